@@ -1,0 +1,109 @@
+package raftlog
+
+import (
+	"bytes"
+	"errors"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/raft"
+)
+
+func TestBoltScanReadsInOrderAndStopsAtTheEnd(t *testing.T) {
+	log, err := OpenBolt(filepath.Join(t.TempDir(), "log"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer log.Close()
+	at := time.UnixMilli(1700000000123)
+	var entries []*raft.Log
+	for i := uint64(1); i <= 10; i++ {
+		entries = append(entries, &raft.Log{Index: i, Term: 3, Type: raft.LogCommand, Data: []byte{byte(i)}, AppendedAt: at})
+	}
+	if err := log.StoreLogs(entries); err != nil {
+		t.Fatal(err)
+	}
+	var got []uint64
+	err = log.Scan(4, func(entry *raft.Log) bool {
+		if !bytes.Equal(entry.Data, []byte{byte(entry.Index)}) || !entry.AppendedAt.Equal(at) {
+			t.Errorf("entry %d: %+v", entry.Index, entry)
+		}
+		got = append(got, entry.Index)
+		return entry.Index < 20
+	})
+	if err != nil || len(got) != 7 || got[0] != 4 || got[6] != 10 {
+		t.Fatalf("scanned %v, %v", got, err)
+	}
+	if err := log.GetLog(11, new(raft.Log)); !errors.Is(err, raft.ErrLogNotFound) {
+		t.Fatalf("GetLog past the end: %v", err)
+	}
+}
+
+func TestBoltRefusesASecondOpener(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "log")
+	log, err := OpenBolt(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer log.Close()
+	if _, err := OpenBolt(path); err == nil || !strings.Contains(err.Error(), path) {
+		t.Fatalf("second open: %v", err)
+	}
+}
+
+func TestStableKeepsGroupsApartAndSurvivesReopen(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "votes")
+	stable, err := OpenStable(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a, b := stable.Group("a"), stable.Group("b")
+	if _, err := a.GetUint64([]byte("CurrentTerm")); err == nil || err.Error() != "not found" {
+		t.Fatalf("missing key: %v; raft compares the text", err)
+	}
+	if created, _ := a.Created(); created {
+		t.Fatal("created before anything was stored")
+	}
+	var writers sync.WaitGroup
+	for i, group := range []*GroupStable{a, b} {
+		writers.Add(1)
+		go func() {
+			defer writers.Done()
+			if err := group.SetUint64([]byte("CurrentTerm"), uint64(7+i)); err != nil {
+				t.Error(err)
+			}
+		}()
+	}
+	writers.Wait()
+	if err := b.MarkCreated(); err != nil {
+		t.Fatal(err)
+	}
+	if err := stable.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if stable, err = OpenStable(path); err != nil {
+		t.Fatal(err)
+	}
+	defer stable.Close()
+	for name, want := range map[string]uint64{"a": 7, "b": 8} {
+		group := stable.Group(name)
+		if got, err := group.GetUint64([]byte("CurrentTerm")); err != nil || got != want {
+			t.Errorf("group %s: term %d, %v; want %d", name, got, err, want)
+		}
+		if created, err := group.Created(); !created || err != nil {
+			t.Errorf("group %s: created %v, %v", name, created, err)
+		}
+	}
+	if err := stable.Delete("a"); err != nil {
+		t.Fatal(err)
+	}
+	if created, _ := stable.Group("a").Created(); created {
+		t.Error("a deleted group is still there")
+	}
+	if err := stable.Delete("a"); err != nil {
+		t.Errorf("deleting twice: %v", err)
+	}
+}

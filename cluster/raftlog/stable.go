@@ -1,0 +1,130 @@
+package raftlog
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/hashicorp/raft"
+	"go.etcd.io/bbolt"
+)
+
+// Stable keeps the votes and terms (raft.StableStore) of all groups of a node
+// in one bbolt file, a bucket per group. Writes that arrive together are
+// committed together, with one sync: an election writes three times per voter,
+// and many groups elect at once when a node dies.
+type Stable struct {
+	db *bbolt.DB
+}
+
+// batchDelay is how long a vote waits for others to share its sync. It adds to
+// every election, so it is about as long as the sync itself.
+const batchDelay = time.Millisecond
+
+var (
+	errKeyNotFound = errors.New("not found") // raft compares the text
+	createdKey     = []byte("trimaran/created")
+)
+
+// OpenStable opens or creates the file path. It fails when another process has
+// the file open.
+func OpenStable(path string) (*Stable, error) {
+	db, err := bbolt.Open(path, 0o600, boltOptions())
+	if err != nil {
+		return nil, fmt.Errorf("open vote store %s: %w", path, err)
+	}
+	db.MaxBatchDelay = batchDelay
+	return &Stable{db: db}, nil
+}
+
+// Close closes the file.
+func (s *Stable) Close() error { return s.db.Close() }
+
+// Group gives the store of one group; the name is any non-empty string.
+func (s *Stable) Group(name string) *GroupStable {
+	return &GroupStable{db: s.db, bucket: []byte(name)}
+}
+
+// Delete forgets a group. Only for a group that can never come back, such as
+// one of a deleted topic: its votes are gone with it.
+func (s *Stable) Delete(name string) error {
+	return s.db.Batch(func(tx *bbolt.Tx) error {
+		err := tx.DeleteBucket([]byte(name))
+		if errors.Is(err, bbolt.ErrBucketNotFound) {
+			return nil
+		}
+		return err
+	})
+}
+
+// GroupStable is the raft.StableStore of one group.
+type GroupStable struct {
+	db     *bbolt.DB
+	bucket []byte
+}
+
+var _ raft.StableStore = (*GroupStable)(nil)
+
+// Set implements raft.StableStore; the value is on stable storage when it returns.
+func (g *GroupStable) Set(key, value []byte) error {
+	key, value = bytes.Clone(key), bytes.Clone(value)
+	return g.db.Batch(func(tx *bbolt.Tx) error {
+		bucket, err := tx.CreateBucketIfNotExists(g.bucket)
+		if err != nil {
+			return err
+		}
+		return bucket.Put(key, value)
+	})
+}
+
+// Get implements raft.StableStore.
+func (g *GroupStable) Get(key []byte) ([]byte, error) {
+	var value []byte
+	err := g.db.View(func(tx *bbolt.Tx) error {
+		if bucket := tx.Bucket(g.bucket); bucket != nil {
+			value = bytes.Clone(bucket.Get(key))
+		}
+		return nil
+	})
+	if err == nil && value == nil {
+		err = errKeyNotFound
+	}
+	return value, err
+}
+
+// SetUint64 implements raft.StableStore.
+func (g *GroupStable) SetUint64(key []byte, value uint64) error {
+	return g.Set(key, binary.BigEndian.AppendUint64(nil, value))
+}
+
+// GetUint64 implements raft.StableStore.
+func (g *GroupStable) GetUint64(key []byte) (uint64, error) {
+	value, err := g.Get(key)
+	if err != nil {
+		return 0, err
+	}
+	if len(value) != 8 {
+		return 0, fmt.Errorf("vote store: %q has %d bytes, want 8", key, len(value))
+	}
+	return binary.BigEndian.Uint64(value), nil
+}
+
+// MarkCreated records that this node has had a replica of the group. A replica
+// that was here once and has lost its log may have lost acknowledged records
+// and votes: it must not begin anew under the same identity (invariant 7).
+func (g *GroupStable) MarkCreated() error { return g.Set(createdKey, []byte{1}) }
+
+// Created reports whether MarkCreated was called, or a vote or term was stored.
+func (g *GroupStable) Created() (bool, error) {
+	found := false
+	err := g.db.View(func(tx *bbolt.Tx) error {
+		if bucket := tx.Bucket(g.bucket); bucket != nil {
+			key, _ := bucket.Cursor().First()
+			found = key != nil
+		}
+		return nil
+	})
+	return found, err
+}
