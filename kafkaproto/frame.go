@@ -1,0 +1,91 @@
+package kafkaproto
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/twmb/franz-go/pkg/kmsg"
+)
+
+// FrameLimit is the first size that no frame may have, whatever is configured:
+// its leading byte 0x16 opens a TLS record, and the letters of an HTTP method
+// are above. A listener that tells the three apart by the first byte relies on it.
+const FrameLimit = 0x16000000
+
+// minFrame is the shortest request: key, version and correlation id.
+const minFrame = 8
+
+// maxSmallFrame bounds every request but Produce: only record sets are large,
+// and 4 MiB name more than 16,000 topics of the longest name.
+const maxSmallFrame = 4 << 20
+
+// frameStep is what a size prefix alone can make ReadFrame allocate.
+const frameStep = 64 << 10
+
+// MaxFrame is the most bytes that a request with that API key may have when
+// max is configured. Only Produce carries record sets and may be that large.
+func MaxFrame(key int16, max int) int {
+	max = min(max, FrameLimit-1)
+	if key != int16(kmsg.Produce) {
+		max = min(max, maxSmallFrame)
+	}
+	return max
+}
+
+// CheckFrameSize reports whether size, as read from a size prefix, can be that
+// of a request with at most max bytes. The error is ErrFrameSize.
+func CheckFrameSize(size int32, max int) error {
+	if size < minFrame || int64(size) > int64(min(max, FrameLimit-1)) {
+		return fmt.Errorf("%w: %d bytes, allowed are %d to %d", ErrFrameSize, size, minFrame, min(max, FrameLimit-1))
+	}
+	return nil
+}
+
+// ReadFrame reads one size-prefixed request of at most max bytes (and at most
+// MaxFrame of its API key) and returns it without the prefix, in memory of its
+// own. Memory grows with the bytes that arrive, at most doubling, so that a
+// prefix alone costs no more than 64 KiB. The error is io.EOF when r ended
+// before the first byte, io.ErrUnexpectedEOF when it ended inside a frame,
+// ErrFrameSize for a size that cannot be, else r's own.
+func ReadFrame(r io.Reader, max int) ([]byte, error) {
+	var start [4 + minFrame]byte
+	if _, err := io.ReadFull(r, start[:4]); err != nil {
+		return nil, err
+	}
+	size := int32(binary.BigEndian.Uint32(start[:4]))
+	if err := CheckFrameSize(size, max); err != nil {
+		return nil, err
+	}
+	if _, err := io.ReadFull(r, start[4:]); err != nil {
+		return nil, cutFrame(err)
+	}
+	key := int16(binary.BigEndian.Uint16(start[4:]))
+	if most := MaxFrame(key, max); int(size) > most {
+		return nil, fmt.Errorf("%w: %d bytes for API key %d, at most %d", ErrFrameSize, size, key, most)
+	}
+	frame := make([]byte, minFrame, min(int(size), frameStep))
+	copy(frame, start[4:])
+	for len(frame) < int(size) {
+		if len(frame) == cap(frame) {
+			grown := make([]byte, len(frame), min(int(size), 2*cap(frame)))
+			copy(grown, frame)
+			frame = grown
+		}
+		have := len(frame)
+		frame = frame[:cap(frame)]
+		if n, err := io.ReadFull(r, frame[have:]); err != nil {
+			return nil, fmt.Errorf("frame of %d bytes ended after %d: %w", size, have+n, cutFrame(err))
+		}
+	}
+	return frame, nil
+}
+
+// cutFrame makes the end of a stream inside a frame an unexpected one.
+func cutFrame(err error) error {
+	if errors.Is(err, io.EOF) {
+		return io.ErrUnexpectedEOF
+	}
+	return err
+}

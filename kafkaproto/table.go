@@ -1,0 +1,90 @@
+package kafkaproto
+
+import (
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/twmb/franz-go/pkg/kmsg"
+)
+
+// API is one line of the table of served APIs.
+type API struct {
+	Key      kmsg.Key
+	Name     string
+	Min, Max int16  // versions served, both inclusive
+	Note     string // one sentence for docs/protocol.md
+
+	// shapes[v-Min] is the structure of a request body in version v, in the
+	// notation of walkShape; DecodeRequest checks it before kmsg allocates.
+	shapes []string
+}
+
+// Served is the only list of APIs and versions: ApiVersions answers with it,
+// requests are dispatched by it, and docs/protocol.md is written from it. It is
+// in order of key. Do not change it.
+var Served = []API{
+	{
+		Key: kmsg.Produce, Name: "Produce", Min: 0, Max: 0,
+		Note:   "Message sets of magic 0 and 1; stored as record batches.",
+		shapes: []string{"24[s[4b]]"},
+	},
+	{
+		Key: kmsg.Fetch, Name: "Fetch", Min: 0, Max: 0,
+		Note:   "Answers with message sets of magic 0, whatever a record was produced as.",
+		shapes: []string{"444[s[484]]"},
+	},
+	{
+		Key: kmsg.ListOffsets, Name: "ListOffsets", Min: 0, Max: 0,
+		Note:   "Offsets of log segments, as in 0.8.",
+		shapes: []string{"4[s[484]]"},
+	},
+	{
+		Key: kmsg.Metadata, Name: "Metadata", Min: 0, Max: 0,
+		Note:   "One broker: the cluster, at the address the client used.",
+		shapes: []string{"[s]"},
+	},
+	{
+		Key: kmsg.ApiVersions, Name: "ApiVersions", Min: 0, Max: 3,
+		Note:   "A version above is answered in version 0 with UNSUPPORTED_VERSION (KIP-35, KIP-511).",
+		shapes: []string{"", "", "", "cct"},
+	},
+	{
+		Key: kmsg.CreateTopics, Name: "CreateTopics", Min: 0, Max: 4,
+		Note:   "Partition count and replication factor -1 stand for the cluster's defaults (KIP-464).",
+		shapes: []string{"[s42[4[4]][sn]]4", "[s42[4[4]][sn]]41", "[s42[4[4]][sn]]41", "[s42[4[4]][sn]]41", "[s42[4[4]][sn]]41"},
+	},
+	{
+		Key: kmsg.DeleteTopics, Name: "DeleteTopics", Min: 0, Max: 3,
+		Note:   "By name.",
+		shapes: []string{"[s]4", "[s]4", "[s]4", "[s]4"},
+	},
+}
+
+// Lookup finds the table's line for an API key.
+func Lookup(key int16) (API, bool) {
+	for i := range Served {
+		if int16(Served[i].Key) == key {
+			return Served[i], true
+		}
+	}
+	return API{}, false
+}
+
+// Serves reports whether the version is one of those served.
+func (a API) Serves(version int16) bool { return a.Min <= version && version <= a.Max }
+
+// WriteTable writes the table of served APIs as Markdown.
+func WriteTable(w io.Writer) error {
+	var b strings.Builder
+	b.WriteString("| key | API | versions | |\n|---|---|---|---|\n")
+	for _, a := range Served {
+		versions := fmt.Sprint(a.Min)
+		if a.Max > a.Min {
+			versions = fmt.Sprintf("%d to %d", a.Min, a.Max)
+		}
+		fmt.Fprintf(&b, "| %d | %s | %s | %s |\n", a.Key.Int16(), a.Name, versions, a.Note)
+	}
+	_, err := io.WriteString(w, b.String())
+	return err
+}

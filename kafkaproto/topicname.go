@@ -1,0 +1,28 @@
+package kafkaproto
+
+import "fmt"
+
+// MaxTopicName is the longest topic name in bytes: a folder named after topic
+// and partition must fit in 255 (Kafka's Topic.MAX_NAME_LENGTH).
+const MaxTopicName = 249
+
+// CheckTopicName applies Kafka's rules (org.apache.kafka.common.internals.Topic):
+// 1 to 249 of a-z, A-Z, 0-9, '.', '_' and '-', and neither "." nor "..". The
+// error is ErrTopicName and quotes nothing of a name that may be hostile.
+func CheckTopicName(name string) error {
+	switch {
+	case name == "":
+		return fmt.Errorf("%w: empty", ErrTopicName)
+	case name == "." || name == "..":
+		return fmt.Errorf("%w: %q", ErrTopicName, name)
+	case len(name) > MaxTopicName:
+		return fmt.Errorf("%w: %d bytes, at most %d", ErrTopicName, len(name), MaxTopicName)
+	}
+	for i := range len(name) {
+		c := name[i]
+		if !('a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || c == '.' || c == '_' || c == '-') {
+			return fmt.Errorf("%w: byte %d is 0x%02x, allowed are letters, digits, '.', '_' and '-'", ErrTopicName, i, c)
+		}
+	}
+	return nil
+}
