@@ -1,0 +1,116 @@
+package clients
+
+import (
+	"bytes"
+	"fmt"
+	"testing"
+
+	"github.com/trimaran-io/trimaran/test/harness"
+	"github.com/twmb/franz-go/pkg/kgo"
+)
+
+// franz-go held to 0.8.0: MaxVersions(kversion.V0_8_0()), no idempotent writes.
+// It asks for nothing that a broker of 0.8 does not know, not even ApiVersions.
+func TestFranzGoHeldTo080(t *testing.T) {
+	c := harness.Shared(t)
+	codecs := []struct {
+		name  string
+		codec kgo.CompressionCodec
+	}{
+		{"none", kgo.NoCompression()},
+		{"gzip", kgo.GzipCompression()},
+		{"snappy", kgo.SnappyCompression()},
+	}
+	for _, r := range routes(c) {
+		for _, codec := range codecs {
+			t.Run(r.name+"/"+codec.name, func(t *testing.T) {
+				topic := harness.Topic("franz")
+				mustCreate(t, c, topic, 1)
+				produceAndConsume(t, topic, append(r.opts(), kgo.ProducerBatchCompression(codec.codec)))
+			})
+		}
+	}
+}
+
+// franz-go at its defaults asks ApiVersions first and then speaks the newest
+// version that both sides know. One default it must give up: idempotent writes,
+// since InitProducerId is not served. Compression is left at its default
+// (snappy), for which Produce v0 has a place.
+func TestFranzGoDefaults(t *testing.T) {
+	c := harness.Shared(t)
+	for _, r := range routes(c) {
+		t.Run(r.name, func(t *testing.T) {
+			opts := []kgo.Opt{kgo.SeedBrokers(r.addr), kgo.DisableIdempotentWrite()}
+			if r.dial != nil {
+				opts = append(opts, kgo.Dialer(r.dial))
+			}
+			topic := harness.Topic("franz-default")
+			mustCreate(t, c, topic, 1)
+			produceAndConsume(t, topic, opts)
+		})
+	}
+}
+
+// Acks 1 and 0 are the other two things a producer can ask for.
+func TestFranzGoAcks(t *testing.T) {
+	c := harness.Shared(t)
+	for name, acks := range map[string]kgo.Acks{"leader": kgo.LeaderAck(), "none": kgo.NoAck()} {
+		t.Run(name, func(t *testing.T) {
+			topic := harness.Topic("franz-acks")
+			mustCreate(t, c, topic, 1)
+			ctx := testContext(t)
+			cl, err := kgo.NewClient(append(harness.Old(c.Node(1).Addr()), kgo.RequiredAcks(acks))...)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer cl.Close()
+			for i := range 100 {
+				if err := cl.ProduceSync(ctx, &kgo.Record{Topic: topic, Value: fmt.Append(nil, i)}).FirstErr(); err != nil {
+					t.Fatal(err)
+				}
+			}
+			for i, r := range readBack(t, c, topic, 0, 100) {
+				if string(r.Value) != fmt.Sprint(i) {
+					t.Fatalf("offset %d holds %q", i, r.Value)
+				}
+			}
+		})
+	}
+}
+
+// produceAndConsume sends 1000 records and reads them again with one client.
+func produceAndConsume(t *testing.T, topic string, opts []kgo.Opt) {
+	t.Helper()
+	ctx := testContext(t)
+	const n = 1000
+	keys, values := sample(n)
+	producer, err := kgo.NewClient(append(opts, kgo.DefaultProduceTopic(topic))...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer producer.Close()
+	var records []*kgo.Record
+	for i := range n {
+		records = append(records, &kgo.Record{Key: keys[i], Value: values[i]})
+	}
+	for i, res := range producer.ProduceSync(ctx, records...) {
+		if res.Err != nil {
+			t.Fatalf("record %d: %v", i, res.Err)
+		}
+		if res.Record.Offset != int64(i) {
+			t.Fatalf("record %d was acknowledged at offset %d", i, res.Record.Offset)
+		}
+	}
+	got, err := harness.ReadAll(ctx, opts, topic, 0, n)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, r := range got {
+		if r.Offset != int64(i) || !bytes.Equal(r.Key, keys[i]) || !bytes.Equal(r.Value, values[i]) {
+			t.Fatalf("record %d came back as offset %d key %q value %q", i, r.Offset, r.Key, r.Value)
+		}
+		if (r.Key == nil) != (keys[i] == nil) {
+			t.Fatalf("record %d: a nil key and an empty one are not the same", i)
+		}
+	}
+}

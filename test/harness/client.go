@@ -1,0 +1,199 @@
+package harness
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
+	"github.com/twmb/franz-go/pkg/kversion"
+)
+
+// Old gives the options that hold franz-go to what a 0.8.0 client speaks.
+// Idempotent writes need a producer id, which 0.8 does not have.
+func Old(seeds ...string) []kgo.Opt {
+	return []kgo.Opt{
+		kgo.SeedBrokers(seeds...),
+		kgo.MaxVersions(kversion.V0_8_0()),
+		kgo.DisableIdempotentWrite(),
+		kgo.ProducerBatchCompression(kgo.NoCompression()),
+		kgo.RequiredAcks(kgo.AllISRAcks()),
+		kgo.MetadataMinAge(50 * time.Millisecond),
+		kgo.RetryBackoffFn(func(n int) time.Duration { return min(time.Duration(n)*50*time.Millisecond, 500*time.Millisecond) }),
+	}
+}
+
+// CreateTopic creates a topic through CreateTopics v0 and returns when it can be used.
+func CreateTopic(ctx context.Context, addr, topic string, partitions int32, rf int16) error {
+	cl, err := kgo.NewClient(kgo.SeedBrokers(addr))
+	if err != nil {
+		return err
+	}
+	defer cl.Close()
+	req := kmsg.NewPtrCreateTopicsRequest()
+	req.TimeoutMillis = 20_000
+	t := kmsg.NewCreateTopicsRequestTopic()
+	t.Topic, t.NumPartitions, t.ReplicationFactor = topic, partitions, rf
+	req.Topics = append(req.Topics, t)
+	resp, err := req.RequestWith(ctx, cl)
+	if err != nil {
+		return fmt.Errorf("create topic %s: %w", topic, err)
+	}
+	for _, t := range resp.Topics {
+		if err := kerr.ErrorForCode(t.ErrorCode); err != nil {
+			return fmt.Errorf("create topic %s: %w", topic, err)
+		}
+	}
+	return nil
+}
+
+// ReadAll reads a topic's partition from the start until `until` records came,
+// over the options given (a client of its own), at most until ctx ends.
+func ReadAll(ctx context.Context, opts []kgo.Opt, topic string, partition int32, until int) ([]*kgo.Record, error) {
+	opts = append(opts, kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{
+		topic: {partition: kgo.NewOffset().AtStart()},
+	}))
+	cl, err := kgo.NewClient(opts...)
+	if err != nil {
+		return nil, err
+	}
+	defer cl.Close()
+	var out []*kgo.Record
+	for len(out) < until {
+		fetches := cl.PollFetches(ctx)
+		if ctx.Err() != nil {
+			return out, fmt.Errorf("%d of %d records of %s-%d: %w (%v)", len(out), until, topic, partition, ctx.Err(), fetches.Err())
+		}
+		fetches.EachRecord(func(r *kgo.Record) { out = append(out, r) })
+	}
+	return out, nil
+}
+
+// EndOffset asks for the latest offset (ListOffsets v0, -1) and the earliest (-2).
+func EndOffset(ctx context.Context, addr, topic string, partition int32, timestamp int64) (int64, error) {
+	cl, err := kgo.NewClient(Old(addr)...)
+	if err != nil {
+		return 0, err
+	}
+	defer cl.Close()
+	req := kmsg.NewPtrListOffsetsRequest()
+	req.ReplicaID = -1
+	rt := kmsg.NewListOffsetsRequestTopic()
+	rt.Topic = topic
+	rp := kmsg.NewListOffsetsRequestTopicPartition()
+	rp.Partition, rp.Timestamp, rp.MaxNumOffsets = partition, timestamp, 1
+	rt.Partitions = append(rt.Partitions, rp)
+	req.Topics = append(req.Topics, rt)
+	resp, err := req.RequestWith(ctx, cl)
+	if err != nil {
+		return 0, err
+	}
+	for _, t := range resp.Topics {
+		for _, p := range t.Partitions {
+			if err := kerr.ErrorForCode(p.ErrorCode); err != nil {
+				return 0, err
+			}
+			if len(p.OldStyleOffsets) > 0 {
+				return p.OldStyleOffsets[0], nil
+			}
+		}
+	}
+	return 0, errors.New("no offset in the answer")
+}
+
+// Ledger is what a producer was told: value by offset, per partition. It is the
+// side of the checker that shares nothing with the cluster.
+type Ledger struct {
+	mu   sync.Mutex
+	said map[int32]map[int64]string
+	sent map[string]bool // everything handed to the client, acknowledged or not
+	n    int
+}
+
+// NewLedger gives an empty one.
+func NewLedger() *Ledger {
+	return &Ledger{said: map[int32]map[int64]string{}, sent: map[string]bool{}}
+}
+
+// Sent notes that a value was handed to the client.
+func (l *Ledger) Sent(value string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.sent[value] = true
+}
+
+// Acknowledged notes what the producer was told. An offset told twice is an error.
+func (l *Ledger) Acknowledged(partition int32, offset int64, value string) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	m := l.said[partition]
+	if m == nil {
+		m = map[int64]string{}
+		l.said[partition] = m
+	}
+	if old, ok := m[offset]; ok && offset >= 0 {
+		return fmt.Errorf("partition %d offset %d acknowledged twice: %q and %q", partition, offset, old, value)
+	}
+	m[offset] = value
+	l.n++
+	return nil
+}
+
+// Count gives the number of acknowledged records.
+func (l *Ledger) Count() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.n
+}
+
+// End gives one past the highest acknowledged offset of a partition.
+func (l *Ledger) End(partition int32) int64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	end := int64(0)
+	for o := range l.said[partition] {
+		end = max(end, o+1)
+	}
+	return end
+}
+
+// Check compares a partition as read with what was acknowledged: every
+// acknowledged record at its offset, offsets without a hole, no record that
+// nobody sent. Records that were sent and not acknowledged may be there; the
+// acknowledged ones may not be there twice.
+func (l *Ledger) Check(partition int32, records []*kgo.Record) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	at := map[int64]string{}
+	seen := map[string]int64{}
+	acked := map[string]bool{}
+	for _, v := range l.said[partition] {
+		acked[v] = true
+	}
+	for i, r := range records {
+		if r.Offset != int64(i) {
+			return fmt.Errorf("record %d has offset %d: a hole or a doubled offset", i, r.Offset)
+		}
+		v := string(r.Value)
+		if !l.sent[v] {
+			return fmt.Errorf("offset %d holds %.60q, which nobody sent", r.Offset, v)
+		}
+		if first, ok := seen[v]; ok && acked[v] {
+			return fmt.Errorf("acknowledged value %.60q is at offset %d and again at %d", v, first, r.Offset)
+		}
+		seen[v] = r.Offset
+		at[r.Offset] = v
+	}
+	for o, v := range l.said[partition] {
+		if got, ok := at[o]; !ok {
+			return fmt.Errorf("lost: offset %d of partition %d was acknowledged for %.60q; the log ends at %d", o, partition, v, len(records))
+		} else if got != v {
+			return fmt.Errorf("moved: offset %d of partition %d was acknowledged for %.60q and holds %.60q", o, partition, v, got)
+		}
+	}
+	return nil
+}
