@@ -1,0 +1,132 @@
+package kafkaproto
+
+import (
+	"encoding/binary"
+	"fmt"
+	"hash/crc32"
+	"math"
+	"math/bits"
+)
+
+// A record of magic 2 (KIP-98). All numbers but the attributes are zigzag
+// varints (those of Protocol Buffers):
+//
+//	length           bytes that follow
+//	attributes       1 byte, unused by Kafka
+//	timestamp delta  to the batch's base timestamp
+//	offset delta     to the batch's base offset
+//	key              length, -1: null, and bytes
+//	value            length, -1: null, and bytes
+//	headers          count, and each with key and value
+
+// record is one record of a batch. Key and value alias the batch, or what it
+// was decompressed to.
+type record struct {
+	attributes     byte
+	timestampDelta int64
+	offsetDelta    int32
+	key, value     []byte // nil: null
+}
+
+// nextRecord reads the first record of b. Headers are not looked at: no format
+// that records are turned into here can carry them.
+func nextRecord(b []byte) (r record, rest []byte, err error) {
+	length, n := binary.Varint(b)
+	if n <= 0 || length < 0 || length > int64(len(b)-n) {
+		return record{}, nil, fmt.Errorf("%w: record length", ErrCorrupt)
+	}
+	rest = b[n+int(length):]
+	b = b[n : n+int(length)]
+	if len(b) < 1 {
+		return record{}, nil, fmt.Errorf("%w: empty record", ErrCorrupt)
+	}
+	r.attributes = b[0]
+	b = b[1:]
+	if r.timestampDelta, n = binary.Varint(b); n <= 0 {
+		return record{}, nil, fmt.Errorf("%w: timestamp delta of a record", ErrCorrupt)
+	}
+	b = b[n:]
+	delta, n := binary.Varint(b)
+	if n <= 0 || delta < 0 || delta > math.MaxInt32 {
+		return record{}, nil, fmt.Errorf("%w: offset delta of a record", ErrCorrupt)
+	}
+	r.offsetDelta = int32(delta)
+	b = b[n:]
+	var ok bool
+	if r.key, b, ok = varintBytes(b); !ok {
+		return record{}, nil, fmt.Errorf("%w: key length of a record", ErrCorrupt)
+	}
+	if r.value, _, ok = varintBytes(b); !ok {
+		return record{}, nil, fmt.Errorf("%w: value length of a record", ErrCorrupt)
+	}
+	return r, rest, nil
+}
+
+func varintBytes(b []byte) (field, rest []byte, ok bool) {
+	length, n := binary.Varint(b)
+	if n <= 0 || length < -1 || length > int64(len(b)-n) {
+		return nil, nil, false
+	}
+	b = b[n:]
+	if length < 0 {
+		return nil, b, true
+	}
+	return b[:length:length], b[length:], true
+}
+
+func varintSize(v int64) int {
+	return (bits.Len64(uint64(v<<1^v>>63)|1) + 6) / 7
+}
+
+func varintBytesSize(field []byte) int {
+	if field == nil {
+		return 1
+	}
+	return varintSize(int64(len(field))) + len(field)
+}
+
+// maxRecordOverhead is the most that a record takes beside key and value:
+// length 5, attributes 1, timestamp delta 10, offset delta 5, key length 5,
+// value length 5, header count 1. A message of magic 1 takes 34, one of magic 0,
+// whose timestamp delta is always 0 in one byte, takes 26 where the record takes
+// at most 23: so records never need more room than the messages they come from.
+const maxRecordOverhead = 32
+
+// appendRecord appends a record without headers.
+func appendRecord(dst []byte, r record) []byte {
+	length := 1 + varintSize(r.timestampDelta) + varintSize(int64(r.offsetDelta)) + varintBytesSize(r.key) + varintBytesSize(r.value) + 1
+	dst = binary.AppendVarint(dst, int64(length))
+	dst = append(dst, r.attributes)
+	dst = binary.AppendVarint(dst, r.timestampDelta)
+	dst = binary.AppendVarint(dst, int64(r.offsetDelta))
+	dst = appendVarintBytes(dst, r.key)
+	dst = appendVarintBytes(dst, r.value)
+	return append(dst, 0)
+}
+
+func appendVarintBytes(dst, field []byte) []byte {
+	if field == nil {
+		return append(dst, 1) // -1 in zigzag
+	}
+	dst = binary.AppendVarint(dst, int64(len(field)))
+	return append(dst, field...)
+}
+
+// sealBatch fills in the header of the batch that b is, whose records stand
+// behind the room for it: base offset 0, no leader epoch, no producer id.
+func sealBatch(b []byte, codec Codec, count int, baseTimestamp, maxTimestamp int64) {
+	be := binary.BigEndian
+	be.PutUint64(b, 0)
+	be.PutUint32(b[batchLengthAt:], uint32(len(b)-batchPrefix))
+	be.PutUint32(b[batchEpochAt:], 0xffffffff)
+	b[batchMagicAt] = 2
+	be.PutUint16(b[batchAttributesAt:], uint16(codec))
+	be.PutUint32(b[23:], uint32(count-1))
+	be.PutUint64(b[27:], uint64(baseTimestamp))
+	be.PutUint64(b[35:], uint64(maxTimestamp))
+	be.PutUint64(b[43:], math.MaxUint64) // producer id -1
+	be.PutUint16(b[51:], math.MaxUint16) // producer epoch -1
+	be.PutUint32(b[53:], math.MaxUint32) // base sequence -1
+	be.PutUint32(b[57:], uint32(count))
+	be.PutUint32(b[batchCRCAt:], crc32.Checksum(b[batchAttributesAt:], castagnoli))
+}
