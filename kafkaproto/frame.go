@@ -61,9 +61,8 @@ func ReadFrame(r io.Reader, max int) ([]byte, error) {
 	if _, err := io.ReadFull(r, start[4:]); err != nil {
 		return nil, cutFrame(err)
 	}
-	key := int16(binary.BigEndian.Uint16(start[4:]))
-	if most := MaxFrame(key, max); int(size) > most {
-		return nil, fmt.Errorf("%w: %d bytes for API key %d, at most %d", ErrFrameSize, size, key, most)
+	if err := checkKeySize(start[4:], size, max); err != nil {
+		return nil, err
 	}
 	frame := make([]byte, minFrame, min(int(size), frameStep))
 	copy(frame, start[4:])
@@ -80,6 +79,36 @@ func ReadFrame(r io.Reader, max int) ([]byte, error) {
 		}
 	}
 	return frame, nil
+}
+
+// FrameOf gives the request that message holds, without its size prefix and
+// aliasing message, where a transport with messages of its own (WebSocket) puts
+// exactly one request with its prefix in each. The bounds are those of
+// ReadFrame; a prefix that disagrees with the message's length is ErrFrameSize.
+func FrameOf(message []byte, max int) ([]byte, error) {
+	if len(message) < 4+minFrame {
+		return nil, fmt.Errorf("%w: message of %d bytes", ErrFrameSize, len(message))
+	}
+	size := int32(binary.BigEndian.Uint32(message))
+	if err := CheckFrameSize(size, max); err != nil {
+		return nil, err
+	}
+	if int64(size) != int64(len(message)-4) {
+		return nil, fmt.Errorf("%w: prefix says %d bytes, the message has %d", ErrFrameSize, size, len(message)-4)
+	}
+	if err := checkKeySize(message[4:], size, max); err != nil {
+		return nil, err
+	}
+	return message[4:], nil
+}
+
+// checkKeySize bounds a frame by the API key it starts with.
+func checkKeySize(frame []byte, size int32, max int) error {
+	key := int16(binary.BigEndian.Uint16(frame))
+	if most := MaxFrame(key, max); int(size) > most {
+		return fmt.Errorf("%w: %d bytes for API key %d, at most %d", ErrFrameSize, size, key, most)
+	}
+	return nil
 }
 
 // cutFrame makes the end of a stream inside a frame an unexpected one.
