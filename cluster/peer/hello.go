@@ -1,0 +1,187 @@
+package peer
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io"
+)
+
+// The handshake is one message each way, before any frame:
+//
+//	magic "TRMP" | u16 length | body | u32 CRC-32C of all before
+//
+// The body of the hello: u16 lowest and u16 highest version spoken, u8 class,
+// u64 boot, u64 generation, then three strings (u8 length and bytes): identity of the
+// dialing node, identity it means to reach ("" any), cluster id ("" none yet).
+// The body of the answer: u16 version chosen (0 when refused), u8 reason, then three
+// strings: identity, cluster id, text. Bytes behind what is known are ignored,
+// so that a later version can add to the end.
+const (
+	helloMagic = "TRMP"
+	// maxHello bounds what is read from a stranger before it has said who it is.
+	maxHello = 1024
+	// maxIdentity bounds identities and cluster ids.
+	maxIdentity = 255
+
+	versionMin uint16 = 1
+	versionMax uint16 = 1
+)
+
+// class says what a connection carries.
+type class uint8
+
+const (
+	classControl class = 0 // opens a session
+	classBulk    class = 1 // joins the session of the same generation
+	classSingle  class = 2 // one call to an address, no session
+)
+
+func (c class) String() string {
+	switch c {
+	case classControl:
+		return "control"
+	case classBulk:
+		return "bulk"
+	case classSingle:
+		return "single"
+	}
+	return fmt.Sprintf("class %d", uint8(c))
+}
+
+type hello struct {
+	versionMin, versionMax uint16
+	class                  class
+	boot                   uint64 // random, one per process: tells a restarted node from a delayed connection
+	generation             uint64 // counts the sessions of that process
+	identity               string
+	target                 string
+	clusterID              string
+}
+
+type helloAnswer struct {
+	version   uint16
+	reason    uint8
+	identity  string
+	clusterID string
+	text      string
+}
+
+var errHello = errors.New("malformed hello")
+
+func appendString8(b []byte, s string) []byte {
+	if len(s) > maxIdentity {
+		s = s[:maxIdentity]
+	}
+	return append(append(b, byte(len(s))), s...)
+}
+
+func takeString8(b []byte) (string, []byte, error) {
+	if len(b) < 1 || len(b) < 1+int(b[0]) {
+		return "", nil, errHello
+	}
+	n := 1 + int(b[0])
+	return string(b[1:n]), b[n:], nil
+}
+
+func (h hello) encode() []byte {
+	b := binary.BigEndian.AppendUint16(nil, h.versionMin)
+	b = binary.BigEndian.AppendUint16(b, h.versionMax)
+	b = append(b, byte(h.class))
+	b = binary.BigEndian.AppendUint64(b, h.boot)
+	b = binary.BigEndian.AppendUint64(b, h.generation)
+	b = appendString8(b, h.identity)
+	b = appendString8(b, h.target)
+	return appendString8(b, h.clusterID)
+}
+
+func decodeHello(b []byte) (hello, error) {
+	var h hello
+	if len(b) < 21 {
+		return h, errHello
+	}
+	h.versionMin = binary.BigEndian.Uint16(b)
+	h.versionMax = binary.BigEndian.Uint16(b[2:])
+	h.class = class(b[4])
+	h.boot = binary.BigEndian.Uint64(b[5:])
+	h.generation = binary.BigEndian.Uint64(b[13:])
+	b = b[21:]
+	for _, s := range []*string{&h.identity, &h.target, &h.clusterID} {
+		var err error
+		if *s, b, err = takeString8(b); err != nil {
+			return h, err
+		}
+	}
+	if h.identity == "" || h.versionMin > h.versionMax {
+		return h, errHello
+	}
+	return h, nil
+}
+
+func (a helloAnswer) encode() []byte {
+	b := binary.BigEndian.AppendUint16(nil, a.version)
+	b = append(b, a.reason)
+	b = appendString8(b, a.identity)
+	b = appendString8(b, a.clusterID)
+	return appendString8(b, a.text)
+}
+
+func decodeHelloAnswer(b []byte) (helloAnswer, error) {
+	var a helloAnswer
+	if len(b) < 3 {
+		return a, errHello
+	}
+	a.version, a.reason = binary.BigEndian.Uint16(b), b[2]
+	b = b[3:]
+	for _, s := range []*string{&a.identity, &a.clusterID, &a.text} {
+		var err error
+		if *s, b, err = takeString8(b); err != nil {
+			return a, err
+		}
+	}
+	return a, nil
+}
+
+// chooseVersion picks the highest version that both sides speak.
+func chooseVersion(theirMin, theirMax uint16) (uint16, bool) {
+	v := min(theirMax, versionMax)
+	return v, v >= max(theirMin, versionMin)
+}
+
+// writeHello sends one handshake message in one write.
+func writeHello(w io.Writer, body []byte) error {
+	b := append([]byte(helloMagic), 0, 0)
+	binary.BigEndian.PutUint16(b[4:], uint16(len(body)))
+	b = append(b, body...)
+	b = binary.BigEndian.AppendUint32(b, crc32.Checksum(b, castagnoli))
+	_, err := w.Write(b)
+	return err
+}
+
+// readHello reads one handshake message and not a byte beyond it.
+func readHello(r io.Reader) ([]byte, error) {
+	var head [6]byte
+	if _, err := io.ReadFull(r, head[:4]); err != nil {
+		return nil, err
+	}
+	if string(head[:4]) != helloMagic {
+		return nil, fmt.Errorf("%w: it begins with %q, which is not this protocol", errHello, head[:4])
+	}
+	if _, err := io.ReadFull(r, head[4:]); err != nil {
+		return nil, err
+	}
+	n := int(binary.BigEndian.Uint16(head[4:]))
+	if n > maxHello {
+		return nil, fmt.Errorf("%w: %d bytes, at most %d", errHello, n, maxHello)
+	}
+	rest := make([]byte, n+4)
+	if _, err := io.ReadFull(r, rest); err != nil {
+		return nil, err
+	}
+	crc := crc32.Update(crc32.Checksum(head[:], castagnoli), castagnoli, rest[:n])
+	if binary.BigEndian.Uint32(rest[n:]) != crc {
+		return nil, fmt.Errorf("%w: wrong checksum", errHello)
+	}
+	return rest[:n], nil
+}

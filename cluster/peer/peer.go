@@ -1,0 +1,354 @@
+package peer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+const (
+	minBackoff = 50 * time.Millisecond
+	maxBackoff = time.Second
+	// settled is how long a session must live before its end is no reason to wait before the next dial.
+	settled = time.Second
+)
+
+// peerState is what this link knows about one other node: its session out, its session in.
+type peerState struct {
+	link     *Link
+	identity string
+	heard    atomic.Int64 // link clock of the last byte that came from it; 0 never
+
+	mu      sync.Mutex // guards what follows
+	out     *session   // nil: none
+	dialing [2]*dialAttempt
+	fails   int
+	retryAt int64 // link clock
+	lastErr error
+
+	in *inbound // nil: none
+	// The newest generation admitted. Never goes down within one boot.
+	inBoot, inGeneration uint64
+
+	wasConnected bool
+}
+
+// dialAttempt is shared by everyone who waits for the same connection.
+type dialAttempt struct {
+	done chan struct{}
+	err  error // valid once done is closed
+}
+
+func (l *Link) peer(identity string) *peerState {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	p := l.peers[identity]
+	if p == nil {
+		p = &peerState{link: l, identity: identity}
+		l.peers[identity] = p
+	}
+	return p
+}
+
+// goFunc runs f in a goroutine that Close waits for; false when closed already.
+func (l *Link) goFunc(f func()) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closed {
+		return false
+	}
+	l.wg.Go(f)
+	return true
+}
+
+// obtain gives an open connection of class cl, dialing where there is none.
+// Its errors are all ErrNotSent: nothing was asked yet.
+func (p *peerState) obtain(ctx context.Context, cl class) (*session, *conn, error) {
+	for {
+		p.mu.Lock()
+		want := cl
+		if s := p.out; s == nil {
+			want = classControl
+		} else if c := s.conn(cl); c != nil {
+			p.mu.Unlock()
+			return s, c, nil
+		}
+		a := p.dialing[want]
+		if a == nil {
+			if p.link.now() < p.retryAt {
+				err := p.lastErr
+				p.mu.Unlock()
+				return nil, nil, notSent(err)
+			}
+			a = &dialAttempt{done: make(chan struct{})}
+			p.dialing[want] = a
+			if !p.link.goFunc(func() { p.dial(want, a) }) {
+				p.dialing[want] = nil
+				p.mu.Unlock()
+				return nil, nil, notSent(ErrClosed)
+			}
+		}
+		p.mu.Unlock()
+		select {
+		case <-a.done:
+			if a.err != nil {
+				return nil, nil, notSent(a.err)
+			}
+		case <-ctx.Done():
+			return nil, nil, notSent(context.Cause(ctx))
+		case <-p.link.ctx.Done():
+			return nil, nil, notSent(ErrClosed)
+		}
+	}
+}
+
+// dial opens one connection and, for a control connection, the session with it.
+func (p *peerState) dial(cl class, a *dialAttempt) {
+	s, c, err := p.dialOnce(cl)
+	p.mu.Lock()
+	p.dialing[cl] = nil
+	before, failsBefore := p.lastErr, p.fails
+	if err == nil {
+		if cl == classControl {
+			p.out = s
+		}
+		p.fails, p.retryAt, p.lastErr = 0, 0, nil
+	} else {
+		p.failedLocked(err)
+	}
+	down := p.connectedLocked()
+	p.mu.Unlock()
+	if err != nil {
+		if failsBefore == 0 || before == nil || before.Error() != err.Error() {
+			p.link.log.Warn("cannot reach node", "node", p.identity, "err", err)
+		}
+	} else {
+		if cl == classControl {
+			p.link.log.Info("node reached", "node", p.identity, "addr", c.remote, "generation", s.generation)
+		}
+		c.start()
+		if cl == classControl {
+			p.warmBulk()
+		}
+	}
+	a.err = err
+	close(a.done)
+	down()
+}
+
+// warmBulk opens the session's second connection before it is needed: big answers take it as well.
+func (p *peerState) warmBulk() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.out == nil || p.dialing[classBulk] != nil || p.out.conn(classBulk) != nil {
+		return
+	}
+	a := &dialAttempt{done: make(chan struct{})}
+	p.dialing[classBulk] = a
+	if !p.link.goFunc(func() { p.dial(classBulk, a) }) {
+		p.dialing[classBulk] = nil
+	}
+}
+
+func (p *peerState) dialOnce(cl class) (*session, *conn, error) {
+	l := p.link
+	addr, ok := l.cfg.Resolve(p.identity)
+	if !ok {
+		return nil, nil, fmt.Errorf("%w for %q", ErrUnknownPeer, p.identity)
+	}
+	var s *session
+	if cl == classControl {
+		s = newSession(l, p, p.identity, l.generation.Add(1))
+	} else {
+		p.mu.Lock()
+		s = p.out
+		p.mu.Unlock()
+		if s == nil {
+			return nil, nil, ErrBroken
+		}
+	}
+	nc, _, err := l.dialHello(l.ctx, addr, hello{class: cl, generation: s.generation, target: p.identity})
+	if err != nil {
+		return nil, nil, fmt.Errorf("node %s at %s: %w", p.identity, addr, err)
+	}
+	c := newConn(l, nc, cl, &p.heard)
+	c.dialed = true
+	if err := s.attach(c); err != nil {
+		c.close(err)
+		return nil, nil, err
+	}
+	return s, c, nil
+}
+
+// failedLocked notes a failed attempt and sets when the next one may be made.
+func (p *peerState) failedLocked(err error) {
+	p.lastErr = err
+	p.fails++
+	if errors.Is(err, ErrUnknownPeer) {
+		return // nothing was dialed, and the address book may learn it any moment
+	}
+	wait := min(minBackoff<<min(p.fails-1, 10), maxBackoff)
+	wait = wait/2 + rand.N(wait)
+	p.retryAt = p.link.now() + int64(wait)
+}
+
+// lost is called by a session of this peer that is over.
+func (p *peerState) lost(s *session, err error) {
+	p.mu.Lock()
+	if p.out == s {
+		p.out = nil
+		if p.link.now()-s.opened < int64(settled) {
+			p.failedLocked(err)
+		}
+	}
+	down := p.connectedLocked()
+	p.mu.Unlock()
+	p.link.stats.sessionsLost.Add(1)
+	if !errors.Is(err, ErrClosed) {
+		p.link.log.Warn("session to node lost", "node", p.identity, "generation", s.generation, "err", err)
+	}
+	down()
+}
+
+// connectedLocked notes whether any session is open and returns what to do about it without the lock.
+func (p *peerState) connectedLocked() func() {
+	now := p.out != nil || p.in != nil
+	was := p.wasConnected
+	p.wasConnected = now
+	if !was || now || p.link.ctx.Err() != nil {
+		return func() {}
+	}
+	return func() {
+		p.link.mu.Lock()
+		observers := p.link.onDown
+		p.link.mu.Unlock()
+		for _, f := range observers {
+			f(p.identity)
+		}
+	}
+}
+
+// OnDown adds an observer that is told the identity of a node when the last
+// session with it, in either direction, is over. It must not block. It says that
+// connections broke, not that the node is dead.
+func (l *Link) OnDown(f func(identity string)) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.onDown = append(l.onDown[:len(l.onDown):len(l.onDown)], f)
+}
+
+// Alive says when the last byte of that node arrived (zero: never) and whether
+// a session with it is open, in either direction.
+func (l *Link) Alive(identity string) (lastHeard time.Time, connected bool) {
+	l.mu.Lock()
+	p := l.peers[identity]
+	l.mu.Unlock()
+	if p == nil {
+		return time.Time{}, false
+	}
+	s := p.snapshot()
+	return s.LastHeard, s.Connected
+}
+
+func (p *peerState) snapshot() PeerStats {
+	s := PeerStats{Identity: p.identity}
+	if at := p.heard.Load(); at != 0 {
+		s.LastHeard = p.link.start.Add(time.Duration(at))
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	s.Connected = p.out != nil || p.in != nil
+	if p.lastErr != nil {
+		s.LastError = p.lastErr.Error()
+	}
+	return s
+}
+
+// Drop closes all sessions with that node and forgets its back-off: it was removed, or its address changed.
+func (l *Link) Drop(identity string) {
+	l.mu.Lock()
+	p := l.peers[identity]
+	l.mu.Unlock()
+	if p == nil {
+		return
+	}
+	p.mu.Lock()
+	out, in := p.out, p.in
+	p.fails, p.retryAt, p.lastErr = 0, 0, nil
+	p.mu.Unlock()
+	err := fmt.Errorf("%w: dropped", ErrBroken)
+	if out != nil {
+		out.fail(err)
+	}
+	if in != nil {
+		in.close(err)
+	}
+}
+
+// dialHello dials addr and shakes hands. h needs class, generation and target;
+// the rest is filled in. It gives the answering node's identity.
+func (l *Link) dialHello(ctx context.Context, addr string, h hello) (net.Conn, string, error) {
+	l.stats.dials.Add(1)
+	nc, identity, err := l.dialHelloOnce(ctx, addr, h)
+	if err != nil {
+		l.stats.dialsFailed.Add(1)
+	}
+	return nc, identity, err
+}
+
+func (l *Link) dialHelloOnce(ctx context.Context, addr string, h hello) (net.Conn, string, error) {
+	dctx, cancel := context.WithTimeout(ctx, dialTimeout)
+	defer cancel()
+	nc, err := l.cfg.Dial(dctx, addr)
+	if err != nil {
+		return nil, "", err
+	}
+	// The handshake ends with the context, too.
+	stop := context.AfterFunc(ctx, func() { _ = nc.Close() })
+	identity, err := l.shake(nc, h)
+	if !stop() && err == nil {
+		err = context.Cause(ctx)
+	}
+	if err != nil {
+		_ = nc.Close()
+		return nil, "", err
+	}
+	return nc, identity, nil
+}
+
+func (l *Link) shake(nc net.Conn, h hello) (string, error) {
+	h.versionMin, h.versionMax = versionMin, versionMax
+	h.boot, h.identity, h.clusterID = l.boot, l.cfg.Self, l.cfg.ClusterID()
+	if err := nc.SetDeadline(time.Now().Add(handshakeTimeout)); err != nil {
+		return "", err
+	}
+	if err := writeHello(nc, h.encode()); err != nil {
+		return "", err
+	}
+	body, err := readHello(nc)
+	if err != nil {
+		return "", fmt.Errorf("handshake: %w", err)
+	}
+	a, err := decodeHelloAnswer(body)
+	if err != nil {
+		return "", fmt.Errorf("handshake: %w", err)
+	}
+	if a.reason != reasonNone {
+		return "", refusal(a.reason, []byte(a.text))
+	}
+	if a.version < versionMin || a.version > versionMax {
+		return "", fmt.Errorf("%w: it chose version %d", ErrVersionMismatch, a.version)
+	}
+	if h.clusterID != "" && a.clusterID != "" && h.clusterID != a.clusterID {
+		return "", fmt.Errorf("%w: %q, not %q", ErrClusterMismatch, a.clusterID, h.clusterID)
+	}
+	if h.target != "" && a.identity != h.target {
+		return "", fmt.Errorf("%w: %q, not %q", ErrIdentityMismatch, a.identity, h.target)
+	}
+	return a.identity, nc.SetDeadline(time.Time{})
+}

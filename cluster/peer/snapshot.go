@@ -1,0 +1,228 @@
+package peer
+
+import (
+	"context"
+	"encoding/binary"
+	"fmt"
+	"io"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/raft"
+)
+
+// A snapshot travels as the request and then chunks, on the bulk connection. The sender
+// may be streamWindow ahead of what Raft has read at the other side, which gives credit as it reads:
+// so a slow disk there holds up this stream and nothing else.
+const (
+	streamWindow = 4 << 20
+	streamChunk  = 256 << 10
+)
+
+// outStream is the sending side's view of one stream.
+type outStream struct {
+	mu     sync.Mutex
+	window int64
+	wake   chan struct{} // capacity 1: credit, or a sign of progress
+}
+
+func (s *outStream) credit(n int64) {
+	s.mu.Lock()
+	s.window += n
+	s.mu.Unlock()
+	select {
+	case s.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (s *outStream) take(n int64) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.window < n {
+		return false
+	}
+	s.window -= n
+	return true
+}
+
+// InstallSnapshot implements raft.Transport. There is no limit to how long it takes as long as the other
+// side says that it goes on; silence about it for Config.Timeout ends it.
+func (g *GroupTransport) InstallSnapshot(id raft.ServerID, _ raft.ServerAddress, args *raft.InstallSnapshotRequest, resp *raft.InstallSnapshotResponse, data io.Reader) error {
+	if err := g.installSnapshot(id, args, resp, data); err != nil {
+		return fmt.Errorf("peer: snapshot to %s: %w", id, err)
+	}
+	return nil
+}
+
+func (g *GroupTransport) installSnapshot(id raft.ServerID, args *raft.InstallSnapshotRequest, resp *raft.InstallSnapshotResponse, data io.Reader) error {
+	l := g.link
+	l.stats.raftOut.Add(1)
+	ctx, cancel := context.WithCancelCause(l.ctx)
+	defer cancel(nil)
+	patience := time.AfterFunc(l.cfg.Timeout, func() { cancel(ErrTimeout) })
+	defer patience.Stop()
+	s, c, err := l.peer(string(id)).obtain(ctx, classBulk)
+	if err != nil {
+		return err
+	}
+	parts, kind, _ := g.encode(args)
+	st := &outStream{window: streamWindow, wake: make(chan struct{}, 1)}
+	got := make(chan reply, 1)
+	rid, err := s.begin(ctx, c, frameRaft, kind, parts, st, func(r reply) { got <- r })
+	if err != nil {
+		return err
+	}
+	defer s.forget(rid)
+	// wait returns at the next sign of life; answered is true when r is the answer.
+	wait := func() (r reply, answered bool, err error) {
+		select {
+		case r = <-got:
+			return r, true, r.err
+		case <-st.wake:
+			patience.Reset(l.cfg.Timeout)
+			return r, false, nil
+		case <-ctx.Done():
+			return r, false, context.Cause(ctx)
+		case <-g.done:
+			return r, false, raft.ErrTransportShutdown
+		}
+	}
+	left := args.Size
+	for left > 0 {
+		chunk := make([]byte, min(left, streamChunk))
+		if _, err := io.ReadFull(data, chunk); err != nil {
+			// An empty chunk tells the other side that there will be no more.
+			_ = c.send(ctx, newMessage(frameChunk, 0, rid))
+			return fmt.Errorf("reading the snapshot: %w", err)
+		}
+		for !st.take(int64(len(chunk))) {
+			if r, answered, err := wait(); err != nil {
+				_ = c.trySend(newMessage(frameChunk, 0, rid))
+				return err
+			} else if answered {
+				return r.raft(resp)
+			}
+		}
+		if err := c.send(ctx, newMessage(frameChunk, 0, rid, chunk)); err != nil {
+			return err
+		}
+		left -= int64(len(chunk))
+	}
+	for {
+		if r, answered, err := wait(); err != nil {
+			return err
+		} else if answered {
+			return r.raft(resp)
+		}
+	}
+}
+
+// inStream is the receiving side of a stream: the io.Reader that Raft reads.
+type inStream struct {
+	in    *inbound
+	c     *conn
+	id    uint64
+	ready chan struct{} // capacity 1: something changed
+
+	mu       sync.Mutex // guards what follows
+	chunks   [][]byte
+	coming   int64 // bytes not received yet
+	buffered int64 // received and not read; at most streamWindow
+	owed     int64 // read and not credited yet
+	err      error
+}
+
+func newInStream(in *inbound, c *conn, id uint64, size int64) *inStream {
+	return &inStream{in: in, c: c, id: id, coming: size, ready: make(chan struct{}, 1)}
+}
+
+// feed takes one chunk, on the reading goroutine. An error ends the connection.
+func (s *inStream) feed(b []byte) error {
+	s.mu.Lock()
+	n := int64(len(b))
+	var bad error
+	switch {
+	case s.err != nil:
+	case n == 0:
+		s.err = fmt.Errorf("%w: the sender gave it up", errStreamOver)
+	case n > s.coming || s.buffered+n > streamWindow:
+		bad = fmt.Errorf("%w: more of a snapshot than announced or allowed", errProto)
+	default:
+		s.chunks = append(s.chunks, b)
+		s.coming -= n
+		s.buffered += n
+	}
+	s.mu.Unlock()
+	s.poke()
+	return bad
+}
+
+// fail makes every further Read return err.
+func (s *inStream) fail(err error) {
+	s.mu.Lock()
+	if s.err == nil {
+		s.err = err
+	}
+	s.chunks, s.buffered = nil, 0
+	s.mu.Unlock()
+	s.poke()
+}
+
+func (s *inStream) poke() {
+	select {
+	case s.ready <- struct{}{}:
+	default:
+	}
+}
+
+// Read waits for the next bytes, at most as long as a message may take: Raft's main loop stands in it.
+func (s *inStream) Read(p []byte) (int, error) {
+	var timer *time.Timer
+	for {
+		n, credit, err := s.next(p)
+		if credit > 0 {
+			var b [4]byte
+			binary.BigEndian.PutUint32(b[:], uint32(credit))
+			s.c.sendUrgent(newMessage(frameCredit, 0, s.id, b[:]))
+		}
+		if n > 0 || err != nil || len(p) == 0 {
+			return n, err
+		}
+		if timer == nil {
+			timer = time.NewTimer(s.in.link.cfg.Timeout)
+			defer timer.Stop()
+		}
+		select {
+		case <-s.ready:
+		case <-timer.C:
+			s.fail(fmt.Errorf("%w: the sender of the snapshot is silent", ErrTimeout))
+		}
+	}
+}
+
+func (s *inStream) next(p []byte) (n int, credit int64, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for n < len(p) && len(s.chunks) > 0 {
+		m := copy(p[n:], s.chunks[0])
+		n += m
+		if s.chunks[0] = s.chunks[0][m:]; len(s.chunks[0]) == 0 {
+			s.chunks[0] = nil
+			s.chunks = s.chunks[1:]
+		}
+	}
+	s.buffered -= int64(n)
+	s.owed += int64(n)
+	if s.owed >= streamWindow/4 && s.coming > 0 {
+		credit, s.owed = s.owed, 0
+	}
+	switch {
+	case n > 0:
+	case s.err != nil:
+		err = s.err
+	case s.coming == 0:
+		err = io.EOF
+	}
+	return n, credit, err
+}
