@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/pierrec/lz4/v4"
 	"pgregory.net/rapid"
 )
 
@@ -224,6 +225,21 @@ func TestLZ4HeaderChecksumOfMagic0IsIgnored(t *testing.T) {
 	if err != nil || records != 1 || len(batches) != 1 {
 		t.Errorf("magic 0: %d records, %v", records, err)
 	}
+	withSize := lz4.NewWriter(nil)
+	if err := withSize.Apply(lz4.SizeOption(27)); err != nil {
+		t.Fatal(err)
+	}
+	var out bytes.Buffer
+	withSize.Reset(&out)
+	_, err = withSize.Write(encodeSet(legacy{0, 0, 0, -1, nil, []byte("v")}))
+	if err := errors.Join(err, withSize.Close()); err != nil {
+		t.Fatal(err)
+	}
+	frame = out.Bytes()
+	frame[14]++ // eight bytes of content size stand before it
+	if _, _, err := FromMessageSet(legacy{0, 0, int8(LZ4), -1, nil, frame}.encode(), Limits{}); err != nil {
+		t.Errorf("magic 0 with content size: %v", err)
+	}
 	frame = pack(t, LZ4, encodeSet(legacy{0, 1, 0, -1, nil, []byte("v")}))
 	frame[6]++
 	if _, _, err := FromMessageSet(legacy{0, 1, int8(LZ4), -1, nil, frame}.encode(), Limits{}); !errors.Is(err, ErrCorrupt) {
@@ -354,6 +370,7 @@ func TestBadMessageSets(t *testing.T) {
 		{"inner magic below", wrap(1, Gzip, inner(plain)), ErrCorrupt},
 		{"gzip bomb", wrap(0, Gzip, pack(t, Gzip, make([]byte, 1<<20))), ErrTooLarge},
 		{"snappy bomb", wrap(0, Snappy, pack(t, Snappy, make([]byte, 200_000))), ErrTooLarge},
+		{"snappy with a bad copy", wrap(0, Snappy, []byte{40, 0xfe, 0xff, 0xff}), ErrCorrupt},
 		{"snappy that declares more than it can hold", wrap(0, Snappy, binary.AppendUvarint(nil, 90_000)), ErrCorrupt},
 		{"lz4 bomb", wrap(1, LZ4, pack(t, LZ4, make([]byte, 1<<20))), ErrTooLarge},
 		{"bombs that are small one by one", bytes.Repeat(wrap(0, Gzip, inner(legacy{0, 0, 0, -1, nil, make([]byte, 40_000)})), 3), ErrTooLarge},

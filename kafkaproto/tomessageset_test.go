@@ -231,3 +231,21 @@ func TestDamagedBatchesAreErrors(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// A small batch can hold records that make a huge message set.
+func TestBatchThatUnpacksToTooMuchForAWrapper(t *testing.T) {
+	megabyte := make([]byte, 1<<20)
+	var records []kmsg.Record
+	for i := range int32(maxWrapped>>20 + 1) {
+		records = append(records, kmsg.Record{OffsetDelta: i, Value: megabyte})
+	}
+	packed := modern(0, func(b *kmsg.RecordBatch) { b.Attributes = 1; b.Records = pack(t, Gzip, b.Records) }, records...)
+	set, err := ToMessageSet(nil, packed, 0, 2, 3<<20)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, cut := decodeSet(t, set)
+	if len(m) != 2 || m[0].offset != 2 || m[0].attributes != 0 || len(m[0].value) != 1<<20 || len(cut) == 0 {
+		t.Errorf("%d messages, cut after %d", len(m), len(cut))
+	}
+}
