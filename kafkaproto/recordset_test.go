@@ -225,12 +225,11 @@ func TestLZ4HeaderChecksumOfMagic0IsIgnored(t *testing.T) {
 	if err != nil || records != 1 || len(batches) != 1 {
 		t.Errorf("magic 0: %d records, %v", records, err)
 	}
-	withSize := lz4.NewWriter(nil)
+	var out bytes.Buffer
+	withSize := lz4.NewWriter(&out)
 	if err := withSize.Apply(lz4.SizeOption(27)); err != nil {
 		t.Fatal(err)
 	}
-	var out bytes.Buffer
-	withSize.Reset(&out)
 	_, err = withSize.Write(encodeSet(legacy{0, 0, 0, -1, nil, []byte("v")}))
 	if err := errors.Join(err, withSize.Close()); err != nil {
 		t.Fatal(err)

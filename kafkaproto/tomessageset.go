@@ -5,10 +5,11 @@ import (
 	"fmt"
 )
 
-// maxWrapped bounds the message set inside one wrapper that is given out. A
-// batch that would need more is given as messages of their own: 7 bytes of a
-// stored record can take 26 as a message, so the stored size bounds little.
-const maxWrapped = 64 << 20
+// maxWrapped bounds the message set inside one wrapper that is given out, in
+// bytes. A batch that would need more is given as messages of their own: 7 bytes
+// of a stored record can take 26 as a message, so the stored size bounds little,
+// and a client has to unpack a wrapper as a whole.
+const maxWrapped = 16 << 20
 
 // ToMessageSet appends the records of batches (whole record batches, magic 2)
 // from offset from on to dst, as a message set of magic 0 or 1 of at most
@@ -19,7 +20,7 @@ const maxWrapped = 64 << 20
 // its buffer. A compressed batch becomes one wrapper with the codec it has, if
 // the magic has it (gzip and snappy, in magic 1 LZ4), else messages of their
 // own; so does one whose wrapper would be the first and not fit, since its
-// messages may. Control batches are left out, headers of records too, and in
+// messages may, and one that unpacks to more than 16 MiB of messages. Control batches are left out, headers of records too, and in
 // magic 0 timestamps.
 //
 // Batches that cannot be read are ErrCorrupt, ErrUnknownMagic or ErrTooLarge

@@ -236,10 +236,10 @@ func TestDamagedBatchesAreErrors(t *testing.T) {
 func TestBatchThatUnpacksToTooMuchForAWrapper(t *testing.T) {
 	megabyte := make([]byte, 1<<20)
 	var records []kmsg.Record
-	for i := range int32(maxWrapped>>20 + 1) {
+	for i := range int32(maxWrapped>>20 + 3) {
 		records = append(records, kmsg.Record{OffsetDelta: i, Value: megabyte})
 	}
-	packed := modern(0, func(b *kmsg.RecordBatch) { b.Attributes = 1; b.Records = pack(t, Gzip, b.Records) }, records...)
+	packed := modern(0, func(b *kmsg.RecordBatch) { b.Attributes = 2; b.Records = pack(t, Snappy, b.Records) }, records...)
 	set, err := ToMessageSet(nil, packed, 0, 2, 3<<20)
 	if err != nil {
 		t.Fatal(err)
