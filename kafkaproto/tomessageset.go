@@ -20,8 +20,8 @@ const maxWrapped = 16 << 20
 // its buffer. A compressed batch becomes one wrapper with the codec it has, if
 // the magic has it (gzip and snappy, in magic 1 LZ4), else messages of their
 // own; so does one whose wrapper would be the first and not fit, since its
-// messages may, and one that unpacks to more than 16 MiB of messages. Control batches are left out, headers of records too, and in
-// magic 0 timestamps.
+// messages may, and one that unpacks to more than 16 MiB of messages. Control
+// batches are left out, headers of records too, and in magic 0 timestamps.
 //
 // Batches that cannot be read are ErrCorrupt, ErrUnknownMagic or ErrTooLarge
 // (they decompress to more than MaxUnpacked), unless records stand before the
