@@ -19,6 +19,7 @@ import (
 // Options say what Start starts.
 type Options struct {
 	Nodes      int      // 3 when 0
+	Expect     int      // --bootstrap-expect; Nodes when 0
 	Topics     string   // --topics, e.g. "events:3,one:1"
 	NodeArgs   []string // further flags of every node
 	ShimArgs   []string // further flags of the shim
@@ -61,6 +62,9 @@ func (n *Node) WS() string { return "ws://" + n.Addr() }
 func Start(o Options) (*Cluster, error) {
 	if o.Nodes == 0 {
 		o.Nodes = 3
+	}
+	if o.Expect == 0 {
+		o.Expect = o.Nodes
 	}
 	c := &Cluster{options: o, Dir: o.Dir}
 	if c.Dir == "" {
@@ -141,7 +145,7 @@ func (n *Node) Start() error {
 		"--listen", n.Addr(),
 		"--peer-listen", Loopback(n.Peer),
 		"--gossip-listen", Loopback(n.Gossip),
-		"--bootstrap-expect", strconv.Itoa(o.Nodes),
+		"--bootstrap-expect", strconv.Itoa(o.Expect),
 	}
 	if len(join) > 0 {
 		n.Args = append(n.Args, "--join", strings.Join(join, ","))

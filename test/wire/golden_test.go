@@ -8,20 +8,13 @@ import (
 	"hash/crc32"
 	"net"
 	"strconv"
-	"sync"
 	"testing"
 
 	"github.com/trimaran-io/trimaran/test/harness"
 )
 
-// golden is the topic of the exchanges below: one partition, nothing in it
-// before the first of them.
-var goldenTopic struct {
-	sync.Once
-	err error
-}
-
-// exchanges go over one connection, in this order, each written down whole. What
+// exchanges are about the topic "golden", one partition, empty before the first
+// of them. They go over one connection, in this order, each written down whole. What
 // depends on the machine (the broker's host, port and id) is compared in
 // TestGoldenMetadata.
 var exchanges = []struct{ name, request, answer string }{

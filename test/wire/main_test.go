@@ -62,3 +62,12 @@ func healthy(t *testing.T, c *harness.Cluster) {
 		w.Close()
 	}
 }
+
+func containsAny(text string, some ...string) bool {
+	for _, s := range some {
+		if strings.Contains(text, s) {
+			return true
+		}
+	}
+	return false
+}

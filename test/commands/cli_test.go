@@ -1,0 +1,205 @@
+package commands
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/trimaran-io/trimaran/test/harness"
+)
+
+// cli runs trimaran against a cluster's shim, as TRIMARAN_BROKERS lets it.
+func cli(c *harness.Cluster) command {
+	return command{env: []string{"TRIMARAN_BROKERS=" + c.ShimAddr()}}
+}
+
+// A topic's life by command line: created, listed, described, written, read by
+// key, offset and format, deleted. Over TCP, the shim and WebSocket.
+func TestTopicLifeByCommandLine(t *testing.T) {
+	c := harness.Shared(t)
+	bin := program(t, "trimaran")
+	for _, brokers := range []string{c.Node(1).Addr(), c.ShimAddr(), c.Node(2).WS(), strings.Join(c.Addrs(), ",")} {
+		t.Run(brokers, func(t *testing.T) {
+			run := command{env: []string{"TRIMARAN_BROKERS=" + brokers}}
+			topic := harness.Topic("life")
+			run.ok(t, bin, "topic", "create", topic, "--partitions", "2", "--replication-factor", "3")
+			contains(t, "topic list", run.ok(t, bin, "topic", "list"), topic)
+			contains(t, "topic describe", run.ok(t, bin, "topic", "describe", topic), topic, "n1", "n2", "n3")
+			if r := run.run(t, bin, "topic", "create", topic); r.code == 0 {
+				t.Errorf("a second topic of the same name was created")
+			} else {
+				contains(t, "the refusal", r.err, "exists")
+			}
+
+			in := run
+			in.stdin = "a:1\nb:2\nc:3\n"
+			in.ok(t, bin, "produce", topic, "--key-separator", ":", "--partition", "1")
+			got := run.ok(t, bin, "consume", topic, "--partition", "1", "--format", `%p %o %k %v\n`)
+			if want := "1 0 a 1\n1 1 b 2\n1 2 c 3\n"; got != want {
+				t.Errorf("consume gives %q, want %q", got, want)
+			}
+			if got := run.ok(t, bin, "consume", topic, "--partition", "1", "--from", "1", "--max-messages", "1"); got != "2\n" {
+				t.Errorf("from offset 1, one message: %q", got)
+			}
+			if got := run.ok(t, bin, "consume", topic, "--partition", "1", "--from=-1"); got != "3\n" {
+				t.Errorf("the last one: %q", got)
+			}
+			status := run.ok(t, bin, "cluster", "status")
+			contains(t, "cluster status", status, "n1", "n2", "n3", topic)
+			var parsed struct {
+				ClusterID string `json:"cluster_id"`
+			}
+			if err := json.Unmarshal([]byte(run.ok(t, bin, "cluster", "status", "--json")), &parsed); err != nil || parsed.ClusterID == "" {
+				t.Errorf("cluster status --json: %v, cluster id %q", err, parsed.ClusterID)
+			}
+			run.ok(t, bin, "topic", "delete", topic)
+			if strings.Contains(run.ok(t, bin, "topic", "list"), topic) {
+				t.Errorf("deleted and still listed")
+			}
+		})
+	}
+}
+
+// Text goes in and comes out byte for byte, in each compression.
+func TestProduceConsumeText(t *testing.T) {
+	c := harness.Shared(t)
+	bin := program(t, "trimaran")
+	var text strings.Builder
+	for i := range 3000 {
+		fmt.Fprintf(&text, "line %d %s\n", i, strings.Repeat("é", i%40))
+	}
+	for _, codec := range []string{"none", "gzip", "snappy"} {
+		t.Run(codec, func(t *testing.T) {
+			topic := harness.Topic("text")
+			run := cli(c)
+			run.ok(t, bin, "topic", "create", topic, "--partitions", "1")
+			in := run
+			in.stdin = text.String()
+			in.ok(t, bin, "produce", topic, "--compression", codec)
+			if got := run.ok(t, bin, "consume", topic); got != text.String() {
+				t.Errorf("%d bytes came back, %d went in", len(got), text.Len())
+			}
+		})
+	}
+}
+
+// What cannot work says why, on stderr, with a code other than 0.
+func TestErrorsAreSaid(t *testing.T) {
+	c := harness.Shared(t)
+	bin := program(t, "trimaran")
+	port, err := harness.FreePort()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range []struct{ args, want string }{
+		{"topic create a/b", "name"},
+		{"topic create too-many --replication-factor 4 --partitions 1", "replication factor"},
+		{"topic describe not-there", "not-there"},
+		{"topic delete not-there", "not-there"},
+		{"consume not-there", "not-there"},
+		{"topic list --brokers " + harness.Loopback(port) + " --timeout 2s", harness.Loopback(port)},
+		{"topic frobnicate", "frobnicate|unknown"},
+		{"serve --no-such-flag", "no-such-flag"},
+	} {
+		t.Run(e.args, func(t *testing.T) {
+			r := cli(c).run(t, bin, strings.Fields(e.args)...)
+			if r.code == 0 {
+				t.Errorf("success: %s", r.out)
+			}
+			if !regexp.MustCompile(e.want).MatchString(r.err) {
+				t.Errorf("stderr does not say %q: %s", e.want, r.err)
+			}
+		})
+	}
+}
+
+var subcommand = regexp.MustCompile(`(?m)^  ([a-z-]+)\s+\S`)
+
+// helpOf gives every command's path and help text, found through the help itself.
+func helpOf(t *testing.T, bin string, path []string, visit func(path []string, help string)) {
+	t.Helper()
+	help := command{}.ok(t, bin, append(path, "--help")...)
+	visit(path, help)
+	_, list, ok := strings.Cut(help, "Available Commands:\n")
+	if !ok {
+		return
+	}
+	list, _, _ = strings.Cut(list, "\n\n")
+	for _, m := range subcommand.FindAllStringSubmatch(list, -1) {
+		if m[1] != "help" && m[1] != "completion" {
+			helpOf(t, bin, append(append([]string{}, path...), m[1]), visit)
+		}
+	}
+}
+
+// Each client-side example of every --help runs as it stands, with a cluster at
+// the other end. Those that start nodes have tests of their own.
+func TestHelpExamplesWork(t *testing.T) {
+	c := harness.Shared(t)
+	bin := program(t, "trimaran")
+	dir := t.TempDir()
+	var events strings.Builder
+	for i := range 1020 {
+		fmt.Fprintf(&events, "key%d:event %d\n", i, i)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "events.txt"), []byte(events.String()), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	shell := cli(c)
+	shell.dir = dir
+	shell.env = append(shell.env, "PATH="+filepath.Dir(bin)+":"+os.Getenv("PATH"))
+	prepare := func(creating bool) {
+		for _, topic := range []string{"events", "old-events", "greetings"} {
+			shell.ok(t, bin, "topic", "delete", topic, "--if-exists")
+			if !creating || topic != "events" {
+				shell.ok(t, bin, "topic", "create", topic, "--partitions", "6", "--replication-factor", "3")
+			}
+		}
+		if !creating {
+			shell.ok(t, "bash", "-c", "trimaran produce events --partition 2 < events.txt")
+		}
+	}
+	helpOf(t, bin, nil, func(path []string, help string) {
+		_, examples, ok := strings.Cut(help, "Examples:\n")
+		name := strings.Join(path, " ")
+		if !ok {
+			t.Errorf("trimaran %s --help shows no example", name)
+			return
+		}
+		examples, _, _ = strings.Cut(examples, "\n\nAvailable Commands:")
+		examples, _, _ = strings.Cut(examples, "\n\nFlags:")
+		examples, _, _ = strings.Cut(examples, "\n\nUsage:")
+		// The group `topic` shows a life from create to delete; each leaf's lines
+		// stand alone.
+		isGroup := strings.Contains(help, "Available Commands:")
+		if isGroup && name == "topic" {
+			prepare(true)
+		}
+		for line := range strings.Lines(examples) {
+			line = strings.TrimSpace(line)
+			if line == "" || strings.HasPrefix(line, "#") || strings.Contains(line, "trimaran serve") || strings.Contains(line, "trimaran dev") {
+				continue
+			}
+			t.Run(strings.ReplaceAll(line, "/", "|"), func(t *testing.T) {
+				if !isGroup {
+					prepare(strings.Contains(name, "create"))
+				}
+				script := strings.ReplaceAll(line, "ws://127.0.0.1:9093", c.Node(1).WS())
+				if strings.Contains(script, "--follow") {
+					script = "timeout -s INT 5 " + script + " || [ $? = 124 ]"
+				}
+				shell.ok(t, "bash", "-euo", "pipefail", "-c", script)
+			})
+		}
+	})
+}
+
+// trimaran-shim's own help.
+func TestShimHelp(t *testing.T) {
+	help := command{}.ok(t, program(t, "trimaran-shim"), "--help")
+	contains(t, "trimaran-shim --help", help, "--listen", "--gateways", "--tls")
+}

@@ -1,0 +1,217 @@
+package commands
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/trimaran-io/trimaran/test/harness"
+)
+
+// localCluster is one cluster of scripts/cluster.sh with ports and a folder of its own.
+type localCluster struct {
+	t       *testing.T
+	command command
+	run     string
+}
+
+func newLocalCluster(t *testing.T, nodes int) *localCluster {
+	t.Helper()
+	offsets := []int{0}
+	for i := 1; i <= nodes; i++ {
+		offsets = append(offsets, i, 100+i, 200+i)
+	}
+	port, err := harness.FreePortBase(offsets...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := &localCluster{t: t, run: filepath.Join(t.TempDir(), "run")}
+	bin, err := harness.Binaries()
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.command.env = []string{"TRIMARAN_RUN=" + l.run, fmt.Sprint("TRIMARAN_PORT=", port), "TRIMARAN_BIN=" + bin}
+	l.command.dir = harness.Root()
+	t.Cleanup(func() { l.sh("clean") })
+	return l
+}
+
+func (l *localCluster) sh(args ...string) result {
+	l.t.Helper()
+	return l.command.run(l.t, filepath.Join(harness.Root(), "scripts", "cluster.sh"), args...)
+}
+
+func (l *localCluster) ok(args ...string) string {
+	l.t.Helper()
+	r := l.sh(args...)
+	if r.code != 0 {
+		l.t.Fatalf("cluster.sh %s: exit code %d\n%s%s", strings.Join(args, " "), r.code, r.out, r.err)
+	}
+	return r.out
+}
+
+// env reads the file that start writes.
+func (l *localCluster) env() map[string]string {
+	l.t.Helper()
+	b, err := os.ReadFile(filepath.Join(l.run, "env"))
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	out := map[string]string{}
+	for line := range strings.Lines(string(b)) {
+		name, value, ok := strings.Cut(strings.TrimSpace(line), "=")
+		if ok {
+			out[strings.TrimPrefix(name, "export ")] = strings.Trim(value, `"'`)
+		}
+	}
+	return out
+}
+
+// pid gives node n's process id as PIDS says ("1:123 2:456").
+func (l *localCluster) pid(n int) string {
+	m := regexp.MustCompile(fmt.Sprintf(`(?:^| )%d:(\d+)`, n)).FindStringSubmatch(l.env()["PIDS"])
+	if m == nil {
+		return ""
+	}
+	return m[1]
+}
+
+func processState(pid string) string {
+	b, err := os.ReadFile("/proc/" + pid + "/stat")
+	if err != nil {
+		return ""
+	}
+	s := string(b)
+	return strings.Fields(s[strings.LastIndexByte(s, ')')+1:])[0]
+}
+
+// Every verb of scripts/cluster.sh, while a second cluster runs beside it.
+func TestClusterScript(t *testing.T) {
+	a, b := newLocalCluster(t, 3), newLocalCluster(t, 1)
+	a.ok("start")
+	b.ok("start", "--nodes", "1")
+	env := a.env()
+	if n := len(strings.Split(env["BROKERS"], ",")); n != 3 || env["SHIM"] == "" || len(strings.Split(env["GATEWAYS"], ",")) != 3 {
+		t.Fatalf("env: %v", env)
+	}
+	if b.env()["SHIM"] == env["SHIM"] {
+		t.Fatal("the two clusters share an address")
+	}
+	bin := program(t, "trimaran")
+	use := func(brokers, stdin string) command {
+		return command{env: []string{"TRIMARAN_BROKERS=" + brokers}, stdin: stdin}
+	}
+	contains(t, "status", a.ok("status"), "n1", "n2", "n3")
+	use(env["SHIM"], "one\n").ok(t, bin, "produce", "script")
+
+	pid := a.pid(2)
+	a.ok("kill", "2")
+	if s := processState(pid); s != "" && s != "Z" {
+		t.Errorf("node 2 (pid %s) lives after kill: %s", pid, s)
+	}
+	if r := a.sh("kill", "2"); r.code == 0 {
+		t.Errorf("a dead node was killed again, with success")
+	}
+	use(env["SHIM"], "two\n").ok(t, bin, "produce", "script")
+	a.ok("restart", "2")
+	if a.pid(2) == pid || a.pid(2) == "" {
+		t.Errorf("PIDS still names %s for node 2: %v", pid, a.env()["PIDS"])
+	}
+	a.ok("pause", "3")
+	if s := processState(a.pid(3)); s != "T" {
+		t.Errorf("node 3 is in state %q after pause", s)
+	}
+	a.ok("resume", "3")
+	if s := processState(a.pid(3)); s == "T" {
+		t.Errorf("node 3 is still stopped after resume")
+	}
+	for _, broker := range strings.Split(env["BROKERS"], ",") {
+		if got := sorted(use(broker, "").ok(t, bin, "consume", "script")); got != "one two" {
+			t.Errorf("%s gives %q", broker, got)
+		}
+	}
+
+	// Stop keeps the data; start brings it back.
+	pids := []string{a.pid(1), a.pid(2), a.pid(3)}
+	a.ok("stop")
+	for _, pid := range pids {
+		if s := processState(pid); s != "" && s != "Z" {
+			t.Errorf("pid %s lives after stop: %s", pid, s)
+		}
+	}
+	contains(t, "the other cluster's status", b.ok("status"), "n1")
+	a.ok("start")
+	if got := sorted(use(a.env()["SHIM"], "").ok(t, bin, "consume", "script")); got != "one two" {
+		t.Errorf("after stop and start: %q", got)
+	}
+	if strings.Contains(use(b.env()["SHIM"], "").ok(t, bin, "topic", "list"), "script") {
+		t.Errorf("the other cluster has the topic too")
+	}
+	a.ok("clean")
+	if _, err := os.Stat(a.run); err == nil {
+		left, _ := os.ReadDir(a.run)
+		if len(left) > 0 {
+			t.Errorf("clean leaves %v", left)
+		}
+	}
+	for _, verb := range [][]string{{"frobnicate"}, {"kill"}, {"kill", "77"}, {"start", "--nodes", "x"}} {
+		if r := b.sh(verb...); r.code == 0 {
+			t.Errorf("cluster.sh %v succeeds", verb)
+		}
+	}
+}
+
+func sorted(lines string) string {
+	f := strings.Fields(lines)
+	for i := range f {
+		for j := i; j > 0 && f[j] < f[j-1]; j-- {
+			f[j], f[j-1] = f[j-1], f[j]
+		}
+	}
+	return strings.Join(f, " ")
+}
+
+// A short run of the durability script: it counts, loses nothing and leaves nothing.
+func TestDurabilityScript(t *testing.T) {
+	l := newLocalCluster(t, 3)
+	start := time.Now()
+	r := l.command.run(t, filepath.Join(harness.Root(), "scripts", "durability.sh"), "--seconds", "12")
+	t.Logf("%s in %s:\n%s", "durability.sh --seconds 12", time.Since(start).Round(time.Second), r.out)
+	if r.code != 0 {
+		t.Fatalf("exit code %d\n%s", r.code, r.err)
+	}
+	low := strings.ToLower(r.out)
+	contains(t, "the report", low, "acknowledged", "lost", "moved", "duplicate")
+}
+
+// The program behind make demo.
+func TestDemo(t *testing.T) {
+	bin, err := harness.Binaries()
+	if err != nil {
+		t.Fatal(err)
+	}
+	makefile, err := os.ReadFile(filepath.Join(harness.Root(), "Makefile"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !regexp.MustCompile(`(?m)^demo:`).Match(makefile) {
+		t.Fatal("the Makefile has no target demo")
+	}
+	port, err := harness.FreePortBase(0, 1, 2, 3, 101, 102, 103, 201, 202, 203)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := command{dir: harness.Root(), env: []string{
+		"TRIMARAN_RUN=" + filepath.Join(t.TempDir(), "run"), fmt.Sprint("TRIMARAN_PORT=", port), "TRIMARAN_BIN=" + bin,
+	}}
+	out := c.ok(t, "make", "demo")
+	t.Log(out)
+	contains(t, "the report", strings.ToLower(out), "kill")
+	if err := harness.WaitTCP(harness.Loopback(port), 100*time.Millisecond); err == nil {
+		t.Error("something still listens on the shim's port")
+	}
+}

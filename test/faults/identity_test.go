@@ -1,0 +1,121 @@
+package faults
+
+import (
+	"regexp"
+	"testing"
+	"time"
+
+	"github.com/trimaran-io/trimaran/test/harness"
+)
+
+// refuses starts a node that must end by itself, not with success, and say why.
+func refuses(t *testing.T, n *harness.Node, start func() error, why string) {
+	t.Helper()
+	must(t, start())
+	code, err := n.Wait(patience)
+	if err != nil {
+		t.Fatalf("it goes on: %v\n%s", err, n.Tail(20))
+	}
+	if code == 0 {
+		t.Errorf("it ends with success")
+	}
+	if !regexp.MustCompile(`(?i)` + why).MatchString(n.Tail(12)) {
+		t.Errorf("it does not say %q:\n%s", why, n.Tail(12))
+	}
+}
+
+func TestWrongDataIsRefused(t *testing.T) {
+	t.Parallel()
+	c := harness.New(t, harness.Options{NoShim: true})
+	n := c.Node(3)
+
+	t.Run("second process on the same data directory", func(t *testing.T) {
+		twin, err := c.AddNode()
+		must(t, err)
+		defer func() { c.Nodes = c.Nodes[:3] }()
+		twin.ID, twin.Data = n.ID, n.Data
+		refuses(t, twin, twin.Start, "in use|another process|locked")
+		must(t, n.Ready())
+	})
+	t.Run("another node's data directory", func(t *testing.T) {
+		must(t, n.Kill9())
+		id := n.ID
+		n.ID = "n9"
+		refuses(t, n, n.Start, `belongs to.*n3|n3.*not.*n9|node id`)
+		n.ID = id
+		must(t, n.Restart())
+	})
+	t.Run("an empty directory under a name that is taken", func(t *testing.T) {
+		must(t, n.Kill9())
+		data := n.Data
+		n.Data = t.TempDir()
+		refuses(t, n, n.Start, `registered with another data directory|another data directory`)
+		n.Data = data
+		must(t, n.Restart())
+	})
+}
+
+func TestAnotherClustersDataIsRefused(t *testing.T) {
+	t.Parallel()
+	a := harness.New(t, harness.Options{NoShim: true})
+	b := harness.New(t, harness.Options{NoShim: true, Nodes: 1})
+	n := a.Node(3)
+	must(t, n.Kill9())
+	stranger := b.Node(1)
+	must(t, stranger.Kill9())
+	data := n.Data
+	// n3 of the first cluster is started with the data of the second one's node.
+	n.Data, n.ID = stranger.Data, stranger.ID
+	refuses(t, n, n.Start, `cluster`)
+	n.Data, n.ID = data, "n3"
+	must(t, n.Restart())
+}
+
+// Four nodes, started in orders that nobody would choose, find each other; the
+// fourth is not needed to form the cluster.
+func TestStartOrders(t *testing.T) {
+	t.Parallel()
+	for _, order := range [][]int{{4, 3, 2, 1}, {2, 4, 1, 3}, {4, 1, 3, 2}} {
+		c := harness.New(t, harness.Options{Nodes: 4, Expect: 3, NoShim: true, StartOrder: order})
+		s, err := c.Node(order[0]).Status()
+		must(t, err)
+		alive := 0
+		for _, n := range s.Nodes {
+			if n.Alive {
+				alive++
+			}
+		}
+		if alive != 4 || s.ClusterID == "" {
+			t.Errorf("order %v: %d nodes alive in cluster %q", order, alive, s.ClusterID)
+		}
+		create(t, c, "order", 4)
+		l := harness.StartLoad("order", 4, c.Addrs(), -1)
+		must(t, l.Progress(10, patience))
+		verify(t, c, l)
+		for _, n := range c.Nodes {
+			n.Kill9()
+		}
+	}
+}
+
+// The last node of three starts long after the others: nothing is formed before,
+// nothing is served, and it says so.
+func TestWaitsForExpectedNodes(t *testing.T) {
+	t.Parallel()
+	c := harness.New(t, harness.Options{NoShim: true, NoWait: true, StartOrder: []int{1, 2}})
+	for _, n := range c.Nodes[:2] {
+		err := harness.Eventually(patience, func() bool {
+			_, code, err := harness.Get("http://" + n.Addr() + "/healthz")
+			return err == nil && code == 200
+		})
+		must(t, err)
+	}
+	for range 20 { // two seconds in which it must not become ready
+		<-time.After(100 * time.Millisecond)
+		if c.Node(1).Ready() == nil {
+			t.Fatal("ready with two of three expected nodes")
+		}
+	}
+	must(t, c.Node(3).Start())
+	must(t, c.WaitReady(patience))
+}
