@@ -1,0 +1,52 @@
+# make help lists the targets. Go and make are all that is needed.
+
+SHELL := /bin/sh
+GO    ?= go
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+LDFLAGS := -X main.version=$(VERSION)
+
+# The tools that check the code, at the versions that CI runs.
+STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
+GOVULNCHECK := golang.org/x/vuln/cmd/govulncheck@v1.8.0
+
+.PHONY: build test demo bench durability fmt fmt-check vet lint vuln clean help
+
+build: ## build bin/trimaran and bin/trimaran-shim
+	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/trimaran ./cmd/trimaran-shim
+
+test: ## run all tests, with the race detector
+	$(GO) test -race ./...
+	@if [ -f test/go.mod ]; then echo 'cd test && $(GO) test -race ./...'; cd test && $(GO) test -race ./...; fi
+
+demo: ## three nodes, a real text, the leader killed half-way: nothing is lost
+	@scripts/demo.sh
+
+bench: build ## throughput and latency of a three-node cluster
+	cd test && $(GO) run ./bench
+
+durability: ## produce for 60 s while nodes are killed, then look for what was lost
+	scripts/durability.sh
+
+fmt: ## format the code
+	gofmt -w $$(git ls-files -co --exclude-standard '*.go')
+
+fmt-check: ## fail if code is not formatted
+	@files=$$(gofmt -l $$(git ls-files -co --exclude-standard '*.go')); \
+	if [ -n "$$files" ]; then echo "not formatted (make fmt does it):"; echo "$$files"; exit 1; fi
+
+vet: ## go vet
+	$(GO) vet ./...
+	@if [ -f test/go.mod ]; then cd test && $(GO) vet ./...; fi
+
+lint: fmt-check vet ## formatting, go vet and staticcheck
+	$(GO) run $(STATICCHECK) ./...
+	@if [ -f test/go.mod ]; then cd test && $(GO) run $(STATICCHECK) ./...; fi
+
+vuln: ## look for known vulnerabilities in what is used
+	$(GO) run $(GOVULNCHECK) ./...
+
+clean: ## delete what was built
+	rm -rf bin
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)

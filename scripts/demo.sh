@@ -1,0 +1,53 @@
+#!/usr/bin/env bash
+# The demo: three nodes and a shim, a real text written line by line, the leader
+# killed half-way, everything read back and compared. Leaves nothing behind.
+set -u
+
+ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd) || exit 1
+cluster=$ROOT/scripts/cluster.sh
+
+# A base port so that none of the twelve that are derived from it is taken.
+taken() { (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
+free_base() {
+	local base i add
+	for ((i = 0; i < 200; i++)); do
+		base=$((15000 + RANDOM % 16000))
+		for add in 0 1 2 3 101 102 103 201 202 203; do
+			taken $((base + add)) && continue 2
+		done
+		echo "$base"
+		return 0
+	done
+	return 1
+}
+
+make -s -C "$ROOT" build || exit 1
+(cd "$ROOT" && go build -o bin/opticks ./scripts/opticks) || exit 1
+
+TRIMARAN_RUN=$(mktemp -d "${TMPDIR:-/tmp}/trimaran-demo-XXXXXX") || exit 1
+TRIMARAN_PORT=$(free_base) || { echo "demo.sh: no free ports" >&2; rm -rf "$TRIMARAN_RUN"; exit 1; }
+export TRIMARAN_RUN TRIMARAN_PORT
+
+finish() {
+	local code=$?
+	trap - EXIT
+	"$cluster" stop >/dev/null || code=1
+	if [ "$code" -eq 0 ]; then
+		rm -rf "${TRIMARAN_RUN:?}"
+		echo "Everything is stopped and deleted."
+	else
+		echo "The demo failed; data and logs are in $TRIMARAN_RUN" >&2
+	fi
+	exit "$code"
+}
+trap finish EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
+
+echo "Starting three nodes and a shim …"
+"$cluster" start --nodes 3 || exit 1
+# shellcheck source=/dev/null
+. "$TRIMARAN_RUN/env" || exit 1
+echo
+"$ROOT/bin/opticks" --shim "$SHIM" --brokers "$BROKERS" --trimaran "$ROOT/bin/trimaran" --cluster "$cluster" \
+	--text "$ROOT/scripts/opticks/testdata/Isaac.Newton-Opticks.txt"
