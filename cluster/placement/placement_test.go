@@ -1,0 +1,93 @@
+package placement
+
+import (
+	"errors"
+	"fmt"
+	"reflect"
+	"testing"
+
+	"pgregory.net/rapid"
+
+	"github.com/trimaran-io/trimaran/fsm"
+)
+
+func TestMoreReplicasThanNodesIsRefused(t *testing.T) {
+	if _, err := Assign([]Node{{ID: "a"}, {ID: "b"}}, 1, 3, 0); !errors.Is(err, fsm.ErrInvalidReplicationFactor) {
+		t.Fatal(err)
+	}
+	for _, bad := range [][2]int{{0, 1}, {1, 0}, {-1, 1}} {
+		if _, err := Assign([]Node{{ID: "a"}}, int32(bad[0]), bad[1], 0); err == nil {
+			t.Errorf("%v was accepted", bad)
+		}
+	}
+}
+
+func TestTheEmptyNodeIsFilledFirst(t *testing.T) {
+	nodes := []Node{{ID: "a", Replicas: 10, Leaders: 5}, {ID: "b", Replicas: 10, Leaders: 5}, {ID: "c"}}
+	assignment, err := Assign(nodes, 4, 1, 7)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for p, replicas := range assignment {
+		if len(replicas) != 1 || replicas[0] != "c" {
+			t.Errorf("partition %d is on %v, want c", p, replicas)
+		}
+	}
+}
+
+// Any nodes, zones, loads and counts: replicas are on different nodes and, as
+// far as possible, zones; with equal loads nothing is uneven by more than one;
+// the same input gives the same output.
+func TestAssignmentsAreSpread(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		zones := rapid.IntRange(1, 4).Draw(t, "zones")
+		var nodes []Node
+		zone := map[fsm.NodeID]string{}
+		for i := range rapid.IntRange(1, 9).Draw(t, "nodes") {
+			n := Node{ID: fsm.NodeID(fmt.Sprintf("n%d", i)), Zone: fmt.Sprintf("z%d", i%zones)}
+			nodes = append(nodes, n)
+			zone[n.ID] = n.Zone
+		}
+		present := min(zones, len(nodes))
+		factor := rapid.IntRange(1, len(nodes)).Draw(t, "factor")
+		partitions := rapid.Int32Range(1, 60).Draw(t, "partitions")
+		seed := rapid.Uint64().Draw(t, "seed")
+		assignment, err := Assign(nodes, partitions, factor, seed)
+		if err != nil {
+			t.Fatal(err)
+		}
+		again, _ := Assign(nodes, partitions, factor, seed)
+		if !reflect.DeepEqual(assignment, again) {
+			t.Fatal("two answers to one question")
+		}
+		replicas, leaders := map[fsm.NodeID]int{}, map[fsm.NodeID]int{}
+		for p, on := range assignment {
+			seen, inZones := map[fsm.NodeID]bool{}, map[string]bool{}
+			for _, id := range on {
+				if seen[id] {
+					t.Fatalf("partition %d has two replicas on %s", p, id)
+				}
+				seen[id], inZones[zone[id]] = true, true
+				replicas[id]++
+			}
+			leaders[on[0]]++
+			if len(on) != factor || len(inZones) != min(factor, present) {
+				t.Fatalf("partition %d: %v in %d zones, want %d replicas in %d", p, on, len(inZones), factor, min(factor, present))
+			}
+		}
+		if len(nodes)%zones == 0 {
+			uneven(t, "replicas", nodes, replicas, 1)
+			uneven(t, "leaders", nodes, leaders, 2)
+		}
+	})
+}
+
+func uneven(t *rapid.T, what string, nodes []Node, count map[fsm.NodeID]int, allowed int) {
+	low, high := count[nodes[0].ID], count[nodes[0].ID]
+	for _, n := range nodes {
+		low, high = min(low, count[n.ID]), max(high, count[n.ID])
+	}
+	if high-low > allowed {
+		t.Fatalf("%s are uneven: %v", what, count)
+	}
+}

@@ -1,0 +1,263 @@
+package fsm
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"slices"
+)
+
+// commandVersion is the version of the catalog's commands that this program
+// writes. A command of another version is void: all replicas of a group must
+// understand a command alike, so a new version is used only when every
+// registered node runs a program that knows it.
+const commandVersion = 1
+
+// CatalogCommand is one change of the catalog, as it stands in the catalog's
+// Raft log: JSON, with exactly one of the pointers set.
+type CatalogCommand struct {
+	Version      int          `json:"version"` // Encode writes the current one if it is 0
+	FormCluster  *FormCluster `json:"form_cluster,omitempty"`
+	RegisterNode *Node        `json:"register_node,omitempty"`
+	RemoveNode   *RemoveNode  `json:"remove_node,omitempty"`
+	CreateTopic  *CreateTopic `json:"create_topic,omitempty"`
+	DeleteTopic  *DeleteTopic `json:"delete_topic,omitempty"`
+}
+
+// FormCluster gives the cluster its id, once, and registers its first nodes.
+type FormCluster struct {
+	ClusterID string `json:"cluster_id"` // 1 to 64 of a-z, A-Z, 0-9, '-' and '_'
+	Nodes     []Node `json:"nodes"`      // at least one
+}
+
+// RemoveNode takes a node that holds no replicas out of the catalog.
+type RemoveNode struct {
+	ID          NodeID `json:"id"`
+	Incarnation string `json:"incarnation"` // a node of another incarnation is not meant, and stays
+}
+
+// CreateTopic creates a topic. The proposer has minted its id and placed its
+// partitions, since neither may happen at apply. A command that arrives twice
+// creates once.
+type CreateTopic struct {
+	Topic Topic `json:"topic"`
+}
+
+// DeleteTopic deletes a topic by name, by id or, if both are set, the topic of
+// that name if it has that id. By id, deleting twice deletes once.
+type DeleteTopic struct {
+	Name string  `json:"name,omitempty"`
+	ID   TopicID `json:"id"` // zero: whichever topic has the name
+}
+
+// Encode gives the command as Catalog.Apply takes it.
+func (c CatalogCommand) Encode() []byte {
+	if c.Version == 0 {
+		c.Version = commandVersion
+	}
+	data, err := json.Marshal(c)
+	if err != nil {
+		panic("fsm: a catalog command does not encode: " + err.Error()) // strings, numbers and maps of them always do
+	}
+	return data
+}
+
+// decodeCatalogCommand takes nothing that it does not understand whole: a field
+// that was ignored here and obeyed by a newer program would make replicas differ.
+func decodeCatalogCommand(data []byte) (CatalogCommand, error) {
+	var c CatalogCommand
+	d := json.NewDecoder(bytes.NewReader(data))
+	d.DisallowUnknownFields()
+	if err := d.Decode(&c); err != nil {
+		return c, fmt.Errorf("%w: catalog command: %w", ErrUnknown, err)
+	}
+	if _, err := d.Token(); err != io.EOF {
+		return c, fmt.Errorf("%w: catalog command: more than one JSON value", ErrUnknown)
+	}
+	if c.Version != commandVersion {
+		return c, fmt.Errorf("%w: catalog command of version %d, this program knows %d", ErrUnknown, c.Version, commandVersion)
+	}
+	set := 0
+	for _, is := range []bool{c.FormCluster != nil, c.RegisterNode != nil, c.RemoveNode != nil, c.CreateTopic != nil, c.DeleteTopic != nil} {
+		if is {
+			set++
+		}
+	}
+	if set != 1 {
+		return c, fmt.Errorf("%w: catalog command with %d changes, want 1", ErrUnknown, set)
+	}
+	return c, nil
+}
+
+// CatalogResult is what the proposer of a command is told. If Err is not nil it
+// wraps one of the package's errors, and nothing was changed.
+type CatalogResult struct {
+	Err error
+}
+
+// maxDeleted is how many ids of deleted topics the catalog remembers.
+const maxDeleted = 1024
+
+// Catalog is the state machine of the catalog group: cluster id, nodes, topics
+// and where their partitions live. It is not safe for concurrent use; its View is.
+type Catalog struct {
+	view *Topics
+	// deleted are the ids of the topics deleted last, oldest first. An id in it is
+	// never used again, so a creation that arrives a second time after the topic
+	// was deleted does not bring its groups back to life.
+	deleted []TopicID
+}
+
+// NewCatalog gives the empty catalog.
+func NewCatalog() *Catalog { return &Catalog{view: emptyTopics()} }
+
+// View gives the catalog as it is now. It never changes; after the next change
+// View gives another one.
+func (c *Catalog) View() *Topics { return c.view }
+
+// Apply changes the catalog as the command at index of the catalog's log says.
+// It decides by the catalog and the command alone, so all replicas answer alike.
+// A command that is hostile, unknown or not allowed changes nothing.
+func (c *Catalog) Apply(index Index, cmd []byte) CatalogResult {
+	if index <= c.view.version {
+		return CatalogResult{fmt.Errorf("%w: catalog command at index %d applied after %d", ErrUnknown, index, c.view.version)}
+	}
+	command, err := decodeCatalogCommand(cmd)
+	if err != nil {
+		return CatalogResult{err}
+	}
+	var next *Topics
+	switch {
+	case command.FormCluster != nil:
+		next, err = c.formCluster(command.FormCluster)
+	case command.RegisterNode != nil:
+		next, err = c.registerNode(*command.RegisterNode)
+	case command.RemoveNode != nil:
+		next, err = c.removeNode(command.RemoveNode)
+	case command.CreateTopic != nil:
+		next, err = c.createTopic(&command.CreateTopic.Topic)
+	case command.DeleteTopic != nil:
+		next, err = c.deleteTopic(command.DeleteTopic)
+	}
+	if err != nil {
+		return CatalogResult{err}
+	}
+	if next != c.view {
+		next.version = index
+		c.view = next
+	}
+	return CatalogResult{}
+}
+
+// The methods below give the view after the change: c.view itself if there is
+// nothing to change, a changed copy otherwise.
+
+func (c *Catalog) formCluster(f *FormCluster) (*Topics, error) {
+	if c.view.clusterID != "" {
+		if c.view.clusterID == f.ClusterID {
+			return c.view, nil
+		}
+		return nil, fmt.Errorf("%w: this cluster is %s and stays it", ErrClusterMismatch, c.view.clusterID)
+	}
+	if err := checkClusterID(f.ClusterID); err != nil {
+		return nil, err
+	}
+	if len(f.Nodes) == 0 {
+		return nil, fmt.Errorf("%w: a cluster is formed by one node at least", ErrInvalidConfig)
+	}
+	next := c.view
+	for _, node := range f.Nodes {
+		if err := node.check(); err != nil {
+			return nil, err
+		}
+		if _, ok := next.Node(node.ID); ok {
+			return nil, fmt.Errorf("%w: two nodes are named %s; give each its own --node-id", ErrNodeConflict, node.ID)
+		}
+		next = next.withNode(node)
+	}
+	next.clusterID = f.ClusterID
+	return next, nil
+}
+
+func checkClusterID(id string) error {
+	if id == "" || len(id) > 64 {
+		return fmt.Errorf("%w: cluster id of %d characters, want 1 to 64", ErrInvalidConfig, len(id))
+	}
+	for i := range len(id) {
+		if c := id[i]; !('a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || c == '-' || c == '_') {
+			return fmt.Errorf("%w: cluster id %q, want a-z, A-Z, 0-9, '-' and '_' only", ErrInvalidConfig, id)
+		}
+	}
+	return nil
+}
+
+func (c *Catalog) registerNode(node Node) (*Topics, error) {
+	if err := node.check(); err != nil {
+		return nil, err
+	}
+	if c.view.clusterID == "" {
+		// The first nodes must not find their names taken by one that came in between.
+		return nil, fmt.Errorf("%w: the cluster is not formed yet", ErrNoLeader)
+	}
+	old, ok := c.view.Node(node.ID)
+	switch {
+	case !ok:
+	case old.Incarnation != node.Incarnation:
+		return nil, fmt.Errorf("%w: node %s is registered with data directory %s and came with %s; start it with a new --node-id, or bring back the old data directory",
+			ErrNodeConflict, node.ID, old.Incarnation, node.Incarnation)
+	case old == node:
+		return c.view, nil
+	}
+	return c.view.withNode(node), nil
+}
+
+func (c *Catalog) removeNode(r *RemoveNode) (*Topics, error) {
+	old, ok := c.view.Node(r.ID)
+	if !ok || old.Incarnation != r.Incarnation {
+		return c.view, nil
+	}
+	if len(c.view.nodes) == 1 {
+		return nil, fmt.Errorf("%w: node %s is the cluster's last", ErrInvalidAssignment, r.ID)
+	}
+	for _, topic := range c.view.all {
+		for i, p := range topic.Partitions {
+			if slices.Contains(p.Replicas, r.ID) {
+				return nil, fmt.Errorf("%w: node %s still holds a replica of %s-%d", ErrInvalidAssignment, r.ID, topic.Name, i)
+			}
+		}
+	}
+	return c.view.withoutNode(r.ID), nil
+}
+
+func (c *Catalog) createTopic(topic *Topic) (*Topics, error) {
+	if old, ok := c.view.byID[topic.ID]; ok && old.Name == topic.Name {
+		return c.view, nil
+	}
+	if slices.Contains(c.deleted, topic.ID) {
+		return nil, fmt.Errorf("%w: id %s was that of a topic that is deleted", ErrTopicExists, topic.ID)
+	}
+	if err := c.view.CheckCreate(topic); err != nil {
+		return nil, err
+	}
+	return c.view.withTopic(topic), nil
+}
+
+func (c *Catalog) deleteTopic(d *DeleteTopic) (*Topics, error) {
+	topic, ok := c.view.byName[d.Name]
+	if d.Name == "" {
+		topic, ok = c.view.byID[d.ID]
+	}
+	if !ok || !d.ID.IsZero() && topic.ID != d.ID {
+		if slices.Contains(c.deleted, d.ID) {
+			return c.view, nil
+		}
+		if d.Name == "" {
+			return nil, fmt.Errorf("%w: no topic has id %s", ErrUnknownTopicOrPartition, d.ID)
+		}
+		return nil, fmt.Errorf("%w: %q", ErrUnknownTopicOrPartition, d.Name)
+	}
+	c.deleted = append(c.deleted, topic.ID)
+	c.deleted = c.deleted[max(0, len(c.deleted)-maxDeleted):]
+	return c.view.withoutTopic(topic), nil
+}

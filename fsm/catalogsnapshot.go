@@ -1,0 +1,91 @@
+package fsm
+
+import (
+	"encoding/json"
+	"fmt"
+	"slices"
+)
+
+const (
+	catalogMagic   = "TriC"
+	catalogVersion = 1
+)
+
+// catalogFile is a catalog's snapshot, JSON inside of the envelope. Lists are
+// sorted and encoding/json sorts maps, so the same catalog has the same bytes.
+type catalogFile struct {
+	ClusterID string    `json:"cluster_id"`
+	Version   Index     `json:"version"`
+	Nodes     []Node    `json:"nodes"`
+	Topics    []*Topic  `json:"topics"`
+	Deleted   []TopicID `json:"deleted"`
+}
+
+// Snapshot gives the whole catalog as bytes; the same catalog, the same bytes.
+func (c *Catalog) Snapshot() []byte {
+	return seal(catalogMagic, catalogVersion, func(b []byte) []byte {
+		data, err := json.Marshal(catalogFile{c.view.clusterID, c.view.version, c.view.nodes, c.view.all, c.deleted})
+		if err != nil {
+			panic("fsm: a catalog does not encode: " + err.Error()) // strings, numbers and maps of them always do
+		}
+		return append(b, data...)
+	})
+}
+
+// RestoreCatalog gives the catalog that Snapshot was called on. The error wraps
+// ErrSnapshot and says what is wrong: damage, another kind of file, a format
+// newer than this program, or contents that no catalog can have.
+func RestoreCatalog(data []byte) (*Catalog, error) {
+	payload, _, err := unseal(catalogMagic, catalogVersion, data)
+	if err != nil {
+		return nil, fmt.Errorf("catalog: %w", err)
+	}
+	var file catalogFile
+	if err := json.Unmarshal(payload, &file); err != nil {
+		return nil, fmt.Errorf("catalog: %w: %w", ErrSnapshot, err)
+	}
+	c, err := file.catalog()
+	if err != nil {
+		return nil, fmt.Errorf("catalog: %w: %w", ErrSnapshot, err)
+	}
+	return c, nil
+}
+
+// catalog rebuilds the machine and checks what its methods rely on. Names and
+// values of configurations are not checked: what was allowed when it was set
+// must not keep a node from starting.
+func (file *catalogFile) catalog() (*Catalog, error) {
+	view := emptyTopics()
+	view.clusterID, view.version = file.ClusterID, file.Version
+	if file.ClusterID != "" {
+		if err := checkClusterID(file.ClusterID); err != nil {
+			return nil, err
+		}
+	}
+	for _, node := range file.Nodes {
+		if err := node.check(); err != nil {
+			return nil, err
+		}
+		if n := len(view.nodes); n > 0 && view.nodes[n-1].ID >= node.ID {
+			return nil, fmt.Errorf("node %s is out of order", node.ID)
+		}
+		view.nodes = append(view.nodes, node)
+	}
+	for _, topic := range file.Topics {
+		if topic == nil {
+			return nil, fmt.Errorf("an empty topic")
+		}
+		if n := len(view.all); n > 0 && view.all[n-1].Name >= topic.Name {
+			return nil, fmt.Errorf("topic %q is out of order", topic.Name)
+		}
+		if err := view.checkStored(topic); err != nil {
+			return nil, err
+		}
+		view.all = append(view.all, topic)
+		view.byName[topic.Name], view.byID[topic.ID], view.byMetric[metricName(topic.Name)] = topic, topic, topic
+	}
+	if len(file.Deleted) > maxDeleted {
+		return nil, fmt.Errorf("%d deleted topics, want at most %d", len(file.Deleted), maxDeleted)
+	}
+	return &Catalog{view: view, deleted: slices.Clip(file.Deleted)}, nil
+}
