@@ -1,0 +1,292 @@
+package membership
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"sort"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/memberlist"
+)
+
+// Config says how this node gossips.
+type Config struct {
+	// Self is what the others are told. Its Identity must be unique.
+	Self Member
+	// BindAddr is host:port to listen on, TCP and UDP; port 0 takes a free one.
+	BindAddr string
+	// AdvertiseAddr is host:port that others reach it at; "" is what it is bound to,
+	// or for a wildcard a private address of this machine.
+	AdvertiseAddr string
+	// Join are gossip addresses of other nodes, host:port; host names are looked up each time. They need not be up yet.
+	Join []string
+	// HintsFile remembers where others were, "" for none.
+	HintsFile string
+	// SecretKey encrypts and authenticates gossip: 16, 24 or 32 bytes, the same on all nodes; nil for none.
+	SecretKey []byte
+	// Logger gets one line per node that came, left, failed or was kept out. Nil discards.
+	Logger *slog.Logger
+}
+
+// label stands before every packet and stream, so that another program's memberlist is not met by mistake.
+const label = "trimaran/1"
+
+// Gossip is this node's part in the gossip. All methods are safe for concurrent use.
+type Gossip struct {
+	cfg     Config
+	log     *slog.Logger
+	started int64  // ms since epoch: of two processes with one identity the later one counts
+	name    string // memberlist's name of this process
+	addr    string // gossip address that others are told
+	list    *memberlist.Memberlist
+	changed chan struct{} // capacity 1
+	wake    chan struct{} // capacity 1: for the joining loop
+
+	ctx    context.Context
+	cancel context.CancelFunc
+	wg     sync.WaitGroup
+
+	updating sync.Mutex // one Update at a time: memberlist broadcasts what meta says then
+
+	// mu is taken inside memberlist's own lock (its callbacks): nothing of memberlist is called under it.
+	mu   sync.Mutex
+	self Member
+	meta []byte
+	// entries are the live members by memberlist's name, this one not among them, as its callbacks told:
+	// what its own Members gives may change under the reader.
+	entries map[string]entry
+	foreign map[string]string // memberlist name → its cluster: known to be another one
+	left    bool
+	closed  bool
+}
+
+// entry is one process that gossips.
+type entry struct {
+	Member
+	started int64
+}
+
+// Start begins to gossip. It does not wait for others: finding them goes on in the background.
+func Start(cfg Config) (*Gossip, error) {
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	g := &Gossip{
+		cfg: cfg, log: cfg.Logger, started: time.Now().UnixMilli(), self: cfg.Self,
+		changed: make(chan struct{}, 1), wake: make(chan struct{}, 1),
+		entries: make(map[string]entry), foreign: make(map[string]string),
+	}
+	var err error
+	if g.meta, err = encodeMeta(cfg.Self, g.started); err != nil {
+		return nil, err
+	}
+	mc, err := g.memberlistConfig()
+	if err != nil {
+		return nil, err
+	}
+	if g.list, err = memberlist.Create(mc); err != nil {
+		return nil, fmt.Errorf("membership: %w", err)
+	}
+	g.mu.Lock()
+	g.addr = g.list.LocalNode().Address()
+	g.mu.Unlock()
+	g.ctx, g.cancel = context.WithCancel(context.Background())
+	g.wg.Go(g.joinLoop)
+	g.log.Info("gossip started", "addr", g.Addr())
+	return g, nil
+}
+
+// memberlistConfig is tuned for nodes within a few milliseconds of each other: three
+// nodes notice a dead one after about three seconds. Fast failover does not wait for it.
+func (g *Gossip) memberlistConfig() (*memberlist.Config, error) {
+	mc := memberlist.DefaultLANConfig()
+	host, port, err := resolve(g.cfg.BindAddr)
+	if err != nil {
+		return nil, fmt.Errorf("membership: bind address: %w", err)
+	}
+	mc.BindAddr, mc.BindPort = host, port
+	mc.AdvertisePort = port
+	if g.cfg.AdvertiseAddr != "" {
+		if mc.AdvertiseAddr, mc.AdvertisePort, err = resolve(g.cfg.AdvertiseAddr); err != nil {
+			return nil, fmt.Errorf("membership: advertise address: %w", err)
+		}
+	}
+	// The name is new with every process. Under the old one the others still know the process before, until they notice
+	// that it is gone: they would take this one for it, at its old address.
+	var boot [4]byte
+	_, _ = rand.Read(boot[:]) // never fails
+	g.name = g.cfg.Self.Identity + "/" + hex.EncodeToString(boot[:])
+	mc.Name = g.name
+	mc.Label = label
+	mc.SecretKey = g.cfg.SecretKey
+	mc.Logger = newLogAdapter(g.log)
+	mc.ProbeInterval = 500 * time.Millisecond
+	mc.ProbeTimeout = 250 * time.Millisecond
+	mc.SuspicionMaxTimeoutMult = 3
+	mc.GossipInterval = 200 * time.Millisecond
+	mc.PushPullInterval = 10 * time.Second
+	mc.TCPTimeout = 3 * time.Second
+	mc.DeadNodeReclaimTime = time.Second
+	mc.Delegate = (*delegate)(g)
+	mc.Events = (*events)(g)
+	mc.Alive = (*gate)(g)
+	return mc, nil
+}
+
+// resolve gives the IP address and port that memberlist wants for host:port.
+func resolve(addr string) (string, int, error) {
+	host, portText, err := net.SplitHostPort(addr)
+	if err != nil {
+		return "", 0, err
+	}
+	port, err := strconv.ParseUint(portText, 10, 16)
+	if err != nil {
+		return "", 0, fmt.Errorf("port of %q: %w", addr, err)
+	}
+	if host == "" {
+		return "0.0.0.0", int(port), nil
+	}
+	if ip := net.ParseIP(host); ip != nil {
+		return ip.String(), int(port), nil
+	}
+	ip, err := net.ResolveIPAddr("ip", host)
+	if err != nil {
+		return "", 0, err
+	}
+	return ip.IP.String(), int(port), nil
+}
+
+// Addr is the gossip address that others are told, host:port.
+func (g *Gossip) Addr() string { return g.addr }
+
+// Members lists the nodes that are alive as far as is known here, this one included,
+// by identity. Nodes that are known to belong to another cluster are not among them; nodes that
+// belong to none yet are. Of two processes with one identity the later started one is given.
+func (g *Gossip) Members() []Member {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	found := map[string]entry{}
+	for name, e := range g.entries {
+		if g.foreign[name] != "" || g.isForeign(e.Member) {
+			continue
+		}
+		if old, ok := found[e.Identity]; !ok || e.started > old.started {
+			found[e.Identity] = e
+		}
+	}
+	// What this node says about itself needs no gossip.
+	self := g.self
+	self.GossipAddr = g.addr
+	found[self.Identity] = entry{Member: self}
+	out := make([]Member, 0, len(found))
+	for _, e := range found {
+		out = append(out, e.Member)
+	}
+	sort.Slice(out, func(i, j int) bool { return out[i].Identity < out[j].Identity })
+	return out
+}
+
+// isForeign is called with mu held.
+func (g *Gossip) isForeign(m Member) bool {
+	return m.ClusterID != "" && g.self.ClusterID != "" && m.ClusterID != g.self.ClusterID
+}
+
+// Changed ticks when Members may have changed since the last tick was taken. It
+// holds one tick, so it is for one listener and misses nothing.
+func (g *Gossip) Changed() <-chan struct{} { return g.changed }
+
+// Update changes what the others are told about this node. Identity must stay. An error
+// means that it does not fit; the others go on knowing what was said before.
+func (g *Gossip) Update(self Member) error {
+	g.updating.Lock()
+	defer g.updating.Unlock()
+	// Without a timeout it does not wait for the broadcast: push-pull carries it in any case.
+	return g.update(self, 0)
+}
+
+// update is called with updating held; it waits for the broadcast if timeout is not 0.
+func (g *Gossip) update(self Member, timeout time.Duration) error {
+	g.mu.Lock()
+	self.Leaving = g.left
+	meta, err := encodeMeta(self, g.started)
+	if err == nil && self.Identity != g.self.Identity {
+		err = fmt.Errorf("membership: identity cannot change from %q to %q", g.self.Identity, self.Identity)
+	}
+	if err != nil {
+		g.mu.Unlock()
+		return err
+	}
+	g.self, g.meta = self, meta
+	over := g.closed || (g.left && timeout == 0)
+	g.mu.Unlock()
+	g.tick()
+	if over {
+		return nil
+	}
+	if err := g.list.UpdateNode(timeout); err != nil {
+		return fmt.Errorf("membership: %w", err)
+	}
+	return nil
+}
+
+// Leave tells the others that this node stops on purpose, so that they see it leave and
+// not fail; it waits at most timeout for the word to get out. Close must follow.
+func (g *Gossip) Leave(timeout time.Duration) error {
+	g.updating.Lock()
+	defer g.updating.Unlock()
+	g.mu.Lock()
+	if g.left || g.closed {
+		g.mu.Unlock()
+		return nil
+	}
+	g.left = true
+	self := g.self
+	alone := len(g.entries) == 0
+	g.mu.Unlock()
+	if alone {
+		return nil
+	}
+	// First that it is going to leave, then that it has left: memberlist's second message does not
+	// tell its receivers' callbacks whether a node left or failed.
+	if err := g.update(self, max(timeout/2, time.Millisecond)); err != nil {
+		g.log.Debug("gossip: not everyone was told of leaving", "err", err)
+	}
+	if err := g.list.Leave(max(timeout/2, time.Millisecond)); err != nil {
+		return fmt.Errorf("membership: leave: %w", err)
+	}
+	return nil
+}
+
+// Close stops gossiping. To others a node that closes without Leave has failed.
+func (g *Gossip) Close() error {
+	g.mu.Lock()
+	if g.closed {
+		g.mu.Unlock()
+		return nil
+	}
+	g.closed = true
+	g.mu.Unlock()
+	g.cancel()
+	err := g.list.Shutdown()
+	g.wg.Wait()
+	if err != nil {
+		return errors.Join(errors.New("membership: close"), err)
+	}
+	return nil
+}
+
+func (g *Gossip) tick() {
+	for _, c := range []chan struct{}{g.changed, g.wake} {
+		select {
+		case c <- struct{}{}:
+		default:
+		}
+	}
+}
