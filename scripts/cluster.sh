@@ -39,6 +39,9 @@ case $BIN in /*) ;; *) BIN=$PWD/$BIN ;; esac
 PORT=${TRIMARAN_PORT:-9092}
 case $PORT in '' | *[!0-9]*) die "TRIMARAN_PORT is '$PORT', not a number" ;; esac
 HOST=127.0.0.1
+# What runs here goes on to use the port that it was started with.
+given_port=$PORT
+[ ! -f "$RUN/port" ] || read -r PORT <"$RUN/port"
 
 # --- processes ----------------------------------------------------------------
 # A process is ours if its recorded id belongs to a program that was started with
@@ -235,10 +238,11 @@ cmd_start() {
 		[ "$i" -eq 0 ] || n=$i
 	fi
 	case $n in '' | *[!0-9]*) die "--nodes '$n': not a number" ;; esac
-	[ "$n" -ge 1 ] && [ "$n" -le 99 ] || die "--nodes $n: want 1 to 99"
+	if [ "$n" -lt 1 ] || [ "$n" -gt 99 ]; then die "--nodes $n: want 1 to 99"; fi
 	[ "$n" -ge "$i" ] || die "$RUN holds the data of $i nodes: start them all, or 'clean' first"
 	build
-	mkdir -p "$RUN" || die "cannot make $RUN"
+	PORT=$given_port
+	mkdir -p "$RUN" && echo "$PORT" >"$RUN/port" || die "cannot write to $RUN"
 	rm -f "$RUN"/*.pid "$RUN/env"
 	trap 'say "interrupted" >&2; cmd_stop; exit 130' INT TERM
 	for ((i = 1; i <= n; i++)); do start_node "$i" "$n"; done
@@ -298,7 +302,7 @@ cmd_status() {
 
 need_node() { # NUMBER
 	case ${1:-} in '' | *[!0-9]*) die "which node? give its number, from 1" ;; esac
-	[ "$1" -ge 1 ] && [ "$1" -le "$(nodes_known)" ] || die "there is no node $1 in $RUN"
+	if [ "$1" -lt 1 ] || [ "$1" -gt "$(nodes_known)" ]; then die "there is no node $1 in $RUN"; fi
 }
 
 need_running() { # NUMBER
@@ -347,7 +351,7 @@ cmd_clean() {
 	for name in $(names); do
 		rm -rf "${RUN:?}/$name" "$RUN/$name.log" "$RUN/$name.pid"
 	done
-	rm -f "$RUN/env" "$RUN/env.new"
+	rm -f "$RUN/env" "$RUN/env.new" "$RUN/port"
 	rmdir "$RUN" 2>/dev/null || say "$RUN holds other things, which are left"
 	return 0
 }

@@ -21,19 +21,30 @@ free_base() {
 	return 1
 }
 
-make -s -C "$ROOT" build || exit 1
+if [ -z "${TRIMARAN_BIN:-}" ]; then
+	make -s -C "$ROOT" build || exit 1
+fi
+mkdir -p "$ROOT/bin"
 (cd "$ROOT" && go build -o bin/opticks ./scripts/opticks) || exit 1
 
-TRIMARAN_RUN=$(mktemp -d "${TMPDIR:-/tmp}/trimaran-demo-XXXXXX") || exit 1
-TRIMARAN_PORT=$(free_base) || { echo "demo.sh: no free ports" >&2; rm -rf "$TRIMARAN_RUN"; exit 1; }
+if [ -z "${TRIMARAN_RUN:-}" ]; then
+	TRIMARAN_RUN=$(mktemp -d "${TMPDIR:-/tmp}/trimaran-demo-XXXXXX") || exit 1
+fi
+if [ -z "${TRIMARAN_PORT:-}" ]; then
+	TRIMARAN_PORT=$(free_base) || { echo "demo.sh: no free ports" >&2; exit 1; }
+fi
 export TRIMARAN_RUN TRIMARAN_PORT
+trimaran=${TRIMARAN_BIN:-$ROOT/bin}/trimaran
 
 finish() {
 	local code=$?
 	trap - EXIT
-	"$cluster" stop >/dev/null || code=1
 	if [ "$code" -eq 0 ]; then
-		rm -rf "${TRIMARAN_RUN:?}"
+		"$cluster" clean >/dev/null || code=1
+	else
+		"$cluster" stop >/dev/null
+	fi
+	if [ "$code" -eq 0 ]; then
 		echo "Everything is stopped and deleted."
 	else
 		echo "The demo failed; data and logs are in $TRIMARAN_RUN" >&2
@@ -49,5 +60,5 @@ echo "Starting three nodes and a shim …"
 # shellcheck source=/dev/null
 . "$TRIMARAN_RUN/env" || exit 1
 echo
-"$ROOT/bin/opticks" --shim "$SHIM" --brokers "$BROKERS" --trimaran "$ROOT/bin/trimaran" --cluster "$cluster" \
+"$ROOT/bin/opticks" --shim "$SHIM" --brokers "$BROKERS" --trimaran "$trimaran" --cluster "$cluster" \
 	--text "$ROOT/scripts/opticks/testdata/Isaac.Newton-Opticks.txt"
