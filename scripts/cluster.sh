@@ -242,7 +242,7 @@ cmd_start() {
 	[ "$n" -ge "$i" ] || die "$RUN holds the data of $i nodes: start them all, or 'clean' first"
 	build
 	PORT=$given_port
-	mkdir -p "$RUN" && echo "$PORT" >"$RUN/port" || die "cannot write to $RUN"
+	if ! mkdir -p "$RUN" || ! echo "$PORT" >"$RUN/port"; then die "cannot write to $RUN"; fi
 	rm -f "$RUN"/*.pid "$RUN/env"
 	trap 'say "interrupted" >&2; cmd_stop; exit 130' INT TERM
 	for ((i = 1; i <= n; i++)); do start_node "$i" "$n"; done
