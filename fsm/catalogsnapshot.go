@@ -24,12 +24,26 @@ type catalogFile struct {
 // Snapshot gives the whole catalog as bytes; the same catalog, the same bytes.
 func (c *Catalog) Snapshot() []byte {
 	return seal(catalogMagic, catalogVersion, func(b []byte) []byte {
-		data, err := json.Marshal(catalogFile{c.view.clusterID, c.view.version, c.view.nodes, c.view.all, c.deleted})
+		data, err := json.Marshal(catalogFile{
+			ClusterID: c.view.clusterID,
+			Version:   c.view.version,
+			Nodes:     list(c.view.nodes),
+			Topics:    list(c.view.all),
+			Deleted:   list(c.deleted),
+		})
 		if err != nil {
 			panic("fsm: a catalog does not encode: " + err.Error()) // strings, numbers and maps of them always do
 		}
 		return append(b, data...)
 	})
+}
+
+// list makes no difference between an empty list and none.
+func list[T any](l []T) []T {
+	if l == nil {
+		return []T{}
+	}
+	return l
 }
 
 // RestoreCatalog gives the catalog that Snapshot was called on. The error wraps

@@ -98,6 +98,15 @@ func Code(err error) Error {
 	return ErrUnknown
 }
 
+// coded gives a code to an error of package kafkaproto, whose text says enough.
+type coded struct {
+	code Error
+	err  error
+}
+
+func (c coded) Error() string   { return c.err.Error() }
+func (c coded) Unwrap() []error { return []error{c.code, c.err} }
+
 // NotAppended reports whether err says that surely nothing was written, so that
 // a produce may be tried again without doubling records.
 func NotAppended(err error) bool {

@@ -42,7 +42,7 @@ func checkPlace(batch []byte, next Offset, term Term) (kafkaproto.BatchHeader, e
 	h, err := kafkaproto.ParseBatchHeader(batch)
 	switch {
 	case err != nil:
-		return h, fmt.Errorf("%w: %w", ErrCorruptMessage, err)
+		return h, coded{ErrCorruptMessage, err}
 	case h.Size() != len(batch):
 		return h, fmt.Errorf("%w: batch of %d bytes says it has %d", ErrCorruptMessage, len(batch), h.Size())
 	case h.Records < 1 || int64(h.Records) != int64(h.LastOffsetDelta)+1:
@@ -138,7 +138,7 @@ func (p *PartitionState) applyRecords(e Entry) Applied {
 	before := p.next
 	for batch, err := range kafkaproto.SplitBatches(e.Data) {
 		if err != nil {
-			void(fmt.Errorf("%w: %w", ErrCorruptMessage, err))
+			void(coded{ErrCorruptMessage, err})
 			break
 		}
 		header, err := checkPlace(batch, p.next, e.Term)

@@ -135,7 +135,7 @@ func (t *Topics) CheckCreate(topic *Topic) error {
 // others.
 func (t *Topics) checkNew(topic *Topic) error {
 	if err := kafkaproto.CheckTopicName(topic.Name); err != nil {
-		return fmt.Errorf("%w: %w", ErrInvalidTopicName, err)
+		return coded{ErrInvalidTopicName, err}
 	}
 	if other, ok := t.byMetric[metricName(topic.Name)]; ok {
 		return fmt.Errorf("%w: %s collides with %s, since '.' and '_' are the same in metrics", ErrInvalidTopicName, topic.Name, other.Name)

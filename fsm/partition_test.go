@@ -1,0 +1,351 @@
+package fsm
+
+import (
+	"bytes"
+	"fmt"
+	"math"
+	"slices"
+	"testing"
+
+	"pgregory.net/rapid"
+
+	"github.com/trimaran-io/trimaran/kafkaproto"
+)
+
+// logOf draws entries as a cluster could commit them, good ones and all kinds of
+// bad ones, with what a reader of the same log should find.
+type logOf struct {
+	t       *rapid.T
+	entries []Entry
+	// The oracle: what a partition is by definition, with no index and no segments.
+	next, start Offset
+	batches     []placedBatch
+}
+
+type placedBatch struct {
+	base, next Offset
+	index      Index
+	bytes      []byte
+}
+
+func (l *logOf) draw() {
+	t := l.t
+	e := Entry{
+		Index:      Index(len(l.entries)) + 1,
+		Term:       Term(rapid.IntRange(1, 3).Draw(t, "term")),
+		AppendedAt: rapid.Int64Range(0, 10_000).Draw(t, "at"),
+	}
+	if n := len(l.entries); n > 0 { // not every index is a command: Raft has entries of its own
+		e.Index = l.entries[n-1].Index + Index(rapid.IntRange(1, 3).Draw(t, "gap"))
+	}
+	switch rapid.SampledFrom([]string{"good", "good", "good", "several", "several", "large", "garbage", "start", "control"}).Draw(t, "kind") {
+	case "good":
+		e.Data = l.batch(e, l.next)
+	case "large":
+		e.Data = newBatch(l.next, 3, rapid.IntRange(30_000, 100_000).Draw(t, "bytes"), e.Term.Epoch(), 0)
+		l.place(e, 3, e.Data)
+	case "several":
+		for range rapid.IntRange(1, 4).Draw(t, "batches") {
+			base := l.next
+			if rapid.IntRange(0, 4).Draw(t, "void") == 0 {
+				base += Offset(rapid.SampledFrom([]int{-1, 1, 7}).Draw(t, "off"))
+			}
+			if base < 0 {
+				base = 1
+			}
+			e.Data = append(e.Data, l.batch(e, base)...)
+		}
+		if rapid.IntRange(0, 4).Draw(t, "tail") == 0 {
+			e.Data = append(e.Data, rapid.SliceOfN(rapid.Byte(), 1, 60).Draw(t, "rest")...)
+		}
+	case "garbage":
+		e.Data = rapid.SliceOfN(rapid.Byte(), 0, 100).Draw(t, "garbage")
+		if len(e.Data) == 9 && e.Data[0] == controlLogStart {
+			e.Data[0] = 0xff
+		}
+	case "control":
+		e.Data = []byte{rapid.SampledFrom([]byte{0x80, 0x81, 0x82, 0xff}).Draw(t, "control")}
+	case "start":
+		start := Offset(rapid.Int64Range(-1, int64(l.next)+1).Draw(t, "start"))
+		e.Data = LogStartCommand(start)
+		if start > l.start && start <= l.next {
+			l.start = start
+		}
+	}
+	l.entries = append(l.entries, e)
+}
+
+// batch draws a batch stamped with base and places it if base is the next offset.
+func (l *logOf) batch(e Entry, base Offset) []byte {
+	records := rapid.IntRange(1, 20).Draw(l.t, "records")
+	epoch := e.Term.Epoch()
+	if rapid.IntRange(0, 9).Draw(l.t, "old epoch") == 0 {
+		epoch--
+	}
+	b := newBatch(base, records, rapid.IntRange(61, 3000).Draw(l.t, "bytes"), epoch, rapid.Byte().Draw(l.t, "filler"))
+	if base == l.next && epoch == e.Term.Epoch() {
+		l.place(e, records, b)
+	}
+	return b
+}
+
+func (l *logOf) place(e Entry, records int, b []byte) {
+	l.batches = append(l.batches, placedBatch{l.next, l.next + Offset(records), e.Index, b})
+	l.next += Offset(records)
+}
+
+// The partition is what its log says, at every moment: offsets as the oracle
+// counts them, every record found from where Locate points, and a replica that
+// was restored from a snapshot in between cannot be told from one that was not.
+func TestAPartitionIsWhatItsLogSays(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		log := &logOf{t: t}
+		p, other, restored := NewPartition(), NewPartition(), NewPartition()
+		for range rapid.IntRange(1, 40).Draw(t, "entries") {
+			log.draw()
+			e := log.entries[len(log.entries)-1]
+			result := p.Apply(e)
+			other.Apply(Entry{e.Index, e.Term, e.AppendedAt, slices.Clone(e.Data)})
+			restored.Apply(e)
+
+			if p.NextOffset() != log.next || p.LogStart() != log.start || p.LastApplied() != e.Index {
+				t.Fatalf("next %d, start %d, applied %d; the log says %d, %d, %d", p.NextOffset(), p.LogStart(), p.LastApplied(), log.next, log.start, e.Index)
+			}
+			checkResult(t, result, log, e)
+			if err := p.check(); err != nil {
+				t.Fatal(err)
+			}
+			snapshot := p.Snapshot()
+			if !bytes.Equal(snapshot, other.Snapshot()) || !bytes.Equal(snapshot, restored.Snapshot()) {
+				t.Fatal("the same log gave different bytes")
+			}
+			if rapid.Bool().Draw(t, "restore") {
+				var err error
+				if restored, err = RestorePartition(snapshot); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		checkLocate(t, p, log)
+		checkOffsetsBefore(t, p, log)
+	})
+}
+
+// checkResult compares the batches that were reported as appended by the last
+// entry with those that the oracle placed for it.
+func checkResult(t *rapid.T, result Applied, log *logOf, e Entry) {
+	var want, got []Offset
+	for _, b := range log.batches {
+		if b.index == e.Index {
+			want = append(want, b.base)
+		}
+	}
+	for _, b := range result.Batches {
+		if b.BaseOffset >= 0 {
+			got = append(got, b.BaseOffset)
+		}
+		if b.LogStart != log.start {
+			t.Fatalf("log start %d, want %d", b.LogStart, log.start)
+		}
+	}
+	if !slices.Equal(got, want) {
+		t.Fatalf("appended at %d, want %d", got, want)
+	}
+	if len(got) < len(result.Batches) && result.Err == nil {
+		t.Fatal("a void batch without a reason")
+	}
+}
+
+// checkLocate reads every record as a reader does: forward from where Locate
+// points, taking what GoodBatch takes.
+func checkLocate(t *rapid.T, p *PartitionState, log *logOf) {
+	for _, want := range log.batches {
+		for _, o := range []Offset{want.base, want.next - 1} {
+			at, ok := p.Locate(o)
+			if ok != (o >= log.start) {
+				t.Fatalf("offset %d found: %v, and the log starts at %d", o, ok, log.start)
+			}
+			if !ok {
+				continue
+			}
+			next, found, passed := at.Next, false, 0
+			for _, e := range log.entries {
+				if e.Index < at.Index || found {
+					continue
+				}
+				if passed += len(e.Data); passed > pointEvery && e.Index != at.Index {
+					t.Fatalf("offset %d is more than %d bytes behind entry %d", o, pointEvery, at.Index)
+				}
+				if !IsRecords(e.Data) {
+					continue
+				}
+				for b, err := range kafkaproto.SplitBatches(e.Data) {
+					if err != nil {
+						break
+					}
+					h, good := GoodBatch(b, next, e.Term)
+					if !good {
+						continue
+					}
+					if next = Offset(h.NextOffset()); next > o {
+						if found = true; !bytes.Equal(b, want.bytes) || e.Index != want.index {
+							t.Fatalf("offset %d leads to another batch", o)
+						}
+						break
+					}
+				}
+			}
+			if !found {
+				t.Fatalf("offset %d is not found from %+v", o, at)
+			}
+		}
+	}
+	if _, ok := p.Locate(log.next); ok {
+		t.Fatal("found a record that is not written")
+	}
+}
+
+func checkOffsetsBefore(t *rapid.T, p *PartitionState, log *logOf) {
+	if got := p.OffsetsBefore(LatestOffset, 1, 20_000); !slices.Equal(got, []Offset{log.next}) {
+		t.Fatalf("latest is %d, want %d", got, log.next)
+	}
+	if got := p.OffsetsBefore(EarliestOffset, 9, 20_000); !slices.Equal(got, []Offset{log.start}) {
+		t.Fatalf("earliest is %d, want %d", got, log.start)
+	}
+	limit := rapid.IntRange(-1, 5).Draw(t, "max")
+	got := p.OffsetsBefore(rapid.Int64Range(-3, 30_000).Draw(t, "time"), limit, 20_000)
+	if len(got) > max(limit, 0) || !slices.IsSortedFunc(got, func(a, b Offset) int { return int(b - a) }) {
+		t.Fatalf("%d is not newest first, at most %d", got, limit)
+	}
+}
+
+// Chains of replicas with one history are equal, and one byte of difference in
+// what the CRC covers, or in the place, shows from there on.
+func TestHashChainsTellHistoriesApart(t *testing.T) {
+	chainOf := func(batches ...[]byte) uint64 {
+		p := NewPartition()
+		for i, b := range batches {
+			p.Apply(Entry{Index: Index(i) + 1, Term: 1, Data: b})
+		}
+		if p.NextOffset() != 3 {
+			t.Fatalf("next offset %d", p.NextOffset())
+		}
+		return p.HashChain()
+	}
+	a, b, c := newBatch(0, 1, 100, 1, 'a'), newBatch(1, 1, 100, 1, 'b'), newBatch(2, 1, 100, 1, 'c')
+	same := chainOf(a, b, c)
+	if chainOf(append(slices.Clone(a), b...), c) != same {
+		t.Error("how batches share entries changes the chain")
+	}
+	for name, other := range map[string]uint64{
+		"another record":         chainOf(a, newBatch(1, 1, 100, 1, 'x'), c),
+		"another order":          chainOf(newBatch(0, 1, 100, 1, 'b'), newBatch(1, 1, 100, 1, 'a'), c),
+		"another cut in batches": chainOf(newBatch(0, 2, 100, 1, 'a'), c),
+	} {
+		if other == same {
+			t.Errorf("%s gives the same chain", name)
+		}
+	}
+}
+
+// Offsets end where an int64 does; a batch that would go beyond is refused and
+// nothing wraps.
+func TestOffsetsDoNotWrap(t *testing.T) {
+	p := NewPartition()
+	p.next, p.logStart = math.MaxInt64-5, math.MaxInt64-5
+	p.segments = []segment{{base: p.next}}
+	if r := p.Apply(Entry{Index: 1, Term: 1, Data: newBatch(p.next, 10, 0, 1, 0)}); r.Err == nil {
+		t.Error("a batch beyond the last offset was taken")
+	}
+	if r := p.Apply(Entry{Index: 2, Term: 1, Data: newBatch(p.next, 5, 0, 1, 0)}); r.Err != nil {
+		t.Error(r.Err)
+	}
+	if p.NextOffset() != math.MaxInt64 {
+		t.Errorf("next offset %d", p.NextOffset())
+	}
+	r, err := RestorePartition(p.Snapshot())
+	if err != nil || !bytes.Equal(r.Snapshot(), p.Snapshot()) {
+		t.Error(err)
+	}
+}
+
+func samplePartition() *PartitionState {
+	p := NewPartition()
+	for i := range Index(40) {
+		p.Apply(Entry{Index: i*2 + 1, Term: 2, AppendedAt: int64(i) * 1000, Data: newBatch(p.next, 5, 5000, 2, 'x')})
+	}
+	p.Apply(Entry{Index: 100, Term: 2, Data: LogStartCommand(33)})
+	return p
+}
+
+// Any bytes may be committed: nothing panics, offsets only grow, and an entry
+// that appends nothing changes nothing but the count of what was applied.
+func FuzzPartitionApply(f *testing.F) {
+	next := samplePartition().NextOffset()
+	f.Add(uint64(2), []byte{})
+	f.Add(uint64(2), newBatch(next, 3, 200, 2, 'x'))
+	f.Add(uint64(2), append(newBatch(next, 3, 200, 2, 'x'), newBatch(next+3, 1, 61, 2, 'x')...))
+	f.Add(uint64(3), newBatch(next, 3, 200, 2, 'x'))
+	f.Add(uint64(2), LogStartCommand(40))
+	f.Add(uint64(2), LogStartCommand(next))
+	f.Add(uint64(2), LogStartCommand(math.MaxInt64))
+	f.Add(uint64(2), []byte{0x80})
+	f.Add(uint64(2), []byte{0x7f, 0xff})
+	f.Add(uint64(1<<40+2), newBatch(next, 3, 200, 2, 'x')[:100])
+	f.Fuzz(func(t *testing.T, term uint64, data []byte) {
+		p, before := samplePartition(), samplePartition()
+		r := p.Apply(Entry{Index: 200, Term: Term(term), AppendedAt: 1, Data: data})
+		if err := p.check(); err != nil {
+			t.Fatal(err)
+		}
+		if p.next < before.next || p.logStart < before.logStart || p.applied != 200 {
+			t.Fatalf("went back: %+v", p)
+		}
+		if p.next == before.next && p.logStart == before.logStart {
+			before.applied, before.sincePoint = p.applied, p.sincePoint
+			if !bytes.Equal(p.Snapshot(), before.Snapshot()) {
+				t.Fatal("the state changed though nothing was appended")
+			}
+		}
+		for _, b := range r.Batches {
+			if b.BaseOffset < 0 && r.Err == nil {
+				t.Fatal("a void batch without a reason")
+			}
+		}
+	})
+}
+
+// Any bytes may be given as a snapshot, also such that carry a right CRC: they
+// are refused, or give a machine that works.
+func FuzzRestorePartition(f *testing.F) {
+	for _, p := range []*PartitionState{NewPartition(), samplePartition()} {
+		snapshot := p.Snapshot()
+		f.Add(snapshot)
+		f.Add(snapshot[envelopeHead : len(snapshot)-envelopeTail])
+	}
+	f.Add([]byte("TriP\x00\x02"))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		sealed := seal(partitionMagic, partitionVersion, func(b []byte) []byte { return append(b, data...) })
+		for _, data := range [][]byte{data, sealed} {
+			p, err := RestorePartition(data)
+			if err != nil {
+				continue
+			}
+			again, err := RestorePartition(p.Snapshot())
+			if err != nil || fmt.Sprint(again) != fmt.Sprint(p) {
+				t.Fatalf("a snapshot of what was restored is refused or differs: %v", err)
+			}
+			for _, o := range []Offset{p.logStart, p.next - 1, p.next} {
+				p.Locate(o)
+			}
+			p.OffsetsBefore(5, 10, 9)
+			if p.applied < math.MaxUint64 {
+				p.Apply(Entry{Index: p.applied + 1, Term: 1, Data: newBatch(p.next, 1, 0, 1, 0)})
+				p.Locate(p.next - 1)
+			}
+			if p.applied < math.MaxUint64 {
+				p.Apply(Entry{Index: p.applied + 1, Term: 1, Data: LogStartCommand(p.next)})
+			}
+		}
+	})
+}
