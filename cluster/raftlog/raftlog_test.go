@@ -78,8 +78,13 @@ func TestStableKeepsGroupsApartAndSurvivesReopen(t *testing.T) {
 		}()
 	}
 	writers.Wait()
-	if err := b.MarkCreated(); err != nil {
-		t.Fatal(err)
+	for _, group := range []*GroupStable{a, b} {
+		if created, err := group.Created(); created || err != nil {
+			t.Fatalf("a vote alone must not count as created: %v, %v", created, err)
+		}
+		if err := group.MarkCreated(); err != nil {
+			t.Fatal(err)
+		}
 	}
 	if err := stable.Close(); err != nil {
 		t.Fatal(err)

@@ -116,15 +116,11 @@ func (g *GroupStable) GetUint64(key []byte) (uint64, error) {
 // and votes: it must not begin anew under the same identity (invariant 7).
 func (g *GroupStable) MarkCreated() error { return g.Set(createdKey, []byte{1}) }
 
-// Created reports whether MarkCreated was called, or a vote or term was stored.
+// Created reports whether MarkCreated was called.
 func (g *GroupStable) Created() (bool, error) {
-	found := false
-	err := g.db.View(func(tx *bbolt.Tx) error {
-		if bucket := tx.Bucket(g.bucket); bucket != nil {
-			key, _ := bucket.Cursor().First()
-			found = key != nil
-		}
-		return nil
-	})
-	return found, err
+	_, err := g.Get(createdKey)
+	if errors.Is(err, errKeyNotFound) {
+		return false, nil
+	}
+	return err == nil, err
 }

@@ -1,0 +1,481 @@
+package cluster
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/hashicorp/raft"
+
+	"github.com/trimaran-io/trimaran/cluster/placement"
+	"github.com/trimaran-io/trimaran/fsm"
+)
+
+// catalogGroup is the name of the catalog's Raft group.
+const catalogGroup = "catalog"
+
+// catalog is this node's member of the catalog group. Every node has one, as a
+// voter or not, so Metadata is answered from memory everywhere.
+type catalog struct {
+	node *Node
+
+	view atomic.Pointer[fsm.Topics]
+
+	mu      sync.Mutex
+	group   *group // nil until the node is in a cluster
+	state   *fsm.Catalog
+	index   fsm.Index     // of the last entry applied
+	changed chan struct{} // closed and replaced whenever index or the leader moves
+
+	creating sync.Mutex // held by the leader from placement to commit, so that topics created at once do not crowd one node
+}
+
+func newCatalog(n *Node) *catalog {
+	c := &catalog{node: n, state: fsm.NewCatalog(), changed: make(chan struct{})}
+	c.view.Store(c.state.View())
+	return c
+}
+
+// raftGroup gives the group, nil before the node is in a cluster.
+func (c *catalog) raftGroup() *group {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.group
+}
+
+func (c *catalog) wakeLocked() {
+	close(c.changed)
+	c.changed = make(chan struct{})
+}
+
+func (c *catalog) wake() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.wakeLocked()
+}
+
+// Apply implements raft.FSM. The answer is an fsm.CatalogResult.
+func (c *catalog) Apply(entry *raft.Log) any {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	result := c.state.Apply(fsm.Index(entry.Index), entry.Data)
+	c.index = fsm.Index(entry.Index)
+	c.view.Store(c.state.View())
+	c.wakeLocked()
+	return result
+}
+
+// Snapshot implements raft.FSM.
+func (c *catalog) Snapshot() (raft.FSMSnapshot, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return snapshotBytes(c.state.Snapshot()), nil
+}
+
+// Restore implements raft.FSM.
+func (c *catalog) Restore(source io.ReadCloser) error {
+	defer source.Close()
+	data, err := io.ReadAll(io.LimitReader(source, maxSnapshotBytes))
+	if err != nil {
+		return err
+	}
+	state, err := fsm.RestoreCatalog(data)
+	if err != nil {
+		return err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.state, c.index = state, state.View().Version()
+	c.view.Store(state.View())
+	c.wakeLocked()
+	return nil
+}
+
+// catalogReply says at which index a change is in the catalog.
+type catalogReply struct {
+	Index fsm.Index `json:"index"`
+}
+
+// applyAsLeader proposes an encoded command if this node leads the catalog.
+func (c *catalog) applyAsLeader(ctx context.Context, command []byte) ([]byte, error) {
+	g := c.raftGroup()
+	if g == nil {
+		return nil, errNotLeader{}
+	}
+	timeout := callTimeout
+	if deadline, ok := ctx.Deadline(); ok {
+		timeout = max(time.Until(deadline), time.Millisecond)
+	}
+	future := g.raft.Apply(command, timeout)
+	if err := future.Error(); err != nil {
+		switch {
+		case errors.Is(err, raft.ErrNotLeader), errors.Is(err, raft.ErrEnqueueTimeout), errors.Is(err, raft.ErrLeadershipTransferInProgress):
+			identity, term := g.leader()
+			return nil, errNotLeader{hint{identity, term}}
+		}
+		return nil, fmt.Errorf("%w: %w", fsm.ErrUnknownFate, err)
+	}
+	if result, ok := future.Response().(fsm.CatalogResult); !ok {
+		return nil, fmt.Errorf("%w: unexpected answer of the catalog", fsm.ErrUnknown)
+	} else if result.Err != nil {
+		return nil, result.Err
+	}
+	return json.Marshal(catalogReply{fsm.Index(future.Index())})
+}
+
+// indexAsLeader gives the index up to which the catalog is committed, as a
+// confirmed leader that has passed its barrier.
+func (c *catalog) indexAsLeader() ([]byte, error) {
+	g := c.raftGroup()
+	if g == nil {
+		return nil, errNotLeader{}
+	}
+	// A barrier of this term commits whatever earlier terms left behind.
+	if err := g.raft.Barrier(callTimeout).Error(); err != nil {
+		identity, term := g.leader()
+		return nil, errNotLeader{hint{identity, term}}
+	}
+	// The last change, not the last entry: after a restart from a snapshot a node
+	// knows of entries that changed nothing only as far as it replays them.
+	return json.Marshal(catalogReply{c.view.Load().Version()})
+}
+
+// atLeader runs a call at the catalog's leader, again as long as nothing
+// happened, until ctx ends; then it waits until the result is known here.
+func (c *catalog) atLeader(ctx context.Context, kind uint8, payload []byte, local func(context.Context) ([]byte, error)) (fsm.Index, error) {
+	if _, ok := ctx.Deadline(); !ok {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, 2*callTimeout)
+		defer cancel()
+	}
+	for {
+		c.mu.Lock()
+		g, changed := c.group, c.changed
+		c.mu.Unlock()
+		err := error(fsm.ErrNoLeader)
+		if g != nil {
+			var reply []byte
+			switch identity, _ := g.leader(); identity {
+			case "":
+			case c.node.identity:
+				reply, err = local(ctx)
+			default:
+				reply, err = c.node.call(ctx, identity, kind, payload)
+			}
+			if err == nil {
+				var at catalogReply
+				if err := json.Unmarshal(reply, &at); err != nil {
+					return 0, fmt.Errorf("%w: malformed answer of the catalog's leader", fsm.ErrUnknown)
+				}
+				return at.Index, c.awaitIndex(ctx, at.Index)
+			}
+		}
+		if !fsm.NotAppended(err) {
+			return 0, err
+		}
+		select {
+		case <-changed:
+		case <-time.After(retryPause):
+		case <-ctx.Done():
+			return 0, fmt.Errorf("%w: the catalog: %w", fsm.ErrNoLeader, err)
+		case <-c.node.ctx.Done():
+			return 0, fsm.ErrShuttingDown
+		}
+	}
+}
+
+// apply makes a change to the catalog and returns when it is known here.
+func (c *catalog) apply(ctx context.Context, command fsm.CatalogCommand) (fsm.Index, error) {
+	payload := command.Encode()
+	return c.atLeader(ctx, callCatalogApply, payload, func(ctx context.Context) ([]byte, error) {
+		return c.applyAsLeader(ctx, payload)
+	})
+}
+
+// catchUp returns when this node knows the catalog as it was, or newer, when
+// the call began.
+func (c *catalog) catchUp(ctx context.Context) error {
+	_, err := c.atLeader(ctx, callCatalogIndex, nil, func(context.Context) ([]byte, error) { return c.indexAsLeader() })
+	return err
+}
+
+func (c *catalog) awaitIndex(ctx context.Context, index fsm.Index) error {
+	for {
+		c.mu.Lock()
+		at, changed := c.index, c.changed
+		c.mu.Unlock()
+		if at >= index {
+			return nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return fmt.Errorf("%w: the change is made and not yet known here", fsm.ErrTimeout)
+		}
+	}
+}
+
+// open starts the catalog group; voters is non-nil at the node that forms the cluster.
+func (c *catalog) open(voters, nonvoters []string) error {
+	n := c.node
+	config := raftConfig(n.identity, n.cfg.HeartbeatTimeout, n.cfg.CommitTimeout, 10_240, n.raftLogger.Named(catalogGroup))
+	config.SnapshotThreshold = 1024
+	g, err := openGroup(catalogGroup, n.dir.join("catalog"), config, c, n.stable.Group(catalogGroup), n.transport(catalogGroup), voters, nonvoters)
+	if err != nil {
+		return err
+	}
+	c.mu.Lock()
+	c.group = g
+	c.wakeLocked()
+	c.mu.Unlock()
+	return nil
+}
+
+// lead is run once a second and when leadership changes: what the catalog's
+// leader has to do.
+func (c *catalog) lead(ctx context.Context) {
+	g := c.raftGroup()
+	if g == nil || g.raft.State() != raft.Leader {
+		return
+	}
+	n := c.node
+	n.idMu.Lock()
+	forming := n.id.Forming
+	n.idMu.Unlock()
+	view := c.view.Load()
+	if view.ClusterID() == "" && forming != nil {
+		command := fsm.CatalogCommand{FormCluster: &fsm.FormCluster{ClusterID: forming.ClusterID, Nodes: forming.Nodes}}
+		if _, err := c.apply(ctx, command); err != nil {
+			n.logger.Warn("cannot write the cluster into the catalog yet", "error", err)
+			return
+		}
+		view = c.view.Load()
+		n.logger.Info("cluster formed", "cluster", forming.ClusterID, "nodes", len(forming.Nodes))
+	}
+	future := g.raft.GetConfiguration()
+	if future.Error() != nil {
+		return
+	}
+	servers := future.Configuration().Servers
+	voters := 0
+	for _, s := range servers {
+		if s.Suffrage == raft.Voter {
+			voters++
+		}
+	}
+	for _, node := range view.Nodes() {
+		id := raft.ServerID(node.Identity())
+		if slices.ContainsFunc(servers, func(s raft.Server) bool { return s.ID == id }) {
+			continue
+		}
+		var err error
+		if voters < maxCatalogVoters {
+			err = g.raft.AddVoter(id, raft.ServerAddress(id), 0, callTimeout).Error()
+			voters++
+		} else {
+			err = g.raft.AddNonvoter(id, raft.ServerAddress(id), 0, callTimeout).Error()
+		}
+		if err != nil {
+			n.logger.Warn("cannot add a node to the catalog group yet", "node", node.ID, "error", err)
+			return
+		}
+		n.logger.Info("node added to the catalog group", "node", node.ID)
+	}
+}
+
+// createTopicCall is what a node asks the catalog's leader to do.
+type createTopicCall struct {
+	Spec         fsm.TopicSpec `json:"spec"`
+	ID           fsm.TopicID   `json:"id"` // minted by the asking node, so that asking twice creates once
+	ValidateOnly bool          `json:"validate_only,omitempty"`
+}
+
+// createTopicAsLeader places and creates a topic.
+func (n *Node) createTopicAsLeader(ctx context.Context, call createTopicCall) ([]byte, error) {
+	c := n.catalog
+	c.creating.Lock()
+	defer c.creating.Unlock()
+	// Place on what is committed, not on what an old leader remembers.
+	if _, err := c.indexAsLeader(); err != nil {
+		return nil, err
+	}
+	view := c.view.Load()
+	if old, ok := view.Lookup(call.Spec.Name); ok {
+		if old.ID == call.ID {
+			return json.Marshal(catalogReply{view.Version()})
+		}
+		return nil, fmt.Errorf("%w: %q", fsm.ErrTopicExists, call.Spec.Name)
+	}
+	topic := &fsm.Topic{Name: call.Spec.Name, ID: call.ID, Configs: call.Spec.Configs}
+	partitions, factor := call.Spec.Partitions, int(call.Spec.ReplicationFactor)
+	nodes := view.Nodes()
+	if partitions == -1 {
+		partitions = n.cfg.DefaultPartitions
+	}
+	if factor == -1 {
+		factor = min(int(n.cfg.DefaultReplicationFactor), len(nodes))
+	}
+	assignment := call.Spec.Assignment
+	if assignment == nil {
+		if partitions < 1 || partitions > fsm.MaxPartitions {
+			return nil, fmt.Errorf("%w: %d, want 1 to %d", fsm.ErrInvalidPartitions, partitions, fsm.MaxPartitions)
+		}
+		if factor < 1 || factor > len(nodes) {
+			return nil, fmt.Errorf("%w: %d, and the cluster has %d nodes", fsm.ErrInvalidReplicationFactor, factor, len(nodes))
+		}
+		var err error
+		if assignment, err = n.place(view, partitions, factor, call.ID); err != nil {
+			return nil, err
+		}
+	} else if len(assignment) > 0 {
+		factor = len(assignment[0])
+	}
+	topic.ReplicationFactor = factor
+	for _, replicas := range assignment {
+		topic.Partitions = append(topic.Partitions, fsm.Partition{Replicas: replicas, Bootstrap: replicas})
+	}
+	if call.ValidateOnly {
+		if err := view.CheckCreate(topic); err != nil {
+			return nil, err
+		}
+		return json.Marshal(catalogReply{view.Version()})
+	}
+	return c.applyAsLeader(ctx, fsm.CatalogCommand{CreateTopic: &fsm.CreateTopic{Topic: *topic}}.Encode())
+}
+
+// place assigns partitions to nodes that are alive, and to absent ones only as
+// far as the replication factor needs them: they catch up when they return. A
+// majority of every partition's replicas must be alive.
+func (n *Node) place(view *fsm.Topics, partitions int32, factor int, seed fsm.TopicID) ([][]fsm.NodeID, error) {
+	alive := map[fsm.NodeID]bool{}
+	for _, m := range n.gossip.Members() {
+		if node, ok := view.Node(fsm.NodeID(m.NodeID)); ok && node.Identity() == m.Identity {
+			alive[node.ID] = true
+		}
+	}
+	load := map[fsm.NodeID]*placement.Node{}
+	var here, absent []*placement.Node
+	for _, node := range view.Nodes() {
+		candidate := &placement.Node{ID: node.ID, Zone: node.Zone}
+		load[node.ID] = candidate
+		if alive[node.ID] {
+			here = append(here, candidate)
+		} else {
+			absent = append(absent, candidate)
+		}
+	}
+	for _, topic := range view.All() {
+		for _, p := range topic.Partitions {
+			for i, id := range p.Replicas {
+				if node := load[id]; node != nil {
+					node.Replicas++
+					if i == 0 {
+						node.Leaders++
+					}
+				}
+			}
+		}
+	}
+	for len(here) < factor && len(absent) > 0 {
+		here, absent = append(here, absent[0]), absent[1:]
+	}
+	candidates := make([]placement.Node, len(here))
+	for i, node := range here {
+		candidates[i] = *node
+	}
+	assignment, err := placement.Assign(candidates, partitions, factor, seedOf(seed))
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", fsm.ErrInvalidReplicationFactor, err)
+	}
+	for p, replicas := range assignment {
+		live := 0
+		for _, id := range replicas {
+			if alive[id] {
+				live++
+			}
+		}
+		if live <= len(replicas)/2 {
+			return nil, fmt.Errorf("%w: %d, and only %d nodes are alive", fsm.ErrInvalidReplicationFactor, factor, len(alive))
+		}
+		// An absent node cannot lead: the first replica is the preferred leader.
+		slices.SortStableFunc(assignment[p], func(a, b fsm.NodeID) int {
+			return boolInt(alive[b]) - boolInt(alive[a])
+		})
+	}
+	return assignment, nil
+}
+
+func boolInt(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+func seedOf(id fsm.TopicID) uint64 {
+	r := reader{b: id[:]}
+	return r.uint64() ^ r.uint64()
+}
+
+// CreateTopic creates a topic and returns when it is known at this node and all
+// its partitions have a leader. If ctx ends before that the error is
+// fsm.ErrTimeout and the topic exists. With validateOnly nothing is created.
+func (n *Node) CreateTopic(ctx context.Context, spec fsm.TopicSpec, validateOnly bool) error {
+	call := createTopicCall{Spec: spec, ID: newUUID(), ValidateOnly: validateOnly}
+	payload, err := json.Marshal(call)
+	if err != nil {
+		return fmt.Errorf("%w: %w", fsm.ErrUnknown, err)
+	}
+	for {
+		_, err = n.catalog.atLeader(ctx, callCreateTopic, payload, func(ctx context.Context) ([]byte, error) {
+			return n.createTopicAsLeader(ctx, call)
+		})
+		// The same id asked for twice creates once, so an unknown fate is asked again.
+		if fsm.Code(err) != fsm.ErrUnknownFate || ctx.Err() != nil {
+			break
+		}
+	}
+	if err != nil || validateOnly {
+		return err
+	}
+	topic, ok := n.Topics().ByID(call.ID)
+	if !ok {
+		return nil // deleted again by someone else
+	}
+	for p := range topic.Partitions {
+		err := n.awaitLeader(ctx, fsm.PartitionID{Topic: topic.ID, Partition: int32(p)})
+		if err != nil && fsm.Code(err) != fsm.ErrUnknownTopicOrPartition {
+			return fmt.Errorf("%w: topic %q exists, partition %d has no leader yet: %w", fsm.ErrTimeout, spec.Name, p, err)
+		}
+	}
+	return nil
+}
+
+// DeleteTopic deletes a topic and its records, and returns when that is known at
+// this node. Replicas free their disk on their own.
+func (n *Node) DeleteTopic(ctx context.Context, name string) error {
+	topic, ok := n.Topics().Lookup(name)
+	if !ok {
+		if err := n.catalog.catchUp(ctx); err != nil {
+			return err
+		}
+		if topic, ok = n.Topics().Lookup(name); !ok {
+			return fmt.Errorf("%w: %q", fsm.ErrUnknownTopicOrPartition, name)
+		}
+	}
+	for {
+		_, err := n.catalog.apply(ctx, fsm.CatalogCommand{DeleteTopic: &fsm.DeleteTopic{Name: name, ID: topic.ID}})
+		switch {
+		case fsm.Code(err) == fsm.ErrUnknownFate && ctx.Err() == nil:
+			continue // by id: deleting twice deletes once
+		default:
+			return err
+		}
+	}
+}

@@ -1,0 +1,863 @@
+package cluster
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/trimaran-io/trimaran/fsm"
+	"github.com/trimaran-io/trimaran/kafkaproto"
+)
+
+// testCluster is a cluster in this process, on loopback, with a network between
+// the nodes that can be cut.
+type testCluster struct {
+	t     *testing.T
+	base  string
+	nodes []*testNode
+	net   *cuttable
+}
+
+type testNode struct {
+	*Node
+	cfg     Config
+	running bool
+}
+
+// cuttable is a network whose pairs of nodes can be cut: connections between
+// them break and no new ones come to be.
+type cuttable struct {
+	mu    sync.Mutex
+	owner map[string]int // address -> node
+	cut   map[[2]int]bool
+	conns map[[2]int]map[net.Conn]bool
+}
+
+var errCut = errors.New("the test cut the network")
+
+func newCuttable() *cuttable {
+	return &cuttable{owner: map[string]int{}, cut: map[[2]int]bool{}, conns: map[[2]int]map[net.Conn]bool{}}
+}
+
+func (c *cuttable) dialer(from int) func(context.Context, string) (net.Conn, error) {
+	return func(ctx context.Context, addr string) (net.Conn, error) {
+		c.mu.Lock()
+		to, known := c.owner[addr]
+		pair := [2]int{min(from, to), max(from, to)}
+		cut := known && c.cut[pair]
+		c.mu.Unlock()
+		if cut {
+			return nil, errCut
+		}
+		conn, err := new(net.Dialer).DialContext(ctx, "tcp", addr)
+		if err != nil || !known {
+			return conn, err
+		}
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		if c.cut[pair] {
+			conn.Close()
+			return nil, errCut
+		}
+		if c.conns[pair] == nil {
+			c.conns[pair] = map[net.Conn]bool{}
+		}
+		c.conns[pair][conn] = true
+		return conn, nil
+	}
+}
+
+// isolate cuts a node from all others, or ends that.
+func (c *cuttable) isolate(node int, all int, cut bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for other := range all {
+		if other == node {
+			continue
+		}
+		pair := [2]int{min(node, other), max(node, other)}
+		c.cut[pair] = cut
+		if cut {
+			for conn := range c.conns[pair] {
+				conn.Close()
+			}
+			delete(c.conns, pair)
+		}
+	}
+}
+
+func testLogger(t *testing.T) *slog.Logger {
+	if os.Getenv("TRIMARAN_TEST_LOG") == "" {
+		return slog.New(slog.DiscardHandler)
+	}
+	return slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug}))
+}
+
+// newTestCluster makes n nodes that expect each other; none is started.
+func newTestCluster(t *testing.T, n int) *testCluster {
+	t.Helper()
+	c := &testCluster{t: t, base: t.TempDir(), net: newCuttable()}
+	for range n {
+		c.add(n)
+	}
+	t.Cleanup(func() {
+		for i := range c.nodes {
+			c.kill(i)
+		}
+	})
+	return c
+}
+
+func freeAddr(t *testing.T) string {
+	t.Helper()
+	for range 50 {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		addr := l.Addr().String()
+		l.Close()
+		if u, err := net.ListenPacket("udp", addr); err == nil {
+			u.Close()
+			return addr
+		}
+	}
+	t.Fatal("no free port")
+	return ""
+}
+
+// add makes one more node; expect 0 joins an existing cluster.
+func (c *testCluster) add(expect int) int {
+	i := len(c.nodes)
+	cfg := Config{
+		DataDir:         filepath.Join(c.base, fmt.Sprintf("n%d", i+1)),
+		NodeID:          fsm.NodeID(fmt.Sprintf("n%d", i+1)),
+		PeerListen:      "127.0.0.1:0",
+		GossipListen:    freeAddr(c.t),
+		BootstrapExpect: expect,
+		Logger:          testLogger(c.t),
+		Dial:            c.net.dialer(i),
+	}
+	c.nodes = append(c.nodes, &testNode{cfg: cfg})
+	return i
+}
+
+func (c *testCluster) start(i int) *testNode {
+	c.t.Helper()
+	node := c.nodes[i]
+	node.cfg.Join = nil
+	for j, other := range c.nodes {
+		if j != i {
+			node.cfg.Join = append(node.cfg.Join, other.cfg.GossipListen)
+		}
+	}
+	n, err := Start(node.cfg)
+	if err != nil {
+		c.t.Fatalf("start node %d: %v", i+1, err)
+	}
+	peer, _ := n.Addresses()
+	c.net.mu.Lock()
+	c.net.owner[peer] = i
+	c.net.mu.Unlock()
+	node.Node, node.running = n, true
+	return node
+}
+
+func (c *testCluster) startAll() {
+	c.t.Helper()
+	for i := range c.nodes {
+		c.start(i)
+	}
+	c.ready()
+}
+
+// kill ends a node without handing anything over.
+func (c *testCluster) kill(i int) {
+	if c.nodes[i].running {
+		c.nodes[i].running = false
+		c.nodes[i].stop()
+	}
+}
+
+func (c *testCluster) ready() {
+	c.t.Helper()
+	ctx := within(c.t)
+	for i, node := range c.nodes {
+		if !node.running {
+			continue
+		}
+		if err := node.WaitReady(ctx); err != nil {
+			c.t.Fatalf("node %d is not ready: %v", i+1, err)
+		}
+	}
+}
+
+// within is the deadline of everything that a test waits for.
+func within(t *testing.T) context.Context {
+	ctx, cancel := context.WithTimeout(context.Background(), 60*time.Second)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+// eventually waits for a condition that no channel tells of.
+func eventually(t *testing.T, what string, condition func() error) {
+	t.Helper()
+	ctx := within(t)
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		err := condition()
+		if err == nil {
+			return
+		}
+		select {
+		case <-ctx.Done():
+			t.Fatalf("%s: %v", what, err)
+		case <-tick.C:
+		}
+	}
+}
+
+func (c *testCluster) topic(name string, partitions int32, factor int16) *fsm.Topic {
+	c.t.Helper()
+	ctx := within(c.t)
+	if err := c.any().CreateTopic(ctx, fsm.TopicSpec{Name: name, Partitions: partitions, ReplicationFactor: factor}, false); err != nil {
+		c.t.Fatalf("create topic %s: %v", name, err)
+	}
+	var topic *fsm.Topic
+	for i, node := range c.nodes {
+		if !node.running {
+			continue
+		}
+		eventually(c.t, fmt.Sprintf("topic %s at node %d", name, i+1), func() error {
+			t, ok := node.Topics().Lookup(name)
+			if !ok {
+				return errors.New("not known")
+			}
+			topic = t
+			return nil
+		})
+	}
+	return topic
+}
+
+func (c *testCluster) any() *Node {
+	for _, node := range c.nodes {
+		if node.running {
+			return node.Node
+		}
+	}
+	c.t.Fatal("no node runs")
+	return nil
+}
+
+// leaderOf waits until one running node leads the partition.
+func (c *testCluster) leaderOf(id fsm.PartitionID) int {
+	c.t.Helper()
+	leader := -1
+	eventually(c.t, "leader of "+id.String(), func() error {
+		for i, node := range c.nodes {
+			if !node.running {
+				continue
+			}
+			if r := node.replica(id); r != nil {
+				if _, err := r.leads(); err == nil && r.verify() == nil {
+					leader = i
+					return nil
+				}
+			}
+		}
+		return errors.New("none")
+	})
+	return leader
+}
+
+// batchOf makes a record batch of one record per value.
+func batchOf(values ...string) []byte {
+	var set []byte
+	for _, value := range values {
+		m := kmsg.MessageV0{Value: []byte(value)}
+		m.MessageSize = int32(14 + len(value))
+		raw := m.AppendTo(nil)
+		set = append(set, messageWithCRC(raw)...)
+	}
+	batches, _, err := kafkaproto.FromMessageSet(set, kafkaproto.Limits{MaxMessageBytes: 1 << 20, MaxDecompressed: 1 << 24})
+	if err != nil {
+		panic(err)
+	}
+	if len(batches) != 1 {
+		panic(fmt.Sprintf("%d batches", len(batches)))
+	}
+	return batches[0]
+}
+
+// valuesFrom reads a partition from offset 0 to its end through a node.
+func valuesFrom(ctx context.Context, n *Node, id fsm.PartitionID) ([]string, error) {
+	var values []string
+	next := fsm.Offset(0)
+	for {
+		slice, err := n.Read(ctx, id, next, 1<<20)
+		if err != nil {
+			return values, err
+		}
+		if len(slice.Batches) == 0 {
+			return values, nil
+		}
+		for raw, err := range kafkaproto.SplitBatches(slice.Batches) {
+			if err != nil {
+				return values, err
+			}
+			var b kmsg.RecordBatch
+			if err := b.ReadFrom(raw); err != nil {
+				return values, err
+			}
+			if fsm.Offset(b.FirstOffset) != next {
+				return values, fmt.Errorf("batch at %d where %d was expected", b.FirstOffset, next)
+			}
+			records := b.Records
+			for range b.NumRecords {
+				var r kmsg.Record
+				size := varintRecordSize(records)
+				if err := r.ReadFrom(records[:size]); err != nil {
+					return values, err
+				}
+				records = records[size:]
+				values = append(values, string(r.Value))
+			}
+			next += fsm.Offset(b.LastOffsetDelta) + 1
+		}
+	}
+}
+
+// messageWithCRC fills in size and CRC of one encoded magic 0 message.
+func messageWithCRC(raw []byte) []byte {
+	binary.BigEndian.PutUint32(raw[8:], uint32(len(raw)-12))
+	binary.BigEndian.PutUint32(raw[12:], crc32.ChecksumIEEE(raw[16:]))
+	return raw
+}
+
+// varintRecordSize is the length of the first record of an uncompressed batch.
+func varintRecordSize(records []byte) int {
+	length, n := binary.Varint(records)
+	return n + int(length)
+}
+
+func (c *testCluster) append(node int, id fsm.PartitionID, values ...string) ([]fsm.Appended, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	return c.nodes[node].Append(ctx, id, [][]byte{batchOf(values...)})
+}
+
+// mustAppend appends until it is acknowledged; a value may be there twice when
+// a fate was unknown, so it is used where no failure is expected.
+func (c *testCluster) mustAppend(node int, id fsm.PartitionID, values ...string) fsm.Offset {
+	c.t.Helper()
+	var base fsm.Offset
+	eventually(c.t, "append", func() error {
+		appended, err := c.append(node, id, values...)
+		if err != nil && !fsm.NotAppended(err) {
+			c.t.Fatalf("append through node %d: %v", node+1, err)
+		}
+		if err == nil {
+			base = appended[0].BaseOffset
+		}
+		return err
+	})
+	return base
+}
+
+// wantEverywhere waits until every running node's own replica has exactly these values.
+func (c *testCluster) wantEverywhere(id fsm.PartitionID, want []string) {
+	c.t.Helper()
+	for i, node := range c.nodes {
+		if !node.running {
+			continue
+		}
+		eventually(c.t, fmt.Sprintf("records at node %d", i+1), func() error {
+			got, err := valuesFrom(within(c.t), node.Node, id)
+			if err != nil {
+				return err
+			}
+			if !slices.Equal(got, want) {
+				return fmt.Errorf("has %d records, want %d: %.200q", len(got), len(want), got)
+			}
+			return nil
+		})
+	}
+}
+
+func TestThreeNodesFormOneClusterInAnyOrder(t *testing.T) {
+	c := newTestCluster(t, 3)
+	c.start(2)
+	if err := c.nodes[2].Ready(); err == nil {
+		t.Fatal("one of three expected nodes says it is ready")
+	}
+	c.start(0)
+	c.start(1)
+	c.ready()
+	id := c.nodes[0].ClusterID()
+	for i, node := range c.nodes {
+		if node.ClusterID() != id {
+			t.Errorf("node %d is in cluster %s, node 1 in %s", i+1, node.ClusterID(), id)
+		}
+		eventually(t, "nodes in the catalog", func() error {
+			if got := len(node.Topics().Nodes()); got != 3 {
+				return fmt.Errorf("%d", got)
+			}
+			return nil
+		})
+	}
+}
+
+func TestRecordsAppendedAtAnyNodeAreReadAtEveryNode(t *testing.T) {
+	c := newTestCluster(t, 3)
+	c.startAll()
+	topic := c.topic("a", 2, 3)
+	for p := range topic.Partitions {
+		id := fsm.PartitionID{Topic: topic.ID, Partition: int32(p)}
+		var want []string
+		for i := range 12 {
+			values := []string{fmt.Sprintf("p%d-%d-x", p, i), fmt.Sprintf("p%d-%d-y", p, i)}
+			if base := c.mustAppend(i%3, id, values...); base != fsm.Offset(2*i) {
+				t.Fatalf("append %d got offset %d", i, base)
+			}
+			want = append(want, values...)
+		}
+		c.wantEverywhere(id, want)
+		for i, node := range c.nodes {
+			for timestamp, offset := range map[int64]fsm.Offset{-1: 24, -2: 0} {
+				got, err := node.ListOffsets(within(t), id, timestamp, 1)
+				if err != nil || len(got) != 1 || got[0] != offset {
+					t.Errorf("node %d: offset for %d: %v, %v; want %d", i+1, timestamp, got, err, offset)
+				}
+			}
+			if _, err := node.Read(within(t), id, 25, 100); !errors.Is(err, fsm.ErrOffsetOutOfRange) {
+				t.Errorf("node %d: read above the end: %v", i+1, err)
+			}
+			if slice, err := node.Read(within(t), id, 24, 100); err != nil || len(slice.Batches) != 0 || slice.HighWatermark != 24 {
+				t.Errorf("node %d: read at the end: %+v, %v", i+1, slice, err)
+			}
+			slice, err := node.Read(within(t), id, 5, 1)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if h, err := kafkaproto.ParseBatchHeader(slice.Batches); err != nil || h.BaseOffset != 4 || h.Size() != len(slice.Batches) {
+				t.Errorf("node %d: a read of 1 byte at 5 gives %+v, %v", i+1, h, err)
+			}
+		}
+	}
+}
+
+func TestAwaitWakesOnCommitAtEveryNode(t *testing.T) {
+	c := newTestCluster(t, 3)
+	c.startAll()
+	topic := c.topic("a", 1, 3)
+	id := fsm.PartitionID{Topic: topic.ID}
+	woken := make(chan error, 3)
+	for _, node := range c.nodes {
+		go func() { woken <- node.Await(within(t), id, 0) }()
+	}
+	select {
+	case err := <-woken:
+		t.Fatalf("woke before a record was there: %v", err)
+	default:
+	}
+	c.mustAppend(1, id, "v")
+	for range c.nodes {
+		if err := <-woken; err != nil {
+			t.Error(err)
+		}
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	if err := c.nodes[0].Await(ctx, id, 1); !errors.Is(err, context.Canceled) {
+		t.Errorf("await with an ended context: %v", err)
+	}
+}
+
+// acknowledgedLoad appends numbered values through every running node until it
+// is stopped and keeps what was acknowledged.
+type acknowledgedLoad struct {
+	mu    sync.Mutex
+	acked map[string]fsm.Offset
+	stop  context.CancelFunc
+	done  sync.WaitGroup
+}
+
+func (c *testCluster) load(id fsm.PartitionID, name string, through ...int) *acknowledgedLoad {
+	ctx, cancel := context.WithCancel(context.Background())
+	l := &acknowledgedLoad{acked: map[string]fsm.Offset{}, stop: cancel}
+	for _, i := range through {
+		node := c.nodes[i].Node
+		l.done.Add(1)
+		go func() {
+			defer l.done.Done()
+			for seq := 0; ctx.Err() == nil; seq++ {
+				value := fmt.Sprintf("%s-n%d-%d", name, i+1, seq)
+				call, end := context.WithTimeout(ctx, 5*time.Second)
+				appended, err := node.Append(call, id, [][]byte{batchOf(value)})
+				end()
+				if err == nil {
+					l.mu.Lock()
+					l.acked[value] = appended[0].BaseOffset
+					l.mu.Unlock()
+				}
+			}
+		}()
+	}
+	return l
+}
+
+func (l *acknowledgedLoad) count() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.acked)
+}
+
+// more waits until n more appends were acknowledged.
+func (l *acknowledgedLoad) more(t *testing.T, n int) {
+	t.Helper()
+	from := l.count()
+	eventually(t, "acknowledged appends", func() error {
+		if got := l.count() - from; got < n {
+			return fmt.Errorf("%d of %d", got, n)
+		}
+		return nil
+	})
+}
+
+// check ends the load and compares what every running node has with what was
+// acknowledged.
+func (l *acknowledgedLoad) check(c *testCluster, id fsm.PartitionID) {
+	c.t.Helper()
+	l.stop()
+	l.done.Wait()
+	if len(l.acked) == 0 {
+		c.t.Fatal("nothing was acknowledged")
+	}
+	for i, node := range c.nodes {
+		if !node.running {
+			continue
+		}
+		eventually(c.t, fmt.Sprintf("acknowledged records at node %d", i+1), func() error {
+			got, err := valuesFrom(within(c.t), node.Node, id)
+			if err != nil {
+				return err
+			}
+			seen := map[string]bool{}
+			for _, v := range got {
+				if seen[v] {
+					return fmt.Errorf("%q is there twice", v)
+				}
+				seen[v] = true
+			}
+			for value, offset := range l.acked {
+				if int(offset) >= len(got) || got[offset] != value {
+					return fmt.Errorf("%q was acknowledged at %d and is not there", value, offset)
+				}
+			}
+			return nil
+		})
+	}
+}
+
+func TestNothingAcknowledgedIsLostWhenNodesDieInTurn(t *testing.T) {
+	c := newTestCluster(t, 3)
+	c.startAll()
+	topic := c.topic("a", 1, 3)
+	id := fsm.PartitionID{Topic: topic.ID}
+	var leaders []int
+	for round := range 3 {
+		victim := c.leaderOf(id)
+		if round == 2 { // a follower this time
+			victim = (victim + 1) % 3
+		}
+		leaders = append(leaders, victim)
+		var others []int
+		for i := range c.nodes {
+			if i != victim {
+				others = append(others, i)
+			}
+		}
+		load := c.load(id, fmt.Sprintf("r%d", round), others...)
+		load.more(t, 20)
+		c.kill(victim)
+		load.more(t, 20)
+		c.start(victim)
+		c.ready()
+		load.more(t, 20)
+		load.check(c, id)
+	}
+	t.Logf("killed nodes %v", leaders)
+}
+
+func TestTheMinoritySideRefusesAndTheMajorityGoesOn(t *testing.T) {
+	c := newTestCluster(t, 3)
+	c.startAll()
+	topic := c.topic("a", 1, 3)
+	id := fsm.PartitionID{Topic: topic.ID}
+	c.mustAppend(0, id, "before")
+	cut := c.leaderOf(id)
+	others := []int{(cut + 1) % 3, (cut + 2) % 3}
+	c.net.isolate(cut, 3, true)
+	load := c.load(id, "majority", others...)
+	load.more(t, 10)
+
+	// The old leader must neither acknowledge nor answer for the partition's end.
+	eventually(t, "the cut leader refuses", func() error {
+		ctx, cancel := context.WithTimeout(context.Background(), 3*time.Second)
+		defer cancel()
+		began := time.Now()
+		if _, err := c.nodes[cut].Append(ctx, id, [][]byte{batchOf("minority")}); err == nil {
+			t.Fatal("a cut-off leader acknowledged an append")
+		} else if !fsm.NotAppended(err) {
+			return err // was in flight when it noticed
+		} else if took := time.Since(began); took > 2500*time.Millisecond {
+			t.Errorf("the refusal took %v", took)
+		}
+		return nil
+	})
+	if got, err := c.nodes[cut].ListOffsets(within(t), id, -1, 1); err == nil {
+		t.Errorf("a cut-off leader says that the log ends at %v", got)
+	}
+	c.net.isolate(cut, 3, false)
+	load.more(t, 10)
+	eventually(t, "the cut node follows again", func() error {
+		_, err := c.append(cut, id, "after")
+		return err
+	})
+	load.check(c, id)
+	values, err := valuesFrom(within(t), c.nodes[cut].Node, id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.wantEverywhere(id, values)
+}
+
+func TestAllNodesStopAtOnceAndComeBackWithOtherAddresses(t *testing.T) {
+	c := newTestCluster(t, 3)
+	c.startAll()
+	topic := c.topic("a", 3, 3)
+	want := map[int32][]string{}
+	for i := range 30 {
+		p := int32(i % 3)
+		value := fmt.Sprintf("v%d", i)
+		c.mustAppend(i%2, fsm.PartitionID{Topic: topic.ID, Partition: p}, value)
+		want[p] = append(want[p], value)
+	}
+	for i := range c.nodes {
+		c.kill(i)
+	}
+	for _, node := range c.nodes {
+		node.cfg.GossipListen = freeAddr(t) // peer addresses are new, too
+	}
+	c.startAll()
+	for p, values := range want {
+		c.wantEverywhere(fsm.PartitionID{Topic: topic.ID, Partition: p}, values)
+	}
+	id := fsm.PartitionID{Topic: topic.ID}
+	if base := c.mustAppend(2, id, "next"); base != fsm.Offset(len(want[0])) {
+		t.Errorf("the next offset after a restart is %d, want %d", base, len(want[0]))
+	}
+}
+
+func TestAFollowerThatWasAwayGetsEverything(t *testing.T) {
+	c := newTestCluster(t, 3)
+	c.startAll()
+	topic := c.topic("a", 1, 3)
+	id := fsm.PartitionID{Topic: topic.ID}
+	away := (c.leaderOf(id) + 1) % 3
+	other := (away + 1) % 3
+	c.kill(away)
+	var want []string
+	for i := range 300 {
+		value := fmt.Sprintf("v%d", i)
+		c.mustAppend(other, id, value)
+		want = append(want, value)
+	}
+	c.start(away)
+	c.ready()
+	eventually(t, "caught up on its own disk", func() error {
+		if _, next := c.nodes[away].replica(id).bounds(); next != 300 {
+			return fmt.Errorf("has %d of 300", next)
+		}
+		return nil
+	})
+	c.wantEverywhere(id, want)
+}
+
+func TestASnapshotAndARestartChangeNothing(t *testing.T) {
+	c := newTestCluster(t, 1)
+	c.startAll()
+	topic := c.topic("a", 1, 1)
+	id := fsm.PartitionID{Topic: topic.ID}
+	var want []string
+	for i := range 40 {
+		value := fmt.Sprintf("v%d", i)
+		c.mustAppend(0, id, value)
+		want = append(want, value)
+		if i == 25 {
+			if err := c.nodes[0].replica(id).group.raft.Snapshot().Error(); err != nil {
+				t.Fatal(err)
+			}
+			if err := c.nodes[0].catalog.raftGroup().raft.Snapshot().Error(); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	c.kill(0)
+	c.startAll()
+	c.wantEverywhere(id, want)
+	if base := c.mustAppend(0, id, "next"); base != 40 {
+		t.Errorf("next offset %d, want 40", base)
+	}
+}
+
+func TestADeletedTopicIsAnotherTopicWhenCreatedAgain(t *testing.T) {
+	c := newTestCluster(t, 3)
+	c.startAll()
+	first := c.topic("a", 1, 3)
+	c.mustAppend(0, fsm.PartitionID{Topic: first.ID}, "old")
+	away := 2
+	c.kill(away)
+	if err := c.nodes[0].DeleteTopic(within(t), "a"); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.nodes[0].DeleteTopic(within(t), "a"); !errors.Is(err, fsm.ErrUnknownTopicOrPartition) {
+		t.Errorf("deleting it twice: %v", err)
+	}
+	second := c.topic("a", 1, 3)
+	if second.ID == first.ID {
+		t.Fatal("the new topic has the old id")
+	}
+	c.start(away)
+	c.ready()
+	c.mustAppend(away, fsm.PartitionID{Topic: second.ID}, "new")
+	c.wantEverywhere(fsm.PartitionID{Topic: second.ID}, []string{"new"})
+	for i, node := range c.nodes {
+		eventually(t, fmt.Sprintf("the old files are gone at node %d", i+1), func() error {
+			if ok, err := fileExists(node.partitionDir(fsm.PartitionID{Topic: first.ID})); ok || err != nil {
+				return fmt.Errorf("still there: %v", err)
+			}
+			return nil
+		})
+		if _, err := node.Read(within(t), fsm.PartitionID{Topic: first.ID}, 0, 100); !errors.Is(err, fsm.ErrUnknownTopicOrPartition) {
+			t.Errorf("node %d: reading the deleted topic: %v", i+1, err)
+		}
+	}
+}
+
+func TestANodeIsRefusedWithTheWrongDirectoryOrName(t *testing.T) {
+	c := newTestCluster(t, 1)
+	c.startAll()
+	second := c.nodes[0].cfg
+	second.GossipListen, second.PeerListen = freeAddr(t), "127.0.0.1:0"
+	if _, err := Start(second); err == nil || !strings.Contains(err.Error(), "in use by another process") {
+		t.Errorf("second process on one directory: %v", err)
+	}
+	c.kill(0)
+	wrong := c.nodes[0].cfg
+	wrong.NodeID = "other"
+	if _, err := Start(wrong); err == nil || !strings.Contains(err.Error(), `belongs to node "n1"`) {
+		t.Errorf("wrong node id: %v", err)
+	}
+	if err := os.Remove(filepath.Join(c.nodes[0].cfg.DataDir, "node.json")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Start(c.nodes[0].cfg); err == nil || !strings.Contains(err.Error(), "lost its identity") {
+		t.Errorf("without node.json: %v", err)
+	}
+}
+
+func TestAWipedNodeCannotComeBackUnderItsOldName(t *testing.T) {
+	c := newTestCluster(t, 3)
+	c.startAll()
+	c.kill(1)
+	if err := os.RemoveAll(c.nodes[1].cfg.DataDir); err != nil {
+		t.Fatal(err)
+	}
+	c.nodes[1].cfg.BootstrapExpect = 3
+	node := c.start(1)
+	select {
+	case <-node.Failed():
+	case <-within(t).Done():
+		t.Fatal("the node did not give up")
+	}
+	if err := node.Err(); !errors.Is(err, fsm.ErrNodeConflict) {
+		t.Errorf("it gave up with %v", err)
+	}
+}
+
+func TestAFourthNodeJoinsAndServes(t *testing.T) {
+	c := newTestCluster(t, 3)
+	c.startAll()
+	topic := c.topic("a", 1, 3)
+	id := fsm.PartitionID{Topic: topic.ID}
+	c.mustAppend(0, id, "v0")
+	fourth := c.add(0)
+	c.start(fourth)
+	c.ready()
+	if base := c.mustAppend(fourth, id, "v1"); base != 1 {
+		t.Errorf("offset %d through a node without a replica, want 1", base)
+	}
+	c.wantEverywhere(id, []string{"v0", "v1"})
+	if err := c.nodes[fourth].Await(within(t), id, 1); err != nil {
+		t.Error(err)
+	}
+	wide := c.topic("wide", 1, 4)
+	c.mustAppend(fourth, fsm.PartitionID{Topic: wide.ID}, "w")
+	status, err := c.nodes[fourth].Status(within(t))
+	if err != nil || len(status.Nodes) != 4 || status.Controller == "" {
+		t.Fatalf("status: %+v, %v", status, err)
+	}
+}
+
+func TestALostReplicaStaysOutAndThePartitionGoesOn(t *testing.T) {
+	c := newTestCluster(t, 3)
+	c.startAll()
+	topic := c.topic("a", 1, 3)
+	id := fsm.PartitionID{Topic: topic.ID}
+	c.mustAppend(0, id, "v0")
+	c.kill(2)
+	if err := os.RemoveAll(c.nodes[2].partitionDir(id)); err != nil {
+		t.Fatal(err)
+	}
+	c.start(2)
+	c.ready()
+	if c.nodes[2].replica(id) != nil {
+		t.Fatal("a replica that lost its log runs as if nothing had happened")
+	}
+	if base := c.mustAppend(2, id, "v1"); base != 1 {
+		t.Errorf("offset %d, want 1", base)
+	}
+	c.wantEverywhere(id, []string{"v0", "v1"})
+}
+
+func TestAPlannedStopHandsLeadershipOver(t *testing.T) {
+	c := newTestCluster(t, 3)
+	c.startAll()
+	topic := c.topic("a", 4, 3)
+	leader := c.leaderOf(fsm.PartitionID{Topic: topic.ID})
+	other := (leader + 1) % 3
+	load := c.load(fsm.PartitionID{Topic: topic.ID}, "load", other)
+	load.more(t, 10)
+	c.nodes[leader].running = false
+	if err := c.nodes[leader].Shutdown(within(t)); err != nil {
+		t.Errorf("shutdown: %v", err)
+	}
+	load.more(t, 10)
+	load.check(c, fsm.PartitionID{Topic: topic.ID})
+}

@@ -1,0 +1,188 @@
+package cluster
+
+import (
+	"bytes"
+	"crypto/rand"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+
+	"github.com/trimaran-io/trimaran/fsm"
+)
+
+// The data directory:
+//
+//	LOCK          held by the process that uses it
+//	node.json     who this node is (identityFile)
+//	votes.db      votes and terms of all groups
+//	members       gossip addresses of nodes met, one per line: a hint, not state
+//	catalog/      the catalog group's log and snapshots
+//	partitions/   a folder per replica, named <topic id>-<partition>
+
+const identityFormat = 1
+
+// identityFile is node.json: who this node is, for ever. The incarnation is
+// minted with the directory, so that a node that comes back empty under its old
+// name is another member and cannot vote twice (invariant 7).
+type identityFile struct {
+	Format      int        `json:"format"`
+	NodeID      fsm.NodeID `json:"node_id"`
+	Incarnation string     `json:"incarnation"`
+	ClusterID   string     `json:"cluster_id,omitempty"`
+
+	// Forming is the formation of the first cluster that this node proposed or
+	// agreed to. It agrees to one only.
+	Forming *formation `json:"forming,omitempty"`
+}
+
+// formation is the proposal to form a cluster of exactly these nodes.
+type formation struct {
+	ClusterID string     `json:"cluster_id"`
+	Proposer  string     `json:"proposer"` // identity
+	Nodes     []fsm.Node `json:"nodes"`    // sorted by identity
+}
+
+// dataDir is a locked data directory.
+type dataDir struct {
+	path string
+	lock *os.File
+}
+
+// hostNodeID makes a node id of the host's name.
+func hostNodeID() fsm.NodeID {
+	host, err := os.Hostname()
+	if err != nil {
+		host = ""
+	}
+	host, _, _ = strings.Cut(strings.ToLower(host), ".")
+	clean := strings.Trim(strings.Map(func(r rune) rune {
+		if r >= 'a' && r <= 'z' || r >= '0' && r <= '9' {
+			return r
+		}
+		return '-'
+	}, host), "-")
+	if len(clean) > 63 {
+		clean = strings.Trim(clean[:63], "-")
+	}
+	if clean == "" {
+		clean = "node"
+	}
+	return fsm.NodeID(clean)
+}
+
+// openDataDir creates and locks the directory. A second process on it is refused.
+func openDataDir(path string) (*dataDir, error) {
+	if path == "" {
+		return nil, errors.New("no data directory given")
+	}
+	if err := os.MkdirAll(path, 0o700); err != nil {
+		return nil, fmt.Errorf("data directory: %w", err)
+	}
+	lock, err := os.OpenFile(filepath.Join(path, "LOCK"), os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("data directory: %w", err)
+	}
+	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		lock.Close()
+		return nil, fmt.Errorf("data directory %s is in use by another process: %w", path, err)
+	}
+	return &dataDir{path: path, lock: lock}, nil
+}
+
+func (d *dataDir) join(elem ...string) string {
+	return filepath.Join(append([]string{d.path}, elem...)...)
+}
+
+func (d *dataDir) close() error { return d.lock.Close() }
+
+// loadIdentity reads node.json, or mints it for an empty directory. want is the
+// node id that the operator gave, "" for whatever is there.
+func (d *dataDir) loadIdentity(want fsm.NodeID) (*identityFile, error) {
+	if want != "" {
+		if err := fsm.CheckNodeID(want); err != nil {
+			return nil, err
+		}
+	}
+	path := d.join("node.json")
+	data, err := os.ReadFile(path)
+	switch {
+	case err == nil:
+		file := new(identityFile)
+		decoder := json.NewDecoder(bytes.NewReader(data))
+		if err := decoder.Decode(file); err != nil {
+			return nil, fmt.Errorf("%s is damaged: %w", path, err)
+		}
+		if file.Format != identityFormat {
+			return nil, fmt.Errorf("%s has format %d, this program knows %d: it was written by another version", path, file.Format, identityFormat)
+		}
+		if err := fsm.CheckNodeID(file.NodeID); err != nil {
+			return nil, fmt.Errorf("%s is damaged: %w", path, err)
+		}
+		if raw, err := hex.DecodeString(file.Incarnation); err != nil || len(raw) != 4 {
+			return nil, fmt.Errorf("%s is damaged: incarnation %q", path, file.Incarnation)
+		}
+		if want != "" && want != file.NodeID {
+			return nil, fmt.Errorf("data directory %s belongs to node %q, not to %q: give the right --data or --node-id", d.path, file.NodeID, want)
+		}
+		return file, nil
+	case !errors.Is(err, os.ErrNotExist):
+		return nil, err
+	}
+	// Without node.json there must be nothing else, or the identity was lost.
+	for _, name := range []string{"votes.db", "catalog", "partitions"} {
+		if _, err := os.Stat(d.join(name)); err == nil {
+			return nil, fmt.Errorf("data directory %s has %s and no node.json: it lost its identity; restore node.json, or start with an empty directory and a new --node-id", d.path, name)
+		}
+	}
+	if want == "" {
+		want = hostNodeID()
+	}
+	var incarnation [4]byte
+	rand.Read(incarnation[:])
+	file := &identityFile{Format: identityFormat, NodeID: want, Incarnation: hex.EncodeToString(incarnation[:])}
+	return file, d.saveIdentity(file)
+}
+
+// saveIdentity replaces node.json in one step; it is on stable storage on return.
+func (d *dataDir) saveIdentity(file *identityFile) error {
+	data, err := json.MarshalIndent(file, "", "  ")
+	if err != nil {
+		return err
+	}
+	return writeFileSync(d.join("node.json"), append(data, '\n'))
+}
+
+func writeFileSync(path string, data []byte) error {
+	temporary := path + ".new"
+	f, err := os.OpenFile(temporary, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(data)
+	if err == nil {
+		err = f.Sync()
+	}
+	if cerr := f.Close(); err == nil {
+		err = cerr
+	}
+	if err == nil {
+		err = os.Rename(temporary, path)
+	}
+	if err == nil {
+		err = syncDir(filepath.Dir(path))
+	}
+	return err
+}
+
+// newUUID gives 16 random bytes in the form of a version 4 UUID (RFC 9562).
+func newUUID() (id [16]byte) {
+	rand.Read(id[:])
+	id[6] = id[6]&0x0f | 0x40
+	id[8] = id[8]&0x3f | 0x80
+	return id
+}

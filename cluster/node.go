@@ -1,0 +1,567 @@
+// Package cluster is the node: its Raft groups, the way from a partition to the
+// node that leads it, and how nodes find each other.
+//
+// You are here: below the gateway, which asks Node for partitions and topics
+// and does not know where they are; above the state machines (fsm), the log
+// (cluster/raftlog), the link between nodes (cluster/peer), gossip
+// (cluster/membership) and placement (cluster/placement). This package does not
+// speak Kafka's protocol.
+//
+// A request's way: route.go finds the partition's leader; partition.go is the
+// replica; proposer.go puts records into its Raft group; rafts.go opens groups.
+// catalog.go is the group that knows topics and nodes; reconcile.go runs the
+// replicas that the catalog says should be here; formation.go brings the node
+// to its cluster; rpc.go is what nodes say to each other.
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"path/filepath"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/hashicorp/raft"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/trimaran-io/trimaran/cluster/membership"
+	"github.com/trimaran-io/trimaran/cluster/peer"
+	"github.com/trimaran-io/trimaran/cluster/raftlog"
+	"github.com/trimaran-io/trimaran/fsm"
+)
+
+// Config says how a node starts. Addresses are host:port.
+type Config struct {
+	DataDir string
+	NodeID  fsm.NodeID // "" takes the one kept in DataDir, or one made of the host's name at first start
+	Zone    string
+	Version string // shown in status
+
+	PeerListen      string // node to node traffic, TCP
+	PeerAdvertise   string // "" for the address listened on
+	GossipListen    string // TCP and UDP
+	GossipAdvertise string // "" for the address listened on
+	GossipKey       []byte // 16, 24 or 32 bytes encrypt gossip; nil for none
+	ClientAddress   string // shown in status
+
+	Join            []string // gossip addresses of any live nodes
+	BootstrapExpect int      // form the first cluster when this many nodes without one see each other; 0 only joins
+
+	DefaultPartitions        int32           // 0 means 1
+	DefaultReplicationFactor int16           // 0 means 3; never more than the cluster has nodes
+	InitialTopics            []fsm.TopicSpec // created once, when the cluster is formed with this node in it
+
+	HeartbeatTimeout time.Duration // 0 means 600 ms
+	CommitTimeout    time.Duration // 0 means 50 ms
+
+	Logger   *slog.Logger
+	Registry prometheus.Registerer // nil for no metrics
+
+	// Network seams for tests; nil for the real network.
+	Dial   func(ctx context.Context, addr string) (net.Conn, error)
+	Listen func(addr string) (net.Listener, error)
+}
+
+// Node is one running node. It answers for every partition of the cluster,
+// wherever its leader is.
+type Node struct {
+	cfg         Config
+	logger      *slog.Logger
+	raftLogger  hclog.InterceptLogger
+	dir         *dataDir
+	nodeID      fsm.NodeID
+	incarnation string
+	identity    string // "<node id>.<incarnation>", the name in every Raft group
+
+	stable  *raftlog.Stable
+	link    *peer.Link
+	gossip  *membership.Gossip
+	catalog *catalog
+
+	ctx    context.Context // ends when the node stops
+	cancel context.CancelFunc
+	done   sync.WaitGroup
+
+	idMu    sync.Mutex
+	id      *identityFile // replaced, never changed
+	waiting string        // what formation waits for
+
+	mu        sync.Mutex
+	replicas  map[fsm.PartitionID]*replica
+	broken    map[fsm.PartitionID]error // replicas that could not be opened
+	hints     map[fsm.PartitionID]hint  // leaders of partitions without a replica here
+	addresses map[string]string         // peer addresses by identity, of everyone ever met
+	caughtUp  bool                      // the catalog here was once as new as the leader's
+	stopping  bool
+	fatal     error
+	failed    chan struct{} // closed when fatal is set
+}
+
+// Start opens the data directory, listens and begins to look for the cluster.
+// It returns before the node is in one: see WaitReady.
+func Start(cfg Config) (_ *Node, err error) {
+	if cfg.HeartbeatTimeout <= 0 {
+		cfg.HeartbeatTimeout = defaultHeartbeatTimeout
+	}
+	if cfg.CommitTimeout <= 0 {
+		cfg.CommitTimeout = defaultCommitTimeout
+	}
+	if cfg.DefaultPartitions <= 0 {
+		cfg.DefaultPartitions = 1
+	}
+	if cfg.DefaultReplicationFactor <= 0 {
+		cfg.DefaultReplicationFactor = 3
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	if cfg.Listen == nil {
+		cfg.Listen = func(addr string) (net.Listener, error) { return net.Listen("tcp", addr) }
+	}
+	n := &Node{
+		cfg:       cfg,
+		replicas:  map[fsm.PartitionID]*replica{},
+		broken:    map[fsm.PartitionID]error{},
+		hints:     map[fsm.PartitionID]hint{},
+		addresses: map[string]string{},
+		failed:    make(chan struct{}),
+	}
+	n.ctx, n.cancel = context.WithCancel(context.Background())
+	var undo []func()
+	defer func() {
+		if err != nil {
+			n.cancel()
+			for i := len(undo) - 1; i >= 0; i-- {
+				undo[i]()
+			}
+		}
+	}()
+
+	if n.dir, err = openDataDir(cfg.DataDir); err != nil {
+		return nil, err
+	}
+	undo = append(undo, func() { n.dir.close() })
+	if n.id, err = n.dir.loadIdentity(cfg.NodeID); err != nil {
+		return nil, err
+	}
+	n.nodeID, n.incarnation = n.id.NodeID, n.id.Incarnation
+	n.identity = fsm.Node{ID: n.nodeID, Incarnation: n.incarnation}.Identity()
+	n.logger = cfg.Logger.With("node", n.nodeID)
+	n.raftLogger = newRaftLogger(n.logger)
+	if n.stable, err = raftlog.OpenStable(n.dir.join("votes.db")); err != nil {
+		return nil, err
+	}
+	undo = append(undo, func() { n.stable.Close() })
+	n.catalog = newCatalog(n)
+
+	listener, err := cfg.Listen(cfg.PeerListen)
+	if err != nil {
+		return nil, fmt.Errorf("listen for peers: %w", err)
+	}
+	n.link = peer.New(peer.Config{
+		Self:      n.identity,
+		ClusterID: n.ClusterID,
+		Listener:  listener,
+		Dial:      cfg.Dial,
+		Resolve:   n.resolve,
+		Handler:   n.serve,
+		Logger:    n.logger,
+	})
+	undo = append(undo, func() { n.link.Close() })
+	if n.cfg.PeerAdvertise == "" {
+		n.cfg.PeerAdvertise = listener.Addr().String()
+	}
+	n.gossip, err = membership.Start(membership.Config{
+		Self:          n.member(),
+		BindAddr:      cfg.GossipListen,
+		AdvertiseAddr: cfg.GossipAdvertise,
+		Join:          cfg.Join,
+		HintsFile:     n.dir.join("members"),
+		SecretKey:     cfg.GossipKey,
+		Logger:        n.logger,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("start gossip: %w", err)
+	}
+	undo = append(undo, func() { n.gossip.Close() })
+	if n.ClusterID() != "" {
+		if err := n.openCatalog(); err != nil {
+			return nil, err
+		}
+	}
+	if cfg.Registry != nil {
+		if err := cfg.Registry.Register(collector{n}); err != nil {
+			return nil, err
+		}
+	}
+	n.logger.Info("node started", "identity", n.identity, "cluster", n.ClusterID(), "data", cfg.DataDir, "peers", n.cfg.PeerAdvertise)
+	n.done.Add(1)
+	go func() {
+		defer n.done.Done()
+		n.run()
+	}()
+	return n, nil
+}
+
+// run is the life of the node after its start.
+func (n *Node) run() {
+	if n.ClusterID() == "" {
+		if err := n.findCluster(n.ctx); err != nil {
+			n.fail(err)
+			return
+		}
+		if err := n.openCatalog(); err != nil {
+			n.fail(err)
+			return
+		}
+	}
+	n.done.Add(1)
+	go func() {
+		defer n.done.Done()
+		n.createInitialTopics()
+	}()
+	n.reconcileLoop()
+}
+
+// openCatalog starts the catalog group of the cluster that this node is in.
+func (n *Node) openCatalog() error {
+	n.idMu.Lock()
+	forming := n.id.Forming
+	n.idMu.Unlock()
+	var voters, nonvoters []string
+	if forming != nil && forming.Proposer == n.identity && forming.ClusterID == n.ClusterID() {
+		for i, node := range forming.Nodes {
+			if i < maxCatalogVoters {
+				voters = append(voters, node.Identity())
+			} else {
+				nonvoters = append(nonvoters, node.Identity())
+			}
+		}
+	}
+	if err := n.catalog.open(voters, nonvoters); err != nil {
+		return fmt.Errorf("catalog: %w", err)
+	}
+	return nil
+}
+
+// fail records an error that only the operator can mend.
+func (n *Node) fail(err error) {
+	if n.ctx.Err() != nil {
+		return
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.fatal == nil {
+		n.fatal = err
+		close(n.failed)
+		n.logger.Error("the node cannot go on", "error", err)
+	}
+}
+
+// Failed is closed when the node cannot go on; Err tells why.
+func (n *Node) Failed() <-chan struct{} { return n.failed }
+
+// Err is what closed Failed.
+func (n *Node) Err() error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.fatal
+}
+
+// NodeID is the name of this node.
+func (n *Node) NodeID() fsm.NodeID { return n.nodeID }
+
+// ClusterID is "" until the node is in a cluster.
+func (n *Node) ClusterID() string {
+	n.idMu.Lock()
+	defer n.idMu.Unlock()
+	if n.id == nil {
+		return ""
+	}
+	return n.id.ClusterID
+}
+
+// Topics gives the catalog as this node knows it. It must not be changed.
+func (n *Node) Topics() *fsm.Topics { return n.catalog.view.Load() }
+
+// Usable reports whether every partition of the topic that has a replica here
+// has had a leader since this node started. Of others this node knows nothing
+// until it asks, and asking waits for a leader by itself.
+func (n *Node) Usable(id fsm.TopicID) bool {
+	topic, ok := n.Topics().ByID(id)
+	if !ok {
+		return false
+	}
+	for p, partition := range topic.Partitions {
+		if !slices.Contains(partition.Replicas, n.nodeID) {
+			continue
+		}
+		id := fsm.PartitionID{Topic: id, Partition: int32(p)}
+		n.mu.Lock()
+		r, broken := n.replicas[id], n.broken[id] != nil
+		n.mu.Unlock()
+		if r == nil {
+			if !broken {
+				return false
+			}
+			continue // led elsewhere, if at all
+		}
+		r.mu.Lock()
+		led := r.everLed
+		r.mu.Unlock()
+		if !led {
+			return false
+		}
+	}
+	return true
+}
+
+// Ready is nil when this node serves. The error says what is missing.
+func (n *Node) Ready() error {
+	n.mu.Lock()
+	stopping, caughtUp, fatal := n.stopping, n.caughtUp, n.fatal
+	running := len(n.replicas)
+	n.mu.Unlock()
+	switch {
+	case fatal != nil:
+		return fatal
+	case stopping:
+		return fsm.ErrShuttingDown
+	case n.ClusterID() == "":
+		n.idMu.Lock()
+		defer n.idMu.Unlock()
+		return errors.New("not in a cluster: " + n.waiting)
+	case !caughtUp:
+		return errors.New("the catalog is not up to date yet")
+	}
+	if g := n.catalog.raftGroup(); g == nil {
+		return errors.New("the catalog is not open yet")
+	} else if identity, _ := g.leader(); identity == "" {
+		return errors.New("the catalog has no leader")
+	}
+	// Only the start is waited for. A partition that loses its majority later, or a
+	// replica that cannot be opened, must not take the whole node out of service.
+	if s := n.shortcomings(); s.starting > 0 {
+		return fmt.Errorf("%d of %d replicas are not up yet", s.starting, running+s.closed)
+	}
+	return nil
+}
+
+// WaitReady returns when Ready is nil, or with the last answer when ctx ends.
+func (n *Node) WaitReady(ctx context.Context) error {
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		err := n.Ready()
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("%w: %w", ctx.Err(), err)
+		case <-n.failed:
+			return n.Err()
+		case <-tick.C:
+		}
+	}
+}
+
+// Addresses gives the addresses that other nodes reach this one at.
+func (n *Node) Addresses() (peer, gossip string) {
+	return n.cfg.PeerAdvertise, n.gossip.Addr()
+}
+
+func (n *Node) setWaiting(state string) {
+	n.idMu.Lock()
+	defer n.idMu.Unlock()
+	n.waiting = state
+}
+
+// saveIdentity changes node.json.
+func (n *Node) saveIdentity(change func(*identityFile)) error {
+	n.idMu.Lock()
+	defer n.idMu.Unlock()
+	next := *n.id
+	change(&next)
+	if err := n.dir.saveIdentity(&next); err != nil {
+		return err
+	}
+	n.id = &next
+	return nil
+}
+
+// member is what gossip says of this node.
+func (n *Node) member() membership.Member {
+	expect := n.cfg.BootstrapExpect
+	if n.ClusterID() != "" {
+		expect = 0
+	}
+	return membership.Member{
+		Identity: n.identity, NodeID: string(n.nodeID), Incarnation: n.incarnation,
+		ClusterID: n.ClusterID(), PeerAddr: n.cfg.PeerAdvertise, ClientAddr: n.cfg.ClientAddress,
+		Zone: n.cfg.Zone, Version: n.cfg.Version, Expect: expect,
+	}
+}
+
+func (n *Node) announce() { n.gossip.Update(n.member()) }
+
+// resolve gives the peer address of a node: what gossip says now, else what it
+// said last.
+func (n *Node) resolve(identity string) (string, bool) {
+	if n.gossip != nil {
+		for _, m := range n.gossip.Members() {
+			if m.Identity == identity {
+				n.mu.Lock()
+				n.addresses[identity] = m.PeerAddr
+				n.mu.Unlock()
+				return m.PeerAddr, true
+			}
+		}
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	addr, ok := n.addresses[identity]
+	return addr, ok
+}
+
+func (n *Node) transport(group string) transport {
+	return n.link.Transport(group).(transport)
+}
+
+func (n *Node) partitionDir(id fsm.PartitionID) string {
+	return n.dir.join("partitions", id.String())
+}
+
+// createInitialTopics creates the topics of the configuration when this node's
+// cluster is new. Topics that are there are left as they are.
+func (n *Node) createInitialTopics() {
+	n.idMu.Lock()
+	forming := n.id.Forming
+	n.idMu.Unlock()
+	if forming == nil || len(n.cfg.InitialTopics) == 0 {
+		return
+	}
+	done := n.dir.join("initial-topics")
+	for _, spec := range n.cfg.InitialTopics {
+		for n.ctx.Err() == nil {
+			if ok, err := fileExists(filepath.Clean(done)); err == nil && ok {
+				return
+			}
+			ctx, cancel := context.WithTimeout(n.ctx, 2*callTimeout)
+			err := n.CreateTopic(ctx, spec, false)
+			cancel()
+			code := fsm.Code(err)
+			if err == nil || code == fsm.ErrTopicExists || code == fsm.ErrTimeout {
+				break
+			}
+			switch code {
+			case fsm.ErrInvalidTopicName, fsm.ErrInvalidPartitions, fsm.ErrInvalidConfig:
+				n.logger.Error("cannot create a topic of --topics", "topic", spec.Name, "error", err)
+			case fsm.ErrInvalidReplicationFactor:
+				n.logger.Warn("cannot create a topic of --topics yet", "topic", spec.Name, "error", err)
+				n.pause(time.Second)
+				continue
+			default:
+				n.logger.Info("cannot create a topic of --topics yet", "topic", spec.Name, "error", err)
+				n.pause(100 * time.Millisecond)
+				continue
+			}
+			break
+		}
+	}
+	if n.ctx.Err() == nil {
+		if err := writeFileSync(done, nil); err != nil {
+			n.logger.Warn("cannot note that the initial topics were created", "error", err)
+		}
+	}
+}
+
+func (n *Node) pause(d time.Duration) {
+	select {
+	case <-time.After(d):
+	case <-n.ctx.Done():
+	}
+}
+
+// Shutdown stops the node: leadership is handed to others, then everything
+// ends. When ctx ends the handing over is cut short. Whoever still asks is told
+// fsm.ErrShuttingDown. It must be called once.
+func (n *Node) Shutdown(ctx context.Context) error {
+	n.mu.Lock()
+	n.stopping = true
+	n.mu.Unlock()
+	n.drain(ctx)
+	n.gossip.Leave(time.Second)
+	return n.stop()
+}
+
+// stop ends everything as it is.
+func (n *Node) stop() error {
+	n.cancel()
+	n.done.Wait()
+	n.mu.Lock()
+	replicas := n.replicas
+	n.replicas = map[fsm.PartitionID]*replica{}
+	n.mu.Unlock()
+	errs := make(chan error)
+	for _, r := range replicas {
+		go func() { errs <- r.close() }()
+	}
+	var err error
+	for range replicas {
+		err = errors.Join(err, <-errs)
+	}
+	if g := n.catalog.raftGroup(); g != nil {
+		err = errors.Join(err, g.close())
+	}
+	err = errors.Join(err, n.gossip.Close(), n.link.Close(), n.stable.Close(), n.dir.close())
+	if n.cfg.Registry != nil {
+		n.cfg.Registry.Unregister(collector{n})
+	}
+	n.logger.Info("node stopped")
+	return err
+}
+
+// drain hands leadership of every group to another voter.
+func (n *Node) drain(ctx context.Context) {
+	var groups []*group
+	n.mu.Lock()
+	for _, r := range n.replicas {
+		groups = append(groups, r.group)
+	}
+	n.mu.Unlock()
+	if g := n.catalog.raftGroup(); g != nil {
+		groups = append(groups, g)
+	}
+	var transfers sync.WaitGroup
+	limit := make(chan struct{}, 64)
+	for _, g := range groups {
+		if g.raft.State() != raft.Leader {
+			continue
+		}
+		if future := g.raft.GetConfiguration(); future.Error() != nil || len(future.Configuration().Servers) < 2 {
+			continue
+		}
+		transfers.Add(1)
+		go func() {
+			defer transfers.Done()
+			limit <- struct{}{}
+			defer func() { <-limit }()
+			transferred := make(chan error, 1)
+			go func() { transferred <- g.raft.LeadershipTransfer().Error() }()
+			select {
+			case err := <-transferred:
+				if err != nil {
+					n.logger.Debug("leadership was not handed over", "group", g.name, "error", err)
+				}
+			case <-ctx.Done():
+			}
+		}()
+	}
+	transfers.Wait()
+}

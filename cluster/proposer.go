@@ -1,0 +1,275 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+
+	"github.com/hashicorp/raft"
+
+	"github.com/trimaran-io/trimaran/fsm"
+	"github.com/trimaran-io/trimaran/kafkaproto"
+)
+
+// proposer is the only one that proposes records while its replica leads in one
+// term. It stamps base offset and leader epoch into every batch before
+// raft.Apply, counting from the state machine's next offset after a barrier, and
+// the state machine checks the stamps again.
+//
+// When any entry fails, everything behind it carries offsets that will not be
+// the next ones. So a proposer that saw a failure takes nothing more, waits for
+// the fate of all it has proposed, and is replaced.
+type proposer struct {
+	replica *replica
+	term    fsm.Term
+
+	ctx    context.Context // ends when the proposer takes nothing more
+	cancel context.CancelFunc
+	turned chan struct{} // told when ready or failed became true
+
+	isReady  atomic.Bool
+	isFailed atomic.Bool
+
+	submissions chan *submission
+	inFlight    chan proposal // proposed, in order, not yet decided
+	done        sync.WaitGroup
+}
+
+// submission is one call of append: its batches become neighbours in the log.
+type submission struct {
+	ctx     context.Context
+	batches [][]byte
+	bytes   int
+	fate    chan fate // buffered: the proposer never waits for a caller
+}
+
+type fate struct {
+	appended []fsm.Appended
+	err      error
+}
+
+// proposal is one Raft entry and the submissions in it.
+type proposal struct {
+	future      raft.ApplyFuture
+	submissions []*submission
+}
+
+func startProposer(r *replica, term fsm.Term) *proposer {
+	ctx, cancel := context.WithCancel(context.Background())
+	p := &proposer{
+		replica: r, term: term, ctx: ctx, cancel: cancel,
+		turned:      make(chan struct{}, 1),
+		submissions: make(chan *submission),
+		inFlight:    make(chan proposal, maxEntriesInFlight),
+	}
+	p.done.Add(2)
+	go func() { defer p.done.Done(); p.propose() }()
+	go func() { defer p.done.Done(); p.decide() }()
+	return p
+}
+
+func (p *proposer) ready() bool  { return p.isReady.Load() }
+func (p *proposer) failed() bool { return p.isFailed.Load() }
+
+func (p *proposer) turn() {
+	select {
+	case p.turned <- struct{}{}:
+	default:
+	}
+}
+
+// fail makes the proposer take nothing more.
+func (p *proposer) fail() {
+	p.isFailed.Store(true)
+	p.cancel()
+	p.turn()
+}
+
+// end makes the proposer take nothing more and waits until all that it has
+// proposed has its fate.
+func (p *proposer) end() {
+	p.cancel()
+	p.done.Wait()
+}
+
+// append puts batches into the log and returns when they are committed and
+// applied here. Nothing was appended if fsm.NotAppended(err).
+func (p *proposer) append(ctx context.Context, batches [][]byte) ([]fsm.Appended, error) {
+	s := &submission{ctx: ctx, batches: batches, fate: make(chan fate, 1)}
+	for _, batch := range batches {
+		s.bytes += len(batch)
+	}
+	select {
+	case p.submissions <- s:
+	case <-p.ctx.Done():
+		h, _ := p.replica.leader()
+		return nil, errNotLeader{h}
+	case <-ctx.Done():
+		return nil, fmt.Errorf("%w: the partition's queue was full", fsm.ErrNoLeader)
+	}
+	select {
+	case f := <-s.fate:
+		return f.appended, f.err
+	case <-ctx.Done():
+		// It may be in the log by now or come there.
+		return nil, fmt.Errorf("%w: %w", fsm.ErrTimeout, ctx.Err())
+	}
+}
+
+// propose waits for the barrier and then turns submissions into Raft entries.
+func (p *proposer) propose() {
+	defer close(p.inFlight)
+	r := p.replica.group.raft
+	if err := r.Barrier(0).Error(); err != nil {
+		p.fail()
+		return
+	}
+	// Whatever was committed before this term is applied now. If the term has moved
+	// on meanwhile, what is stamped here is void at apply, so this check only
+	// saves the trouble.
+	if r.State() != raft.Leader || fsm.Term(r.CurrentTerm()) != p.term {
+		p.fail()
+		return
+	}
+	_, next := p.replica.bounds()
+	p.isReady.Store(true)
+	p.turn()
+
+	var carried *submission // did not fit the entry before
+	for {
+		first := carried
+		carried = nil
+		if first == nil {
+			select {
+			case first = <-p.submissions:
+			case <-p.ctx.Done():
+				return
+			}
+		}
+		taken, size := []*submission{first}, first.bytes
+	more:
+		for size < maxEntryBytes {
+			select {
+			case s := <-p.submissions:
+				if size+s.bytes > maxEntryBytes {
+					carried = s
+					break more
+				}
+				taken, size = append(taken, s), size+s.bytes
+			default:
+				break more
+			}
+		}
+		if p.ctx.Err() != nil {
+			// Failed meanwhile: none of these was stamped.
+			p.refuse(append(taken, carriedList(carried)...))
+			return
+		}
+		entry := proposal{submissions: taken[:0]}
+		var data []byte
+		var parts [][]byte
+		for _, s := range taken {
+			if s.ctx.Err() != nil {
+				// Nobody waits any more, and a request that came later over a newer
+				// connection may be in the log already.
+				s.fate <- fate{err: fmt.Errorf("%w: %w", fsm.ErrNoLeader, s.ctx.Err())}
+				continue
+			}
+			entry.submissions = append(entry.submissions, s)
+			for _, batch := range s.batches {
+				header, err := kafkaproto.ParseBatchHeader(batch)
+				if err != nil {
+					continue // checked where it came in; the machine voids it on every replica alike
+				}
+				kafkaproto.StampBatch(batch, int64(next), int32(p.term.Epoch()))
+				next += fsm.Offset(header.LastOffsetDelta) + 1
+			}
+			parts = append(parts, s.batches...)
+		}
+		if len(parts) == 0 {
+			continue
+		}
+		if data = parts[0]; len(parts) > 1 {
+			data = make([]byte, 0, size)
+			for _, part := range parts {
+				data = append(data, part...)
+			}
+		}
+		entry.future = r.Apply(data, 0)
+		p.inFlight <- entry
+	}
+}
+
+func carriedList(s *submission) []*submission {
+	if s == nil {
+		return nil
+	}
+	return []*submission{s}
+}
+
+func (p *proposer) refuse(submissions []*submission) {
+	h, _ := p.replica.leader()
+	for _, s := range submissions {
+		s.fate <- fate{err: errNotLeader{h}}
+	}
+}
+
+// decide tells every submission its fate, in the order of the log.
+func (p *proposer) decide() {
+	for entry := range p.inFlight {
+		err := entry.future.Error()
+		if err != nil {
+			p.fail()
+			err = p.proposalError(err)
+			for _, s := range entry.submissions {
+				s.fate <- fate{err: err}
+			}
+			continue
+		}
+		applied, ok := entry.future.Response().(fsm.Applied)
+		if !ok {
+			applied.Err = fmt.Errorf("%w: unexpected answer of the state machine", fsm.ErrUnknown)
+		}
+		results := applied.Batches
+		for _, s := range entry.submissions {
+			if len(results) < len(s.batches) {
+				p.fail()
+				s.fate <- fate{err: errors.Join(fsm.ErrVoid, applied.Err)}
+				results = nil
+				continue
+			}
+			own := results[:len(s.batches):len(s.batches)]
+			results = results[len(s.batches):]
+			f := fate{appended: own}
+			void := 0
+			for _, a := range own {
+				if a.BaseOffset < 0 {
+					void++
+				}
+			}
+			if void > 0 {
+				p.fail()
+				f = fate{err: errors.Join(fsm.ErrVoid, applied.Err)}
+				if void < len(own) {
+					f.err = fsm.ErrUnknownFate // a part is in the log: not to be sent again
+				}
+			}
+			s.fate <- f
+		}
+	}
+}
+
+// proposalError says what an error of raft.Apply means for the records.
+func (p *proposer) proposalError(err error) error {
+	switch {
+	case errors.Is(err, raft.ErrNotLeader), errors.Is(err, raft.ErrEnqueueTimeout), errors.Is(err, raft.ErrLeadershipTransferInProgress):
+		// Raft refused it before it was written.
+		h, _ := p.replica.leader()
+		return errNotLeader{h}
+	default:
+		// Leadership lost, shutdown, a store error: another leader may have it, now or later.
+		return fmt.Errorf("%w: %w", fsm.ErrUnknownFate, err)
+	}
+}

@@ -1,0 +1,248 @@
+package cluster
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/hashicorp/raft"
+
+	"github.com/trimaran-io/trimaran/cluster/raftlog"
+)
+
+// Raft timings. A follower stands for election after one to two heartbeat
+// timeouts without its leader; a leader that a majority does not answer steps
+// down after the lease.
+const (
+	defaultHeartbeatTimeout = 600 * time.Millisecond
+	defaultCommitTimeout    = 50 * time.Millisecond
+
+	// maxEntriesInFlight bounds what a proposer has handed to Raft and not seen
+	// committed. It stays below maxAppendEntries: with more, hashicorp/raft sends
+	// one batch per wake-up and throughput falls while the cores idle.
+	maxEntriesInFlight = 32
+	maxAppendEntries   = 64
+	maxEntryBytes      = 1 << 20 // batches that wait are put together up to this
+)
+
+// everything is a TrailingLogs that trims nothing: the log is the data.
+const everything = 1 << 62
+
+// raftConfig gives the settings of a group; trailing is the number of entries
+// kept below a snapshot.
+func raftConfig(self string, heartbeat, commit time.Duration, trailing uint64, logger hclog.Logger) *raft.Config {
+	config := raft.DefaultConfig()
+	config.LocalID = raft.ServerID(self)
+	config.HeartbeatTimeout = heartbeat
+	config.ElectionTimeout = heartbeat
+	config.LeaderLeaseTimeout = heartbeat * 4 / 5
+	config.CommitTimeout = commit
+	config.MaxAppendEntries = maxAppendEntries
+	config.BatchApplyCh = true
+	config.TrailingLogs = trailing
+	config.SnapshotInterval = 30 * time.Second
+	config.SnapshotThreshold = 8192
+	config.ShutdownOnRemove = false
+	config.NoLegacyTelemetry = true
+	config.Logger = logger
+	return config
+}
+
+// group is one hashicorp/raft instance with its files: the log, the snapshots,
+// and its part of the node's vote store. It belongs to whoever opened it.
+type group struct {
+	name      string
+	dir       string
+	raft      *raft.Raft
+	log       raftlog.Log
+	transport transport
+
+	observations chan raft.Observation
+	observer     *raft.Observer
+}
+
+// transport is a raft.Transport that ends with its group.
+type transport interface {
+	raft.Transport
+	Close() error
+}
+
+// errReplicaLost means that this node once had the group and has lost its log.
+type errReplicaLost struct{ group string }
+
+func (e errReplicaLost) Error() string {
+	return fmt.Sprintf("replica %s was here and its log is gone: it may have lost acknowledged records, so it stays out of the group", e.group)
+}
+
+// openGroup opens the files of a group and starts Raft. voters are the
+// identities that the group is first formed with if nothing of it is here yet;
+// none means that the configuration comes from the group's leader.
+func openGroup(name, dir string, config *raft.Config, machine raft.FSM, stable *raftlog.GroupStable, transport transport, voters, nonvoters []string) (_ *group, err error) {
+	logPath := filepath.Join(dir, "raft.db")
+	created, err := stable.Created()
+	if err != nil {
+		return nil, err
+	}
+	if _, statErr := os.Stat(logPath); created && os.IsNotExist(statErr) {
+		return nil, errReplicaLost{name}
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, err
+	}
+	log, err := raftlog.OpenBolt(logPath)
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			log.Close()
+		}
+	}()
+	if err := syncDir(filepath.Dir(dir)); err != nil {
+		return nil, err
+	}
+	if err := syncDir(dir); err != nil {
+		return nil, err
+	}
+	last, err := log.LastIndex()
+	if err != nil {
+		return nil, err
+	}
+	// The mark is written after the first entry, so a member that is marked and
+	// should have formed the group has lost its entries.
+	if last == 0 && created && len(voters) > 0 {
+		return nil, errReplicaLost{name}
+	}
+	if last == 0 && len(voters) > 0 {
+		var servers []raft.Server
+		add := func(ids []string, suffrage raft.ServerSuffrage) {
+			for _, id := range ids {
+				servers = append(servers, raft.Server{ID: raft.ServerID(id), Address: raft.ServerAddress(id), Suffrage: suffrage})
+			}
+		}
+		add(voters, raft.Voter)
+		add(nonvoters, raft.Nonvoter)
+		// Snapshots in memory: BootstrapCluster only looks whether there is one.
+		if err := raft.BootstrapCluster(config, log, stable, raft.NewInmemSnapshotStore(), transport, raft.Configuration{Servers: servers}); err != nil {
+			return nil, fmt.Errorf("bootstrap group %s: %w", name, err)
+		}
+	}
+	if !created {
+		if err := stable.MarkCreated(); err != nil {
+			return nil, err
+		}
+	}
+	snapshots, err := raft.NewFileSnapshotStoreWithLogger(dir, 2, config.Logger)
+	if err != nil {
+		return nil, err
+	}
+	r, err := raft.NewRaft(config, machine, log, stable, snapshots, transport)
+	if err != nil {
+		return nil, fmt.Errorf("start group %s: %w", name, err)
+	}
+	g := &group{name: name, dir: dir, raft: r, log: log, transport: transport}
+	// A dropped observation is no loss: whoever is woken looks at the state itself.
+	g.observations = make(chan raft.Observation, 1)
+	g.observer = raft.NewObserver(g.observations, false, func(o *raft.Observation) bool {
+		switch o.Data.(type) {
+		case raft.LeaderObservation, raft.RaftState:
+			return true
+		}
+		return false
+	})
+	r.RegisterObserver(g.observer)
+	return g, nil
+}
+
+// leader gives the identity of the leader that this member knows and the term
+// in which it leads; "" when it knows none.
+func (g *group) leader() (identity string, term uint64) {
+	// The term is read first: if it changes in between, the pair names a leader
+	// with a term that is too old, and a request fenced with it is refused.
+	term = g.raft.CurrentTerm()
+	_, id := g.raft.LeaderWithID()
+	return string(id), term
+}
+
+// close stops Raft and releases the files.
+func (g *group) close() error {
+	g.raft.DeregisterObserver(g.observer)
+	err := g.raft.Shutdown().Error()
+	if cerr := g.transport.Close(); err == nil {
+		err = cerr
+	}
+	if cerr := g.log.Close(); err == nil {
+		err = cerr
+	}
+	return err
+}
+
+func syncDir(dir string) error {
+	f, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	return f.Sync()
+}
+
+// raftLogs turns what hashicorp libraries log into slog lines. Raft reports a
+// dead peer several times a second for each group, so a message is let through
+// once in a while and the rest are counted.
+type raftLogs struct {
+	logger *slog.Logger
+
+	mu   sync.Mutex
+	seen map[string]*suppressed
+}
+
+type suppressed struct {
+	next  time.Time
+	count int
+}
+
+const repeatEvery = 30 * time.Second
+
+// newRaftLogger gives the hclog.Logger for all groups of a node.
+func newRaftLogger(logger *slog.Logger) hclog.InterceptLogger {
+	intercept := hclog.NewInterceptLogger(&hclog.LoggerOptions{Output: io.Discard, Level: hclog.Warn})
+	intercept.RegisterSink(&raftLogs{logger: logger, seen: map[string]*suppressed{}})
+	return intercept
+}
+
+// Accept implements hclog.SinkAdapter.
+func (l *raftLogs) Accept(name string, level hclog.Level, msg string, args ...any) {
+	if level < hclog.Warn {
+		return
+	}
+	now := time.Now()
+	l.mu.Lock()
+	s := l.seen[msg]
+	if s == nil {
+		s = &suppressed{}
+		l.seen[msg] = s
+	}
+	if now.Before(s.next) {
+		s.count++
+		l.mu.Unlock()
+		return
+	}
+	repeated := s.count
+	s.next, s.count = now.Add(repeatEvery), 0
+	l.mu.Unlock()
+	to := slog.LevelDebug
+	if level >= hclog.Error {
+		to = slog.LevelWarn
+	}
+	attrs := append([]any{"group", name}, args...)
+	if repeated > 0 {
+		attrs = append(attrs, "repeated", repeated)
+	}
+	l.logger.Log(context.Background(), to, "raft: "+msg, attrs...)
+}

@@ -1,0 +1,256 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/trimaran-io/trimaran/fsm"
+)
+
+// The catalog says which replicas should be here; this loop makes it so. It is
+// the only one that opens and closes replicas.
+
+const (
+	reconcileTick  = time.Second
+	openAtOnce     = 8
+	reopenAfter    = 30 * time.Second
+	catchUpTimeout = 3 * time.Second
+)
+
+func (n *Node) reconcileLoop() {
+	tick := time.NewTicker(reconcileTick)
+	defer tick.Stop()
+	lastBroken := time.Now()
+	for {
+		g := n.catalog.raftGroup()
+		n.catalog.mu.Lock()
+		changed := n.catalog.changed
+		n.catalog.mu.Unlock()
+
+		n.catalog.lead(n.ctx)
+		n.mu.Lock()
+		caughtUp := n.caughtUp
+		n.mu.Unlock()
+		if !caughtUp {
+			n.reconcile(false)
+			ctx, cancel := context.WithTimeout(n.ctx, catchUpTimeout)
+			err := n.catalog.catchUp(ctx)
+			cancel()
+			if err == nil {
+				n.mu.Lock()
+				n.caughtUp = true
+				n.mu.Unlock()
+				caughtUp = true
+			} else if n.ctx.Err() != nil {
+				return
+			}
+		}
+		if caughtUp {
+			if time.Since(lastBroken) > reopenAfter {
+				n.mu.Lock()
+				clear(n.broken)
+				n.mu.Unlock()
+				lastBroken = time.Now()
+			}
+			n.reconcile(true)
+		}
+		select {
+		case <-n.ctx.Done():
+			return
+		case <-changed:
+		case <-g.observations: // this loop is the catalog group's observer
+			n.catalog.wake()
+		case <-tick.C:
+		}
+	}
+}
+
+// reconcile opens the replicas that should be here and closes the others. With a
+// catalog that may be old (current false) it only opens replicas that are on
+// disk: it must neither form a group anew nor delete one because it has not yet
+// read that far.
+func (n *Node) reconcile(current bool) {
+	topics := n.Topics()
+	desired := map[fsm.PartitionID]*fsm.Partition{}
+	for _, topic := range topics.All() {
+		for p := range topic.Partitions {
+			partition := &topic.Partitions[p]
+			if slices.Contains(partition.Replicas, n.nodeID) {
+				desired[fsm.PartitionID{Topic: topic.ID, Partition: int32(p)}] = partition
+			}
+		}
+	}
+	var toOpen, toClose []fsm.PartitionID
+	n.mu.Lock()
+	for id := range desired {
+		if n.replicas[id] == nil && n.broken[id] == nil {
+			toOpen = append(toOpen, id)
+		}
+	}
+	for id := range n.replicas {
+		if desired[id] == nil && current {
+			toClose = append(toClose, id)
+		}
+	}
+	for id := range n.hints {
+		if _, ok := topics.Partition(id); !ok {
+			delete(n.hints, id)
+		}
+	}
+	n.mu.Unlock()
+
+	for _, id := range toClose {
+		n.mu.Lock()
+		r := n.replicas[id]
+		delete(n.replicas, id)
+		n.mu.Unlock()
+		if err := r.close(); err != nil {
+			n.logger.Warn("closing a replica of a deleted partition", "partition", id, "error", err)
+		}
+		n.removeReplica(id)
+	}
+	if current {
+		n.removeLeftovers(desired)
+	}
+
+	var opening sync.WaitGroup
+	limit := make(chan struct{}, openAtOnce)
+	for _, id := range toOpen {
+		if !current {
+			if ok, err := fileExists(n.partitionDir(id)); err != nil || !ok {
+				continue
+			}
+		}
+		opening.Add(1)
+		limit <- struct{}{}
+		go func() {
+			defer opening.Done()
+			defer func() { <-limit }()
+			if err := n.openReplica(id, desired[id], topics); err != nil {
+				n.mu.Lock()
+				n.broken[id] = err
+				n.mu.Unlock()
+				n.logger.Error("cannot open a replica", "partition", id, "error", err)
+			}
+		}()
+	}
+	opening.Wait()
+}
+
+// openReplica starts this node's member of a partition's group.
+func (n *Node) openReplica(id fsm.PartitionID, partition *fsm.Partition, topics *fsm.Topics) error {
+	var voters []string
+	for _, nodeID := range partition.Bootstrap {
+		node, ok := topics.Node(nodeID)
+		if !ok {
+			return errors.New("the catalog does not know node " + string(nodeID))
+		}
+		voters = append(voters, node.Identity())
+	}
+	if !slices.Contains(voters, n.identity) {
+		voters = nil // came later: the configuration comes from the group's leader
+	}
+	name := id.String()
+	r := newReplica(id, n.identity)
+	config := raftConfig(n.identity, n.cfg.HeartbeatTimeout, n.cfg.CommitTimeout, everything, n.raftLogger.Named(name))
+	g, err := openGroup(name, n.partitionDir(id), config, machine{r}, n.stable.Group(name), n.transport(name), voters, nil)
+	if err != nil {
+		return err
+	}
+	r.start(g)
+	n.mu.Lock()
+	n.replicas[id] = r
+	delete(n.hints, id)
+	n.mu.Unlock()
+	return nil
+}
+
+// removeReplica frees the disk of a partition that is no longer in the catalog.
+func (n *Node) removeReplica(id fsm.PartitionID) {
+	dir := n.partitionDir(id)
+	// Renamed first: what is half deleted must never be opened again.
+	gone := dir + ".deleted"
+	if err := os.Rename(dir, gone); err != nil && !errors.Is(err, os.ErrNotExist) {
+		n.logger.Error("cannot delete a partition's files", "partition", id, "error", err)
+		return
+	}
+	if err := os.RemoveAll(gone); err != nil {
+		n.logger.Error("cannot delete a partition's files", "partition", id, "error", err)
+	}
+	if err := n.stable.Delete(id.String()); err != nil {
+		n.logger.Error("cannot delete a partition's votes", "partition", id, "error", err)
+	}
+	n.logger.Info("partition deleted", "partition", id)
+}
+
+// removeLeftovers deletes the files of partitions that were deleted while this
+// node was away. Folders with other names are not touched.
+func (n *Node) removeLeftovers(desired map[fsm.PartitionID]*fsm.Partition) {
+	entries, err := os.ReadDir(n.dir.join("partitions"))
+	if err != nil {
+		return
+	}
+	for _, entry := range entries {
+		name, deleted := strings.CutSuffix(entry.Name(), ".deleted")
+		id, err := fsm.ParsePartitionID(name)
+		if err != nil {
+			continue
+		}
+		switch {
+		case deleted:
+			os.RemoveAll(n.dir.join("partitions", entry.Name()))
+		case desired[id] == nil:
+			n.removeReplica(id)
+		}
+	}
+}
+
+// shortcomings counts what is amiss with the replicas that should run here.
+type shortcomings struct {
+	closed     int // not running
+	starting   int // neither broken nor up: not running yet, or never had a leader
+	leaderless int // running, and its leader is not known now
+}
+
+func (n *Node) shortcomings() (s shortcomings) {
+	for _, topic := range n.Topics().All() {
+		for p, partition := range topic.Partitions {
+			if !slices.Contains(partition.Replicas, n.nodeID) {
+				continue
+			}
+			id := fsm.PartitionID{Topic: topic.ID, Partition: int32(p)}
+			n.mu.Lock()
+			r, broken := n.replicas[id], n.broken[id] != nil
+			n.mu.Unlock()
+			if r == nil {
+				s.closed++
+				if !broken {
+					s.starting++
+				}
+				continue
+			}
+			if h, _ := r.leader(); h.identity == "" {
+				s.leaderless++
+			}
+			r.mu.Lock()
+			if !r.everLed {
+				s.starting++
+			}
+			r.mu.Unlock()
+		}
+	}
+	return s
+}
+
+func fileExists(path string) (bool, error) {
+	_, err := os.Stat(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return false, nil
+	}
+	return err == nil, err
+}

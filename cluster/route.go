@@ -1,0 +1,298 @@
+package cluster
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/trimaran-io/trimaran/fsm"
+)
+
+// This file is the way from a partition to the node that leads it. A partition
+// that has a replica here is known by that replica; for others the last answer
+// of its replicas is remembered and tried first.
+
+// holdLeaderless is how long a produce waits for a partition that has no leader:
+// one producer's connection carries all partitions and is answered in order, so
+// one leaderless partition must not stall the rest for longer.
+const holdLeaderless = 1500 * time.Millisecond
+
+// retryPause is the pause before a replica on another node is asked again who
+// leads. Replicas here tell without being asked.
+const retryPause = 25 * time.Millisecond
+
+func (n *Node) replica(id fsm.PartitionID) *replica {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.replicas[id]
+}
+
+// leaderOf gives the node to try for a partition, and a channel that is closed
+// when a replica here learns of another leader (nil without a replica here).
+func (n *Node) leaderOf(id fsm.PartitionID, attempt int) (hint, <-chan struct{}, error) {
+	topics := n.Topics()
+	partition, ok := topics.Partition(id)
+	if !ok {
+		return hint{}, nil, fsm.ErrUnknownTopicOrPartition
+	}
+	if replica := n.replica(id); replica != nil {
+		h, changed := replica.leader()
+		return h, changed, nil
+	}
+	n.mu.Lock()
+	h, ok := n.hints[id]
+	n.mu.Unlock()
+	if ok {
+		return h, nil, nil
+	}
+	if len(partition.Replicas) == 0 {
+		return hint{}, nil, nil
+	}
+	// Nothing known: any replica answers with a hint.
+	node, ok := topics.Node(partition.Replicas[attempt%len(partition.Replicas)])
+	if !ok {
+		return hint{}, nil, nil
+	}
+	return hint{identity: node.Identity()}, nil, nil
+}
+
+// learn keeps or forgets what a node that was asked said of the leader.
+func (n *Node) learn(id fsm.PartitionID, asked hint, err error) {
+	if n.replica(id) != nil {
+		return
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	var notLeader errNotLeader
+	switch {
+	case err == nil:
+		n.hints[id] = asked
+	case errors.As(err, &notLeader) && notLeader.hint.identity != "":
+		n.hints[id] = notLeader.hint
+	default:
+		delete(n.hints, id)
+	}
+}
+
+// atLeader runs try at the partition's leader, again as long as the answer says
+// that nothing happened, until hold has passed or ctx ends. hold 0 tries what is
+// known and what the first answer points to, and does not wait.
+func (n *Node) atLeader(ctx context.Context, id fsm.PartitionID, hold time.Duration, try func(ctx context.Context, h hint, local *replica) error) error {
+	deadline := time.Now().Add(hold)
+	pause := time.NewTimer(hold)
+	defer pause.Stop()
+	var last error
+	for attempt := 0; ; attempt++ {
+		h, changed, err := n.leaderOf(id, attempt)
+		if err != nil {
+			return err
+		}
+		if h.identity != "" {
+			var local *replica
+			if h.identity == n.identity {
+				if local = n.replica(id); local == nil {
+					n.learn(id, h, fsm.ErrNoLeader)
+					continue
+				}
+			}
+			err := try(ctx, h, local)
+			n.learn(id, h, err)
+			if err == nil || !fsm.NotAppended(err) || errors.Is(err, fsm.ErrShuttingDown) && local != nil {
+				return err
+			}
+			last = err
+			var notLeader errNotLeader
+			if errors.As(err, &notLeader) && notLeader.hint.identity != "" && notLeader.hint != h && attempt == 0 {
+				continue // it knows better; once without a pause
+			}
+		}
+		if hold == 0 && attempt < 1 && changed == nil {
+			continue // a stale hint was forgotten: ask one replica
+		}
+		if ctx.Err() != nil || hold == 0 || !time.Now().Before(deadline) {
+			if last == nil {
+				return fsm.ErrNoLeader
+			}
+			return fmt.Errorf("%w: %w", fsm.ErrNoLeader, last)
+		}
+		// Another node may have a leader to tell of before this one hears of it.
+		pause.Reset(min(retryPause, time.Until(deadline)))
+		select {
+		case <-changed:
+		case <-pause.C:
+		case <-ctx.Done():
+		case <-n.ctx.Done():
+			return fsm.ErrShuttingDown
+		}
+	}
+}
+
+// Append hands record batches to the partition's leader, wherever it is, and
+// returns when they are committed: on stable storage at a majority. Batches are
+// neighbours in the log, in this order. It waits for a leader for 1.5 s at most.
+// When fsm.NotAppended(err), surely nothing was written. The batches' offset and
+// epoch fields are overwritten.
+func (n *Node) Append(ctx context.Context, id fsm.PartitionID, batches [][]byte) ([]fsm.Appended, error) {
+	var appended []fsm.Appended
+	err := n.atLeader(ctx, id, holdLeaderless, func(ctx context.Context, h hint, local *replica) (err error) {
+		if local != nil {
+			appended, err = local.append(ctx, 0, batches)
+			return err
+		}
+		parts := make([][]byte, 0, 1+2*len(batches))
+		head := appendPartition(nil, id)
+		head = binary.BigEndian.AppendUint64(head, h.term)
+		head = binary.BigEndian.AppendUint32(head, uint32(len(batches)))
+		parts = append(parts, head)
+		for _, batch := range batches {
+			parts = append(parts, binary.BigEndian.AppendUint32(nil, uint32(len(batch))), batch)
+		}
+		reply, err := n.call(ctx, h.identity, callAppend, parts...)
+		if err != nil {
+			return err
+		}
+		r := reader{b: reply}
+		appended = make([]fsm.Appended, len(batches))
+		for i := range appended {
+			appended[i] = fsm.Appended{BaseOffset: fsm.Offset(r.uint64()), LogStart: fsm.Offset(r.uint64())}
+		}
+		if r.bad {
+			return fsm.ErrUnknownFate
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return appended, nil
+}
+
+// Read gives committed batches from offset from on, without waiting for records
+// or for a leader. A replica on this node answers for what it has; the rest is
+// asked of the leader, so that an offset that is valid there and not yet here is
+// never said to be out of range.
+func (n *Node) Read(ctx context.Context, id fsm.PartitionID, from fsm.Offset, maxBytes int) (fsm.Slice, error) {
+	if _, ok := n.Topics().Partition(id); !ok {
+		return fsm.Slice{}, fsm.ErrUnknownTopicOrPartition
+	}
+	here := n.replica(id)
+	if here != nil {
+		slice, ok, err := here.readCommitted(from, maxBytes)
+		if ok && err == nil {
+			return slice, nil
+		}
+		if err != nil {
+			n.logger.Error("a replica cannot read its log; the leader is asked instead", "partition", id, "offset", from, "error", err)
+		}
+	}
+	var slice fsm.Slice
+	err := n.atLeader(ctx, id, 0, func(ctx context.Context, h hint, local *replica) (err error) {
+		if local != nil {
+			slice, err = local.readAsLeader(from, maxBytes)
+			return err
+		}
+		head := appendPartition(nil, id)
+		head = binary.BigEndian.AppendUint64(head, uint64(from))
+		head = binary.BigEndian.AppendUint32(head, uint32(min(max(maxBytes, 0), 1<<30)))
+		reply, err := n.ask(ctx, h.identity, callRead, head)
+		if err != nil {
+			return err
+		}
+		r := reader{b: reply}
+		slice.HighWatermark, slice.LogStart = fsm.Offset(r.uint64()), fsm.Offset(r.uint64())
+		slice.Batches = r.b
+		if r.bad {
+			return fsm.ErrUnknown
+		}
+		return nil
+	})
+	if err != nil && here != nil && fsm.NotAppended(err) {
+		// No leader to ask: at the end of what this replica has there is nothing to read yet.
+		if start, next := here.bounds(); from == next {
+			return fsm.Slice{HighWatermark: next, LogStart: start}, nil
+		}
+	}
+	return slice, err
+}
+
+// Await returns nil when a record at offset from is committed, ctx.Err() when
+// ctx ends first. While the partition has no leader it waits on.
+func (n *Node) Await(ctx context.Context, id fsm.PartitionID, from fsm.Offset) error {
+	for {
+		err := n.atLeader(ctx, id, holdLeaderless, func(ctx context.Context, h hint, local *replica) error {
+			if local != nil {
+				return local.awaitAsLeader(ctx, from)
+			}
+			head := binary.BigEndian.AppendUint64(appendPartition(nil, id), uint64(from))
+			_, err := n.ask(ctx, h.identity, callAwait, head)
+			return err
+		})
+		switch {
+		case err == nil:
+			return nil
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case errors.Is(err, fsm.ErrUnknownTopicOrPartition), errors.Is(err, fsm.ErrShuttingDown):
+			return err
+		}
+		// The leader was lost while it was waited at: wait at the next one.
+		select {
+		case <-time.After(retryPause):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// ListOffsets answers in the form of ListOffsets v0, as the partition's leader
+// confirmed by a majority: timestamp -1 is the log end, -2 the log start, else
+// the base offsets of segments last written at or before timestamp (ms), newest
+// first, at most max.
+func (n *Node) ListOffsets(ctx context.Context, id fsm.PartitionID, timestamp int64, max int) ([]fsm.Offset, error) {
+	if max <= 0 {
+		return nil, nil
+	}
+	max = min(max, 1<<20)
+	var offsets []fsm.Offset
+	err := n.atLeader(ctx, id, holdLeaderless, func(ctx context.Context, h hint, local *replica) (err error) {
+		if local != nil {
+			offsets, err = local.offsetsBefore(timestamp, max)
+			return err
+		}
+		head := binary.BigEndian.AppendUint64(appendPartition(nil, id), uint64(timestamp))
+		head = binary.BigEndian.AppendUint32(head, uint32(max))
+		reply, err := n.ask(ctx, h.identity, callListOffsets, head)
+		if err != nil {
+			return err
+		}
+		r := reader{b: reply}
+		offsets = make([]fsm.Offset, 0, len(reply)/8)
+		for len(r.b) > 0 && !r.bad {
+			offsets = append(offsets, fsm.Offset(r.uint64()))
+		}
+		return nil
+	})
+	return offsets, err
+}
+
+// awaitLeader returns when the partition's leader is known and takes records.
+func (n *Node) awaitLeader(ctx context.Context, id fsm.PartitionID) error {
+	for {
+		err := n.atLeader(ctx, id, holdLeaderless, func(ctx context.Context, h hint, local *replica) error {
+			if local != nil {
+				_, err := local.leads()
+				return err
+			}
+			_, err := n.ask(ctx, h.identity, callListOffsets, binary.BigEndian.AppendUint32(binary.BigEndian.AppendUint64(appendPartition(nil, id), ^uint64(0)), 1))
+			return err
+		})
+		if err == nil || !fsm.NotAppended(err) && !errors.Is(err, fsm.ErrUnknownFate) || errors.Is(err, fsm.ErrShuttingDown) {
+			return err
+		}
+		if ctx.Err() != nil {
+			return fmt.Errorf("%w: %w", fsm.ErrTimeout, err)
+		}
+	}
+}

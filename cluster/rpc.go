@@ -1,0 +1,301 @@
+package cluster
+
+import (
+	"context"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/trimaran-io/trimaran/cluster/peer"
+	"github.com/trimaran-io/trimaran/fsm"
+)
+
+// Kinds of calls between nodes. Numbers are never reused; a node that does not
+// know a kind answers fsm.ErrUnknown.
+const (
+	callAppend        = 1  // partition, term, batches -> offsets
+	callRead          = 2  // partition, offset, max bytes -> slice
+	callAwait         = 3  // partition, offset -> nothing, when there is something to read
+	callListOffsets   = 4  // partition, timestamp, max -> offsets
+	callLeader        = 5  // partition -> nothing, when its leader is known; the leader is the answer's hint
+	callCatalogApply  = 10 // catalog command -> catalogReply
+	callCreateTopic   = 11 // createTopicCall -> catalogReply
+	callCatalogIndex  = 12 // nothing -> catalogReply: the index that a confirmed leader has committed
+	callForm          = 20 // formation -> nothing, when granted
+	callJoin          = 21 // fsm.Node -> joinReply
+	callReplicaStatus = 30 // nothing -> nodeReport
+)
+
+// An answer is: code (2), length of detail (2), detail, length of the hint's
+// identity (1), identity, term (8), then the payload if code is 0.
+
+func encodeReply(payload []byte, err error) []byte {
+	code := fsm.Code(err)
+	detail := ""
+	var h hint
+	if err != nil {
+		detail = err.Error()
+		if len(detail) > 1024 {
+			detail = detail[:1024]
+		}
+		var notLeader errNotLeader
+		if errors.As(err, &notLeader) {
+			h = notLeader.hint
+		}
+	}
+	out := make([]byte, 0, 13+len(detail)+len(h.identity)+len(payload))
+	out = binary.BigEndian.AppendUint16(out, uint16(code))
+	out = binary.BigEndian.AppendUint16(out, uint16(len(detail)))
+	out = append(out, detail...)
+	out = append(out, byte(len(h.identity)))
+	out = append(out, h.identity...)
+	out = binary.BigEndian.AppendUint64(out, h.term)
+	return append(out, payload...)
+}
+
+// remoteError is an error that another node answered with.
+type remoteError struct {
+	code   fsm.Error
+	detail string
+}
+
+func (e remoteError) Error() string { return e.detail }
+func (e remoteError) Unwrap() error { return e.code }
+
+func decodeReply(reply []byte) ([]byte, error) {
+	r := reader{b: reply}
+	code := fsm.Error(r.uint16())
+	detail := string(r.bytes(int(r.uint16())))
+	h := hint{identity: string(r.bytes(int(r.uint8())))}
+	h.term = r.uint64()
+	if r.bad {
+		return nil, fmt.Errorf("%w: malformed answer of another node", fsm.ErrUnknown)
+	}
+	switch code {
+	case 0:
+		return r.b, nil
+	case fsm.ErrNotLeader:
+		return nil, errNotLeader{h}
+	default:
+		return nil, remoteError{code, detail}
+	}
+}
+
+// reader takes fixed-width fields off a message; bad says that it was too short.
+type reader struct {
+	b   []byte
+	bad bool
+}
+
+func (r *reader) bytes(n int) []byte {
+	if r.bad || n < 0 || n > len(r.b) {
+		r.bad = true
+		return nil
+	}
+	out := r.b[:n:n]
+	r.b = r.b[n:]
+	return out
+}
+
+func (r *reader) uint8() uint8 {
+	if b := r.bytes(1); b != nil {
+		return b[0]
+	}
+	return 0
+}
+
+func (r *reader) uint16() uint16 {
+	if b := r.bytes(2); b != nil {
+		return binary.BigEndian.Uint16(b)
+	}
+	return 0
+}
+
+func (r *reader) uint32() uint32 {
+	if b := r.bytes(4); b != nil {
+		return binary.BigEndian.Uint32(b)
+	}
+	return 0
+}
+
+func (r *reader) uint64() uint64 {
+	if b := r.bytes(8); b != nil {
+		return binary.BigEndian.Uint64(b)
+	}
+	return 0
+}
+
+func (r *reader) partition() (id fsm.PartitionID) {
+	copy(id.Topic[:], r.bytes(len(id.Topic)))
+	id.Partition = int32(r.uint32())
+	return id
+}
+
+func appendPartition(dst []byte, id fsm.PartitionID) []byte {
+	dst = append(dst, id.Topic[:]...)
+	return binary.BigEndian.AppendUint32(dst, uint32(id.Partition))
+}
+
+var errMalformed = fmt.Errorf("%w: malformed call of another node", fsm.ErrUnknown)
+
+// maxBatchesPerCall bounds what a call of another node makes us allocate.
+const maxBatchesPerCall = 1 << 16
+
+// serve answers the calls of other nodes (peer.Handler).
+func (n *Node) serve(ctx context.Context, from string, kind uint8, payload []byte) []byte {
+	return encodeReply(n.answer(ctx, from, kind, payload))
+}
+
+func (n *Node) answer(ctx context.Context, from string, kind uint8, payload []byte) ([]byte, error) {
+	switch kind {
+	case callForm, callJoin:
+	default:
+		if n.ClusterID() == "" {
+			return nil, errNotLeader{}
+		}
+	}
+	r := reader{b: payload}
+	switch kind {
+	case callAppend:
+		id, term, count := r.partition(), r.uint64(), r.uint32()
+		if r.bad || count > maxBatchesPerCall {
+			return nil, errMalformed
+		}
+		batches := make([][]byte, 0, count)
+		for range count {
+			batches = append(batches, r.bytes(int(r.uint32())))
+		}
+		replica := n.replica(id)
+		if r.bad || len(r.b) > 0 {
+			return nil, errMalformed
+		}
+		if replica == nil {
+			return nil, errNotLeader{}
+		}
+		appended, err := replica.append(ctx, term, batches)
+		if err != nil {
+			return nil, err
+		}
+		out := make([]byte, 0, 16*len(appended))
+		for _, a := range appended {
+			out = binary.BigEndian.AppendUint64(out, uint64(a.BaseOffset))
+			out = binary.BigEndian.AppendUint64(out, uint64(a.LogStart))
+		}
+		return out, nil
+
+	case callRead, callAwait, callListOffsets, callLeader:
+		id := r.partition()
+		replica := n.replica(id)
+		if r.bad {
+			return nil, errMalformed
+		}
+		if replica == nil {
+			return nil, errNotLeader{}
+		}
+		return n.answerRead(ctx, replica, kind, &r)
+
+	case callCatalogApply:
+		return n.catalog.applyAsLeader(ctx, payload)
+	case callCreateTopic:
+		var call createTopicCall
+		if err := json.Unmarshal(payload, &call); err != nil {
+			return nil, errMalformed
+		}
+		return n.createTopicAsLeader(ctx, call)
+	case callCatalogIndex:
+		return n.catalog.indexAsLeader()
+	case callForm:
+		return nil, n.grant(payload)
+	case callJoin:
+		return n.admit(ctx, from, payload)
+	case callReplicaStatus:
+		return json.Marshal(n.report())
+	}
+	return nil, fmt.Errorf("%w: call %d is not known here", fsm.ErrUnknown, kind)
+}
+
+func (n *Node) answerRead(ctx context.Context, replica *replica, kind uint8, r *reader) ([]byte, error) {
+	switch kind {
+	case callRead:
+		from, maxBytes := fsm.Offset(r.uint64()), r.uint32()
+		if r.bad {
+			return nil, errMalformed
+		}
+		slice, err := replica.readAsLeader(from, int(maxBytes))
+		if err != nil {
+			return nil, err
+		}
+		out := make([]byte, 0, 16+len(slice.Batches))
+		out = binary.BigEndian.AppendUint64(out, uint64(slice.HighWatermark))
+		out = binary.BigEndian.AppendUint64(out, uint64(slice.LogStart))
+		return append(out, slice.Batches...), nil
+	case callAwait:
+		from := fsm.Offset(r.uint64())
+		if r.bad {
+			return nil, errMalformed
+		}
+		return nil, replica.awaitAsLeader(ctx, from)
+	case callListOffsets:
+		timestamp, max := int64(r.uint64()), r.uint32()
+		if r.bad || max > 1<<20 {
+			return nil, errMalformed
+		}
+		offsets, err := replica.offsetsBefore(timestamp, int(max))
+		if err != nil {
+			return nil, err
+		}
+		out := make([]byte, 0, 8*len(offsets))
+		for _, o := range offsets {
+			out = binary.BigEndian.AppendUint64(out, uint64(o))
+		}
+		return out, nil
+	default: // callLeader
+		for {
+			h, changed := replica.leader()
+			if h.identity != "" {
+				return nil, errNotLeader{h}
+			}
+			select {
+			case <-changed:
+			case <-ctx.Done():
+				return nil, fsm.ErrNoLeader
+			}
+		}
+	}
+}
+
+// call asks another node. An error for which fsm.NotAppended holds means that
+// nothing was changed there.
+func (n *Node) call(ctx context.Context, identity string, kind uint8, payload ...[]byte) ([]byte, error) {
+	reply, err := n.link.Call(ctx, identity, kind, payload...)
+	if err != nil {
+		return nil, callError(ctx, err)
+	}
+	return decodeReply(reply)
+}
+
+// ask is call for what changes nothing: an answer that did not come is as good
+// as a request that was not sent.
+func (n *Node) ask(ctx context.Context, identity string, kind uint8, payload ...[]byte) ([]byte, error) {
+	reply, err := n.call(ctx, identity, kind, payload...)
+	if fsm.Code(err) == fsm.ErrUnknownFate {
+		err = fmt.Errorf("%w: %v", fsm.ErrNoLeader, err)
+	}
+	return reply, err
+}
+
+func callError(ctx context.Context, err error) error {
+	switch {
+	case errors.Is(err, peer.ErrNotSent):
+		return fmt.Errorf("%w: %w", fsm.ErrNoLeader, err)
+	case ctx.Err() != nil:
+		return fmt.Errorf("%w: %w", fsm.ErrTimeout, err)
+	default:
+		return fmt.Errorf("%w: %w", fsm.ErrUnknownFate, err)
+	}
+}
+
+// callTimeout bounds calls that have no deadline of their own.
+const callTimeout = 5 * time.Second

@@ -1,0 +1,217 @@
+package cluster
+
+import (
+	"context"
+	"encoding/json"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/raft"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/trimaran-io/trimaran/fsm"
+)
+
+// nodeReport is what a node says of its replicas (callReplicaStatus).
+type nodeReport struct {
+	Catalog  string                   `json:"catalog"` // leader, voter, nonvoter
+	Replicas map[string]replicaReport `json:"replicas"`
+	Broken   map[string]string        `json:"broken,omitempty"`
+}
+
+type replicaReport struct {
+	Leads    bool       `json:"leads"`
+	Term     fsm.Term   `json:"term"`
+	LogStart fsm.Offset `json:"log_start"`
+	Applied  fsm.Offset `json:"applied"` // the next offset
+}
+
+func (n *Node) report() nodeReport {
+	report := nodeReport{Replicas: map[string]replicaReport{}, Broken: map[string]string{}}
+	n.mu.Lock()
+	replicas := make([]*replica, 0, len(n.replicas))
+	for _, r := range n.replicas {
+		replicas = append(replicas, r)
+	}
+	for id, err := range n.broken {
+		report.Broken[id.String()] = err.Error()
+	}
+	n.mu.Unlock()
+	for _, r := range replicas {
+		start, next := r.bounds()
+		identity, term := r.group.leader()
+		report.Replicas[r.id.String()] = replicaReport{Leads: identity == n.identity, Term: fsm.Term(term), LogStart: start, Applied: next}
+	}
+	if g := n.catalog.raftGroup(); g != nil {
+		report.Catalog = "voter"
+		if g.raft.State() == raft.Leader {
+			report.Catalog = "leader"
+		} else if future := g.raft.GetConfiguration(); future.Error() == nil {
+			for _, s := range future.Configuration().Servers {
+				if string(s.ID) == n.identity && s.Suffrage != raft.Voter {
+					report.Catalog = "nonvoter"
+				}
+			}
+		}
+	}
+	return report
+}
+
+// statusTimeout bounds the wait for a node that does not answer.
+const statusTimeout = 2 * time.Second
+
+// Status asks every node for its replicas and puts the answers together.
+// Nodes that do not answer within two seconds are shown as not alive.
+func (n *Node) Status(ctx context.Context) (*fsm.Status, error) {
+	topics := n.Topics()
+	status := &fsm.Status{ClusterID: n.ClusterID()}
+	nodes := topics.Nodes()
+	reports := make([]*nodeReport, len(nodes))
+	var asked sync.WaitGroup
+	for i, node := range nodes {
+		asked.Add(1)
+		go func() {
+			defer asked.Done()
+			if node.Identity() == n.identity {
+				report := n.report()
+				reports[i] = &report
+				return
+			}
+			ctx, cancel := context.WithTimeout(ctx, statusTimeout)
+			defer cancel()
+			reply, err := n.call(ctx, node.Identity(), callReplicaStatus)
+			if err != nil {
+				return
+			}
+			report := new(nodeReport)
+			if json.Unmarshal(reply, report) == nil {
+				reports[i] = report
+			}
+		}()
+	}
+	asked.Wait()
+	members := map[string]int{}
+	live := n.gossip.Members()
+	for i, m := range live {
+		members[m.Identity] = i
+	}
+	index := map[fsm.NodeID]int{}
+	for i, node := range nodes {
+		index[node.ID] = i
+		s := fsm.NodeStatus{ID: node.ID, Identity: node.Identity(), Zone: node.Zone, Alive: reports[i] != nil}
+		if m, ok := members[node.Identity()]; ok {
+			s.PeerAddress, s.ClientAddress, s.Version = live[m].PeerAddr, live[m].ClientAddr, live[m].Version
+		}
+		if reports[i] != nil {
+			s.CatalogRole = reports[i].Catalog
+			if s.CatalogRole == "leader" {
+				status.Controller = node.ID
+			}
+			for _, r := range reports[i].Replicas {
+				s.Replicas++
+				if r.Leads {
+					s.Leaders++
+				}
+			}
+		}
+		status.Nodes = append(status.Nodes, s)
+	}
+	for _, topic := range topics.All() {
+		t := fsm.TopicStatus{Name: topic.Name, ID: topic.ID, ReplicationFactor: topic.ReplicationFactor, Configs: topic.Configs}
+		for p, partition := range topic.Partitions {
+			t.Partitions = append(t.Partitions, partitionStatus(topic.ID, int32(p), partition, index, reports))
+		}
+		status.Topics = append(status.Topics, t)
+	}
+	return status, nil
+}
+
+func partitionStatus(topic fsm.TopicID, p int32, partition fsm.Partition, index map[fsm.NodeID]int, reports []*nodeReport) fsm.PartitionStatus {
+	name := fsm.PartitionID{Topic: topic, Partition: p}.String()
+	s := fsm.PartitionStatus{Partition: p}
+	find := func(node fsm.NodeID) (replicaReport, bool) {
+		if i, ok := index[node]; ok && reports[i] != nil {
+			r, ok := reports[i].Replicas[name]
+			return r, ok
+		}
+		return replicaReport{}, false
+	}
+	for _, node := range partition.Replicas {
+		if r, ok := find(node); ok {
+			// Of two that think they lead, the one with the higher term does.
+			if r.Leads && (s.Leader == "" || r.Term > s.Term) {
+				s.Leader, s.Term = node, r.Term
+			}
+			s.HighWatermark = max(s.HighWatermark, r.Applied)
+			s.LogStart = max(s.LogStart, r.LogStart)
+		}
+	}
+	for _, node := range partition.Replicas {
+		replica := fsm.ReplicaStatus{Node: node, Role: "offline"}
+		if r, ok := find(node); ok {
+			replica.Role = "follower"
+			if node == s.Leader {
+				replica.Role = "leader"
+			}
+			replica.Applied, replica.Lag = r.Applied, int64(s.HighWatermark-r.Applied)
+		}
+		s.Replicas = append(s.Replicas, replica)
+	}
+	return s
+}
+
+// collector gives the node's gauges, with Kafka's words.
+type collector struct{ n *Node }
+
+var (
+	metricPartitions = prometheus.NewDesc("trimaran_partition_count", "Replicas running on this node.", nil, nil)
+	metricLeaders    = prometheus.NewDesc("trimaran_leader_count", "Partitions that this node leads.", nil, nil)
+	metricOffline    = prometheus.NewDesc("trimaran_offline_partitions_count", "Replicas on this node whose partition has no leader that is known here.", nil, nil)
+	metricBroken     = prometheus.NewDesc("trimaran_offline_replica_count", "Replicas that should run on this node and cannot.", nil, nil)
+	metricController = prometheus.NewDesc("trimaran_active_controller_count", "1 if this node leads the catalog.", nil, nil)
+	metricLogEnd     = prometheus.NewDesc("trimaran_log_end_offset", "Next offset of the replica on this node.", []string{"topic", "partition"}, nil)
+	metricLogStart   = prometheus.NewDesc("trimaran_log_start_offset", "First offset that can be read from the replica on this node.", []string{"topic", "partition"}, nil)
+)
+
+// Describe implements prometheus.Collector.
+func (c collector) Describe(to chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{metricPartitions, metricLeaders, metricOffline, metricBroken, metricController, metricLogEnd, metricLogStart} {
+		to <- d
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (c collector) Collect(to chan<- prometheus.Metric) {
+	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
+		to <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
+	}
+	short := c.n.shortcomings()
+	running, leads := 0, 0
+	for _, topic := range c.n.Topics().All() {
+		for p := range topic.Partitions {
+			id := fsm.PartitionID{Topic: topic.ID, Partition: int32(p)}
+			r := c.n.replica(id)
+			if r == nil {
+				continue
+			}
+			running++
+			if h, _ := r.leader(); h.identity == c.n.identity {
+				leads++
+			}
+			start, next := r.bounds()
+			labels := []string{topic.Name, strconv.Itoa(p)}
+			gauge(metricLogEnd, float64(next), labels...)
+			gauge(metricLogStart, float64(start), labels...)
+		}
+	}
+	controller := 0.0
+	if g := c.n.catalog.raftGroup(); g != nil && g.raft.State() == raft.Leader {
+		controller = 1
+	}
+	gauge(metricPartitions, float64(running))
+	gauge(metricLeaders, float64(leads))
+	gauge(metricOffline, float64(short.leaderless))
+	gauge(metricBroken, float64(short.closed))
+	gauge(metricController, controller)
+}
