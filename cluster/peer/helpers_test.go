@@ -1,0 +1,88 @@
+package peer_test
+
+import (
+	"bytes"
+	"context"
+	"log/slog"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/trimaran-io/trimaran/cluster/peer"
+	"github.com/trimaran-io/trimaran/cluster/peer/peertest"
+	"go.uber.org/goleak"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// journal is a log that tests can read.
+type journal struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (j *journal) Write(p []byte) (int, error) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.b.Write(p)
+}
+
+func (j *journal) has(what string) bool {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return strings.Contains(j.b.String(), what)
+}
+
+// linkOn starts a link of node self, which listens at its own name in a network of the test.
+func linkOn(t *testing.T, n *peertest.Network, self string, change ...func(*peer.Config)) *peer.Link {
+	t.Helper()
+	ln, err := n.Listen(self, self)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg := peer.Config{
+		Self: self, Listener: ln, Dial: n.Dial(self),
+		Resolve: func(id string) (string, bool) { return id, true },
+	}
+	for _, f := range change {
+		f(&cfg)
+	}
+	l := peer.New(cfg)
+	t.Cleanup(func() { _ = l.Close() })
+	return l
+}
+
+func withHandler(h peer.Handler) func(*peer.Config) {
+	return func(c *peer.Config) { c.Handler = h }
+}
+
+func withCluster(id string) func(*peer.Config) {
+	return func(c *peer.Config) { c.ClusterID = func() string { return id } }
+}
+
+func withLog(j *journal) func(*peer.Config) {
+	return func(c *peer.Config) { c.Logger = slog.New(slog.NewTextHandler(j, nil)) }
+}
+
+func echo(_ context.Context, from string, kind uint8, b []byte) []byte {
+	return append([]byte{kind}, append([]byte(from+":"), b...)...)
+}
+
+func within(t *testing.T, d time.Duration) context.Context {
+	ctx, cancel := context.WithTimeout(context.Background(), d)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+// until waits for a condition.
+func until(t *testing.T, what string, f func() bool) {
+	t.Helper()
+	deadline := time.Now().Add(30 * time.Second)
+	for !f() {
+		if time.Now().After(deadline) {
+			t.Fatalf("waited in vain: %s", what)
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+}
