@@ -121,6 +121,7 @@ func (p *PartitionState) Apply(e Entry) Applied {
 		return Applied{Err: fmt.Errorf("%w: entry %d applied after %d", ErrUnknown, e.Index, p.applied)}
 	}
 	p.applied = e.Index
+	p.sincePoint += int64(len(e.Data)) // void entries and commands, too: a reader passes over them
 	if IsRecords(e.Data) {
 		return p.applyRecords(e)
 	}
@@ -149,7 +150,9 @@ func (p *PartitionState) applyRecords(e Entry) Applied {
 		result.Batches = append(result.Batches, Appended{BaseOffset: p.next, LogStart: p.logStart})
 		p.extend(header, e.AppendedAt)
 	}
-	p.point(e, before)
+	if p.next > before {
+		p.point(e, before)
+	}
 	return result
 }
 

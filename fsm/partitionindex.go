@@ -25,11 +25,10 @@ func (p *PartitionState) Locate(o Offset) (at Position, ok bool) {
 	return p.points[i-1], true // there is one: see points
 }
 
-// point counts the entry's bytes and, if it added records, keeps it as a point
-// when the last one is too far back. before was the next offset in front of it.
+// point keeps the entry, which added records and in front of which the next
+// offset was before, as a point when the last one is too far back.
 func (p *PartitionState) point(e Entry, before Offset) {
-	p.sincePoint += int64(len(e.Data))
-	if p.next == before || len(p.points) > 0 && p.sincePoint <= pointEvery {
+	if len(p.points) > 0 && p.sincePoint <= pointEvery {
 		return
 	}
 	p.points = append(p.points, Position{Index: e.Index, Next: before})

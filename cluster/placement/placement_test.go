@@ -56,9 +56,12 @@ func TestAssignmentsAreSpread(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		again, _ := Assign(nodes, partitions, factor, seed)
+		again, _ := Assign(rapid.Permutation(nodes).Draw(t, "order"), partitions, factor, seed)
 		if !reflect.DeepEqual(assignment, again) {
-			t.Fatal("two answers to one question")
+			t.Fatal("the order of the nodes changed the answer")
+		}
+		if err := CheckAssignment(nodes, assignment, factor); err != nil {
+			t.Fatal(err)
 		}
 		replicas, leaders := map[fsm.NodeID]int{}, map[fsm.NodeID]int{}
 		for p, on := range assignment {
@@ -75,11 +78,72 @@ func TestAssignmentsAreSpread(t *testing.T) {
 				t.Fatalf("partition %d: %v in %d zones, want %d replicas in %d", p, on, len(inZones), factor, min(factor, present))
 			}
 		}
-		if len(nodes)%zones == 0 {
+		if len(nodes)%zones == 0 || len(nodes) < zones { // zones of one size
 			uneven(t, "replicas", nodes, replicas, 1)
+			uneven(t, "leaders", nodes, leaders, 1)
+		}
+	})
+}
+
+// Topics created one after the other take the load that is there into account.
+func TestTopicsOneAfterTheOtherStayEven(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		nodes := make([]Node, rapid.IntRange(1, 7).Draw(t, "nodes"))
+		for i := range nodes {
+			nodes[i].ID = fsm.NodeID(fmt.Sprintf("n%d", i))
+		}
+		replicas, leaders := map[fsm.NodeID]int{}, map[fsm.NodeID]int{}
+		factor := rapid.IntRange(1, len(nodes)).Draw(t, "factor")
+		for range rapid.IntRange(1, 8).Draw(t, "topics") {
+			assignment, err := Assign(nodes, rapid.Int32Range(1, 9).Draw(t, "partitions"), factor, rapid.Uint64().Draw(t, "seed"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, on := range assignment {
+				leaders[on[0]]++
+				for _, id := range on {
+					replicas[id]++
+				}
+			}
+			for i := range nodes {
+				nodes[i].Replicas, nodes[i].Leaders = replicas[nodes[i].ID], leaders[nodes[i].ID]
+			}
+			uneven(t, "replicas", nodes, replicas, 1)
+			// Older topics do not move, so one can be left behind.
 			uneven(t, "leaders", nodes, leaders, 2)
 		}
 	})
+}
+
+// The largest topic is placed while a client waits, also on nodes with very
+// different loads.
+func TestTheLargestTopicIsPlacedAtOnce(t *testing.T) {
+	nodes := make([]Node, 30)
+	for i := range nodes {
+		nodes[i] = Node{ID: fsm.NodeID(fmt.Sprintf("n%02d", i)), Zone: fmt.Sprintf("z%d", i%4), Leaders: i * 100, Replicas: i * 300}
+	}
+	assignment, err := Assign(nodes, fsm.MaxPartitions, 3, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := CheckAssignment(nodes, assignment, 3); err != nil {
+		t.Fatal(err)
+	}
+	// The leaders end as even as if they had all been placed at once.
+	leaders := map[fsm.NodeID]int{}
+	for _, n := range nodes {
+		leaders[n.ID] = n.Leaders
+	}
+	for _, on := range assignment {
+		leaders[on[0]]++
+	}
+	low, high := leaders["n00"], leaders["n00"]
+	for _, n := range nodes {
+		low, high = min(low, leaders[n.ID]), max(high, leaders[n.ID])
+	}
+	if high-low > 1 {
+		t.Errorf("between %d and %d leaders per node", low, high)
+	}
 }
 
 func uneven(t *rapid.T, what string, nodes []Node, count map[fsm.NodeID]int, allowed int) {
