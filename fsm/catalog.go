@@ -102,7 +102,8 @@ const maxDeleted = 1024
 // Catalog is the state machine of the catalog group: cluster id, nodes, topics
 // and where their partitions live. It is not safe for concurrent use; its View is.
 type Catalog struct {
-	view *Topics
+	applied Index   // of the last command applied, whether it changed anything or not
+	view    *Topics // view.version <= applied
 	// deleted are the ids of the topics deleted last, oldest first. An id in it is
 	// never used again, so a creation that arrives a second time after the topic
 	// was deleted does not bring its groups back to life.
@@ -116,13 +117,20 @@ func NewCatalog() *Catalog { return &Catalog{view: emptyTopics()} }
 // View gives another one.
 func (c *Catalog) View() *Topics { return c.view }
 
+// LastApplied is the Raft index of the last command applied, void ones too; 0
+// before the first. What a client was told about any command up to it is true of
+// View.
+func (c *Catalog) LastApplied() Index { return c.applied }
+
 // Apply changes the catalog as the command at index of the catalog's log says.
 // It decides by the catalog and the command alone, so all replicas answer alike.
-// A command that is hostile, unknown or not allowed changes nothing.
+// A command that is hostile, unknown or not allowed changes nothing but
+// LastApplied. A command at or below LastApplied is not applied again.
 func (c *Catalog) Apply(index Index, cmd []byte) CatalogResult {
-	if index <= c.view.version {
-		return CatalogResult{fmt.Errorf("%w: catalog command at index %d applied after %d", ErrUnknown, index, c.view.version)}
+	if index <= c.applied {
+		return CatalogResult{fmt.Errorf("%w: catalog command %d applied after %d", ErrUnknown, index, c.applied)}
 	}
+	c.applied = index
 	command, err := decodeCatalogCommand(cmd)
 	if err != nil {
 		return CatalogResult{err}

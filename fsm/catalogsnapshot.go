@@ -14,6 +14,7 @@ const (
 // catalogFile is a catalog's snapshot, JSON inside of the envelope. Lists are
 // sorted and encoding/json sorts maps, so the same catalog has the same bytes.
 type catalogFile struct {
+	Applied   Index     `json:"applied"`
 	ClusterID string    `json:"cluster_id"`
 	Version   Index     `json:"version"`
 	Nodes     []Node    `json:"nodes"`
@@ -25,6 +26,7 @@ type catalogFile struct {
 func (c *Catalog) Snapshot() []byte {
 	return seal(catalogMagic, catalogVersion, func(b []byte) []byte {
 		data, err := json.Marshal(catalogFile{
+			Applied:   c.applied,
 			ClusterID: c.view.clusterID,
 			Version:   c.view.version,
 			Nodes:     list(c.view.nodes),
@@ -71,6 +73,9 @@ func RestoreCatalog(data []byte) (*Catalog, error) {
 func (file *catalogFile) catalog() (*Catalog, error) {
 	view := emptyTopics()
 	view.clusterID, view.version = file.ClusterID, file.Version
+	if file.Version > file.Applied {
+		return nil, fmt.Errorf("changed at index %d, applied up to %d", file.Version, file.Applied)
+	}
 	if file.ClusterID != "" {
 		if err := checkClusterID(file.ClusterID); err != nil {
 			return nil, err
@@ -101,5 +106,5 @@ func (file *catalogFile) catalog() (*Catalog, error) {
 	if len(file.Deleted) > maxDeleted {
 		return nil, fmt.Errorf("%d deleted topics, want at most %d", len(file.Deleted), maxDeleted)
 	}
-	return &Catalog{view: view, deleted: slices.Clip(file.Deleted)}, nil
+	return &Catalog{applied: file.Applied, view: view, deleted: slices.Clip(file.Deleted)}, nil
 }

@@ -87,7 +87,9 @@ func ParsePartitionID(s string) (PartitionID, error) {
 	if err != nil || n < 0 {
 		return PartitionID{}, fmt.Errorf("partition id %q: bad partition number", s)
 	}
-	id.Partition = int32(n)
+	if id.Partition = int32(n); id.String() != s {
+		return PartitionID{}, fmt.Errorf("partition id %q: written %q", s, id) // one group, one name
+	}
 	return id, nil
 }
 
