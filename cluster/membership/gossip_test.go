@@ -54,6 +54,12 @@ func (j *journal) count(what string) int {
 	return strings.Count(j.b.String(), what)
 }
 
+func (j *journal) text() string {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.b.String()
+}
+
 func (j *journal) logger() *slog.Logger { return slog.New(slog.NewTextHandler(j, nil)) }
 
 func member(id string) membership.Member {
@@ -170,14 +176,14 @@ func TestLeaveIsNotFailure(t *testing.T) {
 	}
 	sees(t, a, "a", "c")
 	if seen.count(`msg="node left" node=b.0000abcd`) != 1 || seen.count("node failed") != 0 {
-		t.Errorf("log:\n%s", seen.b.String())
+		t.Errorf("log:\n%s", seen.text())
 	}
 	if err := c.Close(); err != nil {
 		t.Fatal(err)
 	}
 	sees(t, a, "a")
 	if seen.count(`msg="node failed" node=c.0000abcd`) != 1 {
-		t.Errorf("log:\n%s", seen.b.String())
+		t.Errorf("log:\n%s", seen.text())
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -23,8 +24,9 @@ func TestCallsInParallelGetTheirOwnAnswers(t *testing.T) {
 		wg.Go(func() {
 			payload := make([]byte, (i%5)*40_000) // some take the bulk connection
 			resp, err := a.Call(within(t, 20*time.Second), "b", uint8(i), fmt.Appendf(nil, "%d", i), payload)
-			if want := string(rune(0)); err != nil || resp[0] != uint8(i) || string(resp[1:3+len(fmt.Sprint(i))]) != "a:"+fmt.Sprint(i) || len(resp) != 3+len(fmt.Sprint(i))+len(payload) {
-				t.Errorf("call %d: %.20q %v %q", i, resp, err, want)
+			want := string([]byte{byte(i)}) + fmt.Sprintf("a:%d", i)
+			if err != nil || !strings.HasPrefix(string(resp), want) || len(resp) != len(want)+len(payload) {
+				t.Errorf("call %d: %.20q %v", i, resp, err)
 			}
 		})
 	}
@@ -154,6 +156,7 @@ func TestWhatNeverLeftIsNotSent(t *testing.T) {
 		_, err = a.Call(t.Context(), "b", 1)
 		check("stopping", err, peer.ErrStopping)
 		_ = b.Close()
+		synctest.Wait() // before a has noticed, the fate of a call would be unknown
 		_, err = a.Call(t.Context(), "b", 1)
 		check("closed there", err, nil)
 		_ = a.Close()
@@ -226,23 +229,44 @@ func TestBackPressureWaitsAndLosesNothing(t *testing.T) {
 	}
 }
 
+// TestLargeAnswersDoNotDelaySmallOnes: on a slow network large answers fill the bulk connection, small ones pass by.
 func TestLargeAnswersDoNotDelaySmallOnes(t *testing.T) {
-	n := peertest.New()
-	a := linkOn(t, n, "a")
-	_ = linkOn(t, n, "b", withHandler(func(_ context.Context, _ string, kind uint8, _ []byte) []byte {
-		if kind == 1 {
-			return make([]byte, 8<<20)
+	synctest.Test(t, func(t *testing.T) {
+		n := peertest.New()
+		a := linkOn(t, n, "a")
+		b := linkOn(t, n, "b", withHandler(func(_ context.Context, _ string, kind uint8, _ []byte) []byte {
+			if kind == 1 {
+				return make([]byte, 64<<20)
+			}
+			return nil
+		}))
+		defer closeAll(a, b)
+		for a.Stats().Connections < 2 {
+			_, _ = a.Call(t.Context(), "b", 2)
+			time.Sleep(10 * time.Millisecond)
 		}
-		return nil
-	}))
-	until(t, "both connections", func() bool {
-		_, _ = a.Call(within(t, time.Second), "b", 2)
-		return a.Stats().Connections == 2
+		n.Delay("a", "b", 10*time.Millisecond) // 256 KiB per 10 ms: the large answer takes 2.5 s
+		var large atomic.Bool
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			resp, err := a.Call(t.Context(), "b", 1)
+			if err != nil || len(resp) != 64<<20 {
+				t.Errorf("%d bytes, %v", len(resp), err)
+			}
+			large.Store(true)
+		})
+		for range 20 {
+			time.Sleep(50 * time.Millisecond)
+			start := time.Now()
+			if _, err := a.Call(t.Context(), "b", 2); err != nil || time.Since(start) > 50*time.Millisecond {
+				t.Errorf("a small call took %v: %v", time.Since(start), err)
+			}
+		}
+		if large.Load() {
+			t.Error("the large answer was too fast to be of interest")
+		}
+		wg.Wait()
 	})
-	resp, err := a.Call(within(t, 20*time.Second), "b", 1)
-	if err != nil || len(resp) != 8<<20 {
-		t.Fatalf("%d bytes, %v", len(resp), err)
-	}
 }
 
 func TestMismatchesAreRefusedOnBothSides(t *testing.T) {
@@ -269,9 +293,7 @@ func TestMismatchesAreRefusedOnBothSides(t *testing.T) {
 			if !errors.Is(err, c.is) || !errors.Is(err, peer.ErrNotSent) {
 				t.Errorf("error: %v", err)
 			}
-			if !ours.has(c.inLog) || !theirs.has(c.theirLog) {
-				t.Errorf("logs:\n%s%s", ours.b.String(), theirs.b.String())
-			}
+			until(t, "both sides have logged it", func() bool { return ours.has(c.inLog) && theirs.has(c.theirLog) })
 		})
 	}
 }

@@ -3,6 +3,7 @@ package peer
 import (
 	"errors"
 	"fmt"
+	"strings"
 )
 
 // Errors that callers tell apart with errors.Is.
@@ -91,8 +92,9 @@ func refusal(code uint8, text []byte) error {
 	if !ok {
 		return fmt.Errorf("refused: %q", text)
 	}
-	if len(text) == 0 {
+	detail := strings.TrimPrefix(strings.TrimPrefix(string(text), base.Error()), ": ")
+	if detail == "" {
 		return base
 	}
-	return fmt.Errorf("%w (it says %q)", base, text)
+	return fmt.Errorf("%w (it says %q)", base, detail)
 }

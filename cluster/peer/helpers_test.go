@@ -28,11 +28,13 @@ func (j *journal) Write(p []byte) (int, error) {
 	return j.b.Write(p)
 }
 
-func (j *journal) has(what string) bool {
+func (j *journal) text() string {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	return strings.Contains(j.b.String(), what)
+	return j.b.String()
 }
+
+func (j *journal) has(what string) bool { return strings.Contains(j.text(), what) }
 
 // linkOn starts a link of node self, which listens at its own name in a network of the test.
 func linkOn(t *testing.T, n *peertest.Network, self string, change ...func(*peer.Config)) *peer.Link {
@@ -78,7 +80,7 @@ func within(t *testing.T, d time.Duration) context.Context {
 // until waits for a condition.
 func until(t *testing.T, what string, f func() bool) {
 	t.Helper()
-	deadline := time.Now().Add(30 * time.Second)
+	deadline := time.Now().Add(2 * time.Minute)
 	for !f() {
 		if time.Now().After(deadline) {
 			t.Fatalf("waited in vain: %s", what)

@@ -45,7 +45,7 @@ func TestHostileListenerInput(t *testing.T) {
 		}
 	}
 	if !log.has("malformed hello") {
-		t.Errorf("log:\n%s", log.b.String())
+		t.Errorf("log:\n%s", log.text())
 	}
 	until(t, "strangers are gone", func() bool { return l.Stats().Connections == 2 })
 }

@@ -70,6 +70,9 @@ func (l *Link) goFunc(f func()) bool {
 // Its errors are all ErrNotSent: nothing was asked yet.
 func (p *peerState) obtain(ctx context.Context, cl class) (*session, *conn, error) {
 	for {
+		if p.link.ctx.Err() != nil {
+			return nil, nil, notSent(ErrClosed)
+		}
 		p.mu.Lock()
 		want := cl
 		if s := p.out; s == nil {

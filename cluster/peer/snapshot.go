@@ -94,6 +94,9 @@ func (g *GroupTransport) installSnapshot(id raft.ServerID, args *raft.InstallSna
 		if _, err := io.ReadFull(data, chunk); err != nil {
 			// An empty chunk tells the other side that there will be no more.
 			_ = c.send(ctx, newMessage(frameChunk, 0, rid))
+			if err == io.EOF {
+				err = io.ErrUnexpectedEOF
+			}
 			return fmt.Errorf("reading the snapshot: %w", err)
 		}
 		for !st.take(int64(len(chunk))) {
