@@ -93,7 +93,12 @@ func (c *Conn) receive(alive func()) {
 		message, err := c.next()
 		if err != nil {
 			c.readErr = readError(err)
-			c.abort(err)
+			select {
+			case <-c.closed: // by this side: that is why the read failed
+				c.readErr = net.ErrClosed
+			default:
+				c.abort(err)
+			}
 			return
 		}
 		alive()
@@ -203,13 +208,8 @@ func (c *Conn) readMessage() ([]byte, error) {
 	case <-expired:
 		return nil, os.ErrDeadlineExceeded
 	case <-c.closed:
-		// What broke the connection tells more than that it is closed now.
-		select {
-		case <-c.readDone:
-			return nil, c.readErr
-		default:
-			return nil, net.ErrClosed
-		}
+		<-c.readDone // the reader knows why
+		return nil, c.readErr
 	case <-c.readDone:
 		return nil, c.readErr
 	}
@@ -241,7 +241,7 @@ func (c *Conn) WriteMessage(message []byte) error {
 	if err != nil {
 		return err
 	}
-	if size != len(message) {
+	if size == 0 || size != len(message) {
 		return fmt.Errorf("%w: the prefix disagrees with %d bytes", ErrMessageSize, len(message))
 	}
 	c.writeMu.Lock()
