@@ -370,3 +370,33 @@ func TestDropAndChangedAddress(t *testing.T) {
 		t.Errorf("%+v", got)
 	}
 }
+
+func TestCallToSelf(t *testing.T) {
+	n := peertest.New()
+	a := linkOn(t, n, "a", withHandler(echo))
+	for range 3 {
+		if resp, err := a.Call(within(t, 5*time.Second), "a", 4, []byte("x")); err != nil || string(resp) != "\x04a:x" {
+			t.Fatalf("%q %v", resp, err)
+		}
+	}
+}
+
+func BenchmarkCall(b *testing.B) {
+	book := map[string]string{}
+	caller, _ := tcpLink(b, "a", book, nil), tcpLink(b, "b", book, echo)
+	for _, size := range []int{100, 16 << 10, 1 << 20} {
+		b.Run(fmt.Sprint(size), func(b *testing.B) {
+			payload := make([]byte, size)
+			b.SetBytes(int64(2 * size))
+			b.RunParallel(func(pb *testing.PB) {
+				for pb.Next() {
+					if _, err := caller.Call(context.Background(), "b", 1, payload); err != nil {
+						b.Fatal(err)
+					}
+				}
+			})
+			s := caller.Stats()
+			b.ReportMetric(float64(s.FramesOut)/float64(s.Writes), "frames/write")
+		})
+	}
+}

@@ -55,6 +55,9 @@ func (l *Link) welcome(nc net.Conn) {
 	}
 	ours := helloAnswer{identity: l.cfg.Self, clusterID: l.cfg.ClusterID()}
 	version, err := l.judge(h, ours.clusterID)
+	if err == nil && l.connections() >= maxConnections {
+		err = ErrBusy
+	}
 	var c *conn
 	if err == nil {
 		p := l.peer(h.identity)
@@ -146,6 +149,10 @@ func (p *peerState) admit(h hello, c *conn) error {
 	p.mu.Unlock()
 	if old != nil {
 		old.close(errStale)
+		if old.boot != h.boot && l.logLimit.Allow() {
+			l.log.Warn("a new process of this node took over its session; if it was not restarted, two processes have the same identity",
+				"node", h.identity, "was", old.remote(), "is", c.remote)
+		}
 	}
 	return nil
 }
@@ -157,6 +164,12 @@ func newInbound(l *Link, p *peerState, h hello) *inbound {
 	}
 	in.ctx, in.cancel = context.WithCancelCause(l.ctx)
 	return in
+}
+
+func (in *inbound) remote() string {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	return in.conns[classControl].remote
 }
 
 func (in *inbound) adopt(c *conn, slot class) bool {

@@ -66,6 +66,8 @@ const (
 	dialTimeout      = 3 * time.Second
 	// maxHandshakes bounds the strangers that are listened to at once.
 	maxHandshakes = 128
+	// maxConnections bounds what is open in all; a cluster needs four per other node.
+	maxConnections = 4096
 	// closeWait is how long Close waits for handlers that do not notice that their context has ended.
 	closeWait = 10 * time.Second
 )
@@ -211,6 +213,12 @@ func (l *Link) track(c *conn) {
 	if c.ctx.Err() != nil { // it was over before it began, and has untracked itself already
 		l.untrack(c)
 	}
+}
+
+func (l *Link) connections() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.conns)
 }
 
 func (l *Link) untrack(c *conn) {

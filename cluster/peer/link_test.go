@@ -11,8 +11,8 @@ import (
 	"github.com/trimaran-io/trimaran/cluster/peer"
 )
 
-// twoNodes gives two links over real sockets that know each other as "a" and "b".
-func tcpLink(t *testing.T, self string, book map[string]string, h peer.Handler) *peer.Link {
+// tcpLink starts a link over real sockets; all links of a test share one address book.
+func tcpLink(t testing.TB, self string, book map[string]string, h peer.Handler) *peer.Link {
 	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

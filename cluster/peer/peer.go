@@ -44,15 +44,35 @@ type dialAttempt struct {
 	err  error // valid once done is closed
 }
 
+// maxPeers bounds the nodes that are remembered: anybody can say a new name.
+const maxPeers = 4096
+
 func (l *Link) peer(identity string) *peerState {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	p := l.peers[identity]
 	if p == nil {
+		if len(l.peers) >= maxPeers {
+			l.forgetPeersLocked()
+		}
 		p = &peerState{link: l, identity: identity}
 		l.peers[identity] = p
 	}
 	return p
+}
+
+// forgetPeersLocked forgets nodes that have no session. TryLock, because the lock order is
+// the other way round: whoever is busy is not idle.
+func (l *Link) forgetPeersLocked() {
+	for id, p := range l.peers {
+		if !p.mu.TryLock() {
+			continue
+		}
+		if p.in == nil && p.out == nil && p.dialing == [2]*dialAttempt{} {
+			delete(l.peers, id)
+		}
+		p.mu.Unlock()
+	}
 }
 
 // goFunc runs f in a goroutine that Close waits for; false when closed already.
