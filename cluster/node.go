@@ -408,7 +408,13 @@ func (n *Node) member() membership.Member {
 	}
 }
 
-func (n *Node) announce() { n.gossip.Update(n.member()) }
+// announce tells the others what has changed here. What was said before stays if
+// it does not fit, and the others find this node all the same.
+func (n *Node) announce() {
+	if err := n.gossip.Update(n.member()); err != nil {
+		n.logger.Warn("gossip was not told the news", "error", err)
+	}
+}
 
 // resolve gives the peer address of a node: what gossip says now, else what it
 // said last.
@@ -495,8 +501,13 @@ func (n *Node) Shutdown(ctx context.Context) error {
 	n.mu.Lock()
 	n.stopping = true
 	n.mu.Unlock()
+	// Requests of other nodes are refused before they are read, so these ask the
+	// next leader; Raft's own messages go on.
+	n.link.StopAccepting()
 	n.drain(ctx)
-	n.gossip.Leave(time.Second)
+	if err := n.gossip.Leave(time.Second); err != nil {
+		n.logger.Debug("gossip was not told of the stop", "error", err)
+	}
 	return n.stop()
 }
 
