@@ -1,0 +1,208 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/trimaran-io/trimaran/fsm"
+	"github.com/trimaran-io/trimaran/kafkaproto"
+)
+
+// Metadata, version 0.
+//
+// Kept: no topics named means all. Naming a topic that is not there creates it
+// with the cluster's defaults, if that is enabled, and answers
+// LEADER_NOT_AVAILABLE until it can be used. A topic named twice is answered once.
+//
+// Differs: there is one broker, with the address that this client used, and it
+// leads every partition, with no replicas and none in sync. What happens to a
+// partition's real leader is hidden; a partition that has none says so to who
+// produces or fetches. A name that Kafka forbids is INVALID_TOPIC_EXCEPTION (17),
+// as since 0.8.2; 0.8.0 failed the whole request.
+
+// BrokerID is the id of the one broker that clients see. It is the same on every
+// node and never changes: clients key what they know by it. It is not 0, since 0
+// is also what a field that was never set holds.
+const BrokerID int32 = 1
+
+const (
+	// unusableGrace is how long a topic may be LEADER_NOT_AVAILABLE as a whole
+	// because a partition of it never had a leader. After that it is given out: its
+	// other partitions work.
+	unusableGrace = 10 * time.Second
+	// maxCreating bounds the topics that are being created because somebody named
+	// them; naming more begins to create them when they are asked for again.
+	maxCreating = 64
+	// createTimeout bounds one creation, rememberFailure how long its error is
+	// told before it is tried again.
+	createTimeout   = 30 * time.Second
+	rememberFailure = 5 * time.Second
+)
+
+func handleMetadata(r *request) {
+	req := r.body.(*kmsg.MetadataRequest)
+	resp := req.ResponseKind().(*kmsg.MetadataResponse)
+	broker := kmsg.NewMetadataResponseBroker()
+	broker.NodeID, broker.Host, broker.Port = BrokerID, r.session.broker.host, r.session.broker.port
+	resp.Brokers = append(resp.Brokers, broker)
+	resp.ControllerID = BrokerID
+	s := r.session.server
+	topics := s.cluster.Topics()
+	if len(req.Topics) == 0 {
+		all := topics.All()
+		resp.Topics = make([]kmsg.MetadataResponseTopic, 0, len(all))
+		for _, topic := range all {
+			resp.Topics = append(resp.Topics, r.describe(topic))
+		}
+	}
+	seen := make(map[string]bool, len(req.Topics))
+	for i := range req.Topics {
+		name := ""
+		if req.Topics[i].Topic != nil {
+			name = *req.Topics[i].Topic
+		}
+		if seen[name] {
+			continue
+		}
+		seen[name] = true
+		if topic, ok := topics.Lookup(name); ok {
+			resp.Topics = append(resp.Topics, r.describe(topic))
+			continue
+		}
+		rt := kmsg.NewMetadataResponseTopic()
+		rt.Topic = kmsg.StringPtr(name)
+		rt.ErrorCode = r.fail(s.topics.missing(name))
+		resp.Topics = append(resp.Topics, rt)
+	}
+	size := 64
+	for i := range resp.Topics {
+		size += 16 + len(*resp.Topics[i].Topic) + 26*len(resp.Topics[i].Partitions)
+	}
+	r.answerSized(resp, size, nil)
+}
+
+func (r *request) describe(topic *fsm.Topic) kmsg.MetadataResponseTopic {
+	rt := kmsg.NewMetadataResponseTopic()
+	rt.Topic = kmsg.StringPtr(topic.Name)
+	rt.TopicID = topic.ID
+	if !r.session.server.topics.usable(topic.ID) {
+		rt.ErrorCode = r.fail(errTopicComing)
+		return rt
+	}
+	rt.Partitions = make([]kmsg.MetadataResponseTopicPartition, len(topic.Partitions))
+	for i := range rt.Partitions {
+		rt.Partitions[i].Default()
+		rt.Partitions[i].Partition, rt.Partitions[i].Leader = int32(i), BrokerID
+	}
+	return rt
+}
+
+// topicMaker creates topics that were named and are not there, in the background.
+type topicMaker struct {
+	server *Server
+
+	mu       sync.Mutex
+	running  int
+	making   map[string]*making        // also those that failed lately
+	unusable map[fsm.TopicID]time.Time // since when
+}
+
+type making struct {
+	over time.Time // zero: still at it
+	err  error
+}
+
+func newTopicMaker(s *Server) *topicMaker {
+	return &topicMaker{server: s, making: map[string]*making{}, unusable: map[fsm.TopicID]time.Time{}}
+}
+
+// missing says what to answer for a topic that the catalog does not list, and
+// begins to create it where that is wanted.
+func (t *topicMaker) missing(name string) error {
+	if err := kafkaproto.CheckTopicName(name); err != nil {
+		return err
+	}
+	if err := t.server.unknownTopic(); !errors.Is(err, fsm.ErrUnknownTopicOrPartition) || !t.server.cfg.AutoCreateTopics {
+		return err
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if m := t.making[name]; m != nil {
+		if m.over.IsZero() {
+			return errTopicComing
+		}
+		if time.Since(m.over) < rememberFailure {
+			return m.err
+		}
+	}
+	if t.running >= maxCreating || t.server.leaving.Err() != nil {
+		return errTopicComing
+	}
+	for old, m := range t.making {
+		if !m.over.IsZero() && time.Since(m.over) >= rememberFailure {
+			delete(t.making, old)
+		}
+	}
+	t.running++
+	t.making[name] = &making{}
+	t.server.wg.Go(func() { t.make(name) })
+	return errTopicComing
+}
+
+func (t *topicMaker) make(name string) {
+	ctx, cancel := context.WithTimeout(t.server.leaving, createTimeout)
+	defer cancel()
+	var err error = fsm.ErrUnknown
+	defer func() {
+		v := recover()
+		switch {
+		case v != nil:
+			t.server.log.Error("creating a topic on first use panicked", "topic", name, "panic", v)
+		case err == nil:
+			t.server.log.Info("topic created on first use", "topic", name)
+		default:
+			t.server.log.Warn("topic not created on first use", "topic", name, "error", err)
+		}
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		t.running--
+		if err == nil {
+			delete(t.making, name)
+			return
+		}
+		*t.making[name] = making{over: time.Now(), err: err}
+	}()
+	err = t.server.cluster.CreateTopic(ctx, fsm.TopicSpec{Name: name, Partitions: -1, ReplicationFactor: -1}, false)
+	switch fsm.Code(err) {
+	case fsm.ErrTopicExists, fsm.ErrTimeout:
+		err = nil // somebody else was faster, or it is there and not usable yet
+	}
+}
+
+// usable reports whether Metadata gives the topic out.
+func (t *topicMaker) usable(id fsm.TopicID) bool {
+	now := time.Now()
+	if t.server.cluster.Usable(id) {
+		t.mu.Lock()
+		delete(t.unusable, id)
+		t.mu.Unlock()
+		return true
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	since, ok := t.unusable[id]
+	if !ok {
+		if len(t.unusable) >= maxUnusable {
+			clear(t.unusable) // of topics that are gone, mostly
+		}
+		t.unusable[id], since = now, now
+	}
+	return now.Sub(since) >= unusableGrace
+}
+
+// maxUnusable bounds what is remembered of topics that could not be used.
+const maxUnusable = 10_000

@@ -1,0 +1,61 @@
+package gateway
+
+import (
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/trimaran-io/trimaran/kafkaproto"
+)
+
+// ApiVersions, versions 0 to 3.
+//
+// Kept: the answer is the table of package kafkaproto, which dispatch goes by as
+// well. A version that is not served is answered in version 0 with
+// UNSUPPORTED_VERSION and the table, and the connection stays, so that the client
+// can ask again (KIP-35, KIP-511). From version 3 on the request says which
+// client it is, and what is not a name is INVALID_REQUEST (KIP-511); the
+// response's header stays that of version 0.
+//
+// Left out: no features are listed. Java clients before 3.9 take a feature whose
+// minimum is 0 for a broken answer and never get any further.
+
+func handleApiVersions(r *request) {
+	req := r.body.(*kmsg.ApiVersionsRequest)
+	resp := req.ResponseKind().(*kmsg.ApiVersionsResponse)
+	if req.Version >= 3 && !(validSoftware(req.ClientSoftwareName) && validSoftware(req.ClientSoftwareVersion)) {
+		resp.ErrorCode = r.note(kerr.InvalidRequest.Code)
+	} else {
+		resp.ApiKeys = served()
+	}
+	r.answer(resp)
+}
+
+// answerUnknownApiVersions answers a version whose request nobody here can read.
+func (r *request) answerUnknownApiVersions() {
+	resp := kmsg.NewPtrApiVersionsResponse()
+	resp.Version = 0
+	resp.ErrorCode = r.note(kerr.UnsupportedVersion.Code)
+	resp.ApiKeys = served()
+	r.header.Version = 0
+	r.answer(resp)
+}
+
+func served() []kmsg.ApiVersionsResponseApiKey {
+	keys := make([]kmsg.ApiVersionsResponseApiKey, len(kafkaproto.Served))
+	for i, api := range kafkaproto.Served {
+		keys[i].Default()
+		keys[i].ApiKey, keys[i].MinVersion, keys[i].MaxVersion = int16(api.Key), api.Min, api.Max
+	}
+	return keys
+}
+
+// validSoftware applies the pattern of KIP-511: [a-zA-Z0-9](?:[a-zA-Z0-9\-.]*[a-zA-Z0-9])?
+func validSoftware(s string) bool {
+	alphanumeric := func(c byte) bool { return c|0x20 >= 'a' && c|0x20 <= 'z' || c >= '0' && c <= '9' }
+	for _, c := range []byte(s) {
+		if !alphanumeric(c) && c != '-' && c != '.' {
+			return false
+		}
+	}
+	return len(s) > 0 && alphanumeric(s[0]) && alphanumeric(s[len(s)-1])
+}

@@ -1,0 +1,150 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kmsg"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/trimaran-io/trimaran/fsm"
+	"github.com/trimaran-io/trimaran/kafkaproto"
+)
+
+// CreateTopics, versions 0 to 4.
+//
+// Kept: topics fail one by one; error messages from version 1 on; validate_only.
+// Partition count and replication factor -1 are the cluster's defaults (KIP-464),
+// in every version, as in Kafka. A name that stands twice in a request is
+// INVALID_REQUEST for all of its places. The answer comes when a topic's
+// partitions have leaders, or with REQUEST_TIMED_OUT after the timeout, when the
+// topic may exist already; a timeout of 0 or less only begins.
+//
+// Differs: a replication factor counts nodes of the cluster, though clients see
+// one broker. A manual assignment names brokers, which cannot say which nodes are
+// meant, and is INVALID_REPLICA_ASSIGNMENT.
+
+// parallelAdmin bounds the topics of one request that are worked on at once.
+const parallelAdmin = 16
+
+func handleCreateTopics(r *request) {
+	r.background(func() {
+		req := r.body.(*kmsg.CreateTopicsRequest)
+		resp := req.ResponseKind().(*kmsg.CreateTopicsResponse)
+		named := map[string]int{}
+		for i := range req.Topics {
+			named[req.Topics[i].Topic]++
+		}
+		errs := r.admin(req.TimeoutMillis, len(req.Topics), func(ctx context.Context, i int) error {
+			t := &req.Topics[i]
+			if named[t.Topic] > 1 {
+				return fmt.Errorf("%w: the topic is named more than once", errInvalidRequest)
+			}
+			spec, err := specOf(t)
+			if err != nil {
+				return err
+			}
+			return r.session.server.cluster.CreateTopic(ctx, spec, req.ValidateOnly)
+		})
+		for i := range req.Topics {
+			rt := kmsg.NewCreateTopicsResponseTopic()
+			rt.Topic = req.Topics[i].Topic
+			if errs[i] != nil {
+				rt.ErrorCode = r.fail(errs[i])
+				rt.ErrorMessage = kmsg.StringPtr(message(errs[i]))
+			}
+			resp.Topics = append(resp.Topics, rt)
+		}
+		r.answer(resp)
+	})
+}
+
+// specOf checks what can be checked without the catalog.
+func specOf(t *kmsg.CreateTopicsRequestTopic) (fsm.TopicSpec, error) {
+	spec := fsm.TopicSpec{Name: t.Topic, Partitions: t.NumPartitions, ReplicationFactor: t.ReplicationFactor}
+	if err := kafkaproto.CheckTopicName(t.Topic); err != nil {
+		return spec, err
+	}
+	if len(t.ReplicaAssignment) > 0 {
+		return spec, fmt.Errorf("%w: replicas are placed by the cluster, on nodes that have no broker ids; leave the assignment out", fsm.ErrInvalidAssignment)
+	}
+	if t.NumPartitions < -1 || t.NumPartitions == 0 {
+		return spec, fmt.Errorf("%w: %d", fsm.ErrInvalidPartitions, t.NumPartitions)
+	}
+	if t.ReplicationFactor < -1 || t.ReplicationFactor == 0 {
+		return spec, fmt.Errorf("%w: %d", fsm.ErrInvalidReplicationFactor, t.ReplicationFactor)
+	}
+	for _, c := range t.Configs {
+		if c.Value == nil {
+			return spec, fmt.Errorf("%w: %s has no value", fsm.ErrInvalidConfig, shown(c.Name))
+		}
+		if spec.Configs == nil {
+			spec.Configs = map[string]string{}
+		}
+		spec.Configs[c.Name] = *c.Value
+	}
+	return spec, nil
+}
+
+// admin runs work for n topics, some at once, within the request's timeout. What
+// is not over then goes on for a while, and is fsm.ErrTimeout.
+func (r *request) admin(timeoutMillis int32, n int, work func(ctx context.Context, i int) error) []error {
+	timeout := min(max(time.Duration(timeoutMillis)*time.Millisecond, 0), maxWait)
+	type outcome struct {
+		i   int
+		err error
+	}
+	outcomes := make(chan outcome, n)
+	s := r.session.server
+	s.wg.Go(func() {
+		ctx, cancel := context.WithTimeout(s.ctx, max(timeout, minAppend))
+		defer cancel()
+		var all errgroup.Group
+		all.SetLimit(parallelAdmin)
+		for i := range n {
+			all.Go(func() (_ error) {
+				err := error(fsm.ErrUnknown)
+				defer func() {
+					if v := recover(); v != nil {
+						_ = r.session.panicked(v)
+					}
+					outcomes <- outcome{i, err}
+				}()
+				err = work(ctx, i)
+				return nil
+			})
+		}
+		_ = all.Wait()
+	})
+	errs := make([]error, n)
+	for i := range errs {
+		errs[i] = fmt.Errorf("%w: still at it", fsm.ErrTimeout)
+	}
+	expired := time.NewTimer(timeout)
+	defer expired.Stop()
+	for range n {
+		select {
+		case o := <-outcomes:
+			errs[o.i] = o.err
+		case <-expired.C:
+			return errs
+		}
+	}
+	return errs
+}
+
+// message is an error's text for a client: what went wrong, without what wraps it
+// twice, and not longer than a line.
+func message(err error) string {
+	text := err.Error()
+	var code fsm.Error
+	if text == "" && errors.As(err, &code) {
+		text = code.Error()
+	}
+	if len(text) > 500 {
+		text = text[:500]
+	}
+	return text
+}

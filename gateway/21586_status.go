@@ -1,0 +1,55 @@
+package gateway
+
+import (
+	"context"
+	"encoding/binary"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/trimaran-io/trimaran/fsm"
+	"github.com/trimaran-io/trimaran/kafkaproto"
+)
+
+// Status, version 0: Trimaran's own, for its command line. ApiVersions does not
+// list it, so that no client takes it for one of Kafka's; the number ("TR" in
+// ASCII) is far from Kafka's.
+//
+// The request has header version 1 and no body. The response is an error code
+// (int16) and, with its length (int32), the JSON of fsm.Status; the JSON is empty
+// when the code is not 0. What does not come within statusTimeout is an error.
+
+// StatusKey is the API key of Status.
+const StatusKey = 0x5452
+
+const statusTimeout = 10 * time.Second
+
+// serveStatus begins to answer. An error ends the connection.
+func (r *request) serveStatus(body []byte) error {
+	r.name = "Status"
+	if r.header.Version != 0 || len(body) > 0 {
+		err := fmt.Errorf("%w: Status version %d with %d bytes", kafkaproto.ErrNotServed, r.header.Version, len(body))
+		r.hangUp(err)
+		return err
+	}
+	r.background(func() {
+		ctx, cancel := context.WithTimeout(r.session.open, statusTimeout)
+		defer cancel()
+		status, err := r.session.server.cluster.Status(ctx)
+		var text []byte
+		if err == nil {
+			if text, err = json.Marshal(status); err != nil {
+				err = fmt.Errorf("%w: %w", fsm.ErrUnknown, err)
+			}
+		}
+		code := r.note(codeOf(err, kmsg.Key(StatusKey), 0))
+		frame := make([]byte, 4, 16+len(text))
+		frame = kafkaproto.AppendResponseHeader(frame, r.header)
+		frame = binary.BigEndian.AppendUint16(frame, uint16(code))
+		frame = binary.BigEndian.AppendUint32(frame, uint32(len(text)))
+		r.answerFrame(append(frame, text...), nil)
+	})
+	return nil
+}

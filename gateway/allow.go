@@ -1,0 +1,133 @@
+package gateway
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"fmt"
+	"net"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"strings"
+)
+
+// allowList decides which names an HTTP or WebSocket request may call this node
+// by, and which web pages it may come from. Without it any page could read a
+// developer's broker: its own name, rebound to 127.0.0.1, would be of its origin
+// (DNS rebinding), and a WebSocket is not held to one origin at all.
+type allowList struct {
+	hosts   map[string]bool // lower case, no port
+	origins map[string]bool // scheme://host[:port], lower case, default port left out
+	leaves  []*x509.Certificate
+}
+
+// newAllowList takes names with or without port, and origins as browsers write
+// them. What is not one is an error.
+func newAllowList(cfg Config, advertise *address) (*allowList, error) {
+	a := &allowList{hosts: map[string]bool{}, origins: map[string]bool{}}
+	if advertise != nil {
+		a.hosts[canonicalHost(advertise.host)] = true
+	}
+	for _, name := range cfg.AllowHosts {
+		host, _, ok := splitHost(name)
+		if !ok {
+			return nil, fmt.Errorf("allowed host %q is not a name or address", name)
+		}
+		a.hosts[canonicalHost(host)] = true
+	}
+	for _, origin := range cfg.AllowOrigins {
+		o, ok := canonicalOrigin(origin)
+		if !ok {
+			return nil, fmt.Errorf("allowed origin %q: want scheme://host or scheme://host:port", origin)
+		}
+		a.origins[o] = true
+	}
+	if cfg.TLS != nil {
+		for i := range cfg.TLS.Certificates {
+			leaf := cfg.TLS.Certificates[i].Leaf
+			if leaf == nil && len(cfg.TLS.Certificates[i].Certificate) > 0 {
+				var err error
+				if leaf, err = x509.ParseCertificate(cfg.TLS.Certificates[i].Certificate[0]); err != nil {
+					return nil, fmt.Errorf("TLS certificate: %w", err)
+				}
+			}
+			if leaf != nil {
+				a.leaves = append(a.leaves, leaf)
+			}
+		}
+	}
+	return a, nil
+}
+
+// host reports whether the request may call this node by that name: a loopback
+// name or address, the address the connection arrived at, a configured name, or
+// over TLS a name that the certificate is for (nobody else can have a page there).
+func (a *allowList) host(header string, local net.Addr, state *tls.ConnectionState) bool {
+	host, _, ok := splitHost(header)
+	if !ok {
+		return false
+	}
+	if ip, err := netip.ParseAddr(host); err == nil {
+		here, _ := ipOf(local)
+		if ip = ip.Unmap(); ip.IsLoopback() || ip == here {
+			return true
+		}
+	}
+	name := canonicalHost(host)
+	if name == "localhost" || strings.HasSuffix(name, ".localhost") || a.hosts[name] {
+		return true
+	}
+	if state != nil {
+		for _, leaf := range a.leaves {
+			if leaf.VerifyHostname(name) == nil {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// origin reports whether the request comes from a page that may talk to this
+// node: one that this node's own host and port gave out, or a configured one.
+// A request without Origin does not come from a page of another site: browsers
+// always say where a WebSocket or a cross-origin request comes from.
+func (a *allowList) origin(r *http.Request) bool {
+	values := r.Header.Values("Origin")
+	if len(values) == 0 {
+		return true
+	}
+	origin, ok := canonicalOrigin(values[0])
+	if !ok || len(values) > 1 {
+		return false // "null" among them
+	}
+	if a.origins[origin] {
+		return true
+	}
+	scheme, host, _ := strings.Cut(origin, "://")
+	own, ok := canonicalOrigin(scheme + "://" + r.Host)
+	_, ownHost, _ := strings.Cut(own, "://")
+	return ok && host == ownHost
+}
+
+func canonicalHost(host string) string {
+	return strings.ToLower(strings.TrimSuffix(host, "."))
+}
+
+func canonicalOrigin(origin string) (string, bool) {
+	u, err := url.Parse(origin)
+	if err != nil || u.Scheme == "" || u.Host == "" || u.User != nil || u.Path != "" && u.Path != "/" || u.RawQuery != "" || u.Fragment != "" {
+		return "", false
+	}
+	host, port, ok := splitHost(u.Host)
+	if !ok {
+		return "", false
+	}
+	scheme := strings.ToLower(u.Scheme)
+	if strings.Contains(host, ":") {
+		host = "[" + host + "]"
+	}
+	if port == 0 || scheme == "http" && port == 80 || scheme == "https" && port == 443 {
+		return scheme + "://" + canonicalHost(host), true
+	}
+	return fmt.Sprintf("%s://%s:%d", scheme, canonicalHost(host), port), true
+}

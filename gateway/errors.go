@@ -1,0 +1,120 @@
+package gateway
+
+import (
+	"errors"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/trimaran-io/trimaran/fsm"
+	"github.com/trimaran-io/trimaran/kafkaproto"
+)
+
+// codeOf gives the protocol code for an error in the answer of an API in a
+// version, 0 for nil. This is the only place where errors become codes.
+func codeOf(err error, key kmsg.Key, version int16) int16 {
+	if err == nil {
+		return 0
+	}
+	return asKnown(kafkaError(err), key, version).Code
+}
+
+// kafkaError gives Kafka's error of today for a condition.
+func kafkaError(err error) *kerr.Error {
+	// What the wire says of a record set has no number in fsm, unless fsm gave it one.
+	switch {
+	case errors.Is(err, kafkaproto.ErrTooLarge):
+		return kerr.MessageTooLarge
+	case errors.Is(err, kafkaproto.ErrUnsupportedCompression):
+		return kerr.UnsupportedCompressionType
+	case errors.Is(err, kafkaproto.ErrInvalidTimestamp):
+		return kerr.InvalidTimestamp
+	case errors.Is(err, kafkaproto.ErrCorrupt), errors.Is(err, kafkaproto.ErrUnknownMagic):
+		return kerr.CorruptMessage
+	case errors.Is(err, kafkaproto.ErrTopicName):
+		return kerr.InvalidTopicException
+	case errors.Is(err, errInvalidRequest):
+		return kerr.InvalidRequest
+	case errors.Is(err, errFetchSize):
+		return kerr.InvalidFetchSize
+	case errors.Is(err, errTopicComing):
+		return kerr.LeaderNotAvailable
+	}
+	switch fsm.Code(err) {
+	case fsm.ErrUnknown:
+		return kerr.UnknownServerError
+	case fsm.ErrUnknownTopicOrPartition:
+		return kerr.UnknownTopicOrPartition
+	case fsm.ErrNotLeader, fsm.ErrNoLeader, fsm.ErrVoid, fsm.ErrShuttingDown:
+		// Surely not appended: a producer that tries again doubles nothing.
+		return kerr.NotLeaderForPartition
+	case fsm.ErrUnknownFate, fsm.ErrTimeout:
+		return kerr.RequestTimedOut
+	case fsm.ErrOffsetOutOfRange:
+		return kerr.OffsetOutOfRange
+	case fsm.ErrStorage:
+		return kerr.KafkaStorageError
+	case fsm.ErrCorruptMessage:
+		return kerr.CorruptMessage
+	case fsm.ErrMessageTooLarge:
+		return kerr.MessageTooLarge
+	case fsm.ErrTopicExists:
+		return kerr.TopicAlreadyExists
+	case fsm.ErrInvalidTopicName:
+		return kerr.InvalidTopicException
+	case fsm.ErrInvalidPartitions:
+		return kerr.InvalidPartitions
+	case fsm.ErrInvalidReplicationFactor:
+		return kerr.InvalidReplicationFactor
+	case fsm.ErrInvalidAssignment:
+		return kerr.InvalidReplicaAssignment
+	case fsm.ErrInvalidConfig:
+		return kerr.InvalidConfig
+	case fsm.ErrNodeConflict, fsm.ErrClusterMismatch:
+		return kerr.UnknownServerError // between nodes; no client causes them
+	}
+	return kerr.UnknownServerError
+}
+
+// Conditions of requests that never leave the gateway.
+var (
+	errInvalidRequest = errors.New("invalid request")
+	errFetchSize      = errors.New("negative fetch size")
+	// errTopicComing: the topic is being created, or this node does not know the
+	// whole catalog yet and cannot say that the topic is not there.
+	errTopicComing = errors.New("the topic cannot be used yet")
+)
+
+// asKnown replaces an error by one that clients which speak that version know.
+//
+// Version 0 of the four old APIs is 0.8's: it knew -1 to 12, and 17 came with
+// 0.8.2. How Kafka itself replaces the newer ones is kept where it does: a storage
+// error is NOT_LEADER_FOR_PARTITION to whom does not know it (KIP-112), and what
+// is wrong with a record was InvalidMessage.
+func asKnown(e *kerr.Error, key kmsg.Key, version int16) *kerr.Error {
+	switch key {
+	case kmsg.Fetch, kmsg.ListOffsets:
+		// A consumer has no use for a timeout of the broker's own (Java's fetcher
+		// throws at it); that somebody else has to be asked it understands.
+		if e == kerr.RequestTimedOut {
+			e = kerr.NotLeaderForPartition
+		}
+	case kmsg.Metadata:
+		if e == kerr.NotLeaderForPartition || e == kerr.RequestTimedOut {
+			e = kerr.LeaderNotAvailable
+		}
+	case kmsg.Produce:
+	default:
+		return e
+	}
+	if version > 0 || e.Code <= kerr.OffsetMetadataTooLarge.Code || e == kerr.InvalidTopicException {
+		return e
+	}
+	switch e {
+	case kerr.KafkaStorageError:
+		return kerr.NotLeaderForPartition
+	case kerr.UnsupportedCompressionType, kerr.InvalidTimestamp:
+		return kerr.CorruptMessage
+	}
+	return kerr.UnknownServerError
+}

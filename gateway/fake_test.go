@@ -1,0 +1,342 @@
+package gateway
+
+import (
+	"context"
+	"crypto/tls"
+	"encoding/binary"
+	"fmt"
+	"log/slog"
+	"net"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/trimaran-io/trimaran/fsm"
+	"github.com/trimaran-io/trimaran/kafkaproto"
+)
+
+// fakeCluster is a cluster in memory: the true catalog's state machine, and per
+// partition a list of batches. Every method can be replaced by a test.
+type fakeCluster struct {
+	mu      sync.Mutex
+	catalog *fsm.Catalog
+	index   fsm.Index
+	logs    map[fsm.PartitionID]*fakeLog
+	appends [][]int // records per batch of each Append, in order
+
+	ready   func() error
+	usable  func(fsm.TopicID) bool
+	append  func(ctx context.Context, p fsm.PartitionID, batches [][]byte) ([]fsm.Appended, error)
+	read    func(ctx context.Context, p fsm.PartitionID, from fsm.Offset, max int) (fsm.Slice, error)
+	await   func(ctx context.Context, p fsm.PartitionID, from fsm.Offset) error
+	offsets func(ctx context.Context, p fsm.PartitionID, timestamp int64, max int) ([]fsm.Offset, error)
+	create  func(ctx context.Context, spec fsm.TopicSpec, validateOnly bool) error
+	remove  func(ctx context.Context, name string) error
+	status  func(ctx context.Context) (*fsm.Status, error)
+}
+
+type fakeLog struct {
+	start, next fsm.Offset
+	batches     [][]byte
+	changed     chan struct{} // closed and replaced at every append
+}
+
+// newFake makes a cluster of three nodes with topics "name:partitions".
+func newFake(t testing.TB, topics ...string) *fakeCluster {
+	t.Helper()
+	f := &fakeCluster{catalog: fsm.NewCatalog(), logs: map[fsm.PartitionID]*fakeLog{}}
+	form := &fsm.FormCluster{ClusterID: "fake"}
+	for i := range 3 {
+		form.Nodes = append(form.Nodes, fsm.Node{ID: fsm.NodeID(fmt.Sprintf("n%d", i+1)), Incarnation: fmt.Sprintf("%08x", i+1)})
+	}
+	if err := f.apply(fsm.CatalogCommand{FormCluster: form}); err != nil {
+		t.Fatal(err)
+	}
+	for _, topic := range topics {
+		name, count, _ := strings.Cut(topic, ":")
+		var partitions int32 = 1
+		if count != "" {
+			if _, err := fmt.Sscan(count, &partitions); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := f.CreateTopic(t.Context(), fsm.TopicSpec{Name: name, Partitions: partitions, ReplicationFactor: 3}, false); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return f
+}
+
+func (f *fakeCluster) apply(c fsm.CatalogCommand) error {
+	f.index++
+	return f.catalog.Apply(f.index, c.Encode()).Err
+}
+
+// id names a partition of a topic that is there.
+func (f *fakeCluster) id(name string, partition int32) fsm.PartitionID {
+	topic, _ := f.Topics().Lookup(name)
+	return fsm.PartitionID{Topic: topic.ID, Partition: partition}
+}
+
+func (f *fakeCluster) log(p fsm.PartitionID) (*fakeLog, error) {
+	if _, ok := f.catalog.View().Partition(p); !ok {
+		return nil, fsm.ErrUnknownTopicOrPartition
+	}
+	l := f.logs[p]
+	if l == nil {
+		l = &fakeLog{changed: make(chan struct{})}
+		f.logs[p] = l
+	}
+	return l, nil
+}
+
+func (f *fakeCluster) Topics() *fsm.Topics {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.catalog.View()
+}
+
+func (f *fakeCluster) CreateTopic(ctx context.Context, spec fsm.TopicSpec, validateOnly bool) error {
+	if f.create != nil {
+		return f.create(ctx, spec, validateOnly)
+	}
+	return f.doCreate(spec, validateOnly)
+}
+
+func (f *fakeCluster) doCreate(spec fsm.TopicSpec, validateOnly bool) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	topic := fsm.Topic{Name: spec.Name, ReplicationFactor: int(spec.ReplicationFactor), Configs: spec.Configs}
+	binary.BigEndian.PutUint64(topic.ID[8:], uint64(f.index)+1)
+	if topic.ReplicationFactor == -1 {
+		topic.ReplicationFactor = 3
+	}
+	if spec.Partitions == -1 {
+		spec.Partitions = 2
+	}
+	nodes := []fsm.NodeID{"n1", "n2", "n3"}
+	for range spec.Partitions {
+		replicas := nodes[:min(topic.ReplicationFactor, 3)]
+		topic.Partitions = append(topic.Partitions, fsm.Partition{Replicas: replicas, Bootstrap: replicas})
+	}
+	if validateOnly {
+		return f.catalog.View().CheckCreate(&topic)
+	}
+	return f.apply(fsm.CatalogCommand{CreateTopic: &fsm.CreateTopic{Topic: topic}})
+}
+
+func (f *fakeCluster) DeleteTopic(ctx context.Context, name string) error {
+	if f.remove != nil {
+		return f.remove(ctx, name)
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.apply(fsm.CatalogCommand{DeleteTopic: &fsm.DeleteTopic{Name: name}})
+}
+
+func (f *fakeCluster) Usable(id fsm.TopicID) bool { return f.usable == nil || f.usable(id) }
+
+func (f *fakeCluster) Append(ctx context.Context, p fsm.PartitionID, batches [][]byte) ([]fsm.Appended, error) {
+	if f.append != nil {
+		return f.append(ctx, p, batches)
+	}
+	return f.doAppend(p, batches)
+}
+
+func (f *fakeCluster) doAppend(p fsm.PartitionID, batches [][]byte) ([]fsm.Appended, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	l, err := f.log(p)
+	if err != nil {
+		return nil, err
+	}
+	var out []fsm.Appended
+	var counts []int
+	for _, b := range batches {
+		if err := kafkaproto.CheckBatch(b); err != nil {
+			return nil, fmt.Errorf("%w: %w", fsm.ErrCorruptMessage, err)
+		}
+		b = slices.Clone(b)
+		kafkaproto.StampBatch(b, int64(l.next), 1)
+		h, _ := kafkaproto.ParseBatchHeader(b)
+		out = append(out, fsm.Appended{BaseOffset: l.next, LogStart: l.start})
+		counts = append(counts, int(h.Records))
+		l.next = fsm.Offset(h.NextOffset())
+		l.batches = append(l.batches, b)
+	}
+	f.appends = append(f.appends, counts)
+	close(l.changed)
+	l.changed = make(chan struct{})
+	return out, nil
+}
+
+func (f *fakeCluster) Read(ctx context.Context, p fsm.PartitionID, from fsm.Offset, maxBytes int) (fsm.Slice, error) {
+	if f.read != nil {
+		return f.read(ctx, p, from, maxBytes)
+	}
+	return f.doRead(p, from, maxBytes)
+}
+
+func (f *fakeCluster) doRead(p fsm.PartitionID, from fsm.Offset, maxBytes int) (fsm.Slice, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	l, err := f.log(p)
+	if err != nil {
+		return fsm.Slice{}, err
+	}
+	if from < l.start || from > l.next {
+		return fsm.Slice{}, fsm.ErrOffsetOutOfRange
+	}
+	s := fsm.Slice{HighWatermark: l.next, LogStart: l.start}
+	for _, b := range l.batches {
+		h, _ := kafkaproto.ParseBatchHeader(b)
+		if fsm.Offset(h.LastOffset()) < from {
+			continue
+		}
+		if len(s.Batches) > 0 && len(s.Batches)+len(b) > maxBytes {
+			break
+		}
+		s.Batches = append(s.Batches, b...)
+	}
+	return s, nil
+}
+
+func (f *fakeCluster) Await(ctx context.Context, p fsm.PartitionID, from fsm.Offset) error {
+	if f.await != nil {
+		return f.await(ctx, p, from)
+	}
+	return f.doAwait(ctx, p, from)
+}
+
+func (f *fakeCluster) doAwait(ctx context.Context, p fsm.PartitionID, from fsm.Offset) error {
+	for {
+		f.mu.Lock()
+		l, err := f.log(p)
+		if err != nil || l.next > from {
+			f.mu.Unlock()
+			return err
+		}
+		changed := l.changed
+		f.mu.Unlock()
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+func (f *fakeCluster) ListOffsets(ctx context.Context, p fsm.PartitionID, timestamp int64, max int) ([]fsm.Offset, error) {
+	if f.offsets != nil {
+		return f.offsets(ctx, p, timestamp, max)
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	l, err := f.log(p)
+	if err != nil {
+		return nil, err
+	}
+	switch timestamp {
+	case -1:
+		return []fsm.Offset{l.next}, nil
+	case -2:
+		return []fsm.Offset{l.start}, nil
+	}
+	return nil, nil
+}
+
+func (f *fakeCluster) Ready() error {
+	if f.ready != nil {
+		return f.ready()
+	}
+	return nil
+}
+
+func (f *fakeCluster) ClusterID() string { return "fake" }
+
+func (f *fakeCluster) Status(ctx context.Context) (*fsm.Status, error) {
+	if f.status != nil {
+		return f.status(ctx)
+	}
+	return &fsm.Status{ClusterID: "fake", Controller: "n1"}, nil
+}
+
+// gatewayOf is a server on loopback, stopped when the test ends.
+type gatewayOf struct {
+	*Server
+	t    testing.TB
+	addr string
+	logs *logBuffer
+}
+
+// serve starts a server for the cluster. change may be nil.
+func serve(t testing.TB, c Cluster, change func(*Config)) *gatewayOf {
+	t.Helper()
+	logs := &logBuffer{}
+	cfg := Config{
+		Cluster: c, AutoCreateTopics: true, Registry: prometheus.NewRegistry(), ShowVersion: "test",
+		Logger: slog.New(slog.NewTextHandler(logs, nil)),
+	}
+	if change != nil {
+		change(&cfg)
+	}
+	s, err := New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	served := make(chan error, 1)
+	go func() { served <- s.Serve(l) }()
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		defer cancel()
+		if err := s.Shutdown(ctx); err != nil {
+			t.Errorf("shutdown: %v", err)
+		}
+		<-served
+	})
+	return &gatewayOf{s, t, l.Addr().String(), logs}
+}
+
+type logBuffer struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+func (b *logBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.text.Write(p)
+}
+
+func (b *logBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.text.String()
+}
+
+// dial opens a plain connection that gives up after ten seconds.
+func (g *gatewayOf) dial() *client {
+	g.t.Helper()
+	conn, err := net.Dial("tcp", g.addr)
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	return newClient(g.t, conn)
+}
+
+func (g *gatewayOf) dialTLS(cfg *tls.Config) *client {
+	g.t.Helper()
+	conn, err := tls.Dial("tcp", g.addr, cfg)
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	return newClient(g.t, conn)
+}

@@ -1,0 +1,180 @@
+package gateway
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/trimaran-io/trimaran/kafkaproto"
+)
+
+// request is one request from its frame to its answer.
+type request struct {
+	session *session
+	reply   *reply
+	header  kafkaproto.Header
+	body    kmsg.Request
+	size    int
+	free    func() // gives the frame's bytes back to the budget; nil: not counted
+	began   time.Time
+	name    string // of the API, for metrics
+	code    int16  // the first error code in the answer
+
+	once sync.Once
+}
+
+// handlers answers each API. A handler runs in the connection's reader: it puts
+// in order what must be, hands the rest to background, and returns. Exactly one
+// of answer, silence and hangUp must follow.
+var handlers = map[kmsg.Key]func(*request){
+	kmsg.Produce:      handleProduce,
+	kmsg.Fetch:        handleFetch,
+	kmsg.ListOffsets:  handleListOffsets,
+	kmsg.Metadata:     handleMetadata,
+	kmsg.ApiVersions:  handleApiVersions,
+	kmsg.CreateTopics: handleCreateTopics,
+	kmsg.DeleteTopics: handleDeleteTopics,
+}
+
+// serve begins to work on a request. An error says that the connection ends at
+// this request; the reply has it then, in its turn.
+//
+// An API or version that is not served closes the connection, as 0.8 and today's
+// Kafka do: nobody knows what an answer would look like. ApiVersions is the
+// exception, since it is how a client finds out (KIP-35, KIP-511).
+func (r *request) serve(frame []byte) (err error) {
+	r.began, r.name = time.Now(), "unknown"
+	defer func() {
+		if v := recover(); v != nil {
+			err = r.session.panicked(v)
+			r.hangUp(err)
+		}
+	}()
+	header, body, err := kafkaproto.ParseHeader(frame)
+	r.header = header
+	if api, ok := kafkaproto.Lookup(header.Key); ok {
+		r.name = api.Name
+		if header.Key == int16(kmsg.ApiVersions) && !api.Serves(header.Version) && len(frame) >= 8 {
+			r.answerUnknownApiVersions()
+			return nil
+		}
+	}
+	if err != nil {
+		r.hangUp(err)
+		return err
+	}
+	if header.Key == StatusKey {
+		return r.serveStatus(body)
+	}
+	if r.body, err = kafkaproto.DecodeRequest(header, body); err != nil {
+		if errors.Is(err, kafkaproto.ErrNotServed) {
+			err = notServed(header, err)
+		}
+		r.hangUp(err)
+		return err
+	}
+	handle, ok := handlers[kmsg.Key(header.Key)]
+	if !ok {
+		err := fmt.Errorf("%w: no handler for %s", kafkaproto.ErrNotServed, r.name)
+		r.hangUp(err)
+		return err
+	}
+	handle(r)
+	return nil
+}
+
+// notServed tells an operator who reads the log what a client wanted.
+func notServed(h kafkaproto.Header, err error) error {
+	switch kmsg.Key(h.Key) {
+	case kmsg.SASLHandshake, kmsg.SASLAuthenticate:
+		return fmt.Errorf("%w: the client asks for SASL, which this node does not have", err)
+	}
+	return fmt.Errorf("%w, from client %s", err, shown(h.ClientID))
+}
+
+// background runs the rest of a handler beside the reader.
+func (r *request) background(work func()) {
+	r.session.server.wg.Go(func() {
+		defer func() {
+			if v := recover(); v != nil {
+				r.hangUp(r.session.panicked(v))
+			}
+		}()
+		work()
+	})
+}
+
+// note keeps the first error of the answer for the metrics, and gives it back.
+func (r *request) note(code int16) int16 {
+	if r.code == 0 {
+		r.code = code
+	}
+	return code
+}
+
+// fail turns an error into the code for this request's version, and notes it.
+func (r *request) fail(err error) int16 {
+	return r.note(codeOf(err, kmsg.Key(r.header.Key), r.header.Version))
+}
+
+// answer sends the response in its turn.
+func (r *request) answer(response kmsg.Response) { r.answerSized(response, 256, nil) }
+
+// answerSized is answer for a response of about so many bytes, with what to call
+// when it is sent.
+func (r *request) answerSized(response kmsg.Response, size int, sent func()) {
+	frame := make([]byte, 4, 16+size)
+	frame = kafkaproto.AppendResponseHeader(frame, r.header)
+	frame = response.AppendTo(frame)
+	r.answerFrame(frame, sent)
+}
+
+// answerFrame sends a frame that is complete but for its size.
+func (r *request) answerFrame(frame []byte, sent func()) {
+	binary.BigEndian.PutUint32(frame, uint32(len(frame)-4))
+	r.complete(func(p *reply) { p.frame, p.free = frame, sent })
+}
+
+// silence completes a request that gets no answer.
+func (r *request) silence() { r.complete(func(*reply) {}) }
+
+// hangUp closes the connection in place of an answer.
+func (r *request) hangUp(why error) {
+	r.complete(func(p *reply) { p.close = why })
+}
+
+func (r *request) complete(set func(*reply)) {
+	r.once.Do(func() {
+		set(r.reply)
+		r.session.server.metrics.request(r)
+		if r.free != nil {
+			r.free()
+		}
+		close(r.reply.done)
+	})
+}
+
+// keepFrame makes the caller responsible for the frame's bytes in the budget: work
+// may go on after the answer. The function may be nil.
+func (r *request) keepFrame() func() {
+	free := r.free
+	r.free = nil
+	return free
+}
+
+// errorName gives Kafka's name of an error code, for metrics.
+func errorName(code int16) string {
+	if code == 0 {
+		return "NONE"
+	}
+	if e := kerr.TypedErrorForCode(code); e != nil {
+		return e.Message
+	}
+	return strconv.Itoa(int(code))
+}

@@ -1,0 +1,182 @@
+package gateway
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/gorilla/websocket"
+
+	"github.com/trimaran-io/trimaran/kafkaproto"
+)
+
+const (
+	// pingEvery is below what package shim waits for a sign of life, since this
+	// side may be busy and not answer the shim's own pings.
+	pingEvery = 2 * time.Second
+	// pongWithin: a client that is there answers pings.
+	pongWithin   = 30 * time.Second
+	controlGrace = time.Second
+)
+
+var (
+	errText         = errors.New("a text message; Kafka is binary")
+	errDisagrees    = fmt.Errorf("%w: the prefix disagrees with the WebSocket message", kafkaproto.ErrFrameSize)
+	errServerLeaves = errors.New("the node is stopping")
+)
+
+// webSocket is a framer over a WebSocket: each Kafka message with its size prefix
+// is exactly one binary message, in both directions.
+type webSocket struct {
+	readLimits
+	ws  *websocket.Conn
+	max int
+
+	lastFrame atomic.Int64 // Unix ms
+	quiet     sync.Once
+	done      chan struct{} // closed: no more pings
+}
+
+func newWebSocket(ws *websocket.Conn, max int) *webSocket {
+	f := &webSocket{readLimits: readLimits{conn: ws.NetConn()}, ws: ws, max: max, done: make(chan struct{})}
+	f.lastFrame.Store(time.Now().UnixMilli())
+	ws.SetReadLimit(int64(max) + 4)
+	ws.SetPongHandler(func(string) error { f.within(pongWithin); return nil })
+	answer := ws.PingHandler()
+	ws.SetPingHandler(func(data string) error { f.within(pongWithin); return answer(data) })
+	return f
+}
+
+// ping runs until close and shows the client that this side is there.
+func (f *webSocket) ping() {
+	tick := time.NewTicker(pingEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-f.done:
+			return
+		case <-tick.C:
+		}
+		if time.Since(time.UnixMilli(f.lastFrame.Load())) > idleTimeout {
+			f.interrupt()
+			return
+		}
+		err := f.ws.WriteControl(websocket.PingMessage, nil, time.Now().Add(controlGrace))
+		var timeout net.Error
+		if err != nil && !(errors.As(err, &timeout) && timeout.Timeout()) {
+			return
+		}
+	}
+}
+
+func (f *webSocket) readFrame(reserve func(int) error) ([]byte, error) {
+	f.within(pongWithin)
+	kind, message, err := f.ws.NextReader()
+	if err != nil {
+		return nil, f.readError(err, errIdle)
+	}
+	if kind != websocket.BinaryMessage {
+		return nil, errText
+	}
+	f.within(beginTimeout)
+	var prefix [4]byte
+	if _, err := io.ReadFull(message, prefix[:]); err != nil {
+		return nil, f.readError(messageEnded(err), errSlow)
+	}
+	size := int32(binary.BigEndian.Uint32(prefix[:]))
+	if err := kafkaproto.CheckFrameSize(size, f.max); err != nil {
+		return nil, err
+	}
+	if err := reserve(int(size)); err != nil {
+		return nil, err
+	}
+	f.within(requestTimeout(int(size)))
+	frame, err := kafkaproto.ReadFrame(io.MultiReader(bytes.NewReader(prefix[:]), message), f.max)
+	if err != nil {
+		return nil, f.readError(messageEnded(err), errSlow)
+	}
+	if n, err := message.Read(prefix[:1]); n > 0 || err == nil {
+		return nil, errDisagrees
+	} else if !errors.Is(err, io.EOF) {
+		return nil, f.readError(err, errSlow)
+	}
+	f.lastFrame.Store(time.Now().UnixMilli())
+	return frame, nil
+}
+
+// messageEnded: the message was shorter than its prefix says. A connection that
+// breaks inside a message is another error of gorilla's.
+func messageEnded(err error) error {
+	if err == io.EOF || errors.Is(err, io.ErrUnexpectedEOF) && !isCloseError(err) {
+		return errDisagrees
+	}
+	return err
+}
+
+func isCloseError(err error) bool {
+	var closed *websocket.CloseError
+	return errors.As(err, &closed)
+}
+
+// readError makes an orderly goodbye, and a connection that ends without one
+// between two messages, the end of the stream.
+func (f *webSocket) readError(err, late error) error {
+	if websocket.IsCloseError(err, websocket.CloseNormalClosure, websocket.CloseGoingAway, websocket.CloseNoStatusReceived, websocket.CloseAbnormalClosure) {
+		return io.EOF
+	}
+	return f.err(err, late)
+}
+
+func (f *webSocket) write(frame []byte, _ bool) error {
+	// One deadline for all of it: gorilla writes a message in one go.
+	if err := f.ws.SetWriteDeadline(time.Now().Add(stallTimeout + requestTimeout(len(frame)))); err != nil {
+		return err
+	}
+	return f.ws.WriteMessage(websocket.BinaryMessage, frame)
+}
+
+func (f *webSocket) flush() error { return nil }
+
+func (f *webSocket) abort() {
+	f.quiet.Do(func() { close(f.done) })
+	f.conn.Close()
+}
+
+func (f *webSocket) close(why error) {
+	f.quiet.Do(func() { close(f.done) })
+	code, reason := closeCode(why)
+	_ = f.ws.WriteControl(websocket.CloseMessage, websocket.FormatCloseMessage(code, reason), time.Now().Add(controlGrace))
+	linger(f.conn)
+}
+
+// closeCode says in WebSocket's words (RFC 6455, section 7.4.1) why a connection
+// ends. The reason is ours, nothing of it comes from the client.
+func closeCode(why error) (code int, reason string) {
+	switch {
+	case why == nil:
+		return websocket.CloseNormalClosure, ""
+	case errors.Is(why, errServerLeaves), errors.Is(why, errInterrupted):
+		return websocket.CloseGoingAway, "the node is stopping"
+	case errors.Is(why, errText):
+		return websocket.CloseUnsupportedData, "Kafka messages are binary"
+	case errors.Is(why, websocket.ErrReadLimit):
+		return websocket.CloseMessageTooBig, "message too big"
+	case errors.Is(why, errDisagrees):
+		return websocket.CloseProtocolError, "size prefix disagrees with the message"
+	case errors.Is(why, kafkaproto.ErrFrameSize):
+		return websocket.CloseMessageTooBig, "size out of bounds"
+	case errors.Is(why, kafkaproto.ErrMalformed), errors.Is(why, kafkaproto.ErrNotServed):
+		return websocket.CloseProtocolError, "request not understood"
+	case errors.Is(why, errAcksZero):
+		return websocket.ClosePolicyViolation, "a produce with acks=0 failed"
+	case errors.Is(why, errIdle), errors.Is(why, errSlow):
+		return websocket.ClosePolicyViolation, "idle or too slow"
+	}
+	return websocket.CloseInternalServerErr, "internal error"
+}
