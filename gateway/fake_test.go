@@ -278,7 +278,7 @@ func serve(t testing.TB, c Cluster, change func(*Config)) *gatewayOf {
 	t.Helper()
 	logs := &logBuffer{}
 	cfg := Config{
-		Cluster: c, AutoCreateTopics: true, Registry: prometheus.NewRegistry(), ShowVersion: "test",
+		Cluster: c, AutoCreateTopics: true, Registry: prometheus.NewRegistry(), Version: "test",
 		Logger: slog.New(slog.NewTextHandler(logs, nil)),
 	}
 	if change != nil {

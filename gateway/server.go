@@ -45,7 +45,7 @@ type Config struct {
 	MaxInflightBytes int64
 	// AutoCreateTopics creates a topic when Metadata names it, as 0.8 does.
 	AutoCreateTopics bool
-	ShowVersion      string // for the page at "/", "" for none
+	Version          string // for the page at "/", "" for none
 	Logger           *slog.Logger
 	Registry         *prometheus.Registry // what /metrics shows; nil: one of its own
 }

@@ -159,7 +159,7 @@ func (s *Server) serveRoot(w http.ResponseWriter, r *http.Request) {
 		plain(w, http.StatusMethodNotAllowed, "Only GET.\n")
 		return
 	}
-	version := s.cfg.ShowVersion
+	version := s.cfg.Version
 	if version != "" {
 		version = " " + version
 	}
