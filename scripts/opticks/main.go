@@ -85,7 +85,7 @@ func run(ctx context.Context, o options) error {
   written       %d lines, %d bytes, in %.1f s
   killed        node %s, the leader, at line %d (kill -9); node %s leads now
   longest pause %.2f s between two acknowledgements
-  read back     %d records in %.1f s`, len(lines), len(text), w.took.Seconds(), w.killed, w.killedAt, w.leader, w.pause.Seconds(), len(got), reading.Seconds())
+  read back     %d records in %.2f s`, len(lines), len(text), w.took.Seconds(), w.killed, w.killedAt, w.leader, w.pause.Seconds(), len(got), reading.Seconds())
 	if repeats > 0 {
 		// Without producer ids (Kafka 0.11) a client cannot tell what an unanswered
 		// request did, so it sends again.

@@ -1,0 +1,174 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net"
+	"net/url"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/trimaran-io/trimaran/gateway/shim"
+)
+
+// defaultBroker is where `trimaran serve`, `trimaran dev` and the shim of
+// scripts/cluster.sh listen unless told otherwise.
+const defaultBroker = "127.0.0.1:9092"
+
+// broker is one address of --brokers.
+type broker struct {
+	scheme string // "tcp", "tls", "ws" or "wss"
+	addr   string // host:port
+	path   string // of the WebSocket handshake, for ws and wss
+}
+
+// String gives the address as one would type it.
+func (b broker) String() string {
+	if b.scheme == "tcp" {
+		return b.addr
+	}
+	return b.scheme + "://" + b.addr + b.path
+}
+
+// parseBroker understands host:port, host, tcp://…, tls://…, ws://… and wss://….
+func parseBroker(s string) (broker, error) {
+	s = strings.TrimSpace(s)
+	scheme, rest, ok := strings.Cut(s, "://")
+	if !ok {
+		scheme, rest = "tcp", s
+	}
+	b := broker{scheme: strings.ToLower(scheme)}
+	port := "9092"
+	switch b.scheme {
+	case "tcp", "tls":
+	case "ws", "wss":
+		u, err := url.Parse(s)
+		if err != nil {
+			return broker{}, usagef("--brokers %q: %v", s, err)
+		}
+		rest, b.path = u.Host, u.Path
+		if port = "80"; b.scheme == "wss" {
+			port = "443"
+		}
+	default:
+		return broker{}, usagef("--brokers %q: want host:port, tls://host:port, ws://host:port or wss://host:port", s)
+	}
+	host, given, err := net.SplitHostPort(rest)
+	if err != nil { // no port
+		host, given = strings.Trim(rest, "[]"), port
+	}
+	if host == "" || strings.ContainsAny(host, "/ ") {
+		return broker{}, usagef("--brokers %q: no host in it", s)
+	}
+	b.addr = net.JoinHostPort(host, given)
+	return b, nil
+}
+
+// brokers is how a client-side command reaches the cluster.
+type brokers struct {
+	list []broker
+	tls  *tls.Config
+}
+
+// addBrokerFlags gives a client-side command the flags that brokersOf reads.
+func addBrokerFlags(cmd *cobra.Command) {
+	cmd.Flags().StringSlice("brokers", []string{defaultBroker},
+		"nodes or shims, tried in turn: host:port, tls://host:port, ws://host:port or wss://host:port")
+	cmd.Flags().String("tls-ca", "", "`file` with the certificates to trust for tls:// and wss:// (default: the system's)")
+	cmd.Flags().String("tls-server-name", "", "`name` expected in the server's certificate (default: the broker's host)")
+	cmd.Flags().Duration("timeout", 15*time.Second, "how long to wait for an answer")
+}
+
+func brokersOf(cmd *cobra.Command) (*brokers, error) {
+	given, _ := cmd.Flags().GetStringSlice("brokers")
+	b := &brokers{}
+	for _, s := range given {
+		one, err := parseBroker(s)
+		if err != nil {
+			return nil, err
+		}
+		b.list = append(b.list, one)
+	}
+	if len(b.list) == 0 {
+		return nil, usagef("--brokers is empty")
+	}
+	b.tls = &tls.Config{MinVersion: tls.VersionTLS12}
+	b.tls.ServerName, _ = cmd.Flags().GetString("tls-server-name")
+	if ca, _ := cmd.Flags().GetString("tls-ca"); ca != "" {
+		pem, err := os.ReadFile(ca)
+		if err != nil {
+			return nil, fmt.Errorf("--tls-ca: %w", err)
+		}
+		b.tls.RootCAs = x509.NewCertPool()
+		if !b.tls.RootCAs.AppendCertsFromPEM(pem) {
+			return nil, fmt.Errorf("--tls-ca %s: no certificate in it", ca)
+		}
+	}
+	return b, nil
+}
+
+// String lists the brokers for an error message.
+func (b *brokers) String() string {
+	var all []string
+	for _, one := range b.list {
+		all = append(all, one.String())
+	}
+	return strings.Join(all, ", ")
+}
+
+// dial opens a connection to host:port in the way --brokers says. Metadata names
+// the cluster's one broker by the address that the client used, so an address
+// that is not in the list is reached as the first of the list is.
+func (b *brokers) dial(ctx context.Context, network, addr string) (net.Conn, error) {
+	use := b.list[0]
+	for _, one := range b.list {
+		if one.addr == addr {
+			use = one
+			break
+		}
+	}
+	switch use.scheme {
+	case "tls":
+		return (&tls.Dialer{Config: b.tls}).DialContext(ctx, network, addr)
+	case "ws":
+		return (&shim.Dialer{Path: use.path}).DialContext(ctx, network, addr)
+	case "wss":
+		return (&shim.Dialer{Path: use.path, TLSConfig: b.tls}).DialContext(ctx, network, addr)
+	}
+	return (&net.Dialer{}).DialContext(ctx, network, addr)
+}
+
+// client gives a franz-go client. It asks the brokers which versions they serve;
+// 0.8 knows no producer ids, so writes are not idempotent.
+func (b *brokers) client(opts ...kgo.Opt) (*kgo.Client, error) {
+	var seeds []string
+	for _, one := range b.list {
+		seeds = append(seeds, one.addr)
+	}
+	return kgo.NewClient(append([]kgo.Opt{
+		kgo.ClientID("trimaran"),
+		kgo.SeedBrokers(seeds...),
+		kgo.Dialer(b.dial),
+		kgo.DisableIdempotentWrite(),
+		kgo.MetadataMinAge(250 * time.Millisecond),
+		kgo.RetryBackoffFn(func(tries int) time.Duration {
+			return min(time.Duration(tries)*100*time.Millisecond, time.Second)
+		}),
+	}, opts...)...)
+}
+
+// unreachable explains an error of a connection attempt.
+func (b *brokers) unreachable(err error) error {
+	if errors.Is(err, context.Canceled) {
+		return errors.New("interrupted")
+	}
+	return fmt.Errorf("no answer from %s: %w\n"+
+		"Is a node running there? 'trimaran dev' starts one; --brokers names another place", b, err)
+}

@@ -1,0 +1,110 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+
+	"github.com/spf13/cobra"
+
+	"github.com/trimaran-io/trimaran/fsm"
+)
+
+func newCluster() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:     "cluster",
+		Short:   "Look at the cluster",
+		Example: "  trimaran cluster status",
+		Args:    cobra.NoArgs,
+		RunE:    func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	cmd.AddCommand(newClusterStatus())
+	return cmd
+}
+
+func newClusterStatus() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "status",
+		Short: "Show nodes, partitions, leaders and how far replicas are behind",
+		Example: `  trimaran cluster status
+  trimaran cluster status --brokers ws://127.0.0.1:9093
+  trimaran cluster status --json`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			b, err := brokersOf(cmd)
+			if err != nil {
+				return err
+			}
+			ctx, cancel := withTimeout(cmd)
+			defer cancel()
+			status, raw, err := askStatus(ctx, b)
+			if err != nil {
+				return err
+			}
+			if asJSON, _ := cmd.Flags().GetBool("json"); asJSON {
+				// As the node gave it: a newer node may say more than this program knows.
+				var pretty bytes.Buffer
+				if err := json.Indent(&pretty, raw, "", "  "); err != nil {
+					return err
+				}
+				_, err := fmt.Fprintln(cmd.OutOrStdout(), pretty.String())
+				return err
+			}
+			return showStatus(cmd.OutOrStdout(), status)
+		},
+	}
+	addBrokerFlags(cmd)
+	cmd.Flags().Bool("json", false, "print JSON")
+	return cmd
+}
+
+func showStatus(out io.Writer, status *fsm.Status) error {
+	if status.ClusterID == "" {
+		_, err := fmt.Fprintln(out, "The cluster is not formed yet: it waits for more nodes (--bootstrap-expect).")
+		return err
+	}
+	alive := 0
+	nodes := [][]string{{"NODE", "STATE", "CLIENTS", "PEERS", "ZONE", "VERSION", "CATALOG", "LEADS", "REPLICAS"}}
+	for _, n := range status.Nodes {
+		state := "down"
+		if n.Alive {
+			state = "up"
+			alive++
+		}
+		nodes = append(nodes, []string{string(n.ID), state, orDash(n.ClientAddress), orDash(n.PeerAddress),
+			orDash(n.Zone), orDash(n.Version), orDash(n.CatalogRole), fmt.Sprint(n.Leaders), fmt.Sprint(n.Replicas)})
+	}
+	leaderless, partitions := 0, 0
+	groups := partitionRows("TOPIC", nil)
+	for _, t := range status.Topics {
+		for _, p := range t.Partitions {
+			partitions++
+			if p.Leader == "" {
+				leaderless++
+			}
+		}
+		groups = append(groups, partitionRows(t.Name, t.Partitions)[1:]...)
+	}
+	fmt.Fprintf(out, "Cluster %s: %d of %d nodes up, catalog led by %s, %d topics, %d partitions",
+		status.ClusterID, alive, len(status.Nodes), orDash(string(status.Controller)), len(status.Topics), partitions)
+	if leaderless > 0 {
+		fmt.Fprintf(out, ", %d WITHOUT A LEADER", leaderless)
+	}
+	fmt.Fprint(out, "\n\n")
+	if err := printTable(out, nodes); err != nil {
+		return err
+	}
+	if partitions == 0 {
+		return nil
+	}
+	fmt.Fprintln(out)
+	return printTable(out, groups)
+}
+
+func orDash(s string) string {
+	if s == "" {
+		return "-"
+	}
+	return s
+}

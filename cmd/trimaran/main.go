@@ -1,0 +1,126 @@
+// Command trimaran is a node and the command line that goes with it.
+//
+// You are here: at the very top. This package reads flags, environment and
+// config files, puts a node together out of package cluster and package gateway
+// (the only place that knows both), and holds small clients for people and
+// scripts. The clients reach a node or a shim over its client port like any
+// other client does; they look into no data directory. What a node does is
+// written below, not here.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/spf13/cobra"
+)
+
+// version is set by the linker: -ldflags "-X main.version=…".
+var version = "dev"
+
+func main() { os.Exit(run(os.Args[1:], os.Stdin, os.Stdout, os.Stderr)) }
+
+// run is the whole program but for the process: 0 is success, 1 a failure that
+// stderr explains, 2 a command line that was not understood.
+func run(args []string, in io.Reader, out, errOut io.Writer) int {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	// A second signal ends the process at once: the first one restores the default.
+	context.AfterFunc(ctx, stop)
+
+	root := newRoot()
+	root.SetArgs(args)
+	root.SetIn(in)
+	root.SetOut(out)
+	root.SetErr(errOut)
+	cmd, err := root.ExecuteContextC(ctx)
+	if err == nil {
+		return 0
+	}
+	fmt.Fprintf(errOut, "%s: %v\n", cmd.CommandPath(), err)
+	if usage := (*usageError)(nil); errors.As(err, &usage) {
+		fmt.Fprintf(errOut, "Run '%s --help' for what it takes.\n", cmd.CommandPath())
+		return 2
+	}
+	return 1
+}
+
+// usageError marks an error in the command line itself.
+type usageError struct{ error }
+
+func (e *usageError) Unwrap() error { return e.error }
+
+func usagef(format string, args ...any) error {
+	return &usageError{fmt.Errorf(format, args...)}
+}
+
+func newRoot() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "trimaran",
+		Short: "A Kafka-compatible log: several nodes that clients see as one broker",
+		Long: `Trimaran is a log that Kafka clients can use: a set of nodes that its clients
+see as one Kafka broker, replicated with Raft.
+
+Every flag can also be given as an environment variable (--log-level is
+TRIMARAN_LOG_LEVEL) or in a YAML, TOML or JSON file named with --config, with the
+flag's name as the key. A flag wins over the environment, the environment over
+the file.`,
+		Example: `  # one node, or three, in this terminal; the data is kept
+  trimaran dev
+  trimaran dev --nodes 3
+
+  # write and read
+  echo hello | trimaran produce greetings
+  trimaran consume greetings`,
+		Args:              cobra.NoArgs,
+		SilenceErrors:     true,
+		SilenceUsage:      true,
+		CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: true},
+		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error {
+			return loadSettings(cmd, os.LookupEnv)
+		},
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	root.PersistentFlags().String("config", "", "YAML, TOML or JSON `file` with settings; keys are the flags' names")
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &usageError{err} })
+	root.AddCommand(
+		newServe(), newDev(),
+		newTopic(), newProduce(), newConsume(), newCluster(),
+		newVersion(),
+	)
+	markArgErrors(root)
+	return root
+}
+
+// markArgErrors makes a wrong number of arguments a usageError, for cmd and below.
+func markArgErrors(cmd *cobra.Command) {
+	if check := cmd.Args; check != nil {
+		cmd.Args = func(cmd *cobra.Command, args []string) error {
+			if err := check(cmd, args); err != nil {
+				return &usageError{err}
+			}
+			return nil
+		}
+	}
+	for _, sub := range cmd.Commands() {
+		markArgErrors(sub)
+	}
+}
+
+func newVersion() *cobra.Command {
+	return &cobra.Command{
+		Use:     "version",
+		Short:   "Print the version",
+		Example: "  trimaran version",
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			_, err := fmt.Fprintln(cmd.OutOrStdout(), "trimaran", version)
+			return err
+		},
+	}
+}

@@ -1,0 +1,140 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"syscall"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+
+	"github.com/trimaran-io/trimaran/cluster"
+	"github.com/trimaran-io/trimaran/fsm"
+	"github.com/trimaran-io/trimaran/gateway"
+)
+
+// nodeOptions is what `serve` and `dev` know about a node.
+type nodeOptions struct {
+	data string
+	id   fsm.NodeID // "": the one in data, else the host's name
+	zone string
+
+	listen, advertise             string
+	peerListen, peerAdvertise     string
+	gossipListen, gossipAdvertise string
+	gossipKey                     []byte // 16, 24 or 32 bytes; nil: gossip is not encrypted
+	join                          []string
+	expect                        int // 0: never form a cluster, only join one
+
+	topics      []fsm.TopicSpec
+	autoCreate  bool
+	partitions  int32
+	replication int16
+
+	maxRequest   int
+	tls          *tls.Config // nil: no TLS
+	allowHosts   []string
+	allowOrigins []string
+
+	log *slog.Logger
+}
+
+// node is a running one: the cluster's half and the clients' half, introduced to
+// each other.
+type node struct {
+	cluster *cluster.Node
+	gateway *gateway.Server
+	addr    string     // where clients connect
+	failed  chan error // gets an error when the gateway stops serving by itself
+	log     *slog.Logger
+}
+
+// wait returns when ctx ends, with nil, or when the node cannot go on.
+func (n *node) wait(ctx context.Context) error {
+	select {
+	case <-ctx.Done():
+		return nil
+	case err := <-n.failed:
+		return err
+	case <-n.cluster.Failed():
+		return n.cluster.Err()
+	}
+}
+
+// startNode returns when the node listens; it serves once the cluster is formed.
+func startNode(o nodeOptions) (*node, error) {
+	// The client port first: that it is taken is the commonest reason to fail.
+	listener, err := net.Listen("tcp", o.listen)
+	if errors.Is(err, syscall.EADDRINUSE) {
+		return nil, fmt.Errorf("client port: %w; --listen names another", err)
+	} else if err != nil {
+		return nil, fmt.Errorf("client port: %w", err)
+	}
+	started := false
+	defer func() {
+		if !started {
+			listener.Close()
+		}
+	}()
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	shown := o.advertise
+	if shown == "" {
+		shown = listener.Addr().String()
+	}
+	c, err := cluster.Start(cluster.Config{
+		DataDir: o.data, NodeID: o.id, Zone: o.zone, Version: version,
+		PeerListen: o.peerListen, PeerAdvertise: o.peerAdvertise,
+		GossipListen: o.gossipListen, GossipAdvertise: o.gossipAdvertise, GossipKey: o.gossipKey,
+		ClientAddress: shown, Join: o.join, BootstrapExpect: o.expect,
+		DefaultPartitions: o.partitions, DefaultReplicationFactor: o.replication, InitialTopics: o.topics,
+		Logger: o.log, Registry: registry,
+	})
+	if err != nil {
+		return nil, err
+	}
+	log := o.log.With("node", string(c.NodeID()))
+	g, err := gateway.New(gateway.Config{
+		Cluster: c, Advertise: o.advertise, AllowHosts: o.allowHosts, AllowOrigins: o.allowOrigins,
+		TLS: o.tls, MaxRequestBytes: o.maxRequest, AutoCreateTopics: o.autoCreate,
+		Version: version, Logger: log, Registry: registry,
+	})
+	if err != nil {
+		ctx, cancel := context.WithTimeout(context.Background(), stopWithin)
+		defer cancel()
+		return nil, errors.Join(err, c.Shutdown(ctx))
+	}
+	started = true
+	n := &node{cluster: c, gateway: g, addr: listener.Addr().String(), failed: make(chan error, 1), log: log}
+	go func() {
+		if err := g.Serve(listener); err != nil && !errors.Is(err, net.ErrClosed) {
+			n.failed <- fmt.Errorf("client port: %w", err)
+		}
+	}()
+	peer, gossip := c.Addresses()
+	log.Info("node listens", "version", version, "clients", n.addr, "peers", peer, "gossip", gossip, "data", o.data)
+	return n, nil
+}
+
+// stop lets clients have the answers to what they have asked, takes no more,
+// hands leaderships over and ends. When ctx ends first, the rest is cut off.
+func (n *node) stop(ctx context.Context) error {
+	n.log.Info("node is stopping")
+	err := n.gateway.Shutdown(ctx)
+	if err != nil {
+		err = fmt.Errorf("stop serving clients: %w", err)
+	}
+	if cerr := n.cluster.Shutdown(ctx); cerr != nil {
+		err = errors.Join(err, fmt.Errorf("leave the cluster: %w", cerr))
+	}
+	if err != nil {
+		n.log.Error("node stopped", "error", err)
+	} else {
+		n.log.Info("node stopped")
+	}
+	return err
+}

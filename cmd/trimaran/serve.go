@@ -1,0 +1,260 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"encoding/base64"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/trimaran-io/trimaran/fsm"
+)
+
+func newServe() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "serve",
+		Short: "Run a node",
+		Long: `Run a node until it is told to stop (SIGTERM or Ctrl-C).
+
+A node listens on three ports: for clients (Kafka, WebSocket and HTTP on one), for
+other nodes, and for gossip. The data directory keeps the node's id and its
+cluster's; a node started without --join, with nothing in its directory, forms a
+cluster of its own.`,
+		Example: `  # a cluster of one
+  trimaran serve --data /var/lib/trimaran
+
+  # three nodes on three machines; the same line on each, with its own address
+  trimaran serve --data /var/lib/trimaran --listen 0.0.0.0:9092 --advertise kafka-1:9092 \
+      --join kafka-1:9292,kafka-2:9292,kafka-3:9292 --bootstrap-expect 3
+
+  # the same from a file, or from the environment
+  trimaran serve --config /etc/trimaran.yaml
+  TRIMARAN_DATA=/var/lib/trimaran TRIMARAN_TOPICS=events:6,audit:1 trimaran serve`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return serve(cmd) },
+	}
+	f := cmd.Flags()
+	f.String("data", "trimaran-data", "data `directory`")
+	f.String("node-id", "", "`name` of the node: a-z, 0-9 and '-' (default: the one in the data directory, else the host's name)")
+	f.String("listen", defaultBroker, "`address` for clients: Kafka, WebSocket and HTTP")
+	f.String("advertise", "", "`host:port` that plain Kafka clients are told to use (default: the one they used)")
+	f.String("peer-listen", "", "`address` for other nodes (default: the client port + 100)")
+	f.String("peer-advertise", "", "`host:port` that other nodes use (default: --peer-listen)")
+	f.String("gossip-listen", "", "`address` for gossip, TCP and UDP (default: the client port + 200)")
+	f.String("gossip-advertise", "", "`host:port` that others gossip to (default: --gossip-listen)")
+	f.String("gossip-key-file", "", "`file` with 16, 24 or 32 bytes in base64 that encrypt gossip; the same on all nodes")
+	f.StringSlice("join", nil, "gossip `addresses` of any live nodes")
+	f.Int("bootstrap-expect", 0, "form the first cluster when so many new nodes see each other (default: 1, or with --join never)")
+	f.String("zone", "", "`name` of what fails together, such as a rack; replicas are spread over zones")
+	f.StringSlice("topics", nil, "topics to create at the cluster's first start: `name:partitions[:replication-factor]`,…")
+	f.Bool("auto-create-topics", true, "create a topic when a client first uses it")
+	f.Int32("default-partitions", 1, "partitions of a topic whose creator does not say")
+	f.Int16("default-replication-factor", 3, "replicas of a topic whose creator does not say; at most the number of nodes")
+	f.Int("max-request-bytes", 100<<20, "largest request accepted from a client")
+	f.String("tls-cert", "", "PEM `file` with the certificate chain; clients then use TLS, except on loopback")
+	f.String("tls-key", "", "PEM `file` with the certificate's key")
+	f.StringSlice("allow-host", nil, "further `names` that HTTP and WebSocket clients may call this node by; loopback names always may")
+	f.StringSlice("allow-origin", nil, "web `origins`, such as https://example.org, whose pages may connect")
+	addLogFlags(cmd, "info")
+	return cmd
+}
+
+func addLogFlags(cmd *cobra.Command, level string) {
+	cmd.Flags().String("log-level", level, "debug, info, warn or error")
+	cmd.Flags().String("log-format", "text", "text or json")
+}
+
+func serve(cmd *cobra.Command) error {
+	log, err := loggerOf(cmd)
+	if err != nil {
+		return err
+	}
+	o, err := serveOptions(cmd)
+	if err != nil {
+		return err
+	}
+	o.log = log
+	if host, _, _ := net.SplitHostPort(o.listen); !isLoopback(host) && o.advertise == "" {
+		log.Warn("listening beyond loopback without --advertise: plain TCP clients that come through NAT or a port forward " +
+			"are told the address that this node sees, and cannot use it; WebSocket and TLS clients can")
+	}
+	n, err := startNode(o)
+	if err != nil {
+		return err
+	}
+	return n.run(cmd.Context())
+}
+
+// serveOptions turns the flags into what startNode takes.
+func serveOptions(cmd *cobra.Command) (nodeOptions, error) {
+	f := cmd.Flags()
+	text := func(name string) string { s, _ := f.GetString(name); return s }
+	list := func(name string) []string { s, _ := f.GetStringSlice(name); return s }
+	o := nodeOptions{
+		data: text("data"), id: fsm.NodeID(text("node-id")), zone: text("zone"),
+		listen: text("listen"), advertise: text("advertise"),
+		peerListen: text("peer-listen"), peerAdvertise: text("peer-advertise"),
+		gossipListen: text("gossip-listen"), gossipAdvertise: text("gossip-advertise"),
+		join: list("join"), allowHosts: list("allow-host"), allowOrigins: list("allow-origin"),
+	}
+	var err error
+	if o.peerListen, err = besides(o.peerListen, o.listen, 100); err != nil {
+		return o, err
+	}
+	if o.gossipListen, err = besides(o.gossipListen, o.listen, 200); err != nil {
+		return o, err
+	}
+	if o.peerAdvertise == "" {
+		o.peerAdvertise = reachable(o.peerListen, o.advertise)
+	}
+	if o.gossipKey, err = readGossipKey(text("gossip-key-file")); err != nil {
+		return o, err
+	}
+	if o.topics, err = parseTopics(list("topics")); err != nil {
+		return o, err
+	}
+	o.expect, _ = f.GetInt("bootstrap-expect")
+	if !f.Changed("bootstrap-expect") && len(o.join) == 0 {
+		o.expect = 1
+	}
+	o.autoCreate, _ = f.GetBool("auto-create-topics")
+	o.partitions, _ = f.GetInt32("default-partitions")
+	o.replication, _ = f.GetInt16("default-replication-factor")
+	o.maxRequest, _ = f.GetInt("max-request-bytes")
+	if o.expect < 0 || o.partitions < 1 || o.replication < 1 {
+		return o, usagef("--bootstrap-expect, --default-partitions and --default-replication-factor must be positive")
+	}
+	// The first byte of a Kafka frame's size must not look like a TLS record's (0x16).
+	if o.maxRequest < 1<<10 || o.maxRequest >= 0x16000000 {
+		return o, usagef("--max-request-bytes %d: want at least 1024 and less than %d", o.maxRequest, 0x16000000)
+	}
+	cert, key := text("tls-cert"), text("tls-key")
+	if (cert == "") != (key == "") {
+		return o, usagef("--tls-cert and --tls-key go together")
+	}
+	if cert != "" {
+		pair, err := tls.LoadX509KeyPair(cert, key)
+		if err != nil {
+			return o, fmt.Errorf("--tls-cert %s, --tls-key %s: %w", cert, key, err)
+		}
+		o.tls = &tls.Config{Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12}
+	}
+	return o, nil
+}
+
+// besides gives an address as it is, or one at the same host as listen with a
+// port that is higher by add. Port 0, any free one, stays 0.
+func besides(addr, listen string, add int) (string, error) {
+	if addr != "" {
+		if _, _, err := net.SplitHostPort(addr); err != nil {
+			return "", usagef("listen address %q: want host:port", addr)
+		}
+		return addr, nil
+	}
+	host, port, err := net.SplitHostPort(listen)
+	if err != nil {
+		return "", usagef("--listen %q: want host:port", listen)
+	}
+	n, err := strconv.Atoi(port)
+	if err != nil || n < 0 || n+add > 65535 {
+		return "", usagef("--listen %q: port %s has no room for the two others at +100 and +200; give --peer-listen and --gossip-listen", listen, port)
+	}
+	if n > 0 {
+		n += add
+	}
+	return net.JoinHostPort(host, strconv.Itoa(n)), nil
+}
+
+// reachable gives what other nodes can call when a node listens on all of its
+// addresses: the advertised host, else the machine's first address that is not
+// loopback; "", the address listened on, in all other cases.
+func reachable(listen, advertise string) string {
+	host, port, err := net.SplitHostPort(listen)
+	if err != nil || port == "0" {
+		return ""
+	}
+	if ip := net.ParseIP(host); host != "" && (ip == nil || !ip.IsUnspecified()) {
+		return ""
+	}
+	if host, _, err := net.SplitHostPort(advertise); err == nil && host != "" {
+		return net.JoinHostPort(host, port)
+	}
+	addrs, err := net.InterfaceAddrs()
+	if err != nil {
+		return ""
+	}
+	for _, a := range addrs {
+		if n, ok := a.(*net.IPNet); ok && n.IP.IsGlobalUnicast() && n.IP.To4() != nil {
+			return net.JoinHostPort(n.IP.String(), port)
+		}
+	}
+	return ""
+}
+
+// readGossipKey gives nil when there is no file to read.
+func readGossipKey(path string) ([]byte, error) {
+	if path == "" {
+		return nil, nil
+	}
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("--gossip-key-file: %w", err)
+	}
+	key, err := base64.StdEncoding.DecodeString(strings.TrimSpace(string(text)))
+	if n := len(key); err != nil || (n != 16 && n != 24 && n != 32) {
+		return nil, fmt.Errorf("--gossip-key-file %s: want 16, 24 or 32 bytes in base64", path)
+	}
+	return key, nil
+}
+
+func isLoopback(host string) bool {
+	if host == "localhost" {
+		return true
+	}
+	ip := net.ParseIP(host)
+	return ip != nil && ip.IsLoopback()
+}
+
+func loggerOf(cmd *cobra.Command) (*slog.Logger, error) {
+	level, _ := cmd.Flags().GetString("log-level")
+	format, _ := cmd.Flags().GetString("log-format")
+	return newLogger(cmd.ErrOrStderr(), level, format)
+}
+
+func newLogger(out io.Writer, level, format string) (*slog.Logger, error) {
+	var l slog.Level
+	if err := l.UnmarshalText([]byte(level)); err != nil {
+		return nil, usagef("--log-level %q: want debug, info, warn or error", level)
+	}
+	o := &slog.HandlerOptions{Level: l}
+	switch format {
+	case "text":
+		return slog.New(slog.NewTextHandler(out, o)), nil
+	case "json":
+		return slog.New(slog.NewJSONHandler(out, o)), nil
+	}
+	return nil, usagef("--log-format %q: want text or json", format)
+}
+
+// stopWithin is how long a node has to answer what it has begun and to hand over
+// its leaderships before it ends anyway.
+const stopWithin = 20 * time.Second
+
+// run serves until ctx ends or the node cannot go on, and then stops it.
+func (n *node) run(ctx context.Context) error {
+	failed := n.wait(ctx)
+	stopping, cancel := context.WithTimeout(context.Background(), stopWithin)
+	defer cancel()
+	if err := n.stop(stopping); failed == nil {
+		return err
+	}
+	return failed // what happened while stopping is its consequence, and logged
+}
