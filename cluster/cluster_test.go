@@ -106,9 +106,11 @@ func testLogger(t *testing.T) *slog.Logger {
 	return slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug}))
 }
 
-// newTestCluster makes n nodes that expect each other; none is started.
+// newTestCluster makes n nodes that expect each other; none is started. Tests
+// with clusters run side by side: they mostly wait for elections.
 func newTestCluster(t *testing.T, n int) *testCluster {
 	t.Helper()
+	t.Parallel()
 	c := &testCluster{t: t, base: t.TempDir(), net: newCuttable()}
 	for range n {
 		c.add(n)
