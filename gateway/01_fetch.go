@@ -208,7 +208,6 @@ func (f *fetch) each(parts []*fetchPart, limit int, work func(*fetchPart)) {
 
 // readPart reads one partition, or reads it again.
 func (f *fetch) readPart(ctx context.Context, p *fetchPart) {
-	s := f.session.server
 	f.giveBack(p)
 	want := f.grant(p)
 	if want == 0 && p.maxBytes > 0 {
@@ -235,7 +234,6 @@ func (f *fetch) readPart(ctx context.Context, p *fetchPart) {
 	} else if len(slice.Batches) > 0 {
 		p.next = endOf(slice.Batches, p.from)
 	}
-	_ = s
 }
 
 // readSet reads batches and turns them into what the request's version has.
@@ -322,7 +320,6 @@ func (f *fetch) await(deadline time.Time, minBytes int) {
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	defer cancel()
-	var panicked any
 	wait := func(p *fetchPart) {
 		from := p.next
 		if from < 0 {
@@ -340,7 +337,6 @@ func (f *fetch) await(deadline time.Time, minBytes int) {
 			}
 		})
 	}
-	_ = panicked
 	for _, p := range f.parts {
 		wait(p)
 	}

@@ -88,10 +88,10 @@ func (a *allowList) host(header string, local net.Addr, state *tls.ConnectionSta
 }
 
 // origin reports whether the request comes from a page that may talk to this
-// node: one that this node's own host and port gave out, or a configured one.
-// A request without Origin does not come from a page of another site: browsers
+// node: one of a host that this node may be called by, whatever its port, or a
+// configured one. So a page that is being developed on localhost may. A request without Origin does not come from a page of another site: browsers
 // always say where a WebSocket or a cross-origin request comes from.
-func (a *allowList) origin(r *http.Request) bool {
+func (a *allowList) origin(r *http.Request, local net.Addr, state *tls.ConnectionState) bool {
 	values := r.Header.Values("Origin")
 	if len(values) == 0 {
 		return true
@@ -103,10 +103,8 @@ func (a *allowList) origin(r *http.Request) bool {
 	if a.origins[origin] {
 		return true
 	}
-	scheme, host, _ := strings.Cut(origin, "://")
-	own, ok := canonicalOrigin(scheme + "://" + r.Host)
-	_, ownHost, _ := strings.Cut(own, "://")
-	return ok && host == ownHost
+	_, host, _ := strings.Cut(origin, "://")
+	return a.host(host, local, state)
 }
 
 func canonicalHost(host string) string {

@@ -3,6 +3,7 @@ package gateway
 import (
 	"context"
 	"sync/atomic"
+	"time"
 
 	"golang.org/x/sync/semaphore"
 )
@@ -10,6 +11,15 @@ import (
 // smallRequest is the size up to which a request is not counted: with the bound
 // on requests per connection, a connection's small ones take little.
 const smallRequest = 16 << 10
+
+const (
+	// firstHold is what a larger request takes of the budget when it is announced,
+	// if it says that it has as much. After that it is what came, at most doubled.
+	firstHold = 1 << 20
+	// crowdedTimeout is how long a request that is partly there waits for memory
+	// that others have. Two of them could wait for each other.
+	crowdedTimeout = 30 * time.Second
+)
 
 // budget bounds bytes that are in memory at once, over all connections.
 type budget struct {
@@ -22,15 +32,14 @@ func newBudget(bytes int64) *budget {
 	return &budget{all: bytes, sem: semaphore.NewWeighted(bytes)}
 }
 
-// acquire waits for n bytes, first come first served. The function gives them
-// back and may be called once.
-func (b *budget) acquire(ctx context.Context, n int64) (func(), error) {
-	n = min(n, b.all)
+// acquire waits for n bytes, first come first served. More than there are in all
+// are never there.
+func (b *budget) acquire(ctx context.Context, n int64) error {
 	if err := b.sem.Acquire(ctx, n); err != nil {
-		return nil, err
+		return err
 	}
 	b.held.Add(n)
-	return func() { b.release(n) }, nil
+	return nil
 }
 
 // try takes n bytes if they are there.

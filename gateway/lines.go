@@ -11,9 +11,9 @@ import (
 	"github.com/trimaran-io/trimaran/fsm"
 )
 
-// maxCoalesced bounds the bytes of produces that are sent on together, in one
-// Append. One that is larger goes alone.
-const maxCoalesced = 4 << 20
+// maxCoalesced bounds the bytes of produces that are sent on together with the
+// first of them, in one Append.
+const maxCoalesced = 1 << 20
 
 // lines keeps the produces of one connection in line, one line per partition. At
 // most one Append per line is under way; what waits behind it goes together in
@@ -88,13 +88,13 @@ func (l *lines) next(id fsm.PartitionID) []*parcel {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	line = l.waiting[id]
-	n, bytes := 0, 0
-	for _, p := range line {
-		if n > 0 && (!p.isReady() || bytes+p.bytes > maxCoalesced) {
+	n, more := 1, 0
+	for _, p := range line[1:] {
+		if !p.isReady() || more+p.bytes > maxCoalesced {
 			break
 		}
 		n++
-		bytes += p.bytes
+		more += p.bytes
 	}
 	group := slices.Clone(line[:n])
 	l.waiting[id] = slices.Delete(line, 0, n) // which lets go of the batches, too

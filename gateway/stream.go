@@ -17,25 +17,28 @@ import (
 const (
 	// idleTimeout is Kafka's connections.max.idle.ms.
 	idleTimeout = 10 * time.Minute
-	// A request once begun must be there within beginTimeout and the time that its
-	// size takes at slowestRate.
+	// A request once begun must not fall behind slowestRate by more than
+	// beginTimeout, at any of its bytes.
 	beginTimeout = time.Minute
 	slowestRate  = 128 << 10 // bytes per second
+	readPiece    = 256 << 10 // the most that one read takes
 	// stallTimeout is how long an answer may wait for the client to take the next
 	// piece of it: as long as a consumer may be busy between two polls.
 	stallTimeout = 5 * time.Minute
 	writePiece   = 256 << 10
 )
 
-func requestTimeout(size int) time.Duration {
+// transferTimeout is how long so many bytes may take.
+func transferTimeout(size int) time.Duration {
 	return beginTimeout + time.Duration(size)*time.Second/slowestRate
 }
 
 // framer carries requests and answers over one kind of connection.
 type framer interface {
 	// readFrame gives the next request without its size prefix. reserve is called
-	// with its size before memory is taken for it. io.EOF is the orderly end;
-	// errInterrupted follows interrupt.
+	// with the bytes that the request takes from then on, before they are taken, and
+	// again when it takes more. io.EOF is the orderly end; errInterrupted follows
+	// interrupt.
 	readFrame(reserve func(size int) error) ([]byte, error)
 	// write sends an answer with its size prefix; more says that another follows
 	// at once, so that both may travel together.
@@ -56,6 +59,7 @@ var (
 	errInterrupted = errors.New("interrupted")
 	errIdle        = errors.New("idle for too long")
 	errSlow        = errors.New("a request came too slowly")
+	errCrowded     = errors.New("the memory for requests is used up, and does not get free")
 )
 
 // readLimits sets read deadlines that an interruption cannot be lost between.
@@ -71,8 +75,10 @@ func (l *readLimits) interrupt() {
 
 // within sets the deadline. Either this sees the interruption or the interruption
 // comes later and moves the deadline.
-func (l *readLimits) within(d time.Duration) {
-	_ = l.conn.SetReadDeadline(time.Now().Add(d))
+func (l *readLimits) within(d time.Duration) { l.until(time.Now().Add(d)) }
+
+func (l *readLimits) until(deadline time.Time) {
+	_ = l.conn.SetReadDeadline(deadline)
 	if l.interrupted.Load() {
 		_ = l.conn.SetReadDeadline(time.Unix(1, 0))
 	}
@@ -122,12 +128,42 @@ func (f *stream) readFrame(reserve func(int) error) ([]byte, error) {
 	if err := kafkaproto.CheckFrameSize(size, f.max); err != nil {
 		return nil, err
 	}
-	if err := reserve(int(size)); err != nil {
-		return nil, err
-	}
-	f.within(requestTimeout(int(size)))
-	frame, err := kafkaproto.ReadFrame(f.in, f.max)
+	frame, err := kafkaproto.ReadFrame(f.arriving(f.in, int(size), reserve), f.max)
 	return frame, f.err(err, errSlow)
+}
+
+// arrival is a request on its way in. What it holds of the node's memory grows
+// with what has come, so that a size prefix alone keeps it from nobody.
+type arrival struct {
+	in      io.Reader
+	limits  *readLimits
+	reserve func(int) error
+	size    int // as announced, without the prefix
+	read    int
+	held    int
+	began   time.Time // less the time that reserve took
+}
+
+func (l *readLimits) arriving(in io.Reader, size int, reserve func(int) error) *arrival {
+	return &arrival{in: in, limits: l, size: size, reserve: reserve, began: time.Now()}
+}
+
+// Read implements io.Reader.
+func (a *arrival) Read(b []byte) (int, error) {
+	b = b[:min(len(b), readPiece)]
+	if a.size > smallRequest && a.held < a.size && a.read+len(b) > a.held {
+		// Mostly all of it at once, so that requests of ordinary size are never stuck
+		// half-way, each waiting for what the others hold.
+		held, began := min(a.size, max(firstHold, 2*a.held)), time.Now()
+		if err := a.reserve(held); err != nil {
+			return 0, err
+		}
+		a.held, a.began = held, a.began.Add(time.Since(began))
+	}
+	a.limits.until(a.began.Add(transferTimeout(a.read)))
+	n, err := a.in.Read(b)
+	a.read += n
+	return n, err
 }
 
 func (f *stream) write(frame []byte, more bool) error {
@@ -166,24 +202,36 @@ func (p pieces) Write(b []byte) (int, error) {
 type reserver struct {
 	budget *budget
 	ctx    context.Context
-	free   func() // nil: nothing is held
+	held   int64
 }
 
+// reserve makes it hold size bytes. The first are waited for as long as it takes;
+// who holds some already is in the way of others, and waits crowdedTimeout.
 func (r *reserver) reserve(size int) error {
-	if size <= smallRequest {
-		return nil
+	ctx := r.ctx
+	if r.held > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, crowdedTimeout)
+		defer cancel()
 	}
-	free, err := r.budget.acquire(r.ctx, int64(size))
-	if err != nil {
-		return errInterrupted
+	more := int64(size) - r.held
+	if err := r.budget.acquire(ctx, more); err != nil {
+		if r.ctx.Err() != nil {
+			return errInterrupted
+		}
+		return errCrowded
 	}
-	r.free = free
+	r.held += more
 	return nil
 }
 
-// take hands over what is held.
+// take hands over what is held: the function gives it back and may be called
+// once. It is nil for nothing.
 func (r *reserver) take() func() {
-	free := r.free
-	r.free = nil
-	return free
+	held := r.held
+	if held == 0 {
+		return nil
+	}
+	r.held = 0
+	return func() { r.budget.release(held) }
 }

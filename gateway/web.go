@@ -120,7 +120,7 @@ func (s *Server) allowed(next http.Handler) http.Handler {
 			s.metrics.refused("host")
 			s.refusals.log("http request refused", fmt.Errorf("host %s is not allowed", shown(r.Host)), "peer", c.RemoteAddr())
 			plain(w, http.StatusForbidden, "This node is not known by that name (Host). Names are allowed with --allow-host.\n")
-		case !s.allow.origin(r):
+		case !s.allow.origin(r, c.LocalAddr(), c.state):
 			s.metrics.refused("origin")
 			s.refusals.log("http request refused", fmt.Errorf("origin %s is not allowed", shown(r.Header.Get("Origin"))), "peer", c.RemoteAddr())
 			plain(w, http.StatusForbidden, "Pages of that origin may not connect. Origins are allowed with --allow-origin.\n")

@@ -8,7 +8,6 @@ import (
 	"io"
 	"net"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/gorilla/websocket"
@@ -19,9 +18,9 @@ import (
 const (
 	// pingEvery is below what package shim waits for a sign of life, since this
 	// side may be busy and not answer the shim's own pings.
-	pingEvery = 2 * time.Second
-	// pongWithin: a client that is there answers pings.
-	pongWithin   = 30 * time.Second
+	// Nobody has to answer: a client that expects nothing may not be reading, and
+	// then does not see them.
+	pingEvery    = 2 * time.Second
 	controlGrace = time.Second
 )
 
@@ -38,18 +37,13 @@ type webSocket struct {
 	ws  *websocket.Conn
 	max int
 
-	lastFrame atomic.Int64 // Unix ms
-	quiet     sync.Once
-	done      chan struct{} // closed: no more pings
+	quiet sync.Once
+	done  chan struct{} // closed: no more pings
 }
 
 func newWebSocket(ws *websocket.Conn, max int) *webSocket {
 	f := &webSocket{readLimits: readLimits{conn: ws.NetConn()}, ws: ws, max: max, done: make(chan struct{})}
-	f.lastFrame.Store(time.Now().UnixMilli())
 	ws.SetReadLimit(int64(max) + 4)
-	ws.SetPongHandler(func(string) error { f.within(pongWithin); return nil })
-	answer := ws.PingHandler()
-	ws.SetPingHandler(func(data string) error { f.within(pongWithin); return answer(data) })
 	return f
 }
 
@@ -63,10 +57,6 @@ func (f *webSocket) ping() {
 			return
 		case <-tick.C:
 		}
-		if time.Since(time.UnixMilli(f.lastFrame.Load())) > idleTimeout {
-			f.interrupt()
-			return
-		}
 		err := f.ws.WriteControl(websocket.PingMessage, nil, time.Now().Add(controlGrace))
 		var timeout net.Error
 		if err != nil && !(errors.As(err, &timeout) && timeout.Timeout()) {
@@ -76,7 +66,7 @@ func (f *webSocket) ping() {
 }
 
 func (f *webSocket) readFrame(reserve func(int) error) ([]byte, error) {
-	f.within(pongWithin)
+	f.within(idleTimeout)
 	kind, message, err := f.ws.NextReader()
 	if err != nil {
 		return nil, f.readError(err, errIdle)
@@ -93,11 +83,8 @@ func (f *webSocket) readFrame(reserve func(int) error) ([]byte, error) {
 	if err := kafkaproto.CheckFrameSize(size, f.max); err != nil {
 		return nil, err
 	}
-	if err := reserve(int(size)); err != nil {
-		return nil, err
-	}
-	f.within(requestTimeout(int(size)))
-	frame, err := kafkaproto.ReadFrame(io.MultiReader(bytes.NewReader(prefix[:]), message), f.max)
+	in := f.arriving(io.MultiReader(bytes.NewReader(prefix[:]), message), int(size), reserve)
+	frame, err := kafkaproto.ReadFrame(in, f.max)
 	if err != nil {
 		return nil, f.readError(messageEnded(err), errSlow)
 	}
@@ -106,7 +93,6 @@ func (f *webSocket) readFrame(reserve func(int) error) ([]byte, error) {
 	} else if !errors.Is(err, io.EOF) {
 		return nil, f.readError(err, errSlow)
 	}
-	f.lastFrame.Store(time.Now().UnixMilli())
 	return frame, nil
 }
 
@@ -135,7 +121,7 @@ func (f *webSocket) readError(err, late error) error {
 
 func (f *webSocket) write(frame []byte, _ bool) error {
 	// One deadline for all of it: gorilla writes a message in one go.
-	if err := f.ws.SetWriteDeadline(time.Now().Add(stallTimeout + requestTimeout(len(frame)))); err != nil {
+	if err := f.ws.SetWriteDeadline(time.Now().Add(stallTimeout + transferTimeout(len(frame)))); err != nil {
 		return err
 	}
 	return f.ws.WriteMessage(websocket.BinaryMessage, frame)
@@ -175,6 +161,8 @@ func closeCode(why error) (code int, reason string) {
 		return websocket.CloseProtocolError, "request not understood"
 	case errors.Is(why, errAcksZero):
 		return websocket.ClosePolicyViolation, "a produce with acks=0 failed"
+	case errors.Is(why, errCrowded):
+		return websocket.CloseTryAgainLater, "no memory for requests"
 	case errors.Is(why, errIdle), errors.Is(why, errSlow):
 		return websocket.ClosePolicyViolation, "idle or too slow"
 	}
