@@ -12,7 +12,8 @@ import (
 	"github.com/trimaran-io/trimaran/kafkaproto"
 )
 
-// Metadata, version 0.
+// Metadata, versions 0 and 1. Version 1 is there for its controller: clients ask it
+// to create topics. It tells "all topics" (null) from "none" (empty).
 //
 // Kept: no topics named means all. Naming a topic that is not there creates it
 // with the cluster's defaults, if that is enabled, and answers
@@ -52,7 +53,7 @@ func handleMetadata(r *request) {
 	resp.ControllerID = BrokerID
 	s := r.session.server
 	topics := s.cluster.Topics()
-	if len(req.Topics) == 0 {
+	if len(req.Topics) == 0 && (req.Version == 0 || req.Topics == nil) {
 		all := topics.All()
 		resp.Topics = make([]kmsg.MetadataResponseTopic, 0, len(all))
 		for _, topic := range all {

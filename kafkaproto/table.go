@@ -40,9 +40,9 @@ var Served = []API{
 		shapes: []string{"4[s[484]]"},
 	},
 	{
-		Key: kmsg.Metadata, Name: "Metadata", Min: 0, Max: 0,
-		Note:   "One broker: the cluster, at the address the client used.",
-		shapes: []string{"[s]"},
+		Key: kmsg.Metadata, Name: "Metadata", Min: 0, Max: 1,
+		Note:   "One broker: the cluster, at the address the client used. Version 1 names a controller, without which clients create no topics.",
+		shapes: []string{"[s]", "[s]"},
 	},
 	{
 		Key: kmsg.ApiVersions, Name: "ApiVersions", Min: 0, Max: 3,
