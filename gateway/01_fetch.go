@@ -61,16 +61,31 @@ type fetch struct {
 	left int // bytes that the answer may still grow by
 }
 
-func handleFetch(r *request) { r.background(r.fetch) }
+// handleFetch lets the fetches of a connection work one after another: the answer
+// of one is sent before the next one reads. They are answered in order in any
+// case, and so a client that asks for much and takes nothing holds the memory of
+// one answer.
+func handleFetch(r *request) {
+	before := r.session.fetchSent
+	sent := make(chan struct{})
+	r.session.fetchSent = sent
+	r.whenSent(func() { close(sent) })
+	r.background(func() {
+		if before != nil {
+			<-before
+		}
+		r.fetch()
+	})
+}
 
 func (r *request) fetch() {
 	req := r.body.(*kmsg.FetchRequest)
 	f := &fetch{request: r, left: r.session.server.cfg.MaxRequestBytes}
 	resp := f.resolve(req)
+	answered := false
 	defer func() {
-		if v := recover(); v != nil {
+		if !answered { // a panic
 			f.release()
-			panic(v)
 		}
 	}()
 	wait := min(max(time.Duration(req.MaxWaitMillis)*time.Millisecond, 0), maxWait)
@@ -90,7 +105,9 @@ func (r *request) fetch() {
 		r.session.server.metrics.fetched(p.topic, len(p.out.RecordBatches))
 		r.note(p.out.ErrorCode)
 	}
-	r.answerSized(resp, size, f.release)
+	answered = true
+	r.whenSent(f.release)
+	r.answerSized(resp, size)
 }
 
 // resolve lays out the response and finds the partitions in the catalog.
@@ -231,26 +248,40 @@ func (f *fetch) readPart(ctx context.Context, p *fetchPart) {
 	p.next = p.from
 	if len(set) >= want {
 		p.next = -1
-	} else if len(slice.Batches) > 0 {
+	} else {
 		p.next = endOf(slice.Batches, p.from)
 	}
 }
 
-// readSet reads batches and turns them into what the request's version has.
-func (f *fetch) readSet(ctx context.Context, p *fetchPart, want int) ([]byte, fsm.Slice, error) {
-	slice, err := f.session.server.cluster.Read(ctx, p.id, p.from, want)
-	if err != nil {
-		return nil, slice, err
+// reading is what one read of a partition gave.
+type reading struct {
+	fsm.Slice
+	end fsm.Offset // the offset after the last batch; 0 if there was none
+}
+
+// readSet reads batches and turns them into what the request's version has. What
+// that version cannot see, markers of transactions for instance, is skipped over:
+// otherwise a consumer would ask for the same offset for ever.
+func (f *fetch) readSet(ctx context.Context, p *fetchPart, want int) (set []byte, got reading, err error) {
+	for from := p.from; ; from = got.end {
+		var slice fsm.Slice
+		if slice, err = f.session.server.cluster.Read(ctx, p.id, from, want); err != nil {
+			return nil, got, err
+		}
+		got.Slice = slice
+		if len(slice.Batches) == 0 {
+			return []byte{}, got, nil
+		}
+		got.end = endOf(slice.Batches, from)
+		set = make([]byte, 0, min(want, len(slice.Batches)+len(slice.Batches)/4+64))
+		set, err = kafkaproto.ToMessageSet(set, slice.Batches, 0, int64(from), want)
+		if err != nil {
+			f.session.server.refusals.log("records cannot be given out", err, "topic", p.topic, "partition", p.id.Partition, "offset", from)
+		}
+		if err != nil || len(set) > 0 || want == 0 || got.end <= from {
+			return set, got, err
+		}
 	}
-	if len(slice.Batches) == 0 {
-		return []byte{}, slice, nil
-	}
-	set := make([]byte, 0, min(want, len(slice.Batches)+len(slice.Batches)/4+64))
-	set, err = kafkaproto.ToMessageSet(set, slice.Batches, 0, int64(p.from), want)
-	if err != nil {
-		f.session.server.log.Error("records cannot be given out", "topic", p.topic, "partition", p.id.Partition, "offset", p.from, "error", err)
-	}
-	return set, slice, err
 }
 
 // endOf gives the offset after the last of batches.

@@ -83,7 +83,7 @@ func handleMetadata(r *request) {
 	for i := range resp.Topics {
 		size += 16 + len(*resp.Topics[i].Topic) + 26*len(resp.Topics[i].Partitions)
 	}
-	r.answerSized(resp, size, nil)
+	r.answerSized(resp, size)
 }
 
 func (r *request) describe(topic *fsm.Topic) kmsg.MetadataResponseTopic {

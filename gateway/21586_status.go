@@ -49,7 +49,7 @@ func (r *request) serveStatus(body []byte) error {
 		frame = kafkaproto.AppendResponseHeader(frame, r.header)
 		frame = binary.BigEndian.AppendUint16(frame, uint16(code))
 		frame = binary.BigEndian.AppendUint32(frame, uint32(len(text)))
-		r.answerFrame(append(frame, text...), nil)
+		r.answerFrame(append(frame, text...))
 	})
 	return nil
 }

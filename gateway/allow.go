@@ -62,7 +62,11 @@ func newAllowList(cfg Config, advertise *address) (*allowList, error) {
 // host reports whether the request may call this node by that name: a loopback
 // name or address, the address the connection arrived at, a configured name, or
 // over TLS a name that the certificate is for (nobody else can have a page there).
+// A request of HTTP/1.0 without Host comes from a health check, not from a browser.
 func (a *allowList) host(header string, local net.Addr, state *tls.ConnectionState) bool {
+	if header == "" {
+		return true
+	}
 	host, _, ok := splitHost(header)
 	if !ok {
 		return false

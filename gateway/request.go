@@ -124,22 +124,25 @@ func (r *request) fail(err error) int16 {
 }
 
 // answer sends the response in its turn.
-func (r *request) answer(response kmsg.Response) { r.answerSized(response, 256, nil) }
+func (r *request) answer(response kmsg.Response) { r.answerSized(response, 256) }
 
-// answerSized is answer for a response of about so many bytes, with what to call
-// when it is sent.
-func (r *request) answerSized(response kmsg.Response, size int, sent func()) {
+// answerSized is answer for a response of about so many bytes.
+func (r *request) answerSized(response kmsg.Response, size int) {
 	frame := make([]byte, 4, 16+size)
 	frame = kafkaproto.AppendResponseHeader(frame, r.header)
 	frame = response.AppendTo(frame)
-	r.answerFrame(frame, sent)
+	r.answerFrame(frame)
 }
 
 // answerFrame sends a frame that is complete but for its size.
-func (r *request) answerFrame(frame []byte, sent func()) {
+func (r *request) answerFrame(frame []byte) {
 	binary.BigEndian.PutUint32(frame, uint32(len(frame)-4))
-	r.complete(func(p *reply) { p.frame, p.free = frame, sent })
+	r.complete(func(p *reply) { p.frame = frame })
 }
+
+// whenSent has a function called when the answer is sent or given up. It must be
+// called before the request is completed.
+func (r *request) whenSent(f func()) { r.reply.sent = append(r.reply.sent, f) }
 
 // silence completes a request that gets no answer.
 func (r *request) silence() { r.complete(func(*reply) {}) }

@@ -9,6 +9,7 @@ import (
 	"runtime/debug"
 	"sync"
 	"sync/atomic"
+	"syscall"
 
 	"github.com/trimaran-io/trimaran/kafkaproto"
 )
@@ -32,6 +33,9 @@ type session struct {
 
 	replies chan *reply
 	lines   lines // produces in order
+	// fetchSent is closed when the answer of the last fetch that was read is sent.
+	// Only the reader uses it.
+	fetchSent chan struct{}
 
 	// open ends when nobody can get an answer any more: the connection broke.
 	open   context.Context
@@ -51,7 +55,7 @@ type reply struct {
 	done  chan struct{} // closed when the rest is set
 	frame []byte        // with its size prefix; nil: no answer is sent
 	close error         // the connection ends in place of this answer
-	free  func()        // called when the frame is sent or given up; may be nil
+	sent  []func()      // called when the frame is sent or given up
 }
 
 func (r *reply) isDone() bool {
@@ -97,7 +101,7 @@ func (n *session) run() {
 	n.broken()
 	why := n.reason()
 	n.framer.close(why)
-	if why != nil && !errors.Is(why, errServerLeaves) {
+	if why != nil && !errors.Is(why, errServerLeaves) && !errors.Is(why, syscall.ECONNRESET) && !errors.Is(why, syscall.EPIPE) {
 		n.server.refusals.log("connection closed", why, "peer", n.peer)
 	}
 }
@@ -138,14 +142,11 @@ func (n *session) readLoop() (why error) {
 			case errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF):
 				return nil
 			case errors.Is(err, errInterrupted):
-				break
+				return errServerLeaves
 			case !errors.Is(err, kafkaproto.ErrFrameSize) && !errors.Is(err, errText):
 				n.broken() // nobody reads answers
-				return err
-			default:
-				return err
 			}
-			break
+			return err
 		}
 		n.server.metrics.networkIn(len(frame) + 4)
 		r := &request{session: n, reply: &reply{done: make(chan struct{})}, size: len(frame), free: hold.take()}
@@ -185,8 +186,8 @@ func (n *session) writeLoop() {
 				n.server.metrics.networkOut(len(r.frame))
 			}
 		}
-		if r.free != nil {
-			r.free()
+		for _, f := range r.sent {
+			f()
 		}
 	}
 }
