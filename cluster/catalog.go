@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"context"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -419,8 +420,7 @@ func boolInt(b bool) int {
 }
 
 func seedOf(id fsm.TopicID) uint64 {
-	r := reader{b: id[:]}
-	return r.uint64() ^ r.uint64()
+	return binary.BigEndian.Uint64(id[:8]) ^ binary.BigEndian.Uint64(id[8:])
 }
 
 // CreateTopic creates a topic and returns when it is known at this node and all

@@ -1,5 +1,7 @@
 package peer
 
+//lint:file-ignore SA1019 raft still fills the deprecated fields Leader and Candidate, so they are carried as they are
+
 import (
 	"bytes"
 	"errors"

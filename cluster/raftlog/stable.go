@@ -9,6 +9,7 @@ import (
 
 	"github.com/hashicorp/raft"
 	"go.etcd.io/bbolt"
+	berrors "go.etcd.io/bbolt/errors"
 )
 
 // Stable keeps the votes and terms (raft.StableStore) of all groups of a node
@@ -52,7 +53,7 @@ func (s *Stable) Group(name string) *GroupStable {
 func (s *Stable) Delete(name string) error {
 	return s.db.Batch(func(tx *bbolt.Tx) error {
 		err := tx.DeleteBucket([]byte(name))
-		if errors.Is(err, bbolt.ErrBucketNotFound) {
+		if errors.Is(err, berrors.ErrBucketNotFound) {
 			return nil
 		}
 		return err
