@@ -1,0 +1,80 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"testing"
+
+	"github.com/trimaran-io/trimaran/fsm"
+)
+
+// A request that was on its way while leadership went and came back must not
+// land behind a later one, so it names the term that it meant.
+func TestAnAppendMeantForAnotherTermIsRefused(t *testing.T) {
+	c := newTestCluster(t, 1)
+	c.startAll()
+	id := fsm.PartitionID{Topic: c.topic("a", 1, 1).ID}
+	c.leaderOf(id)
+	r := c.nodes[0].replica(id)
+	h, _ := r.leader()
+	for _, term := range []uint64{h.term - 1, h.term + 1} {
+		_, err := r.append(within(t), term, [][]byte{batchOf("x")})
+		var notLeader errNotLeader
+		if !errors.As(err, &notLeader) || notLeader.hint != h || !fsm.NotAppended(err) {
+			t.Errorf("term %d in term %d: %v", term, h.term, err)
+		}
+	}
+	if _, err := r.append(within(t), h.term, [][]byte{batchOf("x")}); err != nil {
+		t.Error(err)
+	}
+	c.wantEverywhere(id, []string{"x"})
+}
+
+// Appends that wait together share Raft entries: every one gets offsets of its
+// own, its batches stay neighbours, and one whose caller has gone before it was
+// stamped is not appended.
+func TestAppendsThatWaitTogetherKeepApart(t *testing.T) {
+	c := newTestCluster(t, 1)
+	c.startAll()
+	id := fsm.PartitionID{Topic: c.topic("a", 1, 1).ID}
+	c.leaderOf(id)
+	node := c.nodes[0].Node
+	const appends = 200
+	bases := make([]fsm.Offset, appends)
+	var all sync.WaitGroup
+	for i := range appends {
+		all.Go(func() {
+			appended, err := node.Append(within(t), id, [][]byte{batchOf(fmt.Sprintf("%d-a", i), fmt.Sprintf("%d-b", i)), batchOf(fmt.Sprintf("%d-c", i))})
+			if err != nil {
+				t.Errorf("append %d: %v", i, err)
+				return
+			}
+			if appended[1].BaseOffset != appended[0].BaseOffset+2 {
+				t.Errorf("append %d: batches at %d and %d", i, appended[0].BaseOffset, appended[1].BaseOffset)
+			}
+			bases[i] = appended[0].BaseOffset
+		})
+	}
+	all.Wait()
+	values, err := valuesFrom(within(t), node, id)
+	if err != nil || len(values) != 3*appends {
+		t.Fatalf("%d values, %v", len(values), err)
+	}
+	for i, base := range bases {
+		if want := []string{fmt.Sprintf("%d-a", i), fmt.Sprintf("%d-b", i), fmt.Sprintf("%d-c", i)}; !slices.Equal(values[base:base+3], want) {
+			t.Errorf("at %d stands %q, want %q", base, values[base:base+3], want)
+		}
+	}
+	if last := node.replica(id).group.raft.LastIndex(); last > appends {
+		t.Errorf("%d appends took %d Raft entries: none were put together", appends, last)
+	}
+
+	gone, cancel := context.WithCancel(context.Background())
+	cancel()
+	if _, err := node.Append(gone, id, [][]byte{batchOf("nobody waits for this")}); err == nil {
+		t.Error("an append without a caller was acknowledged")
+	}
+}
