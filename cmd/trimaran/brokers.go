@@ -169,6 +169,9 @@ func (b *brokers) unreachable(err error) error {
 	if errors.Is(err, context.Canceled) {
 		return errors.New("interrupted")
 	}
-	return fmt.Errorf("no answer from %s: %w\n"+
-		"Is a node running there? 'trimaran dev' starts one; --brokers names another place", b, err)
+	hint := "Is a node running there? 'trimaran dev' starts one; --brokers names another place"
+	if wrong := (*tls.CertificateVerificationError)(nil); errors.As(err, &wrong) {
+		hint = "--tls-ca names a file with the certificates to trust"
+	}
+	return fmt.Errorf("no answer from %s: %w\n%s", b, err, hint)
 }

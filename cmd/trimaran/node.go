@@ -131,10 +131,5 @@ func (n *node) stop(ctx context.Context) error {
 	if cerr := n.cluster.Shutdown(ctx); cerr != nil {
 		err = errors.Join(err, fmt.Errorf("leave the cluster: %w", cerr))
 	}
-	if err != nil {
-		n.log.Error("node stopped", "error", err)
-	} else {
-		n.log.Info("node stopped")
-	}
 	return err
 }

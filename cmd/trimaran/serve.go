@@ -32,8 +32,7 @@ cluster of its own.`,
   trimaran serve --data /var/lib/trimaran
 
   # three nodes on three machines; the same line on each, with its own address
-  trimaran serve --data /var/lib/trimaran --listen 0.0.0.0:9092 --advertise kafka-1:9092 \
-      --join kafka-1:9292,kafka-2:9292,kafka-3:9292 --bootstrap-expect 3
+  trimaran serve --listen 0.0.0.0:9092 --advertise kafka-1:9092 --join kafka-1:9292,kafka-2:9292 --bootstrap-expect 3
 
   # the same from a file, or from the environment
   trimaran serve --config /etc/trimaran.yaml

@@ -34,7 +34,9 @@ func askStatus(ctx context.Context, b *brokers) (*fsm.Status, []byte, error) {
 			if err == nil {
 				return status, raw, nil
 			}
-			last = fmt.Errorf("%s: %w", one, err)
+			if last = err; len(b.list) > 1 {
+				last = fmt.Errorf("%s: %w", one, err)
+			}
 		}
 		select {
 		case <-ctx.Done():
@@ -88,7 +90,7 @@ func exchangeStatus(conn net.Conn) ([]byte, error) {
 	var head [8]byte
 	if _, err := io.ReadFull(conn, head[:]); err != nil {
 		if errors.Is(err, io.EOF) {
-			return nil, errors.New("it closed the connection: not a Trimaran node or shim")
+			return nil, errors.New("it closed the connection: it wants TLS (tls://…), or is not a Trimaran node or shim")
 		}
 		return nil, err
 	}
