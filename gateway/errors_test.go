@@ -1,0 +1,70 @@
+package gateway
+
+import (
+	"errors"
+	"fmt"
+	"testing"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/trimaran-io/trimaran/fsm"
+	"github.com/trimaran-io/trimaran/kafkaproto"
+)
+
+// listed are all conditions that fsm knows.
+func listed() []fsm.Error {
+	var all []fsm.Error
+	for e := fsm.Error(1); e.Error() != fsm.Error(0).Error(); e++ {
+		all = append(all, e)
+	}
+	return all
+}
+
+// Every condition has a code of its own choosing: UNKNOWN_SERVER_ERROR only where
+// that was decided, not where a new condition was forgotten.
+func TestEveryConditionHasACode(t *testing.T) {
+	unknown := map[fsm.Error]bool{fsm.ErrUnknown: true, fsm.ErrNodeConflict: true, fsm.ErrClusterMismatch: true}
+	for _, e := range listed() {
+		wrapped := fmt.Errorf("while trying: %w", e)
+		got := kafkaError(wrapped)
+		if (got == kerr.UnknownServerError) != unknown[e] {
+			t.Errorf("%d %v: %v", e, e, got)
+		}
+	}
+	for _, e := range []error{
+		kafkaproto.ErrCorrupt, kafkaproto.ErrTooLarge, kafkaproto.ErrUnsupportedCompression, kafkaproto.ErrUnknownMagic,
+		kafkaproto.ErrInvalidTimestamp, kafkaproto.ErrTopicName, errInvalidRequest, errFetchSize, errTopicComing,
+	} {
+		if got := kafkaError(fmt.Errorf("while trying: %w", e)); got == kerr.UnknownServerError {
+			t.Errorf("%v: %v", e, got)
+		}
+	}
+	if got := codeOf(errors.New("anything"), kmsg.Produce, 0); got != -1 {
+		t.Errorf("an error of nobody's list: %d", got)
+	}
+}
+
+// The old APIs in version 0 say only what a client of 0.8 knows; retriable stays
+// retriable, and what a produce must not try again blindly stays that.
+func TestVersion0KnowsOnlyOldCodes(t *testing.T) {
+	for _, key := range []kmsg.Key{kmsg.Produce, kmsg.Fetch, kmsg.ListOffsets, kmsg.Metadata} {
+		for _, e := range listed() {
+			code := codeOf(e, key, 0)
+			if code < -1 || code > 12 && code != 17 {
+				t.Errorf("%s: %v is code %d", key.Name(), e, code)
+			}
+			if key != kmsg.Metadata && fsm.NotAppended(e) && code != kerr.NotLeaderForPartition.Code {
+				t.Errorf("%s: %v is code %d: nothing happened, so the client may try again", key.Name(), e, code)
+			}
+		}
+	}
+	for err, want := range map[error]int16{
+		fsm.ErrUnknownFate: 7, fsm.ErrTimeout: 7, fsm.ErrCorruptMessage: 2, fsm.ErrMessageTooLarge: 10,
+		kafkaproto.ErrUnsupportedCompression: 2, kafkaproto.ErrInvalidTimestamp: 2, fsm.ErrUnknownTopicOrPartition: 3,
+	} {
+		if got := codeOf(err, kmsg.Produce, 0); got != want {
+			t.Errorf("produce: %v is code %d, want %d", err, got, want)
+		}
+	}
+}

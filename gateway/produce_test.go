@@ -1,0 +1,236 @@
+package gateway
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"slices"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/trimaran-io/trimaran/fsm"
+)
+
+// stuck is an Append that comes back when its context ends, with what the cluster
+// says then.
+func stuck(ctx context.Context, _ fsm.PartitionID, _ [][]byte) ([]fsm.Appended, error) {
+	<-ctx.Done()
+	return nil, fsm.ErrUnknownFate
+}
+
+// The timeout is the client's; what an append takes longer is not waited for.
+func TestProduceTimeout(t *testing.T) {
+	f := newFake(t, "events:2")
+	f.append = stuck
+	inBubble(t, func(cfg *Config) { cfg.Cluster = f }, func(t *testing.T, p *pipes, _ *Server) {
+		for _, test := range []struct {
+			acks    int16
+			timeout int32
+			want    time.Duration
+		}{
+			{-1, 300, 300 * time.Millisecond},
+			{-1, 0, 0},
+			{-1, -5, 0},
+			{1, 300, minAppend}, // in 0.8 the timeout does not concern acks 1
+			{1, 8000, 8 * time.Second},
+			{-1, 1<<31 - 1, maxWait},
+		} {
+			conn := p.dial()
+			req := produce(test.acks, "events", 0, "x")
+			req.TimeoutMillis = test.timeout
+			began := time.Now()
+			if _, err := conn.Write(encode(1, req)); err != nil {
+				t.Fatal(err)
+			}
+			resp := kmsg.NewPtrProduceResponse()
+			(&client{conn, t}).want(1, resp)
+			if code := resp.Topics[0].Partitions[0].ErrorCode; code != 7 || time.Since(began) != test.want {
+				t.Errorf("acks %d, timeout %d: code %d after %v, want REQUEST_TIMED_OUT after %v", test.acks, test.timeout, code, time.Since(began), test.want)
+			}
+			conn.Close()
+		}
+		time.Sleep(maxWait) // what was begun ends
+	})
+}
+
+// Nothing overtakes an append whose fate is open: the second waits in line until
+// the first is over, though the first's client was answered long ago.
+func TestNothingOvertakesAnOpenAppend(t *testing.T) {
+	f := newFake(t, "events")
+	var calls atomic.Int32
+	f.append = func(ctx context.Context, p fsm.PartitionID, b [][]byte) ([]fsm.Appended, error) {
+		if calls.Add(1) == 1 {
+			return stuck(ctx, p, b)
+		}
+		return f.doAppend(p, b)
+	}
+	inBubble(t, func(cfg *Config) { cfg.Cluster = f }, func(t *testing.T, p *pipes, _ *Server) {
+		c := &client{p.dial(), t}
+		defer c.Close()
+		req := produce(-1, "events", 0, "first")
+		req.TimeoutMillis = 100
+		began := time.Now()
+		c.send(encode(1, req))
+		c.send(encode(2, produce(-1, "events", 0, "second")))
+		resp := kmsg.NewPtrProduceResponse()
+		c.want(1, resp)
+		if resp.Topics[0].Partitions[0].ErrorCode != 7 || time.Since(began) > time.Second {
+			t.Errorf("first: %+v after %v", resp.Topics[0], time.Since(began))
+		}
+		c.want(2, resp)
+		if resp.Topics[0].Partitions[0].ErrorCode != 0 || time.Since(began) < minAppend {
+			t.Errorf("second: %+v after %v: before the first was over", resp.Topics[0], time.Since(began))
+		}
+	})
+}
+
+// What was read is appended though its client is gone.
+func TestProducesOfAClientThatLeftAreAppended(t *testing.T) {
+	f := newFake(t, "events")
+	begun := make(chan struct{}, 100)
+	proceed := make(chan struct{})
+	f.append = func(ctx context.Context, p fsm.PartitionID, b [][]byte) ([]fsm.Appended, error) {
+		begun <- struct{}{}
+		<-proceed
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		return f.doAppend(p, b)
+	}
+	g := serve(t, f, nil)
+	c := g.dial()
+	c.send(encode(1, produce(0, "events", 0, "last words")))
+	<-begun
+	_ = c.Conn.(*net.TCPConn).SetLinger(0)
+	c.Close()
+	close(proceed)
+	if err := f.doAwait(t.Context(), f.id("events", 0), 0); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// One request for many partitions: each is a call of its own, and a slow one
+// leaves the answers of the others right.
+func TestProduceToManyPartitions(t *testing.T) {
+	f := newFake(t, "events:50")
+	f.append = func(ctx context.Context, p fsm.PartitionID, b [][]byte) ([]fsm.Appended, error) {
+		if p.Partition == 7 {
+			return nil, fsm.ErrNoLeader
+		}
+		return f.doAppend(p, b)
+	}
+	c := serve(t, f, nil).dial()
+	req := &kmsg.ProduceRequest{Acks: -1, TimeoutMillis: 1000}
+	for i := range int32(50) {
+		addProduce(req, "events", i, messageSet("x"))
+	}
+	resp := c.do(req).(*kmsg.ProduceResponse)
+	for i := range int32(50) {
+		want := int16(0)
+		if i == 7 {
+			want = 6
+		}
+		if p := resp.Topics[i].Partitions[0]; p.Partition != i || p.ErrorCode != want {
+			t.Errorf("%d: %+v", i, p)
+		}
+	}
+}
+
+// A panic in an append leaves its fate unknown: the records may be in the log.
+func TestPanicInAppendIsUnknownFate(t *testing.T) {
+	f := newFake(t, "events")
+	f.append = func(context.Context, fsm.PartitionID, [][]byte) ([]fsm.Appended, error) { panic("append") }
+	c := serve(t, f, nil).dial()
+	for range 2 {
+		if p := c.do(produce(-1, "events", 0, "x")).(*kmsg.ProduceResponse).Topics[0].Partitions[0]; p.ErrorCode != 7 {
+			t.Errorf("%+v", p)
+		}
+	}
+}
+
+// A client that sends on and never reads is made to wait, and holds nobody up.
+func TestPendingRequestsAreBounded(t *testing.T) {
+	f := newFake(t, "events")
+	inBubble(t, func(cfg *Config) { cfg.Cluster = f }, func(t *testing.T, p *pipes, s *Server) {
+		c := p.dial()
+		var sent atomic.Int32
+		go func() {
+			for i := range int32(10 * maxPending) {
+				if _, err := c.Write(encode(i, fetchOf("events", 0, 0, time.Minute, 1, 100))); err != nil {
+					return
+				}
+				sent.Add(1)
+			}
+		}()
+		synctest.Wait()
+		if n := sent.Load(); n < maxPending || n > 2*maxPending {
+			t.Errorf("%d requests were taken from a client whose first is not answered, want about %d", n, maxPending)
+		}
+		c.Close()
+	})
+}
+
+func TestMetadataCreatesTopics(t *testing.T) {
+	f := newFake(t, "events")
+	proceed := make(chan struct{})
+	var created []string
+	f.create = func(ctx context.Context, spec fsm.TopicSpec, validateOnly bool) error {
+		<-proceed
+		if spec.Name == "refused" {
+			return fmt.Errorf("%w: collides", fsm.ErrInvalidTopicName)
+		}
+		created = append(created, spec.Name)
+		return f.doCreate(spec, validateOnly)
+	}
+	inBubble(t, func(cfg *Config) { cfg.Cluster, cfg.AutoCreateTopics = f, true }, func(t *testing.T, p *pipes, _ *Server) {
+		c := &client{p.dial(), t}
+		defer c.Close()
+		code := func(name string) int16 { return c.do(metadataOf(name)).(*kmsg.MetadataResponse).Topics[0].ErrorCode }
+		for range 3 {
+			if got := code("new"); got != 5 {
+				t.Errorf("while it is being created: %d", got)
+			}
+		}
+		if got := code("refused"); got != 5 {
+			t.Errorf("while it is being refused: %d", got)
+		}
+		proceed <- struct{}{}
+		proceed <- struct{}{}
+		synctest.Wait()
+		if got := code("new"); got != 0 || !slices.Equal(created, []string{"new"}) {
+			t.Errorf("created: %d, %q", got, created)
+		}
+		if got := code("refused"); got != 17 {
+			t.Errorf("refused: %d, want INVALID_TOPIC_EXCEPTION", got)
+		}
+		time.Sleep(rememberFailure)
+		if got := code("refused"); got != 5 {
+			t.Errorf("asked for again much later: %d", got)
+		}
+		proceed <- struct{}{}
+		synctest.Wait()
+	})
+}
+
+// A topic none of whose partitions can be said to work is held back for a moment,
+// not for as long as one partition has no majority.
+func TestTopicWithADeadPartitionIsGivenOut(t *testing.T) {
+	f := newFake(t, "events:2")
+	f.usable = func(fsm.TopicID) bool { return false }
+	inBubble(t, func(cfg *Config) { cfg.Cluster = f }, func(t *testing.T, p *pipes, _ *Server) {
+		c := &client{p.dial(), t}
+		defer c.Close()
+		code := func() int16 { return c.do(metadataOf("events")).(*kmsg.MetadataResponse).Topics[0].ErrorCode }
+		if got := code(); got != 5 {
+			t.Errorf("at first: %d", got)
+		}
+		time.Sleep(unusableGrace)
+		if got := code(); got != 0 {
+			t.Errorf("later: %d", got)
+		}
+	})
+}
