@@ -75,6 +75,7 @@ func TestNothingOvertakesAnOpenAppend(t *testing.T) {
 		req.TimeoutMillis = 100
 		began := time.Now()
 		c.send(encode(1, req))
+		synctest.Wait() // the first is on its way; else they would go together
 		c.send(encode(2, produce(-1, "events", 0, "second")))
 		resp := kmsg.NewPtrProduceResponse()
 		c.want(1, resp)
