@@ -101,7 +101,7 @@ func (r result) print(w way, what string) {
 // 4 MB together (at most 64 requests), then reads everything back, 1 MB a fetch.
 func measure(c *harness.Cluster, w way, size int, window time.Duration) error {
 	topic := harness.Topic(fmt.Sprintf("bench-%s-%d", strings.ToLower(w.name), size>>10))
-	if err := harness.CreateTopic(context.Background(), c.Node(1).Addr(), topic, 1, 3); err != nil {
+	if err := c.CreateTopic(context.Background(), topic, 1, 3); err != nil {
 		return err
 	}
 	set, records := batch(size)
@@ -217,7 +217,7 @@ func fetch(c *harness.Cluster, w way, topic string, records int) (result, error)
 // measureOne waits for each record's acknowledgement before it sends the next.
 func measureOne(c *harness.Cluster, w way, window time.Duration) error {
 	topic := harness.Topic("bench-one-" + strings.ToLower(w.name))
-	if err := harness.CreateTopic(context.Background(), c.Node(1).Addr(), topic, 1, 3); err != nil {
+	if err := c.CreateTopic(context.Background(), topic, 1, 3); err != nil {
 		return err
 	}
 	conn, err := w.dial()

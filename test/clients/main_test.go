@@ -106,7 +106,7 @@ func readBack(t *testing.T, c *harness.Cluster, topic string, partition int32, n
 
 func mustCreate(t *testing.T, c *harness.Cluster, topic string, partitions int32) {
 	t.Helper()
-	if err := harness.CreateTopic(testContext(t), c.Node(1).Addr(), topic, partitions, int16(min(3, len(c.Nodes)))); err != nil {
+	if err := c.CreateTopic(testContext(t), topic, partitions, int16(min(3, len(c.Nodes)))); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -1,6 +1,7 @@
 package clients
 
 import (
+	"errors"
 	"testing"
 	"time"
 
@@ -33,13 +34,35 @@ func TestSaramaOldest(t *testing.T) {
 	}
 }
 
-// sarama at its defaults asks ApiVersions and lowers its versions to what is
-// served. See saramaRoundTrip for the two settings that its SyncProducer itself
-// asks for.
-func TestSaramaDefaults(t *testing.T) {
+// From version 0.10 on sarama asks ApiVersions and lowers its requests to what
+// is served: Produce v0 with messages of magic 1.
+func TestSaramaLowersItsVersions(t *testing.T) {
 	c := harness.Shared(t)
 	for _, r := range tcpRoutes(c) {
-		t.Run(r.name, func(t *testing.T) { saramaRoundTrip(t, c, r.addr, sarama.NewConfig()) })
+		t.Run(r.name, func(t *testing.T) {
+			cfg := sarama.NewConfig()
+			cfg.Version = sarama.V0_10_0_1
+			saramaRoundTrip(t, c, r.addr, cfg)
+		})
+	}
+}
+
+// sarama's default version is 2.8, and with that it cannot go down to version 0:
+// its consumer lowers ListOffsets and then asks for no offset at all
+// (max_num_offsets 0), and its producer builds record batches, lowers the request
+// all the same and panics in its own encoder. Version has to be V0_10_0_1 or
+// older. The consumer gets an error, not wrong data.
+func TestSaramaDefaultConsumerSaysNo(t *testing.T) {
+	c := harness.Shared(t)
+	topic := harness.Topic("sarama-default")
+	mustCreate(t, c, topic, 1)
+	consumer, err := sarama.NewConsumer([]string{c.Node(1).Addr()}, sarama.NewConfig())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer consumer.Close()
+	if _, err := consumer.ConsumePartition(topic, 0, sarama.OffsetOldest); !errors.Is(err, sarama.ErrOffsetOutOfRange) {
+		t.Fatalf("%v: if it works now, docs/operations.md should say so", err)
 	}
 }
 
@@ -72,6 +95,17 @@ func saramaRoundTrip(t *testing.T, c *harness.Cluster, addr string, cfg *sarama.
 	if err := producer.SendMessages(messages[10:]); err != nil { // in batches
 		t.Fatal(err)
 	}
+	saramaReads(t, addr, topic, cfg, "k", text)
+	for i, r := range readBack(t, c, topic, 0, n) {
+		if string(r.Value) != text[i] {
+			t.Fatalf("franz-go reads %q at %d, sarama wrote %q", r.Value, i, text[i])
+		}
+	}
+}
+
+// saramaReads reads partition 0 from its start with a partition consumer.
+func saramaReads(t *testing.T, addr, topic string, cfg *sarama.Config, key string, text []string) {
+	t.Helper()
 	consumer, err := sarama.NewConsumer([]string{addr}, cfg)
 	if err != nil {
 		t.Fatal(err)
@@ -83,19 +117,14 @@ func saramaRoundTrip(t *testing.T, c *harness.Cluster, addr string, cfg *sarama.
 	}
 	defer part.Close()
 	limit := time.After(30 * time.Second)
-	for i := range n {
+	for i, want := range text {
 		select {
 		case m := <-part.Messages():
-			if m.Offset != int64(i) || string(m.Value) != text[i] || string(m.Key) != "k" {
+			if m.Offset != int64(i) || string(m.Value) != want || string(m.Key) != key {
 				t.Fatalf("message %d came as offset %d key %q value %q", i, m.Offset, m.Key, m.Value)
 			}
 		case <-limit:
-			t.Fatalf("%d of %d messages came", i, n)
-		}
-	}
-	for i, r := range readBack(t, c, topic, 0, n) {
-		if string(r.Value) != text[i] {
-			t.Fatalf("franz-go reads %q at %d, sarama wrote %q", r.Value, i, text[i])
+			t.Fatalf("%d of %d messages came", i, len(text))
 		}
 	}
 }

@@ -57,8 +57,13 @@ func TestTopicLifeByCommandLine(t *testing.T) {
 				t.Errorf("cluster status --json: %v, cluster id %q", err, parsed.ClusterID)
 			}
 			run.ok(t, bin, "topic", "delete", topic)
-			if strings.Contains(run.ok(t, bin, "topic", "list"), topic) {
-				t.Errorf("deleted and still listed")
+			// Behind a shim the next command may meet another node, which hears of it
+			// in its own time.
+			err := harness.Eventually(patience, func() bool {
+				return !strings.Contains(run.ok(t, bin, "topic", "list"), topic)
+			})
+			if err != nil {
+				t.Errorf("deleted and still listed, %v", err)
 			}
 		})
 	}
@@ -176,17 +181,16 @@ func TestHelpExamplesWork(t *testing.T) {
 		// The group `topic` shows a life from create to delete; each leaf's lines
 		// stand alone.
 		isGroup := strings.Contains(help, "Available Commands:")
-		if isGroup && name == "topic" {
-			prepare(true)
-		}
+		prepare(isGroup && name == "topic")
+		examples = strings.ReplaceAll(examples, "\\\n", "") // a backslash at a line's end goes on
 		for line := range strings.Lines(examples) {
 			line = strings.TrimSpace(line)
 			if line == "" || strings.HasPrefix(line, "#") || strings.Contains(line, "trimaran serve") || strings.Contains(line, "trimaran dev") {
 				continue
 			}
 			t.Run(strings.ReplaceAll(line, "/", "|"), func(t *testing.T) {
-				if !isGroup {
-					prepare(strings.Contains(name, "create"))
+				if !isGroup && (strings.HasSuffix(name, "create") || strings.HasSuffix(name, "delete")) {
+					prepare(strings.HasSuffix(name, "create"))
 				}
 				script := strings.ReplaceAll(line, "ws://127.0.0.1:9093", c.Node(1).WS())
 				if strings.Contains(script, "--follow") {
@@ -200,6 +204,9 @@ func TestHelpExamplesWork(t *testing.T) {
 
 // trimaran-shim's own help.
 func TestShimHelp(t *testing.T) {
-	help := command{}.ok(t, program(t, "trimaran-shim"), "--help")
-	contains(t, "trimaran-shim --help", help, "--listen", "--gateways", "--tls")
+	r := command{}.run(t, program(t, "trimaran-shim"), "--help")
+	if r.code != 0 {
+		t.Errorf("--help ends with %d", r.code)
+	}
+	contains(t, "trimaran-shim --help", r.out+r.err, "-listen", "-gateways", "-tls-ca", "Examples:")
 }

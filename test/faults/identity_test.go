@@ -2,6 +2,7 @@ package faults
 
 import (
 	"regexp"
+	"strings"
 	"testing"
 	"time"
 
@@ -55,20 +56,43 @@ func TestWrongDataIsRefused(t *testing.T) {
 	})
 }
 
-func TestAnotherClustersDataIsRefused(t *testing.T) {
+// A node that is started among another cluster's nodes, with the data of its own,
+// stays apart: both sides refuse the link and say why, and neither sees the
+// other's topics. It does not end: a wrong --join must not take a node down.
+func TestAnotherClustersNodesAreRefused(t *testing.T) {
 	t.Parallel()
 	a := harness.New(t, harness.Options{NoShim: true})
-	b := harness.New(t, harness.Options{NoShim: true, Nodes: 1})
-	n := a.Node(3)
+	lone := harness.New(t, harness.Options{NoShim: true, Nodes: 1})
+	must(t, lone.CreateTopic(t.Context(), "alone", 1, 1))
+	must(t, a.CreateTopic(t.Context(), "together", 1, 3))
+	n := lone.Node(1)
 	must(t, n.Kill9())
-	stranger := b.Node(1)
-	must(t, stranger.Kill9())
-	data := n.Data
-	// n3 of the first cluster is started with the data of the second one's node.
-	n.Data, n.ID = stranger.Data, stranger.ID
-	refuses(t, n, n.Start, `cluster`)
-	n.Data, n.ID = data, "n3"
-	must(t, n.Restart())
+	n.ExtraArgs = []string{"--join", harness.Loopback(a.Node(1).Gossip) + "," + harness.Loopback(a.Node(2).Gossip)}
+	must(t, n.Start())
+	err := harness.Eventually(patience, func() bool {
+		return strings.Contains(n.Output(), "different cluster") || strings.Contains(n.Output(), "another cluster")
+	})
+	if err != nil {
+		t.Errorf("it does not say that it met another cluster:\n%s", n.Tail(20))
+	}
+	must(t, n.WaitReady(patience))
+	for _, side := range []struct {
+		node      *harness.Node
+		has, lack string
+	}{{n, "alone", "together"}, {a.Node(1), "together", "alone"}} {
+		w, err := harness.DialWire(side.node.Addr())
+		must(t, err)
+		m, err := w.Metadata()
+		w.Close()
+		must(t, err)
+		names := map[string]bool{}
+		for _, topic := range m.Topics {
+			names[topic.Name] = true
+		}
+		if !names[side.has] || names[side.lack] {
+			t.Errorf("%s lists %v", side.node.Addr(), names)
+		}
+	}
 }
 
 // Four nodes, started in orders that nobody would choose, find each other; the

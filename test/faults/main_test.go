@@ -38,7 +38,7 @@ func verify(t *testing.T, c *harness.Cluster, l *harness.Load) {
 
 func create(t *testing.T, c *harness.Cluster, topic string, partitions int32) {
 	t.Helper()
-	if err := harness.CreateTopic(t.Context(), c.Node(1).Addr(), topic, partitions, 3); err != nil {
+	if err := c.CreateTopic(t.Context(), topic, partitions, 3); err != nil {
 		t.Fatal(err)
 	}
 }

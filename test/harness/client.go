@@ -26,7 +26,45 @@ func Old(seeds ...string) []kgo.Opt {
 	}
 }
 
-// CreateTopic creates a topic through CreateTopics v0 and returns when it can be used.
+// CreateTopic creates a topic and returns when every running node serves it.
+// The node that took the request knows the topic when it answers; the others
+// follow in their own time, and until then tell a client to try again, which a
+// bare connection does not do by itself.
+func (c *Cluster) CreateTopic(ctx context.Context, topic string, partitions int32, rf int16) error {
+	var running []*Node
+	for _, n := range c.Nodes {
+		if n.Running() {
+			running = append(running, n)
+		}
+	}
+	if err := CreateTopic(ctx, running[0].Addr(), topic, partitions, rf); err != nil {
+		return err
+	}
+	for _, n := range running {
+		var last error
+		err := Eventually(20*time.Second, func() bool {
+			w, err := DialWire(n.Addr())
+			if err != nil {
+				last = err
+				return false
+			}
+			defer w.Close()
+			m, err := w.Metadata(topic)
+			if err == nil && m.Topics[0].Code != 0 {
+				err = ErrorCode(m.Topics[0].Code)
+			}
+			last = err
+			return err == nil && len(m.Topics[0].Partitions) == int(partitions)
+		})
+		if err != nil {
+			return fmt.Errorf("%s does not serve topic %s: %w", n.ID, topic, last)
+		}
+	}
+	return nil
+}
+
+// CreateTopic creates a topic through CreateTopics and returns when the node can use it. It asks the given node itself: franz-go's own way asks the controller,
+// which Metadata v0 does not name.
 func CreateTopic(ctx context.Context, addr, topic string, partitions int32, rf int16) error {
 	cl, err := kgo.NewClient(kgo.SeedBrokers(addr))
 	if err != nil {
@@ -38,11 +76,11 @@ func CreateTopic(ctx context.Context, addr, topic string, partitions int32, rf i
 	t := kmsg.NewCreateTopicsRequestTopic()
 	t.Topic, t.NumPartitions, t.ReplicationFactor = topic, partitions, rf
 	req.Topics = append(req.Topics, t)
-	resp, err := req.RequestWith(ctx, cl)
+	answer, err := cl.SeedBrokers()[0].Request(ctx, req)
 	if err != nil {
 		return fmt.Errorf("create topic %s: %w", topic, err)
 	}
-	for _, t := range resp.Topics {
+	for _, t := range answer.(*kmsg.CreateTopicsResponse).Topics {
 		if err := kerr.ErrorForCode(t.ErrorCode); err != nil {
 			return fmt.Errorf("create topic %s: %w", topic, err)
 		}

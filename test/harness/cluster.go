@@ -46,7 +46,8 @@ type Node struct {
 	Process
 	ID                   string
 	Data                 string
-	Client, Peer, Gossip int // ports on 127.0.0.1
+	Client, Peer, Gossip int      // ports on 127.0.0.1
+	ExtraArgs            []string // further flags from the next Start on
 
 	cluster *Cluster
 }
@@ -153,7 +154,7 @@ func (n *Node) Start() error {
 	if o.Topics != "" {
 		n.Args = append(n.Args, "--topics", o.Topics)
 	}
-	n.Args = append(n.Args, o.NodeArgs...)
+	n.Args = append(append(n.Args, o.NodeArgs...), n.ExtraArgs...)
 	return n.Process.Start()
 }
 

@@ -45,7 +45,7 @@ func dial(t *testing.T, addr string) *harness.Wire {
 // create makes a topic whose name has a fixed length, so that golden bytes can name it.
 func create(t *testing.T, c *harness.Cluster, topic string, partitions int32) {
 	t.Helper()
-	if err := harness.CreateTopic(t.Context(), c.Node(1).Addr(), topic, partitions, 3); err != nil {
+	if err := c.CreateTopic(t.Context(), topic, partitions, 3); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -73,7 +73,7 @@ func TestTLS(t *testing.T) {
 		ShimTLS: true, ShimArgs: []string{"--tls-ca", ca},
 	})
 	node := c.Node(1)
-	if err := harness.CreateTopic(t.Context(), node.Addr(), "tls", 1, 1); err != nil {
+	if err := c.CreateTopic(t.Context(), "tls", 1, 1); err != nil {
 		t.Fatal(err)
 	}
 	produced := int64(0)
@@ -145,14 +145,17 @@ func TestShimRefusesUnknownAuthority(t *testing.T) {
 		ShimTLS: true, ShimArgs: []string{"--tls-ca", other},
 	})
 	w := dial(t, c.ShimAddr())
-	w.Conn.SetDeadline(time.Now().Add(20 * time.Second))
-	if m, err := w.Metadata(); err == nil {
-		t.Fatalf("served: %+v", m)
+	if err := w.Send(harness.Request(3, 0, 1, harness.Int32(nil, 0))); err != nil {
+		t.Fatal(err)
 	}
-	if err := harness.Eventually(10*time.Second, func() bool {
+	if err := harness.Eventually(20*time.Second, func() bool {
 		return len(c.Shim.Output()) > 0 && containsAny(c.Shim.Output(), "certificate", "x509", "unknown authority")
 	}); err != nil {
 		t.Errorf("the shim does not say why:\n%s", c.Shim.Tail(10))
+	}
+	w.Conn.SetDeadline(time.Now().Add(time.Second))
+	if _, answer, err := w.ReadFrame(); err == nil {
+		t.Fatalf("served: %x", answer)
 	}
 }
 
