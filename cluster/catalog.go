@@ -307,6 +307,9 @@ func (n *Node) createTopicAsLeader(ctx context.Context, call createTopicCall) ([
 		return nil, err
 	}
 	view := c.view.Load()
+	if view.ClusterID() == "" {
+		return nil, fmt.Errorf("%w: the cluster is being formed", fsm.ErrNoLeader)
+	}
 	if old, ok := view.Lookup(call.Spec.Name); ok {
 		if old.ID == call.ID {
 			return json.Marshal(catalogReply{view.Version()})

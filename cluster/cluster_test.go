@@ -863,3 +863,33 @@ func TestAPlannedStopHandsLeadershipOver(t *testing.T) {
 	load.more(t, 10)
 	load.check(c, fsm.PartitionID{Topic: topic.ID})
 }
+
+func TestAReadyNodeHasTheTopicsOfItsConfiguration(t *testing.T) {
+	c := newTestCluster(t, 3)
+	for _, node := range c.nodes {
+		node.cfg.InitialTopics = []fsm.TopicSpec{{Name: "events", Partitions: 3, ReplicationFactor: -1}, {Name: "one", Partitions: 1, ReplicationFactor: 1}}
+	}
+	for i := range c.nodes {
+		c.start(i)
+	}
+	for i, node := range c.nodes {
+		if err := node.WaitReady(within(t)); err != nil {
+			t.Fatal(err)
+		}
+		topic, ok := node.Topics().Lookup("events")
+		if !ok || len(topic.Partitions) != 3 || topic.ReplicationFactor != 3 {
+			t.Fatalf("node %d is ready and has %+v", i+1, topic)
+		}
+	}
+	// They are created once, not at every start.
+	if err := c.nodes[0].DeleteTopic(within(t), "one"); err != nil {
+		t.Fatal(err)
+	}
+	for i := range c.nodes {
+		c.kill(i)
+	}
+	c.startAll()
+	if _, ok := c.nodes[0].Topics().Lookup("one"); ok {
+		t.Error("a deleted topic came back with the restart")
+	}
+}

@@ -97,6 +97,7 @@ type Node struct {
 	hints     map[fsm.PartitionID]hint  // leaders of partitions without a replica here
 	addresses map[string]string         // peer addresses by identity, of everyone ever met
 	caughtUp  bool                      // the catalog here was once as new as the leader's
+	creating  bool                      // the topics of the configuration are not all there yet
 	stopping  bool
 	fatal     error
 	failed    chan struct{} // closed when fatal is set
@@ -129,6 +130,7 @@ func Start(cfg Config) (_ *Node, err error) {
 		broken:    map[fsm.PartitionID]error{},
 		hints:     map[fsm.PartitionID]hint{},
 		addresses: map[string]string{},
+		creating:  len(cfg.InitialTopics) > 0,
 		failed:    make(chan struct{}),
 	}
 	n.ctx, n.cancel = context.WithCancel(context.Background())
@@ -324,7 +326,7 @@ func (n *Node) Usable(id fsm.TopicID) bool {
 // Ready is nil when this node serves. The error says what is missing.
 func (n *Node) Ready() error {
 	n.mu.Lock()
-	stopping, caughtUp, fatal := n.stopping, n.caughtUp, n.fatal
+	stopping, caughtUp, creating, fatal := n.stopping, n.caughtUp, n.creating, n.fatal
 	running := len(n.replicas)
 	n.mu.Unlock()
 	switch {
@@ -343,6 +345,12 @@ func (n *Node) Ready() error {
 		return errors.New("the catalog is not open yet")
 	} else if identity, _ := g.leader(); identity == "" {
 		return errors.New("the catalog has no leader")
+	}
+	if n.Topics().ClusterID() == "" {
+		return errors.New("the cluster is being formed")
+	}
+	if creating { // or a client's first use would create them with other settings
+		return errors.New("the topics of --topics are being created")
 	}
 	// Only the start is waited for. A partition that loses its majority later, or a
 	// replica that cannot be opened, must not take the whole node out of service.
@@ -446,6 +454,7 @@ func (n *Node) partitionDir(id fsm.PartitionID) string {
 // createInitialTopics creates the topics of the configuration when this node's
 // cluster is new. Topics that are there are left as they are.
 func (n *Node) createInitialTopics() {
+	defer n.initialTopicsTried()
 	n.idMu.Lock()
 	forming := n.id.Forming
 	n.idMu.Unlock()
@@ -470,6 +479,7 @@ func (n *Node) createInitialTopics() {
 				n.logger.Error("cannot create a topic of --topics", "topic", spec.Name, "error", err)
 			case fsm.ErrInvalidReplicationFactor:
 				n.logger.Warn("cannot create a topic of --topics yet", "topic", spec.Name, "error", err)
+				n.initialTopicsTried() // more nodes may never come
 				n.pause(time.Second)
 				continue
 			default:
@@ -485,6 +495,12 @@ func (n *Node) createInitialTopics() {
 			n.logger.Warn("cannot note that the initial topics were created", "error", err)
 		}
 	}
+}
+
+func (n *Node) initialTopicsTried() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.creating = false
 }
 
 func (n *Node) pause(d time.Duration) {
