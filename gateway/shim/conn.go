@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/gorilla/websocket"
@@ -19,9 +20,11 @@ const (
 	DefaultMaxMessageBytes = 0x16000000 - 1
 
 	sizePrefix = 4
-	closeGrace = time.Second
-	pingEvery  = 2 * time.Second
-	pongWithin = 6 * time.Second // some bytes must arrive within this while a read waits
+	// firstAlloc is what a size prefix alone gets; the rest comes as bytes arrive.
+	firstAlloc = 64 << 10
+	// keptUnsent is the largest buffer of an incomplete message that is kept for the
+	// next one.
+	keptUnsent = 1 << 20
 )
 
 // Errors that a Conn returns for what arrives or is written.
@@ -31,6 +34,9 @@ var (
 	ErrMessageSize = errors.New("shim: bad Kafka message size")
 	// ErrMessageType: the other side sent a text message.
 	ErrMessageType = errors.New("shim: WebSocket message is not binary")
+	// ErrSilent: nothing came from the other side, not even the answer to a ping,
+	// for as long as Dialer.KeepAlive allows.
+	ErrSilent = errors.New("shim: no sign of life from the other side")
 )
 
 // Conn is a net.Conn that carries a stream of Kafka messages over a WebSocket:
@@ -38,6 +44,9 @@ var (
 // message, in both directions. Use either Read and Write or ReadMessage and
 // WriteMessage. All methods may be called concurrently; Reads exclude each
 // other, as do Writes.
+//
+// One message is read ahead, so pings are answered and a goodbye is seen while
+// nobody reads.
 type Conn struct {
 	ws  *websocket.Conn
 	max int
@@ -45,17 +54,22 @@ type Conn struct {
 	messages chan []byte // from the reader goroutine
 	readDone chan struct{}
 	readErr  error // set before readDone is closed
-	deadline *deadline
+
+	life         life
+	readDeadline *deadline
 
 	readMu sync.Mutex
 	unread []byte // rest of the message that is being read
 
-	writeMu  sync.Mutex
-	unsent   []byte // beginning of a message that is not complete yet
-	writeErr error
+	writeMu       sync.Mutex // taken before writeDeadline.mu
+	unsent        []byte     // beginning of a message that is not complete yet
+	writeErr      error      // once set, it stays: a message that was begun cannot be taken back
+	writeDeadline writeDeadline
 
-	closeOnce sync.Once
-	closed    chan struct{}
+	closeOnce  sync.Once
+	closed     chan struct{}
+	cause      atomic.Pointer[error] // why this side closed, nil: because it was asked to
+	goroutines sync.WaitGroup
 }
 
 var _ net.Conn = (*Conn)(nil)
@@ -64,131 +78,31 @@ var _ net.Conn = (*Conn)(nil)
 // maxMessageBytes bounds a Kafka message in both directions, 0 means
 // DefaultMaxMessageBytes.
 func NewConn(ws *websocket.Conn, maxMessageBytes int) *Conn {
+	return newConn(ws, maxMessageBytes, 0)
+}
+
+func newConn(ws *websocket.Conn, maxMessageBytes int, keepAlive time.Duration) *Conn {
 	if maxMessageBytes <= 0 || maxMessageBytes > DefaultMaxMessageBytes {
 		maxMessageBytes = DefaultMaxMessageBytes
 	}
 	c := &Conn{
 		ws: ws, max: maxMessageBytes,
-		messages: make(chan []byte),
-		readDone: make(chan struct{}),
-		deadline: newDeadline(),
-		closed:   make(chan struct{}),
+		messages:      make(chan []byte),
+		readDone:      make(chan struct{}),
+		readDeadline:  newDeadline(),
+		writeDeadline: writeDeadline{conn: ws.NetConn()},
+		closed:        make(chan struct{}),
 	}
 	ws.SetReadLimit(int64(maxMessageBytes) + sizePrefix)
-	alive := func() { _ = ws.SetReadDeadline(time.Now().Add(pongWithin)) }
-	alive()
-	ws.SetPongHandler(func(string) error { alive(); return nil })
-	answer := ws.PingHandler()
-	ws.SetPingHandler(func(data string) error { alive(); return answer(data) })
-	go c.receive(alive)
-	go c.ping()
+	c.goroutines.Add(2)
+	c.live(keepAlive)
+	go c.receive()
 	return c
 }
 
-// receive is the only reader of the WebSocket. gorilla's read errors, timeouts
-// among them, are for ever, so deadlines of Read are kept here and not there.
-func (c *Conn) receive(alive func()) {
-	defer close(c.readDone)
-	for {
-		message, err := c.next()
-		if err != nil {
-			c.readErr = readError(err)
-			select {
-			case <-c.closed: // by this side: that is why the read failed
-				c.readErr = net.ErrClosed
-			default:
-				c.abort(err)
-			}
-			return
-		}
-		alive()
-		select {
-		case c.messages <- message:
-		case <-c.closed:
-			c.readErr = net.ErrClosed
-			return
-		}
-		alive()
-	}
-}
-
-func (c *Conn) next() ([]byte, error) {
-	kind, r, err := c.ws.NextReader()
-	if err != nil {
-		return nil, err
-	}
-	if kind != websocket.BinaryMessage {
-		return nil, ErrMessageType
-	}
-	// It grows with what arrives, and the read limit bounds it. A large message on
-	// a slow path keeps a pong back, so its pieces are signs of life, too.
-	message, err := io.ReadAll(aliveReader{r, c.ws})
-	if err != nil {
-		return nil, err
-	}
-	if len(message) < sizePrefix || int64(binary.BigEndian.Uint32(message)) != int64(len(message)-sizePrefix) {
-		return nil, fmt.Errorf("%w: the prefix disagrees with a WebSocket message of %d bytes", ErrMessageSize, len(message))
-	}
-	return message, nil
-}
-
-// aliveReader moves the read deadline on with every piece.
-type aliveReader struct {
-	io.Reader
-	ws *websocket.Conn
-}
-
-func (r aliveReader) Read(p []byte) (int, error) {
-	_ = r.ws.SetReadDeadline(time.Now().Add(pongWithin))
-	return r.Reader.Read(p)
-}
-
-// abort tells the other side why this one ends.
-func (c *Conn) abort(err error) {
-	code := websocket.CloseNormalClosure
-	switch {
-	case errors.Is(err, ErrMessageType):
-		code = websocket.CloseUnsupportedData
-	case errors.Is(err, ErrMessageSize):
-		code = websocket.CloseProtocolError
-	case errors.Is(err, websocket.ErrReadLimit):
-		code = websocket.CloseMessageTooBig
-	}
-	_ = c.closeWith(code)
-}
-
-// readError makes an orderly goodbye the end of the stream.
-func readError(err error) error {
-	if websocket.IsCloseError(err, websocket.CloseNormalClosure, websocket.CloseGoingAway) {
-		return io.EOF
-	}
-	return err
-}
-
-func (c *Conn) ping() {
-	tick := time.NewTicker(pingEvery)
-	defer tick.Stop()
-	for {
-		select {
-		case <-tick.C:
-			if err := c.ws.WriteControl(websocket.PingMessage, nil, time.Now().Add(closeGrace)); err != nil && !isTimeout(err) {
-				return
-			}
-		case <-c.closed:
-			return
-		case <-c.readDone:
-			return
-		}
-	}
-}
-
-func isTimeout(err error) bool {
-	var netErr net.Error
-	return errors.As(err, &netErr) && netErr.Timeout()
-}
-
 // ReadMessage gives the next Kafka message, its size prefix included. After an
-// orderly end of the other side the error is io.EOF.
+// orderly end of the other side errors.Is(err, io.EOF) holds; when it sent a
+// close frame, errors.As finds a *websocket.CloseError that says more.
 func (c *Conn) ReadMessage() ([]byte, error) {
 	c.readMu.Lock()
 	defer c.readMu.Unlock()
@@ -196,8 +110,11 @@ func (c *Conn) ReadMessage() ([]byte, error) {
 }
 
 func (c *Conn) readMessage() ([]byte, error) {
-	expired := c.deadline.wait()
+	expired := c.readDeadline.wait()
 	select {
+	case <-c.closed:
+		<-c.readDone // the reader knows why
+		return nil, c.readErr
 	case <-expired:
 		return nil, os.ErrDeadlineExceeded
 	default:
@@ -208,45 +125,143 @@ func (c *Conn) readMessage() ([]byte, error) {
 	case <-expired:
 		return nil, os.ErrDeadlineExceeded
 	case <-c.closed:
-		<-c.readDone // the reader knows why
+		<-c.readDone
 		return nil, c.readErr
 	case <-c.readDone:
 		return nil, c.readErr
 	}
 }
 
-// Read implements net.Conn: the messages as one stream of bytes.
+// Read implements net.Conn: the messages as one stream of bytes. A message of
+// any size may be read in pieces.
 func (c *Conn) Read(p []byte) (int, error) {
 	c.readMu.Lock()
 	defer c.readMu.Unlock()
-	for len(c.unread) == 0 {
-		if len(p) == 0 {
-			return 0, nil
-		}
+	if len(p) == 0 {
+		return 0, nil
+	}
+	if len(c.unread) == 0 {
 		message, err := c.readMessage()
+		if errors.Is(err, io.EOF) {
+			return 0, io.EOF // as it is: io.ReadAll and others compare
+		}
 		if err != nil {
 			return 0, err
 		}
 		c.unread = message
 	}
 	n := copy(p, c.unread)
-	c.unread = c.unread[n:]
+	if c.unread = c.unread[n:]; len(c.unread) == 0 {
+		c.unread = nil // do not keep what was read
+	}
 	return n, nil
 }
 
-// WriteMessage sends one whole Kafka message, its size prefix included. If it
-// fails, the other side has not got the message whole.
-func (c *Conn) WriteMessage(message []byte) error {
-	size, err := c.messageSize(message)
+// receive is the only reader of the WebSocket. gorilla's read errors, timeouts
+// among them, are for ever, so deadlines of Read are kept here and not there.
+// After Close it reads on and throws away, until the other side says goodbye.
+func (c *Conn) receive() {
+	defer c.goroutines.Done()
+	for {
+		message, err := c.next()
+		if err != nil {
+			c.ended(err)
+			return
+		}
+		c.life.reading.Store(false)
+		select {
+		case c.messages <- message:
+		case <-c.closed:
+		}
+		c.life.heard.Store(true)
+		c.life.reading.Store(true)
+	}
+}
+
+// ended notes why there is nothing more to read and closes this side.
+func (c *Conn) ended(err error) {
+	c.readErr = err
+	code := websocket.CloseNormalClosure
+	var theirs *websocket.CloseError
+	switch {
+	case errors.As(err, &theirs):
+		switch theirs.Code {
+		case websocket.CloseAbnormalClosure: // gorilla's word for a connection that broke
+		case websocket.CloseNoStatusReceived, websocket.CloseNormalClosure, websocket.CloseGoingAway:
+			c.readErr = fmt.Errorf("%w: %w", io.EOF, err)
+		}
+		code = theirs.Code // RFC 6455, section 5.5.1: the answer usually echoes it
+	case errors.Is(err, ErrMessageType):
+		code = websocket.CloseUnsupportedData
+	case errors.Is(err, errTooLarge), errors.Is(err, websocket.ErrReadLimit):
+		code = websocket.CloseMessageTooBig
+		c.readErr = fmt.Errorf("%w: %w", ErrMessageSize, err)
+	case errors.Is(err, ErrMessageSize):
+		code = websocket.CloseProtocolError
+	}
+	select {
+	case <-c.closed: // by this side: that is why the read failed
+		c.readErr = net.ErrClosed
+		if cause := c.cause.Load(); cause != nil {
+			c.readErr = *cause
+		}
+	default:
+	}
+	close(c.readDone)
+	_ = c.closeWith(code)
+}
+
+var errTooLarge = fmt.Errorf("%w: too large", ErrMessageSize)
+
+// next reads one message. Its memory grows with what arrives.
+func (c *Conn) next() ([]byte, error) {
+	kind, r, err := c.ws.NextReader()
 	if err != nil {
-		return err
+		return nil, err
 	}
-	if size == 0 || size != len(message) {
-		return fmt.Errorf("%w: the prefix disagrees with %d bytes", ErrMessageSize, len(message))
+	c.life.heard.Store(true)
+	if kind != websocket.BinaryMessage {
+		return nil, ErrMessageType
 	}
-	c.writeMu.Lock()
-	defer c.writeMu.Unlock()
-	return c.send(message)
+	message := make([]byte, sizePrefix)
+	if _, err := io.ReadFull(r, message); err != nil {
+		return nil, c.cut(err)
+	}
+	end, err := c.messageSize(message)
+	if err != nil {
+		return nil, err
+	}
+	for len(message) < end {
+		from := len(message)
+		to := min(end, max(firstAlloc, 2*from))
+		message = append(make([]byte, 0, to), message...)[:to]
+		for from < to {
+			n, err := r.Read(message[from:to])
+			if err != nil {
+				return nil, c.cut(err)
+			}
+			from += n
+			// A large message on a slow path keeps a pong back, so its pieces are signs of
+			// life, too.
+			c.life.heard.Store(true)
+		}
+	}
+	var more [1]byte
+	if n, err := io.ReadFull(r, more[:]); n > 0 {
+		return nil, fmt.Errorf("%w: the WebSocket message goes on behind the size in its prefix", ErrMessageSize)
+	} else if err != io.EOF {
+		return nil, err
+	}
+	return message, nil
+}
+
+// cut tells a message that is shorter than its prefix says from a connection
+// that broke inside it.
+func (c *Conn) cut(err error) error {
+	if err == io.EOF || err == io.ErrUnexpectedEOF {
+		return fmt.Errorf("%w: the WebSocket message is shorter than the size in its prefix", ErrMessageSize)
+	}
+	return err
 }
 
 // messageSize gives the size of the message that b begins with, prefix
@@ -255,97 +270,123 @@ func (c *Conn) messageSize(b []byte) (int, error) {
 	if len(b) < sizePrefix {
 		return 0, nil
 	}
-	size := binary.BigEndian.Uint32(b)
-	if size > uint32(c.max) {
-		return 0, fmt.Errorf("%w: %d, at most %d", ErrMessageSize, int32(size), c.max)
+	size := int32(binary.BigEndian.Uint32(b))
+	if size < 0 {
+		return 0, fmt.Errorf("%w: %d", ErrMessageSize, size)
+	}
+	if int64(size) > int64(c.max) {
+		return 0, fmt.Errorf("%w: %d, at most %d", errTooLarge, size, c.max)
 	}
 	return int(size) + sizePrefix, nil
 }
 
-func (c *Conn) send(message []byte) error {
-	if c.writeErr != nil {
-		return c.writeErr
-	}
-	if err := c.ws.WriteMessage(websocket.BinaryMessage, message); err != nil {
-		c.writeErr = err // a message that was begun cannot be taken back
+// WriteMessage sends one whole Kafka message, its size prefix included. If it
+// fails, the other side has not got the message whole, and never will.
+func (c *Conn) WriteMessage(message []byte) error {
+	size, err := c.messageSize(message)
+	if err != nil {
 		return err
 	}
-	return nil
+	if size != len(message) || size == 0 {
+		return fmt.Errorf("%w: the prefix disagrees with %d bytes", ErrMessageSize, len(message))
+	}
+	c.writeMu.Lock()
+	defer c.writeMu.Unlock()
+	if err := c.writable(); err != nil {
+		return err
+	}
+	return c.send(message)
 }
 
 // Write implements net.Conn: it takes the stream of messages in any pieces and
 // sends each message when it is complete. Bytes of an incomplete message are
 // kept, so memory grows with what was written and not with what a size claims.
-func (c *Conn) Write(p []byte) (int, error) {
+// A negative or too large size is refused with ErrMessageSize; behind it there
+// is no next message to find, so every later Write fails, too.
+func (c *Conn) Write(p []byte) (written int, err error) {
 	c.writeMu.Lock()
 	defer c.writeMu.Unlock()
+	for {
+		if err := c.writable(); err != nil {
+			return written, err
+		}
+		if len(p) == 0 {
+			return written, nil
+		}
+		n, err := c.writeSome(p)
+		written, p = written+n, p[n:]
+		if err != nil {
+			return written, err
+		}
+	}
+}
+
+// writable says why nothing can be sent. What it refuses was not begun.
+func (c *Conn) writable() error {
 	select {
 	case <-c.closed:
-		return 0, net.ErrClosed
+		if c.writeErr == nil {
+			return net.ErrClosed
+		}
 	default:
 	}
 	if c.writeErr != nil {
-		return 0, c.writeErr
+		return c.writeErr
 	}
-	written := 0
-	for len(p) > 0 {
-		if len(c.unsent) == 0 {
-			size, err := c.messageSize(p)
-			if err != nil {
-				return written, c.refuse(err)
-			}
-			if size > 0 && size <= len(p) { // whole: no copy
-				if err := c.send(p[:size]); err != nil {
-					return written, err
-				}
-				written, p = written+size, p[size:]
-				continue
-			}
-		}
-		need := sizePrefix
-		if size, _ := c.messageSize(c.unsent); size > 0 {
-			need = size
-		}
-		n := min(need-len(c.unsent), len(p))
-		c.unsent = append(c.unsent, p[:n]...)
-		written, p = written+n, p[n:]
-		size, err := c.messageSize(c.unsent)
+	if c.writeDeadline.expired() {
+		return os.ErrDeadlineExceeded
+	}
+	return nil
+}
+
+// writeSome takes the next message off p, or as much of one as there is.
+func (c *Conn) writeSome(p []byte) (int, error) {
+	if len(c.unsent) == 0 {
+		size, err := c.messageSize(p)
 		if err != nil {
-			return written, c.refuse(err)
+			c.writeErr = err
+			return 0, err
 		}
-		if size > 0 && len(c.unsent) == size {
-			if err := c.send(c.unsent); err != nil {
-				return written, err
+		if size > 0 && size <= len(p) { // whole: no copy
+			if err := c.send(p[:size]); err != nil {
+				return 0, err
 			}
-			c.unsent = c.unsent[:0]
-			if cap(c.unsent) > 1<<20 {
-				c.unsent = nil
-			}
+			return size, nil
 		}
 	}
-	return written, nil
+	need := sizePrefix
+	if size, _ := c.messageSize(c.unsent); size > 0 {
+		need = size
+	}
+	n := min(need-len(c.unsent), len(p))
+	c.unsent = append(c.unsent, p[:n]...)
+	size, err := c.messageSize(c.unsent)
+	if err != nil {
+		c.writeErr = err
+		return n, err
+	}
+	if size == 0 || len(c.unsent) < size {
+		return n, nil
+	}
+	err = c.send(c.unsent)
+	if c.unsent = c.unsent[:0]; cap(c.unsent) > keptUnsent {
+		c.unsent = nil
+	}
+	return n, err
 }
 
-// refuse ends writing: behind a bad size there is no next message to find.
-func (c *Conn) refuse(err error) error {
+// send writes one WebSocket message. The caller holds writeMu.
+func (c *Conn) send(message []byte) error {
+	c.writeDeadline.begin()
+	err := c.ws.WriteMessage(websocket.BinaryMessage, message)
+	late := c.writeDeadline.end()
+	if err == nil {
+		return nil
+	}
+	if late {
+		err = os.ErrDeadlineExceeded
+	}
 	c.writeErr = err
-	return err
-}
-
-// Close says goodbye, ends the connection and waits until its goroutines have
-// ended. It may be called more than once.
-func (c *Conn) Close() error {
-	err := c.closeWith(websocket.CloseNormalClosure)
-	<-c.readDone
-	return err
-}
-
-func (c *Conn) closeWith(code int) (err error) {
-	c.closeOnce.Do(func() {
-		_ = c.ws.WriteControl(websocket.CloseMessage, websocket.FormatCloseMessage(code, ""), time.Now().Add(closeGrace))
-		close(c.closed)
-		err = c.ws.Close()
-	})
 	return err
 }
 
@@ -357,54 +398,22 @@ func (c *Conn) RemoteAddr() net.Addr { return c.ws.RemoteAddr() }
 
 // SetDeadline implements net.Conn.
 func (c *Conn) SetDeadline(t time.Time) error {
-	return errors.Join(c.SetReadDeadline(t), c.SetWriteDeadline(t))
+	c.readDeadline.set(t)
+	c.writeDeadline.set(t)
+	return nil
 }
 
 // SetReadDeadline implements net.Conn. A Read that timed out may be repeated.
 func (c *Conn) SetReadDeadline(t time.Time) error {
-	c.deadline.set(t)
+	c.readDeadline.set(t)
 	return nil
 }
 
-// SetWriteDeadline implements net.Conn. A message whose Write timed out cannot
-// be finished: every later Write fails.
-func (c *Conn) SetWriteDeadline(t time.Time) error { return c.ws.SetWriteDeadline(t) }
-
-// deadline is a deadline that can be waited for and changed meanwhile.
-type deadline struct {
-	mu      sync.Mutex
-	timer   *time.Timer
-	expired chan struct{}
-}
-
-func newDeadline() *deadline { return &deadline{expired: make(chan struct{})} }
-
-// wait gives a channel that is closed when the deadline passes.
-func (d *deadline) wait() <-chan struct{} {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return d.expired
-}
-
-func (d *deadline) set(t time.Time) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.timer != nil && !d.timer.Stop() {
-		<-d.expired // the timer is closing it
-	}
-	d.timer = nil
-	select {
-	case <-d.expired:
-		d.expired = make(chan struct{})
-	default:
-	}
-	if t.IsZero() {
-		return
-	}
-	expired := d.expired
-	if left := time.Until(t); left > 0 {
-		d.timer = time.AfterFunc(left, func() { close(expired) })
-		return
-	}
-	close(expired)
+// SetWriteDeadline implements net.Conn. It bounds Writes that are under way, too.
+// A message that was begun when its Write timed out cannot be finished: every
+// later Write fails. A deadline that passed before a message was begun spoils
+// nothing.
+func (c *Conn) SetWriteDeadline(t time.Time) error {
+	c.writeDeadline.set(t)
+	return nil
 }

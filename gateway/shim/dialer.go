@@ -1,15 +1,3 @@
-// Package shim lets Kafka clients reach a gateway over WebSocket: a net.Conn
-// that carries each Kafka message in one binary WebSocket message, and dialers
-// for clients that take one.
-//
-// You are here: at the client's end of the WebSocket door. The package knows the
-// framing and nothing else of Kafka's protocol, and imports nothing else of this
-// module. The rule is that of kafka-websocket-shim, in both directions: a plain
-// handshake on path /, each Kafka message with its 4-byte size in exactly one
-// binary message.
-//
-//	franz-go:  kgo.Dialer((&shim.Dialer{}).DialContext)
-//	sarama:    config.Net.Proxy.Enable = true; config.Net.Proxy.Dialer = &shim.Dialer{}
 package shim
 
 import (
@@ -22,19 +10,19 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/gorilla/websocket"
 )
 
-// AdvertiseHeader is the request header in which a client of the gateway may
-// say the host:port that Metadata answers on this connection should name. The
-// proxy puts its own address there, so that its clients come back to it.
-const AdvertiseHeader = "Trimaran-Advertise"
-
 const defaultHandshakeTimeout = 10 * time.Second
 
-// Dialer connects to gateways. The zero value dials ws://addr/.
+// writeBuffers keeps write buffers while connections have nothing to write.
+var writeBuffers sync.Pool
+
+// Dialer connects to gateways. The zero value dials ws://addr/. A Dialer may be
+// used by many goroutines and must not be changed meanwhile.
 type Dialer struct {
 	// TLSConfig makes it wss://. The server name defaults to the host dialed.
 	TLSConfig *tls.Config
@@ -44,8 +32,12 @@ type Dialer struct {
 	Header http.Header
 	// Advertise is sent as AdvertiseHeader unless empty.
 	Advertise string
-	// HandshakeTimeout bounds the WebSocket handshake; 0 means 10 s.
+	// HandshakeTimeout bounds dialing, from the TCP connection to the end of the
+	// WebSocket handshake; 0 means 10 s.
 	HandshakeTimeout time.Duration
+	// KeepAlive is how long the other side may be silent before the connection is
+	// given up (ErrSilent); 0 means DefaultKeepAlive. Pings go out four times as often.
+	KeepAlive time.Duration
 	// MaxMessageBytes bounds a Kafka message; 0 means DefaultMaxMessageBytes.
 	MaxMessageBytes int
 	// NetDialContext makes the TCP connection; nil means net.Dialer.
@@ -75,17 +67,19 @@ func (d *Dialer) DialContext(ctx context.Context, network, addr string) (net.Con
 }
 
 // DialURL connects to a gateway given as ws://host:port or wss://host:port,
-// with a path if it has one.
+// with a path if it has one, else with that of the Dialer.
 func (d *Dialer) DialURL(ctx context.Context, rawURL string) (*Conn, error) {
 	u, err := url.Parse(rawURL)
 	if err != nil {
-		return nil, fmt.Errorf("shim: gateway %q: %w", rawURL, err)
+		return nil, fmt.Errorf("shim: gateway: %w", err)
 	}
-	if u.Scheme != "ws" && u.Scheme != "wss" || u.Host == "" {
-		return nil, fmt.Errorf("shim: gateway %q: want ws://host:port or wss://host:port", rawURL)
+	if u.Scheme != "ws" && u.Scheme != "wss" || u.Hostname() == "" {
+		return nil, fmt.Errorf("shim: gateway %q: want ws://host:port or wss://host:port", u.Redacted())
 	}
 	if u.Path == "" {
-		u.Path = "/"
+		if u.Path = d.Path; u.Path == "" {
+			u.Path = "/"
+		}
 	}
 	return d.dial(ctx, "tcp", *u)
 }
@@ -96,6 +90,7 @@ func (d *Dialer) dial(ctx context.Context, network string, u url.URL) (*Conn, er
 		TLSClientConfig:  d.TLSConfig,
 		ReadBufferSize:   64 << 10,
 		WriteBufferSize:  64 << 10,
+		WriteBufferPool:  &writeBuffers,
 	}
 	if ws.HandshakeTimeout == 0 {
 		ws.HandshakeTimeout = defaultHandshakeTimeout
@@ -104,7 +99,16 @@ func (d *Dialer) dial(ctx context.Context, network string, u url.URL) (*Conn, er
 	if netDial == nil {
 		netDial = new(net.Dialer).DialContext
 	}
-	ws.NetDialContext = func(ctx context.Context, _, addr string) (net.Conn, error) { return netDial(ctx, network, addr) }
+	watching := func() bool { return true }
+	ws.NetDialContext = func(dialCtx context.Context, _, addr string) (net.Conn, error) {
+		conn, err := netDial(dialCtx, network, addr)
+		if err != nil {
+			return nil, err
+		}
+		// The handshake looks at ctx's deadline and not at its end.
+		watching = context.AfterFunc(ctx, func() { conn.Close() })
+		return conn, nil
+	}
 	header := d.Header.Clone()
 	if header == nil {
 		header = http.Header{}
@@ -113,12 +117,18 @@ func (d *Dialer) dial(ctx context.Context, network string, u url.URL) (*Conn, er
 		header.Set(AdvertiseHeader, d.Advertise)
 	}
 	conn, response, err := ws.DialContext(ctx, u.String(), header)
+	if !watching() || err != nil && ctx.Err() != nil {
+		if err == nil {
+			conn.Close()
+		}
+		return nil, fmt.Errorf("shim: dial %s: %w", u.Redacted(), context.Cause(ctx))
+	}
 	if err != nil {
 		if errors.Is(err, websocket.ErrBadHandshake) && response != nil {
 			reason, _ := io.ReadAll(io.LimitReader(response.Body, 256))
-			err = fmt.Errorf("%w: %s: %s", err, response.Status, strings.TrimSpace(string(reason)))
+			err = fmt.Errorf("%w: status %d: %q", err, response.StatusCode, strings.TrimSpace(string(reason)))
 		}
 		return nil, fmt.Errorf("shim: dial %s: %w", u.Redacted(), err)
 	}
-	return NewConn(conn, d.MaxMessageBytes), nil
+	return newConn(conn, d.MaxMessageBytes, d.KeepAlive), nil
 }

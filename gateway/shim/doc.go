@@ -1,0 +1,26 @@
+// Package shim lets Kafka clients reach a gateway over WebSocket: a net.Conn
+// that carries each Kafka message in one binary WebSocket message, and dialers
+// for clients that take one.
+//
+// You are here: at the client's end of the WebSocket door. The package knows the
+// framing and nothing else of Kafka's protocol, and imports nothing else of this
+// module. It tries one gateway once; who tries again, and elsewhere, is whoever
+// calls it. The rule is that of kafka-websocket-shim, in both directions: a plain
+// handshake on path /, each Kafka message with its 4-byte size in exactly one
+// binary message.
+//
+//	franz-go:  kgo.Dialer((&shim.Dialer{}).DialContext)
+//	sarama:    config.Net.Proxy.Enable = true; config.Net.Proxy.Dialer = &shim.Dialer{}
+package shim
+
+// AdvertiseHeader is the request header in which a client of the gateway may
+// say the host:port that Metadata answers on this connection should name. The
+// proxy puts its own address there, so that its clients come back to it.
+const AdvertiseHeader = "Trimaran-Advertise"
+
+// GoodbyeReason is the reason that a gateway may give with close code 1001 when
+// it promises that it has answered every request that it took from this
+// connection. What is still unanswered then was never begun, and may be sent to
+// another gateway even if it changes something. Without it, code 1001 promises
+// nothing.
+const GoodbyeReason = "goodbye: what was read is answered"
