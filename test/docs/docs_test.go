@@ -179,7 +179,7 @@ func TestMapOfFolders(t *testing.T) {
 		if d.IsDir() && (strings.HasPrefix(d.Name(), ".") && rel != "." || rel == "test" || rel == "examples" || rel == "scripts" || rel == "bin" || d.Name() == "testdata") {
 			return filepath.SkipDir
 		}
-		if dir := filepath.Dir(rel); strings.HasSuffix(p, ".go") && !slices.Contains(inTree, dir) {
+		if dir := filepath.Dir(rel); dir != "." && strings.HasSuffix(p, ".go") && !slices.Contains(inTree, dir) {
 			inTree = append(inTree, dir)
 		}
 		return nil
