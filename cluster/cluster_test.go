@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"context"
+	"crypto/rand"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -13,6 +14,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -27,6 +29,7 @@ import (
 type testCluster struct {
 	t     *testing.T
 	base  string
+	key   []byte // of its gossip: tests side by side must not meet when one takes a port that another gave up
 	nodes []*testNode
 	net   *cuttable
 }
@@ -111,7 +114,8 @@ func testLogger(t *testing.T) *slog.Logger {
 func newTestCluster(t *testing.T, n int) *testCluster {
 	t.Helper()
 	t.Parallel()
-	c := &testCluster{t: t, base: t.TempDir(), net: newCuttable()}
+	c := &testCluster{t: t, base: t.TempDir(), key: make([]byte, 16), net: newCuttable()}
+	rand.Read(c.key)
 	for range n {
 		c.add(n)
 	}
@@ -149,6 +153,7 @@ func (c *testCluster) add(expect int) int {
 		NodeID:          fsm.NodeID(fmt.Sprintf("n%d", i+1)),
 		PeerListen:      "127.0.0.1:0",
 		GossipListen:    freeAddr(c.t),
+		GossipKey:       c.key,
 		BootstrapExpect: expect,
 		Logger:          testLogger(c.t),
 		Dial:            c.net.dialer(i),
@@ -167,6 +172,10 @@ func (c *testCluster) start(i int) *testNode {
 		}
 	}
 	n, err := Start(node.cfg)
+	if errors.Is(err, syscall.EADDRINUSE) { // somebody took it meanwhile; the others are joined from here
+		node.cfg.GossipListen = freeAddr(c.t)
+		n, err = Start(node.cfg)
+	}
 	if err != nil {
 		c.t.Fatalf("start node %d: %v", i+1, err)
 	}

@@ -85,6 +85,11 @@ func (e errReplicaLost) Error() string {
 // none means that the configuration comes from the group's leader.
 func openGroup(name, dir string, config *raft.Config, machine raft.FSM, stable *raftlog.GroupStable, transport transport, voters, nonvoters []string) (_ *group, err error) {
 	logPath := filepath.Join(dir, "raft.db")
+	defer func() {
+		if err != nil {
+			transport.Close() // else messages for the group wait for someone to take them
+		}
+	}()
 	created, err := stable.Created()
 	if err != nil {
 		return nil, err
@@ -173,9 +178,11 @@ func (g *group) leader() (identity string, term uint64) {
 // close stops Raft and releases the files.
 func (g *group) close() error {
 	g.raft.DeregisterObserver(g.observer)
-	err := g.raft.Shutdown().Error()
-	if cerr := g.transport.Close(); err == nil {
-		err = cerr
+	stopped := g.raft.Shutdown()
+	// Closed before Raft is waited for: calls to a node that hangs would hold it up.
+	err := g.transport.Close()
+	if serr := stopped.Error(); err == nil {
+		err = serr
 	}
 	if cerr := g.log.Close(); err == nil {
 		err = cerr

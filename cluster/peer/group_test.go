@@ -121,6 +121,25 @@ func TestStuckGroupHoldsUpNobody(t *testing.T) {
 	})
 }
 
+// TestCloseEndsRequestsUnderWay has a request wait at a node that never answers: the group here can end all the same.
+func TestCloseEndsRequestsUnderWay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := peertest.New()
+		a, b := linkOn(t, n, "a"), linkOn(t, n, "b")
+		b.Transport("g") // nobody takes what arrives
+		tr := a.Transport("g")
+		ended := make(chan error, 1)
+		go func() { ended <- tr.AppendEntries("b", "b", heartbeat(), &raft.AppendEntriesResponse{}) }()
+		synctest.Wait()
+		start := time.Now()
+		_ = tr.(raft.WithClose).Close()
+		if err := <-ended; err == nil || time.Since(start) > time.Second {
+			t.Errorf("the request ended with %v after %v", err, time.Since(start))
+		}
+		closeAll(a, b)
+	})
+}
+
 func TestHeartbeatsDoNotWaitForTheMainLoop(t *testing.T) {
 	n := peertest.New()
 	a, b := linkOn(t, n, "a"), linkOn(t, n, "b")

@@ -48,7 +48,7 @@ func (g *GroupTransport) AppendEntriesPipeline(id raft.ServerID, _ raft.ServerAd
 		return nil, raft.ErrTransportShutdown
 	default:
 	}
-	ctx, cancel := context.WithTimeoutCause(l.ctx, l.cfg.Timeout, ErrTimeout)
+	ctx, cancel := context.WithTimeoutCause(g.ctx, l.cfg.Timeout, ErrTimeout)
 	defer cancel()
 	s, _, err := l.peer(string(id)).obtain(ctx, classControl)
 	if err != nil {
@@ -58,7 +58,7 @@ func (g *GroupTransport) AppendEntriesPipeline(id raft.ServerID, _ raft.ServerAd
 		g: g, id: id, s: s, class: classControl,
 		done: make(chan raft.AppendFuture, doneSlack+l.cfg.MaxInFlight), change: make(chan struct{}, 1),
 	}
-	p.ctx, p.cancel = context.WithCancelCause(l.ctx)
+	p.ctx, p.cancel = context.WithCancelCause(g.ctx)
 	return p, nil
 }
 

@@ -29,6 +29,9 @@ type GroupTransport struct {
 	done     chan struct{} // closed by Close
 	once     sync.Once
 
+	ctx    context.Context // of requests to others: ends with done, so that a node that hangs holds up no shutdown
+	cancel context.CancelCauseFunc
+
 	main, beats, installs lane
 
 	mu        sync.Mutex // guards what follows
@@ -52,6 +55,7 @@ func (l *Link) Transport(group string) raft.Transport {
 		return g
 	}
 	g := &GroupTransport{link: l, group: group, consumer: make(chan raft.RPC), done: make(chan struct{})}
+	g.ctx, g.cancel = context.WithCancelCause(l.ctx)
 	if l.closed {
 		close(g.done)
 		g.once.Do(func() {})
@@ -68,6 +72,7 @@ func (g *GroupTransport) Close() error {
 		delete(g.link.groups, g.group)
 		g.link.mu.Unlock()
 		close(g.done)
+		g.cancel(raft.ErrTransportShutdown)
 	})
 	return nil
 }
@@ -164,7 +169,7 @@ func (g *GroupTransport) request(id raft.ServerID, args, resp any) error {
 	if size > bulkSize {
 		cl = classBulk
 	}
-	ctx, cancel := context.WithTimeoutCause(l.ctx, scaled(l.cfg.Timeout, int64(size)), ErrTimeout)
+	ctx, cancel := context.WithTimeoutCause(g.ctx, scaled(l.cfg.Timeout, int64(size)), ErrTimeout)
 	defer cancel()
 	s, c, err := l.peer(string(id)).obtain(ctx, cl)
 	if err == nil {
