@@ -49,10 +49,12 @@ func run(window time.Duration, parent string) error {
 	}
 
 	c, err := harness.Start(harness.Options{Dir: dir})
-	defer c.Close()
 	if err != nil {
-		return fmt.Errorf("%w\n%s", err, c.Logs(20))
+		err = fmt.Errorf("%w\n%s", err, c.Logs(20))
+		c.Close() // what of it has started
+		return err
 	}
+	defer c.Close()
 	fmt.Printf("\nThree nodes, one partition, replication factor 3, acks=-1, no compression, %s per produce run\n", window)
 	fmt.Println("CPU is user and system time of the three nodes (and of the shim where it is on the way) per MB of user data.")
 	fmt.Printf("%-10s %-8s %10s %12s %9s %9s %11s\n", "way", "batch", "MB/s", "records/s", "p50", "p99", "CPU ms/MB")
