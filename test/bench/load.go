@@ -93,7 +93,7 @@ type result struct {
 
 func (r result) print(w way, what string) {
 	mb := float64(r.bytes) / 1e6
-	fmt.Printf("%-10s %-8s %10.1f %12.0f %9s %9s %11.2f\n", w.name, what, mb/r.took.Seconds(), float64(r.records)/r.took.Seconds(),
+	fmt.Printf("%-10s %-14s %10.1f %12.0f %9s %9s %11.2f\n", w.name, what, mb/r.took.Seconds(), float64(r.records)/r.took.Seconds(),
 		ms(quantile(r.latency, 0.5)), ms(quantile(r.latency, 0.99)), float64(r.cpu.Microseconds())/1000/mb)
 }
 
@@ -109,12 +109,12 @@ func measure(c *harness.Cluster, w way, size int, window time.Duration) error {
 	if err != nil {
 		return fmt.Errorf("produce: %w", err)
 	}
-	produced.print(w, "P "+sizeName(size))
+	produced.print(w, "produce "+sizeName(size))
 	fetched, err := fetch(c, w, topic, produced.records)
 	if err != nil {
 		return fmt.Errorf("fetch: %w", err)
 	}
-	fetched.print(w, "F "+sizeName(size))
+	fetched.print(w, "fetch "+sizeName(size))
 	return nil
 }
 

@@ -56,8 +56,9 @@ func run(window time.Duration, parent string) error {
 	}
 	defer c.Close()
 	fmt.Printf("\nThree nodes, one partition, replication factor 3, acks=-1, no compression, %s per produce run\n", window)
+	fmt.Println("The client keeps about 4 MB in flight: latency is that of a full queue. Fetch reads back what was produced, 1 MB at a time.")
 	fmt.Println("CPU is user and system time of the three nodes (and of the shim where it is on the way) per MB of user data.")
-	fmt.Printf("%-10s %-8s %10s %12s %9s %9s %11s\n", "way", "batch", "MB/s", "records/s", "p50", "p99", "CPU ms/MB")
+	fmt.Printf("%-10s %-14s %10s %12s %9s %9s %11s\n", "way", "load", "MB/s", "records/s", "p50", "p99", "CPU ms/MB")
 	for _, way := range ways(c) {
 		for _, size := range []int{16 << 10, 1 << 20} {
 			if err := measure(c, way, size, window); err != nil {

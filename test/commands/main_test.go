@@ -10,6 +10,7 @@ import (
 	"errors"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -70,13 +71,14 @@ func (c command) ok(t *testing.T, name string, args ...string) string {
 	return r.out
 }
 
+// program gives the path of a program as users have it.
 func program(t *testing.T, name string) string {
 	t.Helper()
-	path, err := harness.Program(name)
+	dir, err := harness.PlainBinaries()
 	if err != nil {
 		t.Fatal(err)
 	}
-	return path
+	return filepath.Join(dir, name)
 }
 
 // contains complains about each wanted text that is missing.

@@ -30,7 +30,7 @@ func newLocalCluster(t *testing.T, nodes int) *localCluster {
 		t.Fatal(err)
 	}
 	l := &localCluster{t: t, run: filepath.Join(t.TempDir(), "run")}
-	bin, err := harness.Binaries()
+	bin, err := harness.PlainBinaries()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -190,7 +190,7 @@ func TestDurabilityScript(t *testing.T) {
 
 // The program behind make demo.
 func TestDemo(t *testing.T) {
-	bin, err := harness.Binaries()
+	bin, err := harness.PlainBinaries()
 	if err != nil {
 		t.Fatal(err)
 	}

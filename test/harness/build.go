@@ -6,7 +6,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
-	"strings"
 	"sync"
 )
 
@@ -16,50 +15,60 @@ func Root() string {
 	return filepath.Dir(filepath.Dir(filepath.Dir(file)))
 }
 
-var built struct {
-	sync.Once
-	dir string
-	err error
+// build is one way of building the two binaries, done once per process.
+type build struct {
+	race bool
+	once sync.Once
+	dir  string
+	made bool // dir is ours to remove
+	err  error
 }
 
-// Binaries builds trimaran and trimaran-shim, once per process, and gives the
-// folder that holds them. Under the race detector they are built with it too, so
-// that a race inside a node fails the test that met it (see Node.Races).
-// TRIMARAN_BIN names a folder with finished binaries to use instead.
-func Binaries() (string, error) {
-	built.Do(func() {
-		if dir := os.Getenv("TRIMARAN_BIN"); dir != "" {
-			built.dir = dir
+var (
+	served = build{race: raceDetector}
+	plain  = build{}
+)
+
+// Program gives the path of trimaran or trimaran-shim as the harness runs them.
+// Under the race detector they are built with it too, so that a race inside a
+// node fails the test that met it (see Process.Complaint). TRIMARAN_BIN names a
+// folder with finished binaries to use instead.
+func Program(name string) (string, error) {
+	dir, err := served.get()
+	return filepath.Join(dir, name), err
+}
+
+// PlainBinaries gives the folder with trimaran and trimaran-shim as users have
+// them, without the race detector, for scripts and command lines.
+func PlainBinaries() (string, error) { return plain.get() }
+
+func (b *build) get() (string, error) {
+	b.once.Do(func() {
+		if b.dir = os.Getenv("TRIMARAN_BIN"); b.dir != "" {
 			return
 		}
-		dir, err := os.MkdirTemp("", "trimaran-bin-")
-		if err != nil {
-			built.err = err
+		if b.dir, b.err = os.MkdirTemp("", "trimaran-bin-"); b.err != nil {
 			return
 		}
-		built.dir = dir
-		args := []string{"build", "-o", dir + string(filepath.Separator)}
-		if raceDetector {
+		b.made = true
+		args := []string{"build", "-o", b.dir + string(filepath.Separator)}
+		if b.race {
 			args = append(args, "-race")
 		}
 		cmd := exec.Command("go", append(args, "./cmd/trimaran", "./cmd/trimaran-shim")...)
 		cmd.Dir = Root()
 		if out, err := cmd.CombinedOutput(); err != nil {
-			built.err = fmt.Errorf("build the binaries: %w\n%s", err, out)
+			b.err = fmt.Errorf("build the binaries: %w\n%s", err, out)
 		}
 	})
-	return built.dir, built.err
+	return b.dir, b.err
 }
 
-// Program gives the path of one of the built binaries.
-func Program(name string) (string, error) {
-	dir, err := Binaries()
-	return filepath.Join(dir, name), err
-}
-
-// RemoveBinaries deletes what Binaries built. Call it when the process ends.
+// RemoveBinaries deletes what was built. Call it when the process ends.
 func RemoveBinaries() {
-	if built.dir != "" && strings.HasPrefix(filepath.Base(built.dir), "trimaran-bin-") {
-		os.RemoveAll(built.dir)
+	for _, b := range []*build{&served, &plain} {
+		if b.made {
+			os.RemoveAll(b.dir)
+		}
 	}
 }
