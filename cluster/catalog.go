@@ -92,7 +92,7 @@ func (c *catalog) Restore(source io.ReadCloser) error {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.state, c.index = state, state.View().Version()
+	c.state, c.index = state, state.LastApplied()
 	c.view.Store(state.View())
 	c.wakeLocked()
 	return nil

@@ -14,7 +14,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
@@ -29,7 +28,7 @@ import (
 type testCluster struct {
 	t     *testing.T
 	base  string
-	key   []byte // of its gossip: tests side by side must not meet when one takes a port that another gave up
+	key   []byte // of its gossip: tests side by side must not meet when one takes a port that another had
 	nodes []*testNode
 	net   *cuttable
 }
@@ -127,24 +126,6 @@ func newTestCluster(t *testing.T, n int) *testCluster {
 	return c
 }
 
-func freeAddr(t *testing.T) string {
-	t.Helper()
-	for range 50 {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		addr := l.Addr().String()
-		l.Close()
-		if u, err := net.ListenPacket("udp", addr); err == nil {
-			u.Close()
-			return addr
-		}
-	}
-	t.Fatal("no free port")
-	return ""
-}
-
 // add makes one more node; expect 0 joins an existing cluster.
 func (c *testCluster) add(expect int) int {
 	i := len(c.nodes)
@@ -152,7 +133,7 @@ func (c *testCluster) add(expect int) int {
 		DataDir:         filepath.Join(c.base, fmt.Sprintf("n%d", i+1)),
 		NodeID:          fsm.NodeID(fmt.Sprintf("n%d", i+1)),
 		PeerListen:      "127.0.0.1:0",
-		GossipListen:    freeAddr(c.t),
+		GossipListen:    "127.0.0.1:0",
 		GossipKey:       c.key,
 		BootstrapExpect: expect,
 		Logger:          testLogger(c.t),
@@ -167,15 +148,12 @@ func (c *testCluster) start(i int) *testNode {
 	node := c.nodes[i]
 	node.cfg.Join = nil
 	for j, other := range c.nodes {
-		if j != i {
-			node.cfg.Join = append(node.cfg.Join, other.cfg.GossipListen)
+		if j != i && other.running {
+			_, gossip := other.Addresses()
+			node.cfg.Join = append(node.cfg.Join, gossip)
 		}
 	}
 	n, err := Start(node.cfg)
-	if errors.Is(err, syscall.EADDRINUSE) { // somebody took it meanwhile; the others are joined from here
-		node.cfg.GossipListen = freeAddr(c.t)
-		n, err = Start(node.cfg)
-	}
 	if err != nil {
 		c.t.Fatalf("start node %d: %v", i+1, err)
 	}
@@ -672,10 +650,7 @@ func TestAllNodesStopAtOnceAndComeBackWithOtherAddresses(t *testing.T) {
 	for i := range c.nodes {
 		c.kill(i)
 	}
-	for _, node := range c.nodes {
-		node.cfg.GossipListen = freeAddr(t) // peer addresses are new, too
-	}
-	c.startAll()
+	c.startAll() // every port is another one
 	for p, values := range want {
 		c.wantEverywhere(fsm.PartitionID{Topic: topic.ID, Partition: p}, values)
 	}
@@ -775,7 +750,6 @@ func TestANodeIsRefusedWithTheWrongDirectoryOrName(t *testing.T) {
 	c := newTestCluster(t, 1)
 	c.startAll()
 	second := c.nodes[0].cfg
-	second.GossipListen, second.PeerListen = freeAddr(t), "127.0.0.1:0"
 	if _, err := Start(second); err == nil || !strings.Contains(err.Error(), "in use by another process") {
 		t.Errorf("second process on one directory: %v", err)
 	}

@@ -99,6 +99,11 @@ func (p *proposer) end() {
 func (p *proposer) append(ctx context.Context, batches [][]byte) ([]fsm.Appended, error) {
 	s := &submission{ctx: ctx, batches: batches, fate: make(chan fate, 1)}
 	for _, batch := range batches {
+		// Whoever brings it has checked it; bytes that are no batch could read as a
+		// control command.
+		if header, err := kafkaproto.ParseBatchHeader(batch); err != nil || header.Size() != len(batch) {
+			return nil, fmt.Errorf("%w: not a record batch: %v", fsm.ErrCorruptMessage, err)
+		}
 		s.bytes += len(batch)
 	}
 	select {
@@ -179,10 +184,7 @@ func (p *proposer) propose() {
 			}
 			entry.submissions = append(entry.submissions, s)
 			for _, batch := range s.batches {
-				header, err := kafkaproto.ParseBatchHeader(batch)
-				if err != nil {
-					continue // checked where it came in; the machine voids it on every replica alike
-				}
+				header, _ := kafkaproto.ParseBatchHeader(batch) // checked by append
 				kafkaproto.StampBatch(batch, int64(next), int32(p.term.Epoch()))
 				next += fsm.Offset(header.LastOffsetDelta) + 1
 			}

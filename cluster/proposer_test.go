@@ -78,3 +78,20 @@ func TestAppendsThatWaitTogetherKeepApart(t *testing.T) {
 		t.Error("an append without a caller was acknowledged")
 	}
 }
+
+// Bytes that are no batch are refused before they are proposed: a first byte of
+// 0x80 and above would make them a control command.
+func TestWhatIsNoBatchIsNotProposed(t *testing.T) {
+	c := newTestCluster(t, 1)
+	c.startAll()
+	id := fsm.PartitionID{Topic: c.topic("a", 1, 1).ID}
+	c.mustAppend(0, id, "v")
+	logStart := append([]byte{0x81}, make([]byte, 8)...)
+	logStart[8] = 1
+	for _, bad := range [][]byte{nil, {0}, logStart, batchOf("x")[:70], append(batchOf("x"), 0)} {
+		if _, err := c.nodes[0].Append(within(t), id, [][]byte{batchOf("y"), bad}); fsm.Code(err) != fsm.ErrCorruptMessage {
+			t.Errorf("%x: %v", bad, err)
+		}
+	}
+	c.wantEverywhere(id, []string{"v"})
+}

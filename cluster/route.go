@@ -141,15 +141,7 @@ func (n *Node) Append(ctx context.Context, id fsm.PartitionID, batches [][]byte)
 			appended, err = local.append(ctx, 0, batches)
 			return err
 		}
-		parts := make([][]byte, 0, 1+2*len(batches))
-		head := appendPartition(nil, id)
-		head = binary.BigEndian.AppendUint64(head, h.term)
-		head = binary.BigEndian.AppendUint32(head, uint32(len(batches)))
-		parts = append(parts, head)
-		for _, batch := range batches {
-			parts = append(parts, binary.BigEndian.AppendUint32(nil, uint32(len(batch))), batch)
-		}
-		reply, err := n.call(ctx, h.identity, callAppend, parts...)
+		reply, err := n.call(ctx, h.identity, callAppend, appendCall(id, h.term, batches)...)
 		if err != nil {
 			return err
 		}

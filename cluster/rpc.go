@@ -10,6 +10,7 @@ import (
 
 	"github.com/trimaran-io/trimaran/cluster/peer"
 	"github.com/trimaran-io/trimaran/fsm"
+	"github.com/trimaran-io/trimaran/kafkaproto"
 )
 
 // Kinds of calls between nodes. Numbers are never reused; a node that does not
@@ -159,18 +160,11 @@ func (n *Node) answer(ctx context.Context, from string, kind uint8, payload []by
 	r := reader{b: payload}
 	switch kind {
 	case callAppend:
-		id, term, count := r.partition(), r.uint64(), r.uint32()
-		if r.bad || count > maxBatchesPerCall {
-			return nil, errMalformed
-		}
-		batches := make([][]byte, 0, count)
-		for range count {
-			batches = append(batches, r.bytes(int(r.uint32())))
+		id, term, batches, err := parseAppend(payload)
+		if err != nil {
+			return nil, err
 		}
 		replica := n.replica(id)
-		if r.bad || len(r.b) > 0 {
-			return nil, errMalformed
-		}
 		if replica == nil {
 			return nil, errNotLeader{}
 		}
@@ -214,6 +208,41 @@ func (n *Node) answer(ctx context.Context, from string, kind uint8, payload []by
 		return json.Marshal(n.report())
 	}
 	return nil, fmt.Errorf("%w: call %d is not known here", fsm.ErrUnknown, kind)
+}
+
+// appendCall is the payload of callAppend in front of and between the batches.
+func appendCall(id fsm.PartitionID, term uint64, batches [][]byte) [][]byte {
+	head := appendPartition(nil, id)
+	head = binary.BigEndian.AppendUint64(head, term)
+	head = binary.BigEndian.AppendUint32(head, uint32(len(batches)))
+	parts := append(make([][]byte, 0, 1+2*len(batches)), head)
+	for _, batch := range batches {
+		parts = append(parts, binary.BigEndian.AppendUint32(nil, uint32(len(batch))), batch)
+	}
+	return parts
+}
+
+// parseAppend is the reverse of appendCall. The batches alias payload.
+func parseAppend(payload []byte) (id fsm.PartitionID, term uint64, batches [][]byte, err error) {
+	r := reader{b: payload}
+	id, term = r.partition(), r.uint64()
+	count := r.uint32()
+	// A batch has at least its length and its header.
+	if r.bad || count > maxBatchesPerCall || int64(count)*(4+kafkaproto.BatchHeaderSize) > int64(len(r.b)) {
+		return id, term, nil, errMalformed
+	}
+	batches = make([][]byte, 0, count)
+	for range count {
+		batch := r.bytes(int(r.uint32()))
+		if r.bad || kafkaproto.CheckBatch(batch) != nil {
+			return id, term, nil, errMalformed
+		}
+		batches = append(batches, batch)
+	}
+	if len(r.b) > 0 {
+		return id, term, nil, errMalformed
+	}
+	return id, term, batches, nil
 }
 
 func (n *Node) answerRead(ctx context.Context, replica *replica, kind uint8, r *reader) ([]byte, error) {
