@@ -4,10 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"math/rand/v2"
 	"sync"
 	"time"
+
+	"github.com/gorilla/websocket"
 
 	"github.com/trimaran-io/trimaran/gateway/shim"
 )
@@ -15,113 +18,331 @@ import (
 const (
 	backoffLeast = 50 * time.Millisecond
 	backoffMost  = 2 * time.Second
+	// shortLived is a connection that ended too soon for the next one to follow at
+	// once.
+	shortLived = time.Second
 )
 
-// gateways is what the proxy knows of its gateways: which failed lately and
-// when each may be tried again. Connections share it, so a dead gateway is not
-// found dead by each of them anew.
+// backoff is how long to wait after so many failures in a row: from 50 ms up to
+// 2 s, half of it by chance, so that many do not come at once.
+func backoff(failures int) time.Duration {
+	if failures <= 0 {
+		return 0
+	}
+	d := min(backoffLeast<<min(failures-1, 10), backoffMost)
+	return d/2 + rand.N(d/2+1)
+}
+
+// gateways is what the proxy knows of its gateways. One watcher each holds a
+// connection of its own that carries nothing but pings, and tries again when it is
+// gone. So one connection finds out what all must know, clients never wait for
+// a gateway that is known to be dead, and pings do not grow with clients.
 type gateways struct {
 	logger *slog.Logger
-	now    func() time.Time
+	dialer shim.Dialer // of watchers
+	// A watcher's connection is silent for half of timeout before it asks whether
+	// the gateway takes another; the answer has the other half.
+	timeout time.Duration
+	list    []*gateway
 
-	mu   sync.Mutex
-	list []*gatewayHealth
+	mu      sync.Mutex // guards this and what gateway says
+	changed chan struct{}
 }
 
-type gatewayHealth struct {
-	url      string
-	failures int       // in a row
-	retryAt  time.Time // not to be tried before
+type gateway struct {
+	all  *gateways
+	url  string
+	name string // the URL without a password
+
+	// Guarded by all.mu.
+	up       bool // sessions may be sent there
+	known    bool // up was logged
+	sessions int
+	age      int             // how often it was reached
+	dead     context.Context // ends when the gateway is taken for dead; another when it is back
+	die      context.CancelCauseFunc
+
+	kick chan struct{} // something went wrong with it: look again
 }
 
-func newGateways(urls []string, logger *slog.Logger) *gateways {
-	g := &gateways{logger: logger, now: time.Now}
+func newGateways(urls []string, dialer shim.Dialer, timeout time.Duration, logger *slog.Logger) *gateways {
+	gs := &gateways{logger: logger, dialer: dialer, timeout: timeout, changed: make(chan struct{})}
+	gs.dialer.KeepAlive = timeout / 2
 	for _, url := range urls {
-		g.list = append(g.list, &gatewayHealth{url: url})
+		g := &gateway{all: gs, url: url, name: redacted(url), kick: make(chan struct{}, 1), known: true}
+		g.dead, g.die = context.WithCancelCause(context.Background())
+		gs.list = append(gs.list, g)
 	}
-	return g
+	return gs
 }
 
-// pick gives a gateway that may be tried now, one that did not fail before one
-// that did, by chance among equals. If none may be tried, wait says how long
-// until one may.
-func (g *gateways) pick() (h *gatewayHealth, wait time.Duration) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	now := g.now()
-	ties := 0
-	for _, candidate := range g.list {
-		if left := candidate.retryAt.Sub(now); left > 0 {
-			if wait == 0 || left < wait {
-				wait = left
+func (gs *gateways) names() []string {
+	var names []string
+	for _, g := range gs.list {
+		names = append(names, g.name)
+	}
+	return names
+}
+
+// watch runs the watchers until ctx ends.
+func (gs *gateways) watch(ctx context.Context) {
+	var all sync.WaitGroup
+	for _, g := range gs.list {
+		all.Go(func() { g.watch(ctx) })
+	}
+	all.Wait()
+}
+
+func (g *gateway) watch(ctx context.Context) {
+	failures := 0
+	verify := false // the last connection fell silent
+	for ctx.Err() == nil {
+		within := g.all.dialer.HandshakeTimeout
+		if verify {
+			within = min(within, g.all.timeout/2)
+		}
+		select {
+		case <-g.kick: // it is looked at now
+		default:
+		}
+		attempt, cancel := context.WithTimeout(ctx, within)
+		conn, err := g.all.dialer.DialURL(attempt, g.url)
+		cancel()
+		if err != nil {
+			if ctx.Err() != nil {
+				return
 			}
+			g.lost(err, verify)
+			verify = false
+			failures++
+			pause(ctx, backoff(failures))
 			continue
 		}
+		began := time.Now()
+		g.reached()
+		err = g.hold(ctx, conn)
+		verify = errors.Is(err, shim.ErrSilent)
+		g.suspect()
+		if time.Since(began) >= shortLived {
+			failures = 0
+		} else if failures++; failures > 1 {
+			pause(ctx, backoff(failures-1))
+		}
+	}
+}
+
+// hold keeps a watcher's connection until it ends, or somebody has a reason to
+// doubt the gateway.
+func (g *gateway) hold(ctx context.Context, conn *shim.Conn) error {
+	ended := make(chan error, 1)
+	go func() {
+		_, err := conn.ReadMessage()
+		if err == nil {
+			err = errors.New("an answer that nobody asked for")
+		}
+		ended <- err
+	}()
+	defer conn.Close()
+	select {
+	case err := <-ended:
+		return err
+	case <-g.kick:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func pause(ctx context.Context, d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+}
+
+// reached: a connection was made.
+func (g *gateway) reached() {
+	g.all.mu.Lock()
+	defer g.all.mu.Unlock()
+	if g.dead.Err() != nil {
+		g.dead, g.die = context.WithCancelCause(context.Background())
+	}
+	if !g.known {
+		g.all.logger.Info("gateway reached", "gateway", g.name)
+	}
+	g.up, g.known = true, true
+	g.age++
+	g.all.tell()
+}
+
+// lost: no connection could be made. silent says that the gateway had stopped
+// giving signs of life before; then nobody waits for it any longer.
+func (g *gateway) lost(err error, silent bool) {
+	g.all.mu.Lock()
+	defer g.all.mu.Unlock()
+	if g.known {
+		g.all.logger.Warn("gateway lost", "gateway", g.name, "error", err)
+	}
+	g.up, g.known = false, false
+	if silent {
+		g.die(fmt.Errorf("%w; and then: %w", shim.ErrSilent, err))
+	}
+	g.all.tell()
+}
+
+// suspect keeps sessions from being sent there until a connection is made.
+func (g *gateway) suspect() {
+	g.all.mu.Lock()
+	defer g.all.mu.Unlock()
+	g.up = false
+	g.all.tell()
+}
+
+// doubt makes the watcher look again. Who calls it lost a connection, or could
+// not make one, to the gateway as it was at that age: many losses at once are
+// one piece of news.
+func (g *gateway) doubt(age int) {
+	g.all.mu.Lock()
+	defer g.all.mu.Unlock()
+	if g.age != age || !g.up {
+		return
+	}
+	g.up = false
+	g.all.tell()
+	select {
+	case g.kick <- struct{}{}:
+	default:
+	}
+}
+
+func (g *gateway) leave() {
+	g.all.mu.Lock()
+	defer g.all.mu.Unlock()
+	g.sessions--
+}
+
+// tell wakes who waits for a change. The caller holds mu.
+func (gs *gateways) tell() {
+	close(gs.changed)
+	gs.changed = make(chan struct{})
+}
+
+// ready reports whether a gateway is there.
+func (gs *gateways) ready() bool {
+	gs.mu.Lock()
+	defer gs.mu.Unlock()
+	for _, g := range gs.list {
+		if g.up {
+			return true
+		}
+	}
+	return false
+}
+
+// picked is a gateway at the time when it was chosen.
+type picked struct {
+	*gateway
+	age  int
+	dead context.Context
+}
+
+// pick gives the gateway with the fewest sessions, by chance among equals;
+// avoid only if there is no other. The session counts until leave. If there is
+// none, changed tells when to look again.
+func (gs *gateways) pick(avoid *gateway) (p picked, changed <-chan struct{}) {
+	gs.mu.Lock()
+	defer gs.mu.Unlock()
+	var best *gateway
+	ties := 0
+	for _, g := range gs.list {
 		switch {
-		case h == nil || candidate.failures < h.failures:
-			h, ties = candidate, 1
-		case candidate.failures == h.failures:
+		case !g.up:
+		case best == nil, best == avoid, g != avoid && g.sessions < best.sessions:
+			best, ties = g, 1
+		case g != avoid && g.sessions == best.sessions:
 			if ties++; rand.IntN(ties) == 0 {
-				h = candidate
+				best = g
 			}
 		}
 	}
-	if h != nil {
-		return h, 0
+	if best == nil {
+		return picked{}, gs.changed
 	}
-	return nil, wait
-}
-
-// failed notes that a gateway could not be reached or was lost.
-func (g *gateways) failed(h *gatewayHealth, err error) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	h.failures++
-	backoff := min(backoffLeast<<min(h.failures-1, 10), backoffMost)
-	// Half of it by chance, so that many connections do not come at once.
-	h.retryAt = g.now().Add(backoff/2 + rand.N(backoff/2+1))
-	if h.failures == 1 {
-		g.logger.Warn("gateway lost", "gateway", h.url, "error", err)
-	}
-}
-
-func (g *gateways) succeeded(h *gatewayHealth) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if h.failures > 0 {
-		g.logger.Info("gateway reached again", "gateway", h.url)
-	}
-	h.failures, h.retryAt = 0, time.Time{}
+	best.sessions++
+	return picked{best, best.age, best.dead}, nil
 }
 
 var errNoGateway = errors.New("no gateway could be reached")
 
-// dial connects to one of the gateways, trying them until ctx ends.
-func (g *gateways) dial(ctx context.Context, d shim.Dialer) (*shim.Conn, *gatewayHealth, error) {
-	var last error
-	for {
-		h, wait := g.pick()
-		if h == nil {
-			timer := time.NewTimer(wait)
+// dial connects to one of the gateways, trying them until ctx ends; avoid is the
+// last choice at first.
+func (gs *gateways) dial(ctx context.Context, d shim.Dialer, avoid *gateway, memory *budget) (*upstream, error) {
+	last := errors.New("none is up")
+	for failures := 0; ; {
+		g, changed := gs.pick(avoid)
+		if g.gateway == nil {
 			select {
-			case <-timer.C:
+			case <-changed:
 				continue
 			case <-ctx.Done():
-				timer.Stop()
-				return nil, nil, fmt.Errorf("%w: %w", errNoGateway, errors.Join(ctx.Err(), last))
+				return nil, fmt.Errorf("%w: %w (%w)", errNoGateway, context.Cause(ctx), last)
 			}
 		}
 		attempt, cancel := context.WithTimeout(ctx, d.HandshakeTimeout)
-		conn, err := d.DialURL(attempt, h.url)
+		given := context.AfterFunc(g.dead, cancel) // others found out that it is dead
+		conn, err := d.DialURL(attempt, g.url)
+		given()
 		cancel()
 		if err == nil {
-			g.succeeded(h)
-			return conn, h, nil
+			return newUpstream(conn, g, memory), nil
 		}
+		g.leave()
 		if ctx.Err() != nil {
-			return nil, nil, fmt.Errorf("%w: %w", errNoGateway, errors.Join(ctx.Err(), last))
+			return nil, fmt.Errorf("%w: %w (%w)", errNoGateway, context.Cause(ctx), last)
 		}
-		last = err
-		g.failed(h, err)
+		// A gateway that refuses this session may take others.
+		if !errors.Is(err, websocket.ErrBadHandshake) {
+			g.doubt(g.age)
+		}
+		last, avoid = fmt.Errorf("%s: %w", g.name, err), g.gateway
+		if failures++; failures >= len(gs.list) {
+			pause(ctx, backoff(failures-len(gs.list)+1))
+		}
 	}
+}
+
+// verdict is what the end of a gateway connection means for the session.
+type verdict int
+
+const (
+	lost     verdict = iota // what was under way has an unknown fate
+	goodbye                 // a planned end
+	promised                // a planned end, and what is not answered was not begun
+	refused                 // the gateway objects to what the client sent
+)
+
+// verdictOf reads the gateway's last words.
+func verdictOf(err error) verdict {
+	var closed *websocket.CloseError
+	if !errors.As(err, &closed) {
+		if errors.Is(err, io.EOF) {
+			return goodbye
+		}
+		return lost
+	}
+	switch closed.Code {
+	case websocket.CloseGoingAway:
+		if closed.Text == shim.GoodbyeReason {
+			return promised
+		}
+		return goodbye
+	case websocket.CloseNormalClosure, websocket.CloseNoStatusReceived, websocket.CloseServiceRestart, websocket.CloseTryAgainLater:
+		return goodbye
+	case websocket.CloseAbnormalClosure, websocket.CloseTLSHandshake:
+		return lost
+	}
+	// Among them: a produce with acks=0 failed, and nothing else tells the client.
+	return refused
 }

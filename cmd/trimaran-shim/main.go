@@ -1,167 +1,128 @@
 // Command trimaran-shim is a TCP proxy around package gateway/shim: Kafka
 // clients connect to it as to a broker, and it carries their messages to a
 // gateway over WebSocket, to another gateway when that one is gone.
+//
+// You are here: beside the clients, at the very edge. The command knows of
+// Kafka's protocol what it needs to keep a client through the loss of a gateway:
+// where a message ends, whether a request is answered, whether it may be asked
+// twice. It keeps no record, invents no answer and changes no byte.
+//
+//	main.go      the process           session.go   one client: its requests, their order, what moves
+//	settings.go  flags, env, file      upstream.go  one gateway connection
+//	proxy.go     accepting, stopping   gateways.go  which gateways are there
+//	request.go   a request's head      client.go    reading from and writing to a client
+//	budget.go    memory in all         metrics.go   what an operator sees
 package main
 
 import (
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"errors"
-	"flag"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"os"
 	"os/signal"
-	"strings"
 	"syscall"
-	"time"
+
+	"github.com/spf13/cobra"
 )
 
-// version is set when the program is built.
+// version is set by the linker: -ldflags "-X main.version=…".
 var version = "dev"
 
-const usage = `trimaran-shim lets Kafka clients reach Trimaran over WebSocket.
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	// A second signal ends the process at once: the first one restores the default.
+	context.AfterFunc(ctx, stop)
+	code := run(ctx, os.Args[1:], os.LookupEnv, os.Stdout, os.Stderr)
+	stop()
+	os.Exit(code)
+}
+
+// run is the whole program but for the process: 0 is success, 1 a failure that
+// errOut explains, 2 settings that were not understood.
+func run(ctx context.Context, args []string, env func(string) (string, bool), out, errOut io.Writer) int {
+	cmd := newCommand(env, serve)
+	cmd.SetArgs(doubleDashes(args))
+	cmd.SetOut(out)
+	cmd.SetErr(errOut)
+	err := cmd.ExecuteContext(ctx)
+	if err == nil {
+		return 0
+	}
+	fmt.Fprintf(errOut, "trimaran-shim: %v\n", err)
+	if usage := (*usageError)(nil); errors.As(err, &usage) {
+		fmt.Fprintln(errOut, "Run 'trimaran-shim --help' for what it takes.")
+		return 2
+	}
+	return 1
+}
+
+// newCommand reads the settings and hands them to run.
+func newCommand(env func(string) (string, bool), run func(context.Context, settings, *slog.Logger) error) *cobra.Command {
+	var s settings
+	cmd := &cobra.Command{
+		Use:   "trimaran-shim --gateways ws://host:port,…",
+		Short: "Lets Kafka clients reach Trimaran over WebSocket",
+		Long: `trimaran-shim lets Kafka clients reach Trimaran over WebSocket.
 
 Clients connect to --listen as to any Kafka broker. The loss of a gateway stays
-behind the shim: it goes on with another one, and Metadata names the shim.
+behind the shim: it goes on with another one, and Metadata names the shim. Only a
+client with a produce under way whose fate nobody knows is told, by the end of
+its connection.
 
-Examples:
-  trimaran-shim --gateways ws://127.0.0.1:9093,ws://127.0.0.1:9094
-  trimaran-shim --listen 127.0.0.1:19092 --gateways wss://kafka.example.org
+Every flag can also be given as an environment variable (--tls-ca is
+TRIMARAN_SHIM_TLS_CA) or in a YAML, TOML or JSON file named with --config, with the
+flag's name as the key. A flag wins over the environment, the environment over
+the file. Flags may be written with one dash, too.`,
+		Example: `  # three gateways on this machine; clients connect to 127.0.0.1:9092
+  trimaran-shim --gateways ws://127.0.0.1:9093,ws://127.0.0.1:9094,ws://127.0.0.1:9095
+
+  # over TLS, with a certificate authority of one's own
+  trimaran-shim --gateways wss://kafka.example.org
   trimaran-shim --gateways 10.0.0.5:9092 -tls -tls-ca ca.pem -tls-server-name kafka.internal
-  TRIMARAN_SHIM_GATEWAYS=ws://127.0.0.1:9093 trimaran-shim
 
-Every flag can be given in the environment as TRIMARAN_SHIM_ and its name in
-capitals, with _ for -; the command line comes first.
+  # for clients on other machines, which reach this one by that name
+  trimaran-shim --listen :9092 --advertise shim.example.org:9092 --gateways ws://10.0.0.5:9092
 
-Flags:
-`
-
-type settings struct {
-	listen, gateways, advertise          string
-	useTLS                               bool
-	tlsCA, tlsServerName                 string
-	maxRequestBytes, maxConnections      int
-	dialTimeout, handshakeTimeout, grace time.Duration
-	logLevel                             slog.Level
-	showVersion                          bool
-}
-
-func parse(args []string, getenv func(string) string) (settings, error) {
-	var s settings
-	fs := flag.NewFlagSet("trimaran-shim", flag.ContinueOnError)
-	fs.StringVar(&s.listen, "listen", "127.0.0.1:9092", "host:port to take Kafka clients at")
-	fs.StringVar(&s.gateways, "gateways", "", "gateways, separated by commas: ws://host:port, wss://host:port or host:port")
-	fs.StringVar(&s.advertise, "advertise", "", "host:port that Metadata names; the address that the client connected to if empty")
-	fs.BoolVar(&s.useTLS, "tls", false, "reach gateways that are given as host:port by TLS (wss)")
-	fs.StringVar(&s.tlsCA, "tls-ca", "", "file of PEM certificates that sign the gateways' certificates; the system's if empty")
-	fs.StringVar(&s.tlsServerName, "tls-server-name", "", "name in the gateways' certificates; the host of the gateway's address if empty")
-	fs.IntVar(&s.maxRequestBytes, "max-request-bytes", 100<<20, "largest request taken from a client")
-	fs.IntVar(&s.maxConnections, "max-connections", 10_000, "client connections at a time")
-	fs.DurationVar(&s.dialTimeout, "dial-timeout", 30*time.Second, "how long a client waits for a gateway before its connection is closed")
-	fs.DurationVar(&s.handshakeTimeout, "handshake-timeout", 3*time.Second, "how long one gateway may take to answer before the next is tried")
-	fs.DurationVar(&s.grace, "shutdown-grace", 5*time.Second, "how long a stop waits for answers that are under way")
-	fs.TextVar(&s.logLevel, "log-level", slog.LevelInfo, "debug, info, warn or error")
-	fs.BoolVar(&s.showVersion, "version", false, "print the version and end")
-	fs.Usage = func() {
-		fmt.Fprint(fs.Output(), usage)
-		fs.PrintDefaults()
-	}
-	var err error
-	fs.VisitAll(func(f *flag.Flag) {
-		name := "TRIMARAN_SHIM_" + strings.ToUpper(strings.ReplaceAll(f.Name, "-", "_"))
-		if value := getenv(name); value != "" && err == nil {
-			if serr := fs.Set(f.Name, value); serr != nil {
-				err = fmt.Errorf("%s: %w", name, serr)
+  # settings from the environment
+  TRIMARAN_SHIM_GATEWAYS=ws://127.0.0.1:9093 trimaran-shim --listen 127.0.0.1:19092`,
+		Version:           version,
+		Args:              cobra.NoArgs,
+		SilenceErrors:     true,
+		SilenceUsage:      true,
+		CompletionOptions: cobra.CompletionOptions{DisableDefaultCmd: true},
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := loadSettings(cmd, env); err != nil {
+				return &usageError{err}
 			}
-		}
-	})
-	if err != nil {
-		return s, err
-	}
-	if err := fs.Parse(args); err != nil {
-		return s, err
-	}
-	if fs.NArg() > 0 {
-		return s, fmt.Errorf("unexpected argument %q; see --help", fs.Arg(0))
-	}
-	if !s.showVersion && s.gateways == "" {
-		return s, errors.New("no gateway given: --gateways ws://host:port,…")
-	}
-	return s, nil
-}
-
-// gatewayURLs turns the --gateways list into WebSocket URLs.
-func (s settings) gatewayURLs() ([]string, error) {
-	var urls []string
-	for _, g := range strings.Split(s.gateways, ",") {
-		g = strings.TrimSpace(g)
-		switch {
-		case g == "":
-			continue
-		case strings.HasPrefix(g, "ws://"), strings.HasPrefix(g, "wss://"):
-		case strings.Contains(g, "://"):
-			return nil, fmt.Errorf("gateway %q: want ws://host:port, wss://host:port or host:port", g)
-		default:
-			if _, _, err := net.SplitHostPort(g); err != nil {
-				return nil, fmt.Errorf("gateway %q: %w", g, err)
+			if err := s.check(); err != nil {
+				return &usageError{err}
 			}
-			if s.useTLS {
-				g = "wss://" + g
-			} else {
-				g = "ws://" + g
-			}
+			return run(cmd.Context(), s, slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), &slog.HandlerOptions{Level: s.logLevel})))
+		},
+	}
+	cmd.SetVersionTemplate("trimaran-shim {{.Version}}\n")
+	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &usageError{err} })
+	noArgs := cmd.Args
+	cmd.Args = func(cmd *cobra.Command, args []string) error {
+		if err := noArgs(cmd, args); err != nil {
+			return &usageError{fmt.Errorf("unexpected argument %q", args[0])}
 		}
-		urls = append(urls, g)
+		return nil
 	}
-	if len(urls) == 0 {
-		return nil, errors.New("no gateway given: --gateways ws://host:port,…")
-	}
-	return urls, nil
+	s.register(cmd.Flags())
+	return cmd
 }
 
-func (s settings) tlsConfig() (*tls.Config, error) {
-	config := &tls.Config{ServerName: s.tlsServerName, MinVersion: tls.VersionTLS12}
-	if s.tlsCA != "" {
-		pem, err := os.ReadFile(s.tlsCA)
-		if err != nil {
-			return nil, fmt.Errorf("--tls-ca: %w", err)
-		}
-		config.RootCAs = x509.NewCertPool()
-		if !config.RootCAs.AppendCertsFromPEM(pem) {
-			return nil, fmt.Errorf("--tls-ca: no certificate in %s", s.tlsCA)
-		}
-	}
-	return config, nil
-}
+// usageError marks an error in the settings.
+type usageError struct{ error }
 
-func main() {
-	s, err := parse(os.Args[1:], os.Getenv)
-	switch {
-	case errors.Is(err, flag.ErrHelp):
-		return
-	case err != nil:
-		fmt.Fprintln(os.Stderr, "trimaran-shim:", err)
-		os.Exit(2)
-	case s.showVersion:
-		fmt.Println("trimaran-shim", version)
-		return
-	}
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	if err := run(ctx, s, slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: s.logLevel}))); err != nil {
-		fmt.Fprintln(os.Stderr, "trimaran-shim:", err)
-		os.Exit(1)
-	}
-}
+func (e *usageError) Unwrap() error { return e.error }
 
-func run(ctx context.Context, s settings, logger *slog.Logger) error {
-	urls, err := s.gatewayURLs()
-	if err != nil {
-		return err
-	}
+// serve runs the shim until ctx ends.
+func serve(ctx context.Context, s settings, logger *slog.Logger) error {
 	config, err := s.tlsConfig()
 	if err != nil {
 		return err
@@ -170,12 +131,25 @@ func run(ctx context.Context, s settings, logger *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	if host, _, err := net.SplitHostPort(listener.Addr().String()); err == nil && s.advertise == "" {
-		if ip := net.ParseIP(host); ip != nil && !ip.IsLoopback() {
-			logger.Warn("listening beyond this machine without --advertise: Metadata names the address that each client connected to, which is wrong behind address translation", "listen", listener.Addr())
+	var web net.Listener
+	if s.metricsListen != "" {
+		if web, err = net.Listen("tcp", s.metricsListen); err != nil {
+			listener.Close()
+			return err
 		}
 	}
-	logger.Info("shim started", "listen", listener.Addr().String(), "gateways", urls)
-	p := newProxy(s, urls, config, logger)
+	p := newProxy(s, config, logger)
+	names := s.advertise
+	if names == "" {
+		names = "the address that each client connected to"
+		if tcp, ok := listener.Addr().(*net.TCPAddr); ok && !tcp.IP.IsLoopback() {
+			logger.Warn("listening beyond this machine without --advertise: Metadata will name the address that each client connected to, which is wrong behind address translation", "listen", listener.Addr().String())
+		}
+	}
+	logger.Info("shim started", "version", version, "listen", listener.Addr().String(), "metadata_names", names, "gateways", p.gateways.names())
+	if web != nil {
+		logger.Info("metrics", "url", "http://"+web.Addr().String()+"/metrics")
+		defer p.serveWeb(web)()
+	}
 	return p.serve(ctx, listener)
 }

@@ -4,31 +4,51 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"io"
 )
 
 // API keys that the proxy has to know (Kafka protocol guide).
 const (
-	apiProduce         = 0
-	apiFetch           = 1
-	apiListOffsets     = 2
-	apiMetadata        = 3
-	apiOffsetFetch     = 9
-	apiFindCoordinator = 10
-	apiDescribeGroups  = 15
-	apiListGroups      = 16
-	apiApiVersions     = 18
-	apiDescribeConfigs = 32
+	apiProduce          = 0
+	apiFetch            = 1
+	apiListOffsets      = 2
+	apiMetadata         = 3
+	apiOffsetFetch      = 9
+	apiFindCoordinator  = 10
+	apiDescribeGroups   = 15
+	apiListGroups       = 16
+	apiSaslHandshake    = 17
+	apiApiVersions      = 18
+	apiOffsetForEpoch   = 23
+	apiDescribeAcls     = 29
+	apiDescribeConfigs  = 32
+	apiDescribeLogDirs  = 35
+	apiSaslAuthenticate = 36
+	apiListReassign     = 46
+	apiDescribeQuotas   = 48
+	apiDescribeScram    = 50
+	apiDescribeCluster  = 60
+	apiDescribeProducer = 61
+	apiDescribeTxns     = 65
+	apiListTxns         = 66
+	apiDescribeTopics   = 75
 )
 
 // repeatable are the requests that change nothing, so that one without an
 // answer may be sent again to another gateway. Metadata may create a topic, and
-// creating it twice creates it once.
+// creating it twice creates it once. What is not listed here is taken to change
+// something.
 var repeatable = map[int16]bool{
 	apiFetch: true, apiListOffsets: true, apiMetadata: true, apiOffsetFetch: true,
 	apiFindCoordinator: true, apiDescribeGroups: true, apiListGroups: true,
-	apiApiVersions: true, apiDescribeConfigs: true,
+	apiApiVersions: true, apiOffsetForEpoch: true, apiDescribeAcls: true,
+	apiDescribeConfigs: true, apiDescribeLogDirs: true, apiListReassign: true,
+	apiDescribeQuotas: true, apiDescribeScram: true, apiDescribeCluster: true,
+	apiDescribeProducer: true, apiDescribeTxns: true, apiListTxns: true, apiDescribeTopics: true,
 }
+
+// minRequest is the smallest size that a request may claim: key, version and
+// correlation id.
+const minRequest = 8
 
 // request is one message of a client on its way.
 type request struct {
@@ -37,18 +57,20 @@ type request struct {
 	version     int16
 	correlation int32
 	answered    bool // an answer will come; false for Produce with acks 0
-	sent        bool // the gateway may have it whole
+	losses      int  // gateways that were lost while this one waited longest
 }
 
-// safe reports whether the request may be sent (again) to another gateway: it
-// was not handed over whole, or changes nothing.
-func (r *request) safe() bool { return !r.sent || repeatable[r.key] }
+// binds reports whether the request ties what follows to this gateway
+// connection: another gateway does not know who authenticated.
+func (r *request) binds() bool { return r.key == apiSaslHandshake || r.key == apiSaslAuthenticate }
 
 var errRequest = errors.New("malformed request")
 
-// parseRequest reads the head of a request; frame includes the size prefix.
+// parseRequest reads the head of a request; frame includes the size prefix. Of a
+// Produce that is too odd to tell, it is taken that an answer will come: the
+// gateway then answers or closes, and says why.
 func parseRequest(frame []byte) (*request, error) {
-	const head = 4 + 8
+	const head = 4 + minRequest
 	if len(frame) < head {
 		return nil, fmt.Errorf("%w: %d bytes", errRequest, len(frame))
 	}
@@ -59,106 +81,71 @@ func parseRequest(frame []byte) (*request, error) {
 		correlation: int32(binary.BigEndian.Uint32(frame[8:])),
 		answered:    true,
 	}
-	if r.key != apiProduce {
-		return r, nil
+	if r.key == apiProduce {
+		acks, ok := produceAcks(frame[head:], r.version)
+		r.answered = !ok || acks != 0
 	}
-	acks, err := produceAcks(frame[head:], r.version)
-	if err != nil {
-		return nil, err
-	}
-	r.answered = acks != 0
 	return r, nil
 }
 
 // produceAcks finds the acks field of a Produce request; b begins at the
 // client id of the header. From version 3 on a transactional id stands before
-// acks, from 9 on header and body are in flexible form (KIP-482).
-func produceAcks(b []byte, version int16) (int16, error) {
-	bad := fmt.Errorf("%w: produce", errRequest)
-	// skip takes off a nullable string with a length of 2 bytes.
-	skip := func() bool {
-		if len(b) < 2 {
-			return false
-		}
-		n := int(int16(binary.BigEndian.Uint16(b)))
-		b = b[2:]
-		if n < 0 {
-			return n == -1
-		}
-		if n > len(b) {
-			return false
-		}
-		b = b[n:]
-		return true
-	}
-	varint := func() (uint64, bool) {
-		v, n := binary.Uvarint(b)
-		if n <= 0 || v > uint64(len(b)) {
-			return 0, false
-		}
-		b = b[n:]
-		return v, v <= uint64(len(b))+1
-	}
-	if !skip() { // client id: in its old form also in flexible headers
-		return 0, bad
-	}
+// acks, from 9 on header and body are in flexible form (KIP-482), but for the
+// client id.
+func produceAcks(b []byte, version int16) (acks int16, ok bool) {
+	p := &head{b: b}
+	p.nullableString()
 	switch {
 	case version >= 9:
-		tags, ok := varint()
-		if !ok {
-			return 0, bad
+		for tags := p.uvarint(); tags > 0 && !p.bad; tags-- {
+			p.uvarint() // its number
+			p.skip(p.uvarint())
 		}
-		for range tags {
-			if _, ok := varint(); !ok {
-				return 0, bad
-			}
-			size, ok := varint()
-			if !ok || size > uint64(len(b)) {
-				return 0, bad
-			}
-			b = b[size:]
-		}
-		size, ok := varint() // transactional id: length plus one, 0 for null
-		if !ok || size > uint64(len(b))+1 {
-			return 0, bad
-		}
-		if size > 0 {
-			b = b[size-1:]
+		if n := p.uvarint(); n > 0 { // length plus one, 0 for null
+			p.skip(n - 1)
 		}
 	case version >= 3:
-		if !skip() {
-			return 0, bad
-		}
+		p.nullableString()
 	}
-	if len(b) < 2 {
-		return 0, bad
-	}
-	return int16(binary.BigEndian.Uint16(b)), nil
+	return p.int16(), !p.bad
 }
 
-// readFrame reads one message with its size prefix. Memory grows with what
-// arrives, not with what the prefix claims.
-func readFrame(r io.Reader, most int) ([]byte, error) {
-	var prefix [4]byte
-	if _, err := io.ReadFull(r, prefix[:]); err != nil {
-		return nil, err
+// head reads a request from its beginning. After the first thing that does not
+// fit, bad is set and all else is 0.
+type head struct {
+	b   []byte
+	bad bool
+}
+
+func (p *head) skip(n uint64) {
+	if p.bad = p.bad || n > uint64(len(p.b)); !p.bad {
+		p.b = p.b[n:]
 	}
-	size := int64(int32(binary.BigEndian.Uint32(prefix[:])))
-	if size < 8 || size > int64(most) {
-		return nil, fmt.Errorf("%w: size %d, want 8 to %d", errRequest, size, most)
+}
+
+func (p *head) int16() int16 {
+	if p.bad = p.bad || len(p.b) < 2; p.bad {
+		return 0
 	}
-	frame := append(make([]byte, 0, 4+min(size, 64<<10)), prefix[:]...)
-	for left := size; left > 0; {
-		step := min(left, max(int64(len(frame)), 64<<10))
-		from := len(frame)
-		frame = append(frame, make([]byte, step)...)
-		if _, err := io.ReadFull(r, frame[from:]); err != nil {
-			if errors.Is(err, io.EOF) {
-				err = io.ErrUnexpectedEOF
-			}
-			return nil, err
-		}
-		left -= step
+	v := int16(binary.BigEndian.Uint16(p.b))
+	p.b = p.b[2:]
+	return v
+}
+
+func (p *head) uvarint() uint64 {
+	v, n := binary.Uvarint(p.b)
+	if p.bad = p.bad || n <= 0; p.bad {
+		return 0
 	}
-	return frame, nil
+	p.b = p.b[n:]
+	return v
+}
+
+func (p *head) nullableString() {
+	switch n := p.int16(); {
+	case n >= 0:
+		p.skip(uint64(n))
+	case n < -1:
+		p.bad = true
+	}
 }

@@ -1,0 +1,155 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"sync/atomic"
+	"time"
+)
+
+const (
+	// A request once begun must not fall behind slowestRate by more than
+	// beginTimeout: a client that sends a byte now and then would hold memory.
+	beginTimeout = time.Minute
+	slowestRate  = 128 << 10 // bytes per second
+	// stallTimeout is how long an answer may wait for the client to take the next
+	// piece of it.
+	stallTimeout = 5 * time.Minute
+	piece        = 256 << 10 // at most so much is read or written under one deadline
+	// farewell is how long a client that is let go may take to read what it was sent.
+	farewell = 500 * time.Millisecond
+)
+
+// client is the connection of a Kafka client. One goroutine reads, another
+// writes.
+type client struct {
+	net.Conn
+	in          *bufio.Reader
+	most        int // bytes of a request without its prefix
+	memory      *budget
+	interrupted atomic.Bool
+}
+
+func newClient(conn net.Conn, most int, memory *budget) *client {
+	return &client{Conn: conn, in: bufio.NewReaderSize(conn, 4<<10), most: most, memory: memory}
+}
+
+// readRequest gives the next request, whose frame counts in memory until it is
+// released. io.EOF is the end between two requests.
+func (c *client) readRequest(ctx context.Context) (*request, error) {
+	c.within(time.Time{})
+	if _, err := c.in.Peek(1); err != nil {
+		return nil, err
+	}
+	begun := time.Now()
+	c.within(begun.Add(beginTimeout))
+	var prefix [4]byte
+	if _, err := io.ReadFull(c.in, prefix[:]); err != nil {
+		return nil, cutOff(err)
+	}
+	size := int32(binary.BigEndian.Uint32(prefix[:]))
+	if size < minRequest || int64(size) > int64(c.most) {
+		return nil, fmt.Errorf("%w: size %d, want %d to %d", errRequest, size, minRequest, c.most)
+	}
+	frame, err := c.readFrame(ctx, begun, prefix, 4+int(size))
+	if err != nil {
+		return nil, err
+	}
+	r, err := parseRequest(frame)
+	if err != nil {
+		c.memory.Release(len(frame))
+	}
+	return r, err
+}
+
+// readFrame reads a message of so many bytes, prefix included. What it holds of
+// memory grows with what arrives, not with what the prefix claims.
+func (c *client) readFrame(ctx context.Context, begun time.Time, prefix [4]byte, end int) (frame []byte, err error) {
+	held := min(end, 64<<10)
+	if err := c.memory.Acquire(ctx, held); err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			c.memory.Release(held)
+		}
+	}()
+	frame = append(make([]byte, 0, held), prefix[:]...)
+	for {
+		for len(frame) < cap(frame) {
+			from := len(frame)
+			to := min(cap(frame), from+piece)
+			c.within(begun.Add(beginTimeout + time.Duration(from)*time.Second/slowestRate))
+			if _, err := io.ReadFull(c.in, frame[from:to]); err != nil {
+				return nil, cutOff(err)
+			}
+			frame = frame[:to]
+		}
+		if len(frame) == end {
+			return frame, nil
+		}
+		// The old part and the new whole are there together for a moment; the budget
+		// counts what stays.
+		grown := min(end, 4*cap(frame))
+		if err := c.memory.grow(ctx, held, grown); err != nil {
+			return nil, err
+		}
+		held = grown
+		frame = append(make([]byte, 0, grown), frame...)
+	}
+}
+
+func cutOff(err error) error {
+	if errors.Is(err, io.EOF) {
+		return io.ErrUnexpectedEOF
+	}
+	return err
+}
+
+// within sets the deadline of reading. Either this sees the interruption or the
+// interruption comes later and moves the deadline.
+func (c *client) within(deadline time.Time) {
+	_ = c.SetReadDeadline(deadline)
+	if c.interrupted.Load() {
+		_ = c.SetReadDeadline(time.Unix(1, 0))
+	}
+}
+
+// interrupt ends readRequest, now and for ever.
+func (c *client) interrupt() {
+	c.interrupted.Store(true)
+	_ = c.SetReadDeadline(time.Unix(1, 0))
+}
+
+// answer writes an answer whole.
+func (c *client) answer(frame []byte) error {
+	for len(frame) > 0 {
+		if err := c.SetWriteDeadline(time.Now().Add(stallTimeout)); err != nil {
+			return err
+		}
+		n, err := c.Write(frame[:min(len(frame), piece)])
+		if err != nil {
+			return err
+		}
+		frame = frame[n:]
+	}
+	return nil
+}
+
+// letGo closes the connection so that what was written arrives: bytes that nobody
+// read would make the close a reset, which may overtake it. Nobody else may read
+// any more.
+func (c *client) letGo(ctx context.Context) {
+	defer c.Close()
+	if conn, ok := c.Conn.(interface{ CloseWrite() error }); !ok || conn.CloseWrite() != nil {
+		return
+	}
+	_ = c.SetReadDeadline(time.Now().Add(farewell))
+	defer context.AfterFunc(ctx, func() { c.Close() })()
+	_, _ = io.Copy(io.Discard, c.Conn)
+}

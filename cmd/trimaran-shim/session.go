@@ -1,0 +1,334 @@
+package main
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"syscall"
+	"time"
+)
+
+const (
+	// maxPending bounds the requests of a client that wait for an answer.
+	maxPending = 64
+	// maxLosses is how many gateways may be lost over one request before it is taken
+	// for the reason.
+	maxLosses = 5
+	// lastAnswers is how long answers are waited for after a gateway stopped taking
+	// requests.
+	lastAnswers = time.Second
+)
+
+var (
+	errFateUnknown = errors.New("the gateway was lost before it answered a request that may have changed something")
+	errTooOften    = errors.New("gateways were lost again and again over the same request")
+	errAnswer      = errors.New("the gateway's answer fits no request")
+	errRefused     = errors.New("the gateway closed the connection over what the client sent")
+)
+
+// session is one client connection and the gateway connection behind it, which
+// exists from the first request on. Its loop owns all fields; the goroutines that
+// read, write and dial only pass things on.
+//
+// Invariants: queue holds every request that is not answered, in the order in
+// which they came; queue[:handed] were handed to up, in that order, and of them
+// only the last one may still be with the writer. An answer goes to the first of
+// them that expects one. A request is sent again only if the gateway surely did
+// not begin it, or if it changes nothing.
+type session struct {
+	proxy     *proxy
+	client    *client
+	advertise string
+
+	queue  []*request
+	handed int
+	bytes  int // of all frames in queue
+
+	up      *upstream
+	writing *request    // with up's writer
+	broken  bool        // up takes no more requests
+	ended   error       // why up is gone; set until its writer is done
+	avoid   *gateway    // the gateway that was lost last
+	quick   int         // gateway connections in a row that brought nothing
+	began   time.Time   // of up
+	dials   chan dialed // not nil while dialing
+	hangUp  context.CancelFunc
+
+	gone   bool // the client has closed
+	ending bool // nothing more is taken from the client
+	bound  bool // the client authenticated itself on up
+}
+
+type dialed struct {
+	up  *upstream
+	err error
+}
+
+// run serves the client until it ends, ctx ends, or nothing is left to answer
+// after stopping has ended.
+func (s *session) run(stopping, ctx context.Context, requests <-chan *request, clientEnd <-chan error) error {
+	defer s.release()
+	stop := stopping.Done()
+	for {
+		if s.done() {
+			return nil
+		}
+		if s.up == nil && s.dials == nil && s.handed < len(s.queue) {
+			s.dial(ctx)
+		}
+		var events <-chan event
+		var dead <-chan struct{}
+		var out chan<- *request
+		var next *request
+		if s.up != nil {
+			events = s.up.events
+			if s.ended == nil {
+				dead = s.up.dead.Done()
+			}
+			if s.writing == nil && !s.broken && s.handed < len(s.queue) {
+				out, next = s.up.out, s.queue[s.handed]
+			}
+		}
+		take := requests
+		if s.ending || len(s.queue) >= maxPending || s.bytes > s.client.most {
+			take = nil
+		}
+		var err error
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-stop:
+			s.ending, stop = true, nil
+		case err = <-clientEnd:
+			clientEnd = nil
+			err = s.clientLeft(err)
+		case r := <-take:
+			s.queue = append(s.queue, r)
+			s.bytes += len(r.frame)
+		case d := <-s.dials:
+			err = s.dialed(d)
+		case out <- next:
+			// From here on the gateway may get it whole, until the writer says otherwise.
+			s.writing, s.bound = next, s.bound || next.binds()
+			s.handed++
+		case <-dead:
+			err = s.lose(context.Cause(s.up.dead))
+		case e := <-events:
+			err = s.event(e)
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// done reports whether there is nothing left to do for a session that takes no
+// more requests.
+func (s *session) done() bool {
+	if !s.ending {
+		return false
+	}
+	if s.gone {
+		return s.handed == len(s.queue) && s.writing == nil
+	}
+	return len(s.queue) == 0 && s.writing == nil
+}
+
+// release ends what the session still has.
+func (s *session) release() {
+	if s.dials != nil {
+		s.hangUp()
+		if d := <-s.dials; d.up != nil {
+			d.up.close()
+		}
+	}
+	if s.up != nil {
+		s.up.close()
+	}
+	for _, r := range s.queue {
+		s.proxy.requestMemory.Release(len(r.frame))
+	}
+}
+
+// dial looks for a gateway while the client waits.
+func (s *session) dial(ctx context.Context) {
+	dials := make(chan dialed, 1)
+	ctx, s.hangUp = context.WithTimeout(ctx, s.proxy.settings.dialTimeout)
+	dialer := s.proxy.dialer
+	dialer.Advertise = s.advertise
+	avoid, quick := s.avoid, s.quick
+	s.dials = dials
+	go func() {
+		pause(ctx, backoff(quick-1)) // the first move is at once
+		up, err := s.proxy.gateways.dial(ctx, dialer, avoid, s.proxy.answerMemory)
+		dials <- dialed{up, err}
+	}()
+}
+
+func (s *session) dialed(d dialed) error {
+	s.hangUp()
+	s.dials = nil
+	if d.err != nil {
+		return d.err
+	}
+	s.up, s.began, s.broken = d.up, time.Now(), false
+	return nil
+}
+
+// clientLeft: nothing more comes from the client. It may have closed right after
+// a produce that expects no answer, so what changes something is still handed
+// over, and what only reads is forgotten.
+func (s *session) clientLeft(err error) error {
+	if !errors.Is(err, io.EOF) && !errors.Is(err, syscall.ECONNRESET) || errors.Is(err, io.ErrUnexpectedEOF) {
+		return fmt.Errorf("client: %w", err)
+	}
+	s.gone, s.ending = true, true
+	kept := s.queue[:s.handed]
+	for _, r := range s.queue[s.handed:] {
+		if repeatable[r.key] {
+			s.drop(r)
+		} else {
+			kept = append(kept, r)
+		}
+	}
+	s.queue = kept
+	return nil
+}
+
+// drop gives back what a request held; the caller takes it out of the queue.
+func (s *session) drop(r *request) {
+	s.bytes -= len(r.frame)
+	s.proxy.requestMemory.Release(len(r.frame))
+}
+
+// remove takes a request that was handed over out of the queue.
+func (s *session) remove(i int) {
+	s.drop(s.queue[i])
+	s.queue = append(s.queue[:i], s.queue[i+1:]...)
+	s.handed--
+}
+
+// handedAt finds a request that was handed over and has no answer; -1 if it has.
+func (s *session) handedAt(r *request) int {
+	for i := range s.handed {
+		if s.queue[i] == r {
+			return i
+		}
+	}
+	return -1
+}
+
+func (s *session) event(e event) error {
+	switch {
+	case e.answer != nil:
+		defer s.proxy.answerMemory.Release(len(e.answer))
+		return s.deliver(e.answer)
+	case e.readErr != nil:
+		return s.lose(e.readErr)
+	}
+	s.writing = nil
+	i := s.handedAt(e.wrote)
+	switch {
+	case e.writeErr != nil:
+		// It was not handed over whole. What came before it may still be answered.
+		if i >= 0 {
+			s.handed--
+		}
+		s.broken = true
+		_ = s.up.conn.SetReadDeadline(time.Now().Add(lastAnswers))
+	case i >= 0 && !e.wrote.answered:
+		s.remove(i) // nobody waits for it
+	}
+	if s.ended != nil {
+		return s.settle()
+	}
+	return nil
+}
+
+// deliver passes an answer on. Answers come in the order of requests.
+func (s *session) deliver(answer []byte) error {
+	for i, r := range s.queue[:s.handed] {
+		if !r.answered {
+			continue
+		}
+		if len(answer) < 8 || int32(binary.BigEndian.Uint32(answer[4:])) != r.correlation {
+			return errAnswer
+		}
+		s.remove(i)
+		s.quick = 0
+		s.proxy.metrics.answers.Inc()
+		if s.gone {
+			return nil
+		}
+		if err := s.client.answer(answer); err != nil {
+			return fmt.Errorf("client: %w", err)
+		}
+		return nil
+	}
+	return errAnswer
+}
+
+// lose notes that the gateway is gone. If a request is with the writer, what
+// becomes of the session is decided when it is known whether it went out whole.
+func (s *session) lose(cause error) error {
+	s.ended = cause
+	if s.writing == nil {
+		return s.settle()
+	}
+	s.broken = true
+	go s.up.conn.Close() // for the writer; close waits for it
+	return nil
+}
+
+// settle decides what becomes of the session when its gateway is gone and the
+// writer is done.
+func (s *session) settle() error {
+	cause, up := s.ended, s.up
+	s.ended, s.up, s.avoid = nil, nil, up.gateway
+	s.proxy.background.Go(up.close)
+	what := verdictOf(cause)
+	if what == lost || what == goodbye || what == promised {
+		up.gateway.doubt(up.age)
+	}
+	if s.quick++; time.Since(s.began) >= shortLived {
+		s.quick = 1
+	}
+	switch {
+	case what == refused:
+		return fmt.Errorf("%w: %w", errRefused, cause)
+	case s.bound:
+		return fmt.Errorf("the client authenticated itself at a gateway that is gone: %w", cause)
+	}
+	kept := s.queue[:0]
+	var unknown *request
+	for i, r := range s.queue {
+		if i < s.handed {
+			if !r.answered || s.gone {
+				s.drop(r) // nobody waits for it, and it may have arrived
+				continue
+			}
+			if what != promised && !repeatable[r.key] && unknown == nil {
+				unknown = r
+			}
+			if len(kept) == 0 && what == lost {
+				r.losses++
+			}
+		}
+		kept = append(kept, r)
+	}
+	clear(s.queue[len(kept):])
+	again := min(s.handed, len(kept))
+	s.queue, s.handed = kept, 0
+	switch {
+	case unknown != nil:
+		s.proxy.metrics.unknown.Inc()
+		return fmt.Errorf("%w (API key %d): %w", errFateUnknown, unknown.key, cause)
+	case len(kept) > 0 && kept[0].losses >= maxLosses:
+		return fmt.Errorf("%w (API key %d): %w", errTooOften, kept[0].key, cause)
+	}
+	s.proxy.metrics.moves.Inc()
+	s.proxy.logger.Debug("moving to another gateway", "client", s.client.RemoteAddr().String(), "from", up.gateway.name, "pending", again, "reason", cause)
+	return nil
+}

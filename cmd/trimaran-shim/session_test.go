@@ -1,0 +1,343 @@
+package main
+
+import (
+	"bytes"
+	"net"
+	"testing"
+	"time"
+
+	"github.com/gorilla/websocket"
+
+	"github.com/trimaran-io/trimaran/gateway/shim"
+)
+
+func TestRequestsAndAnswersPassInOrder(t *testing.T) {
+	g := newFakeGateway(t)
+	addr, _ := startProxy(t, g)
+	client := connect(t, addr)
+	one, two, three := asked(apiMetadata, 1), produce(2, -1), asked(apiFetch, 3, bytes.Repeat([]byte{7}, 200_000)...)
+	write(t, client, one[:5], one[5:], append(bytes.Clone(two), three...))
+	gw := g.accept(t)
+	if got := gw.header.Get(shim.AdvertiseHeader); got != addr {
+		t.Errorf("%s is %q, want the shim's address %q", shim.AdvertiseHeader, got, addr)
+	}
+	gw.want(one, two, three)
+	large := bytes.Repeat([]byte{9}, 3<<20)
+	gw.send(answer(1))
+	gw.send(answer(2, large...))
+	gw.send(answer(3, 3))
+	wantRead(t, client, answer(1), answer(2, large...), answer(3, 3))
+}
+
+func TestReadsThatWaitForAnAnswerAreAskedAgainElsewhere(t *testing.T) {
+	a, b := newFakeGateway(t), newFakeGateway(t)
+	addr, _ := startProxy(t, a, b)
+	client := connect(t, addr)
+	requests := [][]byte{asked(apiFetch, 1), asked(apiMetadata, 2), asked(apiListOffsets, 3), asked(apiApiVersions, 4)}
+	write(t, client, requests...)
+	gw, other := either(t, a, b)
+	gw.want(requests...)
+	gw.send(answer(1))
+	wantRead(t, client, answer(1))
+	gw.die()
+	gw = other.accept(t)
+	gw.want(requests[1:]...)
+	for i := range int32(3) {
+		gw.send(answer(i + 2))
+	}
+	wantRead(t, client, answer(2), answer(3), answer(4))
+}
+
+func TestAProduceOfUnknownFateEndsTheClientsConnection(t *testing.T) {
+	for name, mutating := range map[string][]byte{
+		"produce": produce(2, 1), "create topics": asked(19, 2), "a key that nobody knows": asked(999, 2),
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := newFakeGateway(t)
+			addr, _ := startProxy(t, g)
+			client := connect(t, addr)
+			requests := [][]byte{asked(apiMetadata, 1), mutating, asked(apiMetadata, 3)}
+			write(t, client, requests...)
+			gw := g.accept(t)
+			gw.want(requests...)
+			gw.send(answer(1))
+			gw.die()
+			wantRead(t, client, answer(1)) // what was answered is delivered
+			wantClosed(t, client)
+		})
+	}
+}
+
+func TestAProduceThatExpectsNoAnswerIsNotWaitedFor(t *testing.T) {
+	a, b := newFakeGateway(t), newFakeGateway(t)
+	addr, _ := startProxy(t, a, b)
+	client := connect(t, addr)
+	requests := [][]byte{produce(1, 0), asked(apiMetadata, 2)}
+	write(t, client, requests...)
+	gw, other := either(t, a, b)
+	gw.want(requests...)
+	gw.send(answer(2))
+	wantRead(t, client, answer(2))
+	gw.die()
+	write(t, client, asked(apiMetadata, 3))
+	gw = other.accept(t)
+	gw.want(asked(apiMetadata, 3)) // and not the produce again
+	gw.send(answer(3))
+	wantRead(t, client, answer(3))
+}
+
+func TestAProduceIsHandedOverThoughTheClientLeftAtOnce(t *testing.T) {
+	g := newFakeGateway(t)
+	addr, _ := startProxy(t, g)
+	client := connect(t, addr)
+	write(t, client, produce(1, 0), asked(apiMetadata, 2), produce(3, 0))
+	client.Close()
+	gw := g.accept(t)
+	// Metadata may come or not: who asked is gone.
+	if got := gw.receive(); !bytes.Equal(got, produce(1, 0)) {
+		t.Fatalf("%x", got)
+	}
+	got := gw.receive()
+	if bytes.Equal(got, asked(apiMetadata, 2)) {
+		got = gw.receive()
+	}
+	if !bytes.Equal(got, produce(3, 0)) {
+		t.Fatalf("%x", got)
+	}
+	if _, _, err := gw.ws.ReadMessage(); !websocket.IsCloseError(err, websocket.CloseNormalClosure) {
+		t.Errorf("the session ends with %v", err)
+	}
+}
+
+func TestAnIdleClientMovesAtAGoodbye(t *testing.T) {
+	a, b := newFakeGateway(t), newFakeGateway(t)
+	addr, _ := startProxy(t, a, b)
+	client := connect(t, addr)
+	for i := range int32(4) {
+		write(t, client, produce(i, -1))
+		gw, _ := either(t, a, b)
+		gw.want(produce(i, -1))
+		gw.send(answer(i))
+		wantRead(t, client, answer(i))
+		gw.goodbye("")
+		gw.wantGone() // so the next request is not on its way to it
+	}
+}
+
+// With its promise a goodbye says that what is not answered was not begun.
+func TestWhatAGatewayPromisesNotToHaveBegunGoesElsewhere(t *testing.T) {
+	a, b := newFakeGateway(t), newFakeGateway(t)
+	addr, _ := startProxy(t, a, b)
+	client := connect(t, addr)
+	requests := [][]byte{produce(1, -1), produce(2, -1), asked(apiFetch, 3)}
+	write(t, client, requests...)
+	gw, other := either(t, a, b)
+	gw.want(requests...)
+	gw.send(answer(1))
+	gw.goodbye(shim.GoodbyeReason)
+	gw = other.accept(t)
+	gw.want(requests[1:]...)
+	gw.send(answer(2))
+	gw.send(answer(3))
+	wantRead(t, client, answer(1), answer(2), answer(3))
+}
+
+func TestAGoodbyeWithoutAPromiseLeavesAProducesFateUnknown(t *testing.T) {
+	g := newFakeGateway(t)
+	addr, _ := startProxy(t, g)
+	client := connect(t, addr)
+	write(t, client, produce(1, -1))
+	gw := g.accept(t)
+	gw.want(produce(1, -1))
+	gw.goodbye("the node is stopping")
+	wantClosed(t, client)
+}
+
+// A gateway closes with such a code because of what the client sent; after a failed
+// produce with acks=0 nothing else tells the client.
+func TestAnObjectionReachesTheClient(t *testing.T) {
+	for _, code := range []int{websocket.ClosePolicyViolation, websocket.CloseProtocolError, websocket.CloseMessageTooBig, websocket.CloseInternalServerErr} {
+		g := newFakeGateway(t)
+		addr, _ := startProxy(t, g)
+		client := connect(t, addr)
+		write(t, client, produce(1, 0))
+		gw := g.accept(t)
+		gw.want(produce(1, 0))
+		gw.closeWith(code, "")
+		wantClosed(t, client)
+	}
+}
+
+func TestARequestThatBreaksEveryGatewayIsGivenUp(t *testing.T) {
+	g := newFakeGateway(t)
+	addr, _ := startProxy(t, g)
+	client := connect(t, addr)
+	write(t, client, asked(apiFetch, 1))
+	for range maxLosses {
+		gw := g.accept(t)
+		gw.want(asked(apiFetch, 1))
+		gw.die()
+	}
+	wantClosed(t, client)
+}
+
+// The request did not reach the gateway whole, so it was not begun.
+func TestAProduceThatWasNotHandedOverWholeGoesElsewhere(t *testing.T) {
+	a, b := newFakeGateway(t), newFakeGateway(t)
+	addr, _ := startProxy(t, a, b)
+	client := connect(t, addr)
+	// More than the sockets on the way hold, so the shim is still writing.
+	large := produceOf(1, -1, 64<<20)
+	written := make(chan error, 1)
+	go func() {
+		_, err := client.Write(large)
+		written <- err
+	}()
+	gw, other := either(t, a, b)
+	if _, r, err := gw.ws.NextReader(); err != nil {
+		t.Fatal(err)
+	} else if _, err := r.Read(make([]byte, 1)); err != nil {
+		t.Fatal(err)
+	}
+	gw.die()
+	gw = other.accept(t)
+	gw.want(large)
+	gw.send(answer(1))
+	wantRead(t, client, answer(1))
+	if err := <-written; err != nil {
+		t.Error(err)
+	}
+}
+
+func TestWhoAuthenticatedIsNotMoved(t *testing.T) {
+	g := newFakeGateway(t)
+	addr, _ := startProxy(t, g)
+	client := connect(t, addr)
+	write(t, client, asked(apiSaslHandshake, 1))
+	gw := g.accept(t)
+	gw.want(asked(apiSaslHandshake, 1))
+	gw.send(answer(1))
+	wantRead(t, client, answer(1))
+	gw.die()
+	wantClosed(t, client)
+}
+
+func TestAnswersThatFitNoRequestAreNotPassedOn(t *testing.T) {
+	for name, bad := range map[string][]byte{
+		"out of order": answer(2), "too short": message(0, 0, 0), "nothing asked": nil,
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := newFakeGateway(t)
+			addr, _ := startProxy(t, g)
+			client := connect(t, addr)
+			write(t, client, asked(apiMetadata, 1), asked(apiMetadata, 2))
+			gw := g.accept(t)
+			gw.want(asked(apiMetadata, 1), asked(apiMetadata, 2))
+			if bad != nil {
+				gw.send(bad)
+			} else {
+				gw.send(answer(1))
+				gw.send(answer(2))
+				gw.send(answer(3))
+				wantRead(t, client, answer(1), answer(2))
+			}
+			wantClosed(t, client)
+		})
+	}
+}
+
+func TestHostileSizesEndOnlyTheirConnection(t *testing.T) {
+	g := newFakeGateway(t)
+	addr, _ := startProxy(t, g)
+	good := connect(t, addr)
+	write(t, good, asked(apiMetadata, 1))
+	gw := g.accept(t)
+	gw.want(asked(apiMetadata, 1))
+	for _, bad := range [][]byte{{0xff, 0xff, 0xff, 0xff}, {0x7f, 0xff, 0xff, 0xff}, {0, 0, 0, 0}, {0, 0, 0, 7, 1, 2, 3, 4, 5, 6, 7}, []byte("GET / HTTP/1.1\r\n\r\n")} {
+		client := connect(t, addr)
+		write(t, client, bad)
+		wantClosed(t, client)
+	}
+	gw.send(answer(1))
+	wantRead(t, good, answer(1))
+}
+
+func TestTooManyClientsAreRefused(t *testing.T) {
+	g := newFakeGateway(t)
+	p, addr, _ := runProxy(t, []string{"--max-connections=1"}, g)
+	p.waitUp(t, 1)
+	first := connect(t, addr)
+	write(t, first, asked(apiMetadata, 1))
+	gw := g.accept(t)
+	gw.want(asked(apiMetadata, 1))
+	wantClosed(t, connect(t, addr))
+	gw.send(answer(1))
+	wantRead(t, first, answer(1))
+	first.Close()
+	for { // the place is free when the first one is gone
+		client, err := net.Dial("tcp", addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, _ = client.Write(asked(apiMetadata, 2))
+		_ = client.SetReadDeadline(time.Now().Add(20 * time.Millisecond))
+		_, err = client.Read(make([]byte, 1))
+		client.Close()
+		if e, ok := err.(net.Error); ok && e.Timeout() {
+			return
+		}
+	}
+}
+
+func TestAStopLetsPendingAnswersArrive(t *testing.T) {
+	g := newFakeGateway(t)
+	addr, stop := startProxy(t, g)
+	client, idle := connect(t, addr), connect(t, addr)
+	write(t, client, produce(1, -1))
+	gw := g.accept(t)
+	gw.want(produce(1, -1))
+	stopped := make(chan struct{})
+	go func() {
+		stop()
+		close(stopped)
+	}()
+	wantClosed(t, idle)
+	for { // nobody new is taken
+		conn, err := net.Dial("tcp", addr)
+		if err != nil {
+			break
+		}
+		conn.Close()
+	}
+	gw.send(answer(1))
+	wantRead(t, client, answer(1))
+	wantClosed(t, client)
+	<-stopped
+}
+
+func TestAStopDoesNotWaitForEver(t *testing.T) {
+	g := newFakeGateway(t)
+	p, addr, stop := runProxy(t, []string{"--shutdown-grace=20ms"}, g)
+	p.waitUp(t, 1)
+	client := connect(t, addr)
+	write(t, client, asked(apiFetch, 1))
+	gw := g.accept(t)
+	gw.want(asked(apiFetch, 1))
+	stop()
+	wantClosed(t, client)
+}
+
+func TestAClientThatTakesNoAnswersDoesNotKeepTheShimFromStopping(t *testing.T) {
+	g := newFakeGateway(t)
+	p, addr, stop := runProxy(t, []string{"--shutdown-grace=20ms"}, g)
+	p.waitUp(t, 1)
+	client := connect(t, addr)
+	write(t, client, asked(apiFetch, 1))
+	gw := g.accept(t)
+	gw.want(asked(apiFetch, 1))
+	gw.send(answer(1, make([]byte, 64<<20)...))
+	if _, err := client.Read(make([]byte, 1)); err != nil { // the answer has begun
+		t.Fatal(err)
+	}
+	stop()
+}

@@ -1,0 +1,89 @@
+package main
+
+import (
+	"context"
+	"sync"
+
+	"github.com/trimaran-io/trimaran/gateway/shim"
+)
+
+// upstream is one connection to a gateway, with a goroutine that reads and one
+// that writes. They only pass things on: the session decides.
+type upstream struct {
+	conn    *shim.Conn
+	gateway *gateway
+	age     int // of what was known of the gateway when it was picked
+	// dead ends when the gateway as a whole is taken for dead.
+	dead   context.Context
+	memory *budget // of answers
+
+	out    chan *request
+	events chan event
+	ctx    context.Context
+	cancel context.CancelFunc
+	done   sync.WaitGroup
+}
+
+// event is what comes from a gateway connection; one field is set.
+type event struct {
+	answer  []byte   // counts in memory until it is released
+	readErr error    // the last event of the reader
+	wrote   *request // the writer is done with it
+	// writeErr, with wrote: the gateway has not got it whole and never will. It is
+	// the last event of the writer.
+	writeErr error
+}
+
+func newUpstream(conn *shim.Conn, p picked, memory *budget) *upstream {
+	up := &upstream{conn: conn, gateway: p.gateway, age: p.age, dead: p.dead, memory: memory, out: make(chan *request), events: make(chan event)}
+	up.ctx, up.cancel = context.WithCancel(context.Background())
+	up.done.Go(up.read)
+	up.done.Go(up.write)
+	return up
+}
+
+func (up *upstream) read() {
+	for {
+		answer, err := up.conn.ReadMessage()
+		if err != nil {
+			up.tell(event{readErr: err})
+			return
+		}
+		if !up.tell(event{answer: answer}) {
+			up.memory.Release(len(answer))
+			return
+		}
+	}
+}
+
+func (up *upstream) write() {
+	for {
+		select {
+		case r := <-up.out:
+			err := up.conn.WriteMessage(r.frame)
+			if !up.tell(event{wrote: r, writeErr: err}) || err != nil {
+				return
+			}
+		case <-up.ctx.Done():
+			return
+		}
+	}
+}
+
+func (up *upstream) tell(e event) bool {
+	select {
+	case up.events <- e:
+		return true
+	case <-up.ctx.Done():
+		return false
+	}
+}
+
+// close ends the connection in an orderly way, which takes a moment where the
+// gateway does not answer.
+func (up *upstream) close() {
+	up.conn.Close()
+	up.cancel()
+	up.done.Wait()
+	up.gateway.leave()
+}
