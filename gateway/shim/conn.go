@@ -1,6 +1,7 @@
 package shim
 
 import (
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -48,8 +49,9 @@ var (
 // One message is read ahead, so pings are answered and a goodbye is seen while
 // nobody reads.
 type Conn struct {
-	ws  *websocket.Conn
-	max int
+	ws     *websocket.Conn
+	max    int
+	memory Memory // nil: unbounded
 
 	messages chan []byte // from the reader goroutine
 	readDone chan struct{}
@@ -60,6 +62,7 @@ type Conn struct {
 
 	readMu sync.Mutex
 	unread []byte // rest of the message that is being read
+	held   int    // what that message takes of memory
 
 	writeMu       sync.Mutex // taken before writeDeadline.mu
 	unsent        []byte     // beginning of a message that is not complete yet
@@ -68,6 +71,8 @@ type Conn struct {
 
 	closeOnce  sync.Once
 	closed     chan struct{}
+	ctx        context.Context // ends when closed is
+	cancel     context.CancelFunc
 	cause      atomic.Pointer[error] // why this side closed, nil: because it was asked to
 	goroutines sync.WaitGroup
 }
@@ -78,21 +83,22 @@ var _ net.Conn = (*Conn)(nil)
 // maxMessageBytes bounds a Kafka message in both directions, 0 means
 // DefaultMaxMessageBytes.
 func NewConn(ws *websocket.Conn, maxMessageBytes int) *Conn {
-	return newConn(ws, maxMessageBytes, 0)
+	return newConn(ws, maxMessageBytes, 0, nil)
 }
 
-func newConn(ws *websocket.Conn, maxMessageBytes int, keepAlive time.Duration) *Conn {
+func newConn(ws *websocket.Conn, maxMessageBytes int, keepAlive time.Duration, memory Memory) *Conn {
 	if maxMessageBytes <= 0 || maxMessageBytes > DefaultMaxMessageBytes {
 		maxMessageBytes = DefaultMaxMessageBytes
 	}
 	c := &Conn{
-		ws: ws, max: maxMessageBytes,
+		ws: ws, max: maxMessageBytes, memory: memory,
 		messages:      make(chan []byte),
 		readDone:      make(chan struct{}),
 		readDeadline:  newDeadline(),
 		writeDeadline: writeDeadline{conn: ws.NetConn()},
 		closed:        make(chan struct{}),
 	}
+	c.ctx, c.cancel = context.WithCancel(context.Background())
 	ws.SetReadLimit(int64(maxMessageBytes) + sizePrefix)
 	c.goroutines.Add(2)
 	c.live(keepAlive)
@@ -148,11 +154,13 @@ func (c *Conn) Read(p []byte) (int, error) {
 		if err != nil {
 			return 0, err
 		}
-		c.unread = message
+		c.unread, c.held = message, len(message)
 	}
 	n := copy(p, c.unread)
 	if c.unread = c.unread[n:]; len(c.unread) == 0 {
 		c.unread = nil // do not keep what was read
+		c.release(c.held)
+		c.held = 0
 	}
 	return n, nil
 }
@@ -172,6 +180,7 @@ func (c *Conn) receive() {
 		select {
 		case c.messages <- message:
 		case <-c.closed:
+			c.release(len(message))
 		}
 		c.life.heard.Store(true)
 		c.life.reading.Store(true)
@@ -213,8 +222,28 @@ func (c *Conn) ended(err error) {
 
 var errTooLarge = fmt.Errorf("%w: too large", ErrMessageSize)
 
+// acquire waits until a message of that size may be read. While it does, this
+// side is the one that is silent.
+func (c *Conn) acquire(n int) error {
+	if c.memory == nil {
+		return nil
+	}
+	c.life.reading.Store(false)
+	defer c.life.reading.Store(true)
+	if err := c.memory.Acquire(c.ctx, n); err != nil {
+		return fmt.Errorf("shim: memory for a message of %d bytes: %w", n, err)
+	}
+	return nil
+}
+
+func (c *Conn) release(n int) {
+	if c.memory != nil && n > 0 {
+		c.memory.Release(n)
+	}
+}
+
 // next reads one message. Its memory grows with what arrives.
-func (c *Conn) next() ([]byte, error) {
+func (c *Conn) next() (whole []byte, err error) {
 	kind, r, err := c.ws.NextReader()
 	if err != nil {
 		return nil, err
@@ -231,9 +260,17 @@ func (c *Conn) next() ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := c.acquire(end); err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			c.release(end)
+		}
+	}()
 	for len(message) < end {
 		from := len(message)
-		to := min(end, max(firstAlloc, 2*from))
+		to := min(end, max(firstAlloc, 4*from))
 		message = append(make([]byte, 0, to), message...)[:to]
 		for from < to {
 			n, err := r.Read(message[from:to])

@@ -169,11 +169,13 @@ func TestWhatBreaksTheRuleEndsTheConnection(t *testing.T) {
 		want    error
 		code    int
 	}{
-		"text":          {websocket.TextMessage, kafkaMessage([]byte("x")), ErrMessageType, websocket.CloseUnsupportedData},
-		"too short":     {websocket.BinaryMessage, []byte{0, 0}, ErrMessageSize, websocket.CloseProtocolError},
-		"prefix larger": {websocket.BinaryMessage, []byte{0, 0, 0, 9, 1}, ErrMessageSize, websocket.CloseProtocolError},
-		"two in one":    {websocket.BinaryMessage, append(kafkaMessage([]byte("a")), kafkaMessage([]byte("b"))...), ErrMessageSize, websocket.CloseProtocolError},
-		"negative":      {websocket.BinaryMessage, []byte{0xff, 0xff, 0xff, 0xff}, ErrMessageSize, websocket.CloseProtocolError},
+		"text":                {websocket.TextMessage, kafkaMessage([]byte("x")), ErrMessageType, websocket.CloseUnsupportedData},
+		"larger than allowed": {websocket.BinaryMessage, []byte{0x7f, 0, 0, 0, 1}, ErrMessageSize, websocket.CloseMessageTooBig},
+		"much behind":         {websocket.BinaryMessage, append(kafkaMessage([]byte("a")), make([]byte, 8<<20)...), ErrMessageSize, websocket.CloseProtocolError},
+		"too short":           {websocket.BinaryMessage, []byte{0, 0}, ErrMessageSize, websocket.CloseProtocolError},
+		"prefix larger":       {websocket.BinaryMessage, []byte{0, 0, 0, 9, 1}, ErrMessageSize, websocket.CloseProtocolError},
+		"two in one":          {websocket.BinaryMessage, append(kafkaMessage([]byte("a")), kafkaMessage([]byte("b"))...), ErrMessageSize, websocket.CloseProtocolError},
+		"negative":            {websocket.BinaryMessage, []byte{0xff, 0xff, 0xff, 0xff}, ErrMessageSize, websocket.CloseProtocolError},
 	} {
 		t.Run(name, func(t *testing.T) {
 			code := make(chan int, 1)
@@ -281,31 +283,4 @@ func TestARefusedHandshakeSaysWhy(t *testing.T) {
 			t.Errorf("%q was dialed", bad)
 		}
 	}
-}
-
-func FuzzWrite(f *testing.F) {
-	addr := gateway(f, echo)
-	conn := dial(f, addr)
-	f.Add([]byte{0, 0, 0, 1, 7, 0, 0, 0, 0}, 3)
-	f.Add([]byte{0xff, 0xff, 0xff, 0xff}, 1)
-	f.Add([]byte{0x16, 0, 0, 0, 1}, 2)
-	f.Fuzz(func(t *testing.T, stream []byte, step int) {
-		// The framing alone: nothing is sent over a closed writer.
-		c := &Conn{max: 1 << 10, closed: make(chan struct{}), ws: conn.ws}
-		if step < 1 {
-			step = 1
-		}
-		for len(stream) > 0 {
-			n := min(step, len(stream))
-			if m, err := c.Write(stream[:n]); err != nil {
-				return
-			} else if m != n {
-				t.Fatalf("wrote %d of %d bytes without an error", m, n)
-			}
-			if len(c.unsent) > c.max+sizePrefix {
-				t.Fatalf("%d bytes are kept", len(c.unsent))
-			}
-			stream = stream[n:]
-		}
-	})
 }

@@ -40,8 +40,20 @@ type Dialer struct {
 	KeepAlive time.Duration
 	// MaxMessageBytes bounds a Kafka message; 0 means DefaultMaxMessageBytes.
 	MaxMessageBytes int
+	// Memory is asked before a received message takes memory; nil sets no bound but
+	// MaxMessageBytes for each connection. The caller of ReadMessage gives back
+	// len(message) when it is done with it; Read does so by itself.
+	Memory Memory
 	// NetDialContext makes the TCP connection; nil means net.Dialer.
 	NetDialContext func(ctx context.Context, network, addr string) (net.Conn, error)
+}
+
+// Memory bounds what received messages take, over many connections.
+type Memory interface {
+	// Acquire returns when a message may take so many bytes; an error, ctx's for
+	// instance, ends the connection.
+	Acquire(ctx context.Context, bytes int) error
+	Release(bytes int)
 }
 
 // Dial connects to a gateway at addr (host:port) over network, "tcp" for instance.
@@ -130,5 +142,5 @@ func (d *Dialer) dial(ctx context.Context, network string, u url.URL) (*Conn, er
 		}
 		return nil, fmt.Errorf("shim: dial %s: %w", u.Redacted(), err)
 	}
-	return newConn(conn, d.MaxMessageBytes, d.KeepAlive), nil
+	return newConn(conn, d.MaxMessageBytes, d.KeepAlive, d.Memory), nil
 }

@@ -129,6 +129,7 @@ func (c *Conn) Close() error {
 func (c *Conn) closeWith(code int) (err error) {
 	c.closeOnce.Do(func() {
 		close(c.closed)
+		c.cancel()
 		var data []byte // codes that must not be sent (RFC 6455, section 7.4.1) are left out
 		if code != websocket.CloseNoStatusReceived && code != websocket.CloseAbnormalClosure {
 			data = websocket.FormatCloseMessage(code, "")
@@ -171,6 +172,7 @@ func (c *Conn) linger(until time.Time) {
 func (c *Conn) drop() {
 	c.closeOnce.Do(func() {
 		close(c.closed)
+		c.cancel()
 		_ = c.ws.Close()
 	})
 }
