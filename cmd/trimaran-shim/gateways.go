@@ -2,11 +2,13 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"math/rand/v2"
+	"strings"
 	"sync"
 	"time"
 
@@ -55,8 +57,9 @@ type gateway struct {
 	name string // the URL without a password
 
 	// Guarded by all.mu.
-	up       bool // sessions may be sent there
-	known    bool // up was logged
+	up       bool   // sessions may be sent there
+	told     string // what the log said last: "" that it is up, else the kind of loss
+	why      error  // why no connection could be made, nil while one can
 	sessions int
 	age      int             // how often it was reached
 	dead     context.Context // ends when the gateway is taken for dead; another when it is back
@@ -69,7 +72,7 @@ func newGateways(urls []string, dialer shim.Dialer, timeout time.Duration, logge
 	gs := &gateways{logger: logger, dialer: dialer, timeout: timeout, changed: make(chan struct{})}
 	gs.dialer.KeepAlive = timeout / 2
 	for _, url := range urls {
-		g := &gateway{all: gs, url: url, name: redacted(url), kick: make(chan struct{}, 1), known: true}
+		g := &gateway{all: gs, url: url, name: redacted(url), kick: make(chan struct{}, 1)}
 		g.dead, g.die = context.WithCancelCause(context.Background())
 		gs.list = append(gs.list, g)
 	}
@@ -169,10 +172,10 @@ func (g *gateway) reached() {
 	if g.dead.Err() != nil {
 		g.dead, g.die = context.WithCancelCause(context.Background())
 	}
-	if !g.known {
+	if g.told != "" {
 		g.all.logger.Info("gateway reached", "gateway", g.name)
 	}
-	g.up, g.known = true, true
+	g.up, g.told, g.why = true, "", nil
 	g.age++
 	g.all.tell()
 }
@@ -182,14 +185,32 @@ func (g *gateway) reached() {
 func (g *gateway) lost(err error, silent bool) {
 	g.all.mu.Lock()
 	defer g.all.mu.Unlock()
-	if g.known {
-		g.all.logger.Warn("gateway lost", "gateway", g.name, "error", err)
+	if kind := kindOf(err); kind != g.told {
+		g.all.logger.Warn("gateway cannot be reached", "gateway", g.name, "kind", kind, "error", err)
+		g.told = kind
 	}
-	g.up, g.known = false, false
+	g.up, g.why = false, err
 	if silent {
 		g.die(fmt.Errorf("%w; and then: %w", shim.ErrSilent, err))
 	}
 	g.all.tell()
+}
+
+// kindOf says in a word why no connection could be made. The same kind again and
+// again is one event in the log.
+func kindOf(err error) string {
+	var certificate *tls.CertificateVerificationError
+	var alert tls.AlertError
+	var notTLS tls.RecordHeaderError
+	switch {
+	case errors.Is(err, websocket.ErrBadHandshake):
+		return "refused"
+	case errors.As(err, &certificate):
+		return "certificate"
+	case errors.As(err, &alert), errors.As(err, &notTLS):
+		return "tls"
+	}
+	return "network"
 }
 
 // suspect keeps sessions from being sent there until a connection is made.
@@ -274,12 +295,34 @@ func (gs *gateways) pick(avoid *gateway) (p picked, changed <-chan struct{}) {
 	return picked{best, best.age, best.dead}, nil
 }
 
+// reasons tells why gateways cannot be reached.
+func (gs *gateways) reasons() error {
+	gs.mu.Lock()
+	defer gs.mu.Unlock()
+	var all []string
+	for _, g := range gs.list {
+		if g.why != nil {
+			all = append(all, g.why.Error())
+		}
+	}
+	if len(all) == 0 {
+		return errors.New("they are being looked for")
+	}
+	return errors.New(strings.Join(all, "; "))
+}
+
 var errNoGateway = errors.New("no gateway could be reached")
 
 // dial connects to one of the gateways, trying them until ctx ends; avoid is the
 // last choice at first.
 func (gs *gateways) dial(ctx context.Context, d shim.Dialer, avoid *gateway, memory *budget) (*upstream, error) {
-	last := errors.New("none is up")
+	var last error
+	gaveUp := func() error {
+		if last == nil {
+			last = gs.reasons()
+		}
+		return fmt.Errorf("%w: %w (%w)", errNoGateway, context.Cause(ctx), last)
+	}
 	for failures := 0; ; {
 		g, changed := gs.pick(avoid)
 		if g.gateway == nil {
@@ -287,7 +330,7 @@ func (gs *gateways) dial(ctx context.Context, d shim.Dialer, avoid *gateway, mem
 			case <-changed:
 				continue
 			case <-ctx.Done():
-				return nil, fmt.Errorf("%w: %w (%w)", errNoGateway, context.Cause(ctx), last)
+				return nil, gaveUp()
 			}
 		}
 		attempt, cancel := context.WithTimeout(ctx, d.HandshakeTimeout)
@@ -300,7 +343,7 @@ func (gs *gateways) dial(ctx context.Context, d shim.Dialer, avoid *gateway, mem
 		}
 		g.leave()
 		if ctx.Err() != nil {
-			return nil, fmt.Errorf("%w: %w (%w)", errNoGateway, context.Cause(ctx), last)
+			return nil, gaveUp()
 		}
 		// A gateway that refuses this session may take others.
 		if !errors.Is(err, websocket.ErrBadHandshake) {

@@ -52,7 +52,7 @@ func (p *proxy) waitRefused(t *testing.T) {
 	late := time.After(30 * time.Second)
 	for {
 		p.gateways.mu.Lock()
-		known, changed := p.gateways.list[0].known, p.gateways.changed
+		known, changed := p.gateways.list[0].told == "", p.gateways.changed
 		p.gateways.mu.Unlock()
 		if !known {
 			return

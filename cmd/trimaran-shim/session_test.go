@@ -187,7 +187,7 @@ func TestAProduceThatWasNotHandedOverWholeGoesElsewhere(t *testing.T) {
 	addr, _ := startProxy(t, a, b)
 	client := connect(t, addr)
 	// More than the sockets on the way hold, so the shim is still writing.
-	large := produceOf(1, -1, 64<<20)
+	large := produceOf(1, -1, 24<<20)
 	written := make(chan error, 1)
 	go func() {
 		_, err := client.Write(large)
@@ -335,7 +335,7 @@ func TestAClientThatTakesNoAnswersDoesNotKeepTheShimFromStopping(t *testing.T) {
 	write(t, client, asked(apiFetch, 1))
 	gw := g.accept(t)
 	gw.want(asked(apiFetch, 1))
-	gw.send(answer(1, make([]byte, 64<<20)...))
+	gw.send(answer(1, make([]byte, 24<<20)...))
 	if _, err := client.Read(make([]byte, 1)); err != nil { // the answer has begun
 		t.Fatal(err)
 	}
