@@ -48,6 +48,7 @@ func canned(t testing.TB, sends []byte) (*websocket.Conn, chan []byte) {
 		}
 		<-written
 	}()
+	//lint:ignore SA1019 it takes a connection that is there, without a dial
 	ws, _, err := websocket.NewClient(near, &url.URL{Scheme: "ws", Host: "canned", Path: "/"}, nil, 0, 0)
 	if err != nil {
 		t.Fatal(err)
