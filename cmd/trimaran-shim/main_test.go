@@ -13,7 +13,9 @@ import (
 	"io"
 	"math/big"
 	"net/http"
+	"os"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -179,5 +181,29 @@ func TestAPortThatIsTakenIsAFailure(t *testing.T) {
 		if code := run(context.Background(), append(args, "-gateways", taken), noEnv, io.Discard, &errOut); code != 1 {
 			t.Errorf("%v ends with %d: %s", args, code, errOut.String())
 		}
+	}
+}
+
+// The package comment's map names every file, and no other.
+func TestTheMapIsTheFolder(t *testing.T) {
+	source, err := os.ReadFile("main.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	comment, _, _ := strings.Cut(string(source), "\npackage main")
+	named := regexp.MustCompile(`\b\w+\.go\b`).FindAllString(comment, -1)
+	entries, err := os.ReadDir(".")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var there []string
+	for _, e := range entries {
+		if strings.HasSuffix(e.Name(), ".go") && !strings.HasSuffix(e.Name(), "_test.go") {
+			there = append(there, e.Name())
+		}
+	}
+	slices.Sort(named)
+	if !slices.Equal(named, there) {
+		t.Errorf("the comment names %v, the folder has %v", named, there)
 	}
 }
