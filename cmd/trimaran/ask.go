@@ -74,6 +74,7 @@ const (
 // asks again where a partition has no leader for the moment, until ctx ends.
 func listOffsets(ctx context.Context, b *brokers, cl *kgo.Client, topic string, partitions []int32, which int64) (map[int32]int64, error) {
 	found := map[int32]int64{}
+	var last error // of a partition; it tells more than that the time is over
 	for {
 		req := kmsg.NewPtrListOffsetsRequest()
 		req.ReplicaID = -1
@@ -92,14 +93,17 @@ func listOffsets(ctx context.Context, b *brokers, cl *kgo.Client, topic string, 
 		}
 		req.Topics = append(req.Topics, rt)
 		resp, err := ask[*kmsg.ListOffsetsResponse](ctx, b, cl, req)
+		if err != nil && last != nil && ctx.Err() != nil {
+			return nil, last
+		}
 		if err != nil {
 			return nil, err
 		}
-		var last error
+		last = nil
 		for _, t := range resp.Topics {
 			for _, p := range t.Partitions {
 				if err := kerr.ErrorForCode(p.ErrorCode); err != nil {
-					last = fmt.Errorf("offsets of %s-%d: %w", topic, p.Partition, err)
+					last = fmt.Errorf("partition %d of %s: %w; 'trimaran cluster status' shows which nodes hold it", p.Partition, topic, err)
 					if !kerr.IsRetriable(err) {
 						return nil, last
 					}
