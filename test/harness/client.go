@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -83,6 +84,52 @@ func CreateTopic(ctx context.Context, addr, topic string, partitions int32, rf i
 	for _, t := range answer.(*kmsg.CreateTopicsResponse).Topics {
 		if err := kerr.ErrorForCode(t.ErrorCode); err != nil {
 			return fmt.Errorf("create topic %s: %w", topic, err)
+		}
+	}
+	return nil
+}
+
+// DeleteTopic deletes a topic and returns when no running node lists it.
+func (c *Cluster) DeleteTopic(ctx context.Context, topic string) error {
+	asked := false
+	for _, n := range c.Nodes {
+		if !n.Running() {
+			continue
+		}
+		cl, err := kgo.NewClient(kgo.SeedBrokers(n.Addr()))
+		if err != nil {
+			return err
+		}
+		defer cl.Close()
+		if !asked {
+			req := kmsg.NewPtrDeleteTopicsRequest()
+			req.TimeoutMillis = 20_000
+			req.TopicNames = []string{topic}
+			answer, err := cl.SeedBrokers()[0].Request(ctx, req)
+			if err != nil {
+				return fmt.Errorf("delete topic %s: %w", topic, err)
+			}
+			for _, t := range answer.(*kmsg.DeleteTopicsResponse).Topics {
+				if err := kerr.ErrorForCode(t.ErrorCode); err != nil {
+					return fmt.Errorf("delete topic %s: %w", topic, err)
+				}
+			}
+			asked = true
+		}
+		err = Eventually(20*time.Second, func() bool {
+			w, err := DialWire(n.Addr())
+			if err != nil {
+				return false
+			}
+			defer w.Close()
+			m, err := w.Metadata()
+			if err != nil {
+				return false
+			}
+			return !slices.ContainsFunc(m.Topics, func(t TopicMetadata) bool { return t.Name == topic })
+		})
+		if err != nil {
+			return fmt.Errorf("%s still lists topic %s: %w", n.ID, topic, err)
 		}
 	}
 	return nil

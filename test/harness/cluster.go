@@ -48,6 +48,7 @@ type Node struct {
 	Data                 string
 	Client, Peer, Gossip int      // ports on 127.0.0.1
 	ExtraArgs            []string // further flags from the next Start on
+	NoJoin               bool     // from the next Start on without --join
 
 	cluster *Cluster
 }
@@ -148,7 +149,7 @@ func (n *Node) Start() error {
 		"--gossip-listen", Loopback(n.Gossip),
 		"--bootstrap-expect", strconv.Itoa(o.Expect),
 	}
-	if len(join) > 0 {
+	if len(join) > 0 && !n.NoJoin {
 		n.Args = append(n.Args, "--join", strings.Join(join, ","))
 	}
 	if o.Topics != "" {
@@ -340,8 +341,9 @@ type Status struct {
 	ClusterID  string `json:"cluster_id"`
 	Controller string `json:"controller"`
 	Nodes      []struct {
-		ID    string `json:"id"`
-		Alive bool   `json:"alive"`
+		ID          string `json:"id"`
+		Alive       bool   `json:"alive"`
+		CatalogRole string `json:"catalog_role"`
 	} `json:"nodes"`
 	Topics []struct {
 		Name       string `json:"name"`
