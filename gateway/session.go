@@ -89,17 +89,17 @@ func (n *session) drain() {
 }
 
 func (n *session) run() {
-	written := make(chan struct{})
-	n.server.wg.Go(func() {
-		defer close(written)
-		n.writeLoop()
-	})
+	written := make(chan bool, 1)
+	n.server.wg.Go(func() { written <- n.writeLoop() })
 	n.ends(n.readLoop())
 	n.hurry()
 	close(n.replies)
-	<-written
+	complete := <-written
 	n.broken()
 	why := n.reason()
+	if complete && errors.Is(why, errServerLeaves) {
+		why = errAllAnswered
+	}
 	n.framer.close(why)
 	if why != nil && !errors.Is(why, errServerLeaves) && !errors.Is(why, syscall.ECONNRESET) && !errors.Is(why, syscall.EPIPE) {
 		n.server.refusals.log("connection closed", why, "peer", n.peer)
@@ -158,8 +158,9 @@ func (n *session) readLoop() (why error) {
 	return errServerLeaves
 }
 
-// writeLoop sends answers in the order of requests until the queue is closed.
-func (n *session) writeLoop() {
+// writeLoop sends answers in the order of requests until the queue is closed. It
+// reports whether every request has got what it is owed.
+func (n *session) writeLoop() bool {
 	ended := false
 	end := func(why error) {
 		ended = true
@@ -170,7 +171,7 @@ func (n *session) writeLoop() {
 	for {
 		r, more := n.next(&ended, end)
 		if !more {
-			return
+			return !ended
 		}
 		switch {
 		case ended:

@@ -12,6 +12,7 @@ import (
 
 	"github.com/gorilla/websocket"
 
+	"github.com/trimaran-io/trimaran/gateway/shim"
 	"github.com/trimaran-io/trimaran/kafkaproto"
 )
 
@@ -28,6 +29,9 @@ var (
 	errText         = errors.New("a text message; Kafka is binary")
 	errDisagrees    = fmt.Errorf("%w: the prefix disagrees with the WebSocket message", kafkaproto.ErrFrameSize)
 	errServerLeaves = errors.New("the node is stopping")
+	// errAllAnswered: and whatever was read has its answer, so a client may send
+	// elsewhere what it has none for.
+	errAllAnswered = fmt.Errorf("%w: what was read is answered", errServerLeaves)
 )
 
 // webSocket is a framer over a WebSocket: each Kafka message with its size prefix
@@ -147,6 +151,8 @@ func closeCode(why error) (code int, reason string) {
 	switch {
 	case why == nil:
 		return websocket.CloseNormalClosure, ""
+	case errors.Is(why, errAllAnswered):
+		return websocket.CloseGoingAway, shim.GoodbyeReason
 	case errors.Is(why, errServerLeaves), errors.Is(why, errInterrupted):
 		return websocket.CloseGoingAway, "the node is stopping"
 	case errors.Is(why, errText):
