@@ -1,0 +1,296 @@
+package raftlog
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"path/filepath"
+	"sync"
+
+	"github.com/trimaran-io/trimaran/cluster/raftlog/vfs"
+)
+
+// A disk syncs a few thousand times a second whatever is written, so many groups
+// with small appends must not sync each. The journal takes the small appends of
+// all groups of a node in one write and one sync. They are in their segments'
+// page cache already; the segments are synced later, before the journal's bytes
+// are overwritten, and after a crash the journal is played back into them.
+//
+// What must hold (FORMAT.md, Journal):
+//   - A segment is written before the journal takes the append.
+//   - A journal file is used again only after a sync of every segment in it.
+//   - After a failed sync nothing more is acknowledged until the node restarts.
+
+const (
+	journalMagic     = "TJB1"
+	batchHeader      = 32
+	recordHeader     = 24
+	maxJournalBatch  = 4 << 20
+	maxJournalFiles  = 6
+	defaultJournal   = 64 << 20
+	flushesAtOnce    = 4
+	journalNamesakes = "%06d.journal"
+)
+
+// journalWrite is an append that waits for its turn.
+type journalWrite struct {
+	seg  *segment
+	id   uint64
+	pos  int64
+	data []byte
+	done chan error
+}
+
+type journalFile struct {
+	file  vfs.File
+	size  int64 // written in this round
+	dirty map[*segment]struct{}
+}
+
+// journal is the journal of a node. Its writer is the only one that writes files.
+type journal struct {
+	st    *Store
+	dir   string
+	limit int64 // bytes of a file
+
+	wake chan struct{} // capacity 1
+	quit chan struct{}
+	wg   sync.WaitGroup
+
+	freed  chan struct{} // capacity 1: free has grown, or the store failed
+	mu     sync.Mutex
+	queue  []*journalWrite
+	closed bool
+	free   []*journalFile
+
+	// The writer's own.
+	files      int // in all
+	next       int // number of the next file
+	epoch, seq uint64
+	current    *journalFile
+	buf        []byte
+}
+
+// append returns when the bytes, which stand in the segment already, are on
+// stable storage. data must not change before.
+func (j *journal) append(s *segment, pos int64, data []byte) error {
+	w := &journalWrite{seg: s, id: s.id.Load(), pos: pos, data: data, done: make(chan error, 1)}
+	j.mu.Lock()
+	if j.closed {
+		j.mu.Unlock()
+		return errClosed
+	}
+	j.queue = append(j.queue, w)
+	j.mu.Unlock()
+	select {
+	case j.wake <- struct{}{}:
+	default:
+	}
+	return <-w.done
+}
+
+func (j *journal) start() {
+	j.wg.Go(j.run)
+}
+
+// close ends the writer when what waits is written.
+func (j *journal) close() {
+	j.mu.Lock()
+	j.closed = true
+	j.mu.Unlock()
+	close(j.quit)
+	j.wg.Wait()
+	for _, f := range append(j.free, j.current) {
+		if f != nil {
+			f.file.Close()
+		}
+	}
+}
+
+func (j *journal) run() {
+	for {
+		j.mu.Lock()
+		waiting := j.queue
+		j.queue = nil
+		closed := j.closed
+		j.mu.Unlock()
+		if len(waiting) == 0 {
+			if closed {
+				return
+			}
+			select {
+			case <-j.wake:
+			case <-j.quit:
+			}
+			continue
+		}
+		for len(waiting) > 0 {
+			n, size := 0, batchHeader
+			for n < len(waiting) {
+				record := align(recordHeader + len(waiting[n].data))
+				if n > 0 && size+record > maxJournalBatch {
+					break
+				}
+				n, size = n+1, size+record
+			}
+			err := j.st.failed()
+			if err == nil {
+				if err = j.write(waiting[:n], size); err != nil {
+					err = fmt.Errorf("journal: %w", err)
+					// A sync that failed may have thrown away what it could not write. Space
+					// that is not there is another matter, but the batch may be torn now, and
+					// nothing may come behind it.
+					j.st.fail(err)
+				}
+			}
+			for _, w := range waiting[:n] {
+				w.done <- err
+			}
+			waiting = waiting[n:]
+		}
+	}
+}
+
+func align(n int) int { return (n + frameAlign - 1) &^ (frameAlign - 1) }
+
+// encodeBatch lays out a batch.
+func encodeBatch(b []byte, epoch, seq uint64, writes []*journalWrite) []byte {
+	le := binary.LittleEndian
+	b = append(b[:0], journalMagic...)
+	b = le.AppendUint32(b, 0)
+	b = le.AppendUint64(b, epoch)
+	b = le.AppendUint64(b, seq)
+	b = le.AppendUint32(b, 0)
+	b = le.AppendUint32(b, uint32(len(writes)))
+	for _, w := range writes {
+		b = le.AppendUint64(b, w.id)
+		b = le.AppendUint64(b, uint64(w.pos))
+		b = le.AppendUint32(b, uint32(len(w.data)))
+		b = le.AppendUint32(b, 0)
+		b = append(b, w.data...)
+		for len(b)%frameAlign != 0 {
+			b = append(b, 0)
+		}
+	}
+	le.PutUint32(b[24:], uint32(len(b)-batchHeader))
+	le.PutUint32(b[4:], crc32.Checksum(b[8:], castagnoli))
+	return b
+}
+
+// write puts a batch of appends on stable storage.
+func (j *journal) write(writes []*journalWrite, size int) error {
+	if j.current == nil || j.current.size+int64(size) > j.limit {
+		if err := j.turnOver(); err != nil {
+			return err
+		}
+	}
+	f := j.current
+	j.seq++
+	j.buf = encodeBatch(j.buf, j.epoch, j.seq, writes)
+	for _, w := range writes {
+		f.dirty[w.seg] = struct{}{}
+	}
+	if _, err := f.file.WriteAt(j.buf, f.size); err != nil {
+		return err
+	}
+	f.size += int64(len(j.buf))
+	return j.st.sync(f.file)
+}
+
+// turnOver goes on in another file. The full one is free again when its segments
+// are synced.
+func (j *journal) turnOver() error {
+	if full := j.current; full != nil {
+		j.current = nil
+		j.wg.Go(func() { j.flush(full) })
+	}
+	for limit := maxJournalFiles; ; {
+		j.mu.Lock()
+		if n := len(j.free); n > 0 {
+			j.current = j.free[0]
+			j.free = j.free[1:]
+			j.mu.Unlock()
+			j.current.size = 0
+			return nil
+		}
+		j.mu.Unlock()
+		if j.files < limit {
+			f, err := j.create(j.next)
+			if err == nil {
+				j.files, j.next, j.current = j.files+1, j.next+1, f
+				return nil
+			}
+			if j.files == 0 {
+				return err
+			}
+			limit = 0 // the disk is full: the files that there are have to do
+		}
+		<-j.freed // sooner or later: a flush ends, or it fails and so does the store
+		if err := j.st.failed(); err != nil {
+			return err
+		}
+	}
+}
+
+func (j *journal) create(number int) (*journalFile, error) {
+	path := filepath.Join(j.dir, fmt.Sprintf(journalNamesakes, number))
+	file, err := j.st.fs.Create(path)
+	if err != nil {
+		return nil, err
+	}
+	if err = file.Allocate(j.limit); err == nil {
+		if err = j.st.sync(file); err == nil {
+			err = j.st.fs.SyncDir(j.dir)
+		}
+	}
+	if err != nil {
+		file.Close()
+		j.st.fs.Remove(path)
+		return nil, err
+	}
+	return &journalFile{file: file, dirty: map[*segment]struct{}{}}, nil
+}
+
+// flush syncs the segments that a file covers, so that it can be used again.
+func (j *journal) flush(f *journalFile) {
+	limit := make(chan struct{}, flushesAtOnce)
+	var wg sync.WaitGroup
+	var once sync.Once
+	for s := range f.dirty {
+		limit <- struct{}{}
+		wg.Go(func() {
+			defer func() { <-limit }()
+			if err := s.flush(j.st); err != nil {
+				once.Do(func() { j.st.fail(fmt.Errorf("sync %s: %w", s.path, err)) })
+			}
+		})
+	}
+	wg.Wait()
+	if j.st.failed() == nil {
+		clear(f.dirty)
+		j.mu.Lock()
+		j.free = append(j.free, f)
+		j.mu.Unlock()
+	} else {
+		f.file.Close()
+	}
+	select {
+	case j.freed <- struct{}{}:
+	default:
+	}
+}
+
+// flush brings to stable storage what was written to the segment so far. A
+// segment that is gone needs none: whoever lets go of one that stays syncs it.
+func (s *segment) flush(st *Store) error {
+	f, err := s.handle.acquire()
+	if errors.Is(err, errGone) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer s.handle.release()
+	return st.sync(f)
+}

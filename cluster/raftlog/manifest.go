@@ -1,0 +1,178 @@
+package raftlog
+
+import (
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io/fs"
+	"path/filepath"
+
+	"github.com/hashicorp/raft"
+)
+
+const (
+	manifestName   = "manifest"
+	manifestNew    = "manifest.new"
+	manifestMagic  = "TRMMAN\x00\x01"
+	manifestHeader = 24
+	maxManifest    = 1 << 30
+)
+
+// manifest says which files are the partition's log, and holds its snapshot: they
+// change together, by a rename (invariant 2).
+type manifest struct {
+	// Group is the name of the Raft group, so that a folder that was moved is told
+	// from the right one.
+	Group string `json:"group"`
+	// Generation is in the names of segments made under this manifest. Segments
+	// that are newer than those listed belong to the log if they have it.
+	Generation uint32 `json:"generation"`
+	// First is where the log begins: segments with a lower base were deleted, even
+	// if their files are still there.
+	First    uint64          `json:"first,omitempty"`
+	Segments []segmentRecord `json:"segments,omitempty"`
+	Snapshot *snapshotRecord `json:"snapshot,omitempty"`
+
+	state []byte // of the snapshot
+}
+
+// segmentRecord is what a manifest knows of a segment.
+type segmentRecord struct {
+	Base       uint64 `json:"base"`
+	Generation uint32 `json:"generation"`
+	// Last is the index of the segment's last entry, End the position behind it;
+	// what the file has beyond does not count. 0: it is still written to.
+	Last  uint64 `json:"last,omitempty"`
+	End   int64  `json:"end,omitempty"`
+	Chain uint32 `json:"chain,omitempty"` // CRC of the last entry
+	// What is known of the records in it, as far as the snapshot reaches.
+	Start     int64 `json:"start"`
+	MaxTime   int64 `json:"max_time"`
+	LastWrite int64 `json:"last_write"`
+	// Final: there is an index that never changes. Else Points and PointsCRC vouch
+	// for the first points of one that is being written.
+	Final     bool   `json:"final,omitempty"`
+	Points    int    `json:"points,omitempty"`
+	PointsCRC uint32 `json:"points_crc,omitempty"`
+}
+
+// snapshotRecord is the snapshot but for its state.
+type snapshotRecord struct {
+	Index              uint64             `json:"index"`
+	Term               uint64             `json:"term"`
+	Configuration      raft.Configuration `json:"configuration"`
+	ConfigurationIndex uint64             `json:"configuration_index"`
+	Next               int64              `json:"next"` // offset behind it
+	// Where the entry behind the snapshot is or will be: reading begins there after
+	// a restart.
+	Segment uint64 `json:"segment"`
+	Pos     int64  `json:"pos"`
+	Chain   uint32 `json:"chain"`
+}
+
+func (m *manifest) encode() ([]byte, error) {
+	text, err := json.Marshal(m)
+	if err != nil {
+		return nil, err
+	}
+	le := binary.LittleEndian
+	b := append(make([]byte, 0, manifestHeader+len(text)+len(m.state)), manifestMagic...)
+	b = le.AppendUint32(b, 0)
+	b = le.AppendUint32(b, uint32(len(text)))
+	b = le.AppendUint64(b, uint64(len(m.state)))
+	b = append(b, text...)
+	b = append(b, m.state...)
+	le.PutUint32(b[8:], crc32.Checksum(b[12:], castagnoli))
+	return b, nil
+}
+
+func decodeManifest(b []byte) (*manifest, error) {
+	if len(b) >= 8 && string(b[:7]) == manifestMagic[:7] && b[7] > manifestMagic[7] {
+		return nil, fmt.Errorf("manifest: %w: format %d", ErrVersion, b[7])
+	}
+	le := binary.LittleEndian
+	if len(b) < manifestHeader || string(b[:8]) != manifestMagic {
+		return nil, fmt.Errorf("%w: no manifest", ErrDamaged)
+	}
+	if crc := crc32.Checksum(b[12:], castagnoli); crc != le.Uint32(b[8:]) {
+		return nil, fmt.Errorf("%w: manifest: CRC %08x, its bytes give %08x", ErrDamaged, le.Uint32(b[8:]), crc)
+	}
+	text, state := uint64(le.Uint32(b[12:])), le.Uint64(b[16:])
+	if uint64(len(b)-manifestHeader) < text || uint64(len(b)-manifestHeader)-text != state {
+		return nil, fmt.Errorf("%w: manifest of %d bytes", ErrDamaged, len(b))
+	}
+	m := &manifest{}
+	if err := json.Unmarshal(b[manifestHeader:manifestHeader+text], m); err != nil {
+		return nil, fmt.Errorf("%w: manifest: %w", ErrDamaged, err)
+	}
+	m.state = b[manifestHeader+text:]
+	for i, s := range m.Segments {
+		if s.Base == 0 || i > 0 && s.Base <= m.Segments[i-1].Base || s.Last != 0 && (s.Last < s.Base-1 || s.End < segmentHeader) ||
+			s.Last == 0 && i < len(m.Segments)-1 {
+			return nil, fmt.Errorf("%w: manifest: segment %d is out of order", ErrDamaged, s.Base)
+		}
+	}
+	return m, nil
+}
+
+// readManifest gives nil if there is none.
+func readManifest(st *Store, dir string) (*manifest, error) {
+	b, err := readFile(st, filepath.Join(dir, manifestName), maxManifest)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	return decodeManifest(b)
+}
+
+func readFile(st *Store, path string, limit int64) ([]byte, error) {
+	f, err := st.fs.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	size, err := f.Size()
+	if err != nil {
+		return nil, err
+	}
+	if size > limit {
+		return nil, fmt.Errorf("%w: %s has %d bytes", ErrDamaged, path, size)
+	}
+	b := make([]byte, size)
+	if n, err := f.ReadAt(b, 0); int64(n) < size {
+		return nil, err
+	}
+	return b, nil
+}
+
+// write puts the manifest in place of the one before, durably.
+func (m *manifest) write(st *Store, dir string) error {
+	b, err := m.encode()
+	if err != nil {
+		return err
+	}
+	path := filepath.Join(dir, manifestNew)
+	f, err := st.fs.Create(path)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteAt(b, 0)
+	if err == nil {
+		err = st.sync(f)
+	}
+	if cerr := f.Close(); err == nil {
+		err = cerr
+	}
+	if err == nil {
+		err = st.fs.Rename(path, filepath.Join(dir, manifestName))
+	}
+	if err != nil {
+		st.fs.Remove(path)
+		return err
+	}
+	return st.fs.SyncDir(dir)
+}

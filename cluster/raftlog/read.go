@@ -1,0 +1,252 @@
+package raftlog
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"sort"
+	"sync"
+
+	"github.com/hashicorp/raft"
+)
+
+// Reader reads applied entries in order. It holds no lock, and delays no append.
+// What it reads is checked against its CRC. One goroutine may use it.
+type Reader struct {
+	l     *PartitionLog
+	seg   *segment
+	w     *walker
+	index uint64 // of the entry that comes next
+	next  int64  // next offset in front of it
+	buf   *[]byte
+}
+
+// readBuffers are for readers that are done after a moment.
+var readBuffers = sync.Pool{New: func() any { return new([]byte) }}
+
+// ReadAt gives a reader at an entry at or before the record at offset, within
+// some 16 KiB of it. want is how many bytes will be read, about. The error is
+// ErrNotInLog if the offset is below what is kept, or not applied yet.
+func (l *PartitionLog) ReadAt(offset int64, want int) (*Reader, error) {
+	for {
+		r, err := l.readAt(offset, want)
+		if !errors.Is(err, errGone) {
+			return r, err
+		}
+		// The segment was freed this moment: look again.
+	}
+}
+
+// ErrNotInLog means that the log does not hold the place that was asked for.
+var ErrNotInLog = errors.New("not in the log")
+
+func (l *PartitionLog) readAt(offset int64, want int) (*Reader, error) {
+	l.state.RLock()
+	if offset >= l.next || len(l.segments) == 0 {
+		l.state.RUnlock()
+		return nil, fmt.Errorf("%w: offset %d", ErrNotInLog, offset)
+	}
+	i := sort.Search(len(l.segments), func(i int) bool {
+		return l.segments[i].start == unknownOffset || l.segments[i].start > offset
+	})
+	if i == 0 {
+		l.state.RUnlock()
+		return nil, fmt.Errorf("%w: offset %d", ErrNotInLog, offset)
+	}
+	s := l.segments[i-1]
+	first := point{index: s.base, pos: segmentHeader, offset: s.start}
+	x := s.index
+	spot, near := l.spots.find(s, offset)
+	l.state.RUnlock()
+	if near {
+		first = spot
+	} else if p, ok, err := x.floor(func(p point) bool { return p.offset > offset }); err != nil {
+		return nil, err
+	} else if ok {
+		first = p
+	}
+	return l.reader(s, first, want)
+}
+
+// ReadAtTime gives a reader in front of the first record with a timestamp (ms) of
+// at least that, or of some record before it. ErrNotInLog: no record is that new.
+func (l *PartitionLog) ReadAtTime(timestamp int64) (*Reader, error) {
+	for {
+		r, err := l.readAtTime(timestamp)
+		if !errors.Is(err, errGone) {
+			return r, err
+		}
+	}
+}
+
+func (l *PartitionLog) readAtTime(timestamp int64) (*Reader, error) {
+	l.state.RLock()
+	var s *segment
+	for _, c := range l.segments {
+		if c.start != unknownOffset && c.maxTime >= timestamp {
+			s = c
+			break
+		}
+	}
+	if s == nil {
+		l.state.RUnlock()
+		return nil, fmt.Errorf("%w: no record is as new as %d", ErrNotInLog, timestamp)
+	}
+	first := point{index: s.base, pos: segmentHeader, offset: s.start}
+	x := s.index
+	l.state.RUnlock()
+	p, ok, err := x.floor(func(p point) bool { return p.before >= timestamp })
+	if err != nil {
+		return nil, err
+	}
+	if ok {
+		first = p
+	}
+	return l.reader(s, first, walkChunk)
+}
+
+// MaxTime gives the largest timestamp (ms) of all applied records, and a reader
+// of the segment that has it.
+func (l *PartitionLog) MaxTime() (int64, bool) {
+	l.state.RLock()
+	defer l.state.RUnlock()
+	newest := int64(noTime)
+	for _, s := range l.segments {
+		if s.start != unknownOffset {
+			newest = max(newest, s.maxTime)
+		}
+	}
+	return newest, newest != noTime
+}
+
+func (l *PartitionLog) reader(s *segment, from point, want int) (*Reader, error) {
+	r := &Reader{l: l, index: from.index, next: from.offset}
+	w := newWalker(nil, from.pos, 0, min(max(want+4<<10, 16<<10), 1<<20+16<<10))
+	r.w = w
+	if err := r.enter(s); err != nil {
+		return nil, err
+	}
+	r.buf = readBuffers.Get().(*[]byte)
+	w.buf = *r.buf
+	return r, nil
+}
+
+// enter goes on in a segment.
+func (r *Reader) enter(s *segment) error {
+	f, err := s.handle.acquire()
+	if err != nil {
+		return err
+	}
+	r.seg, r.w.f = s, f
+	r.l.state.RLock()
+	r.w.limit = s.end
+	r.l.state.RUnlock()
+	return nil
+}
+
+// Expected is the next offset in front of the entry that Next will give.
+func (r *Reader) Expected() int64 { return r.next }
+
+// Next gives the next entry up to index limit; io.EOF when there is none. Its
+// data are valid until the call after this. The caller says with Passed what
+// the entry did.
+func (r *Reader) Next(limit uint64) (raft.Log, error) {
+	for {
+		if r.index > limit {
+			return raft.Log{}, io.EOF
+		}
+		f, b, err := r.w.next()
+		if errors.Is(err, io.EOF) {
+			if more, err := r.more(); err != nil {
+				return raft.Log{}, err
+			} else if !more {
+				return raft.Log{}, io.EOF
+			}
+			continue
+		}
+		if err != nil {
+			return raft.Log{}, err
+		}
+		if f.index != r.index {
+			return raft.Log{}, fmt.Errorf("%w: entry %d where %d should be", ErrDamaged, f.index, r.index)
+		}
+		r.index++
+		return f.entry(b), nil
+	}
+}
+
+// Passed tells the next offset behind the entry that Next gave.
+func (r *Reader) Passed(next int64) { r.next = next }
+
+// more goes on where the segment has grown, or in the next one.
+func (r *Reader) more() (bool, error) {
+	l := r.l
+	l.state.RLock()
+	if r.seg.end > r.w.limit {
+		r.w.limit = r.seg.end
+		l.state.RUnlock()
+		return true, nil
+	}
+	i := sort.Search(len(l.segments), func(i int) bool { return l.segments[i].base > r.seg.base })
+	var s *segment
+	if i < len(l.segments) {
+		s = l.segments[i]
+	}
+	l.state.RUnlock()
+	if s == nil || s.base != r.index {
+		return false, nil
+	}
+	old := r.seg
+	if err := r.enter(s); err != nil {
+		return false, err
+	}
+	old.handle.release()
+	r.w.pos, r.w.have = segmentHeader, nil
+	return true, nil
+}
+
+// Close ends the reader and remembers where it stood: consumers read on there.
+func (r *Reader) Close() {
+	r.l.spots.add(r.seg, point{index: r.index, pos: r.w.pos, offset: r.next})
+	r.seg.handle.release()
+	*r.buf = r.w.buf
+	r.w.buf, r.w.have = nil, nil
+	readBuffers.Put(r.buf)
+}
+
+// spots are the places where readers stopped last.
+type spots struct {
+	mu   sync.Mutex
+	at   [8]spot
+	turn int
+}
+
+type spot struct {
+	seg *segment
+	point
+}
+
+func (s *spots) add(seg *segment, p point) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i := range s.at {
+		if s.at[i].seg == seg && s.at[i].offset == p.offset {
+			s.at[i].point = p
+			return
+		}
+	}
+	s.at[s.turn] = spot{seg, p}
+	s.turn = (s.turn + 1) % len(s.at)
+}
+
+// find gives a spot exactly at the offset.
+func (s *spots) find(seg *segment, offset int64) (point, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, at := range s.at {
+		if at.seg == seg && at.offset == offset {
+			return at.point, true
+		}
+	}
+	return point{}, false
+}

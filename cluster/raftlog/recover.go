@@ -1,0 +1,569 @@
+package raftlog
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/hashicorp/raft"
+
+	"github.com/trimaran-io/trimaran/cluster/raftlog/vfs"
+)
+
+// OpenLog opens the log of a group in the folder dir, or makes a new one if
+// opts.Fresh. What a crash has torn is cut off; what is damaged is refused with
+// ErrDamaged, and nothing is changed then.
+func (st *Store) OpenLog(dir string, opts LogOptions) (*PartitionLog, error) {
+	l := &PartitionLog{st: st, dir: dir, opts: opts, cache: st.cache.group(), abandon: make(chan struct{})}
+	m, err := readManifest(st, dir)
+	if err != nil {
+		return nil, fmt.Errorf("log of %s: %w", opts.Group, err)
+	}
+	if m == nil {
+		if m, err = l.begin(); err != nil {
+			return nil, fmt.Errorf("log of %s: %w", opts.Group, err)
+		}
+	}
+	if m.Group != opts.Group {
+		return nil, fmt.Errorf("log of %s: %s is that of %s", opts.Group, dir, m.Group)
+	}
+	l.manifest = m
+	// What was not passed by an applied entry of commands has no final index.
+	l.applying = max(0, slices.IndexFunc(m.Segments, func(r segmentRecord) bool { return !r.Final }))
+	if len(m.Segments) > 0 && m.Segments[len(m.Segments)-1].Final {
+		l.applying = len(m.Segments) // Retention or a copy: the next one
+	}
+	if err := l.recover(); err != nil {
+		for _, s := range l.segments {
+			s.handle.drop()
+			if s.index != nil {
+				s.index.handle.drop()
+			}
+		}
+		return nil, fmt.Errorf("log of %s: %w", opts.Group, err)
+	}
+	return l, nil
+}
+
+// begin makes the folder of a log that is new here.
+func (l *PartitionLog) begin() (*manifest, error) {
+	entries, err := l.st.fs.List(l.dir)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	for _, e := range entries {
+		if e.Name == "raft.db" {
+			return nil, fmt.Errorf("%s was written by an older version of the program, which this one does not read", filepath.Join(l.dir, e.Name))
+		}
+		if _, _, ok := parseSegmentName(e.Name); ok {
+			return nil, fmt.Errorf("%w: there are segments and no manifest", ErrLost)
+		}
+	}
+	if !l.opts.Fresh {
+		return nil, ErrLost
+	}
+	if err := l.st.fs.MkdirAll(l.dir); err != nil {
+		return nil, err
+	}
+	if err := l.st.fs.SyncDir(filepath.Dir(l.dir)); err != nil {
+		return nil, err
+	}
+	m := &manifest{Group: l.opts.Group, Generation: 1}
+	return m, m.write(l.st, l.dir)
+}
+
+// recover brings the log to what is on the disk.
+func (l *PartitionLog) recover() error {
+	m := l.manifest
+	if err := l.collect(); err != nil {
+		return err
+	}
+	at, pos, err := l.checkpoint()
+	if err != nil {
+		return err
+	}
+	for i := at; i < len(l.segments); i++ {
+		s := l.segments[i]
+		if i > at {
+			pos = segmentHeader
+			s.last, s.end, s.chain = s.base-1, segmentHeader, s.seed
+		}
+		if err := l.readBack(i, pos); err != nil {
+			return err
+		}
+	}
+	if n := len(l.segments); n > 0 {
+		l.last = l.segments[n-1].last
+		l.first = l.segments[0].base
+		if l.last < l.first && n == 1 && m.Snapshot == nil {
+			l.last = 0 // nothing was ever stored
+			if l.first > 1 {
+				return fmt.Errorf("%w: the log begins at entry %d and is empty", ErrDamaged, l.first)
+			}
+		}
+	}
+	if s := m.Snapshot; s != nil {
+		if l.last < s.Index {
+			return fmt.Errorf("%w: the log ends at entry %d, below its snapshot of entry %d", ErrDamaged, l.last, s.Index)
+		}
+		if keep := s.Index - min(s.Index, l.opts.Trailing); keep >= l.first {
+			l.first = keep + 1
+		}
+		l.applied, l.next = s.Index, s.Next
+		if l.applying < len(l.segments) && l.segments[l.applying].start == unknownOffset {
+			l.segments[l.applying].start = l.next
+		}
+	}
+	if err := l.openIndexes(); err != nil {
+		return err
+	}
+	return l.sweep()
+}
+
+// collect finds the segments that belong to the log.
+func (l *PartitionLog) collect() error {
+	m := l.manifest
+	entries, err := l.st.fs.List(l.dir)
+	if err != nil {
+		return err
+	}
+	sizes := map[string]int64{}
+	for _, e := range entries {
+		sizes[e.Name] = e.Size
+	}
+	var beyond uint64 // listed up to here
+	for _, r := range m.Segments {
+		name := segmentName(r.Base, r.Generation)
+		size, ok := sizes[name]
+		if !ok {
+			return fmt.Errorf("%w: %s is missing", ErrDamaged, name)
+		}
+		s := &segment{base: r.Base, gen: r.Generation, start: r.Start, maxTime: r.MaxTime, lastWrite: r.LastWrite, allocated: size}
+		if r.Last != 0 {
+			if size < r.End {
+				return fmt.Errorf("%w: %s has %d bytes, want %d", ErrDamaged, name, size, r.End)
+			}
+			s.last, s.end, s.chain, s.sealed = r.Last, r.End, r.Chain, true
+		}
+		if err := l.identify(s, name); err != nil {
+			return err
+		}
+		l.segments = append(l.segments, s)
+		beyond = r.Base
+	}
+	for _, e := range entries {
+		base, gen, ok := parseSegmentName(e.Name)
+		if !ok || gen != m.Generation || base <= beyond || base < m.First {
+			continue
+		}
+		s := &segment{base: base, gen: gen, start: unknownOffset, maxTime: noTime, allocated: e.Size}
+		if err := l.identify(s, e.Name); err != nil {
+			// A crash while it was made, if it is the last and nothing was stored in it.
+			if errors.Is(err, ErrDamaged) && e.Name == lastSegment(entries, m.Generation) && s.holdsNothing() {
+				s.handle.drop()
+				continue
+			}
+			return err
+		}
+		l.segments = append(l.segments, s)
+	}
+	for i := 1; i < len(l.segments); i++ {
+		if before := l.segments[i-1]; before.sealed && l.segments[i].base != before.last+1 {
+			return fmt.Errorf("%w: a hole between entries %d and %d", ErrDamaged, before.last, l.segments[i].base)
+		}
+	}
+	return nil
+}
+
+func lastSegment(entries []vfs.Entry, gen uint32) (name string) {
+	for _, e := range entries {
+		if _, g, ok := parseSegmentName(e.Name); ok && g == gen {
+			name = e.Name
+		}
+	}
+	return name
+}
+
+// holdsNothing reports whether there are only zeros behind the head.
+func (s *segment) holdsNothing() bool {
+	f, err := s.handle.acquire()
+	if err != nil {
+		return false
+	}
+	defer s.handle.release()
+	buf := make([]byte, walkChunk)
+	for at := int64(segmentHeader); at < s.allocated; {
+		n, err := f.ReadAt(buf, at)
+		if !allZero(buf[:n]) || err != nil && !errors.Is(err, io.EOF) {
+			return false
+		}
+		if n == 0 {
+			break
+		}
+		at += int64(n)
+	}
+	return true
+}
+
+// identify reads the head of a segment file.
+func (l *PartitionLog) identify(s *segment, name string) error {
+	s.path = filepath.Join(l.dir, name)
+	s.handle.init(l.st, s.path, nil)
+	f, err := s.handle.acquire()
+	if err != nil {
+		return err
+	}
+	defer s.handle.release()
+	id, base, gen, seed, err := readSegmentHeader(s.path, f)
+	if err != nil {
+		return err
+	}
+	if base != s.base || gen != s.gen {
+		return fmt.Errorf("%w: %s says that it is segment %d of generation %d", ErrDamaged, name, base, gen)
+	}
+	s.id.Store(id)
+	s.seed = seed
+	return nil
+}
+
+// checkpoint gives the segment and the position from where the log is read: all
+// in front of it was read before a snapshot was published.
+func (l *PartitionLog) checkpoint() (at int, pos int64, err error) {
+	if len(l.segments) == 0 {
+		return 0, 0, nil
+	}
+	snapshot := l.manifest.Snapshot
+	if snapshot == nil {
+		s := l.segments[0]
+		s.last, s.end, s.chain, s.sealed = s.base-1, segmentHeader, s.seed, false
+		s.start = 0
+		return 0, segmentHeader, nil
+	}
+	for i, s := range l.segments {
+		if s.base == snapshot.Segment {
+			// A sealed one is read to the end that the manifest names, or beyond if it
+			// was not sealed then.
+			s.last, s.chain = snapshot.Index, snapshot.Chain
+			if !s.sealed {
+				s.end = snapshot.Pos
+			}
+			return i, snapshot.Pos, nil
+		}
+	}
+	if s := l.segments[0]; s.base == snapshot.Index+1 {
+		// Retention has freed the segment that ended with the snapshot.
+		s.last, s.end, s.chain, s.sealed = s.base-1, segmentHeader, s.seed, false
+		s.start = snapshot.Next
+		return 0, segmentHeader, nil
+	}
+	return 0, 0, fmt.Errorf("%w: the segment of entry %d, where the snapshot is, is not there", ErrDamaged, snapshot.Index)
+}
+
+// readBack reads segment i from pos to its end, notes where index points may be
+// made, and cuts off what is torn.
+func (l *PartitionLog) readBack(i int, pos int64) error {
+	s := l.segments[i]
+	f, err := s.handle.acquire()
+	if err != nil {
+		return err
+	}
+	defer s.handle.release()
+	limit := s.allocated
+	listed := s.sealed // the manifest says where it ends
+	lastListed := s.last
+	if listed && l.manifest.Snapshot != nil && s.base == l.manifest.Snapshot.Segment {
+		lastListed = l.recordedLast(s.base)
+	}
+	if listed {
+		limit = s.end
+	}
+	if s.allocated < segmentHeader {
+		return fmt.Errorf("%w: %s has %d bytes", ErrDamaged, s.path, s.allocated)
+	}
+	w := newWalker(f, pos, limit, walkChunk)
+	index, chain := s.last, s.chain
+	var damage error
+	since, fresh := int64(0), true
+	for {
+		at := w.pos
+		fr, _, err := w.next()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err == nil && (fr.chain != chain || fr.index != index+1) {
+			err = fmt.Errorf("%w: entry %d behind entry %d is not of one log", ErrDamaged, fr.index, index)
+		}
+		if err != nil {
+			if !errors.Is(err, ErrDamaged) {
+				return err
+			}
+			damage = err
+			w.pos = at
+			break
+		}
+		if fresh || since >= pointEvery {
+			l.marks = append(l.marks, mark{s, fr.index, at})
+			since, fresh = 0, false
+		}
+		since += fr.size()
+		index, chain = fr.index, fr.crc
+	}
+	s.last, s.end, s.chain = index, w.pos, chain
+	if s.last >= s.base {
+		s.firstAt = nowMillis()
+	}
+	later := i+1 < len(l.segments)
+	switch {
+	case listed && (damage != nil || s.last != lastListed):
+		return fmt.Errorf("%s: %w", filepath.Base(s.path), errors.Join(damage, fmt.Errorf("%w: it ends at entry %d", ErrDamaged, s.last)))
+	case listed:
+		return nil
+	case later && s.last+1 == l.segments[i+1].base:
+		// It was complete and on stable storage before the next was begun.
+		s.sealed = true
+		return nil
+	case later:
+		next := l.segments[i+1]
+		return fmt.Errorf("%s: %w: it ends at entry %d, and segment %d follows: %w", filepath.Base(s.path), ErrDamaged, s.last, next.base, damage)
+	}
+	if damage == nil {
+		return nil
+	}
+	return l.mend(s, f, damage)
+}
+
+func (l *PartitionLog) recordedLast(base uint64) uint64 {
+	for _, r := range l.manifest.Segments {
+		if r.Base == base {
+			return r.Last
+		}
+	}
+	return 0
+}
+
+// mend makes the last segment end behind its last good entry. A torn append was
+// never acknowledged. But if a later append is there and good, then this one was
+// acknowledged, and is damaged: nothing is changed then.
+func (l *PartitionLog) mend(s *segment, f vfs.File, damage error) error {
+	clean := true
+	buf := make([]byte, walkChunk)
+	for at := s.end; at < s.allocated; {
+		n, err := f.ReadAt(buf[:min(int64(len(buf)), s.allocated-at)], at)
+		if err != nil && !errors.Is(err, io.EOF) {
+			return err
+		}
+		if n == 0 {
+			break
+		}
+		for k := 0; k < n; k += frameAlign {
+			word := buf[k:min(k+frameAlign, n)]
+			if allZero(word) {
+				continue
+			}
+			clean = false
+			// Could an entry of a later append begin here?
+			fr, err := l.frameAt(f, at+int64(k), s.allocated)
+			if err == nil && fr.flags&flagCallStart != 0 && fr.index > s.last+1 {
+				return fmt.Errorf("%s: behind entry %d: %w; entry %d of a later append is good, so it was acknowledged", filepath.Base(s.path), s.last, damage, fr.index)
+			}
+		}
+		at += int64(n - n%frameAlign)
+		if n < frameAlign {
+			break
+		}
+	}
+	if clean {
+		return nil // allocated ahead
+	}
+	l.st.logger.Info("a torn append is cut off", "group", l.opts.Group, "segment", filepath.Base(s.path), "entry", s.last+1)
+	if err := f.Truncate(s.end); err != nil {
+		return err
+	}
+	s.allocated = s.end
+	return l.st.sync(f)
+}
+
+func allZero(b []byte) bool {
+	for _, c := range b {
+		if c != 0 {
+			return false
+		}
+	}
+	return true
+}
+
+// frameAt reads and verifies an entry that may begin at pos.
+func (l *PartitionLog) frameAt(f vfs.File, pos, limit int64) (frame, error) {
+	head := make([]byte, frameHeader)
+	if pos+frameHeader > limit {
+		return frame{}, ErrDamaged
+	}
+	if _, err := f.ReadAt(head, pos); err != nil {
+		return frame{}, err
+	}
+	fr, err := parseFrame(head)
+	if err != nil || pos+fr.size() > limit || fr.flags > flagCallStart || fr.kind > raft.LogConfiguration {
+		return frame{}, ErrDamaged
+	}
+	b := make([]byte, fr.size())
+	if _, err := f.ReadAt(b, pos); err != nil {
+		return frame{}, err
+	}
+	return fr, fr.verify(b)
+}
+
+// openIndexes opens the indexes of all segments, and makes again those that are
+// missing or damaged.
+func (l *PartitionLog) openIndexes() error {
+	records := map[uint64]segmentRecord{}
+	for _, r := range l.manifest.Segments {
+		records[r.Base] = r
+	}
+	for i, s := range l.segments {
+		r, known := records[s.base]
+		var err error
+		switch {
+		case known && r.Final:
+			s.index, err = openIndex(l.st, s)
+		case known && r.Points >= 0:
+			s.index, err = resumeIndex(l.st, s, r.Points, r.PointsCRC)
+			if err == nil {
+				err = s.index.trim(l.manifest.Snapshot.Index)
+			}
+		default:
+			s.index, err = newIndex(l.st, s)
+			if err != nil {
+				return err
+			}
+			continue
+		}
+		if errors.Is(err, ErrDamaged) {
+			l.st.logger.Warn("an index is made again", "group", l.opts.Group, "segment", s.base, "error", err)
+			if s.index != nil {
+				s.index.handle.drop()
+			}
+			err = l.rebuildIndex(i)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// rebuildIndex makes the index of a segment from the segment alone, as far as it
+// is applied.
+func (l *PartitionLog) rebuildIndex(i int) error {
+	s := l.segments[i]
+	x, err := newIndex(l.st, s)
+	if err != nil {
+		return err
+	}
+	s.index = x
+	if s.start == unknownOffset {
+		return nil // nothing in it is applied
+	}
+	if l.opts.Span == nil {
+		return fmt.Errorf("%w: the index of segment %d cannot be made again", ErrDamaged, s.base)
+	}
+	applied := l.manifest.Snapshot.Index
+	f, err := s.handle.acquire()
+	if err != nil {
+		return err
+	}
+	defer s.handle.release()
+	w := newWalker(f, segmentHeader, s.end, walkChunk)
+	next, maxTime, since := s.start, int64(noTime), int64(pointEvery)
+	for {
+		pos := w.pos
+		fr, b, err := w.next()
+		if errors.Is(err, io.EOF) || err == nil && fr.index > applied {
+			break
+		}
+		if err != nil {
+			return fmt.Errorf("segment %d: %w", s.base, err)
+		}
+		if since >= pointEvery {
+			if err := x.add(point{fr.index, pos, next, maxTime}); err != nil {
+				return err
+			}
+			since = 0
+		}
+		since += fr.size()
+		entry := fr.entry(b)
+		if after, newest := l.opts.Span(&entry, next); after > next {
+			next, maxTime = after, max(maxTime, newest)
+		}
+	}
+	if s.sealed && s.last <= applied {
+		// The state at its end is not known any more; whoever needs it goes back to an
+		// earlier segment.
+		return x.finish(l.st, s, next, nil)
+	}
+	return nil
+}
+
+// trim drops the points above an index: they will be made again when their
+// entries are applied again.
+func (x *index) trim(applied uint64) error {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	f, err := x.handle.acquire()
+	if err != nil {
+		return err
+	}
+	defer x.handle.release()
+	n := x.written
+	for ; n > 0; n-- {
+		var b [pointSize]byte
+		if _, err := f.ReadAt(b[:], indexHeader+int64(n-1)*pointSize); err != nil {
+			return err
+		}
+		if parsePoint(b[:]).index <= applied {
+			break
+		}
+	}
+	if n < x.written {
+		x.written = n
+		x.crc, err = crcOf(f, indexHeader, int64(n)*pointSize)
+	}
+	return err
+}
+
+// sweep removes files that are not part of the log.
+func (l *PartitionLog) sweep() error {
+	entries, err := l.st.fs.List(l.dir)
+	if err != nil {
+		return err
+	}
+	removed := false
+	for _, e := range entries {
+		if e.Dir || e.Name == manifestName {
+			continue
+		}
+		stem, isIndex := strings.CutSuffix(e.Name, indexSuffix)
+		name := e.Name
+		if isIndex {
+			name = stem + segmentSuffix
+		}
+		base, gen, ok := parseSegmentName(name)
+		if !ok && name != manifestNew {
+			continue // not ours
+		}
+		if slices.ContainsFunc(l.segments, func(s *segment) bool { return s.base == base && s.gen == gen }) {
+			continue
+		}
+		if err := l.st.fs.Remove(filepath.Join(l.dir, e.Name)); err != nil {
+			return err
+		}
+		removed = true
+	}
+	if removed {
+		return l.st.fs.SyncDir(l.dir)
+	}
+	return nil
+}

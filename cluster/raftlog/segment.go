@@ -1,0 +1,276 @@
+package raftlog
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync/atomic"
+
+	"github.com/trimaran-io/trimaran/cluster/raftlog/vfs"
+)
+
+const (
+	segmentMagic   = "TRMSEG\x00\x01" // the last byte is the version of FORMAT.md
+	segmentHeader  = 64
+	segmentSuffix  = ".log"
+	indexSuffix    = ".idx"
+	firstAllocated = 64 << 10 // a new segment's size; it doubles up to
+	maxAllocated   = 32 << 20 // more each time
+)
+
+// segment is one file of a partition's log. What is written by appends is
+// guarded by the log's write lock and published to readers through the log's
+// state lock; what is read needs neither.
+type segment struct {
+	base uint64 // Raft index of the first entry, also if it is not there yet
+	gen  uint32 // of the manifest that it was made under
+	seed uint32 // in place of the CRC before the first entry's
+	path string // of the file
+
+	// id names what the file holds in the journal; a cut gives it another one.
+	id atomic.Uint64
+
+	last      uint64 // index of the last entry; base-1: none
+	end       int64  // where the next entry goes
+	chain     uint32 // CRC of the last entry, or seed
+	allocated int64  // size of the file
+	firstAt   int64  // ms since 1970, when its first entry was written here; 0: empty
+	sealed    bool   // nothing more is written
+
+	// What applied entries tell.
+	start     int64 // next offset in front of its first entry; unknownOffset: not applied so far
+	maxTime   int64 // largest timestamp of its records, ms; noTime: none
+	lastWrite int64 // ms since 1970, leader's clock, of the last applied records; 0: none
+	index     *index
+
+	handle fileHandle
+}
+
+const (
+	unknownOffset = -1
+	noTime        = -1 << 63
+)
+
+func segmentName(base uint64, gen uint32) string {
+	return fmt.Sprintf("%020d-%d%s", base, gen, segmentSuffix)
+}
+
+func parseSegmentName(name string) (base uint64, gen uint32, ok bool) {
+	stem, found := strings.CutSuffix(name, segmentSuffix)
+	number, generation, both := strings.Cut(stem, "-")
+	if !found || !both || len(number) != 20 {
+		return 0, 0, false
+	}
+	base, err := strconv.ParseUint(number, 10, 64)
+	g, err2 := strconv.ParseUint(generation, 10, 32)
+	if err != nil || err2 != nil || base == 0 || segmentName(base, uint32(g)) != name {
+		return 0, 0, false
+	}
+	return base, uint32(g), true
+}
+
+// header gives the first bytes of the file.
+func (s *segment) header() []byte {
+	le := binary.LittleEndian
+	b := append(make([]byte, 0, segmentHeader), segmentMagic...)
+	b = le.AppendUint64(b, s.id.Load())
+	b = le.AppendUint64(b, s.base)
+	b = le.AppendUint32(b, s.gen)
+	b = le.AppendUint32(b, s.seed)
+	b = append(b, make([]byte, segmentHeader-4-len(b))...)
+	return le.AppendUint32(b, crc32.Checksum(b, castagnoli))
+}
+
+// ErrVersion is in the error about a file of a newer format.
+var ErrVersion = errors.New("written by a newer version of the program")
+
+// readSegmentHeader reads the first bytes of a segment file.
+func readSegmentHeader(path string, f io.ReaderAt) (id, base uint64, gen, seed uint32, err error) {
+	b := make([]byte, segmentHeader)
+	if _, err := f.ReadAt(b, 0); err != nil && !errors.Is(err, io.EOF) {
+		return 0, 0, 0, 0, err
+	}
+	if string(b[:7]) == segmentMagic[:7] && b[7] > segmentMagic[7] {
+		return 0, 0, 0, 0, fmt.Errorf("%s: %w: format %d", path, ErrVersion, b[7])
+	}
+	le := binary.LittleEndian
+	if string(b[:8]) != segmentMagic || crc32.Checksum(b[:segmentHeader-4], castagnoli) != le.Uint32(b[segmentHeader-4:]) {
+		return 0, 0, 0, 0, fmt.Errorf("%w: %s has no good header", ErrDamaged, path)
+	}
+	return le.Uint64(b[8:]), le.Uint64(b[16:]), le.Uint32(b[24:]), le.Uint32(b[28:]), nil
+}
+
+// createSegment makes an empty segment that is on stable storage.
+func createSegment(st *Store, dir string, base uint64, gen uint32) (*segment, error) {
+	s := &segment{
+		base: base, gen: gen, seed: st.random32(), path: filepath.Join(dir, segmentName(base, gen)),
+		last: base - 1, end: segmentHeader, start: unknownOffset, maxTime: noTime,
+	}
+	s.id.Store(st.newID())
+	s.chain = s.seed
+	f, err := st.fs.Create(s.path)
+	if err != nil {
+		return nil, err
+	}
+	undo := func(err error) (*segment, error) {
+		f.Close()
+		st.fs.Remove(s.path)
+		return nil, err
+	}
+	if err := f.Allocate(firstAllocated); err != nil {
+		return undo(err)
+	}
+	s.allocated = firstAllocated
+	if _, err := f.WriteAt(s.header(), 0); err != nil {
+		return undo(err)
+	}
+	if err := st.sync(f); err != nil {
+		return undo(err)
+	}
+	if err := st.fs.SyncDir(dir); err != nil {
+		return undo(err)
+	}
+	s.handle.init(st, s.path, f)
+	return s, nil
+}
+
+// allocate makes room for size bytes more.
+func (s *segment) allocate(f vfs.File, size int64, limit int64) error {
+	need := s.end + size
+	if need <= s.allocated {
+		return nil
+	}
+	step := min(max(s.allocated, firstAllocated), maxAllocated)
+	want := max(min(s.allocated+step, limit), need)
+	if err := f.Allocate(want); err != nil {
+		if err = f.Allocate(need); err != nil {
+			return err
+		}
+		want = need
+	}
+	s.allocated = want
+	return nil
+}
+
+// cut makes what is behind the entry that ends at end go away for good. All that
+// is kept is on stable storage afterwards, and what the journal has of the
+// segment means nothing any more (FORMAT.md, Cutting).
+func (s *segment) cut(st *Store, f vfs.File, last uint64, end int64, chain uint32) error {
+	if err := st.sync(f); err != nil {
+		return err
+	}
+	// What the journal has is void before anything goes: it may have a part of what
+	// is cut, and played back that would stand behind a hole.
+	old := s.id.Load()
+	s.id.Store(st.newID())
+	if _, err := f.WriteAt(s.header(), 0); err != nil {
+		s.id.Store(old)
+		return err
+	}
+	if err := st.sync(f); err != nil {
+		return err
+	}
+	if err := f.Truncate(end); err != nil {
+		return err
+	}
+	if err := st.sync(f); err != nil {
+		return err
+	}
+	s.last, s.end, s.chain, s.allocated = last, end, chain, end
+	return nil
+}
+
+// walker reads the entries of a segment one after the other.
+type walker struct {
+	f     io.ReaderAt
+	pos   int64
+	limit int64 // no entry reaches beyond
+	buf   []byte
+	have  []byte // what is read and not used: the bytes at pos
+	chunk int
+}
+
+const walkChunk = 256 << 10
+
+func newWalker(f io.ReaderAt, pos, limit int64, chunk int) *walker {
+	return &walker{f: f, pos: pos, limit: limit, chunk: max(chunk, frameHeader)}
+}
+
+// fill makes sure that n bytes are in have, if the file has them.
+func (w *walker) fill(n int) error {
+	if len(w.have) >= n {
+		return nil
+	}
+	size := int(min(int64(max(n, w.chunk)), w.limit-w.pos))
+	if size < n {
+		return io.ErrUnexpectedEOF
+	}
+	if cap(w.buf) < size {
+		w.buf = make([]byte, size)
+	}
+	// What is in have is read again: moving it would save little, since entries
+	// that do not fit a chunk are large.
+	got, err := w.f.ReadAt(w.buf[:size], w.pos)
+	w.have = w.buf[:got]
+	if got >= n {
+		return nil
+	}
+	if err == nil || errors.Is(err, io.EOF) {
+		return io.ErrUnexpectedEOF
+	}
+	return err
+}
+
+// next gives the entry at pos, verified but for its chain and index, and moves
+// behind it. The bytes are valid until the next call. io.EOF: pos is the limit.
+func (w *walker) next() (frame, []byte, error) {
+	f, err := w.peek()
+	if err != nil {
+		return frame{}, nil, err
+	}
+	size := f.size()
+	if err := w.fill(int(size)); err != nil {
+		return frame{}, nil, w.short(err)
+	}
+	b := w.have[:size]
+	if err := f.verify(b); err != nil {
+		return frame{}, nil, err
+	}
+	w.have = w.have[size:]
+	w.pos += size
+	return f, b, nil
+}
+
+func (w *walker) short(err error) error {
+	if errors.Is(err, io.ErrUnexpectedEOF) {
+		return fmt.Errorf("%w: the file ends within an entry", ErrDamaged)
+	}
+	return err
+}
+
+// peek gives the header of the entry at pos, not verified. io.EOF: pos is the limit.
+func (w *walker) peek() (frame, error) {
+	if w.pos >= w.limit {
+		return frame{}, io.EOF
+	}
+	if err := w.fill(frameHeader); err != nil {
+		return frame{}, w.short(err)
+	}
+	f, err := parseFrame(w.have)
+	if err == nil && f.size() > w.limit-w.pos {
+		err = fmt.Errorf("%w: entry %d reaches beyond the segment's end", ErrDamaged, f.index)
+	}
+	return f, err
+}
+
+// skip moves behind the entry that peek gave, without looking at its content.
+func (w *walker) skip(f frame) {
+	size := f.size()
+	w.have = w.have[min(int64(len(w.have)), size):]
+	w.pos += size
+}

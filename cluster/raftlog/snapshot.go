@@ -1,0 +1,212 @@
+package raftlog
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"slices"
+
+	"github.com/hashicorp/raft"
+)
+
+// Snapshots is the raft.SnapshotStore of a partition: there is one snapshot, and
+// it is in the manifest. The state in it is small; the records are the segments.
+//
+// Raft of this group never installs a snapshot of another node by itself: see
+// Install.
+func (l *PartitionLog) Snapshots() raft.SnapshotStore { return snapshots{l} }
+
+type snapshots struct{ l *PartitionLog }
+
+// Create implements raft.SnapshotStore.
+func (s snapshots) Create(version raft.SnapshotVersion, index, term uint64, configuration raft.Configuration, configurationIndex uint64, _ raft.Transport) (raft.SnapshotSink, error) {
+	if version != 1 {
+		return nil, fmt.Errorf("snapshot version %d is not known", version)
+	}
+	return &Sink{l: s.l, record: snapshotRecord{Index: index, Term: term, Configuration: configuration, ConfigurationIndex: configurationIndex}}, nil
+}
+
+// List implements raft.SnapshotStore.
+func (s snapshots) List() ([]*raft.SnapshotMeta, error) {
+	s.l.state.RLock()
+	defer s.l.state.RUnlock()
+	if s.l.manifest.Snapshot == nil {
+		return nil, nil
+	}
+	return []*raft.SnapshotMeta{s.l.manifest.meta()}, nil
+}
+
+// Open implements raft.SnapshotStore.
+func (s snapshots) Open(id string) (*raft.SnapshotMeta, io.ReadCloser, error) {
+	s.l.state.RLock()
+	defer s.l.state.RUnlock()
+	m := s.l.manifest
+	if m.Snapshot == nil || m.meta().ID != id {
+		return nil, nil, fmt.Errorf("snapshot %s is not there any more", id)
+	}
+	return m.meta(), io.NopCloser(bytes.NewReader(m.state)), nil
+}
+
+func (m *manifest) meta() *raft.SnapshotMeta {
+	s := m.Snapshot
+	return &raft.SnapshotMeta{
+		Version: 1, ID: fmt.Sprintf("%d-%d", s.Term, s.Index), Index: s.Index, Term: s.Term,
+		Configuration: s.Configuration, ConfigurationIndex: s.ConfigurationIndex, Size: int64(len(m.state)),
+	}
+}
+
+// Sink is the raft.SnapshotSink of a partition.
+type Sink struct {
+	l      *PartitionLog
+	record snapshotRecord
+	state  bytes.Buffer
+	next   int64
+	known  bool
+}
+
+// SetNext tells the offset behind the snapshot. It must be called before Close.
+func (s *Sink) SetNext(next int64) { s.next, s.known = next, true }
+
+// Write implements io.Writer.
+func (s *Sink) Write(b []byte) (int, error) {
+	if s.state.Len()+len(b) > maxState {
+		return 0, fmt.Errorf("a snapshot of more than %d bytes", maxState)
+	}
+	return s.state.Write(b)
+}
+
+// ID implements raft.SnapshotSink.
+func (s *Sink) ID() string { return fmt.Sprintf("%d-%d", s.record.Term, s.record.Index) }
+
+// Cancel implements raft.SnapshotSink.
+func (s *Sink) Cancel() error { return nil }
+
+// Close publishes the snapshot: everything it speaks of is on stable storage
+// before (invariant 6).
+func (s *Sink) Close() error {
+	if !s.known {
+		return fmt.Errorf("snapshot %s of the group's own state machine only", s.ID())
+	}
+	l := s.l
+	l.flushBelow(s.record.Index)
+	l.write.Lock()
+	defer l.write.Unlock()
+	if err := l.writable(); err != nil {
+		return err
+	}
+	record := s.record
+	record.Next = s.next
+	m, err := l.describe(record)
+	if err != nil {
+		return fmt.Errorf("snapshot %s: %w", s.ID(), err)
+	}
+	m.state = s.state.Bytes()
+	if err := m.write(l.st, l.dir); err != nil {
+		return err
+	}
+	l.state.Lock()
+	defer l.state.Unlock()
+	l.manifest = m
+	l.applied = max(l.applied, record.Index)
+	l.ends = slices.DeleteFunc(l.ends, func(e segmentEnd) bool { return e.seg.index != nil && e.seg.index.final })
+	return nil
+}
+
+// flushBelow begins what describe does with the lock held, so that appends wait
+// for little. An error is found there again.
+func (l *PartitionLog) flushBelow(index uint64) {
+	l.state.RLock()
+	s := l.find(index)
+	l.state.RUnlock()
+	if s != nil {
+		_ = s.flush(l.st)
+	}
+}
+
+// describe brings to stable storage what lies at or below the snapshot and gives
+// the manifest that says so, but for the state; the write lock is held.
+func (l *PartitionLog) describe(record snapshotRecord) (*manifest, error) {
+	l.state.RLock()
+	old := l.manifest
+	segments := slices.Clone(l.segments)
+	ends := slices.Clone(l.ends)
+	applying := l.applying
+	l.state.RUnlock()
+	if old.Snapshot != nil && record.Index < old.Snapshot.Index {
+		return nil, fmt.Errorf("it is older than the one of entry %d", old.Snapshot.Index)
+	}
+	m := &manifest{Group: old.Group, Generation: old.Generation, First: old.First, Snapshot: &record}
+	if n := len(segments); n == 0 || record.Index > segments[n-1].last {
+		return nil, fmt.Errorf("entry %d is not in the log", record.Index)
+	}
+	for i, s := range segments {
+		if s.base > record.Index {
+			break
+		}
+		final := s.index != nil && s.index.final
+		if !final && i < applying && s.last <= record.Index {
+			at := slices.IndexFunc(ends, func(e segmentEnd) bool { return e.seg == s })
+			if at < 0 {
+				return nil, fmt.Errorf("the state at the end of segment %d is not known", s.base)
+			}
+			if err := s.index.finish(l.st, s, ends[at].next, ends[at].state); err != nil {
+				return nil, err
+			}
+			final = true
+		}
+		r, err := l.recordOf(s, final, record.Index)
+		if err != nil {
+			return nil, err
+		}
+		m.Segments = append(m.Segments, r)
+	}
+	// The last one is where reading begins after a restart.
+	s := segments[len(m.Segments)-1]
+	if err := s.flush(l.st); err != nil {
+		l.err = fmt.Errorf("sync %s: %w", s.path, err)
+		l.st.fail(l.err)
+		return nil, l.err
+	}
+	f, err := s.handle.acquire()
+	if err != nil {
+		return nil, err
+	}
+	defer s.handle.release()
+	if record.Pos, record.Chain, err = l.endOf(s, f, record.Index); err != nil {
+		return nil, err
+	}
+	record.Segment = s.base
+	if len(m.Segments) > 0 && m.First == 0 {
+		m.First = m.Segments[0].Base
+	}
+	// Index files that were made since are named in the folder.
+	return m, l.st.fs.SyncDir(l.dir)
+}
+
+// recordOf describes a segment; final says that its index is. The end of one that
+// reaches above the snapshot is left open: it may still be cut.
+func (l *PartitionLog) recordOf(s *segment, final bool, snapshot uint64) (segmentRecord, error) {
+	l.state.RLock()
+	r := segmentRecord{Base: s.base, Generation: s.gen, Start: s.start, MaxTime: s.maxTime, LastWrite: s.lastWrite}
+	if s.sealed && s.last <= snapshot {
+		r.Last, r.End, r.Chain = s.last, s.end, s.chain
+	}
+	l.state.RUnlock()
+	if final {
+		r.Final = true
+		return r, nil
+	}
+	var err error
+	r.Points, r.PointsCRC, err = s.index.flush(l.st)
+	return r, err
+}
+
+// SnapshotIndex gives the index of the snapshot, 0 if there is none.
+func (l *PartitionLog) SnapshotIndex() uint64 {
+	l.state.RLock()
+	defer l.state.RUnlock()
+	if l.manifest.Snapshot == nil {
+		return 0
+	}
+	return l.manifest.Snapshot.Index
+}

@@ -1,0 +1,115 @@
+package raftlog
+
+import (
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/trimaran-io/trimaran/cluster/raftlog/vfs"
+)
+
+const (
+	reserveName   = "reserve"
+	spaceInterval = 500 * time.Millisecond
+	// spaceMargin is what must be free, beside the reserve, for records to be
+	// taken, or a twentieth of a smaller disk.
+	spaceMargin = 64 << 20
+)
+
+// space watches how full the disk is. When little is left, producers are refused
+// before the disk says so, and a file that was kept in reserve makes room for
+// what Raft itself has to write. All ends by itself when there is room again.
+type space struct {
+	st   *Store
+	full atomic.Bool
+	free atomic.Int64
+	size atomic.Int64
+
+	reserve vfs.File // nil: given up, or none
+	quit    chan struct{}
+	wg      sync.WaitGroup
+}
+
+func newSpace(st *Store) *space {
+	s := &space{st: st, quit: make(chan struct{})}
+	s.look()
+	s.wg.Go(func() {
+		tick := time.NewTicker(spaceInterval)
+		defer tick.Stop()
+		for {
+			select {
+			case <-tick.C:
+				s.look()
+			case <-s.quit:
+				return
+			}
+		}
+	})
+	return s
+}
+
+func (s *space) close() {
+	close(s.quit)
+	s.wg.Wait()
+	if s.reserve != nil {
+		s.reserve.Close()
+	}
+}
+
+// look compares what is free with what must be.
+func (s *space) look() {
+	free, total, err := s.st.fs.Space(s.st.dir)
+	if err != nil {
+		return // a disk that cannot be asked will say so when it is written
+	}
+	s.free.Store(free)
+	s.size.Store(total)
+	path := filepath.Join(s.st.dir, reserveName)
+	margin := min(spaceMargin, total/20)
+	want := min(s.st.opts.ReserveBytes, total/20)
+	if s.reserve == nil && want > 0 && free > want+2*margin {
+		if f, err := s.st.fs.Create(path); err == nil {
+			if err := f.Allocate(want); err != nil {
+				f.Close()
+				s.st.fs.Remove(path)
+			} else {
+				s.reserve = f
+				free -= want
+			}
+		}
+	}
+	// With little left, the reserve is given up, so that votes, the catalog and
+	// deletions can still be written.
+	if s.reserve != nil && free < margin/8 {
+		s.reserve.Truncate(0)
+		s.reserve.Close()
+		s.reserve = nil
+		s.st.fs.Remove(path)
+	}
+	// Twice the margin before records are taken again: else it would flutter.
+	if s.full.Load() {
+		margin *= 2
+	}
+	if full := free < margin; full != s.full.Load() {
+		s.full.Store(full)
+		if full {
+			s.st.logger.Error("the disk is full: records are refused until there is room", "free", free, "needed", margin)
+		} else {
+			s.st.logger.Info("there is room on the disk again: records are taken", "free", free)
+		}
+	}
+}
+
+// noteFull is told that a write did not fit.
+func (s *space) noteFull() {
+	if !s.full.Swap(true) {
+		s.st.logger.Error("the disk is full: records are refused until there is room")
+	}
+}
+
+// Full reports whether records should be refused since the disk is full.
+func (st *Store) Full() bool { return st.space.full.Load() }
+
+// Space gives the bytes free and in all on the disk, as of the last look.
+func (st *Store) Space() (free, total int64) { return st.space.free.Load(), st.space.size.Load() }

@@ -1,0 +1,144 @@
+package raftlog
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/trimaran-io/trimaran/cluster/raftlog/vfs"
+)
+
+// Options says how a node's store works. The zero value is for production.
+type Options struct {
+	FS     vfs.FS // nil: the machine's
+	Logger *slog.Logger
+	// OnFail is told once when the store takes nothing more, since a sync failed:
+	// nobody knows what is on the disk, and only a restart finds out.
+	OnFail func(error)
+
+	JournalBytes int64 // size of a journal file; 0: 64 MiB; negative: no journal
+	BypassBytes  int   // appends of this size go straight to their segment; 0: 64 KiB
+	CacheBytes   int64 // of the newest entries, all groups; 0: 64 MiB
+	ReserveBytes int64 // disk space kept for Raft's own small writes; 0: 64 MiB; negative: none
+
+	// NoSync acknowledges what is not on stable storage. For measuring only.
+	NoSync bool
+}
+
+// Store holds the partition logs of one node: a folder per group below Groups(),
+// one journal, one cache.
+type Store struct {
+	fs      vfs.FS
+	dir     string
+	opts    Options
+	logger  *slog.Logger
+	journal *journal // nil: none
+	cache   *cache
+	handles handles
+	space   *space
+
+	syncs  atomic.Uint64
+	lastID atomic.Uint64
+
+	mu  sync.Mutex
+	err error
+}
+
+var errClosed = errors.New("the log is closed")
+
+// OpenStore opens or creates the store in the folder dir, which must be there. It
+// plays back the journal, so no group may be open yet. A journal whose
+// acknowledged bytes are damaged is refused with ErrDamaged.
+func OpenStore(dir string, opts Options) (*Store, error) {
+	if opts.FS == nil {
+		opts.FS = vfs.OS
+	}
+	if opts.Logger == nil {
+		opts.Logger = slog.New(slog.DiscardHandler)
+	}
+	if opts.JournalBytes == 0 {
+		opts.JournalBytes = defaultJournal
+	}
+	if opts.BypassBytes == 0 {
+		opts.BypassBytes = 64 << 10
+	}
+	if opts.CacheBytes == 0 {
+		opts.CacheBytes = 64 << 20
+	}
+	if opts.ReserveBytes == 0 {
+		opts.ReserveBytes = 64 << 20
+	}
+	st := &Store{fs: opts.FS, dir: dir, opts: opts, logger: opts.Logger, cache: newCache(opts.CacheBytes)}
+	st.lastID.Store(rand.Uint64())
+	if err := st.fs.MkdirAll(st.Groups()); err != nil {
+		return nil, err
+	}
+	j, err := openJournal(st, filepath.Join(dir, "journal"), st.Groups(), max(opts.JournalBytes, 0))
+	if err != nil {
+		return nil, err
+	}
+	if opts.JournalBytes > 0 {
+		st.journal = j
+		j.start()
+	}
+	st.space = newSpace(st)
+	return st, nil
+}
+
+// Groups is the folder that the groups' folders are in.
+func (st *Store) Groups() string { return filepath.Join(st.dir, "partitions") }
+
+// Close ends the journal. All logs must be closed.
+func (st *Store) Close() error {
+	st.space.close()
+	if st.journal != nil {
+		st.journal.close()
+	}
+	return st.failed()
+}
+
+// newID gives a name for a segment's content that no other has had.
+func (st *Store) newID() uint64 { return rand.Uint64() }
+
+func (st *Store) random32() uint32 { return rand.Uint32() }
+
+// sync is where everything comes to stable storage.
+func (st *Store) sync(f vfs.File) error {
+	if st.opts.NoSync {
+		return nil
+	}
+	st.syncs.Add(1)
+	return f.Sync()
+}
+
+// Syncs counts the syncs so far.
+func (st *Store) Syncs() uint64 { return st.syncs.Load() }
+
+// fail makes the store take nothing more.
+func (st *Store) fail(err error) {
+	st.mu.Lock()
+	first := st.err == nil
+	if first {
+		st.err = fmt.Errorf("the log store has failed: %w", err)
+	}
+	st.mu.Unlock()
+	if first {
+		st.logger.Error("the log store takes nothing more until the node is restarted", "error", err)
+		if st.opts.OnFail != nil {
+			st.opts.OnFail(err)
+		}
+	}
+}
+
+func (st *Store) failed() error {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	return st.err
+}
+
+func nowMillis() int64 { return time.Now().UnixMilli() }

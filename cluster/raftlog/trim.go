@@ -1,0 +1,121 @@
+package raftlog
+
+import (
+	"slices"
+	"time"
+)
+
+// SegmentInfo is what retention and ListOffsets want to know of a segment.
+type SegmentInfo struct {
+	Base      uint64 // Raft index
+	Last      uint64
+	Start     int64 // offset of its first record; -1: not known yet
+	Bytes     int64
+	MaxTime   int64     // largest timestamp of its records, ms; 0 if none
+	LastWrite time.Time // when its last records were appended; zero: never
+	Active    bool      // it is written to
+}
+
+// Segments describes the log, oldest first.
+func (l *PartitionLog) Segments() []SegmentInfo {
+	l.state.RLock()
+	defer l.state.RUnlock()
+	infos := make([]SegmentInfo, len(l.segments))
+	for i, s := range l.segments {
+		info := SegmentInfo{Base: s.base, Last: s.last, Start: s.start, Bytes: s.end - segmentHeader, Active: i == len(l.segments)-1}
+		if s.maxTime != noTime {
+			info.MaxTime = s.maxTime
+		}
+		if s.lastWrite != 0 {
+			info.LastWrite = time.UnixMilli(s.lastWrite)
+		}
+		infos[i] = info
+	}
+	return infos
+}
+
+// Bytes is the size of the log.
+func (l *PartitionLog) Bytes() int64 {
+	l.state.RLock()
+	defer l.state.RUnlock()
+	var sum int64
+	for _, s := range l.segments {
+		sum += s.end - segmentHeader
+	}
+	return sum
+}
+
+// EndSegment begins a new segment if the last one has applied records and all of
+// them are below the log start, so that Trim can free it.
+func (l *PartitionLog) EndSegment(logStart int64) error {
+	l.write.Lock()
+	defer l.write.Unlock()
+	if err := l.writable(); err != nil {
+		return err
+	}
+	l.state.RLock()
+	n := len(l.segments)
+	over := n > 0 && l.segments[n-1].start != unknownOffset && l.segments[n-1].start < l.next && l.next <= logStart
+	index := l.last + 1
+	l.state.RUnlock()
+	if !over {
+		return nil
+	}
+	_, err := l.roll(index)
+	return err
+}
+
+// Trim frees the segments all of whose records are below the log start, but none
+// that reaches above the snapshot (invariants 1 and 4). hold keeps segments from
+// that index on, for a transfer that reads them; 0: none. It gives the bytes freed.
+func (l *PartitionLog) Trim(logStart int64, hold uint64) (freed int64, err error) {
+	gone, err := l.letGo(logStart, hold)
+	for _, s := range gone { // no append waits for it
+		freed += s.end - segmentHeader
+		if rerr := l.remove(s); rerr != nil && err == nil {
+			err = rerr
+		}
+	}
+	return freed, err
+}
+
+// letGo takes the segments that Trim frees out of the manifest.
+func (l *PartitionLog) letGo(logStart int64, hold uint64) ([]*segment, error) {
+	l.write.Lock()
+	defer l.write.Unlock()
+	if err := l.writable(); err != nil {
+		return nil, err
+	}
+	l.state.RLock()
+	snapshot := l.manifest.Snapshot
+	n := 0
+	for snapshot != nil && n+1 < len(l.segments) {
+		s, after := l.segments[n], l.segments[n+1]
+		if after.start == unknownOffset || after.start > logStart || s.last > snapshot.Index || hold != 0 && s.last >= hold {
+			break
+		}
+		n++
+	}
+	gone := slices.Clone(l.segments[:n])
+	var m manifest
+	if n > 0 {
+		m = *l.manifest
+		m.First = l.segments[n].base
+		m.Segments = slices.Clone(slices.DeleteFunc(slices.Clone(m.Segments), func(r segmentRecord) bool { return r.Base < m.First }))
+	}
+	l.state.RUnlock()
+	if n == 0 {
+		return nil, nil
+	}
+	if err := m.write(l.st, l.dir); err != nil {
+		return nil, err
+	}
+	l.state.Lock()
+	l.manifest = &m
+	l.segments = slices.Clone(l.segments[n:])
+	l.applying = max(l.applying-n, 0)
+	l.first = max(l.first, m.First)
+	l.ends = slices.DeleteFunc(l.ends, func(e segmentEnd) bool { return e.seg.base < m.First })
+	l.state.Unlock()
+	return gone, nil
+}

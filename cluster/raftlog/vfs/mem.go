@@ -1,0 +1,448 @@
+package vfs
+
+import (
+	"fmt"
+	"io"
+	"io/fs"
+	"math/rand/v2"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+)
+
+// page is the unit in which a write that was not synced survives a power loss or
+// does not.
+const page = 512
+
+// Mem is a file system in memory that can lose power. Crash gives what would be
+// found afterwards: what was synced, and of the rest a random part. Folder
+// changes survive in their order up to some moment, file contents page by page in
+// any order, as on a disk with a journal for its metadata.
+type Mem struct {
+	mu    sync.Mutex
+	dead  bool
+	root  map[string]*memNode // what is seen now; folders, too
+	saved map[string]*memNode // what is on stable storage
+	// pending are the changes of folders since the last sync of each, in order.
+	pending []dirChange
+	// Free is what can still be allocated, in bytes; negative for no limit.
+	free int64
+	// step is called before every operation that changes something. It may call
+	// Stop, which makes this and all later operations fail.
+	step func(op, name string)
+}
+
+type dirChange struct {
+	dir  string
+	name string
+	node *memNode // nil: the name is gone
+}
+
+type memNode struct {
+	dir     bool
+	data    []byte // as a reader sees it
+	synced  []byte // on stable storage
+	pending []memWrite
+}
+
+// memWrite is a change of a file that was not synced; a nil data is a truncation.
+type memWrite struct {
+	at   int64
+	data []byte
+}
+
+// NewMem gives an empty file system; "/" and "." are there.
+func NewMem() *Mem {
+	m := &Mem{root: map[string]*memNode{}, saved: map[string]*memNode{}, free: -1}
+	for _, dir := range []string{"/", "."} {
+		n := &memNode{dir: true}
+		m.root[dir], m.saved[dir] = n, n
+	}
+	return m
+}
+
+// OnStep sets what is called before every operation that changes something.
+func (m *Mem) OnStep(step func(op, name string)) { m.step = step }
+
+// Stop makes every later operation fail, as on a machine without power.
+func (m *Mem) Stop() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.dead = true
+}
+
+// SetFree bounds what files may still grow by, in bytes.
+func (m *Mem) SetFree(bytes int64) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.free = bytes
+}
+
+// Crash gives the file system as it is after the power came back. m must not be
+// used any more.
+func (m *Mem) Crash(random *rand.Rand) *Mem {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.dead = true
+	names := m.saved
+	for _, change := range m.pending[:random.IntN(len(m.pending)+1)] {
+		applyChange(names, change)
+	}
+	after := NewMem()
+	copies := map[*memNode]*memNode{}
+	for name, node := range names {
+		if copies[node] == nil {
+			data := slices.Clone(node.synced)
+			for _, w := range node.pending {
+				data = survive(data, w, random)
+			}
+			copies[node] = &memNode{dir: node.dir, data: data, synced: slices.Clone(data)}
+		}
+		after.root[name], after.saved[name] = copies[node], copies[node]
+	}
+	// What lies in a folder that is not there is not there.
+	for name := range after.root {
+		for dir := filepath.Dir(name); ; dir = filepath.Dir(dir) {
+			if after.root[dir] == nil {
+				delete(after.root, name)
+				delete(after.saved, name)
+				break
+			}
+			if dir == "/" || dir == "." {
+				break
+			}
+		}
+	}
+	return after
+}
+
+func applyChange(names map[string]*memNode, c dirChange) {
+	full := filepath.Join(c.dir, c.name)
+	if c.node == nil {
+		delete(names, full)
+		return
+	}
+	names[full] = c.node
+}
+
+// survive applies a random part of a write, in pages of the file.
+func survive(data []byte, w memWrite, random *rand.Rand) []byte {
+	if w.data == nil {
+		if random.IntN(2) == 0 {
+			return data
+		}
+		return resize(data, w.at)
+	}
+	end := w.at + int64(len(w.data))
+	for at := w.at; at < end; {
+		next := min(end, (at/page+1)*page)
+		if random.IntN(2) == 0 {
+			if int64(len(data)) < next {
+				data = resize(data, next)
+			}
+			copy(data[at:next], w.data[at-w.at:])
+		}
+		at = next
+	}
+	return data
+}
+
+func resize(data []byte, size int64) []byte {
+	if int64(len(data)) >= size {
+		return data[:size:size]
+	}
+	return append(data, make([]byte, size-int64(len(data)))...)
+}
+
+var errNoPower = fmt.Errorf("no power: %w", fs.ErrClosed)
+
+// change begins an operation that changes something; the lock is held when it
+// returns nil.
+func (m *Mem) change(op, name string) error {
+	if m.step != nil {
+		m.step(op, name)
+	}
+	m.mu.Lock()
+	if m.dead {
+		m.mu.Unlock()
+		return errNoPower
+	}
+	return nil
+}
+
+func (m *Mem) link(name string, node *memNode) {
+	name = filepath.Clean(name)
+	if node == nil {
+		delete(m.root, name)
+	} else {
+		m.root[name] = node
+	}
+	m.pending = append(m.pending, dirChange{filepath.Dir(name), filepath.Base(name), node})
+}
+
+func notThere(op, name string) error {
+	return &fs.PathError{Op: op, Path: name, Err: fs.ErrNotExist}
+}
+
+// Create implements FS.
+func (m *Mem) Create(name string) (File, error) {
+	if err := m.change("create", name); err != nil {
+		return nil, err
+	}
+	defer m.mu.Unlock()
+	if parent := m.root[filepath.Dir(filepath.Clean(name))]; parent == nil || !parent.dir {
+		return nil, notThere("create", name)
+	}
+	node := &memNode{}
+	m.link(name, node)
+	return &memFile{fs: m, name: name, node: node}, nil
+}
+
+// Open implements FS.
+func (m *Mem) Open(name string) (File, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	node := m.root[filepath.Clean(name)]
+	switch {
+	case m.dead:
+		return nil, errNoPower
+	case node == nil || node.dir:
+		return nil, notThere("open", name)
+	}
+	return &memFile{fs: m, name: name, node: node}, nil
+}
+
+// Remove implements FS.
+func (m *Mem) Remove(name string) error {
+	if err := m.change("remove", name); err != nil {
+		return err
+	}
+	defer m.mu.Unlock()
+	if m.root[filepath.Clean(name)] == nil {
+		return notThere("remove", name)
+	}
+	m.link(name, nil)
+	return nil
+}
+
+// Rename implements FS. A folder takes along what lies in it.
+func (m *Mem) Rename(from, to string) error {
+	if err := m.change("rename", from); err != nil {
+		return err
+	}
+	defer m.mu.Unlock()
+	from, to = filepath.Clean(from), filepath.Clean(to)
+	node := m.root[from]
+	if node == nil {
+		return notThere("rename", from)
+	}
+	m.link(from, nil)
+	m.link(to, node)
+	if node.dir {
+		for _, name := range m.below(from) {
+			inner := m.root[name]
+			m.link(name, nil)
+			m.link(to+name[len(from):], inner)
+		}
+	}
+	return nil
+}
+
+func (m *Mem) below(dir string) []string {
+	var names []string
+	for name := range m.root {
+		if strings.HasPrefix(name, strings.TrimSuffix(dir, "/")+"/") && name != dir {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return names
+}
+
+// List implements FS.
+func (m *Mem) List(dir string) ([]Entry, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	dir = filepath.Clean(dir)
+	switch node := m.root[dir]; {
+	case m.dead:
+		return nil, errNoPower
+	case node == nil || !node.dir:
+		return nil, notThere("list", dir)
+	}
+	var entries []Entry
+	for _, name := range m.below(dir) {
+		if filepath.Dir(name) == dir {
+			node := m.root[name]
+			entries = append(entries, Entry{Name: filepath.Base(name), Dir: node.dir, Size: int64(len(node.data))})
+		}
+	}
+	return entries, nil
+}
+
+// MkdirAll implements FS.
+func (m *Mem) MkdirAll(dir string) error {
+	if err := m.change("mkdir", dir); err != nil {
+		return err
+	}
+	defer m.mu.Unlock()
+	dir = filepath.Clean(dir)
+	var missing []string
+	for at := dir; m.root[at] == nil; at = filepath.Dir(at) {
+		missing = append(missing, at)
+	}
+	slices.Reverse(missing)
+	for _, at := range missing {
+		m.link(at, &memNode{dir: true})
+	}
+	return nil
+}
+
+// RemoveAll implements FS.
+func (m *Mem) RemoveAll(dir string) error {
+	if err := m.change("removeall", dir); err != nil {
+		return err
+	}
+	defer m.mu.Unlock()
+	dir = filepath.Clean(dir)
+	names := m.below(dir)
+	slices.Reverse(names)
+	for _, name := range names {
+		m.link(name, nil)
+	}
+	if m.root[dir] != nil {
+		m.link(dir, nil)
+	}
+	return nil
+}
+
+// SyncDir implements FS. As on a file system with one journal, what was done to
+// other folders before is kept, too.
+func (m *Mem) SyncDir(dir string) error {
+	if err := m.change("syncdir", dir); err != nil {
+		return err
+	}
+	defer m.mu.Unlock()
+	if m.root[filepath.Clean(dir)] == nil {
+		return notThere("sync", dir)
+	}
+	for _, c := range m.pending {
+		applyChange(m.saved, c)
+	}
+	m.pending = nil
+	return nil
+}
+
+// Space implements FS.
+func (m *Mem) Space(string) (free, total int64, err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.free < 0 {
+		return 1 << 50, 1 << 50, nil
+	}
+	return m.free, 1 << 50, nil
+}
+
+type memFile struct {
+	fs   *Mem
+	name string
+	node *memNode
+}
+
+func (f *memFile) ReadAt(b []byte, at int64) (int, error) {
+	f.fs.mu.Lock()
+	defer f.fs.mu.Unlock()
+	if f.fs.dead {
+		return 0, errNoPower
+	}
+	if at >= int64(len(f.node.data)) {
+		return 0, io.EOF
+	}
+	n := copy(b, f.node.data[at:])
+	if n < len(b) {
+		return n, io.EOF
+	}
+	return n, nil
+}
+
+// take counts growth against what is free; the lock is held.
+func (f *memFile) take(size int64) error {
+	growth := size - int64(len(f.node.data))
+	if growth <= 0 || f.fs.free < 0 {
+		return nil
+	}
+	if growth > f.fs.free {
+		return fmt.Errorf("%s: %w", f.name, ErrNoSpace)
+	}
+	f.fs.free -= growth
+	return nil
+}
+
+func (f *memFile) WriteAt(b []byte, at int64) (int, error) {
+	if err := f.fs.change("write", f.name); err != nil {
+		return 0, err
+	}
+	defer f.fs.mu.Unlock()
+	if err := f.take(at + int64(len(b))); err != nil {
+		return 0, err
+	}
+	if end := at + int64(len(b)); int64(len(f.node.data)) < end {
+		f.node.data = resize(f.node.data, end)
+	}
+	copy(f.node.data[at:], b)
+	f.node.pending = append(f.node.pending, memWrite{at, slices.Clone(b)})
+	return len(b), nil
+}
+
+func (f *memFile) Size() (int64, error) {
+	f.fs.mu.Lock()
+	defer f.fs.mu.Unlock()
+	if f.fs.dead {
+		return 0, errNoPower
+	}
+	return int64(len(f.node.data)), nil
+}
+
+func (f *memFile) Truncate(size int64) error {
+	if err := f.fs.change("truncate", f.name); err != nil {
+		return err
+	}
+	defer f.fs.mu.Unlock()
+	return f.resize(size)
+}
+
+func (f *memFile) resize(size int64) error {
+	if err := f.take(size); err != nil {
+		return err
+	}
+	if freed := int64(len(f.node.data)) - size; freed > 0 && f.fs.free >= 0 {
+		f.fs.free += freed
+	}
+	f.node.data = resize(f.node.data, size)
+	f.node.pending = append(f.node.pending, memWrite{at: size})
+	return nil
+}
+
+func (f *memFile) Allocate(size int64) error {
+	if err := f.fs.change("allocate", f.name); err != nil {
+		return err
+	}
+	defer f.fs.mu.Unlock()
+	if size <= int64(len(f.node.data)) {
+		return nil
+	}
+	return f.resize(size)
+}
+
+func (f *memFile) Sync() error {
+	if err := f.fs.change("sync", f.name); err != nil {
+		return err
+	}
+	defer f.fs.mu.Unlock()
+	f.node.synced = slices.Clone(f.node.data)
+	f.node.pending = nil
+	return nil
+}
+
+func (f *memFile) Close() error { return nil }

@@ -1,0 +1,93 @@
+package vfs
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"syscall"
+)
+
+// OS is the file system of the machine.
+var OS FS = osFS{}
+
+type osFS struct{}
+
+func (osFS) Create(name string) (File, error) {
+	f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return nil, noSpace(err)
+	}
+	return osFile{f}, nil
+}
+
+func (osFS) Open(name string) (File, error) {
+	f, err := os.OpenFile(name, os.O_RDWR, 0)
+	if err != nil {
+		return nil, err
+	}
+	return osFile{f}, nil
+}
+
+func (osFS) Remove(name string) error     { return os.Remove(name) }
+func (osFS) Rename(from, to string) error { return noSpace(os.Rename(from, to)) }
+func (osFS) MkdirAll(dir string) error    { return noSpace(os.MkdirAll(dir, 0o700)) }
+func (osFS) RemoveAll(dir string) error   { return os.RemoveAll(dir) }
+
+func (osFS) List(dir string) ([]Entry, error) {
+	found, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, err
+	}
+	entries := make([]Entry, 0, len(found))
+	for _, e := range found {
+		info, err := e.Info()
+		if err != nil {
+			continue // gone since
+		}
+		entries = append(entries, Entry{Name: e.Name(), Dir: e.IsDir(), Size: info.Size()})
+	}
+	return entries, nil
+}
+
+func (osFS) SyncDir(dir string) error {
+	f, err := os.Open(filepath.Clean(dir))
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	return f.Sync()
+}
+
+type osFile struct{ *os.File }
+
+func (f osFile) WriteAt(b []byte, at int64) (int, error) {
+	n, err := f.File.WriteAt(b, at)
+	return n, noSpace(err)
+}
+
+func (f osFile) Size() (int64, error) {
+	info, err := f.Stat()
+	if err != nil {
+		return 0, err
+	}
+	return info.Size(), nil
+}
+
+// noSpace makes the operating system's word for a full disk ours.
+func noSpace(err error) error {
+	if err == nil {
+		return nil
+	}
+	for _, full := range []error{syscall.ENOSPC, syscall.EDQUOT} {
+		if pathErr, ok := err.(*os.PathError); ok && pathErr.Err == full {
+			return fmt.Errorf("%w: %w", ErrNoSpace, err)
+		}
+		if linkErr, ok := err.(*os.LinkError); ok && linkErr.Err == full {
+			return fmt.Errorf("%w: %w", ErrNoSpace, err)
+		}
+		if err == full {
+			return fmt.Errorf("%w: %w", ErrNoSpace, err)
+		}
+	}
+	return err
+}

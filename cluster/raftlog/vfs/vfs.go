@@ -1,0 +1,64 @@
+// Package vfs is the small part of a file system that the log needs, so that the
+// same code runs on a disk, on a file system in memory that can lose power
+// (Mem), and on one that fails at chosen moments (Failing).
+//
+// You are here: below package raftlog, which is its only user. Names are paths as
+// the operating system has them.
+package vfs
+
+import (
+	"errors"
+	"io"
+)
+
+// ErrNoSpace is in the error of a write or an allocation that did not fit.
+var ErrNoSpace = errors.New("no space left on device")
+
+// FS is a file system. What Create, Remove, Rename and MkdirAll do to a folder is
+// on stable storage only after SyncDir of that folder.
+type FS interface {
+	// Create makes an empty file, in place of one that is there.
+	Create(name string) (File, error)
+	// Open opens a file that is there, for reading and writing. The error wraps
+	// fs.ErrNotExist if it is not.
+	Open(name string) (File, error)
+	Remove(name string) error
+	// Rename replaces what is at the new name, in one step.
+	Rename(from, to string) error
+	// List gives what lies in a folder, sorted by name. The error wraps
+	// fs.ErrNotExist if there is no such folder.
+	List(dir string) ([]Entry, error)
+	MkdirAll(dir string) error
+	// RemoveAll removes a folder and what is in it; that it is not there is no error.
+	RemoveAll(dir string) error
+	SyncDir(dir string) error
+	// Space gives the bytes that can still be written below dir, and the size of
+	// the file system.
+	Space(dir string) (free, total int64, err error)
+}
+
+// Entry is one name in a folder.
+type Entry struct {
+	Name string
+	Dir  bool
+	Size int64
+}
+
+// File is an open file. Positions are explicit, so any number of goroutines may
+// read while one writes elsewhere in the file.
+type File interface {
+	io.ReaderAt
+	io.WriterAt
+	Size() (int64, error)
+	// Truncate sets the size. What is beyond a smaller size is gone: when the file
+	// grows again, it reads as zeros there.
+	Truncate(size int64) error
+	// Allocate makes sure that there is room up to size, and grows the file to it;
+	// new bytes are zeros. The error wraps ErrNoSpace if there is none.
+	Allocate(size int64) error
+	// Sync returns when all that was written, and the size, are on stable storage
+	// (fdatasync). After an error nobody knows what is; it must not be called again
+	// in the hope that it succeeds.
+	Sync() error
+	Close() error
+}
