@@ -56,6 +56,17 @@ type Config struct {
 	DefaultReplicationFactor int16           // 0 means 3; never more than the cluster has nodes
 	InitialTopics            []fsm.TopicSpec // created once, when the cluster is formed with this node in it
 
+	// TopicDefaults are topic configurations, Kafka's names, for topics that do not
+	// set them; nil for Kafka's defaults.
+	TopicDefaults map[string]string
+	// RetentionInterval is the time between two looks for what may be deleted; 0
+	// means 30 s.
+	RetentionInterval time.Duration
+	// MaxDiskShare is the part of the disk, 0 to 1, above which partitions that this
+	// node leads let go of their oldest segments whatever their retention says. 0:
+	// never.
+	MaxDiskShare float64
+
 	HeartbeatTimeout time.Duration // 0 means 600 ms
 	CommitTimeout    time.Duration // 0 means 50 ms
 
@@ -79,6 +90,7 @@ type Node struct {
 	identity    string // "<node id>.<incarnation>", the name in every Raft group
 
 	stable  *raftlog.Stable
+	logs    *raftlog.Store // of the partitions
 	link    *peer.Link
 	gossip  *membership.Gossip
 	catalog *catalog
@@ -159,6 +171,10 @@ func Start(cfg Config) (_ *Node, err error) {
 		return nil, err
 	}
 	undo = append(undo, func() { n.stable.Close() })
+	if n.logs, err = raftlog.OpenStore(n.dir.path, n.logOptions()); err != nil {
+		return nil, err
+	}
+	undo = append(undo, func() { n.logs.Close() })
 	n.catalog = newCatalog(n)
 
 	listener, err := cfg.Listen(cfg.PeerListen)
@@ -226,6 +242,11 @@ func (n *Node) run() {
 	go func() {
 		defer n.done.Done()
 		n.createInitialTopics()
+	}()
+	n.done.Add(1)
+	go func() {
+		defer n.done.Done()
+		n.housekeepingLoop()
 	}()
 	n.reconcileLoop()
 }
@@ -546,7 +567,7 @@ func (n *Node) stop() error {
 	if g := n.catalog.raftGroup(); g != nil {
 		err = errors.Join(err, g.close())
 	}
-	err = errors.Join(err, n.gossip.Close(), n.link.Close(), n.stable.Close(), n.dir.close())
+	err = errors.Join(err, n.gossip.Close(), n.link.Close(), n.logs.Close(), n.stable.Close(), n.dir.close())
 	if n.cfg.Registry != nil {
 		n.cfg.Registry.Unregister(collector{n})
 	}

@@ -10,8 +10,8 @@ import (
 
 	"github.com/hashicorp/raft"
 
+	"github.com/trimaran-io/trimaran/cluster/raftlog"
 	"github.com/trimaran-io/trimaran/fsm"
-	"github.com/trimaran-io/trimaran/kafkaproto"
 )
 
 // replica is this node's member of a partition's group: the Raft group, the
@@ -20,11 +20,13 @@ import (
 // Lock order: none is taken while mu is held.
 type replica struct {
 	id   fsm.PartitionID
+	node *Node
 	self string
 
-	// group is set once, before the replica is handed out; the machine may be
-	// applied to from the moment Raft runs.
+	// group and log are set once, before the replica is handed out; the machine may
+	// be applied to from the moment Raft runs, which is after log is set.
 	group *group
+	log   *raftlog.PartitionLog
 
 	mu      sync.Mutex
 	state   *fsm.PartitionState
@@ -32,6 +34,8 @@ type replica struct {
 	leading *proposer     // non-nil while this replica leads and may take records
 	changed chan struct{} // closed and replaced whenever the known leader or leading changes
 	everLed bool          // a leader was known once
+
+	lastSnapshot time.Time // when the last was tried; the housekeeping loop's own
 
 	stop    context.CancelFunc
 	stopped sync.WaitGroup
@@ -51,12 +55,13 @@ func (e errNotLeader) Error() string {
 }
 func (e errNotLeader) Unwrap() error { return fsm.ErrNotLeader }
 
-func newReplica(id fsm.PartitionID, self string) *replica {
+func newReplica(n *Node, id fsm.PartitionID) *replica {
 	return &replica{
-		id: id, self: self,
-		state:   fsm.NewPartition(),
-		applied: make(chan struct{}),
-		changed: make(chan struct{}),
+		id: id, node: n, self: n.identity,
+		state:        fsm.NewPartition(),
+		lastSnapshot: time.Now(),
+		applied:      make(chan struct{}),
+		changed:      make(chan struct{}),
 	}
 }
 
@@ -183,76 +188,6 @@ func (r *replica) bounds() (start, next fsm.Offset) {
 	return r.state.LogStart(), r.state.NextOffset()
 }
 
-// readCommitted gives what this replica has applied at offset from. ok is false
-// if from lies outside of what it has.
-func (r *replica) readCommitted(from fsm.Offset, maxBytes int) (slice fsm.Slice, ok bool, err error) {
-	r.mu.Lock()
-	slice.LogStart, slice.HighWatermark = r.state.LogStart(), r.state.NextOffset()
-	if from < slice.LogStart || from >= slice.HighWatermark {
-		r.mu.Unlock()
-		return slice, false, nil
-	}
-	position, found := r.state.Locate(from)
-	last := r.state.LastApplied()
-	r.mu.Unlock()
-	if !found {
-		return slice, false, fmt.Errorf("%w: offset %d is committed and not in the index", fsm.ErrStorage, from)
-	}
-
-	// The state machine's own index bounds the read: Raft's applied index runs ahead of it.
-	next, complete := position.Next, false
-	var damage error
-	err = r.group.log.Scan(uint64(position.Index), func(entry *raft.Log) bool {
-		if fsm.Index(entry.Index) > last {
-			complete = true
-			return false
-		}
-		if entry.Type != raft.LogCommand || !fsm.IsRecords(entry.Data) {
-			return true
-		}
-		for batch, err := range kafkaproto.SplitBatches(entry.Data) {
-			if err != nil {
-				break // the rest of the entry was void at apply, too
-			}
-			header, good := fsm.GoodBatch(batch, next, fsm.Term(entry.Term))
-			if !good {
-				continue
-			}
-			if err := kafkaproto.CheckBatch(batch); err != nil {
-				damage = fmt.Errorf("%w: entry %d: %w", fsm.ErrStorage, entry.Index, err)
-				return false
-			}
-			next += fsm.Offset(header.LastOffsetDelta) + 1
-			if next <= from {
-				continue
-			}
-			if len(slice.Batches) > 0 && len(slice.Batches)+len(batch) > maxBytes {
-				complete = true
-				return false
-			}
-			if slice.Batches == nil {
-				slice.Batches = batch[:len(batch):len(batch)]
-			} else {
-				slice.Batches = append(slice.Batches, batch...)
-			}
-			if len(slice.Batches) >= maxBytes {
-				complete = true
-				return false
-			}
-		}
-		return true
-	})
-	switch {
-	case err != nil:
-		return slice, true, fmt.Errorf("%w: %w", fsm.ErrStorage, err)
-	case damage != nil:
-		return slice, true, damage
-	case len(slice.Batches) == 0:
-		return slice, true, fmt.Errorf("%w: offset %d is committed and not in the log (complete %v)", fsm.ErrStorage, from, complete)
-	}
-	return slice, true, nil
-}
-
 // readAsLeader answers for the whole partition: what lies outside of the log is
 // said to be so only after a majority confirmed that this replica leads.
 func (r *replica) readAsLeader(from fsm.Offset, maxBytes int) (fsm.Slice, error) {
@@ -318,9 +253,21 @@ func (r *replica) offsetsBefore(timestamp int64, max int) ([]fsm.Offset, error) 
 	if err := r.verify(); err != nil {
 		return nil, err
 	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.state.OffsetsBefore(timestamp, max, time.Now().UnixMilli()), nil
+	start, end := r.bounds()
+	var segments []fsm.Segment
+	for _, s := range r.log.Segments() {
+		if s.Start >= 0 && fsm.Offset(s.Start) <= end {
+			written := int64(0)
+			if !s.LastWrite.IsZero() {
+				written = s.LastWrite.UnixMilli()
+			}
+			segments = append(segments, fsm.Segment{Base: fsm.Offset(s.Start), Written: written})
+		}
+	}
+	if len(segments) == 0 {
+		segments = []fsm.Segment{{Base: start}}
+	}
+	return fsm.OffsetsBefore(segments, start, end, timestamp, max, time.Now().UnixMilli()), nil
 }
 
 // machine is the raft.FSM of the replica: it turns Raft's calls into the state
@@ -332,12 +279,18 @@ func (m machine) Apply(entry *raft.Log) any {
 	r := m.r
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if r.log.Crosses(entry.Index) {
+		r.log.Cross(entry.Index, r.state.Snapshot())
+	}
+	before := int64(r.state.NextOffset())
 	applied := r.state.Apply(fsm.Entry{
 		Index:      fsm.Index(entry.Index),
 		Term:       fsm.Term(entry.Term),
 		AppendedAt: entry.AppendedAt.UnixMilli(),
 		Data:       entry.Data,
 	})
+	after, maxTime := span(entry, before)
+	r.log.Applied(entry.Index, after, maxTime, entry.AppendedAt.UnixMilli())
 	close(r.applied)
 	r.applied = make(chan struct{})
 	return applied
@@ -347,8 +300,26 @@ func (m machine) Apply(entry *raft.Log) any {
 func (m machine) Snapshot() (raft.FSMSnapshot, error) {
 	m.r.mu.Lock()
 	defer m.r.mu.Unlock()
-	return snapshotBytes(m.r.state.Snapshot()), nil
+	return partitionSnapshot{m.r.state.Snapshot(), int64(m.r.state.NextOffset())}, nil
 }
+
+// partitionSnapshot is the state of a partition and the offset behind it.
+type partitionSnapshot struct {
+	state snapshotBytes
+	next  int64
+}
+
+// Persist implements raft.FSMSnapshot.
+func (s partitionSnapshot) Persist(sink raft.SnapshotSink) error {
+	if own, ok := sink.(*raftlog.Sink); ok {
+		own.SetNext(s.next)
+	}
+	_, err := sink.Write(s.state)
+	return err // Raft closes the sink
+}
+
+// Release implements raft.FSMSnapshot.
+func (s partitionSnapshot) Release() {}
 
 // maxSnapshotBytes bounds what a damaged or hostile snapshot makes us allocate.
 const maxSnapshotBytes = 1 << 30

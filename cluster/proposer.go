@@ -41,6 +41,7 @@ type proposer struct {
 type submission struct {
 	ctx     context.Context
 	batches [][]byte
+	control []byte // a control command, in place of batches: an entry of its own
 	bytes   int
 	fate    chan fate // buffered: the proposer never waits for a caller
 }
@@ -106,6 +107,17 @@ func (p *proposer) append(ctx context.Context, batches [][]byte) ([]fsm.Appended
 		}
 		s.bytes += len(batch)
 	}
+	return p.submit(ctx, s)
+}
+
+// control puts a control command of package fsm into the log and returns when it
+// is applied here.
+func (p *proposer) control(ctx context.Context, command []byte) error {
+	_, err := p.submit(ctx, &submission{ctx: ctx, control: command, bytes: maxEntryBytes, fate: make(chan fate, 1)})
+	return err
+}
+
+func (p *proposer) submit(ctx context.Context, s *submission) ([]fsm.Appended, error) {
 	select {
 	case p.submissions <- s:
 	case <-p.ctx.Done():
@@ -183,6 +195,9 @@ func (p *proposer) propose() {
 				continue
 			}
 			entry.submissions = append(entry.submissions, s)
+			if s.control != nil {
+				parts = append(parts, s.control)
+			}
 			for _, batch := range s.batches {
 				header, _ := kafkaproto.ParseBatchHeader(batch) // checked by append
 				kafkaproto.StampBatch(batch, int64(next), int32(p.term.Epoch()))
@@ -236,6 +251,10 @@ func (p *proposer) decide() {
 		}
 		results := applied.Batches
 		for _, s := range entry.submissions {
+			if s.control != nil {
+				s.fate <- fate{err: applied.Err} // a refused one moves no offsets
+				continue
+			}
 			if len(results) < len(s.batches) {
 				p.fail()
 				s.fate <- fate{err: errors.Join(fsm.ErrVoid, applied.Err)}

@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -31,11 +32,8 @@ const (
 	maxEntryBytes      = 1 << 20 // batches that wait are put together up to this
 )
 
-// everything is a TrailingLogs that trims nothing: the log is the data.
-const everything = 1 << 62
-
 // raftConfig gives the settings of a group; trailing is the number of entries
-// kept below a snapshot.
+// below a snapshot that Raft still has for followers that are a little behind.
 func raftConfig(self string, heartbeat, commit time.Duration, trailing uint64, logger hclog.Logger) *raft.Config {
 	config := raft.DefaultConfig()
 	config.LocalID = raft.ServerID(self)
@@ -58,7 +56,6 @@ func raftConfig(self string, heartbeat, commit time.Duration, trailing uint64, l
 // and its part of the node's vote store. It belongs to whoever opened it.
 type group struct {
 	name      string
-	dir       string
 	raft      *raft.Raft
 	log       raftlog.Log
 	transport transport
@@ -80,11 +77,48 @@ func (e errReplicaLost) Error() string {
 	return fmt.Sprintf("replica %s was here and its log is gone: it may have lost acknowledged records, so it stays out of the group", e.group)
 }
 
+// groupFiles is where a group keeps its log and its snapshots.
+type groupFiles struct {
+	log       raftlog.Log
+	snapshots raft.SnapshotStore
+	serving   func() // told when Raft runs
+}
+
+// openFiles opens the files of a group; fresh says that there need not be any.
+// The error wraps raftlog.ErrLost if they should be there and are not.
+type openFiles func(fresh bool) (groupFiles, error)
+
+// boltFiles opens the files of a group in raft-boltdb and Raft's own snapshot files.
+func boltFiles(dir string, logger hclog.Logger) openFiles {
+	return func(fresh bool) (files groupFiles, err error) {
+		path := filepath.Join(dir, "raft.db")
+		if _, statErr := os.Stat(path); !fresh && os.IsNotExist(statErr) {
+			return files, raftlog.ErrLost
+		}
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			return files, err
+		}
+		if files.snapshots, err = raft.NewFileSnapshotStoreWithLogger(dir, 2, logger); err != nil {
+			return files, err
+		}
+		if files.log, err = raftlog.OpenBolt(path); err != nil {
+			return files, err
+		}
+		for _, d := range []string{filepath.Dir(dir), dir} {
+			if err := syncDir(d); err != nil {
+				files.log.Close()
+				return files, err
+			}
+		}
+		files.serving = func() {}
+		return files, nil
+	}
+}
+
 // openGroup opens the files of a group and starts Raft. voters are the
 // identities that the group is first formed with if nothing of it is here yet;
 // none means that the configuration comes from the group's leader.
-func openGroup(name, dir string, config *raft.Config, machine raft.FSM, stable *raftlog.GroupStable, transport transport, voters, nonvoters []string) (_ *group, err error) {
-	logPath := filepath.Join(dir, "raft.db")
+func openGroup(name string, open openFiles, config *raft.Config, machine raft.FSM, stable *raftlog.GroupStable, transport transport, voters, nonvoters []string) (_ *group, err error) {
 	defer func() {
 		if err != nil {
 			transport.Close() // else messages for the group wait for someone to take them
@@ -94,27 +128,19 @@ func openGroup(name, dir string, config *raft.Config, machine raft.FSM, stable *
 	if err != nil {
 		return nil, err
 	}
-	if _, statErr := os.Stat(logPath); created && os.IsNotExist(statErr) {
+	files, err := open(!created)
+	if errors.Is(err, raftlog.ErrLost) {
 		return nil, errReplicaLost{name}
 	}
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, err
-	}
-	log, err := raftlog.OpenBolt(logPath)
 	if err != nil {
 		return nil, err
 	}
+	log := files.log
 	defer func() {
 		if err != nil {
 			log.Close()
 		}
 	}()
-	if err := syncDir(filepath.Dir(dir)); err != nil {
-		return nil, err
-	}
-	if err := syncDir(dir); err != nil {
-		return nil, err
-	}
 	last, err := log.LastIndex()
 	if err != nil {
 		return nil, err
@@ -143,15 +169,12 @@ func openGroup(name, dir string, config *raft.Config, machine raft.FSM, stable *
 			return nil, err
 		}
 	}
-	snapshots, err := raft.NewFileSnapshotStoreWithLogger(dir, 2, config.Logger)
-	if err != nil {
-		return nil, err
-	}
-	r, err := raft.NewRaft(config, machine, log, stable, snapshots, transport)
+	r, err := raft.NewRaft(config, machine, log, stable, files.snapshots, transport)
 	if err != nil {
 		return nil, fmt.Errorf("start group %s: %w", name, err)
 	}
-	g := &group{name: name, dir: dir, raft: r, log: log, transport: transport}
+	files.serving()
+	g := &group{name: name, raft: r, log: log, transport: transport}
 	// A dropped observation is no loss: whoever is woken looks at the state itself.
 	g.observations = make(chan raft.Observation, 1)
 	g.observer = raft.NewObserver(g.observations, false, func(o *raft.Observation) bool {
@@ -181,6 +204,9 @@ func (g *group) close() error {
 	stopped := g.raft.Shutdown()
 	// Closed before Raft is waited for: calls to a node that hangs would hold it up.
 	err := g.transport.Close()
+	if log, ok := g.log.(interface{ Abandon() }); ok {
+		log.Abandon()
+	}
 	if serr := stopped.Error(); err == nil {
 		err = serr
 	}

@@ -3,6 +3,7 @@ package cluster
 import (
 	"context"
 	"errors"
+	"math"
 	"os"
 	"slices"
 	"strings"
@@ -156,9 +157,10 @@ func (n *Node) openReplica(id fsm.PartitionID, partition *fsm.Partition, topics 
 		voters = nil // came later: the configuration comes from the group's leader
 	}
 	name := id.String()
-	r := newReplica(id, n.identity)
-	config := raftConfig(n.identity, n.cfg.HeartbeatTimeout, n.cfg.CommitTimeout, everything, n.raftLogger.Named(name))
-	g, err := openGroup(name, n.partitionDir(id), config, machine{r}, n.stable.Group(name), n.transport(name), voters, nil)
+	r := newReplica(n, id)
+	config := raftConfig(n.identity, n.cfg.HeartbeatTimeout, n.cfg.CommitTimeout, trailingEntries, n.raftLogger.Named(name))
+	config.SnapshotThreshold, config.SnapshotInterval = math.MaxUint64, never // the node's housekeeping takes them
+	g, err := openGroup(name, n.partitionFiles(r), config, machine{r}, n.stable.Group(name), n.transport(name), voters, nil)
 	if err != nil {
 		return err
 	}

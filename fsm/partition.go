@@ -74,28 +74,20 @@ type Applied struct {
 	Err error
 }
 
-// PartitionState is the state machine of one partition. It holds no records,
-// only where they are: the records stay in the Raft log. It is not safe for
+// PartitionState is the state machine of one partition. It holds no records and
+// does not know where they are: the records stay in the Raft log, which has an
+// index of its own. It is not safe for
 // concurrent use.
 type PartitionState struct {
 	applied  Index  // of the last entry applied
 	next     Offset // of the next record
 	logStart Offset // 0 <= logStart <= next
 	chain    uint64 // over every good batch up to next
-
-	// points is the sparse index, ascending in both fields. While logStart < next,
-	// the first point's offset is at or below logStart.
-	points     []Position
-	sincePoint int64 // bytes of data applied since the entry of the last point, that included
-
-	// segments is never empty, ascending in base; the last one is being written.
-	// The first one's base is at or below logStart.
-	segments []segment
 }
 
 // NewPartition gives the machine of an empty partition.
 func NewPartition() *PartitionState {
-	return &PartitionState{chain: chainSeed, segments: []segment{{}}}
+	return &PartitionState{chain: chainSeed}
 }
 
 // NextOffset is the offset that the next record gets: the log end offset, and
@@ -121,7 +113,6 @@ func (p *PartitionState) Apply(e Entry) Applied {
 		return Applied{Err: fmt.Errorf("%w: entry %d applied after %d", ErrUnknown, e.Index, p.applied)}
 	}
 	p.applied = e.Index
-	p.sincePoint += int64(len(e.Data)) // void entries and commands, too: a reader passes over them
 	if IsRecords(e.Data) {
 		return p.applyRecords(e)
 	}
@@ -136,7 +127,6 @@ func (p *PartitionState) applyRecords(e Entry) Applied {
 			result.Err = err
 		}
 	}
-	before := p.next
 	for batch, err := range kafkaproto.SplitBatches(e.Data) {
 		if err != nil {
 			void(coded{ErrCorruptMessage, err})
@@ -148,17 +138,13 @@ func (p *PartitionState) applyRecords(e Entry) Applied {
 			continue
 		}
 		result.Batches = append(result.Batches, Appended{BaseOffset: p.next, LogStart: p.logStart})
-		p.extend(header, e.AppendedAt)
-	}
-	if p.next > before {
-		p.point(e, before)
+		p.extend(header)
 	}
 	return result
 }
 
 // extend takes a good batch into the log.
-func (p *PartitionState) extend(h kafkaproto.BatchHeader, at int64) {
-	p.grow(int64(h.Size()), at)
+func (p *PartitionState) extend(h kafkaproto.BatchHeader) {
 	p.chain = chain(p.chain, h)
 	p.next = Offset(h.NextOffset())
 }
@@ -185,8 +171,6 @@ func (p *PartitionState) advanceLogStart(start Offset) error {
 		return nil
 	}
 	p.logStart = start
-	p.trimPoints()
-	p.trimSegments()
 	return nil
 }
 

@@ -17,7 +17,7 @@ import (
 type logOf struct {
 	t       *rapid.T
 	entries []Entry
-	// The oracle: what a partition is by definition, with no index and no segments.
+	// The oracle: what a partition is by definition, nothing else.
 	next, start Offset
 	batches     []placedBatch
 }
@@ -95,12 +95,13 @@ func (l *logOf) place(e Entry, records int, b []byte) {
 }
 
 // The partition is what its log says, at every moment: offsets as the oracle
-// counts them, every record found from where Locate points, and a replica that
+// counts them, readers that count by GoodBatch in step with it, and a replica that
 // was restored from a snapshot in between cannot be told from one that was not.
 func TestAPartitionIsWhatItsLogSays(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		log := &logOf{t: t}
 		p, other, restored := NewPartition(), NewPartition(), NewPartition()
+		var readTo Offset
 		for range rapid.IntRange(1, 40).Draw(t, "entries") {
 			log.draw()
 			e := log.entries[len(log.entries)-1]
@@ -112,6 +113,9 @@ func TestAPartitionIsWhatItsLogSays(t *testing.T) {
 				t.Fatalf("next %d, start %d, applied %d; the log says %d, %d, %d", p.NextOffset(), p.LogStart(), p.LastApplied(), log.next, log.start, e.Index)
 			}
 			checkResult(t, result, log, e)
+			if readTo = read(e, readTo); readTo != log.next {
+				t.Fatalf("a reader counts up to %d, the log ends at %d", readTo, log.next)
+			}
 			if err := p.check(); err != nil {
 				t.Fatal(err)
 			}
@@ -126,9 +130,23 @@ func TestAPartitionIsWhatItsLogSays(t *testing.T) {
 				}
 			}
 		}
-		checkLocate(t, p, log)
-		checkOffsetsBefore(t, p, log)
 	})
+}
+
+// read counts offsets as a reader of the log does, who takes what GoodBatch takes.
+func read(e Entry, next Offset) Offset {
+	if !IsRecords(e.Data) {
+		return next
+	}
+	for b, err := range kafkaproto.SplitBatches(e.Data) {
+		if err != nil {
+			break
+		}
+		if h, good := GoodBatch(b, next, e.Term); good {
+			next = Offset(h.NextOffset())
+		}
+	}
+	return next
 }
 
 // checkResult compares the batches that were reported as appended by the last
@@ -153,69 +171,6 @@ func checkResult(t *rapid.T, result Applied, log *logOf, e Entry) {
 	}
 	if len(got) < len(result.Batches) && result.Err == nil {
 		t.Fatal("a void batch without a reason")
-	}
-}
-
-// checkLocate reads every record as a reader does: forward from where Locate
-// points, taking what GoodBatch takes.
-func checkLocate(t *rapid.T, p *PartitionState, log *logOf) {
-	for _, want := range log.batches {
-		for _, o := range []Offset{want.base, want.next - 1} {
-			at, ok := p.Locate(o)
-			if ok != (o >= log.start) {
-				t.Fatalf("offset %d found: %v, and the log starts at %d", o, ok, log.start)
-			}
-			if !ok {
-				continue
-			}
-			next, found, passed := at.Next, false, 0
-			for _, e := range log.entries {
-				if e.Index < at.Index || found {
-					continue
-				}
-				if passed += len(e.Data); passed > pointEvery && e.Index != at.Index {
-					t.Fatalf("offset %d is more than %d bytes behind entry %d", o, pointEvery, at.Index)
-				}
-				if !IsRecords(e.Data) {
-					continue
-				}
-				for b, err := range kafkaproto.SplitBatches(e.Data) {
-					if err != nil {
-						break
-					}
-					h, good := GoodBatch(b, next, e.Term)
-					if !good {
-						continue
-					}
-					if next = Offset(h.NextOffset()); next > o {
-						if found = true; !bytes.Equal(b, want.bytes) || e.Index != want.index {
-							t.Fatalf("offset %d leads to another batch", o)
-						}
-						break
-					}
-				}
-			}
-			if !found {
-				t.Fatalf("offset %d is not found from %+v", o, at)
-			}
-		}
-	}
-	if _, ok := p.Locate(log.next); ok {
-		t.Fatal("found a record that is not written")
-	}
-}
-
-func checkOffsetsBefore(t *rapid.T, p *PartitionState, log *logOf) {
-	if got := p.OffsetsBefore(LatestOffset, 1, 20_000); !slices.Equal(got, []Offset{log.next}) {
-		t.Fatalf("latest is %d, want %d", got, log.next)
-	}
-	if got := p.OffsetsBefore(EarliestOffset, 9, 20_000); !slices.Equal(got, []Offset{log.start}) {
-		t.Fatalf("earliest is %d, want %d", got, log.start)
-	}
-	limit := rapid.IntRange(-1, 5).Draw(t, "max")
-	got := p.OffsetsBefore(rapid.Int64Range(-3, 30_000).Draw(t, "time"), limit, 20_000)
-	if len(got) > max(limit, 0) || !slices.IsSortedFunc(got, func(a, b Offset) int { return int(b - a) }) {
-		t.Fatalf("%d is not newest first, at most %d", got, limit)
 	}
 }
 
@@ -253,7 +208,6 @@ func TestHashChainsTellHistoriesApart(t *testing.T) {
 func TestOffsetsDoNotWrap(t *testing.T) {
 	p := NewPartition()
 	p.next, p.logStart = math.MaxInt64-5, math.MaxInt64-5
-	p.segments = []segment{{base: p.next}}
 	if r := p.Apply(Entry{Index: 1, Term: 1, Data: newBatch(p.next, 10, 0, 1, 0)}); r.Err == nil {
 		t.Error("a batch beyond the last offset was taken")
 	}
@@ -302,7 +256,7 @@ func FuzzPartitionApply(f *testing.F) {
 			t.Fatalf("went back: %+v", p)
 		}
 		if p.next == before.next && p.logStart == before.logStart {
-			before.applied, before.sincePoint = p.applied, p.sincePoint
+			before.applied = p.applied
 			if !bytes.Equal(p.Snapshot(), before.Snapshot()) {
 				t.Fatal("the state changed though nothing was appended")
 			}
@@ -335,13 +289,8 @@ func FuzzRestorePartition(f *testing.F) {
 			if err != nil || fmt.Sprint(again) != fmt.Sprint(p) {
 				t.Fatalf("a snapshot of what was restored is refused or differs: %v", err)
 			}
-			for _, o := range []Offset{p.logStart, p.next - 1, p.next} {
-				p.Locate(o)
-			}
-			p.OffsetsBefore(5, 10, 9)
 			if p.applied < math.MaxUint64 {
 				p.Apply(Entry{Index: p.applied + 1, Term: 1, Data: newBatch(p.next, 1, 0, 1, 0)})
-				p.Locate(p.next - 1)
 			}
 			if p.applied < math.MaxUint64 {
 				p.Apply(Entry{Index: p.applied + 1, Term: 1, Data: LogStartCommand(p.next)})

@@ -218,20 +218,8 @@ func (s *partitionScript) run(t *testing.T, d *datadriven.TestData) string {
 		return s.told(s.p.Apply(Entry{Index: Index(integer(t, argument(d, "index"), 1)), Term: 1, Data: newBatch(s.p.NextOffset(), 1, 0, 1, 0)}))
 	case "state":
 		p := s.p
-		return fmt.Sprintf("applied %d, log start %d, next %d, chain %016x\n%d segments, %d points, snapshot of %d bytes",
-			p.LastApplied(), p.LogStart(), p.NextOffset(), p.HashChain(), len(p.segments), len(p.points), len(p.Snapshot()))
-	case "locate":
-		var b strings.Builder
-		for _, o := range strings.Fields(d.Input) {
-			if at, ok := s.p.Locate(Offset(integer(t, o, 0))); ok {
-				fmt.Fprintf(&b, "offset %s: from entry %d, which begins at offset %d\n", o, at.Index, at.Next)
-			} else {
-				fmt.Fprintf(&b, "offset %s: not here\n", o)
-			}
-		}
-		return b.String()
-	case "offsets-before":
-		return fmt.Sprint(s.p.OffsetsBefore(int64(integer(t, argument(d, "time"), 0)), integer(t, argument(d, "max"), 100), int64(integer(t, argument(d, "now"), 0))))
+		return fmt.Sprintf("applied %d, log start %d, next %d, chain %016x, snapshot of %d bytes",
+			p.LastApplied(), p.LogStart(), p.NextOffset(), p.HashChain(), len(p.Snapshot()))
 	case "restart":
 		snapshot := s.p.Snapshot()
 		p, err := RestorePartition(snapshot)

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"sync/atomic"
 	"testing"
 
 	"github.com/hashicorp/raft"
@@ -88,10 +89,11 @@ func crashRun(seed uint64) error {
 		opts.JournalBytes = -1
 	}
 	for life := range 4 {
-		left := 5 + random.IntN(150)
+		var left atomic.Int64
+		left.Store(int64(5 + random.IntN(150)))
 		stop := life < 3
 		mem.OnStep(func(string, string) {
-			if left--; left == 0 && stop {
+			if left.Add(-1) == 0 && stop {
 				mem.Stop()
 			}
 		})

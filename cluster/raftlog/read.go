@@ -13,12 +13,13 @@ import (
 // Reader reads applied entries in order. It holds no lock, and delays no append.
 // What it reads is checked against its CRC. One goroutine may use it.
 type Reader struct {
-	l     *PartitionLog
-	seg   *segment
-	w     *walker
-	index uint64 // of the entry that comes next
-	next  int64  // next offset in front of it
-	buf   *[]byte
+	l      *PartitionLog
+	seg    *segment
+	w      *walker
+	index  uint64 // of the entry that comes next
+	next   int64  // next offset in front of it
+	before int64  // position of the entry that Next gave; -1: none
+	buf    *[]byte
 }
 
 // readBuffers are for readers that are done after a moment.
@@ -155,6 +156,7 @@ func (r *Reader) Next(limit uint64) (raft.Log, error) {
 		if r.index > limit {
 			return raft.Log{}, io.EOF
 		}
+		r.before = r.w.pos
 		f, b, err := r.w.next()
 		if errors.Is(err, io.EOF) {
 			if more, err := r.more(); err != nil {
@@ -174,6 +176,17 @@ func (r *Reader) Next(limit uint64) (raft.Log, error) {
 		return f.entry(b), nil
 	}
 }
+
+// Unread goes back in front of the entry that Next gave, once.
+func (r *Reader) Unread() {
+	if r.before >= 0 {
+		r.w.pos, r.w.have, r.before = r.before, nil, -1
+		r.index--
+	}
+}
+
+// Left is how many bytes the segment has behind the entry that Next gave.
+func (r *Reader) Left() int64 { return r.w.limit - r.w.pos }
 
 // Passed tells the next offset behind the entry that Next gave.
 func (r *Reader) Passed(next int64) { r.next = next }

@@ -119,3 +119,34 @@ func (l *PartitionLog) letGo(logStart int64, hold uint64) ([]*segment, error) {
 	l.state.Unlock()
 	return gone, nil
 }
+
+// Unsnapshotted gives about how many bytes the log has behind its snapshot, and
+// whether a segment is applied to its end and waits for a snapshot.
+func (l *PartitionLog) Unsnapshotted() (bytes int64, ended bool) {
+	l.state.RLock()
+	defer l.state.RUnlock()
+	s := l.manifest.Snapshot
+	for i := len(l.segments) - 1; i >= 0; i-- {
+		seg := l.segments[i]
+		if s != nil && seg.base <= s.Segment {
+			if seg.base == s.Segment {
+				bytes += seg.end - s.Pos
+			}
+			break
+		}
+		bytes += seg.end - segmentHeader
+	}
+	return bytes, len(l.ends) > 0
+}
+
+// Blocked reports whether the oldest segment is below the log start and only a
+// snapshot is missing for it to be freed.
+func (l *PartitionLog) Blocked(logStart int64) bool {
+	l.state.RLock()
+	defer l.state.RUnlock()
+	if len(l.segments) < 2 {
+		return false
+	}
+	s, after := l.segments[0], l.segments[1]
+	return after.start != unknownOffset && after.start <= logStart && (l.manifest.Snapshot == nil || s.last > l.manifest.Snapshot.Index)
+}

@@ -1,0 +1,192 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"math"
+	"strings"
+	"time"
+
+	"github.com/hashicorp/raft"
+
+	"github.com/trimaran-io/trimaran/fsm"
+)
+
+// Housekeeping is what a replica does in its own time: snapshots by bytes, so
+// that a restart reads back little; freeing of segments below the log start; and,
+// where it leads, the decision of what retention lets go.
+
+const (
+	housekeepingTick = time.Second
+	// snapshotBytes is what the log may grow by before a snapshot is taken: what is
+	// read back after a restart.
+	snapshotEvery = 64 << 20
+	// idleSnapshot is the age at which something smaller gets its snapshot, too.
+	idleSnapshot             = 5 * time.Minute
+	defaultRetentionInterval = 30 * time.Second
+	proposeTimeout           = 5 * time.Second
+)
+
+func (n *Node) housekeepingLoop() {
+	tick := time.NewTicker(housekeepingTick)
+	defer tick.Stop()
+	interval := n.cfg.RetentionInterval
+	if interval <= 0 {
+		interval = defaultRetentionInterval
+	}
+	lastRetention := time.Now()
+	for {
+		select {
+		case <-n.ctx.Done():
+			return
+		case <-tick.C:
+		}
+		retention := time.Since(lastRetention) >= interval
+		if retention {
+			lastRetention = time.Now()
+		}
+		full := n.diskShareExceeded()
+		for _, r := range n.runningReplicas() {
+			if n.ctx.Err() != nil {
+				return
+			}
+			if retention || full {
+				n.retain(r, full)
+			}
+			r.housekeep()
+		}
+	}
+}
+
+func (n *Node) runningReplicas() []*replica {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	replicas := make([]*replica, 0, len(n.replicas))
+	for _, r := range n.replicas {
+		replicas = append(replicas, r)
+	}
+	return replicas
+}
+
+// housekeep takes a snapshot where one is due and frees what is below the log start.
+func (r *replica) housekeep() {
+	start, _ := r.bounds()
+	if err := r.log.EndSegment(int64(start)); err != nil {
+		r.node.logger.Warn("cannot begin a segment", "partition", r.id, "error", err)
+		return
+	}
+	bytes, ended := r.log.Unsnapshotted()
+	idle := bytes > 0 && time.Since(r.lastSnapshot) >= idleSnapshot
+	if bytes >= snapshotEvery || ended || idle || r.log.Blocked(int64(start)) {
+		r.lastSnapshot = time.Now()
+		err := r.group.raft.Snapshot().Error()
+		// With a change of the configuration under way there is none: next time.
+		if err != nil && !errors.Is(err, raft.ErrNothingNewToSnapshot) && !errors.Is(err, raft.ErrRaftShutdown) &&
+			!strings.Contains(err.Error(), "wait until the configuration entry") {
+			r.node.logger.Warn("cannot take a snapshot", "partition", r.id, "error", err)
+		}
+	}
+	freed, err := r.log.Trim(int64(start), 0)
+	if err != nil {
+		r.node.logger.Warn("cannot free segments", "partition", r.id, "error", err)
+	}
+	if freed > 0 {
+		r.node.logger.Info("segments freed", "partition", r.id, "bytes", freed, "log_start", start)
+	}
+}
+
+// retain decides, if this replica leads, what its partition lets go, and has the
+// group agree: the decision is an offset, so all replicas begin at the same one.
+func (n *Node) retain(r *replica, share bool) {
+	p, err := r.leads()
+	if err != nil {
+		return
+	}
+	topic, ok := n.Topics().ByID(r.id.Topic)
+	if !ok {
+		return
+	}
+	start, next := r.bounds()
+	to := start
+	if policy := n.config(topic, "cleanup.policy"); strings.Contains(policy, "delete") {
+		to = max(to, r.expired(n.configNumber(topic.ID, "retention.ms"), n.configNumber(topic.ID, "retention.bytes"), time.Now()))
+	}
+	if share {
+		to = max(to, r.oldest())
+	}
+	if to <= start || to > next {
+		return
+	}
+	ctx, cancel := context.WithTimeout(n.ctx, proposeTimeout)
+	defer cancel()
+	if err := p.control(ctx, fsm.LogStartCommand(to)); err != nil {
+		n.logger.Warn("cannot advance the log start", "partition", r.id, "to", to, "error", err)
+		return
+	}
+	n.logger.Info("log start advanced", "topic", topic.Name, "partition", r.id.Partition, "from", start, "to", to)
+}
+
+// expired gives the offset below which records are older than retention.ms or
+// beyond retention.bytes, by whole segments as in Kafka (UnifiedLog.deleteOldSegments):
+// a segment's age is that of its newest record, and the segment that is written
+// to goes too if all its records are too old. A negative limit is none.
+func (r *replica) expired(ms, bytes int64, now time.Time) fsm.Offset {
+	segments := r.log.Segments()
+	_, next := r.bounds()
+	end := func(i int) fsm.Offset { // where segment i's records end; unknown: not to be freed
+		if i+1 == len(segments) {
+			return next
+		}
+		if segments[i+1].Start < 0 {
+			return math.MaxInt64
+		}
+		return fsm.Offset(segments[i+1].Start)
+	}
+	var to fsm.Offset
+	if ms >= 0 {
+		for i, s := range segments {
+			newest := s.MaxTime
+			if newest <= 0 && !s.LastWrite.IsZero() {
+				newest = s.LastWrite.UnixMilli() // records without a timestamp
+			}
+			if s.Start < 0 || end(i) == math.MaxInt64 || fsm.Offset(s.Start) == end(i) && s.Active || s.LastWrite.IsZero() && newest == 0 && fsm.Offset(s.Start) != end(i) ||
+				now.UnixMilli()-newest <= ms {
+				break
+			}
+			to = end(i)
+		}
+	}
+	if bytes >= 0 {
+		over := -bytes
+		for _, s := range segments {
+			over += s.Bytes
+		}
+		for i, s := range segments {
+			if s.Active || over < s.Bytes || end(i) == math.MaxInt64 {
+				break
+			}
+			over -= s.Bytes
+			to = max(to, end(i))
+		}
+	}
+	return to
+}
+
+// oldest gives the end of the oldest segment that is complete.
+func (r *replica) oldest() fsm.Offset {
+	segments := r.log.Segments()
+	if len(segments) < 2 || segments[1].Start < 0 {
+		return 0
+	}
+	return fsm.Offset(segments[1].Start)
+}
+
+// diskShareExceeded reports whether the partitions may let go of their oldest
+// segments, since the disk is fuller than the operator allows.
+func (n *Node) diskShareExceeded() bool {
+	if n.cfg.MaxDiskShare <= 0 {
+		return false
+	}
+	free, total := n.logs.Space()
+	return total > 0 && float64(total-free)/float64(total) > n.cfg.MaxDiskShare
+}
