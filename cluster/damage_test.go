@@ -3,16 +3,19 @@ package cluster
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
+
+	"github.com/hashicorp/raft"
 
 	"github.com/trimaran-io/trimaran/fsm"
 )
 
-// A byte that flips on a replica's disk is found by the batch's CRC when it is
-// read: the leader answers instead, and if this replica is the only one, the
-// reader gets an error and never the damaged record.
+// A byte that flips on a replica's disk is found by its CRC and never served. The
+// replica is rebuilt from the others while the partition goes on.
 func TestADamagedRecordIsNeverServed(t *testing.T) {
 	c := newTestCluster(t, 3)
 	c.startAll()
@@ -30,37 +33,99 @@ func TestADamagedRecordIsNeverServed(t *testing.T) {
 		}
 		return nil
 	})
-	path := filepath.Join(c.nodes[victim].partitionDir(id), "raft.db")
+	dir := c.nodes[victim].partitionDir(id)
 	c.kill(victim)
-	data, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	flipped := bytes.ReplaceAll(data, []byte(value), []byte("A"+value[1:]))
-	if bytes.Equal(flipped, data) {
-		t.Fatal("the record is not on the disk as it was written")
-	}
-	if err := os.WriteFile(path, flipped, 0o600); err != nil {
-		t.Fatal(err)
-	}
+	flip(t, dir, value)
 	c.start(victim)
 	c.ready()
-	eventually(t, "the damaged replica runs", func() error {
-		if _, next := c.nodes[victim].replica(id).bounds(); next != 2 {
-			return errors.New("not yet")
+	// The replica leaves the group, is rebuilt from the others and votes again.
+	eventually(t, "the damaged replica is rebuilt", func() error {
+		r := c.nodes[victim].replica(id)
+		if r == nil {
+			return errors.New("it does not run")
+		}
+		if _, next := r.bounds(); next != 2 {
+			return fmt.Errorf("it ends at %d", next)
+		}
+		for _, s := range r.group.raft.GetConfiguration().Configuration().Servers {
+			if string(s.ID) == c.nodes[victim].identity && s.Suffrage == raft.Voter {
+				return nil
+			}
+		}
+		return errors.New("it has no vote")
+	})
+	c.wantEverywhere(id, want)
+	slice, ok, err := c.nodes[victim].replica(id).readCommitted(0, 1<<20)
+	if err != nil || !ok || !bytes.Contains(slice.Batches, []byte(value)) {
+		t.Errorf("the rebuilt replica serves %d bytes, %v, %v", len(slice.Batches), ok, err)
+	}
+}
+
+// With a majority damaged nobody invents what is lost: the partition says so and
+// serves no damaged byte.
+func TestAMajorityDamagedIsRefused(t *testing.T) {
+	c := newTestCluster(t, 3)
+	c.startAll()
+	topic := c.topic("a", 1, 3)
+	id := fsm.PartitionID{Topic: topic.ID}
+	const value = "a value that is easy to find on the disk"
+	c.mustAppend(0, id, value)
+	c.mustAppend(0, id, "the next one")
+	c.wantEverywhere(id, []string{value, "the next one"})
+	dirs := map[int]string{}
+	for i, n := range c.nodes {
+		dirs[i] = n.partitionDir(id)
+	}
+	for i := range c.nodes {
+		c.kill(i)
+	}
+	flip(t, dirs[0], value)
+	flip(t, dirs[1], value)
+	for i := range c.nodes {
+		c.start(i)
+	}
+	eventually(t, "two replicas stay out", func() error {
+		for i := range 2 {
+			n := c.nodes[i]
+			n.mu.Lock()
+			err := n.broken[id]
+			n.mu.Unlock()
+			if err == nil || !strings.Contains(err.Error(), "needed to rebuild") {
+				return fmt.Errorf("node %d: %v", i, err)
+			}
 		}
 		return nil
 	})
-	c.wantEverywhere(id, want) // through the damaged replica's node, too
-	if _, _, err := c.nodes[victim].replica(id).readCommitted(0, 1<<20); fsm.Code(err) != fsm.ErrStorage {
-		t.Errorf("the damaged replica itself answers %v", err)
-	}
-	for i := range c.nodes {
-		if i != victim {
-			c.kill(i)
+	for i, n := range c.nodes {
+		if slice, err := n.Read(within(t), id, 0, 1<<20); err == nil && bytes.Contains(slice.Batches, []byte("A"+value[1:])) {
+			t.Errorf("node %d serves what was damaged", i)
 		}
 	}
-	if slice, err := c.nodes[victim].Read(within(t), id, 0, 1<<20); err == nil {
-		t.Errorf("the damaged replica alone serves %d bytes", len(slice.Batches))
+}
+
+// flip changes one byte of a value in a replica's segments.
+func flip(t *testing.T, dir, value string) {
+	t.Helper()
+	// The journal still has what was written last, and would bring it back.
+	if err := os.RemoveAll(filepath.Join(dir, "..", "..", "journal")); err != nil {
+		t.Fatal(err)
 	}
+	files, err := filepath.Glob(filepath.Join(dir, "*.log"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range files {
+		data, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if at := bytes.Index(data, []byte(value)); at >= 0 {
+			data[at] ^= 0x20
+			if err := os.WriteFile(path, data, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			return
+		}
+	}
+	t.Fatal("the record is not on the disk as it was written")
 }

@@ -54,6 +54,7 @@ func (n *Node) housekeepingLoop() {
 				n.retain(r, full)
 			}
 			r.housekeep()
+			n.reconcileMembers(r)
 		}
 	}
 }
@@ -86,7 +87,7 @@ func (r *replica) housekeep() {
 			r.node.logger.Warn("cannot take a snapshot", "partition", r.id, "error", err)
 		}
 	}
-	freed, err := r.log.Trim(int64(start), 0)
+	freed, err := r.log.Trim(int64(start), r.heldFrom())
 	if err != nil {
 		r.node.logger.Warn("cannot free segments", "partition", r.id, "error", err)
 	}

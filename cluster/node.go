@@ -28,6 +28,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/raft"
 	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/time/rate"
 
 	"github.com/trimaran-io/trimaran/cluster/membership"
 	"github.com/trimaran-io/trimaran/cluster/peer"
@@ -66,6 +67,9 @@ type Config struct {
 	// node leads let go of their oldest segments whatever their retention says. 0:
 	// never.
 	MaxDiskShare float64
+	// CatchUpRate bounds, in bytes a second, what this node copies from others for
+	// replicas that are far behind. 0 means 100 MiB.
+	CatchUpRate int64
 
 	HeartbeatTimeout time.Duration // 0 means 600 ms
 	CommitTimeout    time.Duration // 0 means 50 ms
@@ -89,11 +93,13 @@ type Node struct {
 	incarnation string
 	identity    string // "<node id>.<incarnation>", the name in every Raft group
 
-	stable  *raftlog.Stable
-	logs    *raftlog.Store // of the partitions
-	link    *peer.Link
-	gossip  *membership.Gossip
-	catalog *catalog
+	stable *raftlog.Stable
+	logs   *raftlog.Store // of the partitions
+
+	catchUpLimit *rate.Limiter
+	link         *peer.Link
+	gossip       *membership.Gossip
+	catalog      *catalog
 
 	ctx    context.Context // ends when the node stops
 	cancel context.CancelFunc
@@ -105,11 +111,14 @@ type Node struct {
 
 	mu        sync.Mutex
 	replicas  map[fsm.PartitionID]*replica
-	broken    map[fsm.PartitionID]error // replicas that could not be opened
-	hints     map[fsm.PartitionID]hint  // leaders of partitions without a replica here
-	addresses map[string]string         // peer addresses by identity, of everyone ever met
-	caughtUp  bool                      // the catalog here was once as new as the leader's
-	creating  bool                      // the topics of the configuration are not all there yet
+	broken    map[fsm.PartitionID]error     // replicas that could not be opened
+	hints     map[fsm.PartitionID]hint      // leaders of partitions without a replica here
+	addresses map[string]string             // peer addresses by identity, of everyone ever met
+	reopening map[fsm.PartitionID]bool      // replicas to be closed and opened again
+	rebuilt   map[fsm.PartitionID]time.Time // when that was tried last
+	damage    map[fsm.PartitionID]error     // replicas to be rebuilt, and why
+	caughtUp  bool                          // the catalog here was once as new as the leader's
+	creating  bool                          // the topics of the configuration are not all there yet
 	stopping  bool
 	fatal     error
 	failed    chan struct{} // closed when fatal is set
@@ -142,6 +151,9 @@ func Start(cfg Config) (_ *Node, err error) {
 		broken:    map[fsm.PartitionID]error{},
 		hints:     map[fsm.PartitionID]hint{},
 		addresses: map[string]string{},
+		reopening: map[fsm.PartitionID]bool{},
+		damage:    map[fsm.PartitionID]error{},
+		rebuilt:   map[fsm.PartitionID]time.Time{},
 		creating:  len(cfg.InitialTopics) > 0,
 		failed:    make(chan struct{}),
 	}
@@ -176,6 +188,7 @@ func Start(cfg Config) (_ *Node, err error) {
 	}
 	undo = append(undo, func() { n.logs.Close() })
 	n.catalog = newCatalog(n)
+	n.catchUpLimit = newCatchUpLimit(cfg.CatchUpRate)
 
 	listener, err := cfg.Listen(cfg.PeerListen)
 	if err != nil {

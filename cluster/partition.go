@@ -35,6 +35,11 @@ type replica struct {
 	changed chan struct{} // closed and replaced whenever the known leader or leading changes
 	everLed bool          // a leader was known once
 
+	adopt     *raftlog.Staging // copied from the leader, to be taken over when Raft is down
+	held      uint64           // segments from this index on are copied by someone
+	heldUntil time.Time
+	catchUp   progress
+
 	lastSnapshot time.Time // when the last was tried; the housekeeping loop's own
 
 	stop    context.CancelFunc
@@ -76,13 +81,23 @@ func (r *replica) start(g *group) {
 	}()
 }
 
-// close ends the proposer, the group and the watch. Appends under way end with
-// an error.
+// close ends the proposer, the group and the watch, and takes over what was
+// copied, if anything. Appends under way end with an error.
 func (r *replica) close() error {
 	r.stop()
-	err := r.group.close()
+	err := r.group.stop()
 	r.stopped.Wait()
-	return err
+	r.mu.Lock()
+	staging := r.adopt
+	r.adopt = nil
+	r.mu.Unlock()
+	if staging != nil {
+		if aerr := r.log.Adopt(staging); aerr != nil {
+			staging.Close()
+			err = errors.Join(err, aerr)
+		}
+	}
+	return errors.Join(err, r.log.Close())
 }
 
 // watch starts a proposer for every term in which this replica leads, and

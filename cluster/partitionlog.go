@@ -187,9 +187,3 @@ func takeBatches(slice *fsm.Slice, reader *raftlog.Reader, entry *raft.Log, from
 }
 
 func int64AsInt(n int64) int { return int(min(n, math.MaxInt32)) }
-
-// damaged is told that Raft cannot read its log here.
-func (n *Node) damaged(r *replica, err error) {}
-
-// readFailed is told that a reader found the log unreadable.
-func (n *Node) readFailed(r *replica, err error) {}

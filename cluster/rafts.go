@@ -200,6 +200,11 @@ func (g *group) leader() (identity string, term uint64) {
 
 // close stops Raft and releases the files.
 func (g *group) close() error {
+	return errors.Join(g.stop(), g.log.Close())
+}
+
+// stop stops Raft; the files stay open.
+func (g *group) stop() error {
 	g.raft.DeregisterObserver(g.observer)
 	stopped := g.raft.Shutdown()
 	// Closed before Raft is waited for: calls to a node that hangs would hold it up.
@@ -207,13 +212,7 @@ func (g *group) close() error {
 	if log, ok := g.log.(interface{ Abandon() }); ok {
 		log.Abandon()
 	}
-	if serr := stopped.Error(); err == nil {
-		err = serr
-	}
-	if cerr := g.log.Close(); err == nil {
-		err = cerr
-	}
-	return err
+	return errors.Join(err, stopped.Error())
 }
 
 func syncDir(dir string) error {

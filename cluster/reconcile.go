@@ -3,12 +3,15 @@ package cluster
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math"
 	"os"
 	"slices"
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/hashicorp/raft"
 
 	"github.com/trimaran-io/trimaran/fsm"
 )
@@ -21,6 +24,7 @@ const (
 	openAtOnce     = 8
 	reopenAfter    = 30 * time.Second
 	catchUpTimeout = 3 * time.Second
+	rebuildPause   = 5 * time.Second
 )
 
 func (n *Node) reconcileLoop() {
@@ -54,7 +58,11 @@ func (n *Node) reconcileLoop() {
 		if caughtUp {
 			if time.Since(lastBroken) > reopenAfter {
 				n.mu.Lock()
-				clear(n.broken)
+				for id, err := range n.broken {
+					if !rebuildable(err) {
+						delete(n.broken, id)
+					}
+				}
 				n.mu.Unlock()
 				lastBroken = time.Now()
 			}
@@ -93,11 +101,16 @@ func (n *Node) reconcile(current bool) {
 			toOpen = append(toOpen, id)
 		}
 	}
+	var toReopen []fsm.PartitionID
 	for id := range n.replicas {
-		if desired[id] == nil && current {
+		switch {
+		case desired[id] == nil && current:
 			toClose = append(toClose, id)
+		case n.reopening[id] || n.damage[id] != nil:
+			toReopen = append(toReopen, id)
 		}
 	}
+	clear(n.reopening)
 	for id := range n.hints {
 		if _, ok := topics.Partition(id); !ok {
 			delete(n.hints, id)
@@ -115,8 +128,24 @@ func (n *Node) reconcile(current bool) {
 		}
 		n.removeReplica(id)
 	}
+	for _, id := range toReopen {
+		n.mu.Lock()
+		r, damage := n.replicas[id], n.damage[id]
+		delete(n.replicas, id)
+		delete(n.damage, id)
+		if damage != nil {
+			n.broken[id] = damage
+		} else {
+			toOpen = append(toOpen, id)
+		}
+		n.mu.Unlock()
+		if err := r.close(); err != nil {
+			n.logger.Warn("closing a replica to open it again", "partition", id, "error", err)
+		}
+	}
 	if current {
 		n.removeLeftovers(desired)
+		n.rebuildBroken()
 	}
 
 	var opening sync.WaitGroup
@@ -146,6 +175,10 @@ func (n *Node) reconcile(current bool) {
 // openReplica starts this node's member of a partition's group.
 func (n *Node) openReplica(id fsm.PartitionID, partition *fsm.Partition, topics *fsm.Topics) error {
 	var voters []string
+	anew, err := n.stable.Group(id.String()).Anew()
+	if err != nil {
+		return err
+	}
 	for _, nodeID := range partition.Bootstrap {
 		node, ok := topics.Node(nodeID)
 		if !ok {
@@ -153,7 +186,7 @@ func (n *Node) openReplica(id fsm.PartitionID, partition *fsm.Partition, topics 
 		}
 		voters = append(voters, node.Identity())
 	}
-	if !slices.Contains(voters, n.identity) {
+	if anew || !slices.Contains(voters, n.identity) {
 		voters = nil // came later: the configuration comes from the group's leader
 	}
 	name := id.String()
@@ -165,11 +198,44 @@ func (n *Node) openReplica(id fsm.PartitionID, partition *fsm.Partition, topics 
 		return err
 	}
 	r.start(g)
+	if t, ok := g.transport.(interface {
+		BeforeInstall(func(context.Context, string, *raft.InstallSnapshotRequest) error)
+	}); ok {
+		t.BeforeInstall(n.beforeInstall(r))
+	}
 	n.mu.Lock()
 	n.replicas[id] = r
 	delete(n.hints, id)
 	n.mu.Unlock()
 	return nil
+}
+
+// rebuildBroken begins to get damaged replicas out of their groups. Those that are
+// out are opened again, with nothing.
+func (n *Node) rebuildBroken() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for id, err := range n.broken {
+		if !rebuildable(err) || time.Since(n.rebuilt[id]) < rebuildPause {
+			continue
+		}
+		n.rebuilt[id] = time.Now().Add(rebuildTimeout) // not twice at once
+		n.done.Add(1)
+		go func() {
+			defer n.done.Done()
+			rerr := n.rebuild(id)
+			n.mu.Lock()
+			defer n.mu.Unlock()
+			n.rebuilt[id] = time.Now()
+			if rerr != nil {
+				n.broken[id] = fmt.Errorf("%w; %w", err, rerr)
+				n.logger.Error("a damaged replica stays out of its group", "partition", id, "damage", err, "error", rerr)
+				return
+			}
+			delete(n.broken, id)
+			n.catalog.wake()
+		}()
+	}
 }
 
 // removeReplica frees the disk of a partition that is no longer in the catalog.

@@ -21,6 +21,10 @@ const (
 	callAwait         = 3  // partition, offset -> nothing, when there is something to read
 	callListOffsets   = 4  // partition, timestamp, max -> offsets
 	callLeader        = 5  // partition -> nothing, when its leader is known; the leader is the answer's hint
+	callDescribe      = 6  // partition, index had -> what must be known to copy the rest
+	callEntries       = 7  // partition, first and last index, limit -> entries
+	callApplied       = 8  // partition -> index applied
+	callLeave         = 9  // partition -> term; the caller's replica leaves the group
 	callCatalogApply  = 10 // catalog command -> catalogReply
 	callCreateTopic   = 11 // createTopicCall -> catalogReply
 	callCatalogIndex  = 12 // nothing -> catalogReply: the index that a confirmed leader has committed
@@ -190,6 +194,17 @@ func (n *Node) answer(ctx context.Context, from string, kind uint8, payload []by
 		}
 		return n.answerRead(ctx, replica, kind, &r)
 
+	case callDescribe, callEntries, callApplied, callLeave:
+		id := r.partition()
+		replica := n.replica(id)
+		if r.bad {
+			return nil, errMalformed
+		}
+		if replica == nil {
+			return nil, errNotLeader{}
+		}
+		return n.answerCopy(from, replica, kind, &r)
+
 	case callCatalogApply:
 		return n.catalog.applyAsLeader(ctx, payload)
 	case callCreateTopic:
@@ -243,6 +258,28 @@ func parseAppend(payload []byte) (id fsm.PartitionID, term uint64, batches [][]b
 		return id, term, nil, errMalformed
 	}
 	return id, term, batches, nil
+}
+
+// answerCopy answers a node that copies a partition, or that leaves its group.
+func (n *Node) answerCopy(from string, replica *replica, kind uint8, r *reader) ([]byte, error) {
+	switch kind {
+	case callDescribe:
+		have := r.uint64()
+		if r.bad {
+			return nil, errMalformed
+		}
+		return replica.describe(have)
+	case callEntries:
+		first, last, limit := r.uint64(), r.uint64(), r.uint32()
+		if r.bad || limit > 1<<26 {
+			return nil, errMalformed
+		}
+		return replica.entries(first, last, int(limit))
+	case callApplied:
+		return binary.BigEndian.AppendUint64(nil, replica.group.raft.AppliedIndex()), nil
+	default: // callLeave
+		return n.release(replica, from)
+	}
 }
 
 func (n *Node) answerRead(ctx context.Context, replica *replica, kind uint8, r *reader) ([]byte, error) {

@@ -25,6 +25,9 @@ type replicaReport struct {
 	Term     fsm.Term   `json:"term"`
 	LogStart fsm.Offset `json:"log_start"`
 	Applied  fsm.Offset `json:"applied"` // the next offset
+
+	CatchUp *fsm.CatchUpStatus `json:"catch_up,omitempty"`
+	Error   string             `json:"error,omitempty"` // in an answer's reading only
 }
 
 func (n *Node) report() nodeReport {
@@ -41,7 +44,7 @@ func (n *Node) report() nodeReport {
 	for _, r := range replicas {
 		start, next := r.bounds()
 		identity, term := r.group.leader()
-		report.Replicas[r.id.String()] = replicaReport{Leads: identity == n.identity, Term: fsm.Term(term), LogStart: start, Applied: next}
+		report.Replicas[r.id.String()] = replicaReport{Leads: identity == n.identity, Term: fsm.Term(term), LogStart: start, Applied: next, CatchUp: r.catchUp.status()}
 	}
 	if g := n.catalog.raftGroup(); g != nil {
 		report.Catalog = "voter"
@@ -133,6 +136,9 @@ func partitionStatus(topic fsm.TopicID, p int32, partition fsm.Partition, index 
 	find := func(node fsm.NodeID) (replicaReport, bool) {
 		if i, ok := index[node]; ok && reports[i] != nil {
 			r, ok := reports[i].Replicas[name]
+			if broken, is := reports[i].Broken[name]; is && !ok {
+				return replicaReport{Error: broken}, true
+			}
 			return r, ok
 		}
 		return replicaReport{}, false
@@ -153,6 +159,12 @@ func partitionStatus(topic fsm.TopicID, p int32, partition fsm.Partition, index 
 			replica.Role = "follower"
 			if node == s.Leader {
 				replica.Role = "leader"
+			}
+			if replica.CatchUp = r.CatchUp; r.CatchUp != nil {
+				replica.Role = "copying"
+			}
+			if replica.Error = r.Error; r.Error != "" {
+				replica.Role = "damaged"
 			}
 			replica.Applied, replica.Lag = r.Applied, int64(s.HighWatermark-r.Applied)
 		}

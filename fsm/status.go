@@ -45,7 +45,17 @@ type PartitionStatus struct {
 // ReplicaStatus is one replica of a partition.
 type ReplicaStatus struct {
 	Node    NodeID `json:"node"`
-	Role    string `json:"role"`    // "leader", "follower", "offline"
+	Role    string `json:"role"`    // "leader", "follower", "copying", "damaged", "offline"
 	Applied Offset `json:"applied"` // the replica's own end offset
 	Lag     int64  `json:"lag"`     // records behind the partition's high watermark
+	// CatchUp is how far the replica is with copying what it lacks; nil: it does not.
+	CatchUp *CatchUpStatus `json:"catch_up,omitempty"`
+	Error   string         `json:"error,omitempty"` // why it does not run
+}
+
+// CatchUpStatus is the progress of a replica that copies what it lacks.
+type CatchUpStatus struct {
+	Bytes          int64 `json:"bytes"`
+	Total          int64 `json:"total"` // about
+	BytesPerSecond int64 `json:"bytes_per_second"`
 }

@@ -18,6 +18,9 @@ var (
 	ErrIdentityMismatch = errors.New("another node answers at that address")
 	// ErrVersionMismatch: the two nodes have no version of this protocol in common.
 	ErrVersionMismatch = errors.New("no common version of the peer protocol")
+	// ErrInstalled is what a BeforeInstall hook returns when the replica has all that
+	// the snapshot stands for.
+	ErrInstalled = errors.New("the snapshot is installed")
 	// ErrClosed: this link, this group's transport or the other node's is closed.
 	ErrClosed = errors.New("peer link closed")
 	// ErrStopping: the other node is about to stop and takes no more requests.

@@ -246,6 +246,10 @@ func (g *GroupTransport) install(r *received) {
 		err := hook(ctx, r.in.identity, req)
 		close(stop)
 		cancel(nil)
+		if errors.Is(err, ErrInstalled) {
+			g.respond(r, raft.RPCResponse{Response: &raft.InstallSnapshotResponse{RPCHeader: req.RPCHeader, Term: req.Term, Success: true}})
+			return
+		}
 		if err != nil {
 			g.respond(r, raft.RPCResponse{Error: err})
 			return

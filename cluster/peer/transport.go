@@ -80,7 +80,8 @@ func (g *GroupTransport) Close() error {
 // BeforeInstall sets what happens when another node wants to install a snapshot here,
 // before Raft sees it: fetching by other means what the snapshot stands for. It may take as long as it
 // likes, for as long as ctx lives: the sender is told that work goes on, Raft's main loop stays free
-// and heartbeats are answered meanwhile. An error is the answer to the sender, and Raft never sees the request.
+// and heartbeats are answered meanwhile. An error is the answer to the sender, and Raft never sees the request;
+// with ErrInstalled the sender is told that the snapshot is installed.
 func (g *GroupTransport) BeforeInstall(hook func(ctx context.Context, from string, req *raft.InstallSnapshotRequest) error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()

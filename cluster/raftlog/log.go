@@ -143,10 +143,15 @@ func (l *PartitionLog) StoreLogs(entries []*raft.Log) error {
 		}
 	}
 	l.state.RLock()
-	last, any := l.last, len(l.segments) > 0
+	want := l.last + 1
+	if n := len(l.segments); n == 0 {
+		want = max(l.manifest.First, 1)
+	} else if l.last == 0 {
+		want = l.segments[n-1].base
+	}
 	l.state.RUnlock()
-	if entries[0].Index != last+1 && (any || last > 0) {
-		return fmt.Errorf("raft log entry %d behind entry %d: there would be a hole", entries[0].Index, last)
+	if entries[0].Index != want {
+		return fmt.Errorf("raft log entry %d where %d should be: there would be a hole", entries[0].Index, want)
 	}
 	flags := uint8(flagCallStart)
 	for rest := entries; len(rest) > 0; {

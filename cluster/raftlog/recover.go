@@ -18,6 +18,12 @@ import (
 // opts.Fresh. What a crash has torn is cut off; what is damaged is refused with
 // ErrDamaged, and nothing is changed then.
 func (st *Store) OpenLog(dir string, opts LogOptions) (*PartitionLog, error) {
+	return st.openLog(dir, opts, 0)
+}
+
+// openLog is OpenLog for a log whose first entry, unless a snapshot says otherwise,
+// stands where the next offset is start.
+func (st *Store) openLog(dir string, opts LogOptions, start int64) (*PartitionLog, error) {
 	l := &PartitionLog{st: st, dir: dir, opts: opts, cache: st.cache.group(), abandon: make(chan struct{})}
 	m, err := readManifest(st, dir)
 	if err != nil {
@@ -31,7 +37,7 @@ func (st *Store) OpenLog(dir string, opts LogOptions) (*PartitionLog, error) {
 	if m.Group != opts.Group {
 		return nil, fmt.Errorf("log of %s: %s is that of %s", opts.Group, dir, m.Group)
 	}
-	l.manifest = m
+	l.manifest, l.next = m, start
 	// What was not passed by an applied entry of commands has no final index.
 	l.applying = max(0, slices.IndexFunc(m.Segments, func(r segmentRecord) bool { return !r.Final }))
 	if len(m.Segments) > 0 && m.Segments[len(m.Segments)-1].Final {
@@ -101,7 +107,7 @@ func (l *PartitionLog) recover() error {
 		l.first = l.segments[0].base
 		if l.last < l.first && n == 1 && m.Snapshot == nil {
 			l.last = 0 // nothing was ever stored
-			if l.first > 1 {
+			if l.first > max(m.First, 1) {
 				return fmt.Errorf("%w: the log begins at entry %d and is empty", ErrDamaged, l.first)
 			}
 		}
@@ -240,7 +246,7 @@ func (l *PartitionLog) checkpoint() (at int, pos int64, err error) {
 	if snapshot == nil {
 		s := l.segments[0]
 		s.last, s.end, s.chain, s.sealed = s.base-1, segmentHeader, s.seed, false
-		s.start = 0
+		s.start = l.next
 		return 0, segmentHeader, nil
 	}
 	for i, s := range l.segments {
@@ -512,6 +518,7 @@ func (l *PartitionLog) rebuildIndex(i int) error {
 func (x *index) trim(applied uint64) error {
 	x.mu.Lock()
 	defer x.mu.Unlock()
+	x.recent = slices.DeleteFunc(x.recent, func(p point) bool { return p.index > applied })
 	f, err := x.handle.acquire()
 	if err != nil {
 		return err

@@ -27,6 +27,7 @@ const batchDelay = time.Millisecond
 var (
 	errKeyNotFound = errors.New("not found") // raft compares the text
 	createdKey     = []byte("trimaran/created")
+	anewKey        = []byte("trimaran/anew")
 )
 
 // OpenStable opens or creates the file path. It fails when another process has
@@ -120,6 +121,53 @@ func (g *GroupStable) MarkCreated() error { return g.Set(createdKey, []byte{1}) 
 // Created reports whether MarkCreated was called.
 func (g *GroupStable) Created() (bool, error) {
 	_, err := g.Get(createdKey)
+	if errors.Is(err, errKeyNotFound) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// BeginAnew forgets that this node has had a replica of the group, and keeps its
+// term and its votes. For one that has left the group's configuration, as the
+// leader of that term says: it gives no other vote in that term, and never forms
+// the group (see Anew).
+func (g *GroupStable) BeginAnew(term uint64, leader string) error {
+	return g.db.Batch(func(tx *bbolt.Tx) error {
+		bucket, err := tx.CreateBucketIfNotExists(g.bucket)
+		if err != nil {
+			return err
+		}
+		number := func(key string) uint64 {
+			if v := bucket.Get([]byte(key)); len(v) == 8 {
+				return binary.BigEndian.Uint64(v)
+			}
+			return 0
+		}
+		put := func(key []byte, value []byte) {
+			if err == nil {
+				err = bucket.Put(key, value)
+			}
+		}
+		// The keys are hashicorp/raft's.
+		if number("CurrentTerm") < term {
+			put([]byte("CurrentTerm"), binary.BigEndian.AppendUint64(nil, term))
+		}
+		if number("LastVoteTerm") < term {
+			put([]byte("LastVoteTerm"), binary.BigEndian.AppendUint64(nil, term))
+			put([]byte("LastVoteCand"), []byte(leader))
+		}
+		put(anewKey, []byte{1})
+		if err == nil {
+			err = bucket.Delete(createdKey)
+		}
+		return err
+	})
+}
+
+// Anew reports whether BeginAnew was ever called: the group was formed long ago,
+// and its configuration comes from its leader.
+func (g *GroupStable) Anew() (bool, error) {
+	_, err := g.Get(anewKey)
 	if errors.Is(err, errKeyNotFound) {
 		return false, nil
 	}

@@ -1,0 +1,245 @@
+package cluster
+
+import (
+	"context"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/raft"
+	"golang.org/x/time/rate"
+
+	"github.com/trimaran-io/trimaran/cluster/peer"
+	"github.com/trimaran-io/trimaran/cluster/raftlog"
+	"github.com/trimaran-io/trimaran/fsm"
+)
+
+// A follower that is so far behind that its leader has to offer it a snapshot
+// copies the entries that it lacks from the leader, beside Raft: see
+// raftlog.Staging. Then the replica is opened again with what it has copied, and
+// Raft goes on from there.
+
+const (
+	defaultCatchUpRate = 100 << 20 // bytes a second
+	catchUpPiece       = 4 << 20
+	holdFor            = time.Minute
+)
+
+// errReopens is the answer to a leader whose snapshot was taken over: asked again,
+// the replica will have it.
+var errReopens = errors.New("the entries are copied; the replica is being opened again")
+
+// progress is how far a copy is.
+type progress struct {
+	mu      sync.Mutex
+	active  bool
+	bytes   int64
+	total   int64
+	started time.Time
+	first   int64 // bytes that were there when it began
+}
+
+func (p *progress) begin(bytes, total int64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.active, p.bytes, p.total, p.started, p.first = true, bytes, max(total, bytes), time.Now(), bytes
+}
+
+func (p *progress) at(bytes int64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.bytes, p.total = bytes, max(p.total, bytes)
+}
+
+func (p *progress) end() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.active = false
+}
+
+// status gives nil if nothing is copied.
+func (p *progress) status() *fsm.CatchUpStatus {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.active {
+		return nil
+	}
+	s := &fsm.CatchUpStatus{Bytes: p.bytes, Total: p.total}
+	if d := time.Since(p.started).Seconds(); d > 0 {
+		s.BytesPerSecond = int64(float64(p.bytes-p.first) / d)
+	}
+	return s
+}
+
+func newCatchUpLimit(bytesPerSecond int64) *rate.Limiter {
+	if bytesPerSecond <= 0 {
+		bytesPerSecond = defaultCatchUpRate
+	}
+	return rate.NewLimiter(rate.Limit(bytesPerSecond), max(catchUpPiece, int(min(bytesPerSecond, 1<<30))/10))
+}
+
+// beforeInstall is what happens when the group's leader offers a snapshot.
+func (n *Node) beforeInstall(r *replica) func(context.Context, string, *raft.InstallSnapshotRequest) error {
+	return func(ctx context.Context, from string, req *raft.InstallSnapshotRequest) error {
+		if r.log.Has(req.LastLogIndex, req.LastLogTerm) {
+			return peer.ErrInstalled
+		}
+		if err := n.copyFrom(ctx, r, from); err != nil {
+			n.logger.Warn("copying a partition from its leader was cut short; it will go on", "partition", r.id, "from", from, "error", err)
+			return err
+		}
+		n.reopen(r)
+		return errReopens
+	}
+}
+
+// copyFrom copies what this replica lacks up to the snapshot of another.
+func (n *Node) copyFrom(ctx context.Context, r *replica, from string) error {
+	reply, err := n.ask(ctx, from, callDescribe, binary.BigEndian.AppendUint64(appendPartition(nil, r.id), r.log.SnapshotIndex()))
+	if err != nil {
+		return err
+	}
+	d, err := parseDescribed(reply)
+	if err != nil {
+		return err
+	}
+	if d.Index <= r.log.SnapshotIndex() {
+		return errors.New("its snapshot is not newer than the one here")
+	}
+	staging, err := r.log.Stage(d)
+	if err != nil {
+		return err
+	}
+	done := false
+	defer func() {
+		if !done {
+			staging.Close()
+		}
+	}()
+	if staging.Next() > d.Index+1 { // begun with a snapshot that is gone
+		return staging.Discard()
+	}
+	r.catchUp.begin(staging.Bytes(), d.Bytes)
+	defer r.catchUp.end()
+	n.logger.Info("copying a partition from its leader", "partition", r.id, "from", from, "entry", staging.Next(), "to", d.Index, "bytes", d.Bytes)
+	began := time.Now()
+	for staging.Next() <= d.Index {
+		head := appendPartition(nil, r.id)
+		head = binary.BigEndian.AppendUint64(head, staging.Next())
+		head = binary.BigEndian.AppendUint64(head, d.Index)
+		head = binary.BigEndian.AppendUint32(head, catchUpPiece)
+		piece, err := n.ask(ctx, from, callEntries, head)
+		if err != nil {
+			return err
+		}
+		for left := len(piece); left > 0; { // a single entry may be larger than a burst
+			some := min(left, n.catchUpLimit.Burst())
+			if err := n.catchUpLimit.WaitN(ctx, some); err != nil {
+				return err
+			}
+			left -= some
+		}
+		entries, err := raftlog.ParseEntries(piece)
+		if err != nil {
+			return err
+		}
+		if len(entries) == 0 {
+			return fmt.Errorf("%s has no entry %d", from, staging.Next())
+		}
+		if err := staging.Add(entries); err != nil {
+			return err
+		}
+		r.catchUp.at(staging.Bytes())
+	}
+	if err := staging.Finish(d); err != nil {
+		if errors.Is(err, raftlog.ErrDamaged) {
+			return errors.Join(err, staging.Discard())
+		}
+		return err
+	}
+	state, err := fsm.RestorePartition(d.State)
+	if err != nil || int64(state.NextOffset()) != d.Next {
+		return errors.Join(fmt.Errorf("%w: the snapshot of %s does not fit its log", raftlog.ErrDamaged, from), err, staging.Discard())
+	}
+	n.logger.Info("copied a partition from its leader", "partition", r.id, "from", from, "to", d.Index, "bytes", staging.Bytes(), "took", time.Since(began).Round(time.Millisecond))
+	done = true
+	r.mu.Lock()
+	r.adopt = staging
+	r.mu.Unlock()
+	return nil
+}
+
+// reopen has the reconcile loop close the replica and open it again.
+func (n *Node) reopen(r *replica) {
+	n.mu.Lock()
+	if n.replicas[r.id] == r {
+		n.reopening[r.id] = true
+	}
+	n.mu.Unlock()
+	n.catalog.wake()
+}
+
+// A described log travels as the length of the JSON (4), the JSON, the state.
+
+func encodeDescribed(d raftlog.Described) ([]byte, error) {
+	text, err := json.Marshal(d)
+	if err != nil {
+		return nil, err
+	}
+	out := binary.BigEndian.AppendUint32(nil, uint32(len(text)))
+	return append(append(out, text...), d.State...), nil
+}
+
+func parseDescribed(reply []byte) (d raftlog.Described, err error) {
+	r := reader{b: reply}
+	text := r.bytes(int(r.uint32()))
+	if r.bad || json.Unmarshal(text, &d) != nil || d.First == 0 || d.Index < d.First-1 {
+		return d, fmt.Errorf("%w: malformed answer of another node", fsm.ErrUnknown)
+	}
+	d.State = r.b
+	return d, nil
+}
+
+// describe answers callDescribe.
+func (r *replica) describe(have uint64) ([]byte, error) {
+	d, ok := r.log.Describe(have)
+	if !ok {
+		return nil, fmt.Errorf("%w: no snapshot yet", fsm.ErrNoLeader)
+	}
+	r.hold(d.First)
+	return encodeDescribed(d)
+}
+
+// entries answers callEntries.
+func (r *replica) entries(from, to uint64, limit int) ([]byte, error) {
+	r.hold(from)
+	b, err := r.log.AppendEntries(nil, from, to, limit)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", fsm.ErrStorage, err)
+	}
+	return b, nil
+}
+
+// hold keeps segments from index on for a while: somebody copies them.
+func (r *replica) hold(index uint64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	now := time.Now()
+	if now.After(r.heldUntil) || index < r.held {
+		r.held = index
+	}
+	r.heldUntil = now.Add(holdFor)
+}
+
+// heldFrom gives the first index that must be kept, 0 for none.
+func (r *replica) heldFrom() uint64 {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if time.Now().After(r.heldUntil) {
+		return 0
+	}
+	return r.held
+}

@@ -1,0 +1,126 @@
+package cluster
+
+import (
+	"context"
+	"encoding/binary"
+	"fmt"
+	"time"
+
+	"github.com/hashicorp/raft"
+
+	"github.com/trimaran-io/trimaran/fsm"
+)
+
+// The leader of a partition's group makes the group's configuration what the
+// catalog says: a replica that should be there and is not comes in as a
+// non-voter, and gets a vote once it has caught up. One step at a time.
+
+const (
+	membersTimeout = 5 * time.Second
+	// caughtUpEntries is how far behind a non-voter may be to get a vote.
+	caughtUpEntries = 64
+)
+
+// reconcileMembers takes at most one step for a group that this node leads.
+func (n *Node) reconcileMembers(r *replica) {
+	if _, err := r.leads(); err != nil {
+		return
+	}
+	topics := n.Topics()
+	partition, ok := topics.Partition(r.id)
+	if !ok {
+		return
+	}
+	future := r.group.raft.GetConfiguration()
+	if future.Error() != nil {
+		return
+	}
+	suffrage := map[string]raft.ServerSuffrage{}
+	for _, s := range future.Configuration().Servers {
+		suffrage[string(s.ID)] = s.Suffrage
+	}
+	for _, id := range partition.Replicas {
+		node, ok := topics.Node(id)
+		if !ok {
+			continue
+		}
+		identity := node.Identity()
+		voter, member := suffrage[identity]
+		if member && voter == raft.Voter || identity == n.identity {
+			continue
+		}
+		ctx, cancel := context.WithTimeout(n.ctx, membersTimeout)
+		applied, err := n.appliedAt(ctx, identity, r.id)
+		cancel()
+		if err != nil {
+			continue // not there, or not ready
+		}
+		server, address := raft.ServerID(identity), raft.ServerAddress(identity)
+		switch {
+		case !member:
+			err = r.group.raft.AddNonvoter(server, address, 0, membersTimeout).Error()
+			n.logger.Info("a replica joins its group as a non-voter", "partition", r.id, "node", id, "error", err)
+		case applied+caughtUpEntries >= r.group.raft.AppliedIndex():
+			err = r.group.raft.AddVoter(server, address, 0, membersTimeout).Error()
+			n.logger.Info("a replica has caught up and votes", "partition", r.id, "node", id, "error", err)
+		}
+		return
+	}
+}
+
+// appliedAt asks a node how far its replica is.
+func (n *Node) appliedAt(ctx context.Context, identity string, id fsm.PartitionID) (uint64, error) {
+	reply, err := n.ask(ctx, identity, callApplied, appendPartition(nil, id))
+	if err != nil {
+		return 0, err
+	}
+	r := reader{b: reply}
+	applied := r.uint64()
+	if r.bad {
+		return 0, errMalformed
+	}
+	return applied, nil
+}
+
+// release answers callLeave: a replica that may have lost acknowledged records or
+// votes leaves its group (invariant 7). The answer is this leader's term, in which
+// that replica must not vote any more. A group that could not go on without it
+// keeps it as it is: what is left of its majority must not shrink.
+func (n *Node) release(r *replica, identity string) ([]byte, error) {
+	p, err := r.leads()
+	if err != nil {
+		return nil, err
+	}
+	future := r.group.raft.GetConfiguration()
+	if err := future.Error(); err != nil {
+		return nil, fmt.Errorf("%w: %w", fsm.ErrNoLeader, err)
+	}
+	member, voters, alive := false, 0, 0
+	for _, s := range future.Configuration().Servers {
+		switch {
+		case string(s.ID) == identity:
+			member = true
+		case s.Suffrage == raft.Voter:
+			voters++
+			if string(s.ID) == n.identity || n.connected(string(s.ID)) {
+				alive++
+			}
+		}
+	}
+	if member {
+		if alive <= voters/2 {
+			return nil, fmt.Errorf("%w: %d of %d other replicas are there", fsm.ErrNoLeader, alive, voters)
+		}
+		if err := r.group.raft.RemoveServer(raft.ServerID(identity), 0, membersTimeout).Error(); err != nil {
+			return nil, fmt.Errorf("%w: %w", fsm.ErrNoLeader, err)
+		}
+		n.logger.Warn("a replica has left its group to be rebuilt", "partition", r.id, "node", identity)
+	}
+	return binary.BigEndian.AppendUint64(nil, uint64(p.term)), nil
+}
+
+// connected reports whether the node is reached right now.
+func (n *Node) connected(identity string) bool {
+	_, connected := n.link.Alive(identity)
+	return connected
+}

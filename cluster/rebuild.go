@@ -1,0 +1,95 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/trimaran-io/trimaran/cluster/raftlog"
+	"github.com/trimaran-io/trimaran/fsm"
+)
+
+// A replica whose log is damaged, or gone, may have lost records that it
+// acknowledged. It must not vote as if it had them (invariant 7): it leaves its
+// group's configuration, its files go, and it comes back with nothing, first as a
+// non-voter. The partition goes on meanwhile. Without a majority of the others
+// nothing is done, and the reason is shown: nobody invents what is lost.
+
+const rebuildTimeout = 10 * time.Second
+
+// damaged is told that a replica's log cannot be read. It does not wait.
+func (n *Node) damaged(r *replica, err error) {
+	n.mu.Lock()
+	known := n.damage[r.id] != nil
+	if n.replicas[r.id] == r && !known {
+		n.damage[r.id] = err
+	}
+	n.mu.Unlock()
+	if !known {
+		n.logger.Error("a replica's log is damaged; it will be rebuilt from the others", "partition", r.id, "error", err)
+		n.catalog.wake()
+	}
+}
+
+// readFailed is told that a reader could not read on.
+func (n *Node) readFailed(r *replica, err error) {
+	if errors.Is(err, raftlog.ErrDamaged) {
+		n.damaged(r, err)
+	}
+}
+
+// rebuildable reports whether the error of opening a replica means that its log
+// is to be replaced by what the others have.
+func rebuildable(err error) bool {
+	var lost errReplicaLost
+	return errors.Is(err, raftlog.ErrDamaged) || errors.As(err, &lost)
+}
+
+// rebuild has a closed replica leave its group and removes its files. It may be
+// called again after a crash at any point.
+func (n *Node) rebuild(id fsm.PartitionID) error {
+	name := id.String()
+	ctx, cancel := context.WithTimeout(n.ctx, rebuildTimeout)
+	defer cancel()
+	var term uint64
+	var leader string
+	err := n.atLeader(ctx, id, holdLeaderless, func(ctx context.Context, h hint, local *replica) error {
+		if local != nil || h.identity == n.identity {
+			return fmt.Errorf("%w: another replica has to lead first", fsm.ErrNoLeader)
+		}
+		reply, err := n.ask(ctx, h.identity, callLeave, appendPartition(nil, id))
+		if err != nil {
+			return err
+		}
+		r := reader{b: reply}
+		if term, leader = r.uint64(), h.identity; r.bad {
+			return errMalformed
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("the others are needed to rebuild it: %w", err)
+	}
+	// From here on it has no vote, and it keeps the ones that it gave.
+	if err := n.stable.Group(name).BeginAnew(term, leader); err != nil {
+		return err
+	}
+	dir := n.partitionDir(id)
+	gone := dir + ".deleted"
+	if err := os.RemoveAll(gone); err != nil {
+		return err
+	}
+	if err := os.Rename(dir, gone); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	if err := syncDir(n.logs.Groups()); err != nil {
+		return err
+	}
+	if err := os.RemoveAll(gone); err != nil {
+		n.logger.Warn("cannot remove the files of a damaged replica", "partition", id, "error", err)
+	}
+	n.logger.Info("a damaged replica is removed and begins anew", "partition", id)
+	return nil
+}
