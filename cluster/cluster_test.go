@@ -331,6 +331,24 @@ func valuesFrom(ctx context.Context, n *Node, id fsm.PartitionID) ([]string, err
 	}
 }
 
+func headersOf(t *testing.T, batches []byte) (headers []kafkaproto.BatchHeader) {
+	t.Helper()
+	for raw, err := range kafkaproto.SplitBatches(batches) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := kafkaproto.CheckBatch(raw); err != nil {
+			t.Fatal(err)
+		}
+		h, err := kafkaproto.ParseBatchHeader(raw)
+		if err != nil {
+			t.Fatal(err)
+		}
+		headers = append(headers, h)
+	}
+	return headers
+}
+
 // messageWithCRC fills in size and CRC of one encoded magic 0 message.
 func messageWithCRC(raw []byte) []byte {
 	binary.BigEndian.PutUint32(raw[8:], uint32(len(raw)-12))
@@ -810,7 +828,9 @@ func TestAFourthNodeJoinsAndServes(t *testing.T) {
 	}
 }
 
-func TestALostReplicaStaysOutAndThePartitionGoesOn(t *testing.T) {
+// A replica whose files are gone may have lost what it acknowledged, and its
+// group goes on without it until it has come back through the others.
+func TestALostReplicaIsRebuiltAndThePartitionGoesOn(t *testing.T) {
 	c := newTestCluster(t, 3)
 	c.startAll()
 	topic := c.topic("a", 1, 3)
@@ -822,13 +842,11 @@ func TestALostReplicaStaysOutAndThePartitionGoesOn(t *testing.T) {
 	}
 	c.start(2)
 	c.ready()
-	if c.nodes[2].replica(id) != nil {
-		t.Fatal("a replica that lost its log runs as if nothing had happened")
-	}
 	if base := c.mustAppend(2, id, "v1"); base != 1 {
 		t.Errorf("offset %d, want 1", base)
 	}
 	c.wantEverywhere(id, []string{"v0", "v1"})
+	c.rebuilt(2, id, 2)
 }
 
 func TestAPlannedStopHandsLeadershipOver(t *testing.T) {

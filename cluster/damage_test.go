@@ -39,26 +39,36 @@ func TestADamagedRecordIsNeverServed(t *testing.T) {
 	c.start(victim)
 	c.ready()
 	// The replica leaves the group, is rebuilt from the others and votes again.
-	eventually(t, "the damaged replica is rebuilt", func() error {
-		r := c.nodes[victim].replica(id)
-		if r == nil {
-			return errors.New("it does not run")
-		}
-		if _, next := r.bounds(); next != 2 {
-			return fmt.Errorf("it ends at %d", next)
-		}
-		for _, s := range r.group.raft.GetConfiguration().Configuration().Servers {
-			if string(s.ID) == c.nodes[victim].identity && s.Suffrage == raft.Voter {
-				return nil
-			}
-		}
-		return errors.New("it has no vote")
-	})
+	c.rebuilt(victim, id, 2)
 	c.wantEverywhere(id, want)
 	slice, ok, err := c.nodes[victim].replica(id).readCommitted(0, 1<<20)
 	if err != nil || !ok || !bytes.Contains(slice.Batches, []byte(value)) {
 		t.Errorf("the rebuilt replica serves %d bytes, %v, %v", len(slice.Batches), ok, err)
 	}
+}
+
+// rebuilt waits until a replica has records up to next, and a vote.
+func (c *testCluster) rebuilt(node int, id fsm.PartitionID, next fsm.Offset) {
+	c.t.Helper()
+	eventually(c.t, "the replica is rebuilt", func() error {
+		r := c.nodes[node].replica(id)
+		if r == nil {
+			return errors.New("it does not run")
+		}
+		if _, end := r.bounds(); end < next {
+			return fmt.Errorf("it ends at %d", end)
+		}
+		future := r.group.raft.GetConfiguration()
+		if err := future.Error(); err != nil {
+			return err
+		}
+		for _, s := range future.Configuration().Servers {
+			if string(s.ID) == c.nodes[node].identity && s.Suffrage == raft.Voter {
+				return nil
+			}
+		}
+		return errors.New("it has no vote")
+	})
 }
 
 // With a majority damaged nobody invents what is lost: the partition says so and

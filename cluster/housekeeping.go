@@ -71,10 +71,18 @@ func (n *Node) runningReplicas() []*replica {
 
 // housekeep takes a snapshot where one is due and frees what is below the log start.
 func (r *replica) housekeep() {
-	start, _ := r.bounds()
-	if err := r.log.EndSegment(int64(start)); err != nil {
-		r.node.logger.Warn("cannot begin a segment", "partition", r.id, "error", err)
-		return
+	r.mu.Lock()
+	start, next, applied := r.state.LogStart(), r.state.NextOffset(), r.state.LastApplied()
+	var state []byte
+	if start == next {
+		state = r.state.Snapshot()
+	}
+	r.mu.Unlock()
+	if start == next { // nothing is left to read: the last segment goes, too
+		if err := r.log.EndSegment(int64(start), uint64(applied), state); err != nil {
+			r.node.logger.Warn("cannot begin a segment", "partition", r.id, "error", err)
+			return
+		}
 	}
 	bytes, ended := r.log.Unsnapshotted()
 	idle := bytes > 0 && time.Since(r.lastSnapshot) >= idleSnapshot

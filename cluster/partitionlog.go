@@ -18,7 +18,7 @@ import (
 
 // trailingEntries is how many entries below a snapshot a leader still sends one by
 // one. A follower that is further behind copies segments instead.
-const trailingEntries = 1024
+var trailingEntries uint64 = 1024
 
 // never is a time that does not come: what Raft would do at intervals, the node
 // does by bytes.

@@ -329,7 +329,7 @@ func (m *modelLog) step(l *PartitionLog, random *rand.Rand) error {
 			start := random.Int64N(m.next + 1)
 			if random.IntN(3) == 0 {
 				start = m.next
-				if err := l.EndSegment(start); err != nil {
+				if err := l.EndSegment(start, m.applied, []byte("all below")); err != nil {
 					return err
 				}
 			}

@@ -3,6 +3,8 @@ package raftlog
 import (
 	"slices"
 	"time"
+
+	"github.com/hashicorp/raft"
 )
 
 // SegmentInfo is what retention and ListOffsets want to know of a segment.
@@ -45,9 +47,11 @@ func (l *PartitionLog) Bytes() int64 {
 	return sum
 }
 
-// EndSegment begins a new segment if the last one has applied records and all of
-// them are below the log start, so that Trim can free it.
-func (l *PartitionLog) EndSegment(logStart int64) error {
+// EndSegment begins a new segment if the last one has records and all of them are
+// below the log start, so that Trim can free it. state is the partition's state
+// behind the entry at index applied, where the next offset is logStart; if the log
+// has come further since, nothing is done.
+func (l *PartitionLog) EndSegment(logStart int64, applied uint64, state []byte) error {
 	l.write.Lock()
 	defer l.write.Unlock()
 	if err := l.writable(); err != nil {
@@ -55,15 +59,31 @@ func (l *PartitionLog) EndSegment(logStart int64) error {
 	}
 	l.state.RLock()
 	n := len(l.segments)
-	over := n > 0 && l.segments[n-1].start != unknownOffset && l.segments[n-1].start < l.next && l.next <= logStart
-	index := l.last + 1
+	over := n > 0 && l.applying == n-1 && l.segments[n-1].start < l.next && l.next == logStart && l.applied <= applied
+	from, last := max(l.applied, applied)+1, l.last
 	l.state.RUnlock()
-	if !over {
+	if !over || last >= from+maxIdleEntries {
 		return nil
 	}
-	_, err := l.roll(index)
+	// Entries of Raft's own are not applied; one of records would be lost.
+	for index := from; index <= last; index++ {
+		var entry raft.Log
+		if err := l.readEntry(index, &entry); err != nil {
+			return err
+		}
+		if entry.Type == raft.LogCommand {
+			return nil
+		}
+	}
+	s, err := l.roll(last + 1)
+	if err == nil {
+		l.Cross(s.base, state)
+	}
 	return err
 }
+
+// maxIdleEntries bounds what EndSegment looks at.
+const maxIdleEntries = 64
 
 // Trim frees the segments all of whose records are below the log start, but none
 // that reaches above the snapshot (invariants 1 and 4). hold keeps segments from

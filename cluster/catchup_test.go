@@ -1,0 +1,190 @@
+package cluster
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/trimaran-io/trimaran/fsm"
+)
+
+// small gives topics segments of some kilobytes.
+func small(c *testCluster, configs map[string]string) {
+	for _, node := range c.nodes {
+		node.cfg.TopicDefaults = configs
+		node.cfg.RetentionInterval = 100 * time.Millisecond
+	}
+}
+
+// fill appends values of about a kilobyte and gives them.
+func (c *testCluster) fill(node int, id fsm.PartitionID, name string, n int) []string {
+	c.t.Helper()
+	var values []string
+	for i := range n {
+		value := fmt.Sprintf("%s-%d-%s", name, i, strings.Repeat("x", 1000))
+		c.mustAppend(node, id, value)
+		values = append(values, value)
+	}
+	return values
+}
+
+// localValues reads what a replica itself has, from its log start on.
+func localValues(t *testing.T, n *Node, id fsm.PartitionID) (start fsm.Offset, values int) {
+	t.Helper()
+	r := n.replica(id)
+	if r == nil {
+		t.Fatal("the replica does not run")
+	}
+	start, end := r.bounds()
+	for from := start; from < end; {
+		slice, ok, err := r.readCommitted(from, 1<<20)
+		if err != nil || !ok {
+			t.Fatalf("offset %d: %v, %v", from, ok, err)
+		}
+		before := from
+		for _, header := range headersOf(t, slice.Batches) {
+			from = fsm.Offset(header.NextOffset())
+			values += int(header.Records)
+		}
+		if from == before {
+			t.Fatalf("offset %d: nothing was read", from)
+		}
+	}
+	return start, values
+}
+
+// A follower that is away while the others go on past what Raft still has of their
+// log copies what it lacks; then, with the others stopped, it serves everything.
+func TestAFollowerFarBehindCopiesAndThenLeads(t *testing.T) {
+	c := newTestCluster(t, 3)
+	small(c, map[string]string{"segment.bytes": "20000"})
+	c.startAll()
+	topic := c.topic("a", 1, 3)
+	id := fsm.PartitionID{Topic: topic.ID}
+	want := c.fill(0, id, "before", 50)
+	away := (c.leaderOf(id) + 1) % 3
+	there := []int{(away + 1) % 3, (away + 2) % 3}
+	c.kill(away)
+	want = append(want, c.fill(there[0], id, "meanwhile", 150)...)
+	c.outOfWindow(there, id, 60)
+
+	c.start(away)
+	c.rebuilt(away, id, fsm.Offset(len(want)))
+	c.mustAppend(away, id, "the last one")
+	want = append(want, "the last one")
+	c.rebuilt(away, id, fsm.Offset(len(want)))
+	if start, n := localValues(t, c.nodes[away].Node, id); start != 0 || n != len(want) {
+		t.Errorf("it has %d records from offset %d on, want %d", n, start, len(want))
+	}
+	// Only it and one other are left: then it leads, and what it has is all there is.
+	for _, other := range there {
+		c.kill(other)
+		c.mustAppend(away, id, "and another")
+		want = append(want, "and another")
+		c.wantEverywhere(id, want)
+		c.start(other)
+		c.rebuilt(other, id, fsm.Offset(len(want)))
+	}
+}
+
+// outOfWindow waits until the leader among nodes no longer has the entry for Raft.
+func (c *testCluster) outOfWindow(nodes []int, id fsm.PartitionID, index uint64) {
+	c.t.Helper()
+	eventually(c.t, "snapshots have moved Raft's window", func() error {
+		for _, i := range nodes {
+			r := c.nodes[i].replica(id)
+			if r == nil {
+				return errors.New("not there")
+			}
+			if first, _ := r.log.FirstIndex(); first <= index {
+				return fmt.Errorf("node %d: window from %d", i, first)
+			}
+		}
+		return nil
+	})
+}
+
+// The same when retention has deleted meanwhile what the follower had: it begins
+// where the others begin.
+func TestAFollowerIsAwayWhileRetentionTrimsPastIt(t *testing.T) {
+	c := newTestCluster(t, 3)
+	small(c, map[string]string{"segment.bytes": "20000", "retention.bytes": "60000"})
+	c.startAll()
+	topic := c.topic("a", 1, 3)
+	id := fsm.PartitionID{Topic: topic.ID}
+	c.fill(0, id, "before", 30)
+	away := (c.leaderOf(id) + 1) % 3
+	there := []int{(away + 1) % 3, (away + 2) % 3}
+	c.kill(away)
+	total := fsm.Offset(30 + len(c.fill(there[0], id, "meanwhile", 200)))
+	var start fsm.Offset
+	eventually(t, "retention has freed segments everywhere", func() error {
+		for _, i := range there {
+			r := c.nodes[i].replica(id)
+			if start, _ = r.bounds(); start < 100 {
+				return fmt.Errorf("node %d begins at %d", i, start)
+			}
+			if first := r.log.Segments()[0]; fsm.Offset(first.Start) < 60 {
+				return fmt.Errorf("node %d has a segment from %d on", i, first.Start)
+			}
+		}
+		return nil
+	})
+	if _, err := c.nodes[there[0]].Read(within(t), id, 5, 1000); fsm.Code(err) != fsm.ErrOffsetOutOfRange {
+		t.Errorf("a read below the log start: %v", err)
+	}
+	c.start(away)
+	c.rebuilt(away, id, total)
+	for _, other := range there {
+		c.kill(other)
+		eventually(t, "all retained records are there", func() error {
+			begins, n := localValues(t, c.nodes[away].Node, id)
+			if begins < start || fsm.Offset(n) != total-begins {
+				return fmt.Errorf("%d records from offset %d on, the log ends at %d", n, begins, total)
+			}
+			return nil
+		})
+		c.mustAppend(away, id, "and another")
+		total++
+		c.start(other)
+		c.rebuilt(other, id, total)
+	}
+}
+
+// An idle partition with records that are too old ends empty on all replicas, and
+// goes on from its offsets.
+func TestAnIdlePartitionIsEmptiedByRetention(t *testing.T) {
+	c := newTestCluster(t, 3)
+	small(c, map[string]string{"retention.ms": "1500"})
+	c.startAll()
+	topic := c.topic("a", 1, 3)
+	id := fsm.PartitionID{Topic: topic.ID}
+	c.fill(0, id, "old", 20)
+	eventually(t, "all is freed everywhere", func() error {
+		for i, n := range c.nodes {
+			r := n.replica(id)
+			if start, next := r.bounds(); start != 20 || next != 20 {
+				return fmt.Errorf("node %d: %d to %d", i, start, next)
+			}
+			if bytes := r.log.Bytes(); bytes > 5000 {
+				return fmt.Errorf("node %d has %d bytes", i, bytes)
+			}
+		}
+		return nil
+	})
+	if base := c.mustAppend(1, id, "new"); base != 20 {
+		t.Errorf("offset %d, want 20", base)
+	}
+	for i := range c.nodes {
+		c.kill(i)
+	}
+	for i := range c.nodes {
+		c.start(i)
+	}
+	c.ready()
+	if base := c.mustAppend(2, id, "newer"); base != 21 {
+		t.Errorf("offset %d after a restart, want 21", base)
+	}
+}
