@@ -40,6 +40,10 @@ var handlers = map[kmsg.Key]func(*request){
 	kmsg.ApiVersions:  handleApiVersions,
 	kmsg.CreateTopics: handleCreateTopics,
 	kmsg.DeleteTopics: handleDeleteTopics,
+
+	kmsg.OffsetForLeaderEpoch:    handleOffsetForLeaderEpoch,
+	kmsg.DescribeCluster:         handleDescribeCluster,
+	kmsg.DescribeTopicPartitions: handleDescribeTopicPartitions,
 }
 
 // serve begins to work on a request. An error says that the connection ends at

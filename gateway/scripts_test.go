@@ -127,7 +127,7 @@ func (s *script) records(t *testing.T, d *datadriven.TestData) {
 		return
 	}
 	parcel := &parcel{}
-	parcel.fill(messageSet(strings.Split(strings.TrimSpace(d.Input), "\n")...), 0, 0, func(int64) {})
+	parcel.fill(messageSet(strings.Split(strings.TrimSpace(d.Input), "\n")...), produceRules{}, func(int64) {})
 	if _, err := s.cluster.doAppend(id, parcel.batches); err != nil {
 		t.Fatal(err)
 	}

@@ -25,7 +25,7 @@ func DecodeRequest(h Header, body []byte) (kmsg.Request, error) {
 	if !ok || !api.Serves(h.Version) {
 		return nil, fmt.Errorf("%w: key %d version %d", ErrNotServed, h.Key, h.Version)
 	}
-	return decode(h, shapes[h.Key][h.Version-api.Min], body)
+	return decode(h, shapes()[h.Key][h.Version-api.Min], body)
 }
 
 func decode(h Header, s shape, body []byte) (kmsg.Request, error) {

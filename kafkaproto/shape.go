@@ -3,6 +3,7 @@ package kafkaproto
 import (
 	"fmt"
 	"reflect"
+	"sync"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
@@ -37,8 +38,9 @@ const (
 // probe is what a field is changed to that takes text.
 const probe = "probe"
 
-// shapes[key][v] is the shape of version Min+v of every served API.
-var shapes = func() map[int16][]shape {
+// shapes()[key][v] is the shape of version Min+v of every served API. To find them
+// takes some milliseconds, once.
+var shapes = sync.OnceValue(func() map[int16][]shape {
 	all := make(map[int16][]shape, len(Served))
 	for _, api := range Served {
 		for v := api.Min; v <= api.Max; v++ {
@@ -46,7 +48,7 @@ var shapes = func() map[int16][]shape {
 		}
 	}
 	return all
-}()
+})
 
 // shapeOf finds the shape of a request. It panics on what it cannot find out,
 // which depends on the key and the version alone: the test of the table is enough.

@@ -22,23 +22,23 @@ type API struct {
 // Do not change it.
 var Served = []API{
 	{
-		Key: kmsg.Produce, Name: "Produce", Min: 0, Max: 0,
-		Note: "Message sets of magic 0 and 1; stored as record batches.",
+		Key: kmsg.Produce, Name: "Produce", Min: 0, Max: 13,
+		Note: "Message sets of magic 0 and 1 up to version 2, record batches from 3 on. No transactions.",
 	},
 	{
-		Key: kmsg.Fetch, Name: "Fetch", Min: 0, Max: 0,
-		Note: "Answers with message sets of magic 0, whatever a record was produced as.",
+		Key: kmsg.Fetch, Name: "Fetch", Min: 0, Max: 18,
+		Note: "Message sets of magic 0 in versions 0 and 1, of magic 1 in 2 and 3, record batches from 4 on. No fetch sessions.",
 	},
 	{
-		Key: kmsg.ListOffsets, Name: "ListOffsets", Min: 0, Max: 0,
-		Note: "Offsets of log segments, as in 0.8.",
+		Key: kmsg.ListOffsets, Name: "ListOffsets", Min: 0, Max: 11,
+		Note: "Version 0: offsets of log segments, as in 0.8. From 1 on one offset: latest, earliest, by time, of the largest time.",
 	},
 	{
-		Key: kmsg.Metadata, Name: "Metadata", Min: 0, Max: 1,
-		Note: "One broker: the cluster, at the address the client used. Version 1 names a controller, without which clients create no topics.",
+		Key: kmsg.Metadata, Name: "Metadata", Min: 0, Max: 13,
+		Note: "One broker: the cluster, at the address the client used.",
 	},
 	{
-		Key: kmsg.ApiVersions, Name: "ApiVersions", Min: 0, Max: 3,
+		Key: kmsg.ApiVersions, Name: "ApiVersions", Min: 0, Max: 5,
 		Note: "A version above is answered in version 0 with UNSUPPORTED_VERSION (KIP-35, KIP-511).",
 	},
 	{
@@ -48,6 +48,18 @@ var Served = []API{
 	{
 		Key: kmsg.DeleteTopics, Name: "DeleteTopics", Min: 0, Max: 3,
 		Note: "By name.",
+	},
+	{
+		Key: kmsg.OffsetForLeaderEpoch, Name: "OffsetForLeaderEpoch", Min: 0, Max: 4,
+		Note: "Leader epochs are terms of the partition's Raft group.",
+	},
+	{
+		Key: kmsg.DescribeCluster, Name: "DescribeCluster", Min: 0, Max: 2,
+		Note: "One broker, as in Metadata.",
+	},
+	{
+		Key: kmsg.DescribeTopicPartitions, Name: "DescribeTopicPartitions", Min: 0, Max: 0,
+		Note: "As Metadata, in pages.",
 	},
 }
 
