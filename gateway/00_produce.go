@@ -158,12 +158,10 @@ func (p *parcel) fill(set []byte, rules produceRules, release func(int64)) {
 	if rules.version < 3 {
 		p.batches, p.records, p.err = kafkaproto.FromMessageSet(set, lim)
 	} else {
-		var h kafkaproto.BatchHeader
-		h, p.err = kafkaproto.CheckProduced(set, lim)
-		if p.err == nil && h.Codec() == kafkaproto.Zstd && rules.version < 7 {
+		h, err := kafkaproto.ParseBatchHeader(set)
+		if err == nil && h.Codec() == kafkaproto.Zstd && rules.version < 7 {
 			p.err = fmt.Errorf("%w: zstd in version %d", kafkaproto.ErrUnsupportedCompression, rules.version)
-		}
-		if p.err == nil {
+		} else if h, p.err = kafkaproto.CheckProduced(set, lim); p.err == nil {
 			p.batches, p.records = [][]byte{set}, int(h.Records)
 		}
 	}

@@ -90,6 +90,7 @@ func (r *request) describePartitions(topics *fsm.Topics, name string, first int3
 		p := kmsg.NewDescribeTopicPartitionsResponseTopicPartition()
 		epoch, _ := r.session.server.cluster.LeaderEpoch(fsm.PartitionID{Topic: topic.ID, Partition: i})
 		p.Partition, p.LeaderID, p.LeaderEpoch = i, BrokerID, int32(epoch)
+		p.EligibleLeaderReplicas, p.LastKnownELR = []int32{}, []int32{} // not null: Java reads them
 		rt.Partitions = append(rt.Partitions, p)
 	}
 	if int(last) < len(topic.Partitions) {
