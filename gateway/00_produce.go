@@ -91,7 +91,7 @@ func handleProduce(r *request) {
 			default:
 				p = &parcel{
 					partition: fsm.PartitionID{Topic: topic.ID, Partition: n}, topic: topic.Name, until: until,
-					ready: make(chan struct{}), done: make(chan struct{}), err: errIncomplete, stamped: -1,
+					ready: make(chan struct{}), done: make(chan struct{}), err: errIncomplete,
 				}
 				r.session.lines.add(p)
 			}
@@ -151,6 +151,7 @@ func (r *request) convert(parcels []*parcel, sets [][]byte, rules []produceRules
 // fill makes batches of set.
 func (p *parcel) fill(set []byte, rules produceRules, release func(int64)) {
 	defer release(1)
+	p.stamped = -1
 	lim := kafkaproto.Limits{
 		MaxMessageBytes: rules.maxMessage,
 		MaxDecompressed: rules.maxDecompressed, // compressed or not, a request holds no more

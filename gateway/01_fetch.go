@@ -23,9 +23,10 @@ import (
 // last message may be cut there, as 0.8 cuts it; from 3 on there is a max_bytes for
 // the whole answer, nothing is cut, and the first batch comes whatever its size
 // (KIP-74). min_bytes or max_wait_ms of 0 or less, and an error in any partition,
-// answer at once. The high watermark is -1 where there is an error. A partition
-// named twice is answered once, as it was named last (in 0.8 the request is a map).
-// A negative max_bytes is INVALID_FETCH_SIZE.
+// answer at once, and so does, from version 3 on, something that is there and has no
+// place. The high watermark is -1 where there is an error. A partition named twice
+// is answered once, as it was named last (in 0.8 the request is a map). A negative
+// max_bytes is INVALID_FETCH_SIZE.
 //
 // A wait is woken by the commit it waits for. A partition that cannot be read in
 // readGrace is answered NOT_LEADER_FOR_PARTITION and holds up nothing else.
@@ -70,7 +71,7 @@ type fetch struct {
 
 	left int  // bytes that the answer may still grow by
 	have int  // bytes of records in the answer
-	full bool // something that is there does not fit the answer
+	full bool // something that is there does not fit: nothing is waited for
 }
 
 // handleFetch lets the fetches of a connection work one after another: the answer

@@ -53,19 +53,20 @@ func (f *fetch) read(parts []*fetchPart) {
 }
 
 // wave grants room to parts, up to the first for which there may be more once
-// those before it have been read.
+// those before it have been read. With no room left, all get none.
 func (f *fetch) wave(parts []*fetchPart) []*fetchPart {
+	if f.left <= 0 {
+		f.full = true
+		for _, p := range parts {
+			p.granted = 0
+		}
+		return parts
+	}
 	for i, p := range parts {
-		if i > 0 && p.maxBytes > f.left && !f.full {
+		if i > 0 && p.maxBytes > f.left {
 			return parts[:i]
 		}
 		p.granted = f.grant(p)
-		if f.full = f.full || p.granted == 0 && p.maxBytes > 0; f.full && i > 0 {
-			for _, p := range parts[i:] {
-				p.granted = 0
-			}
-			return parts
-		}
 	}
 	return parts
 }
@@ -82,6 +83,9 @@ func (f *fetch) fit(wave []*fetchPart) {
 		}
 		f.have += len(p.out.RecordBatches)
 		f.settle(p, p.granted, len(p.out.RecordBatches))
+		if f.version >= 3 && (f.left <= 0 || p.err == nil && p.next < 0) {
+			f.full = true
+		}
 	}
 }
 
@@ -136,8 +140,8 @@ func (f *fetch) readPart(ctx context.Context, p *fetchPart) {
 	p.err = nil
 	p.answer(0, slice.HighWatermark, slice.LogStart, set)
 	p.next = max(p.from, slice.end)
-	if len(set) >= want {
-		p.next = -1
+	if len(set) >= want || p.next < slice.HighWatermark {
+		p.next = -1 // what is there already does not fit: to wait for it would be to spin
 	}
 }
 
