@@ -115,6 +115,16 @@ func (r *request) fetch() {
 	if wait > 0 && !f.satisfied(int(req.MinBytes)) {
 		f.await(r.began.Add(wait), int(req.MinBytes))
 	}
+	for _, p := range f.parts {
+		r.session.server.metrics.fetched(p.topic, len(p.out.RecordBatches))
+		r.note(p.out.ErrorCode)
+	}
+	answered = true
+	r.whenSent(f.release)
+	if req.Version >= 4 {
+		r.answerParts(fetchParts(r.header, resp))
+		return
+	}
 	size := 64
 	for i := range resp.Topics {
 		size += 32 + len(resp.Topics[i].Topic)
@@ -123,12 +133,6 @@ func (r *request) fetch() {
 			size += 64 + len(out.RecordBatches)
 		}
 	}
-	for _, p := range f.parts {
-		r.session.server.metrics.fetched(p.topic, len(p.out.RecordBatches))
-		r.note(p.out.ErrorCode)
-	}
-	answered = true
-	r.whenSent(f.release)
 	r.answerSized(resp, size)
 }
 
