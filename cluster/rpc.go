@@ -31,6 +31,8 @@ const (
 	callForm          = 20 // formation -> nothing, when granted
 	callJoin          = 21 // fsm.Node -> joinReply
 	callReplicaStatus = 30 // nothing -> nodeReport
+	callOffsetForTime = 40 // partition, timestamp -> nothing, or offset, timestamp, epoch
+	callEpochEnd      = 41 // partition, epoch -> epoch, offset
 )
 
 // An answer is: code (2), length of detail (2), detail, length of the hint's
@@ -183,7 +185,7 @@ func (n *Node) answer(ctx context.Context, from string, kind uint8, payload []by
 		}
 		return out, nil
 
-	case callRead, callAwait, callListOffsets, callLeader:
+	case callRead, callAwait, callListOffsets, callLeader, callOffsetForTime, callEpochEnd:
 		id := r.partition()
 		replica := n.replica(id)
 		if r.bad {
@@ -284,6 +286,8 @@ func (n *Node) answerCopy(from string, replica *replica, kind uint8, r *reader) 
 
 func (n *Node) answerRead(ctx context.Context, replica *replica, kind uint8, r *reader) ([]byte, error) {
 	switch kind {
+	case callOffsetForTime, callEpochEnd:
+		return answerOffsets(ctx, replica, kind, r)
 	case callRead:
 		from, maxBytes := fsm.Offset(r.uint64()), r.uint32()
 		if r.bad {

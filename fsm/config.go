@@ -65,7 +65,7 @@ var configs = []Config{
 	{Name: "message.timestamp.after.max.ms", Type: ConfigLong, Default: noMS, Note: "stored; timestamps are not bounded"},
 	{Name: "message.timestamp.before.max.ms", Type: ConfigLong, Default: noMS, Note: "stored; timestamps are not bounded"},
 	{Name: "message.timestamp.difference.max.ms", Type: ConfigLong, Default: noMS, Note: "stored; timestamps are not bounded"},
-	{Name: "message.timestamp.type", Type: ConfigString, Default: "CreateTime", Values: []string{"CreateTime", "LogAppendTime"}, Note: "stored; records keep the producer's timestamps"},
+	{Name: "message.timestamp.type", Type: ConfigString, Default: "CreateTime", Values: []string{"CreateTime", "LogAppendTime"}, Effect: true},
 	{Name: "min.cleanable.dirty.ratio", Type: ConfigDouble, Default: "0.5", Max: 1, Note: "stored; nothing is compacted yet"},
 	{Name: "min.compaction.lag.ms", Type: ConfigLong, Default: "0", Note: "stored; nothing is compacted yet"},
 	{Name: "min.insync.replicas", Type: ConfigInt, Default: "1", Min: 1, Note: "stored; a majority of the replicas always has a record before it is acknowledged"},

@@ -3,6 +3,7 @@ package gateway
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
@@ -11,14 +12,22 @@ import (
 	"github.com/trimaran-io/trimaran/kafkaproto"
 )
 
-// Produce, version 0.
+// Produce, versions 0 to 13.
+//
+// Up to version 2 a partition gets a message set of magic 0 or 1, which becomes
+// record batches. From 3 on it gets one record batch, which is checked as Kafka
+// checks it and stored as it is, with its producer id and sequence number; zstd
+// needs version 7. Where the topic wants LogAppendTime, the time is that at which
+// this node took the records. From 8 on the answer says which record was refused
+// and why (KIP-467), from 13 on topics have ids instead of names.
 //
 // Kept: acks 0 is never answered, and closes the connection if anything failed,
 // since nothing else would tell the client (KafkaApis.handleProducerRequest of
 // 0.8). Every other acks waits until the records are on stable storage at a
 // majority: 1 promises no less than -1, and as in 0.8 (checkEnoughReplicasReachOffset)
 // any negative number means all replicas. A larger positive number, which in 0.8
-// means that many replicas, means all as well. Partitions fail one by one. A
+// means that many replicas, means all as well in version 0, and is
+// INVALID_REQUIRED_ACKS from version 1 on. Partitions fail one by one. A
 // partition that is named twice in a request is appended to twice, in that order.
 // An empty message set appends nothing and its offset is -1.
 //
@@ -27,7 +36,8 @@ import (
 // replicas only, which acks 1 has none of, so there it is at least minAppend.
 //
 // Left out: producing does not create a topic; 0.8 did not either, its clients
-// ask for metadata first.
+// ask for metadata first. Batches of transactions are INVALID_TXN_STATE. The
+// answer never names another leader (KIP-951): the cluster's one broker is it.
 const (
 	// minAppend is how long an append may take however short the timeout is.
 	minAppend = 5 * time.Second
@@ -50,30 +60,42 @@ func handleProduce(r *request) {
 	}
 	resp := req.ResponseKind().(*kmsg.ProduceResponse)
 	resp.Topics = make([]kmsg.ProduceResponseTopic, 0, len(req.Topics))
-	var parcels []*parcel // one per partition of the response, in its order; nil: not there
+	var parcels []*parcel // one per partition of the response, in its order; nil: see errs
+	var errs []error
 	var sets [][]byte
-	limits := make([]int, 0, len(req.Topics))
+	rules := make([]produceRules, 0, len(req.Topics))
+	badAcks := req.Version > 0 && (req.Acks < -1 || req.Acks > 1)
 	topics := r.session.server.cluster.Topics()
 	for i := range req.Topics {
 		t := &req.Topics[i]
-		topic, known := topics.Lookup(t.Topic)
+		topic, unknown := r.findTopic(topics, t.Topic, t.TopicID, req.Version >= 13)
+		rule := produceRules{version: req.Version, maxDecompressed: r.session.server.cfg.MaxRequestBytes}
+		if topic != nil {
+			rule.maxMessage = topic.MaxMessageBytes()
+			rule.logAppendTime = topic.Config("message.timestamp.type") == "LogAppendTime"
+		}
 		rt := kmsg.NewProduceResponseTopic()
-		rt.Topic = t.Topic
+		rt.Topic, rt.TopicID = t.Topic, t.TopicID
 		rt.Partitions = make([]kmsg.ProduceResponseTopicPartition, len(t.Partitions))
 		for j := range t.Partitions {
 			rt.Partitions[j].Default()
 			rt.Partitions[j].Partition, rt.Partitions[j].BaseOffset = t.Partitions[j].Partition, -1
-			limit := 0
 			var p *parcel
-			if n := t.Partitions[j].Partition; known && n >= 0 && int(n) < len(topic.Partitions) {
+			err := unknown
+			switch n := t.Partitions[j].Partition; {
+			case badAcks:
+				err = errRequiredAcks
+			case err != nil:
+			case n < 0 || int(n) >= len(topic.Partitions):
+				err = r.session.server.unknownTopic()
+			default:
 				p = &parcel{
 					partition: fsm.PartitionID{Topic: topic.ID, Partition: n}, topic: topic.Name, until: until,
 					ready: make(chan struct{}), done: make(chan struct{}), err: errIncomplete,
 				}
-				limit = topic.MaxMessageBytes()
 				r.session.lines.add(p)
 			}
-			parcels, sets, limits = append(parcels, p), append(sets, t.Partitions[j].Records), append(limits, limit)
+			parcels, errs, sets, rules = append(parcels, p), append(errs, err), append(sets, t.Partitions[j].Records), append(rules, rule)
 		}
 		resp.Topics = append(resp.Topics, rt)
 	}
@@ -82,8 +104,8 @@ func handleProduce(r *request) {
 		if free != nil {
 			defer free()
 		}
-		r.convert(parcels, sets, limits)
-		r.answerProduce(req, resp, parcels, deadline)
+		r.convert(parcels, sets, rules)
+		r.answerProduce(req, resp, parcels, errs, deadline)
 		// The answer may have gone out at the deadline; the bytes are in use until
 		// the last append is over.
 		for _, p := range parcels {
@@ -94,8 +116,16 @@ func handleProduce(r *request) {
 	})
 }
 
-// convert turns message sets into batches and lets the lines go on.
-func (r *request) convert(parcels []*parcel, sets [][]byte, limits []int) {
+// produceRules is what the records for one partition have to keep to.
+type produceRules struct {
+	version         int16
+	maxMessage      int // bytes of a batch
+	maxDecompressed int // bytes of a set, decompressed
+	logAppendTime   bool
+}
+
+// convert makes batches of what the request brought and lets the lines go on.
+func (r *request) convert(parcels []*parcel, sets [][]byte, rules []produceRules) {
 	i := 0
 	defer func() {
 		for _, p := range parcels[i:] { // only after a panic, or a stop
@@ -113,24 +143,42 @@ func (r *request) convert(parcels []*parcel, sets [][]byte, limits []int) {
 		if err := s.conversions.Acquire(s.ctx, 1); err != nil {
 			return
 		}
-		p.fill(sets[i], limits[i], s.cfg.MaxRequestBytes, s.conversions.Release)
+		p.fill(sets[i], rules[i], s.conversions.Release)
 		close(p.ready)
 	}
 }
 
-func (p *parcel) fill(set []byte, maxMessage, maxDecompressed int, release func(int64)) {
+// fill makes batches of set.
+func (p *parcel) fill(set []byte, rules produceRules, release func(int64)) {
 	defer release(1)
-	p.batches, p.records, p.err = kafkaproto.FromMessageSet(set, kafkaproto.Limits{
-		MaxMessageBytes: maxMessage,
-		MaxDecompressed: maxDecompressed, // compressed or not, a request holds no more
-	})
+	p.stamped = -1
+	lim := kafkaproto.Limits{
+		MaxMessageBytes: rules.maxMessage,
+		MaxDecompressed: rules.maxDecompressed, // compressed or not, a request holds no more
+	}
+	if rules.version < 3 {
+		p.batches, p.records, p.err = kafkaproto.FromMessageSet(set, lim)
+	} else {
+		h, err := kafkaproto.ParseBatchHeader(set)
+		if err == nil && h.Codec() == kafkaproto.Zstd && rules.version < 7 {
+			p.err = fmt.Errorf("%w: zstd in version %d", kafkaproto.ErrUnsupportedCompression, rules.version)
+		} else if h, p.err = kafkaproto.CheckProduced(set, lim); p.err == nil {
+			p.batches, p.records = [][]byte{set}, int(h.Records)
+		}
+	}
+	if p.err == nil && rules.logAppendTime {
+		p.stamped = time.Now().UnixMilli()
+	}
 	for _, b := range p.batches {
 		p.bytes += len(b)
+		if p.stamped >= 0 {
+			kafkaproto.StampLogAppendTime(b, p.stamped)
+		}
 	}
 }
 
 // answerProduce waits for the parcels until the deadline and answers.
-func (r *request) answerProduce(req *kmsg.ProduceRequest, resp *kmsg.ProduceResponse, parcels []*parcel, deadline time.Time) {
+func (r *request) answerProduce(req *kmsg.ProduceRequest, resp *kmsg.ProduceResponse, parcels []*parcel, errs []error, deadline time.Time) {
 	ctx, cancel := context.WithDeadline(context.Background(), deadline)
 	defer cancel()
 	expired := ctx.Done()
@@ -142,20 +190,28 @@ func (r *request) answerProduce(req *kmsg.ProduceRequest, resp *kmsg.ProduceResp
 	for i := range resp.Topics {
 		for j := range resp.Topics[i].Partitions {
 			out := &resp.Topics[i].Partitions[j]
-			p := parcels[next]
+			p, err := parcels[next], errs[next]
 			next++
-			var err error
-			if p == nil {
-				err = r.session.server.unknownTopic()
-			} else {
+			if p != nil {
 				err = p.wait(expired)
 			}
 			if err != nil {
 				out.ErrorCode = r.fail(err)
+				var record *kafkaproto.InvalidRecord
+				var inside fsm.Error // its details name nodes
+				if !errors.As(err, &inside) {
+					out.ErrorMessage = kmsg.StringPtr(err.Error())
+				}
+				if errors.As(err, &record) {
+					out.ErrorRecords = []kmsg.ProduceResponseTopicPartitionErrorRecord{{RelativeOffset: record.Index, ErrorMessage: &record.Reason}}
+				}
 				failed = err
 				continue
 			}
-			out.BaseOffset = int64(p.base)
+			out.BaseOffset, out.LogStartOffset = int64(p.base), int64(p.logStart)
+			if len(p.batches) > 0 {
+				out.LogAppendTime = p.stamped
+			}
 			r.session.server.metrics.produced(p.topic, p.bytes, p.records)
 		}
 	}
@@ -182,13 +238,4 @@ func (p *parcel) wait(expired <-chan struct{}) error {
 	case <-expired:
 		return fsm.ErrTimeout
 	}
-}
-
-// unknownTopic is what to say of a topic or partition that is not in the catalog
-// here: that it is not there, if this node can know.
-func (s *Server) unknownTopic() error {
-	if s.cluster.Ready() != nil {
-		return errTopicComing
-	}
-	return fsm.ErrUnknownTopicOrPartition
 }

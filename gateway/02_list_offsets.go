@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -11,20 +12,47 @@ import (
 	"github.com/trimaran-io/trimaran/fsm"
 )
 
-// ListOffsets, version 0.
+// ListOffsets, versions 0 to 11.
 //
-// Kept: -1 is the log's end, -2 its start, a timestamp gives the base offsets of
-// segments last written at or before it, newest first, at most
-// max_num_offsets. All of it comes from a leader that a majority confirmed. A
-// partition named twice is answered twice. max_num_offsets of 0 or less gives no
-// offsets.
+// Version 0 gives lists: -1 is the log's end, -2 its start, a timestamp gives the
+// base offsets of segments last written at or before it, newest first, at most
+// max_num_offsets; 0 or less gives none. A partition named twice is answered twice.
+//
+// From version 1 on there is one offset per partition: -1 and -2 as before, a
+// timestamp gives the first record that is not older, -3 (from version 7) the first
+// of those with the largest timestamp; where there is no such record the offset is
+// -1. There is no tiered storage, so -4 (from 8), the earliest local offset, is the
+// log's start, and -5 (from 9) and -6 (from 11) are -1. What a version does not
+// know is UNSUPPORTED_VERSION, a partition named twice INVALID_REQUEST. From 4 on
+// answers have leader epochs, and the client may say which one it knows (KIP-320).
+//
+// All of it comes from a leader that a majority confirmed. Isolation levels do not
+// differ: there are no transactions.
 //
 // Left out: the replica id. A partition whose leader does not answer within
-// offsetsGrace is NOT_LEADER_FOR_PARTITION.
-const offsetsGrace = 3 * time.Second
+// offsetsGrace is NOT_LEADER_FOR_PARTITION; looking for a time may take searchGrace,
+// or the request's timeout (from 10 on) if that is shorter.
+const (
+	offsetsGrace = 3 * time.Second
+	searchGrace  = 25 * time.Second // clients wait 30 s for any answer
+)
 
 // maxListed bounds the offsets of one answer.
 const maxListed = 1 << 16
+
+// Timestamps that are no times, and the first version that knows each.
+const (
+	latestOffset          = -1
+	earliestOffset        = -2
+	maxTimestampOffset    = -3 // KIP-734
+	earliestLocalOffset   = -4 // KIP-405
+	latestTieredOffset    = -5 // KIP-1005
+	earliestPendingOffset = -6 // KIP-1023
+)
+
+var specialSince = map[int64]int16{
+	latestOffset: 0, earliestOffset: 0, maxTimestampOffset: 7, earliestLocalOffset: 8, latestTieredOffset: 9, earliestPendingOffset: 11,
+}
 
 func handleListOffsets(r *request) {
 	r.background(func() {
@@ -34,40 +62,68 @@ func handleListOffsets(r *request) {
 		topics := s.cluster.Topics()
 		ctx, cancel := context.WithTimeout(r.session.open, offsetsGrace)
 		defer cancel()
+		grace := searchGrace
+		if req.Version >= 10 && req.TimeoutMillis > 0 {
+			grace = min(grace, time.Duration(req.TimeoutMillis)*time.Millisecond)
+		}
+		searching, cancel := context.WithTimeout(r.session.open, grace)
+		defer cancel()
 		var work errgroup.Group
 		work.SetLimit(parallelReads)
 		left := maxListed
+		twice := duplicates(req)
 		for _, t := range req.Topics {
-			topic, known := topics.Lookup(t.Topic)
+			topic, unknown := r.findTopic(topics, t.Topic, [16]byte{}, false)
 			rt := kmsg.NewListOffsetsResponseTopic()
 			rt.Topic = t.Topic
 			rt.Partitions = make([]kmsg.ListOffsetsResponseTopicPartition, len(t.Partitions))
 			for j, p := range t.Partitions {
 				out := &rt.Partitions[j]
 				out.Default()
-				out.Partition, out.OldStyleOffsets = p.Partition, []int64{}
-				if !known || p.Partition < 0 || int(p.Partition) >= len(topic.Partitions) {
-					out.ErrorCode = r.fail(s.unknownTopic())
+				out.Partition, out.OldStyleOffsets, out.Timestamp, out.Offset = p.Partition, []int64{}, -1, -1
+				err := unknown
+				var id fsm.PartitionID
+				switch since, special := specialSince[p.Timestamp]; {
+				case req.Version > 0 && twice[named{t.Topic, p.Partition}]:
+					err = errInvalidRequest
+				case req.Version > 0 && p.Timestamp < 0 && (!special || req.Version < since):
+					err = errUnsupportedVersion
+				case err != nil:
+				case p.Partition < 0 || int(p.Partition) >= len(topic.Partitions):
+					err = s.unknownTopic()
+				default:
+					id = fsm.PartitionID{Topic: topic.ID, Partition: p.Partition}
+					err = s.checkLeaderEpoch(id, p.CurrentLeaderEpoch)
+				}
+				if err != nil {
+					out.ErrorCode = r.fail(err)
 					continue
 				}
-				most := min(max(int(p.MaxNumOffsets), 0), left)
-				if most == 0 {
-					continue
-				}
-				if p.Timestamp < 0 {
-					most = 1
-				}
-				left -= most
-				id, timestamp := fsm.PartitionID{Topic: topic.ID, Partition: p.Partition}, p.Timestamp
-				work.Go(func() (err error) {
-					offsets, err := r.listOffsets(ctx, id, timestamp, most)
-					if err != nil {
-						out.ErrorCode = codeOf(err, kmsg.ListOffsets, r.header.Version)
-						return nil
+				most := 1
+				if req.Version == 0 {
+					if most = min(max(int(p.MaxNumOffsets), 0), left); most == 0 {
+						continue
 					}
-					for _, o := range offsets {
-						out.OldStyleOffsets = append(out.OldStyleOffsets, int64(o))
+					if p.Timestamp < 0 {
+						most = 1
 					}
+					left -= most
+				}
+				work.Go(func() error {
+					var err error
+					switch {
+					case req.Version == 0:
+						var offsets []fsm.Offset
+						offsets, err = r.listOffsets(ctx, id, p.Timestamp, most)
+						for _, o := range offsets {
+							out.OldStyleOffsets = append(out.OldStyleOffsets, int64(o))
+						}
+					case p.Timestamp >= 0 || p.Timestamp == maxTimestampOffset:
+						err = r.offsetForTime(searching, id, p.Timestamp, out)
+					default:
+						err = r.endOffset(ctx, id, p.Timestamp, out)
+					}
+					out.ErrorCode = codeOf(err, kmsg.ListOffsets, r.header.Version)
 					return nil
 				})
 			}
@@ -81,6 +137,65 @@ func handleListOffsets(r *request) {
 		}
 		r.answer(resp)
 	})
+}
+
+// named is a partition as requests name it.
+type named struct {
+	topic     string
+	partition int32
+}
+
+// duplicates gives the partitions that a request names more than once.
+func duplicates(req *kmsg.ListOffsetsRequest) map[named]bool {
+	twice := map[named]bool{}
+	for _, t := range req.Topics {
+		for _, p := range t.Partitions {
+			_, again := twice[named{t.Topic, p.Partition}]
+			twice[named{t.Topic, p.Partition}] = again
+		}
+	}
+	return twice
+}
+
+// endOffset fills in an end of the log.
+func (r *request) endOffset(ctx context.Context, id fsm.PartitionID, which int64, out *kmsg.ListOffsetsResponseTopicPartition) error {
+	switch which {
+	case latestTieredOffset, earliestPendingOffset:
+		return nil
+	case earliestLocalOffset:
+		which = earliestOffset
+	}
+	offsets, err := r.listOffsets(ctx, id, which, 1)
+	if err != nil {
+		return err
+	}
+	if len(offsets) == 0 {
+		return fsm.ErrUnknown
+	}
+	out.Offset = int64(offsets[0])
+	if which == latestOffset {
+		// What is read at the end is written in this epoch or a later one.
+		epoch, _ := r.session.server.cluster.LeaderEpoch(id)
+		out.LeaderEpoch = int32(epoch)
+	}
+	return nil
+}
+
+// offsetForTime fills in the offset for a time; a panic of the cluster is an error.
+func (r *request) offsetForTime(ctx context.Context, id fsm.PartitionID, timestamp int64, out *kmsg.ListOffsetsResponseTopicPartition) (err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			err = r.session.panicked(v)
+		}
+	}()
+	offset, at, epoch, ok, err := r.session.server.cluster.OffsetForTime(ctx, id, timestamp)
+	if err != nil && ctx.Err() != nil && !errors.Is(err, fsm.ErrUnknownTopicOrPartition) {
+		return fmt.Errorf("%w: %w", fsm.ErrTimeout, err)
+	}
+	if err == nil && ok {
+		out.Offset, out.Timestamp, out.LeaderEpoch = int64(offset), at, int32(epoch)
+	}
+	return err
 }
 
 // listOffsets asks the cluster; a panic there is an error here.

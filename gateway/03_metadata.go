@@ -12,18 +12,24 @@ import (
 	"github.com/trimaran-io/trimaran/kafkaproto"
 )
 
-// Metadata, versions 0 and 1. Version 1 is there for its controller: clients ask it
-// to create topics. It tells "all topics" (null) from "none" (empty).
+// Metadata, versions 0 to 13.
 //
-// Kept: no topics named means all. Naming a topic that is not there creates it
-// with the cluster's defaults, if that is enabled, and answers
-// LEADER_NOT_AVAILABLE until it can be used. A topic named twice is answered once.
+// Kept: no topics named means all; from version 1 on, "all" is null and an empty
+// list is none. Naming a topic that is not there creates it with the cluster's
+// defaults, if that is enabled and the request does not forbid it (from version
+// 4), and answers LEADER_NOT_AVAILABLE until it can be used. A topic named twice is
+// answered once. From version 7 on partitions have leader epochs (terms of their
+// Raft groups), from 10 on topics have ids, and from 12 on they can be asked for by
+// id, which creates nothing (KIP-516).
 //
 // Differs: there is one broker, with the address that this client used, and it
 // leads every partition, with no replicas and none in sync. What happens to a
 // partition's real leader is hidden; a partition that has none says so to who
 // produces or fetches. A name that Kafka forbids is INVALID_TOPIC_EXCEPTION (17),
 // as since 0.8.2; 0.8.0 failed the whole request.
+//
+// Left out: authorized operations, which are not known, racks, and the request to
+// bootstrap again (from 13).
 
 // BrokerID is the id of the one broker that clients see. It is the same on every
 // node and never changes: clients key what they know by it. It is not 0, since 0
@@ -52,6 +58,8 @@ func handleMetadata(r *request) {
 	resp.Brokers = append(resp.Brokers, broker)
 	resp.ControllerID = BrokerID
 	s := r.session.server
+	resp.ClusterID = kmsg.StringPtr(s.cluster.ClusterID())
+	mayCreate := req.Version < 4 || req.AllowAutoTopicCreation
 	topics := s.cluster.Topics()
 	if len(req.Topics) == 0 && (req.Version == 0 || req.Topics == nil) {
 		all := topics.All()
@@ -60,28 +68,43 @@ func handleMetadata(r *request) {
 			resp.Topics = append(resp.Topics, r.describe(topic))
 		}
 	}
-	seen := make(map[string]bool, len(req.Topics))
+	type key struct {
+		name string
+		id   [16]byte
+	}
+	seen := make(map[key]bool, len(req.Topics))
 	for i := range req.Topics {
-		name := ""
-		if req.Topics[i].Topic != nil {
-			name = *req.Topics[i].Topic
+		name, id := req.Topics[i].Topic, req.Topics[i].TopicID
+		asked := key{id: id}
+		if name != nil {
+			asked = key{name: *name} // the id stands in for it, as in Kafka's own clients
 		}
-		if seen[name] {
+		if seen[asked] {
 			continue
 		}
-		seen[name] = true
-		if topic, ok := topics.Lookup(name); ok {
+		seen[asked] = true
+		topic, err := r.findTopic(topics, asked.name, asked.id, name == nil && req.Version >= 10)
+		if topic != nil {
 			resp.Topics = append(resp.Topics, r.describe(topic))
 			continue
 		}
 		rt := kmsg.NewMetadataResponseTopic()
-		rt.Topic = kmsg.StringPtr(name)
-		rt.ErrorCode = r.fail(s.topics.missing(name))
+		rt.Topic, rt.TopicID = name, asked.id
+		if name == nil && req.Version < 12 {
+			rt.Topic = kmsg.StringPtr("")
+		}
+		if name != nil || req.Version < 10 {
+			err = s.topics.missing(asked.name, mayCreate)
+		}
+		rt.ErrorCode = r.fail(err)
 		resp.Topics = append(resp.Topics, rt)
 	}
 	size := 64
 	for i := range resp.Topics {
-		size += 16 + len(*resp.Topics[i].Topic) + 26*len(resp.Topics[i].Partitions)
+		size += 40 + 34*len(resp.Topics[i].Partitions)
+		if name := resp.Topics[i].Topic; name != nil {
+			size += len(*name)
+		}
 	}
 	r.answerSized(resp, size)
 }
@@ -97,7 +120,8 @@ func (r *request) describe(topic *fsm.Topic) kmsg.MetadataResponseTopic {
 	rt.Partitions = make([]kmsg.MetadataResponseTopicPartition, len(topic.Partitions))
 	for i := range rt.Partitions {
 		rt.Partitions[i].Default()
-		rt.Partitions[i].Partition, rt.Partitions[i].Leader = int32(i), BrokerID
+		epoch, _ := r.session.server.cluster.LeaderEpoch(fsm.PartitionID{Topic: topic.ID, Partition: int32(i)})
+		rt.Partitions[i].Partition, rt.Partitions[i].Leader, rt.Partitions[i].LeaderEpoch = int32(i), BrokerID, int32(epoch)
 	}
 	return rt
 }
@@ -122,12 +146,12 @@ func newTopicMaker(s *Server) *topicMaker {
 }
 
 // missing says what to answer for a topic that the catalog does not list, and
-// begins to create it where that is wanted.
-func (t *topicMaker) missing(name string) error {
+// begins to create it where that is wanted and the client may.
+func (t *topicMaker) missing(name string, mayCreate bool) error {
 	if err := kafkaproto.CheckTopicName(name); err != nil {
 		return err
 	}
-	if err := t.server.unknownTopic(); !errors.Is(err, fsm.ErrUnknownTopicOrPartition) || !t.server.cfg.AutoCreateTopics {
+	if err := t.server.unknownTopic(); !errors.Is(err, fsm.ErrUnknownTopicOrPartition) || !t.server.cfg.AutoCreateTopics || !mayCreate {
 		return err
 	}
 	t.mu.Lock()

@@ -7,14 +7,16 @@ import (
 	"github.com/trimaran-io/trimaran/kafkaproto"
 )
 
-// ApiVersions, versions 0 to 3.
+// ApiVersions, versions 0 to 5.
 //
 // Kept: the answer is the table of package kafkaproto, which dispatch goes by as
 // well. A version that is not served is answered in version 0 with
 // UNSUPPORTED_VERSION and the table, and the connection stays, so that the client
 // can ask again (KIP-35, KIP-511). From version 3 on the request says which
 // client it is, and what is not a name is INVALID_REQUEST (KIP-511); the
-// response's header stays that of version 0.
+// response's header stays that of version 0. From version 5 on it may say which
+// cluster and broker it means to talk to, and is told REBOOTSTRAP_REQUIRED where it
+// does not (KIP-1242).
 //
 // Left out: no features are listed. Java clients before 3.9 take a feature whose
 // minimum is 0 for a broken answer and never get any further.
@@ -22,9 +24,14 @@ import (
 func handleApiVersions(r *request) {
 	req := r.body.(*kmsg.ApiVersionsRequest)
 	resp := req.ResponseKind().(*kmsg.ApiVersionsResponse)
-	if req.Version >= 3 && !(validSoftware(req.ClientSoftwareName) && validSoftware(req.ClientSoftwareVersion)) {
+	means := req.ClusterID != nil
+	switch {
+	case req.Version >= 3 && !(validSoftware(req.ClientSoftwareName) && validSoftware(req.ClientSoftwareVersion)),
+		req.Version >= 5 && means != (req.NodeID >= 0):
 		resp.ErrorCode = r.note(kerr.InvalidRequest.Code)
-	} else {
+	case req.Version >= 5 && means && (*req.ClusterID != r.session.server.cluster.ClusterID() || req.NodeID != BrokerID):
+		resp.ErrorCode = r.note(kerr.RebootstrapRequired.Code)
+	default:
 		resp.ApiKeys = served()
 	}
 	r.answer(resp)

@@ -168,10 +168,11 @@ func metadataOf(topics ...string) *kmsg.MetadataRequest {
 
 // bytesOf takes bytes out of a text of hexadecimal with blanks and "# comments".
 // "text" stands for itself; size, at the beginning, for the size of the rest; crc
-// for the CRC-32 of the rest of the message, whose size stands before it.
+// for the CRC-32 of the rest of the message, whose size stands before it; crc32c
+// for the CRC-32C of the rest of the record batch.
 func bytesOf(text string) ([]byte, error) {
 	var b []byte
-	var crcs []int
+	var crcs, castagnoli []int
 	sized := false
 	for line := range strings.Lines(text) {
 		line = strings.TrimSpace(line)
@@ -194,6 +195,8 @@ func bytesOf(text string) ([]byte, error) {
 				sized, b = true, append(b, 0, 0, 0, 0)
 			case "crc":
 				crcs, b = append(crcs, len(b)), append(b, 0, 0, 0, 0)
+			case "crc32c":
+				castagnoli, b = append(castagnoli, len(b)), append(b, 0, 0, 0, 0)
 			default:
 				h, err := hex.DecodeString(word)
 				if err != nil {
@@ -209,6 +212,14 @@ func bytesOf(text string) ([]byte, error) {
 			return nil, fmt.Errorf("message of %d bytes, and %d are left", end-at, len(b)-at)
 		}
 		binary.BigEndian.PutUint32(b[at:], crc32.ChecksumIEEE(b[at+4:end]))
+	}
+	for _, at := range castagnoli {
+		// Behind the length: leader epoch 4, magic 1, CRC.
+		end := at - 5 + int(int32(binary.BigEndian.Uint32(b[at-9:])))
+		if end < at+4 || end > len(b) {
+			return nil, fmt.Errorf("batch that ends at %d, and there are %d bytes", end, len(b))
+		}
+		binary.BigEndian.PutUint32(b[at:], crc32.Checksum(b[at+4:end], crc32.MakeTable(crc32.Castagnoli)))
 	}
 	if sized {
 		binary.BigEndian.PutUint32(b, uint32(len(b)-4))

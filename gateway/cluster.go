@@ -34,6 +34,20 @@ type Cluster interface {
 	// ListOffsets answers in the form of ListOffsets v0: -1 latest, -2 earliest,
 	// else segments last written at or before timestamp (ms), newest first, at most max.
 	ListOffsets(ctx context.Context, p fsm.PartitionID, timestamp int64, max int) ([]fsm.Offset, error)
+	// OffsetForTime finds the first record, as the partition's leader knows them,
+	// whose timestamp is at or after timestamp (ms since epoch), for -3 the first of
+	// those with the largest timestamp (KIP-734). ok is false if there is none.
+	OffsetForTime(ctx context.Context, p fsm.PartitionID, timestamp int64) (offset fsm.Offset, at int64, epoch fsm.LeaderEpoch, ok bool, err error)
+	// EpochEnd answers OffsetForLeaderEpoch (KIP-101, KIP-279) as the partition's
+	// leader: the largest epoch at or below epoch that has records, and the offset
+	// at which the next one begins, or the log end. Where no epoch at or below
+	// has records: the asked one, and where the first one begins. An epoch that is
+	// still to come gives -1, -1.
+	EpochEnd(ctx context.Context, p fsm.PartitionID, epoch fsm.LeaderEpoch) (fsm.LeaderEpoch, fsm.Offset, error)
+	// LeaderEpoch gives the epoch of the leader that this node knows, -1 for none.
+	// newest is false where a newer one may have begun without this node hearing of
+	// it. It asks nobody.
+	LeaderEpoch(p fsm.PartitionID) (epoch fsm.LeaderEpoch, newest bool)
 	// Ready is nil when this node serves: catalog known, caught up, leader known.
 	// The error says what is missing.
 	Ready() error

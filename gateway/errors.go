@@ -31,6 +31,10 @@ func kafkaError(err error) *kerr.Error {
 		return kerr.InvalidTimestamp
 	case errors.Is(err, kafkaproto.ErrCorrupt), errors.Is(err, kafkaproto.ErrUnknownMagic):
 		return kerr.CorruptMessage
+	case errors.Is(err, kafkaproto.ErrInvalidRecord):
+		return kerr.InvalidRecord
+	case errors.Is(err, kafkaproto.ErrTransactional):
+		return kerr.InvalidTxnState
 	case errors.Is(err, kafkaproto.ErrTopicName):
 		return kerr.InvalidTopicException
 	case errors.Is(err, errInvalidRequest):
@@ -39,6 +43,16 @@ func kafkaError(err error) *kerr.Error {
 		return kerr.InvalidFetchSize
 	case errors.Is(err, errTopicComing):
 		return kerr.LeaderNotAvailable
+	case errors.Is(err, errUnknownTopicID):
+		return kerr.UnknownTopicID
+	case errors.Is(err, errRequiredAcks):
+		return kerr.InvalidRequiredAcks
+	case errors.Is(err, errFencedLeaderEpoch):
+		return kerr.FencedLeaderEpoch
+	case errors.Is(err, errUnknownLeaderEpoch):
+		return kerr.UnknownLeaderEpoch
+	case errors.Is(err, errUnsupportedVersion):
+		return kerr.UnsupportedVersion
 	}
 	switch fsm.Code(err) {
 	case fsm.ErrUnknown:
@@ -82,7 +96,13 @@ var (
 	errFetchSize      = errors.New("negative fetch size")
 	// errTopicComing: the topic is being created, or this node does not know the
 	// whole catalog yet and cannot say that the topic is not there.
-	errTopicComing = errors.New("the topic cannot be used yet")
+	errTopicComing        = errors.New("the topic cannot be used yet")
+	errUnknownTopicID     = errors.New("no topic has this id")
+	errRequiredAcks       = errors.New("acks is neither -1 nor 0 nor 1")
+	errUnsupportedVersion = errors.New("this version of the request does not have that")
+	// What a client says of the leader's epoch, against what this node knows (KIP-320).
+	errFencedLeaderEpoch  = errors.New("the leader epoch is older than the partition's")
+	errUnknownLeaderEpoch = errors.New("the leader epoch is newer than the partition's")
 )
 
 // asKnown replaces an error by one that clients which speak that version know.
@@ -93,7 +113,7 @@ var (
 // is wrong with a record was InvalidMessage.
 func asKnown(e *kerr.Error, key kmsg.Key, version int16) *kerr.Error {
 	switch key {
-	case kmsg.Fetch, kmsg.ListOffsets:
+	case kmsg.Fetch, kmsg.ListOffsets, kmsg.OffsetForLeaderEpoch:
 		// A consumer has no use for a timeout of the broker's own (Java's fetcher
 		// throws at it); that somebody else has to be asked it understands.
 		if e == kerr.RequestTimedOut {
@@ -106,6 +126,9 @@ func asKnown(e *kerr.Error, key kmsg.Key, version int16) *kerr.Error {
 	case kmsg.Produce:
 	default:
 		return e
+	}
+	if e == kerr.KafkaStorageError && (key == kmsg.Produce && version <= 3 || key == kmsg.Fetch && version <= 5) {
+		return kerr.NotLeaderForPartition
 	}
 	if version > 0 || e.Code <= kerr.OffsetMetadataTooLarge.Code || e == kerr.InvalidTopicException {
 		return e

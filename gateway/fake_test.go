@@ -37,6 +37,7 @@ type fakeCluster struct {
 	create  func(ctx context.Context, spec fsm.TopicSpec, validateOnly bool) error
 	remove  func(ctx context.Context, name string) error
 	status  func(ctx context.Context) (*fsm.Status, error)
+	epoch   fsm.LeaderEpoch // of all leaders; 0: 1
 }
 
 type fakeLog struct {
@@ -161,7 +162,7 @@ func (f *fakeCluster) doAppend(p fsm.PartitionID, batches [][]byte) ([]fsm.Appen
 			return nil, fmt.Errorf("%w: %w", fsm.ErrCorruptMessage, err)
 		}
 		b = slices.Clone(b)
-		kafkaproto.StampBatch(b, int64(l.next), 1)
+		kafkaproto.StampBatch(b, int64(l.next), int32(f.leaderEpoch()))
 		h, _ := kafkaproto.ParseBatchHeader(b)
 		out = append(out, fsm.Appended{BaseOffset: l.next, LogStart: l.start})
 		counts = append(counts, int(h.Records))
@@ -247,6 +248,65 @@ func (f *fakeCluster) ListOffsets(ctx context.Context, p fsm.PartitionID, timest
 		return []fsm.Offset{l.start}, nil
 	}
 	return nil, nil
+}
+
+func (f *fakeCluster) OffsetForTime(ctx context.Context, p fsm.PartitionID, timestamp int64) (fsm.Offset, int64, fsm.LeaderEpoch, bool, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	l, err := f.log(p)
+	if err != nil {
+		return -1, -1, -1, false, err
+	}
+	var best kafkaproto.TimestampedOffset
+	found := false
+	for _, b := range l.batches {
+		if timestamp == -3 {
+			if at, ok, err := kafkaproto.Latest(b, int64(l.start)); err != nil {
+				return -1, -1, -1, false, err
+			} else if ok && (!found || at.Timestamp > best.Timestamp) {
+				best, found = at, true
+			}
+			continue
+		}
+		at, ok, err := kafkaproto.FirstAtOrAfter(b, int64(l.start), timestamp)
+		if err != nil {
+			return -1, -1, -1, false, err
+		}
+		if ok {
+			best, found = at, true
+			break
+		}
+	}
+	return fsm.Offset(best.Offset), best.Timestamp, fsm.LeaderEpoch(best.LeaderEpoch), found, nil
+}
+
+func (f *fakeCluster) EpochEnd(ctx context.Context, p fsm.PartitionID, epoch fsm.LeaderEpoch) (fsm.LeaderEpoch, fsm.Offset, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	l, err := f.log(p)
+	if err != nil {
+		return -1, -1, err
+	}
+	if epoch > f.leaderEpoch() {
+		return -1, -1, nil
+	}
+	found, end := epoch, l.next
+	for _, b := range l.batches {
+		h, _ := kafkaproto.ParseBatchHeader(b)
+		if fsm.LeaderEpoch(h.LeaderEpoch) > epoch {
+			return found, fsm.Offset(h.BaseOffset), nil
+		}
+		found = fsm.LeaderEpoch(h.LeaderEpoch)
+	}
+	return found, end, nil
+}
+
+func (f *fakeCluster) leaderEpoch() fsm.LeaderEpoch { return max(f.epoch, 1) }
+
+func (f *fakeCluster) LeaderEpoch(p fsm.PartitionID) (fsm.LeaderEpoch, bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.leaderEpoch(), true
 }
 
 func (f *fakeCluster) Ready() error {

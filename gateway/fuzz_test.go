@@ -12,6 +12,9 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/trimaran-io/trimaran/kafkaproto"
 )
 
 // panicWatch is a log that keeps the line of a panic: handlers survive it, tests do not.
@@ -49,9 +52,24 @@ func FuzzSession(f *testing.F) {
 	} {
 		f.Add(seed)
 	}
+	fake := newFake(f, "events:2")
+	for _, api := range kafkaproto.Served {
+		for v := api.Min; v <= api.Max; v++ {
+			req := kmsg.RequestForKey(int16(api.Key))
+			req.SetVersion(v)
+			f.Add(encode(1, req))
+		}
+	}
+	for v := range int16(14) {
+		records := messageSet("a")
+		if v >= 3 {
+			records = recordBatch("a")
+		}
+		f.Add(append(encode(1, produceAt(v, fake, "events", 1, records)), encode(2, fetchAt(v, fake, 0, 100, "events"))...))
+	}
 	var panics panicWatch
 	s, err := New(Config{
-		Cluster: newFake(f, "events:2"), Registry: prometheus.NewRegistry(), MaxRequestBytes: 1 << 20,
+		Cluster: fake, Registry: prometheus.NewRegistry(), MaxRequestBytes: 1 << 20,
 		AutoCreateTopics: true, Logger: slog.New(slog.NewTextHandler(&panics, nil)),
 	})
 	if err != nil {

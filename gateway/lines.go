@@ -38,11 +38,13 @@ type parcel struct {
 	batches [][]byte
 	bytes   int
 	records int
+	stamped int64 // LogAppendTime of its records, ms since epoch; -1: they have their own
 	err     error // not fit to be appended
 
 	// Set before done is closed. err may be set, too.
-	done chan struct{}
-	base fsm.Offset // of the first record; -1 if there is none
+	done     chan struct{}
+	base     fsm.Offset // of the first record; -1 if there is none
+	logStart fsm.Offset // when it was appended; -1 if there is none
 }
 
 func (l *lines) init(s *Server) {
@@ -115,7 +117,7 @@ func (l *lines) deliver(id fsm.PartitionID, group []*parcel) {
 	var batches [][]byte
 	var until time.Time
 	for _, p := range group {
-		p.base = -1
+		p.base, p.logStart = -1, -1
 		if p.err != nil {
 			continue
 		}
@@ -139,10 +141,10 @@ func (l *lines) deliver(id fsm.PartitionID, group []*parcel) {
 			p.err = err
 			continue
 		}
-		p.base = appended[0].BaseOffset
+		p.base, p.logStart = appended[0].BaseOffset, appended[0].LogStart
 		for _, a := range appended[:len(p.batches)] {
 			if a.BaseOffset < 0 {
-				p.base, p.err = -1, fsm.ErrVoid
+				p.base, p.logStart, p.err = -1, -1, fsm.ErrVoid
 			}
 		}
 		appended = appended[len(p.batches):]

@@ -40,6 +40,10 @@ var handlers = map[kmsg.Key]func(*request){
 	kmsg.ApiVersions:  handleApiVersions,
 	kmsg.CreateTopics: handleCreateTopics,
 	kmsg.DeleteTopics: handleDeleteTopics,
+
+	kmsg.OffsetForLeaderEpoch:    handleOffsetForLeaderEpoch,
+	kmsg.DescribeCluster:         handleDescribeCluster,
+	kmsg.DescribeTopicPartitions: handleDescribeTopicPartitions,
 }
 
 // serve begins to work on a request. An error says that the connection ends at
@@ -137,7 +141,12 @@ func (r *request) answerSized(response kmsg.Response, size int) {
 // answerFrame sends a frame that is complete but for its size.
 func (r *request) answerFrame(frame []byte) {
 	binary.BigEndian.PutUint32(frame, uint32(len(frame)-4))
-	r.complete(func(p *reply) { p.frame = frame })
+	r.answerParts([][]byte{frame})
+}
+
+// answerParts sends a frame that is complete and comes in parts.
+func (r *request) answerParts(parts [][]byte) {
+	r.complete(func(p *reply) { p.frame = parts })
 }
 
 // whenSent has a function called when the answer is sent or given up. It must be

@@ -21,6 +21,7 @@ import (
 //	request                                    sends the bytes below it (see bytesOf) and shows the answer
 //	request closed                             the same, and the connection has to be closed instead
 //	request silence                            the same, and there must be no answer
+//	epoch is=N                                 leaders are of that epoch from now on
 //	fail append=X read=X offsets=X             lets the cluster fail with fsm's error ErrX; without X no more
 //	topic name=a max.message.bytes=99          creates a topic
 //	unusable                                   no topic can be used yet
@@ -75,6 +76,9 @@ func (s *script) run(t *testing.T, d *datadriven.TestData) string {
 			t.Fatal(err)
 		}
 		return ""
+	case "epoch":
+		d.ScanArgs(t, "is", (*int32)(&s.cluster.epoch))
+		return ""
 	case "unusable":
 		s.cluster.usable = func(fsm.TopicID) bool { return false }
 		return ""
@@ -127,7 +131,7 @@ func (s *script) records(t *testing.T, d *datadriven.TestData) {
 		return
 	}
 	parcel := &parcel{}
-	parcel.fill(messageSet(strings.Split(strings.TrimSpace(d.Input), "\n")...), 0, 0, func(int64) {})
+	parcel.fill(messageSet(strings.Split(strings.TrimSpace(d.Input), "\n")...), produceRules{}, func(int64) {})
 	if _, err := s.cluster.doAppend(id, parcel.batches); err != nil {
 		t.Fatal(err)
 	}
@@ -164,8 +168,10 @@ func (s *script) request(t *testing.T, d *datadriven.TestData) string {
 }
 
 // layout is how an answer's body is laid out. A field is "name:kind", where kind
-// is a number of bytes, "string", "set" for a message set or "[n" for an array
-// that goes on until the matching "]".
+// is a number of bytes, "string", "set" for a message set, "batches" for record
+// batches or "[" for an array that goes on until the matching "]". In flexible
+// versions (KIP-482) it is "compact" for a string, "compact batches", "{" for an
+// array, "tags", and "uuid".
 type layout []string
 
 var layouts = map[[2]uint16]layout{
@@ -180,6 +186,65 @@ var layouts = map[[2]uint16]layout{
 	{18, 0}: {"error code:2", "APIs:[", "key:2", "min version:2", "max version:2", "]"},
 	{18, 1}: {"error code:2", "APIs:[", "key:2", "min version:2", "max version:2", "]", "throttle ms:4"},
 	{18, 9}: {"error code:2", "APIs:[", "key:2", "min version:2", "max version:2", "]"},
+
+	{0, 2}: {"topics:[", "topic:string", "partitions:[", "partition:4", "error code:2", "offset:8", "log append time:8", "]", "]", "throttle ms:4"},
+	{0, 3}: {"topics:[", "topic:string", "partitions:[", "partition:4", "error code:2", "offset:8", "log append time:8", "]", "]", "throttle ms:4"},
+	{0, 8}: {
+		"topics:[", "topic:string", "partitions:[", "partition:4", "error code:2", "offset:8", "log append time:8", "log start:8",
+		"record errors:[", "record:4", "message:string", "]", "message:string", "]", "]", "throttle ms:4",
+	},
+	{0, 13}: {
+		"header:tags", "topics:{", "topic id:uuid", "partitions:{", "partition:4", "error code:2", "offset:8", "log append time:8", "log start:8",
+		"record errors:{", "record:4", "message:compact", "partition tags:tags", "]", "message:compact", "partition tags:tags", "]", "topic tags:tags", "]", "throttle ms:4", "response:tags",
+	},
+	{1, 2}: {"throttle ms:4", "topics:[", "topic:string", "partitions:[", "partition:4", "error code:2", "high watermark:8", "message set:set", "]", "]"},
+	{1, 3}: {"throttle ms:4", "topics:[", "topic:string", "partitions:[", "partition:4", "error code:2", "high watermark:8", "message set:set", "]", "]"},
+	{1, 4}: {
+		"throttle ms:4", "topics:[", "topic:string", "partitions:[", "partition:4", "error code:2", "high watermark:8", "last stable offset:8",
+		"aborted transactions:[", "producer id:8", "first offset:8", "]", "records:batches", "]", "]",
+	},
+	{1, 9}: {
+		"throttle ms:4", "error code:2", "session id:4", "topics:[", "topic:string", "partitions:[", "partition:4", "error code:2", "high watermark:8",
+		"last stable offset:8", "log start:8", "aborted transactions:[", "producer id:8", "first offset:8", "]", "records:batches", "]", "]",
+	},
+	{1, 13}: {
+		"header:tags", "throttle ms:4", "error code:2", "session id:4", "topics:{", "topic id:uuid", "partitions:{", "partition:4", "error code:2", "high watermark:8",
+		"last stable offset:8", "log start:8", "aborted transactions:{", "producer id:8", "first offset:8", "transaction tags:tags", "]", "preferred replica:4", "records:compact batches",
+		"partition tags:tags", "]", "topic tags:tags", "]", "response:tags",
+	},
+	{2, 1}: {"topics:[", "topic:string", "partitions:[", "partition:4", "error code:2", "timestamp:8", "offset:8", "]", "]"},
+	{2, 7}: {
+		"header:tags", "throttle ms:4", "topics:{", "topic:compact", "partitions:{", "partition:4", "error code:2", "timestamp:8", "offset:8", "leader epoch:4",
+		"partition tags:tags", "]", "topic tags:tags", "]", "response:tags",
+	},
+	{3, 2}: {
+		"brokers:[", "broker id:4", "host:string", "port:4", "rack:string", "]", "cluster id:string", "controller:4",
+		"topics:[", "error code:2", "topic:string", "internal:1", "partitions:[", "error code:2", "partition:4", "leader:4",
+		"replicas:[", "replica:4", "]", "in-sync replicas:[", "replica:4", "]", "]", "]",
+	},
+	{3, 4}: {
+		"throttle ms:4", "brokers:[", "broker id:4", "host:string", "port:4", "rack:string", "]", "cluster id:string", "controller:4",
+		"topics:[", "error code:2", "topic:string", "internal:1", "partitions:[", "error code:2", "partition:4", "leader:4",
+		"replicas:[", "replica:4", "]", "in-sync replicas:[", "replica:4", "]", "]", "]",
+	},
+	{3, 12}: {
+		"header:tags", "throttle ms:4", "brokers:{", "broker id:4", "host:compact", "port:4", "rack:compact", "broker tags:tags", "]", "cluster id:compact", "controller:4",
+		"topics:{", "error code:2", "topic:compact", "topic id:uuid", "internal:1", "partitions:{", "error code:2", "partition:4", "leader:4", "leader epoch:4",
+		"replicas:{", "replica:4", "]", "in-sync replicas:{", "replica:4", "]", "offline replicas:{", "replica:4", "]", "partition tags:tags", "]",
+		"authorized operations:4", "topic tags:tags", "]", "response:tags",
+	},
+	{18, 5}: {"error code:2", "APIs:{", "key:2", "min version:2", "max version:2", "API tags:tags", "]", "throttle ms:4", "response:tags"},
+	{23, 3}: {"throttle ms:4", "topics:[", "topic:string", "partitions:[", "error code:2", "partition:4", "leader epoch:4", "end offset:8", "]", "]"},
+	{60, 1}: {
+		"header:tags", "throttle ms:4", "error code:2", "message:compact", "endpoint type:1", "cluster id:compact", "controller:4",
+		"brokers:{", "broker id:4", "host:compact", "port:4", "rack:compact", "broker tags:tags", "]", "authorized operations:4", "response:tags",
+	},
+	{75, 0}: {
+		"header:tags", "throttle ms:4", "topics:{", "error code:2", "topic:compact", "topic id:uuid", "internal:1", "partitions:{", "error code:2", "partition:4", "leader:4", "leader epoch:4",
+		"replicas:{", "replica:4", "]", "in-sync replicas:{", "replica:4", "]", "eligible leaders:{", "replica:4", "]", "last known eligible leaders:{", "replica:4", "]",
+		"offline replicas:{", "replica:4", "]", "partition tags:tags", "]", "authorized operations:4", "topic tags:tags", "]",
+		"cursor:cursor", "response:tags",
+	},
 }
 
 // dump shows an answer field by field.
@@ -231,20 +296,26 @@ func (d *dumper) number(depth, n int, name string) int64 {
 func (d *dumper) fields(depth int, l layout) {
 	for i := 0; i < len(l); i++ {
 		name, kind, _ := strings.Cut(l[i], ":")
-		if kind != "[" {
+		if kind != "[" && kind != "{" {
 			d.field(depth, l[i])
 			continue
 		}
 		end, open := i+1, 1
 		for ; open > 0; end++ {
 			switch {
-			case strings.HasSuffix(l[end], ":["):
+			case strings.HasSuffix(l[end], ":["), strings.HasSuffix(l[end], ":{"):
 				open++
 			case l[end] == "]":
 				open--
 			}
 		}
-		for n := d.number(depth, 4, name); n > 0 && len(d.rest) > 0; n-- {
+		count := func() int64 {
+			if kind == "{" {
+				return d.length(depth, name)
+			}
+			return d.number(depth, 4, name)
+		}
+		for n := count(); n > 0 && len(d.rest) > 0; n-- {
 			d.fields(depth+1, l[i+1:end-1])
 		}
 		i = end - 1
@@ -258,6 +329,38 @@ func (d *dumper) field(depth int, f string) {
 		n := int(int16(binary.BigEndian.Uint16(append(d.rest[:min(2, len(d.rest)):2], 0, 0))))
 		b := d.take(2 + max(n, 0))
 		d.line(depth, b, "%s %q", name, b[2:])
+	case "compact":
+		before := d.rest
+		n, size := binary.Uvarint(d.rest)
+		b := d.take(size + max(int(n)-1, 0))
+		if n == 0 {
+			d.line(depth, before[:1], "%s null", name)
+			return
+		}
+		d.line(depth, b, "%s %q", name, b[size:])
+	case "uuid":
+		d.line(depth, d.take(16), "%s", name)
+	case "tags":
+		if n, size := binary.Uvarint(d.rest); n != 0 {
+			d.line(depth, d.take(len(d.rest)), "%s: %d, which nobody expects", name, n)
+		} else {
+			d.line(depth, d.take(size), "%s: none", name)
+		}
+	case "cursor":
+		if int8(d.rest[0]) < 0 {
+			d.line(depth, d.take(1), "%s null", name)
+			return
+		}
+		d.number(depth, 1, name)
+		d.fields(depth+1, layout{"topic:compact", "partition:4", "cursor tags:tags"})
+	case "batches", "compact batches":
+		var n int64
+		if kind == "batches" {
+			n = d.number(depth, 4, name+", bytes")
+		} else {
+			n = d.length(depth, name+", bytes")
+		}
+		d.batches(depth+1, d.take(int(n)))
 	case "set":
 		n := d.number(depth, 4, name+", bytes")
 		set := dumper{rest: d.take(int(n))}
@@ -270,7 +373,30 @@ func (d *dumper) field(depth int, f string) {
 	}
 }
 
-// message shows one message of magic 0, or that the last one is cut.
+// length shows the length of a compact array or of compact bytes.
+func (d *dumper) length(depth int, name string) int64 {
+	n, size := binary.Uvarint(d.rest)
+	d.line(depth, d.take(size), "%s %d", name, int64(n)-1)
+	return int64(n) - 1
+}
+
+// batches shows the headers of record batches.
+func (d *dumper) batches(depth int, b []byte) {
+	be := binary.BigEndian
+	for len(b) > 0 {
+		if len(b) < 61 || len(b) < 12+int(be.Uint32(b[8:])) {
+			d.line(depth, b, "%d bytes of a batch that is cut", len(b))
+			return
+		}
+		size := 12 + int(be.Uint32(b[8:]))
+		d.line(depth, b[:size], "batch at offset %d, %d bytes, leader epoch %d, magic %d, attributes %d, %d records, max timestamp %d, producer %d/%d, sequence %d",
+			be.Uint64(b), size, be.Uint32(b[12:]), b[16], be.Uint16(b[21:]), be.Uint32(b[57:]), int64(be.Uint64(b[35:])),
+			int64(be.Uint64(b[43:])), int16(be.Uint16(b[51:])), int32(be.Uint32(b[53:])))
+		b = b[size:]
+	}
+}
+
+// message shows one message of magic 0 or 1, or that the last one is cut.
 func (d *dumper) message(depth int) {
 	b := d.rest
 	if len(b) < 26 || len(b) < 12+int(binary.BigEndian.Uint32(b[8:])) {
@@ -279,10 +405,16 @@ func (d *dumper) message(depth int) {
 	}
 	size := int(binary.BigEndian.Uint32(b[8:]))
 	m := b[12 : 12+size]
-	key, rest := bytesField(m[6:])
+	rest := m[6:]
+	when := ""
+	if m[4] == 1 {
+		when = fmt.Sprintf("timestamp %d, ", int64(binary.BigEndian.Uint64(rest)))
+		rest = rest[8:]
+	}
+	key, rest := bytesField(rest)
 	value, _ := bytesField(rest)
 	offset := binary.BigEndian.Uint64(b)
-	d.line(depth, d.take(12+size), "offset %d, size %d, magic %d, attributes %d, key %s, value %s", offset, size, m[4], m[5], key, value)
+	d.line(depth, d.take(12+size), "offset %d, size %d, magic %d, attributes %d, %skey %s, value %s", offset, size, m[4], m[5], when, key, value)
 }
 
 func bytesField(b []byte) (string, []byte) {

@@ -53,7 +53,7 @@ type session struct {
 // reply is the answer to one request, now or later.
 type reply struct {
 	done  chan struct{} // closed when the rest is set
-	frame []byte        // with its size prefix; nil: no answer is sent
+	frame [][]byte      // in parts, with its size prefix; nil: no answer is sent
 	close error         // the connection ends in place of this answer
 	sent  []func()      // called when the frame is sent or given up
 }
@@ -184,13 +184,21 @@ func (n *session) writeLoop() bool {
 			if err := n.framer.write(r.frame, len(n.replies) > 0); err != nil {
 				end(fmt.Errorf("write: %w", err))
 			} else {
-				n.server.metrics.networkOut(len(r.frame))
+				n.server.metrics.networkOut(sizeOf(r.frame))
 			}
 		}
 		for _, f := range r.sent {
 			f()
 		}
 	}
+}
+
+// sizeOf is the size of a frame in parts.
+func sizeOf(frame [][]byte) (size int) {
+	for _, part := range frame {
+		size += len(part)
+	}
+	return size
 }
 
 // next gives the next answer when it is complete. Before it waits, it sends what

@@ -40,9 +40,9 @@ type framer interface {
 	// again when it takes more. io.EOF is the orderly end; errInterrupted follows
 	// interrupt.
 	readFrame(reserve func(size int) error) ([]byte, error)
-	// write sends an answer with its size prefix; more says that another follows
-	// at once, so that both may travel together.
-	write(frame []byte, more bool) error
+	// write sends an answer with its size prefix, in parts that are one frame; more
+	// says that another follows at once, so that both may travel together.
+	write(frame [][]byte, more bool) error
 	// flush sends what write may have kept.
 	flush() error
 	// interrupt ends readFrame, now and for ever.
@@ -166,9 +166,11 @@ func (a *arrival) Read(b []byte) (int, error) {
 	return n, err
 }
 
-func (f *stream) write(frame []byte, more bool) error {
-	if _, err := f.out.Write(frame); err != nil {
-		return err
+func (f *stream) write(frame [][]byte, more bool) error {
+	for _, part := range frame {
+		if _, err := f.out.Write(part); err != nil {
+			return err
+		}
 	}
 	if more {
 		return nil

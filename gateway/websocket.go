@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"slices"
 	"sync"
 	"time"
 
@@ -123,7 +124,11 @@ func (f *webSocket) readError(err, late error) error {
 	return f.err(err, late)
 }
 
-func (f *webSocket) write(frame []byte, _ bool) error {
+func (f *webSocket) write(parts [][]byte, _ bool) error {
+	frame := parts[0]
+	if len(parts) > 1 {
+		frame = slices.Concat(parts...) // a message in one piece, which every client can read
+	}
 	// One deadline for all of it: gorilla writes a message in one go.
 	if err := f.ws.SetWriteDeadline(time.Now().Add(stallTimeout + transferTimeout(len(frame)))); err != nil {
 		return err

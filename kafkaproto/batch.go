@@ -31,13 +31,14 @@ const (
 	// BatchHeaderSize is the size in bytes of a record batch without records.
 	BatchHeaderSize = 61
 
-	batchLengthAt     = 8
-	batchEpochAt      = 12
-	batchMagicAt      = 16
-	batchCRCAt        = 17
-	batchAttributesAt = 21
-	batchPrefix       = 12 // bytes that the batch length does not count
-	minBatchLength    = BatchHeaderSize - batchPrefix
+	batchLengthAt       = 8
+	batchEpochAt        = 12
+	batchMagicAt        = 16
+	batchCRCAt          = 17
+	batchAttributesAt   = 21
+	batchMaxTimestampAt = 35
+	batchPrefix         = 12 // bytes that the batch length does not count
+	minBatchLength      = BatchHeaderSize - batchPrefix
 )
 
 // Bits of a record batch's attributes.
@@ -109,7 +110,7 @@ func ParseBatchHeader(b []byte) (BatchHeader, error) {
 		Attributes:      int16(be.Uint16(b[batchAttributesAt:])),
 		LastOffsetDelta: int32(be.Uint32(b[23:])),
 		BaseTimestamp:   int64(be.Uint64(b[27:])),
-		MaxTimestamp:    int64(be.Uint64(b[35:])),
+		MaxTimestamp:    int64(be.Uint64(b[batchMaxTimestampAt:])),
 		ProducerID:      int64(be.Uint64(b[43:])),
 		ProducerEpoch:   int16(be.Uint16(b[51:])),
 		BaseSequence:    int32(be.Uint32(b[53:])),

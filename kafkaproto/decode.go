@@ -7,7 +7,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
-// maxElements bounds the array elements of one request, all levels together.
+// maxElements bounds the array elements and tagged fields of one request, all
+// levels together.
 // kmsg makes a struct of up to about 100 bytes for an element that can be two
 // bytes on the wire.
 const maxElements = 1 << 18
@@ -16,28 +17,35 @@ const maxElements = 1 << 18
 // is walked before kmsg sees it: kmsg allocates as many structs as an array
 // claims to have, and goes round a loop as often as a list of tags claims to be
 // long. So memory is bounded by what is really there, and by 262,144 array
-// elements in all. Byte slices of the request (record sets) alias body, strings
-// do not. Bytes after the end are an error. Errors are ErrNotServed for a key
+// elements and tagged fields in all. Byte slices of the request (record sets)
+// alias body, strings do not. Bytes after the end are an error. Errors are ErrNotServed for a key
 // and version outside Served, else ErrMalformed.
 func DecodeRequest(h Header, body []byte) (kmsg.Request, error) {
 	api, ok := Lookup(h.Key)
 	if !ok || !api.Serves(h.Version) {
 		return nil, fmt.Errorf("%w: key %d version %d", ErrNotServed, h.Key, h.Version)
 	}
+	return decode(h, shapes()[h.Key][h.Version-api.Min], body)
+}
+
+func decode(h Header, s shape, body []byte) (kmsg.Request, error) {
+	bad := func(format string, args ...any) error {
+		return fmt.Errorf("%w: %s v%d "+format, append([]any{ErrMalformed, kmsg.NameForKey(h.Key), h.Version}, args...)...)
+	}
 	w := walker{rest: body}
-	w.shape(api.shapes[h.Version-api.Min])
+	w.walk(s)
 	switch {
 	case w.elements > maxElements:
-		return nil, fmt.Errorf("%w: %s v%d with more than %d array elements", ErrMalformed, api.Name, h.Version, maxElements)
+		return nil, bad("with more than %d array elements and tagged fields", maxElements)
 	case w.bad:
-		return nil, fmt.Errorf("%w: %s v%d ends early or has an impossible length", ErrMalformed, api.Name, h.Version)
+		return nil, bad("ends early or has an impossible length")
 	case len(w.rest) > 0:
-		return nil, fmt.Errorf("%w: %s v%d has %d bytes after its end", ErrMalformed, api.Name, h.Version, len(w.rest))
+		return nil, bad("has %d bytes after its end", len(w.rest))
 	}
 	req := kmsg.RequestForKey(h.Key)
 	req.SetVersion(h.Version)
 	if err := req.ReadFrom(body); err != nil {
-		return nil, fmt.Errorf("%w: %s v%d: %w", ErrMalformed, api.Name, h.Version, err)
+		return nil, bad("cannot be read: %w", err)
 	}
 	return req, nil
 }
@@ -46,70 +54,60 @@ func DecodeRequest(h Header, body []byte) (kmsg.Request, error) {
 // stays bad and empty.
 type walker struct {
 	rest     []byte
-	elements int
+	elements int // of arrays, and tagged fields: kmsg keeps those it does not know in a map
 	bad      bool
 }
 
-// shape walks the structure s: a digit is a fixed field of so many bytes, s a
-// string, n a nullable string, b nullable bytes, c a compact string, t a list
-// of tagged fields, [...] an array of what is inside.
-func (w *walker) shape(s string) {
-	for i := 0; i < len(s) && !w.bad; i++ {
-		switch c := s[i]; c {
-		case 's':
-			w.skip(w.int16(), 0)
-		case 'n':
+func (w *walker) walk(s shape) {
+	for i := range s {
+		if w.bad {
+			return
+		}
+		switch f := &s[i]; f.kind {
+		case kindFixed:
+			w.skip(int64(f.size), 0)
+		case kindString:
 			w.skip(w.int16(), -1)
-		case 'b':
+		case kindBytes:
 			w.skip(w.int32(), -1)
-		case 'c':
-			w.skip(w.uvarint()-1, 0)
-		case 't':
-			w.tags()
-		case '[':
-			end := i + closing(s[i:])
-			w.array(s[i+1 : end])
-			i = end
-		default:
-			w.skip(int64(c-'0'), 0)
-		}
-	}
-}
-
-// closing finds the bracket that ends the array s starts with.
-func closing(s string) int {
-	depth := 0
-	for i := range len(s) {
-		switch s[i] {
-		case '[':
-			depth++
-		case ']':
-			if depth--; depth == 0 {
-				return i
+		case kindCompact:
+			w.skip(w.uvarint()-1, -1)
+		case kindArray:
+			w.array(w.int32(), f.of)
+		case kindCompactArray:
+			w.array(w.uvarint()-1, f.of)
+		case kindNullable:
+			if w.int8() != -1 {
+				w.walk(f.of)
 			}
+		case kindTags:
+			w.tags()
 		}
 	}
-	panic("kafkaproto: shape without closing bracket: " + s)
 }
 
-func (w *walker) array(element string) {
-	n := w.int32()
+func (w *walker) array(n int64, of shape) {
 	if n < -1 || n > int64(len(w.rest)) {
 		w.fail()
 		return
 	}
 	for ; n > 0 && !w.bad; n-- {
-		if w.elements++; w.elements > maxElements {
-			w.fail()
-			return
-		}
-		w.shape(element)
+		w.count()
+		w.walk(of)
+	}
+}
+
+// count counts an element, and fails when there are too many.
+func (w *walker) count() {
+	if w.elements++; w.elements > maxElements {
+		w.fail()
 	}
 }
 
 // tags skips a list of tagged fields (KIP-482).
 func (w *walker) tags() {
 	for n := w.uvarint(); n > 0 && !w.bad; n-- {
+		w.count()
 		w.uvarint()
 		w.skip(w.uvarint(), 0)
 	}
@@ -122,6 +120,16 @@ func (w *walker) skip(n, least int64) {
 		return
 	}
 	w.rest = w.rest[max(n, 0):]
+}
+
+func (w *walker) int8() int64 {
+	if len(w.rest) < 1 {
+		w.fail()
+		return -1
+	}
+	v := int8(w.rest[0])
+	w.rest = w.rest[1:]
+	return int64(v)
 }
 
 func (w *walker) int16() int64 {

@@ -24,6 +24,11 @@ var (
 	ErrUnknownMagic = errors.New("unknown message format version")
 	// ErrInvalidTimestamp: a producer claimed the broker's timestamp type.
 	ErrInvalidTimestamp = errors.New("invalid timestamp type")
+	// ErrInvalidRecord: a record batch that breaks a rule for producers (Kafka's
+	// INVALID_RECORD, code 87).
+	ErrInvalidRecord = errors.New("invalid record")
+	// ErrTransactional: a record batch that belongs to a transaction.
+	ErrTransactional = errors.New("transactions are not supported")
 	// ErrTopicName: a topic name that Kafka's rules forbid.
 	ErrTopicName = errors.New("invalid topic name")
 )

@@ -125,11 +125,9 @@ func FuzzParseHeader(f *testing.F) {
 }
 
 func FuzzDecodeRequest(f *testing.F) {
-	for _, req := range examples() {
-		api, _ := Lookup(req.Key())
+	for _, api := range Served {
 		for v := api.Min; v <= api.Max; v++ {
-			req.SetVersion(v)
-			f.Add(req.Key(), v, req.AppendTo(nil))
+			f.Add(int16(api.Key), v, example(int16(api.Key), v).AppendTo(nil))
 		}
 	}
 	f.Fuzz(func(t *testing.T, key, version int16, body []byte) {

@@ -19,17 +19,18 @@ import (
 //	value            length, -1: null, and bytes
 //	headers          count, and each with key and value
 
-// record is one record of a batch. Key and value alias the batch, or what it
-// was decompressed to.
+// record is one record of a batch. Its bytes alias the batch, or what it was
+// decompressed to.
 type record struct {
 	attributes     byte
 	timestampDelta int64
 	offsetDelta    int32
 	key, value     []byte // nil: null
+	headers        []byte // their count and what follows, not looked at
 }
 
 // nextRecord reads the first record of b. Headers are not looked at: no format
-// that records are turned into here can carry them.
+// that records are turned into can carry them.
 func nextRecord(b []byte) (r record, rest []byte, err error) {
 	length, n := binary.Varint(b)
 	if n <= 0 || length < 0 || length > int64(len(b)-n) {
@@ -56,10 +57,34 @@ func nextRecord(b []byte) (r record, rest []byte, err error) {
 	if r.key, b, ok = varintBytes(b); !ok {
 		return record{}, nil, fmt.Errorf("%w: key length of a record", ErrCorrupt)
 	}
-	if r.value, _, ok = varintBytes(b); !ok {
+	if r.value, r.headers, ok = varintBytes(b); !ok {
 		return record{}, nil, fmt.Errorf("%w: value length of a record", ErrCorrupt)
 	}
 	return r, rest, nil
+}
+
+// checkHeaders reports whether the record ends with its headers, as it should: a
+// count, and that many keys, which may not be null, with values.
+func (r record) checkHeaders() error {
+	count, n := binary.Varint(r.headers)
+	if n <= 0 || count < 0 || count > int64(len(r.headers)) {
+		return fmt.Errorf("%w: header count of a record", ErrCorrupt)
+	}
+	b := r.headers[n:]
+	for ; count > 0; count-- {
+		length, n := binary.Varint(b)
+		if n <= 0 || length < 0 || length > int64(len(b)-n) {
+			return fmt.Errorf("%w: header key length of a record", ErrCorrupt)
+		}
+		var ok bool
+		if _, b, ok = varintBytes(b[n+int(length):]); !ok {
+			return fmt.Errorf("%w: header value length of a record", ErrCorrupt)
+		}
+	}
+	if len(b) > 0 {
+		return fmt.Errorf("%w: %d bytes behind the headers of a record", ErrCorrupt, len(b))
+	}
+	return nil
 }
 
 func varintBytes(b []byte) (field, rest []byte, ok bool) {
@@ -123,7 +148,7 @@ func sealBatch(b []byte, codec Codec, count int, baseTimestamp, maxTimestamp int
 	be.PutUint16(b[batchAttributesAt:], uint16(codec))
 	be.PutUint32(b[23:], uint32(count-1))
 	be.PutUint64(b[27:], uint64(baseTimestamp))
-	be.PutUint64(b[35:], uint64(maxTimestamp))
+	be.PutUint64(b[batchMaxTimestampAt:], uint64(maxTimestamp))
 	be.PutUint64(b[43:], math.MaxUint64) // producer id -1
 	be.PutUint16(b[51:], math.MaxUint16) // producer epoch -1
 	be.PutUint32(b[53:], math.MaxUint32) // base sequence -1

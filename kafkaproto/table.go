@@ -14,50 +14,52 @@ type API struct {
 	Name     string
 	Min, Max int16  // versions served, both inclusive
 	Note     string // one sentence for docs/protocol.md
-
-	// shapes[v-Min] is the structure of a request body in version v, in the
-	// notation of walkShape; DecodeRequest checks it before kmsg allocates.
-	shapes []string
 }
 
 // Served is the only list of APIs and versions: ApiVersions answers with it,
 // requests are dispatched by it, and docs/protocol.md is written from it. It is
-// in order of key. Do not change it.
+// in order of key. What a version's request looks like comes from kmsg (see shape).
+// Do not change it.
 var Served = []API{
 	{
-		Key: kmsg.Produce, Name: "Produce", Min: 0, Max: 0,
-		Note:   "Message sets of magic 0 and 1; stored as record batches.",
-		shapes: []string{"24[s[4b]]"},
+		Key: kmsg.Produce, Name: "Produce", Min: 0, Max: 13,
+		Note: "Message sets of magic 0 and 1 up to version 2, record batches from 3 on. No transactions.",
 	},
 	{
-		Key: kmsg.Fetch, Name: "Fetch", Min: 0, Max: 0,
-		Note:   "Answers with message sets of magic 0, whatever a record was produced as.",
-		shapes: []string{"444[s[484]]"},
+		Key: kmsg.Fetch, Name: "Fetch", Min: 0, Max: 18,
+		Note: "Message sets of magic 0 in versions 0 and 1, of magic 1 in 2 and 3, record batches from 4 on. No fetch sessions.",
 	},
 	{
-		Key: kmsg.ListOffsets, Name: "ListOffsets", Min: 0, Max: 0,
-		Note:   "Offsets of log segments, as in 0.8.",
-		shapes: []string{"4[s[484]]"},
+		Key: kmsg.ListOffsets, Name: "ListOffsets", Min: 0, Max: 11,
+		Note: "Version 0: offsets of log segments, as in 0.8. From 1 on one offset: latest, earliest, by time, of the largest time.",
 	},
 	{
-		Key: kmsg.Metadata, Name: "Metadata", Min: 0, Max: 1,
-		Note:   "One broker: the cluster, at the address the client used. Version 1 names a controller, without which clients create no topics.",
-		shapes: []string{"[s]", "[s]"},
+		Key: kmsg.Metadata, Name: "Metadata", Min: 0, Max: 13,
+		Note: "One broker: the cluster, at the address the client used.",
 	},
 	{
-		Key: kmsg.ApiVersions, Name: "ApiVersions", Min: 0, Max: 3,
-		Note:   "A version above is answered in version 0 with UNSUPPORTED_VERSION (KIP-35, KIP-511).",
-		shapes: []string{"", "", "", "cct"},
+		Key: kmsg.ApiVersions, Name: "ApiVersions", Min: 0, Max: 5,
+		Note: "A version above is answered in version 0 with UNSUPPORTED_VERSION (KIP-35, KIP-511).",
 	},
 	{
 		Key: kmsg.CreateTopics, Name: "CreateTopics", Min: 0, Max: 4,
-		Note:   "Partition count and replication factor -1 stand for the cluster's defaults (KIP-464).",
-		shapes: []string{"[s42[4[4]][sn]]4", "[s42[4[4]][sn]]41", "[s42[4[4]][sn]]41", "[s42[4[4]][sn]]41", "[s42[4[4]][sn]]41"},
+		Note: "Partition count and replication factor -1 stand for the cluster's defaults (KIP-464).",
 	},
 	{
 		Key: kmsg.DeleteTopics, Name: "DeleteTopics", Min: 0, Max: 3,
-		Note:   "By name.",
-		shapes: []string{"[s]4", "[s]4", "[s]4", "[s]4"},
+		Note: "By name.",
+	},
+	{
+		Key: kmsg.OffsetForLeaderEpoch, Name: "OffsetForLeaderEpoch", Min: 0, Max: 4,
+		Note: "Leader epochs are terms of the partition's Raft group.",
+	},
+	{
+		Key: kmsg.DescribeCluster, Name: "DescribeCluster", Min: 0, Max: 2,
+		Note: "One broker, as in Metadata.",
+	},
+	{
+		Key: kmsg.DescribeTopicPartitions, Name: "DescribeTopicPartitions", Min: 0, Max: 0,
+		Note: "As Metadata, in pages.",
 	},
 }
 

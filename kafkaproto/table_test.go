@@ -19,9 +19,6 @@ func TestServedTableIsSound(t *testing.T) {
 		if a.Name != kmsg.NameForKey(key) || a.Min < 0 || a.Min > a.Max || a.Max > req.MaxVersion() {
 			t.Errorf("%+v", a)
 		}
-		if len(a.shapes) != int(a.Max-a.Min)+1 {
-			t.Errorf("%s: %d shapes for versions %d to %d", a.Name, len(a.shapes), a.Min, a.Max)
-		}
 		if got, ok := Lookup(key); !ok || got.Name != a.Name {
 			t.Errorf("%s is not found", a.Name)
 		}
@@ -43,7 +40,7 @@ func TestWriteTable(t *testing.T) {
 	if len(lines) != len(Served)+2 {
 		t.Errorf("%d lines", len(lines))
 	}
-	if want := "| 18 | ApiVersions | 0 to 3 | "; !strings.HasPrefix(lines[6], want) {
-		t.Errorf("got %q, want %q", lines[6], want)
+	if want := "\n| 18 | ApiVersions | 0 to 5 | "; !strings.Contains(b.String(), want) {
+		t.Errorf("no %q in %s", want, b.String())
 	}
 }

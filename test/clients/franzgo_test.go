@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"testing"
+	"time"
 
 	"github.com/trimaran-io/trimaran/test/harness"
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -34,20 +35,96 @@ func TestFranzGoHeldTo080(t *testing.T) {
 
 // franz-go at its defaults asks ApiVersions first and then speaks the newest
 // version that both sides know. One default it must give up: idempotent writes,
-// since InitProducerId is not served. Compression is left at its default
-// (snappy), for which Produce v0 has a place.
+// since InitProducerId is not served. Every codec, headers and timestamps come
+// back, and a client of 0.8 reads what it can: not zstd.
 func TestFranzGoDefaults(t *testing.T) {
 	c := harness.Shared(t)
+	codecs := map[string]kgo.CompressionCodec{
+		"none": kgo.NoCompression(), "gzip": kgo.GzipCompression(), "snappy": kgo.SnappyCompression(),
+		"lz4": kgo.Lz4Compression(), "zstd": kgo.ZstdCompression(),
+	}
 	for _, r := range routes(c) {
-		t.Run(r.name, func(t *testing.T) {
-			opts := []kgo.Opt{kgo.SeedBrokers(r.addr), kgo.DisableIdempotentWrite()}
-			if r.dial != nil {
-				opts = append(opts, kgo.Dialer(r.dial))
-			}
-			topic := harness.Topic("franz-default")
-			mustCreate(t, c, topic, 1)
-			produceAndConsume(t, topic, opts)
-		})
+		for name, codec := range codecs {
+			t.Run(r.name+"/"+name, func(t *testing.T) {
+				opts := []kgo.Opt{kgo.SeedBrokers(r.addr), kgo.DisableIdempotentWrite(), kgo.ProducerBatchCompression(codec)}
+				if r.dial != nil {
+					opts = append(opts, kgo.Dialer(r.dial))
+				}
+				topic := harness.Topic("franz-default")
+				mustCreate(t, c, topic, 1)
+				produceAndConsume(t, topic, opts)
+				headersAndTimes(t, topic, opts)
+				if name == "zstd" {
+					return
+				}
+				keys, values := sample(1000)
+				for i, rec := range readBack(t, c, topic, 0, 1002)[:1000] {
+					if !bytes.Equal(rec.Key, keys[i]) || !bytes.Equal(rec.Value, values[i]) {
+						t.Fatalf("a client of 0.8 reads key %q value %q at %d", rec.Key, rec.Value, i)
+					}
+				}
+			})
+		}
+	}
+}
+
+// A client of 0.8 writes, one of today reads, and finds by time.
+func TestFranzGoReadsWhat080Wrote(t *testing.T) {
+	c := harness.Shared(t)
+	topic := harness.Topic("franz-old-new")
+	mustCreate(t, c, topic, 1)
+	ctx := testContext(t)
+	old, err := kgo.NewClient(append(harness.Old(c.Node(1).Addr()), kgo.ProducerBatchCompression(kgo.GzipCompression()))...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer old.Close()
+	if err := old.ProduceSync(ctx, &kgo.Record{Topic: topic, Key: []byte("k"), Value: []byte("old")}).FirstErr(); err != nil {
+		t.Fatal(err)
+	}
+	opts := []kgo.Opt{kgo.SeedBrokers(c.Node(2).Addr()), kgo.DisableIdempotentWrite()}
+	headersAndTimes(t, topic, opts)
+	got, err := harness.ReadAll(ctx, opts, topic, 0, 3)
+	if err != nil || string(got[0].Value) != "old" || string(got[1].Value) != "early" || string(got[2].Value) != "late" {
+		t.Fatalf("%v, %v", got, err)
+	}
+}
+
+// headersAndTimes appends two records with headers and timestamps, and reads them
+// from the offset that their times have.
+func headersAndTimes(t *testing.T, topic string, opts []kgo.Opt) {
+	t.Helper()
+	ctx := testContext(t)
+	cl, err := kgo.NewClient(append(opts, kgo.DefaultProduceTopic(topic))...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer cl.Close()
+	early, late := time.Now().Add(time.Hour).Truncate(time.Millisecond), time.Now().Add(2*time.Hour).Truncate(time.Millisecond)
+	headers := []kgo.RecordHeader{{Key: "trace", Value: []byte("7")}, {Key: "empty", Value: []byte{}}}
+	if err := cl.ProduceSync(ctx,
+		&kgo.Record{Value: []byte("early"), Timestamp: early, Headers: headers},
+		&kgo.Record{Value: []byte("late"), Timestamp: late, Headers: headers},
+	).FirstErr(); err != nil {
+		t.Fatal(err)
+	}
+	for value, at := range map[string]time.Time{"early": early, "late": late} {
+		consumer, err := kgo.NewClient(append(opts, kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{
+			topic: {0: kgo.NewOffset().AfterMilli(at.UnixMilli())},
+		}))...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		fetches := consumer.PollRecords(ctx, 1)
+		consumer.Close()
+		records := fetches.Records()
+		if len(records) != 1 {
+			t.Fatalf("from the time of %q: %v", value, fetches.Errors())
+		}
+		r := records[0]
+		if string(r.Value) != value || !r.Timestamp.Equal(at) || len(r.Headers) != 2 || r.Headers[0].Key != "trace" || string(r.Headers[0].Value) != "7" {
+			t.Errorf("from the time of %q came %q of %v, headers %v", value, r.Value, r.Timestamp, r.Headers)
+		}
 	}
 }
 

@@ -1,10 +1,8 @@
 package clients
 
 import (
-	"context"
 	"errors"
 	"io"
-	"net"
 	"testing"
 	"time"
 
@@ -13,18 +11,16 @@ import (
 	"github.com/trimaran-io/trimaran/test/harness"
 )
 
-// segmentio/kafka-go has two ways to talk. Client with its Transport chooses
-// versions by ApiVersions and goes down to Produce v0, Fetch v0 and Metadata v0:
-// that works and is tested here. Conn and Reader ask for at least Fetch v2 and
-// ListOffsets v1, and Client.ListOffsets for v1: they cannot work with a broker
-// that serves version 0 only; TestKafkaGoReaderIsRefused holds what happens then.
+// segmentio/kafka-go has two ways to talk: Client with its Transport chooses
+// versions by ApiVersions; Conn, on which Reader is built, has versions of its own
+// from Fetch 2 and ListOffsets 1 on. Both work.
 func TestKafkaGoClient(t *testing.T) {
 	c := harness.Shared(t)
 	for _, r := range routes(c) {
 		for _, codec := range []struct {
 			name string
 			c    kafka.Compression
-		}{{"none", 0}, {"gzip", kafka.Gzip}, {"snappy", kafka.Snappy}} {
+		}{{"none", 0}, {"gzip", kafka.Gzip}, {"snappy", kafka.Snappy}, {"lz4", kafka.Lz4}} {
 			t.Run(r.name+"/"+codec.name, func(t *testing.T) {
 				ctx := testContext(t)
 				topic := harness.Topic("kafkago")
@@ -114,32 +110,48 @@ func TestKafkaGoWriter(t *testing.T) {
 	}
 }
 
-// Conn, on which Reader is built, says that no version fits, and the broker
-// stays unharmed.
-func TestKafkaGoReaderIsRefused(t *testing.T) {
+// Conn writes, and Reader, at its defaults but for the partition, reads it from the
+// start and from a time.
+func TestKafkaGoConnAndReader(t *testing.T) {
 	c := harness.Shared(t)
-	topic := harness.Topic("kafkago-reader")
-	mustCreate(t, c, topic, 1)
-	conn, err := net.Dial("tcp", c.Node(1).Addr())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close()
-	kc := kafka.NewConnWith(conn, kafka.ConnConfig{Topic: topic, Partition: 0})
-	kc.SetDeadline(time.Now().Add(10 * time.Second))
-	if _, err := kc.WriteMessages(kafka.Message{Value: []byte("v")}); err == nil {
-		t.Fatal("kafka-go's Conn wrote: docs/operations.md says it cannot, correct it")
-	} else {
-		t.Logf("kafka-go's Conn says: %v", err)
-	}
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
-	defer cancel()
-	versions, err := kafka.DialContext(ctx, "tcp", c.Node(1).Addr())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer versions.Close()
-	if _, err := versions.ApiVersions(); err != nil {
-		t.Fatalf("ApiVersions: %v", err)
+	for _, r := range tcpRoutes(c) {
+		t.Run(r.name, func(t *testing.T) {
+			topic := harness.Topic("kafkago-reader")
+			mustCreate(t, c, topic, 1)
+			ctx := testContext(t)
+			conn, err := kafka.DialLeader(ctx, "tcp", r.addr, topic, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer conn.Close()
+			conn.SetDeadline(time.Now().Add(20 * time.Second))
+			text := lines(60)
+			for _, part := range [][]string{text[:20], text[20:]} {
+				var messages []kafka.Message
+				for _, s := range part {
+					messages = append(messages, kafka.Message{Key: []byte("k"), Value: []byte(s), Time: time.Now(), Headers: []kafka.Header{{Key: "h", Value: []byte("x")}}})
+				}
+				if _, err := conn.WriteMessages(messages...); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if first, last, err := conn.ReadOffsets(); err != nil || first != 0 || last != 60 {
+				t.Fatalf("offsets %d to %d, %v", first, last, err)
+			}
+			reader := kafka.NewReader(kafka.ReaderConfig{Brokers: []string{r.addr}, Topic: topic, Partition: 0, MaxWait: 100 * time.Millisecond})
+			defer reader.Close()
+			for i, want := range text {
+				m, err := reader.ReadMessage(ctx)
+				if err != nil {
+					t.Fatalf("message %d: %v", i, err)
+				}
+				if m.Offset != int64(i) || string(m.Value) != want || string(m.Key) != "k" {
+					t.Fatalf("message %d came as offset %d key %q value %q", i, m.Offset, m.Key, m.Value)
+				}
+			}
+			if err := reader.SetOffsetAt(ctx, time.Now().Add(-time.Hour)); err != nil || reader.Offset() != 0 {
+				t.Errorf("an hour ago is offset %d, %v", reader.Offset(), err)
+			}
+		})
 	}
 }

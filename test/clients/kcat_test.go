@@ -49,7 +49,10 @@ func TestKcatProduceConsume(t *testing.T) {
 	c := harness.Shared(t)
 	for _, r := range tcpRoutes(c) {
 		for _, mode := range kcatModes {
-			for _, codec := range []string{"none", "gzip", "snappy"} {
+			for _, codec := range []string{"none", "gzip", "snappy", "lz4", "zstd"} {
+				if mode.args != nil && (codec == "lz4" || codec == "zstd") {
+					continue // 0.8.2 has lz4 for new consumers only
+				}
 				t.Run(r.name+"/"+mode.name+"/"+codec, func(t *testing.T) {
 					topic := harness.Topic("kcat")
 					mustCreate(t, c, topic, 1)
@@ -59,6 +62,9 @@ func TestKcatProduceConsume(t *testing.T) {
 					got := kcat(t, "", append(base, "-C", "-t", topic, "-p", "0", "-o", "beginning", "-e", "-q")...)
 					if got != text {
 						t.Fatalf("kcat reads %d bytes, wrote %d; first difference at %d", len(got), len(text), firstDifference(got, text))
+					}
+					if codec == "zstd" {
+						return // a client of 0.8 cannot read it
 					}
 					for i, rec := range readBack(t, c, topic, 0, 500) {
 						if string(rec.Value) != lines(500)[i] {

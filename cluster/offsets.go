@@ -1,0 +1,245 @@
+package cluster
+
+import (
+	"context"
+	"encoding/binary"
+	"fmt"
+	"sort"
+
+	"github.com/trimaran-io/trimaran/fsm"
+	"github.com/trimaran-io/trimaran/kafkaproto"
+)
+
+// This file finds offsets by time and by leader epoch. Both ask a leader that a
+// majority confirmed, since a replica that lags would say that there is nothing.
+
+// maxTimestamp asks for the record with the largest timestamp (ListOffsets, KIP-734).
+const maxTimestamp = -3
+
+// scanStep is how much of a log is read at once to look for a time.
+const scanStep = 1 << 20
+
+// OffsetForTime finds the first record whose timestamp is at or after timestamp
+// (ms since epoch), for -3 the first of those with the largest timestamp. ok is
+// false if there is none. It reads the log from its start: how long that takes
+// depends on its size, and ctx bounds it.
+func (n *Node) OffsetForTime(ctx context.Context, id fsm.PartitionID, timestamp int64) (offset fsm.Offset, at int64, epoch fsm.LeaderEpoch, ok bool, err error) {
+	var found kafkaproto.TimestampedOffset
+	err = n.atLeader(ctx, id, holdLeaderless, func(ctx context.Context, h hint, local *replica) (err error) {
+		if local != nil {
+			found, ok, err = local.offsetForTime(ctx, timestamp)
+			return err
+		}
+		reply, err := n.ask(ctx, h.identity, callOffsetForTime, binary.BigEndian.AppendUint64(appendPartition(nil, id), uint64(timestamp)))
+		if err != nil {
+			return err
+		}
+		if ok = len(reply) > 0; ok {
+			r := reader{b: reply}
+			found = kafkaproto.TimestampedOffset{Offset: int64(r.uint64()), Timestamp: int64(r.uint64()), LeaderEpoch: int32(r.uint32())}
+			if r.bad {
+				return fsm.ErrUnknown
+			}
+		}
+		return nil
+	})
+	if err != nil || !ok {
+		return -1, -1, -1, false, err
+	}
+	return fsm.Offset(found.Offset), found.Timestamp, fsm.LeaderEpoch(found.LeaderEpoch), true, nil
+}
+
+// EpochEnd gives the largest epoch at or below epoch that has records, and the
+// offset at which the next one begins, or the log end (KIP-101, KIP-279). Where
+// no epoch at or below has records, it gives the asked one and where the first
+// one begins; for an epoch that is still to come -1 and -1.
+func (n *Node) EpochEnd(ctx context.Context, id fsm.PartitionID, epoch fsm.LeaderEpoch) (found fsm.LeaderEpoch, end fsm.Offset, err error) {
+	err = n.atLeader(ctx, id, holdLeaderless, func(ctx context.Context, h hint, local *replica) (err error) {
+		if local != nil {
+			found, end, err = local.epochEnd(ctx, epoch)
+			return err
+		}
+		reply, err := n.ask(ctx, h.identity, callEpochEnd, binary.BigEndian.AppendUint32(appendPartition(nil, id), uint32(epoch)))
+		if err != nil {
+			return err
+		}
+		r := reader{b: reply}
+		if found, end = fsm.LeaderEpoch(r.uint32()), fsm.Offset(r.uint64()); r.bad {
+			return fsm.ErrUnknown
+		}
+		return nil
+	})
+	if err != nil {
+		return -1, -1, err
+	}
+	return found, end, nil
+}
+
+// LeaderEpoch gives the epoch of the leader that this node knows, -1 for none.
+// newest is true where a replica here follows the leader and hears of the next
+// one by itself; what is only remembered of other nodes may be long over.
+func (n *Node) LeaderEpoch(id fsm.PartitionID) (epoch fsm.LeaderEpoch, newest bool) {
+	if replica := n.replica(id); replica != nil {
+		if identity, term := replica.group.leader(); identity != "" {
+			return fsm.Term(term).Epoch(), true
+		}
+		return -1, false
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if h, ok := n.hints[id]; ok && h.identity != "" && h.term != 0 {
+		return fsm.Term(h.term).Epoch(), false
+	}
+	return -1, false
+}
+
+// answerOffsets answers other nodes' calls for what is in this file.
+func answerOffsets(ctx context.Context, replica *replica, kind uint8, r *reader) ([]byte, error) {
+	switch kind {
+	case callOffsetForTime:
+		timestamp := int64(r.uint64())
+		if r.bad {
+			return nil, errMalformed
+		}
+		found, ok, err := replica.offsetForTime(ctx, timestamp)
+		if err != nil || !ok {
+			return nil, err
+		}
+		out := binary.BigEndian.AppendUint64(nil, uint64(found.Offset))
+		out = binary.BigEndian.AppendUint64(out, uint64(found.Timestamp))
+		return binary.BigEndian.AppendUint32(out, uint32(found.LeaderEpoch)), nil
+	default: // callEpochEnd
+		epoch := fsm.LeaderEpoch(r.uint32())
+		if r.bad {
+			return nil, errMalformed
+		}
+		found, end, err := replica.epochEnd(ctx, epoch)
+		if err != nil {
+			return nil, err
+		}
+		return binary.BigEndian.AppendUint64(binary.BigEndian.AppendUint32(nil, uint32(found)), uint64(end)), nil
+	}
+}
+
+// asConfirmedLeader gives the proposer of a replica that a majority confirmed as
+// the leader after this call began, and the bounds of what it has applied.
+func (r *replica) asConfirmedLeader() (p *proposer, start, next fsm.Offset, err error) {
+	if p, err = r.leads(); err != nil {
+		return nil, 0, 0, err
+	}
+	if err := r.verify(); err != nil {
+		return nil, 0, 0, err
+	}
+	start, next = r.bounds()
+	return p, start, next, nil
+}
+
+// offsetForTime looks for a time in what is committed.
+func (r *replica) offsetForTime(ctx context.Context, timestamp int64) (found kafkaproto.TimestampedOffset, ok bool, err error) {
+	_, start, next, err := r.asConfirmedLeader()
+	if err != nil {
+		return found, false, err
+	}
+	for from := start; from < next; {
+		if err := ctx.Err(); err != nil {
+			return found, false, fmt.Errorf("%w: looking for a time: %w", fsm.ErrTimeout, err)
+		}
+		slice, inside, err := r.readCommitted(from, scanStep)
+		if err != nil {
+			return found, false, err
+		}
+		if !inside {
+			if from = max(from, slice.LogStart); from >= slice.HighWatermark || from != slice.LogStart {
+				break
+			}
+			continue // the log start moved over it
+		}
+		for batch, err := range kafkaproto.SplitBatches(slice.Batches) {
+			if err != nil {
+				return found, false, fmt.Errorf("%w: %w", fsm.ErrStorage, err)
+			}
+			h, err := kafkaproto.ParseBatchHeader(batch)
+			if err != nil {
+				return found, false, fmt.Errorf("%w: %w", fsm.ErrStorage, err)
+			}
+			from = fsm.Offset(h.NextOffset())
+			var here kafkaproto.TimestampedOffset
+			var hit bool
+			switch {
+			case timestamp != maxTimestamp:
+				here, hit, err = kafkaproto.FirstAtOrAfter(batch, int64(slice.LogStart), timestamp)
+			case !ok || h.MaxTimestamp > found.Timestamp:
+				here, hit, err = kafkaproto.Latest(batch, int64(slice.LogStart))
+			}
+			if err != nil {
+				return found, false, fmt.Errorf("%w: %w", fsm.ErrStorage, err)
+			}
+			if !hit {
+				continue
+			}
+			if timestamp != maxTimestamp {
+				return here, true, nil
+			}
+			if !ok || here.Timestamp > found.Timestamp {
+				found, ok = here, true
+			}
+		}
+	}
+	return found, ok, nil
+}
+
+// epochEnd looks for the end of an epoch. Epochs never go down along the log, so
+// a binary search over offsets finds where one ends, with a small read each.
+func (r *replica) epochEnd(ctx context.Context, epoch fsm.LeaderEpoch) (fsm.LeaderEpoch, fsm.Offset, error) {
+	p, start, next, err := r.asConfirmedLeader()
+	if err != nil {
+		return -1, -1, err
+	}
+	current := p.term.Epoch()
+	switch {
+	case epoch == current:
+		return epoch, next, nil
+	case epoch > current:
+		return -1, -1, nil
+	}
+	var failed error
+	at := func(o fsm.Offset) fsm.LeaderEpoch {
+		if failed == nil {
+			failed = ctx.Err()
+		}
+		if failed != nil {
+			return current
+		}
+		var e fsm.LeaderEpoch
+		e, failed = r.epochAt(o)
+		return e
+	}
+	above := start + fsm.Offset(sort.Search(int(next-start), func(i int) bool { return at(start+fsm.Offset(i)) > epoch }))
+	found := epoch
+	if above > start && failed == nil {
+		found = at(above - 1)
+	}
+	if failed != nil {
+		if ctx.Err() != nil {
+			failed = fmt.Errorf("%w: looking for an epoch: %w", fsm.ErrTimeout, failed)
+		}
+		return -1, -1, failed
+	}
+	return found, above, nil
+}
+
+// epochAt gives the leader epoch of the batch that holds the offset.
+func (r *replica) epochAt(o fsm.Offset) (fsm.LeaderEpoch, error) {
+	slice, ok, err := r.readCommitted(o, 1)
+	if err != nil {
+		return -1, err
+	}
+	if !ok {
+		return -1, fmt.Errorf("%w: %d is not within %d to %d any more", fsm.ErrOffsetOutOfRange, o, slice.LogStart, slice.HighWatermark)
+	}
+	h, err := kafkaproto.ParseBatchHeader(slice.Batches)
+	if err != nil {
+		return -1, fmt.Errorf("%w: %w", fsm.ErrStorage, err)
+	}
+	return fsm.LeaderEpoch(h.LeaderEpoch), nil
+}

@@ -1,0 +1,100 @@
+package gateway
+
+import (
+	"cmp"
+	"slices"
+
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/trimaran-io/trimaran/fsm"
+	"github.com/trimaran-io/trimaran/kafkaproto"
+)
+
+// DescribeTopicPartitions, version 0 (KIP-966).
+//
+// Says what Metadata says, sorted by topic, at most 2000 partitions at once; the
+// cursor is where the next request goes on. No topics named means all. Naming a
+// topic never creates it.
+//
+// Left out: replicas of all kinds, which replication below the protocol does not
+// have, and authorized operations.
+
+// maxDescribed is Kafka's default of max.request.partition.size.limit.
+const maxDescribed = 2000
+
+func handleDescribeTopicPartitions(r *request) {
+	req := r.body.(*kmsg.DescribeTopicPartitionsRequest)
+	resp := req.ResponseKind().(*kmsg.DescribeTopicPartitionsResponse)
+	s := r.session.server
+	topics := s.cluster.Topics()
+	var names []string
+	for _, t := range req.Topics {
+		names = append(names, t.Topic)
+	}
+	if len(names) == 0 {
+		for _, t := range topics.All() {
+			names = append(names, t.Name)
+		}
+	}
+	slices.Sort(names)
+	names = slices.Compact(names)
+	first := int32(0)
+	if c := req.Cursor; c != nil {
+		if c.Partition < 0 {
+			r.hangUp(errInvalidRequest) // the answer has no place for an error
+			return
+		}
+		i, found := slices.BinarySearchFunc(names, c.Topic, cmp.Compare[string])
+		names = names[i:]
+		if found {
+			first = c.Partition
+		}
+	}
+	left := min(max(int(req.ResponsePartitionLimit), 1), maxDescribed)
+	for _, name := range names {
+		if left <= 0 {
+			resp.NextCursor = &kmsg.DescribeTopicPartitionsResponseNextCursor{Topic: name}
+			break
+		}
+		rt, next := r.describePartitions(topics, name, first, left)
+		resp.Topics = append(resp.Topics, rt)
+		if next >= 0 {
+			resp.NextCursor = &kmsg.DescribeTopicPartitionsResponseNextCursor{Topic: name, Partition: next}
+			break
+		}
+		left -= max(len(rt.Partitions), 1) // a name that is not there takes room as well
+		first = 0
+	}
+	r.answer(resp)
+}
+
+// describePartitions describes at most limit partitions of a topic, from first on.
+// next is the one to go on with, -1 if there is none.
+func (r *request) describePartitions(topics *fsm.Topics, name string, first int32, limit int) (rt kmsg.DescribeTopicPartitionsResponseTopic, next int32) {
+	rt = kmsg.NewDescribeTopicPartitionsResponseTopic()
+	rt.Topic = &name
+	if err := kafkaproto.CheckTopicName(name); err != nil {
+		rt.ErrorCode = r.fail(err)
+		return rt, -1
+	}
+	topic, err := r.findTopic(topics, name, [16]byte{}, false)
+	if err != nil {
+		rt.ErrorCode = r.fail(err)
+		return rt, -1
+	}
+	rt.TopicID = topic.ID
+	first = min(first, int32(len(topic.Partitions)))
+	last := min(first+int32(limit), int32(len(topic.Partitions)))
+	rt.Partitions = make([]kmsg.DescribeTopicPartitionsResponseTopicPartition, 0, last-first)
+	for i := first; i < last; i++ {
+		p := kmsg.NewDescribeTopicPartitionsResponseTopicPartition()
+		epoch, _ := r.session.server.cluster.LeaderEpoch(fsm.PartitionID{Topic: topic.ID, Partition: i})
+		p.Partition, p.LeaderID, p.LeaderEpoch = i, BrokerID, int32(epoch)
+		p.EligibleLeaderReplicas, p.LastKnownELR = []int32{}, []int32{} // not null: Java reads them
+		rt.Partitions = append(rt.Partitions, p)
+	}
+	if int(last) < len(topic.Partitions) {
+		return rt, last
+	}
+	return rt, -1
+}

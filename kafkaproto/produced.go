@@ -1,0 +1,165 @@
+package kafkaproto
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+)
+
+// InvalidRecord says which record of a batch made Kafka's INVALID_RECORD of it
+// (KIP-467). It wraps ErrInvalidRecord.
+type InvalidRecord struct {
+	Index  int32 // in the batch, from 0
+	Reason string
+}
+
+// Error implements error.
+func (e *InvalidRecord) Error() string {
+	return fmt.Sprintf("%v: record %d of the batch: %s", ErrInvalidRecord, e.Index, e.Reason)
+}
+
+// Unwrap gives ErrInvalidRecord.
+func (e *InvalidRecord) Unwrap() error { return ErrInvalidRecord }
+
+// CheckProduced checks what a producer sends for one partition in Produce
+// version 3 and above: exactly one record batch (magic 2), which is taken as it
+// is. The rules are those of Kafka's LogValidator and ProduceRequest. Records are
+// looked into, also compressed ones; MaxDecompressed and MaxUnpacked bound what
+// they decompress to.
+//
+// The one thing that is put right, in place, is a max timestamp that is not that
+// of the records: brokers do so, and lookups by time rely on it.
+//
+// Errors: ErrInvalidRecord for what breaks a rule (an *InvalidRecord where one
+// record does), ErrCorrupt for an impossible length or a wrong CRC, ErrTooLarge,
+// ErrUnsupportedCompression, ErrInvalidTimestamp for a producer that claims log
+// append time, ErrTransactional.
+func CheckProduced(set []byte, lim Limits) (BatchHeader, error) {
+	h, err := checkProducedHeader(set, lim.MaxMessageBytes)
+	if err != nil {
+		return h, err
+	}
+	left := MaxUnpacked
+	if lim.MaxDecompressed > 0 {
+		left = min(left, lim.MaxDecompressed)
+	}
+	records, done, err := h.unpack(set, left)
+	if errors.Is(err, ErrCorrupt) { // and the CRC is right: sending it again would not help
+		err = fmt.Errorf("%w: %v", ErrInvalidRecord, err)
+	}
+	if err != nil {
+		return h, err
+	}
+	defer done()
+	maxTimestamp := int64(-1)
+	for i := range h.Records {
+		invalid := func(format string, args ...any) error {
+			return &InvalidRecord{i, fmt.Sprintf(format, args...)}
+		}
+		r, rest, err := nextRecord(records)
+		if err != nil {
+			return h, invalid("%v", err)
+		}
+		records = rest
+		if r.offsetDelta != i {
+			return h, invalid("its offset delta is %d", r.offsetDelta)
+		}
+		if err := r.checkHeaders(); err != nil {
+			return h, invalid("%v", err)
+		}
+		timestamp := h.BaseTimestamp + r.timestampDelta
+		if timestamp < -1 {
+			return h, fmt.Errorf("%w: %d of record %d", ErrInvalidTimestamp, timestamp, i)
+		}
+		if i == 0 || timestamp > maxTimestamp {
+			maxTimestamp = timestamp
+		}
+	}
+	if len(records) > 0 {
+		return h, fmt.Errorf("%w: %d bytes behind the batch's %d records", ErrInvalidRecord, len(records), h.Records)
+	}
+	if h.MaxTimestamp != maxTimestamp {
+		h.MaxTimestamp = maxTimestamp
+		binary.BigEndian.PutUint64(set[batchMaxTimestampAt:], uint64(maxTimestamp))
+		h.CRC = resealCRC(set)
+	}
+	return h, nil
+}
+
+func checkProducedHeader(set []byte, maxBytes int) (h BatchHeader, err error) {
+	if len(set) < BatchHeaderSize {
+		return h, fmt.Errorf("%w: %d bytes where a record batch is expected", ErrInvalidRecord, len(set))
+	}
+	if magic := int8(set[batchMagicAt]); magic != 2 {
+		return h, fmt.Errorf("%w: magic %d, only record batches (2) are allowed in this version", ErrInvalidRecord, magic)
+	}
+	size := int64(int32(binary.BigEndian.Uint32(set[batchLengthAt:]))) + batchPrefix
+	switch {
+	case size < BatchHeaderSize:
+		return h, fmt.Errorf("%w: record batch of %d bytes", ErrCorrupt, size)
+	case maxBytes > 0 && size > int64(maxBytes):
+		return h, fmt.Errorf("%w: record batch of %d bytes, at most %d", ErrTooLarge, size, maxBytes)
+	case size > int64(len(set)):
+		return h, fmt.Errorf("%w: record batch of %d bytes is cut after %d", ErrInvalidRecord, size, len(set))
+	case size < int64(len(set)):
+		return h, fmt.Errorf("%w: %d bytes behind the one record batch that a partition may have", ErrInvalidRecord, int64(len(set))-size)
+	}
+	if base := int64(binary.BigEndian.Uint64(set)); base != 0 {
+		return h, fmt.Errorf("%w: base offset %d of a record batch, not 0", ErrInvalidRecord, base)
+	}
+	if h, err = ParseBatchHeader(set); err != nil {
+		return h, fmt.Errorf("%w: %v", ErrInvalidRecord, err)
+	}
+	if err := checkBatchCRC(h, set); err != nil {
+		return h, err
+	}
+	switch {
+	case h.Records < 1 || h.Records != h.LastOffsetDelta+1:
+		return h, fmt.Errorf("%w: %d records in %d offsets", ErrInvalidRecord, h.Records, h.LastOffsetDelta+1)
+	case h.Control():
+		return h, fmt.Errorf("%w: clients may not write control records", ErrInvalidRecord)
+	case h.Transactional():
+		return h, ErrTransactional
+	case h.ProducerID >= 0 && h.BaseSequence < 0:
+		return h, fmt.Errorf("%w: sequence number %d of producer %d", ErrInvalidRecord, h.BaseSequence, h.ProducerID)
+	case h.LogAppendTime():
+		return h, fmt.Errorf("%w: log append time", ErrInvalidTimestamp)
+	case h.Codec() > Zstd:
+		return h, fmt.Errorf("%w: codec %d", ErrUnsupportedCompression, h.Codec())
+	}
+	return h, nil
+}
+
+// unpack gives the records of the whole batch that b is, decompressed to at most
+// limit bytes. They are valid until done is called.
+func (h BatchHeader) unpack(b []byte, limit int) (records []byte, done func(), err error) {
+	records = b[BatchHeaderSize:h.Size()]
+	if h.Codec() == None {
+		return records, func() {}, nil
+	}
+	buf := getScratch()
+	unpacked, err := decompress(h.Codec(), 2, *buf, records, limit)
+	done = func() { putScratch(buf, unpacked) }
+	if err != nil {
+		done()
+		return nil, nil, err
+	}
+	return unpacked, done, nil
+}
+
+// StampLogAppendTime makes now (ms since epoch) the timestamp of all records of
+// the batch that b is, in place (message.timestamp.type=LogAppendTime). b must
+// hold a batch that CheckBatch accepts.
+func StampLogAppendTime(b []byte, now int64) {
+	attributes := binary.BigEndian.Uint16(b[batchAttributesAt:])
+	binary.BigEndian.PutUint16(b[batchAttributesAt:], attributes|attrLogAppendTime)
+	binary.BigEndian.PutUint64(b[batchMaxTimestampAt:], uint64(now))
+	resealCRC(b)
+}
+
+func resealCRC(b []byte) uint32 {
+	sum := crc32.Checksum(b[batchAttributesAt:], castagnoli)
+	binary.BigEndian.PutUint32(b[batchCRCAt:], sum)
+	return sum
+}

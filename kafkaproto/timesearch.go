@@ -1,0 +1,74 @@
+package kafkaproto
+
+import "fmt"
+
+// TimestampedOffset is a record's place and time.
+type TimestampedOffset struct {
+	Offset      int64
+	Timestamp   int64 // ms since epoch
+	LeaderEpoch int32
+}
+
+// FirstAtOrAfter finds the first record of the batch that b is, at offset from
+// or above, whose timestamp is at or after timestamp (ms since epoch). The header
+// decides where it can. The batch is not checked beyond what is read. Errors are
+// ErrCorrupt, ErrUnknownMagic and ErrTooLarge.
+func FirstAtOrAfter(b []byte, from, timestamp int64) (TimestampedOffset, bool, error) {
+	h, err := ParseBatchHeader(b)
+	if err != nil || h.Control() || h.LastOffset() < from || h.MaxTimestamp < timestamp {
+		return TimestampedOffset{}, false, err
+	}
+	found, ok := TimestampedOffset{LeaderEpoch: h.LeaderEpoch}, false
+	err = h.eachTime(b, func(offset, at int64) bool {
+		if offset >= from && at >= timestamp {
+			found.Offset, found.Timestamp, ok = offset, at, true
+		}
+		return !ok
+	})
+	return found, ok && err == nil, err
+}
+
+// Latest finds the first of those records of the batch that b is, at offset from
+// or above, that have the largest timestamp. ok is false if no record has a
+// timestamp. Errors are those of FirstAtOrAfter.
+func Latest(b []byte, from int64) (found TimestampedOffset, ok bool, err error) {
+	h, err := ParseBatchHeader(b)
+	if err != nil || h.Control() || h.LastOffset() < from || h.MaxTimestamp < 0 {
+		return TimestampedOffset{}, false, err
+	}
+	found.LeaderEpoch = h.LeaderEpoch
+	err = h.eachTime(b, func(offset, at int64) bool {
+		if offset >= from && at >= 0 && (!ok || at > found.Timestamp) {
+			found.Offset, found.Timestamp, ok = offset, at, true
+		}
+		return true
+	})
+	return found, ok && err == nil, err
+}
+
+// eachTime calls f with offset and timestamp of every record until it says no.
+func (h BatchHeader) eachTime(b []byte, f func(offset, at int64) bool) error {
+	if h.Size() > len(b) {
+		return fmt.Errorf("%w: record batch of %d bytes is cut after %d", ErrCorrupt, h.Size(), len(b))
+	}
+	records, done, err := h.unpack(b, MaxUnpacked)
+	if err != nil {
+		return fmt.Errorf("record batch at offset %d: %w", h.BaseOffset, err)
+	}
+	defer done()
+	for range h.Records {
+		r, rest, err := nextRecord(records)
+		if err != nil {
+			return fmt.Errorf("record batch at offset %d: %w", h.BaseOffset, err)
+		}
+		records = rest
+		at := h.BaseTimestamp + r.timestampDelta
+		if h.LogAppendTime() {
+			at = h.MaxTimestamp
+		}
+		if !f(h.BaseOffset+int64(r.offsetDelta), at) {
+			return nil
+		}
+	}
+	return nil
+}
