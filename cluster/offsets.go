@@ -21,8 +21,7 @@ const scanStep = 1 << 20
 
 // OffsetForTime finds the first record whose timestamp is at or after timestamp
 // (ms since epoch), for -3 the first of those with the largest timestamp. ok is
-// false if there is none. It reads the log from its start: how long that takes
-// depends on its size, and ctx bounds it.
+// false if there is none. ctx bounds the time that it takes.
 func (n *Node) OffsetForTime(ctx context.Context, id fsm.PartitionID, timestamp int64) (offset fsm.Offset, at int64, epoch fsm.LeaderEpoch, ok bool, err error) {
 	var found kafkaproto.TimestampedOffset
 	err = n.atLeader(ctx, id, holdLeaderless, func(ctx context.Context, h hint, local *replica) (err error) {
@@ -140,7 +139,23 @@ func (r *replica) offsetForTime(ctx context.Context, timestamp int64) (found kaf
 	if err != nil {
 		return found, false, err
 	}
-	for from := start; from < next; {
+	// The index says where to begin, and the segments what the newest time is.
+	newest := int64(0)
+	first := timestamp
+	if timestamp == maxTimestamp {
+		if newest, ok = r.log.MaxTime(); !ok {
+			return found, false, nil
+		}
+		first, ok = newest, false
+	}
+	begin, any, err := r.log.OffsetBeforeTime(first)
+	if err != nil {
+		return found, false, fmt.Errorf("%w: %w", fsm.ErrStorage, err)
+	}
+	if !any {
+		return found, false, nil
+	}
+	for from := max(start, fsm.Offset(begin)); from < next; {
 		if err := ctx.Err(); err != nil {
 			return found, false, fmt.Errorf("%w: looking for a time: %w", fsm.ErrTimeout, err)
 		}
@@ -181,7 +196,9 @@ func (r *replica) offsetForTime(ctx context.Context, timestamp int64) (found kaf
 				return here, true, nil
 			}
 			if !ok || here.Timestamp > found.Timestamp {
-				found, ok = here, true
+				if found, ok = here, true; found.Timestamp >= newest {
+					return found, true, nil
+				}
 			}
 		}
 	}

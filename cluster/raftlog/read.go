@@ -69,18 +69,10 @@ func (l *PartitionLog) readAt(offset int64, want int) (*Reader, error) {
 	return l.reader(s, first, want)
 }
 
-// ReadAtTime gives a reader in front of the first record with a timestamp (ms) of
-// at least that, or of some record before it. ErrNotInLog: no record is that new.
-func (l *PartitionLog) ReadAtTime(timestamp int64) (*Reader, error) {
-	for {
-		r, err := l.readAtTime(timestamp)
-		if !errors.Is(err, errGone) {
-			return r, err
-		}
-	}
-}
-
-func (l *PartitionLog) readAtTime(timestamp int64) (*Reader, error) {
+// OffsetBeforeTime gives an offset at or before the first record with a timestamp
+// (ms) of at least that, some 16 KiB in front of it at most. ok is false if no
+// record is that new.
+func (l *PartitionLog) OffsetBeforeTime(timestamp int64) (offset int64, ok bool, err error) {
 	l.state.RLock()
 	var s *segment
 	for _, c := range l.segments {
@@ -91,23 +83,22 @@ func (l *PartitionLog) readAtTime(timestamp int64) (*Reader, error) {
 	}
 	if s == nil {
 		l.state.RUnlock()
-		return nil, fmt.Errorf("%w: no record is as new as %d", ErrNotInLog, timestamp)
+		return 0, false, nil
 	}
-	first := point{index: s.base, pos: segmentHeader, offset: s.start}
+	offset = s.start
 	x := s.index
 	l.state.RUnlock()
-	p, ok, err := x.floor(func(p point) bool { return p.before >= timestamp })
-	if err != nil {
-		return nil, err
+	p, found, err := x.floor(func(p point) bool { return p.before >= timestamp })
+	if found {
+		offset = p.offset
 	}
-	if ok {
-		first = p
+	if errors.Is(err, errGone) {
+		err = nil // freed this moment: nothing in it is left to find
 	}
-	return l.reader(s, first, walkChunk)
+	return offset, true, err
 }
 
-// MaxTime gives the largest timestamp (ms) of all applied records, and a reader
-// of the segment that has it.
+// MaxTime gives the largest timestamp (ms) of all applied records.
 func (l *PartitionLog) MaxTime() (int64, bool) {
 	l.state.RLock()
 	defer l.state.RUnlock()
