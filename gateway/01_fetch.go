@@ -134,6 +134,9 @@ func (r *request) fetch() {
 		}
 	}
 	r.answerSized(resp, size)
+	for _, p := range f.parts {
+		p.out.RecordBatches = nil // it is in the answer's bytes now, which may wait long
+	}
 }
 
 // resolve lays out the response and finds the partitions in the catalog.

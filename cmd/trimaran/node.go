@@ -36,6 +36,7 @@ type nodeOptions struct {
 	replication int16
 
 	maxRequest   int
+	maxInflight  int64       // 0: the gateway's default
 	tls          *tls.Config // nil: no TLS
 	allowHosts   []string
 	allowOrigins []string
@@ -100,7 +101,7 @@ func startNode(o nodeOptions) (*node, error) {
 	log := o.log.With("node", string(c.NodeID()))
 	g, err := gateway.New(gateway.Config{
 		Cluster: c, Advertise: o.advertise, AllowHosts: o.allowHosts, AllowOrigins: o.allowOrigins,
-		TLS: o.tls, MaxRequestBytes: o.maxRequest, AutoCreateTopics: o.autoCreate,
+		TLS: o.tls, MaxRequestBytes: o.maxRequest, MaxInflightBytes: o.maxInflight, AutoCreateTopics: o.autoCreate,
 		Version: version, Logger: log, Registry: registry,
 	})
 	if err != nil {

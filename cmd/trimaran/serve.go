@@ -58,6 +58,7 @@ cluster of its own.`,
 	f.Int32("default-partitions", 1, "partitions of a topic whose creator does not say")
 	f.Int16("default-replication-factor", 3, "replicas of a topic whose creator does not say; at most the number of nodes")
 	f.Int("max-request-bytes", 100<<20, "largest request accepted from a client")
+	f.Int64("max-inflight-bytes", 1<<30, "memory for clients' larger requests, and as much again for fetched records on their way")
 	f.String("tls-cert", "", "PEM `file` with the certificate chain; clients then use TLS, except on loopback")
 	f.String("tls-key", "", "PEM `file` with the certificate's key")
 	f.StringSlice("allow-host", nil, "further `names` that HTTP and WebSocket clients may call this node by; loopback names always may")
@@ -134,6 +135,10 @@ func serveOptions(cmd *cobra.Command) (nodeOptions, error) {
 	// The first byte of a Kafka frame's size must not look like a TLS record's (0x16).
 	if o.maxRequest < 1<<10 || o.maxRequest >= 0x16000000 {
 		return o, usagef("--max-request-bytes %d: want at least 1024 and less than %d", o.maxRequest, 0x16000000)
+	}
+	o.maxInflight, _ = f.GetInt64("max-inflight-bytes")
+	if o.maxInflight < int64(o.maxRequest) {
+		return o, usagef("--max-inflight-bytes %d: want at least --max-request-bytes, %d", o.maxInflight, o.maxRequest)
 	}
 	cert, key := text("tls-cert"), text("tls-key")
 	if (cert == "") != (key == "") {
