@@ -81,6 +81,7 @@ func TestAFollowerFarBehindCopiesAndThenLeads(t *testing.T) {
 	// Only it and one other are left: then it leads, and what it has is all there is.
 	for _, other := range there {
 		c.kill(other)
+		c.leaderOf(id) // what is on its way to a leader that dies has no fate
 		c.mustAppend(away, id, "and another")
 		want = append(want, "and another")
 		c.wantEverywhere(id, want)
@@ -146,6 +147,7 @@ func TestAFollowerIsAwayWhileRetentionTrimsPastIt(t *testing.T) {
 			}
 			return nil
 		})
+		c.leaderOf(id)
 		c.mustAppend(away, id, "and another")
 		total++
 		c.start(other)
