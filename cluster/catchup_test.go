@@ -133,9 +133,12 @@ func TestAFollowerIsAwayWhileRetentionTrimsPastIt(t *testing.T) {
 		}
 		return nil
 	})
-	if _, err := c.nodes[there[0]].Read(within(t), id, 5, 1000); fsm.Code(err) != fsm.ErrOffsetOutOfRange {
-		t.Errorf("a read below the log start: %v", err)
-	}
+	eventually(t, "a read below the log start is refused", func() error {
+		if _, err := c.nodes[there[0]].Read(within(t), id, 5, 1000); fsm.Code(err) != fsm.ErrOffsetOutOfRange {
+			return fmt.Errorf("a read below the log start: %v", err)
+		}
+		return nil
+	})
 	c.start(away)
 	c.rebuilt(away, id, total)
 	for _, other := range there {
