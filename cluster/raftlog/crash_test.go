@@ -265,6 +265,9 @@ func (m *modelLog) step(l *PartitionLog, random *rand.Rand) error {
 			size := random.IntN(200)
 			if random.IntN(5) == 0 {
 				size = random.IntN(1500)
+				if random.IntN(8) == 0 {
+					size += pieceBytes
+				}
 			}
 			kind := raft.LogCommand
 			if random.IntN(6) == 0 {

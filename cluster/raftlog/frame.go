@@ -53,6 +53,18 @@ func frameSize(entry *raft.Log) int64 {
 
 // appendFrame appends the entry as it is written, and gives its CRC.
 func appendFrame(dst []byte, entry *raft.Log, chain uint32, flags uint8) ([]byte, uint32, error) {
+	start := len(dst)
+	dst, crc, err := appendHeader(dst, entry, chain, flags)
+	if err != nil {
+		return dst, 0, err
+	}
+	dst = append(dst, entry.Data...)
+	dst = append(dst, entry.Extensions...)
+	return appendPadding(dst, len(dst)-start), crc, nil
+}
+
+// appendHeader appends the entry's header alone, and gives the entry's CRC.
+func appendHeader(dst []byte, entry *raft.Log, chain uint32, flags uint8) ([]byte, uint32, error) {
 	if len(entry.Data) > maxPayload || len(entry.Extensions) > maxExtra {
 		return dst, 0, fmt.Errorf("raft log entry %d has %d + %d bytes, the log takes %d + %d", entry.Index, len(entry.Data), len(entry.Extensions), maxPayload, maxExtra)
 	}
@@ -70,14 +82,17 @@ func appendFrame(dst []byte, entry *raft.Log, chain uint32, flags uint8) ([]byte
 		at = entry.AppendedAt.UnixNano()
 	}
 	dst = le.AppendUint64(dst, uint64(at))
-	dst = append(dst, entry.Data...)
-	dst = append(dst, entry.Extensions...)
-	crc := crc32.Checksum(dst[start+4:], castagnoli)
+	crc := crc32.Update(crc32.Checksum(dst[start+4:], castagnoli), castagnoli, entry.Data)
+	crc = crc32.Update(crc, castagnoli, entry.Extensions)
 	le.PutUint32(dst[start:], crc)
-	for (len(dst)-start)%frameAlign != 0 {
-		dst = append(dst, 0)
-	}
 	return dst, crc, nil
+}
+
+var padding [frameAlign]byte
+
+// appendPadding fills up an entry of that size.
+func appendPadding(dst []byte, size int) []byte {
+	return append(dst, padding[:-size&(frameAlign-1)]...)
 }
 
 // parseFrame reads a header. The error says that it can be none; nothing is

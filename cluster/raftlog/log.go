@@ -193,10 +193,10 @@ func (l *PartitionLog) storeSome(entries []*raft.Log, flags uint8) (int, error) 
 	defer s.handle.release()
 
 	var marks []mark
-	buf, chain, n := l.buf[:0], s.chain, 0
+	batch, chain, n := assembly{buf: l.buf[:0]}, s.chain, 0
 	sinceMark, lastMark := l.sinceMark, l.lastMark
 	for _, entry := range entries {
-		pos := s.end + int64(len(buf))
+		pos := s.end + batch.size
 		if n > 0 && pos+frameSize(entry) > limit {
 			break
 		}
@@ -204,25 +204,25 @@ func (l *PartitionLog) storeSome(entries []*raft.Log, flags uint8) (int, error) 
 			marks = append(marks, mark{s, entry.Index, pos})
 			sinceMark, lastMark = 0, s
 		}
-		if buf, chain, err = appendFrame(buf, entry, chain, flags); err != nil {
+		if chain, err = batch.add(entry, chain, flags); err != nil {
 			return 0, err
 		}
 		sinceMark += frameSize(entry)
 		flags = 0
 		n++
 	}
-	l.buf = buf
-	if cap(l.buf) > 1<<20 {
+	if l.buf = batch.buf; cap(l.buf) > 1<<20 {
 		l.buf = nil // a burst should not stay in memory for each group
 	}
-	if err := s.allocate(f, int64(len(buf)), max(limit, s.end+int64(len(buf)))); err != nil {
+	if err := s.allocate(f, batch.size, max(limit, s.end+batch.size)); err != nil {
 		return 0, err
 	}
-	if _, err := f.WriteAt(buf, s.end); err != nil {
+	if err := batch.write(f, s.end); err != nil {
 		return 0, l.undo(s, f, err)
 	}
-	if j := l.st.journal; j != nil && len(buf) < l.st.opts.BypassBytes {
-		if err := j.append(s, s.end, buf); err != nil {
+	// What is written in pieces is large, and goes straight to its segment.
+	if j := l.st.journal; j != nil && batch.pieces == nil && batch.size < int64(l.st.opts.BypassBytes) {
+		if err := j.append(s, s.end, batch.buf); err != nil {
 			l.err = err
 			return 0, err
 		}
@@ -236,13 +236,55 @@ func (l *PartitionLog) storeSome(entries []*raft.Log, flags uint8) (int, error) 
 	if s.firstAt == 0 {
 		s.firstAt = nowMillis()
 	}
-	s.end += int64(len(buf))
+	s.end += batch.size
 	s.last = entries[n-1].Index
 	s.chain = chain
 	l.last = s.last
 	l.marks = append(l.marks, marks...)
 	l.sinceMark, l.lastMark = sinceMark, lastMark
 	return n, nil
+}
+
+// assembly puts entries together for one write. The data of large ones are not
+// copied.
+type assembly struct {
+	buf    []byte
+	pieces [][]byte // nil: all is in buf
+	from   int      // buf up to here is in pieces
+	size   int64
+}
+
+// pieceBytes is the size from which data are written from where they are.
+const pieceBytes = 32 << 10
+
+func (a *assembly) add(entry *raft.Log, chain uint32, flags uint8) (crc uint32, err error) {
+	if len(entry.Data) < pieceBytes {
+		before := len(a.buf)
+		a.buf, crc, err = appendFrame(a.buf, entry, chain, flags)
+		a.size += int64(len(a.buf) - before)
+		return crc, err
+	}
+	if a.buf, crc, err = appendHeader(a.buf, entry, chain, flags); err != nil {
+		return 0, err
+	}
+	// buf may move when it grows: the pieces keep the array that they are in.
+	a.pieces = append(a.pieces, a.buf[a.from:len(a.buf):len(a.buf)], entry.Data)
+	a.from = len(a.buf)
+	a.buf = append(a.buf, entry.Extensions...)
+	a.buf = appendPadding(a.buf, frameHeader+len(entry.Data)+len(entry.Extensions))
+	a.size += frameSize(entry)
+	return crc, nil
+}
+
+func (a *assembly) write(f vfs.File, at int64) error {
+	if a.pieces == nil {
+		_, err := f.WriteAt(a.buf, at)
+		return err
+	}
+	if a.from < len(a.buf) {
+		a.pieces = append(a.pieces, a.buf[a.from:])
+	}
+	return f.WriteVector(a.pieces, at)
 }
 
 // undo takes back a write that failed half-way. If that fails too, nobody knows

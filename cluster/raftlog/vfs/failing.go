@@ -91,6 +91,8 @@ func (f failingFile) WriteAt(b []byte, at int64) (int, error) {
 	return f.File.WriteAt(b, at)
 }
 
+func (f failingFile) WriteVector(pieces [][]byte, at int64) error { return writePieces(f, pieces, at) }
+
 func (f failingFile) Truncate(size int64) error {
 	if err := f.fs.Fail("truncate", f.name); err != nil {
 		return err

@@ -395,6 +395,8 @@ func (f *memFile) WriteAt(b []byte, at int64) (int, error) {
 	return len(b), nil
 }
 
+func (f *memFile) WriteVector(pieces [][]byte, at int64) error { return writePieces(f, pieces, at) }
+
 func (f *memFile) Size() (int64, error) {
 	f.fs.mu.Lock()
 	defer f.fs.mu.Unlock()

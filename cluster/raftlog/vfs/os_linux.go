@@ -3,9 +3,18 @@ package vfs
 import (
 	"errors"
 	"syscall"
+
+	"golang.org/x/sys/unix"
 )
 
+// tmpfsMagic is what statfs says of a file system in memory (statfs(2)).
+const tmpfsMagic = 0x01021994
+
 func (f osFile) Allocate(size int64) error {
+	var fs syscall.Statfs_t
+	if err := syscall.Fstatfs(int(f.Fd()), &fs); err == nil && fs.Type == tmpfsMagic {
+		return f.grow(size) // allocating there means writing zeros, to be written over
+	}
 	for {
 		err := syscall.Fallocate(int(f.Fd()), 0, 0, size)
 		switch {
@@ -13,14 +22,44 @@ func (f osFile) Allocate(size int64) error {
 			continue
 		case errors.Is(err, syscall.EOPNOTSUPP):
 			// A file system without it: the file grows, and room is found when it is written.
-			have, serr := f.Size()
-			if serr != nil || have >= size {
-				return serr
-			}
-			return noSpace(f.Truncate(size))
+			return f.grow(size)
 		}
 		return noSpace(err)
 	}
+}
+
+func (f osFile) grow(size int64) error {
+	have, err := f.Size()
+	if err != nil || have >= size {
+		return err
+	}
+	return noSpace(f.Truncate(size))
+}
+
+// maxVector is how many pieces one call takes (IOV_MAX).
+const maxVector = 1024
+
+func (f osFile) WriteVector(pieces [][]byte, at int64) error {
+	for len(pieces) > 0 {
+		some := pieces[:min(len(pieces), maxVector)]
+		n, err := unix.Pwritev(int(f.Fd()), some, at)
+		if errors.Is(err, syscall.EINTR) {
+			continue
+		}
+		if err != nil {
+			return noSpace(err)
+		}
+		at += int64(n)
+		for n > 0 { // short writes go on where they stopped
+			if n < len(pieces[0]) {
+				pieces = append([][]byte{pieces[0][n:]}, pieces[1:]...)
+				break
+			}
+			n -= len(pieces[0])
+			pieces = pieces[1:]
+		}
+	}
+	return nil
 }
 
 func (f osFile) Sync() error {

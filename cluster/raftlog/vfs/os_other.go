@@ -14,6 +14,8 @@ func (f osFile) Allocate(size int64) error {
 	return noSpace(f.Truncate(size))
 }
 
+func (f osFile) WriteVector(pieces [][]byte, at int64) error { return writePieces(f, pieces, at) }
+
 func (f osFile) Sync() error { return noSpace(f.File.Sync()) }
 
 // Space is not known here: the disk is full when a write says so.

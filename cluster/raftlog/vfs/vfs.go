@@ -7,6 +7,7 @@
 package vfs
 
 import (
+	"bytes"
 	"errors"
 	"io"
 )
@@ -49,6 +50,9 @@ type Entry struct {
 type File interface {
 	io.ReaderAt
 	io.WriterAt
+	// WriteVector writes pieces one behind the other, with one call if it can. After
+	// an error a part of them may be written.
+	WriteVector(pieces [][]byte, at int64) error
 	Size() (int64, error)
 	// Truncate sets the size. What is beyond a smaller size is gone: when the file
 	// grows again, it reads as zeros there.
@@ -61,4 +65,10 @@ type File interface {
 	// in the hope that it succeeds.
 	Sync() error
 	Close() error
+}
+
+// writePieces is WriteVector by one write for all.
+func writePieces(f io.WriterAt, pieces [][]byte, at int64) error {
+	_, err := f.WriteAt(bytes.Join(pieces, nil), at)
+	return err
 }
