@@ -31,6 +31,7 @@ type pipeline struct {
 	mu       sync.Mutex // guards what follows
 	class    class
 	inFlight []*appendFuture // oldest first
+	acked    acknowledged
 	err      error
 }
 
@@ -65,7 +66,12 @@ func (g *GroupTransport) AppendEntriesPipeline(id raft.ServerID, _ raft.ServerAd
 // AppendEntries implements raft.AppendPipeline. It waits while MaxInFlight requests are unanswered.
 func (p *pipeline) AppendEntries(args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) (raft.AppendFuture, error) {
 	g := p.g
+	if g.link.cfg.HeartbeatTimeout > 0 && p.redundant(args) {
+		g.link.stats.appendsSwallowed.Add(1)
+		return swallowed(args, resp), nil
+	}
 	f := &appendFuture{start: time.Now(), args: args, resp: resp, answered: make(chan struct{})}
+	f.instance = p.followerInstance(args.Term)
 	type frame struct {
 		parts [][]byte
 		kind  uint8
@@ -173,6 +179,12 @@ func (p *pipeline) answer(f *appendFuture, r reply) {
 	}
 	p.inFlight[0] = nil
 	p.inFlight = p.inFlight[1:]
+	if err == nil && f.resp.Success {
+		p.acked = acknowledged{index: f.args.PrevLogEntry, term: f.args.PrevLogTerm, commit: f.args.LeaderCommitIndex, instance: f.instance}
+		if n := len(f.args.Entries); n > 0 {
+			p.acked.index, p.acked.term = f.args.Entries[n-1].Index, f.args.Entries[n-1].Term
+		}
+	}
 	f.finish(err)
 	p.done <- f // never waits: admit leaves room for all in flight
 	if err != nil || !f.resp.Success {
@@ -224,7 +236,8 @@ type appendFuture struct {
 	start    time.Time
 	args     *raft.AppendEntriesRequest
 	resp     *raft.AppendEntriesResponse
-	left     int // answers to come
+	left     int    // answers to come
+	instance uint64 // of the follower's group when this was sent, 0 if unknown
 	timer    *time.Timer
 	err      error // valid once answered is closed
 	answered chan struct{}

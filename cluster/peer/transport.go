@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -24,6 +25,8 @@ const (
 type GroupTransport struct {
 	link  *Link
 	group string
+	// instance tells this from another group of the same name, before or after it in this process.
+	instance uint64
 
 	consumer chan raft.RPC
 	done     chan struct{} // closed by Close
@@ -37,6 +40,11 @@ type GroupTransport struct {
 	mu        sync.Mutex // guards what follows
 	beat      func(raft.RPC)
 	onInstall func(ctx context.Context, from string, req *raft.InstallSnapshotRequest) error
+	vouched   RaftState
+	beatsTo   map[raft.ServerID]beatTo // only of the newest term
+
+	polled  polled      // owned by the pulse
+	feeding atomic.Bool // a heartbeat is being given to the group
 }
 
 var (
@@ -54,7 +62,7 @@ func (l *Link) Transport(group string) raft.Transport {
 	if g := l.groups[group]; g != nil {
 		return g
 	}
-	g := &GroupTransport{link: l, group: group, consumer: make(chan raft.RPC), done: make(chan struct{})}
+	g := &GroupTransport{link: l, group: group, instance: instances.Add(1), consumer: make(chan raft.RPC), done: make(chan struct{})}
 	g.ctx, g.cancel = context.WithCancelCause(l.ctx)
 	if l.closed {
 		close(g.done)
@@ -123,6 +131,12 @@ func (g *GroupTransport) DecodePeer(b []byte) raft.ServerAddress { return raft.S
 
 // AppendEntries implements raft.Transport.
 func (g *GroupTransport) AppendEntries(id raft.ServerID, _ raft.ServerAddress, args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
+	if g.link.cfg.HeartbeatTimeout > 0 && isHeartbeat(args) {
+		defer func() { g.noteBeat(id, args.Term) }()
+		if g.heartbeat(id, args, resp) {
+			return nil
+		}
+	}
 	for _, part := range splitAppend(args) {
 		if err := g.request(id, part, resp); err != nil || !resp.Success {
 			return err
@@ -165,6 +179,9 @@ func (g *GroupTransport) request(id raft.ServerID, args, resp any) error {
 	default:
 	}
 	l.stats.raftOut.Add(1)
+	if _, ok := args.(*raft.AppendEntriesRequest); ok {
+		l.peer(string(id)).park(g.done)
+	}
 	parts, kind, size := g.encode(args)
 	cl := classControl
 	if size > bulkSize {

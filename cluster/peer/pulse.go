@@ -1,0 +1,312 @@
+package peer
+
+import (
+	"errors"
+	"slices"
+	"sort"
+	"syscall"
+	"time"
+
+	"github.com/hashicorp/raft"
+)
+
+const (
+	defaultSignInterval = 100 * time.Millisecond
+	defaultSuspectAfter = 500 * time.Millisecond
+	// signPatience is how many intervals a sign may be late before nothing is concluded from the one before.
+	signPatience = 3
+	// signBacklog bounds the urgent messages behind which no further sign is put: each would only repeat that the other side does not read.
+	signBacklog = 8
+	// stuckCandidate is after how long a candidacy counts as lost: raft itself waits for its election timer.
+	stuckCandidate = time.Second
+)
+
+// Orphan is a group here that has no leader it can rely on: it follows nobody,
+// or a node that this one holds for gone, or it has stood for election in vain.
+type Orphan struct {
+	Group  string
+	State  raft.RaftState
+	Term   uint64
+	Leader string        // the node that is gone; "" if none is known
+	For    time.Duration // since it became one, or its state, term or leader changed since
+}
+
+// polled is what the pulse saw of a group last; its goroutine owns it.
+type polled struct {
+	state  raft.RaftState
+	term   uint64
+	leader string
+	since  int64 // link clock: when these last changed
+	orphan int64 // link clock: since when it is an orphan, 0 if it is not
+	fed    int64 // link clock of the last heartbeat that was given to the group here
+}
+
+// Watch names the nodes to which a session is kept open and whose silence is
+// noticed, whether or not anything is asked of them. It replaces what it named before.
+func (l *Link) Watch(identities []string) {
+	watched := make(map[string]bool, len(identities))
+	for _, id := range identities {
+		if id != l.cfg.Self {
+			watched[id] = true
+		}
+	}
+	l.mu.Lock()
+	same := len(watched) == len(l.watched)
+	for id := range watched {
+		same = same && l.watched[id]
+	}
+	l.watched = watched
+	l.mu.Unlock()
+	if !same {
+		for id := range watched {
+			l.peer(id)
+		}
+		l.pulseSoon()
+	}
+}
+
+// Gone says whether this node holds that one for gone: nothing was heard of it
+// for Config.SuspectAfter, or its sessions ended and its address refuses
+// connections. It is this node's view alone and may be wrong.
+func (l *Link) Gone(identity string) bool {
+	l.mu.Lock()
+	p := l.peers[identity]
+	l.mu.Unlock()
+	return p != nil && p.gone.Load()
+}
+
+// SuspectedBy gives the nodes that the named node holds for gone, by its last
+// sign; known is false if there is none that is fresh.
+func (l *Link) SuspectedBy(identity string) (suspects []string, known bool) {
+	l.mu.Lock()
+	p := l.peers[identity]
+	l.mu.Unlock()
+	if p == nil {
+		return nil, false
+	}
+	p.signs.mu.Lock()
+	defer p.signs.mu.Unlock()
+	return p.signs.suspects, p.signs.freshLocked(l)
+}
+
+// pulseSoon makes the next round of the pulse begin now.
+func (l *Link) pulseSoon() {
+	select {
+	case l.poke <- struct{}{}:
+	default:
+	}
+}
+
+// pulse sends signs of life, judges who is gone, gives followers their
+// leader's heartbeats and reports orphans.
+func (l *Link) pulse() {
+	tick := time.NewTicker(l.cfg.SignInterval)
+	defer tick.Stop()
+	last := l.now()
+	l.awake = last
+	for {
+		select {
+		case <-tick.C:
+		case <-l.poke:
+		case <-l.ctx.Done():
+			return
+		}
+		now := l.now()
+		if now-last > int64(signPatience*l.cfg.SignInterval) {
+			// This process itself stood still: what it has not heard says nothing yet.
+			l.awake = now
+			l.log.Warn("this node stood still", "for", time.Duration(now-last).Round(time.Millisecond))
+		}
+		last = now
+		l.round(now)
+	}
+}
+
+func (l *Link) round(now int64) {
+	l.mu.Lock()
+	peers := make([]*peerState, 0, len(l.peers))
+	for _, p := range l.peers {
+		peers = append(peers, p)
+	}
+	groups := l.polling[:0]
+	for _, g := range l.groups {
+		groups = append(groups, g)
+	}
+	l.polling = groups
+	watched := l.watched
+	l.mu.Unlock()
+
+	gone := map[string]bool{}
+	var suspects []string
+	for _, p := range peers {
+		if p.tend(now, watched[p.identity]) {
+			gone[p.identity] = true
+			if len(suspects) < maxSuspects {
+				suspects = append(suspects, p.identity)
+			}
+		}
+	}
+	sort.Strings(suspects)
+	// The echoes are read before the groups: a claim must be true after the sign that it echoes was seen.
+	type letter struct {
+		p *peerState
+		s *session
+		c *conn
+		sign
+	}
+	letters := make([]letter, 0, len(peers))
+	for _, p := range peers {
+		p.mu.Lock()
+		s := p.out
+		p.mu.Unlock()
+		if s == nil || s.version < versionSigns {
+			continue
+		}
+		if c := s.conn(classControl); c != nil && c.urgentQueued() < signBacklog {
+			x := letter{p: p, s: s, c: c}
+			x.suspects = suspects
+			p.signs.mu.Lock()
+			if p.signs.from != nil {
+				x.echoBoot, x.echoSeq = p.signs.from.boot, p.signs.seq
+			}
+			p.signs.mu.Unlock()
+			letters = append(letters, x)
+		}
+	}
+	orphans := l.poll(groups, gone, now)
+	for i := range letters {
+		x := &letters[i]
+		x.s.news(&x.sign, groups)
+		x.p.signs.mu.Lock()
+		x.p.signs.sent++
+		seq := x.p.signs.sent
+		x.p.signs.mu.Unlock()
+		l.stats.signsOut.Add(1)
+		x.c.sendUrgent(newMessage(frameSign, 0, seq, x.encode()))
+	}
+	l.feed(groups, now)
+	if len(orphans) > 0 && l.cfg.OnOrphans != nil {
+		l.cfg.OnOrphans(orphans)
+	}
+}
+
+// tend keeps a session to a node that is wanted and says whether the node is gone.
+func (p *peerState) tend(now int64, watched bool) (gone bool) {
+	l := p.link
+	p.mu.Lock()
+	wanted := watched || (p.in != nil && p.in.version >= versionSigns)
+	if wanted && p.out == nil && p.dialing[classControl] == nil && now >= p.retryAt {
+		a := &dialAttempt{done: make(chan struct{})}
+		p.dialing[classControl] = a
+		if !l.goFunc(func() { p.dial(classControl, a) }) {
+			p.dialing[classControl] = nil
+		}
+	}
+	if !wanted && p.out == nil {
+		p.wantedSince = 0
+	} else if p.wantedSince == 0 {
+		p.wantedSince = now
+	}
+	patience := l.cfg.SuspectAfter
+	if p.out != nil && p.out.version < versionSigns {
+		patience = max(patience, l.cfg.PingTimeout) // it pings less often
+	}
+	heard := max(p.heard.Load(), l.awake, p.wantedSince)
+	refused := p.refused && p.in == nil && p.out == nil && now-l.awake > int64(l.cfg.SuspectAfter)
+	silent := time.Duration(now - heard)
+	gone = p.wantedSince != 0 && (silent > patience || refused)
+	p.mu.Unlock()
+	if was := p.gone.Swap(gone); was != gone {
+		l.pulseSoon() // the others hear of it now
+		if gone {
+			l.log.Warn("node seems gone", "node", p.identity, "silent", silent.Round(time.Millisecond), "refused", refused)
+		} else {
+			l.log.Info("node is back", "node", p.identity)
+		}
+	}
+	return gone
+}
+
+// poll looks at every group. The term is read before the leader: if it changes in
+// between, the pair names a leader with a term that is too old, which no leader is interested in.
+func (l *Link) poll(groups []*GroupTransport, gone map[string]bool, now int64) (orphans []Orphan) {
+	for _, g := range groups {
+		r := g.raftState()
+		if r == nil {
+			continue
+		}
+		term := r.CurrentTerm()
+		_, id := r.LeaderWithID()
+		state, leader := r.State(), string(id)
+		v := &g.polled
+		if v.state != state || v.term != term || v.leader != leader || v.since == 0 {
+			v.state, v.term, v.leader, v.since, v.orphan = state, term, leader, now, 0
+		}
+		switch {
+		case state == raft.Follower && (leader == "" || gone[leader]):
+		case state == raft.Candidate && now-v.since >= int64(stuckCandidate):
+		default:
+			v.orphan = 0
+			continue
+		}
+		if v.orphan == 0 {
+			v.orphan = now
+		}
+		orphans = append(orphans, Orphan{Group: g.group, State: state, Term: term, Leader: leader, For: time.Duration(now - v.orphan)})
+	}
+	return orphans
+}
+
+// wanted is what this node claims of g towards the node with that identity.
+func (g *GroupTransport) wanted(identity string) claim {
+	v := &g.polled
+	switch {
+	case v.since == 0 || len(g.group) > maxIdentity:
+	case v.state == raft.Follower && v.leader == identity:
+		return claim{claimFollows, v.term, g.instance}
+	case v.state == raft.Leader && v.leader == g.link.cfg.Self && g.leadsTowards(identity, v.term):
+		return claim{claimLeads, v.term, g.instance}
+	}
+	return claim{}
+}
+
+// news fills x with what has changed since the last sign of this session.
+func (s *session) news(x *sign, groups []*GroupTransport) {
+	if s.said == nil {
+		s.said = make(said)
+	}
+	kept := 0
+	for _, g := range groups {
+		w := g.wanted(s.identity)
+		was, told := s.said[g]
+		switch {
+		case w == claim{}:
+			if told {
+				x.withdrawn = append(x.withdrawn, g.group)
+				delete(s.said, g)
+			}
+			continue
+		case !told || was != w:
+			x.claims = append(x.claims, namedClaim{g.group, w})
+			s.said[g] = w
+		}
+		kept++
+	}
+	if kept == len(s.said) {
+		return
+	}
+	// Groups that are no longer here. One of the same name may have taken its place and claimed anew.
+	for g := range s.said {
+		select {
+		case <-g.done:
+			delete(s.said, g)
+			if !slices.ContainsFunc(x.claims, func(c namedClaim) bool { return c.group == g.group }) {
+				x.withdrawn = append(x.withdrawn, g.group)
+			}
+		default:
+		}
+	}
+}
+
+// isRefused says whether nobody listens at the address that was dialed.
+func isRefused(err error) bool { return errors.Is(err, syscall.ECONNREFUSED) }
