@@ -31,7 +31,7 @@ import (
 // elected by Raft's rules or not at all.
 
 const (
-	// failoverStagger is the time that a better placed candidate has before the next one stands.
+	// failoverStagger is how long the voters behind one wait for it to have had its say.
 	failoverStagger = 300 * time.Millisecond
 	surveyTimeout   = 300 * time.Millisecond
 	// surveyOften is how long a group is asked about at every round; later once per surveySeldom.
@@ -143,7 +143,7 @@ type standing struct {
 	here     bool // the group runs on that node
 	led      bool // it leads, or knows a leader that it does not hold for gone
 	voter    bool // it may stand
-	follower bool // it is neither candidate nor leader
+	follower bool // it competes with nobody: a follower, or a candidate that has lost to a leader
 	term     uint64
 	// The last entry of its log decides who can win (Raft, section 5.4.1).
 	lastTerm, lastIndex uint64
@@ -158,7 +158,7 @@ func (n *Node) standingOf(g *group, asking string) standing {
 	_, id := g.raft.LeaderWithID()
 	leader := string(id)
 	state := g.raft.State()
-	s.follower = state == raft.Follower
+	s.follower = state == raft.Follower || state == raft.Candidate && leader != ""
 	s.led = state == raft.Leader || (leader != "" && leader != asking && leader != n.identity && !n.link.Gone(leader))
 	s.voter = state != raft.Shutdown && slices.Contains(voters(g), n.identity)
 	stats := g.raft.Stats()
@@ -200,29 +200,30 @@ const (
 	flagFollower = 8
 )
 
-func encodeSurvey(names []string) []byte {
-	out := append(make([]byte, 0, 5+64*len(names)), surveyLayout)
-	out = binary.BigEndian.AppendUint32(out, uint32(len(names)))
-	for _, name := range names {
-		out = append(append(out, byte(len(name))), name...)
+func encodeSurvey(about []*candidacy) []byte {
+	out := append(make([]byte, 0, 5+64*len(about)), surveyLayout)
+	out = binary.BigEndian.AppendUint32(out, uint32(len(about)))
+	for _, c := range about {
+		out = append(append(out, byte(len(c.Group))), c.Group...)
 	}
 	return out
 }
 
-func decodeSurvey(payload []byte) ([]string, error) {
+// decodeSurvey gives the names and what follows them.
+func decodeSurvey(payload []byte) (names []string, rest []byte, err error) {
 	r := reader{b: payload}
 	layout, count := r.uint8(), r.uint32()
 	if r.bad || layout != surveyLayout || count > maxSurveyed || int(count) > len(r.b) {
-		return nil, errMalformed
+		return nil, nil, errMalformed
 	}
-	names := make([]string, count)
+	names = make([]string, count)
 	for i := range names {
 		names[i] = string(r.bytes(int(r.uint8())))
 	}
 	if r.bad {
-		return nil, errMalformed
+		return nil, nil, errMalformed
 	}
-	return names, nil
+	return names, r.b, nil
 }
 
 func appendStanding(out []byte, s standing) []byte {
@@ -256,7 +257,7 @@ func decodeStandings(answer []byte, count int) ([]standing, error) {
 
 // answer is this node's answer to the survey of another.
 func (f *failover) answer(from string, payload []byte) ([]byte, error) {
-	names, err := decodeSurvey(payload)
+	names, _, err := decodeSurvey(payload)
 	if err != nil {
 		return nil, err
 	}
@@ -279,8 +280,8 @@ type candidacy struct {
 func (f *failover) round(ctx context.Context, orphans []peer.Orphan, asked map[string]time.Time, began *sync.WaitGroup) map[string]time.Time {
 	n, now := f.node, time.Now()
 	f.mu.Lock()
-	resting := maps.Clone(f.resting)
 	maps.DeleteFunc(f.resting, func(_ string, until time.Time) bool { return now.After(until) })
+	resting := maps.Clone(f.resting)
 	f.mu.Unlock()
 	askedNow := make(map[string]time.Time, len(orphans))
 	questions := map[string][]*candidacy{}
@@ -310,20 +311,26 @@ func (f *failover) round(ctx context.Context, orphans []peer.Orphan, asked map[s
 		}
 	}
 	f.ask(ctx, questions)
+	elsewhere := map[string][]*candidacy{}
 	stood := 0
 	for _, c := range open {
-		wait, ok := c.decide(n.identity, n.link.Gone)
-		if !ok || c.For+time.Since(now) < wait {
+		best, wait, ok := c.decide(n.identity, n.link.Gone)
+		if !ok || c.For+time.Since(now) < wait || !f.rest(c.Group) {
 			continue
 		}
+		n.logger.Debug("a group without a leader elects", "group", c.Group, "candidate", best, "leader", c.Leader, "term", c.Term, "state", c.State, "after", c.For, "wait", wait)
 		stood++
-		f.mu.Lock()
-		f.resting[c.Group] = time.Now().Add(restAfter)
-		f.mu.Unlock()
-		began.Go(func() { f.stand(c) })
+		if best == n.identity {
+			began.Go(func() { f.stand(c.group, c.Term) })
+		} else {
+			elsewhere[best] = append(elsewhere[best], c)
+		}
+	}
+	for identity, groups := range elsewhere {
+		began.Go(func() { f.tell(ctx, identity, groups) })
 	}
 	if stood > 0 {
-		n.logger.Info("standing for election in groups without a leader", "groups", stood, "leaderless", len(orphans))
+		n.logger.Info("groups without a leader elect", "groups", stood, "leaderless", len(orphans))
 	}
 	return askedNow
 }
@@ -339,13 +346,9 @@ func (f *failover) ask(ctx context.Context, questions map[string][]*candidacy) {
 	answers := make(chan answer, len(questions))
 	for identity, about := range questions {
 		go func() {
-			names := make([]string, len(about))
-			for i, c := range about {
-				names[i] = c.Group
-			}
 			a := answer{from: identity}
-			if reply, err := f.node.call(ctx, identity, callSurvey, encodeSurvey(names)); err == nil {
-				a.all, _ = decodeStandings(reply, len(names))
+			if reply, err := f.node.call(ctx, identity, callSurvey, encodeSurvey(about)); err == nil {
+				a.all, _ = decodeStandings(reply, len(about))
 			}
 			answers <- a
 		}()
@@ -358,15 +361,17 @@ func (f *failover) ask(ctx context.Context, questions map[string][]*candidacy) {
 	}
 }
 
-// decide says whether self may stand for election, and how long the group must
-// have been an orphan before it does.
-func (c *candidacy) decide(self string, gone func(string) bool) (wait time.Duration, ok bool) {
+// decide says who should stand for election, and how long the group must have
+// been an orphan before self has a say in that: one node speaks at a time, the
+// first voter that is alive, so that two that see logs grow do not both take
+// themselves for the best.
+func (c *candidacy) decide(self string, gone func(string) bool) (best string, wait time.Duration, ok bool) {
 	own := c.known[self]
 	position := slices.Index(c.voters, self)
-	if position < 0 || !own.here || !own.voter {
-		return 0, false
+	if position < 0 || !own.here || !own.voter || len(c.known) <= len(c.voters)/2 {
+		return "", 0, false
 	}
-	settled, rank := true, 0
+	settled, before := true, 0
 	for i, v := range c.voters {
 		s, answered := c.known[v]
 		switch {
@@ -374,49 +379,97 @@ func (c *candidacy) decide(self string, gone func(string) bool) (wait time.Durat
 			settled = settled && gone(v)
 			continue
 		case s.led:
-			return 0, false
+			return "", 0, false
 		}
 		// Where somebody stands, or has heard of a newer term, an election may be under way.
 		settled = settled && s.term <= own.term && (s.follower || !s.here)
-		if !s.here || !s.voter || v == self {
+		if !s.here || !s.voter {
 			continue
 		}
-		further := s.lastTerm > own.lastTerm || s.lastTerm == own.lastTerm && s.lastIndex > own.lastIndex
-		same := s.lastTerm == own.lastTerm && s.lastIndex == own.lastIndex
-		if further || same && i < position {
-			rank++
+		if i < position {
+			before++
+		}
+		if b := c.known[best]; best == "" || s.lastTerm > b.lastTerm || s.lastTerm == b.lastTerm && s.lastIndex > b.lastIndex {
+			best = v
 		}
 	}
-	if len(c.known) <= len(c.voters)/2 {
-		return 0, false
-	}
-	wait = time.Duration(rank) * failoverStagger
+	wait = time.Duration(before) * failoverStagger
 	if !settled {
 		wait += 2 * failoverStagger
 	}
-	return wait, true
+	return best, wait, true
 }
 
-// stand makes the group here stand for election.
-func (f *failover) stand(c *candidacy) {
-	t, ok := c.group.transport.(*peer.GroupTransport)
+// tell lets the groups stand on another node, which looks at them once more.
+func (f *failover) tell(ctx context.Context, identity string, groups []*candidacy) {
+	payload := encodeSurvey(groups)
+	for _, c := range groups {
+		payload = binary.BigEndian.AppendUint64(payload, c.known[identity].term)
+	}
+	ctx, cancel := context.WithTimeout(ctx, surveyTimeout)
+	defer cancel()
+	if _, err := f.node.call(ctx, identity, callStand, payload); err != nil {
+		f.node.logger.Debug("a node was not told to stand for election", "other", identity, "error", err)
+	}
+}
+
+// told is tell at the other side.
+func (f *failover) told(payload []byte) error {
+	names, rest, err := decodeSurvey(payload)
+	if err != nil || len(rest) != 8*len(names) {
+		return errMalformed
+	}
+	r := reader{b: rest}
+	var standing sync.WaitGroup
+	for _, name := range names {
+		term := r.uint64()
+		g := f.node.groupNamed(name)
+		if g == nil {
+			continue
+		}
+		s := f.node.standingOf(g, f.node.identity)
+		if !s.voter || s.led || s.term != term || !f.rest(name) {
+			continue
+		}
+		standing.Go(func() { f.stand(g, term) })
+	}
+	standing.Wait()
+	return nil
+}
+
+// rest says whether a group was not told to stand a moment ago, and that it is now.
+func (f *failover) rest(group string) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	now := time.Now()
+	if now.Before(f.resting[group]) {
+		return false
+	}
+	f.resting[group] = now.Add(restAfter)
+	return true
+}
+
+// stand makes the group here stand for election if it is still in that term.
+func (f *failover) stand(g *group, term uint64) {
+	t, ok := g.transport.(*peer.GroupTransport)
 	if !ok {
 		return
 	}
 	var err error
-	if c.group.raft.State() == raft.Candidate {
+	if g.raft.State() == raft.Candidate {
 		// A candidate that has lost waits for its election timer, whatever it is told.
-		other := slices.IndexFunc(c.voters, func(v string) bool { return v != f.node.identity })
-		if other < 0 || c.group.raft.CurrentTerm() != c.Term {
+		all := voters(g)
+		other := slices.IndexFunc(all, func(v string) bool { return v != f.node.identity })
+		if other < 0 || g.raft.CurrentTerm() != term {
 			return
 		}
-		err = t.Yield(c.voters[other], c.Term)
+		err = t.Yield(all[other], term)
 	}
 	// At a leader a TimeoutNow would end its leadership.
-	if err == nil && c.group.raft.State() == raft.Follower {
+	if err == nil && g.raft.State() == raft.Follower {
 		err = t.Stand()
 	}
 	if err != nil {
-		f.node.logger.Debug("a group was not made to stand for election", "group", c.Group, "error", err)
+		f.node.logger.Debug("a group was not made to stand for election", "group", g.name, "error", err)
 	}
 }

@@ -2,6 +2,7 @@ package peer
 
 import (
 	"errors"
+	"fmt"
 	"slices"
 	"sort"
 	"syscall"
@@ -15,6 +16,8 @@ const (
 	defaultSuspectAfter = 500 * time.Millisecond
 	// signPatience is how many intervals a sign may be late before nothing is concluded from the one before.
 	signPatience = 3
+	// giveUp is after how many times the silence that makes a node seem gone its sessions are closed.
+	giveUp = 2
 	// signBacklog bounds the urgent messages behind which no further sign is put: each would only repeat that the other side does not read.
 	signBacklog = 8
 	// stuckCandidate is after how long a candidacy counts as lost: raft itself waits for its election timer.
@@ -215,7 +218,18 @@ func (p *peerState) tend(now int64, watched bool) (gone bool) {
 	refused := p.refused && p.in == nil && p.out == nil && now-l.awake > int64(l.cfg.SuspectAfter)
 	silent := time.Duration(now - heard)
 	gone = p.wantedSince != 0 && (silent > patience || refused)
+	out, in := p.out, p.in
 	p.mu.Unlock()
+	if gone && silent > giveUp*patience {
+		// Whoever waits for an answer is told, and whatever arrives in the end is too late.
+		err := fmt.Errorf("%w: nothing heard for %v", ErrBroken, silent.Round(time.Millisecond))
+		if out != nil {
+			out.fail(err)
+		}
+		if in != nil {
+			in.close(err)
+		}
+	}
 	if was := p.gone.Swap(gone); was != gone {
 		l.pulseSoon() // the others hear of it now
 		if gone {
@@ -243,8 +257,8 @@ func (l *Link) poll(groups []*GroupTransport, gone map[string]bool, now int64) (
 			v.state, v.term, v.leader, v.since, v.orphan = state, term, leader, now, 0
 		}
 		switch {
-		case state == raft.Follower && (leader == "" || gone[leader]):
-		case state == raft.Candidate && now-v.since >= int64(stuckCandidate):
+		case state == raft.Follower && leader == "", gone[leader] && (state == raft.Follower || state == raft.Candidate):
+		case state == raft.Candidate && leader == "" && now-v.since >= int64(stuckCandidate):
 		default:
 			v.orphan = 0
 			continue
