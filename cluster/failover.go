@@ -141,7 +141,7 @@ func (n *Node) groupNamed(name string) *group {
 // standing is what a member knows of its group.
 type standing struct {
 	here     bool // the group runs on that node
-	led      bool // it leads, or knows a leader that it does not hold for gone
+	led      bool // it leads, or knows a leader that it relies on
 	voter    bool // it may stand
 	follower bool // it competes with nobody: a follower, or a candidate that has lost to a leader
 	term     uint64
@@ -159,7 +159,7 @@ func (n *Node) standingOf(g *group, asking string) standing {
 	leader := string(id)
 	state := g.raft.State()
 	s.follower = state == raft.Follower || state == raft.Candidate && leader != ""
-	s.led = state == raft.Leader || (leader != "" && leader != asking && leader != n.identity && !n.link.Gone(leader))
+	s.led = state == raft.Leader || (leader != "" && leader != asking && leader != n.identity && !n.link.Gone(leader) && !unled(g))
 	s.voter = state != raft.Shutdown && slices.Contains(voters(g), n.identity)
 	stats := g.raft.Stats()
 	number := func(key string) uint64 {
@@ -171,6 +171,12 @@ func (n *Node) standingOf(g *group, asking string) standing {
 		s.lastIndex, s.lastTerm = snapshot, number("last_snapshot_term")
 	}
 	return s
+}
+
+// unled says that the node of the group's leader is alive and does not say that it leads.
+func unled(g *group) bool {
+	t, ok := g.transport.(*peer.GroupTransport)
+	return ok && t.Unled()
 }
 
 // voters gives the identities of a group's voters in the order of its

@@ -72,7 +72,7 @@ type Config struct {
 	CatchUpRate int64
 
 	HeartbeatTimeout time.Duration // of every Raft group; 0 means 10 s. The death of a node is noticed sooner
-	CommitTimeout    time.Duration // of every Raft group; 0 means 2 s
+	CommitTimeout    time.Duration // of every Raft group; 0 means 3 s
 
 	Logger   *slog.Logger
 	Registry prometheus.Registerer // nil for no metrics

@@ -25,7 +25,7 @@ import (
 // a fifth of the heartbeat timeout and 0.3 s, and as much again for a late one.
 const (
 	defaultHeartbeatTimeout = 10 * time.Second
-	defaultCommitTimeout    = 2 * time.Second
+	defaultCommitTimeout    = 3 * time.Second
 	maxLeaderLease          = 4 * time.Second
 
 	// maxEntriesInFlight bounds what a proposer has handed to Raft and not seen

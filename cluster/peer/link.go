@@ -111,8 +111,11 @@ type Link struct {
 	watched map[string]bool // replaced, never changed
 	peers   map[string]*peerState
 	groups  map[string]*GroupTransport
-	conns   map[*conn]struct{}
-	onDown  []func(identity string)
+	// For the pulse: groups has changed since it looked, and which were closed since.
+	regrouped bool
+	leaving   []*GroupTransport
+	conns     map[*conn]struct{}
+	onDown    []func(identity string)
 }
 
 // New starts a link. It panics if Self is empty or too long: that is a mistake of the program.

@@ -28,10 +28,14 @@ type pipeline struct {
 	done   chan raft.AppendFuture
 	change chan struct{} // capacity 1: something was answered
 
+	sending sync.Mutex // held from a request's place in flight to its place in the queue: answers come in that order
+
 	mu       sync.Mutex // guards what follows
 	class    class
 	inFlight []*appendFuture // oldest first
 	acked    acknowledged
+	notice   *time.Timer // nil until the first entry was acknowledged
+	notices  int         // how often it has fired since
 	err      error
 }
 
@@ -70,6 +74,9 @@ func (p *pipeline) AppendEntries(args *raft.AppendEntriesRequest, resp *raft.App
 		g.link.stats.appendsSwallowed.Add(1)
 		return swallowed(args, resp), nil
 	}
+	g.noteMember(p.id, args.Term)
+	p.sending.Lock()
+	defer p.sending.Unlock()
 	f := &appendFuture{start: time.Now(), args: args, resp: resp, answered: make(chan struct{})}
 	f.instance = p.followerInstance(args.Term)
 	type frame struct {
@@ -180,13 +187,16 @@ func (p *pipeline) answer(f *appendFuture, r reply) {
 	p.inFlight[0] = nil
 	p.inFlight = p.inFlight[1:]
 	if err == nil && f.resp.Success {
-		p.acked = acknowledged{index: f.args.PrevLogEntry, term: f.args.PrevLogTerm, commit: f.args.LeaderCommitIndex, instance: f.instance}
+		p.acked = acknowledged{args: f.args, index: f.args.PrevLogEntry, term: f.args.PrevLogTerm, commit: f.args.LeaderCommitIndex, instance: f.instance}
 		if n := len(f.args.Entries); n > 0 {
 			p.acked.index, p.acked.term = f.args.Entries[n-1].Index, f.args.Entries[n-1].Term
+			p.noticeLaterLocked()
 		}
 	}
 	f.finish(err)
-	p.done <- f // never waits: admit leaves room for all in flight
+	if !f.own {
+		p.done <- f // never waits: admit leaves room for all in flight
+	}
 	if err != nil || !f.resp.Success {
 		// Whatever was sent behind it cannot match. Raft ends the pipeline when it takes f.
 		p.endLocked(raft.ErrPipelineShutdown)
@@ -215,6 +225,9 @@ func (p *pipeline) endLocked(err error) {
 		return
 	}
 	p.err = err
+	if p.notice != nil {
+		p.notice.Stop()
+	}
 	p.cancel(err)
 	for _, f := range p.inFlight {
 		f.finish(err)
@@ -237,6 +250,7 @@ type appendFuture struct {
 	args     *raft.AppendEntriesRequest
 	resp     *raft.AppendEntriesResponse
 	left     int    // answers to come
+	own      bool   // of the link, not of Raft: not delivered
 	instance uint64 // of the follower's group when this was sent, 0 if unknown
 	timer    *time.Timer
 	err      error // valid once answered is closed

@@ -3,7 +3,6 @@ package peer
 import (
 	"errors"
 	"fmt"
-	"slices"
 	"sort"
 	"syscall"
 	"time"
@@ -22,15 +21,17 @@ const (
 	signBacklog = 8
 	// stuckCandidate is after how long a candidacy counts as lost: raft itself waits for its election timer.
 	stuckCandidate = time.Second
+	// unledAfter is after how long a group whose leader's node is alive, but does not say that it leads, counts as an orphan.
+	unledAfter = 2 * time.Second
 )
 
-// Orphan is a group here that has no leader it can rely on: it follows nobody,
-// or a node that this one holds for gone, or it has stood for election in vain.
+// Orphan is a group here that has no leader it can rely on: it follows nobody, or a node that this one holds
+// for gone or that does not say that it leads, or it has stood for election in vain.
 type Orphan struct {
 	Group  string
 	State  raft.RaftState
 	Term   uint64
-	Leader string        // the node that is gone; "" if none is known
+	Leader string        // the node that it followed; "" if none is known
 	For    time.Duration // since it became one, or its state, term or leader changed since
 }
 
@@ -41,6 +42,7 @@ type polled struct {
 	leader string
 	since  int64 // link clock: when these last changed
 	orphan int64 // link clock: since when it is an orphan, 0 if it is not
+	unled  int64 // link clock: since when its leader's signs do not say that it leads, 0 if they do or are not known
 	fed    int64 // link clock of the last heartbeat that was given to the group here
 }
 
@@ -131,11 +133,14 @@ func (l *Link) round(now int64) {
 	for _, p := range l.peers {
 		peers = append(peers, p)
 	}
-	groups := l.polling[:0]
-	for _, g := range l.groups {
-		groups = append(groups, g)
+	if l.regrouped {
+		l.polling, l.regrouped = l.polling[:0], false
+		for _, g := range l.groups {
+			l.polling = append(l.polling, g)
+		}
 	}
-	l.polling = groups
+	groups, closed := l.polling, l.leaving
+	l.leaving = nil
 	watched := l.watched
 	l.mu.Unlock()
 
@@ -165,7 +170,10 @@ func (l *Link) round(now int64) {
 		if s == nil || s.version < versionSigns {
 			continue
 		}
-		if c := s.conn(classControl); c != nil && c.urgentQueued() < signBacklog {
+		c := s.conn(classControl)
+		if c != nil && c.urgentQueued() >= signBacklog {
+			s.behind = true
+		} else if c != nil {
 			x := letter{p: p, s: s, c: c}
 			x.suspects = suspects
 			p.signs.mu.Lock()
@@ -176,10 +184,10 @@ func (l *Link) round(now int64) {
 			letters = append(letters, x)
 		}
 	}
-	orphans := l.poll(groups, gone, now)
+	changed, orphans := l.poll(groups, gone, now)
 	for i := range letters {
 		x := &letters[i]
-		x.s.news(&x.sign, groups)
+		x.s.news(&x.sign, groups, changed, closed)
 		x.p.signs.mu.Lock()
 		x.p.signs.sent++
 		seq := x.p.signs.sent
@@ -243,7 +251,7 @@ func (p *peerState) tend(now int64, watched bool) (gone bool) {
 
 // poll looks at every group. The term is read before the leader: if it changes in
 // between, the pair names a leader with a term that is too old, which no leader is interested in.
-func (l *Link) poll(groups []*GroupTransport, gone map[string]bool, now int64) (orphans []Orphan) {
+func (l *Link) poll(groups []*GroupTransport, gone map[string]bool, now int64) (changed []*GroupTransport, orphans []Orphan) {
 	for _, g := range groups {
 		r := g.raftState()
 		if r == nil {
@@ -253,11 +261,20 @@ func (l *Link) poll(groups []*GroupTransport, gone map[string]bool, now int64) (
 		_, id := r.LeaderWithID()
 		state, leader := r.State(), string(id)
 		v := &g.polled
+		members := g.membersChanged.Swap(false)
 		if v.state != state || v.term != term || v.leader != leader || v.since == 0 {
-			v.state, v.term, v.leader, v.since, v.orphan = state, term, leader, now, 0
+			v.state, v.term, v.leader, v.since, v.orphan, v.unled = state, term, leader, now, 0, 0
+			changed = append(changed, g)
+		} else if members {
+			changed = append(changed, g)
+		}
+		unled := v.unled != 0 && now-v.unled >= int64(unledAfter)
+		if unled != g.unled.Load() {
+			g.unled.Store(unled)
 		}
 		switch {
-		case state == raft.Follower && leader == "", gone[leader] && (state == raft.Follower || state == raft.Candidate):
+		case state == raft.Follower && (leader == "" || unled):
+		case gone[leader] && (state == raft.Follower || state == raft.Candidate):
 		case state == raft.Candidate && leader == "" && now-v.since >= int64(stuckCandidate):
 		default:
 			v.orphan = 0
@@ -268,7 +285,7 @@ func (l *Link) poll(groups []*GroupTransport, gone map[string]bool, now int64) (
 		}
 		orphans = append(orphans, Orphan{Group: g.group, State: state, Term: term, Leader: leader, For: time.Duration(now - v.orphan)})
 	}
-	return orphans
+	return changed, orphans
 }
 
 // wanted is what this node claims of g towards the node with that identity.
@@ -284,40 +301,40 @@ func (g *GroupTransport) wanted(identity string) claim {
 	return claim{}
 }
 
-// news fills x with what has changed since the last sign of this session.
-func (s *session) news(x *sign, groups []*GroupTransport) {
+// news fills x with what is to be said of the groups that have changed or were closed, to a new session of all.
+func (s *session) news(x *sign, all, changed, closed []*GroupTransport) {
 	if s.said == nil {
 		s.said = make(said)
+		s.behind = true
 	}
-	kept := 0
-	for _, g := range groups {
+	if s.behind {
+		s.behind = false
+		changed, closed = all, nil
+		for g := range s.said {
+			select {
+			case <-g.done:
+				closed = append(closed, g)
+			default:
+			}
+		}
+	}
+	// Withdrawals come first at the other side: a closed group may have been opened anew under its name.
+	for _, g := range closed {
+		if _, told := s.said[g]; told {
+			delete(s.said, g)
+			x.withdrawn = append(x.withdrawn, g.group)
+		}
+	}
+	for _, g := range changed {
 		w := g.wanted(s.identity)
 		was, told := s.said[g]
 		switch {
-		case w == claim{}:
-			if told {
-				x.withdrawn = append(x.withdrawn, g.group)
-				delete(s.said, g)
-			}
-			continue
-		case !told || was != w:
+		case w == claim{} && told:
+			x.withdrawn = append(x.withdrawn, g.group)
+			delete(s.said, g)
+		case w != claim{} && was != w:
 			x.claims = append(x.claims, namedClaim{g.group, w})
 			s.said[g] = w
-		}
-		kept++
-	}
-	if kept == len(s.said) {
-		return
-	}
-	// Groups that are no longer here. One of the same name may have taken its place and claimed anew.
-	for g := range s.said {
-		select {
-		case <-g.done:
-			delete(s.said, g)
-			if !slices.ContainsFunc(x.claims, func(c namedClaim) bool { return c.group == g.group }) {
-				x.withdrawn = append(x.withdrawn, g.group)
-			}
-		default:
 		}
 	}
 }

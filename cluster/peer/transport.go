@@ -43,8 +43,10 @@ type GroupTransport struct {
 	vouched   RaftState
 	beatsTo   map[raft.ServerID]beatTo // only of the newest term
 
-	polled  polled      // owned by the pulse
-	feeding atomic.Bool // a heartbeat is being given to the group
+	polled         polled      // owned by the pulse
+	unled          atomic.Bool // as Unled says
+	feeding        atomic.Bool // a heartbeat is being given to the group
+	membersChanged atomic.Bool // beatsTo has another node or term since the pulse looked
 }
 
 var (
@@ -70,6 +72,7 @@ func (l *Link) Transport(group string) raft.Transport {
 		return g
 	}
 	l.groups[group] = g
+	l.regrouped = true
 	return g
 }
 
@@ -78,8 +81,12 @@ func (g *GroupTransport) Close() error {
 	g.once.Do(func() {
 		g.link.mu.Lock()
 		delete(g.link.groups, g.group)
-		g.link.mu.Unlock()
+		g.link.regrouped = true
+		if g.link.cfg.HeartbeatTimeout > 0 {
+			g.link.leaving = append(g.link.leaving, g)
+		}
 		close(g.done)
+		g.link.mu.Unlock()
 		g.cancel(raft.ErrTransportShutdown)
 	})
 	return nil
@@ -136,6 +143,8 @@ func (g *GroupTransport) AppendEntries(id raft.ServerID, _ raft.ServerAddress, a
 		if g.heartbeat(id, args, resp) {
 			return nil
 		}
+	} else {
+		g.noteMember(id, args.Term)
 	}
 	for _, part := range splitAppend(args) {
 		if err := g.request(id, part, resp); err != nil || !resp.Success {

@@ -14,7 +14,11 @@ type RaftState interface {
 	State() raft.RaftState
 	CurrentTerm() uint64
 	LeaderWithID() (raft.ServerAddress, raft.ServerID)
+	CommitIndex() uint64
 }
+
+// Unled says that the leader this group follows is on a node that is alive and has not said for a while that it leads.
+func (g *GroupTransport) Unled() bool { return g.unled.Load() }
 
 // Vouch lets signs of life speak for this group: r is the group's Raft here. Until
 // it is called every message of the group goes on the wire.
@@ -50,16 +54,26 @@ func (g *GroupTransport) leadsTowards(identity string, term uint64) bool {
 	return ok && b.term == term
 }
 
+// noteMember remembers a follower from the first message to it in a term, long before its first heartbeat.
+func (g *GroupTransport) noteMember(id raft.ServerID, term uint64) {
+	if g.link.cfg.HeartbeatTimeout > 0 && !g.leadsTowards(string(id), term) {
+		g.noteBeat(id, term)
+	}
+}
+
 func (g *GroupTransport) noteBeat(id raft.ServerID, term uint64) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.beatsTo == nil {
 		g.beatsTo = make(map[raft.ServerID]beatTo)
 	}
-	for other, b := range g.beatsTo {
-		if b.term != term {
-			delete(g.beatsTo, other)
+	if b, ok := g.beatsTo[id]; !ok || b.term != term {
+		for other, b := range g.beatsTo {
+			if b.term != term {
+				delete(g.beatsTo, other)
+			}
 		}
+		g.membersChanged.Store(true)
 	}
 	g.beatsTo[id] = beatTo{term, g.link.now()}
 }
@@ -122,9 +136,18 @@ func (l *Link) feed(groups []*GroupTransport, now int64) {
 		if p == nil {
 			continue
 		}
-		if c, _ := p.claimed(g.group); c.kind != claimLeads || c.term != v.term {
+		c, boot := p.claimed(g.group)
+		if boot == 0 {
+			v.unled = 0 // its signs are late, or it sends none
 			continue
 		}
+		if c.kind != claimLeads || c.term != v.term {
+			if v.unled == 0 {
+				v.unled = now
+			}
+			continue
+		}
+		v.unled = 0
 		r, beat := g.raftState(), g.heartbeatHandler()
 		if r == nil || beat == nil || !g.feeding.CompareAndSwap(false, true) {
 			continue
@@ -153,6 +176,7 @@ func (l *Link) feed(groups []*GroupTransport, now int64) {
 
 // acknowledged is the last thing a follower agreed to on a pipeline.
 type acknowledged struct {
+	args                *raft.AppendEntriesRequest
 	index, term, commit uint64
 	instance            uint64 // of the follower's group, 0 if unknown
 }
@@ -180,6 +204,74 @@ func (p *pipeline) redundant(args *raft.AppendEntriesRequest) bool {
 	p.mu.Unlock()
 	return idle && a.instance != 0 && a.index == args.PrevLogEntry && a.term == args.PrevLogTerm &&
 		a.commit == args.LeaderCommitIndex && a.instance == p.followerInstance(args.Term)
+}
+
+// A follower hears that its last entries are committed with the next request, at the latest after Raft's
+// CommitTimeout. That is long here, so a pipeline on which nothing follows sends one empty request of its own.
+const (
+	noticeAfter = 20 * time.Millisecond
+	mostNotices = 6 // the pause doubles: the last one is more than a second after the acknowledgement
+)
+
+func (p *pipeline) noticeLaterLocked() {
+	if p.g.link.cfg.HeartbeatTimeout <= 0 {
+		return
+	}
+	p.notices = 0
+	if p.notice == nil {
+		p.notice = time.AfterFunc(noticeAfter, p.sendNotice)
+	} else {
+		p.notice.Reset(noticeAfter)
+	}
+}
+
+// sendNotice tells the follower the leader's commit index, which may be above what the follower has: what
+// was not acknowledged must not count as committed there (Raft, section 5.3: min of both), so it is cut.
+func (p *pipeline) sendNotice() {
+	r := p.g.raftState()
+	if r == nil || !p.sending.TryLock() {
+		return // what is being sent tells it
+	}
+	defer p.sending.Unlock()
+	p.mu.Lock()
+	a := p.acked
+	if p.err != nil || len(p.inFlight) > 0 {
+		p.mu.Unlock()
+		return
+	}
+	commit := min(r.CommitIndex(), a.index)
+	if r.State() != raft.Leader || r.CurrentTerm() != a.args.Term {
+		p.mu.Unlock()
+		return
+	}
+	if p.notices++; commit < a.index && p.notices < mostNotices {
+		p.notice.Reset(noticeAfter << p.notices)
+	}
+	if commit <= a.commit {
+		p.mu.Unlock()
+		return
+	}
+	args := &raft.AppendEntriesRequest{
+		RPCHeader: a.args.RPCHeader, Term: a.args.Term, Leader: a.args.Leader,
+		PrevLogEntry: a.index, PrevLogTerm: a.term, LeaderCommitIndex: commit,
+	}
+	limit := p.g.link.cfg.Timeout
+	f := &appendFuture{start: time.Now(), args: args, resp: new(raft.AppendEntriesResponse), answered: make(chan struct{}), own: true, left: 1}
+	f.timer = time.AfterFunc(limit, func() { p.fail(fmt.Errorf("%w: no answer to AppendEntries for %v", ErrTimeout, limit)) })
+	p.class = classControl
+	p.inFlight = append(p.inFlight, f)
+	p.mu.Unlock()
+	f.instance = p.followerInstance(args.Term)
+	b, kind, _ := p.g.encode(args)
+	c := p.s.conn(classControl)
+	if c == nil {
+		p.fail(ErrBroken)
+		return
+	}
+	p.g.link.stats.raftOut.Add(1)
+	if _, err := p.s.begin(p.ctx, c, frameRaft, kind, b, nil, func(r reply) { p.answer(f, r) }); err != nil {
+		p.fail(err)
+	}
 }
 
 var errSwallowed = errors.New("peer: said already")
