@@ -71,8 +71,8 @@ type Config struct {
 	// replicas that are far behind. 0 means 100 MiB.
 	CatchUpRate int64
 
-	HeartbeatTimeout time.Duration // of every Raft group; 0 means 10 s. The death of a node is noticed sooner
-	CommitTimeout    time.Duration // of every Raft group; 0 means 3 s
+	HeartbeatTimeout time.Duration // of every Raft group; 0 means 15 s. The death of a node is noticed sooner
+	CommitTimeout    time.Duration // of every Raft group; 0 means 4 s
 
 	Logger   *slog.Logger
 	Registry prometheus.Registerer // nil for no metrics

@@ -24,9 +24,9 @@ import (
 // lease must be longer than it takes a heartbeat to be answered by a sign of life:
 // a fifth of the heartbeat timeout and 0.3 s, and as much again for a late one.
 const (
-	defaultHeartbeatTimeout = 10 * time.Second
-	defaultCommitTimeout    = 3 * time.Second
-	maxLeaderLease          = 4 * time.Second
+	defaultHeartbeatTimeout = 15 * time.Second
+	defaultCommitTimeout    = 4 * time.Second
+	maxLeaderLease          = 5 * time.Second
 
 	// maxEntriesInFlight bounds what a proposer has handed to Raft and not seen
 	// committed. It stays below maxAppendEntries: with more, hashicorp/raft sends

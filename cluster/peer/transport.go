@@ -143,6 +143,7 @@ func (g *GroupTransport) AppendEntries(id raft.ServerID, _ raft.ServerAddress, a
 		if g.heartbeat(id, args, resp) {
 			return nil
 		}
+		return g.timelyHeartbeat(id, args, resp)
 	} else {
 		g.noteMember(id, args.Term)
 	}

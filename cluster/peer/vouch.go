@@ -122,6 +122,26 @@ func (g *GroupTransport) heartbeat(id raft.ServerID, args *raft.AppendEntriesReq
 	return true
 }
 
+// timelyHeartbeat sends a heartbeat on the wire. A yes that was long on its way is not passed on: Raft lets it
+// confirm every VerifyLeader that began before it arrived, and it may have been said before another was elected.
+func (g *GroupTransport) timelyHeartbeat(id raft.ServerID, args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
+	l := g.link
+	limit := int64(signPatience * l.cfg.SignInterval)
+	for first := l.now(); ; {
+		began := l.now()
+		if err := g.request(id, args, resp); err != nil {
+			return err
+		}
+		now := l.now()
+		if !resp.Success || now-began <= limit {
+			return nil
+		}
+		if now-first > int64(l.cfg.Timeout) {
+			return fmt.Errorf("peer: %s: %w: its answers are late", id, ErrTimeout)
+		}
+	}
+}
+
 // feed gives followers here the heartbeats that their leaders did not have to send (rule 3).
 func (l *Link) feed(groups []*GroupTransport, now int64) {
 	every := int64(l.cfg.HeartbeatTimeout / 3)
