@@ -194,7 +194,7 @@ func (p *pipeline) answer(f *appendFuture, r reply) {
 		}
 	}
 	f.finish(err)
-	if !f.own {
+	if !f.own && !(err == nil && p.late(f)) {
 		p.done <- f // never waits: admit leaves room for all in flight
 	}
 	if err != nil || !f.resp.Success {

@@ -294,6 +294,13 @@ func (p *pipeline) sendNotice() {
 	}
 }
 
+// late says whether f's answer is a yes to an empty request that was long on its way: Raft would let it confirm
+// whatever VerifyLeader waits by then (see timelyHeartbeat), and there is nothing else in it.
+func (p *pipeline) late(f *appendFuture) bool {
+	l := p.g.link
+	return l.cfg.HeartbeatTimeout > 0 && len(f.args.Entries) == 0 && f.resp.Success && time.Since(f.start) > signPatience*l.cfg.SignInterval
+}
+
 var errSwallowed = errors.New("peer: said already")
 
 // swallowed is the future of a request that was not sent. It is not delivered to Consumer, where

@@ -414,12 +414,12 @@ func TestRestartedFollowerIsBroughtUpToDate(t *testing.T) {
 
 func TestGoneIsNoticedAndForgotten(t *testing.T) {
 	for name, c := range map[string]struct {
-		take   func(n *peertest.Network)
+		take   func(n *peertest.Network, b *peer.Link)
 		within time.Duration
 	}{
-		"refused": {func(n *peertest.Network) { n.Refuse("b", true); n.Break("a", "b") }, 100 * time.Millisecond},
-		"silent":  {func(n *peertest.Network) { n.Cut("a", "b") }, 700 * time.Millisecond},
-		"mute":    {func(n *peertest.Network) { n.CutOneWay("b", "a") }, 700 * time.Millisecond},
+		"refused": {func(_ *peertest.Network, b *peer.Link) { _ = b.Close() }, 100 * time.Millisecond},
+		"silent":  {func(n *peertest.Network, _ *peer.Link) { n.Cut("a", "b") }, 700 * time.Millisecond},
+		"mute":    {func(n *peertest.Network, _ *peer.Link) { n.CutOneWay("b", "a") }, 700 * time.Millisecond},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -430,13 +430,16 @@ func TestGoneIsNoticedAndForgotten(t *testing.T) {
 				if a.Gone("b") || b.Gone("a") {
 					t.Fatal("gone from the start")
 				}
-				c.take(n)
 				began := time.Now()
+				c.take(n, b)
 				until(t, "b is gone", func() bool { return a.Gone("b") })
 				if took := time.Since(began); took > c.within {
 					t.Errorf("noticed after %v", took)
 				}
 				n.HealAll()
+				if name == "refused" {
+					b = linkOn(t, n, "b", withSigns)
+				}
 				until(t, "b is back", func() bool { return !a.Gone("b") && !b.Gone("a") })
 				_, _ = a.Close(), b.Close()
 			})
