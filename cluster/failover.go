@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -48,6 +49,8 @@ const (
 type failover struct {
 	node *Node
 	wake chan struct{} // capacity 1
+
+	surveys atomic.Uint64 // rounds in which others were asked
 
 	mu      sync.Mutex
 	orphans []peer.Orphan // as reported last; nil when taken
@@ -316,7 +319,10 @@ func (f *failover) round(ctx context.Context, orphans []peer.Orphan, asked map[s
 			}
 		}
 	}
-	f.ask(ctx, questions)
+	if len(questions) > 0 {
+		f.ask(ctx, questions)
+		f.surveys.Add(1)
+	}
 	elsewhere := map[string][]*candidacy{}
 	stood := 0
 	for _, c := range open {

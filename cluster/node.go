@@ -609,7 +609,6 @@ func (n *Node) drain(ctx context.Context) {
 		groups = append(groups, g)
 	}
 	var transfers sync.WaitGroup
-	limit := make(chan struct{}, 64)
 	for _, g := range groups {
 		if g.raft.State() != raft.Leader {
 			continue
@@ -620,8 +619,6 @@ func (n *Node) drain(ctx context.Context) {
 		transfers.Add(1)
 		go func() {
 			defer transfers.Done()
-			limit <- struct{}{}
-			defer func() { <-limit }()
 			transferred := make(chan error, 1)
 			go func() { transferred <- g.raft.LeadershipTransfer().Error() }()
 			select {
