@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -31,7 +32,8 @@ type inbound struct {
 	conns   [2]*conn
 	calls   map[uint64]context.CancelFunc
 	streams map[uint64]*inStream
-	load    int64 // bytes that calls in progress hold
+	load    int64        // bytes that calls in progress hold
+	appends atomic.Int64 // bytes of Raft's requests that wait for their groups
 	closed  bool
 }
 

@@ -25,6 +25,7 @@ type peerState struct {
 	heard    atomic.Int64 // link clock of the last byte that came from it; 0 never
 	gone     atomic.Bool  // as Link.Gone says
 	signs    heardSigns
+	appends  atomic.Int64 // bytes of AppendEntries to it that wait or are unanswered, of all groups
 
 	mu      sync.Mutex // guards what follows
 	out     *session   // nil: none
@@ -304,6 +305,19 @@ func (p *peerState) snapshot() PeerStats {
 		s.LastError = p.lastErr.Error()
 	}
 	return s
+}
+
+// maxAppends bounds the AppendEntries of all groups that one other node has not answered. Beyond it they
+// fail: each group's Raft reads the entries again when it tries again, where it would hold them while it waits.
+const maxAppends = 128 << 20
+
+// holdAppend takes n bytes of that bound; one request alone may be larger. release gives them back, once.
+func (p *peerState) holdAppend(n int64) (release func(), err error) {
+	if p.appends.Add(n) > max(maxAppends, n) {
+		p.appends.Add(-n)
+		return nil, notSent(fmt.Errorf("%w: %d MB to %s are unanswered", ErrBusy, maxAppends>>20, p.identity))
+	}
+	return func() { p.appends.Add(-n) }, nil
 }
 
 // parkFor is how long a request to a node that is gone waits for it to come back before it fails. Raft asks

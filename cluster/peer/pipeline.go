@@ -96,8 +96,15 @@ func (p *pipeline) AppendEntries(args *raft.AppendEntriesRequest, resp *raft.App
 	if total > bulkSize {
 		want = classBulk
 	}
+	release, err := g.link.peer(string(p.id)).holdAppend(int64(total))
+	if err != nil {
+		p.fail(err)
+		return nil, fmt.Errorf("peer: pipeline to %s: %w", p.id, err)
+	}
+	f.release = release
 	cl, err := p.admit(f, want, scaled(g.link.cfg.Timeout, int64(total)))
 	if err != nil {
+		release()
 		return nil, err
 	}
 	c := p.s.conn(cl)
@@ -253,13 +260,17 @@ type appendFuture struct {
 	own      bool   // of the link, not of Raft: not delivered
 	instance uint64 // of the follower's group when this was sent, 0 if unknown
 	timer    *time.Timer
-	err      error // valid once answered is closed
+	err      error  // valid once answered is closed
+	release  func() // gives back what holdAppend took; nil: nothing
 	answered chan struct{}
 }
 
 func (f *appendFuture) finish(err error) {
 	if f.timer != nil {
 		f.timer.Stop()
+	}
+	if f.release != nil {
+		f.release()
 	}
 	f.err = err
 	close(f.answered)

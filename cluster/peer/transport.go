@@ -189,10 +189,16 @@ func (g *GroupTransport) request(id raft.ServerID, args, resp any) error {
 	default:
 	}
 	l.stats.raftOut.Add(1)
-	if _, ok := args.(*raft.AppendEntriesRequest); ok {
-		l.peer(string(id)).park(g.done)
-	}
 	parts, kind, size := g.encode(args)
+	if _, ok := args.(*raft.AppendEntriesRequest); ok {
+		p := l.peer(string(id))
+		release, err := p.holdAppend(int64(size))
+		if err != nil {
+			return fmt.Errorf("peer: %s: %w", id, err)
+		}
+		defer release()
+		p.park(g.done)
+	}
 	cl := classControl
 	if size > bulkSize {
 		cl = classBulk

@@ -1,6 +1,7 @@
 package peer_test
 
 import (
+	"errors"
 	"fmt"
 	"sync"
 	"testing"
@@ -524,5 +525,40 @@ func TestYieldEndsACandidacy(t *testing.T) {
 		until(t, "it leads", func() bool { return f.raft.State() == raft.Leader })
 		propose(t, f, 10, 20)
 		allHave(t, 20, ms...)
+	})
+}
+
+// TestASlowPeerTakesBoundedMemory: what many groups have for a node that does not read is bounded for all of them.
+func TestASlowPeerTakesBoundedMemory(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := peertest.New()
+		a, b := linkOn(t, n, "a", withSigns), linkOn(t, n, "b", withSigns)
+		a.Watch([]string{"b"})
+		time.Sleep(time.Second)
+		n.CutOneWay("a", "b")
+		big := make([]byte, 90<<20)
+		ask := func(group string) error {
+			req := &raft.AppendEntriesRequest{Term: 1, Entries: []*raft.Log{{Index: 1, Term: 1, Data: big}}}
+			return a.Transport(group).AppendEntries("b", "b", req, new(raft.AppendEntriesResponse))
+		}
+		first := make(chan error, 1)
+		go func() { first <- ask("one") }()
+		synctest.Wait()
+		began := time.Now()
+		if err := ask("two"); !errors.Is(err, peer.ErrBusy) || !errors.Is(err, peer.ErrNotSent) {
+			t.Errorf("the second group got %v", err)
+		}
+		if took := time.Since(began); took > 0 {
+			t.Errorf("it waited %v with its entries in memory", took)
+		}
+		if err := <-first; err == nil {
+			t.Error("the first was answered")
+		}
+		n.HealAll()
+		until(t, "b is back", func() bool { return !a.Gone("b") })
+		if err := ask("two"); errors.Is(err, peer.ErrBusy) {
+			t.Errorf("what failed still counts: %v", err)
+		}
+		_, _ = a.Close(), b.Close()
 	})
 }
