@@ -245,6 +245,7 @@ func (p *peerState) lost(s *session, err error) {
 	down := p.connectedLocked()
 	p.mu.Unlock()
 	p.link.stats.sessionsLost.Add(1)
+	p.signs.refuse()
 	p.link.pulseSoon()
 	if !errors.Is(err, ErrClosed) {
 		p.link.log.Warn("session to node lost", "node", p.identity, "generation", s.generation, "err", err)

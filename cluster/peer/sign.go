@@ -20,7 +20,7 @@ import (
 //
 // Withdrawals and claims are what changed since the sender's last sign of the
 // same session; a new session begins with none. Bytes behind what is known are
-// ignored. doc.go says what may be concluded from a sign, and why.
+// ignored. docs/peer-link.md says what may be concluded from a sign, and why.
 const (
 	signLayout uint8 = 1
 
@@ -155,10 +155,22 @@ func (h *heardSigns) reset(from *inbound) {
 }
 
 func (h *heardSigns) resetLocked(from *inbound) {
+	h.refuseLocked()
+	h.from, h.at, h.seq, h.echo, h.claims, h.suspects = from, 0, 0, 0, nil, nil
+}
+
+// refuse tells whoever waits no: the session that our signs went over is over.
+func (h *heardSigns) refuse() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.refuseLocked()
+}
+
+func (h *heardSigns) refuseLocked() {
 	for _, w := range h.waiting {
 		w.got <- false
 	}
-	h.from, h.at, h.seq, h.echo, h.claims, h.suspects, h.waiting = from, 0, 0, 0, nil, nil, nil
+	h.waiting = nil
 }
 
 // ended forgets what came over a session that is over.

@@ -92,7 +92,7 @@ func (g *GroupTransport) periodic(id raft.ServerID, term uint64) bool {
 }
 
 // heartbeat answers a heartbeat by a sign of the follower's node that was made after the call began and
-// says that the follower still follows; false means that it has to go on the wire (see doc.go, rule 1).
+// says that the follower still follows; false means that it has to go on the wire (rule 1).
 func (g *GroupTransport) heartbeat(id raft.ServerID, args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) bool {
 	l := g.link
 	if !g.periodic(id, args.Term) {
@@ -227,7 +227,7 @@ func (p *pipeline) redundant(args *raft.AppendEntriesRequest) bool {
 }
 
 // A follower hears that its last entries are committed with the next request, at the latest after Raft's
-// CommitTimeout. That is long here, so a pipeline on which nothing follows sends one empty request of its own.
+// CommitTimeout. That is long here, so a pipeline on which nothing follows sends one empty request of its own (rule 4).
 const (
 	noticeAfter = 20 * time.Millisecond
 	mostNotices = 6 // the pause doubles: the last one is more than a second after the acknowledgement
