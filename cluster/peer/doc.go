@@ -40,11 +40,14 @@
 // it is written down in docs/peer-link.md; its rules are cited by number in the code:
 //
 //  1. A heartbeat is answered by a sign that was made after the heartbeat began.
+//
 //  2. An empty AppendEntries that repeats what was agreed to is left out.
+//
 //  3. A follower's timer is fed locally while its leader's signs claim to lead.
+//
 //  4. A follower is told the commit index when nothing follows an entry.
 //
-//	sign.go       the sign of life, and what the signs of another node have said
-//	pulse.go      sending them; who is gone; which groups have no leader
-//	vouch.go      the four rules; making a group here stand for election
+//     sign.go       the sign of life, and what the signs of another node have said
+//     pulse.go      sending them; who is gone; which groups have no leader
+//     vouch.go      the four rules; making a group here stand for election
 package peer
