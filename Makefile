@@ -9,7 +9,7 @@ LDFLAGS := -X main.version=$(VERSION)
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 GOVULNCHECK := golang.org/x/vuln/cmd/govulncheck@v1.8.0
 
-.PHONY: build test demo bench durability fmt fmt-check vet lint vuln clean help
+.PHONY: build test demo bench bench-groups bench-failover durability fmt fmt-check vet lint vuln clean help
 
 build: ## build bin/trimaran and bin/trimaran-shim
 	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/trimaran ./cmd/trimaran-shim
@@ -23,6 +23,12 @@ demo: ## three nodes, a real text, the leader killed half-way: nothing is lost
 
 bench: build ## throughput and latency of a three-node cluster
 	cd test && $(GO) run ./bench
+
+bench-groups: build ## what 100, 1000 and 3000 idle partitions cost
+	cd test && $(GO) run ./benchgroups -partitions 100,1000,3000
+
+bench-failover: build ## how long partitions are silent when a node is killed, stopped or hangs
+	cd test && for how in KILL STOP TERM; do $(GO) run ./benchgroups -partitions 100 -kill $$how -times 50 || exit 1; done
 
 durability: ## produce for 60 s while nodes are killed, then look for what was lost
 	scripts/durability.sh
@@ -49,4 +55,4 @@ clean: ## delete what was built
 	rm -rf bin
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)

@@ -231,6 +231,7 @@ func (c *catalog) open(voters, nonvoters []string) error {
 	if err != nil {
 		return err
 	}
+	n.vouch(g)
 	c.mu.Lock()
 	c.group = g
 	c.wakeLocked()

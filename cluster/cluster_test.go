@@ -90,14 +90,24 @@ func (c *cuttable) isolate(node int, all int, cut bool) {
 		if other == node {
 			continue
 		}
-		pair := [2]int{min(node, other), max(node, other)}
-		c.cut[pair] = cut
-		if cut {
-			for conn := range c.conns[pair] {
-				conn.Close()
-			}
-			delete(c.conns, pair)
+		c.pairLocked([2]int{min(node, other), max(node, other)}, cut)
+	}
+}
+
+// pair cuts two nodes off from each other, or ends that.
+func (c *cuttable) pair(a, b int, cut bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.pairLocked([2]int{min(a, b), max(a, b)}, cut)
+}
+
+func (c *cuttable) pairLocked(pair [2]int, cut bool) {
+	c.cut[pair] = cut
+	if cut {
+		for conn := range c.conns[pair] {
+			conn.Close()
 		}
+		delete(c.conns, pair)
 	}
 }
 

@@ -71,8 +71,8 @@ type Config struct {
 	// replicas that are far behind. 0 means 100 MiB.
 	CatchUpRate int64
 
-	HeartbeatTimeout time.Duration // 0 means 600 ms
-	CommitTimeout    time.Duration // 0 means 50 ms
+	HeartbeatTimeout time.Duration // of every Raft group; 0 means 15 s. The death of a node is noticed sooner
+	CommitTimeout    time.Duration // of every Raft group; 0 means 4 s
 
 	Logger   *slog.Logger
 	Registry prometheus.Registerer // nil for no metrics
@@ -100,6 +100,7 @@ type Node struct {
 	link         *peer.Link
 	gossip       *membership.Gossip
 	catalog      *catalog
+	failover     *failover
 
 	ctx    context.Context // ends when the node stops
 	cancel context.CancelFunc
@@ -189,6 +190,7 @@ func Start(cfg Config) (_ *Node, err error) {
 	undo = append(undo, func() { n.logs.Close() })
 	n.catalog = newCatalog(n)
 	n.catchUpLimit = newCatchUpLimit(cfg.CatchUpRate)
+	n.failover = newFailover(n)
 
 	listener, err := cfg.Listen(cfg.PeerListen)
 	if err != nil {
@@ -202,6 +204,9 @@ func Start(cfg Config) (_ *Node, err error) {
 		Resolve:   n.resolve,
 		Handler:   n.serve,
 		Logger:    n.logger,
+
+		HeartbeatTimeout: cfg.HeartbeatTimeout,
+		OnOrphans:        n.failover.noticed,
 	})
 	undo = append(undo, func() { n.link.Close() })
 	if n.cfg.PeerAdvertise == "" {
@@ -231,10 +236,14 @@ func Start(cfg Config) (_ *Node, err error) {
 		}
 	}
 	n.logger.Info("node started", "identity", n.identity, "cluster", n.ClusterID(), "data", cfg.DataDir, "peers", n.cfg.PeerAdvertise)
-	n.done.Add(1)
+	n.done.Add(2)
 	go func() {
 		defer n.done.Done()
 		n.run()
+	}()
+	go func() {
+		defer n.done.Done()
+		n.failover.run(n.ctx)
 	}()
 	return n, nil
 }
@@ -600,7 +609,6 @@ func (n *Node) drain(ctx context.Context) {
 		groups = append(groups, g)
 	}
 	var transfers sync.WaitGroup
-	limit := make(chan struct{}, 64)
 	for _, g := range groups {
 		if g.raft.State() != raft.Leader {
 			continue
@@ -611,8 +619,6 @@ func (n *Node) drain(ctx context.Context) {
 		transfers.Add(1)
 		go func() {
 			defer transfers.Done()
-			limit <- struct{}{}
-			defer func() { <-limit }()
 			transferred := make(chan error, 1)
 			go func() { transferred <- g.raft.LeadershipTransfer().Error() }()
 			select {

@@ -19,10 +19,14 @@ import (
 
 // Raft timings. A follower stands for election after one to two heartbeat
 // timeouts without its leader; a leader that a majority does not answer steps
-// down after the lease.
+// down after the lease. They are slow because a group costs something at each of
+// them, and because they are not what failover waits for: failover.go is. The
+// lease must be longer than it takes a heartbeat to be answered by a sign of life:
+// a fifth of the heartbeat timeout and 0.3 s, and as much again for a late one.
 const (
-	defaultHeartbeatTimeout = 600 * time.Millisecond
-	defaultCommitTimeout    = 50 * time.Millisecond
+	defaultHeartbeatTimeout = 15 * time.Second
+	defaultCommitTimeout    = 4 * time.Second
+	maxLeaderLease          = 5 * time.Second
 
 	// maxEntriesInFlight bounds what a proposer has handed to Raft and not seen
 	// committed. It stays below maxAppendEntries: with more, hashicorp/raft sends
@@ -39,7 +43,7 @@ func raftConfig(self string, heartbeat, commit time.Duration, trailing uint64, l
 	config.LocalID = raft.ServerID(self)
 	config.HeartbeatTimeout = heartbeat
 	config.ElectionTimeout = heartbeat
-	config.LeaderLeaseTimeout = heartbeat * 4 / 5
+	config.LeaderLeaseTimeout = leaderLease(heartbeat)
 	config.CommitTimeout = commit
 	config.MaxAppendEntries = maxAppendEntries
 	config.BatchApplyCh = true
@@ -50,6 +54,12 @@ func raftConfig(self string, heartbeat, commit time.Duration, trailing uint64, l
 	config.NoLegacyTelemetry = true
 	config.Logger = logger
 	return config
+}
+
+// leaderLease is below the heartbeat timeout: by the time followers stand for
+// election by their own timers, an old leader has stepped down.
+func leaderLease(heartbeat time.Duration) time.Duration {
+	return min(heartbeat*4/5, maxLeaderLease)
 }
 
 // group is one hashicorp/raft instance with its files: the log, the snapshots,

@@ -203,6 +203,7 @@ func (n *Node) openReplica(id fsm.PartitionID, partition *fsm.Partition, topics 
 	}); ok {
 		t.BeforeInstall(n.beforeInstall(r))
 	}
+	n.vouch(g)
 	n.mu.Lock()
 	n.replicas[id] = r
 	delete(n.hints, id)

@@ -33,6 +33,8 @@ const (
 	callReplicaStatus = 30 // nothing -> nodeReport
 	callOffsetForTime = 40 // partition, timestamp -> nothing, or offset, timestamp, epoch
 	callEpochEnd      = 41 // partition, epoch -> epoch, offset
+	callSurvey        = 31 // groups -> what this node knows of the leader of each, see failover.go
+	callStand         = 32 // groups and terms -> nothing: they stand for election if nothing has changed
 )
 
 // An answer is: code (2), length of detail (2), detail, length of the hint's
@@ -157,7 +159,7 @@ func (n *Node) serve(ctx context.Context, from string, kind uint8, payload []byt
 
 func (n *Node) answer(ctx context.Context, from string, kind uint8, payload []byte) ([]byte, error) {
 	switch kind {
-	case callForm, callJoin:
+	case callForm, callJoin, callSurvey, callStand: // the catalog's group elects before this node is in a cluster
 	default:
 		if n.ClusterID() == "" {
 			return nil, errNotLeader{}
@@ -221,6 +223,10 @@ func (n *Node) answer(ctx context.Context, from string, kind uint8, payload []by
 		return nil, n.grant(payload)
 	case callJoin:
 		return n.admit(ctx, from, payload)
+	case callSurvey:
+		return n.failover.answer(from, payload)
+	case callStand:
+		return nil, n.failover.told(payload)
 	case callReplicaStatus:
 		return json.Marshal(n.report())
 	}

@@ -90,10 +90,11 @@ func (l *Link) callAddr(ctx context.Context, addr string, kind uint8, payload []
 	defer cancel(nil)
 	defer context.AfterFunc(l.ctx, func() { cancel(ErrClosed) })()
 	generation := l.generation.Add(1)
-	nc, identity, err := l.dialHello(dctx, addr, hello{class: classSingle, generation: generation})
+	nc, a, err := l.dialHello(dctx, addr, hello{class: classSingle, generation: generation})
 	if err != nil {
 		return "", nil, notSent(err)
 	}
+	identity := a.identity
 	c := newConn(l, nc, classSingle, nil)
 	c.dialed = true
 	s := newSession(l, nil, identity, generation)

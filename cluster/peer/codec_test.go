@@ -268,7 +268,7 @@ func TestHelloComesBack(t *testing.T) {
 		if got, err := decodeHello(body); err != nil || got != h {
 			t.Fatalf("%+v, want %+v: %v", got, h, err)
 		}
-		a := helloAnswer{version: low, reason: rapid.Byte().Draw(t, "reason"), identity: h.identity, clusterID: h.clusterID, text: h.target}
+		a := helloAnswer{version: low, reason: rapid.Byte().Draw(t, "reason"), identity: h.identity, clusterID: h.clusterID, text: h.target, boot: h.boot}
 		if got, err := decodeHelloAnswer(a.encode()); err != nil || got != a {
 			t.Fatalf("%+v, want %+v: %v", got, a, err)
 		}
@@ -279,7 +279,7 @@ func TestVersionsAreNegotiated(t *testing.T) {
 	for _, c := range []struct {
 		low, high, want uint16
 		ok              bool
-	}{{1, 1, 1, true}, {1, 9, 1, true}, {0, 1, 1, true}, {2, 9, 0, false}, {0, 0, 0, false}} {
+	}{{1, 1, 1, true}, {1, 9, 2, true}, {0, 1, 1, true}, {2, 9, 2, true}, {3, 9, 0, false}, {0, 0, 0, false}} {
 		v, ok := chooseVersion(c.low, c.high)
 		if ok != c.ok || (ok && v != c.want) {
 			t.Errorf("%d to %d: %d %v", c.low, c.high, v, ok)

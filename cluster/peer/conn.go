@@ -210,6 +210,13 @@ func (c *conn) sendUrgent(m *message) bool {
 	return true
 }
 
+// urgentQueued says how many urgent messages have not been taken by the writer.
+func (c *conn) urgentQueued() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return len(c.urgent)
+}
+
 // sendUrgentAfter queues a tiny message behind all others, and does not wait for
 // room: it must not overtake the request that it is about.
 func (c *conn) sendUrgentAfter(m *message) {

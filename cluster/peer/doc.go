@@ -31,4 +31,23 @@
 //	call.go       forwarded requests
 //	transport.go  raft.Transport of one group, pipeline.go, snapshot.go its parts
 //	group.go      the receiving side of one group: bounded lanes towards Raft
+//
+// # Signs of life
+//
+// With Config.HeartbeatTimeout nodes vouch for their groups towards each other, in one
+// small message per pair and tenth of a second, so that idle groups cost next to nothing, and
+// notice who is gone. What may be concluded from a sign, why, and what must hold for
+// it is written down in docs/peer-link.md; its rules are cited by number in the code:
+//
+//  1. A heartbeat is answered by a sign that was made after the heartbeat began.
+//
+//  2. An empty AppendEntries that repeats what was agreed to is left out.
+//
+//  3. A follower's timer is fed locally while its leader's signs claim to lead.
+//
+//  4. A follower is told the commit index when nothing follows an entry.
+//
+//     sign.go       the sign of life, and what the signs of another node have said
+//     pulse.go      sending them; who is gone; which groups have no leader
+//     vouch.go      the four rules; making a group here stand for election
 package peer

@@ -22,15 +22,16 @@ const headerSize = 20
 
 // Frame types. Numbers are for ever: a new meaning takes a new number.
 const (
-	framePing     uint8 = 1 // dialer → acceptor, id counts up; a body is for later versions and ignored
-	framePong     uint8 = 2 // acceptor → dialer, echoes the id
-	frameCall     uint8 = 3 // a forwarded request
-	frameCancel   uint8 = 4 // the caller no longer waits for that id
-	frameAnswer   uint8 = 5 // of a call or a Raft request; kind is the status
-	frameRaft     uint8 = 6 // a Raft request: group name, then the message
-	frameChunk    uint8 = 7 // a piece of the snapshot stream of that id; an empty one ends it early: the source failed
-	frameCredit   uint8 = 8 // acceptor → dialer: u32 bytes of a stream consumed
-	frameProgress uint8 = 9 // acceptor → dialer: still working on that id
+	framePing     uint8 = 1  // dialer → acceptor, id counts up; a body is for later versions and ignored
+	framePong     uint8 = 2  // acceptor → dialer, echoes the id
+	frameCall     uint8 = 3  // a forwarded request
+	frameCancel   uint8 = 4  // the caller no longer waits for that id
+	frameAnswer   uint8 = 5  // of a call or a Raft request; kind is the status
+	frameRaft     uint8 = 6  // a Raft request: group name, then the message
+	frameChunk    uint8 = 7  // a piece of the snapshot stream of that id; an empty one ends it early: the source failed
+	frameCredit   uint8 = 8  // acceptor → dialer: u32 bytes of a stream consumed
+	frameProgress uint8 = 9  // acceptor → dialer: still working on that id
+	frameSign     uint8 = 10 // dialer → acceptor, from version 2 on: a sign of life, see sign.go
 )
 
 // Status of an answer.

@@ -35,6 +35,9 @@ type received struct {
 	fast   func(raft.RPC)
 }
 
+// done gives back the request's share of what its session may have waiting.
+func (r *received) done() { r.in.appends.Add(-int64(r.size)) }
+
 // lane feeds one group in order, with a goroutine only while there is something to feed.
 type lane struct {
 	mu      sync.Mutex
@@ -110,8 +113,16 @@ func (in *inbound) raftRequest(c *conn, h frameHeader, body []byte) error {
 		}
 		most, q, run = 1, &g.installs, g.runInstalls
 	}
+	// Twice what the sender allows itself: it counts an answer that this side has not finished with yet.
+	if in.appends.Add(int64(r.size)) > max(2*maxAppends, int64(r.size)) {
+		in.appends.Add(-int64(r.size))
+		l.stats.groupOverflow.Add(1)
+		in.dropStream(r)
+		return in.refuse(c, h.id, ErrBusy)
+	}
 	start, ok := q.push(r, most)
 	if !ok {
+		r.done()
 		l.stats.groupOverflow.Add(1)
 		in.dropStream(r)
 		return in.refuse(c, h.id, ErrBusy)
@@ -159,10 +170,10 @@ func (in *inbound) dropStream(r *received) {
 // runMain gives Raft one request after the other, as hashicorp/raft's transport does per connection.
 func (g *GroupTransport) runMain() {
 	for r := g.main.pop(); r != nil; r = g.main.pop() {
-		if r.in.ctx.Err() != nil {
-			continue // nobody is left to hear the answer
+		if r.in.ctx.Err() == nil { // else nobody is left to hear the answer
+			g.deliver(r)
 		}
-		g.deliver(r)
+		r.done()
 	}
 }
 
@@ -170,6 +181,7 @@ func (g *GroupTransport) runMain() {
 // after Raft's shutdown, not answer: so it has a lane of its own.
 func (g *GroupTransport) runBeats() {
 	for r := g.beats.pop(); r != nil; r = g.beats.pop() {
+		r.done()
 		if r.in.ctx.Err() != nil {
 			continue
 		}
@@ -200,6 +212,7 @@ func (g *GroupTransport) runInstalls() {
 		if r.in.ctx.Err() == nil {
 			g.install(r)
 		}
+		r.done()
 		r.in.dropStream(r)
 	}
 }

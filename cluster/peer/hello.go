@@ -16,8 +16,8 @@ import (
 // u64 boot, u64 generation, then three strings (u8 length and bytes): identity of the
 // dialing node, identity it means to reach ("" any), cluster id ("" none yet).
 // The body of the answer: u16 version chosen (0 when refused), u8 reason, then three
-// strings: identity, cluster id, text. Bytes behind what is known are ignored,
-// so that a later version can add to the end.
+// strings: identity, cluster id, text, and then (not from the first releases) u64 boot.
+// Bytes behind what is known are ignored, so that a later version can add to the end.
 const (
 	helloMagic = "TRMP"
 	// maxHello bounds what is read from a stranger before it has said who it is.
@@ -26,7 +26,10 @@ const (
 	maxIdentity = 255
 
 	versionMin uint16 = 1
-	versionMax uint16 = 1
+	// versionMax is 2: signs of life (frameSign) may be sent to the accepting side.
+	versionMax uint16 = 2
+
+	versionSigns uint16 = 2 // the first with frameSign
 )
 
 // class says what a connection carries.
@@ -66,6 +69,7 @@ type helloAnswer struct {
 	identity  string
 	clusterID string
 	text      string
+	boot      uint64 // of the answering process; 0 from one that does not say
 }
 
 var errHello = errors.New("malformed hello")
@@ -124,7 +128,8 @@ func (a helloAnswer) encode() []byte {
 	b = append(b, a.reason)
 	b = appendString8(b, a.identity)
 	b = appendString8(b, a.clusterID)
-	return appendString8(b, a.text)
+	b = appendString8(b, a.text)
+	return binary.BigEndian.AppendUint64(b, a.boot)
 }
 
 func decodeHelloAnswer(b []byte) (helloAnswer, error) {
@@ -139,6 +144,9 @@ func decodeHelloAnswer(b []byte) (helloAnswer, error) {
 		if *s, b, err = takeString8(b); err != nil {
 			return a, err
 		}
+	}
+	if len(b) >= 8 {
+		a.boot = binary.BigEndian.Uint64(b)
 	}
 	return a, nil
 }

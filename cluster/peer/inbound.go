@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -22,6 +23,7 @@ type inbound struct {
 	peer             *peerState
 	identity         string
 	boot, generation uint64
+	version          uint16
 	single           bool
 	ctx              context.Context
 	cancel           context.CancelCauseFunc
@@ -30,7 +32,8 @@ type inbound struct {
 	conns   [2]*conn
 	calls   map[uint64]context.CancelFunc
 	streams map[uint64]*inStream
-	load    int64 // bytes that calls in progress hold
+	load    int64        // bytes that calls in progress hold
+	appends atomic.Int64 // bytes of Raft's requests that wait for their groups
 	closed  bool
 }
 
@@ -53,7 +56,7 @@ func (l *Link) welcome(nc net.Conn) {
 		_ = nc.Close()
 		return
 	}
-	ours := helloAnswer{identity: l.cfg.Self, clusterID: l.cfg.ClusterID()}
+	ours := helloAnswer{identity: l.cfg.Self, clusterID: l.cfg.ClusterID(), boot: l.boot}
 	version, err := l.judge(h, ours.clusterID)
 	if err == nil && l.connections() >= maxConnections {
 		err = ErrBusy
@@ -62,7 +65,7 @@ func (l *Link) welcome(nc net.Conn) {
 	if err == nil {
 		p := l.peer(h.identity)
 		c = newConn(l, nc, h.class, &p.heard)
-		err = p.admit(h, c)
+		err = p.admit(h, version, c)
 	}
 	if err != nil {
 		ours.reason, ours.text = reasonOf(err), err.Error()
@@ -116,10 +119,10 @@ func (l *Link) judge(h hello, clusterID string) (uint16, error) {
 
 // admit makes c part of the session its hello names. A control connection opens a
 // session and ends the one before.
-func (p *peerState) admit(h hello, c *conn) error {
+func (p *peerState) admit(h hello, version uint16, c *conn) error {
 	l := p.link
 	if h.class == classSingle {
-		in := newInbound(l, p, h)
+		in := newInbound(l, p, h, version)
 		in.single = true
 		in.adopt(c, classControl)
 		return nil
@@ -137,10 +140,11 @@ func (p *peerState) admit(h hello, c *conn) error {
 		p.mu.Unlock()
 		return errStale
 	}
-	in := newInbound(l, p, h)
+	in := newInbound(l, p, h, version)
 	in.adopt(c, classControl)
 	old := p.in
 	p.in, p.inBoot, p.inGeneration = in, h.boot, h.generation
+	p.signs.reset(in)
 	p.retryAt = 0 // it is alive: no reason to wait with our own dial
 	if old != nil {
 		old.cancel(errStale)
@@ -157,9 +161,9 @@ func (p *peerState) admit(h hello, c *conn) error {
 	return nil
 }
 
-func newInbound(l *Link, p *peerState, h hello) *inbound {
+func newInbound(l *Link, p *peerState, h hello, version uint16) *inbound {
 	in := &inbound{
-		link: l, peer: p, identity: h.identity, boot: h.boot, generation: h.generation,
+		link: l, peer: p, identity: h.identity, boot: h.boot, generation: h.generation, version: version,
 		calls: make(map[uint64]context.CancelFunc), streams: make(map[uint64]*inStream),
 	}
 	in.ctx, in.cancel = context.WithCancelCause(l.ctx)
@@ -208,6 +212,7 @@ func (in *inbound) close(err error) {
 	if in.single {
 		return
 	}
+	in.peer.signs.ended(in)
 	in.peer.mu.Lock()
 	if in.peer.in == in {
 		in.peer.in = nil
@@ -225,6 +230,8 @@ func (in *inbound) receive(c *conn, h frameHeader, body []byte) error {
 	switch h.typ {
 	case framePing:
 		return in.urgent(c, newMessage(framePong, 0, h.id))
+	case frameSign:
+		return in.sign(h, body)
 	case frameCall:
 		return in.startCall(c, h, body)
 	case frameCancel:

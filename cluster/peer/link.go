@@ -45,6 +45,18 @@ type Config struct {
 	PingInterval time.Duration
 	// PingTimeout is after how much silence a connection counts as dead. Default 2.5 s.
 	PingTimeout time.Duration
+
+	// HeartbeatTimeout is raft.Config.HeartbeatTimeout of the groups. With it nodes send each
+	// other signs of life, which spare idle groups most of their messages (where a tenth
+	// of it is at least twice SignInterval), and notice who is gone. 0: neither.
+	HeartbeatTimeout time.Duration
+	// SignInterval is how often a sign of life is sent to every other node. Default 100 ms.
+	SignInterval time.Duration
+	// SuspectAfter is after how much silence a node is held for gone. Default 500 ms.
+	SuspectAfter time.Duration
+	// OnOrphans is told, every SignInterval while there are any, which groups here have no
+	// leader that they can rely on. It must not block.
+	OnOrphans func([]Orphan)
 }
 
 // Handler works on one forwarded request and gives the answer's bytes. It runs
@@ -89,13 +101,21 @@ type Link struct {
 	handshakes chan struct{}
 	logLimit   *rate.Limiter // what strangers can make this node log
 
-	// Lock order: a peer's mu, then a session's, then a connection's or this one.
-	mu     sync.Mutex
-	closed bool
-	peers  map[string]*peerState
-	groups map[string]*GroupTransport
-	conns  map[*conn]struct{}
-	onDown []func(identity string)
+	poke    chan struct{}     // capacity 1: the pulse should not wait for its next tick
+	awake   int64             // owned by the pulse: link clock since when this process runs without a pause
+	polling []*GroupTransport // owned by the pulse
+
+	// Lock order: a peer's mu, then a session's, then a connection's, a group's, a peer's signs or this one.
+	mu      sync.Mutex
+	closed  bool
+	watched map[string]bool // replaced, never changed
+	peers   map[string]*peerState
+	groups  map[string]*GroupTransport
+	// For the pulse: groups has changed since it looked, and which were closed since.
+	regrouped bool
+	leaving   []*GroupTransport
+	conns     map[*conn]struct{}
+	onDown    []func(identity string)
 }
 
 // New starts a link. It panics if Self is empty or too long: that is a mistake of the program.
@@ -121,6 +141,8 @@ func New(cfg Config) *Link {
 	setDefault(&cfg.MaxInFlight, defaultInFlight)
 	setDefault(&cfg.PingInterval, defaultPingInterval)
 	setDefault(&cfg.PingTimeout, defaultPingTimeout)
+	setDefault(&cfg.SignInterval, defaultSignInterval)
+	setDefault(&cfg.SuspectAfter, defaultSuspectAfter)
 
 	var seed [8]byte
 	_, _ = rand.Read(seed[:]) // never fails
@@ -131,6 +153,7 @@ func New(cfg Config) *Link {
 		start:      time.Now(),
 		handshakes: make(chan struct{}, maxHandshakes),
 		logLimit:   rate.NewLimiter(1, 20),
+		poke:       make(chan struct{}, 1),
 		peers:      make(map[string]*peerState),
 		groups:     make(map[string]*GroupTransport),
 		conns:      make(map[*conn]struct{}),
@@ -140,6 +163,9 @@ func New(cfg Config) *Link {
 		l.wg.Go(l.acceptLoop)
 	}
 	l.wg.Go(l.keepalive)
+	if cfg.HeartbeatTimeout > 0 {
+		l.wg.Go(l.pulse)
+	}
 	return l
 }
 

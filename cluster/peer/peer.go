@@ -23,6 +23,9 @@ type peerState struct {
 	link     *Link
 	identity string
 	heard    atomic.Int64 // link clock of the last byte that came from it; 0 never
+	gone     atomic.Bool  // as Link.Gone says
+	signs    heardSigns
+	appends  atomic.Int64 // bytes of AppendEntries to it that wait or are unanswered, of all groups
 
 	mu      sync.Mutex // guards what follows
 	out     *session   // nil: none
@@ -30,6 +33,10 @@ type peerState struct {
 	fails   int
 	retryAt int64 // link clock
 	lastErr error
+	refused bool          // the last dial was: nobody listens there
+	up      chan struct{} // closed when a session to it opens; nil: nobody waits for that
+
+	wantedSince int64 // link clock; 0: no session is kept for its own sake
 
 	in *inbound // nil: none
 	// The newest generation admitted. Never goes down within one boot.
@@ -139,13 +146,16 @@ func (p *peerState) dial(cl class, a *dialAttempt) {
 	if err == nil {
 		if cl == classControl {
 			p.out = s
+			p.upLocked()
 		}
-		p.fails, p.retryAt, p.lastErr = 0, 0, nil
+		p.fails, p.retryAt, p.lastErr, p.refused = 0, 0, nil, false
 	} else {
 		p.failedLocked(err)
+		p.refused = isRefused(err)
 	}
 	down := p.connectedLocked()
 	p.mu.Unlock()
+	p.link.pulseSoon()
 	if err != nil {
 		if failsBefore == 0 || before == nil || before.Error() != err.Error() {
 			p.link.log.Warn("cannot reach node", "node", p.identity, "err", err)
@@ -195,9 +205,12 @@ func (p *peerState) dialOnce(cl class) (*session, *conn, error) {
 			return nil, nil, ErrBroken
 		}
 	}
-	nc, _, err := l.dialHello(l.ctx, addr, hello{class: cl, generation: s.generation, target: p.identity})
+	nc, a, err := l.dialHello(l.ctx, addr, hello{class: cl, generation: s.generation, target: p.identity})
 	if err != nil {
 		return nil, nil, fmt.Errorf("node %s at %s: %w", p.identity, addr, err)
+	}
+	if cl == classControl {
+		s.version, s.boot = a.version, a.boot
 	}
 	c := newConn(l, nc, cl, &p.heard)
 	c.dialed = true
@@ -232,6 +245,8 @@ func (p *peerState) lost(s *session, err error) {
 	down := p.connectedLocked()
 	p.mu.Unlock()
 	p.link.stats.sessionsLost.Add(1)
+	p.signs.refuse()
+	p.link.pulseSoon()
 	if !errors.Is(err, ErrClosed) {
 		p.link.log.Warn("session to node lost", "node", p.identity, "generation", s.generation, "err", err)
 	}
@@ -247,6 +262,7 @@ func (p *peerState) connectedLocked() func() {
 		return func() {}
 	}
 	return func() {
+		p.link.pulseSoon()
 		p.link.mu.Lock()
 		observers := p.link.onDown
 		p.link.mu.Unlock()
@@ -292,6 +308,57 @@ func (p *peerState) snapshot() PeerStats {
 	return s
 }
 
+// maxAppends bounds the AppendEntries of all groups that one other node has not answered. Beyond it they
+// fail: each group's Raft reads the entries again when it tries again, where it would hold them while it waits.
+const maxAppends = 128 << 20
+
+// holdAppend takes n bytes of that bound; one request alone may be larger. release gives them back, once.
+func (p *peerState) holdAppend(n int64) (release func(), err error) {
+	if p.appends.Add(n) > max(maxAppends, n) {
+		p.appends.Add(-n)
+		return nil, notSent(fmt.Errorf("%w: %d MB to %s are unanswered", ErrBusy, maxAppends>>20, p.identity))
+	}
+	return func() { p.appends.Add(-n) }, nil
+}
+
+// parkFor is how long a request to a node that is gone waits for it to come back before it fails. Raft asks
+// again after every failure, for each group, and after a dozen of them only every ten seconds: parked, it asks
+// seldom while the node is away and at once when it is back.
+const parkFor = 10 * time.Second
+
+// park waits while the node is gone and no session to it is open, at most parkFor and until done is closed.
+func (p *peerState) park(done <-chan struct{}) {
+	if !p.gone.Load() {
+		return
+	}
+	p.mu.Lock()
+	if p.out != nil {
+		p.mu.Unlock()
+		return
+	}
+	if p.up == nil {
+		p.up = make(chan struct{})
+	}
+	up := p.up
+	p.mu.Unlock()
+	p.link.stats.parked.Add(1)
+	timer := time.NewTimer(parkFor)
+	defer timer.Stop()
+	select {
+	case <-up:
+	case <-timer.C:
+	case <-done:
+	}
+}
+
+// upLocked tells those who wait for this node that a session to it is open.
+func (p *peerState) upLocked() {
+	if p.up != nil {
+		close(p.up)
+		p.up = nil
+	}
+}
+
 // Drop closes all sessions with that node and forgets its back-off: it was removed, or its address changed.
 func (l *Link) Drop(identity string) {
 	l.mu.Lock()
@@ -302,7 +369,7 @@ func (l *Link) Drop(identity string) {
 	}
 	p.mu.Lock()
 	out, in := p.out, p.in
-	p.fails, p.retryAt, p.lastErr = 0, 0, nil
+	p.fails, p.retryAt, p.lastErr, p.refused = 0, 0, nil, false
 	p.mu.Unlock()
 	err := fmt.Errorf("%w: dropped", ErrBroken)
 	if out != nil {
@@ -314,64 +381,64 @@ func (l *Link) Drop(identity string) {
 }
 
 // dialHello dials addr and shakes hands. h needs class, generation and target;
-// the rest is filled in. It gives the answering node's identity.
-func (l *Link) dialHello(ctx context.Context, addr string, h hello) (net.Conn, string, error) {
+// the rest is filled in. It gives what the other side answered.
+func (l *Link) dialHello(ctx context.Context, addr string, h hello) (net.Conn, helloAnswer, error) {
 	l.stats.dials.Add(1)
-	nc, identity, err := l.dialHelloOnce(ctx, addr, h)
+	nc, a, err := l.dialHelloOnce(ctx, addr, h)
 	if err != nil {
 		l.stats.dialsFailed.Add(1)
 	}
-	return nc, identity, err
+	return nc, a, err
 }
 
-func (l *Link) dialHelloOnce(ctx context.Context, addr string, h hello) (net.Conn, string, error) {
+func (l *Link) dialHelloOnce(ctx context.Context, addr string, h hello) (net.Conn, helloAnswer, error) {
 	dctx, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()
 	nc, err := l.cfg.Dial(dctx, addr)
 	if err != nil {
-		return nil, "", err
+		return nil, helloAnswer{}, err
 	}
 	// The handshake ends with the context, too.
 	stop := context.AfterFunc(ctx, func() { _ = nc.Close() })
-	identity, err := l.shake(nc, h)
+	a, err := l.shake(nc, h)
 	if !stop() && err == nil {
 		err = context.Cause(ctx)
 	}
 	if err != nil {
 		_ = nc.Close()
-		return nil, "", err
+		return nil, helloAnswer{}, err
 	}
-	return nc, identity, nil
+	return nc, a, nil
 }
 
-func (l *Link) shake(nc net.Conn, h hello) (string, error) {
+func (l *Link) shake(nc net.Conn, h hello) (a helloAnswer, err error) {
 	h.versionMin, h.versionMax = versionMin, versionMax
 	h.boot, h.identity, h.clusterID = l.boot, l.cfg.Self, l.cfg.ClusterID()
 	if err := nc.SetDeadline(time.Now().Add(handshakeTimeout)); err != nil {
-		return "", err
+		return a, err
 	}
 	if err := writeHello(nc, h.encode()); err != nil {
-		return "", err
+		return a, err
 	}
 	body, err := readHello(nc)
 	if err != nil {
-		return "", fmt.Errorf("handshake: %w", err)
+		return a, fmt.Errorf("handshake: %w", err)
 	}
-	a, err := decodeHelloAnswer(body)
+	a, err = decodeHelloAnswer(body)
 	if err != nil {
-		return "", fmt.Errorf("handshake: %w", err)
+		return a, fmt.Errorf("handshake: %w", err)
 	}
 	if a.reason != reasonNone {
-		return "", refusal(a.reason, []byte(a.text))
+		return a, refusal(a.reason, []byte(a.text))
 	}
 	if a.version < versionMin || a.version > versionMax {
-		return "", fmt.Errorf("%w: it chose version %d", ErrVersionMismatch, a.version)
+		return a, fmt.Errorf("%w: it chose version %d", ErrVersionMismatch, a.version)
 	}
 	if h.clusterID != "" && a.clusterID != "" && h.clusterID != a.clusterID {
-		return "", fmt.Errorf("%w: %q, not %q", ErrClusterMismatch, a.clusterID, h.clusterID)
+		return a, fmt.Errorf("%w: %q, not %q", ErrClusterMismatch, a.clusterID, h.clusterID)
 	}
 	if h.target != "" && a.identity != h.target {
-		return "", fmt.Errorf("%w: %q, not %q", ErrIdentityMismatch, a.identity, h.target)
+		return a, fmt.Errorf("%w: %q, not %q", ErrIdentityMismatch, a.identity, h.target)
 	}
-	return a.identity, nc.SetDeadline(time.Time{})
+	return a, nc.SetDeadline(time.Time{})
 }

@@ -28,9 +28,14 @@ type pipeline struct {
 	done   chan raft.AppendFuture
 	change chan struct{} // capacity 1: something was answered
 
+	sending sync.Mutex // held from a request's place in flight to its place in the queue: answers come in that order
+
 	mu       sync.Mutex // guards what follows
 	class    class
 	inFlight []*appendFuture // oldest first
+	acked    acknowledged
+	notice   *time.Timer // nil until the first entry was acknowledged
+	notices  int         // how often it has fired since
 	err      error
 }
 
@@ -65,7 +70,15 @@ func (g *GroupTransport) AppendEntriesPipeline(id raft.ServerID, _ raft.ServerAd
 // AppendEntries implements raft.AppendPipeline. It waits while MaxInFlight requests are unanswered.
 func (p *pipeline) AppendEntries(args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) (raft.AppendFuture, error) {
 	g := p.g
+	if g.link.cfg.HeartbeatTimeout > 0 && p.redundant(args) {
+		g.link.stats.appendsSwallowed.Add(1)
+		return swallowed(args, resp), nil
+	}
+	g.noteMember(p.id, args.Term)
+	p.sending.Lock()
+	defer p.sending.Unlock()
 	f := &appendFuture{start: time.Now(), args: args, resp: resp, answered: make(chan struct{})}
+	f.instance = p.followerInstance(args.Term)
 	type frame struct {
 		parts [][]byte
 		kind  uint8
@@ -83,8 +96,15 @@ func (p *pipeline) AppendEntries(args *raft.AppendEntriesRequest, resp *raft.App
 	if total > bulkSize {
 		want = classBulk
 	}
+	release, err := g.link.peer(string(p.id)).holdAppend(int64(total))
+	if err != nil {
+		p.fail(err)
+		return nil, fmt.Errorf("peer: pipeline to %s: %w", p.id, err)
+	}
+	f.release = release
 	cl, err := p.admit(f, want, scaled(g.link.cfg.Timeout, int64(total)))
 	if err != nil {
+		release()
 		return nil, err
 	}
 	c := p.s.conn(cl)
@@ -173,8 +193,17 @@ func (p *pipeline) answer(f *appendFuture, r reply) {
 	}
 	p.inFlight[0] = nil
 	p.inFlight = p.inFlight[1:]
+	if err == nil && f.resp.Success {
+		p.acked = acknowledged{args: f.args, index: f.args.PrevLogEntry, term: f.args.PrevLogTerm, commit: f.args.LeaderCommitIndex, instance: f.instance}
+		if n := len(f.args.Entries); n > 0 {
+			p.acked.index, p.acked.term = f.args.Entries[n-1].Index, f.args.Entries[n-1].Term
+			p.noticeLaterLocked()
+		}
+	}
 	f.finish(err)
-	p.done <- f // never waits: admit leaves room for all in flight
+	if !f.own && !(err == nil && p.late(f)) {
+		p.done <- f // never waits: admit leaves room for all in flight
+	}
 	if err != nil || !f.resp.Success {
 		// Whatever was sent behind it cannot match. Raft ends the pipeline when it takes f.
 		p.endLocked(raft.ErrPipelineShutdown)
@@ -203,6 +232,9 @@ func (p *pipeline) endLocked(err error) {
 		return
 	}
 	p.err = err
+	if p.notice != nil {
+		p.notice.Stop()
+	}
 	p.cancel(err)
 	for _, f := range p.inFlight {
 		f.finish(err)
@@ -224,15 +256,21 @@ type appendFuture struct {
 	start    time.Time
 	args     *raft.AppendEntriesRequest
 	resp     *raft.AppendEntriesResponse
-	left     int // answers to come
+	left     int    // answers to come
+	own      bool   // of the link, not of Raft: not delivered
+	instance uint64 // of the follower's group when this was sent, 0 if unknown
 	timer    *time.Timer
-	err      error // valid once answered is closed
+	err      error  // valid once answered is closed
+	release  func() // gives back what holdAppend took; nil: nothing
 	answered chan struct{}
 }
 
 func (f *appendFuture) finish(err error) {
 	if f.timer != nil {
 		f.timer.Stop()
+	}
+	if f.release != nil {
+		f.release()
 	}
 	f.err = err
 	close(f.answered)

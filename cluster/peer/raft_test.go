@@ -114,6 +114,11 @@ func startMember(t *testing.T, n *peertest.Network, id, group string, change fun
 
 func (m *member) open(t *testing.T, group string, change func(*raft.Config)) {
 	t.Helper()
+	m.openOn(t, group, change, m.logs)
+}
+
+func (m *member) openOn(t *testing.T, group string, change func(*raft.Config), logs raft.LogStore) {
+	t.Helper()
 	m.trans = m.link.Transport(group).(*peer.GroupTransport)
 	cfg := raft.DefaultConfig()
 	cfg.LocalID = raft.ServerID(m.id)
@@ -124,7 +129,7 @@ func (m *member) open(t *testing.T, group string, change func(*raft.Config)) {
 		change(cfg)
 	}
 	var err error
-	if m.raft, err = raft.NewRaft(cfg, m.fsm, m.logs, m.logs, m.snaps, m.trans); err != nil {
+	if m.raft, err = raft.NewRaft(cfg, m.fsm, logs, m.logs, m.snaps, m.trans); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -27,6 +27,10 @@ type session struct {
 	peer       *peerState // nil for a single call to an address
 	identity   string
 	generation uint64
+	version    uint16              // agreed in the handshake; set before the session is seen by others
+	boot       uint64              // of the other process, 0 if it does not say
+	said       said                // what the other side was told of groups here; the pulse goroutine owns it
+	behind     bool                // said may be wrong; the pulse goroutine owns it
 	opened     int64               // link clock
 	calls      *semaphore.Weighted // what the calls in progress hold at the other side
 	nextID     atomic.Uint64

@@ -11,6 +11,8 @@ type counters struct {
 	calls, callsFailed, callsServed, refused                   atomic.Uint64
 	raftOut, raftIn, heartbeatsIn, groupOverflow, unknownGroup atomic.Uint64
 	dials, dialsFailed, accepted, sessionsLost                 atomic.Uint64
+	signsOut, signsIn                                          atomic.Uint64
+	heartbeatsVouched, heartbeatsFed, appendsSwallowed, parked atomic.Uint64
 	handlers                                                   atomic.Int64
 }
 
@@ -30,8 +32,12 @@ type Stats struct {
 	GroupOverflow, UnknownGroup  uint64
 	Dials, DialsFailed, Accepted uint64
 	SessionsLost                 uint64
-	HandlersRunning              int64
-	Groups, Connections          int
+	// SignsOut and SignsIn count signs of life. They spared HeartbeatsVouched heartbeats and AppendsSwallowed
+	// empty AppendEntries, for which groups here were given HeartbeatsFed. Parked counts requests that waited for a node that is gone.
+	SignsOut, SignsIn                                          uint64
+	HeartbeatsVouched, HeartbeatsFed, AppendsSwallowed, Parked uint64
+	HandlersRunning                                            int64
+	Groups, Connections                                        int
 }
 
 // Stats reads all counters.
@@ -42,6 +48,8 @@ func (l *Link) Stats() Stats {
 		Calls: s.calls.Load(), CallsFailed: s.callsFailed.Load(), CallsServed: s.callsServed.Load(), Refused: s.refused.Load(),
 		RaftOut: s.raftOut.Load(), RaftIn: s.raftIn.Load(), HeartbeatsIn: s.heartbeatsIn.Load(), GroupOverflow: s.groupOverflow.Load(), UnknownGroup: s.unknownGroup.Load(),
 		Dials: s.dials.Load(), DialsFailed: s.dialsFailed.Load(), Accepted: s.accepted.Load(), SessionsLost: s.sessionsLost.Load(),
+		SignsOut: s.signsOut.Load(), SignsIn: s.signsIn.Load(),
+		HeartbeatsVouched: s.heartbeatsVouched.Load(), HeartbeatsFed: s.heartbeatsFed.Load(), AppendsSwallowed: s.appendsSwallowed.Load(), Parked: s.parked.Load(),
 		HandlersRunning: s.handlers.Load(),
 	}
 	l.mu.Lock()

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -24,6 +25,8 @@ const (
 type GroupTransport struct {
 	link  *Link
 	group string
+	// instance tells this from another group of the same name, before or after it in this process.
+	instance uint64
 
 	consumer chan raft.RPC
 	done     chan struct{} // closed by Close
@@ -37,6 +40,13 @@ type GroupTransport struct {
 	mu        sync.Mutex // guards what follows
 	beat      func(raft.RPC)
 	onInstall func(ctx context.Context, from string, req *raft.InstallSnapshotRequest) error
+	vouched   RaftState
+	beatsTo   map[raft.ServerID]beatTo // only of the newest term
+
+	polled         polled      // owned by the pulse
+	unled          atomic.Bool // as Unled says
+	feeding        atomic.Bool // a heartbeat is being given to the group
+	membersChanged atomic.Bool // beatsTo has another node or term since the pulse looked
 }
 
 var (
@@ -54,7 +64,7 @@ func (l *Link) Transport(group string) raft.Transport {
 	if g := l.groups[group]; g != nil {
 		return g
 	}
-	g := &GroupTransport{link: l, group: group, consumer: make(chan raft.RPC), done: make(chan struct{})}
+	g := &GroupTransport{link: l, group: group, instance: instances.Add(1), consumer: make(chan raft.RPC), done: make(chan struct{})}
 	g.ctx, g.cancel = context.WithCancelCause(l.ctx)
 	if l.closed {
 		close(g.done)
@@ -62,6 +72,7 @@ func (l *Link) Transport(group string) raft.Transport {
 		return g
 	}
 	l.groups[group] = g
+	l.regrouped = true
 	return g
 }
 
@@ -70,8 +81,12 @@ func (g *GroupTransport) Close() error {
 	g.once.Do(func() {
 		g.link.mu.Lock()
 		delete(g.link.groups, g.group)
-		g.link.mu.Unlock()
+		g.link.regrouped = true
+		if g.link.cfg.HeartbeatTimeout > 0 {
+			g.link.leaving = append(g.link.leaving, g)
+		}
 		close(g.done)
+		g.link.mu.Unlock()
 		g.cancel(raft.ErrTransportShutdown)
 	})
 	return nil
@@ -123,6 +138,15 @@ func (g *GroupTransport) DecodePeer(b []byte) raft.ServerAddress { return raft.S
 
 // AppendEntries implements raft.Transport.
 func (g *GroupTransport) AppendEntries(id raft.ServerID, _ raft.ServerAddress, args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
+	if g.link.cfg.HeartbeatTimeout > 0 && isHeartbeat(args) {
+		defer func() { g.noteBeat(id, args.Term) }()
+		if g.heartbeat(id, args, resp) {
+			return nil
+		}
+		return g.timelyHeartbeat(id, args, resp)
+	} else {
+		g.noteMember(id, args.Term)
+	}
 	for _, part := range splitAppend(args) {
 		if err := g.request(id, part, resp); err != nil || !resp.Success {
 			return err
@@ -166,6 +190,15 @@ func (g *GroupTransport) request(id raft.ServerID, args, resp any) error {
 	}
 	l.stats.raftOut.Add(1)
 	parts, kind, size := g.encode(args)
+	if _, ok := args.(*raft.AppendEntriesRequest); ok {
+		p := l.peer(string(id))
+		release, err := p.holdAppend(int64(size))
+		if err != nil {
+			return fmt.Errorf("peer: %s: %w", id, err)
+		}
+		defer release()
+		p.park(g.done)
+	}
 	cl := classControl
 	if size > bulkSize {
 		cl = classBulk

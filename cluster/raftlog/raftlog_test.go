@@ -3,6 +3,7 @@ package raftlog
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -10,6 +11,7 @@ import (
 	"time"
 
 	"github.com/hashicorp/raft"
+	"go.etcd.io/bbolt"
 )
 
 func TestBoltScanReadsInOrderAndStopsAtTheEnd(t *testing.T) {
@@ -110,5 +112,40 @@ func TestStableKeepsGroupsApartAndSurvivesReopen(t *testing.T) {
 	}
 	if err := stable.Delete("a"); err != nil {
 		t.Errorf("deleting twice: %v", err)
+	}
+}
+
+// TestVotesOfManyGroupsShareTheirSyncs: an election writes three times per voter, and a thousand
+// groups elect at once when a node dies.
+func TestVotesOfManyGroupsShareTheirSyncs(t *testing.T) {
+	stable, err := OpenStable(filepath.Join(t.TempDir(), "votes.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stable.Close()
+	commits := func() (id int) {
+		if err := stable.db.View(func(tx *bbolt.Tx) error { id = tx.ID(); return nil }); err != nil {
+			t.Fatal(err)
+		}
+		return id
+	}
+	const groups = 1000
+	before := commits()
+	var elections sync.WaitGroup
+	for i := range groups {
+		elections.Go(func() {
+			g := stable.Group(fmt.Sprintf("group-%d", i))
+			for _, err := range []error{g.SetUint64([]byte("CurrentTerm"), 2), g.SetUint64([]byte("LastVoteTerm"), 2), g.Set([]byte("LastVoteCand"), []byte("n1"))} {
+				if err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	elections.Wait()
+	if n := commits() - before; n > groups/10 {
+		t.Errorf("%d writes took %d commits", 3*groups, n)
+	} else {
+		t.Logf("%d writes took %d commits", 3*groups, n)
 	}
 }

@@ -1,0 +1,111 @@
+// Command benchgroups measures what many partitions cost and how long they are
+// silent when a node ends: three node processes on this machine, a topic of N
+// partitions with three replicas each.
+//
+// You are here: outside, like the tests. Idle mode (the default) prints, for each
+// N, what a process costs while nobody asks for anything, and how soon after a
+// cold start all partitions have a leader. With -kill it keeps one producer
+// per partition busy through the other nodes, ends a node again and again, and
+// prints the longest time that a partition went without an acknowledgement.
+package main
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/trimaran-io/trimaran/test/harness"
+)
+
+func main() {
+	groups := flag.String("partitions", "100,1000", "numbers of partitions to measure, one after the other")
+	seconds := flag.Float64("seconds", 10, "how long the idle nodes are watched")
+	dir := flag.String("dir", "", "where the nodes' data goes (default: a new folder in the temporary one)")
+	kill := flag.String("kill", "", "instead: end nodes by KILL, STOP or TERM under load")
+	times := flag.Int("times", 10, "how often, with -kill")
+	flag.Parse()
+	if err := run(*groups, time.Duration(*seconds*float64(time.Second)), *dir, strings.ToUpper(*kill), *times); err != nil {
+		fmt.Fprintln(os.Stderr, "benchgroups:", err)
+		os.Exit(1)
+	}
+}
+
+func run(groups string, window time.Duration, parent, kill string, times int) error {
+	defer harness.RemoveBinaries()
+	for _, s := range strings.Split(groups, ",") {
+		n, err := strconv.Atoi(strings.TrimSpace(s))
+		if err != nil || n < 1 {
+			return fmt.Errorf("%q is not a number of partitions", s)
+		}
+		dir, err := os.MkdirTemp(parent, "trimaran-benchgroups-")
+		if err != nil {
+			return err
+		}
+		if kill == "" {
+			err = idle(dir, int32(n), window)
+		} else {
+			err = silence(dir, int32(n), kill, times)
+		}
+		os.RemoveAll(dir)
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// start gives a cluster with one topic, all of whose partitions have a leader.
+func start(dir string, partitions int32) (*harness.Cluster, error) {
+	topics := fmt.Sprintf("many:%d", partitions)
+	c, err := harness.Start(harness.Options{Dir: dir, NoShim: true, NoWait: true, Topics: topics})
+	if err == nil {
+		err = c.WaitReady(5 * time.Minute)
+	}
+	if err == nil {
+		_, err = allLed(c, partitions, 2*time.Minute)
+	}
+	if err != nil {
+		err = fmt.Errorf("%w\n%s", err, c.Logs(20))
+		c.Close()
+		return nil, err
+	}
+	return c, nil
+}
+
+// allLed waits until every partition has a leader and says how many each node leads.
+func allLed(c *harness.Cluster, partitions int32, within time.Duration) (map[string]int, error) {
+	var leads map[string]int
+	last := fmt.Errorf("nobody was asked")
+	err := harness.Eventually(within, func() bool {
+		for _, n := range c.Nodes {
+			if !n.Running() {
+				continue
+			}
+			s, err := n.Status()
+			if err != nil {
+				last = err
+				continue
+			}
+			leads = map[string]int{}
+			led := 0
+			for _, t := range s.Topics {
+				for _, p := range t.Partitions {
+					if p.Leader != "" {
+						led++
+						leads[p.Leader]++
+					}
+				}
+			}
+			last = fmt.Errorf("%d of %d partitions have a leader", led, partitions)
+			return led == int(partitions)
+		}
+		return false
+	})
+	if err != nil {
+		return nil, last
+	}
+	return leads, nil
+}
