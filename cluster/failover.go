@@ -147,6 +147,7 @@ type standing struct {
 	led      bool // it leads, or knows a leader that it relies on
 	voter    bool // it may stand
 	follower bool // it competes with nobody: a follower, or a candidate that has lost to a leader
+	free     bool // it knows no leader at all, not even one that is gone
 	term     uint64
 	// The last entry of its log decides who can win (Raft, section 5.4.1).
 	lastTerm, lastIndex uint64
@@ -161,6 +162,7 @@ func (n *Node) standingOf(g *group, asking string) standing {
 	_, id := g.raft.LeaderWithID()
 	leader := string(id)
 	state := g.raft.State()
+	s.free = leader == ""
 	s.follower = state == raft.Follower || state == raft.Candidate && leader != ""
 	s.led = state == raft.Leader || (leader != "" && leader != asking && leader != n.identity && !n.link.Gone(leader) && !unled(g))
 	s.voter = state != raft.Shutdown && slices.Contains(voters(g), n.identity)
@@ -207,6 +209,7 @@ const (
 	flagLed      = 2
 	flagVoter    = 4
 	flagFollower = 8
+	flagFree     = 16
 )
 
 func encodeSurvey(about []*candidacy) []byte {
@@ -237,7 +240,7 @@ func decodeSurvey(payload []byte) (names []string, rest []byte, err error) {
 
 func appendStanding(out []byte, s standing) []byte {
 	var flags byte
-	for flag, on := range map[byte]bool{flagHere: s.here, flagLed: s.led, flagVoter: s.voter, flagFollower: s.follower} {
+	for flag, on := range map[byte]bool{flagHere: s.here, flagLed: s.led, flagVoter: s.voter, flagFollower: s.follower, flagFree: s.free} {
 		if on {
 			flags |= flag
 		}
@@ -257,7 +260,7 @@ func decodeStandings(answer []byte, count int) ([]standing, error) {
 	for i := range out {
 		flags := r.uint8()
 		out[i] = standing{
-			here: flags&flagHere != 0, led: flags&flagLed != 0, voter: flags&flagVoter != 0, follower: flags&flagFollower != 0,
+			here: flags&flagHere != 0, led: flags&flagLed != 0, voter: flags&flagVoter != 0, follower: flags&flagFollower != 0, free: flags&flagFree != 0,
 			term: r.uint64(), lastTerm: r.uint64(), lastIndex: r.uint64(),
 		}
 	}
@@ -333,7 +336,7 @@ func (f *failover) round(ctx context.Context, orphans []peer.Orphan, asked map[s
 		n.logger.Debug("a group without a leader elects", "group", c.Group, "candidate", best, "leader", c.Leader, "term", c.Term, "state", c.State, "after", c.For, "wait", wait)
 		stood++
 		if best == n.identity {
-			began.Go(func() { f.stand(c.group, c.Term) })
+			began.Go(func() { f.stand(c.group, c.Term, c.gentle()) })
 		} else {
 			elsewhere[best] = append(elsewhere[best], c)
 		}
@@ -412,11 +415,24 @@ func (c *candidacy) decide(self string, gone func(string) bool) (best string, wa
 	return best, wait, true
 }
 
+// gentle says whether an ordinary election would do: nobody holds on to a leader, so nobody has to be
+// made to forget one. It matters to who loses: a candidate by TimeoutNow that has lost takes no notice of the
+// winner in its own term until its election timer has run out, and no leadership can be handed to it until then.
+func (c *candidacy) gentle() bool {
+	for _, s := range c.known {
+		if s.here && !s.free {
+			return false
+		}
+	}
+	return true
+}
+
 // tell lets the groups stand on another node, which looks at them once more.
 func (f *failover) tell(ctx context.Context, identity string, groups []*candidacy) {
 	payload := encodeSurvey(groups)
 	for _, c := range groups {
 		payload = binary.BigEndian.AppendUint64(payload, c.known[identity].term)
+		payload = append(payload, byte(boolInt(c.gentle())))
 	}
 	ctx, cancel := context.WithTimeout(ctx, surveyTimeout)
 	defer cancel()
@@ -428,13 +444,13 @@ func (f *failover) tell(ctx context.Context, identity string, groups []*candidac
 // told is tell at the other side.
 func (f *failover) told(payload []byte) error {
 	names, rest, err := decodeSurvey(payload)
-	if err != nil || len(rest) != 8*len(names) {
+	if err != nil || len(rest) != 9*len(names) {
 		return errMalformed
 	}
 	r := reader{b: rest}
 	var standing sync.WaitGroup
 	for _, name := range names {
-		term := r.uint64()
+		term, gentle := r.uint64(), r.uint8() == 1
 		g := f.node.groupNamed(name)
 		if g == nil {
 			continue
@@ -443,7 +459,7 @@ func (f *failover) told(payload []byte) error {
 		if !s.voter || s.led || s.term != term || !f.rest(name) {
 			continue
 		}
-		standing.Go(func() { f.stand(g, term) })
+		standing.Go(func() { f.stand(g, term, gentle) })
 	}
 	standing.Wait()
 	return nil
@@ -462,7 +478,7 @@ func (f *failover) rest(group string) bool {
 }
 
 // stand makes the group here stand for election if it is still in that term.
-func (f *failover) stand(g *group, term uint64) {
+func (f *failover) stand(g *group, term uint64, gentle bool) {
 	t, ok := g.transport.(*peer.GroupTransport)
 	if !ok {
 		return
@@ -477,11 +493,28 @@ func (f *failover) stand(g *group, term uint64) {
 		}
 		err = t.Yield(all[other], term)
 	}
-	// At a leader a TimeoutNow would end its leadership.
-	if err == nil && g.raft.State() == raft.Follower {
+	switch {
+	case err != nil || g.raft.State() != raft.Follower: // at a leader a TimeoutNow would end its leadership
+	case gentle && time.Since(g.raft.LastContact()) >= f.node.cfg.HeartbeatTimeout:
+		err = expire(g.raft, f.node.cfg.HeartbeatTimeout)
+	default:
 		err = t.Stand()
 	}
 	if err != nil {
 		f.node.logger.Debug("a group was not made to stand for election", "group", g.name, "error", err)
 	}
+}
+
+// expire makes a follower look at once whether its leader has been silent for the heartbeat timeout, as it does
+// when its timer runs out: hashicorp/raft looks when the timeout is made shorter.
+func expire(r *raft.Raft, heartbeat time.Duration) error {
+	config := r.ReloadableConfig()
+	if config.HeartbeatTimeout < heartbeat {
+		config.HeartbeatTimeout = heartbeat
+		if err := r.ReloadConfig(config); err != nil {
+			return err
+		}
+	}
+	config.HeartbeatTimeout = heartbeat - heartbeat/1000
+	return r.ReloadConfig(config)
 }

@@ -75,7 +75,7 @@ func TestSurveysComeBack(t *testing.T) {
 		standings := make([]standing, 0)
 		for range names {
 			s := standing{
-				rapid.Bool().Draw(t, "here"), rapid.Bool().Draw(t, "led"), rapid.Bool().Draw(t, "voter"), rapid.Bool().Draw(t, "follower"),
+				rapid.Bool().Draw(t, "here"), rapid.Bool().Draw(t, "led"), rapid.Bool().Draw(t, "voter"), rapid.Bool().Draw(t, "follower"), rapid.Bool().Draw(t, "free"),
 				rapid.Uint64().Draw(t, "term"), rapid.Uint64().Draw(t, "last term"), rapid.Uint64().Draw(t, "last index"),
 			}
 			standings = append(standings, s)

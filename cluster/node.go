@@ -597,6 +597,21 @@ func (n *Node) stop() error {
 	return err
 }
 
+// handOver gives leadership of a group to a voter that follows now, by the word of its node: one that does
+// not would leave the group without service for an election timeout.
+func (n *Node) handOver(g *group) raft.Future {
+	ids := voters(g)
+	// From the next in order on, so that what one node leads goes to more than one other.
+	at := slices.Index(ids, n.identity)
+	for i := range ids {
+		id := ids[(at+1+i)%len(ids)]
+		if id != n.identity && n.link.Follows(id, g.name, g.raft.CurrentTerm()) {
+			return g.raft.LeadershipTransferToServer(raft.ServerID(id), raft.ServerAddress(id))
+		}
+	}
+	return g.raft.LeadershipTransfer()
+}
+
 // drain hands leadership of every group to another voter.
 func (n *Node) drain(ctx context.Context) {
 	var groups []*group
@@ -620,7 +635,7 @@ func (n *Node) drain(ctx context.Context) {
 		go func() {
 			defer transfers.Done()
 			transferred := make(chan error, 1)
-			go func() { transferred <- g.raft.LeadershipTransfer().Error() }()
+			go func() { transferred <- n.handOver(g).Error() }()
 			select {
 			case err := <-transferred:
 				if err != nil {

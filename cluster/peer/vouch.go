@@ -40,6 +40,18 @@ func (g *GroupTransport) raftState() RaftState {
 	return g.vouched
 }
 
+// Follows says whether that node's last sign says that the group there follows this node in that term.
+func (l *Link) Follows(identity, group string, term uint64) bool {
+	l.mu.Lock()
+	p := l.peers[identity]
+	l.mu.Unlock()
+	if p == nil {
+		return false
+	}
+	c, _ := p.claimed(group)
+	return c.kind == claimFollows && c.term == term
+}
+
 // beatTo is what is remembered of the heartbeats to one follower.
 type beatTo struct {
 	term uint64
