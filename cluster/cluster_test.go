@@ -508,6 +508,9 @@ func TestAwaitWakesOnCommitAtEveryNode(t *testing.T) {
 // acknowledgedLoad appends numbered values through every running node until it
 // is stopped and keeps what was acknowledged.
 type acknowledgedLoad struct {
+	id    fsm.PartitionID
+	nodes []*testNode
+
 	mu    sync.Mutex
 	acked map[string]fsm.Offset
 	stop  context.CancelFunc
@@ -516,7 +519,7 @@ type acknowledgedLoad struct {
 
 func (c *testCluster) load(id fsm.PartitionID, name string, through ...int) *acknowledgedLoad {
 	ctx, cancel := context.WithCancel(context.Background())
-	l := &acknowledgedLoad{acked: map[string]fsm.Offset{}, stop: cancel}
+	l := &acknowledgedLoad{acked: map[string]fsm.Offset{}, stop: cancel, id: id, nodes: c.nodes}
 	for _, i := range through {
 		node := c.nodes[i].Node
 		l.done.Add(1)
@@ -550,10 +553,21 @@ func (l *acknowledgedLoad) more(t *testing.T, n int) {
 	from := l.count()
 	eventually(t, "acknowledged appends", func() error {
 		if got := l.count() - from; got < n {
-			return fmt.Errorf("%d of %d", got, n)
+			return fmt.Errorf("%d of %d; %s", got, n, l.groups())
 		}
 		return nil
 	})
+}
+
+// groups tells how the partition's group stands on every node, for a test that fails.
+func (l *acknowledgedLoad) groups() string {
+	var b strings.Builder
+	for i, node := range l.nodes {
+		if r := node.Node.replica(l.id); node.running && r != nil {
+			fmt.Fprintf(&b, "\nnode %d: %v, servers %v", i+1, r.group.raft.Stats(), r.group.raft.GetConfiguration().Configuration().Servers)
+		}
+	}
+	return b.String()
 }
 
 // check ends the load and compares what every running node has with what was

@@ -46,7 +46,9 @@ func raftConfig(self string, heartbeat, commit time.Duration, trailing uint64, l
 	config.LeaderLeaseTimeout = leaderLease(heartbeat)
 	config.CommitTimeout = commit
 	config.MaxAppendEntries = maxAppendEntries
-	config.BatchApplyCh = true
+	// What waits in a buffered channel when Raft is shut down never gets an answer. A
+	// proposer puts what waits together itself.
+	config.BatchApplyCh = false
 	config.TrailingLogs = trailing
 	config.SnapshotInterval = 30 * time.Second
 	config.SnapshotThreshold = 8192
