@@ -51,6 +51,11 @@ const (
 	ErrNodeConflict
 	// ErrClusterMismatch: the other side belongs to another cluster.
 	ErrClusterMismatch
+	// ErrOutOfOrderSequence: a batch of an idempotent producer does not follow its
+	// last one, and is none of those remembered. Nothing happened.
+	ErrOutOfOrderSequence
+	// ErrInvalidProducerEpoch: the producer has a newer epoch. Nothing happened.
+	ErrInvalidProducerEpoch
 
 	lastError
 )
@@ -76,6 +81,8 @@ var errorTexts = [lastError]string{
 	ErrShuttingDown:             "the node is stopping",
 	ErrNodeConflict:             "a node of that name is registered with another data directory",
 	ErrClusterMismatch:          "the other side belongs to another cluster",
+	ErrOutOfOrderSequence:       "sequence number out of order",
+	ErrInvalidProducerEpoch:     "the producer has a newer epoch",
 }
 
 // Error implements error.
