@@ -180,12 +180,7 @@ func (n *Node) answer(ctx context.Context, from string, kind uint8, payload []by
 		if err != nil {
 			return nil, err
 		}
-		out := make([]byte, 0, 16*len(appended))
-		for _, a := range appended {
-			out = binary.BigEndian.AppendUint64(out, uint64(a.BaseOffset))
-			out = binary.BigEndian.AppendUint64(out, uint64(a.LogStart))
-		}
-		return out, nil
+		return appendReply(appended), nil
 
 	case callRead, callAwait, callListOffsets, callLeader, callOffsetForTime, callEpochEnd:
 		id := r.partition()
@@ -243,6 +238,38 @@ func appendCall(id fsm.PartitionID, term uint64, batches [][]byte) [][]byte {
 		parts = append(parts, binary.BigEndian.AppendUint32(nil, uint32(len(batch))), batch)
 	}
 	return parts
+}
+
+// appendReply is the payload of the answer to callAppend.
+func appendReply(appended []fsm.Appended) []byte {
+	out := make([]byte, 0, appendedSize*len(appended))
+	for _, a := range appended {
+		out = binary.BigEndian.AppendUint64(out, uint64(a.BaseOffset))
+		out = binary.BigEndian.AppendUint64(out, uint64(a.LogStart))
+		out = binary.BigEndian.AppendUint64(out, uint64(a.Timestamp))
+		out = binary.BigEndian.AppendUint16(out, uint16(a.Err))
+	}
+	return out
+}
+
+const appendedSize = 8 + 8 + 8 + 2
+
+// parseAppendReply is the reverse of appendReply for so many batches.
+func parseAppendReply(reply []byte, batches int) ([]fsm.Appended, error) {
+	if len(reply) != appendedSize*batches {
+		return nil, fmt.Errorf("%w: malformed answer of another node", fsm.ErrUnknownFate)
+	}
+	r := reader{b: reply}
+	appended := make([]fsm.Appended, batches)
+	for i := range appended {
+		appended[i] = fsm.Appended{
+			BaseOffset: fsm.Offset(r.uint64()),
+			LogStart:   fsm.Offset(r.uint64()),
+			Timestamp:  int64(r.uint64()),
+			Err:        fsm.Error(r.uint16()),
+		}
+	}
+	return appended, nil
 }
 
 // parseAppend is the reverse of appendCall. The batches alias payload.

@@ -49,6 +49,14 @@ func (s *catalogScript) run(t *testing.T, d *datadriven.TestData) string {
 		c.CreateTopic = &CreateTopic{Topic: topic}
 	case "delete":
 		c.DeleteTopic = &DeleteTopic{Name: argument(d, "name"), ID: topicID(t, argument(d, "id"))}
+	case "producer-ids":
+		c.AllocateProducerIDs = &AllocateProducerIDs{Count: int64(integer(t, argument(d, "count"), 0))}
+		s.index++
+		if result := s.c.Apply(s.index, c.Encode()); result.Err != nil {
+			return told(result.Err)
+		} else {
+			return fmt.Sprintf("from %d on", result.FirstProducerID)
+		}
 	case "raw":
 		return s.apply([]byte(d.Input))
 	case "show":
