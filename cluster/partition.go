@@ -46,6 +46,10 @@ type replica struct {
 	stopped sync.WaitGroup
 }
 
+// settleTimeout bounds the wait for the fate of what was proposed when a replica is
+// closed.
+const settleTimeout = 5 * time.Second
+
 // hint names a partition's leader: the identity and the term in which it leads.
 type hint struct {
 	identity string
@@ -85,6 +89,15 @@ func (r *replica) start(g *group) {
 // copied, if anything. Appends under way end with an error.
 func (r *replica) close() error {
 	r.stop()
+	// What is proposed gets its fate before Raft is stopped: Raft leaves what then
+	// still waits to be taken up without an answer, for ever. A leader that a majority
+	// does not answer steps down within its lease, which is an answer as well.
+	settled := make(chan struct{})
+	go func() { r.stopped.Wait(); close(settled) }()
+	select {
+	case <-settled:
+	case <-time.After(settleTimeout):
+	}
 	err := r.group.stop()
 	r.stopped.Wait()
 	r.mu.Lock()
