@@ -22,10 +22,13 @@ type Cluster interface {
 	Usable(id fsm.TopicID) bool
 	// Append hands batches (whole record batches, magic 2, checked) to the
 	// partition's leader, wherever it is, in this order, and returns when they are
-	// committed. One result per batch. Waits for a leader at most ~1.5 s within
+	// committed. One result per batch: one of an idempotent producer that was there
+	// already has the place of the first, and one that must not be there has Err. Waits for a leader at most ~1.5 s within
 	// ctx. err is in fsm's list; fsm.NotAppended(err) tells whether trying again
 	// is safe (Append itself already tried again as long as it could).
 	Append(ctx context.Context, p fsm.PartitionID, batches [][]byte) ([]fsm.Appended, error)
+	// NewProducerID gives an id for an idempotent producer that nobody had before.
+	NewProducerID(ctx context.Context) (int64, error)
 	// Read never waits for records. maxBytes bounds the answer but for one whole batch.
 	Read(ctx context.Context, p fsm.PartitionID, from fsm.Offset, maxBytes int) (fsm.Slice, error)
 	// Await returns nil when a record at offset from or above is committed and

@@ -37,6 +37,8 @@ type fakeCluster struct {
 	create  func(ctx context.Context, spec fsm.TopicSpec, validateOnly bool) error
 	remove  func(ctx context.Context, name string) error
 	status  func(ctx context.Context) (*fsm.Status, error)
+	newID   func(ctx context.Context) (int64, error)
+	lastID  int64
 	epoch   fsm.LeaderEpoch // of all leaders; 0: 1
 }
 
@@ -164,7 +166,7 @@ func (f *fakeCluster) doAppend(p fsm.PartitionID, batches [][]byte) ([]fsm.Appen
 		b = slices.Clone(b)
 		kafkaproto.StampBatch(b, int64(l.next), int32(f.leaderEpoch()))
 		h, _ := kafkaproto.ParseBatchHeader(b)
-		out = append(out, fsm.Appended{BaseOffset: l.next, LogStart: l.start})
+		out = append(out, fsm.Appended{BaseOffset: l.next, LogStart: l.start, Timestamp: h.MaxTimestamp})
 		counts = append(counts, int(h.Records))
 		l.next = fsm.Offset(h.NextOffset())
 		l.batches = append(l.batches, b)
@@ -307,6 +309,16 @@ func (f *fakeCluster) LeaderEpoch(p fsm.PartitionID) (fsm.LeaderEpoch, bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.leaderEpoch(), true
+}
+
+func (f *fakeCluster) NewProducerID(ctx context.Context) (int64, error) {
+	if f.newID != nil {
+		return f.newID(ctx)
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.lastID++
+	return f.lastID, nil
 }
 
 func (f *fakeCluster) Ready() error {

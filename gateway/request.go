@@ -41,6 +41,7 @@ var handlers = map[kmsg.Key]func(*request){
 	kmsg.CreateTopics: handleCreateTopics,
 	kmsg.DeleteTopics: handleDeleteTopics,
 
+	kmsg.InitProducerID:          handleInitProducerID,
 	kmsg.OffsetForLeaderEpoch:    handleOffsetForLeaderEpoch,
 	kmsg.DescribeCluster:         handleDescribeCluster,
 	kmsg.DescribeTopicPartitions: handleDescribeTopicPartitions,

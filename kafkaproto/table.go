@@ -50,6 +50,10 @@ var Served = []API{
 		Note: "By name.",
 	},
 	{
+		Key: kmsg.InitProducerID, Name: "InitProducerID", Min: 0, Max: 5,
+		Note: "For idempotent producers. No transactions.",
+	},
+	{
 		Key: kmsg.OffsetForLeaderEpoch, Name: "OffsetForLeaderEpoch", Min: 0, Max: 4,
 		Note: "Leader epochs are terms of the partition's Raft group.",
 	},
