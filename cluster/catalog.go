@@ -451,6 +451,7 @@ func (n *Node) CreateTopic(ctx context.Context, spec fsm.TopicSpec, validateOnly
 	if err != nil || validateOnly {
 		return err
 	}
+	n.warnOfCompaction(&fsm.Topic{Name: spec.Name}, spec.Configs)
 	topic, ok := n.Topics().ByID(call.ID)
 	if !ok {
 		return nil // deleted again by someone else
@@ -476,13 +477,24 @@ func (n *Node) DeleteTopic(ctx context.Context, name string) error {
 			return fmt.Errorf("%w: %q", fsm.ErrUnknownTopicOrPartition, name)
 		}
 	}
+	return n.deleteTopic(ctx, topic)
+}
+
+// DeleteTopicByID is DeleteTopic of the topic that has that id.
+func (n *Node) DeleteTopicByID(ctx context.Context, id fsm.TopicID) error {
+	topic, err := n.topicByID(ctx, id)
+	if err != nil {
+		return err
+	}
+	return n.deleteTopic(ctx, topic)
+}
+
+func (n *Node) deleteTopic(ctx context.Context, topic *fsm.Topic) error {
 	for {
-		_, err := n.catalog.apply(ctx, fsm.CatalogCommand{DeleteTopic: &fsm.DeleteTopic{Name: name, ID: topic.ID}})
-		switch {
-		case fsm.Code(err) == fsm.ErrUnknownFate && ctx.Err() == nil:
+		_, err := n.catalog.apply(ctx, fsm.CatalogCommand{DeleteTopic: &fsm.DeleteTopic{Name: topic.Name, ID: topic.ID}})
+		if fsm.Code(err) == fsm.ErrUnknownFate && ctx.Err() == nil {
 			continue // by id: deleting twice deletes once
-		default:
-			return err
 		}
+		return err
 	}
 }

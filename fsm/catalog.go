@@ -26,6 +26,8 @@ type CatalogCommand struct {
 	DeleteTopic  *DeleteTopic `json:"delete_topic,omitempty"`
 
 	AllocateProducerIDs *AllocateProducerIDs `json:"allocate_producer_ids,omitempty"`
+	AlterConfigs        *AlterConfigs        `json:"alter_configs,omitempty"`
+	CreatePartitions    *CreatePartitions    `json:"create_partitions,omitempty"`
 }
 
 // FormCluster gives the cluster its id, once, and registers its first nodes.
@@ -92,7 +94,7 @@ func decodeCatalogCommand(data []byte) (CatalogCommand, error) {
 	}
 	set := 0
 	for _, is := range []bool{c.FormCluster != nil, c.RegisterNode != nil, c.RemoveNode != nil, c.CreateTopic != nil, c.DeleteTopic != nil,
-		c.AllocateProducerIDs != nil} {
+		c.AllocateProducerIDs != nil, c.AlterConfigs != nil, c.CreatePartitions != nil} {
 		if is {
 			set++
 		}
@@ -168,6 +170,10 @@ func (c *Catalog) Apply(index Index, cmd []byte) CatalogResult {
 		next, err = c.createTopic(&command.CreateTopic.Topic)
 	case command.DeleteTopic != nil:
 		next, err = c.deleteTopic(command.DeleteTopic)
+	case command.AlterConfigs != nil:
+		next, err = c.alterConfigs(command.AlterConfigs)
+	case command.CreatePartitions != nil:
+		next, err = c.createPartitions(command.CreatePartitions)
 	}
 	if err != nil {
 		return CatalogResult{Err: err}

@@ -56,6 +56,8 @@ const (
 	ErrOutOfOrderSequence
 	// ErrInvalidProducerEpoch: the producer has a newer epoch. Nothing happened.
 	ErrInvalidProducerEpoch
+	// ErrPolicy: what is asked contradicts the topic's configuration. Nothing happened.
+	ErrPolicy
 
 	lastError
 )
@@ -83,6 +85,7 @@ var errorTexts = [lastError]string{
 	ErrClusterMismatch:          "the other side belongs to another cluster",
 	ErrOutOfOrderSequence:       "sequence number out of order",
 	ErrInvalidProducerEpoch:     "the producer has a newer epoch",
+	ErrPolicy:                   "not allowed by the topic's configuration",
 }
 
 // Error implements error.

@@ -73,6 +73,20 @@ func (p *ProducerState) Batches() []ProducerBatch { return p.batches[:p.count] }
 // LastSequence is the sequence number of the last record.
 func (p *ProducerState) LastSequence() int32 { return p.batches[p.count-1].Last }
 
+// ActiveProducer is what an operator sees of a producer (KIP-664).
+type ActiveProducer struct {
+	ID            int64 `json:"id"`
+	Epoch         int16 `json:"epoch"`
+	LastSequence  int32 `json:"last_sequence"`
+	LastTimestamp int64 `json:"last_timestamp"` // of its newest record, ms
+}
+
+// Active gives what an operator sees.
+func (p *ProducerState) Active() ActiveProducer {
+	last := p.batches[p.count-1]
+	return ActiveProducer{ID: p.ID, Epoch: p.Epoch, LastSequence: last.Last, LastTimestamp: last.Timestamp}
+}
+
 // Judge says what the batch, for which Idempotent holds, is to a producer of this
 // state: the one that follows, or one that is there already, or, with the error
 // ErrInvalidProducerEpoch or ErrOutOfOrderSequence, neither. The rules are Kafka's

@@ -49,6 +49,16 @@ func (s *catalogScript) run(t *testing.T, d *datadriven.TestData) string {
 		c.CreateTopic = &CreateTopic{Topic: topic}
 	case "delete":
 		c.DeleteTopic = &DeleteTopic{Name: argument(d, "name"), ID: topicID(t, argument(d, "id"))}
+	case "alter":
+		c.AlterConfigs = &AlterConfigs{Topic: topicID(t, argument(d, "id")), Replace: d.HasArg("replace")}
+		for line := range strings.Lines(d.Input) {
+			op, rest, _ := strings.Cut(strings.TrimSpace(line), " ")
+			name, value, _ := strings.Cut(rest, "=")
+			c.AlterConfigs.Changes = append(c.AlterConfigs.Changes, ConfigChange{Name: name, Op: ConfigOp(op), Value: value})
+		}
+	case "add-partitions":
+		topic := s.topic(t, d)
+		c.CreatePartitions = &CreatePartitions{Topic: topic.ID, From: integer(t, argument(d, "from"), 0), Partitions: topic.Partitions}
 	case "producer-ids":
 		c.AllocateProducerIDs = &AllocateProducerIDs{Count: int64(integer(t, argument(d, "count"), 0))}
 		s.index++
