@@ -17,6 +17,18 @@ type Cluster interface {
 	CreateTopic(ctx context.Context, spec fsm.TopicSpec, validateOnly bool) error
 	// DeleteTopic returns when the deletion is known at this node.
 	DeleteTopic(ctx context.Context, name string) error
+	// DeleteTopicByID is DeleteTopic of the topic that has that id.
+	DeleteTopicByID(ctx context.Context, id fsm.TopicID) error
+	// AlterConfigs returns when the topic's new configuration is known at this node.
+	// validateOnly checks and changes nothing.
+	AlterConfigs(ctx context.Context, alter fsm.AlterConfigs, validateOnly bool) error
+	// CreatePartitions gives a topic so many partitions in all, as CreateTopic.
+	CreatePartitions(ctx context.Context, id fsm.TopicID, count int, validateOnly bool) error
+	// DeleteRecords makes before, -1 for the high watermark, the first offset that can
+	// be read, and gives the log start offset afterwards.
+	DeleteRecords(ctx context.Context, p fsm.PartitionID, before fsm.Offset) (low fsm.Offset, err error)
+	// Producers gives the idempotent producers that a partition remembers.
+	Producers(ctx context.Context, p fsm.PartitionID) ([]fsm.ActiveProducer, error)
 	// Usable reports whether every partition of the topic has had a leader as far
 	// as this node knows.
 	Usable(id fsm.TopicID) bool

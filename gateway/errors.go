@@ -88,6 +88,8 @@ func kafkaError(err error) *kerr.Error {
 		return kerr.OutOfOrderSequenceNumber
 	case fsm.ErrInvalidProducerEpoch:
 		return kerr.InvalidProducerEpoch
+	case fsm.ErrPolicy:
+		return kerr.PolicyViolation
 	case fsm.ErrNodeConflict, fsm.ErrClusterMismatch:
 		return kerr.UnknownServerError // between nodes; no client causes them
 	}

@@ -141,6 +141,59 @@ func (f *fakeCluster) DeleteTopic(ctx context.Context, name string) error {
 	return f.apply(fsm.CatalogCommand{DeleteTopic: &fsm.DeleteTopic{Name: name}})
 }
 
+func (f *fakeCluster) DeleteTopicByID(ctx context.Context, id fsm.TopicID) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.apply(fsm.CatalogCommand{DeleteTopic: &fsm.DeleteTopic{ID: id}})
+}
+
+func (f *fakeCluster) AlterConfigs(ctx context.Context, alter fsm.AlterConfigs, validateOnly bool) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if validateOnly {
+		topic, _ := f.catalog.View().ByID(alter.Topic)
+		_, err := alter.Apply(topic.Configs)
+		return err
+	}
+	return f.apply(fsm.CatalogCommand{AlterConfigs: &alter})
+}
+
+func (f *fakeCluster) CreatePartitions(ctx context.Context, id fsm.TopicID, count int, validateOnly bool) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	topic, _ := f.catalog.View().ByID(id)
+	create := &fsm.CreatePartitions{Topic: id, From: len(topic.Partitions)}
+	for range count - len(topic.Partitions) {
+		create.Partitions = append(create.Partitions, topic.Partitions[0])
+	}
+	if validateOnly {
+		_, err := f.catalog.View().CheckCreatePartitions(create)
+		return err
+	}
+	return f.apply(fsm.CatalogCommand{CreatePartitions: create})
+}
+
+func (f *fakeCluster) DeleteRecords(ctx context.Context, p fsm.PartitionID, before fsm.Offset) (fsm.Offset, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	l, err := f.log(p)
+	if err != nil {
+		return -1, err
+	}
+	if before == -1 {
+		before = l.next
+	}
+	if before < 0 || before > l.next {
+		return -1, fsm.ErrOffsetOutOfRange
+	}
+	l.start = max(l.start, before)
+	return l.start, nil
+}
+
+func (f *fakeCluster) Producers(ctx context.Context, p fsm.PartitionID) ([]fsm.ActiveProducer, error) {
+	return []fsm.ActiveProducer{{ID: 7, Epoch: 2, LastSequence: 99, LastTimestamp: 1234}}, nil
+}
+
 func (f *fakeCluster) Usable(id fsm.TopicID) bool { return f.usable == nil || f.usable(id) }
 
 func (f *fakeCluster) Append(ctx context.Context, p fsm.PartitionID, batches [][]byte) ([]fsm.Appended, error) {
