@@ -101,6 +101,8 @@ func (c *catalog) Restore(source io.ReadCloser) error {
 // catalogReply says at which index a change is in the catalog.
 type catalogReply struct {
 	Index fsm.Index `json:"index"`
+	// FirstProducerID is set by an allocation of producer ids.
+	FirstProducerID int64 `json:"first_producer_id,omitempty"`
 }
 
 // applyAsLeader proposes an encoded command if this node leads the catalog.
@@ -122,12 +124,13 @@ func (c *catalog) applyAsLeader(ctx context.Context, command []byte) ([]byte, er
 		}
 		return nil, fmt.Errorf("%w: %w", fsm.ErrUnknownFate, err)
 	}
-	if result, ok := future.Response().(fsm.CatalogResult); !ok {
+	result, ok := future.Response().(fsm.CatalogResult)
+	if !ok {
 		return nil, fmt.Errorf("%w: unexpected answer of the catalog", fsm.ErrUnknown)
 	} else if result.Err != nil {
 		return nil, result.Err
 	}
-	return json.Marshal(catalogReply{fsm.Index(future.Index())})
+	return json.Marshal(catalogReply{Index: fsm.Index(future.Index()), FirstProducerID: result.FirstProducerID})
 }
 
 // indexAsLeader gives the index up to which the catalog is committed, as a
@@ -144,12 +147,12 @@ func (c *catalog) indexAsLeader() ([]byte, error) {
 	}
 	// The last change, not the last entry: after a restart from a snapshot a node
 	// knows of entries that changed nothing only as far as it replays them.
-	return json.Marshal(catalogReply{c.view.Load().Version()})
+	return json.Marshal(catalogReply{Index: c.view.Load().Version()})
 }
 
 // atLeader runs a call at the catalog's leader, again as long as nothing
 // happened, until ctx ends; then it waits until the result is known here.
-func (c *catalog) atLeader(ctx context.Context, kind uint8, payload []byte, local func(context.Context) ([]byte, error)) (fsm.Index, error) {
+func (c *catalog) atLeader(ctx context.Context, kind uint8, payload []byte, local func(context.Context) ([]byte, error)) (catalogReply, error) {
 	if _, ok := ctx.Deadline(); !ok {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, 2*callTimeout)
@@ -172,27 +175,27 @@ func (c *catalog) atLeader(ctx context.Context, kind uint8, payload []byte, loca
 			if err == nil {
 				var at catalogReply
 				if err := json.Unmarshal(reply, &at); err != nil {
-					return 0, fmt.Errorf("%w: malformed answer of the catalog's leader", fsm.ErrUnknown)
+					return catalogReply{}, fmt.Errorf("%w: malformed answer of the catalog's leader", fsm.ErrUnknown)
 				}
-				return at.Index, c.awaitIndex(ctx, at.Index)
+				return at, c.awaitIndex(ctx, at.Index)
 			}
 		}
 		if !fsm.NotAppended(err) {
-			return 0, err
+			return catalogReply{}, err
 		}
 		select {
 		case <-changed:
 		case <-time.After(retryPause):
 		case <-ctx.Done():
-			return 0, fmt.Errorf("%w: the catalog: %w", fsm.ErrNoLeader, err)
+			return catalogReply{}, fmt.Errorf("%w: the catalog: %w", fsm.ErrNoLeader, err)
 		case <-c.node.ctx.Done():
-			return 0, fsm.ErrShuttingDown
+			return catalogReply{}, fsm.ErrShuttingDown
 		}
 	}
 }
 
 // apply makes a change to the catalog and returns when it is known here.
-func (c *catalog) apply(ctx context.Context, command fsm.CatalogCommand) (fsm.Index, error) {
+func (c *catalog) apply(ctx context.Context, command fsm.CatalogCommand) (catalogReply, error) {
 	payload := command.Encode()
 	return c.atLeader(ctx, callCatalogApply, payload, func(ctx context.Context) ([]byte, error) {
 		return c.applyAsLeader(ctx, payload)
@@ -313,7 +316,7 @@ func (n *Node) createTopicAsLeader(ctx context.Context, call createTopicCall) ([
 	}
 	if old, ok := view.Lookup(call.Spec.Name); ok {
 		if old.ID == call.ID {
-			return json.Marshal(catalogReply{view.Version()})
+			return json.Marshal(catalogReply{Index: view.Version()})
 		}
 		return nil, fmt.Errorf("%w: %q", fsm.ErrTopicExists, call.Spec.Name)
 	}
@@ -349,7 +352,7 @@ func (n *Node) createTopicAsLeader(ctx context.Context, call createTopicCall) ([
 		if err := view.CheckCreate(topic); err != nil {
 			return nil, err
 		}
-		return json.Marshal(catalogReply{view.Version()})
+		return json.Marshal(catalogReply{Index: view.Version()})
 	}
 	return c.applyAsLeader(ctx, fsm.CatalogCommand{CreateTopic: &fsm.CreateTopic{Topic: *topic}}.Encode())
 }
@@ -448,6 +451,7 @@ func (n *Node) CreateTopic(ctx context.Context, spec fsm.TopicSpec, validateOnly
 	if err != nil || validateOnly {
 		return err
 	}
+	n.warnOfCompaction(&fsm.Topic{Name: spec.Name}, spec.Configs)
 	topic, ok := n.Topics().ByID(call.ID)
 	if !ok {
 		return nil // deleted again by someone else
@@ -473,13 +477,24 @@ func (n *Node) DeleteTopic(ctx context.Context, name string) error {
 			return fmt.Errorf("%w: %q", fsm.ErrUnknownTopicOrPartition, name)
 		}
 	}
+	return n.deleteTopic(ctx, topic)
+}
+
+// DeleteTopicByID is DeleteTopic of the topic that has that id.
+func (n *Node) DeleteTopicByID(ctx context.Context, id fsm.TopicID) error {
+	topic, err := n.topicByID(ctx, id)
+	if err != nil {
+		return err
+	}
+	return n.deleteTopic(ctx, topic)
+}
+
+func (n *Node) deleteTopic(ctx context.Context, topic *fsm.Topic) error {
 	for {
-		_, err := n.catalog.apply(ctx, fsm.CatalogCommand{DeleteTopic: &fsm.DeleteTopic{Name: name, ID: topic.ID}})
-		switch {
-		case fsm.Code(err) == fsm.ErrUnknownFate && ctx.Err() == nil:
+		_, err := n.catalog.apply(ctx, fsm.CatalogCommand{DeleteTopic: &fsm.DeleteTopic{Name: topic.Name, ID: topic.ID}})
+		if fsm.Code(err) == fsm.ErrUnknownFate && ctx.Err() == nil {
 			continue // by id: deleting twice deletes once
-		default:
-			return err
 		}
+		return err
 	}
 }

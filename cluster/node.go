@@ -102,6 +102,8 @@ type Node struct {
 	catalog      *catalog
 	failover     *failover
 
+	producerIDs *producerIDs
+
 	ctx    context.Context // ends when the node stops
 	cancel context.CancelFunc
 	done   sync.WaitGroup
@@ -188,6 +190,7 @@ func Start(cfg Config) (_ *Node, err error) {
 		return nil, err
 	}
 	undo = append(undo, func() { n.logs.Close() })
+	n.producerIDs = newProducerIDs()
 	n.catalog = newCatalog(n)
 	n.catchUpLimit = newCatchUpLimit(cfg.CatchUpRate)
 	n.failover = newFailover(n)

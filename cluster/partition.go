@@ -203,6 +203,13 @@ func (r *replica) bounds() (start, next fsm.Offset) {
 	return r.state.LogStart(), r.state.NextOffset()
 }
 
+// producer gives what the state machine knows of an idempotent producer.
+func (r *replica) producer(id int64) (fsm.ProducerState, bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.state.Producer(id)
+}
+
 // readAsLeader answers for the whole partition: what lies outside of the log is
 // said to be so only after a majority confirmed that this replica leads.
 func (r *replica) readAsLeader(from fsm.Offset, maxBytes int) (fsm.Slice, error) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -21,6 +22,12 @@ import (
 // When any entry fails, everything behind it carries offsets that will not be
 // the next ones. So a proposer that saw a failure takes nothing more, waits for
 // the fate of all it has proposed, and is replaced.
+//
+// Batches of idempotent producers are judged before they are stamped, on the state
+// machine's producers and what is in flight (fsm.ProducersAhead). One that is there
+// already is not proposed; it is answered with the place of the first, when that is
+// committed. All verdicts are told in the order of the log, since what they rest on
+// may fail.
 type proposer struct {
 	replica *replica
 	term    fsm.Term
@@ -28,6 +35,9 @@ type proposer struct {
 	ctx    context.Context // ends when the proposer takes nothing more
 	cancel context.CancelFunc
 	turned chan struct{} // told when ready or failed became true
+
+	producersMu sync.Mutex // guards producers; the replica's mu may be taken under it
+	producers   fsm.ProducersAhead
 
 	isReady  atomic.Bool
 	isFailed atomic.Bool
@@ -44,6 +54,17 @@ type submission struct {
 	control []byte // a control command, in place of batches: an entry of its own
 	bytes   int
 	fate    chan fate // buffered: the proposer never waits for a caller
+
+	// Set by propose: what was made of each batch. nil: all are proposed.
+	verdicts []fsm.Verdict
+}
+
+// verdict gives what was made of batch i; the zero Verdict: it was proposed.
+func (s *submission) verdict(i int) fsm.Verdict {
+	if s.verdicts == nil {
+		return fsm.Verdict{}
+	}
+	return s.verdicts[i]
 }
 
 type fate struct {
@@ -53,8 +74,10 @@ type fate struct {
 
 // proposal is one Raft entry and the submissions in it.
 type proposal struct {
-	future      raft.ApplyFuture
+	future      raft.ApplyFuture // nil: nothing in it had to be proposed
+	base        fsm.Offset       // the offset that its first batch was stamped with
 	submissions []*submission
+	producers   []int64 // of the batches in it that have one
 }
 
 func startProposer(r *replica, term fsm.Term) *proposer {
@@ -102,8 +125,12 @@ func (p *proposer) append(ctx context.Context, batches [][]byte) ([]fsm.Appended
 	for _, batch := range batches {
 		// Whoever brings it has checked it; bytes that are no batch could read as a
 		// control command.
-		if header, err := kafkaproto.ParseBatchHeader(batch); err != nil || header.Size() != len(batch) {
+		header, err := kafkaproto.ParseBatchHeader(batch)
+		if err != nil || header.Size() != len(batch) {
 			return nil, fmt.Errorf("%w: not a record batch: %v", fsm.ErrCorruptMessage, err)
+		}
+		if header.ProducerID >= 0 && !fsm.Idempotent(header) {
+			return nil, fmt.Errorf("%w: producer %d with epoch %d and sequence number %d", fsm.ErrCorruptMessage, header.ProducerID, header.ProducerEpoch, header.BaseSequence)
 		}
 		s.bytes += len(batch)
 	}
@@ -184,7 +211,7 @@ func (p *proposer) propose() {
 			p.refuse(append(taken, carriedList(carried)...))
 			return
 		}
-		entry := proposal{submissions: taken[:0]}
+		entry := proposal{submissions: taken[:0], base: next}
 		var data []byte
 		var parts [][]byte
 		for _, s := range taken {
@@ -198,23 +225,31 @@ func (p *proposer) propose() {
 			if s.control != nil {
 				parts = append(parts, s.control)
 			}
-			for _, batch := range s.batches {
+			for i, batch := range s.batches {
 				header, _ := kafkaproto.ParseBatchHeader(batch) // checked by append
+				if fsm.Idempotent(header) {
+					if !p.take(s, i, header, next) {
+						continue
+					}
+					entry.producers = append(entry.producers, header.ProducerID)
+				}
 				kafkaproto.StampBatch(batch, int64(next), int32(p.term.Epoch()))
 				next += fsm.Offset(header.LastOffsetDelta) + 1
+				parts = append(parts, batch)
 			}
-			parts = append(parts, s.batches...)
 		}
-		if len(parts) == 0 {
+		if len(entry.submissions) == 0 {
 			continue
 		}
-		if data = parts[0]; len(parts) > 1 {
-			data = make([]byte, 0, size)
-			for _, part := range parts {
-				data = append(data, part...)
+		if len(parts) > 0 {
+			if data = parts[0]; len(parts) > 1 {
+				data = make([]byte, 0, size)
+				for _, part := range parts {
+					data = append(data, part...)
+				}
 			}
+			entry.future = r.Apply(data, 0)
 		}
-		entry.future = r.Apply(data, 0)
 		p.inFlight <- entry
 	}
 }
@@ -233,21 +268,71 @@ func (p *proposer) refuse(submissions []*submission) {
 	}
 }
 
+// take judges batch i of s, which an idempotent producer sent. If it is neither
+// there already nor refused, it is now in flight, with base as its first offset.
+func (p *proposer) take(s *submission, i int, header kafkaproto.BatchHeader, base fsm.Offset) bool {
+	p.producersMu.Lock()
+	defer p.producersMu.Unlock()
+	verdict := p.producers.Take(header, base, p.replica.producer)
+	if !verdict.Duplicate && verdict.Err == nil {
+		return true
+	}
+	if s.verdicts == nil {
+		s.verdicts = make([]fsm.Verdict, len(s.batches))
+	}
+	s.verdicts[i] = verdict
+	return false
+}
+
+// applied says that the state machine knows of these producers' batches.
+func (p *proposer) applied(producers []int64) {
+	if len(producers) == 0 {
+		return
+	}
+	p.producersMu.Lock()
+	defer p.producersMu.Unlock()
+	for _, id := range producers {
+		p.producers.Applied(id)
+	}
+}
+
+// loss is the first entry of a proposer that did not become what was proposed.
+// Whatever was stamped behind it is void.
+type loss struct {
+	from fsm.Offset // no batch that this proposer stamped with it or more is in the log
+	err  error      // what became of the entry; unknown fate: unless it is in the log after all
+}
+
 // decide tells every submission its fate, in the order of the log.
 func (p *proposer) decide() {
-	for entry := range p.inFlight {
-		err := entry.future.Error()
-		if err != nil {
-			p.fail()
-			err = p.proposalError(err)
-			for _, s := range entry.submissions {
-				s.fate <- fate{err: err}
-			}
-			continue
+	var lost *loss
+	lose := func(entry proposal, err error) {
+		p.fail()
+		if lost == nil {
+			lost = &loss{entry.base, err}
 		}
-		applied, ok := entry.future.Response().(fsm.Applied)
-		if !ok {
-			applied.Err = fmt.Errorf("%w: unexpected answer of the state machine", fsm.ErrUnknown)
+	}
+	for entry := range p.inFlight {
+		var applied fsm.Applied
+		if entry.future != nil {
+			if err := entry.future.Error(); err != nil {
+				err = p.proposalError(err)
+				lose(entry, err)
+				for _, s := range entry.submissions {
+					s.fate <- fate{err: err}
+				}
+				continue
+			}
+			var ok bool
+			if applied, ok = entry.future.Response().(fsm.Applied); !ok {
+				applied.Err = fmt.Errorf("%w: unexpected answer of the state machine", fsm.ErrUnknown)
+			}
+			if applied.Breach != nil {
+				p.replica.node.logger.Error("a batch is in the log that its producer should not have got there", "partition", p.replica.id, "error", applied.Breach)
+			}
+		}
+		if slices.ContainsFunc(applied.Batches, func(a fsm.Appended) bool { return a.BaseOffset < 0 }) {
+			lose(entry, errors.Join(fsm.ErrVoid, applied.Err))
 		}
 		results := applied.Batches
 		for _, s := range entry.submissions {
@@ -255,31 +340,62 @@ func (p *proposer) decide() {
 				s.fate <- fate{err: applied.Err} // a refused one moves no offsets
 				continue
 			}
-			if len(results) < len(s.batches) {
-				p.fail()
-				s.fate <- fate{err: errors.Join(fsm.ErrVoid, applied.Err)}
-				results = nil
-				continue
-			}
-			own := results[:len(s.batches):len(s.batches)]
-			results = results[len(s.batches):]
-			f := fate{appended: own}
-			void := 0
-			for _, a := range own {
-				if a.BaseOffset < 0 {
-					void++
-				}
-			}
-			if void > 0 {
-				p.fail()
-				f = fate{err: errors.Join(fsm.ErrVoid, applied.Err)}
-				if void < len(own) {
-					f.err = fsm.ErrUnknownFate // a part is in the log: not to be sent again
-				}
+			var f fate
+			if f, results = p.settle(s, results, applied.Err, lost); fsm.Code(f.err) == fsm.ErrVoid {
+				lose(entry, f.err)
 			}
 			s.fate <- f
 		}
+		p.applied(entry.producers)
 	}
+}
+
+// settle gives the fate of a submission whose entry, if it needed one, is applied.
+// results are what the entry's batches became, from this submission's on; those of
+// the submissions behind it are given back.
+func (p *proposer) settle(s *submission, results []fsm.Appended, why error, lost *loss) (fate, []fsm.Appended) {
+	own := make([]fsm.Appended, len(s.batches))
+	start, _ := p.replica.bounds()
+	appended, void := 0, 0
+	var failed error
+	for i := range own {
+		switch v := s.verdict(i); {
+		case v.Duplicate:
+			own[i] = fsm.Appended{BaseOffset: v.Original.Base, LogStart: start, Timestamp: v.Original.Timestamp}
+			if lost != nil && v.Original.Base >= lost.from {
+				failed = lost.err // of the first, so of this one
+			}
+		case v.Err != nil:
+			own[i] = fsm.Appended{BaseOffset: -1, LogStart: start, Err: fsm.Code(v.Err)}
+			if lost != nil && failed == nil {
+				h, _ := p.replica.leader()
+				failed = errNotLeader{h} // judged on what may never have been
+			}
+		case len(results) == 0:
+			void++
+		default:
+			own[i], results = results[0], results[1:]
+			if own[i].BaseOffset < 0 {
+				void++
+			} else {
+				appended++
+			}
+		}
+	}
+	switch {
+	case void > 0 && appended > 0:
+		return fate{err: fsm.ErrUnknownFate}, results // a part is in the log: not to be sent again
+	case void > 0:
+		if failed == nil || fsm.NotAppended(failed) {
+			failed = errors.Join(fsm.ErrVoid, why)
+		}
+		return fate{err: failed}, results
+	case failed != nil && appended == 0:
+		return fate{err: failed}, results
+	case failed != nil:
+		return fate{err: fsm.ErrUnknownFate}, results
+	}
+	return fate{appended: own}, results
 }
 
 // proposalError says what an error of raft.Apply means for the records.

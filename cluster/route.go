@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -8,6 +9,7 @@ import (
 	"time"
 
 	"github.com/trimaran-io/trimaran/fsm"
+	"github.com/trimaran-io/trimaran/kafkaproto"
 )
 
 // This file is the way from a partition to the node that leads it. A partition
@@ -131,29 +133,73 @@ func (n *Node) atLeader(ctx context.Context, id fsm.PartitionID, hold time.Durat
 
 // Append hands record batches to the partition's leader, wherever it is, and
 // returns when they are committed: on stable storage at a majority. Batches are
-// neighbours in the log, in this order. It waits for a leader for 1.5 s at most.
-// When fsm.NotAppended(err), surely nothing was written. The batches' offset and
-// epoch fields are overwritten.
+// neighbours in the log, in this order, but those of idempotent producers that are
+// there already, which are answered with their place, or are refused
+// (fsm.Appended.Err). It waits for a leader for 1.5 s at most. When
+// fsm.NotAppended(err), surely nothing was written. If the fate is unknown and all
+// batches have producers that make them recognizable, they are handed over again,
+// for 1.5 s more at most. The batches' offset and epoch fields are overwritten.
 func (n *Node) Append(ctx context.Context, id fsm.PartitionID, batches [][]byte) ([]fsm.Appended, error) {
+	appended, err := n.appendOnce(ctx, id, batches)
+	if err == nil || fsm.Code(err) != fsm.ErrUnknownFate || !idempotent(batches) {
+		return appended, err
+	}
+	unknown := err
+	until := time.Now().Add(holdLeaderless)
+	for ctx.Err() == nil && time.Now().Before(until) {
+		// What was handed over may still be on its way into the log: those bytes are
+		// not to be written to.
+		batches = clones(batches)
+		if appended, err = n.appendOnce(ctx, id, batches); err == nil {
+			return appended, nil
+		}
+		if fsm.Code(err) != fsm.ErrUnknownFate {
+			break
+		}
+		select {
+		case <-time.After(retryPause):
+		case <-ctx.Done():
+		}
+	}
+	// Whatever became of trying again, the first may be in the log.
+	return nil, fmt.Errorf("%w: tried again: %w", unknown, err)
+}
+
+// idempotent reports whether each of the batches can be handed over twice and is
+// appended once.
+func idempotent(batches [][]byte) bool {
+	for _, batch := range batches {
+		header, err := kafkaproto.ParseBatchHeader(batch)
+		if err != nil || !fsm.Idempotent(header) {
+			return false
+		}
+	}
+	return len(batches) > 0
+}
+
+func clones(batches [][]byte) [][]byte {
+	copies := make([][]byte, len(batches))
+	for i, batch := range batches {
+		copies[i] = bytes.Clone(batch)
+	}
+	return copies
+}
+
+func (n *Node) appendOnce(ctx context.Context, id fsm.PartitionID, batches [][]byte) ([]fsm.Appended, error) {
 	var appended []fsm.Appended
 	err := n.atLeader(ctx, id, holdLeaderless, func(ctx context.Context, h hint, local *replica) (err error) {
 		if local != nil {
-			appended, err = local.append(ctx, 0, batches)
+			if appended, err = local.append(ctx, 0, batches); fsm.Code(err) == fsm.ErrVoid {
+				batches = clones(batches) // the void ones are in Raft's log
+			}
 			return err
 		}
 		reply, err := n.call(ctx, h.identity, callAppend, appendCall(id, h.term, batches)...)
 		if err != nil {
 			return err
 		}
-		r := reader{b: reply}
-		appended = make([]fsm.Appended, len(batches))
-		for i := range appended {
-			appended[i] = fsm.Appended{BaseOffset: fsm.Offset(r.uint64()), LogStart: fsm.Offset(r.uint64())}
-		}
-		if r.bad {
-			return fsm.ErrUnknownFate
-		}
-		return nil
+		appended, err = parseAppendReply(reply, len(batches))
+		return err
 	})
 	if err != nil {
 		return nil, err

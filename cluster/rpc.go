@@ -16,25 +16,28 @@ import (
 // Kinds of calls between nodes. Numbers are never reused; a node that does not
 // know a kind answers fsm.ErrUnknown.
 const (
-	callAppend        = 1  // partition, term, batches -> offsets
-	callRead          = 2  // partition, offset, max bytes -> slice
-	callAwait         = 3  // partition, offset -> nothing, when there is something to read
-	callListOffsets   = 4  // partition, timestamp, max -> offsets
-	callLeader        = 5  // partition -> nothing, when its leader is known; the leader is the answer's hint
-	callDescribe      = 6  // partition, index had -> what must be known to copy the rest
-	callEntries       = 7  // partition, first and last index, limit -> entries
-	callApplied       = 8  // partition -> index applied
-	callLeave         = 9  // partition -> term; the caller's replica leaves the group
-	callCatalogApply  = 10 // catalog command -> catalogReply
-	callCreateTopic   = 11 // createTopicCall -> catalogReply
-	callCatalogIndex  = 12 // nothing -> catalogReply: the index that a confirmed leader has committed
-	callForm          = 20 // formation -> nothing, when granted
-	callJoin          = 21 // fsm.Node -> joinReply
-	callReplicaStatus = 30 // nothing -> nodeReport
-	callOffsetForTime = 40 // partition, timestamp -> nothing, or offset, timestamp, epoch
-	callEpochEnd      = 41 // partition, epoch -> epoch, offset
-	callSurvey        = 31 // groups -> what this node knows of the leader of each, see failover.go
-	callStand         = 32 // groups and terms -> nothing: they stand for election if nothing has changed
+	callAppend           = 1  // partition, term, batches -> offsets
+	callRead             = 2  // partition, offset, max bytes -> slice
+	callAwait            = 3  // partition, offset -> nothing, when there is something to read
+	callListOffsets      = 4  // partition, timestamp, max -> offsets
+	callLeader           = 5  // partition -> nothing, when its leader is known; the leader is the answer's hint
+	callDescribe         = 6  // partition, index had -> what must be known to copy the rest
+	callEntries          = 7  // partition, first and last index, limit -> entries
+	callApplied          = 8  // partition -> index applied
+	callLeave            = 9  // partition -> term; the caller's replica leaves the group
+	callCatalogApply     = 10 // catalog command -> catalogReply
+	callCreateTopic      = 11 // createTopicCall -> catalogReply
+	callCatalogIndex     = 12 // nothing -> catalogReply: the index that a confirmed leader has committed
+	callForm             = 20 // formation -> nothing, when granted
+	callJoin             = 21 // fsm.Node -> joinReply
+	callReplicaStatus    = 30 // nothing -> nodeReport
+	callOffsetForTime    = 40 // partition, timestamp -> nothing, or offset, timestamp, epoch
+	callEpochEnd         = 41 // partition, epoch -> epoch, offset
+	callCreatePartitions = 50 // createPartitionsCall -> catalogReply
+	callDeleteRecords    = 51 // partition, offset -> log start
+	callProducers        = 52 // partition -> fsm.ActiveProducer list
+	callSurvey           = 31 // groups -> what this node knows of the leader of each, see failover.go
+	callStand            = 32 // groups and terms -> nothing: they stand for election if nothing has changed
 )
 
 // An answer is: code (2), length of detail (2), detail, length of the hint's
@@ -180,12 +183,7 @@ func (n *Node) answer(ctx context.Context, from string, kind uint8, payload []by
 		if err != nil {
 			return nil, err
 		}
-		out := make([]byte, 0, 16*len(appended))
-		for _, a := range appended {
-			out = binary.BigEndian.AppendUint64(out, uint64(a.BaseOffset))
-			out = binary.BigEndian.AppendUint64(out, uint64(a.LogStart))
-		}
-		return out, nil
+		return appendReply(appended), nil
 
 	case callRead, callAwait, callListOffsets, callLeader, callOffsetForTime, callEpochEnd:
 		id := r.partition()
@@ -197,6 +195,15 @@ func (n *Node) answer(ctx context.Context, from string, kind uint8, payload []by
 			return nil, errNotLeader{}
 		}
 		return n.answerRead(ctx, replica, kind, &r)
+
+	case callDeleteRecords, callProducers:
+		return n.answerAdmin(ctx, kind, &r)
+	case callCreatePartitions:
+		var call createPartitionsCall
+		if err := json.Unmarshal(payload, &call); err != nil {
+			return nil, errMalformed
+		}
+		return n.createPartitionsAsLeader(ctx, call)
 
 	case callDescribe, callEntries, callApplied, callLeave:
 		id := r.partition()
@@ -243,6 +250,38 @@ func appendCall(id fsm.PartitionID, term uint64, batches [][]byte) [][]byte {
 		parts = append(parts, binary.BigEndian.AppendUint32(nil, uint32(len(batch))), batch)
 	}
 	return parts
+}
+
+// appendReply is the payload of the answer to callAppend.
+func appendReply(appended []fsm.Appended) []byte {
+	out := make([]byte, 0, appendedSize*len(appended))
+	for _, a := range appended {
+		out = binary.BigEndian.AppendUint64(out, uint64(a.BaseOffset))
+		out = binary.BigEndian.AppendUint64(out, uint64(a.LogStart))
+		out = binary.BigEndian.AppendUint64(out, uint64(a.Timestamp))
+		out = binary.BigEndian.AppendUint16(out, uint16(a.Err))
+	}
+	return out
+}
+
+const appendedSize = 8 + 8 + 8 + 2
+
+// parseAppendReply is the reverse of appendReply for so many batches.
+func parseAppendReply(reply []byte, batches int) ([]fsm.Appended, error) {
+	if len(reply) != appendedSize*batches {
+		return nil, fmt.Errorf("%w: malformed answer of another node", fsm.ErrUnknownFate)
+	}
+	r := reader{b: reply}
+	appended := make([]fsm.Appended, batches)
+	for i := range appended {
+		appended[i] = fsm.Appended{
+			BaseOffset: fsm.Offset(r.uint64()),
+			LogStart:   fsm.Offset(r.uint64()),
+			Timestamp:  int64(r.uint64()),
+			Err:        fsm.Error(r.uint16()),
+		}
+	}
+	return appended, nil
 }
 
 // parseAppend is the reverse of appendCall. The batches alias payload.

@@ -18,6 +18,9 @@ type nodeReport struct {
 	Catalog  string                   `json:"catalog"` // leader, voter, nonvoter
 	Replicas map[string]replicaReport `json:"replicas"`
 	Broken   map[string]string        `json:"broken,omitempty"`
+
+	DiskFree  int64 `json:"disk_free"` // bytes where the partitions are
+	DiskTotal int64 `json:"disk_total"`
 }
 
 type replicaReport struct {
@@ -25,6 +28,8 @@ type replicaReport struct {
 	Term     fsm.Term   `json:"term"`
 	LogStart fsm.Offset `json:"log_start"`
 	Applied  fsm.Offset `json:"applied"` // the next offset
+
+	Bytes int64 `json:"bytes"` // of its log
 
 	CatchUp *fsm.CatchUpStatus `json:"catch_up,omitempty"`
 	Error   string             `json:"error,omitempty"` // in an answer's reading only
@@ -44,8 +49,10 @@ func (n *Node) report() nodeReport {
 	for _, r := range replicas {
 		start, next := r.bounds()
 		identity, term := r.group.leader()
-		report.Replicas[r.id.String()] = replicaReport{Leads: identity == n.identity, Term: fsm.Term(term), LogStart: start, Applied: next, CatchUp: r.catchUp.status()}
+		report.Replicas[r.id.String()] = replicaReport{Leads: identity == n.identity, Term: fsm.Term(term), LogStart: start, Applied: next, Bytes: r.log.Bytes(), CatchUp: r.catchUp.status()}
 	}
+	free, total := n.logs.Space()
+	report.DiskFree, report.DiskTotal = int64(free), int64(total)
 	if g := n.catalog.raftGroup(); g != nil {
 		report.Catalog = "voter"
 		if g.raft.State() == raft.Leader {
@@ -108,6 +115,7 @@ func (n *Node) Status(ctx context.Context) (*fsm.Status, error) {
 		}
 		if reports[i] != nil {
 			s.CatalogRole = reports[i].Catalog
+			s.DiskFree, s.DiskTotal = reports[i].DiskFree, reports[i].DiskTotal
 			if s.CatalogRole == "leader" {
 				status.Controller = node.ID
 			}
@@ -166,6 +174,7 @@ func partitionStatus(topic fsm.TopicID, p int32, partition fsm.Partition, index 
 			if replica.Error = r.Error; r.Error != "" {
 				replica.Role = "damaged"
 			}
+			replica.Bytes = r.Bytes
 			replica.Applied, replica.Lag = r.Applied, int64(s.HighWatermark-r.Applied)
 		}
 		s.Replicas = append(s.Replicas, replica)

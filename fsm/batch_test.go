@@ -31,3 +31,14 @@ func fillHeader(b []byte, base Offset, records int, epoch LeaderEpoch) {
 	be.PutUint32(b[57:], uint32(records))
 	kafkaproto.StampBatch(b, int64(base), int32(epoch))
 }
+
+// fillProducer makes the batch one of an idempotent producer, and its newest record
+// of that time.
+func fillProducer(b []byte, id int64, epoch, sequence int, at int64) {
+	be := binary.BigEndian
+	be.PutUint64(b[35:], uint64(at))
+	be.PutUint64(b[43:], uint64(id))
+	be.PutUint16(b[51:], uint16(epoch))
+	be.PutUint32(b[53:], uint32(sequence))
+	be.PutUint32(b[17:], crc32.Checksum(b[21:], castagnoli))
+}

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"math"
 	"slices"
 )
 
@@ -23,6 +24,10 @@ type CatalogCommand struct {
 	RemoveNode   *RemoveNode  `json:"remove_node,omitempty"`
 	CreateTopic  *CreateTopic `json:"create_topic,omitempty"`
 	DeleteTopic  *DeleteTopic `json:"delete_topic,omitempty"`
+
+	AllocateProducerIDs *AllocateProducerIDs `json:"allocate_producer_ids,omitempty"`
+	AlterConfigs        *AlterConfigs        `json:"alter_configs,omitempty"`
+	CreatePartitions    *CreatePartitions    `json:"create_partitions,omitempty"`
 }
 
 // FormCluster gives the cluster its id, once, and registers its first nodes.
@@ -50,6 +55,15 @@ type DeleteTopic struct {
 	Name string  `json:"name,omitempty"`
 	ID   TopicID `json:"id"` // zero: whichever topic has the name
 }
+
+// AllocateProducerIDs hands out the next ids of idempotent producers, which nobody
+// gets again (KIP-98). A command that arrives twice hands out two blocks.
+type AllocateProducerIDs struct {
+	Count int64 `json:"count"` // 1 to MaxProducerIDBlock
+}
+
+// MaxProducerIDBlock is the largest number of producer ids handed out at once.
+const MaxProducerIDBlock = 1_000_000
 
 // Encode gives the command as Catalog.Apply takes it.
 func (c CatalogCommand) Encode() []byte {
@@ -79,7 +93,8 @@ func decodeCatalogCommand(data []byte) (CatalogCommand, error) {
 		return c, fmt.Errorf("%w: catalog command of version %d, this program knows %d", ErrUnknown, c.Version, commandVersion)
 	}
 	set := 0
-	for _, is := range []bool{c.FormCluster != nil, c.RegisterNode != nil, c.RemoveNode != nil, c.CreateTopic != nil, c.DeleteTopic != nil} {
+	for _, is := range []bool{c.FormCluster != nil, c.RegisterNode != nil, c.RemoveNode != nil, c.CreateTopic != nil, c.DeleteTopic != nil,
+		c.AllocateProducerIDs != nil, c.AlterConfigs != nil, c.CreatePartitions != nil} {
 		if is {
 			set++
 		}
@@ -94,6 +109,8 @@ func decodeCatalogCommand(data []byte) (CatalogCommand, error) {
 // wraps one of the package's errors, and nothing was changed.
 type CatalogResult struct {
 	Err error
+	// FirstProducerID is the first of the ids that AllocateProducerIDs handed out.
+	FirstProducerID int64
 }
 
 // maxDeleted is how many ids of deleted topics the catalog remembers.
@@ -108,6 +125,9 @@ type Catalog struct {
 	// never used again, so a creation that arrives a second time after the topic
 	// was deleted does not bring its groups back to life.
 	deleted []TopicID
+	// nextProducerID is the first producer id that was never handed out. It is not
+	// in the view, since nobody but the command that takes ids asks for it.
+	nextProducerID int64
 }
 
 // NewCatalog gives the empty catalog.
@@ -128,12 +148,15 @@ func (c *Catalog) LastApplied() Index { return c.applied }
 // LastApplied. A command at or below LastApplied is not applied again.
 func (c *Catalog) Apply(index Index, cmd []byte) CatalogResult {
 	if index <= c.applied {
-		return CatalogResult{fmt.Errorf("%w: catalog command %d applied after %d", ErrUnknown, index, c.applied)}
+		return CatalogResult{Err: fmt.Errorf("%w: catalog command %d applied after %d", ErrUnknown, index, c.applied)}
 	}
 	c.applied = index
 	command, err := decodeCatalogCommand(cmd)
 	if err != nil {
-		return CatalogResult{err}
+		return CatalogResult{Err: err}
+	}
+	if command.AllocateProducerIDs != nil {
+		return c.allocateProducerIDs(command.AllocateProducerIDs.Count)
 	}
 	var next *Topics
 	switch {
@@ -147,9 +170,13 @@ func (c *Catalog) Apply(index Index, cmd []byte) CatalogResult {
 		next, err = c.createTopic(&command.CreateTopic.Topic)
 	case command.DeleteTopic != nil:
 		next, err = c.deleteTopic(command.DeleteTopic)
+	case command.AlterConfigs != nil:
+		next, err = c.alterConfigs(command.AlterConfigs)
+	case command.CreatePartitions != nil:
+		next, err = c.createPartitions(command.CreatePartitions)
 	}
 	if err != nil {
-		return CatalogResult{err}
+		return CatalogResult{Err: err}
 	}
 	if next != c.view {
 		next.version = index
@@ -268,4 +295,16 @@ func (c *Catalog) deleteTopic(d *DeleteTopic) (*Topics, error) {
 	c.deleted = append(c.deleted, topic.ID)
 	c.deleted = c.deleted[max(0, len(c.deleted)-maxDeleted):]
 	return c.view.withoutTopic(topic), nil
+}
+
+func (c *Catalog) allocateProducerIDs(count int64) CatalogResult {
+	if c.view.clusterID == "" {
+		return CatalogResult{Err: fmt.Errorf("%w: the cluster is not formed yet", ErrNoLeader)}
+	}
+	if count < 1 || count > MaxProducerIDBlock || c.nextProducerID > math.MaxInt64-count {
+		return CatalogResult{Err: fmt.Errorf("%w: %d producer ids after %d, want 1 to %d", ErrInvalidConfig, count, c.nextProducerID, MaxProducerIDBlock)}
+	}
+	first := c.nextProducerID
+	c.nextProducerID += count
+	return CatalogResult{FirstProducerID: first}
 }

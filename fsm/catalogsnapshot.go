@@ -8,7 +8,7 @@ import (
 
 const (
 	catalogMagic   = "TriC"
-	catalogVersion = 1
+	catalogVersion = 2 // 1 had no next_producer_id
 )
 
 // catalogFile is a catalog's snapshot, JSON inside of the envelope. Lists are
@@ -20,6 +20,8 @@ type catalogFile struct {
 	Nodes     []Node    `json:"nodes"`
 	Topics    []*Topic  `json:"topics"`
 	Deleted   []TopicID `json:"deleted"`
+
+	NextProducerID int64 `json:"next_producer_id"`
 }
 
 // Snapshot gives the whole catalog as bytes; the same catalog, the same bytes.
@@ -32,6 +34,8 @@ func (c *Catalog) Snapshot() []byte {
 			Nodes:     list(c.view.nodes),
 			Topics:    list(c.view.all),
 			Deleted:   list(c.deleted),
+
+			NextProducerID: c.nextProducerID,
 		})
 		if err != nil {
 			panic("fsm: a catalog does not encode: " + err.Error()) // strings, numbers and maps of them always do
@@ -106,5 +110,8 @@ func (file *catalogFile) catalog() (*Catalog, error) {
 	if len(file.Deleted) > maxDeleted {
 		return nil, fmt.Errorf("%d deleted topics, want at most %d", len(file.Deleted), maxDeleted)
 	}
-	return &Catalog{applied: file.Applied, view: view, deleted: slices.Clip(file.Deleted)}, nil
+	if file.NextProducerID < 0 {
+		return nil, fmt.Errorf("next producer id %d", file.NextProducerID)
+	}
+	return &Catalog{applied: file.Applied, view: view, deleted: slices.Clip(file.Deleted), nextProducerID: file.NextProducerID}, nil
 }

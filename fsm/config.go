@@ -34,11 +34,23 @@ type Config struct {
 	Default string
 	Min     float64  // smallest value of a number
 	Max     float64  // largest value of a number; 0: the type's
-	Values  []string // what a STRING or LIST may say; for a BOOLEAN nil: both
+	Values  []string // what a STRING or LIST may say, nil: anything; for a BOOLEAN nil: both
 	// Effect reports whether the value changes anything. One without effect is
 	// stored and shown, and Note says what happens instead.
 	Effect bool
 	Note   string
+	// Synonym is the broker's configuration that is the default of topics in Kafka;
+	// "" if it has the same name.
+	Synonym string
+}
+
+// BrokerName is the name that the configuration has as a default of topics, among
+// those of a broker (org.apache.kafka.server.config.ServerTopicConfigSynonyms).
+func (c Config) BrokerName() string {
+	if c.Synonym != "" {
+		return c.Synonym
+	}
+	return c.Name
 }
 
 const (
@@ -50,32 +62,54 @@ const (
 // overhead of a record set.
 const DefaultMaxMessageBytes = 1048588
 
+// What happens in place of what a configuration asks for.
+const (
+	noCompaction = "stored; nothing is compacted yet"
+	noRemote     = "stored; there is no remote storage"
+	noRecompress = "stored; batches keep the producer's codec"
+	noTimeBounds = "stored; timestamps are not bounded"
+	noThrottle   = "stored; copying is throttled by the node, not by the topic"
+	alwaysFlush  = "stored; every batch is flushed before it is acknowledged"
+)
+
 // configs is the table of topic configurations: names, types, defaults and
 // bounds are Kafka's (org.apache.kafka.storage.internals.log.LogConfig). Sorted.
 var configs = []Config{
-	{Name: "cleanup.policy", Type: ConfigList, Default: "delete", Values: []string{"compact", "delete"}, Note: "stored; nothing is deleted or compacted yet"},
-	{Name: "compression.type", Type: ConfigString, Default: "producer", Values: []string{"gzip", "lz4", "producer", "snappy", "uncompressed", "zstd"}, Note: "stored; batches keep the producer's codec"},
-	{Name: "delete.retention.ms", Type: ConfigLong, Default: strconv.Itoa(day), Note: "stored; nothing is compacted yet"},
-	{Name: "file.delete.delay.ms", Type: ConfigLong, Default: "60000", Note: "stored; files of a deleted topic go at once"},
-	{Name: "flush.messages", Type: ConfigLong, Default: noMS, Min: 1, Note: "stored; every batch is flushed before it is acknowledged"},
-	{Name: "flush.ms", Type: ConfigLong, Default: noMS, Note: "stored; every batch is flushed before it is acknowledged"},
-	{Name: "index.interval.bytes", Type: ConfigInt, Default: "4096", Note: "stored; the index has its own density"},
-	{Name: "max.compaction.lag.ms", Type: ConfigLong, Default: noMS, Min: 1, Note: "stored; nothing is compacted yet"},
-	{Name: "max.message.bytes", Type: ConfigInt, Default: strconv.Itoa(DefaultMaxMessageBytes), Effect: true},
-	{Name: "message.timestamp.after.max.ms", Type: ConfigLong, Default: noMS, Note: "stored; timestamps are not bounded"},
-	{Name: "message.timestamp.before.max.ms", Type: ConfigLong, Default: noMS, Note: "stored; timestamps are not bounded"},
-	{Name: "message.timestamp.difference.max.ms", Type: ConfigLong, Default: noMS, Note: "stored; timestamps are not bounded"},
-	{Name: "message.timestamp.type", Type: ConfigString, Default: "CreateTime", Values: []string{"CreateTime", "LogAppendTime"}, Effect: true},
-	{Name: "min.cleanable.dirty.ratio", Type: ConfigDouble, Default: "0.5", Max: 1, Note: "stored; nothing is compacted yet"},
-	{Name: "min.compaction.lag.ms", Type: ConfigLong, Default: "0", Note: "stored; nothing is compacted yet"},
+	{Name: "cleanup.policy", Type: ConfigList, Default: "delete", Values: []string{"compact", "delete"}, Effect: true, Synonym: "log.cleanup.policy", Note: "delete is obeyed; compact is stored, nothing is compacted yet"},
+	{Name: "compression.gzip.level", Type: ConfigInt, Default: "-1", Min: -1, Max: 9, Note: noRecompress},
+	{Name: "compression.lz4.level", Type: ConfigInt, Default: "9", Min: 1, Max: 17, Note: noRecompress},
+	{Name: "compression.type", Type: ConfigString, Default: "producer", Values: []string{"gzip", "lz4", "producer", "snappy", "uncompressed", "zstd"}, Note: noRecompress},
+	{Name: "compression.zstd.level", Type: ConfigInt, Default: "3", Min: -131072, Max: 22, Note: noRecompress},
+	{Name: "delete.retention.ms", Type: ConfigLong, Default: strconv.Itoa(day), Synonym: "log.cleaner.delete.retention.ms", Note: noCompaction},
+	{Name: "file.delete.delay.ms", Type: ConfigLong, Default: "60000", Synonym: "log.segment.delete.delay.ms", Note: "stored; files of a deleted topic go at once"},
+	{Name: "flush.messages", Type: ConfigLong, Default: noMS, Min: 1, Synonym: "log.flush.interval.messages", Note: alwaysFlush},
+	{Name: "flush.ms", Type: ConfigLong, Default: noMS, Synonym: "log.flush.interval.ms", Note: alwaysFlush},
+	{Name: "follower.replication.throttled.replicas", Type: ConfigList, Note: noThrottle},
+	{Name: "index.interval.bytes", Type: ConfigInt, Default: "4096", Synonym: "log.index.interval.bytes", Note: "stored; the index has its own density"},
+	{Name: "leader.replication.throttled.replicas", Type: ConfigList, Note: noThrottle},
+	{Name: "local.retention.bytes", Type: ConfigLong, Default: "-2", Min: -2, Synonym: "log.local.retention.bytes", Note: noRemote},
+	{Name: "local.retention.ms", Type: ConfigLong, Default: "-2", Min: -2, Synonym: "log.local.retention.ms", Note: noRemote},
+	{Name: "max.compaction.lag.ms", Type: ConfigLong, Default: noMS, Min: 1, Synonym: "log.cleaner.max.compaction.lag.ms", Note: noCompaction},
+	{Name: "max.message.bytes", Type: ConfigInt, Default: strconv.Itoa(DefaultMaxMessageBytes), Synonym: "message.max.bytes", Effect: true},
+	{Name: "message.downconversion.enable", Type: ConfigBoolean, Default: "true", Synonym: "log.message.downconversion.enable", Note: "stored; old consumers are always served"},
+	{Name: "message.format.version", Type: ConfigString, Default: "3.0-IV1", Synonym: "log.message.format.version", Note: "stored; records are kept in the newest format"},
+	{Name: "message.timestamp.after.max.ms", Type: ConfigLong, Default: noMS, Synonym: "log.message.timestamp.after.max.ms", Note: noTimeBounds},
+	{Name: "message.timestamp.before.max.ms", Type: ConfigLong, Default: noMS, Synonym: "log.message.timestamp.before.max.ms", Note: noTimeBounds},
+	{Name: "message.timestamp.difference.max.ms", Type: ConfigLong, Default: noMS, Synonym: "log.message.timestamp.difference.max.ms", Note: noTimeBounds},
+	{Name: "message.timestamp.type", Type: ConfigString, Default: "CreateTime", Values: []string{"CreateTime", "LogAppendTime"}, Synonym: "log.message.timestamp.type", Effect: true},
+	{Name: "min.cleanable.dirty.ratio", Type: ConfigDouble, Default: "0.5", Max: 1, Synonym: "log.cleaner.min.cleanable.ratio", Note: noCompaction},
+	{Name: "min.compaction.lag.ms", Type: ConfigLong, Default: "0", Synonym: "log.cleaner.min.compaction.lag.ms", Note: noCompaction},
 	{Name: "min.insync.replicas", Type: ConfigInt, Default: "1", Min: 1, Note: "stored; a majority of the replicas always has a record before it is acknowledged"},
-	{Name: "preallocate", Type: ConfigBoolean, Default: "false", Note: "stored; files are laid out as the log decides"},
-	{Name: "retention.bytes", Type: ConfigLong, Default: "-1", Min: -1, Note: "stored; nothing is deleted yet"},
-	{Name: "retention.ms", Type: ConfigLong, Default: strconv.Itoa(7 * day), Min: -1, Note: "stored; nothing is deleted yet"},
-	{Name: "segment.bytes", Type: ConfigInt, Default: strconv.Itoa(1 << 30), Min: 14, Note: "stored; segments are 1 GiB"},
-	{Name: "segment.index.bytes", Type: ConfigInt, Default: strconv.Itoa(10 << 20), Min: 4, Note: "stored; the index has its own size"},
-	{Name: "segment.jitter.ms", Type: ConfigLong, Default: "0", Note: "stored; segments end by size alone"},
-	{Name: "segment.ms", Type: ConfigLong, Default: strconv.Itoa(7 * day), Min: 1, Note: "stored; segments end by size alone"},
+	{Name: "preallocate", Type: ConfigBoolean, Default: "false", Synonym: "log.preallocate", Note: "stored; files are laid out as the log decides"},
+	{Name: "remote.log.copy.disable", Type: ConfigBoolean, Default: "false", Note: noRemote},
+	{Name: "remote.log.delete.on.disable", Type: ConfigBoolean, Default: "false", Note: noRemote},
+	{Name: "remote.storage.enable", Type: ConfigBoolean, Default: "false", Values: []string{"false"}, Note: "there is no remote storage"},
+	{Name: "retention.bytes", Type: ConfigLong, Default: "-1", Min: -1, Synonym: "log.retention.bytes", Effect: true},
+	{Name: "retention.ms", Type: ConfigLong, Default: strconv.Itoa(7 * day), Min: -1, Synonym: "log.retention.ms", Effect: true},
+	{Name: "segment.bytes", Type: ConfigInt, Default: strconv.Itoa(1 << 30), Min: 14, Synonym: "log.segment.bytes", Effect: true},
+	{Name: "segment.index.bytes", Type: ConfigInt, Default: strconv.Itoa(10 << 20), Min: 4, Synonym: "log.index.size.max.bytes", Note: "stored; the index has its own size"},
+	{Name: "segment.jitter.ms", Type: ConfigLong, Default: "0", Synonym: "log.roll.jitter.ms", Note: "stored; segments end at the age that is set"},
+	{Name: "segment.ms", Type: ConfigLong, Default: strconv.Itoa(7 * day), Min: 1, Synonym: "log.roll.ms", Effect: true},
 	{Name: "unclean.leader.election.enable", Type: ConfigBoolean, Default: "false", Values: []string{"false"}, Note: "a replica that lacks acknowledged records is never elected"},
 }
 
@@ -113,6 +147,9 @@ func (c Config) Check(value string) error {
 	bad := func(want string) error {
 		return fmt.Errorf("%w: %s=%q, want %s", ErrInvalidConfig, c.Name, value, want)
 	}
+	if len(value) > maxConfigValue {
+		return fmt.Errorf("%w: %s has a value of %d bytes, want at most %d", ErrInvalidConfig, c.Name, len(value), maxConfigValue)
+	}
 	switch c.Type {
 	case ConfigInt, ConfigLong:
 		bits := 64
@@ -125,6 +162,9 @@ func (c Config) Check(value string) error {
 		}
 		if n < int64(c.Min) {
 			return bad(fmt.Sprintf("%d or more", int64(c.Min)))
+		}
+		if c.Max != 0 && n > int64(c.Max) {
+			return bad(fmt.Sprintf("%d or less", int64(c.Max)))
 		}
 	case ConfigDouble:
 		f, err := strconv.ParseFloat(value, 64)
@@ -140,18 +180,21 @@ func (c Config) Check(value string) error {
 			return bad(strings.Join(c.Values, " or ") + ": " + c.Note)
 		}
 	case ConfigString:
-		if !slices.Contains(c.Values, value) {
+		if c.Values != nil && !slices.Contains(c.Values, value) {
 			return bad("one of " + strings.Join(c.Values, ", "))
 		}
 	case ConfigList:
 		for part := range strings.SplitSeq(value, ",") {
-			if !slices.Contains(c.Values, strings.TrimSpace(part)) {
+			if c.Values != nil && !slices.Contains(c.Values, strings.TrimSpace(part)) {
 				return bad("some of " + strings.Join(c.Values, ", "))
 			}
 		}
 	}
 	return nil
 }
+
+// maxConfigValue bounds a value, in bytes: it is in every node's memory.
+const maxConfigValue = 32 << 10
 
 // Config gives the value of a configuration for the topic: what was set, else
 // the default; "" for an unknown name.

@@ -51,6 +51,13 @@ const (
 	ErrNodeConflict
 	// ErrClusterMismatch: the other side belongs to another cluster.
 	ErrClusterMismatch
+	// ErrOutOfOrderSequence: a batch of an idempotent producer does not follow its
+	// last one, and is none of those remembered. Nothing happened.
+	ErrOutOfOrderSequence
+	// ErrInvalidProducerEpoch: the producer has a newer epoch. Nothing happened.
+	ErrInvalidProducerEpoch
+	// ErrPolicy: what is asked contradicts the topic's configuration. Nothing happened.
+	ErrPolicy
 
 	lastError
 )
@@ -76,6 +83,9 @@ var errorTexts = [lastError]string{
 	ErrShuttingDown:             "the node is stopping",
 	ErrNodeConflict:             "a node of that name is registered with another data directory",
 	ErrClusterMismatch:          "the other side belongs to another cluster",
+	ErrOutOfOrderSequence:       "sequence number out of order",
+	ErrInvalidProducerEpoch:     "the producer has a newer epoch",
+	ErrPolicy:                   "not allowed by the topic's configuration",
 }
 
 // Error implements error.

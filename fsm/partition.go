@@ -72,6 +72,9 @@ type Applied struct {
 	Batches []Appended
 	// Err says why the first void batch or the control command had no effect.
 	Err error
+	// Breach, if not nil, says that a batch was appended which its producer's state
+	// does not allow: its proposer was wrong. See producers.go.
+	Breach error
 }
 
 // PartitionState is the state machine of one partition. It holds no records and
@@ -83,11 +86,13 @@ type PartitionState struct {
 	next     Offset // of the next record
 	logStart Offset // 0 <= logStart <= next
 	chain    uint64 // over every good batch up to next
+
+	producers producerTable // of the good batches up to next; decides nothing here, see producers.go
 }
 
 // NewPartition gives the machine of an empty partition.
 func NewPartition() *PartitionState {
-	return &PartitionState{chain: chainSeed}
+	return &PartitionState{chain: chainSeed, producers: newProducerTable()}
 }
 
 // NextOffset is the offset that the next record gets: the log end offset, and
@@ -137,7 +142,10 @@ func (p *PartitionState) applyRecords(e Entry) Applied {
 			void(err)
 			continue
 		}
-		result.Batches = append(result.Batches, Appended{BaseOffset: p.next, LogStart: p.logStart})
+		result.Batches = append(result.Batches, Appended{BaseOffset: p.next, LogStart: p.logStart, Timestamp: header.MaxTimestamp})
+		if err := p.producers.append(header, p.next, e.AppendedAt); err != nil && result.Breach == nil {
+			result.Breach = err
+		}
 		p.extend(header)
 	}
 	return result

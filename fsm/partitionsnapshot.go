@@ -8,13 +8,13 @@ import (
 
 const (
 	partitionMagic   = "TriP"
-	partitionVersion = 1
+	partitionVersion = 2 // 1 had no producers
 )
 
 // A partition's snapshot, inside of the envelope, is a row of numbers, each a
 // variable-length integer of encoding/binary but the chain, which has 8 bytes:
 //
-//	last applied index, next offset, log start offset, chain
+//	last applied index, next offset, log start offset, chain, producers (see producers.go)
 
 // Snapshot gives the whole state as bytes; the same state, the same bytes.
 func (p *PartitionState) Snapshot() []byte {
@@ -24,7 +24,7 @@ func (p *PartitionState) Snapshot() []byte {
 		put(uint64(p.next))
 		put(uint64(p.logStart))
 		b = binary.BigEndian.AppendUint64(b, p.chain)
-		return b
+		return p.producers.snapshot(b)
 	})
 }
 
@@ -32,16 +32,20 @@ func (p *PartitionState) Snapshot() []byte {
 // ErrSnapshot and says what is wrong: damage, another kind of file, a format
 // newer than this program, or contents that no partition can have.
 func RestorePartition(data []byte) (*PartitionState, error) {
-	payload, _, err := unseal(partitionMagic, partitionVersion, data)
+	payload, version, err := unseal(partitionMagic, partitionVersion, data)
 	if err != nil {
 		return nil, fmt.Errorf("partition: %w", err)
 	}
 	r := numbers{b: payload}
 	p := &PartitionState{
-		applied:  Index(r.unsigned()),
-		next:     Offset(r.positive()),
-		logStart: Offset(r.positive()),
-		chain:    r.fixed(),
+		applied:   Index(r.unsigned()),
+		next:      Offset(r.positive()),
+		logStart:  Offset(r.positive()),
+		chain:     r.fixed(),
+		producers: newProducerTable(),
+	}
+	if version >= 2 {
+		p.producers.restore(&r)
 	}
 	if r.bad || len(r.b) > 0 {
 		return nil, fmt.Errorf("partition: %w: malformed", ErrSnapshot)
@@ -56,6 +60,13 @@ func RestorePartition(data []byte) (*PartitionState, error) {
 func (p *PartitionState) check() error {
 	if p.logStart > p.next {
 		return fmt.Errorf("log start %d above the end %d", p.logStart, p.next)
+	}
+	for n := p.producers.oldest; n != nil; n = n.newer {
+		for _, b := range n.state.Batches() {
+			if b.Base >= p.next {
+				return fmt.Errorf("producer %d has a batch at %d, the log ends at %d", n.state.ID, b.Base, p.next)
+			}
+		}
 	}
 	return nil
 }
@@ -89,6 +100,27 @@ func (r *numbers) positive() int64 {
 		return 0
 	}
 	return int64(v)
+}
+
+// signed reads a number that may be negative.
+func (r *numbers) signed() int64 {
+	v, n := binary.Varint(r.b)
+	if n <= 0 {
+		r.fail()
+		return 0
+	}
+	r.b = r.b[n:]
+	return v
+}
+
+// atMost reads a number up to limit.
+func (r *numbers) atMost(limit uint64) uint64 {
+	v := r.unsigned()
+	if v > limit {
+		r.fail()
+		return 0
+	}
+	return v
 }
 
 func (r *numbers) fixed() uint64 {

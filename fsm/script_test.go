@@ -13,6 +13,8 @@ import (
 	"testing"
 
 	"github.com/cockroachdb/datadriven"
+
+	"github.com/trimaran-io/trimaran/kafkaproto"
 )
 
 // TestCatalogScripts runs testdata/catalog: every command of a script is applied
@@ -47,6 +49,24 @@ func (s *catalogScript) run(t *testing.T, d *datadriven.TestData) string {
 		c.CreateTopic = &CreateTopic{Topic: topic}
 	case "delete":
 		c.DeleteTopic = &DeleteTopic{Name: argument(d, "name"), ID: topicID(t, argument(d, "id"))}
+	case "alter":
+		c.AlterConfigs = &AlterConfigs{Topic: topicID(t, argument(d, "id")), Replace: d.HasArg("replace")}
+		for line := range strings.Lines(d.Input) {
+			op, rest, _ := strings.Cut(strings.TrimSpace(line), " ")
+			name, value, _ := strings.Cut(rest, "=")
+			c.AlterConfigs.Changes = append(c.AlterConfigs.Changes, ConfigChange{Name: name, Op: ConfigOp(op), Value: value})
+		}
+	case "add-partitions":
+		topic := s.topic(t, d)
+		c.CreatePartitions = &CreatePartitions{Topic: topic.ID, From: integer(t, argument(d, "from"), 0), Partitions: topic.Partitions}
+	case "producer-ids":
+		c.AllocateProducerIDs = &AllocateProducerIDs{Count: int64(integer(t, argument(d, "count"), 0))}
+		s.index++
+		if result := s.c.Apply(s.index, c.Encode()); result.Err != nil {
+			return told(result.Err)
+		} else {
+			return fmt.Sprintf("from %d on", result.FirstProducerID)
+		}
 	case "raw":
 		return s.apply([]byte(d.Input))
 	case "show":
@@ -220,6 +240,18 @@ func (s *partitionScript) run(t *testing.T, d *datadriven.TestData) string {
 		p := s.p
 		return fmt.Sprintf("applied %d, log start %d, next %d, chain %016x, snapshot of %d bytes",
 			p.LastApplied(), p.LogStart(), p.NextOffset(), p.HashChain(), len(p.Snapshot()))
+	case "producers":
+		return showProducers(s.p.Producers())
+	case "judge":
+		b := newBatch(0, integer(t, argument(d, "records"), 1), 100, 1, 'x')
+		fillProducer(b, int64(integer(t, argument(d, "producer"), 0)), integer(t, argument(d, "of-epoch"), 0), integer(t, argument(d, "sequence"), 0), 0)
+		h, _ := kafkaproto.ParseBatchHeader(b)
+		p, _ := s.p.Producer(h.ProducerID)
+		original, duplicate, err := p.Judge(h)
+		if duplicate {
+			return fmt.Sprintf("duplicate of %d", original.Base)
+		}
+		return told(err)
 	case "restart":
 		snapshot := s.p.Snapshot()
 		p, err := RestorePartition(snapshot)
@@ -262,6 +294,9 @@ func (s *partitionScript) entry(t *testing.T, d *datadriven.TestData) string {
 			if v["count"] != "" { // a header that says another number of records
 				b[60] = byte(integer(t, v["count"], records))
 			}
+			if v["producer"] != "" {
+				fillProducer(b, int64(integer(t, v["producer"], 0)), integer(t, v["of-epoch"], 0), integer(t, v["sequence"], 0), int64(integer(t, v["time"], 0)))
+			}
 			if v["cut"] != "" {
 				b = b[:len(b)-integer(t, v["cut"], 0)]
 			}
@@ -283,7 +318,22 @@ func (s *partitionScript) told(a Applied) string {
 			fmt.Fprintf(&b, "appended at %d, log start %d\n", batch.BaseOffset, batch.LogStart)
 		}
 	}
+	if a.Breach != nil {
+		fmt.Fprintf(&b, "breach: %v\n", a.Breach)
+	}
 	fmt.Fprintf(&b, "%s, next offset %d, log start %d", told(a.Err), s.p.NextOffset(), s.p.LogStart())
+	return b.String()
+}
+
+func showProducers(producers []ProducerState) string {
+	var b strings.Builder
+	for _, p := range producers {
+		fmt.Fprintf(&b, "producer %d epoch %d, last at %d:", p.ID, p.Epoch, p.LastAppend)
+		for _, batch := range p.Batches() {
+			fmt.Fprintf(&b, " %d-%d at %d", batch.First, batch.Last, batch.Base)
+		}
+		b.WriteByte('\n')
+	}
 	return b.String()
 }
 

@@ -20,6 +20,8 @@ type NodeStatus struct {
 	Alive         bool   `json:"alive"`   // it answered when asked
 	Leaders       int    `json:"leaders"` // partitions it leads
 	Replicas      int    `json:"replicas"`
+	DiskFree      int64  `json:"disk_free"`    // bytes, where the partitions are; 0: not known
+	DiskTotal     int64  `json:"disk_total"`   // bytes
 	CatalogRole   string `json:"catalog_role"` // "leader", "voter", "nonvoter", "": not known
 }
 
@@ -48,6 +50,7 @@ type ReplicaStatus struct {
 	Role    string `json:"role"`    // "leader", "follower", "copying", "damaged", "offline"
 	Applied Offset `json:"applied"` // the replica's own end offset
 	Lag     int64  `json:"lag"`     // records behind the partition's high watermark
+	Bytes   int64  `json:"bytes"`   // of its log
 	// CatchUp is how far the replica is with copying what it lacks; nil: it does not.
 	CatchUp *CatchUpStatus `json:"catch_up,omitempty"`
 	Error   string         `json:"error,omitempty"` // why it does not run

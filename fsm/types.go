@@ -95,8 +95,14 @@ func ParsePartitionID(s string) (PartitionID, error) {
 
 // Appended is what the producer of one record batch is told.
 type Appended struct {
-	BaseOffset Offset // offset of the batch's first record
+	BaseOffset Offset // offset of the batch's first record; -1: not appended
 	LogStart   Offset // log start offset when the batch was applied
+	// Timestamp is that of the batch's newest record, ms. A batch that was in the
+	// log already is answered with what stands there.
+	Timestamp int64
+	// Err, if not 0, says why this batch alone was not appended: one of
+	// ErrOutOfOrderSequence and ErrInvalidProducerEpoch.
+	Err Error
 }
 
 // Slice is a piece of a partition's log as a reader gets it.

@@ -13,14 +13,15 @@ import (
 	"github.com/trimaran-io/trimaran/kafkaproto"
 )
 
-// CreateTopics, versions 0 to 4.
+// CreateTopics, versions 0 to 7.
 //
 // Kept: topics fail one by one; error messages from version 1 on; validate_only.
 // Partition count and replication factor -1 are the cluster's defaults (KIP-464),
 // in every version, as in Kafka. A name that stands twice in a request is
 // INVALID_REQUEST for all of its places. The answer comes when a topic's
 // partitions have leaders, or with REQUEST_TIMED_OUT after the timeout, when the
-// topic may exist already; a timeout of 0 or less only begins.
+// topic may exist already; a timeout of 0 or less only begins. From version 5 on it
+// tells what was created (KIP-525), from 7 on the topic's id.
 //
 // Differs: a replication factor counts nodes of the cluster, though clients see
 // one broker. A manual assignment names brokers, which cannot say which nodes are
@@ -54,11 +55,41 @@ func handleCreateTopics(r *request) {
 			if errs[i] != nil {
 				rt.ErrorCode = r.fail(errs[i])
 				rt.ErrorMessage = kmsg.StringPtr(message(errs[i]))
+			} else {
+				r.tellCreated(&rt, &req.Topics[i], req.ValidateOnly)
 			}
 			resp.Topics = append(resp.Topics, rt)
 		}
 		r.answer(resp)
 	})
+}
+
+// tellCreated says what became of a wish for a topic, or, if it was only to be
+// validated, what it says: what the cluster would choose is not known then.
+func (r *request) tellCreated(rt *kmsg.CreateTopicsResponseTopic, asked *kmsg.CreateTopicsRequestTopic, validateOnly bool) {
+	s := r.session.server
+	topic := &fsm.Topic{Configs: map[string]string{}}
+	rt.NumPartitions, rt.ReplicationFactor = asked.NumPartitions, asked.ReplicationFactor
+	for _, c := range asked.Configs {
+		topic.Configs[c.Name] = *c.Value
+	}
+	if !validateOnly {
+		created, ok := s.cluster.Topics().Lookup(rt.Topic)
+		if !ok {
+			return // deleted again by someone else
+		}
+		topic = created
+		rt.TopicID, rt.NumPartitions, rt.ReplicationFactor = topic.ID, int32(len(topic.Partitions)), int16(topic.ReplicationFactor)
+	}
+	if r.header.Version < 5 {
+		return
+	}
+	for _, c := range fsm.Configs() {
+		value, source := s.topicConfig(topic, c)
+		out := kmsg.NewCreateTopicsResponseTopicConfig()
+		out.Name, out.Value, out.Source = c.Name, &value, int8(source)
+		rt.Configs = append(rt.Configs, out)
+	}
 }
 
 // specOf checks what can be checked without the catalog.

@@ -4,14 +4,18 @@ import (
 	"context"
 	"fmt"
 
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/trimaran-io/trimaran/fsm"
 )
 
-// DeleteTopics, versions 0 to 3.
+// DeleteTopics, versions 0 to 6.
 //
-// Kept: topics fail one by one. A name that stands twice in a request is
-// INVALID_REQUEST for all of its places. The answer comes when the deletion is
-// committed and known at this node, or with REQUEST_TIMED_OUT after the timeout,
+// Kept: topics fail one by one. From version 6 on a topic is named or has its id
+// given (KIP-516); both or neither is INVALID_REQUEST, and so is, for all of its
+// places, a topic that stands twice in a request. The answer comes when the deletion
+// is committed and known at this node, or with REQUEST_TIMED_OUT after the timeout,
 // when it may have happened; a timeout of 0 or less only begins. Disk space is
 // freed a little later.
 //
@@ -21,21 +25,49 @@ func handleDeleteTopics(r *request) {
 	r.background(func() {
 		req := r.body.(*kmsg.DeleteTopicsRequest)
 		resp := req.ResponseKind().(*kmsg.DeleteTopicsResponse)
-		named := map[string]int{}
-		for _, name := range req.TopicNames {
-			named[name]++
-		}
-		errs := r.admin(req.TimeoutMillis, len(req.TopicNames), func(ctx context.Context, i int) error {
-			if named[req.TopicNames[i]] > 1 {
-				return fmt.Errorf("%w: the topic is named more than once", errInvalidRequest)
+		s := r.session.server
+		asked := req.Topics
+		if req.Version < 6 {
+			asked = make([]kmsg.DeleteTopicsRequestTopic, len(req.TopicNames))
+			for i := range asked {
+				asked[i].Topic = &req.TopicNames[i]
 			}
-			return r.session.server.cluster.DeleteTopic(ctx, req.TopicNames[i])
+		}
+		type key struct {
+			name string
+			id   fsm.TopicID
+		}
+		keyOf := func(t *kmsg.DeleteTopicsRequestTopic) key {
+			k := key{id: t.TopicID}
+			if t.Topic != nil {
+				k.name = *t.Topic
+			}
+			return k
+		}
+		named := map[key]int{}
+		for i := range asked {
+			named[keyOf(&asked[i])]++
+		}
+		errs := r.admin(req.TimeoutMillis, len(asked), func(ctx context.Context, i int) error {
+			t := &asked[i]
+			switch byID := t.TopicID != [16]byte{}; {
+			case named[keyOf(t)] > 1:
+				return fmt.Errorf("%w: the topic is named more than once", errInvalidRequest)
+			case byID == (t.Topic != nil):
+				return fmt.Errorf("%w: a topic has to have either its name or its id given", errInvalidRequest)
+			case byID:
+				return s.cluster.DeleteTopicByID(ctx, t.TopicID)
+			}
+			return s.cluster.DeleteTopic(ctx, *t.Topic)
 		})
-		for i, name := range req.TopicNames {
+		for i := range asked {
 			rt := kmsg.NewDeleteTopicsResponseTopic()
-			rt.Topic = kmsg.StringPtr(name)
+			rt.Topic, rt.TopicID = asked[i].Topic, asked[i].TopicID
 			if errs[i] != nil {
 				rt.ErrorCode = r.fail(errs[i])
+				if rt.Topic == nil && rt.ErrorCode == kerr.UnknownTopicOrPartition.Code {
+					rt.ErrorCode = r.fail(errUnknownTopicID)
+				}
 				rt.ErrorMessage = kmsg.StringPtr(message(errs[i]))
 			}
 			resp.Topics = append(resp.Topics, rt)

@@ -17,15 +17,30 @@ type Cluster interface {
 	CreateTopic(ctx context.Context, spec fsm.TopicSpec, validateOnly bool) error
 	// DeleteTopic returns when the deletion is known at this node.
 	DeleteTopic(ctx context.Context, name string) error
+	// DeleteTopicByID is DeleteTopic of the topic that has that id.
+	DeleteTopicByID(ctx context.Context, id fsm.TopicID) error
+	// AlterConfigs returns when the topic's new configuration is known at this node.
+	// validateOnly checks and changes nothing.
+	AlterConfigs(ctx context.Context, alter fsm.AlterConfigs, validateOnly bool) error
+	// CreatePartitions gives a topic so many partitions in all, as CreateTopic.
+	CreatePartitions(ctx context.Context, id fsm.TopicID, count int, validateOnly bool) error
+	// DeleteRecords makes before, -1 for the high watermark, the first offset that can
+	// be read, and gives the log start offset afterwards.
+	DeleteRecords(ctx context.Context, p fsm.PartitionID, before fsm.Offset) (low fsm.Offset, err error)
+	// Producers gives the idempotent producers that a partition remembers.
+	Producers(ctx context.Context, p fsm.PartitionID) ([]fsm.ActiveProducer, error)
 	// Usable reports whether every partition of the topic has had a leader as far
 	// as this node knows.
 	Usable(id fsm.TopicID) bool
 	// Append hands batches (whole record batches, magic 2, checked) to the
 	// partition's leader, wherever it is, in this order, and returns when they are
-	// committed. One result per batch. Waits for a leader at most ~1.5 s within
+	// committed. One result per batch: one of an idempotent producer that was there
+	// already has the place of the first, and one that must not be there has Err. Waits for a leader at most ~1.5 s within
 	// ctx. err is in fsm's list; fsm.NotAppended(err) tells whether trying again
 	// is safe (Append itself already tried again as long as it could).
 	Append(ctx context.Context, p fsm.PartitionID, batches [][]byte) ([]fsm.Appended, error)
+	// NewProducerID gives an id for an idempotent producer that nobody had before.
+	NewProducerID(ctx context.Context) (int64, error)
 	// Read never waits for records. maxBytes bounds the answer but for one whole batch.
 	Read(ctx context.Context, p fsm.PartitionID, from fsm.Offset, maxBytes int) (fsm.Slice, error)
 	// Await returns nil when a record at offset from or above is committed and

@@ -84,6 +84,12 @@ func kafkaError(err error) *kerr.Error {
 		return kerr.InvalidReplicaAssignment
 	case fsm.ErrInvalidConfig:
 		return kerr.InvalidConfig
+	case fsm.ErrOutOfOrderSequence:
+		return kerr.OutOfOrderSequenceNumber
+	case fsm.ErrInvalidProducerEpoch:
+		return kerr.InvalidProducerEpoch
+	case fsm.ErrPolicy:
+		return kerr.PolicyViolation
 	case fsm.ErrNodeConflict, fsm.ErrClusterMismatch:
 		return kerr.UnknownServerError // between nodes; no client causes them
 	}
@@ -119,6 +125,13 @@ func asKnown(e *kerr.Error, key kmsg.Key, version int16) *kerr.Error {
 		if e == kerr.RequestTimedOut {
 			e = kerr.NotLeaderForPartition
 		}
+	case kmsg.InitProducerID:
+		// What a client asks for again, and for other reasons does not (Java's
+		// TransactionManager.InitProducerIdHandler before 4.0).
+		if e == kerr.NotLeaderForPartition || e == kerr.RequestTimedOut {
+			e = kerr.CoordinatorLoadInProgress
+		}
+		return e
 	case kmsg.Metadata:
 		if e == kerr.NotLeaderForPartition || e == kerr.RequestTimedOut {
 			e = kerr.LeaderNotAvailable

@@ -37,6 +37,8 @@ type fakeCluster struct {
 	create  func(ctx context.Context, spec fsm.TopicSpec, validateOnly bool) error
 	remove  func(ctx context.Context, name string) error
 	status  func(ctx context.Context) (*fsm.Status, error)
+	newID   func(ctx context.Context) (int64, error)
+	lastID  int64
 	epoch   fsm.LeaderEpoch // of all leaders; 0: 1
 }
 
@@ -139,6 +141,59 @@ func (f *fakeCluster) DeleteTopic(ctx context.Context, name string) error {
 	return f.apply(fsm.CatalogCommand{DeleteTopic: &fsm.DeleteTopic{Name: name}})
 }
 
+func (f *fakeCluster) DeleteTopicByID(ctx context.Context, id fsm.TopicID) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.apply(fsm.CatalogCommand{DeleteTopic: &fsm.DeleteTopic{ID: id}})
+}
+
+func (f *fakeCluster) AlterConfigs(ctx context.Context, alter fsm.AlterConfigs, validateOnly bool) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if validateOnly {
+		topic, _ := f.catalog.View().ByID(alter.Topic)
+		_, err := alter.Apply(topic.Configs)
+		return err
+	}
+	return f.apply(fsm.CatalogCommand{AlterConfigs: &alter})
+}
+
+func (f *fakeCluster) CreatePartitions(ctx context.Context, id fsm.TopicID, count int, validateOnly bool) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	topic, _ := f.catalog.View().ByID(id)
+	create := &fsm.CreatePartitions{Topic: id, From: len(topic.Partitions)}
+	for range count - len(topic.Partitions) {
+		create.Partitions = append(create.Partitions, topic.Partitions[0])
+	}
+	if validateOnly {
+		_, err := f.catalog.View().CheckCreatePartitions(create)
+		return err
+	}
+	return f.apply(fsm.CatalogCommand{CreatePartitions: create})
+}
+
+func (f *fakeCluster) DeleteRecords(ctx context.Context, p fsm.PartitionID, before fsm.Offset) (fsm.Offset, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	l, err := f.log(p)
+	if err != nil {
+		return -1, err
+	}
+	if before == -1 {
+		before = l.next
+	}
+	if before < 0 || before > l.next {
+		return -1, fsm.ErrOffsetOutOfRange
+	}
+	l.start = max(l.start, before)
+	return l.start, nil
+}
+
+func (f *fakeCluster) Producers(ctx context.Context, p fsm.PartitionID) ([]fsm.ActiveProducer, error) {
+	return []fsm.ActiveProducer{{ID: 7, Epoch: 2, LastSequence: 99, LastTimestamp: 1234}}, nil
+}
+
 func (f *fakeCluster) Usable(id fsm.TopicID) bool { return f.usable == nil || f.usable(id) }
 
 func (f *fakeCluster) Append(ctx context.Context, p fsm.PartitionID, batches [][]byte) ([]fsm.Appended, error) {
@@ -164,7 +219,7 @@ func (f *fakeCluster) doAppend(p fsm.PartitionID, batches [][]byte) ([]fsm.Appen
 		b = slices.Clone(b)
 		kafkaproto.StampBatch(b, int64(l.next), int32(f.leaderEpoch()))
 		h, _ := kafkaproto.ParseBatchHeader(b)
-		out = append(out, fsm.Appended{BaseOffset: l.next, LogStart: l.start})
+		out = append(out, fsm.Appended{BaseOffset: l.next, LogStart: l.start, Timestamp: h.MaxTimestamp})
 		counts = append(counts, int(h.Records))
 		l.next = fsm.Offset(h.NextOffset())
 		l.batches = append(l.batches, b)
@@ -307,6 +362,16 @@ func (f *fakeCluster) LeaderEpoch(p fsm.PartitionID) (fsm.LeaderEpoch, bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.leaderEpoch(), true
+}
+
+func (f *fakeCluster) NewProducerID(ctx context.Context) (int64, error) {
+	if f.newID != nil {
+		return f.newID(ctx)
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.lastID++
+	return f.lastID, nil
 }
 
 func (f *fakeCluster) Ready() error {

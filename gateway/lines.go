@@ -3,12 +3,14 @@ package gateway
 import (
 	"context"
 	"fmt"
+	"math"
 	"runtime/debug"
 	"slices"
 	"sync"
 	"time"
 
 	"github.com/trimaran-io/trimaran/fsm"
+	"github.com/trimaran-io/trimaran/kafkaproto"
 )
 
 // maxCoalesced bounds the bytes of produces that are sent on together with the
@@ -25,6 +27,25 @@ type lines struct {
 	mu sync.Mutex
 	// waiting has a key exactly while a goroutine works on that line.
 	waiting map[fsm.PartitionID][]*parcel
+	// gaps are where batches of idempotent producers failed; see gap.
+	gaps map[fsm.PartitionID]gap
+}
+
+// gap is the place in a producer's sequence of a batch that failed and may be sent
+// again. What the producer had in flight behind it must fail, too, as it would at
+// a broker that led the partition no longer: a new leader may know nothing of the
+// producer, and would take the second batch for its beginning.
+type gap struct {
+	producer int64
+	epoch    int16
+	sequence int32 // of the batch that failed
+	left     int   // batches that can have been sent before the failure was told
+}
+
+// covers reports whether the batch is one of those behind the gap.
+func (g gap) covers(h kafkaproto.BatchHeader) bool {
+	behind := (h.BaseSequence - g.sequence) & math.MaxInt32 // sequence numbers wrap at 2^31
+	return g.left > 0 && h.ProducerID == g.producer && h.ProducerEpoch == g.epoch && behind > 0 && behind < 1<<30
 }
 
 // parcel is what one request has for one partition.
@@ -48,7 +69,7 @@ type parcel struct {
 }
 
 func (l *lines) init(s *Server) {
-	l.server, l.waiting = s, map[fsm.PartitionID][]*parcel{}
+	l.server, l.waiting, l.gaps = s, map[fsm.PartitionID][]*parcel{}, map[fsm.PartitionID]gap{}
 }
 
 // add puts a parcel at the end of its line. Its batches may come later: whoever
@@ -121,6 +142,9 @@ func (l *lines) deliver(id fsm.PartitionID, group []*parcel) {
 		if p.err != nil {
 			continue
 		}
+		if p.err = l.passGap(id, p); p.err != nil {
+			continue
+		}
 		batches = append(batches, p.batches...)
 		if p.until.After(until) {
 			until = p.until
@@ -139,16 +163,75 @@ func (l *lines) deliver(id fsm.PartitionID, group []*parcel) {
 			continue
 		case err != nil:
 			p.err = err
+			l.openGap(id, p)
 			continue
 		}
-		p.base, p.logStart = appended[0].BaseOffset, appended[0].LogStart
-		for _, a := range appended[:len(p.batches)] {
-			if a.BaseOffset < 0 {
-				p.base, p.logStart, p.err = -1, -1, fsm.ErrVoid
-			}
-		}
+		p.take(appended[:len(p.batches)])
 		appended = appended[len(p.batches):]
 	}
+}
+
+// take keeps what became of the parcel's batches.
+func (p *parcel) take(appended []fsm.Appended) {
+	p.base, p.logStart = appended[0].BaseOffset, appended[0].LogStart
+	for _, a := range appended {
+		switch {
+		case a.Err != 0:
+			p.base, p.logStart, p.err = -1, -1, a.Err
+		case a.BaseOffset < 0:
+			p.base, p.logStart, p.err = -1, -1, fsm.ErrVoid
+		}
+	}
+	if p.err == nil && p.stamped >= 0 {
+		p.stamped = appended[0].Timestamp // another than ours if it was there already
+	}
+}
+
+// idempotent gives the header of the parcel's batch if it has a producer id. Then it
+// is the only one: requests that can carry producer ids carry one batch each.
+func (p *parcel) idempotent() (kafkaproto.BatchHeader, bool) {
+	if len(p.batches) != 1 {
+		return kafkaproto.BatchHeader{}, false
+	}
+	h, err := kafkaproto.ParseBatchHeader(p.batches[0])
+	return h, err == nil && fsm.Idempotent(h)
+}
+
+// openGap remembers that the parcel failed, if it is an idempotent producer's.
+func (l *lines) openGap(id fsm.PartitionID, p *parcel) {
+	h, ok := p.idempotent()
+	if !ok {
+		return
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if g, open := l.gaps[id]; !open || !g.covers(h) {
+		l.gaps[id] = gap{producer: h.ProducerID, epoch: h.ProducerEpoch, sequence: h.BaseSequence, left: fsm.ProducerBatches - 1}
+	}
+}
+
+// passGap refuses a parcel that the producer sent when it did not know yet that one
+// before it failed.
+func (l *lines) passGap(id fsm.PartitionID, p *parcel) error {
+	h, ok := p.idempotent()
+	if !ok {
+		return nil
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	g, open := l.gaps[id]
+	if !open {
+		return nil
+	}
+	if g.covers(h) {
+		g.left--
+		l.gaps[id] = g
+		return fmt.Errorf("%w: the batch with sequence number %d was not appended", fsm.ErrNotLeader, g.sequence)
+	}
+	if h.ProducerID == g.producer && (g.left == 0 || h.BaseSequence == g.sequence || h.ProducerEpoch != g.epoch) {
+		delete(l.gaps, id)
+	}
+	return nil
 }
 
 // append is Cluster.Append, and a panic in it an error of unknown fate.

@@ -41,9 +41,18 @@ var handlers = map[kmsg.Key]func(*request){
 	kmsg.CreateTopics: handleCreateTopics,
 	kmsg.DeleteTopics: handleDeleteTopics,
 
-	kmsg.OffsetForLeaderEpoch:    handleOffsetForLeaderEpoch,
-	kmsg.DescribeCluster:         handleDescribeCluster,
-	kmsg.DescribeTopicPartitions: handleDescribeTopicPartitions,
+	kmsg.DeleteRecords:              handleDeleteRecords,
+	kmsg.InitProducerID:             handleInitProducerID,
+	kmsg.DescribeConfigs:            handleDescribeConfigs,
+	kmsg.AlterConfigs:               handleAlterConfigs,
+	kmsg.DescribeLogDirs:            handleDescribeLogDirs,
+	kmsg.CreatePartitions:           handleCreatePartitions,
+	kmsg.IncrementalAlterConfigs:    handleIncrementalAlterConfigs,
+	kmsg.ListPartitionReassignments: handleListPartitionReassignments,
+	kmsg.DescribeProducers:          handleDescribeProducers,
+	kmsg.OffsetForLeaderEpoch:       handleOffsetForLeaderEpoch,
+	kmsg.DescribeCluster:            handleDescribeCluster,
+	kmsg.DescribeTopicPartitions:    handleDescribeTopicPartitions,
 }
 
 // serve begins to work on a request. An error says that the connection ends at

@@ -42,20 +42,56 @@ var Served = []API{
 		Note: "A version above is answered in version 0 with UNSUPPORTED_VERSION (KIP-35, KIP-511).",
 	},
 	{
-		Key: kmsg.CreateTopics, Name: "CreateTopics", Min: 0, Max: 4,
+		Key: kmsg.CreateTopics, Name: "CreateTopics", Min: 0, Max: 7,
 		Note: "Partition count and replication factor -1 stand for the cluster's defaults (KIP-464).",
 	},
 	{
-		Key: kmsg.DeleteTopics, Name: "DeleteTopics", Min: 0, Max: 3,
-		Note: "By name.",
+		Key: kmsg.DeleteTopics, Name: "DeleteTopics", Min: 0, Max: 6,
+		Note: "By name, from version 6 on also by id.",
+	},
+	{
+		Key: kmsg.DeleteRecords, Name: "DeleteRecords", Min: 0, Max: 2,
+		Note: "The log start offset moves at once; disk space is freed by whole segments.",
+	},
+	{
+		Key: kmsg.InitProducerID, Name: "InitProducerID", Min: 0, Max: 5,
+		Note: "For idempotent producers. No transactions.",
 	},
 	{
 		Key: kmsg.OffsetForLeaderEpoch, Name: "OffsetForLeaderEpoch", Min: 0, Max: 4,
 		Note: "Leader epochs are terms of the partition's Raft group.",
 	},
 	{
+		Key: kmsg.DescribeConfigs, Name: "DescribeConfigs", Min: 0, Max: 4,
+		Note: "Topics, and the broker, whose configuration is read-only.",
+	},
+	{
+		Key: kmsg.AlterConfigs, Name: "AlterConfigs", Min: 0, Max: 2,
+		Note: "Topics.",
+	},
+	{
+		Key: kmsg.DescribeLogDirs, Name: "DescribeLogDirs", Min: 0, Max: 5,
+		Note: "One directory stands for those of all nodes.",
+	},
+	{
+		Key: kmsg.CreatePartitions, Name: "CreatePartitions", Min: 0, Max: 3,
+		Note: "The cluster places them.",
+	},
+	{
+		Key: kmsg.IncrementalAlterConfigs, Name: "IncrementalAlterConfigs", Min: 0, Max: 1,
+		Note: "Topics.",
+	},
+	{
+		Key: kmsg.ListPartitionReassignments, Name: "ListPartitionReassignments", Min: 0, Max: 0,
+		Note: "Always none.",
+	},
+	{
 		Key: kmsg.DescribeCluster, Name: "DescribeCluster", Min: 0, Max: 2,
 		Note: "One broker, as in Metadata.",
+	},
+	{
+		Key: kmsg.DescribeProducers, Name: "DescribeProducers", Min: 0, Max: 0,
+		Note: "Idempotent producers. No transactions.",
 	},
 	{
 		Key: kmsg.DescribeTopicPartitions, Name: "DescribeTopicPartitions", Min: 0, Max: 0,

@@ -78,13 +78,6 @@ func newIndex(st *Store, s *segment) (*index, error) {
 	return x, nil
 }
 
-// count gives the number of points.
-func (x *index) count() int {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	return x.written + len(x.recent)
-}
-
 // add appends a point. An error leaves the point in memory, to be written later.
 func (x *index) add(p point) error {
 	x.mu.Lock()

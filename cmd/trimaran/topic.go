@@ -21,7 +21,7 @@ import (
 func newTopic() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "topic",
-		Short: "Create, list, describe and delete topics",
+		Short: "Create, list, describe, change and delete topics",
 		Example: `  trimaran topic create events --partitions 6 --replication-factor 3
   trimaran topic list
   trimaran topic describe events
@@ -29,7 +29,7 @@ func newTopic() *cobra.Command {
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(newTopicCreate(), newTopicList(), newTopicDescribe(), newTopicDelete())
+	cmd.AddCommand(newTopicCreate(), newTopicList(), newTopicDescribe(), newTopicAlter(), newTopicAddPartitions(), newTopicDeleteRecords(), newTopicDelete())
 	return cmd
 }
 

@@ -33,9 +33,8 @@ func TestFranzGoHeldTo080(t *testing.T) {
 	}
 }
 
-// franz-go at its defaults asks ApiVersions first and then speaks the newest
-// version that both sides know. One default it must give up: idempotent writes,
-// since InitProducerId is not served. Every codec, headers and timestamps come
+// franz-go at its defaults asks ApiVersions first, speaks the newest version that
+// both sides know and is an idempotent producer. Every codec, headers and timestamps come
 // back, and a client of 0.8 reads what it can: not zstd.
 func TestFranzGoDefaults(t *testing.T) {
 	c := harness.Shared(t)
@@ -46,7 +45,7 @@ func TestFranzGoDefaults(t *testing.T) {
 	for _, r := range routes(c) {
 		for name, codec := range codecs {
 			t.Run(r.name+"/"+name, func(t *testing.T) {
-				opts := []kgo.Opt{kgo.SeedBrokers(r.addr), kgo.DisableIdempotentWrite(), kgo.ProducerBatchCompression(codec)}
+				opts := []kgo.Opt{kgo.SeedBrokers(r.addr), kgo.ProducerBatchCompression(codec)}
 				if r.dial != nil {
 					opts = append(opts, kgo.Dialer(r.dial))
 				}
@@ -82,7 +81,7 @@ func TestFranzGoReadsWhat080Wrote(t *testing.T) {
 	if err := old.ProduceSync(ctx, &kgo.Record{Topic: topic, Key: []byte("k"), Value: []byte("old")}).FirstErr(); err != nil {
 		t.Fatal(err)
 	}
-	opts := []kgo.Opt{kgo.SeedBrokers(c.Node(2).Addr()), kgo.DisableIdempotentWrite()}
+	opts := []kgo.Opt{kgo.SeedBrokers(c.Node(2).Addr())}
 	headersAndTimes(t, topic, opts)
 	got, err := harness.ReadAll(ctx, opts, topic, 0, 3)
 	if err != nil || string(got[0].Value) != "old" || string(got[1].Value) != "early" || string(got[2].Value) != "late" {

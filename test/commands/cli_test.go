@@ -56,10 +56,27 @@ func TestTopicLifeByCommandLine(t *testing.T) {
 			if err := json.Unmarshal([]byte(run.ok(t, bin, "cluster", "status", "--json")), &parsed); err != nil || parsed.ClusterID == "" {
 				t.Errorf("cluster status --json: %v, cluster id %q", err, parsed.ClusterID)
 			}
+			run.ok(t, bin, "topic", "alter", topic, "--config", "retention.ms=86400000", "--config", "max.message.bytes=5000")
+			run.ok(t, bin, "topic", "alter", topic, "--delete-config", "max.message.bytes")
+			run.ok(t, bin, "topic", "add-partitions", topic, "--partitions", "4")
+			err := harness.Eventually(patience, func() bool {
+				described := run.ok(t, bin, "topic", "describe", topic)
+				return strings.Contains(described, "4 partitions") && strings.Contains(described, "retention.ms=86400000") && !strings.Contains(described, "max.message.bytes")
+			})
+			if err != nil {
+				t.Errorf("altered and not seen, %v: %s", err, run.ok(t, bin, "topic", "describe", topic))
+			}
+			if got := run.ok(t, bin, "topic", "delete-records", topic, "--before", "2", "--partition", "1"); !strings.Contains(got, "1          2") {
+				t.Errorf("delete-records says %q", got)
+			}
+			if got := run.ok(t, bin, "consume", topic, "--partition", "1"); got != "3\n" {
+				t.Errorf("what was not deleted: %q", got)
+			}
+			run.ok(t, bin, "topic", "delete-records", topic, "--before", "end")
 			run.ok(t, bin, "topic", "delete", topic)
 			// Behind a shim the next command may meet another node, which hears of it
 			// in its own time.
-			err := harness.Eventually(patience, func() bool {
+			err = harness.Eventually(patience, func() bool {
 				return !strings.Contains(run.ok(t, bin, "topic", "list"), topic)
 			})
 			if err != nil {
@@ -105,6 +122,11 @@ func TestErrorsAreSaid(t *testing.T) {
 		{"topic create too-many --replication-factor 4 --partitions 1", "replication factor"},
 		{"topic describe not-there", "not-there"},
 		{"topic delete not-there", "not-there"},
+		{"topic alter not-there --config retention.ms=1", "not-there"},
+		{"topic alter not-there", "nothing to change"},
+		{"topic add-partitions not-there --partitions 3", "not-there"},
+		{"topic delete-records not-there --before end", "not-there"},
+		{"topic delete-records not-there --before some", "offset"},
 		{"consume not-there", "not-there"},
 		{"topic list --brokers " + harness.Loopback(port) + " --timeout 2s", harness.Loopback(port)},
 		{"topic frobnicate", "frobnicate|unknown"},

@@ -1,0 +1,178 @@
+package cluster
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"testing"
+
+	"github.com/trimaran-io/trimaran/fsm"
+)
+
+// Partitions that a topic gets later are placed, get leaders and take records, and
+// those that were there keep theirs.
+func TestATopicGetsMorePartitions(t *testing.T) {
+	c := newTestCluster(t, 3)
+	c.startAll()
+	topic := c.topic("a", 1, 3)
+	c.mustAppend(0, fsm.PartitionID{Topic: topic.ID}, "before")
+	ctx := within(t)
+	if err := c.nodes[1].CreatePartitions(ctx, topic.ID, 5, true); err != nil {
+		t.Fatal(err)
+	}
+	if now, _ := c.nodes[1].Topics().ByID(topic.ID); len(now.Partitions) != 1 {
+		t.Fatalf("%d partitions after a mere question", len(now.Partitions))
+	}
+	if err := c.nodes[2].CreatePartitions(ctx, topic.ID, 4, false); err != nil {
+		t.Fatal(err)
+	}
+	for p := range int32(4) {
+		id := fsm.PartitionID{Topic: topic.ID, Partition: p}
+		c.mustAppend(int(p)%3, id, fmt.Sprint("in ", p))
+	}
+	c.wantEverywhere(fsm.PartitionID{Topic: topic.ID}, []string{"before", "in 0"})
+	c.wantEverywhere(fsm.PartitionID{Topic: topic.ID, Partition: 3}, []string{"in 3"})
+	for _, count := range []int{4, 3, 0, -1, fsm.MaxPartitions + 1} {
+		if err := c.nodes[0].CreatePartitions(ctx, topic.ID, count, false); fsm.Code(err) != fsm.ErrInvalidPartitions {
+			t.Errorf("%d partitions: %v", count, err)
+		}
+	}
+	if err := c.nodes[0].CreatePartitions(ctx, fsm.TopicID{1}, 5, false); fsm.Code(err) != fsm.ErrUnknownTopicOrPartition {
+		t.Error(err)
+	}
+}
+
+// A configuration that is changed through one node holds at all.
+func TestConfigsAreAlteredEverywhere(t *testing.T) {
+	c := newTestCluster(t, 3)
+	c.startAll()
+	topic := c.topic("a", 1, 3)
+	set := func(name, value string) fsm.AlterConfigs {
+		return fsm.AlterConfigs{Topic: topic.ID, Changes: []fsm.ConfigChange{{Name: name, Op: fsm.SetConfig, Value: value}}}
+	}
+	ctx := within(t)
+	if err := c.nodes[0].AlterConfigs(ctx, set("max.message.bytes", "5"), true); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.nodes[1].AlterConfigs(ctx, set("max.message.bytes", "77"), false); err != nil {
+		t.Fatal(err)
+	}
+	for i := range c.nodes {
+		eventually(t, "the new configuration", func() error {
+			if now, _ := c.nodes[i].Topics().ByID(topic.ID); now.MaxMessageBytes() != 77 {
+				return fmt.Errorf("node %d has %d", i+1, now.MaxMessageBytes())
+			}
+			return nil
+		})
+	}
+	if err := c.nodes[2].AlterConfigs(ctx, set("max.message.bytes", "-1"), false); fsm.Code(err) != fsm.ErrInvalidConfig {
+		t.Error(err)
+	}
+}
+
+// Deleted records are gone on all replicas, whichever node is asked, and stay gone.
+func TestRecordsAreDeletedEverywhere(t *testing.T) {
+	c := newTestCluster(t, 3)
+	c.startAll()
+	topic := c.topic("a", 1, 3)
+	id := fsm.PartitionID{Topic: topic.ID}
+	for i := range 10 {
+		c.mustAppend(0, id, fmt.Sprint(i))
+	}
+	ctx := within(t)
+	remove := func(node int, before fsm.Offset) (low fsm.Offset, err error) {
+		eventually(t, "delete records", func() error {
+			if low, err = c.nodes[node].DeleteRecords(ctx, id, before); fsm.NotAppended(err) {
+				return err
+			}
+			return nil
+		})
+		return low, err
+	}
+	for node, want := range map[int]fsm.Offset{0: 3, 1: 4, 2: 5} {
+		if low, err := remove(node, want); err != nil || low < want {
+			t.Errorf("node %d: %d, %v", node+1, low, err)
+		}
+	}
+	if low, err := remove(0, 2); err != nil || low != 5 {
+		t.Errorf("below the start: %d, %v", low, err)
+	}
+	for _, bad := range []fsm.Offset{11, -2} {
+		if _, err := remove(1, bad); fsm.Code(err) != fsm.ErrOffsetOutOfRange {
+			t.Errorf("%d: %v", bad, err)
+		}
+	}
+	for i := range c.nodes {
+		eventually(t, "the log start", func() error {
+			if start, next := c.nodes[i].replica(id).bounds(); start != 5 || next != 10 {
+				return fmt.Errorf("node %d has %d to %d", i+1, start, next)
+			}
+			return nil
+		})
+		if _, err := c.nodes[i].Read(ctx, id, 4, 100); fsm.Code(err) != fsm.ErrOffsetOutOfRange {
+			t.Errorf("node %d reads what is deleted: %v", i+1, err)
+		}
+	}
+	if low, err := remove(2, -1); err != nil || low != 10 {
+		t.Errorf("all: %d, %v", low, err)
+	}
+	c.mustAppend(0, id, "after")
+	for i := range c.nodes {
+		slice, err := c.nodes[i].Read(ctx, id, 10, 100)
+		if err != nil || len(slice.Batches) == 0 {
+			t.Errorf("node %d: %v", i+1, err)
+		}
+	}
+	compact := fsm.AlterConfigs{Topic: topic.ID, Changes: []fsm.ConfigChange{{Name: "cleanup.policy", Op: fsm.SetConfig, Value: "compact"}}}
+	if err := c.nodes[0].AlterConfigs(ctx, compact, false); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.nodes[0].DeleteRecords(ctx, id, -1); fsm.Code(err) != fsm.ErrPolicy {
+		t.Error(err)
+	}
+}
+
+// Every node tells who produces.
+func TestProducersAreTold(t *testing.T) {
+	c := newTestCluster(t, 3)
+	c.startAll()
+	id := fsm.PartitionID{Topic: c.topic("a", 1, 3).ID}
+	ctx := within(t)
+	for _, b := range [][]byte{batchFrom(9, 2, 4, "x", "y"), batchFrom(7, 0, 0, "z")} {
+		if _, err := c.nodes[0].Append(ctx, id, [][]byte{b}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for i := range c.nodes {
+		producers, err := c.nodes[i].Producers(ctx, id)
+		for j := range producers {
+			producers[j].LastTimestamp = 0
+		}
+		if err != nil || !slices.Equal(producers, []fsm.ActiveProducer{{ID: 9, Epoch: 2, LastSequence: 5}, {ID: 7}}) {
+			t.Errorf("node %d: %+v, %v", i+1, producers, err)
+		}
+	}
+}
+
+// The status says how large logs and disks are, and an id names one topic for ever.
+func TestTopicsAreDeletedByID(t *testing.T) {
+	c := newTestCluster(t, 1)
+	c.startAll()
+	topic := c.topic("a", 1, 1)
+	c.mustAppend(0, fsm.PartitionID{Topic: topic.ID}, "x")
+	ctx := within(t)
+	status, err := c.nodes[0].Status(ctx)
+	if err != nil || status.Topics[0].Partitions[0].Replicas[0].Bytes == 0 || status.Nodes[0].DiskTotal == 0 {
+		t.Errorf("%+v, %v", status, err)
+	}
+	if err := c.nodes[0].DeleteTopicByID(ctx, topic.ID); err != nil {
+		t.Fatal(err)
+	}
+	if _, there := c.nodes[0].Topics().Lookup("a"); there {
+		t.Error(errors.New("the topic is there"))
+	}
+	c.topic("a", 1, 1)
+	if err := c.nodes[0].DeleteTopicByID(ctx, topic.ID); fsm.Code(err) != fsm.ErrUnknownTopicOrPartition {
+		t.Error(err)
+	}
+}

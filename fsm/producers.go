@@ -1,0 +1,283 @@
+package fsm
+
+import (
+	"encoding/binary"
+	"fmt"
+	"math"
+
+	"github.com/trimaran-io/trimaran/kafkaproto"
+)
+
+// This file holds what a partition remembers of idempotent producers (KIP-98),
+// so that a batch that is sent again is not appended again.
+//
+// Who decides: the proposer of the partition's leader, before it stamps a batch
+// (ProducersAhead). What Apply makes of the log follows from GoodBatch alone,
+// never from producers, and that is a choice with a reason. Whoever reads the log
+// again has no producer state, so a batch that GoodBatch takes and the machine did
+// not would put readers and machine at different offsets for ever. And two replicas
+// may know different producers without either being wrong, for instance when one
+// began from a snapshot of a version that knew none; their offsets must be equal
+// all the same. So Apply records producers as it finds them in the log, as Kafka's
+// followers do (ProducerAppendInfo with AppendOrigin.REPLICATION), checks again,
+// and reports what should not be there (Applied.Breach).
+//
+// Why a breach cannot happen in an honest log: a batch that GoodBatch takes carries
+// the epoch of its entry's term, so the proposer of that term stamped it. There is
+// one at a time, it begins after a barrier, when all that earlier terms have left
+// behind is applied, and whatever it proposed itself since is in its
+// ProducersAhead. So it judged the batch on the producer state that the machine
+// has when it comes to that batch, or on that state with producers in it that were
+// forgotten meanwhile; and a machine that knows nothing of a producer takes anything
+// from it.
+
+const (
+	// ProducerBatches is how many batches of a producer are remembered: as many as
+	// a client may have in flight (KIP-98; max.in.flight.requests.per.connection).
+	ProducerBatches = 5
+	// ProducerExpiration is how long a producer that appends nothing is remembered,
+	// in ms: Kafka's default of producer.id.expiration.ms.
+	ProducerExpiration = day
+	// MaxProducers bounds the producers that a partition remembers. Beyond it the
+	// one that appended longest ago is forgotten: then its next batch is taken
+	// whatever its sequence number, and is not known if it was there before.
+	MaxProducers = 4096
+)
+
+// Idempotent reports whether the batch has a producer id and sequence numbers, so
+// that it can be told from another one.
+func Idempotent(h kafkaproto.BatchHeader) bool {
+	return h.ProducerID >= 0 && h.ProducerEpoch >= 0 && h.BaseSequence >= 0 && !h.Control()
+}
+
+// ProducerBatch is what is remembered of one batch.
+type ProducerBatch struct {
+	First, Last int32 // sequence numbers of its records; Last < First where they wrap
+	Base        Offset
+	Timestamp   int64 // of its newest record, ms; of the append if the topic wants that
+}
+
+// ProducerState is what a partition knows of one producer.
+type ProducerState struct {
+	ID         int64
+	Epoch      int16
+	LastAppend int64 // ms since epoch, by the clock of the leader that took it
+	count      int   // 1 to ProducerBatches
+	batches    [ProducerBatches]ProducerBatch
+}
+
+// Batches gives the batches of the producer's present epoch that are remembered,
+// oldest first, at least one.
+func (p *ProducerState) Batches() []ProducerBatch { return p.batches[:p.count] }
+
+// LastSequence is the sequence number of the last record.
+func (p *ProducerState) LastSequence() int32 { return p.batches[p.count-1].Last }
+
+// ActiveProducer is what an operator sees of a producer (KIP-664).
+type ActiveProducer struct {
+	ID            int64 `json:"id"`
+	Epoch         int16 `json:"epoch"`
+	LastSequence  int32 `json:"last_sequence"`
+	LastTimestamp int64 `json:"last_timestamp"` // of its newest record, ms
+}
+
+// Active gives what an operator sees.
+func (p *ProducerState) Active() ActiveProducer {
+	last := p.batches[p.count-1]
+	return ActiveProducer{ID: p.ID, Epoch: p.Epoch, LastSequence: last.Last, LastTimestamp: last.Timestamp}
+}
+
+// Judge says what the batch, for which Idempotent holds, is to a producer of this
+// state: the one that follows, or one that is there already, or, with the error
+// ErrInvalidProducerEpoch or ErrOutOfOrderSequence, neither. The rules are Kafka's
+// (ProducerStateEntry.findDuplicateBatch, ProducerAppendInfo.checkProducerEpoch
+// and checkSequence).
+func (p *ProducerState) Judge(h kafkaproto.BatchHeader) (original ProducerBatch, duplicate bool, err error) {
+	switch {
+	case h.ProducerEpoch < p.Epoch:
+		return original, false, fmt.Errorf("%w: producer %d has epoch %d, the batch %d", ErrInvalidProducerEpoch, p.ID, p.Epoch, h.ProducerEpoch)
+	case h.ProducerEpoch > p.Epoch:
+		if h.BaseSequence != 0 {
+			return original, false, fmt.Errorf("%w: epoch %d of producer %d begins with sequence number %d", ErrOutOfOrderSequence, h.ProducerEpoch, p.ID, h.BaseSequence)
+		}
+		return original, false, nil
+	}
+	last := lastSequence(h)
+	for _, b := range p.Batches() {
+		if b.First == h.BaseSequence && b.Last == last {
+			return b, true, nil
+		}
+	}
+	if h.BaseSequence != nextSequence(p.LastSequence()) {
+		return original, false, fmt.Errorf("%w: producer %d sent %d after %d", ErrOutOfOrderSequence, p.ID, h.BaseSequence, p.LastSequence())
+	}
+	return original, false, nil
+}
+
+// add takes a batch that is in the log at base.
+func (p *ProducerState) add(h kafkaproto.BatchHeader, base Offset, at int64) {
+	if p.Epoch != h.ProducerEpoch {
+		p.Epoch, p.count = h.ProducerEpoch, 0
+	}
+	if p.count == ProducerBatches {
+		copy(p.batches[:], p.batches[1:])
+		p.count--
+	}
+	p.batches[p.count] = ProducerBatch{First: h.BaseSequence, Last: lastSequence(h), Base: base, Timestamp: h.MaxTimestamp}
+	p.count++
+	p.LastAppend = at
+}
+
+// lastSequence and nextSequence count as Kafka does: 0 follows the largest int32
+// (DefaultRecordBatch.incrementSequence).
+func lastSequence(h kafkaproto.BatchHeader) int32 {
+	return int32((int64(h.BaseSequence) + int64(h.LastOffsetDelta)) & math.MaxInt32)
+}
+
+func nextSequence(last int32) int32 { return int32((int64(last) + 1) & math.MaxInt32) }
+
+// producerTable is the producers of a partition, in the order in which they last
+// appended. That order is the log's, so it is the same on every replica.
+type producerTable struct {
+	byID map[int64]*producerNode
+	// oldest and newest are the ends of the list of all nodes of byID; nil without any.
+	oldest, newest *producerNode
+}
+
+type producerNode struct {
+	state        ProducerState
+	older, newer *producerNode
+}
+
+func newProducerTable() producerTable { return producerTable{byID: map[int64]*producerNode{}} }
+
+// append records the batch, which is in the log at base since a leader took it at
+// the given time, and forgets producers that were silent for too long then. The
+// error says why the batch should not be in the log; it is recorded nonetheless.
+func (t *producerTable) append(h kafkaproto.BatchHeader, base Offset, at int64) (breach error) {
+	for t.oldest != nil && expired(&t.oldest.state, at) {
+		t.forget(t.oldest)
+	}
+	if !Idempotent(h) {
+		return nil
+	}
+	n := t.byID[h.ProducerID]
+	if n == nil {
+		if len(t.byID) == MaxProducers {
+			t.forget(t.oldest)
+		}
+		n = &producerNode{state: ProducerState{ID: h.ProducerID, Epoch: h.ProducerEpoch}}
+	} else {
+		_, duplicate, err := n.state.Judge(h)
+		if duplicate {
+			err = fmt.Errorf("%w: producer %d has the records from %d on twice in the log", ErrOutOfOrderSequence, h.ProducerID, h.BaseSequence)
+		}
+		breach = err
+		t.forget(n)
+	}
+	n.state.add(h, base, at)
+	t.push(n)
+	return breach
+}
+
+// expired reports whether the producer was silent for too long. Clocks of leaders
+// differ and may go back; then it is not.
+func expired(p *ProducerState, now int64) bool {
+	return now > p.LastAppend && uint64(now)-uint64(p.LastAppend) >= ProducerExpiration
+}
+
+// push makes n the newest; it is not in the list.
+func (t *producerTable) push(n *producerNode) {
+	n.older, n.newer = t.newest, nil
+	if t.newest != nil {
+		t.newest.newer = n
+	} else {
+		t.oldest = n
+	}
+	t.newest = n
+	t.byID[n.state.ID] = n
+}
+
+// forget takes n, which is in the list, out of it.
+func (t *producerTable) forget(n *producerNode) {
+	if n.older != nil {
+		n.older.newer = n.newer
+	} else {
+		t.oldest = n.newer
+	}
+	if n.newer != nil {
+		n.newer.older = n.older
+	} else {
+		t.newest = n.older
+	}
+	delete(t.byID, n.state.ID)
+}
+
+// Producer gives what the partition knows of a producer.
+func (p *PartitionState) Producer(id int64) (ProducerState, bool) {
+	if n, ok := p.producers.byID[id]; ok {
+		return n.state, true
+	}
+	return ProducerState{}, false
+}
+
+// Producers gives all producers that the partition knows, in the order in which
+// they last appended, at most MaxProducers.
+func (p *PartitionState) Producers() []ProducerState {
+	all := make([]ProducerState, 0, len(p.producers.byID))
+	for n := p.producers.oldest; n != nil; n = n.newer {
+		all = append(all, n.state)
+	}
+	return all
+}
+
+// Producers in a snapshot, from version 2 on, follow the other numbers: their
+// count, then of each, in the order in which they last appended,
+//
+//	id, epoch, time of the last append (signed), count of batches, then of each
+//	batch, oldest first: first and last sequence number, base offset, timestamp (signed)
+
+func (t *producerTable) snapshot(b []byte) []byte {
+	b = binary.AppendUvarint(b, uint64(len(t.byID)))
+	for n := t.oldest; n != nil; n = n.newer {
+		b = binary.AppendUvarint(b, uint64(n.state.ID))
+		b = binary.AppendUvarint(b, uint64(n.state.Epoch))
+		b = binary.AppendVarint(b, n.state.LastAppend)
+		b = binary.AppendUvarint(b, uint64(n.state.count))
+		for _, batch := range n.state.Batches() {
+			b = binary.AppendUvarint(b, uint64(batch.First))
+			b = binary.AppendUvarint(b, uint64(batch.Last))
+			b = binary.AppendUvarint(b, uint64(batch.Base))
+			b = binary.AppendVarint(b, batch.Timestamp)
+		}
+	}
+	return b
+}
+
+// restore reads what snapshot wrote; r.bad says that it is no such thing.
+func (t *producerTable) restore(r *numbers) {
+	count := r.atMost(MaxProducers)
+	for range count {
+		n := &producerNode{state: ProducerState{
+			ID:         r.positive(),
+			Epoch:      int16(r.atMost(math.MaxInt16)),
+			LastAppend: r.signed(),
+			count:      int(r.atMost(ProducerBatches)),
+		}}
+		if n.state.count == 0 || t.byID[n.state.ID] != nil {
+			r.fail()
+		}
+		for i := range n.state.count {
+			n.state.batches[i] = ProducerBatch{
+				First:     int32(r.atMost(math.MaxInt32)),
+				Last:      int32(r.atMost(math.MaxInt32)),
+				Base:      Offset(r.positive()),
+				Timestamp: r.signed(),
+			}
+		}
+		if r.bad {
+			return
+		}
+		t.push(n)
+	}
+}

@@ -1,0 +1,102 @@
+package gateway
+
+import (
+	"fmt"
+	"slices"
+	"strconv"
+
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/trimaran-io/trimaran/fsm"
+)
+
+// DescribeConfigs, versions 0 to 4.
+//
+// Kept: a topic shows every configuration that Kafka knows, what is set and what is
+// default, its sources and synonyms, also those without effect here, whose
+// documentation (from version 3) says what happens instead. Names that nothing has
+// are left out of the answer. The broker, by its id, shows what tools look for.
+//
+// Differs: everything of the broker is read-only. The default of all brokers, an
+// empty name, and the other kinds of resources have nothing set.
+
+func handleDescribeConfigs(r *request) {
+	req := r.body.(*kmsg.DescribeConfigsRequest)
+	resp := req.ResponseKind().(*kmsg.DescribeConfigsResponse)
+	for i := range req.Resources {
+		asked := &req.Resources[i]
+		out := kmsg.NewDescribeConfigsResponseResource()
+		out.ResourceType, out.ResourceName = asked.ResourceType, asked.ResourceName
+		configs, err := r.describeConfigs(req, asked)
+		if err != nil {
+			out.ErrorCode, out.ErrorMessage = r.fail(err), kmsg.StringPtr(message(err))
+		}
+		out.Configs = configs
+		resp.Resources = append(resp.Resources, out)
+	}
+	r.answerSized(resp, 4096*len(resp.Resources))
+}
+
+func (r *request) describeConfigs(req *kmsg.DescribeConfigsRequest, asked *kmsg.DescribeConfigsRequestResource) ([]kmsg.DescribeConfigsResponseResourceConfig, error) {
+	s := r.session.server
+	wanted := func(name string) bool { return asked.ConfigNames == nil || slices.Contains(asked.ConfigNames, name) }
+	var list []kmsg.DescribeConfigsResponseResourceConfig
+	switch asked.ResourceType {
+	case kmsg.ConfigResourceTypeTopic:
+		topic, ok := s.cluster.Topics().Lookup(asked.ResourceName)
+		if !ok {
+			return nil, s.unknownTopic()
+		}
+		for _, c := range fsm.Configs() {
+			if !wanted(c.Name) {
+				continue
+			}
+			value, source := s.topicConfig(topic, c)
+			out := kmsg.NewDescribeConfigsResponseResourceConfig()
+			out.Name, out.Value, out.Source, out.IsDefault = c.Name, &value, source, source == kmsg.ConfigSourceDefaultConfig
+			out.ConfigType = configType(c.Type)
+			if req.IncludeSynonyms {
+				out.ConfigSynonyms = s.synonyms(topic, c)
+			}
+			if req.IncludeDocumentation && c.Note != "" {
+				out.Documentation = kmsg.StringPtr(c.Note)
+			}
+			list = append(list, out)
+		}
+	case kmsg.ConfigResourceTypeBroker:
+		if asked.ResourceName == "" {
+			return nil, nil
+		}
+		if err := checkBroker(asked.ResourceName); err != nil {
+			return nil, err
+		}
+		for _, c := range s.brokerConfigs() {
+			if !wanted(c.name) {
+				continue
+			}
+			out := kmsg.NewDescribeConfigsResponseResourceConfig()
+			out.Name, out.Value, out.ReadOnly, out.ConfigType = c.name, &c.value, true, c.typ
+			out.IsDefault, out.Source = true, kmsg.ConfigSourceDefaultConfig
+			if c.given {
+				out.IsDefault, out.Source = false, kmsg.ConfigSourceStaticBrokerConfig
+			}
+			if req.IncludeSynonyms {
+				out.ConfigSynonyms = []kmsg.DescribeConfigsResponseResourceConfigConfigSynonym{{Name: c.name, Value: &c.value, Source: out.Source}}
+			}
+			list = append(list, out)
+		}
+	case kmsg.ConfigResourceTypeBrokerLogger, kmsg.ConfigResourceTypeClientMetrics, kmsg.ConfigResourceTypeGroupConfig:
+		return nil, nil
+	default:
+		return nil, fmt.Errorf("%w: resource type %d", errInvalidRequest, asked.ResourceType)
+	}
+	return list, nil
+}
+
+// checkBroker reports whether the name is that of the one broker.
+func checkBroker(name string) error {
+	if id, err := strconv.Atoi(name); err != nil || int32(id) != BrokerID {
+		return fmt.Errorf("%w: there is no broker %s, only %d", errInvalidRequest, shown(name), BrokerID)
+	}
+	return nil
+}

@@ -1,0 +1,106 @@
+package gateway
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/trimaran-io/trimaran/fsm"
+)
+
+// AlterConfigs, versions 0 to 2.
+//
+// Kept: what is set for a topic is replaced by what the request says, so what it
+// does not name is at its default again. validate_only. Resources fail one by one;
+// one that stands twice in a request is INVALID_REQUEST in all of its places.
+//
+// Differs: only topics can be altered. Nodes are configured where they run, so a
+// broker's configuration is INVALID_REQUEST, and the message says so.
+
+func handleAlterConfigs(r *request) {
+	r.background(func() {
+		req := r.body.(*kmsg.AlterConfigsRequest)
+		resp := req.ResponseKind().(*kmsg.AlterConfigsResponse)
+		alterations := make([]alteration, len(req.Resources))
+		for i := range req.Resources {
+			in := &req.Resources[i]
+			a := &alterations[i]
+			a.typ, a.name, a.replace = in.ResourceType, in.ResourceName, true
+			for _, c := range in.Configs {
+				a.change(c.Name, fsm.SetConfig, c.Value)
+			}
+		}
+		errs := r.alterConfigs(alterations, req.ValidateOnly)
+		for i := range req.Resources {
+			out := kmsg.NewAlterConfigsResponseResource()
+			out.ResourceType, out.ResourceName = req.Resources[i].ResourceType, req.Resources[i].ResourceName
+			if errs[i] != nil {
+				out.ErrorCode, out.ErrorMessage = r.fail(errs[i]), kmsg.StringPtr(message(errs[i]))
+			}
+			resp.Resources = append(resp.Resources, out)
+		}
+		r.answer(resp)
+	})
+}
+
+// alteration is what one resource of a request is to become.
+type alteration struct {
+	typ     kmsg.ConfigResourceType
+	name    string
+	replace bool
+	changes []fsm.ConfigChange
+	err     error // what is wrong with it at first sight
+}
+
+// change adds a change; a nil value is for deletions only.
+func (a *alteration) change(name string, op fsm.ConfigOp, value *string) {
+	for _, c := range a.changes {
+		if c.Name == name && a.err == nil {
+			a.err = fmt.Errorf("%w: %s is named more than once", errInvalidRequest, shown(name))
+		}
+	}
+	c := fsm.ConfigChange{Name: name, Op: op}
+	switch {
+	case op == fsm.DeleteConfig:
+	case value == nil:
+		a.err = fmt.Errorf("%w: %s has no value", errInvalidRequest, shown(name))
+	default:
+		c.Value = *value
+	}
+	a.changes = append(a.changes, c)
+}
+
+// alterTimeoutMillis is how long altering may take: these requests bring no timeout.
+const alterTimeoutMillis = 30_000
+
+// alterConfigs alters what can be altered; an error for each.
+func (r *request) alterConfigs(alterations []alteration, validateOnly bool) []error {
+	s := r.session.server
+	type resource struct {
+		typ  kmsg.ConfigResourceType
+		name string
+	}
+	named := map[resource]int{}
+	for _, a := range alterations {
+		named[resource{a.typ, a.name}]++
+	}
+	return r.admin(alterTimeoutMillis, len(alterations), func(ctx context.Context, i int) error {
+		a := &alterations[i]
+		switch {
+		case named[resource{a.typ, a.name}] > 1:
+			return fmt.Errorf("%w: the resource is named more than once", errInvalidRequest)
+		case a.err != nil:
+			return a.err
+		case a.typ == kmsg.ConfigResourceTypeBroker:
+			return fmt.Errorf("%w: the broker is the whole cluster, whose nodes are configured where they run", errInvalidRequest)
+		case a.typ != kmsg.ConfigResourceTypeTopic:
+			return fmt.Errorf("%w: only topics can be altered, not resources of type %d", errInvalidRequest, a.typ)
+		}
+		topic, ok := s.cluster.Topics().Lookup(a.name)
+		if !ok {
+			return s.unknownTopic()
+		}
+		return s.cluster.AlterConfigs(ctx, fsm.AlterConfigs{Topic: topic.ID, Replace: a.replace, Changes: a.changes}, validateOnly)
+	})
+}

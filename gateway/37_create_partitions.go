@@ -1,0 +1,55 @@
+package gateway
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/trimaran-io/trimaran/fsm"
+)
+
+// CreatePartitions, versions 0 to 3 (KIP-195).
+//
+// Kept: topics fail one by one; a count that is not more than the topic has is
+// INVALID_PARTITIONS; a name that stands twice is INVALID_REQUEST for all of its
+// places; validate_only. The answer comes when the new partitions have leaders, or
+// with REQUEST_TIMED_OUT after the timeout, when they may exist already.
+//
+// Differs: as in CreateTopics, a manual assignment names brokers, which cannot say
+// which nodes are meant, and is INVALID_REPLICA_ASSIGNMENT.
+
+func handleCreatePartitions(r *request) {
+	r.background(func() {
+		req := r.body.(*kmsg.CreatePartitionsRequest)
+		resp := req.ResponseKind().(*kmsg.CreatePartitionsResponse)
+		s := r.session.server
+		named := map[string]int{}
+		for i := range req.Topics {
+			named[req.Topics[i].Topic]++
+		}
+		errs := r.admin(req.TimeoutMillis, len(req.Topics), func(ctx context.Context, i int) error {
+			t := &req.Topics[i]
+			if named[t.Topic] > 1 {
+				return fmt.Errorf("%w: the topic is named more than once", errInvalidRequest)
+			}
+			if t.Assignment != nil {
+				return fmt.Errorf("%w: replicas are placed by the cluster, on nodes that have no broker ids; leave the assignment out", fsm.ErrInvalidAssignment)
+			}
+			topic, ok := s.cluster.Topics().Lookup(t.Topic)
+			if !ok {
+				return s.unknownTopic()
+			}
+			return s.cluster.CreatePartitions(ctx, topic.ID, int(t.Count), req.ValidateOnly)
+		})
+		for i := range req.Topics {
+			rt := kmsg.NewCreatePartitionsResponseTopic()
+			rt.Topic = req.Topics[i].Topic
+			if errs[i] != nil {
+				rt.ErrorCode, rt.ErrorMessage = r.fail(errs[i]), kmsg.StringPtr(message(errs[i]))
+			}
+			resp.Topics = append(resp.Topics, rt)
+		}
+		r.answer(resp)
+	})
+}

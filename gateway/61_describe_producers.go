@@ -1,0 +1,55 @@
+package gateway
+
+import (
+	"context"
+
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/trimaran-io/trimaran/fsm"
+)
+
+// DescribeProducers, version 0 (KIP-664).
+//
+// Kept: the producers that a partition remembers, with the sequence number and the
+// timestamp of each one's last record.
+//
+// Left out: there are no transactions, so no coordinator has an epoch and nothing is
+// pending.
+
+func handleDescribeProducers(r *request) {
+	r.background(func() {
+		req := r.body.(*kmsg.DescribeProducersRequest)
+		resp := req.ResponseKind().(*kmsg.DescribeProducersResponse)
+		s := r.session.server
+		topics := s.cluster.Topics()
+		ctx, cancel := context.WithTimeout(r.session.open, minAppend)
+		defer cancel()
+		for i := range req.Topics {
+			rt := kmsg.NewDescribeProducersResponseTopic()
+			rt.Topic = req.Topics[i].Topic
+			topic, known := topics.Lookup(rt.Topic)
+			for _, partition := range req.Topics[i].Partitions {
+				rp := kmsg.NewDescribeProducersResponseTopicPartition()
+				rp.Partition = partition
+				var producers []fsm.ActiveProducer
+				err := s.unknownTopic()
+				if known && partition >= 0 && int(partition) < len(topic.Partitions) {
+					producers, err = s.cluster.Producers(ctx, fsm.PartitionID{Topic: topic.ID, Partition: partition})
+				}
+				if err != nil {
+					rp.ErrorCode, rp.ErrorMessage = r.fail(err), kmsg.StringPtr(message(err))
+				}
+				for _, p := range producers {
+					out := kmsg.NewDescribeProducersResponseTopicPartitionActiveProducer()
+					out.ProducerID, out.ProducerEpoch = p.ID, int32(p.Epoch)
+					out.LastSequence, out.LastTimestamp = p.LastSequence, p.LastTimestamp
+					out.CoordinatorEpoch, out.CurrentTxnStartOffset = -1, -1
+					rp.ActiveProducers = append(rp.ActiveProducers, out)
+				}
+				rt.Partitions = append(rt.Partitions, rp)
+			}
+			resp.Topics = append(resp.Topics, rt)
+		}
+		r.answer(resp)
+	})
+}
