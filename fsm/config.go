@@ -53,7 +53,7 @@ const DefaultMaxMessageBytes = 1048588
 // configs is the table of topic configurations: names, types, defaults and
 // bounds are Kafka's (org.apache.kafka.storage.internals.log.LogConfig). Sorted.
 var configs = []Config{
-	{Name: "cleanup.policy", Type: ConfigList, Default: "delete", Values: []string{"compact", "delete"}, Note: "stored; nothing is deleted or compacted yet"},
+	{Name: "cleanup.policy", Type: ConfigList, Default: "delete", Values: []string{"compact", "delete"}, Note: "delete takes effect; nothing is compacted yet"},
 	{Name: "compression.type", Type: ConfigString, Default: "producer", Values: []string{"gzip", "lz4", "producer", "snappy", "uncompressed", "zstd"}, Note: "stored; batches keep the producer's codec"},
 	{Name: "delete.retention.ms", Type: ConfigLong, Default: strconv.Itoa(day), Note: "stored; nothing is compacted yet"},
 	{Name: "file.delete.delay.ms", Type: ConfigLong, Default: "60000", Note: "stored; files of a deleted topic go at once"},
@@ -70,12 +70,12 @@ var configs = []Config{
 	{Name: "min.compaction.lag.ms", Type: ConfigLong, Default: "0", Note: "stored; nothing is compacted yet"},
 	{Name: "min.insync.replicas", Type: ConfigInt, Default: "1", Min: 1, Note: "stored; a majority of the replicas always has a record before it is acknowledged"},
 	{Name: "preallocate", Type: ConfigBoolean, Default: "false", Note: "stored; files are laid out as the log decides"},
-	{Name: "retention.bytes", Type: ConfigLong, Default: "-1", Min: -1, Note: "stored; nothing is deleted yet"},
-	{Name: "retention.ms", Type: ConfigLong, Default: strconv.Itoa(7 * day), Min: -1, Note: "stored; nothing is deleted yet"},
-	{Name: "segment.bytes", Type: ConfigInt, Default: strconv.Itoa(1 << 30), Min: 14, Note: "stored; segments are 1 GiB"},
+	{Name: "retention.bytes", Type: ConfigLong, Default: "-1", Min: -1, Effect: true},
+	{Name: "retention.ms", Type: ConfigLong, Default: strconv.Itoa(7 * day), Min: -1, Effect: true},
+	{Name: "segment.bytes", Type: ConfigInt, Default: strconv.Itoa(1 << 30), Min: 14, Effect: true},
 	{Name: "segment.index.bytes", Type: ConfigInt, Default: strconv.Itoa(10 << 20), Min: 4, Note: "stored; the index has its own size"},
 	{Name: "segment.jitter.ms", Type: ConfigLong, Default: "0", Note: "stored; segments end by size alone"},
-	{Name: "segment.ms", Type: ConfigLong, Default: strconv.Itoa(7 * day), Min: 1, Note: "stored; segments end by size alone"},
+	{Name: "segment.ms", Type: ConfigLong, Default: strconv.Itoa(7 * day), Min: 1, Effect: true},
 	{Name: "unclean.leader.election.enable", Type: ConfigBoolean, Default: "false", Values: []string{"false"}, Note: "a replica that lacks acknowledged records is never elected"},
 }
 
@@ -163,9 +163,21 @@ func (t *Topic) Config(name string) string {
 	return c.Default
 }
 
-// MaxMessageBytes is the largest record batch, in bytes, that the topic takes.
-func (t *Topic) MaxMessageBytes() int {
-	n, err := strconv.Atoi(t.Config("max.message.bytes"))
+// ConfigOr is Config with a node's own defaults, by name, between the topic's
+// settings and Kafka's defaults.
+func (t *Topic) ConfigOr(defaults map[string]string, name string) string {
+	if _, own := t.Configs[name]; !own {
+		if value, ok := defaults[name]; ok {
+			return strings.TrimSpace(value)
+		}
+	}
+	return t.Config(name)
+}
+
+// MaxMessageBytes is the largest record batch, in bytes, that the topic takes;
+// defaults are as in ConfigOr, nil for none.
+func (t *Topic) MaxMessageBytes(defaults map[string]string) int {
+	n, err := strconv.Atoi(t.ConfigOr(defaults, "max.message.bytes"))
 	if err != nil || n < 0 {
 		return DefaultMaxMessageBytes
 	}

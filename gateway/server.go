@@ -45,9 +45,12 @@ type Config struct {
 	MaxInflightBytes int64
 	// AutoCreateTopics creates a topic when Metadata names it, as 0.8 does.
 	AutoCreateTopics bool
-	Version          string // for the page at "/", "" for none
-	Logger           *slog.Logger
-	Registry         *prometheus.Registry // what /metrics shows; nil: one of its own
+	// TopicDefaults are topic configurations, Kafka's names, for topics that do not
+	// set them; nil for Kafka's defaults.
+	TopicDefaults map[string]string
+	Version       string // for the page at "/", "" for none
+	Logger        *slog.Logger
+	Registry      *prometheus.Registry // what /metrics shows; nil: one of its own
 }
 
 const (
