@@ -118,6 +118,7 @@ type Node struct {
 	reopening map[fsm.PartitionID]bool      // replicas to be closed and opened again
 	rebuilt   map[fsm.PartitionID]time.Time // when that was tried last
 	damage    map[fsm.PartitionID]error     // replicas to be rebuilt, and why
+	fullNodes map[string]time.Time          // nodes whose disk is full, and until when that holds
 	caughtUp  bool                          // the catalog here was once as new as the leader's
 	creating  bool                          // the topics of the configuration are not all there yet
 	stopping  bool
@@ -155,6 +156,7 @@ func Start(cfg Config) (_ *Node, err error) {
 		reopening: map[fsm.PartitionID]bool{},
 		damage:    map[fsm.PartitionID]error{},
 		rebuilt:   map[fsm.PartitionID]time.Time{},
+		fullNodes: map[string]time.Time{},
 		creating:  len(cfg.InitialTopics) > 0,
 		failed:    make(chan struct{}),
 	}
@@ -269,6 +271,11 @@ func (n *Node) run() {
 	go func() {
 		defer n.done.Done()
 		n.housekeepingLoop()
+	}()
+	n.done.Add(1)
+	go func() {
+		defer n.done.Done()
+		n.tellFull()
 	}()
 	n.reconcileLoop()
 }

@@ -54,6 +54,7 @@ func (n *Node) partitionFiles(r *replica) openFiles {
 				return time.Duration(min(n.configNumber(r.id.Topic, "segment.ms"), math.MaxInt64/int64(time.Millisecond))) * time.Millisecond
 			},
 			Span:     span,
+			Bulk:     func(entry *raft.Log) bool { return entry.Type == raft.LogCommand && fsm.IsRecords(entry.Data) },
 			Trailing: trailingEntries,
 			OnDamage: func(err error) { n.damaged(r, err) },
 		})

@@ -31,6 +31,7 @@ const (
 	callForm          = 20 // formation -> nothing, when granted
 	callJoin          = 21 // fsm.Node -> joinReply
 	callReplicaStatus = 30 // nothing -> nodeReport
+	callFull          = 60 // 1: the caller's disk is full; 0: not any more -> nothing
 	callOffsetForTime = 40 // partition, timestamp -> nothing, or offset, timestamp, epoch
 	callEpochEnd      = 41 // partition, epoch -> epoch, offset
 	callSurvey        = 31 // groups -> what this node knows of the leader of each, see failover.go
@@ -227,6 +228,8 @@ func (n *Node) answer(ctx context.Context, from string, kind uint8, payload []by
 		return n.failover.answer(from, payload)
 	case callStand:
 		return nil, n.failover.told(payload)
+	case callFull:
+		return nil, n.heardFull(from, payload)
 	case callReplicaStatus:
 		return json.Marshal(n.report())
 	}

@@ -182,13 +182,15 @@ var (
 	metricOffline    = prometheus.NewDesc("trimaran_offline_partitions_count", "Replicas on this node whose partition has no leader that is known here.", nil, nil)
 	metricBroken     = prometheus.NewDesc("trimaran_offline_replica_count", "Replicas that should run on this node and cannot.", nil, nil)
 	metricController = prometheus.NewDesc("trimaran_active_controller_count", "1 if this node leads the catalog.", nil, nil)
+	metricDiskFree   = prometheus.NewDesc("trimaran_disk_free_bytes", "Bytes free on the disk of the data directory.", nil, nil)
+	metricDiskFull   = prometheus.NewDesc("trimaran_disk_full", "1 if this node takes no records since its disk is full.", nil, nil)
 	metricLogEnd     = prometheus.NewDesc("trimaran_log_end_offset", "Next offset of the replica on this node.", []string{"topic", "partition"}, nil)
 	metricLogStart   = prometheus.NewDesc("trimaran_log_start_offset", "First offset that can be read from the replica on this node.", []string{"topic", "partition"}, nil)
 )
 
 // Describe implements prometheus.Collector.
 func (c collector) Describe(to chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{metricPartitions, metricLeaders, metricOffline, metricBroken, metricController, metricLogEnd, metricLogStart} {
+	for _, d := range []*prometheus.Desc{metricPartitions, metricLeaders, metricOffline, metricBroken, metricController, metricDiskFree, metricDiskFull, metricLogEnd, metricLogStart} {
 		to <- d
 	}
 }
@@ -226,4 +228,11 @@ func (c collector) Collect(to chan<- prometheus.Metric) {
 	gauge(metricOffline, float64(short.leaderless))
 	gauge(metricBroken, float64(short.closed))
 	gauge(metricController, controller)
+	free, _ := c.n.logs.Space()
+	gauge(metricDiskFree, float64(free))
+	full := 0.0
+	if c.n.logs.Full() {
+		full = 1
+	}
+	gauge(metricDiskFull, full)
 }
