@@ -70,6 +70,9 @@ type Config struct {
 	// CatchUpRate bounds, in bytes a second, what this node copies from others for
 	// replicas that are far behind. 0 means 100 MiB.
 	CatchUpRate int64
+	// ScrubRate is how fast, in bytes a second, what replicas here keep is checked in
+	// the background. 0 means 4 MiB; negative: never.
+	ScrubRate int64
 
 	HeartbeatTimeout time.Duration // of every Raft group; 0 means 15 s. The death of a node is noticed sooner
 	CommitTimeout    time.Duration // of every Raft group; 0 means 4 s
@@ -276,6 +279,11 @@ func (n *Node) run() {
 	go func() {
 		defer n.done.Done()
 		n.tellFull()
+	}()
+	n.done.Add(1)
+	go func() {
+		defer n.done.Done()
+		n.scrubLoop()
 	}()
 	n.reconcileLoop()
 }

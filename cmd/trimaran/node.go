@@ -96,7 +96,7 @@ func startNode(o nodeOptions) (*node, error) {
 		ClientAddress: shown, Join: o.join, BootstrapExpect: o.expect,
 		DefaultPartitions: o.partitions, DefaultReplicationFactor: o.replication, InitialTopics: o.topics,
 		TopicDefaults: o.storage.topicDefaults, RetentionInterval: o.storage.retentionInterval,
-		MaxDiskShare: o.storage.maxDiskShare, CatchUpRate: o.storage.catchUpRate,
+		MaxDiskShare: o.storage.maxDiskShare, CatchUpRate: o.storage.catchUpRate, ScrubRate: o.storage.scrubRate,
 		Logger: o.log, Registry: registry,
 	})
 	if err != nil {

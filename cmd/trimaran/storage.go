@@ -18,6 +18,7 @@ type storageOptions struct {
 	retentionInterval time.Duration
 	maxDiskShare      float64 // 0: off
 	catchUpRate       int64   // bytes a second
+	scrubRate         int64   // bytes a second; negative: off
 }
 
 // topicFlags are the broker configurations of Kafka that are the defaults of a
@@ -40,6 +41,7 @@ func addStorageFlags(cmd *cobra.Command) {
 	f.Duration("log-retention-check-interval", 30*time.Second, "`time` between two looks for what may be deleted")
 	f.Float64("max-disk-share", 0, "`share` of the disk, 0 to 1, above which the oldest segments are deleted whatever retention says; 0: never")
 	f.Var(newByteSize(100<<20), "catch-up-rate", "`bytes` a second, such as 50MB, that this node copies from others for replicas that are far behind")
+	f.Var(newByteSize(4<<20), "scrub-rate", "`bytes` a second, such as 4MiB, that this node reads to look for damage; 0: never")
 }
 
 // storageOf reads what addStorageFlags added.
@@ -65,6 +67,9 @@ func storageOf(cmd *cobra.Command) (storageOptions, error) {
 	}
 	if o.catchUpRate = byteSizeOf(cmd, "catch-up-rate"); o.catchUpRate <= 0 {
 		return o, usagef("--catch-up-rate: want more than 0")
+	}
+	if o.scrubRate = byteSizeOf(cmd, "scrub-rate"); o.scrubRate == 0 {
+		o.scrubRate = -1
 	}
 	return o, nil
 }

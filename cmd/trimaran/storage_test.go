@@ -45,14 +45,14 @@ func TestStorageOptions(t *testing.T) {
 		return o.storage, err
 	}
 	o, err := parse(nil)
-	if err != nil || len(o.topicDefaults) > 0 || o.retentionInterval != 30*time.Second || o.maxDiskShare != 0 || o.catchUpRate != 100<<20 {
+	if err != nil || len(o.topicDefaults) > 0 || o.retentionInterval != 30*time.Second || o.maxDiskShare != 0 || o.catchUpRate != 100<<20 || o.scrubRate != 4<<20 {
 		t.Errorf("nothing given: %+v, %v", o, err)
 	}
 	o, err = parse(map[string]string{"TRIMARAN_MESSAGE_MAX_BYTES": "2000", "TRIMARAN_CATCH_UP_RATE": "50MB"},
 		"--log-retention-ms", "-1", "--log-retention-bytes", "5000", "--log-segment-bytes=100", "--log-roll-ms=7",
-		"--log-retention-check-interval", "1s", "--max-disk-share", "0.8")
+		"--log-retention-check-interval", "1s", "--max-disk-share", "0.8", "--scrub-rate", "0")
 	want := map[string]string{"retention.ms": "-1", "retention.bytes": "5000", "segment.bytes": "100", "segment.ms": "7", "max.message.bytes": "2000"}
-	if err != nil || !maps.Equal(o.topicDefaults, want) || o.retentionInterval != time.Second || o.maxDiskShare != 0.8 || o.catchUpRate != 50e6 {
+	if err != nil || !maps.Equal(o.topicDefaults, want) || o.retentionInterval != time.Second || o.maxDiskShare != 0.8 || o.catchUpRate != 50e6 || o.scrubRate >= 0 {
 		t.Errorf("all given: %+v, %v", o, err)
 	}
 	for _, bad := range [][]string{
