@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"sync"
 	"testing"
 
 	"github.com/hashicorp/raft"
@@ -13,9 +14,9 @@ import (
 
 // filled gives a log with entries 1 to n of some hundred bytes, all applied, in
 // segments of 2000 bytes.
-func filled(t *testing.T, n uint64) (*Store, *PartitionLog) {
+func filled(t *testing.T, n uint64) (dir string, log *PartitionLog, stop func()) {
 	t.Helper()
-	dir := t.TempDir()
+	dir = t.TempDir()
 	st, err := OpenStore(dir, Options{ReserveBytes: -1, JournalBytes: 1 << 20})
 	if err != nil {
 		t.Fatal(err)
@@ -26,7 +27,12 @@ func filled(t *testing.T, n uint64) (*Store, *PartitionLog) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { l.Close(); st.Close() })
+	stop = sync.OnceFunc(func() {
+		if err := errors.Join(l.Close(), st.Close()); err != nil {
+			t.Error(err)
+		}
+	})
+	t.Cleanup(stop)
 	next := int64(0)
 	for i := uint64(1); i <= n; i++ {
 		entry := &raft.Log{Index: i, Term: 1, Type: raft.LogCommand, Data: fmt.Appendf(nil, "entry %0300d", i)}
@@ -39,13 +45,13 @@ func filled(t *testing.T, n uint64) (*Store, *PartitionLog) {
 		next += int64(len(entry.Data))
 		l.Applied(i, next, int64(i), int64(i))
 	}
-	return st, l
+	return dir, l, stop
 }
 
 func unpaced(int) error { return nil }
 
 func TestScrubFindsAnyFlippedByte(t *testing.T) {
-	_, l := filled(t, 40)
+	_, l, _ := filled(t, 40)
 	read := 0
 	if err := l.Scrub(func(n int) error { read += n; return nil }); err != nil || read < 30*340 {
 		t.Fatalf("a good log: %v, %d bytes read", err, read)
@@ -78,7 +84,7 @@ func TestScrubFindsAnyFlippedByte(t *testing.T) {
 }
 
 func TestScrubLooksOnlyAtWhatIsCompleteAndStops(t *testing.T) {
-	_, l := filled(t, 40)
+	_, l, _ := filled(t, 40)
 	last := l.segments[len(l.segments)-1]
 	f, err := os.OpenFile(last.path, os.O_RDWR, 0)
 	if err != nil {
