@@ -122,6 +122,7 @@ type Node struct {
 	rebuilt   map[fsm.PartitionID]time.Time // when that was tried last
 	damage    map[fsm.PartitionID]error     // replicas to be rebuilt, and why
 	fullNodes map[string]time.Time          // nodes whose disk is full, and until when that holds
+	hashing   chan struct{}                 // capacity 1: one check of replicas reads at a time
 	caughtUp  bool                          // the catalog here was once as new as the leader's
 	creating  bool                          // the topics of the configuration are not all there yet
 	stopping  bool
@@ -160,6 +161,7 @@ func Start(cfg Config) (_ *Node, err error) {
 		damage:    map[fsm.PartitionID]error{},
 		rebuilt:   map[fsm.PartitionID]time.Time{},
 		fullNodes: map[string]time.Time{},
+		hashing:   make(chan struct{}, 1),
 		creating:  len(cfg.InitialTopics) > 0,
 		failed:    make(chan struct{}),
 	}

@@ -31,9 +31,10 @@ const (
 	callForm          = 20 // formation -> nothing, when granted
 	callJoin          = 21 // fsm.Node -> joinReply
 	callReplicaStatus = 30 // nothing -> nodeReport
-	callFull          = 60 // 1: the caller's disk is full; 0: not any more -> nothing
 	callOffsetForTime = 40 // partition, timestamp -> nothing, or offset, timestamp, epoch
 	callEpochEnd      = 41 // partition, epoch -> epoch, offset
+	callFull          = 60 // 1: the caller's disk is full; 0: not any more -> nothing
+	callHash          = 61 // partition, offsets from and to, most bytes -> offset reached, bytes, SHA-256
 	callSurvey        = 31 // groups -> what this node knows of the leader of each, see failover.go
 	callStand         = 32 // groups and terms -> nothing: they stand for election if nothing has changed
 )
@@ -198,6 +199,18 @@ func (n *Node) answer(ctx context.Context, from string, kind uint8, payload []by
 			return nil, errNotLeader{}
 		}
 		return n.answerRead(ctx, replica, kind, &r)
+
+	case callHash:
+		id, from, to, limit := r.partition(), fsm.Offset(r.uint64()), fsm.Offset(r.uint64()), r.uint64()
+		replica := n.replica(id)
+		if r.bad || len(r.b) > 0 || limit > 1<<40 {
+			return nil, errMalformed
+		}
+		if replica == nil {
+			return nil, errNotLeader{}
+		}
+		h, err := replica.hash(ctx, from, to, int64(limit))
+		return h.encode(), err
 
 	case callDescribe, callEntries, callApplied, callLeave:
 		id := r.partition()

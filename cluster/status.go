@@ -18,6 +18,10 @@ type nodeReport struct {
 	Catalog  string                   `json:"catalog"` // leader, voter, nonvoter
 	Replicas map[string]replicaReport `json:"replicas"`
 	Broken   map[string]string        `json:"broken,omitempty"`
+
+	DiskFree  int64 `json:"disk_free"`
+	DiskTotal int64 `json:"disk_total"`
+	DiskFull  bool  `json:"disk_full"`
 }
 
 type replicaReport struct {
@@ -31,7 +35,8 @@ type replicaReport struct {
 }
 
 func (n *Node) report() nodeReport {
-	report := nodeReport{Replicas: map[string]replicaReport{}, Broken: map[string]string{}}
+	report := nodeReport{Replicas: map[string]replicaReport{}, Broken: map[string]string{}, DiskFull: n.logs.Full()}
+	report.DiskFree, report.DiskTotal = n.logs.Space()
 	n.mu.Lock()
 	replicas := make([]*replica, 0, len(n.replicas))
 	for _, r := range n.replicas {
@@ -64,12 +69,8 @@ func (n *Node) report() nodeReport {
 // statusTimeout bounds the wait for a node that does not answer.
 const statusTimeout = 2 * time.Second
 
-// Status asks every node for its replicas and puts the answers together.
-// Nodes that do not answer within two seconds are shown as not alive.
-func (n *Node) Status(ctx context.Context) (*fsm.Status, error) {
-	topics := n.Topics()
-	status := &fsm.Status{ClusterID: n.ClusterID()}
-	nodes := topics.Nodes()
+// reports asks nodes for their replicas; nil for those that do not answer in time.
+func (n *Node) reports(ctx context.Context, nodes []fsm.Node) []*nodeReport {
 	reports := make([]*nodeReport, len(nodes))
 	var asked sync.WaitGroup
 	for i, node := range nodes {
@@ -94,6 +95,16 @@ func (n *Node) Status(ctx context.Context) (*fsm.Status, error) {
 		}()
 	}
 	asked.Wait()
+	return reports
+}
+
+// Status asks every node for its replicas and puts the answers together.
+// Nodes that do not answer within two seconds are shown as not alive.
+func (n *Node) Status(ctx context.Context) (*fsm.Status, error) {
+	topics := n.Topics()
+	status := &fsm.Status{ClusterID: n.ClusterID()}
+	nodes := topics.Nodes()
+	reports := n.reports(ctx, nodes)
 	members := map[string]int{}
 	live := n.gossip.Members()
 	for i, m := range live {
@@ -108,6 +119,7 @@ func (n *Node) Status(ctx context.Context) (*fsm.Status, error) {
 		}
 		if reports[i] != nil {
 			s.CatalogRole = reports[i].Catalog
+			s.DiskFree, s.DiskTotal, s.DiskFull = reports[i].DiskFree, reports[i].DiskTotal, reports[i].DiskFull
 			if s.CatalogRole == "leader" {
 				status.Controller = node.ID
 			}
