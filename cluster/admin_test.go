@@ -59,8 +59,8 @@ func TestConfigsAreAlteredEverywhere(t *testing.T) {
 	}
 	for i := range c.nodes {
 		eventually(t, "the new configuration", func() error {
-			if now, _ := c.nodes[i].Topics().ByID(topic.ID); now.MaxMessageBytes() != 77 {
-				return fmt.Errorf("node %d has %d", i+1, now.MaxMessageBytes())
+			if now, _ := c.nodes[i].Topics().ByID(topic.ID); now.MaxMessageBytes(nil) != 77 {
+				return fmt.Errorf("node %d has %d", i+1, now.MaxMessageBytes(nil))
 			}
 			return nil
 		})

@@ -70,6 +70,9 @@ type Config struct {
 	// CatchUpRate bounds, in bytes a second, what this node copies from others for
 	// replicas that are far behind. 0 means 100 MiB.
 	CatchUpRate int64
+	// ScrubRate is how fast, in bytes a second, what replicas here keep is checked in
+	// the background. 0 means 4 MiB; negative: never.
+	ScrubRate int64
 
 	HeartbeatTimeout time.Duration // of every Raft group; 0 means 15 s. The death of a node is noticed sooner
 	CommitTimeout    time.Duration // of every Raft group; 0 means 4 s
@@ -120,6 +123,8 @@ type Node struct {
 	reopening map[fsm.PartitionID]bool      // replicas to be closed and opened again
 	rebuilt   map[fsm.PartitionID]time.Time // when that was tried last
 	damage    map[fsm.PartitionID]error     // replicas to be rebuilt, and why
+	fullNodes map[string]time.Time          // nodes whose disk is full, and until when that holds
+	hashing   chan struct{}                 // capacity 1: one check of replicas reads at a time
 	caughtUp  bool                          // the catalog here was once as new as the leader's
 	creating  bool                          // the topics of the configuration are not all there yet
 	stopping  bool
@@ -157,6 +162,8 @@ func Start(cfg Config) (_ *Node, err error) {
 		reopening: map[fsm.PartitionID]bool{},
 		damage:    map[fsm.PartitionID]error{},
 		rebuilt:   map[fsm.PartitionID]time.Time{},
+		fullNodes: map[string]time.Time{},
+		hashing:   make(chan struct{}, 1),
 		creating:  len(cfg.InitialTopics) > 0,
 		failed:    make(chan struct{}),
 	}
@@ -272,6 +279,16 @@ func (n *Node) run() {
 	go func() {
 		defer n.done.Done()
 		n.housekeepingLoop()
+	}()
+	n.done.Add(1)
+	go func() {
+		defer n.done.Done()
+		n.tellFull()
+	}()
+	n.done.Add(1)
+	go func() {
+		defer n.done.Done()
+		n.scrubLoop()
 	}()
 	n.reconcileLoop()
 }

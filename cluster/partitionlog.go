@@ -54,6 +54,7 @@ func (n *Node) partitionFiles(r *replica) openFiles {
 				return time.Duration(min(n.configNumber(r.id.Topic, "segment.ms"), math.MaxInt64/int64(time.Millisecond))) * time.Millisecond
 			},
 			Span:     span,
+			Bulk:     func(entry *raft.Log) bool { return entry.Type == raft.LogCommand && fsm.IsRecords(entry.Data) },
 			Trailing: trailingEntries,
 			OnDamage: func(err error) { n.damaged(r, err) },
 		})
@@ -67,12 +68,7 @@ func (n *Node) partitionFiles(r *replica) openFiles {
 
 // config gives a topic's configuration: its own, the node's default, Kafka's.
 func (n *Node) config(topic *fsm.Topic, name string) string {
-	if _, own := topic.Configs[name]; !own {
-		if value, ok := n.cfg.TopicDefaults[name]; ok {
-			return value
-		}
-	}
-	return topic.Config(name)
+	return topic.ConfigOr(n.cfg.TopicDefaults, name)
 }
 
 // configNumber is config for numbers; of a topic that is gone, Kafka's default.

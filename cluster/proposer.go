@@ -134,6 +134,9 @@ func (p *proposer) append(ctx context.Context, batches [][]byte) ([]fsm.Appended
 		}
 		s.bytes += len(batch)
 	}
+	if err := p.replica.room(); err != nil {
+		return nil, err
+	}
 	return p.submit(ctx, s)
 }
 

@@ -71,6 +71,7 @@ type group struct {
 	raft      *raft.Raft
 	log       raftlog.Log
 	transport transport
+	stable    *raftlog.GroupStable
 
 	observations chan raft.Observation
 	observer     *raft.Observer
@@ -181,12 +182,13 @@ func openGroup(name string, open openFiles, config *raft.Config, machine raft.FS
 			return nil, err
 		}
 	}
+	stable.Serving()
 	r, err := raft.NewRaft(config, machine, log, stable, files.snapshots, transport)
 	if err != nil {
 		return nil, fmt.Errorf("start group %s: %w", name, err)
 	}
 	files.serving()
-	g := &group{name: name, raft: r, log: log, transport: transport}
+	g := &group{name: name, raft: r, log: log, transport: transport, stable: stable}
 	// A dropped observation is no loss: whoever is woken looks at the state itself.
 	g.observations = make(chan raft.Observation, 1)
 	g.observer = raft.NewObserver(g.observations, false, func(o *raft.Observation) bool {
@@ -221,6 +223,7 @@ func (g *group) stop() error {
 	stopped := g.raft.Shutdown()
 	// Closed before Raft is waited for: calls to a node that hangs would hold it up.
 	err := g.transport.Close()
+	g.stable.Abandon()
 	if log, ok := g.log.(interface{ Abandon() }); ok {
 		log.Abandon()
 	}

@@ -38,6 +38,8 @@ const (
 	callProducers        = 52 // partition -> fsm.ActiveProducer list
 	callSurvey           = 31 // groups -> what this node knows of the leader of each, see failover.go
 	callStand            = 32 // groups and terms -> nothing: they stand for election if nothing has changed
+	callFull             = 60 // 1: the caller's disk is full; 0: not any more -> nothing
+	callHash             = 61 // partition, offsets from and to, most bytes -> offset reached, bytes, SHA-256
 )
 
 // An answer is: code (2), length of detail (2), detail, length of the hint's
@@ -204,6 +206,17 @@ func (n *Node) answer(ctx context.Context, from string, kind uint8, payload []by
 			return nil, errMalformed
 		}
 		return n.createPartitionsAsLeader(ctx, call)
+	case callHash:
+		id, from, to, limit := r.partition(), fsm.Offset(r.uint64()), fsm.Offset(r.uint64()), r.uint64()
+		replica := n.replica(id)
+		if r.bad || len(r.b) > 0 || limit > 1<<40 {
+			return nil, errMalformed
+		}
+		if replica == nil {
+			return nil, errNotLeader{}
+		}
+		h, err := replica.hash(ctx, from, to, int64(limit))
+		return h.encode(), err
 
 	case callDescribe, callEntries, callApplied, callLeave:
 		id := r.partition()
@@ -234,6 +247,8 @@ func (n *Node) answer(ctx context.Context, from string, kind uint8, payload []by
 		return n.failover.answer(from, payload)
 	case callStand:
 		return nil, n.failover.told(payload)
+	case callFull:
+		return nil, n.heardFull(from, payload)
 	case callReplicaStatus:
 		return json.Marshal(n.report())
 	}

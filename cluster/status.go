@@ -19,8 +19,9 @@ type nodeReport struct {
 	Replicas map[string]replicaReport `json:"replicas"`
 	Broken   map[string]string        `json:"broken,omitempty"`
 
-	DiskFree  int64 `json:"disk_free"` // bytes where the partitions are
+	DiskFree  int64 `json:"disk_free"`
 	DiskTotal int64 `json:"disk_total"`
+	DiskFull  bool  `json:"disk_full"`
 }
 
 type replicaReport struct {
@@ -36,7 +37,8 @@ type replicaReport struct {
 }
 
 func (n *Node) report() nodeReport {
-	report := nodeReport{Replicas: map[string]replicaReport{}, Broken: map[string]string{}}
+	report := nodeReport{Replicas: map[string]replicaReport{}, Broken: map[string]string{}, DiskFull: n.logs.Full()}
+	report.DiskFree, report.DiskTotal = n.logs.Space()
 	n.mu.Lock()
 	replicas := make([]*replica, 0, len(n.replicas))
 	for _, r := range n.replicas {
@@ -51,8 +53,6 @@ func (n *Node) report() nodeReport {
 		identity, term := r.group.leader()
 		report.Replicas[r.id.String()] = replicaReport{Leads: identity == n.identity, Term: fsm.Term(term), LogStart: start, Applied: next, Bytes: r.log.Bytes(), CatchUp: r.catchUp.status()}
 	}
-	free, total := n.logs.Space()
-	report.DiskFree, report.DiskTotal = int64(free), int64(total)
 	if g := n.catalog.raftGroup(); g != nil {
 		report.Catalog = "voter"
 		if g.raft.State() == raft.Leader {
@@ -71,12 +71,8 @@ func (n *Node) report() nodeReport {
 // statusTimeout bounds the wait for a node that does not answer.
 const statusTimeout = 2 * time.Second
 
-// Status asks every node for its replicas and puts the answers together.
-// Nodes that do not answer within two seconds are shown as not alive.
-func (n *Node) Status(ctx context.Context) (*fsm.Status, error) {
-	topics := n.Topics()
-	status := &fsm.Status{ClusterID: n.ClusterID()}
-	nodes := topics.Nodes()
+// reports asks nodes for their replicas; nil for those that do not answer in time.
+func (n *Node) reports(ctx context.Context, nodes []fsm.Node) []*nodeReport {
 	reports := make([]*nodeReport, len(nodes))
 	var asked sync.WaitGroup
 	for i, node := range nodes {
@@ -101,6 +97,16 @@ func (n *Node) Status(ctx context.Context) (*fsm.Status, error) {
 		}()
 	}
 	asked.Wait()
+	return reports
+}
+
+// Status asks every node for its replicas and puts the answers together.
+// Nodes that do not answer within two seconds are shown as not alive.
+func (n *Node) Status(ctx context.Context) (*fsm.Status, error) {
+	topics := n.Topics()
+	status := &fsm.Status{ClusterID: n.ClusterID()}
+	nodes := topics.Nodes()
+	reports := n.reports(ctx, nodes)
 	members := map[string]int{}
 	live := n.gossip.Members()
 	for i, m := range live {
@@ -115,7 +121,7 @@ func (n *Node) Status(ctx context.Context) (*fsm.Status, error) {
 		}
 		if reports[i] != nil {
 			s.CatalogRole = reports[i].Catalog
-			s.DiskFree, s.DiskTotal = reports[i].DiskFree, reports[i].DiskTotal
+			s.DiskFree, s.DiskTotal, s.DiskFull = reports[i].DiskFree, reports[i].DiskTotal, reports[i].DiskFull
 			if s.CatalogRole == "leader" {
 				status.Controller = node.ID
 			}
@@ -191,13 +197,15 @@ var (
 	metricOffline    = prometheus.NewDesc("trimaran_offline_partitions_count", "Replicas on this node whose partition has no leader that is known here.", nil, nil)
 	metricBroken     = prometheus.NewDesc("trimaran_offline_replica_count", "Replicas that should run on this node and cannot.", nil, nil)
 	metricController = prometheus.NewDesc("trimaran_active_controller_count", "1 if this node leads the catalog.", nil, nil)
+	metricDiskFree   = prometheus.NewDesc("trimaran_disk_free_bytes", "Bytes free on the disk of the data directory.", nil, nil)
+	metricDiskFull   = prometheus.NewDesc("trimaran_disk_full", "1 if this node takes no records since its disk is full.", nil, nil)
 	metricLogEnd     = prometheus.NewDesc("trimaran_log_end_offset", "Next offset of the replica on this node.", []string{"topic", "partition"}, nil)
 	metricLogStart   = prometheus.NewDesc("trimaran_log_start_offset", "First offset that can be read from the replica on this node.", []string{"topic", "partition"}, nil)
 )
 
 // Describe implements prometheus.Collector.
 func (c collector) Describe(to chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{metricPartitions, metricLeaders, metricOffline, metricBroken, metricController, metricLogEnd, metricLogStart} {
+	for _, d := range []*prometheus.Desc{metricPartitions, metricLeaders, metricOffline, metricBroken, metricController, metricDiskFree, metricDiskFull, metricLogEnd, metricLogStart} {
 		to <- d
 	}
 }
@@ -235,4 +243,11 @@ func (c collector) Collect(to chan<- prometheus.Metric) {
 	gauge(metricOffline, float64(short.leaderless))
 	gauge(metricBroken, float64(short.closed))
 	gauge(metricController, controller)
+	free, _ := c.n.logs.Space()
+	gauge(metricDiskFree, float64(free))
+	full := 0.0
+	if c.n.logs.Full() {
+		full = 1
+	}
+	gauge(metricDiskFull, full)
 }

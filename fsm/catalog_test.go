@@ -240,7 +240,7 @@ func TestConfigDefaultsAreAllowed(t *testing.T) {
 		}
 	}
 	topic := &Topic{Configs: map[string]string{"max.message.bytes": " 100 "}}
-	if topic.MaxMessageBytes() != 100 || (&Topic{}).MaxMessageBytes() != 1048588 {
+	if topic.MaxMessageBytes(nil) != 100 || (&Topic{}).MaxMessageBytes(nil) != 1048588 {
 		t.Error("max.message.bytes is not read")
 	}
 	if topic.Config("no.such") != "" {

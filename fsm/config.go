@@ -206,9 +206,21 @@ func (t *Topic) Config(name string) string {
 	return c.Default
 }
 
-// MaxMessageBytes is the largest record batch, in bytes, that the topic takes.
-func (t *Topic) MaxMessageBytes() int {
-	n, err := strconv.Atoi(t.Config("max.message.bytes"))
+// ConfigOr is Config with a node's own defaults, by name, between the topic's
+// settings and Kafka's defaults.
+func (t *Topic) ConfigOr(defaults map[string]string, name string) string {
+	if _, own := t.Configs[name]; !own {
+		if value, ok := defaults[name]; ok {
+			return strings.TrimSpace(value)
+		}
+	}
+	return t.Config(name)
+}
+
+// MaxMessageBytes is the largest record batch, in bytes, that the topic takes;
+// defaults are as in ConfigOr, nil for none.
+func (t *Topic) MaxMessageBytes(defaults map[string]string) int {
+	n, err := strconv.Atoi(t.ConfigOr(defaults, "max.message.bytes"))
 	if err != nil || n < 0 {
 		return DefaultMaxMessageBytes
 	}

@@ -25,7 +25,8 @@ const (
 	ErrVoid
 	// ErrOffsetOutOfRange: below the log start or above the log end, as the leader knows it.
 	ErrOffsetOutOfRange
-	// ErrStorage: a replica cannot write or read its disk. Nothing was acknowledged.
+	// ErrStorage: a replica cannot write or read its disk, or takes no records since
+	// that is full. Nothing was appended.
 	ErrStorage
 	// ErrCorruptMessage: a record batch's length, CRC or magic is wrong. Nothing happened.
 	ErrCorruptMessage

@@ -27,6 +27,14 @@ func LogStartCommand(start Offset) []byte {
 	return binary.BigEndian.AppendUint64([]byte{controlLogStart}, uint64(start))
 }
 
+// ParseLogStart gives the offset of a LogStartCommand; ok is false for other data.
+func ParseLogStart(data []byte) (start Offset, ok bool) {
+	if len(data) != 9 || data[0] != controlLogStart {
+		return 0, false
+	}
+	return Offset(binary.BigEndian.Uint64(data[1:])), true
+}
+
 // GoodBatch decides whether the batch, which stands in an entry of that term,
 // has its place in the log when the next offset is next: its base offset is
 // next, its leader epoch is the term's, and its header is sound. Apply and

@@ -188,7 +188,7 @@ func show(view *Topics) string {
 		b.WriteByte('\n')
 	}
 	for _, topic := range view.All() {
-		fmt.Fprintf(&b, "topic %s, id %d, replication factor %d, max.message.bytes %d\n", topic.Name, topic.ID[15], topic.ReplicationFactor, topic.MaxMessageBytes())
+		fmt.Fprintf(&b, "topic %s, id %d, replication factor %d, max.message.bytes %d\n", topic.Name, topic.ID[15], topic.ReplicationFactor, topic.MaxMessageBytes(nil))
 		for _, name := range slices.Sorted(maps.Keys(topic.Configs)) {
 			fmt.Fprintf(&b, "  %s=%s\n", name, topic.Configs[name])
 		}

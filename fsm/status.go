@@ -20,9 +20,10 @@ type NodeStatus struct {
 	Alive         bool   `json:"alive"`   // it answered when asked
 	Leaders       int    `json:"leaders"` // partitions it leads
 	Replicas      int    `json:"replicas"`
-	DiskFree      int64  `json:"disk_free"`    // bytes, where the partitions are; 0: not known
-	DiskTotal     int64  `json:"disk_total"`   // bytes
-	CatalogRole   string `json:"catalog_role"` // "leader", "voter", "nonvoter", "": not known
+	DiskFree      int64  `json:"disk_free"`           // bytes, below the data directory
+	DiskTotal     int64  `json:"disk_total"`          // bytes; 0: not known
+	DiskFull      bool   `json:"disk_full,omitempty"` // it takes no records
+	CatalogRole   string `json:"catalog_role"`        // "leader", "voter", "nonvoter", "": not known
 }
 
 // TopicStatus is one topic.
@@ -61,4 +62,28 @@ type CatchUpStatus struct {
 	Bytes          int64 `json:"bytes"`
 	Total          int64 `json:"total"` // about
 	BytesPerSecond int64 `json:"bytes_per_second"`
+}
+
+// PartitionCheck compares what the replicas of a partition have on their disks.
+type PartitionCheck struct {
+	Partition int32 `json:"partition"`
+	// Compared are the batches with offsets from From to below To; End is where all
+	// replicas that can be compared end now.
+	From Offset `json:"from"`
+	To   Offset `json:"to"`
+	End  Offset `json:"end"`
+	// DiffersAt and DiffersTo are the smallest range found in which not all are the
+	// same; -1: all are.
+	DiffersAt Offset         `json:"differs_at"`
+	DiffersTo Offset         `json:"differs_to"`
+	Replicas  []ReplicaCheck `json:"replicas"` // the preferred leader first
+}
+
+// ReplicaCheck is one replica in a PartitionCheck.
+type ReplicaCheck struct {
+	Node  NodeID `json:"node"`
+	State string `json:"state"` // "checked", "copying", "damaged", "offline"
+	Error string `json:"error,omitempty"`
+	Bytes int64  `json:"bytes"` // of batches
+	Hash  string `json:"hash"`  // SHA-256 over offset, length and bytes of each batch, in hex
 }

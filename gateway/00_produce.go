@@ -71,8 +71,8 @@ func handleProduce(r *request) {
 		topic, unknown := r.findTopic(topics, t.Topic, t.TopicID, req.Version >= 13)
 		rule := produceRules{version: req.Version, maxDecompressed: r.session.server.cfg.MaxRequestBytes}
 		if topic != nil {
-			rule.maxMessage = topic.MaxMessageBytes()
-			rule.logAppendTime = topic.Config("message.timestamp.type") == "LogAppendTime"
+			rule.maxMessage = topic.MaxMessageBytes(r.session.server.cfg.TopicDefaults)
+			rule.logAppendTime = topic.ConfigOr(r.session.server.cfg.TopicDefaults, "message.timestamp.type") == "LogAppendTime"
 		}
 		rt := kmsg.NewProduceResponseTopic()
 		rt.Topic, rt.TopicID = t.Topic, t.TopicID

@@ -2,14 +2,9 @@ package gateway
 
 import (
 	"context"
-	"encoding/binary"
-	"encoding/json"
 	"fmt"
 	"time"
 
-	"github.com/twmb/franz-go/pkg/kmsg"
-
-	"github.com/trimaran-io/trimaran/fsm"
 	"github.com/trimaran-io/trimaran/kafkaproto"
 )
 
@@ -38,18 +33,7 @@ func (r *request) serveStatus(body []byte) error {
 		ctx, cancel := context.WithTimeout(r.session.open, statusTimeout)
 		defer cancel()
 		status, err := r.session.server.cluster.Status(ctx)
-		var text []byte
-		if err == nil {
-			if text, err = json.Marshal(status); err != nil {
-				err = fmt.Errorf("%w: %w", fsm.ErrUnknown, err)
-			}
-		}
-		code := r.note(codeOf(err, kmsg.Key(StatusKey), 0))
-		frame := make([]byte, 4, 16+len(text))
-		frame = kafkaproto.AppendResponseHeader(frame, r.header)
-		frame = binary.BigEndian.AppendUint16(frame, uint16(code))
-		frame = binary.BigEndian.AppendUint32(frame, uint32(len(text)))
-		r.answerFrame(append(frame, text...))
+		r.answerJSON(StatusKey, status, err)
 	})
 	return nil
 }

@@ -183,3 +183,29 @@ func TestStatus(t *testing.T) {
 	ask(1).closed()
 	ask(0, 1).closed()
 }
+
+func TestReplicaCheck(t *testing.T) {
+	g := serve(t, newFake(t, "events"), nil)
+	ask := func(topic string, partition int32, from int64) []byte {
+		b := append(head(ReplicaCheckKey, 0), 0, byte(len(topic)))
+		b = append(b, topic...)
+		b = binary.BigEndian.AppendUint32(b, uint32(partition))
+		c := g.dial()
+		c.send(raw(binary.BigEndian.AppendUint64(b, uint64(from))...))
+		answer, err := c.frame()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return answer
+	}
+	answer := ask("events", 0, 3)
+	var check fsm.PartitionCheck
+	if err := json.Unmarshal(answer[14:], &check); err != nil || binary.BigEndian.Uint16(answer[8:]) != 0 || check.From != 3 || check.End != 7 {
+		t.Errorf("%q, %v", answer, err)
+	}
+	for _, answer := range [][]byte{ask("missing", 0, 0), ask("events", 1, 0), ask("events", -1, 0)} {
+		if code := binary.BigEndian.Uint16(answer[8:]); code != uint16(kerr.UnknownTopicOrPartition.Code) || len(answer) != 14 {
+			t.Errorf("%q", answer)
+		}
+	}
+}

@@ -70,4 +70,7 @@ type Cluster interface {
 	ClusterID() string
 	// Status is what `trimaran cluster status` shows.
 	Status(ctx context.Context) (*fsm.Status, error)
+	// CheckReplicas compares what the partition's replicas have on disk from offset
+	// from on, or from the log start if that is above, some tens of megabytes of it.
+	CheckReplicas(ctx context.Context, p fsm.PartitionID, from fsm.Offset) (*fsm.PartitionCheck, error)
 }

@@ -383,6 +383,10 @@ func (f *fakeCluster) Ready() error {
 
 func (f *fakeCluster) ClusterID() string { return "fake" }
 
+func (f *fakeCluster) CheckReplicas(_ context.Context, p fsm.PartitionID, from fsm.Offset) (*fsm.PartitionCheck, error) {
+	return &fsm.PartitionCheck{Partition: p.Partition, From: from, To: 5, End: 7}, nil
+}
+
 func (f *fakeCluster) Status(ctx context.Context) (*fsm.Status, error) {
 	if f.status != nil {
 		return f.status(ctx)

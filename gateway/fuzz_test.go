@@ -46,6 +46,7 @@ func FuzzSession(f *testing.F) {
 		raw(head(19, 1, 0, 0, 0, 0, 0, 0, 0, 0, 1)...),
 		raw(head(20, 0, 0, 0, 0, 1, 0, 1, 'e', 0, 0, 0, 1)...),
 		raw(head(StatusKey, 0)...),
+		raw(head(ReplicaCheckKey, 0, 0, 1, 'e', 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0)...),
 		{0x16, 3, 1, 0, 5, 1, 0, 0, 1, 0},
 		[]byte("GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"),
 		append([]byte("GET / HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"), 0x82, 0x84, 0, 0, 0, 0, 0, 0, 0, 0),

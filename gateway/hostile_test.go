@@ -54,6 +54,9 @@ func TestHostileBytesEndTheirConnectionOnly(t *testing.T) {
 		"record set of length -2":        raw(head(0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 1, 0, 1, 'e', 0, 0, 0, 1, 0, 0, 0, 0, 0xff, 0xff, 0xff, 0xfe)...),
 		"record set longer than frame":   raw(head(0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 1, 0, 1, 'e', 0, 0, 0, 1, 0, 0, 0, 0, 0x7f, 0xff, 0xff, 0xff, 1)...),
 		"Status with a body":             raw(head(StatusKey, 0, 1)...),
+		"ReplicaCheck without a body":    raw(head(ReplicaCheckKey, 0)...),
+		"ReplicaCheck with a long name":  raw(head(ReplicaCheckKey, 0, 0xff, 0xff, 'e', 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0)...),
+		"ReplicaCheck with more":         raw(head(ReplicaCheckKey, 0, 0, 1, 'e', 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 9)...),
 		"Status in another version":      raw(head(StatusKey, 1)...),
 		"ApiVersions 3 with 2^32-1 tags": raw(head(18, 3, 0, 2, 'a', 2, '1', 0xff, 0xff, 0xff, 0xff, 0x0f)...),
 	} {

@@ -235,3 +235,19 @@ func TestTopicWithADeadPartitionIsGivenOut(t *testing.T) {
 		}
 	})
 }
+
+// The node's own defaults hold for topics that do not say.
+func TestProduceKeepsToTheNodesDefaults(t *testing.T) {
+	f := newFake(t, "events")
+	if err := f.CreateTopic(t.Context(), fsm.TopicSpec{Name: "large", Partitions: 1, ReplicationFactor: 3,
+		Configs: map[string]string{"max.message.bytes": "1000"}}, false); err != nil {
+		t.Fatal(err)
+	}
+	g := serve(t, f, func(cfg *Config) { cfg.TopicDefaults = map[string]string{"max.message.bytes": "50"} })
+	for topic, want := range map[string]int16{"events": 10, "large": 0} {
+		resp := g.dial().do(produce(-1, topic, 0, string(make([]byte, 100)))).(*kmsg.ProduceResponse)
+		if code := resp.Topics[0].Partitions[0].ErrorCode; code != want {
+			t.Errorf("%s: code %d, want %d", topic, code, want)
+		}
+	}
+}

@@ -85,6 +85,9 @@ func (r *request) serve(frame []byte) (err error) {
 	if header.Key == StatusKey {
 		return r.serveStatus(body)
 	}
+	if header.Key == ReplicaCheckKey {
+		return r.serveReplicaCheck(body)
+	}
 	if r.body, err = kafkaproto.DecodeRequest(header, body); err != nil {
 		if errors.Is(err, kafkaproto.ErrNotServed) {
 			err = notServed(header, err)

@@ -45,8 +45,8 @@ type Config struct {
 	MaxInflightBytes int64
 	// AutoCreateTopics creates a topic when Metadata names it, as 0.8 does.
 	AutoCreateTopics bool
-	// TopicDefaults are topic configurations that hold where a topic sets none; nil:
-	// Kafka's defaults. They are only shown here, the cluster obeys them.
+	// TopicDefaults are topic configurations, Kafka's names, for topics that do not
+	// set them; nil: Kafka's defaults. They bound what is produced and are shown.
 	TopicDefaults map[string]string
 	Version       string // for the page at "/", "" for none
 	Logger        *slog.Logger

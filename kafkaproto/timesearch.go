@@ -48,6 +48,33 @@ func Latest(b []byte, from int64) (found TimestampedOffset, ok bool, err error) 
 
 // eachTime calls f with offset and timestamp of every record until it says no.
 func (h BatchHeader) eachTime(b []byte, f func(offset, at int64) bool) error {
+	return h.eachRecord(b, func(offset, at int64, _ record) bool { return f(offset, at) })
+}
+
+// RecordInfo is what EachRecord tells of a record.
+type RecordInfo struct {
+	Offset    int64 `json:"offset"`
+	Timestamp int64 `json:"timestamp"` // ms since epoch, -1: none
+	Key       int   `json:"key"`       // bytes; -1: null
+	Value     int   `json:"value"`     // bytes; -1: null
+}
+
+// EachRecord calls f for every record of the batch that b is. The error wraps
+// ErrCorrupt or ErrUnsupportedCompression.
+func (h BatchHeader) EachRecord(b []byte, f func(RecordInfo)) error {
+	size := func(field []byte) int {
+		if field == nil {
+			return -1
+		}
+		return len(field)
+	}
+	return h.eachRecord(b, func(offset, at int64, r record) bool {
+		f(RecordInfo{offset, at, size(r.key), size(r.value)})
+		return true
+	})
+}
+
+func (h BatchHeader) eachRecord(b []byte, f func(offset, at int64, r record) bool) error {
 	if h.Size() > len(b) {
 		return fmt.Errorf("%w: record batch of %d bytes is cut after %d", ErrCorrupt, h.Size(), len(b))
 	}
@@ -66,7 +93,7 @@ func (h BatchHeader) eachTime(b []byte, f func(offset, at int64) bool) error {
 		if h.LogAppendTime() {
 			at = h.MaxTimestamp
 		}
-		if !f(h.BaseOffset+int64(r.offsetDelta), at) {
+		if !f(h.BaseOffset+int64(r.offsetDelta), at, r) {
 			return nil
 		}
 	}

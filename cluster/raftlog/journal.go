@@ -29,6 +29,7 @@ const (
 	maxJournalBatch  = 4 << 20
 	maxJournalFiles  = 6
 	defaultJournal   = 64 << 20
+	smallJournal     = 1 << 20
 	flushesAtOnce    = 4
 	journalNamesakes = "%06d.journal"
 )

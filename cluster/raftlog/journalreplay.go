@@ -91,6 +91,11 @@ func openJournal(st *Store, dir, groups string, limit int64) (*journal, error) {
 	j.epoch = epoch + 1
 	if limit > 0 {
 		f, err := j.create(j.next)
+		// A node must start on a full disk, too: else nobody could delete anything.
+		for errors.Is(err, vfs.ErrNoSpace) && j.limit > smallJournal {
+			j.limit = max(j.limit/4, smallJournal)
+			f, err = j.create(j.next)
+		}
 		if err != nil {
 			return nil, fmt.Errorf("journal %s: %w", dir, err)
 		}

@@ -33,6 +33,9 @@ type LogOptions struct {
 	// OnDamage is told, in a goroutine of its own, when Raft wanted an entry that
 	// cannot be read while the group runs. See PartitionLog.Abandon.
 	OnDamage func(error)
+	// Bulk reports whether an entry may be refused because the disk is nearly full:
+	// records, but nothing that Raft or retention needs to go on. nil: none may.
+	Bulk func(*raft.Log) bool
 	// Fresh says that the group may begin here with nothing.
 	Fresh bool
 }
@@ -152,6 +155,9 @@ func (l *PartitionLog) StoreLogs(entries []*raft.Log) error {
 	l.state.RUnlock()
 	if entries[0].Index != want {
 		return fmt.Errorf("raft log entry %d where %d should be: there would be a hole", entries[0].Index, want)
+	}
+	if l.opts.Bulk != nil && l.st.space.short.Load() && slices.ContainsFunc(entries, l.opts.Bulk) {
+		return fmt.Errorf("%w: what is left is kept for other than records", vfs.ErrNoSpace)
 	}
 	flags := uint8(flagCallStart)
 	for rest := entries; len(rest) > 0; {

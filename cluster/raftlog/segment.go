@@ -145,8 +145,10 @@ func (s *segment) allocate(f vfs.File, size int64, limit int64) error {
 	if need <= s.allocated {
 		return nil
 	}
-	step := min(max(s.allocated, firstAllocated), maxAllocated)
+	space := s.handle.st.space
+	step := space.ahead(min(max(s.allocated, firstAllocated), maxAllocated))
 	want := max(min(s.allocated+step, limit), need)
+	defer space.grown()
 	if err := f.Allocate(want); err != nil {
 		if err = f.Allocate(need); err != nil {
 			return err

@@ -23,10 +23,14 @@ const (
 type space struct {
 	st   *Store
 	full atomic.Bool
-	free atomic.Int64
-	size atomic.Int64
+	// short: what is free is all for Raft's own small writes; records that another
+	// node sends are refused, too.
+	short atomic.Bool
+	free  atomic.Int64
+	size  atomic.Int64
 
-	reserve vfs.File // nil: given up, or none
+	mu      sync.Mutex
+	reserve vfs.File // nil: given up, or none; guarded by mu
 	quit    chan struct{}
 	wg      sync.WaitGroup
 }
@@ -59,11 +63,12 @@ func (s *space) close() {
 
 // look compares what is free with what must be.
 func (s *space) look() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	free, total, err := s.st.fs.Space(s.st.dir)
 	if err != nil {
 		return // a disk that cannot be asked will say so when it is written
 	}
-	s.free.Store(free)
 	s.size.Store(total)
 	path := filepath.Join(s.st.dir, reserveName)
 	margin := min(spaceMargin, total/20)
@@ -86,7 +91,17 @@ func (s *space) look() {
 		s.reserve.Close()
 		s.reserve = nil
 		s.st.fs.Remove(path)
+		if again, _, err := s.st.fs.Space(s.st.dir); err == nil {
+			free = again
+		}
 	}
+	s.free.Store(free)
+	// What the reserve gave back is not for records.
+	floor := margin / 4
+	if s.reserve == nil && want > 0 {
+		floor += want
+	}
+	s.short.Store(free < floor)
 	// Twice the margin before records are taken again: else it would flutter.
 	if s.full.Load() {
 		margin *= 2
@@ -106,6 +121,22 @@ func (s *space) noteFull() {
 	if !s.full.Swap(true) {
 		s.st.logger.Error("the disk is full: records are refused until there is room")
 	}
+}
+
+// grown is told that a file takes more of the disk now: on a fast one there is
+// much to be written between two looks.
+func (s *space) grown() {
+	if s != nil { // while the store is opened there is none
+		s.look()
+	}
+}
+
+// ahead gives how much of a step a file may be grown in advance.
+func (s *space) ahead(step int64) int64 {
+	if s == nil {
+		return 0
+	}
+	return min(step, max(s.free.Load()-2*min(spaceMargin, s.size.Load()/20), 0)/4)
 }
 
 // Full reports whether records should be refused since the disk is full.

@@ -5,6 +5,9 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"sync"
+	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -46,7 +49,7 @@ func (s *Stable) Close() error { return s.db.Close() }
 
 // Group gives the store of one group; the name is any non-empty string.
 func (s *Stable) Group(name string) *GroupStable {
-	return &GroupStable{db: s.db, bucket: []byte(name)}
+	return &GroupStable{db: s.db, bucket: []byte(name), abandon: make(chan struct{})}
 }
 
 // Delete forgets a group. Only for a group that can never come back, such as
@@ -65,12 +68,44 @@ func (s *Stable) Delete(name string) error {
 type GroupStable struct {
 	db     *bbolt.DB
 	bucket []byte
+
+	serving atomic.Bool // Raft runs: errors it cannot bear are kept from it
+	abandon chan struct{}
+	left    sync.Once
 }
+
+// fullRetry is the pause before a vote that did not fit the disk is tried again.
+const fullRetry = 50 * time.Millisecond
+
+// Serving says that Raft is about to run: from now on a vote that does not fit the
+// disk waits until it does. Raft panics when it cannot store its term (invariant 9).
+func (g *GroupStable) Serving() { g.serving.Store(true) }
+
+// Abandon lets go of calls of Raft that wait for room. The group's transport must
+// be closed and its shutdown begun: what they are told is stored is not.
+func (g *GroupStable) Abandon() { g.left.Do(func() { close(g.abandon) }) }
 
 var _ raft.StableStore = (*GroupStable)(nil)
 
 // Set implements raft.StableStore; the value is on stable storage when it returns.
 func (g *GroupStable) Set(key, value []byte) error {
+	if old, err := g.Get(key); err == nil && bytes.Equal(old, value) {
+		return nil // Raft stores its term again whenever it starts
+	}
+	for {
+		err := g.put(key, value)
+		if !g.serving.Load() || !errors.Is(err, syscall.ENOSPC) && !errors.Is(err, syscall.EDQUOT) {
+			return err
+		}
+		select {
+		case <-g.abandon:
+			return nil
+		case <-time.After(fullRetry):
+		}
+	}
+}
+
+func (g *GroupStable) put(key, value []byte) error {
 	key, value = bytes.Clone(key), bytes.Clone(value)
 	return g.db.Batch(func(tx *bbolt.Tx) error {
 		bucket, err := tx.CreateBucketIfNotExists(g.bucket)

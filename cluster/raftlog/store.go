@@ -3,6 +3,7 @@ package raftlog
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"math/rand/v2"
 	"path/filepath"
@@ -21,7 +22,7 @@ type Options struct {
 	// nobody knows what is on the disk, and only a restart finds out.
 	OnFail func(error)
 
-	JournalBytes int64 // size of a journal file; 0: 64 MiB; negative: no journal
+	JournalBytes int64 // size of a journal file; 0: 64 MiB, less on a disk below 2 GiB; negative: no journal
 	BypassBytes  int   // appends of this size go straight to their segment; 0: 64 KiB
 	CacheBytes   int64 // of the newest entries, all groups; 0: 64 MiB
 	ReserveBytes int64 // disk space kept for Raft's own small writes; 0: 64 MiB; negative: none
@@ -61,8 +62,16 @@ func OpenStore(dir string, opts Options) (*Store, error) {
 	if opts.Logger == nil {
 		opts.Logger = slog.New(slog.DiscardHandler)
 	}
+	// What an earlier process kept in reserve is room for the journal; the rest is
+	// taken again below if there is enough.
+	if err := opts.FS.Remove(filepath.Join(dir, reserveName)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
 	if opts.JournalBytes == 0 {
 		opts.JournalBytes = defaultJournal
+		if _, total, err := opts.FS.Space(dir); err == nil {
+			opts.JournalBytes = min(defaultJournal, max(total/32, smallJournal))
+		}
 	}
 	if opts.BypassBytes == 0 {
 		opts.BypassBytes = 64 << 10

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -19,7 +20,7 @@ func newCluster() *cobra.Command {
 		Args:    cobra.NoArgs,
 		RunE:    func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(newClusterStatus())
+	cmd.AddCommand(newClusterStatus(), newClusterVerify())
 	return cmd
 }
 
@@ -65,7 +66,7 @@ func showStatus(out io.Writer, status *fsm.Status) error {
 		return err
 	}
 	alive := 0
-	nodes := [][]string{{"NODE", "STATE", "CLIENTS", "PEERS", "ZONE", "VERSION", "CATALOG", "LEADS", "REPLICAS"}}
+	nodes := [][]string{{"NODE", "STATE", "CLIENTS", "PEERS", "ZONE", "VERSION", "CATALOG", "LEADS", "REPLICAS", "DISK FREE"}}
 	for _, n := range status.Nodes {
 		state := "down"
 		if n.Alive {
@@ -73,7 +74,7 @@ func showStatus(out io.Writer, status *fsm.Status) error {
 			alive++
 		}
 		nodes = append(nodes, []string{string(n.ID), state, orDash(n.ClientAddress), orDash(n.PeerAddress),
-			orDash(n.Zone), orDash(n.Version), orDash(n.CatalogRole), fmt.Sprint(n.Leaders), fmt.Sprint(n.Replicas)})
+			orDash(n.Zone), orDash(n.Version), orDash(n.CatalogRole), fmt.Sprint(n.Leaders), fmt.Sprint(n.Replicas), diskText(n)})
 	}
 	leaderless, partitions := 0, 0
 	groups := partitionRows("TOPIC", nil)
@@ -99,7 +100,72 @@ func showStatus(out io.Writer, status *fsm.Status) error {
 		return nil
 	}
 	fmt.Fprintln(out)
-	return printTable(out, groups)
+	if err := printTable(out, groups); err != nil {
+		return err
+	}
+	for _, rows := range [][][]string{copyingRows(status), damagedRows(status)} {
+		if len(rows) > 1 {
+			fmt.Fprintln(out)
+			if err := printTable(out, rows); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func diskText(n fsm.NodeStatus) string {
+	if n.DiskTotal <= 0 {
+		return "-"
+	}
+	text := fmt.Sprintf("%s (%d%%)", showBytes(n.DiskFree), 100*n.DiskFree/n.DiskTotal)
+	if n.DiskFull {
+		text += ", FULL: takes no records"
+	}
+	return text
+}
+
+// copyingRows is a table of the replicas that copy what they lack.
+func copyingRows(status *fsm.Status) [][]string {
+	rows := [][]string{{"COPYING", "PARTITION", "NODE", "COPIED", "OF ABOUT", "DONE", "RATE", "LEFT"}}
+	eachReplica(status, func(topic string, partition int32, r fsm.ReplicaStatus) {
+		c := r.CatchUp
+		if c == nil {
+			return
+		}
+		left := "-"
+		if c.BytesPerSecond > 0 {
+			left = (time.Duration(max(c.Total-c.Bytes, 0)/c.BytesPerSecond) * time.Second).String()
+		}
+		rows = append(rows, []string{topic, fmt.Sprint(partition), string(r.Node), showBytes(c.Bytes), showBytes(c.Total),
+			percent(c), showBytes(c.BytesPerSecond) + "/s", left})
+	})
+	return rows
+}
+
+func percent(c *fsm.CatchUpStatus) string {
+	return fmt.Sprintf("%d%%", min(100*c.Bytes/max(c.Total, 1), 100))
+}
+
+// damagedRows is a table of the replicas that do not run, and why.
+func damagedRows(status *fsm.Status) [][]string {
+	rows := [][]string{{"DAMAGED", "PARTITION", "NODE", "WHY"}}
+	eachReplica(status, func(topic string, partition int32, r fsm.ReplicaStatus) {
+		if r.Error != "" {
+			rows = append(rows, []string{topic, fmt.Sprint(partition), string(r.Node), r.Error})
+		}
+	})
+	return rows
+}
+
+func eachReplica(status *fsm.Status, f func(topic string, partition int32, r fsm.ReplicaStatus)) {
+	for _, t := range status.Topics {
+		for _, p := range t.Partitions {
+			for _, r := range p.Replicas {
+				f(t.Name, p.Partition, r)
+			}
+		}
+	}
 }
 
 func orDash(s string) string {

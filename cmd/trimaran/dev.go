@@ -36,6 +36,7 @@ a data directory each; the data is kept for the next time.`,
 	f.String("listen", defaultBroker, "`address` for clients of the first node; the others follow, port by port")
 	f.StringSlice("topics", nil, "topics to create at first start: `name:partitions[:replication-factor]`,…")
 	cmd.MarkFlagsMutuallyExclusive("data", "ephemeral")
+	addStorageFlags(cmd)
 	addLogFlags(cmd, "error")
 	return cmd
 }
@@ -65,6 +66,10 @@ func dev(cmd *cobra.Command) (err error) {
 	if err != nil {
 		return err
 	}
+	storage, err := storageOf(cmd)
+	if err != nil {
+		return err
+	}
 	all, err := devOptions(dir, listen, count)
 	if err != nil {
 		return err
@@ -78,6 +83,7 @@ func dev(cmd *cobra.Command) (err error) {
 	for _, o := range all {
 		o.log = log
 		o.topics = topics
+		o.storage = storage
 		n, err := startNode(o)
 		if err != nil {
 			return err

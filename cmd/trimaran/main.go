@@ -4,8 +4,8 @@
 // config files, puts a node together out of package cluster and package gateway
 // (the only place that knows both), and holds small clients for people and
 // scripts. The clients reach a node or a shim over its client port like any
-// other client does; they look into no data directory. What a node does is
-// written below, not here.
+// other client does; only "log" looks into a data directory, of a stopped node.
+// What a node does is written below, not here.
 package main
 
 import (
@@ -90,7 +90,7 @@ the file.`,
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &usageError{err} })
 	root.AddCommand(
 		newServe(), newDev(),
-		newTopic(), newProduce(), newConsume(), newCluster(),
+		newTopic(), newProduce(), newConsume(), newCluster(), newLog(),
 		newVersion(),
 	)
 	markArgErrors(root)

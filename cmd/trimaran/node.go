@@ -35,6 +35,8 @@ type nodeOptions struct {
 	partitions  int32
 	replication int16
 
+	storage storageOptions
+
 	maxRequest   int
 	maxInflight  int64       // 0: the gateway's default
 	tls          *tls.Config // nil: no TLS
@@ -93,6 +95,8 @@ func startNode(o nodeOptions) (*node, error) {
 		GossipListen: o.gossipListen, GossipAdvertise: o.gossipAdvertise, GossipKey: o.gossipKey,
 		ClientAddress: shown, Join: o.join, BootstrapExpect: o.expect,
 		DefaultPartitions: o.partitions, DefaultReplicationFactor: o.replication, InitialTopics: o.topics,
+		TopicDefaults: o.storage.topicDefaults, RetentionInterval: o.storage.retentionInterval,
+		MaxDiskShare: o.storage.maxDiskShare, CatchUpRate: o.storage.catchUpRate, ScrubRate: o.storage.scrubRate,
 		Logger: o.log, Registry: registry,
 	})
 	if err != nil {
@@ -102,7 +106,8 @@ func startNode(o nodeOptions) (*node, error) {
 	g, err := gateway.New(gateway.Config{
 		Cluster: c, Advertise: o.advertise, AllowHosts: o.allowHosts, AllowOrigins: o.allowOrigins,
 		TLS: o.tls, MaxRequestBytes: o.maxRequest, MaxInflightBytes: o.maxInflight, AutoCreateTopics: o.autoCreate,
-		Version: version, Logger: log, Registry: registry,
+		TopicDefaults: o.storage.topicDefaults,
+		Version:       version, Logger: log, Registry: registry,
 	})
 	if err != nil {
 		ctx, cancel := context.WithTimeout(context.Background(), stopWithin)

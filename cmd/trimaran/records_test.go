@@ -123,11 +123,11 @@ func TestResultSaysWhatWasNotAcknowledged(t *testing.T) {
 }
 
 func TestStatusBody(t *testing.T) {
-	if got, err := statusBody([]byte{0, 0, 0, 0, 0, 2, '{', '}'}); err != nil || string(got) != "{}" {
+	if got, err := ownBody([]byte{0, 0, 0, 0, 0, 2, '{', '}'}); err != nil || string(got) != "{}" {
 		t.Errorf("got %q, %v", got, err)
 	}
 	for _, bad := range []string{"", "\x00\x00\x00\x00\x00", "\x00\x00\x00\x00\x00\x03{}", "\x00\x00\xff\xff\xff\xff{}", "\x00\x23\x00\x00\x00\x00"} {
-		if got, err := statusBody([]byte(bad)); err == nil {
+		if got, err := ownBody([]byte(bad)); err == nil {
 			t.Errorf("%q is taken as %q", bad, got)
 		}
 	}
@@ -151,9 +151,9 @@ func TestStatusIsShownShort(t *testing.T) {
 	}
 	want := `Cluster c1: 1 of 2 nodes up, catalog led by n1, 1 topics, 2 partitions, 1 WITHOUT A LEADER
 
-NODE  STATE  CLIENTS         PEERS           ZONE  VERSION  CATALOG  LEADS  REPLICAS
-n1    up     127.0.0.1:9093  127.0.0.1:9193  -     v1       leader   1      2
-n2    down   -               -               -     -        -        0      0
+NODE  STATE  CLIENTS         PEERS           ZONE  VERSION  CATALOG  LEADS  REPLICAS  DISK FREE
+n1    up     127.0.0.1:9093  127.0.0.1:9193  -     v1       leader   1      2         -
+n2    down   -               -               -     -        -        0      0         -
 
 TOPIC   PARTITION  LEADER  TERM  START  END  REPLICAS
 events  0          n1      2     0      7    n1, n2 (offline)

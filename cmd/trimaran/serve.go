@@ -63,6 +63,7 @@ cluster of its own.`,
 	f.String("tls-key", "", "PEM `file` with the certificate's key")
 	f.StringSlice("allow-host", nil, "further `names` that HTTP and WebSocket clients may call this node by; loopback names always may")
 	f.StringSlice("allow-origin", nil, "web `origins`, such as https://example.org, whose pages may connect")
+	addStorageFlags(cmd)
 	addLogFlags(cmd, "info")
 	return cmd
 }
@@ -139,6 +140,9 @@ func serveOptions(cmd *cobra.Command) (nodeOptions, error) {
 	o.maxInflight, _ = f.GetInt64("max-inflight-bytes")
 	if o.maxInflight < int64(o.maxRequest) {
 		return o, usagef("--max-inflight-bytes %d: want at least --max-request-bytes, %d", o.maxInflight, o.maxRequest)
+	}
+	if o.storage, err = storageOf(cmd); err != nil {
+		return o, err
 	}
 	cert, key := text("tls-cert"), text("tls-key")
 	if (cert == "") != (key == "") {

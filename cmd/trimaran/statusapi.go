@@ -15,24 +15,52 @@ import (
 	"github.com/trimaran-io/trimaran/fsm"
 )
 
-// The status API is Trimaran's own: key 21586, version 0, request header
-// version 1, empty body. The answer is an error code (int16) and the JSON of
-// fsm.Status with its length (int32). It travels like every Kafka request, so
-// it passes shims and WebSockets too.
+// Two APIs are Trimaran's own, in version 0 with request header version 1: Status,
+// key 21586, with an empty body, and ReplicaCheck, key 21587, with a topic's name
+// (int16 length), a partition (int32) and an offset (int64). The answer is an error
+// code (int16) and JSON with its length (int32), of fsm.Status and of
+// fsm.PartitionCheck. They travel like every Kafka request, so they pass shims
+// and WebSockets too.
 const (
-	statusKey      = 21586
-	maxStatusBytes = 256 << 20
+	statusKey       = 21586
+	replicaCheckKey = 21587
+	maxStatusBytes  = 256 << 20
 )
 
 // askStatus gives the cluster's status as the first broker that answers knows it,
 // decoded and as it came.
 func askStatus(ctx context.Context, b *brokers) (*fsm.Status, []byte, error) {
+	status := new(fsm.Status)
+	raw, err := askOwn(ctx, b, statusKey, nil, status)
+	return status, raw, err
+}
+
+// askReplicaCheck has the replicas of a partition compared from an offset on.
+func askReplicaCheck(ctx context.Context, b *brokers, topic string, partition int32, from fsm.Offset) (*fsm.PartitionCheck, error) {
+	body := binary.BigEndian.AppendUint16(nil, uint16(len(topic)))
+	body = append(body, topic...)
+	body = binary.BigEndian.AppendUint32(body, uint32(partition))
+	body = binary.BigEndian.AppendUint64(body, uint64(from))
+	check := new(fsm.PartitionCheck)
+	_, err := askOwn(ctx, b, replicaCheckKey, body, check)
+	return check, err
+}
+
+// askOwn asks brokers in turn until one answers or ctx ends, and decodes the
+// JSON, which it also gives as it came.
+func askOwn(ctx context.Context, b *brokers, key uint16, request []byte, answer any) ([]byte, error) {
 	var last error
 	for {
 		for _, one := range b.list {
-			status, raw, err := statusOf(ctx, b, one)
+			raw, err := askOneOwn(ctx, b, one, key, request)
 			if err == nil {
-				return status, raw, nil
+				if err := json.Unmarshal(raw, answer); err != nil {
+					return nil, fmt.Errorf("the answer is not what this version of trimaran understands: %w", err)
+				}
+				return raw, nil
+			}
+			if e := (*kerr.Error)(nil); errors.As(err, &e) && key != statusKey && !e.Retriable {
+				return nil, err
 			}
 			if last = err; len(b.list) > 1 {
 				last = fmt.Errorf("%s: %w", one, err)
@@ -40,49 +68,42 @@ func askStatus(ctx context.Context, b *brokers) (*fsm.Status, []byte, error) {
 		}
 		select {
 		case <-ctx.Done():
-			return nil, nil, b.unreachable(last)
+			return nil, b.unreachable(last)
 		case <-time.After(200 * time.Millisecond):
 		}
 	}
 }
 
-func statusOf(ctx context.Context, b *brokers, one broker) (*fsm.Status, []byte, error) {
+func askOneOwn(ctx context.Context, b *brokers, one broker, key uint16, request []byte) ([]byte, error) {
 	conn, err := b.dial(ctx, "tcp", one.addr)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	defer conn.Close()
 	defer context.AfterFunc(ctx, func() { conn.Close() })()
 	if deadline, ok := ctx.Deadline(); ok {
 		if err := conn.SetDeadline(deadline); err != nil {
-			return nil, nil, err
+			return nil, err
 		}
 	}
-	body, err := exchangeStatus(conn)
+	body, err := exchangeOwn(conn, key, request)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	raw, err := statusBody(body)
-	if err != nil {
-		return nil, nil, err
-	}
-	status := new(fsm.Status)
-	if err := json.Unmarshal(raw, status); err != nil {
-		return nil, nil, fmt.Errorf("status is not what this version of trimaran understands: %w", err)
-	}
-	return status, raw, nil
+	return ownBody(body)
 }
 
-// exchangeStatus sends the request on a fresh connection and gives the answer
+// exchangeOwn sends the request on a fresh connection and gives the answer
 // without size and correlation id.
-func exchangeStatus(conn net.Conn) ([]byte, error) {
+func exchangeOwn(conn net.Conn, key uint16, body []byte) ([]byte, error) {
 	const correlation, client = 1, "trimaran"
 	req := make([]byte, 4, 64)
-	req = binary.BigEndian.AppendUint16(req, statusKey)
+	req = binary.BigEndian.AppendUint16(req, key)
 	req = binary.BigEndian.AppendUint16(req, 0)
 	req = binary.BigEndian.AppendUint32(req, correlation)
 	req = binary.BigEndian.AppendUint16(req, uint16(len(client)))
 	req = append(req, client...)
+	req = append(req, body...)
 	binary.BigEndian.PutUint32(req, uint32(len(req)-4))
 	if _, err := conn.Write(req); err != nil {
 		return nil, err
@@ -99,24 +120,24 @@ func exchangeStatus(conn net.Conn) ([]byte, error) {
 		return nil, errors.New("it does not answer as a Trimaran node does")
 	}
 	// Not allocated ahead: the size is only what the other side says.
-	body, err := io.ReadAll(io.LimitReader(conn, int64(size)-4))
-	if err == nil && len(body) != int(size)-4 {
+	answer, err := io.ReadAll(io.LimitReader(conn, int64(size)-4))
+	if err == nil && len(answer) != int(size)-4 {
 		err = io.ErrUnexpectedEOF
 	}
-	return body, err
+	return answer, err
 }
 
-// statusBody takes the JSON out of the answer's body.
-func statusBody(body []byte) ([]byte, error) {
+// ownBody takes the JSON out of the answer's body.
+func ownBody(body []byte) ([]byte, error) {
 	if len(body) < 6 {
-		return nil, errors.New("answer too short for a status")
+		return nil, errors.New("the answer is too short")
 	}
 	if err := kerr.ErrorForCode(int16(binary.BigEndian.Uint16(body))); err != nil {
 		return nil, err
 	}
 	size := binary.BigEndian.Uint32(body[2:])
 	if uint64(size) != uint64(len(body)-6) {
-		return nil, fmt.Errorf("status of %d bytes announced, %d came", size, len(body)-6)
+		return nil, fmt.Errorf("%d bytes announced, %d came", size, len(body)-6)
 	}
 	return body[6:], nil
 }

@@ -299,6 +299,10 @@ func partitionRows(topic string, partitions []fsm.PartitionStatus) [][]string {
 			switch {
 			case r.Role == "offline":
 				text += " (offline)"
+			case r.CatchUp != nil:
+				text += fmt.Sprintf(" (copying, %s)", percent(r.CatchUp))
+			case r.Error != "":
+				text += " (damaged)"
 			case r.Lag > 0:
 				text += fmt.Sprintf(" (%d behind)", r.Lag)
 			}

@@ -1,0 +1,281 @@
+package raftlog
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync"
+
+	"github.com/hashicorp/raft"
+
+	"github.com/trimaran-io/trimaran/cluster/raftlog/vfs"
+)
+
+// Archive is the partition logs of a stopped node, to be looked at and never
+// changed: files are opened for reading alone. What the journal would bring to
+// segments at the next start is shown as if it were there.
+type Archive struct {
+	st *Store
+	// JournalErr says what is wrong with the journal; the node would not start.
+	JournalErr error
+}
+
+// OpenArchive opens the store in the folder dir. No process may be writing to it.
+func OpenArchive(dir string) (*Archive, error) {
+	st := &Store{fs: &readOnly{patches: map[string][]patch{}}, dir: dir, logger: slog.New(slog.DiscardHandler), cache: newCache(0)}
+	if _, err := st.fs.List(dir); err != nil {
+		return nil, err
+	}
+	a := &Archive{st: st}
+	j := &journal{st: st, dir: filepath.Join(dir, "journal")}
+	if _, _, err := j.replay(st.Groups()); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		a.JournalErr = fmt.Errorf("journal: %w", err)
+	}
+	return a, nil
+}
+
+// Groups gives the names of the folders that hold logs, and the bytes of the
+// segment files in each.
+func (a *Archive) Groups() (names []string, bytes map[string]int64, err error) {
+	dirs, err := a.st.fs.List(a.st.Groups())
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil, nil
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	bytes = map[string]int64{}
+	for _, d := range dirs {
+		if !d.Dir {
+			continue
+		}
+		files, err := a.st.fs.List(filepath.Join(a.st.Groups(), d.Name))
+		if err != nil {
+			return nil, nil, err
+		}
+		for _, f := range files {
+			if _, _, ok := parseSegmentName(f.Name); ok {
+				bytes[d.Name] += f.Size
+			}
+		}
+		names = append(names, d.Name)
+	}
+	return names, bytes, nil
+}
+
+// ArchivedLog is what the manifest and the heads of the files say of a log.
+type ArchivedLog struct {
+	Group      string            `json:"group"`
+	Generation uint32            `json:"generation"`
+	First      uint64            `json:"first"`              // index that the log begins at, 0: its first segment's
+	Snapshot   *ArchivedSnapshot `json:"snapshot,omitempty"` // nil: none
+	Segments   []ArchivedSegment `json:"segments"`
+}
+
+// ArchivedSnapshot is the snapshot in a manifest.
+type ArchivedSnapshot struct {
+	Index      uint64 `json:"index"`
+	Term       uint64 `json:"term"`
+	NextOffset int64  `json:"next_offset"`
+	StateBytes int    `json:"state_bytes"`
+}
+
+// ArchivedSegment is one segment as the manifest knows it.
+type ArchivedSegment struct {
+	File      string `json:"file"`
+	Base      uint64 `json:"base"`       // Raft index of the first entry
+	Last      uint64 `json:"last"`       // 0: it was written to
+	Start     int64  `json:"start"`      // offset of its first record; -1: not known
+	Bytes     int64  `json:"bytes"`      // of the file
+	MaxTime   int64  `json:"max_time"`   // ms; 0: no records
+	LastWrite int64  `json:"last_write"` // ms; 0: no records
+	Index     string `json:"index"`      // "final", "growing"
+}
+
+// open reads the manifest and the heads of the segment files.
+func (a *Archive) open(name string) (*PartitionLog, error) {
+	l := &PartitionLog{st: a.st, dir: filepath.Join(a.st.Groups(), name), opts: LogOptions{Group: name}, cache: a.st.cache.group()}
+	m, err := readManifest(a.st, l.dir)
+	if err != nil {
+		return nil, err
+	}
+	if m == nil {
+		return nil, fmt.Errorf("%w: there is no manifest", ErrLost)
+	}
+	if m.Group != name {
+		return nil, fmt.Errorf("the manifest is that of %s", m.Group)
+	}
+	l.manifest = m
+	if err := l.collect(); err != nil {
+		l.drop()
+		return nil, err
+	}
+	return l, nil
+}
+
+func (l *PartitionLog) drop() {
+	for _, s := range l.segments {
+		s.handle.drop()
+		if s.index != nil {
+			s.index.handle.drop()
+		}
+	}
+}
+
+// Describe gives a log's segments.
+func (a *Archive) Describe(name string) (*ArchivedLog, error) {
+	l, err := a.open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer l.drop()
+	out := &ArchivedLog{Group: l.manifest.Group, Generation: l.manifest.Generation, First: l.manifest.First}
+	if s := l.manifest.Snapshot; s != nil {
+		out.Snapshot = &ArchivedSnapshot{s.Index, s.Term, s.Next, len(l.manifest.state)}
+	}
+	for i, s := range l.segments {
+		segment := ArchivedSegment{File: filepath.Base(s.path), Base: s.base, Start: s.start, Bytes: s.allocated, LastWrite: s.lastWrite, Index: "growing"}
+		if s.sealed {
+			segment.Last = s.last
+		}
+		if s.maxTime != noTime {
+			segment.MaxTime = s.maxTime
+		}
+		if i < len(l.manifest.Segments) && l.manifest.Segments[i].Final {
+			segment.Index = "final"
+		}
+		out.Segments = append(out.Segments, segment)
+	}
+	return out, nil
+}
+
+// Entries calls fn for the entries of the segment that begins with index base, in
+// order, with their position in its file, until one is not whole: that is the
+// segment's end if it was written to, and an error if not. data are valid until
+// fn returns.
+func (a *Archive) Entries(name string, base uint64, fn func(pos int64, entry *raft.Log) error) error {
+	l, err := a.open(name)
+	if err != nil {
+		return err
+	}
+	defer l.drop()
+	for _, s := range l.segments {
+		if s.base != base {
+			continue
+		}
+		f, err := s.handle.acquire()
+		if err != nil {
+			return err
+		}
+		defer s.handle.release()
+		limit := s.allocated
+		if s.sealed {
+			limit = s.end
+		}
+		c := chainCheck{w: newWalker(f, segmentHeader, limit, walkChunk), index: s.base - 1, chain: s.seed}
+		for {
+			pos := c.w.pos
+			fr, b, err := c.next()
+			if errors.Is(err, io.EOF) || !s.sealed && errors.Is(err, ErrDamaged) {
+				return nil
+			}
+			if err != nil {
+				return err
+			}
+			entry := fr.entry(b)
+			if err := fn(pos, &entry); err != nil {
+				return err
+			}
+		}
+	}
+	return fmt.Errorf("%w: no segment begins with entry %d", ErrNotInLog, base)
+}
+
+// readOnly is the machine's file system, of which nothing is changed: what is
+// written to a file is remembered and read back from it.
+type readOnly struct {
+	mu      sync.Mutex
+	patches map[string][]patch
+}
+
+type patch struct {
+	at   int64
+	data []byte
+}
+
+var errReadOnly = errors.New("only read")
+
+func (*readOnly) Create(name string) (vfs.File, error) { return nil, errReadOnly }
+func (*readOnly) Remove(string) error                  { return errReadOnly }
+func (*readOnly) Rename(string, string) error          { return errReadOnly }
+func (*readOnly) MkdirAll(string) error                { return errReadOnly }
+func (*readOnly) RemoveAll(string) error               { return errReadOnly }
+func (*readOnly) SyncDir(string) error                 { return nil }
+
+func (*readOnly) List(dir string) ([]vfs.Entry, error) { return vfs.OS.List(dir) }
+func (*readOnly) Space(dir string) (int64, int64, error) {
+	return vfs.OS.Space(dir)
+}
+
+func (r *readOnly) Open(name string) (vfs.File, error) {
+	f, err := os.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	return &readOnlyFile{f, r, name}, nil
+}
+
+type readOnlyFile struct {
+	*os.File
+	fs   *readOnly
+	name string
+}
+
+func (f *readOnlyFile) Size() (int64, error) {
+	info, err := f.Stat()
+	if err != nil {
+		return 0, err
+	}
+	return info.Size(), nil
+}
+
+func (*readOnlyFile) WriteVector([][]byte, int64) error { return errReadOnly }
+func (*readOnlyFile) Truncate(int64) error              { return errReadOnly }
+func (*readOnlyFile) Allocate(int64) error              { return errReadOnly }
+func (*readOnlyFile) Sync() error                       { return nil }
+
+// WriteAt remembers what is not in the file anyway, as nearly all is that a
+// journal has.
+func (f *readOnlyFile) WriteAt(b []byte, at int64) (int, error) {
+	have := make([]byte, len(b))
+	if n, err := f.File.ReadAt(have, at); n == len(b) && string(have) == string(b) {
+		return len(b), nil
+	} else if err != nil && !errors.Is(err, io.EOF) {
+		return 0, err
+	}
+	f.fs.mu.Lock()
+	defer f.fs.mu.Unlock()
+	f.fs.patches[f.name] = append(f.fs.patches[f.name], patch{at, append([]byte(nil), b...)})
+	return len(b), nil
+}
+
+func (f *readOnlyFile) ReadAt(b []byte, at int64) (int, error) {
+	n, err := f.File.ReadAt(b, at)
+	f.fs.mu.Lock()
+	defer f.fs.mu.Unlock()
+	for _, p := range f.fs.patches[f.name] {
+		from, to := max(p.at, at), min(p.at+int64(len(p.data)), at+int64(len(b)))
+		if from < to {
+			copy(b[from-at:to-at], p.data[from-p.at:])
+			n = max(n, int(to-at))
+		}
+	}
+	if n == len(b) {
+		err = nil
+	}
+	return n, err
+}

@@ -1,0 +1,284 @@
+package raftlog
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"path/filepath"
+
+	"github.com/hashicorp/raft"
+)
+
+// Verified is what Archive.Verify found in a log.
+type Verified struct {
+	Segments int    `json:"segments"`
+	Entries  int64  `json:"entries"`
+	Bytes    int64  `json:"bytes"`       // of good entries
+	First    uint64 `json:"first"`       // Raft index; 0: no entry
+	Last     uint64 `json:"last"`        //
+	Start    int64  `json:"start"`       // offset in front of the first entry; -1: not known
+	Next     int64  `json:"next_offset"` // offset behind the last, were all of them committed
+	// Torn is how many bytes behind the last entry are of an append that was never
+	// acknowledged; the next start cuts them off.
+	Torn int64 `json:"torn"`
+}
+
+// verifier checks one log.
+type verifier struct {
+	*PartitionLog
+	check func(entry *raft.Log) error
+	pace  func(bytes int64)
+	found Verified
+	bad   []error
+
+	next     int64 // offset in front of the next entry; unknownOffset: not known
+	maxTime  int64 // of the segment so far
+	snapshot bool  // the place of the snapshot was passed
+}
+
+func (v *verifier) problem(format string, args ...any) {
+	const enough = 100
+	if len(v.bad) < enough {
+		v.bad = append(v.bad, fmt.Errorf(format, args...))
+	}
+}
+
+// Verify reads a whole log: manifest, segments without a hole, CRCs and chain,
+// offsets, indexes, the snapshot's place; and check looks into each entry. It
+// gives all that is wrong, up to a hundred things. progress is told of bytes read.
+func (a *Archive) Verify(name string, span Span, check func(*raft.Log) error, progress func(bytes int64)) (Verified, []error) {
+	l, err := a.open(name)
+	if err != nil {
+		return Verified{Start: unknownOffset}, []error{err}
+	}
+	defer l.drop()
+	l.opts.Span = span
+	v := &verifier{PartitionLog: l, check: check, pace: progress, next: unknownOffset}
+	v.found.Start = unknownOffset
+	v.found.Segments = len(l.segments)
+	v.all()
+	return v.found, v.bad
+}
+
+func (v *verifier) all() {
+	m := v.manifest
+	if len(v.segments) == 0 {
+		if m.Snapshot != nil || m.First > 1 {
+			v.problem("the manifest says that the log begins with entry %d, and there is no segment", max(m.First, 1))
+		}
+		return
+	}
+	if base := v.segments[0].base; m.First != 0 && base != m.First {
+		v.problem("a hole: the log should begin with entry %d, its first segment does with %d", m.First, base)
+	}
+	first := v.segments[0]
+	// Retention may have freed the segment that ended with the snapshot.
+	v.snapshot = m.Snapshot != nil && first.base == m.Snapshot.Index+1 && m.Snapshot.Segment < first.base
+	switch {
+	case first.start != unknownOffset:
+		v.next = first.start
+	case m.Snapshot != nil && first.base == m.Snapshot.Index+1:
+		v.next = m.Snapshot.Next
+	case m.Snapshot == nil && first.base == 1:
+		v.next = 0
+	}
+	v.found.Start = v.next
+	for i := range v.segments {
+		v.segment(i)
+	}
+	v.found.Next = v.next
+	if s := m.Snapshot; s != nil && !v.snapshot {
+		v.problem("the snapshot is of entry %d, which the log does not have in its place", s.Index)
+	}
+}
+
+// segment reads one segment.
+func (v *verifier) segment(i int) {
+	s := v.segments[i]
+	name := filepath.Base(s.path)
+	f, err := s.handle.acquire()
+	if err != nil {
+		v.problem("%s: %w", name, err)
+		return
+	}
+	defer s.handle.release()
+	if s.start != unknownOffset {
+		if v.next != unknownOffset && v.next != s.start {
+			v.problem("%s: it should begin at offset %d, the segment before ends at %d", name, s.start, v.next)
+		}
+		v.next = s.start
+	}
+	limit := s.allocated
+	if s.sealed {
+		limit = s.end
+	}
+	points := v.points(i)
+	v.maxTime = noTime
+	c := chainCheck{w: newWalker(f, segmentHeader, limit, walkChunk), index: s.base - 1, chain: s.seed}
+	var damage error
+	end := int64(segmentHeader)
+	for {
+		if v.pace != nil && end != c.w.pos {
+			v.pace(c.w.pos - end)
+		}
+		end = c.w.pos
+		index, chain := c.index, c.chain
+		fr, b, err := c.next()
+		if err != nil {
+			c.index, c.chain = index, chain
+			if !errors.Is(err, io.EOF) {
+				damage = err
+			}
+			break
+		}
+		v.place(s, fr.index, end, chain)
+		if len(points) > 0 && points[0].pos == end {
+			p := points[0]
+			points = points[1:]
+			if p.index != fr.index || v.next != unknownOffset && (p.offset != v.next || p.before != v.maxTime) {
+				v.problem("%s: its index has entry %d, offset %d at position %d, the segment entry %d, offset %d", name, p.index, p.offset, end, fr.index, v.next)
+			}
+		}
+		entry := fr.entry(b)
+		if v.check != nil {
+			if err := v.check(&entry); err != nil {
+				v.problem("%s: entry %d: %w", name, fr.index, err)
+			}
+		}
+		if v.next != unknownOffset && v.opts.Span != nil {
+			if after, newest := v.opts.Span(&entry, v.next); after > v.next {
+				v.next, v.maxTime = after, max(v.maxTime, newest)
+			}
+		}
+		if v.found.First == 0 {
+			v.found.First = fr.index
+		}
+		v.found.Last = fr.index
+		v.found.Entries++
+		v.found.Bytes += fr.size()
+	}
+	v.place(s, c.index+1, end, c.chain)
+	if len(points) > 0 {
+		v.problem("%s: its index names position %d, where no entry begins", name, points[0].pos)
+	}
+	later := i+1 < len(v.segments)
+	switch {
+	case damage != nil && !errors.Is(damage, ErrDamaged):
+		v.problem("%s: %w", name, damage)
+	case s.sealed && (damage != nil || c.index != s.last || c.chain != s.chain):
+		v.problem("%s: it ends at entry %d instead of %d: %w", name, c.index, s.last, orDamaged(damage))
+	case later && c.index+1 != v.segments[i+1].base:
+		v.problem("%s: a hole: it ends at entry %d, the next segment begins with %d: %w", name, c.index, v.segments[i+1].base, orDamaged(damage))
+	case !later && damage != nil:
+		v.tail(s, end, c.index, damage)
+	}
+	if later && v.segments[i+1].start == unknownOffset && damage != nil {
+		v.next = unknownOffset // what is missing may have had records
+	}
+}
+
+func orDamaged(err error) error {
+	if err == nil {
+		return ErrDamaged
+	}
+	return err
+}
+
+// place compares the place of an entry with what the snapshot says of it.
+func (v *verifier) place(s *segment, index uint64, pos int64, chain uint32) {
+	snapshot := v.manifest.Snapshot
+	if snapshot == nil || index != snapshot.Index+1 || s.base != snapshot.Segment || v.snapshot {
+		return
+	}
+	v.snapshot = true
+	if pos != snapshot.Pos || chain != snapshot.Chain {
+		v.problem("the snapshot ends at position %d of %s, CRC %08x, the entry there at %d, %08x", snapshot.Pos, filepath.Base(s.path), snapshot.Chain, pos, chain)
+	}
+	if v.next != unknownOffset && v.next != snapshot.Next {
+		v.problem("the next offset behind the snapshot is %d, the segments give %d", snapshot.Next, v.next)
+	}
+}
+
+// tail looks at what is behind the last good entry of the log.
+func (v *verifier) tail(s *segment, end int64, last uint64, damage error) {
+	f, err := s.handle.acquire()
+	if err != nil {
+		return
+	}
+	defer s.handle.release()
+	if v.manifest.Snapshot != nil && last < v.manifest.Snapshot.Index {
+		v.problem("%s: behind entry %d: %w", filepath.Base(s.path), last, damage)
+		return
+	}
+	buf := make([]byte, walkChunk)
+	for at := end; at < s.allocated; {
+		n, err := f.ReadAt(buf[:min(int64(len(buf)), s.allocated-at)], at)
+		if err != nil && !errors.Is(err, io.EOF) {
+			v.problem("%s: %w", filepath.Base(s.path), err)
+			return
+		}
+		for k := 0; k < n; k += frameAlign {
+			if allZero(buf[k:min(k+frameAlign, n)]) {
+				continue
+			}
+			v.found.Torn = at + int64(k) + frameAlign - end
+			fr, err := v.frameAt(f, at+int64(k), s.allocated)
+			if err == nil && fr.flags&flagCallStart != 0 && fr.index > last+1 {
+				v.problem("%s: behind entry %d: %w; entry %d of a later append is good, so it was acknowledged", filepath.Base(s.path), last, damage, fr.index)
+				return
+			}
+		}
+		if n < frameAlign {
+			return
+		}
+		at += int64(n - n%frameAlign)
+	}
+}
+
+// points gives the index of segment i, and says what is wrong with it.
+func (v *verifier) points(i int) []point {
+	s := v.segments[i]
+	var record segmentRecord
+	for _, r := range v.manifest.Segments {
+		if r.Base == s.base {
+			record = r
+		}
+	}
+	var err error
+	switch {
+	case record.Final:
+		s.index, err = openIndex(v.st, s)
+	case record.Base != 0 && record.Points > 0:
+		s.index, err = resumeIndex(v.st, s, record.Points, record.PointsCRC)
+	default:
+		return nil
+	}
+	if err == nil {
+		s.index.mu.Lock()
+		err = s.index.check()
+		s.index.mu.Unlock()
+	}
+	if err == nil {
+		_, err = s.index.readState()
+	}
+	if err != nil {
+		v.problem("%w (the node makes it again when it starts)", err)
+		return nil
+	}
+	f, err := s.index.handle.acquire()
+	if err != nil {
+		v.problem("%w", err)
+		return nil
+	}
+	defer s.index.handle.release()
+	b := make([]byte, s.index.written*pointSize)
+	if _, err := f.ReadAt(b, indexHeader); err != nil && !errors.Is(err, io.EOF) {
+		v.problem("%s: %w", filepath.Base(s.index.path), err)
+		return nil
+	}
+	points := make([]point, 0, s.index.written)
+	for ; len(b) > 0; b = b[pointSize:] {
+		points = append(points, parsePoint(b))
+	}
+	return points
+}

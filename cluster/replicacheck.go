@@ -1,0 +1,285 @@
+package cluster
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"sync"
+
+	"github.com/hashicorp/raft"
+
+	"github.com/trimaran-io/trimaran/cluster/raftlog"
+	"github.com/trimaran-io/trimaran/fsm"
+	"github.com/trimaran-io/trimaran/kafkaproto"
+)
+
+// A check of replicas compares what each has on its own disk: a hash over the
+// batches of the same range of offsets. Replicas that differ have not stored what
+// was agreed on; nothing here mends that.
+
+// checkPiece is how many bytes of a replica one call compares, about.
+const checkPiece = 32 << 20
+
+// replicaHash is over batches up to an offset.
+type replicaHash struct {
+	upTo  fsm.Offset // offset behind the last batch
+	bytes int64
+	sum   [sha256.Size]byte
+}
+
+func (h replicaHash) encode() []byte {
+	out := binary.BigEndian.AppendUint64(nil, uint64(h.upTo))
+	out = binary.BigEndian.AppendUint64(out, uint64(h.bytes))
+	return append(out, h.sum[:]...)
+}
+
+func parseReplicaHash(reply []byte) (h replicaHash, err error) {
+	r := reader{b: reply}
+	h.upTo, h.bytes = fsm.Offset(r.uint64()), int64(r.uint64())
+	copy(h.sum[:], r.bytes(len(h.sum)))
+	if r.bad || len(r.b) > 0 {
+		return h, fmt.Errorf("%w: malformed answer of another node", fsm.ErrUnknown)
+	}
+	return h, nil
+}
+
+// hash reads the batches that have offsets from from to below to, until limit
+// bytes are read. The bytes come from this replica's own files.
+func (r *replica) hash(ctx context.Context, from, to fsm.Offset, limit int64) (h replicaHash, err error) {
+	select {
+	case r.node.hashing <- struct{}{}:
+		defer func() { <-r.node.hashing }()
+	case <-ctx.Done():
+		return h, fmt.Errorf("%w: another check is reading", fsm.ErrTimeout)
+	}
+	r.mu.Lock()
+	start, next, last := r.state.LogStart(), r.state.NextOffset(), r.state.LastApplied()
+	r.mu.Unlock()
+	h.upTo = from
+	if from < start || to > next || from > to {
+		return h, fmt.Errorf("%w: %d to %d of %d to %d", fsm.ErrOffsetOutOfRange, from, to, start, next)
+	}
+	if from == to {
+		h.sum = sha256.Sum256(nil)
+		return h, nil
+	}
+	log, err := r.log.ReadAt(int64(from), 1<<20)
+	if errors.Is(err, raftlog.ErrNotInLog) {
+		return h, fmt.Errorf("%w: %w", fsm.ErrOffsetOutOfRange, err)
+	}
+	if err != nil {
+		r.node.readFailed(r, err)
+		return h, fmt.Errorf("%w: %w", fsm.ErrStorage, err)
+	}
+	defer log.Close()
+	sum := sha256.New()
+	for h.upTo < to && h.bytes < limit {
+		if err := ctx.Err(); err != nil {
+			return h, fmt.Errorf("%w: %w", fsm.ErrTimeout, err)
+		}
+		entry, err := log.Next(uint64(last))
+		if err != nil {
+			if errors.Is(err, io.EOF) {
+				err = fmt.Errorf("offset %d is committed and not in the log", h.upTo)
+			}
+			r.node.readFailed(r, err)
+			return h, fmt.Errorf("%w: %w", fsm.ErrStorage, err)
+		}
+		if entry.Type != raft.LogCommand || !fsm.IsRecords(entry.Data) {
+			continue
+		}
+		expected := fsm.Offset(log.Expected())
+		for batch, err := range kafkaproto.SplitBatches(entry.Data) {
+			if err != nil {
+				break // the rest of the entry was void at apply, too
+			}
+			header, good := fsm.GoodBatch(batch, expected, fsm.Term(entry.Term))
+			if !good {
+				continue
+			}
+			if expected = fsm.Offset(header.NextOffset()); expected <= from || fsm.Offset(header.BaseOffset) >= to {
+				continue
+			}
+			head := binary.BigEndian.AppendUint64(nil, uint64(header.BaseOffset))
+			sum.Write(binary.BigEndian.AppendUint32(head, uint32(len(batch))))
+			sum.Write(batch)
+			h.bytes += int64(len(batch))
+			h.upTo = expected
+		}
+		log.Passed(int64(expected))
+	}
+	h.upTo = min(h.upTo, to)
+	sum.Sum(h.sum[:0])
+	return h, nil
+}
+
+// CheckReplicas compares what the partition's replicas have on disk from offset
+// from on, or from the log start if that is above, some tens of megabytes of it.
+// Replicas that do not answer, do not run or are being copied are named and left
+// out. How far they are compared is in the answer; who asks goes on from there.
+func (n *Node) CheckReplicas(ctx context.Context, id fsm.PartitionID, from fsm.Offset) (*fsm.PartitionCheck, error) {
+	topics := n.Topics()
+	partition, ok := topics.Partition(id)
+	if !ok {
+		return nil, fsm.ErrUnknownTopicOrPartition
+	}
+	c := &replicaCheck{n: n, id: id}
+	out := &fsm.PartitionCheck{Partition: id.Partition, From: max(from, 0), End: -1, DiffersAt: -1, DiffersTo: -1}
+	var nodes []fsm.Node
+	for _, nodeID := range partition.Replicas {
+		if node, ok := topics.Node(nodeID); ok {
+			nodes = append(nodes, node)
+		}
+	}
+	reports := n.reports(ctx, nodes)
+	for i, node := range nodes {
+		replica := fsm.ReplicaCheck{Node: node.ID, State: "offline"}
+		if reports[i] != nil {
+			r, running := reports[i].Replicas[id.String()]
+			broken, isBroken := reports[i].Broken[id.String()]
+			switch {
+			case running && r.CatchUp != nil:
+				replica.State = "copying"
+			case running:
+				replica.State = "checked"
+				c.members = append(c.members, checkMember{identity: node.Identity(), at: i})
+				out.From = max(out.From, r.LogStart)
+				if out.End < 0 || r.Applied < out.End {
+					out.End = r.Applied
+				}
+			case isBroken:
+				replica.State, replica.Error = "damaged", broken
+			}
+		}
+		out.Replicas = append(out.Replicas, replica)
+	}
+	out.End = max(out.End, out.From)
+	out.To = out.From
+	if len(c.members) == 0 {
+		return out, nil
+	}
+	// The first one that can read says how far the others go.
+	all := slices.Clone(c.members)
+	done := -1
+	for i := range all {
+		if c.ask(ctx, &all[i], out.From, out.End, checkPiece); all[i].err == nil {
+			done, out.To = i, all[i].hash.upTo
+			break
+		}
+	}
+	var asked sync.WaitGroup
+	for i := range all {
+		if i > done && done >= 0 {
+			asked.Go(func() { c.ask(ctx, &all[i], out.From, out.To, 1<<40) })
+		}
+	}
+	asked.Wait()
+	for _, m := range all {
+		r := &out.Replicas[m.at]
+		r.Bytes, r.Hash = m.hash.bytes, hex.EncodeToString(m.hash.sum[:])
+		if m.err != nil {
+			if fsm.Code(m.err) == fsm.ErrOffsetOutOfRange {
+				return nil, m.err // retention was faster: asked again, it begins further on
+			}
+			r.State, r.Error, r.Hash = "damaged", m.err.Error(), ""
+			if fsm.Code(m.err) != fsm.ErrStorage {
+				r.State = "offline"
+			}
+		}
+	}
+	if !same(all) {
+		c.members = slices.DeleteFunc(all, func(m checkMember) bool { return m.err != nil })
+		c.narrow(ctx, out)
+	}
+	return out, nil
+}
+
+// replicaCheck is one comparison.
+type replicaCheck struct {
+	n       *Node
+	id      fsm.PartitionID
+	members []checkMember
+}
+
+type checkMember struct {
+	identity string
+	at       int // in the answer's list
+	hash     replicaHash
+	err      error
+}
+
+// compare has all members hash a range.
+func (c *replicaCheck) compare(ctx context.Context, from, to fsm.Offset) []checkMember {
+	all := slices.Clone(c.members)
+	var asked sync.WaitGroup
+	for i := range all {
+		asked.Go(func() { c.ask(ctx, &all[i], from, to, 1<<40) })
+	}
+	asked.Wait()
+	return all
+}
+
+// ask has one member hash a range, up to limit bytes.
+func (c *replicaCheck) ask(ctx context.Context, m *checkMember, from, to fsm.Offset, limit int64) {
+	if m.identity == c.n.identity {
+		r := c.n.replica(c.id)
+		if r == nil {
+			m.err = fsm.ErrNoLeader
+			return
+		}
+		m.hash, m.err = r.hash(ctx, from, to, limit)
+		return
+	}
+	head := appendPartition(nil, c.id)
+	for _, v := range []uint64{uint64(from), uint64(to), uint64(limit)} {
+		head = binary.BigEndian.AppendUint64(head, v)
+	}
+	reply, err := c.n.ask(ctx, m.identity, callHash, head)
+	if err == nil {
+		m.hash, err = parseReplicaHash(reply)
+	}
+	if m.err = err; err == nil && (m.hash.upTo < from || m.hash.upTo > to) {
+		m.err = fmt.Errorf("%w: malformed answer of another node", fsm.ErrUnknown)
+	}
+}
+
+// same reports whether all that could be read is the same.
+func same(members []checkMember) bool {
+	var first *checkMember
+	for i := range members {
+		switch m := &members[i]; {
+		case m.err != nil:
+		case first == nil:
+			first = m
+		case m.hash != first.hash:
+			return false
+		}
+	}
+	return true
+}
+
+// narrow finds a small range in which they differ, as far as there is time.
+func (c *replicaCheck) narrow(ctx context.Context, out *fsm.PartitionCheck) {
+	from, to := out.From, out.To
+	for to-from > 1 && ctx.Err() == nil {
+		middle := from + (to-from)/2
+		lower := c.compare(ctx, from, middle)
+		for _, m := range lower {
+			if m.err != nil {
+				out.DiffersAt, out.DiffersTo = from, to
+				return
+			}
+		}
+		if same(lower) {
+			from = middle
+		} else {
+			to = middle
+		}
+	}
+	out.DiffersAt, out.DiffersTo = from, to
+}

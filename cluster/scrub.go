@@ -1,0 +1,81 @@
+package cluster
+
+import (
+	"errors"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/time/rate"
+
+	"github.com/trimaran-io/trimaran/cluster/raftlog"
+)
+
+// The scrub reads what replicas here keep, in the background and slowly, so that
+// damage is found while others can still mend it. A replica that is found damaged
+// is rebuilt from them.
+
+const (
+	defaultScrubRate = 4 << 20 // bytes a second
+	scrubBurst       = 1 << 20
+	scrubPause       = 30 * time.Second // at least, between one pass and the next
+)
+
+// scrubLoop goes through all replicas again and again.
+func (n *Node) scrubLoop() {
+	bytesPerSecond := n.cfg.ScrubRate
+	if bytesPerSecond == 0 {
+		bytesPerSecond = defaultScrubRate
+	}
+	if bytesPerSecond < 0 {
+		return
+	}
+	limit := rate.NewLimiter(rate.Limit(bytesPerSecond), scrubBurst)
+	pause := min(scrubPause, max(time.Duration(float64(scrubPause)*defaultScrubRate/float64(bytesPerSecond)), time.Second))
+	for {
+		began, bytes := time.Now(), int64(0)
+		replicas := n.runningReplicas()
+		slices.SortFunc(replicas, func(a, b *replica) int { return strings.Compare(a.id.String(), b.id.String()) })
+		for _, r := range replicas {
+			err := r.log.Scrub(func(size int) error {
+				for left := size; left > 0; {
+					some := min(left, scrubBurst)
+					if err := limit.WaitN(n.ctx, some); err != nil {
+						return err
+					}
+					left -= some
+				}
+				bytes += int64(size)
+				return nil
+			})
+			if n.ctx.Err() != nil {
+				return
+			}
+			n.scrubbed(r, err)
+		}
+		if bytes > 0 {
+			n.logger.Debug("all segments are checked", "replicas", len(replicas), "bytes", bytes, "took", time.Since(began).Round(time.Second))
+		}
+		select {
+		case <-n.ctx.Done():
+			return
+		case <-time.After(pause):
+		}
+	}
+}
+
+// scrubbed is told what the scrub of a replica found.
+func (n *Node) scrubbed(r *replica, err error) {
+	switch {
+	case err == nil:
+	case !errors.Is(err, raftlog.ErrDamaged):
+		n.logger.Warn("cannot check a replica's segments", "partition", r.id, "error", err)
+	default:
+		if partition, ok := n.Topics().Partition(r.id); ok && len(partition.Replicas) < 2 {
+			// Nobody can mend it, and all but the damaged place can still be read.
+			n.logger.Error("the only replica of a partition is damaged", "partition", r.id, "error", err)
+			return
+		}
+		n.damaged(r, err)
+	}
+}
