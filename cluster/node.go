@@ -216,6 +216,7 @@ func Start(cfg Config) (_ *Node, err error) {
 		Logger:    n.logger,
 
 		HeartbeatTimeout: cfg.HeartbeatTimeout,
+		MaxAppendEntries: maxAppendEntries,
 		OnOrphans:        n.failover.noticed,
 	})
 	undo = append(undo, func() { n.link.Close() })
