@@ -172,5 +172,22 @@ func (b *brokers) unreachable(err error) error {
 	if wrong := (*tls.CertificateVerificationError)(nil); errors.As(err, &wrong) {
 		hint = "--tls-ca names a file with the certificates to trust"
 	}
+	if errors.Is(err, context.DeadlineExceeded) && b.reachable() {
+		hint = "A node is there and has no answer: perhaps too many nodes are down. 'trimaran cluster status' shows them"
+	}
 	return fmt.Errorf("no answer from %s: %w\n%s", b, err, hint)
+}
+
+// reachable says whether any of the addresses takes a connection.
+func (b *brokers) reachable() bool {
+	for _, one := range b.list {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		c, err := b.dial(ctx, "tcp", one.addr)
+		cancel()
+		if err == nil {
+			c.Close()
+			return true
+		}
+	}
+	return false
 }
