@@ -69,6 +69,9 @@ func (c *catalog) Apply(entry *raft.Log) any {
 	c.index = fsm.Index(entry.Index)
 	c.view.Store(c.state.View())
 	c.wakeLocked()
+	if level := c.view.Load().Level(); level > fsm.Level {
+		c.node.fail(tooOld(level))
+	}
 	return result
 }
 
@@ -196,6 +199,9 @@ func (c *catalog) atLeader(ctx context.Context, kind uint8, payload []byte, loca
 
 // apply makes a change to the catalog and returns when it is known here.
 func (c *catalog) apply(ctx context.Context, command fsm.CatalogCommand) (catalogReply, error) {
+	if err := c.view.Load().CheckLevel(&command); err != nil {
+		return catalogReply{}, err
+	}
 	payload := command.Encode()
 	return c.atLeader(ctx, callCatalogApply, payload, func(ctx context.Context) ([]byte, error) {
 		return c.applyAsLeader(ctx, payload)
@@ -263,6 +269,7 @@ func (c *catalog) lead(ctx context.Context) {
 		view = c.view.Load()
 		n.logger.Info("cluster formed", "cluster", forming.ClusterID, "nodes", len(forming.Nodes))
 	}
+	c.raiseLevel(ctx, view)
 	future := g.raft.GetConfiguration()
 	if future.Error() != nil {
 		return

@@ -67,6 +67,7 @@ func (n *Node) reconcileLoop() {
 				lastBroken = time.Now()
 			}
 			n.reconcile(true)
+			n.register(n.ctx)
 		}
 		select {
 		case <-n.ctx.Done():
