@@ -21,7 +21,7 @@ test: ## run all tests, with the race detector
 demo: ## three nodes, a real text, the leader killed half-way: nothing is lost
 	@scripts/demo.sh
 
-bench: build ## throughput and latency of a three-node cluster
+bench: build ## throughput, latency and CPU of three-node clusters, beside what the machine gives; about 15 minutes
 	cd test && $(GO) run ./bench
 
 bench-groups: build ## what 100, 1000 and 3000 idle partitions cost

@@ -63,9 +63,31 @@ func (b *bench) ceilings(when string) error {
 	return nil
 }
 
+// memoryCost is what writing to fresh memory takes by itself, which is part of every figure in memory, three times.
+func (b *bench) memoryCost() error {
+	if b.memoryDir == "" {
+		return nil
+	}
+	before := selfCPU()
+	mbs, _, err := writers(b.memoryDir, 1, 1<<20, time.Second)
+	if err != nil {
+		return err
+	}
+	fmt.Printf("  tmpfs: one writer of 1 MiB: %.0f MB/s, CPU %.2f ms/MB\n", mbs, float64((selfCPU()-before).Microseconds())/1000/mbs)
+	return nil
+}
+
+func selfCPU() time.Duration {
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		return 0
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
+
 // writers lets n files be written at once and gives their MB/s together and the median of one write and sync.
 func writers(dir string, n, size int, window time.Duration) (mbs float64, p50 time.Duration, err error) {
-	const file = 1 << 30
+	const file = 2 << 30
 	bytes, each, errs := make([]int, n), make([][]time.Duration, n), make([]error, n)
 	var wg sync.WaitGroup
 	start := time.Now()

@@ -102,6 +102,9 @@ func run(o options) error {
 	if err := b.ceilings("at the start"); err != nil {
 		return err
 	}
+	if err := b.memoryCost(); err != nil {
+		return err
+	}
 	if err := printLoopback(&b.roundTrip); err != nil {
 		return err
 	}
