@@ -3,7 +3,6 @@ package main
 import (
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -39,22 +38,6 @@ func (b *bench) with(parent string, env []string, program string, f func(*harnes
 	}
 	c.Close()
 	return err
-}
-
-// built gives the binary of a commit of this repository.
-func (b *bench) built(commit string) (program string, err error) {
-	top, err := exec.Command("git", "rev-parse", "--show-toplevel").Output()
-	if err != nil {
-		return "", fmt.Errorf("git: %w", err)
-	}
-	tree := filepath.Join(b.diskDir, "other")
-	program = filepath.Join(b.diskDir, "trimaran-other")
-	script := `git -C "$0" archive "$1" | (mkdir "$2" && tar -x -C "$2") && cd "$2" && GOFLAGS=-buildvcs=false go build -o "$3" ./cmd/trimaran`
-	out, err := exec.Command("sh", "-c", script, strings.TrimSpace(string(top)), commit, tree, program).CombinedOutput()
-	if err != nil {
-		return "", fmt.Errorf("the binary of %s: %w\n%s", commit, err, out)
-	}
-	return program, nil
 }
 
 // usage is what the processes have used so far.

@@ -203,7 +203,7 @@ func (b *bench) smallBatches() error {
 
 // besideBolt uses Produce v0, which both binaries know.
 func (b *bench) besideBolt() error {
-	program, err := b.built(b.against)
+	program, err := harness.ProgramOf(b.against, b.diskDir)
 	if err != nil {
 		fmt.Printf("  left out: %v\n", err)
 		return nil
