@@ -76,15 +76,15 @@ const hashicorp = "github.com/hashicorp/"
 
 // layers goes from the top down.
 var layers = []layer{
-	{"cmd/trimaran", []string{"gateway", "gateway/shim", "cluster", "fsm", "kafkaproto"}, nil,
+	{"cmd/trimaran", []string{"gateway", "gateway/shim", "cluster", "coordinator", "fsm", "kafkaproto"}, nil,
 		"the node's command introduces gateway and cluster to each other; what lies below them is their affair"},
 	{"cmd/trimaran-shim", []string{"gateway/shim"}, nil,
 		"the shim runs beside clients and must not carry a node"},
-	{"gateway", []string{"fsm", "kafkaproto", "gateway/shim"}, []string{"github.com/gorilla/", "github.com/prometheus/", "github.com/twmb/franz-go/", "golang.org/x/"},
+	{"gateway", []string{"coordinator", "fsm", "kafkaproto", "gateway/shim"}, []string{"github.com/gorilla/", "github.com/prometheus/", "github.com/twmb/franz-go/", "golang.org/x/"},
 		"the gateway knows the cluster only by the interface it declares, so that either can be understood, tested and replaced alone"},
 	{"gateway/shim", nil, []string{"github.com/gorilla/websocket", "golang.org/x/"},
 		"clients compile this package into their programs: it brings nothing along"},
-	{"cluster", []string{"cluster/peer", "cluster/membership", "cluster/placement", "cluster/raftlog", "fsm", "kafkaproto"}, []string{hashicorp, "go.etcd.io/bbolt", "github.com/prometheus/", "golang.org/x/"},
+	{"cluster", []string{"cluster/peer", "cluster/membership", "cluster/placement", "cluster/raftlog", "coordinator", "fsm", "kafkaproto"}, []string{hashicorp, "go.etcd.io/bbolt", "github.com/prometheus/", "golang.org/x/"},
 		"the cluster does not know that clients, requests and sessions exist"},
 	{"cluster/peer", nil, []string{hashicorp, "golang.org/x/"},
 		"the peer link carries bytes between nodes and does not know what they mean"},
@@ -94,6 +94,8 @@ var layers = []layer{
 		"the log stores entries and does not know what they mean to the state machine"},
 	{"cluster/placement", []string{"fsm"}, []string{},
 		"placement is a pure function of nodes and load"},
+	{"coordinator", nil, []string{"github.com/twmb/franz-go/pkg/"},
+		"the protocol of consumer groups knows time and what it is given; network, disk and Raft are its callers' affair"},
 	{"fsm", []string{"kafkaproto"}, []string{},
 		"the state machines are the bottom of the node; of the wire they know only a record batch's header"},
 	{"kafkaproto", nil, []string{"github.com/twmb/franz-go/pkg/", "github.com/klauspost/compress/", "github.com/pierrec/lz4/"},

@@ -1,0 +1,172 @@
+package coordinator
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kmsg"
+)
+
+// Config is what a Coordinator works with. State, Propose, TopicID and TopicName
+// are needed.
+type Config struct {
+	// State is the replica of this node. All commands of earlier terms must be
+	// applied before New: whoever just won an election lets a barrier pass first.
+	State *State
+	// Propose replicates a command and returns when it is applied to State here.
+	// An error, which wraps ErrNotLeader if that is the reason, means that it is not
+	// known whether it is or will be. It must return soon after ctx has ended.
+	Propose func(ctx context.Context, command []byte) error
+	// TopicID and TopicName know the topics as the node's catalog has them. Offsets
+	// of a topic whose id is another one by now or is gone count as none.
+	TopicID   func(name string) ([16]byte, bool)
+	TopicName func(id [16]byte) (string, bool)
+	Settings  Settings
+	Logger    *slog.Logger // nil: slog's default
+}
+
+// Coordinator serves the groups of one shard on the node that leads it, for one
+// term.
+type Coordinator struct {
+	cfg Config
+	set Settings
+	log *slog.Logger
+
+	// ctx ends with Close. What waits, waits for it too.
+	ctx    context.Context
+	cancel context.CancelFunc
+	// mintID makes a member id out of a prefix; nil: with a random UUID. Tests set it.
+	mintID func(prefix string) string
+
+	// bytes is the sum of all groups' bytes, see MaxLiveBytes.
+	bytes atomic.Int64
+
+	mu     sync.Mutex
+	closed bool
+	// running counts requests, timers' functions and writers that are at work; it
+	// grows only while closed is false or it is not 0.
+	running sync.WaitGroup
+	// groups are those that have members, are about to, or have a command on its
+	// way. Of all others State knows everything.
+	groups map[string]*group
+	sweep  *time.Timer // the next sweep for offsets to expire
+	// gone are topics that the last sweep found offsets of, but not in the catalog.
+	gone map[[16]byte]bool
+}
+
+// New takes over the shard. Members that State knows are alive and have a full
+// session timeout from now on to say so.
+func New(cfg Config) *Coordinator {
+	c := &Coordinator{cfg: cfg, set: cfg.Settings.withDefaults(), log: cfg.Logger, groups: make(map[string]*group)}
+	if c.log == nil {
+		c.log = slog.Default()
+	}
+	c.ctx, c.cancel = context.WithCancel(context.Background())
+	for _, id := range cfg.State.ids() {
+		if meta, _ := cfg.State.lookUp(id); meta != nil && len(meta.Members) > 0 {
+			if g := c.lockGroup(id, true); g != nil {
+				c.unlockGroup(g)
+			}
+		}
+	}
+	c.mu.Lock()
+	c.sweep = c.after(c.set.RetentionCheckInterval, c.sweepAll)
+	c.mu.Unlock()
+	return c
+}
+
+// Close ends everything: who waits and who comes later gets NOT_COORDINATOR. When
+// it returns, no goroutine is left and no timer. A command that is on its way may
+// still be replicated.
+func (c *Coordinator) Close() {
+	c.mu.Lock()
+	c.closed = true
+	c.mu.Unlock()
+	c.cancel()
+	c.running.Wait()
+	// Nothing runs any more, so no timer is set after this, and there are no locks to
+	// take in order.
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.sweep.Stop()
+	for _, g := range c.groups {
+		g.stopTimers()
+	}
+}
+
+// begin announces work that Close waits for, and says false if it is too late.
+func (c *Coordinator) begin() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		return false
+	}
+	c.running.Add(1)
+	return true
+}
+
+// after runs f later, unless the coordinator is closed by then.
+func (c *Coordinator) after(d time.Duration, f func()) *time.Timer {
+	return time.AfterFunc(d, func() {
+		if c.begin() {
+			defer c.running.Done()
+			f()
+		}
+	})
+}
+
+// Handle answers a request whose API key Version knows. JoinGroup and SyncGroup
+// wait for other members; they end with ctx. The error says that there is no
+// answer: ctx has ended, or the request is of another kind.
+//
+// The response has the request's version.
+func (c *Coordinator) Handle(ctx context.Context, client Client, req kmsg.Request) (kmsg.Response, error) {
+	if _, ok := Version(req.Key()); !ok {
+		return nil, fmt.Errorf("%s is not for the coordinator of a group", kmsg.NameForKey(req.Key()))
+	}
+	if !c.begin() {
+		return refuse(req, kerr.NotCoordinator.Code), nil
+	}
+	defer c.running.Done()
+	client.ID, client.Host = cut(client.ID, maxName), cut(client.Host, maxName)
+	switch req := req.(type) {
+	case *kmsg.JoinGroupRequest:
+		return c.joinGroup(ctx, client, req)
+	case *kmsg.SyncGroupRequest:
+		return c.syncGroup(ctx, req)
+	case *kmsg.HeartbeatRequest:
+		return c.heartbeat(req), nil
+	case *kmsg.LeaveGroupRequest:
+		return c.leaveGroup(ctx, req)
+	case *kmsg.OffsetCommitRequest:
+		return c.offsetCommit(ctx, client, req)
+	case *kmsg.OffsetFetchRequest:
+		return c.offsetFetch(req), nil
+	case *kmsg.OffsetDeleteRequest:
+		return c.offsetDelete(ctx, req)
+	case *kmsg.DescribeGroupsRequest:
+		return c.describeGroups(client, req), nil
+	case *kmsg.ListGroupsRequest:
+		return c.listGroups(req), nil
+	case *kmsg.DeleteGroupsRequest:
+		return c.deleteGroups(ctx, req)
+	}
+	return nil, fmt.Errorf("%T is not for the coordinator of a group", req)
+}
+
+// codeOf is what a client is told after Propose gave err.
+func (c *Coordinator) codeOf(err error) int16 {
+	switch {
+	case err == nil:
+		return 0
+	case c.ctx.Err() != nil, errors.Is(err, ErrNotLeader):
+		return kerr.NotCoordinator.Code
+	}
+	return kerr.CoordinatorNotAvailable.Code
+}

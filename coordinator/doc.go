@@ -1,0 +1,25 @@
+// Package coordinator is Kafka's classic consumer-group protocol and what of it is
+// replicated.
+//
+// You are here: groups are spread over Shards internal Raft groups by their id
+// (ShardOf). Each has a State, which every replica applies the same commands to:
+// committed offsets, and of each group its generation, members, subscriptions and
+// assignments. The replica that leads has a Coordinator besides, for as long as its
+// term lasts. It holds what is not replicated, who waits in JoinGroup or SyncGroup
+// and when whose session ends, and answers requests in kmsg's structures.
+//
+// What the package may know: time, through package time; the topics of the catalog
+// and how a command is replicated, through functions it is given. It does not know
+// the network, the disk, Raft, nor which versions of the protocol a client speaks
+// beyond what Client says.
+//
+// Locks: Coordinator.mu guards the map of groups, group.mu one group, State.mu the
+// replicated state. Whoever holds group.mu may take Coordinator.mu or State.mu,
+// never the other way round, and nobody holds any of them while a command is
+// replicated: commands of a group go through its queue (writes.go), one at a time
+// and in the order in which they were decided, while the group goes on.
+//
+// The rules are those of Apache Kafka's group coordinator with the classic protocol
+// (GroupMetadataManager, ClassicGroup, OffsetMetadataManager; KIP-62, KIP-134,
+// KIP-211, KIP-345, KIP-394, KIP-496, KIP-814).
+package coordinator

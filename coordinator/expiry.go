@@ -1,0 +1,87 @@
+package coordinator
+
+import (
+	"time"
+)
+
+// sweepAll lets offsets expire (KIP-211), removes those of topics that are gone and
+// groups of which nothing is left. It waits for each group's command, so that a
+// sweep never queues more than one.
+func (c *Coordinator) sweepAll() {
+	missing := make(map[[16]byte]bool)
+	for _, id := range c.cfg.State.ids() {
+		if c.ctx.Err() != nil {
+			return
+		}
+		c.sweepGroup(id, missing)
+	}
+	// Groups that exist in memory alone have nothing to expire.
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.gone = missing
+	if !c.closed {
+		c.sweep = c.after(c.set.RetentionCheckInterval, c.sweepAll)
+	}
+}
+
+// sweepGroup sweeps one group. Topics that are not in the catalog are added to
+// missing; their offsets go if the last sweep missed them too. The catalog of this
+// node may be behind, but not for that long: a coordinator that is cut off from the
+// catalog is hardly not cut off from its shard.
+func (c *Coordinator) sweepGroup(id string, missing map[[16]byte]bool) {
+	g := c.lockGroup(id, false)
+	if g == nil {
+		return
+	}
+	if g.unsaved {
+		g.save()
+	}
+	expired := g.expiry()
+	var cmd command
+	now, left := time.Now(), 0
+	for _, o := range c.cfg.State.offsets(id) {
+		if _, ok := c.cfg.TopicName(o.id); !ok {
+			missing[o.id] = true
+			if c.gone[o.id] {
+				cmd.deleteOffset(id, o.topic, o.partition, o.CommittedAt)
+				continue
+			}
+		} else if expired != nil && !g.subscribes(o.topic) && expired(o, now) {
+			cmd.deleteOffset(id, o.topic, o.partition, o.CommittedAt)
+			continue
+		}
+		left++
+	}
+	if n := cmd.n; n > 0 {
+		c.log.Info("offsets of consumer group expired", "group", id, "offsets", n)
+	}
+	if left == 0 && g.state == empty && len(g.pending) == 0 {
+		cmd.deleteGroupIfEmpty(id)
+	}
+	var w *write
+	if cmd.n > 0 {
+		w = g.write(cmd, nil)
+	}
+	c.unlockGroup(g)
+	if w != nil {
+		_ = w.wait(c.ctx) // what was not replicated is found again by the next sweep
+	}
+}
+
+// expiry gives the rule by which the group's offsets expire, nil: none does now.
+func (g *group) expiry() func(o committed, now time.Time) bool {
+	retention := g.c.set.OffsetsRetention
+	sinceCommit := func(o committed, now time.Time) bool {
+		return now.Sub(time.UnixMilli(o.CommittedAt)) >= retention
+	}
+	switch {
+	case g.protocolType == "":
+		return sinceCommit
+	case g.state == empty:
+		since := time.UnixMilli(g.since)
+		return func(_ committed, now time.Time) bool { return now.Sub(since) >= retention }
+	case g.state == stable && g.protocolType == consumerProtocol && g.subscribed != nil:
+		return sinceCommit
+	}
+	return nil
+}

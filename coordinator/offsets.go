@@ -1,0 +1,240 @@
+package coordinator
+
+import (
+	"context"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kmsg"
+)
+
+// maxCommitBytes is about what a commit may be, so that its command is within
+// maxCommand.
+const maxCommitBytes = maxCommand / 2
+
+func commitResponse(req *kmsg.OffsetCommitRequest) *kmsg.OffsetCommitResponse {
+	resp := req.ResponseKind().(*kmsg.OffsetCommitResponse)
+	for _, topic := range req.Topics {
+		t := kmsg.NewOffsetCommitResponseTopic()
+		t.Topic, t.TopicID = topic.Topic, topic.TopicID
+		for _, partition := range topic.Partitions {
+			p := kmsg.NewOffsetCommitResponseTopicPartition()
+			p.Partition = partition.Partition
+			t.Partitions = append(t.Partitions, p)
+		}
+		resp.Topics = append(resp.Topics, t)
+	}
+	return resp
+}
+
+// fillCommit gives the code to all partitions that have none.
+func fillCommit(resp *kmsg.OffsetCommitResponse, code int16) {
+	for i := range resp.Topics {
+		for j := range resp.Topics[i].Partitions {
+			if p := &resp.Topics[i].Partitions[j]; p.ErrorCode == 0 {
+				p.ErrorCode = code
+			}
+		}
+	}
+}
+
+// offsetCommit answers OffsetCommit when the offsets are replicated. That topics
+// have the partitions is for the caller to check.
+func (c *Coordinator) offsetCommit(ctx context.Context, client Client, req *kmsg.OffsetCommitRequest) (kmsg.Response, error) {
+	resp := commitResponse(req)
+	if len(req.Group) > MaxGroupID {
+		fillCommit(resp, kerr.InvalidGroupID.Code)
+		return resp, nil
+	}
+	g := c.lockGroup(req.Group, req.Generation < 0)
+	if g == nil {
+		code := kerr.IllegalGeneration.Code
+		if client.Version >= 9 {
+			code = kerr.GroupIDNotFound.Code
+		}
+		fillCommit(resp, code)
+		return resp, nil
+	}
+	if code := g.validateCommit(req); code != 0 {
+		c.unlockGroup(g)
+		fillCommit(resp, code)
+		return resp, nil
+	}
+	if m := g.byID[req.MemberID]; m != nil && (g.state == stable || g.state == preparing) {
+		g.keepAlive(m)
+	}
+	cmd := c.commitCommand(g.id, req, resp)
+	if cmd.n == 0 {
+		c.unlockGroup(g)
+		return resp, nil
+	}
+	if len(cmd.b) > maxCommitBytes || c.cfg.State.size()+2*len(cmd.b) > MaxStateBytes {
+		c.unlockGroup(g)
+		fillCommit(resp, kerr.InvalidCommitOffsetSize.Code)
+		return resp, nil
+	}
+	w := g.write(cmd, nil)
+	c.unlockGroup(g)
+	if err := w.wait(ctx); err != nil {
+		return nil, err
+	}
+	if code := c.codeOf(w.err); code != 0 {
+		fillCommit(resp, code)
+	}
+	return resp, nil
+}
+
+// validateCommit says who may commit: members of this generation, and whoever uses
+// the group only to store offsets while it has no members.
+func (g *group) validateCommit(req *kmsg.OffsetCommitRequest) int16 {
+	switch {
+	case req.Generation < 0 && g.state == empty:
+		return 0
+	case req.Generation >= 0 || req.MemberID != "" || req.InstanceID != nil:
+		if code := g.validate(req.MemberID, req.InstanceID); code != 0 {
+			return code
+		}
+		if req.Generation != g.generation {
+			return kerr.IllegalGeneration.Code
+		}
+	case g.state != empty:
+		return kerr.UnknownMemberID.Code
+	}
+	if g.state == completing {
+		return kerr.RebalanceInProgress.Code
+	}
+	return 0
+}
+
+// commitCommand puts into a command what can be committed, and into the response
+// why the rest cannot.
+func (c *Coordinator) commitCommand(group string, req *kmsg.OffsetCommitRequest, resp *kmsg.OffsetCommitResponse) command {
+	var cmd command
+	now := time.Now().UnixMilli()
+	for i, topic := range req.Topics {
+		name, id, unknown := topic.Topic, topic.TopicID, kerr.UnknownTopicOrPartition.Code
+		ok := false
+		if req.Version >= 10 {
+			unknown = kerr.UnknownTopicID.Code
+			if name, ok = c.cfg.TopicName(id); ok {
+				resp.Topics[i].Topic = name
+			}
+		} else {
+			id, ok = c.cfg.TopicID(name)
+		}
+		ok = ok && len(name) <= maxTopic
+		for j, partition := range topic.Partitions {
+			code := &resp.Topics[i].Partitions[j].ErrorCode
+			metadata := ""
+			if partition.Metadata != nil {
+				metadata = *partition.Metadata
+			}
+			switch {
+			case !ok:
+				*code = unknown
+			case partition.Partition < 0:
+				*code = kerr.UnknownTopicOrPartition.Code
+			case len(metadata) > min(c.set.OffsetMetadataMaxBytes, maxMetadata):
+				*code = kerr.OffsetMetadataTooLarge.Code
+			default:
+				cmd.setOffset(group, name, id, partition.Partition, Offset{
+					Offset: partition.Offset, LeaderEpoch: partition.LeaderEpoch, Metadata: metadata, CommittedAt: now,
+				})
+			}
+		}
+	}
+	return cmd
+}
+
+// offsetFetch answers OffsetFetch from what is replicated. There are no
+// transactions, so all offsets are stable.
+func (c *Coordinator) offsetFetch(req *kmsg.OffsetFetchRequest) *kmsg.OffsetFetchResponse {
+	resp := req.ResponseKind().(*kmsg.OffsetFetchResponse)
+	if req.Version < 8 {
+		all := req.Topics == nil && req.Version >= 2
+		var topics []kmsg.OffsetFetchRequestGroupTopic
+		for _, topic := range req.Topics {
+			topics = append(topics, kmsg.OffsetFetchRequestGroupTopic{Topic: topic.Topic, Partitions: topic.Partitions})
+		}
+		for _, topic := range c.fetchOffsets(req.Group, topics, all, false) {
+			t := kmsg.NewOffsetFetchResponseTopic()
+			t.Topic = topic.Topic
+			for _, p := range topic.Partitions {
+				t.Partitions = append(t.Partitions, kmsg.OffsetFetchResponseTopicPartition(p))
+			}
+			resp.Topics = append(resp.Topics, t)
+		}
+		return resp
+	}
+	for _, group := range req.Groups {
+		g := kmsg.NewOffsetFetchResponseGroup()
+		g.Group = group.Group
+		g.Topics = c.fetchOffsets(group.Group, group.Topics, group.Topics == nil, req.Version >= 10)
+		resp.Groups = append(resp.Groups, g)
+	}
+	return resp
+}
+
+func (c *Coordinator) fetchOffsets(group string, topics []kmsg.OffsetFetchRequestGroupTopic, all, byID bool) []kmsg.OffsetFetchResponseGroupTopic {
+	if all {
+		return c.allOffsets(group)
+	}
+	answers := make([]kmsg.OffsetFetchResponseGroupTopic, 0, len(topics))
+	for _, topic := range topics {
+		t := kmsg.NewOffsetFetchResponseGroupTopic()
+		t.Topic, t.TopicID = topic.Topic, topic.TopicID
+		ok, unknown := false, int16(0)
+		if byID {
+			t.Topic, ok = c.cfg.TopicName(t.TopicID)
+			unknown = kerr.UnknownTopicID.Code
+		} else {
+			t.TopicID, ok = c.cfg.TopicID(t.Topic)
+		}
+		for _, partition := range topic.Partitions {
+			p := noOffset(partition)
+			if !ok {
+				p.ErrorCode = unknown
+			} else if o, found := c.cfg.State.offset(group, t.Topic, t.TopicID, partition); found {
+				p.set(o)
+			}
+			t.Partitions = append(t.Partitions, p.OffsetFetchResponseGroupTopicPartition)
+		}
+		answers = append(answers, t)
+	}
+	return answers
+}
+
+func (c *Coordinator) allOffsets(group string) []kmsg.OffsetFetchResponseGroupTopic {
+	answers := []kmsg.OffsetFetchResponseGroupTopic{}
+	for _, o := range c.cfg.State.offsets(group) {
+		if id, ok := c.cfg.TopicID(o.topic); !ok || id != o.id {
+			continue
+		}
+		if n := len(answers); n == 0 || answers[n-1].Topic != o.topic {
+			t := kmsg.NewOffsetFetchResponseGroupTopic()
+			t.Topic, t.TopicID = o.topic, o.id
+			answers = append(answers, t)
+		}
+		p := noOffset(o.partition)
+		p.set(o.Offset)
+		t := &answers[len(answers)-1]
+		t.Partitions = append(t.Partitions, p.OffsetFetchResponseGroupTopicPartition)
+	}
+	return answers
+}
+
+type fetched struct {
+	kmsg.OffsetFetchResponseGroupTopicPartition
+}
+
+// noOffset is the answer where nothing is committed; it is no error.
+func noOffset(partition int32) fetched {
+	p := fetched{kmsg.NewOffsetFetchResponseGroupTopicPartition()}
+	none := ""
+	p.Partition, p.Offset, p.LeaderEpoch, p.Metadata = partition, -1, -1, &none
+	return p
+}
+
+func (p *fetched) set(o Offset) {
+	p.Offset, p.LeaderEpoch, p.Metadata = o.Offset, o.LeaderEpoch, &o.Metadata
+}

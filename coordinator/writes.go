@@ -1,0 +1,82 @@
+package coordinator
+
+import (
+	"context"
+)
+
+// maxCommand bounds what is replicated at a time, unless one command alone is
+// larger, and that at least it may be: the largest group or commit.
+const (
+	joinedCommands = 1 << 20
+	maxCommand     = 16 << 20
+)
+
+// write is a command on its way.
+type write struct {
+	command command
+	then    func(err error) // under the group's lock; may be nil
+	err     error           // once done is closed
+	done    chan struct{}
+}
+
+// write queues a command behind those of the group that were decided before. then
+// is called with the group locked when it is known what became of it.
+func (g *group) write(cmd command, then func(err error)) *write {
+	w := &write{command: cmd, then: then, done: make(chan struct{})}
+	g.queue = append(g.queue, w)
+	if !g.writing {
+		g.writing = true
+		g.c.running.Add(1) // not from 0: whoever writes is running itself
+		go g.writeQueue()
+	}
+	return w
+}
+
+// wait waits until it is known what became of the command.
+func (w *write) wait(ctx context.Context) error {
+	select {
+	case <-w.done:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// writeQueue replicates the queue's commands in order, several at a time, and ends
+// when there are none.
+func (g *group) writeQueue() {
+	defer g.c.running.Done()
+	g.mu.Lock()
+	defer g.c.unlockGroup(g)
+	for len(g.queue) > 0 {
+		n, size := 0, 0
+		var commands []command
+		for n < len(g.queue) && (n == 0 || size+len(g.queue[n].command.b) <= joinedCommands) {
+			commands = append(commands, g.queue[n].command)
+			size += len(g.queue[n].command.b)
+			n++
+		}
+		batch := g.queue[:n:n]
+		g.queue = g.queue[n:]
+		g.mu.Unlock()
+		err := g.c.propose(encodeCommand(commands...))
+		g.mu.Lock()
+		for _, w := range batch {
+			w.err = err
+			if w.then != nil {
+				w.then(err)
+			}
+			close(w.done)
+		}
+	}
+	g.writing = false
+}
+
+func (c *Coordinator) propose(b []byte) error {
+	if err := c.ctx.Err(); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(c.ctx, c.set.CommitTimeout)
+	defer cancel()
+	return c.cfg.Propose(ctx, b)
+}
