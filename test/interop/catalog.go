@@ -14,6 +14,7 @@ type row struct {
 	noAdmin    bool // cannot create topics
 	noGroup    bool // has no consumer groups
 	noHeaders  bool
+	groupReads bool // cannot read without a group
 	idempotent bool // its producer is, at the settings used
 
 	prepare func(p *preparer, ctx context.Context, r row) (program, error)
@@ -64,8 +65,8 @@ func catalog() []row {
 		{name: "sarama", version: "1.61.1", mode: "default", quick: true, codecs: allCodecs, prepare: goProgram("sarama")},
 		{name: "sarama", version: "1.61.1", mode: "0.8", codecs: codecsOf08, noAdmin: true, noGroup: true, noHeaders: true, prepare: goProgram("sarama")},
 		{name: "kafka-go", version: "0.4.51", mode: "default", codecs: allCodecs, prepare: goProgram("kafkago")},
-		{name: "kafkajs", version: "2.2.4", mode: "default", codecs: allCodecs, prepare: (*preparer).kafkajs},
-		{name: "confluent-javascript", version: "1.10.1", mode: "default", codecs: allCodecs, prepare: (*preparer).confluentjs},
+		{name: "kafkajs", version: "2.2.4", mode: "default", codecs: allCodecs, groupReads: true, prepare: (*preparer).kafkajs},
+		{name: "confluent-javascript", version: "1.10.1", mode: "default", codecs: allCodecs, groupReads: true, prepare: (*preparer).confluentjs},
 		{name: "rust rdkafka", version: "0.39.0", mode: "default", codecs: allCodecs, prepare: (*preparer).rust},
 	}
 }

@@ -232,9 +232,23 @@ func (p *preparer) confluentjs(ctx context.Context, r row) (program, error) {
 		if err := command(ctx, inside, nil, install, "install"); err == nil {
 			return nil
 		}
-		return command(ctx, inside, []string{"CKJS_LINKING=dynamic"}, install, "install", "--build-from-source")
+		return command(ctx, inside, append(nodeHeaders(ctx), "CKJS_LINKING=dynamic"), install, "install", "--build-from-source")
 	})
 	return p.node(dir, "confluentjs/client.js", err)
+}
+
+// nodeHeaders tells node-gyp to use the headers that came with Node.js, where they
+// did, instead of fetching them.
+func nodeHeaders(ctx context.Context) []string {
+	out, err := exec.CommandContext(ctx, "node", "-p", "process.execPath").Output()
+	if err != nil {
+		return nil
+	}
+	prefix := filepath.Dir(filepath.Dir(strings.TrimSpace(string(out))))
+	if _, err := os.Stat(filepath.Join(prefix, "include", "node", "node.h")); err != nil {
+		return nil
+	}
+	return []string{"npm_config_nodedir=" + prefix}
 }
 
 // node runs a script that finds its modules in the cache folder.

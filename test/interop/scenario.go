@@ -105,8 +105,10 @@ func (a *attempt) do(ctx context.Context) error {
 	if !a.groups && !a.noGroup {
 		a.note("consumer groups were left out")
 	}
-	if err := a.readBack(ctx, written); err != nil {
-		return err
+	if a.groups || !a.groupReads {
+		if err := a.readBack(ctx, written); err != nil {
+			return err
+		}
 	}
 	return a.cross(ctx, written, codecs)
 }
