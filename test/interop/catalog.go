@@ -1,6 +1,10 @@
 package main
 
-import "context"
+import (
+	"context"
+
+	"github.com/trimaran-io/trimaran/test/harness"
+)
 
 // row is a client at one mode: what it is called, how it is made ready and what
 // it can do.
@@ -17,8 +21,9 @@ type row struct {
 	groupReads bool // cannot read without a group
 	idempotent bool // its producer is, at the settings used
 
-	prepare func(p *preparer, ctx context.Context, r row) (program, error)
-	run     func(ctx context.Context, a *attempt) error // instead of the scenario
+	prepare     func(p *preparer, ctx context.Context, r row) (program, error)
+	run         func(ctx context.Context, a *attempt) error // instead of the scenario
+	needsGroups bool                                        // run needs consumer groups
 }
 
 // program is how a client is run.
@@ -48,7 +53,7 @@ func catalog() []row {
 		return row{name: "java " + version, version: version, mode: "default", quick: quick,
 			codecs: codecs, idempotent: idempotent, prepare: (*preparer).java}
 	}
-	return []row{
+	rows := []row{
 		java("0.11.0.3", noZstd, false, false),
 		java("2.8.2", allCodecs, false, false),
 		java("3.9.2", allCodecs, true, false),
@@ -68,5 +73,19 @@ func catalog() []row {
 		{name: "kafkajs", version: "2.2.4", mode: "default", codecs: allCodecs, groupReads: true, prepare: (*preparer).kafkajs},
 		{name: "confluent-javascript", version: "1.10.1", mode: "default", codecs: allCodecs, groupReads: true, prepare: (*preparer).confluentjs},
 		{name: "rust rdkafka", version: "0.39.0", mode: "default", codecs: allCodecs, prepare: (*preparer).rust},
+		adminRow("3.9.2"),
+		adminRow("4.4.0"),
 	}
+	return append(rows, toolRows()...)
+}
+
+// adminRow is Java's AdminClient with everything but groups.
+func adminRow(version string) row {
+	return row{name: "java admin " + version, version: version, mode: "default", quick: version[0] == '4', prepare: (*preparer).java,
+		run: func(ctx context.Context, a *attempt) error {
+			args := append([]string{}, a.command[1:len(a.command)-1]...)
+			a.command = append([]string{a.command[0]}, args...)
+			_, err := a.tool(ctx, "", "Admin", a.bootstrap(a.way, nil), harness.Topic("admin"))
+			return err
+		}}
 }

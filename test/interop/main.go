@@ -165,6 +165,7 @@ func choose(rows []row, s settings) []row {
 	var out []row
 	for _, r := range rows {
 		switch {
+		case r.needsGroups && !s.groups:
 		case len(s.only) > 0:
 			for _, o := range s.only {
 				if strings.HasPrefix(r.name, strings.TrimSpace(o)) {

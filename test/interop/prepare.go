@@ -196,11 +196,15 @@ func (p *preparer) java(ctx context.Context, r row) (program, error) {
 	if err := need("java", "javac", "mvn"); err != nil {
 		return program{}, err
 	}
-	dir, err := p.once("java-"+r.version, []string{"java/pom.xml", "java/Client.java"}, []string{r.version}, func(dir string) error {
+	dir, err := p.once("java-"+r.version, []string{"java/pom.xml", "java/Client.java", "java/Admin.java"}, []string{r.version}, func(dir string) error {
 		if err := maven(ctx, dir, "-Dkafka.version="+r.version); err != nil {
 			return err
 		}
-		return command(ctx, dir, nil, "javac", "-nowarn", "-cp", "lib/*", "-d", "classes", "Client.java")
+		sources := []string{"Client.java"}
+		if r.version[0] >= '3' {
+			sources = append(sources, "Admin.java")
+		}
+		return command(ctx, dir, nil, "javac", append([]string{"-nowarn", "-cp", "lib/*", "-d", "classes"}, sources...)...)
 	})
 	// A small heap and the client compiler alone: such a program lives for seconds.
 	return program{command: []string{"java", "-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1",

@@ -50,6 +50,11 @@ func main() {
 		line.Must(cmd.Run())
 		line.Say("produced %d", n)
 	case "read":
+		list, err := exec.Command("kcat", append(args, "-L")...).CombinedOutput()
+		line.Must(err)
+		if !bytes.Contains(list, []byte("topic \""+call.Topic+"\"")) {
+			line.Must(fmt.Errorf("kcat -L does not list the topic: %s", list))
+		}
 		args = append(args, "-C", "-t", call.Topic, "-o", "beginning", "-c", call.Argument, "-f", format)
 		cmd := exec.Command("kcat", args...)
 		cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr

@@ -58,7 +58,8 @@ def take(consumer):
 
 def read():
     consumer = Consumer({"group.id": "unused", "enable.auto.commit": False, **common})
-    parts = consumer.list_topics(call.topic, 30).topics[call.topic].partitions
+    # All topics: a request of another form than the one for some.
+    parts = consumer.list_topics(timeout=30).topics[call.topic].partitions
     consumer.assign([TopicPartition(call.topic, p, 0) for p in parts])
     n = 0
     while n < int(call.argument):

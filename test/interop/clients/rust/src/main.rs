@@ -106,9 +106,11 @@ fn show(m: &BorrowedMessage) -> Fallible<()> {
 fn read(mut conf: ClientConfig, topic: &str, n: usize) -> Fallible<()> {
     conf.set("group.id", "unused").set("enable.auto.commit", "false");
     let consumer: BaseConsumer = conf.create()?;
-    let metadata = consumer.fetch_metadata(Some(topic), PATIENCE)?;
+    // All topics: a request of another form than the one for some.
+    let metadata = consumer.fetch_metadata(None, PATIENCE)?;
+    let ours = metadata.topics().iter().find(|t| t.name() == topic).ok_or("the topic is not listed")?;
     let mut from = TopicPartitionList::new();
-    for p in metadata.topics()[0].partitions() {
+    for p in ours.partitions() {
         from.add_partition_offset(topic, p.id(), Offset::Beginning)?;
     }
     consumer.assign(&from)?;
