@@ -20,7 +20,8 @@ import (
 // 4), and answers LEADER_NOT_AVAILABLE until it can be used. A topic named twice is
 // answered once. From version 7 on partitions have leader epochs (terms of their
 // Raft groups), from 10 on topics have ids, and from 12 on they can be asked for by
-// id, which creates nothing (KIP-516).
+// id, which creates nothing (KIP-516): an id counts whatever the name beside it,
+// which Java's admin client leaves empty.
 //
 // Differs: there is one broker, with the address that this client used, and it
 // leads every partition, with no replicas and none in sync. What happens to a
@@ -75,25 +76,26 @@ func handleMetadata(r *request) {
 	seen := make(map[key]bool, len(req.Topics))
 	for i := range req.Topics {
 		name, id := req.Topics[i].Topic, req.Topics[i].TopicID
+		byID := req.Version >= 12 && id != [16]byte{} || req.Version >= 10 && name == nil
 		asked := key{id: id}
-		if name != nil {
-			asked = key{name: *name} // the id stands in for it, as in Kafka's own clients
+		if !byID && name != nil {
+			asked = key{name: *name}
 		}
 		if seen[asked] {
 			continue
 		}
 		seen[asked] = true
-		topic, err := r.findTopic(topics, asked.name, asked.id, name == nil && req.Version >= 10)
+		topic, err := r.findTopic(topics, asked.name, asked.id, byID)
 		if topic != nil {
 			resp.Topics = append(resp.Topics, r.describe(topic))
 			continue
 		}
 		rt := kmsg.NewMetadataResponseTopic()
-		rt.Topic, rt.TopicID = name, asked.id
-		if name == nil && req.Version < 12 {
-			rt.Topic = kmsg.StringPtr("")
+		rt.TopicID = asked.id
+		if req.Version < 12 || !byID {
+			rt.Topic = kmsg.StringPtr(asked.name)
 		}
-		if name != nil || req.Version < 10 {
+		if !byID {
 			err = s.topics.missing(asked.name, mayCreate)
 		}
 		rt.ErrorCode = r.fail(err)
