@@ -167,6 +167,13 @@ func (l *Load) Silence() time.Duration {
 	return longest
 }
 
+// ForgetSilence begins to measure Silence anew.
+func (l *Load) ForgetSilence() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	clear(l.silence)
+}
+
 // String tells how it went.
 func (l *Load) String() string {
 	silence := l.Silence()
