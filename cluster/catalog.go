@@ -119,7 +119,7 @@ func (c *catalog) applyAsLeader(ctx context.Context, command []byte) ([]byte, er
 		timeout = max(time.Until(deadline), time.Millisecond)
 	}
 	future := g.raft.Apply(command, timeout)
-	if err := future.Error(); err != nil {
+	if err := g.await(future); err != nil {
 		switch {
 		case errors.Is(err, raft.ErrNotLeader), errors.Is(err, raft.ErrEnqueueTimeout), errors.Is(err, raft.ErrLeadershipTransferInProgress):
 			identity, term := g.leader()
@@ -144,7 +144,7 @@ func (c *catalog) indexAsLeader() ([]byte, error) {
 		return nil, errNotLeader{}
 	}
 	// A barrier of this term commits whatever earlier terms left behind.
-	if err := g.raft.Barrier(callTimeout).Error(); err != nil {
+	if err := g.await(g.raft.Barrier(callTimeout)); err != nil {
 		identity, term := g.leader()
 		return nil, errNotLeader{hint{identity, term}}
 	}
@@ -288,10 +288,10 @@ func (c *catalog) lead(ctx context.Context) {
 		}
 		var err error
 		if voters < maxCatalogVoters {
-			err = g.raft.AddVoter(id, raft.ServerAddress(id), 0, callTimeout).Error()
+			err = g.await(g.raft.AddVoter(id, raft.ServerAddress(id), 0, callTimeout))
 			voters++
 		} else {
-			err = g.raft.AddNonvoter(id, raft.ServerAddress(id), 0, callTimeout).Error()
+			err = g.await(g.raft.AddNonvoter(id, raft.ServerAddress(id), 0, callTimeout))
 		}
 		if err != nil {
 			n.logger.Warn("cannot add a node to the catalog group yet", "node", node.ID, "error", err)

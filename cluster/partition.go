@@ -189,7 +189,7 @@ func (r *replica) append(ctx context.Context, term uint64, batches [][]byte) ([]
 // verify returns nil when a majority confirmed, after this call began, that this
 // replica leads.
 func (r *replica) verify() error {
-	if err := r.group.raft.VerifyLeader().Error(); err != nil {
+	if err := r.group.await(r.group.raft.VerifyLeader()); err != nil {
 		h, _ := r.leader()
 		return errNotLeader{h}
 	}

@@ -169,7 +169,7 @@ func (p *proposer) submit(ctx context.Context, s *submission) ([]fsm.Appended, e
 func (p *proposer) propose() {
 	defer close(p.inFlight)
 	r := p.replica.group.raft
-	if err := r.Barrier(0).Error(); err != nil {
+	if err := p.replica.group.await(r.Barrier(0)); err != nil {
 		p.fail()
 		return
 	}
@@ -318,7 +318,7 @@ func (p *proposer) decide() {
 	for entry := range p.inFlight {
 		var applied fsm.Applied
 		if entry.future != nil {
-			if err := entry.future.Error(); err != nil {
+			if err := p.replica.group.await(entry.future); err != nil {
 				err = p.proposalError(err)
 				lose(entry, err)
 				for _, s := range entry.submissions {
