@@ -563,7 +563,10 @@ func (l *acknowledgedLoad) more(t *testing.T, n int) {
 func (l *acknowledgedLoad) groups() string {
 	var b strings.Builder
 	for i, node := range l.nodes {
-		if r := node.Node.replica(l.id); node.running && r != nil {
+		if !node.running {
+			continue
+		}
+		if r := node.Node.replica(l.id); r != nil {
 			fmt.Fprintf(&b, "\nnode %d: %v, servers %v", i+1, r.group.raft.Stats(), r.group.raft.GetConfiguration().Configuration().Servers)
 		}
 	}

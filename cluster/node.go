@@ -74,6 +74,13 @@ type Config struct {
 	// the background. 0 means 4 MiB; negative: never.
 	ScrubRate int64
 
+	// ReplaceAfter is how long a node must be away before its replicas go to others. 0 means 30
+	// minutes; negative: never.
+	ReplaceAfter time.Duration
+	// NoAutoBalance leaves replicas and leaders where they are unless a node leaves or is drained.
+	NoAutoBalance bool
+	steadyFor     time.Duration // 0: defaultSteadyFor
+
 	HeartbeatTimeout time.Duration // of every Raft group; 0 means 15 s. The death of a node is noticed sooner
 	CommitTimeout    time.Duration // of every Raft group; 0 means 4 s
 
@@ -286,11 +293,13 @@ func (n *Node) run() {
 		defer n.done.Done()
 		n.tellFull()
 	}()
-	n.done.Add(1)
-	go func() {
-		defer n.done.Done()
-		n.scrubLoop()
-	}()
+	for _, loop := range []func(){n.scrubLoop, n.planLoop, n.leadersLoop} {
+		n.done.Add(1)
+		go func() {
+			defer n.done.Done()
+			loop()
+		}()
+	}
 	n.reconcileLoop()
 }
 

@@ -29,6 +29,9 @@ type CatalogCommand struct {
 	AlterConfigs        *AlterConfigs        `json:"alter_configs,omitempty"`
 	CreatePartitions    *CreatePartitions    `json:"create_partitions,omitempty"`
 	RaiseLevel          *RaiseLevel          `json:"raise_level,omitempty"`
+	SetNodeState        *SetNodeState        `json:"set_node_state,omitempty"`
+	Reassign            *Reassign            `json:"reassign,omitempty"`
+	Settle              *Settle              `json:"settle,omitempty"`
 }
 
 // FormCluster gives the cluster its id, once, and registers its first nodes.
@@ -95,7 +98,8 @@ func decodeCatalogCommand(data []byte) (CatalogCommand, error) {
 	}
 	set := 0
 	for _, is := range []bool{c.FormCluster != nil, c.RegisterNode != nil, c.RemoveNode != nil, c.CreateTopic != nil, c.DeleteTopic != nil,
-		c.AllocateProducerIDs != nil, c.AlterConfigs != nil, c.CreatePartitions != nil, c.RaiseLevel != nil} {
+		c.AllocateProducerIDs != nil, c.AlterConfigs != nil, c.CreatePartitions != nil, c.RaiseLevel != nil,
+		c.SetNodeState != nil, c.Reassign != nil, c.Settle != nil} {
 		if is {
 			set++
 		}
@@ -180,6 +184,12 @@ func (c *Catalog) Apply(index Index, cmd []byte) CatalogResult {
 		next, err = c.createPartitions(command.CreatePartitions)
 	case command.RaiseLevel != nil:
 		next, err = c.raiseLevel(command.RaiseLevel)
+	case command.SetNodeState != nil:
+		next, err = c.setNodeState(command.SetNodeState)
+	case command.Reassign != nil:
+		next, err = c.reassign(command.Reassign)
+	case command.Settle != nil:
+		next, err = c.settle(command.Settle)
 	}
 	if err != nil {
 		return CatalogResult{Err: err}
@@ -242,6 +252,7 @@ func (c *Catalog) registerNode(node Node) (*Topics, error) {
 		return nil, fmt.Errorf("%w: the cluster is not formed yet", ErrNoLeader)
 	}
 	old, ok := c.view.Node(node.ID)
+	node.State, node.Successor = old.State, old.Successor
 	switch {
 	case !ok:
 	case old.Incarnation != node.Incarnation:
@@ -266,7 +277,7 @@ func (c *Catalog) removeNode(r *RemoveNode) (*Topics, error) {
 	}
 	for _, topic := range c.view.all {
 		for i, p := range topic.Partitions {
-			if slices.Contains(p.Replicas, r.ID) {
+			if p.Holds(r.ID) {
 				return nil, fmt.Errorf("%w: node %s still holds a replica of %s-%d", ErrInvalidAssignment, r.ID, topic.Name, i)
 			}
 		}

@@ -172,7 +172,7 @@ func TestViewsAreReadWhileTheCatalogChanges(t *testing.T) {
 	}
 	for i := range 50 {
 		id := TopicID{0: byte(i) + 1}
-		topic := Topic{Name: fmt.Sprintf("t%d", i), ID: id, ReplicationFactor: 1, Partitions: []Partition{{[]NodeID{"n1"}, []NodeID{"n1"}}}}
+		topic := Topic{Name: fmt.Sprintf("t%d", i), ID: id, ReplicationFactor: 1, Partitions: []Partition{{Replicas: []NodeID{"n1"}, Bootstrap: []NodeID{"n1"}}}}
 		if r := c.Apply(Index(100+2*i), CatalogCommand{CreateTopic: &CreateTopic{topic}}.Encode()); r.Err != nil {
 			t.Fatal(r.Err)
 		}
@@ -191,7 +191,7 @@ func TestDeletedIDsAreBounded(t *testing.T) {
 	c := sampleCatalog()
 	for i := range maxDeleted + 10 {
 		id := TopicID{14: byte(i >> 8), 15: byte(i), 0: 1}
-		topic := Topic{Name: "t", ID: id, ReplicationFactor: 1, Partitions: []Partition{{[]NodeID{"n1"}, []NodeID{"n1"}}}}
+		topic := Topic{Name: "t", ID: id, ReplicationFactor: 1, Partitions: []Partition{{Replicas: []NodeID{"n1"}, Bootstrap: []NodeID{"n1"}}}}
 		for j, command := range []CatalogCommand{{CreateTopic: &CreateTopic{topic}}, {DeleteTopic: &DeleteTopic{Name: "t"}}} {
 			if r := c.Apply(Index(100+2*i+j), command.Encode()); r.Err != nil {
 				t.Fatal(r.Err)
@@ -253,10 +253,10 @@ func sampleCatalog() *Catalog {
 	c.Apply(1, CatalogCommand{FormCluster: &FormCluster{"c", []Node{{ID: "n1", Incarnation: "aaaaaaaa"}, {ID: "n2", Incarnation: "bbbbbbbb", Zone: "z"}}}}.Encode())
 	c.Apply(2, CatalogCommand{CreateTopic: &CreateTopic{Topic{
 		Name: "orders", ID: TopicID{15: 1}, ReplicationFactor: 2,
-		Partitions: []Partition{{[]NodeID{"n1", "n2"}, []NodeID{"n1", "n2"}}},
+		Partitions: []Partition{{Replicas: []NodeID{"n1", "n2"}, Bootstrap: []NodeID{"n1", "n2"}}},
 		Configs:    map[string]string{"retention.ms": "1"},
 	}}}.Encode())
-	c.Apply(3, CatalogCommand{CreateTopic: &CreateTopic{Topic{Name: "x", ID: TopicID{15: 2}, ReplicationFactor: 1, Partitions: []Partition{{[]NodeID{"n1"}, []NodeID{"n1"}}}}}}.Encode())
+	c.Apply(3, CatalogCommand{CreateTopic: &CreateTopic{Topic{Name: "x", ID: TopicID{15: 2}, ReplicationFactor: 1, Partitions: []Partition{{Replicas: []NodeID{"n1"}, Bootstrap: []NodeID{"n1"}}}}}}.Encode())
 	c.Apply(4, CatalogCommand{DeleteTopic: &DeleteTopic{Name: "x"}}.Encode())
 	return c
 }
@@ -268,7 +268,7 @@ func FuzzCatalogApply(f *testing.F) {
 		{RegisterNode: &Node{ID: "n3", Incarnation: "cccccccc", Zone: "y"}},
 		{RegisterNode: &Node{ID: "n1", Incarnation: "cccccccc"}},
 		{RemoveNode: &RemoveNode{"n2", "bbbbbbbb"}},
-		{CreateTopic: &CreateTopic{Topic{Name: "b", ID: TopicID{15: 3}, ReplicationFactor: 1, Partitions: []Partition{{[]NodeID{"n1"}, []NodeID{"n1"}}}, Configs: map[string]string{"segment.ms": "9"}}}},
+		{CreateTopic: &CreateTopic{Topic{Name: "b", ID: TopicID{15: 3}, ReplicationFactor: 1, Partitions: []Partition{{Replicas: []NodeID{"n1"}, Bootstrap: []NodeID{"n1"}}}, Configs: map[string]string{"segment.ms": "9"}}}},
 		{DeleteTopic: &DeleteTopic{Name: "orders"}},
 		{DeleteTopic: &DeleteTopic{ID: TopicID{15: 2}}},
 	} {

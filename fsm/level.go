@@ -8,7 +8,8 @@ import "fmt"
 // level, so that every replica understands a log alike.
 //
 //	1  the first
-const Level = 1
+//	2  replicas move, nodes have states
+const Level = 2
 
 // RaiseLevel makes the cluster use what programs of that level know. It is refused while a
 // registered node runs an older one, and there is no way back.
@@ -18,6 +19,9 @@ type RaiseLevel struct {
 
 // level is the one from which on the command may be used.
 func (c *CatalogCommand) level() int {
+	if c.SetNodeState != nil || c.Reassign != nil || c.Settle != nil {
+		return 2
+	}
 	return 1
 }
 
