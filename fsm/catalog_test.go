@@ -20,6 +20,7 @@ func drawCommand(t *rapid.T) []byte {
 			ID:          NodeID(rapid.SampledFrom([]string{"n1", "n2", "n3", "n4", "N5", ""}).Draw(t, "node")),
 			Incarnation: rapid.SampledFrom([]string{"aaaaaaaa", "aaaaaaaa", "bbbbbbbb", "x"}).Draw(t, "incarnation"),
 			Zone:        rapid.SampledFrom([]string{"", "z"}).Draw(t, "zone"),
+			Level:       rapid.SampledFrom([]int{0, 2, 2}).Draw(t, "knows"),
 		}
 	}
 	name := func() string {
@@ -27,7 +28,7 @@ func drawCommand(t *rapid.T) []byte {
 	}
 	id := func() TopicID { return TopicID{15: byte(rapid.IntRange(0, 6).Draw(t, "id"))} }
 	c := CatalogCommand{Version: rapid.SampledFrom([]int{0, 0, 0, 0, 0, 0, 0, 2}).Draw(t, "version")}
-	switch rapid.SampledFrom([]string{"form", "register", "remove", "create", "create", "create", "delete", "none", "garbage"}).Draw(t, "kind") {
+	switch rapid.SampledFrom([]string{"form", "register", "remove", "create", "create", "create", "delete", "none", "garbage", "level", "state", "reassign", "reassign", "settle"}).Draw(t, "kind") {
 	case "form":
 		c.FormCluster = &FormCluster{ClusterID: rapid.SampledFrom([]string{"c", "d"}).Draw(t, "cluster")}
 		for range rapid.IntRange(0, 3).Draw(t, "nodes") {
@@ -55,6 +56,23 @@ func drawCommand(t *rapid.T) []byte {
 		c.CreateTopic = &CreateTopic{topic}
 	case "delete":
 		c.DeleteTopic = &DeleteTopic{Name: name(), ID: id()}
+	case "level":
+		c.RaiseLevel = &RaiseLevel{Level: rapid.IntRange(0, 3).Draw(t, "level")}
+	case "state":
+		c.SetNodeState = &SetNodeState{ID: node().ID, State: NodeState(rapid.SampledFrom([]string{"", "draining", "leaving", "x"}).Draw(t, "state")), Successor: node().ID}
+	case "reassign":
+		some := func() (ids []NodeID) {
+			for range rapid.IntRange(0, 3).Draw(t, "replicas") {
+				ids = append(ids, node().ID)
+			}
+			return ids
+		}
+		c.Reassign = &Reassign{Topic: id(), ReplicationFactor: rapid.IntRange(0, 2).Draw(t, "factor")}
+		for range rapid.IntRange(0, 2).Draw(t, "moves") {
+			c.Reassign.Moves = append(c.Reassign.Moves, Move{Partition: int32(rapid.IntRange(-1, 2).Draw(t, "partition")), From: some(), To: some()})
+		}
+	case "settle":
+		c.Settle = &Settle{Topic: id(), Partition: int32(rapid.IntRange(-1, 2).Draw(t, "partition")), Nodes: []NodeID{node().ID}}
 	case "garbage":
 		return rapid.SliceOf(rapid.Byte()).Draw(t, "garbage")
 	}

@@ -70,9 +70,12 @@ keeps those it has and goes on answering clients. The state outlasts restarts;
 			if undo {
 				request.Op = fsm.OpActivate
 			}
+			if undo {
+				return administer(cmd, request, caughtUp(request.Node))
+			}
 			return administer(cmd, request, func(status *fsm.Status) (string, bool) {
 				for _, n := range status.Nodes {
-					if n.ID == request.Node && !undo && n.Leaders > 0 {
+					if n.ID == request.Node && n.Leaders > 0 {
 						return fmt.Sprintf("node %s leads %d partitions", n.ID, n.Leaders), false
 					}
 				}
@@ -80,7 +83,7 @@ keeps those it has and goes on answering clients. The state outlasts restarts;
 			})
 		},
 	}
-	addAdminFlags(cmd, "wait until it leads nothing")
+	addAdminFlags(cmd, "wait until it leads nothing; with --undo, until its replicas have caught up")
 	cmd.Flags().Bool("undo", false, "let it lead again; ends a decommission that is under way, too")
 	return cmd
 }
@@ -123,6 +126,27 @@ than --replace-after are replaced without being told to, but stay in the cluster
 	}
 	addAdminFlags(cmd, "wait until it has left the cluster")
 	return cmd
+}
+
+// nearEnough is how many records a replica may be behind, by a status that is not of one moment, and count as caught up.
+const nearEnough = 10_000
+
+// caughtUp tells how many of a node's replicas are not yet what they should be.
+func caughtUp(node fsm.NodeID) func(*fsm.Status) (string, bool) {
+	return func(status *fsm.Status) (string, bool) {
+		behind := 0
+		eachReplica(status, func(_ string, _ int32, r fsm.ReplicaStatus) {
+			if r.Node == node && (r.Role == "offline" || r.CatchUp != nil || r.Error != "" || r.Lag > nearEnough) {
+				behind++
+			}
+		})
+		for _, n := range status.Nodes {
+			if n.ID == node && !n.Alive {
+				return fmt.Sprintf("node %s is not there", node), false
+			}
+		}
+		return fmt.Sprintf("%d replicas of node %s are behind", behind, node), behind == 0
+	}
 }
 
 func addAdminFlags(cmd *cobra.Command, wait string) {
