@@ -921,3 +921,30 @@ func TestAReadyNodeHasTheTopicsOfItsConfiguration(t *testing.T) {
 		t.Error("a deleted topic came back with the restart")
 	}
 }
+
+// A topic that is being created takes no node out of service: what this asks is
+// also how the gateway knows whether a topic is missing or not known yet.
+func TestANodeStaysReadyWhileTopicsAreCreated(t *testing.T) {
+	c := newTestCluster(t, 3)
+	c.startAll()
+	ctx := within(t)
+	created := make(chan error, 1)
+	go func() {
+		created <- c.nodes[0].CreateTopic(ctx, fsm.TopicSpec{Name: "many", Partitions: 60, ReplicationFactor: 3}, false)
+	}()
+	for done := false; !done; {
+		select {
+		case err := <-created:
+			if err != nil {
+				t.Fatal(err)
+			}
+			done = true
+		default:
+		}
+		for i, n := range c.nodes {
+			if err := n.Ready(); err != nil {
+				t.Fatalf("node %d: %v", i+1, err)
+			}
+		}
+	}
+}

@@ -23,6 +23,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -117,6 +118,8 @@ type Node struct {
 	ctx    context.Context // ends when the node stops
 	cancel context.CancelFunc
 	done   sync.WaitGroup
+
+	served atomic.Bool // Ready was nil once
 
 	idMu    sync.Mutex
 	id      *identityFile // replaced, never changed
@@ -428,8 +431,13 @@ func (n *Node) Ready() error {
 	}
 	// Only the start is waited for. A partition that loses its majority later, or a
 	// replica that cannot be opened, must not take the whole node out of service.
-	if s := n.shortcomings(); s.starting > 0 {
-		return fmt.Errorf("%d of %d replicas are not up yet", s.starting, running+s.closed)
+	// Nor must one of a topic that has just been created: what was there at the start
+	// has been up, and the catalog is known.
+	if !n.served.Load() {
+		if s := n.shortcomings(); s.starting > 0 {
+			return fmt.Errorf("%d of %d replicas are not up yet", s.starting, running+s.closed)
+		}
+		n.served.Store(true)
 	}
 	return nil
 }
