@@ -28,6 +28,7 @@ type CatalogCommand struct {
 	AllocateProducerIDs *AllocateProducerIDs `json:"allocate_producer_ids,omitempty"`
 	AlterConfigs        *AlterConfigs        `json:"alter_configs,omitempty"`
 	CreatePartitions    *CreatePartitions    `json:"create_partitions,omitempty"`
+	CreateGroupShards   *CreateGroupShards   `json:"create_group_shards,omitempty"`
 }
 
 // FormCluster gives the cluster its id, once, and registers its first nodes.
@@ -94,7 +95,7 @@ func decodeCatalogCommand(data []byte) (CatalogCommand, error) {
 	}
 	set := 0
 	for _, is := range []bool{c.FormCluster != nil, c.RegisterNode != nil, c.RemoveNode != nil, c.CreateTopic != nil, c.DeleteTopic != nil,
-		c.AllocateProducerIDs != nil, c.AlterConfigs != nil, c.CreatePartitions != nil} {
+		c.AllocateProducerIDs != nil, c.AlterConfigs != nil, c.CreatePartitions != nil, c.CreateGroupShards != nil} {
 		if is {
 			set++
 		}
@@ -174,6 +175,8 @@ func (c *Catalog) Apply(index Index, cmd []byte) CatalogResult {
 		next, err = c.alterConfigs(command.AlterConfigs)
 	case command.CreatePartitions != nil:
 		next, err = c.createPartitions(command.CreatePartitions)
+	case command.CreateGroupShards != nil:
+		next, err = c.createGroupShards(command.CreateGroupShards)
 	}
 	if err != nil {
 		return CatalogResult{Err: err}
@@ -255,7 +258,7 @@ func (c *Catalog) removeNode(r *RemoveNode) (*Topics, error) {
 	if len(c.view.nodes) == 1 {
 		return nil, fmt.Errorf("%w: node %s is the cluster's last", ErrInvalidAssignment, r.ID)
 	}
-	for _, topic := range c.view.all {
+	for _, topic := range c.view.Placed() {
 		for i, p := range topic.Partitions {
 			if slices.Contains(p.Replicas, r.ID) {
 				return nil, fmt.Errorf("%w: node %s still holds a replica of %s-%d", ErrInvalidAssignment, r.ID, topic.Name, i)
