@@ -33,7 +33,7 @@ func (c *testCluster) fill(node int, id fsm.PartitionID, name string, n int) []s
 // localValues reads what a replica itself has, from its log start on.
 func localValues(t *testing.T, n *Node, id fsm.PartitionID) (start fsm.Offset, values int) {
 	t.Helper()
-	r := n.replica(id)
+	r := n.records(id)
 	if r == nil {
 		t.Fatal("the replica does not run")
 	}
@@ -95,7 +95,7 @@ func (c *testCluster) outOfWindow(nodes []int, id fsm.PartitionID, index uint64)
 	c.t.Helper()
 	eventually(c.t, "snapshots have moved Raft's window", func() error {
 		for _, i := range nodes {
-			r := c.nodes[i].replica(id)
+			r := c.nodes[i].records(id)
 			if r == nil {
 				return errors.New("not there")
 			}
@@ -123,7 +123,7 @@ func TestAFollowerIsAwayWhileRetentionTrimsPastIt(t *testing.T) {
 	var start fsm.Offset
 	eventually(t, "retention has freed segments everywhere", func() error {
 		for _, i := range there {
-			r := c.nodes[i].replica(id)
+			r := c.nodes[i].records(id)
 			if start, _ = r.bounds(); start < 100 {
 				return fmt.Errorf("node %d begins at %d", i, start)
 			}
@@ -169,7 +169,7 @@ func TestAnIdlePartitionIsEmptiedByRetention(t *testing.T) {
 	c.fill(0, id, "old", 20)
 	eventually(t, "all is freed everywhere", func() error {
 		for i, n := range c.nodes {
-			r := n.replica(id)
+			r := n.records(id)
 			if start, next := r.bounds(); start != 20 || next != 20 {
 				return fmt.Errorf("node %d: %d to %d", i, start, next)
 			}

@@ -109,11 +109,14 @@ func GroupEntry(commands ...[]byte) []byte {
 	return data
 }
 
+// IsGroupEntry reports whether an entry's data are such commands.
+func IsGroupEntry(data []byte) bool { return len(data) > 0 && data[0] == controlGroups }
+
 // GroupCommands gives the commands of an entry, which alias data. After an error
 // there are no more.
 func GroupCommands(data []byte) iter.Seq2[[]byte, error] {
 	return func(yield func([]byte, error) bool) {
-		if len(data) == 0 || data[0] != controlGroups {
+		if !IsGroupEntry(data) {
 			yield(nil, fmt.Errorf("%w: no commands of consumer groups", ErrUnknown))
 			return
 		}

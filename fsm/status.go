@@ -7,6 +7,10 @@ type Status struct {
 	Controller NodeID        `json:"controller"` // the node that leads the catalog, "": none known
 	Nodes      []NodeStatus  `json:"nodes"`      // registered nodes, by id
 	Topics     []TopicStatus `json:"topics"`     // by name
+	// GroupShards are the shards that the coordinators of consumer groups are spread
+	// over, their replicas not counted among the nodes'. HighWatermark counts entries.
+	// Empty: no client has used a group yet.
+	GroupShards []PartitionStatus `json:"group_shards,omitempty"`
 }
 
 // NodeStatus is one registered node.
