@@ -193,3 +193,32 @@ func TestAnIdlePartitionIsEmptiedByRetention(t *testing.T) {
 		t.Errorf("offset %d after a restart, want 21", base)
 	}
 }
+
+// A follower that is away while all that there is gets too old finds a leader whose
+// log holds nothing at all.
+func TestAFollowerIsAwayWhileRetentionFreesEverything(t *testing.T) {
+	c := newTestCluster(t, 3)
+	small(c, map[string]string{"retention.ms": "1500"})
+	c.startAll()
+	topic := c.topic("a", 1, 3)
+	id := fsm.PartitionID{Topic: topic.ID}
+	c.fill(0, id, "before", 5)
+	away := (c.leaderOf(id) + 1) % 3
+	there := []int{(away + 1) % 3, (away + 2) % 3}
+	c.kill(away)
+	c.fill(there[0], id, "meanwhile", 60)
+	eventually(t, "all is freed", func() error {
+		for _, i := range there {
+			r := c.nodes[i].replica(id)
+			if start, next := r.bounds(); start != 65 || next != 65 || r.log.Segments()[0].Base <= r.log.SnapshotIndex() {
+				return fmt.Errorf("node %d: %d to %d, from entry %d on, snapshot at %d", i, start, next, r.log.Segments()[0].Base, r.log.SnapshotIndex())
+			}
+		}
+		return nil
+	})
+	c.start(away)
+	c.rebuilt(away, id, 65)
+	c.kill(there[0])
+	c.mustAppend(away, id, "new")
+	c.rebuilt(away, id, 66)
+}
