@@ -15,6 +15,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"github.com/trimaran-io/trimaran/cluster/raftlog"
 	"github.com/trimaran-io/trimaran/coordinator"
 	"github.com/trimaran-io/trimaran/fsm"
 )
@@ -159,15 +160,21 @@ func TestCommitsSurviveTheirLeadersAndARestart(t *testing.T) {
 	if all := c.any().Topics().All(); len(all) != 1 || len(status.Topics) != 1 {
 		t.Errorf("%d topics are known, %d shown", len(all), len(status.Topics))
 	}
-	leaders := map[fsm.NodeID]int{}
+	leaders, first := map[fsm.NodeID]int{}, map[fsm.NodeID]int{}
 	for _, s := range status.GroupShards {
 		if len(s.Replicas) != 3 {
-			t.Errorf("shard %d has %d replicas", s.Partition, len(s.Replicas))
+			t.Fatalf("shard %d has %d replicas", s.Partition, len(s.Replicas))
 		}
+		first[s.Replicas[0].Node]++
 		leaders[s.Leader]++
 	}
-	if len(status.GroupShards) != coordinator.Shards || len(leaders) != 3 || leaders[""] > 0 {
+	if len(status.GroupShards) != coordinator.Shards || leaders[""] > 0 {
 		t.Errorf("%d shards, led by %v", len(status.GroupShards), leaders)
+	}
+	for node, n := range first {
+		if n < 5 || n > 6 {
+			t.Errorf("node %s is preferred by %d shards", node, n)
+		}
 	}
 	for _, n := range status.Nodes {
 		if n.Replicas != 2 {
@@ -334,6 +341,17 @@ func TestAWaitEndsWithTheLeadersNode(t *testing.T) {
 		}
 		return nil
 	})
+	// One whose client has gone ends there and here.
+	ctx, cancel := context.WithCancel(within(t))
+	gone := make(chan error)
+	go func() {
+		_, err := join(ctx, c.nodes[other].Node, group, "")
+		gone <- err
+	}()
+	cancel()
+	if err := <-gone; err == nil {
+		t.Error("a join without a client was answered")
+	}
 	c.net.isolate(leader, len(c.nodes), true)
 	for range waits {
 		if err := <-failed; err == nil || fsm.NotAppended(err) {
@@ -418,9 +436,11 @@ func TestALogOfCommitsStaysSmall(t *testing.T) {
 	away := (leader + 1) % 3
 	there := (leader + 2) % 3
 	c.kill(away)
+	began := time.Now()
 	c.commitMany(group, workers, each)
+	took := time.Since(began)
 	entries := c.nodes[leader].replica(id).group.raft.LastIndex()
-	t.Logf("%d commits in %d entries", workers*each, entries)
+	t.Logf("%d commits in %d entries, %v", workers*each, entries, took)
 	if entries > uint64(workers*each/2) {
 		t.Errorf("%d commits took %d entries: too few share one", workers*each, entries)
 	}
@@ -457,31 +477,33 @@ func TestALogOfCommitsStaysSmall(t *testing.T) {
 	if a, b := stateOf(c.nodes[away].shard(id)), stateOf(c.nodes[there].shard(id)); a != b {
 		t.Error("two replicas differ")
 	}
-	// Led by the one that was away; and again after a restart from snapshots.
-	for range 2 {
-		c.kill(leader)
-		c.kill(there)
-		c.kill(away)
-		c.start(away)
-		c.start(there)
-		c.ready()
-		for _, name := range []string{want[0], want[workers-1]} {
-			c.wantCommitted(name, "a", int64(each))
-		}
-		c.start(leader)
-		c.ready()
+	// After a restart from snapshots, the one that was away and one other have it all.
+	for _, i := range []int{leader, there, away} {
+		c.kill(i)
 	}
+	c.start(away)
+	c.start(there)
+	c.ready()
+	for _, name := range []string{want[0], want[workers-1]} {
+		c.wantCommitted(name, "a", int64(each))
+	}
+	c.start(leader)
+	c.ready()
 	// Damaged: rebuilt from the others.
 	caughtUp(leader)
 	n := c.nodes[leader].Node
-	n.damaged(n.replica(id), errors.New("damaged by the test"))
+	hurt := n.replica(id)
+	n.damaged(hurt, fmt.Errorf("%w: by the test", raftlog.ErrDamaged))
 	eventually(t, "it is rebuilt", func() error {
-		if s := n.shard(id); s == nil {
+		if r := n.replica(id); r == nil || r == hurt {
 			return errors.New("not there")
 		}
 		return nil
 	})
 	caughtUp(leader)
+	if a, b := stateOf(c.nodes[leader].shard(id)), stateOf(c.nodes[there].shard(id)); a != b {
+		t.Error("the rebuilt replica differs")
+	}
 }
 
 func mustBounds(s *shard) fsm.Offset {
@@ -657,5 +679,40 @@ func TestWhatIsReadIsAskedAgain(t *testing.T) {
 		if got, err := fetchOffsets(ctx, c.nodes[other].Node, "g", "a", 1); err != nil || got[0] != 5 {
 			t.Fatalf("while the leader stops: %d, %v", got, err)
 		}
+	}
+}
+
+// The files of a stopped node are checked as those of partitions are.
+func TestLogDirKnowsShards(t *testing.T) {
+	c := newTestCluster(t, 1)
+	c.startAll()
+	c.topic("a", 1, 1)
+	for i := range 50 {
+		c.commit(0, "g", "a", int64(i))
+	}
+	id := shardID(coordinator.ShardOf("g"))
+	if err := c.nodes[0].replica(id).group.raft.Snapshot().Error(); err != nil {
+		t.Fatal(err)
+	}
+	c.commit(0, "g", "a", 50)
+	c.kill(0)
+	d, err := OpenLogDir(c.nodes[0].cfg.DataDir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	found, bad := d.Verify(id.String(), nil)
+	if len(bad) > 0 || found.Entries < 51 {
+		t.Errorf("%d entries, %v", found.Entries, bad)
+	}
+	groups := 0
+	err = d.Entries(id.String(), 1, false, func(e DumpedEntry) error {
+		if e.Kind == "groups" {
+			groups++
+		}
+		return nil
+	})
+	if err != nil || groups != 51 {
+		t.Errorf("%d entries of commands, %v", groups, err)
 	}
 }
