@@ -9,7 +9,7 @@ LDFLAGS := -X main.version=$(VERSION)
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 GOVULNCHECK := golang.org/x/vuln/cmd/govulncheck@v1.8.0
 
-.PHONY: build test demo bench bench-groups bench-failover durability fmt fmt-check vet lint vuln clean help
+.PHONY: build test demo bench bench-groups bench-failover durability interop interop-quick fmt fmt-check vet lint vuln clean help
 
 build: ## build bin/trimaran and bin/trimaran-shim
 	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/trimaran ./cmd/trimaran-shim
@@ -21,7 +21,7 @@ test: ## run all tests, with the race detector
 demo: ## three nodes, a real text, the leader killed half-way: nothing is lost
 	@scripts/demo.sh
 
-bench: build ## throughput and latency of a three-node cluster
+bench: build ## throughput, latency and CPU of three-node clusters, beside what the machine gives; about 15 minutes
 	cd test && $(GO) run ./bench
 
 bench-groups: build ## what 100, 1000 and 3000 idle partitions cost
@@ -32,6 +32,12 @@ bench-failover: build ## how long partitions are silent when a node is killed, s
 
 durability: ## produce for 60 s while nodes are killed, then look for what was lost
 	scripts/durability.sh
+
+interop: ## foreign clients, Kafka's tools, Streams and Connect, with kills (installs clients into a cache)
+	cd test && $(GO) run ./interop -kill
+
+interop-quick: ## a few clients with fewer records
+	cd test && $(GO) run ./interop -quick
 
 fmt: ## format the code
 	gofmt -w $$(git ls-files -co --exclude-standard '*.go')

@@ -69,6 +69,9 @@ func (c *catalog) Apply(entry *raft.Log) any {
 	c.index = fsm.Index(entry.Index)
 	c.view.Store(c.state.View())
 	c.wakeLocked()
+	if level := c.view.Load().Level(); level > fsm.Level {
+		c.node.fail(tooOld(level))
+	}
 	return result
 }
 
@@ -116,7 +119,7 @@ func (c *catalog) applyAsLeader(ctx context.Context, command []byte) ([]byte, er
 		timeout = max(time.Until(deadline), time.Millisecond)
 	}
 	future := g.raft.Apply(command, timeout)
-	if err := future.Error(); err != nil {
+	if err := g.await(future); err != nil {
 		switch {
 		case errors.Is(err, raft.ErrNotLeader), errors.Is(err, raft.ErrEnqueueTimeout), errors.Is(err, raft.ErrLeadershipTransferInProgress):
 			identity, term := g.leader()
@@ -141,7 +144,7 @@ func (c *catalog) indexAsLeader() ([]byte, error) {
 		return nil, errNotLeader{}
 	}
 	// A barrier of this term commits whatever earlier terms left behind.
-	if err := g.raft.Barrier(callTimeout).Error(); err != nil {
+	if err := g.await(g.raft.Barrier(callTimeout)); err != nil {
 		identity, term := g.leader()
 		return nil, errNotLeader{hint{identity, term}}
 	}
@@ -196,6 +199,9 @@ func (c *catalog) atLeader(ctx context.Context, kind uint8, payload []byte, loca
 
 // apply makes a change to the catalog and returns when it is known here.
 func (c *catalog) apply(ctx context.Context, command fsm.CatalogCommand) (catalogReply, error) {
+	if err := c.view.Load().CheckLevel(&command); err != nil {
+		return catalogReply{}, err
+	}
 	payload := command.Encode()
 	return c.atLeader(ctx, callCatalogApply, payload, func(ctx context.Context) ([]byte, error) {
 		return c.applyAsLeader(ctx, payload)
@@ -263,6 +269,7 @@ func (c *catalog) lead(ctx context.Context) {
 		view = c.view.Load()
 		n.logger.Info("cluster formed", "cluster", forming.ClusterID, "nodes", len(forming.Nodes))
 	}
+	c.raiseLevel(ctx, view)
 	future := g.raft.GetConfiguration()
 	if future.Error() != nil {
 		return
@@ -281,10 +288,10 @@ func (c *catalog) lead(ctx context.Context) {
 		}
 		var err error
 		if voters < maxCatalogVoters {
-			err = g.raft.AddVoter(id, raft.ServerAddress(id), 0, callTimeout).Error()
+			err = g.await(g.raft.AddVoter(id, raft.ServerAddress(id), 0, callTimeout))
 			voters++
 		} else {
-			err = g.raft.AddNonvoter(id, raft.ServerAddress(id), 0, callTimeout).Error()
+			err = g.await(g.raft.AddNonvoter(id, raft.ServerAddress(id), 0, callTimeout))
 		}
 		if err != nil {
 			n.logger.Warn("cannot add a node to the catalog group yet", "node", node.ID, "error", err)

@@ -209,7 +209,7 @@ func (r *replica) describe(have uint64) ([]byte, error) {
 		// Retention has freed everything up to the snapshot, and a copy has one entry at
 		// least: a barrier is one.
 		r.hold(d.First)
-		if err := errors.Join(r.group.raft.Barrier(membersTimeout).Error(), r.group.raft.Snapshot().Error()); err != nil {
+		if err := errors.Join(r.group.await(r.group.raft.Barrier(membersTimeout)), r.group.await(r.group.raft.Snapshot())); err != nil {
 			return nil, fmt.Errorf("%w: %w", fsm.ErrNoLeader, err)
 		}
 		d, ok = r.log.Describe(have)

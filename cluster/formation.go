@@ -114,7 +114,7 @@ func (n *Node) formationStep(ctx context.Context, members []membership.Member) (
 		uuid := newUUID()
 		forming = &formation{ClusterID: fsm.TopicID(uuid).String(), Proposer: n.identity}
 		for _, m := range candidates {
-			forming.Nodes = append(forming.Nodes, fsm.Node{ID: fsm.NodeID(m.NodeID), Incarnation: m.Incarnation, Zone: m.Zone})
+			forming.Nodes = append(forming.Nodes, fsm.Node{ID: fsm.NodeID(m.NodeID), Incarnation: m.Incarnation, Zone: m.Zone}) // each says its level itself
 		}
 		if err := n.saveIdentity(func(f *identityFile) { f.Forming = forming }); err != nil {
 			return "", err
@@ -185,7 +185,7 @@ type joinReply struct {
 
 // join asks a member of a cluster to admit this node.
 func (n *Node) join(ctx context.Context, through membership.Member) (string, error) {
-	request, err := json.Marshal(fsm.Node{ID: n.nodeID, Incarnation: n.incarnation, Zone: n.cfg.Zone})
+	request, err := json.Marshal(n.self())
 	if err != nil {
 		return "", err
 	}
@@ -199,7 +199,7 @@ func (n *Node) join(ctx context.Context, through membership.Member) (string, err
 	}
 	switch code := fsm.Code(err); {
 	case err == nil:
-	case code == fsm.ErrNodeConflict, code == fsm.ErrClusterMismatch:
+	case code == fsm.ErrNodeConflict, code == fsm.ErrClusterMismatch, code == fsm.ErrLevel:
 		return "", fmt.Errorf("cluster %s refuses this node: %w", through.ClusterID, err)
 	default:
 		return fmt.Sprintf("asking %s to be admitted to cluster %s: %v", through.NodeID, through.ClusterID, err), nil

@@ -207,6 +207,10 @@ func (n *Node) createGroupShardsAsLeader(ctx context.Context) ([]byte, error) {
 	if _, ok := view.GroupShards(); ok {
 		return json.Marshal(catalogReply{Index: view.Version()})
 	}
+	// Clients ask again, also while a node's program is too old.
+	if err := view.CheckLevel(&fsm.CatalogCommand{CreateGroupShards: &fsm.CreateGroupShards{}}); err != nil {
+		return nil, fmt.Errorf("%w: %w", fsm.ErrNoLeader, err)
+	}
 	create := &fsm.CreateGroupShards{ReplicationFactor: min(max(int(n.cfg.DefaultReplicationFactor), 3), len(view.Nodes()))}
 	assignment, err := n.place(view, coordinator.Shards, create.ReplicationFactor, fsm.GroupShardsID)
 	if err != nil {

@@ -80,7 +80,7 @@ func (r *replica) housekeep() {
 	idle := bytes > 0 && time.Since(r.lastSnapshot) >= idleSnapshot
 	if bytes >= needs.every || ended || idle || r.log.Blocked(needs.from) {
 		r.lastSnapshot = time.Now()
-		err := r.group.raft.Snapshot().Error()
+		err := r.group.await(r.group.raft.Snapshot())
 		// With a change of the configuration under way there is none: next time.
 		if err != nil && !errors.Is(err, raft.ErrNothingNewToSnapshot) && !errors.Is(err, raft.ErrRaftShutdown) &&
 			!strings.Contains(err.Error(), "wait until the configuration entry") {

@@ -226,6 +226,7 @@ func Start(cfg Config) (_ *Node, err error) {
 		Logger:    n.logger,
 
 		HeartbeatTimeout: cfg.HeartbeatTimeout,
+		MaxAppendEntries: maxAppendEntries,
 		OnOrphans:        n.failover.noticed,
 	})
 	undo = append(undo, func() { n.link.Close() })
@@ -373,7 +374,8 @@ func (n *Node) Usable(id fsm.TopicID) bool {
 		return false
 	}
 	for p, partition := range topic.Partitions {
-		if !slices.Contains(partition.Replicas, n.nodeID) {
+		// A replica that came later has nothing to say about that.
+		if !slices.Contains(partition.Replicas, n.nodeID) || !slices.Contains(partition.Bootstrap, n.nodeID) {
 			continue
 		}
 		id := fsm.PartitionID{Topic: id, Partition: int32(p)}
@@ -665,7 +667,7 @@ func (n *Node) drain(ctx context.Context) {
 		go func() {
 			defer transfers.Done()
 			transferred := make(chan error, 1)
-			go func() { transferred <- n.handOver(g).Error() }()
+			go func() { transferred <- g.await(n.handOver(g)) }()
 			select {
 			case err := <-transferred:
 				if err != nil {

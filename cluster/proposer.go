@@ -280,7 +280,7 @@ func (p *proposer) decide() {
 	for entry := range p.inFlight {
 		var applied fsm.Applied
 		if entry.future != nil {
-			if err := entry.future.Error(); err != nil {
+			if err := p.replica.group.await(entry.future); err != nil {
 				err = p.proposalError(err)
 				lose(entry, err)
 				for _, s := range entry.submissions {

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"reflect"
 	"sync"
 	"time"
 
@@ -75,6 +76,21 @@ type group struct {
 
 	observations chan raft.Observation
 	observer     *raft.Observer
+
+	stopped chan struct{} // closed when Raft has ended: nothing is answered any more
+}
+
+// await waits for what Raft says of a request. It must be used for every future: when it is shut down
+// hashicorp/raft leaves those without an answer that it was about to apply, or that waited in a
+// channel. Its futures can end at a shutdown, but Raft sees to that for a few of them
+// only (future.go, ShutdownCh).
+func (g *group) await(f raft.Future) error {
+	if v := reflect.ValueOf(f); v.Kind() == reflect.Pointer && v.Elem().Kind() == reflect.Struct {
+		if field := v.Elem().FieldByName("ShutdownCh"); field.CanSet() && field.Type() == reflect.TypeOf(g.stopped) && field.IsNil() {
+			field.Set(reflect.ValueOf(g.stopped))
+		}
+	}
+	return f.Error()
 }
 
 // transport is a raft.Transport that ends with its group.
@@ -188,7 +204,7 @@ func openGroup(name string, open openFiles, config *raft.Config, machine raft.FS
 		return nil, fmt.Errorf("start group %s: %w", name, err)
 	}
 	files.serving()
-	g := &group{name: name, raft: r, log: log, transport: transport, stable: stable}
+	g := &group{name: name, raft: r, log: log, transport: transport, stable: stable, stopped: make(chan struct{})}
 	// A dropped observation is no loss: whoever is woken looks at the state itself.
 	g.observations = make(chan raft.Observation, 1)
 	g.observer = raft.NewObserver(g.observations, false, func(o *raft.Observation) bool {
@@ -227,7 +243,9 @@ func (g *group) stop() error {
 	if log, ok := g.log.(interface{ Abandon() }); ok {
 		log.Abandon()
 	}
-	return errors.Join(err, stopped.Error())
+	err = errors.Join(err, stopped.Error())
+	close(g.stopped)
+	return err
 }
 
 func syncDir(dir string) error {

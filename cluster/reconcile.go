@@ -21,7 +21,7 @@ import (
 
 const (
 	reconcileTick  = time.Second
-	openAtOnce     = 8
+	openAtOnce     = 64
 	reopenAfter    = 30 * time.Second
 	catchUpTimeout = 3 * time.Second
 	rebuildPause   = 5 * time.Second
@@ -67,6 +67,7 @@ func (n *Node) reconcileLoop() {
 				lastBroken = time.Now()
 			}
 			n.reconcile(true)
+			n.register(n.ctx)
 		}
 		select {
 		case <-n.ctx.Done():

@@ -135,8 +135,9 @@ func (t *tenure) fail() {
 // here. If the term has moved on meanwhile, what is proposed as its leader is void
 // or refused, so that check only saves the trouble.
 func (t *tenure) barrier() bool {
-	r := t.replica.group.raft
-	return r.Barrier(0).Error() == nil && r.State() == raft.Leader && fsm.Term(r.CurrentTerm()) == t.term
+	g := t.replica.group
+	r := g.raft
+	return g.await(r.Barrier(0)) == nil && r.State() == raft.Leader && fsm.Term(r.CurrentTerm()) == t.term
 }
 
 // notLeader is an error that says what the replica knows of the leader.
@@ -287,7 +288,7 @@ func (r *replica) leads() (leadership, error) {
 // verify returns nil when a majority confirmed, after this call began, that this
 // replica leads.
 func (r *replica) verify() error {
-	if err := r.group.raft.VerifyLeader().Error(); err != nil {
+	if err := r.group.await(r.group.raft.VerifyLeader()); err != nil {
 		h, _ := r.leader()
 		return errNotLeader{h}
 	}

@@ -25,6 +25,17 @@ const holdLeaderless = 1500 * time.Millisecond
 // leads. Replicas here tell without being asked.
 const retryPause = 25 * time.Millisecond
 
+// Gateways gives the addresses, host:port, at which the nodes that are alive take clients.
+func (n *Node) Gateways() map[fsm.NodeID]string {
+	out := map[fsm.NodeID]string{}
+	for _, m := range n.gossip.Members() {
+		if m.ClusterID == n.ClusterID() {
+			out[fsm.NodeID(m.NodeID)] = m.ClientAddr
+		}
+	}
+	return out
+}
+
 func (n *Node) replica(id fsm.PartitionID) *replica {
 	n.mu.Lock()
 	defer n.mu.Unlock()

@@ -313,7 +313,7 @@ func (l *shardLeader) run() {
 func (l *shardLeader) decide() {
 	for entry := range l.inFlight {
 		var results shardApplied
-		err := entry.future.Error()
+		err := l.replica.group.await(entry.future)
 		if err != nil {
 			if err = l.proposalError(err); fsm.Code(err) == fsm.ErrNotLeader {
 				err = fmt.Errorf("%w: %w", coordinator.ErrNotLeader, err)

@@ -55,9 +55,7 @@ func (c *Coordinator) listGroups(req *kmsg.ListGroupsRequest) *kmsg.ListGroupsRe
 	if len(req.TypesFilter) > 0 && !slices.ContainsFunc(req.TypesFilter, func(t string) bool { return strings.EqualFold(t, classic) }) {
 		return resp
 	}
-	ids := append(c.cfg.State.ids(), c.live()...)
-	slices.Sort(ids)
-	for _, id := range slices.Compact(ids) {
+	for _, id := range c.all() {
 		g := c.lockGroup(id, false)
 		if g == nil {
 			continue

@@ -9,13 +9,12 @@ import (
 // sweep never queues more than one.
 func (c *Coordinator) sweepAll() {
 	missing := make(map[[16]byte]bool)
-	for _, id := range c.cfg.State.ids() {
+	for _, id := range c.all() {
 		if c.ctx.Err() != nil {
 			return
 		}
 		c.sweepGroup(id, missing)
 	}
-	// Groups that exist in memory alone have nothing to expire.
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.gone = missing

@@ -286,6 +286,13 @@ func stop(t *time.Timer) {
 	}
 }
 
+// all gives the ids of all groups, in memory and replicated, sorted.
+func (c *Coordinator) all() []string {
+	ids := append(c.cfg.State.ids(), c.live()...)
+	slices.Sort(ids)
+	return slices.Compact(ids)
+}
+
 // live gives the groups that are in memory.
 func (c *Coordinator) live() []string {
 	c.mu.Lock()

@@ -115,7 +115,10 @@ func (g *group) accepts(j *joining) bool {
 	if m != nil {
 		more = protocolsCost(j.protocols) - protocolsCost(m.protocols)
 	}
-	if more > 0 && (g.bytes+more > MaxGroupBytes || g.c.bytes.Load()+int64(more) > MaxLiveBytes) || g.c.tooManyGroups() {
+	if more > 0 && (g.bytes+more > MaxGroupBytes || g.c.bytes.Load()+int64(more) > MaxLiveBytes) {
+		return false
+	}
+	if len(g.members) == 0 && len(g.pending) == 0 && g.c.tooManyGroups() {
 		return false
 	}
 	switch {

@@ -2,6 +2,7 @@ package coordinator
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"strings"
 	"sync"
@@ -65,6 +66,28 @@ func TestMemberIDsGivenOutAreBounded(t *testing.T) {
 		synctest.Wait()
 		if groups, bytes := len(c.live()), c.bytes.Load(); groups != 0 || bytes != 0 {
 			t.Errorf("%d groups and %d bytes are left", groups, bytes)
+		}
+	})
+}
+
+// TestGroupsWithMembersAreBounded: a shard with too many of them takes no more, and
+// those that are there go on.
+func TestGroupsWithMembersAreBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, _ := shard(t, Settings{})
+		j := ask[*kmsg.JoinGroupResponse](t, c, 3, joinRequest(""))
+		c.mu.Lock()
+		for i := range MaxLiveGroups {
+			c.groups[fmt.Sprint(i)] = &group{}
+		}
+		c.mu.Unlock()
+		other := joinRequest("")
+		other.Group = "other"
+		if got := ask[*kmsg.JoinGroupResponse](t, c, 3, other); got.ErrorCode != kerr.GroupMaxSizeReached.Code {
+			t.Errorf("another group got %s", code(got.ErrorCode))
+		}
+		if got := ask[*kmsg.JoinGroupResponse](t, c, 3, joinRequest(j.MemberID)); got.ErrorCode != 0 || got.MemberID != j.MemberID {
+			t.Errorf("a member got %s", code(got.ErrorCode))
 		}
 	})
 }

@@ -80,7 +80,6 @@ func (g *group) completeJoin() {
 	if g.generation++; g.generation == math.MaxInt32 {
 		g.generation = 1
 	}
-	clear(g.unsynced)
 	if len(g.members) == 0 {
 		g.becameEmpty()
 		return

@@ -9,10 +9,10 @@ import (
 	"slices"
 )
 
-// commandVersion is the version of the catalog's commands that this program
-// writes. A command of another version is void: all replicas of a group must
-// understand a command alike, so a new version is used only when every
-// registered node runs a program that knows it.
+// commandVersion is the version of the envelope of the catalog's commands. A command
+// of another version, or of a kind that is not known, is void: all replicas of a group must
+// understand a command alike, so a new kind is used only when every
+// registered node runs a program that knows it (Level).
 const commandVersion = 1
 
 // CatalogCommand is one change of the catalog, as it stands in the catalog's
@@ -29,6 +29,7 @@ type CatalogCommand struct {
 	AlterConfigs        *AlterConfigs        `json:"alter_configs,omitempty"`
 	CreatePartitions    *CreatePartitions    `json:"create_partitions,omitempty"`
 	CreateGroupShards   *CreateGroupShards   `json:"create_group_shards,omitempty"`
+	RaiseLevel          *RaiseLevel          `json:"raise_level,omitempty"`
 }
 
 // FormCluster gives the cluster its id, once, and registers its first nodes.
@@ -95,7 +96,7 @@ func decodeCatalogCommand(data []byte) (CatalogCommand, error) {
 	}
 	set := 0
 	for _, is := range []bool{c.FormCluster != nil, c.RegisterNode != nil, c.RemoveNode != nil, c.CreateTopic != nil, c.DeleteTopic != nil,
-		c.AllocateProducerIDs != nil, c.AlterConfigs != nil, c.CreatePartitions != nil, c.CreateGroupShards != nil} {
+		c.AllocateProducerIDs != nil, c.AlterConfigs != nil, c.CreatePartitions != nil, c.CreateGroupShards != nil, c.RaiseLevel != nil} {
 		if is {
 			set++
 		}
@@ -156,6 +157,9 @@ func (c *Catalog) Apply(index Index, cmd []byte) CatalogResult {
 	if err != nil {
 		return CatalogResult{Err: err}
 	}
+	if err := c.view.CheckLevel(&command); err != nil {
+		return CatalogResult{Err: err}
+	}
 	if command.AllocateProducerIDs != nil {
 		return c.allocateProducerIDs(command.AllocateProducerIDs.Count)
 	}
@@ -177,6 +181,8 @@ func (c *Catalog) Apply(index Index, cmd []byte) CatalogResult {
 		next, err = c.createPartitions(command.CreatePartitions)
 	case command.CreateGroupShards != nil:
 		next, err = c.createGroupShards(command.CreateGroupShards)
+	case command.RaiseLevel != nil:
+		next, err = c.raiseLevel(command.RaiseLevel)
 	}
 	if err != nil {
 		return CatalogResult{Err: err}
@@ -246,6 +252,9 @@ func (c *Catalog) registerNode(node Node) (*Topics, error) {
 			ErrNodeConflict, node.ID, old.Incarnation, node.Incarnation)
 	case old == node:
 		return c.view, nil
+	}
+	if node.level() < c.view.Level() {
+		return nil, fmt.Errorf("%w: node %s knows level %d, and the cluster is at %d: start it with a newer program", ErrLevel, node.ID, node.level(), c.view.Level())
 	}
 	return c.view.withNode(node), nil
 }

@@ -271,7 +271,7 @@ func FuzzCatalogApply(f *testing.F) {
 		{CreateTopic: &CreateTopic{Topic{Name: "b", ID: TopicID{15: 3}, ReplicationFactor: 1, Partitions: []Partition{{[]NodeID{"n1"}, []NodeID{"n1"}}}, Configs: map[string]string{"segment.ms": "9"}}}},
 		{DeleteTopic: &DeleteTopic{Name: "orders"}},
 		{DeleteTopic: &DeleteTopic{ID: TopicID{15: 2}}},
-		{CreateGroupShards: &CreateGroupShards{1, []Partition{{[]NodeID{"n2"}, []NodeID{"n2"}}}}},
+		{CreateGroupShards: &CreateGroupShards{1, []Partition{{Replicas: []NodeID{"n2"}, Bootstrap: []NodeID{"n2"}}}}},
 	} {
 		f.Add(c.Encode())
 	}

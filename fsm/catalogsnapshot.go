@@ -8,7 +8,7 @@ import (
 
 const (
 	catalogMagic   = "TriC"
-	catalogVersion = 3 // 1 had no next_producer_id, 2 no groups
+	catalogVersion = 2 // 1 had no next_producer_id
 )
 
 // catalogFile is a catalog's snapshot, JSON inside of the envelope. Lists are
@@ -22,6 +22,7 @@ type catalogFile struct {
 	Deleted   []TopicID `json:"deleted"`
 
 	NextProducerID int64 `json:"next_producer_id"`
+	Level          int   `json:"level,omitempty"`
 
 	Groups *Topic `json:"groups,omitempty"` // the shards of consumer groups
 }
@@ -38,6 +39,7 @@ func (c *Catalog) Snapshot() []byte {
 			Deleted:   list(c.deleted),
 
 			NextProducerID: c.nextProducerID,
+			Level:          c.view.level,
 
 			Groups: c.view.groups,
 		})
@@ -80,7 +82,11 @@ func RestoreCatalog(data []byte) (*Catalog, error) {
 // must not keep a node from starting.
 func (file *catalogFile) catalog() (*Catalog, error) {
 	view := emptyTopics()
-	view.clusterID, view.version = file.ClusterID, file.Version
+	view.clusterID, view.version, view.level = file.ClusterID, file.Version, file.Level
+	if file.Level < 0 || file.Level > Level {
+		// What was not understood is not in this catalog.
+		return nil, fmt.Errorf("of level %d, this program knows %d: start a newer one", file.Level, Level)
+	}
 	if file.Version > file.Applied {
 		return nil, fmt.Errorf("changed at index %d, applied up to %d", file.Version, file.Applied)
 	}

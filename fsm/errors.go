@@ -59,6 +59,8 @@ const (
 	ErrInvalidProducerEpoch
 	// ErrPolicy: what is asked contradicts the topic's configuration. Nothing happened.
 	ErrPolicy
+	// ErrLevel: a node's program is too old for what is asked. Nothing happened.
+	ErrLevel
 
 	lastError
 )
@@ -86,6 +88,7 @@ var errorTexts = [lastError]string{
 	ErrClusterMismatch:          "the other side belongs to another cluster",
 	ErrOutOfOrderSequence:       "sequence number out of order",
 	ErrInvalidProducerEpoch:     "the producer has a newer epoch",
+	ErrLevel:                    "not all nodes run a program that knows this",
 	ErrPolicy:                   "not allowed by the topic's configuration",
 }
 

@@ -14,18 +14,41 @@ func shardsOn(n int) *CreateGroupShards {
 		if i%2 == 1 {
 			on = []NodeID{"n2", "n1"}
 		}
-		c.Partitions = append(c.Partitions, Partition{on, on})
+		c.Partitions = append(c.Partitions, Partition{Replicas: on, Bootstrap: on})
 	}
 	return c
 }
 
 func catalogWithShards(t testing.TB) *Catalog {
 	t.Helper()
-	c := sampleCatalog()
-	if r := c.Apply(5, CatalogCommand{CreateGroupShards: shardsOn(4)}.Encode()); r.Err != nil {
+	c := raisedCatalog(t)
+	if r := c.Apply(9, CatalogCommand{CreateGroupShards: shardsOn(4)}.Encode()); r.Err != nil {
 		t.Fatal(r.Err)
 	}
 	return c
+}
+
+// raisedCatalog is the sample where all nodes know what this program knows.
+func raisedCatalog(t testing.TB) *Catalog {
+	t.Helper()
+	c := sampleCatalog()
+	for i, node := range c.View().Nodes() {
+		node.Level = Level
+		if r := c.Apply(Index(6+i), CatalogCommand{RegisterNode: &node}.Encode()); r.Err != nil {
+			t.Fatal(r.Err)
+		}
+	}
+	if r := c.Apply(8, CatalogCommand{RaiseLevel: &RaiseLevel{Level}}.Encode()); r.Err != nil {
+		t.Fatal(r.Err)
+	}
+	return c
+}
+
+func TestShardsWaitForTheLastOldProgram(t *testing.T) {
+	c := sampleCatalog()
+	if r := c.Apply(5, CatalogCommand{CreateGroupShards: shardsOn(4)}.Encode()); Code(r.Err) != ErrLevel {
+		t.Errorf("created in a cluster of level %d: %v", c.View().Level(), r.Err)
+	}
 }
 
 // The shards are where replicas are placed and opened, and nowhere that a client
@@ -84,8 +107,8 @@ func TestGroupShardsAreNoTopicOfClients(t *testing.T) {
 // The shards keep a node from leaving, also when it holds nothing else.
 func TestGroupShardsKeepTheirNodes(t *testing.T) {
 	c := catalogWithShards(t)
-	c.Apply(6, CatalogCommand{DeleteTopic: &DeleteTopic{Name: "orders"}}.Encode())
-	if r := c.Apply(7, CatalogCommand{RemoveNode: &RemoveNode{"n2", "bbbbbbbb"}}.Encode()); r.Err == nil {
+	c.Apply(10, CatalogCommand{DeleteTopic: &DeleteTopic{Name: "orders"}}.Encode())
+	if r := c.Apply(11, CatalogCommand{RemoveNode: &RemoveNode{"n2", "bbbbbbbb"}}.Encode()); r.Err == nil {
 		t.Error("a node was removed that holds shards")
 	}
 }
@@ -96,12 +119,12 @@ func TestImpossibleGroupShardsAreRefused(t *testing.T) {
 		"too many":        shardsOn(MaxGroupShards + 1),
 		"no factor":       {Partitions: shardsOn(1).Partitions},
 		"another factor":  {ReplicationFactor: 1, Partitions: shardsOn(1).Partitions},
-		"an unknown node": {ReplicationFactor: 1, Partitions: []Partition{{[]NodeID{"n9"}, []NodeID{"n9"}}}},
-		"not formed so":   {ReplicationFactor: 1, Partitions: []Partition{{[]NodeID{"n1"}, []NodeID{"n2"}}}},
+		"an unknown node": {ReplicationFactor: 1, Partitions: []Partition{{Replicas: []NodeID{"n9"}, Bootstrap: []NodeID{"n9"}}}},
+		"not formed so":   {ReplicationFactor: 1, Partitions: []Partition{{Replicas: []NodeID{"n1"}, Bootstrap: []NodeID{"n2"}}}},
 	}
 	for name, command := range bad {
-		c := sampleCatalog()
-		if r := c.Apply(5, CatalogCommand{CreateGroupShards: command}.Encode()); r.Err == nil {
+		c := raisedCatalog(t)
+		if r := c.Apply(9, CatalogCommand{CreateGroupShards: command}.Encode()); r.Err == nil {
 			t.Errorf("%s: created", name)
 		}
 		if _, ok := c.View().GroupShards(); ok {

@@ -17,6 +17,8 @@ type Node struct {
 	// Zone is where the node stands: a rack, an availability zone. Replicas are
 	// spread over zones. "" if the operator named none.
 	Zone string `json:"zone,omitempty"`
+	// Level is what the node's program knows, see the constant; 0 is 1.
+	Level int `json:"level,omitempty"`
 }
 
 // Identity gives the node's name in Raft, "<id>.<incarnation>".
@@ -54,6 +56,9 @@ func (n Node) check() error {
 		if c := n.Incarnation[i]; !('0' <= c && c <= '9' || 'a' <= c && c <= 'f') {
 			return fmt.Errorf("%w: node %s: incarnation %q, want lowercase hexadecimal digits", ErrInvalidConfig, n.ID, n.Incarnation)
 		}
+	}
+	if n.Level < 0 {
+		return fmt.Errorf("%w: node %s: level %d", ErrInvalidConfig, n.ID, n.Level)
 	}
 	if len(n.Zone) > maxZone || !utf8.ValidString(n.Zone) {
 		return fmt.Errorf("%w: node %s: zone of %d bytes, want at most %d of UTF-8", ErrInvalidConfig, n.ID, len(n.Zone), maxZone)

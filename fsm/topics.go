@@ -50,6 +50,7 @@ type TopicSpec struct {
 type Topics struct {
 	clusterID string
 	version   Index
+	level     int      // 0 is 1
 	nodes     []Node   // by id
 	all       []*Topic // by name
 	byName    map[string]*Topic

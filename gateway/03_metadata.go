@@ -20,10 +20,11 @@ import (
 // 4), and answers LEADER_NOT_AVAILABLE until it can be used. A topic named twice is
 // answered once. From version 7 on partitions have leader epochs (terms of their
 // Raft groups), from 10 on topics have ids, and from 12 on they can be asked for by
-// id, which creates nothing (KIP-516).
+// id, which creates nothing (KIP-516): an id counts whatever the name beside it,
+// which Java's admin client leaves empty.
 //
 // Differs: there is one broker, with the address that this client used, and it
-// leads every partition, with no replicas and none in sync. What happens to a
+// leads every partition, with no replicas and none in sync (but see brokers.go). What happens to a
 // partition's real leader is hidden; a partition that has none says so to who
 // produces or fetches. A name that Kafka forbids is INVALID_TOPIC_EXCEPTION (17),
 // as since 0.8.2; 0.8.0 failed the whole request.
@@ -53,9 +54,15 @@ const (
 func handleMetadata(r *request) {
 	req := r.body.(*kmsg.MetadataRequest)
 	resp := req.ResponseKind().(*kmsg.MetadataResponse)
-	broker := kmsg.NewMetadataResponseBroker()
-	broker.NodeID, broker.Host, broker.Port = BrokerID, r.session.broker.host, r.session.broker.port
-	resp.Brokers = append(resp.Brokers, broker)
+	for _, b := range r.shownBrokers() {
+		broker := kmsg.NewMetadataResponseBroker()
+		broker.NodeID, broker.Host, broker.Port = b.id, b.at.host, b.at.port
+		if b.rack != "" {
+			broker.Rack = &b.rack
+		}
+		resp.Brokers = append(resp.Brokers, broker)
+	}
+	shown := r.shownReplicas()
 	resp.ControllerID = BrokerID
 	s := r.session.server
 	resp.ClusterID = kmsg.StringPtr(s.cluster.ClusterID())
@@ -65,7 +72,7 @@ func handleMetadata(r *request) {
 		all := topics.All()
 		resp.Topics = make([]kmsg.MetadataResponseTopic, 0, len(all))
 		for _, topic := range all {
-			resp.Topics = append(resp.Topics, r.describe(topic))
+			resp.Topics = append(resp.Topics, r.describe(topic, shown))
 		}
 	}
 	type key struct {
@@ -75,25 +82,26 @@ func handleMetadata(r *request) {
 	seen := make(map[key]bool, len(req.Topics))
 	for i := range req.Topics {
 		name, id := req.Topics[i].Topic, req.Topics[i].TopicID
+		byID := req.Version >= 12 && id != [16]byte{} || req.Version >= 10 && name == nil
 		asked := key{id: id}
-		if name != nil {
-			asked = key{name: *name} // the id stands in for it, as in Kafka's own clients
+		if !byID && name != nil {
+			asked = key{name: *name}
 		}
 		if seen[asked] {
 			continue
 		}
 		seen[asked] = true
-		topic, err := r.findTopic(topics, asked.name, asked.id, name == nil && req.Version >= 10)
+		topic, err := r.findTopic(topics, asked.name, asked.id, byID)
 		if topic != nil {
-			resp.Topics = append(resp.Topics, r.describe(topic))
+			resp.Topics = append(resp.Topics, r.describe(topic, shown))
 			continue
 		}
 		rt := kmsg.NewMetadataResponseTopic()
-		rt.Topic, rt.TopicID = name, asked.id
-		if name == nil && req.Version < 12 {
-			rt.Topic = kmsg.StringPtr("")
+		rt.TopicID = asked.id
+		if req.Version < 12 || !byID {
+			rt.Topic = kmsg.StringPtr(asked.name)
 		}
-		if name != nil || req.Version < 10 {
+		if !byID {
 			err = s.topics.missing(asked.name, mayCreate)
 		}
 		rt.ErrorCode = r.fail(err)
@@ -102,6 +110,9 @@ func handleMetadata(r *request) {
 	size := 64
 	for i := range resp.Topics {
 		size += 40 + 34*len(resp.Topics[i].Partitions)
+		for _, p := range resp.Topics[i].Partitions {
+			size += 4 * (len(p.Replicas) + len(p.ISR) + len(p.OfflineReplicas))
+		}
 		if name := resp.Topics[i].Topic; name != nil {
 			size += len(*name)
 		}
@@ -109,7 +120,7 @@ func handleMetadata(r *request) {
 	r.answerSized(resp, size)
 }
 
-func (r *request) describe(topic *fsm.Topic) kmsg.MetadataResponseTopic {
+func (r *request) describe(topic *fsm.Topic, shown *shownReplicas) kmsg.MetadataResponseTopic {
 	rt := kmsg.NewMetadataResponseTopic()
 	rt.Topic = kmsg.StringPtr(topic.Name)
 	rt.TopicID = topic.ID
@@ -122,6 +133,7 @@ func (r *request) describe(topic *fsm.Topic) kmsg.MetadataResponseTopic {
 		rt.Partitions[i].Default()
 		epoch, _ := r.session.server.cluster.LeaderEpoch(fsm.PartitionID{Topic: topic.ID, Partition: int32(i)})
 		rt.Partitions[i].Partition, rt.Partitions[i].Leader, rt.Partitions[i].LeaderEpoch = int32(i), BrokerID, int32(epoch)
+		rt.Partitions[i].Replicas, rt.Partitions[i].ISR, rt.Partitions[i].OfflineReplicas = shown.of(&topic.Partitions[i])
 	}
 	return rt
 }

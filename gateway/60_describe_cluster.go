@@ -30,8 +30,13 @@ func handleDescribeCluster(r *request) {
 		return
 	}
 	resp.ClusterID, resp.ControllerID = r.session.server.cluster.ClusterID(), BrokerID
-	broker := kmsg.NewDescribeClusterResponseBroker()
-	broker.NodeID, broker.Host, broker.Port = BrokerID, r.session.broker.host, r.session.broker.port
-	resp.Brokers = append(resp.Brokers, broker)
+	for _, b := range r.shownBrokers() {
+		broker := kmsg.NewDescribeClusterResponseBroker()
+		broker.NodeID, broker.Host, broker.Port = b.id, b.at.host, b.at.port
+		if b.rack != "" {
+			broker.Rack = &b.rack
+		}
+		resp.Brokers = append(resp.Brokers, broker)
+	}
 	r.answer(resp)
 }

@@ -11,6 +11,9 @@ import (
 type Cluster interface {
 	// Topics gives the catalog as this node knows it: immutable, do not change.
 	Topics() *fsm.Topics
+	// Gateways gives the addresses, host:port, at which the nodes that are there take
+	// clients, as far as this node knows; "" of one that has not said so.
+	Gateways() map[fsm.NodeID]string
 	// CreateTopic returns when the topic is committed (known at this node) and its
 	// partitions have leaders, or ctx ends (then fsm.ErrTimeout: it exists).
 	// validateOnly checks and creates nothing.

@@ -8,6 +8,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"errors"
 	"fmt"
 	"math/big"
 	"net"
@@ -229,7 +230,8 @@ func TestWebSocketGoodbyeFollowsTheLastAnswer(t *testing.T) {
 	if _, b, err := ws.ReadMessage(); err != nil || len(b) < 8 || b[7] != 7 {
 		t.Errorf("the answer: %x, %v", b, err)
 	}
-	if _, b, err := ws.ReadMessage(); !websocket.IsCloseError(err, websocket.CloseGoingAway) {
+	_, b, err := ws.ReadMessage()
+	if closed := new(websocket.CloseError); !errors.As(err, &closed) || closed.Code != websocket.CloseGoingAway || closed.Text != shim.GoodbyeReason {
 		t.Errorf("the goodbye: %x, %v", b, err)
 	}
 	ws.Close()

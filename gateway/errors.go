@@ -88,6 +88,8 @@ func kafkaError(err error) *kerr.Error {
 		return kerr.OutOfOrderSequenceNumber
 	case fsm.ErrInvalidProducerEpoch:
 		return kerr.InvalidProducerEpoch
+	case fsm.ErrLevel:
+		return kerr.UnsupportedVersion
 	case fsm.ErrPolicy:
 		return kerr.PolicyViolation
 	case fsm.ErrNodeConflict, fsm.ErrClusterMismatch:

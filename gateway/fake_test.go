@@ -22,11 +22,12 @@ import (
 // fakeCluster is a cluster in memory: the true catalog's state machine, and per
 // partition a list of batches. Every method can be replaced by a test.
 type fakeCluster struct {
-	mu      sync.Mutex
-	catalog *fsm.Catalog
-	index   fsm.Index
-	logs    map[fsm.PartitionID]*fakeLog
-	appends [][]int // records per batch of each Append, in order
+	gateways map[fsm.NodeID]string
+	mu       sync.Mutex
+	catalog  *fsm.Catalog
+	index    fsm.Index
+	logs     map[fsm.PartitionID]*fakeLog
+	appends  [][]int // records per batch of each Append, in order
 
 	ready   func() error
 	usable  func(fsm.TopicID) bool
@@ -469,3 +470,6 @@ func (g *gatewayOf) dialTLS(cfg *tls.Config) *client {
 	}
 	return newClient(g.t, conn)
 }
+
+// Gateways implements Cluster.
+func (f *fakeCluster) Gateways() map[fsm.NodeID]string { return f.gateways }

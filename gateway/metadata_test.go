@@ -3,6 +3,7 @@ package gateway
 import (
 	"testing"
 
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
@@ -29,6 +30,31 @@ func TestMetadataVersion1(t *testing.T) {
 		}
 		if len(resp.Brokers) != 1 || resp.Brokers[0].NodeID != BrokerID {
 			t.Errorf("%s: brokers %+v", name, resp.Brokers)
+		}
+	}
+}
+
+// From version 12 on an id counts, whatever the name beside it: Java's admin client
+// sends an empty one, not null.
+func TestMetadataByID(t *testing.T) {
+	f := newFake(t, "a", "b")
+	c := serve(t, f, nil).dial()
+	unknown := [16]byte{15: 99}
+	for version := int16(12); version <= 13; version++ {
+		for _, name := range []*string{nil, kmsg.StringPtr("")} {
+			req := &kmsg.MetadataRequest{Version: version, AllowAutoTopicCreation: true, Topics: []kmsg.MetadataRequestTopic{
+				{Topic: name, TopicID: f.id("b", 0).Topic}, {Topic: name, TopicID: unknown},
+			}}
+			resp := c.ask(req).(*kmsg.MetadataResponse)
+			if len(resp.Topics) != 2 {
+				t.Fatalf("version %d: %+v", version, resp.Topics)
+			}
+			if got := resp.Topics[0]; got.ErrorCode != 0 || got.Topic == nil || *got.Topic != "b" || got.TopicID != f.id("b", 0).Topic || len(got.Partitions) == 0 {
+				t.Errorf("version %d: %+v", version, got)
+			}
+			if got := resp.Topics[1]; got.ErrorCode != kerr.UnknownTopicID.Code || got.Topic != nil || got.TopicID != unknown {
+				t.Errorf("version %d: %+v", version, got)
+			}
 		}
 	}
 }

@@ -45,6 +45,9 @@ type Config struct {
 	MaxInflightBytes int64
 	// AutoCreateTopics creates a topic when Metadata names it, as 0.8 does.
 	AutoCreateTopics bool
+	// ListGateways lists the other nodes as brokers that lead nothing, ShowReplicas all nodes, and
+	// the replicas of partitions.
+	ListGateways, ShowReplicas bool
 	// TopicDefaults are topic configurations, Kafka's names, for topics that do not
 	// set them; nil: Kafka's defaults. They bound what is produced and are shown.
 	TopicDefaults map[string]string

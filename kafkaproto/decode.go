@@ -18,8 +18,9 @@ const maxElements = 1 << 18
 // claims to have, and goes round a loop as often as a list of tags claims to be
 // long. So memory is bounded by what is really there, and by 262,144 array
 // elements and tagged fields in all. Byte slices of the request (record sets)
-// alias body, strings do not. Bytes after the end are an error. Errors are ErrNotServed for a key
-// and version outside Served, else ErrMalformed.
+// alias body, strings do not. Bytes after the end are an error, but for
+// librdkafka's (see slack). Errors are ErrNotServed for a key and version outside
+// Served, else ErrMalformed.
 func DecodeRequest(h Header, body []byte) (kmsg.Request, error) {
 	api, ok := Lookup(h.Key)
 	if !ok || !api.Serves(h.Version) {
@@ -39,15 +40,28 @@ func decode(h Header, s shape, body []byte) (kmsg.Request, error) {
 		return nil, bad("with more than %d array elements and tagged fields", maxElements)
 	case w.bad:
 		return nil, bad("ends early or has an impossible length")
-	case len(w.rest) > 0:
+	case len(w.rest) > slack(h, body):
 		return nil, bad("has %d bytes after its end", len(w.rest))
 	}
+	body = body[:len(body)-len(w.rest)]
 	req := kmsg.RequestForKey(h.Key)
 	req.SetVersion(h.Version)
 	if err := req.ReadFrom(body); err != nil {
 		return nil, bad("cannot be read: %w", err)
 	}
 	return req, nil
+}
+
+// slack gives how many bytes a request may have after its end. librdkafka, when it
+// asks Metadata from version 9 on for all topics, writes the null array as four
+// bytes instead of one (its issue 5049), so that what follows reads as zeros and up
+// to three bytes are left over. Kafka's brokers ignore what is left over of any
+// request.
+func slack(h Header, body []byte) int {
+	if h.Key == int16(kmsg.Metadata) && h.Version >= 9 && len(body) >= 4 && [4]byte(body) == [4]byte{} {
+		return 3
+	}
+	return 0
 }
 
 // walker goes over the structure of a request without allocating. Once bad, it

@@ -99,6 +99,29 @@ func TestDecodeRequest(t *testing.T) {
 	}
 }
 
+// librdkafka asks for all topics with four bytes where one is meant, which leaves
+// one or three at the end; the request is read as Kafka reads it.
+func TestMetadataOfLibrdkafka(t *testing.T) {
+	for v := int16(9); v <= 13; v++ {
+		flags := 2 // allow auto topic creation, include topic authorized operations
+		if v <= 10 {
+			flags = 3 // and include cluster authorized operations
+		}
+		for _, create := range []byte{0, 1} {
+			body := append([]byte{0, 0, 0, 0, create}, make([]byte, flags)...)
+			req, err := DecodeRequest(Header{Key: 3, Version: v}, body)
+			if err != nil {
+				t.Errorf("v%d %x: %v", v, body, err)
+			} else if m := req.(*kmsg.MetadataRequest); m.Topics != nil || m.AllowAutoTopicCreation {
+				t.Errorf("v%d %x: %+v", v, body, m)
+			}
+			if _, err := DecodeRequest(Header{Key: 3, Version: v}, append(body, 0, 0, 0)); !errors.Is(err, ErrMalformed) {
+				t.Errorf("v%d with more: %v", v, err)
+			}
+		}
+	}
+}
+
 func TestRecordSetsAreNotCopied(t *testing.T) {
 	body := (&kmsg.ProduceRequest{Topics: []kmsg.ProduceRequestTopic{{Partitions: []kmsg.ProduceRequestTopicPartition{{Records: []byte("records")}}}}}).AppendTo(nil)
 	req, err := DecodeRequest(Header{}, body)

@@ -6,20 +6,8 @@ set -u
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd) || exit 1
 cluster=$ROOT/scripts/cluster.sh
 
-# A base port so that none of the twelve that are derived from it is taken.
-taken() { (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
-free_base() {
-	local base i add
-	for ((i = 0; i < 200; i++)); do
-		base=$((15000 + RANDOM % 16000))
-		for add in 0 1 2 3 101 102 103 201 202 203; do
-			taken $((base + add)) && continue 2
-		done
-		echo "$base"
-		return 0
-	done
-	return 1
-}
+# shellcheck source=scripts/ports.sh
+. "$ROOT/scripts/ports.sh" || exit 1
 
 if [ -z "${TRIMARAN_BIN:-}" ]; then
 	make -s -C "$ROOT" build || exit 1

@@ -12,7 +12,7 @@ Usage: scripts/durability.sh [--seconds N] [--nodes N] [--keep] [-- CHECKER FLAG
   --nodes N     nodes of the cluster (default 3)
   --keep        leave data and logs there, and say where
 
-The cluster is its own: a temporary folder and port 19092 and up. TRIMARAN_RUN and
+The cluster is its own: a temporary folder and free ports. TRIMARAN_RUN and
 TRIMARAN_PORT name others; a cluster that runs there already is used and left running.
 '-- --help' shows the checker's flags.
 USAGE
@@ -38,7 +38,13 @@ if [ -z "${TRIMARAN_RUN:-}" ]; then
 	TRIMARAN_RUN=$(mktemp -d "${TMPDIR:-/tmp}/trimaran-durability-XXXXXX") || exit 1
 	temporary=1
 fi
-export TRIMARAN_RUN TRIMARAN_PORT="${TRIMARAN_PORT:-19092}"
+# shellcheck source=scripts/ports.sh
+. "$ROOT/scripts/ports.sh" || exit 1
+if [ -z "${TRIMARAN_PORT:-}" ] && [ ! -f "$TRIMARAN_RUN/port" ]; then
+	TRIMARAN_PORT=$(free_base) || die "no free ports"
+	export TRIMARAN_PORT
+fi
+export TRIMARAN_RUN
 cluster=$ROOT/scripts/cluster.sh
 started=
 

@@ -54,6 +54,9 @@ type Config struct {
 	SignInterval time.Duration
 	// SuspectAfter is after how much silence a node is held for gone. Default 500 ms.
 	SuspectAfter time.Duration
+	// MaxAppendEntries is raft.Config.MaxAppendEntries of the groups. With it a pipeline gives way
+	// where more than that many entries wait for a follower. 0: never.
+	MaxAppendEntries int
 	// OnOrphans is told, every SignInterval while there are any, which groups here have no
 	// leader that they can rely on. It must not block.
 	OnOrphans func([]Orphan)

@@ -321,20 +321,27 @@ func (p *peerState) holdAppend(n int64) (release func(), err error) {
 	return func() { p.appends.Add(-n) }, nil
 }
 
-// parkFor is how long a request to a node that is gone waits for it to come back before it fails. Raft asks
-// again after every failure, for each group, and after a dozen of them only every ten seconds: parked, it asks
-// seldom while the node is away and at once when it is back.
+// parkFor is how long a request to a node that is gone waits for it to come back before it fails, or before it
+// is asked whether it is still wanted. Raft asks again after every failure, for each group, and after a dozen
+// of them only every ten seconds: parked, it asks seldom while the node is away and at once when it is back.
 const parkFor = 10 * time.Second
 
-// park waits while the node is gone and no session to it is open, at most parkFor and until done is closed.
-func (p *peerState) park(done <-chan struct{}) {
+// park waits while the node is gone and no session to it is open, until done is closed, and
+// every parkFor asks wanted whether to go on.
+func (p *peerState) park(done <-chan struct{}, wanted func() bool) {
+	for p.parkOnce(done) && wanted() {
+	}
+}
+
+// parkOnce says whether it waited for as long as it may and the node is still gone.
+func (p *peerState) parkOnce(done <-chan struct{}) bool {
 	if !p.gone.Load() {
-		return
+		return false
 	}
 	p.mu.Lock()
 	if p.out != nil {
 		p.mu.Unlock()
-		return
+		return false
 	}
 	if p.up == nil {
 		p.up = make(chan struct{})
@@ -345,10 +352,12 @@ func (p *peerState) park(done <-chan struct{}) {
 	timer := time.NewTimer(parkFor)
 	defer timer.Stop()
 	select {
-	case <-up:
 	case <-timer.C:
+		return true
+	case <-up:
 	case <-done:
 	}
+	return false
 }
 
 // upLocked tells those who wait for this node that a session to it is open.

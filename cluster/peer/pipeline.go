@@ -75,6 +75,11 @@ func (p *pipeline) AppendEntries(args *raft.AppendEntriesRequest, resp *raft.App
 		return swallowed(args, resp), nil
 	}
 	g.noteMember(p.id, args.Term)
+	if p.behind(args) {
+		p.drain()
+		p.fail(errBehind)
+		return nil, fmt.Errorf("peer: pipeline to %s: %w", p.id, errBehind)
+	}
 	p.sending.Lock()
 	defer p.sending.Unlock()
 	f := &appendFuture{start: time.Now(), args: args, resp: resp, answered: make(chan struct{})}

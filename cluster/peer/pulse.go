@@ -44,6 +44,8 @@ type polled struct {
 	orphan int64 // link clock: since when it is an orphan, 0 if it is not
 	unled  int64 // link clock: since when its leader's signs do not say that it leads, 0 if they do or are not known
 	fed    int64 // link clock of the last heartbeat that was given to the group here
+
+	stalled stalled
 }
 
 // Watch names the nodes to which a session is kept open and whose silence is
@@ -268,6 +270,7 @@ func (l *Link) poll(groups []*GroupTransport, gone map[string]bool, now int64) (
 		} else if members {
 			changed = append(changed, g)
 		}
+		l.wakeStalled(g, r, now)
 		unled := v.unled != 0 && now-v.unled >= int64(unledAfter)
 		if unled != g.unled.Load() {
 			g.unled.Store(unled)

@@ -58,7 +58,7 @@ func (g *GroupTransport) InstallSnapshot(id raft.ServerID, _ raft.ServerAddress,
 func (g *GroupTransport) installSnapshot(id raft.ServerID, args *raft.InstallSnapshotRequest, resp *raft.InstallSnapshotResponse, data io.Reader) error {
 	l := g.link
 	l.stats.raftOut.Add(1)
-	l.peer(string(id)).park(g.done)
+	l.peer(string(id)).park(g.done, func() bool { return g.replicatesTo(id, args.Term) })
 	ctx, cancel := context.WithCancelCause(g.ctx)
 	defer cancel(nil)
 	patience := time.AfterFunc(l.cfg.Timeout, func() { cancel(ErrTimeout) })

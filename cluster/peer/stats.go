@@ -7,13 +7,13 @@ import (
 )
 
 type counters struct {
-	bytesIn, bytesOut, framesIn, framesOut, writes             atomic.Uint64
-	calls, callsFailed, callsServed, refused                   atomic.Uint64
-	raftOut, raftIn, heartbeatsIn, groupOverflow, unknownGroup atomic.Uint64
-	dials, dialsFailed, accepted, sessionsLost                 atomic.Uint64
-	signsOut, signsIn                                          atomic.Uint64
-	heartbeatsVouched, heartbeatsFed, appendsSwallowed, parked atomic.Uint64
-	handlers                                                   atomic.Int64
+	bytesIn, bytesOut, framesIn, framesOut, writes                       atomic.Uint64
+	calls, callsFailed, callsServed, refused                             atomic.Uint64
+	raftOut, raftIn, heartbeatsIn, groupOverflow, unknownGroup           atomic.Uint64
+	dials, dialsFailed, accepted, sessionsLost                           atomic.Uint64
+	signsOut, signsIn                                                    atomic.Uint64
+	heartbeatsVouched, heartbeatsFed, appendsSwallowed, parked, barriers atomic.Uint64
+	handlers                                                             atomic.Int64
 }
 
 // Stats are counters since New, for metrics.
@@ -33,11 +33,12 @@ type Stats struct {
 	Dials, DialsFailed, Accepted uint64
 	SessionsLost                 uint64
 	// SignsOut and SignsIn count signs of life. They spared HeartbeatsVouched heartbeats and AppendsSwallowed
-	// empty AppendEntries, for which groups here were given HeartbeatsFed. Parked counts requests that waited for a node that is gone.
-	SignsOut, SignsIn                                          uint64
-	HeartbeatsVouched, HeartbeatsFed, AppendsSwallowed, Parked uint64
-	HandlersRunning                                            int64
-	Groups, Connections                                        int
+	// empty AppendEntries, for which groups here were given HeartbeatsFed. Parked counts requests that waited for a node
+	// that is gone, Barriers those proposed where a leader waited for a commit.
+	SignsOut, SignsIn                                                    uint64
+	HeartbeatsVouched, HeartbeatsFed, AppendsSwallowed, Parked, Barriers uint64
+	HandlersRunning                                                      int64
+	Groups, Connections                                                  int
 }
 
 // Stats reads all counters.
@@ -49,7 +50,7 @@ func (l *Link) Stats() Stats {
 		RaftOut: s.raftOut.Load(), RaftIn: s.raftIn.Load(), HeartbeatsIn: s.heartbeatsIn.Load(), GroupOverflow: s.groupOverflow.Load(), UnknownGroup: s.unknownGroup.Load(),
 		Dials: s.dials.Load(), DialsFailed: s.dialsFailed.Load(), Accepted: s.accepted.Load(), SessionsLost: s.sessionsLost.Load(),
 		SignsOut: s.signsOut.Load(), SignsIn: s.signsIn.Load(),
-		HeartbeatsVouched: s.heartbeatsVouched.Load(), HeartbeatsFed: s.heartbeatsFed.Load(), AppendsSwallowed: s.appendsSwallowed.Load(), Parked: s.parked.Load(),
+		HeartbeatsVouched: s.heartbeatsVouched.Load(), HeartbeatsFed: s.heartbeatsFed.Load(), AppendsSwallowed: s.appendsSwallowed.Load(), Parked: s.parked.Load(), Barriers: s.barriers.Load(),
 		HandlersRunning: s.handlers.Load(),
 	}
 	l.mu.Lock()

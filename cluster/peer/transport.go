@@ -190,14 +190,14 @@ func (g *GroupTransport) request(id raft.ServerID, args, resp any) error {
 	}
 	l.stats.raftOut.Add(1)
 	parts, kind, size := g.encode(args)
-	if _, ok := args.(*raft.AppendEntriesRequest); ok {
+	if a, ok := args.(*raft.AppendEntriesRequest); ok {
 		p := l.peer(string(id))
 		release, err := p.holdAppend(int64(size))
 		if err != nil {
 			return fmt.Errorf("peer: %s: %w", id, err)
 		}
 		defer release()
-		p.park(g.done)
+		p.park(g.done, func() bool { return !isHeartbeat(a) && g.replicatesTo(id, a.Term) })
 	}
 	cl := classControl
 	if size > bulkSize {

@@ -17,6 +17,9 @@ type RaftState interface {
 	CurrentTerm() uint64
 	LeaderWithID() (raft.ServerAddress, raft.ServerID)
 	CommitIndex() uint64
+	LastIndex() uint64
+	GetConfiguration() raft.ConfigurationFuture
+	Barrier(timeout time.Duration) raft.Future
 }
 
 // Unled says that the leader this group follows is on a node that is alive and has not said for a while that it leads.

@@ -457,11 +457,12 @@ func (l *PartitionLog) cutFrom(from uint64) error {
 		return err
 	}
 	l.publishCut(segments, from-1)
-	if err := s.cut(l.st, f, from-1, end, chain); err != nil {
+	if err := s.cut(l.st, f, end); err != nil {
 		l.err = fmt.Errorf("cut %s: %w", s.path, err)
 		return l.err
 	}
-	l.state.Lock()
+	l.state.Lock() // readers look at the end
+	s.last, s.end, s.chain, s.allocated = from-1, end, chain, end
 	s.sealed = false
 	l.state.Unlock()
 	return nil

@@ -161,8 +161,8 @@ func (s *segment) allocate(f vfs.File, size int64, limit int64) error {
 
 // cut makes what is behind the entry that ends at end go away for good. All that
 // is kept is on stable storage afterwards, and what the journal has of the
-// segment means nothing any more (FORMAT.md, Cutting).
-func (s *segment) cut(st *Store, f vfs.File, last uint64, end int64, chain uint32) error {
+// segment means nothing any more (FORMAT.md, Cutting). The caller then notes the segment's end.
+func (s *segment) cut(st *Store, f vfs.File, end int64) error {
 	if err := st.sync(f); err != nil {
 		return err
 	}
@@ -180,11 +180,7 @@ func (s *segment) cut(st *Store, f vfs.File, last uint64, end int64, chain uint3
 	if err := f.Truncate(end); err != nil {
 		return err
 	}
-	if err := st.sync(f); err != nil {
-		return err
-	}
-	s.last, s.end, s.chain, s.allocated = last, end, chain, end
-	return nil
+	return st.sync(f)
 }
 
 // walker reads the entries of a segment one after the other.

@@ -145,8 +145,8 @@ func (b *brokers) dial(ctx context.Context, network, addr string) (net.Conn, err
 	return (&net.Dialer{}).DialContext(ctx, network, addr)
 }
 
-// client gives a franz-go client. It asks the brokers which versions they serve;
-// 0.8 knows no producer ids, so writes are not idempotent.
+// client gives a franz-go client. It asks the brokers which versions they serve.
+// Writes are idempotent, so that what is sent again is there once.
 func (b *brokers) client(opts ...kgo.Opt) (*kgo.Client, error) {
 	var seeds []string
 	for _, one := range b.list {
@@ -156,7 +156,6 @@ func (b *brokers) client(opts ...kgo.Opt) (*kgo.Client, error) {
 		kgo.ClientID("trimaran"),
 		kgo.SeedBrokers(seeds...),
 		kgo.Dialer(b.dial),
-		kgo.DisableIdempotentWrite(),
 		kgo.MetadataMinAge(250 * time.Millisecond),
 		kgo.RetryBackoffFn(func(tries int) time.Duration {
 			return min(time.Duration(tries)*100*time.Millisecond, time.Second)
@@ -173,5 +172,22 @@ func (b *brokers) unreachable(err error) error {
 	if wrong := (*tls.CertificateVerificationError)(nil); errors.As(err, &wrong) {
 		hint = "--tls-ca names a file with the certificates to trust"
 	}
+	if errors.Is(err, context.DeadlineExceeded) && b.reachable() {
+		hint = "A node is there and has no answer: perhaps too many nodes are down. 'trimaran cluster status' shows them"
+	}
 	return fmt.Errorf("no answer from %s: %w\n%s", b, err, hint)
+}
+
+// reachable says whether any of the addresses takes a connection.
+func (b *brokers) reachable() bool {
+	for _, one := range b.list {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		c, err := b.dial(ctx, "tcp", one.addr)
+		cancel()
+		if err == nil {
+			c.Close()
+			return true
+		}
+	}
+	return false
 }

@@ -31,10 +31,11 @@ type nodeOptions struct {
 	join                          []string
 	expect                        int // 0: never form a cluster, only join one
 
-	topics      []fsm.TopicSpec
-	autoCreate  bool
-	partitions  int32
-	replication int16
+	topics                     []fsm.TopicSpec
+	autoCreate                 bool
+	showReplicas, listGateways bool
+	partitions                 int32
+	replication                int16
 
 	storage storageOptions
 	groups  coordinator.Settings
@@ -109,6 +110,7 @@ func startNode(o nodeOptions) (*node, error) {
 	g, err := gateway.New(gateway.Config{
 		Cluster: c, Advertise: o.advertise, AllowHosts: o.allowHosts, AllowOrigins: o.allowOrigins,
 		TLS: o.tls, MaxRequestBytes: o.maxRequest, MaxInflightBytes: o.maxInflight, AutoCreateTopics: o.autoCreate,
+		ListGateways: o.listGateways, ShowReplicas: o.showReplicas,
 		TopicDefaults: o.storage.topicDefaults,
 		Version:       version, Logger: log, Registry: registry,
 	})

@@ -55,6 +55,8 @@ cluster of its own.`,
 	f.String("zone", "", "`name` of what fails together, such as a rack; replicas are spread over zones")
 	f.StringSlice("topics", nil, "topics to create at the cluster's first start: `name:partitions[:replication-factor]`,…")
 	f.Bool("auto-create-topics", true, "create a topic when a client first uses it")
+	f.Bool("show-replicas", false, "list the nodes as brokers that lead nothing, and where replicas are, for tools that look at these")
+	f.Bool("list-gateways", false, "list the other nodes as brokers that lead nothing, for clients that forget their bootstrap list")
 	f.Int32("default-partitions", 1, "partitions of a topic whose creator does not say")
 	f.Int16("default-replication-factor", 3, "replicas of a topic whose creator does not say; at most the number of nodes")
 	f.Int("max-request-bytes", 100<<20, "largest request accepted from a client")
@@ -128,6 +130,8 @@ func serveOptions(cmd *cobra.Command) (nodeOptions, error) {
 		o.expect = 1
 	}
 	o.autoCreate, _ = f.GetBool("auto-create-topics")
+	o.showReplicas, _ = f.GetBool("show-replicas")
+	o.listGateways, _ = f.GetBool("list-gateways")
 	o.partitions, _ = f.GetInt32("default-partitions")
 	o.replication, _ = f.GetInt16("default-replication-factor")
 	o.maxRequest, _ = f.GetInt("max-request-bytes")

@@ -1,14 +1,15 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"os"
-	"path/filepath"
 	"runtime"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 )
@@ -38,50 +39,100 @@ func quantile(d []time.Duration, q float64) time.Duration {
 
 func ms(d time.Duration) string { return fmt.Sprintf("%.2f ms", float64(d.Microseconds())/1000) }
 
-// printDisk writes and syncs as a log does: to a preallocated file, in order.
-// Small machines often have a burst allowance; two seconds may be within it.
-func printDisk(dir string) error {
-	for _, run := range []struct {
-		size, file int
-		what       string
-	}{{1 << 20, 1 << 30, "1 MiB write + fdatasync, preallocated file"}, {64 << 10, 256 << 20, "64 KiB write + fdatasync, preallocated file"}} {
-		f, err := os.Create(filepath.Join(dir, "disk"))
-		if err != nil {
-			return err
-		}
-		if err := syscall.Fallocate(int(f.Fd()), 0, 0, int64(run.file)); err != nil {
-			fmt.Printf("  (no fallocate here: %v)\n", err)
-		}
-		if err := f.Sync(); err != nil {
-			return err
-		}
-		block := make([]byte, run.size)
-		for i := range block {
-			block[i] = byte(i * 7)
-		}
-		var each []time.Duration
-		start := time.Now()
-		bytes := 0
-		for time.Since(start) < 2*time.Second && bytes+run.size <= run.file {
-			t := time.Now()
-			if _, err := f.Write(block); err != nil {
-				return err
-			}
-			if err := syscall.Fdatasync(int(f.Fd())); err != nil {
-				return err
-			}
-			each = append(each, time.Since(t))
-			bytes += run.size
-		}
-		took := time.Since(start)
-		f.Close()
-		os.Remove(f.Name())
-		fmt.Printf("  disk, %s: %.0f MB/s, p50 %s, p99 %s\n", run.what, float64(bytes)/1e6/took.Seconds(), ms(quantile(each, 0.5)), ms(quantile(each, 0.99)))
+// ceiling is what the disk gives three processes that write as logs do.
+type ceiling struct {
+	mbs   float64       // 1 MiB write and fdatasync, three at once, together
+	small time.Duration // one 4 KiB write and fdatasync, alone
+}
+
+// ceilings writes and syncs as logs do: to preallocated files, in order. Small machines
+// often have a burst allowance and give less once it is used up, so it is asked before and after.
+func (b *bench) ceilings(when string) error {
+	three, _, err := writers(b.diskDir, 3, 1<<20, 2*time.Second)
+	if err != nil {
+		return err
 	}
+	_, small, err := writers(b.diskDir, 1, 4<<10, time.Second)
+	if err != nil {
+		return err
+	}
+	if b.disk.mbs == 0 {
+		b.disk = ceiling{three, small}
+	}
+	fmt.Printf("  disk %s: three writers of 1 MiB + fdatasync, preallocated files: %.0f MB/s together; one 4 KiB write + fdatasync: %s\n", when, three, ms(small))
 	return nil
 }
 
-func printLoopback() error {
+// memoryCost is what writing to fresh memory takes by itself, which is part of every figure in memory, three times.
+func (b *bench) memoryCost() error {
+	if b.memoryDir == "" {
+		return nil
+	}
+	before := selfCPU()
+	mbs, _, err := writers(b.memoryDir, 1, 1<<20, time.Second)
+	if err != nil {
+		return err
+	}
+	fmt.Printf("  tmpfs: one writer of 1 MiB: %.0f MB/s, CPU %.2f ms/MB\n", mbs, float64((selfCPU()-before).Microseconds())/1000/mbs)
+	return nil
+}
+
+func selfCPU() time.Duration {
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		return 0
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
+
+// writers lets n files be written at once and gives their MB/s together and the median of one write and sync.
+func writers(dir string, n, size int, window time.Duration) (mbs float64, p50 time.Duration, err error) {
+	const file = 2 << 30
+	bytes, each, errs := make([]int, n), make([][]time.Duration, n), make([]error, n)
+	var wg sync.WaitGroup
+	start := time.Now()
+	for i := range n {
+		wg.Go(func() {
+			errs[i] = func() error {
+				f, err := os.CreateTemp(dir, "ceiling")
+				if err != nil {
+					return err
+				}
+				defer os.Remove(f.Name())
+				defer f.Close()
+				if err := syscall.Fallocate(int(f.Fd()), 0, 0, file); err != nil {
+					fmt.Printf("  (no fallocate here: %v)\n", err)
+				}
+				block := make([]byte, size)
+				for j := range block {
+					block[j] = byte(j * 7)
+				}
+				for time.Since(start) < window && bytes[i]+size <= file {
+					at := time.Now()
+					if _, err := f.Write(block); err != nil {
+						return err
+					}
+					if err := syscall.Fdatasync(int(f.Fd())); err != nil {
+						return err
+					}
+					each[i] = append(each[i], time.Since(at))
+					bytes[i] += size
+				}
+				return nil
+			}()
+		})
+	}
+	wg.Wait()
+	took := time.Since(start)
+	total := 0
+	for _, n := range bytes {
+		total += n
+	}
+	return float64(total) / 1e6 / took.Seconds(), quantile(slices.Concat(each...), 0.5), errors.Join(errs...)
+}
+
+// printLoopback also sets roundTrip to the median of a small message there and back.
+func printLoopback(roundTrip *time.Duration) error {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return err
@@ -125,6 +176,7 @@ func printLoopback() error {
 		}
 		each = append(each, time.Since(t))
 	}
+	*roundTrip = quantile(each, 0.5)
 	sink, err := net.Dial("tcp", l.Addr().String())
 	if err != nil {
 		return err

@@ -1,115 +1,122 @@
-// Command bench measures a three-node cluster of real processes on this machine:
-// produce and fetch through a node's TCP port, over WebSocket and through the
-// shim, with 1 KB records in batches of 16 KB and of 1 MB. In the same run it
-// measures what the machine itself gives, since the figures mean nothing
-// without: the disk under the data, and loopback.
+// Command bench measures three-node clusters of real processes on this machine,
+// and in the same run what the machine itself gives, since the figures mean
+// nothing without: the disk under the data, loopback, and memory as a disk.
 //
 // You are here: outside, like the tests. The client is this process, on the same
-// cores as the nodes, and speaks Produce v0 and Fetch v0.
+// cores as the nodes. CPU is that of the node processes (and the shim's where it is
+// on the way) per MB of user data; it depends on the machine less than MB/s does.
 package main
 
 import (
 	"flag"
 	"fmt"
 	"os"
-	"strings"
+	"regexp"
 	"time"
 
 	"github.com/trimaran-io/trimaran/test/harness"
 )
 
+// lastBolt is the last commit whose partitions lived in raft-boltdb.
+const lastBolt = "6929332^"
+
+type options struct {
+	window  time.Duration
+	windows int
+	disk    string // parent folders of the data
+	memory  string
+	only    *regexp.Regexp
+	against string
+}
+
 func main() {
-	seconds := flag.Float64("seconds", 4, "length of each produce run")
-	dir := flag.String("dir", "", "where the nodes' data goes (default: a new folder in the temporary one); give one on tmpfs to take the disk out")
+	seconds := flag.Float64("seconds", 3, "length of each window")
+	windows := flag.Int("windows", 3, "windows per produce run; their median counts")
+	disk := flag.String("disk", "", "folder on the disk to measure (default: the one for temporary files)")
+	memory := flag.String("memory", "/dev/shm", "folder on tmpfs, to take the disk out; empty: leave those runs out")
+	only := flag.String("only", "", "regular expression of the sections to run: "+names())
+	against := flag.String("against", lastBolt, "commit whose binary is measured beside this one in the section bolt")
 	flag.Parse()
-	if err := run(time.Duration(*seconds*float64(time.Second)), *dir); err != nil {
+	o := options{window: time.Duration(*seconds * float64(time.Second)), windows: *windows, disk: *disk, memory: *memory, against: *against}
+	var err error
+	if o.only, err = regexp.Compile(*only); err == nil {
+		err = run(o)
+	}
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}
 }
 
-func run(window time.Duration, parent string) error {
+// section is a part of the run with a cluster or several of its own.
+type section struct {
+	name string
+	what string
+	run  func(*bench) error
+}
+
+var sections = []section{
+	{"tmpfs", "One partition, data in memory: what the software itself takes", (*bench).onePartitionMemory},
+	{"disk", "One partition, data on the disk", (*bench).onePartitionDisk},
+	{"old", "Old clients: message sets of magic 0, converted on the way in and out", (*bench).oldClients},
+	{"ways", "WebSocket and the shim beside TCP", (*bench).waysIn},
+	{"one", "One 1 KB record outstanding at a time", (*bench).oneAtATime},
+	{"many", "16 and 100 partitions, 16 KB batches", (*bench).manyPartitions},
+	{"journal", "100 partitions, 1 KB records, one per batch: with the journal, without it, and without any sync", (*bench).smallBatches},
+	{"bolt", "Beside the store before it, raft-boltdb", (*bench).besideBolt},
+}
+
+func names() (s string) {
+	for i, x := range sections {
+		if i > 0 {
+			s += ", "
+		}
+		s += x.name
+	}
+	return s
+}
+
+func run(o options) error {
 	defer harness.RemoveBinaries()
-	dir, err := os.MkdirTemp(parent, "trimaran-bench-")
+	b := &bench{options: o}
+	dir, err := os.MkdirTemp(o.disk, "trimaran-bench-")
 	if err != nil {
 		return err
 	}
+	b.diskDir = dir
 	defer os.RemoveAll(dir)
-
+	if o.memory != "" {
+		if b.memoryDir, err = os.MkdirTemp(o.memory, "trimaran-bench-"); err != nil {
+			fmt.Printf("No runs in memory: %v\n", err)
+		} else {
+			defer os.RemoveAll(b.memoryDir)
+		}
+	}
 	fmt.Println("Conditions")
 	if err := printConditions(dir); err != nil {
 		return err
 	}
+	fmt.Printf("  three nodes, replication factor 3, acks=-1, no compression; medians of %d windows of %v\n", o.windows, o.window)
+	fmt.Println("  \"wrote\" is bytes written by a node (mean of three) per byte of user data, as the kernel counts them")
 	fmt.Println("\nWhat the machine gives")
-	if err := printDisk(dir); err != nil {
+	if err := b.ceilings("at the start"); err != nil {
 		return err
 	}
-	if err := printLoopback(); err != nil {
+	if err := b.memoryCost(); err != nil {
 		return err
 	}
-
-	c, err := harness.Start(harness.Options{Dir: dir})
-	if err != nil {
-		err = fmt.Errorf("%w\n%s", err, c.Logs(20))
-		c.Close() // what of it has started
+	if err := printLoopback(&b.roundTrip); err != nil {
 		return err
 	}
-	defer c.Close()
-	fmt.Printf("\nThree nodes, one partition, replication factor 3, acks=-1, no compression, %s per produce run\n", window)
-	fmt.Println("The client keeps about 4 MB in flight: latency is that of a full queue. Fetch reads back what was produced, 1 MB at a time.")
-	fmt.Println("CPU is user and system time of the three nodes (and of the shim where it is on the way) per MB of user data.")
-	fmt.Printf("%-10s %-14s %10s %12s %9s %9s %11s\n", "way", "load", "MB/s", "records/s", "p50", "p99", "CPU ms/MB")
-	for _, way := range ways(c) {
-		for _, size := range []int{16 << 10, 1 << 20} {
-			if err := measure(c, way, size, window); err != nil {
-				return fmt.Errorf("%s, %s batches: %w\n%s", way.name, sizeName(size), err, c.Logs(20))
-			}
+	for _, s := range sections {
+		if !o.only.MatchString(s.name) {
+			continue
+		}
+		fmt.Printf("\n%s [%s]\n", s.what, s.name)
+		if err := s.run(b); err != nil {
+			return fmt.Errorf("%s: %w", s.name, err)
 		}
 	}
-	fmt.Println("\nOne 1 KB record outstanding at a time")
-	for _, way := range ways(c) {
-		if err := measureOne(c, way, window/2); err != nil {
-			return fmt.Errorf("%s: %w\n%s", way.name, err, c.Logs(20))
-		}
-	}
-	if err := allApplied(c, time.Minute); err != nil {
-		return err
-	}
-	fmt.Println("\nAt the end every replica had applied every record.")
-	return nil
-}
-
-// allApplied waits until each replica's own end is the partition's: a benchmark
-// that waits for two of three could leave the third behind unnoticed.
-func allApplied(c *harness.Cluster, within time.Duration) error {
-	var behind []string
-	err := harness.Eventually(within, func() bool {
-		behind = nil
-		s, err := c.Node(1).Status()
-		if err != nil {
-			behind = []string{err.Error()}
-			return false
-		}
-		for _, t := range s.Topics {
-			for _, p := range t.Partitions {
-				for _, r := range p.Replicas {
-					if r.Lag != 0 || r.Role == "offline" || r.Applied != p.HighWatermark {
-						behind = append(behind, fmt.Sprintf("%s-%d on %s: %s, %d of %d", t.Name, p.Partition, r.Node, r.Role, r.Applied, p.HighWatermark))
-					}
-				}
-			}
-		}
-		return len(behind) == 0
-	})
-	if err != nil {
-		return fmt.Errorf("replicas are behind: %s", strings.Join(behind, "; "))
-	}
-	return nil
-}
-
-func sizeName(n int) string {
-	if n >= 1<<20 {
-		return fmt.Sprintf("%d MB", n>>20)
-	}
-	return fmt.Sprintf("%d KB", n>>10)
+	fmt.Println("\nWhat the machine gives")
+	return b.ceilings("at the end")
 }

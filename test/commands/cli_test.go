@@ -8,6 +8,7 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/trimaran-io/trimaran/test/harness"
 )
@@ -190,6 +191,20 @@ func TestHelpExamplesWork(t *testing.T) {
 			shell.ok(t, "bash", "-c", "trimaran produce events --partition 2 < events.txt")
 		}
 	}
+	// The files of a node that was stopped, where the examples say /var/lib/trimaran.
+	stopped := harness.New(t, harness.Options{Nodes: 1, NoShim: true})
+	if err := stopped.CreateTopic(t.Context(), "kept", 1, 1); err != nil {
+		t.Fatal(err)
+	}
+	command{env: []string{"TRIMARAN_BROKERS=" + stopped.Node(1).Addr()}, stdin: "one\ntwo\n"}.ok(t, bin, "produce", "kept")
+	if _, err := stopped.Node(1).Terminate(30 * time.Second); err != nil {
+		t.Fatal(err)
+	}
+	files := stopped.Node(1).Data
+	partition, err := os.ReadDir(filepath.Join(files, "partitions"))
+	if err != nil || len(partition) != 1 {
+		t.Fatalf("the stopped node's partitions: %v, %v", partition, err)
+	}
 	helpOf(t, bin, nil, func(path []string, help string) {
 		_, examples, ok := strings.Cut(help, "Examples:\n")
 		name := strings.Join(path, " ")
@@ -214,7 +229,7 @@ func TestHelpExamplesWork(t *testing.T) {
 				if !isGroup && (strings.HasSuffix(name, "create") || strings.HasSuffix(name, "delete")) {
 					prepare(strings.HasSuffix(name, "create"))
 				}
-				script := strings.ReplaceAll(line, "ws://127.0.0.1:9093", c.Node(1).WS())
+				script := strings.NewReplacer("ws://127.0.0.1:9093", c.Node(1).WS(), "/var/lib/trimaran", files, "<topic id>-0", partition[0].Name()).Replace(line)
 				if strings.Contains(script, "--follow") {
 					script = "timeout -s INT 5 " + script + " || [ $? = 124 ]"
 				}

@@ -122,11 +122,15 @@ func TestClusterScript(t *testing.T) {
 		t.Errorf("PIDS still names %s for node 2: %v", pid, a.env()["PIDS"])
 	}
 	a.ok("pause", "3")
-	if s := processState(a.pid(3)); s != "T" {
-		t.Errorf("node 3 is in state %q after pause", s)
+	// A signal is taken a moment after it was sent.
+	state := func(want func(string) bool) func() bool {
+		return func() bool { return want(processState(a.pid(3))) }
+	}
+	if err := harness.Eventually(10*time.Second, state(func(s string) bool { return s == "T" })); err != nil {
+		t.Errorf("node 3 is in state %q after pause", processState(a.pid(3)))
 	}
 	a.ok("resume", "3")
-	if s := processState(a.pid(3)); s == "T" {
+	if err := harness.Eventually(10*time.Second, state(func(s string) bool { return s != "T" })); err != nil {
 		t.Errorf("node 3 is still stopped after resume")
 	}
 	for _, broker := range strings.Split(env["BROKERS"], ",") {

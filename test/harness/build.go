@@ -72,3 +72,19 @@ func RemoveBinaries() {
 		}
 	}
 }
+
+// ProgramOf builds the node's binary as a commit of this repository has it, without the
+// race detector, below dir. It needs the repository's history, and git.
+func ProgramOf(commit, dir string) (string, error) {
+	tree, err := os.MkdirTemp(dir, "tree-")
+	if err != nil {
+		return "", err
+	}
+	defer os.RemoveAll(tree)
+	program := filepath.Join(dir, "trimaran-"+filepath.Base(tree))
+	script := `git -C "$0" archive --format=tar "$1" > "$2/tree.tar" && tar -x -f "$2/tree.tar" -C "$2" && cd "$2" && go build -buildvcs=false -o "$3" ./cmd/trimaran`
+	if out, err := exec.Command("sh", "-c", script, Root(), commit, tree, program).CombinedOutput(); err != nil {
+		return "", fmt.Errorf("the binary of %s: %w\n%s", commit, err, out)
+	}
+	return program, nil
+}

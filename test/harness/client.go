@@ -104,12 +104,19 @@ func (c *Cluster) DeleteTopic(ctx context.Context, topic string) error {
 		if !asked {
 			req := kmsg.NewPtrDeleteTopicsRequest()
 			req.TimeoutMillis = 20_000
-			req.TopicNames = []string{topic}
+			req.TopicNames = []string{topic} // up to version 5
+			named := kmsg.NewDeleteTopicsRequestTopic()
+			named.Topic = &topic
+			req.Topics = append(req.Topics, named)
 			answer, err := cl.SeedBrokers()[0].Request(ctx, req)
 			if err != nil {
 				return fmt.Errorf("delete topic %s: %w", topic, err)
 			}
-			for _, t := range answer.(*kmsg.DeleteTopicsResponse).Topics {
+			topics := answer.(*kmsg.DeleteTopicsResponse).Topics
+			if len(topics) != 1 {
+				return fmt.Errorf("delete topic %s: an answer about %d topics", topic, len(topics))
+			}
+			for _, t := range topics {
 				if err := kerr.ErrorForCode(t.ErrorCode); err != nil {
 					return fmt.Errorf("delete topic %s: %w", topic, err)
 				}

@@ -24,10 +24,12 @@ type Options struct {
 	NodeArgs   []string // further flags of every node
 	ShimArgs   []string // further flags of the shim
 	NoShim     bool
-	NoWait     bool   // do not wait until the cluster serves
-	Dir        string // where data and logs go; a temporary folder when ""
-	ShimTLS    bool   // the shim's gateways are wss://
-	StartOrder []int  // node numbers from 1; 1, 2, 3 … when nil
+	NoWait     bool     // do not wait until the cluster serves
+	Dir        string   // where data and logs go; a temporary folder when ""
+	ShimTLS    bool     // the shim's gateways are wss://
+	StartOrder []int    // node numbers from 1; 1, 2, 3 … when nil
+	Env        []string // added to the nodes' environment
+	Program    string   // the nodes' binary; the one of this tree when ""
 }
 
 // Cluster is a set of node processes and a shim.
@@ -105,13 +107,17 @@ func Start(o Options) (*Cluster, error) {
 
 // AddNode prepares one more node; its Start joins it to the others.
 func (c *Cluster) AddNode() (*Node, error) {
-	program, err := Program("trimaran")
-	if err != nil {
-		return nil, err
+	program := c.options.Program
+	if program == "" {
+		var err error
+		if program, err = Program("trimaran"); err != nil {
+			return nil, err
+		}
 	}
 	i := len(c.Nodes) + 1
 	id := fmt.Sprintf("n%d", i)
 	n := &Node{ID: id, Data: filepath.Join(c.Dir, id), cluster: c}
+	n.Env = c.options.Env
 	n.Name, n.Path, n.Log = id, program, filepath.Join(c.Dir, id+".log")
 	if err := n.NewPorts(); err != nil {
 		return nil, err

@@ -146,6 +146,16 @@ func (l *Load) Stop() error {
 	return l.err
 }
 
+// Failures gives how many requests and connections failed.
+func (l *Load) Failures() (n int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, times := range l.failures {
+		n += times
+	}
+	return n
+}
+
 // Silence gives the longest time that any partition was without an acknowledgement.
 func (l *Load) Silence() time.Duration {
 	l.mu.Lock()
@@ -155,6 +165,13 @@ func (l *Load) Silence() time.Duration {
 		longest = max(longest, d)
 	}
 	return longest
+}
+
+// ForgetSilence begins to measure Silence anew.
+func (l *Load) ForgetSilence() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	clear(l.silence)
 }
 
 // String tells how it went.

@@ -1,0 +1,48 @@
+package cluster
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/trimaran-io/trimaran/fsm"
+)
+
+// TestNodesRegisterWhatTheyKnow: who forms a cluster does not know it, so every node says it itself.
+func TestNodesRegisterWhatTheyKnow(t *testing.T) {
+	c := newTestCluster(t, 3)
+	c.startAll()
+	eventually(t, "all nodes have registered their level", func() error {
+		view := c.nodes[0].Topics()
+		for _, n := range view.Nodes() {
+			if n.Level != fsm.Level {
+				return fmt.Errorf("node %s: %d", n.ID, n.Level)
+			}
+		}
+		if view.Level() != fsm.Level {
+			return fmt.Errorf("the cluster is at %d", view.Level())
+		}
+		return nil
+	})
+}
+
+// TestAnOldProgramStopsWhenTheLevelRises: it would not understand the catalog's log any more.
+func TestAnOldProgramStopsWhenTheLevelRises(t *testing.T) {
+	c := newTestCluster(t, 1)
+	c.startAll()
+	n := c.nodes[0]
+	newer := n.self()
+	newer.Level = fsm.Level + 1
+	eventually(t, "the level rises", func() error {
+		// The node registers itself as it is as soon as it sees that it is not.
+		if _, err := n.catalog.apply(within(t), fsm.CatalogCommand{RegisterNode: &newer}); err != nil {
+			return err
+		}
+		_, err := n.catalog.apply(within(t), fsm.CatalogCommand{RaiseLevel: &fsm.RaiseLevel{Level: fsm.Level + 1}})
+		return err
+	})
+	<-n.Failed()
+	if err := n.Err(); !strings.Contains(err.Error(), "start a newer one") {
+		t.Errorf("it stopped with: %v", err)
+	}
+}

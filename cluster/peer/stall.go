@@ -1,0 +1,111 @@
+package peer
+
+import (
+	"errors"
+	"time"
+
+	"github.com/hashicorp/raft"
+)
+
+// hashicorp/raft sends to a follower when something is proposed, and otherwise once per CommitTimeout, which is
+// seconds here. On a pipeline each of these wake-ups sends MaxAppendEntries entries at most. So a follower that is
+// far behind would be brought up slowly or, if nothing more is proposed because everybody waits for a commit that
+// needs this follower, hardly at all. Two things help (rule 5):
+//
+//   - A pipeline whose follower is behind by more than one request ends. Without one Raft sends until all is sent.
+//   - A leader with entries that are not committed, where nothing moves, proposes a barrier: the wake-up.
+
+const (
+	// stalledAfter is after how long without progress a leader with uncommitted entries is woken; the pause then doubles.
+	stalledAfter = 200 * time.Millisecond
+	mostStalled  = 3200 * time.Millisecond
+	// drainFor bounds the wait for what is in flight on a pipeline that is given up.
+	drainFor = time.Second
+)
+
+// errBehind ends a pipeline whose follower has more to get than one request holds.
+var errBehind = errors.New("peer: the follower is behind, it is brought up without a pipeline")
+
+// stalled is what the pulse saw of the commits of a group that is led here.
+type stalled struct {
+	commit uint64
+	since  int64 // link clock; 0: everything is committed
+	wake   int64 // link clock of the next wake-up
+	pause  time.Duration
+}
+
+// wakeStalled gives a leader that waits for a commit a reason to send.
+func (l *Link) wakeStalled(g *GroupTransport, r RaftState, now int64) {
+	s := &g.polled.stalled
+	commit := r.CommitIndex()
+	if g.polled.state != raft.Leader || r.LastIndex() <= commit {
+		s.since = 0
+		return
+	}
+	if s.since == 0 || s.commit != commit {
+		*s = stalled{commit: commit, since: now, wake: now + int64(stalledAfter), pause: stalledAfter}
+		return
+	}
+	if now < s.wake {
+		return
+	}
+	s.pause = min(2*s.pause, mostStalled)
+	s.wake = now + int64(s.pause)
+	// Not here: it waits for the group's main loop. Nobody needs its answer.
+	l.goFunc(func() {
+		l.stats.barriers.Add(1)
+		r.Barrier(stalledAfter)
+	})
+}
+
+// behind says whether args is full and there is more to send.
+func (p *pipeline) behind(args *raft.AppendEntriesRequest) bool {
+	most := p.g.link.cfg.MaxAppendEntries
+	n := len(args.Entries)
+	if most == 0 || n < most {
+		return false
+	}
+	r := p.g.raftState()
+	return r != nil && args.Entries[n-1].Index < r.LastIndex()
+}
+
+// drain waits until what was sent is answered and taken, so that Raft knows where to go on.
+func (p *pipeline) drain() {
+	ended := time.NewTimer(drainFor)
+	defer ended.Stop()
+	for {
+		p.mu.Lock()
+		over := p.err != nil || len(p.inFlight) == 0 && len(p.done) == 0
+		p.mu.Unlock()
+		if over {
+			return
+		}
+		select {
+		case <-p.change:
+		case <-time.After(time.Millisecond): // Raft says nothing when it takes an answer
+		case <-p.ctx.Done():
+		case <-p.g.done:
+			return
+		case <-ended.C:
+			return
+		}
+	}
+}
+
+// replicatesTo says whether this group leads in that term and has that node as a member.
+func (g *GroupTransport) replicatesTo(id raft.ServerID, term uint64) bool {
+	r := g.raftState()
+	if r == nil || r.State() != raft.Leader || r.CurrentTerm() != term {
+		return false
+	}
+	f := r.GetConfiguration()
+	if f.Error() != nil {
+		return false
+	}
+	for _, s := range f.Configuration().Servers {
+		if s.ID == id {
+			return true
+		}
+	}
+	return false
+}

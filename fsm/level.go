@@ -1,0 +1,64 @@
+package fsm
+
+import "fmt"
+
+// Level is what this program knows of the replicated formats: the catalog's commands, what may stand
+// in a partition's log, what nodes ask of each other on behalf of both. Whatever is added to
+// them raises it by one, once per release, and takes effect only when the cluster has reached that
+// level, so that every replica understands a log alike.
+//
+//	1  the first
+//	2  shards of consumer groups
+const Level = 2
+
+// RaiseLevel makes the cluster use what programs of that level know. It is refused while a
+// registered node runs an older one, and there is no way back.
+type RaiseLevel struct {
+	Level int `json:"level"`
+}
+
+// level is the one from which on the command may be used.
+func (c *CatalogCommand) level() int {
+	if c.CreateGroupShards != nil {
+		return 2
+	}
+	return 1
+}
+
+// Level is the one that the cluster has reached, 1 at first. A program that knows less must not go on.
+func (t *Topics) Level() int { return max(t.level, 1) }
+
+// NextLevel is the highest level that every registered node's program knows.
+func (t *Topics) NextLevel() int {
+	if len(t.nodes) == 0 {
+		return t.Level()
+	}
+	lowest := t.nodes[0].level()
+	for _, node := range t.nodes {
+		lowest = min(lowest, node.level())
+	}
+	return max(lowest, t.Level())
+}
+
+// level is what the node's program knows; one that has not said so knows the first.
+func (n Node) level() int { return max(n.Level, 1) }
+
+// CheckLevel says whether the catalog's log may have the command now. The error is ErrLevel.
+func (t *Topics) CheckLevel(c *CatalogCommand) error {
+	if need := c.level(); need > t.Level() {
+		return fmt.Errorf("%w: this needs level %d on all nodes, and the cluster is at %d", ErrLevel, need, t.Level())
+	}
+	return nil
+}
+
+func (c *Catalog) raiseLevel(r *RaiseLevel) (*Topics, error) {
+	switch {
+	case r.Level <= c.view.Level():
+		return c.view, nil
+	case r.Level > c.view.NextLevel():
+		return nil, fmt.Errorf("%w: level %d is asked for, and nodes know %d", ErrLevel, r.Level, c.view.NextLevel())
+	}
+	next := *c.view
+	next.level = r.Level
+	return &next, nil
+}

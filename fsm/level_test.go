@@ -1,0 +1,59 @@
+package fsm
+
+import (
+	"errors"
+	"testing"
+)
+
+func TestLevelRisesWhenEveryNodeKnowsIt(t *testing.T) {
+	c := NewCatalog()
+	var index Index
+	apply := func(command CatalogCommand) error {
+		index++
+		return c.Apply(index, command.Encode()).Err
+	}
+	node := func(id NodeID, level int) *Node { return &Node{ID: id, Incarnation: "aaaaaaaa", Level: level} }
+	must := func(want error, command CatalogCommand) {
+		t.Helper()
+		if err := apply(command); !errors.Is(err, want) {
+			t.Fatalf("%+v: %v, want %v", command, err, want)
+		}
+	}
+	at := func(level, next int) {
+		t.Helper()
+		if c.View().Level() != level || c.View().NextLevel() != next {
+			t.Fatalf("at level %d, next %d; want %d, %d", c.View().Level(), c.View().NextLevel(), level, next)
+		}
+		if level > Level {
+			if _, err := RestoreCatalog(c.Snapshot()); !errors.Is(err, ErrSnapshot) {
+				t.Fatalf("a catalog of level %d, by a program that knows %d: %v", level, Level, err)
+			}
+			return
+		}
+		restored, err := RestoreCatalog(c.Snapshot())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if restored.View().Level() != level || restored.View().NextLevel() != next {
+			t.Fatalf("restored at level %d, next %d", restored.View().Level(), restored.View().NextLevel())
+		}
+	}
+	const newer = Level + 1
+	must(nil, CatalogCommand{FormCluster: &FormCluster{ClusterID: "c", Nodes: []Node{{ID: "n1", Incarnation: "aaaaaaaa"}, {ID: "n2", Incarnation: "aaaaaaaa"}}}})
+	at(1, 1)
+	must(nil, CatalogCommand{RegisterNode: node("n1", newer)})
+	at(1, 1)
+	must(ErrLevel, CatalogCommand{RaiseLevel: &RaiseLevel{newer}})
+	must(nil, CatalogCommand{RegisterNode: node("n2", newer)})
+	at(1, newer)
+	must(ErrLevel, CatalogCommand{RaiseLevel: &RaiseLevel{newer + 1}})
+	must(nil, CatalogCommand{RaiseLevel: &RaiseLevel{newer}})
+	at(newer, newer)
+	must(nil, CatalogCommand{RaiseLevel: &RaiseLevel{1}}) // there is no way back
+	at(newer, newer)
+	must(ErrLevel, CatalogCommand{RegisterNode: node("n3", newer-1)})
+	must(ErrLevel, CatalogCommand{RegisterNode: node("n2", 0)})
+	must(nil, CatalogCommand{RegisterNode: node("n3", newer+5)})
+	at(newer, newer)
+	must(ErrInvalidConfig, CatalogCommand{RegisterNode: node("n4", -1)})
+}

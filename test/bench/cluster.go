@@ -1,0 +1,120 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/trimaran-io/trimaran/test/harness"
+)
+
+type bench struct {
+	options
+	diskDir, memoryDir string
+	disk               ceiling       // of three writers, as first measured
+	roundTrip          time.Duration // of loopback
+	count              int           // clusters started
+}
+
+// with runs f on a fresh cluster whose data is below parent, then waits until every replica has everything.
+func (b *bench) with(parent string, env []string, program string, f func(*harness.Cluster) error) error {
+	b.count++
+	dir := filepath.Join(parent, strconv.Itoa(b.count))
+	if err := os.Mkdir(dir, 0o777); err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	c, err := harness.Start(harness.Options{Dir: dir, Env: env, Program: program})
+	if err == nil {
+		if err = f(c); err == nil {
+			err = allApplied(c, time.Minute)
+		}
+	}
+	if err != nil {
+		err = fmt.Errorf("%w\n%s", err, c.Logs(20))
+	}
+	c.Close()
+	return err
+}
+
+// usage is what the processes have used so far.
+type usage struct {
+	cpu   time.Duration
+	wrote int64 // bytes, of the nodes
+}
+
+func used(c *harness.Cluster, shim bool) (u usage, err error) {
+	for _, n := range c.Nodes {
+		if err = u.add(n.Pid(), true); err != nil {
+			return u, err
+		}
+	}
+	if shim {
+		err = u.add(c.Shim.Pid(), false)
+	}
+	return u, err
+}
+
+func (u *usage) add(pid int, node bool) error {
+	const tick = 10 * time.Millisecond // USER_HZ is 100 on Linux
+	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+	if err != nil {
+		return err
+	}
+	// The second field is the program's name in parentheses; utime and stime
+	// are the 14th and 15th.
+	s := string(b)
+	fields := strings.Fields(s[strings.LastIndexByte(s, ')')+1:])
+	for _, f := range fields[11:13] {
+		n, err := strconv.ParseInt(f, 10, 64)
+		if err != nil {
+			return err
+		}
+		u.cpu += time.Duration(n) * tick
+	}
+	if !node {
+		return nil
+	}
+	b, err = os.ReadFile("/proc/" + strconv.Itoa(pid) + "/io")
+	if err != nil {
+		return nil // not everywhere readable: the column stays empty
+	}
+	for line := range strings.Lines(string(b)) {
+		if rest, ok := strings.CutPrefix(line, "write_bytes: "); ok {
+			n, _ := strconv.ParseInt(strings.TrimSpace(rest), 10, 64)
+			u.wrote += n
+		}
+	}
+	return nil
+}
+
+// allApplied waits until each replica's own end is the partition's: a benchmark
+// that waits for two of three could leave the third behind unnoticed.
+func allApplied(c *harness.Cluster, within time.Duration) error {
+	var behind []string
+	err := harness.Eventually(within, func() bool {
+		behind = nil
+		s, err := c.Node(1).Status()
+		if err != nil {
+			behind = []string{err.Error()}
+			return false
+		}
+		for _, t := range s.Topics {
+			for _, p := range t.Partitions {
+				for _, r := range p.Replicas {
+					if r.Lag != 0 || r.Role == "offline" || r.Applied != p.HighWatermark {
+						behind = append(behind, fmt.Sprintf("%s-%d on %s: %s, %d of %d", t.Name, p.Partition, r.Node, r.Role, r.Applied, p.HighWatermark))
+					}
+				}
+			}
+		}
+		return len(behind) == 0
+	})
+	if err != nil {
+		return fmt.Errorf("replicas are behind: %s", strings.Join(behind, "; "))
+	}
+	return nil
+}

@@ -1,0 +1,211 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/trimaran-io/trimaran/test/harness"
+)
+
+// bench is a running cluster and what is asked of it.
+type bench struct {
+	settings
+	cluster *harness.Cluster
+	work    string
+}
+
+// result is one cell of the table.
+type result struct {
+	Client  string   `json:"client"`
+	Version string   `json:"version"`
+	Mode    string   `json:"mode"`
+	Way     string   `json:"way"`  // tcp or shim
+	Pass    string   `json:"pass"` // quiet or kill
+	Result  string   `json:"result"`
+	Seconds float64  `json:"seconds"`
+	Codecs  []string `json:"codecs,omitempty"`
+	Reason  string   `json:"reason,omitempty"`
+	Notes   []string `json:"notes,omitempty"`
+}
+
+// The three results.
+const (
+	ok      = "ok"
+	failed  = "FAIL"
+	missing = "missing"
+)
+
+// errDeadline ends a step that took too long.
+var errDeadline = errors.New("the step's time is over")
+
+// all runs every row. Without kills the ways in go side by side; a kill is felt by
+// all, so with kills they go one after the other.
+func (b *bench) all(ctx context.Context, rows []prepared) []result {
+	var out []result
+	passes := []string{"quiet"}
+	if b.kill {
+		passes = append(passes, "kill")
+	}
+	for _, pass := range passes {
+		for _, r := range rows {
+			cells := make([]result, len(b.ways))
+			var wg sync.WaitGroup
+			for i, way := range b.ways {
+				one := func() { cells[i] = b.cell(ctx, r, way, pass) }
+				if pass == "kill" {
+					one()
+				} else {
+					wg.Go(one)
+				}
+			}
+			wg.Wait()
+			if r.run != nil && pass == "kill" {
+				continue // tools and applications have no such pass
+			}
+			out = append(out, cells...)
+		}
+	}
+	return out
+}
+
+func (b *bench) cell(ctx context.Context, r prepared, way, pass string) result {
+	res := result{Client: r.name, Version: r.version, Mode: r.mode, Way: way, Pass: pass, Result: ok}
+	if r.err != nil {
+		res.Result, res.Reason = missing, r.err.Error()
+		return res
+	}
+	if r.run != nil && pass == "kill" {
+		return res
+	}
+	if ctx.Err() != nil {
+		res.Result, res.Reason = failed, "interrupted"
+		return res
+	}
+	started := time.Now()
+	dir := filepath.Join(b.work, strings.ReplaceAll(r.name, " ", "_")+"-"+r.mode+"-"+way+"-"+pass)
+	run := &attempt{bench: b, prepared: r, way: way, pass: pass, dir: dir}
+	err := run.do(ctx)
+	run.end()
+	res.Seconds, res.Codecs, res.Notes = time.Since(started).Seconds(), run.wrote, run.notes
+	if err != nil {
+		res.Result, res.Reason = failed, err.Error()
+		say("FAIL %s (%s, %s, %s): %v\n%s", r.name, r.mode, way, pass, err, run.tail(25))
+	} else {
+		say("ok   %s (%s, %s, %s) %.1f s %s", r.name, r.mode, way, pass, res.Seconds, strings.Join(run.notes, "; "))
+	}
+	return res
+}
+
+// bootstrap gives what the client is told: the shim, or all nodes, the one first
+// that leads the topic's partition 0 when that is known.
+func (b *bench) bootstrap(way string, first *harness.Node) string {
+	if way == "shim" {
+		return b.cluster.ShimAddr()
+	}
+	var out []string
+	if first != nil {
+		out = append(out, first.Addr())
+	}
+	for _, n := range b.cluster.Nodes {
+		if n != first {
+			out = append(out, n.Addr())
+		}
+	}
+	return strings.Join(out, ",")
+}
+
+// verdict is the exit code: a failure fails, and on CI a missing client too.
+func verdict(results []result, ci bool) int {
+	for _, r := range results {
+		if r.Result == failed || (r.Result == missing && ci) {
+			return 1
+		}
+	}
+	return 0
+}
+
+// table gives one line per client and mode, one column per way in and pass.
+func table(results []result) string {
+	type column struct{ way, pass string }
+	type line struct{ client, version, mode string }
+	var columns []column
+	var lines []line
+	cells := map[line]map[column]string{}
+	codecs := map[line]string{}
+	var below []string
+	seen := map[string]bool{}
+	for _, r := range results {
+		c, l := column{r.Way, r.Pass}, line{r.Client, r.Version, r.Mode}
+		known := false
+		for _, have := range columns {
+			known = known || have == c
+		}
+		if !known {
+			columns = append(columns, c)
+		}
+		if cells[l] == nil {
+			cells[l] = map[column]string{}
+			lines = append(lines, l)
+		}
+		cells[l][c] = r.Result
+		if have := strings.Join(r.Codecs, " "); len(have) > len(codecs[l]) {
+			codecs[l] = have
+		}
+		if r.Result != missing {
+			cells[l][c] = fmt.Sprintf("%-4s %5.1f s", r.Result, r.Seconds)
+		}
+		for _, text := range append([]string{r.Reason}, r.Notes...) {
+			if first, _, _ := strings.Cut(text, "\n"); first != "" {
+				note := fmt.Sprintf("%s, %s: %s", r.Client, r.Mode, first)
+				if !seen[note] {
+					seen[note] = true
+					below = append(below, note)
+				}
+			}
+		}
+	}
+	rows := [][]string{{"client", "version", "mode"}}
+	for _, c := range columns {
+		head := map[string]string{"tcp": "TCP", "shim": "shim"}[c.way]
+		if c.pass == "kill" {
+			head += ", kill -9"
+		}
+		rows[0] = append(rows[0], head)
+	}
+	rows[0] = append(rows[0], "codecs")
+	for _, l := range lines {
+		cols := []string{l.client, l.version, l.mode}
+		for _, c := range columns {
+			cell := cells[l][c]
+			if cell == "" {
+				cell = "-"
+			}
+			cols = append(cols, cell)
+		}
+		cols = append(cols, codecs[l])
+		rows = append(rows, cols)
+	}
+	widths := make([]int, len(rows[0]))
+	for _, r := range rows {
+		for i, c := range r {
+			widths[i] = max(widths[i], len(c))
+		}
+	}
+	var out strings.Builder
+	for _, r := range rows {
+		var text strings.Builder
+		for i, c := range r {
+			fmt.Fprintf(&text, "%-*s  ", widths[i], c)
+		}
+		out.WriteString(strings.TrimRight(text.String(), " ") + "\n")
+	}
+	for _, n := range below {
+		out.WriteString("  " + n + "\n")
+	}
+	return out.String()
+}

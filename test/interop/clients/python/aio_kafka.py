@@ -1,0 +1,80 @@
+"""aiokafka in the interop test."""
+import asyncio
+import itertools
+import sys
+
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.errors import KafkaError
+
+import line
+
+call = line.call()
+common = {"bootstrap_servers": call.bootstrap}
+
+
+async def create():
+    admin = AIOKafkaAdminClient(**common)
+    await admin.start()
+    answer = await admin.create_topics([NewTopic(call.topic, int(call.argument), 3)])
+    await admin.close()
+    for topic_error in answer.topic_errors:
+        if topic_error[1]:
+            sys.exit("create: %s" % (topic_error,))
+
+
+async def produce():
+    codec = None if call.argument == "none" else call.argument
+    producer = AIOKafkaProducer(compression_type=codec, **common)
+    await producer.start()
+    source = line.records()
+    sent = []
+    while True:
+        # stdin blocks, and the producer works in this thread.
+        some = await asyncio.to_thread(lambda: list(itertools.islice(source, 500)))
+        if not some:
+            break
+        for key, value in some:
+            sent.append(await producer.send(call.topic, key=key, value=value, headers=line.HEADERS))
+    await asyncio.gather(*sent)
+    await producer.stop()
+    line.say("produced %d" % len(sent))
+
+
+def show(records):
+    for r in records:
+        line.show(r.partition, r.offset, r.key, r.value, r.headers)
+
+
+async def read():
+    consumer = AIOKafkaConsumer(call.topic, group_id=None, auto_offset_reset="earliest", **common)
+    await consumer.start()
+    n = 0
+    while n < int(call.argument):
+        for records in (await consumer.getmany(timeout_ms=300)).values():
+            n += len(records)
+            show(records)
+    line.flush()
+    await consumer.stop()
+
+
+async def group():
+    ended = line.ended()
+    consumer = AIOKafkaConsumer(call.topic, group_id=call.argument, auto_offset_reset="earliest", enable_auto_commit=False, **common)
+    await consumer.start()
+    while not ended.is_set():
+        polled = await consumer.getmany(timeout_ms=300)
+        for records in polled.values():
+            show(records)
+        line.flush()
+        if polled:
+            try:
+                await consumer.commit()
+            except KafkaError as e:
+                # A rebalance may come between reading and committing.
+                print("commit:", repr(e), file=sys.stderr)
+    await consumer.stop()
+    line.say("closed")
+
+
+asyncio.run({"create": create, "produce": produce, "read": read, "group": group}[call.step]())

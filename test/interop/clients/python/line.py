@@ -1,0 +1,49 @@
+"""The command line that all Python clients of the interop test share; the driver's
+contract.go describes it."""
+import collections
+import sys
+import threading
+
+HEADERS = [("h", b"interop")]
+Call = collections.namedtuple("Call", "bootstrap mode step topic argument")
+
+
+def call():
+    if len(sys.argv) != 6:
+        sys.exit("usage: client BOOTSTRAP MODE STEP TOPIC ARGUMENT")
+    return Call(*sys.argv[1:])
+
+
+def records():
+    """Gives key and value of each record on stdin."""
+    for line in sys.stdin.buffer:
+        yield line.rstrip(b"\n").split(b"\t", 1)
+
+
+def ended():
+    """Gives an event that is set when stdin ends."""
+    event = threading.Event()
+
+    def wait():
+        while sys.stdin.buffer.read(4096):
+            pass
+        event.set()
+
+    threading.Thread(target=wait, daemon=True).start()
+    return event
+
+
+def show(partition, offset, key, value, headers):
+    line = b"%d\t%d\t%s\t%s" % (partition, offset, key, value)
+    for name, content in headers or []:
+        line += b"\t%s=%s" % (name.encode(), content)
+    sys.stdout.buffer.write(line + b"\n")
+
+
+def say(text):
+    sys.stdout.buffer.write(b"# " + text.encode() + b"\n")
+    sys.stdout.buffer.flush()
+
+
+def flush():
+    sys.stdout.buffer.flush()

@@ -1,0 +1,168 @@
+//! rdkafka, librdkafka for Rust, in the interop test.
+
+use std::io::{BufRead, Read, Write};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::config::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::{BorrowedMessage, DeliveryResult, Header, Headers, OwnedHeaders};
+use rdkafka::producer::{BaseRecord, Producer, ProducerContext, ThreadedProducer};
+use rdkafka::{ClientContext, Message, Offset, TopicPartitionList};
+
+type Fallible<T> = Result<T, Box<dyn std::error::Error>>;
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+fn main() -> Fallible<()> {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let [bootstrap, _mode, step, topic, argument] = args.as_slice() else {
+        return Err("usage: client BOOTSTRAP MODE STEP TOPIC ARGUMENT".into());
+    };
+    let mut conf = ClientConfig::new();
+    conf.set("bootstrap.servers", bootstrap);
+    match step.as_str() {
+        "create" => create(conf, topic, argument.parse()?),
+        "produce" => produce(conf, topic, argument),
+        "read" => read(conf, topic, argument.parse()?),
+        "group" => group(conf, topic, argument),
+        other => Err(format!("no step {other}").into()),
+    }
+}
+
+fn create(conf: ClientConfig, topic: &str, partitions: i32) -> Fallible<()> {
+    let admin: AdminClient<DefaultClientContext> = conf.create()?;
+    let new = NewTopic::new(topic, partitions, TopicReplication::Fixed(3));
+    let answer = futures_executor::block_on(admin.create_topics(&[new], &AdminOptions::new()))?;
+    for result in answer {
+        result.map_err(|(name, code)| format!("create {name}: {code}"))?;
+    }
+    Ok(())
+}
+
+/// Counts what is acknowledged and ends the program when something is not.
+struct Count(Arc<AtomicUsize>);
+
+impl ClientContext for Count {}
+
+impl ProducerContext for Count {
+    type DeliveryOpaque = ();
+    fn delivery(&self, result: &DeliveryResult, _: ()) {
+        if let Err((e, _)) = result {
+            eprintln!("produce: {e}");
+            std::process::exit(1);
+        }
+        self.0.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+fn produce(mut conf: ClientConfig, topic: &str, codec: &str) -> Fallible<()> {
+    let done = Arc::new(AtomicUsize::new(0));
+    conf.set("compression.type", codec);
+    let producer: ThreadedProducer<Count> = conf.create_with_context(Count(done.clone()))?;
+    for line in std::io::stdin().lock().split(b'\n') {
+        let line = line?;
+        let tab = line.iter().position(|c| *c == b'\t').ok_or("a line without a tab")?;
+        let mut record = BaseRecord::to(topic)
+            .key(&line[..tab])
+            .payload(&line[tab + 1..])
+            .headers(OwnedHeaders::new().insert(Header { key: "h", value: Some("interop") }));
+        loop {
+            match producer.send(record) {
+                Ok(()) => break,
+                Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back)) => {
+                    record = back;
+                    std::thread::sleep(Duration::from_millis(10));
+                }
+                Err((e, _)) => return Err(e.into()),
+            }
+        }
+    }
+    producer.flush(PATIENCE)?;
+    println!("# produced {}", done.load(Ordering::SeqCst));
+    Ok(())
+}
+
+fn show(m: &BorrowedMessage) -> Fallible<()> {
+    let mut line = format!("{}\t{}\t", m.partition(), m.offset()).into_bytes();
+    line.extend_from_slice(m.key().unwrap_or_default());
+    line.push(b'\t');
+    line.extend_from_slice(m.payload().unwrap_or_default());
+    if let Some(headers) = m.headers() {
+        for h in headers.iter() {
+            line.extend_from_slice(format!("\t{}=", h.key).as_bytes());
+            line.extend_from_slice(h.value.unwrap_or_default());
+        }
+    }
+    line.push(b'\n');
+    std::io::stdout().write_all(&line)?;
+    Ok(())
+}
+
+fn read(mut conf: ClientConfig, topic: &str, n: usize) -> Fallible<()> {
+    conf.set("group.id", "unused").set("enable.auto.commit", "false");
+    let consumer: BaseConsumer = conf.create()?;
+    // All topics: a request of another form than the one for some.
+    let metadata = consumer.fetch_metadata(None, PATIENCE)?;
+    let ours = metadata.topics().iter().find(|t| t.name() == topic).ok_or("the topic is not listed")?;
+    let mut from = TopicPartitionList::new();
+    for p in ours.partitions() {
+        from.add_partition_offset(topic, p.id(), Offset::Beginning)?;
+    }
+    consumer.assign(&from)?;
+    let mut got = 0;
+    while got < n {
+        match consumer.poll(Duration::from_millis(300)) {
+            Some(Ok(m)) => {
+                show(&m)?;
+                got += 1;
+            }
+            // librdkafka tries again by itself.
+            Some(Err(e)) => eprintln!("{e}"),
+            None => {}
+        }
+    }
+    Ok(())
+}
+
+fn group(mut conf: ClientConfig, topic: &str, group: &str) -> Fallible<()> {
+    conf.set("group.id", group).set("auto.offset.reset", "earliest").set("enable.auto.commit", "false");
+    let consumer: BaseConsumer = conf.create()?;
+    consumer.subscribe(&[topic])?;
+    let ended = Arc::new(AtomicBool::new(false));
+    let flag = ended.clone();
+    std::thread::spawn(move || {
+        let _ = std::io::stdin().read_to_end(&mut Vec::new());
+        flag.store(true, Ordering::SeqCst);
+    });
+    while !ended.load(Ordering::SeqCst) {
+        let mut got = 0;
+        let mut wait = Duration::from_millis(300);
+        while got < 1000 {
+            match consumer.poll(wait) {
+                Some(Ok(m)) => {
+                    show(&m)?;
+                    got += 1;
+                }
+                // librdkafka tries again by itself.
+                Some(Err(e)) => eprintln!("{e}"),
+                None => break,
+            }
+            wait = Duration::ZERO;
+        }
+        std::io::stdout().flush()?;
+        // A rebalance may come between reading and committing.
+        if got > 0 {
+            if let Err(e) = consumer.commit_consumer_state(CommitMode::Sync) {
+                eprintln!("commit: {e}");
+            }
+        }
+    }
+    drop(consumer);
+    println!("# closed");
+    Ok(())
+}
