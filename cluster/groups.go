@@ -182,7 +182,7 @@ func (n *Node) createGroupShards(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, createShardsTimeout)
 	defer cancel()
 	for {
-		_, err := n.catalog.atLeader(ctx, callCreateGroupShards, nil, func(ctx context.Context) ([]byte, error) {
+		_, err := n.catalog.atLeader(ctx, callCreateShards, nil, func(ctx context.Context) ([]byte, error) {
 			return n.createGroupShardsAsLeader(ctx)
 		})
 		if fsm.Code(err) == fsm.ErrUnknownFate && ctx.Err() == nil {

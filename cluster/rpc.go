@@ -16,32 +16,32 @@ import (
 // Kinds of calls between nodes. Numbers are never reused; a node that does not
 // know a kind answers fsm.ErrUnknown.
 const (
-	callAppend            = 1  // partition, term, batches -> offsets
-	callRead              = 2  // partition, offset, max bytes -> slice
-	callAwait             = 3  // partition, offset -> nothing, when there is something to read
-	callListOffsets       = 4  // partition, timestamp, max -> offsets
-	callLeader            = 5  // partition -> nothing, when its leader is known; the leader is the answer's hint
-	callDescribe          = 6  // partition, index had -> what must be known to copy the rest
-	callEntries           = 7  // partition, first and last index, limit -> entries
-	callApplied           = 8  // partition -> index applied
-	callLeave             = 9  // partition -> term; the caller's replica leaves the group
-	callCatalogApply      = 10 // catalog command -> catalogReply
-	callCreateTopic       = 11 // createTopicCall -> catalogReply
-	callCatalogIndex      = 12 // nothing -> catalogReply: the index that a confirmed leader has committed
-	callForm              = 20 // formation -> nothing, when granted
-	callJoin              = 21 // fsm.Node -> joinReply
-	callReplicaStatus     = 30 // nothing -> nodeReport
-	callOffsetForTime     = 40 // partition, timestamp -> nothing, or offset, timestamp, epoch
-	callEpochEnd          = 41 // partition, epoch -> epoch, offset
-	callCreatePartitions  = 50 // createPartitionsCall -> catalogReply
-	callDeleteRecords     = 51 // partition, offset -> log start
-	callProducers         = 52 // partition -> fsm.ActiveProducer list
-	callSurvey            = 31 // groups -> what this node knows of the leader of each, see failover.go
-	callStand             = 32 // groups and terms -> nothing: they stand for election if nothing has changed
-	callCoordinate        = 70 // shard, request of a consumer group -> response, see groups.go
-	callCreateGroupShards = 71 // nothing -> catalogReply: the shards of consumer groups are there
-	callFull              = 60 // 1: the caller's disk is full; 0: not any more -> nothing
-	callHash              = 61 // partition, offsets from and to, most bytes -> offset reached, bytes, SHA-256
+	callAppend           = 1  // partition, term, batches -> offsets
+	callRead             = 2  // partition, offset, max bytes -> slice
+	callAwait            = 3  // partition, offset -> nothing, when there is something to read
+	callListOffsets      = 4  // partition, timestamp, max -> offsets
+	callLeader           = 5  // partition -> nothing, when its leader is known; the leader is the answer's hint
+	callDescribe         = 6  // partition, index had -> what must be known to copy the rest
+	callEntries          = 7  // partition, first and last index, limit -> entries
+	callApplied          = 8  // partition -> index applied
+	callLeave            = 9  // partition -> term; the caller's replica leaves the group
+	callCatalogApply     = 10 // catalog command -> catalogReply
+	callCreateTopic      = 11 // createTopicCall -> catalogReply
+	callCatalogIndex     = 12 // nothing -> catalogReply: the index that a confirmed leader has committed
+	callForm             = 20 // formation -> nothing, when granted
+	callJoin             = 21 // fsm.Node -> joinReply
+	callReplicaStatus    = 30 // nothing -> nodeReport
+	callOffsetForTime    = 40 // partition, timestamp -> nothing, or offset, timestamp, epoch
+	callEpochEnd         = 41 // partition, epoch -> epoch, offset
+	callCreatePartitions = 50 // createPartitionsCall -> catalogReply
+	callDeleteRecords    = 51 // partition, offset -> log start
+	callProducers        = 52 // partition -> fsm.ActiveProducer list
+	callSurvey           = 31 // groups -> what this node knows of the leader of each, see failover.go
+	callStand            = 32 // groups and terms -> nothing: they stand for election if nothing has changed
+	callFull             = 60 // 1: the caller's disk is full; 0: not any more -> nothing
+	callHash             = 61 // partition, offsets from and to, most bytes -> offset reached, bytes, SHA-256
+	callCoordinate       = 70 // shard, request of a consumer group -> response, see groups.go
+	callCreateShards     = 71 // nothing -> catalogReply: the shards of consumer groups are there
 )
 
 // An answer is: code (2), length of detail (2), detail, length of the hint's
@@ -241,7 +241,7 @@ func (n *Node) answer(ctx context.Context, from string, kind uint8, payload []by
 		return n.createTopicAsLeader(ctx, call)
 	case callCoordinate:
 		return n.answerCoordinate(ctx, payload)
-	case callCreateGroupShards:
+	case callCreateShards:
 		return n.createGroupShardsAsLeader(ctx)
 	case callCatalogIndex:
 		return n.catalog.indexAsLeader()

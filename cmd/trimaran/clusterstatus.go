@@ -5,9 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"maps"
-	"slices"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -117,41 +114,6 @@ func showStatus(out io.Writer, status *fsm.Status) error {
 		}
 	}
 	return nil
-}
-
-// groupShardsText says in a line who coordinates consumer groups.
-func groupShardsText(status *fsm.Status) string {
-	leads, away, damaged := map[fsm.NodeID]int{}, 0, 0
-	for _, s := range status.GroupShards {
-		leads[s.Leader]++
-		for _, r := range s.Replicas {
-			switch r.Role {
-			case "damaged":
-				damaged++
-			case "offline":
-				away++
-			}
-		}
-	}
-	var led []string
-	for _, node := range slices.Sorted(maps.Keys(leads)) {
-		if node != "" {
-			led = append(led, fmt.Sprintf("%s leads %d", node, leads[node]))
-		}
-	}
-	text := fmt.Sprintf("Consumer groups: %d shards", len(status.GroupShards))
-	if len(led) > 0 {
-		text += ", " + strings.Join(led, ", ")
-	}
-	for _, amiss := range []struct {
-		count int
-		text  string
-	}{{leads[""], "%d WITHOUT A LEADER"}, {away, "%d replicas offline"}, {damaged, "%d replicas damaged"}} {
-		if amiss.count > 0 {
-			text += ", " + fmt.Sprintf(amiss.text, amiss.count)
-		}
-	}
-	return text
 }
 
 func diskText(n fsm.NodeStatus) string {
