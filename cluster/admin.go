@@ -160,7 +160,7 @@ func (n *Node) DeleteRecords(ctx context.Context, id fsm.PartitionID, before fsm
 	if !strings.Contains(n.config(topic, "cleanup.policy"), "delete") {
 		return -1, fmt.Errorf("%w: cleanup.policy of topic %s is not delete", fsm.ErrPolicy, topic.Name)
 	}
-	err = n.atLeader(ctx, id, holdLeaderless, func(ctx context.Context, h hint, local *replica) (err error) {
+	err = n.atRecords(ctx, id, holdLeaderless, func(ctx context.Context, h hint, local *records) (err error) {
 		if local != nil {
 			low, err = local.deleteRecords(ctx, before)
 			return err
@@ -183,7 +183,7 @@ func (n *Node) DeleteRecords(ctx context.Context, id fsm.PartitionID, before fsm
 }
 
 // deleteRecords is DeleteRecords at the leader.
-func (r *replica) deleteRecords(ctx context.Context, before fsm.Offset) (fsm.Offset, error) {
+func (r *records) deleteRecords(ctx context.Context, before fsm.Offset) (fsm.Offset, error) {
 	p, err := r.leads()
 	if err != nil {
 		return -1, err
@@ -212,7 +212,7 @@ func (r *replica) deleteRecords(ctx context.Context, before fsm.Offset) (fsm.Off
 // in the order in which they last appended.
 func (n *Node) Producers(ctx context.Context, id fsm.PartitionID) ([]fsm.ActiveProducer, error) {
 	var producers []fsm.ActiveProducer
-	err := n.atLeader(ctx, id, holdLeaderless, func(ctx context.Context, h hint, local *replica) (err error) {
+	err := n.atRecords(ctx, id, holdLeaderless, func(ctx context.Context, h hint, local *records) (err error) {
 		if local != nil {
 			producers, err = local.activeProducers()
 			return err
@@ -229,7 +229,7 @@ func (n *Node) Producers(ctx context.Context, id fsm.PartitionID) ([]fsm.ActiveP
 	return producers, err
 }
 
-func (r *replica) activeProducers() ([]fsm.ActiveProducer, error) {
+func (r *records) activeProducers() ([]fsm.ActiveProducer, error) {
 	if _, err := r.leads(); err != nil {
 		return nil, err
 	}
@@ -245,7 +245,7 @@ func (r *replica) activeProducers() ([]fsm.ActiveProducer, error) {
 
 // answerAdmin answers the calls of this file that are for one partition.
 func (n *Node) answerAdmin(ctx context.Context, kind uint8, r *reader) ([]byte, error) {
-	replica := n.replica(r.partition())
+	replica := n.records(r.partition())
 	before := fsm.Offset(-1)
 	if kind == callDeleteRecords {
 		before = fsm.Offset(r.uint64())

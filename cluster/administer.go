@@ -81,7 +81,7 @@ func (n *Node) canLeave(view *fsm.Topics, node fsm.Node) error {
 		}
 	}
 	var topics []string
-	for _, topic := range view.All() {
+	for _, topic := range view.Placed() {
 		if topic.ReplicationFactor > others {
 			topics = append(topics, topic.Name)
 		}
@@ -104,6 +104,9 @@ func (n *Node) canLeave(view *fsm.Topics, node fsm.Node) error {
 // changeFactor adds replicas where there are fewest, or takes the last ones of each partition away.
 func (n *Node) changeFactor(view *fsm.Topics, name string, factor int) (command fsm.CatalogCommand, err error) {
 	topic, ok := view.Lookup(name)
+	if name == fsm.GroupShardsName {
+		topic, ok = view.GroupShards()
+	}
 	if !ok {
 		return command, fmt.Errorf("%w: %q", fsm.ErrUnknownTopicOrPartition, name)
 	}

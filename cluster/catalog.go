@@ -420,7 +420,7 @@ func (n *Node) place(view *fsm.Topics, partitions int32, factor int, seed fsm.To
 			absent = append(absent, candidate)
 		}
 	}
-	for _, topic := range view.All() {
+	for _, topic := range view.Placed() {
 		for _, p := range topic.Partitions {
 			for i, id := range p.Replicas {
 				if node := load[id]; node != nil {

@@ -160,8 +160,7 @@ func (n *Node) copyFrom(ctx context.Context, r *replica, from string) error {
 		}
 		return err
 	}
-	state, err := fsm.RestorePartition(d.State)
-	if err != nil || int64(state.NextOffset()) != d.Next {
+	if err := r.machine.fits(d.State, d.Next); err != nil {
 		return errors.Join(fmt.Errorf("%w: the snapshot of %s does not fit its log", raftlog.ErrDamaged, from), err, staging.Discard())
 	}
 	n.logger.Info("copied a partition from its leader", "partition", r.id, "from", from, "to", d.Index, "bytes", staging.Bytes(), "took", time.Since(began).Round(time.Millisecond))
@@ -206,6 +205,15 @@ func parseDescribed(reply []byte) (d raftlog.Described, err error) {
 // describe answers callDescribe.
 func (r *replica) describe(have uint64) ([]byte, error) {
 	d, ok := r.log.Describe(have)
+	if ok && d.Index < d.First {
+		// Retention has freed everything up to the snapshot, and a copy has one entry at
+		// least: a barrier is one.
+		r.hold(d.First)
+		if err := errors.Join(r.group.await(r.group.raft.Barrier(membersTimeout)), r.group.await(r.group.raft.Snapshot())); err != nil {
+			return nil, fmt.Errorf("%w: %w", fsm.ErrNoLeader, err)
+		}
+		d, ok = r.log.Describe(have)
+	}
 	if !ok {
 		return nil, fmt.Errorf("%w: no snapshot yet", fsm.ErrNoLeader)
 	}
@@ -234,12 +242,17 @@ func (r *replica) hold(index uint64) {
 	r.heldUntil = now.Add(holdFor)
 }
 
-// heldFrom gives the first index that must be kept, 0 for none.
-func (r *replica) heldFrom() uint64 {
+// heldFrom gives the first index that must be kept beside what the machine needs, 0
+// for none.
+func (r *replica) heldFrom(needs keeping) uint64 {
+	var from uint64
+	if needs.entry {
+		from = r.log.SnapshotIndex()
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if time.Now().After(r.heldUntil) {
-		return 0
+	if !time.Now().After(r.heldUntil) && (from == 0 || r.held < from) {
+		from = r.held
 	}
-	return r.held
+	return from
 }

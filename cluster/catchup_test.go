@@ -33,7 +33,7 @@ func (c *testCluster) fill(node int, id fsm.PartitionID, name string, n int) []s
 // localValues reads what a replica itself has, from its log start on.
 func localValues(t *testing.T, n *Node, id fsm.PartitionID) (start fsm.Offset, values int) {
 	t.Helper()
-	r := n.replica(id)
+	r := n.records(id)
 	if r == nil {
 		t.Fatal("the replica does not run")
 	}
@@ -95,7 +95,7 @@ func (c *testCluster) outOfWindow(nodes []int, id fsm.PartitionID, index uint64)
 	c.t.Helper()
 	eventually(c.t, "snapshots have moved Raft's window", func() error {
 		for _, i := range nodes {
-			r := c.nodes[i].replica(id)
+			r := c.nodes[i].records(id)
 			if r == nil {
 				return errors.New("not there")
 			}
@@ -123,7 +123,7 @@ func TestAFollowerIsAwayWhileRetentionTrimsPastIt(t *testing.T) {
 	var start fsm.Offset
 	eventually(t, "retention has freed segments everywhere", func() error {
 		for _, i := range there {
-			r := c.nodes[i].replica(id)
+			r := c.nodes[i].records(id)
 			if start, _ = r.bounds(); start < 100 {
 				return fmt.Errorf("node %d begins at %d", i, start)
 			}
@@ -169,7 +169,7 @@ func TestAnIdlePartitionIsEmptiedByRetention(t *testing.T) {
 	c.fill(0, id, "old", 20)
 	eventually(t, "all is freed everywhere", func() error {
 		for i, n := range c.nodes {
-			r := n.replica(id)
+			r := n.records(id)
 			if start, next := r.bounds(); start != 20 || next != 20 {
 				return fmt.Errorf("node %d: %d to %d", i, start, next)
 			}
@@ -192,4 +192,33 @@ func TestAnIdlePartitionIsEmptiedByRetention(t *testing.T) {
 	if base := c.mustAppend(2, id, "newer"); base != 21 {
 		t.Errorf("offset %d after a restart, want 21", base)
 	}
+}
+
+// A follower that is away while all that there is gets too old finds a leader whose
+// log holds nothing at all.
+func TestAFollowerIsAwayWhileRetentionFreesEverything(t *testing.T) {
+	c := newTestCluster(t, 3)
+	small(c, map[string]string{"retention.ms": "1500"})
+	c.startAll()
+	topic := c.topic("a", 1, 3)
+	id := fsm.PartitionID{Topic: topic.ID}
+	c.fill(0, id, "before", 5)
+	away := (c.leaderOf(id) + 1) % 3
+	there := []int{(away + 1) % 3, (away + 2) % 3}
+	c.kill(away)
+	c.fill(there[0], id, "meanwhile", 60)
+	eventually(t, "all is freed", func() error {
+		for _, i := range there {
+			r := c.nodes[i].replica(id)
+			if start, next := r.bounds(); start != 65 || next != 65 || r.log.Segments()[0].Base <= r.log.SnapshotIndex() {
+				return fmt.Errorf("node %d: %d to %d, from entry %d on, snapshot at %d", i, start, next, r.log.Segments()[0].Base, r.log.SnapshotIndex())
+			}
+		}
+		return nil
+	})
+	c.start(away)
+	c.rebuilt(away, id, 65)
+	c.kill(there[0])
+	c.mustAppend(away, id, "new")
+	c.rebuilt(away, id, 66)
 }

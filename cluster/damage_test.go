@@ -37,7 +37,7 @@ func TestADamagedRecordIsNeverServed(t *testing.T) {
 	// The replica leaves the group, is rebuilt from the others and votes again.
 	c.rebuilt(victim, id, 2)
 	c.wantEverywhere(id, want)
-	slice, ok, err := c.nodes[victim].replica(id).readCommitted(0, 1<<20)
+	slice, ok, err := c.nodes[victim].records(id).readCommitted(0, 1<<20)
 	if err != nil || !ok || !bytes.Contains(slice.Batches, []byte(value)) {
 		t.Errorf("the rebuilt replica serves %d bytes, %v, %v", len(slice.Batches), ok, err)
 	}
@@ -48,7 +48,7 @@ func (c *testCluster) everywhere(id fsm.PartitionID, next fsm.Offset) {
 	c.t.Helper()
 	eventually(c.t, "all replicas have it", func() error {
 		for i, n := range c.nodes {
-			r := n.replica(id)
+			r := n.records(id)
 			if r == nil {
 				return fmt.Errorf("node %d has no replica", i)
 			}
@@ -64,7 +64,7 @@ func (c *testCluster) everywhere(id fsm.PartitionID, next fsm.Offset) {
 func (c *testCluster) rebuilt(node int, id fsm.PartitionID, next fsm.Offset) {
 	c.t.Helper()
 	eventually(c.t, "the replica is rebuilt", func() error {
-		r := c.nodes[node].replica(id)
+		r := c.nodes[node].records(id)
 		if r == nil {
 			return errors.New("it does not run")
 		}

@@ -51,7 +51,7 @@ func (n *Node) housekeepingLoop() {
 				return
 			}
 			if retention || full {
-				n.retain(r, full)
+				r.machine.retain(full)
 			}
 			r.housekeep()
 			n.reconcileMembers(r)
@@ -71,22 +71,14 @@ func (n *Node) runningReplicas() []*replica {
 
 // housekeep takes a snapshot where one is due and frees what is below the log start.
 func (r *replica) housekeep() {
-	r.mu.Lock()
-	start, next, applied := r.state.LogStart(), r.state.NextOffset(), r.state.LastApplied()
-	var state []byte
-	if start == next {
-		state = r.state.Snapshot()
-	}
-	r.mu.Unlock()
-	if start == next { // nothing is left to read: the last segment goes, too
-		if err := r.log.EndSegment(int64(start), uint64(applied), state); err != nil {
-			r.node.logger.Warn("cannot begin a segment", "partition", r.id, "error", err)
-			return
-		}
+	needs, err := r.machine.needs()
+	if err != nil {
+		r.node.logger.Warn("cannot begin a segment", "partition", r.id, "error", err)
+		return
 	}
 	bytes, ended := r.log.Unsnapshotted()
 	idle := bytes > 0 && time.Since(r.lastSnapshot) >= idleSnapshot
-	if bytes >= snapshotEvery || ended || idle || r.log.Blocked(int64(start)) {
+	if bytes >= needs.every || ended || idle || r.log.Blocked(needs.from) {
 		r.lastSnapshot = time.Now()
 		err := r.group.await(r.group.raft.Snapshot())
 		// With a change of the configuration under way there is none: next time.
@@ -95,18 +87,36 @@ func (r *replica) housekeep() {
 			r.node.logger.Warn("cannot take a snapshot", "partition", r.id, "error", err)
 		}
 	}
-	freed, err := r.log.Trim(int64(start), r.heldFrom())
+	freed, err := r.log.Trim(needs.from, r.heldFrom(needs))
 	if err != nil {
 		r.node.logger.Warn("cannot free segments", "partition", r.id, "error", err)
 	}
 	if freed > 0 {
-		r.node.logger.Info("segments freed", "partition", r.id, "bytes", freed, "log_start", start)
+		r.node.logger.Info("segments freed", "partition", r.id, "bytes", freed, "log_start", needs.from)
 	}
 }
 
-// retain decides, if this replica leads, what its partition lets go, and has the
-// group agree: the decision is an offset, so all replicas begin at the same one.
-func (n *Node) retain(r *replica, share bool) {
+// needs implements machine.
+func (r *records) needs() (keeping, error) {
+	r.mu.Lock()
+	start, next, applied := r.state.LogStart(), r.state.NextOffset(), r.state.LastApplied()
+	var state []byte
+	if start == next {
+		state = r.state.Snapshot()
+	}
+	r.mu.Unlock()
+	k := keeping{from: int64(start), every: snapshotEvery}
+	if start < next {
+		return k, nil
+	}
+	// Nothing is left to read: the last segment goes, too.
+	return k, r.log.EndSegment(int64(start), uint64(applied), state)
+}
+
+// retain implements machine: the decision is an offset, so all replicas begin at
+// the same one.
+func (r *records) retain(share bool) {
+	n := r.node
 	p, err := r.leads()
 	if err != nil {
 		return
@@ -139,7 +149,7 @@ func (n *Node) retain(r *replica, share bool) {
 // beyond retention.bytes, by whole segments as in Kafka (UnifiedLog.deleteOldSegments):
 // a segment's age is that of its newest record, and the segment that is written
 // to goes too if all its records are too old. A negative limit is none.
-func (r *replica) expired(ms, bytes int64, now time.Time) fsm.Offset {
+func (r *records) expired(ms, bytes int64, now time.Time) fsm.Offset {
 	segments := r.log.Segments()
 	_, next := r.bounds()
 	end := func(i int) fsm.Offset { // where segment i's records end; unknown: not to be freed
@@ -182,7 +192,7 @@ func (r *replica) expired(ms, bytes int64, now time.Time) fsm.Offset {
 }
 
 // oldest gives the end of the oldest segment that is complete.
-func (r *replica) oldest() fsm.Offset {
+func (r *records) oldest() fsm.Offset {
 	segments := r.log.Segments()
 	if len(segments) < 2 || segments[1].Start < 0 {
 		return 0

@@ -84,8 +84,8 @@ func (l *leaderships) turn(now time.Time) {
 			continue
 		}
 		since, known := l.led[r.id]
-		if !known || since.term != p.term {
-			since = ledSince{p.term, now}
+		if !known || since.term != p.inTerm() {
+			since = ledSince{p.inTerm(), now}
 		}
 		led[r.id] = since
 		partition, ok := view.Partition(r.id)
@@ -107,7 +107,7 @@ func (l *leaderships) turn(now time.Time) {
 		given++
 		if err := n.handOverTo(r.group, to); err != nil {
 			n.logger.Debug("leadership stays", "partition", r.id, "error", err)
-			led[r.id] = ledSince{p.term, now} // not again at once
+			led[r.id] = ledSince{p.inTerm(), now} // not again at once
 		} else {
 			n.logger.Info("leadership given away", "partition", r.id, "draining", self.State != fsm.NodeActive)
 		}

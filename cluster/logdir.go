@@ -83,11 +83,20 @@ func (d *LogDir) Describe(name string) (*raftlog.ArchivedLog, error) { return d.
 // nil, is told of bytes read.
 func (d *LogDir) Verify(name string, progress func(int64)) (raftlog.Verified, []error) {
 	var bad []error
-	if _, err := fsm.ParsePartitionID(name); err != nil {
+	id, err := fsm.ParsePartitionID(name)
+	if err != nil {
 		bad = append(bad, err)
 	}
-	found, more := d.archive.Verify(name, span, checkEntry, progress)
+	found, more := d.archive.Verify(name, spanOf(id), checkEntry, progress)
 	return found, append(bad, more...)
+}
+
+// spanOf gives the raftlog.Span of a replica's log.
+func spanOf(id fsm.PartitionID) raftlog.Span {
+	if id.Topic == fsm.GroupShardsID {
+		return shardSpan
+	}
+	return span
 }
 
 // checkEntry checks the batches of an entry of records.
@@ -110,7 +119,7 @@ func checkEntry(entry *raft.Log) error {
 type DumpedEntry struct {
 	Index   uint64        `json:"index"`
 	Term    uint64        `json:"term"`
-	Kind    string        `json:"kind"` // "records", "log start", "control", "configuration", "noop", "barrier"
+	Kind    string        `json:"kind"` // "records", "groups", "log start", "control", "configuration", "noop", "barrier"
 	Pos     int64         `json:"position"`
 	Bytes   int           `json:"bytes"`
 	At      int64         `json:"appended_at"` // ms, the leader's clock; 0: not known
@@ -170,6 +179,8 @@ func dumpEntry(pos int64, entry *raft.Log, records bool) DumpedEntry {
 	default:
 		if start, ok := fsm.ParseLogStart(entry.Data); ok {
 			e.Kind, e.Start = "log start", int64(start)
+		} else if fsm.IsGroupEntry(entry.Data) {
+			e.Kind = "groups"
 		}
 	}
 	return e

@@ -182,7 +182,7 @@ func (n *Node) release(r *replica, identity string) ([]byte, error) {
 		}
 		n.logger.Warn("a replica has left its group to be rebuilt", "partition", r.id, "node", identity)
 	}
-	return binary.BigEndian.AppendUint64(nil, uint64(p.term)), nil
+	return binary.BigEndian.AppendUint64(nil, uint64(p.inTerm())), nil
 }
 
 // connected reports whether the node is reached right now.

@@ -5,10 +5,12 @@
 // and does not know where they are; above the state machines (fsm), the log
 // (cluster/raftlog), the link between nodes (cluster/peer), gossip
 // (cluster/membership) and placement (cluster/placement). This package does not
-// speak Kafka's protocol.
+// speak Kafka's protocol; requests of consumer groups it hands on as they are.
 //
 // A request's way: route.go finds the partition's leader; partition.go is the
-// replica; proposer.go puts records into its Raft group; rafts.go opens groups.
+// replica of a partition, shard.go that of a shard of consumer groups, replica.go
+// what both are; proposer.go puts records into its Raft group; rafts.go opens groups.
+// groups.go is the way from a consumer group to its coordinator.
 // catalog.go is the group that knows topics and nodes; reconcile.go runs the
 // replicas that the catalog says should be here; formation.go brings the node
 // to its cluster; rpc.go is what nodes say to each other.
@@ -29,11 +31,13 @@ import (
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/raft"
 	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/semaphore"
 	"golang.org/x/time/rate"
 
 	"github.com/trimaran-io/trimaran/cluster/membership"
 	"github.com/trimaran-io/trimaran/cluster/peer"
 	"github.com/trimaran-io/trimaran/cluster/raftlog"
+	"github.com/trimaran-io/trimaran/coordinator"
 	"github.com/trimaran-io/trimaran/fsm"
 )
 
@@ -81,6 +85,9 @@ type Config struct {
 	// NoAutoBalance leaves replicas and leaders where they are unless a node leaves or is drained.
 	NoAutoBalance bool
 	steadyFor     time.Duration // 0: defaultSteadyFor
+	// Groups are the settings of consumer groups; the zero value is Kafka's defaults
+	// but for the initial rebalance delay, which is none.
+	Groups coordinator.Settings
 
 	HeartbeatTimeout time.Duration // of every Raft group; 0 means 15 s. The death of a node is noticed sooner
 	CommitTimeout    time.Duration // of every Raft group; 0 means 4 s
@@ -114,6 +121,7 @@ type Node struct {
 	failover     *failover
 
 	producerIDs *producerIDs
+	forwarded   *semaphore.Weighted // requests of consumer groups that wait at other nodes
 
 	ctx    context.Context // ends when the node stops
 	cancel context.CancelFunc
@@ -208,6 +216,7 @@ func Start(cfg Config) (_ *Node, err error) {
 	}
 	undo = append(undo, func() { n.logs.Close() })
 	n.producerIDs = newProducerIDs()
+	n.forwarded = newForwarded()
 	n.catalog = newCatalog(n)
 	n.catchUpLimit = newCatchUpLimit(cfg.CatchUpRate)
 	n.failover = newFailover(n)

@@ -24,7 +24,7 @@ const scanStep = 1 << 20
 // false if there is none. ctx bounds the time that it takes.
 func (n *Node) OffsetForTime(ctx context.Context, id fsm.PartitionID, timestamp int64) (offset fsm.Offset, at int64, epoch fsm.LeaderEpoch, ok bool, err error) {
 	var found kafkaproto.TimestampedOffset
-	err = n.atLeader(ctx, id, holdLeaderless, func(ctx context.Context, h hint, local *replica) (err error) {
+	err = n.atRecords(ctx, id, holdLeaderless, func(ctx context.Context, h hint, local *records) (err error) {
 		if local != nil {
 			found, ok, err = local.offsetForTime(ctx, timestamp)
 			return err
@@ -53,7 +53,7 @@ func (n *Node) OffsetForTime(ctx context.Context, id fsm.PartitionID, timestamp 
 // no epoch at or below has records, it gives the asked one and where the first
 // one begins; for an epoch that is still to come -1 and -1.
 func (n *Node) EpochEnd(ctx context.Context, id fsm.PartitionID, epoch fsm.LeaderEpoch) (found fsm.LeaderEpoch, end fsm.Offset, err error) {
-	err = n.atLeader(ctx, id, holdLeaderless, func(ctx context.Context, h hint, local *replica) (err error) {
+	err = n.atRecords(ctx, id, holdLeaderless, func(ctx context.Context, h hint, local *records) (err error) {
 		if local != nil {
 			found, end, err = local.epochEnd(ctx, epoch)
 			return err
@@ -93,7 +93,7 @@ func (n *Node) LeaderEpoch(id fsm.PartitionID) (epoch fsm.LeaderEpoch, newest bo
 }
 
 // answerOffsets answers other nodes' calls for what is in this file.
-func answerOffsets(ctx context.Context, replica *replica, kind uint8, r *reader) ([]byte, error) {
+func answerOffsets(ctx context.Context, replica *records, kind uint8, r *reader) ([]byte, error) {
 	switch kind {
 	case callOffsetForTime:
 		timestamp := int64(r.uint64())
@@ -122,7 +122,7 @@ func answerOffsets(ctx context.Context, replica *replica, kind uint8, r *reader)
 
 // asConfirmedLeader gives the proposer of a replica that a majority confirmed as
 // the leader after this call began, and the bounds of what it has applied.
-func (r *replica) asConfirmedLeader() (p *proposer, start, next fsm.Offset, err error) {
+func (r *records) asConfirmedLeader() (p *proposer, start, next fsm.Offset, err error) {
 	if p, err = r.leads(); err != nil {
 		return nil, 0, 0, err
 	}
@@ -134,7 +134,7 @@ func (r *replica) asConfirmedLeader() (p *proposer, start, next fsm.Offset, err 
 }
 
 // offsetForTime looks for a time in what is committed.
-func (r *replica) offsetForTime(ctx context.Context, timestamp int64) (found kafkaproto.TimestampedOffset, ok bool, err error) {
+func (r *records) offsetForTime(ctx context.Context, timestamp int64) (found kafkaproto.TimestampedOffset, ok bool, err error) {
 	_, start, next, err := r.asConfirmedLeader()
 	if err != nil {
 		return found, false, err
@@ -207,7 +207,7 @@ func (r *replica) offsetForTime(ctx context.Context, timestamp int64) (found kaf
 
 // epochEnd looks for the end of an epoch. Epochs never go down along the log, so
 // a binary search over offsets finds where one ends, with a small read each.
-func (r *replica) epochEnd(ctx context.Context, epoch fsm.LeaderEpoch) (fsm.LeaderEpoch, fsm.Offset, error) {
+func (r *records) epochEnd(ctx context.Context, epoch fsm.LeaderEpoch) (fsm.LeaderEpoch, fsm.Offset, error) {
 	p, start, next, err := r.asConfirmedLeader()
 	if err != nil {
 		return -1, -1, err
@@ -246,7 +246,7 @@ func (r *replica) epochEnd(ctx context.Context, epoch fsm.LeaderEpoch) (fsm.Lead
 }
 
 // epochAt gives the leader epoch of the batch that holds the offset.
-func (r *replica) epochAt(o fsm.Offset) (fsm.LeaderEpoch, error) {
+func (r *records) epochAt(o fsm.Offset) (fsm.LeaderEpoch, error) {
 	slice, ok, err := r.readCommitted(o, 1)
 	if err != nil {
 		return -1, err

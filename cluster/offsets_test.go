@@ -106,12 +106,12 @@ func TestEpochEnd(t *testing.T) {
 			last, _ = kafkaproto.ParseBatchHeader(batch)
 		}
 		spans = append(spans, span{fsm.LeaderEpoch(last.LeaderEpoch), fsm.Offset(last.NextOffset())})
-		if err := c.nodes[leader].replica(id).group.raft.LeadershipTransfer().Error(); err != nil {
+		if err := c.nodes[leader].records(id).group.raft.LeadershipTransfer().Error(); err != nil {
 			t.Fatal(err)
 		}
 	}
 	leader := c.leaderOf(id)
-	proposer, err := c.nodes[leader].replica(id).leads()
+	proposer, err := c.nodes[leader].records(id).leads()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -136,7 +136,7 @@ func TestEpochEnd(t *testing.T) {
 		}
 		ask(current, span{current, next})
 		ask(current+1, span{-1, -1})
-		if r := node.replica(id); r != nil {
+		if r := node.records(id); r != nil {
 			eventually(t, "the leader's epoch", func() error {
 				if epoch, newest := node.LeaderEpoch(id); epoch != current || !newest {
 					return fmt.Errorf("node %d knows %d, %v", i+1, epoch, newest)

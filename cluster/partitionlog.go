@@ -46,23 +46,28 @@ func (n *Node) logOptions() raftlog.Options {
 // partitionFiles opens the log of a replica.
 func (n *Node) partitionFiles(r *replica) openFiles {
 	return func(fresh bool) (groupFiles, error) {
-		log, err := n.logs.OpenLog(n.partitionDir(r.id), raftlog.LogOptions{
-			Group:        r.id.String(),
-			Fresh:        fresh,
-			SegmentBytes: func() int64 { return n.configNumber(r.id.Topic, "segment.bytes") },
-			SegmentAge: func() time.Duration {
-				return time.Duration(min(n.configNumber(r.id.Topic, "segment.ms"), math.MaxInt64/int64(time.Millisecond))) * time.Millisecond
-			},
-			Span:     span,
-			Bulk:     func(entry *raft.Log) bool { return entry.Type == raft.LogCommand && fsm.IsRecords(entry.Data) },
-			Trailing: trailingEntries,
-			OnDamage: func(err error) { n.damaged(r, err) },
-		})
+		opts := r.machine.logOptions()
+		opts.Group, opts.Fresh, opts.Trailing = r.id.String(), fresh, trailingEntries
+		opts.OnDamage = func(err error) { n.damaged(r, err) }
+		log, err := n.logs.OpenLog(n.partitionDir(r.id), opts)
 		if err != nil {
 			return groupFiles{}, err
 		}
 		r.log = log
 		return groupFiles{log: log, snapshots: log.Snapshots(), serving: log.Serving}, nil
+	}
+}
+
+// logOptions implements machine.
+func (r *records) logOptions() raftlog.LogOptions {
+	n := r.node
+	return raftlog.LogOptions{
+		SegmentBytes: func() int64 { return n.configNumber(r.id.Topic, "segment.bytes") },
+		SegmentAge: func() time.Duration {
+			return time.Duration(min(n.configNumber(r.id.Topic, "segment.ms"), math.MaxInt64/int64(time.Millisecond))) * time.Millisecond
+		},
+		Span: span,
+		Bulk: func(entry *raft.Log) bool { return entry.Type == raft.LogCommand && fsm.IsRecords(entry.Data) },
 	}
 }
 
@@ -104,7 +109,7 @@ func span(entry *raft.Log, next int64) (after, maxTime int64) {
 
 // readCommitted gives what this replica has applied at offset from. ok is false
 // if from lies outside of what it has.
-func (r *replica) readCommitted(from fsm.Offset, maxBytes int) (slice fsm.Slice, ok bool, err error) {
+func (r *records) readCommitted(from fsm.Offset, maxBytes int) (slice fsm.Slice, ok bool, err error) {
 	r.mu.Lock()
 	slice.LogStart, slice.HighWatermark = r.state.LogStart(), r.state.NextOffset()
 	last := r.state.LastApplied()
@@ -132,7 +137,7 @@ func (r *replica) readCommitted(from fsm.Offset, maxBytes int) (slice fsm.Slice,
 			if len(slice.Batches) > 0 && !errors.Is(err, raftlog.ErrDamaged) {
 				break
 			}
-			r.node.readFailed(r, err)
+			r.node.readFailed(r.replica, err)
 			return slice, true, fmt.Errorf("%w: %w", fsm.ErrStorage, err)
 		}
 		if full := takeBatches(&slice, reader, &entry, from, maxBytes); full {

@@ -129,7 +129,7 @@ func (n *Node) nodesHere(view *fsm.Topics) map[fsm.NodeID]bool {
 }
 
 func eachPartition(view *fsm.Topics, visit func(topic *fsm.Topic, p int32, partition *fsm.Partition)) {
-	for _, topic := range view.All() {
+	for _, topic := range view.Placed() {
 		for i := range topic.Partitions {
 			visit(topic, int32(i), &topic.Partitions[i])
 		}

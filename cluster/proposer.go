@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"slices"
 	"sync"
-	"sync/atomic"
 
 	"github.com/hashicorp/raft"
 
@@ -29,22 +28,14 @@ import (
 // committed. All verdicts are told in the order of the log, since what they rest on
 // may fail.
 type proposer struct {
-	replica *replica
-	term    fsm.Term
-
-	ctx    context.Context // ends when the proposer takes nothing more
-	cancel context.CancelFunc
-	turned chan struct{} // told when ready or failed became true
+	*tenure
+	records *records
 
 	producersMu sync.Mutex // guards producers; the replica's mu may be taken under it
 	producers   fsm.ProducersAhead
 
-	isReady  atomic.Bool
-	isFailed atomic.Bool
-
 	submissions chan *submission
 	inFlight    chan proposal // proposed, in order, not yet decided
-	done        sync.WaitGroup
 }
 
 // submission is one call of append: its batches become neighbours in the log.
@@ -80,11 +71,9 @@ type proposal struct {
 	producers   []int64 // of the batches in it that have one
 }
 
-func startProposer(r *replica, term fsm.Term) *proposer {
-	ctx, cancel := context.WithCancel(context.Background())
+func startProposer(r *records, term fsm.Term) *proposer {
 	p := &proposer{
-		replica: r, term: term, ctx: ctx, cancel: cancel,
-		turned:      make(chan struct{}, 1),
+		tenure: newTenure(r.replica, term), records: r,
 		submissions: make(chan *submission),
 		inFlight:    make(chan proposal, maxEntriesInFlight),
 	}
@@ -92,23 +81,6 @@ func startProposer(r *replica, term fsm.Term) *proposer {
 	go func() { defer p.done.Done(); p.propose() }()
 	go func() { defer p.done.Done(); p.decide() }()
 	return p
-}
-
-func (p *proposer) ready() bool  { return p.isReady.Load() }
-func (p *proposer) failed() bool { return p.isFailed.Load() }
-
-func (p *proposer) turn() {
-	select {
-	case p.turned <- struct{}{}:
-	default:
-	}
-}
-
-// fail makes the proposer take nothing more.
-func (p *proposer) fail() {
-	p.isFailed.Store(true)
-	p.cancel()
-	p.turn()
 }
 
 // end makes the proposer take nothing more and waits until all that it has
@@ -151,8 +123,7 @@ func (p *proposer) submit(ctx context.Context, s *submission) ([]fsm.Appended, e
 	select {
 	case p.submissions <- s:
 	case <-p.ctx.Done():
-		h, _ := p.replica.leader()
-		return nil, errNotLeader{h}
+		return nil, p.notLeader()
 	case <-ctx.Done():
 		return nil, fmt.Errorf("%w: the partition's queue was full", fsm.ErrNoLeader)
 	}
@@ -168,21 +139,12 @@ func (p *proposer) submit(ctx context.Context, s *submission) ([]fsm.Appended, e
 // propose waits for the barrier and then turns submissions into Raft entries.
 func (p *proposer) propose() {
 	defer close(p.inFlight)
-	r := p.replica.group.raft
-	if err := p.replica.group.await(r.Barrier(0)); err != nil {
+	if !p.barrier() {
 		p.fail()
 		return
 	}
-	// Whatever was committed before this term is applied now. If the term has moved
-	// on meanwhile, what is stamped here is void at apply, so this check only
-	// saves the trouble.
-	if r.State() != raft.Leader || fsm.Term(r.CurrentTerm()) != p.term {
-		p.fail()
-		return
-	}
-	_, next := p.replica.bounds()
-	p.isReady.Store(true)
-	p.turn()
+	_, next := p.records.bounds()
+	p.begin()
 
 	var carried *submission // did not fit the entry before
 	for {
@@ -251,7 +213,7 @@ func (p *proposer) propose() {
 					data = append(data, part...)
 				}
 			}
-			entry.future = r.Apply(data, 0)
+			entry.future = p.replica.group.raft.Apply(data, 0)
 		}
 		p.inFlight <- entry
 	}
@@ -265,9 +227,9 @@ func carriedList(s *submission) []*submission {
 }
 
 func (p *proposer) refuse(submissions []*submission) {
-	h, _ := p.replica.leader()
+	err := p.notLeader()
 	for _, s := range submissions {
-		s.fate <- fate{err: errNotLeader{h}}
+		s.fate <- fate{err: err}
 	}
 }
 
@@ -276,7 +238,7 @@ func (p *proposer) refuse(submissions []*submission) {
 func (p *proposer) take(s *submission, i int, header kafkaproto.BatchHeader, base fsm.Offset) bool {
 	p.producersMu.Lock()
 	defer p.producersMu.Unlock()
-	verdict := p.producers.Take(header, base, p.replica.producer)
+	verdict := p.producers.Take(header, base, p.records.producer)
 	if !verdict.Duplicate && verdict.Err == nil {
 		return true
 	}
@@ -371,8 +333,7 @@ func (p *proposer) settle(s *submission, results []fsm.Appended, why error, lost
 		case v.Err != nil:
 			own[i] = fsm.Appended{BaseOffset: -1, LogStart: start, Err: fsm.Code(v.Err)}
 			if lost != nil && failed == nil {
-				h, _ := p.replica.leader()
-				failed = errNotLeader{h} // judged on what may never have been
+				failed = p.notLeader() // judged on what may never have been
 			}
 		case len(results) == 0:
 			void++
@@ -399,17 +360,4 @@ func (p *proposer) settle(s *submission, results []fsm.Appended, why error, lost
 		return fate{err: fsm.ErrUnknownFate}, results
 	}
 	return fate{appended: own}, results
-}
-
-// proposalError says what an error of raft.Apply means for the records.
-func (p *proposer) proposalError(err error) error {
-	switch {
-	case errors.Is(err, raft.ErrNotLeader), errors.Is(err, raft.ErrEnqueueTimeout), errors.Is(err, raft.ErrLeadershipTransferInProgress):
-		// Raft refused it before it was written.
-		h, _ := p.replica.leader()
-		return errNotLeader{h}
-	default:
-		// Leadership lost, shutdown, a store error: another leader may have it, now or later.
-		return fmt.Errorf("%w: %w", fsm.ErrUnknownFate, err)
-	}
 }

@@ -18,7 +18,7 @@ func TestAnAppendMeantForAnotherTermIsRefused(t *testing.T) {
 	c.startAll()
 	id := fsm.PartitionID{Topic: c.topic("a", 1, 1).ID}
 	c.leaderOf(id)
-	r := c.nodes[0].replica(id)
+	r := c.nodes[0].records(id)
 	h, _ := r.leader()
 	for _, term := range []uint64{h.term - 1, h.term + 1} {
 		_, err := r.append(within(t), term, [][]byte{batchOf("x")})
@@ -68,7 +68,7 @@ func TestAppendsThatWaitTogetherKeepApart(t *testing.T) {
 			t.Errorf("at %d stands %q, want %q", base, values[base:base+3], want)
 		}
 	}
-	if last := node.replica(id).group.raft.LastIndex(); last > appends {
+	if last := node.records(id).group.raft.LastIndex(); last > appends {
 		t.Errorf("%d appends took %d Raft entries: none were put together", appends, last)
 	}
 

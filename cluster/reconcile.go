@@ -92,7 +92,7 @@ func (n *Node) reconcileLoop() {
 func (n *Node) reconcile(current bool) {
 	topics := n.Topics()
 	desired := map[fsm.PartitionID]*fsm.Partition{}
-	for _, topic := range topics.All() {
+	for _, topic := range topics.Placed() {
 		for p := range topic.Partitions {
 			partition := &topic.Partitions[p]
 			if partition.Holds(n.nodeID) {
@@ -199,7 +199,7 @@ func (n *Node) openReplica(id fsm.PartitionID, partition *fsm.Partition, topics 
 	r := newReplica(n, id)
 	config := raftConfig(n.identity, n.cfg.HeartbeatTimeout, n.cfg.CommitTimeout, trailingEntries, n.raftLogger.Named(name))
 	config.SnapshotThreshold, config.SnapshotInterval = math.MaxUint64, never // the node's housekeeping takes them
-	g, err := openGroup(name, n.partitionFiles(r), config, machine{r}, n.stable.Group(name), n.transport(name), voters, nil)
+	g, err := openGroup(name, n.partitionFiles(r), config, r.machine, n.stable.Group(name), n.transport(name), voters, nil)
 	if err != nil {
 		return err
 	}
@@ -301,7 +301,7 @@ type shortcomings struct {
 }
 
 func (n *Node) shortcomings() (s shortcomings) {
-	for _, topic := range n.Topics().All() {
+	for _, topic := range n.Topics().Placed() {
 		for p, partition := range topic.Partitions {
 			// One that came later waits for the group's leader to take it in.
 			if !slices.Contains(partition.Replicas, n.nodeID) || !slices.Contains(partition.Bootstrap, n.nodeID) {

@@ -50,7 +50,7 @@ func parseReplicaHash(reply []byte) (h replicaHash, err error) {
 
 // hash reads the batches that have offsets from from to below to, until limit
 // bytes are read. The bytes come from this replica's own files.
-func (r *replica) hash(ctx context.Context, from, to fsm.Offset, limit int64) (h replicaHash, err error) {
+func (r *records) hash(ctx context.Context, from, to fsm.Offset, limit int64) (h replicaHash, err error) {
 	select {
 	case r.node.hashing <- struct{}{}:
 		defer func() { <-r.node.hashing }()
@@ -73,7 +73,7 @@ func (r *replica) hash(ctx context.Context, from, to fsm.Offset, limit int64) (h
 		return h, fmt.Errorf("%w: %w", fsm.ErrOffsetOutOfRange, err)
 	}
 	if err != nil {
-		r.node.readFailed(r, err)
+		r.node.readFailed(r.replica, err)
 		return h, fmt.Errorf("%w: %w", fsm.ErrStorage, err)
 	}
 	defer log.Close()
@@ -87,7 +87,7 @@ func (r *replica) hash(ctx context.Context, from, to fsm.Offset, limit int64) (h
 			if errors.Is(err, io.EOF) {
 				err = fmt.Errorf("offset %d is committed and not in the log", h.upTo)
 			}
-			r.node.readFailed(r, err)
+			r.node.readFailed(r.replica, err)
 			return h, fmt.Errorf("%w: %w", fsm.ErrStorage, err)
 		}
 		if entry.Type != raft.LogCommand || !fsm.IsRecords(entry.Data) {
@@ -227,7 +227,7 @@ func (c *replicaCheck) compare(ctx context.Context, from, to fsm.Offset) []check
 // ask has one member hash a range, up to limit bytes.
 func (c *replicaCheck) ask(ctx context.Context, m *checkMember, from, to fsm.Offset, limit int64) {
 	if m.identity == c.n.identity {
-		r := c.n.replica(c.id)
+		r := c.n.records(c.id)
 		if r == nil {
 			m.err = fsm.ErrNoLeader
 			return

@@ -43,7 +43,7 @@ func TestReplicasAreCompared(t *testing.T) {
 	c.fill(0, id, "record", 60)
 	eventually(t, "all have it", func() error {
 		for i, n := range c.nodes {
-			if _, next := n.replica(id).bounds(); next != 60 {
+			if _, next := n.records(id).bounds(); next != 60 {
 				return fmt.Errorf("node %d: %d", i+1, next)
 			}
 		}
@@ -59,7 +59,7 @@ func TestReplicasAreCompared(t *testing.T) {
 		}
 	}
 	// A part has another hash, and a range that is not there is refused.
-	r := c.nodes[0].replica(id)
+	r := c.nodes[0].records(id)
 	whole, err := r.hash(within(t), 0, 60, 1<<40)
 	part, err2 := r.hash(within(t), 1, 60, 1<<40)
 	little, err3 := r.hash(within(t), 0, 60, 2500)
@@ -94,7 +94,7 @@ func TestReplicasThatDifferAreTold(t *testing.T) {
 	c.fill(0, id, "record", 30)
 	victim := (c.leaderOf(id) + 1) % 3
 	eventually(t, "it has all, below a snapshot", func() error {
-		r := c.nodes[victim].replica(id)
+		r := c.nodes[victim].records(id)
 		if _, next := r.bounds(); next != 30 || r.log.SnapshotIndex() < r.log.Segments()[0].Last {
 			return errors.New("not yet")
 		}
@@ -115,7 +115,7 @@ func TestReplicasThatDifferAreTold(t *testing.T) {
 func (c *testCluster) wantMember(node int, id fsm.PartitionID, next fsm.Offset) {
 	c.t.Helper()
 	eventually(c.t, "the replica runs", func() error {
-		r := c.nodes[node].replica(id)
+		r := c.nodes[node].records(id)
 		if r == nil {
 			return errors.New("it does not")
 		}

@@ -143,6 +143,19 @@ func (n *Node) atLeader(ctx context.Context, id fsm.PartitionID, hold time.Durat
 	}
 }
 
+// atRecords is atLeader for what concerns the records of a partition.
+func (n *Node) atRecords(ctx context.Context, id fsm.PartitionID, hold time.Duration, try func(ctx context.Context, h hint, local *records) error) error {
+	if id.Topic == fsm.GroupShardsID {
+		return fsm.ErrUnknownTopicOrPartition
+	}
+	return n.atLeader(ctx, id, hold, func(ctx context.Context, h hint, local *replica) error {
+		if local == nil {
+			return try(ctx, h, nil)
+		}
+		return try(ctx, h, local.machine.(*records))
+	})
+}
+
 // Append hands record batches to the partition's leader, wherever it is, and
 // returns when they are committed: on stable storage at a majority. Batches are
 // neighbours in the log, in this order, but those of idempotent producers that are
@@ -199,7 +212,7 @@ func clones(batches [][]byte) [][]byte {
 
 func (n *Node) appendOnce(ctx context.Context, id fsm.PartitionID, batches [][]byte) ([]fsm.Appended, error) {
 	var appended []fsm.Appended
-	err := n.atLeader(ctx, id, holdLeaderless, func(ctx context.Context, h hint, local *replica) (err error) {
+	err := n.atRecords(ctx, id, holdLeaderless, func(ctx context.Context, h hint, local *records) (err error) {
 		if local != nil {
 			if appended, err = local.append(ctx, 0, batches); fsm.Code(err) == fsm.ErrVoid {
 				batches = clones(batches) // the void ones are in Raft's log
@@ -227,7 +240,7 @@ func (n *Node) Read(ctx context.Context, id fsm.PartitionID, from fsm.Offset, ma
 	if _, ok := n.Topics().Partition(id); !ok {
 		return fsm.Slice{}, fsm.ErrUnknownTopicOrPartition
 	}
-	here := n.replica(id)
+	here := n.records(id)
 	if here != nil {
 		slice, ok, err := here.readCommitted(from, maxBytes)
 		if ok && err == nil {
@@ -238,7 +251,7 @@ func (n *Node) Read(ctx context.Context, id fsm.PartitionID, from fsm.Offset, ma
 		}
 	}
 	var slice fsm.Slice
-	err := n.atLeader(ctx, id, 0, func(ctx context.Context, h hint, local *replica) (err error) {
+	err := n.atRecords(ctx, id, 0, func(ctx context.Context, h hint, local *records) (err error) {
 		if local != nil {
 			slice, err = local.readAsLeader(from, maxBytes)
 			return err
@@ -271,7 +284,7 @@ func (n *Node) Read(ctx context.Context, id fsm.PartitionID, from fsm.Offset, ma
 // ctx ends first. While the partition has no leader it waits on.
 func (n *Node) Await(ctx context.Context, id fsm.PartitionID, from fsm.Offset) error {
 	for {
-		err := n.atLeader(ctx, id, holdLeaderless, func(ctx context.Context, h hint, local *replica) error {
+		err := n.atRecords(ctx, id, holdLeaderless, func(ctx context.Context, h hint, local *records) error {
 			if local != nil {
 				return local.awaitAsLeader(ctx, from)
 			}
@@ -306,7 +319,7 @@ func (n *Node) ListOffsets(ctx context.Context, id fsm.PartitionID, timestamp in
 	}
 	max = min(max, 1<<20)
 	var offsets []fsm.Offset
-	err := n.atLeader(ctx, id, holdLeaderless, func(ctx context.Context, h hint, local *replica) (err error) {
+	err := n.atRecords(ctx, id, holdLeaderless, func(ctx context.Context, h hint, local *records) (err error) {
 		if local != nil {
 			offsets, err = local.offsetsBefore(timestamp, max)
 			return err
@@ -330,7 +343,7 @@ func (n *Node) ListOffsets(ctx context.Context, id fsm.PartitionID, timestamp in
 // awaitLeader returns when the partition's leader is known and takes records.
 func (n *Node) awaitLeader(ctx context.Context, id fsm.PartitionID) error {
 	for {
-		err := n.atLeader(ctx, id, holdLeaderless, func(ctx context.Context, h hint, local *replica) error {
+		err := n.atRecords(ctx, id, holdLeaderless, func(ctx context.Context, h hint, local *records) error {
 			if local != nil {
 				_, err := local.leads()
 				return err

@@ -41,6 +41,8 @@ const (
 	callStand            = 32 // groups and terms -> nothing: they stand for election if nothing has changed
 	callFull             = 60 // 1: the caller's disk is full; 0: not any more -> nothing
 	callHash             = 61 // partition, offsets from and to, most bytes -> offset reached, bytes, SHA-256
+	callCoordinate       = 70 // shard, request of a consumer group -> response, see groups.go
+	callCreateShards     = 71 // nothing -> catalogReply: the shards of consumer groups are there
 )
 
 // An answer is: code (2), length of detail (2), detail, length of the hint's
@@ -178,7 +180,7 @@ func (n *Node) answer(ctx context.Context, from string, kind uint8, payload []by
 		if err != nil {
 			return nil, err
 		}
-		replica := n.replica(id)
+		replica := n.records(id)
 		if replica == nil {
 			return nil, errNotLeader{}
 		}
@@ -190,7 +192,7 @@ func (n *Node) answer(ctx context.Context, from string, kind uint8, payload []by
 
 	case callRead, callAwait, callListOffsets, callLeader, callOffsetForTime, callEpochEnd:
 		id := r.partition()
-		replica := n.replica(id)
+		replica := n.records(id)
 		if r.bad {
 			return nil, errMalformed
 		}
@@ -215,7 +217,7 @@ func (n *Node) answer(ctx context.Context, from string, kind uint8, payload []by
 		return n.createPartitionsAsLeader(ctx, call)
 	case callHash:
 		id, from, to, limit := r.partition(), fsm.Offset(r.uint64()), fsm.Offset(r.uint64()), r.uint64()
-		replica := n.replica(id)
+		replica := n.records(id)
 		if r.bad || len(r.b) > 0 || limit > 1<<40 {
 			return nil, errMalformed
 		}
@@ -244,6 +246,10 @@ func (n *Node) answer(ctx context.Context, from string, kind uint8, payload []by
 			return nil, errMalformed
 		}
 		return n.createTopicAsLeader(ctx, call)
+	case callCoordinate:
+		return n.answerCoordinate(ctx, payload)
+	case callCreateShards:
+		return n.createGroupShardsAsLeader(ctx)
 	case callCatalogIndex:
 		return n.catalog.indexAsLeader()
 	case callForm:
@@ -351,7 +357,7 @@ func (n *Node) answerCopy(from string, replica *replica, kind uint8, r *reader) 
 	}
 }
 
-func (n *Node) answerRead(ctx context.Context, replica *replica, kind uint8, r *reader) ([]byte, error) {
+func (n *Node) answerRead(ctx context.Context, replica *records, kind uint8, r *reader) ([]byte, error) {
 	switch kind {
 	case callOffsetForTime, callEpochEnd:
 		return answerOffsets(ctx, replica, kind, r)

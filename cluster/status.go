@@ -126,7 +126,10 @@ func (n *Node) Status(ctx context.Context) (*fsm.Status, error) {
 			if s.CatalogRole == "leader" {
 				status.Controller = node.ID
 			}
-			for _, r := range reports[i].Replicas {
+			for name, r := range reports[i].Replicas {
+				if isShard(name) {
+					continue
+				}
 				s.Replicas++
 				if r.Leads {
 					s.Leaders++
@@ -142,7 +145,18 @@ func (n *Node) Status(ctx context.Context) (*fsm.Status, error) {
 		}
 		status.Topics = append(status.Topics, t)
 	}
+	if shards, ok := topics.GroupShards(); ok {
+		for p, partition := range shards.Partitions {
+			status.GroupShards = append(status.GroupShards, partitionStatus(shards.ID, int32(p), partition, index, reports))
+		}
+	}
 	return status, nil
+}
+
+// isShard reports whether a replica's name is that of a shard of consumer groups.
+func isShard(name string) bool {
+	id, err := fsm.ParsePartitionID(name)
+	return err == nil && id.Topic == fsm.GroupShardsID
 }
 
 func partitionStatus(topic fsm.TopicID, p int32, partition fsm.Partition, index map[fsm.NodeID]int, reports []*nodeReport) fsm.PartitionStatus {
@@ -200,13 +214,15 @@ var (
 	metricController = prometheus.NewDesc("trimaran_active_controller_count", "1 if this node leads the catalog.", nil, nil)
 	metricDiskFree   = prometheus.NewDesc("trimaran_disk_free_bytes", "Bytes free on the disk of the data directory.", nil, nil)
 	metricDiskFull   = prometheus.NewDesc("trimaran_disk_full", "1 if this node takes no records since its disk is full.", nil, nil)
+	metricShards     = prometheus.NewDesc("trimaran_group_shard_count", "Replicas of shards of consumer groups running on this node.", nil, nil)
+	metricShardsLed  = prometheus.NewDesc("trimaran_group_shard_leader_count", "Shards of consumer groups that this node coordinates.", nil, nil)
 	metricLogEnd     = prometheus.NewDesc("trimaran_log_end_offset", "Next offset of the replica on this node.", []string{"topic", "partition"}, nil)
 	metricLogStart   = prometheus.NewDesc("trimaran_log_start_offset", "First offset that can be read from the replica on this node.", []string{"topic", "partition"}, nil)
 )
 
 // Describe implements prometheus.Collector.
 func (c collector) Describe(to chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{metricPartitions, metricLeaders, metricOffline, metricBroken, metricController, metricDiskFree, metricDiskFull, metricLogEnd, metricLogStart} {
+	for _, d := range []*prometheus.Desc{metricPartitions, metricLeaders, metricOffline, metricBroken, metricController, metricDiskFree, metricDiskFull, metricShards, metricShardsLed, metricLogEnd, metricLogStart} {
 		to <- d
 	}
 }
@@ -235,6 +251,18 @@ func (c collector) Collect(to chan<- prometheus.Metric) {
 			gauge(metricLogStart, float64(start), labels...)
 		}
 	}
+	shards, led := 0, 0
+	for _, r := range c.n.runningReplicas() {
+		if r.id.Topic != fsm.GroupShardsID {
+			continue
+		}
+		shards++
+		if _, err := r.leads(); err == nil {
+			led++
+		}
+	}
+	gauge(metricShards, float64(shards))
+	gauge(metricShardsLed, float64(led))
 	controller := 0.0
 	if g := c.n.catalog.raftGroup(); g != nil && g.raft.State() == raft.Leader {
 		controller = 1

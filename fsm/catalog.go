@@ -28,6 +28,7 @@ type CatalogCommand struct {
 	AllocateProducerIDs *AllocateProducerIDs `json:"allocate_producer_ids,omitempty"`
 	AlterConfigs        *AlterConfigs        `json:"alter_configs,omitempty"`
 	CreatePartitions    *CreatePartitions    `json:"create_partitions,omitempty"`
+	CreateGroupShards   *CreateGroupShards   `json:"create_group_shards,omitempty"`
 	RaiseLevel          *RaiseLevel          `json:"raise_level,omitempty"`
 	SetNodeState        *SetNodeState        `json:"set_node_state,omitempty"`
 	Reassign            *Reassign            `json:"reassign,omitempty"`
@@ -98,8 +99,8 @@ func decodeCatalogCommand(data []byte) (CatalogCommand, error) {
 	}
 	set := 0
 	for _, is := range []bool{c.FormCluster != nil, c.RegisterNode != nil, c.RemoveNode != nil, c.CreateTopic != nil, c.DeleteTopic != nil,
-		c.AllocateProducerIDs != nil, c.AlterConfigs != nil, c.CreatePartitions != nil, c.RaiseLevel != nil,
-		c.SetNodeState != nil, c.Reassign != nil, c.Settle != nil} {
+		c.AllocateProducerIDs != nil, c.AlterConfigs != nil, c.CreatePartitions != nil, c.CreateGroupShards != nil,
+		c.RaiseLevel != nil, c.SetNodeState != nil, c.Reassign != nil, c.Settle != nil} {
 		if is {
 			set++
 		}
@@ -182,6 +183,8 @@ func (c *Catalog) Apply(index Index, cmd []byte) CatalogResult {
 		next, err = c.alterConfigs(command.AlterConfigs)
 	case command.CreatePartitions != nil:
 		next, err = c.createPartitions(command.CreatePartitions)
+	case command.CreateGroupShards != nil:
+		next, err = c.createGroupShards(command.CreateGroupShards)
 	case command.RaiseLevel != nil:
 		next, err = c.raiseLevel(command.RaiseLevel)
 	case command.SetNodeState != nil:
@@ -275,7 +278,7 @@ func (c *Catalog) removeNode(r *RemoveNode) (*Topics, error) {
 	if len(c.view.nodes) == 1 {
 		return nil, fmt.Errorf("%w: node %s is the cluster's last", ErrInvalidAssignment, r.ID)
 	}
-	for _, topic := range c.view.all {
+	for _, topic := range c.view.Placed() {
 		for i, p := range topic.Partitions {
 			if p.Holds(r.ID) {
 				return nil, fmt.Errorf("%w: node %s still holds a replica of %s-%d", ErrInvalidAssignment, r.ID, topic.Name, i)

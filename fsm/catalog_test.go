@@ -289,6 +289,7 @@ func FuzzCatalogApply(f *testing.F) {
 		{CreateTopic: &CreateTopic{Topic{Name: "b", ID: TopicID{15: 3}, ReplicationFactor: 1, Partitions: []Partition{{Replicas: []NodeID{"n1"}, Bootstrap: []NodeID{"n1"}}}, Configs: map[string]string{"segment.ms": "9"}}}},
 		{DeleteTopic: &DeleteTopic{Name: "orders"}},
 		{DeleteTopic: &DeleteTopic{ID: TopicID{15: 2}}},
+		{CreateGroupShards: &CreateGroupShards{1, []Partition{{Replicas: []NodeID{"n2"}, Bootstrap: []NodeID{"n2"}}}}},
 	} {
 		f.Add(c.Encode())
 	}
@@ -315,7 +316,7 @@ func FuzzCatalogApply(f *testing.F) {
 
 // Any bytes may be given as a snapshot, also such that carry a right CRC.
 func FuzzRestoreCatalog(f *testing.F) {
-	for _, c := range []*Catalog{NewCatalog(), sampleCatalog()} {
+	for _, c := range []*Catalog{NewCatalog(), sampleCatalog(), catalogWithShards(f)} {
 		snapshot := c.Snapshot()
 		f.Add(snapshot)
 		f.Add(snapshot[envelopeHead : len(snapshot)-envelopeTail])

@@ -23,6 +23,8 @@ type catalogFile struct {
 
 	NextProducerID int64 `json:"next_producer_id"`
 	Level          int   `json:"level,omitempty"`
+
+	Groups *Topic `json:"groups,omitempty"` // the shards of consumer groups
 }
 
 // Snapshot gives the whole catalog as bytes; the same catalog, the same bytes.
@@ -38,6 +40,8 @@ func (c *Catalog) Snapshot() []byte {
 
 			NextProducerID: c.nextProducerID,
 			Level:          c.view.level,
+
+			Groups: c.view.groups,
 		})
 		if err != nil {
 			panic("fsm: a catalog does not encode: " + err.Error()) // strings, numbers and maps of them always do
@@ -107,11 +111,23 @@ func (file *catalogFile) catalog() (*Catalog, error) {
 		if n := len(view.all); n > 0 && view.all[n-1].Name >= topic.Name {
 			return nil, fmt.Errorf("topic %q is out of order", topic.Name)
 		}
+		if topic.Internal() {
+			return nil, fmt.Errorf("topic %q among those of clients", topic.Name)
+		}
 		if err := view.checkStored(topic); err != nil {
 			return nil, err
 		}
 		view.all = append(view.all, topic)
 		view.byName[topic.Name], view.byID[topic.ID], view.byMetric[metricName(topic.Name)] = topic, topic, topic
+	}
+	if file.Groups != nil {
+		if !file.Groups.Internal() {
+			return nil, fmt.Errorf("topic %q is not the shards of consumer groups", file.Groups.Name)
+		}
+		if err := view.checkStored(file.Groups); err != nil {
+			return nil, err
+		}
+		view.groups = file.Groups
 	}
 	if len(file.Deleted) > maxDeleted {
 		return nil, fmt.Errorf("%d deleted topics, want at most %d", len(file.Deleted), maxDeleted)

@@ -91,7 +91,7 @@ func (c *Catalog) setNodeState(s *SetNodeState) (*Topics, error) {
 }
 
 func (c *Catalog) reassign(r *Reassign) (*Topics, error) {
-	old, ok := c.view.byID[r.Topic]
+	old, ok := c.view.placed(r.Topic)
 	if !ok {
 		return nil, fmt.Errorf("%w: no topic has id %s", ErrUnknownTopicOrPartition, r.Topic)
 	}
@@ -141,7 +141,7 @@ func (c *Catalog) reassign(r *Reassign) (*Topics, error) {
 }
 
 func (c *Catalog) settle(s *Settle) (*Topics, error) {
-	old, ok := c.view.byID[s.Topic]
+	old, ok := c.view.placed(s.Topic)
 	if !ok || s.Partition < 0 || int(s.Partition) >= len(old.Partitions) {
 		return nil, fmt.Errorf("%w: partition %d of topic %s", ErrUnknownTopicOrPartition, s.Partition, s.Topic)
 	}

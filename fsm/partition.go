@@ -15,6 +15,7 @@ const (
 	controlFirst    = 0x80
 	controlNone     = 0x80 // does nothing
 	controlLogStart = 0x81 // then 8 bytes, big endian: the new log start offset
+	controlGroups   = 0x82 // of consumer groups, see groupshards.go; never in a partition's log
 )
 
 // IsRecords reports whether an entry's data are record batches rather than a

@@ -8,6 +8,10 @@ type Status struct {
 	Level      int           `json:"level"`      // that the cluster has reached
 	Nodes      []NodeStatus  `json:"nodes"`      // registered nodes, by id
 	Topics     []TopicStatus `json:"topics"`     // by name
+	// GroupShards are the shards that the coordinators of consumer groups are spread
+	// over, their replicas not counted among the nodes'. HighWatermark counts entries.
+	// Empty: no client has used a group yet.
+	GroupShards []PartitionStatus `json:"group_shards,omitempty"`
 }
 
 // NodeStatus is one registered node.

@@ -60,6 +60,9 @@ type Topics struct {
 	// byMetric finds a topic by its name with '.' read as '_': two topics of one
 	// such name would share their metrics, which Kafka refuses.
 	byMetric map[string]*Topic
+	// groups are the shards of consumer groups, nil before their first use. They are
+	// in none of the above.
+	groups *Topic
 }
 
 // Lookup finds a topic by name.
@@ -74,12 +77,12 @@ func (t *Topics) ByID(id TopicID) (*Topic, bool) {
 	return topic, ok
 }
 
-// All gives all topics, sorted by name.
+// All gives all topics of clients, sorted by name.
 func (t *Topics) All() []*Topic { return slices.Clip(t.all) }
 
-// Partition finds a partition.
+// Partition finds a partition, or a shard of consumer groups.
 func (t *Topics) Partition(id PartitionID) (*Partition, bool) {
-	topic, ok := t.byID[id.Topic]
+	topic, ok := t.placed(id.Topic)
 	if !ok || id.Partition < 0 || int(id.Partition) >= len(topic.Partitions) {
 		return nil, false
 	}
@@ -146,6 +149,9 @@ func (t *Topics) checkNew(topic *Topic) error {
 	if other, ok := t.byMetric[metricName(topic.Name)]; ok {
 		return fmt.Errorf("%w: %s collides with %s, since '.' and '_' are the same in metrics", ErrInvalidTopicName, topic.Name, other.Name)
 	}
+	if topic.Internal() {
+		return fmt.Errorf("%w: topic %s has an id that is kept for the shards of consumer groups", ErrUnknown, topic.Name)
+	}
 	if topic.ID.IsZero() {
 		return fmt.Errorf("%w: topic %s has no id", ErrUnknown, topic.Name)
 	}
@@ -164,7 +170,11 @@ func (t *Topics) checkNew(topic *Topic) error {
 // checkStored checks a topic of a snapshot. Replicas on the move may be more or
 // fewer than the replication factor says.
 func (t *Topics) checkStored(topic *Topic) error {
-	if err := t.checkNew(topic); err != nil {
+	check := t.checkNew
+	if topic.Internal() {
+		check = t.checkShards
+	}
+	if err := check(topic); err != nil {
 		return err
 	}
 	for i, p := range topic.Partitions {
@@ -240,6 +250,11 @@ func (t *Topics) withoutNode(id NodeID) *Topics {
 }
 
 func (t *Topics) withTopic(topic *Topic) *Topics {
+	if topic.Internal() {
+		next := *t
+		next.groups = topic
+		return &next
+	}
 	next := t.cloneTopics()
 	i, ok := slices.BinarySearchFunc(next.all, topic.Name, compareTopicName)
 	if ok {

@@ -100,12 +100,14 @@ func showStatus(out io.Writer, status *fsm.Status) error {
 	if err := printTable(out, nodeRows(status)); err != nil {
 		return err
 	}
-	if partitions == 0 {
-		return nil
+	if partitions > 0 {
+		fmt.Fprintln(out)
+		if err := printTable(out, groups); err != nil {
+			return err
+		}
 	}
-	fmt.Fprintln(out)
-	if err := printTable(out, groups); err != nil {
-		return err
+	if len(status.GroupShards) > 0 {
+		fmt.Fprint(out, "\n", groupShardsText(status), "\n")
 	}
 	for _, rows := range [][][]string{copyingRows(status), damagedRows(status)} {
 		if len(rows) > 1 {

@@ -37,6 +37,7 @@ a data directory each; the data is kept for the next time.`,
 	f.StringSlice("topics", nil, "topics to create at first start: `name:partitions[:replication-factor]`,…")
 	cmd.MarkFlagsMutuallyExclusive("data", "ephemeral")
 	addStorageFlags(cmd)
+	addGroupFlags(cmd)
 	addLogFlags(cmd, "error")
 	return cmd
 }
@@ -70,6 +71,10 @@ func dev(cmd *cobra.Command) (err error) {
 	if err != nil {
 		return err
 	}
+	groups, err := groupsOf(cmd)
+	if err != nil {
+		return err
+	}
 	all, err := devOptions(dir, listen, count)
 	if err != nil {
 		return err
@@ -84,6 +89,7 @@ func dev(cmd *cobra.Command) (err error) {
 		o.log = log
 		o.topics = topics
 		o.storage = storage
+		o.groups = groups
 		n, err := startNode(o)
 		if err != nil {
 			return err

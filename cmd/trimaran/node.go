@@ -14,6 +14,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
 	"github.com/trimaran-io/trimaran/cluster"
+	"github.com/trimaran-io/trimaran/coordinator"
 	"github.com/trimaran-io/trimaran/fsm"
 	"github.com/trimaran-io/trimaran/gateway"
 )
@@ -40,6 +41,7 @@ type nodeOptions struct {
 	replication                int16
 
 	storage storageOptions
+	groups  coordinator.Settings
 
 	maxRequest   int
 	maxInflight  int64       // 0: the gateway's default
@@ -102,6 +104,7 @@ func startNode(o nodeOptions) (*node, error) {
 		TopicDefaults: o.storage.topicDefaults, RetentionInterval: o.storage.retentionInterval,
 		MaxDiskShare: o.storage.maxDiskShare, CatchUpRate: o.storage.catchUpRate, ScrubRate: o.storage.scrubRate,
 		ReplaceAfter: o.replaceAfter, NoAutoBalance: !o.autoBalance,
+		Groups: o.groups,
 		Logger: o.log, Registry: registry,
 	})
 	if err != nil {

@@ -68,6 +68,7 @@ cluster of its own.`,
 	f.StringSlice("allow-host", nil, "further `names` that HTTP and WebSocket clients may call this node by; loopback names always may")
 	f.StringSlice("allow-origin", nil, "web `origins`, such as https://example.org, whose pages may connect")
 	addStorageFlags(cmd)
+	addGroupFlags(cmd)
 	addLogFlags(cmd, "info")
 	return cmd
 }
@@ -153,6 +154,9 @@ func serveOptions(cmd *cobra.Command) (nodeOptions, error) {
 		return o, usagef("--max-inflight-bytes %d: want at least --max-request-bytes, %d", o.maxInflight, o.maxRequest)
 	}
 	if o.storage, err = storageOf(cmd); err != nil {
+		return o, err
+	}
+	if o.groups, err = groupsOf(cmd); err != nil {
 		return o, err
 	}
 	cert, key := text("tls-cert"), text("tls-key")

@@ -1,0 +1,63 @@
+package main
+
+import (
+	"bytes"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/trimaran-io/trimaran/coordinator"
+	"github.com/trimaran-io/trimaran/fsm"
+)
+
+func TestGroupSettings(t *testing.T) {
+	parse := func(env map[string]string, args ...string) (coordinator.Settings, error) {
+		cmd, err := loaded(t, env, append([]string{"serve"}, args...)...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		o, err := serveOptions(cmd)
+		return o.groups, err
+	}
+	if s, err := parse(nil); err != nil || s != coordinator.DefaultSettings() || s.InitialRebalanceDelay != 3*time.Second {
+		t.Errorf("nothing given: %+v, %v", s, err)
+	}
+	s, err := parse(map[string]string{"TRIMARAN_GROUP_MAX_SIZE": "7"}, "--group-initial-rebalance-delay-ms", "0",
+		"--group-min-session-timeout-ms", "100", "--group-max-session-timeout-ms", "200", "--offsets-retention-minutes", "5")
+	want := coordinator.DefaultSettings()
+	want.MaxGroupSize, want.InitialRebalanceDelay, want.OffsetsRetention = 7, 0, 5*time.Minute
+	want.MinSessionTimeout, want.MaxSessionTimeout = 100*time.Millisecond, 200*time.Millisecond
+	if err != nil || s != want {
+		t.Errorf("all given: %+v, %v", s, err)
+	}
+	for _, bad := range [][]string{
+		{"--group-initial-rebalance-delay-ms", "-1"}, {"--group-max-size", "0"}, {"--offsets-retention-minutes", "0"},
+		{"--group-min-session-timeout-ms", "0"}, {"--group-max-session-timeout-ms", "2147483648"},
+		{"--group-min-session-timeout-ms", "2000", "--group-max-session-timeout-ms", "1000"},
+	} {
+		if s, err := parse(nil, bad...); err == nil {
+			t.Errorf("%v is taken as %+v", bad, s)
+		}
+	}
+}
+
+func TestStatusShowsTheShardsInALine(t *testing.T) {
+	up := []fsm.ReplicaStatus{{Node: "n1", Role: "leader"}, {Node: "n2", Role: "follower"}}
+	status := &fsm.Status{ClusterID: "c", GroupShards: []fsm.PartitionStatus{
+		{Leader: "n2", Replicas: up}, {Leader: "n1", Replicas: up}, {Leader: "n2", Replicas: up},
+		{Replicas: []fsm.ReplicaStatus{{Node: "n1", Role: "damaged"}, {Node: "n2", Role: "offline"}}},
+	}}
+	var out bytes.Buffer
+	if err := showStatus(&out, status); err != nil {
+		t.Fatal(err)
+	}
+	want := "\nConsumer groups: 4 shards, n1 leads 1, n2 leads 2, 1 WITHOUT A LEADER, 1 replicas offline, 1 replicas damaged\n"
+	if !strings.Contains(out.String(), want) {
+		t.Errorf("%q is not in\n%s", want, out.String())
+	}
+	status.GroupShards = nil
+	out.Reset()
+	if err := showStatus(&out, status); err != nil || strings.Contains(out.String(), "Consumer groups") {
+		t.Errorf("without shards: %v\n%s", err, out.String())
+	}
+}

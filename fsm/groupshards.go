@@ -1,0 +1,136 @@
+package fsm
+
+import (
+	"encoding/binary"
+	"fmt"
+	"iter"
+	"slices"
+)
+
+// This file is what the catalog and a Raft log know of consumer groups. Their
+// coordinators are spread over shards: Raft groups like those of partitions, placed
+// and moved like them, whose log holds commands of package coordinator instead of
+// records. To the catalog they are the partitions of one topic that no client sees.
+
+// GroupShardsID is the id of that topic. It is none that is ever minted (those are
+// version 4 UUIDs, RFC 9562), so that a Raft group, a folder or a call says by its
+// name alone which kind it is.
+var GroupShardsID = TopicID([]byte("trimaran groups\x00"))
+
+// GroupShardsName is its name; no client can create a topic of such a name.
+const GroupShardsName = "consumer groups"
+
+// MaxGroupShards bounds their number.
+const MaxGroupShards = 1024
+
+// CreateGroupShards creates the shards of consumer groups, which the proposer has
+// placed. There is one such topic: the first command creates it, later ones change
+// nothing.
+type CreateGroupShards struct {
+	ReplicationFactor int         `json:"replication_factor"`
+	Partitions        []Partition `json:"partitions"`
+}
+
+// Internal reports whether this is no topic of clients.
+func (t *Topic) Internal() bool { return t.ID == GroupShardsID }
+
+// GroupShards gives the shards of consumer groups; false: they were not needed yet.
+func (t *Topics) GroupShards() (*Topic, bool) { return t.groups, t.groups != nil }
+
+// Placed gives everything that has replicas on nodes: All, and the shards of
+// consumer groups behind them.
+func (t *Topics) Placed() []*Topic {
+	if t.groups == nil {
+		return t.All()
+	}
+	return append(t.All(), t.groups)
+}
+
+// placed finds one of Placed.
+func (t *Topics) placed(id TopicID) (*Topic, bool) {
+	if id == GroupShardsID {
+		return t.groups, t.groups != nil
+	}
+	topic, ok := t.byID[id]
+	return topic, ok
+}
+
+func (c *Catalog) createGroupShards(create *CreateGroupShards) (*Topics, error) {
+	if c.view.groups != nil {
+		return c.view, nil
+	}
+	topic := &Topic{Name: GroupShardsName, ID: GroupShardsID, Partitions: create.Partitions, ReplicationFactor: create.ReplicationFactor}
+	replicas := make([][]NodeID, len(topic.Partitions))
+	for i, p := range topic.Partitions {
+		if !slices.Equal(p.Replicas, p.Bootstrap) {
+			return nil, fmt.Errorf("%w: shard %d: its group is formed with %q and its replicas are %q", ErrInvalidAssignment, i, p.Bootstrap, p.Replicas)
+		}
+		replicas[i] = p.Replicas
+	}
+	if err := CheckAssignment(replicas, topic.ReplicationFactor, c.view.isRegistered); err != nil {
+		return nil, err
+	}
+	if err := c.view.checkShards(topic); err != nil {
+		return nil, err
+	}
+	return c.view.withTopic(topic), nil
+}
+
+// checkShards checks what no client gave.
+func (t *Topics) checkShards(topic *Topic) error {
+	switch n := len(topic.Partitions); {
+	case t.groups != nil:
+		return fmt.Errorf("%w: the shards of consumer groups", ErrTopicExists)
+	case topic.Name != GroupShardsName || topic.ID != GroupShardsID:
+		return fmt.Errorf("%w: %q is not the name of an internal topic", ErrInvalidTopicName, topic.Name)
+	case n < 1 || n > MaxGroupShards:
+		return fmt.Errorf("%w: %d shards, want 1 to %d", ErrInvalidPartitions, n, MaxGroupShards)
+	case topic.ReplicationFactor < 1 || topic.ReplicationFactor > len(t.nodes):
+		return fmt.Errorf("%w: %d, and the cluster has %d nodes", ErrInvalidReplicationFactor, topic.ReplicationFactor, len(t.nodes))
+	case len(topic.Configs) > 0:
+		return fmt.Errorf("%w: an internal topic has none", ErrInvalidConfig)
+	}
+	return nil
+}
+
+// An entry of a shard's log is controlGroups and then commands of package
+// coordinator, each behind its length (a variable-length integer of encoding/binary).
+
+// GroupEntry gives the data of an entry with these commands, at least one.
+func GroupEntry(commands ...[]byte) []byte {
+	size := 1
+	for _, c := range commands {
+		size += binary.MaxVarintLen32 + len(c)
+	}
+	data := append(make([]byte, 0, size), controlGroups)
+	for _, c := range commands {
+		data = append(binary.AppendUvarint(data, uint64(len(c))), c...)
+	}
+	return data
+}
+
+// IsGroupEntry reports whether an entry's data are such commands.
+func IsGroupEntry(data []byte) bool { return len(data) > 0 && data[0] == controlGroups }
+
+// GroupCommands gives the commands of an entry, which alias data. After an error
+// there are no more.
+func GroupCommands(data []byte) iter.Seq2[[]byte, error] {
+	return func(yield func([]byte, error) bool) {
+		if !IsGroupEntry(data) {
+			yield(nil, fmt.Errorf("%w: no commands of consumer groups", ErrUnknown))
+			return
+		}
+		for rest := data[1:]; len(rest) > 0; {
+			size, n := binary.Uvarint(rest)
+			if n <= 0 || size > uint64(len(rest)-n) {
+				yield(nil, fmt.Errorf("%w: a command of consumer groups is cut short", ErrUnknown))
+				return
+			}
+			command := rest[n : n+int(size) : n+int(size)]
+			rest = rest[n+int(size):]
+			if !yield(command, nil) {
+				return
+			}
+		}
+	}
+}
