@@ -34,7 +34,6 @@ durability: ## produce for 60 s while nodes are killed, then look for what was l
 	scripts/durability.sh
 
 # Until consumer groups are served: without this line they are tested too.
-INTEROP := -groups=false
 
 interop: ## foreign clients, Kafka's tools, Streams and Connect, with kills (installs clients into a cache)
 	cd test && $(GO) run ./interop $(INTEROP) -kill

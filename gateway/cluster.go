@@ -3,6 +3,9 @@ package gateway
 import (
 	"context"
 
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/trimaran-io/trimaran/coordinator"
 	"github.com/trimaran-io/trimaran/fsm"
 )
 
@@ -11,6 +14,9 @@ import (
 type Cluster interface {
 	// Topics gives the catalog as this node knows it: immutable, do not change.
 	Topics() *fsm.Topics
+	// Coordinate hands a request of a consumer group to the coordinator of its shard and returns the response.
+	// Both have the version that coordinator.Version names. If fsm.NotAppended(err), surely nothing was done.
+	Coordinate(ctx context.Context, shard int, client coordinator.Client, req kmsg.Request) (kmsg.Response, error)
 	// Administer returns when what an operator asks for is in the catalog.
 	Administer(ctx context.Context, request fsm.AdminRequest) error
 	// Gateways gives the addresses, host:port, at which the nodes that are there take

@@ -15,6 +15,9 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/trimaran-io/trimaran/coordinator"
 	"github.com/trimaran-io/trimaran/fsm"
 	"github.com/trimaran-io/trimaran/kafkaproto"
 )
@@ -23,11 +26,16 @@ import (
 // partition a list of batches. Every method can be replaced by a test.
 type fakeCluster struct {
 	gateways map[fsm.NodeID]string
-	mu       sync.Mutex
-	catalog  *fsm.Catalog
-	index    fsm.Index
-	logs     map[fsm.PartitionID]*fakeLog
-	appends  [][]int // records per batch of each Append, in order
+
+	coordinating  sync.Mutex
+	coordinators  [coordinator.Shards]*coordinator.Coordinator
+	coordinateErr error
+
+	mu      sync.Mutex
+	catalog *fsm.Catalog
+	index   fsm.Index
+	logs    map[fsm.PartitionID]*fakeLog
+	appends [][]int // records per batch of each Append, in order
 
 	ready   func() error
 	usable  func(fsm.TopicID) bool
@@ -53,6 +61,13 @@ type fakeLog struct {
 func newFake(t testing.TB, topics ...string) *fakeCluster {
 	t.Helper()
 	f := &fakeCluster{catalog: fsm.NewCatalog(), logs: map[fsm.PartitionID]*fakeLog{}}
+	t.Cleanup(func() {
+		for _, c := range f.coordinators {
+			if c != nil {
+				c.Close()
+			}
+		}
+	})
 	form := &fsm.FormCluster{ClusterID: "fake"}
 	for i := range 3 {
 		form.Nodes = append(form.Nodes, fsm.Node{ID: fsm.NodeID(fmt.Sprintf("n%d", i+1)), Incarnation: fmt.Sprintf("%08x", i+1)})
@@ -480,4 +495,40 @@ func (f *fakeCluster) Administer(_ context.Context, request fsm.AdminRequest) er
 		return fsm.ErrInvalidAssignment
 	}
 	return nil
+}
+
+// Coordinate implements Cluster, with coordinators over states in memory.
+func (f *fakeCluster) Coordinate(ctx context.Context, shard int, client coordinator.Client, req kmsg.Request) (kmsg.Response, error) {
+	f.coordinating.Lock()
+	if f.coordinateErr != nil {
+		defer f.coordinating.Unlock()
+		return nil, f.coordinateErr
+	}
+	c := f.coordinators[shard]
+	if c == nil {
+		state := coordinator.NewState()
+		c = coordinator.New(coordinator.Config{
+			State: state, Logger: slog.New(slog.DiscardHandler),
+			Propose: func(_ context.Context, command []byte) error {
+				f.coordinating.Lock()
+				defer f.coordinating.Unlock()
+				return state.Apply(command)
+			},
+			TopicID: func(name string) ([16]byte, bool) {
+				if topic, ok := f.Topics().Lookup(name); ok {
+					return topic.ID, true
+				}
+				return [16]byte{}, false
+			},
+			TopicName: func(id [16]byte) (string, bool) {
+				if topic, ok := f.Topics().ByID(id); ok {
+					return topic.Name, true
+				}
+				return "", false
+			},
+		})
+		f.coordinators[shard] = c
+	}
+	f.coordinating.Unlock()
+	return c.Handle(ctx, client, req)
 }

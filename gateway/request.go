@@ -41,6 +41,18 @@ var handlers = map[kmsg.Key]func(*request){
 	kmsg.CreateTopics: handleCreateTopics,
 	kmsg.DeleteTopics: handleDeleteTopics,
 
+	kmsg.OffsetCommit:    handleOffsetCommit,
+	kmsg.OffsetFetch:     handleOffsetFetch,
+	kmsg.FindCoordinator: handleFindCoordinator,
+	kmsg.JoinGroup:       handleJoinGroup,
+	kmsg.Heartbeat:       handleHeartbeat,
+	kmsg.LeaveGroup:      handleLeaveGroup,
+	kmsg.SyncGroup:       handleSyncGroup,
+	kmsg.DescribeGroups:  handleDescribeGroups,
+	kmsg.ListGroups:      handleListGroups,
+	kmsg.DeleteGroups:    handleDeleteGroups,
+	kmsg.OffsetDelete:    handleOffsetDelete,
+
 	kmsg.DeleteRecords:              handleDeleteRecords,
 	kmsg.InitProducerID:             handleInitProducerID,
 	kmsg.DescribeConfigs:            handleDescribeConfigs,

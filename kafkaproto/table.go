@@ -38,6 +38,38 @@ var Served = []API{
 		Note: "One broker: the cluster, at the address the client used.",
 	},
 	{
+		Key: kmsg.OffsetCommit, Name: "OffsetCommit", Min: 0, Max: 10,
+		Note: "To the coordinator of the group, which keeps it in a Raft group.",
+	},
+	{
+		Key: kmsg.OffsetFetch, Name: "OffsetFetch", Min: 0, Max: 10,
+		Note: "A group never seen is empty.",
+	},
+	{
+		Key: kmsg.FindCoordinator, Name: "FindCoordinator", Min: 0, Max: 6,
+		Note: "The one broker, always.",
+	},
+	{
+		Key: kmsg.JoinGroup, Name: "JoinGroup", Min: 0, Max: 9,
+		Note: "The classic protocol of consumer groups.",
+	},
+	{
+		Key: kmsg.Heartbeat, Name: "Heartbeat", Min: 0, Max: 4,
+	},
+	{
+		Key: kmsg.LeaveGroup, Name: "LeaveGroup", Min: 0, Max: 5,
+	},
+	{
+		Key: kmsg.SyncGroup, Name: "SyncGroup", Min: 0, Max: 5,
+	},
+	{
+		Key: kmsg.DescribeGroups, Name: "DescribeGroups", Min: 0, Max: 6,
+	},
+	{
+		Key: kmsg.ListGroups, Name: "ListGroups", Min: 0, Max: 5,
+		Note: "Those of all coordinators.",
+	},
+	{
 		Key: kmsg.ApiVersions, Name: "ApiVersions", Min: 0, Max: 5,
 		Note: "A version above is answered in version 0 with UNSUPPORTED_VERSION (KIP-35, KIP-511).",
 	},
@@ -78,12 +110,18 @@ var Served = []API{
 		Note: "The cluster places them.",
 	},
 	{
+		Key: kmsg.DeleteGroups, Name: "DeleteGroups", Min: 0, Max: 3,
+	},
+	{
 		Key: kmsg.IncrementalAlterConfigs, Name: "IncrementalAlterConfigs", Min: 0, Max: 1,
 		Note: "Topics.",
 	},
 	{
 		Key: kmsg.ListPartitionReassignments, Name: "ListPartitionReassignments", Min: 0, Max: 0,
 		Note: "Always none.",
+	},
+	{
+		Key: kmsg.OffsetDelete, Name: "OffsetDelete", Min: 0, Max: 0,
 	},
 	{
 		Key: kmsg.DescribeCluster, Name: "DescribeCluster", Min: 0, Max: 2,

@@ -1,0 +1,143 @@
+package gateway
+
+import (
+	"context"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/trimaran-io/trimaran/coordinator"
+	"github.com/trimaran-io/trimaran/fsm"
+)
+
+// OffsetFetch, versions 0 to 10; several groups at once from 8 on (KIP-709), topics have
+// ids instead of names from 10 on.
+//
+// Kept: a group never seen, and a partition without a commit, have offset -1 and no error; in version 0, which
+// stood for ZooKeeper, the error UNKNOWN_TOPIC_OR_PARTITION. No topics (null, from 2 on) means all that the
+// group has offsets of. Every offset is stable: there are no transactions.
+
+func handleOffsetFetch(r *request) {
+	req := r.body.(*kmsg.OffsetFetchRequest)
+	if req.Version >= 8 {
+		r.fetchOffsetsOfGroups(req)
+		return
+	}
+	r.asked(coordinateTimeout, func(ctx context.Context) {
+		group := kmsg.NewOffsetFetchRequestGroup()
+		group.Group = req.Group
+		if req.Topics != nil || req.Version < 2 {
+			group.Topics = []kmsg.OffsetFetchRequestGroupTopic{}
+		}
+		for _, t := range req.Topics {
+			asked := kmsg.NewOffsetFetchRequestGroupTopic()
+			asked.Topic, asked.Partitions = t.Topic, t.Partitions
+			group.Topics = append(group.Topics, asked)
+		}
+		answer := r.offsetsOf(ctx, group, req.RequireStable)
+		resp := kmsg.NewPtrOffsetFetchResponse()
+		resp.Version = r.header.Version
+		resp.ErrorCode = r.note(answer.ErrorCode)
+		for _, t := range answer.Topics {
+			out := kmsg.NewOffsetFetchResponseTopic()
+			out.Topic = t.Topic
+			for _, p := range t.Partitions {
+				o := kmsg.NewOffsetFetchResponseTopicPartition()
+				o.Partition, o.Offset, o.LeaderEpoch, o.Metadata, o.ErrorCode = p.Partition, p.Offset, p.LeaderEpoch, p.Metadata, p.ErrorCode
+				if req.Version == 0 && o.ErrorCode == 0 && o.Offset == -1 {
+					o.ErrorCode = r.note(kerr.UnknownTopicOrPartition.Code)
+				}
+				out.Partitions = append(out.Partitions, o)
+			}
+			resp.Topics = append(resp.Topics, out)
+		}
+		if answer.ErrorCode != 0 && req.Version < 2 { // there it stands with each partition
+			resp.Topics = nil
+			for _, t := range req.Topics {
+				out := kmsg.NewOffsetFetchResponseTopic()
+				out.Topic = t.Topic
+				for _, p := range t.Partitions {
+					o := kmsg.NewOffsetFetchResponseTopicPartition()
+					o.Partition, o.Offset, o.Metadata, o.ErrorCode = p, -1, kmsg.StringPtr(""), answer.ErrorCode
+					out.Partitions = append(out.Partitions, o)
+				}
+				resp.Topics = append(resp.Topics, out)
+			}
+		}
+		r.answer(resp)
+	})
+}
+
+func (r *request) fetchOffsetsOfGroups(req *kmsg.OffsetFetchRequest) {
+	if len(req.Groups) > maxGroups {
+		r.hangUp(errInvalidRequest)
+		return
+	}
+	r.asked(coordinateTimeout, func(ctx context.Context) {
+		resp := kmsg.NewPtrOffsetFetchResponse()
+		resp.Version = r.header.Version
+		resp.Groups = make([]kmsg.OffsetFetchResponseGroup, len(req.Groups))
+		topics := r.session.server.cluster.Topics()
+		eachOf(len(req.Groups), func(i int) {
+			asked := req.Groups[i]
+			var unknown []kmsg.OffsetFetchResponseGroupTopic
+			if req.Version >= 10 && asked.Topics != nil {
+				asked.Topics, unknown = r.namedTopics(topics, asked.Topics)
+			}
+			answer := r.offsetsOf(ctx, asked, req.RequireStable)
+			for j := range answer.Topics {
+				if topic, ok := topics.Lookup(answer.Topics[j].Topic); ok {
+					answer.Topics[j].TopicID = topic.ID
+				}
+			}
+			if answer.ErrorCode == 0 {
+				answer.Topics = append(answer.Topics, unknown...)
+			}
+			resp.Groups[i] = answer
+		})
+		for _, g := range resp.Groups {
+			r.note(g.ErrorCode)
+		}
+		r.answer(resp)
+	})
+}
+
+// namedTopics gives topics that are asked for by id their names, and the answers for those that no topic has.
+func (r *request) namedTopics(topics *fsm.Topics, asked []kmsg.OffsetFetchRequestGroupTopic) (named []kmsg.OffsetFetchRequestGroupTopic, unknown []kmsg.OffsetFetchResponseGroupTopic) {
+	named = []kmsg.OffsetFetchRequestGroupTopic{}
+	for _, t := range asked {
+		if topic, ok := topics.ByID(t.TopicID); ok {
+			t.Topic = topic.Name
+			named = append(named, t)
+			continue
+		}
+		out := kmsg.NewOffsetFetchResponseGroupTopic()
+		out.TopicID = t.TopicID
+		for _, p := range t.Partitions {
+			o := kmsg.NewOffsetFetchResponseGroupTopicPartition()
+			o.Partition, o.Offset, o.Metadata, o.ErrorCode = p, -1, kmsg.StringPtr(""), kerr.UnknownTopicID.Code
+			out.Partitions = append(out.Partitions, o)
+		}
+		unknown = append(unknown, out)
+	}
+	return named, unknown
+}
+
+// offsetsOf asks for the offsets of one group.
+func (r *request) offsetsOf(ctx context.Context, group kmsg.OffsetFetchRequestGroup, stable bool) kmsg.OffsetFetchResponseGroup {
+	req := kmsg.NewPtrOffsetFetchRequest()
+	req.RequireStable = stable
+	req.Groups = []kmsg.OffsetFetchRequestGroup{group}
+	out := kmsg.NewOffsetFetchResponseGroup()
+	out.Group = group.Group
+	answer, err := r.coordinate(ctx, coordinator.ShardOf(group.Group), req)
+	if err != nil {
+		out.ErrorCode = r.coordinatorCodeQuiet(err)
+		return out
+	}
+	if got := answer.(*kmsg.OffsetFetchResponse).Groups; len(got) == 1 {
+		return got[0]
+	}
+	out.ErrorCode = kerr.UnknownServerError.Code
+	return out
+}

@@ -1,0 +1,94 @@
+package gateway
+
+import (
+	"context"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/trimaran-io/trimaran/coordinator"
+)
+
+// JoinGroup, versions 0 to 9, SyncGroup, versions 0 to 5, Heartbeat, versions 0 to 4, and
+// LeaveGroup, versions 0 to 5: the classic protocol of consumer groups.
+//
+// Kept: what Kafka's coordinator does, static members (KIP-345), member ids that are
+// given before joining (KIP-394), skipped assignments (KIP-814). JoinGroup and SyncGroup wait for the other members,
+// as long as the rebalance timeout allows; behind them other answers of that connection
+// wait, which is why clients have a connection for their coordinator.
+//
+// Left out: the protocol of KIP-848.
+
+func handleJoinGroup(r *request) {
+	req := r.body.(*kmsg.JoinGroupRequest)
+	limit := time.Duration(max(req.RebalanceTimeoutMillis, req.SessionTimeoutMillis, 0))*time.Millisecond + 5*time.Minute + coordinateTimeout
+	r.asked(min(limit, maxGroupWait), func(ctx context.Context) {
+		answer, err := r.coordinate(ctx, coordinator.ShardOf(req.Group), req)
+		resp, _ := answer.(*kmsg.JoinGroupResponse)
+		if err != nil {
+			resp = kmsg.NewPtrJoinGroupResponse()
+			resp.Version = r.header.Version
+			resp.Generation, resp.MemberID, resp.ErrorCode = -1, req.MemberID, r.coordinatorCode(err)
+		}
+		r.note(resp.ErrorCode)
+		size := 256
+		for _, m := range resp.Members {
+			size += 64 + len(m.MemberID) + len(m.ProtocolMetadata)
+		}
+		r.answerSized(resp, size)
+	})
+}
+
+func handleSyncGroup(r *request) {
+	req := r.body.(*kmsg.SyncGroupRequest)
+	r.asked(maxGroupWait, func(ctx context.Context) {
+		answer, err := r.coordinate(ctx, coordinator.ShardOf(req.Group), req)
+		resp, _ := answer.(*kmsg.SyncGroupResponse)
+		if err != nil {
+			resp = kmsg.NewPtrSyncGroupResponse()
+			resp.Version = r.header.Version
+			resp.ErrorCode = r.coordinatorCode(err)
+		}
+		r.note(resp.ErrorCode)
+		r.answerSized(resp, 128+len(resp.MemberAssignment))
+	})
+}
+
+func handleHeartbeat(r *request) {
+	req := r.body.(*kmsg.HeartbeatRequest)
+	r.asked(coordinateTimeout, func(ctx context.Context) {
+		answer, err := r.coordinate(ctx, coordinator.ShardOf(req.Group), req)
+		resp, _ := answer.(*kmsg.HeartbeatResponse)
+		if err != nil {
+			resp = kmsg.NewPtrHeartbeatResponse()
+			resp.Version = r.header.Version
+			resp.ErrorCode = r.coordinatorCode(err)
+		}
+		r.note(resp.ErrorCode)
+		r.answer(resp)
+	})
+}
+
+func handleLeaveGroup(r *request) {
+	req := r.body.(*kmsg.LeaveGroupRequest)
+	single := req.Version < 3
+	if single { // one member, named beside the list that came later
+		m := kmsg.NewLeaveGroupRequestMember()
+		m.MemberID = req.MemberID
+		req.Members = []kmsg.LeaveGroupRequestMember{m}
+	}
+	r.asked(coordinateTimeout, func(ctx context.Context) {
+		answer, err := r.coordinate(ctx, coordinator.ShardOf(req.Group), req)
+		resp, _ := answer.(*kmsg.LeaveGroupResponse)
+		if err != nil {
+			resp = kmsg.NewPtrLeaveGroupResponse()
+			resp.Version = r.header.Version
+			resp.ErrorCode = r.coordinatorCode(err)
+		}
+		if single && resp.ErrorCode == 0 && len(resp.Members) == 1 {
+			resp.ErrorCode = resp.Members[0].ErrorCode
+		}
+		r.note(resp.ErrorCode)
+		r.answer(resp)
+	})
+}
