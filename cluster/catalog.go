@@ -283,7 +283,7 @@ func (c *catalog) lead(ctx context.Context) {
 	}
 	for _, node := range view.Nodes() {
 		id := raft.ServerID(node.Identity())
-		if slices.ContainsFunc(servers, func(s raft.Server) bool { return s.ID == id }) {
+		if i := slices.IndexFunc(servers, func(s raft.Server) bool { return s.ID == id }); i >= 0 && (servers[i].Suffrage == raft.Voter || voters >= maxCatalogVoters) {
 			continue
 		}
 		var err error
@@ -298,6 +298,35 @@ func (c *catalog) lead(ctx context.Context) {
 			return
 		}
 		n.logger.Info("node added to the catalog group", "node", node.ID)
+	}
+	c.removeMembers(g, servers, view)
+}
+
+// removeMembers takes nodes that have left the cluster out of the catalog group, this node last.
+func (c *catalog) removeMembers(g *group, servers []raft.Server, view *fsm.Topics) {
+	n := c.node
+	registered := func(identity string) bool {
+		return slices.ContainsFunc(view.Nodes(), func(node fsm.Node) bool { return node.Identity() == identity })
+	}
+	for _, s := range servers {
+		if registered(string(s.ID)) || view.ClusterID() == "" {
+			continue
+		}
+		var err error
+		if string(s.ID) == n.identity {
+			err = n.handOverTo(g, registered)
+		} else {
+			// It is to hear that it has left before nobody tells it anything any more.
+			if !n.connected(string(s.ID)) || g.await(g.raft.Barrier(callTimeout)) == nil {
+				err = g.await(g.raft.RemoveServer(s.ID, 0, callTimeout))
+			}
+		}
+		if err != nil {
+			n.logger.Warn("a node that has left is still in the catalog group", "node", s.ID, "error", err)
+		} else {
+			n.logger.Info("a node has left the catalog group", "node", s.ID)
+		}
+		return
 	}
 }
 
@@ -375,13 +404,19 @@ func (n *Node) place(view *fsm.Topics, partitions int32, factor int, seed fsm.To
 		}
 	}
 	load := map[fsm.NodeID]*placement.Node{}
-	var here, absent []*placement.Node
+	var here, absent []*placement.Node // those who are draining come first among the second choice
+	draining := 0
 	for _, node := range view.Nodes() {
 		candidate := &placement.Node{ID: node.ID, Zone: node.Zone}
 		load[node.ID] = candidate
-		if alive[node.ID] {
+		switch {
+		case node.State == fsm.NodeLeaving:
+		case alive[node.ID] && node.State == fsm.NodeActive:
 			here = append(here, candidate)
-		} else {
+		case alive[node.ID]:
+			absent = slices.Insert(absent, draining, candidate)
+			draining++
+		default:
 			absent = append(absent, candidate)
 		}
 	}

@@ -563,7 +563,10 @@ func (l *acknowledgedLoad) more(t *testing.T, n int) {
 func (l *acknowledgedLoad) groups() string {
 	var b strings.Builder
 	for i, node := range l.nodes {
-		if r := node.Node.replica(l.id); node.running && r != nil {
+		if !node.running {
+			continue
+		}
+		if r := node.Node.replica(l.id); r != nil {
 			fmt.Fprintf(&b, "\nnode %d: %v, servers %v", i+1, r.group.raft.Stats(), r.group.raft.GetConfiguration().Configuration().Servers)
 		}
 	}
@@ -916,5 +919,32 @@ func TestAReadyNodeHasTheTopicsOfItsConfiguration(t *testing.T) {
 	c.startAll()
 	if _, ok := c.nodes[0].Topics().Lookup("one"); ok {
 		t.Error("a deleted topic came back with the restart")
+	}
+}
+
+// A topic that is being created takes no node out of service: what this asks is
+// also how the gateway knows whether a topic is missing or not known yet.
+func TestANodeStaysReadyWhileTopicsAreCreated(t *testing.T) {
+	c := newTestCluster(t, 3)
+	c.startAll()
+	ctx := within(t)
+	created := make(chan error, 1)
+	go func() {
+		created <- c.nodes[0].CreateTopic(ctx, fsm.TopicSpec{Name: "many", Partitions: 60, ReplicationFactor: 3}, false)
+	}()
+	for done := false; !done; {
+		select {
+		case err := <-created:
+			if err != nil {
+				t.Fatal(err)
+			}
+			done = true
+		default:
+		}
+		for i, n := range c.nodes {
+			if err := n.Ready(); err != nil {
+				t.Fatalf("node %d: %v", i+1, err)
+			}
+		}
 	}
 }

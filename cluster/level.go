@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/trimaran-io/trimaran/fsm"
@@ -22,6 +23,7 @@ func (n *Node) register(ctx context.Context) {
 	view := n.catalog.view.Load()
 	self := n.self()
 	known, ok := view.Node(self.ID)
+	self.State, self.Successor = known.State, known.Successor
 	if !ok || known.Incarnation != self.Incarnation || known == self {
 		return
 	}
@@ -44,3 +46,6 @@ func (c *catalog) raiseLevel(ctx context.Context, view *fsm.Topics) {
 	}
 	c.node.logger.Info("cluster's level raised", "from", view.Level(), "to", next)
 }
+
+// errLeft ends a node that was decommissioned. Its data directory belongs to nobody any more.
+var errLeft = errors.New("this node has left the cluster: its replicas are elsewhere, and it cannot come back with this data directory")

@@ -3,7 +3,9 @@ package cluster
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -13,7 +15,9 @@ import (
 
 // The leader of a partition's group makes the group's configuration what the
 // catalog says: a replica that should be there and is not comes in as a
-// non-voter, and gets a vote once it has caught up. One step at a time.
+// non-voter, and gets a vote once it has caught up. When all that should be there
+// vote, those that should not go, and the catalog is told so (fsm/moves.go). One step
+// at a time.
 
 const (
 	membersTimeout = 5 * time.Second
@@ -39,14 +43,22 @@ func (n *Node) reconcileMembers(r *replica) {
 	for _, s := range future.Configuration().Servers {
 		suffrage[string(s.ID)] = s.Suffrage
 	}
+	complete := true
+	wanted := map[string]bool{}
 	for _, id := range partition.Replicas {
 		node, ok := topics.Node(id)
 		if !ok {
+			complete = false
 			continue
 		}
 		identity := node.Identity()
+		wanted[identity] = true
 		voter, member := suffrage[identity]
-		if member && voter == raft.Voter || identity == n.identity {
+		if member && voter == raft.Voter {
+			continue
+		}
+		complete = false
+		if identity == n.identity {
 			continue
 		}
 		ctx, cancel := context.WithTimeout(n.ctx, membersTimeout)
@@ -58,14 +70,68 @@ func (n *Node) reconcileMembers(r *replica) {
 		server, address := raft.ServerID(identity), raft.ServerAddress(identity)
 		switch {
 		case !member:
-			err = r.group.raft.AddNonvoter(server, address, 0, membersTimeout).Error()
+			err = r.group.await(r.group.raft.AddNonvoter(server, address, 0, membersTimeout))
 			n.logger.Info("a replica joins its group as a non-voter", "partition", r.id, "node", id, "error", err)
 		case applied+caughtUpEntries >= r.group.raft.AppliedIndex():
-			err = r.group.raft.AddVoter(server, address, 0, membersTimeout).Error()
+			err = r.group.await(r.group.raft.AddVoter(server, address, 0, membersTimeout))
 			n.logger.Info("a replica has caught up and votes", "partition", r.id, "node", id, "error", err)
 		}
 		return
 	}
+	if complete {
+		n.removeMembers(r, partition, wanted, suffrage)
+	}
+}
+
+// removeMembers takes out of the group who is no longer wanted, one at a time and this node last, by handing
+// leadership over; when nobody is left of them the catalog hears of it.
+func (n *Node) removeMembers(r *replica, partition *fsm.Partition, wanted map[string]bool, suffrage map[string]raft.ServerSuffrage) {
+	var surplus []string
+	for identity := range suffrage {
+		if !wanted[identity] {
+			surplus = append(surplus, identity)
+		}
+	}
+	slices.Sort(surplus)
+	for _, identity := range surplus {
+		if identity == n.identity {
+			continue
+		}
+		err := r.group.await(r.group.raft.RemoveServer(raft.ServerID(identity), 0, membersTimeout))
+		n.logger.Info("a replica has left its group", "partition", r.id, "node", identity, "error", err)
+		return
+	}
+	if len(surplus) > 0 {
+		if err := n.handOverTo(r.group, func(identity string) bool { return wanted[identity] }); err != nil {
+			n.logger.Debug("leadership was not handed over", "partition", r.id, "error", err)
+		}
+		return
+	}
+	if len(partition.Leaving) == 0 {
+		return
+	}
+	ctx, cancel := context.WithTimeout(n.ctx, membersTimeout)
+	defer cancel()
+	command := fsm.CatalogCommand{Settle: &fsm.Settle{Topic: r.id.Topic, Partition: r.id.Partition, Nodes: partition.Leaving}}
+	if _, err := n.catalog.apply(ctx, command); err != nil {
+		n.logger.Warn("cannot tell the catalog that replicas have left yet", "partition", r.id, "error", err)
+	}
+}
+
+// errNobodyFollows means that no other voter is known to follow this leader right now.
+var errNobodyFollows = errors.New("no other voter follows")
+
+// handOverTo moves leadership to a voter that is suitable and follows this node, the first after it in order.
+func (n *Node) handOverTo(g *group, suitable func(identity string) bool) error {
+	ids := voters(g)
+	at := slices.Index(ids, n.identity)
+	for i := range ids {
+		id := ids[(at+1+i)%len(ids)]
+		if id != n.identity && suitable(id) && n.link.Follows(id, g.name, g.raft.CurrentTerm()) {
+			return g.await(g.raft.LeadershipTransferToServer(raft.ServerID(id), raft.ServerAddress(id)))
+		}
+	}
+	return errNobodyFollows
 }
 
 // appliedAt asks a node how far its replica is.
@@ -111,7 +177,7 @@ func (n *Node) release(r *replica, identity string) ([]byte, error) {
 		if alive <= voters/2 {
 			return nil, fmt.Errorf("%w: %d of %d other replicas are there", fsm.ErrNoLeader, alive, voters)
 		}
-		if err := r.group.raft.RemoveServer(raft.ServerID(identity), 0, membersTimeout).Error(); err != nil {
+		if err := r.group.await(r.group.raft.RemoveServer(raft.ServerID(identity), 0, membersTimeout)); err != nil {
 			return nil, fmt.Errorf("%w: %w", fsm.ErrNoLeader, err)
 		}
 		n.logger.Warn("a replica has left its group to be rebuilt", "partition", r.id, "node", identity)

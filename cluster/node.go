@@ -25,6 +25,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -78,6 +79,12 @@ type Config struct {
 	// the background. 0 means 4 MiB; negative: never.
 	ScrubRate int64
 
+	// ReplaceAfter is how long a node must be away before its replicas go to others. 0 means 30
+	// minutes; negative: never.
+	ReplaceAfter time.Duration
+	// NoAutoBalance leaves replicas and leaders where they are unless a node leaves or is drained.
+	NoAutoBalance bool
+	steadyFor     time.Duration // 0: defaultSteadyFor
 	// Groups are the settings of consumer groups; the zero value is Kafka's defaults
 	// but for the initial rebalance delay, which is none.
 	Groups coordinator.Settings
@@ -119,6 +126,8 @@ type Node struct {
 	ctx    context.Context // ends when the node stops
 	cancel context.CancelFunc
 	done   sync.WaitGroup
+
+	served atomic.Bool // Ready was nil once
 
 	idMu    sync.Mutex
 	id      *identityFile // replaced, never changed
@@ -296,11 +305,13 @@ func (n *Node) run() {
 		defer n.done.Done()
 		n.tellFull()
 	}()
-	n.done.Add(1)
-	go func() {
-		defer n.done.Done()
-		n.scrubLoop()
-	}()
+	for _, loop := range []func(){n.scrubLoop, n.planLoop, n.leadersLoop} {
+		n.done.Add(1)
+		go func() {
+			defer n.done.Done()
+			loop()
+		}()
+	}
 	n.reconcileLoop()
 }
 
@@ -429,8 +440,13 @@ func (n *Node) Ready() error {
 	}
 	// Only the start is waited for. A partition that loses its majority later, or a
 	// replica that cannot be opened, must not take the whole node out of service.
-	if s := n.shortcomings(); s.starting > 0 {
-		return fmt.Errorf("%d of %d replicas are not up yet", s.starting, running+s.closed)
+	// Nor must one of a topic that has just been created: what was there at the start
+	// has been up, and the catalog is known.
+	if !n.served.Load() {
+		if s := n.shortcomings(); s.starting > 0 {
+			return fmt.Errorf("%d of %d replicas are not up yet", s.starting, running+s.closed)
+		}
+		n.served.Store(true)
 	}
 	return nil
 }

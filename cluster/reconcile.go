@@ -68,6 +68,11 @@ func (n *Node) reconcileLoop() {
 			}
 			n.reconcile(true)
 			n.register(n.ctx)
+			if view := n.Topics(); view.ClusterID() != "" {
+				if _, ok := view.Node(n.nodeID); !ok {
+					n.fail(errLeft)
+				}
+			}
 		}
 		select {
 		case <-n.ctx.Done():
@@ -90,7 +95,7 @@ func (n *Node) reconcile(current bool) {
 	for _, topic := range topics.Placed() {
 		for p := range topic.Partitions {
 			partition := &topic.Partitions[p]
-			if slices.Contains(partition.Replicas, n.nodeID) {
+			if partition.Holds(n.nodeID) {
 				desired[fsm.PartitionID{Topic: topic.ID, Partition: int32(p)}] = partition
 			}
 		}
@@ -127,7 +132,8 @@ func (n *Node) reconcile(current bool) {
 		if err := r.close(); err != nil {
 			n.logger.Warn("closing a replica of a deleted partition", "partition", id, "error", err)
 		}
-		n.removeReplica(id)
+		_, there := topics.Partition(id)
+		n.removeReplica(id, there)
 	}
 	for _, id := range toReopen {
 		n.mu.Lock()
@@ -145,7 +151,7 @@ func (n *Node) reconcile(current bool) {
 		}
 	}
 	if current {
-		n.removeLeftovers(desired)
+		n.removeLeftovers(desired, topics)
 		n.rebuildBroken()
 	}
 
@@ -180,14 +186,13 @@ func (n *Node) openReplica(id fsm.PartitionID, partition *fsm.Partition, topics 
 	if err != nil {
 		return err
 	}
+	gone := false
 	for _, nodeID := range partition.Bootstrap {
 		node, ok := topics.Node(nodeID)
-		if !ok {
-			return errors.New("the catalog does not know node " + string(nodeID))
-		}
+		gone = gone || !ok // it has left the cluster: the group was formed long ago
 		voters = append(voters, node.Identity())
 	}
-	if anew || !slices.Contains(voters, n.identity) {
+	if anew || gone || !slices.Contains(voters, n.identity) {
 		voters = nil // came later: the configuration comes from the group's leader
 	}
 	name := id.String()
@@ -240,8 +245,9 @@ func (n *Node) rebuildBroken() {
 	}
 }
 
-// removeReplica frees the disk of a partition that is no longer in the catalog.
-func (n *Node) removeReplica(id fsm.PartitionID) {
+// removeReplica frees the disk of a partition that is no longer in the catalog or, if moved, has its
+// replicas elsewhere. What was voted is kept then: the replica may come back, in the same term.
+func (n *Node) removeReplica(id fsm.PartitionID, moved bool) {
 	dir := n.partitionDir(id)
 	// Renamed first: what is half deleted must never be opened again.
 	gone := dir + ".deleted"
@@ -252,15 +258,21 @@ func (n *Node) removeReplica(id fsm.PartitionID) {
 	if err := os.RemoveAll(gone); err != nil {
 		n.logger.Error("cannot delete a partition's files", "partition", id, "error", err)
 	}
-	if err := n.stable.Delete(id.String()); err != nil {
+	var err error
+	if moved {
+		err = n.stable.Group(id.String()).BeginAnew(0, "")
+	} else {
+		err = n.stable.Delete(id.String())
+	}
+	if err != nil {
 		n.logger.Error("cannot delete a partition's votes", "partition", id, "error", err)
 	}
-	n.logger.Info("partition deleted", "partition", id)
+	n.logger.Info("replica deleted", "partition", id, "moved", moved)
 }
 
 // removeLeftovers deletes the files of partitions that were deleted while this
 // node was away. Folders with other names are not touched.
-func (n *Node) removeLeftovers(desired map[fsm.PartitionID]*fsm.Partition) {
+func (n *Node) removeLeftovers(desired map[fsm.PartitionID]*fsm.Partition, topics *fsm.Topics) {
 	entries, err := os.ReadDir(n.dir.join("partitions"))
 	if err != nil {
 		return
@@ -275,7 +287,8 @@ func (n *Node) removeLeftovers(desired map[fsm.PartitionID]*fsm.Partition) {
 		case deleted:
 			os.RemoveAll(n.dir.join("partitions", entry.Name()))
 		case desired[id] == nil:
-			n.removeReplica(id)
+			_, there := topics.Partition(id)
+			n.removeReplica(id, there)
 		}
 	}
 }
@@ -290,7 +303,8 @@ type shortcomings struct {
 func (n *Node) shortcomings() (s shortcomings) {
 	for _, topic := range n.Topics().Placed() {
 		for p, partition := range topic.Partitions {
-			if !slices.Contains(partition.Replicas, n.nodeID) {
+			// One that came later waits for the group's leader to take it in.
+			if !slices.Contains(partition.Replicas, n.nodeID) || !slices.Contains(partition.Bootstrap, n.nodeID) {
 				continue
 			}
 			id := fsm.PartitionID{Topic: topic.ID, Partition: int32(p)}

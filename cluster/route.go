@@ -60,11 +60,12 @@ func (n *Node) leaderOf(id fsm.PartitionID, attempt int) (hint, <-chan struct{},
 	if ok {
 		return h, nil, nil
 	}
-	if len(partition.Replicas) == 0 {
+	holders := partition.Holders()
+	if len(holders) == 0 {
 		return hint{}, nil, nil
 	}
 	// Nothing known: any replica answers with a hint.
-	node, ok := topics.Node(partition.Replicas[attempt%len(partition.Replicas)])
+	node, ok := topics.Node(holders[attempt%len(holders)])
 	if !ok {
 		return hint{}, nil, nil
 	}

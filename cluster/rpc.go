@@ -36,6 +36,7 @@ const (
 	callCreatePartitions = 50 // createPartitionsCall -> catalogReply
 	callDeleteRecords    = 51 // partition, offset -> log start
 	callProducers        = 52 // partition -> fsm.ActiveProducer list
+	callAdminister       = 80 // fsm.AdminRequest -> catalogReply
 	callSurvey           = 31 // groups -> what this node knows of the leader of each, see failover.go
 	callStand            = 32 // groups and terms -> nothing: they stand for election if nothing has changed
 	callFull             = 60 // 1: the caller's disk is full; 0: not any more -> nothing
@@ -202,6 +203,12 @@ func (n *Node) answer(ctx context.Context, from string, kind uint8, payload []by
 
 	case callDeleteRecords, callProducers:
 		return n.answerAdmin(ctx, kind, &r)
+	case callAdminister:
+		var request fsm.AdminRequest
+		if err := json.Unmarshal(payload, &request); err != nil {
+			return nil, errMalformed
+		}
+		return n.administerAsLeader(ctx, request)
 	case callCreatePartitions:
 		var call createPartitionsCall
 		if err := json.Unmarshal(payload, &call); err != nil {

@@ -3,6 +3,7 @@ package cluster
 import (
 	"context"
 	"encoding/json"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -104,7 +105,7 @@ func (n *Node) reports(ctx context.Context, nodes []fsm.Node) []*nodeReport {
 // Nodes that do not answer within two seconds are shown as not alive.
 func (n *Node) Status(ctx context.Context) (*fsm.Status, error) {
 	topics := n.Topics()
-	status := &fsm.Status{ClusterID: n.ClusterID()}
+	status := &fsm.Status{ClusterID: n.ClusterID(), Level: topics.Level()}
 	nodes := topics.Nodes()
 	reports := n.reports(ctx, nodes)
 	members := map[string]int{}
@@ -115,7 +116,7 @@ func (n *Node) Status(ctx context.Context) (*fsm.Status, error) {
 	index := map[fsm.NodeID]int{}
 	for i, node := range nodes {
 		index[node.ID] = i
-		s := fsm.NodeStatus{ID: node.ID, Identity: node.Identity(), Zone: node.Zone, Alive: reports[i] != nil}
+		s := fsm.NodeStatus{ID: node.ID, Identity: node.Identity(), Zone: node.Zone, Alive: reports[i] != nil, State: node.State, Level: max(node.Level, 1)}
 		if m, ok := members[node.Identity()]; ok {
 			s.PeerAddress, s.ClientAddress, s.Version = live[m].PeerAddr, live[m].ClientAddr, live[m].Version
 		}
@@ -171,7 +172,7 @@ func partitionStatus(topic fsm.TopicID, p int32, partition fsm.Partition, index 
 		}
 		return replicaReport{}, false
 	}
-	for _, node := range partition.Replicas {
+	for _, node := range partition.Holders() {
 		if r, ok := find(node); ok {
 			// Of two that think they lead, the one with the higher term does.
 			if r.Leads && (s.Leader == "" || r.Term > s.Term) {
@@ -181,8 +182,8 @@ func partitionStatus(topic fsm.TopicID, p int32, partition fsm.Partition, index 
 			s.LogStart = max(s.LogStart, r.LogStart)
 		}
 	}
-	for _, node := range partition.Replicas {
-		replica := fsm.ReplicaStatus{Node: node, Role: "offline"}
+	for _, node := range partition.Holders() {
+		replica := fsm.ReplicaStatus{Node: node, Role: "offline", Leaving: slices.Contains(partition.Leaving, node)}
 		if r, ok := find(node); ok {
 			replica.Role = "follower"
 			if node == s.Leader {

@@ -28,7 +28,7 @@ func BenchmarkCreateTopic(b *testing.B) {
 	c := sampleCatalog()
 	create := func(i int) {
 		id := TopicID{0: byte(i >> 16), 1: byte(i >> 8), 2: byte(i), 3: 1}
-		topic := Topic{Name: fmt.Sprintf("t%d", i), ID: id, ReplicationFactor: 1, Partitions: []Partition{{[]NodeID{"n1"}, []NodeID{"n1"}}}}
+		topic := Topic{Name: fmt.Sprintf("t%d", i), ID: id, ReplicationFactor: 1, Partitions: []Partition{{Replicas: []NodeID{"n1"}, Bootstrap: []NodeID{"n1"}}}}
 		if r := c.Apply(Index(100+2*i), CatalogCommand{CreateTopic: &CreateTopic{topic}}.Encode()); r.Err != nil {
 			b.Fatal(r.Err)
 		}

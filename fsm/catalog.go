@@ -30,6 +30,9 @@ type CatalogCommand struct {
 	CreatePartitions    *CreatePartitions    `json:"create_partitions,omitempty"`
 	CreateGroupShards   *CreateGroupShards   `json:"create_group_shards,omitempty"`
 	RaiseLevel          *RaiseLevel          `json:"raise_level,omitempty"`
+	SetNodeState        *SetNodeState        `json:"set_node_state,omitempty"`
+	Reassign            *Reassign            `json:"reassign,omitempty"`
+	Settle              *Settle              `json:"settle,omitempty"`
 }
 
 // FormCluster gives the cluster its id, once, and registers its first nodes.
@@ -96,7 +99,8 @@ func decodeCatalogCommand(data []byte) (CatalogCommand, error) {
 	}
 	set := 0
 	for _, is := range []bool{c.FormCluster != nil, c.RegisterNode != nil, c.RemoveNode != nil, c.CreateTopic != nil, c.DeleteTopic != nil,
-		c.AllocateProducerIDs != nil, c.AlterConfigs != nil, c.CreatePartitions != nil, c.CreateGroupShards != nil, c.RaiseLevel != nil} {
+		c.AllocateProducerIDs != nil, c.AlterConfigs != nil, c.CreatePartitions != nil, c.CreateGroupShards != nil,
+		c.RaiseLevel != nil, c.SetNodeState != nil, c.Reassign != nil, c.Settle != nil} {
 		if is {
 			set++
 		}
@@ -183,6 +187,12 @@ func (c *Catalog) Apply(index Index, cmd []byte) CatalogResult {
 		next, err = c.createGroupShards(command.CreateGroupShards)
 	case command.RaiseLevel != nil:
 		next, err = c.raiseLevel(command.RaiseLevel)
+	case command.SetNodeState != nil:
+		next, err = c.setNodeState(command.SetNodeState)
+	case command.Reassign != nil:
+		next, err = c.reassign(command.Reassign)
+	case command.Settle != nil:
+		next, err = c.settle(command.Settle)
 	}
 	if err != nil {
 		return CatalogResult{Err: err}
@@ -245,6 +255,7 @@ func (c *Catalog) registerNode(node Node) (*Topics, error) {
 		return nil, fmt.Errorf("%w: the cluster is not formed yet", ErrNoLeader)
 	}
 	old, ok := c.view.Node(node.ID)
+	node.State, node.Successor = old.State, old.Successor
 	switch {
 	case !ok:
 	case old.Incarnation != node.Incarnation:
@@ -269,7 +280,7 @@ func (c *Catalog) removeNode(r *RemoveNode) (*Topics, error) {
 	}
 	for _, topic := range c.view.Placed() {
 		for i, p := range topic.Partitions {
-			if slices.Contains(p.Replicas, r.ID) {
+			if p.Holds(r.ID) {
 				return nil, fmt.Errorf("%w: node %s still holds a replica of %s-%d", ErrInvalidAssignment, r.ID, topic.Name, i)
 			}
 		}

@@ -20,6 +20,7 @@ func drawCommand(t *rapid.T) []byte {
 			ID:          NodeID(rapid.SampledFrom([]string{"n1", "n2", "n3", "n4", "N5", ""}).Draw(t, "node")),
 			Incarnation: rapid.SampledFrom([]string{"aaaaaaaa", "aaaaaaaa", "bbbbbbbb", "x"}).Draw(t, "incarnation"),
 			Zone:        rapid.SampledFrom([]string{"", "z"}).Draw(t, "zone"),
+			Level:       rapid.SampledFrom([]int{0, 2, 2}).Draw(t, "knows"),
 		}
 	}
 	name := func() string {
@@ -27,7 +28,7 @@ func drawCommand(t *rapid.T) []byte {
 	}
 	id := func() TopicID { return TopicID{15: byte(rapid.IntRange(0, 6).Draw(t, "id"))} }
 	c := CatalogCommand{Version: rapid.SampledFrom([]int{0, 0, 0, 0, 0, 0, 0, 2}).Draw(t, "version")}
-	switch rapid.SampledFrom([]string{"form", "register", "remove", "create", "create", "create", "delete", "none", "garbage"}).Draw(t, "kind") {
+	switch rapid.SampledFrom([]string{"form", "register", "remove", "create", "create", "create", "delete", "none", "garbage", "level", "state", "reassign", "reassign", "settle"}).Draw(t, "kind") {
 	case "form":
 		c.FormCluster = &FormCluster{ClusterID: rapid.SampledFrom([]string{"c", "d"}).Draw(t, "cluster")}
 		for range rapid.IntRange(0, 3).Draw(t, "nodes") {
@@ -55,6 +56,23 @@ func drawCommand(t *rapid.T) []byte {
 		c.CreateTopic = &CreateTopic{topic}
 	case "delete":
 		c.DeleteTopic = &DeleteTopic{Name: name(), ID: id()}
+	case "level":
+		c.RaiseLevel = &RaiseLevel{Level: rapid.IntRange(0, 3).Draw(t, "level")}
+	case "state":
+		c.SetNodeState = &SetNodeState{ID: node().ID, State: NodeState(rapid.SampledFrom([]string{"", "draining", "leaving", "x"}).Draw(t, "state")), Successor: node().ID}
+	case "reassign":
+		some := func() (ids []NodeID) {
+			for range rapid.IntRange(0, 3).Draw(t, "replicas") {
+				ids = append(ids, node().ID)
+			}
+			return ids
+		}
+		c.Reassign = &Reassign{Topic: id(), ReplicationFactor: rapid.IntRange(0, 2).Draw(t, "factor")}
+		for range rapid.IntRange(0, 2).Draw(t, "moves") {
+			c.Reassign.Moves = append(c.Reassign.Moves, Move{Partition: int32(rapid.IntRange(-1, 2).Draw(t, "partition")), From: some(), To: some()})
+		}
+	case "settle":
+		c.Settle = &Settle{Topic: id(), Partition: int32(rapid.IntRange(-1, 2).Draw(t, "partition")), Nodes: []NodeID{node().ID}}
 	case "garbage":
 		return rapid.SliceOf(rapid.Byte()).Draw(t, "garbage")
 	}
@@ -172,7 +190,7 @@ func TestViewsAreReadWhileTheCatalogChanges(t *testing.T) {
 	}
 	for i := range 50 {
 		id := TopicID{0: byte(i) + 1}
-		topic := Topic{Name: fmt.Sprintf("t%d", i), ID: id, ReplicationFactor: 1, Partitions: []Partition{{[]NodeID{"n1"}, []NodeID{"n1"}}}}
+		topic := Topic{Name: fmt.Sprintf("t%d", i), ID: id, ReplicationFactor: 1, Partitions: []Partition{{Replicas: []NodeID{"n1"}, Bootstrap: []NodeID{"n1"}}}}
 		if r := c.Apply(Index(100+2*i), CatalogCommand{CreateTopic: &CreateTopic{topic}}.Encode()); r.Err != nil {
 			t.Fatal(r.Err)
 		}
@@ -191,7 +209,7 @@ func TestDeletedIDsAreBounded(t *testing.T) {
 	c := sampleCatalog()
 	for i := range maxDeleted + 10 {
 		id := TopicID{14: byte(i >> 8), 15: byte(i), 0: 1}
-		topic := Topic{Name: "t", ID: id, ReplicationFactor: 1, Partitions: []Partition{{[]NodeID{"n1"}, []NodeID{"n1"}}}}
+		topic := Topic{Name: "t", ID: id, ReplicationFactor: 1, Partitions: []Partition{{Replicas: []NodeID{"n1"}, Bootstrap: []NodeID{"n1"}}}}
 		for j, command := range []CatalogCommand{{CreateTopic: &CreateTopic{topic}}, {DeleteTopic: &DeleteTopic{Name: "t"}}} {
 			if r := c.Apply(Index(100+2*i+j), command.Encode()); r.Err != nil {
 				t.Fatal(r.Err)
@@ -253,10 +271,10 @@ func sampleCatalog() *Catalog {
 	c.Apply(1, CatalogCommand{FormCluster: &FormCluster{"c", []Node{{ID: "n1", Incarnation: "aaaaaaaa"}, {ID: "n2", Incarnation: "bbbbbbbb", Zone: "z"}}}}.Encode())
 	c.Apply(2, CatalogCommand{CreateTopic: &CreateTopic{Topic{
 		Name: "orders", ID: TopicID{15: 1}, ReplicationFactor: 2,
-		Partitions: []Partition{{[]NodeID{"n1", "n2"}, []NodeID{"n1", "n2"}}},
+		Partitions: []Partition{{Replicas: []NodeID{"n1", "n2"}, Bootstrap: []NodeID{"n1", "n2"}}},
 		Configs:    map[string]string{"retention.ms": "1"},
 	}}}.Encode())
-	c.Apply(3, CatalogCommand{CreateTopic: &CreateTopic{Topic{Name: "x", ID: TopicID{15: 2}, ReplicationFactor: 1, Partitions: []Partition{{[]NodeID{"n1"}, []NodeID{"n1"}}}}}}.Encode())
+	c.Apply(3, CatalogCommand{CreateTopic: &CreateTopic{Topic{Name: "x", ID: TopicID{15: 2}, ReplicationFactor: 1, Partitions: []Partition{{Replicas: []NodeID{"n1"}, Bootstrap: []NodeID{"n1"}}}}}}.Encode())
 	c.Apply(4, CatalogCommand{DeleteTopic: &DeleteTopic{Name: "x"}}.Encode())
 	return c
 }
@@ -268,7 +286,7 @@ func FuzzCatalogApply(f *testing.F) {
 		{RegisterNode: &Node{ID: "n3", Incarnation: "cccccccc", Zone: "y"}},
 		{RegisterNode: &Node{ID: "n1", Incarnation: "cccccccc"}},
 		{RemoveNode: &RemoveNode{"n2", "bbbbbbbb"}},
-		{CreateTopic: &CreateTopic{Topic{Name: "b", ID: TopicID{15: 3}, ReplicationFactor: 1, Partitions: []Partition{{[]NodeID{"n1"}, []NodeID{"n1"}}}, Configs: map[string]string{"segment.ms": "9"}}}},
+		{CreateTopic: &CreateTopic{Topic{Name: "b", ID: TopicID{15: 3}, ReplicationFactor: 1, Partitions: []Partition{{Replicas: []NodeID{"n1"}, Bootstrap: []NodeID{"n1"}}}, Configs: map[string]string{"segment.ms": "9"}}}},
 		{DeleteTopic: &DeleteTopic{Name: "orders"}},
 		{DeleteTopic: &DeleteTopic{ID: TopicID{15: 2}}},
 		{CreateGroupShards: &CreateGroupShards{1, []Partition{{Replicas: []NodeID{"n2"}, Bootstrap: []NodeID{"n2"}}}}},

@@ -8,7 +8,7 @@ import "fmt"
 // level, so that every replica understands a log alike.
 //
 //	1  the first
-//	2  shards of consumer groups
+//	2  replicas move, nodes have states; shards of consumer groups
 const Level = 2
 
 // RaiseLevel makes the cluster use what programs of that level know. It is refused while a
@@ -19,7 +19,7 @@ type RaiseLevel struct {
 
 // level is the one from which on the command may be used.
 func (c *CatalogCommand) level() int {
-	if c.CreateGroupShards != nil {
+	if c.SetNodeState != nil || c.Reassign != nil || c.Settle != nil || c.CreateGroupShards != nil {
 		return 2
 	}
 	return 1

@@ -5,6 +5,7 @@ package fsm
 type Status struct {
 	ClusterID  string        `json:"cluster_id"` // "": not formed yet
 	Controller NodeID        `json:"controller"` // the node that leads the catalog, "": none known
+	Level      int           `json:"level"`      // that the cluster has reached
 	Nodes      []NodeStatus  `json:"nodes"`      // registered nodes, by id
 	Topics     []TopicStatus `json:"topics"`     // by name
 	// GroupShards are the shards that the coordinators of consumer groups are spread
@@ -15,19 +16,21 @@ type Status struct {
 
 // NodeStatus is one registered node.
 type NodeStatus struct {
-	ID            NodeID `json:"id"`
-	Identity      string `json:"identity"`
-	PeerAddress   string `json:"peer_address"`   // host:port, "" if not known
-	ClientAddress string `json:"client_address"` // host:port, "" if not known
-	Zone          string `json:"zone"`
-	Version       string `json:"version"` // of the program it runs
-	Alive         bool   `json:"alive"`   // it answered when asked
-	Leaders       int    `json:"leaders"` // partitions it leads
-	Replicas      int    `json:"replicas"`
-	DiskFree      int64  `json:"disk_free"`           // bytes, below the data directory
-	DiskTotal     int64  `json:"disk_total"`          // bytes; 0: not known
-	DiskFull      bool   `json:"disk_full,omitempty"` // it takes no records
-	CatalogRole   string `json:"catalog_role"`        // "leader", "voter", "nonvoter", "": not known
+	ID            NodeID    `json:"id"`
+	Identity      string    `json:"identity"`
+	PeerAddress   string    `json:"peer_address"`   // host:port, "" if not known
+	ClientAddress string    `json:"client_address"` // host:port, "" if not known
+	Zone          string    `json:"zone"`
+	Version       string    `json:"version"` // of the program it runs
+	Alive         bool      `json:"alive"`   // it answered when asked
+	Leaders       int       `json:"leaders"` // partitions it leads
+	Replicas      int       `json:"replicas"`
+	State         NodeState `json:"state,omitempty"`
+	Level         int       `json:"level"`               // what its program knows, see Level
+	DiskFree      int64     `json:"disk_free"`           // bytes, below the data directory
+	DiskTotal     int64     `json:"disk_total"`          // bytes; 0: not known
+	DiskFull      bool      `json:"disk_full,omitempty"` // it takes no records
+	CatalogRole   string    `json:"catalog_role"`        // "leader", "voter", "nonvoter", "": not known
 }
 
 // TopicStatus is one topic.
@@ -58,7 +61,8 @@ type ReplicaStatus struct {
 	Bytes   int64  `json:"bytes"`   // of its log
 	// CatchUp is how far the replica is with copying what it lacks; nil: it does not.
 	CatchUp *CatchUpStatus `json:"catch_up,omitempty"`
-	Error   string         `json:"error,omitempty"` // why it does not run
+	Error   string         `json:"error,omitempty"`   // why it does not run
+	Leaving bool           `json:"leaving,omitempty"` // it goes when the others do without it
 }
 
 // CatchUpStatus is the progress of a replica that copies what it lacks.

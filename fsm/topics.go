@@ -33,6 +33,8 @@ type Partition struct {
 	// changes, so every node that opens the group for the first time, at whatever
 	// time, starts it from the same configuration (invariant 7 of the log).
 	Bootstrap []NodeID `json:"bootstrap"`
+	// Leaving are nodes that hold a replica until those in Replicas do without them.
+	Leaving []NodeID `json:"leaving,omitempty"`
 }
 
 // TopicSpec is a wish for a topic, before it is placed.
@@ -127,6 +129,9 @@ func (t *Topics) CheckCreate(topic *Topic) error {
 		if !slices.Equal(p.Replicas, p.Bootstrap) {
 			return fmt.Errorf("%w: partition %d: its group is formed with %q and its replicas are %q", ErrInvalidAssignment, i, p.Bootstrap, p.Replicas)
 		}
+		if len(p.Leaving) > 0 {
+			return fmt.Errorf("%w: partition %d: nobody can be leaving it yet", ErrInvalidAssignment, i)
+		}
 		replicas[i] = p.Replicas
 	}
 	if err := CheckAssignment(replicas, topic.ReplicationFactor, t.isRegistered); err != nil {
@@ -175,6 +180,11 @@ func (t *Topics) checkStored(topic *Topic) error {
 	for i, p := range topic.Partitions {
 		if err := CheckAssignment([][]NodeID{p.Replicas}, len(p.Replicas), t.isRegistered); err != nil {
 			return fmt.Errorf("topic %s, partition %d: %w", topic.Name, i, err)
+		}
+		for j, id := range p.Leaving {
+			if !t.isRegistered(id) || slices.Contains(p.Replicas, id) || slices.Contains(p.Leaving[:j], id) {
+				return fmt.Errorf("topic %s, partition %d: node %q cannot be leaving it", topic.Name, i, id)
+			}
 		}
 		if len(p.Bootstrap) == 0 {
 			return fmt.Errorf("topic %s, partition %d: not known with which nodes its group was formed", topic.Name, i)

@@ -11,6 +11,8 @@ import (
 type Cluster interface {
 	// Topics gives the catalog as this node knows it: immutable, do not change.
 	Topics() *fsm.Topics
+	// Administer returns when what an operator asks for is in the catalog.
+	Administer(ctx context.Context, request fsm.AdminRequest) error
 	// Gateways gives the addresses, host:port, at which the nodes that are there take
 	// clients, as far as this node knows; "" of one that has not said so.
 	Gateways() map[fsm.NodeID]string

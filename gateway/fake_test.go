@@ -473,3 +473,11 @@ func (g *gatewayOf) dialTLS(cfg *tls.Config) *client {
 
 // Gateways implements Cluster.
 func (f *fakeCluster) Gateways() map[fsm.NodeID]string { return f.gateways }
+
+// Administer implements Cluster.
+func (f *fakeCluster) Administer(_ context.Context, request fsm.AdminRequest) error {
+	if request.Op != fsm.OpDrain {
+		return fsm.ErrInvalidAssignment
+	}
+	return nil
+}

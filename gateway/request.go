@@ -88,6 +88,9 @@ func (r *request) serve(frame []byte) (err error) {
 	if header.Key == ReplicaCheckKey {
 		return r.serveReplicaCheck(body)
 	}
+	if header.Key == AdministerKey {
+		return r.serveAdminister(body)
+	}
 	if r.body, err = kafkaproto.DecodeRequest(header, body); err != nil {
 		if errors.Is(err, kafkaproto.ErrNotServed) {
 			err = notServed(header, err)

@@ -66,23 +66,24 @@ func showStatus(out io.Writer, status *fsm.Status) error {
 		return err
 	}
 	alive := 0
-	nodes := [][]string{{"NODE", "STATE", "CLIENTS", "PEERS", "ZONE", "VERSION", "CATALOG", "LEADS", "REPLICAS", "DISK FREE"}}
 	for _, n := range status.Nodes {
-		state := "down"
 		if n.Alive {
-			state = "up"
 			alive++
 		}
-		nodes = append(nodes, []string{string(n.ID), state, orDash(n.ClientAddress), orDash(n.PeerAddress),
-			orDash(n.Zone), orDash(n.Version), orDash(n.CatalogRole), fmt.Sprint(n.Leaders), fmt.Sprint(n.Replicas), diskText(n)})
 	}
-	leaderless, partitions := 0, 0
+	leaderless, partitions, moving := 0, 0, 0
 	groups := partitionRows("TOPIC", nil)
 	for _, t := range status.Topics {
 		for _, p := range t.Partitions {
 			partitions++
 			if p.Leader == "" {
 				leaderless++
+			}
+			for _, r := range p.Replicas {
+				if r.Leaving {
+					moving++
+					break
+				}
 			}
 		}
 		groups = append(groups, partitionRows(t.Name, t.Partitions)[1:]...)
@@ -92,8 +93,11 @@ func showStatus(out io.Writer, status *fsm.Status) error {
 	if leaderless > 0 {
 		fmt.Fprintf(out, ", %d WITHOUT A LEADER", leaderless)
 	}
+	if moving > 0 {
+		fmt.Fprintf(out, ", %d on the move", moving)
+	}
 	fmt.Fprint(out, "\n\n")
-	if err := printTable(out, nodes); err != nil {
+	if err := printTable(out, nodeRows(status)); err != nil {
 		return err
 	}
 	if partitions > 0 {
@@ -114,6 +118,22 @@ func showStatus(out io.Writer, status *fsm.Status) error {
 		}
 	}
 	return nil
+}
+
+func nodeRows(status *fsm.Status) [][]string {
+	rows := [][]string{{"NODE", "STATE", "CLIENTS", "PEERS", "ZONE", "VERSION", "CATALOG", "LEADS", "REPLICAS", "DISK FREE"}}
+	for _, n := range status.Nodes {
+		state := "down"
+		if n.Alive {
+			state = "up"
+		}
+		if n.State != fsm.NodeActive {
+			state += ", " + string(n.State)
+		}
+		rows = append(rows, []string{string(n.ID), state, orDash(n.ClientAddress), orDash(n.PeerAddress),
+			orDash(n.Zone), orDash(n.Version), orDash(n.CatalogRole), fmt.Sprint(n.Leaders), fmt.Sprint(n.Replicas), diskText(n)})
+	}
+	return rows
 }
 
 func diskText(n fsm.NodeStatus) string {

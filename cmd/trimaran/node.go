@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"syscall"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
@@ -34,6 +35,8 @@ type nodeOptions struct {
 	topics                     []fsm.TopicSpec
 	autoCreate                 bool
 	showReplicas, listGateways bool
+	replaceAfter               time.Duration // 0: the default, negative: never
+	autoBalance                bool
 	partitions                 int32
 	replication                int16
 
@@ -100,6 +103,7 @@ func startNode(o nodeOptions) (*node, error) {
 		DefaultPartitions: o.partitions, DefaultReplicationFactor: o.replication, InitialTopics: o.topics,
 		TopicDefaults: o.storage.topicDefaults, RetentionInterval: o.storage.retentionInterval,
 		MaxDiskShare: o.storage.maxDiskShare, CatchUpRate: o.storage.catchUpRate, ScrubRate: o.storage.scrubRate,
+		ReplaceAfter: o.replaceAfter, NoAutoBalance: !o.autoBalance,
 		Groups: o.groups,
 		Logger: o.log, Registry: registry,
 	})

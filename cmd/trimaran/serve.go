@@ -55,6 +55,8 @@ cluster of its own.`,
 	f.String("zone", "", "`name` of what fails together, such as a rack; replicas are spread over zones")
 	f.StringSlice("topics", nil, "topics to create at the cluster's first start: `name:partitions[:replication-factor]`,…")
 	f.Bool("auto-create-topics", true, "create a topic when a client first uses it")
+	f.Duration("replace-after", 30*time.Minute, "replicas of a node that is away for so long go to others; 0: never")
+	f.Bool("auto-balance", true, "move replicas and leaders so that nodes have even numbers")
 	f.Bool("show-replicas", false, "list the nodes as brokers that lead nothing, and where replicas are, for tools that look at these")
 	f.Bool("list-gateways", false, "list the other nodes as brokers that lead nothing, for clients that forget their bootstrap list")
 	f.Int32("default-partitions", 1, "partitions of a topic whose creator does not say")
@@ -130,6 +132,11 @@ func serveOptions(cmd *cobra.Command) (nodeOptions, error) {
 		o.expect = 1
 	}
 	o.autoCreate, _ = f.GetBool("auto-create-topics")
+	o.replaceAfter, _ = f.GetDuration("replace-after")
+	if o.replaceAfter == 0 {
+		o.replaceAfter = -1
+	}
+	o.autoBalance, _ = f.GetBool("auto-balance")
 	o.showReplicas, _ = f.GetBool("show-replicas")
 	o.listGateways, _ = f.GetBool("list-gateways")
 	o.partitions, _ = f.GetInt32("default-partitions")

@@ -15,15 +15,17 @@ import (
 	"github.com/trimaran-io/trimaran/fsm"
 )
 
-// Two APIs are Trimaran's own, in version 0 with request header version 1: Status,
-// key 21586, with an empty body, and ReplicaCheck, key 21587, with a topic's name
-// (int16 length), a partition (int32) and an offset (int64). The answer is an error
-// code (int16) and JSON with its length (int32), of fsm.Status and of
-// fsm.PartitionCheck. They travel like every Kafka request, so they pass shims
+// Three APIs are Trimaran's own, in version 0 with request header version 1: Status,
+// key 21586, with an empty body, ReplicaCheck, key 21587, with a topic's name
+// (int16 length), a partition (int32) and an offset (int64), and Administer, key 21588, with
+// the JSON of fsm.AdminRequest. The answer is an error
+// code (int16) and JSON with its length (int32), of fsm.Status,
+// fsm.PartitionCheck and fsm.AdminAnswer. They travel like every Kafka request, so they pass shims
 // and WebSockets too.
 const (
 	statusKey       = 21586
 	replicaCheckKey = 21587
+	administerKey   = 21588
 	maxStatusBytes  = 256 << 20
 )
 

@@ -10,6 +10,8 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/trimaran-io/trimaran/fsm"
 )
 
 func newTopicAlter() *cobra.Command {
@@ -17,7 +19,8 @@ func newTopicAlter() *cobra.Command {
 		Use:   "alter NAME",
 		Short: "Change settings of a topic",
 		Example: `  trimaran topic alter events --config retention.ms=86400000
-  trimaran topic alter events --config max.message.bytes=5000000 --delete-config retention.ms`,
+  trimaran topic alter events --config max.message.bytes=5000000 --delete-config retention.ms
+  trimaran topic alter events --replication-factor 1`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error { return alterTopic(cmd, args[0]) },
 	}
@@ -27,6 +30,7 @@ func newTopicAlter() *cobra.Command {
 	f.StringArray("delete-config", nil, "the `name` of a setting that is to have its default again; can be given several times")
 	f.String("config-file", "", "YAML, TOML or JSON `file` with settings of this command")
 	f.Bool("dry-run", false, "only check whether it could be changed")
+	f.Int("replication-factor", 0, "the `number` of replicas; they are moved in the background")
 	return cmd
 }
 
@@ -52,8 +56,17 @@ func alterTopic(cmd *cobra.Command, name string) error {
 		c.Name, c.Op = key, kmsg.IncrementalAlterConfigOpDelete
 		resource.Configs = append(resource.Configs, c)
 	}
-	if len(resource.Configs) == 0 {
-		return usagef("nothing to change: give --config or --delete-config")
+	factor, _ := f.GetInt("replication-factor")
+	if len(resource.Configs) == 0 && factor == 0 {
+		return usagef("nothing to change: give --config, --delete-config or --replication-factor")
+	}
+	if factor != 0 {
+		if req.ValidateOnly {
+			return usagef("--dry-run is not for --replication-factor")
+		}
+		if err := administer(cmd, fsm.AdminRequest{Op: fsm.OpReplicationFactor, Topic: name, Factor: factor}, nil); err != nil || len(resource.Configs) == 0 {
+			return err
+		}
 	}
 	req.Resources = append(req.Resources, resource)
 	ctx, cancel := withTimeout(cmd)

@@ -15,7 +15,9 @@ import (
 // bench is a running cluster and what is asked of it.
 type bench struct {
 	settings
-	cluster *harness.Cluster
+	cluster *harness.Cluster // nil with -against
+	addrs   []string         // every broker's, or node's, own address
+	door    string           // where the driver itself looks at the cluster
 	work    string
 }
 
@@ -111,9 +113,9 @@ func (b *bench) bootstrap(way string, first *harness.Node) string {
 	if first != nil {
 		out = append(out, first.Addr())
 	}
-	for _, n := range b.cluster.Nodes {
-		if n != first {
-			out = append(out, n.Addr())
+	for _, addr := range b.addrs {
+		if first == nil || addr != first.Addr() {
+			out = append(out, addr)
 		}
 	}
 	return strings.Join(out, ",")

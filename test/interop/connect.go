@@ -50,7 +50,7 @@ topics=` + topic + `
 			return err
 		}
 	}
-	if err := a.cluster.CreateTopic(ctx, topic, 1, 3); err != nil {
+	if err := a.makeTopic(ctx, topic, 1); err != nil {
 		return err
 	}
 	var want strings.Builder

@@ -39,6 +39,7 @@ type settings struct {
 	ways    []string
 	cache   string
 	keep    string
+	against string
 }
 
 func main() {
@@ -63,6 +64,7 @@ func parse() (settings, error) {
 	flag.BoolVar(&s.list, "list", false, "list the clients and end")
 	flag.BoolVar(&s.verbose, "v", false, "say every step")
 	flag.StringVar(&s.keep, "keep", "", "`folder` that gets all logs")
+	flag.StringVar(&s.against, "against", "", "bootstrap `servers` of another cluster, Kafka's own for comparison, instead of starting one")
 	flag.Parse()
 	if flag.NArg() > 0 {
 		return s, fmt.Errorf("unexpected argument %q", flag.Arg(0))
@@ -71,6 +73,12 @@ func parse() (settings, error) {
 		s.only = strings.Split(*only, ",")
 	}
 	s.ways = strings.Split(*ways, ",")
+	if s.against != "" {
+		if s.kill {
+			return s, errors.New("-against and -kill exclude each other")
+		}
+		s.ways = []string{"tcp"}
+	}
 	if s.quick {
 		s.records = min(s.records, 1000)
 	}
@@ -127,20 +135,27 @@ func run() (int, error) {
 	say("preparing %d clients in %s", len(rows), s.cache)
 	ready := prepareAll(ctx, s, rows)
 
-	cluster, err := harness.Start(harness.Options{Dir: filepath.Join(work, "cluster")})
-	if cluster != nil {
+	b := &bench{settings: s, work: work}
+	if s.against != "" {
+		b.addrs = strings.Split(s.against, ",")
+		b.door = b.addrs[0]
+	} else {
+		cluster, err := harness.Start(harness.Options{Dir: filepath.Join(work, "cluster")})
 		defer harness.RemoveBinaries()
-	}
-	if err != nil {
-		if cluster != nil {
-			err = fmt.Errorf("%w\n%s", err, cluster.Logs(20))
-			cluster.Close()
+		if err != nil {
+			if cluster != nil {
+				err = fmt.Errorf("%w\n%s", err, cluster.Logs(20))
+				cluster.Close()
+			}
+			return 1, err
 		}
-		return 1, err
+		b.cluster, b.addrs, b.door = cluster, cluster.Addrs(), cluster.ShimAddr()
 	}
-	b := &bench{settings: s, cluster: cluster, work: work}
 	results := b.all(ctx, ready)
-	complaint := cluster.Close()
+	complaint := ""
+	if b.cluster != nil {
+		complaint = b.cluster.Close()
+	}
 
 	if s.json {
 		enc := json.NewEncoder(os.Stdout)

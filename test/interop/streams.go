@@ -30,11 +30,11 @@ func (a *attempt) java(ctx context.Context, args ...string) *exec.Cmd {
 func wordCount(ctx context.Context, a *attempt) error {
 	in, out := harness.Topic("words"), harness.Topic("counts")
 	for _, t := range []string{in, out} {
-		if err := a.cluster.CreateTopic(ctx, t, 3, 3); err != nil {
+		if err := a.makeTopic(ctx, t, 3); err != nil {
 			return err
 		}
 	}
-	cl, err := kgo.NewClient(kgo.SeedBrokers(a.cluster.ShimAddr()), kgo.DefaultProduceTopic(in),
+	cl, err := kgo.NewClient(kgo.SeedBrokers(a.door), kgo.DefaultProduceTopic(in),
 		kgo.ConsumeTopics(out), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()))
 	if err != nil {
 		return err

@@ -177,7 +177,7 @@ func topicsTool(ctx context.Context, a *attempt) error {
 
 func configsTool(ctx context.Context, a *attempt) error {
 	s, t := &script{ctx: ctx, attempt: a}, harness.Topic("tool-configs")
-	if err := a.cluster.CreateTopic(ctx, t, 1, 3); err != nil {
+	if err := a.makeTopic(ctx, t, 1); err != nil {
 		return err
 	}
 	entity := "--entity-type topics --entity-name " + t
@@ -195,7 +195,7 @@ func configsTool(ctx context.Context, a *attempt) error {
 
 func consoleTools(ctx context.Context, a *attempt) error {
 	s, t := &script{ctx: ctx, attempt: a}, harness.Topic("tool-console")
-	if err := a.cluster.CreateTopic(ctx, t, 1, 3); err != nil {
+	if err := a.makeTopic(ctx, t, 1); err != nil {
 		return err
 	}
 	var in, want strings.Builder
@@ -219,7 +219,7 @@ func consoleTools(ctx context.Context, a *attempt) error {
 
 func perfTool(ctx context.Context, a *attempt) error {
 	s, t := &script{ctx: ctx, attempt: a}, harness.Topic("tool-perf")
-	if err := a.cluster.CreateTopic(ctx, t, 3, 3); err != nil {
+	if err := a.makeTopic(ctx, t, 3); err != nil {
 		return err
 	}
 	s.run("org.apache.kafka.tools.ProducerPerformance", "--topic "+t+" --num-records 20000 --record-size 200 --throughput -1", "20000 records sent")
@@ -242,7 +242,7 @@ func (s *script) total(topic string) (total int) {
 
 func verifiableTool(ctx context.Context, a *attempt) error {
 	s, t := &script{ctx: ctx, attempt: a}, harness.Topic("tool-verifiable")
-	if err := a.cluster.CreateTopic(ctx, t, 3, 3); err != nil {
+	if err := a.makeTopic(ctx, t, 3); err != nil {
 		return err
 	}
 	s.run("org.apache.kafka.tools.VerifiableProducer", "--topic "+t+" --max-messages 3000", `"sent":3000,"acked":3000`)
@@ -262,7 +262,7 @@ func verifiableTool(ctx context.Context, a *attempt) error {
 // kafka-cluster, kafka-broker-api-versions, kafka-features, kafka-reassign-partitions.
 func otherTools(ctx context.Context, a *attempt) error {
 	s, t := &script{ctx: ctx, attempt: a}, harness.Topic("tool-others")
-	if err := a.cluster.CreateTopic(ctx, t, 1, 3); err != nil {
+	if err := a.makeTopic(ctx, t, 1); err != nil {
 		return err
 	}
 	s.feed(strings.Repeat("line\n", 100), producerTool, "--topic "+t)
@@ -287,7 +287,7 @@ func otherTools(ctx context.Context, a *attempt) error {
 
 func groupsTool(ctx context.Context, a *attempt) error {
 	s, t := &script{ctx: ctx, attempt: a}, harness.Topic("tool-groups")
-	if err := a.cluster.CreateTopic(ctx, t, 1, 3); err != nil {
+	if err := a.makeTopic(ctx, t, 1); err != nil {
 		return err
 	}
 	g := t + "-group"
@@ -306,7 +306,10 @@ func groupsTool(ctx context.Context, a *attempt) error {
 	}
 	s.run(consumerTool, "--topic "+t+" --group "+g+" --max-messages 70", "line")
 	s.run(groupCommand, "--reset-offsets --group "+g+" --all-topics --to-earliest --dry-run", "0")
-	s.run(groupCommand, "--delete-offsets --group "+g+" --topic "+t, t)
+	// A group that never had a member gets its offsets by a reset, and is gone with them.
+	s.run(groupCommand, "--reset-offsets --group "+g+"-other --topic "+t+" --to-offset 10 --execute", "10")
+	s.run(groupCommand, "--describe --offsets --group "+g+"-other", t)
+	s.run(groupCommand, "--delete-offsets --group "+g+"-other --topic "+t, t)
 	s.run(groupCommand, "--delete --group "+g, "successful")
 	if out := s.run(groupCommand, "--list"); s.err == nil && strings.Contains(out, g) {
 		s.err = errors.New("the deleted group is still listed")

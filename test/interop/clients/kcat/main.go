@@ -17,7 +17,9 @@ import (
 
 func main() {
 	call := line.Args()
-	args := []string{"-b", strings.Join(call.Bootstrap, ",")}
+	// -E: kcat ends when no broker is connected, and where there is one broker to be
+	// seen that is whenever its connection breaks.
+	args := []string{"-E", "-b", strings.Join(call.Bootstrap, ",")}
 	format := `%p\t%o\t%k\t%s\t%h\n`
 	if call.Old() {
 		args = append(args, "-X", "api.version.request=false", "-X", "broker.version.fallback=0.8.2")

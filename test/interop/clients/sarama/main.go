@@ -53,27 +53,29 @@ func produce(call line.Call, conf *sarama.Config) {
 	conf.Producer.Retry.Max = 100
 	p, err := sarama.NewAsyncProducer(call.Bootstrap, conf)
 	line.Must(err)
-	var wg sync.WaitGroup
+	var open sync.WaitGroup // what is not acknowledged yet: closing gives up what is being tried again
 	n := 0
-	wg.Go(func() {
+	go func() {
 		for range p.Successes() {
 			n++
+			open.Done()
 		}
-	})
-	wg.Go(func() {
+	}()
+	go func() {
 		for err := range p.Errors() {
 			line.Must(err)
 		}
-	})
+	}()
 	line.Records(func(key, value []byte) {
 		m := &sarama.ProducerMessage{Topic: call.Topic, Key: sarama.ByteEncoder(key), Value: sarama.ByteEncoder(value)}
 		if !call.Old() {
 			m.Headers = []sarama.RecordHeader{{Key: []byte(line.HeaderName), Value: []byte(line.HeaderValue)}}
 		}
+		open.Add(1)
 		p.Input() <- m
 	})
-	p.AsyncClose()
-	wg.Wait()
+	open.Wait()
+	line.Must(p.Close())
 	line.Say("produced %d", n)
 }
 

@@ -24,6 +24,9 @@ public final class WordCount {
         // Its default, 30 s, is how long a result may stay in its cache.
         p.put(StreamsConfig.COMMIT_INTERVAL_MS_CONFIG, 1000);
         p.put("consumer.auto.offset.reset", "earliest");
+        // An instance does not leave its group when it is closed; it is missed after this time.
+        p.put("consumer.session.timeout.ms", 6000);
+        p.put("consumer.heartbeat.interval.ms", 1500);
 
         StreamsBuilder builder = new StreamsBuilder();
         builder.<String, String>stream(args[2])

@@ -1,0 +1,121 @@
+package cluster
+
+import (
+	"time"
+
+	"github.com/hashicorp/raft"
+
+	"github.com/trimaran-io/trimaran/fsm"
+)
+
+// Every node gives leadership away that others should have: of partitions whose preferred leader, the first
+// of their replicas, has been there and followed for a while; and, while it is draining or
+// leaving, of all. Placement spreads first replicas evenly, so leaders are even when everybody is there.
+
+const (
+	leadersTick = 500 * time.Millisecond
+	// steadyFor is how long this node must have led, and the other one been connected, before leadership
+	// goes to where it should be: a node that comes and goes gets none.
+	defaultSteadyFor = 15 * time.Second
+	// maxHandOvers is how many leaderships a node gives away per tick.
+	maxHandOvers = 10
+)
+
+// leaderships belongs to the goroutine that runs it.
+type leaderships struct {
+	n     *Node
+	led   map[fsm.PartitionID]ledSince
+	there map[string]time.Time // identities, and since when they are connected
+}
+
+type ledSince struct {
+	term  fsm.Term
+	since time.Time
+}
+
+func (n *Node) leadersLoop() {
+	l := &leaderships{n: n, led: map[fsm.PartitionID]ledSince{}, there: map[string]time.Time{}}
+	tick := time.NewTicker(leadersTick)
+	defer tick.Stop()
+	for {
+		select {
+		case <-n.ctx.Done():
+			return
+		case <-tick.C:
+		}
+		l.turn(time.Now())
+	}
+}
+
+func (l *leaderships) turn(now time.Time) {
+	n := l.n
+	view := n.Topics()
+	self, ok := view.Node(n.nodeID)
+	if !ok {
+		return
+	}
+	for _, node := range view.Nodes() {
+		id := node.Identity()
+		if !n.connected(id) {
+			delete(l.there, id)
+		} else if _, known := l.there[id]; !known {
+			l.there[id] = now
+		}
+	}
+	steady := n.cfg.steadyFor
+	if steady == 0 {
+		steady = defaultSteadyFor
+	}
+	// suitable nodes may lead: they want to and are there.
+	suitable := func(identity string) bool {
+		for _, node := range view.Nodes() {
+			if node.Identity() == identity {
+				_, there := l.there[identity]
+				return there && node.State == fsm.NodeActive
+			}
+		}
+		return false
+	}
+	given := 0
+	led := make(map[fsm.PartitionID]ledSince, len(l.led))
+	for _, r := range n.runningReplicas() {
+		p, err := r.leads()
+		if err != nil {
+			continue
+		}
+		since, known := l.led[r.id]
+		if !known || since.term != p.inTerm() {
+			since = ledSince{p.inTerm(), now}
+		}
+		led[r.id] = since
+		partition, ok := view.Partition(r.id)
+		if !ok || given >= maxHandOvers {
+			continue
+		}
+		var to func(string) bool
+		if self.State != fsm.NodeActive {
+			to = suitable
+		} else if first, ok := view.Node(partition.Replicas[0]); ok && first.ID != n.nodeID && !n.cfg.NoAutoBalance {
+			identity := first.Identity()
+			if now.Sub(since.since) < steady || !suitable(identity) || now.Sub(l.there[identity]) < steady {
+				continue
+			}
+			to = func(id string) bool { return id == identity }
+		} else {
+			continue
+		}
+		given++
+		if err := n.handOverTo(r.group, to); err != nil {
+			n.logger.Debug("leadership stays", "partition", r.id, "error", err)
+			led[r.id] = ledSince{p.inTerm(), now} // not again at once
+		} else {
+			n.logger.Info("leadership given away", "partition", r.id, "draining", self.State != fsm.NodeActive)
+		}
+	}
+	l.led = led
+	if g := n.catalog.raftGroup(); g != nil && self.State != fsm.NodeActive && g.raft.State() == raft.Leader {
+		if err := n.handOverTo(g, suitable); err != nil {
+			n.logger.Debug("leadership of the catalog stays", "error", err)
+		}
+	}
+}

@@ -1,0 +1,260 @@
+package cluster
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/hashicorp/raft"
+
+	"github.com/trimaran-io/trimaran/cluster/placement"
+	"github.com/trimaran-io/trimaran/fsm"
+)
+
+// The catalog's leader plans where replicas go: away from nodes that leave or have been dead for long, and to
+// nodes that have fewer than others. A plan is a Reassign in the catalog; the partitions' leaders carry it
+// out (members.go). It keeps no memory but since when nodes are not there, so a new leader goes on where the old
+// one was.
+
+const (
+	planTick = time.Second
+	// maxMoving bounds the partitions that are on the move at a time, in the whole cluster.
+	maxMoving           = 8
+	defaultReplaceAfter = 30 * time.Minute
+	// settledFor is how long all nodes must have been there before replicas are moved for the sake of balance.
+	settledFor  = 10 * time.Second
+	planTimeout = 5 * time.Second
+)
+
+// planner belongs to the goroutine that runs it.
+type planner struct {
+	n      *Node
+	absent map[string]time.Time // identities of nodes that are not there, and since when
+	calm   time.Time            // since when all are there; zero: they are not
+	said   string               // the last obstacle that was logged
+}
+
+func (n *Node) planLoop() {
+	p := &planner{n: n, absent: map[string]time.Time{}}
+	tick := time.NewTicker(planTick)
+	defer tick.Stop()
+	for {
+		select {
+		case <-n.ctx.Done():
+			return
+		case <-tick.C:
+		}
+		g := n.catalog.raftGroup()
+		if g == nil || g.raft.State() != raft.Leader {
+			clear(p.absent)
+			p.calm = time.Time{}
+			continue
+		}
+		p.plan(n.ctx, time.Now())
+	}
+}
+
+func (p *planner) plan(ctx context.Context, now time.Time) {
+	n := p.n
+	view := n.Topics()
+	if view.ClusterID() == "" || view.Level() < 2 {
+		return
+	}
+	here := n.nodesHere(view)
+	for _, node := range view.Nodes() {
+		id := node.Identity()
+		if here[node.ID] {
+			delete(p.absent, id)
+		} else if _, known := p.absent[id]; !known {
+			p.absent[id] = now
+		}
+	}
+	if len(p.absent) > 0 {
+		p.calm = time.Time{}
+	} else if p.calm.IsZero() {
+		p.calm = now
+	}
+	moving := 0
+	eachPartition(view, func(_ *fsm.Topic, _ int32, partition *fsm.Partition) {
+		if len(partition.Leaving) > 0 {
+			moving++
+		}
+	})
+	obstacle := ""
+	evacuated := 0
+	for _, node := range view.Nodes() {
+		since, absent := p.absent[node.Identity()]
+		dead := absent && n.cfg.ReplaceAfter >= 0 && now.Sub(since) >= p.replaceAfter()
+		if node.State != fsm.NodeLeaving && !dead {
+			continue
+		}
+		left, stuck := p.evacuate(ctx, view, here, node, &moving)
+		evacuated += left
+		if stuck != "" {
+			obstacle = stuck
+		}
+		if left == 0 && node.State == fsm.NodeLeaving {
+			p.remove(ctx, node)
+		}
+	}
+	if obstacle != p.said {
+		if p.said = obstacle; obstacle != "" {
+			n.logger.Warn("replicas cannot be moved", "reason", obstacle)
+		}
+	}
+	if n.cfg.NoAutoBalance || evacuated > 0 || moving > 0 || p.calm.IsZero() || now.Sub(p.calm) < settledFor {
+		return
+	}
+	p.balance(ctx, view)
+}
+
+func (p *planner) replaceAfter() time.Duration {
+	if p.n.cfg.ReplaceAfter == 0 {
+		return defaultReplaceAfter
+	}
+	return p.n.cfg.ReplaceAfter
+}
+
+// nodesHere are the registered nodes that gossip holds for alive.
+func (n *Node) nodesHere(view *fsm.Topics) map[fsm.NodeID]bool {
+	here := map[fsm.NodeID]bool{}
+	for _, m := range n.gossip.Members() {
+		if node, ok := view.Node(fsm.NodeID(m.NodeID)); ok && node.Identity() == m.Identity {
+			here[node.ID] = true
+		}
+	}
+	return here
+}
+
+func eachPartition(view *fsm.Topics, visit func(topic *fsm.Topic, p int32, partition *fsm.Partition)) {
+	for _, topic := range view.Placed() {
+		for i := range topic.Partitions {
+			visit(topic, int32(i), &topic.Partitions[i])
+		}
+	}
+}
+
+// candidates are the nodes that may get replicas, with what they hold now.
+func candidates(view *fsm.Topics, here map[fsm.NodeID]bool) []placement.Node {
+	load := map[fsm.NodeID]*placement.Node{}
+	var list []*placement.Node
+	for _, node := range view.Nodes() {
+		if here[node.ID] && node.State == fsm.NodeActive {
+			candidate := &placement.Node{ID: node.ID, Zone: node.Zone}
+			load[node.ID] = candidate
+			list = append(list, candidate)
+		}
+	}
+	eachPartition(view, func(_ *fsm.Topic, _ int32, partition *fsm.Partition) {
+		for i, id := range partition.Replicas {
+			if node := load[id]; node != nil {
+				node.Replicas++
+				if i == 0 {
+					node.Leaders++
+				}
+			}
+		}
+	})
+	out := make([]placement.Node, len(list))
+	for i, node := range list {
+		out[i] = *node
+	}
+	return out
+}
+
+// evacuate moves replicas away from a node, a few at a time. left is how many it still holds, stuck why one cannot be moved.
+func (p *planner) evacuate(ctx context.Context, view *fsm.Topics, here map[fsm.NodeID]bool, node fsm.Node, moving *int) (left int, stuck string) {
+	nodes := candidates(view, here)
+	eachPartition(view, func(topic *fsm.Topic, i int32, partition *fsm.Partition) {
+		if !partition.Holds(node.ID) {
+			return
+		}
+		left++
+		if !slices.Contains(partition.Replicas, node.ID) || *moving >= maxMoving {
+			return
+		}
+		target, ok := node.Successor, here[node.Successor] && !slices.Contains(partition.Replicas, node.Successor)
+		if !ok {
+			target, ok = placement.Target(nodes, partition.Replicas, node.ID)
+		}
+		if !ok {
+			stuck = fmt.Sprintf("node %s holds a replica of %s-%d, and no other node is there that has none", node.ID, topic.Name, i)
+			return
+		}
+		to := slices.Clone(partition.Replicas)
+		to[slices.Index(to, node.ID)] = target
+		if p.reassign(ctx, topic, i, partition.Replicas, to) {
+			*moving++
+			for k := range nodes {
+				if nodes[k].ID == target {
+					nodes[k].Replicas++
+				}
+			}
+		}
+	})
+	return left, stuck
+}
+
+func (p *planner) reassign(ctx context.Context, topic *fsm.Topic, i int32, from, to []fsm.NodeID) bool {
+	ctx, cancel := context.WithTimeout(ctx, planTimeout)
+	defer cancel()
+	command := fsm.CatalogCommand{Reassign: &fsm.Reassign{Topic: topic.ID, Moves: []fsm.Move{{Partition: i, From: from, To: to}}}}
+	if _, err := p.n.catalog.apply(ctx, command); err != nil {
+		p.n.logger.Warn("a replica cannot be moved yet", "topic", topic.Name, "partition", i, "error", err)
+		return false
+	}
+	p.n.logger.Info("replicas move", "topic", topic.Name, "partition", i, "from", nodeList(from), "to", nodeList(to))
+	return true
+}
+
+func nodeList(ids []fsm.NodeID) string {
+	names := make([]string, len(ids))
+	for i, id := range ids {
+		names[i] = string(id)
+	}
+	return strings.Join(names, ",")
+}
+
+// remove takes a node that holds nothing out of the cluster. Its catalog member goes with the next turn of
+// the catalog's leader.
+func (p *planner) remove(ctx context.Context, node fsm.Node) {
+	ctx, cancel := context.WithTimeout(ctx, planTimeout)
+	defer cancel()
+	command := fsm.CatalogCommand{RemoveNode: &fsm.RemoveNode{ID: node.ID, Incarnation: node.Incarnation}}
+	if _, err := p.n.catalog.apply(ctx, command); err != nil {
+		p.n.logger.Warn("a node cannot leave the cluster yet", "node", node.ID, "error", err)
+		return
+	}
+	p.n.logger.Info("a node has left the cluster", "node", node.ID)
+}
+
+// balance moves replicas to nodes that have fewer.
+func (p *planner) balance(ctx context.Context, view *fsm.Topics) {
+	nodes := candidates(view, p.n.nodesHere(view))
+	type place struct {
+		topic     *fsm.Topic
+		partition int32
+	}
+	var places []place
+	var placed []placement.Placed
+	eachPartition(view, func(topic *fsm.Topic, i int32, partition *fsm.Partition) {
+		places = append(places, place{topic, i})
+		placed = append(placed, placement.Placed{Replicas: partition.Replicas})
+	})
+	// Moves of one partition follow each other; only the first of each can be made now.
+	begun := map[int]bool{}
+	for _, move := range placement.Balance(nodes, placed, maxMoving) {
+		if begun[move.Partition] {
+			continue
+		}
+		begun[move.Partition] = true
+		from := placed[move.Partition].Replicas
+		to := slices.Clone(from)
+		to[slices.Index(to, move.From)] = move.To
+		if !p.reassign(ctx, places[move.Partition].topic, places[move.Partition].partition, from, to) {
+			return
+		}
+	}
+}

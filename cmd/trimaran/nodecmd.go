@@ -1,0 +1,252 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/trimaran-io/trimaran/fsm"
+)
+
+func newNode() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:     "node",
+		Short:   "Take nodes out of work, out of the cluster, or replace them",
+		Example: "  trimaran node list",
+		Args:    cobra.NoArgs,
+		RunE:    func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	cmd.AddCommand(newNodeList(), newNodeDrain(), newNodeDecommission(), newNodeReplace())
+	return cmd
+}
+
+func newNodeList() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:     "list",
+		Short:   "Show the nodes",
+		Example: "  trimaran node list\n  trimaran node list --json",
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			b, err := brokersOf(cmd)
+			if err != nil {
+				return err
+			}
+			ctx, cancel := withTimeout(cmd)
+			defer cancel()
+			status, _, err := askStatus(ctx, b)
+			if err != nil {
+				return err
+			}
+			if asJSON, _ := cmd.Flags().GetBool("json"); asJSON {
+				out := json.NewEncoder(cmd.OutOrStdout())
+				out.SetIndent("", "  ")
+				return out.Encode(status.Nodes)
+			}
+			return printTable(cmd.OutOrStdout(), nodeRows(status))
+		},
+	}
+	addBrokerFlags(cmd)
+	cmd.Flags().Bool("json", false, "print JSON")
+	return cmd
+}
+
+func newNodeDrain() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "drain NODE",
+		Short: "Have a node lead nothing, for instance before it is restarted; it keeps its replicas",
+		Long: `Have a node lead nothing that another node can lead, and get no new replicas. It
+keeps those it has and goes on answering clients. The state outlasts restarts;
+--undo ends it.`,
+		Example: "  trimaran node drain n2 --wait\n  trimaran node drain n2 --undo",
+		Args:    cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			request := fsm.AdminRequest{Op: fsm.OpDrain, Node: fsm.NodeID(args[0])}
+			undo, _ := cmd.Flags().GetBool("undo")
+			if undo {
+				request.Op = fsm.OpActivate
+			}
+			if undo {
+				return administer(cmd, request, caughtUp(request.Node))
+			}
+			return administer(cmd, request, func(status *fsm.Status) (string, bool) {
+				for _, n := range status.Nodes {
+					if n.ID == request.Node && n.Leaders > 0 {
+						return fmt.Sprintf("node %s leads %d partitions", n.ID, n.Leaders), false
+					}
+				}
+				return "", true
+			})
+		},
+	}
+	addAdminFlags(cmd, "wait until it leads nothing; with --undo, until its replicas have caught up")
+	cmd.Flags().Bool("undo", false, "let it lead again; ends a decommission that is under way, too")
+	return cmd
+}
+
+func newNodeDecommission() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "decommission NODE",
+		Short: "Move a node's replicas to others and take it out of the cluster",
+		Long: `Move all replicas of a node to others, a few at a time, and then take it out of the
+cluster. Its process ends by itself, and its data directory cannot be used again.
+It is refused where the other nodes cannot hold what it has. 'node drain --undo'
+stops it as long as the node is there.`,
+		Example: "  trimaran node decommission n3 --wait",
+		Args:    cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			node := fsm.NodeID(args[0])
+			return administer(cmd, fsm.AdminRequest{Op: fsm.OpDecommission, Node: node}, leftBehind(node))
+		},
+	}
+	addAdminFlags(cmd, "wait until it has left the cluster")
+	return cmd
+}
+
+func newNodeReplace() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "replace NODE [SUCCESSOR]",
+		Short: "Give the replicas of a node that is lost to another one, or to whichever suit",
+		Long: `Give all replicas of a node to another one, or, if none is named, to whichever suit,
+and take it out of the cluster. The node may be dead. Nodes that are away for longer
+than --replace-after are replaced without being told to, but stay in the cluster.`,
+		Example: "  trimaran node replace n3\n  trimaran node replace n3 n4 --wait",
+		Args:    cobra.RangeArgs(1, 2),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			request := fsm.AdminRequest{Op: fsm.OpReplace, Node: fsm.NodeID(args[0])}
+			if len(args) > 1 {
+				request.Successor = fsm.NodeID(args[1])
+			}
+			return administer(cmd, request, leftBehind(request.Node))
+		},
+	}
+	addAdminFlags(cmd, "wait until it has left the cluster")
+	return cmd
+}
+
+// nearEnough is how many records a replica may be behind, by a status that is not of one moment, and count as caught up.
+const nearEnough = 10_000
+
+// caughtUp tells how many of a node's replicas are not yet what they should be.
+func caughtUp(node fsm.NodeID) func(*fsm.Status) (string, bool) {
+	return func(status *fsm.Status) (string, bool) {
+		behind := 0
+		eachReplica(status, func(_ string, _ int32, r fsm.ReplicaStatus) {
+			if r.Node == node && (r.Role == "offline" || r.CatchUp != nil || r.Error != "" || r.Lag > nearEnough) {
+				behind++
+			}
+		})
+		for _, n := range status.Nodes {
+			if n.ID == node && !n.Alive {
+				return fmt.Sprintf("node %s is not there", node), false
+			}
+		}
+		return fmt.Sprintf("%d replicas of node %s are behind", behind, node), behind == 0
+	}
+}
+
+func addAdminFlags(cmd *cobra.Command, wait string) {
+	addBrokerFlags(cmd)
+	cmd.Flags().Bool("wait", false, wait)
+	cmd.Flags().Bool("progress", false, "show progress (default: on a terminal)")
+}
+
+// leftBehind tells what a node that leaves still holds.
+func leftBehind(node fsm.NodeID) func(*fsm.Status) (string, bool) {
+	return func(status *fsm.Status) (string, bool) {
+		there := false
+		for _, n := range status.Nodes {
+			there = there || n.ID == node
+		}
+		if !there {
+			return "", true
+		}
+		held, copying, bytes, total := 0, 0, int64(0), int64(0)
+		eachReplica(status, func(_ string, _ int32, r fsm.ReplicaStatus) {
+			if r.Node == node {
+				held++
+			}
+			if r.CatchUp != nil {
+				copying++
+				bytes += r.CatchUp.Bytes
+				total += r.CatchUp.Total
+			}
+		})
+		text := fmt.Sprintf("node %s holds %d replicas", node, held)
+		if copying > 0 {
+			text += fmt.Sprintf("; %d copied elsewhere, %s of %s", copying, showBytes(bytes), showBytes(total))
+		}
+		return text, false
+	}
+}
+
+// administer asks for something and, with --wait, waits until done says so. done also tells how far it is.
+func administer(cmd *cobra.Command, request fsm.AdminRequest, done func(*fsm.Status) (string, bool)) error {
+	b, err := brokersOf(cmd)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := withTimeout(cmd)
+	defer cancel()
+	body, err := json.Marshal(request)
+	if err != nil {
+		return err
+	}
+	var answer fsm.AdminAnswer
+	if _, err := askOwn(ctx, b, administerKey, body, &answer); err != nil {
+		return err
+	}
+	if answer.Error != "" {
+		return errors.New(answer.Error)
+	}
+	if wait, _ := cmd.Flags().GetBool("wait"); !wait {
+		return nil
+	}
+	return waitFor(cmd.Context(), b, progressOf(cmd), done)
+}
+
+// waitFor polls the status. It has no deadline: moving takes as long as there is to copy, and can be interrupted.
+func waitFor(ctx context.Context, b *brokers, progress io.Writer, done func(*fsm.Status) (string, bool)) error {
+	shown := false
+	defer func() {
+		if shown {
+			fmt.Fprintln(progress)
+		}
+	}()
+	for {
+		asked, cancel := context.WithTimeout(ctx, 10*time.Second)
+		status, _, err := askStatus(asked, b)
+		cancel()
+		if err == nil {
+			text, over := done(status)
+			if over {
+				return nil
+			}
+			if progress != nil {
+				fmt.Fprintf(progress, "\r\033[K%s", text)
+				shown = true
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return errors.New("interrupted; it goes on by itself")
+		case <-time.After(500 * time.Millisecond):
+		}
+	}
+}
+
+// progressOf is where progress is shown; nil: nowhere.
+func progressOf(cmd *cobra.Command) io.Writer {
+	show := isTerminal(cmd.ErrOrStderr())
+	if cmd.Flags().Changed("progress") {
+		show, _ = cmd.Flags().GetBool("progress")
+	}
+	if !show {
+		return nil
+	}
+	return cmd.ErrOrStderr()
+}

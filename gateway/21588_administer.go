@@ -1,0 +1,50 @@
+package gateway
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"github.com/trimaran-io/trimaran/fsm"
+	"github.com/trimaran-io/trimaran/kafkaproto"
+)
+
+// Administer, version 0: Trimaran's own, for `trimaran node` and for a topic's replication factor, and like
+// Status not listed by ApiVersions.
+//
+// The request has header version 1 and the JSON of fsm.AdminRequest. The response is as that of Status, with the
+// JSON of fsm.AdminAnswer, whose error is empty if what was asked for is in the catalog. What follows
+// from it is seen in Status.
+
+// AdministerKey is the API key of Administer.
+const AdministerKey = StatusKey + 2
+
+const (
+	administerTimeout = 20 * time.Second
+	maxAdminRequest   = 4 << 10
+)
+
+// serveAdminister begins to answer. An error ends the connection.
+func (r *request) serveAdminister(body []byte) error {
+	r.name = "Administer"
+	var asked fsm.AdminRequest
+	d := json.NewDecoder(bytes.NewReader(body))
+	d.DisallowUnknownFields()
+	if r.header.Version != 0 || len(body) > maxAdminRequest || d.Decode(&asked) != nil || d.More() {
+		err := fmt.Errorf("%w: Administer version %d with %d bytes", kafkaproto.ErrNotServed, r.header.Version, len(body))
+		r.hangUp(err)
+		return err
+	}
+	r.background(func() {
+		ctx, cancel := context.WithTimeout(r.session.open, administerTimeout)
+		defer cancel()
+		var answer fsm.AdminAnswer
+		if err := r.session.server.cluster.Administer(ctx, asked); err != nil {
+			answer.Error = err.Error()
+		}
+		r.answerJSON(AdministerKey, answer, nil)
+	})
+	return nil
+}
