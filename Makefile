@@ -33,13 +33,11 @@ bench-failover: build ## how long partitions are silent when a node is killed, s
 durability: ## produce for 60 s while nodes are killed, then look for what was lost
 	scripts/durability.sh
 
-# Until consumer groups are served: without this line they are tested too.
-
 interop: ## foreign clients, Kafka's tools, Streams and Connect, with kills (installs clients into a cache)
-	cd test && $(GO) run ./interop $(INTEROP) -kill
+	cd test && $(GO) run ./interop -kill
 
 interop-quick: ## a few clients with fewer records
-	cd test && $(GO) run ./interop $(INTEROP) -quick
+	cd test && $(GO) run ./interop -quick
 
 fmt: ## format the code
 	gofmt -w $$(git ls-files -co --exclude-standard '*.go')

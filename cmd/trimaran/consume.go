@@ -19,12 +19,16 @@ func newConsume() *cobra.Command {
 		Long: `Print the records of a topic, from its start to where it ends now; with --follow,
 go on with what is written later until interrupted.
 
+With --group the group's members share the partitions, and what is printed is
+committed: the next one goes on behind it. It ends when nothing has come for a while.
+
 --format knows %v value, %k key, %o offset, %p partition, %t topic, %T timestamp
 in milliseconds (-1 when the record has none), %% and \n \t \r \0 \\.`,
 		Example: `  trimaran consume greetings
   trimaran consume events --from latest --follow
   trimaran consume events --partition 2 --from 1000 --max-messages 10
   trimaran consume events --format '%p %o %k %v\n'
+  trimaran consume events --group readers
   trimaran consume events --json --brokers ws://127.0.0.1:9093`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error { return consume(cmd, args[0]) },
@@ -34,6 +38,7 @@ in milliseconds (-1 when the record has none), %% and \n \t \r \0 \\.`,
 	f.String("from", "earliest", "earliest, latest, an offset, or -N: the last N records of each partition")
 	f.Int32("partition", -1, "read only this partition; -1: all")
 	f.Bool("follow", false, "wait for new records instead of ending")
+	f.String("group", "", "read as a member of this consumer group, from where it has committed")
 	f.Int64("max-messages", 0, "end after so many records; 0: no limit")
 	f.String("format", "", `how to print a record, e.g. '%k\t%v\n' (default: the value on a line)`)
 	f.Bool("print-key", false, "print the key and a tab before the value")
@@ -46,6 +51,9 @@ in milliseconds (-1 when the record has none), %% and \n \t \r \0 \\.`,
 
 func consume(cmd *cobra.Command, topic string) error {
 	f := cmd.Flags()
+	if group, _ := f.GetString("group"); group != "" {
+		return consumeAsGroup(cmd, topic, group)
+	}
 	format, err := formatOf(cmd)
 	if err != nil {
 		return err
