@@ -125,6 +125,9 @@ func resetOffsets(cmd *cobra.Command, group string) error {
 					}
 				default:
 					by, _ := f.GetInt64("shift-by")
+					if r.Before < 0 && len(only) == 0 {
+						continue // of a whole topic, those that have something
+					}
 					if r.Before < 0 {
 						return fmt.Errorf("%s-%d: nothing is committed that could be shifted", topic, p)
 					}
@@ -139,6 +142,9 @@ func resetOffsets(cmd *cobra.Command, group string) error {
 					return fmt.Errorf("topic %s has no partition %d", topic, p)
 				}
 			}
+		}
+		if len(all) == 0 {
+			return fmt.Errorf("group %s: nothing is committed that could be shifted", group)
 		}
 		slices.SortFunc(all, func(a, b resetOffset) int {
 			if a.Topic != b.Topic {
