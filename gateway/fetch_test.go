@@ -169,14 +169,21 @@ func TestFetchedBytesAreBounded(t *testing.T) {
 	if n := size(); n > 1<<20 || n < 600<<10 {
 		t.Errorf("%d bytes, want up to 1 MiB", n)
 	}
-	if !g.answerBytes.try(1 << 20) {
-		t.Fatal("answers hold memory after they were sent")
-	}
+	// It is given back when the answer is sent, which is a moment after it was read here.
+	eventually(t, "answers hold memory after they were sent", func() bool { return g.answerBytes.try(1 << 20) })
 	if n := size(); n == 0 || n > 8*leanRead {
 		t.Errorf("%d bytes with no memory left, want a little", n)
 	}
 	g.answerBytes.release(1 << 20)
-	if held := g.requestBytes.held.Load(); held != 0 {
-		t.Errorf("requests hold %d bytes", held)
+	eventually(t, "requests hold memory after their answers", func() bool { return g.requestBytes.held.Load() == 0 })
+}
+
+// eventually waits for a condition that nothing tells of; otherwise says what is wrong then.
+func eventually(t *testing.T, otherwise string, holds func() bool) {
+	t.Helper()
+	for end := time.Now().Add(10 * time.Second); !holds(); time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal(otherwise)
+		}
 	}
 }
