@@ -9,7 +9,7 @@ LDFLAGS := -X main.version=$(VERSION)
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 GOVULNCHECK := golang.org/x/vuln/cmd/govulncheck@v1.8.0
 
-.PHONY: build test demo bench bench-groups bench-failover durability interop interop-quick fmt fmt-check vet lint vuln clean help
+.PHONY: build test demo bench bench-groups bench-failover durability crash interop interop-quick fmt fmt-check vet lint vuln clean help
 
 build: ## build bin/trimaran and bin/trimaran-shim
 	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/trimaran ./cmd/trimaran-shim
@@ -32,6 +32,12 @@ bench-failover: build ## how long partitions are silent when a node is killed, s
 
 durability: ## produce for 60 s while nodes are killed, then look for what was lost
 	scripts/durability.sh
+
+crash: ## crashes and failures of the partition log's files, with new seeds until one run fails or it is interrupted
+	@while seed=$$(od -An -N4 -tu4 /dev/urandom | tr -d ' '); do \
+		echo "CRASH_SEED=$$seed CRASH_RUNS=2000"; \
+		CRASH_SEED=$$seed CRASH_RUNS=2000 $(GO) test -count=1 -run 'TestCrashes|TestFailures' ./cluster/raftlog || exit 1; \
+	done
 
 interop: ## foreign clients, Kafka's tools, Streams and Connect, with kills (installs clients into a cache)
 	cd test && $(GO) run ./interop -kill

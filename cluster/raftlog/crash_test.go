@@ -50,15 +50,21 @@ func crashSeeds(t *testing.T) int {
 	return crashRuns
 }
 
-func TestCrashes(t *testing.T) {
-	start := uint64(1)
-	if s := os.Getenv("CRASH_SEED"); s != "" {
-		n, err := strconv.ParseUint(s, 10, 64)
-		if err != nil {
-			t.Fatal(err)
-		}
-		start = n
+// crashStart is the first seed.
+func crashStart(t *testing.T) uint64 {
+	s := os.Getenv("CRASH_SEED")
+	if s == "" {
+		return 1
 	}
+	n, err := strconv.ParseUint(s, 10, 64)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+func TestCrashes(t *testing.T) {
+	start := crashStart(t)
 	for seed := start; seed < start+uint64(crashSeeds(t)); seed++ {
 		if err := crashRun(seed); err != nil {
 			t.Fatalf("seed %d (CRASH_SEED=%d CRASH_RUNS=1 repeats it): %v", seed, seed, err)

@@ -163,7 +163,7 @@ func (l *PartitionLog) StoreLogs(entries []*raft.Log) error {
 	for rest := entries; len(rest) > 0; {
 		n, err := l.storeSome(rest, flags)
 		if err != nil {
-			if first := entries[0].Index; rest[0].Index != first {
+			if first := entries[0].Index; rest[0].Index != first && l.st.failed() == nil {
 				err = errors.Join(err, l.cutFrom(first))
 			}
 			if errors.Is(err, vfs.ErrNoSpace) {
@@ -351,7 +351,7 @@ func (l *PartitionLog) roll(index uint64) (*segment, error) {
 	}
 	if s.index, err = newIndex(l.st, s); err != nil {
 		s.handle.drop()
-		l.st.fs.Remove(s.path)
+		l.st.unmake(s.path)
 		return nil, err
 	}
 	l.state.Lock()

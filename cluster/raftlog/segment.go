@@ -119,7 +119,7 @@ func createSegment(st *Store, dir string, base uint64, gen uint32) (*segment, er
 	}
 	undo := func(err error) (*segment, error) {
 		f.Close()
-		st.fs.Remove(s.path)
+		st.unmake(s.path)
 		return nil, err
 	}
 	if err := f.Allocate(firstAllocated); err != nil {
@@ -159,6 +159,19 @@ func (s *segment) allocate(f vfs.File, size int64, limit int64) error {
 	return nil
 }
 
+// unmake removes a segment that could not be finished, for good: were it there after a crash, with an entry
+// less in front of it by then, it would look as if something was lost. If that cannot be
+// had either, nothing more is taken until a restart, which finds what there is.
+func (st *Store) unmake(path string) {
+	err := st.fs.Remove(path)
+	if err == nil {
+		err = st.fs.SyncDir(filepath.Dir(path))
+	}
+	if err != nil {
+		st.fail(fmt.Errorf("remove %s: %w", path, err))
+	}
+}
+
 // cut makes what is behind the entry that ends at end go away for good. All that
 // is kept is on stable storage afterwards, and what the journal has of the
 // segment means nothing any more (FORMAT.md, Cutting). The caller then notes the segment's end.
@@ -171,8 +184,10 @@ func (s *segment) cut(st *Store, f vfs.File, end int64) error {
 	old := s.id.Load()
 	s.id.Store(st.newID())
 	if _, err := f.WriteAt(s.header(), 0); err != nil {
+		// A part of it may be written: the head that was there is put back, as far as that goes.
 		s.id.Store(old)
-		return err
+		_, back := f.WriteAt(s.header(), 0)
+		return errors.Join(err, back)
 	}
 	if err := st.sync(f); err != nil {
 		return err

@@ -1,0 +1,120 @@
+package raftlog
+
+import (
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"sync/atomic"
+	"syscall"
+	"testing"
+
+	"github.com/hashicorp/raft"
+
+	"github.com/trimaran-io/trimaran/cluster/raftlog/vfs"
+)
+
+// errInjected is in what a failing file system says.
+var errInjected = errors.New("injected")
+
+// TestFailures lets one operation of the file system fail, each run another one, and ends there, as a node does or
+// as one that is killed then. What was acknowledged is there after a restart, with or without a loss of
+// power; what was not may be there in part, from its beginning.
+func TestFailures(t *testing.T) {
+	start := crashStart(t)
+	for seed := start; seed < start+uint64(crashSeeds(t)); seed++ {
+		if err := failingRun(seed); err != nil {
+			t.Fatalf("seed %d (CRASH_SEED=%d CRASH_RUNS=1 repeats it): %v", seed, seed, err)
+		}
+	}
+}
+
+func failingRun(seed uint64) error {
+	random := rand.New(rand.NewPCG(seed, 2))
+	mem := vfs.NewMem()
+	mem.MkdirAll("/data")
+	mem.SyncDir("/")
+	var models []*modelLog
+	for i := range 2 {
+		models = append(models, &modelLog{name: fmt.Sprint("group-", i), entries: map[uint64]*raft.Log{}, kept: 1, term: 1})
+	}
+	opts := Options{JournalBytes: 8 << 10, BypassBytes: 700, CacheBytes: 1 << 10, ReserveBytes: -1}
+	if random.IntN(4) == 0 {
+		opts.JournalBytes = -1
+	}
+	for life := range 3 {
+		var left atomic.Int64
+		left.Store(int64(1 + random.IntN(250)))
+		reason := []error{syscall.EIO, vfs.ErrNoSpace}[random.IntN(2)]
+		short := random.IntN(3) == 0
+		opts.FS = vfs.Failing{FS: mem, Fail: func(op, name string) error {
+			if left.Add(-1) != 0 || life == 2 {
+				return nil
+			}
+			err := fmt.Errorf("%s %s: %w: %w", op, name, errInjected, reason)
+			if op == "write" && short {
+				return vfs.ShortWrite{Bytes: 13, Err: err}
+			}
+			return err
+		}}
+		err := live(opts, models, random)
+		if err != nil && !errors.Is(err, errInjected) && !errors.Is(err, reason) {
+			return fmt.Errorf("life %d, %v: %w", life, reason, err)
+		}
+		if random.IntN(2) == 0 {
+			mem = mem.Crash(random)
+		}
+	}
+	return nil
+}
+
+// TestNothingIsAcknowledgedAfterAFailedSync: what a disk could not sync once it may have dropped, and a second sync
+// would say that all is well.
+func TestNothingIsAcknowledgedAfterAFailedSync(t *testing.T) {
+	for _, journal := range []int64{8 << 10, -1} {
+		mem := vfs.NewMem()
+		mem.MkdirAll("/data")
+		mem.SyncDir("/")
+		var fail atomic.Bool
+		failed := make(chan error, 1)
+		st, err := OpenStore("/data", Options{
+			JournalBytes: journal, ReserveBytes: -1,
+			OnFail: func(err error) { failed <- err },
+			FS: vfs.Failing{FS: mem, Fail: func(op, name string) error {
+				if op == "sync" && fail.CompareAndSwap(true, false) {
+					return fmt.Errorf("sync %s: %w", name, syscall.EIO)
+				}
+				return nil
+			}},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		logs := make([]*PartitionLog, 2)
+		for i := range logs {
+			name := fmt.Sprint("group-", i)
+			if logs[i], err = st.OpenLog(st.Groups()+"/"+name, LogOptions{Group: name, Span: testSpan, Fresh: true, SegmentBytes: func() int64 { return 1 << 20 }}); err != nil {
+				t.Fatal(err)
+			}
+			if err := logs[i].StoreLogs([]*raft.Log{{Index: 1, Term: 1, Data: []byte("good")}}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		fail.Store(true)
+		if err := logs[0].StoreLogs([]*raft.Log{{Index: 2, Term: 1, Data: []byte("lost")}}); !errors.Is(err, syscall.EIO) {
+			t.Fatalf("the sync failed, and the append was told %v", err)
+		}
+		for i, l := range logs {
+			last, _ := l.LastIndex()
+			if err := l.StoreLogs([]*raft.Log{{Index: last + 1, Term: 1, Data: []byte("after")}}); err == nil {
+				t.Errorf("journal of %d bytes: group %d acknowledges after a failed sync", journal, i)
+			}
+		}
+		if err := <-failed; !errors.Is(err, syscall.EIO) {
+			t.Errorf("the node is told %v", err)
+		}
+		for _, l := range logs {
+			l.Close()
+		}
+		st.Close()
+	}
+}
