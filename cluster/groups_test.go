@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -354,4 +355,66 @@ func FuzzDecodeCoordinate(f *testing.F) {
 			t.Fatal(err)
 		}
 	})
+}
+
+// A coordinator on a node that has just started may not know all topics yet. It must say that it cannot answer
+// rather than that nothing is committed: consumers begin anew by that.
+func TestCommitsAreNotForgottenWhileNodesReturn(t *testing.T) {
+	c := newTestCluster(t, 3)
+	c.startAll()
+	for i := range 20 { // the catalog takes a moment to read
+		c.topic(fmt.Sprint("other-", i), 1, 3)
+	}
+	c.topic("a", 1, 3)
+	groups := groupNames()
+	for i, g := range groups {
+		c.commit(i%3, g, "a", 7)
+	}
+	wrong := make(chan string, 1)
+	for round := range 6 {
+		victim := round % 3
+		c.kill(victim)
+		var others []*Node
+		for i, n := range c.nodes {
+			if i != victim {
+				others = append(others, n.Node)
+			}
+		}
+		stop := make(chan struct{})
+		var done sync.WaitGroup
+		ask := func(n *Node) {
+			for k := 0; ; k++ {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+				got, err := fetchOffsets(ctx, n, groups[k%len(groups)], "a", 1)
+				cancel()
+				if err == nil && got[0] != 7 {
+					select {
+					case wrong <- fmt.Sprintf("group %s: offset %d", groups[k%len(groups)], got[0]):
+					default:
+					}
+				}
+			}
+		}
+		for _, n := range others {
+			done.Go(func() { ask(n) })
+		}
+		n := c.start(victim).Node
+		done.Go(func() { ask(n) })
+		c.ready()
+		for _, g := range groups {
+			c.wantCommitted(g, "a", 7)
+		}
+		close(stop)
+		done.Wait()
+		select {
+		case what := <-wrong:
+			t.Fatalf("round %d: %s", round, what)
+		default:
+		}
+	}
 }

@@ -121,6 +121,7 @@ type Node struct {
 	failover     *failover
 
 	producerIDs *producerIDs
+	fresh       freshness
 	forwarded   *semaphore.Weighted // requests of consumer groups that wait at other nodes
 
 	ctx    context.Context // ends when the node stops

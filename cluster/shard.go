@@ -249,6 +249,9 @@ func (l *shardLeader) run() {
 		return
 	}
 	n := l.replica.node
+	if !n.awaitTopics(l.ctx) {
+		return
+	}
 	l.shard.mu.Lock()
 	state := l.shard.state
 	l.shard.mu.Unlock()
@@ -257,6 +260,9 @@ func (l *shardLeader) run() {
 		Propose: l.propose,
 		TopicID: func(name string) ([16]byte, bool) {
 			topic, ok := n.Topics().Lookup(name)
+			if !ok && n.refreshTopics() {
+				topic, ok = n.Topics().Lookup(name)
+			}
 			if !ok {
 				return [16]byte{}, false
 			}
@@ -264,6 +270,9 @@ func (l *shardLeader) run() {
 		},
 		TopicName: func(id [16]byte) (string, bool) {
 			topic, ok := n.Topics().ByID(id)
+			if !ok && n.refreshTopics() {
+				topic, ok = n.Topics().ByID(id)
+			}
 			if !ok {
 				return "", false
 			}

@@ -84,6 +84,12 @@ func (r *request) fetchOffsetsOfGroups(req *kmsg.OffsetFetchRequest) {
 			if req.Version >= 10 && asked.Topics != nil {
 				asked.Topics, unknown = r.namedTopics(topics, asked.Topics)
 			}
+			if len(unknown) > 0 && r.session.server.cluster.Ready() != nil {
+				// This node has just started: what it does not know may be there.
+				resp.Groups[i].Default()
+				resp.Groups[i].Group, resp.Groups[i].ErrorCode = asked.Group, kerr.NotCoordinator.Code
+				return
+			}
 			answer := r.offsetsOf(ctx, asked, req.RequireStable)
 			for j := range answer.Topics {
 				if topic, ok := topics.Lookup(answer.Topics[j].Topic); ok {

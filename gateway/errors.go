@@ -134,6 +134,12 @@ func asKnown(e *kerr.Error, key kmsg.Key, version int16) *kerr.Error {
 			e = kerr.CoordinatorLoadInProgress
 		}
 		return e
+	case kmsg.OffsetCommit:
+		// A node that does not know all topics yet: consumers take any other error for final.
+		if e == kerr.LeaderNotAvailable {
+			e = kerr.CoordinatorLoadInProgress
+		}
+		return e
 	case kmsg.Metadata:
 		if e == kerr.NotLeaderForPartition || e == kerr.RequestTimedOut {
 			e = kerr.LeaderNotAvailable

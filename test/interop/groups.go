@@ -209,26 +209,37 @@ func (a *attempt) committed(ctx context.Context, group string) error {
 	gt.Topic, gt.Partitions = a.topic, t.Partitions
 	g.Topics = append(g.Topics, gt)
 	req.Groups = append(req.Groups, g)
-	resp, err := req.RequestWith(ctx, cl)
+	got := map[int32]int64{}
+	// With an error the answer says nothing: a node may have just started. Without one it counts.
+	err = a.await("OffsetFetch answers", func() (bool, error) {
+		resp, err := req.RequestWith(ctx, cl)
+		if err != nil {
+			return false, nil
+		}
+		failed := resp.ErrorCode != 0
+		for _, t := range resp.Topics {
+			for _, p := range t.Partitions {
+				failed = failed || p.ErrorCode != 0
+				got[p.Partition] = p.Offset
+			}
+		}
+		for _, g := range resp.Groups {
+			failed = failed || g.ErrorCode != 0
+			for _, t := range g.Topics {
+				for _, p := range t.Partitions {
+					failed = failed || p.ErrorCode != 0
+					got[p.Partition] = p.Offset
+				}
+			}
+		}
+		return !failed, nil
+	})
 	if err != nil {
-		return fmt.Errorf("OffsetFetch: %w", err)
+		return err
 	}
 	ends, err := a.ends(ctx)
 	if err != nil {
 		return err
-	}
-	got := map[int32]int64{}
-	for _, t := range resp.Topics {
-		for _, p := range t.Partitions {
-			got[p.Partition] = p.Offset
-		}
-	}
-	for _, g := range resp.Groups {
-		for _, t := range g.Topics {
-			for _, p := range t.Partitions {
-				got[p.Partition] = p.Offset
-			}
-		}
 	}
 	for p, end := range ends {
 		// A partition that no key fell into may have no commit at all.
