@@ -47,12 +47,53 @@ const (
 	maxCreating = 64
 	// createTimeout bounds one creation, rememberFailure how long its error is
 	// told before it is tried again.
-	createTimeout   = 30 * time.Second
+	createTimeout = 30 * time.Second
+	// catalogPatience is how long a list of all topics waits for a node that has just started.
+	catalogPatience = 10 * time.Second
+	catalogTick     = 20 * time.Millisecond
 	rememberFailure = 5 * time.Second
 )
 
 func handleMetadata(r *request) {
 	req := r.body.(*kmsg.MetadataRequest)
+	if all := len(req.Topics) == 0 && (req.Version == 0 || req.Topics == nil); !all || r.catalogKnown() {
+		r.answerMetadata(req)
+		return
+	}
+	// A list of all topics has no place to say that some may be missing, and who keeps it takes them for gone.
+	r.background(func() {
+		if r.awaitCatalog() {
+			r.answerMetadata(req)
+		} else {
+			r.hangUp(errCatalogUnknown)
+		}
+	})
+}
+
+// catalogKnown says whether this node knows all topics: also where there is no cluster yet, and so none.
+func (r *request) catalogKnown() bool {
+	c := r.session.server.cluster
+	return c.CatalogKnown() || c.ClusterID() == ""
+}
+
+// awaitCatalog waits for a moment until this node, which has just started, knows all topics.
+func (r *request) awaitCatalog() bool {
+	tick := time.NewTicker(catalogTick)
+	defer tick.Stop()
+	for range int(catalogPatience / catalogTick) {
+		if r.catalogKnown() {
+			return true
+		}
+		select {
+		case <-tick.C:
+		case <-r.session.patient.Done():
+			return false
+		}
+	}
+	return false
+}
+
+func (r *request) answerMetadata(req *kmsg.MetadataRequest) {
 	resp := req.ResponseKind().(*kmsg.MetadataResponse)
 	for _, b := range r.shownBrokers() {
 		broker := kmsg.NewMetadataResponseBroker()

@@ -31,6 +31,10 @@ func handleDescribeTopicPartitions(r *request) {
 	for _, t := range req.Topics {
 		names = append(names, t.Topic)
 	}
+	if len(names) == 0 && !r.catalogKnown() {
+		r.hangUp(errCatalogUnknown) // the answer has no place for an error
+		return
+	}
 	if len(names) == 0 {
 		for _, t := range topics.All() {
 			names = append(names, t.Name)

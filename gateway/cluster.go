@@ -19,6 +19,8 @@ type Cluster interface {
 	Coordinate(ctx context.Context, shard int, client coordinator.Client, req kmsg.Request) (kmsg.Response, error)
 	// Administer returns when what an operator asks for is in the catalog.
 	Administer(ctx context.Context, request fsm.AdminRequest) error
+	// CatalogKnown says whether Topics was once as new as the cluster's since this node has started.
+	CatalogKnown() bool
 	// Gateways gives the addresses, host:port, at which the nodes that are there take
 	// clients, as far as this node knows; "" of one that has not said so.
 	Gateways() map[fsm.NodeID]string

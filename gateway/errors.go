@@ -105,6 +105,7 @@ var (
 	// errTopicComing: the topic is being created, or this node does not know the
 	// whole catalog yet and cannot say that the topic is not there.
 	errTopicComing        = errors.New("the topic cannot be used yet")
+	errCatalogUnknown     = errors.New("this node has just started and does not know the topics yet")
 	errUnknownTopicID     = errors.New("no topic has this id")
 	errRequiredAcks       = errors.New("acks is neither -1 nor 0 nor 1")
 	errUnsupportedVersion = errors.New("this version of the request does not have that")

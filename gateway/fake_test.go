@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -25,7 +26,8 @@ import (
 // fakeCluster is a cluster in memory: the true catalog's state machine, and per
 // partition a list of batches. Every method can be replaced by a test.
 type fakeCluster struct {
-	gateways map[fsm.NodeID]string
+	gateways       map[fsm.NodeID]string
+	catalogUnknown atomic.Bool
 
 	coordinating  sync.Mutex
 	coordinators  [coordinator.Shards]*coordinator.Coordinator
@@ -485,6 +487,9 @@ func (g *gatewayOf) dialTLS(cfg *tls.Config) *client {
 	}
 	return newClient(g.t, conn)
 }
+
+// CatalogKnown implements Cluster.
+func (f *fakeCluster) CatalogKnown() bool { return !f.catalogUnknown.Load() }
 
 // Gateways implements Cluster.
 func (f *fakeCluster) Gateways() map[fsm.NodeID]string { return f.gateways }

@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"testing"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
@@ -56,5 +57,27 @@ func TestMetadataByID(t *testing.T) {
 				t.Errorf("version %d: %+v", version, got)
 			}
 		}
+	}
+}
+
+// A node that has just started does not tell of fewer topics than there are.
+func TestAllTopicsWaitForTheCatalog(t *testing.T) {
+	f := newFake(t, "events")
+	f.catalogUnknown.Store(true)
+	c := serve(t, f, nil).dial()
+	asked := make(chan *kmsg.MetadataResponse)
+	go func() {
+		req := kmsg.NewPtrMetadataRequest()
+		req.Version = 9
+		asked <- c.ask(req).(*kmsg.MetadataResponse)
+	}()
+	select {
+	case resp := <-asked:
+		t.Fatalf("answered before the topics were known: %+v", resp)
+	case <-time.After(5 * catalogTick):
+	}
+	f.catalogUnknown.Store(false)
+	if resp := <-asked; len(resp.Topics) != 1 {
+		t.Errorf("%+v", resp)
 	}
 }
