@@ -145,10 +145,12 @@ type Node struct {
 	fullNodes map[string]time.Time          // nodes whose disk is full, and until when that holds
 	hashing   chan struct{}                 // capacity 1: one check of replicas reads at a time
 	caughtUp  bool                          // the catalog here was once as new as the leader's
-	creating  bool                          // the topics of the configuration are not all there yet
-	stopping  bool
-	fatal     error
-	failed    chan struct{} // closed when fatal is set
+
+	thereAtStart map[fsm.TopicID]bool // topics that the catalog had then: others have led them meanwhile; never changed
+	creating     bool                 // the topics of the configuration are not all there yet
+	stopping     bool
+	fatal        error
+	failed       chan struct{} // closed when fatal is set
 }
 
 // Start opens the data directory, listens and begins to look for the cluster.
@@ -384,6 +386,12 @@ func (n *Node) Usable(id fsm.TopicID) bool {
 	topic, ok := n.Topics().ByID(id)
 	if !ok {
 		return false
+	}
+	n.mu.Lock()
+	old := n.thereAtStart[id]
+	n.mu.Unlock()
+	if old {
+		return true
 	}
 	for p, partition := range topic.Partitions {
 		// A replica that came later has nothing to say about that.
