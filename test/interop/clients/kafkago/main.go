@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log"
 	"os"
+	"time"
 
 	"github.com/segmentio/kafka-go"
 
@@ -112,11 +113,23 @@ func group(ctx context.Context, call line.Call) {
 		line.Flush()
 		// A commit for each record would be one request for each.
 		if pending = append(pending, m); len(pending) == 100 || r.Lag() == 0 {
-			line.Must(r.CommitMessages(ctx, pending...))
+			line.Must(commit(ctx, r, pending))
 			pending = pending[:0]
 		}
 	}
-	line.Must(r.CommitMessages(ctx, pending...))
+	line.Must(commit(ctx, r, pending))
 	line.Must(r.Close())
 	line.Say("closed")
+}
+
+// commit tries again: kafka-go gives back the error of a connection that broke after a few attempts
+// within a moment, and connects anew with the next generation.
+func commit(ctx context.Context, r *kafka.Reader, messages []kafka.Message) (err error) {
+	for range 20 {
+		if err = r.CommitMessages(ctx, messages...); err == nil {
+			return nil
+		}
+		time.Sleep(500 * time.Millisecond)
+	}
+	return err
 }
