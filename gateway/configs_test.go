@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"context"
+	"fmt"
 	"strings"
 	"testing"
 
@@ -253,6 +254,52 @@ func TestDescribeProducersAndReassignments(t *testing.T) {
 	}
 	if list := c.ask(kmsg.NewPtrListPartitionReassignmentsRequest()).(*kmsg.ListPartitionReassignmentsResponse); list.ErrorCode != 0 || len(list.Topics) > 0 {
 		t.Errorf("%+v", list)
+	}
+}
+
+// What kafka-configs asks for of users, clients and resources.
+func TestNoQuotasNoUsersAndTheResources(t *testing.T) {
+	c := serve(t, newFake(t, "a", "b"), nil).dial()
+	for v := range int16(2) {
+		quotas := kmsg.NewPtrDescribeClientQuotasRequest()
+		quotas.Version, quotas.Components = v, []kmsg.DescribeClientQuotasRequestComponent{{EntityType: "user", MatchType: 2}}
+		if resp := c.ask(quotas).(*kmsg.DescribeClientQuotasResponse); resp.ErrorCode != 0 || resp.Entries == nil || len(resp.Entries) > 0 {
+			t.Errorf("version %d: %+v", v, resp)
+		}
+	}
+	users := kmsg.NewPtrDescribeUserSCRAMCredentialsRequest()
+	if resp := c.ask(users).(*kmsg.DescribeUserSCRAMCredentialsResponse); resp.ErrorCode != 0 || len(resp.Results) > 0 {
+		t.Errorf("%+v", resp)
+	}
+	users.Users = []kmsg.DescribeUserSCRAMCredentialsRequestUser{{Name: "x"}, {Name: "y"}, {Name: "x"}}
+	results := c.ask(users).(*kmsg.DescribeUserSCRAMCredentialsResponse).Results
+	if len(results) != 2 || results[0].User != "x" || results[0].ErrorCode != kerr.DuplicateResource.Code || results[1].ErrorCode != kerr.ResourceNotFound.Code {
+		t.Errorf("%+v", results)
+	}
+	for _, test := range []struct {
+		version int16
+		kinds   []int8
+		want    string
+	}{
+		{0, nil, ""},
+		{1, nil, "2 a, 2 b, 4 1, 8 1, "},
+		{1, []int8{2, 16, 2}, "2 a, 2 b, "},
+		{1, []int8{4}, "4 1, "},
+		{1, []int8{2, 3}, "35"},
+	} {
+		list := kmsg.NewPtrListConfigResourcesRequest()
+		list.Version, list.ResourceTypes = test.version, test.kinds
+		resp := c.ask(list).(*kmsg.ListConfigResourcesResponse)
+		got := ""
+		if resp.ErrorCode != 0 {
+			got = fmt.Sprint(resp.ErrorCode)
+		}
+		for _, r := range resp.ConfigResources {
+			got += fmt.Sprintf("%d %s, ", r.Type, r.Name)
+		}
+		if got != test.want {
+			t.Errorf("version %d, kinds %v: %q, not %q", test.version, test.kinds, got, test.want)
+		}
 	}
 }
 

@@ -124,12 +124,24 @@ var Served = []API{
 		Key: kmsg.OffsetDelete, Name: "OffsetDelete", Min: 0, Max: 0,
 	},
 	{
+		Key: kmsg.DescribeClientQuotas, Name: "DescribeClientQuotas", Min: 0, Max: 1,
+		Note: "Always none.",
+	},
+	{
+		Key: kmsg.DescribeUserSCRAMCredentials, Name: "DescribeUserSCRAMCredentials", Min: 0, Max: 0,
+		Note: "There are no users.",
+	},
+	{
 		Key: kmsg.DescribeCluster, Name: "DescribeCluster", Min: 0, Max: 2,
 		Note: "One broker, as in Metadata.",
 	},
 	{
 		Key: kmsg.DescribeProducers, Name: "DescribeProducers", Min: 0, Max: 0,
 		Note: "Idempotent producers. No transactions.",
+	},
+	{
+		Key: kmsg.ListConfigResources, Name: "ListConfigResources", Min: 0, Max: 1,
+		Note: "Topics and the broker.",
 	},
 	{
 		Key: kmsg.DescribeTopicPartitions, Name: "DescribeTopicPartitions", Min: 0, Max: 0,

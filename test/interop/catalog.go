@@ -76,6 +76,7 @@ func catalog() []row {
 		adminRow("3.9.2"),
 		adminRow("4.4.0"),
 	}
+	rows = append(rows, kadmRow())
 	return append(rows, toolRows()...)
 }
 

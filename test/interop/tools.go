@@ -189,6 +189,11 @@ func configsTool(ctx context.Context, a *attempt) error {
 	s.refuse(configCommand, "--alter "+entity+" --add-config no.such=1", "no.such")
 	s.run(configCommand, "--describe --all --entity-type brokers --entity-name 1", "message.max.bytes")
 	s.run(configCommand, "--describe --entity-type brokers --entity-default")
+	for _, kind := range []string{"users", "clients", "ips", "client-metrics", "groups", "topics", "brokers", "broker-loggers --entity-name 1"} {
+		s.run(configCommand, "--describe --entity-type "+kind)
+	}
+	s.run(configCommand, "--describe --user somebody")
+	s.refuse(configCommand, "--alter --user somebody --add-config producer_byte_rate=1024", "ALTER_CLIENT_QUOTAS")
 	s.refuse(configCommand, "--alter --entity-type brokers --entity-name 1 --add-config log.retention.ms=1", "configured where they run")
 	return s.err
 }
