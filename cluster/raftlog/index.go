@@ -290,7 +290,9 @@ func (x *index) floor(above func(point) bool) (p point, ok bool, err error) {
 	if i == 0 {
 		return p, false, nil
 	}
-	p = at(i - 1)
+	if p = at(i - 1); err == nil && (p.pos < segmentHeader || p.index < x.base) {
+		err = fmt.Errorf("%w: %s: entry %d at position %d", ErrDamaged, x.path, p.index, p.pos)
+	}
 	return p, err == nil, err
 }
 

@@ -108,13 +108,36 @@ func decodeManifest(b []byte) (*manifest, error) {
 		return nil, fmt.Errorf("%w: manifest: %w", ErrDamaged, err)
 	}
 	m.state = b[manifestHeader+text:]
-	for i, s := range m.Segments {
-		if s.Base == 0 || i > 0 && s.Base <= m.Segments[i-1].Base || s.Last != 0 && (s.Last < s.Base-1 || s.End < segmentHeader) ||
-			s.Last == 0 && i < len(m.Segments)-1 {
-			return nil, fmt.Errorf("%w: manifest: segment %d is out of order", ErrDamaged, s.Base)
-		}
+	if err := m.check(); err != nil {
+		return nil, fmt.Errorf("%w: manifest: %w", ErrDamaged, err)
 	}
 	return m, nil
+}
+
+// maxPoints bounds the points of one index, and what a wrong manifest makes us read.
+const maxPoints = 1 << 31
+
+// check says what cannot be in a manifest that this program wrote. What it says of
+// files is compared with them later.
+func (m *manifest) check() error {
+	if m.Snapshot == nil && len(m.Segments) > 0 {
+		return errors.New("segments and no snapshot")
+	}
+	if s := m.Snapshot; s != nil && (s.Index == 0 || s.Next < 0 || s.Segment == 0 || s.Segment > s.Index || s.Pos < segmentHeader) {
+		return fmt.Errorf("snapshot of entry %d in segment %d at %d", s.Index, s.Segment, s.Pos)
+	}
+	for i, s := range m.Segments {
+		last := i == len(m.Segments)-1
+		switch {
+		case s.Base == 0 || s.Base < m.First || i > 0 && s.Base <= m.Segments[i-1].Base,
+			s.Last == 0 && !last,
+			s.Last != 0 && (s.Last < s.Base-1 || s.End < segmentHeader):
+			return fmt.Errorf("segment %d is out of order", s.Base)
+		case s.Start < unknownOffset || s.Points < 0 || s.Points > maxPoints || s.Final && s.Last == 0:
+			return fmt.Errorf("segment %d begins at offset %d and has %d points", s.Base, s.Start, s.Points)
+		}
+	}
+	return nil
 }
 
 // readManifest gives nil if there is none.
