@@ -9,7 +9,7 @@ LDFLAGS := -X main.version=$(VERSION)
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 GOVULNCHECK := golang.org/x/vuln/cmd/govulncheck@v1.8.0
 
-.PHONY: build test demo bench bench-groups bench-failover durability crash interop interop-quick fmt fmt-check vet lint vuln clean help
+.PHONY: build test demo bench bench-groups bench-failover durability crash invariants interop interop-quick fmt fmt-check vet lint vuln clean help
 
 build: ## build bin/trimaran and bin/trimaran-shim
 	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/trimaran ./cmd/trimaran-shim
@@ -39,8 +39,13 @@ crash: ## crashes and failures of the partition log's files, with new seeds unti
 		CRASH_SEED=$$seed CRASH_RUNS=2000 $(GO) test -count=1 -run 'TestCrashes|TestFailures' ./cluster/raftlog || exit 1; \
 	done
 
+invariants: ## take away the code that keeps each invariant of the log: does its test notice? About 4 minutes
+	@cd test && $(GO) run ./invariants
+
+INTEROP ?= -kill
+
 interop: ## foreign clients, Kafka's tools, Streams and Connect, with kills (installs clients into a cache)
-	cd test && $(GO) run ./interop -kill
+	cd test && $(GO) run ./interop $(INTEROP)
 
 interop-quick: ## a few clients with fewer records
 	cd test && $(GO) run ./interop -quick

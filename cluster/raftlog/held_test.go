@@ -27,7 +27,10 @@ type held struct {
 	left atomic.Int64 // operations until the power goes; the journal's count, too
 	mu   sync.Mutex
 	log  string // what the store said; guarded by mu
-	st   *Store
+	// readError is what reading files ends with, if anything.
+	readError atomic.Pointer[error]
+	damaged   chan error
+	st        *Store
 	*PartitionLog
 }
 
@@ -35,7 +38,7 @@ func newHeld(t *testing.T) *held {
 	mem := vfs.NewMem()
 	mem.MkdirAll("/data")
 	mem.SyncDir("/")
-	h := &held{t: t, mem: mem}
+	h := &held{t: t, mem: mem, damaged: make(chan error, 1)}
 	h.open(true)
 	return h
 }
@@ -62,12 +65,19 @@ func (h *held) try(fresh bool) (err error) {
 			mem.Stop()
 		}
 	})
-	h.st, err = OpenStore("/data", Options{FS: h.mem, JournalBytes: 8 << 10, BypassBytes: 700, CacheBytes: 1 << 10, ReserveBytes: -1, Logger: slog.New(slog.NewTextHandler(h, nil))})
+	disk := vfs.Failing{FS: mem, Fail: func(op, name string) error {
+		if err := h.readError.Load(); err != nil && op == "read" {
+			return *err
+		}
+		return nil
+	}}
+	h.st, err = OpenStore("/data", Options{FS: disk, JournalBytes: 8 << 10, BypassBytes: 700, CacheBytes: 1 << 10, ReserveBytes: -1, Logger: slog.New(slog.NewTextHandler(h, nil))})
 	if err != nil {
 		return err
 	}
 	h.PartitionLog, err = h.st.OpenLog(filepath.Join(h.st.Groups(), "g"), LogOptions{
 		Group: "g", Span: testSpan, Trailing: 3, Fresh: fresh, SegmentBytes: func() int64 { return 2000 },
+		OnDamage: func(err error) { h.damaged <- err },
 	})
 	return err
 }

@@ -6,12 +6,14 @@ import (
 	"io"
 	"math"
 	"math/rand/v2"
+	"path/filepath"
+	"syscall"
 	"testing"
 
 	"github.com/hashicorp/raft"
 )
 
-// The log's invariants 1 to 6 (docs/architecture.md, "What the log holds to"), one
+// The log's invariants 1 to 6, 9 and 10, as far as they are about files (docs/architecture.md, "What the log holds to"), one
 // test each. make invariants takes the code that keeps each of them away and looks
 // whether its test fails.
 
@@ -300,5 +302,146 @@ func TestInvariant6ASnapshotIsOfWhatIsSynced(t *testing.T) {
 		}
 		h.PartitionLog.Close()
 		h.st.Close()
+	}
+}
+
+// Raft sees no error that it panics on: it waits in front of what cannot be read,
+// until its group is shut down for that.
+func TestInvariant9RaftSeesNoErrorItPanicsOn(t *testing.T) {
+	flipped := func(h *held) {
+		f, err := h.mem.Open(h.segments[0].path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		f.WriteAt([]byte{0xff}, segmentHeader+frameHeader+20)
+	}
+	broken := func(h *held) {
+		err := error(syscall.EIO)
+		h.readError.Store(&err)
+	}
+	for name, damage := range map[string]func(*held){"flipped": flipped, "broken": broken} {
+		h := newHeld(t)
+		h.store(1, 40, 1)
+		h.Serving()
+		damage(h)
+		got := make(chan raft.Log)
+		go func() {
+			var e raft.Log
+			if err := h.GetLog(1, &e); err != nil {
+				t.Errorf("%s: Raft is told %v", name, err)
+			}
+			got <- e
+		}()
+		select {
+		case err := <-h.damaged:
+			if name == "flipped" && !errors.Is(err, ErrDamaged) {
+				t.Errorf("%s: the group is told %v", name, err)
+			}
+		case e := <-got:
+			t.Errorf("%s: Raft is given %+v", name, e)
+		}
+		for _, none := range []uint64{0, 41, 1000} {
+			if err := h.GetLog(none, new(raft.Log)); err != raft.ErrLogNotFound { // Raft compares with ==
+				t.Errorf("%s: entry %d: %v", name, none, err)
+			}
+		}
+		h.Abandon()
+		if e := <-got; e.Type != raft.LogNoop || len(e.Data) > 0 {
+			t.Errorf("%s: Raft is given %+v", name, e)
+		}
+	}
+}
+
+// What a node keeps in memory of its logs is bounded in bytes for all groups
+// together, and so is what is copied at once.
+func TestInvariant10MemoryIsBoundedInBytes(t *testing.T) {
+	h := newHeld(t)
+	const groups, limit = 20, 64 << 10
+	h.st.cache.limit = limit
+	var logs []*PartitionLog
+	for i := range groups {
+		name := fmt.Sprint("group-", i)
+		l, err := h.st.OpenLog(filepath.Join(h.st.Groups(), name), LogOptions{Group: name, Span: testSpan, Fresh: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		logs = append(logs, l)
+	}
+	for index := uint64(1); index <= 50; index++ {
+		for _, l := range logs {
+			data := make([]byte, 1<<10<<(index%7))
+			if err := l.StoreLog(&raft.Log{Index: index, Term: 1, Data: data}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		kept := 0
+		for _, l := range logs {
+			for _, e := range l.cache.entries {
+				kept += len(e.Data)
+			}
+			if cap(l.buf) > 1<<20 {
+				t.Fatalf("entry %d: a group keeps a buffer of %d bytes", index, cap(l.buf))
+			}
+		}
+		if kept > limit || h.st.cache.bytes > limit {
+			t.Fatalf("entry %d: %d bytes are kept, the cache says %d", index, kept, h.st.cache.bytes)
+		}
+	}
+	if sum := h.st.cache.bytes; sum < limit/2 {
+		t.Errorf("the cache holds %d bytes of %d", sum, limit)
+	}
+	for _, l := range logs {
+		for from := uint64(1); from <= 50; {
+			b, err := l.AppendEntries(nil, from, 50, 20<<10)
+			if err != nil {
+				t.Fatal(err)
+			}
+			entries, err := ParseEntries(b)
+			if err != nil || len(entries) == 0 || len(b) > 20<<10 && len(entries) > 1 {
+				t.Fatalf("from entry %d: %d entries, %d bytes, %v", from, len(entries), len(b), err)
+			}
+			from += uint64(len(entries))
+		}
+		l.Close()
+	}
+}
+
+// A replica that begins anew gives no other vote in a term in which it may have given one,
+// and never forms its group again.
+func TestInvariant7WhoBeginsAnewVotesNoSecondTime(t *testing.T) {
+	stable, err := OpenStable(filepath.Join(t.TempDir(), "votes.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stable.Close()
+	for name, test := range map[string]struct{ own, leaders, term, voted uint64 }{
+		"behind":  {own: 3, leaders: 7, term: 7, voted: 7},
+		"in term": {own: 7, leaders: 7, term: 7, voted: 7},
+		"ahead":   {own: 9, leaders: 7, term: 9, voted: 9},
+	} {
+		g := stable.Group(name)
+		set := func(key string, n uint64) {
+			if err := g.SetUint64([]byte(key), n); err != nil {
+				t.Fatal(err)
+			}
+		}
+		set("CurrentTerm", test.own)
+		set("LastVoteTerm", test.own)
+		candidate := []byte("somebody")
+		if err := errors.Join(g.Set([]byte("LastVoteCand"), candidate), g.MarkCreated(), g.BeginAnew(test.leaders, "leader")); err != nil {
+			t.Fatal(err)
+		}
+		if test.own < test.leaders {
+			candidate = []byte("leader")
+		}
+		term, _ := g.GetUint64([]byte("CurrentTerm"))
+		voted, _ := g.GetUint64([]byte("LastVoteTerm"))
+		for_, _ := g.Get([]byte("LastVoteCand"))
+		if term != test.term || voted != test.voted || string(for_) != string(candidate) {
+			t.Errorf("%s: term %d, voted in %d for %q", name, term, voted, for_)
+		}
+		if anew, err := g.Anew(); !anew || err != nil {
+			t.Errorf("%s: it would form the group: %v", name, err)
+		}
 	}
 }

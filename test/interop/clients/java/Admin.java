@@ -177,8 +177,11 @@ public final class Admin {
         NewTopic t = new NewTopic(topic + "-c", 1, (short) 1).configs(Collections.singletonMap("no.such", "1"));
         fails(InvalidConfigurationException.class, admin.createTopics(Collections.singleton(t)).all());
         // What is not served is said, not left hanging.
-        fails(UnsupportedVersionException.class, admin.describeUserScramCredentials().all());
-        fails(UnsupportedVersionException.class, admin.describeClientQuotas(org.apache.kafka.common.quota.ClientQuotaFilter.all()).entities());
+        check("nobody has credentials", admin.describeUserScramCredentials().all().get().isEmpty());
+        check("no quotas", admin.describeClientQuotas(org.apache.kafka.common.quota.ClientQuotaFilter.all()).entities().get().isEmpty());
+        fails(UnsupportedVersionException.class, admin.alterClientQuotas(java.util.List.of(new org.apache.kafka.common.quota.ClientQuotaAlteration(
+            new org.apache.kafka.common.quota.ClientQuotaEntity(java.util.Map.of("user", "x")),
+            java.util.List.of(new org.apache.kafka.common.quota.ClientQuotaAlteration.Op("producer_byte_rate", 1024.0))))).all());
         fails(UnsupportedVersionException.class, admin.listTransactions().all());
     }
 
