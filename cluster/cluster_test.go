@@ -647,6 +647,12 @@ func TestTheMinoritySideRefusesAndTheMajorityGoesOn(t *testing.T) {
 	cut := c.leaderOf(id)
 	others := []int{(cut + 1) % 3, (cut + 2) % 3}
 	c.net.isolate(cut, 3, true)
+	// Not even at once, while its lease lasts: what it knows may be old by now.
+	asking, stop := context.WithTimeout(t.Context(), time.Second)
+	if got, err := c.nodes[cut].ListOffsets(asking, id, -1, 1); err == nil {
+		t.Errorf("a leader that was cut off this moment says that the log ends at %v", got)
+	}
+	stop()
 	load := c.load(id, "majority", others...)
 	load.more(t, 10)
 
