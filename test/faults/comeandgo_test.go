@@ -75,6 +75,8 @@ func TestNodesComeAndGo(t *testing.T) {
 	_, err := c.Node(1).Wait(patience)
 	must(t, err)
 	served()
+	// It cannot come back with the data that it had.
+	refuses(t, c.Node(1), c.Node(1).Start, "has left the cluster")
 
 	story.tell("n2 is killed and its disk is gone; n6 takes its place")
 	must(t, c.Node(2).Kill9())
