@@ -9,7 +9,7 @@ LDFLAGS := -X main.version=$(VERSION)
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 GOVULNCHECK := golang.org/x/vuln/cmd/govulncheck@v1.8.0
 
-.PHONY: build test demo bench bench-groups bench-failover durability crash invariants interop interop-quick fmt fmt-check vet lint vuln clean help
+.PHONY: build test demo bench bench-groups bench-failover durability storm crash invariants interop interop-quick fmt fmt-check vet lint vuln clean help
 
 build: ## build bin/trimaran and bin/trimaran-shim
 	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/trimaran ./cmd/trimaran-shim
@@ -32,6 +32,10 @@ bench-failover: build ## how long partitions are silent when a node is killed, s
 
 durability: ## produce for 60 s while nodes are killed, then look for what was lost
 	scripts/durability.sh
+
+storm: ## the same on five nodes, of which several are hit at once, and then while nodes come and go
+	scripts/durability.sh --storm
+	scripts/durability.sh --come-and-go
 
 crash: ## crashes and failures of the partition log's files, with new seeds until one run fails or it is interrupted
 	@while seed=$$(od -An -N4 -tu4 /dev/urandom | tr -d ' '); do \

@@ -38,6 +38,9 @@ type identityFile struct {
 	// Forming is the formation of the first cluster that this node proposed or
 	// agreed to. It agrees to one only.
 	Forming *formation `json:"forming,omitempty"`
+
+	// Left says that the node was taken out of the cluster. It does not start again.
+	Left bool `json:"left,omitempty"`
 }
 
 // formation is the proposal to form a cluster of exactly these nodes.

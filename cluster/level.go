@@ -2,7 +2,6 @@ package cluster
 
 import (
 	"context"
-	"errors"
 	"fmt"
 
 	"github.com/trimaran-io/trimaran/fsm"
@@ -46,6 +45,3 @@ func (c *catalog) raiseLevel(ctx context.Context, view *fsm.Topics) {
 	}
 	c.node.logger.Info("cluster's level raised", "from", view.Level(), "to", next)
 }
-
-// errLeft ends a node that was decommissioned. Its data directory belongs to nobody any more.
-var errLeft = errors.New("this node has left the cluster: its replicas are elsewhere, and it cannot come back with this data directory")

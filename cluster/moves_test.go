@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"testing"
@@ -91,6 +92,9 @@ func TestDecommissionUnderLoad(t *testing.T) {
 		return nil
 	})
 	c.kill(victim)
+	if _, err := Start(c.nodes[victim].cfg); !errors.Is(err, errLeft) {
+		t.Errorf("started again: %v", err)
+	}
 	eventually(t, "the node is gone from the catalog and its group", func() error {
 		if nodes := c.nodes[3].Topics().Nodes(); len(nodes) != 3 {
 			return fmt.Errorf("%v", nodes)
@@ -103,6 +107,47 @@ func TestDecommissionUnderLoad(t *testing.T) {
 	})
 	load.more(t, 20)
 	load.check(c, ids[0])
+}
+
+// TestReplacedWhileAway takes a dead node out of the cluster. When it is back, with all its data, it hears of that
+// and ends, and does not start another time.
+func TestReplacedWhileAway(t *testing.T) {
+	c := newTestCluster(t, 3)
+	c.startAll()
+	topic := c.topic("away", 2, 3)
+	c.add(0)
+	c.start(3)
+	c.ready()
+	const victim = 1
+	c.kill(victim)
+	c.administer(0, fsm.AdminRequest{Op: fsm.OpReplace, Node: c.nodes[victim].NodeID()})
+	var want []fsm.NodeID
+	for _, i := range []int{0, 2, 3} {
+		want = append(want, c.nodes[i].NodeID())
+	}
+	for p := range topic.Partitions {
+		c.replicasAre(fsm.PartitionID{Topic: topic.ID, Partition: int32(p)}, 0, want...)
+	}
+	eventually(t, "the catalog's group is without it", func() error {
+		for _, i := range []int{0, 2, 3} {
+			servers := c.nodes[i].catalog.raftGroup().raft.GetConfiguration().Configuration().Servers
+			if len(servers) != 3 {
+				return fmt.Errorf("%v", servers)
+			}
+		}
+		return nil
+	})
+	c.start(victim)
+	eventually(t, "the node ends", func() error {
+		if err := c.nodes[victim].Err(); !errors.Is(err, errLeft) {
+			return fmt.Errorf("it goes on: %v", err)
+		}
+		return nil
+	})
+	c.kill(victim)
+	if _, err := Start(c.nodes[victim].cfg); !errors.Is(err, errLeft) {
+		t.Errorf("started again: %v", err)
+	}
 }
 
 // TestAMoveGoesOnWhereItWasCut stops the source, the target and the leader while replicas are on the move.

@@ -206,6 +206,9 @@ func Start(cfg Config) (_ *Node, err error) {
 	if n.id, err = n.dir.loadIdentity(cfg.NodeID); err != nil {
 		return nil, err
 	}
+	if n.id.Left {
+		return nil, errLeft
+	}
 	n.nodeID, n.incarnation = n.id.NodeID, n.id.Incarnation
 	n.identity = fsm.Node{ID: n.nodeID, Incarnation: n.incarnation}.Identity()
 	n.logger = cfg.Logger.With("node", n.nodeID)

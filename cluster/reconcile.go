@@ -57,6 +57,8 @@ func (n *Node) reconcileLoop() {
 				caughtUp = true
 			} else if n.ctx.Err() != nil {
 				return
+			} else if n.hasLeft(n.ctx) {
+				n.leave()
 			}
 		}
 		if caughtUp {
@@ -74,7 +76,7 @@ func (n *Node) reconcileLoop() {
 			n.register(n.ctx)
 			if view := n.Topics(); view.ClusterID() != "" {
 				if _, ok := view.Node(n.nodeID); !ok {
-					n.fail(errLeft)
+					n.leave()
 				}
 			}
 		}

@@ -36,6 +36,7 @@ const (
 	callCreatePartitions = 50 // createPartitionsCall -> catalogReply
 	callDeleteRecords    = 51 // partition, offset -> log start
 	callProducers        = 52 // partition -> fsm.ActiveProducer list
+	callMember           = 33 // nothing -> 1 if the caller is in the cluster, 0 if it has left it
 	callAdminister       = 80 // fsm.AdminRequest -> catalogReply
 	callSurvey           = 31 // groups -> what this node knows of the leader of each, see failover.go
 	callStand            = 32 // groups and terms -> nothing: they stand for election if nothing has changed
@@ -262,6 +263,8 @@ func (n *Node) answer(ctx context.Context, from string, kind uint8, payload []by
 		return nil, n.failover.told(payload)
 	case callFull:
 		return nil, n.heardFull(from, payload)
+	case callMember:
+		return n.answerMember(from)
 	case callReplicaStatus:
 		return json.Marshal(n.report())
 	}

@@ -16,6 +16,10 @@ Usage: scripts/cluster.sh COMMAND
   restart N           start node N again, stopping it first if it runs;
                       returns when it serves
   pause N, resume N   SIGSTOP and SIGCONT to node N
+  add                 start one more node, which joins; returns when it serves
+  forget N            node N is gone for good: killed, its data deleted. To take it
+                      out of the cluster, 'trimaran node decommission' it before, or
+                      'trimaran node replace' it after
   clean               stop, and delete data and logs
 
 Environment:
@@ -116,6 +120,13 @@ nodes_known() {
 	echo "$i"
 }
 
+present() { # NODES: the numbers up to that, without the forgotten ones
+	local i
+	for ((i = 1; i <= $1; i++)); do
+		[ -f "$RUN/n$i.forgotten" ] || echo "$i"
+	done
+}
+
 launch() { # NAME PROGRAM ARGUMENTS…
 	local name=$1
 	shift
@@ -127,7 +138,7 @@ launch() { # NAME PROGRAM ARGUMENTS…
 
 start_node() { # NUMBER NODES
 	local i=$1 n=$2 j join=
-	for ((j = 1; j <= n; j++)); do
+	for j in $(present "$n"); do
 		[ "$j" -eq "$i" ] || join=$join${join:+,}$HOST:$((PORT + 200 + j))
 	done
 	# nohup becomes the node under the same process id, so 'mark' fits at once.
@@ -143,13 +154,13 @@ start_shim() { # NODES
 
 addresses() { # NODES PREFIX: of all client ports, with commas
 	local i out=
-	for ((i = 1; i <= $1; i++)); do
+	for i in $(present "$1"); do
 		out=$out${out:+,}$2$HOST:$(node_port "$i")
 	done
 	echo "$out"
 }
 
-write_env() { # NODES: written beside and moved, so that a reader sees all or nothing
+write_env() { # NODES: written beside and moved, so that a reader sees all or nothing; two may do it at once
 	local i pid pids=
 	for ((i = 1; i <= $1; i++)); do
 		pid=$(pid_of "n$i") && pids=$pids${pids:+ }$i:$pid
@@ -159,7 +170,7 @@ write_env() { # NODES: written beside and moved, so that a reader sees all or no
 		echo "BROKERS=$(addresses "$1" '')"
 		echo "GATEWAYS=$(addresses "$1" ws://)"
 		echo "PIDS=\"$pids\""
-	} >"$RUN/env.new" && mv "$RUN/env.new" "$RUN/env"
+	} >"$RUN/env.$$" && mv "$RUN/env.$$" "$RUN/env"
 }
 
 # --- waiting ------------------------------------------------------------------
@@ -245,15 +256,15 @@ cmd_start() {
 	if ! mkdir -p "$RUN" || ! echo "$PORT" >"$RUN/port"; then die "cannot write to $RUN"; fi
 	rm -f "$RUN"/*.pid "$RUN/env"
 	trap 'say "interrupted" >&2; cmd_stop; exit 130' INT TERM
-	for ((i = 1; i <= n; i++)); do start_node "$i" "$n"; done
+	for i in $(present "$n"); do start_node "$i" "$n"; done
 	start_shim "$n"
-	for ((i = 1; i <= n; i++)); do
+	for i in $(present "$n"); do
 		wait_ready "$i" 60 || { cmd_stop >&2; exit 1; }
 	done
 	wait_shim 20 || { cmd_stop >&2; exit 1; }
 	trap - INT TERM
 	write_env "$n"
-	say "$n node(s) and a shim run; data and logs in $RUN"
+	say "$(present "$n" | wc -l | tr -d ' ') node(s) and a shim run; data and logs in $RUN"
 	say "  Kafka clients, through the shim   $HOST:$PORT"
 	say "  each node                         $(addresses "$n" '')"
 	say "  WebSocket                         $(addresses "$n" ws://)"
@@ -302,7 +313,7 @@ cmd_status() {
 
 need_node() { # NUMBER
 	case ${1:-} in '' | *[!0-9]*) die "which node? give its number, from 1" ;; esac
-	if [ "$1" -lt 1 ] || [ "$1" -gt "$(nodes_known)" ]; then die "there is no node $1 in $RUN"; fi
+	if [ "$1" -lt 1 ] || [ "$1" -gt "$(nodes_known)" ] || [ -f "$RUN/n$1.forgotten" ]; then die "there is no node $1 in $RUN"; fi
 }
 
 need_running() { # NUMBER
@@ -343,15 +354,35 @@ cmd_resume() {
 	say "node $1 goes on"
 }
 
+cmd_add() {
+	local i
+	any_running || die "nothing runs in $RUN; 'start' it first"
+	i=$(($(nodes_known) + 1))
+	[ "$i" -le 99 ] || die "99 nodes are the most"
+	start_node "$i" "$i"
+	write_env "$i"
+	wait_ready "$i" 60 || exit 1
+	say "node $i serves on $HOST:$(node_port "$i")"
+}
+
+cmd_forget() {
+	need_node "${1:-}"
+	signal KILL "n$1"
+	wait_gone "n$1" 100 || die "node $1 does not die"
+	if ! rm -rf "${RUN:?}/n$1" || ! : >"$RUN/n$1.forgotten"; then die "cannot delete the data of node $1"; fi
+	write_env "$(nodes_known)"
+	say "node $1 is gone for good"
+}
+
 cmd_clean() {
 	any_running && cmd_stop
 	[ -d "$RUN" ] || return 0
 	# Only what this script makes: RUN could be any folder.
 	local name
 	for name in $(names); do
-		rm -rf "${RUN:?}/$name" "$RUN/$name.log" "$RUN/$name.pid"
+		rm -rf "${RUN:?}/$name" "$RUN/$name.log" "$RUN/$name.pid" "$RUN/$name.forgotten"
 	done
-	rm -f "$RUN/env" "$RUN/env.new" "$RUN/port"
+	rm -f "$RUN"/env "$RUN"/env.* "$RUN/port"
 	rmdir "$RUN" 2>/dev/null || say "$RUN holds other things, which are left"
 	return 0
 }
@@ -359,7 +390,7 @@ cmd_clean() {
 command=${1:-help}
 [ $# -eq 0 ] || shift
 case $command in
-start | stop | status | kill | restart | pause | resume | clean) "cmd_$command" "$@" ;;
+start | stop | status | kill | restart | pause | resume | add | forget | clean) "cmd_$command" "$@" ;;
 help | -h | --help) usage ;;
 *) usage >&2; exit 2 ;;
 esac

@@ -1,16 +1,21 @@
 #!/usr/bin/env bash
-# Writes to a cluster while its nodes are killed, paused and restarted, reads
+# Writes to a cluster while its nodes are killed, paused and restarted, or come and go, reads
 # everything back from every gateway, and fails on any loss. The checker is the
 # Go program in scripts/durability, which shares no code with the cluster.
 set -u
 
 usage() {
 	cat <<'USAGE'
-Usage: scripts/durability.sh [--seconds N] [--nodes N] [--keep] [-- CHECKER FLAGS]
+Usage: scripts/durability.sh [--seconds N] [--nodes N] [--storm] [--come-and-go] [--seed N] [--keep]
+                             [-- CHECKER FLAGS]
 
-  --seconds N   how long to write (default 60)
-  --nodes N     nodes of the cluster (default 3)
-  --keep        leave data and logs there, and say where
+  --seconds N    how long to write (default 60)
+  --nodes N      nodes of the cluster, up to nine (default 3; in a storm 5)
+  --storm        hit several nodes at once, at random: kill -9 of up to two of five, SIGSTOP of others
+  --come-and-go  two nodes join, one is decommissioned while another is killed, one is lost
+                 with its disk and replaced; takes a minute or two
+  --seed N       repeat a run's dice
+  --keep         leave data and logs there, and say where
 
 The cluster is its own: a temporary folder and free ports. TRIMARAN_RUN and
 TRIMARAN_PORT name others; a cluster that runs there already is used and left running.
@@ -21,17 +26,24 @@ USAGE
 die() { printf 'durability.sh: %s\n' "$*" >&2; exit 1; }
 
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd) || exit 1
-seconds=60 nodes=3 keep=
+seconds=60 nodes='' how=turns seed='' keep=''
 while [ $# -gt 0 ]; do
 	case $1 in
 	--seconds) [ $# -ge 2 ] || die "--seconds needs a number"; seconds=$2; shift 2 ;;
 	--nodes) [ $# -ge 2 ] || die "--nodes needs a number"; nodes=$2; shift 2 ;;
+	--storm) how=storm; shift ;;
+	--come-and-go) how=come-and-go; shift ;;
+	--seed) [ $# -ge 2 ] || die "--seed needs a number"; seed=$2; shift 2 ;;
 	--keep) keep=1; shift ;;
 	--) shift; break ;;
 	-h | --help | help) usage; exit 0 ;;
 	*) usage >&2; exit 2 ;;
 	esac
 done
+if [ -z "$nodes" ]; then
+	nodes=3
+	[ "$how" != storm ] || nodes=5
+fi
 
 temporary=
 if [ -z "${TRIMARAN_RUN:-}" ]; then
@@ -68,9 +80,14 @@ trap 'exit 143' TERM
 if ! "$cluster" status >/dev/null 2>&1; then
 	started=1
 	"$cluster" start --nodes "$nodes" || exit 1
+elif [ "$how" = come-and-go ]; then
+	die "a cluster runs in $TRIMARAN_RUN already, and its nodes are not taken out"
 fi
 # shellcheck source=/dev/null
 . "$TRIMARAN_RUN/env" || exit 1
 mkdir -p "$ROOT/bin"
 (cd "$ROOT" && go build -o bin/durability ./scripts/durability) || die "the checker does not build"
-"$ROOT/bin/durability" --shim "$SHIM" --brokers "$BROKERS" --disturb "$cluster" --seconds "$seconds" "$@"
+numbers=
+for i in $PIDS; do numbers=$numbers${numbers:+,}${i%%:*}; done
+"$ROOT/bin/durability" --shim "$SHIM" --brokers "$BROKERS" --numbers "$numbers" --disturb "$cluster" --how "$how" \
+	--trimaran "${TRIMARAN_BIN:-$ROOT/bin}/trimaran" --seconds "$seconds" ${seed:+--seed "$seed"} "$@"

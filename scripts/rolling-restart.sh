@@ -25,7 +25,7 @@ BIN=${TRIMARAN_BIN:-$ROOT/bin}
 . "$RUN/env" || exit 1
 IFS=, read -r -a brokers <<<"$BROKERS"
 if [ $# -eq 0 ]; then
-	for i in "${!brokers[@]}"; do set -- "$@" $((i + 1)); done
+	for i in $PIDS; do set -- "$@" "${i%%:*}"; done
 fi
 [ "${#brokers[@]}" -gt 2 ] || die "with ${#brokers[@]} nodes nothing can be restarted without a pause: three are needed"
 

@@ -64,6 +64,12 @@ func (g *GroupTransport) AppendEntriesPipeline(id raft.ServerID, _ raft.ServerAd
 		done: make(chan raft.AppendFuture, doneSlack+l.cfg.MaxInFlight), change: make(chan struct{}, 1),
 	}
 	p.ctx, p.cancel = context.WithCancelCause(g.ctx)
+	if a, ok := g.takeAppended(id); ok {
+		p.mu.Lock()
+		p.acked = a
+		p.noticeLaterLocked()
+		p.mu.Unlock()
+	}
 	return p, nil
 }
 
@@ -110,6 +116,7 @@ func (p *pipeline) AppendEntries(args *raft.AppendEntriesRequest, resp *raft.App
 	cl, err := p.admit(f, want, scaled(g.link.cfg.Timeout, int64(total)))
 	if err != nil {
 		release()
+		p.again()
 		return nil, err
 	}
 	c := p.s.conn(cl)
@@ -128,6 +135,7 @@ func (p *pipeline) AppendEntries(args *raft.AppendEntriesRequest, resp *raft.App
 	}
 	if err != nil {
 		p.fail(err)
+		p.again()
 		return nil, fmt.Errorf("peer: pipeline to %s: %w", p.id, err)
 	}
 	return f, nil

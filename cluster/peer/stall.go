@@ -10,10 +10,12 @@ import (
 // hashicorp/raft sends to a follower when something is proposed, and otherwise once per CommitTimeout, which is
 // seconds here. On a pipeline each of these wake-ups sends MaxAppendEntries entries at most. So a follower that is
 // far behind would be brought up slowly or, if nothing more is proposed because everybody waits for a commit that
-// needs this follower, hardly at all. Two things help (rule 5):
+// needs this follower, hardly at all. Three things help (rule 5):
 //
 //   - A pipeline whose follower is behind by more than one request ends. Without one Raft sends until all is sent.
 //   - A leader with entries that are not committed, where nothing moves, proposes a barrier: the wake-up.
+//   - So does a leader whose pipeline turns out to be broken when it sends. Raft goes on without one, but
+//     has used up the wake-up for what it wanted to send.
 
 const (
 	// stalledAfter is after how long without progress a leader with uncommitted entries is woken; the pause then doubles.
@@ -51,11 +53,22 @@ func (l *Link) wakeStalled(g *GroupTransport, r RaftState, now int64) {
 	}
 	s.pause = min(2*s.pause, mostStalled)
 	s.wake = now + int64(s.pause)
-	// Not here: it waits for the group's main loop. Nobody needs its answer.
+	l.wake(r)
+}
+
+// wake proposes a barrier. It does not wait for the group's main loop, and nobody needs the answer.
+func (l *Link) wake(r RaftState) {
 	l.goFunc(func() {
 		l.stats.barriers.Add(1)
 		r.Barrier(stalledAfter)
 	})
+}
+
+// again has Raft try again at once what a broken pipeline did not take.
+func (p *pipeline) again() {
+	if r := p.g.raftState(); r != nil && p.g.link.cfg.HeartbeatTimeout > 0 && r.State() == raft.Leader {
+		p.g.link.wake(r)
+	}
 }
 
 // behind says whether args is full and there is more to send.

@@ -59,3 +59,28 @@ func TestFollowerFarBehindIsNeededAtOnce(t *testing.T) {
 		allHave(t, count+1, ms...)
 	})
 }
+
+// TestNextEntryAfterABrokenConnection: the connections to a follower broke while nothing was proposed, or the
+// follower was restarted. The leader notices when it sends the next entry; the follower gets it then, although
+// the others have committed it already and nothing else is proposed.
+func TestNextEntryAfterABrokenConnection(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := peertest.New()
+		ms := vouched(t, n, withSigns)
+		defer stopAll(ms)
+		l := leader(t, ms...)
+		propose(t, l, 0, 10)
+		allHave(t, 10, ms...)
+		for i := range 3 {
+			time.Sleep(10 * time.Second) // what follows the last entry is over, and pipelines are open
+			n.Break(l.id, others(ms, l)[0].id)
+			time.Sleep(100 * time.Millisecond)
+			began := time.Now()
+			propose(t, l, 10+i, 11+i)
+			allHave(t, 11+i, ms...)
+			if took := time.Since(began); took > 200*time.Millisecond {
+				t.Errorf("everybody had entry %d after %v", 10+i, took)
+			}
+		}
+	})
+}

@@ -41,7 +41,8 @@ type GroupTransport struct {
 	beat      func(raft.RPC)
 	onInstall func(ctx context.Context, from string, req *raft.InstallSnapshotRequest) error
 	vouched   RaftState
-	beatsTo   map[raft.ServerID]beatTo // only of the newest term
+	beatsTo   map[raft.ServerID]beatTo       // only of the newest term
+	appended  map[raft.ServerID]acknowledged // the last entries that a follower took without a pipeline, until there is one
 
 	polled         polled      // owned by the pulse
 	unled          atomic.Bool // as Unled says
@@ -152,6 +153,7 @@ func (g *GroupTransport) AppendEntries(id raft.ServerID, _ raft.ServerAddress, a
 			return err
 		}
 	}
+	g.noteAppended(id, args)
 	return nil
 }
 

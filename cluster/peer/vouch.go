@@ -250,6 +250,33 @@ const (
 	mostNotices = 6 // the pause doubles: the last one is more than a second after the acknowledgement
 )
 
+// noteAppended remembers what a follower took without a pipeline. The pipeline that Raft opens next tells it the commit index.
+func (g *GroupTransport) noteAppended(id raft.ServerID, args *raft.AppendEntriesRequest) {
+	n := len(args.Entries)
+	if g.link.cfg.HeartbeatTimeout <= 0 || n == 0 {
+		return
+	}
+	// Raft uses args again.
+	a := acknowledged{
+		args:  &raft.AppendEntriesRequest{RPCHeader: args.RPCHeader, Term: args.Term, Leader: args.Leader},
+		index: args.Entries[n-1].Index, term: args.Entries[n-1].Term, commit: args.LeaderCommitIndex,
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.appended == nil {
+		g.appended = make(map[raft.ServerID]acknowledged)
+	}
+	g.appended[id] = a
+}
+
+func (g *GroupTransport) takeAppended(id raft.ServerID) (acknowledged, bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	a, ok := g.appended[id]
+	delete(g.appended, id)
+	return a, ok
+}
+
 func (p *pipeline) noticeLaterLocked() {
 	if p.g.link.cfg.HeartbeatTimeout <= 0 {
 		return

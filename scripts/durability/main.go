@@ -20,6 +20,7 @@ import (
 	"os"
 	"os/signal"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -41,6 +42,9 @@ type options struct {
 	pause      time.Duration
 	timeout    time.Duration
 	script     string
+	numbers    []int
+	how        string
+	trimaran   string
 	calm, down time.Duration
 	seed       uint64
 }
@@ -58,12 +62,21 @@ func main() {
 	flag.DurationVar(&o.pause, "pause", 5*time.Millisecond, "between two requests of a producer")
 	flag.DurationVar(&o.timeout, "timeout", 5*time.Second, "for one request")
 	flag.StringVar(&o.script, "disturb", "", "path of cluster.sh, to kill, restart and pause nodes with; empty: leave them alone")
-	flag.DurationVar(&o.calm, "calm", 2*time.Second, "between two disturbances")
-	flag.DurationVar(&o.down, "down", 3*time.Second, "how long a node is killed or paused")
-	flag.Uint64Var(&o.seed, "seed", uint64(time.Now().UnixNano()), "of batch sizes and pauses")
+	numbers := flag.String("numbers", "", "the nodes' numbers for cluster.sh, with commas")
+	flag.StringVar(&o.how, "how", "turns", "turns: one node after the other; storm: several at once, by dice; come-and-go: nodes join, are decommissioned and replaced")
+	flag.StringVar(&o.trimaran, "trimaran", "", "path of trimaran, to compare replicas with, and for come-and-go")
+	flag.DurationVar(&o.calm, "calm", 2*time.Second, "between two disturbances; in a storm, at most")
+	flag.DurationVar(&o.down, "down", 3*time.Second, "how long a node is killed or paused; in a storm, at most")
+	flag.Uint64Var(&o.seed, "seed", uint64(time.Now().UnixNano()), "of batch sizes and pauses, and of a storm")
 	flag.Parse()
 	o.brokers = strings.Split(*brokers, ",")
-	if *brokers == "" || o.shim == "" || o.partitions < 1 || o.producers < 1 || o.batch < 1 || flag.NArg() > 0 {
+	for _, text := range strings.Split(*numbers, ",") {
+		if n, err := strconv.Atoi(text); err == nil {
+			o.numbers = append(o.numbers, n)
+		}
+	}
+	known := o.how == "turns" || o.how == "storm" || o.how == "come-and-go" && o.trimaran != ""
+	if !known || o.script != "" && len(o.numbers) == 0 || *brokers == "" || o.shim == "" || o.partitions < 1 || o.producers < 1 || o.batch < 1 || flag.NArg() > 0 {
 		flag.Usage()
 		os.Exit(2)
 	}
@@ -87,17 +100,25 @@ func run(ctx context.Context, o options, out io.Writer) (good bool, err error) {
 		o.seconds, o.producers, o.partitions, o.topic, o.shim, o.seed)
 	began := time.Now()
 	l := newLedger(int32(o.partitions), began)
-	writing, cancel := context.WithTimeout(ctx, time.Duration(o.seconds)*time.Second)
+	timeUp, cancel := context.WithTimeout(ctx, time.Duration(o.seconds)*time.Second)
 	defer cancel()
+	writing, stopWriting := context.WithCancel(ctx)
+	defer stopWriting()
 
-	d := &disturber{script: o.script, nodes: len(o.brokers), calm: o.calm, down: o.down, log: out, began: began}
+	d := &disturber{script: o.script, trimaran: o.trimaran, shim: o.shim, nodes: o.numbers, calm: o.calm, down: o.down,
+		dice: rand.New(rand.NewPCG(o.seed, 1<<32)), log: out, began: began}
 	disturbed := make(chan error, 1)
 	go func() {
-		if o.script == "" {
+		switch {
+		case o.script == "":
 			disturbed <- nil
-			return
+		case o.how == "come-and-go":
+			disturbed <- d.comeAndGo(ctx)
+		case o.how == "storm":
+			disturbed <- d.storm(timeUp)
+		default:
+			disturbed <- d.turns(timeUp)
 		}
-		disturbed <- d.run(writing)
 	}()
 	watching, stopWatching := context.WithCancel(ctx)
 	defer stopWatching()
@@ -115,10 +136,18 @@ func run(ctx context.Context, o options, out io.Writer) (good bool, err error) {
 		}
 		writers.Go(func() { p.run(writing, 30*time.Second) })
 	}
-	<-writing.Done()
+	// Nodes that come and go take the time that it takes, and are written to for as long.
+	<-timeUp.Done()
+	if o.how == "come-and-go" {
+		err = <-disturbed
+	}
+	stopWriting()
 	l.end(time.Now())
 	writers.Wait()
-	if err := <-disturbed; err != nil {
+	if o.how != "come-and-go" {
+		err = <-disturbed
+	}
+	if err != nil {
 		return false, err
 	}
 	stopWatching()
@@ -127,11 +156,22 @@ func run(ctx context.Context, o options, out io.Writer) (good bool, err error) {
 		return false, fmt.Errorf("interrupted")
 	}
 
+	if o.how == "come-and-go" {
+		if o.brokers, err = d.addresses(); err != nil {
+			return false, err
+		}
+	}
 	v := &verdict{acknowledged: l.count()}
 	reading, cancel := context.WithTimeout(ctx, 2*time.Minute)
 	defer cancel()
 	if err := readBack(reading, o, l, tails, v); err != nil {
 		return false, err
+	}
+	if o.trimaran != "" {
+		if _, err := output(o.trimaran, "cluster", "verify", o.topic, "--brokers", o.shim); err != nil {
+			v.apart++
+			v.example("%v", err)
+		}
 	}
 	report(out, l, v, d, tails)
 	if v.acknowledged == 0 {
@@ -271,6 +311,7 @@ func report(out io.Writer, l *ledger, v *verdict, d *disturber, tails []*tail) {
 	line("moved", v.moved+v.differ, "at another offset than acknowledged (%d), or different between gateways (%d)", v.moved, v.differ)
 	line("duplicated", v.duplicated, "beyond what writing again explains (that explains %d, counted at each gateway)", v.again)
 	line("out of order", v.disordered, "acknowledged out of the producer's order")
+	line("apart", v.apart, "1 if what replicas have on disk is not the same (trimaran cluster verify)")
 	line("foreign", v.foreign, "in the log, and not what anybody wrote")
 	line("changed", v.changed, "not as a consumer saw it during the run (%d records seen; the log went backwards %d times)", seen, backward)
 	worst, one := l.longest()

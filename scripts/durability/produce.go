@@ -29,6 +29,8 @@ type producer struct {
 	timeout   time.Duration // for one request
 	ledger    *ledger
 	random    *rand.Rand
+
+	over time.Time // when run's ctx was seen to have ended
 }
 
 // run writes until ctx ends; patience is how long it then goes on to have the
@@ -81,8 +83,10 @@ func (p *producer) run(ctx context.Context, patience time.Duration) {
 
 // wait waits a little before another attempt; false when it is too late for one.
 func (p *producer) wait(ctx context.Context, patience time.Duration) bool {
-	deadline, _ := ctx.Deadline()
-	if !time.Now().Before(deadline.Add(patience)) {
+	if ctx.Err() != nil && p.over.IsZero() {
+		p.over = time.Now()
+	}
+	if !p.over.IsZero() && time.Since(p.over) >= patience {
 		return false
 	}
 	time.Sleep(time.Duration(20+p.random.IntN(60)) * time.Millisecond)

@@ -13,6 +13,7 @@ type verdict struct {
 	differ       int // … or another record at the same offset of two gateways
 	duplicated   int // one attempt in the log more than once
 	disordered   int // acknowledged later than one of the same producer that stands behind it
+	apart        int // replicas that differ on disk
 	foreign      int // in the log, and never sent in this form
 	changed      int // seen by a consumer during the run, and something else now
 	again        int // values that are there more than once because an attempt of unknown fate was tried again
@@ -22,7 +23,7 @@ type verdict struct {
 
 // good reports whether nothing is wrong.
 func (v *verdict) good() bool {
-	return v.lost+v.moved+v.differ+v.duplicated+v.disordered+v.foreign+v.changed == 0
+	return v.lost+v.moved+v.differ+v.duplicated+v.disordered+v.apart+v.foreign+v.changed == 0
 }
 
 // example keeps the first few things that are wrong, to look at.

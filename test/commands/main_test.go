@@ -29,6 +29,7 @@ type command struct {
 	stdin string
 	env   []string
 	dir   string
+	limit time.Duration // patience if 0
 }
 
 // result is what it did.
@@ -40,7 +41,11 @@ type result struct {
 func (c command) run(t *testing.T, name string, args ...string) result {
 	t.Helper()
 	// Not the test's own context: clean-up runs commands too.
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	limit := patience
+	if c.limit > 0 {
+		limit = c.limit
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, name, args...)
 	cmd.Stdin = strings.NewReader(c.stdin)

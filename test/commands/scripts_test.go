@@ -192,6 +192,46 @@ func TestDurabilityScript(t *testing.T) {
 	contains(t, "the report", low, "acknowledged", "lost", "moved", "duplicate")
 }
 
+// A short storm over five nodes.
+func TestStormScript(t *testing.T) {
+	l := newLocalCluster(t, 5)
+	r := l.command.run(t, filepath.Join(harness.Root(), "scripts", "durability.sh"), "--storm", "--seconds", "8")
+	t.Logf("durability.sh --storm:\n%s", r.out)
+	if r.code != 0 {
+		t.Fatalf("exit code %d\n%s", r.code, r.err)
+	}
+	contains(t, "the report", r.out, "5 node(s)", "seed", "result: nothing lost, moved or doubled")
+	l.nothingRuns()
+}
+
+// Nodes join, one is decommissioned, one is replaced. Those that went are forgotten: the
+// cluster starts again without them.
+func TestComeAndGoScript(t *testing.T) {
+	l := newLocalCluster(t, 6)
+	l.command.limit = 5 * time.Minute
+	r := l.command.run(t, filepath.Join(harness.Root(), "scripts", "durability.sh"), "--come-and-go", "--seconds", "5")
+	t.Logf("durability.sh --come-and-go:\n%s", r.out)
+	if r.code != 0 {
+		t.Fatalf("exit code %d\n%s", r.code, r.err)
+	}
+	contains(t, "the report", r.out, "n1 has left the cluster", "n2 has left the cluster", "result: nothing lost, moved or doubled")
+	l.nothingRuns()
+	l.ok("start")
+	if pids := l.env()["PIDS"]; l.pid(1) != "" || l.pid(2) != "" || len(strings.Fields(pids)) != 4 || len(strings.Split(l.env()["BROKERS"], ",")) != 4 {
+		t.Errorf("started again: %v", l.env())
+	}
+	if r := l.sh("restart", "1"); r.code == 0 {
+		t.Error("a forgotten node was started again")
+	}
+}
+
+func (l *localCluster) nothingRuns() {
+	l.t.Helper()
+	if r := l.sh("status"); r.code == 0 || !strings.Contains(r.out, "nothing runs") {
+		l.t.Errorf("cluster.sh status: exit code %d\n%s", r.code, r.out)
+	}
+}
+
 // The program behind make demo.
 func TestDemo(t *testing.T) {
 	bin, err := harness.PlainBinaries()

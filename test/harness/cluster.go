@@ -350,21 +350,29 @@ type Status struct {
 		ID          string `json:"id"`
 		Alive       bool   `json:"alive"`
 		CatalogRole string `json:"catalog_role"`
+		Replicas    int    `json:"replicas"`
+		State       string `json:"state"` // "" is active
 	} `json:"nodes"`
 	Topics []struct {
-		Name       string `json:"name"`
-		Partitions []struct {
-			Partition     int32  `json:"partition"`
-			Leader        string `json:"leader"`
-			HighWatermark int64  `json:"high_watermark"`
-			Replicas      []struct {
-				Node    string `json:"node"`
-				Role    string `json:"role"`
-				Applied int64  `json:"applied"`
-				Lag     int64  `json:"lag"`
-			} `json:"replicas"`
-		} `json:"partitions"`
+		Name              string            `json:"name"`
+		ReplicationFactor int               `json:"replication_factor"`
+		Partitions        []PartitionStatus `json:"partitions"`
 	} `json:"topics"`
+	GroupShards []PartitionStatus `json:"group_shards"`
+}
+
+// PartitionStatus is one partition of a topic, or one shard of consumer groups.
+type PartitionStatus struct {
+	Partition     int32  `json:"partition"`
+	Leader        string `json:"leader"`
+	HighWatermark int64  `json:"high_watermark"`
+	Replicas      []struct {
+		Node    string `json:"node"`
+		Role    string `json:"role"`
+		Applied int64  `json:"applied"`
+		Lag     int64  `json:"lag"`
+		Leaving bool   `json:"leaving"`
+	} `json:"replicas"`
 }
 
 // statusKey is Trimaran's own API, the one behind `trimaran cluster status`.
