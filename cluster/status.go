@@ -33,6 +33,9 @@ type replicaReport struct {
 
 	Bytes int64 `json:"bytes"` // of its log
 
+	// Voters are the identities of those that vote, as the leader says: another replica's configuration may be old.
+	Voters []string `json:"voters,omitempty"`
+
 	CatchUp *fsm.CatchUpStatus `json:"catch_up,omitempty"`
 	Error   string             `json:"error,omitempty"` // in an answer's reading only
 }
@@ -52,7 +55,11 @@ func (n *Node) report() nodeReport {
 	for _, r := range replicas {
 		start, next := r.bounds()
 		identity, term := r.group.leader()
-		report.Replicas[r.id.String()] = replicaReport{Leads: identity == n.identity, Term: fsm.Term(term), LogStart: start, Applied: next, Bytes: r.log.Bytes(), CatchUp: r.catchUp.status()}
+		var ids []string
+		if identity == n.identity {
+			ids = voters(r.group)
+		}
+		report.Replicas[r.id.String()] = replicaReport{Leads: identity == n.identity, Voters: ids, Term: fsm.Term(term), LogStart: start, Applied: next, Bytes: r.log.Bytes(), CatchUp: r.catchUp.status()}
 	}
 	if g := n.catalog.raftGroup(); g != nil {
 		report.Catalog = "voter"
@@ -141,13 +148,13 @@ func (n *Node) Status(ctx context.Context) (*fsm.Status, error) {
 	for _, topic := range topics.All() {
 		t := fsm.TopicStatus{Name: topic.Name, ID: topic.ID, ReplicationFactor: topic.ReplicationFactor, Configs: topic.Configs}
 		for p, partition := range topic.Partitions {
-			t.Partitions = append(t.Partitions, partitionStatus(topic.ID, int32(p), partition, index, reports))
+			t.Partitions = append(t.Partitions, partitionStatus(topic.ID, int32(p), partition, nodes, index, reports))
 		}
 		status.Topics = append(status.Topics, t)
 	}
 	if shards, ok := topics.GroupShards(); ok {
 		for p, partition := range shards.Partitions {
-			status.GroupShards = append(status.GroupShards, partitionStatus(shards.ID, int32(p), partition, index, reports))
+			status.GroupShards = append(status.GroupShards, partitionStatus(shards.ID, int32(p), partition, nodes, index, reports))
 		}
 	}
 	return status, nil
@@ -159,9 +166,10 @@ func isShard(name string) bool {
 	return err == nil && id.Topic == fsm.GroupShardsID
 }
 
-func partitionStatus(topic fsm.TopicID, p int32, partition fsm.Partition, index map[fsm.NodeID]int, reports []*nodeReport) fsm.PartitionStatus {
+func partitionStatus(topic fsm.TopicID, p int32, partition fsm.Partition, nodes []fsm.Node, index map[fsm.NodeID]int, reports []*nodeReport) fsm.PartitionStatus {
 	name := fsm.PartitionID{Topic: topic, Partition: p}.String()
 	s := fsm.PartitionStatus{Partition: p}
+	var voters []string
 	find := func(node fsm.NodeID) (replicaReport, bool) {
 		if i, ok := index[node]; ok && reports[i] != nil {
 			r, ok := reports[i].Replicas[name]
@@ -176,7 +184,7 @@ func partitionStatus(topic fsm.TopicID, p int32, partition fsm.Partition, index 
 		if r, ok := find(node); ok {
 			// Of two that think they lead, the one with the higher term does.
 			if r.Leads && (s.Leader == "" || r.Term > s.Term) {
-				s.Leader, s.Term = node, r.Term
+				s.Leader, s.Term, voters = node, r.Term, r.Voters
 			}
 			s.HighWatermark = max(s.HighWatermark, r.Applied)
 			s.LogStart = max(s.LogStart, r.LogStart)
@@ -188,6 +196,9 @@ func partitionStatus(topic fsm.TopicID, p int32, partition fsm.Partition, index 
 			replica.Role = "follower"
 			if node == s.Leader {
 				replica.Role = "leader"
+			}
+			if len(voters) > 0 && !slices.Contains(voters, nodes[index[node]].Identity()) {
+				replica.Role = "non-voter"
 			}
 			if replica.CatchUp = r.CatchUp; r.CatchUp != nil {
 				replica.Role = "copying"

@@ -55,7 +55,7 @@ type PartitionStatus struct {
 // ReplicaStatus is one replica of a partition.
 type ReplicaStatus struct {
 	Node    NodeID `json:"node"`
-	Role    string `json:"role"`    // "leader", "follower", "copying", "damaged", "offline"
+	Role    string `json:"role"`    // "leader", "follower", "non-voter", "copying", "damaged", "offline"
 	Applied Offset `json:"applied"` // the replica's own end offset
 	Lag     int64  `json:"lag"`     // records behind the partition's high watermark
 	Bytes   int64  `json:"bytes"`   // of its log

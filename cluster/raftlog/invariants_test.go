@@ -11,6 +11,8 @@ import (
 	"testing"
 
 	"github.com/hashicorp/raft"
+
+	"github.com/trimaran-io/trimaran/cluster/raftlog/vfs"
 )
 
 // The log's invariants 1 to 6, 9 and 10, as far as they are about files (docs/architecture.md, "What the log holds to"), one
@@ -338,7 +340,7 @@ func TestInvariant9RaftSeesNoErrorItPanicsOn(t *testing.T) {
 				t.Errorf("%s: the group is told %v", name, err)
 			}
 		case e := <-got:
-			t.Errorf("%s: Raft is given %+v", name, e)
+			t.Fatalf("%s: Raft is given %+v", name, e)
 		}
 		for _, none := range []uint64{0, 41, 1000} {
 			if err := h.GetLog(none, new(raft.Log)); err != raft.ErrLogNotFound { // Raft compares with ==
@@ -349,6 +351,24 @@ func TestInvariant9RaftSeesNoErrorItPanicsOn(t *testing.T) {
 		if e := <-got; e.Type != raft.LogNoop || len(e.Data) > 0 {
 			t.Errorf("%s: Raft is given %+v", name, e)
 		}
+	}
+}
+
+// The disk has a reserve, which records do not take and what Raft needs does.
+func TestInvariant9RecordsLeaveTheReserve(t *testing.T) {
+	h := newHeld(t)
+	h.opts.Bulk = func(e *raft.Log) bool { return e.Type == raft.LogCommand }
+	h.store(1, 3, 1)
+	h.st.space.short.Store(true)
+	noop := &raft.Log{Index: 4, Term: 1, Type: raft.LogNoop}
+	if err := h.StoreLogs([]*raft.Log{noop, entry(5, 1)}); !errors.Is(err, vfs.ErrNoSpace) {
+		t.Errorf("records are told %v", err)
+	}
+	if last, _ := h.LastIndex(); last != 3 {
+		t.Errorf("the log ends at %d", last)
+	}
+	if err := h.StoreLog(noop); err != nil {
+		t.Errorf("Raft is told %v", err)
 	}
 }
 

@@ -305,6 +305,8 @@ func partitionRows(topic string, partitions []fsm.PartitionStatus) [][]string {
 				text += " (damaged)"
 			case r.Lag > 0:
 				text += fmt.Sprintf(" (%d behind)", r.Lag)
+			case r.Role == "non-voter":
+				text += " (no voter yet)"
 			}
 			replicas = append(replicas, text)
 		}

@@ -129,7 +129,7 @@ func (m mutant) try(dir string) (verdict string, err error) {
 	if err != nil {
 		return "", errors.Join(err, undo())
 	}
-	cmd := exec.Command("go", "test", "-count=1", "-timeout=4m", "-run", "^"+m.test+"$", m.pkg)
+	cmd := exec.Command("go", "test", "-count=1", "-timeout=4m", "-run", "^("+m.test+")$", m.pkg)
 	cmd.Dir = dir
 	out, err := cmd.CombinedOutput()
 	if uerr := undo(); uerr != nil {
