@@ -441,8 +441,9 @@ func (f *failover) tell(ctx context.Context, identity string, groups []*candidac
 	}
 }
 
-// told is tell at the other side.
-func (f *failover) told(payload []byte) error {
+// told is tell at the other side. The node that asks may be the leader that the group here remembers: it was restarted
+// and does not lead any more.
+func (f *failover) told(from string, payload []byte) error {
 	names, rest, err := decodeSurvey(payload)
 	if err != nil || len(rest) != 9*len(names) {
 		return errMalformed
@@ -455,7 +456,7 @@ func (f *failover) told(payload []byte) error {
 		if g == nil {
 			continue
 		}
-		s := f.node.standingOf(g, f.node.identity)
+		s := f.node.standingOf(g, from)
 		if !s.voter || s.led || s.term != term || !f.rest(name) {
 			continue
 		}

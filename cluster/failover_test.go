@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"context"
+	"encoding/binary"
 	"fmt"
 	"reflect"
 	"testing"
@@ -124,6 +125,47 @@ func TestManyGroupsElectAtOnceWhenANodeDies(t *testing.T) {
 	if took := time.Since(died); took > defaultHeartbeatTimeout/2 {
 		t.Errorf("%d groups had a leader again after %v", led[victim], took)
 	}
+}
+
+// TestTheLeaderThatIsRememberedMayAskForAnElection: a leader that was restarted leads no more, and the others still
+// take it for theirs for some seconds. When it finds that one of them should stand, that one does; another node that
+// asks for the same is not believed.
+func TestTheLeaderThatIsRememberedMayAskForAnElection(t *testing.T) {
+	c := newTestCluster(t, 3)
+	c.startAll()
+	id := fsm.PartitionID{Topic: c.topic("ask", 1, 3).ID}
+	leader := c.leaderOf(id)
+	next, other := (leader+1)%3, (leader+2)%3
+	g := c.nodes[next].replica(id).group
+	eventually(t, "the follower knows its leader", func() error {
+		if s := c.nodes[next].standingOf(g, c.nodes[other].identity); !s.led || !s.voter {
+			return fmt.Errorf("%+v", s)
+		}
+		return nil
+	})
+	ask := func(from int) error {
+		payload := encodeSurvey([]*candidacy{{Orphan: peer.Orphan{Group: g.name}}})
+		payload = binary.BigEndian.AppendUint64(payload, g.raft.CurrentTerm())
+		return c.nodes[next].failover.told(c.nodes[from].identity, append(payload, 0))
+	}
+	stood := func() bool {
+		f := c.nodes[next].failover
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		return !f.resting[g.name].IsZero()
+	}
+	if err := ask(other); err != nil || stood() {
+		t.Errorf("asked by another node: %v, stood: %v", err, stood())
+	}
+	if err := ask(leader); err != nil || !stood() {
+		t.Errorf("asked by the leader itself: %v, stood: %v", err, stood())
+	}
+	eventually(t, "it is elected", func() error {
+		if s := g.raft.State(); s != raft.Leader {
+			return fmt.Errorf("it is a %s", s)
+		}
+		return nil
+	})
 }
 
 // TestALonelySuspicionChangesNothing: two nodes lose sight of each other and the third sees both.

@@ -260,7 +260,7 @@ func (n *Node) answer(ctx context.Context, from string, kind uint8, payload []by
 	case callSurvey:
 		return n.failover.answer(from, payload)
 	case callStand:
-		return nil, n.failover.told(payload)
+		return nil, n.failover.told(from, payload)
 	case callFull:
 		return nil, n.heardFull(from, payload)
 	case callMember:

@@ -92,14 +92,7 @@ func TestNodesComeAndGo(t *testing.T) {
 	served()
 
 	story.tell("everything has three replicas on n3 to n6")
-	story.until("all have three replicas that follow, and no others", func(s *harness.Status) bool {
-		for _, p := range everyPartition(s) {
-			if len(p.Replicas) != 3 || p.Leader == "" {
-				return false
-			}
-		}
-		return settled(s)
-	})
+	story.until("all have three replicas that follow, and no others", threeOfEach)
 	var s harness.Status
 	must(t, json.Unmarshal([]byte(trimaran(t, story.addrs(), "cluster", "status", "--json")), &s))
 	for _, tp := range s.Topics {
@@ -181,14 +174,23 @@ func (g *comeAndGo) until(what string, holds func(*harness.Status) bool) {
 func (g *comeAndGo) leaves(id string) {
 	g.t.Helper()
 	g.away[g.c.NodeByID(id)] = true
-	g.until(id+" has left and holds nothing", func(s *harness.Status) bool {
-		for _, n := range s.Nodes {
-			if n.ID == id {
-				return false
-			}
+	g.until(id+" has left and holds nothing", func(s *harness.Status) bool { return hasLeft(s, id) })
+}
+
+// left says whether a node has left, as far as anybody can tell now.
+func (g *comeAndGo) left(id string) bool {
+	out, err := tryTrimaran(g.addrs(), "cluster", "status", "--json")
+	s := new(harness.Status)
+	return err == nil && json.Unmarshal([]byte(out), s) == nil && hasLeft(s, id)
+}
+
+func hasLeft(s *harness.Status, id string) bool {
+	for _, n := range s.Nodes {
+		if n.ID == id {
+			return false
 		}
-		return held(s, id) == 0
-	})
+	}
+	return held(s, id) == 0
 }
 
 func everyPartition(s *harness.Status) []harness.PartitionStatus {

@@ -41,7 +41,7 @@ func TestKillStorm(t *testing.T) {
 		defer load.Stop()
 		loads = append(loads, load)
 	}
-	s := &storm{t: t, c: c, dice: rand.New(rand.NewPCG(seed, 0)), began: time.Now()}
+	s := &storm{t: t, nodes: c.Nodes, dice: rand.New(rand.NewPCG(seed, 0)), began: time.Now()}
 	for blow := 1; time.Since(s.began) < time.Duration(lasts)*time.Second; blow++ {
 		s.strike()
 		if blow%4 > 0 {
@@ -84,7 +84,7 @@ func fromEnv(t *testing.T, name string, otherwise uint64) uint64 {
 // storm hits nodes of a cluster. All that is random comes from its dice, in one goroutine.
 type storm struct {
 	t     *testing.T
-	c     *harness.Cluster
+	nodes []*harness.Node
 	dice  *rand.Rand
 	began time.Time
 
@@ -111,7 +111,7 @@ func (s *storm) pause(d time.Duration) {
 // started and the stopped ones go on. They may not serve yet.
 func (s *storm) strike() {
 	s.t.Helper()
-	for _, n := range s.c.Nodes {
+	for _, n := range s.nodes {
 		if !n.Running() {
 			s.t.Fatalf("%s has ended by itself:\n%s", n.ID, n.Tail(20))
 		}
@@ -130,8 +130,8 @@ func (s *storm) strike() {
 	var wg sync.WaitGroup
 	errs := make([]error, killed+paused)
 	var told []string
-	for i, at := range s.dice.Perm(len(s.c.Nodes))[:killed+paused] {
-		n := s.c.Nodes[at]
+	for i, at := range s.dice.Perm(len(s.nodes))[:killed+paused] {
+		n := s.nodes[at]
 		if i < killed {
 			s.kills++
 			d := s.upTo(down)
