@@ -9,7 +9,7 @@ LDFLAGS := -X main.version=$(VERSION)
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 GOVULNCHECK := golang.org/x/vuln/cmd/govulncheck@v1.8.0
 
-.PHONY: build test demo bench bench-groups bench-failover durability storm crash invariants interop interop-quick fmt fmt-check vet lint vuln clean help
+.PHONY: build test demo bench bench-groups bench-failover durability storm crash chaos invariants interop interop-quick fmt fmt-check vet lint vuln clean help
 
 build: ## build bin/trimaran and bin/trimaran-shim
 	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/trimaran ./cmd/trimaran-shim
@@ -41,6 +41,12 @@ crash: ## crashes and failures of the partition log's files, with new seeds unti
 	@while seed=$$(od -An -N4 -tu4 /dev/urandom | tr -d ' '); do \
 		echo "CRASH_SEED=$$seed CRASH_RUNS=2000"; \
 		CRASH_SEED=$$seed CRASH_RUNS=2000 $(GO) test -count=1 -run 'TestCrashes|TestFailures' ./cluster/raftlog || exit 1; \
+	done
+
+chaos: ## groups on a network that loses, delays and repeats messages, in virtual time, with new seeds until one run fails
+	@while seed=$$(od -An -N4 -tu4 /dev/urandom | tr -d ' '); do \
+		echo "CHAOS_SEED=$$seed CHAOS_RUNS=50"; \
+		CHAOS_SEED=$$seed CHAOS_RUNS=50 $(GO) test -count=1 -run TestChaos ./cluster/peer || exit 1; \
 	done
 
 invariants: ## take away the code that keeps each invariant of the log: does its test notice? About 4 minutes

@@ -130,7 +130,7 @@ func boltFiles(dir string, logger hclog.Logger) openFiles {
 		if files.snapshots, err = raft.NewFileSnapshotStoreWithLogger(dir, 2, logger); err != nil {
 			return files, err
 		}
-		if files.log, err = raftlog.OpenBolt(path); err != nil {
+		if files.log, err = raftlog.OpenBolt(path, files.snapshots); err != nil {
 			return files, err
 		}
 		for _, d := range []string{filepath.Dir(dir), dir} {

@@ -163,13 +163,10 @@ func (h *held) holds(ends, terms []uint64) error {
 		for i < len(ends) && ends[i] < index {
 			i++
 		}
-		switch want := entry(index, 0); {
-		case i == len(ends):
+		if i == len(ends) {
 			wrong = fmt.Errorf("entry %d of term %d, behind the last", e.Index, e.Term)
-		default:
-			if want = entry(index, terms[i]); e.Index != index || e.Term != terms[i] || !bytes.Equal(e.Data, want.Data) {
-				wrong = fmt.Errorf("entry %d of term %d, want %d of term %d", e.Index, e.Term, index, terms[i])
-			}
+		} else if want := entry(index, terms[i]); e.Index != index || e.Term != terms[i] || !bytes.Equal(e.Data, want.Data) {
+			wrong = fmt.Errorf("entry %d of term %d, want %d of term %d", e.Index, e.Term, index, terms[i])
 		}
 		index++
 		return wrong == nil

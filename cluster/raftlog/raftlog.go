@@ -5,8 +5,8 @@
 // hands the same Log to hashicorp/raft. This package knows Raft entries and
 // files; it does not know offsets, topics or replicas.
 //
-// The log of a partition and of the catalog is a raft-boltdb file per group
-// (OpenBolt). Votes and terms of all groups of a node are in one file
+// The log of a partition is a folder of segments (Store.OpenLog, FORMAT.md), that of the
+// catalog a raft-boltdb file (OpenBolt). Votes and terms of all groups of a node are in one file
 // (OpenStable), so that an election of many groups is not a sync per group.
 package raftlog
 
@@ -39,6 +39,12 @@ type Log interface {
 // Bolt is a Log in one raft-boltdb file.
 type Bolt struct {
 	*raftboltdb.BoltStore
+	snapshots raft.SnapshotStore
+}
+
+// GetLog implements raft.LogStore.
+func (b *Bolt) GetLog(index uint64, out *raft.Log) error {
+	return SnapshotTerm{b.BoltStore, b.snapshots}.GetLog(index, out)
 }
 
 // lockTimeout bounds the wait for another process that holds a file open.
@@ -48,14 +54,14 @@ func boltOptions() *bbolt.Options {
 	return &bbolt.Options{Timeout: lockTimeout, FreelistType: bbolt.FreelistMapType, NoFreelistSync: true}
 }
 
-// OpenBolt opens or creates the log in the file path. It fails when another
-// process has the file open.
-func OpenBolt(path string) (*Bolt, error) {
+// OpenBolt opens or creates the log in the file path, of a group whose snapshots are
+// there (see SnapshotTerm; nil: none). It fails when another process has the file open.
+func OpenBolt(path string, snapshots raft.SnapshotStore) (*Bolt, error) {
 	store, err := raftboltdb.New(raftboltdb.Options{Path: path, BoltOptions: boltOptions(), MsgpackUseNewTimeFormat: true})
 	if err != nil {
 		return nil, fmt.Errorf("open raft log %s: %w", path, err)
 	}
-	return &Bolt{store}, nil
+	return &Bolt{store, snapshots}, nil
 }
 
 // Scan implements Log.

@@ -15,7 +15,7 @@ import (
 )
 
 func TestBoltScanReadsInOrderAndStopsAtTheEnd(t *testing.T) {
-	log, err := OpenBolt(filepath.Join(t.TempDir(), "log"))
+	log, err := OpenBolt(filepath.Join(t.TempDir(), "log"), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -46,12 +46,12 @@ func TestBoltScanReadsInOrderAndStopsAtTheEnd(t *testing.T) {
 
 func TestBoltRefusesASecondOpener(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "log")
-	log, err := OpenBolt(path)
+	log, err := OpenBolt(path, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer log.Close()
-	if _, err := OpenBolt(path); err == nil || !strings.Contains(err.Error(), path) {
+	if _, err := OpenBolt(path, nil); err == nil || !strings.Contains(err.Error(), path) {
 		t.Fatalf("second open: %v", err)
 	}
 }
