@@ -11,7 +11,9 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"os/signal"
 	"regexp"
+	"syscall"
 	"time"
 
 	"github.com/trimaran-io/trimaran/test/harness"
@@ -62,6 +64,7 @@ var sections = []section{
 	{"ways", "WebSocket and the shim beside TCP", (*bench).waysIn},
 	{"one", "One 1 KB record outstanding at a time", (*bench).oneAtATime},
 	{"many", "16 and 100 partitions, 16 KB batches", (*bench).manyPartitions},
+	{"busy", "10 partitions, 16 KB batches, alone and beside 990 that nobody uses", (*bench).busyAmongIdle},
 	{"journal", "100 partitions, 1 KB records, one per batch: with the journal, without it, and without any sync", (*bench).smallBatches},
 	{"bolt", "Beside the store before it, raft-boltdb", (*bench).besideBolt},
 }
@@ -92,6 +95,16 @@ func run(o options) error {
 			defer os.RemoveAll(b.memoryDir)
 		}
 	}
+	// A run that is interrupted must not leave gigabytes in memory.
+	interrupted := make(chan os.Signal, 1)
+	signal.Notify(interrupted, os.Interrupt, syscall.SIGTERM)
+	go func() {
+		<-interrupted
+		os.RemoveAll(b.memoryDir)
+		os.RemoveAll(b.diskDir)
+		harness.RemoveBinaries()
+		os.Exit(130)
+	}()
 	fmt.Println("Conditions")
 	if err := printConditions(dir); err != nil {
 		return err

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/trimaran-io/trimaran/test/harness"
 )
@@ -164,6 +165,62 @@ func (b *bench) manyPartitions() error {
 		}
 		return nil
 	})
+}
+
+// busyAmongIdle measures ten partitions before and after there are 990 others that nobody uses.
+func (b *bench) busyAmongIdle() error {
+	const busy, idle = 10, 990
+	return b.with(b.fast(), nil, "", func(c *harness.Cluster) error {
+		header()
+		t, err := topic(c, "busy", busy)
+		if err != nil {
+			return err
+		}
+		l := load{topic: t, partitions: busy, p: batch(16<<10, false), conns: 4, inFlight: 16}
+		alone, err := b.median(c, ways(c)[0], l)
+		if err != nil {
+			return err
+		}
+		alone.print("10 partitions alone")
+		other, err := topic(c, "idle", idle)
+		if err != nil {
+			return err
+		}
+		if err := allLed(c, other, idle); err != nil {
+			return err
+		}
+		among, err := b.median(c, ways(c)[0], l)
+		if err != nil {
+			return err
+		}
+		among.print("10 partitions of 1000")
+		fmt.Printf("  %.0f %% of what they do alone\n", 100*among.mbs()/alone.mbs())
+		return nil
+	})
+}
+
+// allLed waits until each partition of a topic has a leader.
+func allLed(c *harness.Cluster, topic string, partitions int) error {
+	led := 0
+	err := harness.Eventually(2*time.Minute, func() bool {
+		s, err := c.Nodes[0].Status()
+		if err != nil {
+			return false
+		}
+		led = 0
+		for _, t := range s.Topics {
+			for _, p := range t.Partitions {
+				if t.Name == topic && p.Leader != "" {
+					led++
+				}
+			}
+		}
+		return led == partitions
+	})
+	if err != nil {
+		return fmt.Errorf("%d of %d partitions have a leader", led, partitions)
+	}
+	return nil
 }
 
 func (b *bench) smallBatches() error {
