@@ -85,6 +85,8 @@ func newCatchUpLimit(bytesPerSecond int64) *rate.Limiter {
 func (n *Node) beforeInstall(r *replica) func(context.Context, string, *raft.InstallSnapshotRequest) error {
 	return func(ctx context.Context, from string, req *raft.InstallSnapshotRequest) error {
 		if r.log.Has(req.LastLogIndex, req.LastLogTerm) {
+			// The leader goes on behind its snapshot, and wants to see that this replica has it.
+			r.log.Widen(req.LastLogIndex)
 			return peer.ErrInstalled
 		}
 		if err := n.copyFrom(ctx, r, from); err != nil {

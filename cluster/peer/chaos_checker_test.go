@@ -27,6 +27,7 @@ import (
 //   - Whoever is confirmed as the leader after an acknowledgement is none from before.
 type checker struct {
 	began time.Time
+	show  func(group, node string) string // what a node has, for people
 
 	mu     sync.Mutex
 	groups map[string]*checked
@@ -42,6 +43,15 @@ type checked struct {
 	proposals map[string]proposed // by value
 	order     []string            // as acknowledged
 	ackTerm   uint64              // of the newest that was acknowledged
+	sent      sent
+}
+
+// sent is the snapshot that was sent last.
+type sent struct {
+	to    string
+	index uint64
+	at    time.Time
+	times int
 }
 
 type sum [8]byte
@@ -54,7 +64,9 @@ const (
 	refused
 )
 
-func newChecker() *checker { return &checker{began: time.Now(), groups: map[string]*checked{}} }
+func newChecker() *checker {
+	return &checker{began: time.Now(), show: func(string, string) string { return "" }, groups: map[string]*checked{}}
+}
 
 func (c *checker) group(name string) *checked {
 	g := c.groups[name]
@@ -153,6 +165,22 @@ func (c *checker) acknowledgedTerm(group string) uint64 {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.group(group).ackTerm
+}
+
+// again is told of a snapshot that is sent, and true if it has been sent too often at one time: that would go on for ever.
+func (c *checker) again(group, to string, index uint64) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	g := c.group(group)
+	s := &g.sent
+	if now := time.Now(); s.to != to || s.index != index || now.Sub(s.at) > time.Second {
+		*s = sent{to: to, index: index, at: now}
+	}
+	if s.times++; s.times > 50 {
+		c.wrongLocked("%s: %s is sent the snapshot of entry %d again and again: %s", group, to, index, c.show(group, to))
+		return true
+	}
+	return false
 }
 
 // confirmed is told that a node was confirmed as the leader, in that term at most, by a question that

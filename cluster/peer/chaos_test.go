@@ -1,6 +1,7 @@
 package peer_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -29,6 +30,10 @@ import (
 const (
 	chaosRuns  = 8
 	chaosSteps = 80
+
+	// chaosTrailing entries below its snapshot a member keeps: more than a leader can have under way
+	// to it without an answer. With fewer Raft may send it the same snapshot for ever.
+	chaosTrailing = 100
 )
 
 func fromEnv(t *testing.T, name string, otherwise uint64) uint64 {
@@ -66,7 +71,8 @@ type chaos struct {
 	nodes   []*chaosNode
 	groups  []string
 
-	ended chan struct{} // no more proposals and questions
+	quiet chan struct{} // no more proposals
+	ended chan struct{} // no more questions
 	wg    sync.WaitGroup
 }
 
@@ -95,9 +101,10 @@ type chaosMember struct {
 
 func newChaos(t *testing.T, seed uint64) *chaos {
 	c := &chaos{
-		t: t, dice: newDice(seed), net: peertest.New(), c: newChecker(), ended: make(chan struct{}),
+		t: t, dice: newDice(seed), net: peertest.New(), c: newChecker(), quiet: make(chan struct{}), ended: make(chan struct{}),
 		groups: []string{"g1", "g2", "g3"},
 	}
+	c.c.show = c.show
 	c.timeout = []time.Duration{time.Second, 3 * time.Second, slowHeartbeat}[c.dice.n(3)]
 	for _, id := range []string{"a", "b", "c", "d", "e"} {
 		n := &chaosNode{id: id, disks: map[string]*chaosDisk{}}
@@ -107,6 +114,26 @@ func newChaos(t *testing.T, seed uint64) *chaos {
 		c.nodes = append(c.nodes, n)
 	}
 	return c
+}
+
+// show tells what the disks have.
+func (c *chaos) show(group, _ string) (text string) {
+	for _, n := range c.nodes {
+		d := n.disks[group]
+		first, _ := d.logs.FirstIndex()
+		last, _ := d.logs.LastIndex()
+		var snapshot, missing uint64
+		if list, _ := d.snaps.List(); len(list) > 0 {
+			snapshot = list[0].Index
+		}
+		for i := first; i < last; i++ {
+			if d.logs.GetLog(i, new(raft.Log)) != nil {
+				missing++
+			}
+		}
+		text += fmt.Sprintf(" %s: entries %d to %d, %d not there, snapshot %d;", n.id, first, last, missing, snapshot)
+	}
+	return text
 }
 
 func (c *chaos) start(n *chaosNode) {
@@ -127,12 +154,19 @@ func (c *chaos) start(n *chaosNode) {
 		cfg.LocalID, cfg.Logger = raft.ServerID(n.id), hclog.NewNullLogger()
 		cfg.HeartbeatTimeout, cfg.ElectionTimeout, cfg.LeaderLeaseTimeout = c.timeout, c.timeout, c.timeout*2/5
 		cfg.CommitTimeout = c.timeout / 5
-		cfg.SnapshotInterval, cfg.SnapshotThreshold, cfg.TrailingLogs, cfg.MaxAppendEntries = 5*time.Second, 20, 5, 8
+		cfg.SnapshotInterval, cfg.SnapshotThreshold, cfg.TrailingLogs, cfg.MaxAppendEntries = 5*time.Second, 30, chaosTrailing, 4
 		cfg.ShutdownOnRemove = false
 		disk := n.disks[g]
 		if m.raft, err = raft.NewRaft(cfg, m.fsm, raftlog.SnapshotTerm{LogStore: disk.logs, Snapshots: disk.snaps}, disk.logs, disk.snaps, trans); err != nil {
 			c.t.Fatal(err)
 		}
+		// As partitions do: what is here already is not installed again.
+		trans.BeforeInstall(func(_ context.Context, _ string, req *raft.InstallSnapshotRequest) error {
+			if m.raft.AppliedIndex() >= req.LastLogIndex {
+				return peer.ErrInstalled
+			}
+			return nil
+		})
 		trans.Vouch(m.raft)
 		members[g] = m
 	}
@@ -179,7 +213,9 @@ func (c *chaos) leader(group string) (*chaosNode, *chaosMember) {
 
 func (c *chaos) run() {
 	began := time.Now()
+	quiet := sync.OnceFunc(func() { close(c.quiet) })
 	defer func() {
+		quiet()
 		close(c.ended)
 		for _, n := range c.nodes {
 			n.end()
@@ -216,6 +252,8 @@ func (c *chaos) run() {
 	}
 	c.c.note("all is well again")
 	c.net.HealAll()
+	// Nobody proposes anything any more: what is not committed yet must be without being pushed.
+	quiet()
 	for _, n := range c.nodes {
 		if n.member(c.groups[0]) == nil {
 			c.start(n)
@@ -238,7 +276,7 @@ func (c *chaos) run() {
 func (c *chaos) propose(group string) {
 	for i := 0; ; i++ {
 		select {
-		case <-c.ended:
+		case <-c.quiet:
 			return
 		case <-time.After(time.Millisecond + c.dice.upTo(200*time.Millisecond)):
 		}
@@ -312,8 +350,8 @@ func (c *chaos) settle(group string) {
 			return false
 		}
 		config := m.raft.GetConfiguration()
-		if config.Error() != nil || c.wait(m.raft.Barrier(5*time.Second)) != nil {
-			waiting = "a barrier"
+		if last, applied := m.raft.LastIndex(), m.raft.AppliedIndex(); config.Error() != nil || applied < last {
+			waiting = fmt.Sprintf("the commit of entries %d to %d", applied+1, last)
 			return false
 		}
 		want := m.fsm.values()
@@ -338,8 +376,8 @@ func (c *chaos) settle(group string) {
 		}
 	}
 	_, m := c.leader(group)
-	if m == nil {
-		return
+	if m == nil || c.wait(m.raft.Barrier(10*time.Second)) != nil {
+		c.t.Fatalf("%s has a leader, and it commits nothing\n%s", group, c.c.history())
 	}
 	for _, s := range m.raft.GetConfiguration().Configuration().Servers {
 		i := slices.IndexFunc(c.nodes, func(n *chaosNode) bool { return n.id == string(s.ID) })

@@ -125,6 +125,18 @@ func (l *PartitionLog) Has(index, term uint64) bool {
 	return l.readEntry(index, &entry) == nil && entry.Term == term
 }
 
+// Widen gives Raft back the entries from index on, if they are still there. Where answers of this replica were
+// lost for long, its leader may know less of it than Raft's window here has left: it sends a snapshot,
+// and then what lies behind it, and Raft compares that with its own entries. Without them it
+// would be sent the same snapshot for ever.
+func (l *PartitionLog) Widen(index uint64) {
+	l.state.Lock()
+	defer l.state.Unlock()
+	if len(l.segments) > 0 && l.last > 0 {
+		l.first = min(l.first, max(index, l.segments[0].base))
+	}
+}
+
 // Staging is what was copied so far.
 type Staging struct {
 	parent *PartitionLog

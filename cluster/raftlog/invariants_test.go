@@ -42,6 +42,22 @@ func TestInvariant1RaftDeletesNothingOfThePast(t *testing.T) {
 		}
 		all(fmt.Sprint("head deleted up to ", to))
 	}
+	// A leader that knows less of this replica than its window has left gets to see it.
+	h.Widen(20)
+	if first, _ := h.FirstIndex(); first != 20 {
+		t.Errorf("Raft's window begins at %d, want 20", first)
+	}
+	for _, i := range []uint64{20, 35, 51} {
+		var e raft.Log
+		if err := h.GetLog(i, &e); err != nil || e.Index != i || e.Term != 1 {
+			t.Errorf("entry %d: %+v, %v", i, e, err)
+		}
+	}
+	h.Widen(40)
+	if first, _ := h.FirstIndex(); first != 20 {
+		t.Errorf("the window got smaller: it begins at %d", first)
+	}
+	all("the window widened")
 	h.crash(1)
 	all("after a crash")
 

@@ -149,9 +149,10 @@ public final class Admin {
     private static void records(Properties p) throws Exception {
         TopicPartition tp = new TopicPartition(topic, 0);
         long producerId;
+        long base = System.currentTimeMillis() - 10_000; // what is older than the topic's retention would go
         try (KafkaProducer<byte[], byte[]> producer = new KafkaProducer<>(p, new ByteArraySerializer(), new ByteArraySerializer())) {
             for (int i = 0; i < 100; i++) {
-                producer.send(new ProducerRecord<>(topic, 0, 1000L + (i == 40 ? 5000 : i), null, new byte[100]));
+                producer.send(new ProducerRecord<>(topic, 0, base + (i == 40 ? 5000 : i), null, new byte[100]));
             }
             producer.flush();
             List<ProducerState> states = get(admin.describeProducers(Collections.singleton(tp)).all()).get(tp).activeProducers();
@@ -162,8 +163,8 @@ public final class Admin {
         check("latest", offset(OffsetSpec.latest()).offset() == 100);
         check("earliest", offset(OffsetSpec.earliest()).offset() == 0);
         check("largest timestamp", offset(OffsetSpec.maxTimestamp()).offset() == 40);
-        check("by time", offset(OffsetSpec.forTimestamp(1010)).offset() == 10);
-        check("after the end", offset(OffsetSpec.forTimestamp(9000)).offset() == -1);
+        check("by time", offset(OffsetSpec.forTimestamp(base + 10)).offset() == 10);
+        check("after the end", offset(OffsetSpec.forTimestamp(base + 8000)).offset() == -1);
         int broker = get(admin.describeCluster().nodes()).iterator().next().id();
         Map<String, LogDirDescription> dirs = get(admin.describeLogDirs(Collections.singleton(broker)).allDescriptions()).get(broker);
         check("sizes", dirs.values().stream().anyMatch(d -> d.replicaInfos().containsKey(tp) && d.replicaInfos().get(tp).size() > 10_000));
