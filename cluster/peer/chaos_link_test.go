@@ -146,11 +146,12 @@ func (f *faulty) TimeoutNow(id raft.ServerID, addr raft.ServerAddress, args *raf
 
 func (f *faulty) InstallSnapshot(id raft.ServerID, addr raft.ServerAddress, args *raft.InstallSnapshotRequest, resp *raft.InstallSnapshotResponse, data io.Reader) error {
 	f.c.leads(f.group, f.node, args.Term)
-	// Raft sends one again at once when the follower does not take what comes behind it.
-	if f.c.again(f.group, string(id), args.LastLogIndex) {
+	err := f.pass(func() error { return f.GroupTransport.InstallSnapshot(id, addr, args, resp, data) }, nil)
+	// Raft sends one again at once when the follower has it and does not take what comes behind it.
+	if err == nil && resp.Success && f.c.again(f.group, string(id), args.LastLogIndex) {
 		f.wait(time.Second)
 	}
-	return f.pass(func() error { return f.GroupTransport.InstallSnapshot(id, addr, args, resp, data) }, nil)
+	return err
 }
 
 func (f *faulty) AppendEntriesPipeline(id raft.ServerID, addr raft.ServerAddress) (raft.AppendPipeline, error) {
