@@ -117,6 +117,7 @@ type Node struct {
 	catchUpLimit *rate.Limiter
 	link         *peer.Link
 	gossip       *membership.Gossip
+	wired        chan struct{} // closed when link and gossip are there: the link is called by others before
 	catalog      *catalog
 	failover     *failover
 
@@ -185,6 +186,7 @@ func Start(cfg Config) (_ *Node, err error) {
 		rebuilt:   map[fsm.PartitionID]time.Time{},
 		fullNodes: map[string]time.Time{},
 		hashing:   make(chan struct{}, 1),
+		wired:     make(chan struct{}),
 		creating:  len(cfg.InitialTopics) > 0,
 		failed:    make(chan struct{}),
 	}
@@ -261,6 +263,7 @@ func Start(cfg Config) (_ *Node, err error) {
 		return nil, fmt.Errorf("start gossip: %w", err)
 	}
 	undo = append(undo, func() { n.gossip.Close() })
+	close(n.wired)
 	if n.ClusterID() != "" {
 		if err := n.openCatalog(); err != nil {
 			return nil, err
@@ -527,10 +530,20 @@ func (n *Node) announce() {
 	}
 }
 
+// isWired reports whether this node is far enough in its start to answer other nodes.
+func (n *Node) isWired() bool {
+	select {
+	case <-n.wired:
+		return true
+	default:
+		return false
+	}
+}
+
 // resolve gives the peer address of a node: what gossip says now, else what it
 // said last.
 func (n *Node) resolve(identity string) (string, bool) {
-	if n.gossip != nil {
+	if n.isWired() {
 		for _, m := range n.gossip.Members() {
 			if m.Identity == identity {
 				n.mu.Lock()

@@ -167,6 +167,9 @@ func (n *Node) serve(ctx context.Context, from string, kind uint8, payload []byt
 }
 
 func (n *Node) answer(ctx context.Context, from string, kind uint8, payload []byte) ([]byte, error) {
+	if !n.isWired() {
+		return nil, errNotLeader{}
+	}
 	switch kind {
 	case callForm, callJoin, callSurvey, callStand: // the catalog's group elects before this node is in a cluster
 	default:
