@@ -181,10 +181,22 @@ func (g *GroupTransport) runMain() {
 // after Raft's shutdown, not answer: so it has a lane of its own.
 func (g *GroupTransport) runBeats() {
 	for r := g.beats.pop(); r != nil; r = g.beats.pop() {
-		r.done()
 		if r.in.ctx.Err() != nil {
+			r.done()
 			continue
 		}
+		if !g.beside(r.req.(*raft.AppendEntriesRequest).Term) {
+			start, ok := g.main.push(r, laneLength)
+			if !ok {
+				r.done()
+				g.link.stats.groupOverflow.Add(1)
+				_ = r.in.refuse(r.c, r.id, ErrBusy)
+			} else if start {
+				g.link.wg.Go(g.runMain)
+			}
+			continue
+		}
+		r.done()
 		resp := make(chan raft.RPCResponse, 1)
 		r.fast(raft.RPC{Command: r.req, RespChan: resp})
 		select {
@@ -204,6 +216,23 @@ func (g *GroupTransport) runBeats() {
 		}
 		timer.Stop()
 	}
+}
+
+// beside says whether Raft may take a heartbeat of that term beside its main loop: if it only repeats what the main loop
+// holds for true. hashicorp/raft's handler (raft.go, appendEntries) makes a follower of that term out of whatever
+// the group is, and the main loop, which is not told, goes on meanwhile with what it was doing:
+//
+//   - A leader appends the next proposal in the new term, in which another leads. That one has another entry of this term
+//     at the same index, Raft takes the two for the same, and the replicas apply different things.
+//   - A leader whose configuration entry was on its way to the disk sends to the new member in the new term.
+//   - A candidate that has just gone to a newer term goes back, and then may vote twice in it.
+//
+// What the main loop has to take waits for it: a node that hangs in its disk does not answer the heartbeats of a
+// leader that it does not know yet. The group may still change between this look and the handler's own, by its election timer.
+// Before Vouch nothing is known of the group, and heartbeats are taken as by Raft's own transport: all of them beside.
+func (g *GroupTransport) beside(term uint64) bool {
+	r := g.raftState()
+	return r == nil || r.CurrentTerm() == term && r.State() == raft.Follower
 }
 
 // runInstalls takes snapshots, one at a time, beside the main lane: what BeforeInstall does may take long.

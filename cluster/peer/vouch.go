@@ -26,7 +26,7 @@ type RaftState interface {
 func (g *GroupTransport) Unled() bool { return g.unled.Load() }
 
 // Vouch lets signs of life speak for this group: r is the group's Raft here. Until
-// it is called every message of the group goes on the wire.
+// it is called every message of the group goes on the wire, and every heartbeat is taken beside Raft's main loop.
 func (g *GroupTransport) Vouch(r RaftState) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
