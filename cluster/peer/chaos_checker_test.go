@@ -3,337 +3,288 @@ package peer_test
 import (
 	"crypto/sha256"
 	"encoding/binary"
+	"encoding/json"
+	"errors"
 	"fmt"
-	"os"
-	"slices"
+	"io"
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/hashicorp/raft"
 )
 
-// checker judges what it is told of some Raft groups. It knows nothing of how they work:
+// checker watches groups from outside and knows nothing of how Raft or the link
+// work. What it is told: who claims to lead in a term, what each replica applies, what a
+// client was told of its proposals, and when a leader was confirmed. What it holds to:
 //
-//   - a term has one leader, and a node votes for one candidate in a term;
-//   - what anybody applied at an index is what everybody applies there, and what a replica has applied its log keeps;
-//   - replicas that stand at the same index have the same chain of hashes, also where a snapshot brought them there;
-//   - an acknowledged proposal is in the log once, in the order of its proposer, a refused one is not;
-//   - no leader is confirmed whose successor has acknowledged something before the question.
+//   - One node at most claims to lead a group in a term.
+//   - An applied entry never changes: the same index, the same term and bytes, on every
+//     replica, and the same chain of hashes over all before it, also where a snapshot
+//     replaced them.
+//   - What was acknowledged is in the log once, in the order in which it was
+//     acknowledged; what was refused is not; what nobody knows of is there once at most.
+//   - Whoever is confirmed as the leader after an acknowledgement is none from before.
 type checker struct {
+	began time.Time
+	show  func(group, node string) string // what a node has, for people
+
 	mu     sync.Mutex
-	began  time.Time
-	groups map[string]*facts
-	recent []string // the last events
-	// journal gets all events at once, nil: none. What panics in one of raft's goroutines leaves nothing else.
-	journal *os.File
-	wrong   []string
-	// excused counts confirmations that came from an answer which hashicorp/raft accepts although it was
-	// asked for before (see stale).
-	excused int
-	back    int // how often a node went back to an older term (see reached)
+	groups map[string]*checked
+	events []string // the last ones
+	broken error    // the first thing that cannot be
 }
 
-// facts is what is known of one group.
-type facts struct {
-	leaders   map[uint64]claimed
-	votes     map[nodeTerm]string
-	terms     map[string]uint64
-	entries   map[uint64]entry
-	replicas  map[string]*replicaFacts
-	proposals map[string]*proposal
-	order     []*proposal // as proposed
-	acks      []ack
-	confirmed []confirmation
-	answers   []answer
+// checked is what is known of a group.
+type checked struct {
+	leaders   map[uint64]string   // by term
+	entries   map[uint64]sum      // applied anywhere, by index
+	chains    map[uint64]sum      // behind the entry
+	proposals map[string]proposed // by value
+	order     []string            // as acknowledged
+	ackTerm   uint64              // of the newest that was acknowledged
+	sent      sent
 }
 
-type nodeTerm struct {
-	node string
-	term uint64
+// sent is the snapshot that was sent last.
+type sent struct {
+	to    string
+	index uint64
+	at    time.Time
+	times int
 }
 
-type claimed struct {
-	leader, how string
-	at          time.Time
-}
+type sum [8]byte
 
-// entry is what was applied at an index, and the chain of hashes up to it.
-type entry struct {
-	index, term uint64
-	data        string
-	chain       chain
-	by          string
-}
-
-type replicaFacts struct{ applied uint64 }
-
-type outcome int
+type proposed uint8
 
 const (
-	unknown outcome = iota
+	unknown proposed = iota
 	acknowledged
 	refused
 )
 
-type proposal struct {
-	proposer, value string
-	outcome         outcome
-	index           uint64
-	at              time.Time // when it was acknowledged
+func newChecker() *checker {
+	return &checker{began: time.Now(), show: func(string, string) string { return "" }, groups: map[string]*checked{}}
 }
 
-type ack struct {
-	at          time.Time
-	index, term uint64
-	value       string
-}
-
-// confirmation is a VerifyLeader that was answered yes.
-type confirmation struct {
-	node         string
-	term         uint64
-	began, ended time.Time
-	last         uint64 // the last index in the leader's log after it
-}
-
-// answer is a yes to an AppendEntries as the leader got it.
-type answer struct {
-	node         string
-	term         uint64
-	began, ended time.Time
-	entries      bool
-}
-
-// chain is a hash over everything applied so far.
-type chain [sha256.Size]byte
-
-func (c chain) next(index, term uint64, data []byte) chain {
-	b := make([]byte, 0, len(c)+16+len(data))
-	b = append(b, c[:]...)
-	b = binary.BigEndian.AppendUint64(b, index)
-	b = binary.BigEndian.AppendUint64(b, term)
-	return sha256.Sum256(append(b, data...))
-}
-
-func newChecker() *checker { return &checker{began: time.Now(), groups: map[string]*facts{}} }
-
-// remembered is how many events a failure shows.
-const remembered = 100
-
-func (c *checker) of(group string) *facts {
-	f := c.groups[group]
-	if f == nil {
-		f = &facts{
-			leaders: map[uint64]claimed{}, votes: map[nodeTerm]string{}, terms: map[string]uint64{}, entries: map[uint64]entry{},
-			replicas: map[string]*replicaFacts{}, proposals: map[string]*proposal{},
-		}
-		c.groups[group] = f
+func (c *checker) group(name string) *checked {
+	g := c.groups[name]
+	if g == nil {
+		g = &checked{leaders: map[uint64]string{}, entries: map[uint64]sum{}, chains: map[uint64]sum{}, proposals: map[string]proposed{}}
+		c.groups[name] = g
 	}
-	return f
+	return g
 }
 
-func (f *facts) replica(node string) *replicaFacts {
-	r := f.replicas[node]
-	if r == nil {
-		r = &replicaFacts{}
-		f.replicas[node] = r
-	}
-	return r
-}
+const eventsKept = 100
 
-// event notes what happened, for the history that a failure shows.
-func (c *checker) event(format string, args ...any) {
+// note keeps what happened, to be shown when something is wrong.
+func (c *checker) note(format string, args ...any) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.eventLocked(format, args...)
+	if len(c.events) >= eventsKept {
+		c.events = c.events[1:]
+	}
+	c.events = append(c.events, fmt.Sprintf("%8.3f s  ", time.Since(c.began).Seconds())+fmt.Sprintf(format, args...))
 }
 
-func (c *checker) eventLocked(format string, args ...any) {
-	if len(c.recent) >= 2*remembered {
-		c.recent = slices.Clone(c.recent[remembered:])
-	}
-	line := fmt.Sprintf("%10.4f  ", time.Since(c.began).Seconds()) + fmt.Sprintf(format, args...)
-	c.recent = append(c.recent, line)
-	if c.journal != nil {
-		_, _ = fmt.Fprintln(c.journal, line)
+func (c *checker) wrongLocked(format string, args ...any) {
+	if c.broken == nil {
+		c.broken = fmt.Errorf("after %.3f s: "+format, append([]any{time.Since(c.began).Seconds()}, args...)...)
 	}
 }
 
-// fail notes a violation; the first is the one to look at.
-func (c *checker) fail(format string, args ...any) {
+func (c *checker) err() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.failLocked(format, args...)
+	return c.broken
 }
 
-func (c *checker) failLocked(format string, args ...any) {
-	what := fmt.Sprintf(format, args...)
-	c.eventLocked("WRONG: %s", what)
-	c.wrong = append(c.wrong, what)
-}
-
-func (c *checker) failed() bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return len(c.wrong) > 0
-}
-
-// history gives the last events.
 func (c *checker) history() string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return strings.Join(c.recent[max(0, len(c.recent)-remembered):], "\n")
+	return strings.Join(c.events, "\n")
 }
 
-// claim is told whenever a node shows that it leads in a term.
-func (c *checker) claim(group string, term uint64, node, how string) {
+// leads is told that a node speaks as the leader of a term.
+func (c *checker) leads(group, node string, term uint64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	f := c.of(group)
-	was, ok := f.leaders[term]
-	if !ok {
-		f.leaders[term] = claimed{node, how, time.Now()}
-		c.eventLocked("%s: %s leads in term %d", group, node, term)
-	} else if was.leader != node {
-		c.failLocked("%s: two leaders in term %d: %s (%s) and %s (%s)", group, term, was.leader, was.how, node, how)
+	g := c.group(group)
+	if other, ok := g.leaders[term]; ok && other != node {
+		c.wrongLocked("%s: %s and %s lead in term %d", group, other, node, term)
+	}
+	g.leaders[term] = node
+}
+
+// applied is told of an entry, and of the chain of hashes up to it.
+func (c *checker) applied(group, node string, index, term uint64, data []byte, chain sum) {
+	h := sha256.New()
+	binary.Write(h, binary.BigEndian, term)
+	h.Write(data)
+	entry := sum(h.Sum(nil)[:8])
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	g := c.group(group)
+	if first, ok := g.entries[index]; ok && first != entry {
+		c.wrongLocked("%s: %s applies another entry %d, of term %d: %.40q", group, node, index, term, data)
+	}
+	g.entries[index] = entry
+	c.chainLocked(g, group, node, index, chain)
+}
+
+// restored is told of a snapshot that replaced what a replica had.
+func (c *checker) restored(group, node string, index uint64, chain sum) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.chainLocked(c.group(group), group, node, index, chain)
+}
+
+func (c *checker) chainLocked(g *checked, group, node string, index uint64, chain sum) {
+	if first, ok := g.chains[index]; ok && first != chain {
+		c.wrongLocked("%s: the log of %s up to entry %d is not that of others", group, node, index)
+	}
+	g.chains[index] = chain
+}
+
+// proposed is told what came of a proposal, one after the other for a group.
+func (c *checker) proposed(group, value string, what proposed, term uint64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	g := c.group(group)
+	g.proposals[value] = what
+	if what == acknowledged {
+		g.order = append(g.order, value)
+		g.ackTerm = max(g.ackTerm, term)
 	}
 }
 
-// voted is told what a node wrote down as its vote.
-func (c *checker) voted(group, node string, term uint64, candidate string) {
+// acknowledgedTerm is the newest term of which something was acknowledged.
+func (c *checker) acknowledgedTerm(group string) uint64 {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	f, at := c.of(group), nodeTerm{node, term}
-	if was, ok := f.votes[at]; ok && was != candidate {
-		c.failLocked("%s: %s voted for %s and for %s in term %d", group, node, was, candidate, term)
-	}
-	f.votes[at] = candidate
+	return c.group(group).ackTerm
 }
 
-// reached is told what a node wrote down as its term. It may go back: hashicorp/raft takes heartbeats beside its main loop
-// (raft.go, appendEntries) and writes the heartbeat's term if the node is a candidate, and between
-// the look at the term and the writing the main loop may have gone on to the next. So this is noted and not judged;
-// what it could lead to, two votes in a term, is.
-func (c *checker) reached(group, node string, term uint64) {
+// again is told of a snapshot that is sent, and true if it has been sent too often at one time: that would go on for ever.
+func (c *checker) again(group, to string, index uint64) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	f := c.of(group)
-	if was := f.terms[node]; term < was {
-		c.eventLocked("%s: %s went back from term %d to %d", group, node, was, term)
-		c.back++
+	g := c.group(group)
+	s := &g.sent
+	if now := time.Now(); s.to != to || s.index != index || now.Sub(s.at) > time.Second {
+		*s = sent{to: to, index: index, at: now}
 	}
-	f.terms[node] = term
+	if s.times++; s.times > 50 {
+		c.wrongLocked("%s: %s is sent the snapshot of entry %d again and again: %s", group, to, index, c.show(group, to))
+		return true
+	}
+	return false
 }
 
-// stored is told which entry a node's log has at an index from now on.
-func (c *checker) stored(group, node string, index, term uint64, data []byte) {
+// confirmed is told that a node was confirmed as the leader, in that term at most, by a question that
+// was asked when acknowledgements of the term since were out.
+func (c *checker) confirmed(group, node string, term, since uint64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	f := c.of(group)
-	if e, ok := f.entries[index]; ok && index <= f.replica(node).applied && (e.term != term || e.data != string(data)) {
-		c.failLocked("%s: %s replaces what it applied at %d: %q of term %d by %q of term %d", group, node, index, e.data, e.term, data, term)
+	if term < since {
+		c.wrongLocked("%s: %s is confirmed as the leader of term %d, and term %d has acknowledged something before", group, node, term, since)
 	}
 }
 
-// truncated is told that a node's log ends before an index from now on.
-func (c *checker) truncated(group, node string, from uint64) {
+// final compares what a replica has in the end with what was promised.
+func (c *checker) final(group, node string, values []string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if r := c.of(group).replica(node); from <= r.applied {
-		c.failLocked("%s: %s drops its log from %d on, and has applied %d", group, node, from, r.applied)
+	g := c.group(group)
+	at := map[string]int{}
+	for i, v := range values {
+		if first, twice := at[v]; twice {
+			c.wrongLocked("%s: %s has %q at %d and %d", group, node, v, first, i)
+		}
+		at[v] = i
+		if what, was := g.proposals[v]; !was || what == refused {
+			c.wrongLocked("%s: %s has %q, which was refused or never proposed", group, node, v)
+		}
+	}
+	last := -1
+	for _, v := range g.order {
+		i, is := at[v]
+		if !is {
+			c.wrongLocked("%s: %s has lost %q, which was acknowledged", group, node, v)
+		} else if i <= last {
+			c.wrongLocked("%s: %s has %q out of order", group, node, v)
+		}
+		last = i
 	}
 }
 
-// started is told that a node begins with an empty state machine.
-func (c *checker) started(group, node string) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.of(group).replica(node).applied = 0
+// chained is the state machine of a replica: a list of values and the chain of hashes over them.
+type chained struct {
+	checker     *checker
+	group, node string
+
+	mu    sync.Mutex
+	state chainedState
 }
 
-// applied is told what a replica applied and its chain including that.
-func (c *checker) applied(group, node string, index, term uint64, data []byte, sum chain) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	f := c.of(group)
-	f.replica(node).applied = index
-	e, ok := f.entries[index]
-	switch {
-	case !ok:
-		f.entries[index] = entry{index, term, string(data), sum, node}
-	case e.term != term || e.data != string(data):
-		c.failLocked("%s: at %d %s applied %q of term %d, %s had applied %q of term %d", group, index, node, data, term, e.by, e.data, e.term)
-	case e.chain != sum:
-		c.failLocked("%s: at %d %s and %s applied the same after different beginnings", group, index, node, e.by)
+type chainedState struct {
+	Index  uint64
+	Chain  sum
+	Values []string
+}
+
+func (f *chained) Apply(l *raft.Log) any {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	s := &f.state
+	if l.Index <= s.Index {
+		f.checker.note("%s: %s applies entry %d after entry %d", f.group, f.node, l.Index, s.Index)
 	}
+	h := sha256.New()
+	h.Write(s.Chain[:])
+	binary.Write(h, binary.BigEndian, []uint64{l.Index, l.Term})
+	h.Write(l.Data)
+	s.Chain, s.Index = sum(h.Sum(nil)[:8]), l.Index
+	s.Values = append(s.Values, string(l.Data))
+	f.checker.applied(f.group, f.node, l.Index, l.Term, l.Data, s.Chain)
+	return nil
 }
 
-// restored is told what a snapshot brought to a replica.
-func (c *checker) restored(group, node string, index uint64, sum chain) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	f := c.of(group)
-	f.replica(node).applied = index
-	if e, ok := f.entries[index]; index > 0 && (!ok || e.chain != sum) {
-		c.failLocked("%s: %s has a snapshot up to %d that nobody's applying gave (known: %v)", group, node, index, ok)
+func (f *chained) values() []string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return append([]string(nil), f.state.Values...)
+}
+
+func (f *chained) Snapshot() (raft.FSMSnapshot, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	s := f.state
+	s.Values = append([]string(nil), s.Values...)
+	return s, nil
+}
+
+func (f *chained) Restore(r io.ReadCloser) error {
+	var s chainedState
+	if err := errors.Join(json.NewDecoder(r).Decode(&s), r.Close()); err != nil {
+		return err
 	}
-}
-
-// propose is told what a proposer is about to propose; its values are unique.
-func (c *checker) propose(group, proposer, value string) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	f := c.of(group)
-	p := &proposal{proposer: proposer, value: value}
-	if f.proposals[value] != nil {
-		c.failLocked("%s: %q was proposed twice: the test is wrong", group, value)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.state = s
+	if s.Index > 0 {
+		f.checker.restored(f.group, f.node, s.Index, s.Chain)
 	}
-	f.proposals[value] = p
-	f.order = append(f.order, p)
+	return nil
 }
 
-// settle is told what became of a proposal; index and term are of the entry, if it was acknowledged.
-func (c *checker) settle(group, value string, o outcome, index, term uint64) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	f := c.of(group)
-	p := f.proposals[value]
-	p.outcome, p.index, p.at = o, index, time.Now()
-	if o != acknowledged {
-		return
+func (s chainedState) Persist(sink raft.SnapshotSink) error {
+	if err := json.NewEncoder(sink).Encode(s); err != nil {
+		return err
 	}
-	f.acks = append(f.acks, ack{time.Now(), index, term, value})
-	if e, ok := f.entries[index]; !ok || e.data != value || e.term != term {
-		c.failLocked("%s: %q was acknowledged at %d of term %d, applied there is %q of term %d", group, value, index, term, e.data, e.term)
-	}
+	return sink.Close()
 }
 
-// confirm is told of a VerifyLeader that was answered yes.
-func (c *checker) confirm(group string, v confirmation) {
-	c.claim(group, v.term, v.node, "confirmed")
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	f := c.of(group)
-	f.confirmed = append(f.confirmed, v)
-}
-
-// answered is told of every yes to an AppendEntries.
-func (c *checker) answered(group string, a answer) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	f := c.of(group)
-	f.answers = append(f.answers, a)
-}
-
-func (c *checker) isAcknowledged(group, value string) bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.of(group).proposals[value].outcome == acknowledged
-}
-
-// summary says how much was checked.
-func (c *checker) summary(group string) string {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	f := c.of(group)
-	return fmt.Sprintf("%s: %d terms with leaders, %d proposed, %d acknowledged, %d confirmed", group, len(f.leaders), len(f.order), len(f.acks), len(f.confirmed))
-}
+func (s chainedState) Release() {}

@@ -276,7 +276,7 @@ func (l *Link) poll(groups []*GroupTransport, gone map[string]bool, now int64) (
 			g.unled.Store(unled)
 		}
 		switch {
-		case state == raft.Follower && (leader == "" || unled):
+		case state == raft.Follower && leader == "", unled && (state == raft.Follower || state == raft.Candidate):
 		case gone[leader] && (state == raft.Follower || state == raft.Candidate):
 		case state == raft.Candidate && leader == "" && now-v.since >= int64(stuckCandidate):
 		default:

@@ -64,11 +64,17 @@ func (l *Link) wake(r RaftState) {
 	})
 }
 
-// again has Raft try again at once what a broken pipeline did not take.
+// again has Raft try again at once what a broken pipeline did not take. Not more often than a stall would be
+// looked for: a barrier makes Raft send, and if every pipeline breaks at once, that would be another barrier.
 func (p *pipeline) again() {
-	if r := p.g.raftState(); r != nil && p.g.link.cfg.HeartbeatTimeout > 0 && r.State() == raft.Leader {
-		p.g.link.wake(r)
+	r, now := p.g.raftState(), p.g.link.now()
+	if r == nil || p.g.link.cfg.HeartbeatTimeout <= 0 || r.State() != raft.Leader {
+		return
 	}
+	if last := p.g.wokenAt.Load(); last != 0 && now-last < int64(stalledAfter) || !p.g.wokenAt.CompareAndSwap(last, now) {
+		return
+	}
+	p.g.link.wake(r)
 }
 
 // behind says whether args is full and there is more to send.

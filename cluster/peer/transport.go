@@ -44,10 +44,11 @@ type GroupTransport struct {
 	beatsTo   map[raft.ServerID]beatTo       // only of the newest term
 	appended  map[raft.ServerID]acknowledged // the last entries that a follower took without a pipeline, until there is one
 
-	polled         polled      // owned by the pulse
-	unled          atomic.Bool // as Unled says
-	feeding        atomic.Bool // a heartbeat is being given to the group
-	membersChanged atomic.Bool // beatsTo has another node or term since the pulse looked
+	polled         polled       // owned by the pulse
+	unled          atomic.Bool  // as Unled says
+	feeding        atomic.Bool  // a heartbeat is being given to the group
+	wokenAt        atomic.Int64 // link clock: when a broken pipeline last had the group woken
+	membersChanged atomic.Bool  // beatsTo has another node or term since the pulse looked
 }
 
 var (

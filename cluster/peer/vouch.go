@@ -159,12 +159,15 @@ func (g *GroupTransport) timelyHeartbeat(id raft.ServerID, args *raft.AppendEntr
 	}
 }
 
-// feed gives followers here the heartbeats that their leaders did not have to send (rule 3).
+// feed gives followers here the heartbeats that their leaders did not have to send (rule 3), and notes where leaders do
+// not say that they lead. A candidate may have a leader, too: by a TimeoutNow it lost to that one and goes on to know it,
+// whatever becomes of it (raft.go, appendEntries), and as long as it does it denies all others its vote.
 func (l *Link) feed(groups []*GroupTransport, now int64) {
 	every := int64(l.cfg.HeartbeatTimeout / 3)
 	for _, g := range groups {
 		v := &g.polled
-		if v.since == 0 || v.state != raft.Follower || v.leader == "" || v.leader == l.cfg.Self || now-v.fed < every {
+		stands := v.state == raft.Candidate
+		if v.since == 0 || v.state != raft.Follower && !stands || v.leader == "" || v.leader == l.cfg.Self || now-v.fed < every {
 			continue
 		}
 		l.mu.Lock()
@@ -186,7 +189,7 @@ func (l *Link) feed(groups []*GroupTransport, now int64) {
 		}
 		v.unled = 0
 		r, beat := g.raftState(), g.heartbeatHandler()
-		if r == nil || beat == nil || !g.feeding.CompareAndSwap(false, true) {
+		if stands || r == nil || beat == nil || !g.feeding.CompareAndSwap(false, true) {
 			continue
 		}
 		v.fed = now
@@ -364,11 +367,12 @@ func (g *GroupTransport) Stand() error {
 
 // Yield ends a candidacy here that cannot win, by a request for a vote of the next term that cannot
 // win either: a candidate takes no second TimeoutNow before its election timer has run out.
-// It costs a term. as must be a voter of the group.
+// It costs a term. as must be a voter of the group. It asks as if for a leadership that was handed over: a candidate that
+// lost to a leader and still knows it listens to nobody else.
 func (g *GroupTransport) Yield(as string, term uint64) error {
 	return g.inject(&raft.RequestVoteRequest{
 		RPCHeader: raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax, ID: []byte(as), Addr: []byte(as)},
-		Term:      term + 1,
+		Term:      term + 1, LeadershipTransfer: true,
 	})
 }
 
