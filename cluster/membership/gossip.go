@@ -94,8 +94,10 @@ func Start(cfg Config) (*Gossip, error) {
 	if g.list, err = memberlist.Create(mc); err != nil {
 		return nil, fmt.Errorf("membership: %w", err)
 	}
+	// Not with the lock held: memberlist calls back with its own, which this takes, and others may be joining already.
+	addr := g.list.LocalNode().Address()
 	g.mu.Lock()
-	g.addr = g.list.LocalNode().Address()
+	g.addr = addr
 	g.mu.Unlock()
 	g.ctx, g.cancel = context.WithCancel(context.Background())
 	g.wg.Go(g.joinLoop)
