@@ -64,6 +64,17 @@ func (s *Stable) Delete(name string) error {
 	})
 }
 
+// The keys under which hashicorp/raft stores a vote, the term first (raft.go, persistVote).
+const (
+	keyVoteTerm      = "LastVoteTerm"
+	keyVoteCandidate = "LastVoteCand"
+)
+
+// ErrVoted is the answer to a vote that would be the second in its term (Raft, section 5.2). hashicorp/raft takes heartbeats
+// beside its main loop and can by that go back to an older term that it had left meanwhile, and then
+// would vote as if it had not been in the newer one. Raft gives no vote that it cannot store.
+var ErrVoted = errors.New("vote store: this node has voted")
+
 // GroupStable is the raft.StableStore of one group.
 type GroupStable struct {
 	db     *bbolt.DB
@@ -72,6 +83,8 @@ type GroupStable struct {
 	serving atomic.Bool // Raft runs: errors it cannot bear are kept from it
 	abandon chan struct{}
 	left    sync.Once
+
+	newVote atomic.Bool // the term of a vote was stored whose candidate is to follow
 }
 
 // fullRetry is the pause before a vote that did not fit the disk is tried again.
@@ -87,8 +100,18 @@ func (g *GroupStable) Abandon() { g.left.Do(func() { close(g.abandon) }) }
 
 var _ raft.StableStore = (*GroupStable)(nil)
 
-// Set implements raft.StableStore; the value is on stable storage when it returns.
+// Set implements raft.StableStore; the value is on stable storage when it returns. It fails with ErrVoted for another candidate
+// in a term in which this node has voted.
 func (g *GroupStable) Set(key, value []byte) error {
+	if string(key) == keyVoteCandidate && !g.newVote.Swap(false) {
+		if old, err := g.Get(key); err == nil && !bytes.Equal(old, value) {
+			return fmt.Errorf("%w for %q, not for %q", ErrVoted, old, value)
+		}
+	}
+	return g.set(key, value)
+}
+
+func (g *GroupStable) set(key, value []byte) error {
 	if old, err := g.Get(key); err == nil && bytes.Equal(old, value) {
 		return nil // Raft stores its term again whenever it starts
 	}
@@ -131,9 +154,16 @@ func (g *GroupStable) Get(key []byte) ([]byte, error) {
 	return value, err
 }
 
-// SetUint64 implements raft.StableStore.
+// SetUint64 implements raft.StableStore. It fails with ErrVoted for a vote in a term before that of the last one.
 func (g *GroupStable) SetUint64(key []byte, value uint64) error {
-	return g.Set(key, binary.BigEndian.AppendUint64(nil, value))
+	if string(key) == keyVoteTerm {
+		old, err := g.GetUint64(key)
+		if err == nil && value < old {
+			return fmt.Errorf("%w in term %d, not in %d", ErrVoted, old, value)
+		}
+		g.newVote.Store(err != nil || value > old)
+	}
+	return g.set(key, binary.BigEndian.AppendUint64(nil, value))
 }
 
 // GetUint64 implements raft.StableStore.
