@@ -64,6 +64,11 @@ func OpenBolt(path string, snapshots raft.SnapshotStore) (*Bolt, error) {
 	return &Bolt{store, snapshots}, nil
 }
 
+// IsMonotonic implements raft.MonotonicLogStore. Raft then empties the log when it installs a snapshot. Otherwise it keeps
+// entries below the snapshot's end (raft.go, installSnapshot) that may be those of a leader which was deposed before they
+// were committed, with a hole behind them, and a node sends what its log has when it leads.
+func (b *Bolt) IsMonotonic() bool { return true }
+
 // Scan implements Log.
 func (b *Bolt) Scan(from uint64, fn func(*raft.Log) bool) error {
 	for index := from; ; index++ {
