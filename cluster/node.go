@@ -22,14 +22,12 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"path/filepath"
 	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
-	"github.com/hashicorp/raft"
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/semaphore"
 	"golang.org/x/time/rate"
@@ -567,156 +565,9 @@ func (n *Node) partitionDir(id fsm.PartitionID) string {
 	return n.dir.join("partitions", id.String())
 }
 
-// createInitialTopics creates the topics of the configuration when this node's
-// cluster is new. Topics that are there are left as they are.
-func (n *Node) createInitialTopics() {
-	defer n.initialTopicsTried()
-	n.idMu.Lock()
-	forming := n.id.Forming
-	n.idMu.Unlock()
-	if forming == nil || len(n.cfg.InitialTopics) == 0 {
-		return
-	}
-	done := n.dir.join("initial-topics")
-	for _, spec := range n.cfg.InitialTopics {
-		for n.ctx.Err() == nil {
-			if ok, err := fileExists(filepath.Clean(done)); err == nil && ok {
-				return
-			}
-			ctx, cancel := context.WithTimeout(n.ctx, 2*callTimeout)
-			err := n.CreateTopic(ctx, spec, false)
-			cancel()
-			code := fsm.Code(err)
-			if err == nil || code == fsm.ErrTopicExists || code == fsm.ErrTimeout {
-				break
-			}
-			switch code {
-			case fsm.ErrInvalidTopicName, fsm.ErrInvalidPartitions, fsm.ErrInvalidConfig:
-				n.logger.Error("cannot create a topic of --topics", "topic", spec.Name, "error", err)
-			case fsm.ErrInvalidReplicationFactor:
-				n.logger.Warn("cannot create a topic of --topics yet", "topic", spec.Name, "error", err)
-				n.initialTopicsTried() // more nodes may never come
-				n.pause(time.Second)
-				continue
-			default:
-				n.logger.Info("cannot create a topic of --topics yet", "topic", spec.Name, "error", err)
-				n.pause(100 * time.Millisecond)
-				continue
-			}
-			break
-		}
-	}
-	if n.ctx.Err() == nil {
-		if err := writeFileSync(done, nil); err != nil {
-			n.logger.Warn("cannot note that the initial topics were created", "error", err)
-		}
-	}
-}
-
-func (n *Node) initialTopicsTried() {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	n.creating = false
-}
-
 func (n *Node) pause(d time.Duration) {
 	select {
 	case <-time.After(d):
 	case <-n.ctx.Done():
 	}
-}
-
-// Shutdown stops the node: leadership is handed to others, then everything
-// ends. When ctx ends the handing over is cut short. Whoever still asks is told
-// fsm.ErrShuttingDown. It must be called once.
-func (n *Node) Shutdown(ctx context.Context) error {
-	n.mu.Lock()
-	n.stopping = true
-	n.mu.Unlock()
-	// Requests of other nodes are refused before they are read, so these ask the
-	// next leader; Raft's own messages go on.
-	n.link.StopAccepting()
-	n.drain(ctx)
-	if err := n.gossip.Leave(time.Second); err != nil {
-		n.logger.Debug("gossip was not told of the stop", "error", err)
-	}
-	return n.stop()
-}
-
-// stop ends everything as it is.
-func (n *Node) stop() error {
-	n.cancel()
-	n.done.Wait()
-	n.mu.Lock()
-	replicas := n.replicas
-	n.replicas = map[fsm.PartitionID]*replica{}
-	n.mu.Unlock()
-	errs := make(chan error)
-	for _, r := range replicas {
-		go func() { errs <- r.close() }()
-	}
-	var err error
-	for range replicas {
-		err = errors.Join(err, <-errs)
-	}
-	if g := n.catalog.raftGroup(); g != nil {
-		err = errors.Join(err, g.close())
-	}
-	err = errors.Join(err, n.gossip.Close(), n.link.Close(), n.logs.Close(), n.stable.Close(), n.dir.close())
-	if n.cfg.Registry != nil {
-		n.cfg.Registry.Unregister(collector{n})
-	}
-	n.logger.Info("node stopped")
-	return err
-}
-
-// handOver gives leadership of a group to a voter that follows now, by the word of its node: one that does
-// not would leave the group without service for an election timeout.
-func (n *Node) handOver(g *group) raft.Future {
-	ids := voters(g)
-	// From the next in order on, so that what one node leads goes to more than one other.
-	at := slices.Index(ids, n.identity)
-	for i := range ids {
-		id := ids[(at+1+i)%len(ids)]
-		if id != n.identity && n.link.Follows(id, g.name, g.raft.CurrentTerm()) {
-			return g.raft.LeadershipTransferToServer(raft.ServerID(id), raft.ServerAddress(id))
-		}
-	}
-	return g.raft.LeadershipTransfer()
-}
-
-// drain hands leadership of every group to another voter.
-func (n *Node) drain(ctx context.Context) {
-	var groups []*group
-	n.mu.Lock()
-	for _, r := range n.replicas {
-		groups = append(groups, r.group)
-	}
-	n.mu.Unlock()
-	if g := n.catalog.raftGroup(); g != nil {
-		groups = append(groups, g)
-	}
-	var transfers sync.WaitGroup
-	for _, g := range groups {
-		if g.raft.State() != raft.Leader {
-			continue
-		}
-		if future := g.raft.GetConfiguration(); future.Error() != nil || len(future.Configuration().Servers) < 2 {
-			continue
-		}
-		transfers.Add(1)
-		go func() {
-			defer transfers.Done()
-			transferred := make(chan error, 1)
-			go func() { transferred <- g.await(n.handOver(g)) }()
-			select {
-			case err := <-transferred:
-				if err != nil {
-					n.logger.Debug("leadership was not handed over", "group", g.name, "error", err)
-				}
-			case <-ctx.Done():
-			}
-		}()
-	}
-	transfers.Wait()
 }

@@ -36,10 +36,10 @@ const (
 	callCreatePartitions = 50 // createPartitionsCall -> catalogReply
 	callDeleteRecords    = 51 // partition, offset -> log start
 	callProducers        = 52 // partition -> fsm.ActiveProducer list
-	callMember           = 33 // nothing -> 1 if the caller is in the cluster, 0 if it has left it
 	callAdminister       = 80 // fsm.AdminRequest -> catalogReply
 	callSurvey           = 31 // groups -> what this node knows of the leader of each, see failover.go
 	callStand            = 32 // groups and terms -> nothing: they stand for election if nothing has changed
+	callMember           = 33 // nothing -> 1 if the caller is in the cluster, 0 if it has left it
 	callFull             = 60 // 1: the caller's disk is full; 0: not any more -> nothing
 	callHash             = 61 // partition, offsets from and to, most bytes -> offset reached, bytes, SHA-256
 	callCoordinate       = 70 // shard, request of a consumer group -> response, see groups.go

@@ -1,0 +1,92 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/raft"
+
+	"github.com/trimaran-io/trimaran/fsm"
+)
+
+// Shutdown stops the node: leadership is handed to others, then everything
+// ends. When ctx ends the handing over is cut short. Whoever still asks is told
+// fsm.ErrShuttingDown. It must be called once.
+func (n *Node) Shutdown(ctx context.Context) error {
+	n.mu.Lock()
+	n.stopping = true
+	n.mu.Unlock()
+	// Requests of other nodes are refused before they are read, so these ask the
+	// next leader; Raft's own messages go on.
+	n.link.StopAccepting()
+	n.drain(ctx)
+	if err := n.gossip.Leave(time.Second); err != nil {
+		n.logger.Debug("gossip was not told of the stop", "error", err)
+	}
+	return n.stop()
+}
+
+// stop ends everything as it is.
+func (n *Node) stop() error {
+	n.cancel()
+	n.done.Wait()
+	n.mu.Lock()
+	replicas := n.replicas
+	n.replicas = map[fsm.PartitionID]*replica{}
+	n.mu.Unlock()
+	errs := make(chan error)
+	for _, r := range replicas {
+		go func() { errs <- r.close() }()
+	}
+	var err error
+	for range replicas {
+		err = errors.Join(err, <-errs)
+	}
+	if g := n.catalog.raftGroup(); g != nil {
+		err = errors.Join(err, g.close())
+	}
+	err = errors.Join(err, n.gossip.Close(), n.link.Close(), n.logs.Close(), n.stable.Close(), n.dir.close())
+	if n.cfg.Registry != nil {
+		n.cfg.Registry.Unregister(collector{n})
+	}
+	n.logger.Info("node stopped")
+	return err
+}
+
+// drain hands leadership of every group to another voter.
+func (n *Node) drain(ctx context.Context) {
+	var groups []*group
+	n.mu.Lock()
+	for _, r := range n.replicas {
+		groups = append(groups, r.group)
+	}
+	n.mu.Unlock()
+	if g := n.catalog.raftGroup(); g != nil {
+		groups = append(groups, g)
+	}
+	var transfers sync.WaitGroup
+	for _, g := range groups {
+		if g.raft.State() != raft.Leader {
+			continue
+		}
+		if future := g.raft.GetConfiguration(); future.Error() != nil || len(future.Configuration().Servers) < 2 {
+			continue
+		}
+		transfers.Add(1)
+		go func() {
+			defer transfers.Done()
+			transferred := make(chan error, 1)
+			go func() { transferred <- n.handOver(g) }()
+			select {
+			case err := <-transferred:
+				if err != nil {
+					n.logger.Debug("leadership was not handed over", "group", g.name, "error", err)
+				}
+			case <-ctx.Done():
+			}
+		}()
+	}
+	transfers.Wait()
+}
