@@ -24,7 +24,8 @@ func (nothing) Restore(r io.ReadCloser) error       { return r.Close() }
 // before they were committed. Were they kept below the snapshot, as far as trailing logs reach, this
 // node would send them to others as committed when it leads.
 func TestASnapshotReplacesTheLog(t *testing.T) {
-	log, err := raftlog.OpenBolt(filepath.Join(t.TempDir(), "log"), nil)
+	stable, snaps := raft.NewInmemStore(), raft.NewInmemSnapshotStore()
+	log, err := raftlog.OpenBolt(filepath.Join(t.TempDir(), "log"), snaps)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -36,7 +37,6 @@ func TestASnapshotReplacesTheLog(t *testing.T) {
 	if err := log.StoreLogs(stale); err != nil {
 		t.Fatal(err)
 	}
-	stable, snaps := raft.NewInmemStore(), raft.NewInmemSnapshotStore()
 	_, here := raft.NewInmemTransport("here")
 	_, there := raft.NewInmemTransport("there")
 	there.Connect("here", here)
@@ -70,5 +70,19 @@ func TestASnapshotReplacesTheLog(t *testing.T) {
 	}
 	if first != 51 {
 		t.Errorf("the log begins at %d, the snapshot ends at 50", first)
+	}
+	// The leader of term 3 has died. What it appended behind the snapshot is replaced by that of the next one, which
+	// asks for the term of entry 50: it is in the snapshot and not in the log.
+	header.ID, header.Addr = []byte("next"), []byte("next")
+	_, next := raft.NewInmemTransport("next")
+	next.Connect("here", here)
+	if err := next.AppendEntries("here", "here", &raft.AppendEntriesRequest{
+		RPCHeader: header, Term: 4, PrevLogEntry: 50, PrevLogTerm: 2, Entries: []*raft.Log{{Index: 51, Term: 4, Type: raft.LogNoop}},
+	}, &appended); err != nil || !appended.Success {
+		t.Fatal(err, appended)
+	}
+	var entry raft.Log
+	if err := log.GetLog(51, &entry); err != nil || entry.Term != 4 {
+		t.Errorf("entry 51 is of term %d, %v", entry.Term, err)
 	}
 }
