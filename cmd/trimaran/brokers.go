@@ -86,6 +86,16 @@ func addBrokerFlags(cmd *cobra.Command) {
 	cmd.Flags().Duration("timeout", 15*time.Second, "how long to wait for an answer")
 }
 
+// clientOf gives a client made of the command's flags, which the caller closes.
+func clientOf(cmd *cobra.Command) (*brokers, *kgo.Client, error) {
+	b, err := brokersOf(cmd)
+	if err != nil {
+		return nil, nil, err
+	}
+	cl, err := b.client()
+	return b, cl, err
+}
+
 func brokersOf(cmd *cobra.Command) (*brokers, error) {
 	given, _ := cmd.Flags().GetStringSlice("brokers")
 	b := &brokers{}

@@ -26,11 +26,7 @@ func newGroup() *cobra.Command {
 
 // withGroups runs f with an admin client and the time that --timeout allows.
 func withGroups(cmd *cobra.Command, f func(ctx context.Context, b *brokers, adm *kadm.Client) error) error {
-	b, err := brokersOf(cmd)
-	if err != nil {
-		return err
-	}
-	cl, err := b.client()
+	b, cl, err := clientOf(cmd)
 	if err != nil {
 		return err
 	}

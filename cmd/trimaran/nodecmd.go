@@ -32,20 +32,12 @@ func newNodeList() *cobra.Command {
 		Example: "  trimaran node list\n  trimaran node list --json",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			b, err := brokersOf(cmd)
-			if err != nil {
-				return err
-			}
-			ctx, cancel := withTimeout(cmd)
-			defer cancel()
-			status, _, err := askStatus(ctx, b)
+			status, err := statusFor(cmd)
 			if err != nil {
 				return err
 			}
 			if asJSON, _ := cmd.Flags().GetBool("json"); asJSON {
-				out := json.NewEncoder(cmd.OutOrStdout())
-				out.SetIndent("", "  ")
-				return out.Encode(status.Nodes)
+				return printJSON(cmd.OutOrStdout(), status.Nodes)
 			}
 			return printTable(cmd.OutOrStdout(), nodeRows(status))
 		},

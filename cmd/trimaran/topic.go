@@ -138,11 +138,7 @@ func deleteTopics(cmd *cobra.Command, names []string) error {
 // admin sends one request over a client made of the command's flags.
 func admin[R kmsg.Response](ctx context.Context, cmd *cobra.Command, req kmsg.Request) (R, error) {
 	var none R
-	b, err := brokersOf(cmd)
-	if err != nil {
-		return none, err
-	}
-	cl, err := b.client()
+	b, cl, err := clientOf(cmd)
 	if err != nil {
 		return none, err
 	}

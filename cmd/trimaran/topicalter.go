@@ -151,11 +151,7 @@ func deleteRecords(cmd *cobra.Command, name string) error {
 		before = n
 	}
 	partitions, _ := cmd.Flags().GetInt32Slice("partition")
-	b, err := brokersOf(cmd)
-	if err != nil {
-		return err
-	}
-	cl, err := b.client()
+	b, cl, err := clientOf(cmd)
 	if err != nil {
 		return err
 	}
