@@ -42,8 +42,10 @@ func TestRollingUpgrade(t *testing.T) {
 			}
 			verify(t, c, l)
 			verify(t, c, behind)
-			// How the older binary stops is not ours to mend: on a busy machine it may miss to hand over a partition.
-			if failures := behind.Failures(); failures > 3 {
+			// How a binary that is out already stops cannot be mended: 99cb287 may, on a busy machine, miss to hand
+			// over a partition. One from before this change has to.
+			missed := map[string]int{"99cb287": 3}[commit]
+			if failures := behind.Failures(); failures > missed {
 				t.Errorf("%d errors behind the shim", failures)
 			}
 			for _, topic := range []string{"by-newer", "by-older"} {
