@@ -96,6 +96,7 @@ func serve(cmd *cobra.Command) error {
 	if err != nil {
 		return err
 	}
+	go tuneCollector(cmd.Context())
 	return n.run(cmd.Context())
 }
 
