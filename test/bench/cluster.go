@@ -1,6 +1,8 @@
 package main
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -89,6 +91,59 @@ func (u *usage) add(pid int, node bool) error {
 		}
 	}
 	return nil
+}
+
+// drop deletes a topic and waits until its files are gone, so that what follows finds the room, in memory above
+// all: a virtual machine pays much for memory that it has not touched before.
+func drop(c *harness.Cluster, topic string) error {
+	replicas := func() (n int) {
+		for _, node := range c.Nodes {
+			dirs, _ := os.ReadDir(filepath.Join(node.Data, "partitions"))
+			n += len(dirs)
+		}
+		return n
+	}
+	s, err := c.Node(1).Status()
+	if err != nil {
+		return err
+	}
+	left := replicas()
+	for _, t := range s.Topics {
+		if t.Name == topic {
+			left -= len(t.Partitions) * t.ReplicationFactor
+		}
+	}
+	if err := c.DeleteTopic(context.Background(), topic); err != nil {
+		return err
+	}
+	if err := harness.Eventually(2*time.Minute, func() bool { return replicas() <= left }); err != nil {
+		return fmt.Errorf("files of %s are still there: %w", topic, err)
+	}
+	return nil
+}
+
+// quiet waits until the nodes have done what follows the creation of topics, moving leaders above all: until all of
+// them together take less than half a core for two seconds.
+func quiet(c *harness.Cluster) error {
+	const step = 500 * time.Millisecond
+	calm := 0
+	for range 120 {
+		before, err := used(c, false)
+		if err != nil {
+			return err
+		}
+		time.Sleep(step)
+		after, err := used(c, false)
+		if err != nil {
+			return err
+		}
+		if after.cpu-before.cpu > step/2 {
+			calm = 0
+		} else if calm++; calm == 4 {
+			return nil
+		}
+	}
+	return errors.New("the nodes are still busy with themselves after a minute")
 }
 
 // allApplied waits until each replica's own end is the partition's: a benchmark

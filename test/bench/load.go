@@ -1,11 +1,16 @@
 package main
 
 import (
+	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/trimaran-io/trimaran/test/harness"
 )
@@ -18,6 +23,7 @@ type load struct {
 	conns      int
 	inFlight   int     // unanswered requests of each connection
 	perSecond  float64 // requests, of all connections together; 0: as many as the room in flight allows
+	trim       bool    // delete what was written while more is: what is in memory stays small
 }
 
 // result is one window, or the median of several.
@@ -56,6 +62,12 @@ func (l load) produce(c *harness.Cluster, w way, window time.Duration) (result, 
 		return result{}, err
 	}
 	results, errs := make([]result, l.conns), make([]error, l.conns)
+	ctx, stop := context.WithCancel(context.Background())
+	defer stop()
+	trimmed := make(chan error, 1)
+	if l.trim {
+		go func() { trimmed <- l.trimming(ctx, c) }()
+	}
 	start := time.Now()
 	var wg sync.WaitGroup
 	for i := range l.conns {
@@ -71,7 +83,40 @@ func (l load) produce(c *harness.Cluster, w way, window time.Duration) (result, 
 	}
 	after, err := used(c, w.shim)
 	r.used = usage{after.cpu - before.cpu, after.wrote - before.wrote}
+	if stop(); l.trim {
+		errs = append(errs, <-trimmed)
+	}
 	return r, errors.Join(append(errs, err)...)
+}
+
+// trimming deletes the partitions' records a few times in a second, with DeleteRecords, until ctx ends. Segments must
+// be small for it to free anything. Without it a run in memory soon measures what new memory costs: a virtual
+// machine gets it from its host, which takes several times as long as to write to it again.
+func (l load) trimming(ctx context.Context, c *harness.Cluster) error {
+	cl, err := kgo.NewClient(kgo.SeedBrokers(c.Node(1).Addr()))
+	if err != nil {
+		return err
+	}
+	defer cl.Close()
+	req := kmsg.NewPtrDeleteRecordsRequest()
+	t := kmsg.NewDeleteRecordsRequestTopic()
+	t.Topic = l.topic
+	for i := range l.partitions {
+		p := kmsg.NewDeleteRecordsRequestTopicPartition()
+		p.Partition, p.Offset = int32(i), -1 // to the high watermark
+		t.Partitions = append(t.Partitions, p)
+	}
+	req.Topics = append(req.Topics, t)
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(300 * time.Millisecond):
+		}
+		if _, err := req.RequestWith(ctx, cl); err != nil && ctx.Err() == nil {
+			return fmt.Errorf("delete records: %w", err)
+		}
+	}
 }
 
 // connection is one connection's part: the i-th of l.conns.
@@ -146,10 +191,15 @@ func (b *bench) median(c *harness.Cluster, w way, l load) (result, error) {
 		sum.used.wrote += r.used.wrote
 		sum.latency = append(sum.latency, r.latency...)
 	}
-	slices.SortFunc(all, func(a, b result) int { return int(a.mbs()*1000) - int(b.mbs()*1000) })
-	mid := all[len(all)/2]
+	mid := median(all)
 	mid.latency = sum.latency
 	return mid, nil
+}
+
+// median gives the one in the middle by MB/s.
+func median(all []result) result {
+	sorted := slices.SortedFunc(slices.Values(all), func(a, b result) int { return cmp.Compare(a.mbs(), b.mbs()) })
+	return sorted[len(sorted)/2]
 }
 
 // fetchAll reads partitions from the start, one consumer after the other, until everything or enough was read.

@@ -26,20 +26,23 @@ func topic(c *harness.Cluster, name string, partitions int) (string, error) {
 
 const enough = 1 << 30 // bytes that a fetch run reads at most
 
-// onePartition measures both batch sizes and reads back what was written.
-func (b *bench) onePartition(c *harness.Cluster, w way, old bool) (produced []result, err error) {
+// small segments let go of what is deleted while more is written.
+var small = []string{"TRIMARAN_LOG_SEGMENT_BYTES=67108864"}
+
+// onePartition measures both batch sizes and reads back what was written. In memory the nodes have small segments.
+func (b *bench) onePartition(c *harness.Cluster, w way, old, memory bool) (all []result, err error) {
 	for _, size := range []int{16 << 10, 1 << 20} {
 		t, err := topic(c, fmt.Sprintf("%s-%d", w.name, size>>10), 1)
 		if err != nil {
 			return nil, err
 		}
-		l := load{topic: t, partitions: 1, p: batch(size, old), conns: 1, inFlight: fourMB(size)}
+		l := load{topic: t, partitions: 1, p: batch(size, old), conns: 1, inFlight: fourMB(size), trim: memory}
 		r, err := b.median(c, w, l)
 		if err != nil {
 			return nil, err
 		}
 		r.print(w.name + ", produce " + sizeName(size) + " batches")
-		produced = append(produced, r)
+		all = append(all, r)
 		if !old && size == 16<<10 {
 			l.perSecond = r.perSecond() / float64(l.p.records) / 2
 			half, err := l.produce(c, w, b.window)
@@ -48,14 +51,29 @@ func (b *bench) onePartition(c *harness.Cluster, w way, old bool) (produced []re
 			}
 			half.print(w.name + ", the same at half load")
 		}
-		f, err := fetchAll(c, w, t, 1, l.p, enough)
+		if memory { // little is left of it: write what can be read
+			if err := drop(c, t); err != nil {
+				return nil, err
+			}
+			if l.topic, err = topic(c, fmt.Sprintf("%s-read-%d", w.name, size>>10), 1); err != nil {
+				return nil, err
+			}
+			l.trim, l.perSecond = false, 0
+			if _, err := l.produce(c, w, b.window); err != nil {
+				return nil, err
+			}
+		}
+		f, err := fetchAll(c, w, l.topic, 1, l.p, enough)
 		if err != nil {
 			return nil, err
 		}
 		f.print(w.name + ", fetch them, 1 MB each")
-		produced = append(produced, f)
+		all = append(all, f)
+		if err := drop(c, l.topic); err != nil {
+			return nil, err
+		}
 	}
-	return produced, nil
+	return all, nil
 }
 
 func (b *bench) onePartitionMemory() error {
@@ -63,9 +81,9 @@ func (b *bench) onePartitionMemory() error {
 		fmt.Println("  left out: no folder in memory")
 		return nil
 	}
-	return b.with(b.memoryDir, nil, "", func(c *harness.Cluster) error {
+	return b.with(b.memoryDir, small, "", func(c *harness.Cluster) error {
 		header()
-		_, err := b.onePartition(c, ways(c)[0], false)
+		_, err := b.onePartition(c, ways(c)[0], false, true)
 		return err
 	})
 }
@@ -73,7 +91,7 @@ func (b *bench) onePartitionMemory() error {
 func (b *bench) onePartitionDisk() error {
 	return b.with(b.diskDir, nil, "", func(c *harness.Cluster) error {
 		header()
-		r, err := b.onePartition(c, ways(c)[0], false)
+		r, err := b.onePartition(c, ways(c)[0], false, false)
 		if err != nil {
 			return err
 		}
@@ -84,9 +102,9 @@ func (b *bench) onePartitionDisk() error {
 }
 
 func (b *bench) oldClients() error {
-	return b.with(b.fast(), nil, "", func(c *harness.Cluster) error {
+	return b.with(b.fast(), small, "", func(c *harness.Cluster) error {
 		header()
-		_, err := b.onePartition(c, ways(c)[0], true)
+		_, err := b.onePartition(c, ways(c)[0], true, true)
 		return err
 	})
 }
@@ -100,11 +118,11 @@ func (b *bench) fast() string {
 }
 
 func (b *bench) waysIn() error {
-	return b.with(b.fast(), nil, "", func(c *harness.Cluster) error {
+	return b.with(b.fast(), small, "", func(c *harness.Cluster) error {
 		header()
 		var first []result
 		for _, w := range ways(c) {
-			r, err := b.onePartition(c, w, false)
+			r, err := b.onePartition(c, w, false, true)
 			if err != nil {
 				return fmt.Errorf("%s: %w", w.name, err)
 			}
@@ -167,34 +185,53 @@ func (b *bench) manyPartitions() error {
 	})
 }
 
-// busyAmongIdle measures ten partitions before and after there are 990 others that nobody uses.
+// busyAmongIdle measures ten partitions alone and with 990 others that nobody uses, in turn: a machine whose disk
+// or memory becomes slower on the way slows both.
 func (b *bench) busyAmongIdle() error {
 	const busy, idle = 10, 990
-	return b.with(b.fast(), nil, "", func(c *harness.Cluster) error {
+	return b.with(b.fast(), []string{"TRIMARAN_LOG_SEGMENT_BYTES=16777216"}, "", func(c *harness.Cluster) error {
 		header()
-		t, err := topic(c, "busy", busy)
-		if err != nil {
-			return err
+		measure := func(what string, round int) (r result, err error) {
+			t, err := topic(c, "busy", busy)
+			if err != nil {
+				return r, err
+			}
+			if err := quiet(c); err != nil {
+				return r, err
+			}
+			l := load{topic: t, partitions: busy, p: batch(16<<10, false), conns: 4, inFlight: 16, trim: true}
+			if _, err := l.produce(c, ways(c)[0], b.window/4); err != nil {
+				return r, err
+			}
+			if r, err = l.produce(c, ways(c)[0], b.window); err != nil {
+				return r, err
+			}
+			r.print(fmt.Sprintf("10 partitions %s, %d", what, round))
+			return r, drop(c, t)
 		}
-		l := load{topic: t, partitions: busy, p: batch(16<<10, false), conns: 4, inFlight: 16}
-		alone, err := b.median(c, ways(c)[0], l)
-		if err != nil {
-			return err
+		var alone, among []result
+		for round := range b.windows {
+			r, err := measure("alone", round+1)
+			if err != nil {
+				return err
+			}
+			alone = append(alone, r)
+			other, err := topic(c, "idle", idle)
+			if err != nil {
+				return err
+			}
+			if err := allLed(c, other, idle); err != nil {
+				return err
+			}
+			if r, err = measure("of 1000", round+1); err != nil {
+				return err
+			}
+			among = append(among, r)
+			if err := drop(c, other); err != nil {
+				return err
+			}
 		}
-		alone.print("10 partitions alone")
-		other, err := topic(c, "idle", idle)
-		if err != nil {
-			return err
-		}
-		if err := allLed(c, other, idle); err != nil {
-			return err
-		}
-		among, err := b.median(c, ways(c)[0], l)
-		if err != nil {
-			return err
-		}
-		among.print("10 partitions of 1000")
-		fmt.Printf("  %.0f %% of what they do alone\n", 100*among.mbs()/alone.mbs())
+		fmt.Printf("  %.0f %% of what they do alone, the medians compared\n", 100*median(among).mbs()/median(alone).mbs())
 		return nil
 	})
 }

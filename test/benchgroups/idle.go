@@ -13,8 +13,9 @@ import (
 	"github.com/trimaran-io/trimaran/test/harness"
 )
 
-// settle is how long the nodes are left alone before they are watched: what they began at their start has ended by then.
-const settle = 15 * time.Second
+// settle is how long the nodes are left alone before they are watched: they even out who leads
+// half a minute after their start.
+const settle = 40 * time.Second
 
 func idle(dir string, partitions int32, window time.Duration) error {
 	c, err := start(dir, partitions)
