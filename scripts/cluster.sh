@@ -191,14 +191,16 @@ tail_log() { # NAME
 	tail -n 15 "$RUN/$1.log" >&2
 }
 
-wait_ready() { # NUMBER SECONDS
-	local end=$((SECONDS + $2))
+wait_ready() { # NUMBER SECONDS [NUMBER...]: the others must go on meanwhile, it may need them
+	local end=$((SECONDS + $2)) i
 	until ready "$1"; do
-		if ! pid_of "n$1" >/dev/null; then
-			tail_log "n$1"
-			say "cluster.sh: node $1 has ended" >&2
-			return 1
-		fi
+		for i in "$1" "${@:3}"; do
+			if ! pid_of "n$i" >/dev/null; then
+				tail_log "n$i"
+				say "cluster.sh: node $i has ended" >&2
+				return 1
+			fi
+		done
 		if [ "$SECONDS" -ge "$end" ]; then
 			tail_log "n$1"
 			say "cluster.sh: node $1 does not serve after $2 s" >&2
@@ -259,7 +261,8 @@ cmd_start() {
 	for i in $(present "$n"); do start_node "$i" "$n"; done
 	start_shim "$n"
 	for i in $(present "$n"); do
-		wait_ready "$i" 60 || { cmd_stop >&2; exit 1; }
+		# shellcheck disable=SC2046
+		wait_ready "$i" 60 $(present "$n") || { cmd_stop >&2; exit 1; }
 	done
 	wait_shim 20 || { cmd_stop >&2; exit 1; }
 	trap - INT TERM

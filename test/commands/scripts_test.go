@@ -2,6 +2,7 @@ package commands
 
 import (
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -17,6 +18,7 @@ type localCluster struct {
 	t       *testing.T
 	command command
 	run     string
+	port    int // the first
 }
 
 func newLocalCluster(t *testing.T, nodes int) *localCluster {
@@ -29,7 +31,7 @@ func newLocalCluster(t *testing.T, nodes int) *localCluster {
 	if err != nil {
 		t.Fatal(err)
 	}
-	l := &localCluster{t: t, run: filepath.Join(t.TempDir(), "run")}
+	l := &localCluster{t: t, run: filepath.Join(t.TempDir(), "run"), port: port}
 	bin, err := harness.PlainBinaries()
 	if err != nil {
 		t.Fatal(err)
@@ -167,6 +169,23 @@ func TestClusterScript(t *testing.T) {
 			t.Errorf("cluster.sh %v succeeds", verb)
 		}
 	}
+}
+
+// A port of the second node is taken: start says so at once, and leaves nothing running.
+func TestClusterScriptSaysWhoseStartFailed(t *testing.T) {
+	l := newLocalCluster(t, 3)
+	taken, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", l.port+202))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	began := time.Now()
+	r := l.sh("start")
+	if r.code == 0 || time.Since(began) > 30*time.Second {
+		t.Errorf("exit code %d after %v", r.code, time.Since(began))
+	}
+	contains(t, "what start says", r.err, "node 2 has ended", "address already in use")
+	contains(t, "status", l.sh("status").out, "nothing runs")
 }
 
 func sorted(lines string) string {
