@@ -102,6 +102,11 @@ func (j *journal) close() {
 	j.mu.Unlock()
 	close(j.quit)
 	j.wg.Wait()
+	if j.current != nil && j.st.failed() == nil {
+		// What is behind the last batch is allocated ahead or of a round before: the next start need not read it. If
+		// this fails it will.
+		j.current.file.Truncate(j.current.size)
+	}
 	for _, f := range append(j.free, j.current) {
 		if f != nil {
 			f.file.Close()

@@ -1,6 +1,7 @@
 package raftlog
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -356,7 +357,7 @@ func (l *PartitionLog) recordedLast(base uint64) uint64 {
 // acknowledged, and is damaged: nothing is changed then.
 func (l *PartitionLog) mend(s *segment, f vfs.File, damage error) error {
 	clean := true
-	buf := make([]byte, walkChunk)
+	buf := make([]byte, min(walkChunk, max(0, s.allocated-s.end)))
 	for at := s.end; at < s.allocated; {
 		n, err := f.ReadAt(buf[:min(int64(len(buf)), s.allocated-at)], at)
 		if err != nil && !errors.Is(err, io.EOF) {
@@ -364,6 +365,10 @@ func (l *PartitionLog) mend(s *segment, f vfs.File, damage error) error {
 		}
 		if n == 0 {
 			break
+		}
+		if n%frameAlign == 0 && allZero(buf[:n]) {
+			at += int64(n)
+			continue
 		}
 		for k := 0; k < n; k += frameAlign {
 			word := buf[k:min(k+frameAlign, n)]
@@ -394,12 +399,7 @@ func (l *PartitionLog) mend(s *segment, f vfs.File, damage error) error {
 }
 
 func allZero(b []byte) bool {
-	for _, c := range b {
-		if c != 0 {
-			return false
-		}
-	}
-	return true
+	return len(b) == 0 || b[0] == 0 && bytes.Equal(b[1:], b[:len(b)-1])
 }
 
 // frameAt reads and verifies an entry that may begin at pos.
