@@ -30,7 +30,9 @@ func tuneCollector(ctx context.Context) {
 	if os.Getenv("GOGC") != "" {
 		return
 	}
-	c := &collector{most: min(mostGarbage, memory()/16), percent: goPercent}
+	// The start allocates much, and little of it stays.
+	c := &collector{most: min(mostGarbage, memory()/16), percent: 4 * goPercent}
+	debug.SetGCPercent(c.percent)
 	samples := []metrics.Sample{
 		{Name: "/gc/heap/live:bytes"},
 		// Not what it takes while a core has nothing else to do.

@@ -92,11 +92,11 @@ func serve(cmd *cobra.Command) error {
 		log.Warn("listening beyond loopback without --advertise: plain TCP clients that come through NAT or a port forward " +
 			"are told the address that this node sees, and cannot use it; WebSocket and TLS clients can")
 	}
+	go tuneCollector(cmd.Context())
 	n, err := startNode(o)
 	if err != nil {
 		return err
 	}
-	go tuneCollector(cmd.Context())
 	return n.run(cmd.Context())
 }
 
