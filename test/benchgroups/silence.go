@@ -29,7 +29,7 @@ func silence(dir string, partitions int32, how string, times int) error {
 		return err
 	}
 	defer c.Close()
-	var led, worst []time.Duration
+	var led, others, worst []time.Duration
 	failures := map[string]int{}
 	for i := range times {
 		victim := c.Nodes[i%len(c.Nodes)]
@@ -45,6 +45,8 @@ func silence(dir string, partitions int32, how string, times int) error {
 			most = max(most, gap)
 			if affected[int32(p)] {
 				led = append(led, gap)
+			} else {
+				others = append(others, gap)
 			}
 		}
 		worst = append(worst, most)
@@ -52,6 +54,7 @@ func silence(dir string, partitions int32, how string, times int) error {
 	}
 	fmt.Printf("%s, %d times, %d partitions, a produce every %v per partition and its answer, through the other nodes\n", how, times, partitions, pace)
 	fmt.Printf("  silence of partitions that the node led: p50 %d ms, p99 %d ms, longest %d ms\n", at(led, .5).Milliseconds(), at(led, .99).Milliseconds(), at(led, 1).Milliseconds())
+	fmt.Printf("  of the others:                             p50 %d ms, p99 %d ms, longest %d ms\n", at(others, .5).Milliseconds(), at(others, .99).Milliseconds(), at(others, 1).Milliseconds())
 	fmt.Printf("  longest silence of any partition, per kill: p50 %d ms, p99 %d ms\n", at(worst, .5).Milliseconds(), at(worst, .99).Milliseconds())
 	fmt.Printf("  errors that producers were answered: %v\n", failures)
 	return nil
