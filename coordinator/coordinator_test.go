@@ -125,6 +125,7 @@ func TestOneMember(t *testing.T) {
 		if r := ask[*kmsg.LeaveGroupResponse](t, c, 5, leave); r.ErrorCode != 0 || r.Members[0].ErrorCode != 0 {
 			t.Fatalf("leave: %+v", r)
 		}
+		synctest.Wait() // the group answers before it ends
 		if n := len(c.live()); n != 0 {
 			t.Errorf("%d groups are in memory, want none", n)
 		}
