@@ -13,6 +13,7 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -75,37 +76,32 @@ func start(dir string, partitions int32) (*harness.Cluster, error) {
 	return c, nil
 }
 
-// allLed waits until every partition has a leader and says how many each node leads.
+// allLed waits until every partition has a leader and gives how many each node leads, by the nodes' own metrics: the status
+// of a cluster waits for nodes that do not answer yet.
 func allLed(c *harness.Cluster, partitions int32, within time.Duration) (map[string]int, error) {
 	var leads map[string]int
-	last := fmt.Errorf("nobody was asked")
+	led := 0
 	err := harness.Eventually(within, func() bool {
+		leads, led = map[string]int{}, 0
 		for _, n := range c.Nodes {
 			if !n.Running() {
 				continue
 			}
-			s, err := n.Status()
+			body, _, err := harness.Get("http://" + n.Addr() + "/metrics")
 			if err != nil {
-				last = err
-				continue
+				return false
 			}
-			leads = map[string]int{}
-			led := 0
-			for _, t := range s.Topics {
-				for _, p := range t.Partitions {
-					if p.Leader != "" {
-						led++
-						leads[p.Leader]++
-					}
-				}
+			if m := leaderCount.FindStringSubmatch(body); m != nil {
+				leads[n.ID], _ = strconv.Atoi(m[1])
+				led += leads[n.ID]
 			}
-			last = fmt.Errorf("%d of %d partitions have a leader", led, partitions)
-			return led == int(partitions)
 		}
-		return false
+		return led == int(partitions)
 	})
 	if err != nil {
-		return nil, last
+		return nil, fmt.Errorf("%d of %d partitions have a leader", led, partitions)
 	}
 	return leads, nil
 }
+
+var leaderCount = regexp.MustCompile(`(?m)^trimaran_leader_count (\d+)$`)
