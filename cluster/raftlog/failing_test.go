@@ -37,7 +37,7 @@ func failingRun(seed uint64) error {
 	for i := range 2 {
 		models = append(models, &modelLog{name: fmt.Sprint("group-", i), entries: map[uint64]*raft.Log{}, kept: 1, term: 1})
 	}
-	opts := Options{JournalBytes: 8 << 10, BypassBytes: 700, CacheBytes: 1 << 10, ReserveBytes: -1}
+	opts := Options{JournalBytes: 1 << (10 + random.IntN(4)), BypassBytes: 700, CacheBytes: 1 << 10, ReserveBytes: -1}
 	if random.IntN(4) == 0 {
 		opts.JournalBytes = -1
 	}

@@ -19,7 +19,9 @@ import (
 //
 // What must hold (FORMAT.md, Journal):
 //   - A segment is written before the journal takes the append.
-//   - A journal file is used again only after a sync of every segment in it.
+//   - A journal file is used again only after a sync of every segment in it, the
+//     oldest file first, and after its first batch was durably wiped out: the
+//     batches that a crash leaves are then always the newest ones, without a hole.
 //   - After a failed sync nothing more is acknowledged until the node restarts.
 
 const (
@@ -70,6 +72,7 @@ type journal struct {
 	next       int // number of the next file
 	epoch, seq uint64
 	current    *journalFile
+	retired    chan struct{} // closed when the files before current are free
 	buf        []byte
 }
 
@@ -208,8 +211,12 @@ func (j *journal) write(writes []*journalWrite, size int) error {
 // are synced.
 func (j *journal) turnOver() error {
 	if full := j.current; full != nil {
-		j.current = nil
-		j.wg.Go(func() { j.flush(full) })
+		before, retired := j.retired, make(chan struct{})
+		j.current, j.retired = nil, retired
+		j.wg.Go(func() {
+			defer close(retired)
+			j.flush(full, before)
+		})
 	}
 	for limit := maxJournalFiles; ; {
 		j.mu.Lock()
@@ -258,8 +265,9 @@ func (j *journal) create(number int) (*journalFile, error) {
 	return &journalFile{file: file, dirty: map[*segment]struct{}{}}, nil
 }
 
-// flush syncs the segments that a file covers, so that it can be used again.
-func (j *journal) flush(f *journalFile) {
+// flush syncs the segments that a file covers, so that it can be used again when the files
+// before it can: before is closed then, or nil.
+func (j *journal) flush(f *journalFile, before <-chan struct{}) {
 	limit := make(chan struct{}, flushesAtOnce)
 	var wg sync.WaitGroup
 	var once sync.Once
@@ -273,6 +281,14 @@ func (j *journal) flush(f *journalFile) {
 		})
 	}
 	wg.Wait()
+	if before != nil {
+		<-before
+	}
+	if j.st.failed() == nil {
+		if err := j.wipe(f); err != nil {
+			j.st.fail(fmt.Errorf("journal: %w", err))
+		}
+	}
 	if j.st.failed() == nil {
 		clear(f.dirty)
 		j.mu.Lock()
@@ -285,6 +301,15 @@ func (j *journal) flush(f *journalFile) {
 	case j.freed <- struct{}{}:
 	default:
 	}
+}
+
+// wipe makes the batches of a file void for good. A crash may leave any part of the first write that comes
+// over them, and so some of the old ones, behind which others would seem to be missing.
+func (j *journal) wipe(f *journalFile) error {
+	if _, err := f.file.WriteAt(make([]byte, batchHeader), 0); err != nil {
+		return err
+	}
+	return j.st.sync(f.file)
 }
 
 // flush brings to stable storage what was written to the segment so far. A

@@ -5,6 +5,8 @@ const (
 	cluster = "./cluster"
 	logGo   = "cluster/raftlog/log.go"
 	cutGo   = "cluster/raftlog/cut.go"
+
+	journalGo = "cluster/raftlog/journal.go"
 )
 
 // mutants are ways to break the log, in order of the invariants.
@@ -34,6 +36,12 @@ var mutants = []mutant{
 	{4, "an entry behind a hole is stored", []change{{logGo,
 		"	if entries[0].Index != want {", "	if entries[0].Index < want {"}},
 		raftlog, "TestInvariant4NoHole"},
+	{4, "journal files are used again out of order", []change{{journalGo,
+		"	if before != nil {\n		<-before\n	}\n", "	_ = before\n"}},
+		raftlog, "TestJournalFilesAreUsedAgainInOrder"},
+	{4, "a journal file is written over while it counts", []change{{journalGo,
+		"	if _, err := f.file.WriteAt(make([]byte, batchHeader), 0); err != nil {\n		return err\n	}\n", ""}},
+		raftlog, "TestCrashes"},
 	{5, "applied entries can be cut off", []change{
 		{cutGo, "	case from <= applied:\n", "	case false:\n"},
 		{cutGo, "	if from <= applied {\n", "	if from == 0 && applied > 0 {\n"},

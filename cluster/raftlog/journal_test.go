@@ -1,0 +1,87 @@
+package raftlog
+
+import (
+	"math/rand/v2"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+
+	"github.com/hashicorp/raft"
+
+	"github.com/trimaran-io/trimaran/cluster/raftlog/vfs"
+)
+
+// TestJournalFilesAreUsedAgainInOrder: a journal file that waits for a slow segment holds the ones behind it
+// back. Were they used again before it, a start would find old batches, then a hole.
+func TestJournalFilesAreUsedAgainInOrder(t *testing.T) {
+	synctest.Test(t, testJournalOrder)
+}
+
+func testJournalOrder(t *testing.T) {
+	const journalBytes = 1 << 10
+	mem := vfs.NewMem()
+	mem.MkdirAll("/data")
+	mem.SyncDir("/")
+	var hold atomic.Bool
+	held, release := make(chan struct{}, 100), make(chan struct{})
+	opts := Options{JournalBytes: journalBytes, BypassBytes: 700, ReserveBytes: -1}
+	opts.FS = vfs.Failing{FS: mem, Fail: func(op, name string) error {
+		if op == "sync" && hold.Load() && strings.Contains(name, "/slow/") {
+			held <- struct{}{}
+			<-release
+		}
+		return nil
+	}}
+	open := func() (*Store, map[string]*PartitionLog) {
+		t.Helper()
+		st, err := OpenStore("/data", opts)
+		if err != nil {
+			t.Fatal(err)
+		}
+		logs := map[string]*PartitionLog{}
+		for _, name := range []string{"slow", "quick"} {
+			l, err := st.OpenLog(filepath.Join(st.Groups(), name), LogOptions{Group: name, Span: testSpan, Fresh: true, SegmentBytes: func() int64 { return 1 << 20 }})
+			if err != nil {
+				t.Fatal(err)
+			}
+			logs[name] = l
+		}
+		return st, logs
+	}
+	st, logs := open()
+	want := map[string]uint64{}
+	store := func(name string) {
+		t.Helper()
+		want[name]++
+		if err := logs[name].StoreLogs([]*raft.Log{{Index: want[name], Term: 1, Data: make([]byte, 300)}}); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait() // what can be synced is
+	}
+	store("slow")
+	hold.Store(true) // its file is there and synced
+	store("quick")
+	store("quick") // the first file is full
+	<-held         // and waits for the slow segment
+	for range 2 * (maxJournalFiles - 2) {
+		store("quick")
+	}
+	mem.Stop()
+	hold.Store(false)
+	close(release)
+	for _, l := range logs {
+		l.Close()
+	}
+	st.Close()
+	opts.FS = mem.Crash(rand.New(rand.NewPCG(1, 1)))
+	st, logs = open()
+	defer st.Close()
+	for name, l := range logs {
+		defer l.Close()
+		if last, _ := l.LastIndex(); last != want[name] {
+			t.Errorf("%s ends at %d, want %d", name, last, want[name])
+		}
+	}
+}
