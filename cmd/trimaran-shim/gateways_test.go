@@ -23,7 +23,8 @@ func TestAGatewayThatComesBackIsFound(t *testing.T) {
 
 func TestAnIdleClientOutlivesAllGateways(t *testing.T) {
 	g := newFakeGateway(t)
-	p, addr, _ := runProxy(t, []string{"--dial-timeout=10ms"}, g)
+	const dialTimeout = 500 * time.Millisecond
+	p, addr, _ := runProxy(t, []string{"--dial-timeout=" + dialTimeout.String()}, g)
 	p.waitUp(t, 1)
 	client := connect(t, addr)
 	write(t, client, asked(apiMetadata, 1))
@@ -37,6 +38,7 @@ func TestAnIdleClientOutlivesAllGateways(t *testing.T) {
 	g.dropWatchers()
 	p.waitUp(t, 0)
 	p.waitRefused(t)
+	<-time.After(dialTimeout) // longer than a request would wait
 	g.refuse.Store(nil)
 	p.waitUp(t, 1)
 	write(t, client, asked(apiMetadata, 2))

@@ -68,7 +68,7 @@ func flagName(name string) string {
 // doubleDashes lets flags be written with one dash, as the flag package of the
 // standard library has them: there are no one-letter flags but -h and -v.
 func doubleDashes(args []string) []string {
-	args = slices.Clone(args)
+	args = append([]string{}, args...) // never nil: that would mean the process's own
 	for i, arg := range args {
 		if arg == "--" {
 			break
