@@ -161,12 +161,14 @@ func TestTheLeaderThatIsRememberedMayAskForAnElection(t *testing.T) {
 	if err := ask(other); err != nil || stood() {
 		t.Errorf("asked by another node: %v, stood: %v", err, stood())
 	}
+	term := g.raft.CurrentTerm()
 	if err := ask(leader); err != nil || !stood() {
 		t.Errorf("asked by the leader itself: %v, stood: %v", err, stood())
 	}
-	eventually(t, "it is elected", func() error {
-		if s := g.raft.State(); s != raft.Leader {
-			return fmt.Errorf("it is a %s", s)
+	// On a busy machine another one may be quicker in the end.
+	eventually(t, "somebody is elected", func() error {
+		if leader, now := g.leader(); now <= term || leader == "" {
+			return fmt.Errorf("term %d after %d, led by %q", now, term, leader)
 		}
 		return nil
 	})
