@@ -207,15 +207,6 @@ func parseDescribed(reply []byte) (d raftlog.Described, err error) {
 // describe answers callDescribe.
 func (r *replica) describe(have uint64) ([]byte, error) {
 	d, ok := r.log.Describe(have)
-	if ok && d.Index < d.First {
-		// Retention has freed everything up to the snapshot, and a copy has one entry at
-		// least: a barrier is one.
-		r.hold(d.First)
-		if err := errors.Join(r.group.await(r.group.raft.Barrier(membersTimeout)), r.group.await(r.group.raft.Snapshot())); err != nil {
-			return nil, fmt.Errorf("%w: %w", fsm.ErrNoLeader, err)
-		}
-		d, ok = r.log.Describe(have)
-	}
 	if !ok {
 		return nil, fmt.Errorf("%w: no snapshot yet", fsm.ErrNoLeader)
 	}

@@ -192,6 +192,25 @@ func TestAnIdlePartitionIsEmptiedByRetention(t *testing.T) {
 	if base := c.mustAppend(2, id, "newer"); base != 21 {
 		t.Errorf("offset %d after a restart, want 21", base)
 	}
+	eventually(t, "all is freed again", func() error {
+		for i, n := range c.nodes {
+			r := n.replica(id)
+			if start, next := r.bounds(); start != 22 || next != 22 || r.log.Segments()[0].Base <= r.log.SnapshotIndex() {
+				return fmt.Errorf("node %d: %d to %d, from entry %d on, snapshot at %d", i, start, next, r.log.Segments()[0].Base, r.log.SnapshotIndex())
+			}
+		}
+		return nil
+	})
+	for i := range c.nodes {
+		c.kill(i)
+	}
+	for i := range c.nodes {
+		c.start(i)
+	}
+	c.ready()
+	if base := c.mustAppend(0, id, "newest"); base != 22 {
+		t.Errorf("offset %d after a restart of empty logs, want 22", base)
+	}
 }
 
 // A follower that is away while all that there is gets too old finds a leader whose
@@ -221,4 +240,34 @@ func TestAFollowerIsAwayWhileRetentionFreesEverything(t *testing.T) {
 	c.kill(there[0])
 	c.mustAppend(away, id, "new")
 	c.rebuilt(away, id, 66)
+}
+
+// TestAnEmptiedPartitionIsCopiedWhenNothingCanBeCommitted: of three replicas one is gone and one was away
+// while all that there is was freed. It has to be copied before anything is committed.
+func TestAnEmptiedPartitionIsCopiedWhenNothingCanBeCommitted(t *testing.T) {
+	c := newTestCluster(t, 3)
+	small(c, map[string]string{"retention.ms": "1500"})
+	c.startAll()
+	topic := c.topic("a", 1, 3)
+	id := fsm.PartitionID{Topic: topic.ID}
+	c.fill(0, id, "before", 5)
+	leader := c.leaderOf(id)
+	away, other := (leader+1)%3, (leader+2)%3
+	c.kill(away)
+	c.fill(leader, id, "meanwhile", 60)
+	eventually(t, "all is freed", func() error {
+		r := c.nodes[leader].replica(id)
+		if start, next := r.bounds(); start != 65 || next != 65 || r.log.Segments()[0].Base <= r.log.SnapshotIndex() {
+			return fmt.Errorf("%d to %d, from entry %d on, snapshot at %d", start, next, r.log.Segments()[0].Base, r.log.SnapshotIndex())
+		}
+		return nil
+	})
+	c.kill(other)
+	c.start(away)
+	eventually(t, "an append", func() error {
+		_, err := c.append(leader, id, "new")
+		return err
+	})
+	c.start(other)
+	c.ready()
 }

@@ -174,12 +174,18 @@ func openGroup(name string, open openFiles, config *raft.Config, machine raft.FS
 	if err != nil {
 		return nil, err
 	}
+	snapshots, err := files.snapshots.List()
+	if err != nil {
+		return nil, err
+	}
+	// Retention can leave a snapshot and nothing behind it.
+	empty := last == 0 && len(snapshots) == 0
 	// The mark is written after the first entry, so a member that is marked and
 	// should have formed the group has lost its entries.
-	if last == 0 && created && len(voters) > 0 {
+	if empty && created && len(voters) > 0 {
 		return nil, errReplicaLost{name}
 	}
-	if last == 0 && len(voters) > 0 {
+	if empty && len(voters) > 0 {
 		var servers []raft.Server
 		add := func(ids []string, suffrage raft.ServerSuffrage) {
 			for _, id := range ids {

@@ -160,7 +160,11 @@ func live(opts Options, models []*modelLog, random *rand.Rand) error {
 }
 
 func (m *modelLog) compare(l *PartitionLog) error {
+	if err := asRaftStarts(l); err != nil {
+		return fmt.Errorf("%s: as Raft starts: %w", m.name, err)
+	}
 	last, _ := l.LastIndex()
+	last = max(last, l.SnapshotIndex())
 	// What was under way may be there, as far as its beginning goes.
 	for _, entry := range m.inFlight {
 		if entry.Index <= last {

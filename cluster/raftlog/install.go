@@ -35,6 +35,10 @@ type Described struct {
 	State              []byte `json:"-"`
 }
 
+// empty reports whether retention has freed everything up to the snapshot: there are no
+// entries to copy then.
+func (d Described) empty() bool { return d.First == d.Index+1 }
+
 // Describe gives what a replica that has everything up to index have needs to
 // copy the rest. ok is false if there is no snapshot yet.
 func (l *PartitionLog) Describe(have uint64) (d Described, ok bool) {
@@ -155,7 +159,10 @@ func (l *PartitionLog) Stage(d Described) (*Staging, error) {
 		have, from, start = s.Index, s.Index+1, s.Next
 	}
 	l.state.RUnlock()
-	if start < 0 || d.Index < from {
+	if d.empty() {
+		start = d.Next
+	}
+	if start < 0 || d.Index < from && !d.empty() {
 		return nil, fmt.Errorf("nothing to copy from entry %d to %d", from, d.Index)
 	}
 	s, err := openStaging(l, from, start)
@@ -273,6 +280,15 @@ func (s *Staging) Finish(d Described) error {
 	if _, next := s.log.LastApplied(); next != d.Next {
 		return fmt.Errorf("%w: what was copied ends at offset %d, the snapshot says %d", ErrDamaged, next, d.Next)
 	}
+	if d.empty() && len(s.log.Segments()) == 0 {
+		// What comes behind the snapshot goes here.
+		s.log.write.Lock()
+		_, err := s.log.roll(d.First)
+		s.log.write.Unlock()
+		if err != nil {
+			return err
+		}
+	}
 	sink, err := s.log.Snapshots().Create(1, d.Index, d.Term, d.Configuration, d.ConfigurationIndex, nil)
 	if err != nil {
 		return err
@@ -320,7 +336,10 @@ func (l *PartitionLog) Adopt(s *Staging) error {
 		m.Segments = own
 	}
 	m.Segments = append(m.Segments, staged.Segments...)
-	m.First = m.Segments[0].Base
+	m.First = staged.First
+	if s.have > 0 {
+		m.First = m.Segments[0].Base
+	}
 	if err := s.log.Close(); err != nil {
 		return err
 	}

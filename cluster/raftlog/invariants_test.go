@@ -194,6 +194,81 @@ func TestInvariant3NothingOfADeadLeaderStaysBelowASnapshot(t *testing.T) {
 	}
 }
 
+// A log that retention has emptied up to its snapshot is copied without an entry, and goes on behind it.
+func TestInvariant3ACopyOfNothingButASnapshot(t *testing.T) {
+	source := newHeld(t)
+	source.store(1, 45, 3)
+	source.apply(45)
+	if err := source.EndSegment(source.next, 45, nil); err != nil {
+		t.Fatal(err)
+	}
+	source.mustSnapshot()
+	if _, err := source.Trim(math.MaxInt64, 0); err != nil {
+		t.Fatal(err)
+	}
+	source.crash(1)
+	if err := asRaftStarts(source.PartitionLog); err != nil {
+		t.Fatalf("the source: %v", err)
+	}
+	crashes(t, func() *held {
+		h := newHeld(t)
+		h.store(1, 20, 1)
+		h.apply(20)
+		h.mustSnapshot()
+		h.store(21, 60, 2) // never committed: their leader died
+		return h
+	}, func(h *held) error {
+		d, ok := source.Describe(20)
+		if !ok || !d.empty() {
+			t.Fatalf("%+v, %v", d, ok)
+		}
+		s, err := h.Stage(d)
+		if err != nil {
+			return err
+		}
+		if s.Next() != d.Index+1 {
+			t.Fatalf("entry %d is to be copied", s.Next())
+		}
+		return errors.Join(s.Finish(d), h.Adopt(s))
+	}, func(h *held, whole bool) error {
+		if err := asRaftStarts(h.PartitionLog); err != nil {
+			return err
+		}
+		switch s := h.SnapshotIndex(); {
+		case s == 20 && !whole:
+			return h.holds([]uint64{20, 60}, []uint64{1, 2})
+		case s != 45:
+			return fmt.Errorf("the snapshot is of entry %d", s)
+		}
+		if applied, next := h.LastApplied(); applied != 45 || next != source.next {
+			return fmt.Errorf("applied up to %d, next offset %d, want %d", applied, next, source.next)
+		}
+		h.store(46, 50, 4)
+		h.apply(48)
+		h.mustSnapshot()
+		h.crash(7)
+		return h.holds([]uint64{50}, []uint64{4})
+	})
+}
+
+// asRaftStarts reads what hashicorp/raft reads when it starts: the last entry, and all
+// behind the snapshot.
+func asRaftStarts(l *PartitionLog) error {
+	last, err := l.LastIndex()
+	if err != nil || last == 0 {
+		return err
+	}
+	if err := l.GetLog(last, new(raft.Log)); err != nil {
+		return fmt.Errorf("the last entry, %d: %w", last, err)
+	}
+	for index := l.SnapshotIndex() + 1; index <= last; index++ {
+		if err := l.GetLog(index, new(raft.Log)); err != nil {
+			return fmt.Errorf("entry %d: %w", index, err)
+		}
+	}
+	return nil
+}
+
 // Log start <= first byte kept <= snapshot + 1, and no hole up to the last entry.
 func TestInvariant4NoHole(t *testing.T) {
 	for snapshot := uint64(0); snapshot <= 40; snapshot++ {

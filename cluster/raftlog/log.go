@@ -107,20 +107,25 @@ func (l *PartitionLog) segmentBytes() int64 {
 	return max(l.opts.SegmentBytes(), 1)
 }
 
-// FirstIndex implements raft.LogStore.
+// FirstIndex implements raft.LogStore: 0 if Raft's window is empty.
 func (l *PartitionLog) FirstIndex() (uint64, error) {
 	l.state.RLock()
 	defer l.state.RUnlock()
-	if l.last == 0 {
+	if l.last < l.first {
 		return 0, nil
 	}
 	return l.first, nil
 }
 
-// LastIndex implements raft.LogStore.
+// LastIndex implements raft.LogStore: 0 if Raft's window is empty, as it is when retention has freed everything up
+// to the snapshot. Raft reads the entry of that index when it starts, and what is
+// not there it takes from the snapshot.
 func (l *PartitionLog) LastIndex() (uint64, error) {
 	l.state.RLock()
 	defer l.state.RUnlock()
+	if l.last < l.first {
+		return 0, nil
+	}
 	return l.last, nil
 }
 

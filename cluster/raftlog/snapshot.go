@@ -160,6 +160,11 @@ func (l *PartitionLog) describe(record snapshotRecord) (*manifest, error) {
 		}
 		m.Segments = append(m.Segments, r)
 	}
+	if len(m.Segments) == 0 {
+		// Everything up to the snapshot is freed, and reading begins behind it.
+		record.Segment, record.Pos = record.Index, segmentHeader
+		return m, l.st.fs.SyncDir(l.dir)
+	}
 	// The last one is where reading begins after a restart.
 	s := segments[len(m.Segments)-1]
 	if err := s.flush(l.st); err != nil {

@@ -36,6 +36,9 @@ var mutants = []mutant{
 	{4, "an entry behind a hole is stored", []change{{logGo,
 		"	if entries[0].Index != want {", "	if entries[0].Index < want {"}},
 		raftlog, "TestInvariant4NoHole"},
+	{4, "an emptied log promises its last entry", []change{{logGo,
+		"	if l.last < l.first {\n		return 0, nil\n	}\n	return l.last, nil", "	return l.last, nil"}},
+		raftlog, "TestInvariant3ACopyOfNothingButASnapshot|TestCrashes"},
 	{4, "journal files are used again out of order", []change{{journalGo,
 		"	if before != nil {\n		<-before\n	}\n", "	_ = before\n"}},
 		raftlog, "TestJournalFilesAreUsedAgainInOrder"},
@@ -69,7 +72,7 @@ var mutants = []mutant{
 		raftlog, "TestInvariant7WhoBeginsAnewVotesNoSecondTime"},
 	{7, "a replica that lost its log forms its group again", []change{
 		{"cluster/rafts.go", "files, err := open(!created)", "files, err := open(true)"},
-		{"cluster/rafts.go", "if last == 0 && created && len(voters) > 0 {", "if false {"}},
+		{"cluster/rafts.go", "if empty && created && len(voters) > 0 {", "if false {"}},
 		cluster, "TestALostReplicaIsRebuiltAndThePartitionGoesOn"},
 	{7, "a wiped node is who it was", []change{{"cluster/identity.go", "hex.EncodeToString(incarnation[:])", "hex.EncodeToString(append(incarnation[:0], 0, 0, 0, 1))"}},
 		cluster, "TestAWipedNodeCannotComeBackUnderItsOldName"},
