@@ -17,7 +17,7 @@ import (
 func join(ctx context.Context, n *Node, group, member string) (*kmsg.JoinGroupResponse, error) {
 	resp, err := n.Coordinate(ctx, coordinator.ShardOf(group), coordinator.Client{ID: "test", Host: "/127.0.0.1", Version: 3}, groupRequest(func(req *kmsg.JoinGroupRequest) {
 		req.Group, req.MemberID, req.ProtocolType = group, member, "consumer"
-		req.SessionTimeoutMillis, req.RebalanceTimeoutMillis = 30_000, 300_000
+		req.SessionTimeoutMillis, req.RebalanceTimeoutMillis = 300_000, 300_000
 		p := kmsg.NewJoinGroupRequestProtocol()
 		p.Name, p.Metadata = "range", []byte("subscription of "+member)
 		req.Protocols = append(req.Protocols, p)

@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kerr"
+
 	"github.com/trimaran-io/trimaran/cluster/raftlog"
 	"github.com/trimaran-io/trimaran/coordinator"
 	"github.com/trimaran-io/trimaran/fsm"
@@ -27,7 +29,15 @@ func (c *testCluster) commitMany(group string, workers, each int) {
 		all.Go(func() {
 			for i := range each {
 				// Groups of one shard: one group writes one command at a time.
-				if err := tryCommit(within(c.t), leader, siblings(group, workers)[w], "a", slices.Repeat([]int64{int64(i + 1)}, offsetsEach)...); err != nil {
+				commit := func() error {
+					return tryCommit(within(c.t), leader, siblings(group, workers)[w], "a", slices.Repeat([]int64{int64(i + 1)}, offsetsEach)...)
+				}
+				err := commit()
+				for n := 0; errors.Is(err, kerr.NotCoordinator) && n < 3000; n++ {
+					time.Sleep(10 * time.Millisecond) // a busy machine: another node leads for a while
+					err = commit()
+				}
+				if err != nil {
 					c.t.Errorf("worker %d, commit %d: %v", w, i, err)
 					return
 				}
