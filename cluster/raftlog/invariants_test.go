@@ -251,6 +251,44 @@ func TestInvariant3ACopyOfNothingButASnapshot(t *testing.T) {
 	})
 }
 
+// A log whose records are all below the log start, and which began a new segment before it was restarted, is freed though
+// nothing but an entry of Raft's own comes.
+func TestAnIdleLogIsFreedAfterARestart(t *testing.T) {
+	for _, snapshot := range []bool{false, true} {
+		h := newHeld(t)
+		h.store(1, 20, 1)
+		h.apply(20)
+		h.mustSnapshot()
+		end := h.next
+		if err := h.EndSegment(end, 20, []byte("state")); err != nil {
+			t.Fatal(err)
+		}
+		if snapshot {
+			h.mustSnapshot()
+		}
+		h.crash(3)
+		if err := h.StoreLog(&raft.Log{Index: 21, Term: 2, Type: raft.LogNoop}); err != nil {
+			t.Fatal(err)
+		}
+		if err := h.EndSegment(end, 20, []byte("state")); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := h.Trim(end, 0); err != nil {
+			t.Fatal(err)
+		}
+		if s := h.Segments(); len(s) != 1 || s[0].Base != 21 || s[0].Start != end {
+			t.Errorf("snapshot %v: %+v are kept", snapshot, s)
+		}
+		h.crash(4)
+		if last, _ := h.LastIndex(); last != 21 {
+			t.Errorf("snapshot %v: the log ends at entry %d", snapshot, last)
+		}
+		if err := asRaftStarts(h.PartitionLog); err != nil {
+			t.Errorf("snapshot %v: %v", snapshot, err)
+		}
+	}
+}
+
 // asRaftStarts reads what hashicorp/raft reads when it starts: the last entry, and all
 // behind the snapshot.
 func asRaftStarts(l *PartitionLog) error {

@@ -47,10 +47,10 @@ func (l *PartitionLog) Bytes() int64 {
 	return sum
 }
 
-// EndSegment begins a new segment if the last one has records and all of them are
-// below the log start, so that Trim can free it. state is the partition's state
-// behind the entry at index applied, where the next offset is logStart; if the log
-// has come further since, nothing is done.
+// EndSegment sees to it that Trim can free everything below the log start when that is all there is: it begins a new
+// segment if the last one has records, and tells where the records of the others end if nothing but entries of
+// Raft's own came behind them. state is the partition's state behind the entry at index applied, where the
+// next offset is logStart; if the log has come further since, nothing is done.
 func (l *PartitionLog) EndSegment(logStart int64, applied uint64, state []byte) error {
 	l.write.Lock()
 	defer l.write.Unlock()
@@ -59,7 +59,8 @@ func (l *PartitionLog) EndSegment(logStart int64, applied uint64, state []byte) 
 	}
 	l.state.RLock()
 	n := len(l.segments)
-	over := n > 0 && l.applying == n-1 && l.segments[n-1].start < l.next && l.next == logStart && l.applied <= applied
+	passed := n > 0 && l.applying == n-1 // all segments but the last are known to their ends
+	over := n > 0 && (!passed || l.segments[n-1].start < l.next) && l.next == logStart && l.applied <= applied
 	from, last := max(l.applied, applied)+1, l.last
 	l.state.RUnlock()
 	if !over || last >= from+maxIdleEntries {
@@ -74,6 +75,11 @@ func (l *PartitionLog) EndSegment(logStart int64, applied uint64, state []byte) 
 		if entry.Type == raft.LogCommand {
 			return nil
 		}
+	}
+	if !passed {
+		// As after a restart, of a log that had ended a segment and began another with an entry of Raft.
+		l.Cross(last+1, state)
+		return nil
 	}
 	s, err := l.roll(last + 1)
 	if err == nil {
