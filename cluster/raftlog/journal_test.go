@@ -85,3 +85,27 @@ func testJournalOrder(t *testing.T) {
 		}
 	}
 }
+
+// TestAVoidJournalStillHasAnEpoch: a node may stop when the last full file is void already and the next has nothing yet.
+func TestAVoidJournalStillHasAnEpoch(t *testing.T) {
+	mem := vfs.NewMem()
+	mem.MkdirAll("/data/journal")
+	f, err := mem.Create("/data/journal/000004.journal")
+	if err != nil {
+		t.Fatal(err)
+	}
+	content := encodeBatch(nil, 7, 1, nil)
+	clear(content)
+	content = append(content, encodeBatch(nil, 7, 2, []*journalWrite{{id: 1, pos: segmentHeader, data: make([]byte, 100)}})...)
+	if _, err := f.WriteAt(content, 0); err != nil {
+		t.Fatal(err)
+	}
+	st, err := OpenStore("/data", Options{FS: mem, JournalBytes: 1 << 10, ReserveBytes: -1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer st.Close()
+	if st.journal.epoch != 8 {
+		t.Errorf("epoch %d, want 8", st.journal.epoch)
+	}
+}

@@ -151,6 +151,10 @@ func (j *journal) replay(groups string) (epoch uint64, files []int, err error) {
 		}
 	}
 	if len(runs) == 0 {
+		// All files were void when the node stopped. What they have further on must stay of an older epoch.
+		for _, b := range content {
+			epoch = max(epoch, newestEpoch(b))
+		}
 		return epoch, files, nil
 	}
 	// Only the newest batch can be torn: it was never acknowledged. A good one
@@ -240,6 +244,21 @@ func laterBatch(b []byte, epoch, seq uint64) (uint64, bool) {
 		b = b[i:]
 		if batch, ok := parseBatch(b); ok && batch.epoch == epoch && batch.seq > seq {
 			return batch.seq, true
+		}
+		b = b[1:]
+	}
+}
+
+// newestEpoch gives the highest epoch of the good batches anywhere in a file, 0 if there are none.
+func newestEpoch(b []byte) (epoch uint64) {
+	for {
+		i := bytes.Index(b, []byte(journalMagic))
+		if i < 0 {
+			return epoch
+		}
+		b = b[i:]
+		if batch, ok := parseBatch(b); ok {
+			epoch = max(epoch, batch.epoch)
 		}
 		b = b[1:]
 	}
