@@ -271,3 +271,36 @@ func TestAnEmptiedPartitionIsCopiedWhenNothingCanBeCommitted(t *testing.T) {
 	c.start(other)
 	c.ready()
 }
+
+// TestRecordsInFrontOfALeaderChangeGetTooOld: the entry of a new leader begins a segment of its own when the one
+// before is old enough. What is in front of it expires all the same, though nothing else is written.
+func TestRecordsInFrontOfALeaderChangeGetTooOld(t *testing.T) {
+	c := newTestCluster(t, 3)
+	small(c, map[string]string{"segment.ms": "100", "retention.ms": "3000"})
+	c.startAll()
+	topic := c.topic("a", 1, 3)
+	id := fsm.PartitionID{Topic: topic.ID}
+	c.fill(0, id, "old", 5)
+	leader := c.leaderOf(id)
+	c.kill(leader)
+	next := c.leaderOf(id)
+	c.start(leader)
+	eventually(t, "a segment of the new leader's own", func() error {
+		if s := c.nodes[next].replica(id).log.Segments(); len(s) < 2 {
+			return fmt.Errorf("%+v", s)
+		}
+		return nil
+	})
+	eventually(t, "all is freed", func() error {
+		for i, n := range c.nodes {
+			r := n.records(id)
+			if r == nil {
+				return fmt.Errorf("node %d has no replica yet", i+1)
+			}
+			if start, end := r.bounds(); start != 5 || end != 5 || r.log.Bytes() > 1000 {
+				return fmt.Errorf("node %d: %d to %d, segments %+v", i+1, start, end, r.log.Segments())
+			}
+		}
+		return nil
+	})
+}

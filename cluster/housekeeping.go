@@ -98,14 +98,20 @@ func (r *replica) housekeep() {
 
 // needs implements machine.
 func (r *records) needs() (keeping, error) {
+	passed := r.log.Passed()
 	r.mu.Lock()
 	start, next, applied := r.state.LogStart(), r.state.NextOffset(), r.state.LastApplied()
 	var state []byte
-	if start == next {
+	if start == next || !passed {
 		state = r.state.Snapshot()
 	}
 	r.mu.Unlock()
 	k := keeping{from: int64(start), every: snapshotEvery}
+	if !passed {
+		if err := r.log.PassIdle(int64(next), uint64(applied), state); err != nil {
+			return k, err
+		}
+	}
 	if start < next {
 		return k, nil
 	}

@@ -270,8 +270,11 @@ func TestAnIdleLogIsFreedAfterARestart(t *testing.T) {
 		if err := h.StoreLog(&raft.Log{Index: 21, Term: 2, Type: raft.LogNoop}); err != nil {
 			t.Fatal(err)
 		}
-		if err := h.EndSegment(end, 20, []byte("state")); err != nil {
+		if err := errors.Join(h.PassIdle(end, 20, []byte("state")), h.EndSegment(end, 20, []byte("state"))); err != nil {
 			t.Fatal(err)
+		}
+		if !h.Passed() {
+			t.Errorf("snapshot %v: the segment is not passed", snapshot)
 		}
 		if _, err := h.Trim(end, 0); err != nil {
 			t.Fatal(err)

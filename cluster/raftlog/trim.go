@@ -47,10 +47,29 @@ func (l *PartitionLog) Bytes() int64 {
 	return sum
 }
 
-// EndSegment sees to it that Trim can free everything below the log start when that is all there is: it begins a new
-// segment if the last one has records, and tells where the records of the others end if nothing but entries of
-// Raft's own came behind them. state is the partition's state behind the entry at index applied, where the
-// next offset is logStart; if the log has come further since, nothing is done.
+// PassIdle tells where the records of a segment end behind which nothing came but entries of Raft's own, which are not
+// applied: a new leader's may have begun another segment. state is the partition's state behind the entry at
+// index applied, where the next offset is next; if the log has come further since, nothing is done.
+func (l *PartitionLog) PassIdle(next int64, applied uint64, state []byte) error {
+	l.write.Lock()
+	defer l.write.Unlock()
+	l.state.RLock()
+	behind := l.applying+1 < len(l.segments)
+	l.state.RUnlock()
+	if !behind {
+		return nil
+	}
+	last, idle, err := l.idle(next, applied)
+	if idle {
+		l.Cross(last+1, state)
+	}
+	return err
+}
+
+// EndSegment begins a new segment if the last one has records and all of them are
+// below the log start, so that Trim can free it. state is the partition's state
+// behind the entry at index applied, where the next offset is logStart; if the log
+// has come further since, nothing is done.
 func (l *PartitionLog) EndSegment(logStart int64, applied uint64, state []byte) error {
 	l.write.Lock()
 	defer l.write.Unlock()
@@ -59,27 +78,14 @@ func (l *PartitionLog) EndSegment(logStart int64, applied uint64, state []byte) 
 	}
 	l.state.RLock()
 	n := len(l.segments)
-	passed := n > 0 && l.applying == n-1 // all segments but the last are known to their ends
-	over := n > 0 && (!passed || l.segments[n-1].start < l.next) && l.next == logStart && l.applied <= applied
-	from, last := max(l.applied, applied)+1, l.last
+	over := n > 0 && l.applying == n-1 && l.segments[n-1].start < l.next
 	l.state.RUnlock()
-	if !over || last >= from+maxIdleEntries {
+	if !over {
 		return nil
 	}
-	// Entries of Raft's own are not applied; one of records would be lost.
-	for index := from; index <= last; index++ {
-		var entry raft.Log
-		if err := l.readEntry(index, &entry); err != nil {
-			return err
-		}
-		if entry.Type == raft.LogCommand {
-			return nil
-		}
-	}
-	if !passed {
-		// As after a restart, of a log that had ended a segment and began another with an entry of Raft.
-		l.Cross(last+1, state)
-		return nil
+	last, idle, err := l.idle(logStart, applied)
+	if !idle {
+		return err
 	}
 	s, err := l.roll(last + 1)
 	if err == nil {
@@ -88,7 +94,36 @@ func (l *PartitionLog) EndSegment(logStart int64, applied uint64, state []byte) 
 	return err
 }
 
-// maxIdleEntries bounds what EndSegment looks at.
+// idle reports whether the partition's state is still the one behind the entry at index applied, with that next
+// offset, at the end of the log: entries of Raft's own are not applied. The write lock is held.
+func (l *PartitionLog) idle(next int64, applied uint64) (last uint64, idle bool, err error) {
+	l.state.RLock()
+	same := l.next == next && l.applied <= applied
+	from, last := max(l.applied, applied)+1, l.last
+	l.state.RUnlock()
+	if !same || last >= from+maxIdleEntries {
+		return last, false, nil
+	}
+	for index := from; index <= last; index++ {
+		var entry raft.Log
+		if err := l.readEntry(index, &entry); err != nil {
+			return last, false, err
+		}
+		if entry.Type == raft.LogCommand {
+			return last, false, nil
+		}
+	}
+	return last, true, nil
+}
+
+// Passed reports whether it is known of all segments but the last where their records end.
+func (l *PartitionLog) Passed() bool {
+	l.state.RLock()
+	defer l.state.RUnlock()
+	return l.applying+1 >= len(l.segments)
+}
+
+// maxIdleEntries bounds what idle looks at.
 const maxIdleEntries = 64
 
 // Trim frees the segments all of whose records are below the log start, but none
