@@ -31,6 +31,7 @@ type result struct {
 	Result  string   `json:"result"`
 	Seconds float64  `json:"seconds"`
 	Codecs  []string `json:"codecs,omitempty"`
+	Lacks   []string `json:"lacks,omitempty"` // codecs that it should have and was built without
 	Reason  string   `json:"reason,omitempty"`
 	Notes   []string `json:"notes,omitempty"`
 }
@@ -93,7 +94,7 @@ func (b *bench) cell(ctx context.Context, r prepared, way, pass string) result {
 	run := &attempt{bench: b, prepared: r, way: way, pass: pass, dir: dir}
 	err := run.do(ctx)
 	run.end()
-	res.Seconds, res.Codecs, res.Notes = time.Since(started).Seconds(), run.wrote, run.notes
+	res.Seconds, res.Codecs, res.Lacks, res.Notes = time.Since(started).Seconds(), run.wrote, run.lacks, run.notes
 	if err != nil {
 		res.Result, res.Reason = failed, err.Error()
 		say("FAIL %s (%s, %s, %s): %v\n%s", r.name, r.mode, way, pass, err, run.tail(25))
@@ -121,10 +122,10 @@ func (b *bench) bootstrap(way string, first *harness.Node) string {
 	return strings.Join(out, ",")
 }
 
-// verdict is the exit code: a failure fails, and on CI a missing client too.
+// verdict is the exit code: a failure fails, and on CI a missing client, or one that was built without a codec, too.
 func verdict(results []result, ci bool) int {
 	for _, r := range results {
-		if r.Result == failed || (r.Result == missing && ci) {
+		if r.Result == failed || ci && (r.Result == missing || len(r.Lacks) > 0) {
 			return 1
 		}
 	}

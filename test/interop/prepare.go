@@ -227,7 +227,9 @@ func (p *preparer) confluentjs(ctx context.Context, r row) (program, error) {
 	if err := need("node", "npm", "make", "g++"); err != nil {
 		return program{}, err
 	}
-	dir, err := p.once("confluentjs", []string{"confluentjs/package.json", "confluentjs/package-lock.json"}, nil, func(dir string) error {
+	// Built without libzstd it is built again once that is there.
+	_, noZstd := os.Stat("/usr/include/zstd.h")
+	dir, err := p.once("confluentjs", []string{"confluentjs/package.json", "confluentjs/package-lock.json"}, []string{fmt.Sprint("zstd ", noZstd == nil)}, func(dir string) error {
 		if err := command(ctx, dir, nil, "npm", "ci", "--ignore-scripts", "--loglevel=error"); err != nil {
 			return err
 		}

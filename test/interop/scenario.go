@@ -28,6 +28,7 @@ type attempt struct {
 	topic string
 	wrote []string // codecs
 	notes []string
+	lacks []string      // codecs
 	first *harness.Node // leads partition 0 and comes first in the bootstrap list
 
 	mu      sync.Mutex
@@ -119,6 +120,13 @@ func (a *attempt) note(format string, args ...any) {
 	a.notes = append(a.notes, fmt.Sprintf(format, args...))
 }
 
+// lack notes a codec that the client knows in general and not as it was built here.
+func (a *attempt) lack(codec string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.lacks = unique(append(a.lacks, codec))
+}
+
 func (a *attempt) trace(format string, args ...any) {
 	if a.verbose {
 		say("     %s (%s, %s): %s", a.name, a.mode, a.way, fmt.Sprintf(format, args...))
@@ -180,6 +188,7 @@ func (a *attempt) produce(ctx context.Context, c chunk, kill bool) (bool, error)
 		return false, err
 	}
 	if why, is := p.heard("unsupported"); is {
+		a.lack(c.codec)
 		a.note("no %s: %s", c.codec, why)
 		return false, nil
 	}
