@@ -222,6 +222,7 @@ var (
 	metricLeaders    = prometheus.NewDesc("trimaran_leader_count", "Partitions that this node leads.", nil, nil)
 	metricOffline    = prometheus.NewDesc("trimaran_offline_partitions_count", "Replicas on this node whose partition has no leader that is known here.", nil, nil)
 	metricBroken     = prometheus.NewDesc("trimaran_offline_replica_count", "Replicas that should run on this node and cannot.", nil, nil)
+	metricUnder      = prometheus.NewDesc("trimaran_under_replicated_partitions", "Partitions that this node leads, and of which a replica is on a node that is gone, is being rebuilt or does not vote yet.", nil, nil)
 	metricController = prometheus.NewDesc("trimaran_active_controller_count", "1 if this node leads the catalog.", nil, nil)
 	metricDiskFree   = prometheus.NewDesc("trimaran_disk_free_bytes", "Bytes free on the disk of the data directory.", nil, nil)
 	metricDiskFull   = prometheus.NewDesc("trimaran_disk_full", "1 if this node takes no records since its disk is full.", nil, nil)
@@ -231,9 +232,23 @@ var (
 	metricLogStart   = prometheus.NewDesc("trimaran_log_start_offset", "First offset that can be read from the replica on this node.", []string{"topic", "partition"}, nil)
 )
 
+// underReplicated reports whether one of the nodes that shall hold the partition, which this node leads, could not vote for it
+// this moment: it is gone, or its replica is not there or not there yet.
+func (n *Node) underReplicated(topics *fsm.Topics, partition fsm.Partition, g *group) bool {
+	vote := voters(g)
+	return slices.ContainsFunc(partition.Replicas, func(id fsm.NodeID) bool {
+		node, ok := topics.Node(id)
+		if !ok || !slices.Contains(vote, node.Identity()) {
+			return true
+		}
+		_, connected := n.link.Alive(node.Identity())
+		return node.Identity() != n.identity && (!connected || n.link.Gone(node.Identity()))
+	})
+}
+
 // Describe implements prometheus.Collector.
 func (c collector) Describe(to chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{metricPartitions, metricLeaders, metricOffline, metricBroken, metricController, metricDiskFree, metricDiskFull, metricShards, metricShardsLed, metricLogEnd, metricLogStart} {
+	for _, d := range []*prometheus.Desc{metricPartitions, metricLeaders, metricOffline, metricBroken, metricUnder, metricController, metricDiskFree, metricDiskFull, metricShards, metricShardsLed, metricLogEnd, metricLogStart} {
 		to <- d
 	}
 }
@@ -244,9 +259,10 @@ func (c collector) Collect(to chan<- prometheus.Metric) {
 		to <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
 	}
 	short := c.n.shortcomings()
-	running, leads := 0, 0
-	for _, topic := range c.n.Topics().All() {
-		for p := range topic.Partitions {
+	running, leads, under := 0, 0, 0
+	topics := c.n.Topics()
+	for _, topic := range topics.All() {
+		for p, partition := range topic.Partitions {
 			id := fsm.PartitionID{Topic: topic.ID, Partition: int32(p)}
 			r := c.n.replica(id)
 			if r == nil {
@@ -255,6 +271,9 @@ func (c collector) Collect(to chan<- prometheus.Metric) {
 			running++
 			if h, _ := r.leader(); h.identity == c.n.identity {
 				leads++
+				if c.n.underReplicated(topics, partition, r.group) {
+					under++
+				}
 			}
 			start, next := r.bounds()
 			labels := []string{topic.Name, strconv.Itoa(p)}
@@ -282,6 +301,7 @@ func (c collector) Collect(to chan<- prometheus.Metric) {
 	gauge(metricLeaders, float64(leads))
 	gauge(metricOffline, float64(short.leaderless))
 	gauge(metricBroken, float64(short.closed))
+	gauge(metricUnder, float64(under))
 	gauge(metricController, controller)
 	free, _ := c.n.logs.Space()
 	gauge(metricDiskFree, float64(free))

@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"golang.org/x/sync/semaphore"
+
+	"github.com/trimaran-io/trimaran/kafkaproto"
 )
 
 // smallRequest is the size up to which a request is not counted: with the bound
@@ -15,7 +17,7 @@ const smallRequest = 16 << 10
 const (
 	// firstHold is what a larger request takes of the budget when it is announced,
 	// if it says that it has as much. After that it is what came, at most doubled.
-	firstHold = 1 << 20
+	firstHold = kafkaproto.OrdinaryFrame
 	// crowdedTimeout is how long a request that is partly there waits for memory
 	// that others have. Two of them could wait for each other.
 	crowdedTimeout = 30 * time.Second

@@ -13,9 +13,16 @@ import (
 	"github.com/trimaran-io/trimaran/kafkaproto"
 )
 
-// maxCoalesced bounds the bytes of produces that are sent on together with the
-// first of them, in one Append.
-const maxCoalesced = 1 << 20
+const (
+	// maxCoalesced bounds the bytes of produces that are sent on together with the
+	// first of them, in one Append.
+	maxCoalesced = 1 << 20
+	// A line lingers for a quarter of the time that its last Append took, if that was at least lingerFrom, for lingerMost at
+	// most, and not when it has lingerBytes: they are worth an entry.
+	lingerFrom  = 4 * time.Millisecond
+	lingerMost  = 5 * time.Millisecond
+	lingerBytes = maxCoalesced / 4
+)
 
 // lines keeps the produces of one connection in line, one line per partition. At
 // most one Append per line is under way; what waits behind it goes together in
@@ -90,10 +97,32 @@ func (l *lines) run(id fsm.PartitionID) {
 		if group == nil {
 			return
 		}
+		began := time.Now()
 		l.deliver(id, group)
+		took := time.Since(began)
 		for _, p := range group {
 			close(p.done)
 		}
+		l.linger(id, took)
+	}
+}
+
+// linger gives a producer that has more waiting, and was answered just now, the time to send what follows. Where cores
+// are busy, an append waits for the ones of other partitions, so few large ones are sooner through than many small ones.
+func (l *lines) linger(id fsm.PartitionID, took time.Duration) {
+	if took < lingerFrom {
+		return
+	}
+	l.mu.Lock()
+	waiting, bytes := l.waiting[id], 0
+	for _, p := range waiting {
+		if p.isReady() {
+			bytes += p.bytes
+		}
+	}
+	l.mu.Unlock()
+	if len(waiting) > 0 && bytes < lingerBytes {
+		time.Sleep(min(took/4, lingerMost))
 	}
 }
 

@@ -89,6 +89,40 @@ func TestNothingOvertakesAnOpenAppend(t *testing.T) {
 	})
 }
 
+// Where appends are slow, what a producer sends when it has its answer goes together with what it had sent before.
+func TestALineLingersBehindASlowAppend(t *testing.T) {
+	for _, test := range []struct {
+		takes time.Duration
+		want  int // appends
+	}{{lingerFrom / 2, 3}, {2 * lingerFrom, 2}} {
+		f := newFake(t, "events")
+		f.append = func(ctx context.Context, p fsm.PartitionID, b [][]byte) ([]fsm.Appended, error) {
+			time.Sleep(test.takes)
+			return f.doAppend(p, b)
+		}
+		inBubble(t, func(cfg *Config) { cfg.Cluster = f }, func(t *testing.T, p *pipes, _ *Server) {
+			c := &client{p.dial(), t}
+			defer c.Close()
+			c.send(encode(1, produce(-1, "events", 0, "first")))
+			synctest.Wait()
+			c.send(encode(2, produce(-1, "events", 0, "second")))
+			resp := kmsg.NewPtrProduceResponse()
+			c.want(1, resp)
+			synctest.Wait() // the second goes on, or its line lingers
+			c.send(encode(3, produce(-1, "events", 0, "third")))
+			began := time.Now()
+			c.want(2, resp)
+			if took := time.Since(began); took > test.takes+test.takes/4 {
+				t.Errorf("the second took %v behind the first", took)
+			}
+			c.want(3, resp)
+			if len(f.appends) != test.want {
+				t.Errorf("appends of %v: %v, want %d of them", test.takes, f.appends, test.want)
+			}
+		})
+	}
+}
+
 // What was read is appended though its client is gone.
 func TestProducesOfAClientThatLeftAreAppended(t *testing.T) {
 	f := newFake(t, "events")

@@ -21,8 +21,13 @@ const minFrame = 8
 // and 4 MiB name more than 16,000 topics of the longest name.
 const maxSmallFrame = 4 << 20
 
-// frameStep is what a size prefix alone can make ReadFrame allocate.
-const frameStep = 64 << 10
+// frameStep is what a size prefix alone can make ReadFrame allocate, OrdinaryFrame what it can once so
+// much has come: producers send up to 1 MiB at once by default (max.request.size), and a request
+// that is copied from one memory to a larger one again and again costs as much as what else is done with it.
+const (
+	frameStep     = 64 << 10
+	OrdinaryFrame = 1<<20 + 64<<10
+)
 
 // MaxFrame is the most bytes that a request with that API key may have when
 // max is configured. Only Produce carries record sets and may be that large.
@@ -43,32 +48,32 @@ func CheckFrameSize(size int32, max int) error {
 	return nil
 }
 
-// ReadFrame reads one size-prefixed request of at most max bytes (and at most
+// ReadFrame reads one size-prefixed request of at most limit bytes (and at most
 // MaxFrame of its API key) and returns it without the prefix, in memory of its
-// own. Memory grows with the bytes that arrive, at most doubling, so that a
-// prefix alone costs no more than 64 KiB. The error is io.EOF when r ended
+// own. Memory grows with the bytes that arrive: a prefix alone costs no more than
+// 64 KiB, 64 KiB no more than OrdinaryFrame, and then it doubles. The error is io.EOF when r ended
 // before the first byte, io.ErrUnexpectedEOF when it ended inside a frame,
 // ErrFrameSize for a size that cannot be, else r's own.
-func ReadFrame(r io.Reader, max int) ([]byte, error) {
+func ReadFrame(r io.Reader, limit int) ([]byte, error) {
 	var start [4 + minFrame]byte
 	if _, err := io.ReadFull(r, start[:4]); err != nil {
 		return nil, err
 	}
 	size := int32(binary.BigEndian.Uint32(start[:4]))
-	if err := CheckFrameSize(size, max); err != nil {
+	if err := CheckFrameSize(size, limit); err != nil {
 		return nil, err
 	}
 	if _, err := io.ReadFull(r, start[4:]); err != nil {
 		return nil, cutFrame(err)
 	}
-	if err := checkKeySize(start[4:], size, max); err != nil {
+	if err := checkKeySize(start[4:], size, limit); err != nil {
 		return nil, err
 	}
 	frame := make([]byte, minFrame, min(int(size), frameStep))
 	copy(frame, start[4:])
 	for len(frame) < int(size) {
 		if len(frame) == cap(frame) {
-			grown := make([]byte, len(frame), min(int(size), 2*cap(frame)))
+			grown := make([]byte, len(frame), min(int(size), max(OrdinaryFrame, 2*cap(frame))))
 			copy(grown, frame)
 			frame = grown
 		}

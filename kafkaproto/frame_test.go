@@ -91,6 +91,20 @@ func TestFrameMemoryFollowsTheBytesThatArrive(t *testing.T) {
 	}
 }
 
+// A request of a producer's largest size by default is read into one piece of memory, beside the first step.
+func TestFrameOfOrdinarySizeIsNotCopiedAround(t *testing.T) {
+	sent := frameOf(0, 1<<20+1000)
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	if _, err := ReadFrame(bytes.NewReader(sent), 350<<20); err != nil {
+		t.Fatal(err)
+	}
+	runtime.ReadMemStats(&after)
+	if took := after.TotalAlloc - before.TotalAlloc; took > OrdinaryFrame+4*frameStep {
+		t.Errorf("took %d bytes for %d", took, len(sent))
+	}
+}
+
 func TestFrameOf(t *testing.T) {
 	message := frameOf(0, 100)
 	if frame, err := FrameOf(message, 100); err != nil || !bytes.Equal(frame, message[4:]) {

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"net"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -245,6 +246,8 @@ func (c *conn) writeLoop() {
 		case <-c.ctx.Done():
 			return
 		}
+		// Whatever else is ready to run may have something to send, too, and what goes together costs one call.
+		runtime.Gosched()
 		c.mu.Lock()
 		queue, c.queue = c.queue, queue[:0]
 		urgent, c.urgent = c.urgent, urgent[:0]
