@@ -54,7 +54,9 @@ func askOwn(ctx context.Context, b *brokers, key uint16, request []byte, answer 
 	var last error
 	for {
 		for _, one := range b.list {
-			raw, err := askOneOwn(ctx, b, one, key, request)
+			turn, cancel := b.turn(ctx)
+			raw, err := askOneOwn(turn, b, one, key, request)
+			cancel()
 			if err == nil {
 				if err := json.Unmarshal(raw, answer); err != nil {
 					return nil, fmt.Errorf("the answer is not what this version of trimaran understands: %w", err)
