@@ -311,7 +311,7 @@ cmd_status() {
 	any_running || { say "nothing runs in $RUN"; return 1; }
 	for name in $(names); do say "$name: $(state_of "$name")"; done
 	say
-	"$BIN/trimaran" cluster status --brokers "$HOST:$PORT,$(addresses "$(nodes_known)" '')" --timeout 5s
+	"$BIN/trimaran" cluster status --brokers "$HOST:$PORT,$(addresses "$(nodes_known)" '')" --timeout 10s
 }
 
 need_node() { # NUMBER

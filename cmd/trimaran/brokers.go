@@ -133,6 +133,9 @@ func (b *brokers) String() string {
 	return strings.Join(all, ", ")
 }
 
+// leastTurn is more than a node takes that waits for another one, which hangs, to tell its status.
+const leastTurn = 3 * time.Second
+
 // turn is the time that one of several brokers has to answer: its share of what is
 // left, so that one that hangs does not keep the others from being asked.
 func (b *brokers) turn(ctx context.Context) (context.Context, context.CancelFunc) {
@@ -140,7 +143,7 @@ func (b *brokers) turn(ctx context.Context) (context.Context, context.CancelFunc
 	if !ok || len(b.list) < 2 {
 		return context.WithCancel(ctx)
 	}
-	return context.WithTimeout(ctx, time.Until(deadline)/time.Duration(len(b.list)))
+	return context.WithTimeout(ctx, max(leastTurn, time.Until(deadline)/time.Duration(len(b.list))))
 }
 
 // dial opens a connection to host:port in the way --brokers says. Metadata names
