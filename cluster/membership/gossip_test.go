@@ -160,6 +160,19 @@ func TestNodesMeetInAnyOrderAndTellEachOther(t *testing.T) {
 	}
 }
 
+// Whoever mistyped an address is told, once, and a node that is met ends it.
+func TestANodeThatMeetsNobodySaysSoOnce(t *testing.T) {
+	var log journal
+	addr := freeAddr(t)
+	a := start(t, membership.Config{Self: member("n1"), Join: []string{addr, "not-there.invalid:1"}, Logger: log.logger()})
+	until(t, "a word of it", func() bool { return log.count("no other node is met") > 0 })
+	if text := log.text(); log.count("no other node is met") != 1 || !strings.Contains(text, addr) || !strings.Contains(text, "not-there.invalid") {
+		t.Errorf("logged: %s", text)
+	}
+	start(t, membership.Config{Self: member("n2"), BindAddr: addr})
+	sees(t, a, "n1", "n2")
+}
+
 func TestLeaveIsNotFailure(t *testing.T) {
 	t.Parallel()
 	var seen journal

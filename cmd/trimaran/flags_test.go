@@ -169,6 +169,8 @@ func TestExitCodes(t *testing.T) {
 		{"topic nope", 2, "unknown command"},
 		{"consume", 2, "accepts 1 arg"},
 		{"consume a --format %z", 2, "unknown %z"},
+		{"serve --data not-made --advertise a,b:1", 2, "advertised"},
+		{"serve --data not-made --allow-origin a.b", 2, "allowed origin"},
 		{"consume a --json --print-key", 2, "json"},
 		{"group reset-offsets a --topic b", 2, "to-earliest"},
 		{"topic list --config not-there.yaml", 2, "not-there.yaml"},

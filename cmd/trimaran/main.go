@@ -30,7 +30,7 @@ func main() { os.Exit(run(os.Args[1:], os.Stdin, os.Stdout, os.Stderr)) }
 // stderr explains, 2 settings that were not understood. Where nobody reads what it
 // prints it ends without a word, with the code that the signal would give.
 func run(args []string, in io.Reader, out, errOut io.Writer) int {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	ctx, stop := signal.NotifyContext(context.Background(), endings()...)
 	defer stop()
 	// A second signal ends the process at once: the first one restores the default.
 	context.AfterFunc(ctx, stop)
@@ -53,6 +53,16 @@ func run(args []string, in io.Reader, out, errOut io.Writer) int {
 		return 2
 	}
 	return 1
+}
+
+// endings are the signals that ask for an end in good order, that of a closed terminal
+// among them, unless who started this wants it to survive that (nohup).
+func endings() []os.Signal {
+	all := []os.Signal{os.Interrupt, syscall.SIGTERM}
+	if !signal.Ignored(syscall.SIGHUP) {
+		all = append(all, syscall.SIGHUP)
+	}
+	return all
 }
 
 // usageError marks an error in the command line itself.
