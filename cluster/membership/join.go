@@ -26,7 +26,7 @@ func (g *Gossip) joinLoop() {
 	if g.cfg.HintsFile != "" {
 		var err error
 		if known, err = readHints(g.cfg.HintsFile); err != nil {
-			g.log.Warn("hints about other nodes not usable", "file", g.cfg.HintsFile, "err", err)
+			g.log.Warn("hints about other nodes not usable", "file", g.cfg.HintsFile, "error", err)
 		}
 		written = known
 	}
@@ -38,7 +38,7 @@ func (g *Gossip) joinLoop() {
 		known = mergeHints(live, known)
 		if g.cfg.HintsFile != "" && !slices.Equal(known, written) {
 			if err := writeHints(g.cfg.HintsFile, known); err != nil {
-				g.log.Warn("hints about other nodes not written", "file", g.cfg.HintsFile, "err", err)
+				g.log.Warn("hints about other nodes not written", "file", g.cfg.HintsFile, "error", err)
 			}
 			written = known
 		}
@@ -119,7 +119,7 @@ func (g *Gossip) join(targets []string, alone bool) error {
 				err = one // of the list of one that memberlist makes
 			}
 			failed = append(failed, err.Error())
-			g.log.Debug("gossip: nobody met", "addr", a, "err", err)
+			g.log.Debug("gossip: nobody met", "addr", a, "error", err)
 			continue
 		}
 		if alone && len(g.liveAddrs()) > 0 {
