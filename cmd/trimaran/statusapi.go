@@ -66,8 +66,11 @@ func askOwn(ctx context.Context, b *brokers, key uint16, request []byte, answer 
 			if e := (*kerr.Error)(nil); errors.As(err, &e) && key != statusKey && !e.Retriable {
 				return nil, err
 			}
-			if last = err; len(b.list) > 1 {
-				last = fmt.Errorf("%s: %w", one, err)
+			if len(b.list) > 1 {
+				err = fmt.Errorf("%s: %w", one, err)
+			}
+			if last == nil || !timedOut(err) { // as in ask
+				last = err
 			}
 		}
 		select {
