@@ -105,7 +105,7 @@ func consumeAsGroup(cmd *cobra.Command, topic, group string) error {
 			since = time.Now()
 		} else if time.Since(since) >= wait {
 			if _, generation := cl.GroupMetadata(); generation < 0 {
-				return fmt.Errorf("group %s: not let in within %v: it waits for members that do not answer, until their session timeout; --timeout allows for more", group, timeout)
+				return fmt.Errorf("group %s: not let in within %v: its coordinator is away ('trimaran cluster status' tells), or it waits for members that do not answer, until their session timeout; --timeout allows for more", group, timeout)
 			}
 			return nil
 		}

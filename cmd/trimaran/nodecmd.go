@@ -173,7 +173,7 @@ func caughtUp(node fsm.NodeID) func(*fsm.Status) (string, bool) {
 func addAdminFlags(cmd *cobra.Command, wait string) {
 	addBrokerFlags(cmd)
 	cmd.Flags().Bool("wait", false, wait)
-	cmd.Flags().Bool("progress", false, "show progress (default: on a terminal)")
+	addProgressFlag(cmd)
 }
 
 // leftBehind tells what a node that leaves still holds.
@@ -258,16 +258,4 @@ func waitFor(ctx context.Context, b *brokers, progress io.Writer, done func(*fsm
 		case <-time.After(500 * time.Millisecond):
 		}
 	}
-}
-
-// progressOf is where progress is shown; nil: nowhere.
-func progressOf(cmd *cobra.Command) io.Writer {
-	show := isTerminal(cmd.ErrOrStderr())
-	if cmd.Flags().Changed("progress") {
-		show, _ = cmd.Flags().GetBool("progress")
-	}
-	if !show {
-		return nil
-	}
-	return cmd.ErrOrStderr()
 }

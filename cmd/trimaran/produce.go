@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"strings"
 	"sync"
 	"time"
@@ -39,7 +38,7 @@ It ends when every record is acknowledged, and fails if one was not.`,
 	f.String("compression", "none", "none, gzip or snappy")
 	f.Bool("print-offsets", false, "print partition and offset of each record")
 	f.Bool("json", false, "print topic, partition and offset of each record as JSON lines")
-	f.Bool("progress", false, "show progress (default: when standard error is a terminal)")
+	addProgressFlag(cmd)
 	return cmd
 }
 
@@ -64,8 +63,8 @@ func produce(cmd *cobra.Command, topic string) error {
 	}
 
 	t := &tally{
-		started: time.Now(), errOut: cmd.ErrOrStderr(),
-		out: bufio.NewWriter(cmd.OutOrStdout()), left: cl.BufferedProduceRecords,
+		started: time.Now(),
+		out:     bufio.NewWriter(cmd.OutOrStdout()), left: cl.BufferedProduceRecords,
 	}
 	f := cmd.Flags()
 	if asJSON, _ := f.GetBool("json"); asJSON {
@@ -77,12 +76,8 @@ func produce(cmd *cobra.Command, topic string) error {
 			return err
 		}
 	}
-	show := isTerminal(cmd.ErrOrStderr())
-	if f.Changed("progress") {
-		show, _ = f.GetBool("progress")
-	}
-	if show {
-		defer t.showProgress()()
+	if to := progressOf(cmd); to != nil {
+		defer t.showProgress(to)()
 	}
 
 	separator, _ := f.GetString("key-separator")
@@ -192,7 +187,6 @@ func eachLine(ctx context.Context, in io.Reader, f func(line []byte) error) erro
 // tally counts what became of the records.
 type tally struct {
 	started time.Time
-	errOut  io.Writer
 	format  formatter    // of what is printed of each record; nil: nothing
 	left    func() int64 // records under way, perhaps with the one that is being counted
 	sent    int          // only the goroutine that produces touches it
@@ -249,13 +243,13 @@ func (t *tally) result(topic string, err error) error {
 	return fmt.Errorf("%d of %d records were acknowledged, %d were not: %w%s", t.acked, t.acked+t.bad, t.bad, t.first, hint)
 }
 
-// showProgress rewrites a line on stderr until the function it gives is called.
-func (t *tally) showProgress() (stop func()) {
+// showProgress rewrites a line until the function it gives is called.
+func (t *tally) showProgress(to io.Writer) (stop func()) {
 	line := func(end string) {
 		t.mu.Lock()
 		defer t.mu.Unlock()
 		took := time.Since(t.started)
-		fmt.Fprintf(t.errOut, "\r%d records, %s, %s, %s/s   %s", t.acked, showBytes(t.bytes),
+		fmt.Fprintf(to, "\r%d records, %s, %s, %s/s   %s", t.acked, showBytes(t.bytes),
 			took.Round(100*time.Millisecond), showBytes(int64(float64(t.bytes)/took.Seconds())), end)
 	}
 	quit, ended := make(chan struct{}), make(chan struct{})
@@ -274,13 +268,4 @@ func (t *tally) showProgress() (stop func()) {
 		}
 	}()
 	return func() { close(quit); <-ended }
-}
-
-func isTerminal(w io.Writer) bool {
-	f, ok := w.(*os.File)
-	if !ok {
-		return false
-	}
-	info, err := f.Stat()
-	return err == nil && info.Mode()&os.ModeCharDevice != 0
 }

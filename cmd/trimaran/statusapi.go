@@ -94,7 +94,10 @@ func askOneOwn(ctx context.Context, b *brokers, one broker, key uint16, request 
 		}
 	}
 	body, err := exchangeOwn(conn, key, request)
-	if err != nil {
+	switch {
+	case err != nil && ctx.Err() != nil:
+		return nil, ctx.Err() // which closed the connection
+	case err != nil:
 		return nil, err
 	}
 	return ownBody(body)
