@@ -240,6 +240,40 @@ func TestWebSocketGoodbyeFollowsTheLastAnswer(t *testing.T) {
 	}
 }
 
+// That a client leaves while it waits for records is no event, over WebSocket as over TCP.
+func TestWebSocketClientThatLeavesIsNotLogged(t *testing.T) {
+	f := newFake(t, "events")
+	waiting := make(chan struct{})
+	f.await = func(ctx context.Context, p fsm.PartitionID, from fsm.Offset) error {
+		close(waiting)
+		<-ctx.Done()
+		return ctx.Err()
+	}
+	g := serve(t, f, nil)
+	ws, _, err := g.dialWS(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ws.Close()
+	if err := ws.WriteMessage(websocket.BinaryMessage, encode(7, fetchOf("events", 0, 0, time.Minute, 1, 1000))); err != nil {
+		t.Fatal(err)
+	}
+	<-waiting
+	if err := ws.WriteMessage(websocket.CloseMessage, websocket.FormatCloseMessage(websocket.CloseNormalClosure, "")); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := ws.ReadMessage(); !websocket.IsCloseError(err, websocket.CloseNormalClosure) {
+		t.Errorf("the goodbye is answered with %v", err)
+	}
+	ws.Close()
+	if err := g.Shutdown(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	if logs := g.logs.String(); strings.Contains(logs, "WARN") {
+		t.Errorf("logged: %s", logs)
+	}
+}
+
 // certificate makes one for the names, signed by itself.
 func certificate(t *testing.T, names ...string) (tls.Certificate, *x509.CertPool) {
 	t.Helper()

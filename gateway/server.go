@@ -95,6 +95,29 @@ type Server struct {
 	conns     map[*conn]struct{}
 }
 
+// Check tells what in the configuration cannot be, before there is a cluster.
+func (cfg Config) Check() error {
+	_, _, err := cfg.names()
+	return err
+}
+
+// names are those that the server is called by; the address is nil if none is advertised.
+func (cfg Config) names() (*address, *allowList, error) {
+	var advertise *address
+	if cfg.Advertise != "" {
+		a, err := parseAddress(cfg.Advertise)
+		if err != nil {
+			return nil, nil, fmt.Errorf("gateway: advertised %w", err)
+		}
+		advertise = &a
+	}
+	allow, err := newAllowList(cfg, advertise)
+	if err != nil {
+		return nil, nil, fmt.Errorf("gateway: %w", err)
+	}
+	return advertise, allow, nil
+}
+
 // New makes a server that does not serve yet. The error tells what in the
 // configuration cannot be.
 func New(cfg Config) (*Server, error) {
@@ -127,16 +150,9 @@ func New(cfg Config) (*Server, error) {
 		listeners:    map[net.Listener]struct{}{},
 		conns:        map[*conn]struct{}{},
 	}
-	if cfg.Advertise != "" {
-		a, err := parseAddress(cfg.Advertise)
-		if err != nil {
-			return nil, fmt.Errorf("gateway: advertised %w", err)
-		}
-		s.advertise = &a
-	}
 	var err error
-	if s.allow, err = newAllowList(cfg, s.advertise); err != nil {
-		return nil, fmt.Errorf("gateway: %w", err)
+	if s.advertise, s.allow, err = cfg.names(); err != nil {
+		return nil, err
 	}
 	if cfg.TLS != nil {
 		s.tls = cfg.TLS.Clone()

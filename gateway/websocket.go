@@ -9,6 +9,7 @@ import (
 	"net"
 	"slices"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/gorilla/websocket"
@@ -133,7 +134,11 @@ func (f *webSocket) write(parts [][]byte, _ bool) error {
 	if err := f.ws.SetWriteDeadline(time.Now().Add(stallTimeout + transferTimeout(len(frame)))); err != nil {
 		return err
 	}
-	return f.ws.WriteMessage(websocket.BinaryMessage, frame)
+	err := f.ws.WriteMessage(websocket.BinaryMessage, frame)
+	if errors.Is(err, websocket.ErrCloseSent) {
+		return syscall.EPIPE // the client has said goodbye: what a closed connection is over TCP
+	}
+	return err
 }
 
 func (f *webSocket) flush() error { return nil }

@@ -198,6 +198,9 @@ wait_ready() { # NUMBER SECONDS [NUMBER...]: the others must go on meanwhile, it
 			if ! pid_of "n$i" >/dev/null; then
 				tail_log "n$i"
 				say "cluster.sh: node $i has ended" >&2
+				case $(tail -n 1 "$RUN/n$i.log") in
+				*'has left the cluster'*) say "cluster.sh: it was taken out of the cluster; 'forget $i' leaves it out here" >&2 ;;
+				esac
 				return 1
 			fi
 		done
@@ -309,9 +312,11 @@ state_of() { # NAME
 cmd_status() {
 	local name
 	any_running || { say "nothing runs in $RUN"; return 1; }
-	for name in $(names); do say "$name: $(state_of "$name")"; done
+	for name in $(names); do
+		[ -f "$RUN/$name.forgotten" ] || say "$name: $(state_of "$name")"
+	done
 	say
-	"$BIN/trimaran" cluster status --brokers "$HOST:$PORT,$(addresses "$(nodes_known)" '')" --timeout 5s
+	"$BIN/trimaran" cluster status --brokers "$HOST:$PORT,$(addresses "$(nodes_known)" '')" --timeout 10s
 }
 
 need_node() { # NUMBER

@@ -36,16 +36,24 @@ finish() {
 }
 trap finish EXIT
 
+others_away() { # NODE: which of the others are down
+	"$BIN/trimaran" node list --brokers "$SHIM" | awk -v me="$1" 'NR > 1 && $1 != me && $2 ~ /^down/ { printf "%s%s", sep, $1; sep = ", " }'
+	[ "${PIPESTATUS[0]}" -eq 0 ]
+}
+
 for i in "$@"; do
 	case $i in *[!0-9]* | '') usage >&2; exit 2 ;; esac
+	case " $PIDS " in *" $i:"*) ;; *) die "node $i does not run" ;; esac
 	node=n$i
-	printf '%s: drained' "$node"
+	away=$(others_away "$node") || die "the nodes cannot be listed"
+	[ -z "$away" ] || die "$node is not restarted while $away is down: what only they and one more hold would be without a majority"
+	printf '%s:' "$node"
 	drained=$node
 	"$BIN/trimaran" node drain "$node" --wait --brokers "$SHIM" || die "$node cannot be drained"
-	printf ', restarted'
+	printf ' drained'
 	"$ROOT/scripts/cluster.sh" restart "$i" >/dev/null || die "$node does not come back; its log is $RUN/$node.log"
-	printf ', caught up'
+	printf ', restarted'
 	"$BIN/trimaran" node drain "$node" --undo --wait --brokers "$SHIM" || die "$node does not catch up"
 	drained=
-	printf '\n'
+	printf ', caught up\n'
 done

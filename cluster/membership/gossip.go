@@ -258,7 +258,7 @@ func (g *Gossip) Leave(timeout time.Duration) error {
 	// First that it is going to leave, then that it has left: memberlist's second message does not
 	// tell its receivers' callbacks whether a node left or failed.
 	if err := g.update(self, max(timeout/2, time.Millisecond)); err != nil {
-		g.log.Debug("gossip: not everyone was told of leaving", "err", err)
+		g.log.Debug("gossip: not everyone was told of leaving", "error", err)
 	}
 	if err := g.list.Leave(max(timeout/2, time.Millisecond)); err != nil {
 		return fmt.Errorf("membership: leave: %w", err)

@@ -160,6 +160,19 @@ func TestNodesMeetInAnyOrderAndTellEachOther(t *testing.T) {
 	}
 }
 
+// Whoever mistyped an address is told, once, and a node that is met ends it.
+func TestANodeThatMeetsNobodySaysSoOnce(t *testing.T) {
+	var log journal
+	addr := freeAddr(t)
+	a := start(t, membership.Config{Self: member("n1"), Join: []string{addr, "not-there.invalid:1"}, Logger: log.logger()})
+	until(t, "a word of it", func() bool { return log.count("no other node is met") > 0 })
+	if text := log.text(); log.count("no other node is met") != 1 || !strings.Contains(text, addr) || !strings.Contains(text, "not-there.invalid") {
+		t.Errorf("logged: %s", text)
+	}
+	start(t, membership.Config{Self: member("n2"), BindAddr: addr})
+	sees(t, a, "n1", "n2")
+}
+
 func TestLeaveIsNotFailure(t *testing.T) {
 	t.Parallel()
 	var seen journal
@@ -177,14 +190,14 @@ func TestLeaveIsNotFailure(t *testing.T) {
 		t.Fatal(err)
 	}
 	sees(t, a, "a", "c")
-	if seen.count(`msg="node left" node=b.0000abcd`) != 1 || seen.count("node failed") != 0 {
+	if seen.count(`msg="node left" other=b.0000abcd`) != 1 || seen.count("node failed") != 0 {
 		t.Errorf("log:\n%s", seen.text())
 	}
 	if err := c.Close(); err != nil {
 		t.Fatal(err)
 	}
 	sees(t, a, "a")
-	if seen.count(`msg="node failed" node=c.0000abcd`) != 1 {
+	if seen.count(`msg="node failed" other=c.0000abcd`) != 1 {
 		t.Errorf("log:\n%s", seen.text())
 	}
 }
@@ -214,7 +227,7 @@ func TestTwoClustersDoNotMerge(t *testing.T) {
 	}
 	sees(t, a1, "a1", "a2")
 	sees(t, fresh, "new")
-	if n := seen.count("node=b1.0000abcd"); n > 1 {
+	if n := seen.count("other=b1.0000abcd"); n > 1 {
 		t.Errorf("b1 logged %d times", n)
 	}
 	_ = b2

@@ -1,8 +1,10 @@
 package membership
 
 import (
+	"errors"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -13,6 +15,9 @@ const (
 	// memberlist itself never goes back to a node it has given up, so two halves of a
 	// cluster would stay apart after a long cut.
 	joinAgain = 10 * time.Second
+	// tellAfter so many rounds alone, some seconds, it is said that nobody is met: nodes that start
+	// together are not there at once.
+	tellAfter = 5
 )
 
 // joinLoop looks for others, quickly while alone, and keeps the hints file.
@@ -21,29 +26,36 @@ func (g *Gossip) joinLoop() {
 	if g.cfg.HintsFile != "" {
 		var err error
 		if known, err = readHints(g.cfg.HintsFile); err != nil {
-			g.log.Warn("hints about other nodes not usable", "file", g.cfg.HintsFile, "err", err)
+			g.log.Warn("hints about other nodes not usable", "file", g.cfg.HintsFile, "error", err)
 		}
 		written = known
 	}
 	wait := joinFirst
+	rounds := 0        // alone and in vain
 	var next time.Time // when to try again
 	for {
 		live := g.liveAddrs()
 		known = mergeHints(live, known)
 		if g.cfg.HintsFile != "" && !slices.Equal(known, written) {
 			if err := writeHints(g.cfg.HintsFile, known); err != nil {
-				g.log.Warn("hints about other nodes not written", "file", g.cfg.HintsFile, "err", err)
+				g.log.Warn("hints about other nodes not written", "file", g.cfg.HintsFile, "error", err)
 			}
 			written = known
 		}
 		if !time.Now().Before(next) {
+			var err error
 			if targets := g.targets(live, known); len(targets) > 0 {
-				g.join(targets, len(live) == 0)
+				err = g.join(targets, len(live) == 0)
 			}
 			if len(live) == 0 {
-				wait = min(2*wait, joinMost)
+				if wait = min(2*wait, joinMost); err != nil {
+					rounds++
+				}
 			} else {
-				wait = joinAgain
+				wait, rounds = joinAgain, 0
+			}
+			if rounds == tellAfter {
+				g.log.Warn("no other node is met; it goes on trying", "error", err)
 			}
 			next = time.Now().Add(wait/2 + rand.N(wait))
 		} else if len(live) == 0 && wait > joinMost {
@@ -88,24 +100,34 @@ func (g *Gossip) targets(live, known []string) []string {
 	return out
 }
 
-// join tries addresses one after the other, while alone until somebody is met.
-func (g *Gossip) join(targets []string, alone bool) {
+// join tries addresses one after the other, while alone until somebody is met. The
+// error tells why nobody was.
+func (g *Gossip) join(targets []string, alone bool) error {
+	var failed []string
 	for _, a := range targets {
 		if g.ctx.Err() != nil {
-			return
+			return nil
 		}
 		g.mu.Lock()
 		left := g.left
 		g.mu.Unlock()
 		if left {
-			return
+			return nil
 		}
 		if _, err := g.list.Join([]string{a}); err != nil {
-			g.log.Debug("gossip: nobody met", "addr", a, "err", err)
+			if one := errors.Unwrap(err); one != nil {
+				err = one // of the list of one that memberlist makes
+			}
+			failed = append(failed, err.Error())
+			g.log.Debug("gossip: nobody met", "addr", a, "error", err)
 			continue
 		}
 		if alone && len(g.liveAddrs()) > 0 {
-			return
+			return nil
 		}
 	}
+	if len(failed) == 0 {
+		return nil
+	}
+	return errors.New(strings.Join(failed, "; "))
 }

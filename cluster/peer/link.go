@@ -267,7 +267,7 @@ func (l *Link) acceptLoop() {
 			}
 			// Out of descriptors, for instance: others would be turned away as well if this one gave up.
 			delay = min(max(2*delay, 5*time.Millisecond), time.Second)
-			l.log.Error("peer listener cannot accept", "err", err)
+			l.log.Error("peer listener cannot accept", "error", err)
 			select {
 			case <-time.After(delay):
 				continue

@@ -30,7 +30,7 @@ var descGateway = prometheus.NewDesc("trimaran_shim_gateway_up", "1 if the gatew
 
 func newMetrics(p *proxy) *metrics {
 	counter := func(name, help string) prometheus.Counter {
-		return prometheus.NewCounter(prometheus.CounterOpts{Name: "trimaran_shim_" + name, Help: help})
+		return prometheus.NewCounter(prometheus.CounterOpts{Name: name, Help: help})
 	}
 	memory := func(kind string, b *budget) prometheus.Collector {
 		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{
@@ -40,12 +40,12 @@ func newMetrics(p *proxy) *metrics {
 	m := &metrics{
 		registry: prometheus.NewRegistry(),
 		clients:  prometheus.NewGauge(prometheus.GaugeOpts{Name: "trimaran_shim_clients", Help: "Client connections."}),
-		accepted: counter("clients_total", "Client connections that were taken."),
-		refused:  counter("clients_refused_total", "Client connections that were refused because there were too many."),
-		requests: counter("requests_total", "Requests that came from clients."),
-		answers:  counter("answers_total", "Answers that came from gateways."),
-		moves:    counter("moves_total", "Times that a client was moved to another gateway without noticing."),
-		unknown:  counter("fate_unknown_total", "Client connections closed because a gateway was lost over a request that may have changed something."),
+		accepted: counter("trimaran_shim_clients_total", "Client connections that were taken."),
+		refused:  counter("trimaran_shim_clients_refused_total", "Client connections that were refused because there were too many."),
+		requests: counter("trimaran_shim_requests_total", "Requests that came from clients."),
+		answers:  counter("trimaran_shim_answers_total", "Answers that came from gateways."),
+		moves:    counter("trimaran_shim_moves_total", "Times that a client was moved to another gateway without noticing."),
+		unknown:  counter("trimaran_shim_fate_unknown_total", "Client connections closed because a gateway was lost over a request that may have changed something."),
 		gateways: p.gateways,
 	}
 	m.registry.MustRegister(m.clients, m.accepted, m.refused, m.requests, m.answers, m.moves, m.unknown, m,

@@ -19,6 +19,9 @@ const (
 	// lastAnswers is how long answers are waited for after a gateway stopped taking
 	// requests.
 	lastAnswers = time.Second
+	// halfOpen is how long they are waited for after the client ended its half. Mostly
+	// it has closed, and what it had asked may be a long poll.
+	halfOpen = 3 * time.Second
 )
 
 var (
@@ -56,9 +59,10 @@ type session struct {
 	dials   chan dialed // not nil while dialing
 	hangUp  context.CancelFunc
 
-	gone   bool // the client has closed
-	ending bool // nothing more is taken from the client
-	bound  bool // the client authenticated itself on up
+	ending bool             // nothing more is taken from the client
+	silent <-chan time.Time // set once the client has ended its half; then it gets answers no longer
+	gone   bool             // the client takes no answers
+	bound  bool             // the client authenticated itself on up
 }
 
 type dialed struct {
@@ -113,6 +117,8 @@ func (s *session) run(stopping, ctx context.Context, requests <-chan *request, c
 			// From here on the gateway may get it whole, until the writer says otherwise.
 			s.writing, s.bound = next, s.bound || next.binds()
 			s.handed++
+		case <-s.silent:
+			s.forget()
 		case <-dead:
 			err = s.lose(context.Cause(s.up.dead))
 		case e := <-events:
@@ -177,14 +183,24 @@ func (s *session) dialed(d dialed) error {
 	return nil
 }
 
-// clientLeft: nothing more comes from the client. It may have closed right after
-// a produce that expects no answer, so what changes something is still handed
-// over, and what only reads is forgotten.
+// clientLeft: nothing more comes from the client. It may have closed, or only ended
+// its half and wait for answers, which cannot be told apart.
 func (s *session) clientLeft(err error) error {
 	if !errors.Is(err, io.EOF) && !errors.Is(err, syscall.ECONNRESET) || errors.Is(err, io.ErrUnexpectedEOF) {
 		return fmt.Errorf("client: %w", err)
 	}
-	s.gone, s.ending = true, true
+	s.ending = true
+	if s.silent = time.After(halfOpen); errors.Is(err, syscall.ECONNRESET) {
+		s.forget()
+	}
+	return nil
+}
+
+// forget: nobody takes answers any more. The client may have closed right after a
+// produce that expects none, so what changes something is still handed over, and
+// what only reads is not.
+func (s *session) forget() {
+	s.gone = true
 	kept := s.queue[:s.handed]
 	for _, r := range s.queue[s.handed:] {
 		if repeatable[r.key] {
@@ -194,7 +210,6 @@ func (s *session) clientLeft(err error) error {
 		}
 	}
 	s.queue = kept
-	return nil
 }
 
 // drop gives back what a request held; the caller takes it out of the queue.
@@ -262,7 +277,10 @@ func (s *session) deliver(answer []byte) error {
 		if s.gone {
 			return nil
 		}
-		if err := s.client.answer(answer); err != nil {
+		err := s.client.answer(answer)
+		if err != nil && s.silent != nil {
+			s.forget() // it had closed
+		} else if err != nil {
 			return fmt.Errorf("client: %w", err)
 		}
 		return nil

@@ -93,7 +93,7 @@ func TestAProduceIsHandedOverThoughTheClientLeftAtOnce(t *testing.T) {
 	write(t, client, produce(1, 0), asked(apiMetadata, 2), produce(3, 0))
 	client.Close()
 	gw := g.accept(t)
-	// Metadata may come or not: who asked is gone.
+	// Metadata may come or not: who asked is gone, and no answer to it is waited for.
 	if got := gw.receive(); !bytes.Equal(got, produce(1, 0)) {
 		t.Fatalf("%x", got)
 	}
@@ -107,6 +107,23 @@ func TestAProduceIsHandedOverThoughTheClientLeftAtOnce(t *testing.T) {
 	if _, _, err := gw.ws.ReadMessage(); !websocket.IsCloseError(err, websocket.CloseNormalClosure) {
 		t.Errorf("the session ends with %v", err)
 	}
+}
+
+// A client that has said all it has to say still gets its answers.
+func TestAClientThatEndsItsHalfGetsItsAnswers(t *testing.T) {
+	g := newFakeGateway(t)
+	addr, _ := startProxy(t, g)
+	client := connect(t, addr)
+	write(t, client, produce(1, -1), asked(apiMetadata, 2))
+	if err := client.(*net.TCPConn).CloseWrite(); err != nil {
+		t.Fatal(err)
+	}
+	gw := g.accept(t)
+	gw.want(produce(1, -1), asked(apiMetadata, 2))
+	gw.send(answer(1))
+	gw.send(answer(2))
+	wantRead(t, client, answer(1), answer(2))
+	wantClosed(t, client)
 }
 
 func TestAnIdleClientMovesAtAGoodbye(t *testing.T) {

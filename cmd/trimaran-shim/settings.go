@@ -204,7 +204,7 @@ func (s *settings) gatewayURL(g string) (string, error) {
 		return "ws://" + g, nil
 	}
 	u, err := url.Parse(g)
-	if err != nil || u.Scheme != "ws" && u.Scheme != "wss" || u.Hostname() == "" {
+	if err != nil || u.Scheme != "ws" && u.Scheme != "wss" || u.Hostname() == "" || u.User != nil || u.Fragment != "" {
 		return "", want
 	}
 	if s.useTLS && u.Scheme == "ws" {

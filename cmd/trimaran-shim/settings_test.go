@@ -66,7 +66,7 @@ func TestSettingsThatCannotWorkAreRefused(t *testing.T) {
 	over, cancel := context.WithCancel(context.Background())
 	cancel() // what is taken by mistake ends at once
 	for _, args := range []string{
-		"", "--gateways ,", "--gateways http://a:1", "--gateways a", "--gateways ws://", "--gateways a:1/x", "--gateways :1",
+		"", "--gateways ,", "--gateways http://a:1", "--gateways ws://user:secret@a:1", "--gateways a", "--gateways ws://", "--gateways a:1/x", "--gateways :1",
 		"-tls --gateways ws://a:1", "--gateways a:1 -tls-ca x", "--gateways a:1 -tls-server-name x",
 		"--gateways a:1 --advertise x", "--gateways a:1 --advertise x:0", "--gateways a:1 --advertise x:99999",
 		"--gateways a:1 --max-request-bytes 7", "--gateways a:1 --max-request-bytes 999999999", "--gateways a:1 --max-memory-bytes 100",

@@ -13,17 +13,22 @@ import (
 
 // ask sends one request to the brokers in turn until one answers or ctx ends.
 // Any of them will do: the cluster is one logical broker, so there is neither a
-// controller nor a leader to look for.
+// controller nor a leader to look for. The client does not try again by itself,
+// which it would do at the same broker.
 func ask[R kmsg.Response](ctx context.Context, b *brokers, cl *kgo.Client, req kmsg.Request) (R, error) {
 	var none R
 	var last error
 	for {
 		for _, seed := range cl.SeedBrokers() {
-			resp, err := seed.RetriableRequest(ctx, req)
+			turn, cancel := b.turn(ctx)
+			resp, err := seed.Request(turn, req)
+			cancel()
 			if err == nil {
 				return resp.(R), nil
 			}
-			last = err
+			if last == nil || !timedOut(err) { // that the time is over tells less than what came before
+				last = err
+			}
 			if !retriable(err) {
 				return none, err
 			}
@@ -34,6 +39,11 @@ func ask[R kmsg.Response](ctx context.Context, b *brokers, cl *kgo.Client, req k
 		case <-time.After(200 * time.Millisecond):
 		}
 	}
+}
+
+func timedOut(err error) bool {
+	var timeout interface{ Timeout() bool }
+	return errors.As(err, &timeout) && timeout.Timeout()
 }
 
 // retriable reports whether another broker, or the same a little later, may do
@@ -62,6 +72,15 @@ func partitionsOf(ctx context.Context, b *brokers, cl *kgo.Client) (map[string]i
 		}
 	}
 	return topics, nil
+}
+
+// partitionCount gives the number of partitions of a topic, at least 1.
+func partitionCount(ctx context.Context, b *brokers, cl *kgo.Client, topic string) (int32, error) {
+	topics, err := partitionsOf(ctx, b, cl)
+	if err == nil && topics[topic] == 0 {
+		err = fmt.Errorf("topic %s: there is none of that name; 'trimaran topic list' shows all", topic)
+	}
+	return topics[topic], err
 }
 
 // The timestamps of ListOffsets that stand for the two ends of a log.

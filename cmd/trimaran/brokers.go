@@ -133,6 +133,19 @@ func (b *brokers) String() string {
 	return strings.Join(all, ", ")
 }
 
+// leastTurn is more than a node takes that waits for another one, which hangs, to tell its status.
+const leastTurn = 3 * time.Second
+
+// turn is the time that one of several brokers has to answer: its share of what is
+// left, so that one that hangs does not keep the others from being asked.
+func (b *brokers) turn(ctx context.Context) (context.Context, context.CancelFunc) {
+	deadline, ok := ctx.Deadline()
+	if !ok || len(b.list) < 2 {
+		return context.WithCancel(ctx)
+	}
+	return context.WithTimeout(ctx, max(leastTurn, time.Until(deadline)/time.Duration(len(b.list))))
+}
+
 // dial opens a connection to host:port in the way --brokers says. Metadata names
 // the cluster's one broker by the address that the client used, so an address
 // that is not in the list is reached as the first of the list is.
@@ -182,7 +195,7 @@ func (b *brokers) unreachable(err error) error {
 	if wrong := (*tls.CertificateVerificationError)(nil); errors.As(err, &wrong) {
 		hint = "--tls-ca names a file with the certificates to trust"
 	}
-	if errors.Is(err, context.DeadlineExceeded) && b.reachable() {
+	if timedOut(err) && b.reachable() {
 		hint = "A node is there and has no answer: perhaps too many nodes are down. 'trimaran cluster status' shows them"
 	}
 	return fmt.Errorf("no answer from %s: %w\n%s", b, err, hint)

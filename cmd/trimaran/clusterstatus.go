@@ -88,8 +88,12 @@ func showStatus(out io.Writer, status *fsm.Status) error {
 		}
 		groups = append(groups, partitionRows(t.Name, t.Partitions)[1:]...)
 	}
-	fmt.Fprintf(out, "Cluster %s: %d of %d nodes up, catalog led by %s, %d topics, %d partitions",
-		status.ClusterID, alive, len(status.Nodes), orDash(string(status.Controller)), len(status.Topics), partitions)
+	catalog := "led by " + string(status.Controller)
+	if status.Controller == "" {
+		catalog = "WITHOUT A LEADER"
+	}
+	fmt.Fprintf(out, "Cluster %s: %d of %d nodes up, catalog %s, %d topics, %d partitions",
+		status.ClusterID, alive, len(status.Nodes), catalog, len(status.Topics), partitions)
 	if leaderless > 0 {
 		fmt.Fprintf(out, ", %d WITHOUT A LEADER", leaderless)
 	}

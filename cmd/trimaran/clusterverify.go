@@ -26,7 +26,7 @@ or damaged are named. The exit code is 1 if any differ or are damaged.`,
 	}
 	addBrokerFlags(cmd)
 	cmd.Flags().Bool("json", false, "print JSON")
-	cmd.Flags().Bool("progress", false, "show progress (default: on a terminal)")
+	addProgressFlag(cmd)
 	return cmd
 }
 
@@ -73,21 +73,18 @@ func clusterVerify(cmd *cobra.Command, name string) error {
 	if err != nil {
 		return err
 	}
-	show := isTerminal(cmd.ErrOrStderr())
-	if cmd.Flags().Changed("progress") {
-		show, _ = cmd.Flags().GetBool("progress")
-	}
+	shown := progressOf(cmd)
 	asJSON, _ := cmd.Flags().GetBool("json")
 	all := []*verifiedPartition{}
 	wrong := 0
 	for _, p := range topics[0].Partitions {
 		v, err := verifyPartition(cmd, b, name, p.Partition, func(c *fsm.PartitionCheck) {
-			if show {
-				fmt.Fprintf(cmd.ErrOrStderr(), "\r%s-%d: offset %d of %d  ", name, p.Partition, c.To, c.End)
+			if shown != nil {
+				fmt.Fprintf(shown, "\r%s-%d: offset %d of %d  ", name, p.Partition, c.To, c.End)
 			}
 		})
-		if show {
-			fmt.Fprintf(cmd.ErrOrStderr(), "\r%60s\r", "")
+		if shown != nil {
+			fmt.Fprintf(shown, "\r%60s\r", "")
 		}
 		if err != nil {
 			return fmt.Errorf("partition %d of %s: %w", p.Partition, name, err)

@@ -86,7 +86,10 @@ func consume(cmd *cobra.Command, topic string) error {
 		_, err := out.Write(format(nil, r))
 		return err
 	}, out.Flush)
-	return errors.Join(err, out.Flush())
+	if flushErr := out.Flush(); err == nil {
+		err = flushErr
+	}
+	return err
 }
 
 func formatOf(cmd *cobra.Command) (formatter, error) {
@@ -149,13 +152,9 @@ type span struct{ next, end int64 }
 
 // plan finds out what the partitions hold now.
 func plan(ctx context.Context, b *brokers, cl *kgo.Client, topic string, only int32, from start) (map[int32]span, error) {
-	topics, err := partitionsOf(ctx, b, cl)
+	count, err := partitionCount(ctx, b, cl, topic)
 	if err != nil {
 		return nil, err
-	}
-	count, ok := topics[topic]
-	if !ok {
-		return nil, fmt.Errorf("topic %s: there is none of that name; 'trimaran topic list' shows all", topic)
 	}
 	if only >= count || only < -1 {
 		return nil, fmt.Errorf("topic %s has %d partitions, numbered from 0: there is no partition %d", topic, count, only)

@@ -5,6 +5,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os/signal"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -15,7 +17,7 @@ import (
 const quietFor = 3 * time.Second
 
 // consumeAsGroup reads as a member of a consumer group. What is printed is committed, at the latest when it ends.
-func consumeAsGroup(cmd *cobra.Command, topic, group string) (err error) {
+func consumeAsGroup(cmd *cobra.Command, topic, group string) error {
 	f := cmd.Flags()
 	if f.Changed("partition") {
 		return usagef("--partition is not for --group: the group shares the partitions out")
@@ -30,7 +32,7 @@ func consumeAsGroup(cmd *cobra.Command, topic, group string) (err error) {
 	} else if text != "earliest" {
 		return usagef("--from %q: with --group want earliest or latest, for where nothing is committed", text)
 	}
-	b, err := brokersOf(cmd)
+	b, err := hasTopic(cmd, topic) // before a group is made for one that is not there
 	if err != nil {
 		return err
 	}
@@ -47,18 +49,22 @@ func consumeAsGroup(cmd *cobra.Command, topic, group string) (err error) {
 	ctx := cmd.Context()
 	printed := int64(0)
 	var last []*kgo.Record
-	commit := func() error {
-		if len(last) == 0 {
-			return nil
+	// deliver commits what is printed, and nothing else: a full disk or a reader that has
+	// gone must not lose records. Also when interrupted: what is printed is not to be
+	// printed again.
+	deliver := func() error {
+		if err := out.Flush(); err != nil || len(last) == 0 {
+			return err
 		}
-		// Also when interrupted: what is printed is not to be printed again.
 		within, cancel := context.WithTimeout(context.WithoutCancel(ctx), timeout)
 		defer cancel()
 		err := cl.CommitRecords(within, last...)
 		last = nil
 		return err
 	}
-	defer func() { err = errors.Join(err, out.Flush(), commit()) }()
+	// A reader that has gone is an error of writing, so that the group is left in good
+	// order: others would wait for this member until its session is over.
+	signal.Ignore(syscall.SIGPIPE)
 	since := time.Now()
 	first := true
 	for {
@@ -82,13 +88,10 @@ func consumeAsGroup(cmd *cobra.Command, topic, group string) (err error) {
 			last = append(last, r)
 			since, first = time.Now(), false
 			if printed++; printed == limit {
-				return nil
+				return deliver()
 			}
 		}
-		if err := out.Flush(); err != nil {
-			return err
-		}
-		if err := commit(); err != nil {
+		if err := deliver(); err != nil {
 			return err
 		}
 		cl.AllowRebalance()
@@ -101,7 +104,23 @@ func consumeAsGroup(cmd *cobra.Command, topic, group string) (err error) {
 		if follow {
 			since = time.Now()
 		} else if time.Since(since) >= wait {
+			if _, generation := cl.GroupMetadata(); generation < 0 {
+				return fmt.Errorf("group %s: not let in within %v: its coordinator is away ('trimaran cluster status' tells), or it waits for members that do not answer, until their session timeout; --timeout allows for more", group, timeout)
+			}
 			return nil
 		}
 	}
+}
+
+// hasTopic gives the brokers that the flags name, and an error if the topic is not there.
+func hasTopic(cmd *cobra.Command, topic string) (*brokers, error) {
+	b, cl, err := clientOf(cmd)
+	if err != nil {
+		return nil, err
+	}
+	defer cl.Close()
+	ctx, cancel := withTimeout(cmd)
+	defer cancel()
+	_, err = partitionCount(ctx, b, cl, topic)
+	return b, err
 }

@@ -169,10 +169,17 @@ func TestExitCodes(t *testing.T) {
 		{"topic nope", 2, "unknown command"},
 		{"consume", 2, "accepts 1 arg"},
 		{"consume a --format %z", 2, "unknown %z"},
+		{"serve --data not-made --advertise a,b:1", 2, "advertised"},
+		{"serve --data not-made --allow-origin a.b", 2, "allowed origin"},
+		{"consume a --json --print-key", 2, "json"},
+		{"group reset-offsets a --topic b", 2, "to-earliest"},
+		{"topic list --config not-there.yaml", 2, "not-there.yaml"},
 		{"produce a --acks 2", 2, "--acks"},
 		{"produce a --compression zstd", 2, "--compression"},
 		{"topic list --brokers 127.0.0.1:1 --timeout 1ms", 1, "127.0.0.1:1"},
-		{"consume a --brokers 127.0.0.1:1 --timeout 1ms", 1, "127.0.0.1:1"},
+		{"consume a --brokers 127.0.0.1:1 --timeout 500ms", 1, "refused"},
+		{"consume a --group b --brokers 127.0.0.1:1 --timeout 500ms", 1, "refused"},
+		{"group list --brokers 127.0.0.1:1 --timeout 500ms", 1, "Is a node running there?"},
 	} {
 		var out, errOut bytes.Buffer
 		if got := run(strings.Fields(test.args), strings.NewReader(""), &out, &errOut); got != test.want || !strings.Contains(errOut.String(), test.text) {

@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
 func newGroup() *cobra.Command {
@@ -33,6 +34,13 @@ func withGroups(cmd *cobra.Command, f func(ctx context.Context, b *brokers, adm 
 	defer cl.Close()
 	ctx, cancel := withTimeout(cmd)
 	defer cancel()
+	if _, err := partitionsOf(ctx, b, cl); err != nil { // say early that nobody is there
+		return err
+	}
+	// From here on the client knows the cluster's one broker and need not try the others.
+	if _, err := cl.Request(ctx, kmsg.NewPtrMetadataRequest()); err != nil {
+		return err
+	}
 	if err := f(ctx, b, kadm.NewClient(cl)); errors.Is(err, context.DeadlineExceeded) {
 		return b.unreachable(err)
 	} else if err != nil {

@@ -190,7 +190,7 @@ changed. The exit code is 1 if anything is wrong.`,
 		RunE:    func(cmd *cobra.Command, args []string) error { return logVerify(cmd, args[0]) },
 	}
 	cmd.Flags().Bool("json", false, "print JSON, a line for each partition")
-	cmd.Flags().Bool("progress", false, "show progress (default: on a terminal)")
+	addProgressFlag(cmd)
 	return cmd
 }
 
@@ -204,22 +204,19 @@ func logVerify(cmd *cobra.Command, dir string) error {
 	if err != nil {
 		return err
 	}
-	show := isTerminal(cmd.ErrOrStderr())
-	if cmd.Flags().Changed("progress") {
-		show, _ = cmd.Flags().GetBool("progress")
-	}
+	shown := progressOf(cmd)
 	var done int64
 	last := time.Now()
 	progress := func(bytes int64) {
 		done += bytes
-		if show && time.Since(last) > 200*time.Millisecond {
+		if shown != nil && time.Since(last) > 200*time.Millisecond {
 			last = time.Now()
-			fmt.Fprintf(cmd.ErrOrStderr(), "\r%s of %s (%d%%)  ", showBytes(done), showBytes(total), min(100*done/max(total, 1), 100))
+			fmt.Fprintf(shown, "\r%s of %s (%d%%)  ", showBytes(done), showBytes(total), min(100*done/max(total, 1), 100))
 		}
 	}
 	clearLine := func() {
-		if show {
-			fmt.Fprintf(cmd.ErrOrStderr(), "\r%40s\r", "")
+		if shown != nil {
+			fmt.Fprintf(shown, "\r%40s\r", "")
 		}
 	}
 	out := cmd.OutOrStdout()

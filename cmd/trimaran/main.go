@@ -13,6 +13,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/signal"
 	"syscall"
@@ -26,9 +27,10 @@ var version = "dev"
 func main() { os.Exit(run(os.Args[1:], os.Stdin, os.Stdout, os.Stderr)) }
 
 // run is the whole program but for the process: 0 is success, 1 a failure that
-// stderr explains, 2 a command line that was not understood.
+// stderr explains, 2 settings that were not understood. Where nobody reads what it
+// prints it ends without a word, with the code that the signal would give.
 func run(args []string, in io.Reader, out, errOut io.Writer) int {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	ctx, stop := signal.NotifyContext(context.Background(), endings()...)
 	defer stop()
 	// A second signal ends the process at once: the first one restores the default.
 	context.AfterFunc(ctx, stop)
@@ -39,8 +41,11 @@ func run(args []string, in io.Reader, out, errOut io.Writer) int {
 	root.SetOut(out)
 	root.SetErr(errOut)
 	cmd, err := root.ExecuteContextC(ctx)
-	if err == nil {
+	switch unread := (*fs.PathError)(nil); {
+	case err == nil:
 		return 0
+	case errors.As(err, &unread) && errors.Is(unread, syscall.EPIPE):
+		return 128 + int(syscall.SIGPIPE)
 	}
 	fmt.Fprintf(errOut, "%s: %v\n", cmd.CommandPath(), err)
 	if usage := (*usageError)(nil); errors.As(err, &usage) {
@@ -48,6 +53,16 @@ func run(args []string, in io.Reader, out, errOut io.Writer) int {
 		return 2
 	}
 	return 1
+}
+
+// endings are the signals that ask for an end in good order, that of a closed terminal
+// among them, unless who started this wants it to survive that (nohup).
+func endings() []os.Signal {
+	all := []os.Signal{os.Interrupt, syscall.SIGTERM}
+	if !signal.Ignored(syscall.SIGHUP) {
+		all = append(all, syscall.SIGHUP)
+	}
+	return all
 }
 
 // usageError marks an error in the command line itself.
@@ -82,7 +97,13 @@ the file.`,
 		SilenceUsage:      true,
 		CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: true},
 		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error {
-			return loadSettings(cmd, os.LookupEnv)
+			if err := loadSettings(cmd, os.LookupEnv); err != nil {
+				return &usageError{err}
+			}
+			if err := cmd.ValidateFlagGroups(); err != nil {
+				return &usageError{err}
+			}
+			return nil
 		},
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}

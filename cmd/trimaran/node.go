@@ -74,6 +74,16 @@ func (n *node) wait(ctx context.Context) error {
 	}
 }
 
+// gateway is the configuration of the clients' half, without what comes with a running node.
+func (o nodeOptions) gateway() gateway.Config {
+	return gateway.Config{
+		Advertise: o.advertise, AllowHosts: o.allowHosts, AllowOrigins: o.allowOrigins,
+		TLS: o.tls, MaxRequestBytes: o.maxRequest, MaxInflightBytes: o.maxInflight, AutoCreateTopics: o.autoCreate,
+		ListGateways: o.listGateways, ShowReplicas: o.showReplicas,
+		TopicDefaults: o.storage.topicDefaults, Version: version,
+	}
+}
+
 // startNode returns when the node listens; it serves once the cluster is formed.
 func startNode(o nodeOptions) (*node, error) {
 	// The client port first: that it is taken is the commonest reason to fail.
@@ -111,13 +121,9 @@ func startNode(o nodeOptions) (*node, error) {
 		return nil, err
 	}
 	log := o.log.With("node", string(c.NodeID()))
-	g, err := gateway.New(gateway.Config{
-		Cluster: c, Advertise: o.advertise, AllowHosts: o.allowHosts, AllowOrigins: o.allowOrigins,
-		TLS: o.tls, MaxRequestBytes: o.maxRequest, MaxInflightBytes: o.maxInflight, AutoCreateTopics: o.autoCreate,
-		ListGateways: o.listGateways, ShowReplicas: o.showReplicas,
-		TopicDefaults: o.storage.topicDefaults,
-		Version:       version, Logger: log, Registry: registry,
-	})
+	config := o.gateway()
+	config.Cluster, config.Logger, config.Registry = c, log, registry
+	g, err := gateway.New(config)
 	if err != nil {
 		ctx, cancel := context.WithTimeout(context.Background(), stopWithin)
 		defer cancel()

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -65,17 +66,18 @@ keeps those it has and goes on answering clients. The state outlasts restarts;
 			if undo {
 				return administer(cmd, request, caughtUp(request.Node))
 			}
-			return administer(cmd, request, func(status *fsm.Status) (string, bool) {
-				for _, n := range status.Nodes {
-					if n.ID == request.Node && n.Leaders > 0 {
-						return fmt.Sprintf("node %s leads %d partitions", n.ID, n.Leaders), false
-					}
-				}
-				return "", true
+			alone := 0
+			err := administer(cmd, request, func(status *fsm.Status) (text string, over bool) {
+				alone, text, over = drained(status, request.Node)
+				return text, over
 			})
+			if err == nil && alone > 0 {
+				fmt.Fprintf(cmd.ErrOrStderr(), "%d partitions have no replica but on %s, which goes on leading them: they are away while it is\n", alone, request.Node)
+			}
+			return err
 		},
 	}
-	addAdminFlags(cmd, "wait until it leads nothing; with --undo, until its replicas have caught up")
+	addAdminFlags(cmd, "wait until it leads nothing that another node could; with --undo, until its replicas have caught up")
 	cmd.Flags().Bool("undo", false, "let it lead again; ends a decommission that is under way, too")
 	return cmd
 }
@@ -120,6 +122,33 @@ than --replace-after are replaced without being told to, but stay in the cluster
 	return cmd
 }
 
+// drained tells what a node leads that another one could lead, and how many partitions are on that node alone.
+func drained(status *fsm.Status, node fsm.NodeID) (alone int, text string, over bool) {
+	active := map[fsm.NodeID]bool{}
+	for _, n := range status.Nodes {
+		active[n.ID] = n.State == fsm.NodeActive
+	}
+	held := 0
+	count := func(p fsm.PartitionStatus, alone *int) {
+		switch {
+		case p.Leader != node:
+		case len(p.Replicas) == 1:
+			*alone++
+		case slices.ContainsFunc(p.Replicas, func(r fsm.ReplicaStatus) bool { return r.Node != node && active[r.Node] }):
+			held++
+		}
+	}
+	for _, t := range status.Topics {
+		for _, p := range t.Partitions {
+			count(p, &alone)
+		}
+	}
+	for _, p := range status.GroupShards {
+		count(p, new(int)) // no partitions to who reads of it
+	}
+	return alone, fmt.Sprintf("node %s leads %d partitions", node, held), held == 0
+}
+
 // nearEnough is how many records a replica may be behind, by a status that is not of one moment, and count as caught up.
 const nearEnough = 10_000
 
@@ -144,7 +173,7 @@ func caughtUp(node fsm.NodeID) func(*fsm.Status) (string, bool) {
 func addAdminFlags(cmd *cobra.Command, wait string) {
 	addBrokerFlags(cmd)
 	cmd.Flags().Bool("wait", false, wait)
-	cmd.Flags().Bool("progress", false, "show progress (default: on a terminal)")
+	addProgressFlag(cmd)
 }
 
 // leftBehind tells what a node that leaves still holds.
@@ -229,16 +258,4 @@ func waitFor(ctx context.Context, b *brokers, progress io.Writer, done func(*fsm
 		case <-time.After(500 * time.Millisecond):
 		}
 	}
-}
-
-// progressOf is where progress is shown; nil: nowhere.
-func progressOf(cmd *cobra.Command) io.Writer {
-	show := isTerminal(cmd.ErrOrStderr())
-	if cmd.Flags().Changed("progress") {
-		show, _ = cmd.Flags().GetBool("progress")
-	}
-	if !show {
-		return nil
-	}
-	return cmd.ErrOrStderr()
 }

@@ -3,11 +3,11 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"strings"
 	"sync"
 	"time"
@@ -38,7 +38,7 @@ It ends when every record is acknowledged, and fails if one was not.`,
 	f.String("compression", "none", "none, gzip or snappy")
 	f.Bool("print-offsets", false, "print partition and offset of each record")
 	f.Bool("json", false, "print topic, partition and offset of each record as JSON lines")
-	f.Bool("progress", false, "show progress (default: when standard error is a terminal)")
+	addProgressFlag(cmd)
 	return cmd
 }
 
@@ -62,45 +62,59 @@ func produce(cmd *cobra.Command, topic string) error {
 		return err
 	}
 
-	out := bufio.NewWriter(cmd.OutOrStdout())
-	defer out.Flush()
-	t := &tally{started: time.Now(), errOut: cmd.ErrOrStderr()}
+	t := &tally{
+		started: time.Now(),
+		out:     bufio.NewWriter(cmd.OutOrStdout()), left: cl.BufferedProduceRecords,
+	}
 	f := cmd.Flags()
 	if asJSON, _ := f.GetBool("json"); asJSON {
-		t.print = func(r *kgo.Record) {
-			out.Write(formatJSON(nil, &kgo.Record{Topic: r.Topic, Partition: r.Partition, Offset: r.Offset}))
+		t.format = func(dst []byte, r *kgo.Record) []byte {
+			return formatJSON(dst, &kgo.Record{Topic: r.Topic, Partition: r.Partition, Offset: r.Offset})
 		}
 	} else if offsets, _ := f.GetBool("print-offsets"); offsets {
-		t.print = func(r *kgo.Record) { fmt.Fprintf(out, "%d\t%d\n", r.Partition, r.Offset) }
+		if t.format, err = parseFormat(`%p\t%o\n`); err != nil {
+			return err
+		}
 	}
-	show := isTerminal(cmd.ErrOrStderr())
-	if f.Changed("progress") {
-		show, _ = f.GetBool("progress")
-	}
-	if show {
-		defer t.showProgress()()
+	if to := progressOf(cmd); to != nil {
+		defer t.showProgress(to)()
 	}
 
 	separator, _ := f.GetString("key-separator")
 	partition, _ := f.GetInt32("partition")
-	err = eachLine(cmd.Context(), cmd.InOrStdin(), func(line []byte) error {
-		if err := t.failed(); err != nil {
-			return err
-		}
-		r, err := recordOf(line, separator)
-		if err != nil {
-			return fmt.Errorf("line %d: %w", t.sent+1, err)
-		}
-		r.Partition = partition
-		t.sent++
-		cl.Produce(cmd.Context(), r, t.done)
-		return nil
-	})
-	if flushErr := cl.Flush(cmd.Context()); err == nil && flushErr != nil {
+	read := make(chan error, 1)
+	go func() { // which a terminal that says nothing keeps for ever
+		read <- eachLine(cmd.Context(), cmd.InOrStdin(), func(line []byte) error {
+			if err := t.failed(); err != nil {
+				return err
+			}
+			r, err := recordOf(line, separator)
+			if err != nil {
+				return fmt.Errorf("line %d: %w", t.sent+1, err)
+			}
+			r.Partition = partition
+			t.sent++
+			cl.Produce(cmd.Context(), r, t.done)
+			return nil
+		})
+	}()
+	select {
+	case err = <-read:
+	case <-cmd.Context().Done():
+		err = errors.New("interrupted")
+	}
+	// Who interrupts is told what became of what was read, and does not wait for long.
+	flushing, stop := context.WithCancel(context.WithoutCancel(cmd.Context()))
+	defer stop()
+	defer context.AfterFunc(cmd.Context(), func() { time.AfterFunc(farewell, stop) })()
+	if cl.Flush(flushing) != nil {
 		err = errors.New("interrupted: some records may not have been written")
 	}
 	return t.result(topic, err)
 }
+
+// farewell is how long records that are under way are waited for after an interruption.
+const farewell = 2 * time.Second
 
 func produceOptions(cmd *cobra.Command) ([]kgo.Opt, error) {
 	f := cmd.Flags()
@@ -173,11 +187,12 @@ func eachLine(ctx context.Context, in io.Reader, f func(line []byte) error) erro
 // tally counts what became of the records.
 type tally struct {
 	started time.Time
-	errOut  io.Writer
-	print   func(*kgo.Record) // nil: silent
-	sent    int               // only the goroutine that produces touches it
+	format  formatter    // of what is printed of each record; nil: nothing
+	left    func() int64 // records under way, perhaps with the one that is being counted
+	sent    int          // only the goroutine that produces touches it
 
 	mu    sync.Mutex
+	out   *bufio.Writer
 	acked int
 	bytes int64
 	bad   int
@@ -197,8 +212,11 @@ func (t *tally) done(r *kgo.Record, err error) {
 	}
 	t.acked++
 	t.bytes += int64(len(r.Key) + len(r.Value))
-	if t.print != nil {
-		t.print(r)
+	if t.format != nil {
+		t.out.Write(t.format(nil, r))
+		if t.left() <= 1 { // lines that come now and then are answered at once
+			t.out.Flush() // result has its error
+		}
 	}
 }
 
@@ -212,8 +230,8 @@ func (t *tally) failed() error {
 func (t *tally) result(topic string, err error) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.first == nil {
-		return err
+	if flushErr := t.out.Flush(); t.first == nil {
+		return cmp.Or(err, flushErr)
 	}
 	hint := ""
 	switch {
@@ -225,14 +243,14 @@ func (t *tally) result(topic string, err error) error {
 	return fmt.Errorf("%d of %d records were acknowledged, %d were not: %w%s", t.acked, t.acked+t.bad, t.bad, t.first, hint)
 }
 
-// showProgress rewrites a line on stderr until the function it gives is called.
-func (t *tally) showProgress() (stop func()) {
+// showProgress rewrites a line until the function it gives is called.
+func (t *tally) showProgress(to io.Writer) (stop func()) {
 	line := func(end string) {
 		t.mu.Lock()
 		defer t.mu.Unlock()
 		took := time.Since(t.started)
-		fmt.Fprintf(t.errOut, "\r%d records, %s, %s, %s/s   %s", t.acked, bytesText(t.bytes),
-			took.Round(100*time.Millisecond), bytesText(int64(float64(t.bytes)/took.Seconds())), end)
+		fmt.Fprintf(to, "\r%d records, %s, %s, %s/s   %s", t.acked, showBytes(t.bytes),
+			took.Round(100*time.Millisecond), showBytes(int64(float64(t.bytes)/took.Seconds())), end)
 	}
 	quit, ended := make(chan struct{}), make(chan struct{})
 	go func() {
@@ -250,23 +268,4 @@ func (t *tally) showProgress() (stop func()) {
 		}
 	}()
 	return func() { close(quit); <-ended }
-}
-
-func bytesText(n int64) string {
-	switch {
-	case n >= 10<<20:
-		return fmt.Sprintf("%d MB", n>>20)
-	case n >= 10<<10:
-		return fmt.Sprintf("%d KB", n>>10)
-	}
-	return fmt.Sprintf("%d B", n)
-}
-
-func isTerminal(w io.Writer) bool {
-	f, ok := w.(*os.File)
-	if !ok {
-		return false
-	}
-	info, err := f.Stat()
-	return err == nil && info.Mode()&os.ModeCharDevice != 0
 }

@@ -1,8 +1,10 @@
 package main
 
 import (
+	"bufio"
 	"context"
 	"errors"
+	"io"
 	"strings"
 	"testing"
 	"time"
@@ -108,7 +110,7 @@ func TestRecordOf(t *testing.T) {
 }
 
 func TestResultSaysWhatWasNotAcknowledged(t *testing.T) {
-	ok, bad := &tally{}, &tally{}
+	ok, bad := &tally{out: bufio.NewWriter(io.Discard)}, &tally{out: bufio.NewWriter(io.Discard)}
 	for range 3 {
 		ok.done(record, nil)
 		bad.done(record, nil)

@@ -171,6 +171,10 @@ func serveOptions(cmd *cobra.Command) (nodeOptions, error) {
 		}
 		o.tls = &tls.Config{Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12}
 	}
+	// Now, and not when the node may have formed a cluster already.
+	if err := o.gateway().Check(); err != nil {
+		return o, &usageError{err}
+	}
 	return o, nil
 }
 

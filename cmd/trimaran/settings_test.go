@@ -37,9 +37,9 @@ func writeFile(t *testing.T, name, text string) string {
 
 func TestFlagWinsOverEnvironmentOverFileOverDefault(t *testing.T) {
 	for name, text := range map[string]string{
-		"c.yaml": "zone: file\nlog-level: debug\ndata: file\ntopics: [a:1, b:2:3]\nmax-request-bytes: 4096\nauto-create-topics: false\n",
-		"c.toml": "zone = 'file'\nlog-level = 'debug'\ndata = 'file'\ntopics = ['a:1', 'b:2:3']\nmax-request-bytes = 4096\nauto-create-topics = false\n",
-		"c.json": `{"zone":"file","log-level":"debug","data":"file","topics":["a:1","b:2:3"],"max-request-bytes":4096,"auto-create-topics":false}`,
+		"c.yaml": "zone: file\nlog-level: debug\ndata: file\ntopics: [a:1, b:2:3]\nmax-request-bytes: 4096\nlog-retention-ms: 604800001\nmax-disk-share: 0.85\nauto-create-topics: false\n",
+		"c.toml": "zone = 'file'\nlog-level = 'debug'\ndata = 'file'\ntopics = ['a:1', 'b:2:3']\nmax-request-bytes = 4096\nlog-retention-ms = 604800001\nmax-disk-share = 0.85\nauto-create-topics = false\n",
+		"c.json": `{"zone":"file","log-level":"debug","data":"file","topics":["a:1","b:2:3"],"max-request-bytes":4096,"log-retention-ms":604800001,"max-disk-share":0.85,"auto-create-topics":false}`,
 	} {
 		file := writeFile(t, name, text)
 		cmd, err := loaded(t, map[string]string{"TRIMARAN_ZONE": "env", "TRIMARAN_DATA": "env", "TRIMARAN_NODE_ID": ""},
@@ -49,7 +49,7 @@ func TestFlagWinsOverEnvironmentOverFileOverDefault(t *testing.T) {
 		}
 		for flag, want := range map[string]string{
 			"data": "flag", "zone": "env", "log-level": "debug", "topics": "[a:1,b:2:3]", "listen": defaultBroker,
-			"max-request-bytes": "4096", "auto-create-topics": "false", "node-id": "",
+			"max-request-bytes": "4096", "log-retention-ms": "604800001", "max-disk-share": "0.85", "auto-create-topics": "false", "node-id": "",
 		} {
 			if got := cmd.Flags().Lookup(flag).Value.String(); got != want {
 				t.Errorf("%s: --%s is %q, want %q", name, flag, got, want)

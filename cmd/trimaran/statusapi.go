@@ -54,7 +54,9 @@ func askOwn(ctx context.Context, b *brokers, key uint16, request []byte, answer 
 	var last error
 	for {
 		for _, one := range b.list {
-			raw, err := askOneOwn(ctx, b, one, key, request)
+			turn, cancel := b.turn(ctx)
+			raw, err := askOneOwn(turn, b, one, key, request)
+			cancel()
 			if err == nil {
 				if err := json.Unmarshal(raw, answer); err != nil {
 					return nil, fmt.Errorf("the answer is not what this version of trimaran understands: %w", err)
@@ -64,8 +66,11 @@ func askOwn(ctx context.Context, b *brokers, key uint16, request []byte, answer 
 			if e := (*kerr.Error)(nil); errors.As(err, &e) && key != statusKey && !e.Retriable {
 				return nil, err
 			}
-			if last = err; len(b.list) > 1 {
-				last = fmt.Errorf("%s: %w", one, err)
+			if len(b.list) > 1 {
+				err = fmt.Errorf("%s: %w", one, err)
+			}
+			if last == nil || !timedOut(err) { // as in ask
+				last = err
 			}
 		}
 		select {
@@ -89,7 +94,10 @@ func askOneOwn(ctx context.Context, b *brokers, one broker, key uint16, request 
 		}
 	}
 	body, err := exchangeOwn(conn, key, request)
-	if err != nil {
+	switch {
+	case err != nil && ctx.Err() != nil:
+		return nil, ctx.Err() // which closed the connection
+	case err != nil:
 		return nil, err
 	}
 	return ownBody(body)

@@ -159,15 +159,12 @@ func deleteRecords(cmd *cobra.Command, name string) error {
 	ctx, cancel := withTimeout(cmd)
 	defer cancel()
 	if len(partitions) == 0 {
-		counts, err := partitionsOf(ctx, b, cl)
+		count, err := partitionCount(ctx, b, cl, name)
 		if err != nil {
 			return err
 		}
-		for p := range counts[name] {
+		for p := range count {
 			partitions = append(partitions, p)
-		}
-		if len(partitions) == 0 {
-			return fmt.Errorf("topic %s: there is none of that name; 'trimaran topic list' shows all", name)
 		}
 	}
 	timeout, _ := cmd.Flags().GetDuration("timeout")

@@ -2,8 +2,11 @@ package commands
 
 import (
 	"fmt"
+	"os"
+	"os/signal"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -53,9 +56,16 @@ func TestDev(t *testing.T) {
 				}
 				status := run.ok(t, p.Path, "cluster", "status")
 				t.Log(status)
-				code, err := p.Terminate(30 * time.Second)
+				end := []os.Signal{syscall.SIGTERM, syscall.SIGHUP}[round]
+				if signal.Ignored(end) {
+					end = syscall.SIGTERM // under nohup, which a child inherits
+				}
+				if err := p.Signal(end); err != nil {
+					t.Fatal(err)
+				}
+				code, err := p.Wait(30 * time.Second)
 				if err != nil || code != 0 {
-					t.Fatalf("SIGTERM: code %d, %v", code, err)
+					t.Fatalf("%v: code %d, %v", end, code, err)
 				}
 			}
 			if s := p.Complaint(); s != "" {

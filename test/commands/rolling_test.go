@@ -46,3 +46,24 @@ func TestRollingRestart(t *testing.T) {
 		}
 	}
 }
+
+// Where a node is down the restart of another one could take a majority away, so it is refused.
+func TestRollingRestartNeedsTheOtherNodes(t *testing.T) {
+	a := newLocalCluster(t, 3)
+	a.ok("start")
+	a.ok("kill", "3")
+	script := filepath.Join(harness.Root(), "scripts", "rolling-restart.sh")
+	before := a.pid(1)
+	err := harness.Eventually(time.Minute, func() bool { // until the others know
+		return strings.Contains(a.ok("status"), "2 of 3 nodes up")
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r := a.command.run(t, script); r.code != 1 || !strings.Contains(r.err, "n3 is down") || a.pid(1) != before {
+		t.Errorf("with a node down: exit code %d, node 1 was %s and is %s\n%s%s", r.code, before, a.pid(1), r.out, r.err)
+	}
+	if r := a.command.run(t, script, "3"); r.code != 1 || !strings.Contains(r.err, "node 3 does not run") {
+		t.Errorf("of the node that is down: exit code %d\n%s", r.code, r.err)
+	}
+}

@@ -1,5 +1,5 @@
 // Package docs compares what the documents say with what is there: paths,
-// targets, the table of served APIs, the map of folders.
+// targets, metrics, the table of served APIs, the map of folders.
 //
 // You are here: a reader who checks.
 package docs
@@ -123,6 +123,42 @@ func codeOf(text string) []string {
 		}
 	}
 	return out
+}
+
+var metric = regexp.MustCompile(`["\x60](trimaran_[a-z_]+)["\x60]`)
+
+// docs/operations.md names every metric, and no other.
+func TestMetrics(t *testing.T) {
+	root := harness.Root()
+	documented, exported := map[string]bool{}, map[string]bool{}
+	for _, m := range metric.FindAllStringSubmatch(documents(t)["docs/operations.md"], -1) {
+		documented[m[1]] = true
+	}
+	for _, dir := range []string{"cluster", "gateway", "coordinator", "cmd"} {
+		err := filepath.WalkDir(filepath.Join(root, dir), func(path string, d fs.DirEntry, err error) error {
+			if err != nil || !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") {
+				return err
+			}
+			b, err := os.ReadFile(path)
+			for _, m := range metric.FindAllSubmatch(b, -1) {
+				exported[string(m[1])] = true
+			}
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name := range exported {
+		if !documented[name] {
+			t.Errorf("docs/operations.md misses %s", name)
+		}
+	}
+	for name := range documented {
+		if !exported[name] {
+			t.Errorf("docs/operations.md has %s, which no node or shim exports", name)
+		}
+	}
 }
 
 // The table in docs/protocol.md is the one that ApiVersions answers with and

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"sync"
 	"syscall"
@@ -148,8 +149,31 @@ func (p *Process) Tail(lines int) string {
 	return string(bytes.Join(all, []byte("\n")))
 }
 
+var (
+	logText = regexp.MustCompile(`"(?:[^"\\]|\\.)*"`)
+	logKey  = regexp.MustCompile(`(?:^| )([A-Za-z_]+)=`)
+)
+
+// twice gives a line of a log that has a key twice: of the two values only one
+// would be found in it as JSON.
+func twice(log string) string {
+	for line := range strings.Lines(log) {
+		if !strings.HasPrefix(line, "time=") {
+			continue
+		}
+		seen := map[string]bool{}
+		for _, key := range logKey.FindAllStringSubmatch(logText.ReplaceAllString(line, ""), -1) {
+			if seen[key[1]] {
+				return line
+			}
+			seen[key[1]] = true
+		}
+	}
+	return ""
+}
+
 // Complaint gives what no test may leave in a log: a data race, a panic, a fatal
-// error of the runtime. Empty when there is none.
+// error of the runtime, a line with a key twice. Empty when there is none.
 func (p *Process) Complaint() string {
 	out := p.Output()
 	for _, mark := range []string{"WARNING: DATA RACE", "\npanic: ", "\nfatal error: ", "[signal SIG"} {
@@ -158,7 +182,7 @@ func (p *Process) Complaint() string {
 			return out[i:end]
 		}
 	}
-	return ""
+	return twice(out)
 }
 
 // end makes sure that nothing is left running.

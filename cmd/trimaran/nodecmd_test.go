@@ -1,0 +1,50 @@
+package main
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/trimaran-io/trimaran/fsm"
+)
+
+// A drained node is waited for as long as it leads what another one could, and not for ever for what is on it alone.
+func TestDrainWaitsForWhatOthersCanLead(t *testing.T) {
+	replicas := func(nodes ...fsm.NodeID) (all []fsm.ReplicaStatus) {
+		for _, n := range nodes {
+			all = append(all, fsm.ReplicaStatus{Node: n})
+		}
+		return all
+	}
+	status := func(leader fsm.NodeID, holders ...fsm.NodeID) *fsm.Status {
+		return &fsm.Status{
+			Nodes:  []fsm.NodeStatus{{ID: "n1", State: fsm.NodeDraining}, {ID: "n2"}, {ID: "n3", State: fsm.NodeDraining}},
+			Topics: []fsm.TopicStatus{{Partitions: []fsm.PartitionStatus{{Leader: leader, Replicas: replicas(holders...)}}}},
+		}
+	}
+	shard := &fsm.Status{Nodes: status("").Nodes, GroupShards: status("n1", "n1", "n2").Topics[0].Partitions}
+	for name, test := range map[string]struct {
+		status *fsm.Status
+		alone  int
+		over   bool
+	}{
+		"another can lead":          {status("n1", "n1", "n2", "n3"), 0, false},
+		"another leads":             {status("n2", "n1", "n2", "n3"), 0, true},
+		"it is alone":               {status("n1", "n1"), 1, true},
+		"the other is drained, too": {status("n1", "n1", "n3"), 0, true},
+		"a shard":                   {shard, 0, false},
+	} {
+		alone, text, over := drained(test.status, "n1")
+		if alone != test.alone || over != test.over {
+			t.Errorf("%s: %d alone, %v (%s)", name, alone, over, text)
+		}
+	}
+}
+
+func TestDrainOfTheOnlyReplicaEnds(t *testing.T) {
+	_, addr, _ := oneNode(t)
+	command(t, 0, "", "topic", "create", "events", "--partitions", "2", "--brokers", addr)
+	if _, says := command(t, 0, "", "node", "drain", "n1", "--wait", "--brokers", addr); !strings.Contains(says, "2 partitions") {
+		t.Errorf("it says %q", says)
+	}
+	command(t, 0, "", "node", "drain", "n1", "--undo", "--wait", "--brokers", addr)
+}

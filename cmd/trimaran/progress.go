@@ -1,0 +1,33 @@
+package main
+
+import (
+	"io"
+	"os"
+
+	"github.com/spf13/cobra"
+)
+
+func addProgressFlag(cmd *cobra.Command) {
+	cmd.Flags().Bool("progress", false, "show progress (default: when standard error is a terminal)")
+}
+
+// progressOf is where progress is shown; nil: nowhere.
+func progressOf(cmd *cobra.Command) io.Writer {
+	show := isTerminal(cmd.ErrOrStderr())
+	if cmd.Flags().Changed("progress") {
+		show, _ = cmd.Flags().GetBool("progress")
+	}
+	if !show {
+		return nil
+	}
+	return cmd.ErrOrStderr()
+}
+
+func isTerminal(w io.Writer) bool {
+	f, ok := w.(*os.File)
+	if !ok {
+		return false
+	}
+	info, err := f.Stat()
+	return err == nil && info.Mode()&os.ModeCharDevice != 0
+}
