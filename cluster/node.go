@@ -122,6 +122,7 @@ type Node struct {
 	producerIDs *producerIDs
 	fresh       freshness
 	forwarded   *semaphore.Weighted // requests of consumer groups that wait at other nodes
+	unpacking   *semaphore.Weighted // batches that are unpacked to look for a time
 
 	ctx    context.Context // ends when the node stops
 	cancel context.CancelFunc
@@ -223,6 +224,7 @@ func Start(cfg Config) (_ *Node, err error) {
 	undo = append(undo, func() { n.logs.Close() })
 	n.producerIDs = newProducerIDs()
 	n.forwarded = newForwarded()
+	n.unpacking = newUnpacking()
 	n.catalog = newCatalog(n)
 	n.catchUpLimit = newCatchUpLimit(cfg.CatchUpRate)
 	n.failover = newFailover(n)

@@ -4,7 +4,10 @@ import (
 	"context"
 	"encoding/binary"
 	"fmt"
+	"runtime"
 	"sort"
+
+	"golang.org/x/sync/semaphore"
 
 	"github.com/trimaran-io/trimaran/fsm"
 	"github.com/trimaran-io/trimaran/kafkaproto"
@@ -18,6 +21,10 @@ const maxTimestamp = -3
 
 // scanStep is how much of a log is read at once to look for a time.
 const scanStep = 1 << 20
+
+// newUnpacking bounds the batches that a node unpacks at once to look for a time: a small
+// one may become a hundred megabytes.
+func newUnpacking() *semaphore.Weighted { return semaphore.NewWeighted(int64(runtime.GOMAXPROCS(0))) }
 
 // OffsetForTime finds the first record whose timestamp is at or after timestamp
 // (ms since epoch), for -3 the first of those with the largest timestamp. ok is
@@ -178,13 +185,23 @@ func (r *records) offsetForTime(ctx context.Context, timestamp int64) (found kaf
 				return found, false, fmt.Errorf("%w: %w", fsm.ErrStorage, err)
 			}
 			from = fsm.Offset(h.NextOffset())
+			if timestamp != maxTimestamp && h.MaxTimestamp < timestamp || timestamp == maxTimestamp && ok && h.MaxTimestamp <= found.Timestamp {
+				continue // none of its records
+			}
+			if h.Codec() != kafkaproto.None {
+				if err := r.replica.node.unpacking.Acquire(ctx, 1); err != nil {
+					return found, false, fmt.Errorf("%w: looking for a time: %w", fsm.ErrTimeout, err)
+				}
+			}
 			var here kafkaproto.TimestampedOffset
 			var hit bool
-			switch {
-			case timestamp != maxTimestamp:
+			if timestamp != maxTimestamp {
 				here, hit, err = kafkaproto.FirstAtOrAfter(batch, int64(slice.LogStart), timestamp)
-			case !ok || h.MaxTimestamp > found.Timestamp:
+			} else {
 				here, hit, err = kafkaproto.Latest(batch, int64(slice.LogStart))
+			}
+			if h.Codec() != kafkaproto.None {
+				r.replica.node.unpacking.Release(1)
 			}
 			if err != nil {
 				return found, false, fmt.Errorf("%w: %w", fsm.ErrStorage, err)

@@ -1,10 +1,15 @@
 package cluster
 
 import (
+	"bytes"
+	"compress/gzip"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"runtime"
 	"testing"
+	"time"
 
 	"github.com/trimaran-io/trimaran/fsm"
 	"github.com/trimaran-io/trimaran/kafkaproto"
@@ -75,6 +80,49 @@ func TestOffsetForTime(t *testing.T) {
 	}
 	if _, _, _, _, err := c.any().OffsetForTime(within(t), fsm.PartitionID{Topic: fsm.TopicID{1}}, 0); !errors.Is(err, fsm.ErrUnknownTopicOrPartition) {
 		t.Error(err)
+	}
+}
+
+// Compressed batches are unpacked few at a time, since a small one may become a
+// hundred megabytes. Those that are not compressed do not wait for it, nor those
+// whose header says that they have no such time.
+func TestFewBatchesAreUnpackedAtOnce(t *testing.T) {
+	c := newTestCluster(t, 1)
+	c.startAll()
+	id := fsm.PartitionID{Topic: c.topic("events", 1, 1).ID}
+	packed := batchOf("a", "b")
+	var zipped bytes.Buffer
+	w := gzip.NewWriter(&zipped)
+	_, _ = w.Write(packed[kafkaproto.BatchHeaderSize:])
+	_ = w.Close()
+	packed = append(packed[:kafkaproto.BatchHeaderSize], zipped.Bytes()...)
+	binary.BigEndian.PutUint32(packed[8:], uint32(len(packed)-12))
+	packed[22] = byte(kafkaproto.Gzip)
+	kafkaproto.StampLogAppendTime(packed, 1000)
+	eventually(t, "append", func() error {
+		_, err := c.any().Append(within(t), id, [][]byte{packed})
+		return err
+	})
+	c.appendAt(id, 2000, "c")
+	node := c.nodes[0]
+	all := int64(runtime.GOMAXPROCS(0))
+	if !node.unpacking.TryAcquire(all) {
+		t.Fatal("something is being unpacked already")
+	}
+	if offset, _, _, ok, err := node.OffsetForTime(within(t), id, 1500); err != nil || !ok || offset != 2 {
+		t.Errorf("what needs no unpacking: %d, %v, %v", offset, ok, err)
+	}
+	short, cancel := context.WithTimeout(within(t), 50*time.Millisecond)
+	defer cancel()
+	if offset, _, _, ok, err := node.OffsetForTime(short, id, 500); fsm.Code(err) != fsm.ErrTimeout {
+		t.Errorf("all that may be unpacked at once is: %d, %v, %v", offset, ok, err)
+	}
+	node.unpacking.Release(all)
+	if offset, _, _, ok, err := node.OffsetForTime(within(t), id, 500); err != nil || !ok || offset != 0 {
+		t.Errorf("%d, %v, %v", offset, ok, err)
+	}
+	if !node.unpacking.TryAcquire(all) {
+		t.Error("something is still being unpacked")
 	}
 }
 

@@ -147,8 +147,8 @@ func (c Config) Check(value string) error {
 	bad := func(want string) error {
 		return fmt.Errorf("%w: %s=%q, want %s", ErrInvalidConfig, c.Name, value, want)
 	}
-	if len(value) > maxConfigValue {
-		return fmt.Errorf("%w: %s has a value of %d bytes, want at most %d", ErrInvalidConfig, c.Name, len(value), maxConfigValue)
+	if len(value) > MaxConfigValue {
+		return fmt.Errorf("%w: %s has a value of %d bytes, want at most %d", ErrInvalidConfig, c.Name, len(value), MaxConfigValue)
 	}
 	switch c.Type {
 	case ConfigInt, ConfigLong:
@@ -193,8 +193,8 @@ func (c Config) Check(value string) error {
 	return nil
 }
 
-// maxConfigValue bounds a value, in bytes: it is in every node's memory.
-const maxConfigValue = 32 << 10
+// MaxConfigValue bounds a value, in bytes: it is in every node's memory.
+const MaxConfigValue = 32 << 10
 
 // Config gives the value of a configuration for the topic: what was set, else
 // the default; "" for an unknown name.

@@ -58,6 +58,8 @@ type fetchPart struct {
 
 	granted int        // bytes that this read may give
 	held    int64      // bytes of the budget for answers
+	got     reading    // what is still to become a message set
+	whole   int        // bytes of the first message of got, if it is larger than granted; else 0
 	next    fsm.Offset // where more would come; -1: nothing more fits
 	err     error
 }

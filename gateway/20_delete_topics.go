@@ -14,7 +14,8 @@ import (
 //
 // Kept: topics fail one by one. From version 6 on a topic is named or has its id
 // given (KIP-516); both or neither is INVALID_REQUEST, and so is, for all of its
-// places, a topic that stands twice in a request. The answer comes when the deletion
+// places, a topic that stands twice in a request; the answer has both of what is
+// deleted. The answer comes when the deletion
 // is committed and known at this node, or with REQUEST_TIMED_OUT after the timeout,
 // when it may have happened; a timeout of 0 or less only begins. Disk space is
 // freed a little later.
@@ -48,6 +49,7 @@ func handleDeleteTopics(r *request) {
 		for i := range asked {
 			named[keyOf(&asked[i])]++
 		}
+		topics := s.cluster.Topics() // as they are before
 		errs := r.admin(req.TimeoutMillis, len(asked), func(ctx context.Context, i int) error {
 			t := &asked[i]
 			switch byID := t.TopicID != [16]byte{}; {
@@ -69,6 +71,12 @@ func handleDeleteTopics(r *request) {
 					rt.ErrorCode = r.fail(errUnknownTopicID)
 				}
 				rt.ErrorMessage = kmsg.StringPtr(message(errs[i]))
+			} else if rt.Topic == nil {
+				if topic, ok := topics.ByID(rt.TopicID); ok {
+					rt.Topic = &topic.Name
+				}
+			} else if topic, ok := topics.Lookup(*rt.Topic); ok {
+				rt.TopicID = topic.ID
 			}
 			resp.Topics = append(resp.Topics, rt)
 		}

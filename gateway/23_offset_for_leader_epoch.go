@@ -15,7 +15,7 @@ import (
 // A leader epoch is a term of the partition's Raft group. Kept: the answer is the
 // largest epoch with records at or below the asked one, and the offset where it
 // ends (KIP-101, KIP-279): the next one's first offset, or the log's end. For an
-// epoch that is still to come both are -1. From version 2 on the client may say
+// epoch that is still to come, or for none (-1), both are -1. From version 2 on the client may say
 // which leader epoch it knows (KIP-320).
 //
 // Since only what is committed can be read, no consumer ever finds that records it
@@ -56,6 +56,9 @@ func handleOffsetForLeaderEpoch(r *request) {
 				if err != nil {
 					out.ErrorCode = r.fail(err)
 					continue
+				}
+				if p.LeaderEpoch < 0 {
+					continue // no epoch: no end
 				}
 				work.Go(func() error {
 					epoch, end, err := r.epochEnd(ctx, id, fsm.LeaderEpoch(p.LeaderEpoch))

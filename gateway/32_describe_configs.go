@@ -14,8 +14,12 @@ import (
 //
 // Kept: a topic shows every configuration that Kafka knows, what is set and what is
 // default, its sources and synonyms, also those without effect here, whose
-// documentation (from version 3) says what happens instead. Names that nothing has
-// are left out of the answer. The broker, by its id, shows what tools look for.
+// documentation (from version 3) says what happens instead. No names, null or an empty
+// list, mean all; names that nothing has are left out of the answer. The broker, by its
+// id, shows what tools look for.
+//
+// A resource that stands in a request again, with whatever names, is answered once,
+// as it was asked first: its description is a thousand times as long as the question.
 //
 // Differs: everything of the broker is read-only. The default of all brokers, an
 // empty name, and the other kinds of resources have nothing set.
@@ -23,8 +27,14 @@ import (
 func handleDescribeConfigs(r *request) {
 	req := r.body.(*kmsg.DescribeConfigsRequest)
 	resp := req.ResponseKind().(*kmsg.DescribeConfigsResponse)
+	answered := map[resource]bool{}
 	for i := range req.Resources {
 		asked := &req.Resources[i]
+		if which := (resource{asked.ResourceType, asked.ResourceName}); answered[which] {
+			continue
+		} else {
+			answered[which] = true
+		}
 		out := kmsg.NewDescribeConfigsResponseResource()
 		out.ResourceType, out.ResourceName = asked.ResourceType, asked.ResourceName
 		configs, err := r.describeConfigs(req, asked)
@@ -34,12 +44,18 @@ func handleDescribeConfigs(r *request) {
 		out.Configs = configs
 		resp.Resources = append(resp.Resources, out)
 	}
-	r.answerSized(resp, 4096*len(resp.Resources))
+	r.answerSized(resp, 4096*min(len(resp.Resources), 1024))
+}
+
+// resource is what configurations belong to, as requests name it.
+type resource struct {
+	typ  kmsg.ConfigResourceType
+	name string
 }
 
 func (r *request) describeConfigs(req *kmsg.DescribeConfigsRequest, asked *kmsg.DescribeConfigsRequestResource) ([]kmsg.DescribeConfigsResponseResourceConfig, error) {
 	s := r.session.server
-	wanted := func(name string) bool { return asked.ConfigNames == nil || slices.Contains(asked.ConfigNames, name) }
+	wanted := func(name string) bool { return len(asked.ConfigNames) == 0 || slices.Contains(asked.ConfigNames, name) }
 	var list []kmsg.DescribeConfigsResponseResourceConfig
 	switch asked.ResourceType {
 	case kmsg.ConfigResourceTypeTopic:

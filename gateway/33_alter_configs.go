@@ -50,21 +50,27 @@ type alteration struct {
 	name    string
 	replace bool
 	changes []fsm.ConfigChange
-	err     error // what is wrong with it at first sight
+	named   map[string]bool // the configurations that changes are for
+	err     error           // what is wrong with it at first sight
 }
 
 // change adds a change; a nil value is for deletions only.
 func (a *alteration) change(name string, op fsm.ConfigOp, value *string) {
-	for _, c := range a.changes {
-		if c.Name == name && a.err == nil {
-			a.err = fmt.Errorf("%w: %s is named more than once", errInvalidRequest, shown(name))
-		}
+	if a.named[name] && a.err == nil {
+		a.err = fmt.Errorf("%w: %s is named more than once", errInvalidRequest, shown(name))
 	}
+	if a.named == nil {
+		a.named = map[string]bool{}
+	}
+	a.named[name] = true
 	c := fsm.ConfigChange{Name: name, Op: op}
 	switch {
 	case op == fsm.DeleteConfig:
 	case value == nil:
 		a.err = fmt.Errorf("%w: %s has no value", errInvalidRequest, shown(name))
+	case len(*value) > fsm.MaxConfigValue && a.err == nil:
+		// Also of elements to append or take out: each is looked for in the list.
+		a.err = fmt.Errorf("%w: %s has a value of %d bytes, want at most %d", fsm.ErrInvalidConfig, shown(name), len(*value), fsm.MaxConfigValue)
 	default:
 		c.Value = *value
 	}
@@ -77,10 +83,6 @@ const alterTimeoutMillis = 30_000
 // alterConfigs alters what can be altered; an error for each.
 func (r *request) alterConfigs(alterations []alteration, validateOnly bool) []error {
 	s := r.session.server
-	type resource struct {
-		typ  kmsg.ConfigResourceType
-		name string
-	}
 	named := map[resource]int{}
 	for _, a := range alterations {
 		named[resource{a.typ, a.name}]++

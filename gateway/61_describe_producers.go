@@ -11,7 +11,8 @@ import (
 // DescribeProducers, version 0 (KIP-664).
 //
 // Kept: the producers that a partition remembers, with the sequence number and the
-// timestamp of each one's last record.
+// timestamp of each one's last record. A partition that a request names again is
+// answered once: it may have thousands of producers.
 //
 // Left out: there are no transactions, so no coordinator has an epoch and nothing is
 // pending.
@@ -24,11 +25,16 @@ func handleDescribeProducers(r *request) {
 		topics := s.cluster.Topics()
 		ctx, cancel := context.WithTimeout(r.session.open, minAppend)
 		defer cancel()
+		answered := map[named]bool{}
 		for i := range req.Topics {
 			rt := kmsg.NewDescribeProducersResponseTopic()
 			rt.Topic = req.Topics[i].Topic
 			topic, known := topics.Lookup(rt.Topic)
 			for _, partition := range req.Topics[i].Partitions {
+				if answered[named{rt.Topic, partition}] {
+					continue
+				}
+				answered[named{rt.Topic, partition}] = true
 				rp := kmsg.NewDescribeProducersResponseTopicPartition()
 				rp.Partition = partition
 				var producers []fsm.ActiveProducer

@@ -45,7 +45,7 @@ func handleDescribeTopicPartitions(r *request) {
 	first := int32(0)
 	if c := req.Cursor; c != nil {
 		if c.Partition < 0 {
-			r.hangUp(errInvalidRequest) // the answer has no place for an error
+			r.refuseCursor(req, resp)
 			return
 		}
 		i, found := slices.BinarySearchFunc(names, c.Topic, cmp.Compare[string])
@@ -68,6 +68,21 @@ func handleDescribeTopicPartitions(r *request) {
 		}
 		left -= max(len(rt.Partitions), 1) // a name that is not there takes room as well
 		first = 0
+	}
+	r.answer(resp)
+}
+
+// refuseCursor answers a cursor that cannot be: only topics have a place for an error,
+// so without any the connection ends.
+func (r *request) refuseCursor(req *kmsg.DescribeTopicPartitionsRequest, resp *kmsg.DescribeTopicPartitionsResponse) {
+	if len(req.Topics) == 0 {
+		r.hangUp(errInvalidRequest)
+		return
+	}
+	for i := range req.Topics {
+		rt := kmsg.NewDescribeTopicPartitionsResponseTopic()
+		rt.Topic, rt.ErrorCode = &req.Topics[i].Topic, r.fail(errInvalidRequest)
+		resp.Topics = append(resp.Topics, rt)
 	}
 	r.answer(resp)
 }

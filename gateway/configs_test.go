@@ -2,9 +2,11 @@ package gateway
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
@@ -97,6 +99,49 @@ func TestDescribeConfigsOfTheBroker(t *testing.T) {
 	}
 }
 
+// No names, null or an empty list, mean all; what is asked for again is answered once,
+// or a request of two megabytes would have an answer of a gigabyte.
+func TestDescribeConfigsOfAllAndOfTheSame(t *testing.T) {
+	c := serve(t, newFake(t, "a", "b"), nil).dial()
+	for v := int16(0); v <= 4; v++ {
+		req := describe(v, kmsg.ConfigResourceTypeTopic, "a")
+		req.Resources[0].ConfigNames = []string{}
+		if n := len(configsOf(c.ask(req))); n != len(fsm.Configs()) {
+			t.Errorf("version %d: an empty list of names gives %d configurations, want %d", v, n, len(fsm.Configs()))
+		}
+		for range 3 {
+			req.Resources = append(req.Resources, req.Resources[0])
+		}
+		req.Resources = append(req.Resources, kmsg.DescribeConfigsRequestResource{ResourceType: kmsg.ConfigResourceTypeTopic, ResourceName: "b"})
+		var names []string
+		for _, r := range c.ask(req).(*kmsg.DescribeConfigsResponse).Resources {
+			names = append(names, r.ResourceName)
+		}
+		if got := strings.Join(names, " "); got != "a b" {
+			t.Errorf("version %d: a is asked for four times and b once, answered are %s", v, got)
+		}
+	}
+}
+
+// As many configurations as a request can hold are not compared with each other:
+// that would take a core for a minute.
+func TestManyAlterationsAreLookedThroughQuickly(t *testing.T) {
+	began := time.Now()
+	var a alteration
+	for i := range 200_000 {
+		a.change(fmt.Sprintf("%06d", i), fsm.DeleteConfig, nil)
+	}
+	if a.err != nil {
+		t.Error(a.err)
+	}
+	if took := time.Since(began); took > 5*time.Second {
+		t.Errorf("200,000 different configurations took %v", took)
+	}
+	if a.change("000007", fsm.DeleteConfig, nil); !errors.Is(a.err, errInvalidRequest) {
+		t.Errorf("named twice: %v", a.err)
+	}
+}
+
 // Altering replaces what is set; altering incrementally changes it.
 func TestAlterConfigs(t *testing.T) {
 	f := newFake(t, "a")
@@ -149,6 +194,10 @@ func TestAlterConfigs(t *testing.T) {
 		if code := incremental(v, true, change{Name: "retention.ms", Op: kmsg.IncrementalAlterConfigOpDelete}); code != 0 || set()["retention.ms"] != "7" {
 			t.Errorf("version %d: %d, %v", v, code, set())
 		}
+	}
+	// Version 0 has no words that are that long.
+	if code := incremental(1, false, change{Name: "cleanup.policy", Op: kmsg.IncrementalAlterConfigOpSubtract, Value: text(strings.Repeat("a,", 17<<10))}); code != kerr.InvalidConfig.Code {
+		t.Errorf("a value of 34 KB to take out of a list: %d", code)
 	}
 	if code := incremental(1, false,
 		change{Name: "retention.ms", Op: kmsg.IncrementalAlterConfigOpDelete},
@@ -242,8 +291,11 @@ func TestDescribeLogDirsInEveryVersion(t *testing.T) {
 func TestDescribeProducersAndReassignments(t *testing.T) {
 	c := serve(t, newFake(t, "a"), nil).dial()
 	req := kmsg.NewPtrDescribeProducersRequest()
-	req.Topics = []kmsg.DescribeProducersRequestTopic{{Topic: "a", Partitions: []int32{0, 1}}, {Topic: "nothing", Partitions: []int32{0}}}
+	req.Topics = []kmsg.DescribeProducersRequestTopic{{Topic: "a", Partitions: []int32{0, 1, 0}}, {Topic: "nothing", Partitions: []int32{0}}, {Topic: "a", Partitions: []int32{0}}}
 	resp := c.ask(req).(*kmsg.DescribeProducersResponse)
+	if len(resp.Topics[0].Partitions) != 2 || len(resp.Topics[2].Partitions) != 0 {
+		t.Errorf("named again: %+v", resp.Topics)
+	}
 	if p := resp.Topics[0].Partitions[0]; p.ErrorCode != 0 || len(p.ActiveProducers) != 1 || p.ActiveProducers[0].ProducerID != 7 || p.ActiveProducers[0].CurrentTxnStartOffset != -1 {
 		t.Errorf("%+v", p)
 	}
@@ -305,7 +357,7 @@ func TestNoQuotasNoUsersAndTheResources(t *testing.T) {
 
 // What was created is told, and can be deleted by its id.
 func TestTopicIDsOfCreateAndDelete(t *testing.T) {
-	f := newFake(t)
+	f := newFake(t, "b")
 	c := serve(t, f, nil).dial()
 	req := kmsg.NewPtrCreateTopicsRequest()
 	req.Version, req.TimeoutMillis = 7, 5000
@@ -316,13 +368,20 @@ func TestTopicIDsOfCreateAndDelete(t *testing.T) {
 	if created.ErrorCode != 0 || created.TopicID != f.id("a", 0).Topic || created.NumPartitions != 2 || created.ReplicationFactor != 3 || len(created.Configs) != len(fsm.Configs()) {
 		t.Fatalf("%+v", created)
 	}
+	ids := map[string][16]byte{"a": created.TopicID, "b": f.id("b", 0).Topic}
 	remove := kmsg.NewPtrDeleteTopicsRequest()
 	remove.Version, remove.TimeoutMillis = 6, 5000
 	id := fsm.TopicID{15: 99}
-	remove.Topics = []kmsg.DeleteTopicsRequestTopic{{TopicID: created.TopicID}, {TopicID: id}, {}, {Topic: kmsg.StringPtr("nothing")}}
-	for i, want := range []int16{0, kerr.UnknownTopicID.Code, kerr.InvalidRequest.Code, kerr.UnknownTopicOrPartition.Code} {
-		if got := c.ask(remove).(*kmsg.DeleteTopicsResponse).Topics[i]; got.ErrorCode != want && i > 0 {
+	remove.Topics = []kmsg.DeleteTopicsRequestTopic{{TopicID: created.TopicID}, {TopicID: id}, {}, {Topic: kmsg.StringPtr("nothing")}, {Topic: kmsg.StringPtr("b")}}
+	removed := c.ask(remove).(*kmsg.DeleteTopicsResponse).Topics
+	for i, want := range []int16{0, kerr.UnknownTopicID.Code, kerr.InvalidRequest.Code, kerr.UnknownTopicOrPartition.Code, 0} {
+		if got := removed[i]; got.ErrorCode != want {
 			t.Errorf("%d: %+v", i, got)
+		}
+	}
+	for i, name := range map[int]string{0: "a", 4: "b"} {
+		if got := removed[i]; got.Topic == nil || *got.Topic != name || got.TopicID != ids[name] {
+			t.Errorf("%+v, want name and id of %s", got, name)
 		}
 	}
 	if _, there := f.Topics().Lookup("a"); there {

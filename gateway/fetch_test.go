@@ -2,10 +2,14 @@ package gateway
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"os"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
@@ -186,4 +190,64 @@ func eventually(t *testing.T, otherwise string, holds func() bool) {
 			t.Fatal(otherwise)
 		}
 	}
+}
+
+// Message sets are made of few batches at once, since a small batch may unpack to a
+// hundred megabytes. The time that this takes is not held against the partitions that are
+// read after it, and a consumer that takes record batches does not wait.
+func TestFewBatchesAreConvertedAtOnce(t *testing.T) {
+	f := newFake(t, "events:3")
+	f.read = func(ctx context.Context, p fsm.PartitionID, from fsm.Offset, maxBytes int) (fsm.Slice, error) {
+		if err := ctx.Err(); err != nil {
+			return fsm.Slice{}, err
+		}
+		return f.doRead(p, from, maxBytes)
+	}
+	inBubble(t, func(cfg *Config) { cfg.Cluster, cfg.MaxRequestBytes = f, 1000 }, func(t *testing.T, p *pipes, s *Server) {
+		c, other := &client{p.dial(), t}, &client{p.dial(), t}
+		defer c.Close()
+		defer other.Close()
+		for partition := range int32(3) {
+			c.do(produce(-1, "events", partition, "12345"))
+		}
+		all := int64(2 * runtime.GOMAXPROCS(0))
+		if !s.conversions.TryAcquire(all) {
+			t.Fatal("something is being converted already")
+		}
+		for _, version := range []int16{0, 2, 3} {
+			req := fetchOf("events", 0, 0, time.Minute, 1, 900) // one by one, since 1000 is all there is
+			req.Version, req.MaxBytes = version, 1000
+			for partition := range int32(2) {
+				req.Topics[0].Partitions = append(req.Topics[0].Partitions, kmsg.FetchRequestTopicPartition{Partition: 1 + partition, PartitionMaxBytes: 900})
+			}
+			began := time.Now()
+			c.send(encode(1, req))
+			synctest.Wait()
+			modern := fetchOf("events", 0, 0, 0, 1, 900)
+			modern.Version, modern.MaxBytes = 4, 1000
+			if got := other.do(modern).(*kmsg.FetchResponse).Topics[0].Partitions[0]; got.ErrorCode != 0 || len(got.RecordBatches) == 0 || time.Since(began) != 0 {
+				t.Errorf("record batches, which need no conversion: %+v after %v", got, time.Since(began))
+			}
+			_ = c.SetReadDeadline(began.Add(10 * time.Second))
+			if n, err := c.Read(make([]byte, 1)); !errors.Is(err, os.ErrDeadlineExceeded) {
+				t.Fatalf("version %d: %d bytes, %v, although nothing could be converted", version, n, err)
+			}
+			_ = c.SetReadDeadline(time.Time{})
+			s.conversions.Release(all)
+			resp := req.ResponseKind().(*kmsg.FetchResponse)
+			c.want(1, resp)
+			if took := time.Since(began); took != 10*time.Second {
+				t.Errorf("version %d: answered after %v", version, took)
+			}
+			for _, got := range resp.Topics[0].Partitions {
+				if got.ErrorCode != 0 || len(got.RecordBatches) == 0 {
+					t.Errorf("version %d, partition %d: error %d, %d bytes", version, got.Partition, got.ErrorCode, len(got.RecordBatches))
+				}
+			}
+			if !s.conversions.TryAcquire(all) {
+				t.Fatal("a conversion is not over")
+			}
+		}
+		s.conversions.Release(all)
+	})
 }

@@ -31,23 +31,25 @@ func (f *fetch) satisfied(minBytes int) bool {
 }
 
 // read reads partitions, those beside each other for which there is room in the
-// answer at once, in the order of the request (KIP-74).
+// answer at once, in the order of the request (KIP-74). For old versions message sets
+// are made when all of these have read: that takes the time it takes, and those behind
+// them have no less.
 func (f *fetch) read(parts []*fetchPart) {
 	for _, p := range parts {
 		f.giveBack(p)
 	}
-	all, cancel := context.WithTimeout(f.session.open, 2*readGrace)
-	defer cancel()
+	patience := 2 * readGrace
 	for len(parts) > 0 {
 		wave := f.wave(parts)
 		parts = parts[len(wave):]
-		ctx, cancel := context.WithTimeout(all, readGrace)
-		if len(wave) == 1 {
-			f.readPart(ctx, wave[0])
-		} else {
-			f.each(wave, parallelReads, func(p *fetchPart) { f.readPart(ctx, p) })
-		}
+		began := time.Now()
+		ctx, cancel := context.WithTimeout(f.session.open, min(readGrace, patience))
+		f.each(wave, func(p *fetchPart) { f.readPart(ctx, p) })
 		cancel()
+		patience -= time.Since(began)
+		if f.version < 4 {
+			f.each(wave, f.convertPart)
+		}
 		f.fit(wave)
 	}
 }
@@ -76,6 +78,9 @@ func (f *fetch) wave(parts []*fetchPart) []*fetchPart {
 // before it.
 func (f *fetch) fit(wave []*fetchPart) {
 	for _, p := range wave {
+		if p.whole > 0 {
+			f.fitWhole(p)
+		}
 		if f.version >= 3 && len(p.out.RecordBatches) > p.granted {
 			if f.have > 0 {
 				p.out.RecordBatches, p.next, f.full = []byte{}, -1, true
@@ -89,14 +94,34 @@ func (f *fetch) fit(wave []*fetchPart) {
 	}
 }
 
-// each runs work for every part on at most limit goroutines and returns when all
-// are done. A panic in one is the caller's.
-func (f *fetch) each(parts []*fetchPart, limit int, work func(*fetchPart)) {
+// fitWhole has the first message of a part, for which there is not enough room, only
+// if nothing comes before it.
+func (f *fetch) fitWhole(p *fetchPart) {
+	whole, got := p.whole, p.got
+	p.whole, p.got = 0, reading{}
+	if f.have > 0 {
+		p.out.RecordBatches, p.next, f.full = []byte{}, -1, true
+		return
+	}
+	if set, err := f.downConvert(got.Batches, got.from, whole); err != nil {
+		f.unreadable(p, got, err)
+	} else {
+		f.give(p, got, set)
+	}
+}
+
+// each runs work for every part, on at most parallelReads goroutines, and returns when
+// all are done. A panic in one is the caller's.
+func (f *fetch) each(parts []*fetchPart, work func(*fetchPart)) {
+	if len(parts) == 1 {
+		work(parts[0])
+		return
+	}
 	var wg sync.WaitGroup
 	var once sync.Once
 	var panicked any
 	queue := make(chan *fetchPart)
-	for range min(limit, len(parts)) {
+	for range min(parallelReads, len(parts)) {
 		wg.Go(func() {
 			for p := range queue {
 				func() {
@@ -122,25 +147,37 @@ func (f *fetch) each(parts []*fetchPart, limit int, work func(*fetchPart)) {
 
 // readPart reads one partition with what it was granted, or reads it again.
 func (f *fetch) readPart(ctx context.Context, p *fetchPart) {
-	want := p.granted
-	if want == 0 && p.maxBytes > 0 {
+	p.got = reading{}
+	if p.granted == 0 && p.maxBytes > 0 {
 		p.next = -1 // nothing is left; the answer is full
 		return
 	}
-	set, slice, err := f.readSet(ctx, p, want)
+	got, err := f.readBatches(ctx, p, p.from)
 	switch {
-	case err != nil && ctx.Err() != nil:
-		err = fmt.Errorf("%w: %w", fsm.ErrNoLeader, err) // somebody else may answer sooner
-		fallthrough
 	case err != nil:
-		p.err, p.next = err, -1
-		p.answer(codeOf(err, kmsg.Fetch, f.version), -1, -1, []byte{})
-		return
+		f.refuse(ctx, p, err)
+	case f.version >= 4 || len(got.Batches) == 0:
+		f.give(p, got, got.Batches)
+	default:
+		p.got = got
 	}
+}
+
+// refuse answers a partition that could not be read.
+func (f *fetch) refuse(ctx context.Context, p *fetchPart, err error) {
+	if ctx.Err() != nil {
+		err = fmt.Errorf("%w: %w", fsm.ErrNoLeader, err) // somebody else may answer sooner
+	}
+	p.err, p.next = err, -1
+	p.answer(codeOf(err, kmsg.Fetch, f.version), -1, -1, []byte{})
+}
+
+// give answers a partition with what was read, in the format of the version.
+func (f *fetch) give(p *fetchPart, got reading, set []byte) {
 	p.err = nil
-	p.answer(0, slice.HighWatermark, slice.LogStart, set)
-	p.next = max(p.from, slice.end)
-	if len(set) >= want || p.next < slice.HighWatermark {
+	p.answer(0, got.HighWatermark, got.LogStart, set)
+	p.next = max(p.from, got.end)
+	if len(set) >= p.granted || p.next < got.HighWatermark {
 		p.next = -1 // what is there already does not fit: to wait for it would be to spin
 	}
 }
@@ -155,57 +192,92 @@ func (p *fetchPart) answer(code int16, highWatermark, logStart fsm.Offset, set [
 // reading is what one read of a partition gave.
 type reading struct {
 	fsm.Slice
-	end fsm.Offset // the offset after the last batch; 0 if there was none
+	from fsm.Offset // what was asked for
+	end  fsm.Offset // the offset after the last batch; from if there was none
 }
 
-// readSet reads batches and gives them in the format of the request's version,
-// record batches as they are. What an old version cannot see, markers of
-// transactions for instance, is skipped over: otherwise a consumer would ask for
-// the same offset for ever.
-func (f *fetch) readSet(ctx context.Context, p *fetchPart, want int) (set []byte, got reading, err error) {
-	for from := p.from; ; from = got.end {
-		got.Slice, err = f.session.server.cluster.Read(ctx, p.id, from, want)
-		if err != nil || len(got.Batches) == 0 {
-			return []byte{}, got, err
+// readBatches reads those batches that a client of the version knows.
+func (f *fetch) readBatches(ctx context.Context, p *fetchPart, from fsm.Offset) (got reading, err error) {
+	got.from = from
+	if got.Slice, err = f.session.server.cluster.Read(ctx, p.id, from, p.granted); err != nil {
+		return got, err
+	}
+	if len(got.Batches) == 0 {
+		got.Batches = []byte{}
+	} else if f.version < 10 {
+		if got.Batches, err = withoutZstd(got.Batches); err != nil {
+			return got, err
 		}
-		if f.version < 10 {
-			if got.Batches, err = withoutZstd(got.Batches); err != nil {
-				return nil, got, err
+	}
+	got.end = endOf(got.Batches, from)
+	return got, nil
+}
+
+// convertPart makes a message set of what a partition was read to have. What an old
+// version cannot see, markers of transactions for instance, is skipped over: otherwise a
+// consumer would ask for the same offset for ever. From version 3 on a first message
+// that does not fit is left for fit to decide about.
+func (f *fetch) convertPart(p *fetchPart) {
+	got := p.got
+	p.got = reading{}
+	for len(got.Batches) > 0 {
+		want := p.granted
+		if f.version == 3 {
+			want = max(want, messagePrefix)
+		}
+		set, err := f.downConvert(got.Batches, got.from, want)
+		if err != nil {
+			f.unreadable(p, got, err)
+			return
+		}
+		if f.version == 3 && len(set) >= messagePrefix {
+			if first := messagePrefix + int(binary.BigEndian.Uint32(set[8:])); first > len(set) {
+				p.whole, p.got = first, got
 			}
 		}
-		got.end = endOf(got.Batches, from)
-		if f.version >= 4 {
-			return got.Batches, got, nil
+		if len(set) > 0 || p.granted == 0 || got.end <= got.from {
+			f.give(p, got, set)
+			return
 		}
-		if set, err = f.downConvert(got.Batches, from, want); err != nil {
-			f.session.server.refusals.log("records cannot be given out", err, "topic", p.topic, "partition", p.id.Partition, "offset", from)
+		ctx, cancel := context.WithTimeout(f.session.open, readGrace)
+		got, err = f.readBatches(ctx, p, got.end)
+		if err != nil {
+			f.refuse(ctx, p, err)
+		} else if len(got.Batches) == 0 {
+			f.give(p, got, got.Batches)
 		}
-		if err != nil || len(set) > 0 || want == 0 || got.end <= from {
-			return set, got, err
+		cancel()
+		if err != nil {
+			return
 		}
 	}
 }
 
-// downConvert makes a message set of batches, for versions below 4. From version 3
-// on its first message is whole even if that takes more than want.
+// unreadable answers a partition whose records cannot be given out.
+func (f *fetch) unreadable(p *fetchPart, got reading, err error) {
+	if f.session.open.Err() == nil {
+		f.session.server.refusals.log("records cannot be given out", err, "topic", p.topic, "partition", p.id.Partition, "offset", got.from)
+	}
+	f.refuse(f.session.open, p, err)
+}
+
+// messagePrefix is a message's offset and size.
+const messagePrefix = 12
+
+// downConvert makes a message set of batches, for versions below 4. As for what
+// producers send, few at once: a small batch may unpack to a hundred megabytes.
 func (f *fetch) downConvert(batches []byte, from fsm.Offset, want int) ([]byte, error) {
+	conversions := f.session.server.conversions
+	if err := conversions.Acquire(f.session.open, 1); err != nil {
+		return nil, err // nobody gets the answer
+	}
+	defer conversions.Release(1)
 	magic := int8(0)
 	if f.version >= 2 {
 		magic = 1
 	}
-	const prefix = 12 // of a message: offset and size
-	if f.version >= 3 {
-		want = max(want, prefix)
-	}
 	set := make([]byte, 0, min(want, len(batches)+len(batches)/4+64))
-	set, err := kafkaproto.ToMessageSet(set, batches, magic, int64(from), want)
-	if err != nil || f.version < 3 || len(set) < prefix {
-		return set, err
-	}
-	if first := prefix + int(binary.BigEndian.Uint32(set[8:])); first > len(set) {
-		return kafkaproto.ToMessageSet(set[:0], batches, magic, int64(from), first)
-	}
-	return set, nil
+	return kafkaproto.ToMessageSet(set, batches, magic, int64(from), want)
 }
 
 // withoutZstd gives the batches in front of the first that a client older than

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -182,5 +183,72 @@ func TestAnnouncedBytesAreNotHeld(t *testing.T) {
 			t.Errorf("code %d after %v", code, time.Since(began))
 		}
 		c.Close()
+	})
+}
+
+// flood writes the frame as often as the server reads it, at most so often, and gives how
+// often that was. What is written after it is lost. The bubble's pipes keep nothing.
+func flood(c net.Conn, frame []byte, most int) *atomic.Int64 {
+	written := new(atomic.Int64)
+	go func() {
+		for range most {
+			if _, err := c.Write(frame); err != nil {
+				return
+			}
+			written.Add(1)
+		}
+	}()
+	return written
+}
+
+// Who takes no answers is not read any further, however long they are against the
+// requests, and gets all of them when it does.
+func TestUnsentAnswersAreBounded(t *testing.T) {
+	f := newFake(t, "events:5000")
+	inBubble(t, func(cfg *Config) { cfg.Cluster = f }, func(t *testing.T, p *pipes, _ *Server) {
+		c := &client{p.dial(), t}
+		defer c.Close()
+		size := len(c.do(metadataOf("events")).AppendTo(nil))
+		const all = 100
+		written := flood(c, encode(1, metadataOf("events")), all)
+		synctest.Wait()
+		if n := int(written.Load()); n > maxUnsent/size+2 {
+			t.Errorf("%d requests with answers of %d bytes are read, and no answer is taken", n, size)
+		}
+		for range all {
+			c.want(1, kmsg.NewPtrMetadataResponse())
+		}
+	})
+}
+
+// What a request takes when it is decoded counts, and a connection does not have much more
+// than its share of the node's memory in requests that wait.
+func TestDecodedRequestsAreBounded(t *testing.T) {
+	inBubble(t, nil, func(t *testing.T, p *pipes, s *Server) {
+		c, other := p.dial(), &client{p.dial(), t}
+		defer c.Close()
+		defer other.Close()
+		if _, err := c.Write(encode(1, fetchOf("events", 0, 0, time.Minute, 1, 1000))); err != nil {
+			t.Fatal(err)
+		}
+		const topics = 200_000
+		long := fetchOf("events", 0, 0, time.Minute, 1, 1000)
+		long.Topics = make([]kmsg.FetchRequestTopic, topics)
+		written := flood(c, encode(2, long), 100)
+		synctest.Wait()
+		const each = topics * elementCost
+		if n := int(written.Load()); n < 1 || n > maxHeld/each+2 {
+			t.Errorf("%d requests are read that take %d bytes each", n, each)
+		}
+		if held := s.requestBytes.held.Load(); held < each || held > maxHeld+2*each {
+			t.Errorf("%d bytes are counted", held)
+		}
+		other.do(metadataOf("events"))
+		c.Close()
+		time.Sleep(time.Minute) // the first waits for records, and those behind it for the first
+		synctest.Wait()
+		if held := s.requestBytes.held.Load(); held != 0 {
+			t.Errorf("%d bytes are counted when it is over", held)
+		}
 	})
 }

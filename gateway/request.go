@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -21,7 +22,8 @@ type request struct {
 	header  kafkaproto.Header
 	body    kmsg.Request
 	size    int
-	free    func() // gives the frame's bytes back to the budget; nil: not counted
+	free    func() // gives the request's bytes back to the budget; nil: not counted
+	held    int64  // bytes that it counts for at its session
 	began   time.Time
 	name    string // of the API, for metrics
 	code    int16  // the first error code in the answer
@@ -106,7 +108,7 @@ func (r *request) serve(frame []byte) (err error) {
 	if header.Key == AdministerKey {
 		return r.serveAdminister(body)
 	}
-	if r.body, err = kafkaproto.DecodeRequest(header, body); err != nil {
+	if r.body, err = kafkaproto.DecodeRequest(header, body, r.admit); err != nil {
 		if errors.Is(err, kafkaproto.ErrNotServed) {
 			err = notServed(header, err)
 		}
@@ -120,6 +122,35 @@ func (r *request) serve(frame []byte) (err error) {
 		return err
 	}
 	handle(r)
+	return nil
+}
+
+// elementCost is about what an array element or a tagged field of a request takes in
+// memory, in bytes; in the frame it may be two.
+const elementCost = 128
+
+// admit counts what a request takes when it is decoded, before it is.
+func (r *request) admit(elements int) error {
+	cost := int64(elements) * elementCost
+	r.held += cost
+	r.session.held.Add(cost)
+	if cost <= smallRequest {
+		return nil
+	}
+	budget := r.session.server.requestBytes
+	cost = min(cost, budget.all-int64(r.size))
+	ctx, cancel := context.WithTimeout(r.session.open, crowdedTimeout)
+	defer cancel()
+	if err := budget.acquire(ctx, cost); err != nil {
+		return errCrowded
+	}
+	frame := r.free
+	r.free = func() {
+		budget.release(cost)
+		if frame != nil {
+			frame()
+		}
+	}
 	return nil
 }
 
@@ -198,11 +229,14 @@ func (r *request) complete(set func(*reply)) {
 		if r.free != nil {
 			r.free()
 		}
+		r.session.unsent.Add(int64(sizeOf(r.reply.frame)))
+		r.session.held.Add(-r.held)
+		r.session.ease()
 		close(r.reply.done)
 	})
 }
 
-// keepFrame makes the caller responsible for the frame's bytes in the budget: work
+// keepFrame makes the caller responsible for the request's bytes in the budget: work
 // may go on after the answer. The function may be nil.
 func (r *request) keepFrame() func() {
 	free := r.free

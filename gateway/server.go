@@ -39,8 +39,8 @@ type Config struct {
 	MaxRequestBytes int
 	// MaxConnections bounds connections of all kinds; default 10,000.
 	MaxConnections int
-	// MaxInflightBytes bounds the memory of the node's larger requests between
-	// their first byte and their answer, and once more that of fetched records
+	// MaxInflightBytes bounds the memory of the node's larger requests, as they come and
+	// as they are decoded, between their first byte and their answer, and once more that of fetched records
 	// between reading and sending. Default 1 GiB, at least MaxRequestBytes.
 	MaxInflightBytes int64
 	// AutoCreateTopics creates a topic when Metadata names it, as 0.8 does.

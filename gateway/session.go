@@ -18,6 +18,15 @@ import (
 // answered. Clients have 5 in flight by default.
 const maxPending = 128
 
+// A connection is not read while its requests that are worked on take more than maxHeld
+// bytes, decoded, or its answers that are not sent yet more than maxUnsent. So it has what
+// it was in the middle of and one more, whatever the number of its requests: an answer may
+// be a thousand times as long as its request, and who asks need not take it.
+const (
+	maxHeld   = 64 << 20
+	maxUnsent = 1 << 20
+)
+
 // session is one connection that speaks Kafka. Its reader takes a request, puts
 // a pending answer into a queue and lets the handler begin; its writer sends the
 // answer at the head when it is there. The queue is the order of answers, and
@@ -36,6 +45,10 @@ type session struct {
 	// fetchSent is closed when the answer of the last fetch that was read is sent.
 	// Only the reader uses it.
 	fetchSent chan struct{}
+
+	held, unsent atomic.Int64
+	// eased has an element when one of them has become less since the reader looked.
+	eased chan struct{}
 
 	// open ends when nobody can get an answer any more: the connection broke.
 	open   context.Context
@@ -68,7 +81,7 @@ func (r *reply) isDone() bool {
 }
 
 func (s *Server) serveSession(c *conn, kind string, f framer, broker address) {
-	n := &session{server: s, framer: f, peer: c.RemoteAddr(), broker: broker, replies: make(chan *reply, maxPending)}
+	n := &session{server: s, framer: f, peer: c.RemoteAddr(), broker: broker, replies: make(chan *reply, maxPending), eased: make(chan struct{}, 1)}
 	n.open, n.broken = context.WithCancel(s.ctx)
 	n.patient, n.hurry = context.WithCancel(n.open)
 	defer n.broken()
@@ -133,6 +146,9 @@ func (n *session) readLoop() (why error) {
 	}()
 	hold := reserver{budget: n.server.requestBytes, ctx: n.patient}
 	for !n.draining.Load() {
+		if !n.unburdened() {
+			return errServerLeaves
+		}
 		frame, err := n.framer.readFrame(hold.reserve)
 		if err != nil {
 			if free := hold.take(); free != nil {
@@ -149,13 +165,35 @@ func (n *session) readLoop() (why error) {
 			return err
 		}
 		n.server.metrics.networkIn(len(frame) + 4)
-		r := &request{session: n, reply: &reply{done: make(chan struct{})}, size: len(frame), free: hold.take()}
+		r := &request{session: n, reply: &reply{done: make(chan struct{})}, size: len(frame), free: hold.take(), held: int64(len(frame))}
+		n.held.Add(r.held)
 		n.replies <- r.reply
 		if err := r.serve(frame); err != nil {
 			return nil // the reply says it, in its turn
 		}
 	}
 	return errServerLeaves
+}
+
+// unburdened waits until there is room for another request, or false: until nothing more
+// is to be read.
+func (n *session) unburdened() bool {
+	for n.held.Load() > maxHeld || n.unsent.Load() > maxUnsent {
+		select {
+		case <-n.eased:
+		case <-n.patient.Done():
+			return false
+		}
+	}
+	return true
+}
+
+// ease tells the reader to look again.
+func (n *session) ease() {
+	select {
+	case n.eased <- struct{}{}:
+	default:
+	}
 }
 
 // writeLoop sends answers in the order of requests until the queue is closed. It
@@ -187,6 +225,8 @@ func (n *session) writeLoop() bool {
 				n.server.metrics.networkOut(sizeOf(r.frame))
 			}
 		}
+		n.unsent.Add(-int64(sizeOf(r.frame)))
+		n.ease()
 		for _, f := range r.sent {
 			f()
 		}

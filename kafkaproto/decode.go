@@ -17,19 +17,20 @@ const maxElements = 1 << 18
 // is walked before kmsg sees it: kmsg allocates as many structs as an array
 // claims to have, and goes round a loop as often as a list of tags claims to be
 // long. So memory is bounded by what is really there, and by 262,144 array
-// elements and tagged fields in all. Byte slices of the request (record sets)
+// elements and tagged fields in all; admit, unless it is nil, is asked with their number before that,
+// and its error is given back. Byte slices of the request (record sets)
 // alias body, strings do not. Bytes after the end are an error, but for
 // librdkafka's (see slack). Errors are ErrNotServed for a key and version outside
 // Served, else ErrMalformed.
-func DecodeRequest(h Header, body []byte) (kmsg.Request, error) {
+func DecodeRequest(h Header, body []byte, admit func(elements int) error) (kmsg.Request, error) {
 	api, ok := Lookup(h.Key)
 	if !ok || !api.Serves(h.Version) {
 		return nil, fmt.Errorf("%w: key %d version %d", ErrNotServed, h.Key, h.Version)
 	}
-	return decode(h, shapes()[h.Key][h.Version-api.Min], body)
+	return decode(h, shapes()[h.Key][h.Version-api.Min], body, admit)
 }
 
-func decode(h Header, s shape, body []byte) (kmsg.Request, error) {
+func decode(h Header, s shape, body []byte, admit func(elements int) error) (kmsg.Request, error) {
 	bad := func(format string, args ...any) error {
 		return fmt.Errorf("%w: %s v%d "+format, append([]any{ErrMalformed, kmsg.NameForKey(h.Key), h.Version}, args...)...)
 	}
@@ -42,6 +43,11 @@ func decode(h Header, s shape, body []byte) (kmsg.Request, error) {
 		return nil, bad("ends early or has an impossible length")
 	case len(w.rest) > slack(h, body):
 		return nil, bad("has %d bytes after its end", len(w.rest))
+	}
+	if admit != nil {
+		if err := admit(w.elements); err != nil {
+			return nil, err
+		}
 	}
 	body = body[:len(body)-len(w.rest)]
 	req := kmsg.RequestForKey(h.Key)

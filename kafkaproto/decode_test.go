@@ -66,13 +66,35 @@ func fillIn(v reflect.Value, next *int) {
 
 // Every served API and version decodes to what kmsg encoded, and nothing that
 // is cut or has bytes behind its end does.
+// Nothing is decoded before somebody has agreed to the number of its elements.
+func TestDecodeRequestAsks(t *testing.T) {
+	req := kmsg.NewPtrMetadataRequest()
+	req.Version = 9
+	for range 3 {
+		topic := kmsg.NewMetadataRequestTopic()
+		topic.Topic = kmsg.StringPtr("a")
+		topic.UnknownTags.Set(7, []byte("b"))
+		req.Topics = append(req.Topics, topic)
+	}
+	refused := errors.New("refused")
+	got, err := DecodeRequest(Header{Key: 3, Version: 9}, req.AppendTo(nil), func(elements int) error {
+		if elements != 6 {
+			t.Errorf("three topics with a tagged field each are %d elements", elements)
+		}
+		return refused
+	})
+	if !errors.Is(err, refused) || got != nil {
+		t.Errorf("%v, %v", got, err)
+	}
+}
+
 func TestDecodeRequest(t *testing.T) {
 	for _, api := range Served {
 		for v := api.Min; v <= api.Max; v++ {
 			req := example(int16(api.Key), v)
 			body := req.AppendTo(nil)
 			h := Header{Key: int16(api.Key), Version: v}
-			got, err := DecodeRequest(h, body)
+			got, err := DecodeRequest(h, body, nil)
 			if err != nil {
 				t.Fatalf("%s v%d: %v", api.Name, v, err)
 			}
@@ -80,21 +102,21 @@ func TestDecodeRequest(t *testing.T) {
 				t.Errorf("%s v%d: got %x, want %x", api.Name, v, again, body)
 			}
 			for n := range body {
-				if _, err := DecodeRequest(h, body[:n]); !errors.Is(err, ErrMalformed) {
+				if _, err := DecodeRequest(h, body[:n], nil); !errors.Is(err, ErrMalformed) {
 					t.Fatalf("%s v%d cut to %d of %d bytes: %v", api.Name, v, n, len(body), err)
 				}
 			}
-			if _, err := DecodeRequest(h, append(body, 0)); !errors.Is(err, ErrMalformed) {
+			if _, err := DecodeRequest(h, append(body, 0), nil); !errors.Is(err, ErrMalformed) {
 				t.Errorf("%s v%d with a byte more: %v", api.Name, v, err)
 			}
 		}
 		for _, v := range []int16{api.Min - 1, api.Max + 1, -1, 32767} {
-			if _, err := DecodeRequest(Header{Key: int16(api.Key), Version: v}, nil); !errors.Is(err, ErrNotServed) {
+			if _, err := DecodeRequest(Header{Key: int16(api.Key), Version: v}, nil, nil); !errors.Is(err, ErrNotServed) {
 				t.Errorf("%s v%d: %v", api.Name, v, err)
 			}
 		}
 	}
-	if _, err := DecodeRequest(Header{Key: 999}, nil); !errors.Is(err, ErrNotServed) {
+	if _, err := DecodeRequest(Header{Key: 999}, nil, nil); !errors.Is(err, ErrNotServed) {
 		t.Error(err)
 	}
 }
@@ -109,13 +131,13 @@ func TestMetadataOfLibrdkafka(t *testing.T) {
 		}
 		for _, create := range []byte{0, 1} {
 			body := append([]byte{0, 0, 0, 0, create}, make([]byte, flags)...)
-			req, err := DecodeRequest(Header{Key: 3, Version: v}, body)
+			req, err := DecodeRequest(Header{Key: 3, Version: v}, body, nil)
 			if err != nil {
 				t.Errorf("v%d %x: %v", v, body, err)
 			} else if m := req.(*kmsg.MetadataRequest); m.Topics != nil || m.AllowAutoTopicCreation {
 				t.Errorf("v%d %x: %+v", v, body, m)
 			}
-			if _, err := DecodeRequest(Header{Key: 3, Version: v}, append(body, 0, 0, 0)); !errors.Is(err, ErrMalformed) {
+			if _, err := DecodeRequest(Header{Key: 3, Version: v}, append(body, 0, 0, 0), nil); !errors.Is(err, ErrMalformed) {
 				t.Errorf("v%d with more: %v", v, err)
 			}
 		}
@@ -124,7 +146,7 @@ func TestMetadataOfLibrdkafka(t *testing.T) {
 
 func TestRecordSetsAreNotCopied(t *testing.T) {
 	body := (&kmsg.ProduceRequest{Topics: []kmsg.ProduceRequestTopic{{Partitions: []kmsg.ProduceRequestTopicPartition{{Records: []byte("records")}}}}}).AppendTo(nil)
-	req, err := DecodeRequest(Header{}, body)
+	req, err := DecodeRequest(Header{}, body, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -168,7 +190,7 @@ func TestClaimsWithoutBytesTakeNoMemory(t *testing.T) {
 			shape := shapeOf(c.key, c.version)
 			var before, after runtime.MemStats
 			runtime.ReadMemStats(&before)
-			if _, err := decode(Header{Key: c.key, Version: c.version}, shape, c.body); !errors.Is(err, ErrMalformed) {
+			if _, err := decode(Header{Key: c.key, Version: c.version}, shape, c.body, nil); !errors.Is(err, ErrMalformed) {
 				t.Fatal(err)
 			}
 			runtime.ReadMemStats(&after)

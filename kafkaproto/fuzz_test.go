@@ -131,7 +131,7 @@ func FuzzDecodeRequest(f *testing.F) {
 		}
 	}
 	f.Fuzz(func(t *testing.T, key, version int16, body []byte) {
-		req, err := DecodeRequest(Header{Key: key, Version: version}, body)
+		req, err := DecodeRequest(Header{Key: key, Version: version}, body, nil)
 		if err != nil {
 			return
 		}

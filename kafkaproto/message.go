@@ -98,11 +98,14 @@ func nullableBytes(b []byte) (field, rest []byte, ok bool) {
 }
 
 func appendNullableBytes(dst, field []byte) []byte {
+	return append(appendLength(dst, field), field...)
+}
+
+func appendLength(dst, field []byte) []byte {
 	if field == nil {
 		return binary.BigEndian.AppendUint32(dst, 0xffffffff)
 	}
-	dst = binary.BigEndian.AppendUint32(dst, uint32(len(field)))
-	return append(dst, field...)
+	return binary.BigEndian.AppendUint32(dst, uint32(len(field)))
 }
 
 // openMessage appends a message up to its key, which sealMessage completes
@@ -122,11 +125,27 @@ func sealMessage(b []byte) {
 	binary.BigEndian.PutUint32(b[messagePrefix:], crc32.ChecksumIEEE(b[messageMagicAt:]))
 }
 
-func appendMessage(dst []byte, offset int64, magic int8, attributes byte, timestamp int64, key, value []byte) []byte {
+// appendMessage appends a message. One of more than room bytes is cut somewhere behind
+// them: what nobody gets is not copied, however large it is.
+func appendMessage(dst []byte, offset int64, magic int8, attributes byte, timestamp int64, key, value []byte, room int) []byte {
 	start := len(dst)
 	dst = openMessage(dst, offset, magic, attributes, timestamp)
-	dst = appendNullableBytes(dst, key)
-	dst = appendNullableBytes(dst, value)
-	sealMessage(dst[start:])
+	if len(key)+len(value) <= room {
+		dst = appendNullableBytes(dst, key)
+		dst = appendNullableBytes(dst, value)
+		sealMessage(dst[start:])
+		return dst
+	}
+	sum := crc32.ChecksumIEEE(dst[start+messageMagicAt:])
+	size := len(dst) - start - messagePrefix
+	for _, field := range [][]byte{key, value} {
+		for _, part := range [][]byte{appendLength(nil, field), field} {
+			sum = crc32.Update(sum, crc32.IEEETable, part)
+			size += len(part)
+			dst = append(dst, part[:max(min(len(part), room-(len(dst)-start)), 0)]...)
+		}
+	}
+	binary.BigEndian.PutUint32(dst[start+8:], uint32(size))
+	binary.BigEndian.PutUint32(dst[start+messagePrefix:], sum)
 	return dst
 }

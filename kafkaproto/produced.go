@@ -121,8 +121,8 @@ func checkProducedHeader(set []byte, maxBytes int) (h BatchHeader, err error) {
 		return h, fmt.Errorf("%w: clients may not write control records", ErrInvalidRecord)
 	case h.Transactional():
 		return h, ErrTransactional
-	case h.ProducerID >= 0 && h.BaseSequence < 0:
-		return h, fmt.Errorf("%w: sequence number %d of producer %d", ErrInvalidRecord, h.BaseSequence, h.ProducerID)
+	case h.ProducerID >= 0 && (h.BaseSequence < 0 || h.ProducerEpoch < 0):
+		return h, fmt.Errorf("%w: sequence number %d and epoch %d of producer %d", ErrInvalidRecord, h.BaseSequence, h.ProducerEpoch, h.ProducerID)
 	case h.LogAppendTime():
 		return h, fmt.Errorf("%w: log append time", ErrInvalidTimestamp)
 	case h.Codec() > Zstd:

@@ -107,6 +107,7 @@ func TestProducedBatchesThatBreakARule(t *testing.T) {
 		"log append time":        {with(func(b *kmsg.RecordBatch) { b.Attributes = attrLogAppendTime }, value(0, "a")), ErrInvalidTimestamp},
 		"a negative time":        {with(func(b *kmsg.RecordBatch) { b.FirstTimestamp = -2 }, value(0, "a")), ErrInvalidTimestamp},
 		"a producer, no number":  {with(func(b *kmsg.RecordBatch) { b.ProducerID = 3 }, value(0, "a")), ErrInvalidRecord},
+		"a producer, no epoch":   {with(func(b *kmsg.RecordBatch) { b.ProducerID, b.FirstSequence = 3, 0 }, value(0, "a")), ErrInvalidRecord},
 		"codec 5":                {with(func(b *kmsg.RecordBatch) { b.Attributes = 5 }, value(0, "a")), ErrUnsupportedCompression},
 		"not compressed at all":  {with(func(b *kmsg.RecordBatch) { b.Attributes = int16(Gzip) }, value(0, "a")), ErrInvalidRecord},
 		"a record too many":      {with(func(b *kmsg.RecordBatch) { b.NumRecords, b.LastOffsetDelta = 1, 0 }, value(0, "a"), value(1, "b")), ErrInvalidRecord},

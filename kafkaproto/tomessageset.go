@@ -147,7 +147,8 @@ func (w *messageWriter) attributes(codec Codec) byte {
 	return a
 }
 
-// append appends each record as a message until more than room is used.
+// append appends each record as a message until room is used up or more; of a message that does not fit, no
+// more than a little beyond.
 func (w *messageWriter) append(dst, records []byte, room int) ([]byte, error) {
 	h, start, count, next := w.header, len(dst), int32(0), int32(0)
 	kept := byte(attrKept0)
@@ -179,7 +180,7 @@ func (w *messageWriter) append(dst, records []byte, room int) ([]byte, error) {
 		if w.relative {
 			offset -= w.first
 		}
-		dst = appendMessage(dst, offset, w.magic, r.attributes&kept|w.attributes(None), timestamp, r.key, r.value)
+		dst = appendMessage(dst, offset, w.magic, r.attributes&kept|w.attributes(None), timestamp, r.key, r.value, room-(len(dst)-start))
 		if len(dst)-start >= room {
 			return dst, nil
 		}

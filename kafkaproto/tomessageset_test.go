@@ -249,3 +249,44 @@ func TestBatchThatUnpacksToTooMuchForAWrapper(t *testing.T) {
 		t.Errorf("%d messages, cut after %d", len(m), len(cut))
 	}
 }
+
+// A set that is cut at any byte is the beginning of the whole set, and a message that
+// is cut takes no more memory than what is given of it.
+func TestACutSetIsTheBeginningOfAWholeOne(t *testing.T) {
+	key := func(delta int32, k []byte, v string) kmsg.Record {
+		r := value(delta, v)
+		r.Key = k
+		return r
+	}
+	log := modern(7, nil, key(0, nil, "first"), key(1, []byte{}, ""), key(2, []byte("a key"), "and a value"))
+	for _, magic := range []int8{0, 1} {
+		whole, err := ToMessageSet(nil, log, magic, 0, 1<<20)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for n := range len(whole) + 1 {
+			set, err := ToMessageSet([]byte("before"), log, magic, 0, n)
+			if want := append([]byte("before"), whole[:n]...); err != nil || !bytes.Equal(set, want) {
+				t.Fatalf("magic %d, %d of %d bytes: %x, %v, want %x", magic, n, len(whole), set, err, want)
+			}
+		}
+	}
+	for name, codec := range map[string]Codec{"none": None, "gzip": Gzip} {
+		const large = 20 << 20
+		log := modern(0, func(b *kmsg.RecordBatch) {
+			if codec != None {
+				b.Attributes, b.Records = int16(codec), pack(t, codec, b.Records)
+			}
+		}, value(0, string(make([]byte, large))))
+		set, err := ToMessageSet(nil, log, 0, 0, 1000)
+		if err != nil || len(set) != 1000 {
+			t.Fatalf("%s: %d bytes, %v", name, len(set), err)
+		}
+		if size := binary.BigEndian.Uint32(set[8:]); size != large+minMessage0 {
+			t.Errorf("%s: the message says it has %d bytes", name, size)
+		}
+		if cap(set) > 64<<10 {
+			t.Errorf("%s: 1000 bytes of a message of 20 MiB take %d", name, cap(set))
+		}
+	}
+}
