@@ -58,7 +58,18 @@ func consumeAsGroup(cmd *cobra.Command, topic, group string) (err error) {
 		last = nil
 		return err
 	}
-	defer func() { err = errors.Join(err, out.Flush(), commit()) }()
+	// finish commits only what the output has taken: the rest is to come again.
+	finish := func() error {
+		if err := out.Flush(); err != nil {
+			return err
+		}
+		return commit()
+	}
+	defer func() {
+		if ferr := finish(); !errors.Is(err, ferr) {
+			err = errors.Join(err, ferr)
+		}
+	}()
 	since := time.Now()
 	first := true
 	for {
@@ -85,10 +96,7 @@ func consumeAsGroup(cmd *cobra.Command, topic, group string) (err error) {
 				return nil
 			}
 		}
-		if err := out.Flush(); err != nil {
-			return err
-		}
-		if err := commit(); err != nil {
+		if err := finish(); err != nil {
 			return err
 		}
 		cl.AllowRebalance()
