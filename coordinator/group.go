@@ -190,6 +190,7 @@ func (g *group) replace(m *member, id string) {
 		g.leader = id
 	}
 	m.id = id
+	m.fresh = false // its instance is its name: whoever comes in its place is that member again
 	g.byID[id] = m
 	g.account(m.cost())
 }
