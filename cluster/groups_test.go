@@ -418,3 +418,46 @@ func TestCommitsAreNotForgottenWhileNodesReturn(t *testing.T) {
 		}
 	}
 }
+
+// A planned move of a shard's leadership is nothing that a client hears of: what the old leader refused surely is in
+// no log, and goes to the next one.
+func TestCommitsDoNotNoticeAHandOver(t *testing.T) {
+	c := newTestCluster(t, 3)
+	for _, node := range c.nodes {
+		node.cfg.NoAutoBalance = true
+	}
+	c.startAll()
+	c.topic("a", 1, 3)
+	const group = "readers"
+	id := shardID(coordinator.ShardOf(group))
+	c.commit(0, group, "a", 0)
+	ctx, stop := context.WithCancel(within(t))
+	defer stop()
+	var committers sync.WaitGroup
+	for i := range 8 {
+		committers.Go(func() {
+			n := c.nodes[i%3].Node
+			for offset := int64(0); ctx.Err() == nil; offset++ {
+				err := tryCommit(within(t), n, group, "a", offset)
+				if err != nil && fsm.Code(err) != fsm.ErrUnknownFate && !errors.Is(err, kerr.CoordinatorNotAvailable) {
+					t.Errorf("commit %d at %s: %v", offset, n.nodeID, err)
+					return
+				}
+			}
+		})
+	}
+	for moves := 0; moves < 10; {
+		for _, node := range c.nodes {
+			if s := node.shard(id); s != nil {
+				if _, err := s.leads(); err == nil && node.handOverTo(s.group, func(string) bool { return true }) == nil {
+					moves++
+				}
+			}
+		}
+		eventually(t, "a leader of the shard", func() error {
+			return tryCommit(within(t), c.any(), group, "a", 0)
+		})
+	}
+	stop()
+	committers.Wait()
+}

@@ -377,6 +377,8 @@ func (s *shard) coordinate(ctx context.Context, client coordinator.Client, req k
 		return nil, l.notLeader()
 	case err == nil:
 		return resp, nil
+	case errors.Is(err, coordinator.ErrNotLeader):
+		return nil, l.notLeader()
 	case ctx.Err() != nil:
 		return nil, fmt.Errorf("%w: %w", fsm.ErrTimeout, err)
 	}

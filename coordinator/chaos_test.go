@@ -185,7 +185,7 @@ func (c *chaos) request() {
 	coordinator, ctx := c.c, c.ctx
 	c.pending.Go(func() {
 		resp, err := coordinator.Handle(ctx, Client{ID: "c", Version: version}, req)
-		if err != nil && ctx.Err() == nil {
+		if err != nil && ctx.Err() == nil && !errors.Is(err, ErrNotLeader) {
 			c.t.Error(err)
 		}
 		c.mu.Lock()

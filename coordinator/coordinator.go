@@ -20,8 +20,8 @@ type Config struct {
 	// applied before New: whoever just won an election lets a barrier pass first.
 	State *State
 	// Propose replicates a command and returns when it is applied to State here.
-	// An error, which wraps ErrNotLeader if that is the reason, means that it is not
-	// known whether it is or will be. It must return soon after ctx has ended.
+	// An error that wraps ErrNotLeader means that it surely is not and will not be,
+	// any other that this is not known. It must return soon after ctx has ended.
 	Propose func(ctx context.Context, command []byte) error
 	// TopicID and TopicName know the topics as the node's catalog has them. Offsets
 	// of a topic whose id is another one by now or is gone count as none.
@@ -81,9 +81,9 @@ func New(cfg Config) *Coordinator {
 	return c
 }
 
-// Close ends everything: who waits and who comes later gets NOT_COORDINATOR. When
-// it returns, no goroutine is left and no timer. A command that is on its way may
-// still be replicated.
+// Close ends everything: who waits gets NOT_COORDINATOR, who comes later
+// ErrNotLeader. It waits for commands that are on their way; when it returns, no
+// goroutine is left and no timer.
 func (c *Coordinator) Close() {
 	c.mu.Lock()
 	c.closed = true
@@ -123,7 +123,8 @@ func (c *Coordinator) after(d time.Duration, f func()) *time.Timer {
 
 // Handle answers a request whose API key Version knows. JoinGroup and SyncGroup
 // wait for other members; they end with ctx. The error says that there is no
-// answer: ctx has ended, or the request is of another kind.
+// answer: ctx has ended, or the request is of another kind, or, if it wraps
+// ErrNotLeader, surely nothing was done and another coordinator is to be asked.
 //
 // The response has the request's version.
 func (c *Coordinator) Handle(ctx context.Context, client Client, req kmsg.Request) (kmsg.Response, error) {
@@ -131,7 +132,7 @@ func (c *Coordinator) Handle(ctx context.Context, client Client, req kmsg.Reques
 		return nil, fmt.Errorf("%s is not for the coordinator of a group", kmsg.NameForKey(req.Key()))
 	}
 	if !c.begin() {
-		return refuse(req, kerr.NotCoordinator.Code), nil
+		return nil, ErrNotLeader
 	}
 	defer c.running.Done()
 	client.ID, client.Host = cut(client.ID, maxName), cut(client.Host, maxName)

@@ -58,6 +58,8 @@ type group struct {
 	newcomers bool
 	sync      *time.Timer
 	unsynced  map[string]bool
+	// assigning: what the generation's leader assigned is on its way into the log.
+	assigning bool
 
 	// queue are commands on their way (writes.go).
 	queue   []*write
@@ -137,6 +139,7 @@ func (c *Coordinator) load(id string, meta *Group) *group {
 
 func (g *group) enter(s groupState) {
 	g.initial = s == preparing && g.state == empty
+	g.assigning = false
 	g.state, g.since = s, time.Now().UnixMilli()
 }
 
@@ -190,6 +193,7 @@ func (g *group) replace(m *member, id string) {
 		g.leader = id
 	}
 	m.id = id
+	m.fresh = false // its instance is its name: whoever comes in its place is that member again
 	g.byID[id] = m
 	g.account(m.cost())
 }

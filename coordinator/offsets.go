@@ -2,6 +2,7 @@ package coordinator
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -77,6 +78,9 @@ func (c *Coordinator) offsetCommit(ctx context.Context, client Client, req *kmsg
 	c.unlockGroup(g)
 	if err := w.wait(ctx); err != nil {
 		return nil, err
+	}
+	if errors.Is(w.err, ErrNotLeader) {
+		return nil, w.err
 	}
 	if code := c.codeOf(w.err); code != 0 {
 		fillCommit(resp, code)

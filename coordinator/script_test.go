@@ -207,7 +207,11 @@ func (s *script) advance(d *datadriven.TestData) {
 			a := s.actor(name)
 			req := kmsg.NewPtrHeartbeatRequest()
 			req.Group, req.MemberID, req.Generation = text(d, "g", "g"), a.member, a.generation
-			resp := s.ask(a, 99, req).(*kmsg.HeartbeatResponse)
+			answer, err := s.ask(a, 99, req)
+			if err != nil {
+				s.t.Fatal(err)
+			}
+			resp := answer.(*kmsg.HeartbeatResponse)
 			if resp.ErrorCode != last[name] {
 				s.answered(name, "heartbeat: "+code(resp.ErrorCode))
 			}
@@ -255,7 +259,7 @@ func (s *script) dump() string {
 	return text
 }
 
-func (s *script) ask(a *actor, version int16, req kmsg.Request) kmsg.Response {
+func (s *script) ask(a *actor, version int16, req kmsg.Request) (kmsg.Response, error) {
 	travels, ok := Version(req.Key())
 	if !ok {
 		s.t.Fatalf("%T has no version", req)
@@ -268,22 +272,25 @@ func (s *script) ask(a *actor, version int16, req kmsg.Request) kmsg.Response {
 	}
 	resp, err := s.c.Handle(a.ctx, Client{ID: "client", Host: "/127.0.0.1", Version: version}, sent)
 	if err != nil {
-		return nil
+		return nil, err
 	}
 	received := req.ResponseKind()
 	if err := received.ReadFrom(resp.AppendTo(nil)); err != nil {
 		s.t.Fatal(err)
 	}
-	return received
+	return received, nil
 }
 
 func (s *script) send(name string, version int16, req kmsg.Request) {
 	a := s.actor(name)
 	go func() {
-		resp := s.ask(a, version, req)
+		resp, err := s.ask(a, version, req)
 		line := "no answer"
-		if resp != nil {
+		switch {
+		case err == nil:
 			line = a.learn(resp)
+		case errors.Is(err, ErrNotLeader):
+			line = "another coordinator is to be asked"
 		}
 		s.answered(name, line)
 	}()

@@ -60,7 +60,7 @@ func (g *group) handleSync(req *kmsg.SyncGroupRequest, answer chan synced) {
 	}
 	m.answerSync(synced{err: kerr.RebalanceInProgress.Code}) // superseded
 	m.sync = answer
-	if m.id == g.leader {
+	if m.id == g.leader && !g.assigning { // who lost the answer and asks again is told the first
 		g.assigns(req)
 	}
 }
@@ -86,6 +86,7 @@ func (g *group) assigns(req *kmsg.SyncGroupRequest) {
 		g.assignmentFailed(kerr.UnknownServerError.Code)
 		return
 	}
+	g.assigning = true
 	generation := g.generation
 	replicated := g.replicated(assignments)
 	replicated.Since = time.Now().UnixMilli()

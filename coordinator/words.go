@@ -83,9 +83,10 @@ func Version(key int16) (int16, bool) {
 	return 0, false
 }
 
-// ErrNotLeader is what Config.Propose wraps if this node does not lead the shard:
-// clients are told NOT_COORDINATOR and look for another one. After any other error
-// they are told COORDINATOR_NOT_AVAILABLE and ask the same again.
+// ErrNotLeader is what Config.Propose wraps if this node does not lead the shard and
+// the command surely goes nowhere: clients are told NOT_COORDINATOR and look for
+// another one. After any other error they are told COORDINATOR_NOT_AVAILABLE and ask
+// the same again. Handle wraps it if the next coordinator can be asked in their place.
 var ErrNotLeader = errors.New("not the leader of the shard")
 
 // Settings are named after Kafka's broker configurations. A field that is 0 has

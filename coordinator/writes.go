@@ -72,11 +72,13 @@ func (g *group) writeQueue() {
 	g.writing = false
 }
 
+// propose replicates a command. One that is on its way when the coordinator is closed is
+// waited for: whether it got into the log decides what its client is told.
 func (c *Coordinator) propose(b []byte) error {
-	if err := c.ctx.Err(); err != nil {
-		return err
+	if c.ctx.Err() != nil {
+		return ErrNotLeader
 	}
-	ctx, cancel := context.WithTimeout(c.ctx, c.set.CommitTimeout)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(c.ctx), c.set.CommitTimeout)
 	defer cancel()
 	return c.cfg.Propose(ctx, b)
 }

@@ -20,7 +20,7 @@ import (
 
 func handleOffsetCommit(r *request) {
 	req := r.body.(*kmsg.OffsetCommitRequest)
-	r.asked(coordinateTimeout, func(ctx context.Context) {
+	r.asked(coordinateTimeout, []string{req.Group}, func(ctx context.Context) {
 		topics := r.session.server.cluster.Topics()
 		type place struct {
 			topic     string

@@ -23,7 +23,7 @@ func handleOffsetFetch(r *request) {
 		r.fetchOffsetsOfGroups(req)
 		return
 	}
-	r.asked(coordinateTimeout, func(ctx context.Context) {
+	r.asked(coordinateTimeout, []string{req.Group}, func(ctx context.Context) {
 		group := kmsg.NewOffsetFetchRequestGroup()
 		group.Group = req.Group
 		if req.Topics != nil || req.Version < 2 {
@@ -73,7 +73,11 @@ func (r *request) fetchOffsetsOfGroups(req *kmsg.OffsetFetchRequest) {
 		r.hangUp(errInvalidRequest)
 		return
 	}
-	r.asked(coordinateTimeout, func(ctx context.Context) {
+	groups := make([]string, len(req.Groups))
+	for i := range req.Groups {
+		groups[i] = req.Groups[i].Group
+	}
+	r.asked(coordinateTimeout, groups, func(ctx context.Context) {
 		resp := kmsg.NewPtrOffsetFetchResponse()
 		resp.Version = r.header.Version
 		resp.Groups = make([]kmsg.OffsetFetchResponseGroup, len(req.Groups))

@@ -22,7 +22,7 @@ import (
 func handleJoinGroup(r *request) {
 	req := r.body.(*kmsg.JoinGroupRequest)
 	limit := time.Duration(max(req.RebalanceTimeoutMillis, req.SessionTimeoutMillis, 0))*time.Millisecond + 5*time.Minute + coordinateTimeout
-	r.asked(min(limit, maxGroupWait), func(ctx context.Context) {
+	r.asked(min(limit, maxGroupWait), []string{req.Group}, func(ctx context.Context) {
 		answer, err := r.coordinate(ctx, coordinator.ShardOf(req.Group), req)
 		resp, _ := answer.(*kmsg.JoinGroupResponse)
 		if err != nil {
@@ -41,7 +41,7 @@ func handleJoinGroup(r *request) {
 
 func handleSyncGroup(r *request) {
 	req := r.body.(*kmsg.SyncGroupRequest)
-	r.asked(maxGroupWait, func(ctx context.Context) {
+	r.asked(maxGroupWait, []string{req.Group}, func(ctx context.Context) {
 		answer, err := r.coordinate(ctx, coordinator.ShardOf(req.Group), req)
 		resp, _ := answer.(*kmsg.SyncGroupResponse)
 		if err != nil {
@@ -56,7 +56,7 @@ func handleSyncGroup(r *request) {
 
 func handleHeartbeat(r *request) {
 	req := r.body.(*kmsg.HeartbeatRequest)
-	r.asked(coordinateTimeout, func(ctx context.Context) {
+	r.asked(coordinateTimeout, []string{req.Group}, func(ctx context.Context) {
 		answer, err := r.coordinate(ctx, coordinator.ShardOf(req.Group), req)
 		resp, _ := answer.(*kmsg.HeartbeatResponse)
 		if err != nil {
@@ -77,7 +77,7 @@ func handleLeaveGroup(r *request) {
 		m.MemberID = req.MemberID
 		req.Members = []kmsg.LeaveGroupRequestMember{m}
 	}
-	r.asked(coordinateTimeout, func(ctx context.Context) {
+	r.asked(coordinateTimeout, []string{req.Group}, func(ctx context.Context) {
 		answer, err := r.coordinate(ctx, coordinator.ShardOf(req.Group), req)
 		resp, _ := answer.(*kmsg.LeaveGroupResponse)
 		if err != nil {

@@ -26,7 +26,7 @@ func handleDescribeGroups(r *request) {
 		r.hangUp(errInvalidRequest)
 		return
 	}
-	r.asked(coordinateTimeout, func(ctx context.Context) {
+	r.asked(coordinateTimeout, req.Groups, func(ctx context.Context) {
 		resp := kmsg.NewPtrDescribeGroupsResponse()
 		resp.Version = r.header.Version
 		resp.Groups = make([]kmsg.DescribeGroupsResponseGroup, len(req.Groups))
@@ -57,7 +57,7 @@ func handleDescribeGroups(r *request) {
 
 func handleListGroups(r *request) {
 	req := r.body.(*kmsg.ListGroupsRequest)
-	r.asked(coordinateTimeout, func(ctx context.Context) {
+	r.asked(coordinateTimeout, nil, func(ctx context.Context) {
 		resp := kmsg.NewPtrListGroupsResponse()
 		resp.Version = r.header.Version
 		answers := make([]*kmsg.ListGroupsResponse, coordinator.Shards)
@@ -89,7 +89,7 @@ func handleDeleteGroups(r *request) {
 		r.hangUp(errInvalidRequest)
 		return
 	}
-	r.asked(coordinateTimeout, func(ctx context.Context) {
+	r.asked(coordinateTimeout, req.Groups, func(ctx context.Context) {
 		resp := kmsg.NewPtrDeleteGroupsResponse()
 		resp.Version = r.header.Version
 		resp.Groups = make([]kmsg.DeleteGroupsResponseGroup, len(req.Groups))
@@ -115,7 +115,7 @@ func handleDeleteGroups(r *request) {
 
 func handleOffsetDelete(r *request) {
 	req := r.body.(*kmsg.OffsetDeleteRequest)
-	r.asked(coordinateTimeout, func(ctx context.Context) {
+	r.asked(coordinateTimeout, []string{req.Group}, func(ctx context.Context) {
 		answer, err := r.coordinate(ctx, coordinator.ShardOf(req.Group), req)
 		resp, _ := answer.(*kmsg.OffsetDeleteResponse)
 		if err != nil {

@@ -344,3 +344,50 @@ func TestTwoConsumersShareAndHandOver(t *testing.T) {
 		}
 	}
 }
+
+// TestRequestsOfAConnectionAboutAGroupAreInLine: a client may send the next commit before the last is answered, as
+// Java's commitAsync does. The last one counts, and what is read behind them is that.
+func TestRequestsOfAConnectionAboutAGroupAreInLine(t *testing.T) {
+	g := serve(t, newFake(t, "events"), nil)
+	c := g.dial()
+	const commits = 50
+	var sent []byte
+	for i := range commits {
+		req := kmsg.NewPtrOffsetCommitRequest()
+		req.Version, req.Group = 7, "readers"
+		topic := kmsg.NewOffsetCommitRequestTopic()
+		topic.Topic = "events"
+		part := kmsg.NewOffsetCommitRequestTopicPartition()
+		part.Offset = int64(i + 1)
+		topic.Partitions = append(topic.Partitions, part)
+		req.Topics = append(req.Topics, topic)
+		sent = append(sent, encode(int32(i), req)...)
+	}
+	fetch := kmsg.NewPtrOffsetFetchRequest()
+	fetch.Version, fetch.Group = 5, "readers"
+	asked := kmsg.NewOffsetFetchRequestTopic()
+	asked.Topic, asked.Partitions = "events", []int32{0}
+	fetch.Topics = append(fetch.Topics, asked)
+	sent = append(sent, encode(commits, fetch)...)
+	c.send(sent)
+	for i := range commits {
+		resp := kmsg.NewPtrOffsetCommitResponse()
+		resp.Version = 7
+		c.want(int32(i), resp)
+		if code := resp.Topics[0].Partitions[0].ErrorCode; code != 0 {
+			t.Fatalf("commit %d: code %d", i+1, code)
+		}
+	}
+	resp := kmsg.NewPtrOffsetFetchResponse()
+	resp.Version = 5
+	c.want(commits, resp)
+	if got := resp.Topics[0].Partitions[0].Offset; got != commits {
+		t.Errorf("offset %d is committed, the last commit was %d", got, commits)
+	}
+	// A request that names a group twice does not wait for itself.
+	twice := kmsg.NewPtrDescribeGroupsRequest()
+	twice.Groups = []string{"readers", "readers"}
+	if resp := c.ask(twice).(*kmsg.DescribeGroupsResponse); len(resp.Groups) != 2 {
+		t.Errorf("%+v", resp)
+	}
+}

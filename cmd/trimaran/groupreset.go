@@ -69,17 +69,11 @@ func resetOffsets(cmd *cobra.Command, group string) error {
 		for t := range wanted {
 			names = append(names, t)
 		}
-		starts, err := adm.ListStartOffsets(ctx, names...)
-		if err == nil {
-			err = starts.Error()
-		}
+		starts, err := whole(adm.ListStartOffsets(ctx, names...))
 		if err != nil {
 			return err
 		}
-		ends, err := adm.ListEndOffsets(ctx, names...)
-		if err == nil {
-			err = ends.Error()
-		}
+		ends, err := whole(adm.ListEndOffsets(ctx, names...))
 		if err != nil {
 			return err
 		}
@@ -93,7 +87,7 @@ func resetOffsets(cmd *cobra.Command, group string) error {
 			if err != nil {
 				return usagef("--to-datetime %q: want a time like 2026-01-31T12:00:00Z", text)
 			}
-			if times, err = adm.ListOffsetsAfterMilli(ctx, at.UnixMilli(), names...); err != nil {
+			if times, err = whole(adm.ListOffsetsAfterMilli(ctx, at.UnixMilli(), names...)); err != nil {
 				return err
 			}
 		}
@@ -173,6 +167,15 @@ func resetOffsets(cmd *cobra.Command, group string) error {
 		}
 		return nil
 	})
+}
+
+// whole makes an answer of which a part failed an error: a partition without its offset would be set to an end of
+// its log.
+func whole(listed kadm.ListedOffsets, err error) (kadm.ListedOffsets, error) {
+	if err == nil {
+		err = listed.Error()
+	}
+	return listed, err
 }
 
 // topicPartitions reads --topic: partitions by topic, none meaning all.

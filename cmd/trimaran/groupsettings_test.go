@@ -2,9 +2,13 @@ package main
 
 import (
 	"bytes"
+	"errors"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
 
 	"github.com/trimaran-io/trimaran/coordinator"
 	"github.com/trimaran-io/trimaran/fsm"
@@ -38,6 +42,17 @@ func TestGroupSettings(t *testing.T) {
 		if s, err := parse(nil, bad...); err == nil {
 			t.Errorf("%v is taken as %+v", bad, s)
 		}
+	}
+}
+
+func TestResetNeedsTheOffsetsOfAllPartitions(t *testing.T) {
+	listed := kadm.ListedOffsets{"events": {0: {Topic: "events", Offset: 7}, 1: {Topic: "events", Partition: 1, Offset: -1}}}
+	if _, err := whole(listed, nil); err != nil {
+		t.Error(err)
+	}
+	listed["events"][1] = kadm.ListedOffset{Topic: "events", Partition: 1, Offset: -1, Err: kerr.NotLeaderForPartition}
+	if _, err := whole(listed, nil); !errors.Is(err, kerr.NotLeaderForPartition) {
+		t.Errorf("a partition without a leader: %v", err)
 	}
 }
 

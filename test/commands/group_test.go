@@ -3,6 +3,7 @@ package commands
 import (
 	"encoding/json"
 	"fmt"
+	"os"
 	"strings"
 	"testing"
 
@@ -24,6 +25,13 @@ func TestGroupCommands(t *testing.T) {
 	writer.stdin = lines.String()
 	writer.ok(t, bin, "produce", topic, "--key-separator", ":")
 	count := func(out string) int { return strings.Count(out, "event ") }
+	// What the output did not take is not committed.
+	if _, err := os.Stat("/dev/full"); err == nil {
+		r := shell.run(t, "sh", "-c", `exec "$0" "$@" >/dev/full`, bin, "consume", topic, "--group", group, "--max-messages", "100")
+		if r.code == 0 || strings.Count(r.err, "no space left") != 1 {
+			t.Errorf("into a full device: code %d, %s", r.code, r.err)
+		}
+	}
 	if n := count(shell.ok(t, bin, "consume", topic, "--group", group, "--max-messages", "100")); n != 100 {
 		t.Errorf("%d records came first", n)
 	}
