@@ -26,6 +26,9 @@ func (st *Store) OpenLog(dir string, opts LogOptions) (*PartitionLog, error) {
 // stands where the next offset is start.
 func (st *Store) openLog(dir string, opts LogOptions, start int64) (*PartitionLog, error) {
 	l := &PartitionLog{st: st, dir: dir, opts: opts, cache: st.cache.group(), abandon: make(chan struct{})}
+	if err := st.suspected(dir); err != nil {
+		return nil, fmt.Errorf("log of %s: %w", opts.Group, err)
+	}
 	m, err := readManifest(st, dir)
 	if err != nil {
 		return nil, fmt.Errorf("log of %s: %w", opts.Group, err)
@@ -53,6 +56,7 @@ func (st *Store) openLog(dir string, opts LogOptions, start int64) (*PartitionLo
 		}
 		return nil, fmt.Errorf("log of %s: %w", opts.Group, err)
 	}
+	st.opened(dir)
 	return l, nil
 }
 
@@ -336,6 +340,9 @@ func (l *PartitionLog) readBack(i int, pos int64) error {
 	case later:
 		next := l.segments[i+1]
 		return fmt.Errorf("%s: %w: it ends at entry %d, and segment %d follows: %w", filepath.Base(s.path), ErrDamaged, s.last, next.base, damage)
+	}
+	if was := l.st.endedAt(s.id.Load()); s.last < was {
+		return fmt.Errorf("%s: it ends at entry %d, and was acknowledged up to entry %d when the node was stopped: %w", filepath.Base(s.path), s.last, was, orDamaged(damage))
 	}
 	if damage == nil {
 		return nil
