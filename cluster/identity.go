@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"os"
 	"path/filepath"
 	"strings"
@@ -41,6 +42,19 @@ type identityFile struct {
 
 	// Left says that the node was taken out of the cluster. It does not start again.
 	Left bool `json:"left,omitempty"`
+
+	// Checksum is that of all the rest; "" in files of before there was one.
+	Checksum string `json:"checksum,omitempty"`
+}
+
+// sum is the CRC-32C of all fields but the checksum.
+func (f identityFile) sum() string {
+	f.Checksum = ""
+	data, err := json.Marshal(f)
+	if err != nil {
+		panic(err) // it has nothing but numbers and texts
+	}
+	return fmt.Sprintf("%08x", crc32.Checksum(data, crc32.MakeTable(crc32.Castagnoli)))
 }
 
 // formation is the proposal to form a cluster of exactly these nodes.
@@ -123,6 +137,9 @@ func (d *dataDir) loadIdentity(want fsm.NodeID) (*identityFile, error) {
 		if file.Format != identityFormat {
 			return nil, fmt.Errorf("%s has format %d, this program knows %d: it was written by another version", path, file.Format, identityFormat)
 		}
+		if file.Checksum != "" && file.Checksum != file.sum() {
+			return nil, fmt.Errorf("%s is damaged: its checksum is %s and should be %s", path, file.Checksum, file.sum())
+		}
 		if err := fsm.CheckNodeID(file.NodeID); err != nil {
 			return nil, fmt.Errorf("%s is damaged: %w", path, err)
 		}
@@ -132,7 +149,7 @@ func (d *dataDir) loadIdentity(want fsm.NodeID) (*identityFile, error) {
 		if want != "" && want != file.NodeID {
 			return nil, fmt.Errorf("data directory %s belongs to node %q, not to %q: give the right --data or --node-id", d.path, file.NodeID, want)
 		}
-		return file, nil
+		return file, d.hasVotes()
 	case !errors.Is(err, os.ErrNotExist):
 		return nil, err
 	}
@@ -151,8 +168,22 @@ func (d *dataDir) loadIdentity(want fsm.NodeID) (*identityFile, error) {
 	return file, d.saveIdentity(file)
 }
 
+// hasVotes gives an error if the votes of groups that are here are gone: the node would vote twice (invariant 7).
+func (d *dataDir) hasVotes() error {
+	if info, err := os.Stat(d.join("votes.db")); err == nil && info.Size() > 0 {
+		return nil
+	} else if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	if _, err := os.Stat(d.join("catalog")); errors.Is(err, os.ErrNotExist) {
+		return nil // it never got so far
+	}
+	return fmt.Errorf("data directory %s has lost votes.db, what this node has voted: restore it, or start with an empty directory and a new --node-id", d.path)
+}
+
 // saveIdentity replaces node.json in one step; it is on stable storage on return.
 func (d *dataDir) saveIdentity(file *identityFile) error {
+	file.Checksum = file.sum()
 	data, err := json.MarshalIndent(file, "", "  ")
 	if err != nil {
 		return err

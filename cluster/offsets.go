@@ -157,6 +157,7 @@ func (r *records) offsetForTime(ctx context.Context, timestamp int64) (found kaf
 	}
 	begin, any, err := r.log.OffsetBeforeTime(first)
 	if err != nil {
+		r.node.readFailed(r.replica, err)
 		return found, false, fmt.Errorf("%w: %w", fsm.ErrStorage, err)
 	}
 	if !any {

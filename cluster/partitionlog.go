@@ -124,6 +124,7 @@ func (r *records) readCommitted(from fsm.Offset, maxBytes int) (slice fsm.Slice,
 		}
 	}
 	if err != nil {
+		r.node.readFailed(r.replica, err)
 		return slice, true, fmt.Errorf("%w: %w", fsm.ErrStorage, err)
 	}
 	defer reader.Close()

@@ -153,6 +153,9 @@ func openGroup(name string, open openFiles, config *raft.Config, machine raft.FS
 			transport.Close() // else messages for the group wait for someone to take them
 		}
 	}()
+	if err := stable.Check(); err != nil {
+		return nil, err
+	}
 	created, err := stable.Created()
 	if err != nil {
 		return nil, err
@@ -178,8 +181,15 @@ func openGroup(name string, open openFiles, config *raft.Config, machine raft.FS
 	if err != nil {
 		return nil, err
 	}
+	if err := follows(log, files.snapshots, snapshots); err != nil {
+		return nil, fmt.Errorf("group %s: %w", name, err)
+	}
 	// Retention can leave a snapshot and nothing behind it.
 	empty := last == 0 && len(snapshots) == 0
+	// The first term is stored before the first entry.
+	if known, err := stable.Known(); err != nil || !known && !empty {
+		return nil, errors.Join(err, fmt.Errorf("%w: what group %s has voted is gone", raftlog.ErrDamaged, name))
+	}
 	// The mark is written after the first entry, so a member that is marked and
 	// should have formed the group has lost its entries.
 	if empty && created && len(voters) > 0 {
@@ -222,6 +232,26 @@ func openGroup(name string, open openFiles, config *raft.Config, machine raft.FS
 	})
 	r.RegisterObserver(g.observer)
 	return g, nil
+}
+
+// follows gives an error if the newest snapshot that can be read is not where the log begins, or before: another has been lost.
+func follows(log raft.LogStore, store raft.SnapshotStore, list []*raft.SnapshotMeta) error {
+	first, err := log.FirstIndex()
+	if err != nil || first <= 1 {
+		return err
+	}
+	newest := uint64(0)
+	for _, meta := range list {
+		if _, content, err := store.Open(meta.ID); err == nil {
+			content.Close()
+			newest = meta.Index
+			break
+		}
+	}
+	if first > newest+1 {
+		return fmt.Errorf("%w: the log begins with entry %d, the newest snapshot is of entry %d", raftlog.ErrDamaged, first, newest)
+	}
+	return nil
 }
 
 // leader gives the identity of the leader that this member knows and the term

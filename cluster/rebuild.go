@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"syscall"
 	"time"
 
 	"github.com/trimaran-io/trimaran/cluster/raftlog"
@@ -35,16 +36,21 @@ func (n *Node) damaged(r *replica, err error) {
 
 // readFailed is told that a reader could not read on.
 func (n *Node) readFailed(r *replica, err error) {
-	if errors.Is(err, raftlog.ErrDamaged) {
+	if isDamage(err) {
 		n.damaged(r, err)
 	}
+}
+
+// isDamage reports whether the error means that bytes are not what was written, or that the disk does not give them.
+func isDamage(err error) bool {
+	return errors.Is(err, raftlog.ErrDamaged) || errors.Is(err, syscall.EIO)
 }
 
 // rebuildable reports whether the error of opening a replica means that its log
 // is to be replaced by what the others have.
 func rebuildable(err error) bool {
 	var lost errReplicaLost
-	return errors.Is(err, raftlog.ErrDamaged) || errors.As(err, &lost)
+	return isDamage(err) || errors.As(err, &lost)
 }
 
 // rebuild has a closed replica leave its group and removes its files. It may be

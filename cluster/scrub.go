@@ -1,14 +1,11 @@
 package cluster
 
 import (
-	"errors"
 	"slices"
 	"strings"
 	"time"
 
 	"golang.org/x/time/rate"
-
-	"github.com/trimaran-io/trimaran/cluster/raftlog"
 )
 
 // The scrub reads what replicas here keep, in the background and slowly, so that
@@ -68,7 +65,7 @@ func (n *Node) scrubLoop() {
 func (n *Node) scrubbed(r *replica, err error) {
 	switch {
 	case err == nil:
-	case !errors.Is(err, raftlog.ErrDamaged):
+	case !isDamage(err):
 		n.logger.Warn("cannot check a replica's segments", "partition", r.id, "error", err)
 	default:
 		if partition, ok := n.Topics().Partition(r.id); ok && len(partition.Replicas) < 2 {

@@ -20,7 +20,7 @@ import (
 // segments at the next start is shown as if it were there.
 type Archive struct {
 	st *Store
-	// JournalErr says what is wrong with the journal; the node would not start.
+	// JournalErr says what is wrong with the journal.
 	JournalErr error
 }
 
@@ -31,8 +31,16 @@ func OpenArchive(dir string) (*Archive, error) {
 		return nil, err
 	}
 	a := &Archive{st: st}
+	st.closed = st.readClosed()
 	j := &journal{st: st, dir: filepath.Join(dir, "journal")}
-	if _, _, err := j.replay(st.Groups()); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	epoch, _, err := j.replay(st.Groups())
+	switch {
+	case err == nil || errors.Is(err, fs.ErrNotExist):
+	case errors.Is(err, ErrDamaged) && epoch == st.closed.Epoch:
+		a.JournalErr = fmt.Errorf("journal: %w (the node was stopped in good order and does not need it)", err)
+	case errors.Is(err, ErrDamaged):
+		a.JournalErr = fmt.Errorf("journal: %w (the node copies all of its partitions from others when it starts)", err)
+	default:
 		a.JournalErr = fmt.Errorf("journal: %w", err)
 	}
 	return a, nil

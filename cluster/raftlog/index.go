@@ -82,6 +82,11 @@ func newIndex(st *Store, s *segment) (*index, error) {
 func (x *index) add(p point) error {
 	x.mu.Lock()
 	defer x.mu.Unlock()
+	return x.append(p)
+}
+
+// append is add; the lock is held.
+func (x *index) append(p point) error {
 	x.recent = append(x.recent, p)
 	if len(x.recent) < pointsKept {
 		return nil
@@ -133,6 +138,11 @@ func (x *index) flush(st *Store) (count int, crc uint32, err error) {
 func (x *index) finish(st *Store, s *segment, next int64, state []byte) error {
 	x.mu.Lock()
 	defer x.mu.Unlock()
+	return x.complete(st, s, next, state)
+}
+
+// complete is finish; the lock is held.
+func (x *index) complete(st *Store, s *segment, next int64, state []byte) error {
 	f, err := x.handle.acquire()
 	if err != nil {
 		return err

@@ -59,6 +59,8 @@ type journal struct {
 	dir   string
 	limit int64 // bytes of a file
 
+	unread map[string]error // folders of segments that could not be read at the start
+
 	wake chan struct{} // capacity 1
 	quit chan struct{}
 	wg   sync.WaitGroup

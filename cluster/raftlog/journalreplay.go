@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"path/filepath"
 	"slices"
+	"syscall"
 
 	"github.com/trimaran-io/trimaran/cluster/raftlog/vfs"
 )
@@ -80,6 +81,21 @@ func openJournal(st *Store, dir, groups string, limit int64) (*journal, error) {
 		wake: make(chan struct{}, 1), quit: make(chan struct{}), freed: make(chan struct{}, 1),
 	}
 	epoch, old, err := j.replay(groups)
+	if errors.Is(err, ErrDamaged) {
+		// Nobody knows whose appends are gone. If all segments were synced since, nobody's are.
+		if st.closed.Epoch == epoch {
+			st.logger.Warn("the journal is damaged, and was not needed any more", "error", err)
+			err = nil
+		} else {
+			err = st.distrust(fmt.Errorf("journal %s: %w", dir, err))
+		}
+	}
+	for dir, cause := range j.unread {
+		// What the journal had for it cannot be kept.
+		if err == nil {
+			err = writeFile(st, dir, suspectName, []byte(cause.Error()+"\n"))
+		}
+	}
 	if err != nil {
 		return nil, fmt.Errorf("journal %s: %w", dir, err)
 	}
@@ -117,14 +133,22 @@ func openJournal(st *Store, dir, groups string, limit int64) (*journal, error) {
 	return j, nil
 }
 
-// replay gives the newest epoch, 0 if there is none, and the numbers of all files.
+// replay plays the journal back. It gives the newest epoch, 0 if there is none, and the numbers of all files. With an
+// error that wraps ErrDamaged they are right as far as can be known, and nothing was played back.
 func (j *journal) replay(groups string) (epoch uint64, files []int, err error) {
 	entries, err := j.st.fs.List(j.dir)
 	if err != nil {
 		return 0, nil, err
 	}
+	targets, unread, err := findSegments(j.st, groups)
+	if err != nil {
+		return 0, nil, err
+	}
+	j.unread = unread
 	content := map[int][]byte{}
 	var runs []journalRun
+	var bad []int // files whose head is neither good nor void
+	var damage error
 	for _, e := range entries {
 		var number int
 		if _, err := fmt.Sscanf(e.Name, journalNamesakes, &number); err != nil || fmt.Sprintf(journalNamesakes, number) != e.Name {
@@ -138,40 +162,63 @@ func (j *journal) replay(groups string) (epoch uint64, files []int, err error) {
 		content[number] = b
 		run := leadingRun(b)
 		run.number = number
-		if run.last >= run.first {
+		switch {
+		case run.last >= run.first:
 			runs = append(runs, run)
 			epoch = max(epoch, run.epoch)
+		case !allZero(b[:min(len(b), batchHeader)]):
+			bad = append(bad, number)
+		}
+	}
+	if len(files) == 0 && len(targets) > 0 && j.limit > 0 {
+		damage = fmt.Errorf("%w: there is no journal, and there are segments", ErrDamaged)
+	}
+	known := func(b journalBatch) bool { return targets.has(b) }
+	if len(runs) == 0 {
+		// All files were void when the node stopped. What they have further on must stay of an older epoch.
+		for _, b := range content {
+			epoch = max(epoch, newestEpoch(b))
 		}
 	}
 	runs = slices.DeleteFunc(runs, func(r journalRun) bool { return r.epoch != epoch })
 	slices.SortFunc(runs, func(a, b journalRun) int { return int(int64(a.first - b.first)) })
 	for i := 1; i < len(runs); i++ {
 		if runs[i].first != runs[i-1].last+1 {
-			return 0, nil, fmt.Errorf("%w: batches %d to %d are missing", ErrDamaged, runs[i-1].last+1, runs[i].first-1)
+			damage = fmt.Errorf("%w: batches %d to %d are missing", ErrDamaged, runs[i-1].last+1, runs[i].first-1)
 		}
-	}
-	if len(runs) == 0 {
-		// All files were void when the node stopped. What they have further on must stay of an older epoch.
-		for _, b := range content {
-			epoch = max(epoch, newestEpoch(b))
-		}
-		return epoch, files, nil
 	}
 	// Only the newest batch can be torn: it was never acknowledged. A good one
 	// behind a bad one means that acknowledged bytes are damaged.
-	newest := runs[len(runs)-1]
-	for number, b := range content {
-		from := int64(0)
-		if number == newest.number {
-			from = newest.end
-		}
-		if seq, found := laterBatch(b[from:], epoch, newest.last+1); found {
-			return 0, nil, fmt.Errorf("%w: batch %d is not there, batch %d is", ErrDamaged, newest.last+1, seq)
+	newest := journalRun{number: -1}
+	if len(runs) > 0 {
+		newest = runs[len(runs)-1]
+		for number, b := range content {
+			from := int64(0)
+			if number == newest.number {
+				from = newest.end
+			}
+			if seq, found := laterBatch(b[from:], epoch, newest.last+1, known); found {
+				damage = fmt.Errorf("%w: batch %d is not there, batch %d is", ErrDamaged, newest.last+1, seq)
+			}
 		}
 	}
-	targets, err := findSegments(j.st, groups)
-	if err != nil {
-		return 0, nil, err
+	// The head of a file is void, or good, or that of the newest batch, or the file is of an older epoch.
+	last, seen := newest.last, newest.last
+	for _, b := range content {
+		if len(bad) > 0 {
+			last = max(last, newestOf(b, epoch, known))
+			seen = max(seen, newestOf(b, epoch, func(journalBatch) bool { return true }))
+		}
+	}
+	for _, number := range bad {
+		b := content[number]
+		old := headOf(b).epoch != 0 && headOf(b).epoch < epoch && newestOf(b, epoch, known) == 0
+		if !old && !begun(b, epoch, last, seen) {
+			damage = fmt.Errorf("%w: file %d does not begin with a batch", ErrDamaged, number)
+		}
+	}
+	if damage != nil {
+		return epoch, files, damage
 	}
 	written := map[*replayTarget]bool{}
 	defer func() {
@@ -234,15 +281,62 @@ func leadingRun(b []byte) (run journalRun) {
 	}
 }
 
-// laterBatch looks for a good batch of the epoch with a number above seq.
-func laterBatch(b []byte, epoch, seq uint64) (uint64, bool) {
+// headOf gives what the head of a file says, good or not; nothing if it is no batch's.
+func headOf(b []byte) (batch journalBatch) {
+	if len(b) >= batchHeader && string(b[:4]) == journalMagic {
+		batch.epoch, batch.seq = binary.LittleEndian.Uint64(b[8:]), binary.LittleEndian.Uint64(b[16:])
+	}
+	return batch
+}
+
+// begun reports whether the head of a file that is neither good nor void can be what there is of a write that did not end:
+// of the newest batch, or of making the file void. last is the number of the newest good batch, seen that of the newest that may
+// be one.
+func begun(b []byte, epoch, last, seen uint64) bool {
+	if len(b) < batchHeader || allZero(b[:4]) || allZero(b[16:batchHeader]) {
+		return true
+	}
+	head := headOf(b)
+	switch head.epoch {
+	case epoch: // a file is made void when those before it are: so few batches can be gone
+		return isPartOf(head.seq, last+1) || head.seq > last && (seen == 0 || head.seq <= seen+maxJournalFiles+1)
+	case epoch + 1:
+		return head.seq == 1
+	}
+	return false
+}
+
+// isPartOf reports whether a number is what was written of another, the low bytes first, before a write ended.
+func isPartOf(part, whole uint64) bool {
+	for bits := 8; bits < 64; bits += 8 {
+		if part == whole&(1<<bits-1) {
+			return true
+		}
+	}
+	return part == whole
+}
+
+// newestOf gives the highest number of a good batch of the epoch anywhere in a file that is for a segment that is there; 0: none.
+func newestOf(b []byte, epoch uint64, known func(journalBatch) bool) (seq uint64) {
+	for {
+		later, found := laterBatch(b, epoch, seq, known)
+		if !found {
+			return seq
+		}
+		seq = later
+	}
+}
+
+// laterBatch looks for a good batch of the epoch with a number above seq, one that is known: what a client writes may look
+// like a batch, but no client knows the id of a segment.
+func laterBatch(b []byte, epoch, seq uint64, known func(journalBatch) bool) (uint64, bool) {
 	for {
 		i := bytes.Index(b, []byte(journalMagic))
 		if i < 0 {
 			return 0, false
 		}
 		b = b[i:]
-		if batch, ok := parseBatch(b); ok && batch.epoch == epoch && batch.seq > seq {
+		if batch, ok := parseBatch(b); ok && batch.epoch == epoch && batch.seq > seq && known(batch) {
 			return batch.seq, true
 		}
 		b = b[1:]
@@ -269,15 +363,27 @@ type replayTarget struct {
 	file vfs.File
 }
 
-// findSegments gives the segments below groups by their id.
-func findSegments(st *Store, groups string) (map[uint64]*replayTarget, error) {
-	targets := map[uint64]*replayTarget{}
+// replayTargets are segments by their id.
+type replayTargets map[uint64]*replayTarget
+
+// has reports whether a batch has something for one of the segments.
+func (t replayTargets) has(b journalBatch) (found bool) {
+	err := b.records(func(id uint64, _ int64, _ []byte) error {
+		found = found || t[id] != nil
+		return nil
+	})
+	return found && err == nil
+}
+
+// findSegments gives the segments below groups, and the folders that have one whose head the disk does not give.
+func findSegments(st *Store, groups string) (targets replayTargets, unread map[string]error, err error) {
+	targets, unread = replayTargets{}, map[string]error{}
 	dirs, err := st.fs.List(groups)
 	if errors.Is(err, fs.ErrNotExist) {
-		return targets, nil
+		return targets, unread, nil
 	}
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	for _, d := range dirs {
 		if !d.Dir {
@@ -286,7 +392,7 @@ func findSegments(st *Store, groups string) (map[uint64]*replayTarget, error) {
 		dir := filepath.Join(groups, d.Name)
 		files, err := st.fs.List(dir)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		for _, e := range files {
 			if _, _, ok := parseSegmentName(e.Name); !ok || e.Size < segmentHeader {
@@ -295,17 +401,21 @@ func findSegments(st *Store, groups string) (map[uint64]*replayTarget, error) {
 			path := filepath.Join(dir, e.Name)
 			f, err := st.fs.Open(path)
 			if err != nil {
-				return nil, err
+				return nil, nil, err
 			}
 			id, _, _, _, err := readSegmentHeader(path, f)
 			f.Close()
+			if errors.Is(err, syscall.EIO) {
+				unread[dir] = err
+				continue
+			}
 			if err != nil && !errors.Is(err, ErrDamaged) && !errors.Is(err, io.EOF) {
-				return nil, err
+				return nil, nil, err
 			}
 			if err == nil {
 				targets[id] = &replayTarget{path: path}
 			}
 		}
 	}
-	return targets, nil
+	return targets, unread, nil
 }

@@ -53,9 +53,10 @@ type PartitionLog struct {
 	opts  LogOptions
 	cache *groupCache
 
-	write sync.Mutex // one changes files: Raft's appends and cuts, snapshots, retention
-	buf   []byte     // guarded by write
-	err   error      // guarded by write: nothing more is taken
+	write  sync.Mutex // one changes files: Raft's appends and cuts, snapshots, retention
+	buf    []byte     // guarded by write
+	err    error      // guarded by write: nothing more is taken
+	closed bool       // guarded by write
 
 	state    sync.RWMutex
 	manifest *manifest
@@ -403,10 +404,16 @@ func (l *PartitionLog) Close() error {
 	segments := l.segments
 	l.segments = nil
 	l.state.Unlock()
+	if l.closed {
+		return nil
+	}
+	l.closed = true
 	var err error
+	var last *segment
 	for i, s := range segments {
 		if i == len(segments)-1 {
 			// The journal will not sync it any more.
+			last = s
 			if serr := s.flush(l.st); serr != nil {
 				l.st.fail(fmt.Errorf("sync %s: %w", s.path, serr))
 				err = serr
@@ -417,6 +424,7 @@ func (l *PartitionLog) Close() error {
 			s.index.handle.drop()
 		}
 	}
+	l.st.ended(l.dir, last, err == nil && l.err == nil)
 	if l.err == nil {
 		l.err = errClosed
 	}

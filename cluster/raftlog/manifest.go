@@ -14,7 +14,7 @@ import (
 
 const (
 	manifestName   = "manifest"
-	manifestNew    = "manifest.new"
+	manifestNew    = manifestName + ".new"
 	manifestMagic  = "TRMMAN\x00\x01"
 	manifestHeader = 24
 	maxManifest    = 1 << 30
@@ -178,7 +178,12 @@ func (m *manifest) write(st *Store, dir string) error {
 	if err != nil {
 		return err
 	}
-	path := filepath.Join(dir, manifestNew)
+	return writeFile(st, dir, manifestName, b)
+}
+
+// writeFile puts a file in place of the one before, durably.
+func writeFile(st *Store, dir, name string, b []byte) error {
+	path := filepath.Join(dir, name+".new")
 	f, err := st.fs.Create(path)
 	if err != nil {
 		return err
@@ -191,7 +196,7 @@ func (m *manifest) write(st *Store, dir string) error {
 		err = cerr
 	}
 	if err == nil {
-		err = st.fs.Rename(path, filepath.Join(dir, manifestName))
+		err = st.fs.Rename(path, filepath.Join(dir, name))
 	}
 	if err != nil {
 		st.fs.Remove(path)

@@ -61,12 +61,30 @@ func (l *PartitionLog) readAt(offset int64, want int) (*Reader, error) {
 	l.state.RUnlock()
 	if near {
 		first = spot
-	} else if p, ok, err := x.floor(func(p point) bool { return p.offset > offset }); err != nil {
+	} else if p, ok, err := l.floor(s, x, func(p point) bool { return p.offset > offset }); err != nil {
 		return nil, err
 	} else if ok {
 		first = p
 	}
 	return l.reader(s, first, want)
+}
+
+// floor is index.floor of a segment's index, which is made again if it is damaged. ErrDamaged then means the segment.
+func (l *PartitionLog) floor(s *segment, x *index, above func(point) bool) (p point, ok bool, err error) {
+	p, ok, err = x.floor(above)
+	if err == nil || errors.Is(err, errGone) {
+		return p, ok, err
+	}
+	l.st.logger.Warn("an index is made again", "group", l.opts.Group, "segment", s.base, "error", err)
+	if err = l.remakeIndex(s); err == nil {
+		p, ok, err = x.floor(above)
+	}
+	if err == nil || errors.Is(err, errGone) || errors.Is(err, ErrDamaged) {
+		return p, ok, err
+	}
+	// No room for it, for instance: without an index it takes longer.
+	l.st.logger.Warn("an index is not used", "group", l.opts.Group, "segment", s.base, "error", err)
+	return point{}, false, nil
 }
 
 // OffsetBeforeTime gives an offset at or before the first record with a timestamp
@@ -88,7 +106,7 @@ func (l *PartitionLog) OffsetBeforeTime(timestamp int64) (offset int64, ok bool,
 	offset = s.start
 	x := s.index
 	l.state.RUnlock()
-	p, found, err := x.floor(func(p point) bool { return p.before >= timestamp })
+	p, found, err := l.floor(s, x, func(p point) bool { return p.before >= timestamp })
 	if found {
 		offset = p.offset
 	}

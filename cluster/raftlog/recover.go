@@ -26,6 +26,9 @@ func (st *Store) OpenLog(dir string, opts LogOptions) (*PartitionLog, error) {
 // stands where the next offset is start.
 func (st *Store) openLog(dir string, opts LogOptions, start int64) (*PartitionLog, error) {
 	l := &PartitionLog{st: st, dir: dir, opts: opts, cache: st.cache.group(), abandon: make(chan struct{})}
+	if err := st.suspected(dir); err != nil {
+		return nil, fmt.Errorf("log of %s: %w", opts.Group, err)
+	}
 	m, err := readManifest(st, dir)
 	if err != nil {
 		return nil, fmt.Errorf("log of %s: %w", opts.Group, err)
@@ -53,6 +56,7 @@ func (st *Store) openLog(dir string, opts LogOptions, start int64) (*PartitionLo
 		}
 		return nil, fmt.Errorf("log of %s: %w", opts.Group, err)
 	}
+	st.opened(dir)
 	return l, nil
 }
 
@@ -337,6 +341,9 @@ func (l *PartitionLog) readBack(i int, pos int64) error {
 		next := l.segments[i+1]
 		return fmt.Errorf("%s: %w: it ends at entry %d, and segment %d follows: %w", filepath.Base(s.path), ErrDamaged, s.last, next.base, damage)
 	}
+	if was := l.st.endedAt(s.id.Load()); s.last < was {
+		return fmt.Errorf("%s: it ends at entry %d, and was acknowledged up to entry %d when the node was stopped: %w", filepath.Base(s.path), s.last, was, orDamaged(damage))
+	}
 	if damage == nil {
 		return nil
 	}
@@ -477,9 +484,24 @@ func (l *PartitionLog) rebuildIndex(i int) error {
 		return fmt.Errorf("%w: the index of segment %d cannot be made again", ErrDamaged, s.base)
 	}
 	applied := l.manifest.Snapshot.Index
-	f, err := s.handle.acquire()
+	next, err := l.eachPoint(s, applied, x.add)
 	if err != nil {
 		return err
+	}
+	if s.sealed && s.last <= applied {
+		// The state at its end is not known any more; whoever needs it goes back to an
+		// earlier segment.
+		return x.finish(l.st, s, next, nil)
+	}
+	return nil
+}
+
+// eachPoint makes the points of a segment's index from the segment alone, up to an entry that is
+// applied, and gives the next offset behind it.
+func (l *PartitionLog) eachPoint(s *segment, applied uint64, add func(point) error) (next int64, err error) {
+	f, err := s.handle.acquire()
+	if err != nil {
+		return 0, err
 	}
 	defer s.handle.release()
 	w := newWalker(f, segmentHeader, s.end, walkChunk)
@@ -488,14 +510,14 @@ func (l *PartitionLog) rebuildIndex(i int) error {
 		pos := w.pos
 		fr, b, err := w.next()
 		if errors.Is(err, io.EOF) || err == nil && fr.index > applied {
-			break
+			return next, nil
 		}
 		if err != nil {
-			return fmt.Errorf("segment %d: %w", s.base, err)
+			return 0, fmt.Errorf("segment %d: %w", s.base, err)
 		}
 		if since >= pointEvery {
-			if err := x.add(point{fr.index, pos, next, maxTime}); err != nil {
-				return err
+			if err := add(point{fr.index, pos, next, maxTime}); err != nil {
+				return 0, err
 			}
 			since = 0
 		}
@@ -505,11 +527,29 @@ func (l *PartitionLog) rebuildIndex(i int) error {
 			next, maxTime = after, max(maxTime, newest)
 		}
 	}
-	if s.sealed && s.last <= applied {
-		// The state at its end is not known any more; whoever needs it goes back to an
-		// earlier segment.
-		return x.finish(l.st, s, next, nil)
+}
+
+// remakeIndex makes the final index of a segment again that was found damaged when it was first used. Who
+// else wants it waits.
+func (l *PartitionLog) remakeIndex(s *segment) error {
+	x := s.index
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.checked {
+		return nil // somebody else did
 	}
+	if l.opts.Span == nil || !x.final {
+		return fmt.Errorf("%w: the index of segment %d cannot be made again", ErrDamaged, s.base)
+	}
+	x.written, x.crc, x.recent = 0, 0, nil
+	next, err := l.eachPoint(s, s.last, x.append)
+	if err != nil {
+		return err
+	}
+	if err := x.complete(l.st, s, next, nil); err != nil {
+		return err
+	}
+	x.checked = true
 	return nil
 }
 

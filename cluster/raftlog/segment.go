@@ -96,7 +96,12 @@ func readSegmentHeader(path string, f io.ReaderAt) (id, base uint64, gen, seed u
 		return 0, 0, 0, 0, err
 	}
 	if string(b[:7]) == segmentMagic[:7] && b[7] > segmentMagic[7] {
-		return 0, 0, 0, 0, fmt.Errorf("%s: %w: format %d", path, ErrVersion, b[7])
+		version := b[7]
+		b[7] = segmentMagic[7]
+		if crc32.Checksum(b[:segmentHeader-4], castagnoli) != binary.LittleEndian.Uint32(b[segmentHeader-4:]) {
+			return 0, 0, 0, 0, fmt.Errorf("%s: %w: format %d", path, ErrVersion, version)
+		}
+		return 0, 0, 0, 0, fmt.Errorf("%w: %s has format %d, and was written with format %d", ErrDamaged, path, version, b[7])
 	}
 	le := binary.LittleEndian
 	if string(b[:8]) != segmentMagic || crc32.Checksum(b[:segmentHeader-4], castagnoli) != le.Uint32(b[segmentHeader-4:]) {

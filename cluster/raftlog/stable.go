@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -31,17 +32,46 @@ var (
 	errKeyNotFound = errors.New("not found") // raft compares the text
 	createdKey     = []byte("trimaran/created")
 	anewKey        = []byte("trimaran/anew")
+	sumKey         = []byte("trimaran/crc32c")     // of all else in the bucket
+	sealedBucket   = []byte("\x00trimaran/sealed") // all buckets have a CRC
 )
 
 // OpenStable opens or creates the file path. It fails when another process has
 // the file open.
 func OpenStable(path string) (*Stable, error) {
+	if err := checkBolt(path); err != nil {
+		return nil, fmt.Errorf("open vote store: %w", err)
+	}
 	db, err := bbolt.Open(path, 0o600, boltOptions())
 	if err != nil {
 		return nil, fmt.Errorf("open vote store %s: %w", path, err)
 	}
 	db.MaxBatchDelay = batchDelay
+	if err := db.Update(sealAll); err != nil {
+		return nil, errors.Join(fmt.Errorf("open vote store %s: %w", path, err), db.Close())
+	}
 	return &Stable{db: db}, nil
+}
+
+// sealAll gives all groups of a file from before there were CRCs theirs.
+func sealAll(tx *bbolt.Tx) error {
+	if tx.Bucket(sealedBucket) != nil {
+		return nil
+	}
+	var names [][]byte
+	err := tx.ForEach(func(name []byte, _ *bbolt.Bucket) error {
+		names = append(names, bytes.Clone(name))
+		return nil
+	})
+	for _, name := range names {
+		if bucket := tx.Bucket(name); err == nil && bucket != nil && bucket.Get(sumKey) == nil {
+			err = seal(bucket)
+		}
+	}
+	if err == nil {
+		_, err = tx.CreateBucket(sealedBucket)
+	}
+	return err
 }
 
 // Close closes the file.
@@ -135,7 +165,53 @@ func (g *GroupStable) put(key, value []byte) error {
 		if err != nil {
 			return err
 		}
-		return bucket.Put(key, value)
+		if err := bucket.Put(key, value); err != nil {
+			return err
+		}
+		return seal(bucket)
+	})
+}
+
+// seal brings the CRC of a bucket up to date.
+func seal(bucket *bbolt.Bucket) error {
+	return bucket.Put(sumKey, binary.LittleEndian.AppendUint32(nil, sumOfBucket(bucket)))
+}
+
+func sumOfBucket(bucket *bbolt.Bucket) (crc uint32) {
+	_ = bucket.ForEach(func(key, value []byte) error {
+		if !bytes.Equal(key, sumKey) {
+			sizes := binary.LittleEndian.AppendUint64(nil, uint64(len(key))<<32|uint64(len(value)))
+			for _, part := range [][]byte{sizes, key, value} {
+				crc = crc32.Update(crc, castagnoli, part)
+			}
+		}
+		return nil
+	})
+	return crc
+}
+
+// isWhole reports whether all in the bucket is what was written.
+func isWhole(bucket *bbolt.Bucket) bool {
+	sum := bucket.Get(sumKey)
+	return len(sum) == 4 && binary.LittleEndian.Uint32(sum) == sumOfBucket(bucket)
+}
+
+// Known reports whether anything of the group was ever stored.
+func (g *GroupStable) Known() (known bool, err error) {
+	err = g.db.View(func(tx *bbolt.Tx) error {
+		known = tx.Bucket(g.bucket) != nil
+		return nil
+	})
+	return known, err
+}
+
+// Check gives an error that wraps ErrDamaged if what the group has voted is not what was written.
+func (g *GroupStable) Check() error {
+	return g.db.View(func(tx *bbolt.Tx) error {
+		if bucket := tx.Bucket(g.bucket); bucket != nil && !isWhole(bucket) {
+			return fmt.Errorf("%w: the votes of %s are not what was written", ErrDamaged, g.bucket)
+		}
+		return nil
 	})
 }
 
@@ -195,12 +271,20 @@ func (g *GroupStable) Created() (bool, error) {
 // BeginAnew forgets that this node has had a replica of the group, and keeps its
 // term and its votes. For one that has left the group's configuration, as the
 // leader of that term says: it gives no other vote in that term, and never forms
-// the group (see Anew).
+// the group (see Anew). Damaged ones cannot be kept.
 func (g *GroupStable) BeginAnew(term uint64, leader string) error {
 	return g.db.Batch(func(tx *bbolt.Tx) error {
 		bucket, err := tx.CreateBucketIfNotExists(g.bucket)
 		if err != nil {
 			return err
+		}
+		if first, _ := bucket.Cursor().First(); first != nil && !isWhole(bucket) {
+			if err := tx.DeleteBucket(g.bucket); err != nil {
+				return err
+			}
+			if bucket, err = tx.CreateBucket(g.bucket); err != nil {
+				return err
+			}
 		}
 		number := func(key string) uint64 {
 			if v := bucket.Get([]byte(key)); len(v) == 8 {
@@ -224,6 +308,9 @@ func (g *GroupStable) BeginAnew(term uint64, leader string) error {
 		put(anewKey, []byte{1})
 		if err == nil {
 			err = bucket.Delete(createdKey)
+		}
+		if err == nil {
+			err = seal(bucket)
 		}
 		return err
 	})

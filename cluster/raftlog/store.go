@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"maps"
 	"math/rand/v2"
 	"path/filepath"
 	"sync"
@@ -46,15 +47,20 @@ type Store struct {
 	syncs  atomic.Uint64
 	lastID atomic.Uint64
 
-	mu  sync.Mutex
-	err error
+	closed closed // what was noted when the store was closed last
+
+	mu     sync.Mutex
+	err    error
+	logs   int                   // open
+	ends   map[string]closedEnds // of those that were closed, by folder
+	tidyAt int                   // number of ends
 }
 
 var errClosed = errors.New("the log is closed")
 
 // OpenStore opens or creates the store in the folder dir, which must be there. It
-// plays back the journal, so no group may be open yet. A journal whose
-// acknowledged bytes are damaged is refused with ErrDamaged.
+// plays back the journal, so no group may be open yet. If acknowledged bytes of it are
+// damaged, the logs that are there are refused with ErrDamaged from now on.
 func OpenStore(dir string, opts Options) (*Store, error) {
 	if opts.FS == nil {
 		opts.FS = vfs.OS
@@ -82,11 +88,12 @@ func OpenStore(dir string, opts Options) (*Store, error) {
 	if opts.ReserveBytes == 0 {
 		opts.ReserveBytes = 64 << 20
 	}
-	st := &Store{fs: opts.FS, dir: dir, opts: opts, logger: opts.Logger, cache: newCache(opts.CacheBytes)}
+	st := &Store{fs: opts.FS, dir: dir, opts: opts, logger: opts.Logger, cache: newCache(opts.CacheBytes), ends: map[string]closedEnds{}}
 	st.lastID.Store(rand.Uint64())
 	if err := st.fs.MkdirAll(st.Groups()); err != nil {
 		return nil, err
 	}
+	st.closed = st.readClosed()
 	j, err := openJournal(st, filepath.Join(dir, "journal"), st.Groups(), max(opts.JournalBytes, 0))
 	if err != nil {
 		return nil, err
@@ -108,7 +115,53 @@ func (st *Store) Close() error {
 	if st.journal != nil {
 		st.journal.close()
 	}
-	return st.failed()
+	if err := st.failed(); err != nil {
+		return err
+	}
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	if st.logs > 0 { // not in good order
+		return nil
+	}
+	if err := st.writeClosed(); err != nil {
+		st.logger.Warn("it is not noted where the logs end", "error", err)
+	}
+	return nil
+}
+
+// opened and ended keep the books of open logs.
+func (st *Store) opened(dir string) {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	st.logs++
+	delete(st.ends, dir)
+}
+
+// ended is told that a log was closed; good is that all of it is on stable storage, up to its last segment's end.
+func (st *Store) ended(dir string, last *segment, good bool) {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	st.logs--
+	if len(st.ends) >= st.tidyAt { // most are of partitions that were deleted
+		maps.DeleteFunc(st.ends, func(dir string, _ closedEnds) bool {
+			_, err := st.fs.List(dir)
+			return err != nil
+		})
+		st.tidyAt = max(1024, 2*len(st.ends))
+	}
+	if good && last != nil {
+		st.ends[dir] = closedEnds{last.id.Load(), last.last}
+	}
+}
+
+// endedAt gives the last entry of a segment when the store was closed last; 0: not known.
+func (st *Store) endedAt(id uint64) uint64 {
+	for _, end := range st.closed.Ends {
+		if end.ID == id {
+			return end.Last
+		}
+	}
+	return 0
 }
 
 // newID gives a name for a segment's content that no other has had.

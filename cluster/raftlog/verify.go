@@ -53,9 +53,13 @@ func (a *Archive) Verify(name string, span Span, check func(*raft.Log) error, pr
 	}
 	defer l.drop()
 	l.opts.Span = span
+	suspected := a.st.suspected(l.dir)
 	v := &verifier{PartitionLog: l, check: check, pace: progress, next: unknownOffset}
 	v.found.Start = unknownOffset
 	v.found.Segments = len(l.segments)
+	if suspected != nil {
+		v.problem("%w", suspected)
+	}
 	v.all()
 	return v.found, v.bad
 }
@@ -169,6 +173,8 @@ func (v *verifier) segment(i int) {
 		v.problem("%s: it ends at entry %d instead of %d: %w", name, c.index, s.last, orDamaged(damage))
 	case later && c.index+1 != v.segments[i+1].base:
 		v.problem("%s: a hole: it ends at entry %d, the next segment begins with %d: %w", name, c.index, v.segments[i+1].base, orDamaged(damage))
+	case !later && c.index < v.st.endedAt(s.id.Load()):
+		v.problem("%s: it ends at entry %d, and was acknowledged up to entry %d when the node was stopped: %w", name, c.index, v.st.endedAt(s.id.Load()), orDamaged(damage))
 	case !later && damage != nil:
 		v.tail(s, end, c.index, damage)
 	}

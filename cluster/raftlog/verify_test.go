@@ -132,6 +132,12 @@ func TestVerifySeesWhatTheJournalHas(t *testing.T) {
 	if err := os.RemoveAll(filepath.Join(dir, "journal")); err != nil {
 		t.Fatal(err)
 	}
+	if found, bad := verified(t, dir); found.Last == 50 || len(bad) != 1 || !strings.Contains(bad[0].Error(), "acknowledged up to entry 50") {
+		t.Errorf("stopped in good order, and without the journal: %+v, %v", found, bad)
+	}
+	if err := os.Remove(filepath.Join(dir, closedName)); err != nil {
+		t.Fatal(err)
+	}
 	if found, bad := verified(t, dir); found.Last == 50 || len(bad) > 0 || found.Torn == 0 {
 		t.Errorf("without the journal: %+v, %v", found, bad)
 	}

@@ -16,7 +16,7 @@ var mutants = []mutant{
 		"l.first = max(first, min(to, applied)+1)\nfor len(l.segments) > 1 && l.segments[0].last < l.first {\nl.st.fs.Remove(l.segments[0].path)\nl.segments = l.segments[1:]\n}\n"}},
 		raftlog, "TestInvariant1RaftDeletesNothingOfThePast"},
 	{2, "the manifest is written in place", []change{{"cluster/raftlog/manifest.go",
-		"path := filepath.Join(dir, manifestNew)", "path := filepath.Join(dir, manifestName)"}},
+		"path := filepath.Join(dir, name+\".new\")", "path := filepath.Join(dir, name)"}},
 		raftlog, "TestInvariant2SegmentsAndSnapshotChangeTogether"},
 	{2, "the manifest is renamed before it is synced", []change{{"cluster/raftlog/manifest.go",
 		"	if err == nil {\n		err = st.sync(f)\n	}\n	if cerr", "	if cerr"}},
