@@ -242,6 +242,42 @@ func TestWaitingReadsOnlyWhatIsNew(t *testing.T) {
 	})
 }
 
+// Who waits, and gets what its version cannot have, is told when it asks for that: what
+// stands in front of it comes first.
+func TestWhatCannotBeHadComesWhileWaiting(t *testing.T) {
+	f := newFake(t, "events")
+	inBubble(t, func(cfg *Config) { cfg.Cluster = f }, func(t *testing.T, p *pipes, _ *Server) {
+		reader, writer := &client{p.dial(), t}, &client{p.dial(), t}
+		defer reader.Close()
+		defer writer.Close()
+		from := int64(0)
+		for _, version := range []int16{0, 3, 4} {
+			req := fetchOf("events", 0, from, time.Minute, 10_000, 100_000)
+			req.Version, req.MaxBytes = version, 100_000
+			reader.send(encode(1, req))
+			writer.do(produce(-1, "events", 0, "a"))
+			synctest.Wait()
+			if _, err := f.doAppend(f.id("events", 0), [][]byte{zstdBatch(t, "b")}); err != nil {
+				t.Fatal(err)
+			}
+			resp := req.ResponseKind().(*kmsg.FetchResponse)
+			reader.want(1, resp)
+			if got := resp.Topics[0].Partitions[0]; got.ErrorCode != 0 || len(got.RecordBatches) == 0 {
+				t.Errorf("version %d, in front of it: error %d, %d bytes", version, got.ErrorCode, len(got.RecordBatches))
+			}
+			req.Topics[0].Partitions[0].FetchOffset = from + 1
+			want := kerr.UnsupportedCompressionType.Code
+			if version == 0 {
+				want = kerr.CorruptMessage.Code
+			}
+			if got := reader.do(req).(*kmsg.FetchResponse).Topics[0].Partitions[0]; got.ErrorCode != want {
+				t.Errorf("version %d, that itself: error %d", version, got.ErrorCode)
+			}
+			from += 2
+		}
+	})
+}
+
 // A partition that cannot be read any more while others are waited for has nothing of
 // what it had: the offsets that an answer with an error has mean nothing.
 func TestAPartitionIsLostWhileWaiting(t *testing.T) {

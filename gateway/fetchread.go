@@ -175,6 +175,8 @@ func (f *fetch) readPart(ctx context.Context, p *fetchPart) {
 	}
 	got, err := f.readBatches(ctx, p, p.next)
 	switch {
+	case errors.Is(err, kafkaproto.ErrUnsupportedCompression):
+		f.unusable(ctx, p, err)
 	case err != nil:
 		f.refuse(ctx, p, err)
 	case f.version >= 4 || len(got.Batches) == 0:
@@ -260,9 +262,12 @@ func (f *fetch) convertPart(p *fetchPart) {
 		}
 		ctx, cancel := context.WithTimeout(f.session.open, readGrace)
 		got, err = f.readBatches(ctx, p, got.end)
-		if err != nil {
+		switch {
+		case errors.Is(err, kafkaproto.ErrUnsupportedCompression):
+			f.unusable(ctx, p, err)
+		case err != nil:
 			f.refuse(ctx, p, err)
-		} else if len(got.Batches) == 0 {
+		case len(got.Batches) == 0:
 			f.give(p, got, got.Batches)
 		}
 		cancel()
@@ -277,7 +282,17 @@ func (f *fetch) unreadable(p *fetchPart, got reading, err error) {
 	if f.session.open.Err() == nil {
 		f.session.server.refusals.log("records cannot be given out", err, "topic", p.topic, "partition", p.id.Partition, "offset", got.from)
 	}
-	f.refuse(f.session.open, p, err)
+	f.unusable(f.session.open, p, err)
+}
+
+// unusable answers a partition with records that the client cannot have. If it has some
+// in front of them it is answered with these, and the error is for who asks for what comes after.
+func (f *fetch) unusable(ctx context.Context, p *fetchPart, err error) {
+	if len(p.out.RecordBatches) > 0 {
+		p.next = -1
+		return
+	}
+	f.refuse(ctx, p, err)
 }
 
 // messagePrefix is a message's offset and size.
