@@ -189,23 +189,9 @@ func (r *records) offsetForTime(ctx context.Context, timestamp int64) (found kaf
 			if timestamp != maxTimestamp && h.MaxTimestamp < timestamp || timestamp == maxTimestamp && ok && h.MaxTimestamp <= found.Timestamp {
 				continue // none of its records
 			}
-			if h.Codec() != kafkaproto.None {
-				if err := r.replica.node.unpacking.Acquire(ctx, 1); err != nil {
-					return found, false, fmt.Errorf("%w: looking for a time: %w", fsm.ErrTimeout, err)
-				}
-			}
-			var here kafkaproto.TimestampedOffset
-			var hit bool
-			if timestamp != maxTimestamp {
-				here, hit, err = kafkaproto.FirstAtOrAfter(batch, int64(slice.LogStart), timestamp)
-			} else {
-				here, hit, err = kafkaproto.Latest(batch, int64(slice.LogStart))
-			}
-			if h.Codec() != kafkaproto.None {
-				r.replica.node.unpacking.Release(1)
-			}
+			here, hit, err := r.timeIn(ctx, h, batch, int64(slice.LogStart), timestamp)
 			if err != nil {
-				return found, false, fmt.Errorf("%w: %w", fsm.ErrStorage, err)
+				return found, false, err
 			}
 			if !hit {
 				continue
@@ -221,6 +207,26 @@ func (r *records) offsetForTime(ctx context.Context, timestamp int64) (found kaf
 		}
 	}
 	return found, ok, nil
+}
+
+// timeIn looks for a time among the records of one batch, from an offset on.
+func (r *records) timeIn(ctx context.Context, h kafkaproto.BatchHeader, batch []byte, from, timestamp int64) (found kafkaproto.TimestampedOffset, ok bool, err error) {
+	if h.Codec() != kafkaproto.None {
+		unpacking := r.replica.node.unpacking
+		if err := unpacking.Acquire(ctx, 1); err != nil {
+			return found, false, fmt.Errorf("%w: looking for a time: %w", fsm.ErrTimeout, err)
+		}
+		defer unpacking.Release(1)
+	}
+	if timestamp != maxTimestamp {
+		found, ok, err = kafkaproto.FirstAtOrAfter(batch, from, timestamp)
+	} else {
+		found, ok, err = kafkaproto.Latest(batch, from)
+	}
+	if err != nil {
+		err = fmt.Errorf("%w: %w", fsm.ErrStorage, err)
+	}
+	return found, ok, err
 }
 
 // epochEnd looks for the end of an epoch. Epochs never go down along the log, so

@@ -71,7 +71,8 @@ func handleProduce(r *request) {
 		topic, unknown := r.findTopic(topics, t.Topic, t.TopicID, req.Version >= 13)
 		rule := produceRules{version: req.Version, maxDecompressed: r.session.server.cfg.MaxRequestBytes}
 		if topic != nil {
-			rule.maxMessage = topic.MaxMessageBytes(r.session.server.cfg.TopicDefaults)
+			// 0 is a bound as well, which nothing keeps to.
+			rule.maxMessage = max(topic.MaxMessageBytes(r.session.server.cfg.TopicDefaults), 1)
 			rule.logAppendTime = topic.ConfigOr(r.session.server.cfg.TopicDefaults, "message.timestamp.type") == "LogAppendTime"
 		}
 		rt := kmsg.NewProduceResponseTopic()

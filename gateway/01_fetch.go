@@ -52,7 +52,6 @@ const (
 type fetchPart struct {
 	id       fsm.PartitionID
 	topic    string
-	from     fsm.Offset
 	maxBytes int
 	out      *kmsg.FetchResponseTopicPartition
 
@@ -60,6 +59,8 @@ type fetchPart struct {
 	held    int64      // bytes of the budget for answers
 	got     reading    // what is still to become a message set
 	whole   int        // bytes of the first message of got, if it is larger than granted; else 0
+	more    []byte     // what this read gave, to come behind what out has already
+	joined  bool       // out's records are in memory of their own
 	next    fsm.Offset // where more would come; -1: nothing more fits
 	err     error
 }
@@ -206,7 +207,7 @@ func (f *fetch) resolve(req *kmsg.FetchRequest, resp *kmsg.FetchResponse) {
 				continue
 			}
 			f.parts = append(f.parts, &fetchPart{
-				id: id, topic: topic.Name, from: fsm.Offset(p.FetchOffset), maxBytes: int(p.PartitionMaxBytes), out: out, next: -1,
+				id: id, topic: topic.Name, maxBytes: int(p.PartitionMaxBytes), out: out, next: fsm.Offset(p.FetchOffset),
 			})
 		}
 	}

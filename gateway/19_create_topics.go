@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
@@ -175,7 +176,7 @@ func message(err error) string {
 		text = code.Error()
 	}
 	if len(text) > 500 {
-		text = text[:500]
+		text = strings.ToValidUTF8(text[:500], "") // a character may be cut
 	}
 	return text
 }

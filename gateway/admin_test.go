@@ -4,9 +4,12 @@ import (
 	"context"
 	"encoding/binary"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
@@ -206,6 +209,16 @@ func TestReplicaCheck(t *testing.T) {
 	for _, answer := range [][]byte{ask("missing", 0, 0), ask("events", 1, 0), ask("events", -1, 0)} {
 		if code := binary.BigEndian.Uint16(answer[8:]); code != uint16(kerr.UnknownTopicOrPartition.Code) || len(answer) != 14 {
 			t.Errorf("%q", answer)
+		}
+	}
+}
+
+// An error's text may quote what a client says, and is cut to a line of characters.
+func TestLongMessagesAreCutBetweenCharacters(t *testing.T) {
+	for pad := range 4 {
+		got := message(errors.New(strings.Repeat("x", pad) + strings.Repeat("\u20ac", 1000)))
+		if !utf8.ValidString(got) || len(got) < 497 || len(got) > 500 {
+			t.Errorf("%d bytes: %q", len(got), got)
 		}
 	}
 }

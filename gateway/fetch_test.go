@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -8,10 +9,12 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/trimaran-io/trimaran/fsm"
@@ -190,6 +193,126 @@ func eventually(t *testing.T, otherwise string, holds func() bool) {
 			t.Fatal(otherwise)
 		}
 	}
+}
+
+// Who waits for much has each record read once, not all of them again for each that
+// comes; and has them as if they had been read at once.
+func TestWaitingReadsOnlyWhatIsNew(t *testing.T) {
+	f := newFake(t, "events:2")
+	var read atomic.Int64
+	f.read = func(ctx context.Context, p fsm.PartitionID, from fsm.Offset, maxBytes int) (fsm.Slice, error) {
+		slice, err := f.doRead(p, from, maxBytes)
+		read.Add(int64(len(slice.Batches)))
+		return slice, err
+	}
+	inBubble(t, func(cfg *Config) { cfg.Cluster = f }, func(t *testing.T, p *pipes, _ *Server) {
+		reader, writer := &client{p.dial(), t}, &client{p.dial(), t}
+		defer reader.Close()
+		defer writer.Close()
+		next := int64(0)
+		for _, version := range []int16{0, 2, 3, 4, 11} {
+			read.Store(0)
+			req := fetchOf("events", 0, next, time.Minute, 10_000, 100_000)
+			req.Version, req.MaxBytes = version, 100_000
+			req.Topics[0].Partitions = append(req.Topics[0].Partitions, kmsg.FetchRequestTopicPartition{Partition: 1, FetchOffset: next, PartitionMaxBytes: 100_000, CurrentLeaderEpoch: -1})
+			req.Topics[0].Partitions[0].CurrentLeaderEpoch = -1
+			reader.send(encode(1, req))
+			const rounds = 50
+			for i := range rounds {
+				writer.do(produce(-1, "events", 0, fmt.Sprintf("%05d", i)))
+				writer.do(produce(-1, "events", 1, fmt.Sprintf("%05d", i)))
+				synctest.Wait()
+			}
+			if n := read.Load(); n > 2*rounds*100 {
+				t.Errorf("version %d: %d bytes are read for %d records", version, n, 2*rounds)
+			}
+			time.Sleep(time.Minute)
+			waited := req.ResponseKind().(*kmsg.FetchResponse)
+			reader.want(1, waited)
+			req.MaxWaitMillis = 0
+			at := reader.do(req).(*kmsg.FetchResponse)
+			for i, got := range waited.Topics[0].Partitions {
+				once := at.Topics[0].Partitions[i]
+				if got.ErrorCode != 0 || got.HighWatermark != once.HighWatermark || !bytes.Equal(got.RecordBatches, once.RecordBatches) {
+					t.Errorf("version %d, partition %d: error %d, %d bytes to %d, at once %d to %d", version, i, got.ErrorCode, len(got.RecordBatches), got.HighWatermark, len(once.RecordBatches), once.HighWatermark)
+				}
+			}
+			next += rounds
+		}
+	})
+}
+
+// Who waits, and gets what its version cannot have, is told when it asks for that: what
+// stands in front of it comes first.
+func TestWhatCannotBeHadComesWhileWaiting(t *testing.T) {
+	f := newFake(t, "events")
+	inBubble(t, func(cfg *Config) { cfg.Cluster = f }, func(t *testing.T, p *pipes, _ *Server) {
+		reader, writer := &client{p.dial(), t}, &client{p.dial(), t}
+		defer reader.Close()
+		defer writer.Close()
+		from := int64(0)
+		for _, version := range []int16{0, 3, 4} {
+			req := fetchOf("events", 0, from, time.Minute, 10_000, 100_000)
+			req.Version, req.MaxBytes = version, 100_000
+			reader.send(encode(1, req))
+			writer.do(produce(-1, "events", 0, "a"))
+			synctest.Wait()
+			if _, err := f.doAppend(f.id("events", 0), [][]byte{zstdBatch(t, "b")}); err != nil {
+				t.Fatal(err)
+			}
+			resp := req.ResponseKind().(*kmsg.FetchResponse)
+			reader.want(1, resp)
+			if got := resp.Topics[0].Partitions[0]; got.ErrorCode != 0 || len(got.RecordBatches) == 0 {
+				t.Errorf("version %d, in front of it: error %d, %d bytes", version, got.ErrorCode, len(got.RecordBatches))
+			}
+			req.Topics[0].Partitions[0].FetchOffset = from + 1
+			want := kerr.UnsupportedCompressionType.Code
+			if version == 0 {
+				want = kerr.CorruptMessage.Code
+			}
+			if got := reader.do(req).(*kmsg.FetchResponse).Topics[0].Partitions[0]; got.ErrorCode != want {
+				t.Errorf("version %d, that itself: error %d", version, got.ErrorCode)
+			}
+			from += 2
+		}
+	})
+}
+
+// A partition that cannot be read any more while others are waited for has nothing of
+// what it had: the offsets that an answer with an error has mean nothing.
+func TestAPartitionIsLostWhileWaiting(t *testing.T) {
+	f := newFake(t, "events:2")
+	var lost atomic.Bool
+	f.read = func(ctx context.Context, p fsm.PartitionID, from fsm.Offset, maxBytes int) (fsm.Slice, error) {
+		if lost.Load() && p.Partition == 0 {
+			return fsm.Slice{}, fsm.ErrNotLeader
+		}
+		return f.doRead(p, from, maxBytes)
+	}
+	inBubble(t, func(cfg *Config) { cfg.Cluster = f }, func(t *testing.T, p *pipes, s *Server) {
+		reader, writer := &client{p.dial(), t}, &client{p.dial(), t}
+		defer reader.Close()
+		defer writer.Close()
+		req := fetchOf("events", 0, 0, time.Minute, 10_000, 100_000)
+		req.Version, req.MaxBytes = 4, 100_000
+		req.Topics[0].Partitions = append(req.Topics[0].Partitions, kmsg.FetchRequestTopicPartition{Partition: 1, PartitionMaxBytes: 100_000})
+		reader.send(encode(1, req))
+		writer.do(produce(-1, "events", 0, "a"))
+		writer.do(produce(-1, "events", 1, "b"))
+		synctest.Wait()
+		lost.Store(true)
+		writer.do(produce(-1, "events", 0, "c"))
+		resp := req.ResponseKind().(*kmsg.FetchResponse)
+		reader.want(1, resp)
+		gone, other := resp.Topics[0].Partitions[0], resp.Topics[0].Partitions[1]
+		if gone.ErrorCode != kerr.NotLeaderForPartition.Code || gone.HighWatermark != -1 || len(gone.RecordBatches) != 0 || other.ErrorCode != 0 || len(other.RecordBatches) == 0 {
+			t.Errorf("%+v, %+v", gone, other)
+		}
+		reader.do(metadataOf("events")) // the fetch is sent
+		if held := s.answerBytes.held.Load(); held != 0 {
+			t.Errorf("%d bytes are held for answers", held)
+		}
+	})
 }
 
 // Message sets are made of few batches at once, since a small batch may unpack to a

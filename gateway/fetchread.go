@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -30,14 +31,11 @@ func (f *fetch) satisfied(minBytes int) bool {
 	return f.have >= minBytes
 }
 
-// read reads partitions, those beside each other for which there is room in the
-// answer at once, in the order of the request (KIP-74). For old versions message sets
+// read reads partitions on from where they are, those beside each other for which there is
+// room in the answer at once, in the order of the request (KIP-74). For old versions message sets
 // are made when all of these have read: that takes the time it takes, and those behind
 // them have no less.
 func (f *fetch) read(parts []*fetchPart) {
-	for _, p := range parts {
-		f.giveBack(p)
-	}
 	patience := 2 * readGrace
 	for len(parts) > 0 {
 		wave := f.wave(parts)
@@ -65,7 +63,7 @@ func (f *fetch) wave(parts []*fetchPart) []*fetchPart {
 		return parts
 	}
 	for i, p := range parts {
-		if i > 0 && p.maxBytes > f.left {
+		if i > 0 && p.maxBytes-len(p.out.RecordBatches) > f.left {
 			return parts[:i]
 		}
 		p.granted = f.grant(p)
@@ -75,32 +73,55 @@ func (f *fetch) wave(parts []*fetchPart) []*fetchPart {
 
 // fit settles what was read. From version 3 on nothing is cut: a batch that is
 // larger than its partition's or the answer's limit comes only if nothing comes
-// before it.
+// before it. A partition that cannot be read any more has nothing of what it had.
 func (f *fetch) fit(wave []*fetchPart) {
 	for _, p := range wave {
 		if p.whole > 0 {
 			f.fitWhole(p)
 		}
-		if f.version >= 3 && len(p.out.RecordBatches) > p.granted {
-			if f.have > 0 {
-				p.out.RecordBatches, p.next, f.full = []byte{}, -1, true
-			}
+		if f.version >= 3 && len(p.more) > p.granted && f.have > 0 {
+			p.more, p.next, f.full = nil, -1, true
 		}
-		f.have += len(p.out.RecordBatches)
-		f.settle(p, p.granted, len(p.out.RecordBatches))
+		if had := len(p.out.RecordBatches); p.err != nil && had > 0 {
+			f.have -= had
+			f.left += had
+			p.out.RecordBatches, p.joined = []byte{}, false
+		}
+		f.have += len(p.more)
+		f.left += p.granted - len(p.more)
+		p.join()
+		if total := int64(len(p.out.RecordBatches)); p.held > total {
+			f.session.server.answerBytes.release(p.held - total)
+			p.held = total
+		}
 		if f.version >= 3 && (f.left <= 0 || p.err == nil && p.next < 0) {
 			f.full = true
 		}
 	}
 }
 
+// join puts what was read behind what there is. What a single read gave stays where it
+// is: it belongs to somebody else and may be large.
+func (p *fetchPart) join() {
+	switch {
+	case len(p.more) == 0:
+	case len(p.out.RecordBatches) == 0:
+		p.out.RecordBatches = p.more
+	case !p.joined:
+		p.out.RecordBatches, p.joined = append(slices.Clip(p.out.RecordBatches), p.more...), true
+	default:
+		p.out.RecordBatches = append(p.out.RecordBatches, p.more...)
+	}
+	p.more = nil
+}
+
 // fitWhole has the first message of a part, for which there is not enough room, only
 // if nothing comes before it.
 func (f *fetch) fitWhole(p *fetchPart) {
 	whole, got := p.whole, p.got
-	p.whole, p.got = 0, reading{}
+	p.whole, p.got, p.more = 0, reading{}, nil
 	if f.have > 0 {
-		p.out.RecordBatches, p.next, f.full = []byte{}, -1, true
+		p.next, f.full = -1, true
 		return
 	}
 	if set, err := f.downConvert(got.Batches, got.from, whole); err != nil {
@@ -145,15 +166,17 @@ func (f *fetch) each(parts []*fetchPart, work func(*fetchPart)) {
 	}
 }
 
-// readPart reads one partition with what it was granted, or reads it again.
+// readPart reads one partition with what it was granted.
 func (f *fetch) readPart(ctx context.Context, p *fetchPart) {
-	p.got = reading{}
+	p.got, p.more = reading{}, nil
 	if p.granted == 0 && p.maxBytes > 0 {
 		p.next = -1 // nothing is left; the answer is full
 		return
 	}
-	got, err := f.readBatches(ctx, p, p.from)
+	got, err := f.readBatches(ctx, p, p.next)
 	switch {
+	case errors.Is(err, kafkaproto.ErrUnsupportedCompression):
+		f.unusable(ctx, p, err)
 	case err != nil:
 		f.refuse(ctx, p, err)
 	case f.version >= 4 || len(got.Batches) == 0:
@@ -169,14 +192,14 @@ func (f *fetch) refuse(ctx context.Context, p *fetchPart, err error) {
 		err = fmt.Errorf("%w: %w", fsm.ErrNoLeader, err) // somebody else may answer sooner
 	}
 	p.err, p.next = err, -1
-	p.answer(codeOf(err, kmsg.Fetch, f.version), -1, -1, []byte{})
+	p.answer(codeOf(err, kmsg.Fetch, f.version), -1, -1)
 }
 
 // give answers a partition with what was read, in the format of the version.
 func (f *fetch) give(p *fetchPart, got reading, set []byte) {
-	p.err = nil
-	p.answer(0, got.HighWatermark, got.LogStart, set)
-	p.next = max(p.from, got.end)
+	p.err, p.more = nil, set
+	p.answer(0, got.HighWatermark, got.LogStart)
+	p.next = got.end
 	if len(set) >= p.granted || p.next < got.HighWatermark {
 		p.next = -1 // what is there already does not fit: to wait for it would be to spin
 	}
@@ -184,8 +207,8 @@ func (f *fetch) give(p *fetchPart, got reading, set []byte) {
 
 // answer fills in the partition's answer. What is committed is stable: there are
 // no transactions that could be open.
-func (p *fetchPart) answer(code int16, highWatermark, logStart fsm.Offset, set []byte) {
-	p.out.ErrorCode, p.out.RecordBatches = code, set
+func (p *fetchPart) answer(code int16, highWatermark, logStart fsm.Offset) {
+	p.out.ErrorCode = code
 	p.out.HighWatermark, p.out.LastStableOffset, p.out.LogStartOffset = int64(highWatermark), int64(highWatermark), int64(logStart)
 }
 
@@ -202,9 +225,7 @@ func (f *fetch) readBatches(ctx context.Context, p *fetchPart, from fsm.Offset) 
 	if got.Slice, err = f.session.server.cluster.Read(ctx, p.id, from, p.granted); err != nil {
 		return got, err
 	}
-	if len(got.Batches) == 0 {
-		got.Batches = []byte{}
-	} else if f.version < 10 {
+	if f.version < 10 {
 		if got.Batches, err = withoutZstd(got.Batches); err != nil {
 			return got, err
 		}
@@ -241,9 +262,12 @@ func (f *fetch) convertPart(p *fetchPart) {
 		}
 		ctx, cancel := context.WithTimeout(f.session.open, readGrace)
 		got, err = f.readBatches(ctx, p, got.end)
-		if err != nil {
+		switch {
+		case errors.Is(err, kafkaproto.ErrUnsupportedCompression):
+			f.unusable(ctx, p, err)
+		case err != nil:
 			f.refuse(ctx, p, err)
-		} else if len(got.Batches) == 0 {
+		case len(got.Batches) == 0:
 			f.give(p, got, got.Batches)
 		}
 		cancel()
@@ -258,7 +282,17 @@ func (f *fetch) unreadable(p *fetchPart, got reading, err error) {
 	if f.session.open.Err() == nil {
 		f.session.server.refusals.log("records cannot be given out", err, "topic", p.topic, "partition", p.id.Partition, "offset", got.from)
 	}
-	f.refuse(f.session.open, p, err)
+	f.unusable(f.session.open, p, err)
+}
+
+// unusable answers a partition with records that the client cannot have. If it has some
+// in front of them it is answered with these, and the error is for who asks for what comes after.
+func (f *fetch) unusable(ctx context.Context, p *fetchPart, err error) {
+	if len(p.out.RecordBatches) > 0 {
+		p.next = -1
+		return
+	}
+	f.refuse(ctx, p, err)
 }
 
 // messagePrefix is a message's offset and size.
@@ -315,33 +349,17 @@ func endOf(batches []byte, from fsm.Offset) fsm.Offset {
 // grant takes what a read may return out of what the answer and the node's memory
 // have left.
 func (f *fetch) grant(p *fetchPart) int {
-	want := max(min(p.maxBytes, f.left), 0)
+	want := max(min(p.maxBytes-len(p.out.RecordBatches), f.left), 0)
 	f.left -= want
 	if want <= leanRead {
 		return want
 	}
 	if f.session.server.answerBytes.try(int64(want)) {
-		p.held = int64(want)
+		p.held += int64(want)
 		return want
 	}
 	f.left += want - leanRead
 	return leanRead
-}
-
-// settle gives back what a read did not use.
-func (f *fetch) settle(p *fetchPart, granted, used int) {
-	f.left += granted - used
-	if p.held > int64(used) {
-		f.session.server.answerBytes.release(p.held - int64(used))
-		p.held = int64(used)
-	}
-}
-
-// giveBack forgets what was read before.
-func (f *fetch) giveBack(p *fetchPart) {
-	f.have -= len(p.out.RecordBatches)
-	f.settle(p, len(p.out.RecordBatches), 0)
-	p.out.RecordBatches = []byte{}
 }
 
 func (f *fetch) release() {

@@ -10,6 +10,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/trimaran-io/trimaran/fsm"
@@ -282,6 +283,21 @@ func TestProduceKeepsToTheNodesDefaults(t *testing.T) {
 		resp := g.dial().do(produce(-1, topic, 0, string(make([]byte, 100)))).(*kmsg.ProduceResponse)
 		if code := resp.Topics[0].Partitions[0].ErrorCode; code != want {
 			t.Errorf("%s: code %d, want %d", topic, code, want)
+		}
+	}
+}
+
+// A bound of 0 lets nothing in.
+func TestProduceToATopicThatTakesNothing(t *testing.T) {
+	f := newFake(t)
+	if err := f.CreateTopic(t.Context(), fsm.TopicSpec{Name: "closed", Partitions: 1, ReplicationFactor: 3,
+		Configs: map[string]string{"max.message.bytes": "0"}}, false); err != nil {
+		t.Fatal(err)
+	}
+	c := serve(t, f, nil).dial()
+	for v, set := range map[int16][]byte{0: messageSet("a"), 2: messageSet("a"), 9: recordBatch("a")} {
+		if out := c.ask(produceAt(v, f, "closed", 0, set)).(*kmsg.ProduceResponse).Topics[0].Partitions[0]; out.ErrorCode != kerr.MessageTooLarge.Code {
+			t.Errorf("version %d: code %d", v, out.ErrorCode)
 		}
 	}
 }
