@@ -13,6 +13,7 @@ import (
 
 	"github.com/hashicorp/raft"
 
+	"github.com/trimaran-io/trimaran/cluster/peer"
 	"github.com/trimaran-io/trimaran/fsm"
 )
 
@@ -205,7 +206,11 @@ func (n *Node) openReplica(id fsm.PartitionID, partition *fsm.Partition, topics 
 	r := newReplica(n, id)
 	config := raftConfig(n.identity, n.cfg.HeartbeatTimeout, n.cfg.CommitTimeout, trailingEntries, n.raftLogger.Named(name))
 	config.SnapshotThreshold, config.SnapshotInterval = math.MaxUint64, never // the node's housekeeping takes them
-	g, err := openGroup(name, n.partitionFiles(r), config, r.machine, n.stable.Group(name), n.transport(name), voters, nil)
+	transport := n.transport(name)
+	if t, ok := transport.(*peer.GroupTransport); ok && voters == nil {
+		t.Newcomer()
+	}
+	g, err := openGroup(name, n.partitionFiles(r), config, r.machine, n.stable.Group(name), transport, voters, nil)
 	if err != nil {
 		return err
 	}
