@@ -185,3 +185,18 @@ func TestReplicasThatComeBackWithNothingFormNoGroupOfTheirOwn(t *testing.T) {
 	c.mustAppend(1, id, "d")
 	c.wantEverywhere(id, []string{"a", "b", "c", "d"})
 }
+
+// TestANodeIsReadyWithoutAPartitionThatCannotBeLed: the other half of its replicas is gone, perhaps for good, and this node
+// has been restarted.
+func TestANodeIsReadyWithoutAPartitionThatCannotBeLed(t *testing.T) {
+	c := newTestCluster(t, 3)
+	c.startAll()
+	spec := fsm.TopicSpec{Name: "half", Assignment: [][]fsm.NodeID{{"n1", "n2"}}}
+	if err := c.nodes[0].CreateTopic(within(t), spec, false); err != nil {
+		t.Fatal(err)
+	}
+	c.kill(0)
+	c.kill(1)
+	c.start(0)
+	c.ready()
+}

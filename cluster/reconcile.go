@@ -307,7 +307,7 @@ func (n *Node) removeLeftovers(desired map[fsm.PartitionID]*fsm.Partition, topic
 // shortcomings counts what is amiss with the replicas that should run here.
 type shortcomings struct {
 	closed     int // not running
-	starting   int // neither broken nor up: not running yet, or never had a leader
+	starting   int // neither broken nor up: not running yet, or never had a leader although a majority is there
 	leaderless int // running, and its leader is not known now
 }
 
@@ -333,10 +333,12 @@ func (n *Node) shortcomings() (s shortcomings) {
 				s.leaderless++
 			}
 			r.mu.Lock()
-			if !r.everLed {
+			everLed := r.everLed
+			r.mu.Unlock()
+			// Those without which it cannot be led may never come back.
+			if !everLed && n.majorityWithout(r.group.raft.GetConfiguration().Configuration().Servers, "") {
 				s.starting++
 			}
-			r.mu.Unlock()
 		}
 	}
 	return s
