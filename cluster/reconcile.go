@@ -207,7 +207,7 @@ func (n *Node) openReplica(id fsm.PartitionID, partition *fsm.Partition, topics 
 	config := raftConfig(n.identity, n.cfg.HeartbeatTimeout, n.cfg.CommitTimeout, trailingEntries, n.raftLogger.Named(name))
 	config.SnapshotThreshold, config.SnapshotInterval = math.MaxUint64, never // the node's housekeeping takes them
 	transport := n.transport(name)
-	if t, ok := transport.(*peer.GroupTransport); ok && voters == nil {
+	if t, ok := transport.(*peer.GroupTransport); ok && anew {
 		t.Newcomer()
 	}
 	g, err := openGroup(name, n.partitionFiles(r), config, r.machine, n.stable.Group(name), transport, voters, nil)

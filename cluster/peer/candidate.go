@@ -6,9 +6,9 @@ import (
 	"github.com/hashicorp/raft"
 )
 
-// Newcomer says that the group was formed without this member, which is about to open it with nothing. It has no vote
-// until it has a configuration, which comes from the group's leader: hashicorp/raft gives its vote to anyone as long as it
-// has none, and a member that was in the first configuration and is not in the group any more may ask for it. It must be called before Raft begins.
+// Newcomer says that this member, which is about to open the group with nothing, was in it before and has let go of what it
+// had. It has no vote until it has a configuration, which comes from the group's leader: hashicorp/raft gives its vote to
+// anyone as long as it has none, and an old configuration may count it as a voter. It must be called before Raft begins.
 func (g *GroupTransport) Newcomer() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
