@@ -286,6 +286,9 @@ func (c *catalog) lead(ctx context.Context) {
 		if i := slices.IndexFunc(servers, func(s raft.Server) bool { return s.ID == id }); i >= 0 && (servers[i].Suffrage == raft.Voter || voters >= maxCatalogVoters) {
 			continue
 		}
+		if !n.connected(node.Identity()) {
+			continue // it would count for the majority from now on, and it may never have been reached
+		}
 		var err error
 		if voters < maxCatalogVoters {
 			err = g.await(g.raft.AddVoter(id, raft.ServerAddress(id), 0, callTimeout))
@@ -308,23 +311,29 @@ func (c *catalog) removeMembers(g *group, servers []raft.Server, view *fsm.Topic
 	registered := func(identity string) bool {
 		return slices.ContainsFunc(view.Nodes(), func(node fsm.Node) bool { return node.Identity() == identity })
 	}
-	for _, s := range servers {
-		if registered(string(s.ID)) || view.ClusterID() == "" {
-			continue
-		}
+	if view.ClusterID() == "" {
+		return
+	}
+	for _, identity := range n.leastMissed(servers, func(identity string) bool { return !registered(identity) }) {
 		var err error
-		if string(s.ID) == n.identity {
+		switch {
+		case identity == n.identity:
 			err = n.handOverTo(g, registered)
-		} else {
-			// It is to hear that it has left before nobody tells it anything any more.
-			if !n.connected(string(s.ID)) || g.await(g.raft.Barrier(callTimeout)) == nil {
-				err = g.await(g.raft.RemoveServer(s.ID, 0, callTimeout))
+		case !n.majorityWithout(servers, identity):
+			err = errTooFew
+		default:
+			if n.connected(identity) {
+				// It is to hear that it has left before nobody tells it anything any more.
+				err = g.await(g.raft.Barrier(callTimeout))
+			}
+			if err == nil {
+				err = g.await(g.raft.RemoveServer(raft.ServerID(identity), 0, callTimeout))
 			}
 		}
 		if err != nil {
-			n.logger.Warn("a node that has left is still in the catalog group", "other", s.ID, "error", err)
+			n.logger.Warn("a node that has left is still in the catalog group", "node", identity, "error", err)
 		} else {
-			n.logger.Info("a node has left the catalog group", "other", s.ID)
+			n.logger.Info("a node has left the catalog group", "node", identity)
 		}
 		return
 	}

@@ -143,7 +143,7 @@ func (n *Node) groupNamed(name string) *group {
 
 // standing is what a member knows of its group.
 type standing struct {
-	here     bool // the group runs on that node
+	here     bool // the group runs on that node, and is more than a newcomer that knows nothing
 	led      bool // it leads, or knows a leader that it relies on
 	voter    bool // it may stand
 	follower bool // it competes with nobody: a follower, or a candidate that has lost to a leader
@@ -156,6 +156,9 @@ type standing struct {
 // standingOf looks at a group for the node that asks. A leader that asks who leads does not.
 func (n *Node) standingOf(g *group, asking string) standing {
 	if g == nil {
+		return standing{}
+	}
+	if t, ok := g.transport.(*peer.GroupTransport); ok && t.Voteless() {
 		return standing{}
 	}
 	s := standing{here: true, term: g.raft.CurrentTerm()}
@@ -383,7 +386,11 @@ func (f *failover) ask(ctx context.Context, questions map[string][]*candidacy) {
 func (c *candidacy) decide(self string, gone func(string) bool) (best string, wait time.Duration, ok bool) {
 	own := c.known[self]
 	position := slices.Index(c.voters, self)
-	if position < 0 || !own.here || !own.voter || len(c.known) <= len(c.voters)/2 {
+	here := 0
+	for _, s := range c.known {
+		here += boolInt(s.here)
+	}
+	if position < 0 || !own.here || !own.voter || here <= len(c.voters)/2 {
 		return "", 0, false
 	}
 	settled, before := true, 0

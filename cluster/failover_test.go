@@ -47,6 +47,7 @@ func TestWhoStandsForElection(t *testing.T) {
 		"an election may be under way":                   {[]string{"a", "b", "c"}, map[string]standing{"b": even, "c": candidate}, "a", "b", "b", 2 * failoverStagger},
 		"somebody has heard of a newer term":             {[]string{"a", "b", "c"}, map[string]standing{"b": even, "c": follower(4, 3, 10)}, "a", "b", "b", 2 * failoverStagger},
 		"the leader's node lives and its group does not": {[]string{"a", "b", "c"}, map[string]standing{"a": {}, "b": even, "c": even}, "", "b", "b", 0},
+		"one answers and has no group":                   {[]string{"a", "b", "c"}, map[string]standing{"b": even, "c": {}}, "a", "b", "", 0},
 		"a group of one":                                 {[]string{"a"}, map[string]standing{"a": even}, "", "a", "a", 0},
 		"the group is not here any more":                 {[]string{"a"}, map[string]standing{"a": {}}, "", "a", "", 0},
 	} {

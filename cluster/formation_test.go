@@ -5,6 +5,7 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/trimaran-io/trimaran/fsm"
 )
@@ -111,4 +112,35 @@ func TestTwoNodesOfOneNameWaitAndSayWhy(t *testing.T) {
 			return nil
 		})
 	}
+}
+
+// TestACopyOfADataDirectoryIsNoSecondNode: it would vote and acknowledge in the name of the first.
+func TestACopyOfADataDirectoryIsNoSecondNode(t *testing.T) {
+	c := newTestCluster(t, 3)
+	for _, n := range c.nodes {
+		n.cfg.twinFor = 5 * time.Second
+	}
+	c.startAll()
+	id := fsm.PartitionID{Topic: c.topic("copied", 1, 3).ID}
+	c.kill(2)
+	copied := c.add(0)
+	c.nodes[copied].cfg.NodeID, c.nodes[copied].cfg.twinFor = "n3", 5*time.Second
+	if err := os.CopyFS(c.nodes[copied].cfg.DataDir, os.DirFS(c.nodes[2].cfg.DataDir)); err != nil {
+		t.Fatal(err)
+	}
+	c.start(2)
+	c.ready()
+	c.start(copied)
+	eventually(t, "the copy ends and says why", func() error {
+		if err := c.nodes[copied].Err(); err == nil || !strings.Contains(err.Error(), "is a copy") {
+			return fmt.Errorf("it goes on: %v", err)
+		}
+		return nil
+	})
+	c.kill(copied)
+	if err := c.nodes[2].Err(); err != nil {
+		t.Errorf("the first one: %v", err)
+	}
+	c.ready()
+	c.mustAppend(2, id, "a")
 }

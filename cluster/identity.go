@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/rand"
 	"encoding/hex"
 	"encoding/json"
@@ -12,6 +13,7 @@ import (
 	"path/filepath"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/trimaran-io/trimaran/fsm"
 )
@@ -211,6 +213,37 @@ func writeFileSync(path string, data []byte) error {
 		err = syncDir(filepath.Dir(path))
 	}
 	return err
+}
+
+// A data directory that was copied makes two nodes of one identity. Each of them acknowledges records and votes in
+// the name of both, which no majority survives. The lock in the directory does not tell; gossip does.
+
+// twinFor is for how long another process of this identity must be seen. One that was ended is taken for alive for some
+// seconds, on a busy machine for some more; longer than that it is only if it answers.
+const twinFor = time.Minute
+
+// watchForTwin ends this node if another process of its identity was there before it.
+func (n *Node) watchForTwin() {
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	limit := int(cmp.Or(n.cfg.twinFor, twinFor) / time.Second)
+	// Turns and not time: what is seen after this process itself stood still is old.
+	for seen := 0; ; {
+		select {
+		case <-n.ctx.Done():
+			return
+		case <-tick.C:
+		}
+		addr, younger := n.gossip.Twin()
+		if addr == "" || !younger {
+			seen = 0
+			continue
+		}
+		if seen++; seen > limit {
+			n.fail(fmt.Errorf("node %s runs already, and gossips at %s: data directory %s is a copy of its own; start with an empty one", n.identity, addr, n.dir.path))
+			return
+		}
+	}
 }
 
 // newUUID gives 16 random bytes in the form of a version 4 UUID (RFC 9562).

@@ -1,11 +1,13 @@
 package cluster
 
 import (
+	"cmp"
 	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -39,8 +41,9 @@ func (n *Node) reconcileMembers(r *replica) {
 	if future.Error() != nil {
 		return
 	}
+	servers := future.Configuration().Servers
 	suffrage := map[string]raft.ServerSuffrage{}
-	for _, s := range future.Configuration().Servers {
+	for _, s := range servers {
 		suffrage[string(s.ID)] = s.Suffrage
 	}
 	complete := true
@@ -79,7 +82,7 @@ func (n *Node) reconcileMembers(r *replica) {
 		return
 	}
 	if complete {
-		n.removeMembers(r, partition, wanted, suffrage)
+		n.removeMembers(r, partition, wanted, servers)
 	}
 }
 
@@ -94,17 +97,15 @@ func (n *Node) memberChanged(what string, r *replica, other string, err error) {
 
 // removeMembers takes out of the group who is no longer wanted, one at a time and this node last, by handing
 // leadership over; when nobody is left of them the catalog hears of it.
-func (n *Node) removeMembers(r *replica, partition *fsm.Partition, wanted map[string]bool, suffrage map[string]raft.ServerSuffrage) {
-	var surplus []string
-	for identity := range suffrage {
-		if !wanted[identity] {
-			surplus = append(surplus, identity)
-		}
-	}
-	slices.Sort(surplus)
+func (n *Node) removeMembers(r *replica, partition *fsm.Partition, wanted map[string]bool, servers []raft.Server) {
+	surplus := n.leastMissed(servers, func(identity string) bool { return !wanted[identity] })
 	for _, identity := range surplus {
 		if identity == n.identity {
 			continue
+		}
+		if !n.majorityWithout(servers, identity) {
+			n.logger.Debug("a replica cannot leave its group yet: too few of the others are there", "partition", r.id, "node", identity)
+			return
 		}
 		err := r.group.await(r.group.raft.RemoveServer(raft.ServerID(identity), 0, membersTimeout))
 		n.memberChanged("a replica has left its group", r, identity, err)
@@ -126,6 +127,43 @@ func (n *Node) removeMembers(r *replica, partition *fsm.Partition, wanted map[st
 		n.logger.Warn("cannot tell the catalog that replicas have left yet", "partition", r.id, "error", err)
 	}
 }
+
+// leastMissed gives the members of a group that are to go: those first that are not there, since while they are members
+// the others need more of each other, and this node last.
+func (n *Node) leastMissed(servers []raft.Server, goes func(identity string) bool) (out []string) {
+	for _, s := range servers {
+		if goes(string(s.ID)) {
+			out = append(out, string(s.ID))
+		}
+	}
+	missed := func(identity string) int {
+		if identity == n.identity {
+			return 2
+		}
+		return boolInt(n.connected(identity))
+	}
+	slices.SortFunc(out, func(a, b string) int { return cmp.Or(missed(a)-missed(b), strings.Compare(a, b)) })
+	return out
+}
+
+// majorityWithout reports whether a majority of the voters that are left without a member is there. If not it must not go:
+// a configuration counts from the moment at which it is in the leader's log, and such a one could neither be
+// committed nor taken back, so that the group would be without a leader until others return.
+func (n *Node) majorityWithout(servers []raft.Server, identity string) bool {
+	voters, there := 0, 0
+	for _, s := range servers {
+		if id := string(s.ID); id != identity && s.Suffrage == raft.Voter {
+			voters++
+			if id == n.identity || n.connected(id) {
+				there++
+			}
+		}
+	}
+	return there > voters/2
+}
+
+// errTooFew means that a group could not go on without a member that is to leave it.
+var errTooFew = errors.New("too few of the other members are there")
 
 // errNobodyFollows means that no other voter is known to follow this leader right now.
 var errNobodyFollows = errors.New("no other voter follows")
@@ -181,21 +219,10 @@ func (n *Node) release(r *replica, identity string) ([]byte, error) {
 	if err := future.Error(); err != nil {
 		return nil, fmt.Errorf("%w: %w", fsm.ErrNoLeader, err)
 	}
-	member, voters, alive := false, 0, 0
-	for _, s := range future.Configuration().Servers {
-		switch {
-		case string(s.ID) == identity:
-			member = true
-		case s.Suffrage == raft.Voter:
-			voters++
-			if string(s.ID) == n.identity || n.connected(string(s.ID)) {
-				alive++
-			}
-		}
-	}
-	if member {
-		if alive <= voters/2 {
-			return nil, fmt.Errorf("%w: %d of %d other replicas are there", fsm.ErrNoLeader, alive, voters)
+	servers := future.Configuration().Servers
+	if slices.ContainsFunc(servers, func(s raft.Server) bool { return string(s.ID) == identity }) {
+		if !n.majorityWithout(servers, identity) {
+			return nil, fmt.Errorf("%w: %w", fsm.ErrNoLeader, errTooFew)
 		}
 		if err := r.group.await(r.group.raft.RemoveServer(raft.ServerID(identity), 0, membersTimeout)); err != nil {
 			return nil, fmt.Errorf("%w: %w", fsm.ErrNoLeader, err)

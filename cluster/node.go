@@ -83,6 +83,7 @@ type Config struct {
 	// NoAutoBalance leaves replicas and leaders where they are unless a node leaves or is drained.
 	NoAutoBalance bool
 	steadyFor     time.Duration // 0: defaultSteadyFor
+	twinFor       time.Duration // 0: twinFor
 	// Groups are the settings of consumer groups; the zero value is Kafka's defaults
 	// but for the initial rebalance delay, which is none.
 	Groups coordinator.Settings
@@ -275,10 +276,14 @@ func Start(cfg Config) (_ *Node, err error) {
 		}
 	}
 	n.logger.Info("node started", "identity", n.identity, "cluster", n.ClusterID(), "data", cfg.DataDir, "peers", n.cfg.PeerAdvertise)
-	n.done.Add(2)
+	n.done.Add(3)
 	go func() {
 		defer n.done.Done()
 		n.run()
+	}()
+	go func() {
+		defer n.done.Done()
+		n.watchForTwin()
 	}()
 	go func() {
 		defer n.done.Done()

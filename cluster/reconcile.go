@@ -13,6 +13,7 @@ import (
 
 	"github.com/hashicorp/raft"
 
+	"github.com/trimaran-io/trimaran/cluster/peer"
 	"github.com/trimaran-io/trimaran/fsm"
 )
 
@@ -205,7 +206,11 @@ func (n *Node) openReplica(id fsm.PartitionID, partition *fsm.Partition, topics 
 	r := newReplica(n, id)
 	config := raftConfig(n.identity, n.cfg.HeartbeatTimeout, n.cfg.CommitTimeout, trailingEntries, n.raftLogger.Named(name))
 	config.SnapshotThreshold, config.SnapshotInterval = math.MaxUint64, never // the node's housekeeping takes them
-	g, err := openGroup(name, n.partitionFiles(r), config, r.machine, n.stable.Group(name), n.transport(name), voters, nil)
+	transport := n.transport(name)
+	if t, ok := transport.(*peer.GroupTransport); ok && anew {
+		t.Newcomer()
+	}
+	g, err := openGroup(name, n.partitionFiles(r), config, r.machine, n.stable.Group(name), transport, voters, nil)
 	if err != nil {
 		return err
 	}
@@ -302,7 +307,7 @@ func (n *Node) removeLeftovers(desired map[fsm.PartitionID]*fsm.Partition, topic
 // shortcomings counts what is amiss with the replicas that should run here.
 type shortcomings struct {
 	closed     int // not running
-	starting   int // neither broken nor up: not running yet, or never had a leader
+	starting   int // neither broken nor up: not running yet, or never had a leader although a majority is there
 	leaderless int // running, and its leader is not known now
 }
 
@@ -328,10 +333,12 @@ func (n *Node) shortcomings() (s shortcomings) {
 				s.leaderless++
 			}
 			r.mu.Lock()
-			if !r.everLed {
+			everLed := r.everLed
+			r.mu.Unlock()
+			// Those without which it cannot be led may never come back.
+			if !everLed && n.majorityWithout(r.group.raft.GetConfiguration().Configuration().Servers, "") {
 				s.starting++
 			}
-			r.mu.Unlock()
 		}
 	}
 	return s

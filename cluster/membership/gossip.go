@@ -1,6 +1,7 @@
 package membership
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/hex"
@@ -193,6 +194,22 @@ func (g *Gossip) Members() []Member {
 	}
 	sort.Slice(out, func(i, j int) bool { return out[i].Identity < out[j].Identity })
 	return out
+}
+
+// Twin gives the address of another process that gossips under this node's identity, "" if there is none, and whether this
+// process was started later. The process before this one may be taken for alive for some seconds.
+func (g *Gossip) Twin() (addr string, younger bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for name, e := range g.entries {
+		if e.Identity != g.self.Identity || g.foreign[name] != "" {
+			continue
+		}
+		if addr == "" || !younger {
+			addr, younger = e.GossipAddr, cmp.Or(cmp.Compare(g.started, e.started), cmp.Compare(g.name, name)) > 0
+		}
+	}
+	return addr, younger
 }
 
 // isForeign is called with mu held.

@@ -303,6 +303,10 @@ func (g *GroupTransport) install(r *received) {
 
 // deliver gives r to Raft and sends back what it says.
 func (g *GroupTransport) deliver(r *received) {
+	if !g.admitCandidate(r.req) {
+		_ = r.in.refuse(r.c, r.id, ErrNoGroup)
+		return
+	}
 	resp := make(chan raft.RPCResponse, 1)
 	rpc := raft.RPC{Command: r.req, RespChan: resp}
 	if r.stream != nil {

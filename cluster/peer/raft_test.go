@@ -134,12 +134,16 @@ func (m *member) openOn(t *testing.T, group string, change func(*raft.Config), l
 	}
 }
 
-func bootstrap(t *testing.T, members ...*member) {
-	t.Helper()
-	var c raft.Configuration
+func configurationOf(members ...*member) (c raft.Configuration) {
 	for _, m := range members {
 		c.Servers = append(c.Servers, raft.Server{ID: raft.ServerID(m.id), Address: raft.ServerAddress(m.id)})
 	}
+	return c
+}
+
+func bootstrap(t *testing.T, members ...*member) {
+	t.Helper()
+	c := configurationOf(members...)
 	for _, m := range members {
 		if err := m.raft.BootstrapCluster(c).Error(); err != nil {
 			t.Fatal(err)

@@ -41,6 +41,7 @@ type GroupTransport struct {
 	beat      func(raft.RPC)
 	onInstall func(ctx context.Context, from string, req *raft.InstallSnapshotRequest) error
 	vouched   RaftState
+	newcomer  bool                           // as Newcomer says
 	beatsTo   map[raft.ServerID]beatTo       // only of the newest term
 	appended  map[raft.ServerID]acknowledged // the last entries that a follower took without a pipeline, until there is one
 
