@@ -211,6 +211,16 @@ func TestDurabilityScript(t *testing.T) {
 	contains(t, "the report", low, "acknowledged", "lost", "moved", "duplicate")
 }
 
+// What cannot be is said before a cluster is started.
+func TestDurabilityScriptRefusesNonsense(t *testing.T) {
+	l := newLocalCluster(t, 3)
+	for _, args := range [][]string{{"--seconds", "x"}, {"--seconds"}, {"--nodes", "10"}, {"--seed", "-1"}, {"--tempest"}} {
+		if r := l.command.run(t, filepath.Join(harness.Root(), "scripts", "durability.sh"), args...); r.code == 0 || strings.Contains(r.out, "node(s)") {
+			t.Errorf("%v: exit code %d\n%s", args, r.code, r.out)
+		}
+	}
+}
+
 // A short storm over five nodes.
 func TestStormScript(t *testing.T) {
 	l := newLocalCluster(t, 5)
