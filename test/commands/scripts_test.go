@@ -164,7 +164,7 @@ func TestClusterScript(t *testing.T) {
 			t.Errorf("clean leaves %v", left)
 		}
 	}
-	for _, verb := range [][]string{{"frobnicate"}, {"kill"}, {"kill", "77"}, {"start", "--nodes", "x"}} {
+	for _, verb := range [][]string{{"frobnicate"}, {"kill"}, {"kill", "77"}, {"kill", "1", "2"}, {"status", "1"}, {"start", "--nodes", "x"}} {
 		if r := b.sh(verb...); r.code == 0 {
 			t.Errorf("cluster.sh %v succeeds", verb)
 		}
