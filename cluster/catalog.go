@@ -294,10 +294,10 @@ func (c *catalog) lead(ctx context.Context) {
 			err = g.await(g.raft.AddNonvoter(id, raft.ServerAddress(id), 0, callTimeout))
 		}
 		if err != nil {
-			n.logger.Warn("cannot add a node to the catalog group yet", "other", node.ID, "error", err)
+			n.logger.Warn("cannot add a node to the catalog group yet", "node", node.ID, "error", err)
 			return
 		}
-		n.logger.Info("node added to the catalog group", "other", node.ID)
+		n.logger.Info("node added to the catalog group", "node", node.ID)
 	}
 	c.removeMembers(g, servers, view)
 }
@@ -322,9 +322,9 @@ func (c *catalog) removeMembers(g *group, servers []raft.Server, view *fsm.Topic
 			}
 		}
 		if err != nil {
-			n.logger.Warn("a node that has left is still in the catalog group", "other", s.ID, "error", err)
+			n.logger.Warn("a node that has left is still in the catalog group", "node", s.ID, "error", err)
 		} else {
-			n.logger.Info("a node has left the catalog group", "other", s.ID)
+			n.logger.Info("a node has left the catalog group", "node", s.ID)
 		}
 		return
 	}
