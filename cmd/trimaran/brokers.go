@@ -209,7 +209,7 @@ func (b *brokers) unreachable(err error) error {
 	}
 	hint := "Is a node running there? 'trimaran dev' starts one; --brokers names another place"
 	if wrong := (*tls.CertificateVerificationError)(nil); errors.As(err, &wrong) {
-		hint = "--tls-ca names a file with the certificates to trust"
+		hint = "--tls-ca names a file with the certificates to trust, --tls-server-name the name in the server's"
 	}
 	if timedOut(err) && b.reachable() {
 		hint = "A node is there and has no answer: perhaps too many nodes are down. 'trimaran cluster status' shows them"
