@@ -297,10 +297,10 @@ func (c *catalog) lead(ctx context.Context) {
 			err = g.await(g.raft.AddNonvoter(id, raft.ServerAddress(id), 0, callTimeout))
 		}
 		if err != nil {
-			n.logger.Warn("cannot add a node to the catalog group yet", "other", node.ID, "error", err)
+			n.logger.Warn("cannot add a node to the catalog group yet", "node", node.ID, "error", err)
 			return
 		}
-		n.logger.Info("node added to the catalog group", "other", node.ID)
+		n.logger.Info("node added to the catalog group", "node", node.ID)
 	}
 	c.removeMembers(g, servers, view)
 }

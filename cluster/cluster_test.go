@@ -928,6 +928,19 @@ func TestAReadyNodeHasTheTopicsOfItsConfiguration(t *testing.T) {
 	}
 }
 
+// A topic that needs more nodes than there are does not keep the others, or the node, waiting.
+func TestATopicOfTheConfigurationThatCannotBeYet(t *testing.T) {
+	c := newTestCluster(t, 1)
+	c.nodes[0].cfg.InitialTopics = []fsm.TopicSpec{{Name: "three", Partitions: 1, ReplicationFactor: 3}, {Name: "one", Partitions: 1, ReplicationFactor: 1}}
+	node := c.start(0)
+	if err := node.WaitReady(within(t)); err != nil {
+		t.Fatal(err)
+	}
+	if _, ok := node.Topics().Lookup("one"); !ok {
+		t.Error("the topic that can be created is not there")
+	}
+}
+
 // A topic that is being created takes no node out of service: what this asks is
 // also how the gateway knows whether a topic is missing or not known yet.
 func TestANodeStaysReadyWhileTopicsAreCreated(t *testing.T) {

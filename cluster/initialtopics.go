@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"context"
+	"log/slog"
 	"path/filepath"
 	"time"
 
@@ -19,33 +20,42 @@ func (n *Node) createInitialTopics() {
 		return
 	}
 	done := n.dir.join("initial-topics")
-	for _, spec := range n.cfg.InitialTopics {
-		for n.ctx.Err() == nil {
-			if ok, err := fileExists(filepath.Clean(done)); err == nil && ok {
-				return
-			}
+	told := map[string]string{} // what the log said last of each topic
+	left := n.cfg.InitialTopics
+	for len(left) > 0 && n.ctx.Err() == nil {
+		if ok, err := fileExists(filepath.Clean(done)); err == nil && ok {
+			return
+		}
+		var again []fsm.TopicSpec
+		pause := time.Second // more nodes are waited for, which may never come
+		for _, spec := range left {
 			ctx, cancel := context.WithTimeout(n.ctx, 2*callTimeout)
 			err := n.CreateTopic(ctx, spec, false)
 			cancel()
-			code := fsm.Code(err)
-			if err == nil || code == fsm.ErrTopicExists || code == fsm.ErrTimeout {
-				break
-			}
-			switch code {
+			level := slog.LevelWarn
+			switch fsm.Code(err) {
+			case 0, fsm.ErrTopicExists, fsm.ErrTimeout:
+				continue
 			case fsm.ErrInvalidTopicName, fsm.ErrInvalidPartitions, fsm.ErrInvalidConfig:
 				n.logger.Error("cannot create a topic of --topics", "topic", spec.Name, "error", err)
+				continue
 			case fsm.ErrInvalidReplicationFactor:
-				n.logger.Warn("cannot create a topic of --topics yet", "topic", spec.Name, "error", err)
-				n.initialTopicsTried() // more nodes may never come
-				n.pause(time.Second)
-				continue
 			default:
-				n.logger.Info("cannot create a topic of --topics yet", "topic", spec.Name, "error", err)
-				n.pause(100 * time.Millisecond)
-				continue
+				level, pause = slog.LevelInfo, 100*time.Millisecond
 			}
+			again = append(again, spec)
+			if told[spec.Name] != err.Error() {
+				told[spec.Name] = err.Error()
+				n.logger.Log(n.ctx, level, "cannot create a topic of --topics yet", "topic", spec.Name, "error", err)
+			}
+		}
+		if left = again; len(left) == 0 {
 			break
 		}
+		if pause == time.Second {
+			n.initialTopicsTried()
+		}
+		n.pause(pause)
 	}
 	if n.ctx.Err() == nil {
 		if err := writeFileSync(done, nil); err != nil {

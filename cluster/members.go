@@ -74,25 +74,16 @@ func (n *Node) reconcileMembers(r *replica) {
 		switch {
 		case !member:
 			err = r.group.await(r.group.raft.AddNonvoter(server, address, 0, membersTimeout))
-			n.memberChanged("a replica joins its group as a non-voter", r, string(id), err)
+			n.logger.Info("a replica joins its group as a non-voter", "partition", r.id, "node", id, "error", err)
 		case applied+caughtUpEntries >= r.group.raft.AppliedIndex():
 			err = r.group.await(r.group.raft.AddVoter(server, address, 0, membersTimeout))
-			n.memberChanged("a replica has caught up and votes", r, string(id), err)
+			n.logger.Info("a replica has caught up and votes", "partition", r.id, "node", id, "error", err)
 		}
 		return
 	}
 	if complete {
 		n.removeMembers(r, partition, wanted, servers)
 	}
-}
-
-// memberChanged logs a change of a group's members, or that it has to be tried again.
-func (n *Node) memberChanged(what string, r *replica, other string, err error) {
-	if err != nil {
-		n.logger.Info("a group's members are not changed yet", "partition", r.id, "other", other, "change", what, "error", err)
-		return
-	}
-	n.logger.Info(what, "partition", r.id, "other", other)
 }
 
 // removeMembers takes out of the group who is no longer wanted, one at a time and this node last, by handing
@@ -108,7 +99,7 @@ func (n *Node) removeMembers(r *replica, partition *fsm.Partition, wanted map[st
 			return
 		}
 		err := r.group.await(r.group.raft.RemoveServer(raft.ServerID(identity), 0, membersTimeout))
-		n.memberChanged("a replica has left its group", r, identity, err)
+		n.logger.Info("a replica has left its group", "partition", r.id, "node", identity, "error", err)
 		return
 	}
 	if len(surplus) > 0 {
@@ -227,7 +218,7 @@ func (n *Node) release(r *replica, identity string) ([]byte, error) {
 		if err := r.group.await(r.group.raft.RemoveServer(raft.ServerID(identity), 0, membersTimeout)); err != nil {
 			return nil, fmt.Errorf("%w: %w", fsm.ErrNoLeader, err)
 		}
-		n.logger.Warn("a replica has left its group to be rebuilt", "partition", r.id, "other", identity)
+		n.logger.Warn("a replica has left its group to be rebuilt", "partition", r.id, "node", identity)
 	}
 	return binary.BigEndian.AppendUint64(nil, uint64(p.inTerm())), nil
 }

@@ -224,10 +224,10 @@ func (p *planner) remove(ctx context.Context, node fsm.Node) {
 	defer cancel()
 	command := fsm.CatalogCommand{RemoveNode: &fsm.RemoveNode{ID: node.ID, Incarnation: node.Incarnation}}
 	if _, err := p.n.catalog.apply(ctx, command); err != nil {
-		p.n.logger.Warn("a node cannot leave the cluster yet", "other", node.ID, "error", err)
+		p.n.logger.Warn("a node cannot leave the cluster yet", "node", node.ID, "error", err)
 		return
 	}
-	p.n.logger.Info("a node has left the cluster", "other", node.ID)
+	p.n.logger.Info("a node has left the cluster", "node", node.ID)
 }
 
 // balance moves replicas to nodes that have fewer.

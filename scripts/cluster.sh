@@ -42,6 +42,7 @@ BIN=${TRIMARAN_BIN:-$ROOT/bin}
 case $BIN in /*) ;; *) BIN=$PWD/$BIN ;; esac
 PORT=${TRIMARAN_PORT:-9092}
 case $PORT in '' | *[!0-9]*) die "TRIMARAN_PORT is '$PORT', not a number" ;; esac
+if [ "$PORT" -lt 1 ] || [ "$PORT" -gt 65236 ]; then die "TRIMARAN_PORT is $PORT: want 1 to 65236, since ports up to 299 above are used"; fi
 HOST=127.0.0.1
 # What runs here goes on to use the port that it was started with.
 given_port=$PORT
@@ -397,6 +398,10 @@ cmd_clean() {
 
 command=${1:-help}
 [ $# -eq 0 ] || shift
+case $command in
+kill | restart | pause | resume | forget) [ $# -lt 2 ] || die "$command: one node at a time" ;;
+stop | status | add | clean) [ $# -eq 0 ] || die "$command takes no arguments" ;;
+esac
 case $command in
 start | stop | status | kill | restart | pause | resume | add | forget | clean) "cmd_$command" "$@" ;;
 help | -h | --help) usage ;;

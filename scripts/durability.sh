@@ -45,6 +45,11 @@ if [ -z "$nodes" ]; then
 	[ "$how" != storm ] || nodes=5
 fi
 
+for number in "$seconds" "$nodes" "${seed:-0}"; do
+	case $number in '' | *[!0-9]*) die "'$number' is not a number" ;; esac
+done
+if [ "$nodes" -lt 1 ] || [ "$nodes" -gt 9 ]; then die "--nodes $nodes: want 1 to 9"; fi
+
 temporary=
 if [ -z "${TRIMARAN_RUN:-}" ]; then
 	TRIMARAN_RUN=$(mktemp -d "${TMPDIR:-/tmp}/trimaran-durability-XXXXXX") || exit 1

@@ -49,7 +49,7 @@ func (d *gate) NotifyAlive(n *memberlist.Node) error {
 			clear(g.foreign)
 		}
 		g.foreign[n.Name] = m.ClusterID
-		g.log.Warn("node of another cluster kept out", "other", m.Identity, "addr", n.Address(), "cluster", m.ClusterID, "ours", g.self.ClusterID)
+		g.log.Warn("node of another cluster kept out", "node", m.Identity, "addr", n.Address(), "cluster", m.ClusterID, "ours", g.self.ClusterID)
 	}
 	return fmt.Errorf("it belongs to cluster %q", m.ClusterID)
 }
@@ -59,7 +59,7 @@ type events Gossip
 
 func (d *events) NotifyJoin(n *memberlist.Node) {
 	if (*Gossip)(d).keep(n) {
-		d.log.Info("node joined", "other", identityOf(n), "addr", n.Address())
+		d.log.Info("node joined", "node", identityOf(n), "addr", n.Address())
 	}
 }
 
@@ -79,7 +79,7 @@ func (d *events) NotifyLeave(n *memberlist.Node) {
 	if e.Leaving {
 		event = "node left"
 	}
-	g.log.Info(event, "other", e.Identity, "addr", e.GossipAddr)
+	g.log.Info(event, "node", e.Identity, "addr", e.GossipAddr)
 	g.tick()
 }
 

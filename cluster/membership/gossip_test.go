@@ -190,14 +190,14 @@ func TestLeaveIsNotFailure(t *testing.T) {
 		t.Fatal(err)
 	}
 	sees(t, a, "a", "c")
-	if seen.count(`msg="node left" other=b.0000abcd`) != 1 || seen.count("node failed") != 0 {
+	if seen.count(`msg="node left" node=b.0000abcd`) != 1 || seen.count("node failed") != 0 {
 		t.Errorf("log:\n%s", seen.text())
 	}
 	if err := c.Close(); err != nil {
 		t.Fatal(err)
 	}
 	sees(t, a, "a")
-	if seen.count(`msg="node failed" other=c.0000abcd`) != 1 {
+	if seen.count(`msg="node failed" node=c.0000abcd`) != 1 {
 		t.Errorf("log:\n%s", seen.text())
 	}
 }
@@ -227,7 +227,7 @@ func TestTwoClustersDoNotMerge(t *testing.T) {
 	}
 	sees(t, a1, "a1", "a2")
 	sees(t, fresh, "new")
-	if n := seen.count("other=b1.0000abcd"); n > 1 {
+	if n := seen.count("node=b1.0000abcd"); n > 1 {
 		t.Errorf("b1 logged %d times", n)
 	}
 	_ = b2

@@ -95,7 +95,7 @@ func (l *Link) welcome(nc net.Conn) {
 func (l *Link) turnAway(nc net.Conn, identity string, err error) {
 	l.stats.refused.Add(1)
 	if l.logLimit.Allow() {
-		l.log.Warn("peer connection refused", "remote", nc.RemoteAddr(), "other", identity, "error", err)
+		l.log.Warn("peer connection refused", "remote", nc.RemoteAddr(), "node", identity, "error", err)
 	}
 }
 
@@ -155,7 +155,7 @@ func (p *peerState) admit(h hello, version uint16, c *conn) error {
 		old.close(errStale)
 		if old.boot != h.boot && l.logLimit.Allow() {
 			l.log.Warn("a new process of this node took over its session; if it was not restarted, two processes have the same identity",
-				"other", h.identity, "was", old.remote(), "is", c.remote)
+				"node", h.identity, "was", old.remote(), "is", c.remote)
 		}
 	}
 	return nil
@@ -220,7 +220,7 @@ func (in *inbound) close(err error) {
 	down := in.peer.connectedLocked()
 	in.peer.mu.Unlock()
 	if in.link.ctx.Err() == nil && !errors.Is(err, errStale) {
-		in.link.log.Info("session from node ended", "other", in.identity, "generation", in.generation, "error", err)
+		in.link.log.Info("session from node ended", "node", in.identity, "generation", in.generation, "error", err)
 	}
 	down()
 }

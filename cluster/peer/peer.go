@@ -158,11 +158,11 @@ func (p *peerState) dial(cl class, a *dialAttempt) {
 	p.link.pulseSoon()
 	if err != nil {
 		if failsBefore == 0 || before == nil || before.Error() != err.Error() {
-			p.link.log.Warn("cannot reach node", "other", p.identity, "error", err)
+			p.link.log.Warn("cannot reach node", "node", p.identity, "error", err)
 		}
 	} else {
 		if cl == classControl {
-			p.link.log.Info("node reached", "other", p.identity, "addr", c.remote, "generation", s.generation)
+			p.link.log.Info("node reached", "node", p.identity, "addr", c.remote, "generation", s.generation)
 		}
 		c.start()
 		if cl == classControl {
@@ -248,7 +248,7 @@ func (p *peerState) lost(s *session, err error) {
 	p.signs.refuse()
 	p.link.pulseSoon()
 	if !errors.Is(err, ErrClosed) {
-		p.link.log.Warn("session to node lost", "other", p.identity, "generation", s.generation, "error", err)
+		p.link.log.Warn("session to node lost", "node", p.identity, "generation", s.generation, "error", err)
 	}
 	down()
 }

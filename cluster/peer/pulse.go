@@ -243,9 +243,9 @@ func (p *peerState) tend(now int64, watched bool) (gone bool) {
 	if was := p.gone.Swap(gone); was != gone {
 		l.pulseSoon() // the others hear of it now
 		if gone {
-			l.log.Warn("node seems gone", "other", p.identity, "silent", silent.Round(time.Millisecond), "refused", refused)
+			l.log.Warn("node seems gone", "node", p.identity, "silent", silent.Round(time.Millisecond), "refused", refused)
 		} else {
-			l.log.Info("node is back", "other", p.identity)
+			l.log.Info("node is back", "node", p.identity)
 		}
 	}
 	return gone

@@ -148,24 +148,40 @@ func (b *brokers) turn(ctx context.Context) (context.Context, context.CancelFunc
 
 // dial opens a connection to host:port in the way --brokers says. Metadata names
 // the cluster's one broker by the address that the client used, so an address
-// that is not in the list is reached as the first of the list is.
+// that is not in the list is reached as the first of the list is. The name asked
+// for in the TLS handshake (--tls-server-name) need mean nothing to DNS: with
+// that one, any broker of the list is meant.
 func (b *brokers) dial(ctx context.Context, network, addr string) (net.Conn, error) {
-	use := b.list[0]
 	for _, one := range b.list {
 		if one.addr == addr {
-			use = one
+			return b.dialOne(ctx, network, one)
+		}
+	}
+	if host, _, err := net.SplitHostPort(addr); err != nil || b.tls == nil || host != b.tls.ServerName {
+		one := b.list[0]
+		one.addr = addr
+		return b.dialOne(ctx, network, one)
+	}
+	var conn net.Conn
+	var err error
+	for _, one := range b.list {
+		if conn, err = b.dialOne(ctx, network, one); err == nil {
 			break
 		}
 	}
-	switch use.scheme {
+	return conn, err
+}
+
+func (b *brokers) dialOne(ctx context.Context, network string, one broker) (net.Conn, error) {
+	switch one.scheme {
 	case "tls":
-		return (&tls.Dialer{Config: b.tls}).DialContext(ctx, network, addr)
+		return (&tls.Dialer{Config: b.tls}).DialContext(ctx, network, one.addr)
 	case "ws":
-		return (&shim.Dialer{Path: use.path}).DialContext(ctx, network, addr)
+		return (&shim.Dialer{Path: one.path}).DialContext(ctx, network, one.addr)
 	case "wss":
-		return (&shim.Dialer{Path: use.path, TLSConfig: b.tls}).DialContext(ctx, network, addr)
+		return (&shim.Dialer{Path: one.path, TLSConfig: b.tls}).DialContext(ctx, network, one.addr)
 	}
-	return (&net.Dialer{}).DialContext(ctx, network, addr)
+	return (&net.Dialer{}).DialContext(ctx, network, one.addr)
 }
 
 // client gives a franz-go client. It asks the brokers which versions they serve.
@@ -193,7 +209,7 @@ func (b *brokers) unreachable(err error) error {
 	}
 	hint := "Is a node running there? 'trimaran dev' starts one; --brokers names another place"
 	if wrong := (*tls.CertificateVerificationError)(nil); errors.As(err, &wrong) {
-		hint = "--tls-ca names a file with the certificates to trust"
+		hint = "--tls-ca names a file with the certificates to trust, --tls-server-name the name in the server's"
 	}
 	if timedOut(err) && b.reachable() {
 		hint = "A node is there and has no answer: perhaps too many nodes are down. 'trimaran cluster status' shows them"

@@ -2,9 +2,13 @@ package main
 
 import (
 	"context"
+	"errors"
 	"net"
+	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
+	"time"
 )
 
 func TestNoAnswerSaysWhetherANodeIsThere(t *testing.T) {
@@ -47,5 +51,40 @@ func TestBrokersAreTriedInTurn(t *testing.T) {
 		if out, _ := command(t, 0, "", append(brokers, "group", "describe", name)...); !strings.Contains(out, "lag 0") {
 			t.Errorf("%s: group describe says %q", name, out)
 		}
+	}
+}
+
+// With --tls-server-name Metadata names the broker by a name that DNS may not know.
+func TestTheNameInTheCertificateIsReachedAtTheBrokersAddress(t *testing.T) {
+	s := httptest.NewTLSServer(nil) // its certificate is for example.com
+	defer s.Close()
+	config := s.Client().Transport.(*http.Transport).TLSClientConfig.Clone()
+	config.ServerName = "example.com"
+	b := &brokers{list: []broker{{scheme: "tls", addr: "127.0.0.1:1"}, {scheme: "tls", addr: s.Listener.Addr().String()}}, tls: config}
+	conn, err := b.dial(t.Context(), "tcp", "example.com:1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if conn.RemoteAddr().String() != s.Listener.Addr().String() {
+		t.Errorf("reached %v", conn.RemoteAddr())
+	}
+}
+
+func TestConsumeDoesNotWaitForEver(t *testing.T) {
+	hangs, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer hangs.Close()
+	b := &brokers{list: []broker{{scheme: "tcp", addr: hangs.Addr().String()}}}
+	cl, err := b.client()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer cl.Close()
+	err = printRecords(t.Context(), cl, "events", map[int32]span{0: {0, 10}}, 50*time.Millisecond, 0, nil, func() error { return nil })
+	if !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("got %v", err)
 	}
 }

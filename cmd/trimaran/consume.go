@@ -82,10 +82,17 @@ func consume(cmd *cobra.Command, topic string) error {
 	}
 	limit, _ := f.GetInt64("max-messages")
 	out := bufio.NewWriterSize(cmd.OutOrStdout(), 64<<10)
-	err = printRecords(cmd.Context(), cl, topic, spans, follow, limit, func(r *kgo.Record) error {
+	patience := time.Duration(0)
+	if !follow {
+		patience, _ = f.GetDuration("timeout")
+	}
+	err = printRecords(cmd.Context(), cl, topic, spans, patience, limit, func(r *kgo.Record) error {
 		_, err := out.Write(format(nil, r))
 		return err
 	}, out.Flush)
+	if errors.Is(err, context.DeadlineExceeded) {
+		err = b.unreachable(err)
+	}
 	if flushErr := out.Flush(); err == nil {
 		err = flushErr
 	}
@@ -184,10 +191,12 @@ func plan(ctx context.Context, b *brokers, cl *kgo.Client, topic string, only in
 	return spans, nil
 }
 
-// printRecords fetches the spans and goes on behind them if follow is set. It
-// gives nil when everything asked for is printed, or a follower is interrupted.
-func printRecords(ctx context.Context, cl *kgo.Client, topic string, spans map[int32]span, follow bool, limit int64,
+// printRecords fetches the spans. It gives nil when everything asked for is printed,
+// and context.DeadlineExceeded when nothing more comes for so long as patience is.
+// Patience 0 goes on behind the spans, until it is interrupted, which gives nil.
+func printRecords(ctx context.Context, cl *kgo.Client, topic string, spans map[int32]span, patience time.Duration, limit int64,
 	print func(*kgo.Record) error, flush func() error) error {
+	follow := patience == 0
 	from := map[int32]kgo.Offset{}
 	for p, s := range spans {
 		if follow || s.next < s.end {
@@ -200,7 +209,12 @@ func printRecords(ctx context.Context, cl *kgo.Client, topic string, spans map[i
 	cl.AddConsumePartitions(map[string]map[int32]kgo.Offset{topic: from})
 	printed, open := int64(0), len(from)
 	for {
-		fetches := cl.PollFetches(ctx)
+		poll, cancel := ctx, context.CancelFunc(func() {})
+		if !follow {
+			poll, cancel = context.WithTimeout(ctx, patience)
+		}
+		fetches := cl.PollFetches(poll)
+		cancel()
 		if ctx.Err() != nil {
 			if follow {
 				return nil
@@ -208,6 +222,9 @@ func printRecords(ctx context.Context, cl *kgo.Client, topic string, spans map[i
 			return errors.New("interrupted")
 		}
 		for _, e := range fetches.Errors() {
+			if errors.Is(e.Err, context.DeadlineExceeded) {
+				return e.Err
+			}
 			return fmt.Errorf("%s-%d: %w", e.Topic, e.Partition, e.Err)
 		}
 		for it := fetches.RecordIter(); !it.Done(); {

@@ -120,7 +120,7 @@ func startNode(o nodeOptions) (*node, error) {
 	if err != nil {
 		return nil, err
 	}
-	log := o.log.With("node", string(c.NodeID()))
+	log := o.log.With("self", string(c.NodeID()))
 	config := o.gateway()
 	config.Cluster, config.Logger, config.Registry = c, log, registry
 	g, err := gateway.New(config)

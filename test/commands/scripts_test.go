@@ -164,7 +164,7 @@ func TestClusterScript(t *testing.T) {
 			t.Errorf("clean leaves %v", left)
 		}
 	}
-	for _, verb := range [][]string{{"frobnicate"}, {"kill"}, {"kill", "77"}, {"start", "--nodes", "x"}} {
+	for _, verb := range [][]string{{"frobnicate"}, {"kill"}, {"kill", "77"}, {"kill", "1", "2"}, {"status", "1"}, {"start", "--nodes", "x"}} {
 		if r := b.sh(verb...); r.code == 0 {
 			t.Errorf("cluster.sh %v succeeds", verb)
 		}
@@ -209,6 +209,16 @@ func TestDurabilityScript(t *testing.T) {
 	}
 	low := strings.ToLower(r.out)
 	contains(t, "the report", low, "acknowledged", "lost", "moved", "duplicate")
+}
+
+// What cannot be is said before a cluster is started.
+func TestDurabilityScriptRefusesNonsense(t *testing.T) {
+	l := newLocalCluster(t, 3)
+	for _, args := range [][]string{{"--seconds", "x"}, {"--seconds"}, {"--nodes", "10"}, {"--seed", "-1"}, {"--tempest"}} {
+		if r := l.command.run(t, filepath.Join(harness.Root(), "scripts", "durability.sh"), args...); r.code == 0 || strings.Contains(r.out, "node(s)") {
+			t.Errorf("%v: exit code %d\n%s", args, r.code, r.out)
+		}
+	}
 }
 
 // A short storm over five nodes.
