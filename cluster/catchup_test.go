@@ -213,6 +213,25 @@ func TestAnIdlePartitionIsEmptiedByRetention(t *testing.T) {
 	}
 }
 
+// Nothing at all is to be kept where retention.bytes is 0, as in Kafka.
+func TestRetentionOfNoBytes(t *testing.T) {
+	c := newTestCluster(t, 1)
+	small(c, map[string]string{"retention.bytes": "0"})
+	c.startAll()
+	topic := c.topic("a", 1, 1)
+	id := fsm.PartitionID{Topic: topic.ID}
+	c.fill(0, id, "old", 20)
+	eventually(t, "all is freed", func() error {
+		if start, next := c.nodes[0].records(id).bounds(); start != 20 || next != 20 {
+			return fmt.Errorf("%d to %d", start, next)
+		}
+		return nil
+	})
+	if base := c.mustAppend(0, id, "new"); base != 20 {
+		t.Errorf("offset %d, want 20", base)
+	}
+}
+
 // A follower that is away while all that there is gets too old finds a leader whose
 // log holds nothing at all.
 func TestAFollowerIsAwayWhileRetentionFreesEverything(t *testing.T) {

@@ -264,3 +264,46 @@ func TestNotAByteLeft(t *testing.T) {
 	}
 	c.allRun()
 }
+
+// Something else fills the disk in a moment, between two looks at it, while records are written.
+func TestADiskFillsInAMoment(t *testing.T) {
+	c := newTestCluster(t, 1)
+	c.smallDisk(0, 64)
+	c.startAll()
+	topic := c.topic("a", 1, 1)
+	id := fsm.PartitionID{Topic: topic.ID}
+	acknowledged := 0
+	for range 20 {
+		c.mustAppend(0, id, strings.Repeat("x", 100))
+		acknowledged++
+	}
+	ballast := c.ballast(0, 0)
+	refused := false
+	for range 2000 {
+		if _, err := c.nodes[0].Append(within(t), id, [][]byte{batchOf(strings.Repeat("y", 100))}); err != nil {
+			refused = true
+			t.Logf("record %d: %v", acknowledged, err)
+			break
+		}
+		acknowledged++
+	}
+	if !refused {
+		t.Fatal("all was taken")
+	}
+	c.allRun()
+	if slice, ok, err := c.nodes[0].records(id).readCommitted(0, 1000); err != nil || !ok || len(slice.Batches) == 0 {
+		t.Errorf("%v, %v", ok, err)
+	}
+	if err := os.Remove(ballast); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "records are taken again", func() error {
+		_, err := c.nodes[0].Append(within(t), id, [][]byte{batchOf("after")})
+		return err
+	})
+	c.allRun()
+	got, err := valuesFrom(within(t), c.nodes[0].Node, id)
+	if err != nil || len(got) < acknowledged+1 {
+		t.Errorf("%d records, want %d at least: %v", len(got), acknowledged+1, err)
+	}
+}

@@ -186,8 +186,9 @@ func (r *records) expired(ms, bytes int64, now time.Time) fsm.Offset {
 		for _, s := range segments {
 			over += s.Bytes
 		}
+		// The segment that is written to goes only where nothing is to be kept.
 		for i, s := range segments {
-			if s.Active || over < s.Bytes || end(i) == math.MaxInt64 {
+			if over < s.Bytes || end(i) == math.MaxInt64 {
 				break
 			}
 			over -= s.Bytes

@@ -156,10 +156,13 @@ func (j *journal) run() {
 			if err == nil {
 				if err = j.write(waiting[:n], size); err != nil {
 					err = fmt.Errorf("journal: %w", err)
-					// A sync that failed may have thrown away what it could not write. Space
-					// that is not there is another matter, but the batch may be torn now, and
-					// nothing may come behind it.
-					j.st.fail(err)
+					// A sync that failed may have thrown away what it could not write. A write that
+					// found no room, on a file system that keeps none, leaves a torn batch, and the next
+					// one comes over it.
+					var full errNoRoom
+					if !errors.As(err, &full) {
+						j.st.fail(err)
+					}
 				}
 			}
 			for _, w := range waiting[:n] {
@@ -196,6 +199,11 @@ func encodeBatch(b []byte, epoch, seq uint64, writes []*journalWrite) []byte {
 	return b
 }
 
+// errNoRoom means that a batch was not written, and none of its appends is acknowledged.
+type errNoRoom struct{ error }
+
+func (e errNoRoom) Unwrap() error { return e.error }
+
 // write puts a batch of appends on stable storage.
 func (j *journal) write(writes []*journalWrite, size int) error {
 	if j.current == nil || j.current.size+int64(size) > j.limit {
@@ -210,6 +218,10 @@ func (j *journal) write(writes []*journalWrite, size int) error {
 		f.dirty[w.seg] = struct{}{}
 	}
 	if _, err := f.file.WriteAt(j.buf, f.size); err != nil {
+		if errors.Is(err, vfs.ErrNoSpace) {
+			j.seq--
+			return errNoRoom{err}
+		}
 		return err
 	}
 	f.size += int64(len(j.buf))

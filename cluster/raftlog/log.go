@@ -233,6 +233,10 @@ func (l *PartitionLog) storeSome(entries []*raft.Log, flags uint8) (int, error) 
 	// What is written in pieces is large, and goes straight to its segment.
 	if j := l.st.journal; j != nil && batch.pieces == nil && batch.size < int64(l.st.opts.BypassBytes) {
 		if err := j.append(s, s.end, batch.buf); err != nil {
+			var full errNoRoom
+			if errors.As(err, &full) {
+				return 0, l.undo(s, f, err)
+			}
 			l.err = err
 			return 0, err
 		}
