@@ -88,16 +88,26 @@ func (r *request) fetchOffsetsOfGroups(req *kmsg.OffsetFetchRequest) {
 			if req.Version >= 10 && asked.Topics != nil {
 				asked.Topics, unknown = r.namedTopics(topics, asked.Topics)
 			}
-			if len(unknown) > 0 && r.session.server.cluster.Ready() != nil {
+			notHere := func() {
 				// This node has just started: what it does not know may be there.
 				resp.Groups[i].Default()
 				resp.Groups[i].Group, resp.Groups[i].ErrorCode = asked.Group, kerr.NotCoordinator.Code
+			}
+			if len(unknown) > 0 && r.session.server.cluster.Ready() != nil {
+				notHere()
 				return
 			}
 			answer := r.offsetsOf(ctx, asked, req.RequireStable)
 			for j := range answer.Topics {
-				if topic, ok := topics.Lookup(answer.Topics[j].Topic); ok {
+				topic, ok := topics.Lookup(answer.Topics[j].Topic)
+				if !ok {
+					topic, ok = r.session.server.cluster.Topics().Lookup(answer.Topics[j].Topic)
+				}
+				if ok {
 					answer.Topics[j].TopicID = topic.ID
+				} else if req.Version >= 10 {
+					notHere() // without its id, an offset is one of no topic
+					return
 				}
 			}
 			if answer.ErrorCode == 0 {

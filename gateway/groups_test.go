@@ -391,3 +391,32 @@ func TestRequestsOfAConnectionAboutAGroupAreInLine(t *testing.T) {
 		t.Errorf("%+v", resp)
 	}
 }
+
+// behind is a node whose catalog does not have the topics yet that the coordinators' nodes know.
+type behind struct{ *fakeCluster }
+
+func (behind) Topics() *fsm.Topics { return fsm.NewCatalog().View() }
+
+// TestOffsetsOfATopicThatIsNotKnownHereYet: where topics have ids, an offset without one would read as none.
+func TestOffsetsOfATopicThatIsNotKnownHereYet(t *testing.T) {
+	f := newFake(t, "events")
+	commit := kmsg.NewPtrOffsetCommitRequest()
+	commit.Version, commit.Group = 7, "readers"
+	topic := kmsg.NewOffsetCommitRequestTopic()
+	topic.Topic = "events"
+	topic.Partitions = append(topic.Partitions, kmsg.NewOffsetCommitRequestTopicPartition())
+	commit.Topics = append(commit.Topics, topic)
+	serve(t, f, nil).dial().ask(commit)
+	c := serve(t, behind{f}, nil).dial()
+	for version, want := range map[int16]int16{9: 0, 10: kerr.NotCoordinator.Code} {
+		req := kmsg.NewPtrOffsetFetchRequest()
+		req.Version = version
+		group := kmsg.NewOffsetFetchRequestGroup()
+		group.Group = "readers"
+		req.Groups = append(req.Groups, group)
+		got := c.ask(req).(*kmsg.OffsetFetchResponse).Groups[0]
+		if got.Group != "readers" || got.ErrorCode != want || want == 0 && len(got.Topics) != 1 || want != 0 && len(got.Topics) != 0 {
+			t.Errorf("v%d: %+v, want code %d", version, got, want)
+		}
+	}
+}

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -125,7 +126,7 @@ func resetOffsets(cmd *cobra.Command, group string) error {
 					if r.Before < 0 {
 						return fmt.Errorf("%s-%d: nothing is committed that could be shifted", topic, p)
 					}
-					r.After = r.Before + by
+					r.After = r.Before + min(by, math.MaxInt64-r.Before)
 				}
 				r.After = min(max(r.After, start.Offset), end.Offset)
 				all = append(all, r)

@@ -65,6 +65,15 @@ func TestGroupCommands(t *testing.T) {
 		t.Errorf("set back to the start: %+v", d)
 	}
 	shell.ok(t, bin, "group", "reset-offsets", group, "--topic", topic, "--to-offset", "1000000", "--execute")
+	var shifted []struct{ Before, After int64 }
+	if err := json.Unmarshal([]byte(shell.ok(t, bin, "group", "reset-offsets", group, "--topic", topic, "--shift-by", "9223372036854775807", "--json")), &shifted); err != nil || len(shifted) != 3 {
+		t.Errorf("%+v, %v", shifted, err)
+	}
+	for _, s := range shifted {
+		if s.After != s.Before {
+			t.Errorf("from its end on a group is shifted from %d to %d", s.Before, s.After)
+		}
+	}
 	shell.ok(t, bin, "group", "reset-offsets", group, "--topic", topic+":0,1,2", "--shift-by", "-10", "--execute")
 	if n := count(shell.ok(t, bin, "consume", topic, "--group", group)); n != 30 {
 		t.Errorf("%d records came after the offsets were shifted", n)
