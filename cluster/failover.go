@@ -444,7 +444,7 @@ func (f *failover) tell(ctx context.Context, identity string, groups []*candidac
 	ctx, cancel := context.WithTimeout(ctx, surveyTimeout)
 	defer cancel()
 	if _, err := f.node.call(ctx, identity, callStand, payload); err != nil {
-		f.node.logger.Debug("a node was not told to stand for election", "other", identity, "error", err)
+		f.node.logger.Debug("a node was not told to stand for election", "node", identity, "error", err)
 	}
 }
 
