@@ -32,6 +32,9 @@ const (
 // the replica will have it.
 var errReopens = errors.New("the entries are copied; the replica is being opened again")
 
+// errCopies is the answer to a leader while the replica copies already, or is being closed.
+var errCopies = errors.New("the entries are being copied, or the replica is being closed")
+
 // progress is how far a copy is.
 type progress struct {
 	mu      sync.Mutex
@@ -89,6 +92,20 @@ func (n *Node) beforeInstall(r *replica) func(context.Context, string, *raft.Ins
 			r.log.Widen(req.LastLogIndex)
 			return peer.ErrInstalled
 		}
+		// A leader that did not hear of the end offers it again, and another leader does: the staging is one.
+		if !r.copying.TryLock() {
+			return errCopies
+		}
+		defer r.copying.Unlock()
+		r.mu.Lock()
+		copied := r.adopt != nil
+		r.mu.Unlock()
+		if copied {
+			return errReopens
+		}
+		ctx, cancel := context.WithCancel(ctx)
+		defer cancel()
+		defer context.AfterFunc(r.closing, cancel)()
 		if err := n.copyFrom(ctx, r, from); err != nil {
 			n.logger.Warn("copying a partition from its leader was cut short; it will go on", "partition", r.id, "from", from, "error", err)
 			return err

@@ -7,6 +7,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/hashicorp/raft"
+
+	"github.com/trimaran-io/trimaran/cluster/raftlog"
 	"github.com/trimaran-io/trimaran/fsm"
 )
 
@@ -322,4 +325,38 @@ func TestRecordsInFrontOfALeaderChangeGetTooOld(t *testing.T) {
 		}
 		return nil
 	})
+}
+
+// A leader that offers its snapshot again while what was copied waits to be taken over does not begin another copy
+// in the same place.
+func TestASnapshotOfferedTwiceIsCopiedOnce(t *testing.T) {
+	c := newTestCluster(t, 3)
+	small(c, nil)
+	c.startAll()
+	topic := c.topic("a", 1, 3)
+	id := fsm.PartitionID{Topic: topic.ID}
+	c.mustAppend(0, id, "first")
+	n := c.nodes[1]
+	r := n.replica(id)
+	offer := n.beforeInstall(r)
+	request := &raft.InstallSnapshotRequest{LastLogIndex: 1 << 40}
+	staged := &raftlog.Staging{}
+	r.mu.Lock()
+	r.adopt = staged
+	r.mu.Unlock()
+	if err := offer(t.Context(), c.nodes[0].identity, request); !errors.Is(err, errReopens) {
+		t.Errorf("offered again: %v", err)
+	}
+	r.mu.Lock()
+	r.adopt = nil
+	r.mu.Unlock()
+	r.copying.Lock()
+	if err := offer(t.Context(), c.nodes[0].identity, request); !errors.Is(err, errCopies) {
+		t.Errorf("offered while it copies: %v", err)
+	}
+	r.copying.Unlock()
+	c.kill(1)
+	if err := offer(t.Context(), c.nodes[0].identity, request); !errors.Is(err, errCopies) {
+		t.Errorf("offered when it is closed: %v", err)
+	}
 }

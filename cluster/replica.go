@@ -40,6 +40,10 @@ type replica struct {
 	heldUntil time.Time
 	catchUp   progress
 
+	copying     sync.Mutex // held by who stages entries; never free again once the replica is closed
+	closing     context.Context
+	stopCopying context.CancelFunc
+
 	lastSnapshot time.Time // when the last was tried; the housekeeping loop's own
 
 	stop    context.CancelFunc
@@ -175,6 +179,7 @@ func (e errNotLeader) Unwrap() error { return fsm.ErrNotLeader }
 // newReplica makes a replica that is not started.
 func newReplica(n *Node, id fsm.PartitionID) *replica {
 	r := &replica{id: id, node: n, self: n.identity, lastSnapshot: time.Now(), changed: make(chan struct{})}
+	r.closing, r.stopCopying = context.WithCancel(context.Background())
 	if id.Topic == fsm.GroupShardsID {
 		r.machine = newShard(r)
 	} else {
@@ -198,8 +203,10 @@ func (r *replica) start(g *group) {
 // copied, if anything. Appends under way end with an error.
 func (r *replica) close() error {
 	r.stop()
+	r.stopCopying()
 	err := r.group.stop()
 	r.stopped.Wait()
+	r.copying.Lock() // whoever stages entries is done
 	r.mu.Lock()
 	staging := r.adopt
 	r.adopt = nil
