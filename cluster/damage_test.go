@@ -127,13 +127,24 @@ func TestAMajorityDamagedIsRefused(t *testing.T) {
 	}
 }
 
+// emptyJournal takes away what the journal of a stopped node still has of the log in that folder, and would bring back.
+func emptyJournal(t *testing.T, dir string) {
+	t.Helper()
+	files, err := filepath.Glob(filepath.Join(dir, "..", "..", "journal", "*"))
+	if err != nil || len(files) == 0 {
+		t.Fatal(files, err)
+	}
+	for _, f := range files {
+		if err := os.Truncate(f, 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 // flip changes one byte of a value in a replica's segments.
 func flip(t *testing.T, dir, value string) {
 	t.Helper()
-	// The journal still has what was written last, and would bring it back.
-	if err := os.RemoveAll(filepath.Join(dir, "..", "..", "journal")); err != nil {
-		t.Fatal(err)
-	}
+	emptyJournal(t, dir)
 	files, err := filepath.Glob(filepath.Join(dir, "*.log"))
 	if err != nil {
 		t.Fatal(err)

@@ -130,10 +130,7 @@ func (c *testCluster) wantMember(node int, id fsm.PartitionID, next fsm.Offset) 
 // entry's CRC fit (cluster/raftlog/frame.go).
 func forge(t *testing.T, dir string, offset uint64) {
 	t.Helper()
-	// The journal still has what was written last, and would bring it back.
-	if err := os.RemoveAll(filepath.Join(dir, "..", "..", "journal")); err != nil {
-		t.Fatal(err)
-	}
+	emptyJournal(t, dir)
 	files, err := filepath.Glob(filepath.Join(dir, "*.log"))
 	if err != nil || len(files) == 0 {
 		t.Fatal(files, err)

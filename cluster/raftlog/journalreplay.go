@@ -91,8 +91,8 @@ func openJournal(st *Store, dir, groups string, limit int64) (*journal, error) {
 		}
 	}
 	for dir, cause := range j.unread {
-		// What the journal had for it cannot be kept.
-		if err == nil {
+		// What the journal had for it cannot be kept. After a stop in good order that was nothing.
+		if err == nil && st.closed.Epoch != epoch {
 			err = writeFile(st, dir, suspectName, []byte(cause.Error()+"\n"))
 		}
 	}
