@@ -314,28 +314,31 @@ func (c *catalog) removeMembers(g *group, servers []raft.Server, view *fsm.Topic
 	if view.ClusterID() == "" {
 		return
 	}
-	for _, identity := range n.leastMissed(servers, func(identity string) bool { return !registered(identity) }) {
-		var err error
-		switch {
-		case identity == n.identity:
-			err = n.handOverTo(g, registered)
-		case !n.majorityWithout(servers, identity):
-			err = errTooFew
-		default:
-			if n.connected(identity) {
-				// It is to hear that it has left before nobody tells it anything any more.
-				err = g.await(g.raft.Barrier(callTimeout))
-			}
-			if err == nil {
-				err = g.await(g.raft.RemoveServer(raft.ServerID(identity), 0, callTimeout))
-			}
-		}
-		if err != nil {
-			n.logger.Warn("a node that has left is still in the catalog group", "node", identity, "error", err)
-		} else {
-			n.logger.Info("a node has left the catalog group", "node", identity)
-		}
+	surplus := n.leastMissed(servers, func(identity string) bool { return !registered(identity) })
+	if len(surplus) == 0 {
 		return
+	}
+	identity := surplus[0]
+	var err error
+	switch {
+	case identity == n.identity:
+		err = n.handOverTo(g, registered)
+	case !n.majorityWithout(servers, identity):
+		n.logger.Debug("a node that has left stays in the catalog group: too few of the others are there", "node", identity)
+		return
+	default:
+		if n.connected(identity) {
+			// It is to hear that it has left before nobody tells it anything any more.
+			err = g.await(g.raft.Barrier(callTimeout))
+		}
+		if err == nil {
+			err = g.await(g.raft.RemoveServer(raft.ServerID(identity), 0, callTimeout))
+		}
+	}
+	if err != nil {
+		n.logger.Warn("a node that has left is still in the catalog group", "node", identity, "error", err)
+	} else {
+		n.logger.Info("a node has left the catalog group", "node", identity)
 	}
 }
 
