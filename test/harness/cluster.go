@@ -117,7 +117,7 @@ func (c *Cluster) AddNode() (*Node, error) {
 	i := len(c.Nodes) + 1
 	id := fmt.Sprintf("n%d", i)
 	n := &Node{ID: id, Data: filepath.Join(c.Dir, id), cluster: c}
-	n.Env = c.options.Env
+	n.Env, n.foreign = c.options.Env, c.options.Program != ""
 	n.Name, n.Path, n.Log = id, program, filepath.Join(c.Dir, id+".log")
 	if err := n.NewPorts(); err != nil {
 		return nil, err
