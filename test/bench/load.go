@@ -132,16 +132,21 @@ func (l load) connection(w way, i int, start time.Time, window time.Duration) (r
 	for p := i; p < max(l.partitions, i+1); p += l.conns {
 		requests = append(requests, l.p.produceRequest(l.topic, int32(p%l.partitions)))
 	}
-	sent := make(chan time.Time, l.inFlight) // its room is the bound on what is in flight
+	sent := make(chan time.Time, l.inFlight)
+	room := make(chan struct{}, l.inFlight) // an element for each request that is not answered
 	failed := make(chan error, 1)
 	go func() {
 		defer close(sent)
 		for n := 0; time.Since(start) < window; n++ {
+			var due time.Time
+			if l.perSecond > 0 {
+				due = start.Add(time.Duration(float64(n*l.conns+i) / l.perSecond * float64(time.Second)))
+				time.Sleep(time.Until(due))
+			}
+			room <- struct{}{}
 			at := time.Now()
 			if l.perSecond > 0 {
-				// When it is due, not when there was room: what had to wait counts as waiting.
-				at = start.Add(time.Duration(float64(n*l.conns+i) / l.perSecond * float64(time.Second)))
-				time.Sleep(time.Until(at))
+				at = due // what had to wait for room counts as waiting
 			}
 			sent <- at
 			if err := wire.Send(requests[n%len(requests)]); err != nil {
@@ -152,12 +157,14 @@ func (l load) connection(w way, i int, start time.Time, window time.Duration) (r
 	}()
 	for at := range sent {
 		_, answer, err := wire.ReadFrame()
+		<-room
 		if err == nil {
 			err = l.p.readProduce(answer)
 		}
 		if err != nil {
 			conn.Close() // lets the sender go
 			for range sent {
+				<-room
 			}
 			return r, err
 		}
