@@ -240,18 +240,22 @@ func (c *conn) poke() {
 func (c *conn) writeLoop() {
 	w := batchWriter{c: c}
 	var queue, urgent []*message
+	busy := false // several messages were queued last time
 	for {
 		select {
 		case <-c.wake:
 		case <-c.ctx.Done():
 			return
 		}
-		// Whatever else is ready to run may have something to send, too, and what goes together costs one call.
-		runtime.Gosched()
+		if busy {
+			// Whatever else is ready to run may have something to send, too, and what goes together costs one call.
+			runtime.Gosched()
+		}
 		c.mu.Lock()
 		queue, c.queue = c.queue, queue[:0]
 		urgent, c.urgent = c.urgent, urgent[:0]
 		c.mu.Unlock()
+		busy = len(queue) > 1
 		for i, m := range urgent {
 			w.add(m)
 			urgent[i] = nil

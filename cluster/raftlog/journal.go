@@ -122,10 +122,11 @@ func (j *journal) close() {
 }
 
 func (j *journal) run() {
+	busy := false // several appends waited last time
 	for {
-		// Groups that are ready to run may be about to append: on busy cores that makes batches larger and syncs
-		// fewer, and the groups of a batch go on together. On cores with nothing to do it takes no time.
-		for range yields {
+		// Groups that are ready to run may be about to append, too: that makes batches larger and syncs fewer, and the
+		// groups of a batch go on together. One that appends alone does not wait for others.
+		for n := 0; busy && n < yields; n++ {
 			runtime.Gosched()
 		}
 		j.mu.Lock()
@@ -143,6 +144,7 @@ func (j *journal) run() {
 			}
 			continue
 		}
+		busy = len(waiting) > 1
 		for len(waiting) > 0 {
 			n, size := 0, batchHeader
 			for n < len(waiting) {
