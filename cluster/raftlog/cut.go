@@ -50,6 +50,12 @@ func (l *PartitionLog) cutFrom(from uint64) error {
 	for len(segments) > 1 && segments[len(segments)-1].base >= from {
 		s := segments[len(segments)-1]
 		segments = segments[:len(segments)-1]
+		// The journal lets go of a segment that is gone. If it cannot be removed, it counts at the next start.
+		if err := s.flush(l.st); err != nil {
+			l.err = fmt.Errorf("sync %s: %w", s.path, err)
+			l.st.fail(l.err)
+			return l.err
+		}
 		l.publishCut(segments, s.base-1)
 		if err := l.remove(s); err != nil {
 			l.err = err

@@ -187,3 +187,65 @@ func TestAJournalWithoutRoomGoesOn(t *testing.T) {
 	h.PartitionLog.Close()
 	h.st.Close()
 }
+
+// A segment that is to be cut off and cannot be removed is there at the next start, whole: the journal must not have
+// let go of it before it was synced.
+func TestASegmentThatCannotBeRemovedStaysWhole(t *testing.T) {
+	for seed := range uint64(20) {
+		mem := vfs.NewMem()
+		mem.MkdirAll("/data")
+		mem.SyncDir("/")
+		var broken atomic.Bool
+		opts := Options{JournalBytes: 2 << 10, ReserveBytes: -1, FS: vfs.Failing{FS: mem, Fail: func(op, name string) error {
+			if op == "remove" && broken.Load() && strings.HasSuffix(name, segmentSuffix) {
+				return fmt.Errorf("%s %s: %w", op, name, syscall.EIO)
+			}
+			return nil
+		}}}
+		st, err := OpenStore("/data", opts)
+		if err != nil {
+			t.Fatal(err)
+		}
+		open := func(st *Store, name string) (*PartitionLog, error) {
+			return st.OpenLog(st.Groups()+"/"+name, LogOptions{Group: name, Span: testSpan, Fresh: true, SegmentBytes: func() int64 { return 2000 }})
+		}
+		store := func(l *PartitionLog, from, to uint64) {
+			for index := from; index <= to; index++ {
+				if err := l.StoreLogs([]*raft.Log{{Index: index, Term: 1, Data: make([]byte, 300)}}); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		l, err := open(st, "g")
+		if err != nil {
+			t.Fatal(err)
+		}
+		other, err := open(st, "h")
+		if err != nil {
+			t.Fatal(err)
+		}
+		store(l, 1, 9) // two segments
+		broken.Store(true)
+		if err := l.DeleteRange(6, 9); !errors.Is(err, syscall.EIO) {
+			t.Fatalf("the segment is gone: %v", err)
+		}
+		store(other, 1, 60) // all files of the journal are used again
+		mem.Stop()
+		l.Close()
+		other.Close()
+		st.Close()
+		opts.FS = mem.Crash(rand.New(rand.NewPCG(seed, 4)))
+		if st, err = OpenStore("/data", opts); err != nil {
+			t.Fatal(err)
+		}
+		l, err = open(st, "g")
+		if err != nil {
+			t.Fatalf("seed %d: %v", seed, err)
+		}
+		if last, _ := l.LastIndex(); last != 9 {
+			t.Errorf("seed %d: it ends at entry %d, want 9", seed, last)
+		}
+		l.Close()
+		st.Close()
+	}
+}
