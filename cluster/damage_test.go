@@ -2,8 +2,10 @@ package cluster
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"iter"
 	"os"
 	"path/filepath"
 	"strings"
@@ -123,6 +125,80 @@ func TestAMajorityDamagedIsRefused(t *testing.T) {
 	for i, n := range c.nodes {
 		if slice, err := n.Read(within(t), id, 0, 1<<20); err == nil && bytes.Contains(slice.Batches, []byte("A"+value[1:])) {
 			t.Errorf("node %d serves what was damaged", i)
+		}
+	}
+}
+
+// What a follower copies goes behind its own segments. If the last entry of one is damaged, which an opening does not notice as
+// it is covered by the snapshot, the replica is made anew instead of being copied again for ever.
+func TestACopyThatMeetsDamageIsMadeAnew(t *testing.T) {
+	c := newTestCluster(t, 3)
+	small(c, map[string]string{"segment.bytes": "20000"})
+	for _, n := range c.nodes {
+		n.cfg.ScrubRate = -1 // it would find the damage, too
+	}
+	c.startAll()
+	topic := c.topic("a", 1, 3)
+	id := fsm.PartitionID{Topic: topic.ID}
+	want := c.fill(0, id, "before", 50)
+	away := (c.leaderOf(id) + 1) % 3
+	there := []int{(away + 1) % 3, (away + 2) % 3}
+	c.everywhere(id, 50)
+	dir := c.nodes[away].partitionDir(id)
+	var covered uint64
+	eventually(t, "a snapshot covers its first segment", func() error {
+		log := c.nodes[away].records(id).log
+		if covered = log.Segments()[0].Last; log.SnapshotIndex() <= covered {
+			return errors.New("not yet")
+		}
+		return nil
+	})
+	c.kill(away)
+	want = append(want, c.fill(there[0], id, "meanwhile", 150)...)
+	c.outOfWindow(there, id, 60)
+	if !flipIndex(t, dir, covered) {
+		t.Fatalf("no entry %d", covered)
+	}
+	c.start(away)
+	c.rebuilt(away, id, fsm.Offset(len(want)))
+	c.wantEverywhere(id, want)
+}
+
+// flipIndex changes the index in the header of an entry; false: there is no such entry.
+func flipIndex(t *testing.T, dir string, index uint64) bool {
+	t.Helper()
+	emptyJournal(t, dir)
+	files, err := filepath.Glob(filepath.Join(dir, "*.log"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range files {
+		data, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for pos := range entriesIn(data) {
+			if at := data[pos:]; binary.LittleEndian.Uint64(at[16:]) == index {
+				at[20] ^= 16
+				if err := os.WriteFile(path, data, 0o600); err != nil {
+					t.Fatal(err)
+				}
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// entriesIn gives where each entry of a segment file begins and ends (raftlog/FORMAT.md).
+func entriesIn(data []byte) iter.Seq2[int, int] {
+	return func(yield func(pos, end int) bool) {
+		for pos := 64; pos+40 <= len(data); {
+			end := pos + 40 + int(binary.LittleEndian.Uint32(data[pos+8:])) + int(binary.LittleEndian.Uint16(data[pos+12:]))
+			if end > len(data) || !yield(pos, end) {
+				return
+			}
+			pos = (end + 7) &^ 7
 		}
 	}
 }

@@ -14,7 +14,6 @@ import (
 	"github.com/hashicorp/raft"
 
 	"github.com/trimaran-io/trimaran/cluster/peer"
-	"github.com/trimaran-io/trimaran/cluster/raftlog"
 	"github.com/trimaran-io/trimaran/fsm"
 )
 
@@ -156,8 +155,8 @@ func (n *Node) reconcile(current bool) {
 		n.mu.Unlock()
 		if err := r.close(); err != nil {
 			n.logger.Warn("closing a replica to open it again", "partition", id, "error", err)
-			if damage == nil && errors.Is(err, raftlog.ErrDamaged) {
-				// What was copied goes behind an entry that is damaged here. Opened again, it would be copied again, for ever.
+			if damage == nil && isDamage(err) {
+				// What was copied goes behind segments that are damaged. Opened again, it would be copied again, for ever.
 				toOpen = toOpen[:len(toOpen)-1]
 				n.mu.Lock()
 				n.broken[id] = err

@@ -139,20 +139,16 @@ func forge(t *testing.T, dir string, offset uint64) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for pos := 64; pos+40 < len(data); {
+	for pos, end := range entriesIn(data) {
 		size := int(binary.LittleEndian.Uint32(data[pos+8:]))
-		end := pos + 40 + size
-		if payload := data[pos+40 : end]; size > 1000 && binary.BigEndian.Uint64(payload) == offset {
+		if payload := data[pos+40 : pos+40+size]; size > 1000 && binary.BigEndian.Uint64(payload) == offset {
 			payload[size-5] ^= 1
-			end += int(binary.LittleEndian.Uint16(data[pos+12:]))
 			binary.LittleEndian.PutUint32(data[pos:], crc32.Checksum(data[pos+4:end], crc32.MakeTable(crc32.Castagnoli)))
 			if err := os.WriteFile(files[0], data, 0o600); err != nil {
 				t.Fatal(err)
 			}
 			return
 		}
-		end += int(binary.LittleEndian.Uint16(data[pos+12:]))
-		pos = (end + 7) &^ 7
 	}
 	t.Fatalf("no record at offset %d", offset)
 }
