@@ -34,6 +34,8 @@ func StartLoad(topic string, partitions int32, addrs []string, acks int16) *Load
 	}
 	for p := range partitions {
 		l.last[p] = time.Now()
+	}
+	for p := range partitions {
 		for i, addr := range addrs {
 			l.wg.Go(func() { l.produce(ctx, p, i, addr, acks) })
 		}
