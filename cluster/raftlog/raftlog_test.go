@@ -115,7 +115,7 @@ func TestStableKeepsGroupsApartAndSurvivesReopen(t *testing.T) {
 	}
 }
 
-// TestVotesOfManyGroupsShareTheirSyncs: an election writes three times per voter, and a thousand
+// TestVotesOfManyGroupsShareTheirSyncs: an election writes twice per voter, and a thousand
 // groups elect at once when a node dies.
 func TestVotesOfManyGroupsShareTheirSyncs(t *testing.T) {
 	stable, err := OpenStable(filepath.Join(t.TempDir(), "votes.db"))

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -17,16 +18,26 @@ import (
 )
 
 // Stable keeps the votes and terms (raft.StableStore) of all groups of a node
-// in one bbolt file, a bucket per group. Writes that arrive together are
-// committed together, with one sync: an election writes three times per voter,
-// and many groups elect at once when a node dies.
+// in one bbolt file, a bucket per group. Writes that arrive while another is
+// committed are committed together, with one sync: an election writes twice per
+// voter, and many groups elect at once when a node dies.
 type Stable struct {
 	db *bbolt.DB
+
+	mu         sync.Mutex
+	committing bool      // one of the callers of update is; it goes on with what waits
+	waiting    []*update // in order of arrival
 }
 
-// batchDelay is how long a vote waits for others to share its sync. It adds to
-// every election, so it is about as long as the sync itself.
-const batchDelay = time.Millisecond
+// update is one change that waits for its commit.
+type update struct {
+	change func(*bbolt.Tx) error
+	turn   chan struct{} // closed when it is committed, or when its caller is to commit what waits
+
+	// Set before turn is closed, if it is committed.
+	done bool
+	err  error
+}
 
 var (
 	errKeyNotFound = errors.New("not found") // raft compares the text
@@ -46,7 +57,6 @@ func OpenStable(path string) (*Stable, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open vote store %s: %w", path, err)
 	}
-	db.MaxBatchDelay = batchDelay
 	if err := db.Update(sealAll); err != nil {
 		return nil, errors.Join(fmt.Errorf("open vote store %s: %w", path, err), db.Close())
 	}
@@ -77,15 +87,73 @@ func sealAll(tx *bbolt.Tx) error {
 // Close closes the file.
 func (s *Stable) Close() error { return s.db.Close() }
 
+// update makes a change and returns when it is on stable storage. It may run change more than once. bbolt's own Batch does
+// the same with a fixed delay, which four commits in a row of every election would wait for.
+func (s *Stable) update(change func(*bbolt.Tx) error) error {
+	u := &update{change: change, turn: make(chan struct{})}
+	s.mu.Lock()
+	s.waiting = append(s.waiting, u)
+	wait := s.committing
+	s.committing = true
+	s.mu.Unlock()
+	if wait {
+		if <-u.turn; u.done {
+			return u.err
+		}
+	}
+	s.mu.Lock()
+	group := s.waiting // this one is in it
+	s.waiting = nil
+	s.mu.Unlock()
+	s.commit(group)
+	s.mu.Lock()
+	if len(s.waiting) > 0 {
+		close(s.waiting[0].turn)
+	} else {
+		s.committing = false
+	}
+	s.mu.Unlock()
+	for _, other := range group {
+		if other.done = true; other != u {
+			close(other.turn)
+		}
+	}
+	return u.err
+}
+
+// commit makes changes in one transaction. One that fails is left out and the others are made without it.
+func (s *Stable) commit(group []*update) {
+	for left := slices.Clone(group); len(left) > 0; {
+		failed := -1
+		err := s.db.Update(func(tx *bbolt.Tx) error {
+			for i, u := range left {
+				if err := u.change(tx); err != nil {
+					failed = i
+					return err
+				}
+			}
+			return nil
+		})
+		if failed < 0 {
+			for _, u := range left {
+				u.err = err
+			}
+			return
+		}
+		left[failed].err = err
+		left = slices.Delete(left, failed, failed+1)
+	}
+}
+
 // Group gives the store of one group; the name is any non-empty string.
 func (s *Stable) Group(name string) *GroupStable {
-	return &GroupStable{db: s.db, bucket: []byte(name), abandon: make(chan struct{})}
+	return &GroupStable{stable: s, db: s.db, bucket: []byte(name), abandon: make(chan struct{})}
 }
 
 // Delete forgets a group. Only for a group that can never come back, such as
 // one of a deleted topic: its votes are gone with it.
 func (s *Stable) Delete(name string) error {
-	return s.db.Batch(func(tx *bbolt.Tx) error {
+	return s.update(func(tx *bbolt.Tx) error {
 		err := tx.DeleteBucket([]byte(name))
 		if errors.Is(err, berrors.ErrBucketNotFound) {
 			return nil
@@ -107,6 +175,7 @@ var ErrVoted = errors.New("vote store: this node has voted")
 
 // GroupStable is the raft.StableStore of one group.
 type GroupStable struct {
+	stable *Stable
 	db     *bbolt.DB
 	bucket []byte
 
@@ -114,7 +183,10 @@ type GroupStable struct {
 	abandon chan struct{}
 	left    sync.Once
 
-	newVote atomic.Bool // the term of a vote was stored whose candidate is to follow
+	// voteTerm is the term of a vote whose candidate is to follow; 0: of none. Raft stores the two one after the other, and a
+	// crash between them would leave a vote in a new term for the candidate of the last: when that one asks in the
+	// new term it would be given the vote again, however old its log is. So they are stored together.
+	voteTerm atomic.Uint64
 }
 
 // fullRetry is the pause before a vote that did not fit the disk is tried again.
@@ -133,20 +205,36 @@ var _ raft.StableStore = (*GroupStable)(nil)
 // Set implements raft.StableStore; the value is on stable storage when it returns. It fails with ErrVoted for another candidate
 // in a term in which this node has voted.
 func (g *GroupStable) Set(key, value []byte) error {
-	if string(key) == keyVoteCandidate && !g.newVote.Swap(false) {
-		if old, err := g.Get(key); err == nil && !bytes.Equal(old, value) {
-			return fmt.Errorf("%w for %q, not for %q", ErrVoted, old, value)
-		}
+	if string(key) != keyVoteCandidate {
+		return g.set(pair{string(key), value})
 	}
-	return g.set(key, value)
+	if term := g.voteTerm.Swap(0); term != 0 {
+		return g.set(pair{keyVoteTerm, number(term)}, pair{keyVoteCandidate, value})
+	}
+	if old, err := g.Get(key); err == nil && !bytes.Equal(old, value) {
+		return fmt.Errorf("%w for %q, not for %q", ErrVoted, old, value)
+	}
+	return g.set(pair{keyVoteCandidate, value})
 }
 
-func (g *GroupStable) set(key, value []byte) error {
-	if old, err := g.Get(key); err == nil && bytes.Equal(old, value) {
+// pair is a key and its value.
+type pair struct {
+	key   string
+	value []byte
+}
+
+func number(n uint64) []byte { return binary.BigEndian.AppendUint64(nil, n) }
+
+// set stores all pairs or none.
+func (g *GroupStable) set(pairs ...pair) error {
+	if !slices.ContainsFunc(pairs, func(p pair) bool {
+		old, err := g.Get([]byte(p.key))
+		return err != nil || !bytes.Equal(old, p.value)
+	}) {
 		return nil // Raft stores its term again whenever it starts
 	}
 	for {
-		err := g.put(key, value)
+		err := g.put(pairs)
 		if !g.serving.Load() || !errors.Is(err, syscall.ENOSPC) && !errors.Is(err, syscall.EDQUOT) {
 			return err
 		}
@@ -158,15 +246,16 @@ func (g *GroupStable) set(key, value []byte) error {
 	}
 }
 
-func (g *GroupStable) put(key, value []byte) error {
-	key, value = bytes.Clone(key), bytes.Clone(value)
-	return g.db.Batch(func(tx *bbolt.Tx) error {
+func (g *GroupStable) put(pairs []pair) error {
+	return g.stable.update(func(tx *bbolt.Tx) error {
 		bucket, err := tx.CreateBucketIfNotExists(g.bucket)
 		if err != nil {
 			return err
 		}
-		if err := bucket.Put(key, value); err != nil {
-			return err
+		for _, p := range pairs {
+			if err := bucket.Put([]byte(p.key), p.value); err != nil {
+				return err
+			}
 		}
 		return seal(bucket)
 	})
@@ -230,16 +319,21 @@ func (g *GroupStable) Get(key []byte) ([]byte, error) {
 	return value, err
 }
 
-// SetUint64 implements raft.StableStore. It fails with ErrVoted for a vote in a term before that of the last one.
+// SetUint64 implements raft.StableStore; the value is on stable storage when it returns, but the term of a vote, which is
+// stored with its candidate. It fails with ErrVoted for a vote in a term before that of the last one.
 func (g *GroupStable) SetUint64(key []byte, value uint64) error {
 	if string(key) == keyVoteTerm {
 		old, err := g.GetUint64(key)
 		if err == nil && value < old {
 			return fmt.Errorf("%w in term %d, not in %d", ErrVoted, old, value)
 		}
-		g.newVote.Store(err != nil || value > old)
+		if err == nil && value == old {
+			value = 0
+		}
+		g.voteTerm.Store(value)
+		return nil
 	}
-	return g.set(key, binary.BigEndian.AppendUint64(nil, value))
+	return g.set(pair{string(key), number(value)})
 }
 
 // GetUint64 implements raft.StableStore.
@@ -273,7 +367,7 @@ func (g *GroupStable) Created() (bool, error) {
 // leader of that term says: it gives no other vote in that term, and never forms
 // the group (see Anew). Damaged ones cannot be kept.
 func (g *GroupStable) BeginAnew(term uint64, leader string) error {
-	return g.db.Batch(func(tx *bbolt.Tx) error {
+	return g.stable.update(func(tx *bbolt.Tx) error {
 		bucket, err := tx.CreateBucketIfNotExists(g.bucket)
 		if err != nil {
 			return err
@@ -286,7 +380,7 @@ func (g *GroupStable) BeginAnew(term uint64, leader string) error {
 				return err
 			}
 		}
-		number := func(key string) uint64 {
+		stored := func(key string) uint64 {
 			if v := bucket.Get([]byte(key)); len(v) == 8 {
 				return binary.BigEndian.Uint64(v)
 			}
@@ -298,11 +392,11 @@ func (g *GroupStable) BeginAnew(term uint64, leader string) error {
 			}
 		}
 		// The keys are hashicorp/raft's.
-		if number("CurrentTerm") < term {
-			put([]byte("CurrentTerm"), binary.BigEndian.AppendUint64(nil, term))
+		if stored("CurrentTerm") < term {
+			put([]byte("CurrentTerm"), number(term))
 		}
-		if number("LastVoteTerm") < term {
-			put([]byte("LastVoteTerm"), binary.BigEndian.AppendUint64(nil, term))
+		if stored("LastVoteTerm") < term {
+			put([]byte("LastVoteTerm"), number(term))
 			put([]byte("LastVoteCand"), []byte(leader))
 		}
 		put(anewKey, []byte{1})

@@ -2,8 +2,13 @@ package raftlog
 
 import (
 	"errors"
+	"fmt"
 	"path/filepath"
+	"runtime"
+	"sync"
 	"testing"
+
+	"go.etcd.io/bbolt"
 )
 
 // TestOneVoteInATerm: also for a Raft that has gone back to an older term, and after a restart.
@@ -56,5 +61,88 @@ func TestOneVoteInATerm(t *testing.T) {
 	}
 	if candidate, err := group.Get([]byte(keyVoteCandidate)); err != nil || string(candidate) != "a" {
 		t.Errorf("it was for %s, %v", candidate, err)
+	}
+}
+
+// TestAVoteIsStoredWhole: Raft stores its term and then its candidate. After a crash between the two, the new term with the
+// candidate before would be a vote that was never given: Raft grants it again without a look at the candidate's log.
+func TestAVoteIsStoredWhole(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "votes.db")
+	stable, err := OpenStable(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = stable.Close() }()
+	group := stable.Group("g")
+	for _, err := range []error{
+		group.SetUint64([]byte(keyVoteTerm), 1), group.Set([]byte(keyVoteCandidate), []byte("a")),
+		group.SetUint64([]byte(keyVoteTerm), 2), // and the process ends
+		stable.Close(),
+	} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if stable, err = OpenStable(path); err != nil {
+		t.Fatal(err)
+	}
+	group = stable.Group("g")
+	term, err := group.GetUint64([]byte(keyVoteTerm))
+	if err != nil {
+		t.Fatal(err)
+	}
+	candidate, err := group.Get([]byte(keyVoteCandidate))
+	if err != nil || term != 1 || string(candidate) != "a" {
+		t.Errorf("the vote is one in term %d for %s, %v; given was one in term 1 for a", term, candidate, err)
+	}
+}
+
+// TestAChangeThatFailsFailsAlone: those that were to share its commit are made.
+func TestAChangeThatFailsFailsAlone(t *testing.T) {
+	stable, err := OpenStable(filepath.Join(t.TempDir(), "votes.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stable.Close()
+	wrong := errors.New("wrong")
+	begun, proceed := make(chan struct{}), make(chan struct{})
+	var callers sync.WaitGroup
+	callers.Go(func() {
+		var once sync.Once
+		if err := stable.update(func(*bbolt.Tx) error {
+			once.Do(func() { close(begun); <-proceed }) // all others wait behind this one
+			return nil
+		}); err != nil {
+			t.Error(err)
+		}
+	})
+	<-begun
+	for i := range 10 {
+		callers.Go(func() {
+			group := stable.Group(fmt.Sprint(i))
+			if i == 5 {
+				if err := stable.update(func(*bbolt.Tx) error { return wrong }); !errors.Is(err, wrong) {
+					t.Errorf("the one that fails is told %v", err)
+				}
+			} else if err := group.MarkCreated(); err != nil {
+				t.Errorf("group %d: %v", i, err)
+			}
+		})
+	}
+	for waits := false; !waits; {
+		stable.mu.Lock()
+		waits = len(stable.waiting) == 10
+		stable.mu.Unlock()
+		runtime.Gosched()
+	}
+	close(proceed)
+	callers.Wait()
+	for i := range 10 {
+		if created, err := stable.Group(fmt.Sprint(i)).Created(); created != (i != 5) || err != nil {
+			t.Errorf("group %d: created %v, %v", i, created, err)
+		}
+	}
+	if err := stable.Group("after").MarkCreated(); err != nil {
+		t.Error(err)
 	}
 }

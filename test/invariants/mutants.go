@@ -68,7 +68,7 @@ var mutants = []mutant{
 		"	if err := st.sync(f); err != nil {\n		return err\n	}\n	x.final", "	x.final"}},
 		raftlog, "TestInvariant6ASnapshotIsOfWhatIsSynced"},
 	{7, "who begins anew may vote again", []change{{"cluster/raftlog/stable.go",
-		"if number(\"LastVoteTerm\") < term {", "if false {"}},
+		"if stored(\"LastVoteTerm\") < term {", "if false {"}},
 		raftlog, "TestInvariant7WhoBeginsAnewVotesNoSecondTime"},
 	{7, "a replica that lost its log forms its group again", []change{
 		{"cluster/rafts.go", "files, err := open(!created)", "files, err := open(true)"},
