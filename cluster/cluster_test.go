@@ -882,22 +882,6 @@ func TestALostReplicaIsRebuiltAndThePartitionGoesOn(t *testing.T) {
 	c.rebuilt(2, id, 2)
 }
 
-func TestAPlannedStopHandsLeadershipOver(t *testing.T) {
-	c := newTestCluster(t, 3)
-	c.startAll()
-	topic := c.topic("a", 4, 3)
-	leader := c.leaderOf(fsm.PartitionID{Topic: topic.ID})
-	other := (leader + 1) % 3
-	load := c.load(fsm.PartitionID{Topic: topic.ID}, "load", other)
-	load.more(t, 10)
-	c.nodes[leader].running = false
-	if err := c.nodes[leader].Shutdown(within(t)); err != nil {
-		t.Errorf("shutdown: %v", err)
-	}
-	load.more(t, 10)
-	load.check(c, fsm.PartitionID{Topic: topic.ID})
-}
-
 func TestAReadyNodeHasTheTopicsOfItsConfiguration(t *testing.T) {
 	c := newTestCluster(t, 3)
 	for _, node := range c.nodes {

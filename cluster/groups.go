@@ -129,6 +129,7 @@ func (n *Node) answerCoordinate(ctx context.Context, payload []byte) ([]byte, er
 	if s == nil {
 		return nil, errNotLeader{}
 	}
+	s.settle(ctx)
 	resp, err := s.coordinate(ctx, client, req)
 	if err != nil {
 		return nil, err

@@ -292,6 +292,33 @@ func (r *replica) leads() (leadership, error) {
 	return r.leading, nil
 }
 
+// barrierPatience is how long a call of another node waits for a barrier.
+const barrierPatience = 250 * time.Millisecond
+
+// settle returns when this replica is not between its election and the end of its barrier: at once, after that, or after
+// barrierPatience. A node hears of a new leader by the entry that the barrier is about, so its first call comes too early,
+// and to ask again costs it a pause.
+func (r *replica) settle(ctx context.Context) {
+	patience := time.NewTimer(barrierPatience)
+	defer patience.Stop()
+	for {
+		r.mu.Lock()
+		identity, _ := r.group.leader()
+		between, changed := identity == r.self && r.leading == nil, r.changed
+		r.mu.Unlock()
+		if !between {
+			return
+		}
+		select {
+		case <-changed:
+		case <-patience.C:
+			return
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
 // verify returns nil when a majority confirmed, after this call began, that this
 // replica leads.
 func (r *replica) verify() error {

@@ -188,6 +188,7 @@ func (n *Node) answer(ctx context.Context, from string, kind uint8, payload []by
 		if replica == nil {
 			return nil, errNotLeader{}
 		}
+		replica.settle(ctx)
 		appended, err := replica.append(ctx, term, batches)
 		if err != nil {
 			return nil, err
@@ -203,6 +204,7 @@ func (n *Node) answer(ctx context.Context, from string, kind uint8, payload []by
 		if replica == nil {
 			return nil, errNotLeader{}
 		}
+		replica.settle(ctx)
 		return n.answerRead(ctx, replica, kind, &r)
 
 	case callDeleteRecords, callProducers:

@@ -3,13 +3,17 @@ package cluster
 import (
 	"context"
 	"errors"
-	"sync"
 	"time"
 
 	"github.com/hashicorp/raft"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/trimaran-io/trimaran/fsm"
 )
+
+// handOversAtOnce bounds the groups that are between two leaders while a node stops. Handed over all at once, each is silent for
+// as long as all elections together take; few at a time, about as long as its own does.
+const handOversAtOnce = 8
 
 // Shutdown stops the node: leadership is handed to others, then everything
 // ends. When ctx ends the handing over is cut short. Whoever still asks is told
@@ -18,10 +22,10 @@ func (n *Node) Shutdown(ctx context.Context) error {
 	n.mu.Lock()
 	n.stopping = true
 	n.mu.Unlock()
-	// Requests of other nodes are refused before they are read, so these ask the
-	// next leader; Raft's own messages go on.
-	n.link.StopAccepting()
+	// What a group is asked before it is its turn is served here, and behind it the answer names the next leader.
 	n.drain(ctx)
+	// Requests of other nodes are refused from now on, before they are read; Raft's own messages go on.
+	n.link.StopAccepting()
 	if err := n.gossip.Leave(time.Second); err != nil {
 		n.logger.Debug("gossip was not told of the stop", "error", err)
 	}
@@ -66,17 +70,19 @@ func (n *Node) drain(ctx context.Context) {
 	if g := n.catalog.raftGroup(); g != nil {
 		groups = append(groups, g)
 	}
-	var transfers sync.WaitGroup
+	var transfers errgroup.Group
+	transfers.SetLimit(handOversAtOnce)
 	for _, g := range groups {
+		if ctx.Err() != nil {
+			break
+		}
 		if g.raft.State() != raft.Leader {
 			continue
 		}
 		if future := g.raft.GetConfiguration(); future.Error() != nil || len(future.Configuration().Servers) < 2 {
 			continue
 		}
-		transfers.Add(1)
-		go func() {
-			defer transfers.Done()
+		transfers.Go(func() error {
 			transferred := make(chan error, 1)
 			go func() { transferred <- n.handOver(g) }()
 			select {
@@ -86,7 +92,8 @@ func (n *Node) drain(ctx context.Context) {
 				}
 			case <-ctx.Done():
 			}
-		}()
+			return nil
+		})
 	}
-	transfers.Wait()
+	_ = transfers.Wait()
 }
