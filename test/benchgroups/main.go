@@ -27,14 +27,15 @@ func main() {
 	dir := flag.String("dir", "", "where the nodes' data goes (default: a new folder in the temporary one)")
 	kill := flag.String("kill", "", "instead: end nodes by KILL, STOP or TERM under load")
 	times := flag.Int("times", 10, "how often, with -kill")
+	pace := flag.Duration("pace", 50*time.Millisecond, "how long a producer waits between an acknowledgement and its next produce, with -kill")
 	flag.Parse()
-	if err := run(*groups, time.Duration(*seconds*float64(time.Second)), *dir, strings.ToUpper(*kill), *times); err != nil {
+	if err := run(*groups, time.Duration(*seconds*float64(time.Second)), *dir, strings.ToUpper(*kill), *times, *pace); err != nil {
 		fmt.Fprintln(os.Stderr, "benchgroups:", err)
 		os.Exit(1)
 	}
 }
 
-func run(groups string, window time.Duration, parent, kill string, times int) error {
+func run(groups string, window time.Duration, parent, kill string, times int, pace time.Duration) error {
 	defer harness.RemoveBinaries()
 	for _, s := range strings.Split(groups, ",") {
 		n, err := strconv.Atoi(strings.TrimSpace(s))
@@ -48,7 +49,7 @@ func run(groups string, window time.Duration, parent, kill string, times int) er
 		if kill == "" {
 			err = idle(dir, int32(n), window)
 		} else {
-			err = silence(dir, int32(n), kill, times)
+			err = silence(dir, int32(n), kill, times, pace)
 		}
 		os.RemoveAll(dir)
 		if err != nil {

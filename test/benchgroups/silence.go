@@ -13,13 +13,12 @@ import (
 )
 
 const (
-	pace      = 50 * time.Millisecond // between an acknowledgement and the next produce of the same producer
 	warmUp    = time.Second
 	afterKill = 4 * time.Second
 )
 
 // silence ends nodes in turn, each under a load that goes through the other nodes only.
-func silence(dir string, partitions int32, how string, times int) error {
+func silence(dir string, partitions int32, how string, times int, pace time.Duration) error {
 	signal, ok := map[string]syscall.Signal{"KILL": syscall.SIGKILL, "STOP": syscall.SIGSTOP, "TERM": syscall.SIGTERM}[how]
 	if !ok {
 		return fmt.Errorf("-kill %s: KILL, STOP or TERM", how)
@@ -33,7 +32,7 @@ func silence(dir string, partitions int32, how string, times int) error {
 	failures := map[string]int{}
 	for i := range times {
 		victim := c.Nodes[i%len(c.Nodes)]
-		gaps, affected, failed, err := killOnce(c, victim, partitions, signal)
+		gaps, affected, failed, err := killOnce(c, victim, partitions, signal, pace)
 		if err != nil {
 			return fmt.Errorf("%s of %s: %w\n%s", how, victim.ID, err, c.Logs(20))
 		}
@@ -69,7 +68,7 @@ func at(d []time.Duration, q float64) time.Duration {
 }
 
 // killOnce gives the longest silence of each partition around the end of the victim, and which of them it led.
-func killOnce(c *harness.Cluster, victim *harness.Node, partitions int32, signal syscall.Signal) (gaps []time.Duration, led map[int32]bool, failed map[string]int, err error) {
+func killOnce(c *harness.Cluster, victim *harness.Node, partitions int32, signal syscall.Signal, pace time.Duration) (gaps []time.Duration, led map[int32]bool, failed map[string]int, err error) {
 	status, err := victim.Status()
 	if err != nil {
 		return nil, nil, nil, err
@@ -90,7 +89,7 @@ func killOnce(c *harness.Cluster, victim *harness.Node, partitions int32, signal
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
-	l := &load{gaps: make([]time.Duration, partitions), last: make([]time.Time, partitions), failed: map[string]int{}}
+	l := &load{pace: pace, gaps: make([]time.Duration, partitions), last: make([]time.Time, partitions), failed: map[string]int{}}
 	var producers sync.WaitGroup
 	for p := range partitions {
 		producers.Go(func() { l.produce(ctx, p, gateways[int(p)%len(gateways)]) })
@@ -161,6 +160,8 @@ func caughtUp(c *harness.Cluster) error {
 
 // load is one producer per partition.
 type load struct {
+	pace time.Duration // between an acknowledgement and the next produce of the same producer
+
 	mu     sync.Mutex
 	gaps   []time.Duration // longest time between two acknowledgements
 	last   []time.Time     // of the last one
@@ -179,7 +180,7 @@ func (l *load) produce(ctx context.Context, partition int32, addr string) {
 			var err error
 			if w, err = harness.DialWire(addr); err != nil {
 				l.fail("dial: " + err.Error())
-				time.Sleep(pace)
+				time.Sleep(l.pace)
 				continue
 			}
 		}
@@ -203,7 +204,7 @@ func (l *load) produce(ctx context.Context, partition int32, addr string) {
 			w = nil
 		}
 		select {
-		case <-time.After(pace):
+		case <-time.After(l.pace):
 		case <-ctx.Done():
 		}
 	}
