@@ -76,9 +76,11 @@ const hashicorp = "github.com/hashicorp/"
 
 // layers goes from the top down.
 var layers = []layer{
-	{"cmd/trimaran", []string{"gateway", "gateway/shim", "cluster", "coordinator", "fsm", "kafkaproto"}, nil,
+	{"cmd/internal/collector", nil, []string{"golang.org/x/"},
+		"how often garbage is collected depends on the process and on nothing that it does"},
+	{"cmd/trimaran", []string{"cmd/internal/collector", "gateway", "gateway/shim", "cluster", "coordinator", "fsm", "kafkaproto"}, nil,
 		"the node's command introduces gateway and cluster to each other; what lies below them is their affair"},
-	{"cmd/trimaran-shim", []string{"gateway/shim"}, nil,
+	{"cmd/trimaran-shim", []string{"cmd/internal/collector", "gateway/shim"}, nil,
 		"the shim runs beside clients and must not carry a node"},
 	{"gateway", []string{"coordinator", "fsm", "kafkaproto", "gateway/shim"}, []string{"github.com/gorilla/", "github.com/prometheus/", "github.com/twmb/franz-go/", "golang.org/x/"},
 		"the gateway knows the cluster only by the interface it declares, so that either can be understood, tested and replaced alone"},

@@ -23,6 +23,8 @@ const (
 	piece        = 256 << 10 // at most so much is read or written under one deadline
 	// farewell is how long a client that is let go may take to read what it was sent.
 	farewell = 500 * time.Millisecond
+	// readAhead is what one read brings at most of small requests.
+	readAhead = 32 << 10
 )
 
 // client is the connection of a Kafka client. One goroutine reads, another
@@ -36,7 +38,7 @@ type client struct {
 }
 
 func newClient(conn net.Conn, most int, memory *budget) *client {
-	return &client{Conn: conn, in: bufio.NewReaderSize(conn, 4<<10), most: most, memory: memory}
+	return &client{Conn: conn, in: bufio.NewReaderSize(conn, readAhead), most: most, memory: memory}
 }
 
 // readRequest gives the next request, whose frame counts in memory until it is

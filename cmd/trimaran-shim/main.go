@@ -26,6 +26,15 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
+
+	"github.com/trimaran-io/trimaran/cmd/internal/collector"
+)
+
+const (
+	// mostGarbage is how much Go's collector may leave a shim, in bytes.
+	mostGarbage = 64 << 20
+	// leastPercent: a shim has a few MB alive, and by Go's default would collect whenever as many have passed.
+	leastPercent = 400
 )
 
 // version is set by the linker: -ldflags "-X main.version=…".
@@ -161,5 +170,8 @@ func serve(ctx context.Context, s settings, logger *slog.Logger) error {
 		logger.Info("metrics", "url", "http://"+web.Addr().String()+"/metrics")
 		defer p.serveWeb(web)()
 	}
+	tuning, stop := context.WithCancel(ctx)
+	defer stop()
+	go collector.Tune(tuning, mostGarbage, leastPercent)
 	return p.serve(ctx, listener)
 }

@@ -15,8 +15,12 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/trimaran-io/trimaran/cmd/internal/collector"
 	"github.com/trimaran-io/trimaran/fsm"
 )
+
+// mostGarbage is how much Go's collector may leave a busy node, in bytes.
+const mostGarbage = 256 << 20
 
 func newServe() *cobra.Command {
 	cmd := &cobra.Command{
@@ -92,7 +96,7 @@ func serve(cmd *cobra.Command) error {
 		log.Warn("listening beyond loopback without --advertise: plain TCP clients that come through NAT or a port forward " +
 			"are told the address that this node sees, and cannot use it; WebSocket and TLS clients can")
 	}
-	go tuneCollector(cmd.Context())
+	go collector.Tune(cmd.Context(), mostGarbage, 100)
 	n, err := startNode(o)
 	if err != nil {
 		return err

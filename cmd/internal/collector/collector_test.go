@@ -1,4 +1,4 @@
-package main
+package collector
 
 import "testing"
 
@@ -25,6 +25,13 @@ func TestCollectorLetsGarbageWaitWhenItIsBusy(t *testing.T) {
 		if got := c.next(x.live, x.share); got != x.want {
 			t.Errorf("%s: %d, want %d", x.what, got, x.want)
 		}
+	}
+	c := &collector{most: 64 << 20, least: 400, percent: 400}
+	if got := c.next(4<<20, 0); got != 400 {
+		t.Errorf("quiet, with a least percentage: %d, want 400", got)
+	}
+	if got := c.next(64<<20, 0); got != 200 {
+		t.Errorf("the bound counts more than the least percentage: %d, want 200", got)
 	}
 	if m := memory(); m < 64<<20 {
 		t.Errorf("memory of %d bytes", m)

@@ -1,4 +1,5 @@
-package main
+// Package collector sets how often Go's garbage collector runs in a process that has more to do than to collect.
+package collector
 
 import (
 	"context"
@@ -10,9 +11,11 @@ import (
 
 // What a run of Go's garbage collector costs grows with the number of goroutines, of which a Raft group has seven, and
 // how often it runs does not: a node with a thousand groups that ten busy ones keep allocating for spends a third of
-// a core on it. collector lets more garbage wait then, within bounds, and lets go of that memory when it is quiet.
+// a core on it. The shim has next to nothing alive, so it runs after every few MB that pass. collector lets more garbage
+// wait then, within bounds, and lets go of that memory when it is quiet.
 type collector struct {
 	most    int64 // bytes of garbage that may wait beyond what Go itself would allow
+	least   int   // percent, within most
 	percent int   // as set, see GOGC
 }
 
@@ -21,17 +24,18 @@ const (
 	// Shares of one core that the collector takes: above the one more garbage waits, below the other less.
 	collectorBusy = 0.05
 	collectorIdle = 0.01
-	goPercent     = 100       // Go's own default
-	mostGarbage   = 256 << 20 // bytes
+	goPercent     = 100 // Go's own default
 )
 
-// tuneCollector runs until ctx ends. It leaves alone what an operator has set with GOGC.
-func tuneCollector(ctx context.Context) {
+// Tune runs until ctx ends. At most so many bytes of garbage wait beyond what Go itself would allow, and not more than a
+// sixteenth of the memory of the machine or of the control group; within that always least percent of what is alive, see
+// GOGC. It leaves alone what an operator has set with GOGC.
+func Tune(ctx context.Context, most int64, least int) {
 	if os.Getenv("GOGC") != "" {
 		return
 	}
 	// The start allocates much, and little of it stays.
-	c := &collector{most: min(mostGarbage, memory()/16), percent: 4 * goPercent}
+	c := &collector{most: min(most, memory()/16), least: least, percent: 4 * goPercent}
 	debug.SetGCPercent(c.percent)
 	samples := []metrics.Sample{
 		{Name: "/gc/heap/live:bytes"},
@@ -76,5 +80,5 @@ func (c *collector) next(live int64, share float64) int {
 		percent -= percent / 4
 	}
 	most := goPercent + int(100*c.most/max(live, 1<<20))
-	return max(goPercent, min(percent, most))
+	return max(goPercent, min(max(percent, c.least), most))
 }
