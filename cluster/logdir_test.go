@@ -2,6 +2,8 @@ package cluster
 
 import (
 	"errors"
+	"fmt"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -36,6 +38,15 @@ func TestLogDirOfStoppedNodes(t *testing.T) {
 	if _, err := OpenLogDir(c.nodes[away].cfg.DataDir); err == nil || !strings.Contains(err.Error(), "in use") {
 		t.Errorf("of a running node: %v", err)
 	}
+	eventually(t, "retention on every node's disk", func() error {
+		for _, node := range c.nodes {
+			first, err := filepath.Glob(filepath.Join(node.cfg.DataDir, "partitions", id.String(), "00000000000000000001-*.log"))
+			if err != nil || len(first) > 0 {
+				return fmt.Errorf("the first segment is there: %v, %w", first, err)
+			}
+		}
+		return nil
+	})
 	for i := range c.nodes {
 		c.kill(i)
 		d, err := OpenLogDir(c.nodes[i].cfg.DataDir)
