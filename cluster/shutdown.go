@@ -3,17 +3,21 @@ package cluster
 import (
 	"context"
 	"errors"
+	"sync"
 	"time"
 
 	"github.com/hashicorp/raft"
-	"golang.org/x/sync/errgroup"
 
 	"github.com/trimaran-io/trimaran/fsm"
 )
 
-// handOversAtOnce bounds the groups that are between two leaders while a node stops. Handed over all at once, each is silent for
-// as long as all elections together take; few at a time, about as long as its own does.
-const handOversAtOnce = 8
+const (
+	// handOversAtOnce bounds the groups that are between two leaders while a node stops. Handed over all at once, each is
+	// silent for as long as all elections together take; few at a time, about as long as its own does.
+	handOversAtOnce = 8
+	// handOverTurn is how long a group that does not get on, as one that nobody follows, keeps others from their turn.
+	handOverTurn = 50 * time.Millisecond
+)
 
 // Shutdown stops the node: leadership is handed to others, then everything
 // ends. When ctx ends the handing over is cut short. Whoever still asks is told
@@ -24,7 +28,8 @@ func (n *Node) Shutdown(ctx context.Context) error {
 	n.mu.Unlock()
 	// What a group is asked before it is its turn is served here, and behind it the answer names the next leader.
 	n.drain(ctx)
-	// Requests of other nodes are refused from now on, before they are read; Raft's own messages go on.
+	// Requests of other nodes are refused from now on, before they are read; Raft's own messages go on. What was begun, in
+	// groups that nobody else can lead, has the time that gossip takes to say goodbye.
 	n.link.StopAccepting()
 	if err := n.gossip.Leave(time.Second); err != nil {
 		n.logger.Debug("gossip was not told of the stop", "error", err)
@@ -70,21 +75,25 @@ func (n *Node) drain(ctx context.Context) {
 	if g := n.catalog.raftGroup(); g != nil {
 		groups = append(groups, g)
 	}
-	var transfers errgroup.Group
-	transfers.SetLimit(handOversAtOnce)
+	var transfers sync.WaitGroup
+	turns := make(chan struct{}, handOversAtOnce)
 	for _, g := range groups {
+		select {
+		case turns <- struct{}{}:
+		case <-ctx.Done():
+		}
 		if ctx.Err() != nil {
 			break
 		}
-		if g.raft.State() != raft.Leader {
+		if g.raft.State() != raft.Leader || g.alone() {
+			<-turns
 			continue
 		}
-		if future := g.raft.GetConfiguration(); future.Error() != nil || len(future.Configuration().Servers) < 2 {
-			continue
-		}
-		transfers.Go(func() error {
-			transferred := make(chan error, 1)
-			go func() { transferred <- n.handOver(g) }()
+		endTurn := sync.OnceFunc(func() { <-turns })
+		late := time.AfterFunc(handOverTurn, endTurn)
+		transferred := make(chan error, 1)
+		go func() { transferred <- n.handOver(g) }()
+		transfers.Go(func() {
 			select {
 			case err := <-transferred:
 				if err != nil {
@@ -92,8 +101,15 @@ func (n *Node) drain(ctx context.Context) {
 				}
 			case <-ctx.Done():
 			}
-			return nil
+			late.Stop()
+			endTurn()
 		})
 	}
-	_ = transfers.Wait()
+	transfers.Wait()
+}
+
+// alone reports whether there is nobody else in the group, as far as is known.
+func (g *group) alone() bool {
+	future := g.raft.GetConfiguration()
+	return future.Error() != nil || len(future.Configuration().Servers) < 2
 }
