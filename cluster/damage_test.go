@@ -167,24 +167,35 @@ func TestACopyThatMeetsDamageIsMadeAnew(t *testing.T) {
 // flipIndex changes the index in the header of an entry; false: there is no such entry.
 func flipIndex(t *testing.T, dir string, index uint64) bool {
 	t.Helper()
+	return editSegments(t, dir, func(data []byte) bool {
+		for pos := range entriesIn(data) {
+			if at := data[pos:]; binary.LittleEndian.Uint64(at[16:]) == index {
+				at[20] ^= 16
+				return true
+			}
+		}
+		return false
+	})
+}
+
+// editSegments writes back the first segment of a stopped node's replica that edit changes; false: there is none.
+func editSegments(t *testing.T, dir string, edit func(data []byte) bool) bool {
+	t.Helper()
 	emptyJournal(t, dir)
 	files, err := filepath.Glob(filepath.Join(dir, "*.log"))
-	if err != nil {
-		t.Fatal(err)
+	if err != nil || len(files) == 0 {
+		t.Fatal(files, err)
 	}
 	for _, path := range files {
 		data, err := os.ReadFile(path)
 		if err != nil {
 			t.Fatal(err)
 		}
-		for pos := range entriesIn(data) {
-			if at := data[pos:]; binary.LittleEndian.Uint64(at[16:]) == index {
-				at[20] ^= 16
-				if err := os.WriteFile(path, data, 0o600); err != nil {
-					t.Fatal(err)
-				}
-				return true
+		if edit(data) {
+			if err := os.WriteFile(path, data, 0o600); err != nil {
+				t.Fatal(err)
 			}
+			return true
 		}
 	}
 	return false
@@ -220,23 +231,14 @@ func emptyJournal(t *testing.T, dir string) {
 // flip changes one byte of a value in a replica's segments.
 func flip(t *testing.T, dir, value string) {
 	t.Helper()
-	emptyJournal(t, dir)
-	files, err := filepath.Glob(filepath.Join(dir, "*.log"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, path := range files {
-		data, err := os.ReadFile(path)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if at := bytes.Index(data, []byte(value)); at >= 0 {
+	if editSegments(t, dir, func(data []byte) bool {
+		at := bytes.Index(data, []byte(value))
+		if at >= 0 {
 			data[at] ^= 0x20
-			if err := os.WriteFile(path, data, 0o600); err != nil {
-				t.Fatal(err)
-			}
-			return
 		}
+		return at >= 0
+	}) {
+		return
 	}
 	t.Fatal("the record is not on the disk as it was written")
 }

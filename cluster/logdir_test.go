@@ -40,7 +40,7 @@ func TestLogDirOfStoppedNodes(t *testing.T) {
 	}
 	eventually(t, "retention on every node's disk", func() error {
 		for _, node := range c.nodes {
-			first, err := filepath.Glob(filepath.Join(node.cfg.DataDir, "partitions", id.String(), "00000000000000000001-*.log"))
+			first, err := filepath.Glob(filepath.Join(node.partitionDir(id), "00000000000000000001-*.log"))
 			if err != nil || len(first) > 0 {
 				return fmt.Errorf("the first segment is there: %v, %w", first, err)
 			}

@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
-	"os"
-	"path/filepath"
 	"testing"
 
 	"github.com/trimaran-io/trimaran/fsm"
@@ -130,25 +128,18 @@ func (c *testCluster) wantMember(node int, id fsm.PartitionID, next fsm.Offset) 
 // entry's CRC fit (cluster/raftlog/frame.go).
 func forge(t *testing.T, dir string, offset uint64) {
 	t.Helper()
-	emptyJournal(t, dir)
-	files, err := filepath.Glob(filepath.Join(dir, "*.log"))
-	if err != nil || len(files) == 0 {
-		t.Fatal(files, err)
-	}
-	data, err := os.ReadFile(files[0])
-	if err != nil {
-		t.Fatal(err)
-	}
-	for pos, end := range entriesIn(data) {
-		size := int(binary.LittleEndian.Uint32(data[pos+8:]))
-		if payload := data[pos+40 : pos+40+size]; size > 1000 && binary.BigEndian.Uint64(payload) == offset {
-			payload[size-5] ^= 1
-			binary.LittleEndian.PutUint32(data[pos:], crc32.Checksum(data[pos+4:end], crc32.MakeTable(crc32.Castagnoli)))
-			if err := os.WriteFile(files[0], data, 0o600); err != nil {
-				t.Fatal(err)
+	if editSegments(t, dir, func(data []byte) bool {
+		for pos, end := range entriesIn(data) {
+			size := int(binary.LittleEndian.Uint32(data[pos+8:]))
+			if payload := data[pos+40 : pos+40+size]; size > 1000 && binary.BigEndian.Uint64(payload) == offset {
+				payload[size-5] ^= 1
+				binary.LittleEndian.PutUint32(data[pos:], crc32.Checksum(data[pos+4:end], crc32.MakeTable(crc32.Castagnoli)))
+				return true
 			}
-			return
 		}
+		return false
+	}) {
+		return
 	}
 	t.Fatalf("no record at offset %d", offset)
 }

@@ -75,9 +75,22 @@ func (n *Node) drain(ctx context.Context) {
 	if g := n.catalog.raftGroup(); g != nil {
 		groups = append(groups, g)
 	}
-	var transfers sync.WaitGroup
-	turns := make(chan struct{}, handOversAtOnce)
-	for _, g := range groups {
+	inTurns(ctx, handOversAtOnce, handOverTurn, groups, func(g *group) {
+		if g.raft.State() != raft.Leader || len(voters(g)) < 2 {
+			return
+		}
+		if err := n.handOver(g); err != nil {
+			n.logger.Debug("leadership was not handed over", "group", g.name, "error", err)
+		}
+	})
+}
+
+// inTurns does job for all items, for so many at once, and returns when all are done or ctx ends, whatever is under way then.
+// One that takes longer than turn goes on and keeps no other waiting.
+func inTurns[T any](ctx context.Context, atOnce int, turn time.Duration, items []T, job func(T)) {
+	var begun sync.WaitGroup
+	turns := make(chan struct{}, atOnce)
+	for _, item := range items {
 		select {
 		case turns <- struct{}{}:
 		case <-ctx.Done():
@@ -85,31 +98,18 @@ func (n *Node) drain(ctx context.Context) {
 		if ctx.Err() != nil {
 			break
 		}
-		if g.raft.State() != raft.Leader || g.alone() {
-			<-turns
-			continue
-		}
 		endTurn := sync.OnceFunc(func() { <-turns })
-		late := time.AfterFunc(handOverTurn, endTurn)
-		transferred := make(chan error, 1)
-		go func() { transferred <- n.handOver(g) }()
-		transfers.Go(func() {
+		late := time.AfterFunc(turn, endTurn)
+		done := make(chan struct{})
+		go func() { defer close(done); job(item) }()
+		begun.Go(func() {
 			select {
-			case err := <-transferred:
-				if err != nil {
-					n.logger.Debug("leadership was not handed over", "group", g.name, "error", err)
-				}
+			case <-done:
 			case <-ctx.Done():
 			}
 			late.Stop()
 			endTurn()
 		})
 	}
-	transfers.Wait()
-}
-
-// alone reports whether there is nobody else in the group, as far as is known.
-func (g *group) alone() bool {
-	future := g.raft.GetConfiguration()
-	return future.Error() != nil || len(future.Configuration().Servers) < 2
+	begun.Wait()
 }

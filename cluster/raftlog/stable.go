@@ -25,12 +25,12 @@ type Stable struct {
 	db *bbolt.DB
 
 	mu         sync.Mutex
-	committing bool      // one of the callers of update is; it goes on with what waits
-	waiting    []*update // in order of arrival
+	committing bool       // one of the callers of update is; it goes on with what waits
+	waiting    []*pending // in order of arrival
 }
 
-// update is one change that waits for its commit.
-type update struct {
+// pending is one change that waits for its commit.
+type pending struct {
 	change func(*bbolt.Tx) error
 	turn   chan struct{} // closed when it is committed, or when its caller is to commit what waits
 
@@ -90,7 +90,7 @@ func (s *Stable) Close() error { return s.db.Close() }
 // update makes a change and returns when it is on stable storage. It may run change more than once. bbolt's own Batch does
 // the same with a fixed delay, which four commits in a row of every election would wait for.
 func (s *Stable) update(change func(*bbolt.Tx) error) error {
-	u := &update{change: change, turn: make(chan struct{})}
+	u := &pending{change: change, turn: make(chan struct{})}
 	s.mu.Lock()
 	s.waiting = append(s.waiting, u)
 	wait := s.committing
@@ -122,7 +122,7 @@ func (s *Stable) update(change func(*bbolt.Tx) error) error {
 }
 
 // commit makes changes in one transaction. One that fails is left out and the others are made without it.
-func (s *Stable) commit(group []*update) {
+func (s *Stable) commit(group []*pending) {
 	for left := slices.Clone(group); len(left) > 0; {
 		failed := -1
 		err := s.db.Update(func(tx *bbolt.Tx) error {
@@ -147,7 +147,7 @@ func (s *Stable) commit(group []*update) {
 
 // Group gives the store of one group; the name is any non-empty string.
 func (s *Stable) Group(name string) *GroupStable {
-	return &GroupStable{stable: s, db: s.db, bucket: []byte(name), abandon: make(chan struct{})}
+	return &GroupStable{stable: s, bucket: []byte(name), abandon: make(chan struct{})}
 }
 
 // Delete forgets a group. Only for a group that can never come back, such as
@@ -176,7 +176,6 @@ var ErrVoted = errors.New("vote store: this node has voted")
 // GroupStable is the raft.StableStore of one group.
 type GroupStable struct {
 	stable *Stable
-	db     *bbolt.DB
 	bucket []byte
 
 	serving atomic.Bool // Raft runs: errors it cannot bear are kept from it
@@ -287,7 +286,7 @@ func isWhole(bucket *bbolt.Bucket) bool {
 
 // Known reports whether anything of the group was ever stored.
 func (g *GroupStable) Known() (known bool, err error) {
-	err = g.db.View(func(tx *bbolt.Tx) error {
+	err = g.stable.db.View(func(tx *bbolt.Tx) error {
 		known = tx.Bucket(g.bucket) != nil
 		return nil
 	})
@@ -296,7 +295,7 @@ func (g *GroupStable) Known() (known bool, err error) {
 
 // Check gives an error that wraps ErrDamaged if what the group has voted is not what was written.
 func (g *GroupStable) Check() error {
-	return g.db.View(func(tx *bbolt.Tx) error {
+	return g.stable.db.View(func(tx *bbolt.Tx) error {
 		if bucket := tx.Bucket(g.bucket); bucket != nil && !isWhole(bucket) {
 			return fmt.Errorf("%w: the votes of %s are not what was written", ErrDamaged, g.bucket)
 		}
@@ -307,7 +306,7 @@ func (g *GroupStable) Check() error {
 // Get implements raft.StableStore.
 func (g *GroupStable) Get(key []byte) ([]byte, error) {
 	var value []byte
-	err := g.db.View(func(tx *bbolt.Tx) error {
+	err := g.stable.db.View(func(tx *bbolt.Tx) error {
 		if bucket := tx.Bucket(g.bucket); bucket != nil {
 			value = bytes.Clone(bucket.Get(key))
 		}

@@ -11,14 +11,21 @@ import (
 	"go.etcd.io/bbolt"
 )
 
-// TestOneVoteInATerm: also for a Raft that has gone back to an older term, and after a restart.
-func TestOneVoteInATerm(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "votes.db")
+// openStable opens a vote store that is closed with the test, or before.
+func openStable(t *testing.T, path string) *Stable {
+	t.Helper()
 	stable, err := OpenStable(path)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer func() { _ = stable.Close() }()
+	t.Cleanup(func() { _ = stable.Close() })
+	return stable
+}
+
+// TestOneVoteInATerm: also for a Raft that has gone back to an older term, and after a restart.
+func TestOneVoteInATerm(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "votes.db")
+	stable := openStable(t, path)
 	group := stable.Group("g")
 	vote := func(term uint64, candidate string) error {
 		if err := group.SetUint64([]byte(keyVoteTerm), term); err != nil {
@@ -46,9 +53,7 @@ func TestOneVoteInATerm(t *testing.T) {
 			if err := stable.Close(); err != nil {
 				t.Fatal(err)
 			}
-			if stable, err = OpenStable(path); err != nil {
-				t.Fatal(err)
-			}
+			stable = openStable(t, path)
 			group = stable.Group("g")
 		}
 		err := vote(v.term, v.candidate)
@@ -68,11 +73,7 @@ func TestOneVoteInATerm(t *testing.T) {
 // candidate before would be a vote that was never given: Raft grants it again without a look at the candidate's log.
 func TestAVoteIsStoredWhole(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "votes.db")
-	stable, err := OpenStable(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = stable.Close() }()
+	stable := openStable(t, path)
 	group := stable.Group("g")
 	for _, err := range []error{
 		group.SetUint64([]byte(keyVoteTerm), 1), group.Set([]byte(keyVoteCandidate), []byte("a")),
@@ -83,9 +84,7 @@ func TestAVoteIsStoredWhole(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if stable, err = OpenStable(path); err != nil {
-		t.Fatal(err)
-	}
+	stable = openStable(t, path)
 	group = stable.Group("g")
 	term, err := group.GetUint64([]byte(keyVoteTerm))
 	if err != nil {
@@ -99,11 +98,7 @@ func TestAVoteIsStoredWhole(t *testing.T) {
 
 // TestAChangeThatFailsFailsAlone: those that were to share its commit are made.
 func TestAChangeThatFailsFailsAlone(t *testing.T) {
-	stable, err := OpenStable(filepath.Join(t.TempDir(), "votes.db"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer stable.Close()
+	stable := openStable(t, filepath.Join(t.TempDir(), "votes.db"))
 	wrong := errors.New("wrong")
 	begun, proceed := make(chan struct{}), make(chan struct{})
 	var callers sync.WaitGroup

@@ -96,7 +96,7 @@ func serve(cmd *cobra.Command) error {
 		log.Warn("listening beyond loopback without --advertise: plain TCP clients that come through NAT or a port forward " +
 			"are told the address that this node sees, and cannot use it; WebSocket and TLS clients can")
 	}
-	go collector.Tune(cmd.Context(), mostGarbage, 100)
+	go collector.Tune(cmd.Context(), mostGarbage, collector.GoPercent)
 	n, err := startNode(o)
 	if err != nil {
 		return err

@@ -180,7 +180,7 @@ func (l *load) produce(ctx context.Context, partition int32, addr string) {
 			var err error
 			if w, err = harness.DialWire(addr); err != nil {
 				l.fail("dial: " + err.Error())
-				time.Sleep(l.pace)
+				l.wait(ctx)
 				continue
 			}
 		}
@@ -203,10 +203,15 @@ func (l *load) produce(ctx context.Context, partition int32, addr string) {
 			w.Close()
 			w = nil
 		}
-		select {
-		case <-time.After(l.pace):
-		case <-ctx.Done():
-		}
+		l.wait(ctx)
+	}
+}
+
+// wait is the pause between two produces, or what is left of the run.
+func (l *load) wait(ctx context.Context) {
+	select {
+	case <-time.After(l.pace):
+	case <-ctx.Done():
 	}
 }
 

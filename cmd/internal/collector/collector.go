@@ -24,8 +24,10 @@ const (
 	// Shares of one core that the collector takes: above the one more garbage waits, below the other less.
 	collectorBusy = 0.05
 	collectorIdle = 0.01
-	goPercent     = 100 // Go's own default
 )
+
+// GoPercent is Go's own default, see GOGC.
+const GoPercent = 100
 
 // Tune runs until ctx ends. At most so many bytes of garbage wait beyond what Go itself would allow, and not more than a
 // sixteenth of the memory of the machine or of the control group; within that always least percent of what is alive, see
@@ -35,7 +37,7 @@ func Tune(ctx context.Context, most int64, least int) {
 		return
 	}
 	// The start allocates much, and little of it stays.
-	c := &collector{most: min(most, memory()/16), least: least, percent: 4 * goPercent}
+	c := &collector{most: min(most, memory()/16), least: least, percent: 4 * GoPercent}
 	debug.SetGCPercent(c.percent)
 	samples := []metrics.Sample{
 		{Name: "/gc/heap/live:bytes"},
@@ -79,6 +81,6 @@ func (c *collector) next(live int64, share float64) int {
 	case share < collectorIdle:
 		percent -= percent / 4
 	}
-	most := goPercent + int(100*c.most/max(live, 1<<20))
-	return max(goPercent, min(max(percent, c.least), most))
+	most := GoPercent + int(100*c.most/max(live, 1<<20))
+	return max(GoPercent, min(max(percent, c.least), most))
 }
