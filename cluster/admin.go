@@ -27,16 +27,11 @@ func (n *Node) AlterConfigs(ctx context.Context, alter fsm.AlterConfigs, validat
 	if err != nil || validateOnly {
 		return err
 	}
-	for {
-		_, err := n.catalog.apply(ctx, fsm.CatalogCommand{AlterConfigs: &alter})
-		if fsm.Code(err) == fsm.ErrUnknownFate && ctx.Err() == nil {
-			continue // the same change twice is one
-		}
-		if err == nil {
-			n.warnOfCompaction(topic, configs)
-		}
+	if err := n.catalog.changeBy(ctx, fsm.CatalogCommand{AlterConfigs: &alter}); err != nil {
 		return err
 	}
+	n.warnOfCompaction(topic, configs)
+	return nil
 }
 
 // warnOfCompaction tells an operator once per change that a topic asks for what is
@@ -127,14 +122,9 @@ func (n *Node) CreatePartitions(ctx context.Context, id fsm.TopicID, count int, 
 	if err != nil {
 		return fmt.Errorf("%w: %w", fsm.ErrUnknown, err)
 	}
-	for {
-		_, err = n.catalog.atLeader(ctx, callCreatePartitions, payload, func(ctx context.Context) ([]byte, error) {
-			return n.createPartitionsAsLeader(ctx, call)
-		})
-		if fsm.Code(err) != fsm.ErrUnknownFate || ctx.Err() != nil {
-			break
-		}
-	}
+	err = n.catalog.change(ctx, callCreatePartitions, payload, func(ctx context.Context) ([]byte, error) {
+		return n.createPartitionsAsLeader(ctx, call)
+	})
 	if err != nil || validateOnly {
 		return err
 	}

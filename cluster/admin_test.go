@@ -42,6 +42,44 @@ func TestATopicGetsMorePartitions(t *testing.T) {
 	}
 }
 
+// What is changed through one node is known at the others when that is answered: a client behind a shim, or with the
+// addresses of several nodes, may ask another one next.
+func TestAChangeIsKnownAtAllNodesWhenItIsAnswered(t *testing.T) {
+	c := newTestCluster(t, 3)
+	c.startAll()
+	c.topic("ready", 1, 3)
+	ctx := within(t)
+	for round := range 9 {
+		node, name := c.nodes[round%3], fmt.Sprint("t", round)
+		everywhere := func(what string, is func(topic *fsm.Topic, ok bool) bool) {
+			t.Helper()
+			for i := range c.nodes {
+				if topic, ok := c.nodes[i].Topics().Lookup(name); !is(topic, ok) {
+					t.Errorf("round %d, through node %d: node %d does not know that %s", round, round%3+1, i+1, what)
+				}
+			}
+		}
+		if err := node.CreateTopic(ctx, fsm.TopicSpec{Name: name, Partitions: 1, ReplicationFactor: 1}, false); err != nil {
+			t.Fatal(err)
+		}
+		everywhere("the topic is there", func(_ *fsm.Topic, ok bool) bool { return ok })
+		topic, _ := node.Topics().Lookup(name)
+		if err := node.CreatePartitions(ctx, topic.ID, 2, false); err != nil {
+			t.Fatal(err)
+		}
+		everywhere("it has two partitions", func(topic *fsm.Topic, ok bool) bool { return ok && len(topic.Partitions) == 2 })
+		change := []fsm.ConfigChange{{Name: "max.message.bytes", Op: fsm.SetConfig, Value: "77"}}
+		if err := node.AlterConfigs(ctx, fsm.AlterConfigs{Topic: topic.ID, Changes: change}, false); err != nil {
+			t.Fatal(err)
+		}
+		everywhere("its configuration is another", func(topic *fsm.Topic, ok bool) bool { return ok && topic.MaxMessageBytes(nil) == 77 })
+		if err := node.DeleteTopic(ctx, name); err != nil {
+			t.Fatal(err)
+		}
+		everywhere("it is gone", func(_ *fsm.Topic, ok bool) bool { return !ok })
+	}
+}
+
 // A configuration that is changed through one node holds at all.
 func TestConfigsAreAlteredEverywhere(t *testing.T) {
 	c := newTestCluster(t, 3)
@@ -58,12 +96,9 @@ func TestConfigsAreAlteredEverywhere(t *testing.T) {
 		t.Fatal(err)
 	}
 	for i := range c.nodes {
-		eventually(t, "the new configuration", func() error {
-			if now, _ := c.nodes[i].Topics().ByID(topic.ID); now.MaxMessageBytes(nil) != 77 {
-				return fmt.Errorf("node %d has %d", i+1, now.MaxMessageBytes(nil))
-			}
-			return nil
-		})
+		if now, _ := c.nodes[i].Topics().ByID(topic.ID); now.MaxMessageBytes(nil) != 77 {
+			t.Errorf("node %d has %d", i+1, now.MaxMessageBytes(nil))
+		}
 	}
 	if err := c.nodes[2].AlterConfigs(ctx, set("max.message.bytes", "-1"), false); fsm.Code(err) != fsm.ErrInvalidConfig {
 		t.Error(err)

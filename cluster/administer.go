@@ -24,7 +24,8 @@ func (n *Node) Administer(ctx context.Context, request fsm.AdminRequest) error {
 	if err != nil {
 		return err
 	}
-	return n.catalog.awaitIndex(ctx, reply.Index)
+	n.catalog.makeKnown(ctx, reply.Index)
+	return nil
 }
 
 func (n *Node) administerAsLeader(ctx context.Context, request fsm.AdminRequest) ([]byte, error) {

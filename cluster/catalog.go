@@ -208,6 +208,58 @@ func (c *catalog) apply(ctx context.Context, command fsm.CatalogCommand) (catalo
 	})
 }
 
+// change has the leader make a change that is made once however often it is asked for,
+// and returns when it is known here and at all nodes that are connected: whoever asked
+// for it may turn to another gateway next.
+func (c *catalog) change(ctx context.Context, kind uint8, payload []byte, local func(context.Context) ([]byte, error)) error {
+	for {
+		at, err := c.atLeader(ctx, kind, payload, local)
+		if fsm.Code(err) == fsm.ErrUnknownFate && ctx.Err() == nil {
+			continue
+		}
+		if err == nil {
+			c.makeKnown(ctx, at.Index)
+		}
+		return err
+	}
+}
+
+// changeBy is change by a command that needs nothing of the leader but to be proposed.
+func (c *catalog) changeBy(ctx context.Context, command fsm.CatalogCommand) error {
+	if err := c.view.Load().CheckLevel(&command); err != nil {
+		return err
+	}
+	payload := command.Encode()
+	return c.change(ctx, callCatalogApply, payload, func(ctx context.Context) ([]byte, error) {
+		return c.applyAsLeader(ctx, payload)
+	})
+}
+
+// makeKnown returns when all nodes that are connected know the catalog as it is at index.
+// One that does not say so within makeKnownTimeout, paused or just dead, is not waited for:
+// what is changed stays changed without it.
+func (c *catalog) makeKnown(ctx context.Context, index fsm.Index) {
+	ctx, cancel := context.WithTimeout(ctx, makeKnownTimeout)
+	defer cancel()
+	var wg sync.WaitGroup
+	for _, node := range c.view.Load().Nodes() {
+		identity := node.Identity()
+		if identity == c.node.identity || !c.node.connected(identity) {
+			continue
+		}
+		wg.Go(func() {
+			if _, err := c.node.call(ctx, identity, callCatalogKnown, binary.BigEndian.AppendUint64(nil, uint64(index))); err != nil {
+				c.node.logger.Debug("a node may not know a change of the catalog yet", "node", node.ID, "error", err)
+			}
+		})
+	}
+	wg.Wait()
+}
+
+// makeKnownTimeout is longer than a commit takes to reach a node that is well, and short for
+// who creates a topic while one is not.
+const makeKnownTimeout = 500 * time.Millisecond
+
 // catchUp returns when this node knows the catalog as it was, or newer, when
 // the call began.
 func (c *catalog) catchUp(ctx context.Context) error {
@@ -493,15 +545,10 @@ func (n *Node) CreateTopic(ctx context.Context, spec fsm.TopicSpec, validateOnly
 	if err != nil {
 		return fmt.Errorf("%w: %w", fsm.ErrUnknown, err)
 	}
-	for {
-		_, err = n.catalog.atLeader(ctx, callCreateTopic, payload, func(ctx context.Context) ([]byte, error) {
-			return n.createTopicAsLeader(ctx, call)
-		})
-		// The same id asked for twice creates once, so an unknown fate is asked again.
-		if fsm.Code(err) != fsm.ErrUnknownFate || ctx.Err() != nil {
-			break
-		}
-	}
+	// The same id asked for twice creates once.
+	err = n.catalog.change(ctx, callCreateTopic, payload, func(ctx context.Context) ([]byte, error) {
+		return n.createTopicAsLeader(ctx, call)
+	})
 	if err != nil || validateOnly {
 		return err
 	}
@@ -544,11 +591,6 @@ func (n *Node) DeleteTopicByID(ctx context.Context, id fsm.TopicID) error {
 }
 
 func (n *Node) deleteTopic(ctx context.Context, topic *fsm.Topic) error {
-	for {
-		_, err := n.catalog.apply(ctx, fsm.CatalogCommand{DeleteTopic: &fsm.DeleteTopic{Name: topic.Name, ID: topic.ID}})
-		if fsm.Code(err) == fsm.ErrUnknownFate && ctx.Err() == nil {
-			continue // by id: deleting twice deletes once
-		}
-		return err
-	}
+	// By id: deleting twice deletes once.
+	return n.catalog.changeBy(ctx, fsm.CatalogCommand{DeleteTopic: &fsm.DeleteTopic{Name: topic.Name, ID: topic.ID}})
 }

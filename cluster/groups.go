@@ -182,15 +182,9 @@ func decodeCoordinate(payload []byte) (id fsm.PartitionID, client coordinator.Cl
 func (n *Node) createGroupShards(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, createShardsTimeout)
 	defer cancel()
-	for {
-		_, err := n.catalog.atLeader(ctx, callCreateShards, nil, func(ctx context.Context) ([]byte, error) {
-			return n.createGroupShardsAsLeader(ctx)
-		})
-		if fsm.Code(err) == fsm.ErrUnknownFate && ctx.Err() == nil {
-			continue // asked twice, they are created once
-		}
-		return err
-	}
+	return n.catalog.change(ctx, callCreateShards, nil, func(ctx context.Context) ([]byte, error) {
+		return n.createGroupShardsAsLeader(ctx)
+	})
 }
 
 // createGroupShardsAsLeader places and creates the shards.

@@ -22,7 +22,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -147,11 +146,10 @@ type Node struct {
 	hashing   chan struct{}                 // capacity 1: one check of replicas reads at a time
 	caughtUp  bool                          // the catalog here was once as new as the leader's
 
-	thereAtStart map[fsm.TopicID]bool // topics that the catalog had then: others have led them meanwhile; never changed
-	creating     bool                 // the topics of the configuration are not all there yet
-	stopping     bool
-	fatal        error
-	failed       chan struct{} // closed when fatal is set
+	creating bool // the topics of the configuration are not all there yet
+	stopping bool
+	fatal    error
+	failed   chan struct{} // closed when fatal is set
 }
 
 // Start opens the data directory, listens and begins to look for the cluster.
@@ -389,45 +387,6 @@ func (n *Node) ClusterID() string {
 
 // Topics gives the catalog as this node knows it. It must not be changed.
 func (n *Node) Topics() *fsm.Topics { return n.catalog.view.Load() }
-
-// Usable reports whether every partition of the topic that has a replica here
-// has had a leader since this node started. Of others this node knows nothing
-// until it asks, and asking waits for a leader by itself.
-func (n *Node) Usable(id fsm.TopicID) bool {
-	topic, ok := n.Topics().ByID(id)
-	if !ok {
-		return false
-	}
-	n.mu.Lock()
-	old := n.thereAtStart[id]
-	n.mu.Unlock()
-	if old {
-		return true
-	}
-	for p, partition := range topic.Partitions {
-		// A replica that came later has nothing to say about that.
-		if !slices.Contains(partition.Replicas, n.nodeID) || !slices.Contains(partition.Bootstrap, n.nodeID) {
-			continue
-		}
-		id := fsm.PartitionID{Topic: id, Partition: int32(p)}
-		n.mu.Lock()
-		r, broken := n.replicas[id], n.broken[id] != nil
-		n.mu.Unlock()
-		if r == nil {
-			if !broken {
-				return false
-			}
-			continue // led elsewhere, if at all
-		}
-		r.mu.Lock()
-		led := r.everLed
-		r.mu.Unlock()
-		if !led {
-			return false
-		}
-	}
-	return true
-}
 
 // Ready is nil when this node serves. The error says what is missing.
 func (n *Node) Ready() error {

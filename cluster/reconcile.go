@@ -48,12 +48,8 @@ func (n *Node) reconcileLoop() {
 			err := n.catalog.catchUp(ctx)
 			cancel()
 			if err == nil {
-				there := map[fsm.TopicID]bool{}
-				for _, topic := range n.Topics().All() {
-					there[topic.ID] = true
-				}
 				n.mu.Lock()
-				n.caughtUp, n.thereAtStart = true, there
+				n.caughtUp = true
 				n.mu.Unlock()
 				caughtUp = true
 			} else if n.ctx.Err() != nil {

@@ -28,6 +28,7 @@ const (
 	callCatalogApply     = 10 // catalog command -> catalogReply
 	callCreateTopic      = 11 // createTopicCall -> catalogReply
 	callCatalogIndex     = 12 // nothing -> catalogReply: the index that a confirmed leader has committed
+	callCatalogKnown     = 13 // index -> nothing, when the catalog of this node has come that far
 	callForm             = 20 // formation -> nothing, when granted
 	callJoin             = 21 // fsm.Node -> joinReply
 	callReplicaStatus    = 30 // nothing -> nodeReport
@@ -246,6 +247,12 @@ func (n *Node) answer(ctx context.Context, from string, kind uint8, payload []by
 
 	case callCatalogApply:
 		return n.catalog.applyAsLeader(ctx, payload)
+	case callCatalogKnown:
+		index := fsm.Index(r.uint64())
+		if r.bad {
+			return nil, errMalformed
+		}
+		return nil, n.catalog.awaitIndex(ctx, index)
 	case callCreateTopic:
 		var call createTopicCall
 		if err := json.Unmarshal(payload, &call); err != nil {

@@ -17,8 +17,8 @@ import (
 // Kept: no topics named means all; from version 1 on, "all" is null and an empty
 // list is none. Naming a topic that is not there creates it with the cluster's
 // defaults, if that is enabled and the request does not forbid it (from version
-// 4), and answers LEADER_NOT_AVAILABLE until it can be used. A topic named twice is
-// answered once. From version 7 on partitions have leader epochs (terms of their
+// 4), and answers LEADER_NOT_AVAILABLE until it is in the catalog; from then on
+// requests wait for the partitions' leaders. A topic named twice is answered once. From version 7 on partitions have leader epochs (terms of their
 // Raft groups), from 10 on topics have ids, and from 12 on they can be asked for by
 // id, which creates nothing (KIP-516): an id counts whatever the name beside it,
 // which Java's admin client leaves empty.
@@ -38,10 +38,6 @@ import (
 const BrokerID int32 = 1
 
 const (
-	// unusableGrace is how long a topic may be LEADER_NOT_AVAILABLE as a whole
-	// because a partition of it never had a leader. After that it is given out: its
-	// other partitions work.
-	unusableGrace = 10 * time.Second
 	// maxCreating bounds the topics that are being created because somebody named
 	// them; naming more begins to create them when they are asked for again.
 	maxCreating = 64
@@ -165,10 +161,6 @@ func (r *request) describe(topic *fsm.Topic, shown *shownReplicas) kmsg.Metadata
 	rt := kmsg.NewMetadataResponseTopic()
 	rt.Topic = kmsg.StringPtr(topic.Name)
 	rt.TopicID = topic.ID
-	if !r.session.server.topics.usable(topic.ID) {
-		rt.ErrorCode = r.fail(errTopicComing)
-		return rt
-	}
 	rt.Partitions = make([]kmsg.MetadataResponseTopicPartition, len(topic.Partitions))
 	for i := range rt.Partitions {
 		rt.Partitions[i].Default()
@@ -183,10 +175,9 @@ func (r *request) describe(topic *fsm.Topic, shown *shownReplicas) kmsg.Metadata
 type topicMaker struct {
 	server *Server
 
-	mu       sync.Mutex
-	running  int
-	making   map[string]*making        // also those that failed lately
-	unusable map[fsm.TopicID]time.Time // since when
+	mu      sync.Mutex
+	running int
+	making  map[string]*making // also those that failed lately
 }
 
 type making struct {
@@ -195,7 +186,7 @@ type making struct {
 }
 
 func newTopicMaker(s *Server) *topicMaker {
-	return &topicMaker{server: s, making: map[string]*making{}, unusable: map[fsm.TopicID]time.Time{}}
+	return &topicMaker{server: s, making: map[string]*making{}}
 }
 
 // missing says what to answer for a topic that the catalog does not list, and
@@ -257,30 +248,6 @@ func (t *topicMaker) make(name string) {
 	err = t.server.cluster.CreateTopic(ctx, fsm.TopicSpec{Name: name, Partitions: -1, ReplicationFactor: -1}, false)
 	switch fsm.Code(err) {
 	case fsm.ErrTopicExists, fsm.ErrTimeout:
-		err = nil // somebody else was faster, or it is there and not usable yet
+		err = nil // somebody else was faster, or it is there and some partition has no leader yet
 	}
 }
-
-// usable reports whether Metadata gives the topic out.
-func (t *topicMaker) usable(id fsm.TopicID) bool {
-	now := time.Now()
-	if t.server.cluster.Usable(id) {
-		t.mu.Lock()
-		delete(t.unusable, id)
-		t.mu.Unlock()
-		return true
-	}
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	since, ok := t.unusable[id]
-	if !ok {
-		if len(t.unusable) >= maxUnusable {
-			clear(t.unusable) // of topics that are gone, mostly
-		}
-		t.unusable[id], since = now, now
-	}
-	return now.Sub(since) >= unusableGrace
-}
-
-// maxUnusable bounds what is remembered of topics that could not be used.
-const maxUnusable = 10_000

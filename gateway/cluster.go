@@ -42,9 +42,6 @@ type Cluster interface {
 	DeleteRecords(ctx context.Context, p fsm.PartitionID, before fsm.Offset) (low fsm.Offset, err error)
 	// Producers gives the idempotent producers that a partition remembers.
 	Producers(ctx context.Context, p fsm.PartitionID) ([]fsm.ActiveProducer, error)
-	// Usable reports whether every partition of the topic has had a leader as far
-	// as this node knows.
-	Usable(id fsm.TopicID) bool
 	// Append hands batches (whole record batches, magic 2, checked) to the
 	// partition's leader, wherever it is, in this order, and returns when they are
 	// committed. One result per batch: one of an idempotent producer that was there

@@ -40,7 +40,6 @@ type fakeCluster struct {
 	appends [][]int // records per batch of each Append, in order
 
 	ready   func() error
-	usable  func(fsm.TopicID) bool
 	append  func(ctx context.Context, p fsm.PartitionID, batches [][]byte) ([]fsm.Appended, error)
 	read    func(ctx context.Context, p fsm.PartitionID, from fsm.Offset, max int) (fsm.Slice, error)
 	await   func(ctx context.Context, p fsm.PartitionID, from fsm.Offset) error
@@ -211,8 +210,6 @@ func (f *fakeCluster) DeleteRecords(ctx context.Context, p fsm.PartitionID, befo
 func (f *fakeCluster) Producers(ctx context.Context, p fsm.PartitionID) ([]fsm.ActiveProducer, error) {
 	return []fsm.ActiveProducer{{ID: 7, Epoch: 2, LastSequence: 99, LastTimestamp: 1234}}, nil
 }
-
-func (f *fakeCluster) Usable(id fsm.TopicID) bool { return f.usable == nil || f.usable(id) }
 
 func (f *fakeCluster) Append(ctx context.Context, p fsm.PartitionID, batches [][]byte) ([]fsm.Appended, error) {
 	if f.append != nil {

@@ -252,25 +252,6 @@ func TestMetadataCreatesTopics(t *testing.T) {
 	})
 }
 
-// A topic none of whose partitions can be said to work is held back for a moment,
-// not for as long as one partition has no majority.
-func TestTopicWithADeadPartitionIsGivenOut(t *testing.T) {
-	f := newFake(t, "events:2")
-	f.usable = func(fsm.TopicID) bool { return false }
-	inBubble(t, func(cfg *Config) { cfg.Cluster = f }, func(t *testing.T, p *pipes, _ *Server) {
-		c := &client{p.dial(), t}
-		defer c.Close()
-		code := func() int16 { return c.do(metadataOf("events")).(*kmsg.MetadataResponse).Topics[0].ErrorCode }
-		if got := code(); got != 5 {
-			t.Errorf("at first: %d", got)
-		}
-		time.Sleep(unusableGrace)
-		if got := code(); got != 0 {
-			t.Errorf("later: %d", got)
-		}
-	})
-}
-
 // The node's own defaults hold for topics that do not say.
 func TestProduceKeepsToTheNodesDefaults(t *testing.T) {
 	f := newFake(t, "events")

@@ -24,7 +24,6 @@ import (
 //	epoch is=N                                 leaders are of that epoch from now on
 //	fail append=X read=X offsets=X             lets the cluster fail with fsm's error ErrX; without X no more
 //	topic name=a max.message.bytes=99          creates a topic
-//	unusable                                   no topic can be used yet
 //	unready                                    the node does not know the whole catalog
 //	records topic=a partition=0 [start=7]      puts the values below it, one per line, into the log
 //
@@ -78,9 +77,6 @@ func (s *script) run(t *testing.T, d *datadriven.TestData) string {
 		return ""
 	case "epoch":
 		d.ScanArgs(t, "is", (*int32)(&s.cluster.epoch))
-		return ""
-	case "unusable":
-		s.cluster.usable = func(fsm.TopicID) bool { return false }
 		return ""
 	case "unready":
 		s.cluster.ready = func() error { return fsm.ErrNoLeader }

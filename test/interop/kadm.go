@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -110,18 +111,12 @@ func kadmTool(ctx context.Context, a *attempt) error {
 			if err == nil && len(altered) == 1 {
 				err = altered[0].Err
 			}
-			return errors.Join(err, a.until(ctx, func() error {
-				configs, err := adm.DescribeTopicConfigs(ctx, topic)
-				if err != nil {
-					return err
-				}
-				for _, c := range configs[0].Configs {
-					if c.Key == "retention.ms" && c.MaybeValue() == "200000" {
-						return nil
-					}
-				}
-				return fmt.Errorf("%+v", configs)
-			}))
+			configs, err2 := adm.DescribeTopicConfigs(ctx, topic)
+			if err := errors.Join(err, err2); err != nil {
+				return err
+			}
+			changed := slices.ContainsFunc(configs[0].Configs, func(c kadm.Config) bool { return c.Key == "retention.ms" && c.MaybeValue() == "200000" })
+			return is(nil, changed, configs)
 		}},
 		{"DescribeBrokerConfigs", func() error {
 			configs, err := adm.DescribeBrokerConfigs(ctx, 1)
@@ -197,14 +192,4 @@ func is(err error, right bool, answered any) error {
 func sum(list kadm.ListedOffsets) (total int64) {
 	list.Each(func(o kadm.ListedOffset) { total += max(o.Offset, 0) })
 	return total
-}
-
-// until tries until it works or the context ends: nodes follow the catalog in their own time.
-func (a *attempt) until(ctx context.Context, try func() error) error {
-	for {
-		err := try()
-		if err == nil || ctx.Err() != nil {
-			return err
-		}
-	}
 }
