@@ -309,6 +309,55 @@ func TestDescribeProducersAndReassignments(t *testing.T) {
 	}
 }
 
+// Tools that list or change access control lists are told that there are none.
+func TestThereAreNoACLs(t *testing.T) {
+	c := serve(t, newFake(t), nil).dial()
+	for v := range int16(4) {
+		describe := kmsg.NewPtrDescribeACLsRequest()
+		describe.Version = v
+		if resp := c.ask(describe).(*kmsg.DescribeACLsResponse); resp.ErrorCode != kerr.SecurityDisabled.Code || resp.ErrorMessage == nil || len(resp.Resources) > 0 {
+			t.Errorf("version %d: %+v", v, resp)
+		}
+		create := kmsg.NewPtrCreateACLsRequest()
+		create.Version, create.Creations = v, make([]kmsg.CreateACLsRequestCreation, 2)
+		if resp := c.ask(create).(*kmsg.CreateACLsResponse); len(resp.Results) != 2 || resp.Results[1].ErrorCode != kerr.SecurityDisabled.Code {
+			t.Errorf("version %d: %+v", v, resp)
+		}
+		remove := kmsg.NewPtrDeleteACLsRequest()
+		remove.Version, remove.Filters = v, make([]kmsg.DeleteACLsRequestFilter, 3)
+		if resp := c.ask(remove).(*kmsg.DeleteACLsResponse); len(resp.Results) != 3 || resp.Results[2].ErrorCode != kerr.SecurityDisabled.Code {
+			t.Errorf("version %d: %+v", v, resp)
+		}
+	}
+}
+
+// Who wants to place replicas is told why not, and which partitions are not there.
+func TestNothingIsReassigned(t *testing.T) {
+	c := serve(t, newFake(t, "a:2"), nil).dial()
+	for v := range int16(2) {
+		req := kmsg.NewPtrAlterPartitionAssignmentsRequest()
+		req.Version = v
+		for _, name := range []string{"a", "b"} {
+			topic := kmsg.NewAlterPartitionAssignmentsRequestTopic()
+			topic.Topic = name
+			topic.Partitions = []kmsg.AlterPartitionAssignmentsRequestTopicPartition{{Partition: 0, Replicas: []int32{1}}, {Partition: 1}, {Partition: 2}, {Partition: -1}}
+			req.Topics = append(req.Topics, topic)
+		}
+		resp := c.ask(req).(*kmsg.AlterPartitionAssignmentsResponse)
+		got := ""
+		for _, topic := range resp.Topics {
+			got += topic.Topic
+			for _, p := range topic.Partitions {
+				got += fmt.Sprintf(" %d:%d", p.Partition, p.ErrorCode)
+			}
+			got += "; "
+		}
+		if want := "a 0:39 1:85 2:3 -1:3; b 0:3 1:3 2:3 -1:3; "; resp.ErrorCode != 0 || got != want {
+			t.Errorf("version %d: %q, want %q", v, got, want)
+		}
+	}
+}
+
 // What kafka-configs asks for of users, clients and resources.
 func TestNoQuotasNoUsersAndTheResources(t *testing.T) {
 	c := serve(t, newFake(t, "a", "b"), nil).dial()

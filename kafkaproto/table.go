@@ -94,6 +94,18 @@ var Served = []API{
 		Note: "Leader epochs are terms of the partition's Raft group.",
 	},
 	{
+		Key: kmsg.DescribeACLs, Name: "DescribeACLs", Min: 0, Max: 3,
+		Note: "SECURITY_DISABLED, as a broker without an authorizer.",
+	},
+	{
+		Key: kmsg.CreateACLs, Name: "CreateACLs", Min: 0, Max: 3,
+		Note: "As DescribeACLs.",
+	},
+	{
+		Key: kmsg.DeleteACLs, Name: "DeleteACLs", Min: 0, Max: 3,
+		Note: "As DescribeACLs.",
+	},
+	{
 		Key: kmsg.DescribeConfigs, Name: "DescribeConfigs", Min: 0, Max: 4,
 		Note: "Topics, and the broker, whose configuration is read-only.",
 	},
@@ -115,6 +127,10 @@ var Served = []API{
 	{
 		Key: kmsg.IncrementalAlterConfigs, Name: "IncrementalAlterConfigs", Min: 0, Max: 1,
 		Note: "Topics.",
+	},
+	{
+		Key: kmsg.AlterPartitionAssignments, Name: "AlterPartitionAssignments", Min: 0, Max: 1,
+		Note: "AlterPartitionReassignments of KIP-455. Refused: the cluster places replicas.",
 	},
 	{
 		Key: kmsg.ListPartitionReassignments, Name: "ListPartitionReassignments", Min: 0, Max: 0,

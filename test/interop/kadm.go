@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/trimaran-io/trimaran/test/harness"
@@ -163,6 +164,14 @@ func kadmTool(ctx context.Context, a *attempt) error {
 			quotas, err := adm.DescribeClientQuotas(ctx, false, nil)
 			users, err2 := adm.DescribeUserSCRAMs(ctx)
 			return is(errors.Join(err, err2), len(quotas) == 0 && len(users) == 0, quotas)
+		}},
+		{"DescribeACLs, AlterPartitionAssignments", func() error {
+			acls, err := adm.DescribeACLs(ctx, kadm.NewACLs().AnyResource().ResourcePatternType(kadm.ACLPatternAny).Allow().AllowHosts().Operations(kadm.OpAny))
+			var to kadm.AlterPartitionAssignmentsReq
+			to.Assign(topic, 0, []int32{1})
+			assigned, err2 := adm.AlterPartitionAssignments(ctx, to)
+			return is(errors.Join(err, err2), len(acls) == 1 && errors.Is(acls[0].Err, kerr.SecurityDisabled) &&
+				errors.Is(assigned.Error(), kerr.InvalidReplicaAssignment), []any{acls, assigned})
 		}},
 		{"ApiVersions", func() error {
 			versions, err := adm.ApiVersions(ctx)

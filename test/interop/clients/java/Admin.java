@@ -184,6 +184,10 @@ public final class Admin {
             new org.apache.kafka.common.quota.ClientQuotaEntity(java.util.Map.of("user", "x")),
             java.util.List.of(new org.apache.kafka.common.quota.ClientQuotaAlteration.Op("producer_byte_rate", 1024.0))))).all());
         fails(UnsupportedVersionException.class, admin.listTransactions().all());
+        fails(org.apache.kafka.common.errors.SecurityDisabledException.class, admin.describeAcls(org.apache.kafka.common.acl.AclBindingFilter.ANY).values());
+        fails(org.apache.kafka.common.errors.SecurityDisabledException.class, admin.deleteAcls(java.util.List.of(org.apache.kafka.common.acl.AclBindingFilter.ANY)).all());
+        fails(org.apache.kafka.common.errors.InvalidReplicaAssignmentException.class, admin.alterPartitionReassignments(Collections.singletonMap(new TopicPartition(topic, 0),
+            java.util.Optional.of(new org.apache.kafka.clients.admin.NewPartitionReassignment(java.util.List.of(1))))).all());
     }
 
     private static void delete() throws Exception {
