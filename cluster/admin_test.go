@@ -80,6 +80,23 @@ func TestAChangeIsKnownAtAllNodesWhenItIsAnswered(t *testing.T) {
 	}
 }
 
+// A node that has just died gets no new partitions: with one replica they would have no leader until it is back.
+func TestNothingIsPlacedOnANodeThatHasJustDied(t *testing.T) {
+	c := newTestCluster(t, 3)
+	c.startAll()
+	c.topic("before", 1, 3)
+	c.kill(2)
+	if err := c.any().CreateTopic(within(t), fsm.TopicSpec{Name: "after", Partitions: 6, ReplicationFactor: 1}, false); err != nil {
+		t.Fatal(err)
+	}
+	topic, _ := c.any().Topics().Lookup("after")
+	for p, partition := range topic.Partitions {
+		if slices.Contains(partition.Replicas, c.nodes[2].nodeID) {
+			t.Errorf("partition %d is on the dead node", p)
+		}
+	}
+}
+
 // A configuration that is changed through one node holds at all.
 func TestConfigsAreAlteredEverywhere(t *testing.T) {
 	c := newTestCluster(t, 3)

@@ -463,7 +463,8 @@ func (n *Node) createTopicAsLeader(ctx context.Context, call createTopicCall) ([
 func (n *Node) place(view *fsm.Topics, partitions int32, factor int, seed fsm.TopicID) ([][]fsm.NodeID, error) {
 	alive := map[fsm.NodeID]bool{}
 	for _, m := range n.gossip.Members() {
-		if node, ok := view.Node(fsm.NodeID(m.NodeID)); ok && node.Identity() == m.Identity {
+		// Gossip takes seconds to miss a node that is dead; its connections broke at once.
+		if node, ok := view.Node(fsm.NodeID(m.NodeID)); ok && node.Identity() == m.Identity && (m.Identity == n.identity || n.connected(m.Identity)) {
 			alive[node.ID] = true
 		}
 	}
