@@ -462,9 +462,10 @@ func (n *Node) createTopicAsLeader(ctx context.Context, call createTopicCall) ([
 // majority of every partition's replicas must be alive.
 func (n *Node) place(view *fsm.Topics, partitions int32, factor int, seed fsm.TopicID) ([][]fsm.NodeID, error) {
 	alive := map[fsm.NodeID]bool{}
-	for _, m := range n.gossip.Members() {
-		// Gossip takes seconds to miss a node that is dead; its connections broke at once.
-		if node, ok := view.Node(fsm.NodeID(m.NodeID)); ok && node.Identity() == m.Identity && (m.Identity == n.identity || n.connected(m.Identity)) {
+	// Not what gossip says: it takes seconds to miss a node that is dead, or to believe one that is back. Connections
+	// break at once, and the catalog's leader, who places, keeps one with every node that there is.
+	for _, node := range view.Nodes() {
+		if node.Identity() == n.identity || n.connected(node.Identity()) {
 			alive[node.ID] = true
 		}
 	}
