@@ -15,7 +15,7 @@ import (
 // and it tells who produces to a partition.
 
 // AlterConfigs changes what is set for a topic and returns when that is known at
-// this node. With validateOnly nothing is changed. Errors are
+// all connected nodes. With validateOnly nothing is changed. Errors are
 // fsm.ErrUnknownTopicOrPartition, fsm.ErrInvalidConfig, fsm.ErrNoLeader,
 // fsm.ErrTimeout.
 func (n *Node) AlterConfigs(ctx context.Context, alter fsm.AlterConfigs, validateOnly bool) error {
@@ -106,7 +106,7 @@ func (n *Node) createPartitionsAsLeader(ctx context.Context, call createPartitio
 }
 
 // CreatePartitions gives a topic so many partitions in all and returns when that is
-// known at this node and the new ones have leaders. If ctx ends before that the
+// known at all connected nodes and the new ones have leaders. If ctx ends before that the
 // error is fsm.ErrTimeout and they exist. With validateOnly nothing is created.
 func (n *Node) CreatePartitions(ctx context.Context, id fsm.TopicID, count int, validateOnly bool) error {
 	topic, err := n.topicByID(ctx, id)

@@ -538,7 +538,7 @@ func seedOf(id fsm.TopicID) uint64 {
 	return binary.BigEndian.Uint64(id[:8]) ^ binary.BigEndian.Uint64(id[8:])
 }
 
-// CreateTopic creates a topic and returns when it is known at this node and all
+// CreateTopic creates a topic and returns when it is known at all connected nodes and all
 // its partitions have a leader. If ctx ends before that the error is
 // fsm.ErrTimeout and the topic exists. With validateOnly nothing is created.
 func (n *Node) CreateTopic(ctx context.Context, spec fsm.TopicSpec, validateOnly bool) error {
@@ -569,7 +569,7 @@ func (n *Node) CreateTopic(ctx context.Context, spec fsm.TopicSpec, validateOnly
 }
 
 // DeleteTopic deletes a topic and its records, and returns when that is known at
-// this node. Replicas free their disk on their own.
+// all connected nodes. Replicas free their disk on their own.
 func (n *Node) DeleteTopic(ctx context.Context, name string) error {
 	topic, ok := n.Topics().Lookup(name)
 	if !ok {

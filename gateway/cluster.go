@@ -24,15 +24,15 @@ type Cluster interface {
 	// Gateways gives the addresses, host:port, at which the nodes that are there take
 	// clients, as far as this node knows; "" of one that has not said so.
 	Gateways() map[fsm.NodeID]string
-	// CreateTopic returns when the topic is committed (known at this node) and its
+	// CreateTopic returns when the topic is known at all connected nodes and its
 	// partitions have leaders, or ctx ends (then fsm.ErrTimeout: it exists).
 	// validateOnly checks and creates nothing.
 	CreateTopic(ctx context.Context, spec fsm.TopicSpec, validateOnly bool) error
-	// DeleteTopic returns when the deletion is known at this node.
+	// DeleteTopic returns when the deletion is known at all connected nodes.
 	DeleteTopic(ctx context.Context, name string) error
 	// DeleteTopicByID is DeleteTopic of the topic that has that id.
 	DeleteTopicByID(ctx context.Context, id fsm.TopicID) error
-	// AlterConfigs returns when the topic's new configuration is known at this node.
+	// AlterConfigs returns when the topic's new configuration is known at all connected nodes.
 	// validateOnly checks and changes nothing.
 	AlterConfigs(ctx context.Context, alter fsm.AlterConfigs, validateOnly bool) error
 	// CreatePartitions gives a topic so many partitions in all, as CreateTopic.
