@@ -9,7 +9,8 @@ import "fmt"
 //
 //	1  the first
 //	2  replicas move, nodes have states; shards of consumer groups
-const Level = 2
+//	3  groups are formed by identities
+const Level = 3
 
 // RaiseLevel makes the cluster use what programs of that level know. It is refused while a
 // registered node runs an older one, and there is no way back.
