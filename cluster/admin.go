@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"strings"
 
 	"github.com/trimaran-io/trimaran/fsm"
@@ -32,6 +33,17 @@ func (n *Node) AlterConfigs(ctx context.Context, alter fsm.AlterConfigs, validat
 	}
 	n.warnOfCompaction(topic, configs)
 	return nil
+}
+
+// AlterBrokerConfigs changes what is set for the broker and returns when that is known at all
+// connected nodes. With validateOnly nothing is changed. Errors are fsm.ErrInvalidConfig,
+// fsm.ErrLevel, fsm.ErrNoLeader, fsm.ErrTimeout.
+func (n *Node) AlterBrokerConfigs(ctx context.Context, alter fsm.AlterBrokerConfigs, validateOnly bool) error {
+	now := n.Topics().BrokerConfigs(alter.All)
+	if next, err := alter.Apply(now); err != nil || validateOnly || maps.Equal(next, now) {
+		return err
+	}
+	return n.catalog.changeBy(ctx, fsm.CatalogCommand{AlterBrokerConfigs: &alter})
 }
 
 // warnOfCompaction tells an operator once per change that a topic asks for what is

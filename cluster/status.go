@@ -17,6 +17,8 @@ import (
 // nodeReport is what a node says of its replicas (callReplicaStatus).
 type nodeReport struct {
 	Catalog  string                   `json:"catalog"` // leader, voter, nonvoter
+	Term     fsm.Term                 `json:"catalog_term,omitempty"`
+	End      int64                    `json:"catalog_end,omitempty"` // index behind the last entry of its log
 	Replicas map[string]replicaReport `json:"replicas"`
 	Broken   map[string]string        `json:"broken,omitempty"`
 
@@ -63,6 +65,7 @@ func (n *Node) report() nodeReport {
 	}
 	if g := n.catalog.raftGroup(); g != nil {
 		report.Catalog = "voter"
+		report.Term, report.End = fsm.Term(g.raft.CurrentTerm()), int64(g.raft.LastIndex())+1
 		if g.raft.State() == raft.Leader {
 			report.Catalog = "leader"
 		} else if future := g.raft.GetConfiguration(); future.Error() == nil {
@@ -128,7 +131,7 @@ func (n *Node) Status(ctx context.Context) (*fsm.Status, error) {
 			s.PeerAddress, s.ClientAddress, s.Version = live[m].PeerAddr, live[m].ClientAddr, live[m].Version
 		}
 		if reports[i] != nil {
-			s.CatalogRole = reports[i].Catalog
+			s.CatalogRole, s.CatalogTerm, s.CatalogEnd = reports[i].Catalog, reports[i].Term, reports[i].End
 			s.DiskFree, s.DiskTotal, s.DiskFull = reports[i].DiskFree, reports[i].DiskTotal, reports[i].DiskFull
 			if s.CatalogRole == "leader" {
 				status.Controller = node.ID

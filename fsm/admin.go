@@ -42,14 +42,26 @@ type ConfigChange struct {
 // error is ErrInvalidConfig. As in Kafka, a list that was not set is changed
 // beginning with its default.
 func (a *AlterConfigs) Apply(old map[string]string) (map[string]string, error) {
+	return applyChanges(a.Replace, a.Changes, old, func(name string) (Config, error) {
+		c, known := LookupConfig(name)
+		if !known {
+			return c, fmt.Errorf("%w: no configuration is named %q", ErrInvalidConfig, name)
+		}
+		return c, nil
+	})
+}
+
+// applyChanges gives what is set after the changes to old. lookup finds a configuration in the
+// table of its kind of resource.
+func applyChanges(replace bool, changes []ConfigChange, old map[string]string, lookup func(name string) (Config, error)) (map[string]string, error) {
 	next := map[string]string{}
-	if !a.Replace {
+	if !replace {
 		maps.Copy(next, old)
 	}
-	for _, change := range a.Changes {
-		c, known := LookupConfig(change.Name)
-		if !known {
-			return nil, fmt.Errorf("%w: no configuration is named %q", ErrInvalidConfig, change.Name)
+	for _, change := range changes {
+		c, err := lookup(change.Name)
+		if err != nil {
+			return nil, err
 		}
 		switch change.Op {
 		case SetConfig:
@@ -158,6 +170,9 @@ func (c *Catalog) alterConfigs(alter *AlterConfigs) (*Topics, error) {
 	}
 	configs, err := alter.Apply(old.Configs)
 	if err != nil {
+		return nil, err
+	}
+	if err := c.view.checkLists(configs); err != nil {
 		return nil, err
 	}
 	if maps.Equal(configs, old.Configs) {

@@ -27,6 +27,7 @@ type CatalogCommand struct {
 
 	AllocateProducerIDs *AllocateProducerIDs `json:"allocate_producer_ids,omitempty"`
 	AlterConfigs        *AlterConfigs        `json:"alter_configs,omitempty"`
+	AlterBrokerConfigs  *AlterBrokerConfigs  `json:"alter_broker_configs,omitempty"`
 	CreatePartitions    *CreatePartitions    `json:"create_partitions,omitempty"`
 	CreateGroupShards   *CreateGroupShards   `json:"create_group_shards,omitempty"`
 	RaiseLevel          *RaiseLevel          `json:"raise_level,omitempty"`
@@ -99,7 +100,7 @@ func decodeCatalogCommand(data []byte) (CatalogCommand, error) {
 	}
 	set := 0
 	for _, is := range []bool{c.FormCluster != nil, c.RegisterNode != nil, c.RemoveNode != nil, c.CreateTopic != nil, c.DeleteTopic != nil,
-		c.AllocateProducerIDs != nil, c.AlterConfigs != nil, c.CreatePartitions != nil, c.CreateGroupShards != nil,
+		c.AllocateProducerIDs != nil, c.AlterConfigs != nil, c.AlterBrokerConfigs != nil, c.CreatePartitions != nil, c.CreateGroupShards != nil,
 		c.RaiseLevel != nil, c.SetNodeState != nil, c.Reassign != nil, c.Settle != nil} {
 		if is {
 			set++
@@ -181,6 +182,8 @@ func (c *Catalog) Apply(index Index, cmd []byte) CatalogResult {
 		next, err = c.deleteTopic(command.DeleteTopic)
 	case command.AlterConfigs != nil:
 		next, err = c.alterConfigs(command.AlterConfigs)
+	case command.AlterBrokerConfigs != nil:
+		next, err = c.alterBrokerConfigs(command.AlterBrokerConfigs)
 	case command.CreatePartitions != nil:
 		next, err = c.createPartitions(command.CreatePartitions)
 	case command.CreateGroupShards != nil:

@@ -25,6 +25,10 @@ type catalogFile struct {
 	Level          int   `json:"level,omitempty"`
 
 	Groups *Topic `json:"groups,omitempty"` // the shards of consumer groups
+
+	Broker map[string]string `json:"broker,omitempty"` // configurations of the broker
+	// Brokers are configurations of all brokers.
+	Brokers map[string]string `json:"brokers,omitempty"`
 }
 
 // Snapshot gives the whole catalog as bytes; the same catalog, the same bytes.
@@ -42,6 +46,9 @@ func (c *Catalog) Snapshot() []byte {
 			Level:          c.view.level,
 
 			Groups: c.view.groups,
+
+			Broker:  c.view.broker[false],
+			Brokers: c.view.broker[true],
 		})
 		if err != nil {
 			panic("fsm: a catalog does not encode: " + err.Error()) // strings, numbers and maps of them always do
@@ -128,6 +135,14 @@ func (file *catalogFile) catalog() (*Catalog, error) {
 			return nil, err
 		}
 		view.groups = file.Groups
+	}
+	for all, set := range map[bool]map[string]string{false: file.Broker, true: file.Brokers} {
+		if len(set) > 0 {
+			if view.broker == nil {
+				view.broker = BrokerSettings{}
+			}
+			view.broker[all] = set
+		}
 	}
 	if len(file.Deleted) > maxDeleted {
 		return nil, fmt.Errorf("%d deleted topics, want at most %d", len(file.Deleted), maxDeleted)

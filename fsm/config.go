@@ -184,10 +184,27 @@ func (c Config) Check(value string) error {
 			return bad("one of " + strings.Join(c.Values, ", "))
 		}
 	case ConfigList:
+		if value == "" {
+			return nil // none of what could stand in it; but see Topics.checkLists
+		}
 		for part := range strings.SplitSeq(value, ",") {
 			if c.Values != nil && !slices.Contains(c.Values, strings.TrimSpace(part)) {
 				return bad("some of " + strings.Join(c.Values, ", "))
 			}
+		}
+	}
+	return nil
+}
+
+// checkLists reports whether lists that may only have certain values, and have none, are allowed
+// yet: programs below level 3 know no empty ones. The error is ErrInvalidConfig.
+func (t *Topics) checkLists(values map[string]string) error {
+	if t.Level() >= 3 {
+		return nil
+	}
+	for _, name := range slices.Sorted(maps.Keys(values)) {
+		if c, ok := LookupConfig(name); ok && c.Type == ConfigList && c.Values != nil && strings.TrimSpace(values[name]) == "" {
+			return fmt.Errorf("%w: %s is empty, which needs level 3 on all nodes, and the cluster is at %d", ErrInvalidConfig, name, t.Level())
 		}
 	}
 	return nil

@@ -9,7 +9,7 @@ import "fmt"
 //
 //	1  the first
 //	2  replicas move, nodes have states; shards of consumer groups
-//	3  groups are formed by identities
+//	3  groups are formed by identities; a broker's configurations; empty lists in configurations
 const Level = 3
 
 // RaiseLevel makes the cluster use what programs of that level know. It is refused while a
@@ -20,6 +20,9 @@ type RaiseLevel struct {
 
 // level is the one from which on the command may be used.
 func (c *CatalogCommand) level() int {
+	if c.AlterBrokerConfigs != nil {
+		return 3
+	}
 	if c.SetNodeState != nil || c.Reassign != nil || c.Settle != nil || c.CreateGroupShards != nil {
 		return 2
 	}

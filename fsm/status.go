@@ -31,6 +31,8 @@ type NodeStatus struct {
 	DiskTotal     int64     `json:"disk_total"`          // bytes; 0: not known
 	DiskFull      bool      `json:"disk_full,omitempty"` // it takes no records
 	CatalogRole   string    `json:"catalog_role"`        // "leader", "voter", "nonvoter", "": not known
+	CatalogTerm   Term      `json:"catalog_term"`        // of the catalog's group; 0: not known
+	CatalogEnd    int64     `json:"catalog_end"`         // index behind the last entry of the catalog's log here; 0: not known
 }
 
 // TopicStatus is one topic.

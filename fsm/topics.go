@@ -63,6 +63,7 @@ type Topics struct {
 	// groups are the shards of consumer groups, nil before their first use. They are
 	// in none of the above.
 	groups *Topic
+	broker BrokerSettings // replaced, never changed
 }
 
 // Lookup finds a topic by name.
@@ -87,6 +88,12 @@ func (t *Topics) Partition(id PartitionID) (*Partition, bool) {
 		return nil, false
 	}
 	return &topic.Partitions[id.Partition], true
+}
+
+// Has reports whether a topic of clients is there and has that partition.
+func (t *Topics) Has(topic string, partition int32) bool {
+	found, ok := t.byName[topic]
+	return ok && partition >= 0 && int(partition) < len(found.Partitions)
 }
 
 // Nodes gives the registered nodes, sorted by id.
@@ -137,7 +144,10 @@ func (t *Topics) CheckCreate(topic *Topic) error {
 	if err := CheckAssignment(replicas, topic.ReplicationFactor, t.isRegistered); err != nil {
 		return err
 	}
-	return CheckConfigs(topic.Configs)
+	if err := CheckConfigs(topic.Configs); err != nil {
+		return err
+	}
+	return t.checkLists(topic.Configs)
 }
 
 // checkNew checks name, id and numbers of a topic that is to stand beside the

@@ -29,8 +29,10 @@ import (
 // produces or fetches. A name that Kafka forbids is INVALID_TOPIC_EXCEPTION (17),
 // as since 0.8.2; 0.8.0 failed the whole request.
 //
-// Left out: authorized operations, which are not known, racks, and the request to
-// bootstrap again (from 13).
+// Who asks for authorized operations (from version 8) is told all that there are, as by
+// a broker without an authorizer.
+//
+// Left out: the request to bootstrap again (from 13).
 
 // BrokerID is the id of the one broker that clients see. It is the same on every
 // node and never changes: clients key what they know by it. It is not 0, since 0
@@ -101,6 +103,9 @@ func (r *request) answerMetadata(req *kmsg.MetadataRequest) {
 	}
 	shown := r.shownReplicas()
 	resp.ControllerID = BrokerID
+	if req.IncludeClusterAuthorizedOperations {
+		resp.AuthorizedOperations = clusterOperations
+	}
 	s := r.session.server
 	resp.ClusterID = kmsg.StringPtr(s.cluster.ClusterID())
 	mayCreate := req.Version < 4 || req.AllowAutoTopicCreation
@@ -143,6 +148,13 @@ func (r *request) answerMetadata(req *kmsg.MetadataRequest) {
 		}
 		rt.ErrorCode = r.fail(err)
 		resp.Topics = append(resp.Topics, rt)
+	}
+	if req.IncludeTopicAuthorizedOperations {
+		for i := range resp.Topics {
+			if resp.Topics[i].ErrorCode == 0 {
+				resp.Topics[i].AuthorizedOperations = topicOperations
+			}
+		}
 	}
 	size := 64
 	for i := range resp.Topics {

@@ -25,8 +25,8 @@ import (
 // tells what was created (KIP-525), from 7 on the topic's id.
 //
 // Differs: a replication factor counts nodes of the cluster, though clients see
-// one broker. A manual assignment names brokers, which cannot say which nodes are
-// meant, and is INVALID_REPLICA_ASSIGNMENT.
+// one broker. A manual assignment can name that one only, which places the partitions
+// itself; any other is INVALID_REPLICA_ASSIGNMENT.
 
 // parallelAdmin bounds the topics of one request that are worked on at once.
 const parallelAdmin = 16
@@ -100,9 +100,21 @@ func specOf(t *kmsg.CreateTopicsRequestTopic) (fsm.TopicSpec, error) {
 		return spec, err
 	}
 	if len(t.ReplicaAssignment) > 0 {
-		return spec, fmt.Errorf("%w: replicas are placed by the cluster, on nodes that have no broker ids; leave the assignment out", fsm.ErrInvalidAssignment)
-	}
-	if t.NumPartitions < -1 || t.NumPartitions == 0 {
+		if t.NumPartitions != -1 || t.ReplicationFactor != -1 {
+			return spec, fmt.Errorf("%w: with an assignment, partition count and replication factor are -1", errInvalidRequest)
+		}
+		there := map[int32]bool{}
+		for _, a := range t.ReplicaAssignment {
+			if there[a.Partition] || a.Partition < 0 || int(a.Partition) >= len(t.ReplicaAssignment) {
+				return spec, fmt.Errorf("%w: partitions are to be 0 to %d, each once, and there is a %d", fsm.ErrInvalidAssignment, len(t.ReplicaAssignment)-1, a.Partition)
+			}
+			there[a.Partition] = true
+			if err := checkAssignment(a.Partition, a.Replicas); err != nil {
+				return spec, err
+			}
+		}
+		spec.Partitions = int32(len(t.ReplicaAssignment))
+	} else if t.NumPartitions < -1 || t.NumPartitions == 0 {
 		return spec, fmt.Errorf("%w: %d", fsm.ErrInvalidPartitions, t.NumPartitions)
 	}
 	if t.ReplicationFactor < -1 || t.ReplicationFactor == 0 {

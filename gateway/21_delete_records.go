@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"context"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
@@ -14,7 +15,11 @@ import (
 // watermark; the answer's low watermark is the log start offset afterwards. An
 // offset below the log start changes nothing and is no error. A topic whose
 // cleanup.policy is not delete is POLICY_VIOLATION. Partitions fail one by one.
-// Disk space is freed a little later, by whole segments.
+// Disk space is freed a little later, by whole segments. A timeout bounds the wait for
+// replicas in Kafka, of which the one broker has none: a short one, 0 even, is minAppend.
+
+// minDeleteMillis is minAppend.
+const minDeleteMillis = int32(minAppend / time.Millisecond)
 
 func handleDeleteRecords(r *request) {
 	r.background(func() {
@@ -31,7 +36,7 @@ func handleDeleteRecords(r *request) {
 		}
 		// Written by whoever works on that partition, read after its error is told.
 		lows := make([]fsm.Offset, len(places))
-		errs := r.admin(req.TimeoutMillis, len(places), func(ctx context.Context, i int) (err error) {
+		errs := r.admin(max(req.TimeoutMillis, minDeleteMillis), len(places), func(ctx context.Context, i int) (err error) {
 			t := &req.Topics[places[i].topic]
 			p := t.Partitions[places[i].partition]
 			topic, ok := topics.Lookup(t.Topic)

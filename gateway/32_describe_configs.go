@@ -21,8 +21,9 @@ import (
 // A resource that stands in a request again, with whatever names, is answered once,
 // as it was asked first: its description is a thousand times as long as the question.
 //
-// Differs: everything of the broker is read-only. The default of all brokers, an
-// empty name, and the other kinds of resources have nothing set.
+// Differs: of the broker is read-only what decides what nodes do. The default of all
+// brokers, an empty name, shows what was set for it, as in Kafka. The other kinds of resources
+// have nothing set.
 
 func handleDescribeConfigs(r *request) {
 	req := r.body.(*kmsg.DescribeConfigsRequest)
@@ -81,23 +82,31 @@ func (r *request) describeConfigs(req *kmsg.DescribeConfigsRequest, asked *kmsg.
 		}
 	case kmsg.ConfigResourceTypeBroker:
 		if asked.ResourceName == "" {
-			return nil, nil
+			return s.describeAllBrokers(wanted, req.IncludeSynonyms), nil
 		}
 		if err := checkBroker(asked.ResourceName); err != nil {
 			return nil, err
 		}
-		for _, c := range s.brokerConfigs() {
+		own := s.brokerConfigs()
+		// At which address it is depends on who asks, as in Metadata.
+		at := "PLAINTEXT://" + r.session.broker.String()
+		for _, name := range []string{"advertised.listeners", "listeners"} {
+			own = append(own, brokerConfig{name: name, typ: kmsg.ConfigTypeString, value: at, given: s.advertise != nil})
+		}
+		for _, c := range own {
 			if !wanted(c.name) {
 				continue
 			}
+			from := s.brokerSynonyms(c)
 			out := kmsg.NewDescribeConfigsResponseResourceConfig()
-			out.Name, out.Value, out.ReadOnly, out.ConfigType = c.name, &c.value, true, c.typ
-			out.IsDefault, out.Source = true, kmsg.ConfigSourceDefaultConfig
-			if c.given {
-				out.IsDefault, out.Source = false, kmsg.ConfigSourceStaticBrokerConfig
-			}
+			out.Name, out.Value, out.ReadOnly, out.ConfigType = c.name, from[0].Value, !c.alterable, c.typ
+			out.Source = from[0].Source
+			out.IsDefault = out.Source == kmsg.ConfigSourceDefaultConfig
 			if req.IncludeSynonyms {
-				out.ConfigSynonyms = []kmsg.DescribeConfigsResponseResourceConfigConfigSynonym{{Name: c.name, Value: &c.value, Source: out.Source}}
+				out.ConfigSynonyms = from
+			}
+			if req.IncludeDocumentation && c.note != "" {
+				out.Documentation = &c.note
 			}
 			list = append(list, out)
 		}
@@ -107,6 +116,23 @@ func (r *request) describeConfigs(req *kmsg.DescribeConfigsRequest, asked *kmsg.
 		return nil, fmt.Errorf("%w: resource type %d", errInvalidRequest, asked.ResourceType)
 	}
 	return list, nil
+}
+
+// describeAllBrokers shows what was set as the default of all brokers.
+func (s *Server) describeAllBrokers(wanted func(string) bool, synonyms bool) (list []kmsg.DescribeConfigsResponseResourceConfig) {
+	for _, c := range fsm.BrokerConfigs() {
+		value, set := s.cluster.Topics().BrokerConfigs(true)[c.Name]
+		if !set || !wanted(c.Name) {
+			continue
+		}
+		out := kmsg.NewDescribeConfigsResponseResourceConfig()
+		out.Name, out.Value, out.ConfigType, out.Source = c.Name, &value, configType(c.Type), kmsg.ConfigSourceDynamicDefaultBrokerConfig
+		if synonyms {
+			out.ConfigSynonyms = []kmsg.DescribeConfigsResponseResourceConfigConfigSynonym{{Name: c.Name, Value: &value, Source: out.Source}}
+		}
+		list = append(list, out)
+	}
+	return list
 }
 
 // checkBroker reports whether the name is that of the one broker.

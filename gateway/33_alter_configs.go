@@ -3,6 +3,8 @@ package gateway
 import (
 	"context"
 	"fmt"
+	"slices"
+	"strings"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
@@ -15,8 +17,12 @@ import (
 // does not name is at its default again. validate_only. Resources fail one by one;
 // one that stands twice in a request is INVALID_REQUEST in all of its places.
 //
-// Differs: only topics can be altered. Nodes are configured where they run, so a
-// broker's configuration is INVALID_REQUEST, and the message says so.
+// Of the broker, by its id or, for the default of all brokers, by an empty name, what has
+// no effect here can be altered and is kept and shown (fsm.BrokerConfigs). To give anything
+// the value that it has, or to take back what is not set, changes nothing.
+//
+// Differs: nodes are configured where they run, so anything else of the broker is
+// INVALID_REQUEST, as what cannot be changed at run time is in Kafka, and the message says so.
 
 func handleAlterConfigs(r *request) {
 	r.background(func() {
@@ -95,7 +101,7 @@ func (r *request) alterConfigs(alterations []alteration, validateOnly bool) []er
 		case a.err != nil:
 			return a.err
 		case a.typ == kmsg.ConfigResourceTypeBroker:
-			return fmt.Errorf("%w: the broker is the whole cluster, whose nodes are configured where they run", errInvalidRequest)
+			return r.alterBroker(ctx, a, validateOnly)
 		case a.typ != kmsg.ConfigResourceTypeTopic:
 			return fmt.Errorf("%w: only topics can be altered, not resources of type %d", errInvalidRequest, a.typ)
 		}
@@ -103,6 +109,44 @@ func (r *request) alterConfigs(alterations []alteration, validateOnly bool) []er
 		if !ok {
 			return s.unknownTopic()
 		}
-		return s.cluster.AlterConfigs(ctx, fsm.AlterConfigs{Topic: topic.ID, Replace: a.replace, Changes: a.changes}, validateOnly)
+		// Kafka takes back what nobody knows without a word: it is not set.
+		changes := slices.DeleteFunc(a.changes, func(c fsm.ConfigChange) bool {
+			_, known := fsm.LookupConfig(c.Name)
+			return c.Op == fsm.DeleteConfig && !known
+		})
+		return s.cluster.AlterConfigs(ctx, fsm.AlterConfigs{Topic: topic.ID, Replace: a.replace, Changes: changes}, validateOnly)
 	})
+}
+
+// alterBroker alters the one broker, or the default of all brokers.
+func (r *request) alterBroker(ctx context.Context, a *alteration, validateOnly bool) error {
+	s := r.session.server
+	all := a.name == ""
+	if !all {
+		if err := checkBroker(a.name); err != nil {
+			return err
+		}
+	}
+	now := map[string]string{} // what the nodes' own configurations say
+	for _, c := range s.brokerConfigs() {
+		if !c.alterable {
+			now[c.name] = c.value
+		}
+	}
+	alter := fsm.AlterBrokerConfigs{All: all, Replace: a.replace}
+	for _, c := range a.changes {
+		value, fixed := now[c.Name]
+		switch _, err := fsm.LookupBrokerConfig(c.Name); {
+		case err == nil:
+			alter.Changes = append(alter.Changes, c)
+		case c.Op == fsm.DeleteConfig, fixed && c.Op == fsm.SetConfig && strings.TrimSpace(c.Value) == value:
+			// That is how it is.
+		default:
+			return fmt.Errorf("%w: %s of the broker cannot be altered: nodes are configured where they run", errInvalidRequest, shown(c.Name))
+		}
+	}
+	if len(alter.Changes) == 0 && !alter.Replace {
+		return nil
+	}
+	return s.cluster.AlterBrokerConfigs(ctx, alter, validateOnly)
 }

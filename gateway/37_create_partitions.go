@@ -16,8 +16,7 @@ import (
 // places; validate_only. The answer comes when the new partitions have leaders, or
 // with REQUEST_TIMED_OUT after the timeout, when they may exist already.
 //
-// Differs: as in CreateTopics, a manual assignment names brokers, which cannot say
-// which nodes are meant, and is INVALID_REPLICA_ASSIGNMENT.
+// Differs: as in CreateTopics, a manual assignment can name the one broker only.
 
 func handleCreatePartitions(r *request) {
 	r.background(func() {
@@ -33,12 +32,18 @@ func handleCreatePartitions(r *request) {
 			if named[t.Topic] > 1 {
 				return fmt.Errorf("%w: the topic is named more than once", errInvalidRequest)
 			}
-			if t.Assignment != nil {
-				return fmt.Errorf("%w: replicas are placed by the cluster, on nodes that have no broker ids; leave the assignment out", fsm.ErrInvalidAssignment)
-			}
 			topic, ok := s.cluster.Topics().Lookup(t.Topic)
 			if !ok {
 				return s.unknownTopic()
+			}
+			has := len(topic.Partitions)
+			if t.Assignment != nil && int(t.Count) > has && len(t.Assignment) != int(t.Count)-has {
+				return fmt.Errorf("%w: %d assignments for %d new partitions", fsm.ErrInvalidAssignment, len(t.Assignment), int(t.Count)-has)
+			}
+			for j, a := range t.Assignment {
+				if err := checkAssignment(int32(has+j), a.Replicas); err != nil {
+					return err
+				}
 			}
 			return s.cluster.CreatePartitions(ctx, topic.ID, int(t.Count), req.ValidateOnly)
 		})

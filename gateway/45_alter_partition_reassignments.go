@@ -7,10 +7,11 @@ import (
 
 // AlterPartitionReassignments, versions 0 and 1 (KIP-455).
 //
+// Kept: a partition that is assigned to the one broker is there already, which is no
+// error, and nothing moves. To cancel is NO_REASSIGNMENT_IN_PROGRESS.
+//
 // Differs: nothing is reassigned. Where replicas are is below what clients see, and a
-// list of brokers cannot say which nodes are meant, as in CreateTopics: each partition
-// is INVALID_REPLICA_ASSIGNMENT, and NO_REASSIGNMENT_IN_PROGRESS where one is to be
-// cancelled.
+// list of other brokers cannot say which nodes are meant: INVALID_REPLICA_ASSIGNMENT.
 
 func handleAlterPartitionReassignments(r *request) {
 	req := r.body.(*kmsg.AlterPartitionAssignmentsRequest)
@@ -22,15 +23,21 @@ func handleAlterPartitionReassignments(r *request) {
 		rt.Topic = t.Topic
 		topic, known := topics.Lookup(t.Topic)
 		for _, p := range t.Partitions {
-			failure, why := kerr.InvalidReplicaAssignment, "replicas are placed by the cluster: 'trimaran topic alter' changes how many there are, 'trimaran node' which nodes have them"
-			switch {
+			var failure *kerr.Error
+			var why string
+			switch err := checkAssignment(p.Partition, p.Replicas); {
 			case !known || p.Partition < 0 || int(p.Partition) >= len(topic.Partitions):
 				failure, why = kafkaError(r.session.server.unknownTopic()), "no such partition"
 			case p.Replicas == nil:
 				failure, why = kerr.NoReassignmentInProgress, "nothing is being reassigned"
+			case err != nil:
+				failure, why = kafkaError(err), message(err)
 			}
 			rp := kmsg.NewAlterPartitionAssignmentsResponseTopicPartition()
-			rp.Partition, rp.ErrorCode, rp.ErrorMessage = p.Partition, r.note(failure.Code), kmsg.StringPtr(why)
+			rp.Partition = p.Partition
+			if failure != nil {
+				rp.ErrorCode, rp.ErrorMessage = r.note(failure.Code), &why
+			}
 			rt.Partitions = append(rt.Partitions, rp)
 		}
 		resp.Topics = append(resp.Topics, rt)

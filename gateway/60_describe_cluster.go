@@ -10,8 +10,7 @@ import (
 // There is one broker, as in Metadata, and it is the controller. It is never
 // fenced. The endpoint type (from version 1, KIP-919) has to be 1, brokers:
 // nobody here is a controller that listens for clients.
-//
-// Left out: authorized operations, which are not known.
+// Authorized operations are all that there are, as without an authorizer.
 
 func handleDescribeCluster(r *request) {
 	req := r.body.(*kmsg.DescribeClusterRequest)
@@ -30,6 +29,9 @@ func handleDescribeCluster(r *request) {
 		return
 	}
 	resp.ClusterID, resp.ControllerID = r.session.server.cluster.ClusterID(), BrokerID
+	if req.IncludeClusterAuthorizedOperations {
+		resp.ClusterAuthorizedOperations = clusterOperations
+	}
 	for _, b := range r.shownBrokers() {
 		broker := kmsg.NewDescribeClusterResponseBroker()
 		broker.NodeID, broker.Host, broker.Port = b.id, b.at.host, b.at.port

@@ -17,7 +17,7 @@ import (
 // topic never creates it.
 //
 // Left out: replicas of all kinds, which replication below the protocol does not
-// have, and authorized operations.
+// have. Authorized operations are all that there are, as without an authorizer.
 
 // maxDescribed is Kafka's default of max.request.partition.size.limit.
 const maxDescribed = 2000
@@ -61,6 +61,9 @@ func handleDescribeTopicPartitions(r *request) {
 			break
 		}
 		rt, next := r.describePartitions(topics, name, first, left)
+		if rt.ErrorCode == 0 {
+			rt.AuthorizedOperations = topicOperations
+		}
 		resp.Topics = append(resp.Topics, rt)
 		if next >= 0 {
 			resp.NextCursor = &kmsg.DescribeTopicPartitionsResponseNextCursor{Topic: name, Partition: next}

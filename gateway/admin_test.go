@@ -51,8 +51,15 @@ func TestCreateTopicsRefuses(t *testing.T) {
 		topic.Configs = []kmsg.CreateTopicsRequestTopicConfig{{Name: name, Value: value}}
 		return topic
 	}
-	assigned := newTopic("t", -1, -1)
-	assigned.ReplicaAssignment = []kmsg.CreateTopicsRequestTopicReplicaAssignment{{Partition: 0, Replicas: []int32{BrokerID}}}
+	assigned := func(partitions int32, brokers ...[]int32) kmsg.CreateTopicsRequestTopic {
+		topic := newTopic("t", partitions, -1)
+		for p, b := range brokers {
+			topic.ReplicaAssignment = append(topic.ReplicaAssignment, kmsg.CreateTopicsRequestTopicReplicaAssignment{Partition: int32(p), Replicas: b})
+		}
+		return topic
+	}
+	gap := assigned(-1, []int32{1}, []int32{1})
+	gap.ReplicaAssignment[1].Partition = 2
 	for name, test := range map[string]struct {
 		topics []kmsg.CreateTopicsRequestTopic
 		want   []*kerr.Error
@@ -64,7 +71,12 @@ func TestCreateTopicsRefuses(t *testing.T) {
 		"names":                {[]kmsg.CreateTopicsRequestTopic{newTopic("", 1, 1), newTopic("a/b", 1, 1), newTopic("..", 1, 1)}, []*kerr.Error{kerr.InvalidTopicException, kerr.InvalidTopicException, kerr.InvalidTopicException}},
 		"partitions":           {[]kmsg.CreateTopicsRequestTopic{newTopic("t", 0, 1), newTopic("u", -2, 1)}, []*kerr.Error{kerr.InvalidPartitions, kerr.InvalidPartitions}},
 		"replication factors":  {[]kmsg.CreateTopicsRequestTopic{newTopic("t", 1, 0), newTopic("u", 1, -2), newTopic("v", 1, 4)}, []*kerr.Error{kerr.InvalidReplicationFactor, kerr.InvalidReplicationFactor, kerr.InvalidReplicationFactor}},
-		"an assignment":        {[]kmsg.CreateTopicsRequestTopic{assigned}, []*kerr.Error{kerr.InvalidReplicaAssignment}},
+		"to the one broker":    {[]kmsg.CreateTopicsRequestTopic{assigned(-1, []int32{1}, []int32{1})}, []*kerr.Error{nil}},
+		"to another broker":    {[]kmsg.CreateTopicsRequestTopic{assigned(-1, []int32{1}, []int32{2})}, []*kerr.Error{kerr.InvalidReplicaAssignment}},
+		"to it twice":          {[]kmsg.CreateTopicsRequestTopic{assigned(-1, []int32{1, 1})}, []*kerr.Error{kerr.InvalidReplicaAssignment}},
+		"to nobody":            {[]kmsg.CreateTopicsRequestTopic{assigned(-1, nil)}, []*kerr.Error{kerr.InvalidReplicaAssignment}},
+		"with a gap":           {[]kmsg.CreateTopicsRequestTopic{gap}, []*kerr.Error{kerr.InvalidReplicaAssignment}},
+		"and a count":          {[]kmsg.CreateTopicsRequestTopic{assigned(1, []int32{1})}, []*kerr.Error{kerr.InvalidRequest}},
 		"no such config":       {[]kmsg.CreateTopicsRequestTopic{config("colour", &value)}, []*kerr.Error{kerr.InvalidConfig}},
 		"a config without one": {[]kmsg.CreateTopicsRequestTopic{config("retention.ms", nil)}, []*kerr.Error{kerr.InvalidConfig}},
 	} {

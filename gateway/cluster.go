@@ -35,6 +35,8 @@ type Cluster interface {
 	// AlterConfigs returns when the topic's new configuration is known at all connected nodes.
 	// validateOnly checks and changes nothing.
 	AlterConfigs(ctx context.Context, alter fsm.AlterConfigs, validateOnly bool) error
+	// AlterBrokerConfigs is AlterConfigs for the one broker, of what has no effect here.
+	AlterBrokerConfigs(ctx context.Context, alter fsm.AlterBrokerConfigs, validateOnly bool) error
 	// CreatePartitions gives a topic so many partitions in all, as CreateTopic.
 	CreatePartitions(ctx context.Context, id fsm.TopicID, count int, validateOnly bool) error
 	// DeleteRecords makes before, -1 for the high watermark, the first offset that can

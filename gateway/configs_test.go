@@ -157,7 +157,7 @@ func TestAlterConfigs(t *testing.T) {
 		req.Resources = []kmsg.AlterConfigsRequestResource{
 			{ResourceType: kmsg.ConfigResourceTypeTopic, ResourceName: "a", Configs: []kmsg.AlterConfigsRequestResourceConfig{{Name: "retention.ms", Value: text("7")}}},
 			{ResourceType: kmsg.ConfigResourceTypeTopic, ResourceName: "b"},
-			{ResourceType: kmsg.ConfigResourceTypeBroker, ResourceName: "1"},
+			{ResourceType: kmsg.ConfigResourceTypeBroker, ResourceName: "1", Configs: []kmsg.AlterConfigsRequestResourceConfig{{Name: "message.max.bytes", Value: text("7")}}},
 		}
 		resp := c.ask(req).(*kmsg.AlterConfigsResponse)
 		for i, want := range []int16{0, kerr.UnknownTopicOrPartition.Code, kerr.InvalidRequest.Code} {
@@ -208,7 +208,7 @@ func TestAlterConfigs(t *testing.T) {
 }
 
 func TestCreatePartitionsInEveryVersion(t *testing.T) {
-	f := newFake(t, "a:2", "b:2")
+	f := newFake(t, "a:2", "b:2", "c:2", "d:2")
 	c := serve(t, f, nil).dial()
 	for v := int16(0); v <= 3; v++ {
 		req := kmsg.NewPtrCreatePartitionsRequest()
@@ -216,10 +216,12 @@ func TestCreatePartitionsInEveryVersion(t *testing.T) {
 		req.Topics = []kmsg.CreatePartitionsRequestTopic{
 			{Topic: "a", Count: 3 + int32(v)},
 			{Topic: "nothing", Count: 3},
-			{Topic: "b", Count: 3, Assignment: []kmsg.CreatePartitionsRequestTopicAssignment{{Replicas: []int32{1}}}},
+			{Topic: "b", Count: 3 + int32(v), Assignment: []kmsg.CreatePartitionsRequestTopicAssignment{{Replicas: []int32{2}}}},
+			{Topic: "c", Count: 3 + int32(v), Assignment: []kmsg.CreatePartitionsRequestTopicAssignment{{Replicas: []int32{1}}}},
+			{Topic: "d", Count: 4, Assignment: []kmsg.CreatePartitionsRequestTopicAssignment{{Replicas: []int32{1}}}},
 		}
 		resp := c.ask(req).(*kmsg.CreatePartitionsResponse)
-		for i, want := range []int16{0, kerr.UnknownTopicOrPartition.Code, kerr.InvalidReplicaAssignment.Code} {
+		for i, want := range []int16{0, kerr.UnknownTopicOrPartition.Code, kerr.InvalidReplicaAssignment.Code, 0, kerr.InvalidReplicaAssignment.Code} {
 			if resp.Topics[i].ErrorCode != want {
 				t.Errorf("version %d: %+v", v, resp.Topics[i])
 			}
@@ -331,7 +333,8 @@ func TestThereAreNoACLs(t *testing.T) {
 	}
 }
 
-// Who wants to place replicas is told why not, and which partitions are not there.
+// Who wants to place replicas is told why not, and which partitions are not there. At the one
+// broker is where each of them is.
 func TestNothingIsReassigned(t *testing.T) {
 	c := serve(t, newFake(t, "a:2"), nil).dial()
 	for v := range int16(2) {
@@ -340,7 +343,7 @@ func TestNothingIsReassigned(t *testing.T) {
 		for _, name := range []string{"a", "b"} {
 			topic := kmsg.NewAlterPartitionAssignmentsRequestTopic()
 			topic.Topic = name
-			topic.Partitions = []kmsg.AlterPartitionAssignmentsRequestTopicPartition{{Partition: 0, Replicas: []int32{1}}, {Partition: 1}, {Partition: 2}, {Partition: -1}}
+			topic.Partitions = []kmsg.AlterPartitionAssignmentsRequestTopicPartition{{Partition: 0, Replicas: []int32{1}}, {Partition: 0, Replicas: []int32{1, 2}}, {Partition: 1}, {Partition: 2}, {Partition: -1}}
 			req.Topics = append(req.Topics, topic)
 		}
 		resp := c.ask(req).(*kmsg.AlterPartitionAssignmentsResponse)
@@ -352,7 +355,7 @@ func TestNothingIsReassigned(t *testing.T) {
 			}
 			got += "; "
 		}
-		if want := "a 0:39 1:85 2:3 -1:3; b 0:3 1:3 2:3 -1:3; "; resp.ErrorCode != 0 || got != want {
+		if want := "a 0:0 0:39 1:85 2:3 -1:3; b 0:3 0:3 1:3 2:3 -1:3; "; resp.ErrorCode != 0 || got != want {
 			t.Errorf("version %d: %q, want %q", v, got, want)
 		}
 	}

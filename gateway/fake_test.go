@@ -71,10 +71,12 @@ func newFake(t testing.TB, topics ...string) *fakeCluster {
 	})
 	form := &fsm.FormCluster{ClusterID: "fake"}
 	for i := range 3 {
-		form.Nodes = append(form.Nodes, fsm.Node{ID: fsm.NodeID(fmt.Sprintf("n%d", i+1)), Incarnation: fmt.Sprintf("%08x", i+1)})
+		form.Nodes = append(form.Nodes, fsm.Node{ID: fsm.NodeID(fmt.Sprintf("n%d", i+1)), Incarnation: fmt.Sprintf("%08x", i+1), Level: fsm.Level})
 	}
-	if err := f.apply(fsm.CatalogCommand{FormCluster: form}); err != nil {
-		t.Fatal(err)
+	for _, command := range []fsm.CatalogCommand{{FormCluster: form}, {RaiseLevel: &fsm.RaiseLevel{Level: fsm.Level}}} {
+		if err := f.apply(command); err != nil {
+			t.Fatal(err)
+		}
 	}
 	for _, topic := range topics {
 		name, count, _ := strings.Cut(topic, ":")
@@ -131,7 +133,7 @@ func (f *fakeCluster) doCreate(spec fsm.TopicSpec, validateOnly bool) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	topic := fsm.Topic{Name: spec.Name, ReplicationFactor: int(spec.ReplicationFactor), Configs: spec.Configs}
-	binary.BigEndian.PutUint64(topic.ID[8:], uint64(f.index)+1)
+	binary.BigEndian.PutUint64(topic.ID[8:], uint64(f.index))
 	if topic.ReplicationFactor == -1 {
 		topic.ReplicationFactor = 3
 	}
@@ -173,6 +175,16 @@ func (f *fakeCluster) AlterConfigs(ctx context.Context, alter fsm.AlterConfigs, 
 		return err
 	}
 	return f.apply(fsm.CatalogCommand{AlterConfigs: &alter})
+}
+
+func (f *fakeCluster) AlterBrokerConfigs(ctx context.Context, alter fsm.AlterBrokerConfigs, validateOnly bool) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if validateOnly {
+		_, err := alter.Apply(f.catalog.View().BrokerConfigs(alter.All))
+		return err
+	}
+	return f.apply(fsm.CatalogCommand{AlterBrokerConfigs: &alter})
 }
 
 func (f *fakeCluster) CreatePartitions(ctx context.Context, id fsm.TopicID, count int, validateOnly bool) error {

@@ -53,8 +53,8 @@ func (r *request) coordinatorCodeQuiet(err error) int16 {
 	return kerr.CoordinatorNotAvailable.Code
 }
 
-// asked runs the rest of a handler in the background, when what was read before it about one of these groups is
-// worked on, with the time that it may take from then on. It is cut short where nothing more is read from the
+// asked runs the rest of a handler in the background, when what was read before it about one of these groups, nil for
+// all, is worked on, with the time that it may take from then on. It is cut short where nothing more is read from the
 // connection, as when the node stops.
 func (r *request) asked(limit time.Duration, groups []string, work func(ctx context.Context)) {
 	within := r.session.open
@@ -90,6 +90,11 @@ func (t *turns) take(groups []string) (wait, end func()) {
 	defer t.mu.Unlock()
 	if t.last == nil {
 		t.last = map[string]chan struct{}{}
+	}
+	if groups == nil {
+		for _, last := range t.last {
+			before = append(before, last)
+		}
 	}
 	for _, group := range groups {
 		if last, ok := t.last[group]; ok && last != done {

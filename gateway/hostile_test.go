@@ -45,7 +45,6 @@ func TestHostileBytesEndTheirConnectionOnly(t *testing.T) {
 		"negative API":                   raw(head(-1, 0)...),
 		"version of Fetch not served":    raw(head(1, 4)...),
 		"negative version":               raw(head(3, -1)...),
-		"SASL handshake":                 raw(head(17, 0, 0, 5, 'P', 'L', 'A', 'I', 'N')...),
 		"array of 2^31-1 topics":         raw(head(3, 0, 0x7f, 0xff, 0xff, 0xff)...),
 		"array of -2 topics":             raw(head(3, 0, 0xff, 0xff, 0xff, 0xfe)...),
 		"topic name of length -1":        raw(head(3, 0, 0, 0, 0, 1, 0xff, 0xff)...),

@@ -27,6 +27,8 @@ type request struct {
 	began   time.Time
 	name    string // of the API, for metrics
 	code    int16  // the first error code in the answer
+	// before are the answers that background waits for: what the request has to see.
+	before []<-chan struct{}
 
 	once sync.Once
 }
@@ -67,6 +69,12 @@ var handlers = map[kmsg.Key]func(*request){
 	kmsg.CreateACLs:                   handleCreateACLs,
 	kmsg.DeleteACLs:                   handleDeleteACLs,
 	kmsg.ListPartitionReassignments:   handleListPartitionReassignments,
+	kmsg.SASLHandshake:                handleSASLHandshake,
+	kmsg.SASLAuthenticate:             handleSASLAuthenticate,
+	kmsg.AlterReplicaLogDirs:          handleAlterReplicaLogDirs,
+	kmsg.ElectLeaders:                 handleElectLeaders,
+	kmsg.DescribeQuorum:               handleDescribeQuorum,
+	kmsg.UpdateFeatures:               handleUpdateFeatures,
 	kmsg.DescribeProducers:            handleDescribeProducers,
 	kmsg.OffsetForLeaderEpoch:         handleOffsetForLeaderEpoch,
 	kmsg.DescribeCluster:              handleDescribeCluster,
@@ -103,6 +111,7 @@ func (r *request) serve(frame []byte) (err error) {
 		r.hangUp(err)
 		return err
 	}
+	r.session.order.admit(r, effects[kmsg.Key(header.Key)])
 	if header.Key == StatusKey {
 		return r.serveStatus(body)
 	}
@@ -160,21 +169,21 @@ func (r *request) admit(elements int) error {
 
 // notServed tells an operator who reads the log what a client wanted.
 func notServed(h kafkaproto.Header, err error) error {
-	switch kmsg.Key(h.Key) {
-	case kmsg.SASLHandshake, kmsg.SASLAuthenticate:
-		return fmt.Errorf("%w: the client asks for SASL, which this node does not have", err)
-	}
 	return fmt.Errorf("%w, from client %s", err, shown(h.ClientID))
 }
 
-// background runs the rest of a handler beside the reader.
+// background runs the rest of a handler beside the reader, when what it has to see is there.
 func (r *request) background(work func()) {
+	before := r.before
 	r.session.server.wg.Go(func() {
 		defer func() {
 			if v := recover(); v != nil {
 				r.hangUp(r.session.panicked(v))
 			}
 		}()
+		for _, done := range before {
+			<-done
+		}
 		work()
 	})
 }

@@ -229,6 +229,8 @@ var layouts = map[[2]uint16]layout{
 		"replicas:{", "replica:4", "]", "in-sync replicas:{", "replica:4", "]", "offline replicas:{", "replica:4", "]", "partition tags:tags", "]",
 		"authorized operations:4", "topic tags:tags", "]", "response:tags",
 	},
+	{17, 0}: {"error code:2", "mechanisms:[", "mechanism:string", "]"},
+	{36, 0}: {"error code:2", "message:string", "bytes:4"},
 	{18, 5}: {"error code:2", "APIs:{", "key:2", "min version:2", "max version:2", "API tags:tags", "]", "throttle ms:4", "response:tags"},
 	{23, 3}: {"throttle ms:4", "topics:[", "topic:string", "partitions:[", "error code:2", "partition:4", "leader epoch:4", "end offset:8", "]", "]"},
 	{60, 1}: {

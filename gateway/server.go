@@ -51,6 +51,9 @@ type Config struct {
 	// TopicDefaults are topic configurations, Kafka's names, for topics that do not
 	// set them; nil: Kafka's defaults. They bound what is produced and are shown.
 	TopicDefaults map[string]string
+	// BrokerConfigs are numbers among the broker's configurations that this package knows nothing
+	// of, Kafka's names. They are shown as they are.
+	BrokerConfigs map[string]string
 	Version       string // for the page at "/", "" for none
 	Logger        *slog.Logger
 	Registry      *prometheus.Registry // what /metrics shows; nil: one of its own

@@ -42,6 +42,7 @@ type session struct {
 
 	replies chan *reply
 	lines   lines // produces in order
+	order   order // what a request sees of those before it
 	turns   turns // what is asked about consumer groups in order
 	// fetchSent is closed when the answer of the last fetch that was read is sent.
 	// Only the reader uses it.

@@ -70,6 +70,10 @@ var Served = []API{
 		Note: "Those of all coordinators.",
 	},
 	{
+		Key: kmsg.SASLHandshake, Name: "SASLHandshake", Min: 0, Max: 1,
+		Note: "ILLEGAL_SASL_STATE, as at a listener without SASL.",
+	},
+	{
 		Key: kmsg.ApiVersions, Name: "ApiVersions", Min: 0, Max: 5,
 		Note: "A version above is answered in version 0 with UNSUPPORTED_VERSION (KIP-35, KIP-511).",
 	},
@@ -107,15 +111,23 @@ var Served = []API{
 	},
 	{
 		Key: kmsg.DescribeConfigs, Name: "DescribeConfigs", Min: 0, Max: 4,
-		Note: "Topics, and the broker, whose configuration is read-only.",
+		Note: "Topics and the broker.",
 	},
 	{
 		Key: kmsg.AlterConfigs, Name: "AlterConfigs", Min: 0, Max: 2,
-		Note: "Topics.",
+		Note: "Topics, and of the broker what has no effect here.",
+	},
+	{
+		Key: kmsg.AlterReplicaLogDirs, Name: "AlterReplicaLogDirs", Min: 0, Max: 2,
+		Note: "There is one directory, where every partition is.",
 	},
 	{
 		Key: kmsg.DescribeLogDirs, Name: "DescribeLogDirs", Min: 0, Max: 5,
 		Note: "One directory stands for those of all nodes.",
+	},
+	{
+		Key: kmsg.SASLAuthenticate, Name: "SASLAuthenticate", Min: 0, Max: 2,
+		Note: "As SASLHandshake.",
 	},
 	{
 		Key: kmsg.CreatePartitions, Name: "CreatePartitions", Min: 0, Max: 3,
@@ -125,12 +137,16 @@ var Served = []API{
 		Key: kmsg.DeleteGroups, Name: "DeleteGroups", Min: 0, Max: 3,
 	},
 	{
+		Key: kmsg.ElectLeaders, Name: "ElectLeaders", Min: 0, Max: 2,
+		Note: "ELECTION_NOT_NEEDED: the one broker leads every partition.",
+	},
+	{
 		Key: kmsg.IncrementalAlterConfigs, Name: "IncrementalAlterConfigs", Min: 0, Max: 1,
-		Note: "Topics.",
+		Note: "As AlterConfigs.",
 	},
 	{
 		Key: kmsg.AlterPartitionAssignments, Name: "AlterPartitionAssignments", Min: 0, Max: 1,
-		Note: "AlterPartitionReassignments of KIP-455. Refused: the cluster places replicas.",
+		Note: "AlterPartitionReassignments of KIP-455. To broker 1, where it is, changes nothing; else refused: the cluster places replicas.",
 	},
 	{
 		Key: kmsg.ListPartitionReassignments, Name: "ListPartitionReassignments", Min: 0, Max: 0,
@@ -146,6 +162,14 @@ var Served = []API{
 	{
 		Key: kmsg.DescribeUserSCRAMCredentials, Name: "DescribeUserSCRAMCredentials", Min: 0, Max: 0,
 		Note: "There are no users.",
+	},
+	{
+		Key: kmsg.DescribeQuorum, Name: "DescribeQuorum", Min: 0, Max: 2,
+		Note: "The catalog's Raft group.",
+	},
+	{
+		Key: kmsg.UpdateFeatures, Name: "UpdateFeatures", Min: 0, Max: 2,
+		Note: "There are no features; what is new is used when all nodes know it.",
 	},
 	{
 		Key: kmsg.DescribeCluster, Name: "DescribeCluster", Min: 0, Max: 2,

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
@@ -81,7 +83,21 @@ func (o nodeOptions) gateway() gateway.Config {
 		TLS: o.tls, MaxRequestBytes: o.maxRequest, MaxInflightBytes: o.maxInflight, AutoCreateTopics: o.autoCreate,
 		ListGateways: o.listGateways, ShowReplicas: o.showReplicas,
 		TopicDefaults: o.storage.topicDefaults, Version: version,
+		BrokerConfigs: o.brokerConfigs(),
 	}
+}
+
+// brokerConfigs are the settings of the node that Kafka has as configurations of a broker, for who
+// looks at them with its tools.
+func (o nodeOptions) brokerConfigs() map[string]string {
+	configs := map[string]string{
+		"num.partitions":             strconv.Itoa(int(o.partitions)),
+		"default.replication.factor": strconv.Itoa(int(o.replication)),
+	}
+	for _, g := range groupFlags {
+		configs[strings.ReplaceAll(g.flag, "-", ".")] = strconv.FormatInt(g.standard(o.groups), 10)
+	}
+	return configs
 }
 
 // startNode returns when the node listens; it serves once the cluster is formed.

@@ -30,6 +30,7 @@ func toolRows() []row {
 		tool("kafka-producer-perf-test", false, false, perfTool),
 		tool("kafka-verifiable-producer", false, false, verifiableTool),
 		tool("kafka-other-tools", false, false, otherTools),
+		tool("kafka-replica-tools", false, false, replicaTools),
 		tool("kafka-consumer-groups", true, true, groupsTool),
 		tool("streams word count", false, true, wordCount),
 		tool("connect file", false, true, connectFile),
@@ -195,6 +196,10 @@ func configsTool(ctx context.Context, a *attempt) error {
 	s.run(configCommand, "--describe --user somebody")
 	s.refuse(configCommand, "--alter --user somebody --add-config producer_byte_rate=1024", "ALTER_CLIENT_QUOTAS")
 	s.refuse(configCommand, "--alter --entity-type brokers --entity-name 1 --add-config log.retention.ms=1", "configured where they run")
+	s.run(configCommand, "--alter --entity-type brokers --entity-name 1 --add-config log.cleaner.backoff.ms=16000", "Completed updating")
+	s.until(configCommand, "--describe --entity-type brokers --entity-name 1", "log.cleaner.backoff.ms=16000")
+	s.run(configCommand, "--alter --entity-type brokers --entity-name 1 --delete-config log.cleaner.backoff.ms", "Completed updating")
+	s.run(configCommand, "--alter "+entity+" --delete-config retention.bytes")
 	return s.err
 }
 
@@ -287,6 +292,34 @@ func otherTools(ctx context.Context, a *attempt) error {
 	if s.err == nil {
 		_, s.err = a.tool(ctx, "", "org.apache.kafka.tools.ClusterTool", "cluster-id", "--bootstrap-server", a.bootstrap(a.way, nil))
 	}
+	return s.err
+}
+
+// replicaTools are those that look at replicas, elections and the quorum: kafka-reassign-partitions,
+// kafka-leader-election, kafka-metadata-quorum, kafka-features, kafka-log-dirs.
+func replicaTools(ctx context.Context, a *attempt) error {
+	s, t := &script{ctx: ctx, attempt: a}, harness.Topic("tool-replicas")
+	if err := a.makeTopic(ctx, t, 1); err != nil {
+		return err
+	}
+	const reassign = "org.apache.kafka.tools.reassign.ReassignPartitionsCommand"
+	file := filepath.Join(a.dir, "move.json")
+	if err := os.MkdirAll(a.dir, 0o777); err != nil {
+		return err
+	}
+	if err := os.WriteFile(file, fmt.Appendf(nil, `{"partitions":[{"topic":%q,"partition":0,"replicas":[1]}],"version":1}`, t), 0o666); err != nil {
+		return err
+	}
+	s.run(reassign, "--execute --reassignment-json-file "+file, "Successfully started partition reassignment")
+	s.run(reassign, "--verify --reassignment-json-file "+file, "Clearing broker-level throttles", "Clearing topic-level throttles")
+	s.run(topicCommand, "--create --topic "+t+"-placed --replica-assignment 1,1,1", "Created topic")
+	s.until(topicCommand, "--describe --topic "+t+"-placed", "PartitionCount: 3")
+	s.refuse(topicCommand, "--create --topic "+t+"-elsewhere --replica-assignment 7", "placed by the cluster")
+	s.run("org.apache.kafka.tools.LeaderElectionCommand", "--election-type preferred --topic "+t+" --partition 0", "Valid replica already elected")
+	s.run("org.apache.kafka.tools.LeaderElectionCommand", "--election-type preferred --all-topic-partitions")
+	s.run("org.apache.kafka.tools.MetadataQuorumCommand", "describe --status", "LeaderEpoch:", "CurrentVoters:")
+	s.run("org.apache.kafka.tools.MetadataQuorumCommand", "describe --replication", "Leader")
+	s.refuse("org.apache.kafka.tools.FeatureCommand", "upgrade --feature metadata.version=25", "no features to update")
 	return s.err
 }
 
