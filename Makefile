@@ -9,7 +9,7 @@ LDFLAGS := -X main.version=$(VERSION)
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 GOVULNCHECK := golang.org/x/vuln/cmd/govulncheck@v1.8.0
 
-.PHONY: build test demo bench bench-groups bench-failover durability storm crash chaos invariants interop interop-quick fmt fmt-check vet lint vuln clean help
+.PHONY: build test demo bench bench-groups bench-failover durability storm crash chaos chaos-net invariants interop interop-quick fmt fmt-check vet lint vuln clean help
 
 build: ## build bin/trimaran and bin/trimaran-shim
 	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/trimaran ./cmd/trimaran-shim
@@ -49,6 +49,11 @@ chaos: ## groups on a network that loses, delays and repeats messages, in virtua
 		echo "CHAOS_SEED=$$seed CHAOS_RUNS=50"; \
 		CHAOS_SEED=$$seed CHAOS_RUNS=50 $(GO) test -count=1 -run TestChaos ./cluster/peer || exit 1; \
 	done
+
+CHAOS_NET ?= -seconds 600
+
+chaos-net: ## real processes on hosts of their own whose links, disks and nodes fail, for 10 minutes (needs root)
+	cd test && $(GO) run ./chaosnet $(CHAOS_NET)
 
 invariants: ## take away the code that keeps each invariant of the log: does its test notice? About 4 minutes
 	@cd test && $(GO) run ./invariants
