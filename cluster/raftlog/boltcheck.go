@@ -43,7 +43,7 @@ func checkBolt(path string) error {
 	if err != nil || info.Size() == 0 {
 		return err
 	}
-	c := boltFile{f: f, size: info.Size(), seen: map[uint64]bool{}}
+	c := boltFile{f: f, size: info.Size(), seen: map[uint64]bool{}, left: info.Size() / boltElement}
 	root, err := c.meta()
 	if err == nil {
 		err = c.pages(root, nil, nil)
@@ -60,6 +60,7 @@ type boltFile struct {
 	page int64           // bytes
 	used uint64          // pages in use
 	seen map[uint64]bool // pages
+	left int64           // elements that the file has room for besides those that were looked at
 }
 
 // meta finds the newest good one of the two, and gives the first page of the tree.
@@ -134,6 +135,10 @@ func (c *boltFile) elements(id uint64, b, low, high []byte) error {
 	flags, count := le.Uint16(b[8:]), int(le.Uint16(b[10:]))
 	if flags != boltBranch && flags != boltLeaf || flags == boltBranch && count == 0 || boltPageHeader+count*boltElement > len(b) {
 		return bad(fmt.Sprintf("%d elements of kind %d", count, flags))
+	}
+	// Buckets that lie in one another's bytes would be looked at once for each way that leads to them.
+	if c.left -= int64(count); c.left < 0 {
+		return bad("more elements than the file has room for")
 	}
 	type element struct {
 		bucket     bool

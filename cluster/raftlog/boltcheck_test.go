@@ -2,10 +2,13 @@ package raftlog
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash/fnv"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -191,5 +194,52 @@ func TestDamagedVotesAreNotUsed(t *testing.T) {
 	})
 	if refused == 0 || alone == 0 || whole == 0 { // which pages are where differs from run to run
 		t.Errorf("%d files refused, %d with groups refused, %d whole", refused, alone, whole)
+	}
+}
+
+// TestBucketsInOneAnother: a file whose buckets lie in the same bytes, over and over, is refused before all ways through them
+// were gone.
+func TestBucketsInOneAnother(t *testing.T) {
+	const page, fan, depth = 4096, 16, 9
+	le := binary.LittleEndian
+	var leaf func(depth int) []byte
+	leaf = func(depth int) []byte {
+		b := make([]byte, boltPageHeader)
+		le.PutUint16(b[8:], boltLeaf)
+		if depth == 0 {
+			return b
+		}
+		le.PutUint16(b[10:], fan)
+		inner := append(make([]byte, boltBucketBytes), leaf(depth-1)...)
+		for i := range fan { // all end where the value begins
+			element := le.AppendUint32(nil, boltBucketFlag)
+			element = le.AppendUint32(element, uint32((fan-i)*boltElement+fan-i-1))
+			element = le.AppendUint32(element, uint32(i+1))
+			b = append(b, le.AppendUint32(element, uint32(len(inner)))...)
+		}
+		for i := range fan {
+			b = append(b, byte(fan-i))
+		}
+		return append(b, inner...)
+	}
+	file := make([]byte, 3*page)
+	meta := file[boltPageHeader:]
+	le.PutUint32(meta, boltMagic)
+	le.PutUint32(meta[8:], page)
+	le.PutUint64(meta[16:], 2)
+	le.PutUint64(meta[40:], 3)
+	sum := fnv.New64a()
+	sum.Write(meta[:boltMetaSize-8])
+	le.PutUint64(meta[boltMetaSize-8:], sum.Sum64())
+	if n := copy(file[2*page:], leaf(depth)); n == page {
+		t.Fatal("it does not fit a page")
+	}
+	le.PutUint64(file[2*page:], 2)
+	path := filepath.Join(t.TempDir(), "log")
+	if err := os.WriteFile(path, file, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := checkBolt(path); !errors.Is(err, ErrDamaged) || !strings.Contains(err.Error(), "room") {
+		t.Error(err)
 	}
 }

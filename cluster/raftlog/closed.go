@@ -8,6 +8,7 @@ import (
 	"hash/crc32"
 	"io/fs"
 	"path/filepath"
+	"slices"
 	"strings"
 )
 
@@ -26,7 +27,9 @@ const (
 
 // closed is what was noted.
 type closed struct {
-	Epoch uint64       `json:"epoch"` // of the journal; 0: there is none
+	noted bool         // something was
+	Epoch uint64       `json:"epoch"`          // of the journal; 0: there is none
+	Next  int          `json:"next,omitempty"` // number that the next file of the journal gets
 	Ends  []closedEnds `json:"ends"`
 }
 
@@ -36,11 +39,17 @@ type closedEnds struct {
 	Last uint64 `json:"last"`
 }
 
+// settles reports whether nothing is needed of a journal that has these files and, as far as can be known, this newest epoch: it
+// is the one that was there then. Each start makes a file with a higher number before anything else.
+func (c closed) settles(epoch uint64, files []int) bool {
+	return c.noted && (c.Epoch == epoch || len(files) > 0 && slices.Max(files)+1 == c.Next)
+}
+
 // writeClosed replaces what was noted before.
 func (st *Store) writeClosed() error {
 	c := closed{}
 	if st.journal != nil {
-		c.Epoch = st.journal.epoch
+		c.Epoch, c.Next = st.journal.epoch, st.journal.next
 	}
 	for _, end := range st.ends {
 		c.Ends = append(c.Ends, end)
@@ -62,6 +71,7 @@ func (st *Store) readClosed() (c closed) {
 		binary.LittleEndian.Uint32(b[8:]) != crc32.Checksum(b[closedHeader:], castagnoli) || json.Unmarshal(b[closedHeader:], &c) != nil {
 		return closed{}
 	}
+	c.noted = true
 	return c
 }
 

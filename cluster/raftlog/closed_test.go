@@ -29,6 +29,9 @@ func fromFiles(t *testing.T, files map[string][]byte) *vfs.Mem {
 		if _, err := f.WriteAt(data, 0); err != nil {
 			t.Fatal(err)
 		}
+		if err := errors.Join(f.Sync(), mem.SyncDir(filepath.Dir(name))); err != nil {
+			t.Fatal(err)
+		}
 	}
 	return mem
 }
@@ -84,7 +87,7 @@ func TestAFlippedByteOfTheJournal(t *testing.T) {
 			refusals := 0
 			for at := 0; at < len(bytes.TrimRight(content, "\x00")); at += 1 + at/8 {
 				spoiled := bytes.Clone(content)
-				if spoiled[at] ^= 1 << (at % 8); allZero(spoiled[16:batchHeader]) {
+				if spoiled[at] ^= 1 << (at % 8); allZero(spoiled[journalHeader+16 : journalHeader+batchHeader]) {
 					continue // as if no more than that was written of it
 				}
 				disk[name] = spoiled
@@ -111,14 +114,16 @@ func TestAFlippedByteOfTheJournal(t *testing.T) {
 
 // A journal that is gone as a whole is damaged, too.
 func TestAMissingJournal(t *testing.T) {
-	disk := inJournal(t, 12, false, 1)
-	for name := range disk {
-		if strings.Contains(name, "/journal/") {
-			delete(disk, name)
+	for seed := range uint64(12) { // of some all segments are whole
+		disk := inJournal(t, 12, false, seed)
+		for name := range disk {
+			if strings.Contains(name, "/journal/") {
+				delete(disk, name)
+			}
 		}
-	}
-	if refused, err := opens(t, fromFiles(t, disk), 12, 12); err != nil || !refused {
-		t.Errorf("refused %v, %v", refused, err)
+		if refused, err := opens(t, fromFiles(t, disk), 12, 12); err != nil || !refused {
+			t.Errorf("seed %d: refused %v, %v", seed, refused, err)
+		}
 	}
 }
 
@@ -186,13 +191,20 @@ func TestALogGoesOnBehindWhereItWasClosed(t *testing.T) {
 
 // What a client writes may look like a batch of the journal.
 func TestRecordsThatLookLikeTheJournal(t *testing.T) {
-	h := newHeld(t)
+	for format := 1; format <= segmentFormat; format++ {
+		recordsLikeTheJournal(t, format)
+	}
+}
+
+func recordsLikeTheJournal(t *testing.T, format int) {
+	h := newHeldOf(t, format)
+	form := batching{stamped: format > 1, secret: 5}
 	h.store(1, 1, 1)
 	index := uint64(2)
 	for h.st.journal.seq < 200 { // all files are used again, and have old batches
 		data := make([]byte, 0, 600)
 		for epoch := range uint64(6) {
-			data = append(data, encodeBatch(nil, epoch, 1<<40+epoch, []*journalWrite{{id: 77, pos: segmentHeader, data: make([]byte, 8)}})...)
+			data = append(data, encodeBatch(nil, form, 0, epoch, 1<<40+epoch, []*journalWrite{{id: 77, pos: segmentHeader, data: make([]byte, 8)}})...)
 		}
 		if err := h.StoreLog(&raft.Log{Index: index, Term: 1, Data: data}); err != nil {
 			t.Fatal(err)
@@ -205,7 +217,7 @@ func TestRecordsThatLookLikeTheJournal(t *testing.T) {
 			t.Fatalf("it ends at entry %d, want %d", h.last, index-1)
 		}
 		for range 50 {
-			if err := h.StoreLog(&raft.Log{Index: index, Term: 1, Data: encodeBatch(nil, seed+2, 1<<40, []*journalWrite{{id: 77, pos: segmentHeader, data: make([]byte, 400)}})}); err != nil {
+			if err := h.StoreLog(&raft.Log{Index: index, Term: 1, Data: encodeBatch(nil, form, 0, seed+2, 1<<40, []*journalWrite{{id: 77, pos: segmentHeader, data: make([]byte, 400)}})}); err != nil {
 				t.Fatal(err)
 			}
 			index++
@@ -259,7 +271,7 @@ func TestOneBadSegmentHead(t *testing.T) {
 	})
 	t.Run("newer", func(t *testing.T) {
 		spoiled := bytes.Clone(disk[first])
-		spoiled[7]++
+		spoiled[7] = segmentFormat + 1
 		put(spoiled, segmentHeader-4, sum(spoiled, 0, segmentHeader-4))
 		files := maps.Clone(disk)
 		files[first] = spoiled

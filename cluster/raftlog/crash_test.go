@@ -95,6 +95,7 @@ func crashRun(seed uint64) error {
 	if random.IntN(4) == 0 {
 		opts.JournalBytes = -1
 	}
+	opts.Format = 1 + random.IntN(segmentFormat)
 	for life := range 4 {
 		var left atomic.Int64
 		left.Store(int64(5 + random.IntN(150)))
@@ -145,7 +146,11 @@ func live(opts Options, models []*modelLog, random *rand.Rand) error {
 		}
 		logs[i] = l
 	}
-	for range 60 {
+	upgrade := random.IntN(120)
+	for n := range 60 {
+		if n == upgrade {
+			st.Upgrade()
+		}
 		i := random.IntN(len(models))
 		if err := models[i].step(logs[i], random); err != nil {
 			return gone(err)
@@ -287,6 +292,9 @@ func (m *modelLog) step(l *PartitionLog, random *rand.Rand) error {
 			data := make([]byte, size)
 			for i := range data {
 				data[i] = byte(random.Uint32())
+			}
+			if l.st.stamping() && random.IntN(3) == 0 { // a client's that knows how the log is written
+				data = forgedEntries(random, m.last+1, 0, size)
 			}
 			entries = append(entries, &raft.Log{Index: m.last + 1 + uint64(i), Term: m.term, Type: kind, Data: data})
 		}

@@ -33,10 +33,10 @@ func OpenArchive(dir string) (*Archive, error) {
 	a := &Archive{st: st}
 	st.closed = st.readClosed()
 	j := &journal{st: st, dir: filepath.Join(dir, "journal")}
-	epoch, _, err := j.replay(st.Groups())
+	epoch, files, err := j.replay(st.Groups())
 	switch {
 	case err == nil || errors.Is(err, fs.ErrNotExist):
-	case errors.Is(err, ErrDamaged) && epoch == st.closed.Epoch:
+	case errors.Is(err, ErrDamaged) && st.closed.settles(epoch, files):
 		a.JournalErr = fmt.Errorf("journal: %w (the node was stopped in good order and does not need it)", err)
 	case errors.Is(err, ErrDamaged):
 		a.JournalErr = fmt.Errorf("journal: %w (the node copies all of its partitions from others when it starts)", err)
@@ -184,7 +184,7 @@ func (a *Archive) Entries(name string, base uint64, fn func(pos int64, entry *ra
 		if s.sealed {
 			limit = s.end
 		}
-		c := chainCheck{w: newWalker(f, segmentHeader, limit, walkChunk), index: s.base - 1, chain: s.seed}
+		c := chainCheck{w: newWalker(f, s.framing, segmentHeader, limit, walkChunk), index: s.base - 1, chain: s.seed}
 		for {
 			pos := c.w.pos
 			fr, b, err := c.next()

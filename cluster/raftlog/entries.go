@@ -31,7 +31,7 @@ func (l *PartitionLog) endOf(s *segment, f vfs.File, index uint64) (pos int64, c
 // walkTo gives a walker at the entry of that index.
 func (l *PartitionLog) walkTo(s *segment, f vfs.File, index uint64, chunk int) (*walker, error) {
 	l.state.RLock()
-	end := s.end
+	end, fr := s.end, s.framing
 	at := point{index: s.base, pos: segmentHeader}
 	if i := sort.Search(len(l.marks), func(i int) bool { return l.marks[i].index > index }); i > 0 && l.marks[i-1].seg == s {
 		at.index, at.pos = l.marks[i-1].index, l.marks[i-1].pos
@@ -43,7 +43,7 @@ func (l *PartitionLog) walkTo(s *segment, f vfs.File, index uint64, chunk int) (
 			at = p
 		} // a damaged index costs time here, no more
 	}
-	w := newWalker(f, at.pos, end, max(chunk, pointEvery))
+	w := newWalker(f, fr, at.pos, end, max(chunk, pointEvery))
 	for {
 		if w.pos >= end {
 			return nil, fmt.Errorf("%w: entry %d is not in %s", ErrDamaged, index, filepath.Base(s.path))
@@ -144,7 +144,7 @@ func (l *PartitionLog) readEntry(index uint64, out *raft.Log) error {
 		}
 		w.f = f
 		l.state.RLock()
-		w.limit = s.end
+		w.limit, w.fr = s.end, s.framing
 		l.state.RUnlock()
 		fr, b, err := w.next()
 		if err != nil {

@@ -42,6 +42,7 @@ func failingRun(seed uint64) error {
 	if random.IntN(4) == 0 {
 		opts.JournalBytes = -1
 	}
+	opts.Format = 1 + random.IntN(segmentFormat)
 	for life := range 3 {
 		var left atomic.Int64
 		left.Store(int64(1 + random.IntN(250)))

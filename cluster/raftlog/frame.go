@@ -12,7 +12,8 @@ import (
 
 // The bytes of an entry on disk; FORMAT.md tells why.
 const (
-	frameHeader = 40
+	frameHeader = 40 // of format 1, and between nodes
+	stampBytes  = 8  // more in format 2
 	frameAlign  = 8
 
 	// maxPayload bounds the data of one entry, and what a damaged length makes us read.
@@ -27,6 +28,29 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 // ErrDamaged is in every error about bytes on disk that are not what was written.
 var ErrDamaged = errors.New("damaged log")
 
+// framing is how the entries of a segment are laid out. The zero value is that of format 1.
+type framing struct {
+	stamped bool   // format 2: each entry has a stamp
+	secret  uint64 // of the segment; no client can know it
+}
+
+// header is the size of an entry's header.
+func (fr framing) header() int {
+	if fr.stamped {
+		return frameHeader + stampBytes
+	}
+	return frameHeader
+}
+
+// size is what the entry takes in the file.
+func (fr framing) size(entry *raft.Log) int64 {
+	n := int64(fr.header() + len(entry.Data) + len(entry.Extensions))
+	return (n + frameAlign - 1) &^ (frameAlign - 1)
+}
+
+// stamp is what binds an entry to its segment and to its position in it.
+func stamp(secret uint64, pos int64) uint64 { return secret + uint64(pos) }
+
 // frame is the header of an entry.
 type frame struct {
 	crc      uint32 // over the rest of the header and what follows it
@@ -38,23 +62,24 @@ type frame struct {
 	index    uint64
 	term     uint64
 	appended int64 // ns since 1970, by the leader's clock; 0 for none
+	header   int   // bytes
 }
 
 // size is what the entry takes in the file.
 func (f *frame) size() int64 {
-	n := int64(frameHeader) + int64(f.data) + int64(f.extra)
+	n := int64(f.header) + int64(f.data) + int64(f.extra)
 	return (n + frameAlign - 1) &^ (frameAlign - 1)
 }
 
-func frameSize(entry *raft.Log) int64 {
-	n := int64(frameHeader + len(entry.Data) + len(entry.Extensions))
-	return (n + frameAlign - 1) &^ (frameAlign - 1)
+// sum is the CRC of the entry, b[:f.size()] being all of it.
+func (f *frame) sum(b []byte) uint32 {
+	return crc32.Checksum(b[4:f.header+int(f.data)+int(f.extra)], castagnoli)
 }
 
-// appendFrame appends the entry as it is written, and gives its CRC.
-func appendFrame(dst []byte, entry *raft.Log, chain uint32, flags uint8) ([]byte, uint32, error) {
+// appendFrame appends the entry as it is written at pos, and gives its CRC.
+func appendFrame(dst []byte, fr framing, pos int64, entry *raft.Log, chain uint32, flags uint8) ([]byte, uint32, error) {
 	start := len(dst)
-	dst, crc, err := appendHeader(dst, entry, chain, flags)
+	dst, crc, err := appendHeader(dst, fr, pos, entry, chain, flags)
 	if err != nil {
 		return dst, 0, err
 	}
@@ -64,7 +89,7 @@ func appendFrame(dst []byte, entry *raft.Log, chain uint32, flags uint8) ([]byte
 }
 
 // appendHeader appends the entry's header alone, and gives the entry's CRC.
-func appendHeader(dst []byte, entry *raft.Log, chain uint32, flags uint8) ([]byte, uint32, error) {
+func appendHeader(dst []byte, fr framing, pos int64, entry *raft.Log, chain uint32, flags uint8) ([]byte, uint32, error) {
 	if len(entry.Data) > maxPayload || len(entry.Extensions) > maxExtra {
 		return dst, 0, fmt.Errorf("raft log entry %d has %d + %d bytes, the log takes %d + %d", entry.Index, len(entry.Data), len(entry.Extensions), maxPayload, maxExtra)
 	}
@@ -82,6 +107,9 @@ func appendHeader(dst []byte, entry *raft.Log, chain uint32, flags uint8) ([]byt
 		at = entry.AppendedAt.UnixNano()
 	}
 	dst = le.AppendUint64(dst, uint64(at))
+	if fr.stamped {
+		dst = le.AppendUint64(dst, stamp(fr.secret, pos))
+	}
 	crc := crc32.Update(crc32.Checksum(dst[start+4:], castagnoli), castagnoli, entry.Data)
 	crc = crc32.Update(crc, castagnoli, entry.Extensions)
 	le.PutUint32(dst[start:], crc)
@@ -95,10 +123,10 @@ func appendPadding(dst []byte, size int) []byte {
 	return append(dst, padding[:-size&(frameAlign-1)]...)
 }
 
-// parseFrame reads a header. The error says that it can be none; nothing is
-// verified yet.
-func parseFrame(b []byte) (frame, error) {
-	if len(b) < frameHeader {
+// parseFrame reads the header of an entry that is at pos. The error says that it can be none; its
+// CRC is not verified yet.
+func parseFrame(b []byte, fr framing, pos int64) (frame, error) {
+	if len(b) < fr.header() {
 		return frame{}, fmt.Errorf("%w: %d bytes are no entry", ErrDamaged, len(b))
 	}
 	le := binary.LittleEndian
@@ -106,6 +134,13 @@ func parseFrame(b []byte) (frame, error) {
 		crc: le.Uint32(b), chain: le.Uint32(b[4:]), data: le.Uint32(b[8:]), extra: le.Uint16(b[12:]),
 		kind: raft.LogType(b[14]), flags: b[15],
 		index: le.Uint64(b[16:]), term: le.Uint64(b[24:]), appended: int64(le.Uint64(b[32:])),
+		header: fr.header(),
+	}
+	if fr.stamped {
+		// First of all: what has another one was never written here, and its lengths mean nothing.
+		if le.Uint64(b[frameHeader:]) != stamp(fr.secret, pos) {
+			return frame{}, fmt.Errorf("%w: no entry of this segment is at position %d", ErrDamaged, pos)
+		}
 	}
 	if f.data > maxPayload || f.index == 0 {
 		return frame{}, fmt.Errorf("%w: an entry of index %d with %d bytes", ErrDamaged, f.index, f.data)
@@ -115,7 +150,7 @@ func parseFrame(b []byte) (frame, error) {
 
 // verify checks header and content, b[:f.size()] being the whole entry.
 func (f *frame) verify(b []byte) error {
-	if got := crc32.Checksum(b[4:frameHeader+int(f.data)+int(f.extra)], castagnoli); got != f.crc {
+	if got := f.sum(b); got != f.crc {
 		return fmt.Errorf("%w: entry %d: CRC %08x, its bytes give %08x", ErrDamaged, f.index, f.crc, got)
 	}
 	return nil
@@ -123,10 +158,11 @@ func (f *frame) verify(b []byte) error {
 
 // entry gives the Raft entry; data and extensions alias b.
 func (f *frame) entry(b []byte) raft.Log {
-	data := b[frameHeader : frameHeader+int(f.data) : frameHeader+int(f.data)]
+	end := f.header + int(f.data)
+	data := b[f.header:end:end]
 	log := raft.Log{Index: f.index, Term: f.term, Type: f.kind, Data: data}
 	if f.extra > 0 {
-		log.Extensions = b[frameHeader+int(f.data) : frameHeader+int(f.data)+int(f.extra)]
+		log.Extensions = b[end : end+int(f.extra)]
 	}
 	if f.appended != 0 {
 		log.AppendedAt = time.Unix(0, f.appended)

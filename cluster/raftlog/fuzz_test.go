@@ -19,10 +19,10 @@ import (
 // the CRC lets through is where decoders are tried.
 
 // files is what a store of one log holds on its disk.
-func files(tb testing.TB) (mem *vfs.Mem, names map[string]string) {
+func files(tb testing.TB, format int) (mem *vfs.Mem, names map[string]string) {
 	mem = vfs.NewMem()
 	mem.MkdirAll("/data")
-	st, err := OpenStore("/data", Options{FS: mem, JournalBytes: 8 << 10, BypassBytes: 700, ReserveBytes: -1})
+	st, err := OpenStore("/data", Options{FS: mem, JournalBytes: 8 << 10, BypassBytes: 700, ReserveBytes: -1, Format: format})
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -98,17 +98,25 @@ func all(tb testing.TB, mem *vfs.Mem) map[string][]byte {
 
 // fuzzFile puts any bytes in the place of one file of a log and opens it.
 func fuzzFile(f *testing.F, which string, repair func([]byte)) {
-	mem, names := files(f)
-	disk := all(f, mem)
-	good := disk[names[which]]
-	f.Add(good)
-	f.Add(good[:len(good)/2])
-	f.Add([]byte{})
-	for at := 4; at < len(good); at += 1 + len(good)/40 {
-		b := bytes.Clone(good)
-		b[at] ^= 0xff
-		f.Add(b)
+	type disk struct {
+		files map[string][]byte
+		name  string
 	}
+	var disks []disk
+	for format := 1; format <= segmentFormat; format++ {
+		mem, names := files(f, format)
+		d := disk{all(f, mem), names[which]}
+		disks = append(disks, d)
+		good := d.files[d.name]
+		f.Add(good)
+		f.Add(good[:len(good)/2])
+		for at := 4; at < len(good); at += 1 + len(good)/40 {
+			b := bytes.Clone(good)
+			b[at] ^= 0xff
+			f.Add(b)
+		}
+	}
+	f.Add([]byte{})
 	f.Fuzz(func(t *testing.T, b []byte) {
 		if len(b) > 1<<20 {
 			return
@@ -118,7 +126,9 @@ func fuzzFile(f *testing.F, which string, repair func([]byte)) {
 				b = bytes.Clone(b)
 				repair(b)
 			}
-			openFuzzed(t, disk, names[which], b)
+			for _, d := range disks {
+				openFuzzed(t, d.files, d.name, b)
+			}
 		}
 	})
 }
@@ -180,7 +190,7 @@ func FuzzJournal(f *testing.F)     { fuzzFile(f, "journal", repairJournal) }
 func FuzzParseEntries(f *testing.F) {
 	var good []byte
 	for i := uint64(1); i <= 3; i++ {
-		good, _, _ = appendFrame(good, entry(i, 1), 0, 0)
+		good, _, _ = appendFrame(good, framing{}, 0, entry(i, 1), 0, 0)
 	}
 	f.Add(good)
 	f.Add(good[:len(good)-9])
@@ -197,7 +207,7 @@ func FuzzParseEntries(f *testing.F) {
 				t.Fatalf("%d bytes out of %d, %v", size, len(b), err)
 			}
 			b = bytes.Clone(b)
-			repairFrames(b, 0)
+			repairFrames(b, framing{}, 0, 0)
 		}
 	})
 }
@@ -219,21 +229,25 @@ func repairManifest(b []byte) { put(b, 8, sum(b, 12, len(b))) }
 
 func repairSegment(b []byte) {
 	put(b, segmentHeader-4, sum(b, 0, segmentHeader-4))
-	if len(b) > segmentHeader {
-		repairFrames(b[segmentHeader:], binary.LittleEndian.Uint32(b[28:]))
+	if head, err := readSegmentHeader("", bytes.NewReader(b)); err == nil && len(b) > segmentHeader {
+		repairFrames(b[segmentHeader:], head.framing, segmentHeader, head.seed)
 	}
 }
 
 // repairFrames makes a chain of what could be entries.
-func repairFrames(b []byte, chain uint32) {
-	for {
-		fr, err := parseFrame(b)
+func repairFrames(b []byte, form framing, pos int64, chain uint32) {
+	for len(b) >= form.header() {
+		if form.stamped {
+			binary.LittleEndian.PutUint64(b[frameHeader:], stamp(form.secret, pos))
+		}
+		fr, err := parseFrame(b, form, pos)
 		if err != nil || fr.size() > int64(len(b)) {
 			return
 		}
 		put(b, 4, chain)
-		chain = sum(b, 4, frameHeader+int(fr.data)+int(fr.extra))
+		chain = fr.sum(b)
 		put(b, 0, chain)
+		pos += fr.size()
 		b = b[fr.size():]
 	}
 }
@@ -251,12 +265,21 @@ func repairIndex(b []byte) {
 }
 
 func repairJournal(b []byte) {
-	for len(b) >= batchHeader {
-		body := int64(binary.LittleEndian.Uint32(b[24:]))
-		if body > int64(len(b)-batchHeader) {
+	form := batching{}
+	if len(b) >= journalHeader && string(b[:8]) == journalMagic {
+		put(b, journalHeader-4, sum(b, 0, journalHeader-4))
+		form = batching{stamped: true, secret: binary.LittleEndian.Uint64(b[16:])}
+	}
+	for pos := form.start(); pos+int64(form.header()) <= int64(len(b)); {
+		head := b[pos:]
+		if form.stamped {
+			binary.LittleEndian.PutUint64(head[batchHeader:], stamp(form.secret, pos))
+		}
+		size := int64(form.header()) + int64(binary.LittleEndian.Uint32(head[24:]))
+		if size > int64(len(head)) {
 			return
 		}
-		put(b, 4, sum(b, 8, int(batchHeader+body)))
-		b = b[batchHeader+body:]
+		put(head, 4, sum(head, 8, int(size)))
+		pos += size
 	}
 }

@@ -30,15 +30,18 @@ type held struct {
 	// readError is what reading files ends with, if anything.
 	readError atomic.Pointer[error]
 	damaged   chan error
+	format    int
 	st        *Store
 	*PartitionLog
 }
 
-func newHeld(t *testing.T) *held {
+func newHeld(t *testing.T) *held { return newHeldOf(t, segmentFormat) }
+
+func newHeldOf(t *testing.T, format int) *held {
 	mem := vfs.NewMem()
 	mem.MkdirAll("/data")
 	mem.SyncDir("/")
-	h := &held{t: t, mem: mem, damaged: make(chan error, 1)}
+	h := &held{t: t, mem: mem, damaged: make(chan error, 1), format: format}
 	h.open(true)
 	return h
 }
@@ -71,7 +74,7 @@ func (h *held) try(fresh bool) (err error) {
 		}
 		return nil
 	}}
-	h.st, err = OpenStore("/data", Options{FS: disk, JournalBytes: 8 << 10, BypassBytes: 700, CacheBytes: 1 << 10, ReserveBytes: -1, Logger: slog.New(slog.NewTextHandler(h, nil))})
+	h.st, err = OpenStore("/data", Options{FS: disk, JournalBytes: 8 << 10, BypassBytes: 700, CacheBytes: 1 << 10, ReserveBytes: -1, Format: h.format, Logger: slog.New(slog.NewTextHandler(h, nil))})
 	if err != nil {
 		return err
 	}

@@ -65,7 +65,7 @@ func (l *PartitionLog) Describe(have uint64) (d Described, ok bool) {
 	return d, true
 }
 
-// AppendEntries appends entries from index from on, as they are on disk, until
+// AppendEntries appends entries from index from on, as they are on disk in format 1, until
 // limit bytes or the entry at index to, at least one. The bytes are for
 // ParseEntries of another node.
 func (l *PartitionLog) AppendEntries(dst []byte, from, to uint64, limit int) ([]byte, error) {
@@ -78,10 +78,10 @@ func (l *PartitionLog) AppendEntries(dst []byte, from, to uint64, limit int) ([]
 	}
 	var err error
 	scanErr := l.Scan(from, func(entry *raft.Log) bool {
-		if entry.Index > to || len(dst) > start && len(dst)-start+int(frameSize(entry)) > limit {
+		if entry.Index > to || len(dst) > start && len(dst)-start+int(framing{}.size(entry)) > limit {
 			return false
 		}
-		dst, _, err = appendFrame(dst, entry, 0, 0)
+		dst, _, err = appendFrame(dst, framing{}, 0, entry, 0, 0)
 		return err == nil && len(dst)-start < limit
 	})
 	return dst, errors.Join(err, scanErr)
@@ -91,7 +91,7 @@ func (l *PartitionLog) AppendEntries(dst []byte, from, to uint64, limit int) ([]
 func ParseEntries(b []byte) ([]*raft.Log, error) {
 	var entries []*raft.Log
 	for len(b) > 0 {
-		f, err := parseFrame(b)
+		f, err := parseFrame(b, framing{}, 0)
 		if err != nil {
 			return nil, err
 		}

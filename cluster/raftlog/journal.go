@@ -26,8 +26,11 @@ import (
 //   - After a failed sync nothing more is acknowledged until the node restarts.
 
 const (
-	journalMagic     = "TJB1"
-	batchHeader      = 32
+	journalMagic     = "TRMJNL\x00\x02" // a file of format 2; one of format 1 begins with a batch
+	journalHeader    = 64
+	batchMagic1      = "TJB1"
+	batchMagic2      = "TJB2"
+	batchHeader      = 32 // of format 1
 	recordHeader     = 24
 	maxJournalBatch  = 4 << 20
 	maxJournalFiles  = 6
@@ -47,8 +50,42 @@ type journalWrite struct {
 	done chan error
 }
 
+// batching is how the batches of a journal file are laid out. The zero value is that of format 1.
+type batching struct {
+	stamped bool   // format 2: the file has a header, each batch a stamp
+	secret  uint64 // of the file; no client can know it
+}
+
+// start is where the first batch is.
+func (l batching) start() int64 {
+	if l.stamped {
+		return journalHeader
+	}
+	return 0
+}
+
+// header is the size of a batch's header.
+func (l batching) header() int {
+	if l.stamped {
+		return batchHeader + stampBytes
+	}
+	return batchHeader
+}
+
+// fileHeader gives the first bytes of a file of format 2.
+func (l batching) fileHeader() []byte {
+	le := binary.LittleEndian
+	b := append(make([]byte, 0, journalHeader), journalMagic...)
+	b = le.AppendUint64(b, 0)
+	// It is where a batch of format 1 has its number, which is not 0: so a header with a bad magic is no void batch.
+	b = le.AppendUint64(b, l.secret)
+	b = append(b, make([]byte, journalHeader-4-len(b))...)
+	return le.AppendUint32(b, crc32.Checksum(b, castagnoli))
+}
+
 type journalFile struct {
 	file  vfs.File
+	form  batching
 	size  int64 // written in this round
 	dirty map[*segment]struct{}
 }
@@ -59,7 +96,10 @@ type journal struct {
 	dir   string
 	limit int64 // bytes of a file
 
+	stamped bool // new files are of format 2
+
 	unread map[string]error // folders of segments that could not be read at the start
+	hashed int64            // bytes that the start computed checksums over
 
 	wake chan struct{} // capacity 1
 	quit chan struct{}
@@ -146,7 +186,7 @@ func (j *journal) run() {
 		}
 		busy = len(waiting) > 1
 		for len(waiting) > 0 {
-			n, size := 0, batchHeader
+			n, size := 0, batching{stamped: j.stamped}.header()
 			for n < len(waiting) {
 				record := align(recordHeader + len(waiting[n].data))
 				if n > 0 && size+record > maxJournalBatch {
@@ -177,15 +217,22 @@ func (j *journal) run() {
 
 func align(n int) int { return (n + frameAlign - 1) &^ (frameAlign - 1) }
 
-// encodeBatch lays out a batch.
-func encodeBatch(b []byte, epoch, seq uint64, writes []*journalWrite) []byte {
+// encodeBatch lays out a batch that is written at pos.
+func encodeBatch(b []byte, form batching, pos int64, epoch, seq uint64, writes []*journalWrite) []byte {
 	le := binary.LittleEndian
-	b = append(b[:0], journalMagic...)
+	if form.stamped {
+		b = append(b[:0], batchMagic2...)
+	} else {
+		b = append(b[:0], batchMagic1...)
+	}
 	b = le.AppendUint32(b, 0)
 	b = le.AppendUint64(b, epoch)
 	b = le.AppendUint64(b, seq)
 	b = le.AppendUint32(b, 0)
 	b = le.AppendUint32(b, uint32(len(writes)))
+	if form.stamped {
+		b = le.AppendUint64(b, stamp(form.secret, pos))
+	}
 	for _, w := range writes {
 		b = le.AppendUint64(b, w.id)
 		b = le.AppendUint64(b, uint64(w.pos))
@@ -196,7 +243,7 @@ func encodeBatch(b []byte, epoch, seq uint64, writes []*journalWrite) []byte {
 			b = append(b, 0)
 		}
 	}
-	le.PutUint32(b[24:], uint32(len(b)-batchHeader))
+	le.PutUint32(b[24:], uint32(len(b)-form.header()))
 	le.PutUint32(b[4:], crc32.Checksum(b[8:], castagnoli))
 	return b
 }
@@ -215,7 +262,7 @@ func (j *journal) write(writes []*journalWrite, size int) error {
 	}
 	f := j.current
 	j.seq++
-	j.buf = encodeBatch(j.buf, j.epoch, j.seq, writes)
+	j.buf = encodeBatch(j.buf, f.form, f.size, j.epoch, j.seq, writes)
 	for _, w := range writes {
 		f.dirty[w.seg] = struct{}{}
 	}
@@ -247,7 +294,7 @@ func (j *journal) turnOver() error {
 			j.current = j.free[0]
 			j.free = j.free[1:]
 			j.mu.Unlock()
-			j.current.size = 0
+			j.current.size = j.current.form.start()
 			return nil
 		}
 		j.mu.Unlock()
@@ -275,7 +322,11 @@ func (j *journal) create(number int) (*journalFile, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err = file.Allocate(j.limit); err == nil {
+	form := batching(newFraming(j.stamped))
+	if err = file.Allocate(j.limit); err == nil && form.stamped {
+		_, err = file.WriteAt(form.fileHeader(), 0)
+	}
+	if err == nil {
 		if err = j.st.sync(file); err == nil {
 			err = j.st.fs.SyncDir(j.dir)
 		}
@@ -285,7 +336,7 @@ func (j *journal) create(number int) (*journalFile, error) {
 		j.st.fs.Remove(path)
 		return nil, err
 	}
-	return &journalFile{file: file, dirty: map[*segment]struct{}{}}, nil
+	return &journalFile{file: file, form: form, size: form.start(), dirty: map[*segment]struct{}{}}, nil
 }
 
 // flush syncs the segments that a file covers, so that it can be used again when the files
@@ -329,7 +380,7 @@ func (j *journal) flush(f *journalFile, before <-chan struct{}) {
 // wipe makes the batches of a file void for good. A crash may leave any part of the first write that comes
 // over them, and so some of the old ones, behind which others would seem to be missing.
 func (j *journal) wipe(f *journalFile) error {
-	if _, err := f.file.WriteAt(make([]byte, batchHeader), 0); err != nil {
+	if _, err := f.file.WriteAt(make([]byte, f.form.header()), f.form.start()); err != nil {
 		return err
 	}
 	return j.st.sync(f.file)

@@ -1,6 +1,7 @@
 package raftlog
 
 import (
+	"math"
 	"math/rand/v2"
 	"path/filepath"
 	"strings"
@@ -94,9 +95,21 @@ func TestAVoidJournalStillHasAnEpoch(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	content := encodeBatch(nil, 7, 1, nil)
+	// What has the id of no segment may be a client's.
+	mem.MkdirAll("/data/partitions/g")
+	s := segment{base: 1, gen: 1}
+	s.id.Store(1)
+	g, err := mem.Create("/data/partitions/g/" + segmentName(1, 1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := g.WriteAt(s.header(), 0); err != nil {
+		t.Fatal(err)
+	}
+	content := encodeBatch(nil, batching{}, 0, 7, 1, nil)
 	clear(content)
-	content = append(content, encodeBatch(nil, 7, 2, []*journalWrite{{id: 1, pos: segmentHeader, data: make([]byte, 100)}})...)
+	content = append(content, encodeBatch(nil, batching{}, 0, 7, 2, []*journalWrite{{id: 1, pos: segmentHeader, data: make([]byte, 100)}})...)
+	content = append(content, encodeBatch(nil, batching{}, 0, math.MaxUint64, 3, []*journalWrite{{id: 2, pos: segmentHeader, data: make([]byte, 100)}})...)
 	if _, err := f.WriteAt(content, 0); err != nil {
 		t.Fatal(err)
 	}

@@ -1,7 +1,7 @@
 package raftlog
 
 import (
-	"bytes"
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -17,7 +17,6 @@ import (
 
 // journalRun is the batches that one journal file has, one after the other.
 type journalRun struct {
-	number      int
 	epoch       uint64
 	first, last uint64 // sequence numbers; last < first: none
 	end         int64  // position behind them
@@ -26,25 +25,25 @@ type journalRun struct {
 // journalBatch is a batch as it was read.
 type journalBatch struct {
 	epoch, seq uint64
+	crc        uint32
 	count      uint32
+	bytes      int64 // of the body
 	body       []byte
-	size       int64
 }
 
-// parseBatch reads the batch at the start of b. ok is false if there is none.
-func parseBatch(b []byte) (batch journalBatch, ok bool) {
-	if len(b) < batchHeader || string(b[:4]) != journalMagic {
-		return batch, false
+// parse reads the header of a batch that is at pos. ok is false if it can be none; its CRC is not
+// verified yet.
+func (l batching) parse(b []byte, pos int64) (batch journalBatch, ok bool) {
+	magic := batchMagic1
+	if l.stamped {
+		magic = batchMagic2
 	}
 	le := binary.LittleEndian
-	body := int64(le.Uint32(b[24:]))
-	if body > int64(len(b)-batchHeader) || crc32.Checksum(b[8:batchHeader+body], castagnoli) != le.Uint32(b[4:]) {
+	if len(b) < l.header() || string(b[:4]) != magic || l.stamped && le.Uint64(b[batchHeader:]) != stamp(l.secret, pos) {
 		return batch, false
 	}
-	return journalBatch{
-		epoch: le.Uint64(b[8:]), seq: le.Uint64(b[16:]), count: le.Uint32(b[28:]),
-		body: b[batchHeader : batchHeader+body], size: batchHeader + body,
-	}, true
+	batch = journalBatch{crc: le.Uint32(b[4:]), epoch: le.Uint64(b[8:]), seq: le.Uint64(b[16:]), bytes: int64(le.Uint32(b[24:])), count: le.Uint32(b[28:])}
+	return batch, batch.bytes <= maxJournalBatch && batch.bytes%frameAlign == 0 && int64(batch.count)*recordHeader <= batch.bytes
 }
 
 // records calls fn for each append in the batch.
@@ -67,6 +66,167 @@ func (b journalBatch) records(fn func(id uint64, pos int64, data []byte) error) 
 	return nil
 }
 
+// journalInput is a file of the journal as a start finds it.
+type journalInput struct {
+	number int
+	path   string
+	file   vfs.File
+	size   int64
+	form   batching
+	lost   bool   // its header is damaged, and it has been written
+	head   []byte // what the header of its first batch should be
+	run    journalRun
+
+	buf  *[]byte // all have the same, as large as the largest batch
+	have []byte  // what is in it, from at on; nil: it may be in use for another one
+	at   int64
+}
+
+// openInput opens a file of the journal and reads its header.
+func (j *journal) openInput(number int, buf *[]byte) (*journalInput, error) {
+	in := &journalInput{number: number, buf: buf, path: filepath.Join(j.dir, fmt.Sprintf(journalNamesakes, number))}
+	var err error
+	if in.file, err = j.st.fs.Open(in.path); err != nil {
+		return nil, err
+	}
+	if err := in.readHead(); err != nil {
+		in.file.Close()
+		return nil, err
+	}
+	return in, nil
+}
+
+func (in *journalInput) readHead() (err error) {
+	if in.size, err = in.file.Size(); err != nil {
+		return err
+	}
+	b, err := in.bytes(0, journalHeader)
+	if err != nil {
+		return err
+	}
+	if len(b) == journalHeader && string(b[:7]) == journalMagic[:7] {
+		good := crc32.Checksum(b[:journalHeader-4], castagnoli) == binary.LittleEndian.Uint32(b[journalHeader-4:])
+		if good && b[7] > journalMagic[7] {
+			return fmt.Errorf("%s: %w: format %d", in.path, ErrVersion, b[7])
+		}
+		in.form = batching{stamped: true, secret: binary.LittleEndian.Uint64(b[16:])}
+		in.lost = !good || b[7] != journalMagic[7]
+	}
+	head, err := in.bytes(in.form.start(), in.form.header())
+	in.head = slices.Clone(head)
+	if allZero(in.head) {
+		in.lost = false // it was being made, and has no batch
+	}
+	return err
+}
+
+// bytes gives n bytes at a position, fewer if the file ends before. They are valid until the next call.
+func (in *journalInput) bytes(pos int64, n int) ([]byte, error) {
+	n = int(max(min(int64(n), in.size-pos), 0))
+	if pos < in.at || pos+int64(n) > in.at+int64(len(in.have)) {
+		want := int(min(int64(max(n, walkChunk)), in.size-pos))
+		if cap(*in.buf) < want {
+			*in.buf = make([]byte, want)
+		}
+		got, err := in.file.ReadAt((*in.buf)[:want], pos)
+		if in.have, in.at = (*in.buf)[:got], pos; got < n {
+			if err == nil || errors.Is(err, io.EOF) {
+				err = io.ErrUnexpectedEOF // it is shorter than a moment ago
+			}
+			return nil, fmt.Errorf("read %s: %w", in.path, err)
+		}
+	}
+	return in.have[pos-in.at:][:n], nil
+}
+
+// batch reads the batch at pos. ok is false if there is no good one.
+func (in *journalInput) batch(j *journal, pos int64) (batch journalBatch, ok bool, err error) {
+	header := in.form.header()
+	b, err := in.bytes(pos, header)
+	if err != nil {
+		return batch, false, err
+	}
+	batch, ok = in.form.parse(b, pos)
+	if !ok || in.lost || batch.bytes > in.size-pos-int64(header) {
+		return batch, false, nil
+	}
+	if b, err = in.bytes(pos, header+int(batch.bytes)); err != nil {
+		return batch, false, err
+	}
+	j.hashed += int64(len(b)) - 8
+	batch.body = b[header:]
+	return batch, crc32.Checksum(b[8:], castagnoli) == batch.crc, nil
+}
+
+// batches calls fn for the batches of one epoch with consecutive numbers that the file begins with.
+func (in *journalInput) batches(j *journal, fn func(journalBatch) error) (run journalRun, err error) {
+	run.first = 1 // none
+	run.end = in.form.start()
+	for first := true; ; first = false {
+		batch, ok, err := in.batch(j, run.end)
+		if err != nil || !ok || !first && (batch.epoch != run.epoch || batch.seq != run.last+1) {
+			return run, err
+		}
+		if first {
+			run.epoch, run.first = batch.epoch, batch.seq
+		}
+		run.last = batch.seq
+		run.end += int64(in.form.header()) + batch.bytes
+		if err := fn(batch); err != nil {
+			return run, err
+		}
+	}
+}
+
+// later is what a file of the journal has somewhere behind the batches that it begins with.
+type later struct {
+	epoch uint64 // the highest, of batches that are ours
+	seq   uint64 // the highest in the epoch that was asked for, of batches that are ours; 0: none
+	seen  uint64 // the same, of what may be one
+}
+
+// search looks for good batches anywhere behind the run. What a client wrote may look like one of format 1. One
+// is ours if it has the id of a segment, which no client knows. In format 2 it is the stamp that no client knows,
+// and nothing else is looked at.
+func (in *journalInput) search(j *journal, epoch uint64, targets replayTargets) (found later, err error) {
+	if in.lost {
+		return found, nil
+	}
+	ours := int64(-1) // where the id of a segment was seen last
+	look := func(at int64, b []byte) (c claim, ok bool) {
+		if !in.form.stamped && len(b) >= 8 && targets[binary.LittleEndian.Uint64(b)] != nil {
+			ours = at
+		}
+		batch, ok := in.form.parse(b, at)
+		if !ok {
+			return c, false
+		}
+		return claim{at: at, skip: 8, to: at + int64(in.form.header()) + batch.bytes, crc: batch.crc, tag: batch.seq}, true
+	}
+	var failed error
+	hashed, err := sweep(in.file, in.run.end, in.size, in.form.header(), look, func(c claim) bool {
+		b, err := in.bytes(c.at, in.form.header())
+		if err != nil {
+			failed = err
+			return false
+		}
+		batch, _ := in.form.parse(b, c.at)
+		known := in.form.stamped || ours > c.at
+		if known {
+			found.epoch = max(found.epoch, batch.epoch)
+		}
+		if batch.epoch == epoch {
+			found.seen = max(found.seen, batch.seq)
+			if known {
+				found.seq = max(found.seq, batch.seq)
+			}
+		}
+		return true
+	})
+	j.hashed += hashed
+	return found, errors.Join(err, failed)
+}
+
 // openJournal plays back what the journal has into the segments, which it finds
 // below groups, and begins a new epoch.
 func openJournal(st *Store, dir, groups string, limit int64) (*journal, error) {
@@ -83,7 +243,7 @@ func openJournal(st *Store, dir, groups string, limit int64) (*journal, error) {
 	epoch, old, err := j.replay(groups)
 	if errors.Is(err, ErrDamaged) {
 		// Nobody knows whose appends are gone. If all segments were synced since, nobody's are.
-		if st.closed.Epoch == epoch {
+		if st.closed.settles(epoch, old) {
 			st.logger.Warn("the journal is damaged, and was not needed any more", "error", err)
 			err = nil
 		} else {
@@ -92,19 +252,20 @@ func openJournal(st *Store, dir, groups string, limit int64) (*journal, error) {
 	}
 	for dir, cause := range j.unread {
 		// What the journal had for it cannot be kept. After a stop in good order that was nothing.
-		if err == nil && st.closed.Epoch != epoch {
+		if err == nil && !st.closed.settles(epoch, old) {
 			err = writeFile(st, dir, suspectName, []byte(cause.Error()+"\n"))
 		}
 	}
 	if err != nil {
 		return nil, fmt.Errorf("journal %s: %w", dir, err)
 	}
+	st.logger.Debug("the journal was played back", "files", len(old), "epoch", epoch, "hashed", j.hashed)
 	// The new epoch begins in a new file: until its first batch is on stable
 	// storage, the old ones count, and must stay whole.
 	for _, number := range old {
 		j.next = max(j.next, number+1)
 	}
-	j.epoch = epoch + 1
+	j.epoch, j.stamped = epoch+1, st.stamping()
 	if limit > 0 {
 		f, err := j.create(j.next)
 		// A node must start on a full disk, too: else nobody could delete anything.
@@ -116,7 +277,7 @@ func openJournal(st *Store, dir, groups string, limit int64) (*journal, error) {
 			return nil, fmt.Errorf("journal %s: %w", dir, err)
 		}
 		j.files, j.next, j.current = 1, j.next+1, f
-		if err := j.write(nil, batchHeader); err != nil {
+		if err := j.write(nil, f.form.header()); err != nil {
 			return nil, fmt.Errorf("journal %s: %w", dir, err)
 		}
 	}
@@ -133,11 +294,26 @@ func openJournal(st *Store, dir, groups string, limit int64) (*journal, error) {
 	return j, nil
 }
 
+// journalNumbers gives the numbers of the files that there are, in order.
+func (j *journal) journalNumbers() (numbers []int, err error) {
+	entries, err := j.st.fs.List(j.dir)
+	for _, e := range entries {
+		var number int
+		if _, err := fmt.Sscanf(e.Name, journalNamesakes, &number); err == nil && fmt.Sprintf(journalNamesakes, number) == e.Name {
+			numbers = append(numbers, number)
+		}
+	}
+	slices.Sort(numbers)
+	return numbers, err
+}
+
 // replay plays the journal back. It gives the newest epoch, 0 if there is none, and the numbers of all files. With an
 // error that wraps ErrDamaged they are right as far as can be known, and nothing was played back.
+//
+// It reads all files to their torn ends before it changes anything, and then once more. What it holds in memory is a
+// batch at a time.
 func (j *journal) replay(groups string) (epoch uint64, files []int, err error) {
-	entries, err := j.st.fs.List(j.dir)
-	if err != nil {
+	if files, err = j.journalNumbers(); err != nil {
 		return 0, nil, err
 	}
 	targets, unread, err := findSegments(j.st, groups)
@@ -145,92 +321,110 @@ func (j *journal) replay(groups string) (epoch uint64, files []int, err error) {
 		return 0, nil, err
 	}
 	j.unread = unread
-	content := map[int][]byte{}
-	var runs []journalRun
-	var bad []int // files whose head is neither good nor void
-	var damage error
-	for _, e := range entries {
-		var number int
-		if _, err := fmt.Sscanf(e.Name, journalNamesakes, &number); err != nil || fmt.Sprintf(journalNamesakes, number) != e.Name {
-			continue
+	var inputs, runs []*journalInput
+	var buf []byte
+	defer func() {
+		for _, in := range inputs {
+			in.file.Close()
 		}
-		files = append(files, number)
-		b, err := readFile(j.st, filepath.Join(j.dir, e.Name), 1<<32)
+	}()
+	for _, number := range files {
+		in, err := j.openInput(number, &buf)
 		if err != nil {
 			return 0, nil, err
 		}
-		content[number] = b
-		run := leadingRun(b)
-		run.number = number
-		switch {
-		case run.last >= run.first:
-			runs = append(runs, run)
-			epoch = max(epoch, run.epoch)
-		case !allZero(b[:min(len(b), batchHeader)]):
-			bad = append(bad, number)
+		inputs = append(inputs, in)
+		if in.run, err = in.batches(j, func(journalBatch) error { return nil }); err != nil {
+			return 0, nil, err
 		}
+		in.have = nil
+		if in.form.stamped {
+			j.st.stamped.Store(true)
+		}
+		if in.run.last >= in.run.first {
+			runs = append(runs, in)
+			epoch = max(epoch, in.run.epoch)
+		}
+	}
+	if len(runs) == 0 {
+		// All files were void when the node stopped. What they have further on must stay of an older epoch.
+		for _, in := range inputs {
+			found, err := in.search(j, 0, targets)
+			in.have = nil
+			if err != nil {
+				return 0, nil, err
+			}
+			epoch = max(epoch, found.epoch)
+		}
+	}
+	runs = slices.DeleteFunc(runs, func(in *journalInput) bool { return in.run.epoch != epoch })
+	slices.SortFunc(runs, func(a, b *journalInput) int { return cmp.Compare(a.run.first, b.run.first) })
+	damage, err := j.judge(inputs, runs, epoch, targets)
+	if err != nil {
+		return 0, nil, err
 	}
 	if len(files) == 0 && len(targets) > 0 && j.limit > 0 {
 		damage = fmt.Errorf("%w: there is no journal, and there are segments", ErrDamaged)
 	}
-	known := func(b journalBatch) bool { return targets.has(b) }
-	if len(runs) == 0 {
-		// All files were void when the node stopped. What they have further on must stay of an older epoch.
-		for _, b := range content {
-			epoch = max(epoch, newestEpoch(b))
-		}
-	}
-	runs = slices.DeleteFunc(runs, func(r journalRun) bool { return r.epoch != epoch })
-	slices.SortFunc(runs, func(a, b journalRun) int { return int(int64(a.first - b.first)) })
-	for i := 1; i < len(runs); i++ {
-		if runs[i].first != runs[i-1].last+1 {
-			damage = fmt.Errorf("%w: batches %d to %d are missing", ErrDamaged, runs[i-1].last+1, runs[i].first-1)
-		}
-	}
-	// Only the newest batch can be torn: it was never acknowledged. A good one
-	// behind a bad one means that acknowledged bytes are damaged.
-	newest := journalRun{number: -1}
-	if len(runs) > 0 {
-		newest = runs[len(runs)-1]
-		for number, b := range content {
-			from := int64(0)
-			if number == newest.number {
-				from = newest.end
-			}
-			if seq, found := laterBatch(b[from:], epoch, newest.last+1, known); found {
-				damage = fmt.Errorf("%w: batch %d is not there, batch %d is", ErrDamaged, newest.last+1, seq)
-			}
-		}
-	}
-	// The head of a file is void, or good, or that of the newest batch, or the file is of an older epoch.
-	last, seen := newest.last, newest.last
-	for _, b := range content {
-		if len(bad) > 0 {
-			last = max(last, newestOf(b, epoch, known))
-			seen = max(seen, newestOf(b, epoch, func(journalBatch) bool { return true }))
-		}
-	}
-	for _, number := range bad {
-		b := content[number]
-		old := headOf(b).epoch != 0 && headOf(b).epoch < epoch && newestOf(b, epoch, known) == 0
-		if !old && !begun(b, epoch, last, seen) {
-			damage = fmt.Errorf("%w: file %d does not begin with a batch", ErrDamaged, number)
-		}
-	}
 	if damage != nil {
 		return epoch, files, damage
 	}
+	return epoch, files, j.playBack(runs, targets)
+}
+
+// judge says what is damaged of the journal: nil if nothing is. runs are the inputs that begin with
+// batches of the newest epoch, in order.
+func (j *journal) judge(inputs, runs []*journalInput, epoch uint64, targets replayTargets) (damage, err error) {
+	for i := 1; i < len(runs); i++ {
+		if last, first := runs[i-1].run.last, runs[i].run.first; first != last+1 {
+			damage = fmt.Errorf("%w: batches %d to %d are missing", ErrDamaged, last+1, first-1)
+		}
+	}
+	newest := uint64(0) // good batch
+	if len(runs) > 0 {
+		newest = runs[len(runs)-1].run.last
+	}
+	last, seen := newest, newest
+	found := map[*journalInput]later{}
+	for _, in := range inputs {
+		f, err := in.search(j, epoch, targets)
+		if err != nil {
+			return nil, err
+		}
+		in.have = nil
+		found[in] = f
+		last, seen = max(last, f.seq), max(seen, f.seen)
+		// Only the newest batch can be torn: it was never acknowledged. A good one
+		// behind a bad one means that acknowledged bytes are damaged.
+		if len(runs) > 0 && f.seq > newest {
+			damage = fmt.Errorf("%w: batch %d is not there, batch %d is", ErrDamaged, newest+1, f.seq)
+		}
+	}
+	// The head of a file is void, or good, or that of the newest batch, or the file is of an older epoch.
+	for _, in := range inputs {
+		if in.run.last >= in.run.first || allZero(in.head) {
+			continue
+		}
+		head := in.form.headOf(in.head)
+		old := head.epoch != 0 && head.epoch < epoch && found[in].seq == 0
+		if in.lost || !old && !in.form.begun(in.head, epoch, last, seen) {
+			damage = fmt.Errorf("%w: file %d does not begin with a batch", ErrDamaged, in.number)
+		}
+	}
+	return damage, nil
+}
+
+// playBack writes what the batches have into the segments, and syncs these.
+func (j *journal) playBack(runs []*journalInput, targets replayTargets) error {
 	written := map[*replayTarget]bool{}
 	defer func() {
 		for t := range written {
 			t.file.Close()
 		}
 	}()
-	for _, run := range runs {
-		for b := content[run.number][:run.end]; len(b) > 0; {
-			batch, _ := parseBatch(b)
-			b = b[batch.size:]
-			err := batch.records(func(id uint64, pos int64, data []byte) error {
+	for _, in := range runs {
+		run, err := in.batches(j, func(batch journalBatch) error {
+			return batch.records(func(id uint64, pos int64, data []byte) (err error) {
 				t := targets[id]
 				if t == nil {
 					return nil // deleted, or cut since: then it was synced
@@ -244,46 +438,33 @@ func (j *journal) replay(groups string) (epoch uint64, files []int, err error) {
 				if pos < segmentHeader || pos > 1<<40 {
 					return fmt.Errorf("%w: an append at position %d", ErrDamaged, pos)
 				}
-				_, err := t.file.WriteAt(data, pos)
+				_, err = t.file.WriteAt(data, pos)
 				return err
 			})
-			if err != nil {
-				return 0, nil, err
-			}
+		})
+		in.have = nil
+		if err != nil {
+			return err
+		}
+		if run != in.run {
+			return fmt.Errorf("%s does not read the same twice", in.path)
 		}
 	}
 	for t := range written {
 		if err := j.st.sync(t.file); err != nil {
-			return 0, nil, err
+			return err
 		}
 	}
-	return epoch, files, nil
-}
-
-// leadingRun gives the batches of one epoch with consecutive numbers that a file
-// begins with.
-func leadingRun(b []byte) (run journalRun) {
-	run.first = 1 // none
-	for at := int64(0); ; {
-		batch, ok := parseBatch(b[at:])
-		switch {
-		case !ok:
-			return run
-		case at == 0:
-			run.epoch, run.first, run.last = batch.epoch, batch.seq, batch.seq
-		case batch.epoch != run.epoch || batch.seq != run.last+1:
-			return run
-		default:
-			run.last = batch.seq
-		}
-		at += batch.size
-		run.end = at
-	}
+	return nil
 }
 
 // headOf gives what the head of a file says, good or not; nothing if it is no batch's.
-func headOf(b []byte) (batch journalBatch) {
-	if len(b) >= batchHeader && string(b[:4]) == journalMagic {
+func (l batching) headOf(b []byte) (batch journalBatch) {
+	magic := batchMagic1
+	if l.stamped {
+		magic = batchMagic2
+	}
+	if len(b) >= l.header() && string(b[:4]) == magic {
 		batch.epoch, batch.seq = binary.LittleEndian.Uint64(b[8:]), binary.LittleEndian.Uint64(b[16:])
 	}
 	return batch
@@ -292,11 +473,11 @@ func headOf(b []byte) (batch journalBatch) {
 // begun reports whether the head of a file that is neither good nor void can be what there is of a write that did not end:
 // of the newest batch, or of making the file void. last is the number of the newest good batch, seen that of the newest that may
 // be one.
-func begun(b []byte, epoch, last, seen uint64) bool {
-	if len(b) < batchHeader || allZero(b[:4]) || allZero(b[16:batchHeader]) {
+func (l batching) begun(b []byte, epoch, last, seen uint64) bool {
+	if len(b) < l.header() || allZero(b[:4]) || allZero(b[16:batchHeader]) {
 		return true
 	}
-	head := headOf(b)
+	head := l.headOf(b)
 	switch head.epoch {
 	case epoch: // a file is made void when those before it are: so few batches can be gone
 		return isPartOf(head.seq, last+1) || head.seq > last && (seen == 0 || head.seq <= seen+maxJournalFiles+1)
@@ -316,48 +497,6 @@ func isPartOf(part, whole uint64) bool {
 	return part == whole
 }
 
-// newestOf gives the highest number of a good batch of the epoch anywhere in a file that is for a segment that is there; 0: none.
-func newestOf(b []byte, epoch uint64, known func(journalBatch) bool) (seq uint64) {
-	for {
-		later, found := laterBatch(b, epoch, seq, known)
-		if !found {
-			return seq
-		}
-		seq = later
-	}
-}
-
-// laterBatch looks for a good batch of the epoch with a number above seq, one that is known: what a client writes may look
-// like a batch, but no client knows the id of a segment.
-func laterBatch(b []byte, epoch, seq uint64, known func(journalBatch) bool) (uint64, bool) {
-	for {
-		i := bytes.Index(b, []byte(journalMagic))
-		if i < 0 {
-			return 0, false
-		}
-		b = b[i:]
-		if batch, ok := parseBatch(b); ok && batch.epoch == epoch && batch.seq > seq && known(batch) {
-			return batch.seq, true
-		}
-		b = b[1:]
-	}
-}
-
-// newestEpoch gives the highest epoch of the good batches anywhere in a file, 0 if there are none.
-func newestEpoch(b []byte) (epoch uint64) {
-	for {
-		i := bytes.Index(b, []byte(journalMagic))
-		if i < 0 {
-			return epoch
-		}
-		b = b[i:]
-		if batch, ok := parseBatch(b); ok {
-			epoch = max(epoch, batch.epoch)
-		}
-		b = b[1:]
-	}
-}
-
 type replayTarget struct {
 	path string
 	file vfs.File
@@ -365,15 +504,6 @@ type replayTarget struct {
 
 // replayTargets are segments by their id.
 type replayTargets map[uint64]*replayTarget
-
-// has reports whether a batch has something for one of the segments.
-func (t replayTargets) has(b journalBatch) (found bool) {
-	err := b.records(func(id uint64, _ int64, _ []byte) error {
-		found = found || t[id] != nil
-		return nil
-	})
-	return found && err == nil
-}
 
 // findSegments gives the segments below groups, and the folders that have one whose head the disk does not give.
 func findSegments(st *Store, groups string) (targets replayTargets, unread map[string]error, err error) {
@@ -403,7 +533,7 @@ func findSegments(st *Store, groups string) (targets replayTargets, unread map[s
 			if err != nil {
 				return nil, nil, err
 			}
-			id, _, _, _, err := readSegmentHeader(path, f)
+			head, err := readSegmentHeader(path, f)
 			f.Close()
 			if errors.Is(err, syscall.EIO) {
 				unread[dir] = err
@@ -413,7 +543,10 @@ func findSegments(st *Store, groups string) (targets replayTargets, unread map[s
 				return nil, nil, err
 			}
 			if err == nil {
-				targets[id] = &replayTarget{path: path}
+				targets[head.id] = &replayTarget{path: path}
+				if head.framing.stamped {
+					st.stamped.Store(true)
+				}
 			}
 		}
 	}

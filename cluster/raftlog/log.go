@@ -192,7 +192,7 @@ func (l *PartitionLog) writable() error {
 // lock is held.
 func (l *PartitionLog) storeSome(entries []*raft.Log, flags uint8) (int, error) {
 	limit := l.segmentBytes()
-	s, err := l.active(entries[0].Index, frameSize(entries[0]), limit)
+	s, err := l.active(entries[0], limit)
 	if err != nil {
 		return 0, err
 	}
@@ -203,11 +203,11 @@ func (l *PartitionLog) storeSome(entries []*raft.Log, flags uint8) (int, error) 
 	defer s.handle.release()
 
 	var marks []mark
-	batch, chain, n := assembly{buf: l.buf[:0]}, s.chain, 0
+	batch, chain, n := assembly{framing: s.framing, at: s.end, buf: l.buf[:0]}, s.chain, 0
 	sinceMark, lastMark := l.sinceMark, l.lastMark
 	for _, entry := range entries {
 		pos := s.end + batch.size
-		if n > 0 && pos+frameSize(entry) > limit {
+		if n > 0 && pos+s.framing.size(entry) > limit {
 			break
 		}
 		if lastMark != s || sinceMark >= pointEvery {
@@ -217,7 +217,7 @@ func (l *PartitionLog) storeSome(entries []*raft.Log, flags uint8) (int, error) 
 		if chain, err = batch.add(entry, chain, flags); err != nil {
 			return 0, err
 		}
-		sinceMark += frameSize(entry)
+		sinceMark += s.framing.size(entry)
 		flags = 0
 		n++
 	}
@@ -262,6 +262,9 @@ func (l *PartitionLog) storeSome(entries []*raft.Log, flags uint8) (int, error) 
 // assembly puts entries together for one write. The data of large ones are not
 // copied.
 type assembly struct {
+	framing framing
+	at      int64 // position in the file
+
 	buf    []byte
 	pieces [][]byte // nil: all is in buf
 	from   int      // buf up to here is in pieces
@@ -274,19 +277,19 @@ const pieceBytes = 32 << 10
 func (a *assembly) add(entry *raft.Log, chain uint32, flags uint8) (crc uint32, err error) {
 	if len(entry.Data) < pieceBytes {
 		before := len(a.buf)
-		a.buf, crc, err = appendFrame(a.buf, entry, chain, flags)
+		a.buf, crc, err = appendFrame(a.buf, a.framing, a.at+a.size, entry, chain, flags)
 		a.size += int64(len(a.buf) - before)
 		return crc, err
 	}
-	if a.buf, crc, err = appendHeader(a.buf, entry, chain, flags); err != nil {
+	if a.buf, crc, err = appendHeader(a.buf, a.framing, a.at+a.size, entry, chain, flags); err != nil {
 		return 0, err
 	}
 	// buf may move when it grows: the pieces keep the array that they are in.
 	a.pieces = append(a.pieces, a.buf[a.from:len(a.buf):len(a.buf)], entry.Data)
 	a.from = len(a.buf)
 	a.buf = append(a.buf, entry.Extensions...)
-	a.buf = appendPadding(a.buf, frameHeader+len(entry.Data)+len(entry.Extensions))
-	a.size += frameSize(entry)
+	a.buf = appendPadding(a.buf, a.framing.header()+len(entry.Data)+len(entry.Extensions))
+	a.size += a.framing.size(entry)
 	return crc, nil
 }
 
@@ -316,9 +319,9 @@ func (l *PartitionLog) undo(s *segment, f vfs.File, cause error) error {
 	return cause
 }
 
-// active gives the segment that an entry of that size goes to, a new one if the
-// last is full, or too old; the write lock is held.
-func (l *PartitionLog) active(index uint64, size, limit int64) (*segment, error) {
+// active gives the segment that an entry goes to, a new one if the last is full, too
+// old, or of an older format than new ones are; the write lock is held.
+func (l *PartitionLog) active(entry *raft.Log, limit int64) (*segment, error) {
 	l.state.RLock()
 	var s *segment
 	if len(l.segments) > 0 {
@@ -326,17 +329,51 @@ func (l *PartitionLog) active(index uint64, size, limit int64) (*segment, error)
 	}
 	l.state.RUnlock()
 	if s != nil {
-		full := s.end+size > limit
+		full := s.end+s.framing.size(entry) > limit
 		old := false
 		if l.opts.SegmentAge != nil && s.firstAt != 0 {
 			age := l.opts.SegmentAge()
 			old = age > 0 && nowMillis()-s.firstAt >= age.Milliseconds()
 		}
-		if empty := s.last < s.base; !s.sealed && (empty || !full && !old) {
+		before := l.st.stamping() && !s.framing.stamped
+		empty := s.last < s.base
+		if empty && before && !s.sealed {
+			return s, l.rewriteHead(s)
+		}
+		if !s.sealed && (empty || !full && !old && !before) {
 			return s, nil
 		}
 	}
-	return l.roll(index)
+	return l.roll(entry.Index)
+}
+
+// rewriteHead makes a segment that holds nothing one of the format of new ones; the write lock is held.
+func (l *PartitionLog) rewriteHead(s *segment) error {
+	f, err := s.handle.acquire()
+	if err != nil {
+		return err
+	}
+	defer s.handle.release()
+	old := s.framing
+	l.state.Lock() // readers that stand at its end go on with it
+	s.framing = newFraming(true)
+	l.state.Unlock()
+	if _, err = f.WriteAt(s.header(), 0); err == nil {
+		if err = l.st.sync(f); err == nil {
+			return nil
+		}
+	} else {
+		// A part of it may be written: the head that was there is put back, as far as that goes.
+		l.state.Lock()
+		s.framing = old
+		l.state.Unlock()
+		if _, back := f.WriteAt(s.header(), 0); back == nil {
+			return err
+		}
+	}
+	l.err = fmt.Errorf("%s: %w", s.path, err)
+	l.st.fail(l.err)
+	return l.err
 }
 
 // roll ends the last segment and begins another at index; the write lock is held.

@@ -131,7 +131,7 @@ func (l *PartitionLog) MaxTime() (int64, bool) {
 
 func (l *PartitionLog) reader(s *segment, from point, want int) (*Reader, error) {
 	r := &Reader{l: l, index: from.index, next: from.offset}
-	w := newWalker(nil, from.pos, 0, min(max(want+4<<10, 16<<10), 1<<20+16<<10))
+	w := newWalker(nil, framing{}, from.pos, 0, min(max(want+4<<10, 16<<10), 1<<20+16<<10))
 	r.w = w
 	if err := r.enter(s); err != nil {
 		return nil, err
@@ -149,7 +149,7 @@ func (r *Reader) enter(s *segment) error {
 	}
 	r.seg, r.w.f = s, f
 	r.l.state.RLock()
-	r.w.limit = s.end
+	r.w.limit, r.w.fr = s.end, s.framing
 	r.l.state.RUnlock()
 	return nil
 }
@@ -205,7 +205,7 @@ func (r *Reader) more() (bool, error) {
 	l := r.l
 	l.state.RLock()
 	if r.seg.end > r.w.limit {
-		r.w.limit = r.seg.end
+		r.w.limit, r.w.fr = r.seg.end, r.seg.framing
 		l.state.RUnlock()
 		return true, nil
 	}

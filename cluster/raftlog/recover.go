@@ -229,15 +229,15 @@ func (l *PartitionLog) identify(s *segment, name string) error {
 		return err
 	}
 	defer s.handle.release()
-	id, base, gen, seed, err := readSegmentHeader(s.path, f)
+	head, err := readSegmentHeader(s.path, f)
 	if err != nil {
 		return err
 	}
-	if base != s.base || gen != s.gen {
-		return fmt.Errorf("%w: %s says that it is segment %d of generation %d", ErrDamaged, name, base, gen)
+	if head.base != s.base || head.gen != s.gen {
+		return fmt.Errorf("%w: %s says that it is segment %d of generation %d", ErrDamaged, name, head.base, head.gen)
 	}
-	s.id.Store(id)
-	s.seed = seed
+	s.id.Store(head.id)
+	s.seed, s.framing = head.seed, head.framing
 	return nil
 }
 
@@ -295,7 +295,7 @@ func (l *PartitionLog) readBack(i int, pos int64) error {
 	if s.allocated < segmentHeader {
 		return fmt.Errorf("%w: %s has %d bytes", ErrDamaged, s.path, s.allocated)
 	}
-	w := newWalker(f, pos, limit, walkChunk)
+	w := newWalker(f, s.framing, pos, limit, walkChunk)
 	index, chain := s.last, s.chain
 	var damage error
 	since, fresh := int64(0), true
@@ -363,41 +363,17 @@ func (l *PartitionLog) recordedLast(base uint64) uint64 {
 // never acknowledged. But if a later append is there and good, then this one was
 // acknowledged, and is damaged: nothing is changed then.
 func (l *PartitionLog) mend(s *segment, f vfs.File, damage error) error {
-	clean := true
-	buf := make([]byte, min(walkChunk, max(0, s.allocated-s.end)))
-	for at := s.end; at < s.allocated; {
-		n, err := f.ReadAt(buf[:min(int64(len(buf)), s.allocated-at)], at)
-		if err != nil && !errors.Is(err, io.EOF) {
-			return err
-		}
-		if n == 0 {
-			break
-		}
-		if n%frameAlign == 0 && allZero(buf[:n]) {
-			at += int64(n)
-			continue
-		}
-		for k := 0; k < n; k += frameAlign {
-			word := buf[k:min(k+frameAlign, n)]
-			if allZero(word) {
-				continue
-			}
-			clean = false
-			// Could an entry of a later append begin here?
-			fr, err := l.frameAt(f, at+int64(k), s.allocated)
-			if err == nil && fr.flags&flagCallStart != 0 && fr.index > s.last+1 {
-				return fmt.Errorf("%s: behind entry %d: %w; entry %d of a later append is good, so it was acknowledged", filepath.Base(s.path), s.last, damage, fr.index)
-			}
-		}
-		at += int64(n - n%frameAlign)
-		if n < frameAlign {
-			break
-		}
+	later, end, hashed, err := s.behind(f, s.end, s.last)
+	if err != nil {
+		return err
 	}
-	if clean {
+	if later != 0 {
+		return fmt.Errorf("%s: behind entry %d: %w; entry %d of a later append is good, so it was acknowledged", filepath.Base(s.path), s.last, damage, later)
+	}
+	if end == s.end {
 		return nil // allocated ahead
 	}
-	l.st.logger.Info("a torn append is cut off", "group", l.opts.Group, "segment", filepath.Base(s.path), "entry", s.last+1)
+	l.st.logger.Info("a torn append is cut off", "group", l.opts.Group, "segment", filepath.Base(s.path), "entry", s.last+1, "bytes", end-s.end, "hashed", hashed)
 	if err := f.Truncate(s.end); err != nil {
 		return err
 	}
@@ -405,28 +381,32 @@ func (l *PartitionLog) mend(s *segment, f vfs.File, damage error) error {
 	return l.st.sync(f)
 }
 
-func allZero(b []byte) bool {
-	return len(b) == 0 || b[0] == 0 && bytes.Equal(b[1:], b[:len(b)-1])
+// behind searches what a segment has behind its last good entry. later is the index of a good entry that begins a later append
+// than the one that should follow, 0 if there is none: each entry in between takes some room.
+// end is where the zeros begin that are allocated ahead.
+func (s *segment) behind(f io.ReaderAt, from int64, last uint64) (later uint64, end, hashed int64, err error) {
+	end = from
+	look := func(at int64, b []byte) (c claim, ok bool) {
+		if isZeroWord(b) {
+			return c, false
+		}
+		end = at + frameAlign
+		fr, err := parseFrame(b, s.framing, at)
+		if err != nil || fr.flags != flagCallStart || fr.kind > raft.LogConfiguration ||
+			fr.index <= last+1 || fr.index-last-1 > uint64(at-from)/uint64(fr.header) || at+fr.size() > s.allocated {
+			return c, false
+		}
+		return claim{at: at, skip: 4, to: at + int64(fr.header) + int64(fr.data) + int64(fr.extra), crc: fr.crc, tag: fr.index}, true
+	}
+	hashed, err = sweep(f, from, s.allocated, s.framing.header(), look, func(c claim) bool {
+		later = c.tag
+		return false
+	})
+	return later, end, hashed, err
 }
 
-// frameAt reads and verifies an entry that may begin at pos.
-func (l *PartitionLog) frameAt(f vfs.File, pos, limit int64) (frame, error) {
-	head := make([]byte, frameHeader)
-	if pos+frameHeader > limit {
-		return frame{}, ErrDamaged
-	}
-	if _, err := f.ReadAt(head, pos); err != nil {
-		return frame{}, err
-	}
-	fr, err := parseFrame(head)
-	if err != nil || pos+fr.size() > limit || fr.flags > flagCallStart || fr.kind > raft.LogConfiguration {
-		return frame{}, ErrDamaged
-	}
-	b := make([]byte, fr.size())
-	if _, err := f.ReadAt(b, pos); err != nil {
-		return frame{}, err
-	}
-	return fr, fr.verify(b)
+func allZero(b []byte) bool {
+	return len(b) == 0 || b[0] == 0 && bytes.Equal(b[1:], b[:len(b)-1])
 }
 
 // openIndexes opens the indexes of all segments, and makes again those that are
@@ -504,7 +484,7 @@ func (l *PartitionLog) eachPoint(s *segment, applied uint64, add func(point) err
 		return 0, err
 	}
 	defer s.handle.release()
-	w := newWalker(f, segmentHeader, s.end, walkChunk)
+	w := newWalker(f, s.framing, segmentHeader, s.end, walkChunk)
 	next, maxTime, since := s.start, int64(noTime), int64(pointEvery)
 	for {
 		pos := w.pos

@@ -45,15 +45,15 @@ func (l *PartitionLog) scrub(s *segment, pace func(int) error) error {
 	if err := pace(segmentHeader); err != nil {
 		return err
 	}
-	_, base, gen, seed, err := readSegmentHeader(s.path, f)
+	head, err := readSegmentHeader(s.path, f)
 	if err != nil {
 		return l.unlessGone(s, bad(err))
 	}
-	if base != s.base || gen != s.gen || seed != s.seed {
-		return bad(fmt.Errorf("%w: its head is that of segment %d of generation %d", ErrDamaged, base, gen))
+	if head.base != s.base || head.gen != s.gen || head.seed != s.seed || head.framing != s.framing {
+		return bad(fmt.Errorf("%w: its head is that of segment %d of generation %d", ErrDamaged, head.base, head.gen))
 	}
 	var paced error
-	c := chainCheck{w: newWalker(pacedReader{f, pace, &paced}, segmentHeader, s.end, walkChunk), index: s.base - 1, chain: s.seed}
+	c := chainCheck{w: newWalker(pacedReader{f, pace, &paced}, s.framing, segmentHeader, s.end, walkChunk), index: s.base - 1, chain: s.seed}
 	for {
 		_, _, err := c.next()
 		if paced != nil {

@@ -1,6 +1,7 @@
 package raftlog
 
 import (
+	"crypto/rand"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -15,7 +16,8 @@ import (
 )
 
 const (
-	segmentMagic   = "TRMSEG\x00\x01" // the last byte is the version of FORMAT.md
+	segmentMagic   = "TRMSEG\x00" // and the format, 1 or 2
+	segmentFormat  = 2            // the newest
 	segmentHeader  = 64
 	segmentSuffix  = ".log"
 	indexSuffix    = ".idx"
@@ -31,6 +33,9 @@ type segment struct {
 	gen  uint32 // of the manifest that it was made under
 	seed uint32 // in place of the CRC before the first entry's
 	path string // of the file
+
+	// framing changes once, if the segment was empty when a newer format came into use. Guarded as end is.
+	framing framing
 
 	// id names what the file holds in the journal; a cut gives it another one.
 	id atomic.Uint64
@@ -76,12 +81,45 @@ func parseSegmentName(name string) (base uint64, gen uint32, ok bool) {
 
 // header gives the first bytes of the file.
 func (s *segment) header() []byte {
+	h := segmentHead{id: s.id.Load(), base: s.base, gen: s.gen, seed: s.seed, framing: s.framing}
+	return h.encode()
+}
+
+// newFraming is how the entries of a new segment are laid out.
+func newFraming(stamped bool) framing {
+	if !stamped {
+		return framing{}
+	}
+	return framing{stamped: true, secret: newSecret()}
+}
+
+// newSecret gives a number that nobody can guess.
+func newSecret() uint64 {
+	var b [8]byte
+	rand.Read(b[:]) // never fails
+	return binary.LittleEndian.Uint64(b[:])
+}
+
+// segmentHead is what the first bytes of a segment file say.
+type segmentHead struct {
+	id, base  uint64
+	gen, seed uint32
+	framing   framing
+}
+
+func (h segmentHead) encode() []byte {
 	le := binary.LittleEndian
 	b := append(make([]byte, 0, segmentHeader), segmentMagic...)
-	b = le.AppendUint64(b, s.id.Load())
-	b = le.AppendUint64(b, s.base)
-	b = le.AppendUint32(b, s.gen)
-	b = le.AppendUint32(b, s.seed)
+	if h.framing.stamped {
+		b = append(b, 2)
+	} else {
+		b = append(b, 1)
+	}
+	b = le.AppendUint64(b, h.id)
+	b = le.AppendUint64(b, h.base)
+	b = le.AppendUint32(b, h.gen)
+	b = le.AppendUint32(b, h.seed)
+	b = le.AppendUint64(b, h.framing.secret)
 	b = append(b, make([]byte, segmentHeader-4-len(b))...)
 	return le.AppendUint32(b, crc32.Checksum(b, castagnoli))
 }
@@ -90,31 +128,39 @@ func (s *segment) header() []byte {
 var ErrVersion = errors.New("written by a newer version of the program")
 
 // readSegmentHeader reads the first bytes of a segment file.
-func readSegmentHeader(path string, f io.ReaderAt) (id, base uint64, gen, seed uint32, err error) {
+func readSegmentHeader(path string, f io.ReaderAt) (h segmentHead, err error) {
 	b := make([]byte, segmentHeader)
 	if _, err := f.ReadAt(b, 0); err != nil && !errors.Is(err, io.EOF) {
-		return 0, 0, 0, 0, err
+		return h, err
 	}
-	if string(b[:7]) == segmentMagic[:7] && b[7] > segmentMagic[7] {
-		version := b[7]
-		b[7] = segmentMagic[7]
-		if crc32.Checksum(b[:segmentHeader-4], castagnoli) != binary.LittleEndian.Uint32(b[segmentHeader-4:]) {
-			return 0, 0, 0, 0, fmt.Errorf("%s: %w: format %d", path, ErrVersion, version)
+	good := func() bool {
+		return crc32.Checksum(b[:segmentHeader-4], castagnoli) == binary.LittleEndian.Uint32(b[segmentHeader-4:])
+	}
+	version := b[7]
+	if string(b[:7]) == segmentMagic && version > segmentFormat {
+		for b[7] = 1; b[7] <= segmentFormat; b[7]++ {
+			if good() {
+				return h, fmt.Errorf("%w: %s has format %d, and was written with format %d", ErrDamaged, path, version, b[7])
+			}
 		}
-		return 0, 0, 0, 0, fmt.Errorf("%w: %s has format %d, and was written with format %d", ErrDamaged, path, version, b[7])
+		return h, fmt.Errorf("%s: %w: format %d", path, ErrVersion, version)
+	}
+	if string(b[:7]) != segmentMagic || version == 0 || !good() {
+		return h, fmt.Errorf("%w: %s has no good header", ErrDamaged, path)
 	}
 	le := binary.LittleEndian
-	if string(b[:8]) != segmentMagic || crc32.Checksum(b[:segmentHeader-4], castagnoli) != le.Uint32(b[segmentHeader-4:]) {
-		return 0, 0, 0, 0, fmt.Errorf("%w: %s has no good header", ErrDamaged, path)
+	h = segmentHead{id: le.Uint64(b[8:]), base: le.Uint64(b[16:]), gen: le.Uint32(b[24:]), seed: le.Uint32(b[28:])}
+	if version > 1 {
+		h.framing = framing{stamped: true, secret: le.Uint64(b[32:])}
 	}
-	return le.Uint64(b[8:]), le.Uint64(b[16:]), le.Uint32(b[24:]), le.Uint32(b[28:]), nil
+	return h, nil
 }
 
 // createSegment makes an empty segment that is on stable storage.
 func createSegment(st *Store, dir string, base uint64, gen uint32) (*segment, error) {
 	s := &segment{
 		base: base, gen: gen, seed: st.random32(), path: filepath.Join(dir, segmentName(base, gen)),
-		last: base - 1, end: segmentHeader, start: unknownOffset, maxTime: noTime,
+		last: base - 1, end: segmentHeader, start: unknownOffset, maxTime: noTime, framing: newFraming(st.stamping()),
 	}
 	s.id.Store(st.newID())
 	s.chain = s.seed
@@ -206,6 +252,7 @@ func (s *segment) cut(st *Store, f vfs.File, end int64) error {
 // walker reads the entries of a segment one after the other.
 type walker struct {
 	f     io.ReaderAt
+	fr    framing
 	pos   int64
 	limit int64 // no entry reaches beyond
 	buf   []byte
@@ -215,8 +262,8 @@ type walker struct {
 
 const walkChunk = 256 << 10
 
-func newWalker(f io.ReaderAt, pos, limit int64, chunk int) *walker {
-	return &walker{f: f, pos: pos, limit: limit, chunk: max(chunk, frameHeader)}
+func newWalker(f io.ReaderAt, fr framing, pos, limit int64, chunk int) *walker {
+	return &walker{f: f, fr: fr, pos: pos, limit: limit, chunk: max(chunk, fr.header())}
 }
 
 // fill makes sure that n bytes are in have, if the file has them.
@@ -276,10 +323,10 @@ func (w *walker) peek() (frame, error) {
 	if w.pos >= w.limit {
 		return frame{}, io.EOF
 	}
-	if err := w.fill(frameHeader); err != nil {
+	if err := w.fill(w.fr.header()); err != nil {
 		return frame{}, w.short(err)
 	}
-	f, err := parseFrame(w.have)
+	f, err := parseFrame(w.have, w.fr, w.pos)
 	if err == nil && f.size() > w.limit-w.pos {
 		err = fmt.Errorf("%w: entry %d reaches beyond the segment's end", ErrDamaged, f.index)
 	}

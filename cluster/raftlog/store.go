@@ -28,6 +28,10 @@ type Options struct {
 	CacheBytes   int64 // of the newest entries, all groups; 0: 64 MiB
 	ReserveBytes int64 // disk space kept for Raft's own small writes; 0: 64 MiB; negative: none
 
+	// Format is that of new segments and journal files: 2, or 1 for those that programs from before format 2 read. 0:
+	// 2 if some that are there have it, else 1; see Upgrade.
+	Format int
+
 	// NoSync acknowledges what is not on stable storage. For measuring only.
 	NoSync bool
 }
@@ -46,6 +50,8 @@ type Store struct {
 
 	syncs  atomic.Uint64
 	lastID atomic.Uint64
+
+	stamped atomic.Bool // new files are of format 2
 
 	closed closed // what was noted when the store was closed last
 
@@ -82,6 +88,7 @@ func OpenStore(dir string, opts Options) (*Store, error) {
 	if opts.BypassBytes == 0 {
 		opts.BypassBytes = 64 << 10
 	}
+	opts.BypassBytes = min(opts.BypassBytes, maxJournalBatch/2)
 	if opts.CacheBytes == 0 {
 		opts.CacheBytes = 64 << 20
 	}
@@ -93,6 +100,7 @@ func OpenStore(dir string, opts Options) (*Store, error) {
 	if err := st.fs.MkdirAll(st.Groups()); err != nil {
 		return nil, err
 	}
+	st.stamped.Store(opts.Format >= segmentFormat)
 	st.closed = st.readClosed()
 	j, err := openJournal(st, filepath.Join(dir, "journal"), st.Groups(), max(opts.JournalBytes, 0))
 	if err != nil {
@@ -105,6 +113,12 @@ func OpenStore(dir string, opts Options) (*Store, error) {
 	st.space = newSpace(st)
 	return st, nil
 }
+
+// Upgrade is told that no older program will open the store again: new segments are of format 2, and each log begins one at
+// its next append. The journal is, too, from the next start on.
+func (st *Store) Upgrade() { st.stamped.Store(true) }
+
+func (st *Store) stamping() bool { return st.stamped.Load() }
 
 // Groups is the folder that the groups' folders are in.
 func (st *Store) Groups() string { return filepath.Join(st.dir, "partitions") }

@@ -118,7 +118,7 @@ func (v *verifier) segment(i int) {
 	}
 	points := v.points(i)
 	v.maxTime = noTime
-	c := chainCheck{w: newWalker(f, segmentHeader, limit, walkChunk), index: s.base - 1, chain: s.seed}
+	c := chainCheck{w: newWalker(f, s.framing, segmentHeader, limit, walkChunk), index: s.base - 1, chain: s.seed}
 	var damage error
 	end := int64(segmentHeader)
 	for {
@@ -216,28 +216,13 @@ func (v *verifier) tail(s *segment, end int64, last uint64, damage error) {
 		v.problem("%s: behind entry %d: %w", filepath.Base(s.path), last, damage)
 		return
 	}
-	buf := make([]byte, walkChunk)
-	for at := end; at < s.allocated; {
-		n, err := f.ReadAt(buf[:min(int64(len(buf)), s.allocated-at)], at)
-		if err != nil && !errors.Is(err, io.EOF) {
-			v.problem("%s: %w", filepath.Base(s.path), err)
-			return
-		}
-		for k := 0; k < n; k += frameAlign {
-			if allZero(buf[k:min(k+frameAlign, n)]) {
-				continue
-			}
-			v.found.Torn = at + int64(k) + frameAlign - end
-			fr, err := v.frameAt(f, at+int64(k), s.allocated)
-			if err == nil && fr.flags&flagCallStart != 0 && fr.index > last+1 {
-				v.problem("%s: behind entry %d: %w; entry %d of a later append is good, so it was acknowledged", filepath.Base(s.path), last, damage, fr.index)
-				return
-			}
-		}
-		if n < frameAlign {
-			return
-		}
-		at += int64(n - n%frameAlign)
+	later, tornEnd, _, err := s.behind(f, end, last)
+	if err != nil {
+		v.problem("%s: %w", filepath.Base(s.path), err)
+	}
+	v.found.Torn = tornEnd - end
+	if later != 0 {
+		v.problem("%s: behind entry %d: %w; entry %d of a later append is good, so it was acknowledged", filepath.Base(s.path), last, damage, later)
 	}
 }
 
