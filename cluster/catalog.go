@@ -69,9 +69,7 @@ func (c *catalog) Apply(entry *raft.Log) any {
 	c.index = fsm.Index(entry.Index)
 	c.view.Store(c.state.View())
 	c.wakeLocked()
-	if level := c.view.Load().Level(); level > fsm.Level {
-		c.node.fail(tooOld(level))
-	}
+	c.node.levelReached(c.view.Load().Level())
 	return result
 }
 
@@ -98,6 +96,7 @@ func (c *catalog) Restore(source io.ReadCloser) error {
 	c.state, c.index = state, state.LastApplied()
 	c.view.Store(state.View())
 	c.wakeLocked()
+	c.node.levelReached(state.View().Level())
 	return nil
 }
 

@@ -16,6 +16,16 @@ func tooOld(level int) error {
 	return fmt.Errorf("the cluster is at level %d and this program knows %d: start a newer one", level, fsm.Level)
 }
 
+// levelReached is told the cluster's level when the catalog has come further.
+func (n *Node) levelReached(level int) {
+	if level > fsm.Level {
+		n.fail(tooOld(level))
+	}
+	if level >= 3 {
+		n.logs.Upgrade()
+	}
+}
+
 // register brings the catalog up to date with what this node is: its program may be
 // another one than when it joined.
 func (n *Node) register(ctx context.Context) {

@@ -1,7 +1,10 @@
 package cluster
 
 import (
+	"bytes"
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -45,4 +48,31 @@ func TestAnOldProgramStopsWhenTheLevelRises(t *testing.T) {
 	if err := n.Err(); !strings.Contains(err.Error(), "start a newer one") {
 		t.Errorf("it stopped with: %v", err)
 	}
+}
+
+// TestLogsAreOfFormat2FromLevel3On: no node can go back to a program that does not read it then.
+func TestLogsAreOfFormat2FromLevel3On(t *testing.T) {
+	c := newTestCluster(t, 1)
+	c.startAll()
+	c.allKnow()
+	id := fsm.PartitionID{Topic: c.topic("new", 1, 1).ID}
+	c.mustAppend(c.leaderOf(id), id, "a")
+	begins := func(pattern, with string) {
+		t.Helper()
+		names, err := filepath.Glob(filepath.Join(c.nodes[0].dir.path, pattern))
+		if err != nil || len(names) == 0 {
+			t.Fatalf("%s: %q, %v", pattern, names, err)
+		}
+		for _, name := range names {
+			b, err := os.ReadFile(name)
+			if err != nil || !bytes.HasPrefix(b, []byte(with)) {
+				t.Errorf("%s does not begin with %q, %v", name, with, err)
+			}
+		}
+	}
+	begins("partitions/*-0/*.log", "TRMSEG\x00\x02")
+	c.kill(0)
+	c.start(0)
+	begins("journal/*.journal", "TRMJNL\x00\x02")
+	c.mustAppend(c.leaderOf(id), id, "b")
 }
