@@ -8,7 +8,8 @@ import (
 
 // A cluster of an older program becomes one of this, node by node, while producers go on: through the shim
 // without one error. Clusters are upgraded from the commit before this one and from the first whose
-// nodes tell each other what they know.
+// nodes tell each other what they know. The first node goes
+// back in between, if its program then is not much older.
 func TestRollingUpgrade(t *testing.T) {
 	for _, commit := range []string{"HEAD~1", "99cb287"} {
 		t.Run(commit, func(t *testing.T) {
@@ -34,7 +35,16 @@ func TestRollingUpgrade(t *testing.T) {
 				must(t, n.Start())
 				must(t, n.WaitReady(patience))
 				must(t, l.Progress(50, patience))
-				if i == 0 {
+				if i == 0 && commit != "99cb287" { // that one's catalog has no CRCs, and is damaged to this one
+					// While others are older it can go back to what it was.
+					for _, path := range []string{older, newer} {
+						_, err := n.Terminate(patience)
+						must(t, err)
+						n.Path = path
+						must(t, n.Start())
+						must(t, n.WaitReady(patience))
+						must(t, l.Progress(50, patience))
+					}
 					// An older node is no stranger to a topic that was made by a newer one, and the other way round.
 					must(t, harness.CreateTopic(t.Context(), n.Addr(), "by-newer", 2, 3))
 					must(t, harness.CreateTopic(t.Context(), c.Node(3).Addr(), "by-older", 2, 3))
