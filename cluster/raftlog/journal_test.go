@@ -1,9 +1,11 @@
 package raftlog
 
 import (
+	"fmt"
 	"math"
 	"math/rand/v2"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -120,5 +122,54 @@ func TestAVoidJournalStillHasAnEpoch(t *testing.T) {
 	defer st.Close()
 	if st.journal.epoch != 8 {
 		t.Errorf("epoch %d, want 8", st.journal.epoch)
+	}
+}
+
+// TestAJournalFileIsVoidBeforeItIsUsedAgain: the power goes while the first batches of another round are written over
+// those of the last, which nothing follows any more.
+func TestAJournalFileIsVoidBeforeItIsUsedAgain(t *testing.T) {
+	for round := range 4 * segmentFormat { // what happens at once happens in another order
+		format := 1 + round%segmentFormat
+		var last uint64 // entry of the first round
+		crashes(t, func() *held {
+			h := newHeldOf(t, format)
+			j := h.st.journal
+			last = 0
+			store := func() (size int64) {
+				size = j.current.size
+				last++
+				h.store(last, last, 1)
+				return j.current.size - size
+			}
+			for j.next < 2 {
+				store()
+			}
+			for free := 0; free == 0; runtime.Gosched() { // the first file is
+				j.mu.Lock()
+				free = len(j.free)
+				j.mu.Unlock()
+			}
+			for size := int64(0); j.current.size+size <= j.limit; {
+				size = store()
+			}
+			return h
+		}, func(h *held) error {
+			// More than a page of the disk, of which one may be lost.
+			if err := h.StoreLogs([]*raft.Log{entry(last+1, 1), entry(last+2, 1)}); err != nil {
+				return err
+			}
+			if err := h.StoreLog(entry(last+3, 1)); err != nil {
+				return err
+			}
+			if n := h.st.journal.next; n != 2 {
+				return fmt.Errorf("there are %d files", n)
+			}
+			return nil
+		}, func(h *held, whole bool) error {
+			if h.last < last || whole && h.last != last+3 {
+				return fmt.Errorf("it ends at entry %d, after %d", h.last, last)
+			}
+			return h.holds([]uint64{h.last}, []uint64{1})
+		})
 	}
 }

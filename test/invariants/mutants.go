@@ -44,7 +44,7 @@ var mutants = []mutant{
 		raftlog, "TestJournalFilesAreUsedAgainInOrder"},
 	{4, "a journal file is written over while it counts", []change{{journalGo,
 		"	if _, err := f.file.WriteAt(make([]byte, f.form.header()), f.form.start()); err != nil {\n		return err\n	}\n", ""}},
-		raftlog, "TestCrashes|TestFailures"},
+		raftlog, "TestAJournalFileIsVoidBeforeItIsUsedAgain"},
 	{5, "applied entries can be cut off", []change{
 		{cutGo, "	case from <= applied:\n", "	case false:\n"},
 		{cutGo, "	if from <= applied {\n", "	if from == 0 && applied > 0 {\n"},
