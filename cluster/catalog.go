@@ -14,6 +14,7 @@ import (
 
 	"github.com/hashicorp/raft"
 
+	"github.com/trimaran-io/trimaran/cluster/peer"
 	"github.com/trimaran-io/trimaran/cluster/placement"
 	"github.com/trimaran-io/trimaran/fsm"
 )
@@ -290,6 +291,15 @@ func (c *catalog) open(voters, nonvoters []string) error {
 	g, err := openGroup(catalogGroup, boltFiles(n.dir.join("catalog"), config.Logger), config, c, n.stable.Group(catalogGroup), n.transport(catalogGroup), voters, nonvoters)
 	if err != nil {
 		return err
+	}
+	if t, ok := g.transport.(*peer.GroupTransport); ok {
+		// Raft would go back to an offered snapshot, and to the members in it, also where it is further.
+		t.BeforeInstall(func(_ context.Context, _ string, req *raft.InstallSnapshotRequest) error {
+			if g.raft.AppliedIndex() >= req.LastLogIndex {
+				return peer.ErrInstalled
+			}
+			return nil
+		})
 	}
 	n.vouch(g)
 	c.mu.Lock()

@@ -32,6 +32,9 @@ const (
 // the replica will have it.
 var errReopens = errors.New("the entries are copied; the replica is being opened again")
 
+// errOvertaken ends a copy: Raft has brought the log as far by itself.
+var errOvertaken = errors.New("the log has come further by itself")
+
 // errCopies is the answer to a leader while the replica copies already, or is being closed.
 var errCopies = errors.New("the entries are being copied, or the replica is being closed")
 
@@ -87,9 +90,15 @@ func newCatchUpLimit(bytesPerSecond int64) *rate.Limiter {
 // beforeInstall is what happens when the group's leader offers a snapshot.
 func (n *Node) beforeInstall(r *replica) func(context.Context, string, *raft.InstallSnapshotRequest) error {
 	return func(ctx context.Context, from string, req *raft.InstallSnapshotRequest) error {
-		if r.log.Has(req.LastLogIndex, req.LastLogTerm) {
+		has := func() bool {
+			if !r.log.Has(req.LastLogIndex, req.LastLogTerm) {
+				return false
+			}
 			// The leader goes on behind its snapshot, and wants to see that this replica has it.
 			r.log.Widen(req.LastLogIndex)
+			return true
+		}
+		if has() {
 			return peer.ErrInstalled
 		}
 		// A leader that did not hear of the end offers it again, and another leader does: the staging is one.
@@ -106,7 +115,13 @@ func (n *Node) beforeInstall(r *replica) func(context.Context, string, *raft.Ins
 		ctx, cancel := context.WithCancel(ctx)
 		defer cancel()
 		defer context.AfterFunc(r.closing, cancel)()
-		if err := n.copyFrom(ctx, r, from); err != nil {
+		if err := n.copyFrom(ctx, r, from); errors.Is(err, errOvertaken) {
+			n.logger.Info("a copy is not needed any more", "partition", r.id, "from", from)
+			if has() {
+				return peer.ErrInstalled
+			}
+			return err
+		} else if err != nil {
 			n.logger.Warn("copying a partition from its leader was cut short; it will go on", "partition", r.id, "from", from, "error", err)
 			return err
 		}
@@ -115,7 +130,8 @@ func (n *Node) beforeInstall(r *replica) func(context.Context, string, *raft.Ins
 	}
 }
 
-// copyFrom copies what this replica lacks up to the snapshot of another.
+// copyFrom copies what this replica lacks up to the snapshot of another. Raft goes on meanwhile, perhaps with another
+// leader: where the log comes as far by itself, the copy is of no use and ends with errOvertaken.
 func (n *Node) copyFrom(ctx context.Context, r *replica, from string) error {
 	reply, err := n.ask(ctx, from, callDescribe, binary.BigEndian.AppendUint64(appendPartition(nil, r.id), r.log.SnapshotIndex()))
 	if err != nil {
@@ -146,6 +162,10 @@ func (n *Node) copyFrom(ctx context.Context, r *replica, from string) error {
 	n.logger.Info("copying a partition from its leader", "partition", r.id, "from", from, "entry", staging.Next(), "to", d.Index, "bytes", d.Bytes)
 	began := time.Now()
 	for staging.Next() <= d.Index {
+		if r.log.Has(d.Index, d.Term) {
+			done = true
+			return errors.Join(errOvertaken, staging.Discard())
+		}
 		head := appendPartition(nil, r.id)
 		head = binary.BigEndian.AppendUint64(head, staging.Next())
 		head = binary.BigEndian.AppendUint64(head, d.Index)

@@ -16,8 +16,9 @@ import (
 // (Staging). Only when all of it is there and on stable storage does the log
 // adopt it, in one step (PartitionLog.Adopt), with Raft of the group shut down.
 //
-// What is adopted replaces everything above the entries that were applied here:
-// what a dead leader left behind must not look committed (invariant 3).
+// What is adopted replaces everything above the log's own snapshot: what a dead leader left behind must not look
+// committed (invariant 3). Raft goes on beside the copy, and another leader may bring the log as far as that by itself.
+// Then the log stays as it is: it holds what was acknowledged meanwhile.
 
 const stagingName = "staging"
 
@@ -127,6 +128,31 @@ func (l *PartitionLog) Has(index, term uint64) bool {
 	}
 	var entry raft.Log
 	return l.readEntry(index, &entry) == nil && entry.Term == term
+}
+
+// overtakes reports whether the log must stay as it is, though a snapshot of another replica was copied. Raft of the group is
+// down. An entry of the snapshot's term at its index proves that the log has what the snapshot stands for (Raft, section 5.3),
+// and what lies behind it may have been acknowledged. Only a log that ends below the snapshot, or in which another term
+// stands there, which a dead leader left, gives way. A log that cannot tell is damaged.
+func (l *PartitionLog) overtakes(s *snapshotRecord) (bool, error) {
+	l.state.RLock()
+	covered := l.manifest.Snapshot != nil && l.manifest.Snapshot.Index >= s.Index
+	last, applied := l.last, l.applied
+	l.state.RUnlock()
+	switch {
+	case covered:
+		return true, nil
+	case last < s.Index:
+		return false, nil
+	}
+	var entry raft.Log
+	if err := l.readEntry(s.Index, &entry); err != nil {
+		return false, fmt.Errorf("entry %d, up to which was copied: %w", s.Index, err)
+	}
+	if entry.Term != s.Term && applied >= s.Index {
+		return false, fmt.Errorf("%w: entry %d of term %d is applied, and of term %d in a snapshot", ErrDamaged, s.Index, entry.Term, s.Term)
+	}
+	return entry.Term == s.Term, nil
 }
 
 // Widen gives Raft back the entries from index on, if they are still there. Where answers of this replica were
@@ -311,7 +337,8 @@ func (s *Staging) Discard() error {
 }
 
 // Adopt makes what was staged and finished the log's own, in one step, behind its
-// own entries up to the index where the staging began. Raft of the group must be
+// own entries up to the index where the staging began. A log that has come as far by
+// itself stays as it is, and the staging goes. Raft of the group must be
 // shut down. The log must be closed and opened again afterwards.
 func (l *PartitionLog) Adopt(s *Staging) error {
 	l.write.Lock()
@@ -325,8 +352,10 @@ func (l *PartitionLog) Adopt(s *Staging) error {
 		return errors.New("the staging is not finished")
 	}
 	m := &manifest{Group: l.opts.Group, Generation: staged.Generation, Snapshot: staged.Snapshot, state: staged.state}
-	if own := l.manifest.Snapshot; own != nil && own.Index >= staged.Snapshot.Index {
-		return errors.New("the log has come further by itself")
+	if overtaken, err := l.overtakes(staged.Snapshot); err != nil {
+		return err
+	} else if overtaken {
+		return s.Discard()
 	}
 	if s.have > 0 {
 		own, err := l.ownUpTo(s.have, s.start)
