@@ -186,15 +186,11 @@ func (n *Node) DeleteRecords(ctx context.Context, id fsm.PartitionID, before fsm
 
 // deleteRecords is DeleteRecords at the leader.
 func (r *records) deleteRecords(ctx context.Context, before fsm.Offset) (fsm.Offset, error) {
-	p, err := r.leads()
+	// What a deposed leader does not know to be committed may be.
+	p, start, next, err := r.asConfirmedLeader(ctx)
 	if err != nil {
 		return -1, err
 	}
-	// What a deposed leader does not know to be committed may be.
-	if err := r.verify(); err != nil {
-		return -1, err
-	}
-	start, next := r.bounds()
 	if before == -1 {
 		before = next
 	}
@@ -216,7 +212,7 @@ func (n *Node) Producers(ctx context.Context, id fsm.PartitionID) ([]fsm.ActiveP
 	var producers []fsm.ActiveProducer
 	err := n.atRecords(ctx, id, holdLeaderless, func(ctx context.Context, h hint, local *records) (err error) {
 		if local != nil {
-			producers, err = local.activeProducers()
+			producers, err = local.activeProducers(ctx)
 			return err
 		}
 		reply, err := n.ask(ctx, h.identity, callProducers, appendPartition(nil, id))
@@ -231,8 +227,8 @@ func (n *Node) Producers(ctx context.Context, id fsm.PartitionID) ([]fsm.ActiveP
 	return producers, err
 }
 
-func (r *records) activeProducers() ([]fsm.ActiveProducer, error) {
-	if _, err := r.leads(); err != nil {
+func (r *records) activeProducers(ctx context.Context) ([]fsm.ActiveProducer, error) {
+	if _, _, _, err := r.asConfirmedLeader(ctx); err != nil {
 		return nil, err
 	}
 	r.mu.Lock()
@@ -265,7 +261,7 @@ func (n *Node) answerAdmin(ctx context.Context, kind uint8, r *reader) ([]byte, 
 		}
 		return binary.BigEndian.AppendUint64(nil, uint64(low)), nil
 	}
-	producers, err := replica.activeProducers()
+	producers, err := replica.activeProducers(ctx)
 	if err != nil {
 		return nil, err
 	}

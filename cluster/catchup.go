@@ -166,6 +166,7 @@ func (n *Node) copyFrom(ctx context.Context, r *replica, from string) error {
 			done = true
 			return errors.Join(errOvertaken, staging.Discard())
 		}
+		n.stepOfCopy(r, "piece")
 		head := appendPartition(nil, r.id)
 		head = binary.BigEndian.AppendUint64(head, staging.Next())
 		head = binary.BigEndian.AppendUint64(head, d.Index)
@@ -193,6 +194,7 @@ func (n *Node) copyFrom(ctx context.Context, r *replica, from string) error {
 		}
 		r.catchUp.at(staging.Bytes())
 	}
+	n.stepOfCopy(r, "all")
 	if err := staging.Finish(d); err != nil {
 		if errors.Is(err, raftlog.ErrDamaged) {
 			return errors.Join(err, staging.Discard())
@@ -204,10 +206,17 @@ func (n *Node) copyFrom(ctx context.Context, r *replica, from string) error {
 	}
 	n.logger.Info("copied a partition from its leader", "partition", r.id, "from", from, "to", d.Index, "bytes", staging.Bytes(), "took", time.Since(began).Round(time.Millisecond))
 	done = true
+	n.stepOfCopy(r, "finished")
 	r.mu.Lock()
 	r.adopt = staging
 	r.mu.Unlock()
 	return nil
+}
+
+func (n *Node) stepOfCopy(r *replica, step string) {
+	if n.cfg.onCopy != nil {
+		n.cfg.onCopy(r.id, step)
+	}
 }
 
 // reopen has the reconcile loop close the replica and open it again.

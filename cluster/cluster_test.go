@@ -31,6 +31,7 @@ type testCluster struct {
 	key   []byte // of its gossip: tests side by side must not meet when one takes a port that another had
 	nodes []*testNode
 	net   *cuttable
+	acks  *promised
 }
 
 type testNode struct {
@@ -123,7 +124,7 @@ func testLogger(t *testing.T) *slog.Logger {
 func newTestCluster(t *testing.T, n int) *testCluster {
 	t.Helper()
 	t.Parallel()
-	c := &testCluster{t: t, base: t.TempDir(), key: make([]byte, 16), net: newCuttable()}
+	c := &testCluster{t: t, base: t.TempDir(), key: make([]byte, 16), net: newCuttable(), acks: newPromised(t)}
 	rand.Read(c.key)
 	for range n {
 		c.add(n)
@@ -163,6 +164,7 @@ func (c *testCluster) start(i int) *testNode {
 			node.cfg.Join = append(node.cfg.Join, gossip)
 		}
 	}
+	node.cfg.answered = c.acks.of(i)
 	n, err := Start(node.cfg)
 	if err != nil {
 		c.t.Fatalf("start node %d: %v", i+1, err)
@@ -273,7 +275,7 @@ func (c *testCluster) leaderOf(id fsm.PartitionID) int {
 				continue
 			}
 			if r := node.replica(id); r != nil {
-				if _, err := r.leads(); err == nil && r.verify() == nil {
+				if l, err := r.leads(); err == nil && r.readIndex(within(c.t), l.inTerm()) == nil {
 					leader = i
 					return nil
 				}

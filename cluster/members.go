@@ -29,7 +29,8 @@ const (
 
 // reconcileMembers takes at most one step for a group that this node leads.
 func (n *Node) reconcileMembers(r *replica) {
-	if _, err := r.leads(); err != nil {
+	p, err := r.leads()
+	if err != nil {
 		return
 	}
 	topics := n.Topics()
@@ -82,13 +83,13 @@ func (n *Node) reconcileMembers(r *replica) {
 		return
 	}
 	if complete {
-		n.removeMembers(r, partition, wanted, servers)
+		n.removeMembers(r, p, partition, wanted, servers)
 	}
 }
 
 // removeMembers takes out of the group who is no longer wanted, one at a time and this node last, by handing
 // leadership over; when nobody is left of them the catalog hears of it.
-func (n *Node) removeMembers(r *replica, partition *fsm.Partition, wanted map[string]bool, servers []raft.Server) {
+func (n *Node) removeMembers(r *replica, p leadership, partition *fsm.Partition, wanted map[string]bool, servers []raft.Server) {
 	surplus := n.leastMissed(servers, func(identity string) bool { return !wanted[identity] })
 	for _, identity := range surplus {
 		if identity == n.identity {
@@ -111,12 +112,29 @@ func (n *Node) removeMembers(r *replica, partition *fsm.Partition, wanted map[st
 	if len(partition.Leaving) == 0 {
 		return
 	}
+	// They let go of their records when they hear of it, so the configuration without them must be committed.
+	if err := r.settled(p); err != nil {
+		n.logger.Debug("it is not certain yet that replicas have left", "partition", r.id, "error", err)
+		return
+	}
 	ctx, cancel := context.WithTimeout(n.ctx, membersTimeout)
 	defer cancel()
 	command := fsm.CatalogCommand{Settle: &fsm.Settle{Topic: r.id.Topic, Partition: r.id.Partition, Nodes: partition.Leaving}}
 	if _, err := n.catalog.apply(ctx, command); err != nil {
 		n.logger.Warn("cannot tell the catalog that replicas have left yet", "partition", r.id, "error", err)
 	}
+}
+
+// settled returns nil when the configuration that this replica had when it was called, as the leader p, is committed. One that
+// is not, or that of a leader that was deposed, says nothing of who is in the group.
+func (r *replica) settled(p leadership) error {
+	if err := r.group.await(r.group.raft.Barrier(membersTimeout)); err != nil {
+		return err
+	}
+	if fsm.Term(r.group.raft.CurrentTerm()) != p.inTerm() {
+		return fsm.ErrNotLeader
+	}
+	return nil
 }
 
 // leastMissed gives the members of a group that are to go: those first that are not there, since while they are members
@@ -198,7 +216,7 @@ func (n *Node) appliedAt(ctx context.Context, identity string, id fsm.PartitionI
 }
 
 // release answers callLeave: a replica that may have lost acknowledged records or
-// votes leaves its group (invariant 7). The answer is this leader's term, in which
+// votes leaves its group (invariant 7). The answer is this node's term, in which
 // that replica must not vote any more. A group that could not go on without it
 // keeps it as it is: what is left of its majority must not shrink.
 func (n *Node) release(r *replica, identity string) ([]byte, error) {
@@ -219,8 +237,10 @@ func (n *Node) release(r *replica, identity string) ([]byte, error) {
 			return nil, fmt.Errorf("%w: %w", fsm.ErrNoLeader, err)
 		}
 		n.logger.Warn("a replica has left its group to be rebuilt", "partition", r.id, "node", identity)
+	} else if err := r.settled(p); err != nil {
+		return nil, fmt.Errorf("%w: %w", fsm.ErrNoLeader, err)
 	}
-	return binary.BigEndian.AppendUint64(nil, uint64(p.inTerm())), nil
+	return binary.BigEndian.AppendUint64(nil, r.group.raft.CurrentTerm()), nil // not below that of the configuration
 }
 
 // connected reports whether the node is reached right now.

@@ -83,6 +83,10 @@ type Config struct {
 	NoAutoBalance bool
 	steadyFor     time.Duration // 0: defaultSteadyFor
 	twinFor       time.Duration // 0: twinFor
+	// Seams for tests; nil: nothing happens there.
+	beforeApply func(id fsm.PartitionID, index uint64)
+	onCopy      func(id fsm.PartitionID, step string)
+	answered    func(group string, req, resp any) // peer.Config.Answered
 	// Groups are the settings of consumer groups; the zero value is Kafka's defaults
 	// but for the initial rebalance delay, which is none.
 	Groups coordinator.Settings
@@ -244,6 +248,7 @@ func Start(cfg Config) (_ *Node, err error) {
 		HeartbeatTimeout: cfg.HeartbeatTimeout,
 		MaxAppendEntries: maxAppendEntries,
 		OnOrphans:        n.failover.noticed,
+		Answered:         cfg.answered,
 	})
 	undo = append(undo, func() { n.link.Close() })
 	if n.cfg.PeerAdvertise == "" {

@@ -128,12 +128,12 @@ func answerOffsets(ctx context.Context, replica *records, kind uint8, r *reader)
 }
 
 // asConfirmedLeader gives the proposer of a replica that a majority confirmed as
-// the leader after this call began, and the bounds of what it has applied.
-func (r *records) asConfirmedLeader() (p *proposer, start, next fsm.Offset, err error) {
+// the leader after this call began, and the bounds of the log, which are not below what anybody was told before.
+func (r *records) asConfirmedLeader(ctx context.Context) (p *proposer, start, next fsm.Offset, err error) {
 	if p, err = r.leads(); err != nil {
 		return nil, 0, 0, err
 	}
-	if err := r.verify(); err != nil {
+	if err := r.readIndex(ctx, p.term); err != nil {
 		return nil, 0, 0, err
 	}
 	start, next = r.bounds()
@@ -142,7 +142,7 @@ func (r *records) asConfirmedLeader() (p *proposer, start, next fsm.Offset, err 
 
 // offsetForTime looks for a time in what is committed.
 func (r *records) offsetForTime(ctx context.Context, timestamp int64) (found kafkaproto.TimestampedOffset, ok bool, err error) {
-	_, start, next, err := r.asConfirmedLeader()
+	_, start, next, err := r.asConfirmedLeader(ctx)
 	if err != nil {
 		return found, false, err
 	}
@@ -232,7 +232,7 @@ func (r *records) timeIn(ctx context.Context, h kafkaproto.BatchHeader, batch []
 // epochEnd looks for the end of an epoch. Epochs never go down along the log, so
 // a binary search over offsets finds where one ends, with a small read each.
 func (r *records) epochEnd(ctx context.Context, epoch fsm.LeaderEpoch) (fsm.LeaderEpoch, fsm.Offset, error) {
-	p, start, next, err := r.asConfirmedLeader()
+	p, start, next, err := r.asConfirmedLeader(ctx)
 	if err != nil {
 		return -1, -1, err
 	}

@@ -78,17 +78,21 @@ func (r *records) producer(id int64) (fsm.ProducerState, bool) {
 }
 
 // readAsLeader answers for the whole partition: what lies outside of the log is
-// said to be so only after a majority confirmed that this replica leads.
-func (r *records) readAsLeader(from fsm.Offset, maxBytes int) (fsm.Slice, error) {
-	if _, err := r.leads(); err != nil {
+// said to be so only after a majority confirmed that this replica leads, of all that was committed before.
+func (r *records) readAsLeader(ctx context.Context, from fsm.Offset, maxBytes int) (fsm.Slice, error) {
+	p, err := r.leads()
+	if err != nil {
 		return fsm.Slice{}, err
 	}
 	slice, ok, err := r.readCommitted(from, maxBytes)
 	if ok || err != nil {
 		return slice, err
 	}
-	if err := r.verify(); err != nil {
+	if err := r.readIndex(ctx, p.term); err != nil {
 		return fsm.Slice{}, err
+	}
+	if slice, ok, err = r.readCommitted(from, maxBytes); ok || err != nil {
+		return slice, err
 	}
 	if from < slice.LogStart || from > slice.HighWatermark {
 		return slice, fmt.Errorf("%w: %d is not within %d to %d", fsm.ErrOffsetOutOfRange, from, slice.LogStart, slice.HighWatermark)
@@ -135,14 +139,11 @@ func (r *records) awaitAsLeader(ctx context.Context, from fsm.Offset) error {
 }
 
 // offsetsBefore answers ListOffsets v0 as the confirmed leader.
-func (r *records) offsetsBefore(timestamp int64, max int) ([]fsm.Offset, error) {
-	if _, err := r.leads(); err != nil {
+func (r *records) offsetsBefore(ctx context.Context, timestamp int64, max int) ([]fsm.Offset, error) {
+	_, start, end, err := r.asConfirmedLeader(ctx)
+	if err != nil {
 		return nil, err
 	}
-	if err := r.verify(); err != nil {
-		return nil, err
-	}
-	start, end := r.bounds()
 	var segments []fsm.Segment
 	for _, s := range r.log.Segments() {
 		if s.Start >= 0 && fsm.Offset(s.Start) <= end {

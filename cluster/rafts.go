@@ -97,6 +97,8 @@ func (g *group) await(f raft.Future) error {
 type transport interface {
 	raft.Transport
 	Close() error
+	// Confirm is peer.GroupTransport.Confirm.
+	Confirm(ctx context.Context) (term uint64, err error)
 }
 
 // errReplicaLost means that this node once had the group and has lost its log.

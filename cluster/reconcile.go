@@ -213,7 +213,7 @@ func (n *Node) openReplica(id fsm.PartitionID, partition *fsm.Partition, topics 
 	if t, ok := transport.(*peer.GroupTransport); ok && anew {
 		t.Newcomer()
 	}
-	g, err := openGroup(name, n.partitionFiles(r), config, r.machine, n.stable.Group(name), transport, voters, nil)
+	g, err := openGroup(name, n.partitionFiles(r), config, observed{r.machine, r}, n.stable.Group(name), transport, voters, nil)
 	if err != nil {
 		return err
 	}

@@ -30,6 +30,8 @@ type replica struct {
 	group *group
 	log   *raftlog.PartitionLog
 
+	applied appliedTo
+
 	mu      sync.Mutex
 	leading leadership    // non-nil while this replica leads and has passed its barrier
 	changed chan struct{} // closed and replaced whenever the known leader or leading changes
@@ -317,16 +319,6 @@ func (r *replica) settle(ctx context.Context) {
 			return
 		}
 	}
-}
-
-// verify returns nil when a majority confirmed, after this call began, that this
-// replica leads.
-func (r *replica) verify() error {
-	if err := r.group.await(r.group.raft.VerifyLeader()); err != nil {
-		h, _ := r.leader()
-		return errNotLeader{h}
-	}
-	return nil
 }
 
 // bounds gives the first and the next offset of the state machine.

@@ -260,7 +260,7 @@ func (n *Node) Read(ctx context.Context, id fsm.PartitionID, from fsm.Offset, ma
 	var slice fsm.Slice
 	err := n.atRecords(ctx, id, 0, func(ctx context.Context, h hint, local *records) (err error) {
 		if local != nil {
-			slice, err = local.readAsLeader(from, maxBytes)
+			slice, err = local.readAsLeader(ctx, from, maxBytes)
 			return err
 		}
 		head := appendPartition(nil, id)
@@ -290,6 +290,11 @@ func (n *Node) Read(ctx context.Context, id fsm.PartitionID, from fsm.Offset, ma
 // Await returns nil when a record at offset from is committed, ctx.Err() when
 // ctx ends first. While the partition has no leader it waits on.
 func (n *Node) Await(ctx context.Context, id fsm.PartitionID, from fsm.Offset) error {
+	if here := n.records(id); here != nil {
+		if _, next := here.bounds(); next > from {
+			return nil // the leader's state machine may be behind
+		}
+	}
 	for {
 		err := n.atRecords(ctx, id, holdLeaderless, func(ctx context.Context, h hint, local *records) error {
 			if local != nil {
@@ -328,7 +333,7 @@ func (n *Node) ListOffsets(ctx context.Context, id fsm.PartitionID, timestamp in
 	var offsets []fsm.Offset
 	err := n.atRecords(ctx, id, holdLeaderless, func(ctx context.Context, h hint, local *records) (err error) {
 		if local != nil {
-			offsets, err = local.offsetsBefore(timestamp, max)
+			offsets, err = local.offsetsBefore(ctx, timestamp, max)
 			return err
 		}
 		head := binary.BigEndian.AppendUint64(appendPartition(nil, id), uint64(timestamp))
@@ -352,7 +357,7 @@ func (n *Node) awaitLeader(ctx context.Context, id fsm.PartitionID) error {
 	for {
 		err := n.atRecords(ctx, id, holdLeaderless, func(ctx context.Context, h hint, local *records) error {
 			if local != nil {
-				_, err := local.leads()
+				_, _, _, err := local.asConfirmedLeader(ctx)
 				return err
 			}
 			_, err := n.ask(ctx, h.identity, callListOffsets, binary.BigEndian.AppendUint32(binary.BigEndian.AppendUint64(appendPartition(nil, id), ^uint64(0)), 1))

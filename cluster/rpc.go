@@ -381,7 +381,7 @@ func (n *Node) answerRead(ctx context.Context, replica *records, kind uint8, r *
 		if r.bad {
 			return nil, errMalformed
 		}
-		slice, err := replica.readAsLeader(from, int(maxBytes))
+		slice, err := replica.readAsLeader(ctx, from, int(maxBytes))
 		if err != nil {
 			return nil, err
 		}
@@ -400,7 +400,7 @@ func (n *Node) answerRead(ctx context.Context, replica *records, kind uint8, r *
 		if r.bad || max > 1<<20 {
 			return nil, errMalformed
 		}
-		offsets, err := replica.offsetsBefore(timestamp, int(max))
+		offsets, err := replica.offsetsBefore(ctx, timestamp, int(max))
 		if err != nil {
 			return nil, err
 		}

@@ -367,7 +367,7 @@ func (s *shard) coordinate(ctx context.Context, client coordinator.Client, req k
 	}
 	if committed(req) {
 		// A leader that was deposed without noticing must not bring back old offsets.
-		if err := s.verify(); err != nil {
+		if err := s.readIndex(ctx, l.term); err != nil {
 			return nil, err
 		}
 	}

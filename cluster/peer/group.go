@@ -336,6 +336,10 @@ func (g *GroupTransport) deliver(r *received) {
 
 // respond sends one response: for an error its text's length, the text and the response, if there is one.
 func (g *GroupTransport) respond(r *received, a raft.RPCResponse) {
+	g.inOwnTerm(r.req, a.Response)
+	if answered := g.link.cfg.Answered; answered != nil {
+		answered(g.group, r.req, a.Response)
+	}
 	e := encoder{}
 	status := statusOK
 	if a.Error != nil {
@@ -348,4 +352,23 @@ func (g *GroupTransport) respond(r *received, a raft.RPCResponse) {
 		e.bytes([]byte("no response"))
 	}
 	r.in.answer(r.c, r.id, status, e.done()...)
+}
+
+// inOwnTerm takes back a yes to entries or a snapshot of another term than the one in which the group is by now: it is said only
+// to the leader of one's own term. Whoever asked in an older one is told the newer one.
+func (g *GroupTransport) inOwnTerm(req, resp any) {
+	r := g.raftState()
+	if r == nil {
+		return
+	}
+	switch resp := resp.(type) {
+	case *raft.AppendEntriesResponse:
+		if term := r.CurrentTerm(); resp.Success && req.(*raft.AppendEntriesRequest).Term != term {
+			resp.Success, resp.Term = false, term
+		}
+	case *raft.InstallSnapshotResponse:
+		if term := r.CurrentTerm(); resp.Success && req.(*raft.InstallSnapshotRequest).Term != term {
+			resp.Success, resp.Term = false, term
+		}
+	}
 }

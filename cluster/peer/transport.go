@@ -36,6 +36,7 @@ type GroupTransport struct {
 	cancel context.CancelCauseFunc
 
 	main, beats, installs lane
+	confirms              confirms
 
 	mu        sync.Mutex // guards what follows
 	beat      func(raft.RPC)
@@ -192,7 +193,6 @@ func (g *GroupTransport) request(id raft.ServerID, args, resp any) error {
 		return fmt.Errorf("peer: group %s: %w", g.group, raft.ErrTransportShutdown)
 	default:
 	}
-	l.stats.raftOut.Add(1)
 	parts, kind, size := g.encode(args)
 	if a, ok := args.(*raft.AppendEntriesRequest); ok {
 		p := l.peer(string(id))
@@ -203,12 +203,24 @@ func (g *GroupTransport) request(id raft.ServerID, args, resp any) error {
 		defer release()
 		p.park(g.done, func() bool { return !isHeartbeat(a) && g.replicatesTo(id, a.Term) })
 	}
+	ctx, cancel := context.WithTimeoutCause(g.ctx, scaled(l.cfg.Timeout, int64(size)), ErrTimeout)
+	defer cancel()
+	return g.roundTrip(ctx, id, parts, kind, size, resp)
+}
+
+// exchange is request within ctx, at once or not at all.
+func (g *GroupTransport) exchange(ctx context.Context, id raft.ServerID, args, resp any) error {
+	parts, kind, size := g.encode(args)
+	return g.roundTrip(ctx, id, parts, kind, size, resp)
+}
+
+func (g *GroupTransport) roundTrip(ctx context.Context, id raft.ServerID, parts [][]byte, kind uint8, size int, resp any) error {
+	l := g.link
+	l.stats.raftOut.Add(1)
 	cl := classControl
 	if size > bulkSize {
 		cl = classBulk
 	}
-	ctx, cancel := context.WithTimeoutCause(g.ctx, scaled(l.cfg.Timeout, int64(size)), ErrTimeout)
-	defer cancel()
 	s, c, err := l.peer(string(id)).obtain(ctx, cl)
 	if err == nil {
 		var r reply
