@@ -24,6 +24,7 @@ import (
 //     replaced them.
 //   - What was acknowledged is in the log once, in the order in which it was
 //     acknowledged; what was refused is not; what nobody knows of is there once at most.
+//   - A member's log does not end below what the member has acknowledged, unless a newer leader has other entries.
 //   - Whoever is confirmed as the leader after an acknowledgement is none from before.
 type checker struct {
 	began time.Time
@@ -44,6 +45,12 @@ type checked struct {
 	order     []string            // as acknowledged
 	ackTerm   uint64              // of the newest that was acknowledged
 	sent      sent
+	promises  map[string]promise // by node: what it has said yes to last
+}
+
+// promise is an entry that a member has acknowledged, and the term of the leader that it told so.
+type promise struct {
+	term, index uint64
 }
 
 // sent is the snapshot that was sent last.
@@ -71,7 +78,7 @@ func newChecker() *checker {
 func (c *checker) group(name string) *checked {
 	g := c.groups[name]
 	if g == nil {
-		g = &checked{leaders: map[uint64]string{}, entries: map[uint64]sum{}, chains: map[uint64]sum{}, proposals: map[string]proposed{}}
+		g = &checked{leaders: map[uint64]string{}, entries: map[uint64]sum{}, chains: map[uint64]sum{}, proposals: map[string]proposed{}, promises: map[string]promise{}}
 		c.groups[name] = g
 	}
 	return g
@@ -181,6 +188,34 @@ func (c *checker) again(group, to string, index uint64) bool {
 		return true
 	}
 	return false
+}
+
+// answered is told of every answer of a member to a request of Raft. One to entries says where the log ended when the
+// request came.
+func (c *checker) answered(group, node string, req, resp any) {
+	asked, ok := req.(*raft.AppendEntriesRequest)
+	if !ok || asked.PrevLogEntry == 0 && len(asked.Entries) == 0 {
+		return
+	}
+	answer, ok := resp.(*raft.AppendEntriesResponse)
+	if !ok {
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	g := c.group(group)
+	was := g.promises[node]
+	if answer.LastLog < was.index {
+		c.wrongLocked("%s: the log of %s ends at entry %d, it acknowledged entry %d in term %d", group, node, answer.LastLog, was.index, was.term)
+	}
+	if !answer.Success {
+		return
+	}
+	end := asked.PrevLogEntry + uint64(len(asked.Entries))
+	if asked.Term == was.term {
+		end = max(end, was.index)
+	}
+	g.promises[node] = promise{asked.Term, end}
 }
 
 // confirmed is told that a node was confirmed as the leader, in that term at most, by a question that

@@ -43,6 +43,7 @@ type rates struct {
 	lost     int // it never arrives
 	unheard  int // it arrives, its answer does not
 	late     int // it waits up to maxLate first, so that others overtake it
+	overdue  int // its answer waits up to maxLate, so that others overtake that
 	repeated int // it arrives once more, up to maxLate later
 }
 
@@ -106,7 +107,7 @@ func (f *faulty) pass(send func() error, again func()) error {
 		})
 	}
 	err := send()
-	if f.dice.in(r.unheard) {
+	if f.dice.in(r.unheard) || f.dice.in(r.overdue) && !f.wait(f.dice.upTo(maxLate)) {
 		return errLost
 	}
 	return err
@@ -162,18 +163,53 @@ func (f *faulty) AppendEntriesPipeline(id raft.ServerID, addr raft.ServerAddress
 	if err != nil {
 		return nil, err
 	}
-	return faultyPipeline{p, f, id, addr}, nil
+	fp := &faultyPipeline{AppendPipeline: p, f: f, id: id, addr: addr, answers: make(chan raft.AppendFuture, 128), closed: make(chan struct{})}
+	f.wg.Go(fp.hold)
+	return fp, nil
 }
 
 // faultyPipeline is a pipeline that ends where a message is lost: it is a connection.
 type faultyPipeline struct {
 	raft.AppendPipeline
-	f    *faulty
-	id   raft.ServerID
-	addr raft.ServerAddress
+	f       *faulty
+	id      raft.ServerID
+	addr    raft.ServerAddress
+	answers chan raft.AppendFuture
+	once    sync.Once
+	closed  chan struct{}
 }
 
-func (p faultyPipeline) AppendEntries(args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) (future raft.AppendFuture, err error) {
+// hold passes answers on in their order, some of them late.
+func (p *faultyPipeline) hold() {
+	for {
+		select {
+		case a := <-p.AppendPipeline.Consumer():
+			if p.f.dice.in(p.f.now().overdue) {
+				select {
+				case <-time.After(p.f.dice.upTo(maxLate)):
+				case <-p.closed:
+					return
+				}
+			}
+			select {
+			case p.answers <- a:
+			case <-p.closed:
+				return
+			}
+		case <-p.closed:
+			return
+		}
+	}
+}
+
+func (p *faultyPipeline) Consumer() <-chan raft.AppendFuture { return p.answers }
+
+func (p *faultyPipeline) Close() error {
+	p.once.Do(func() { close(p.closed) })
+	return p.AppendPipeline.Close()
+}
+
+func (p *faultyPipeline) AppendEntries(args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) (future raft.AppendFuture, err error) {
 	p.f.c.leads(p.f.group, p.f.node, args.Term)
 	kept := copied(args)
 	err = p.f.pass(func() error {

@@ -72,7 +72,7 @@ func (c *chaos) fall(n *chaosNode) {
 
 // mistreat sets what happens to Raft's messages of all groups of all nodes.
 func (c *chaos) mistreat() {
-	r := rates{lost: c.dice.n(200), unheard: c.dice.n(100), late: c.dice.n(200), repeated: c.dice.n(200)}
+	r := rates{lost: c.dice.n(200), unheard: c.dice.n(100), late: c.dice.n(200), overdue: c.dice.n(200), repeated: c.dice.n(200)}
 	if c.dice.n(3) == 0 {
 		r = rates{}
 	}

@@ -144,7 +144,8 @@ func (c *chaos) start(n *chaosNode) {
 	}
 	link := peer.New(peer.Config{
 		Self: n.id, Listener: ln, Dial: c.net.Dial(n.id), HeartbeatTimeout: c.timeout,
-		Resolve: func(id string) (string, bool) { return id, true },
+		Resolve:  func(id string) (string, bool) { return id, true },
+		Answered: func(group string, req, resp any) { c.c.answered(group, n.id, req, resp) },
 	})
 	members, stop, wg := map[string]*chaosMember{}, make(chan struct{}), new(sync.WaitGroup)
 	for _, g := range c.groups {
@@ -334,9 +335,11 @@ func (c *chaos) confirm(group string) {
 			continue
 		}
 		since := c.c.acknowledgedTerm(group)
-		if c.wait(m.raft.VerifyLeader()) == nil {
-			c.c.confirmed(group, n.id, m.raft.CurrentTerm(), since)
+		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+		if term, err := m.trans.Confirm(ctx); err == nil {
+			c.c.confirmed(group, n.id, term, since)
 		}
+		cancel()
 	}
 }
 

@@ -3,6 +3,8 @@ package peer_test
 import (
 	"strings"
 	"testing"
+
+	"github.com/hashicorp/raft"
 )
 
 // The checker sees what must not be.
@@ -26,6 +28,10 @@ func TestCheckerSeesWhatIsWrong(t *testing.T) {
 			c.proposed("g", "1", acknowledged, 1)
 			c.proposed("g", "2", acknowledged, 1)
 			c.final("g", "a", []string{"2", "1"})
+		},
+		"the log of a ends at entry 7, it acknowledged entry 9": func(c *checker) {
+			c.answered("g", "a", &raft.AppendEntriesRequest{Term: 1, PrevLogEntry: 8, Entries: []*raft.Log{{}}}, &raft.AppendEntriesResponse{LastLog: 8, Success: true})
+			c.answered("g", "a", &raft.AppendEntriesRequest{Term: 2, PrevLogEntry: 9}, &raft.AppendEntriesResponse{LastLog: 7})
 		},
 		"confirmed as the leader of term 1": func(c *checker) {
 			c.proposed("g", "v", acknowledged, 2)
