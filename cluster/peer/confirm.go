@@ -93,14 +93,14 @@ var (
 	errNewerTerm = errors.New("a voter is in a newer term")
 )
 
-// confirmOnce is one round.
-func (g *GroupTransport) confirmOnce() (term uint64, err error) {
+// confirmOnce is one round. It gives the term.
+func (g *GroupTransport) confirmOnce() (uint64, error) {
 	r := g.raftState()
 	if r == nil {
 		return 0, ErrClosed
 	}
 	// Nobody leads twice in a term: it led in this one when the configuration was read.
-	term = r.CurrentTerm()
+	term := r.CurrentTerm()
 	voters, needed := g.otherVoters(r)
 	if r.State() != raft.Leader || r.CurrentTerm() != term {
 		return 0, errNoLeader
