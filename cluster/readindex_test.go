@@ -1,0 +1,160 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/raft"
+
+	"github.com/trimaran-io/trimaran/cluster/peer"
+	"github.com/trimaran-io/trimaran/fsm"
+)
+
+// A leader whose state machine is behind a follower's answers nothing, or what the follower's clients have seen.
+func TestALeaderAnswersWhenItsStateMachineHasCaughtUp(t *testing.T) {
+	c := newTestCluster(t, 3)
+	var held atomic.Int64 // the node that applies nothing, -1: none
+	held.Store(-1)
+	goOn := make(chan struct{})
+	for i := range c.nodes {
+		c.nodes[i].cfg.beforeApply = func(id fsm.PartitionID, _ uint64) {
+			if held.Load() == int64(i) && id.Topic != fsm.GroupShardsID {
+				<-goOn
+			}
+		}
+	}
+	c.startAll()
+	topic := c.topic("a", 1, 3)
+	id := fsm.PartitionID{Topic: topic.ID}
+	for range 10 {
+		c.mustAppend(0, id, "v")
+	}
+	leader := c.leaderOf(id)
+	held.Store(int64(leader))
+	appended := make(chan error, 1)
+	go func() {
+		_, err := c.nodes[leader].Append(within(t), id, [][]byte{batchOf("w")})
+		appended <- err
+	}()
+	follower := c.nodes[(leader+1)%3].records(id)
+	eventually(t, "a follower has it", func() error {
+		if _, next := follower.bounds(); next < 11 {
+			return fmt.Errorf("it ends at %d", next)
+		}
+		return nil
+	})
+	asks := map[string]func(context.Context, *Node) (fsm.Offset, error){
+		"ListOffsets": func(ctx context.Context, n *Node) (fsm.Offset, error) {
+			offsets, err := n.ListOffsets(ctx, id, -1, 1)
+			if err != nil {
+				return 0, err
+			}
+			return offsets[0], nil
+		},
+		"Read": func(ctx context.Context, n *Node) (fsm.Offset, error) {
+			slice, err := n.Read(ctx, id, 11, 1000)
+			if fsm.Code(err) == fsm.ErrOffsetOutOfRange {
+				t.Errorf("offset 11 was seen, and is out of range: %v", err)
+			}
+			return slice.HighWatermark, err
+		},
+		"EpochEnd": func(ctx context.Context, n *Node) (fsm.Offset, error) {
+			epoch, _ := n.LeaderEpoch(id)
+			_, end, err := n.EpochEnd(ctx, id, epoch)
+			return end, err
+		},
+	}
+	for name, ask := range asks {
+		for i, n := range c.nodes {
+			ctx, cancel := context.WithTimeout(within(t), 200*time.Millisecond)
+			if end, err := ask(ctx, n.Node); err == nil && end != 11 {
+				t.Errorf("%s at node %d says %d, a follower has told 11", name, i+1, end)
+			}
+			cancel()
+		}
+	}
+	close(goOn)
+	if err := <-appended; err != nil {
+		t.Fatal(err)
+	}
+	for name, ask := range asks {
+		for i, n := range c.nodes {
+			if end, err := ask(within(t), n.Node); err != nil || end != 11 {
+				t.Errorf("%s at node %d says %d, %v", name, i+1, end, err)
+			}
+		}
+	}
+}
+
+// What only Raft reads is waited for by nobody: a new leader's first entry, barriers, and what a snapshot stands for.
+func TestReadsDoNotWaitForEntriesWithoutACommand(t *testing.T) {
+	c := newTestCluster(t, 3)
+	small(c, map[string]string{"segment.bytes": "20000"})
+	c.startAll()
+	topic := c.topic("a", 1, 3)
+	id := fsm.PartitionID{Topic: topic.ID}
+	c.fill(0, id, "v", 60)
+	wantEnd := func() {
+		t.Helper()
+		eventually(t, "the end is told", func() error {
+			offsets, err := c.any().ListOffsets(within(t), id, -1, 1)
+			if err == nil && offsets[0] != 60 {
+				t.Fatalf("the log ends at %d", offsets[0])
+			}
+			return err
+		})
+	}
+	for range 3 {
+		n := c.nodes[c.leaderOf(id)]
+		if err := n.replica(id).group.raft.Barrier(0).Error(); err != nil && !errors.Is(err, raft.ErrLeadershipLost) {
+			t.Fatal(err)
+		}
+		wantEnd()
+		_ = n.handOver(n.replica(id).group)
+		wantEnd()
+	}
+	for i := range c.nodes {
+		c.kill(i)
+	}
+	c.startAll()
+	wantEnd()
+}
+
+// The catalog here does not go back to a snapshot that it is beyond, which a leader may offer late or twice.
+func TestTheCatalogTakesNoSnapshotThatItIsBeyond(t *testing.T) {
+	c := newTestCluster(t, 3)
+	c.startAll()
+	c.topic("a", 1, 3)
+	leader := -1
+	for i, n := range c.nodes {
+		if n.catalog.raftGroup().raft.State() == raft.Leader {
+			leader = i
+		}
+	}
+	if leader < 0 {
+		t.Fatal("the catalog has no leader")
+	}
+	from, to := c.nodes[leader], c.nodes[(leader+1)%3]
+	g, behind := from.catalog.raftGroup(), to.catalog.raftGroup()
+	eventually(t, "the follower is there", func() error {
+		if behind.raft.AppliedIndex() < g.raft.AppliedIndex() {
+			return errors.New("behind")
+		}
+		return nil
+	})
+	var resp raft.InstallSnapshotResponse
+	err := g.transport.(*peer.GroupTransport).InstallSnapshot(raft.ServerID(to.identity), raft.ServerAddress(to.identity), &raft.InstallSnapshotRequest{
+		RPCHeader: raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax, ID: []byte(from.identity), Addr: []byte(from.identity)},
+		Term:      g.raft.CurrentTerm(), LastLogIndex: 1, LastLogTerm: 1, SnapshotVersion: 1, Configuration: raft.EncodeConfiguration(raft.Configuration{}),
+	}, &resp, nil)
+	if err != nil || !resp.Success {
+		t.Errorf("%+v, %v", resp, err)
+	}
+	if servers := behind.raft.GetConfiguration().Configuration().Servers; len(servers) != 3 {
+		t.Errorf("it knows %d members", len(servers))
+	}
+}
