@@ -3,6 +3,7 @@ package main
 const (
 	raftlog = "./cluster/raftlog"
 	cluster = "./cluster"
+	peer    = "./cluster/peer"
 	logGo   = "cluster/raftlog/log.go"
 	cutGo   = "cluster/raftlog/cut.go"
 
@@ -28,6 +29,9 @@ var mutants = []mutant{
 	{3, "what is above the own snapshot is kept at a copy", []change{{"cluster/raftlog/install.go",
 		"have, from, start = s.Index, s.Index+1, s.Next", "have, from, start = l.last, l.last+1, d.Next"}},
 		raftlog, "TestInvariant3NothingOfADeadLeaderStaysBelowASnapshot"},
+	{3, "a copy is taken over though the log has come further", []change{{"cluster/raftlog/install.go",
+		"	} else if overtaken {\n", "	} else if overtaken && l.SnapshotIndex() >= staged.Snapshot.Index {\n"}},
+		raftlog, "TestInvariant3ACopyThatWasOvertakenLeavesTheLogAsItIs"},
 	{4, "retention frees above the snapshot", []change{{"cluster/raftlog/trim.go",
 		"after.start > logStart || s.last > snapshot.Index ||", "after.start > logStart ||"},
 		{"cluster/raftlog/trim.go", "	snapshot := l.manifest.Snapshot\n", ""},
@@ -82,6 +86,15 @@ var mutants = []mutant{
 	{8, "a leader speaks without a majority", []change{{"cluster/readindex.go",
 		"confirmed, err := r.group.transport.Confirm(ctx)", "confirmed, err := uint64(term), error(nil)"}},
 		cluster, "TestTheMinoritySideRefusesAndTheMajorityGoesOn"},
+	{8, "a leader reads before its state machine has caught up", []change{{"cluster/readindex.go",
+		"	return r.awaitApplied(ctx, commit)\n", "	_ = commit\n	return nil\n"}},
+		cluster, "TestALeaderAnswersWhenItsStateMachineHasCaughtUp"},
+	{8, "members without a vote confirm a leader", []change{{"cluster/peer/confirm.go",
+		"		case s.Suffrage != raft.Voter:\n", "		case false:\n"}},
+		peer, "TestMembersWithoutAVoteConfirmNothing"},
+	{8, "a follower says yes in another term", []change{{"cluster/peer/group.go",
+		"	g.inOwnTerm(r.req, a.Response)\n", ""}},
+		peer, "TestSuccessIsSaidInOnesOwnTermOnly"},
 	{9, "Raft is told of damage", []change{{"cluster/raftlog/entries.go",
 		"errors.Is(err, raft.ErrLogNotFound) || !l.serving.Load()", "errors.Is(err, raft.ErrLogNotFound) || true"}},
 		raftlog, "TestInvariant9RaftSeesNoErrorItPanicsOn"},
@@ -115,5 +128,5 @@ var mutants = []mutant{
 		raftlog, "TestInvariant10MemoryIsBoundedInBytes"},
 	{10, "what waits for a slow node is not bounded", []change{{"cluster/peer/peer.go",
 		"if p.appends.Add(n) > max(maxAppends, n) {", "if p.appends.Add(n) < 0 {"}},
-		"./cluster/peer", "TestASlowPeerTakesBoundedMemory"},
+		peer, "TestASlowPeerTakesBoundedMemory"},
 }
