@@ -293,7 +293,8 @@ func (c *catalog) open(voters, nonvoters []string) error {
 		return err
 	}
 	if t, ok := g.transport.(*peer.GroupTransport); ok {
-		// Raft would go back to an offered snapshot, and to the members in it, also where it is further.
+		// Raft would go back to an offered snapshot, and to the members in it, also where it is
+		// further.
 		t.BeforeInstall(func(_ context.Context, _ string, req *raft.InstallSnapshotRequest) error {
 			if g.raft.AppliedIndex() >= req.LastLogIndex {
 				return peer.ErrInstalled

@@ -130,8 +130,9 @@ func (n *Node) beforeInstall(r *replica) func(context.Context, string, *raft.Ins
 	}
 }
 
-// copyFrom copies what this replica lacks up to the snapshot of another. Raft goes on meanwhile, perhaps with another
-// leader: where the log comes as far by itself, the copy is of no use and ends with errOvertaken.
+// copyFrom copies what this replica lacks up to the snapshot of another. Raft goes on meanwhile,
+// perhaps with another leader: where the log comes as far by itself, the copy is of no use and ends
+// with errOvertaken.
 func (n *Node) copyFrom(ctx context.Context, r *replica, from string) error {
 	reply, err := n.ask(ctx, from, callDescribe, binary.BigEndian.AppendUint64(appendPartition(nil, r.id), r.log.SnapshotIndex()))
 	if err != nil {

@@ -112,7 +112,8 @@ func (n *Node) removeMembers(r *replica, p leadership, partition *fsm.Partition,
 	if len(partition.Leaving) == 0 {
 		return
 	}
-	// They let go of their records when they hear of it, so the configuration without them must be committed.
+	// They let go of their records when they hear of it, so the configuration without them must be
+	// committed.
 	if err := r.settled(p); err != nil {
 		n.logger.Debug("it is not certain yet that replicas have left", "partition", r.id, "error", err)
 		return
@@ -125,8 +126,9 @@ func (n *Node) removeMembers(r *replica, p leadership, partition *fsm.Partition,
 	}
 }
 
-// settled returns nil when the configuration that this replica had when it was called, as the leader p, is committed. One that
-// is not, or that of a leader that was deposed, says nothing of who is in the group.
+// settled returns nil when the configuration that this replica had when it was called, as the
+// leader p, is committed. One that is not, or that of a leader that was deposed, says nothing of
+// who is in the group.
 func (r *replica) settled(p leadership) error {
 	if err := r.group.await(r.group.raft.Barrier(membersTimeout)); err != nil {
 		return err

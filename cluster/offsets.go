@@ -127,8 +127,8 @@ func answerOffsets(ctx context.Context, replica *records, kind uint8, r *reader)
 	}
 }
 
-// asConfirmedLeader gives the proposer of a replica that a majority confirmed as
-// the leader after this call began, and the bounds of the log, which are not below what anybody was told before.
+// asConfirmedLeader gives the proposer of a replica that a majority confirmed as the leader after
+// this call began, and the bounds of the log, which are not below what anybody was told before.
 func (r *records) asConfirmedLeader(ctx context.Context) (p *proposer, start, next fsm.Offset, err error) {
 	if p, err = r.leads(); err != nil {
 		return nil, 0, 0, err

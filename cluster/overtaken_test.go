@@ -9,9 +9,9 @@ import (
 	"github.com/trimaran-io/trimaran/fsm"
 )
 
-// Leadership moves while a follower copies from the leader, at each step of the copy. The next leader still has all that the
-// follower lacks, feeds it, and its majority is the two of them: whatever was acknowledged then is there when the
-// new leader dies.
+// Leadership moves while a follower copies from the leader, at each step of the copy. The next
+// leader still has all that the follower lacks, feeds it, and its majority is the two of them:
+// whatever was acknowledged then is there when the new leader dies.
 func TestLeadershipMovesDuringACopy(t *testing.T) {
 	for _, step := range []string{"piece", "all", "finished"} {
 		t.Run(step, func(t *testing.T) { leadershipMovesDuringACopy(t, step) })

@@ -77,8 +77,8 @@ func (r *records) producer(id int64) (fsm.ProducerState, bool) {
 	return r.state.Producer(id)
 }
 
-// readAsLeader answers for the whole partition: what lies outside of the log is
-// said to be so only after a majority confirmed that this replica leads, of all that was committed before.
+// readAsLeader answers for the whole partition: what lies outside of the log is said to be so only
+// after a majority confirmed that this replica leads, of all that was committed before.
 func (r *records) readAsLeader(ctx context.Context, from fsm.Offset, maxBytes int) (fsm.Slice, error) {
 	p, err := r.leads()
 	if err != nil {

@@ -7,9 +7,10 @@ import (
 	"github.com/hashicorp/raft"
 )
 
-// promised holds every member of every group of a test's cluster to what it has acknowledged: the end of its log does not
-// fall below that, unless a newer leader has other entries. Every answer of Raft tells where the log ended when the
-// request came, so it is looked at before what the request itself does.
+// promised holds every member of every group of a test's cluster to what it has acknowledged: the
+// end of its log does not fall below that, unless a newer leader has other entries. Every answer of
+// Raft tells where the log ended when the request came, so it is looked at before what the request
+// itself does.
 type promised struct {
 	t *testing.T
 

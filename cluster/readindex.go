@@ -11,10 +11,11 @@ import (
 	"github.com/trimaran-io/trimaran/fsm"
 )
 
-// What a leader says of its group must not be older than what anybody was told before it was asked. Its state machine is
-// behind the log, and a follower's may be further; another leader may have been elected. So it reads as the Raft
-// dissertation says (section 6.4, ReadIndex): it notes the commit index, has a majority confirm that it leads, waits until its
-// state machine has come as far, and reads then.
+// What a leader says of its group must not be older than what anybody was told before it was asked.
+// Its state machine is behind the log, and a follower's may be further; another leader may have
+// been elected. So it reads as the Raft dissertation says (section 6.4, ReadIndex): it notes the
+// commit index, has a majority confirm that it leads, waits until its state machine has come as
+// far, and reads then.
 
 // appliedTo is what of the log the state machine has applied.
 type appliedTo struct {
@@ -60,8 +61,9 @@ func (o observed) Restore(source io.ReadCloser) error {
 	return err
 }
 
-// readIndex returns when a read of the state machine shows at least what anybody was told before the call began: this
-// replica led in term after that, and has applied what was committed then. The error is errNotLeader, or fsm.ErrTimeout.
+// readIndex returns when a read of the state machine shows at least what anybody was told before
+// the call began: this replica led in term after that, and has applied what was committed then. The
+// error is errNotLeader, or fsm.ErrTimeout.
 func (r *replica) readIndex(ctx context.Context, term fsm.Term) error {
 	commit := r.group.raft.CommitIndex()
 	confirmed, err := r.group.transport.Confirm(ctx)
@@ -75,7 +77,8 @@ func (r *replica) readIndex(ctx context.Context, term fsm.Term) error {
 	return r.awaitApplied(ctx, commit)
 }
 
-// awaitApplied returns when the state machine has applied what the log has for it up to index, which is committed.
+// awaitApplied returns when the state machine has applied what the log has for it up to index,
+// which is committed.
 func (r *replica) awaitApplied(ctx context.Context, index uint64) error {
 	a := &r.applied
 	for {
@@ -91,7 +94,8 @@ func (r *replica) awaitApplied(ctx context.Context, index uint64) error {
 		}
 		changed := a.changed
 		a.mu.Unlock()
-		// Raft keeps entries of its own from the state machine: a new leader's first one, members, barriers.
+		// Raft keeps entries of its own from the state machine: a new leader's first one, members,
+		// barriers.
 		if !r.log.HoldsCommand(max(applied, clear), index) {
 			a.mu.Lock()
 			a.clear = max(a.clear, index)

@@ -14,7 +14,8 @@ import (
 	"github.com/trimaran-io/trimaran/fsm"
 )
 
-// A leader whose state machine is behind a follower's answers nothing, or what the follower's clients have seen.
+// A leader whose state machine is behind a follower's answers nothing, or what the follower's
+// clients have seen.
 func TestALeaderAnswersWhenItsStateMachineHasCaughtUp(t *testing.T) {
 	c := newTestCluster(t, 3)
 	var held atomic.Int64 // the node that applies nothing, -1: none
@@ -90,7 +91,8 @@ func TestALeaderAnswersWhenItsStateMachineHasCaughtUp(t *testing.T) {
 	}
 }
 
-// What only Raft reads is waited for by nobody: a new leader's first entry, barriers, and what a snapshot stands for.
+// What only Raft reads is waited for by nobody: a new leader's first entry, barriers, and what a
+// snapshot stands for.
 func TestReadsDoNotWaitForEntriesWithoutACommand(t *testing.T) {
 	c := newTestCluster(t, 3)
 	small(c, map[string]string{"segment.bytes": "20000"})
@@ -124,7 +126,8 @@ func TestReadsDoNotWaitForEntriesWithoutACommand(t *testing.T) {
 	wantEnd()
 }
 
-// The catalog here does not go back to a snapshot that it is beyond, which a leader may offer late or twice.
+// The catalog here does not go back to a snapshot that it is beyond, which a leader may offer late
+// or twice.
 func TestTheCatalogTakesNoSnapshotThatItIsBeyond(t *testing.T) {
 	c := newTestCluster(t, 3)
 	c.startAll()

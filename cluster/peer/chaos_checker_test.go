@@ -190,8 +190,8 @@ func (c *checker) again(group, to string, index uint64) bool {
 	return false
 }
 
-// answered is told of every answer of a member to a request of Raft. One to entries says where the log ended when the
-// request came.
+// answered is told of every answer of a member to a request of Raft. One to entries says where the
+// log ended when the request came.
 func (c *checker) answered(group, node string, req, resp any) {
 	asked, ok := req.(*raft.AppendEntriesRequest)
 	if !ok || asked.PrevLogEntry == 0 && len(asked.Entries) == 0 {

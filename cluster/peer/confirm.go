@@ -10,19 +10,22 @@ import (
 	"github.com/hashicorp/raft"
 )
 
-// A leader that is to answer for its group must know that nobody has been elected after it. hashicorp/raft's VerifyLeader does
-// not prove that: any answer counts that arrives after it was asked, also one that was given long before; and so does that of
-// a member without a vote. So the question is asked here, by heartbeats of its own on the wire. Only their own answers count,
-// of voters, in the leader's term (docs/peer-link.md, "Who leads").
+// A leader that is to answer for its group must know that nobody has been elected after it.
+// hashicorp/raft's VerifyLeader does not prove that: any answer counts that arrives after it was
+// asked, also one that was given long before; and so does that of a member without a vote. So the
+// question is asked here, by heartbeats of its own on the wire. Only their own answers count, of
+// voters, in the leader's term (docs/peer-link.md, "Who leads").
 
 const (
-	// confirmFor is how long one round waits for a majority. Whoever still wants to know asks again.
+	// confirmFor is how long one round waits for a majority. Whoever still wants to know asks
+	// again.
 	confirmFor = 2 * time.Second
 	// confirmAgain is the pause before a voter that could not be asked is asked again.
 	confirmAgain = 25 * time.Millisecond
 )
 
-// ErrNotConfirmed: this node does not lead the group, as far as it knows, or no majority of the voters says so.
+// ErrNotConfirmed: this node does not lead the group, as far as it knows, or no majority of the
+// voters says so.
 var ErrNotConfirmed = errors.New("leadership is not confirmed")
 
 // confirms are the rounds of a group: one at most is under way, and one at most waits for it.
@@ -40,10 +43,10 @@ type round struct {
 	err  error
 }
 
-// Confirm gives the term in which this node leads the group. After it was called a majority of the voters, this
-// node among them if it is one, were in that term, and so none of them had voted in a later one: whatever was committed
-// before the call was committed in that term or before. Those who ask at once share a round trip. The error is
-// ErrNotConfirmed, or that of ctx.
+// Confirm gives the term in which this node leads the group. After it was called a majority of the
+// voters, this node among them if it is one, were in that term, and so none of them had voted in a
+// later one: whatever was committed before the call was committed in that term or before. Those who
+// ask at once share a round trip. The error is ErrNotConfirmed, or that of ctx.
 func (g *GroupTransport) Confirm(ctx context.Context) (term uint64, err error) {
 	c := &g.confirms
 	c.mu.Lock()
@@ -127,7 +130,8 @@ func (g *GroupTransport) confirmOnce() (uint64, error) {
 	return 0, errNoLeader
 }
 
-// otherVoters gives the voters of the newest configuration here but this node, and how many of them make a majority with it.
+// otherVoters gives the voters of the newest configuration here but this node, and how many of them
+// make a majority with it.
 func (g *GroupTransport) otherVoters(r RaftState) (others []string, needed int) {
 	votes, own := 0, 0
 	for _, s := range r.GetConfiguration().Configuration().Servers {
@@ -143,15 +147,15 @@ func (g *GroupTransport) otherVoters(r RaftState) (others []string, needed int) 
 	return others, votes/2 + 1 - own
 }
 
-// saysThatWeLead asks a voter until it says that it is in that term. It gives an error when ctx ends, or when a newer
-// term has begun.
+// saysThatWeLead asks a voter until it says that it is in that term. It gives an error when ctx
+// ends, or when a newer term has begun.
 func (g *GroupTransport) saysThatWeLead(ctx context.Context, id string, term uint64) error {
 	pause := time.NewTimer(confirmAgain)
 	defer pause.Stop()
 	for {
 		var resp raft.AppendEntriesResponse
 		header := g.ownHeader()
-		err := g.exchange(ctx, raft.ServerID(id), &raft.AppendEntriesRequest{RPCHeader: header, Term: term, Leader: header.Addr}, &resp)
+		err := g.exchange(ctx, raft.ServerID(id), &raft.AppendEntriesRequest{RPCHeader: header, Term: term}, &resp)
 		switch {
 		case err != nil:
 		case resp.Term > term:

@@ -97,8 +97,8 @@ func TestMembersWithoutAVoteConfirmNothing(t *testing.T) {
 	})
 }
 
-// What a follower said before the question is no answer to it, whatever it comes with: here a yes to entries, which the
-// network held back until another had been elected.
+// What a follower said before the question is no answer to it, whatever it comes with: here a yes
+// to entries, which the network held back until another had been elected.
 func TestLateAnswersToEntriesConfirmNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := peertest.New()
@@ -139,8 +139,8 @@ func TestLateAnswersToEntriesConfirmNothing(t *testing.T) {
 	})
 }
 
-// Whoever has heard of a newer term says no to a snapshot, also where it has what is in it, and to nobody yes who leads in
-// another term than it is in.
+// Whoever has heard of a newer term says no to a snapshot, also where it has what is in it, and to
+// nobody yes who leads in another term than it is in.
 func TestSuccessIsSaidInOnesOwnTermOnly(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := peertest.New()
@@ -170,7 +170,8 @@ func TestSuccessIsSaidInOnesOwnTermOnly(t *testing.T) {
 	})
 }
 
-// A leader whose followers cannot be asked says so in time, and whoever asks does not wait longer than it likes.
+// A leader whose followers cannot be asked says so in time, and whoever asks does not wait longer
+// than it likes.
 func TestAConfirmationEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := peertest.New()

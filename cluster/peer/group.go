@@ -354,8 +354,9 @@ func (g *GroupTransport) respond(r *received, a raft.RPCResponse) {
 	r.in.answer(r.c, r.id, status, e.done()...)
 }
 
-// inOwnTerm takes back a yes to entries or a snapshot of another term than the one in which the group is by now: it is said only
-// to the leader of one's own term. Whoever asked in an older one is told the newer one.
+// inOwnTerm takes back a yes to entries or a snapshot of another term than the one in which the
+// group is by now: it is said only to the leader of one's own term. Whoever asked in an older one
+// is told the newer one.
 func (g *GroupTransport) inOwnTerm(req, resp any) {
 	r := g.raftState()
 	if r == nil {

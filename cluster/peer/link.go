@@ -60,8 +60,8 @@ type Config struct {
 	// OnOrphans is told, every SignInterval while there are any, which groups here have no
 	// leader that they can rely on. It must not block.
 	OnOrphans func([]Orphan)
-	// Answered is told of every answer of a group here to a request of Raft, before it leaves, resp nil for an
-	// error: tests hold them against each other. It must not block or change anything.
+	// Answered is told of every answer of a group here to a request of Raft, before it leaves, resp
+	// nil for an error: tests hold them against each other. It must not block or change anything.
 	Answered func(group string, req, resp any)
 }
 

@@ -95,8 +95,8 @@ func (g *GroupTransport) noteBeat(id raft.ServerID, term uint64) {
 	g.beatsTo[id] = beatTo{term, g.link.now()}
 }
 
-// periodic says whether a heartbeat is one of Raft's timer. Those that follow the one before
-// sooner than the timer's shortest time were asked for by Raft's VerifyLeader, which has somebody waiting.
+// periodic says whether a heartbeat is one of Raft's timer. Those that follow the one before sooner
+// than the timer's shortest time were asked for by Raft's VerifyLeader, which has somebody waiting.
 func (g *GroupTransport) periodic(id raft.ServerID, term uint64) bool {
 	every := g.link.cfg.HeartbeatTimeout / 10
 	if every < 2*g.link.cfg.SignInterval {
@@ -139,8 +139,9 @@ func (g *GroupTransport) heartbeat(id raft.ServerID, args *raft.AppendEntriesReq
 	return true
 }
 
-// timelyHeartbeat sends a heartbeat on the wire. A yes that was long on its way is not passed on: Raft takes it for
-// contact at the moment at which it arrives, and it may have been said before another was elected.
+// timelyHeartbeat sends a heartbeat on the wire. A yes that was long on its way is not passed on:
+// Raft takes it for contact at the moment at which it arrives, and it may have been said before
+// another was elected.
 func (g *GroupTransport) timelyHeartbeat(id raft.ServerID, args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
 	l := g.link
 	limit := int64(signPatience * l.cfg.SignInterval)
@@ -341,8 +342,8 @@ func (p *pipeline) sendNotice() {
 	}
 }
 
-// late says whether f's answer is a yes to an empty request that was long on its way: Raft would take it
-// for contact now (see timelyHeartbeat), and there is nothing else in it.
+// late says whether f's answer is a yes to an empty request that was long on its way: Raft would
+// take it for contact now (see timelyHeartbeat), and there is nothing else in it.
 func (p *pipeline) late(f *appendFuture) bool {
 	l := p.g.link
 	return l.cfg.HeartbeatTimeout > 0 && len(f.args.Entries) == 0 && f.resp.Success && time.Since(f.start) > signPatience*l.cfg.SignInterval

@@ -2,8 +2,8 @@ package raftlog
 
 import "github.com/hashicorp/raft"
 
-// HoldsCommand reports whether an entry above one index and up to another is one for the state machine. What is not
-// there any more was applied before it went. What cannot be read may be one.
+// HoldsCommand reports whether an entry above one index and up to another is one for the state
+// machine. What is not there any more was applied before it went. What cannot be read may be one.
 func (l *PartitionLog) HoldsCommand(above, upTo uint64) bool {
 	for index := upTo; index > above; index-- {
 		entry := l.cache.get(index)

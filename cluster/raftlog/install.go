@@ -16,9 +16,10 @@ import (
 // (Staging). Only when all of it is there and on stable storage does the log
 // adopt it, in one step (PartitionLog.Adopt), with Raft of the group shut down.
 //
-// What is adopted replaces everything above the log's own snapshot: what a dead leader left behind must not look
-// committed (invariant 3). Raft goes on beside the copy, and another leader may bring the log as far as that by itself.
-// Then the log stays as it is: it holds what was acknowledged meanwhile.
+// What is adopted replaces everything above the log's own snapshot: what a dead leader left behind
+// must not look committed (invariant 3). Raft goes on beside the copy, and another leader may bring
+// the log as far as that by itself. Then the log stays as it is: it holds what was acknowledged
+// meanwhile.
 
 const stagingName = "staging"
 
@@ -130,10 +131,11 @@ func (l *PartitionLog) Has(index, term uint64) bool {
 	return l.readEntry(index, &entry) == nil && entry.Term == term
 }
 
-// overtakes reports whether the log must stay as it is, though a snapshot of another replica was copied. Raft of the group is
-// down. An entry of the snapshot's term at its index proves that the log has what the snapshot stands for (Raft, section 5.3),
-// and what lies behind it may have been acknowledged. Only a log that ends below the snapshot, or in which another term
-// stands there, which a dead leader left, gives way. A log that cannot tell is damaged.
+// overtakes reports whether the log must stay as it is, though a snapshot of another replica was
+// copied. Raft of the group is down. An entry of the snapshot's term at its index proves that the
+// log has what the snapshot stands for (Raft, section 5.3), and what lies behind it may have been
+// acknowledged. Only a log that ends below the snapshot, or in which another term stands there,
+// which a dead leader left, gives way. A log that cannot tell is damaged.
 func (l *PartitionLog) overtakes(s *snapshotRecord) (bool, error) {
 	l.state.RLock()
 	covered := l.manifest.Snapshot != nil && l.manifest.Snapshot.Index >= s.Index

@@ -8,8 +8,9 @@ import (
 	"github.com/hashicorp/raft"
 )
 
-// Raft goes on beside a copy. What it stored and acknowledged meanwhile stays, and only what a dead leader left
-// gives way: whatever happens at whichever step of the copy, the log ends no lower than it did.
+// Raft goes on beside a copy. What it stored and acknowledged meanwhile stays, and only what a dead
+// leader left gives way: whatever happens at whichever step of the copy, the log ends no lower than
+// it did.
 func TestInvariant3ACopyThatWasOvertakenLeavesTheLogAsItIs(t *testing.T) {
 	source := newHeld(t)
 	source.store(1, 20, 1)
@@ -106,7 +107,8 @@ func TestInvariant3ACopyThatWasOvertakenLeavesTheLogAsItIs(t *testing.T) {
 	}
 }
 
-// A log that applied something else than the snapshot says, or cannot read what it has there, is neither replaced nor believed.
+// A log that applied something else than the snapshot says, or cannot read what it has there, is
+// neither replaced nor believed.
 func TestACopyOfAnotherHistoryIsDamage(t *testing.T) {
 	source := newHeld(t)
 	source.store(1, 45, 3)
