@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"testing"
 
-	"github.com/hashicorp/raft"
-
 	"github.com/trimaran-io/trimaran/fsm"
 )
 
@@ -160,23 +158,15 @@ func TestReplicasThatComeBackWithNothingFormNoGroupOfTheirOwn(t *testing.T) {
 
 	c.net.isolate(0, len(c.nodes), true)
 	c.reassign(1, id, "n1", "n2", "n3")
-	var before uint64
-	eventually(t, "both are open, and the one that believes to have a vote has asked about the group for long enough", func() error {
+	eventually(t, "both are open", func() error {
 		for _, i := range []int{1, 2} {
 			r := c.nodes[i].Node.replica(id)
 			if r == nil {
 				return errors.New("not yet open")
 			}
-			if g := r.group.raft; g.State() == raft.Leader || i == 2 && g.CurrentTerm() > 1 {
-				t.Fatalf("node %d, which has no record, is %v in term %d", i+1, g.State(), g.CurrentTerm())
+			if servers := r.group.raft.GetConfiguration().Configuration().Servers; len(servers) > 0 {
+				t.Fatalf("node %d, which has no record, believes in %v", i+1, servers)
 			}
-		}
-		surveys := c.nodes[2].failover.surveys.Load()
-		if before == 0 {
-			before = surveys
-		}
-		if surveys < before+20 {
-			return fmt.Errorf("%d surveys", surveys-before)
 		}
 		return nil
 	})

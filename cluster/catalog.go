@@ -114,6 +114,9 @@ func (c *catalog) applyAsLeader(ctx context.Context, command []byte) ([]byte, er
 	if g == nil {
 		return nil, errNotLeader{}
 	}
+	if err := c.view.Load().CheckProposal(command); err != nil {
+		return nil, err
+	}
 	timeout := callTimeout
 	if deadline, ok := ctx.Deadline(); ok {
 		timeout = max(time.Until(deadline), time.Millisecond)

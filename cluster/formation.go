@@ -88,6 +88,10 @@ func (n *Node) formationStep(ctx context.Context, members []membership.Member) (
 		if n.cfg.BootstrapExpect <= 0 {
 			return "waiting to meet a node of a cluster (--join)", nil
 		}
+		if n.cfg.BootstrapExpect == 1 && len(members) == 1 && n.toldOfOthers() {
+			// It may be a node of theirs whose disk is gone.
+			return "waiting to meet another node (--join); without --join it forms a cluster of its own", nil
+		}
 		var candidates []membership.Member
 		for _, m := range members {
 			if m.Expect != n.cfg.BootstrapExpect && m.Identity != n.identity {
@@ -136,6 +140,13 @@ func (n *Node) formationStep(ctx context.Context, members []membership.Member) (
 		}
 	}
 	return "", n.adopt(forming.ClusterID)
+}
+
+// toldOfOthers reports whether --join names another address than this node's.
+func (n *Node) toldOfOthers() bool {
+	return slices.ContainsFunc(n.cfg.Join, func(addr string) bool {
+		return addr != n.gossip.Addr() && addr != n.cfg.GossipAdvertise && addr != n.cfg.GossipListen
+	})
 }
 
 // grant answers a proposal to form a cluster (callForm).

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/trimaran-io/trimaran/cluster/raftlog"
 	"github.com/trimaran-io/trimaran/fsm"
 )
 
@@ -20,6 +21,13 @@ func seedIdentity(t *testing.T, cfg Config, file identityFile) {
 	dir := &dataDir{path: cfg.DataDir}
 	file.Format, file.NodeID = identityFormat, cfg.NodeID
 	if err := dir.saveIdentity(&file); err != nil {
+		t.Fatal(err)
+	}
+	votes, err := raftlog.OpenStable(dir.join("votes.db")) // a node has one before it looks for others
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := votes.Close(); err != nil {
 		t.Fatal(err)
 	}
 }

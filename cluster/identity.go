@@ -151,7 +151,7 @@ func (d *dataDir) loadIdentity(want fsm.NodeID) (*identityFile, error) {
 		if want != "" && want != file.NodeID {
 			return nil, fmt.Errorf("data directory %s belongs to node %q, not to %q: give the right --data or --node-id", d.path, file.NodeID, want)
 		}
-		return file, d.hasVotes()
+		return file, d.hasVotes(file)
 	case !errors.Is(err, os.ErrNotExist):
 		return nil, err
 	}
@@ -171,14 +171,14 @@ func (d *dataDir) loadIdentity(want fsm.NodeID) (*identityFile, error) {
 }
 
 // hasVotes gives an error if the votes of groups that are here are gone: the node would vote twice (invariant 7).
-func (d *dataDir) hasVotes() error {
+func (d *dataDir) hasVotes(file *identityFile) error {
 	if info, err := os.Stat(d.join("votes.db")); err == nil && info.Size() > 0 {
 		return nil
 	} else if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
 	}
-	if _, err := os.Stat(d.join("catalog")); errors.Is(err, os.ErrNotExist) {
-		return nil // it never got so far
+	if file.ClusterID == "" && file.Forming == nil {
+		return nil // it never got so far: the file is made before a cluster is looked for
 	}
 	return fmt.Errorf("data directory %s has lost votes.db, what this node has voted: restore it, or start with an empty directory and a new --node-id", d.path)
 }

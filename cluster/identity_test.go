@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/trimaran-io/trimaran/cluster/raftlog"
 	"github.com/trimaran-io/trimaran/fsm"
 )
 
@@ -18,6 +19,13 @@ func TestADamagedIdentityIsRefused(t *testing.T) {
 	defer d.close()
 	minted, err := d.loadIdentity("n1")
 	if err != nil {
+		t.Fatal(err)
+	}
+	votes, err := raftlog.OpenStable(d.join("votes.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := votes.Close(); err != nil {
 		t.Fatal(err)
 	}
 	minted.ClusterID = "0f5c7b1e-6a53-4c2e-9b7a-0d4e3f2a1b6c"

@@ -120,8 +120,11 @@ func (n *Node) removeMembers(r *replica, p leadership, partition *fsm.Partition,
 	}
 	ctx, cancel := context.WithTimeout(n.ctx, membersTimeout)
 	defer cancel()
-	command := fsm.CatalogCommand{Settle: &fsm.Settle{Topic: r.id.Topic, Partition: r.id.Partition, Nodes: partition.Leaving}}
-	if _, err := n.catalog.apply(ctx, command); err != nil {
+	settle := &fsm.Settle{Topic: r.id.Topic, Partition: r.id.Partition, Nodes: partition.Leaving}
+	if n.Topics().Level() >= 3 {
+		settle.Replicas = partition.Replicas
+	}
+	if _, err := n.catalog.apply(ctx, fsm.CatalogCommand{Settle: settle}); err != nil {
 		n.logger.Warn("cannot tell the catalog that replicas have left yet", "partition", r.id, "error", err)
 	}
 }

@@ -87,6 +87,7 @@ type Config struct {
 	beforeApply func(id fsm.PartitionID, index uint64)
 	onCopy      func(id fsm.PartitionID, step string)
 	answered    func(group string, req, resp any) // peer.Config.Answered
+	level       int                               // what the node says its program knows; 0: fsm.Level
 	// Groups are the settings of consumer groups; the zero value is Kafka's defaults
 	// but for the initial rebalance delay, which is none.
 	Groups coordinator.Settings

@@ -178,7 +178,7 @@ func (n *Node) reconcile(current bool) {
 		go func() {
 			defer opening.Done()
 			defer func() { <-limit }()
-			if err := n.openReplica(id, desired[id], topics); err != nil {
+			if err := n.openReplica(id, desired[id]); err != nil {
 				n.mu.Lock()
 				n.broken[id] = err
 				n.mu.Unlock()
@@ -190,19 +190,13 @@ func (n *Node) reconcile(current bool) {
 }
 
 // openReplica starts this node's member of a partition's group.
-func (n *Node) openReplica(id fsm.PartitionID, partition *fsm.Partition, topics *fsm.Topics) error {
-	var voters []string
+func (n *Node) openReplica(id fsm.PartitionID, partition *fsm.Partition) error {
 	anew, err := n.stable.Group(id.String()).Anew()
 	if err != nil {
 		return err
 	}
-	gone := false
-	for _, nodeID := range partition.Bootstrap {
-		node, ok := topics.Node(nodeID)
-		gone = gone || !ok // it has left the cluster: the group was formed long ago
-		voters = append(voters, node.Identity())
-	}
-	if anew || gone || !slices.Contains(voters, n.identity) {
+	voters := partition.Voters
+	if anew || !slices.Contains(voters, n.identity) {
 		voters = nil // came later: the configuration comes from the group's leader
 	}
 	name := id.String()

@@ -148,6 +148,9 @@ func (t *Topics) CheckCreatePartitions(c *CreatePartitions) (done bool, err erro
 		if !slices.Equal(p.Replicas, p.Bootstrap) {
 			return false, fmt.Errorf("%w: partition %d: its group is formed with %q and its replicas are %q", ErrInvalidAssignment, has+i, p.Bootstrap, p.Replicas)
 		}
+		if err := p.checkNoVoters(); err != nil {
+			return false, err
+		}
 		replicas[i] = p.Replicas
 	}
 	return false, CheckAssignment(replicas, topic.ReplicationFactor, t.isRegistered)
@@ -159,7 +162,7 @@ func (c *Catalog) createPartitions(create *CreatePartitions) (*Topics, error) {
 		return c.view, err
 	}
 	topic := *c.view.byID[create.Topic]
-	topic.Partitions = append(slices.Clone(topic.Partitions), create.Partitions...)
+	topic.Partitions = append(slices.Clone(topic.Partitions), c.view.toForm(create.Partitions)...)
 	return c.view.withTopic(&topic), nil
 }
 

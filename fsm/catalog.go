@@ -301,7 +301,9 @@ func (c *Catalog) createTopic(topic *Topic) (*Topics, error) {
 	if err := c.view.CheckCreate(topic); err != nil {
 		return nil, err
 	}
-	return c.view.withTopic(topic), nil
+	created := *topic
+	created.Partitions = c.view.toForm(topic.Partitions)
+	return c.view.withTopic(&created), nil
 }
 
 func (c *Catalog) deleteTopic(d *DeleteTopic) (*Topics, error) {

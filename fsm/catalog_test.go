@@ -20,7 +20,7 @@ func drawCommand(t *rapid.T) []byte {
 			ID:          NodeID(rapid.SampledFrom([]string{"n1", "n2", "n3", "n4", "N5", ""}).Draw(t, "node")),
 			Incarnation: rapid.SampledFrom([]string{"aaaaaaaa", "aaaaaaaa", "bbbbbbbb", "x"}).Draw(t, "incarnation"),
 			Zone:        rapid.SampledFrom([]string{"", "z"}).Draw(t, "zone"),
-			Level:       rapid.SampledFrom([]int{0, 2, 2}).Draw(t, "knows"),
+			Level:       rapid.SampledFrom([]int{0, 2, 3, 3}).Draw(t, "knows"),
 		}
 	}
 	name := func() string {
@@ -57,7 +57,7 @@ func drawCommand(t *rapid.T) []byte {
 	case "delete":
 		c.DeleteTopic = &DeleteTopic{Name: name(), ID: id()}
 	case "level":
-		c.RaiseLevel = &RaiseLevel{Level: rapid.IntRange(0, 3).Draw(t, "level")}
+		c.RaiseLevel = &RaiseLevel{Level: rapid.IntRange(0, 4).Draw(t, "level")}
 	case "state":
 		c.SetNodeState = &SetNodeState{ID: node().ID, State: NodeState(rapid.SampledFrom([]string{"", "draining", "leaving", "x"}).Draw(t, "state")), Successor: node().ID}
 	case "reassign":
@@ -72,7 +72,7 @@ func drawCommand(t *rapid.T) []byte {
 			c.Reassign.Moves = append(c.Reassign.Moves, Move{Partition: int32(rapid.IntRange(-1, 2).Draw(t, "partition")), From: some(), To: some()})
 		}
 	case "settle":
-		c.Settle = &Settle{Topic: id(), Partition: int32(rapid.IntRange(-1, 2).Draw(t, "partition")), Nodes: []NodeID{node().ID}}
+		c.Settle = &Settle{Topic: id(), Partition: int32(rapid.IntRange(-1, 2).Draw(t, "partition")), Nodes: []NodeID{node().ID}, Replicas: rapid.SampledFrom([][]NodeID{nil, {"n1"}, {"n1", "n2"}}).Draw(t, "where")}
 	case "garbage":
 		return rapid.SliceOf(rapid.Byte()).Draw(t, "garbage")
 	}

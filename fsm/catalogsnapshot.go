@@ -7,8 +7,11 @@ import (
 )
 
 const (
-	catalogMagic   = "TriC"
-	catalogVersion = 2 // 1 had no next_producer_id
+	catalogMagic = "TriC"
+	// catalogVersion is 3: partitions have voters. 1 had no next_producer_id.
+	catalogVersion = 3
+	// catalogBefore is the version for clusters in which not all know levelVoters.
+	catalogBefore = 2
 )
 
 // catalogFile is a catalog's snapshot, JSON inside of the envelope. Lists are
@@ -31,21 +34,26 @@ type catalogFile struct {
 	Brokers map[string]string `json:"brokers,omitempty"`
 }
 
-// Snapshot gives the whole catalog as bytes; the same catalog, the same bytes.
+// Snapshot gives the whole catalog as bytes, in the version that all nodes of the cluster know; the
+// same catalog, the same bytes.
 func (c *Catalog) Snapshot() []byte {
-	return seal(catalogMagic, catalogVersion, func(b []byte) []byte {
+	version, topics, groups := uint16(catalogVersion), c.view.all, c.view.groups
+	if c.view.Level() < levelVoters {
+		version, topics, groups = catalogBefore, withoutVoters(topics), withoutVoters([]*Topic{groups})[0]
+	}
+	return seal(catalogMagic, version, func(b []byte) []byte {
 		data, err := json.Marshal(catalogFile{
 			Applied:   c.applied,
 			ClusterID: c.view.clusterID,
 			Version:   c.view.version,
 			Nodes:     list(c.view.nodes),
-			Topics:    list(c.view.all),
+			Topics:    list(topics),
 			Deleted:   list(c.deleted),
 
 			NextProducerID: c.nextProducerID,
 			Level:          c.view.level,
 
-			Groups: c.view.groups,
+			Groups: groups,
 
 			Broker:  c.view.broker[false],
 			Brokers: c.view.broker[true],
@@ -69,13 +77,16 @@ func list[T any](l []T) []T {
 // ErrSnapshot and says what is wrong: damage, another kind of file, a format
 // newer than this program, or contents that no catalog can have.
 func RestoreCatalog(data []byte) (*Catalog, error) {
-	payload, _, err := unseal(catalogMagic, catalogVersion, data)
+	payload, version, err := unseal(catalogMagic, catalogVersion, data)
 	if err != nil {
 		return nil, fmt.Errorf("catalog: %w", err)
 	}
 	var file catalogFile
 	if err := json.Unmarshal(payload, &file); err != nil {
 		return nil, fmt.Errorf("catalog: %w: %w", ErrSnapshot, err)
+	}
+	if version < catalogVersion {
+		file.Topics, file.Groups = withoutVoters(file.Topics), withoutVoters([]*Topic{file.Groups})[0]
 	}
 	c, err := file.catalog()
 	if err != nil {

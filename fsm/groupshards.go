@@ -65,6 +65,9 @@ func (c *Catalog) createGroupShards(create *CreateGroupShards) (*Topics, error) 
 		if !slices.Equal(p.Replicas, p.Bootstrap) {
 			return nil, fmt.Errorf("%w: shard %d: its group is formed with %q and its replicas are %q", ErrInvalidAssignment, i, p.Bootstrap, p.Replicas)
 		}
+		if err := p.checkNoVoters(); err != nil {
+			return nil, err
+		}
 		replicas[i] = p.Replicas
 	}
 	if err := CheckAssignment(replicas, topic.ReplicationFactor, c.view.isRegistered); err != nil {
@@ -73,6 +76,7 @@ func (c *Catalog) createGroupShards(create *CreateGroupShards) (*Topics, error) 
 	if err := c.view.checkShards(topic); err != nil {
 		return nil, err
 	}
+	topic.Partitions = c.view.toForm(topic.Partitions)
 	return c.view.withTopic(topic), nil
 }
 

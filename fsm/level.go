@@ -24,6 +24,9 @@ func (c *CatalogCommand) level() int {
 	if c.AlterBrokerConfigs != nil {
 		return 3
 	}
+	if c.Settle != nil && c.Settle.Replicas != nil {
+		return levelVoters
+	}
 	if c.SetNodeState != nil || c.Reassign != nil || c.Settle != nil || c.CreateGroupShards != nil {
 		return 2
 	}
@@ -56,6 +59,23 @@ func (t *Topics) CheckLevel(c *CatalogCommand) error {
 	return nil
 }
 
+// CheckProposal says whether the catalog's leader may propose an encoded command, as far as that does not
+// depend on what stands in the log before it. A leader proposes nothing that it does not know: what it
+// finds in the log and does not know is then from a newer program.
+func (t *Topics) CheckProposal(command []byte) error {
+	c, err := decodeCatalogCommand(command)
+	if err != nil {
+		return err
+	}
+	if err := t.CheckLevel(&c); err != nil {
+		return err
+	}
+	if c.RegisterNode != nil {
+		return t.CheckName(c.RegisterNode.ID)
+	}
+	return nil
+}
+
 func (c *Catalog) raiseLevel(r *RaiseLevel) (*Topics, error) {
 	switch {
 	case r.Level <= c.view.Level():
@@ -63,7 +83,11 @@ func (c *Catalog) raiseLevel(r *RaiseLevel) (*Topics, error) {
 	case r.Level > c.view.NextLevel():
 		return nil, fmt.Errorf("%w: level %d is asked for, and nodes know %d", ErrLevel, r.Level, c.view.NextLevel())
 	}
-	next := *c.view
-	next.level = r.Level
-	return &next, nil
+	next := c.view
+	if next.Level() < levelVoters && r.Level >= levelVoters {
+		next = next.withProvenVoters()
+	}
+	raised := *next
+	raised.level = r.Level
+	return &raised, nil
 }

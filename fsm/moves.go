@@ -52,6 +52,9 @@ type Settle struct {
 	Topic     TopicID  `json:"topic"`
 	Partition int32    `json:"partition"`
 	Nodes     []NodeID `json:"nodes"`
+	// Replicas, if there are any, are those that the leader made its group of: with others by now the
+	// command is old, and void. From levelVoters on.
+	Replicas []NodeID `json:"replicas,omitempty"`
 }
 
 // Holders gives the nodes that have a replica or shall have one: Replicas and those that are leaving.
@@ -145,6 +148,9 @@ func (c *Catalog) settle(s *Settle) (*Topics, error) {
 	if !ok || s.Partition < 0 || int(s.Partition) >= len(old.Partitions) {
 		return nil, fmt.Errorf("%w: partition %d of topic %s", ErrUnknownTopicOrPartition, s.Partition, s.Topic)
 	}
+	if s.Replicas != nil && !slices.Equal(s.Replicas, old.Partitions[s.Partition].Replicas) {
+		return c.view, nil
+	}
 	var left []NodeID
 	for _, id := range old.Partitions[s.Partition].Leaving {
 		if !slices.Contains(s.Nodes, id) {
@@ -157,6 +163,8 @@ func (c *Catalog) settle(s *Settle) (*Topics, error) {
 	topic := *old
 	topic.Partitions = slices.Clone(old.Partitions)
 	topic.Partitions[s.Partition].Leaving = left
+	// Its leader says so: the group has been formed. Who comes back later does not form it again.
+	topic.Partitions[s.Partition].Voters = nil
 	return c.view.withTopic(&topic), nil
 }
 

@@ -29,10 +29,12 @@ type Topic struct {
 type Partition struct {
 	// Replicas are the nodes that hold the partition; the first is the preferred leader.
 	Replicas []NodeID `json:"replicas"`
-	// Bootstrap are the replicas the Raft group was first formed with. It never
-	// changes, so every node that opens the group for the first time, at whatever
-	// time, starts it from the same configuration (invariant 7 of the log).
+	// Bootstrap are the names of the nodes that the partition was created on. It never changes. A
+	// name may belong to another node by now; who forms the group is in Voters.
 	Bootstrap []NodeID `json:"bootstrap"`
+	// Voters are the identities that the Raft group is formed with, see formed.go. nil: it has been
+	// formed, and its configuration comes from its leader. No command has them.
+	Voters []string `json:"voters,omitempty"`
 	// Leaving are nodes that hold a replica until those in Replicas do without them.
 	Leaving []NodeID `json:"leaving,omitempty"`
 }
@@ -139,6 +141,9 @@ func (t *Topics) CheckCreate(topic *Topic) error {
 		if len(p.Leaving) > 0 {
 			return fmt.Errorf("%w: partition %d: nobody can be leaving it yet", ErrInvalidAssignment, i)
 		}
+		if err := p.checkNoVoters(); err != nil {
+			return err
+		}
 		replicas[i] = p.Replicas
 	}
 	if err := CheckAssignment(replicas, topic.ReplicationFactor, t.isRegistered); err != nil {
@@ -198,6 +203,9 @@ func (t *Topics) checkStored(topic *Topic) error {
 		}
 		if len(p.Bootstrap) == 0 {
 			return fmt.Errorf("topic %s, partition %d: not known with which nodes its group was formed", topic.Name, i)
+		}
+		if err := p.checkVoters(); err != nil {
+			return fmt.Errorf("topic %s, partition %d: %w", topic.Name, i, err)
 		}
 	}
 	return nil
