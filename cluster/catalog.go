@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"cmp"
 	"context"
 	"encoding/binary"
 	"encoding/json"
@@ -33,6 +34,7 @@ type catalog struct {
 	group   *group // nil until the node is in a cluster
 	state   *fsm.Catalog
 	index   fsm.Index     // of the last entry applied
+	newer   error         // what a newer program wrote was met: nothing behind it is applied
 	changed chan struct{} // closed and replaced whenever index or the leader moves
 
 	creating sync.Mutex // held by the leader from placement to commit, so that topics created at once do not crowd one node
@@ -66,11 +68,24 @@ func (c *catalog) wake() {
 func (c *catalog) Apply(entry *raft.Log) any {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.newer != nil {
+		return fsm.CatalogResult{Err: c.newer}
+	}
 	result := c.state.Apply(fsm.Index(entry.Index), entry.Data)
+	if result.Err != nil && errors.Is(result.Err, fsm.ErrNewer) {
+		c.newer = fmt.Errorf("catalog, entry %d: %w", entry.Index, result.Err)
+		c.node.fail(c.newer)
+		return fsm.CatalogResult{Err: c.newer}
+	}
 	c.index = fsm.Index(entry.Index)
 	c.view.Store(c.state.View())
 	c.wakeLocked()
-	c.node.levelReached(c.view.Load().Level())
+	level := c.view.Load().Level()
+	if level > fsm.Level {
+		// Whatever comes behind this may mean something else from now on.
+		c.newer = fmt.Errorf("%w: %w", fsm.ErrNewer, tooOld(level))
+	}
+	c.node.levelReached(level)
 	return result
 }
 
@@ -78,6 +93,9 @@ func (c *catalog) Apply(entry *raft.Log) any {
 func (c *catalog) Snapshot() (raft.FSMSnapshot, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.newer != nil {
+		return nil, c.newer // Raft takes what came behind it for applied
+	}
 	return snapshotBytes(c.state.Snapshot()), nil
 }
 
@@ -89,6 +107,12 @@ func (c *catalog) Restore(source io.ReadCloser) error {
 		return err
 	}
 	state, err := fsm.RestoreCatalog(data)
+	if errors.Is(err, fsm.ErrNewer) {
+		c.mu.Lock()
+		c.newer = err
+		c.mu.Unlock()
+		c.node.fail(err) // or its leader would send it for ever
+	}
 	if err != nil {
 		return err
 	}
@@ -150,6 +174,12 @@ func (c *catalog) indexAsLeader() ([]byte, error) {
 	if err := g.await(g.raft.Barrier(callTimeout)); err != nil {
 		identity, term := g.leader()
 		return nil, errNotLeader{hint{identity, term}}
+	}
+	c.mu.Lock()
+	newer := c.newer
+	c.mu.Unlock()
+	if newer != nil {
+		return nil, newer
 	}
 	// The last change, not the last entry: after a restart from a snapshot a node
 	// knows of entries that changed nothing only as far as it replays them.
@@ -293,7 +323,9 @@ func (c *catalog) open(voters, nonvoters []string) error {
 	config.SnapshotThreshold = 1024
 	g, err := openGroup(catalogGroup, boltFiles(n.dir.join("catalog"), config.Logger), config, c, n.stable.Group(catalogGroup), n.transport(catalogGroup), voters, nonvoters)
 	if err != nil {
-		return err
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		return cmp.Or(c.newer, err) // Raft does not say why it cannot restore a snapshot
 	}
 	if t, ok := g.transport.(*peer.GroupTransport); ok {
 		// Raft would go back to an offered snapshot, and to the members in it, also where it is

@@ -140,7 +140,10 @@ func (n *Node) copyFrom(ctx context.Context, r *replica, from string) error {
 	}
 	d, err := parseDescribed(reply)
 	if err != nil {
-		return err
+		return r.refuses(err)
+	}
+	if err := r.machine.fits(d.State, d.Next); errors.Is(err, fsm.ErrNewer) {
+		return r.refuses(err) // before it is copied, and once
 	}
 	if d.Index <= r.log.SnapshotIndex() {
 		return errors.New("its snapshot is not newer than the one here")
@@ -244,7 +247,13 @@ func encodeDescribed(d raftlog.Described) ([]byte, error) {
 func parseDescribed(reply []byte) (d raftlog.Described, err error) {
 	r := reader{b: reply}
 	text := r.bytes(int(r.uint32()))
-	if r.bad || json.Unmarshal(text, &d) != nil || d.First == 0 || d.Index < d.First-1 {
+	if r.bad {
+		return d, fmt.Errorf("%w: malformed answer of another node", fsm.ErrUnknown)
+	}
+	if err := fsm.DecodeStrictly(text, &d); err != nil {
+		return d, fmt.Errorf("answer of another node: %w", err)
+	}
+	if d.First == 0 || d.Index < d.First-1 {
 		return d, fmt.Errorf("%w: malformed answer of another node", fsm.ErrUnknown)
 	}
 	d.State = r.b

@@ -152,7 +152,10 @@ func (n *Node) toldOfOthers() bool {
 // grant answers a proposal to form a cluster (callForm).
 func (n *Node) grant(payload []byte) error {
 	var proposal formation
-	if err := json.Unmarshal(payload, &proposal); err != nil || proposal.ClusterID == "" {
+	if err := decodeCall(payload, &proposal); err != nil {
+		return err
+	}
+	if proposal.ClusterID == "" {
 		return errMalformed
 	}
 	if !slices.ContainsFunc(proposal.Nodes, func(node fsm.Node) bool { return node.Identity() == n.identity }) {

@@ -162,8 +162,19 @@ func (r *records) offsetsBefore(ctx context.Context, timestamp int64, max int) (
 
 // Apply implements raft.FSM. The answer is an fsm.Applied.
 func (r *records) Apply(entry *raft.Log) any {
+	applied := r.apply(entry)
+	if applied.Err != nil && errors.Is(applied.Err, fsm.ErrNewer) {
+		r.outgrown(applied.Err)
+	}
+	return applied
+}
+
+func (r *records) apply(entry *raft.Log) fsm.Applied {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if r.newer != nil {
+		return fsm.Applied{Err: r.newer}
+	}
 	if r.log.Crosses(entry.Index) {
 		r.log.Cross(entry.Index, r.state.Snapshot())
 	}
@@ -174,6 +185,10 @@ func (r *records) Apply(entry *raft.Log) any {
 		AppendedAt: entry.AppendedAt.UnixMilli(),
 		Data:       entry.Data,
 	})
+	if applied.Err != nil && errors.Is(applied.Err, fsm.ErrNewer) {
+		r.newer = fmt.Errorf("entry %d: %w", entry.Index, applied.Err)
+		return fsm.Applied{Err: r.newer}
+	}
 	after, maxTime := span(entry, before)
 	r.log.Applied(entry.Index, after, maxTime, entry.AppendedAt.UnixMilli())
 	close(r.applied)
@@ -185,6 +200,9 @@ func (r *records) Apply(entry *raft.Log) any {
 func (r *records) Snapshot() (raft.FSMSnapshot, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if r.newer != nil {
+		return nil, r.newer // Raft takes what came behind it for applied
+	}
 	return replicaSnapshot{r.state.Snapshot(), int64(r.state.NextOffset())}, nil
 }
 
@@ -197,7 +215,7 @@ func (r *records) Restore(source io.ReadCloser) error {
 	}
 	state, err := fsm.RestorePartition(data)
 	if err != nil {
-		return err
+		return r.refuses(err)
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -62,7 +63,7 @@ func (n *Node) reconcileLoop() {
 			if time.Since(lastBroken) > reopenAfter {
 				n.mu.Lock()
 				for id, err := range n.broken {
-					if !rebuildable(err) {
+					if !rebuildable(err) && !errors.Is(err, fsm.ErrNewer) {
 						delete(n.broken, id)
 					}
 				}
@@ -209,7 +210,9 @@ func (n *Node) openReplica(id fsm.PartitionID, partition *fsm.Partition) error {
 	}
 	g, err := openGroup(name, n.partitionFiles(r), config, observed{r.machine, r}, n.stable.Group(name), transport, voters, nil)
 	if err != nil {
-		return err
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		return cmp.Or(r.newer, err) // Raft does not say why it cannot restore a snapshot
 	}
 	r.start(g)
 	if t, ok := g.transport.(interface {
@@ -222,6 +225,12 @@ func (n *Node) openReplica(id fsm.PartitionID, partition *fsm.Partition) error {
 	n.replicas[id] = r
 	delete(n.hints, id)
 	n.mu.Unlock()
+	r.mu.Lock()
+	newer := r.newer
+	r.mu.Unlock()
+	if newer != nil { // met before it was one of the replicas
+		n.outgrown(r, newer)
+	}
 	return nil
 }
 

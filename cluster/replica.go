@@ -36,6 +36,7 @@ type replica struct {
 	leading leadership    // non-nil while this replica leads and has passed its barrier
 	changed chan struct{} // closed and replaced whenever the known leader or leading changes
 	everLed bool          // a leader was known once
+	newer   error         // what a newer program wrote was met: nothing behind it is applied
 
 	adopt     *raftlog.Staging // copied from the leader, to be taken over when Raft is down
 	held      uint64           // segments from this index on are copied by someone

@@ -159,6 +159,15 @@ func appendPartition(dst []byte, id fsm.PartitionID) []byte {
 
 var errMalformed = fmt.Errorf("%w: malformed call of another node", fsm.ErrUnknown)
 
+// decodeCall reads the JSON of a call. What is asked may rest on a field that is not known here, so there must be none.
+func decodeCall(payload []byte, call any) error {
+	err := fsm.DecodeStrictly(payload, call)
+	if err != nil && !errors.Is(err, fsm.ErrNewer) {
+		return errMalformed
+	}
+	return err
+}
+
 // maxBatchesPerCall bounds what a call of another node makes us allocate.
 const maxBatchesPerCall = 1 << 16
 
@@ -212,14 +221,14 @@ func (n *Node) answer(ctx context.Context, from string, kind uint8, payload []by
 		return n.answerAdmin(ctx, kind, &r)
 	case callAdminister:
 		var request fsm.AdminRequest
-		if err := json.Unmarshal(payload, &request); err != nil {
-			return nil, errMalformed
+		if err := decodeCall(payload, &request); err != nil {
+			return nil, err
 		}
 		return n.administerAsLeader(ctx, request)
 	case callCreatePartitions:
 		var call createPartitionsCall
-		if err := json.Unmarshal(payload, &call); err != nil {
-			return nil, errMalformed
+		if err := decodeCall(payload, &call); err != nil {
+			return nil, err
 		}
 		return n.createPartitionsAsLeader(ctx, call)
 	case callHash:
@@ -255,8 +264,8 @@ func (n *Node) answer(ctx context.Context, from string, kind uint8, payload []by
 		return nil, n.catalog.awaitIndex(ctx, index)
 	case callCreateTopic:
 		var call createTopicCall
-		if err := json.Unmarshal(payload, &call); err != nil {
-			return nil, errMalformed
+		if err := decodeCall(payload, &call); err != nil {
+			return nil, err
 		}
 		return n.createTopicAsLeader(ctx, call)
 	case callCoordinate:

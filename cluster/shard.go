@@ -110,7 +110,16 @@ type shardApplied []error
 
 // Apply implements raft.FSM. The answer is a shardApplied.
 func (s *shard) Apply(entry *raft.Log) any {
+	commands, results, err := shardCommands(entry.Data)
 	s.mu.Lock()
+	if err != nil && s.newer == nil {
+		s.newer = fmt.Errorf("entry %d: %w", entry.Index, err)
+	}
+	if err := s.newer; err != nil {
+		s.mu.Unlock()
+		s.outgrown(err)
+		return shardApplied{err}
+	}
 	again := fsm.Index(entry.Index) <= s.applied
 	state := s.state
 	if s.log.Crosses(entry.Index) {
@@ -125,24 +134,43 @@ func (s *shard) Apply(entry *raft.Log) any {
 	if again {
 		return shardApplied{fmt.Errorf("%w: entry %d applied after %d", fsm.ErrUnknown, entry.Index, s.applied)}
 	}
-	var results shardApplied
-	for command, err := range fsm.GroupCommands(entry.Data) {
-		if err == nil {
-			err = state.Apply(command)
-		}
+	for i, err := range results {
 		if err != nil {
 			s.node.logger.Error("a command of consumer groups cannot be applied", "shard", s.id.Partition, "entry", entry.Index, "error", err)
+			continue
 		}
-		results = append(results, err)
+		state.Do(commands[i])
 	}
 	return results
+}
+
+// shardCommands reads the commands of an entry, each with its error: what is no command is void. err is
+// fsm.ErrNewer if a newer program wrote one; then none may be applied.
+func shardCommands(data []byte) (commands []coordinator.Command, results shardApplied, err error) {
+	for b, err := range fsm.GroupCommands(data) {
+		var command coordinator.Command
+		if err == nil {
+			command, err = coordinator.ParseCommand(b)
+		}
+		if errors.Is(err, coordinator.ErrNewer) {
+			err = fmt.Errorf("%w: %w", fsm.ErrNewer, err)
+		}
+		if errors.Is(err, fsm.ErrNewer) {
+			return nil, nil, err
+		}
+		commands, results = append(commands, command), append(results, err)
+	}
+	return commands, results, nil
 }
 
 // Snapshot implements raft.FSM. Raft never calls it beside Apply.
 func (s *shard) Snapshot() (raft.FSMSnapshot, error) {
 	s.mu.Lock()
-	state, applied, next := s.state, s.applied, s.next
+	state, applied, next, newer := s.state, s.applied, s.next, s.newer
 	s.mu.Unlock()
+	if newer != nil {
+		return nil, newer // Raft takes what came behind it for applied
+	}
 	snapshot := appendShardSnapshot(applied, next, state.Snapshot())
 	s.stateSize.Store(int64(len(snapshot)))
 	return replicaSnapshot{snapshot, next}, nil
@@ -157,7 +185,7 @@ func (s *shard) Restore(source io.ReadCloser) error {
 	}
 	applied, next, state, err := parseShardSnapshot(data)
 	if err != nil {
-		return err
+		return s.refuses(err)
 	}
 	s.stateSize.Store(int64(len(data)))
 	s.mu.Lock()
@@ -183,12 +211,16 @@ func parseShardSnapshot(data []byte) (applied fsm.Index, next int64, state *coor
 	switch {
 	case r.bad:
 		return 0, 0, nil, fmt.Errorf("%w: %d bytes are too few for a shard", fsm.ErrSnapshot, len(data))
+	case layout > shardSnapshotLayout:
+		return 0, 0, nil, fmt.Errorf("%w: shard layout %d, this program knows %d; %w", fsm.ErrSnapshot, layout, shardSnapshotLayout, fsm.ErrNewer)
 	case layout != shardSnapshotLayout:
 		return 0, 0, nil, fmt.Errorf("%w: shard layout %d, this program knows %d", fsm.ErrSnapshot, layout, shardSnapshotLayout)
 	case count > index || index > math.MaxInt64:
 		return 0, 0, nil, fmt.Errorf("%w: %d entries of a shard up to entry %d", fsm.ErrSnapshot, count, index)
 	}
-	if state, err = coordinator.RestoreState(r.b); err != nil {
+	if state, err = coordinator.RestoreState(r.b); errors.Is(err, coordinator.ErrNewer) {
+		return 0, 0, nil, fmt.Errorf("%w: %w: %w", fsm.ErrSnapshot, fsm.ErrNewer, err)
+	} else if err != nil {
 		return 0, 0, nil, fmt.Errorf("%w: %w", fsm.ErrSnapshot, err)
 	}
 	return fsm.Index(index), int64(count), state, nil

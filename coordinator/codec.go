@@ -15,6 +15,14 @@ import (
 // snapshot that cannot be restored.
 var ErrMalformed = errors.New("malformed")
 
+// ErrNewer is in an error about a command or a snapshot, beside ErrMalformed, if a newer program wrote it: its state
+// became another by it, so the replica here must not go on without.
+var ErrNewer = errors.New("written by a newer program")
+
+func newer(format string, args ...any) error {
+	return fmt.Errorf("%w: "+format+", %w", append(append([]any{ErrMalformed}, args...), ErrNewer)...)
+}
+
 func appendString(b []byte, s string) []byte {
 	return append(binary.AppendUvarint(b, uint64(len(s))), s...)
 }

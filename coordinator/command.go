@@ -22,6 +22,7 @@ const (
 	kindGroup        = 3 // group, Group
 	kindGroupGone    = 4 // group, its offsets with it
 	kindGroupIfEmpty = 5 // group: gone if it has neither members nor offsets
+	kindLast         = kindGroupIfEmpty
 )
 
 // maxMetadata bounds an offset's metadata in a command, whatever

@@ -76,7 +76,9 @@ func restoreState(data []byte) (*State, error) {
 	if got := crc32.Checksum(body, castagnoli); got != sum {
 		return nil, fmt.Errorf("%w: damaged: CRC %08x, its bytes give %08x", ErrMalformed, sum, got)
 	}
-	if v := binary.BigEndian.Uint16(data[4:]); v != snapshotVersion {
+	if v := binary.BigEndian.Uint16(data[4:]); v > snapshotVersion {
+		return nil, newer("format %d, this program knows %d", v, snapshotVersion)
+	} else if v != snapshotVersion {
 		return nil, fmt.Errorf("%w: format %d, this program knows %d", ErrMalformed, v, snapshotVersion)
 	}
 	s := NewState()

@@ -42,18 +42,31 @@ const (
 func NewState() *State { return &State{groups: make(map[string]*stored)} }
 
 // Apply applies a command. The error wraps ErrMalformed and means that this is none;
-// then nothing has changed.
+// then nothing has changed. With ErrNewer the replica must end.
 func (s *State) Apply(command []byte) error {
-	changes, err := decodeCommand(command)
-	if err != nil {
-		return err
+	c, err := ParseCommand(command)
+	if err == nil {
+		s.Do(c)
 	}
+	return err
+}
+
+// Command is a command that can be applied.
+type Command struct{ changes []change }
+
+// ParseCommand reads a command; errors are those of Apply.
+func ParseCommand(command []byte) (Command, error) {
+	changes, err := decodeCommand(command)
+	return Command{changes}, err
+}
+
+// Do applies a command that was read.
+func (s *State) Do(c Command) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for _, change := range changes {
+	for _, change := range c.changes {
 		change.apply(s)
 	}
-	return nil
 }
 
 // change is a record of a command.
@@ -73,7 +86,9 @@ const leastRecord = 2
 
 func decodeCommand(b []byte) ([]change, error) {
 	r := reader{b: b}
-	if v := r.byte(); r.err == nil && v != commandVersion {
+	if v := r.byte(); r.err == nil && v > commandVersion {
+		return nil, newer("command of version %d, this program knows %d", v, commandVersion)
+	} else if r.err == nil && v != commandVersion {
 		return nil, fmt.Errorf("%w: command of version %d, this program knows %d", ErrMalformed, v, commandVersion)
 	}
 	n := r.count(leastRecord)
@@ -90,6 +105,9 @@ func decodeCommand(b []byte) ([]change, error) {
 			c.meta = r.group()
 		case kindGroupGone, kindGroupIfEmpty:
 		default:
+			if r.err == nil && c.kind > kindLast {
+				r.b, r.err = nil, newer("record of kind %d", c.kind)
+			}
 			r.fail("record of kind %d", c.kind)
 		}
 		if r.err != nil {

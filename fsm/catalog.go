@@ -1,18 +1,16 @@
 package fsm
 
 import (
-	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
-	"io"
 	"math"
 	"slices"
 )
 
-// commandVersion is the version of the envelope of the catalog's commands. A command
-// of another version, or of a kind that is not known, is void: all replicas of a group must
-// understand a command alike, so a new kind is used only when every
-// registered node runs a program that knows it (Level).
+// commandVersion is the version of the envelope of the catalog's commands. All replicas of a group must
+// understand a command alike, so a new kind is used only when every registered node runs a program that
+// knows it (Level). One of a newer version or kind is ErrNewer; what is no command at all is void.
 const commandVersion = 1
 
 // CatalogCommand is one change of the catalog, as it stands in the catalog's
@@ -87,13 +85,11 @@ func (c CatalogCommand) Encode() []byte {
 // that was ignored here and obeyed by a newer program would make replicas differ.
 func decodeCatalogCommand(data []byte) (CatalogCommand, error) {
 	var c CatalogCommand
-	d := json.NewDecoder(bytes.NewReader(data))
-	d.DisallowUnknownFields()
-	if err := d.Decode(&c); err != nil {
-		return c, fmt.Errorf("%w: catalog command: %w", ErrUnknown, err)
+	if err := DecodeStrictly(data, &c); err != nil {
+		return c, fmt.Errorf("catalog command: %w", err)
 	}
-	if _, err := d.Token(); err != io.EOF {
-		return c, fmt.Errorf("%w: catalog command: more than one JSON value", ErrUnknown)
+	if c.Version > commandVersion {
+		return c, newer("catalog command of version %d, this program knows %d", c.Version, commandVersion)
 	}
 	if c.Version != commandVersion {
 		return c, fmt.Errorf("%w: catalog command of version %d, this program knows %d", ErrUnknown, c.Version, commandVersion)
@@ -151,14 +147,23 @@ func (c *Catalog) LastApplied() Index { return c.applied }
 
 // Apply changes the catalog as the command at index of the catalog's log says.
 // It decides by the catalog and the command alone, so all replicas answer alike.
-// A command that is hostile, unknown or not allowed changes nothing but
-// LastApplied. A command at or below LastApplied is not applied again.
+// A command that is hostile or not allowed changes nothing but LastApplied; one
+// that a newer program wrote nothing at all, and the error is ErrNewer: nothing behind it may be applied
+// then. A command at or below LastApplied is not applied again.
 func (c *Catalog) Apply(index Index, cmd []byte) CatalogResult {
 	if index <= c.applied {
 		return CatalogResult{Err: fmt.Errorf("%w: catalog command %d applied after %d", ErrUnknown, index, c.applied)}
 	}
-	c.applied = index
 	command, err := decodeCatalogCommand(cmd)
+	if errors.Is(err, ErrNewer) {
+		return CatalogResult{Err: err}
+	}
+	if err == nil && c.view.Level() >= levelChecked {
+		if err := command.checkWords(); err != nil {
+			return CatalogResult{Err: newer("catalog command: %v", err)}
+		}
+	}
+	c.applied = index
 	if err != nil {
 		return CatalogResult{Err: err}
 	}

@@ -101,9 +101,12 @@ func RestoreCatalog(data []byte) (*Catalog, error) {
 func (file *catalogFile) catalog() (*Catalog, error) {
 	view := emptyTopics()
 	view.clusterID, view.version, view.level = file.ClusterID, file.Version, file.Level
-	if file.Level < 0 || file.Level > Level {
+	if file.Level < 0 {
+		return nil, fmt.Errorf("level %d", file.Level)
+	}
+	if file.Level > Level {
 		// What was not understood is not in this catalog.
-		return nil, fmt.Errorf("of level %d, this program knows %d: start a newer one", file.Level, Level)
+		return nil, newer("a catalog of level %d, this program knows %d", file.Level, Level)
 	}
 	if file.Version > file.Applied {
 		return nil, fmt.Errorf("changed at index %d, applied up to %d", file.Version, file.Applied)

@@ -48,7 +48,11 @@ func unseal(magic string, newest uint16, b []byte) (payload []byte, version uint
 	}
 	version = binary.BigEndian.Uint16(b[4:])
 	if version == 0 || version > newest {
-		return nil, 0, fmt.Errorf("%w: format %d, this program knows 1 to %d; it was written by a newer one", ErrSnapshot, version, newest)
+		err := fmt.Errorf("%w: format %d, this program knows 1 to %d", ErrSnapshot, version, newest)
+		if version > newest {
+			err = fmt.Errorf("%w; %w", err, ErrNewer)
+		}
+		return nil, 0, err
 	}
 	return body[envelopeHead:], version, nil
 }

@@ -120,6 +120,10 @@ func IsGroupEntry(data []byte) bool { return len(data) > 0 && data[0] == control
 // there are no more.
 func GroupCommands(data []byte) iter.Seq2[[]byte, error] {
 	return func(yield func([]byte, error) bool) {
+		if len(data) > 0 && data[0] > controlLast {
+			yield(nil, newer("control command %#x", data[0]))
+			return
+		}
 		if !IsGroupEntry(data) {
 			yield(nil, fmt.Errorf("%w: no commands of consumer groups", ErrUnknown))
 			return

@@ -70,6 +70,11 @@ func (t *Topics) CheckProposal(command []byte) error {
 	if err := t.CheckLevel(&c); err != nil {
 		return err
 	}
+	if t.Level() >= levelChecked {
+		if err := c.checkWords(); err != nil {
+			return err
+		}
+	}
 	if c.RegisterNode != nil {
 		return t.CheckName(c.RegisterNode.ID)
 	}

@@ -24,6 +24,14 @@ const (
 	NodeLeaving NodeState = "leaving"
 )
 
+func (s NodeState) check() error {
+	switch s {
+	case NodeActive, NodeDraining, NodeLeaving:
+		return nil
+	}
+	return fmt.Errorf("%w: node state %q", ErrInvalidConfig, s)
+}
+
 // SetNodeState changes the state of a node.
 type SetNodeState struct {
 	ID    NodeID    `json:"id"`
@@ -75,10 +83,8 @@ func (c *Catalog) setNodeState(s *SetNodeState) (*Topics, error) {
 	if !ok {
 		return nil, fmt.Errorf("%w: no node %q is registered", ErrInvalidAssignment, s.ID)
 	}
-	switch s.State {
-	case NodeActive, NodeDraining, NodeLeaving:
-	default:
-		return nil, fmt.Errorf("%w: node state %q", ErrInvalidConfig, s.State)
+	if err := s.State.check(); err != nil {
+		return nil, err
 	}
 	if s.Successor != "" {
 		if _, ok := c.view.Node(s.Successor); !ok || s.Successor == s.ID || s.State != NodeLeaving {

@@ -16,6 +16,9 @@ const (
 	controlNone     = 0x80 // does nothing
 	controlLogStart = 0x81 // then 8 bytes, big endian: the new log start offset
 	controlGroups   = 0x82 // of consumer groups, see groupshards.go; never in a partition's log
+	controlLast     = controlGroups
+
+	logStartSize = 9
 )
 
 // IsRecords reports whether an entry's data are record batches rather than a
@@ -30,7 +33,7 @@ func LogStartCommand(start Offset) []byte {
 
 // ParseLogStart gives the offset of a LogStartCommand; ok is false for other data.
 func ParseLogStart(data []byte) (start Offset, ok bool) {
-	if len(data) != 9 || data[0] != controlLogStart {
+	if len(data) != logStartSize || data[0] != controlLogStart {
 		return 0, false
 	}
 	return Offset(binary.BigEndian.Uint64(data[1:])), true
@@ -79,7 +82,8 @@ type Applied struct {
 	// BaseOffset of a void batch, which took no offsets, is -1. Bytes that are no
 	// batch count as one void batch, up to the entry's end.
 	Batches []Appended
-	// Err says why the first void batch or the control command had no effect.
+	// Err says why the first void batch or the control command had no effect. With ErrNewer nothing was
+	// applied at all.
 	Err error
 	// Breach, if not nil, says that a batch was appended which its producer's state
 	// does not allow: its proposer was wrong. See producers.go.
@@ -121,10 +125,13 @@ func (p *PartitionState) HashChain() uint64 { return p.chain }
 
 // Apply takes the next entry of the log. It decides by the state and the entry
 // alone, so a batch that is void here is void on every replica. An entry at or
-// below LastApplied is not applied again.
+// below LastApplied is not applied again, and one that a newer program wrote not at all (ErrNewer).
 func (p *PartitionState) Apply(e Entry) Applied {
 	if e.Index <= p.applied {
 		return Applied{Err: fmt.Errorf("%w: entry %d applied after %d", ErrUnknown, e.Index, p.applied)}
+	}
+	if err := checkKnown(e.Data); err != nil {
+		return Applied{Err: err}
 	}
 	p.applied = e.Index
 	if IsRecords(e.Data) {
@@ -172,7 +179,7 @@ func (p *PartitionState) control(data []byte) error {
 		return fmt.Errorf("%w: empty entry", ErrUnknown)
 	case data[0] == controlNone:
 		return nil
-	case data[0] == controlLogStart && len(data) == 9:
+	case data[0] == controlLogStart && len(data) == logStartSize:
 		return p.advanceLogStart(Offset(binary.BigEndian.Uint64(data[1:])))
 	}
 	return fmt.Errorf("%w: control command %#x of %d bytes", ErrUnknown, data[0], len(data))

@@ -1,0 +1,48 @@
+package cluster
+
+import (
+	"errors"
+
+	"github.com/trimaran-io/trimaran/fsm"
+)
+
+// What a newer program wrote into a log or a snapshot (fsm.ErrNewer) ends the group here: its state
+// machine did something with it, and this one would become another. Nothing is applied from there on, no
+// snapshot is taken, and the replica is closed and stays so until the process ends, so that it is sent nothing
+// more. Its log stays as it is, for the newer program. Everything else of the node goes on. Only without the
+// catalog a node does not know what it should do: it ends, and says nothing of the catalog until then.
+
+// outgrown is told by Raft's Apply that the replica met such an entry, which is in r.newer, and holds Raft there until
+// the replica is closed: what waits behind, as the barrier of a new leader, must not pass.
+func (r *replica) outgrown(err error) {
+	r.node.outgrown(r, err)
+	select {
+	case <-r.closing.Done():
+	case <-r.node.ctx.Done():
+	}
+}
+
+// refuses notes that a snapshot was refused since a newer program wrote it.
+func (r *replica) refuses(err error) error {
+	if errors.Is(err, fsm.ErrNewer) {
+		r.mu.Lock()
+		r.newer = err
+		r.mu.Unlock()
+		r.node.outgrown(r, err)
+	}
+	return err
+}
+
+// outgrown has the reconcile loop close a replica for good. It does not wait.
+func (n *Node) outgrown(r *replica, err error) {
+	n.mu.Lock()
+	first := n.replicas[r.id] == r && n.damage[r.id] == nil
+	if first {
+		n.damage[r.id] = err
+	}
+	n.mu.Unlock()
+	if first {
+		n.logger.Error("a replica ends here: a newer program has written what this one does not know; start that one", "partition", r.id, "error", err)
+		n.catalog.wake()
+	}
+}

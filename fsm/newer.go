@@ -1,0 +1,103 @@
+package fsm
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/trimaran-io/trimaran/kafkaproto"
+)
+
+// ErrNewer is in every error about a command, a snapshot or a question that a newer program wrote. Its
+// state machine did something with it, so one that does not know what must not go on: it would
+// become another. Apply changes nothing then, not even the index, and whoever called it stops the
+// group here. Bytes that no program ever wrote are something else: they change nothing anywhere.
+var ErrNewer = errors.New("written by a newer program")
+
+// newerError is ErrNewer, and ErrLevel to who asked for it.
+type newerError struct{ what string }
+
+func (e newerError) Error() string   { return e.what + ", " + ErrNewer.Error() + ": start that one" }
+func (e newerError) Unwrap() []error { return []error{ErrLevel, ErrNewer} }
+
+func newer(format string, args ...any) error { return newerError{fmt.Sprintf(format, args...)} }
+
+// DecodeStrictly decodes one JSON value and takes no field that it does not know: whoever wrote it relies on
+// it. The error wraps ErrNewer if that is all that is wrong, else ErrUnknown.
+func DecodeStrictly(data []byte, into any) error {
+	d := json.NewDecoder(bytes.NewReader(data))
+	d.DisallowUnknownFields()
+	err := d.Decode(into)
+	if err != nil {
+		if json.Unmarshal(data, into) == nil {
+			return newer("%v", err)
+		}
+		return fmt.Errorf("%w: %w", ErrUnknown, err)
+	}
+	if _, err := d.Token(); err != io.EOF {
+		return fmt.Errorf("%w: more than one JSON value", ErrUnknown)
+	}
+	return nil
+}
+
+// levelChecked is the level from which on leaders of the catalog propose no name, word or value that they do not
+// know. Before, commands with such were proposed and had no effect.
+const levelChecked = 3
+
+// checkWords says whether names, words and values of a command are known, whatever the catalog holds. The error is
+// ErrInvalidConfig.
+func (c *CatalogCommand) checkWords() error {
+	switch {
+	case c.CreateTopic != nil:
+		return CheckConfigs(c.CreateTopic.Topic.Configs)
+	case c.SetNodeState != nil:
+		return c.SetNodeState.State.check()
+	case c.AlterConfigs != nil:
+		for _, change := range c.AlterConfigs.Changes {
+			config, known := LookupConfig(change.Name)
+			if !known {
+				return fmt.Errorf("%w: no configuration is named %q", ErrInvalidConfig, change.Name)
+			}
+			switch change.Op {
+			case SetConfig:
+				if err := config.Check(change.Value); err != nil {
+					return err
+				}
+			case DeleteConfig, AppendConfig, SubtractConfig:
+			default:
+				return fmt.Errorf("%w: %s: operation %q", ErrInvalidConfig, config.Name, change.Op)
+			}
+		}
+	}
+	return nil
+}
+
+// magicAt is where a record batch says of which format it is (magic, RecordBatch of Kafka).
+const (
+	magicAt    = 16
+	magicKnown = 2
+)
+
+// checkKnown says whether an entry of a partition's log is one that this program knows. The error is ErrNewer.
+func checkKnown(data []byte) error {
+	switch {
+	case len(data) == 0:
+		return nil
+	case !IsRecords(data):
+		if data[0] > controlLast || data[0] == controlLogStart && len(data) > logStartSize {
+			return newer("control command %#x of %d bytes", data[0], len(data))
+		}
+		return nil
+	}
+	rest := data
+	for batch, err := range kafkaproto.SplitBatches(data) {
+		if err == nil {
+			rest = rest[len(batch):]
+		} else if errors.Is(err, kafkaproto.ErrUnknownMagic) && int8(rest[magicAt]) > magicKnown {
+			return newer("record batch of format %d", rest[magicAt])
+		}
+	}
+	return nil
+}
