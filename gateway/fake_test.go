@@ -193,7 +193,8 @@ func (f *fakeCluster) CreatePartitions(ctx context.Context, id fsm.TopicID, coun
 	topic, _ := f.catalog.View().ByID(id)
 	create := &fsm.CreatePartitions{Topic: id, From: len(topic.Partitions)}
 	for range count - len(topic.Partitions) {
-		create.Partitions = append(create.Partitions, topic.Partitions[0])
+		replicas := topic.Partitions[0].Replicas
+		create.Partitions = append(create.Partitions, fsm.Partition{Replicas: replicas, Bootstrap: replicas})
 	}
 	if validateOnly {
 		_, err := f.catalog.View().CheckCreatePartitions(create)
