@@ -79,9 +79,11 @@ type createPartitionsCall struct {
 // createPartitionsAsLeader places partitions and adds them to a topic.
 func (n *Node) createPartitionsAsLeader(ctx context.Context, call createPartitionsCall) ([]byte, error) {
 	c := n.catalog
-	c.creating.Lock()
-	defer c.creating.Unlock()
-	if _, err := c.indexAsLeader(); err != nil {
+	if err := c.placing(ctx); err != nil {
+		return nil, err
+	}
+	defer c.placed()
+	if _, err := c.indexAsLeader(ctx); err != nil {
 		return nil, err
 	}
 	view := c.view.Load()

@@ -30,9 +30,11 @@ func (n *Node) Administer(ctx context.Context, request fsm.AdminRequest) error {
 
 func (n *Node) administerAsLeader(ctx context.Context, request fsm.AdminRequest) ([]byte, error) {
 	c := n.catalog
-	c.creating.Lock()
-	defer c.creating.Unlock()
-	if _, err := c.indexAsLeader(); err != nil {
+	if err := c.placing(ctx); err != nil {
+		return nil, err
+	}
+	defer c.placed()
+	if _, err := c.indexAsLeader(ctx); err != nil {
 		return nil, err
 	}
 	view := c.view.Load()

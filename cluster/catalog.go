@@ -37,11 +37,11 @@ type catalog struct {
 	newer   error         // what a newer program wrote was met: nothing behind it is applied
 	changed chan struct{} // closed and replaced whenever index or the leader moves
 
-	creating sync.Mutex // held by the leader from placement to commit, so that topics created at once do not crowd one node
+	creating chan struct{} // capacity 1: taken by the leader from placement to commit, so that topics created at once do not crowd one node
 }
 
 func newCatalog(n *Node) *catalog {
-	c := &catalog{node: n, state: fsm.NewCatalog(), changed: make(chan struct{})}
+	c := &catalog{node: n, state: fsm.NewCatalog(), changed: make(chan struct{}), creating: make(chan struct{}, 1)}
 	c.view.Store(c.state.View())
 	return c
 }
@@ -141,14 +141,19 @@ func (c *catalog) applyAsLeader(ctx context.Context, command []byte) ([]byte, er
 	if err := c.view.Load().CheckProposal(command); err != nil {
 		return nil, err
 	}
-	timeout := callTimeout
-	if deadline, ok := ctx.Deadline(); ok {
-		timeout = max(time.Until(deadline), time.Millisecond)
+	if _, ok := ctx.Deadline(); !ok {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, callTimeout)
+		defer cancel()
 	}
-	future := g.raft.Apply(command, timeout)
-	if err := g.await(future); err != nil {
+	var future raft.ApplyFuture
+	if err := g.ask(ctx, func() raft.Future {
+		f := g.raft.Apply(command, callTimeout)
+		future = f
+		return f
+	}); err != nil {
 		switch {
-		case errors.Is(err, raft.ErrNotLeader), errors.Is(err, raft.ErrEnqueueTimeout), errors.Is(err, raft.ErrLeadershipTransferInProgress):
+		case errors.Is(err, errGroupBusy), errors.Is(err, raft.ErrNotLeader), errors.Is(err, raft.ErrEnqueueTimeout), errors.Is(err, raft.ErrLeadershipTransferInProgress):
 			identity, term := g.leader()
 			return nil, errNotLeader{hint{identity, term}}
 		}
@@ -165,13 +170,15 @@ func (c *catalog) applyAsLeader(ctx context.Context, command []byte) ([]byte, er
 
 // indexAsLeader gives the index up to which the catalog is committed, as a
 // confirmed leader that has passed its barrier.
-func (c *catalog) indexAsLeader() ([]byte, error) {
+func (c *catalog) indexAsLeader(ctx context.Context) ([]byte, error) {
 	g := c.raftGroup()
 	if g == nil {
 		return nil, errNotLeader{}
 	}
 	// A barrier of this term commits whatever earlier terms left behind.
-	if err := g.await(g.raft.Barrier(callTimeout)); err != nil {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	if err := g.ask(ctx, func() raft.Future { return g.raft.Barrier(callTimeout) }); err != nil {
 		identity, term := g.leader()
 		return nil, errNotLeader{hint{identity, term}}
 	}
@@ -296,7 +303,7 @@ const makeKnownTimeout = 500 * time.Millisecond
 // catchUp returns when this node knows the catalog as it was, or newer, when
 // the call began.
 func (c *catalog) catchUp(ctx context.Context) error {
-	_, err := c.atLeader(ctx, callCatalogIndex, nil, func(context.Context) ([]byte, error) { return c.indexAsLeader() })
+	_, err := c.atLeader(ctx, callCatalogIndex, nil, func(ctx context.Context) ([]byte, error) { return c.indexAsLeader(ctx) })
 	return err
 }
 
@@ -388,10 +395,10 @@ func (c *catalog) lead(ctx context.Context) {
 		}
 		var err error
 		if voters < maxCatalogVoters {
-			err = g.await(g.raft.AddVoter(id, raft.ServerAddress(id), 0, callTimeout))
+			err = g.change(ctx, func() raft.Future { return g.raft.AddVoter(id, raft.ServerAddress(id), 0, callTimeout) })
 			voters++
 		} else {
-			err = g.await(g.raft.AddNonvoter(id, raft.ServerAddress(id), 0, callTimeout))
+			err = g.change(ctx, func() raft.Future { return g.raft.AddNonvoter(id, raft.ServerAddress(id), 0, callTimeout) })
 		}
 		if err != nil {
 			n.logger.Warn("cannot add a node to the catalog group yet", "node", node.ID, "error", err)
@@ -426,10 +433,10 @@ func (c *catalog) removeMembers(g *group, servers []raft.Server, view *fsm.Topic
 	default:
 		if n.connected(identity) {
 			// It is to hear that it has left before nobody tells it anything any more.
-			err = g.await(g.raft.Barrier(callTimeout))
+			err = g.change(n.ctx, func() raft.Future { return g.raft.Barrier(callTimeout) })
 		}
 		if err == nil {
-			err = g.await(g.raft.RemoveServer(raft.ServerID(identity), 0, callTimeout))
+			err = g.change(n.ctx, func() raft.Future { return g.raft.RemoveServer(raft.ServerID(identity), 0, callTimeout) })
 		}
 	}
 	if err != nil {
@@ -438,6 +445,18 @@ func (c *catalog) removeMembers(g *group, servers []raft.Server, view *fsm.Topic
 		n.logger.Info("a node has left the catalog group", "node", identity)
 	}
 }
+
+// placing waits for its turn to place replicas, placed ends the turn.
+func (c *catalog) placing(ctx context.Context) error {
+	select {
+	case c.creating <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("%w: something else is being created", fsm.ErrNoLeader)
+	}
+}
+
+func (c *catalog) placed() { <-c.creating }
 
 // createTopicCall is what a node asks the catalog's leader to do.
 type createTopicCall struct {
@@ -449,10 +468,12 @@ type createTopicCall struct {
 // createTopicAsLeader places and creates a topic.
 func (n *Node) createTopicAsLeader(ctx context.Context, call createTopicCall) ([]byte, error) {
 	c := n.catalog
-	c.creating.Lock()
-	defer c.creating.Unlock()
+	if err := c.placing(ctx); err != nil {
+		return nil, err
+	}
+	defer c.placed()
 	// Place on what is committed, not on what an old leader remembers.
-	if _, err := c.indexAsLeader(); err != nil {
+	if _, err := c.indexAsLeader(ctx); err != nil {
 		return nil, err
 	}
 	view := c.view.Load()

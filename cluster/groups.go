@@ -190,9 +190,11 @@ func (n *Node) createGroupShards(ctx context.Context) error {
 // createGroupShardsAsLeader places and creates the shards.
 func (n *Node) createGroupShardsAsLeader(ctx context.Context) ([]byte, error) {
 	c := n.catalog
-	c.creating.Lock()
-	defer c.creating.Unlock()
-	if _, err := c.indexAsLeader(); err != nil {
+	if err := c.placing(ctx); err != nil {
+		return nil, err
+	}
+	defer c.placed()
+	if _, err := c.indexAsLeader(ctx); err != nil {
 		return nil, err
 	}
 	view := c.view.Load()

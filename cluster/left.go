@@ -45,8 +45,8 @@ func (n *Node) hasLeft(ctx context.Context) bool {
 
 // answerMember tells a node whether it belongs to the cluster (callMember). Only a confirmed leader of the
 // catalog knows. Before the catalog says who the first nodes are, all that ask belong to it.
-func (n *Node) answerMember(identity string) ([]byte, error) {
-	if _, err := n.catalog.indexAsLeader(); err != nil {
+func (n *Node) answerMember(ctx context.Context, identity string) ([]byte, error) {
+	if _, err := n.catalog.indexAsLeader(ctx); err != nil {
 		return nil, err
 	}
 	view := n.Topics()

@@ -74,10 +74,10 @@ func (n *Node) reconcileMembers(r *replica) {
 		server, address := raft.ServerID(identity), raft.ServerAddress(identity)
 		switch {
 		case !member:
-			err = r.group.await(r.group.raft.AddNonvoter(server, address, 0, membersTimeout))
+			err = r.group.change(n.ctx, func() raft.Future { return r.group.raft.AddNonvoter(server, address, 0, membersTimeout) })
 			n.logger.Info("a replica joins its group as a non-voter", "partition", r.id, "node", id, "error", err)
 		case applied+caughtUpEntries >= r.group.raft.AppliedIndex():
-			err = r.group.await(r.group.raft.AddVoter(server, address, 0, membersTimeout))
+			err = r.group.change(n.ctx, func() raft.Future { return r.group.raft.AddVoter(server, address, 0, membersTimeout) })
 			n.logger.Info("a replica has caught up and votes", "partition", r.id, "node", id, "error", err)
 		}
 		return
@@ -99,7 +99,7 @@ func (n *Node) removeMembers(r *replica, p leadership, partition *fsm.Partition,
 			n.logger.Debug("a replica cannot leave its group yet: too few of the others are there", "partition", r.id, "node", identity)
 			return
 		}
-		err := r.group.await(r.group.raft.RemoveServer(raft.ServerID(identity), 0, membersTimeout))
+		err := r.group.change(n.ctx, func() raft.Future { return r.group.raft.RemoveServer(raft.ServerID(identity), 0, membersTimeout) })
 		n.logger.Info("a replica has left its group", "partition", r.id, "node", identity, "error", err)
 		return
 	}
@@ -224,7 +224,7 @@ func (n *Node) appliedAt(ctx context.Context, identity string, id fsm.PartitionI
 // votes leaves its group (invariant 7). The answer is this node's term, in which
 // that replica must not vote any more. A group that could not go on without it
 // keeps it as it is: what is left of its majority must not shrink.
-func (n *Node) release(r *replica, identity string) ([]byte, error) {
+func (n *Node) release(ctx context.Context, r *replica, identity string) ([]byte, error) {
 	p, err := r.leads()
 	if err != nil {
 		return nil, err
@@ -238,7 +238,7 @@ func (n *Node) release(r *replica, identity string) ([]byte, error) {
 		if !n.majorityWithout(servers, identity) {
 			return nil, fmt.Errorf("%w: %w", fsm.ErrNoLeader, errTooFew)
 		}
-		if err := r.group.await(r.group.raft.RemoveServer(raft.ServerID(identity), 0, membersTimeout)); err != nil {
+		if err := r.group.change(ctx, func() raft.Future { return r.group.raft.RemoveServer(raft.ServerID(identity), 0, membersTimeout) }); err != nil {
 			return nil, fmt.Errorf("%w: %w", fsm.ErrNoLeader, err)
 		}
 		n.logger.Warn("a replica has left its group to be rebuilt", "partition", r.id, "node", identity)

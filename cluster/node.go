@@ -34,6 +34,7 @@ import (
 	"github.com/trimaran-io/trimaran/cluster/membership"
 	"github.com/trimaran-io/trimaran/cluster/peer"
 	"github.com/trimaran-io/trimaran/cluster/raftlog"
+	"github.com/trimaran-io/trimaran/cluster/raftlog/vfs"
 	"github.com/trimaran-io/trimaran/coordinator"
 	"github.com/trimaran-io/trimaran/fsm"
 )
@@ -98,9 +99,10 @@ type Config struct {
 	Logger   *slog.Logger
 	Registry prometheus.Registerer // nil for no metrics
 
-	// Network seams for tests; nil for the real network.
+	// Seams for tests; nil for the real network and disk.
 	Dial   func(ctx context.Context, addr string) (net.Conn, error)
 	Listen func(addr string) (net.Listener, error)
+	fs     vfs.FS // of the partitions' logs
 }
 
 // Node is one running node. It answers for every partition of the cluster,
@@ -145,8 +147,10 @@ type Node struct {
 	hints     map[fsm.PartitionID]hint      // leaders of partitions without a replica here
 	addresses map[string]string             // peer addresses by identity, of everyone ever met
 	reopening map[fsm.PartitionID]bool      // replicas to be closed and opened again
+	busy      map[fsm.PartitionID]bool      // replicas that are being opened or closed, see inhand
 	rebuilt   map[fsm.PartitionID]time.Time // when that was tried last
 	damage    map[fsm.PartitionID]error     // replicas to be rebuilt, and why
+	hurt      map[fsm.PartitionID]hurt      // replicas that run with something damaged
 	fullNodes map[string]time.Time          // nodes whose disk is full, and until when that holds
 	hashing   chan struct{}                 // capacity 1: one check of replicas reads at a time
 	caughtUp  bool                          // the catalog here was once as new as the leader's
@@ -185,8 +189,10 @@ func Start(cfg Config) (_ *Node, err error) {
 		hints:     map[fsm.PartitionID]hint{},
 		addresses: map[string]string{},
 		reopening: map[fsm.PartitionID]bool{},
+		busy:      map[fsm.PartitionID]bool{},
 		damage:    map[fsm.PartitionID]error{},
 		rebuilt:   map[fsm.PartitionID]time.Time{},
+		hurt:      map[fsm.PartitionID]hurt{},
 		fullNodes: map[string]time.Time{},
 		hashing:   make(chan struct{}, 1),
 		wired:     make(chan struct{}),

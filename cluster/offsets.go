@@ -157,8 +157,7 @@ func (r *records) offsetForTime(ctx context.Context, timestamp int64) (found kaf
 	}
 	begin, any, err := r.log.OffsetBeforeTime(first)
 	if err != nil {
-		r.node.readFailed(r.replica, err)
-		return found, false, fmt.Errorf("%w: %w", fsm.ErrStorage, err)
+		return found, false, r.unreadable(err, 0)
 	}
 	if !any {
 		return found, false, nil

@@ -27,6 +27,7 @@ const never = 1 << 62
 // logOptions gives the settings of the node's store of partition logs.
 func (n *Node) logOptions() raftlog.Options {
 	opts := raftlog.Options{
+		FS:     n.cfg.fs,
 		Logger: n.logger,
 		OnFail: func(err error) {
 			n.fail(fmt.Errorf("the disk has lost what was written: %w", err))
@@ -124,8 +125,7 @@ func (r *records) readCommitted(from fsm.Offset, maxBytes int) (slice fsm.Slice,
 		}
 	}
 	if err != nil {
-		r.node.readFailed(r.replica, err)
-		return slice, true, fmt.Errorf("%w: %w", fsm.ErrStorage, err)
+		return slice, true, r.unreadable(err, 0)
 	}
 	defer reader.Close()
 	for len(slice.Batches) < maxBytes || len(slice.Batches) == 0 {
@@ -135,11 +135,13 @@ func (r *records) readCommitted(from fsm.Offset, maxBytes int) (slice fsm.Slice,
 			break
 		}
 		if err != nil {
-			if len(slice.Batches) > 0 && !errors.Is(err, raftlog.ErrDamaged) {
-				break
+			if len(slice.Batches) > 0 {
+				break // the next read begins there
 			}
-			r.node.readFailed(r.replica, err)
-			return slice, true, fmt.Errorf("%w: %w", fsm.ErrStorage, err)
+			if err := r.passDamage(reader, from, err); err != nil {
+				return slice, true, err
+			}
+			continue
 		}
 		if full := takeBatches(&slice, reader, &entry, from, maxBytes); full {
 			break

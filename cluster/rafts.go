@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"reflect"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -78,12 +79,50 @@ type group struct {
 	observer     *raft.Observer
 
 	stopped chan struct{} // closed when Raft has ended: nothing is answered any more
+
+	asking atomic.Int64 // calls of ask that Raft has not answered
 }
 
-// await waits for what Raft says of a request. It must be used for every future: when it is shut down
-// hashicorp/raft leaves those without an answer that it was about to apply, or that waited in a
-// channel. Its futures can end at a shutdown, but Raft sees to that for a few of them
-// only (future.go, ShutdownCh).
+// maxAsking bounds the requests that wait for a group whose main loop hangs, as it does with its disk.
+const maxAsking = 4096
+
+var errGroupBusy = errors.New("the group does not answer")
+
+// ask makes a request to Raft and waits for the answer until ctx ends. hashicorp/raft takes requests in its main
+// loop, which may hang with the disk, so that making one can take as long. What becomes of the request
+// when ctx ends first is not known: it is made and answered in a goroutine, which ends with the group at the latest.
+func (g *group) ask(ctx context.Context, request func() raft.Future) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if g.asking.Add(1) > maxAsking {
+		g.asking.Add(-1)
+		return errGroupBusy
+	}
+	answer := make(chan error, 1)
+	go func() {
+		defer g.asking.Add(-1)
+		answer <- g.await(request())
+	}()
+	select {
+	case err := <-answer:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// change is ask for a change of the group's configuration, or a barrier in front of one: within callTimeout.
+func (g *group) change(ctx context.Context, request func() raft.Future) error {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	return g.ask(ctx, request)
+}
+
+// await waits for what Raft says of a request that was made, however long that takes: for those who have to know its fate. It or
+// ask must be used for every future: when it is shut down hashicorp/raft leaves those without an answer that it was
+// about to apply, or that waited in a channel. Its futures can end at a shutdown, but Raft sees to that for a few of
+// them only (future.go, ShutdownCh).
 func (g *group) await(f raft.Future) error {
 	if v := reflect.ValueOf(f); v.Kind() == reflect.Pointer && v.Elem().Kind() == reflect.Struct {
 		if field := v.Elem().FieldByName("ShutdownCh"); field.CanSet() && field.Type() == reflect.TypeOf(g.stopped) && field.IsNil() {

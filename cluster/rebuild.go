@@ -16,11 +16,12 @@ import (
 // acknowledged. It must not vote as if it had them (invariant 7): it leaves its
 // group's configuration, its files go, and it comes back with nothing, first as a
 // non-voter. The partition goes on meanwhile. Without a majority of the others
-// nothing is done, and the reason is shown: nobody invents what is lost.
+// nothing is done, and the reason is shown: nobody invents what is lost. What a reader
+// finds damaged while Raft can go on closes nothing before that (hurt.go).
 
 const rebuildTimeout = 10 * time.Second
 
-// damaged is told that a replica's log cannot be read. It does not wait.
+// damaged is told that Raft cannot go on, since it cannot read a replica's log. It does not wait.
 func (n *Node) damaged(r *replica, err error) {
 	n.mu.Lock()
 	known := n.damage[r.id] != nil
@@ -34,13 +35,6 @@ func (n *Node) damaged(r *replica, err error) {
 	}
 }
 
-// readFailed is told that a reader could not read on.
-func (n *Node) readFailed(r *replica, err error) {
-	if isDamage(err) {
-		n.damaged(r, err)
-	}
-}
-
 // isDamage reports whether the error means that bytes are not what was written, or that the disk does not give them.
 func isDamage(err error) bool {
 	return errors.Is(err, raftlog.ErrDamaged) || errors.Is(err, syscall.EIO)
@@ -51,6 +45,21 @@ func isDamage(err error) bool {
 func rebuildable(err error) bool {
 	var lost errReplicaLost
 	return isDamage(err) || errors.As(err, &lost)
+}
+
+// errStaysOut is why a damaged replica is not rebuilt yet.
+type errStaysOut struct{ damage, why error }
+
+func (e errStaysOut) Error() string   { return fmt.Sprintf("%v; %v", e.damage, e.why) }
+func (e errStaysOut) Unwrap() []error { return []error{e.damage, e.why} }
+
+// damageOf gives what a replica was closed for.
+func damageOf(err error) error {
+	var out errStaysOut
+	if errors.As(err, &out) {
+		return out.damage
+	}
+	return err
 }
 
 // rebuild has a closed replica leave its group and removes its files. It may be

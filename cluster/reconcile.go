@@ -4,12 +4,12 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"math"
 	"os"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -107,7 +107,7 @@ func (n *Node) reconcile(current bool) {
 	var toOpen, toClose []fsm.PartitionID
 	n.mu.Lock()
 	for id := range desired {
-		if n.replicas[id] == nil && n.broken[id] == nil {
+		if n.replicas[id] == nil && n.broken[id] == nil && !n.busy[id] {
 			toOpen = append(toOpen, id)
 		}
 	}
@@ -121,6 +121,12 @@ func (n *Node) reconcile(current bool) {
 		}
 	}
 	clear(n.reopening)
+	for id := range n.broken {
+		if desired[id] == nil && current {
+			delete(n.broken, id)
+			delete(n.rebuilt, id)
+		}
+	}
 	for id := range n.hints {
 		if _, ok := topics.Partition(id); !ok {
 			delete(n.hints, id)
@@ -128,45 +134,33 @@ func (n *Node) reconcile(current bool) {
 	}
 	n.mu.Unlock()
 
+	var work inhand
 	for _, id := range toClose {
-		n.mu.Lock()
-		r := n.replicas[id]
-		delete(n.replicas, id)
-		n.mu.Unlock()
-		if err := r.close(); err != nil {
-			n.logger.Warn("closing a replica of a deleted partition", "partition", id, "error", err)
-		}
+		r := n.letGo(id)
 		_, there := topics.Partition(id)
-		n.removeReplica(id, there)
+		work.begin(n, id, func() {
+			if err := r.close(); err != nil {
+				n.logger.Warn("closing a replica of a deleted partition", "partition", id, "error", err)
+			}
+			n.removeReplica(id, there)
+		})
 	}
 	for _, id := range toReopen {
+		r := n.letGo(id)
 		n.mu.Lock()
-		r, damage := n.replicas[id], n.damage[id]
-		delete(n.replicas, id)
+		damage := n.damage[id]
 		delete(n.damage, id)
-		if damage != nil {
-			n.broken[id] = damage
-		} else {
-			toOpen = append(toOpen, id)
-		}
 		n.mu.Unlock()
-		if err := r.close(); err != nil {
-			n.logger.Warn("closing a replica to open it again", "partition", id, "error", err)
-			if damage == nil && isDamage(err) {
-				// What was copied goes behind segments that are damaged. Opened again, it would be copied again, for ever.
-				toOpen = toOpen[:len(toOpen)-1]
-				n.mu.Lock()
-				n.broken[id] = err
-				n.mu.Unlock()
-			}
-		}
+		work.begin(n, id, func() {
+			n.closeToReopen(r, damage)
+			n.catalog.wake() // it is opened in the next turn
+		})
 	}
 	if current {
 		n.removeLeftovers(desired, topics)
 		n.rebuildBroken()
+		n.rebuildHurt()
 	}
-
-	var opening sync.WaitGroup
 	limit := make(chan struct{}, openAtOnce)
 	for _, id := range toOpen {
 		if !current {
@@ -174,20 +168,92 @@ func (n *Node) reconcile(current bool) {
 				continue
 			}
 		}
-		opening.Add(1)
-		limit <- struct{}{}
-		go func() {
-			defer opening.Done()
+		work.begin(n, id, func() {
+			limit <- struct{}{}
 			defer func() { <-limit }()
+			if n.ctx.Err() != nil {
+				return
+			}
 			if err := n.openReplica(id, desired[id]); err != nil {
 				n.mu.Lock()
 				n.broken[id] = err
 				n.mu.Unlock()
 				n.logger.Error("cannot open a replica", "partition", id, "error", err)
 			}
-		}()
+		})
 	}
-	opening.Wait()
+	work.wait(n)
+}
+
+// letGo takes a replica out of those that run; the caller closes it.
+func (n *Node) letGo(id fsm.PartitionID) *replica {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	r := n.replicas[id]
+	delete(n.replicas, id)
+	return r
+}
+
+// closeToReopen closes a replica that is to be opened again with what it has copied, or, if damage is not nil, to be rebuilt.
+func (n *Node) closeToReopen(r *replica, damage error) {
+	if damage != nil {
+		n.mu.Lock()
+		n.broken[r.id] = damage
+		n.mu.Unlock()
+	}
+	err := r.close()
+	if err == nil {
+		return
+	}
+	n.logger.Warn("closing a replica to open it again", "partition", r.id, "error", err)
+	if damage == nil && isDamage(err) {
+		// What was copied goes behind segments that are damaged. Opened again, it would be copied again, for ever.
+		n.mu.Lock()
+		n.broken[r.id] = err
+		n.mu.Unlock()
+	}
+}
+
+// inhand is the opening and closing of replicas in one turn of the reconcile loop. One that takes longer than the loop
+// has patience, as where Raft waits for a disk that hangs, goes on beside it, and its replica is left alone meanwhile.
+type inhand struct {
+	done sync.WaitGroup
+	left atomic.Bool // the loop does not wait any more
+}
+
+// reconcilePatience is how long the reconcile loop waits for replicas that are being opened or closed.
+const reconcilePatience = 2 * time.Second
+
+func (w *inhand) begin(n *Node, id fsm.PartitionID, job func()) {
+	n.mu.Lock()
+	n.busy[id] = true
+	n.mu.Unlock()
+	n.done.Add(1)
+	w.done.Add(1)
+	go func() {
+		defer n.done.Done()
+		defer w.done.Done()
+		job()
+		n.mu.Lock()
+		delete(n.busy, id)
+		n.mu.Unlock()
+		if w.left.Load() {
+			n.catalog.wake()
+		}
+	}()
+}
+
+// wait returns when all is done, or the patience is over.
+func (w *inhand) wait(n *Node) {
+	done := make(chan struct{})
+	go func() { w.done.Wait(); close(done) }()
+	patience := time.NewTimer(reconcilePatience)
+	defer patience.Stop()
+	select {
+	case <-done:
+	case <-patience.C:
+		w.left.Store(true)
+	}
 }
 
 // openReplica starts this node's member of a partition's group.
@@ -240,9 +306,10 @@ func (n *Node) rebuildBroken() {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	for id, err := range n.broken {
-		if !rebuildable(err) || time.Since(n.rebuilt[id]) < rebuildPause {
+		if !rebuildable(err) || n.busy[id] || time.Since(n.rebuilt[id]) < rebuildPause {
 			continue
 		}
+		err := damageOf(err)
 		n.rebuilt[id] = time.Now().Add(rebuildTimeout) // not twice at once
 		n.done.Add(1)
 		go func() {
@@ -252,7 +319,7 @@ func (n *Node) rebuildBroken() {
 			defer n.mu.Unlock()
 			n.rebuilt[id] = time.Now()
 			if rerr != nil {
-				n.broken[id] = fmt.Errorf("%w; %w", err, rerr)
+				n.broken[id] = errStaysOut{err, rerr}
 				n.logger.Error("a damaged replica stays out of its group", "partition", id, "damage", err, "error", rerr)
 				return
 			}
@@ -298,6 +365,12 @@ func (n *Node) removeLeftovers(desired map[fsm.PartitionID]*fsm.Partition, topic
 		name, deleted := strings.CutSuffix(entry.Name(), ".deleted")
 		id, err := fsm.ParsePartitionID(name)
 		if err != nil {
+			continue
+		}
+		n.mu.Lock()
+		busy := n.busy[id]
+		n.mu.Unlock()
+		if busy {
 			continue
 		}
 		switch {

@@ -47,7 +47,7 @@ type replica struct {
 	closing     context.Context
 	stopCopying context.CancelFunc
 
-	lastSnapshot time.Time // when the last was tried; the housekeeping loop's own
+	lastSnapshot time.Time // when the last was tried; owned by who does the housekeeping
 
 	stop    context.CancelFunc
 	stopped sync.WaitGroup

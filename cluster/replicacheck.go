@@ -73,7 +73,7 @@ func (r *records) hash(ctx context.Context, from, to fsm.Offset, limit int64) (h
 		return h, fmt.Errorf("%w: %w", fsm.ErrOffsetOutOfRange, err)
 	}
 	if err != nil {
-		r.node.readFailed(r.replica, err)
+		r.node.readFailed(r.replica, err, 0)
 		return h, fmt.Errorf("%w: %w", fsm.ErrStorage, err)
 	}
 	defer log.Close()
@@ -87,7 +87,7 @@ func (r *records) hash(ctx context.Context, from, to fsm.Offset, limit int64) (h
 			if errors.Is(err, io.EOF) {
 				err = fmt.Errorf("offset %d is committed and not in the log", h.upTo)
 			}
-			r.node.readFailed(r.replica, err)
+			r.node.readFailed(r.replica, err, 0)
 			return h, fmt.Errorf("%w: %w", fsm.ErrStorage, err)
 		}
 		if entry.Type != raft.LogCommand || !fsm.IsRecords(entry.Data) {

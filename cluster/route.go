@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/trimaran-io/trimaran/fsm"
@@ -63,12 +64,17 @@ func (n *Node) leaderOf(id fsm.PartitionID, attempt int) (hint, <-chan struct{},
 	}
 	n.mu.Lock()
 	h, ok := n.hints[id]
+	broken := n.broken[id]
 	n.mu.Unlock()
 	if ok {
 		return h, nil, nil
 	}
-	holders := partition.Holders()
+	// This node has none that runs.
+	holders := slices.DeleteFunc(slices.Clone(partition.Holders()), func(holder fsm.NodeID) bool { return holder == n.nodeID })
 	if len(holders) == 0 {
+		if broken != nil {
+			return hint{}, nil, fmt.Errorf("%w: the only replica is out of service: %w", fsm.ErrStorage, damageOf(broken))
+		}
 		return hint{}, nil, nil
 	}
 	// Nothing known: any replica answers with a hint.
@@ -113,12 +119,12 @@ func (n *Node) atLeader(ctx context.Context, id fsm.PartitionID, hold time.Durat
 		if h.identity != "" {
 			var local *replica
 			if h.identity == n.identity {
-				if local = n.replica(id); local == nil {
-					n.learn(id, h, fsm.ErrNoLeader)
-					continue
-				}
+				local = n.replica(id)
 			}
-			err := try(ctx, h, local)
+			err := error(fsm.ErrNoLeader)
+			if local != nil || h.identity != n.identity {
+				err = try(ctx, h, local)
+			} // else it is closed this moment, or another node is mistaken
 			n.learn(id, h, err)
 			if err == nil || !fsm.NotAppended(err) || errors.Is(err, fsm.ErrShuttingDown) && local != nil {
 				return err
@@ -254,7 +260,7 @@ func (n *Node) Read(ctx context.Context, id fsm.PartitionID, from fsm.Offset, ma
 			return slice, nil
 		}
 		if err != nil {
-			n.logger.Error("a replica cannot read its log; the leader is asked instead", "partition", id, "offset", from, "error", err)
+			n.logger.Debug("a replica cannot read its log; the leader is asked instead", "partition", id, "offset", from, "error", err)
 		}
 	}
 	var slice fsm.Slice

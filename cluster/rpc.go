@@ -252,7 +252,7 @@ func (n *Node) answer(ctx context.Context, from string, kind uint8, payload []by
 		if replica == nil {
 			return nil, errNotLeader{}
 		}
-		return n.answerCopy(from, replica, kind, &r)
+		return n.answerCopy(ctx, from, replica, kind, &r)
 
 	case callCatalogApply:
 		return n.catalog.applyAsLeader(ctx, payload)
@@ -273,7 +273,7 @@ func (n *Node) answer(ctx context.Context, from string, kind uint8, payload []by
 	case callCreateShards:
 		return n.createGroupShardsAsLeader(ctx)
 	case callCatalogIndex:
-		return n.catalog.indexAsLeader()
+		return n.catalog.indexAsLeader(ctx)
 	case callForm:
 		return nil, n.grant(payload)
 	case callJoin:
@@ -285,7 +285,7 @@ func (n *Node) answer(ctx context.Context, from string, kind uint8, payload []by
 	case callFull:
 		return nil, n.heardFull(from, payload)
 	case callMember:
-		return n.answerMember(from)
+		return n.answerMember(ctx, from)
 	case callReplicaStatus:
 		return json.Marshal(n.report())
 	}
@@ -360,7 +360,7 @@ func parseAppend(payload []byte) (id fsm.PartitionID, term uint64, batches [][]b
 }
 
 // answerCopy answers a node that copies a partition, or that leaves its group.
-func (n *Node) answerCopy(from string, replica *replica, kind uint8, r *reader) ([]byte, error) {
+func (n *Node) answerCopy(ctx context.Context, from string, replica *replica, kind uint8, r *reader) ([]byte, error) {
 	switch kind {
 	case callDescribe:
 		have := r.uint64()
@@ -377,7 +377,7 @@ func (n *Node) answerCopy(from string, replica *replica, kind uint8, r *reader) 
 	case callApplied:
 		return binary.BigEndian.AppendUint64(nil, replica.group.raft.AppliedIndex()), nil
 	default: // callLeave
-		return n.release(replica, from)
+		return n.release(ctx, replica, from)
 	}
 }
 

@@ -65,14 +65,10 @@ func (n *Node) scrubLoop() {
 func (n *Node) scrubbed(r *replica, err error) {
 	switch {
 	case err == nil:
+		n.healed(r)
 	case !isDamage(err):
 		n.logger.Warn("cannot check a replica's segments", "partition", r.id, "error", err)
 	default:
-		if partition, ok := n.Topics().Partition(r.id); ok && len(partition.Replicas) < 2 {
-			// Nobody can mend it, and all but the damaged place can still be read.
-			n.logger.Error("the only replica of a partition is damaged", "partition", r.id, "error", err)
-			return
-		}
-		n.damaged(r, err)
+		n.readFailed(r, err, 0)
 	}
 }

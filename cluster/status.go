@@ -40,6 +40,7 @@ type replicaReport struct {
 
 	CatchUp *fsm.CatchUpStatus `json:"catch_up,omitempty"`
 	Error   string             `json:"error,omitempty"` // in an answer's reading only
+	Hurt    string             `json:"hurt,omitempty"`  // what it cannot read, though it runs
 }
 
 func (n *Node) report() nodeReport {
@@ -53,6 +54,10 @@ func (n *Node) report() nodeReport {
 	for id, err := range n.broken {
 		report.Broken[id.String()] = err.Error()
 	}
+	hurt := make(map[fsm.PartitionID]string, len(n.hurt))
+	for id, h := range n.hurt {
+		hurt[id] = h.err.Error()
+	}
 	n.mu.Unlock()
 	for _, r := range replicas {
 		start, next := r.bounds()
@@ -61,7 +66,7 @@ func (n *Node) report() nodeReport {
 		if identity == n.identity {
 			ids = voters(r.group)
 		}
-		report.Replicas[r.id.String()] = replicaReport{Leads: identity == n.identity, Voters: ids, Term: fsm.Term(term), LogStart: start, Applied: next, Bytes: r.log.Bytes(), CatchUp: r.catchUp.status()}
+		report.Replicas[r.id.String()] = replicaReport{Leads: identity == n.identity, Voters: ids, Term: fsm.Term(term), LogStart: start, Applied: next, Bytes: r.log.Bytes(), CatchUp: r.catchUp.status(), Hurt: hurt[r.id]}
 	}
 	if g := n.catalog.raftGroup(); g != nil {
 		report.Catalog = "voter"
@@ -208,6 +213,8 @@ func partitionStatus(topic fsm.TopicID, p int32, partition fsm.Partition, nodes 
 			}
 			if replica.Error = r.Error; r.Error != "" {
 				replica.Role = "damaged"
+			} else {
+				replica.Error = r.Hurt
 			}
 			replica.Bytes = r.Bytes
 			replica.Applied, replica.Lag = r.Applied, int64(s.HighWatermark-r.Applied)
@@ -225,6 +232,7 @@ var (
 	metricLeaders    = prometheus.NewDesc("trimaran_leader_count", "Partitions that this node leads.", nil, nil)
 	metricOffline    = prometheus.NewDesc("trimaran_offline_partitions_count", "Replicas on this node whose partition has no leader that is known here.", nil, nil)
 	metricBroken     = prometheus.NewDesc("trimaran_offline_replica_count", "Replicas that should run on this node and cannot.", nil, nil)
+	metricHurt       = prometheus.NewDesc("trimaran_damaged_replica_count", "Replicas that run on this node and have records that they cannot read, and that no other replica can give now.", nil, nil)
 	metricUnder      = prometheus.NewDesc("trimaran_under_replicated_partitions", "Partitions that this node leads, and of which a replica is on a node that is gone, is being rebuilt or does not vote yet.", nil, nil)
 	metricController = prometheus.NewDesc("trimaran_active_controller_count", "1 if this node leads the catalog.", nil, nil)
 	metricDiskFree   = prometheus.NewDesc("trimaran_disk_free_bytes", "Bytes free on the disk of the data directory.", nil, nil)
@@ -251,7 +259,7 @@ func (n *Node) underReplicated(topics *fsm.Topics, partition fsm.Partition, g *g
 
 // Describe implements prometheus.Collector.
 func (c collector) Describe(to chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{metricPartitions, metricLeaders, metricOffline, metricBroken, metricUnder, metricController, metricDiskFree, metricDiskFull, metricShards, metricShardsLed, metricLogEnd, metricLogStart} {
+	for _, d := range []*prometheus.Desc{metricPartitions, metricLeaders, metricOffline, metricBroken, metricHurt, metricUnder, metricController, metricDiskFree, metricDiskFull, metricShards, metricShardsLed, metricLogEnd, metricLogStart} {
 		to <- d
 	}
 }
@@ -304,6 +312,10 @@ func (c collector) Collect(to chan<- prometheus.Metric) {
 	gauge(metricLeaders, float64(leads))
 	gauge(metricOffline, float64(short.leaderless))
 	gauge(metricBroken, float64(short.closed))
+	c.n.mu.Lock()
+	hurt := len(c.n.hurt)
+	c.n.mu.Unlock()
+	gauge(metricHurt, float64(hurt))
 	gauge(metricUnder, float64(under))
 	gauge(metricController, controller)
 	free, _ := c.n.logs.Space()

@@ -63,7 +63,7 @@ type ReplicaStatus struct {
 	Bytes   int64  `json:"bytes"`   // of its log
 	// CatchUp is how far the replica is with copying what it lacks; nil: it does not.
 	CatchUp *CatchUpStatus `json:"catch_up,omitempty"`
-	Error   string         `json:"error,omitempty"`   // why it does not run
+	Error   string         `json:"error,omitempty"`   // why it does not run, or what it cannot read
 	Leaving bool           `json:"leaving,omitempty"` // it goes when the others do without it
 }
 

@@ -145,8 +145,8 @@ func (f *fakeCluster) doCreate(spec fsm.TopicSpec, validateOnly bool) error {
 		replicas := nodes[:min(topic.ReplicationFactor, 3)]
 		topic.Partitions = append(topic.Partitions, fsm.Partition{Replicas: replicas, Bootstrap: replicas})
 	}
-	if validateOnly {
-		return f.catalog.View().CheckCreate(&topic)
+	if err := f.catalog.View().CheckCreate(&topic); err != nil || validateOnly {
+		return err
 	}
 	return f.apply(fsm.CatalogCommand{CreateTopic: &fsm.CreateTopic{Topic: topic}})
 }
@@ -169,9 +169,8 @@ func (f *fakeCluster) DeleteTopicByID(ctx context.Context, id fsm.TopicID) error
 func (f *fakeCluster) AlterConfigs(ctx context.Context, alter fsm.AlterConfigs, validateOnly bool) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if validateOnly {
-		topic, _ := f.catalog.View().ByID(alter.Topic)
-		_, err := alter.Apply(topic.Configs)
+	topic, _ := f.catalog.View().ByID(alter.Topic)
+	if _, err := alter.Apply(topic.Configs); err != nil || validateOnly {
 		return err
 	}
 	return f.apply(fsm.CatalogCommand{AlterConfigs: &alter})
@@ -180,8 +179,7 @@ func (f *fakeCluster) AlterConfigs(ctx context.Context, alter fsm.AlterConfigs, 
 func (f *fakeCluster) AlterBrokerConfigs(ctx context.Context, alter fsm.AlterBrokerConfigs, validateOnly bool) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if validateOnly {
-		_, err := alter.Apply(f.catalog.View().BrokerConfigs(alter.All))
+	if _, err := alter.Apply(f.catalog.View().BrokerConfigs(alter.All)); err != nil || validateOnly {
 		return err
 	}
 	return f.apply(fsm.CatalogCommand{AlterBrokerConfigs: &alter})
