@@ -35,6 +35,9 @@ func (n *Node) housekeepingLoop() {
 		interval = defaultRetentionInterval
 	}
 	lastRetention := time.Now()
+	// A snapshot waits for its group's main loop, which may wait for a full disk; what would make room is in other groups.
+	work := n.newAside()
+	defer work.end()
 	for {
 		select {
 		case <-n.ctx.Done():
@@ -47,14 +50,13 @@ func (n *Node) housekeepingLoop() {
 		}
 		full := n.diskShareExceeded()
 		for _, r := range n.runningReplicas() {
-			if n.ctx.Err() != nil {
-				return
-			}
-			if retention || full {
-				r.machine.retain(full)
-			}
-			r.housekeep()
-			n.reconcileMembers(r)
+			work.do(n.ctx, r, func() {
+				if retention || full {
+					r.machine.retain(full)
+				}
+				r.housekeep()
+				n.reconcileMembers(r)
+			})
 		}
 	}
 }
@@ -80,9 +82,9 @@ func (r *replica) housekeep() {
 	idle := bytes > 0 && time.Since(r.lastSnapshot) >= idleSnapshot
 	if bytes >= needs.every || ended || idle || r.log.Blocked(needs.from) {
 		r.lastSnapshot = time.Now()
-		err := r.group.await(r.group.raft.Snapshot())
+		err := r.group.ask(r.node.ctx, func() raft.Future { return r.group.raft.Snapshot() })
 		// With a change of the configuration under way there is none: next time.
-		if err != nil && !errors.Is(err, raft.ErrNothingNewToSnapshot) && !errors.Is(err, raft.ErrRaftShutdown) &&
+		if err != nil && r.node.ctx.Err() == nil && !errors.Is(err, raft.ErrNothingNewToSnapshot) && !errors.Is(err, raft.ErrRaftShutdown) &&
 			!strings.Contains(err.Error(), "wait until the configuration entry") {
 			r.node.logger.Warn("cannot take a snapshot", "partition", r.id, "error", err)
 		}

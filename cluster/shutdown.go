@@ -3,6 +3,7 @@ package cluster
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync"
 	"time"
 
@@ -21,7 +22,8 @@ const (
 
 // Shutdown stops the node: leadership is handed to others, then everything
 // ends. When ctx ends the handing over is cut short. Whoever still asks is told
-// fsm.ErrShuttingDown. It must be called once.
+// fsm.ErrShuttingDown. It must be called once. What has not ended stopPatience after
+// ctx, as with a disk that hangs, is left as it is, and the error says so.
 func (n *Node) Shutdown(ctx context.Context) error {
 	n.mu.Lock()
 	n.stopping = true
@@ -34,8 +36,25 @@ func (n *Node) Shutdown(ctx context.Context) error {
 	if err := n.gossip.Leave(time.Second); err != nil {
 		n.logger.Debug("gossip was not told of the stop", "error", err)
 	}
-	return n.stop()
+	stopped := make(chan error, 1)
+	go func() { stopped <- n.stop() }()
+	select {
+	case err := <-stopped:
+		return err
+	case <-ctx.Done():
+	}
+	select {
+	case err := <-stopped:
+		return err
+	case <-time.After(stopPatience):
+		return fmt.Errorf("%w: the disk does not answer, or a group of Raft", errNotStopped)
+	}
 }
+
+// stopPatience is how long Shutdown waits for what has to end after its time is over.
+const stopPatience = 5 * time.Second
+
+var errNotStopped = errors.New("the node was not stopped in good order")
 
 // stop ends everything as it is.
 func (n *Node) stop() error {
