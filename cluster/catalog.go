@@ -146,6 +146,10 @@ func (c *catalog) applyAsLeader(ctx context.Context, command []byte) ([]byte, er
 		ctx, cancel = context.WithTimeout(ctx, callTimeout)
 		defer cancel()
 	}
+	if !g.proposals.enter(ctx) {
+		return nil, errNotLeader{}
+	}
+	defer g.proposals.leave()
 	var future raft.ApplyFuture
 	if err := g.ask(ctx, func() raft.Future {
 		f := g.raft.Apply(command, callTimeout)

@@ -15,6 +15,8 @@ import (
 // for Raft's own writes, the catalog, and retention, which makes room. Reads and
 // everything else go on. It ends when there is room again.
 //
+// A leader whose disk is full while others have room gives its leadership away (leaders.go).
+//
 // A leader with room whose followers have none could commit nothing, and what it
 // took would fill their last bytes. So a node whose disk is full tells all others.
 
@@ -103,6 +105,13 @@ func (n *Node) tellFull() {
 			}()
 		}
 	}
+}
+
+// saysFull reports whether a node has said just now that its disk is full.
+func (n *Node) saysFull(identity string) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return time.Now().Before(n.fullNodes[identity])
 }
 
 // heardFull answers callFull.

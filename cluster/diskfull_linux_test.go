@@ -307,3 +307,33 @@ func TestADiskFillsInAMoment(t *testing.T) {
 		t.Errorf("%d records, want %d at least: %v", len(got), acknowledged+1, err)
 	}
 }
+
+// A leader with a full disk gives its leadership to a node that has room, and gets it back when it has room itself.
+func TestALeaderWithAFullDiskHandsOver(t *testing.T) {
+	c := newTestCluster(t, 3)
+	c.smallDisk(0, 96)
+	for i := range c.nodes {
+		c.nodes[i].cfg.NoAutoBalance = true
+	}
+	c.startAll()
+	id := fsm.PartitionID{Topic: c.topic("a", 1, 3).ID}
+	c.mustAppend(0, id, "before")
+	c.lead(0, id)
+	c.ballast(0, 3<<20)
+	eventually(t, "records are taken", func() error {
+		if !c.nodes[0].logs.Full() {
+			return errors.New("it is not full yet")
+		}
+		_, err := c.nodes[0].Append(within(t), id, [][]byte{batchOf("while the disk is full")})
+		if err != nil && fsm.Code(err) != fsm.ErrStorage && !fsm.NotAppended(err) {
+			t.Fatal(err)
+		}
+		return err
+	})
+	if leader := c.leaderOf(id); leader == 0 {
+		t.Error("it leads with a full disk")
+	}
+	if got, err := valuesFrom(within(t), c.nodes[0].Node, id); err != nil || strings.Join(got, ",") != "before,while the disk is full" {
+		t.Errorf("%q, %v", got, err)
+	}
+}

@@ -168,7 +168,10 @@ func (n *Node) standingOf(g *group, asking string) standing {
 	s.free = leader == ""
 	s.follower = state == raft.Follower || state == raft.Candidate && leader != ""
 	s.led = state == raft.Leader || (leader != "" && leader != asking && leader != n.identity && !n.link.Gone(leader) && !unled(g))
-	s.voter = state != raft.Shutdown && slices.Contains(voters(g), n.identity)
+	s.voter = state != raft.Shutdown && !n.diskHangs.Load() && slices.Contains(voters(g), n.identity)
+	if g.stuck() {
+		s.led = false // not by this one, and it does not hear of others
+	}
 	stats := g.raft.Stats()
 	number := func(key string) uint64 {
 		v, _ := strconv.ParseUint(stats[key], 10, 64)

@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"sync"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -10,13 +11,18 @@ import (
 
 // Every node gives leadership away that others should have: of partitions whose preferred leader, the first
 // of their replicas, has been there and followed for a while; and, while it is draining or
-// leaving, of all. Placement spreads first replicas evenly, so leaders are even when everybody is there.
+// leaving, or while its disk is full, of all. Placement spreads first replicas evenly, so leaders are even when everybody is there.
 
 const (
 	leadersTick = 500 * time.Millisecond
 	// steadyFor is how long this node must have led, and the other one been connected, before leadership
 	// goes to where it should be: a node that comes and goes gets none.
 	defaultSteadyFor = 15 * time.Second
+	// giveWhenFullFor is how long the disk must have been full before leaderships go: retention by the disk's share, which is
+	// the leader's affair, makes room sooner if it can.
+	giveWhenFullFor = 2 * time.Second
+	// fullRetry is the pause before a leadership that stayed on a full disk is offered again.
+	fullRetry = 2 * time.Second
 	// maxHandOvers is how many leaderships a node gives away per tick.
 	maxHandOvers = 10
 )
@@ -26,6 +32,7 @@ type leaderships struct {
 	n     *Node
 	led   map[fsm.PartitionID]ledSince
 	there map[string]time.Time // identities, and since when they are connected
+	full  time.Time            // since when the disk here is full; zero: it is not
 }
 
 type ledSince struct {
@@ -66,17 +73,24 @@ func (l *leaderships) turn(now time.Time) {
 	if steady == 0 {
 		steady = defaultSteadyFor
 	}
+	if !n.logs.Full() {
+		l.full = time.Time{}
+	} else if l.full.IsZero() {
+		l.full = now
+	}
+	full := !l.full.IsZero() && now.Sub(l.full) >= giveWhenFullFor
 	// suitable nodes may lead: they want to and are there.
 	suitable := func(identity string) bool {
 		for _, node := range view.Nodes() {
 			if node.Identity() == identity {
 				_, there := l.there[identity]
-				return there && node.State == fsm.NodeActive
+				return there && node.State == fsm.NodeActive && !n.saysFull(identity)
 			}
 		}
 		return false
 	}
-	given := 0
+	var given sync.WaitGroup
+	giving := 0
 	led := make(map[fsm.PartitionID]ledSince, len(l.led))
 	for _, r := range n.runningReplicas() {
 		p, err := r.leads()
@@ -89,11 +103,15 @@ func (l *leaderships) turn(now time.Time) {
 		}
 		led[r.id] = since
 		partition, ok := view.Partition(r.id)
-		if !ok || given >= maxHandOvers {
+		if !ok || giving >= maxHandOvers {
 			continue
 		}
 		var to func(string) bool
-		if self.State != fsm.NodeActive {
+		if self.State != fsm.NodeActive || full {
+			// With a full disk it could only refuse records. One that was asked in vain is not asked again at once.
+			if full && known && now.Sub(since.since) < fullRetry && since.term == p.inTerm() {
+				continue
+			}
 			to = suitable
 		} else if first, ok := view.Node(partition.Replicas[0]); ok && first.ID != n.nodeID && !n.cfg.NoAutoBalance {
 			identity := first.Identity()
@@ -104,18 +122,23 @@ func (l *leaderships) turn(now time.Time) {
 		} else {
 			continue
 		}
-		given++
-		if err := n.handOverTo(r.group, to); err != nil {
-			n.logger.Debug("leadership stays", "partition", r.id, "error", err)
-			led[r.id] = ledSince{p.inTerm(), now} // not again at once
-		} else {
-			n.logger.Info("leadership given away", "partition", r.id, "draining", self.State != fsm.NodeActive)
-		}
+		giving++
+		led[r.id] = ledSince{p.inTerm(), now} // not again at once, if it stays
+		given.Go(func() {
+			if err := n.handOverTo(r.group, to); err != nil {
+				n.logger.Debug("leadership stays", "partition", r.id, "error", err)
+			} else {
+				n.logger.Info("leadership given away", "partition", r.id, "draining", self.State != fsm.NodeActive, "disk_full", full)
+			}
+		})
 	}
 	l.led = led
-	if g := n.catalog.raftGroup(); g != nil && self.State != fsm.NodeActive && g.raft.State() == raft.Leader {
-		if err := n.handOverTo(g, suitable); err != nil {
-			n.logger.Debug("leadership of the catalog stays", "error", err)
-		}
+	if g := n.catalog.raftGroup(); g != nil && (self.State != fsm.NodeActive || full) && g.raft.State() == raft.Leader {
+		given.Go(func() {
+			if err := n.handOverTo(g, suitable); err != nil {
+				n.logger.Debug("leadership of the catalog stays", "error", err)
+			}
+		})
 	}
+	given.Wait() // each has its bound
 }

@@ -179,33 +179,6 @@ func (n *Node) majorityWithout(servers []raft.Server, identity string) bool {
 // errTooFew means that a group could not go on without a member that is to leave it.
 var errTooFew = errors.New("too few of the other members are there")
 
-// errNobodyFollows means that no other voter is known to follow this leader right now.
-var errNobodyFollows = errors.New("no other voter follows")
-
-// handOver gives leadership of a group to a voter that follows now, by the word of its node: one that does
-// not would leave the group without service for an election timeout.
-func (n *Node) handOver(g *group) error {
-	err := n.handOverTo(g, func(string) bool { return true })
-	if errors.Is(err, errNobodyFollows) {
-		return g.await(g.raft.LeadershipTransfer())
-	}
-	return err
-}
-
-// handOverTo moves leadership to a voter that is suitable and follows this node, the first after it in order.
-func (n *Node) handOverTo(g *group, suitable func(identity string) bool) error {
-	ids := voters(g)
-	// From the next in order on, so that what one node leads goes to more than one other.
-	at := slices.Index(ids, n.identity)
-	for i := range ids {
-		id := ids[(at+1+i)%len(ids)]
-		if id != n.identity && suitable(id) && n.link.Follows(id, g.name, g.raft.CurrentTerm()) {
-			return g.await(g.raft.LeadershipTransferToServer(raft.ServerID(id), raft.ServerAddress(id)))
-		}
-	}
-	return errNobodyFollows
-}
-
 // appliedAt asks a node how far its replica is.
 func (n *Node) appliedAt(ctx context.Context, identity string, id fsm.PartitionID) (uint64, error) {
 	reply, err := n.ask(ctx, identity, callApplied, appendPartition(nil, id))

@@ -135,7 +135,8 @@ type Node struct {
 	cancel context.CancelFunc
 	done   sync.WaitGroup
 
-	served atomic.Bool // Ready was nil once
+	served    atomic.Bool // Ready was nil once
+	diskHangs atomic.Bool // an append here does not end
 
 	idMu    sync.Mutex
 	id      *identityFile // replaced, never changed
@@ -329,7 +330,7 @@ func (n *Node) run() {
 		defer n.done.Done()
 		n.tellFull()
 	}()
-	for _, loop := range []func(){n.scrubLoop, n.planLoop, n.leadersLoop} {
+	for _, loop := range []func(){n.scrubLoop, n.planLoop, n.leadersLoop, n.stuckLoop} {
 		n.done.Add(1)
 		go func() {
 			defer n.done.Done()

@@ -86,8 +86,8 @@ func (n *Node) EpochEnd(ctx context.Context, id fsm.PartitionID, epoch fsm.Leade
 // one by itself; what is only remembered of other nodes may be long over.
 func (n *Node) LeaderEpoch(id fsm.PartitionID) (epoch fsm.LeaderEpoch, newest bool) {
 	if replica := n.replica(id); replica != nil {
-		if identity, term := replica.group.leader(); identity != "" {
-			return fsm.Term(term).Epoch(), true
+		if h, _ := replica.leader(); h.identity != "" {
+			return fsm.Term(h.term).Epoch(), true
 		}
 		return -1, false
 	}

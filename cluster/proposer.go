@@ -130,6 +130,8 @@ func (p *proposer) submit(ctx context.Context, s *submission) ([]fsm.Appended, e
 	select {
 	case f := <-s.fate:
 		return f.appended, f.err
+	case <-p.abandoned:
+		return nil, fmt.Errorf("%w: the leader's disk hangs", fsm.ErrUnknownFate)
 	case <-ctx.Done():
 		// It may be in the log by now or come there.
 		return nil, fmt.Errorf("%w: %w", fsm.ErrTimeout, ctx.Err())
@@ -171,8 +173,12 @@ func (p *proposer) propose() {
 				break more
 			}
 		}
-		if p.ctx.Err() != nil {
-			// Failed meanwhile: none of these was stamped.
+		entered := p.replica.group.proposals.enter(p.ctx)
+		if !entered || p.ctx.Err() != nil {
+			// Failed meanwhile, or the leadership has gone: none of these was stamped.
+			if entered {
+				p.replica.group.proposals.leave()
+			}
 			p.refuse(append(taken, carriedList(carried)...))
 			return
 		}
@@ -204,6 +210,7 @@ func (p *proposer) propose() {
 			}
 		}
 		if len(entry.submissions) == 0 {
+			p.replica.group.proposals.leave()
 			continue
 		}
 		if len(parts) > 0 {
@@ -279,8 +286,13 @@ func (p *proposer) decide() {
 	}
 	for entry := range p.inFlight {
 		var applied fsm.Applied
+		var err error
 		if entry.future != nil {
-			if err := p.replica.group.await(entry.future); err != nil {
+			err = p.replica.group.await(entry.future)
+		}
+		p.replica.group.proposals.leave()
+		if entry.future != nil {
+			if err != nil {
 				err = p.proposalError(err)
 				lose(entry, err)
 				for _, s := range entry.submissions {

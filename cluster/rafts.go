@@ -80,7 +80,9 @@ type group struct {
 
 	stopped chan struct{} // closed when Raft has ended: nothing is answered any more
 
-	asking atomic.Int64 // calls of ask that Raft has not answered
+	asking    atomic.Int64 // calls of ask that Raft has not answered
+	proposals turnstile
+	appends   *timedLog
 }
 
 // maxAsking bounds the requests that wait for a group whose main loop hangs, as it does with its disk.
@@ -256,12 +258,13 @@ func openGroup(name string, open openFiles, config *raft.Config, machine raft.FS
 		}
 	}
 	stable.Serving()
-	r, err := raft.NewRaft(config, machine, log, stable, files.snapshots, transport)
+	appends := &timedLog{LogStore: log}
+	r, err := raft.NewRaft(config, machine, appends, stable, files.snapshots, transport)
 	if err != nil {
 		return nil, fmt.Errorf("start group %s: %w", name, err)
 	}
 	files.serving()
-	g := &group{name: name, raft: r, log: log, transport: transport, stable: stable, stopped: make(chan struct{})}
+	g := &group{name: name, raft: r, log: log, appends: appends, transport: transport, stable: stable, stopped: make(chan struct{})}
 	// A dropped observation is no loss: whoever is woken looks at the state itself.
 	g.observations = make(chan raft.Observation, 1)
 	g.observer = raft.NewObserver(g.observations, false, func(o *raft.Observation) bool {

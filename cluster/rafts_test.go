@@ -35,7 +35,7 @@ func TestNothingWaitsForRaftForEver(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	g := &group{raft: r, stopped: make(chan struct{})}
+	g := &group{raft: r, appends: &timedLog{LogStore: logs}, stopped: make(chan struct{})}
 	<-r.LeaderCh()
 	const count = 40
 	answers := make(chan error, count)

@@ -90,6 +90,7 @@ type leadership interface {
 	failed() bool           // it has to be ended, and begun anew if the node still leads
 	turns() <-chan struct{} // told when ready or failed became true
 	end()                   // returns when everything it proposed has its fate
+	abandon()               // fails, and who waits for a fate hears that nobody knows it
 }
 
 // tenure is the term of a leadership, for those who embed it.
@@ -104,11 +105,14 @@ type tenure struct {
 	isReady  atomic.Bool
 	isFailed atomic.Bool
 
+	abandoned chan struct{} // closed by abandon
+	once      sync.Once     // of that
+
 	done sync.WaitGroup
 }
 
 func newTenure(r *replica, term fsm.Term) *tenure {
-	t := &tenure{replica: r, term: term, turned: make(chan struct{}, 1)}
+	t := &tenure{replica: r, term: term, turned: make(chan struct{}, 1), abandoned: make(chan struct{})}
 	t.ctx, t.cancel = context.WithCancel(context.Background())
 	return t
 }
@@ -136,6 +140,11 @@ func (t *tenure) fail() {
 	t.isFailed.Store(true)
 	t.cancel()
 	t.turn()
+}
+
+func (t *tenure) abandon() {
+	t.fail()
+	t.once.Do(func() { close(t.abandoned) })
 }
 
 // barrier returns true when whatever was committed before this term is applied
@@ -277,6 +286,9 @@ func (r *replica) leader() (hint, <-chan struct{}) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	identity, term := r.group.leader()
+	if identity == r.self && r.group.stuck() {
+		identity = "" // others may lead by now, and Raft here does not hear of it
+	}
 	return hint{identity, term}, r.changed
 }
 
@@ -285,7 +297,7 @@ func (r *replica) leader() (hint, <-chan struct{}) {
 func (r *replica) leads() (leadership, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.leading == nil {
+	if r.leading == nil || r.group.stuck() {
 		identity, term := r.group.leader()
 		if identity == r.self {
 			identity = "" // elected, and not yet past the barrier
@@ -307,7 +319,7 @@ func (r *replica) settle(ctx context.Context) {
 	for {
 		r.mu.Lock()
 		identity, _ := r.group.leader()
-		between, changed := identity == r.self && r.leading == nil, r.changed
+		between, changed := identity == r.self && r.leading == nil && !r.group.stuck(), r.changed
 		r.mu.Unlock()
 		if !between {
 			return

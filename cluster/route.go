@@ -50,6 +50,14 @@ func (n *Node) replica(id fsm.PartitionID) *replica {
 	return n.replicas[id]
 }
 
+// guide gives the replica here that knows who leads a partition, nil if there is none: one that hangs hears of nobody.
+func (n *Node) guide(id fsm.PartitionID) *replica {
+	if r := n.replica(id); r != nil && !r.group.stuck() {
+		return r
+	}
+	return nil
+}
+
 // leaderOf gives the node to try for a partition, and a channel that is closed
 // when a replica here learns of another leader (nil without a replica here).
 func (n *Node) leaderOf(id fsm.PartitionID, attempt int) (hint, <-chan struct{}, error) {
@@ -58,7 +66,7 @@ func (n *Node) leaderOf(id fsm.PartitionID, attempt int) (hint, <-chan struct{},
 	if !ok {
 		return hint{}, nil, fsm.ErrUnknownTopicOrPartition
 	}
-	if replica := n.replica(id); replica != nil {
+	if replica := n.guide(id); replica != nil {
 		h, changed := replica.leader()
 		return h, changed, nil
 	}
@@ -87,7 +95,7 @@ func (n *Node) leaderOf(id fsm.PartitionID, attempt int) (hint, <-chan struct{},
 
 // learn keeps or forgets what a node that was asked said of the leader.
 func (n *Node) learn(id fsm.PartitionID, asked hint, err error) {
-	if n.replica(id) != nil {
+	if n.guide(id) != nil {
 		return
 	}
 	n.mu.Lock()

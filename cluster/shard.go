@@ -333,6 +333,12 @@ func (l *shardLeader) run() {
 				break more
 			}
 		}
+		if !l.replica.group.proposals.enter(l.ctx) {
+			for _, c := range taken {
+				c.fate <- fmt.Errorf("%w: %w", coordinator.ErrNotLeader, l.notLeader())
+			}
+			return
+		}
 		entry := groupEntry{commands: taken[:0]}
 		data := make([][]byte, 0, len(taken))
 		for _, c := range taken {
@@ -343,6 +349,7 @@ func (l *shardLeader) run() {
 			entry.commands, data = append(entry.commands, c), append(data, c.b)
 		}
 		if len(data) == 0 {
+			l.replica.group.proposals.leave()
 			continue
 		}
 		entry.future = l.replica.group.raft.Apply(fsm.GroupEntry(data...), 0)
@@ -355,6 +362,7 @@ func (l *shardLeader) decide() {
 	for entry := range l.inFlight {
 		var results shardApplied
 		err := l.replica.group.await(entry.future)
+		l.replica.group.proposals.leave()
 		if err != nil {
 			if err = l.proposalError(err); fsm.Code(err) == fsm.ErrNotLeader {
 				err = fmt.Errorf("%w: %w", coordinator.ErrNotLeader, err)
@@ -385,6 +393,8 @@ func (l *shardLeader) propose(ctx context.Context, command []byte) error {
 	select {
 	case err := <-c.fate:
 		return err
+	case <-l.abandoned:
+		return fmt.Errorf("%w: the leader's disk hangs", fsm.ErrUnknownFate)
 	case <-ctx.Done():
 		return fmt.Errorf("%w: %w", fsm.ErrTimeout, ctx.Err())
 	}

@@ -398,6 +398,8 @@ func (g *GroupTransport) inject(req any) error {
 		return a.Error
 	case <-g.done:
 		return raft.ErrTransportShutdown
+	case <-timer.C:
+		return fmt.Errorf("%w: the group does not answer", ErrBusy)
 	}
 }
 

@@ -1,0 +1,165 @@
+package cluster
+
+import (
+	"context"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/hashicorp/raft"
+)
+
+// A disk that hangs takes Raft's main loop with it, and not the heartbeats, which go on beside that: the others would wait
+// for this leader for as long as it lasts. So where an append does not end within stuckAfter, this node answers for nothing more
+// as the leader, looks for another, and tells the voter with the longest log to stand for election (handover.go). Whether
+// that one is elected the others decide. What was proposed here and not answered has a fate that nobody knows then.
+
+const (
+	// stuckAfter is how long an append may take.
+	stuckAfter = time.Second
+	stuckTick  = 250 * time.Millisecond
+	// stuckRetry is the pause before a leadership that nobody took is offered again.
+	stuckRetry = time.Second
+)
+
+// timedLog is a group's log that knows since when Raft has waited for it.
+type timedLog struct {
+	raft.LogStore
+	since atomic.Int64 // ns since 1970, when the append under way began; 0: none is
+}
+
+// StoreLog implements raft.LogStore.
+func (l *timedLog) StoreLog(entry *raft.Log) error { return l.StoreLogs([]*raft.Log{entry}) }
+
+// StoreLogs implements raft.LogStore.
+func (l *timedLog) StoreLogs(entries []*raft.Log) error {
+	l.since.Store(time.Now().UnixNano())
+	defer l.since.Store(0)
+	return l.LogStore.StoreLogs(entries)
+}
+
+// IsMonotonic implements raft.MonotonicLogStore.
+func (l *timedLog) IsMonotonic() bool {
+	inner, ok := l.LogStore.(raft.MonotonicLogStore)
+	return ok && inner.IsMonotonic()
+}
+
+// stuck reports whether an append has not ended for too long.
+func (g *group) stuck() bool {
+	since := g.appends.since.Load()
+	return since != 0 && time.Since(time.Unix(0, since)) >= stuckAfter
+}
+
+// stuckLoop looks after groups whose appends do not end.
+func (n *Node) stuckLoop() {
+	s := &stuckGroups{n: n, offered: map[*group]time.Time{}}
+	tick := time.NewTicker(stuckTick)
+	defer tick.Stop()
+	for {
+		select {
+		case <-n.ctx.Done():
+			return
+		case <-tick.C:
+		}
+		s.turn(time.Now())
+	}
+}
+
+// stuckGroups belongs to the goroutine that runs it.
+type stuckGroups struct {
+	n       *Node
+	offered map[*group]time.Time // those that are stuck, and when their leadership was offered last
+}
+
+func (s *stuckGroups) turn(now time.Time) {
+	n := s.n
+	still := map[*group]time.Time{}
+	look := func(g *group, r *replica) {
+		if !g.stuck() {
+			return
+		}
+		last, known := s.offered[g]
+		still[g] = last
+		if !known {
+			n.logger.Error("an append does not end: the disk hangs", "group", g.name, "leads", g.raft.State() == raft.Leader)
+		}
+		if g.raft.State() != raft.Leader || now.Sub(last) < stuckRetry {
+			return
+		}
+		still[g] = now
+		n.done.Add(1)
+		go func() {
+			defer n.done.Done()
+			if n.offer(g) && r != nil {
+				r.abandon()
+			}
+		}()
+	}
+	for _, r := range n.runningReplicas() {
+		look(r.group, r)
+	}
+	if g := n.catalog.raftGroup(); g != nil {
+		look(g, nil)
+	}
+	for g := range s.offered {
+		if _, is := still[g]; !is {
+			n.logger.Info("appends end again", "group", g.name)
+		}
+	}
+	s.offered = still
+	n.diskHangs.Store(len(still) > 0)
+}
+
+// offer tells the voter that follows and has the longest log to stand for election. Nothing is held up for it: nothing gets on here.
+// It reports whether that one follows no more.
+func (n *Node) offer(g *group) bool {
+	ctx, cancel := context.WithTimeout(n.ctx, handOverPatience)
+	defer cancel()
+	term := g.raft.CurrentTerm()
+	var mu sync.Mutex
+	var best string
+	var longest standing
+	var asked sync.WaitGroup
+	for _, id := range voters(g) {
+		if id == n.identity || !n.link.Follows(id, g.name, term) {
+			continue
+		}
+		asked.Go(func() {
+			s, err := n.fit(ctx, g, id, term)
+			if err != nil {
+				n.logger.Debug("a voter cannot lead in place of this one", "group", g.name, "node", id, "error", err)
+				return
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			if best == "" || longest.behind(s) {
+				best, longest = id, s
+			}
+		})
+	}
+	asked.Wait()
+	if best == "" {
+		return false
+	}
+	// Raft here may not hear of it before the disk moves: it is the others who do.
+	over := func() bool { return g.raft.CurrentTerm() != term || !n.link.Follows(best, g.name, term) }
+	if err := n.nominate(ctx, g, best, over); err != nil {
+		n.logger.Debug("a leadership of a disk that hangs was not taken", "group", g.name, "node", best, "error", err)
+		return false
+	}
+	n.logger.Warn("the disk hangs: another replica stands for election", "group", g.name, "node", best)
+	return true
+}
+
+// abandon ends what this replica does as a leader, without waiting for anything: Raft cannot get on.
+func (r *replica) abandon() {
+	r.mu.Lock()
+	leading := r.leading
+	r.leading = nil
+	close(r.changed)
+	r.changed = make(chan struct{})
+	r.mu.Unlock()
+	if leading != nil {
+		leading.abandon()
+	}
+}
