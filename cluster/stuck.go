@@ -10,14 +10,15 @@ import (
 )
 
 // A disk that hangs takes Raft's main loop with it, and not the heartbeats, which go on beside that: the others would wait
-// for this leader for as long as it lasts. So where an append does not end within stuckAfter, this node answers for nothing more
+// for this leader for as long as it lasts. So where an append does not end within a second, this node answers for nothing more
 // as the leader, looks for another, and tells the voter with the longest log to stand for election (handover.go). Whether
 // that one is elected the others decide. What was proposed here and not answered has a fate that nobody knows then.
 
 const (
-	// stuckAfter is how long an append may take.
-	stuckAfter = time.Second
+	// An append may take stuckTicks times stuckTick, a second, of a time in which this process had its turns: on a machine that has
+	// more to do than it can, everything takes long, and the disk is not what hangs.
 	stuckTick  = 250 * time.Millisecond
+	stuckTicks = 4
 	// stuckRetry is the pause before a leadership that nobody took is offered again.
 	stuckRetry = time.Second
 )
@@ -25,7 +26,8 @@ const (
 // timedLog is a group's log that knows since when Raft has waited for it.
 type timedLog struct {
 	raft.LogStore
-	since atomic.Int64 // ns since 1970, when the append under way began; 0: none is
+	count atomic.Uint64 // appends begun and ended: odd while one is under way
+	stuck atomic.Uint64 // the count of the append that does not end; 0: none
 }
 
 // StoreLog implements raft.LogStore.
@@ -33,8 +35,8 @@ func (l *timedLog) StoreLog(entry *raft.Log) error { return l.StoreLogs([]*raft.
 
 // StoreLogs implements raft.LogStore.
 func (l *timedLog) StoreLogs(entries []*raft.Log) error {
-	l.since.Store(time.Now().UnixNano())
-	defer l.since.Store(0)
+	l.count.Add(1)
+	defer l.count.Add(1)
 	return l.LogStore.StoreLogs(entries)
 }
 
@@ -46,13 +48,13 @@ func (l *timedLog) IsMonotonic() bool {
 
 // stuck reports whether an append has not ended for too long.
 func (g *group) stuck() bool {
-	since := g.appends.since.Load()
-	return since != 0 && time.Since(time.Unix(0, since)) >= stuckAfter
+	stuck := g.appends.stuck.Load()
+	return stuck != 0 && stuck == g.appends.count.Load()
 }
 
 // stuckLoop looks after groups whose appends do not end.
 func (n *Node) stuckLoop() {
-	s := &stuckGroups{n: n, offered: map[*group]time.Time{}}
+	s := &stuckGroups{n: n, seen: map[*group]seenAppend{}, offered: map[*group]time.Time{}}
 	tick := time.NewTicker(stuckTick)
 	defer tick.Stop()
 	for {
@@ -68,14 +70,45 @@ func (n *Node) stuckLoop() {
 // stuckGroups belongs to the goroutine that runs it.
 type stuckGroups struct {
 	n       *Node
-	offered map[*group]time.Time // those that are stuck, and when their leadership was offered last
+	last    time.Time             // of the turn before
+	seen    map[*group]seenAppend // those in an append
+	offered map[*group]time.Time  // those that are stuck, and when their leadership was offered last
+}
+
+// seenAppend is an append that was under way, and in how many turns.
+type seenAppend struct {
+	count uint64
+	ticks int
+}
+
+// look counts the turns of an append, and reports whether they are too many.
+func (s *stuckGroups) look(g *group, seen map[*group]seenAppend, onTime bool) bool {
+	count := g.appends.count.Load()
+	if count%2 == 0 {
+		return false
+	}
+	a := s.seen[g]
+	if a.count != count {
+		a = seenAppend{count: count}
+	} else if onTime {
+		a.ticks++
+	}
+	seen[g] = a
+	if a.ticks < stuckTicks {
+		return false
+	}
+	g.appends.stuck.Store(count)
+	return true
 }
 
 func (s *stuckGroups) turn(now time.Time) {
 	n := s.n
+	onTime := now.Sub(s.last) < 2*stuckTick
+	s.last = now
+	seen := map[*group]seenAppend{}
 	still := map[*group]time.Time{}
 	look := func(g *group, r *replica) {
-		if !g.stuck() {
+		if !s.look(g, seen, onTime) {
 			return
 		}
 		last, known := s.offered[g]
@@ -106,7 +139,7 @@ func (s *stuckGroups) turn(now time.Time) {
 			n.logger.Info("appends end again", "group", g.name)
 		}
 	}
-	s.offered = still
+	s.seen, s.offered = seen, still
 	n.diskHangs.Store(len(still) > 0)
 }
 
