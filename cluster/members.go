@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 	"strings"
 	"time"
@@ -75,10 +76,10 @@ func (n *Node) reconcileMembers(r *replica) {
 		switch {
 		case !member:
 			err = r.group.change(n.ctx, func() raft.Future { return r.group.raft.AddNonvoter(server, address, 0, membersTimeout) })
-			n.logger.Info("a replica joins its group as a non-voter", "partition", r.id, "node", id, "error", err)
+			n.logger.Log(n.ctx, levelOf(err), "a replica joins its group as a non-voter", "partition", r.id, "node", id, "error", err)
 		case applied+caughtUpEntries >= r.group.raft.AppliedIndex():
 			err = r.group.change(n.ctx, func() raft.Future { return r.group.raft.AddVoter(server, address, 0, membersTimeout) })
-			n.logger.Info("a replica has caught up and votes", "partition", r.id, "node", id, "error", err)
+			n.logger.Log(n.ctx, levelOf(err), "a replica has caught up and votes", "partition", r.id, "node", id, "error", err)
 		}
 		return
 	}
@@ -100,7 +101,7 @@ func (n *Node) removeMembers(r *replica, p leadership, partition *fsm.Partition,
 			return
 		}
 		err := r.group.change(n.ctx, func() raft.Future { return r.group.raft.RemoveServer(raft.ServerID(identity), 0, membersTimeout) })
-		n.logger.Info("a replica has left its group", "partition", r.id, "node", identity, "error", err)
+		n.logger.Log(n.ctx, levelOf(err), "a replica has left its group", "partition", r.id, "node", identity, "error", err)
 		return
 	}
 	if len(surplus) > 0 {
@@ -219,6 +220,14 @@ func (n *Node) release(ctx context.Context, r *replica, identity string) ([]byte
 		return nil, fmt.Errorf("%w: %w", fsm.ErrNoLeader, err)
 	}
 	return binary.BigEndian.AppendUint64(nil, r.group.raft.CurrentTerm()), nil // not below that of the configuration
+}
+
+// levelOf is the level of a line about a step that is tried again if it fails.
+func levelOf(err error) slog.Level {
+	if err != nil {
+		return slog.LevelWarn
+	}
+	return slog.LevelInfo
 }
 
 // connected reports whether the node is reached right now.

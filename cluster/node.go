@@ -223,7 +223,7 @@ func Start(cfg Config) (_ *Node, err error) {
 	}
 	n.nodeID, n.incarnation = n.id.NodeID, n.id.Incarnation
 	n.identity = fsm.Node{ID: n.nodeID, Incarnation: n.incarnation}.Identity()
-	n.logger = cfg.Logger.With("self", n.nodeID) // lines about another one say node
+	n.logger = slog.New(newBackoffLogs(cfg.Logger.Handler())).With("self", n.nodeID) // lines about another one say node
 	n.raftLogger = newRaftLogger(n.logger)
 	if n.stable, err = raftlog.OpenStable(n.dir.join("votes.db")); err != nil {
 		return nil, err

@@ -27,8 +27,10 @@ type Config struct {
 	// of a topic whose id is another one by now or is gone count as none.
 	TopicID   func(name string) ([16]byte, bool)
 	TopicName func(id [16]byte) (string, bool)
-	Settings  Settings
-	Logger    *slog.Logger // nil: slog's default
+	// Awake gives since when this process runs without having stood still: nobody was heard before that. nil: always.
+	Awake    func() time.Time
+	Settings Settings
+	Logger   *slog.Logger // nil: slog's default
 }
 
 // Coordinator serves the groups of one shard on the node that leads it, for one
@@ -119,6 +121,19 @@ func (c *Coordinator) after(d time.Duration, f func()) *time.Timer {
 			f()
 		}
 	})
+}
+
+// more gives how much longer a wait of d that began then has to last: this process may have stood still meanwhile, and whoever
+// it waits for could not be heard. Then it begins anew with the end of that.
+func (c *Coordinator) more(began time.Time, d time.Duration) time.Duration {
+	if c.cfg.Awake == nil {
+		return 0
+	}
+	awake := c.cfg.Awake()
+	if !awake.After(began) {
+		return 0
+	}
+	return max(time.Until(awake.Add(d)), 0)
 }
 
 // Handle answers a request whose API key Version knows. JoinGroup and SyncGroup

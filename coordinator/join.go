@@ -168,9 +168,16 @@ func (g *group) allSupport(protocol string) bool {
 // expect remembers a member id that was given out (KIP-394).
 func (g *group) expect(id string, j *joining) {
 	g.account(costMember + len(id))
-	g.pending[id] = g.c.after(time.Duration(j.session)*time.Millisecond, func() {
+	began, session := time.Now(), time.Duration(j.session)*time.Millisecond
+	g.pending[id] = g.c.after(session, func() {
 		g.mu.Lock()
 		defer g.c.unlockGroup(g)
+		if timer, ok := g.pending[id]; ok {
+			if more := g.c.more(began, session); more > 0 {
+				timer.Reset(more)
+				return
+			}
+		}
 		if g.forgetPending(id) {
 			g.maybeCompleteJoin()
 		}

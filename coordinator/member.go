@@ -33,6 +33,7 @@ type member struct {
 	// timer ends its session at deadline; that is later than the timer may believe.
 	timer    *time.Timer
 	deadline time.Time
+	heard    time.Time // when the session began that ends then
 }
 
 // protocol is a protocol (assignor) with the member's subscription under it, which
@@ -115,7 +116,8 @@ func (g *group) keepAlive(m *member) {
 }
 
 func (g *group) keepFor(m *member, d time.Duration) {
-	m.deadline = time.Now().Add(d)
+	m.heard = time.Now()
+	m.deadline = m.heard.Add(d)
 	if m.timer != nil {
 		m.timer.Reset(d)
 		return
@@ -135,6 +137,10 @@ func (g *group) sessionEnded(m *member) {
 	case !m.fresh && (m.join != nil || m.sync != nil):
 		// Who waits here is alive; its time begins again with the answer.
 	default:
+		if more := g.c.more(m.heard, time.Duration(m.session)*time.Millisecond); more > 0 {
+			g.keepFor(m, more)
+			return
+		}
 		g.c.log.Info("member of consumer group failed", "group", g.id, "member", m.id, "client", m.clientID)
 		g.removeAndRebalance(m, "member "+m.id+" failed")
 	}

@@ -180,13 +180,19 @@ func (g *group) setJoin(d time.Duration, f func()) {
 	if f == nil {
 		return
 	}
+	began := time.Now()
 	var t *time.Timer
 	t = g.c.after(d, func() {
 		g.mu.Lock()
 		defer g.c.unlockGroup(g)
-		if g.join == t && g.state == preparing {
-			f()
+		if g.join != t || g.state != preparing {
+			return
 		}
+		if more := g.c.more(began, d); more > 0 {
+			t.Reset(more)
+			return
+		}
+		f()
 	})
 	g.join = t
 }
@@ -194,11 +200,16 @@ func (g *group) setJoin(d time.Duration, f func()) {
 // setSync removes, after d, those who have not asked for what they were assigned.
 func (g *group) setSync(d time.Duration) {
 	stop(g.sync)
+	began := time.Now()
 	var t *time.Timer
 	t = g.c.after(d, func() {
 		g.mu.Lock()
 		defer g.c.unlockGroup(g)
 		if g.sync != t || len(g.unsynced) == 0 || g.state != completing && g.state != stable {
+			return
+		}
+		if more := g.c.more(began, d); more > 0 {
+			t.Reset(more)
 			return
 		}
 		for _, m := range append([]*member(nil), g.members...) {

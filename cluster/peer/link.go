@@ -109,6 +109,8 @@ type Link struct {
 
 	poke    chan struct{}     // capacity 1: the pulse should not wait for its next tick
 	awake   int64             // owned by the pulse: link clock since when this process runs without a pause
+	pulsed  atomic.Int64      // link clock of the pulse's last round
+	resumed atomic.Int64      // see Awake; 0: it has not stood still
 	polling []*GroupTransport // owned by the pulse
 
 	// Lock order: a peer's mu, then a session's, then a connection's, a group's, a peer's signs or this one.

@@ -104,6 +104,23 @@ func (l *Link) pulseSoon() {
 	}
 }
 
+// longStill is how long this process must have stood still for Awake: on a busy machine it is late now and then.
+const longStill = 2 * time.Second
+
+// Awake gives since when this process runs without having stood still for longStill, as it does while it is stopped or its machine
+// is paused: what it has not heard before that says nothing. The zero time: since the link was started, as far as is known.
+func (l *Link) Awake() time.Time {
+	now, last := l.now(), l.pulsed.Load()
+	resumed := l.resumed.Load()
+	if last != 0 && now-last > int64(longStill) {
+		resumed = now // this moment, and the pulse has not noticed yet
+	}
+	if resumed == 0 {
+		return time.Time{}
+	}
+	return l.start.Add(time.Duration(resumed))
+}
+
 // pulse sends signs of life, judges who is gone, gives followers their
 // leader's heartbeats and reports orphans.
 func (l *Link) pulse() {
@@ -122,9 +139,13 @@ func (l *Link) pulse() {
 		if now-last > int64(signPatience*l.cfg.SignInterval) {
 			// This process itself stood still: what it has not heard says nothing yet.
 			l.awake = now
+			if now-last > int64(longStill) {
+				l.resumed.Store(now)
+			}
 			l.log.Warn("this node stood still", "for", time.Duration(now-last).Round(time.Millisecond))
 		}
 		last = now
+		l.pulsed.Store(now)
 		l.round(now)
 	}
 }
@@ -224,8 +245,13 @@ func (p *peerState) tend(now int64, watched bool) (gone bool) {
 	if p.out != nil && p.out.version < versionSigns {
 		patience = max(patience, l.cfg.PingTimeout) // it pings less often
 	}
-	heard := max(p.heard.Load(), l.awake, p.wantedSince)
-	refused := p.refused && p.in == nil && p.out == nil && now-l.awake > int64(l.cfg.SuspectAfter)
+	// Who was gone before this process stood still is gone until it is heard of.
+	was := p.gone.Load()
+	heard, awake := max(p.heard.Load(), p.wantedSince), int64(0)
+	if !was {
+		heard, awake = max(heard, l.awake), l.awake
+	}
+	refused := p.refused && p.in == nil && p.out == nil && now-awake > int64(l.cfg.SuspectAfter)
 	silent := time.Duration(now - heard)
 	gone = p.wantedSince != 0 && (silent > patience || refused)
 	out, in := p.out, p.in
