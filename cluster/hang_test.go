@@ -160,3 +160,32 @@ func TestAStopDoesNotWaitForTheDiskForEver(t *testing.T) {
 		return nil
 	})
 }
+
+// A replica in which nothing happens is left alone by the housekeeping, and looked at as soon as something does.
+func TestAnIdleReplicaIsLeftAlone(t *testing.T) {
+	c := newTestCluster(t, 1)
+	c.startAll()
+	id := fsm.PartitionID{Topic: c.topic("a", 1, 1).ID}
+	node := c.nodes[0].Node
+	r := node.replica(id)
+	eventually(t, "it rests", func() error {
+		if !r.quiet(node.Topics()) {
+			return errors.New("not yet")
+		}
+		return nil
+	})
+	c.mustAppend(0, id, "x")
+	if r.quiet(node.Topics()) {
+		t.Error("it rests though something was written")
+	}
+	eventually(t, "it rests again", func() error {
+		if !r.quiet(node.Topics()) {
+			return errors.New("not yet")
+		}
+		return nil
+	})
+	c.topic("b", 1, 1)
+	if r.quiet(node.Topics()) {
+		t.Error("it rests though the catalog has changed")
+	}
+}

@@ -50,15 +50,48 @@ func (n *Node) housekeepingLoop() {
 		}
 		full := n.diskShareExceeded()
 		for _, r := range n.runningReplicas() {
+			view := n.Topics()
+			if !retention && !full && r.quiet(view) {
+				continue
+			}
 			work.do(n.ctx, r, func() {
 				if retention || full {
 					r.machine.retain(full)
 				}
-				r.housekeep()
-				n.reconcileMembers(r)
+				at := r.logState()
+				idle := r.housekeep()
+				if n.reconcileMembers(r) && idle {
+					r.rest.Store(&rest{log: at, view: view, until: time.Now().Add(restFor)})
+				}
 			})
 		}
 	}
+}
+
+// rest says that there was nothing to do for a replica, and how long there will be nothing if nothing changes.
+type rest struct {
+	log   [2]uint64   // last entry, and last one applied
+	view  *fsm.Topics // of the catalog
+	until time.Time
+}
+
+// restFor is how often a replica in which nothing happens is looked at: most do nothing most of the time.
+const restFor = 10 * time.Second
+
+// quiet reports whether nothing has changed since there was nothing to do for the replica.
+func (r *replica) quiet(view *fsm.Topics) bool {
+	rest := r.rest.Load()
+	if rest == nil || rest.view != view || time.Now().After(rest.until) {
+		return false
+	}
+	return rest.log == r.logState()
+}
+
+// logState gives the last entry of the log and the last command that was applied.
+func (r *replica) logState() [2]uint64 {
+	last, _ := r.log.LastIndex()
+	applied, _ := r.log.LastApplied()
+	return [2]uint64{last, applied}
 }
 
 func (n *Node) runningReplicas() []*replica {
@@ -71,16 +104,17 @@ func (n *Node) runningReplicas() []*replica {
 	return replicas
 }
 
-// housekeep takes a snapshot where one is due and frees what is below the log start.
-func (r *replica) housekeep() {
+// housekeep takes a snapshot where one is due and frees what is below the log start. It reports whether neither was.
+func (r *replica) housekeep() (idle bool) {
 	needs, err := r.machine.needs()
 	if err != nil {
 		r.node.logger.Warn("cannot begin a segment", "partition", r.id, "error", err)
-		return
+		return false
 	}
 	bytes, ended := r.log.Unsnapshotted()
-	idle := bytes > 0 && time.Since(r.lastSnapshot) >= idleSnapshot
-	if bytes >= needs.every || ended || idle || r.log.Blocked(needs.from) {
+	old := bytes > 0 && time.Since(r.lastSnapshot) >= idleSnapshot
+	due := bytes >= needs.every || ended || old || r.log.Blocked(needs.from)
+	if due {
 		r.lastSnapshot = time.Now()
 		err := r.group.ask(r.node.ctx, func() raft.Future { return r.group.raft.Snapshot() })
 		// With a change of the configuration under way there is none: next time.
@@ -96,6 +130,7 @@ func (r *replica) housekeep() {
 	if freed > 0 {
 		r.node.logger.Info("segments freed", "partition", r.id, "bytes", freed, "log_start", needs.from)
 	}
+	return !due && freed == 0 && err == nil
 }
 
 // needs implements machine.

@@ -28,20 +28,21 @@ const (
 	caughtUpEntries = 64
 )
 
-// reconcileMembers takes at most one step for a group that this node leads.
-func (n *Node) reconcileMembers(r *replica) {
+// reconcileMembers takes at most one step for a group that this node leads. It reports whether there
+// is none to take, or another node leads.
+func (n *Node) reconcileMembers(r *replica) bool {
 	p, err := r.leads()
 	if err != nil {
-		return
+		return r.group.raft.State() != raft.Leader
 	}
 	topics := n.Topics()
 	partition, ok := topics.Partition(r.id)
 	if !ok {
-		return
+		return false
 	}
 	future := r.group.raft.GetConfiguration()
 	if future.Error() != nil {
-		return
+		return false
 	}
 	servers := future.Configuration().Servers
 	suffrage := map[string]raft.ServerSuffrage{}
@@ -81,11 +82,16 @@ func (n *Node) reconcileMembers(r *replica) {
 			err = r.group.change(n.ctx, func() raft.Future { return r.group.raft.AddVoter(server, address, 0, membersTimeout) })
 			n.logger.Log(n.ctx, levelOf(err), "a replica has caught up and votes", "partition", r.id, "node", id, "error", err)
 		}
-		return
+		return false
 	}
-	if complete {
-		n.removeMembers(r, p, partition, wanted, servers)
+	if !complete {
+		return false
 	}
+	if len(servers) == len(wanted) && len(partition.Leaving) == 0 {
+		return true
+	}
+	n.removeMembers(r, p, partition, wanted, servers)
+	return false
 }
 
 // removeMembers takes out of the group who is no longer wanted, one at a time and this node last, by handing

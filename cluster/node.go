@@ -142,6 +142,11 @@ type Node struct {
 	id      *identityFile // replaced, never changed
 	waiting string        // what formation waits for
 
+	tidied struct { // the reconcile loop's own: when it last looked for leftovers
+		view *fsm.Topics
+		at   time.Time
+	}
+
 	mu        sync.Mutex
 	replicas  map[fsm.PartitionID]*replica
 	broken    map[fsm.PartitionID]error     // replicas that could not be opened

@@ -27,6 +27,8 @@ const (
 	reopenAfter    = 30 * time.Second
 	catchUpTimeout = 3 * time.Second
 	rebuildPause   = 5 * time.Second
+	// tidyEvery is how often it is looked for files of partitions that are gone if the catalog stays as it is.
+	tidyEvery = 30 * time.Second
 )
 
 func (n *Node) reconcileLoop() {
@@ -157,7 +159,10 @@ func (n *Node) reconcile(current bool) {
 		})
 	}
 	if current {
-		n.removeLeftovers(desired, topics)
+		if n.tidied.view != topics || time.Since(n.tidied.at) > tidyEvery {
+			n.tidied.view, n.tidied.at = topics, time.Now()
+			n.removeLeftovers(desired, topics)
+		}
 		n.rebuildBroken()
 		n.rebuildHurt()
 	}

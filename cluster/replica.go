@@ -47,7 +47,8 @@ type replica struct {
 	closing     context.Context
 	stopCopying context.CancelFunc
 
-	lastSnapshot time.Time // when the last was tried; owned by who does the housekeeping
+	rest         atomic.Pointer[rest] // nil: there may be something to do
+	lastSnapshot time.Time            // when the last was tried; owned by who does the housekeeping
 
 	stop    context.CancelFunc
 	stopped sync.WaitGroup

@@ -17,8 +17,8 @@ import (
 const (
 	// An append may take stuckTicks times stuckTick, a second, of a time in which this process had its turns: on a machine that has
 	// more to do than it can, everything takes long, and the disk is not what hangs.
-	stuckTick  = 250 * time.Millisecond
-	stuckTicks = 4
+	stuckTick  = 500 * time.Millisecond
+	stuckTicks = 2
 	// stuckRetry is the pause before a leadership that nobody took is offered again.
 	stuckRetry = time.Second
 )
