@@ -226,12 +226,25 @@ func (g *Gossip) Changed() <-chan struct{} { return g.changed }
 func (g *Gossip) Update(self Member) error {
 	g.updating.Lock()
 	defer g.updating.Unlock()
-	// Without a timeout it does not wait for the broadcast: push-pull carries it in any case.
-	return g.update(self, 0)
+	// Memberlist drops the news, and never says so, when it refutes at that moment that this node is suspected.
+	var err error
+	for range updateTries {
+		if err = g.update(self, updateTimeout, false); err == nil {
+			break
+		}
+	}
+	return err
 }
 
-// update is called with updating held; it waits for the broadcast if timeout is not 0.
-func (g *Gossip) update(self Member, timeout time.Duration) error {
+const (
+	// updateTimeout is more than the broadcast of what this node says takes while others are there.
+	updateTimeout = time.Second
+	updateTries   = 3
+)
+
+// update is called with updating held; it waits for the broadcast for as long as timeout, which is above 0: else
+// memberlist may wait for ever. After Leave nobody is told anything more.
+func (g *Gossip) update(self Member, timeout time.Duration, leaving bool) error {
 	g.mu.Lock()
 	self.Leaving = g.left
 	meta, err := encodeMeta(self, g.started)
@@ -243,7 +256,7 @@ func (g *Gossip) update(self Member, timeout time.Duration) error {
 		return err
 	}
 	g.self, g.meta = self, meta
-	over := g.closed || (g.left && timeout == 0)
+	over := g.closed || g.left && !leaving
 	g.mu.Unlock()
 	g.tick()
 	if over {
@@ -274,7 +287,7 @@ func (g *Gossip) Leave(timeout time.Duration) error {
 	}
 	// First that it is going to leave, then that it has left: memberlist's second message does not
 	// tell its receivers' callbacks whether a node left or failed.
-	if err := g.update(self, max(timeout/2, time.Millisecond)); err != nil {
+	if err := g.update(self, max(timeout/2, time.Millisecond), true); err != nil {
 		g.log.Debug("gossip: not everyone was told of leaving", "error", err)
 	}
 	if err := g.list.Leave(max(timeout/2, time.Millisecond)); err != nil {
