@@ -98,7 +98,15 @@ func TestNodesLeaveWhileOneOfThemIsDead(t *testing.T) {
 	c.startAll()
 	c.allKnow()
 	c.kill(2)
-	for _, node := range []fsm.NodeID{"n2", "n3"} {
+	eventually(t, "the leader misses it, and keeps the one that it needs", func() error {
+		if err := c.nodes[0].Administer(within(t), fsm.AdminRequest{Op: fsm.OpDecommission, Node: "n2"}); fsm.Code(err) != fsm.ErrInvalidAssignment {
+			// It may have been granted for a moment, or the leader may be new.
+			c.administer(0, fsm.AdminRequest{Op: fsm.OpActivate, Node: "n2"})
+			return fmt.Errorf("the answer is %v", err)
+		}
+		return nil
+	})
+	for _, node := range []fsm.NodeID{"n3", "n2"} {
 		c.administer(0, fsm.AdminRequest{Op: fsm.OpDecommission, Node: node})
 	}
 	eventually(t, "one node is left", func() error {

@@ -3,8 +3,11 @@ package cluster
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
+
+	"github.com/hashicorp/raft"
 
 	"github.com/trimaran-io/trimaran/cluster/placement"
 	"github.com/trimaran-io/trimaran/fsm"
@@ -18,14 +21,10 @@ func (n *Node) Administer(ctx context.Context, request fsm.AdminRequest) error {
 	if err != nil {
 		return fmt.Errorf("%w: %w", fsm.ErrUnknown, err)
 	}
-	reply, err := n.catalog.atLeader(ctx, callAdminister, payload, func(ctx context.Context) ([]byte, error) {
+	// Every request may be made twice: it says how things shall be.
+	return n.catalog.change(ctx, callAdminister, payload, func(ctx context.Context) ([]byte, error) {
 		return n.administerAsLeader(ctx, request)
 	})
-	if err != nil {
-		return err
-	}
-	n.catalog.makeKnown(ctx, reply.Index)
-	return nil
 }
 
 func (n *Node) administerAsLeader(ctx context.Context, request fsm.AdminRequest) ([]byte, error) {
@@ -39,6 +38,9 @@ func (n *Node) administerAsLeader(ctx context.Context, request fsm.AdminRequest)
 	}
 	view := c.view.Load()
 	command, err := n.commandOf(view, request)
+	if errors.Is(err, errDone) {
+		return json.Marshal(catalogReply{Index: view.Version()})
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -48,12 +50,24 @@ func (n *Node) administerAsLeader(ctx context.Context, request fsm.AdminRequest)
 	return c.applyAsLeader(ctx, command.Encode())
 }
 
+// errDone says that what is asked for has been done already.
+var errDone = errors.New("done already")
+
 func (n *Node) commandOf(view *fsm.Topics, request fsm.AdminRequest) (command fsm.CatalogCommand, err error) {
 	if request.Op == fsm.OpReplicationFactor {
 		return n.changeFactor(view, request.Topic, request.Factor)
 	}
 	node, ok := view.Node(request.Node)
-	if !ok {
+	leaves := request.Op == fsm.OpDecommission || request.Op == fsm.OpReplace
+	switch {
+	case ok:
+	case view.HasLeft(request.Node) && leaves:
+		return command, errDone
+	case view.HasLeft(request.Node):
+		return command, fmt.Errorf("%w: node %q has left the cluster", fsm.ErrInvalidAssignment, request.Node)
+	case view.Level() < 3: // it is not remembered
+		return command, fmt.Errorf("%w: no node is named %q: there never was one, or it has left", fsm.ErrInvalidAssignment, request.Node)
+	default:
 		return command, fmt.Errorf("%w: no node is named %q", fsm.ErrInvalidAssignment, request.Node)
 	}
 	state := &fsm.SetNodeState{ID: node.ID}
@@ -64,6 +78,9 @@ func (n *Node) commandOf(view *fsm.Topics, request fsm.AdminRequest) (command fs
 	case fsm.OpActivate:
 	case fsm.OpDecommission, fsm.OpReplace:
 		state.State, state.Successor = fsm.NodeLeaving, request.Successor
+		if node.State == state.State && node.Successor == state.Successor {
+			return command, errDone
+		}
 		if request.Op == fsm.OpReplace && request.Successor != "" && !n.nodesHere(view)[request.Successor] {
 			return command, fmt.Errorf("%w: no node %q is there to take over", fsm.ErrInvalidAssignment, request.Successor)
 		}
@@ -101,7 +118,53 @@ func (n *Node) canLeave(view *fsm.Topics, node fsm.Node) error {
 	if others == 0 {
 		return fmt.Errorf("%w: node %s is the only one", fsm.ErrInvalidAssignment, node.ID)
 	}
-	return nil
+	return n.servesWithout(view, node, here)
+}
+
+// servesWithout says whether the catalog and everything that the node holds keeps a majority that is there when the
+// node has left, and those that are leaving already. A group without one now cannot even let it go.
+func (n *Node) servesWithout(view *fsm.Topics, node fsm.Node, here map[fsm.NodeID]bool) error {
+	stay := func(id fsm.NodeID) bool {
+		other, ok := view.Node(id)
+		return ok && id != node.ID && other.State != fsm.NodeLeaving
+	}
+	var voters []fsm.NodeID
+	if g := n.catalog.raftGroup(); g != nil {
+		servers, err := g.servers()
+		if err != nil {
+			return fmt.Errorf("%w: %w", fsm.ErrNoLeader, err)
+		}
+		for _, other := range view.Nodes() {
+			isVoter := func(s raft.Server) bool { return string(s.ID) == other.Identity() && s.Suffrage == raft.Voter }
+			if stay(other.ID) && slices.ContainsFunc(servers, isVoter) {
+				voters = append(voters, other.ID)
+			}
+		}
+	}
+	if !majorityOf(voters, here) {
+		return fmt.Errorf("%w: without node %s the catalog would have the voters %s, and too few of them are there; bring them back first, or take out those that are lost",
+			fsm.ErrInvalidAssignment, node.ID, nodeList(voters))
+	}
+	var stuck error
+	eachPartition(view, func(topic *fsm.Topic, i int32, p *fsm.Partition) {
+		if stuck != nil || !slices.Contains(p.Replicas, node.ID) {
+			return
+		}
+		// Its place goes to one that is there; those of others that are leaving, too.
+		to := slices.DeleteFunc(slices.Clone(p.Replicas), func(id fsm.NodeID) bool { return !stay(id) })
+		away := len(to)
+		for _, id := range to {
+			away -= boolInt(here[id])
+		}
+		why := cannotMove(topic, i, p, p.Replicas, here)
+		if why == "" && 2*away >= len(p.Replicas) {
+			why = fmt.Sprintf("%s-%d would have no majority of its replicas: of %s, %d are away", topic.Name, i, nodeList(to), away)
+		}
+		if why != "" {
+			stuck = fmt.Errorf("%w: node %s cannot leave: %s; bring them back first, or delete the topic if they are lost", fsm.ErrInvalidAssignment, node.ID, why)
+		}
+	})
+	return stuck
 }
 
 // changeFactor adds replicas where there are fewest, or takes the last ones of each partition away.
@@ -120,6 +183,10 @@ func (n *Node) changeFactor(view *fsm.Topics, name string, factor int) (command 
 	}
 	reassign := &fsm.Reassign{Topic: topic.ID, ReplicationFactor: factor}
 	for i, p := range topic.Partitions {
+		if len(p.Replicas) == factor {
+			reassign.Moves = append(reassign.Moves, fsm.Move{Partition: int32(i), From: p.Replicas, To: p.Replicas})
+			continue
+		}
 		to := slices.Clone(p.Replicas)
 		for len(to) > factor {
 			to = slices.Delete(to, leastUseful(to, here), leastUseful(to, here)+1)
@@ -135,6 +202,9 @@ func (n *Node) changeFactor(view *fsm.Topics, name string, factor int) (command 
 					nodes[k].Replicas++
 				}
 			}
+		}
+		if why := cannotMove(topic, int32(i), &p, to, here); why != "" {
+			return command, fmt.Errorf("%w: %s", fsm.ErrInvalidReplicationFactor, why)
 		}
 		reassign.Moves = append(reassign.Moves, fsm.Move{Partition: int32(i), From: p.Replicas, To: to})
 	}

@@ -378,11 +378,10 @@ func (c *catalog) lead(ctx context.Context) {
 		n.logger.Info("cluster formed", "cluster", forming.ClusterID, "nodes", len(forming.Nodes))
 	}
 	c.raiseLevel(ctx, view)
-	future := g.raft.GetConfiguration()
-	if future.Error() != nil {
+	servers, err := g.servers()
+	if err != nil {
 		return
 	}
-	servers := future.Configuration().Servers
 	voters := 0
 	for _, s := range servers {
 		if s.Suffrage == raft.Voter {
@@ -391,14 +390,20 @@ func (c *catalog) lead(ctx context.Context) {
 	}
 	for _, node := range view.Nodes() {
 		id := raft.ServerID(node.Identity())
-		if i := slices.IndexFunc(servers, func(s raft.Server) bool { return s.ID == id }); i >= 0 && (servers[i].Suffrage == raft.Voter || voters >= maxCatalogVoters) {
+		// One that leaves gets no vote: it may have given it up already (giveUpVote).
+		votes := voters < maxCatalogVoters && node.State != fsm.NodeLeaving
+		if i := slices.IndexFunc(servers, func(s raft.Server) bool { return s.ID == id }); i >= 0 && (servers[i].Suffrage == raft.Voter || !votes) {
 			continue
 		}
 		if !n.connected(node.Identity()) {
 			continue // it would count for the majority from now on, and it may never have been reached
 		}
+		if votes && !n.majorityWith(servers, node.Identity()) {
+			n.logger.Debug("a node gets no vote in the catalog yet: too few of the others are there", "node", node.ID)
+			continue
+		}
 		var err error
-		if voters < maxCatalogVoters {
+		if votes {
 			err = g.change(ctx, func() raft.Future { return g.raft.AddVoter(id, raft.ServerAddress(id), 0, callTimeout) })
 			voters++
 		} else {
@@ -409,6 +414,9 @@ func (c *catalog) lead(ctx context.Context) {
 			return
 		}
 		n.logger.Info("node added to the catalog group", "node", node.ID)
+		if servers, err = g.servers(); err != nil {
+			return
+		}
 	}
 	c.removeMembers(g, servers, view)
 }
@@ -531,14 +539,7 @@ func (n *Node) createTopicAsLeader(ctx context.Context, call createTopicCall) ([
 // far as the replication factor needs them: they catch up when they return. A
 // majority of every partition's replicas must be alive.
 func (n *Node) place(view *fsm.Topics, partitions int32, factor int, seed fsm.TopicID) ([][]fsm.NodeID, error) {
-	alive := map[fsm.NodeID]bool{}
-	// Not what gossip says: it takes seconds to miss a node that is dead, or to believe one that is back. Connections
-	// break at once, and the catalog's leader, who places, keeps one with every node that there is.
-	for _, node := range view.Nodes() {
-		if node.Identity() == n.identity || n.connected(node.Identity()) {
-			alive[node.ID] = true
-		}
-	}
+	alive := n.nodesHere(view)
 	load := map[fsm.NodeID]*placement.Node{}
 	var here, absent []*placement.Node // those who are draining come first among the second choice
 	draining := 0
@@ -580,13 +581,7 @@ func (n *Node) place(view *fsm.Topics, partitions int32, factor int, seed fsm.To
 		return nil, fmt.Errorf("%w: %w", fsm.ErrInvalidReplicationFactor, err)
 	}
 	for p, replicas := range assignment {
-		live := 0
-		for _, id := range replicas {
-			if alive[id] {
-				live++
-			}
-		}
-		if live <= len(replicas)/2 {
+		if !majorityOf(replicas, alive) {
 			return nil, fmt.Errorf("%w: %d, and only %d nodes are alive", fsm.ErrInvalidReplicationFactor, factor, len(alive))
 		}
 		// An absent node cannot lead: the first replica is the preferred leader.

@@ -3,15 +3,22 @@ package cluster
 import (
 	"context"
 	"errors"
+	"fmt"
+	"slices"
 	"time"
+
+	"github.com/hashicorp/raft"
+
+	"github.com/trimaran-io/trimaran/fsm"
 )
 
 // A node that is taken out of the cluster hears of it as a member of the catalog's group, ends, and
-// remembers it in its data directory. One that was away then is in that group no more when it comes back, so
-// that nobody tells it anything: it asks.
+// remembers it in its data directory. One that was away then, or cut off, is in that group no more when it is
+// back, so that nobody tells it anything: it asks.
 
-// errLeft ends a node that was decommissioned. Its data directory belongs to nobody any more.
-var errLeft = errors.New("this node has left the cluster: its replicas are elsewhere, and it cannot come back with this data directory")
+// ErrLeft ends a node that was taken out of the cluster, as was asked for, and is what Start gives from
+// then on: the data directory belongs to nobody any more.
+var ErrLeft = errors.New("this node has left the cluster: its replicas are elsewhere, and it cannot come back with this data directory")
 
 // leftTimeout bounds the question of one turn, all nodes asked together.
 const leftTimeout = time.Second
@@ -24,23 +31,36 @@ func (n *Node) leave() {
 	if err := n.saveIdentity(func(f *identityFile) { f.Left = true }); err != nil {
 		n.logger.Warn("cannot note that this node has left the cluster", "error", err)
 	}
-	n.fail(errLeft)
+	n.fail(ErrLeft)
 }
 
-// hasLeft asks the nodes that are there, of which the catalog's leader can tell.
-func (n *Node) hasLeft(ctx context.Context) bool {
+// hasLeft asks the nodes that gossip names, of which the catalog's leader can tell; known says that it did. All that
+// this node knows of the cluster may be gone: those that are there now it has never been connected with.
+func (n *Node) hasLeft(ctx context.Context) (left, known bool) {
 	ctx, cancel := context.WithTimeout(ctx, leftTimeout)
 	defer cancel()
-	for _, m := range n.gossip.Members() {
-		if m.Identity == n.identity || !n.connected(m.Identity) {
-			continue
-		}
-		reply, err := n.ask(ctx, m.Identity, callMember)
-		if err == nil && len(reply) == 1 {
-			return reply[0] == 0
+	members := n.gossip.Members()
+	answers := make(chan []byte, len(members))
+	for _, m := range members {
+		go func() {
+			if m.Identity == n.identity || m.ClusterID != n.ClusterID() {
+				answers <- nil
+				return
+			}
+			reply, err := n.ask(ctx, m.Identity, callMember)
+			if err != nil {
+				reply = nil
+			}
+			answers <- reply
+		}()
+	}
+	for range members {
+		if reply := <-answers; len(reply) == 1 {
+			left, known = left || reply[0] == 0, true
+			cancel() // the others need not be waited for
 		}
 	}
-	return false
+	return left, known
 }
 
 // answerMember tells a node whether it belongs to the cluster (callMember). Only a confirmed leader of the
@@ -59,4 +79,32 @@ func (n *Node) answerMember(ctx context.Context, identity string) ([]byte, error
 		}
 	}
 	return []byte{0}, nil
+}
+
+// giveUpVote takes the vote in the catalog's group from a node that is to leave the cluster. obstacle says
+// why that has to wait. It is called at the catalog's leader.
+func (c *catalog) giveUpVote(node fsm.Node) (obstacle string, err error) {
+	n, identity := c.node, node.Identity()
+	g := c.raftGroup()
+	if g == nil {
+		return "", errNotLeader{}
+	}
+	servers, err := g.servers()
+	if err != nil {
+		return "", err
+	}
+	votes := slices.ContainsFunc(servers, func(s raft.Server) bool { return string(s.ID) == identity && s.Suffrage == raft.Voter })
+	switch {
+	case !votes:
+		return "", nil
+	case identity == n.identity: // leadersLoop hands the catalog over
+		return fmt.Sprintf("node %s leads the catalog, and no other node takes over", node.ID), nil
+	case !n.majorityWithout(servers, identity):
+		return fmt.Sprintf("without node %s the catalog would have no majority: too few of its other voters are there", node.ID), nil
+	}
+	if err := g.await(g.raft.DemoteVoter(raft.ServerID(identity), 0, callTimeout)); err != nil {
+		return "", err
+	}
+	n.logger.Info("a node that leaves has given up its vote in the catalog", "node", node.ID)
+	return "", nil
 }

@@ -78,6 +78,8 @@ func (n *Node) reconcileMembers(r *replica) bool {
 		case !member:
 			err = r.group.change(n.ctx, func() raft.Future { return r.group.raft.AddNonvoter(server, address, 0, membersTimeout) })
 			n.logger.Log(n.ctx, levelOf(err), "a replica joins its group as a non-voter", "partition", r.id, "node", id, "error", err)
+		case !n.majorityWith(servers, identity):
+			n.logger.Debug("a replica gets no vote yet: too few of the others are there", "partition", r.id, "node", id)
 		case applied+caughtUpEntries >= r.group.raft.AppliedIndex():
 			err = r.group.change(n.ctx, func() raft.Future { return r.group.raft.AddVoter(server, address, 0, membersTimeout) })
 			n.logger.Log(n.ctx, levelOf(err), "a replica has caught up and votes", "partition", r.id, "node", id, "error", err)
@@ -167,22 +169,6 @@ func (n *Node) leastMissed(servers []raft.Server, goes func(identity string) boo
 	return out
 }
 
-// majorityWithout reports whether a majority of the voters that are left without a member is there. If not it must not go:
-// a configuration counts from the moment at which it is in the leader's log, and such a one could neither be
-// committed nor taken back, so that the group would be without a leader until others return.
-func (n *Node) majorityWithout(servers []raft.Server, identity string) bool {
-	voters, there := 0, 0
-	for _, s := range servers {
-		if id := string(s.ID); id != identity && s.Suffrage == raft.Voter {
-			voters++
-			if id == n.identity || n.connected(id) {
-				there++
-			}
-		}
-	}
-	return there > voters/2
-}
-
 // errTooFew means that a group could not go on without a member that is to leave it.
 var errTooFew = errors.New("too few of the other members are there")
 
@@ -234,10 +220,4 @@ func levelOf(err error) slog.Level {
 		return slog.LevelWarn
 	}
 	return slog.LevelInfo
-}
-
-// connected reports whether the node is reached right now.
-func (n *Node) connected(identity string) bool {
-	_, connected := n.link.Alive(identity)
-	return connected
 }

@@ -92,7 +92,7 @@ func TestDecommissionUnderLoad(t *testing.T) {
 		return nil
 	})
 	c.kill(victim)
-	if _, err := Start(c.nodes[victim].cfg); !errors.Is(err, errLeft) {
+	if _, err := Start(c.nodes[victim].cfg); !errors.Is(err, ErrLeft) {
 		t.Errorf("started again: %v", err)
 	}
 	eventually(t, "the node is gone from the catalog and its group", func() error {
@@ -139,13 +139,13 @@ func TestReplacedWhileAway(t *testing.T) {
 	})
 	c.start(victim)
 	eventually(t, "the node ends", func() error {
-		if err := c.nodes[victim].Err(); !errors.Is(err, errLeft) {
+		if err := c.nodes[victim].Err(); !errors.Is(err, ErrLeft) {
 			return fmt.Errorf("it goes on: %v", err)
 		}
 		return nil
 	})
 	c.kill(victim)
-	if _, err := Start(c.nodes[victim].cfg); !errors.Is(err, errLeft) {
+	if _, err := Start(c.nodes[victim].cfg); !errors.Is(err, ErrLeft) {
 		t.Errorf("started again: %v", err)
 	}
 }

@@ -137,6 +137,7 @@ type Node struct {
 
 	served    atomic.Bool // Ready was nil once
 	diskHangs atomic.Bool // an append here does not end
+	wasCut    atomic.Bool // from some node, and it was not asked since whether this one still belongs to the cluster
 
 	idMu    sync.Mutex
 	id      *identityFile // replaced, never changed
@@ -224,7 +225,7 @@ func Start(cfg Config) (_ *Node, err error) {
 		return nil, err
 	}
 	if n.id.Left {
-		return nil, errLeft
+		return nil, ErrLeft
 	}
 	n.nodeID, n.incarnation = n.id.NodeID, n.id.Incarnation
 	n.identity = fsm.Node{ID: n.nodeID, Incarnation: n.incarnation}.Identity()
@@ -264,6 +265,7 @@ func Start(cfg Config) (_ *Node, err error) {
 		Answered:         cfg.answered,
 	})
 	undo = append(undo, func() { n.link.Close() })
+	n.link.OnDown(func(string) { n.wasCut.Store(true) })
 	if n.cfg.PeerAdvertise == "" {
 		n.cfg.PeerAdvertise = listener.Addr().String()
 	}
@@ -376,7 +378,11 @@ func (n *Node) fail(err error) {
 	if n.fatal == nil {
 		n.fatal = err
 		close(n.failed)
-		n.logger.Error("the node cannot go on", "error", err)
+		if errors.Is(err, ErrLeft) {
+			n.logger.Info("the node ends: it has left the cluster, as was asked for")
+		} else {
+			n.logger.Error("the node cannot go on", "error", err)
+		}
 	}
 }
 
@@ -424,28 +430,29 @@ func (n *Node) Ready() error {
 	case !caughtUp:
 		return errors.New("the catalog is not up to date yet")
 	}
-	if g := n.catalog.raftGroup(); g == nil {
-		return errors.New("the catalog is not open yet")
-	} else if identity, _ := g.leader(); identity == "" {
-		return errors.New("the catalog has no leader")
-	}
 	if n.Topics().ClusterID() == "" {
 		return errors.New("the cluster is being formed")
 	}
 	if creating { // or a client's first use would create them with other settings
 		return errors.New("the topics of --topics are being created")
 	}
-	// Only the start is waited for. A partition that loses its majority later, or a
+	// Only the start waits for all. A partition that loses its majority later, or a
 	// replica that cannot be opened, must not take the whole node out of service.
 	// Nor must one of a topic that has just been created: what was there at the start
 	// has been up, and the catalog is known.
 	if !n.served.Load() {
+		if !n.catalogLed() {
+			return errors.New("the catalog has no leader that this node reaches")
+		}
 		if s := n.shortcomings(); s.starting > 0 {
 			return fmt.Errorf("%d of %d replicas are not up yet", s.starting, running+s.closed)
 		}
+	}
+	err := n.serves()
+	if err == nil {
 		n.served.Store(true)
 	}
-	return nil
+	return err
 }
 
 // WaitReady returns when Ready is nil, or with the last answer when ctx ends.

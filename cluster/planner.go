@@ -96,7 +96,9 @@ func (p *planner) plan(ctx context.Context, now time.Time) {
 			obstacle = stuck
 		}
 		if left == 0 && node.State == fsm.NodeLeaving {
-			p.remove(ctx, node)
+			if why := p.remove(ctx, node); why != "" {
+				obstacle = why
+			}
 		}
 	}
 	if obstacle != p.said {
@@ -107,7 +109,7 @@ func (p *planner) plan(ctx context.Context, now time.Time) {
 	if n.cfg.NoAutoBalance || evacuated > 0 || moving > 0 || p.calm.IsZero() || now.Sub(p.calm) < settledFor {
 		return
 	}
-	p.balance(ctx, view)
+	p.balance(ctx, view, here)
 }
 
 func (p *planner) replaceAfter() time.Duration {
@@ -115,17 +117,6 @@ func (p *planner) replaceAfter() time.Duration {
 		return defaultReplaceAfter
 	}
 	return p.n.cfg.ReplaceAfter
-}
-
-// nodesHere are the registered nodes that gossip holds for alive.
-func (n *Node) nodesHere(view *fsm.Topics) map[fsm.NodeID]bool {
-	here := map[fsm.NodeID]bool{}
-	for _, m := range n.gossip.Members() {
-		if node, ok := view.Node(fsm.NodeID(m.NodeID)); ok && node.Identity() == m.Identity {
-			here[node.ID] = true
-		}
-	}
-	return here
 }
 
 func eachPartition(view *fsm.Topics, visit func(topic *fsm.Topic, p int32, partition *fsm.Partition)) {
@@ -185,6 +176,10 @@ func (p *planner) evacuate(ctx context.Context, view *fsm.Topics, here map[fsm.N
 		}
 		to := slices.Clone(partition.Replicas)
 		to[slices.Index(to, node.ID)] = target
+		if why := cannotMove(topic, i, partition, to, here); why != "" {
+			stuck = why
+			return
+		}
 		if p.reassign(ctx, topic, i, partition.Replicas, to) {
 			*moving++
 			for k := range nodes {
@@ -195,6 +190,22 @@ func (p *planner) evacuate(ctx context.Context, view *fsm.Topics, here map[fsm.N
 		}
 	})
 	return left, stuck
+}
+
+// cannotMove says why a partition must stay where it is; "": it may move. Its group needs a majority that is there to
+// carry the move out, and must have one when it is over. From the catalog alone: who votes meanwhile is known to the
+// group's leader, who looks at each step again (members.go).
+func cannotMove(topic *fsm.Topic, i int32, p *fsm.Partition, to []fsm.NodeID, here map[fsm.NodeID]bool) string {
+	missing := func(of []fsm.NodeID) string {
+		return nodeList(slices.DeleteFunc(slices.Clone(of), func(id fsm.NodeID) bool { return here[id] }))
+	}
+	switch {
+	case len(p.Leaving) == 0 && !majorityOf(p.Replicas, here):
+		return fmt.Sprintf("%s-%d has no majority of its replicas: %s not there", topic.Name, i, missing(p.Replicas))
+	case !majorityOf(to, here):
+		return fmt.Sprintf("%s-%d would have no majority of its replicas: %s not there", topic.Name, i, missing(to))
+	}
+	return ""
 }
 
 func (p *planner) reassign(ctx context.Context, topic *fsm.Topic, i int32, from, to []fsm.NodeID) bool {
@@ -217,22 +228,30 @@ func nodeList(ids []fsm.NodeID) string {
 	return strings.Join(names, ",")
 }
 
-// remove takes a node that holds nothing out of the cluster. Its catalog member goes with the next turn of
-// the catalog's leader.
-func (p *planner) remove(ctx context.Context, node fsm.Node) {
+// remove takes a node that holds nothing out of the cluster, and says what keeps it if it is to stay for now. The
+// node ends when it hears of it, so it gives up its vote in the catalog's group first: there must be a majority
+// without it. As a member without a vote it goes with the next turn of the catalog's leader.
+func (p *planner) remove(ctx context.Context, node fsm.Node) (obstacle string) {
 	ctx, cancel := context.WithTimeout(ctx, planTimeout)
 	defer cancel()
+	if obstacle, err := p.n.catalog.giveUpVote(node); obstacle != "" || err != nil {
+		if err != nil {
+			p.n.logger.Warn("a node cannot leave the cluster yet", "node", node.ID, "error", err)
+		}
+		return obstacle
+	}
 	command := fsm.CatalogCommand{RemoveNode: &fsm.RemoveNode{ID: node.ID, Incarnation: node.Incarnation}}
 	if _, err := p.n.catalog.apply(ctx, command); err != nil {
 		p.n.logger.Warn("a node cannot leave the cluster yet", "node", node.ID, "error", err)
-		return
+		return ""
 	}
 	p.n.logger.Info("a node has left the cluster", "node", node.ID)
+	return ""
 }
 
 // balance moves replicas to nodes that have fewer.
-func (p *planner) balance(ctx context.Context, view *fsm.Topics) {
-	nodes := candidates(view, p.n.nodesHere(view))
+func (p *planner) balance(ctx context.Context, view *fsm.Topics, here map[fsm.NodeID]bool) {
+	nodes := candidates(view, here)
 	type place struct {
 		topic     *fsm.Topic
 		partition int32
@@ -253,7 +272,11 @@ func (p *planner) balance(ctx context.Context, view *fsm.Topics) {
 		from := placed[move.Partition].Replicas
 		to := slices.Clone(from)
 		to[slices.Index(to, move.From)] = move.To
-		if !p.reassign(ctx, places[move.Partition].topic, places[move.Partition].partition, from, to) {
+		at := places[move.Partition]
+		if why := cannotMove(at.topic, at.partition, &at.topic.Partitions[at.partition], to, here); why != "" {
+			continue
+		}
+		if !p.reassign(ctx, at.topic, at.partition, from, to) {
 			return
 		}
 	}

@@ -298,6 +298,15 @@ func follows(log raft.LogStore, store raft.SnapshotStore, list []*raft.SnapshotM
 	return nil
 }
 
+// servers gives the members of the group by the newest configuration that this one has.
+func (g *group) servers() ([]raft.Server, error) {
+	future := g.raft.GetConfiguration()
+	if err := future.Error(); err != nil {
+		return nil, err
+	}
+	return future.Configuration().Servers, nil
+}
+
 // leader gives the identity of the leader that this member knows and the term
 // in which it leads; "" when it knows none.
 func (g *group) leader() (identity string, term uint64) {

@@ -29,12 +29,15 @@ const (
 	rebuildPause   = 5 * time.Second
 	// tidyEvery is how often it is looked for files of partitions that are gone if the catalog stays as it is.
 	tidyEvery = 30 * time.Second
+	// askLeftEvery is the pause between two questions whether this node still belongs to the cluster.
+	askLeftEvery = 5 * time.Second
 )
 
 func (n *Node) reconcileLoop() {
 	tick := time.NewTicker(reconcileTick)
 	defer tick.Stop()
 	lastBroken := time.Now()
+	var askedLeft time.Time
 	for {
 		g := n.catalog.raftGroup()
 		n.catalog.mu.Lock()
@@ -57,7 +60,7 @@ func (n *Node) reconcileLoop() {
 				caughtUp = true
 			} else if n.ctx.Err() != nil {
 				return
-			} else if n.hasLeft(n.ctx) {
+			} else if left, _ := n.hasLeft(n.ctx); left {
 				n.leave()
 			}
 		}
@@ -77,6 +80,16 @@ func (n *Node) reconcileLoop() {
 			if view := n.Topics(); view.ClusterID() != "" {
 				if _, ok := view.Node(n.nodeID); !ok {
 					n.leave()
+				}
+			}
+			if n.wasCut.Load() && time.Since(askedLeft) > askLeftEvery {
+				n.wasCut.Store(false)
+				askedLeft = time.Now()
+				left, known := n.hasLeft(n.ctx)
+				if left {
+					n.leave()
+				} else if !known {
+					n.wasCut.Store(true)
 				}
 			}
 		}
@@ -386,46 +399,6 @@ func (n *Node) removeLeftovers(desired map[fsm.PartitionID]*fsm.Partition, topic
 			n.removeReplica(id, there)
 		}
 	}
-}
-
-// shortcomings counts what is amiss with the replicas that should run here.
-type shortcomings struct {
-	closed     int // not running
-	starting   int // neither broken nor up: not running yet, or never had a leader although a majority is there
-	leaderless int // running, and its leader is not known now
-}
-
-func (n *Node) shortcomings() (s shortcomings) {
-	for _, topic := range n.Topics().Placed() {
-		for p, partition := range topic.Partitions {
-			// One that came later waits for the group's leader to take it in.
-			if !slices.Contains(partition.Replicas, n.nodeID) || !slices.Contains(partition.Bootstrap, n.nodeID) {
-				continue
-			}
-			id := fsm.PartitionID{Topic: topic.ID, Partition: int32(p)}
-			n.mu.Lock()
-			r, broken := n.replicas[id], n.broken[id] != nil
-			n.mu.Unlock()
-			if r == nil {
-				s.closed++
-				if !broken {
-					s.starting++
-				}
-				continue
-			}
-			if h, _ := r.leader(); h.identity == "" {
-				s.leaderless++
-			}
-			r.mu.Lock()
-			everLed := r.everLed
-			r.mu.Unlock()
-			// Those without which it cannot be led may never come back.
-			if !everLed && n.majorityWithout(r.group.raft.GetConfiguration().Configuration().Servers, "") {
-				s.starting++
-			}
-		}
-	}
-	return s
 }
 
 func fileExists(path string) (bool, error) {

@@ -33,12 +33,18 @@ func (n *Node) CatalogKnown() bool {
 	return n.caughtUp
 }
 
-// Gateways gives the addresses, host:port, at which the nodes that are alive take clients.
+// Gateways gives the addresses, host:port, at which the registered nodes that are there take clients; "" for one that
+// has not said so.
 func (n *Node) Gateways() map[fsm.NodeID]string {
+	view := n.Topics()
 	out := map[fsm.NodeID]string{}
+	for id := range n.nodesHere(view) {
+		out[id] = ""
+	}
 	for _, m := range n.gossip.Members() {
-		if m.ClusterID == n.ClusterID() {
-			out[fsm.NodeID(m.NodeID)] = m.ClientAddr
+		id := fsm.NodeID(m.NodeID)
+		if node, ok := view.Node(id); ok && node.Identity() == m.Identity && n.connected(m.Identity) {
+			out[id] = m.ClientAddr
 		}
 	}
 	return out

@@ -3,6 +3,8 @@ package cluster
 import (
 	"context"
 	"encoding/json"
+	"errors"
+	"fmt"
 	"slices"
 	"strconv"
 	"sync"
@@ -16,9 +18,12 @@ import (
 
 // nodeReport is what a node says of its replicas (callReplicaStatus).
 type nodeReport struct {
-	Catalog  string                   `json:"catalog"` // leader, voter, nonvoter
-	Term     fsm.Term                 `json:"catalog_term,omitempty"`
-	End      int64                    `json:"catalog_end,omitempty"` // index behind the last entry of its log
+	Catalog string   `json:"catalog"` // leader, voter, nonvoter
+	Term    fsm.Term `json:"catalog_term,omitempty"`
+	End     int64    `json:"catalog_end,omitempty"` // index behind the last entry of its log
+	// CatalogVoters are the identities of who votes in the catalog, as one says that leads it, or thinks so.
+	CatalogVoters []string `json:"catalog_voters,omitempty"`
+
 	Replicas map[string]replicaReport `json:"replicas"`
 	Broken   map[string]string        `json:"broken,omitempty"`
 
@@ -72,7 +77,7 @@ func (n *Node) report() nodeReport {
 		report.Catalog = "voter"
 		report.Term, report.End = fsm.Term(g.raft.CurrentTerm()), int64(g.raft.LastIndex())+1
 		if g.raft.State() == raft.Leader {
-			report.Catalog = "leader"
+			report.Catalog, report.CatalogVoters = "leader", voters(g)
 		} else if future := g.raft.GetConfiguration(); future.Error() == nil {
 			for _, s := range future.Configuration().Servers {
 				if string(s.ID) == n.identity && s.Suffrage != raft.Voter {
@@ -116,11 +121,41 @@ func (n *Node) reports(ctx context.Context, nodes []fsm.Node) []*nodeReport {
 	return reports
 }
 
+// confirmTimeout bounds the wait for the catalog's leader to confirm that the catalog here is the newest.
+const confirmTimeout = time.Second
+
+// confirm returns nil when the catalog here is as new as it was when this was called, and else why that is not known.
+func (n *Node) confirm(ctx context.Context) error {
+	if n.ClusterID() == "" {
+		n.idMu.Lock()
+		defer n.idMu.Unlock()
+		return errors.New("this node is not in a cluster yet: " + n.waiting)
+	}
+	ctx, cancel := context.WithTimeout(ctx, confirmTimeout)
+	defer cancel()
+	switch err := n.catalog.catchUp(ctx); {
+	case err == nil && n.Topics().ClusterID() == "":
+		return errors.New("the cluster is being formed")
+	case err == nil:
+		return nil
+	case !n.CatalogKnown():
+		return fmt.Errorf("this node has just started and does not know the newest catalog yet: %w", err)
+	default:
+		return fmt.Errorf("the catalog's leader is not reached, what is shown may be old: %w", err)
+	}
+}
+
 // Status asks every node for its replicas and puts the answers together.
-// Nodes that do not answer within two seconds are shown as not alive.
+// Nodes that do not answer within two seconds are shown as not alive. Where the catalog's leader cannot be
+// asked, for a second, it is not Confirmed.
 func (n *Node) Status(ctx context.Context) (*fsm.Status, error) {
+	doubt := n.confirm(ctx)
 	topics := n.Topics()
-	status := &fsm.Status{ClusterID: n.ClusterID(), Level: topics.Level()}
+	status := &fsm.Status{ClusterID: n.ClusterID(), Level: topics.Level(), Confirmed: doubt == nil}
+	if doubt != nil {
+		status.Unconfirmed = doubt.Error()
+	}
+	leads := fsm.Term(0) // the term of the catalog's leader
 	nodes := topics.Nodes()
 	reports := n.reports(ctx, nodes)
 	members := map[string]int{}
@@ -138,8 +173,9 @@ func (n *Node) Status(ctx context.Context) (*fsm.Status, error) {
 		if reports[i] != nil {
 			s.CatalogRole, s.CatalogTerm, s.CatalogEnd = reports[i].Catalog, reports[i].Term, reports[i].End
 			s.DiskFree, s.DiskTotal, s.DiskFull = reports[i].DiskFree, reports[i].DiskTotal, reports[i].DiskFull
-			if s.CatalogRole == "leader" {
-				status.Controller = node.ID
+			// Of two that think they lead, the one with the higher term does.
+			if s.CatalogRole == "leader" && (status.Controller == "" || reports[i].Term > leads) {
+				status.Controller, leads, status.CatalogVoters = node.ID, reports[i].Term, reports[i].CatalogVoters
 			}
 			for name, r := range reports[i].Replicas {
 				if isShard(name) {
@@ -230,10 +266,16 @@ type collector struct{ n *Node }
 var (
 	metricPartitions = prometheus.NewDesc("trimaran_partition_count", "Replicas running on this node.", nil, nil)
 	metricLeaders    = prometheus.NewDesc("trimaran_leader_count", "Partitions that this node leads.", nil, nil)
-	metricOffline    = prometheus.NewDesc("trimaran_offline_partitions_count", "Replicas on this node whose partition has no leader that is known here.", nil, nil)
+	metricOffline    = prometheus.NewDesc("trimaran_offline_partitions_count", "Partitions of the cluster that have no leader, as far as this node can tell.", nil, nil)
 	metricBroken     = prometheus.NewDesc("trimaran_offline_replica_count", "Replicas that should run on this node and cannot.", nil, nil)
 	metricHurt       = prometheus.NewDesc("trimaran_damaged_replica_count", "Replicas that run on this node and have records that they cannot read, and that no other replica can give now.", nil, nil)
 	metricUnder      = prometheus.NewDesc("trimaran_under_replicated_partitions", "Partitions that this node leads, and of which a replica is on a node that is gone, is being rebuilt or does not vote yet.", nil, nil)
+
+	metricOfflineShards  = prometheus.NewDesc("trimaran_offline_group_shards_count", "Shards of consumer groups that have no leader, as far as this node can tell.", nil, nil)
+	metricUnderShards    = prometheus.NewDesc("trimaran_under_replicated_group_shards", "As trimaran_under_replicated_partitions, of the shards of consumer groups.", nil, nil)
+	metricOfflineCatalog = prometheus.NewDesc("trimaran_offline_catalog_count", "1 if the catalog has no leader, as far as this node can tell.", nil, nil)
+	metricUnderCatalog   = prometheus.NewDesc("trimaran_under_replicated_catalog", "1 if this node leads the catalog, and a node that votes there is gone, or one that should vote does not yet.", nil, nil)
+
 	metricController = prometheus.NewDesc("trimaran_active_controller_count", "1 if this node leads the catalog.", nil, nil)
 	metricDiskFree   = prometheus.NewDesc("trimaran_disk_free_bytes", "Bytes free on the disk of the data directory.", nil, nil)
 	metricDiskFull   = prometheus.NewDesc("trimaran_disk_full", "1 if this node takes no records since its disk is full.", nil, nil)
@@ -243,23 +285,9 @@ var (
 	metricLogStart   = prometheus.NewDesc("trimaran_log_start_offset", "First offset that can be read from the replica on this node.", []string{"topic", "partition"}, nil)
 )
 
-// underReplicated reports whether one of the nodes that shall hold the partition, which this node leads, could not vote for it
-// this moment: it is gone, or its replica is not there or not there yet.
-func (n *Node) underReplicated(topics *fsm.Topics, partition fsm.Partition, g *group) bool {
-	vote := voters(g)
-	return slices.ContainsFunc(partition.Replicas, func(id fsm.NodeID) bool {
-		node, ok := topics.Node(id)
-		if !ok || !slices.Contains(vote, node.Identity()) {
-			return true
-		}
-		_, connected := n.link.Alive(node.Identity())
-		return node.Identity() != n.identity && (!connected || n.link.Gone(node.Identity()))
-	})
-}
-
 // Describe implements prometheus.Collector.
 func (c collector) Describe(to chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{metricPartitions, metricLeaders, metricOffline, metricBroken, metricHurt, metricUnder, metricController, metricDiskFree, metricDiskFull, metricShards, metricShardsLed, metricLogEnd, metricLogStart} {
+	for _, d := range []*prometheus.Desc{metricPartitions, metricLeaders, metricOffline, metricBroken, metricHurt, metricUnder, metricOfflineShards, metricUnderShards, metricOfflineCatalog, metricUnderCatalog, metricController, metricDiskFree, metricDiskFull, metricShards, metricShardsLed, metricLogEnd, metricLogStart} {
 		to <- d
 	}
 }
@@ -270,22 +298,21 @@ func (c collector) Collect(to chan<- prometheus.Metric) {
 		to <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
 	}
 	short := c.n.shortcomings()
-	running, leads, under := 0, 0, 0
+	running := 0
 	topics := c.n.Topics()
+	here := c.n.nodesHere(topics)
+	partitions, catalog := c.n.health(topics, topics.All(), here), c.n.catalogHealth(topics)
+	var groups groupsHealth
+	if shards, ok := topics.GroupShards(); ok {
+		groups = c.n.health(topics, []*fsm.Topic{shards}, here)
+	}
 	for _, topic := range topics.All() {
-		for p, partition := range topic.Partitions {
-			id := fsm.PartitionID{Topic: topic.ID, Partition: int32(p)}
-			r := c.n.replica(id)
+		for p := range topic.Partitions {
+			r := c.n.replica(fsm.PartitionID{Topic: topic.ID, Partition: int32(p)})
 			if r == nil {
 				continue
 			}
 			running++
-			if h, _ := r.leader(); h.identity == c.n.identity {
-				leads++
-				if c.n.underReplicated(topics, partition, r.group) {
-					under++
-				}
-			}
 			start, next := r.bounds()
 			labels := []string{topic.Name, strconv.Itoa(p)}
 			gauge(metricLogEnd, float64(next), labels...)
@@ -309,14 +336,18 @@ func (c collector) Collect(to chan<- prometheus.Metric) {
 		controller = 1
 	}
 	gauge(metricPartitions, float64(running))
-	gauge(metricLeaders, float64(leads))
-	gauge(metricOffline, float64(short.leaderless))
+	gauge(metricLeaders, float64(partitions.led))
+	gauge(metricOffline, float64(partitions.offline))
 	gauge(metricBroken, float64(short.closed))
 	c.n.mu.Lock()
 	hurt := len(c.n.hurt)
 	c.n.mu.Unlock()
 	gauge(metricHurt, float64(hurt))
-	gauge(metricUnder, float64(under))
+	gauge(metricUnder, float64(partitions.under))
+	gauge(metricOfflineShards, float64(groups.offline))
+	gauge(metricUnderShards, float64(groups.under))
+	gauge(metricOfflineCatalog, float64(catalog.offline))
+	gauge(metricUnderCatalog, float64(catalog.under))
 	gauge(metricController, controller)
 	free, _ := c.n.logs.Space()
 	gauge(metricDiskFree, float64(free))

@@ -293,7 +293,11 @@ func (c *Catalog) removeNode(r *RemoveNode) (*Topics, error) {
 			}
 		}
 	}
-	return c.view.withoutNode(r.ID), nil
+	next := c.view.withoutNode(r.ID)
+	if c.view.Level() >= 3 {
+		next.left = rememberLeft(c.view.left, old.Identity())
+	}
+	return next, nil
 }
 
 func (c *Catalog) createTopic(topic *Topic) (*Topics, error) {

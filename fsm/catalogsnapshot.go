@@ -32,6 +32,8 @@ type catalogFile struct {
 	Broker map[string]string `json:"broker,omitempty"` // configurations of the broker
 	// Brokers are configurations of all brokers.
 	Brokers map[string]string `json:"brokers,omitempty"`
+
+	Left []string `json:"left,omitempty"` // identities of nodes that have left, since level 3
 }
 
 // Snapshot gives the whole catalog as bytes, in the version that all nodes of the cluster know; the
@@ -57,6 +59,7 @@ func (c *Catalog) Snapshot() []byte {
 
 			Broker:  c.view.broker[false],
 			Brokers: c.view.broker[true],
+			Left:    c.view.left,
 		})
 		if err != nil {
 			panic("fsm: a catalog does not encode: " + err.Error()) // strings, numbers and maps of them always do
@@ -158,6 +161,10 @@ func (file *catalogFile) catalog() (*Catalog, error) {
 			view.broker[all] = set
 		}
 	}
+	if len(file.Left) > maxLeft {
+		return nil, fmt.Errorf("%d nodes that have left, want at most %d", len(file.Left), maxLeft)
+	}
+	view.left = slices.Clip(file.Left)
 	if len(file.Deleted) > maxDeleted {
 		return nil, fmt.Errorf("%d deleted topics, want at most %d", len(file.Deleted), maxDeleted)
 	}

@@ -197,4 +197,7 @@ type AdminRequest struct {
 // AdminAnswer says what became of an AdminRequest.
 type AdminAnswer struct {
 	Error string `json:"error,omitempty"` // "": it is in the catalog
+	// Retriable says that the same request may be granted in a moment: the catalog has no leader now.
+	// All requests may be made twice.
+	Retriable bool `json:"retriable,omitempty"`
 }

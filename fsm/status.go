@@ -3,11 +3,19 @@ package fsm
 // Status is what an operator sees of a cluster. It is gathered from all nodes,
 // not replicated: two nodes asked at once may tell it slightly differently.
 type Status struct {
-	ClusterID  string        `json:"cluster_id"` // "": not formed yet
-	Controller NodeID        `json:"controller"` // the node that leads the catalog, "": none known
-	Level      int           `json:"level"`      // that the cluster has reached
-	Nodes      []NodeStatus  `json:"nodes"`      // registered nodes, by id
-	Topics     []TopicStatus `json:"topics"`     // by name
+	ClusterID  string `json:"cluster_id"` // "": not formed yet
+	Controller NodeID `json:"controller"` // the node that leads the catalog, "": none known
+	Level      int    `json:"level"`      // that the cluster has reached
+	// Confirmed says that the catalog behind this status is the newest one: the catalog's leader has
+	// said so after it was asked. Otherwise Unconfirmed says why not. What an unconfirmed status does
+	// not list may be there, and what it lists may be gone.
+	Confirmed   bool   `json:"confirmed"`
+	Unconfirmed string `json:"unconfirmed,omitempty"`
+	// CatalogVoters are the identities of the nodes that vote in the catalog's group, as its leader
+	// says; empty: not known. A node that has left votes until the others do without it.
+	CatalogVoters []string      `json:"catalog_voters,omitempty"`
+	Nodes         []NodeStatus  `json:"nodes"`  // registered nodes, by id
+	Topics        []TopicStatus `json:"topics"` // by name
 	// GroupShards are the shards that the coordinators of consumer groups are spread
 	// over, their replicas not counted among the nodes'. HighWatermark counts entries.
 	// Empty: no client has used a group yet.

@@ -62,6 +62,7 @@ type Topics struct {
 	// byMetric finds a topic by its name with '.' read as '_': two topics of one
 	// such name would share their metrics, which Kafka refuses.
 	byMetric map[string]*Topic
+	left     []string // identities of nodes that have left, the last one behind
 	// groups are the shards of consumer groups, nil before their first use. They are
 	// in none of the above.
 	groups *Topic

@@ -43,6 +43,10 @@ func (r *request) serveAdminister(body []byte) error {
 		var answer fsm.AdminAnswer
 		if err := r.session.server.cluster.Administer(ctx, asked); err != nil {
 			answer.Error = err.Error()
+			switch fsm.Code(err) {
+			case fsm.ErrNoLeader, fsm.ErrNotLeader, fsm.ErrUnknownFate, fsm.ErrTimeout, fsm.ErrShuttingDown:
+				answer.Retriable = true
+			}
 		}
 		r.answerJSON(AdministerKey, answer, nil)
 	})

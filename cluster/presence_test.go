@@ -1,0 +1,177 @@
+package cluster
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/raft"
+
+	"github.com/trimaran-io/trimaran/fsm"
+)
+
+// TestWhoHasJustDiedIsChosenForNothing: gossip holds it for alive for seconds, its connections broke at once.
+func TestWhoHasJustDiedIsChosenForNothing(t *testing.T) {
+	c := newTestCluster(t, 4)
+	for _, n := range c.nodes {
+		n.cfg.NoAutoBalance = true
+		n.cfg.ClientAddress = "127.0.0.1:1"
+	}
+	c.startAll()
+	c.allKnow()
+	spec := fsm.TopicSpec{Name: "three", Assignment: [][]fsm.NodeID{{"n1", "n2", "n3"}}}
+	if err := c.nodes[0].CreateTopic(within(t), spec, false); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "all are shown", func() error {
+		if got := c.nodes[0].Gateways(); len(got) != 4 {
+			return fmt.Errorf("%v", got)
+		}
+		return nil
+	})
+	c.kill(3)
+	identity := c.nodes[3].identity
+	leader := c.nodes[0].Node
+	eventually(t, "the catalog's leader misses it", func() error {
+		for i := range 3 {
+			if g := c.nodes[i].catalog.raftGroup(); g.raft.State() == raft.Leader {
+				leader = c.nodes[i].Node
+			}
+		}
+		if leader.connected(identity) || !leader.catalogLed() || leader.catalog.raftGroup().raft.State() != raft.Leader {
+			return errors.New("not yet")
+		}
+		return nil
+	})
+	for what, request := range map[string]fsm.AdminRequest{
+		"a fourth replica":                       {Op: fsm.OpReplicationFactor, Topic: "three", Factor: 4},
+		"its replicas for a dead successor":      {Op: fsm.OpReplace, Node: "n3", Successor: "n4"},
+		"a node of which nobody is to take over": {Op: fsm.OpDecommission, Node: "n3"},
+	} {
+		_, err := leader.commandOf(leader.Topics(), request)
+		if code := fsm.Code(err); code != fsm.ErrInvalidAssignment && code != fsm.ErrInvalidReplicationFactor {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	if got := leader.Gateways(); len(got) != 3 {
+		t.Errorf("clients are sent to %v", got)
+	}
+}
+
+// TestNoStepLeavesAGroupWithoutAMajority that is there: neither a plan nor what carries it out.
+func TestNoStepLeavesAGroupWithoutAMajority(t *testing.T) {
+	c := newTestCluster(t, 4)
+	for _, n := range c.nodes {
+		n.cfg.NoAutoBalance = true
+	}
+	c.startAll()
+	c.allKnow()
+	n := c.nodes[0].Node
+	for _, spec := range []fsm.TopicSpec{
+		{Name: "pair", Assignment: [][]fsm.NodeID{{"n1", "n4"}}},
+		{Name: "only", Assignment: [][]fsm.NodeID{{"n4"}}},
+	} {
+		if err := n.CreateTopic(within(t), spec, false); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ids := make([]string, 4)
+	for i, node := range c.nodes {
+		ids[i] = node.identity
+	}
+	c.kill(3)
+	eventually(t, "it is missed", func() error {
+		if n.connected(ids[3]) {
+			return errors.New("not yet")
+		}
+		return nil
+	})
+	for what, request := range map[string]fsm.AdminRequest{
+		"a third replica beside one of two":        {Op: fsm.OpReplicationFactor, Topic: "pair", Factor: 3},
+		"one replica of two, of which one is gone": {Op: fsm.OpReplicationFactor, Topic: "pair", Factor: 1},
+		"a node with the only replica":             {Op: fsm.OpReplace, Node: "n4"},
+	} {
+		if _, err := n.commandOf(n.Topics(), request); err == nil {
+			t.Errorf("%s: granted", what)
+		} else {
+			t.Logf("%s: %v", what, err)
+		}
+	}
+	voters := func(of ...int) (servers []raft.Server) {
+		for _, i := range of {
+			servers = append(servers, raft.Server{ID: raft.ServerID(ids[i]), Suffrage: raft.Voter})
+		}
+		return servers
+	}
+	for _, test := range []struct {
+		servers   []raft.Server
+		with, out int // a node, -1: none
+		may       bool
+	}{
+		{voters(0, 1, 3), 2, -1, true},
+		{voters(0, 3), 1, -1, true},
+		{voters(0, 1, 2), 3, -1, false}, // it is not there
+		{voters(0, 1, 3), -1, 3, true},
+		{voters(0, 1, 3), -1, 1, false},
+		{voters(0, 3), -1, 3, true},
+	} {
+		may := false
+		if test.with >= 0 {
+			may = n.majorityWith(test.servers, ids[test.with])
+		} else {
+			may = n.majorityWithout(test.servers, ids[test.out])
+		}
+		if may != test.may {
+			t.Errorf("%v with %d, without %d: %v", test.servers, test.with+1, test.out+1, may)
+		}
+	}
+}
+
+// TestANodeThatLeavesVotesAsLongAsItIsNeeded: it has nothing, and would end when it hears that it has left.
+func TestANodeThatLeavesVotesAsLongAsItIsNeeded(t *testing.T) {
+	c := newTestCluster(t, 3)
+	c.startAll()
+	c.allKnow()
+	c.kill(2)
+	leader := -1
+	eventually(t, "it is missed", func() error {
+		for i := range 2 {
+			if n := c.nodes[i].Node; n.catalog.raftGroup().raft.State() == raft.Leader && n.catalogLed() && !n.connected(c.nodes[2].identity) {
+				leader = i
+				return nil
+			}
+		}
+		return errors.New("not yet")
+	})
+	other, n := c.nodes[1-leader], c.nodes[leader].Node
+	// It was granted when all were there.
+	command := fsm.CatalogCommand{SetNodeState: &fsm.SetNodeState{ID: other.NodeID(), State: fsm.NodeLeaving}}
+	if _, err := n.catalog.apply(within(t), command); err != nil {
+		t.Fatal(err)
+	}
+	node, _ := n.Topics().Node(other.NodeID())
+	for range 3 { // turns of the planner, each of which would be enough
+		p := &planner{n: n, absent: map[string]time.Time{}}
+		if why := p.remove(within(t), node); why == "" {
+			t.Fatal("it was taken out")
+		}
+	}
+	c.topic("served", 1, 1)
+	if err := other.Err(); err != nil {
+		t.Errorf("it has ended: %v", err)
+	}
+	c.start(2)
+	eventually(t, "it leaves when it is needed no more", func() error {
+		if err := other.Err(); !errors.Is(err, ErrLeft) {
+			return fmt.Errorf("it goes on: %v", err)
+		}
+		return nil
+	})
+	if servers, err := n.catalog.raftGroup().servers(); err != nil || slices.ContainsFunc(servers, func(s raft.Server) bool {
+		return string(s.ID) == other.identity && s.Suffrage == raft.Voter
+	}) {
+		t.Errorf("it has ended with a vote: %v, %v", servers, err)
+	}
+}
