@@ -94,7 +94,7 @@ func (n *Node) handOverTo(g *group, suitable func(identity string) bool) error {
 	err := errNobodyFollows
 	for i := range ids {
 		id := ids[(at+1+i)%len(ids)]
-		if id == n.identity || !suitable(id) || !n.link.Follows(id, g.name, term) {
+		if id == n.identity || !suitable(id) || !n.connected(id) || !n.link.Follows(id, g.name, term) {
 			continue
 		}
 		if err = n.give(g, id, term); err == nil {

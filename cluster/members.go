@@ -142,7 +142,7 @@ func (n *Node) removeMembers(r *replica, p leadership, partition *fsm.Partition,
 // leader p, is committed. One that is not, or that of a leader that was deposed, says nothing of
 // who is in the group.
 func (r *replica) settled(p leadership) error {
-	if err := r.group.await(r.group.raft.Barrier(membersTimeout)); err != nil {
+	if err := r.group.change(r.node.ctx, func() raft.Future { return r.group.raft.Barrier(membersTimeout) }); err != nil {
 		return err
 	}
 	if fsm.Term(r.group.raft.CurrentTerm()) != p.inTerm() {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -71,7 +72,7 @@ func clusterVerify(cmd *cobra.Command, name string) error {
 	}
 	topics, err := pickTopics(status, []string{name})
 	if err != nil {
-		return err
+		return cmp.Or(doubtOf(status), err) // it may be there
 	}
 	shown := progressOf(cmd)
 	asJSON, _ := cmd.Flags().GetBool("json")

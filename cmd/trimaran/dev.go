@@ -14,6 +14,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/trimaran-io/trimaran/cluster"
 	"github.com/trimaran-io/trimaran/fsm"
 )
 
@@ -91,6 +92,10 @@ func dev(cmd *cobra.Command) (err error) {
 		o.storage = storage
 		o.groups = groups
 		n, err := startNode(o)
+		if errors.Is(err, cluster.ErrLeft) && (len(nodes) > 0 || o.id != all[count-1].id) {
+			fmt.Fprintf(cmd.ErrOrStderr(), "node %s has left the cluster and is not started\n", o.id)
+			continue
+		}
 		if err != nil {
 			return err
 		}
@@ -203,7 +208,7 @@ Ctrl-C stops it.
 `, len(nodes), where, strings.Join(addrs, ","), addrs[0], flag, flag, flag)
 }
 
-// firstToFail waits until ctx ends, for nil, or a node cannot go on.
+// firstToFail waits until ctx ends, for nil, or a node cannot go on. Those that leave the cluster are none.
 func firstToFail(ctx context.Context, nodes []*node) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -211,7 +216,12 @@ func firstToFail(ctx context.Context, nodes []*node) error {
 	for _, n := range nodes {
 		go func() { ended <- n.wait(ctx) }()
 	}
-	return <-ended
+	for range nodes {
+		if err := <-ended; !errors.Is(err, cluster.ErrLeft) {
+			return err
+		}
+	}
+	return nil
 }
 
 // stopAll stops the nodes at once: the last ones could hand their leaderships to

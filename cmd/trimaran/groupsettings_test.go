@@ -58,7 +58,7 @@ func TestResetNeedsTheOffsetsOfAllPartitions(t *testing.T) {
 
 func TestStatusShowsTheShardsInALine(t *testing.T) {
 	up := []fsm.ReplicaStatus{{Node: "n1", Role: "leader"}, {Node: "n2", Role: "follower"}}
-	status := &fsm.Status{ClusterID: "c", GroupShards: []fsm.PartitionStatus{
+	status := &fsm.Status{ClusterID: "c", Nodes: []fsm.NodeStatus{{ID: "n1"}}, GroupShards: []fsm.PartitionStatus{
 		{Leader: "n2", Replicas: up}, {Leader: "n1", Replicas: up}, {Leader: "n2", Replicas: up},
 		{Replicas: []fsm.ReplicaStatus{{Node: "n1", Role: "damaged"}, {Node: "n2", Role: "offline"}}},
 	}}

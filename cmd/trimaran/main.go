@@ -19,6 +19,8 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
+
+	"github.com/trimaran-io/trimaran/cluster"
 )
 
 // version is set by the linker: -ldflags "-X main.version=…".
@@ -27,7 +29,8 @@ var version = "dev"
 func main() { os.Exit(run(os.Args[1:], os.Stdin, os.Stdout, os.Stderr)) }
 
 // run is the whole program but for the process: 0 is success, 1 a failure that
-// stderr explains, 2 settings that were not understood. Where nobody reads what it
+// stderr explains, 2 settings that were not understood, 3 that a node was started which has
+// left its cluster, so that starting it once more is in vain, too. Where nobody reads what it
 // prints it ends without a word, with the code that the signal would give.
 func run(args []string, in io.Reader, out, errOut io.Writer) int {
 	ctx, stop := signal.NotifyContext(context.Background(), endings()...)
@@ -51,6 +54,9 @@ func run(args []string, in io.Reader, out, errOut io.Writer) int {
 	if usage := (*usageError)(nil); errors.As(err, &usage) {
 		fmt.Fprintf(errOut, "Run '%s --help' for what it takes.\n", cmd.CommandPath())
 		return 2
+	}
+	if errors.Is(err, cluster.ErrLeft) {
+		return 3
 	}
 	return 1
 }

@@ -1,12 +1,15 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -28,8 +31,10 @@ func newNode() *cobra.Command {
 
 func newNodeList() *cobra.Command {
 	cmd := &cobra.Command{
-		Use:     "list",
-		Short:   "Show the nodes",
+		Use:   "list",
+		Short: "Show the nodes",
+		Long: `Show the nodes. Where the catalog's leader does not confirm that these are all, this is
+said, and the exit code is 1.`,
 		Example: "  trimaran node list\n  trimaran node list --json",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -38,9 +43,11 @@ func newNodeList() *cobra.Command {
 				return err
 			}
 			if asJSON, _ := cmd.Flags().GetBool("json"); asJSON {
-				return printJSON(cmd.OutOrStdout(), status.Nodes)
+				err = printJSON(cmd.OutOrStdout(), status.Nodes)
+			} else {
+				err = printTable(cmd.OutOrStdout(), nodeRows(status))
 			}
-			return printTable(cmd.OutOrStdout(), nodeRows(status))
+			return cmp.Or(err, doubtOf(status))
 		},
 	}
 	addBrokerFlags(cmd)
@@ -89,12 +96,12 @@ func newNodeDecommission() *cobra.Command {
 		Long: `Move all replicas of a node to others, a few at a time, and then take it out of the
 cluster. Its process ends by itself, and its data directory cannot be used again.
 It is refused where the other nodes cannot hold what it has. 'node drain --undo'
-stops it as long as the node is there.`,
+stops it as long as the node is there. Asked for a second time it is granted.`,
 		Example: "  trimaran node decommission n3 --wait",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			node := fsm.NodeID(args[0])
-			return administer(cmd, fsm.AdminRequest{Op: fsm.OpDecommission, Node: node}, leftBehind(node))
+			return takeOut(cmd, fsm.AdminRequest{Op: fsm.OpDecommission, Node: node})
 		},
 	}
 	addAdminFlags(cmd, "wait until it has left the cluster")
@@ -115,7 +122,7 @@ than --replace-after are replaced without being told to, but stay in the cluster
 			if len(args) > 1 {
 				request.Successor = fsm.NodeID(args[1])
 			}
-			return administer(cmd, request, leftBehind(request.Node))
+			return takeOut(cmd, request)
 		},
 	}
 	addAdminFlags(cmd, "wait until it has left the cluster")
@@ -125,13 +132,16 @@ than --replace-after are replaced without being told to, but stay in the cluster
 // drained tells what a node leads that another one could lead, and how many partitions are on that node alone.
 func drained(status *fsm.Status, node fsm.NodeID) (alone int, text string, over bool) {
 	active := map[fsm.NodeID]bool{}
+	silent := false // it does not answer, and whether it leads is not known of what nobody else leads
 	for _, n := range status.Nodes {
 		active[n.ID] = n.State == fsm.NodeActive
+		silent = silent || n.ID == node && !n.Alive
 	}
 	held := 0
 	count := func(p fsm.PartitionStatus, alone *int) {
+		holds := slices.ContainsFunc(p.Replicas, func(r fsm.ReplicaStatus) bool { return r.Node == node })
 		switch {
-		case p.Leader != node:
+		case p.Leader != node && !(silent && holds && p.Leader == ""):
 		case len(p.Replicas) == 1:
 			*alone++
 		case slices.ContainsFunc(p.Replicas, func(r fsm.ReplicaStatus) bool { return r.Node != node && active[r.Node] }):
@@ -156,8 +166,12 @@ const nearEnough = 10_000
 func caughtUp(node fsm.NodeID) func(*fsm.Status) (string, bool) {
 	return func(status *fsm.Status) (string, bool) {
 		behind := 0
-		eachReplica(status, func(_ string, _ int32, r fsm.ReplicaStatus) {
-			if r.Node == node && (r.Role == "offline" || r.CatchUp != nil || r.Error != "" || r.Lag > nearEnough) {
+		eachReplica(status, func(_ string, p fsm.PartitionStatus, r fsm.ReplicaStatus) {
+			switch {
+			case r.Node != node:
+			case r.Role == "offline", r.Role == "non-voter", r.CatchUp != nil, r.Error != "", r.Lag > nearEnough:
+				behind++
+			case p.Leader == "": // how far it is behind is not known
 				behind++
 			}
 		})
@@ -176,18 +190,39 @@ func addAdminFlags(cmd *cobra.Command, wait string) {
 	addProgressFlag(cmd)
 }
 
-// leftBehind tells what a node that leaves still holds.
+// takeOut asks for a node to leave and, with --wait, says when it has left.
+func takeOut(cmd *cobra.Command, request fsm.AdminRequest) error {
+	err := administer(cmd, request, leftBehind(request.Node))
+	if wait, _ := cmd.Flags().GetBool("wait"); err == nil && wait {
+		_, err = fmt.Fprintf(cmd.OutOrStdout(), "node %s has left the cluster\n", request.Node)
+	}
+	return err
+}
+
+// leftBehind tells what a node that leaves still holds. It has left when the catalog does not name it, and when it
+// has no vote in the catalog's group either: as long as it has one the others need each other more.
 func leftBehind(node fsm.NodeID) func(*fsm.Status) (string, bool) {
 	return func(status *fsm.Status) (string, bool) {
-		there := false
+		there, tells := false, false
 		for _, n := range status.Nodes {
 			there = there || n.ID == node
+			// Who leads the catalog says who votes, unless its program is older.
+			tells = tells || n.ID == status.Controller && (n.Level < 3 || len(status.CatalogVoters) > 0)
 		}
-		if !there {
+		votes := slices.ContainsFunc(status.CatalogVoters, func(identity string) bool {
+			name, _, _ := strings.Cut(identity, ".")
+			return name == string(node)
+		})
+		switch {
+		case !there && !tells:
+			return fmt.Sprintf("node %s holds nothing; who votes in the catalog is not known now", node), false
+		case !there && votes:
+			return fmt.Sprintf("node %s holds nothing; it still has a vote in the catalog", node), false
+		case !there:
 			return "", true
 		}
 		held, copying, bytes, total := 0, 0, int64(0), int64(0)
-		eachReplica(status, func(_ string, _ int32, r fsm.ReplicaStatus) {
+		eachReplica(status, func(_ string, _ fsm.PartitionStatus, r fsm.ReplicaStatus) {
 			if r.Node == node {
 				held++
 			}
@@ -205,7 +240,8 @@ func leftBehind(node fsm.NodeID) func(*fsm.Status) (string, bool) {
 	}
 }
 
-// administer asks for something and, with --wait, waits until done says so. done also tells how far it is.
+// administer asks for something, again while the catalog has no leader, and, with --wait, waits until done says so.
+// done also tells how far it is.
 func administer(cmd *cobra.Command, request fsm.AdminRequest, done func(*fsm.Status) (string, bool)) error {
 	b, err := brokersOf(cmd)
 	if err != nil {
@@ -218,7 +254,12 @@ func administer(cmd *cobra.Command, request fsm.AdminRequest, done func(*fsm.Sta
 		return err
 	}
 	var answer fsm.AdminAnswer
-	if _, err := askOwn(ctx, b, administerKey, body, &answer); err != nil {
+	err = askRounds(ctx, b, administerKey, body, forever, func(raw []byte) (bool, error) {
+		answer = fsm.AdminAnswer{}
+		err := decodeOwn(raw, &answer)
+		return !answer.Retriable, err
+	})
+	if err != nil {
 		return err
 	}
 	if answer.Error != "" {
@@ -230,9 +271,19 @@ func administer(cmd *cobra.Command, request fsm.AdminRequest, done func(*fsm.Sta
 	return waitFor(cmd.Context(), b, progressOf(cmd), done)
 }
 
-// waitFor polls the status. It has no deadline: moving takes as long as there is to copy, and can be interrupted.
+// forever is longer than any --timeout.
+const forever = time.Duration(math.MaxInt64)
+
+// waitFor polls the status, and believes only one that the catalog's leader has confirmed. It has no deadline: moving
+// takes as long as there is to copy, and can be interrupted.
 func waitFor(ctx context.Context, b *brokers, progress io.Writer, done func(*fsm.Status) (string, bool)) error {
 	shown := false
+	show := func(text string) {
+		if progress != nil && text != "" {
+			fmt.Fprintf(progress, "\r\033[K%s", text)
+			shown = true
+		}
+	}
 	defer func() {
 		if shown {
 			fmt.Fprintln(progress)
@@ -243,14 +294,16 @@ func waitFor(ctx context.Context, b *brokers, progress io.Writer, done func(*fsm
 		status, _, err := askStatus(asked, b)
 		cancel()
 		if err == nil {
+			err = doubtOf(status)
+		}
+		if err == nil {
 			text, over := done(status)
+			show(text)
 			if over {
 				return nil
 			}
-			if progress != nil {
-				fmt.Fprintf(progress, "\r\033[K%s", text)
-				shown = true
-			}
+		} else if status != nil {
+			show(err.Error())
 		}
 		select {
 		case <-ctx.Done():

@@ -17,9 +17,14 @@ func TestDrainWaitsForWhatOthersCanLead(t *testing.T) {
 	}
 	status := func(leader fsm.NodeID, holders ...fsm.NodeID) *fsm.Status {
 		return &fsm.Status{
-			Nodes:  []fsm.NodeStatus{{ID: "n1", State: fsm.NodeDraining}, {ID: "n2"}, {ID: "n3", State: fsm.NodeDraining}},
+			Nodes:  []fsm.NodeStatus{{ID: "n1", State: fsm.NodeDraining, Alive: true}, {ID: "n2"}, {ID: "n3", State: fsm.NodeDraining}},
 			Topics: []fsm.TopicStatus{{Partitions: []fsm.PartitionStatus{{Leader: leader, Replicas: replicas(holders...)}}}},
 		}
+	}
+	silent := func(leader fsm.NodeID) *fsm.Status {
+		s := status(leader, "n1", "n2")
+		s.Nodes[0].Alive = false
+		return s
 	}
 	shard := &fsm.Status{Nodes: status("").Nodes, GroupShards: status("n1", "n1", "n2").Topics[0].Partitions}
 	for name, test := range map[string]struct {
@@ -32,6 +37,8 @@ func TestDrainWaitsForWhatOthersCanLead(t *testing.T) {
 		"it is alone":               {status("n1", "n1"), 1, true},
 		"the other is drained, too": {status("n1", "n1", "n3"), 0, true},
 		"a shard":                   {shard, 0, false},
+		"it does not answer":        {silent(""), 0, false},
+		"it is dead":                {silent("n2"), 0, true},
 	} {
 		alone, text, over := drained(test.status, "n1")
 		if alone != test.alone || over != test.over {

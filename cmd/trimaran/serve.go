@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -15,6 +16,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/trimaran-io/trimaran/cluster"
 	"github.com/trimaran-io/trimaran/cmd/internal/collector"
 	"github.com/trimaran-io/trimaran/fsm"
 )
@@ -280,12 +282,13 @@ func newLogger(out io.Writer, level, format string) (*slog.Logger, error) {
 // its leaderships before it ends anyway.
 const stopWithin = 20 * time.Second
 
-// run serves until ctx ends or the node cannot go on, and then stops it.
+// run serves until ctx ends or the node cannot go on, and then stops it. That the node has left the cluster
+// is an end as it was asked for.
 func (n *node) run(ctx context.Context) error {
 	failed := n.wait(ctx)
 	stopping, cancel := context.WithTimeout(context.Background(), stopWithin)
 	defer cancel()
-	if err := n.stop(stopping); failed == nil {
+	if err := n.stop(stopping); failed == nil || errors.Is(failed, cluster.ErrLeft) {
 		return err
 	}
 	return failed // what happened while stopping is its consequence, and logged

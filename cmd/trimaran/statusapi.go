@@ -29,12 +29,49 @@ const (
 	maxStatusBytes  = 256 << 20
 )
 
-// askStatus gives the cluster's status as the first broker that answers knows it,
-// decoded and as it came.
-func askStatus(ctx context.Context, b *brokers) (*fsm.Status, []byte, error) {
-	status := new(fsm.Status)
-	raw, err := askOwn(ctx, b, statusKey, nil, status)
-	return status, raw, err
+// confirmPatience is how long a status is asked for again that the catalog's leader did not confirm:
+// longer than an election takes.
+const confirmPatience = 5 * time.Second
+
+// askStatus gives the cluster's status, decoded and as it came, of the first broker that has it confirmed. If
+// none has within confirmPatience it is that of one which has not: see doubtOf.
+func askStatus(ctx context.Context, b *brokers) (best *fsm.Status, raw []byte, err error) {
+	err = askRounds(ctx, b, statusKey, nil, confirmPatience, func(answer []byte) (bool, error) {
+		status, err := readStatus(answer)
+		if err == nil && (best == nil || status.Confirmed || len(status.Nodes) >= len(best.Nodes)) {
+			best, raw = status, answer
+		}
+		return err == nil && status.Confirmed, err
+	})
+	return best, raw, err
+}
+
+func readStatus(answer []byte) (*fsm.Status, error) {
+	var status struct {
+		fsm.Status
+		Confirmed *bool `json:"confirmed"`
+	}
+	if err := decodeOwn(answer, &status); err != nil {
+		return nil, err
+	}
+	// A node of an older program does not say. Its catalog is not the newest if it is empty, for sure.
+	status.Status.Confirmed = status.ClusterID != "" && len(status.Nodes) > 0
+	if status.Confirmed != nil {
+		status.Status.Confirmed = *status.Confirmed
+	}
+	return &status.Status, nil
+}
+
+// doubtOf is nil if the status tells how things are, and else why that is not known. Commands that show it end with
+// it, so that a script does not take what is missing for gone.
+func doubtOf(status *fsm.Status) error {
+	switch {
+	case status.Confirmed:
+		return nil
+	case status.Unconfirmed == "":
+		return errors.New("not confirmed: the node that answers does not know the cluster yet")
+	}
+	return errors.New("not confirmed: " + status.Unconfirmed)
 }
 
 // askReplicaCheck has the replicas of a partition compared from an offset on.
@@ -44,27 +81,43 @@ func askReplicaCheck(ctx context.Context, b *brokers, topic string, partition in
 	body = binary.BigEndian.AppendUint32(body, uint32(partition))
 	body = binary.BigEndian.AppendUint64(body, uint64(from))
 	check := new(fsm.PartitionCheck)
-	_, err := askOwn(ctx, b, replicaCheckKey, body, check)
+	err := askOwn(ctx, b, replicaCheckKey, body, check)
 	return check, err
 }
 
-// askOwn asks brokers in turn until one answers or ctx ends, and decodes the
-// JSON, which it also gives as it came.
-func askOwn(ctx context.Context, b *brokers, key uint16, request []byte, answer any) ([]byte, error) {
+// askOwn asks brokers in turn until one answers or ctx ends, and decodes the JSON.
+func askOwn(ctx context.Context, b *brokers, key uint16, request []byte, answer any) error {
+	return askRounds(ctx, b, key, request, 0, func(raw []byte) (bool, error) {
+		return true, decodeOwn(raw, answer)
+	})
+}
+
+func decodeOwn(raw []byte, answer any) error {
+	if err := json.Unmarshal(raw, answer); err != nil {
+		return fmt.Errorf("the answer is not what this version of trimaran understands: %w", err)
+	}
+	return nil
+}
+
+// askRounds asks brokers in turn until take has enough of what they answer or has an error, or ctx ends. Where
+// there were answers, but none that was enough, it ends after patience, without an error.
+func askRounds(ctx context.Context, b *brokers, key uint16, request []byte, patience time.Duration, take func(raw []byte) (enough bool, err error)) error {
 	var last error
-	for {
+	answered := false
+	for began := time.Now(); ; {
 		for _, one := range b.list {
 			turn, cancel := b.turn(ctx)
 			raw, err := askOneOwn(turn, b, one, key, request)
 			cancel()
 			if err == nil {
-				if err := json.Unmarshal(raw, answer); err != nil {
-					return nil, fmt.Errorf("the answer is not what this version of trimaran understands: %w", err)
+				if enough, err := take(raw); enough || err != nil {
+					return err
 				}
-				return raw, nil
+				answered = true
+				continue
 			}
 			if e := (*kerr.Error)(nil); errors.As(err, &e) && key != statusKey && !e.Retriable {
-				return nil, err
+				return err
 			}
 			if len(b.list) > 1 {
 				err = fmt.Errorf("%s: %w", one, err)
@@ -73,9 +126,15 @@ func askOwn(ctx context.Context, b *brokers, key uint16, request []byte, answer 
 				last = err
 			}
 		}
+		if answered && time.Since(began) >= patience {
+			return nil
+		}
 		select {
 		case <-ctx.Done():
-			return nil, b.unreachable(last)
+			if answered {
+				return nil
+			}
+			return b.unreachable(last)
 		case <-time.After(200 * time.Millisecond):
 		}
 	}

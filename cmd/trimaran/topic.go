@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -186,9 +187,11 @@ func newTopicList() *cobra.Command {
 				return err
 			}
 			if asJSON, _ := cmd.Flags().GetBool("json"); asJSON {
-				return printJSON(cmd.OutOrStdout(), topicNames(status))
+				err = printJSON(cmd.OutOrStdout(), topicNames(status))
+			} else {
+				err = printTable(cmd.OutOrStdout(), topicRows(status))
 			}
-			return printTable(cmd.OutOrStdout(), topicRows(status))
+			return cmp.Or(err, doubtOf(status))
 		},
 	}
 	addBrokerFlags(cmd)
@@ -208,12 +211,14 @@ func newTopicDescribe() *cobra.Command {
 			}
 			topics, err := pickTopics(status, args)
 			if err != nil {
-				return err
+				return cmp.Or(doubtOf(status), err) // it may be there
 			}
 			if asJSON, _ := cmd.Flags().GetBool("json"); asJSON {
-				return printJSON(cmd.OutOrStdout(), topics)
+				err = printJSON(cmd.OutOrStdout(), topics)
+			} else {
+				err = describeTopics(cmd.OutOrStdout(), topics)
 			}
-			return describeTopics(cmd.OutOrStdout(), topics)
+			return cmp.Or(err, doubtOf(status))
 		},
 	}
 	addBrokerFlags(cmd)

@@ -24,6 +24,7 @@ func TestNodesComeAndGo(t *testing.T) {
 	c := harness.New(t, harness.Options{})
 	story := &comeAndGo{t: t, c: c, began: time.Now(), away: map[*harness.Node]bool{}}
 	create(t, c, "tour", 4)
+	harness.StartWitness(t, c)
 	create(t, c, "tour-shim", 3)
 	// n3 is there from the beginning to the end.
 	direct := harness.StartLoad("tour", 4, c.Addrs(), -1)
@@ -72,11 +73,17 @@ func TestNodesComeAndGo(t *testing.T) {
 	served()
 	must(t, c.Node(4).Start())
 	story.leaves("n1")
-	_, err := c.Node(1).Wait(patience)
+	code, err := c.Node(1).Wait(patience)
 	must(t, err)
+	if code != 0 {
+		t.Errorf("n1 ends with %d when it has left", code)
+	}
 	served()
 	// It cannot come back with the data that it had.
 	refuses(t, c.Node(1), c.Node(1).Start, "has left the cluster")
+	if code, err := c.Node(1).Wait(patience); err != nil || code != hasLeftCode {
+		t.Errorf("n1, started again, ends with %d, %v", code, err)
+	}
 
 	story.tell("n2 is killed and its disk is gone; n6 takes its place")
 	must(t, c.Node(2).Kill9())

@@ -16,6 +16,7 @@ func TestKillLeaderDuringProduce(t *testing.T) {
 	t.Parallel()
 	c := harness.New(t, harness.Options{})
 	create(t, c, "kill", 3)
+	harness.StartWitness(t, c)
 	l := harness.StartLoad("kill", 3, append(c.Addrs(), c.ShimAddr()), -1)
 	defer l.Stop()
 	for range 3 {
@@ -50,6 +51,7 @@ func TestPausedLeader(t *testing.T) {
 	t.Parallel()
 	c := harness.New(t, harness.Options{NoShim: true})
 	create(t, c, "pause", 1)
+	harness.StartWitness(t, c)
 	for range 2 {
 		n := leader(t, c, "pause", 0)
 		var others []string
@@ -145,6 +147,7 @@ func TestAllNodesKilledAtOnce(t *testing.T) {
 	t.Parallel()
 	c := harness.New(t, harness.Options{})
 	create(t, c, "all", 3)
+	harness.StartWitness(t, c)
 	for round, ports := range []string{"the same ports", "other ports"} {
 		topic := "all"
 		if round > 0 {
@@ -189,6 +192,7 @@ func TestNoMajorityNoAcknowledgement(t *testing.T) {
 	t.Parallel()
 	c := harness.New(t, harness.Options{NoShim: true})
 	create(t, c, "minority", 1)
+	harness.StartWitness(t, c)
 	w, err := harness.DialWire(c.Node(1).Addr())
 	must(t, err)
 	defer w.Close()

@@ -344,8 +344,10 @@ func Get(url string) (body string, status int, err error) {
 
 // Status is the part of `trimaran cluster status`'s JSON that tests look at.
 type Status struct {
-	ClusterID  string `json:"cluster_id"`
-	Controller string `json:"controller"`
+	ClusterID     string   `json:"cluster_id"`
+	Controller    string   `json:"controller"`
+	Confirmed     bool     `json:"confirmed"`
+	CatalogVoters []string `json:"catalog_voters"` // identities
 	Nodes      []struct {
 		ID          string `json:"id"`
 		Alive       bool   `json:"alive"`
