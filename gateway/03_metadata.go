@@ -68,11 +68,9 @@ func handleMetadata(r *request) {
 	})
 }
 
-// catalogKnown says whether this node knows all topics: also where there is no cluster yet, and so none.
-func (r *request) catalogKnown() bool {
-	c := r.session.server.cluster
-	return c.CatalogKnown() || c.ClusterID() == ""
-}
+// catalogKnown says whether this node knows all topics. One that is in no cluster yet does not: it may be about to
+// join one that has some.
+func (r *request) catalogKnown() bool { return r.session.server.cluster.CatalogKnown() }
 
 // awaitCatalog waits for a moment until this node, which has just started, knows all topics.
 func (r *request) awaitCatalog() bool {

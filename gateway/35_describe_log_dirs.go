@@ -27,6 +27,9 @@ func handleDescribeLogDirs(r *request) {
 		ctx, cancel := context.WithTimeout(r.session.open, statusTimeout)
 		defer cancel()
 		status, err := r.session.server.cluster.Status(ctx)
+		if err == nil && !r.catalogKnown() {
+			err = errTopicComing // what is missing in the list is not gone
+		}
 		if err != nil {
 			resp.ErrorCode = r.fail(err)
 			r.answer(resp)

@@ -31,6 +31,11 @@ func handleListConfigResources(r *request) {
 		out.Type, out.Name = kind, name
 		resp.ConfigResources = append(resp.ConfigResources, out)
 	}
+	if slices.Contains(kinds, topic) && !r.catalogKnown() {
+		resp.ErrorCode = r.fail(errTopicComing) // the list has no place to say that some may be missing
+		r.answer(resp)
+		return
+	}
 	topics := r.session.server.cluster.Topics().All()
 	for i, kind := range kinds {
 		switch {

@@ -64,7 +64,21 @@ func TestMetadataByID(t *testing.T) {
 func TestAllTopicsWaitForTheCatalog(t *testing.T) {
 	f := newFake(t, "events")
 	f.catalogUnknown.Store(true)
-	c := serve(t, f, nil).dial()
+	s := serve(t, f, nil)
+	c := s.dial()
+	for _, req := range []kmsg.Request{kmsg.NewPtrListConfigResourcesRequest(), kmsg.NewPtrDescribeLogDirsRequest()} {
+		req.SetVersion(req.MaxVersion())
+		var code int16
+		switch resp := s.dial().ask(req).(type) {
+		case *kmsg.ListConfigResourcesResponse:
+			code = resp.ErrorCode
+		case *kmsg.DescribeLogDirsResponse:
+			code = resp.ErrorCode
+		}
+		if err := kerr.ErrorForCode(code); !kerr.IsRetriable(err) {
+			t.Errorf("%T is answered with %v", req, err)
+		}
+	}
 	asked := make(chan *kmsg.MetadataResponse)
 	go func() {
 		req := kmsg.NewPtrMetadataRequest()

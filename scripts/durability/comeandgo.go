@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -96,7 +97,9 @@ func (d *disturber) gone(ctx context.Context, id string) error {
 				return false
 			}
 		}
-		return s.holds(id) == 0
+		// While it votes in the catalog the others need each other more.
+		votes := slices.ContainsFunc(s.CatalogVoters, func(v string) bool { return strings.HasPrefix(v, id+".") })
+		return s.holds(id) == 0 && len(s.CatalogVoters) > 0 && !votes
 	})
 }
 
@@ -106,7 +109,8 @@ type clusterStatus struct {
 		ID            string `json:"id"`
 		ClientAddress string `json:"client_address"`
 	} `json:"nodes"`
-	Topics []struct {
+	CatalogVoters []string `json:"catalog_voters"` // identities, <id>.<incarnation>
+	Topics        []struct {
 		ReplicationFactor int               `json:"replication_factor"`
 		Partitions        []partitionStatus `json:"partitions"`
 	} `json:"topics"`

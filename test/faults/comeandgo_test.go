@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -197,7 +198,8 @@ func hasLeft(s *harness.Status, id string) bool {
 			return false
 		}
 	}
-	return held(s, id) == 0
+	votes := slices.ContainsFunc(s.CatalogVoters, func(v string) bool { return strings.HasPrefix(v, id+".") })
+	return held(s, id) == 0 && len(s.CatalogVoters) > 0 && !votes
 }
 
 func everyPartition(s *harness.Status) []harness.PartitionStatus {

@@ -348,7 +348,7 @@ type Status struct {
 	Controller    string   `json:"controller"`
 	Confirmed     bool     `json:"confirmed"`
 	CatalogVoters []string `json:"catalog_voters"` // identities
-	Nodes      []struct {
+	Nodes         []struct {
 		ID          string `json:"id"`
 		Alive       bool   `json:"alive"`
 		CatalogRole string `json:"catalog_role"`
