@@ -185,6 +185,19 @@ func (w *watched) kills(a, b, c int, oneAway *sees) {
 	w.kill(c)
 	w.agree("one is killed", oneAway)
 	w.kill(b)
+	eventually(w.t, "they are missed", func() error {
+		if n := w.nodes[a].Node; n.connected(w.nodes[b].identity) || n.connected(w.nodes[c].identity) {
+			return errors.New("not yet")
+		}
+		return nil
+	})
+	// At once, and not when Raft's timers have run out.
+	if v, err := w.gauge(a, "trimaran_offline_catalog_count"); err != nil || v != 1 {
+		w.t.Errorf("the catalog has no majority, and %v of it is offline: %v", v, err)
+	}
+	if err := w.nodes[a].Ready(); err == nil {
+		w.t.Error("nobody else is there, and the node is ready")
+	}
 	w.agree("two are killed", nil, a)
 	w.start(b)
 	w.start(c)
