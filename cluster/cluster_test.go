@@ -682,10 +682,17 @@ func TestTheMinoritySideRefusesAndTheMajorityGoesOn(t *testing.T) {
 		return err
 	})
 	load.check(c, id)
-	values, err := valuesFrom(within(t), c.nodes[cut].Node, id)
+	end, err := c.nodes[cut].ListOffsets(within(t), id, -1, 1)
 	if err != nil {
 		t.Fatal(err)
 	}
+	var values []string
+	eventually(t, "the cut node has all of it", func() (err error) {
+		if values, err = valuesFrom(within(t), c.nodes[cut].Node, id); err == nil && len(values) < int(end[0]) {
+			err = fmt.Errorf("%d records of %d", len(values), end[0])
+		}
+		return err
+	})
 	c.wantEverywhere(id, values)
 }
 
