@@ -55,20 +55,33 @@ func (c *CatalogCommand) checkWords() error {
 	case c.SetNodeState != nil:
 		return c.SetNodeState.State.check()
 	case c.AlterConfigs != nil:
-		for _, change := range c.AlterConfigs.Changes {
-			config, known := LookupConfig(change.Name)
+		return checkChanges(c.AlterConfigs.Changes, func(name string) (Config, error) {
+			config, known := LookupConfig(name)
 			if !known {
-				return fmt.Errorf("%w: no configuration is named %q", ErrInvalidConfig, change.Name)
+				return config, fmt.Errorf("%w: no configuration is named %q", ErrInvalidConfig, name)
 			}
-			switch change.Op {
-			case SetConfig:
-				if err := config.Check(change.Value); err != nil {
-					return err
-				}
-			case DeleteConfig, AppendConfig, SubtractConfig:
-			default:
-				return fmt.Errorf("%w: %s: operation %q", ErrInvalidConfig, config.Name, change.Op)
+			return config, nil
+		})
+	case c.AlterBrokerConfigs != nil:
+		return checkChanges(c.AlterBrokerConfigs.Changes, LookupBrokerConfig)
+	}
+	return nil
+}
+
+func checkChanges(changes []ConfigChange, lookup func(name string) (Config, error)) error {
+	for _, change := range changes {
+		config, err := lookup(change.Name)
+		if err != nil {
+			return err
+		}
+		switch change.Op {
+		case SetConfig:
+			if err := config.Check(change.Value); err != nil {
+				return err
 			}
+		case DeleteConfig, AppendConfig, SubtractConfig:
+		default:
+			return fmt.Errorf("%w: %s: operation %q", ErrInvalidConfig, config.Name, change.Op)
 		}
 	}
 	return nil

@@ -1,7 +1,10 @@
 package faults
 
 import (
+	"encoding/json"
+	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/trimaran-io/trimaran/test/harness"
 )
@@ -65,4 +68,112 @@ func TestRollingUpgrade(t *testing.T) {
 			}
 		})
 	}
+}
+
+// levelTwo is a commit whose program knows level 2, and takes a name for who had it first.
+const levelTwo = "b0e777d"
+
+// Nodes leave and others come under their names before a cluster reaches level 3, while it has nodes of both programs, and
+// after it has. Partitions with one replica and with three, and the shards of consumer groups, are formed once, and nothing of
+// what producers were acknowledged is lost.
+func TestNamesAreUsedAgainDuringAnUpgrade(t *testing.T) {
+	t.Parallel()
+	older, err := harness.ProgramOf(levelTwo, t.TempDir())
+	if err != nil {
+		t.Skipf("skipped: %v", err)
+	}
+	newer, err := harness.Program("trimaran")
+	must(t, err)
+	c := harness.New(t, harness.Options{Program: older, Nodes: 5, NoShim: true})
+	story := &comeAndGo{t: t, c: c, began: time.Now(), away: map[*harness.Node]bool{}}
+	create(t, c, "three", 5)
+	must(t, c.CreateTopic(t.Context(), "one", 10, 1))
+	commitOffset(t, c.Node(1).Addr(), "readers", "three", 0, 23)
+	loads := []*harness.Load{harness.StartLoad("three", 5, c.Addrs()[:2], -1), harness.StartLoad("one", 10, c.Addrs()[:2], -1)}
+	for _, l := range loads {
+		defer l.Stop()
+	}
+	served := func() {
+		t.Helper()
+		for _, l := range loads {
+			must(t, l.Progress(30, patience))
+		}
+	}
+	leave := func(i int) {
+		t.Helper()
+		n := c.Node(i)
+		trimaran(t, story.addrs(), "node", "decommission", n.ID)
+		story.leaves(n.ID)
+		_, err := n.Wait(patience)
+		must(t, err)
+		served()
+	}
+	again := func(i int) *harness.Node {
+		t.Helper()
+		n, err := c.AddNode()
+		must(t, err)
+		n.ID, n.Data, n.Path = c.Node(i).ID, filepath.Join(c.Dir, n.ID+"-again"), newer
+		must(t, n.Start())
+		return n
+	}
+	upgrade := func(i int) {
+		t.Helper()
+		n := c.Node(i)
+		_, err := n.Terminate(patience)
+		must(t, err)
+		n.Path = newer
+		must(t, n.Start())
+		must(t, n.WaitReady(patience))
+		served()
+	}
+	served()
+	story.tell("n5 leaves a cluster of old nodes, and comes back when one is new")
+	leave(5)
+	upgrade(1)
+	five := again(5)
+	story.tell("n4 leaves a cluster of old and new nodes, and comes back")
+	upgrade(2)
+	leave(4)
+	four := again(4)
+	served()
+	story.tell("the last old node is upgraded")
+	upgrade(3)
+	for _, n := range []*harness.Node{five, four} {
+		must(t, n.WaitReady(patience))
+	}
+	story.until("both hold replicas, and nothing is on the move", func(s *harness.Status) bool {
+		return held(s, "n4") >= 8 && held(s, "n5") >= 8 && settled(s)
+	})
+	served()
+	story.tell("n3 leaves a cluster of new nodes, and comes back")
+	leave(3)
+	three := again(3)
+	must(t, three.WaitReady(patience))
+	story.until("it holds replicas, and nothing is on the move", func(s *harness.Status) bool {
+		return held(s, "n3") >= 8 && settled(s)
+	})
+	served()
+	var status struct {
+		Level int `json:"level"`
+	}
+	must(t, json.Unmarshal([]byte(trimaran(t, story.addrs(), "cluster", "status", "--json")), &status))
+	if status.Level < 3 {
+		t.Errorf("the cluster is at level %d", status.Level)
+	}
+	if got := committed(t, three.Addr(), "readers", "three", 0); got != 23 {
+		t.Errorf("the group's offset is %d, was 23", got)
+	}
+	for _, l := range loads {
+		if err := l.Stop(); err != nil {
+			t.Errorf("an acknowledgement that cannot be: %v", err)
+		}
+		t.Log(l)
+		for _, addr := range story.addrs() {
+			if err := l.Verify(addr, patience); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+	waitNoLag(t, c, "three")
+	replicasAgree(t, story.addrs(), "three")
 }
