@@ -52,9 +52,8 @@ func (l *PartitionLog) cutFrom(from uint64) error {
 		segments = segments[:len(segments)-1]
 		// The journal lets go of a segment that is gone. If it cannot be removed, it counts at the next start.
 		if err := s.flush(l.st); err != nil {
-			l.err = fmt.Errorf("sync %s: %w", s.path, err)
-			l.st.fail(l.err)
-			return l.err
+			l.err = err
+			return err
 		}
 		l.publishCut(segments, s.base-1)
 		if err := l.remove(s); err != nil {
@@ -113,5 +112,5 @@ func (l *PartitionLog) remove(s *segment) error {
 	if err := l.st.fs.Remove(s.path); err != nil {
 		return err
 	}
-	return l.st.fs.SyncDir(l.dir)
+	return l.st.syncDir(l.dir)
 }

@@ -30,6 +30,7 @@ func OpenArchive(dir string) (*Archive, error) {
 	if _, err := st.fs.List(dir); err != nil {
 		return nil, err
 	}
+	st.handles.init(vfs.MaxFiles())
 	a := &Archive{st: st}
 	st.closed = st.readClosed()
 	j := &journal{st: st, dir: filepath.Join(dir, "journal")}

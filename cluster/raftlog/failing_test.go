@@ -3,6 +3,7 @@ package raftlog
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"math/rand/v2"
 	"strings"
 	"sync/atomic"
@@ -17,8 +18,12 @@ import (
 // errInjected is in what a failing file system says.
 var errInjected = errors.New("injected")
 
-// TestFailures lets one operation of the file system fail, each run another one, and ends there, as a node does or
-// as one that is killed then. What was acknowledged is there after a restart, with or without a loss of
+// errKilled is what a process that was killed does not see any more.
+var errKilled = fmt.Errorf("killed: %w", fs.ErrClosed)
+
+// TestFailures lets one operation of the file system fail, each run another one, or the disk lose in the background what was
+// written, or kills the process, and ends there, as a node does. The file system fails as Linux does (vfs.Mem.Lose). What was
+// acknowledged is there after a restart, with or without a loss of
 // power; what was not may be there in part, from its beginning.
 func TestFailures(t *testing.T) {
 	start := crashStart(t)
@@ -38,18 +43,32 @@ func failingRun(seed uint64) error {
 	for i := range 2 {
 		models = append(models, &modelLog{name: fmt.Sprint("group-", i), entries: map[uint64]*raft.Log{}, kept: 1, term: 1})
 	}
-	opts := Options{JournalBytes: 1 << (10 + random.IntN(4)), BypassBytes: 700, CacheBytes: 1 << 10, ReserveBytes: -1}
+	opts := Options{JournalBytes: 1 << (10 + random.IntN(4)), BypassBytes: 700, CacheBytes: 1 << 10, ReserveBytes: -1, files: 8 + 500*random.IntN(2)}
 	if random.IntN(4) == 0 {
 		opts.JournalBytes = -1
 	}
 	opts.Format = 1 + random.IntN(segmentFormat)
-	for life := range 3 {
+	for life := range 4 {
 		var left atomic.Int64
+		var lost atomic.Bool
 		left.Store(int64(1 + random.IntN(250)))
 		reason := []error{syscall.EIO, vfs.ErrNoSpace}[random.IntN(2)]
 		short := random.IntN(3) == 0
-		opts.FS = vfs.Failing{FS: mem, Fail: func(op, name string) error {
-			if left.Add(-1) != 0 || life == 2 {
+		how := random.IntN(4)
+		disk := mem
+		opts.FS = vfs.Failing{FS: disk, Fail: func(op, name string) error {
+			n := left.Add(-1)
+			switch {
+			case n > 0 || life == 3:
+				return nil
+			case how == 0: // killed: nothing that the process still does comes to the disk
+				return errKilled
+			case how == 1: // lost behind the back of the program, before it syncs
+				if !lost.Load() {
+					lost.Store(disk.Lose(name, fmt.Errorf("write back %s: %w: %w", name, errInjected, reason)))
+				}
+				return nil
+			case n < 0:
 				return nil
 			}
 			err := fmt.Errorf("%s %s: %w: %w", op, name, errInjected, reason)
@@ -62,9 +81,10 @@ func failingRun(seed uint64) error {
 		if errors.Is(err, ErrDamaged) && strings.Contains(err.Error(), "may have lost acknowledged entries: read") {
 			return nil // a segment that the disk did not give when the journal was played back: the log is to be made anew
 		}
-		if err != nil && !errors.Is(err, errInjected) && !errors.Is(err, reason) {
+		if err != nil && !errors.Is(err, errInjected) && !errors.Is(err, reason) && !errors.Is(err, errPower) {
 			return fmt.Errorf("life %d, %v: %w", life, reason, err)
 		}
+		mem.Exit()
 		if random.IntN(2) == 0 {
 			mem = mem.Crash(random)
 		}

@@ -4,19 +4,27 @@ import (
 	"container/list"
 	"errors"
 	"sync"
+	"sync/atomic"
 
 	"github.com/trimaran-io/trimaran/cluster/raftlog/vfs"
 )
 
-// maxOpenFiles bounds the segment and index files that a node keeps open though
-// nobody uses them.
-const maxOpenFiles = 1024
-
-// handles keeps files open between uses, the least recently used ones closed
-// first when there are too many.
+// handles keeps segment and index files open between uses. Of those that nobody uses the least recently used are closed
+// first when there are too many. One that was written to stays open until it is synced: the kernel tells who has a file
+// open that it could not write it, and may forget that when the last one closes it.
 type handles struct {
-	mu   sync.Mutex
-	idle list.List // *fileHandle, oldest at the front
+	maxClean int // files that nobody uses and that are synced
+	maxDirty int // files that nobody uses and that are not
+
+	mu    sync.Mutex
+	clean list.List // *fileHandle, oldest at the front
+	dirty list.List
+}
+
+// init says how many files may stay open: of all that the process may have, the most part is for connections.
+func (hs *handles) init(all int) {
+	hs.maxClean = min(max(all/8, 1), 1024)
+	hs.maxDirty = max(all/4, 1)
 }
 
 // fileHandle is a file that is opened when it is used.
@@ -24,24 +32,32 @@ type fileHandle struct {
 	st   *Store
 	path string
 
+	// writes counts what was done to the file: after a write, so that a sync that ran beside it does not count for it.
+	writes atomic.Uint64
+	// syncing is held during a sync. Of two at once the kernel tells one of an error and lets the other succeed.
+	syncing sync.Mutex
+
 	// Guarded by st.handles.mu.
-	file vfs.File
-	uses int
-	gone bool
-	at   *list.Element // in idle
+	file   vfs.File // a handleFile; nil: closed
+	uses   int
+	gone   bool
+	synced uint64        // writes that are on stable storage
+	at     *list.Element // in idle
+	idle   *list.List    // nil: it is used, or closed
 }
 
 var errGone = errors.New("the file is no longer part of the log")
 
-// init sets the path; f may be nil.
+// init sets the path; f, which is synced, may be nil.
 func (h *fileHandle) init(st *Store, path string, f vfs.File) {
-	h.st, h.path, h.file = st, path, f
+	h.st, h.path = st, path
 	if f != nil {
+		h.file = handleFile{f, h}
 		hs := &st.handles
 		hs.mu.Lock()
 		defer hs.mu.Unlock()
-		h.at = hs.idle.PushBack(h)
-		hs.shrink()
+		h.rest()
+		hs.shrink(hs.maxClean)
 	}
 }
 
@@ -55,20 +71,32 @@ func (h *fileHandle) acquire() (vfs.File, error) {
 	}
 	if h.file == nil {
 		f, err := h.st.fs.Open(h.path) // rare, and mostly a matter of microseconds
+		if vfs.OutOfFiles(err) && hs.shrink(0) {
+			f, err = h.st.fs.Open(h.path)
+		}
 		if err != nil {
 			return nil, err
 		}
-		h.file = f
+		h.file = handleFile{f, h}
 	}
-	if h.at != nil {
-		hs.idle.Remove(h.at)
-		h.at = nil
-	}
+	h.wake()
 	h.uses++
 	return h.file, nil
 }
 
 func (h *fileHandle) release() {
+	h.letGo()
+	hs := &h.st.handles
+	for h := hs.tooDirty(); h != nil; h = hs.tooDirty() {
+		err := h.st.sync(h.file)
+		h.letGo()
+		if err != nil {
+			return // the store has failed, and nothing comes to be clean any more
+		}
+	}
+}
+
+func (h *fileHandle) letGo() {
 	hs := &h.st.handles
 	hs.mu.Lock()
 	defer hs.mu.Unlock()
@@ -80,8 +108,8 @@ func (h *fileHandle) release() {
 		h.file = nil
 		return
 	}
-	h.at = hs.idle.PushBack(h)
-	hs.shrink()
+	h.rest()
+	hs.shrink(hs.maxClean)
 }
 
 // drop makes later uses fail and closes the file when the last one is over.
@@ -93,23 +121,99 @@ func (h *fileHandle) drop() {
 	hs.mu.Lock()
 	defer hs.mu.Unlock()
 	h.gone = true
-	if h.at != nil {
-		hs.idle.Remove(h.at)
-		h.at = nil
-	}
+	h.wake()
 	if h.uses == 0 && h.file != nil {
 		h.file.Close()
 		h.file = nil
 	}
 }
 
-// shrink closes files until there are few enough; the lock is held.
-func (hs *handles) shrink() {
-	for hs.idle.Len() > maxOpenFiles {
-		oldest := hs.idle.Front()
-		h := hs.idle.Remove(oldest).(*fileHandle)
-		h.at = nil
-		h.file.Close()
-		h.file = nil
+// isDirty reports whether something was written that no sync has covered.
+func (h *fileHandle) isDirty() bool {
+	hs := &h.st.handles
+	hs.mu.Lock()
+	defer hs.mu.Unlock()
+	return h.writes.Load() != h.synced
+}
+
+// covered is told that a sync has ended which began when so much had been written.
+func (h *fileHandle) covered(writes uint64) {
+	hs := &h.st.handles
+	hs.mu.Lock()
+	defer hs.mu.Unlock()
+	h.synced = max(h.synced, writes)
+}
+
+// rest puts the file among those that nobody uses; the lock is held.
+func (h *fileHandle) rest() {
+	hs := &h.st.handles
+	if h.idle = &hs.clean; h.writes.Load() != h.synced {
+		h.idle = &hs.dirty
 	}
+	h.at = h.idle.PushBack(h)
+}
+
+// wake takes the file out from among those that nobody uses; the lock is held.
+func (h *fileHandle) wake() {
+	if h.idle != nil {
+		h.idle.Remove(h.at)
+		h.idle, h.at = nil, nil
+	}
+}
+
+// shrink closes files that are synced until there are few enough, and reports whether it closed any; the lock is held.
+func (hs *handles) shrink(to int) (closed bool) {
+	for hs.clean.Len() > to {
+		h := hs.clean.Front().Value.(*fileHandle)
+		h.wake()
+		h.file.Close()
+		h.file, closed = nil, true
+	}
+	return closed
+}
+
+// tooDirty gives the file to be synced so that it can be closed, acquired; nil if there are few enough.
+func (hs *handles) tooDirty() *fileHandle {
+	hs.mu.Lock()
+	defer hs.mu.Unlock()
+	if hs.dirty.Len() <= hs.maxDirty {
+		return nil
+	}
+	h := hs.dirty.Front().Value.(*fileHandle)
+	h.wake()
+	h.uses++
+	return h
+}
+
+// closeClean closes all files that nobody uses and that are synced, and reports whether there were any.
+func (hs *handles) closeClean() bool {
+	hs.mu.Lock()
+	defer hs.mu.Unlock()
+	return hs.shrink(0)
+}
+
+// handleFile is the file of a handle: what is written counts.
+type handleFile struct {
+	vfs.File
+	handle *fileHandle
+}
+
+func (f handleFile) WriteAt(b []byte, at int64) (int, error) {
+	defer f.handle.writes.Add(1)
+	return f.File.WriteAt(b, at)
+}
+
+func (f handleFile) WriteVector(pieces [][]byte, at int64) error {
+	defer f.handle.writes.Add(1)
+	return f.File.WriteVector(pieces, at)
+}
+
+func (f handleFile) Truncate(size int64) error {
+	defer f.handle.writes.Add(1)
+	return f.File.Truncate(size)
+}
+
+func (f handleFile) Allocate(size int64) error {
+	defer f.handle.writes.Add(1)
+	return f.File.Allocate(size)
 }

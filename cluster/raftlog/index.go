@@ -70,7 +70,7 @@ func indexPath(segment string) string {
 // newIndex begins an index with nothing in it, in place of a file that is there.
 func newIndex(st *Store, s *segment) (*index, error) {
 	x := &index{path: indexPath(s.path), base: s.base, checked: true}
-	f, err := st.fs.Create(x.path)
+	f, err := st.create(x.path)
 	if err != nil {
 		return nil, err
 	}

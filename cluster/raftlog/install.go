@@ -223,7 +223,7 @@ func openStaging(parent *PartitionLog, from uint64, start int64) (*Staging, erro
 		if err := st.fs.MkdirAll(dir); err != nil {
 			return nil, err
 		}
-		if err := st.fs.SyncDir(parent.dir); err != nil {
+		if err := st.syncDir(parent.dir); err != nil {
 			return nil, err
 		}
 		m = &manifest{Group: parent.opts.Group, Generation: gen, First: from}
@@ -388,7 +388,7 @@ func (l *PartitionLog) Adopt(s *Staging) error {
 			return err
 		}
 	}
-	if err := l.st.fs.SyncDir(l.dir); err != nil {
+	if err := l.st.syncDir(l.dir); err != nil {
 		return err
 	}
 	if err := m.write(l.st, l.dir); err != nil {

@@ -318,7 +318,7 @@ func (j *journal) turnOver() error {
 
 func (j *journal) create(number int) (*journalFile, error) {
 	path := filepath.Join(j.dir, fmt.Sprintf(journalNamesakes, number))
-	file, err := j.st.fs.Create(path)
+	file, err := j.st.create(path)
 	if err != nil {
 		return nil, err
 	}
@@ -328,7 +328,7 @@ func (j *journal) create(number int) (*journalFile, error) {
 	}
 	if err == nil {
 		if err = j.st.sync(file); err == nil {
-			err = j.st.fs.SyncDir(j.dir)
+			err = j.st.syncDir(j.dir)
 		}
 	}
 	if err != nil {
@@ -387,8 +387,12 @@ func (j *journal) wipe(f *journalFile) error {
 }
 
 // flush brings to stable storage what was written to the segment so far. A
-// segment that is gone needs none: whoever lets go of one that stays syncs it.
+// segment that is gone needs none: whoever lets go of one that stays syncs it. One that has come there since is
+// not opened for it.
 func (s *segment) flush(st *Store) error {
+	if !s.handle.isDirty() {
+		return nil
+	}
 	f, err := s.handle.acquire()
 	if errors.Is(err, errGone) {
 		return nil

@@ -233,7 +233,7 @@ func openJournal(st *Store, dir, groups string, limit int64) (*journal, error) {
 	if err := st.fs.MkdirAll(dir); err != nil {
 		return nil, err
 	}
-	if err := st.fs.SyncDir(filepath.Dir(dir)); err != nil {
+	if err := st.syncDir(filepath.Dir(dir)); err != nil {
 		return nil, err
 	}
 	j := &journal{
@@ -287,7 +287,7 @@ func openJournal(st *Store, dir, groups string, limit int64) (*journal, error) {
 		}
 	}
 	if len(old) > 0 {
-		if err := st.fs.SyncDir(dir); err != nil {
+		if err := st.syncDir(dir); err != nil {
 			return nil, err
 		}
 	}

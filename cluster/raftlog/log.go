@@ -241,9 +241,8 @@ func (l *PartitionLog) storeSome(entries []*raft.Log, flags uint8) (int, error) 
 			return 0, err
 		}
 	} else if err := l.st.sync(f); err != nil {
-		l.err = fmt.Errorf("sync %s: %w", s.path, err)
-		l.st.fail(l.err)
-		return 0, l.err
+		l.err = err
+		return 0, err
 	}
 	l.state.Lock()
 	defer l.state.Unlock()
@@ -427,12 +426,7 @@ func (l *PartitionLog) seal(s *segment) error {
 		}
 		s.allocated = s.end
 	}
-	if err := l.st.sync(f); err != nil {
-		l.err = fmt.Errorf("sync %s: %w", s.path, err)
-		l.st.fail(l.err)
-		return l.err
-	}
-	return nil
+	return l.st.sync(f)
 }
 
 // Close brings everything to stable storage and closes the files. Raft must be
@@ -455,10 +449,7 @@ func (l *PartitionLog) Close() error {
 		if i == len(segments)-1 {
 			// The journal will not sync it any more.
 			last = s
-			if serr := s.flush(l.st); serr != nil {
-				l.st.fail(fmt.Errorf("sync %s: %w", s.path, serr))
-				err = serr
-			}
+			err = s.flush(l.st)
 		}
 		s.handle.drop()
 		if s.index != nil {

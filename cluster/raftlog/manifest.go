@@ -184,7 +184,7 @@ func (m *manifest) write(st *Store, dir string) error {
 // writeFile puts a file in place of the one before, durably.
 func writeFile(st *Store, dir, name string, b []byte) error {
 	path := filepath.Join(dir, name+".new")
-	f, err := st.fs.Create(path)
+	f, err := st.create(path)
 	if err != nil {
 		return err
 	}
@@ -202,5 +202,5 @@ func writeFile(st *Store, dir, name string, b []byte) error {
 		st.fs.Remove(path)
 		return err
 	}
-	return st.fs.SyncDir(dir)
+	return st.syncDir(dir)
 }

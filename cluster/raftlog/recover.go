@@ -80,7 +80,7 @@ func (l *PartitionLog) begin() (*manifest, error) {
 	if err := l.st.fs.MkdirAll(l.dir); err != nil {
 		return nil, err
 	}
-	if err := l.st.fs.SyncDir(filepath.Dir(l.dir)); err != nil {
+	if err := l.st.syncDir(filepath.Dir(l.dir)); err != nil {
 		return nil, err
 	}
 	m := &manifest{Group: l.opts.Group, Generation: 1}
@@ -299,6 +299,7 @@ func (l *PartitionLog) readBack(i int, pos int64) error {
 	index, chain := s.last, s.chain
 	var damage error
 	since, fresh := int64(0), true
+	call := pos // where the last call begins that stored entries here
 	for {
 		at := w.pos
 		fr, _, err := w.next()
@@ -319,6 +320,9 @@ func (l *PartitionLog) readBack(i int, pos int64) error {
 		if fresh || since >= pointEvery {
 			l.marks = append(l.marks, mark{s, fr.index, at})
 			since, fresh = 0, false
+		}
+		if fr.flags&flagCallStart != 0 {
+			call = at
 		}
 		since += fr.size()
 		index, chain = fr.index, fr.crc
@@ -341,13 +345,41 @@ func (l *PartitionLog) readBack(i int, pos int64) error {
 		next := l.segments[i+1]
 		return fmt.Errorf("%s: %w: it ends at entry %d, and segment %d follows: %w", filepath.Base(s.path), ErrDamaged, s.last, next.base, damage)
 	}
-	if was := l.st.endedAt(s.id.Load()); s.last < was {
+	was := l.st.endedAt(s.id.Load())
+	if s.last < was {
 		return fmt.Errorf("%s: it ends at entry %d, and was acknowledged up to entry %d when the node was stopped: %w", filepath.Base(s.path), s.last, was, orDamaged(damage))
 	}
-	if damage == nil {
-		return nil
+	if damage != nil {
+		if err := l.mend(s, f, damage); err != nil {
+			return err
+		}
 	}
-	return l.mend(s, f, damage)
+	if s.last == was && was != 0 {
+		return nil // all of it was synced when the node was stopped
+	}
+	return l.secure(s, f, call)
+}
+
+// secure writes again what a process that was not stopped in good order may have left of the last segment in the page
+// cache and not on the disk, though reads give it and a sync alone would do nothing (see Store.sync): the head, which a cut
+// changes, and the last call's entries, which begin at from. What was stored before them was acknowledged, or is
+// written again by the journal.
+func (l *PartitionLog) secure(s *segment, f vfs.File, from int64) error {
+	if _, err := f.WriteAt(s.header(), 0); err != nil {
+		return err
+	}
+	buf := make([]byte, min(walkChunk, s.end-from))
+	for at := from; at < s.end; {
+		b := buf[:min(int64(len(buf)), s.end-at)]
+		if n, err := f.ReadAt(b, at); n < len(b) {
+			return err
+		}
+		if _, err := f.WriteAt(b, at); err != nil {
+			return err
+		}
+		at += int64(len(b))
+	}
+	return l.st.sync(f)
 }
 
 func (l *PartitionLog) recordedLast(base uint64) uint64 {
@@ -590,7 +622,7 @@ func (l *PartitionLog) sweep() error {
 		removed = true
 	}
 	if removed {
-		return l.st.fs.SyncDir(l.dir)
+		return l.st.syncDir(l.dir)
 	}
 	return nil
 }

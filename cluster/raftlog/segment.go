@@ -164,7 +164,7 @@ func createSegment(st *Store, dir string, base uint64, gen uint32) (*segment, er
 	}
 	s.id.Store(st.newID())
 	s.chain = s.seed
-	f, err := st.fs.Create(s.path)
+	f, err := st.create(s.path)
 	if err != nil {
 		return nil, err
 	}
@@ -183,7 +183,7 @@ func createSegment(st *Store, dir string, base uint64, gen uint32) (*segment, er
 	if err := st.sync(f); err != nil {
 		return undo(err)
 	}
-	if err := st.fs.SyncDir(dir); err != nil {
+	if err := st.syncDir(dir); err != nil {
 		return undo(err)
 	}
 	s.handle.init(st, s.path, f)
@@ -216,7 +216,7 @@ func (s *segment) allocate(f vfs.File, size int64, limit int64) error {
 func (st *Store) unmake(path string) {
 	err := st.fs.Remove(path)
 	if err == nil {
-		err = st.fs.SyncDir(filepath.Dir(path))
+		err = st.syncDir(filepath.Dir(path))
 	}
 	if err != nil {
 		st.fail(fmt.Errorf("remove %s: %w", path, err))

@@ -88,7 +88,9 @@ func (s *Sink) Close() error {
 		return fmt.Errorf("snapshot %s of the group's own state machine only", s.ID())
 	}
 	l := s.l
-	l.flushBelow(s.record.Index)
+	if err := l.flushBelow(s.record.Index); err != nil {
+		return err
+	}
 	l.write.Lock()
 	defer l.write.Unlock()
 	if err := l.writable(); err != nil {
@@ -113,14 +115,15 @@ func (s *Sink) Close() error {
 }
 
 // flushBelow begins what describe does with the lock held, so that appends wait
-// for little. An error is found there again.
-func (l *PartitionLog) flushBelow(index uint64) {
+// for little.
+func (l *PartitionLog) flushBelow(index uint64) error {
 	l.state.RLock()
 	s := l.find(index)
 	l.state.RUnlock()
-	if s != nil {
-		_ = s.flush(l.st)
+	if s == nil {
+		return nil
 	}
+	return s.flush(l.st)
 }
 
 // describe brings to stable storage what lies at or below the snapshot and gives
@@ -163,14 +166,12 @@ func (l *PartitionLog) describe(record snapshotRecord) (*manifest, error) {
 	if len(m.Segments) == 0 {
 		// Everything up to the snapshot is freed, and reading begins behind it.
 		record.Segment, record.Pos = record.Index, segmentHeader
-		return m, l.st.fs.SyncDir(l.dir)
+		return m, l.st.syncDir(l.dir)
 	}
 	// The last one is where reading begins after a restart.
 	s := segments[len(m.Segments)-1]
 	if err := s.flush(l.st); err != nil {
-		l.err = fmt.Errorf("sync %s: %w", s.path, err)
-		l.st.fail(l.err)
-		return nil, l.err
+		return nil, err
 	}
 	f, err := s.handle.acquire()
 	if err != nil {
@@ -185,7 +186,7 @@ func (l *PartitionLog) describe(record snapshotRecord) (*manifest, error) {
 		m.First = m.Segments[0].Base
 	}
 	// Index files that were made since are named in the folder.
-	return m, l.st.fs.SyncDir(l.dir)
+	return m, l.st.syncDir(l.dir)
 }
 
 // recordOf describes a segment; final says that its index is. The end of one that

@@ -74,7 +74,7 @@ func (s *space) look() {
 	margin := min(spaceMargin, total/20)
 	want := min(s.st.opts.ReserveBytes, total/20)
 	if s.reserve == nil && want > 0 && free > want+2*margin {
-		if f, err := s.st.fs.Create(path); err == nil {
+		if f, err := s.st.create(path); err == nil {
 			if err := f.Allocate(want); err != nil {
 				f.Close()
 				s.st.fs.Remove(path)

@@ -1,6 +1,7 @@
 package raftlog
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -20,7 +21,7 @@ type Options struct {
 	FS     vfs.FS // nil: the machine's
 	Logger *slog.Logger
 	// OnFail is told once when the store takes nothing more, since a sync failed:
-	// nobody knows what is on the disk, and only a restart finds out.
+	// nobody knows what is on the disk, and only a restart finds out. nil: it is logged.
 	OnFail func(error)
 
 	JournalBytes int64 // size of a journal file; 0: 64 MiB, less on a disk below 2 GiB; negative: no journal
@@ -34,6 +35,8 @@ type Options struct {
 
 	// NoSync acknowledges what is not on stable storage. For measuring only.
 	NoSync bool
+
+	files int // in place of what the process may have open; 0: that
 }
 
 // Store holds the partition logs of one node: a folder per group below Groups(),
@@ -55,8 +58,9 @@ type Store struct {
 
 	closed closed // what was noted when the store was closed last
 
+	failure atomic.Pointer[error] // nil: it has not failed
+
 	mu     sync.Mutex
-	err    error
 	logs   int                   // open
 	ends   map[string]closedEnds // of those that were closed, by folder
 	tidyAt int                   // number of ends
@@ -97,6 +101,7 @@ func OpenStore(dir string, opts Options) (*Store, error) {
 	}
 	st := &Store{fs: opts.FS, dir: dir, opts: opts, logger: opts.Logger, cache: newCache(opts.CacheBytes), ends: map[string]closedEnds{}}
 	st.lastID.Store(rand.Uint64())
+	st.handles.init(cmp.Or(opts.files, vfs.MaxFiles()))
 	if err := st.fs.MkdirAll(st.Groups()); err != nil {
 		return nil, err
 	}
@@ -183,38 +188,26 @@ func (st *Store) newID() uint64 { return rand.Uint64() }
 
 func (st *Store) random32() uint32 { return rand.Uint32() }
 
-// sync is where everything comes to stable storage.
-func (st *Store) sync(f vfs.File) error {
-	if st.opts.NoSync {
-		return nil
-	}
-	st.syncs.Add(1)
-	return f.Sync()
-}
-
 // Syncs counts the syncs so far.
 func (st *Store) Syncs() uint64 { return st.syncs.Load() }
 
 // fail makes the store take nothing more.
 func (st *Store) fail(err error) {
-	st.mu.Lock()
-	first := st.err == nil
-	if first {
-		st.err = fmt.Errorf("the log store has failed: %w", err)
-	}
-	st.mu.Unlock()
-	if first {
-		st.logger.Error("the log store takes nothing more until the node is restarted", "error", err)
-		if st.opts.OnFail != nil {
-			st.opts.OnFail(err)
+	cause := fmt.Errorf("the log store has failed: %w", err)
+	if st.failure.CompareAndSwap(nil, &cause) {
+		if st.opts.OnFail == nil {
+			st.logger.Error("the log store takes nothing more until it is opened again", "error", err)
+			return
 		}
+		st.opts.OnFail(err)
 	}
 }
 
 func (st *Store) failed() error {
-	st.mu.Lock()
-	defer st.mu.Unlock()
-	return st.err
+	if err := st.failure.Load(); err != nil {
+		return *err
+	}
+	return nil
 }
 
 func nowMillis() int64 { return time.Now().UnixMilli() }

@@ -1,12 +1,19 @@
 package vfs
 
+import (
+	"errors"
+	"io/fs"
+)
+
 // Failing passes everything on to another file system, but asks before each
 // operation on it whether it should fail.
 type Failing struct {
 	FS
-	// Fail is asked before create, rename, remove, list, syncdir, write, allocate,
+	// Fail is asked before create, open, rename, remove, syncdir, write, allocate,
 	// truncate, sync and read. With an error the operation is not done; a write is
-	// done for its first Short bytes, if the error is a ShortWrite.
+	// done for its first Short bytes, if the error is a ShortWrite, and a sync on Mem
+	// loses what it should have written (Mem.Lose) unless the error wraps fs.ErrClosed: then
+	// it is the process that has ended, and not the disk that fails.
 	Fail func(op, name string) error
 }
 
@@ -109,6 +116,9 @@ func (f failingFile) Allocate(size int64) error {
 
 func (f failingFile) Sync() error {
 	if err := f.fs.Fail("sync", f.name); err != nil {
+		if mem, ok := f.File.(*memFile); ok && !errors.Is(err, fs.ErrClosed) {
+			mem.fail()
+		}
 		return err
 	}
 	return f.File.Sync()

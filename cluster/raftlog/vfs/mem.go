@@ -19,6 +19,8 @@ const page = 512
 // found afterwards: what was synced, and of the rest a random part. Folder
 // changes survive in their order up to some moment, file contents page by page in
 // any order, as on a disk with a journal for its metadata.
+//
+// What it does when a disk fails is what Linux does: see Lose.
 type Mem struct {
 	mu    sync.Mutex
 	dead  bool
@@ -31,6 +33,8 @@ type Mem struct {
 	// step is called before every operation that changes something. It may call
 	// Stop, which makes this and all later operations fail.
 	step func(op, name string)
+	// lots says which pages a failing disk takes: one bit after the other.
+	lots *rand.PCG
 }
 
 type dirChange struct {
@@ -44,6 +48,8 @@ type memNode struct {
 	data    []byte // as a reader sees it
 	synced  []byte // on stable storage
 	pending []memWrite
+	open    int   // descriptors
+	lost    error // what the next sync says; nil: nothing was lost, or somebody was told
 }
 
 // memWrite is a change of a file that was not synced; a nil data is a truncation.
@@ -54,7 +60,7 @@ type memWrite struct {
 
 // NewMem gives an empty file system; "/" and "." are there.
 func NewMem() *Mem {
-	m := &Mem{root: map[string]*memNode{}, saved: map[string]*memNode{}, free: -1}
+	m := &Mem{root: map[string]*memNode{}, saved: map[string]*memNode{}, free: -1, lots: rand.NewPCG(1, 1)}
 	for _, dir := range []string{"/", "."} {
 		n := &memNode{dir: true}
 		m.root[dir], m.saved[dir] = n, n
@@ -77,6 +83,77 @@ func (m *Mem) SetFree(bytes int64) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.free = bytes
+}
+
+// Lose fails to write what was written to a file and not synced, as a disk does behind the back of the
+// program. As on Linux since 4.13 (fsync(2), "Errors"; lib/errseq.c), some of the pages are on
+// stable storage, the others never will be unless they are written to again, reads give all of them as if nothing had
+// been, the next sync of the file says so, and the one after that succeeds. Whoever closes the file before loses the error.
+// It reports whether there was anything to lose.
+func (m *Mem) Lose(name string, err error) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	node := m.root[filepath.Clean(name)]
+	if node == nil || len(node.pending) == 0 {
+		return false
+	}
+	node.lose(m.lots)
+	node.lost = err
+	return true
+}
+
+// Exit closes all files, as the end of a process does. The file system goes on.
+func (m *Mem) Exit() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, node := range m.root {
+		node.open, node.lost = 0, nil
+	}
+}
+
+// lose makes what was written clean, some of it without having written it. Sizes are kept by the file
+// system's own journal.
+func (n *memNode) lose(lots *rand.PCG) {
+	for _, w := range n.pending {
+		if w.data == nil {
+			n.synced = resize(n.synced, w.at)
+			continue
+		}
+		for from := w.at / page * page; from < w.at+int64(len(w.data)); from += page {
+			if lots.Uint64()&1 == 0 {
+				n.writePage(from)
+			}
+		}
+	}
+	n.pending = nil
+	n.synced = resize(n.synced, int64(len(n.data)))
+}
+
+// writeBack brings all pages that were written to to stable storage.
+func (n *memNode) writeBack() {
+	for _, w := range n.pending {
+		if w.data == nil {
+			n.synced = resize(n.synced, w.at)
+			continue
+		}
+		for from := w.at / page * page; from < w.at+int64(len(w.data)); from += page {
+			n.writePage(from)
+		}
+	}
+	n.pending = nil
+	n.synced = resize(n.synced, int64(len(n.data)))
+}
+
+// writePage brings a page to stable storage as it is now.
+func (n *memNode) writePage(from int64) {
+	to := min(from+page, int64(len(n.data)))
+	if from >= to {
+		return
+	}
+	if int64(len(n.synced)) < to {
+		n.synced = resize(n.synced, to)
+	}
+	copy(n.synced[from:to], n.data[from:to])
 }
 
 // Crash gives the file system as it is after the power came back. m must not be
@@ -194,7 +271,7 @@ func (m *Mem) Create(name string) (File, error) {
 	if parent := m.root[filepath.Dir(filepath.Clean(name))]; parent == nil || !parent.dir {
 		return nil, notThere("create", name)
 	}
-	node := &memNode{}
+	node := &memNode{open: 1}
 	m.link(name, node)
 	return &memFile{fs: m, name: name, node: node}, nil
 }
@@ -210,6 +287,7 @@ func (m *Mem) Open(name string) (File, error) {
 	case node == nil || node.dir:
 		return nil, notThere("open", name)
 	}
+	node.open++
 	return &memFile{fs: m, name: name, node: node}, nil
 }
 
@@ -345,9 +423,10 @@ func (m *Mem) Space(string) (free, total int64, err error) {
 }
 
 type memFile struct {
-	fs   *Mem
-	name string
-	node *memNode
+	fs     *Mem
+	name   string
+	node   *memNode
+	closed bool
 }
 
 func (f *memFile) ReadAt(b []byte, at int64) (int, error) {
@@ -442,9 +521,30 @@ func (f *memFile) Sync() error {
 		return err
 	}
 	defer f.fs.mu.Unlock()
-	f.node.synced = slices.Clone(f.node.data)
-	f.node.pending = nil
-	return nil
+	f.node.writeBack()
+	err := f.node.lost
+	f.node.lost = nil
+	return err
 }
 
-func (f *memFile) Close() error { return nil }
+// fail is a sync of what cannot be written.
+func (f *memFile) fail() {
+	f.fs.mu.Lock()
+	defer f.fs.mu.Unlock()
+	f.node.lose(f.fs.lots)
+	f.node.lost = nil // the caller is told
+}
+
+// Close loses an error that no sync has told.
+func (f *memFile) Close() error {
+	f.fs.mu.Lock()
+	defer f.fs.mu.Unlock()
+	if f.closed {
+		return nil
+	}
+	f.closed = true
+	if f.node.open--; f.node.open <= 0 {
+		f.node.open, f.node.lost = 0, nil
+	}
+	return nil
+}

@@ -2,6 +2,7 @@ package vfs
 
 import (
 	"errors"
+	"os"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -65,8 +66,11 @@ func (f osFile) WriteVector(pieces [][]byte, at int64) error {
 func (f osFile) Sync() error {
 	for {
 		err := syscall.Fdatasync(int(f.Fd()))
-		if !errors.Is(err, syscall.EINTR) {
-			return noSpace(err)
+		switch {
+		case err == nil:
+			return nil
+		case !errors.Is(err, syscall.EINTR):
+			return noSpace(&os.PathError{Op: "fdatasync", Path: f.Name(), Err: err})
 		}
 	}
 }
