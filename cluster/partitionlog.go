@@ -134,6 +134,11 @@ func (r *records) readCommitted(from fsm.Offset, maxBytes int) (slice fsm.Slice,
 		if errors.Is(err, io.EOF) {
 			break
 		}
+		if errors.Is(err, raftlog.ErrNotInLog) && len(slice.Batches) == 0 {
+			if start, _ := r.bounds(); from < start {
+				return slice, false, nil // freed this moment
+			}
+		}
 		if err != nil {
 			if len(slice.Batches) > 0 {
 				break // the next read begins there

@@ -85,6 +85,7 @@ func (l *PartitionLog) cutFrom(from uint64) error {
 	l.state.Lock() // readers look at the end
 	s.last, s.end, s.chain, s.allocated = from-1, end, chain, end
 	s.sealed = false
+	l.cuts.Add(1) // what was read since publishCut may be in a buffer, beyond the end
 	l.state.Unlock()
 	return nil
 }

@@ -3,9 +3,11 @@ package raftlog
 import (
 	"errors"
 	"fmt"
+	"io"
 	"path/filepath"
 	"slices"
 	"sort"
+	"time"
 
 	"github.com/hashicorp/raft"
 
@@ -73,9 +75,10 @@ func (l *PartitionLog) find(index uint64) *segment {
 // GetLog implements raft.LogStore. Below Raft's window there is nothing, though
 // the bytes are there.
 func (l *PartitionLog) GetLog(index uint64, out *raft.Log) error {
+	cuts := l.cuts.Load()
 	if entry := l.cache.get(index); entry != nil {
 		l.state.RLock()
-		there := index >= l.first && index <= l.last
+		there := index >= l.first && index <= l.last && cuts == l.cuts.Load()
 		l.state.RUnlock()
 		if there {
 			if l.cursor.Load() != nil {
@@ -85,28 +88,41 @@ func (l *PartitionLog) GetLog(index uint64, out *raft.Log) error {
 			return nil
 		}
 	}
-	l.state.RLock()
-	there := index >= l.first && index <= l.last && l.last > 0
-	l.state.RUnlock()
-	if !there {
-		return raft.ErrLogNotFound
-	}
-	err := l.readEntry(index, out)
-	if err == nil || errors.Is(err, raft.ErrLogNotFound) || !l.serving.Load() {
-		return err
-	}
-	// Raft panics when it cannot read what it is to apply (invariant 9). It waits
-	// here until the group is closed, when nothing it sends leaves the node any
-	// more, and then gets an entry that does nothing.
-	l.hurt.Do(func() {
-		if l.opts.OnDamage != nil {
-			go l.opts.OnDamage(err)
+	for {
+		l.state.RLock()
+		there := index >= l.first && index <= l.last && l.last > 0
+		l.state.RUnlock()
+		if !there {
+			return raft.ErrLogNotFound
 		}
-	})
-	<-l.abandon
-	*out = raft.Log{Index: index, Type: raft.LogNoop}
-	return nil
+		err := l.readEntry(index, out)
+		if err == nil || errors.Is(err, raft.ErrLogNotFound) || !l.serving.Load() {
+			return err
+		}
+		// Raft panics when it cannot read what it is to apply (invariant 9). It waits
+		// here until the file can be opened, or the group is closed, when nothing it sends leaves the node any
+		// more, and then gets an entry that does nothing.
+		again := make(<-chan time.Time)
+		if vfs.OutOfFiles(err) {
+			again = time.After(outOfFilesPause)
+		} else {
+			l.hurt.Do(func() {
+				if l.opts.OnDamage != nil {
+					go l.opts.OnDamage(err)
+				}
+			})
+		}
+		select {
+		case <-again:
+		case <-l.abandon:
+			*out = raft.Log{Index: index, Type: raft.LogNoop}
+			return nil
+		}
+	}
 }
+
+// outOfFilesPause is the pause before a file is opened again for which there was no descriptor.
+const outOfFilesPause = 50 * time.Millisecond
 
 // Serving says that Raft runs: from now on what cannot be read is told to
 // OnDamage and not to Raft.
@@ -116,48 +132,59 @@ func (l *PartitionLog) Serving() { l.serving.Store(true) }
 // must be closed and its shutdown begun: what they get is not what was written.
 func (l *PartitionLog) Abandon() { l.left.Do(func() { close(l.abandon) }) }
 
-// readEntry reads an entry from its file.
+// readEntry reads an entry from its file. What is read while the end of the log is cut off may be anything: it
+// is read again then.
 func (l *PartitionLog) readEntry(index uint64, out *raft.Log) error {
 	for {
 		l.state.RLock()
-		s := l.find(index)
+		s, there, cuts := l.find(index), index <= l.last, l.cuts.Load()
 		l.state.RUnlock()
-		if s == nil {
+		if s == nil || !there {
 			return raft.ErrLogNotFound
 		}
-		f, err := s.handle.acquire()
+		err := l.readFrom(s, index, cuts, out)
 		if errors.Is(err, errGone) {
 			continue // cut or trimmed this moment: look again
 		}
-		if err != nil {
+		if cuts == l.cuts.Load() {
 			return err
 		}
-		defer s.handle.release()
-		w := l.takeCursor(index)
-		if w == nil || w.seg != s {
-			cuts := l.cuts.Load()
-			inner, err := l.walkTo(s, f, index, walkChunk)
-			if err != nil {
-				return err
-			}
-			w = &cursor{walker: *inner, seg: s, cuts: cuts}
-		}
-		w.f = f
-		l.state.RLock()
-		w.limit, w.fr = s.end, s.framing
-		l.state.RUnlock()
-		fr, b, err := w.next()
-		if err != nil {
-			return err
-		}
-		if fr.index != index {
-			return fmt.Errorf("%w: entry %d where %d should be", ErrDamaged, fr.index, index)
-		}
-		*out = fr.entry(slices.Clone(b))
-		w.index = index + 1
-		l.cursor.Store(w)
-		return nil
 	}
+}
+
+// readFrom reads an entry that was in a segment when the log had been cut that often.
+func (l *PartitionLog) readFrom(s *segment, index, cuts uint64, out *raft.Log) error {
+	f, err := s.handle.acquire()
+	if err != nil {
+		return err
+	}
+	defer s.handle.release()
+	c := l.takeCursor(s, index, cuts)
+	if c == nil {
+		w, err := l.walkTo(s, f, index, walkChunk)
+		if err != nil {
+			return err
+		}
+		c = &cursor{walker: *w, seg: s, cuts: cuts}
+	}
+	c.f = f
+	l.state.RLock()
+	c.limit, c.fr = s.end, s.framing
+	l.state.RUnlock()
+	fr, b, err := c.next()
+	if errors.Is(err, io.EOF) {
+		err = fmt.Errorf("%w: entry %d is not in %s", ErrDamaged, index, filepath.Base(s.path))
+	}
+	if err != nil {
+		return err
+	}
+	if fr.index != index {
+		return fmt.Errorf("%w: entry %d where %d should be", ErrDamaged, fr.index, index)
+	}
+	*out = fr.entry(slices.Clone(b))
+	c.index = index + 1
+	l.cursor.Store(c)
+	return nil
 }
 
 // Scan implements Log: all entries there are, also those below Raft's window.
@@ -195,11 +222,11 @@ type cursor struct {
 	cuts  uint64 // how often the log had been cut when it was made
 }
 
-// takeCursor gives the place where Raft read last, if that is in front of index:
+// takeCursor gives the place where Raft read last, if that is in front of index and nothing was cut since:
 // Raft reads one entry after the other.
-func (l *PartitionLog) takeCursor(index uint64) *cursor {
+func (l *PartitionLog) takeCursor(s *segment, index, cuts uint64) *cursor {
 	c := l.cursor.Swap(nil)
-	if c == nil || c.index != index || c.cuts != l.cuts.Load() {
+	if c == nil || c.seg != s || c.index != index || c.cuts != cuts {
 		return nil
 	}
 	return c

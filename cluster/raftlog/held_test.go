@@ -29,6 +29,9 @@ type held struct {
 	log  string // what the store said; guarded by mu
 	// readError is what reading files ends with, if anything.
 	readError atomic.Pointer[error]
+	// openError is what opening a segment or an index ends with, if anything; opens is told then.
+	openError atomic.Pointer[error]
+	opens     chan struct{}
 	damaged   chan error
 	format    int
 	st        *Store
@@ -41,7 +44,7 @@ func newHeldOf(t *testing.T, format int) *held {
 	mem := vfs.NewMem()
 	mem.MkdirAll("/data")
 	mem.SyncDir("/")
-	h := &held{t: t, mem: mem, damaged: make(chan error, 1), format: format}
+	h := &held{t: t, mem: mem, damaged: make(chan error, 1), opens: make(chan struct{}), format: format}
 	h.open(true)
 	return h
 }
@@ -70,6 +73,13 @@ func (h *held) try(fresh bool) (err error) {
 	})
 	disk := vfs.Failing{FS: mem, Fail: func(op, name string) error {
 		if err := h.readError.Load(); err != nil && op == "read" {
+			return *err
+		}
+		if err := h.openError.Load(); err != nil && op == "open" {
+			select {
+			case h.opens <- struct{}{}:
+			default:
+			}
 			return *err
 		}
 		return nil

@@ -6,9 +6,12 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
+	"io/fs"
 	"sort"
 	"strings"
 	"sync"
+
+	"github.com/trimaran-io/trimaran/cluster/raftlog/vfs"
 )
 
 const (
@@ -189,9 +192,9 @@ func (x *index) complete(st *Store, s *segment, next int64, state []byte) error 
 func openIndex(st *Store, s *segment) (*index, error) {
 	x := &index{path: indexPath(s.path), base: s.base}
 	x.handle.init(st, x.path, nil)
-	f, err := x.handle.acquire()
+	f, err := x.acquire()
 	if err != nil {
-		return nil, fmt.Errorf("%w: index: %w", ErrDamaged, err)
+		return nil, err
 	}
 	defer x.handle.release()
 	b := make([]byte, indexHeader)
@@ -215,6 +218,15 @@ func openIndex(st *Store, s *segment) (*index, error) {
 	return x, nil
 }
 
+// acquire opens the file. The error wraps ErrDamaged if it is not there.
+func (x *index) acquire() (vfs.File, error) {
+	f, err := x.handle.acquire()
+	if errors.Is(err, fs.ErrNotExist) {
+		err = fmt.Errorf("%w: index: %w", ErrDamaged, err)
+	}
+	return f, err
+}
+
 // resumeIndex opens an index that is not final, of which a manifest vouches for
 // count points. The error wraps ErrDamaged if they are not there.
 func resumeIndex(st *Store, s *segment, count int, crc uint32) (*index, error) {
@@ -233,9 +245,9 @@ func (x *index) check() error {
 	if x.checked {
 		return nil
 	}
-	f, err := x.handle.acquire()
+	f, err := x.acquire()
 	if err != nil {
-		return fmt.Errorf("%w: index: %w", ErrDamaged, err)
+		return err
 	}
 	defer x.handle.release()
 	crc, err := crcOf(f, indexHeader, int64(x.written)*pointSize)

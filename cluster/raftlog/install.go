@@ -80,13 +80,19 @@ func (l *PartitionLog) AppendEntries(dst []byte, from, to uint64, limit int) ([]
 	}
 	var err error
 	scanErr := l.Scan(from, func(entry *raft.Log) bool {
+		if entry.Index != from && len(dst) == start {
+			return false // the one that was asked for was freed this moment
+		}
 		if entry.Index > to || len(dst) > start && len(dst)-start+int(framing{}.size(entry)) > limit {
 			return false
 		}
 		dst, _, err = appendFrame(dst, framing{}, 0, entry, 0, 0)
 		return err == nil && len(dst)-start < limit
 	})
-	return dst, errors.Join(err, scanErr)
+	if err = errors.Join(err, scanErr); err == nil && len(dst) == start {
+		err = fmt.Errorf("%w: entry %d", ErrNotInLog, from)
+	}
+	return dst, err
 }
 
 // ParseEntries reads what AppendEntries of another node gave. Data alias b.

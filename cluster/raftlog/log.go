@@ -69,7 +69,7 @@ type PartitionLog struct {
 	marks    []mark     // entries that may become points, ascending, above applied
 	ends     []segmentEnd
 
-	cuts   atomic.Uint64 // how often the end was cut off
+	cuts   atomic.Uint64 // counts the cuts of the end, each when it begins and when it is made
 	cursor atomic.Pointer[cursor]
 	spots  spots
 

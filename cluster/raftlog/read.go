@@ -8,6 +8,8 @@ import (
 	"sync"
 
 	"github.com/hashicorp/raft"
+
+	"github.com/trimaran-io/trimaran/cluster/raftlog/vfs"
 )
 
 // Reader reads applied entries in order. It holds no lock, and delays no append.
@@ -19,6 +21,7 @@ type Reader struct {
 	index  uint64 // of the entry that comes next
 	next   int64  // next offset in front of it
 	before int64  // position of the entry that Next gave; -1: none
+	cuts   uint64 // of the log when the segment's end was looked at
 	buf    *[]byte
 }
 
@@ -72,7 +75,7 @@ func (l *PartitionLog) readAt(offset int64, want int) (*Reader, error) {
 // floor is index.floor of a segment's index, which is made again if it is damaged. ErrDamaged then means the segment.
 func (l *PartitionLog) floor(s *segment, x *index, above func(point) bool) (p point, ok bool, err error) {
 	p, ok, err = x.floor(above)
-	if err == nil || errors.Is(err, errGone) {
+	if err == nil || errors.Is(err, errGone) || vfs.OutOfFiles(err) {
 		return p, ok, err
 	}
 	l.st.logger.Warn("an index is made again", "group", l.opts.Group, "segment", s.base, "error", err)
@@ -148,10 +151,15 @@ func (r *Reader) enter(s *segment) error {
 		return err
 	}
 	r.seg, r.w.f = s, f
-	r.l.state.RLock()
-	r.w.limit, r.w.fr = s.end, s.framing
-	r.l.state.RUnlock()
+	r.look()
 	return nil
+}
+
+// look takes the segment's end as it is now. What was read before may have been cut off and written anew since.
+func (r *Reader) look() {
+	r.l.state.RLock()
+	defer r.l.state.RUnlock()
+	r.w.have, r.w.limit, r.w.fr, r.cuts = nil, r.seg.end, r.seg.framing, r.l.cuts.Load()
 }
 
 // Expected is the next offset in front of the entry that Next will give.
@@ -165,6 +173,9 @@ func (r *Reader) Next(limit uint64) (raft.Log, error) {
 		if r.index > limit {
 			return raft.Log{}, io.EOF
 		}
+		if r.cuts != r.l.cuts.Load() {
+			r.look()
+		}
 		r.before = r.w.pos
 		f, b, err := r.w.next()
 		if errors.Is(err, io.EOF) {
@@ -173,6 +184,9 @@ func (r *Reader) Next(limit uint64) (raft.Log, error) {
 			} else if !more {
 				return raft.Log{}, io.EOF
 			}
+			continue
+		}
+		if err != nil && r.cuts != r.l.cuts.Load() {
 			continue
 		}
 		if err != nil {
@@ -220,6 +234,9 @@ func (r *Reader) more() (bool, error) {
 	}
 	old := r.seg
 	if err := r.enter(s); err != nil {
+		if errors.Is(err, errGone) {
+			err = fmt.Errorf("%w: entry %d was freed this moment", ErrNotInLog, r.index)
+		}
 		return false, err
 	}
 	old.handle.release()
