@@ -243,3 +243,49 @@ func TestAFileThatCannotBeOpenedIsNoDamage(t *testing.T) {
 	h.PartitionLog.Close()
 	h.st.Close()
 }
+
+// TestAReadBesideACutLooksAgain: the end is cut off, and may be written anew, between the moment at which a reader has found an
+// entry's place and that at which it reads there.
+func TestAReadBesideACutLooksAgain(t *testing.T) {
+	for _, anew := range []bool{false, true} {
+		for who, read := range map[string]func(h *held, e *raft.Log) error{
+			"GetLog": func(h *held, e *raft.Log) error { return h.GetLog(38, e) },
+			"Scan": func(h *held, e *raft.Log) error {
+				err := h.Scan(38, func(found *raft.Log) bool { *e = *found; return false })
+				if err == nil && e.Index == 0 {
+					err = raft.ErrLogNotFound
+				}
+				return err
+			},
+		} {
+			h := newHeld(t)
+			h.store(1, 40, 1)
+			h.cache.forget(0)
+			h.Serving()
+			beside := func() {
+				h.beforeRead.Store(nil) // the cut reads, too
+				if err := h.DeleteRange(2, 40); err != nil {
+					t.Error(err)
+				}
+				for i := uint64(2); anew && i <= 60; i++ {
+					if err := h.StoreLog(&raft.Log{Index: i, Term: 2, Type: raft.LogCommand, Data: []byte("new")}); err != nil {
+						t.Error(err)
+					}
+				}
+			}
+			h.beforeRead.Store(&beside)
+			var e raft.Log
+			err := read(h, &e)
+			if !anew && !errors.Is(err, raft.ErrLogNotFound) || anew && (err != nil || e.Index != 38 || e.Term != 2) {
+				t.Errorf("%s, written anew %v: entry %d of term %d, %v", who, anew, e.Index, e.Term, err)
+			}
+			select {
+			case err := <-h.damaged:
+				t.Errorf("%s: the replica is given up: %v", who, err)
+			default:
+			}
+			h.PartitionLog.Close()
+			h.st.Close()
+		}
+	}
+}

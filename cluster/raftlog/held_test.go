@@ -29,6 +29,7 @@ type held struct {
 	log  string // what the store said; guarded by mu
 	// readError is what reading files ends with, if anything.
 	readError atomic.Pointer[error]
+	beforeRead atomic.Pointer[func()] // what happens before a file is read
 	// openError is what opening a segment or an index ends with, if anything; opens is told then.
 	openError atomic.Pointer[error]
 	opens     chan struct{}
@@ -72,6 +73,9 @@ func (h *held) try(fresh bool) (err error) {
 		}
 	})
 	disk := vfs.Failing{FS: mem, Fail: func(op, name string) error {
+		if before := h.beforeRead.Load(); before != nil && op == "read" {
+			(*before)()
+		}
 		if err := h.readError.Load(); err != nil && op == "read" {
 			return *err
 		}

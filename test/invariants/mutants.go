@@ -143,7 +143,7 @@ var mutants = []mutant{
 		raftlog, "TestInvariant9RaftSeesNoErrorItPanicsOn"},
 	{9, "what is read beside a cut is believed", []change{{"cluster/raftlog/entries.go",
 		"		if cuts == l.cuts.Load() {\n			return err\n		}\n	}", "		return err\n	}"}},
-		raftlog, "TestReadersBesideCutTrimAndClose"},
+		raftlog, "TestAReadBesideACutLooksAgain"},
 	{9, "records take the disk's reserve", []change{{logGo,
 		"if l.opts.Bulk != nil && l.st.space.short.Load()", "if false && l.st.space.short.Load()"}},
 		raftlog, "TestInvariant9RecordsLeaveTheReserve"},
