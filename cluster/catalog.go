@@ -332,7 +332,7 @@ func (c *catalog) open(voters, nonvoters []string) error {
 	n := c.node
 	config := raftConfig(n.identity, n.cfg.HeartbeatTimeout, n.cfg.CommitTimeout, 10_240, n.raftLogger.Named(catalogGroup))
 	config.SnapshotThreshold = 1024
-	g, err := openGroup(catalogGroup, boltFiles(n.dir.join("catalog"), config.Logger), config, c, n.stable.Group(catalogGroup), n.transport(catalogGroup), voters, nonvoters)
+	g, err := openGroup(catalogGroup, boltFiles(n.dir.join("catalog"), config.Logger, n.diskFailed), config, c, n.stable.Group(catalogGroup), n.transport(catalogGroup), voters, nonvoters)
 	if err != nil {
 		c.mu.Lock()
 		defer c.mu.Unlock()

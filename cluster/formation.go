@@ -175,7 +175,7 @@ func (n *Node) grant(payload []byte) error {
 	}
 	next := *n.id
 	next.Forming = &proposal
-	if err := n.dir.saveIdentity(&next); err != nil {
+	if err := n.lost(n.dir.saveIdentity(&next)); err != nil {
 		return err
 	}
 	n.id = &next

@@ -58,7 +58,7 @@ func (n *Node) createInitialTopics() {
 		n.pause(pause)
 	}
 	if n.ctx.Err() == nil {
-		if err := writeFileSync(done, nil); err != nil {
+		if err := n.lost(writeFileSync(done, nil)); err != nil {
 			n.logger.Warn("cannot note that the initial topics were created", "error", err)
 		}
 	}

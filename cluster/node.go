@@ -234,6 +234,7 @@ func Start(cfg Config) (_ *Node, err error) {
 	if n.stable, err = raftlog.OpenStable(n.dir.join("votes.db")); err != nil {
 		return nil, err
 	}
+	n.stable.OnFail(n.diskFailed)
 	undo = append(undo, func() { n.stable.Close() })
 	if n.logs, err = raftlog.OpenStore(n.dir.path, n.logOptions()); err != nil {
 		return nil, err
@@ -386,6 +387,19 @@ func (n *Node) fail(err error) {
 	}
 }
 
+// diskFailed ends the node: of what was written nobody knows what is on the disk, and only a restart finds out.
+func (n *Node) diskFailed(err error) {
+	n.fail(fmt.Errorf("the disk has lost what was written: %w", err))
+}
+
+// lost gives err, and ends the node if it is that of a sync. The kernel tells it once: whoever tries again is told that all is well.
+func (n *Node) lost(err error) error {
+	if errors.As(err, new(notSynced)) {
+		n.diskFailed(err)
+	}
+	return err
+}
+
 // Failed is closed when the node cannot go on; Err tells why.
 func (n *Node) Failed() <-chan struct{} { return n.failed }
 
@@ -491,7 +505,7 @@ func (n *Node) saveIdentity(change func(*identityFile)) error {
 	defer n.idMu.Unlock()
 	next := *n.id
 	change(&next)
-	if err := n.dir.saveIdentity(&next); err != nil {
+	if err := n.lost(n.dir.saveIdentity(&next)); err != nil {
 		return err
 	}
 	n.id = &next

@@ -29,9 +29,7 @@ func (n *Node) logOptions() raftlog.Options {
 	opts := raftlog.Options{
 		FS:     n.cfg.fs,
 		Logger: n.logger,
-		OnFail: func(err error) {
-			n.fail(fmt.Errorf("the disk has lost what was written: %w", err))
-		},
+		OnFail: n.diskFailed,
 	}
 	// For measuring what each costs: make bench.
 	if os.Getenv("TRIMARAN_TEST_JOURNAL") == "off" {

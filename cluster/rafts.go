@@ -83,6 +83,10 @@ type group struct {
 	asking    atomic.Int64 // calls of ask that Raft has not answered
 	proposals turnstile
 	appends   *timedLog
+
+	ending sync.Once
+	closed error // of the transport; set by end
+	ended  error // of Raft; set before stopped is closed
 }
 
 // maxAsking bounds the requests that wait for a group whose main loop hangs, as it does with its disk.
@@ -160,8 +164,8 @@ type groupFiles struct {
 // The error wraps raftlog.ErrLost if they should be there and are not.
 type openFiles func(fresh bool) (groupFiles, error)
 
-// boltFiles opens the files of a group in raft-boltdb and Raft's own snapshot files.
-func boltFiles(dir string, logger hclog.Logger) openFiles {
+// boltFiles opens the files of a group in raft-boltdb and Raft's own snapshot files. fail is told of an error of the disk.
+func boltFiles(dir string, logger hclog.Logger, fail func(error)) openFiles {
 	return func(fresh bool) (files groupFiles, err error) {
 		path := filepath.Join(dir, "raft.db")
 		if _, statErr := os.Stat(path); !fresh && os.IsNotExist(statErr) {
@@ -170,19 +174,23 @@ func boltFiles(dir string, logger hclog.Logger) openFiles {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
 			return files, err
 		}
-		if files.snapshots, err = raft.NewFileSnapshotStoreWithLogger(dir, 2, logger); err != nil {
+		snapshots, err := raft.NewFileSnapshotStoreWithLogger(dir, 2, logger)
+		if err != nil {
 			return files, err
 		}
-		if files.log, err = raftlog.OpenBolt(path, files.snapshots); err != nil {
+		files.snapshots = raftlog.GuardSnapshots(snapshots, fail)
+		log, err := raftlog.OpenBolt(path, files.snapshots)
+		if err != nil {
 			return files, err
 		}
+		log.OnFail(fail)
+		files.log, files.serving = log, log.Serving
 		for _, d := range []string{filepath.Dir(dir), dir} {
 			if err := syncDir(d); err != nil {
 				files.log.Close()
 				return files, err
 			}
 		}
-		files.serving = func() {}
 		return files, nil
 	}
 }
@@ -322,19 +330,42 @@ func (g *group) close() error {
 	return errors.Join(g.stop(), g.log.Close())
 }
 
+// end begins to stop Raft, and lets go of whoever waits for it or in it.
+func (g *group) end() {
+	g.ending.Do(func() {
+		g.raft.DeregisterObserver(g.observer)
+		shutdown := g.raft.Shutdown()
+		// Closed before Raft is waited for: calls to a node that hangs would hold it up.
+		g.closed = g.transport.Close()
+		g.stable.Abandon()
+		if log, ok := g.log.(interface{ Abandon() }); ok {
+			log.Abandon()
+		}
+		go func() {
+			g.ended = shutdown.Error()
+			close(g.stopped)
+		}()
+	})
+}
+
 // stop stops Raft; the files stay open.
 func (g *group) stop() error {
-	g.raft.DeregisterObserver(g.observer)
-	stopped := g.raft.Shutdown()
-	// Closed before Raft is waited for: calls to a node that hangs would hold it up.
-	err := g.transport.Close()
-	g.stable.Abandon()
-	if log, ok := g.log.(interface{ Abandon() }); ok {
-		log.Abandon()
+	g.end()
+	<-g.stopped
+	return errors.Join(g.closed, g.ended)
+}
+
+// notSynced is an error of a sync. It ends the node: see Node.lost.
+type notSynced struct{ error }
+
+func (e notSynced) Unwrap() error { return e.error }
+
+// syncFile brings a file or a folder to stable storage.
+func syncFile(f *os.File) error {
+	if err := f.Sync(); err != nil {
+		return notSynced{err}
 	}
-	err = errors.Join(err, stopped.Error())
-	close(g.stopped)
-	return err
+	return nil
 }
 
 func syncDir(dir string) error {
@@ -343,7 +374,7 @@ func syncDir(dir string) error {
 		return err
 	}
 	defer f.Close()
-	return f.Sync()
+	return syncFile(f)
 }
 
 // raftLogs turns what hashicorp libraries log into slog lines. Raft reports a

@@ -99,7 +99,7 @@ func (n *Node) rebuild(id fsm.PartitionID) error {
 	if err := os.Rename(dir, gone); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
 	}
-	if err := syncDir(n.logs.Groups()); err != nil {
+	if err := n.lost(syncDir(n.logs.Groups())); err != nil {
 		return err
 	}
 	if err := os.RemoveAll(gone); err != nil {

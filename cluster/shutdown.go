@@ -59,6 +59,15 @@ var errNotStopped = errors.New("the node was not stopped in good order")
 // stop ends everything as it is.
 func (n *Node) stop() error {
 	n.cancel()
+	// Whoever waits for Raft, or Raft for a disk, does not end by itself.
+	n.mu.Lock()
+	for _, r := range n.replicas {
+		go r.group.end()
+	}
+	n.mu.Unlock()
+	if g := n.catalog.raftGroup(); g != nil {
+		go g.end()
+	}
 	n.done.Wait()
 	n.mu.Lock()
 	replicas := n.replicas

@@ -28,7 +28,7 @@ type held struct {
 	mu   sync.Mutex
 	log  string // what the store said; guarded by mu
 	// readError is what reading files ends with, if anything.
-	readError atomic.Pointer[error]
+	readError  atomic.Pointer[error]
 	beforeRead atomic.Pointer[func()] // what happens before a file is read
 	// openError is what opening a segment or an index ends with, if anything; opens is told then.
 	openError atomic.Pointer[error]

@@ -18,6 +18,8 @@ import (
 	"hash/crc32"
 	"io/fs"
 	"os"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -43,20 +45,64 @@ type Log interface {
 
 // Bolt is a Log in one raft-boltdb file.
 type Bolt struct {
-	*raftboltdb.BoltStore
+	store     *raftboltdb.BoltStore
 	snapshots raft.SnapshotStore
+	*boltGuard
+
+	serving atomic.Bool // Raft runs: errors it cannot bear are kept from it
+	abandon chan struct{}
+	left    sync.Once
 }
+
+// Serving says that Raft runs: an entry that cannot be read then fails the file, and Raft waits for the group to be closed. It
+// panics on an entry that it is to apply and cannot read (invariant 9).
+func (b *Bolt) Serving() { b.serving.Store(true) }
+
+// Abandon lets go of calls of Raft that wait. The group's transport must be closed and its shutdown
+// begun: what they get is not what was written.
+func (b *Bolt) Abandon() { b.left.Do(func() { close(b.abandon) }) }
 
 // GetLog implements raft.LogStore.
 func (b *Bolt) GetLog(index uint64, out *raft.Log) error {
-	return SnapshotTerm{summed{b.BoltStore}, b.snapshots}.GetLog(index, out)
+	err := b.read(func() error {
+		return SnapshotTerm{summed{b.store}, b.snapshots}.GetLog(index, out)
+	})
+	if err == nil || errors.Is(err, raft.ErrLogNotFound) || !b.serving.Load() {
+		return err
+	}
+	b.fail(err)
+	<-b.abandon
+	*out = raft.Log{Index: index, Type: raft.LogNoop}
+	return nil
 }
 
 // StoreLog implements raft.LogStore.
-func (b *Bolt) StoreLog(entry *raft.Log) error { return summed{b.BoltStore}.StoreLog(entry) }
+func (b *Bolt) StoreLog(entry *raft.Log) error { return b.StoreLogs([]*raft.Log{entry}) }
 
 // StoreLogs implements raft.LogStore.
-func (b *Bolt) StoreLogs(entries []*raft.Log) error { return summed{b.BoltStore}.StoreLogs(entries) }
+func (b *Bolt) StoreLogs(entries []*raft.Log) error {
+	return b.write(func() error { return summed{b.store}.StoreLogs(entries) })
+}
+
+// DeleteRange implements raft.LogStore.
+func (b *Bolt) DeleteRange(from, to uint64) error {
+	return b.write(func() error { return b.store.DeleteRange(from, to) })
+}
+
+// FirstIndex implements raft.LogStore.
+func (b *Bolt) FirstIndex() (index uint64, err error) {
+	err = b.read(func() error { index, err = b.store.FirstIndex(); return err })
+	return index, err
+}
+
+// LastIndex implements raft.LogStore.
+func (b *Bolt) LastIndex() (index uint64, err error) {
+	err = b.read(func() error { index, err = b.store.LastIndex(); return err })
+	return index, err
+}
+
+// Close implements Log.
+func (b *Bolt) Close() error { return b.close(b.store.Close) }
 
 // summed is a log whose entries have a CRC-32C, behind their extensions and a mark.
 type summed struct{ *raftboltdb.BoltStore }
@@ -133,8 +179,8 @@ func OpenBolt(path string, snapshots raft.SnapshotStore) (*Bolt, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open raft log %s: %w", path, err)
 	}
-	b := &Bolt{store, snapshots}
-	if err := b.check(indexes); err != nil {
+	b := &Bolt{store: store, snapshots: snapshots, boltGuard: &boltGuard{path: path}, abandon: make(chan struct{})}
+	if err := b.read(func() error { return b.check(indexes) }); err != nil {
 		return nil, errors.Join(fmt.Errorf("open raft log %s: %w", path, err), b.Close())
 	}
 	return b, nil
@@ -153,7 +199,7 @@ func (b *Bolt) check(indexes []uint64) error {
 		if i > 0 && index != indexes[i-1]+1 && index > covered+1 {
 			return fmt.Errorf("%w: a hole between entries %d and %d", ErrDamaged, indexes[i-1], index)
 		}
-		has, err := summed{b.BoltStore}.get(index, new(raft.Log))
+		has, err := summed{b.store}.get(index, new(raft.Log))
 		if all = all || has; all && !has && err == nil {
 			err = fmt.Errorf("%w: entry %d has no CRC, and one before it has", ErrDamaged, index)
 		}

@@ -9,7 +9,6 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -23,6 +22,7 @@ import (
 // voter, and many groups elect at once when a node dies.
 type Stable struct {
 	db *bbolt.DB
+	*boltGuard
 
 	mu         sync.Mutex
 	committing bool       // one of the callers of update is; it goes on with what waits
@@ -60,7 +60,7 @@ func OpenStable(path string) (*Stable, error) {
 	if err := db.Update(sealAll); err != nil {
 		return nil, errors.Join(fmt.Errorf("open vote store %s: %w", path, err), db.Close())
 	}
-	return &Stable{db: db}, nil
+	return &Stable{db: db, boltGuard: &boltGuard{path: path}}, nil
 }
 
 // sealAll gives all groups of a file from before there were CRCs theirs.
@@ -85,7 +85,12 @@ func sealAll(tx *bbolt.Tx) error {
 }
 
 // Close closes the file.
-func (s *Stable) Close() error { return s.db.Close() }
+func (s *Stable) Close() error { return s.close(s.db.Close) }
+
+// view reads what is stored.
+func (s *Stable) view(do func(*bbolt.Tx) error) error {
+	return s.read(func() error { return s.db.View(do) })
+}
 
 // update makes a change and returns when it is on stable storage. It may run change more than once. bbolt's own Batch does
 // the same with a fixed delay, which four commits in a row of every election would wait for.
@@ -125,14 +130,21 @@ func (s *Stable) update(change func(*bbolt.Tx) error) error {
 func (s *Stable) commit(group []*pending) {
 	for left := slices.Clone(group); len(left) > 0; {
 		failed := -1
-		err := s.db.Update(func(tx *bbolt.Tx) error {
-			for i, u := range left {
-				if err := u.change(tx); err != nil {
-					failed = i
-					return err
+		var refused error
+		err := s.write(func() error {
+			err := s.db.Update(func(tx *bbolt.Tx) error {
+				for i, u := range left {
+					if err := u.change(tx); err != nil {
+						failed = i
+						return err
+					}
 				}
+				return nil
+			})
+			if failed >= 0 { // the change's own error
+				refused, err = err, nil
 			}
-			return nil
+			return err
 		})
 		if failed < 0 {
 			for _, u := range left {
@@ -140,7 +152,7 @@ func (s *Stable) commit(group []*pending) {
 			}
 			return
 		}
-		left[failed].err = err
+		left[failed].err = errors.Join(refused, err)
 		left = slices.Delete(left, failed, failed+1)
 	}
 }
@@ -192,7 +204,8 @@ type GroupStable struct {
 const fullRetry = 50 * time.Millisecond
 
 // Serving says that Raft is about to run: from now on a vote that does not fit the
-// disk waits until it does. Raft panics when it cannot store its term (invariant 9).
+// disk waits until it does, and one that cannot be stored until the group is closed: the node ends (see OnFail). Raft panics
+// when it cannot store its term (invariant 9).
 func (g *GroupStable) Serving() { g.serving.Store(true) }
 
 // Abandon lets go of calls of Raft that wait for room. The group's transport must
@@ -226,7 +239,7 @@ func number(n uint64) []byte { return binary.BigEndian.AppendUint64(nil, n) }
 
 // set stores all pairs or none.
 func (g *GroupStable) set(pairs ...pair) error {
-	if !slices.ContainsFunc(pairs, func(p pair) bool {
+	if g.stable.failed() == nil && !slices.ContainsFunc(pairs, func(p pair) bool {
 		old, err := g.Get([]byte(p.key))
 		return err != nil || !bytes.Equal(old, p.value)
 	}) {
@@ -234,13 +247,20 @@ func (g *GroupStable) set(pairs ...pair) error {
 	}
 	for {
 		err := g.put(pairs)
-		if !g.serving.Load() || !errors.Is(err, syscall.ENOSPC) && !errors.Is(err, syscall.EDQUOT) {
+		if err == nil || !g.serving.Load() {
 			return err
+		}
+		var again <-chan time.Time
+		if g.stable.failed() == nil {
+			if !noRoom(err) {
+				return err
+			}
+			again = time.After(fullRetry)
 		}
 		select {
 		case <-g.abandon:
 			return nil
-		case <-time.After(fullRetry):
+		case <-again:
 		}
 	}
 }
@@ -286,7 +306,7 @@ func isWhole(bucket *bbolt.Bucket) bool {
 
 // Known reports whether anything of the group was ever stored.
 func (g *GroupStable) Known() (known bool, err error) {
-	err = g.stable.db.View(func(tx *bbolt.Tx) error {
+	err = g.stable.view(func(tx *bbolt.Tx) error {
 		known = tx.Bucket(g.bucket) != nil
 		return nil
 	})
@@ -295,7 +315,7 @@ func (g *GroupStable) Known() (known bool, err error) {
 
 // Check gives an error that wraps ErrDamaged if what the group has voted is not what was written.
 func (g *GroupStable) Check() error {
-	return g.stable.db.View(func(tx *bbolt.Tx) error {
+	return g.stable.view(func(tx *bbolt.Tx) error {
 		if bucket := tx.Bucket(g.bucket); bucket != nil && !isWhole(bucket) {
 			return fmt.Errorf("%w: the votes of %s are not what was written", ErrDamaged, g.bucket)
 		}
@@ -306,7 +326,7 @@ func (g *GroupStable) Check() error {
 // Get implements raft.StableStore.
 func (g *GroupStable) Get(key []byte) ([]byte, error) {
 	var value []byte
-	err := g.stable.db.View(func(tx *bbolt.Tx) error {
+	err := g.stable.view(func(tx *bbolt.Tx) error {
 		if bucket := tx.Bucket(g.bucket); bucket != nil {
 			value = bytes.Clone(bucket.Get(key))
 		}
