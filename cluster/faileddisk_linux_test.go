@@ -71,10 +71,16 @@ func TestANodeWhoseDiskFailsEndsInOrder(t *testing.T) {
 			began := time.Now()
 			c.kill(0)
 			t.Logf("stopped within %v", time.Since(began))
-			c.mustAppend(1, id, "b")
+			appends := func(node int, value string) {
+				eventually(t, "an append", func() error { // leaders move meanwhile
+					_, err := c.append(node, id, value)
+					return err
+				})
+			}
+			appends(1, "b")
 			c.start(0)
 			c.ready()
-			c.mustAppend(0, id, "c")
+			appends(0, "c")
 		})
 	}
 }

@@ -237,7 +237,7 @@ func TestASnapshotOfANewerProgramIsRefusedOnce(t *testing.T) {
 			if err != nil {
 				return err
 			}
-			if err := (replicaSnapshot{state, int64(next)}).Persist(sink); err != nil {
+			if err := (replicaSnapshot{state, r.log.Standing(int64(next))}).Persist(sink); err != nil {
 				return err
 			}
 			return sink.Close()

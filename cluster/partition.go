@@ -203,7 +203,7 @@ func (r *records) Snapshot() (raft.FSMSnapshot, error) {
 	if r.newer != nil {
 		return nil, r.newer // Raft takes what came behind it for applied
 	}
-	return replicaSnapshot{r.state.Snapshot(), int64(r.state.NextOffset())}, nil
+	return replicaSnapshot{r.state.Snapshot(), r.log.Standing(int64(r.state.NextOffset()))}, nil
 }
 
 // Restore implements raft.FSM.

@@ -338,16 +338,16 @@ func (r *replica) settle(ctx context.Context) {
 // bounds gives the first and the next offset of the state machine.
 func (r *replica) bounds() (start, next fsm.Offset) { return r.machine.bounds() }
 
-// replicaSnapshot is the state of a replica's machine and the offset behind it.
+// replicaSnapshot is the state of a replica's machine and what its log knew then.
 type replicaSnapshot struct {
 	state snapshotBytes
-	next  int64
+	at    raftlog.Standing
 }
 
 // Persist implements raft.FSMSnapshot.
 func (s replicaSnapshot) Persist(sink raft.SnapshotSink) error {
 	if own, ok := sink.(*raftlog.Sink); ok {
-		own.SetNext(s.next)
+		own.SetStanding(s.at)
 	}
 	_, err := sink.Write(s.state)
 	return err // Raft closes the sink

@@ -173,7 +173,7 @@ func (s *shard) Snapshot() (raft.FSMSnapshot, error) {
 	}
 	snapshot := appendShardSnapshot(applied, next, state.Snapshot())
 	s.stateSize.Store(int64(len(snapshot)))
-	return replicaSnapshot{snapshot, next}, nil
+	return replicaSnapshot{snapshot, s.log.Standing(next)}, nil
 }
 
 // Restore implements raft.FSM.

@@ -26,7 +26,17 @@ type Archive struct {
 
 // OpenArchive opens the store in the folder dir. No process may be writing to it.
 func OpenArchive(dir string) (*Archive, error) {
-	st := &Store{fs: &readOnly{patches: map[string][]patch{}}, dir: dir, logger: slog.New(slog.DiscardHandler), cache: newCache(0)}
+	return openArchive(vfs.OS, func(name string) (readable, error) {
+		f, err := os.Open(name)
+		if err != nil {
+			return nil, err
+		}
+		return osReadable{f}, nil
+	}, dir)
+}
+
+func openArchive(base vfs.FS, open func(string) (readable, error), dir string) (*Archive, error) {
+	st := &Store{fs: &readOnly{base: base, open: open, patches: map[string][]patch{}}, dir: dir, logger: slog.New(slog.DiscardHandler), cache: newCache(0)}
 	if _, err := st.fs.List(dir); err != nil {
 		return nil, err
 	}
@@ -204,9 +214,29 @@ func (a *Archive) Entries(name string, base uint64, fn func(pos int64, entry *ra
 	return fmt.Errorf("%w: no segment begins with entry %d", ErrNotInLog, base)
 }
 
-// readOnly is the machine's file system, of which nothing is changed: what is
+// readable is a file that is open for reading alone.
+type readable interface {
+	io.ReaderAt
+	io.Closer
+	Size() (int64, error)
+}
+
+type osReadable struct{ *os.File }
+
+func (f osReadable) Size() (int64, error) {
+	info, err := f.Stat()
+	if err != nil {
+		return 0, err
+	}
+	return info.Size(), nil
+}
+
+// readOnly is a file system of which nothing is changed: what is
 // written to a file is remembered and read back from it.
 type readOnly struct {
+	base vfs.FS
+	open func(name string) (readable, error)
+
 	mu      sync.Mutex
 	patches map[string][]patch
 }
@@ -225,13 +255,11 @@ func (*readOnly) MkdirAll(string) error                { return errReadOnly }
 func (*readOnly) RemoveAll(string) error               { return errReadOnly }
 func (*readOnly) SyncDir(string) error                 { return nil }
 
-func (*readOnly) List(dir string) ([]vfs.Entry, error) { return vfs.OS.List(dir) }
-func (*readOnly) Space(dir string) (int64, int64, error) {
-	return vfs.OS.Space(dir)
-}
+func (r *readOnly) List(dir string) ([]vfs.Entry, error)   { return r.base.List(dir) }
+func (r *readOnly) Space(dir string) (int64, int64, error) { return r.base.Space(dir) }
 
 func (r *readOnly) Open(name string) (vfs.File, error) {
-	f, err := os.Open(name)
+	f, err := r.open(name)
 	if err != nil {
 		return nil, err
 	}
@@ -239,17 +267,9 @@ func (r *readOnly) Open(name string) (vfs.File, error) {
 }
 
 type readOnlyFile struct {
-	*os.File
+	readable
 	fs   *readOnly
 	name string
-}
-
-func (f *readOnlyFile) Size() (int64, error) {
-	info, err := f.Stat()
-	if err != nil {
-		return 0, err
-	}
-	return info.Size(), nil
 }
 
 func (*readOnlyFile) WriteVector([][]byte, int64) error { return errReadOnly }
@@ -261,7 +281,7 @@ func (*readOnlyFile) Sync() error                       { return nil }
 // journal has.
 func (f *readOnlyFile) WriteAt(b []byte, at int64) (int, error) {
 	have := make([]byte, len(b))
-	if n, err := f.File.ReadAt(have, at); n == len(b) && string(have) == string(b) {
+	if n, err := f.readable.ReadAt(have, at); n == len(b) && string(have) == string(b) {
 		return len(b), nil
 	} else if err != nil && !errors.Is(err, io.EOF) {
 		return 0, err
@@ -273,7 +293,7 @@ func (f *readOnlyFile) WriteAt(b []byte, at int64) (int, error) {
 }
 
 func (f *readOnlyFile) ReadAt(b []byte, at int64) (int, error) {
-	n, err := f.File.ReadAt(b, at)
+	n, err := f.readable.ReadAt(b, at)
 	f.fs.mu.Lock()
 	defer f.fs.mu.Unlock()
 	for _, p := range f.fs.patches[f.name] {

@@ -120,9 +120,9 @@ func (x *index) write(f io.WriterAt) error {
 	return nil
 }
 
-// flush brings all points to stable storage and tells how many there are and
-// their CRC.
-func (x *index) flush(st *Store) (count int, crc uint32, err error) {
+// flush brings all points to stable storage and tells how many there are up to an entry, and their CRC. Those
+// behind it are made again after a restart, perhaps elsewhere.
+func (x *index) flush(st *Store, upTo uint64) (count int, crc uint32, err error) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	f, err := x.handle.acquire()
@@ -133,7 +133,29 @@ func (x *index) flush(st *Store) (count int, crc uint32, err error) {
 	if err := x.write(f); err != nil {
 		return 0, 0, err
 	}
-	return x.written, x.crc, st.sync(f)
+	if err := st.sync(f); err != nil {
+		return 0, 0, err
+	}
+	return x.prefix(f, upTo)
+}
+
+// prefix gives how many of the points in the file are up to an entry, and their CRC; the lock is held.
+func (x *index) prefix(f io.ReaderAt, upTo uint64) (count int, crc uint32, err error) {
+	n := x.written
+	for ; n > 0; n-- {
+		var b [pointSize]byte
+		if _, err := f.ReadAt(b[:], indexHeader+int64(n-1)*pointSize); err != nil {
+			return 0, 0, err
+		}
+		if parsePoint(b[:]).index <= upTo {
+			break
+		}
+	}
+	if n == x.written {
+		return n, x.crc, nil
+	}
+	crc, err = crcOf(f, indexHeader, int64(n)*pointSize)
+	return n, crc, err
 }
 
 // finish writes the header and the state of the partition behind the segment's

@@ -411,7 +411,7 @@ func (l *PartitionLog) Adopt(s *Staging) error {
 // The write lock is held.
 func (l *PartitionLog) ownUpTo(index uint64, next int64) ([]segmentRecord, error) {
 	l.state.RLock()
-	segments, ends := slices.Clone(l.segments), slices.Clone(l.ends)
+	segments, ends, m := slices.Clone(l.segments), slices.Clone(l.ends), l.manifest
 	l.state.RUnlock()
 	var records []segmentRecord
 	for _, s := range segments {
@@ -431,6 +431,9 @@ func (l *PartitionLog) ownUpTo(index uint64, next int64) ([]segmentRecord, error
 		if err != nil {
 			return nil, err
 		}
+		if at := slices.IndexFunc(m.Segments, func(r segmentRecord) bool { return r.Base == s.base }); at >= 0 && s.last > index {
+			r.MaxTime, r.LastWrite = m.Segments[at].MaxTime, m.Segments[at].LastWrite // those of what goes are not among them
+		}
 		if s.start == unknownOffset {
 			r.Start = next // nothing in it but entries without records
 		}
@@ -442,7 +445,7 @@ func (l *PartitionLog) ownUpTo(index uint64, next int64) ([]segmentRecord, error
 			if err := s.index.trim(index); err != nil {
 				return nil, err
 			}
-			kept := &segment{base: s.base, last: r.Last, end: r.End, start: r.Start, maxTime: s.maxTime}
+			kept := &segment{base: s.base, last: r.Last, end: r.End, start: r.Start, maxTime: r.MaxTime}
 			if err := s.index.finish(l.st, kept, end.next, end.state); err != nil {
 				return nil, err
 			}

@@ -576,19 +576,9 @@ func (x *index) trim(applied uint64) error {
 		return err
 	}
 	defer x.handle.release()
-	n := x.written
-	for ; n > 0; n-- {
-		var b [pointSize]byte
-		if _, err := f.ReadAt(b[:], indexHeader+int64(n-1)*pointSize); err != nil {
-			return err
-		}
-		if parsePoint(b[:]).index <= applied {
-			break
-		}
-	}
-	if n < x.written {
-		x.written = n
-		x.crc, err = crcOf(f, indexHeader, int64(n)*pointSize)
+	n, crc, err := x.prefix(f, applied)
+	if err == nil {
+		x.written, x.crc = n, crc
 	}
 	return err
 }

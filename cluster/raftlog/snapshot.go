@@ -60,12 +60,36 @@ type Sink struct {
 	l      *PartitionLog
 	record snapshotRecord
 	state  bytes.Buffer
-	next   int64
-	known  bool
+	at     Standing
 }
 
-// SetNext tells the offset behind the snapshot. It must be called before Close.
-func (s *Sink) SetNext(next int64) { s.next, s.known = next, true }
+// Standing is what the log knows of its records at one moment. A snapshot is written while more is applied, and says nothing
+// of that.
+type Standing struct {
+	known              bool
+	next               int64    // offset behind what is applied
+	seg                *segment // the one that is being applied
+	maxTime, lastWrite int64    // of its records so far
+}
+
+// Standing is asked for when the partition's state is taken for a snapshot, and nothing is applied beside that; next is the
+// offset behind it.
+func (l *PartitionLog) Standing(next int64) Standing {
+	l.state.RLock()
+	defer l.state.RUnlock()
+	at := Standing{known: true, next: next, maxTime: noTime}
+	if l.applying < len(l.segments) {
+		at.seg = l.segments[l.applying]
+		at.maxTime, at.lastWrite = at.seg.maxTime, at.seg.lastWrite
+	}
+	return at
+}
+
+// SetStanding tells what the snapshot is of. It must be called before Close.
+func (s *Sink) SetStanding(at Standing) { s.at = at }
+
+// SetNext is SetStanding for a snapshot of all that is applied, which ends in front of that offset.
+func (s *Sink) SetNext(next int64) { s.at = s.l.Standing(next) }
 
 // Write implements io.Writer.
 func (s *Sink) Write(b []byte) (int, error) {
@@ -84,7 +108,7 @@ func (s *Sink) Cancel() error { return nil }
 // Close publishes the snapshot: everything it speaks of is on stable storage
 // before (invariant 6).
 func (s *Sink) Close() error {
-	if !s.known {
+	if !s.at.known {
 		return fmt.Errorf("snapshot %s of the group's own state machine only", s.ID())
 	}
 	l := s.l
@@ -97,8 +121,8 @@ func (s *Sink) Close() error {
 		return err
 	}
 	record := s.record
-	record.Next = s.next
-	m, err := l.describe(record)
+	record.Next = s.at.next
+	m, err := l.describe(record, s.at)
 	if err != nil {
 		return fmt.Errorf("snapshot %s: %w", s.ID(), err)
 	}
@@ -128,7 +152,7 @@ func (l *PartitionLog) flushBelow(index uint64) error {
 
 // describe brings to stable storage what lies at or below the snapshot and gives
 // the manifest that says so, but for the state; the write lock is held.
-func (l *PartitionLog) describe(record snapshotRecord) (*manifest, error) {
+func (l *PartitionLog) describe(record snapshotRecord, at Standing) (*manifest, error) {
 	l.state.RLock()
 	old := l.manifest
 	segments := slices.Clone(l.segments)
@@ -148,16 +172,16 @@ func (l *PartitionLog) describe(record snapshotRecord) (*manifest, error) {
 		}
 		final := s.index != nil && s.index.final
 		if !final && i < applying && s.last <= record.Index {
-			at := slices.IndexFunc(ends, func(e segmentEnd) bool { return e.seg == s })
-			if at < 0 {
+			end := slices.IndexFunc(ends, func(e segmentEnd) bool { return e.seg == s })
+			if end < 0 {
 				return nil, fmt.Errorf("the state at the end of segment %d is not known", s.base)
 			}
-			if err := s.index.finish(l.st, s, ends[at].next, ends[at].state); err != nil {
+			if err := s.index.finish(l.st, s, ends[end].next, ends[end].state); err != nil {
 				return nil, err
 			}
 			final = true
 		}
-		r, err := l.recordOf(s, final, record.Index)
+		r, err := l.recordOf(s, final, record.Index, at)
 		if err != nil {
 			return nil, err
 		}
@@ -191,9 +215,15 @@ func (l *PartitionLog) describe(record snapshotRecord) (*manifest, error) {
 
 // recordOf describes a segment; final says that its index is. The end of one that
 // reaches above the snapshot is left open: it may still be cut.
-func (l *PartitionLog) recordOf(s *segment, final bool, snapshot uint64) (segmentRecord, error) {
+func (l *PartitionLog) recordOf(s *segment, final bool, snapshot uint64, at Standing) (segmentRecord, error) {
 	l.state.RLock()
 	r := segmentRecord{Base: s.base, Generation: s.gen, Start: s.start, MaxTime: s.maxTime, LastWrite: s.lastWrite}
+	switch {
+	case s == at.seg:
+		r.MaxTime, r.LastWrite = at.maxTime, at.lastWrite
+	case at.seg == nil || s.base > at.seg.base:
+		r.MaxTime, r.LastWrite = noTime, 0
+	}
 	if s.sealed && s.last <= snapshot {
 		r.Last, r.End, r.Chain = s.last, s.end, s.chain
 	}
@@ -203,7 +233,7 @@ func (l *PartitionLog) recordOf(s *segment, final bool, snapshot uint64) (segmen
 		return r, nil
 	}
 	var err error
-	r.Points, r.PointsCRC, err = s.index.flush(l.st)
+	r.Points, r.PointsCRC, err = s.index.flush(l.st, snapshot)
 	return r, err
 }
 

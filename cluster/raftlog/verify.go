@@ -118,6 +118,7 @@ func (v *verifier) segment(i int) {
 	}
 	points := v.points(i)
 	v.maxTime = noTime
+	latest := int64(noTime) // of the points so far
 	c := chainCheck{w: newWalker(f, s.framing, segmentHeader, limit, walkChunk), index: s.base - 1, chain: s.seed}
 	var damage error
 	end := int64(segmentHeader)
@@ -139,9 +140,8 @@ func (v *verifier) segment(i int) {
 		if len(points) > 0 && points[0].pos == end {
 			p := points[0]
 			points = points[1:]
-			if p.index != fr.index || v.next != unknownOffset && (p.offset != v.next || p.before != v.maxTime) {
-				v.problem("%s: its index has entry %d, offset %d at position %d, the segment entry %d, offset %d", name, p.index, p.offset, end, fr.index, v.next)
-			}
+			v.point(name, p, fr.index, latest)
+			latest = p.before
 		}
 		entry := fr.entry(b)
 		if v.check != nil {
@@ -162,6 +162,9 @@ func (v *verifier) segment(i int) {
 		v.found.Bytes += fr.size()
 	}
 	v.place(s, c.index+1, end, c.chain)
+	if s.sealed && v.manifest.Snapshot != nil && c.index <= v.manifest.Snapshot.Index {
+		v.newest(s)
+	}
 	if len(points) > 0 {
 		v.problem("%s: its index names position %d, where no entry begins", name, points[0].pos)
 	}
@@ -190,6 +193,43 @@ func orDamaged(err error) error {
 	return err
 }
 
+// point compares a point of an index with what the segment has in its place: the entry with that index. latest is the time of the
+// point before. The times of points may be later than those of the records in front of them, as long as they never go back: a
+// lookup then begins earlier than it need. Snapshots that were taken while more was applied had such.
+func (v *verifier) point(name string, p point, index uint64, latest int64) {
+	what := func(format string, args ...any) {
+		v.problem("%s: its index at position %d: %s", name, p.pos, fmt.Sprintf(format, args...))
+	}
+	switch {
+	case p.index != index:
+		what("entry %d, the segment has entry %d there", p.index, index)
+	case v.next == unknownOffset || v.opts.Span == nil:
+	case p.offset != v.next:
+		what("offset %d in front of entry %d, the segment has %d", p.offset, index, v.next)
+	case p.before < v.maxTime:
+		what("largest time %s in front of entry %d, the segment has %s", timeText(p.before), index, timeText(v.maxTime))
+	case p.before < latest:
+		what("largest time %s in front of entry %d, the point before has %s", timeText(p.before), index, timeText(latest))
+	}
+}
+
+func timeText(ms int64) string {
+	if ms == noTime {
+		return "none"
+	}
+	return fmt.Sprint(ms)
+}
+
+// newest compares the largest time that the manifest has of a segment with that of the records in it, as far as it is of them. A later
+// one does no harm: see point.
+func (v *verifier) newest(s *segment) {
+	for _, r := range v.manifest.Segments {
+		if r.Base == s.base && r.MaxTime < v.maxTime && v.next != unknownOffset && v.opts.Span != nil {
+			v.problem("%s: the manifest has %s as the largest time of its records, one of them has %s", filepath.Base(s.path), timeText(r.MaxTime), timeText(v.maxTime))
+		}
+	}
+}
+
 // place compares the place of an entry with what the snapshot says of it.
 func (v *verifier) place(s *segment, index uint64, pos int64, chain uint32) {
 	snapshot := v.manifest.Snapshot
@@ -197,6 +237,7 @@ func (v *verifier) place(s *segment, index uint64, pos int64, chain uint32) {
 		return
 	}
 	v.snapshot = true
+	v.newest(s)
 	if pos != snapshot.Pos || chain != snapshot.Chain {
 		v.problem("the snapshot ends at position %d of %s, CRC %08x, the entry there at %d, %08x", snapshot.Pos, filepath.Base(s.path), snapshot.Chain, pos, chain)
 	}

@@ -81,7 +81,7 @@ var mutants = []mutant{
 		{"cluster/raftlog/snapshot.go", "	if err := s.flush(l.st); err != nil {", "	if err := error(nil); err != nil {"}},
 		raftlog, "TestInvariant6ASnapshotIsOfWhatIsSynced"},
 	{6, "a snapshot does not sync its index", []change{{"cluster/raftlog/index.go",
-		"return x.written, x.crc, st.sync(f)", "return x.written, x.crc, nil"}},
+		"	if err := st.sync(f); err != nil {\n		return 0, 0, err\n	}\n	return x.prefix", "	return x.prefix"}},
 		raftlog, "TestInvariant6ASnapshotIsOfWhatIsSynced"},
 	{6, "the state at a segment's end is not synced", []change{{"cluster/raftlog/index.go",
 		"	if err := st.sync(f); err != nil {\n		return err\n	}\n	x.final", "	x.final"}},
