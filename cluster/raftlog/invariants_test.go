@@ -603,3 +603,30 @@ func TestInvariant7WhoBeginsAnewVotesNoSecondTime(t *testing.T) {
 		}
 	}
 }
+
+// A snapshot is written while more is applied. What it says of its last segment is what was so where it ends.
+func TestASnapshotSaysNothingOfWhatIsAppliedBehindIt(t *testing.T) {
+	h := newHeld(t)
+	h.store(1, 8, 1)
+	h.apply(5)
+	sink, err := h.Snapshots().Create(1, 5, 1, raft.Configuration{}, 1, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, next := h.LastApplied()
+	sink.(*Sink).SetStanding(h.Standing(next))
+	h.apply(8)
+	if err := sink.Close(); err != nil {
+		t.Fatal(err)
+	}
+	r := h.manifest.Segments[len(h.manifest.Segments)-1]
+	if r.MaxTime != 5 || r.LastWrite != 5 || h.manifest.Snapshot.Next != next {
+		t.Errorf("the snapshot of entry 5 says that the largest time is %d, the last write %d, the next offset %d", r.MaxTime, r.LastWrite, h.manifest.Snapshot.Next)
+	}
+	h.crash(1)
+	if newest, _ := h.MaxTime(); newest != 5 {
+		t.Errorf("after a crash the largest time is %d", newest)
+	}
+	h.PartitionLog.Close()
+	h.st.Close()
+}

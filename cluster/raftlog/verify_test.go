@@ -199,3 +199,52 @@ func swap(t *testing.T, a, b string) {
 		}
 	}
 }
+
+// The times of an index and of a manifest bound those of the records from above. Later ones, as snapshots had that were taken
+// while more was applied, cost a lookup some reading; earlier ones hide records.
+func TestVerifyTakesTimesForUpperBounds(t *testing.T) {
+	for name, test := range map[string]struct {
+		point   point
+		latest  int64
+		maxTime int64
+		want    string // "": nothing is wrong
+	}{
+		"the very time":    {point{5, 64, 7, 30}, 20, 30, ""},
+		"a later one":      {point{5, 64, 7, 90}, 20, 30, ""},
+		"none, and none":   {point{5, 64, 7, noTime}, noTime, noTime, ""},
+		"an earlier one":   {point{5, 64, 7, 29}, 20, 30, "s: its index at position 64: largest time 29 in front of entry 5, the segment has 30"},
+		"none":             {point{5, 64, 7, noTime}, noTime, 30, "s: its index at position 64: largest time none in front of entry 5, the segment has 30"},
+		"it goes back":     {point{5, 64, 7, 40}, 50, 30, "s: its index at position 64: largest time 40 in front of entry 5, the point before has 50"},
+		"another offset":   {point{5, 64, 8, 30}, 20, 30, "s: its index at position 64: offset 8 in front of entry 5, the segment has 7"},
+		"of another entry": {point{6, 64, 7, 30}, 20, 30, "s: its index at position 64: entry 6, the segment has entry 5 there"},
+	} {
+		v := &verifier{PartitionLog: &PartitionLog{opts: LogOptions{Span: testSpan}}, next: 7, maxTime: test.maxTime}
+		v.point("s", test.point, 5, test.latest)
+		got := ""
+		for _, bad := range v.bad {
+			got += bad.Error()
+		}
+		if got != test.want {
+			t.Errorf("%s: %q, want %q", name, got, test.want)
+		}
+	}
+}
+
+// A manifest that hides records from a lookup by time is wrong.
+func TestVerifyComparesTheManifestsTimes(t *testing.T) {
+	for _, shift := range []int64{-1, 0, 1000} {
+		dir, l, stop := filled(t, 40)
+		l.state.Lock()
+		for _, s := range l.segments {
+			s.maxTime += shift
+		}
+		l.state.Unlock()
+		if err := snapshotAt(l, 40); err != nil {
+			t.Fatal(err)
+		}
+		stop()
+		if _, bad := verified(t, dir); (len(bad) > 0) != (shift < 0) || shift < 0 && !strings.Contains(bad[0].Error(), "as the largest time of its records, one of them has") {
+			t.Errorf("times %+d ms off: %v", shift, bad)
+		}
+	}
+}
