@@ -81,7 +81,7 @@ func TestAVoteThatCannotBeStoredEndsTheVoteStore(t *testing.T) {
 	go func() { done <- other.Set([]byte("LastVoteCand"), []byte("a")) }()
 	select {
 	case err := <-done:
-		t.Errorf("Raft was told %v", err)
+		t.Fatalf("Raft was told %v", err)
 	default:
 	}
 	running.Abandon()
@@ -132,7 +132,7 @@ func TestACatalogThatCannotBeStoredEndsItsLog(t *testing.T) {
 	go func() { done <- log.GetLog(1, new(raft.Log)) }()
 	select {
 	case err := <-done:
-		t.Errorf("Raft was told %v", err)
+		t.Fatalf("Raft was told %v", err)
 	default:
 	}
 	log.Abandon()
