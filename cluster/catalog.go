@@ -212,7 +212,13 @@ func (c *catalog) atLeader(ctx context.Context, kind uint8, payload []byte, loca
 		err := error(fsm.ErrNoLeader)
 		if g != nil {
 			var reply []byte
-			switch identity, _ := g.leader(); identity {
+			identity, _ := g.leader()
+			if members := voters(g); c.node.severed(identity, members) {
+				if who, ok := c.node.askWho(catalogGroup, members); ok {
+					identity = who.identity
+				}
+			}
+			switch identity {
 			case "":
 			case c.node.identity:
 				reply, err = local(ctx)

@@ -151,7 +151,8 @@ type Node struct {
 	mu        sync.Mutex
 	replicas  map[fsm.PartitionID]*replica
 	broken    map[fsm.PartitionID]error     // replicas that could not be opened
-	hints     map[fsm.PartitionID]hint      // leaders of partitions without a replica here
+	hints     map[fsm.PartitionID]hint      // leaders of partitions without a replica here, or that the replica does not reach
+	askedWho  map[string]time.Time          // when others may be asked again who leads a group
 	addresses map[string]string             // peer addresses by identity, of everyone ever met
 	reopening map[fsm.PartitionID]bool      // replicas to be closed and opened again
 	busy      map[fsm.PartitionID]bool      // replicas that are being opened or closed, see inhand
@@ -194,6 +195,7 @@ func Start(cfg Config) (_ *Node, err error) {
 		replicas:  map[fsm.PartitionID]*replica{},
 		broken:    map[fsm.PartitionID]error{},
 		hints:     map[fsm.PartitionID]hint{},
+		askedWho:  map[string]time.Time{},
 		addresses: map[string]string{},
 		reopening: map[fsm.PartitionID]bool{},
 		busy:      map[fsm.PartitionID]bool{},
@@ -463,6 +465,9 @@ func (n *Node) Ready() error {
 		}
 	}
 	err := n.serves()
+	if elsewhere, cut := n.cutOff(); err == nil && elsewhere {
+		err = cut
+	}
 	if err == nil {
 		n.served.Store(true)
 	}

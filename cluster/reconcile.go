@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"maps"
 	"math"
 	"os"
 	"slices"
@@ -147,6 +148,8 @@ func (n *Node) reconcile(current bool) {
 			delete(n.hints, id)
 		}
 	}
+	now := time.Now()
+	maps.DeleteFunc(n.askedWho, func(_ string, again time.Time) bool { return again.Before(now) })
 	n.mu.Unlock()
 
 	var work inhand

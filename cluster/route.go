@@ -72,16 +72,28 @@ func (n *Node) leaderOf(id fsm.PartitionID, attempt int) (hint, <-chan struct{},
 	if !ok {
 		return hint{}, nil, fsm.ErrUnknownTopicOrPartition
 	}
-	if replica := n.guide(id); replica != nil {
-		h, changed := replica.leader()
-		return h, changed, nil
-	}
 	n.mu.Lock()
-	h, ok := n.hints[id]
+	told, ok := n.hints[id]
 	broken := n.broken[id]
 	n.mu.Unlock()
+	if replica := n.guide(id); replica != nil {
+		h, changed := replica.leader()
+		members := identitiesOf(topics, partition.Holders())
+		if !n.severed(h.identity, members) {
+			return h, changed, nil
+		}
+		if !ok {
+			if told, ok = n.askWho(id.String(), members); !ok {
+				return h, changed, nil
+			}
+			n.mu.Lock()
+			n.hints[id] = told
+			n.mu.Unlock()
+		}
+		return told, changed, nil
+	}
 	if ok {
-		return h, nil, nil
+		return told, nil, nil
 	}
 	// This node has none that runs.
 	holders := slices.DeleteFunc(slices.Clone(partition.Holders()), func(holder fsm.NodeID) bool { return holder == n.nodeID })
@@ -101,11 +113,12 @@ func (n *Node) leaderOf(id fsm.PartitionID, attempt int) (hint, <-chan struct{},
 
 // learn keeps or forgets what a node that was asked said of the leader.
 func (n *Node) learn(id fsm.PartitionID, asked hint, err error) {
-	if n.guide(id) != nil {
-		return
-	}
+	guided := n.guide(id) != nil
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	if _, told := n.hints[id]; guided && !told {
+		return // the replica here knows
+	}
 	var notLeader errNotLeader
 	switch {
 	case err == nil:

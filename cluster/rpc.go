@@ -45,6 +45,8 @@ const (
 	callHash             = 61 // partition, offsets from and to, most bytes -> offset reached, bytes, SHA-256
 	callCoordinate       = 70 // shard, request of a consumer group -> response, see groups.go
 	callCreateShards     = 71 // nothing -> catalogReply: the shards of consumer groups are there
+	callRelay            = 90 // a call to a third node, see reach.go -> its whole answer; from level 3 on
+	callWho              = 91 // name of a group -> nothing, when its leader is known; the leader is the answer's hint; from level 3 on
 )
 
 // An answer is: code (2), length of detail (2), detail, length of the hint's
@@ -288,6 +290,10 @@ func (n *Node) answer(ctx context.Context, from string, kind uint8, payload []by
 		return n.answerMember(ctx, from)
 	case callReplicaStatus:
 		return json.Marshal(n.report())
+	case callRelay:
+		return n.relay(ctx, from, payload)
+	case callWho:
+		return nil, n.answerWho(ctx, string(payload))
 	}
 	return nil, fmt.Errorf("%w: call %d is not known here", fsm.ErrUnknown, kind)
 }
@@ -433,9 +439,14 @@ func (n *Node) answerRead(ctx context.Context, replica *records, kind uint8, r *
 	}
 }
 
-// call asks another node. An error for which fsm.NotAppended holds means that
-// nothing was changed there.
+// call asks another node, through a third one if it is not reached directly and the kind is
+// relayed. An error for which fsm.NotAppended holds means that nothing was changed there.
 func (n *Node) call(ctx context.Context, identity string, kind uint8, payload ...[]byte) ([]byte, error) {
+	if relayed[kind] && n.link.Reach(identity) != peer.Reached {
+		if reply, err, asked := n.callThrough(ctx, identity, kind, payload); asked {
+			return reply, err
+		}
+	}
 	reply, err := n.link.Call(ctx, identity, kind, payload...)
 	if err != nil {
 		return nil, callError(ctx, err)

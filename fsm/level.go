@@ -10,7 +10,8 @@ import "fmt"
 //	1  the first
 //	2  replicas move, nodes have states; shards of consumer groups
 //	3  groups are formed by identities; nodes that have left; a broker's configurations; empty lists in
-//	   configurations; partition logs of format 2, which an older program cannot go back to
+//	   configurations; partition logs of format 2, which an older program cannot go back to; calls go
+//	   through a third node where two do not reach each other
 const Level = 3
 
 // RaiseLevel makes the cluster use what programs of that level know. It is refused while a

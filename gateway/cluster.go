@@ -78,6 +78,9 @@ type Cluster interface {
 	// Ready is nil when this node serves: catalog known, caught up, leader known.
 	// The error says what is missing.
 	Ready() error
+	// Serving is nil while this node serves as well as any. elsewhere says that it is cut off, and that others may
+	// serve. It is asked ten times a second and must not wait.
+	Serving() (elsewhere bool, err error)
 	// ClusterID is "" until the cluster is formed.
 	ClusterID() string
 	// Status is what `trimaran cluster status` shows.

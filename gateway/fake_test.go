@@ -28,6 +28,7 @@ import (
 type fakeCluster struct {
 	gateways       map[fsm.NodeID]string
 	catalogUnknown atomic.Bool
+	cutOff         atomic.Pointer[error] // what Serving says; nil: that it serves
 
 	coordinating  sync.Mutex
 	coordinators  [coordinator.Shards]*coordinator.Coordinator
@@ -407,6 +408,14 @@ func (f *fakeCluster) Ready() error {
 	return nil
 }
 
+func (f *fakeCluster) Serving() (bool, error) {
+	if why := f.cutOff.Load(); why != nil {
+		return true, *why
+	}
+	return false, nil
+}
+
+// ClusterID implements Cluster.
 func (f *fakeCluster) ClusterID() string { return "fake" }
 
 func (f *fakeCluster) CheckReplicas(_ context.Context, p fsm.PartitionID, from fsm.Offset) (*fsm.PartitionCheck, error) {

@@ -76,6 +76,7 @@ type Server struct {
 	advertise *address    // nil: none
 	allow     *allowList
 	topics    *topicMaker
+	serving   serving
 
 	web      *http.Server
 	webConns *connListener
@@ -167,7 +168,9 @@ func New(cfg Config) (*Server, error) {
 	s.ctx, s.stop = context.WithCancel(context.Background())
 	s.leaving, s.leave = context.WithCancel(s.ctx)
 	s.topics = newTopicMaker(s)
+	s.serving.changed = make(chan struct{})
 	s.startWeb()
+	s.wg.Go(s.watchServing)
 	return s, nil
 }
 
@@ -245,6 +248,7 @@ type conn struct {
 
 	kind  string // "": not known yet. Guarded by server.mu
 	drain func() // ends it in good order; nil: by closing it. Guarded by server.mu
+	told  bool   // its client is told whether this node serves. Set before drain is
 }
 
 // Close closes the connection and forgets it. It may be called again.

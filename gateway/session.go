@@ -89,7 +89,13 @@ func (s *Server) serveSession(c *conn, kind string, f framer, broker address) {
 	defer n.broken()
 	defer n.hurry()
 	n.lines.init(s)
-	if !s.become(c, kind, n.drain) {
+	stays := s.become(c, kind, n.drain)
+	// After that: either this sees that the node is cut off, or sendAway sees the session.
+	if elsewhere, _, _ := s.serving.now(); elsewhere && !c.told {
+		s.metrics.refused("not serving")
+		stays = false
+	}
+	if !stays {
 		n.drain()
 	}
 	n.run()

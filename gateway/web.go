@@ -197,6 +197,16 @@ func (s *Server) serveWebSocket(w http.ResponseWriter, r *http.Request) {
 	s.wg.Add(1)
 	s.mu.Unlock()
 	defer s.wg.Done()
+	answer := http.Header{}
+	elsewhere, _, why := s.serving.now()
+	switch c.conn.told = tells(r); {
+	case c.conn.told:
+		answer.Set(shim.ServingHeader, servingWord(why))
+	case elsewhere:
+		s.metrics.refused("not serving")
+		plain(w, http.StatusServiceUnavailable, "this node is cut off from the others\n")
+		return
+	}
 	upgrader := websocket.Upgrader{
 		HandshakeTimeout: handshakeTimeout,
 		WriteBufferPool:  &webSocketBuffers,
@@ -205,7 +215,7 @@ func (s *Server) serveWebSocket(w http.ResponseWriter, r *http.Request) {
 			plain(w, status, reason.Error()+"\n")
 		},
 	}
-	ws, err := upgrader.Upgrade(w, r, nil)
+	ws, err := upgrader.Upgrade(w, r, answer)
 	if err != nil {
 		s.metrics.refused("websocket handshake")
 		s.refusals.log("websocket refused", errors.New(shown(err.Error())), "peer", c.RemoteAddr())
@@ -213,6 +223,9 @@ func (s *Server) serveWebSocket(w http.ResponseWriter, r *http.Request) {
 	}
 	defer s.survive(c)
 	f := newWebSocket(ws, s.cfg.MaxRequestBytes)
+	if c.conn.told {
+		f.serving = &s.serving
+	}
 	s.wg.Go(f.ping)
 	s.serveSession(c.conn, kindWebSocket, f, s.ofWebSocket(said, r.Host, c.LocalAddr(), c.state))
 }

@@ -30,7 +30,7 @@ const (
 var (
 	errText         = errors.New("a text message; Kafka is binary")
 	errDisagrees    = fmt.Errorf("%w: the prefix disagrees with the WebSocket message", kafkaproto.ErrFrameSize)
-	errServerLeaves = errors.New("the node is stopping")
+	errServerLeaves = errors.New("the node takes no more requests")
 	// errAllAnswered: and whatever was read has its answer, so a client may send
 	// elsewhere what it has none for.
 	errAllAnswered = fmt.Errorf("%w: what was read is answered", errServerLeaves)
@@ -40,8 +40,9 @@ var (
 // is exactly one binary message, in both directions.
 type webSocket struct {
 	readLimits
-	ws  *websocket.Conn
-	max int
+	ws      *websocket.Conn
+	max     int
+	serving *serving // what pings tell of; nil: they tell nothing
 
 	quiet sync.Once
 	done  chan struct{} // closed: no more pings
@@ -53,20 +54,30 @@ func newWebSocket(ws *websocket.Conn, max int) *webSocket {
 	return f
 }
 
-// ping runs until close and shows the client that this side is there.
+// ping runs until close and shows the client that this side is there, and what it says of itself.
 func (f *webSocket) ping() {
 	tick := time.NewTicker(pingEvery)
 	defer tick.Stop()
-	for {
+	for due := f.serving != nil; ; due = true {
+		var word []byte
+		var changed <-chan struct{}
+		if f.serving != nil {
+			var why error
+			_, changed, why = f.serving.now()
+			word = []byte(servingWord(why))
+		}
+		if due {
+			err := f.ws.WriteControl(websocket.PingMessage, word, time.Now().Add(controlGrace))
+			var timeout net.Error
+			if err != nil && !(errors.As(err, &timeout) && timeout.Timeout()) {
+				return
+			}
+		}
 		select {
 		case <-f.done:
 			return
 		case <-tick.C:
-		}
-		err := f.ws.WriteControl(websocket.PingMessage, nil, time.Now().Add(controlGrace))
-		var timeout net.Error
-		if err != nil && !(errors.As(err, &timeout) && timeout.Timeout()) {
-			return
+		case <-changed:
 		}
 	}
 }
@@ -164,7 +175,7 @@ func closeCode(why error) (code int, reason string) {
 	case errors.Is(why, errAllAnswered):
 		return websocket.CloseGoingAway, shim.GoodbyeReason
 	case errors.Is(why, errServerLeaves), errors.Is(why, errInterrupted):
-		return websocket.CloseGoingAway, "the node is stopping"
+		return websocket.CloseGoingAway, "the node takes no more requests"
 	case errors.Is(why, errText):
 		return websocket.CloseUnsupportedData, "Kafka messages are binary"
 	case errors.Is(why, websocket.ErrReadLimit):

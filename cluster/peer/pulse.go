@@ -3,6 +3,7 @@ package peer
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"sort"
 	"syscall"
 	"time"
@@ -80,6 +81,41 @@ func (l *Link) Gone(identity string) bool {
 	p := l.peers[identity]
 	l.mu.Unlock()
 	return p != nil && p.gone.Load()
+}
+
+// Reach is what this node can say of its way to another one.
+type Reach int
+
+const (
+	// Unheard: nothing is heard of it, which is the network's fault or its own, or it hears nothing of this node.
+	Unheard Reach = iota
+	// Reached: a session is open, and both hear each other.
+	Reached
+	// Refused: its address refuses connections, so that no process runs there.
+	Refused
+)
+
+// Reach says how far that node is reached right now, within SuspectAfter and a SignInterval or two.
+func (l *Link) Reach(identity string) Reach {
+	l.mu.Lock()
+	p := l.peers[identity]
+	l.mu.Unlock()
+	if p == nil {
+		return Unheard
+	}
+	p.mu.Lock()
+	open, refused := p.out != nil || p.in != nil, p.refused && p.out == nil && p.in == nil
+	p.mu.Unlock()
+	switch {
+	case refused:
+		return Refused
+	case !open || p.gone.Load():
+		return Unheard
+	}
+	if suspects, known := l.SuspectedBy(identity); known && slices.Contains(suspects, l.cfg.Self) {
+		return Unheard
+	}
+	return Reached
 }
 
 // SuspectedBy gives the nodes that the named node holds for gone, by its last

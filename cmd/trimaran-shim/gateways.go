@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -8,6 +9,7 @@ import (
 	"io"
 	"log/slog"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -58,12 +60,14 @@ type gateway struct {
 
 	// Guarded by all.mu.
 	up       bool   // sessions may be sent there
+	serves   bool   // as it says of itself; one that says nothing does
 	told     string // what the log said last: "" that it is up, else the kind of loss
 	why      error  // why no connection could be made, nil while one can
 	sessions int
 	age      int             // how often it was reached
 	dead     context.Context // ends when the gateway is taken for dead; another when it is back
 	die      context.CancelCauseFunc
+	away     chan struct{} // closed while it does not serve and another one does; replaced afterwards
 
 	kick chan struct{} // something went wrong with it: look again
 }
@@ -72,7 +76,7 @@ func newGateways(urls []string, dialer shim.Dialer, timeout time.Duration, logge
 	gs := &gateways{logger: logger, dialer: dialer, timeout: timeout, changed: make(chan struct{})}
 	gs.dialer.KeepAlive = timeout / 2
 	for _, url := range urls {
-		g := &gateway{all: gs, url: url, name: redacted(url), kick: make(chan struct{}, 1)}
+		g := &gateway{all: gs, url: url, name: redacted(url), kick: make(chan struct{}, 1), serves: true, away: make(chan struct{})}
 		g.dead, g.die = context.WithCancelCause(context.Background())
 		gs.list = append(gs.list, g)
 	}
@@ -109,8 +113,16 @@ func (g *gateway) watch(ctx context.Context) {
 		default:
 		}
 		attempt, cancel := context.WithTimeout(ctx, within)
-		conn, err := g.all.dialer.DialURL(attempt, g.url)
+		dialer, told := g.all.dialer, false
+		dialer.Serving = func(serves bool) {
+			told = true
+			g.says(serves)
+		}
+		conn, err := dialer.DialURL(attempt, g.url)
 		cancel()
+		if err == nil && !told {
+			g.says(true)
+		}
 		if err != nil {
 			if ctx.Err() != nil {
 				return
@@ -213,6 +225,22 @@ func kindOf(err error) string {
 	return "network"
 }
 
+// says: the gateway tells whether it serves.
+func (g *gateway) says(serves bool) {
+	g.all.mu.Lock()
+	defer g.all.mu.Unlock()
+	if g.serves == serves {
+		return
+	}
+	g.serves = serves
+	if serves {
+		g.all.logger.Info("gateway serves", "gateway", g.name)
+	} else {
+		g.all.logger.Warn("gateway does not serve", "gateway", g.name)
+	}
+	g.all.tell()
+}
+
 // suspect keeps sessions from being sent there until a connection is made.
 func (g *gateway) suspect() {
 	g.all.mu.Lock()
@@ -244,22 +272,34 @@ func (g *gateway) leave() {
 	g.sessions--
 }
 
-// tell wakes who waits for a change. The caller holds mu.
+// tell wakes who waits for a change, and sends sessions away from where they are not served. The caller holds mu.
 func (gs *gateways) tell() {
 	close(gs.changed)
 	gs.changed = make(chan struct{})
+	served := gs.servedLocked()
+	for _, g := range gs.list {
+		select {
+		case <-g.away:
+			if g.serves || !served {
+				g.away = make(chan struct{})
+			}
+		default:
+			if !g.serves && served {
+				close(g.away)
+			}
+		}
+	}
 }
 
-// ready reports whether a gateway is there.
+// ready reports whether a gateway is there that serves.
 func (gs *gateways) ready() bool {
 	gs.mu.Lock()
 	defer gs.mu.Unlock()
-	for _, g := range gs.list {
-		if g.up {
-			return true
-		}
-	}
-	return false
+	return gs.servedLocked()
+}
+
+func (gs *gateways) servedLocked() bool {
+	return slices.ContainsFunc(gs.list, func(g *gateway) bool { return g.up && g.serves })
 }
 
 // picked is a gateway at the time when it was chosen.
@@ -267,22 +307,32 @@ type picked struct {
 	*gateway
 	age  int
 	dead context.Context
+	away <-chan struct{}
 }
 
 // pick gives the gateway with the fewest sessions, by chance among equals;
-// avoid only if there is no other. The session counts until leave. If there is
+// avoid only if there is no other, and one that does not serve only if none does. The session counts until leave. If there is
 // none, changed tells when to look again.
 func (gs *gateways) pick(avoid *gateway) (p picked, changed <-chan struct{}) {
 	gs.mu.Lock()
 	defer gs.mu.Unlock()
+	bad := func(b bool) int {
+		if b {
+			return 1
+		}
+		return 0
+	}
+	worse := func(a, b *gateway) int {
+		return cmp.Or(bad(!a.serves)-bad(!b.serves), bad(a == avoid)-bad(b == avoid), a.sessions-b.sessions)
+	}
 	var best *gateway
 	ties := 0
 	for _, g := range gs.list {
 		switch {
 		case !g.up:
-		case best == nil, best == avoid, g != avoid && g.sessions < best.sessions:
+		case best == nil || worse(g, best) < 0:
 			best, ties = g, 1
-		case g != avoid && g.sessions == best.sessions:
+		case worse(g, best) == 0:
 			if ties++; rand.IntN(ties) == 0 {
 				best = g
 			}
@@ -292,7 +342,7 @@ func (gs *gateways) pick(avoid *gateway) (p picked, changed <-chan struct{}) {
 		return picked{}, gs.changed
 	}
 	best.sessions++
-	return picked{best, best.age, best.dead}, nil
+	return picked{best, best.age, best.dead, best.away}, nil
 }
 
 // reasons tells why gateways cannot be reached.
@@ -364,10 +414,14 @@ const (
 	goodbye                 // a planned end
 	promised                // a planned end, and what is not answered was not begun
 	refused                 // the gateway objects to what the client sent
+	moved                   // this side left, since another gateway serves
 )
 
 // verdictOf reads the gateway's last words.
 func verdictOf(err error) verdict {
+	if errors.Is(err, errMoved) {
+		return moved
+	}
 	var closed *websocket.CloseError
 	if !errors.As(err, &closed) {
 		if errors.Is(err, io.EOF) {

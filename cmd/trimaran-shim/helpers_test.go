@@ -33,6 +33,7 @@ type fakeGateway struct {
 	refuse atomic.Pointer[string] // handshakes, with that reason
 
 	mu       sync.Mutex
+	serving  string // what it says of itself; "": nothing
 	watchers map[*websocket.Conn]bool
 	still    chan struct{} // not nil: it stands still until this is closed
 }
@@ -46,6 +47,16 @@ func (g *fakeGateway) watch(ws *websocket.Conn) {
 	g.mu.Lock()
 	delete(g.watchers, ws)
 	g.mu.Unlock()
+}
+
+// says has it tell its watchers, and who comes, whether it serves.
+func (g *fakeGateway) says(word string) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.serving = word
+	for ws := range g.watchers {
+		_ = ws.WriteControl(websocket.PingMessage, []byte(word), time.Now().Add(time.Second))
+	}
 }
 
 // dropWatchers breaks their connections.
@@ -74,7 +85,13 @@ func newFakeGatewayTLS(t *testing.T, config *tls.Config) *fakeGateway {
 			http.Error(w, *why, http.StatusForbidden)
 			return
 		}
-		ws, err := new(websocket.Upgrader).Upgrade(w, r, nil)
+		said := http.Header{}
+		g.mu.Lock()
+		if g.serving != "" && r.Header.Get(shim.ServingHeader) != "" {
+			said.Set(shim.ServingHeader, g.serving)
+		}
+		g.mu.Unlock()
+		ws, err := new(websocket.Upgrader).Upgrade(w, r, said)
 		if err != nil {
 			return
 		}

@@ -26,7 +26,10 @@ type metrics struct {
 	gateways *gateways
 }
 
-var descGateway = prometheus.NewDesc("trimaran_shim_gateway_up", "1 if the gateway is there.", []string{"gateway"}, nil)
+var (
+	descGateway = prometheus.NewDesc("trimaran_shim_gateway_up", "1 if the gateway is there.", []string{"gateway"}, nil)
+	descServing = prometheus.NewDesc("trimaran_shim_gateway_serving", "1 if the gateway is there and says that it serves.", []string{"gateway"}, nil)
+)
 
 func newMetrics(p *proxy) *metrics {
 	counter := func(name, help string) prometheus.Counter {
@@ -55,18 +58,25 @@ func newMetrics(p *proxy) *metrics {
 }
 
 // Describe implements prometheus.Collector.
-func (m *metrics) Describe(to chan<- *prometheus.Desc) { to <- descGateway }
+func (m *metrics) Describe(to chan<- *prometheus.Desc) {
+	to <- descGateway
+	to <- descServing
+}
 
 // Collect implements prometheus.Collector.
 func (m *metrics) Collect(to chan<- prometheus.Metric) {
 	m.gateways.mu.Lock()
 	defer m.gateways.mu.Unlock()
 	for _, g := range m.gateways.list {
-		up := 0.0
+		up, serving := 0.0, 0.0
 		if g.up {
 			up = 1
 		}
+		if g.up && g.serves {
+			serving = 1
+		}
 		to <- prometheus.MustNewConstMetric(descGateway, prometheus.GaugeValue, up, g.name)
+		to <- prometheus.MustNewConstMetric(descServing, prometheus.GaugeValue, serving, g.name)
 	}
 }
 
@@ -76,7 +86,7 @@ func (p *proxy) serveWeb(listener net.Listener) (stop func()) {
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "ok\n") })
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
 		if !p.gateways.ready() {
-			http.Error(w, "no gateway is there", http.StatusServiceUnavailable)
+			http.Error(w, "no gateway serves", http.StatusServiceUnavailable)
 			return
 		}
 		_, _ = io.WriteString(w, "ready\n")

@@ -37,6 +37,7 @@ func newProxy(s settings, config *tls.Config, logger *slog.Logger) *proxy {
 		logger:        logger,
 	}
 	p.dialer.Memory = p.answerMemory
+	p.dialer.Serving = func(bool) {} // the watcher hears it
 	p.metrics = newMetrics(p)
 	return p
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"syscall"
 	"time"
 )
@@ -22,12 +23,16 @@ const (
 	// halfOpen is how long they are waited for after the client ended its half. Mostly
 	// it has closed, and what it had asked may be a long poll.
 	halfOpen = 3 * time.Second
+	// partingGrace is how long a session that leaves a gateway waits for answers to what
+	// may have changed something.
+	partingGrace = 500 * time.Millisecond
 )
 
 var (
 	errFateUnknown = errors.New("the gateway was lost before it answered a request that may have changed something")
 	errTooOften    = errors.New("gateways were lost again and again over the same request")
 	errAnswer      = errors.New("the gateway's answer fits no request")
+	errMoved       = errors.New("the gateway does not serve, and another one does")
 	errRefused     = errors.New("the gateway closed the connection over what the client sent")
 )
 
@@ -50,13 +55,14 @@ type session struct {
 	bytes  int // of all frames in queue
 
 	up      *upstream
-	writing *request    // with up's writer
-	broken  bool        // up takes no more requests
-	ended   error       // why up is gone; set until its writer is done
-	avoid   *gateway    // the gateway that was lost last
-	quick   int         // gateway connections in a row that brought nothing
-	began   time.Time   // of up
-	dials   chan dialed // not nil while dialing
+	writing *request         // with up's writer
+	broken  bool             // up takes no more requests
+	parting <-chan time.Time // set once up is to be left: nothing more is handed to it, and answers are waited for so long
+	ended   error            // why up is gone; set until its writer is done
+	avoid   *gateway         // the gateway that was lost last
+	quick   int              // gateway connections in a row that brought nothing
+	began   time.Time        // of up
+	dials   chan dialed      // not nil while dialing
 	hangUp  context.CancelFunc
 
 	ending bool             // nothing more is taken from the client
@@ -83,7 +89,7 @@ func (s *session) run(stopping, ctx context.Context, requests <-chan *request, c
 			s.dial(ctx)
 		}
 		var events <-chan event
-		var dead <-chan struct{}
+		var dead, away <-chan struct{}
 		var out chan<- *request
 		var next *request
 		if s.up != nil {
@@ -91,7 +97,10 @@ func (s *session) run(stopping, ctx context.Context, requests <-chan *request, c
 			if s.ended == nil {
 				dead = s.up.dead.Done()
 			}
-			if s.writing == nil && !s.broken && s.handed < len(s.queue) {
+			if s.ended == nil && s.parting == nil && !s.bound {
+				away = s.up.away
+			}
+			if s.writing == nil && !s.broken && s.parting == nil && s.handed < len(s.queue) {
 				out, next = s.up.out, s.queue[s.handed]
 			}
 		}
@@ -119,15 +128,30 @@ func (s *session) run(stopping, ctx context.Context, requests <-chan *request, c
 			s.handed++
 		case <-s.silent:
 			s.forget()
+		case <-away:
+			s.parting = time.After(partingGrace)
+		case <-s.parting:
+			err = s.lose(errMoved)
 		case <-dead:
 			err = s.lose(context.Cause(s.up.dead))
 		case e := <-events:
 			err = s.event(e)
 		}
+		if err == nil && s.mayPart() {
+			err = s.lose(errMoved)
+		}
 		if err != nil {
 			return err
 		}
 	}
+}
+
+// mayPart reports whether a session that is to leave its gateway waits for nothing there that it could not ask again.
+func (s *session) mayPart() bool {
+	if s.parting == nil || s.up == nil || s.ended != nil || s.writing != nil {
+		return false
+	}
+	return !slices.ContainsFunc(s.queue[:s.handed], func(r *request) bool { return r.answered && !repeatable[r.key] })
 }
 
 // done reports whether there is nothing left to do for a session that takes no
@@ -179,7 +203,7 @@ func (s *session) dialed(d dialed) error {
 	if d.err != nil {
 		return d.err
 	}
-	s.up, s.began, s.broken = d.up, time.Now(), false
+	s.up, s.began, s.broken, s.parting = d.up, time.Now(), false, nil
 	return nil
 }
 
@@ -304,7 +328,7 @@ func (s *session) lose(cause error) error {
 // writer is done.
 func (s *session) settle() error {
 	cause, up := s.ended, s.up
-	s.ended, s.up, s.avoid = nil, nil, up.gateway
+	s.ended, s.up, s.avoid, s.parting = nil, nil, up.gateway, nil
 	s.proxy.background.Go(up.close)
 	what := verdictOf(cause)
 	if what == lost || what == goodbye || what == promised {

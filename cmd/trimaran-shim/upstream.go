@@ -14,7 +14,9 @@ type upstream struct {
 	gateway *gateway
 	age     int // of what was known of the gateway when it was picked
 	// dead ends when the gateway as a whole is taken for dead.
-	dead   context.Context
+	dead context.Context
+	// away is closed when the gateway does not serve and another one does.
+	away   <-chan struct{}
 	memory *budget // of answers
 
 	out    chan *request
@@ -35,7 +37,7 @@ type event struct {
 }
 
 func newUpstream(conn *shim.Conn, p picked, memory *budget) *upstream {
-	up := &upstream{conn: conn, gateway: p.gateway, age: p.age, dead: p.dead, memory: memory, out: make(chan *request), events: make(chan event)}
+	up := &upstream{conn: conn, gateway: p.gateway, age: p.age, dead: p.dead, away: p.away, memory: memory, out: make(chan *request), events: make(chan event)}
 	up.ctx, up.cancel = context.WithCancel(context.Background())
 	up.done.Go(up.read)
 	up.done.Go(up.write)

@@ -83,10 +83,10 @@ var _ net.Conn = (*Conn)(nil)
 // maxMessageBytes bounds a Kafka message in both directions, 0 means
 // DefaultMaxMessageBytes.
 func NewConn(ws *websocket.Conn, maxMessageBytes int) *Conn {
-	return newConn(ws, maxMessageBytes, 0, nil)
+	return newConn(ws, maxMessageBytes, 0, nil, nil)
 }
 
-func newConn(ws *websocket.Conn, maxMessageBytes int, keepAlive time.Duration, memory Memory) *Conn {
+func newConn(ws *websocket.Conn, maxMessageBytes int, keepAlive time.Duration, memory Memory, serving func(bool)) *Conn {
 	if maxMessageBytes <= 0 || maxMessageBytes > DefaultMaxMessageBytes {
 		maxMessageBytes = DefaultMaxMessageBytes
 	}
@@ -101,7 +101,7 @@ func newConn(ws *websocket.Conn, maxMessageBytes int, keepAlive time.Duration, m
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	ws.SetReadLimit(int64(maxMessageBytes) + sizePrefix)
 	c.goroutines.Add(2)
-	c.live(keepAlive)
+	c.live(keepAlive, serving)
 	go c.receive()
 	return c
 }

@@ -44,6 +44,10 @@ type Dialer struct {
 	// MaxMessageBytes for each connection. The caller of ReadMessage gives back
 	// len(message) when it is done with it; Read does so by itself.
 	Memory Memory
+	// Serving, if set, is called with what the gateway says of itself (ServingHeader): before a dial
+	// returns, and then by the connection's reader, which it must not keep. A gateway that does not know
+	// the header says nothing.
+	Serving func(serves bool)
 	// NetDialContext makes the TCP connection; nil means net.Dialer.
 	NetDialContext func(ctx context.Context, network, addr string) (net.Conn, error)
 }
@@ -128,6 +132,9 @@ func (d *Dialer) dial(ctx context.Context, network string, u url.URL) (*Conn, er
 	if d.Advertise != "" {
 		header.Set(AdvertiseHeader, d.Advertise)
 	}
+	if d.Serving != nil {
+		header.Set(ServingHeader, "tell")
+	}
 	conn, response, err := ws.DialContext(ctx, u.String(), header)
 	if !watching() || err != nil && ctx.Err() != nil {
 		if err == nil {
@@ -142,5 +149,18 @@ func (d *Dialer) dial(ctx context.Context, network string, u url.URL) (*Conn, er
 		}
 		return nil, fmt.Errorf("shim: dial %s: %w", u.Redacted(), err)
 	}
-	return newConn(conn, d.MaxMessageBytes, d.KeepAlive, d.Memory), nil
+	if d.Serving != nil {
+		tell(d.Serving, response.Header.Get(ServingHeader))
+	}
+	return newConn(conn, d.MaxMessageBytes, d.KeepAlive, d.Memory, d.Serving), nil
+}
+
+// tell passes on what a gateway says of itself, if it does.
+func tell(serving func(bool), word string) {
+	switch word {
+	case Serving:
+		serving(true)
+	case NotServing:
+		serving(false)
+	}
 }

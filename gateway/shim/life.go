@@ -40,7 +40,7 @@ type life struct {
 	pongs   chan string
 }
 
-func (c *Conn) live(keepAlive time.Duration) {
+func (c *Conn) live(keepAlive time.Duration, serving func(bool)) {
 	if keepAlive <= 0 {
 		keepAlive = DefaultKeepAlive
 	}
@@ -57,6 +57,9 @@ func (c *Conn) live(keepAlive time.Duration) {
 	// the last one is answered (RFC 6455, section 5.5.3).
 	c.ws.SetPingHandler(func(data string) error {
 		l.heard.Store(true)
+		if serving != nil {
+			tell(serving, data)
+		}
 		select {
 		case <-l.pongs:
 		default:
