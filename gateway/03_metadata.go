@@ -24,7 +24,7 @@ import (
 // which Java's admin client leaves empty.
 //
 // Differs: there is one broker, with the address that this client used, and it
-// leads every partition, with no replicas and none in sync (but see brokers.go). What happens to a
+// leads every partition, with no replicas and none in sync, unless nodes are shown (brokers.go). What happens to a
 // partition's real leader is hidden; a partition that has none says so to who
 // produces or fetches. A name that Kafka forbids is INVALID_TOPIC_EXCEPTION (17),
 // as since 0.8.2; 0.8.0 failed the whole request.
@@ -91,7 +91,8 @@ func (r *request) awaitCatalog() bool {
 
 func (r *request) answerMetadata(req *kmsg.MetadataRequest) {
 	resp := req.ResponseKind().(*kmsg.MetadataResponse)
-	for _, b := range r.shownBrokers() {
+	shown := r.brokers()
+	for _, b := range shown.list {
 		broker := kmsg.NewMetadataResponseBroker()
 		broker.NodeID, broker.Host, broker.Port = b.id, b.at.host, b.at.port
 		if b.rack != "" {
@@ -99,8 +100,7 @@ func (r *request) answerMetadata(req *kmsg.MetadataRequest) {
 		}
 		resp.Brokers = append(resp.Brokers, broker)
 	}
-	shown := r.shownReplicas()
-	resp.ControllerID = BrokerID
+	resp.ControllerID = shown.controller()
 	if req.IncludeClusterAuthorizedOperations {
 		resp.AuthorizedOperations = clusterOperations
 	}
@@ -167,7 +167,7 @@ func (r *request) answerMetadata(req *kmsg.MetadataRequest) {
 	r.answerSized(resp, size)
 }
 
-func (r *request) describe(topic *fsm.Topic, shown *shownReplicas) kmsg.MetadataResponseTopic {
+func (r *request) describe(topic *fsm.Topic, shown *brokers) kmsg.MetadataResponseTopic {
 	rt := kmsg.NewMetadataResponseTopic()
 	rt.Topic = kmsg.StringPtr(topic.Name)
 	rt.TopicID = topic.ID
@@ -175,8 +175,8 @@ func (r *request) describe(topic *fsm.Topic, shown *shownReplicas) kmsg.Metadata
 	for i := range rt.Partitions {
 		rt.Partitions[i].Default()
 		epoch, _ := r.session.server.cluster.LeaderEpoch(fsm.PartitionID{Topic: topic.ID, Partition: int32(i)})
-		rt.Partitions[i].Partition, rt.Partitions[i].Leader, rt.Partitions[i].LeaderEpoch = int32(i), BrokerID, int32(epoch)
-		rt.Partitions[i].Replicas, rt.Partitions[i].ISR, rt.Partitions[i].OfflineReplicas = shown.of(&topic.Partitions[i])
+		rt.Partitions[i].Partition, rt.Partitions[i].Leader, rt.Partitions[i].LeaderEpoch = int32(i), shown.leader(&topic.Partitions[i]).id, int32(epoch)
+		rt.Partitions[i].Replicas, rt.Partitions[i].ISR, rt.Partitions[i].OfflineReplicas = shown.replicas(&topic.Partitions[i])
 	}
 	return rt
 }

@@ -3,11 +3,14 @@ package gateway
 import (
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/trimaran-io/trimaran/coordinator"
 )
 
 // FindCoordinator, versions 0 to 6; several keys at once from 4 on (KIP-699).
 //
-// There is one broker, and it coordinates every group. It is named for transactional
+// The one broker coordinates every group; where nodes are shown (brokers.go) it is the
+// one that leads the group's shard. A broker is named for transactional
 // ids as well: whoever asks it for a producer id then hears that there are no
 // transactions, which is final, while an error here would be asked about again for ever.
 // Share groups are not served.
@@ -16,9 +19,17 @@ func handleFindCoordinator(r *request) {
 	req := r.body.(*kmsg.FindCoordinatorRequest)
 	resp := req.ResponseKind().(*kmsg.FindCoordinatorResponse)
 	const group, transaction = 0, 1
+	shown, topics := r.brokers(), r.session.server.cluster.Topics()
+	of := func(key string) shownBroker {
+		if req.CoordinatorType == group {
+			return shown.coordinator(topics, coordinator.ShardOf(key))
+		}
+		return shown.list[0]
+	}
 	known := req.CoordinatorType == group || req.CoordinatorType == transaction
 	if req.Version < 4 {
-		resp.NodeID, resp.Host, resp.Port = BrokerID, r.session.broker.host, r.session.broker.port
+		b := of(req.CoordinatorKey)
+		resp.NodeID, resp.Host, resp.Port = b.id, b.at.host, b.at.port
 		if !known {
 			resp.ErrorCode, resp.NodeID, resp.Host, resp.Port = r.note(kerr.InvalidRequest.Code), -1, "", -1
 		}
@@ -27,7 +38,8 @@ func handleFindCoordinator(r *request) {
 	}
 	for _, key := range req.CoordinatorKeys {
 		c := kmsg.NewFindCoordinatorResponseCoordinator()
-		c.Key, c.NodeID, c.Host, c.Port = key, BrokerID, r.session.broker.host, r.session.broker.port
+		b := of(key)
+		c.Key, c.NodeID, c.Host, c.Port = key, b.id, b.at.host, b.at.port
 		if !known {
 			c.ErrorCode, c.NodeID, c.Host, c.Port = r.note(kerr.InvalidRequest.Code), -1, "", -1
 		}

@@ -84,12 +84,13 @@ func (r *request) describeConfigs(req *kmsg.DescribeConfigsRequest, asked *kmsg.
 		if asked.ResourceName == "" {
 			return s.describeAllBrokers(wanted, req.IncludeSynonyms), nil
 		}
-		if err := checkBroker(asked.ResourceName); err != nil {
+		broker, err := r.brokerNamed(asked.ResourceName)
+		if err != nil {
 			return nil, err
 		}
-		own := s.brokerConfigs()
-		// At which address it is depends on who asks, as in Metadata.
-		at := "PLAINTEXT://" + r.session.broker.String()
+		own := s.brokerConfigs(broker.id)
+		// Its address is that of Metadata.
+		at := "PLAINTEXT://" + broker.at.String()
 		for _, name := range []string{"advertised.listeners", "listeners"} {
 			own = append(own, brokerConfig{name: name, typ: kmsg.ConfigTypeString, value: at, given: s.advertise != nil})
 		}
@@ -135,10 +136,15 @@ func (s *Server) describeAllBrokers(wanted func(string) bool, synonyms bool) (li
 	return list
 }
 
-// checkBroker reports whether the name is that of the one broker.
-func checkBroker(name string) error {
-	if id, err := strconv.Atoi(name); err != nil || int32(id) != BrokerID {
-		return fmt.Errorf("%w: there is no broker %s, only %d", errInvalidRequest, shown(name), BrokerID)
+// brokerNamed gives a broker that is shown, by its name in a request.
+func (r *request) brokerNamed(name string) (shownBroker, error) {
+	var ids []int32
+	id, err := strconv.ParseInt(name, 10, 32)
+	for _, b := range r.brokers().list {
+		if err == nil && b.id == int32(id) {
+			return b, nil
+		}
+		ids = append(ids, b.id)
 	}
-	return nil
+	return shownBroker{}, fmt.Errorf("%w: there is no broker %s, only %v", errInvalidRequest, shown(name), ids)
 }

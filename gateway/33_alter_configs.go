@@ -121,14 +121,15 @@ func (r *request) alterConfigs(alterations []alteration, validateOnly bool) []er
 // alterBroker alters the one broker, or the default of all brokers.
 func (r *request) alterBroker(ctx context.Context, a *alteration, validateOnly bool) error {
 	s := r.session.server
-	all := a.name == ""
+	all, broker := a.name == "", shownBroker{id: BrokerID}
 	if !all {
-		if err := checkBroker(a.name); err != nil {
+		var err error
+		if broker, err = r.brokerNamed(a.name); err != nil {
 			return err
 		}
 	}
 	now := map[string]string{} // what the nodes' own configurations say
-	for _, c := range s.brokerConfigs() {
+	for _, c := range s.brokerConfigs(broker.id) {
 		if !c.alterable {
 			now[c.name] = c.value
 		}

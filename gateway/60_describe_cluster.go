@@ -28,11 +28,12 @@ func handleDescribeCluster(r *request) {
 		refuse(kerr.UnsupportedEndpointType, "unknown endpoint type")
 		return
 	}
-	resp.ClusterID, resp.ControllerID = r.session.server.cluster.ClusterID(), BrokerID
+	shown := r.brokers()
+	resp.ClusterID, resp.ControllerID = r.session.server.cluster.ClusterID(), shown.controller()
 	if req.IncludeClusterAuthorizedOperations {
 		resp.ClusterAuthorizedOperations = clusterOperations
 	}
-	for _, b := range r.shownBrokers() {
+	for _, b := range shown.list {
 		broker := kmsg.NewDescribeClusterResponseBroker()
 		broker.NodeID, broker.Host, broker.Port = b.id, b.at.host, b.at.port
 		if b.rack != "" {

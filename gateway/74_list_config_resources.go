@@ -50,7 +50,9 @@ func handleListConfigResources(r *request) {
 				add(kind, t.Name)
 			}
 		case kind == broker, kind == logger:
-			add(kind, strconv.Itoa(int(BrokerID)))
+			for _, b := range r.brokers().list {
+				add(kind, strconv.Itoa(int(b.id)))
+			}
 		}
 	}
 	r.answerSized(resp, 64*len(resp.ConfigResources))

@@ -108,12 +108,12 @@ func (r *request) describePartitions(topics *fsm.Topics, name string, first int3
 	first = min(first, int32(len(topic.Partitions)))
 	last := min(first+int32(limit), int32(len(topic.Partitions)))
 	rt.Partitions = make([]kmsg.DescribeTopicPartitionsResponseTopicPartition, 0, last-first)
-	shown := r.shownReplicas()
+	shown := r.brokers()
 	for i := first; i < last; i++ {
 		p := kmsg.NewDescribeTopicPartitionsResponseTopicPartition()
 		epoch, _ := r.session.server.cluster.LeaderEpoch(fsm.PartitionID{Topic: topic.ID, Partition: i})
-		p.Partition, p.LeaderID, p.LeaderEpoch = i, BrokerID, int32(epoch)
-		p.Replicas, p.ISR, p.OfflineReplicas = shown.of(&topic.Partitions[i])
+		p.Partition, p.LeaderID, p.LeaderEpoch = i, shown.leader(&topic.Partitions[i]).id, int32(epoch)
+		p.Replicas, p.ISR, p.OfflineReplicas = shown.replicas(&topic.Partitions[i])
 		p.EligibleLeaderReplicas, p.LastKnownELR = []int32{}, []int32{} // not null: Java reads them
 		rt.Partitions = append(rt.Partitions, p)
 	}

@@ -1,15 +1,21 @@
 package gateway
 
 import (
+	"net/netip"
 	"slices"
 
 	"github.com/trimaran-io/trimaran/fsm"
 )
 
-// Clients see one broker, which leads everything. By choice they see the nodes beside it, as brokers that
-// lead nothing: with Config.ListGateways the other gateways, so that an old client which forgets its bootstrap
-// list finds another one when its own is gone, and with Config.ShowReplicas all that
-// are there, and which of them have a partition's replicas, for tools that look at these.
+// Clients see one broker, which leads everything, at the address by which they came. By choice they see the
+// nodes: with Config.ListGateways so that an old client which forgets its bootstrap list finds another one when its own
+// is gone, and with Config.ShowReplicas also which of them have a partition's replicas, for tools that look at these.
+//
+// An id has one address, whichever node is asked: clients key their connections by it, and close those of a broker
+// that has moved. So where nodes are shown they are the brokers, each with an id and its own address, and
+// lead: a partition is led by the first of its replicas that is there, which also is what the cluster makes of it in
+// the end, and any other node hands on what it is asked. Only a shim's clients keep the one broker, which the shim is to
+// them at every node, beside those.
 
 // shownBroker is a broker as Metadata and DescribeCluster list it.
 type shownBroker struct {
@@ -22,55 +28,92 @@ type shownBroker struct {
 // registered nodes, behind the one broker. It moves when a node is taken out of the cluster.
 func nodeBroker(place int) int32 { return BrokerID + 1 + int32(place) }
 
-// shownBrokers lists the one broker, at the address that the client used, and what else is shown.
-func (r *request) shownBrokers() []shownBroker {
-	own := r.session.broker
-	list := []shownBroker{{id: BrokerID, at: own}}
-	cfg := &r.session.server.cfg
-	if !cfg.ListGateways && !cfg.ShowReplicas {
-		return list
+// brokers are what a connection is shown.
+type brokers struct {
+	list []shownBroker // never empty; the first one is the controller
+	// one: the first one leads all partitions and coordinates all groups.
+	one          bool
+	showReplicas bool
+	places       map[fsm.NodeID]int
+	alive        map[fsm.NodeID]string // by node; the addresses of those that are there
+}
+
+func (r *request) brokers() *brokers {
+	s := r.session.server
+	own := shownBroker{id: BrokerID, at: r.session.broker}
+	b := &brokers{list: []shownBroker{own}, one: true, showReplicas: s.cfg.ShowReplicas}
+	if !s.cfg.ListGateways && !s.cfg.ShowReplicas {
+		return b
 	}
-	addresses := cfg.Cluster.Gateways()
-	for place, node := range r.session.server.cluster.Topics().Nodes() {
-		at, err := parseAddress(addresses[node.ID])
-		if err != nil || at == own && !cfg.ShowReplicas {
+	b.places, b.alive = map[fsm.NodeID]int{}, s.cluster.Gateways()
+	var nodes []shownBroker
+	for place, node := range s.cluster.Topics().Nodes() {
+		b.places[node.ID] = place
+		at, err := parseAddress(b.alive[node.ID])
+		if err != nil || unspecified(at.host) {
 			continue
 		}
-		list = append(list, shownBroker{nodeBroker(place), at, node.Zone})
+		nodes = append(nodes, shownBroker{nodeBroker(place), at, node.Zone})
 	}
-	return list
+	switch {
+	case r.session.named:
+		b.list = append(b.list, nodes...)
+	case len(nodes) > 0:
+		b.list, b.one = nodes, false
+	}
+	return b
 }
 
-// shownReplicas are a partition's replicas, the preferred leader first, and those of them whose nodes are
-// there. Both are empty unless they are to be shown.
-type shownReplicas struct {
-	places    map[fsm.NodeID]int
-	addresses map[fsm.NodeID]string
+// unspecified: all addresses of a machine are none that a client could use.
+func unspecified(host string) bool {
+	ip, err := netip.ParseAddr(host)
+	return err == nil && ip.IsUnspecified()
 }
 
-func (r *request) shownReplicas() *shownReplicas {
-	if !r.session.server.cfg.ShowReplicas {
-		return nil
+// controller is the broker that requests for the whole cluster go to. Any would do; it is the same at every node.
+func (b *brokers) controller() int32 { return b.list[0].id }
+
+// leader is the broker that leads a partition, or a shard of consumer groups; nil for one that is not known.
+func (b *brokers) leader(p *fsm.Partition) shownBroker {
+	if b.one || p == nil {
+		return b.list[0]
 	}
-	s := &shownReplicas{places: map[fsm.NodeID]int{}, addresses: r.session.server.cluster.Gateways()}
-	for place, node := range r.session.server.cluster.Topics().Nodes() {
-		s.places[node.ID] = place
+	for _, id := range p.Replicas {
+		place, ok := b.places[id]
+		if i := slices.IndexFunc(b.list, func(s shownBroker) bool { return s.id == nodeBroker(place) }); ok && i >= 0 {
+			return b.list[i]
+		}
 	}
-	return s
+	return b.list[0]
 }
 
-func (s *shownReplicas) of(p *fsm.Partition) (replicas, inSync, offline []int32) {
-	if s == nil {
+// coordinator is the broker that coordinates the groups of a shard.
+func (b *brokers) coordinator(topics *fsm.Topics, shard int) shownBroker {
+	if shards, ok := topics.GroupShards(); ok && shard < len(shards.Partitions) {
+		return b.leader(&shards.Partitions[shard])
+	}
+	return b.leader(nil)
+}
+
+// has says whether a broker of that id is shown.
+func (b *brokers) has(id int32) bool {
+	return slices.ContainsFunc(b.list, func(s shownBroker) bool { return s.id == id })
+}
+
+// replicas gives a partition's replicas, the preferred leader first, and those of them whose nodes are
+// there. All are empty unless they are to be shown.
+func (b *brokers) replicas(p *fsm.Partition) (replicas, inSync, offline []int32) {
+	if !b.showReplicas {
 		return nil, nil, nil
 	}
 	for _, id := range p.Replicas {
-		place, ok := s.places[id]
+		place, ok := b.places[id]
 		if !ok {
 			continue
 		}
 		broker := nodeBroker(place)
 		replicas = append(replicas, broker)
-		if _, alive := s.addresses[id]; alive {
+		if _, alive := b.alive[id]; alive {
 			inSync = append(inSync, broker)
 		} else {
 			offline = append(offline, broker)

@@ -25,13 +25,13 @@ type brokerConfig struct {
 
 // brokerConfigs gives what tools look for, sorted as they come: what this server
 // does, and the defaults of topics under the names that they have at a broker.
-func (s *Server) brokerConfigs() []brokerConfig {
+func (s *Server) brokerConfigs(id int32) []brokerConfig {
 	number := func(name string, v int64, given bool) brokerConfig {
 		return brokerConfig{name: name, typ: kmsg.ConfigTypeLong, value: strconv.FormatInt(v, 10), given: given}
 	}
 	list := []brokerConfig{
-		number("broker.id", int64(BrokerID), false),
-		number("node.id", int64(BrokerID), false),
+		number("broker.id", int64(id), false),
+		number("node.id", int64(id), false),
 		{name: "log.dirs", typ: kmsg.ConfigTypeString, value: logDir},
 		{name: "log.cleaner.enable", typ: kmsg.ConfigTypeBoolean, value: "false"},
 		number("offsets.topic.num.partitions", coordinator.Shards, false),

@@ -45,8 +45,8 @@ type Config struct {
 	MaxInflightBytes int64
 	// AutoCreateTopics creates a topic when Metadata names it, as 0.8 does.
 	AutoCreateTopics bool
-	// ListGateways lists the other nodes as brokers that lead nothing, ShowReplicas all nodes, and
-	// the replicas of partitions.
+	// ListGateways shows clients the nodes as brokers, ShowReplicas the replicas of partitions, too. All
+	// nodes should have the same.
 	ListGateways, ShowReplicas bool
 	// TopicDefaults are topic configurations, Kafka's names, for topics that do not
 	// set them; nil: Kafka's defaults. They bound what is produced and are shown.
@@ -248,6 +248,7 @@ type conn struct {
 
 	kind  string // "": not known yet. Guarded by server.mu
 	drain func() // ends it in good order; nil: by closing it. Guarded by server.mu
+	named bool   // its client says where the broker is. Set before drain is
 	told  bool   // its client is told whether this node serves. Set before drain is
 }
 

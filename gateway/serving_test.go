@@ -151,4 +151,3 @@ func TestWhoDoesNotAskIsToldNothing(t *testing.T) {
 		t.Errorf("a ping says %q", data)
 	}
 }
-

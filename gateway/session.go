@@ -38,7 +38,8 @@ type session struct {
 	server *Server
 	framer framer
 	peer   net.Addr
-	broker address // what Metadata names on this connection
+	broker address // the one broker, as this connection came to it
+	named  bool    // a shim says that it is the broker
 
 	replies chan *reply
 	lines   lines // produces in order
@@ -83,7 +84,7 @@ func (r *reply) isDone() bool {
 }
 
 func (s *Server) serveSession(c *conn, kind string, f framer, broker address) {
-	n := &session{server: s, framer: f, peer: c.RemoteAddr(), broker: broker, replies: make(chan *reply, maxPending), eased: make(chan struct{}, 1)}
+	n := &session{server: s, framer: f, peer: c.RemoteAddr(), broker: broker, named: c.named, replies: make(chan *reply, maxPending), eased: make(chan struct{}, 1)}
 	n.open, n.broken = context.WithCancel(s.ctx)
 	n.patient, n.hurry = context.WithCancel(n.open)
 	defer n.broken()

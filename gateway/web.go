@@ -186,7 +186,7 @@ func (s *Server) serveWebSocket(w http.ResponseWriter, r *http.Request) {
 			plain(w, http.StatusBadRequest, shim.AdvertiseHeader+": want one host:port.\n")
 			return
 		}
-		said = &a
+		said, c.conn.named = &a, true
 	}
 	s.mu.Lock()
 	if s.stopping {

@@ -63,8 +63,8 @@ cluster of its own.`,
 	f.Bool("auto-create-topics", true, "create a topic when a client first uses it")
 	f.Duration("replace-after", 30*time.Minute, "replicas of a node that is away for so long go to others; 0: never")
 	f.Bool("auto-balance", true, "move replicas and leaders so that nodes have even numbers")
-	f.Bool("show-replicas", false, "list the nodes as brokers that lead nothing, and where replicas are, for tools that look at these")
-	f.Bool("list-gateways", false, "list the other nodes as brokers that lead nothing, for clients that forget their bootstrap list")
+	f.Bool("show-replicas", false, "show clients the nodes as brokers, and where replicas are, for tools that look at these; the same on all nodes")
+	f.Bool("list-gateways", false, "show clients the nodes as brokers, for those that forget their bootstrap list; the same on all nodes")
 	f.Int32("default-partitions", 1, "partitions of a topic whose creator does not say")
 	f.Int16("default-replication-factor", 3, "replicas of a topic whose creator does not say; at most the number of nodes")
 	f.Int("max-request-bytes", 100<<20, "largest request accepted from a client")
@@ -177,6 +177,9 @@ func serveOptions(cmd *cobra.Command) (nodeOptions, error) {
 		}
 		o.tls = &tls.Config{Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12}
 	}
+	if host, _, _ := net.SplitHostPort(o.listen); (o.listGateways || o.showReplicas) && o.advertise == "" && isUnspecified(host) {
+		return o, usagef("--list-gateways and --show-replicas name each node to clients of all: give its --advertise, since --listen is all addresses of this machine")
+	}
 	// Now, and not when the node may have formed a cluster already.
 	if err := o.gateway().Check(); err != nil {
 		return o, &usageError{err}
@@ -247,6 +250,12 @@ func readGossipKey(path string) ([]byte, error) {
 		return nil, fmt.Errorf("--gossip-key-file %s: want 16, 24 or 32 bytes in base64", path)
 	}
 	return key, nil
+}
+
+// isUnspecified: "" and the addresses that mean all of a machine's.
+func isUnspecified(host string) bool {
+	ip := net.ParseIP(host)
+	return host == "" || ip != nil && ip.IsUnspecified()
 }
 
 func isLoopback(host string) bool {
