@@ -24,10 +24,12 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/trimaran-io/trimaran/cmd/internal/collector"
+	"github.com/trimaran-io/trimaran/cmd/internal/logs"
 )
 
 const (
@@ -35,6 +37,8 @@ const (
 	mostGarbage = 64 << 20
 	// leastPercent: a shim has a few MB alive, and by Go's default would collect whenever as many have passed.
 	leastPercent = 400
+	// lastLines is how long the end of the process waits for who reads its log.
+	lastLines = time.Second
 )
 
 // version is set by the linker: -ldflags "-X main.version=…".
@@ -119,7 +123,13 @@ the file. Flags may be written with one dash, too.`,
 			if err := s.check(); err != nil {
 				return &usageError{err}
 			}
-			return run(cmd.Context(), s, slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), &slog.HandlerOptions{Level: s.logLevel})))
+			lines := logs.New(cmd.ErrOrStderr())
+			defer lines.Close(lastLines)
+			logger := slog.New(slog.NewTextHandler(lines, &slog.HandlerOptions{Level: s.logLevel}))
+			lines.OnDropped(func(n uint64) { logger.Warn("lines of this log are missing: nobody read them", "lines", n) })
+			logs.Survive()
+			s.logDropped = lines.Dropped
+			return run(cmd.Context(), s, logger)
 		},
 	}
 	cmd.SetVersionTemplate("trimaran-shim {{.Version}}\n")

@@ -51,6 +51,11 @@ func newMetrics(p *proxy) *metrics {
 		unknown:  counter("trimaran_shim_fate_unknown_total", "Client connections closed because a gateway was lost over a request that may have changed something."),
 		gateways: p.gateways,
 	}
+	if dropped := p.settings.logDropped; dropped != nil {
+		m.registry.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{
+			Name: "trimaran_shim_log_lines_dropped_total", Help: "Lines of the log that were dropped since nobody read them.",
+		}, func() float64 { return float64(dropped()) }))
+	}
 	m.registry.MustRegister(m.clients, m.accepted, m.refused, m.requests, m.answers, m.moves, m.unknown, m,
 		memory("request", p.requestMemory), memory("answer", p.answerMemory),
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))

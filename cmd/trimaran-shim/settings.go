@@ -32,6 +32,7 @@ type settings struct {
 	dialTimeout, handshakeTimeout    time.Duration
 	gatewayTimeout, grace            time.Duration
 	logLevel                         slog.Level
+	logDropped                       func() uint64 // lines of the log that nobody read; nil: not counted
 }
 
 func (s *settings) register(fs *pflag.FlagSet) {

@@ -44,10 +44,11 @@ a data directory each; the data is kept for the next time.`,
 }
 
 func dev(cmd *cobra.Command) (err error) {
-	log, err := loggerOf(cmd)
+	log, lines, err := loggerOf(cmd)
 	if err != nil {
 		return err
 	}
+	defer lines.Close(lastLines)
 	f := cmd.Flags()
 	dir, err := devDir(cmd)
 	if err != nil {
@@ -87,7 +88,7 @@ func dev(cmd *cobra.Command) (err error) {
 		}
 	}()
 	for _, o := range all {
-		o.log = log
+		o.log, o.logDropped = log, lines.Dropped
 		o.topics = topics
 		o.storage = storage
 		o.groups = groups

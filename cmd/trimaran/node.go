@@ -51,7 +51,8 @@ type nodeOptions struct {
 	allowHosts   []string
 	allowOrigins []string
 
-	log *slog.Logger
+	log        *slog.Logger
+	logDropped func() uint64 // lines of log that nobody read; nil: not counted
 }
 
 // node is a running one: the cluster's half and the clients' half, introduced to
@@ -117,6 +118,11 @@ func startNode(o nodeOptions) (*node, error) {
 	}()
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	if o.logDropped != nil {
+		registry.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{
+			Name: "trimaran_log_lines_dropped_total", Help: "Lines of the process's log that were dropped since nobody read them.",
+		}, func() float64 { return float64(o.logDropped()) }))
+	}
 	shown := o.advertise
 	if shown == "" {
 		shown = listener.Addr().String()

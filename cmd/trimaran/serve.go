@@ -18,6 +18,7 @@ import (
 
 	"github.com/trimaran-io/trimaran/cluster"
 	"github.com/trimaran-io/trimaran/cmd/internal/collector"
+	"github.com/trimaran-io/trimaran/cmd/internal/logs"
 	"github.com/trimaran-io/trimaran/fsm"
 )
 
@@ -85,15 +86,16 @@ func addLogFlags(cmd *cobra.Command, level string) {
 }
 
 func serve(cmd *cobra.Command) error {
-	log, err := loggerOf(cmd)
+	log, lines, err := loggerOf(cmd)
 	if err != nil {
 		return err
 	}
+	defer lines.Close(lastLines)
 	o, err := serveOptions(cmd)
 	if err != nil {
 		return err
 	}
-	o.log = log
+	o.log, o.logDropped = log, lines.Dropped
 	if host, _, _ := net.SplitHostPort(o.listen); !isLoopback(host) && o.advertise == "" {
 		log.Warn("listening beyond loopback without --advertise: plain TCP clients that come through NAT or a port forward " +
 			"are told the address that this node sees, and cannot use it; WebSocket and TLS clients can")
@@ -266,11 +268,24 @@ func isLoopback(host string) bool {
 	return ip != nil && ip.IsLoopback()
 }
 
-func loggerOf(cmd *cobra.Command) (*slog.Logger, error) {
+// loggerOf gives the log of a command that runs for long, which outlives who reads what it prints, and its writer, which the
+// caller closes.
+func loggerOf(cmd *cobra.Command) (*slog.Logger, *logs.Writer, error) {
 	level, _ := cmd.Flags().GetString("log-level")
 	format, _ := cmd.Flags().GetString("log-format")
-	return newLogger(cmd.ErrOrStderr(), level, format)
+	w := logs.New(cmd.ErrOrStderr())
+	log, err := newLogger(w, level, format)
+	if err != nil {
+		w.Close(0)
+		return nil, nil, err
+	}
+	w.OnDropped(func(lines uint64) { log.Warn("lines of this log are missing: nobody read them", "lines", lines) })
+	logs.Survive()
+	return log, w, nil
 }
+
+// lastLines is how long the end of a process waits for who reads its log.
+const lastLines = time.Second
 
 func newLogger(out io.Writer, level, format string) (*slog.Logger, error) {
 	var l slog.Level
