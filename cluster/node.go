@@ -52,6 +52,8 @@ type Config struct {
 	GossipAdvertise string // "" for the address listened on
 	GossipKey       []byte // 16, 24 or 32 bytes encrypt gossip; nil for none
 	ClientAddress   string // shown in status
+	// MaxPeerConnections bounds the connections with other nodes; 0 means 4096.
+	MaxPeerConnections int
 
 	Join            []string // gossip addresses of any live nodes
 	BootstrapExpect int      // form the first cluster when this many nodes without one see each other; 0 only joins
@@ -264,6 +266,7 @@ func Start(cfg Config) (_ *Node, err error) {
 
 		HeartbeatTimeout: cfg.HeartbeatTimeout,
 		MaxAppendEntries: maxAppendEntries,
+		MaxConnections:   n.cfg.MaxPeerConnections,
 		OnOrphans:        n.failover.noticed,
 		Answered:         cfg.answered,
 	})

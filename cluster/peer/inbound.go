@@ -58,7 +58,7 @@ func (l *Link) welcome(nc net.Conn) {
 	}
 	ours := helloAnswer{identity: l.cfg.Self, clusterID: l.cfg.ClusterID(), boot: l.boot}
 	version, err := l.judge(h, ours.clusterID)
-	if err == nil && l.connections() >= maxConnections {
+	if err == nil && l.connections() >= l.cfg.MaxConnections {
 		err = ErrBusy
 	}
 	var c *conn

@@ -35,6 +35,8 @@ type Config struct {
 	Logger *slog.Logger
 	// MaxMessageBytes bounds every message, both ways. Default 256 MiB.
 	MaxMessageBytes int
+	// MaxConnections bounds what is open in all; a cluster needs four per other node. Default 4096.
+	MaxConnections int
 	// Timeout of a Raft message, scaled up by its size. Default 10 s.
 	Timeout time.Duration
 	// MaxInFlight bounds the unanswered AppendEntries of one pipeline. Default 2, which
@@ -83,9 +85,8 @@ const (
 	handshakeTimeout = 5 * time.Second
 	dialTimeout      = 3 * time.Second
 	// maxHandshakes bounds the strangers that are listened to at once.
-	maxHandshakes = 128
-	// maxConnections bounds what is open in all; a cluster needs four per other node.
-	maxConnections = 4096
+	maxHandshakes         = 128
+	defaultMaxConnections = 4096
 	// closeWait is how long Close waits for handlers that do not notice that their context has ended.
 	closeWait = 10 * time.Second
 )
@@ -146,6 +147,7 @@ func New(cfg Config) *Link {
 	}
 	setDefault(&cfg.MaxMessageBytes, defaultMaxMessage)
 	setDefault(&cfg.Timeout, defaultTimeout)
+	setDefault(&cfg.MaxConnections, defaultMaxConnections)
 	setDefault(&cfg.MaxInFlight, defaultInFlight)
 	setDefault(&cfg.PingInterval, defaultPingInterval)
 	setDefault(&cfg.PingTimeout, defaultPingTimeout)

@@ -29,6 +29,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/trimaran-io/trimaran/cmd/internal/collector"
+	"github.com/trimaran-io/trimaran/cmd/internal/descriptors"
 	"github.com/trimaran-io/trimaran/cmd/internal/logs"
 )
 
@@ -166,6 +167,11 @@ func serve(ctx context.Context, s settings, logger *slog.Logger) error {
 			listener.Close()
 			return err
 		}
+	}
+	limit := descriptors.Limit()
+	if most := descriptors.OfShim(limit, len(s.gateways)); most < s.maxConnections {
+		logger.Warn("fewer clients than --max-connections are taken: two files for each are more than the process may have open", "open_files", limit, "clients", most)
+		s.maxConnections = most
 	}
 	p := newProxy(s, config, logger)
 	names := s.advertise

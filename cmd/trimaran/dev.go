@@ -87,6 +87,7 @@ func dev(cmd *cobra.Command) (err error) {
 			err = serr
 		}
 	}()
+	divide(log, all)
 	for _, o := range all {
 		o.log, o.logDropped = log, lines.Dropped
 		o.topics = topics

@@ -16,6 +16,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
 	"github.com/trimaran-io/trimaran/cluster"
+	"github.com/trimaran-io/trimaran/cmd/internal/descriptors"
 	"github.com/trimaran-io/trimaran/coordinator"
 	"github.com/trimaran-io/trimaran/fsm"
 	"github.com/trimaran-io/trimaran/gateway"
@@ -45,6 +46,8 @@ type nodeOptions struct {
 	storage storageOptions
 	groups  coordinator.Settings
 
+	maxClients   int // connections; 0: the gateway's default
+	maxPeers     int // connections with other nodes; 0: the default
 	maxRequest   int
 	maxInflight  int64       // 0: the gateway's default
 	tls          *tls.Config // nil: no TLS
@@ -77,11 +80,32 @@ func (n *node) wait(ctx context.Context) error {
 	}
 }
 
+// mostClients and mostPeers bound connections where the process may have more files open than they could take.
+const (
+	mostClients = 10_000
+	mostPeers   = 4096
+)
+
+// divide gives nodes in one process their parts of the files that it may have open, and says so.
+func divide(log *slog.Logger, nodes []nodeOptions) {
+	limit := descriptors.Limit()
+	clients, peers := descriptors.OfNode(limit, len(nodes))
+	clients, peers = min(clients, mostClients), min(peers, mostPeers)
+	say := log.Info
+	if clients < mostClients/len(nodes) {
+		say = log.Warn
+	}
+	say("connections are bounded by the files that the process may have open", "open_files", limit, "clients", clients, "peers", peers)
+	for i := range nodes {
+		nodes[i].maxClients, nodes[i].maxPeers = clients, peers
+	}
+}
+
 // gateway is the configuration of the clients' half, without what comes with a running node.
 func (o nodeOptions) gateway() gateway.Config {
 	return gateway.Config{
 		Advertise: o.advertise, AllowHosts: o.allowHosts, AllowOrigins: o.allowOrigins,
-		TLS: o.tls, MaxRequestBytes: o.maxRequest, MaxInflightBytes: o.maxInflight, AutoCreateTopics: o.autoCreate,
+		TLS: o.tls, MaxConnections: o.maxClients, MaxRequestBytes: o.maxRequest, MaxInflightBytes: o.maxInflight, AutoCreateTopics: o.autoCreate,
 		ListGateways: o.listGateways, ShowReplicas: o.showReplicas,
 		TopicDefaults: o.storage.topicDefaults, Version: version,
 		BrokerConfigs: o.brokerConfigs(),
@@ -131,7 +155,7 @@ func startNode(o nodeOptions) (*node, error) {
 		DataDir: o.data, NodeID: o.id, Zone: o.zone, Version: version,
 		PeerListen: o.peerListen, PeerAdvertise: o.peerAdvertise,
 		GossipListen: o.gossipListen, GossipAdvertise: o.gossipAdvertise, GossipKey: o.gossipKey,
-		ClientAddress: shown, Join: o.join, BootstrapExpect: o.expect,
+		ClientAddress: shown, MaxPeerConnections: o.maxPeers, Join: o.join, BootstrapExpect: o.expect,
 		DefaultPartitions: o.partitions, DefaultReplicationFactor: o.replication, InitialTopics: o.topics,
 		TopicDefaults: o.storage.topicDefaults, RetentionInterval: o.storage.retentionInterval,
 		MaxDiskShare: o.storage.maxDiskShare, CatchUpRate: o.storage.catchUpRate, ScrubRate: o.storage.scrubRate,

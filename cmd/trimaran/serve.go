@@ -101,7 +101,9 @@ func serve(cmd *cobra.Command) error {
 			"are told the address that this node sees, and cannot use it; WebSocket and TLS clients can")
 	}
 	go collector.Tune(cmd.Context(), mostGarbage, collector.GoPercent)
-	n, err := startNode(o)
+	one := []nodeOptions{o}
+	divide(log, one)
+	n, err := startNode(one[0])
 	if err != nil {
 		return err
 	}
