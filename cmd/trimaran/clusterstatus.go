@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/trimaran-io/trimaran/cmd/internal/terminal"
 	"github.com/trimaran-io/trimaran/fsm"
 )
 
@@ -96,7 +97,7 @@ func showStatus(out io.Writer, status *fsm.Status) error {
 		catalog = "WITHOUT A LEADER"
 	}
 	fmt.Fprintf(out, "Cluster %s: %d of %d nodes up, catalog %s, %d topics, %d partitions",
-		status.ClusterID, alive, len(status.Nodes), catalog, len(status.Topics), partitions)
+		terminal.Shown(status.ClusterID), alive, len(status.Nodes), terminal.Shown(catalog), len(status.Topics), partitions)
 	if leaderless > 0 {
 		fmt.Fprintf(out, ", %d WITHOUT A LEADER", leaderless)
 	}
@@ -114,7 +115,7 @@ func showStatus(out io.Writer, status *fsm.Status) error {
 		}
 	}
 	if len(status.GroupShards) > 0 {
-		fmt.Fprint(out, "\n", groupShardsText(status), "\n")
+		fmt.Fprint(out, "\n", terminal.Shown(groupShardsText(status)), "\n")
 	}
 	for _, rows := range [][][]string{copyingRows(status), damagedRows(status)} {
 		if len(rows) > 1 {

@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/twmb/franz-go/pkg/kerr"
 
+	"github.com/trimaran-io/trimaran/cmd/internal/terminal"
 	"github.com/trimaran-io/trimaran/fsm"
 )
 
@@ -188,7 +189,7 @@ func (v *verifiedPartition) text() string {
 		if r.State == "checked" {
 			names = append(names, string(r.Node))
 		} else {
-			away = append(away, fmt.Sprintf("%s is %s", r.Node, r.State))
+			away = append(away, terminal.Shown(fmt.Sprintf("%s is %s", r.Node, r.State)))
 		}
 		bytes = max(bytes, r.Bytes)
 	}
@@ -215,7 +216,7 @@ func (v *verifiedPartition) text() string {
 	}
 	for _, r := range v.Replicas {
 		if r.Error != "" {
-			out += fmt.Sprintf("  %s: %s\n", r.Node, r.Error)
+			out += fmt.Sprintf("  %s: %s\n", r.Node, terminal.Shown(r.Error))
 		}
 	}
 	return out

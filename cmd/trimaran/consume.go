@@ -44,6 +44,7 @@ in milliseconds (-1 when the record has none), %% and \n \t \r \0 \\.`,
 	f.Bool("print-key", false, "print the key and a tab before the value")
 	f.Bool("print-offset", false, "print partition and offset before the rest, with tabs")
 	f.Bool("json", false, "print each record as a line of JSON")
+	f.Bool("raw", false, "print keys and values as they are on a terminal, too (default: what could steer it is escaped there)")
 	cmd.MarkFlagsMutuallyExclusive("format", "print-key", "json")
 	cmd.MarkFlagsMutuallyExclusive("format", "print-offset", "json")
 	return cmd
@@ -81,7 +82,7 @@ func consume(cmd *cobra.Command, topic string) error {
 		return err
 	}
 	limit, _ := f.GetInt64("max-messages")
-	out := bufio.NewWriterSize(cmd.OutOrStdout(), 64<<10)
+	out := bufio.NewWriterSize(raw(cmd.OutOrStdout()), 64<<10)
 	patience := time.Duration(0)
 	if !follow {
 		patience, _ = f.GetDuration("timeout")
@@ -104,8 +105,10 @@ func formatOf(cmd *cobra.Command) (formatter, error) {
 	if asJSON, _ := f.GetBool("json"); asJSON {
 		return formatJSON, nil
 	}
+	asItIs, _ := f.GetBool("raw")
+	escape := !asItIs && isTerminal(cmd.OutOrStdout())
 	if text, _ := f.GetString("format"); text != "" {
-		return parseFormat(text)
+		return parseFormat(text, escape)
 	}
 	text := `%v\n`
 	if key, _ := f.GetBool("print-key"); key {
@@ -114,7 +117,7 @@ func formatOf(cmd *cobra.Command) (formatter, error) {
 	if offset, _ := f.GetBool("print-offset"); offset {
 		text = `%p\t%o\t` + text
 	}
-	return parseFormat(text)
+	return parseFormat(text, escape)
 }
 
 // start is where --from says to begin.

@@ -45,7 +45,7 @@ func consumeAsGroup(cmd *cobra.Command, topic, group string) error {
 	follow, _ := f.GetBool("follow")
 	limit, _ := f.GetInt64("max-messages")
 	timeout, _ := f.GetDuration("timeout")
-	out := bufio.NewWriterSize(cmd.OutOrStdout(), 64<<10)
+	out := bufio.NewWriterSize(raw(cmd.OutOrStdout()), 64<<10)
 	ctx := cmd.Context()
 	printed := int64(0)
 	var last []*kgo.Record

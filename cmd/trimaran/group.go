@@ -2,15 +2,19 @@ package main
 
 import (
 	"context"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"slices"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/trimaran-io/trimaran/cmd/internal/terminal"
 )
 
 func newGroup() *cobra.Command {
@@ -65,10 +69,13 @@ func newGroupList() *cobra.Command {
 					Group string `json:"group"`
 					State string `json:"state"`
 					Type  string `json:"protocol_type"`
+					// See exact.
+					GroupBase64 string `json:"group_base64,omitempty"`
+					TypeBase64  string `json:"protocol_type_base64,omitempty"`
 				}
 				all := []listed{}
 				for _, g := range groups.Sorted() {
-					all = append(all, listed{g.Group, g.State, g.ProtocolType})
+					all = append(all, listed{g.Group, g.State, g.ProtocolType, exact(g.Group), exact(g.ProtocolType)})
 				}
 				if asJSON, _ := cmd.Flags().GetBool("json"); asJSON {
 					return printJSON(cmd.OutOrStdout(), all)
@@ -94,6 +101,19 @@ type describedGroup struct {
 	Members  []describedMember `json:"members"`
 	Offsets  []describedOffset `json:"offsets"`
 	Lag      int64             `json:"lag"` // of all partitions together
+
+	// See exact.
+	GroupBase64    string `json:"group_base64,omitempty"`
+	ProtocolBase64 string `json:"protocol_base64,omitempty"`
+}
+
+// exact gives the bytes of a text that JSON cannot say, since they are no UTF-8, in base64; "" if it can. JSON then has U+FFFD in
+// their place in the text itself.
+func exact(s string) string {
+	if utf8.ValidString(s) {
+		return ""
+	}
+	return base64.StdEncoding.EncodeToString([]byte(s))
 }
 
 type describedMember struct {
@@ -102,6 +122,11 @@ type describedMember struct {
 	Client     string             `json:"client"`
 	Host       string             `json:"host"`
 	Partitions map[string][]int32 `json:"partitions"`
+
+	// See exact.
+	IDBase64       string `json:"id_base64,omitempty"`
+	InstanceBase64 string `json:"instance_base64,omitempty"`
+	ClientBase64   string `json:"client_base64,omitempty"`
 }
 
 type describedOffset struct {
@@ -112,6 +137,8 @@ type describedOffset struct {
 	End       int64  `json:"log_end"`
 	Lag       int64  `json:"lag"`    // -1: not known
 	Member    string `json:"member"` // who it is assigned to
+
+	MemberBase64 string `json:"member_base64,omitempty"` // see exact
 }
 
 func newGroupDescribe() *cobra.Command {
@@ -152,11 +179,12 @@ func describeGroup(ctx context.Context, adm *kadm.Client, name string) (*describ
 	} else if err != nil {
 		return nil, fmt.Errorf("group %s: %w", name, err)
 	}
-	g := &describedGroup{Group: name, State: l.State, Protocol: l.Protocol, Members: []describedMember{}, Offsets: []describedOffset{}}
+	g := &describedGroup{Group: name, State: l.State, Protocol: l.Protocol, GroupBase64: exact(name), ProtocolBase64: exact(l.Protocol), Members: []describedMember{}, Offsets: []describedOffset{}}
 	for _, m := range l.Members {
-		d := describedMember{ID: m.MemberID, Client: m.ClientID, Host: strings.TrimPrefix(m.ClientHost, "/"), Partitions: map[string][]int32{}}
+		d := describedMember{ID: m.MemberID, Client: m.ClientID, Host: strings.TrimPrefix(m.ClientHost, "/"), Partitions: map[string][]int32{},
+			IDBase64: exact(m.MemberID), ClientBase64: exact(m.ClientID)}
 		if m.InstanceID != nil {
-			d.Instance = *m.InstanceID
+			d.Instance, d.InstanceBase64 = *m.InstanceID, exact(*m.InstanceID)
 		}
 		if a, ok := m.Assigned.AsConsumer(); ok {
 			for _, t := range a.Topics {
@@ -169,7 +197,7 @@ func describeGroup(ctx context.Context, adm *kadm.Client, name string) (*describ
 	for _, p := range l.Lag.Sorted() {
 		o := describedOffset{Topic: p.Topic, Partition: p.Partition, Committed: p.Commit.At, Start: p.Start.Offset, End: p.End.Offset, Lag: p.Lag}
 		if p.Member != nil {
-			o.Member = p.Member.MemberID
+			o.Member, o.MemberBase64 = p.Member.MemberID, exact(p.Member.MemberID)
 		}
 		if p.Err != nil {
 			o.Lag = -1
@@ -185,9 +213,9 @@ func describeGroup(ctx context.Context, adm *kadm.Client, name string) (*describ
 
 func (g *describedGroup) print(cmd *cobra.Command) error {
 	out := cmd.OutOrStdout()
-	fmt.Fprintf(out, "Group %s: %s, %d members, lag %d", g.Group, g.State, len(g.Members), g.Lag)
+	fmt.Fprintf(out, "Group %s: %s, %d members, lag %d", terminal.Shown(g.Group), terminal.Shown(g.State), len(g.Members), g.Lag)
 	if g.Protocol != "" {
-		fmt.Fprintf(out, ", assigned by %s", g.Protocol)
+		fmt.Fprintf(out, ", assigned by %s", terminal.Shown(g.Protocol))
 	}
 	fmt.Fprintln(out)
 	if len(g.Offsets) > 0 {

@@ -16,11 +16,13 @@ import (
 	"io/fs"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
 
 	"github.com/trimaran-io/trimaran/cluster"
+	"github.com/trimaran-io/trimaran/cmd/internal/terminal"
 )
 
 // version is set by the linker: -ldflags "-X main.version=…".
@@ -41,7 +43,9 @@ func run(args []string, in io.Reader, out, errOut io.Writer) int {
 	root := newRoot()
 	root.SetArgs(args)
 	root.SetIn(in)
-	root.SetOut(out)
+	// Whatever is printed may hold what a client or a server made up.
+	errOut = terminal.Writer{Raw: errOut}
+	root.SetOut(terminal.Writer{Raw: out})
 	root.SetErr(errOut)
 	cmd, err := root.ExecuteContextC(ctx)
 	switch unread := (*fs.PathError)(nil); {
@@ -50,7 +54,8 @@ func run(args []string, in io.Reader, out, errOut io.Writer) int {
 	case errors.As(err, &unread) && errors.Is(unread, syscall.EPIPE):
 		return 128 + int(syscall.SIGPIPE)
 	}
-	fmt.Fprintf(errOut, "%s: %v\n", cmd.CommandPath(), err)
+	// Further lines of an error are set off, so that what is inside it cannot pass for a line of this program.
+	fmt.Fprintf(errOut, "%s: %s\n", cmd.CommandPath(), strings.ReplaceAll(err.Error(), "\n", "\n  "))
 	if usage := (*usageError)(nil); errors.As(err, &usage) {
 		fmt.Fprintf(errOut, "Run '%s --help' for what it takes.\n", cmd.CommandPath())
 		return 2

@@ -14,6 +14,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/trimaran-io/trimaran/cmd/internal/terminal"
 	"github.com/trimaran-io/trimaran/fsm"
 )
 
@@ -280,7 +281,7 @@ func waitFor(ctx context.Context, b *brokers, progress io.Writer, done func(*fsm
 	shown := false
 	show := func(text string) {
 		if progress != nil && text != "" {
-			fmt.Fprintf(progress, "\r\033[K%s", text)
+			fmt.Fprintf(progress, "\r\033[K%s", terminal.Shown(text))
 			shown = true
 		}
 	}

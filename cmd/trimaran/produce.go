@@ -72,7 +72,7 @@ func produce(cmd *cobra.Command, topic string) error {
 			return formatJSON(dst, &kgo.Record{Topic: r.Topic, Partition: r.Partition, Offset: r.Offset})
 		}
 	} else if offsets, _ := f.GetBool("print-offsets"); offsets {
-		if t.format, err = parseFormat(`%p\t%o\n`); err != nil {
+		if t.format, err = parseFormat(`%p\t%o\n`, false); err != nil {
 			return err
 		}
 	}

@@ -5,6 +5,8 @@ import (
 	"os"
 
 	"github.com/spf13/cobra"
+
+	"github.com/trimaran-io/trimaran/cmd/internal/terminal"
 )
 
 func addProgressFlag(cmd *cobra.Command) {
@@ -20,11 +22,19 @@ func progressOf(cmd *cobra.Command) io.Writer {
 	if !show {
 		return nil
 	}
-	return cmd.ErrOrStderr()
+	return raw(cmd.ErrOrStderr()) // it moves the cursor
+}
+
+// raw gives the writer to which nothing is escaped.
+func raw(w io.Writer) io.Writer {
+	if escaping, ok := w.(terminal.Writer); ok {
+		return escaping.Raw
+	}
+	return w
 }
 
 func isTerminal(w io.Writer) bool {
-	f, ok := w.(*os.File)
+	f, ok := raw(w).(*os.File)
 	if !ok {
 		return false
 	}

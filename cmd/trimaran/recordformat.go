@@ -8,6 +8,8 @@ import (
 	"unicode/utf8"
 
 	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/trimaran-io/trimaran/cmd/internal/terminal"
 )
 
 // formatter writes one record behind dst.
@@ -15,15 +17,19 @@ type formatter func(dst []byte, r *kgo.Record) []byte
 
 // parseFormat understands the --format of consume: %v value, %k key, %o offset,
 // %p partition, %t topic, %T timestamp in ms since 1970 (-1: the record has
-// none), %% a percent sign, and the escapes \n \t \r \0 \\.
-func parseFormat(format string) (formatter, error) {
+// none), %% a percent sign, and the escapes \n \t \r \0 \\. escape makes keys and values fit for a terminal.
+func parseFormat(format string, escape bool) (formatter, error) {
+	bytes := func(dst, b []byte) []byte { return append(dst, b...) }
+	if escape {
+		bytes = terminal.AppendText
+	}
 	var parts []formatter
 	literal := func(text string) {
 		parts = append(parts, func(dst []byte, _ *kgo.Record) []byte { return append(dst, text...) })
 	}
 	verbs := map[byte]formatter{
-		'v': func(dst []byte, r *kgo.Record) []byte { return append(dst, r.Value...) },
-		'k': func(dst []byte, r *kgo.Record) []byte { return append(dst, r.Key...) },
+		'v': func(dst []byte, r *kgo.Record) []byte { return bytes(dst, r.Value) },
+		'k': func(dst []byte, r *kgo.Record) []byte { return bytes(dst, r.Key) },
 		'o': func(dst []byte, r *kgo.Record) []byte { return strconv.AppendInt(dst, r.Offset, 10) },
 		'p': func(dst []byte, r *kgo.Record) []byte { return strconv.AppendInt(dst, int64(r.Partition), 10) },
 		't': func(dst []byte, r *kgo.Record) []byte { return append(dst, r.Topic...) },

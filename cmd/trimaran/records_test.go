@@ -24,7 +24,7 @@ func TestFormat(t *testing.T) {
 		`100%% \\ \0 \r é`: "100% \\ \x00 \r é",
 		`plain`:            "plain",
 	} {
-		f, err := parseFormat(format)
+		f, err := parseFormat(format, false)
 		if err != nil {
 			t.Errorf("%q: %v", format, err)
 		} else if got := string(f([]byte("<"), record)); got != "<"+want {
@@ -32,7 +32,7 @@ func TestFormat(t *testing.T) {
 		}
 	}
 	for _, bad := range []string{`%`, `\`, `%z`, `\z`, `%v%`} {
-		if _, err := parseFormat(bad); err == nil {
+		if _, err := parseFormat(bad, false); err == nil {
 			t.Errorf("%q is accepted", bad)
 		}
 	}

@@ -275,7 +275,7 @@ func isLoopback(host string) bool {
 func loggerOf(cmd *cobra.Command) (*slog.Logger, *logs.Writer, error) {
 	level, _ := cmd.Flags().GetString("log-level")
 	format, _ := cmd.Flags().GetString("log-format")
-	w := logs.New(cmd.ErrOrStderr())
+	w := logs.New(raw(cmd.ErrOrStderr()))
 	log, err := newLogger(w, level, format)
 	if err != nil {
 		w.Close(0)

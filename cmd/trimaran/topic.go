@@ -16,6 +16,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"github.com/trimaran-io/trimaran/cmd/internal/terminal"
 	"github.com/trimaran-io/trimaran/fsm"
 )
 
@@ -275,9 +276,9 @@ func describeTopics(out io.Writer, topics []fsm.TopicStatus) error {
 		if i > 0 {
 			fmt.Fprintln(out)
 		}
-		fmt.Fprintf(out, "%s  id %s, %d partitions, replication factor %d\n", t.Name, t.ID, len(t.Partitions), t.ReplicationFactor)
+		fmt.Fprintf(out, "%s  id %s, %d partitions, replication factor %d\n", terminal.Shown(t.Name), t.ID, len(t.Partitions), t.ReplicationFactor)
 		for _, key := range slices.Sorted(maps.Keys(t.Configs)) {
-			fmt.Fprintf(out, "  %s=%s\n", key, t.Configs[key])
+			fmt.Fprintf(out, "  %s=%s\n", terminal.Shown(key), terminal.Shown(t.Configs[key]))
 		}
 		if err := printTable(out, partitionRows("", t.Partitions)); err != nil {
 			return err
@@ -326,11 +327,17 @@ func partitionRows(topic string, partitions []fsm.PartitionStatus) [][]string {
 	return rows
 }
 
-// printTable aligns the columns.
+// printTable aligns the columns. A cell may hold anything.
 func printTable(out io.Writer, rows [][]string) error {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	for _, row := range rows {
-		fmt.Fprintln(w, strings.Join(row, "\t"))
+		for i, cell := range row {
+			if i > 0 {
+				fmt.Fprint(w, "\t")
+			}
+			fmt.Fprint(w, terminal.Shown(cell))
+		}
+		fmt.Fprintln(w)
 	}
 	return w.Flush()
 }
