@@ -37,7 +37,7 @@ func TestHostileBytesEndTheirConnectionOnly(t *testing.T) {
 		"negative size":                  {0x80, 0, 0, 0},
 		"size above the limit":           {0, 0x10, 0, 1},
 		"not Kafka":                      {0x01, 0x02, 0x03, 0x04, 0x05},
-		"size for Metadata above 4 MiB":  {0x00, 0x50, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0},
+		"a large request of its own API": append([]byte{0, 0x0f, 0xff, 0xff}, append(head(StatusKey, 0), make([]byte, 1<<20)...)[:0xfffff]...),
 		"header cut":                     raw(0, 3, 0, 0, 0, 0, 0, 1),
 		"client id longer than frame":    raw(0, 3, 0, 0, 0, 0, 0, 1, 0x7f, 0xff),
 		"client id of length -2":         raw(0, 3, 0, 0, 0, 0, 0, 1, 0xff, 0xfe),

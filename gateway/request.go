@@ -112,6 +112,11 @@ func (r *request) serve(frame []byte) (err error) {
 		return err
 	}
 	r.session.order.admit(r, effects[kmsg.Key(header.Key)])
+	if header.Key >= StatusKey && len(frame) > maxOwnRequest {
+		err := fmt.Errorf("%w: %d bytes for API key %d, at most %d", kafkaproto.ErrFrameSize, len(frame), header.Key, maxOwnRequest)
+		r.hangUp(err)
+		return err
+	}
 	if header.Key == StatusKey {
 		return r.serveStatus(body)
 	}
@@ -142,9 +147,16 @@ func (r *request) serve(frame []byte) (err error) {
 // memory, in bytes; in the frame it may be two.
 const elementCost = 128
 
-// admit counts what a request takes when it is decoded, before it is.
+// maxOwnRequest bounds requests of the APIs that are Trimaran's own, in bytes.
+const maxOwnRequest = 64 << 10
+
+// admit counts what a request takes when it is decoded, before it is: its elements, and its strings, which are
+// copied. Record sets are not.
 func (r *request) admit(elements int) error {
 	cost := int64(elements) * elementCost
+	if r.header.Key != int16(kmsg.Produce) {
+		cost += int64(r.size)
+	}
 	r.held += cost
 	r.session.held.Add(cost)
 	if cost <= smallRequest {

@@ -60,8 +60,11 @@ func (s *Server) startWeb() {
 	s.webConns = &connListener{conns: make(chan net.Conn), done: make(chan struct{})}
 	mux := http.NewServeMux()
 	mux.HandleFunc("/{$}", s.serveRoot)
-	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { plain(w, http.StatusOK, "ok\n") })
-	mux.HandleFunc("GET /readyz", s.serveReady)
+	alive := func(w http.ResponseWriter, _ *http.Request) { plain(w, http.StatusOK, "ok\n") }
+	for _, method := range []string{http.MethodGet, http.MethodOptions} { // load balancers check with either
+		mux.HandleFunc(method+" /healthz", alive)
+		mux.HandleFunc(method+" /readyz", s.serveReady)
+	}
 	mux.Handle("GET /metrics", promhttp.HandlerFor(s.cfg.Registry, promhttp.HandlerOpts{ErrorLog: log.New(webErrors{s}, "", 0)}))
 	s.web = &http.Server{
 		Handler:           s.allowed(mux),
@@ -154,8 +157,12 @@ func (s *Server) serveRoot(w http.ResponseWriter, r *http.Request) {
 		s.serveWebSocket(w, r)
 		return
 	}
+	w.Header().Set("Allow", "GET, HEAD, OPTIONS")
+	if r.Method == http.MethodOptions { // what a load balancer asks by default, to know whether to send clients here
+		s.serveReady(w, r)
+		return
+	}
 	if r.Method != http.MethodGet && r.Method != http.MethodHead {
-		w.Header().Set("Allow", "GET, HEAD")
 		plain(w, http.StatusMethodNotAllowed, "Only GET.\n")
 		return
 	}
@@ -210,6 +217,7 @@ func (s *Server) serveWebSocket(w http.ResponseWriter, r *http.Request) {
 	upgrader := websocket.Upgrader{
 		HandshakeTimeout: handshakeTimeout,
 		WriteBufferPool:  &webSocketBuffers,
+		Subprotocols:     subprotocols,
 		CheckOrigin:      func(*http.Request) bool { return true }, // done for every request
 		Error: func(w http.ResponseWriter, _ *http.Request, status int, reason error) {
 			plain(w, status, reason.Error()+"\n")
@@ -229,6 +237,10 @@ func (s *Server) serveWebSocket(w http.ResponseWriter, r *http.Request) {
 	s.wg.Go(f.ping)
 	s.serveSession(c.conn, kindWebSocket, f, s.ofWebSocket(said, r.Host, c.LocalAddr(), c.state))
 }
+
+// subprotocols are names for what is spoken here, of which the first that a client offers is chosen: a client that offers
+// some takes it for a failure when none is, browsers by their standard. None need be offered.
+var subprotocols = []string{"kafka", "binary"}
 
 // webSocketBuffers keeps write buffers while a connection has nothing to write.
 var webSocketBuffers sync.Pool

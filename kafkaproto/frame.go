@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-
-	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
 // FrameLimit is the first size that no frame may have, whatever is configured:
@@ -17,10 +15,6 @@ const FrameLimit = 0x16000000
 // minFrame is the shortest request: key, version and correlation id.
 const minFrame = 8
 
-// maxSmallFrame bounds every request but Produce: only record sets are large,
-// and 4 MiB name more than 16,000 topics of the longest name.
-const maxSmallFrame = 4 << 20
-
 // frameStep is what a size prefix alone can make ReadFrame allocate, OrdinaryFrame what it can once so
 // much has come: producers send up to 1 MiB at once by default (max.request.size), and a request
 // that is copied from one memory to a larger one again and again costs as much as what else is done with it.
@@ -28,16 +22,6 @@ const (
 	frameStep     = 64 << 10
 	OrdinaryFrame = 1<<20 + 64<<10
 )
-
-// MaxFrame is the most bytes that a request with that API key may have when
-// max is configured. Only Produce carries record sets and may be that large.
-func MaxFrame(key int16, max int) int {
-	max = min(max, FrameLimit-1)
-	if key != int16(kmsg.Produce) {
-		max = min(max, maxSmallFrame)
-	}
-	return max
-}
 
 // CheckFrameSize reports whether size, as read from a size prefix, can be that
 // of a request with at most max bytes. The error is ErrFrameSize.
@@ -48,9 +32,8 @@ func CheckFrameSize(size int32, max int) error {
 	return nil
 }
 
-// ReadFrame reads one size-prefixed request of at most limit bytes (and at most
-// MaxFrame of its API key) and returns it without the prefix, in memory of its
-// own. Memory grows with the bytes that arrive: a prefix alone costs no more than
+// ReadFrame reads one size-prefixed request of at most limit bytes, whatever its API, as Kafka takes them
+// (socket.request.max.bytes), and returns it without the prefix, in memory of its own. Memory grows with the bytes that arrive: a prefix alone costs no more than
 // 64 KiB, 64 KiB no more than OrdinaryFrame, and then it doubles. The error is io.EOF when r ended
 // before the first byte, io.ErrUnexpectedEOF when it ended inside a frame,
 // ErrFrameSize for a size that cannot be, else r's own.
@@ -65,9 +48,6 @@ func ReadFrame(r io.Reader, limit int) ([]byte, error) {
 	}
 	if _, err := io.ReadFull(r, start[4:]); err != nil {
 		return nil, cutFrame(err)
-	}
-	if err := checkKeySize(start[4:], size, limit); err != nil {
-		return nil, err
 	}
 	frame := make([]byte, minFrame, min(int(size), frameStep))
 	copy(frame, start[4:])
@@ -101,19 +81,7 @@ func FrameOf(message []byte, max int) ([]byte, error) {
 	if int64(size) != int64(len(message)-4) {
 		return nil, fmt.Errorf("%w: prefix says %d bytes, the message has %d", ErrFrameSize, size, len(message)-4)
 	}
-	if err := checkKeySize(message[4:], size, max); err != nil {
-		return nil, err
-	}
 	return message[4:], nil
-}
-
-// checkKeySize bounds a frame by the API key it starts with.
-func checkKeySize(frame []byte, size int32, max int) error {
-	key := int16(binary.BigEndian.Uint16(frame))
-	if most := MaxFrame(key, max); int(size) > most {
-		return fmt.Errorf("%w: %d bytes for API key %d, at most %d", ErrFrameSize, size, key, most)
-	}
-	return nil
 }
 
 // cutFrame makes the end of a stream inside a frame an unexpected one.

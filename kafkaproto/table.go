@@ -35,7 +35,7 @@ var Served = []API{
 	},
 	{
 		Key: kmsg.Metadata, Name: "Metadata", Min: 0, Max: 13,
-		Note: "One broker: the cluster, at the address the client used.",
+		Note: "One broker: the cluster, at the address the client used; with `--list-gateways` or `--show-replicas` the nodes.",
 	},
 	{
 		Key: kmsg.OffsetCommit, Name: "OffsetCommit", Min: 0, Max: 10,
@@ -47,7 +47,7 @@ var Served = []API{
 	},
 	{
 		Key: kmsg.FindCoordinator, Name: "FindCoordinator", Min: 0, Max: 6,
-		Note: "The one broker, always.",
+		Note: "The one broker; where nodes are shown, one that leads the group's shard.",
 	},
 	{
 		Key: kmsg.JoinGroup, Name: "JoinGroup", Min: 0, Max: 9,

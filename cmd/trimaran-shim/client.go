@@ -55,6 +55,9 @@ func (c *client) readRequest(ctx context.Context) (*request, error) {
 		return nil, cutOff(err)
 	}
 	size := int32(binary.BigEndian.Uint32(prefix[:]))
+	if other := speaks(prefix[0]); other != "" && (size < minRequest || int64(size) > int64(c.most)) {
+		return nil, fmt.Errorf("%w: it speaks %s, and Kafka is spoken here", errRequest, other)
+	}
 	if size < minRequest || int64(size) > int64(c.most) {
 		return nil, fmt.Errorf("%w: size %d, want %d to %d", errRequest, size, minRequest, c.most)
 	}
@@ -104,6 +107,17 @@ func (c *client) readFrame(ctx context.Context, begun time.Time, prefix [4]byte,
 		held = grown
 		frame = append(make([]byte, 0, grown), frame...)
 	}
+}
+
+// speaks recognizes by its first byte what is no Kafka request; "" is what may be one.
+func speaks(first byte) string {
+	switch {
+	case first == 0x16:
+		return "TLS"
+	case 'A' <= first && first <= 'Z' || 'a' <= first && first <= 'z':
+		return "HTTP or text"
+	}
+	return ""
 }
 
 func cutOff(err error) error {

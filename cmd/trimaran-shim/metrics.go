@@ -88,8 +88,12 @@ func (m *metrics) Collect(to chan<- prometheus.Metric) {
 // serveWeb answers /healthz, /readyz and /metrics until stop is called.
 func (p *proxy) serveWeb(listener net.Listener) (stop func()) {
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "ok\n") })
-	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
+	handle := func(path string, answer http.HandlerFunc) { // load balancers check with either
+		mux.HandleFunc("GET "+path, answer)
+		mux.HandleFunc("OPTIONS "+path, answer)
+	}
+	handle("/healthz", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "ok\n") })
+	handle("/readyz", func(w http.ResponseWriter, _ *http.Request) {
 		if !p.gateways.ready() {
 			http.Error(w, "no gateway serves", http.StatusServiceUnavailable)
 			return

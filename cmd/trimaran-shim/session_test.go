@@ -2,7 +2,9 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"net"
+	"strings"
 	"testing"
 	"time"
 
@@ -357,4 +359,18 @@ func TestAClientThatTakesNoAnswersDoesNotKeepTheShimFromStopping(t *testing.T) {
 		t.Fatal(err)
 	}
 	stop()
+}
+
+// As a node says it, and not by the size that the letters would be.
+func TestWhatIsNoKafkaIsCalledByItsName(t *testing.T) {
+	for first, want := range map[string]string{"GET / HTTP/1.1\r\n\r\n": "HTTP", "\x16\x03\x01\x02\x00\x01": "TLS", "\x7f\xff\xff\xff": "size 2147483647"} {
+		near, far := net.Pipe()
+		go func() { _, _ = near.Write([]byte(first)) }()
+		_, err := newClient(far, 100<<20, newBudget(1<<20)).readRequest(context.Background())
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: %v", first, err)
+		}
+		near.Close()
+		far.Close()
+	}
 }

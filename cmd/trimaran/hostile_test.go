@@ -183,9 +183,9 @@ func TestNoCommandLetsHostileTextReachTheTerminal(t *testing.T) {
 	further := map[string][][]string{
 		"group list": {{}, {"--json"}}, "group describe": {{hostile}, {hostile, "--json"}}, "group delete": {{hostile}},
 		"group reset-offsets": {{hostile, "--topic", "events", "--to-earliest"}, {hostile, "--topic", hostile, "--to-offset", "0"}},
-		"topic list": {{}, {"--json"}}, "topic describe": {{}, {hostile}, {"events", "--json"}}, "topic create": {{hostile}, {"events"}},
+		"topic list":          {{}, {"--json"}}, "topic describe": {{}, {hostile}, {"events", "--json"}}, "topic create": {{hostile}, {"events"}},
 		"topic delete": {{hostile}, {"events"}}, "topic add-partitions": {{hostile, "--partitions", "3"}, {"events", "--partitions", "3"}}, "topic delete-records": {{hostile, "--before", "1"}, {"events", "--before", "1"}},
-		"topic alter": {{hostile, "--replication-factor", "3"}, {"events", "--config", "a=" + hostile}},
+		"topic alter":    {{hostile, "--replication-factor", "3"}, {"events", "--config", "a=" + hostile}},
 		"cluster status": {{}, {"--json"}}, "cluster verify": {{"events"}, {hostile}, {"events", "--json"}},
 		"node list": {{}, {"--json"}}, "node drain": {{hostile}}, "node decommission": {{hostile}}, "node replace": {{hostile, "n2"}},
 		"produce": {{"events"}, {hostile}, {"events", "--json"}}, "consume": {{hostile}, {"events", "--json"}},
