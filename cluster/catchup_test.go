@@ -3,14 +3,17 @@ package cluster
 import (
 	"errors"
 	"fmt"
+	"math"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/hashicorp/raft"
+	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/trimaran-io/trimaran/cluster/raftlog"
 	"github.com/trimaran-io/trimaran/fsm"
+	"github.com/trimaran-io/trimaran/kafkaproto"
 )
 
 // small gives topics segments of some kilobytes.
@@ -232,6 +235,61 @@ func TestRetentionOfNoBytes(t *testing.T) {
 	})
 	if base := c.mustAppend(0, id, "new"); base != 20 {
 		t.Errorf("offset %d, want 20", base)
+	}
+}
+
+// A record that came with a time far ahead, in microseconds where milliseconds are meant, is in the log
+// from before the topic refused such: it goes with the others of its time.
+func TestATimeFarAheadDoesNotEndRetention(t *testing.T) {
+	c := newTestCluster(t, 3)
+	small(c, map[string]string{"retention.ms": "1500", "message.timestamp.after.max.ms": "0"})
+	c.startAll()
+	topic := c.topic("a", 1, 3)
+	id := fsm.PartitionID{Topic: topic.ID}
+	m := kmsg.MessageV1{Magic: 1, Timestamp: time.Now().UnixMicro(), Value: []byte("ahead")}
+	batches, _, err := kafkaproto.FromMessageSet(messageWithCRC(m.AppendTo(nil)), kafkaproto.Limits{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "it is appended", func() error {
+		_, err := c.nodes[0].Append(t.Context(), id, batches)
+		return err
+	})
+	c.fill(0, id, "behind", 20)
+	eventually(t, "all is freed everywhere", func() error {
+		for i, n := range c.nodes {
+			if start, next := n.records(id).bounds(); start != 21 || next != 21 {
+				return fmt.Errorf("node %d: %d to %d", i, start, next)
+			}
+		}
+		return nil
+	})
+}
+
+// The age of a segment, whatever its records say of their time.
+func TestASegmentsAge(t *testing.T) {
+	written := time.UnixMilli(1_000_000)
+	for _, test := range []struct {
+		newest int64
+		write  time.Time
+		ahead  int64
+		want   int64
+	}{
+		{900_000, written, 5000, 900_000},
+		{1_004_000, written, 5000, 1_004_000},
+		{1_006_000, written, 5000, 1_005_000},
+		{1_000_000_000, written, 5000, 1_005_000},
+		{1_000_000_000, written, 0, 1_000_000},
+		{1_000_000_000, written, math.MaxInt64, 1_000_000_000}, // the topic wants it so
+		{0, written, 5000, 1_000_000},                          // no record has a time
+		{-1, written, 5000, 1_000_000},
+		{900_000, time.Time{}, 5000, 900_000},
+		{0, time.Time{}, 5000, 0},
+	} {
+		got := retention{ahead: test.ahead}.newest(raftlog.SegmentInfo{MaxTime: test.newest, LastWrite: test.write})
+		if got != test.want {
+			t.Errorf("newest %d, written %v, %d ahead: %d, want %d", test.newest, test.write, test.ahead, got, test.want)
+		}
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 
 	"github.com/hashicorp/raft"
 
+	"github.com/trimaran-io/trimaran/cluster/raftlog"
 	"github.com/trimaran-io/trimaran/fsm"
 )
 
@@ -171,7 +172,11 @@ func (r *records) retain(share bool) {
 	start, next := r.bounds()
 	to := start
 	if policy := n.config(topic, "cleanup.policy"); strings.Contains(policy, "delete") {
-		to = max(to, r.expired(n.configNumber(topic.ID, "retention.ms"), n.configNumber(topic.ID, "retention.bytes"), time.Now()))
+		limits := retention{
+			ms: n.configNumber(topic.ID, "retention.ms"), bytes: n.configNumber(topic.ID, "retention.bytes"),
+			ahead: topic.TimestampAhead(n.cfg.TopicDefaults),
+		}
+		to = max(to, r.expired(limits, time.Now()))
 	}
 	if share {
 		to = max(to, r.oldest())
@@ -188,11 +193,38 @@ func (r *records) retain(share bool) {
 	n.logger.Info("log start advanced", "topic", topic.Name, "partition", r.id.Partition, "from", start, "to", to)
 }
 
+// retention is what a topic's configuration says of the records to keep. A negative ms or
+// bytes is no limit.
+type retention struct {
+	ms, bytes int64
+	// ahead is by how much a record's time may be later than it was appended, in ms
+	// (message.timestamp.after.max.ms).
+	ahead int64
+}
+
+// newest is the time of a segment's newest record, ms since epoch; 0: not known. Records
+// without a time count from when they were appended. One that is further ahead than the
+// topic allows, from before it did or from a clock that was wrong, counts as if it were at
+// that bound: in Kafka it would keep its segment, and all behind it, until its time.
+func (l retention) newest(s raftlog.SegmentInfo) int64 {
+	if s.LastWrite.IsZero() {
+		return s.MaxTime
+	}
+	written := s.LastWrite.UnixMilli()
+	if s.MaxTime <= 0 {
+		return written
+	}
+	if latest := written + l.ahead; latest >= written { // else there is no bound
+		return min(s.MaxTime, latest)
+	}
+	return s.MaxTime
+}
+
 // expired gives the offset below which records are older than retention.ms or
 // beyond retention.bytes, by whole segments as in Kafka (UnifiedLog.deleteOldSegments):
 // a segment's age is that of its newest record, and the segment that is written
-// to goes too if all its records are too old. A negative limit is none.
-func (r *records) expired(ms, bytes int64, now time.Time) fsm.Offset {
+// to goes too if all its records are too old.
+func (r *records) expired(limits retention, now time.Time) fsm.Offset {
 	segments := r.log.Segments()
 	_, next := r.bounds()
 	end := func(i int) fsm.Offset { // where segment i's records end; unknown: not to be freed
@@ -205,21 +237,18 @@ func (r *records) expired(ms, bytes int64, now time.Time) fsm.Offset {
 		return fsm.Offset(segments[i+1].Start)
 	}
 	var to fsm.Offset
-	if ms >= 0 {
+	if limits.ms >= 0 {
 		for i, s := range segments {
-			newest := s.MaxTime
-			if newest <= 0 && !s.LastWrite.IsZero() {
-				newest = s.LastWrite.UnixMilli() // records without a timestamp
-			}
+			newest := limits.newest(s)
 			if s.Start < 0 || end(i) == math.MaxInt64 || fsm.Offset(s.Start) == end(i) && s.Active || s.LastWrite.IsZero() && newest == 0 && fsm.Offset(s.Start) != end(i) ||
-				now.UnixMilli()-newest <= ms {
+				now.UnixMilli()-newest <= limits.ms {
 				break
 			}
 			to = end(i)
 		}
 	}
-	if bytes >= 0 {
-		over := -bytes
+	if limits.bytes >= 0 {
+		over := -limits.bytes
 		for _, s := range segments {
 			over += s.Bytes
 		}

@@ -67,7 +67,6 @@ const (
 	noCompaction = "stored; nothing is compacted yet"
 	noRemote     = "stored; there is no remote storage"
 	noRecompress = "stored; batches keep the producer's codec"
-	noTimeBounds = "stored; timestamps are not bounded"
 	noThrottle   = "stored; copying is throttled by the node, not by the topic"
 	alwaysFlush  = "stored; every batch is flushed before it is acknowledged"
 )
@@ -93,9 +92,9 @@ var configs = []Config{
 	{Name: "max.message.bytes", Type: ConfigInt, Default: strconv.Itoa(DefaultMaxMessageBytes), Synonym: "message.max.bytes", Effect: true},
 	{Name: "message.downconversion.enable", Type: ConfigBoolean, Default: "true", Synonym: "log.message.downconversion.enable", Note: "stored; old consumers are always served"},
 	{Name: "message.format.version", Type: ConfigString, Default: "3.0-IV1", Synonym: "log.message.format.version", Note: "stored; records are kept in the newest format"},
-	{Name: "message.timestamp.after.max.ms", Type: ConfigLong, Default: noMS, Synonym: "log.message.timestamp.after.max.ms", Note: noTimeBounds},
-	{Name: "message.timestamp.before.max.ms", Type: ConfigLong, Default: noMS, Synonym: "log.message.timestamp.before.max.ms", Note: noTimeBounds},
-	{Name: "message.timestamp.difference.max.ms", Type: ConfigLong, Default: noMS, Synonym: "log.message.timestamp.difference.max.ms", Note: noTimeBounds},
+	{Name: "message.timestamp.after.max.ms", Type: ConfigLong, Default: strconv.Itoa(60 * 60 * 1000), Synonym: "log.message.timestamp.after.max.ms", Effect: true},
+	{Name: "message.timestamp.before.max.ms", Type: ConfigLong, Default: noMS, Synonym: "log.message.timestamp.before.max.ms", Effect: true},
+	{Name: "message.timestamp.difference.max.ms", Type: ConfigLong, Default: noMS, Synonym: "log.message.timestamp.difference.max.ms", Effect: true, Note: "counts in place of those of the two newer configurations that are not set (KIP-937)"},
 	{Name: "message.timestamp.type", Type: ConfigString, Default: "CreateTime", Values: []string{"CreateTime", "LogAppendTime"}, Synonym: "log.message.timestamp.type", Effect: true},
 	{Name: "min.cleanable.dirty.ratio", Type: ConfigDouble, Default: "0.5", Max: 1, Synonym: "log.cleaner.min.cleanable.ratio", Note: noCompaction},
 	{Name: "min.compaction.lag.ms", Type: ConfigLong, Default: "0", Synonym: "log.cleaner.min.compaction.lag.ms", Note: noCompaction},
@@ -240,6 +239,55 @@ func (t *Topic) MaxMessageBytes(defaults map[string]string) int {
 	n, err := strconv.Atoi(t.ConfigOr(defaults, "max.message.bytes"))
 	if err != nil || n < 0 {
 		return DefaultMaxMessageBytes
+	}
+	return n
+}
+
+// Compacted reports whether the topic's cleanup.policy has compact, so that its records
+// need keys; defaults are as in ConfigOr.
+func (t *Topic) Compacted(defaults map[string]string) bool {
+	return slices.Contains(splitList(t.ConfigOr(defaults, "cleanup.policy")), "compact")
+}
+
+// TimestampBounds are the first and the last timestamp that a record may bring which is
+// produced now; all in ms since epoch, defaults as in ConfigOr.
+func (t *Topic) TimestampBounds(defaults map[string]string, now int64) (earliest, latest int64) {
+	before, after := t.timeBound(defaults, "message.timestamp.before.max.ms"), t.timeBound(defaults, "message.timestamp.after.max.ms")
+	// Neither is negative, but the clock may be anything.
+	if earliest = now - before; earliest > now {
+		earliest = math.MinInt64
+	}
+	if latest = now + after; latest < now {
+		latest = math.MaxInt64
+	}
+	return earliest, latest
+}
+
+// TimestampAhead is how far ahead of the clock, in ms, the topic takes a record.
+func (t *Topic) TimestampAhead(defaults map[string]string) int64 {
+	return t.timeBound(defaults, "message.timestamp.after.max.ms")
+}
+
+// timeBound gives one of the two bounds of KIP-937. Where it is not set and the one is
+// from before that KIP, which was for both, that counts, as in Kafka 3.6 to 3.9
+// (org.apache.kafka.storage.internals.log.LogConfig).
+func (t *Topic) timeBound(defaults map[string]string, name string) int64 {
+	const old = "message.timestamp.difference.max.ms"
+	set := func(m map[string]string, name string) (string, bool) {
+		v, ok := m[name]
+		return strings.TrimSpace(v), ok
+	}
+	text := t.ConfigOr(defaults, name)
+	_, own := set(t.Configs, name)
+	_, given := set(defaults, name)
+	if v, ok := set(t.Configs, old); ok && !own {
+		text = v
+	} else if v, ok := set(defaults, old); ok && !own && !given {
+		text = v
+	}
+	n, err := strconv.ParseInt(text, 10, 64)
+	if err != nil || n < 0 {
+		return math.MaxInt64
 	}
 	return n
 }

@@ -17,7 +17,8 @@ import (
 // Up to version 2 a partition gets a message set of magic 0 or 1, which becomes
 // record batches. From 3 on it gets one record batch, which is checked as Kafka
 // checks it and stored as it is, with its producer id and sequence number; zstd
-// needs version 7. Where the topic wants LogAppendTime, the time is that at which
+// needs version 7. A compacted topic takes no records without key, and timestamps are
+// within the topic's bounds, an hour ahead at most by default. Where the topic wants LogAppendTime, the time is that at which
 // this node took the records. From 8 on the answer says which record was refused
 // and why (KIP-467), from 13 on topics have ids instead of names.
 //
@@ -71,9 +72,7 @@ func handleProduce(r *request) {
 		topic, unknown := r.findTopic(topics, t.Topic, t.TopicID, req.Version >= 13)
 		rule := produceRules{version: req.Version, maxDecompressed: r.session.server.cfg.MaxRequestBytes}
 		if topic != nil {
-			// 0 is a bound as well, which nothing keeps to.
-			rule.maxMessage = max(topic.MaxMessageBytes(r.session.server.cfg.TopicDefaults), 1)
-			rule.logAppendTime = topic.ConfigOr(r.session.server.cfg.TopicDefaults, "message.timestamp.type") == "LogAppendTime"
+			rule.of(topic, r.session.server.cfg.TopicDefaults, time.Now().UnixMilli())
 		}
 		rt := kmsg.NewProduceResponseTopic()
 		rt.Topic, rt.TopicID = t.Topic, t.TopicID
@@ -123,6 +122,22 @@ type produceRules struct {
 	maxMessage      int // bytes of a batch
 	maxDecompressed int // bytes of a set, decompressed
 	logAppendTime   bool
+	needKeys        bool
+	// earliest and latest are the first and the last timestamp, ms since epoch, that
+	// records may bring; with logAppendTime their own do not count.
+	earliest, latest int64
+}
+
+// of takes over what a topic asks of its records now (ms since epoch): the node that the
+// client is connected to judges, by its own clock, as a broker does.
+func (p *produceRules) of(topic *fsm.Topic, defaults map[string]string, now int64) {
+	// 0 is a bound as well, which nothing keeps to.
+	p.maxMessage = max(topic.MaxMessageBytes(defaults), 1)
+	p.needKeys = topic.Compacted(defaults)
+	p.logAppendTime = topic.ConfigOr(defaults, "message.timestamp.type") == "LogAppendTime"
+	if !p.logAppendTime {
+		p.earliest, p.latest = topic.TimestampBounds(defaults, now)
+	}
 }
 
 // convert makes batches of what the request brought and lets the lines go on.
@@ -156,6 +171,9 @@ func (p *parcel) fill(set []byte, rules produceRules, release func(int64)) {
 	lim := kafkaproto.Limits{
 		MaxMessageBytes: rules.maxMessage,
 		MaxDecompressed: rules.maxDecompressed, // compressed or not, a request holds no more
+		NeedKeys:        rules.needKeys,
+		Earliest:        rules.earliest,
+		Latest:          rules.latest,
 	}
 	if rules.version < 3 {
 		p.batches, p.records, p.err = kafkaproto.FromMessageSet(set, lim)
@@ -198,13 +216,15 @@ func (r *request) answerProduce(req *kmsg.ProduceRequest, resp *kmsg.ProduceResp
 			}
 			if err != nil {
 				out.ErrorCode = r.fail(err)
-				var record *kafkaproto.InvalidRecord
+				var records *kafkaproto.InvalidRecords
 				var inside fsm.Error // its details name nodes
 				if !errors.As(err, &inside) {
 					out.ErrorMessage = kmsg.StringPtr(err.Error())
 				}
-				if errors.As(err, &record) {
-					out.ErrorRecords = []kmsg.ProduceResponseTopicPartitionErrorRecord{{RelativeOffset: record.Index, ErrorMessage: &record.Reason}}
+				if errors.As(err, &records) {
+					for _, e := range records.Records {
+						out.ErrorRecords = append(out.ErrorRecords, kmsg.ProduceResponseTopicPartitionErrorRecord{RelativeOffset: e.Index, ErrorMessage: &e.Reason})
+					}
 				}
 				failed = err
 				continue

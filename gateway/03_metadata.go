@@ -208,6 +208,9 @@ func (t *topicMaker) missing(name string, mayCreate bool) error {
 	if err := t.server.unknownTopic(); !errors.Is(err, fsm.ErrUnknownTopicOrPartition) || !t.server.cfg.AutoCreateTopics || !mayCreate {
 		return err
 	}
+	if err := kafkaproto.CheckNewTopicName(name); err != nil {
+		return err
+	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if m := t.making[name]; m != nil {

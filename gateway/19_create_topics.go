@@ -96,7 +96,7 @@ func (r *request) tellCreated(rt *kmsg.CreateTopicsResponseTopic, asked *kmsg.Cr
 // specOf checks what can be checked without the catalog.
 func specOf(t *kmsg.CreateTopicsRequestTopic) (fsm.TopicSpec, error) {
 	spec := fsm.TopicSpec{Name: t.Topic, Partitions: t.NumPartitions, ReplicationFactor: t.ReplicationFactor}
-	if err := kafkaproto.CheckTopicName(t.Topic); err != nil {
+	if err := kafkaproto.CheckNewTopicName(t.Topic); err != nil {
 		return spec, err
 	}
 	if len(t.ReplicaAssignment) > 0 {

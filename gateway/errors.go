@@ -119,7 +119,7 @@ var (
 // Version 0 of the four old APIs is 0.8's: it knew -1 to 12, and 17 came with
 // 0.8.2. How Kafka itself replaces the newer ones is kept where it does: a storage
 // error is NOT_LEADER_FOR_PARTITION to whom does not know it (KIP-112), and what
-// is wrong with a record was InvalidMessage.
+// is wrong with a record was InvalidMessage. INVALID_RECORD Kafka tells everyone.
 func asKnown(e *kerr.Error, key kmsg.Key, version int16) *kerr.Error {
 	switch key {
 	case kmsg.Fetch, kmsg.ListOffsets, kmsg.OffsetForLeaderEpoch:
@@ -152,7 +152,7 @@ func asKnown(e *kerr.Error, key kmsg.Key, version int16) *kerr.Error {
 	if e == kerr.KafkaStorageError && (key == kmsg.Produce && version <= 3 || key == kmsg.Fetch && version <= 5) {
 		return kerr.NotLeaderForPartition
 	}
-	if version > 0 || e.Code <= kerr.OffsetMetadataTooLarge.Code || e == kerr.InvalidTopicException {
+	if version > 0 || e.Code <= kerr.OffsetMetadataTooLarge.Code || e == kerr.InvalidTopicException || e == kerr.InvalidRecord {
 		return e
 	}
 	switch e {

@@ -124,29 +124,37 @@ func writeAll(w io.WriteCloser, src []byte, out *appender) ([]byte, error) {
 // decompress appends what src holds to dst, which must be empty. It stops with
 // ErrTooLarge once there are more than limit bytes, and never makes room for more
 // than a few times what src has and what it has unpacked so far; other errors are
-// ErrCorrupt and ErrUnsupportedCompression. magic is the format around: in messages of magic 0
-// the checksum of the LZ4 frame header is ignored, since Java clients computed
-// it over the wrong bytes (KAFKA-3160).
-func decompress(codec Codec, magic int8, dst, src []byte, limit int) ([]byte, error) {
+// ErrCorrupt and ErrUnsupportedCompression. How strictly src is read is its origin's: see
+// there. In messages of magic 0 the checksum of the LZ4 frame header is ignored, since
+// Java clients computed it over the wrong bytes (KAFKA-3160).
+func decompress(codec Codec, from origin, dst, src []byte, limit int) ([]byte, error) {
+	if err := checkCompressed(codec, from, src); err != nil {
+		return dst, err
+	}
 	var out []byte
 	var err error
 	switch codec {
 	case Gzip:
 		r := gzipReaders.Get().(*gzip.Reader)
 		defer gzipReaders.Put(r)
-		if err = r.Reset(bytes.NewReader(src)); err == nil {
+		source := bytes.NewReader(src)
+		if err = r.Reset(source); err == nil {
+			r.Multistream(from != fromBatch)
 			out, err = readAll(dst, r, len(src), limit)
 		}
+		if err == nil && source.Len() > 0 {
+			err = fmt.Errorf("%w: gzip: %d bytes behind the one member", ErrCorrupt, source.Len())
+		}
 	case Snappy:
-		out, err = readSnappy(dst, src, limit)
+		out, err = readSnappy(dst, src, from != fromBatch, limit)
 	case LZ4:
 		r := lz4Readers.Get().(*lz4.Reader)
 		defer lz4Readers.Put(r)
-		var from io.Reader = bytes.NewReader(src)
-		if magic == 0 {
-			from = mendLZ4(src)
+		var source io.Reader = bytes.NewReader(src)
+		if from == fromSet0 {
+			source = mendLZ4(src)
 		}
-		r.Reset(from)
+		r.Reset(source)
 		out, err = readAll(dst, r, len(src), limit)
 	case Zstd:
 		r := zstdReaders.Get().(*zstd.Decoder)
@@ -215,14 +223,15 @@ func appendXerial(dst, src []byte) []byte {
 	return dst
 }
 
-// readSnappy takes both framings that clients use: xerial's and none.
-func readSnappy(dst, src []byte, limit int) ([]byte, error) {
+// readSnappy takes both framings that clients use: xerial's and none. Streams of
+// xerial may stand one after another, each with its header, where several is true: Java
+// reads them, librdkafka does not.
+func readSnappy(dst, src []byte, several bool, limit int) ([]byte, error) {
 	if !bytes.HasPrefix(src, []byte(xerialMagic)) {
 		return snappyBlock(dst, src, limit)
 	}
-	for len(src) > 0 {
-		// Streams may stand one after another; each brings its header.
-		if bytes.HasPrefix(src, []byte(xerialMagic)) {
+	for first := true; len(src) > 0; first = false {
+		if (first || several) && bytes.HasPrefix(src, []byte(xerialMagic)) {
 			if len(src) < len(xerialHeader) {
 				return dst, fmt.Errorf("%w: snappy stream header is cut", ErrCorrupt)
 			}
@@ -270,23 +279,15 @@ func snappyBlock(dst, block []byte, limit int) ([]byte, error) {
 // mendLZ4 gives the LZ4 frame src with the header checksum that its header
 // should have.
 func mendLZ4(src []byte) io.Reader {
-	// Frame header: magic 4, FLG 1, BD 1, [content size 8], [dictionary id 4], HC 1.
-	const flagsAt, hasSize, hasDictionary = 4, 0x08, 0x01
-	if len(src) <= flagsAt {
+	if len(src) <= lz4FlagsAt {
 		return bytes.NewReader(src)
 	}
-	at := flagsAt + 2
-	if src[flagsAt]&hasSize != 0 {
-		at += 8
-	}
-	if src[flagsAt]&hasDictionary != 0 {
-		at += 4
-	}
+	at := lz4HeaderSize(src[lz4FlagsAt]) - 1
 	if len(src) <= at {
 		return bytes.NewReader(src)
 	}
 	head := slices.Clone(src[:at+1])
-	head[at] = byte(shortXXH32(head[flagsAt:at]) >> 8)
+	head[at] = byte(shortXXH32(head[lz4FlagsAt:at]) >> 8)
 	return io.MultiReader(bytes.NewReader(head), bytes.NewReader(src[at+1:]))
 }
 

@@ -173,7 +173,7 @@ func unpack(t testing.TB, codec Codec, b []byte) []byte {
 		}
 		return out
 	}
-	out, err := decompress(codec, 1, nil, b, 1<<30)
+	out, err := decompress(codec, fromSet1, nil, b, 1<<30)
 	if err != nil {
 		t.Fatal(err)
 	}

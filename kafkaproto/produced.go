@@ -7,34 +7,19 @@ import (
 	"hash/crc32"
 )
 
-// InvalidRecord says which record of a batch made Kafka's INVALID_RECORD of it
-// (KIP-467). It wraps ErrInvalidRecord.
-type InvalidRecord struct {
-	Index  int32 // in the batch, from 0
-	Reason string
-}
-
-// Error implements error.
-func (e *InvalidRecord) Error() string {
-	return fmt.Sprintf("%v: record %d of the batch: %s", ErrInvalidRecord, e.Index, e.Reason)
-}
-
-// Unwrap gives ErrInvalidRecord.
-func (e *InvalidRecord) Unwrap() error { return ErrInvalidRecord }
-
 // CheckProduced checks what a producer sends for one partition in Produce
 // version 3 and above: exactly one record batch (magic 2), which is taken as it
 // is. The rules are those of Kafka's LogValidator and ProduceRequest. Records are
 // looked into, also compressed ones; MaxDecompressed and MaxUnpacked bound what
-// they decompress to.
+// they decompress to, and what is compressed must be so that every consumer can read it.
 //
 // The one thing that is put right, in place, is a max timestamp that is not that
 // of the records: brokers do so, and lookups by time rely on it.
 //
-// Errors: ErrInvalidRecord for what breaks a rule (an *InvalidRecord where one
-// record does), ErrCorrupt for an impossible length or a wrong CRC, ErrTooLarge,
-// ErrUnsupportedCompression, ErrInvalidTimestamp for a producer that claims log
-// append time, ErrTransactional.
+// Errors: ErrInvalidRecord for what breaks a rule, ErrInvalidTimestamp for a time out of
+// bounds or a producer that claims log append time (*InvalidRecords where single records
+// are to blame), ErrCorrupt for an impossible length or a wrong CRC, ErrTooLarge,
+// ErrUnsupportedCompression, ErrTransactional.
 func CheckProduced(set []byte, lim Limits) (BatchHeader, error) {
 	h, err := checkProducedHeader(set, lim.MaxMessageBytes)
 	if err != nil {
@@ -44,7 +29,7 @@ func CheckProduced(set []byte, lim Limits) (BatchHeader, error) {
 	if lim.MaxDecompressed > 0 {
 		left = min(left, lim.MaxDecompressed)
 	}
-	records, done, err := h.unpack(set, left)
+	records, done, err := h.unpack(set, fromBatch, left)
 	if errors.Is(err, ErrCorrupt) { // and the CRC is right: sending it again would not help
 		err = fmt.Errorf("%w: %v", ErrInvalidRecord, err)
 	}
@@ -53,31 +38,30 @@ func CheckProduced(set []byte, lim Limits) (BatchHeader, error) {
 	}
 	defer done()
 	maxTimestamp := int64(-1)
+	blame := newBlame(lim)
 	for i := range h.Records {
-		invalid := func(format string, args ...any) error {
-			return &InvalidRecord{i, fmt.Sprintf(format, args...)}
+		r, rest, err := nextRecord(records, fromBatch)
+		if err == nil {
+			err = r.checkHeaders()
 		}
-		r, rest, err := nextRecord(records)
+		if err == nil && r.offsetDelta != i {
+			err = fmt.Errorf("its offset delta is %d", r.offsetDelta)
+		}
 		if err != nil {
-			return h, invalid("%v", err)
+			return h, &InvalidRecords{ErrInvalidRecord, []RecordError{{i, err.Error()}}}
 		}
 		records = rest
-		if r.offsetDelta != i {
-			return h, invalid("its offset delta is %d", r.offsetDelta)
-		}
-		if err := r.checkHeaders(); err != nil {
-			return h, invalid("%v", err)
-		}
 		timestamp := h.BaseTimestamp + r.timestampDelta
-		if timestamp < -1 {
-			return h, fmt.Errorf("%w: %d of record %d", ErrInvalidTimestamp, timestamp, i)
-		}
 		if i == 0 || timestamp > maxTimestamp {
 			maxTimestamp = timestamp
 		}
+		blame.look(i, r.key, timestamp)
 	}
 	if len(records) > 0 {
 		return h, fmt.Errorf("%w: %d bytes behind the batch's %d records", ErrInvalidRecord, len(records), h.Records)
+	}
+	if err := blame.err(); err != nil {
+		return h, err
 	}
 	if h.MaxTimestamp != maxTimestamp {
 		h.MaxTimestamp = maxTimestamp
@@ -133,13 +117,13 @@ func checkProducedHeader(set []byte, maxBytes int) (h BatchHeader, err error) {
 
 // unpack gives the records of the whole batch that b is, decompressed to at most
 // limit bytes. They are valid until done is called.
-func (h BatchHeader) unpack(b []byte, limit int) (records []byte, done func(), err error) {
+func (h BatchHeader) unpack(b []byte, from origin, limit int) (records []byte, done func(), err error) {
 	records = b[BatchHeaderSize:h.Size()]
 	if h.Codec() == None {
 		return records, func() {}, nil
 	}
 	buf := getScratch()
-	unpacked, err := decompress(h.Codec(), 2, *buf, records, limit)
+	unpacked, err := decompress(h.Codec(), from, *buf, records, limit)
 	done = func() { putScratch(buf, unpacked) }
 	if err != nil {
 		done()

@@ -130,9 +130,9 @@ func TestProducedBatchesThatBreakARule(t *testing.T) {
 
 func TestInvalidRecordIsNamed(t *testing.T) {
 	_, err := CheckProduced(modern(0, func(b *kmsg.RecordBatch) { b.LastOffsetDelta = 2 }, value(0, "a"), value(1, "b"), value(1, "c")), Limits{})
-	var record *InvalidRecord
-	if !errors.As(err, &record) || record.Index != 2 || record.Reason == "" {
-		t.Errorf("%+v, %v", record, err)
+	var found *InvalidRecords
+	if !errors.As(err, &found) || len(found.Records) != 1 || found.Records[0].Index != 2 || found.Records[0].Reason == "" {
+		t.Errorf("%+v, %v", found, err)
 	}
 }
 

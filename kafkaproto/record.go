@@ -29,10 +29,24 @@ type record struct {
 	headers        []byte // their count and what follows, not looked at
 }
 
+// maxVarint32 is the most bytes that Kafka reads of a varint of 32 bits
+// (org.apache.kafka.common.utils.ByteUtils).
+const maxVarint32 = 5
+
+// varint32 reads a varint of 32 bits. From a producer it may have no more bytes than every
+// consumer reads; n is 0 if it has, or if there is none.
+func varint32(b []byte, from origin) (v int64, n int) {
+	v, n = binary.Varint(b)
+	if from == fromBatch && n > maxVarint32 {
+		return 0, 0
+	}
+	return v, n
+}
+
 // nextRecord reads the first record of b. Headers are not looked at: no format
 // that records are turned into can carry them.
-func nextRecord(b []byte) (r record, rest []byte, err error) {
-	length, n := binary.Varint(b)
+func nextRecord(b []byte, from origin) (r record, rest []byte, err error) {
+	length, n := varint32(b, from)
 	if n <= 0 || length < 0 || length > int64(len(b)-n) {
 		return record{}, nil, fmt.Errorf("%w: record length", ErrCorrupt)
 	}
@@ -47,37 +61,37 @@ func nextRecord(b []byte) (r record, rest []byte, err error) {
 		return record{}, nil, fmt.Errorf("%w: timestamp delta of a record", ErrCorrupt)
 	}
 	b = b[n:]
-	delta, n := binary.Varint(b)
+	delta, n := varint32(b, from)
 	if n <= 0 || delta < 0 || delta > math.MaxInt32 {
 		return record{}, nil, fmt.Errorf("%w: offset delta of a record", ErrCorrupt)
 	}
 	r.offsetDelta = int32(delta)
 	b = b[n:]
 	var ok bool
-	if r.key, b, ok = varintBytes(b); !ok {
+	if r.key, b, ok = varintBytes(b, from); !ok {
 		return record{}, nil, fmt.Errorf("%w: key length of a record", ErrCorrupt)
 	}
-	if r.value, r.headers, ok = varintBytes(b); !ok {
+	if r.value, r.headers, ok = varintBytes(b, from); !ok {
 		return record{}, nil, fmt.Errorf("%w: value length of a record", ErrCorrupt)
 	}
 	return r, rest, nil
 }
 
-// checkHeaders reports whether the record ends with its headers, as it should: a
-// count, and that many keys, which may not be null, with values.
+// checkHeaders reports whether the record, which a producer sent, ends with its headers,
+// as it should: a count, and that many keys, which may not be null, with values.
 func (r record) checkHeaders() error {
-	count, n := binary.Varint(r.headers)
+	count, n := varint32(r.headers, fromBatch)
 	if n <= 0 || count < 0 || count > int64(len(r.headers)) {
 		return fmt.Errorf("%w: header count of a record", ErrCorrupt)
 	}
 	b := r.headers[n:]
 	for ; count > 0; count-- {
-		length, n := binary.Varint(b)
+		length, n := varint32(b, fromBatch)
 		if n <= 0 || length < 0 || length > int64(len(b)-n) {
 			return fmt.Errorf("%w: header key length of a record", ErrCorrupt)
 		}
 		var ok bool
-		if _, b, ok = varintBytes(b[n+int(length):]); !ok {
+		if _, b, ok = varintBytes(b[n+int(length):], fromBatch); !ok {
 			return fmt.Errorf("%w: header value length of a record", ErrCorrupt)
 		}
 	}
@@ -87,8 +101,8 @@ func (r record) checkHeaders() error {
 	return nil
 }
 
-func varintBytes(b []byte) (field, rest []byte, ok bool) {
-	length, n := binary.Varint(b)
+func varintBytes(b []byte, from origin) (field, rest []byte, ok bool) {
+	length, n := varint32(b, from)
 	if n <= 0 || length < -1 || length > int64(len(b)-n) {
 		return nil, nil, false
 	}

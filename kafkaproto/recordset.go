@@ -18,6 +18,11 @@ type Limits struct {
 	MaxMessageBytes int
 	// MaxDecompressed bounds what all wrappers of one set decompress to, together.
 	MaxDecompressed int
+	// NeedKeys is that every record needs a key, as in a compacted topic.
+	NeedKeys bool
+	// Earliest and Latest bound the timestamps that records bring, in ms since epoch,
+	// both included; no timestamp (-1) is within. With a Latest of 0 nothing is bounded.
+	Earliest, Latest int64
 }
 
 // formatGrowth is how much larger than the message it was made from a batch may
@@ -42,24 +47,29 @@ const (
 // one batch with the same codec (snappy in xerial framing). Offsets in the set
 // mean nothing and are not looked at. A message of magic 0 has no timestamp (-1).
 //
+// A last message that is cut off, in the set or in a wrapper, is left out, as Kafka's
+// brokers do (org.apache.kafka.common.record.ByteBufferLogInputStream): a client of old
+// times passes on what it fetched, whose last message may be cut.
+//
 // An empty set gives no batches. Errors: ErrCorrupt for a wrong length or CRC,
-// for a message that is not whole, for a wrapper that is empty or holds another
-// wrapper or another magic; ErrTooLarge, ErrUnknownMagic,
-// ErrUnsupportedCompression (LZ4 and the codecs 0.8 has are supported), and
-// ErrInvalidTimestamp for a producer that claims log append time or a negative
-// timestamp. On an error nothing of the set is given.
+// for a wrapper that is empty or holds another wrapper or another magic; ErrTooLarge,
+// ErrUnknownMagic, ErrUnsupportedCompression (LZ4 and the codecs 0.8 has are supported),
+// ErrInvalidRecord for a message without the key it needs, and ErrInvalidTimestamp for a
+// time out of bounds, a negative one, or a producer that claims log append time. On an
+// error nothing of the set is given.
 func FromMessageSet(set []byte, lim Limits) (batches [][]byte, records int, err error) {
 	left := MaxUnpacked
 	if lim.MaxDecompressed > 0 {
 		left = min(left, lim.MaxDecompressed)
 	}
-	for at := 0; at < len(set); {
+	blame := newBlame(lim)
+	for at := 0; !isCut(set[at:]); {
 		var batch []byte
 		var size, count, unpacked int
 		if run := uncompressedRun(set[at:], lim.MaxMessageBytes); run > 0 {
-			batch, size, count, err = fromMessages(set[at:], run, lim.MaxMessageBytes)
+			batch, size, count, err = fromMessages(set[at:], run, lim.MaxMessageBytes, blame)
 		} else {
-			batch, size, count, unpacked, err = fromWrapper(set[at:], lim.MaxMessageBytes, left)
+			batch, size, count, unpacked, err = fromWrapper(set[at:], lim.MaxMessageBytes, left, blame)
 			left -= unpacked
 		}
 		if err != nil {
@@ -69,7 +79,27 @@ func FromMessageSet(set []byte, lim Limits) (batches [][]byte, records int, err 
 		records += count
 		at += size
 	}
+	if err := blame.err(); err != nil {
+		return nil, 0, err
+	}
 	return batches, records, nil
+}
+
+// isCut reports whether no whole message begins set, but the beginning of one at most. A
+// size that no message has is none of a message that was cut.
+func isCut(set []byte) bool {
+	if len(set) < messagePrefix {
+		return true
+	}
+	size := int(int32(binary.BigEndian.Uint32(set[8:])))
+	if size < minMessage0 {
+		return false
+	}
+	// As far as the magic it must be there to be judged by it.
+	if len(set) <= messageMagicAt {
+		return true
+	}
+	return size > len(set)-messagePrefix && (set[messageMagicAt] == 0 || set[messageMagicAt] == 1)
 }
 
 // uncompressedRun gives the bytes of the uncompressed messages of one magic at
@@ -97,9 +127,9 @@ func uncompressedRun(set []byte, maxBytes int) int {
 
 // fromMessages turns the uncompressed messages in the first run bytes of set
 // into a batch. size is how far it came.
-func fromMessages(set []byte, run, maxBytes int) (batch []byte, size, count int, err error) {
+func fromMessages(set []byte, run, maxBytes int, blame *blame) (batch []byte, size, count int, err error) {
 	batch = make([]byte, BatchHeaderSize, BatchHeaderSize+run+maxRecordOverhead)
-	var times timestamps
+	times := timestamps{blame: blame}
 	for size < run {
 		m, err := nextMessage(set[size:run], maxBytes)
 		if err != nil {
@@ -116,7 +146,7 @@ func fromMessages(set []byte, run, maxBytes int) (batch []byte, size, count int,
 }
 
 // fromWrapper turns the wrapper at the start of set into a batch.
-func fromWrapper(set []byte, maxBytes, maxUnpacked int) (batch []byte, size, count, unpacked int, err error) {
+func fromWrapper(set []byte, maxBytes, maxUnpacked int, blame *blame) (batch []byte, size, count, unpacked int, err error) {
 	wrapper, err := nextMessage(set, maxBytes)
 	if err != nil {
 		return nil, 0, 0, 0, err
@@ -136,11 +166,11 @@ func fromWrapper(set []byte, maxBytes, maxUnpacked int) (batch []byte, size, cou
 	inner, records := *innerBuf, *recordsBuf
 	defer func() { putScratch(innerBuf, inner); putScratch(recordsBuf, records) }()
 
-	if inner, err = decompress(codec, wrapper.magic, inner, wrapper.value, maxUnpacked); err != nil {
+	if inner, err = decompress(codec, fromSet0+origin(wrapper.magic), inner, wrapper.value, maxUnpacked); err != nil {
 		return nil, 0, 0, 0, err
 	}
-	var times timestamps
-	for at := 0; at < len(inner); count++ {
+	times := timestamps{blame: blame}
+	for at := 0; !isCut(inner[at:]); count++ {
 		m, err := nextMessage(inner[at:], 0)
 		switch {
 		case err != nil:
@@ -174,7 +204,10 @@ func fromWrapper(set []byte, maxBytes, maxUnpacked int) (batch []byte, size, cou
 }
 
 // timestamps gathers what a batch header says of its records' timestamps.
-type timestamps struct{ base, max int64 }
+type timestamps struct {
+	base, max int64
+	blame     *blame
+}
 
 // append adds the message as the batch's record with that offset delta.
 func (t *timestamps) append(dst []byte, m message, delta int) ([]byte, error) {
@@ -192,6 +225,7 @@ func (t *timestamps) append(dst []byte, m message, delta int) ([]byte, error) {
 		t.base, t.max = m.timestamp, m.timestamp
 	}
 	t.max = max(t.max, m.timestamp)
+	t.blame.look(int32(delta), m.key, m.timestamp)
 	return appendRecord(dst, record{
 		attributes:     m.attributes & kept,
 		timestampDelta: m.timestamp - t.base,

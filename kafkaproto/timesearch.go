@@ -78,13 +78,13 @@ func (h BatchHeader) eachRecord(b []byte, f func(offset, at int64, r record) boo
 	if h.Size() > len(b) {
 		return fmt.Errorf("%w: record batch of %d bytes is cut after %d", ErrCorrupt, h.Size(), len(b))
 	}
-	records, done, err := h.unpack(b, MaxUnpacked)
+	records, done, err := h.unpack(b, fromLog, MaxUnpacked)
 	if err != nil {
 		return fmt.Errorf("record batch at offset %d: %w", h.BaseOffset, err)
 	}
 	defer done()
 	for range h.Records {
-		r, rest, err := nextRecord(records)
+		r, rest, err := nextRecord(records, fromLog)
 		if err != nil {
 			return fmt.Errorf("record batch at offset %d: %w", h.BaseOffset, err)
 		}

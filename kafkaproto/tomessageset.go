@@ -74,7 +74,7 @@ func appendBatch(dst, batch []byte, magic int8, from int64, room int, first bool
 	unpackedBuf := getScratch()
 	unpacked := *unpackedBuf
 	defer func() { putScratch(unpackedBuf, unpacked) }()
-	if unpacked, err = decompress(codec, 2, unpacked, records, MaxUnpacked); err != nil {
+	if unpacked, err = decompress(codec, fromLog, unpacked, records, MaxUnpacked); err != nil {
 		return dst, fmt.Errorf("record batch at offset %d: %w", h.BaseOffset, err)
 	}
 	if codec == Gzip || codec == Snappy || codec == LZ4 && magic == 1 {
@@ -156,7 +156,7 @@ func (w *messageWriter) append(dst, records []byte, room int) ([]byte, error) {
 		kept = attrKept1
 	}
 	for len(records) > 0 {
-		r, rest, err := nextRecord(records)
+		r, rest, err := nextRecord(records, fromLog)
 		if err == nil && (r.offsetDelta < next || r.offsetDelta > h.LastOffsetDelta || count == h.Records) {
 			err = fmt.Errorf("%w: record with offset delta %d of %d, number %d of %d", ErrCorrupt, r.offsetDelta, h.LastOffsetDelta, count+1, h.Records)
 		}

@@ -18,3 +18,16 @@ func TestTopicNames(t *testing.T) {
 		}
 	}
 }
+
+func TestKafkasOwnTopicsAreNotCreated(t *testing.T) {
+	for _, name := range []string{"__consumer_offsets", "__transaction_state", "__share_group_state", "__cluster_metadata", "no topic"} {
+		if err := CheckNewTopicName(name); !errors.Is(err, ErrTopicName) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	for _, name := range []string{"events", "__events", "consumer_offsets", "__consumer_offsets2"} {
+		if err := CheckNewTopicName(name); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}

@@ -20,7 +20,7 @@ func parseTopics(given []string) ([]fsm.TopicSpec, error) {
 		if len(parts) > 3 {
 			return nil, usagef("--topics %q: want name:partitions or name:partitions:replication-factor", s)
 		}
-		if err := kafkaproto.CheckTopicName(spec.Name); err != nil {
+		if err := kafkaproto.CheckNewTopicName(spec.Name); err != nil {
 			return nil, usagef("--topics %q: %v", s, err)
 		}
 		if seen[spec.Name] {
