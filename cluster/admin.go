@@ -25,6 +25,9 @@ func (n *Node) AlterConfigs(ctx context.Context, alter fsm.AlterConfigs, validat
 		return err
 	}
 	configs, err := alter.Apply(topic.Configs)
+	if err == nil {
+		err = fsm.CheckWish(topic.Configs, configs, topic.ReplicationFactor)
+	}
 	if err != nil || validateOnly {
 		return err
 	}

@@ -529,6 +529,9 @@ func (n *Node) createTopicAsLeader(ctx context.Context, call createTopicCall) ([
 		factor = len(assignment[0])
 	}
 	topic.ReplicationFactor = factor
+	if err := fsm.CheckWish(nil, topic.Configs, factor); err != nil {
+		return nil, err
+	}
 	for _, replicas := range assignment {
 		topic.Partitions = append(topic.Partitions, fsm.Partition{Replicas: replicas, Bootstrap: replicas})
 	}

@@ -2,8 +2,10 @@ package fsm
 
 import (
 	"fmt"
+	"io"
 	"maps"
 	"math"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -36,7 +38,7 @@ type Config struct {
 	Max     float64  // largest value of a number; 0: the type's
 	Values  []string // what a STRING or LIST may say, nil: anything; for a BOOLEAN nil: both
 	// Effect reports whether the value changes anything. One without effect is
-	// stored and shown, and Note says what happens instead.
+	// stored and shown, and Note says why that does no harm.
 	Effect bool
 	Note   string
 	// Synonym is the broker's configuration that is the default of topics in Kafka;
@@ -62,52 +64,52 @@ const (
 // overhead of a record set.
 const DefaultMaxMessageBytes = 1048588
 
-// What happens in place of what a configuration asks for.
+// Why a configuration has no effect, and does no harm.
 const (
-	noCompaction = "stored; nothing is compacted yet"
-	noRemote     = "stored; there is no remote storage"
-	noRecompress = "stored; batches keep the producer's codec"
-	noThrottle   = "stored; copying is throttled by the node, not by the topic"
-	alwaysFlush  = "stored; every batch is flushed before it is acknowledged"
+	noCompaction = "nothing is compacted yet: every record stays"
+	noRemote     = "there is no remote storage: everything is local"
+	noRecompress = "batches keep the producer's codec, which every consumer reads"
+	noThrottle   = "copying is throttled by the node, not by the topic"
+	alwaysFlush  = "every batch is flushed before it is acknowledged, whatever the interval"
 )
 
 // configs is the table of topic configurations: names, types, defaults and
 // bounds are Kafka's (org.apache.kafka.storage.internals.log.LogConfig). Sorted.
 var configs = []Config{
-	{Name: "cleanup.policy", Type: ConfigList, Default: "delete", Values: []string{"compact", "delete"}, Effect: true, Synonym: "log.cleanup.policy", Note: "delete is obeyed; compact is stored, nothing is compacted yet"},
+	{Name: "cleanup.policy", Type: ConfigList, Default: "delete", Values: []string{"compact", "delete"}, Effect: true, Synonym: "log.cleanup.policy", Note: "delete is obeyed, and so is neither; of compact, records without key are refused, and nothing is compacted yet"},
 	{Name: "compression.gzip.level", Type: ConfigInt, Default: "-1", Min: -1, Max: 9, Note: noRecompress},
 	{Name: "compression.lz4.level", Type: ConfigInt, Default: "9", Min: 1, Max: 17, Note: noRecompress},
 	{Name: "compression.type", Type: ConfigString, Default: "producer", Values: []string{"gzip", "lz4", "producer", "snappy", "uncompressed", "zstd"}, Note: noRecompress},
 	{Name: "compression.zstd.level", Type: ConfigInt, Default: "3", Min: -131072, Max: 22, Note: noRecompress},
 	{Name: "delete.retention.ms", Type: ConfigLong, Default: strconv.Itoa(day), Synonym: "log.cleaner.delete.retention.ms", Note: noCompaction},
-	{Name: "file.delete.delay.ms", Type: ConfigLong, Default: "60000", Synonym: "log.segment.delete.delay.ms", Note: "stored; files of a deleted topic go at once"},
+	{Name: "file.delete.delay.ms", Type: ConfigLong, Default: "60000", Synonym: "log.segment.delete.delay.ms", Note: "files of a deleted topic go at once"},
 	{Name: "flush.messages", Type: ConfigLong, Default: noMS, Min: 1, Synonym: "log.flush.interval.messages", Note: alwaysFlush},
 	{Name: "flush.ms", Type: ConfigLong, Default: noMS, Synonym: "log.flush.interval.ms", Note: alwaysFlush},
 	{Name: "follower.replication.throttled.replicas", Type: ConfigList, Note: noThrottle},
-	{Name: "index.interval.bytes", Type: ConfigInt, Default: "4096", Synonym: "log.index.interval.bytes", Note: "stored; the index has its own density"},
+	{Name: "index.interval.bytes", Type: ConfigInt, Default: "4096", Synonym: "log.index.interval.bytes", Note: "the index has its own density"},
 	{Name: "leader.replication.throttled.replicas", Type: ConfigList, Note: noThrottle},
 	{Name: "local.retention.bytes", Type: ConfigLong, Default: "-2", Min: -2, Synonym: "log.local.retention.bytes", Note: noRemote},
 	{Name: "local.retention.ms", Type: ConfigLong, Default: "-2", Min: -2, Synonym: "log.local.retention.ms", Note: noRemote},
 	{Name: "max.compaction.lag.ms", Type: ConfigLong, Default: noMS, Min: 1, Synonym: "log.cleaner.max.compaction.lag.ms", Note: noCompaction},
 	{Name: "max.message.bytes", Type: ConfigInt, Default: strconv.Itoa(DefaultMaxMessageBytes), Synonym: "message.max.bytes", Effect: true},
-	{Name: "message.downconversion.enable", Type: ConfigBoolean, Default: "true", Synonym: "log.message.downconversion.enable", Note: "stored; old consumers are always served"},
-	{Name: "message.format.version", Type: ConfigString, Default: "3.0-IV1", Synonym: "log.message.format.version", Note: "stored; records are kept in the newest format"},
+	{Name: "message.downconversion.enable", Type: ConfigBoolean, Default: "true", Synonym: "log.message.downconversion.enable", Note: "old consumers are always served"},
+	{Name: "message.format.version", Type: ConfigString, Default: "3.0-IV1", Synonym: "log.message.format.version", Note: "records are kept in the newest format, and served in the one that the client knows"},
 	{Name: "message.timestamp.after.max.ms", Type: ConfigLong, Default: strconv.Itoa(60 * 60 * 1000), Synonym: "log.message.timestamp.after.max.ms", Effect: true},
 	{Name: "message.timestamp.before.max.ms", Type: ConfigLong, Default: noMS, Synonym: "log.message.timestamp.before.max.ms", Effect: true},
 	{Name: "message.timestamp.difference.max.ms", Type: ConfigLong, Default: noMS, Synonym: "log.message.timestamp.difference.max.ms", Effect: true, Note: "counts in place of those of the two newer configurations that are not set (KIP-937)"},
 	{Name: "message.timestamp.type", Type: ConfigString, Default: "CreateTime", Values: []string{"CreateTime", "LogAppendTime"}, Synonym: "log.message.timestamp.type", Effect: true},
 	{Name: "min.cleanable.dirty.ratio", Type: ConfigDouble, Default: "0.5", Max: 1, Synonym: "log.cleaner.min.cleanable.ratio", Note: noCompaction},
 	{Name: "min.compaction.lag.ms", Type: ConfigLong, Default: "0", Synonym: "log.cleaner.min.compaction.lag.ms", Note: noCompaction},
-	{Name: "min.insync.replicas", Type: ConfigInt, Default: "1", Min: 1, Note: "stored; a majority of the replicas always has a record before it is acknowledged"},
-	{Name: "preallocate", Type: ConfigBoolean, Default: "false", Synonym: "log.preallocate", Note: "stored; files are laid out as the log decides"},
+	{Name: "min.insync.replicas", Type: ConfigInt, Default: "1", Min: 1, Note: "a majority of the replicas always has a record before it is acknowledged; more than that is refused"},
+	{Name: "preallocate", Type: ConfigBoolean, Default: "false", Synonym: "log.preallocate", Note: "files are laid out as the log decides"},
 	{Name: "remote.log.copy.disable", Type: ConfigBoolean, Default: "false", Note: noRemote},
 	{Name: "remote.log.delete.on.disable", Type: ConfigBoolean, Default: "false", Note: noRemote},
 	{Name: "remote.storage.enable", Type: ConfigBoolean, Default: "false", Values: []string{"false"}, Note: "there is no remote storage"},
 	{Name: "retention.bytes", Type: ConfigLong, Default: "-1", Min: -1, Synonym: "log.retention.bytes", Effect: true},
 	{Name: "retention.ms", Type: ConfigLong, Default: strconv.Itoa(7 * day), Min: -1, Synonym: "log.retention.ms", Effect: true},
 	{Name: "segment.bytes", Type: ConfigInt, Default: strconv.Itoa(1 << 30), Min: 14, Synonym: "log.segment.bytes", Effect: true},
-	{Name: "segment.index.bytes", Type: ConfigInt, Default: strconv.Itoa(10 << 20), Min: 4, Synonym: "log.index.size.max.bytes", Note: "stored; the index has its own size"},
-	{Name: "segment.jitter.ms", Type: ConfigLong, Default: "0", Synonym: "log.roll.jitter.ms", Note: "stored; segments end at the age that is set"},
+	{Name: "segment.index.bytes", Type: ConfigInt, Default: strconv.Itoa(10 << 20), Min: 4, Synonym: "log.index.size.max.bytes", Note: "the index has its own size"},
+	{Name: "segment.jitter.ms", Type: ConfigLong, Default: "0", Synonym: "log.roll.jitter.ms", Note: "segments end at the age that is set"},
 	{Name: "segment.ms", Type: ConfigLong, Default: strconv.Itoa(7 * day), Min: 1, Synonym: "log.roll.ms", Effect: true},
 	{Name: "unclean.leader.election.enable", Type: ConfigBoolean, Default: "false", Values: []string{"false"}, Note: "a replica that lacks acknowledged records is never elected"},
 }
@@ -138,6 +140,51 @@ func CheckConfigs(values map[string]string) error {
 	}
 	return nil
 }
+
+// CheckWish looks at what a topic is newly to have, set before and wanted now, where
+// CheckConfigs is not strict enough. That one decides in the log, by rules that all
+// programs of a cluster share; this one is asked before. factor is the number of the topic's
+// replicas. The error is ErrInvalidConfig.
+func CheckWish(set, wanted map[string]string, factor int) error {
+	topic := Topic{Configs: wanted}
+	for _, name := range slices.Sorted(maps.Keys(wanted)) {
+		value := strings.TrimSpace(wanted[name])
+		if old, was := set[name]; was && strings.TrimSpace(old) == value {
+			continue
+		}
+		bad := func(why string) error { return fmt.Errorf("%w: %s=%q, %s", ErrInvalidConfig, name, value, why) }
+		switch name {
+		case "compression.gzip.level":
+			if value == "0" {
+				return bad("want -1 or 1 to 9")
+			}
+		case "follower.replication.throttled.replicas", "leader.replication.throttled.replicas":
+			if !throttled.MatchString(strings.ReplaceAll(value, " ", "")) {
+				return bad("want * or partition:broker, partition:broker …")
+			}
+		case "message.format.version":
+			if !formatVersion.MatchString(value) {
+				return bad("want a version of Kafka")
+			}
+		case "max.compaction.lag.ms", "min.compaction.lag.ms":
+			least, _ := strconv.ParseInt(topic.Config("min.compaction.lag.ms"), 10, 64)
+			most, _ := strconv.ParseInt(topic.Config("max.compaction.lag.ms"), 10, 64)
+			if least > most {
+				return bad("and min.compaction.lag.ms is larger than max.compaction.lag.ms")
+			}
+		case "min.insync.replicas":
+			if n, _ := strconv.Atoi(value); n > factor/2+1 {
+				return bad(fmt.Sprintf("a record is acknowledged when a majority has it, %d of %d replicas, and cannot wait for more", factor/2+1, factor))
+			}
+		}
+	}
+	return nil
+}
+
+var (
+	throttled     = regexp.MustCompile(`^(\*|([0-9]+:[0-9]+(,[0-9]+:[0-9]+)*)?)$`)
+	formatVersion = regexp.MustCompile(`^[0-9]+(\.[0-9]+)+(-IV[0-9]+)?$`)
+)
 
 // Check reports whether the value is allowed. As in Kafka, space around it does
 // not count. The error is ErrInvalidConfig.
@@ -290,4 +337,32 @@ func (t *Topic) timeBound(defaults map[string]string, name string) int64 {
 		return math.MaxInt64
 	}
 	return n
+}
+
+// WriteConfigTable writes the table of configurations as docs/protocol.md has it.
+func WriteConfigTable(w io.Writer) error {
+	if _, err := fmt.Fprint(w, "| configuration | default | here | |\n|---|---|---|---|\n"); err != nil {
+		return err
+	}
+	for _, c := range configs {
+		verdict := "no effect"
+		switch {
+		case c.Effect:
+			verdict = "obeyed"
+		case c.Type == ConfigBoolean && c.Values != nil:
+			verdict = "others refused"
+		}
+		if _, err := fmt.Fprintf(w, "| `%s` | %s | %s | %s |\n", c.Name, c.Default, verdict, c.Note); err != nil {
+			return err
+		}
+	}
+	if _, err := fmt.Fprint(w, "\n| of the broker | default | |\n|---|---|---|\n"); err != nil {
+		return err
+	}
+	for _, c := range brokerConfigs {
+		if _, err := fmt.Fprintf(w, "| `%s` | %s | %s |\n", c.Name, c.Default, c.Note); err != nil {
+			return err
+		}
+	}
+	return nil
 }

@@ -440,3 +440,21 @@ func TestTopicIDsOfCreateAndDelete(t *testing.T) {
 		t.Error("it is still there")
 	}
 }
+
+// To delete a configuration that does not exist is no error, as in Kafka: tools delete what others may have.
+func TestDeletingAnUnknownConfigChangesNothing(t *testing.T) {
+	f := newFake(t, "a")
+	c := serve(t, f, nil).dial()
+	for v := range int16(2) {
+		req := kmsg.NewPtrIncrementalAlterConfigsRequest()
+		req.Version = v
+		req.Resources = []kmsg.IncrementalAlterConfigsRequestResource{{ResourceType: kmsg.ConfigResourceTypeTopic, ResourceName: "a",
+			Configs: []kmsg.IncrementalAlterConfigsRequestResourceConfig{{Name: "no.such.config", Op: kmsg.IncrementalAlterConfigOpDelete}}}}
+		if r := c.ask(req).(*kmsg.IncrementalAlterConfigsResponse).Resources[0]; r.ErrorCode != 0 {
+			t.Errorf("version %d: %+v", v, r)
+		}
+	}
+	if topic, _ := f.Topics().Lookup("a"); len(topic.Configs) > 0 {
+		t.Errorf("%v", topic.Configs)
+	}
+}

@@ -28,6 +28,8 @@ var topicFlags = []struct{ flag, topic, usage string }{
 	{"log-retention-bytes", "retention.bytes", "`bytes` that a partition may have before its oldest segments are deleted; -1: any number"},
 	{"log-segment-bytes", "segment.bytes", "`bytes` of a segment file"},
 	{"log-roll-ms", "segment.ms", "`ms` after which the next record begins a new segment"},
+	{"log-message-timestamp-after-max-ms", "message.timestamp.after.max.ms", "`ms` that the time of a record may be ahead of the clock"},
+	{"log-message-timestamp-before-max-ms", "message.timestamp.before.max.ms", "`ms` that the time of a record may be behind the clock"},
 	{"message-max-bytes", "max.message.bytes", "`bytes` of the largest record batch taken"},
 }
 

@@ -6,6 +6,7 @@ package docs
 
 import (
 	"bytes"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -14,6 +15,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/trimaran-io/trimaran/fsm"
 	"github.com/trimaran-io/trimaran/kafkaproto"
 	"github.com/trimaran-io/trimaran/test/harness"
 )
@@ -161,33 +163,40 @@ func TestMetrics(t *testing.T) {
 	}
 }
 
-// The table in docs/protocol.md is the one that ApiVersions answers with and
-// requests are dispatched by.
-func TestProtocolTable(t *testing.T) {
-	const begin, end = "<!-- table: begin -->\n", "<!-- table: end -->\n"
-	file := filepath.Join(harness.Root(), "docs", "protocol.md")
-	b, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	text := string(b)
-	i, j := strings.Index(text, begin), strings.Index(text, end)
-	if i < 0 || j < i {
-		t.Fatalf("docs/protocol.md has no %q … %q", begin, end)
-	}
-	var want bytes.Buffer
-	if err := kafkaproto.WriteTable(&want); err != nil {
-		t.Fatal(err)
-	}
-	if got := text[i+len(begin) : j]; got != want.String() {
-		if os.Getenv("TRIMARAN_UPDATE") == "1" {
-			text = text[:i+len(begin)] + want.String() + text[j:]
-			if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
-				t.Fatal(err)
-			}
-			return
+// The tables in docs/protocol.md are those of the code: the one that ApiVersions answers
+// with and requests are dispatched by, and that of topics' configurations.
+func TestProtocolTables(t *testing.T) {
+	for _, table := range []struct {
+		begin, end string
+		write      func(io.Writer) error
+	}{
+		{"<!-- table: begin -->\n", "<!-- table: end -->\n", kafkaproto.WriteTable},
+		{"<!-- configurations: begin -->\n", "<!-- configurations: end -->\n", fsm.WriteConfigTable},
+	} {
+		file := filepath.Join(harness.Root(), "docs", "protocol.md")
+		b, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
 		}
-		t.Errorf("docs/protocol.md has another table (TRIMARAN_UPDATE=1 writes it):\n%s\nthe code has\n%s", got, want.String())
+		text := string(b)
+		i, j := strings.Index(text, table.begin), strings.Index(text, table.end)
+		if i < 0 || j < i {
+			t.Fatalf("docs/protocol.md has no %q … %q", table.begin, table.end)
+		}
+		var want bytes.Buffer
+		if err := table.write(&want); err != nil {
+			t.Fatal(err)
+		}
+		if got := text[i+len(table.begin) : j]; got != want.String() {
+			if os.Getenv("TRIMARAN_UPDATE") == "1" {
+				text = text[:i+len(table.begin)] + want.String() + text[j:]
+				if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
+					t.Fatal(err)
+				}
+				continue
+			}
+			t.Errorf("docs/protocol.md has another table (TRIMARAN_UPDATE=1 writes it):\n%s\nthe code has\n%s", got, want.String())
+		}
 	}
 }
 
