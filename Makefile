@@ -9,7 +9,7 @@ LDFLAGS := -X main.version=$(VERSION)
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 GOVULNCHECK := golang.org/x/vuln/cmd/govulncheck@v1.8.0
 
-.PHONY: build test demo bench bench-groups bench-failover durability storm crash chaos chaos-net invariants interop interop-quick fmt fmt-check vet lint vuln clean help
+.PHONY: build test demo bench bench-groups bench-failover durability storm crash chaos chaos-net invariants interop interop-quick oracle fmt fmt-check vet lint vuln clean help
 
 build: ## build bin/trimaran and bin/trimaran-shim
 	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/trimaran ./cmd/trimaran-shim
@@ -62,6 +62,9 @@ INTEROP ?= -kill
 
 interop: ## foreign clients, Kafka's tools, Streams and Connect, with kills (installs clients into a cache)
 	cd test && $(GO) run ./interop $(INTEROP)
+
+oracle: ## ask a real Kafka and this what test/oracle asks, and write down the answers (needs java and mvn)
+	cd test && $(GO) run ./oracle/record $(ORACLE)
 
 interop-quick: ## a few clients with fewer records
 	cd test && $(GO) run ./interop -quick

@@ -1,0 +1,160 @@
+package oracle
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/trimaran-io/trimaran/test/harness"
+)
+
+// brokerConfigs are those of the Kafka that answers: one process, broker and controller,
+// on loopback.
+const brokerConfigs = `process.roles=broker,controller
+node.id=1
+controller.quorum.voters=1@127.0.0.1:%[2]d
+listeners=PLAINTEXT://127.0.0.1:%[1]d,CONTROLLER://127.0.0.1:%[2]d
+advertised.listeners=PLAINTEXT://127.0.0.1:%[1]d
+controller.listener.names=CONTROLLER
+log.dirs=%[3]s/log
+num.partitions=1
+offsets.topic.replication.factor=1
+offsets.topic.num.partitions=1
+transaction.state.log.replication.factor=1
+transaction.state.log.min.isr=1
+share.coordinator.state.topic.replication.factor=1
+share.coordinator.state.topic.min.isr=1
+group.initial.rebalance.delay.ms=0
+`
+
+// pom gathers a Kafka's jars. The version is put in by Maven.
+const pom = `<project xmlns="http://maven.apache.org/POM/4.0.0">
+  <modelVersion>4.0.0</modelVersion>
+  <groupId>io.trimaran</groupId>
+  <artifactId>oracle</artifactId>
+  <version>1</version>
+  <packaging>pom</packaging>
+  <dependencies>
+    <dependency>
+      <groupId>org.apache.kafka</groupId>
+      <artifactId>kafka_2.13</artifactId>
+      <version>${kafka.version}</version>
+    </dependency>
+  </dependencies>
+</project>
+`
+
+// mavenCopy is the plugin that copies jars, pinned like everything else.
+const mavenCopy = "org.apache.maven.plugins:maven-dependency-plugin:3.6.1:copy-dependencies"
+
+// clusterID is any: the format wants 16 bytes in base 64.
+const clusterID = "MkU3OEVBNTcwNTJENDM2Qg"
+
+// NodeOptions are those of the Trimaran that answers: one node, as one broker.
+func NodeOptions() harness.Options {
+	return harness.Options{Nodes: 1, NoShim: true, NodeArgs: nodeFlags}
+}
+
+// nodeFlags are as brokerConfigs, where a node's defaults are not a broker's.
+var nodeFlags []string
+
+// Kafka is a broker that runs until Close.
+type Kafka struct {
+	Addr string
+
+	process harness.Process
+	dir     string
+}
+
+// StartKafka runs a Kafka of that version in a temporary folder and returns when it serves.
+func StartKafka(version string) (*Kafka, error) {
+	lib, err := jars(version)
+	if err != nil {
+		return nil, err
+	}
+	port, err := harness.FreePort()
+	if err != nil {
+		return nil, err
+	}
+	controller, err := harness.FreePort()
+	if err != nil {
+		return nil, err
+	}
+	dir, err := os.MkdirTemp("", "oracle-")
+	if err != nil {
+		return nil, err
+	}
+	k := &Kafka{Addr: harness.Loopback(port), dir: dir}
+	properties := filepath.Join(dir, "server.properties")
+	if err := os.WriteFile(properties, fmt.Appendf(nil, brokerConfigs, port, controller, dir), 0o666); err != nil {
+		return nil, errors.Join(err, k.Close())
+	}
+	class := filepath.Join(lib, "*")
+	if err := command(dir, "java", "-cp", class, "kafka.tools.StorageTool", "format", "-t", clusterID, "-c", properties); err != nil {
+		return nil, errors.Join(err, k.Close())
+	}
+	k.process = harness.Process{Name: "kafka", Path: "java", Args: []string{"-Xmx512m", "-cp", class, "kafka.Kafka", properties}, Log: filepath.Join(dir, "kafka.log")}
+	if err := k.process.Start(); err != nil {
+		return nil, errors.Join(err, k.Close())
+	}
+	if err := harness.WaitTCP(k.Addr, 3*time.Minute); err != nil {
+		return nil, errors.Join(fmt.Errorf("%w\n%s", err, k.process.Tail(10)), k.Close())
+	}
+	return k, nil
+}
+
+// Close ends the broker, which was started here, and deletes its files.
+func (k *Kafka) Close() error {
+	var err error
+	if k.process.Running() {
+		err = k.process.Kill9()
+	}
+	return errors.Join(err, os.RemoveAll(k.dir))
+}
+
+// jars gives the folder with a Kafka's jars, from the cache or from Maven's repository.
+func jars(version string) (string, error) {
+	cache := os.Getenv("TRIMARAN_INTEROP_CACHE")
+	if cache == "" {
+		user, err := os.UserCacheDir()
+		if err != nil {
+			return "", fmt.Errorf("no cache folder (set TRIMARAN_INTEROP_CACHE): %w", err)
+		}
+		cache = filepath.Join(user, "trimaran-interop")
+	}
+	dir, err := filepath.Abs(filepath.Join(cache, "oracle-"+version))
+	if err != nil {
+		return "", err
+	}
+	lib, ready := filepath.Join(dir, "lib"), filepath.Join(dir, ".ready")
+	if _, err := os.Stat(ready); err == nil {
+		return lib, nil
+	}
+	if err := errors.Join(os.RemoveAll(dir), os.MkdirAll(dir, 0o777), os.WriteFile(filepath.Join(dir, "pom.xml"), []byte(pom), 0o666)); err != nil {
+		return "", err
+	}
+	if err := command(dir, "mvn", "-B", "-q", "-f", filepath.Join(dir, "pom.xml"), mavenCopy, "-DoutputDirectory="+lib, "-Dkafka.version="+version); err != nil {
+		return "", err
+	}
+	return lib, os.WriteFile(ready, nil, 0o666)
+}
+
+// command runs a program to its end, for at most ten minutes.
+func command(dir, name string, args ...string) error {
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, name, args...)
+	cmd.Dir = dir
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("%s: %w: %s", name, err, strings.TrimSpace(string(out[max(0, len(out)-2000):])))
+	}
+	return nil
+}

@@ -1,0 +1,305 @@
+package oracle
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kmsg"
+)
+
+// Suite is a table of cases, answered by one version of Kafka.
+type Suite struct {
+	Name  string
+	Kafka string // version
+	Cases []Case
+}
+
+// Case is some requests, whose answers are written down.
+type Case struct {
+	Name string
+	Run  func(*T)
+}
+
+// Answers runs the suite against the broker at addr: the lines of each case, in order.
+func (s Suite) Answers(addr string) ([][]string, error) {
+	all := make([][]string, len(s.Cases))
+	for i, c := range s.Cases {
+		t := &T{addr: addr, suite: s.Name, number: i + 1, Now: time.Now().UnixMilli(), aliases: map[string]string{}}
+		if err := t.run(c.Run); err != nil {
+			return nil, fmt.Errorf("%s: %s: %w", s.Name, c.Name, err)
+		}
+		all[i] = t.lines
+	}
+	return all, nil
+}
+
+// T is what a case has.
+type T struct {
+	// Now is the time at which the case began, in ms since epoch. Times in answers are
+	// written down as their distance to it.
+	Now int64
+
+	addr    string
+	suite   string
+	number  int
+	topics  int
+	conn    net.Conn
+	next    int32
+	lines   []string
+	aliases map[string]string // what differs from run to run, and its name
+}
+
+// failure is what ends a case that cannot go on: the broker is not as it should be.
+type failure struct{ error }
+
+func (t *T) fail(format string, args ...any) { panic(failure{fmt.Errorf(format, args...)}) }
+
+func (t *T) run(f func(*T)) (err error) {
+	defer func() {
+		if t.conn != nil {
+			t.conn.Close()
+		}
+		switch v := recover().(type) {
+		case nil:
+		case failure:
+			err = v.error
+		default:
+			panic(v)
+		}
+	}()
+	f(t)
+	return nil
+}
+
+// Say writes a line down.
+func (t *T) Say(format string, args ...any) {
+	t.lines = append(t.lines, strings.Split(strings.TrimRight(fmt.Sprintf(format, args...), "\n"), "\n")...)
+}
+
+// Alias has a text that differs from run to run written down as name.
+func (t *T) Alias(text, name string) { t.aliases[text] = name }
+
+// Name gives a name that only this case has, the same in every run.
+func (t *T) Name() string {
+	t.topics++
+	return fmt.Sprintf("%s-%d-%d", t.suite, t.number, t.topics)
+}
+
+// Topic creates a topic of one partition and waits until it can be used. Configs are
+// "name=value".
+func (t *T) Topic(configs ...string) string {
+	name := t.Name()
+	req := kmsg.NewPtrCreateTopicsRequest()
+	req.Version, req.TimeoutMillis = 5, 20_000
+	topic := kmsg.NewCreateTopicsRequestTopic()
+	topic.Topic, topic.NumPartitions, topic.ReplicationFactor = name, 1, 1
+	for _, c := range configs {
+		key, value, _ := strings.Cut(c, "=")
+		topic.Configs = append(topic.Configs, kmsg.CreateTopicsRequestTopicConfig{Name: key, Value: &value})
+	}
+	req.Topics = append(req.Topics, topic)
+	resp := t.ask(req).(*kmsg.CreateTopicsResponse)
+	if code := resp.Topics[0].ErrorCode; code != 0 {
+		t.fail("creating %s: %s", name, errorName(code))
+	}
+	t.Alias(name, fmt.Sprintf("topic-%d", t.topics))
+	t.usable(name)
+	return name
+}
+
+// usable waits until a topic can be read: a broker that lists it may not lead it yet.
+func (t *T) usable(name string) {
+	for end := time.Now().Add(20 * time.Second); t.read(name).ErrorCode != 0; time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.fail("topic %s has no leader", name)
+		}
+	}
+}
+
+// TopicID gives the id of a topic.
+func (t *T) TopicID(name string) [16]byte {
+	m := kmsg.NewPtrMetadataRequest()
+	m.Version = 10
+	m.Topics = []kmsg.MetadataRequestTopic{{Topic: &name}}
+	return t.ask(m).(*kmsg.MetadataResponse).Topics[0].TopicID
+}
+
+// Do sends a request and writes its answer down, without the volatile fields and those
+// named. nil: there was none, which is written down, too.
+func (t *T) Do(req kmsg.Request, without ...string) kmsg.Response {
+	resp, err := t.send(req)
+	title := fmt.Sprintf("%s v%d: ", kmsg.NameForKey(req.Key()), req.GetVersion())
+	if err != nil {
+		t.Say("%s%v", title, err)
+		return nil
+	}
+	t.Say("%s%s", title, t.render(resp, without))
+	return resp
+}
+
+// ask is Do for what is not the question: nothing is written down, and there must be an answer.
+func (t *T) ask(req kmsg.Request) kmsg.Response {
+	resp, err := t.send(req)
+	if err != nil {
+		t.fail("%s: %v", kmsg.NameForKey(req.Key()), err)
+	}
+	return resp
+}
+
+// errClosed is that the broker closed the connection without an answer, errSilent that it
+// does nothing for patience.
+var (
+	errClosed = errors.New("the connection is closed")
+	errSilent = errors.New("no answer")
+)
+
+const patience = 15 * time.Second
+
+func (t *T) send(req kmsg.Request) (kmsg.Response, error) {
+	t.next++
+	f := kmsg.NewRequestFormatter(kmsg.FormatterClientID("oracle"))
+	body, err := t.exchange(f.AppendRequest(nil, req, t.next), t.next)
+	if err != nil {
+		return nil, err
+	}
+	resp := req.ResponseKind()
+	if resp.IsFlexible() && resp.Key() != int16(kmsg.ApiVersions) {
+		body = body[1:] // the header's tags: none
+	}
+	if err := resp.ReadFrom(body); err != nil {
+		t.fail("%s: the answer cannot be read: %v", kmsg.NameForKey(req.Key()), err)
+	}
+	return resp, nil
+}
+
+// exchange sends a request with its size and reads the answer to it.
+func (t *T) exchange(request []byte, correlation int32) ([]byte, error) {
+	if t.conn == nil {
+		conn, err := net.DialTimeout("tcp", t.addr, 5*time.Second)
+		if err != nil {
+			t.fail("%v", err)
+		}
+		t.conn = conn
+	}
+	_ = t.conn.SetDeadline(time.Now().Add(patience))
+	b, err := t.roundTrip(request)
+	switch {
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
+		t.conn.Close()
+		t.conn = nil
+		return nil, errClosed
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		t.conn.Close()
+		t.conn = nil
+		return nil, errSilent
+	case err != nil:
+		t.fail("%v", err)
+	case len(b) < 4 || int32(binary.BigEndian.Uint32(b)) != correlation:
+		t.fail("an answer to something else: %x", b[:min(len(b), 16)])
+	}
+	return b[4:], nil
+}
+
+func (t *T) roundTrip(request []byte) ([]byte, error) {
+	if _, err := t.conn.Write(request); err != nil {
+		return nil, err
+	}
+	var size [4]byte
+	if _, err := io.ReadFull(t.conn, size[:]); err != nil {
+		return nil, err
+	}
+	n := binary.BigEndian.Uint32(size[:])
+	if n > 64<<20 {
+		return nil, fmt.Errorf("an answer of %d bytes", n)
+	}
+	b := make([]byte, n)
+	_, err := io.ReadFull(t.conn, b)
+	return b, err
+}
+
+// Raw sends a request of these bytes behind an ordinary header (of version 1, without tags) and
+// writes down the bytes of the answer, or that there is none.
+func (t *T) Raw(key, version int16, body []byte) {
+	t.next++
+	b := binary.BigEndian.AppendUint16(make([]byte, 4), uint16(key))
+	b = binary.BigEndian.AppendUint16(b, uint16(version))
+	b = binary.BigEndian.AppendUint32(b, uint32(t.next))
+	b = append(append(b, 0, 6), "oracle"...)
+	b = append(b, body...)
+	binary.BigEndian.PutUint32(b, uint32(len(b)-4))
+	title := fmt.Sprintf("%s v%d: ", kmsg.NameForKey(key), version)
+	if answer, err := t.exchange(b, t.next); err != nil {
+		t.Say("%s%v", title, err)
+	} else {
+		t.Say("%s%x", title, answer)
+	}
+}
+
+// Hello gives the range of versions that the broker has of an API.
+func (t *T) Hello(key int16) {
+	req := kmsg.NewPtrApiVersionsRequest()
+	for _, k := range t.ask(req).(*kmsg.ApiVersionsResponse).ApiKeys {
+		if k.ApiKey == key {
+			t.Say("%s: versions %d to %d", kmsg.NameForKey(key), k.MinVersion, k.MaxVersion)
+			return
+		}
+	}
+	t.Say("%s: not served", kmsg.NameForKey(key))
+}
+
+// Produce sends records to partition 0 of a topic, and writes down the error, the
+// records that are blamed (from version 8), or the offset.
+func (t *T) Produce(version int16, topic string, records []byte) {
+	t.ProduceAcks(version, -1, topic, 0, records)
+}
+
+// ProduceAcks is Produce to any partition.
+func (t *T) ProduceAcks(version, acks int16, topic string, partition int32, records []byte) {
+	req := kmsg.NewPtrProduceRequest()
+	req.Version, req.Acks, req.TimeoutMillis = version, acks, 20_000
+	rt := kmsg.NewProduceRequestTopic()
+	rt.Topic = topic
+	if version >= 13 {
+		rt.TopicID = t.TopicID(topic)
+	}
+	rp := kmsg.NewProduceRequestTopicPartition()
+	rp.Partition, rp.Records = partition, records
+	rt.Partitions = append(rt.Partitions, rp)
+	req.Topics = append(req.Topics, rt)
+	resp, err := t.send(req)
+	if err != nil {
+		t.Say("Produce v%d: %v", version, err)
+		return
+	}
+	p := resp.(*kmsg.ProduceResponse).Topics[0].Partitions[0]
+	text := fmt.Sprintf("Produce v%d: %s", version, errorName(p.ErrorCode))
+	if p.ErrorCode == 0 {
+		text += fmt.Sprintf(" at %d", p.BaseOffset)
+	}
+	if len(p.ErrorRecords) > 0 {
+		text += " records"
+		for _, r := range p.ErrorRecords {
+			text += " " + strconv.Itoa(int(r.RelativeOffset))
+		}
+	}
+	t.Say("%s", text)
+}
+
+func errorName(code int16) string {
+	if code == 0 {
+		return "NONE"
+	}
+	if e := kerr.TypedErrorForCode(code); e != nil {
+		return e.Message
+	}
+	return strconv.Itoa(int(code))
+}
