@@ -32,7 +32,7 @@
 // shorthands for one partition. Bytes that no client library would make are put together
 // in batches.go and codecs.go; Raw sends a request that is no request.
 //
-// Cases run in the order of the suite against one broker, but each with topics and
+// The cases of a suite run beside each other against one broker, each with topics and
 // groups of its own (T.Name). A node of Trimaran stands for the broker: there is one of
 // each, with the configuration of brokerConfigs and nodeFlags.
 package oracle

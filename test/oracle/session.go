@@ -9,6 +9,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -29,17 +30,31 @@ type Case struct {
 	Run  func(*T)
 }
 
+// atOnce is how many cases run beside each other: most of their time they wait for a topic.
+const atOnce = 16
+
 // Answers runs the suite against the broker at addr: the lines of each case, in order.
 func (s Suite) Answers(addr string) ([][]string, error) {
-	all := make([][]string, len(s.Cases))
-	for i, c := range s.Cases {
-		t := &T{addr: addr, suite: s.Name, number: i + 1, Now: time.Now().UnixMilli(), aliases: map[string]string{}}
-		if err := t.run(c.Run); err != nil {
-			return nil, fmt.Errorf("%s: %s: %w", s.Name, c.Name, err)
-		}
-		all[i] = t.lines
+	all, errs := make([][]string, len(s.Cases)), make([]error, len(s.Cases))
+	var wg sync.WaitGroup
+	next := make(chan int)
+	for range atOnce {
+		wg.Go(func() {
+			for i := range next {
+				t := &T{addr: addr, suite: s.Name, number: i + 1, Now: time.Now().UnixMilli(), aliases: map[string]string{}}
+				if err := t.run(s.Cases[i].Run); err != nil {
+					errs[i] = fmt.Errorf("%s: %s: %w", s.Name, s.Cases[i].Name, err)
+				}
+				all[i] = t.lines
+			}
+		})
 	}
-	return all, nil
+	for i := range s.Cases {
+		next <- i
+	}
+	close(next)
+	wg.Wait()
+	return all, errors.Join(errs...)
 }
 
 // T is what a case has.
