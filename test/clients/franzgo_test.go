@@ -99,7 +99,7 @@ func headersAndTimes(t *testing.T, topic string, opts []kgo.Opt) {
 		t.Fatal(err)
 	}
 	defer cl.Close()
-	early, late := time.Now().Add(time.Hour).Truncate(time.Millisecond), time.Now().Add(2*time.Hour).Truncate(time.Millisecond)
+	early, late := time.Now().Add(10*time.Minute).Truncate(time.Millisecond), time.Now().Add(20*time.Minute).Truncate(time.Millisecond)
 	headers := []kgo.RecordHeader{{Key: "trace", Value: []byte("7")}, {Key: "empty", Value: []byte{}}}
 	if err := cl.ProduceSync(ctx,
 		&kgo.Record{Value: []byte("early"), Timestamp: early, Headers: headers},

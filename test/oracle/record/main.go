@@ -43,17 +43,17 @@ func record(only string) (err error) {
 		k := kafkas[s.Kafka]
 		if k == nil {
 			if k, err = oracle.StartKafka(s.Kafka); err != nil {
-				return fmt.Errorf("Kafka %s: %w", s.Kafka, err)
+				return fmt.Errorf("with Kafka %s: %w", s.Kafka, err)
 			}
 			kafkas[s.Kafka] = k
 		}
 		theirs, err := s.Answers(k.Addr)
 		if err != nil {
-			return fmt.Errorf("Kafka %s: %w", s.Kafka, err)
+			return fmt.Errorf("with Kafka %s: %w", s.Kafka, err)
 		}
 		ours, err := s.Answers(trimaran.Node(1).Addr())
 		if err != nil {
-			return fmt.Errorf("Trimaran: %w", err)
+			return fmt.Errorf("with Trimaran: %w", err)
 		}
 		unexplained, err := s.Write(theirs, ours)
 		if err != nil {
