@@ -2,7 +2,10 @@ package kafkaproto
 
 import (
 	"fmt"
+	"strings"
 	"testing"
+
+	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
 // benchmarkSet has 1 KiB messages that compress about as text does, 1 MiB in
@@ -70,5 +73,28 @@ func BenchmarkCheckBatch(b *testing.B) {
 		if err := CheckBatch(batches[0]); err != nil {
 			b.Fatal(err)
 		}
+	}
+}
+
+// What a producer's batch of a MiB costs, by codec: decompressed once, and looked at.
+func BenchmarkCheckProduced(b *testing.B) {
+	var records []kmsg.Record
+	for i := range int32(1000) {
+		records = append(records, value(i, strings.Repeat("Opticks is a book about light. ", 34)))
+	}
+	for codec := None; codec <= Zstd; codec++ {
+		set := modern(0, func(batch *kmsg.RecordBatch) {
+			if codec != None {
+				batch.Attributes, batch.Records = int16(codec), packAny(b, codec, batch.Records)
+			}
+		}, records...)
+		b.Run(codec.String(), func(b *testing.B) {
+			b.SetBytes(1 << 20)
+			for b.Loop() {
+				if _, err := CheckProduced(set, Limits{}); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
 	}
 }

@@ -31,7 +31,8 @@ type Case struct {
 }
 
 // atOnce is how many cases run beside each other: most of their time they wait for a topic.
-const atOnce = 16
+// More would keep the one thread of Kafka's controller waiting.
+const atOnce = 4
 
 // Answers runs the suite against the broker at addr: the lines of each case, in order.
 func (s Suite) Answers(addr string) ([][]string, error) {
@@ -71,6 +72,8 @@ type T struct {
 	next    int32
 	lines   []string
 	aliases map[string]string // what differs from run to run, and its name
+
+	patience time.Duration // in place of the constant, if not 0
 }
 
 // failure is what ends a case that cannot go on: the broker is not as it should be.
@@ -114,7 +117,7 @@ func (t *T) Name() string {
 func (t *T) Topic(configs ...string) string {
 	name := t.Name()
 	req := kmsg.NewPtrCreateTopicsRequest()
-	req.Version, req.TimeoutMillis = 5, 20_000
+	req.Version, req.TimeoutMillis = 5, 90_000
 	topic := kmsg.NewCreateTopicsRequestTopic()
 	topic.Topic, topic.NumPartitions, topic.ReplicationFactor = name, 1, 1
 	for _, c := range configs {
@@ -133,7 +136,7 @@ func (t *T) Topic(configs ...string) string {
 
 // usable waits until a topic can be read: a broker that lists it may not lead it yet.
 func (t *T) usable(name string) {
-	for end := time.Now().Add(20 * time.Second); t.read(name).ErrorCode != 0; time.Sleep(10 * time.Millisecond) {
+	for end := time.Now().Add(setupPatience); t.read(name).ErrorCode != 0; time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(end) {
 			t.fail("topic %s has no leader", name)
 		}
@@ -163,6 +166,8 @@ func (t *T) Do(req kmsg.Request, without ...string) kmsg.Response {
 
 // ask is Do for what is not the question: nothing is written down, and there must be an answer.
 func (t *T) ask(req kmsg.Request) kmsg.Response {
+	t.patience = setupPatience
+	defer func() { t.patience = 0 }()
 	resp, err := t.send(req)
 	if err != nil {
 		t.fail("%s: %v", kmsg.NameForKey(req.Key()), err)
@@ -177,7 +182,12 @@ var (
 	errSilent = errors.New("no answer")
 )
 
-const patience = 15 * time.Second
+// patience is how long an answer to what a case asks is waited for, and setupPatience one to
+// what it needs to be able to ask, on a machine that has other things to do.
+const (
+	patience      = 15 * time.Second
+	setupPatience = 2 * time.Minute
+)
 
 func (t *T) send(req kmsg.Request) (kmsg.Response, error) {
 	t.next++
@@ -205,7 +215,11 @@ func (t *T) exchange(request []byte, correlation int32) ([]byte, error) {
 		}
 		t.conn = conn
 	}
-	_ = t.conn.SetDeadline(time.Now().Add(patience))
+	limit := t.patience
+	if limit == 0 {
+		limit = patience
+	}
+	_ = t.conn.SetDeadline(time.Now().Add(limit))
 	b, err := t.roundTrip(request)
 	switch {
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
