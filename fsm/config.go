@@ -5,7 +5,6 @@ import (
 	"io"
 	"maps"
 	"math"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -159,11 +158,11 @@ func CheckWish(set, wanted map[string]string, factor int) error {
 				return bad("want -1 or 1 to 9")
 			}
 		case "follower.replication.throttled.replicas", "leader.replication.throttled.replicas":
-			if !throttled.MatchString(strings.ReplaceAll(value, " ", "")) {
+			if !isThrottled(strings.ReplaceAll(value, " ", "")) {
 				return bad("want * or partition:broker, partition:broker …")
 			}
 		case "message.format.version":
-			if !formatVersion.MatchString(value) {
+			if !isFormatVersion(value) {
 				return bad("want a version of Kafka")
 			}
 		case "max.compaction.lag.ms", "min.compaction.lag.ms":
@@ -181,10 +180,32 @@ func CheckWish(set, wanted map[string]string, factor int) error {
 	return nil
 }
 
-var (
-	throttled     = regexp.MustCompile(`^(\*|([0-9]+:[0-9]+(,[0-9]+:[0-9]+)*)?)$`)
-	formatVersion = regexp.MustCompile(`^[0-9]+(\.[0-9]+)+(-IV[0-9]+)?$`)
-)
+// isThrottled reports whether a list of throttled replicas is "*", or pairs of numbers
+// (org.apache.kafka.server.config.ReplicationConfigs).
+func isThrottled(list string) bool {
+	if list == "" || list == "*" {
+		return true
+	}
+	for pair := range strings.SplitSeq(list, ",") {
+		partition, broker, ok := strings.Cut(pair, ":")
+		if !ok || !isNumber(partition) || !isNumber(broker) {
+			return false
+		}
+	}
+	return true
+}
+
+// isFormatVersion reports whether the text may be a version of Kafka's: 0.10.2, 3.0-IV1.
+func isFormatVersion(text string) bool {
+	version, internal, has := strings.Cut(text, "-IV")
+	parts := strings.Split(version, ".")
+	return len(parts) > 1 && !slices.ContainsFunc(parts, func(p string) bool { return !isNumber(p) }) && (!has || isNumber(internal))
+}
+
+// isNumber reports whether the text is digits.
+func isNumber(text string) bool {
+	return text != "" && strings.Trim(text, "0123456789") == ""
+}
 
 // Check reports whether the value is allowed. As in Kafka, space around it does
 // not count. The error is ErrInvalidConfig.
