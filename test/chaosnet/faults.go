@@ -80,15 +80,21 @@ func (w *world) disturb(ctx context.Context, whole time.Duration) error {
 			w.dice.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
 		}
 		k := all[round%len(all)]
-		var over []fault
+		over := make(chan error, 1)
+		over <- nil
 		if w.dice.IntN(3) == 0 {
 			overlay := []kind{{begin: cutLink}, {begin: oneWay}, {begin: loss}, {begin: delay}}[w.dice.IntN(4)]
 			f, err := overlay.begin(w)
 			if err != nil {
 				return err
 			}
-			over = append(over, f)
 			w.say("  beside it: %s", f.what)
+			lasts := w.between(3*time.Second, 12*time.Second)
+			<-over
+			go func() {
+				pause(ctx, lasts)
+				over <- f.end()
+			}()
 		}
 		f, err := k.begin(w)
 		if err != nil {
@@ -97,11 +103,7 @@ func (w *world) disturb(ctx context.Context, whole time.Duration) error {
 		w.counts[k.name]++
 		w.say("%s: %s", k.name, f.what)
 		pause(ctx, w.between(k.least, k.most))
-		errs := []error{f.end()}
-		for _, o := range over {
-			errs = append(errs, o.end())
-		}
-		if err := errors.Join(errs...); err != nil {
+		if err := errors.Join(f.end(), <-over); err != nil {
 			return fmt.Errorf("the end of %s: %w", k.name, err)
 		}
 		// A node may have ended by itself, as it has to when its disk fails.
