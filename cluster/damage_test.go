@@ -204,14 +204,23 @@ func editSegments(t *testing.T, dir string, edit func(data []byte) bool) bool {
 // entriesIn gives where each entry of a segment file begins and ends (raftlog/FORMAT.md).
 func entriesIn(data []byte) iter.Seq2[int, int] {
 	return func(yield func(pos, end int) bool) {
-		for pos := 64; pos+40 <= len(data); {
-			end := pos + 40 + int(binary.LittleEndian.Uint32(data[pos+8:])) + int(binary.LittleEndian.Uint16(data[pos+12:]))
+		head := entryHead(data)
+		for pos := 64; pos+head <= len(data); {
+			end := pos + head + int(binary.LittleEndian.Uint32(data[pos+8:])) + int(binary.LittleEndian.Uint16(data[pos+12:]))
 			if end > len(data) || !yield(pos, end) {
 				return
 			}
 			pos = (end + 7) &^ 7
 		}
 	}
+}
+
+// entryHead gives how many bytes stand in front of an entry's data, by the format of its segment.
+func entryHead(segment []byte) int {
+	if segment[7] == 1 {
+		return 40
+	}
+	return 48
 }
 
 // emptyJournal takes away what the journal of a stopped node still has of the log in that folder, and would bring back.

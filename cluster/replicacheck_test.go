@@ -129,9 +129,10 @@ func (c *testCluster) wantMember(node int, id fsm.PartitionID, next fsm.Offset) 
 func forge(t *testing.T, dir string, offset uint64) {
 	t.Helper()
 	if editSegments(t, dir, func(data []byte) bool {
+		head := entryHead(data)
 		for pos, end := range entriesIn(data) {
 			size := int(binary.LittleEndian.Uint32(data[pos+8:]))
-			if payload := data[pos+40 : pos+40+size]; size > 1000 && binary.BigEndian.Uint64(payload) == offset {
+			if payload := data[pos+head : pos+head+size]; size > 1000 && binary.BigEndian.Uint64(payload) == offset {
 				payload[size-5] ^= 1
 				binary.LittleEndian.PutUint32(data[pos:], crc32.Checksum(data[pos+4:end], crc32.MakeTable(crc32.Castagnoli)))
 				return true

@@ -227,7 +227,10 @@ func TestRaftOverRealSockets(t *testing.T) {
 		ms = append(ms, &member{id: id, link: tcpLink(t, id, book, nil), fsm: &words{}, snaps: raft.NewInmemSnapshotStore(), logs: raft.NewInmemStore()})
 	}
 	for _, m := range ms {
-		m.open(t, "g", nil)
+		m.open(t, "g", func(c *raft.Config) {
+			// Real time: a busy machine must not take the leadership away.
+			c.HeartbeatTimeout, c.ElectionTimeout, c.LeaderLeaseTimeout = 3*time.Second, 3*time.Second, 2*time.Second
+		})
 	}
 	t.Cleanup(func() {
 		for _, m := range ms {
