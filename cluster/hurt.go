@@ -1,7 +1,9 @@
 package cluster
 
 import (
+	"context"
 	"fmt"
+	"slices"
 
 	"github.com/hashicorp/raft"
 
@@ -11,15 +13,16 @@ import (
 )
 
 // A replica in which a reader finds a damaged byte has all else, and Raft does not need that byte. So it serves
-// and votes on, and what is damaged is refused, until the others can do without it; then it is closed and rebuilt from
-// them (rebuild.go). With one replica that is never: the operator is told where the log goes on, and may delete what is in
-// front of that.
+// and votes on, and what is damaged is refused, until the others can do without it; then it leaves their group, and is
+// closed and rebuilt from them (rebuild.go), one replica of a group at a time. With one replica that is never: the
+// operator is told where the log goes on, and may delete what is in front of that.
 
 // hurt is what is known of such a replica.
 type hurt struct {
 	replica *replica
 	err     error
 	end     fsm.Offset // behind what cannot be read; 0: the scrub found it
+	leaving bool       // its leader is asked to let it go
 }
 
 // unreadable is the error of a reader that could not read, which ends behind what it could not; 0: not known.
@@ -69,7 +72,7 @@ func (n *Node) readFailed(r *replica, err error, end fsm.Offset) {
 	old, known := n.hurt[r.id]
 	known = known && old.replica == r
 	if n.replicas[r.id] == r && (!known || end > old.end) {
-		n.hurt[r.id] = hurt{r, err, max(end, old.end)}
+		n.hurt[r.id] = hurt{r, err, max(end, old.end), known && old.leaving}
 	}
 	n.mu.Unlock()
 	if known {
@@ -94,6 +97,20 @@ func (n *Node) canDoWithout(r *replica) bool {
 	return future.Error() == nil && n.majorityWithout(future.Configuration().Servers, n.identity)
 }
 
+// othersVote reports whether all other replicas of a partition have a vote: none of them is just being rebuilt, or joins.
+func (n *Node) othersVote(r *replica) bool {
+	topics := n.Topics()
+	partition, ok := topics.Partition(r.id)
+	if !ok {
+		return false
+	}
+	vote := voters(r.group)
+	return !slices.ContainsFunc(partition.Replicas, func(id fsm.NodeID) bool {
+		node, ok := topics.Node(id)
+		return id != n.nodeID && (!ok || !slices.Contains(vote, node.Identity()))
+	})
+}
+
 // rebuildHurt has those replicas closed that the others can do without, if somebody else leads: two replicas, of which
 // the leader is closed, have none.
 func (n *Node) rebuildHurt() {
@@ -115,7 +132,7 @@ func (n *Node) rebuildHurt() {
 			n.mu.Unlock()
 			continue
 		}
-		if !n.canDoWithout(r) {
+		if !n.canDoWithout(r) || !n.othersVote(r) {
 			continue
 		}
 		leader, _ := r.leader()
@@ -130,12 +147,44 @@ func (n *Node) rebuildHurt() {
 				}
 			}()
 		default:
-			n.mu.Lock()
-			if n.replicas[r.id] == r {
-				n.damage[r.id] = h.err
-				delete(n.hurt, r.id)
-			}
-			n.mu.Unlock()
+			n.leaveHurt(r, leader.identity)
 		}
 	}
+}
+
+// leaveHurt has a replica leave its group while it still runs, and then be closed. Two that were found damaged at once, and
+// closed first, would be missed by a leader that then could let neither of them go, and so would never come back.
+func (n *Node) leaveHurt(r *replica, leader string) {
+	n.mu.Lock()
+	h := n.hurt[r.id]
+	begins := h.replica == r && !h.leaving
+	if begins {
+		h.leaving = true
+		n.hurt[r.id] = h
+	}
+	n.mu.Unlock()
+	if !begins {
+		return
+	}
+	n.done.Add(1)
+	go func() {
+		defer n.done.Done()
+		ctx, cancel := context.WithTimeout(n.ctx, rebuildTimeout)
+		defer cancel()
+		_, err := n.ask(ctx, leader, callLeave, appendPartition(nil, r.id))
+		n.mu.Lock()
+		if h := n.hurt[r.id]; h.replica == r && err == nil && n.replicas[r.id] == r {
+			n.damage[r.id] = h.err
+			delete(n.hurt, r.id)
+		} else if h.replica == r {
+			h.leaving = false
+			n.hurt[r.id] = h
+		}
+		n.mu.Unlock()
+		if err != nil {
+			n.logger.Debug("a damaged replica stays in its group", "partition", r.id, "error", err)
+			return
+		}
+		n.catalog.wake()
+	}()
 }

@@ -40,6 +40,12 @@ func (n *Node) reconcileMembers(r *replica) bool {
 	if !ok {
 		return false
 	}
+	select {
+	case r.changing <- struct{}{}:
+		defer func() { <-r.changing }()
+	default:
+		return false
+	}
 	future := r.group.raft.GetConfiguration()
 	if future.Error() != nil {
 		return false
@@ -194,6 +200,13 @@ func (n *Node) release(ctx context.Context, r *replica, identity string) ([]byte
 	p, err := r.leads()
 	if err != nil {
 		return nil, err
+	}
+	// Who else goes is to be seen: two that are judged by the same configuration may be one too many.
+	select {
+	case r.changing <- struct{}{}:
+		defer func() { <-r.changing }()
+	case <-ctx.Done():
+		return nil, fmt.Errorf("%w: another member comes or goes", fsm.ErrNoLeader)
 	}
 	future := r.group.raft.GetConfiguration()
 	if err := future.Error(); err != nil {

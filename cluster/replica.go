@@ -43,7 +43,8 @@ type replica struct {
 	heldUntil time.Time
 	catchUp   progress
 
-	copying     sync.Mutex // held by who stages entries; never free again once the replica is closed
+	changing    chan struct{} // capacity 1: taken by who changes the group's members, from the look at them on
+	copying     sync.Mutex    // held by who stages entries; never free again once the replica is closed
 	closing     context.Context
 	stopCopying context.CancelFunc
 
@@ -191,7 +192,7 @@ func (e errNotLeader) Unwrap() error { return fsm.ErrNotLeader }
 
 // newReplica makes a replica that is not started.
 func newReplica(n *Node, id fsm.PartitionID) *replica {
-	r := &replica{id: id, node: n, self: n.identity, lastSnapshot: time.Now(), changed: make(chan struct{})}
+	r := &replica{id: id, node: n, self: n.identity, lastSnapshot: time.Now(), changed: make(chan struct{}), changing: make(chan struct{}, 1)}
 	r.closing, r.stopCopying = context.WithCancel(context.Background())
 	if id.Topic == fsm.GroupShardsID {
 		r.machine = newShard(r)
