@@ -13,16 +13,16 @@ import (
 // who shall hold them, their configurations say who votes, and connections say who is there. Nothing is
 // taken from how a group was formed: all of its first members may be gone.
 
-// ledHere reports whether this node knows a leader of the group that it can rely on: itself, with a majority that is
-// there, or a node that it reaches and that does not deny it. What a member of a group remembers of its leader is
-// not enough: it outlives the leader by Raft's timeouts, which are slow.
+// ledHere reports whether this node knows a leader of the group that it can rely on: itself, with a disk that moves
+// and a majority that is there, or a node that it reaches and that does not deny it. What a member of a group remembers
+// of its leader is not enough: it outlives the leader by Raft's timeouts, which are slow.
 func (n *Node) ledHere(g *group) bool {
 	identity, _ := g.leader()
 	if identity != n.identity {
 		return identity != "" && n.connected(identity) && !unled(g)
 	}
 	servers, err := g.servers()
-	return err == nil && n.majorityHere(servers)
+	return err == nil && !g.stuck() && n.majorityHere(servers)
 }
 
 // catalogLed reports whether this node knows a leader of the catalog that it can rely on.
@@ -32,9 +32,9 @@ func (n *Node) catalogLed() bool {
 }
 
 // online reports whether a partition or shard has a leader, as far as it can be told from here: by the replica here if it
-// votes, and else by whether a majority of those that hold it is there.
+// votes and hears of leaders, and else by whether a majority of those that hold it is there.
 func (n *Node) online(id fsm.PartitionID, p *fsm.Partition, here map[fsm.NodeID]bool) bool {
-	if r := n.replica(id); r != nil && slices.Contains(voters(r.group), n.identity) {
+	if r := n.guide(id); r != nil && slices.Contains(voters(r.group), n.identity) {
 		if leader, _ := r.leader(); leader.identity == n.identity {
 			if _, err := r.leads(); err != nil {
 				return false // not past its barrier
@@ -44,7 +44,7 @@ func (n *Node) online(id fsm.PartitionID, p *fsm.Partition, here map[fsm.NodeID]
 	}
 	there := 0
 	for _, holder := range p.Holders() {
-		there += boolInt(here[holder] && holder != n.nodeID) // without a vote it is none that the others need
+		there += boolInt(here[holder] && holder != n.nodeID) // this one has no vote, or its disk hangs
 	}
 	return there > len(p.Replicas)/2
 }
