@@ -331,13 +331,14 @@ func (n *Node) rebuildBroken() {
 			continue
 		}
 		err := damageOf(err)
-		n.rebuilt[id] = time.Now().Add(rebuildTimeout) // not twice at once
+		n.busy[id] = true // nor is it opened if it goes from here and comes back meanwhile
 		n.done.Add(1)
 		go func() {
 			defer n.done.Done()
 			rerr := n.rebuild(id)
 			n.mu.Lock()
 			defer n.mu.Unlock()
+			delete(n.busy, id)
 			n.rebuilt[id] = time.Now()
 			if rerr != nil {
 				n.broken[id] = errStaysOut{err, rerr}
