@@ -616,6 +616,13 @@ func seedOf(id fsm.TopicID) uint64 {
 // its partitions have a leader. If ctx ends before that the error is
 // fsm.ErrTimeout and the topic exists. With validateOnly nothing is created.
 func (n *Node) CreateTopic(ctx context.Context, spec fsm.TopicSpec, validateOnly bool) error {
+	// What no catalog takes may be as large as a request, and is not for other nodes to read.
+	if err := fsm.CheckConfigs(spec.Configs); err != nil {
+		if _, there := n.Topics().Lookup(spec.Name); there {
+			return fmt.Errorf("%w: %q", fsm.ErrTopicExists, spec.Name)
+		}
+		return err
+	}
 	call := createTopicCall{Spec: spec, ID: newUUID(), ValidateOnly: validateOnly}
 	payload, err := json.Marshal(call)
 	if err != nil {

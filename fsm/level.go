@@ -71,10 +71,9 @@ func (t *Topics) CheckProposal(command []byte) error {
 	if err := t.CheckLevel(&c); err != nil {
 		return err
 	}
-	if t.Level() >= levelChecked {
-		if err := c.checkWords(); err != nil {
-			return err
-		}
+	// Also below levelChecked: the command may come to stand behind the one that raises the level.
+	if err := c.checkWords(); err != nil {
+		return err
 	}
 	if c.RegisterNode != nil {
 		return t.CheckName(c.RegisterNode.ID)

@@ -42,8 +42,8 @@ func DecodeStrictly(data []byte, into any) error {
 	return nil
 }
 
-// levelChecked is the level from which on leaders of the catalog propose no name, word or value that they do not
-// know. Before, commands with such were proposed and had no effect.
+// levelChecked is the level from which on no leader of the catalog proposes a name, word or value that it does not
+// know. Programs of lower levels do, and such commands have no effect.
 const levelChecked = 3
 
 // checkWords says whether names, words and values of a command are known, whatever the catalog holds. The error is

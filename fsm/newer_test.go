@@ -80,6 +80,29 @@ func TestUnknownNamesInOldLogsAreVoid(t *testing.T) {
 	}
 }
 
+// What a leader proposes while the level is being raised may come to stand behind the raise. It would end every node then,
+// and again at each start.
+func TestNothingIsProposedThatTheNextLevelTakesForANewerProgram(t *testing.T) {
+	on := []NodeID{"n1"}
+	hostile := &Topic{
+		Name: "hostile", ID: TopicID{15: 9}, ReplicationFactor: 1, Partitions: []Partition{{Replicas: on, Bootstrap: on}},
+		Configs: map[string]string{"later.config": "1"},
+	}
+	for _, command := range []CatalogCommand{
+		{CreateTopic: &CreateTopic{Topic: *hostile}},
+		{AlterConfigs: &AlterConfigs{Topic: TopicID{15: 2}, Changes: []ConfigChange{{"later.config", SetConfig, "1"}}}},
+	} {
+		c := twoIncarnations(t, 2)
+		refused := c.View().CheckProposal(command.Encode())
+		next := *c.view
+		next.level = levelChecked
+		c.view = &next
+		if err := c.Apply(100, command.Encode()).Err; !errors.Is(err, ErrNewer) || !errors.Is(refused, ErrInvalidConfig) {
+			t.Errorf("behind the raise it is %v, and before that a leader says %v", err, refused)
+		}
+	}
+}
+
 // A snapshot is of the version that the cluster's level says, and one of a later version is refused for that.
 func TestSnapshotsAreOfTheClustersLevel(t *testing.T) {
 	for level, want := range map[int]uint16{2: 2, 3: 3} {
