@@ -54,16 +54,20 @@ func newBlame(lim Limits) *blame {
 func (b *blame) look(index int32, key []byte, timestamp int64) {
 	switch {
 	case key == nil && b.needKeys:
-		b.add(index, ErrInvalidRecord, "a compacted topic takes no record without key")
+		b.add(index, ErrInvalidRecord, func() string { return "a compacted topic takes no record without key" })
 	case timestamp >= b.earliest && timestamp <= b.latest && timestamp >= 0 || timestamp == -1:
 	case timestamp < 0:
-		b.add(index, ErrInvalidTimestamp, fmt.Sprintf("its timestamp is %d", timestamp))
+		b.add(index, ErrInvalidTimestamp, func() string { return fmt.Sprintf("its timestamp is %d", timestamp) })
 	default:
-		b.add(index, ErrInvalidTimestamp, fmt.Sprintf("its timestamp, %d, is not within %d and %d, which the topic allows", timestamp, b.earliest, b.latest))
+		b.add(index, ErrInvalidTimestamp, func() string {
+			return fmt.Sprintf("its timestamp, %d, is not within %d and %d, which the topic allows", timestamp, b.earliest, b.latest)
+		})
 	}
 }
 
-func (b *blame) add(index int32, cause error, reason string) {
+// add writes no reason that is not told: a batch that is small when it is compressed can have
+// millions of records.
+func (b *blame) add(index int32, cause error, reason func() string) {
 	if b.found == nil {
 		b.found = &InvalidRecords{Cause: cause}
 	}
@@ -71,7 +75,7 @@ func (b *blame) add(index int32, cause error, reason string) {
 		b.found.Cause = cause
 	}
 	if len(b.found.Records) < maxBlamed {
-		b.found.Records = append(b.found.Records, RecordError{index, reason})
+		b.found.Records = append(b.found.Records, RecordError{index, reason()})
 	}
 }
 
