@@ -175,8 +175,18 @@ func (c *Catalog) alterConfigs(alter *AlterConfigs) (*Topics, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := c.view.checkLists(configs); err != nil {
-		return nil, err
+	if c.view.Level() < 3 {
+		// Programs of that level look at a list behind each change of it.
+		for n := range alter.Changes {
+			step := AlterConfigs{Replace: alter.Replace, Changes: alter.Changes[:n+1]}
+			now, err := step.Apply(old.Configs)
+			if err == nil {
+				err = c.view.checkLists(now)
+			}
+			if err != nil {
+				return nil, err
+			}
+		}
 	}
 	if maps.Equal(configs, old.Configs) {
 		return c.view, nil

@@ -50,3 +50,16 @@ func TestConfigsThatCannotBeObeyedAreRefused(t *testing.T) {
 		}
 	}
 }
+
+// A list that is empty between two changes of one command makes the command void below level 3, as in programs that know no
+// empty lists.
+func TestAListThatIsEmptyForAMomentNeedsLevel3(t *testing.T) {
+	changes := []ConfigChange{{"cleanup.policy", SubtractConfig, "delete"}, {"cleanup.policy", AppendConfig, "compact"}}
+	for _, level := range []int{2, 3} {
+		c := twoIncarnations(t, level)
+		err := c.Apply(100, CatalogCommand{AlterConfigs: &AlterConfigs{Topic: TopicID{15: 2}, Changes: changes}}.Encode()).Err
+		if errors.Is(err, ErrInvalidConfig) != (level < 3) || (err == nil) != (level >= 3) {
+			t.Errorf("level %d: %v", level, err)
+		}
+	}
+}
