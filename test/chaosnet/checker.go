@@ -20,7 +20,8 @@ import (
 //	nonmonotonic-poll            a reader is given an offset again
 //	int-poll-skip                a reader is not given an offset
 //	offset-out-of-range          an end that was known before is said not to be there
-//	nonmonotonic-latest          the latest offset is below what was known before it was asked for
+//	nonmonotonic-latest          the latest offset, or the end of the log that is read back, is below what was known before it was
+//	                             asked for: also where what a reader was given is gone
 //	nonmonotonic-high-watermark  the same, in the answer to a fetch
 //	lost-commit                  an offset of a group that is none of those since the last acknowledged one
 //	corrupt, no-latest           what is not an answer at all
@@ -202,6 +203,9 @@ func (h *history) judge() verdict {
 				}
 				first[value] = offset
 				h.isAtLocked(p, int64(offset), value, "the log read back through "+node)
+			}
+			if end := int64(len(log)); end < part.known {
+				h.anomalyLocked("nonmonotonic-latest", "partition %d: the end was known to be %d, and the log read back through %s ends at %d", p, part.known, node, end)
 			}
 			for _, offset := range slices.Sorted(maps.Keys(part.acked)) {
 				if int(offset) >= len(log) || log[offset] != part.acked[offset] {

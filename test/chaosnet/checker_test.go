@@ -30,8 +30,8 @@ func TestTheCheckerNamesEachAnomaly(t *testing.T) {
 	}{
 		"as told":                           {map[string][]string{"n1": {"a", "b"}, "n2": {"a", "b"}}, nil},
 		"unknown fate is in the log":        {map[string][]string{"n1": {"a", "b", "c"}}, nil},
-		"the end is missing":                {map[string][]string{"n1": {"a"}}, []string{"lost-write"}},
-		"missing at one node":               {map[string][]string{"n1": {"a", "b"}, "n2": {"a"}}, []string{"lost-write"}},
+		"the end is missing":                {map[string][]string{"n1": {"a"}}, []string{"lost-write", "nonmonotonic-latest"}},
+		"missing at one node":               {map[string][]string{"n1": {"a", "b"}, "n2": {"a"}}, []string{"lost-write", "nonmonotonic-latest"}},
 		"another value is there":            {map[string][]string{"n1": {"a", "c", "b"}}, []string{"inconsistent-offsets", "lost-write"}},
 		"one is there twice":                {map[string][]string{"n1": {"a", "b", "a"}}, []string{"duplicate"}},
 		"a refused one is there":            {map[string][]string{"n1": {"a", "b", "d"}}, []string{"aborted-read"}},
@@ -49,6 +49,21 @@ func TestTheCheckerNamesEachAnomaly(t *testing.T) {
 		}
 		if v.acknowledged != 2 || v.refused != 1 || v.unanswered != 1 {
 			t.Errorf("%s: %s", name, v)
+		}
+	}
+}
+
+// A value of unknown fate that a reader was given, or an end that somebody was told, may not be gone in the end.
+func TestWhatAReaderWasGivenMustBeThereInTheEnd(t *testing.T) {
+	for name, tell := range map[string]func(h *history){
+		"a record": func(h *history) { h.read(0, 2, "c", "n3") },
+		"an end":   func(h *history) { h.seen(0, 3) },
+	} {
+		h := told()
+		tell(h)
+		h.final(0, "n1", []string{"a", "b"})
+		if got := slices.Sorted(maps.Keys(h.judge().found)); !slices.Equal(got, []string{"nonmonotonic-latest"}) {
+			t.Errorf("%s: %v", name, got)
 		}
 	}
 }
