@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/gorilla/websocket"
@@ -113,14 +114,15 @@ func (g *gateway) watch(ctx context.Context) {
 		default:
 		}
 		attempt, cancel := context.WithTimeout(ctx, within)
-		dialer, told := g.all.dialer, false
+		dialer := g.all.dialer
+		var told atomic.Bool // a gateway that says so does in the handshake, and then in pings
 		dialer.Serving = func(serves bool) {
-			told = true
+			told.Store(true)
 			g.says(serves)
 		}
 		conn, err := dialer.DialURL(attempt, g.url)
 		cancel()
-		if err == nil && !told {
+		if err == nil && !told.Load() {
 			g.says(true)
 		}
 		if err != nil {
