@@ -1,0 +1,11 @@
+/** A Kafka client over WebSocket, for Trimaran's gateways. See README.md. */
+export { Client, type CallOptions, type ClientEvent, type ClientOptions, type Position } from './client.js'
+export { Admin, type Acl, type AclFilter, type ConfigResource, type NewTopic, type QuotaEntry } from './admin.js'
+export { Group, type GroupOptions, type TopicPartition } from './group.js'
+export { Producer, type ProducerOptions, type Written } from './producer.js'
+export type { TailOptions } from './tail.js'
+export type { ConsumedRecord, Header, ProducedRecord } from './records.js'
+export { KafkaError, errorName } from './errors.js'
+export type { Compression } from './codecs.js'
+export type { Sasl } from './sasl.js'
+export type { WebSocketConstructor, WebSocketLike } from './connection.js'
