@@ -1,8 +1,8 @@
 // Administration: Kafka's own requests, thinly wrapped. What changes something is sent once: when its answer is lost,
 // it fails with NETWORK_EXCEPTION or REQUEST_TIMED_OUT and may have been done.
 import {
-  AlterClientQuotas, AlterUserScramCredentials, Assignment, CreateAcls, CreatePartitions, CreateTopics, DeleteAcls, DeleteGroups,
-  DeleteRecords, DeleteTopics, DescribeAcls, DescribeClientQuotas, DescribeCluster, DescribeConfigs, DescribeGroups,
+  AlterUserScramCredentials, Assignment, CreateAcls, CreatePartitions, CreateTopics, DeleteAcls, DeleteGroups,
+  DeleteRecords, DeleteTopics, DescribeAcls, DescribeCluster, DescribeConfigs, DescribeGroups,
   DescribeUserScramCredentials, IncrementalAlterConfigs, ListGroups, OffsetCommit, OffsetDelete, OffsetFetch,
 } from './apis.js'
 import { Reader } from './bytes.js'
@@ -28,7 +28,6 @@ const resourceTypes = { topic: 2, broker: 4 }
 
 export type AclFilter = Of<typeof DescribeAcls.request>
 export type Acl = { [K in keyof Omit<AclFilter, 'tags'>]: NonNullable<AclFilter[K]> }
-export type QuotaEntry = NonNullable<Of<typeof DescribeClientQuotas.response>['entries']>[number]
 
 interface Offset {
   topic: string
@@ -211,17 +210,6 @@ export class Admin {
     const a = await this.client.once(DeleteAcls, { filters }, o)
     checkAll(a.results)
     return a.results.flatMap(r => r.matching)
-  }
-
-  async describeQuotas(o: CallOptions = {}): Promise<QuotaEntry[]> {
-    const request = { components: [], strict: false }
-    return (await this.client.ask(DescribeClientQuotas, request, a => check(a.errorCode, a.errorMessage), o)).entries ?? []
-  }
-
-  /** Sets what has a value and takes back what is null. */
-  async alterQuotas(entity: { type: string; name: string | null }[], values: Record<string, number | null>, o: CallOptions = {}): Promise<void> {
-    const ops = Object.entries(values).map(([key, value]) => ({ key, value: value ?? 0, remove: value === null }))
-    checkAll((await this.client.once(AlterClientQuotas, { entries: [{ entity, ops }], validateOnly: false }, o)).entries)
   }
 
   /** Users with SCRAM credentials: 1 is SCRAM-SHA-256, 2 SCRAM-SHA-512. */

@@ -1,5 +1,5 @@
 // The APIs that the client speaks, each in one version. Names are Kafka's, in the spelling of JavaScript.
-import { api, arr, bool, bytes, f64, i16, i32, i64, i8, nullableArr, nullableBytes, nullableStr, obj, str, uuid, type Api } from './schema.js'
+import { api, arr, bool, bytes, i16, i32, i64, i8, nullableArr, nullableBytes, nullableStr, obj, str, uuid, type Api } from './schema.js'
 
 const errorMessage = nullableStr
 const topicPartitions = obj({ topic: str, partitions: arr(i32) })
@@ -260,17 +260,6 @@ export const OffsetDelete = api(47, 0, 0,
     topics: arr(obj({ topic: str, partitions: arr(obj({ partition: i32, errorCode: i16 })) })),
   }))
 
-const quotaEntity = arr(obj({ type: str, name: nullableStr }))
-export const DescribeClientQuotas = api(48, 1, 1,
-  obj({ components: arr(obj({ type: str, matchType: i8, match: nullableStr })), strict: bool }),
-  obj({
-    throttleMs: i32, errorCode: i16, errorMessage,
-    entries: nullableArr(obj({ entity: quotaEntity, values: arr(obj({ key: str, value: f64 })) })),
-  }))
-export const AlterClientQuotas = api(49, 1, 1,
-  obj({ entries: arr(obj({ entity: quotaEntity, ops: arr(obj({ key: str, value: f64, remove: bool })) })), validateOnly: bool }),
-  obj({ throttleMs: i32, entries: arr(obj({ errorCode: i16, errorMessage, entity: quotaEntity })) }))
-
 export const DescribeUserScramCredentials = api(50, 0, 1,
   obj({ users: nullableArr(obj({ name: str })) }),
   obj({
@@ -299,7 +288,7 @@ export const apis: Api<any, any>[] = [
   Produce, Fetch, ListOffsets, Metadata, OffsetCommit, OffsetFetch, FindCoordinator, JoinGroup, Heartbeat, LeaveGroup,
   SyncGroup, DescribeGroups, ListGroups, SaslHandshake, ApiVersions, CreateTopics, DeleteTopics, DeleteRecords,
   InitProducerId, DescribeAcls, CreateAcls, DeleteAcls, DescribeConfigs, SaslAuthenticate, CreatePartitions, DeleteGroups,
-  IncrementalAlterConfigs, OffsetDelete, DescribeClientQuotas, AlterClientQuotas, DescribeUserScramCredentials,
+  IncrementalAlterConfigs, OffsetDelete, DescribeUserScramCredentials,
   AlterUserScramCredentials, DescribeCluster,
 ]
 

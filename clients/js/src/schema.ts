@@ -17,11 +17,6 @@ export const i8 = make(1, r => r.i8(), (w, v) => w.i8(v))
 export const i16 = make(2, r => r.i16(), (w, v) => w.i16(v))
 export const i32 = make(4, r => r.i32(), (w, v) => w.i32(v))
 export const i64 = make(8, r => r.i64(), (w, v) => w.i64(v))
-export const f64 = make(8, r => r.view.getFloat64(r.skip(8)), (w, v) => {
-  const b = new DataView(new ArrayBuffer(8))
-  b.setFloat64(0, v)
-  w.raw(new Uint8Array(b.buffer))
-})
 export const bool = make(1, r => r.i8() !== 0, (w, v) => w.i8(v ? 1 : 0))
 export const uuid = make(16, r => r.take(16), (w, v) => w.raw(v))
 

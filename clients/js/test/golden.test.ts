@@ -1,0 +1,178 @@
+import assert from 'node:assert/strict'
+import { readFileSync } from 'node:fs'
+import { test } from 'node:test'
+import { apis } from '../src/apis.js'
+import { Reader, Writer } from '../src/bytes.js'
+import { codecNames } from '../src/codecs.js'
+import { decodeAnswer, encodeRequest } from '../src/connection.js'
+import { KafkaError, errorName } from '../src/errors.js'
+import { decodeBatches, encodeBatch, type ConsumedRecord } from '../src/records.js'
+import { tags, type Api } from '../src/schema.js'
+
+const data = (name: string) => JSON.parse(readFileSync(new URL(`../../test/testdata/${name}`, import.meta.url), 'utf8'))
+const bytesOf = (s: string): Uint8Array => new Uint8Array(Buffer.from(s, 'base64'))
+interface Golden { key: number; version: number; name: string; requests: string[]; responses: string[] }
+const frames: Golden[] = data('frames.json')
+const codecs: { name: string; codec: number; set: string }[] = data('codecs.json')
+
+function answerBytes(api: Api<any, any>, answer: unknown): Uint8Array {
+  const w = new Writer(api.flexible)
+  if (api.key !== 18) tags.write(w, [])
+  api.response.write(w, answer)
+  return w.done()
+}
+
+test('every API is in the golden frames, in its version', () => {
+  assert.deepEqual(apis.map(a => [a.key, a.version]).sort(), frames.map(f => [f.key, f.version]).sort())
+})
+
+for (const f of frames) {
+  test(`${f.name} version ${f.version}: decoded and encoded again it is the same`, () => {
+    const api = apis.find(a => a.key === f.key)!
+    for (const want of f.requests.map(bytesOf)) {
+      const header = 4 + 2 + 2 + 4 + 2 + 6 + (api.flexible ? 1 : 0)
+      const r = new Reader(want.subarray(header), api.flexible)
+      const request = api.request.read(r)
+      r.end()
+      assert.deepEqual(encodeRequest(api, 7, 'golden', request), want)
+    }
+    for (const want of f.responses.map(bytesOf)) assert.deepEqual(answerBytes(api, decodeAnswer(api, want)), want)
+  })
+}
+
+test('tagged fields that are not known are kept', () => {
+  const api = apis.find(a => a.key === 12)!
+  const answer = decodeAnswer(api, Uint8Array.of(0, 0, 0, 0, 5, 0, 27, 1, 3, 2, 8, 9))
+  assert.deepEqual(answer, { throttleMs: 5, errorCode: 27, tags: [[3, Uint8Array.of(8, 9)]] })
+  assert.deepEqual(answerBytes(api, answer), Uint8Array.of(0, 0, 0, 0, 5, 0, 27, 1, 3, 2, 8, 9))
+})
+
+test('errors have the names of Kafka, and are retriable where its clients retry', () => {
+  for (const e of data('errors.json') as { code: number; name: string; retriable: boolean }[]) {
+    const mine = new KafkaError(e.code)
+    // franz-go has the name that Kafka had before 2.6.
+    if (e.code === 6) e.name = 'NOT_LEADER_OR_FOLLOWER'
+    assert.deepEqual([errorName(e.code), mine.name, mine.retriable], [e.name, e.name, e.retriable], String(e.code))
+  }
+  assert.equal(errorName(-1), 'UNKNOWN_SERVER_ERROR')
+  assert.equal(errorName(12345), 'UNKNOWN_SERVER_ERROR')
+})
+
+const plain = (r: ConsumedRecord) => ({ ...r, key: r.key && Buffer.from(r.key).toString(), value: r.value && Buffer.from(r.value).toString() })
+
+test('batches of every codec give the same records', async () => {
+  let first: unknown
+  for (const c of codecs) {
+    const [b, ...rest] = await decodeBatches(bytesOf(c.set), 't', 3)
+    assert.equal(rest.length, 0)
+    assert.equal(b.attributes & 7, c.codec)
+    const records = [...b.records].map(plain)
+    assert.equal(records.length, 300, c.name)
+    assert.deepEqual(records[0], { topic: 't', partition: 3, offset: 1000n, timestamp: 1_700_000_000_000, key: null, value: '', headers: [] })
+    assert.equal(records[299].timestamp, 1_700_000_000_000 + 299 ** 3 * 1000)
+    assert.equal(records[17].headers[0].key, 'h')
+    assert.equal(records[17].headers[1].value, null)
+    first ??= records
+    assert.deepEqual(records, first, c.name)
+  }
+  assert.deepEqual([...new Set(codecs.map(c => c.codec))].sort(), [0, 1, 2, 3, 4])
+})
+
+test('records below an offset are left out', async () => {
+  const set = bytesOf(codecs[0].set)
+  assert.equal([...(await decodeBatches(set, 't', 0, 1290n))[0].records][0].offset, 1290n)
+  assert.equal([...(await decodeBatches(set, 't', 0, 1300n))[0].records].length, 0)
+})
+
+test('a batch that is cut off at the end is left for the next answer', async () => {
+  const set = bytesOf(codecs[0].set)
+  assert.equal((await decodeBatches(Buffer.concat([set, set.subarray(0, 100)]), 't', 0)).length, 1)
+})
+
+test('a batch is encoded to the bytes of franz-go', async () => {
+  const want = bytesOf(codecs.find(c => c.name === 'none')!.set)
+  const records = [...(await decodeBatches(want, 't', 0))[0].records]
+  const got = await encodeBatch(records, 'none', { producerId: 12345678901n, producerEpoch: 3 }, 77)
+  // What the broker sets, and the largest time, which the golden batch claims to be later. The CRC covers it.
+  const same = (b: Uint8Array) => Buffer.concat([b.subarray(8, 12), b.subarray(16, 17), b.subarray(21, 35), b.subarray(43)])
+  assert.deepEqual(same(got), same(want))
+})
+
+test('what is written is read, in every codec that is written', async () => {
+  for (const codec of codecNames.slice(0, 4)) {
+    for (const size of [0, 1, 59, 60, 61, 65535, 65536, 65537, 300_000]) {
+      const value = new Uint8Array(size).map((_, i) => i * i)
+      const [b] = await decodeBatches(await encodeBatch([{ value }, { value: null, timestamp: 5 }], codec), 't', 0)
+      const [one, two] = [...b.records]
+      assert.deepEqual(one.value, value)
+      assert.deepEqual([two.value, two.timestamp], [null, 5])
+    }
+  }
+})
+
+test('what decompresses to more than allowed is refused', async () => {
+  for (const c of codecs) {
+    if (c.codec === 0) continue
+    await assert.rejects(decodeBatches(bytesOf(c.set), 't', 0, 0n, 5000), (e: KafkaError) => e.name === 'MESSAGE_TOO_LARGE', c.name)
+  }
+})
+
+// Mutations: a number of bytes is changed, some runs are cut out or doubled.
+function* mutated(seeds: Uint8Array[], count: number): Generator<[number, Uint8Array]> {
+  let state = 12345
+  const random = (n: number): number => {
+    state = (Math.imul(state, 1103515245) + 12345) >>> 0
+    return Math.floor((state / 2 ** 32) * n)
+  }
+  for (let i = 0; i < count; i++) {
+    const which = random(seeds.length)
+    let b = Uint8Array.from(seeds[which])
+    for (let n = random(4) + 1; n; n--) {
+      const at = random(b.length)
+      switch (random(5)) {
+        case 0: b[at] = random(256); break
+        case 1: b[at] ^= 1 << random(8); break
+        case 2: b.fill([0, 0xff, 0x7f, 0x80][random(4)], at, at + 1 + random(8)); break
+        case 3: b = b.slice(0, at); break
+        case 4: b = new Uint8Array(Buffer.concat([b.subarray(0, at), b.subarray(random(b.length || 1))])); break
+      }
+      if (!b.length) b = Uint8Array.of(random(256))
+    }
+    yield [which, b]
+  }
+}
+
+test('100,000 mutated answers: no error but the client\'s own, no hang, bounded memory', async () => {
+  const seeds: [Api<any, any>, Uint8Array][] = frames.flatMap(f => {
+    const api = apis.find(a => a.key === f.key)!
+    return f.responses.map(r => [api, bytesOf(r)] as [Api<any, any>, Uint8Array])
+  })
+  let read = 0
+  const before = process.memoryUsage().rss
+  for (const [which, b] of mutated(seeds.map(s => s[1]), 90_000)) {
+    try {
+      decodeAnswer(seeds[which][0], b)
+      read++
+    } catch (e) {
+      if (!(e instanceof KafkaError)) throw e
+    }
+  }
+  assert.ok(read > 1000, `${read} were read nevertheless`)
+  // Batches: with the checksum put right, so that what lies behind it is reached.
+  const { crc32c } = await import('../src/crc32c.js')
+  read = 0
+  for (const [which, b] of mutated(codecs.map(c => bytesOf(c.set)), 10_000)) {
+    if (b.length > 61) {
+      const v = new DataView(b.buffer)
+      if (which % 2) v.setInt32(8, b.length - 12)
+      v.setUint32(17, crc32c(b.subarray(21, Math.min(b.length, 12 + Math.max(49, v.getInt32(8))))))
+    }
+    try {
+      for (const batch of await decodeBatches(b, 't', 0, 0n, 1 << 20)) for (const r of batch.records) read += r.value ? 1 : 0
+    } catch (e) {
+      if (!(e instanceof KafkaError)) throw e
+    }
+  }
+  assert.ok(read > 1000, `${read} records were read nevertheless`)
+  assert.ok(process.memoryUsage().rss - before < 400 << 20)
+})
