@@ -1,5 +1,5 @@
-// Builds dist: one minified ES module, the zstd decoder as a chunk of its own that
-// is loaded when a batch needs it, and the type declarations.
+// Builds dist: minified ES modules for the client, groups and administration, what they share, what is loaded when it
+// is needed (zstd, SASL, hashes), and the type declarations.
 import { execFileSync } from 'node:child_process'
 import { rmSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
@@ -8,14 +8,14 @@ import { build } from 'esbuild'
 process.chdir(fileURLToPath(new URL('.', import.meta.url)))
 rmSync('dist', { recursive: true, force: true })
 await build({
-  entryPoints: ['src/index.ts'],
+  entryPoints: ['src/index.ts', 'src/group.ts', 'src/admin.ts'],
   outdir: 'dist',
   bundle: true,
   splitting: true,
   minify: true,
   format: 'esm',
   target: 'es2022',
-  chunkNames: '[name]',
+  chunkNames: '[name]-[hash]',
   logLevel: 'warning',
 })
 execFileSync(process.execPath, ['node_modules/typescript/bin/tsc', '-p', 'tsconfig.types.json'], { stdio: 'inherit' })

@@ -1,15 +1,16 @@
 // Administration: Kafka's own requests, thinly wrapped. What changes something is sent once: when its answer is lost,
 // it fails with NETWORK_EXCEPTION or REQUEST_TIMED_OUT and may have been done.
 import {
-  AlterUserScramCredentials, Assignment, CreateAcls, CreatePartitions, CreateTopics, DeleteAcls, DeleteGroups,
-  DeleteRecords, DeleteTopics, DescribeAcls, DescribeCluster, DescribeConfigs, DescribeGroups,
-  DescribeUserScramCredentials, IncrementalAlterConfigs, ListGroups, OffsetCommit, OffsetDelete, OffsetFetch,
-} from './apis.js'
-import { Reader } from './bytes.js'
+  AlterUserScramCredentials, CreateAcls, CreatePartitions, CreateTopics, DeleteAcls, DeleteGroups, DeleteRecords, DeleteTopics,
+  DescribeAcls, DescribeCluster, DescribeConfigs, DescribeGroups, DescribeUserScramCredentials, IncrementalAlterConfigs, ListGroups,
+  OffsetDelete,
+} from './apis-admin.js'
+import { Assignment, OffsetCommit, OffsetFetch } from './apis-group.js'
+import { Reader, encode } from './bytes.js'
 import type { CallOptions, Client } from './client.js'
 import { check } from './errors.js'
-import { saltedPassword } from './sasl.js'
-import type { Of } from './schema.js'
+import { hashes } from './hash.js'
+import type { Api, Of } from './schema.js'
 
 export interface NewTopic {
   topic: string
@@ -49,8 +50,25 @@ const checkAll = (all: { errorCode: number; errorMessage?: string | null; topic?
 export class Admin {
   constructor(private client: Client) {}
 
+  /** One request that must not be sent twice: only connecting is tried again. */
+  private async once<Q, A>(api: Api<Q, A>, request: Q, o: CallOptions = {}): Promise<A> {
+    let sent = false
+    let failure: unknown
+    const answer = await this.client.retry(async () => {
+      try {
+        return await this.client.main.call(api, request, { ...o, onSend: () => (sent = true) })
+      } catch (e) {
+        if (!sent) throw e
+        failure = e
+        return
+      }
+    }, o)
+    if (failure) throw failure
+    return answer!
+  }
+
   async createTopics(topics: NewTopic[], o: CallOptions & { validateOnly?: boolean } = {}) {
-    const a = await this.client.once(
+    const a = await this.once(
       CreateTopics,
       {
         topics: topics.map(t => ({
@@ -66,7 +84,7 @@ export class Admin {
   }
 
   async deleteTopics(topics: string[], o: CallOptions = {}): Promise<void> {
-    checkAll((await this.client.once(DeleteTopics, { topics, timeoutMs }, o)).topics)
+    checkAll((await this.once(DeleteTopics, { topics, timeoutMs }, o)).topics)
   }
 
   /** All topics, with their partitions. */
@@ -84,12 +102,12 @@ export class Admin {
   /** Raises the number of a topic's partitions to `count`. */
   async createPartitions(topic: string, count: number, o: CallOptions & { validateOnly?: boolean } = {}): Promise<void> {
     const request = { topics: [{ topic, count, assignments: null }], timeoutMs, validateOnly: o.validateOnly ?? false }
-    checkAll((await this.client.once(CreatePartitions, request, o)).topics)
+    checkAll((await this.once(CreatePartitions, request, o)).topics)
   }
 
   /** Deletes the records below these offsets; -1 stands for the end. Gives the logs' new starts. */
   async deleteRecords(offsets: Offset[], o: CallOptions = {}): Promise<Offset[]> {
-    const a = await this.client.once(
+    const a = await this.once(
       DeleteRecords,
       { topics: byTopic(offsets).map(([topic, partitions]) => ({ topic, partitions })), timeoutMs },
       o,
@@ -121,7 +139,7 @@ export class Admin {
     configs: Record<string, string | null>,
     o: CallOptions & { validateOnly?: boolean } = {},
   ): Promise<void> {
-    const a = await this.client.once(
+    const a = await this.once(
       IncrementalAlterConfigs,
       {
         resources: [{
@@ -157,7 +175,7 @@ export class Admin {
   }
 
   async deleteGroups(groups: string[], o: CallOptions = {}): Promise<void> {
-    checkAll((await this.client.once(DeleteGroups, { groups }, o)).groups)
+    checkAll((await this.once(DeleteGroups, { groups }, o)).groups)
   }
 
   /** What a group has committed, everywhere. */
@@ -189,7 +207,7 @@ export class Admin {
 
   async deleteGroupOffsets(groupId: string, partitions: { topic: string; partition: number }[], o: CallOptions = {}): Promise<void> {
     const topics = byTopic(partitions).map(([topic, partitions]) => ({ topic, partitions }))
-    const a = await this.client.once(OffsetDelete, { groupId, topics }, o)
+    const a = await this.once(OffsetDelete, { groupId, topics }, o)
     check(a.errorCode)
     for (const t of a.topics) checkAll(t.partitions)
   }
@@ -203,11 +221,11 @@ export class Admin {
   }
 
   async createAcls(creations: Acl[], o: CallOptions = {}): Promise<void> {
-    checkAll((await this.client.once(CreateAcls, { creations }, o)).results)
+    checkAll((await this.once(CreateAcls, { creations }, o)).results)
   }
 
   async deleteAcls(filters: AclFilter[], o: CallOptions = {}): Promise<Acl[]> {
-    const a = await this.client.once(DeleteAcls, { filters }, o)
+    const a = await this.once(DeleteAcls, { filters }, o)
     checkAll(a.results)
     return a.results.flatMap(r => r.matching)
   }
@@ -228,13 +246,15 @@ export class Admin {
   ): Promise<void> {
     const mechanism = o.mechanism === 'SCRAM-SHA-512' ? 2 : 1
     const iterations = o.iterations ?? 8192
-    const [salt, salted] = await saltedPassword(mechanism === 2 ? 'SHA-512' : 'SHA-256', password, iterations)
-    const upsertions = [{ name, mechanism, iterations, salt, saltedPassword: salted }]
-    checkAll((await this.client.once(AlterUserScramCredentials, { deletions: [], upsertions }, o)).results)
+    const salt = crypto.getRandomValues(new Uint8Array(24))
+    const { pbkdf2 } = await hashes(mechanism === 2 ? 'SHA-512' : 'SHA-256')
+    const saltedPassword = await pbkdf2(encode(password), salt, iterations)
+    const upsertions = [{ name, mechanism, iterations, salt, saltedPassword }]
+    checkAll((await this.once(AlterUserScramCredentials, { deletions: [], upsertions }, o)).results)
   }
 
   async deleteUser(name: string, mechanism: 'SCRAM-SHA-256' | 'SCRAM-SHA-512', o: CallOptions = {}): Promise<void> {
     const deletions = [{ name, mechanism: mechanism === 'SCRAM-SHA-512' ? 2 : 1 }]
-    checkAll((await this.client.once(AlterUserScramCredentials, { deletions, upsertions: [] }, o)).results)
+    checkAll((await this.once(AlterUserScramCredentials, { deletions, upsertions: [] }, o)).results)
   }
 }

@@ -1,9 +1,7 @@
 // The client: gateways, lanes to them, and what is asked over and over until it is answered.
 import { ListOffsets, Metadata } from './apis.js'
-import { Admin } from './admin.js'
 import { Connection, type WebSocketConstructor } from './connection.js'
 import { KafkaError, check, retriable } from './errors.js'
-import { Group, type GroupOptions } from './group.js'
 import { Producer, type ProducerOptions } from './producer.js'
 import type { ConsumedRecord } from './records.js'
 import type { Sasl } from './sasl.js'
@@ -92,10 +90,10 @@ export class Lane {
 export class Client {
   /** @internal */
   readonly options: Required<Omit<ClientOptions, 'sasl' | 'onEvent'>> & ClientOptions
-  readonly admin: Admin
   private next = 0
   private lanes = new Set<Lane>()
-  private main: Lane
+  /** @internal */
+  main: Lane
 
   constructor(options: ClientOptions) {
     this.options = {
@@ -111,7 +109,6 @@ export class Client {
     }
     if (!this.options.WebSocket) throw new TypeError('this platform has no WebSocket: give the client one')
     if (!options.gateways.length) throw new TypeError('no gateways')
-    this.admin = new Admin(this)
     this.main = this.lane()
   }
 
@@ -206,24 +203,6 @@ export class Client {
     }, o)
   }
 
-  /** One request that must not be sent twice: only connecting is tried again. @internal */
-  once<Q, A>(api: Api<Q, A>, request: Q, o: LaneCall = {}): Promise<A> {
-    let sent = false
-    let failure: unknown
-    return this.retry(async () => {
-      try {
-        return await this.main.call(api, request, { ...o, onSend: () => (sent = true) })
-      } catch (e) {
-        if (!sent) throw e
-        failure = e
-        return undefined as A
-      }
-    }, o).then(a => {
-      if (sent && failure) throw failure
-      return a
-    })
-  }
-
   /** What the cluster says of these topics, or of all. A topic that is not there has an `errorCode`. */
   async metadata(topics?: string[], o: CallOptions & { authorizedOperations?: boolean; create?: boolean } = {}) {
     return this.ask(
@@ -289,9 +268,5 @@ export class Client {
   /** The records of topics as they come. Ends when its signal is aborted or the loop is left. */
   tail(options: TailOptions): AsyncGenerator<ConsumedRecord, void, void> {
     return tail(this, options)
-  }
-
-  group(options: GroupOptions): Group {
-    return new Group(this, options)
   }
 }

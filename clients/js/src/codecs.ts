@@ -245,7 +245,7 @@ export async function compress(codec: Compression, b: Uint8Array): Promise<Uint8
     }
     case 'lz4': {
       // A frame of independent blocks of at most 64 KiB, none compressed; 0x82 is the checksum of this header.
-      const parts = [Uint8Array.of(4, 0x22, 0x4d, 0x18, 0x60, 0x40, 0x82)]
+      const parts: Uint8Array[] = [Uint8Array.of(4, 0x22, 0x4d, 0x18, 0x60, 0x40, 0x82)]
       for (let at = 0; at < b.length; at += 65536) {
         const part = b.subarray(at, at + 65536)
         parts.push(Uint8Array.of(part.length & 255, (part.length >> 8) & 255, part.length >> 16, 0x80), part)

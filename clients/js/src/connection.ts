@@ -1,9 +1,9 @@
 // One connection to one gateway: Kafka messages over a WebSocket, answers in the order of the requests.
-import { ApiVersions, SaslAuthenticate, SaslHandshake } from './apis.js'
+import { ApiVersions } from './apis.js'
 import { Reader, Writer, encode } from './bytes.js'
 import { KafkaError, check, corrupt } from './errors.js'
 import { tags, type Api } from './schema.js'
-import { authenticate, type Sasl } from './sasl.js'
+import type { Sasl } from './sasl.js'
 import { abortable } from './wait.js'
 
 /** What of the WebSocket standard the client uses. */
@@ -103,7 +103,10 @@ export class Connection {
       await abortable(opened, signal)
       const { apis } = await c.call(ApiVersions, { softwareName: 'trimaran-js', softwareVersion: '0.1.0' }, options.timeoutMs, signal)
       for (const a of apis) c.versions.set(a.key, [a.min, a.max])
-      if (options.sasl) await c.login(options.sasl, signal)
+      if (options.sasl) {
+        const { login } = await import('./sasl.js')
+        await login(options.sasl, (api, request) => c.call(api, request, options.timeoutMs, signal))
+      }
       return c
     } catch (e) {
       c.fail(new KafkaError(13, `${gateway} was given up`, { cause: e }))
@@ -111,17 +114,6 @@ export class Connection {
     } finally {
       clearTimeout(timer)
     }
-  }
-
-  private async login(sasl: Sasl, signal?: AbortSignal): Promise<void> {
-    const { timeoutMs } = this.options
-    const hello = await this.call(SaslHandshake, { mechanism: sasl.mechanism }, timeoutMs, signal)
-    check(hello.errorCode, hello.mechanisms.length ? `the cluster takes ${hello.mechanisms.join(', ')}` : null)
-    await authenticate(sasl, async authBytes => {
-      const answer = await this.call(SaslAuthenticate, { authBytes }, timeoutMs, signal)
-      check(answer.errorCode, answer.errorMessage)
-      return answer.authBytes
-    })
   }
 
   /** Sends one request and gives its answer. Who aborts stops waiting; the request is not taken back. */

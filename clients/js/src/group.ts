@@ -1,7 +1,7 @@
 // A member of a consumer group, by the classic protocol, with the range assignor, which the leader computes.
 import {
   Assignment, FindCoordinator, Heartbeat, JoinGroup, LeaveGroup, OffsetCommit, OffsetFetch, Subscription, SyncGroup,
-} from './apis.js'
+} from './apis-group.js'
 import { Reader, Writer } from './bytes.js'
 import type { CallOptions, Client, Lane } from './client.js'
 import { KafkaError, check, retriable } from './errors.js'

@@ -1,7 +1,5 @@
 /** A Kafka client over WebSocket, for Trimaran's gateways. See README.md. */
 export { Client, type CallOptions, type ClientEvent, type ClientOptions, type Position } from './client.js'
-export { Admin, type Acl, type AclFilter, type ConfigResource, type NewTopic } from './admin.js'
-export { Group, type GroupOptions, type TopicPartition } from './group.js'
 export { Producer, type ProducerOptions, type Written } from './producer.js'
 export type { TailOptions } from './tail.js'
 export type { ConsumedRecord, Header, ProducedRecord } from './records.js'

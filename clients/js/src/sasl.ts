@@ -1,18 +1,32 @@
 // SASL: PLAIN (RFC 4616), SCRAM (RFC 5802, 7677) and OAUTHBEARER (RFC 7628).
-import { concat, decode, encode } from './bytes.js'
-import { KafkaError } from './errors.js'
+import { SaslAuthenticate, SaslHandshake } from './apis-sasl.js'
+import { decode, encode } from './bytes.js'
+import { KafkaError, check } from './errors.js'
 import { hashes, type HashName, type Hashes } from './hash.js'
+import type { Api } from './schema.js'
 
 export type Sasl =
   | { mechanism: 'PLAIN' | 'SCRAM-SHA-256' | 'SCRAM-SHA-512'; username: string; password: string }
   /** A token, or what gives one for each new connection. */
   | { mechanism: 'OAUTHBEARER'; token: string | (() => string | Promise<string>); extensions?: Record<string, string> }
 
-/** Sends what the client says and gives what the other side answers. */
+/** Sends what the client says and gives what the other side answers. @internal */
 export type Exchange = (message: Uint8Array) => Promise<Uint8Array>
 
 const refused = (why: string): KafkaError => new KafkaError(58, why)
 
+/** Both halves of a login over a connection. @internal */
+export async function login(sasl: Sasl, call: <Q, A>(api: Api<Q, A>, request: Q) => Promise<A>): Promise<void> {
+  const hello = await call(SaslHandshake, { mechanism: sasl.mechanism })
+  check(hello.errorCode, hello.mechanisms.length ? `the cluster takes ${hello.mechanisms.join(', ')}` : null)
+  await authenticate(sasl, async authBytes => {
+    const answer = await call(SaslAuthenticate, { authBytes })
+    check(answer.errorCode, answer.errorMessage)
+    return answer.authBytes
+  })
+}
+
+/** @internal */
 export async function authenticate(sasl: Sasl, exchange: Exchange): Promise<void> {
   switch (sasl.mechanism) {
     case 'PLAIN':
@@ -32,7 +46,7 @@ export async function authenticate(sasl: Sasl, exchange: Exchange): Promise<void
     case 'SCRAM-SHA-256':
     case 'SCRAM-SHA-512': {
       const name = sasl.mechanism.slice(6) as HashName
-      return scram(hashes(name), sasl.username, sasl.password, exchange)
+      return scram(await hashes(name), sasl.username, sasl.password, exchange)
     }
     default:
       throw new KafkaError(33, `SASL mechanism ${(sasl as Sasl).mechanism} is not known`)
@@ -82,10 +96,4 @@ export async function scram(
   if (last.e) throw refused(last.e)
   const signature = await h.hmac(await h.hmac(salted, encode('Server Key')), message)
   if (last.v !== base64(signature)) throw refused('the other side does not know the password')
-}
-
-/** What a cluster keeps of a password, for `admin.upsertUser`. @internal */
-export async function saltedPassword(name: HashName, password: string, iterations: number): Promise<[salt: Uint8Array, salted: Uint8Array]> {
-  const salt = globalThis.crypto.getRandomValues(new Uint8Array(24))
-  return [salt, concat(await hashes(name).pbkdf2(encode(password), salt, iterations))]
 }

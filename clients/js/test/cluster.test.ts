@@ -1,6 +1,8 @@
 import assert from 'node:assert/strict'
 import { after, before, test } from 'node:test'
 import { KafkaError, type Compression, type ConsumedRecord } from '../src/index.js'
+import { Admin } from '../src/admin.js'
+import { Group } from '../src/group.js'
 import { Cluster } from './cluster.js'
 
 let cluster: Cluster
@@ -23,7 +25,7 @@ test('records come back as they were written, with every codec that is written',
   const client = cluster.client()
   for (const compression of ['none', 'gzip', 'snappy', 'lz4'] as Compression[]) {
     const topic = 'codec-' + compression
-    await client.admin.createTopics([{ topic, partitions: 1, replicationFactor: 3 }])
+    await new Admin(client).createTopics([{ topic, partitions: 1, replicationFactor: 3 }])
     const producer = client.producer({ compression })
     const big = 'x'.repeat(100_000)
     const written = await producer.send(topic, [
@@ -56,7 +58,7 @@ test('a topic that is not there is an error by its name', async () => {
 test('kill -9 of the node that a tail reads from: it goes on within 3 s, none of 10,000 messages twice or missing', async () => {
   const topic = 'numbers'
   const client = cluster.client()
-  await client.admin.createTopics([{ topic, partitions: 2, replicationFactor: 3 }])
+  await new Admin(client).createTopics([{ topic, partitions: 2, replicationFactor: 3 }])
   const total = 10_000
   // The writer begins at the node that dies, too.
   const producer = client.producer()
@@ -109,7 +111,7 @@ test('kill -9 of the node that a tail reads from: it goes on within 3 s, none of
 test('two members of a group share its partitions, and what one leaves the other goes on with', async () => {
   const topic = 'shared'
   const client = cluster.client()
-  await client.admin.createTopics([{ topic, partitions: 4, replicationFactor: 3 }])
+  await new Admin(client).createTopics([{ topic, partitions: 4, replicationFactor: 3 }])
   const producer = client.producer()
   const write = (from: number, to: number) =>
     producer.send(topic, Array.from({ length: to - from }, (_, i) => ({ value: String(from + i), partition: (from + i) % 4 })))
@@ -119,7 +121,7 @@ test('two members of a group share its partitions, and what one leaves the other
   const member = (name: string) => {
     const stop = new AbortController()
     const client = cluster.client(name === 'a' ? 1 : 2)
-    const group = client.group({
+    const group = new Group(client, {
       groupId: 'pair', topics: topic, from: 'earliest', signal: stop.signal, autoCommitMs: 200, sessionTimeoutMs: 6000,
       onAssigned: p => void (has[name] = p.map(x => x.partition)),
       onRevoked: () => void (has[name] = []),
@@ -147,7 +149,7 @@ test('two members of a group share its partitions, and what one leaves the other
   await write(400, 800)
   await until('both read', () => distinct() === 800)
   assert.deepEqual(new Set(got.filter(g => g.n >= 400).map(g => g.member)), new Set(['a', 'b']))
-  const [described] = await client.admin.describeGroups(['pair'])
+  const [described] = await new Admin(client).describeGroups(['pair'])
   assert.equal(described.state, 'Stable')
   assert.deepEqual(described.members.flatMap(m => m.partitions.flatMap(p => p.partitions)).sort(), [0, 1, 2, 3])
   await a.end()
@@ -157,20 +159,20 @@ test('two members of a group share its partitions, and what one leaves the other
   await b.end()
   // Both committed when they left, so nothing came twice.
   assert.equal(got.length, 1000)
-  const offsets = await client.admin.groupOffsets('pair')
+  const offsets = await new Admin(client).groupOffsets('pair')
   assert.equal(offsets.reduce((n, o) => n + o.offset, 0n), 1000n)
-  await client.admin.setGroupOffsets('pair', [{ topic, partition: 0, offset: 7n }])
-  assert.equal((await client.admin.groupOffsets('pair')).find(o => o.partition === 0)!.offset, 7n)
-  assert.ok((await client.admin.listGroups()).some(g => g.groupId === 'pair'))
-  await client.admin.deleteGroupOffsets('pair', [{ topic, partition: 1 }])
-  await client.admin.deleteGroups(['pair'])
+  await new Admin(client).setGroupOffsets('pair', [{ topic, partition: 0, offset: 7n }])
+  assert.equal((await new Admin(client).groupOffsets('pair')).find(o => o.partition === 0)!.offset, 7n)
+  assert.ok((await new Admin(client).listGroups()).some(g => g.groupId === 'pair'))
+  await new Admin(client).deleteGroupOffsets('pair', [{ topic, partition: 1 }])
+  await new Admin(client).deleteGroups(['pair'])
   client.close()
 })
 
 test('topics, configurations and offsets are administered', async () => {
   const client = cluster.client()
   const topic = 'administered'
-  const { admin } = client
+  const admin = new Admin(client)
   await admin.createTopics([{ topic, partitions: 1, replicationFactor: 3, configs: { 'retention.ms': '1000000' } }])
   await assert.rejects(admin.createTopics([{ topic }]), (e: KafkaError) => e.name === 'TOPIC_ALREADY_EXISTS')
   await admin.createPartitions(topic, 3)
@@ -188,7 +190,9 @@ test('topics, configurations and offsets are administered', async () => {
   assert.deepEqual(await admin.deleteRecords([{ topic, partition: 0, offset: 2n }]), [{ topic, partition: 0, offset: 2n }])
   // A tail from what is gone fails, unless it is told where to go on.
   const from = { offset: 0n }
-  await assert.rejects(client.tail({ topics: topic, partitions: [0], from }).next(), (e: KafkaError) => e.name === 'OFFSET_OUT_OF_RANGE')
+  // A node that was away may still serve what it has.
+  const outOfRange = () => client.tail({ topics: topic, partitions: [0], from }).next().then(() => false, e => e.name === 'OFFSET_OUT_OF_RANGE')
+  for (const end = Date.now() + 10_000; !(await outOfRange()); ) assert.ok(Date.now() < end, 'the record is gone')
   const { value } = await client.tail({ topics: topic, partitions: [0], from, reset: 'earliest' }).next()
   assert.equal((value as ConsumedRecord).offset, 2n)
   assert.ok((await admin.listTopics()).some(t => t.topic === topic))
@@ -206,7 +210,7 @@ test('topics, configurations and offsets are administered', async () => {
 test('what is aborted ends at once with its reason, and a slow reader holds the fetching back', async () => {
   const client = cluster.client()
   const topic = 'slow'
-  await client.admin.createTopics([{ topic, partitions: 1, replicationFactor: 3 }])
+  await new Admin(client).createTopics([{ topic, partitions: 1, replicationFactor: 3 }])
   const value = new Uint8Array(10_000)
   await client.producer({ batchBytes: 50_000 }).send(topic, Array.from({ length: 400 }, () => ({ value })))
   const stop = new AbortController()

@@ -1,7 +1,10 @@
 import assert from 'node:assert/strict'
 import { readFileSync } from 'node:fs'
 import { test } from 'node:test'
-import { apis } from '../src/apis.js'
+import * as admin from '../src/apis-admin.js'
+import * as group from '../src/apis-group.js'
+import * as sasl from '../src/apis-sasl.js'
+import * as core from '../src/apis.js'
 import { Reader, Writer } from '../src/bytes.js'
 import { codecNames } from '../src/codecs.js'
 import { decodeAnswer, encodeRequest } from '../src/connection.js'
@@ -9,6 +12,7 @@ import { KafkaError, errorName } from '../src/errors.js'
 import { decodeBatches, encodeBatch, type ConsumedRecord } from '../src/records.js'
 import { tags, type Api } from '../src/schema.js'
 
+const apis = [core, group, sasl, admin].flatMap(m => Object.values<any>(m)).filter((a): a is Api<any, any> => 'key' in a)
 const data = (name: string) => JSON.parse(readFileSync(new URL(`../../test/testdata/${name}`, import.meta.url), 'utf8'))
 const bytesOf = (s: string): Uint8Array => new Uint8Array(Buffer.from(s, 'base64'))
 interface Golden { key: number; version: number; name: string; requests: string[]; responses: string[] }
@@ -88,7 +92,7 @@ test('records below an offset are left out', async () => {
 
 test('a batch that is cut off at the end is left for the next answer', async () => {
   const set = bytesOf(codecs[0].set)
-  assert.equal((await decodeBatches(Buffer.concat([set, set.subarray(0, 100)]), 't', 0)).length, 1)
+  assert.equal((await decodeBatches(new Uint8Array(Buffer.concat([set, set.subarray(0, 100)])), 't', 0)).length, 1)
 })
 
 test('a batch is encoded to the bytes of franz-go', async () => {
