@@ -67,6 +67,7 @@ export class Lane {
   constructor(private client: Client) {}
 
   async call<Q, A>(api: Api<Q, A>, request: Q, o: LaneCall = {}): Promise<A> {
+    this.closed.signal.throwIfAborted()
     const c = await abortable(this.open(), o.signal)
     o.onSend?.()
     return c.call(api, request, this.client.options.requestTimeoutMs + (o.waitsMs ?? 0), o.signal)
@@ -82,7 +83,7 @@ export class Lane {
   }
 
   close(): void {
-    this.closed.abort(new KafkaError(13, 'the client is closed'))
+    this.closed.abort(new KafkaError(13, 'the client is closed', { retriable: false }))
     this.connection?.close()
   }
 }

@@ -46,11 +46,11 @@ export class KafkaError extends Error {
   constructor(
     readonly code: number,
     message?: string | null,
-    options?: ErrorOptions,
+    options?: ErrorOptions & { retriable?: boolean },
   ) {
     super(message || errorName(code), options)
     this.name = errorName(code)
-    this.retriable = !!table[code]?.endsWith('!')
+    this.retriable = options?.retriable ?? !!table[code]?.endsWith('!')
   }
 }
 

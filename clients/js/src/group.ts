@@ -297,11 +297,11 @@ export class Group implements AsyncIterable<ConsumedRecord> {
           }
         }
       } catch (e) {
-        if (until.aborted || turn.signal.aborted) continue
+        if (until.aborted) return
         const code = (e as KafkaError).code
         if (code === 25) this.memberId = ''
         if ([22, 25, 27].includes(code)) turn.abort(new KafkaError(27, (e as Error).message, { cause: e }))
-        else if (!retriable(e)) turn.abort(e)
+        else if (!retriable(e)) return turn.abort(e)
       }
     }
   }

@@ -237,3 +237,17 @@ test('what is aborted ends at once with its reason, and a slow reader holds the 
   reader.close()
   client.close()
 })
+
+test('who closes the client ends its tails and groups, also those that nobody waits for', async () => {
+  const client = cluster.client()
+  const topic = 'closed'
+  await new Admin(client).createTopics([{ topic, partitions: 1, replicationFactor: 3 }])
+  await client.producer().send(topic, { value: 'x' })
+  const tail = client.tail({ topics: topic, from: 'earliest' })
+  await tail.next()
+  const waiting = tail.next()
+  await new Promise(done => setTimeout(done, 100))
+  client.close()
+  await assert.rejects(waiting, (e: KafkaError) => e.name === 'NETWORK_EXCEPTION' && !e.retriable)
+  await assert.rejects(client.metadata(), (e: KafkaError) => !e.retriable)
+})
