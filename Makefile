@@ -9,7 +9,7 @@ LDFLAGS := -X main.version=$(VERSION)
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 GOVULNCHECK := golang.org/x/vuln/cmd/govulncheck@v1.8.0
 
-.PHONY: build test demo bench bench-groups bench-failover durability storm crash chaos chaos-net invariants interop interop-quick oracle fmt fmt-check vet lint vuln clean help
+.PHONY: build test demo bench bench-groups bench-failover durability storm crash chaos chaos-net invariants interop interop-quick oracle js js-install js-bench fmt fmt-check vet lint vuln clean help
 
 build: ## build bin/trimaran and bin/trimaran-shim
 	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/trimaran ./cmd/trimaran-shim
@@ -69,6 +69,15 @@ oracle: ## ask a real Kafka and this what test/oracle asks, and write down the a
 interop-quick: ## a few clients with fewer records
 	cd test && $(GO) run ./interop -quick
 
+js-install:
+	cd clients/js && npm ci --ignore-scripts --no-audit --no-fund
+
+js: build js-install ## the JavaScript client: check its types, build it, test it against real nodes (needs Node.js 20 and npm)
+	cd clients/js && npm run check && npm run build && npm test
+
+js-bench: build js-install ## records per second that the JavaScript client fetches and decodes
+	cd clients/js && npm run bench
+
 fmt: ## format the code
 	gofmt -w $$(git ls-files -co --exclude-standard '*.go')
 
@@ -88,7 +97,7 @@ vuln: ## look for known vulnerabilities in what is used
 	$(GO) run $(GOVULNCHECK) ./...
 
 clean: ## delete what was built
-	rm -rf bin
+	rm -rf bin clients/js/dist clients/js/build
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
