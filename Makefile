@@ -73,7 +73,7 @@ js-install:
 	cd clients/js && npm ci --ignore-scripts --no-audit --no-fund
 
 js: build js-install ## the JavaScript client: check its types, build it, test it against real nodes (needs Node.js 20 and npm)
-	cd clients/js && npm run check && npm run build && npm test
+	cd clients/js && npm run check && npm run build && npm run check-package && npm test
 
 js-bench: build js-install ## records per second that the JavaScript client fetches and decodes
 	cd clients/js && npm run bench

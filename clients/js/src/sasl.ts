@@ -10,7 +10,7 @@ export type Sasl =
   /** A token, or what gives one for each new connection. */
   | { mechanism: 'OAUTHBEARER'; token: string | (() => string | Promise<string>); extensions?: Record<string, string> }
 
-/** Sends what the client says and gives what the other side answers. @internal */
+/** Sends what the client says and gives what the other side answers. */
 export type Exchange = (message: Uint8Array) => Promise<Uint8Array>
 
 const refused = (why: string): KafkaError => new KafkaError(58, why)
@@ -70,7 +70,7 @@ const attributes = (message: Uint8Array): Record<string, string> => {
 // A hostile gateway could ask for rounds without end.
 const maxIterations = 1 << 20
 
-/** Proves the password without telling it, and has the other side prove that it knows it. */
+/** Proves the password without telling it, and has the other side prove that it knows it. @internal */
 export async function scram(
   h: Hashes,
   username: string,

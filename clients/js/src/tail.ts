@@ -32,7 +32,6 @@ export interface Cursor {
   end?: bigint
 }
 
-/** @internal */
 export interface FetcherOptions {
   maxWaitMs?: number
   maxBytes?: number
