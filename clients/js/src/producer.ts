@@ -4,7 +4,7 @@ import { InitProducerId, Produce } from './apis.js'
 import type { CallOptions, Client, Lane } from './client.js'
 import type { Compression } from './codecs.js'
 import { KafkaError, check, retriable } from './errors.js'
-import { encodeBatch, toBytes, type Identity, type ProducedRecord } from './records.js'
+import { encodeBatch, toBytes, toHeaders, type Header, type Identity, type ProducedRecord } from './records.js'
 import { abortable, backoff, sleep } from './wait.js'
 
 export interface ProducerOptions {
@@ -24,7 +24,7 @@ export interface Written {
 }
 
 interface Item {
-  records: ProducedRecord[]
+  records: Bytes[]
   size: number
   resolve(baseOffset: bigint): void
   reject(e: unknown): void
@@ -39,7 +39,13 @@ interface Partition {
   sequence: number
 }
 
-const sizeOf = (v: Uint8Array | string | null | undefined): number => (v ? v.length : 0)
+interface Bytes extends ProducedRecord {
+  key: Uint8Array | null
+  value: Uint8Array | null
+  headers: Header[]
+}
+
+const sizeOf = (v: Uint8Array | null): number => (v ? v.length : 0)
 const refreshMs = 60_000
 // With these nothing was appended.
 const notAppended = [3, 5, 6]
@@ -64,15 +70,14 @@ export class Producer {
    * REQUEST_TIMED_OUT or NETWORK_EXCEPTION, or is aborted, the records may have been appended or not, but not twice.
    */
   async send(topic: string, records: ProducedRecord | ProducedRecord[], o: CallOptions = {}): Promise<Written[]> {
-    const all = [records].flat()
+    const all = [records].flat().map(r => ({ ...r, key: toBytes(r.key), value: toBytes(r.value), headers: toHeaders(r.headers) }))
     if (!all.length) return []
     const partitions = await abortable(this.partitions(topic), o.signal)
     o.signal?.throwIfAborted()
     const rest = partitions[this.turn++ % partitions.length]
     const by = new Map<number, number[]>()
     all.forEach((r, i) => {
-      const key = toBytes(r.key)
-      const p = r.partition ?? (key ? partitions[(murmur2(key) & 0x7fffffff) % partitions.length] : rest)
+      const p = r.partition ?? (r.key ? partitions[(murmur2(r.key) & 0x7fffffff) % partitions.length] : rest)
       const of = by.get(p)
       if (of) of.push(i)
       else by.set(p, [i])
@@ -107,7 +112,7 @@ export class Producer {
     return partitions
   }
 
-  private chunks(all: ProducedRecord[], indexes: number[]): number[][] {
+  private chunks(all: Bytes[], indexes: number[]): number[][] {
     const chunks: number[][] = []
     let size = Infinity
     for (const i of indexes) {
@@ -122,7 +127,7 @@ export class Producer {
     return chunks
   }
 
-  private enqueue(topic: string, partition: number, records: ProducedRecord[], signal?: AbortSignal): Promise<bigint> {
+  private enqueue(topic: string, partition: number, records: Bytes[], signal?: AbortSignal): Promise<bigint> {
     const key = topic + '/' + partition
     let p = this.parts.get(key)
     if (!p) this.parts.set(key, (p = { topic, partition, queue: [], sequence: 0 }))
@@ -159,7 +164,7 @@ export class Producer {
     }
   }
 
-  private async deliver(p: Partition, records: ProducedRecord[]): Promise<bigint> {
+  private async deliver(p: Partition, records: Bytes[]): Promise<bigint> {
     const { topic, partition } = p
     const began = Date.now()
     let unknownSince = 0
@@ -217,7 +222,8 @@ export class Producer {
   }
 }
 
-const recordSize = (r: ProducedRecord): number => 40 + sizeOf(r.key) + sizeOf(r.value) + (r.headers ? JSON.stringify(Object.keys(r.headers)).length * 8 : 0)
+// At most what a record takes.
+const recordSize = (r: Bytes): number => r.headers.reduce((n, h) => n + 10 + 3 * h.key.length + sizeOf(h.value), 40 + sizeOf(r.key) + sizeOf(r.value))
 
 /** Kafka's hash of a key, which tells its partition. */
 export function murmur2(b: Uint8Array): number {

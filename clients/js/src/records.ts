@@ -42,6 +42,9 @@ export interface Identity {
 export const toBytes = (v: Uint8Array | string | null | undefined): Uint8Array | null =>
   typeof v === 'string' ? encode(v) : v ?? null
 
+export const toHeaders = (h: ProducedRecord['headers']): Header[] =>
+  Array.isArray(h) ? h : Object.entries(h ?? {}).map(([key, value]) => ({ key, value: toBytes(value) }))
+
 const putBytes = (w: Writer, b: Uint8Array | null): void => {
   w.varint(b ? b.length : -1)
   if (b) w.raw(b)
@@ -81,9 +84,7 @@ export async function encodeBatch(
     w.varint(i)
     putBytes(w, toBytes(r.key))
     putBytes(w, toBytes(r.value))
-    const headers = Array.isArray(r.headers)
-      ? r.headers
-      : Object.entries(r.headers ?? {}).map(([key, value]) => ({ key, value: toBytes(value) }))
+    const headers = toHeaders(r.headers)
     w.varint(headers.length)
     for (const h of headers) {
       putBytes(w, encode(h.key))

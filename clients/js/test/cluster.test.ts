@@ -251,3 +251,35 @@ test('who closes the client ends its tails and groups, also those that nobody wa
   await assert.rejects(waiting, (e: KafkaError) => e.name === 'NETWORK_EXCEPTION' && !e.retriable)
   await assert.rejects(client.metadata(), (e: KafkaError) => !e.retriable)
 })
+
+test('what is sent again because an answer was lost is in the log once, in order', async () => {
+  const topic = 'flaky'
+  const plain = cluster.client()
+  await new Admin(plain).createTopics([{ topic, partitions: 1, replicationFactor: 3 }])
+  plain.close()
+  let lost = 0
+  let n = 0
+  // Every fifth Produce goes out, and the connection breaks before its answer is seen, or before it arrives.
+  class Flaky extends (await import('ws')).WebSocket {
+    send(frame: Uint8Array): void {
+      super.send(frame)
+      if (frame[5] !== 0 || ++n % 5) return
+      lost++
+      this.removeAllListeners('message')
+      if (lost % 2) setTimeout(() => this.terminate(), 30)
+      else this.terminate()
+    }
+  }
+  const client = cluster.client(0, { WebSocket: Flaky as never })
+  const producer = client.producer({ compression: 'gzip' })
+  const offsets: bigint[] = []
+  for (let i = 0; i < 60; i++) {
+    const written = await producer.send(topic, [0, 1, 2].map(k => ({ key: '日本語', value: String(i * 3 + k) })))
+    offsets.push(...written.map(w => w.offset))
+  }
+  assert.ok(lost > 10)
+  const all = await readAll(topic)
+  assert.deepEqual(all.map(r => Number(text(r.value))), Array.from({ length: 180 }, (_, i) => i))
+  assert.deepEqual(offsets, all.map(r => r.offset))
+  client.close()
+})
