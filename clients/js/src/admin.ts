@@ -3,12 +3,12 @@
 import {
   AlterUserScramCredentials, CreateAcls, CreatePartitions, CreateTopics, DeleteAcls, DeleteGroups, DeleteRecords, DeleteTopics,
   DescribeAcls, DescribeCluster, DescribeConfigs, DescribeGroups, DescribeUserScramCredentials, IncrementalAlterConfigs, ListGroups,
-  OffsetDelete,
+  OffsetDelete, Status,
 } from './apis-admin.js'
 import { Assignment, OffsetCommit, OffsetFetch } from './apis-group.js'
-import { Reader, encode } from './bytes.js'
+import { Reader, decode, encode } from './bytes.js'
 import type { CallOptions, Client } from './client.js'
-import { check } from './errors.js'
+import { check, corrupt } from './errors.js'
 import { hashes } from './hash.js'
 import type { Api, Of } from './schema.js'
 
@@ -156,6 +156,16 @@ export class Admin {
   async describeCluster(o: CallOptions = {}) {
     const request = { includeAuthorizedOperations: true }
     return this.client.ask(DescribeCluster, request, a => check(a.errorCode, a.errorMessage), o)
+  }
+
+  /** What `trimaran cluster status --json` shows: nodes, and where partitions really are. */
+  async status(o: CallOptions = {}): Promise<any> {
+    const { json } = await this.client.ask(Status, {}, a => check(a.errorCode), o)
+    try {
+      return JSON.parse(decode(json))
+    } catch {
+      throw corrupt('not JSON')
+    }
   }
 
   async listGroups(o: CallOptions & { states?: string[] } = {}) {

@@ -146,3 +146,6 @@ export const DescribeCluster = api(60, 0, 1,
     brokers: arr(obj({ nodeId: i32, host: str, port: i32, rack: nullableStr })),
     authorizedOperations: i32,
   }))
+
+/** Trimaran's own: what `trimaran cluster status` shows, in JSON. */
+export const Status = api(21586, 0, 0, obj({}), obj({ errorCode: i16, json: bytes }))

@@ -198,6 +198,7 @@ test('topics, configurations and offsets are administered', async () => {
   assert.ok((await admin.listTopics()).some(t => t.topic === topic))
   assert.ok((await admin.describeTopics([topic]))[0].authorizedOperations !== 0)
   assert.ok((await admin.describeCluster()).clusterId)
+  assert.equal((await admin.status()).nodes.length, 3)
   const any = { resourceType: 1, resourceName: null, patternType: 1, principal: null, host: null, operation: 1, permissionType: 1 }
   await assert.rejects(admin.describeAcls(any), (e: KafkaError) => e.name === 'SECURITY_DISABLED')
   assert.deepEqual(await admin.describeUsers(), [])
