@@ -53,10 +53,17 @@ type Node struct {
 	NoJoin               bool     // from the next Start on without --join
 
 	cluster *Cluster
+
+	// ports is held while Client, Peer and Gossip change, and by those who ask for an address beside that.
+	ports sync.Mutex
 }
 
 // Addr is the node's client address.
-func (n *Node) Addr() string { return Loopback(n.Client) }
+func (n *Node) Addr() string {
+	n.ports.Lock()
+	defer n.ports.Unlock()
+	return Loopback(n.Client)
+}
 
 // WS is the node's address for WebSocket clients.
 func (n *Node) WS() string { return "ws://" + n.Addr() }
@@ -128,6 +135,8 @@ func (c *Cluster) AddNode() (*Node, error) {
 
 // NewPorts gives the node other ports; they count from its next Start.
 func (n *Node) NewPorts() error {
+	n.ports.Lock()
+	defer n.ports.Unlock()
 	for _, p := range []*int{&n.Client, &n.Peer, &n.Gossip} {
 		port, err := FreePort()
 		if err != nil {
