@@ -167,11 +167,13 @@ func kadmTool(ctx context.Context, a *attempt) error {
 		}},
 		{"DescribeACLs, AlterPartitionAssignments", func() error {
 			acls, err := adm.DescribeACLs(ctx, kadm.NewACLs().AnyResource().ResourcePatternType(kadm.ACLPatternAny).Allow().AllowHosts().Operations(kadm.OpAny))
-			var to kadm.AlterPartitionAssignmentsReq
-			to.Assign(topic, 0, []int32{1})
-			assigned, err2 := adm.AlterPartitionAssignments(ctx, to)
-			return is(errors.Join(err, err2), len(acls) == 1 && errors.Is(acls[0].Err, kerr.SecurityDisabled) &&
-				errors.Is(assigned.Error(), kerr.InvalidReplicaAssignment), []any{acls, assigned})
+			var one, another kadm.AlterPartitionAssignmentsReq // the one broker that there is, and none
+			one.Assign(topic, 0, []int32{1})
+			another.Assign(topic, 0, []int32{2})
+			taken, err2 := adm.AlterPartitionAssignments(ctx, one)
+			refused, err3 := adm.AlterPartitionAssignments(ctx, another)
+			return is(errors.Join(err, err2, err3, taken.Error()), len(acls) == 1 && errors.Is(acls[0].Err, kerr.SecurityDisabled) &&
+				errors.Is(refused.Error(), kerr.InvalidReplicaAssignment), []any{acls, refused})
 		}},
 		{"ApiVersions", func() error {
 			versions, err := adm.ApiVersions(ctx)

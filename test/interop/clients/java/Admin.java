@@ -186,8 +186,14 @@ public final class Admin {
         fails(UnsupportedVersionException.class, admin.listTransactions().all());
         fails(org.apache.kafka.common.errors.SecurityDisabledException.class, admin.describeAcls(org.apache.kafka.common.acl.AclBindingFilter.ANY).values());
         fails(org.apache.kafka.common.errors.SecurityDisabledException.class, admin.deleteAcls(java.util.List.of(org.apache.kafka.common.acl.AclBindingFilter.ANY)).all());
-        fails(org.apache.kafka.common.errors.InvalidReplicaAssignmentException.class, admin.alterPartitionReassignments(Collections.singletonMap(new TopicPartition(topic, 0),
-            java.util.Optional.of(new org.apache.kafka.clients.admin.NewPartitionReassignment(java.util.List.of(1))))).all());
+        // The one broker that there is may be named, another one may not.
+        get(reassign(1));
+        fails(org.apache.kafka.common.errors.InvalidReplicaAssignmentException.class, reassign(2));
+    }
+
+    private static KafkaFuture<Void> reassign(int broker) {
+        return admin.alterPartitionReassignments(Collections.singletonMap(new TopicPartition(topic, 0),
+            java.util.Optional.of(new org.apache.kafka.clients.admin.NewPartitionReassignment(java.util.List.of(broker))))).all();
     }
 
     private static void delete() throws Exception {
