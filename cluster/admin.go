@@ -8,6 +8,7 @@ import (
 	"maps"
 	"strings"
 
+	"github.com/trimaran-io/trimaran/cluster/calls"
 	"github.com/trimaran-io/trimaran/fsm"
 )
 
@@ -71,14 +72,6 @@ func (n *Node) topicByID(ctx context.Context, id fsm.TopicID) (*fsm.Topic, error
 	return nil, fmt.Errorf("%w: no topic has id %s", fsm.ErrUnknownTopicOrPartition, id)
 }
 
-// createPartitionsCall is what a node asks the catalog's leader to do.
-type createPartitionsCall struct {
-	Topic        fsm.TopicID `json:"topic"`
-	Count        int         `json:"count"` // in all, afterwards
-	From         int         `json:"from"`  // that the asking node knows of: asking twice creates once
-	ValidateOnly bool        `json:"validate_only,omitempty"`
-}
-
 // createPartitionsAsLeader places partitions and adds them to a topic.
 func (n *Node) createPartitionsAsLeader(ctx context.Context, call createPartitionsCall) ([]byte, error) {
 	c := n.catalog
@@ -139,7 +132,7 @@ func (n *Node) CreatePartitions(ctx context.Context, id fsm.TopicID, count int, 
 	if err != nil {
 		return fmt.Errorf("%w: %w", fsm.ErrUnknown, err)
 	}
-	err = n.catalog.change(ctx, callCreatePartitions, payload, func(ctx context.Context) ([]byte, error) {
+	err = n.catalog.change(ctx, calls.CreatePartitions.Kind, payload, func(ctx context.Context) ([]byte, error) {
 		return n.createPartitionsAsLeader(ctx, call)
 	})
 	if err != nil || validateOnly {
@@ -152,41 +145,6 @@ func (n *Node) CreatePartitions(ctx context.Context, id fsm.TopicID, count int, 
 		}
 	}
 	return nil
-}
-
-// DeleteRecords makes before the first offset that can be read of a partition, -1
-// for its high watermark, on all replicas alike; what is below is freed later. low
-// is the log start offset afterwards, which may be higher. Errors are
-// fsm.ErrOffsetOutOfRange, fsm.ErrPolicy for a topic that is only compacted, and
-// those of reaching the leader.
-func (n *Node) DeleteRecords(ctx context.Context, id fsm.PartitionID, before fsm.Offset) (low fsm.Offset, err error) {
-	topic, ok := n.Topics().ByID(id.Topic)
-	if !ok {
-		return -1, fsm.ErrUnknownTopicOrPartition
-	}
-	if !strings.Contains(n.config(topic, "cleanup.policy"), "delete") {
-		return -1, fmt.Errorf("%w: cleanup.policy of topic %s is not delete", fsm.ErrPolicy, topic.Name)
-	}
-	err = n.atRecords(ctx, id, holdLeaderless, func(ctx context.Context, h hint, local *records) (err error) {
-		if local != nil {
-			low, err = local.deleteRecords(ctx, before)
-			return err
-		}
-		// Asked again where no answer came: the log start only moves up.
-		reply, err := n.ask(ctx, h.identity, callDeleteRecords, binary.BigEndian.AppendUint64(appendPartition(nil, id), uint64(before)))
-		if err != nil {
-			return err
-		}
-		r := reader{b: reply}
-		if low = fsm.Offset(r.uint64()); r.bad {
-			return fsm.ErrUnknown
-		}
-		return nil
-	})
-	if err != nil {
-		return -1, err
-	}
-	return low, nil
 }
 
 // deleteRecords is DeleteRecords at the leader.
@@ -211,27 +169,6 @@ func (r *records) deleteRecords(ctx context.Context, before fsm.Offset) (fsm.Off
 	return start, nil
 }
 
-// Producers gives the idempotent producers that the partition's leader remembers,
-// in the order in which they last appended.
-func (n *Node) Producers(ctx context.Context, id fsm.PartitionID) ([]fsm.ActiveProducer, error) {
-	var producers []fsm.ActiveProducer
-	err := n.atRecords(ctx, id, holdLeaderless, func(ctx context.Context, h hint, local *records) (err error) {
-		if local != nil {
-			producers, err = local.activeProducers(ctx)
-			return err
-		}
-		reply, err := n.ask(ctx, h.identity, callProducers, appendPartition(nil, id))
-		if err != nil {
-			return err
-		}
-		if err := json.Unmarshal(reply, &producers); err != nil {
-			return fmt.Errorf("%w: malformed answer of another node", fsm.ErrUnknown)
-		}
-		return nil
-	})
-	return producers, err
-}
-
 func (r *records) activeProducers(ctx context.Context) ([]fsm.ActiveProducer, error) {
 	if _, _, _, err := r.asConfirmedLeader(ctx); err != nil {
 		return nil, err
@@ -244,31 +181,4 @@ func (r *records) activeProducers(ctx context.Context) ([]fsm.ActiveProducer, er
 		producers[i] = s.Active()
 	}
 	return producers, nil
-}
-
-// answerAdmin answers the calls of this file that are for one partition.
-func (n *Node) answerAdmin(ctx context.Context, kind uint8, r *reader) ([]byte, error) {
-	replica := n.records(r.partition())
-	before := fsm.Offset(-1)
-	if kind == callDeleteRecords {
-		before = fsm.Offset(r.uint64())
-	}
-	if r.bad {
-		return nil, errMalformed
-	}
-	if replica == nil {
-		return nil, errNotLeader{}
-	}
-	if kind == callDeleteRecords {
-		low, err := replica.deleteRecords(ctx, before)
-		if err != nil {
-			return nil, err
-		}
-		return binary.BigEndian.AppendUint64(nil, uint64(low)), nil
-	}
-	producers, err := replica.activeProducers(ctx)
-	if err != nil {
-		return nil, err
-	}
-	return json.Marshal(producers)
 }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/hashicorp/raft"
 
+	"github.com/trimaran-io/trimaran/cluster/calls"
 	"github.com/trimaran-io/trimaran/cluster/placement"
 	"github.com/trimaran-io/trimaran/fsm"
 )
@@ -22,7 +23,7 @@ func (n *Node) Administer(ctx context.Context, request fsm.AdminRequest) error {
 		return fmt.Errorf("%w: %w", fsm.ErrUnknown, err)
 	}
 	// Every request may be made twice: it says how things shall be.
-	return n.catalog.change(ctx, callAdminister, payload, func(ctx context.Context) ([]byte, error) {
+	return n.catalog.change(ctx, calls.Administer.Kind, payload, func(ctx context.Context) ([]byte, error) {
 		return n.administerAsLeader(ctx, request)
 	})
 }

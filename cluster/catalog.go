@@ -15,6 +15,7 @@ import (
 
 	"github.com/hashicorp/raft"
 
+	"github.com/trimaran-io/trimaran/cluster/calls"
 	"github.com/trimaran-io/trimaran/cluster/peer"
 	"github.com/trimaran-io/trimaran/cluster/placement"
 	"github.com/trimaran-io/trimaran/fsm"
@@ -125,13 +126,6 @@ func (c *catalog) Restore(source io.ReadCloser) error {
 	return nil
 }
 
-// catalogReply says at which index a change is in the catalog.
-type catalogReply struct {
-	Index fsm.Index `json:"index"`
-	// FirstProducerID is set by an allocation of producer ids.
-	FirstProducerID int64 `json:"first_producer_id,omitempty"`
-}
-
 // applyAsLeader proposes an encoded command if this node leads the catalog.
 func (c *catalog) applyAsLeader(ctx context.Context, command []byte) ([]byte, error) {
 	g := c.raftGroup()
@@ -159,7 +153,7 @@ func (c *catalog) applyAsLeader(ctx context.Context, command []byte) ([]byte, er
 		switch {
 		case errors.Is(err, errGroupBusy), errors.Is(err, raft.ErrNotLeader), errors.Is(err, raft.ErrEnqueueTimeout), errors.Is(err, raft.ErrLeadershipTransferInProgress):
 			identity, term := g.leader()
-			return nil, errNotLeader{hint{identity, term}}
+			return nil, errNotLeader{Hint: hint{Identity: identity, Term: term}}
 		}
 		return nil, fmt.Errorf("%w: %w", fsm.ErrUnknownFate, err)
 	}
@@ -184,7 +178,7 @@ func (c *catalog) indexAsLeader(ctx context.Context) ([]byte, error) {
 	defer cancel()
 	if err := g.ask(ctx, func() raft.Future { return g.raft.Barrier(callTimeout) }); err != nil {
 		identity, term := g.leader()
-		return nil, errNotLeader{hint{identity, term}}
+		return nil, errNotLeader{Hint: hint{Identity: identity, Term: term}}
 	}
 	c.mu.Lock()
 	newer := c.newer
@@ -215,7 +209,7 @@ func (c *catalog) atLeader(ctx context.Context, kind uint8, payload []byte, loca
 			identity, _ := g.leader()
 			if members := voters(g); c.node.severed(identity, members) {
 				if who, ok := c.node.askWho(catalogGroup, members); ok {
-					identity = who.identity
+					identity = who.Identity
 				}
 			}
 			switch identity {
@@ -223,7 +217,7 @@ func (c *catalog) atLeader(ctx context.Context, kind uint8, payload []byte, loca
 			case c.node.identity:
 				reply, err = local(ctx)
 			default:
-				reply, err = c.node.call(ctx, identity, kind, payload)
+				reply, err = c.node.caller.Call(ctx, identity, kind, payload)
 			}
 			if err == nil {
 				var at catalogReply
@@ -253,7 +247,7 @@ func (c *catalog) apply(ctx context.Context, command fsm.CatalogCommand) (catalo
 		return catalogReply{}, err
 	}
 	payload := command.Encode()
-	return c.atLeader(ctx, callCatalogApply, payload, func(ctx context.Context) ([]byte, error) {
+	return c.atLeader(ctx, calls.CatalogApply.Kind, payload, func(ctx context.Context) ([]byte, error) {
 		return c.applyAsLeader(ctx, payload)
 	})
 }
@@ -280,7 +274,7 @@ func (c *catalog) changeBy(ctx context.Context, command fsm.CatalogCommand) erro
 		return err
 	}
 	payload := command.Encode()
-	return c.change(ctx, callCatalogApply, payload, func(ctx context.Context) ([]byte, error) {
+	return c.change(ctx, calls.CatalogApply.Kind, payload, func(ctx context.Context) ([]byte, error) {
 		return c.applyAsLeader(ctx, payload)
 	})
 }
@@ -298,7 +292,7 @@ func (c *catalog) makeKnown(ctx context.Context, index fsm.Index) {
 			continue
 		}
 		wg.Go(func() {
-			if _, err := c.node.call(ctx, identity, callCatalogKnown, binary.BigEndian.AppendUint64(nil, uint64(index))); err != nil {
+			if _, err := calls.CatalogKnown.Ask(ctx, c.node.caller, identity, index); err != nil {
 				c.node.logger.Debug("a node may not know a change of the catalog yet", "node", node.ID, "error", err)
 			}
 		})
@@ -313,7 +307,7 @@ const makeKnownTimeout = 500 * time.Millisecond
 // catchUp returns when this node knows the catalog as it was, or newer, when
 // the call began.
 func (c *catalog) catchUp(ctx context.Context) error {
-	_, err := c.atLeader(ctx, callCatalogIndex, nil, func(ctx context.Context) ([]byte, error) { return c.indexAsLeader(ctx) })
+	_, err := c.atLeader(ctx, calls.CatalogIndex.Kind, nil, func(ctx context.Context) ([]byte, error) { return c.indexAsLeader(ctx) })
 	return err
 }
 
@@ -476,13 +470,6 @@ func (c *catalog) placing(ctx context.Context) error {
 
 func (c *catalog) placed() { <-c.creating }
 
-// createTopicCall is what a node asks the catalog's leader to do.
-type createTopicCall struct {
-	Spec         fsm.TopicSpec `json:"spec"`
-	ID           fsm.TopicID   `json:"id"` // minted by the asking node, so that asking twice creates once
-	ValidateOnly bool          `json:"validate_only,omitempty"`
-}
-
 // createTopicAsLeader places and creates a topic.
 func (n *Node) createTopicAsLeader(ctx context.Context, call createTopicCall) ([]byte, error) {
 	c := n.catalog
@@ -629,7 +616,7 @@ func (n *Node) CreateTopic(ctx context.Context, spec fsm.TopicSpec, validateOnly
 		return fmt.Errorf("%w: %w", fsm.ErrUnknown, err)
 	}
 	// The same id asked for twice creates once.
-	err = n.catalog.change(ctx, callCreateTopic, payload, func(ctx context.Context) ([]byte, error) {
+	err = n.catalog.change(ctx, calls.CreateTopic.Kind, payload, func(ctx context.Context) ([]byte, error) {
 		return n.createTopicAsLeader(ctx, call)
 	})
 	if err != nil || validateOnly {

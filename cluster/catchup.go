@@ -2,8 +2,6 @@ package cluster
 
 import (
 	"context"
-	"encoding/binary"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"sync"
@@ -12,6 +10,7 @@ import (
 	"github.com/hashicorp/raft"
 	"golang.org/x/time/rate"
 
+	"github.com/trimaran-io/trimaran/cluster/calls"
 	"github.com/trimaran-io/trimaran/cluster/peer"
 	"github.com/trimaran-io/trimaran/cluster/raftlog"
 	"github.com/trimaran-io/trimaran/fsm"
@@ -134,11 +133,7 @@ func (n *Node) beforeInstall(r *replica) func(context.Context, string, *raft.Ins
 // perhaps with another leader: where the log comes as far by itself, the copy is of no use and ends
 // with errOvertaken.
 func (n *Node) copyFrom(ctx context.Context, r *replica, from string) error {
-	reply, err := n.ask(ctx, from, callDescribe, binary.BigEndian.AppendUint64(appendPartition(nil, r.id), r.log.SnapshotIndex()))
-	if err != nil {
-		return err
-	}
-	d, err := parseDescribed(reply)
+	d, err := calls.Describe.Ask(ctx, n.caller, from, calls.DescribeRequest{Partition: r.id, Have: r.log.SnapshotIndex()})
 	if err != nil {
 		return r.refuses(err)
 	}
@@ -171,11 +166,8 @@ func (n *Node) copyFrom(ctx context.Context, r *replica, from string) error {
 			return errors.Join(errOvertaken, staging.Discard())
 		}
 		n.stepOfCopy(r, "piece")
-		head := appendPartition(nil, r.id)
-		head = binary.BigEndian.AppendUint64(head, staging.Next())
-		head = binary.BigEndian.AppendUint64(head, d.Index)
-		head = binary.BigEndian.AppendUint32(head, catchUpPiece)
-		piece, err := n.ask(ctx, from, callEntries, head)
+		piece, err := calls.Entries.Ask(ctx, n.caller, from,
+			calls.EntriesRequest{Partition: r.id, First: staging.Next(), Last: d.Index, MaxBytes: catchUpPiece})
 		if err != nil {
 			return err
 		}
@@ -233,44 +225,17 @@ func (n *Node) reopen(r *replica) {
 	n.catalog.wake()
 }
 
-// A described log travels as the length of the JSON (4), the JSON, the state.
-
-func encodeDescribed(d raftlog.Described) ([]byte, error) {
-	text, err := json.Marshal(d)
-	if err != nil {
-		return nil, err
+// describe answers calls.Describe.
+func (r *replica) describe(have uint64) (raftlog.Described, error) {
+	d, ok := r.log.Describe(have)
+	if !ok {
+		return d, fmt.Errorf("%w: no snapshot yet", fsm.ErrNoLeader)
 	}
-	out := binary.BigEndian.AppendUint32(nil, uint32(len(text)))
-	return append(append(out, text...), d.State...), nil
-}
-
-func parseDescribed(reply []byte) (d raftlog.Described, err error) {
-	r := reader{b: reply}
-	text := r.bytes(int(r.uint32()))
-	if r.bad {
-		return d, fmt.Errorf("%w: malformed answer of another node", fsm.ErrUnknown)
-	}
-	if err := fsm.DecodeStrictly(text, &d); err != nil {
-		return d, fmt.Errorf("answer of another node: %w", err)
-	}
-	if d.First == 0 || d.Index < d.First-1 {
-		return d, fmt.Errorf("%w: malformed answer of another node", fsm.ErrUnknown)
-	}
-	d.State = r.b
+	r.hold(d.First)
 	return d, nil
 }
 
-// describe answers callDescribe.
-func (r *replica) describe(have uint64) ([]byte, error) {
-	d, ok := r.log.Describe(have)
-	if !ok {
-		return nil, fmt.Errorf("%w: no snapshot yet", fsm.ErrNoLeader)
-	}
-	r.hold(d.First)
-	return encodeDescribed(d)
-}
-
-// entries answers callEntries.
+// entries answers calls.Entries.
 func (r *replica) entries(from, to uint64, limit int) ([]byte, error) {
 	r.hold(from)
 	b, err := r.log.AppendEntries(nil, from, to, limit)

@@ -2,13 +2,13 @@ package cluster
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
 	"strings"
 	"time"
 
+	"github.com/trimaran-io/trimaran/cluster/calls"
 	"github.com/trimaran-io/trimaran/cluster/membership"
 	"github.com/trimaran-io/trimaran/cluster/peer"
 	"github.com/trimaran-io/trimaran/fsm"
@@ -124,16 +124,12 @@ func (n *Node) formationStep(ctx context.Context, members []membership.Member) (
 			return "", err
 		}
 	}
-	proposal, err := json.Marshal(forming)
-	if err != nil {
-		return "", err
-	}
 	for _, node := range forming.Nodes {
 		if node.Identity() == n.identity {
 			continue
 		}
 		callCtx, cancel := context.WithTimeout(ctx, callTimeout)
-		_, err := n.call(callCtx, node.Identity(), callForm, proposal)
+		_, err := calls.Form.Ask(callCtx, n.caller, node.Identity(), calls.Formation(*forming))
 		cancel()
 		if err != nil {
 			return fmt.Sprintf("waiting for %s to agree to the cluster: %v", node.ID, err), nil
@@ -149,14 +145,10 @@ func (n *Node) toldOfOthers() bool {
 	})
 }
 
-// grant answers a proposal to form a cluster (callForm).
-func (n *Node) grant(payload []byte) error {
-	var proposal formation
-	if err := decodeCall(payload, &proposal); err != nil {
-		return err
-	}
+// grant answers a proposal to form a cluster (calls.Form).
+func (n *Node) grant(proposal formation) error {
 	if proposal.ClusterID == "" {
-		return errMalformed
+		return calls.ErrMalformed
 	}
 	if !slices.ContainsFunc(proposal.Nodes, func(node fsm.Node) bool { return node.Identity() == n.identity }) {
 		return fmt.Errorf("%w: this node is not part of the proposal", fsm.ErrClusterMismatch)
@@ -192,22 +184,17 @@ func (n *Node) adopt(clusterID string) error {
 	return nil
 }
 
-// joinReply is the answer to callJoin.
-type joinReply struct {
-	ClusterID string `json:"cluster_id"`
-}
-
 // join asks a member of a cluster to admit this node.
 func (n *Node) join(ctx context.Context, through membership.Member) (string, error) {
-	request, err := json.Marshal(n.self())
+	request, err := calls.Join.Payload(n.self())
 	if err != nil {
 		return "", err
 	}
 	callCtx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	_, reply, err := n.link.CallAddr(callCtx, through.PeerAddr, callJoin, request)
+	_, reply, err := n.link.CallAddr(callCtx, through.PeerAddr, calls.Join.Kind, request)
 	if err == nil {
-		reply, err = decodeReply(reply)
+		reply, err = calls.DecodeReply(reply)
 	} else if errors.Is(err, peer.ErrNotSent) {
 		err = fmt.Errorf("%w: %w", fsm.ErrNoLeader, err)
 	}
@@ -218,26 +205,25 @@ func (n *Node) join(ctx context.Context, through membership.Member) (string, err
 	default:
 		return fmt.Sprintf("asking %s to be admitted to cluster %s: %v", through.NodeID, through.ClusterID, err), nil
 	}
-	var joined joinReply
-	if err := json.Unmarshal(reply, &joined); err != nil || joined.ClusterID == "" {
+	joined, err := calls.Join.Read(n.self(), reply)
+	if err != nil || joined.ClusterID == "" {
 		return "malformed answer of a member", nil
 	}
 	return "", n.adopt(joined.ClusterID)
 }
 
-// admit registers a new node in the catalog (callJoin). The catalog's leader
+// admit registers a new node in the catalog (calls.Join). The catalog's leader
 // then adds it to the catalog group.
-func (n *Node) admit(ctx context.Context, from string, payload []byte) ([]byte, error) {
-	var node fsm.Node
-	if err := json.Unmarshal(payload, &node); err != nil || fsm.CheckNodeID(node.ID) != nil || node.Identity() != from {
-		return nil, errMalformed
+func (n *Node) admit(ctx context.Context, from string, node fsm.Node) (reply calls.JoinReply, err error) {
+	if fsm.CheckNodeID(node.ID) != nil || node.Identity() != from {
+		return reply, calls.ErrMalformed
 	}
 	clusterID := n.ClusterID()
 	if clusterID == "" {
-		return nil, fmt.Errorf("%w: this node is not in a cluster itself", fsm.ErrNoLeader)
+		return reply, fmt.Errorf("%w: this node is not in a cluster itself", fsm.ErrNoLeader)
 	}
 	if _, err := n.catalog.apply(ctx, fsm.CatalogCommand{RegisterNode: &node}); err != nil {
-		return nil, err
+		return reply, err
 	}
-	return json.Marshal(joinReply{clusterID})
+	return calls.JoinReply{ClusterID: clusterID}, nil
 }

@@ -35,7 +35,7 @@ func (n *Node) catalogLed() bool {
 // votes and hears of leaders, and else by whether a majority of those that hold it is there.
 func (n *Node) online(id fsm.PartitionID, p *fsm.Partition, here map[fsm.NodeID]bool) bool {
 	if r := n.guide(id); r != nil && slices.Contains(voters(r.group), n.identity) {
-		if leader, _ := r.leader(); leader.identity == n.identity {
+		if leader, _ := r.leader(); leader.Identity == n.identity {
 			if _, err := r.leads(); err != nil {
 				return false // not past its barrier
 			}
@@ -76,7 +76,7 @@ func (n *Node) health(view *fsm.Topics, topics []*fsm.Topic, here map[fsm.NodeID
 			h.all++
 			h.offline += boolInt(!n.online(id, p, here))
 			if r := n.replica(id); r != nil {
-				if leader, _ := r.leader(); leader.identity == n.identity {
+				if leader, _ := r.leader(); leader.Identity == n.identity {
 					h.led++
 					h.under += boolInt(n.underReplicated(view, p, r.group))
 				}

@@ -7,6 +7,7 @@ import (
 
 	"github.com/hashicorp/raft"
 
+	"github.com/trimaran-io/trimaran/cluster/calls"
 	"github.com/trimaran-io/trimaran/cluster/raftlog"
 	"github.com/trimaran-io/trimaran/fsm"
 	"github.com/trimaran-io/trimaran/kafkaproto"
@@ -136,7 +137,7 @@ func (n *Node) rebuildHurt() {
 			continue
 		}
 		leader, _ := r.leader()
-		switch leader.identity {
+		switch leader.Identity {
 		case "":
 		case n.identity:
 			n.done.Add(1)
@@ -147,7 +148,7 @@ func (n *Node) rebuildHurt() {
 				}
 			}()
 		default:
-			n.leaveHurt(r, leader.identity)
+			n.leaveHurt(r, leader.Identity)
 		}
 	}
 }
@@ -171,7 +172,7 @@ func (n *Node) leaveHurt(r *replica, leader string) {
 		defer n.done.Done()
 		ctx, cancel := context.WithTimeout(n.ctx, rebuildTimeout)
 		defer cancel()
-		_, err := n.ask(ctx, leader, callLeave, appendPartition(nil, r.id))
+		_, err := calls.Leave.Ask(ctx, n.caller, leader, r.id)
 		n.mu.Lock()
 		if h := n.hurt[r.id]; h.replica == r && err == nil && n.replicas[r.id] == r {
 			n.damage[r.id] = h.err

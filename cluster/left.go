@@ -9,6 +9,7 @@ import (
 
 	"github.com/hashicorp/raft"
 
+	"github.com/trimaran-io/trimaran/cluster/calls"
 	"github.com/trimaran-io/trimaran/fsm"
 )
 
@@ -39,46 +40,31 @@ func (n *Node) leave() {
 func (n *Node) hasLeft(ctx context.Context) (left, known bool) {
 	ctx, cancel := context.WithTimeout(ctx, leftTimeout)
 	defer cancel()
-	members := n.gossip.Members()
-	answers := make(chan []byte, len(members))
-	for _, m := range members {
-		go func() {
-			if m.Identity == n.identity || m.ClusterID != n.ClusterID() {
-				answers <- nil
-				return
-			}
-			reply, err := n.ask(ctx, m.Identity, callMember)
-			if err != nil {
-				reply = nil
-			}
-			answers <- reply
-		}()
-	}
-	for range members {
-		if reply := <-answers; len(reply) == 1 {
-			left, known = left || reply[0] == 0, true
-			cancel() // the others need not be waited for
+	var ask []string
+	for _, m := range n.nodes.Members() {
+		if m.Identity != n.identity && m.ClusterID == n.ClusterID() {
+			ask = append(ask, m.Identity)
 		}
 	}
+	calls.AskAll(ctx, ask, func(ctx context.Context, identity string) (bool, error) {
+		return calls.Member.Ask(ctx, n.caller, identity, calls.Nothing{})
+	}, func(_ string, member bool, err error) (enough bool) {
+		if err == nil {
+			left, known = !member, true
+		}
+		return known
+	})
 	return left, known
 }
 
-// answerMember tells a node whether it belongs to the cluster (callMember). Only a confirmed leader of the
+// answerMember tells a node whether it belongs to the cluster (calls.Member). Only a confirmed leader of the
 // catalog knows. Before the catalog says who the first nodes are, all that ask belong to it.
-func (n *Node) answerMember(ctx context.Context, identity string) ([]byte, error) {
+func (n *Node) answerMember(ctx context.Context, identity string, _ calls.Nothing) (member bool, err error) {
 	if _, err := n.catalog.indexAsLeader(ctx); err != nil {
-		return nil, err
+		return false, err
 	}
 	view := n.Topics()
-	if view.ClusterID() == "" {
-		return []byte{1}, nil
-	}
-	for _, node := range view.Nodes() {
-		if node.Identity() == identity {
-			return []byte{1}, nil
-		}
-	}
-	return []byte{0}, nil
+	return view.ClusterID() == "" || slices.ContainsFunc(view.Nodes(), func(node fsm.Node) bool { return node.Identity() == identity }), nil
 }
 
 // giveUpVote takes the vote in the catalog's group from a node that is to leave the cluster. obstacle says

@@ -3,7 +3,6 @@ package cluster
 import (
 	"cmp"
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -13,6 +12,7 @@ import (
 
 	"github.com/hashicorp/raft"
 
+	"github.com/trimaran-io/trimaran/cluster/calls"
 	"github.com/trimaran-io/trimaran/fsm"
 )
 
@@ -180,51 +180,42 @@ var errTooFew = errors.New("too few of the other members are there")
 
 // appliedAt asks a node how far its replica is.
 func (n *Node) appliedAt(ctx context.Context, identity string, id fsm.PartitionID) (uint64, error) {
-	reply, err := n.ask(ctx, identity, callApplied, appendPartition(nil, id))
-	if err != nil {
-		return 0, err
-	}
-	r := reader{b: reply}
-	applied := r.uint64()
-	if r.bad {
-		return 0, errMalformed
-	}
-	return applied, nil
+	return calls.Applied.Ask(ctx, n.caller, identity, id)
 }
 
-// release answers callLeave: a replica that may have lost acknowledged records or
+// release answers calls.Leave: a replica that may have lost acknowledged records or
 // votes leaves its group (invariant 7). The answer is this node's term, in which
 // that replica must not vote any more. A group that could not go on without it
 // keeps it as it is: what is left of its majority must not shrink.
-func (n *Node) release(ctx context.Context, r *replica, identity string) ([]byte, error) {
+func (n *Node) release(ctx context.Context, r *replica, identity string) (uint64, error) {
 	p, err := r.leads()
 	if err != nil {
-		return nil, err
+		return 0, err
 	}
 	// Who else goes is to be seen: two that are judged by the same configuration may be one too many.
 	select {
 	case r.changing <- struct{}{}:
 		defer func() { <-r.changing }()
 	case <-ctx.Done():
-		return nil, fmt.Errorf("%w: another member comes or goes", fsm.ErrNoLeader)
+		return 0, fmt.Errorf("%w: another member comes or goes", fsm.ErrNoLeader)
 	}
 	future := r.group.raft.GetConfiguration()
 	if err := future.Error(); err != nil {
-		return nil, fmt.Errorf("%w: %w", fsm.ErrNoLeader, err)
+		return 0, fmt.Errorf("%w: %w", fsm.ErrNoLeader, err)
 	}
 	servers := future.Configuration().Servers
 	if slices.ContainsFunc(servers, func(s raft.Server) bool { return string(s.ID) == identity }) {
 		if !n.majorityWithout(servers, identity) {
-			return nil, fmt.Errorf("%w: %w", fsm.ErrNoLeader, errTooFew)
+			return 0, fmt.Errorf("%w: %w", fsm.ErrNoLeader, errTooFew)
 		}
 		if err := r.group.change(ctx, func() raft.Future { return r.group.raft.RemoveServer(raft.ServerID(identity), 0, membersTimeout) }); err != nil {
-			return nil, fmt.Errorf("%w: %w", fsm.ErrNoLeader, err)
+			return 0, fmt.Errorf("%w: %w", fsm.ErrNoLeader, err)
 		}
 		n.logger.Warn("a replica has left its group to be rebuilt", "partition", r.id, "node", identity)
 	} else if err := r.settled(p); err != nil {
-		return nil, fmt.Errorf("%w: %w", fsm.ErrNoLeader, err)
+		return 0, fmt.Errorf("%w: %w", fsm.ErrNoLeader, err)
 	}
-	return binary.BigEndian.AppendUint64(nil, r.group.raft.CurrentTerm()), nil // not below that of the configuration
+	return r.group.raft.CurrentTerm(), nil // not below that of the configuration
 }
 
 // levelOf is the level of a line about a step that is tried again if it fails.

@@ -31,10 +31,13 @@ import (
 	"golang.org/x/sync/semaphore"
 	"golang.org/x/time/rate"
 
+	"github.com/trimaran-io/trimaran/cluster/calls"
+	"github.com/trimaran-io/trimaran/cluster/liveness"
 	"github.com/trimaran-io/trimaran/cluster/membership"
 	"github.com/trimaran-io/trimaran/cluster/peer"
 	"github.com/trimaran-io/trimaran/cluster/raftlog"
 	"github.com/trimaran-io/trimaran/cluster/raftlog/vfs"
+	"github.com/trimaran-io/trimaran/cluster/route"
 	"github.com/trimaran-io/trimaran/coordinator"
 	"github.com/trimaran-io/trimaran/fsm"
 )
@@ -124,22 +127,26 @@ type Node struct {
 	catchUpLimit *rate.Limiter
 	link         *peer.Link
 	gossip       *membership.Gossip
+	nodes        *liveness.Nodes // who is there
+	caller       *route.Caller   // calls to other nodes
+	server       *calls.Server   // and their answers
+	router       *route.Router   // from a partition to its leader
+	groups       *route.Groups   // from a consumer group to its coordinator
+	room         *diskRoom
+	handovers    *handovers
 	wired        chan struct{} // closed when link and gossip are there: the link is called by others before
 	catalog      *catalog
 	failover     *failover
 
 	producerIDs *producerIDs
 	fresh       freshness
-	forwarded   *semaphore.Weighted // requests of consumer groups that wait at other nodes
 	unpacking   *semaphore.Weighted // batches that are unpacked to look for a time
 
 	ctx    context.Context // ends when the node stops
 	cancel context.CancelFunc
 	done   sync.WaitGroup
 
-	served    atomic.Bool // Ready was nil once
-	diskHangs atomic.Bool // an append here does not end
-	wasCut    atomic.Bool // from some node, and it was not asked since whether this one still belongs to the cluster
+	served atomic.Bool // Ready was nil once
 
 	idMu    sync.Mutex
 	id      *identityFile // replaced, never changed
@@ -153,15 +160,11 @@ type Node struct {
 	mu        sync.Mutex
 	replicas  map[fsm.PartitionID]*replica
 	broken    map[fsm.PartitionID]error     // replicas that could not be opened
-	hints     map[fsm.PartitionID]hint      // leaders of partitions without a replica here, or that the replica does not reach
-	askedWho  map[string]time.Time          // when others may be asked again who leads a group
-	addresses map[string]string             // peer addresses by identity, of everyone ever met
 	reopening map[fsm.PartitionID]bool      // replicas to be closed and opened again
 	busy      map[fsm.PartitionID]bool      // replicas that are being opened or closed, see inhand
 	rebuilt   map[fsm.PartitionID]time.Time // when that was tried last
 	damage    map[fsm.PartitionID]error     // replicas to be rebuilt, and why
 	hurt      map[fsm.PartitionID]hurt      // replicas that run with something damaged
-	fullNodes map[string]time.Time          // nodes whose disk is full, and until when that holds
 	hashing   chan struct{}                 // capacity 1: one check of replicas reads at a time
 	caughtUp  bool                          // the catalog here was once as new as the leader's
 
@@ -196,15 +199,11 @@ func Start(cfg Config) (_ *Node, err error) {
 		cfg:       cfg,
 		replicas:  map[fsm.PartitionID]*replica{},
 		broken:    map[fsm.PartitionID]error{},
-		hints:     map[fsm.PartitionID]hint{},
-		askedWho:  map[string]time.Time{},
-		addresses: map[string]string{},
 		reopening: map[fsm.PartitionID]bool{},
 		busy:      map[fsm.PartitionID]bool{},
 		damage:    map[fsm.PartitionID]error{},
 		rebuilt:   map[fsm.PartitionID]time.Time{},
 		hurt:      map[fsm.PartitionID]hurt{},
-		fullNodes: map[string]time.Time{},
 		hashing:   make(chan struct{}, 1),
 		wired:     make(chan struct{}),
 		creating:  len(cfg.InitialTopics) > 0,
@@ -245,11 +244,10 @@ func Start(cfg Config) (_ *Node, err error) {
 	}
 	undo = append(undo, func() { n.logs.Close() })
 	n.producerIDs = newProducerIDs()
-	n.forwarded = newForwarded()
 	n.unpacking = newUnpacking()
 	n.catalog = newCatalog(n)
 	n.catchUpLimit = newCatchUpLimit(cfg.CatchUpRate)
-	n.failover = newFailover(n)
+	n.wire()
 
 	listener, err := cfg.Listen(cfg.PeerListen)
 	if err != nil {
@@ -260,7 +258,7 @@ func Start(cfg Config) (_ *Node, err error) {
 		ClusterID: n.ClusterID,
 		Listener:  listener,
 		Dial:      cfg.Dial,
-		Resolve:   n.resolve,
+		Resolve:   n.nodes.Resolve,
 		Handler:   n.serve,
 		Logger:    n.logger,
 
@@ -271,7 +269,7 @@ func Start(cfg Config) (_ *Node, err error) {
 		Answered:         cfg.answered,
 	})
 	undo = append(undo, func() { n.link.Close() })
-	n.link.OnDown(func(string) { n.wasCut.Store(true) })
+	n.link.OnDown(n.nodes.Lost)
 	if n.cfg.PeerAdvertise == "" {
 		n.cfg.PeerAdvertise = listener.Addr().String()
 	}
@@ -341,9 +339,9 @@ func (n *Node) run() {
 	n.done.Add(1)
 	go func() {
 		defer n.done.Done()
-		n.tellFull()
+		n.room.run(n.ctx)
 	}()
-	for _, loop := range []func(){n.scrubLoop, n.planLoop, n.leadersLoop, n.stuckLoop} {
+	for _, loop := range []func(){n.scrubLoop, n.planLoop, func() { n.newLeaderships().run(n.ctx) }, func() { n.newStuckGroups().run(n.ctx) }} {
 		n.done.Add(1)
 		go func() {
 			defer n.done.Done()
@@ -549,25 +547,6 @@ func (n *Node) isWired() bool {
 	default:
 		return false
 	}
-}
-
-// resolve gives the peer address of a node: what gossip says now, else what it
-// said last.
-func (n *Node) resolve(identity string) (string, bool) {
-	if n.isWired() {
-		for _, m := range n.gossip.Members() {
-			if m.Identity == identity {
-				n.mu.Lock()
-				n.addresses[identity] = m.PeerAddr
-				n.mu.Unlock()
-				return m.PeerAddr, true
-			}
-		}
-	}
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	addr, ok := n.addresses[identity]
-	return addr, ok
 }
 
 func (n *Node) transport(group string) transport {

@@ -1,79 +1,95 @@
 package cluster
 
 import (
+	"errors"
+
 	"github.com/hashicorp/raft"
 
+	"github.com/trimaran-io/trimaran/cluster/liveness"
+	"github.com/trimaran-io/trimaran/cluster/membership"
+	"github.com/trimaran-io/trimaran/cluster/peer"
 	"github.com/trimaran-io/trimaran/fsm"
 )
 
-// Who is there. Gossip suggests, connections answer.
-//
-// Gossip takes seconds to miss a node that has died, and to believe one that is back. It is read for
-// what nodes say of themselves, addresses above all. Every node keeps a session with every registered
-// one (failover.others); it ends when the process does, or after a second without a sign of life. So
-// whoever has to know who is there, to place replicas, to count a majority, to give leadership away or
-// to tell a client where to go, asks here and nowhere else.
-//
-// The answer is this node's own. That another one may reach a node is no help to what is done
-// from here: the leader of a group decides for its group, that of the catalog for plans.
+// Who is there is said by package liveness, to which these are short ways.
 
-// connected reports whether the node is reached right now. A node reaches itself.
-func (n *Node) connected(identity string) bool {
-	if identity == n.identity {
-		return true
-	}
-	_, connected := n.link.Alive(identity)
-	return connected
+// newPresence gives what this node knows of who is there. The link is set before it is used.
+func newPresence(n *Node) *liveness.Nodes {
+	return liveness.New(liveness.Config{
+		Self: n.identity,
+		Connected: func(identity string) bool {
+			_, connected := n.link.Alive(identity)
+			return connected
+		},
+		Way: func(identity string) liveness.Way {
+			switch n.link.Reach(identity) {
+			case peer.Reached:
+				return liveness.Reached
+			case peer.Refused:
+				return liveness.Refused
+			}
+			return liveness.Unheard
+		},
+		Members: func() []membership.Member {
+			if !n.isWired() {
+				return nil
+			}
+			return n.gossip.Members()
+		},
+	})
 }
 
-// nodesHere are the registered nodes that are reached right now, this one among them if it is registered.
-func (n *Node) nodesHere(view *fsm.Topics) map[fsm.NodeID]bool {
-	here := map[fsm.NodeID]bool{}
-	for _, node := range view.Nodes() {
-		if n.connected(node.Identity()) {
-			here[node.ID] = true
-		}
-	}
-	return here
-}
+func (n *Node) connected(identity string) bool { return n.nodes.Connected(identity) }
 
-// majorityOf reports whether more than half of the nodes are among those here.
+func (n *Node) nodesHere(view *fsm.Topics) map[fsm.NodeID]bool { return n.nodes.Here(view) }
+
 func majorityOf(nodes []fsm.NodeID, here map[fsm.NodeID]bool) bool {
-	there := 0
-	for _, id := range nodes {
-		there += boolInt(here[id])
-	}
-	return there > len(nodes)/2
+	return liveness.MajorityOf(nodes, here)
 }
 
-// majorityHere reports whether a majority of a group's voters is there.
-func (n *Node) majorityHere(servers []raft.Server) bool { return n.majorityWithout(servers, "") }
+func (n *Node) majorityHere(servers []raft.Server) bool { return n.nodes.MajorityHere(servers) }
 
-// majorityWithout reports whether a majority of the voters that are left without a member is there. If not it must not go:
-// a configuration counts from the moment at which it is in the leader's log, and such a one could neither be
-// committed nor taken back, so that the group would be without a leader until others return.
 func (n *Node) majorityWithout(servers []raft.Server, identity string) bool {
-	voters, there := 0, 0
-	for _, s := range servers {
-		if id := string(s.ID); id != identity && s.Suffrage == raft.Voter {
-			voters++
-			there += boolInt(n.connected(id))
-		}
-	}
-	return there > voters/2
+	return n.nodes.MajorityWithout(servers, identity)
 }
 
-// majorityWith is majorityWithout for one more voter, which must be there itself: it counts for the
-// majority from now on.
 func (n *Node) majorityWith(servers []raft.Server, identity string) bool {
-	return n.connected(identity) && n.majorityHere(append([]raft.Server{{ID: raft.ServerID(identity), Suffrage: raft.Voter}}, without(servers, identity)...))
+	return n.nodes.MajorityWith(servers, identity)
 }
 
-func without(servers []raft.Server, identity string) (out []raft.Server) {
-	for _, s := range servers {
-		if string(s.ID) != identity {
-			out = append(out, s)
-		}
+// Gateways is liveness.Nodes.ClientAddresses.
+func (n *Node) Gateways() map[fsm.NodeID]string { return n.nodes.ClientAddresses(n.Topics()) }
+
+// CatalogKnown says whether the catalog here was once as new as the leader's since this node has started.
+func (n *Node) CatalogKnown() bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.caughtUp
+}
+
+// Serving is nil while this node serves clients as well as any. elsewhere says that others may serve
+// them meanwhile: this node does not reach a majority of the catalog's voters, and those that it does
+// not hear may be one. Nodes whose address refuses connections are not: nobody is served there.
+func (n *Node) Serving() (elsewhere bool, err error) {
+	n.mu.Lock()
+	stopping, fatal := n.stopping, n.fatal
+	n.mu.Unlock()
+	switch {
+	case fatal != nil:
+		return false, fatal
+	case stopping:
+		return false, fsm.ErrShuttingDown
+	case !n.served.Load():
+		return false, n.Ready()
 	}
-	return out
+	return n.cutOff()
+}
+
+// cutOff is Serving for a node that has served.
+func (n *Node) cutOff() (elsewhere bool, err error) {
+	g := n.catalog.raftGroup()
+	if g == nil {
+		return false, errors.New("the catalog is not open yet")
+	}
+	return n.nodes.CutOff(voters(g))
 }

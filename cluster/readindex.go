@@ -72,7 +72,7 @@ func (r *replica) readIndex(ctx context.Context, term fsm.Term) error {
 		return fmt.Errorf("%w: the leader is not confirmed: %w", fsm.ErrTimeout, ctx.Err())
 	case err != nil || fsm.Term(confirmed) != term:
 		h, _ := r.leader()
-		return errNotLeader{h}
+		return errNotLeader{Hint: h}
 	}
 	return r.awaitApplied(ctx, commit)
 }

@@ -8,6 +8,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/trimaran-io/trimaran/cluster/calls"
 	"github.com/trimaran-io/trimaran/cluster/raftlog"
 	"github.com/trimaran-io/trimaran/fsm"
 )
@@ -70,19 +71,13 @@ func (n *Node) rebuild(id fsm.PartitionID) error {
 	defer cancel()
 	var term uint64
 	var leader string
-	err := n.atLeader(ctx, id, holdLeaderless, func(ctx context.Context, h hint, local *replica) error {
-		if local != nil || h.identity == n.identity {
+	err := n.atLeader(ctx, id, holdLeaderless, func(ctx context.Context, h hint, local *replica) (err error) {
+		if local != nil || h.Identity == n.identity {
 			return fmt.Errorf("%w: another replica has to lead first", fsm.ErrNoLeader)
 		}
-		reply, err := n.ask(ctx, h.identity, callLeave, appendPartition(nil, id))
-		if err != nil {
-			return err
-		}
-		r := reader{b: reply}
-		if term, leader = r.uint64(), h.identity; r.bad {
-			return errMalformed
-		}
-		return nil
+		term, err = calls.Leave.Ask(ctx, n.caller, h.Identity, id)
+		leader = h.Identity
+		return err
 	})
 	if err != nil {
 		return fmt.Errorf("the others are needed to rebuild it: %w", err)

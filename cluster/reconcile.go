@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"maps"
 	"math"
 	"os"
 	"slices"
@@ -83,14 +82,13 @@ func (n *Node) reconcileLoop() {
 					n.leave()
 				}
 			}
-			if n.wasCut.Load() && time.Since(askedLeft) > askLeftEvery {
-				n.wasCut.Store(false)
+			if time.Since(askedLeft) > askLeftEvery && n.nodes.TakeCut() {
 				askedLeft = time.Now()
 				left, known := n.hasLeft(n.ctx)
 				if left {
 					n.leave()
 				} else if !known {
-					n.wasCut.Store(true)
+					n.nodes.Lost("")
 				}
 			}
 		}
@@ -143,14 +141,8 @@ func (n *Node) reconcile(current bool) {
 			delete(n.rebuilt, id)
 		}
 	}
-	for id := range n.hints {
-		if _, ok := topics.Partition(id); !ok {
-			delete(n.hints, id)
-		}
-	}
-	now := time.Now()
-	maps.DeleteFunc(n.askedWho, func(_ string, again time.Time) bool { return again.Before(now) })
 	n.mu.Unlock()
+	n.router.Tidy(topics)
 
 	var work inhand
 	for _, id := range toClose {
@@ -310,8 +302,8 @@ func (n *Node) openReplica(id fsm.PartitionID, partition *fsm.Partition) error {
 	n.vouch(g)
 	n.mu.Lock()
 	n.replicas[id] = r
-	delete(n.hints, id)
 	n.mu.Unlock()
+	n.router.Opened(id)
 	r.mu.Lock()
 	newer := r.newer
 	r.mu.Unlock()

@@ -161,7 +161,7 @@ func (t *tenure) barrier() bool {
 // notLeader is an error that says what the replica knows of the leader.
 func (t *tenure) notLeader() error {
 	h, _ := t.replica.leader()
-	return errNotLeader{h}
+	return errNotLeader{Hint: h}
 }
 
 // proposalError says what an error of raft.Apply means for what was proposed.
@@ -175,20 +175,6 @@ func (t *tenure) proposalError(err error) error {
 		return fmt.Errorf("%w: %w", fsm.ErrUnknownFate, err)
 	}
 }
-
-// hint names a partition's leader: the identity and the term in which it leads.
-type hint struct {
-	identity string
-	term     uint64
-}
-
-// errNotLeader is fsm.ErrNotLeader with what the replica knows of the leader.
-type errNotLeader struct{ hint hint }
-
-func (e errNotLeader) Error() string {
-	return fmt.Sprintf("%v; it may be %q", fsm.ErrNotLeader, e.hint.identity)
-}
-func (e errNotLeader) Unwrap() error { return fsm.ErrNotLeader }
 
 // newReplica makes a replica that is not started.
 func newReplica(n *Node, id fsm.PartitionID) *replica {
@@ -291,7 +277,7 @@ func (r *replica) leader() (hint, <-chan struct{}) {
 	if identity == r.self && r.group.stuck() {
 		identity = "" // others may lead by now, and Raft here does not hear of it
 	}
-	return hint{identity, term}, r.changed
+	return hint{Identity: identity, Term: term}, r.changed
 }
 
 // leads gives the leadership if this replica leads, has passed its barrier and so
@@ -304,7 +290,7 @@ func (r *replica) leads() (leadership, error) {
 		if identity == r.self {
 			identity = "" // elected, and not yet past the barrier
 		}
-		return nil, errNotLeader{hint{identity, term}}
+		return nil, errNotLeader{Hint: hint{Identity: identity, Term: term}}
 	}
 	return r.leading, nil
 }

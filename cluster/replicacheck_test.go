@@ -61,8 +61,8 @@ func TestReplicasAreCompared(t *testing.T) {
 	whole, err := r.hash(within(t), 0, 60, 1<<40)
 	part, err2 := r.hash(within(t), 1, 60, 1<<40)
 	little, err3 := r.hash(within(t), 0, 60, 2500)
-	if err != nil || err2 != nil || err3 != nil || whole.sum == part.sum || part.bytes >= whole.bytes || little.upTo != 3 {
-		t.Errorf("%v, %v, %v; up to %d", err, err2, err3, little.upTo)
+	if err != nil || err2 != nil || err3 != nil || whole.Sum == part.Sum || part.Bytes >= whole.Bytes || little.UpTo != 3 {
+		t.Errorf("%v, %v, %v; up to %d", err, err2, err3, little.UpTo)
 	}
 	if _, err := r.hash(within(t), 0, 61, 1<<40); fsm.Code(err) != fsm.ErrOffsetOutOfRange {
 		t.Errorf("beyond the end: %v", err)

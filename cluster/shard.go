@@ -12,6 +12,7 @@ import (
 	"github.com/hashicorp/raft"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"github.com/trimaran-io/trimaran/cluster/calls"
 	"github.com/trimaran-io/trimaran/cluster/raftlog"
 	"github.com/trimaran-io/trimaran/coordinator"
 	"github.com/trimaran-io/trimaran/fsm"
@@ -206,10 +207,10 @@ func appendShardSnapshot(applied fsm.Index, next int64, state []byte) []byte {
 }
 
 func parseShardSnapshot(data []byte) (applied fsm.Index, next int64, state *coordinator.State, err error) {
-	r := reader{b: data}
-	layout, index, count := r.uint8(), r.uint64(), r.uint64()
+	r := calls.Reader{B: data}
+	layout, index, count := r.Uint8(), r.Uint64(), r.Uint64()
 	switch {
-	case r.bad:
+	case r.Bad:
 		return 0, 0, nil, fmt.Errorf("%w: %d bytes are too few for a shard", fsm.ErrSnapshot, len(data))
 	case layout > shardSnapshotLayout:
 		return 0, 0, nil, fmt.Errorf("%w: shard layout %d, this program knows %d; %w", fsm.ErrSnapshot, layout, shardSnapshotLayout, fsm.ErrNewer)
@@ -218,7 +219,7 @@ func parseShardSnapshot(data []byte) (applied fsm.Index, next int64, state *coor
 	case count > index || index > math.MaxInt64:
 		return 0, 0, nil, fmt.Errorf("%w: %d entries of a shard up to entry %d", fsm.ErrSnapshot, count, index)
 	}
-	if state, err = coordinator.RestoreState(r.b); errors.Is(err, coordinator.ErrNewer) {
+	if state, err = coordinator.RestoreState(r.B); errors.Is(err, coordinator.ErrNewer) {
 		return 0, 0, nil, fmt.Errorf("%w: %w: %w", fsm.ErrSnapshot, fsm.ErrNewer, err)
 	} else if err != nil {
 		return 0, 0, nil, fmt.Errorf("%w: %w", fsm.ErrSnapshot, err)
@@ -416,7 +417,7 @@ func (s *shard) coordinate(ctx context.Context, client coordinator.Client, req k
 	}
 	resp, err := l.coordinator.Handle(ctx, client, req)
 	switch {
-	case err == nil && l.ctx.Err() != nil && repeatable(req):
+	case err == nil && l.ctx.Err() != nil && calls.Repeatable(req):
 		return nil, l.notLeader()
 	case err == nil:
 		return resp, nil

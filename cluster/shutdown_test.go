@@ -9,6 +9,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/trimaran-io/trimaran/cluster/calls"
 	"github.com/trimaran-io/trimaran/fsm"
 )
 
@@ -146,7 +147,7 @@ func beforeBarrier(t *testing.T, r *replica, pass bool, kind uint8, payload []by
 	}
 	answered := make(chan error, 1)
 	go func() {
-		_, err := r.node.answer(ctx, "another", kind, payload)
+		_, err := r.node.server.Answer(ctx, "another", kind, payload)
 		answered <- err
 	}()
 	select {
@@ -175,10 +176,10 @@ func TestACallWaitsForTheBarrier(t *testing.T) {
 	c.startAll()
 	id := fsm.PartitionID{Topic: c.topic("a", 1, 3).ID}
 	r := c.nodes[c.leaderOf(id)].replica(id)
-	read := append(appendPartition(nil, id), make([]byte, 12)...)
+	read, _ := calls.Read.Payload(calls.ReadRequest{Partition: id})
 	for _, pass := range []bool{true, false} {
 		eventually(t, "a call that waits", func() error {
-			waited, err := beforeBarrier(t, r, pass, callRead, read)
+			waited, err := beforeBarrier(t, r, pass, calls.Read.Kind, read)
 			var notLeader errNotLeader
 			switch {
 			case !waited && err == nil:
