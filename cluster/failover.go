@@ -130,7 +130,7 @@ func (n standings) of(g *group, asking string) standing {
 	state := g.raft.State()
 	s.Free = leader == ""
 	s.Follower = state == raft.Follower || state == raft.Candidate && leader != ""
-	s.Led = state == raft.Leader || (leader != "" && leader != asking && leader != n.self && !n.gone(leader) && !unled(g))
+	s.Led = state == raft.Leader || (leader != "" && leader != asking && leader != n.self && !n.gone(leader) && !g.unled())
 	s.Voter = state != raft.Shutdown && !n.hangs() && slices.Contains(voters(g), n.self)
 	if g.stuck() {
 		s.Led = false // not by this one, and it does not hear of others
@@ -148,25 +148,14 @@ func (n standings) of(g *group, asking string) standing {
 }
 
 // unled says that the node of the group's leader is alive and does not say that it leads.
-func unled(g *group) bool {
+func (g *group) unled() bool {
 	t, ok := g.transport.(*peer.GroupTransport)
 	return ok && t.Unled()
 }
 
 // voters gives the identities of a group's voters in the order of its
 // configuration, where the preferred leader is the first.
-func voters(g *group) (out []string) {
-	future := g.raft.GetConfiguration()
-	if future.Error() != nil {
-		return nil
-	}
-	for _, s := range future.Configuration().Servers {
-		if s.Suffrage == raft.Voter {
-			out = append(out, string(s.ID))
-		}
-	}
-	return out
-}
+func voters(g *group) []string { return votersOf(g) }
 
 // answer is this node's answer to the survey of another.
 func (f *failover) answer(_ context.Context, from string, names []string) ([]standing, error) {

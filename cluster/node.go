@@ -133,6 +133,7 @@ type Node struct {
 	router       *route.Router   // from a partition to its leader
 	groups       *route.Groups   // from a consumer group to its coordinator
 	room         *diskRoom
+	health       *health
 	handovers    *handovers
 	wired        chan struct{} // closed when link and gossip are there: the link is called by others before
 	catalog      *catalog
@@ -458,14 +459,14 @@ func (n *Node) Ready() error {
 	// Nor must one of a topic that has just been created: what was there at the start
 	// has been up, and the catalog is known.
 	if !n.served.Load() {
-		if !n.catalogLed() {
+		if !n.health.catalogLed() {
 			return errors.New("the catalog has no leader that this node reaches")
 		}
-		if s := n.shortcomings(); s.starting > 0 {
+		if s := n.health.shortcomings(); s.starting > 0 {
 			return fmt.Errorf("%d of %d replicas are not up yet", s.starting, running+s.closed)
 		}
 	}
-	err := n.serves()
+	err := n.health.serves()
 	if elsewhere, cut := n.cutOff(); err == nil && elsewhere {
 		err = cut
 	}

@@ -40,7 +40,7 @@ func TestWhoHasJustDiedIsChosenForNothing(t *testing.T) {
 				leader = c.nodes[i].Node
 			}
 		}
-		if leader.connected(identity) || !leader.catalogLed() || leader.catalog.raftGroup().raft.State() != raft.Leader {
+		if leader.connected(identity) || !leader.health.catalogLed() || leader.catalog.raftGroup().raft.State() != raft.Leader {
 			return errors.New("not yet")
 		}
 		return nil
@@ -138,7 +138,7 @@ func TestANodeThatLeavesVotesAsLongAsItIsNeeded(t *testing.T) {
 	leader := -1
 	eventually(t, "it is missed", func() error {
 		for i := range 2 {
-			if n := c.nodes[i].Node; n.catalog.raftGroup().raft.State() == raft.Leader && n.catalogLed() && !n.connected(c.nodes[2].identity) {
+			if n := c.nodes[i].Node; n.catalog.raftGroup().raft.State() == raft.Leader && n.health.catalogLed() && !n.connected(c.nodes[2].identity) {
 				leader = i
 				return nil
 			}

@@ -259,14 +259,18 @@ func (c collector) Collect(to chan<- prometheus.Metric) {
 	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
 		to <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
 	}
-	short := c.n.shortcomings()
+	short := c.n.health.shortcomings()
 	running := 0
 	topics := c.n.Topics()
 	here := c.n.nodesHere(topics)
-	partitions, catalog := c.n.health(topics, topics.All(), here), c.n.catalogHealth(topics)
+	controller := 0.0
+	if g := c.n.catalog.raftGroup(); g != nil && g.raft.State() == raft.Leader {
+		controller = 1
+	}
+	partitions, catalog := c.n.health.of(topics, topics.All(), here), c.n.health.ofCatalog(topics, controller == 1)
 	var groups groupsHealth
 	if shards, ok := topics.GroupShards(); ok {
-		groups = c.n.health(topics, []*fsm.Topic{shards}, here)
+		groups = c.n.health.of(topics, []*fsm.Topic{shards}, here)
 	}
 	for _, topic := range topics.All() {
 		for p := range topic.Partitions {
@@ -293,10 +297,6 @@ func (c collector) Collect(to chan<- prometheus.Metric) {
 	}
 	gauge(metricShards, float64(shards))
 	gauge(metricShardsLed, float64(led))
-	controller := 0.0
-	if g := c.n.catalog.raftGroup(); g != nil && g.raft.State() == raft.Leader {
-		controller = 1
-	}
 	gauge(metricPartitions, float64(running))
 	gauge(metricLeaders, float64(partitions.led))
 	gauge(metricOffline, float64(partitions.offline))

@@ -48,6 +48,22 @@ func (n *Node) wire() {
 		connected: n.connected,
 		follows:   func(identity, group string, term uint64) bool { return n.link.Follows(identity, group, term) },
 	}
+	n.health = &health{
+		self: n.identity, nodeID: n.nodeID, presence: n.nodes, topics: n.Topics,
+		catalog: func() seenMember {
+			if g := n.catalog.raftGroup(); g != nil {
+				return g
+			}
+			return nil
+		},
+		replica: func(id fsm.PartitionID) seenReplica {
+			if r := n.replica(id); r != nil {
+				return r
+			}
+			return nil
+		},
+		broken: func(id fsm.PartitionID) bool { return routed{n}.Broken(id) != nil },
+	}
 	n.server = n.answers()
 }
 
@@ -167,4 +183,24 @@ func (n *Node) handOver(g *group) error { return n.handovers.handOver(g) }
 
 func (n *Node) handOverTo(g *group, suitable func(identity string) bool) error {
 	return n.handovers.handOverTo(g, suitable)
+}
+
+// The methods implement seenReplica.
+
+func (r *replica) member() seenMember { return r.group }
+
+func (r *replica) thinksItLeads() bool {
+	h, _ := r.leader()
+	return h.Identity == r.self
+}
+
+func (r *replica) servesAsLeader() bool {
+	_, err := r.leads()
+	return err == nil
+}
+
+func (r *replica) wasLed() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.everLed
 }
