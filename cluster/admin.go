@@ -164,7 +164,7 @@ func (n *Node) DeleteRecords(ctx context.Context, id fsm.PartitionID, before fsm
 	if !ok {
 		return -1, fsm.ErrUnknownTopicOrPartition
 	}
-	if !strings.Contains(n.config(topic, "cleanup.policy"), "delete") {
+	if !strings.Contains(topic.ConfigOr(n.cfg.TopicDefaults, "cleanup.policy"), "delete") {
 		return -1, fmt.Errorf("%w: cleanup.policy of topic %s is not delete", fsm.ErrPolicy, topic.Name)
 	}
 	err = n.atRecords(ctx, id, holdLeaderless, func(ctx context.Context, h hint, local *records) (err error) {

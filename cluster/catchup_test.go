@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"math"
@@ -396,7 +397,10 @@ func TestASnapshotOfferedTwiceIsCopiedOnce(t *testing.T) {
 	c.mustAppend(0, id, "first")
 	n := c.nodes[1]
 	r := n.replica(id)
-	offer := n.beforeInstall(r)
+	offer := func(ctx context.Context, from string, req *raft.InstallSnapshotRequest) error {
+		_, err := r.beforeInstall(ctx, from, req)
+		return err
+	}
 	request := &raft.InstallSnapshotRequest{LastLogIndex: 1 << 40}
 	staged := &raftlog.Staging{}
 	r.mu.Lock()

@@ -112,10 +112,7 @@ func TestAMajorityDamagedIsRefused(t *testing.T) {
 	}
 	eventually(t, "two replicas stay out", func() error {
 		for i := range 2 {
-			n := c.nodes[i]
-			n.mu.Lock()
-			err := n.broken[id]
-			n.mu.Unlock()
+			err := c.nodes[i].replicas.whyBroken(id)
 			if err == nil || !strings.Contains(err.Error(), "needed to rebuild") {
 				return fmt.Errorf("node %d: %v", i, err)
 			}

@@ -115,9 +115,7 @@ func TestReconcilingWaitsForNoReplica(t *testing.T) {
 	next := fsm.PartitionID{Topic: c.topic("b", 1, 1).ID}
 	c.mustAppend(0, next, "y")
 	eventually(t, "the other is not opened twice", func() error {
-		node.mu.Lock()
-		defer node.mu.Unlock()
-		if node.replicas[id] != nil || !node.busy[id] {
+		if node.replica(id) != nil || !node.replicas.isBusy(id) {
 			return errors.New("it is not being closed")
 		}
 		return nil

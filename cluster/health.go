@@ -117,19 +117,15 @@ func (n *Node) shortcomings() (s shortcomings) {
 				continue
 			}
 			id := fsm.PartitionID{Topic: topic.ID, Partition: int32(p)}
-			n.mu.Lock()
-			r, broken := n.replicas[id], n.broken[id] != nil
-			n.mu.Unlock()
+			r, broken := n.replicas.look(id)
 			if r == nil {
 				s.closed++
-				if !broken {
+				if broken == nil {
 					s.starting++
 				}
 				continue
 			}
-			r.mu.Lock()
-			everLed := r.everLed
-			r.mu.Unlock()
+			everLed := r.wasLed()
 			// Those without which it cannot be led may never come back, and one that came later has no voters yet: it
 			// waits for the group's leader to take it in.
 			if servers, err := r.group.Servers(); !everLed && err == nil && n.majorityHere(servers) {

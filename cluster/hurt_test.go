@@ -271,21 +271,19 @@ func TestEveryCallReturnsInEveryState(t *testing.T) {
 		}},
 		{"Raft cannot go on", 1, func(t *testing.T, c *testCluster, id fsm.PartitionID) {
 			n := c.nodes[0]
-			n.damaged(n.replica(id), raftgroup.LostError{Group: id.String()})
+			n.replicas.damaged(n.replica(id), raftgroup.LostError{Group: id.String()})
 			eventually(t, "it is closed", func() error { return c.wantBroken(0, id) })
 		}},
 		{"being rebuilt", 2, func(t *testing.T, c *testCluster, id fsm.PartitionID) {
 			n := c.nodes[0]
 			c.kill(1)
-			n.damaged(n.replica(id), raftgroup.LostError{Group: id.String()})
+			n.replicas.damaged(n.replica(id), raftgroup.LostError{Group: id.String()})
 			eventually(t, "it is closed", func() error { return c.wantBroken(0, id) })
 		}},
 		{"being opened again", 1, func(t *testing.T, c *testCluster, id fsm.PartitionID) {
 			n := c.nodes[0]
-			n.mu.Lock()
-			n.busy[id] = true
-			n.mu.Unlock()
-			if err := n.letGo(id).close(); err != nil {
+			n.replicas.setBusy(id, true)
+			if err := n.replicas.letGo(id).close(); err != nil {
 				t.Fatal(err)
 			}
 		}},
@@ -335,10 +333,8 @@ func TestEveryCallReturnsInEveryState(t *testing.T) {
 
 // wantBroken says that a replica runs or is not known to be broken.
 func (c *testCluster) wantBroken(node int, id fsm.PartitionID) error {
-	n := c.nodes[node]
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	if n.broken[id] == nil || n.replicas[id] != nil || n.busy[id] {
+	replicas := c.nodes[node].replicas
+	if r, broken := replicas.look(id); broken == nil || r != nil || replicas.isBusy(id) {
 		return errors.New("not yet")
 	}
 	return nil

@@ -25,7 +25,7 @@ func TestTwoOfThreeWithABadByteAreRebuilt(t *testing.T) {
 		}
 	}
 	for i, r := range old {
-		c.nodes[i].readFailed(r, fmt.Errorf("%w: by the test", raftlog.ErrDamaged), 0)
+		c.nodes[i].replicas.readFailed(r, fmt.Errorf("%w: by the test", raftlog.ErrDamaged), 0)
 	}
 	for i, r := range old {
 		eventually(t, "the replica is replaced", func() error {

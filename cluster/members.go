@@ -1,18 +1,16 @@
 package cluster
 
 import (
-	"cmp"
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"log/slog"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/hashicorp/raft"
 
+	"github.com/trimaran-io/trimaran/cluster/raftgroup"
 	"github.com/trimaran-io/trimaran/fsm"
 )
 
@@ -30,12 +28,13 @@ const (
 
 // reconcileMembers takes at most one step for a group that this node leads. It reports whether there
 // is none to take, or another node leads.
-func (n *Node) reconcileMembers(r *replica) bool {
+func (r *replica) reconcileMembers() bool {
+	host, logger := r.env.Host, r.env.Logger
 	p, err := r.leads()
 	if err != nil {
 		return r.group.Raft.State() != raft.Leader
 	}
-	topics := n.Topics()
+	topics := host.Topics()
 	partition, ok := topics.Partition(r.id)
 	if !ok {
 		return false
@@ -70,11 +69,11 @@ func (n *Node) reconcileMembers(r *replica) bool {
 			continue
 		}
 		complete = false
-		if identity == n.identity {
+		if identity == r.env.Identity {
 			continue
 		}
-		ctx, cancel := context.WithTimeout(n.ctx, membersTimeout)
-		applied, err := n.appliedAt(ctx, identity, r.id)
+		ctx, cancel := context.WithTimeout(r.env.ctx, membersTimeout)
+		applied, err := host.Applied(ctx, identity, r.id)
 		cancel()
 		if err != nil {
 			continue // not there, or not ready
@@ -82,13 +81,13 @@ func (n *Node) reconcileMembers(r *replica) bool {
 		server, address := raft.ServerID(identity), raft.ServerAddress(identity)
 		switch {
 		case !member:
-			err = r.group.Change(n.ctx, func() raft.Future { return r.group.Raft.AddNonvoter(server, address, 0, membersTimeout) })
-			n.logger.Log(n.ctx, levelOf(err), "a replica joins its group as a non-voter", "partition", r.id, "node", id, "error", err)
-		case !n.majorityWith(servers, identity):
-			n.logger.Debug("a replica gets no vote yet: too few of the others are there", "partition", r.id, "node", id)
+			err = r.group.Change(r.env.ctx, func() raft.Future { return r.group.Raft.AddNonvoter(server, address, 0, membersTimeout) })
+			logger.Log(r.env.ctx, levelOf(err), "a replica joins its group as a non-voter", "partition", r.id, "node", id, "error", err)
+		case !raftgroup.MajorityWith(servers, identity, host.Connected):
+			logger.Debug("a replica gets no vote yet: too few of the others are there", "partition", r.id, "node", id)
 		case applied+caughtUpEntries >= r.group.Raft.AppliedIndex():
-			err = r.group.Change(n.ctx, func() raft.Future { return r.group.Raft.AddVoter(server, address, 0, membersTimeout) })
-			n.logger.Log(n.ctx, levelOf(err), "a replica has caught up and votes", "partition", r.id, "node", id, "error", err)
+			err = r.group.Change(r.env.ctx, func() raft.Future { return r.group.Raft.AddVoter(server, address, 0, membersTimeout) })
+			logger.Log(r.env.ctx, levelOf(err), "a replica has caught up and votes", "partition", r.id, "node", id, "error", err)
 		}
 		return false
 	}
@@ -98,29 +97,30 @@ func (n *Node) reconcileMembers(r *replica) bool {
 	if len(servers) == len(wanted) && len(partition.Leaving) == 0 {
 		return true
 	}
-	n.removeMembers(r, p, partition, wanted, servers)
+	r.removeMembers(p, partition, wanted, servers)
 	return false
 }
 
 // removeMembers takes out of the group who is no longer wanted, one at a time and this node last, by handing
 // leadership over; when nobody is left of them the catalog hears of it.
-func (n *Node) removeMembers(r *replica, p leadership, partition *fsm.Partition, wanted map[string]bool, servers []raft.Server) {
-	surplus := n.leastMissed(servers, func(identity string) bool { return !wanted[identity] })
+func (r *replica) removeMembers(p leadership, partition *fsm.Partition, wanted map[string]bool, servers []raft.Server) {
+	host, logger := r.env.Host, r.env.Logger
+	surplus := raftgroup.LeastMissed(servers, r.env.Identity, host.Connected, func(identity string) bool { return !wanted[identity] })
 	for _, identity := range surplus {
-		if identity == n.identity {
+		if identity == r.env.Identity {
 			continue
 		}
-		if !n.majorityWithout(servers, identity) {
-			n.logger.Debug("a replica cannot leave its group yet: too few of the others are there", "partition", r.id, "node", identity)
+		if !raftgroup.MajorityWithout(servers, identity, r.env.Host.Connected) {
+			logger.Debug("a replica cannot leave its group yet: too few of the others are there", "partition", r.id, "node", identity)
 			return
 		}
-		err := r.group.Change(n.ctx, func() raft.Future { return r.group.Raft.RemoveServer(raft.ServerID(identity), 0, membersTimeout) })
-		n.logger.Log(n.ctx, levelOf(err), "a replica has left its group", "partition", r.id, "node", identity, "error", err)
+		err := r.group.Change(r.env.ctx, func() raft.Future { return r.group.Raft.RemoveServer(raft.ServerID(identity), 0, membersTimeout) })
+		logger.Log(r.env.ctx, levelOf(err), "a replica has left its group", "partition", r.id, "node", identity, "error", err)
 		return
 	}
 	if len(surplus) > 0 {
-		if err := n.handOverTo(r.group, func(identity string) bool { return wanted[identity] }); err != nil {
-			n.logger.Debug("leadership was not handed over", "partition", r.id, "error", err)
+		if err := host.HandOverTo(r.group, func(identity string) bool { return wanted[identity] }); err != nil {
+			logger.Debug("leadership was not handed over", "partition", r.id, "error", err)
 		}
 		return
 	}
@@ -130,17 +130,17 @@ func (n *Node) removeMembers(r *replica, p leadership, partition *fsm.Partition,
 	// They let go of their records when they hear of it, so the configuration without them must be
 	// committed.
 	if err := r.settled(p); err != nil {
-		n.logger.Debug("it is not certain yet that replicas have left", "partition", r.id, "error", err)
+		logger.Debug("it is not certain yet that replicas have left", "partition", r.id, "error", err)
 		return
 	}
-	ctx, cancel := context.WithTimeout(n.ctx, membersTimeout)
+	ctx, cancel := context.WithTimeout(r.env.ctx, membersTimeout)
 	defer cancel()
 	settle := &fsm.Settle{Topic: r.id.Topic, Partition: r.id.Partition, Nodes: partition.Leaving}
-	if n.Topics().Level() >= 3 {
+	if host.Topics().Level() >= 3 {
 		settle.Replicas = partition.Replicas
 	}
-	if _, err := n.catalog.apply(ctx, fsm.CatalogCommand{Settle: settle}); err != nil {
-		n.logger.Warn("cannot tell the catalog that replicas have left yet", "partition", r.id, "error", err)
+	if err := host.Settle(ctx, settle); err != nil {
+		logger.Warn("cannot tell the catalog that replicas have left yet", "partition", r.id, "error", err)
 	}
 }
 
@@ -148,7 +148,7 @@ func (n *Node) removeMembers(r *replica, p leadership, partition *fsm.Partition,
 // leader p, is committed. One that is not, or that of a leader that was deposed, says nothing of
 // who is in the group.
 func (r *replica) settled(p leadership) error {
-	if err := r.group.Change(r.node.ctx, func() raft.Future { return r.group.Raft.Barrier(membersTimeout) }); err != nil {
+	if err := r.group.Change(r.env.ctx, func() raft.Future { return r.group.Raft.Barrier(membersTimeout) }); err != nil {
 		return err
 	}
 	if fsm.Term(r.group.Raft.CurrentTerm()) != p.inTerm() {
@@ -157,74 +157,42 @@ func (r *replica) settled(p leadership) error {
 	return nil
 }
 
-// leastMissed gives the members of a group that are to go: those first that are not there, since while they are members
-// the others need more of each other, and this node last.
-func (n *Node) leastMissed(servers []raft.Server, goes func(identity string) bool) (out []string) {
-	for _, s := range servers {
-		if goes(string(s.ID)) {
-			out = append(out, string(s.ID))
-		}
-	}
-	missed := func(identity string) int {
-		if identity == n.identity {
-			return 2
-		}
-		return boolInt(n.connected(identity))
-	}
-	slices.SortFunc(out, func(a, b string) int { return cmp.Or(missed(a)-missed(b), strings.Compare(a, b)) })
-	return out
-}
-
 // errTooFew means that a group could not go on without a member that is to leave it.
 var errTooFew = errors.New("too few of the other members are there")
 
-// appliedAt asks a node how far its replica is.
-func (n *Node) appliedAt(ctx context.Context, identity string, id fsm.PartitionID) (uint64, error) {
-	reply, err := n.ask(ctx, identity, callApplied, appendPartition(nil, id))
-	if err != nil {
-		return 0, err
-	}
-	r := reader{b: reply}
-	applied := r.uint64()
-	if r.bad {
-		return 0, errMalformed
-	}
-	return applied, nil
-}
-
-// release answers callLeave: a replica that may have lost acknowledged records or
+// release lets another member go: a replica that may have lost acknowledged records or
 // votes leaves its group (invariant 7). The answer is this node's term, in which
 // that replica must not vote any more. A group that could not go on without it
 // keeps it as it is: what is left of its majority must not shrink.
-func (n *Node) release(ctx context.Context, r *replica, identity string) ([]byte, error) {
+func (r *replica) release(ctx context.Context, identity string) (term uint64, err error) {
 	p, err := r.leads()
 	if err != nil {
-		return nil, err
+		return 0, err
 	}
 	// Who else goes is to be seen: two that are judged by the same configuration may be one too many.
 	select {
 	case r.changing <- struct{}{}:
 		defer func() { <-r.changing }()
 	case <-ctx.Done():
-		return nil, fmt.Errorf("%w: another member comes or goes", fsm.ErrNoLeader)
+		return 0, fmt.Errorf("%w: another member comes or goes", fsm.ErrNoLeader)
 	}
 	future := r.group.Raft.GetConfiguration()
 	if err := future.Error(); err != nil {
-		return nil, fmt.Errorf("%w: %w", fsm.ErrNoLeader, err)
+		return 0, fmt.Errorf("%w: %w", fsm.ErrNoLeader, err)
 	}
 	servers := future.Configuration().Servers
 	if slices.ContainsFunc(servers, func(s raft.Server) bool { return string(s.ID) == identity }) {
-		if !n.majorityWithout(servers, identity) {
-			return nil, fmt.Errorf("%w: %w", fsm.ErrNoLeader, errTooFew)
+		if !raftgroup.MajorityWithout(servers, identity, r.env.Host.Connected) {
+			return 0, fmt.Errorf("%w: %w", fsm.ErrNoLeader, errTooFew)
 		}
 		if err := r.group.Change(ctx, func() raft.Future { return r.group.Raft.RemoveServer(raft.ServerID(identity), 0, membersTimeout) }); err != nil {
-			return nil, fmt.Errorf("%w: %w", fsm.ErrNoLeader, err)
+			return 0, fmt.Errorf("%w: %w", fsm.ErrNoLeader, err)
 		}
-		n.logger.Warn("a replica has left its group to be rebuilt", "partition", r.id, "node", identity)
+		r.env.Logger.Warn("a replica has left its group to be rebuilt", "partition", r.id, "node", identity)
 	} else if err := r.settled(p); err != nil {
-		return nil, fmt.Errorf("%w: %w", fsm.ErrNoLeader, err)
+		return 0, fmt.Errorf("%w: %w", fsm.ErrNoLeader, err)
 	}
-	return binary.BigEndian.AppendUint64(nil, r.group.Raft.CurrentTerm()), nil // not below that of the configuration
+	return r.group.Raft.CurrentTerm(), nil // not below that of the configuration
 }
 
 // levelOf is the level of a line about a step that is tried again if it fails.

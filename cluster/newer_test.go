@@ -58,12 +58,9 @@ const endsHere = "a replica ends here"
 
 // ended says why a node has no replica of a group any more; the error if it has, or for another reason.
 func (c *testCluster) ended(i int, id fsm.PartitionID, why string) error {
-	n := c.nodes[i].Node
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	err := n.broken[id]
-	if n.replicas[id] != nil || !errors.Is(err, fsm.ErrNewer) || !strings.Contains(err.Error(), why) {
-		return fmt.Errorf("node %d: its replica runs: %v; its error: %v", i+1, n.replicas[id] != nil, err)
+	r, err := c.nodes[i].replicas.look(id)
+	if r != nil || !errors.Is(err, fsm.ErrNewer) || !strings.Contains(err.Error(), why) {
+		return fmt.Errorf("node %d: its replica runs: %v; its error: %v", i+1, r != nil, err)
 	}
 	return nil
 }

@@ -9,7 +9,8 @@
 //
 // A request's way: route.go finds the partition's leader; partition.go is the
 // replica of a partition, shard.go that of a shard of consumer groups, replica.go
-// what both are; proposer.go puts records into its Raft group (cluster/raftgroup).
+// what both are; replicaset.go is all of a node's, which need of it what replicaenv.go says;
+// proposer.go puts records into a partition's Raft group (cluster/raftgroup).
 // groups.go is the way from a consumer group to its coordinator.
 // catalog.go is the group that knows topics and nodes; reconcile.go runs the
 // replicas that the catalog says should be here; formation.go brings the node
@@ -29,7 +30,6 @@ import (
 	"github.com/hashicorp/go-hclog"
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/semaphore"
-	"golang.org/x/time/rate"
 
 	"github.com/trimaran-io/trimaran/cluster/backofflog"
 	"github.com/trimaran-io/trimaran/cluster/membership"
@@ -123,17 +123,16 @@ type Node struct {
 	stable *raftlog.Stable
 	logs   *raftlog.Store // of the partitions
 
-	catchUpLimit *rate.Limiter
-	link         *peer.Link
-	gossip       *membership.Gossip
-	wired        chan struct{} // closed when link and gossip are there: the link is called by others before
-	catalog      *catalog
-	failover     *failover
+	link     *peer.Link
+	gossip   *membership.Gossip
+	wired    chan struct{} // closed when link and gossip are there: the link is called by others before
+	catalog  *catalog
+	replicas *replicaSet
+	failover *failover
 
 	producerIDs *producerIDs
 	fresh       freshness
 	forwarded   *semaphore.Weighted // requests of consumer groups that wait at other nodes
-	unpacking   *semaphore.Weighted // batches that are unpacked to look for a time
 
 	ctx    context.Context // ends when the node stops
 	cancel context.CancelFunc
@@ -147,25 +146,12 @@ type Node struct {
 	id      *identityFile // replaced, never changed
 	waiting string        // what formation waits for
 
-	tidied struct { // the reconcile loop's own: when it last looked for leftovers
-		view *fsm.Topics
-		at   time.Time
-	}
-
 	mu        sync.Mutex
-	replicas  map[fsm.PartitionID]*replica
-	broken    map[fsm.PartitionID]error     // replicas that could not be opened
-	hints     map[fsm.PartitionID]hint      // leaders of partitions without a replica here, or that the replica does not reach
-	askedWho  map[string]time.Time          // when others may be asked again who leads a group
-	addresses map[string]string             // peer addresses by identity, of everyone ever met
-	reopening map[fsm.PartitionID]bool      // replicas to be closed and opened again
-	busy      map[fsm.PartitionID]bool      // replicas that are being opened or closed, see inhand
-	rebuilt   map[fsm.PartitionID]time.Time // when that was tried last
-	damage    map[fsm.PartitionID]error     // replicas to be rebuilt, and why
-	hurt      map[fsm.PartitionID]hurt      // replicas that run with something damaged
-	fullNodes map[string]time.Time          // nodes whose disk is full, and until when that holds
-	hashing   chan struct{}                 // capacity 1: one check of replicas reads at a time
-	caughtUp  bool                          // the catalog here was once as new as the leader's
+	hints     map[fsm.PartitionID]hint // leaders of partitions without a replica here, or that the replica does not reach
+	askedWho  map[string]time.Time     // when others may be asked again who leads a group
+	addresses map[string]string        // peer addresses by identity, of everyone ever met
+	fullNodes map[string]time.Time     // nodes whose disk is full, and until when that holds
+	caughtUp  bool                     // the catalog here was once as new as the leader's
 
 	creating bool // the topics of the configuration are not all there yet
 	stopping bool
@@ -196,18 +182,10 @@ func Start(cfg Config) (_ *Node, err error) {
 	}
 	n := &Node{
 		cfg:       cfg,
-		replicas:  map[fsm.PartitionID]*replica{},
-		broken:    map[fsm.PartitionID]error{},
 		hints:     map[fsm.PartitionID]hint{},
 		askedWho:  map[string]time.Time{},
 		addresses: map[string]string{},
-		reopening: map[fsm.PartitionID]bool{},
-		busy:      map[fsm.PartitionID]bool{},
-		damage:    map[fsm.PartitionID]error{},
-		rebuilt:   map[fsm.PartitionID]time.Time{},
-		hurt:      map[fsm.PartitionID]hurt{},
 		fullNodes: map[string]time.Time{},
-		hashing:   make(chan struct{}, 1),
 		wired:     make(chan struct{}),
 		creating:  len(cfg.InitialTopics) > 0,
 		failed:    make(chan struct{}),
@@ -248,9 +226,8 @@ func Start(cfg Config) (_ *Node, err error) {
 	undo = append(undo, func() { n.logs.Close() })
 	n.producerIDs = newProducerIDs()
 	n.forwarded = newForwarded()
-	n.unpacking = newUnpacking()
 	n.catalog = newCatalog(n)
-	n.catchUpLimit = newCatchUpLimit(cfg.CatchUpRate)
+	n.replicas = newReplicaSet(n.ctx, n.replicaConfig())
 	n.failover = newFailover(n)
 
 	listener, err := cfg.Listen(cfg.PeerListen)
@@ -335,17 +312,13 @@ func (n *Node) run() {
 		defer n.done.Done()
 		n.createInitialTopics()
 	}()
-	n.done.Add(1)
-	go func() {
-		defer n.done.Done()
-		n.housekeepingLoop()
-	}()
+	n.replicas.Run()
 	n.done.Add(1)
 	go func() {
 		defer n.done.Done()
 		n.tellFull()
 	}()
-	for _, loop := range []func(){n.scrubLoop, n.planLoop, n.leadersLoop, n.stuckLoop} {
+	for _, loop := range []func(){n.planLoop, n.leadersLoop, n.stuckLoop} {
 		n.done.Add(1)
 		go func() {
 			defer n.done.Done()
@@ -437,7 +410,6 @@ func (n *Node) Topics() *fsm.Topics { return n.catalog.view.Load() }
 func (n *Node) Ready() error {
 	n.mu.Lock()
 	stopping, caughtUp, creating, fatal := n.stopping, n.caughtUp, n.creating, n.fatal
-	running := len(n.replicas)
 	n.mu.Unlock()
 	switch {
 	case fatal != nil:
@@ -466,7 +438,7 @@ func (n *Node) Ready() error {
 			return errors.New("the catalog has no leader that this node reaches")
 		}
 		if s := n.shortcomings(); s.starting > 0 {
-			return fmt.Errorf("%d of %d replicas are not up yet", s.starting, running+s.closed)
+			return fmt.Errorf("%d of %d replicas are not up yet", s.starting, n.replicas.count()+s.closed)
 		}
 	}
 	err := n.serves()

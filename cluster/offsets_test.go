@@ -106,7 +106,7 @@ func TestFewBatchesAreUnpackedAtOnce(t *testing.T) {
 	c.appendAt(id, 2000, "c")
 	node := c.nodes[0]
 	all := int64(runtime.GOMAXPROCS(0))
-	if !node.unpacking.TryAcquire(all) {
+	if !node.replicas.env.unpacking.TryAcquire(all) {
 		t.Fatal("something is being unpacked already")
 	}
 	if offset, _, _, ok, err := node.OffsetForTime(within(t), id, 1500); err != nil || !ok || offset != 2 {
@@ -117,11 +117,11 @@ func TestFewBatchesAreUnpackedAtOnce(t *testing.T) {
 	if offset, _, _, ok, err := node.OffsetForTime(short, id, 500); fsm.Code(err) != fsm.ErrTimeout {
 		t.Errorf("all that may be unpacked at once is: %d, %v, %v", offset, ok, err)
 	}
-	node.unpacking.Release(all)
+	node.replicas.env.unpacking.Release(all)
 	if offset, _, _, ok, err := node.OffsetForTime(within(t), id, 500); err != nil || !ok || offset != 0 {
 		t.Errorf("%d, %v, %v", offset, ok, err)
 	}
-	if !node.unpacking.TryAcquire(all) {
+	if !node.replicas.env.unpacking.TryAcquire(all) {
 		t.Error("something is still being unpacked")
 	}
 }

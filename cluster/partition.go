@@ -27,16 +27,6 @@ func newRecords(r *replica) *records {
 	return &records{replica: r, state: fsm.NewPartition(), applied: make(chan struct{})}
 }
 
-// records gives this node's replica of a partition, nil if there is none.
-func (n *Node) records(id fsm.PartitionID) *records {
-	r := n.replica(id)
-	if r == nil {
-		return nil
-	}
-	found, _ := r.machine.(*records)
-	return found
-}
-
 // lead implements machine.
 func (r *records) lead(term fsm.Term) leadership { return startProposer(r, term) }
 
@@ -59,7 +49,7 @@ func (r *records) append(ctx context.Context, term uint64, batches [][]byte) ([]
 		return nil, err
 	}
 	if term != 0 && p.term != fsm.Term(term) {
-		return nil, errNotLeader{Hint: hint{Identity: r.self, Term: uint64(p.term)}}
+		return nil, errNotLeader{Hint: hint{Identity: r.env.Identity, Term: uint64(p.term)}}
 	}
 	return p.append(ctx, batches)
 }

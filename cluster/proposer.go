@@ -110,7 +110,7 @@ func (p *proposer) append(ctx context.Context, batches [][]byte) ([]fsm.Appended
 		}
 		s.bytes += len(batch)
 	}
-	if err := p.replica.room(); err != nil {
+	if err := p.replica.env.Host.Room(p.replica.group); err != nil {
 		return nil, err
 	}
 	return p.submit(ctx, s)
@@ -309,7 +309,7 @@ func (p *proposer) decide() {
 				applied.Err = fmt.Errorf("%w: unexpected answer of the state machine", fsm.ErrUnknown)
 			}
 			if applied.Breach != nil {
-				p.replica.node.logger.Error("a batch is in the log that its producer should not have got there", "partition", p.replica.id, "error", applied.Breach)
+				p.replica.env.Logger.Error("a batch is in the log that its producer should not have got there", "partition", p.replica.id, "error", applied.Breach)
 			}
 		}
 		if slices.ContainsFunc(applied.Batches, func(a fsm.Appended) bool { return a.BaseOffset < 0 }) {

@@ -44,7 +44,7 @@ type observed struct {
 
 // Apply implements raft.FSM.
 func (o observed) Apply(entry *raft.Log) any {
-	if before := o.r.node.cfg.beforeApply; before != nil {
+	if before := o.r.env.BeforeApply; before != nil {
 		before(o.r.id, entry.Index)
 	}
 	result := o.machine.Apply(entry)

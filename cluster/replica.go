@@ -22,8 +22,8 @@ import (
 // Lock order: none is taken while mu is held.
 type replica struct {
 	id      fsm.PartitionID
-	node    *Node
-	self    string
+	env     *environment
+	keeper  keeper
 	machine machine
 
 	// group and log are set once, before the replica is handed out; the machine may
@@ -178,8 +178,8 @@ func (t *tenure) proposalError(err error) error {
 }
 
 // newReplica makes a replica that is not started.
-func newReplica(n *Node, id fsm.PartitionID) *replica {
-	r := &replica{id: id, node: n, self: n.identity, lastSnapshot: time.Now(), changed: make(chan struct{}), changing: make(chan struct{}, 1)}
+func newReplica(env *environment, keeper keeper, id fsm.PartitionID) *replica {
+	r := &replica{id: id, env: env, keeper: keeper, lastSnapshot: time.Now(), changed: make(chan struct{}), changing: make(chan struct{}, 1)}
 	r.closing, r.stopCopying = context.WithCancel(context.Background())
 	if id.Topic == fsm.GroupShardsID {
 		r.machine = newShard(r)
@@ -234,7 +234,7 @@ func (r *replica) watch(ctx context.Context) {
 	defer endCurrent()
 	for {
 		identity, term := r.group.Leader()
-		leads := r.group.Raft.State() == raft.Leader && identity == r.self
+		leads := r.group.Raft.State() == raft.Leader && identity == r.env.Identity
 		if current != nil && (!leads || current.inTerm() != fsm.Term(term) || current.failed()) {
 			r.mu.Lock()
 			r.leading = nil
@@ -275,10 +275,17 @@ func (r *replica) leader() (hint, <-chan struct{}) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	identity, term := r.group.Leader()
-	if identity == r.self && r.group.Stuck() {
+	if identity == r.env.Identity && r.group.Stuck() {
 		identity = "" // others may lead by now, and Raft here does not hear of it
 	}
 	return hint{Identity: identity, Term: term}, r.changed
+}
+
+// wasLed reports whether a leader of the group was known once.
+func (r *replica) wasLed() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.everLed
 }
 
 // leads gives the leadership if this replica leads, has passed its barrier and so
@@ -288,7 +295,7 @@ func (r *replica) leads() (leadership, error) {
 	defer r.mu.Unlock()
 	if r.leading == nil || r.group.Stuck() {
 		identity, term := r.group.Leader()
-		if identity == r.self {
+		if identity == r.env.Identity {
 			identity = "" // elected, and not yet past the barrier
 		}
 		return nil, errNotLeader{Hint: hint{Identity: identity, Term: term}}
@@ -308,7 +315,7 @@ func (r *replica) settle(ctx context.Context) {
 	for {
 		r.mu.Lock()
 		identity, _ := r.group.Leader()
-		between, changed := identity == r.self && r.leading == nil && !r.group.Stuck(), r.changed
+		between, changed := identity == r.env.Identity && r.leading == nil && !r.group.Stuck(), r.changed
 		r.mu.Unlock()
 		if !between {
 			return

@@ -50,12 +50,6 @@ func (n *Node) Gateways() map[fsm.NodeID]string {
 	return out
 }
 
-func (n *Node) replica(id fsm.PartitionID) *replica {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	return n.replicas[id]
-}
-
 // guide gives the replica here that knows who leads a partition, nil if there is none: one that hangs hears of nobody.
 func (n *Node) guide(id fsm.PartitionID) *replica {
 	if r := n.replica(id); r != nil && !r.group.Stuck() {
@@ -74,7 +68,6 @@ func (n *Node) leaderOf(id fsm.PartitionID, attempt int) (hint, <-chan struct{},
 	}
 	n.mu.Lock()
 	told, ok := n.hints[id]
-	broken := n.broken[id]
 	n.mu.Unlock()
 	if replica := n.guide(id); replica != nil {
 		h, changed := replica.leader()
@@ -98,7 +91,7 @@ func (n *Node) leaderOf(id fsm.PartitionID, attempt int) (hint, <-chan struct{},
 	// This node has none that runs.
 	holders := slices.DeleteFunc(slices.Clone(partition.Holders()), func(holder fsm.NodeID) bool { return holder == n.nodeID })
 	if len(holders) == 0 {
-		if broken != nil {
+		if broken := n.replicas.whyBroken(id); broken != nil {
 			return hint{}, nil, fmt.Errorf("%w: the only replica is out of service: %w", fsm.ErrStorage, damageOf(broken))
 		}
 		return hint{}, nil, nil

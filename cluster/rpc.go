@@ -383,7 +383,11 @@ func (n *Node) answerCopy(ctx context.Context, from string, replica *replica, ki
 	case callApplied:
 		return binary.BigEndian.AppendUint64(nil, replica.group.Raft.AppliedIndex()), nil
 	default: // callLeave
-		return n.release(ctx, replica, from)
+		term, err := replica.release(ctx, from)
+		if err != nil {
+			return nil, err
+		}
+		return binary.BigEndian.AppendUint64(nil, term), nil
 	}
 }
 

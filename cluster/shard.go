@@ -18,11 +18,6 @@ import (
 	"github.com/trimaran-io/trimaran/fsm"
 )
 
-// shardSegmentBytes is the least size of a segment of a shard's log. What a snapshot
-// takes is rewritten whole, so a shard with a larger state has larger segments, and
-// its log is a few times as large as what is in it.
-var shardSegmentBytes int64 = 4 << 20
-
 // shard is the machine of a replica of one shard of consumer groups: the state of
 // package coordinator, and a coordinator while it leads. Its offsets count the
 // entries that were applied; nothing reads them but the log, to know what it holds.
@@ -38,16 +33,6 @@ type shard struct {
 }
 
 func newShard(r *replica) *shard { return &shard{replica: r, state: coordinator.NewState()} }
-
-// shard gives this node's replica of a shard, nil if there is none.
-func (n *Node) shard(id fsm.PartitionID) *shard {
-	r := n.replica(id)
-	if r == nil {
-		return nil
-	}
-	found, _ := r.machine.(*shard)
-	return found
-}
 
 // lead implements machine.
 func (s *shard) lead(term fsm.Term) leadership { return startShardLeader(s, term) }
@@ -69,8 +54,10 @@ func (s *shard) bounds() (start, next fsm.Offset) {
 	return 0, fsm.Offset(s.next)
 }
 
-// segmentBytes is the size of a segment, and how much of the log a snapshot stands for.
-func (s *shard) segmentBytes() int64 { return max(shardSegmentBytes, s.stateSize.Load()) }
+// segmentBytes is the size of a segment, and how much of the log a snapshot stands for. What a
+// snapshot takes is rewritten whole, so a shard with a larger state has larger segments, and its log
+// is a few times as large as what is in it.
+func (s *shard) segmentBytes() int64 { return max(s.env.ShardSegmentBytes, s.stateSize.Load()) }
 
 // logOptions implements machine. Commands are taken also when the disk is nearly
 // full: their log is bounded, and consumers that commit make no disk full.
@@ -137,7 +124,7 @@ func (s *shard) Apply(entry *raft.Log) any {
 	}
 	for i, err := range results {
 		if err != nil {
-			s.node.logger.Error("a command of consumer groups cannot be applied", "shard", s.id.Partition, "entry", entry.Index, "error", err)
+			s.env.Logger.Error("a command of consumer groups cannot be applied", "shard", s.id.Partition, "entry", entry.Index, "error", err)
 			continue
 		}
 		state.Do(commands[i])
@@ -207,11 +194,11 @@ func appendShardSnapshot(applied fsm.Index, next int64, state []byte) []byte {
 }
 
 func parseShardSnapshot(data []byte) (applied fsm.Index, next int64, state *coordinator.State, err error) {
-	r := reader{b: data}
-	layout, index, count := r.uint8(), r.uint64(), r.uint64()
-	switch {
-	case r.bad:
+	if len(data) < 17 {
 		return 0, 0, nil, fmt.Errorf("%w: %d bytes are too few for a shard", fsm.ErrSnapshot, len(data))
+	}
+	layout, index, count := data[0], binary.BigEndian.Uint64(data[1:]), binary.BigEndian.Uint64(data[9:])
+	switch {
 	case layout > shardSnapshotLayout:
 		return 0, 0, nil, fmt.Errorf("%w: shard layout %d, this program knows %d; %w", fsm.ErrSnapshot, layout, shardSnapshotLayout, fsm.ErrNewer)
 	case layout != shardSnapshotLayout:
@@ -219,7 +206,7 @@ func parseShardSnapshot(data []byte) (applied fsm.Index, next int64, state *coor
 	case count > index || index > math.MaxInt64:
 		return 0, 0, nil, fmt.Errorf("%w: %d entries of a shard up to entry %d", fsm.ErrSnapshot, count, index)
 	}
-	if state, err = coordinator.RestoreState(r.b); errors.Is(err, coordinator.ErrNewer) {
+	if state, err = coordinator.RestoreState(data[17:]); errors.Is(err, coordinator.ErrNewer) {
 		return 0, 0, nil, fmt.Errorf("%w: %w: %w", fsm.ErrSnapshot, fsm.ErrNewer, err)
 	} else if err != nil {
 		return 0, 0, nil, fmt.Errorf("%w: %w", fsm.ErrSnapshot, err)
@@ -281,8 +268,9 @@ func (l *shardLeader) run() {
 		l.fail()
 		return
 	}
-	n := l.replica.node
-	if !n.awaitTopics(l.ctx) {
+	env := l.replica.env
+	host := env.Host
+	if !host.AwaitTopics(l.ctx) {
 		return
 	}
 	l.shard.mu.Lock()
@@ -292,9 +280,9 @@ func (l *shardLeader) run() {
 		State:   state,
 		Propose: l.propose,
 		TopicID: func(name string) ([16]byte, bool) {
-			topic, ok := n.Topics().Lookup(name)
-			if !ok && n.refreshTopics() {
-				topic, ok = n.Topics().Lookup(name)
+			topic, ok := host.Topics().Lookup(name)
+			if !ok && host.RefreshTopics() {
+				topic, ok = host.Topics().Lookup(name)
 			}
 			if !ok {
 				return [16]byte{}, false
@@ -302,21 +290,21 @@ func (l *shardLeader) run() {
 			return topic.ID, true
 		},
 		TopicName: func(id [16]byte) (string, bool) {
-			topic, ok := n.Topics().ByID(id)
-			if !ok && n.refreshTopics() {
-				topic, ok = n.Topics().ByID(id)
+			topic, ok := host.Topics().ByID(id)
+			if !ok && host.RefreshTopics() {
+				topic, ok = host.Topics().ByID(id)
 			}
 			if !ok {
 				return "", false
 			}
 			return topic.Name, true
 		},
-		Awake:    n.link.Awake,
-		Settings: n.cfg.Groups,
-		Logger:   n.logger.With("shard", l.replica.id.Partition),
+		Awake:    host.Awake,
+		Settings: env.Groups,
+		Logger:   env.Logger.With("shard", l.replica.id.Partition),
 	})
 	defer l.coordinator.Close()
-	n.logger.Debug("a shard of consumer groups is coordinated here", "shard", l.replica.id.Partition, "term", l.term)
+	env.Logger.Debug("a shard of consumer groups is coordinated here", "shard", l.replica.id.Partition, "term", l.term)
 	l.begin()
 	for {
 		var first *groupCommand

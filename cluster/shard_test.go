@@ -157,7 +157,7 @@ func TestALogOfCommitsStaysSmall(t *testing.T) {
 	caughtUp(leader)
 	n := c.nodes[leader].Node
 	hurt := n.replica(id)
-	n.damaged(hurt, fmt.Errorf("%w: by the test", raftlog.ErrDamaged))
+	n.replicas.damaged(hurt, fmt.Errorf("%w: by the test", raftlog.ErrDamaged))
 	eventually(t, "it is rebuilt", func() error {
 		if r := n.replica(id); r == nil || r == hurt {
 			return errors.New("not there")

@@ -51,20 +51,15 @@ type replicaReport struct {
 func (n *Node) report() nodeReport {
 	report := nodeReport{Replicas: map[string]replicaReport{}, Broken: map[string]string{}, DiskFull: n.logs.Full()}
 	report.DiskFree, report.DiskTotal = n.logs.Space()
-	n.mu.Lock()
-	replicas := make([]*replica, 0, len(n.replicas))
-	for _, r := range n.replicas {
-		replicas = append(replicas, r)
-	}
-	for id, err := range n.broken {
+	broken, hurtBy := n.replicas.troubles()
+	for id, err := range broken {
 		report.Broken[id.String()] = err.Error()
 	}
-	hurt := make(map[fsm.PartitionID]string, len(n.hurt))
-	for id, h := range n.hurt {
-		hurt[id] = h.err.Error()
+	hurt := make(map[fsm.PartitionID]string, len(hurtBy))
+	for id, err := range hurtBy {
+		hurt[id] = err.Error()
 	}
-	n.mu.Unlock()
-	for _, r := range replicas {
+	for _, r := range n.runningReplicas() {
 		start, next := r.bounds()
 		identity, term := r.group.Leader()
 		var ids []string
@@ -339,10 +334,8 @@ func (c collector) Collect(to chan<- prometheus.Metric) {
 	gauge(metricLeaders, float64(partitions.led))
 	gauge(metricOffline, float64(partitions.offline))
 	gauge(metricBroken, float64(short.closed))
-	c.n.mu.Lock()
-	hurt := len(c.n.hurt)
-	c.n.mu.Unlock()
-	gauge(metricHurt, float64(hurt))
+	_, hurt := c.n.replicas.troubles()
+	gauge(metricHurt, float64(len(hurt)))
 	gauge(metricUnder, float64(partitions.under))
 	gauge(metricOfflineShards, float64(groups.offline))
 	gauge(metricUnderShards, float64(groups.under))
