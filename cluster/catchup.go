@@ -39,6 +39,7 @@ var errCopies = errors.New("the entries are being copied, or the replica is bein
 
 // progress is how far a copy is.
 type progress struct {
+	// mu guards what follows. No other lock is taken under it, and nothing waited for.
 	mu      sync.Mutex
 	active  bool
 	bytes   int64

@@ -48,7 +48,7 @@ func (r *records) hash(ctx context.Context, from, to fsm.Offset, limit int64) (h
 		return h, fmt.Errorf("%w: another check is reading", fsm.ErrTimeout)
 	}
 	r.mu.Lock()
-	start, next, last := r.state.LogStart(), r.state.NextOffset(), r.state.LastApplied()
+	start, next, last := r.seen.start, r.seen.next, r.seen.last
 	r.mu.Unlock()
 	h.upTo = from
 	if from < start || to > next || from > to {

@@ -126,13 +126,19 @@ func (r *replica) housekeep() (idle bool) {
 func (r *records) needs() (keeping, error) {
 	passed := r.log.Passed()
 	r.mu.Lock()
-	start, next, applied := r.state.LogStart(), r.state.NextOffset(), r.state.LastApplied()
+	start, next, applied := r.seen.start, r.seen.next, r.seen.last
 	var state []byte
-	if start == next || !passed {
+	// The state is that of another entry while one is being applied; then the log comes further this
+	// moment, and nothing would be done with it.
+	settled := r.seen == seenOf(r.state)
+	if settled && (start == next || !passed) {
 		state = r.state.Snapshot()
 	}
 	r.mu.Unlock()
 	k := keeping{from: int64(start), every: snapshotEvery}
+	if !settled {
+		return k, nil
+	}
 	if !passed {
 		if err := r.log.PassIdle(int64(next), uint64(applied), state); err != nil {
 			return k, err

@@ -19,12 +19,26 @@ import (
 type records struct {
 	*replica
 
-	state   *fsm.PartitionState
-	applied chan struct{} // closed and replaced whenever state moves
+	state   *fsm.PartitionState // changed by Raft's calls only, which come one after the other
+	seen    seen                // what readers go by
+	applied chan struct{}       // closed and replaced whenever seen moves
+}
+
+// seen is the state of a partition that readers may know of: the log has been told of everything in
+// it. The state machine may be one entry further.
+type seen struct {
+	start, next fsm.Offset
+	last        fsm.Index // applied
 }
 
 func newRecords(r *replica) *records {
-	return &records{replica: r, state: fsm.NewPartition(), applied: make(chan struct{})}
+	m := &records{replica: r, state: fsm.NewPartition(), applied: make(chan struct{})}
+	m.seen = seenOf(m.state)
+	return m
+}
+
+func seenOf(state *fsm.PartitionState) seen {
+	return seen{start: state.LogStart(), next: state.NextOffset(), last: state.LastApplied()}
 }
 
 // lead implements machine.
@@ -58,7 +72,7 @@ func (r *records) append(ctx context.Context, term uint64, batches [][]byte) ([]
 func (r *records) bounds() (start, next fsm.Offset) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.state.LogStart(), r.state.NextOffset()
+	return r.seen.start, r.seen.next
 }
 
 // producer gives what the state machine knows of an idempotent producer.
@@ -96,7 +110,7 @@ func (r *records) readAsLeader(ctx context.Context, from fsm.Offset, maxBytes in
 func (r *records) await(ctx context.Context, from fsm.Offset) error {
 	for {
 		r.mu.Lock()
-		next, applied := r.state.NextOffset(), r.applied
+		next, applied := r.seen.next, r.applied
 		r.mu.Unlock()
 		if next > from {
 			return nil
@@ -161,14 +175,16 @@ func (r *records) Apply(entry *raft.Log) any {
 }
 
 func (r *records) apply(entry *raft.Log) fsm.Applied {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.newer != nil {
-		return fsm.Applied{Err: r.newer}
+	if err := r.metNewer(); err != nil {
+		return fsm.Applied{Err: err}
 	}
 	if r.log.Crosses(entry.Index) {
-		r.log.Cross(entry.Index, r.state.Snapshot())
+		r.mu.Lock()
+		state := r.state.Snapshot()
+		r.mu.Unlock()
+		r.log.Cross(entry.Index, state)
 	}
+	r.mu.Lock()
 	before := int64(r.state.NextOffset())
 	applied := r.state.Apply(fsm.Entry{
 		Index:      fsm.Index(entry.Index),
@@ -178,23 +194,45 @@ func (r *records) apply(entry *raft.Log) fsm.Applied {
 	})
 	if applied.Err != nil && errors.Is(applied.Err, fsm.ErrNewer) {
 		r.newer = fmt.Errorf("entry %d: %w", entry.Index, applied.Err)
-		return fsm.Applied{Err: r.newer}
+		applied = fsm.Applied{Err: r.newer}
+		r.mu.Unlock()
+		return applied
 	}
+	r.mu.Unlock()
+	// The log may write to its index, so it is told without the lock; readers hear of the entry when
+	// it has been: they look for it there.
 	after, maxTime := span(entry, before)
 	r.log.Applied(entry.Index, after, maxTime, entry.AppendedAt.UnixMilli())
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.showLocked()
+	return applied
+}
+
+// showLocked lets readers see the state as it is.
+func (r *records) showLocked() {
+	r.seen = seenOf(r.state)
 	close(r.applied)
 	r.applied = make(chan struct{})
-	return applied
 }
 
 // Snapshot implements raft.FSM.
 func (r *records) Snapshot() (raft.FSMSnapshot, error) {
+	state, next, err := r.whole()
+	if err != nil {
+		return nil, err
+	}
+	return replicaSnapshot{state, r.log.Standing(int64(next))}, nil // nothing is applied beside this
+}
+
+// whole gives a snapshot of the state, and its next offset.
+func (r *records) whole() (state []byte, next fsm.Offset, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.newer != nil {
-		return nil, r.newer // Raft takes what came behind it for applied
+		return nil, 0, r.newer // Raft takes what came behind it for applied
 	}
-	return replicaSnapshot{r.state.Snapshot(), r.log.Standing(int64(r.state.NextOffset()))}, nil
+	return r.state.Snapshot(), r.state.NextOffset(), nil
 }
 
 // Restore implements raft.FSM.
@@ -211,8 +249,7 @@ func (r *records) Restore(source io.ReadCloser) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.state = state
-	close(r.applied)
-	r.applied = make(chan struct{})
+	r.showLocked()
 	return nil
 }
 

@@ -65,8 +65,8 @@ func span(entry *raft.Log, next int64) (after, maxTime int64) {
 // if from lies outside of what it has.
 func (r *records) readCommitted(from fsm.Offset, maxBytes int) (slice fsm.Slice, ok bool, err error) {
 	r.mu.Lock()
-	slice.LogStart, slice.HighWatermark = r.state.LogStart(), r.state.NextOffset()
-	last := r.state.LastApplied()
+	slice.LogStart, slice.HighWatermark = r.seen.start, r.seen.next
+	last := r.seen.last
 	r.mu.Unlock()
 	if from < slice.LogStart || from >= slice.HighWatermark {
 		return slice, false, nil

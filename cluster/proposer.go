@@ -32,7 +32,8 @@ type proposer struct {
 	*tenure
 	records *records
 
-	producersMu sync.Mutex // guards producers; the replica's mu may be taken under it
+	// producersMu guards producers. The replica's mu may be taken under it; nothing is waited for.
+	producersMu sync.Mutex
 	producers   fsm.ProducersAhead
 
 	submissions chan *submission

@@ -19,9 +19,10 @@ import (
 
 // appliedTo is what of the log the state machine has applied.
 type appliedTo struct {
-	mu      sync.Mutex // guards what follows
-	index   uint64     // of the last entry that was applied, or the snapshot that was read
-	clear   uint64     // behind index, up to here, the log has nothing for the state machine
+	// mu guards what follows. No other lock is taken under it, and nothing waited for.
+	mu      sync.Mutex
+	index   uint64 // of the last entry that was applied, or the snapshot that was read
+	clear   uint64 // behind index, up to here, the log has nothing for the state machine
 	changed chan struct{}
 }
 

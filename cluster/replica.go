@@ -18,8 +18,6 @@ import (
 // replica is this node's member of one of the groups that the catalog places: a
 // partition's or a shard's of consumer groups. It is what both have in common: the
 // Raft group, its log, and who leads.
-//
-// Lock order: none is taken while mu is held.
 type replica struct {
 	id      fsm.PartitionID
 	env     *environment
@@ -33,6 +31,10 @@ type replica struct {
 
 	applied appliedTo
 
+	// mu guards what follows, and the fields of the machine. Under it Raft may be asked what it has in
+	// memory (its state, term and leader), and the state machine changes; nothing is read from or
+	// written to a disk, asked of Raft's main loop or of another node, or waited for, and no other lock
+	// is taken. The locks that may be held when it is taken are copying and a proposer's producersMu.
 	mu      sync.Mutex
 	leading leadership    // non-nil while this replica leads and has passed its barrier
 	changed chan struct{} // closed and replaced whenever the known leader or leading changes
@@ -44,8 +46,10 @@ type replica struct {
 	heldUntil time.Time
 	catchUp   progress
 
-	changing    chan struct{} // capacity 1: taken by who changes the group's members, from the look at them on
-	copying     sync.Mutex    // held by who stages entries; never free again once the replica is closed
+	changing chan struct{} // capacity 1: taken by who changes the group's members, from the look at them on
+	// copying is held by who stages entries, over disk and network, so only TryLock may be called but
+	// by close; never free again once the replica is closed. mu may be taken under it.
+	copying     sync.Mutex
 	closing     context.Context
 	stopCopying context.CancelFunc
 

@@ -103,25 +103,27 @@ func (s *shard) Apply(entry *raft.Log) any {
 	if err != nil && s.newer == nil {
 		s.newer = fmt.Errorf("entry %d: %w", entry.Index, err)
 	}
-	if err := s.newer; err != nil {
-		s.mu.Unlock()
-		s.outgrown(err)
-		return shardApplied{err}
+	state, applied, next, newer := s.state, s.applied, s.next, s.newer
+	s.mu.Unlock()
+	if newer != nil {
+		s.outgrown(newer)
+		return shardApplied{newer}
 	}
-	again := fsm.Index(entry.Index) <= s.applied
-	state := s.state
+	again := fsm.Index(entry.Index) <= applied
+	if !again {
+		next++
+	}
+	// The log may write to its index, so it is told without the lock.
 	if s.log.Crosses(entry.Index) {
 		s.log.Cross(entry.Index, nil) // nobody reads from the middle of this log
 	}
-	if !again {
-		s.applied = fsm.Index(entry.Index)
-		s.next++
-	}
-	s.log.Applied(entry.Index, s.next, math.MinInt64, entry.AppendedAt.UnixMilli())
-	s.mu.Unlock()
+	s.log.Applied(entry.Index, next, math.MinInt64, entry.AppendedAt.UnixMilli())
 	if again {
-		return shardApplied{fmt.Errorf("%w: entry %d applied after %d", fsm.ErrUnknown, entry.Index, s.applied)}
+		return shardApplied{fmt.Errorf("%w: entry %d applied after %d", fsm.ErrUnknown, entry.Index, applied)}
 	}
+	s.mu.Lock()
+	s.applied, s.next = fsm.Index(entry.Index), next
+	s.mu.Unlock()
 	for i, err := range results {
 		if err != nil {
 			s.env.Logger.Error("a command of consumer groups cannot be applied", "shard", s.id.Partition, "entry", entry.Index, "error", err)

@@ -45,7 +45,7 @@ var mutants = []mutant{
 		"		if errors.Is(err, fsm.ErrNewer) {\n			return nil, nil, err", "		if false {\n			return nil, nil, err"}},
 		cluster, "TestAReplicaEndsWhereANewerProgramHasWritten"},
 	{3, "a replica takes a snapshot behind what it did not apply", []change{{"cluster/partition.go",
-		"	if r.newer != nil {\n		return nil, r.newer", "	if false {\n		return nil, r.newer"}},
+		"	if r.newer != nil {\n		return nil, 0, r.newer", "	if false {\n		return nil, 0, r.newer"}},
 		cluster, "TestAReplicaEndsWhereANewerProgramHasWritten"},
 	{3, "a snapshot of a newer program is copied, again and again", []change{{"cluster/catchup.go",
 		"if err := r.machine.fits(d.State, d.Next); errors.Is(err, fsm.ErrNewer) {", "if err := r.machine.fits(d.State, d.Next); d.Index == 0 {"}},
