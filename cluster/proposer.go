@@ -7,8 +7,6 @@ import (
 	"slices"
 	"sync"
 
-	"github.com/hashicorp/raft"
-
 	"github.com/trimaran-io/trimaran/cluster/raftgroup"
 	"github.com/trimaran-io/trimaran/fsm"
 	"github.com/trimaran-io/trimaran/kafkaproto"
@@ -29,19 +27,15 @@ import (
 // committed. All verdicts are told in the order of the log, since what they rest on
 // may fail.
 type proposer struct {
-	*tenure
+	*pump[*submission, proposal]
 	records *records
+	next    fsm.Offset // what the next batch is stamped with; owned by who forms entries
+	lost    *loss      // nil: nothing is; owned by who decides
 
 	// producersMu guards producers. The replica's mu may be taken under it; nothing is waited for.
 	producersMu sync.Mutex
 	producers   fsm.ProducersAhead
-
-	submissions chan *submission
-	inFlight    chan proposal // proposed, in order, not yet decided
 }
-
-// maxEntryBytes bounds an entry: batches that wait are put together up to this.
-const maxEntryBytes = 1 << 20
 
 // submission is one call of append: its batches become neighbours in the log.
 type submission struct {
@@ -51,9 +45,13 @@ type submission struct {
 	bytes   int
 	fate    chan fate // buffered: the proposer never waits for a caller
 
-	// Set by propose: what was made of each batch. nil: all are proposed.
+	// Set when an entry is formed: what was made of each batch. nil: all are proposed.
 	verdicts []fsm.Verdict
 }
+
+func (s *submission) caller() context.Context { return s.ctx }
+func (s *submission) size() int               { return s.bytes }
+func (s *submission) refuse(err error)        { s.fate <- fate{err: err} }
 
 // verdict gives what was made of batch i; the zero Verdict: it was proposed.
 func (s *submission) verdict(i int) fsm.Verdict {
@@ -70,29 +68,21 @@ type fate struct {
 
 // proposal is one Raft entry and the submissions in it.
 type proposal struct {
-	future      raft.ApplyFuture // nil: nothing in it had to be proposed
-	base        fsm.Offset       // the offset that its first batch was stamped with
+	base        fsm.Offset // the offset that its first batch was stamped with
 	submissions []*submission
 	producers   []int64 // of the batches in it that have one
 }
 
 func startProposer(r *records, term fsm.Term) *proposer {
-	p := &proposer{
-		tenure: newTenure(r.replica, term), records: r,
-		submissions: make(chan *submission),
-		inFlight:    make(chan proposal, raftgroup.MaxInFlight),
+	p := &proposer{records: r}
+	p.pump = &pump[*submission, proposal]{
+		tenure: newTenure(r.replica, term), what: "partition",
+		form: p.form, decide: p.decide, refusal: p.notLeader,
+		queue:    make(chan *submission),
+		inFlight: make(chan pumped[proposal], raftgroup.MaxInFlight),
 	}
-	p.done.Add(2)
-	go func() { defer p.done.Done(); p.propose() }()
-	go func() { defer p.done.Done(); p.decide() }()
+	p.start(p.run)
 	return p
-}
-
-// end makes the proposer take nothing more and waits until all that it has
-// proposed has its fate.
-func (p *proposer) end() {
-	p.cancel()
-	p.done.Wait()
 }
 
 // append puts batches into the log and returns when they are committed and
@@ -114,135 +104,72 @@ func (p *proposer) append(ctx context.Context, batches [][]byte) ([]fsm.Appended
 	if err := p.replica.env.Host.Room(p.replica.group); err != nil {
 		return nil, err
 	}
-	return p.submit(ctx, s)
+	return p.submitAndWait(ctx, s)
 }
 
 // control puts a control command of package fsm into the log and returns when it
 // is applied here.
 func (p *proposer) control(ctx context.Context, command []byte) error {
-	_, err := p.submit(ctx, &submission{ctx: ctx, control: command, bytes: maxEntryBytes, fate: make(chan fate, 1)})
+	_, err := p.submitAndWait(ctx, &submission{ctx: ctx, control: command, bytes: maxEntryBytes, fate: make(chan fate, 1)})
 	return err
 }
 
-func (p *proposer) submit(ctx context.Context, s *submission) ([]fsm.Appended, error) {
-	select {
-	case p.submissions <- s:
-	case <-p.ctx.Done():
-		return nil, p.notLeader()
-	case <-ctx.Done():
-		return nil, fmt.Errorf("%w: the partition's queue was full", fsm.ErrNoLeader)
+func (p *proposer) submitAndWait(ctx context.Context, s *submission) ([]fsm.Appended, error) {
+	if err := p.submit(ctx, s); err != nil {
+		return nil, err
 	}
-	select {
-	case f := <-s.fate:
-		return f.appended, f.err
-	case <-p.abandoned:
-		return nil, fmt.Errorf("%w: the leader's disk hangs", fsm.ErrUnknownFate)
-	case <-ctx.Done():
-		// It may be in the log by now or come there.
-		return nil, fmt.Errorf("%w: %w", fsm.ErrTimeout, ctx.Err())
+	f, err := awaitFate(ctx, p.tenure, s.fate)
+	if err != nil {
+		return nil, err
 	}
+	return f.appended, f.err
 }
 
-// propose waits for the barrier and then turns submissions into Raft entries.
-func (p *proposer) propose() {
-	defer close(p.inFlight)
+// run waits for the barrier, and then takes submissions.
+func (p *proposer) run() {
 	if !p.barrier() {
 		p.fail()
 		return
 	}
-	_, next := p.records.bounds()
+	_, p.next = p.records.bounds()
 	p.begin()
-
-	var carried *submission // did not fit the entry before
-	for {
-		first := carried
-		carried = nil
-		if first == nil {
-			select {
-			case first = <-p.submissions:
-			case <-p.ctx.Done():
-				return
-			}
-		}
-		taken, size := []*submission{first}, first.bytes
-	more:
-		for size < maxEntryBytes {
-			select {
-			case s := <-p.submissions:
-				if size+s.bytes > maxEntryBytes {
-					carried = s
-					break more
-				}
-				taken, size = append(taken, s), size+s.bytes
-			default:
-				break more
-			}
-		}
-		entered := p.replica.group.Proposals.Enter(p.ctx)
-		if !entered || p.ctx.Err() != nil {
-			// Failed meanwhile, or the leadership has gone: none of these was stamped.
-			if entered {
-				p.replica.group.Proposals.Leave()
-			}
-			p.refuse(append(taken, carriedList(carried)...))
-			return
-		}
-		entry := proposal{submissions: taken[:0], base: next}
-		var data []byte
-		var parts [][]byte
-		for _, s := range taken {
-			if s.ctx.Err() != nil {
-				// Nobody waits any more, and a request that came later over a newer
-				// connection may be in the log already.
-				s.fate <- fate{err: fmt.Errorf("%w: %w", fsm.ErrNoLeader, s.ctx.Err())}
-				continue
-			}
-			entry.submissions = append(entry.submissions, s)
-			if s.control != nil {
-				parts = append(parts, s.control)
-			}
-			for i, batch := range s.batches {
-				header, _ := kafkaproto.ParseBatchHeader(batch) // checked by append
-				if fsm.Idempotent(header) {
-					if !p.take(s, i, header, next) {
-						continue
-					}
-					entry.producers = append(entry.producers, header.ProducerID)
-				}
-				kafkaproto.StampBatch(batch, int64(next), int32(p.term.Epoch()))
-				next += fsm.Offset(header.LastOffsetDelta) + 1
-				parts = append(parts, batch)
-			}
-		}
-		if len(entry.submissions) == 0 {
-			p.replica.group.Proposals.Leave()
-			continue
-		}
-		if len(parts) > 0 {
-			if data = parts[0]; len(parts) > 1 {
-				data = make([]byte, 0, size)
-				for _, part := range parts {
-					data = append(data, part...)
-				}
-			}
-			entry.future = p.replica.group.Raft.Apply(data, 0)
-		}
-		p.inFlight <- entry
-	}
+	p.propose()
 }
 
-func carriedList(s *submission) []*submission {
-	if s == nil {
-		return nil
+// form stamps batches and puts them together.
+func (p *proposer) form(taken []*submission) (proposal, []byte) {
+	entry := proposal{submissions: taken, base: p.next}
+	var parts [][]byte
+	size := 0
+	for _, s := range taken {
+		if s.control != nil {
+			parts = append(parts, s.control)
+		}
+		for i, batch := range s.batches {
+			header, _ := kafkaproto.ParseBatchHeader(batch) // checked by append
+			if fsm.Idempotent(header) {
+				if !p.take(s, i, header, p.next) {
+					continue
+				}
+				entry.producers = append(entry.producers, header.ProducerID)
+			}
+			kafkaproto.StampBatch(batch, int64(p.next), int32(p.term.Epoch()))
+			p.next += fsm.Offset(header.LastOffsetDelta) + 1
+			parts = append(parts, batch)
+			size += len(batch)
+		}
 	}
-	return []*submission{s}
-}
-
-func (p *proposer) refuse(submissions []*submission) {
-	err := p.notLeader()
-	for _, s := range submissions {
-		s.fate <- fate{err: err}
+	switch len(parts) {
+	case 0:
+		return entry, nil
+	case 1:
+		return entry, parts[0]
 	}
+	data := make([]byte, 0, size)
+	for _, part := range parts {
+		data = append(data, part...)
+	}
+	return entry, data
 }
 
 // take judges batch i of s, which an idempotent producer sent. If it is neither
@@ -280,62 +207,56 @@ type loss struct {
 	err  error      // what became of the entry; unknown fate: unless it is in the log after all
 }
 
-// decide tells every submission its fate, in the order of the log.
-func (p *proposer) decide() {
-	var lost *loss
-	lose := func(entry proposal, err error) {
-		p.fail()
-		if lost == nil {
-			lost = &loss{entry.base, err}
-		}
-	}
-	for entry := range p.inFlight {
-		var applied fsm.Applied
-		var err error
-		if entry.future != nil {
-			err = p.replica.group.Await(entry.future)
-		}
-		p.replica.group.Proposals.Leave()
-		if entry.future != nil {
-			if err != nil {
-				err = p.proposalError(err)
-				lose(entry, err)
-				for _, s := range entry.submissions {
-					s.fate <- fate{err: err}
-				}
-				continue
-			}
-			var ok bool
-			if applied, ok = entry.future.Response().(fsm.Applied); !ok {
-				applied.Err = fmt.Errorf("%w: unexpected answer of the state machine", fsm.ErrUnknown)
-			}
-			if applied.Breach != nil {
-				p.replica.env.Logger.Error("a batch is in the log that its producer should not have got there", "partition", p.replica.id, "error", applied.Breach)
-			}
-		}
-		if slices.ContainsFunc(applied.Batches, func(a fsm.Appended) bool { return a.BaseOffset < 0 }) {
-			lose(entry, errors.Join(fsm.ErrVoid, applied.Err))
-		}
-		results := applied.Batches
-		for _, s := range entry.submissions {
-			if s.control != nil {
-				s.fate <- fate{err: applied.Err} // a refused one moves no offsets
-				continue
-			}
-			var f fate
-			if f, results = p.settle(s, results, applied.Err, lost); fsm.Code(f.err) == fsm.ErrVoid {
-				lose(entry, f.err)
-			}
-			s.fate <- f
-		}
-		p.applied(entry.producers)
+// lose notes that an entry did not become what was proposed: nothing more is taken.
+func (p *proposer) lose(entry proposal, err error) {
+	p.fail()
+	if p.lost == nil {
+		p.lost = &loss{entry.base, err}
 	}
 }
 
-// settle gives the fate of a submission whose entry, if it needed one, is applied.
+// decide tells every submission of an entry its fate.
+func (p *proposer) decide(entry proposal, proposed bool, response any, err error) {
+	if err != nil {
+		err = p.proposalError(err)
+		p.lose(entry, err)
+		for _, s := range entry.submissions {
+			s.refuse(err)
+		}
+		return
+	}
+	var applied fsm.Applied
+	if proposed {
+		var ok bool
+		if applied, ok = response.(fsm.Applied); !ok {
+			applied.Err = fmt.Errorf("%w: unexpected answer of the state machine", fsm.ErrUnknown)
+		}
+		if applied.Breach != nil {
+			p.replica.env.Logger.Error("a batch is in the log that its producer should not have got there", "partition", p.replica.id, "error", applied.Breach)
+		}
+	}
+	if slices.ContainsFunc(applied.Batches, func(a fsm.Appended) bool { return a.BaseOffset < 0 }) {
+		p.lose(entry, errors.Join(fsm.ErrVoid, applied.Err))
+	}
+	results := applied.Batches
+	for _, s := range entry.submissions {
+		if s.control != nil {
+			s.fate <- fate{err: applied.Err} // a refused one moves no offsets
+			continue
+		}
+		var f fate
+		if f, results = p.fateOf(s, results, applied.Err); fsm.Code(f.err) == fsm.ErrVoid {
+			p.lose(entry, f.err)
+		}
+		s.fate <- f
+	}
+	p.applied(entry.producers)
+}
+
+// fateOf gives the fate of a submission whose entry, if it needed one, is applied.
 // results are what the entry's batches became, from this submission's on; those of
 // the submissions behind it are given back.
-func (p *proposer) settle(s *submission, results []fsm.Appended, why error, lost *loss) (fate, []fsm.Appended) {
+func (p *proposer) fateOf(s *submission, results []fsm.Appended, why error) (fate, []fsm.Appended) {
 	own := make([]fsm.Appended, len(s.batches))
 	start, _ := p.replica.bounds()
 	appended, void := 0, 0
@@ -344,12 +265,12 @@ func (p *proposer) settle(s *submission, results []fsm.Appended, why error, lost
 		switch v := s.verdict(i); {
 		case v.Duplicate:
 			own[i] = fsm.Appended{BaseOffset: v.Original.Base, LogStart: start, Timestamp: v.Original.Timestamp}
-			if lost != nil && v.Original.Base >= lost.from {
-				failed = lost.err // of the first, so of this one
+			if p.lost != nil && v.Original.Base >= p.lost.from {
+				failed = p.lost.err // of the first, so of this one
 			}
 		case v.Err != nil:
 			own[i] = fsm.Appended{BaseOffset: -1, LogStart: start, Err: fsm.Code(v.Err)}
-			if lost != nil && failed == nil {
+			if p.lost != nil && failed == nil {
 				failed = p.notLeader() // judged on what may never have been
 			}
 		case len(results) == 0:
