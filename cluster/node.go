@@ -2,19 +2,16 @@
 // node that leads it, and how nodes find each other.
 //
 // You are here: below the gateway, which asks Node for partitions and topics
-// and does not know where they are; above the state machines (fsm), the log
-// (cluster/raftlog), the link between nodes (cluster/peer), gossip
+// and does not know where they are; above replicas (cluster/replica), the state machines (fsm), the
+// log (cluster/raftlog), the link between nodes (cluster/peer), gossip
 // (cluster/membership) and placement (cluster/placement). This package does not
 // speak Kafka's protocol; requests of consumer groups it hands on as they are.
 //
-// A request's way: route.go finds the partition's leader; partition.go is the
-// replica of a partition, shard.go that of a shard of consumer groups, replica.go
-// what both are; replicaset.go is all of a node's, which need of it what replicaenv.go says;
-// proposer.go puts records into a partition's Raft group (cluster/raftgroup).
-// groups.go is the way from a consumer group to its coordinator.
-// catalog.go is the group that knows topics and nodes; reconcile.go runs the
-// replicas that the catalog says should be here; formation.go brings the node
-// to its cluster; rpc.go is what nodes say to each other.
+// A request's way: route.go finds the partition's leader, and the replica there (cluster/replica)
+// answers; groups.go is the way from a consumer group to its coordinator.
+// catalog.go is the group that knows topics and nodes; reconcile.go has the replicas
+// run that the catalog says should be here, and replicahost.go is what they need of the node;
+// formation.go brings the node to its cluster; rpc.go is what nodes say to each other.
 package cluster
 
 import (
@@ -37,6 +34,7 @@ import (
 	"github.com/trimaran-io/trimaran/cluster/raftgroup"
 	"github.com/trimaran-io/trimaran/cluster/raftlog"
 	"github.com/trimaran-io/trimaran/cluster/raftlog/vfs"
+	"github.com/trimaran-io/trimaran/cluster/replica"
 	"github.com/trimaran-io/trimaran/coordinator"
 	"github.com/trimaran-io/trimaran/fsm"
 )
@@ -127,7 +125,7 @@ type Node struct {
 	gossip   *membership.Gossip
 	wired    chan struct{} // closed when link and gossip are there: the link is called by others before
 	catalog  *catalog
-	replicas *replicaSet
+	replicas *replica.Set
 	failover *failover
 
 	producerIDs *producerIDs
@@ -227,7 +225,7 @@ func Start(cfg Config) (_ *Node, err error) {
 	n.producerIDs = newProducerIDs()
 	n.forwarded = newForwarded()
 	n.catalog = newCatalog(n)
-	n.replicas = newReplicaSet(n.ctx, n.replicaConfig())
+	n.replicas = replica.New(n.ctx, n.replicaConfig())
 	n.failover = newFailover(n)
 
 	listener, err := cfg.Listen(cfg.PeerListen)
@@ -438,7 +436,7 @@ func (n *Node) Ready() error {
 			return errors.New("the catalog has no leader that this node reaches")
 		}
 		if s := n.shortcomings(); s.starting > 0 {
-			return fmt.Errorf("%d of %d replicas are not up yet", s.starting, n.replicas.count()+s.closed)
+			return fmt.Errorf("%d of %d replicas are not up yet", s.starting, n.replicas.Count()+s.closed)
 		}
 	}
 	err := n.serves()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 
+	"github.com/trimaran-io/trimaran/cluster/replica"
 	"github.com/trimaran-io/trimaran/fsm"
 	"github.com/trimaran-io/trimaran/kafkaproto"
 )
@@ -16,9 +17,9 @@ import (
 // false if there is none. ctx bounds the time that it takes.
 func (n *Node) OffsetForTime(ctx context.Context, id fsm.PartitionID, timestamp int64) (offset fsm.Offset, at int64, epoch fsm.LeaderEpoch, ok bool, err error) {
 	var found kafkaproto.TimestampedOffset
-	err = n.atRecords(ctx, id, holdLeaderless, func(ctx context.Context, h hint, local *records) (err error) {
+	err = n.atRecords(ctx, id, holdLeaderless, func(ctx context.Context, h hint, local *replica.Records) (err error) {
 		if local != nil {
-			found, ok, err = local.offsetForTime(ctx, timestamp)
+			found, ok, err = local.OffsetForTime(ctx, timestamp)
 			return err
 		}
 		reply, err := n.ask(ctx, h.Identity, callOffsetForTime, binary.BigEndian.AppendUint64(appendPartition(nil, id), uint64(timestamp)))
@@ -45,9 +46,9 @@ func (n *Node) OffsetForTime(ctx context.Context, id fsm.PartitionID, timestamp 
 // no epoch at or below has records, it gives the asked one and where the first
 // one begins; for an epoch that is still to come -1 and -1.
 func (n *Node) EpochEnd(ctx context.Context, id fsm.PartitionID, epoch fsm.LeaderEpoch) (found fsm.LeaderEpoch, end fsm.Offset, err error) {
-	err = n.atRecords(ctx, id, holdLeaderless, func(ctx context.Context, h hint, local *records) (err error) {
+	err = n.atRecords(ctx, id, holdLeaderless, func(ctx context.Context, h hint, local *replica.Records) (err error) {
 		if local != nil {
-			found, end, err = local.epochEnd(ctx, epoch)
+			found, end, err = local.EpochEnd(ctx, epoch)
 			return err
 		}
 		reply, err := n.ask(ctx, h.Identity, callEpochEnd, binary.BigEndian.AppendUint32(appendPartition(nil, id), uint32(epoch)))
@@ -71,7 +72,7 @@ func (n *Node) EpochEnd(ctx context.Context, id fsm.PartitionID, epoch fsm.Leade
 // one by itself; what is only remembered of other nodes may be long over.
 func (n *Node) LeaderEpoch(id fsm.PartitionID) (epoch fsm.LeaderEpoch, newest bool) {
 	if replica := n.replica(id); replica != nil {
-		if h, _ := replica.leader(); h.Identity != "" {
+		if h, _ := replica.Leader(); h.Identity != "" {
 			return fsm.Term(h.Term).Epoch(), true
 		}
 		return -1, false
@@ -85,14 +86,14 @@ func (n *Node) LeaderEpoch(id fsm.PartitionID) (epoch fsm.LeaderEpoch, newest bo
 }
 
 // answerOffsets answers other nodes' calls for what is in this file.
-func answerOffsets(ctx context.Context, replica *records, kind uint8, r *reader) ([]byte, error) {
+func answerOffsets(ctx context.Context, replica *replica.Records, kind uint8, r *reader) ([]byte, error) {
 	switch kind {
 	case callOffsetForTime:
 		timestamp := int64(r.uint64())
 		if r.bad {
 			return nil, errMalformed
 		}
-		found, ok, err := replica.offsetForTime(ctx, timestamp)
+		found, ok, err := replica.OffsetForTime(ctx, timestamp)
 		if err != nil || !ok {
 			return nil, err
 		}
@@ -104,7 +105,7 @@ func answerOffsets(ctx context.Context, replica *records, kind uint8, r *reader)
 		if r.bad {
 			return nil, errMalformed
 		}
-		found, end, err := replica.epochEnd(ctx, epoch)
+		found, end, err := replica.EpochEnd(ctx, epoch)
 		if err != nil {
 			return nil, err
 		}

@@ -7,6 +7,7 @@ import (
 	"os"
 	"time"
 
+	"github.com/trimaran-io/trimaran/cluster/replica"
 	"github.com/trimaran-io/trimaran/fsm"
 )
 
@@ -108,15 +109,15 @@ func (n *Node) forgetHints(topics *fsm.Topics) {
 }
 
 // replica gives the replica of a partition or shard here, nil if none runs.
-func (n *Node) replica(id fsm.PartitionID) *replica { return n.replicas.replica(id) }
+func (n *Node) replica(id fsm.PartitionID) *replica.Replica { return n.replicas.Replica(id) }
 
 // records gives the replica of a partition here, nil if none runs.
-func (n *Node) records(id fsm.PartitionID) *records { return n.replicas.records(id) }
+func (n *Node) records(id fsm.PartitionID) *replica.Records { return n.replicas.Records(id) }
 
 // shard gives the replica of a shard here, nil if none runs.
-func (n *Node) shard(id fsm.PartitionID) *shard { return n.replicas.shard(id) }
+func (n *Node) shard(id fsm.PartitionID) *replica.Shard { return n.replicas.Shard(id) }
 
-func (n *Node) runningReplicas() []*replica { return n.replicas.running() }
+func (n *Node) runningReplicas() []*replica.Replica { return n.replicas.Running() }
 
 func fileExists(path string) (bool, error) {
 	_, err := os.Stat(path)

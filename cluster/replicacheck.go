@@ -8,6 +8,7 @@ import (
 	"slices"
 	"sync"
 
+	"github.com/trimaran-io/trimaran/cluster/replica"
 	"github.com/trimaran-io/trimaran/fsm"
 )
 
@@ -68,7 +69,7 @@ func (n *Node) CheckReplicas(ctx context.Context, id fsm.PartitionID, from fsm.O
 	done := -1
 	for i := range all {
 		if c.ask(ctx, &all[i], out.From, out.End, checkPiece); all[i].err == nil {
-			done, out.To = i, all[i].hash.upTo
+			done, out.To = i, all[i].hash.UpTo
 			break
 		}
 	}
@@ -81,7 +82,7 @@ func (n *Node) CheckReplicas(ctx context.Context, id fsm.PartitionID, from fsm.O
 	asked.Wait()
 	for _, m := range all {
 		r := &out.Replicas[m.at]
-		r.Bytes, r.Hash = m.hash.bytes, hex.EncodeToString(m.hash.sum[:])
+		r.Bytes, r.Hash = m.hash.Bytes, hex.EncodeToString(m.hash.Sum[:])
 		if m.err != nil {
 			if fsm.Code(m.err) == fsm.ErrOffsetOutOfRange {
 				return nil, m.err // retention was faster: asked again, it begins further on
@@ -109,7 +110,7 @@ type replicaCheck struct {
 type checkMember struct {
 	identity string
 	at       int // in the answer's list
-	hash     replicaHash
+	hash     replica.Digest
 	err      error
 }
 
@@ -132,7 +133,7 @@ func (c *replicaCheck) ask(ctx context.Context, m *checkMember, from, to fsm.Off
 			m.err = fsm.ErrNoLeader
 			return
 		}
-		m.hash, m.err = r.hash(ctx, from, to, limit)
+		m.hash, m.err = r.Digest(ctx, from, to, limit)
 		return
 	}
 	head := appendPartition(nil, c.id)
@@ -141,9 +142,9 @@ func (c *replicaCheck) ask(ctx context.Context, m *checkMember, from, to fsm.Off
 	}
 	reply, err := c.n.ask(ctx, m.identity, callHash, head)
 	if err == nil {
-		m.hash, err = parseReplicaHash(reply)
+		m.hash, err = replica.ParseDigest(reply)
 	}
-	if m.err = err; err == nil && (m.hash.upTo < from || m.hash.upTo > to) {
+	if m.err = err; err == nil && (m.hash.UpTo < from || m.hash.UpTo > to) {
 		m.err = fmt.Errorf("%w: malformed answer of another node", fsm.ErrUnknown)
 	}
 }

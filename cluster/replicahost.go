@@ -10,6 +10,7 @@ import (
 
 	"github.com/trimaran-io/trimaran/cluster/peer"
 	"github.com/trimaran-io/trimaran/cluster/raftgroup"
+	"github.com/trimaran-io/trimaran/cluster/replica"
 	"github.com/trimaran-io/trimaran/fsm"
 )
 
@@ -20,8 +21,8 @@ var (
 )
 
 // replicaConfig gives the settings of the node's replicas.
-func (n *Node) replicaConfig() replicaConfig {
-	return replicaConfig{
+func (n *Node) replicaConfig() replica.Config {
+	return replica.Config{
 		Host: replicaHost{n}, Identity: n.identity, NodeID: n.nodeID,
 		Logs: n.logs, Stable: n.stable, Dir: n.dir.join("partitions"),
 		Logger: n.logger, RaftLogger: n.raftLogger,
@@ -124,7 +125,7 @@ func (h replicaHost) Leave(ctx context.Context, leader string, id fsm.PartitionI
 
 // LeaveLeader implements ReplicaPeers.
 func (h replicaHost) LeaveLeader(ctx context.Context, id fsm.PartitionID) (term uint64, leader string, err error) {
-	err = h.n.atLeader(ctx, id, holdLeaderless, func(ctx context.Context, at hint, local *replica) (err error) {
+	err = h.n.atLeader(ctx, id, holdLeaderless, func(ctx context.Context, at hint, local *replica.Replica) (err error) {
 		if local != nil || at.Identity == h.n.identity {
 			return fmt.Errorf("%w: another replica has to lead first", fsm.ErrNoLeader)
 		}

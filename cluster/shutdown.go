@@ -81,7 +81,7 @@ func (n *Node) stop() error {
 func (n *Node) drain(ctx context.Context) {
 	var groups []*raftgroup.Member
 	for _, r := range n.runningReplicas() {
-		groups = append(groups, r.group)
+		groups = append(groups, r.Member)
 	}
 	if g := n.catalog.raftGroup(); g != nil {
 		groups = append(groups, g)

@@ -1,4 +1,4 @@
-package cluster
+package replica
 
 import (
 	"context"
@@ -28,7 +28,7 @@ import (
 // may fail.
 type proposer struct {
 	*pump[*submission, proposal]
-	records *records
+	records *Records
 	next    fsm.Offset // what the next batch is stamped with; owned by who forms entries
 	lost    *loss      // nil: nothing is; owned by who decides
 
@@ -73,11 +73,11 @@ type proposal struct {
 	producers   []int64 // of the batches in it that have one
 }
 
-func startProposer(r *records, term fsm.Term) *proposer {
-	p := &proposer{records: r}
+func startProposer(r *Records, term fsm.Term) *proposer {
+	p, tenure := &proposer{records: r}, newTenure(r.Replica, term)
 	p.pump = &pump[*submission, proposal]{
-		tenure: newTenure(r.replica, term), what: "partition",
-		form: p.form, decide: p.decide, refusal: p.notLeader,
+		tenure: tenure, what: "partition",
+		form: p.form, decide: p.decide, refusal: tenure.notLeader,
 		queue:    make(chan *submission),
 		inFlight: make(chan pumped[proposal], raftgroup.MaxInFlight),
 	}
@@ -101,7 +101,7 @@ func (p *proposer) append(ctx context.Context, batches [][]byte) ([]fsm.Appended
 		}
 		s.bytes += len(batch)
 	}
-	if err := p.replica.env.Host.Room(p.replica.group); err != nil {
+	if err := p.replica.env.Host.Room(p.replica.Member); err != nil {
 		return nil, err
 	}
 	return p.submitAndWait(ctx, s)
@@ -131,7 +131,7 @@ func (p *proposer) run() {
 		p.fail()
 		return
 	}
-	_, p.next = p.records.bounds()
+	_, p.next = p.records.Bounds()
 	p.begin()
 	p.propose()
 }
@@ -232,7 +232,7 @@ func (p *proposer) decide(entry proposal, proposed bool, response any, err error
 			applied.Err = fmt.Errorf("%w: unexpected answer of the state machine", fsm.ErrUnknown)
 		}
 		if applied.Breach != nil {
-			p.replica.env.Logger.Error("a batch is in the log that its producer should not have got there", "partition", p.replica.id, "error", applied.Breach)
+			p.replica.env.Logger.Error("a batch is in the log that its producer should not have got there", "partition", p.replica.ID, "error", applied.Breach)
 		}
 	}
 	if slices.ContainsFunc(applied.Batches, func(a fsm.Appended) bool { return a.BaseOffset < 0 }) {
@@ -258,7 +258,7 @@ func (p *proposer) decide(entry proposal, proposed bool, response any, err error
 // the submissions behind it are given back.
 func (p *proposer) fateOf(s *submission, results []fsm.Appended, why error) (fate, []fsm.Appended) {
 	own := make([]fsm.Appended, len(s.batches))
-	start, _ := p.replica.bounds()
+	start, _ := p.replica.Bounds()
 	appended, void := 0, 0
 	var failed error
 	for i := range own {

@@ -1,4 +1,4 @@
-package cluster
+package replica
 
 import (
 	"context"
@@ -28,14 +28,14 @@ const (
 
 // reconcileMembers takes at most one step for a group that this node leads. It reports whether there
 // is none to take, or another node leads.
-func (r *replica) reconcileMembers() bool {
+func (r *Replica) reconcileMembers() bool {
 	host, logger := r.env.Host, r.env.Logger
-	p, err := r.leads()
+	p, err := r.Leads()
 	if err != nil {
-		return r.group.Raft.State() != raft.Leader
+		return r.Member.Raft.State() != raft.Leader
 	}
 	topics := host.Topics()
-	partition, ok := topics.Partition(r.id)
+	partition, ok := topics.Partition(r.ID)
 	if !ok {
 		return false
 	}
@@ -45,7 +45,7 @@ func (r *replica) reconcileMembers() bool {
 	default:
 		return false
 	}
-	future := r.group.Raft.GetConfiguration()
+	future := r.Member.Raft.GetConfiguration()
 	if future.Error() != nil {
 		return false
 	}
@@ -73,7 +73,7 @@ func (r *replica) reconcileMembers() bool {
 			continue
 		}
 		ctx, cancel := context.WithTimeout(r.env.ctx, membersTimeout)
-		applied, err := host.Applied(ctx, identity, r.id)
+		applied, err := host.Applied(ctx, identity, r.ID)
 		cancel()
 		if err != nil {
 			continue // not there, or not ready
@@ -81,13 +81,13 @@ func (r *replica) reconcileMembers() bool {
 		server, address := raft.ServerID(identity), raft.ServerAddress(identity)
 		switch {
 		case !member:
-			err = r.group.Change(r.env.ctx, func() raft.Future { return r.group.Raft.AddNonvoter(server, address, 0, membersTimeout) })
-			logger.Log(r.env.ctx, levelOf(err), "a replica joins its group as a non-voter", "partition", r.id, "node", id, "error", err)
+			err = r.Member.Change(r.env.ctx, func() raft.Future { return r.Member.Raft.AddNonvoter(server, address, 0, membersTimeout) })
+			logger.Log(r.env.ctx, levelOf(err), "a replica joins its group as a non-voter", "partition", r.ID, "node", id, "error", err)
 		case !raftgroup.MajorityWith(servers, identity, host.Connected):
-			logger.Debug("a replica gets no vote yet: too few of the others are there", "partition", r.id, "node", id)
-		case applied+caughtUpEntries >= r.group.Raft.AppliedIndex():
-			err = r.group.Change(r.env.ctx, func() raft.Future { return r.group.Raft.AddVoter(server, address, 0, membersTimeout) })
-			logger.Log(r.env.ctx, levelOf(err), "a replica has caught up and votes", "partition", r.id, "node", id, "error", err)
+			logger.Debug("a replica gets no vote yet: too few of the others are there", "partition", r.ID, "node", id)
+		case applied+caughtUpEntries >= r.Member.Raft.AppliedIndex():
+			err = r.Member.Change(r.env.ctx, func() raft.Future { return r.Member.Raft.AddVoter(server, address, 0, membersTimeout) })
+			logger.Log(r.env.ctx, levelOf(err), "a replica has caught up and votes", "partition", r.ID, "node", id, "error", err)
 		}
 		return false
 	}
@@ -103,7 +103,7 @@ func (r *replica) reconcileMembers() bool {
 
 // removeMembers takes out of the group who is no longer wanted, one at a time and this node last, by handing
 // leadership over; when nobody is left of them the catalog hears of it.
-func (r *replica) removeMembers(p leadership, partition *fsm.Partition, wanted map[string]bool, servers []raft.Server) {
+func (r *Replica) removeMembers(p Leadership, partition *fsm.Partition, wanted map[string]bool, servers []raft.Server) {
 	host, logger := r.env.Host, r.env.Logger
 	surplus := raftgroup.LeastMissed(servers, r.env.Identity, host.Connected, func(identity string) bool { return !wanted[identity] })
 	for _, identity := range surplus {
@@ -111,16 +111,16 @@ func (r *replica) removeMembers(p leadership, partition *fsm.Partition, wanted m
 			continue
 		}
 		if !raftgroup.MajorityWithout(servers, identity, r.env.Host.Connected) {
-			logger.Debug("a replica cannot leave its group yet: too few of the others are there", "partition", r.id, "node", identity)
+			logger.Debug("a replica cannot leave its group yet: too few of the others are there", "partition", r.ID, "node", identity)
 			return
 		}
-		err := r.group.Change(r.env.ctx, func() raft.Future { return r.group.Raft.RemoveServer(raft.ServerID(identity), 0, membersTimeout) })
-		logger.Log(r.env.ctx, levelOf(err), "a replica has left its group", "partition", r.id, "node", identity, "error", err)
+		err := r.Member.Change(r.env.ctx, func() raft.Future { return r.Member.Raft.RemoveServer(raft.ServerID(identity), 0, membersTimeout) })
+		logger.Log(r.env.ctx, levelOf(err), "a replica has left its group", "partition", r.ID, "node", identity, "error", err)
 		return
 	}
 	if len(surplus) > 0 {
-		if err := host.HandOverTo(r.group, func(identity string) bool { return wanted[identity] }); err != nil {
-			logger.Debug("leadership was not handed over", "partition", r.id, "error", err)
+		if err := host.HandOverTo(r.Member, func(identity string) bool { return wanted[identity] }); err != nil {
+			logger.Debug("leadership was not handed over", "partition", r.ID, "error", err)
 		}
 		return
 	}
@@ -130,28 +130,28 @@ func (r *replica) removeMembers(p leadership, partition *fsm.Partition, wanted m
 	// They let go of their records when they hear of it, so the configuration without them must be
 	// committed.
 	if err := r.settled(p); err != nil {
-		logger.Debug("it is not certain yet that replicas have left", "partition", r.id, "error", err)
+		logger.Debug("it is not certain yet that replicas have left", "partition", r.ID, "error", err)
 		return
 	}
 	ctx, cancel := context.WithTimeout(r.env.ctx, membersTimeout)
 	defer cancel()
-	settle := &fsm.Settle{Topic: r.id.Topic, Partition: r.id.Partition, Nodes: partition.Leaving}
+	settle := &fsm.Settle{Topic: r.ID.Topic, Partition: r.ID.Partition, Nodes: partition.Leaving}
 	if host.Topics().Level() >= 3 {
 		settle.Replicas = partition.Replicas
 	}
 	if err := host.Settle(ctx, settle); err != nil {
-		logger.Warn("cannot tell the catalog that replicas have left yet", "partition", r.id, "error", err)
+		logger.Warn("cannot tell the catalog that replicas have left yet", "partition", r.ID, "error", err)
 	}
 }
 
 // settled returns nil when the configuration that this replica had when it was called, as the
 // leader p, is committed. One that is not, or that of a leader that was deposed, says nothing of
 // who is in the group.
-func (r *replica) settled(p leadership) error {
-	if err := r.group.Change(r.env.ctx, func() raft.Future { return r.group.Raft.Barrier(membersTimeout) }); err != nil {
+func (r *Replica) settled(p Leadership) error {
+	if err := r.Member.Change(r.env.ctx, func() raft.Future { return r.Member.Raft.Barrier(membersTimeout) }); err != nil {
 		return err
 	}
-	if fsm.Term(r.group.Raft.CurrentTerm()) != p.inTerm() {
+	if fsm.Term(r.Member.Raft.CurrentTerm()) != p.InTerm() {
 		return fsm.ErrNotLeader
 	}
 	return nil
@@ -164,8 +164,8 @@ var errTooFew = errors.New("too few of the other members are there")
 // votes leaves its group (invariant 7). The answer is this node's term, in which
 // that replica must not vote any more. A group that could not go on without it
 // keeps it as it is: what is left of its majority must not shrink.
-func (r *replica) release(ctx context.Context, identity string) (term uint64, err error) {
-	p, err := r.leads()
+func (r *Replica) Release(ctx context.Context, identity string) (term uint64, err error) {
+	p, err := r.Leads()
 	if err != nil {
 		return 0, err
 	}
@@ -176,7 +176,7 @@ func (r *replica) release(ctx context.Context, identity string) (term uint64, er
 	case <-ctx.Done():
 		return 0, fmt.Errorf("%w: another member comes or goes", fsm.ErrNoLeader)
 	}
-	future := r.group.Raft.GetConfiguration()
+	future := r.Member.Raft.GetConfiguration()
 	if err := future.Error(); err != nil {
 		return 0, fmt.Errorf("%w: %w", fsm.ErrNoLeader, err)
 	}
@@ -185,14 +185,14 @@ func (r *replica) release(ctx context.Context, identity string) (term uint64, er
 		if !raftgroup.MajorityWithout(servers, identity, r.env.Host.Connected) {
 			return 0, fmt.Errorf("%w: %w", fsm.ErrNoLeader, errTooFew)
 		}
-		if err := r.group.Change(ctx, func() raft.Future { return r.group.Raft.RemoveServer(raft.ServerID(identity), 0, membersTimeout) }); err != nil {
+		if err := r.Member.Change(ctx, func() raft.Future { return r.Member.Raft.RemoveServer(raft.ServerID(identity), 0, membersTimeout) }); err != nil {
 			return 0, fmt.Errorf("%w: %w", fsm.ErrNoLeader, err)
 		}
-		r.env.Logger.Warn("a replica has left its group to be rebuilt", "partition", r.id, "node", identity)
+		r.env.Logger.Warn("a replica has left its group to be rebuilt", "partition", r.ID, "node", identity)
 	} else if err := r.settled(p); err != nil {
 		return 0, fmt.Errorf("%w: %w", fsm.ErrNoLeader, err)
 	}
-	return r.group.Raft.CurrentTerm(), nil // not below that of the configuration
+	return r.Member.Raft.CurrentTerm(), nil // not below that of the configuration
 }
 
 // levelOf is the level of a line about a step that is tried again if it fails.

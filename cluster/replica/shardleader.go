@@ -1,4 +1,4 @@
-package cluster
+package replica
 
 import (
 	"cmp"
@@ -21,7 +21,7 @@ const shardInFlight = 4
 // depends on their place, so one that fails leaves the others as they are.
 type shardLeader struct {
 	*pump[*groupCommand, groupEntry]
-	shard       *shard
+	shard       *Shard
 	coordinator *coordinator.Coordinator // set before ready
 }
 
@@ -39,10 +39,10 @@ func (c *groupCommand) refuse(err error)        { c.fate <- err }
 // groupEntry is the commands of one Raft entry.
 type groupEntry []*groupCommand
 
-func startShardLeader(s *shard, term fsm.Term) *shardLeader {
+func startShardLeader(s *Shard, term fsm.Term) *shardLeader {
 	l := &shardLeader{shard: s}
 	l.pump = &pump[*groupCommand, groupEntry]{
-		tenure: newTenure(s.replica, term), what: "shard",
+		tenure: newTenure(s.Replica, term), what: "shard",
 		form: l.form, decide: l.decide, refusal: l.refused,
 		queue:    make(chan *groupCommand),
 		inFlight: make(chan pumped[groupEntry], shardInFlight-2), // one more is being decided, one waits to be sent
@@ -96,10 +96,10 @@ func (l *shardLeader) run() {
 		},
 		Awake:    host.Awake,
 		Settings: env.Groups,
-		Logger:   env.Logger.With("shard", l.replica.id.Partition),
+		Logger:   env.Logger.With("shard", l.replica.ID.Partition),
 	})
 	defer l.coordinator.Close()
-	env.Logger.Debug("a shard of consumer groups is coordinated here", "shard", l.replica.id.Partition, "term", l.term)
+	env.Logger.Debug("a shard of consumer groups is coordinated here", "shard", l.replica.ID.Partition, "term", l.term)
 	l.begin()
 	l.propose()
 }
@@ -142,22 +142,41 @@ func (l *shardLeader) command(ctx context.Context, command []byte) error {
 	return cmp.Or(late, err)
 }
 
-// coordinate hands a request to the coordinator here. The error is errNotLeader if
+// Repeatable reports whether it does no harm that a request is handled twice, by two
+// coordinators: it changes nothing, or nothing that is replicated.
+func Repeatable(req kmsg.Request) bool {
+	switch kmsg.Key(req.Key()) {
+	case kmsg.OffsetFetch, kmsg.Heartbeat, kmsg.DescribeGroups, kmsg.ListGroups:
+		return true
+	}
+	return false
+}
+
+// committed reports whether a request asks for what is replicated.
+func committed(req kmsg.Request) bool {
+	switch kmsg.Key(req.Key()) {
+	case kmsg.OffsetFetch, kmsg.DescribeGroups, kmsg.ListGroups:
+		return true
+	}
+	return false
+}
+
+// Coordinate hands a request to the coordinator here. The error is raftgroup.NotLeader if
 // it was surely not handled, or if it may be handed to another one all the same.
-func (s *shard) coordinate(ctx context.Context, client coordinator.Client, req kmsg.Request) (kmsg.Response, error) {
-	l, err := s.leads()
+func (s *Shard) Coordinate(ctx context.Context, client coordinator.Client, req kmsg.Request) (kmsg.Response, error) {
+	l, err := s.coordinating()
 	if err != nil {
 		return nil, err
 	}
 	if committed(req) {
 		// A leader that was deposed without noticing must not bring back old offsets.
-		if err := s.readIndex(ctx, l.term); err != nil {
+		if err := s.ReadIndex(ctx, l.term); err != nil {
 			return nil, err
 		}
 	}
 	resp, err := l.coordinator.Handle(ctx, client, req)
 	switch {
-	case err == nil && l.ctx.Err() != nil && repeatable(req):
+	case err == nil && l.ctx.Err() != nil && Repeatable(req):
 		return nil, l.notLeader()
 	case err == nil:
 		return resp, nil

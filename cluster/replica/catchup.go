@@ -1,4 +1,4 @@
-package cluster
+package replica
 
 import (
 	"context"
@@ -89,14 +89,14 @@ func newCatchUpLimit(bytesPerSecond int64) *rate.Limiter {
 
 // beforeInstall is what happens when the group's leader offers a snapshot.
 // It reports whether all of that is here.
-func (r *replica) beforeInstall(ctx context.Context, from string, req *raft.InstallSnapshotRequest) (here bool, err error) {
+func (r *Replica) beforeInstall(ctx context.Context, from string, req *raft.InstallSnapshotRequest) (here bool, err error) {
 	logger := r.env.Logger
 	has := func() bool {
-		if !r.log.Has(req.LastLogIndex, req.LastLogTerm) {
+		if !r.Log.Has(req.LastLogIndex, req.LastLogTerm) {
 			return false
 		}
 		// The leader goes on behind its snapshot, and wants to see that this replica has it.
-		r.log.Widen(req.LastLogIndex)
+		r.Log.Widen(req.LastLogIndex)
 		return true
 	}
 	if has() {
@@ -118,13 +118,13 @@ func (r *replica) beforeInstall(ctx context.Context, from string, req *raft.Inst
 	defer cancel()
 	defer context.AfterFunc(r.closing, cancel)()
 	if err := r.copyFrom(ctx, from); errors.Is(err, errOvertaken) {
-		logger.Info("a copy is not needed any more", "partition", r.id, "from", from)
+		logger.Info("a copy is not needed any more", "partition", r.ID, "from", from)
 		if has() {
 			return true, nil
 		}
 		return false, err
 	} else if err != nil {
-		logger.Warn("copying a partition from its leader was cut short; it will go on", "partition", r.id, "from", from, "error", err)
+		logger.Warn("copying a partition from its leader was cut short; it will go on", "partition", r.ID, "from", from, "error", err)
 		return false, err
 	}
 	r.keeper.reopen(r)
@@ -134,9 +134,9 @@ func (r *replica) beforeInstall(ctx context.Context, from string, req *raft.Inst
 // copyFrom copies what this replica lacks up to the snapshot of another. Raft goes on meanwhile,
 // perhaps with another leader: where the log comes as far by itself, the copy is of no use and ends
 // with errOvertaken.
-func (r *replica) copyFrom(ctx context.Context, from string) error {
+func (r *Replica) copyFrom(ctx context.Context, from string) error {
 	logger := r.env.Logger
-	reply, err := r.env.Host.Describe(ctx, from, r.id, r.log.SnapshotIndex())
+	reply, err := r.env.Host.Describe(ctx, from, r.ID, r.Log.SnapshotIndex())
 	if err != nil {
 		return err
 	}
@@ -147,10 +147,10 @@ func (r *replica) copyFrom(ctx context.Context, from string) error {
 	if err := r.machine.fits(d.State, d.Next); errors.Is(err, fsm.ErrNewer) {
 		return r.refuses(err) // before it is copied, and once
 	}
-	if d.Index <= r.log.SnapshotIndex() {
+	if d.Index <= r.Log.SnapshotIndex() {
 		return errors.New("its snapshot is not newer than the one here")
 	}
-	staging, err := r.log.Stage(d)
+	staging, err := r.Log.Stage(d)
 	if err != nil {
 		return err
 	}
@@ -165,15 +165,15 @@ func (r *replica) copyFrom(ctx context.Context, from string) error {
 	}
 	r.catchUp.begin(staging.Bytes(), d.Bytes)
 	defer r.catchUp.end()
-	logger.Info("copying a partition from its leader", "partition", r.id, "from", from, "entry", staging.Next(), "to", d.Index, "bytes", d.Bytes)
+	logger.Info("copying a partition from its leader", "partition", r.ID, "from", from, "entry", staging.Next(), "to", d.Index, "bytes", d.Bytes)
 	began := time.Now()
 	for staging.Next() <= d.Index {
-		if r.log.Has(d.Index, d.Term) {
+		if r.Log.Has(d.Index, d.Term) {
 			done = true
 			return errors.Join(errOvertaken, staging.Discard())
 		}
 		r.stepOfCopy("piece")
-		piece, err := r.env.Host.Entries(ctx, from, r.id, staging.Next(), d.Index, catchUpPiece)
+		piece, err := r.env.Host.Entries(ctx, from, r.ID, staging.Next(), d.Index, catchUpPiece)
 		if err != nil {
 			return err
 		}
@@ -206,7 +206,7 @@ func (r *replica) copyFrom(ctx context.Context, from string) error {
 	if err := r.machine.fits(d.State, d.Next); err != nil {
 		return errors.Join(fmt.Errorf("%w: the snapshot of %s does not fit its log", raftlog.ErrDamaged, from), err, staging.Discard())
 	}
-	logger.Info("copied a partition from its leader", "partition", r.id, "from", from, "to", d.Index, "bytes", staging.Bytes(), "took", time.Since(began).Round(time.Millisecond))
+	logger.Info("copied a partition from its leader", "partition", r.ID, "from", from, "to", d.Index, "bytes", staging.Bytes(), "took", time.Since(began).Round(time.Millisecond))
 	done = true
 	r.stepOfCopy("finished")
 	r.mu.Lock()
@@ -215,9 +215,9 @@ func (r *replica) copyFrom(ctx context.Context, from string) error {
 	return nil
 }
 
-func (r *replica) stepOfCopy(step string) {
+func (r *Replica) stepOfCopy(step string) {
 	if r.env.OnCopy != nil {
-		r.env.OnCopy(r.id, step)
+		r.env.OnCopy(r.ID, step)
 	}
 }
 
@@ -253,8 +253,8 @@ func parseDescribed(reply []byte) (d raftlog.Described, err error) {
 }
 
 // describe answers callDescribe.
-func (r *replica) describe(have uint64) ([]byte, error) {
-	d, ok := r.log.Describe(have)
+func (r *Replica) Describe(have uint64) ([]byte, error) {
+	d, ok := r.Log.Describe(have)
 	if !ok {
 		return nil, fmt.Errorf("%w: no snapshot yet", fsm.ErrNoLeader)
 	}
@@ -263,9 +263,9 @@ func (r *replica) describe(have uint64) ([]byte, error) {
 }
 
 // entries answers callEntries.
-func (r *replica) entries(from, to uint64, limit int) ([]byte, error) {
+func (r *Replica) Entries(from, to uint64, limit int) ([]byte, error) {
 	r.hold(from)
-	b, err := r.log.AppendEntries(nil, from, to, limit)
+	b, err := r.Log.AppendEntries(nil, from, to, limit)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", fsm.ErrStorage, err)
 	}
@@ -273,7 +273,7 @@ func (r *replica) entries(from, to uint64, limit int) ([]byte, error) {
 }
 
 // hold keeps segments from index on for a while: somebody copies them.
-func (r *replica) hold(index uint64) {
+func (r *Replica) hold(index uint64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	now := time.Now()
@@ -283,12 +283,19 @@ func (r *replica) hold(index uint64) {
 	r.heldUntil = now.Add(holdFor)
 }
 
+// Held reports whether somebody copies from this replica, or did within the last minute.
+func (r *Replica) Held() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return !time.Now().After(r.heldUntil)
+}
+
 // heldFrom gives the first index that must be kept beside what the machine needs, 0
 // for none.
-func (r *replica) heldFrom(needs keeping) uint64 {
+func (r *Replica) heldFrom(needs keeping) uint64 {
 	var from uint64
 	if needs.entry {
-		from = r.log.SnapshotIndex()
+		from = r.Log.SnapshotIndex()
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -1,4 +1,4 @@
-package cluster
+package replica
 
 import (
 	"context"
@@ -83,7 +83,7 @@ func (p *pump[S, E]) propose() {
 		if taken, carried = p.gather(carried); taken == nil {
 			return
 		}
-		proposals := &p.replica.group.Proposals
+		proposals := &p.replica.Member.Proposals
 		entered := proposals.Enter(p.ctx)
 		if !entered || p.ctx.Err() != nil {
 			// Failed meanwhile, or the leadership has gone: none of these was stamped.
@@ -116,7 +116,7 @@ func (p *pump[S, E]) propose() {
 		entry, data := p.form(wanted)
 		on := pumped[E]{entry: entry}
 		if data != nil {
-			on.future = p.replica.group.Raft.Apply(data, 0)
+			on.future = p.replica.Member.Raft.Apply(data, 0)
 		}
 		p.inFlight <- on
 	}
@@ -150,17 +150,17 @@ func (p *pump[S, E]) gather(carried *S) (taken []S, next *S) {
 	return taken, nil
 }
 
-// settle has all entries decided, in the order of the log, until propose has ended.
-func (p *pump[S, E]) settle() {
+// decideAll has all entries decided, in the order of the log, until propose has ended.
+func (p *pump[S, E]) decideAll() {
 	for on := range p.inFlight {
 		var response any
 		var err error
 		if on.future != nil {
-			if err = p.replica.group.Await(on.future); err == nil {
+			if err = p.replica.Member.Await(on.future); err == nil {
 				response = on.future.Response()
 			}
 		}
-		p.replica.group.Proposals.Leave()
+		p.replica.Member.Proposals.Leave()
 		p.decide(on.entry, on.future != nil, response, err)
 	}
 }
@@ -172,7 +172,7 @@ func (p *pump[S, E]) start(lead func()) {
 		defer close(p.inFlight)
 		lead()
 	})
-	p.done.Go(p.settle)
+	p.done.Go(p.decideAll)
 }
 
 // end takes nothing more and waits until all that was proposed has its fate.

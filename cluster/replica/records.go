@@ -1,4 +1,4 @@
-package cluster
+package replica
 
 import (
 	"context"
@@ -13,11 +13,11 @@ import (
 	"github.com/trimaran-io/trimaran/fsm"
 )
 
-// records is the machine of a partition's replica: the state machine of package
+// Records is the machine of a partition's replica: the state machine of package
 // fsm, the way to its records, and the proposer while it leads. The replica's mu
 // guards its fields.
-type records struct {
-	*replica
+type Records struct {
+	*Replica
 
 	state   *fsm.PartitionState // changed by Raft's calls only, which come one after the other
 	seen    seen                // what readers go by
@@ -31,8 +31,8 @@ type seen struct {
 	last        fsm.Index // applied
 }
 
-func newRecords(r *replica) *records {
-	m := &records{replica: r, state: fsm.NewPartition(), applied: make(chan struct{})}
+func newRecords(r *Replica) *Records {
+	m := &Records{Replica: r, state: fsm.NewPartition(), applied: make(chan struct{})}
 	m.seen = seenOf(m.state)
 	return m
 }
@@ -42,12 +42,12 @@ func seenOf(state *fsm.PartitionState) seen {
 }
 
 // lead implements machine.
-func (r *records) lead(term fsm.Term) leadership { return startProposer(r, term) }
+func (r *Records) lead(term fsm.Term) Leadership { return startProposer(r, term) }
 
-// leads gives the proposer if this replica leads and has passed its barrier, else
-// errNotLeader.
-func (r *records) leads() (*proposer, error) {
-	leading, err := r.replica.leads()
+// proposing gives the proposer if this replica leads and has passed its barrier, else
+// raftgroup.NotLeader.
+func (r *Records) proposing() (*proposer, error) {
+	leading, err := r.Replica.Leads()
 	if err != nil {
 		return nil, err
 	}
@@ -57,26 +57,26 @@ func (r *records) leads() (*proposer, error) {
 // append hands batches to this replica's proposer. term is the leadership that
 // the caller meant, 0 for any: a request that was on its way while leadership
 // went and came back must not land behind a later one.
-func (r *records) append(ctx context.Context, term uint64, batches [][]byte) ([]fsm.Appended, error) {
-	p, err := r.leads()
+func (r *Records) Append(ctx context.Context, term uint64, batches [][]byte) ([]fsm.Appended, error) {
+	p, err := r.proposing()
 	if err != nil {
 		return nil, err
 	}
 	if term != 0 && p.term != fsm.Term(term) {
-		return nil, errNotLeader{Hint: hint{Identity: r.env.Identity, Term: uint64(p.term)}}
+		return nil, raftgroup.NotLeader{Hint: raftgroup.Hint{Identity: r.env.Identity, Term: uint64(p.term)}}
 	}
 	return p.append(ctx, batches)
 }
 
 // bounds implements machine: the log start and the next offset.
-func (r *records) bounds() (start, next fsm.Offset) {
+func (r *Records) Bounds() (start, next fsm.Offset) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.seen.start, r.seen.next
 }
 
 // producer gives what the state machine knows of an idempotent producer.
-func (r *records) producer(id int64) (fsm.ProducerState, bool) {
+func (r *Records) producer(id int64) (fsm.ProducerState, bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.state.Producer(id)
@@ -84,19 +84,19 @@ func (r *records) producer(id int64) (fsm.ProducerState, bool) {
 
 // readAsLeader answers for the whole partition: what lies outside of the log is said to be so only
 // after a majority confirmed that this replica leads, of all that was committed before.
-func (r *records) readAsLeader(ctx context.Context, from fsm.Offset, maxBytes int) (fsm.Slice, error) {
-	p, err := r.leads()
+func (r *Records) ReadAsLeader(ctx context.Context, from fsm.Offset, maxBytes int) (fsm.Slice, error) {
+	p, err := r.proposing()
 	if err != nil {
 		return fsm.Slice{}, err
 	}
-	slice, ok, err := r.readCommitted(from, maxBytes)
+	slice, ok, err := r.ReadCommitted(from, maxBytes)
 	if ok || err != nil {
 		return slice, err
 	}
-	if err := r.readIndex(ctx, p.term); err != nil {
+	if err := r.ReadIndex(ctx, p.term); err != nil {
 		return fsm.Slice{}, err
 	}
-	if slice, ok, err = r.readCommitted(from, maxBytes); ok || err != nil {
+	if slice, ok, err = r.ReadCommitted(from, maxBytes); ok || err != nil {
 		return slice, err
 	}
 	if from < slice.LogStart || from > slice.HighWatermark {
@@ -107,7 +107,7 @@ func (r *records) readAsLeader(ctx context.Context, from fsm.Offset, maxBytes in
 
 // await returns when the record at offset from has been applied here, or ctx
 // ends, or this replica is closed.
-func (r *records) await(ctx context.Context, from fsm.Offset) error {
+func (r *Records) await(ctx context.Context, from fsm.Offset) error {
 	for {
 		r.mu.Lock()
 		next, applied := r.seen.next, r.applied
@@ -123,9 +123,9 @@ func (r *records) await(ctx context.Context, from fsm.Offset) error {
 	}
 }
 
-// awaitAsLeader is await that ends with errNotLeader when this replica no longer leads.
-func (r *records) awaitAsLeader(ctx context.Context, from fsm.Offset) error {
-	p, err := r.leads()
+// awaitAsLeader is await that ends with raftgroup.NotLeader when this replica no longer leads.
+func (r *Records) AwaitAsLeader(ctx context.Context, from fsm.Offset) error {
+	p, err := r.proposing()
 	if err != nil {
 		return err
 	}
@@ -135,8 +135,8 @@ func (r *records) awaitAsLeader(ctx context.Context, from fsm.Offset) error {
 	defer stop()
 	if err := r.await(ctx, from); err != nil {
 		if errors.Is(context.Cause(ctx), fsm.ErrNotLeader) {
-			h, _ := r.leader()
-			return errNotLeader{Hint: h}
+			h, _ := r.Leader()
+			return raftgroup.NotLeader{Hint: h}
 		}
 		return err
 	}
@@ -144,13 +144,13 @@ func (r *records) awaitAsLeader(ctx context.Context, from fsm.Offset) error {
 }
 
 // offsetsBefore answers ListOffsets v0 as the confirmed leader.
-func (r *records) offsetsBefore(ctx context.Context, timestamp int64, max int) ([]fsm.Offset, error) {
+func (r *Records) OffsetsBefore(ctx context.Context, timestamp int64, max int) ([]fsm.Offset, error) {
 	_, start, end, err := r.asConfirmedLeader(ctx)
 	if err != nil {
 		return nil, err
 	}
 	var segments []fsm.Segment
-	for _, s := range r.log.Segments() {
+	for _, s := range r.Log.Segments() {
 		if s.Start >= 0 && fsm.Offset(s.Start) <= end {
 			written := int64(0)
 			if !s.LastWrite.IsZero() {
@@ -166,7 +166,7 @@ func (r *records) offsetsBefore(ctx context.Context, timestamp int64, max int) (
 }
 
 // Apply implements raft.FSM. The answer is an fsm.Applied.
-func (r *records) Apply(entry *raft.Log) any {
+func (r *Records) Apply(entry *raft.Log) any {
 	applied := r.apply(entry)
 	if applied.Err != nil && errors.Is(applied.Err, fsm.ErrNewer) {
 		r.outgrown(applied.Err)
@@ -174,15 +174,15 @@ func (r *records) Apply(entry *raft.Log) any {
 	return applied
 }
 
-func (r *records) apply(entry *raft.Log) fsm.Applied {
+func (r *Records) apply(entry *raft.Log) fsm.Applied {
 	if err := r.metNewer(); err != nil {
 		return fsm.Applied{Err: err}
 	}
-	if r.log.Crosses(entry.Index) {
+	if r.Log.Crosses(entry.Index) {
 		r.mu.Lock()
 		state := r.state.Snapshot()
 		r.mu.Unlock()
-		r.log.Cross(entry.Index, state)
+		r.Log.Cross(entry.Index, state)
 	}
 	r.mu.Lock()
 	before := int64(r.state.NextOffset())
@@ -202,7 +202,7 @@ func (r *records) apply(entry *raft.Log) fsm.Applied {
 	// The log may write to its index, so it is told without the lock; readers hear of the entry when
 	// it has been: they look for it there.
 	after, maxTime := span(entry, before)
-	r.log.Applied(entry.Index, after, maxTime, entry.AppendedAt.UnixMilli())
+	r.Log.Applied(entry.Index, after, maxTime, entry.AppendedAt.UnixMilli())
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.showLocked()
@@ -210,23 +210,23 @@ func (r *records) apply(entry *raft.Log) fsm.Applied {
 }
 
 // showLocked lets readers see the state as it is.
-func (r *records) showLocked() {
+func (r *Records) showLocked() {
 	r.seen = seenOf(r.state)
 	close(r.applied)
 	r.applied = make(chan struct{})
 }
 
 // Snapshot implements raft.FSM.
-func (r *records) Snapshot() (raft.FSMSnapshot, error) {
+func (r *Records) Snapshot() (raft.FSMSnapshot, error) {
 	state, next, err := r.whole()
 	if err != nil {
 		return nil, err
 	}
-	return replicaSnapshot{state, r.log.Standing(int64(next))}, nil // nothing is applied beside this
+	return replicaSnapshot{state, r.Log.Standing(int64(next))}, nil // nothing is applied beside this
 }
 
 // whole gives a snapshot of the state, and its next offset.
-func (r *records) whole() (state []byte, next fsm.Offset, err error) {
+func (r *Records) whole() (state []byte, next fsm.Offset, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.newer != nil {
@@ -236,7 +236,7 @@ func (r *records) whole() (state []byte, next fsm.Offset, err error) {
 }
 
 // Restore implements raft.FSM.
-func (r *records) Restore(source io.ReadCloser) error {
+func (r *Records) Restore(source io.ReadCloser) error {
 	defer source.Close()
 	data, err := io.ReadAll(io.LimitReader(source, raftgroup.MaxSnapshotBytes))
 	if err != nil {
@@ -254,10 +254,49 @@ func (r *records) Restore(source io.ReadCloser) error {
 }
 
 // fits implements machine.
-func (r *records) fits(snapshot []byte, next int64) error {
+func (r *Records) fits(snapshot []byte, next int64) error {
 	state, err := fsm.RestorePartition(snapshot)
 	if err == nil && int64(state.NextOffset()) != next {
 		err = fmt.Errorf("it is of offset %d, not %d", state.NextOffset(), next)
 	}
 	return err
+}
+
+// DeleteRecords makes before the first offset that can be read, -1 for the high watermark, and gives
+// the log start afterwards. The error is fsm.ErrOffsetOutOfRange, or why this replica is not the leader.
+func (r *Records) DeleteRecords(ctx context.Context, before fsm.Offset) (fsm.Offset, error) {
+	// What a deposed leader does not know to be committed may be.
+	p, start, next, err := r.asConfirmedLeader(ctx)
+	if err != nil {
+		return -1, err
+	}
+	if before == -1 {
+		before = next
+	}
+	if before < 0 || before > next {
+		return -1, fmt.Errorf("%w: %d is not within %d to %d", fsm.ErrOffsetOutOfRange, before, start, next)
+	}
+	if before > start {
+		if err := p.control(ctx, fsm.LogStartCommand(before)); err != nil {
+			return -1, err
+		}
+		start, _ = r.Bounds()
+	}
+	return start, nil
+}
+
+// ActiveProducers gives the idempotent producers that the confirmed leader remembers, in the order in
+// which they last appended.
+func (r *Records) ActiveProducers(ctx context.Context) ([]fsm.ActiveProducer, error) {
+	if _, _, _, err := r.asConfirmedLeader(ctx); err != nil {
+		return nil, err
+	}
+	r.mu.Lock()
+	states := r.state.Producers()
+	r.mu.Unlock()
+	producers := make([]fsm.ActiveProducer, len(states))
+	for i, s := range states {
+		producers[i] = s.Active()
+	}
+	return producers, nil
 }

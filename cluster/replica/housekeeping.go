@@ -1,4 +1,4 @@
-package cluster
+package replica
 
 import (
 	"errors"
@@ -25,7 +25,7 @@ const (
 )
 
 // housekeepingLoop looks after all replicas until ctx ends.
-func (s *replicaSet) housekeepingLoop() {
+func (s *Set) housekeepingLoop() {
 	ctx := s.env.ctx
 	tick := time.NewTicker(housekeepingTick)
 	defer tick.Stop()
@@ -48,9 +48,9 @@ func (s *replicaSet) housekeepingLoop() {
 			lastRetention = time.Now()
 		}
 		full := s.diskShareExceeded()
-		for _, r := range s.running() {
+		for _, r := range s.Running() {
 			view := s.env.Host.Topics()
-			if !retention && !full && r.quiet(view) {
+			if !retention && !full && r.Quiet(view) {
 				continue
 			}
 			work.do(ctx, r, func() {
@@ -77,8 +77,8 @@ type rest struct {
 // restFor is how often a replica in which nothing happens is looked at: most do nothing most of the time.
 const restFor = 10 * time.Second
 
-// quiet reports whether nothing has changed since there was nothing to do for the replica.
-func (r *replica) quiet(view *fsm.Topics) bool {
+// Quiet reports whether nothing has changed since there was nothing to do for the replica.
+func (r *Replica) Quiet(view *fsm.Topics) bool {
 	rest := r.rest.Load()
 	if rest == nil || rest.view != view || time.Now().After(rest.until) {
 		return false
@@ -87,44 +87,44 @@ func (r *replica) quiet(view *fsm.Topics) bool {
 }
 
 // logState gives the last entry of the log and the last command that was applied.
-func (r *replica) logState() [2]uint64 {
-	last, _ := r.log.LastIndex()
-	applied, _ := r.log.LastApplied()
+func (r *Replica) logState() [2]uint64 {
+	last, _ := r.Log.LastIndex()
+	applied, _ := r.Log.LastApplied()
 	return [2]uint64{last, applied}
 }
 
 // housekeep takes a snapshot where one is due and frees what is below the log start. It reports whether neither was.
-func (r *replica) housekeep() (idle bool) {
+func (r *Replica) housekeep() (idle bool) {
 	needs, err := r.machine.needs()
 	if err != nil {
-		r.env.Logger.Warn("cannot begin a segment", "partition", r.id, "error", err)
+		r.env.Logger.Warn("cannot begin a segment", "partition", r.ID, "error", err)
 		return false
 	}
-	bytes, ended := r.log.Unsnapshotted()
+	bytes, ended := r.Log.Unsnapshotted()
 	old := bytes > 0 && time.Since(r.lastSnapshot) >= idleSnapshot
-	due := bytes >= needs.every || ended || old || r.log.Blocked(needs.from)
+	due := bytes >= needs.every || ended || old || r.Log.Blocked(needs.from)
 	if due {
 		r.lastSnapshot = time.Now()
-		err := r.group.Ask(r.env.ctx, func() raft.Future { return r.group.Raft.Snapshot() })
+		err := r.Member.Ask(r.env.ctx, func() raft.Future { return r.Member.Raft.Snapshot() })
 		// With a change of the configuration under way there is none: next time.
 		if err != nil && r.env.ctx.Err() == nil && !errors.Is(err, raft.ErrNothingNewToSnapshot) && !errors.Is(err, raft.ErrRaftShutdown) &&
 			!strings.Contains(err.Error(), "wait until the configuration entry") {
-			r.env.Logger.Warn("cannot take a snapshot", "partition", r.id, "error", err)
+			r.env.Logger.Warn("cannot take a snapshot", "partition", r.ID, "error", err)
 		}
 	}
-	freed, err := r.log.Trim(needs.from, r.heldFrom(needs))
+	freed, err := r.Log.Trim(needs.from, r.heldFrom(needs))
 	if err != nil {
-		r.env.Logger.Warn("cannot free segments", "partition", r.id, "error", err)
+		r.env.Logger.Warn("cannot free segments", "partition", r.ID, "error", err)
 	}
 	if freed > 0 {
-		r.env.Logger.Info("segments freed", "partition", r.id, "bytes", freed, "log_start", needs.from)
+		r.env.Logger.Info("segments freed", "partition", r.ID, "bytes", freed, "log_start", needs.from)
 	}
 	return !due && freed == 0 && err == nil
 }
 
 // needs implements machine.
-func (r *records) needs() (keeping, error) {
-	passed := r.log.Passed()
+func (r *Records) needs() (keeping, error) {
+	passed := r.Log.Passed()
 	r.mu.Lock()
 	start, next, applied := r.seen.start, r.seen.next, r.seen.last
 	var state []byte
@@ -140,7 +140,7 @@ func (r *records) needs() (keeping, error) {
 		return k, nil
 	}
 	if !passed {
-		if err := r.log.PassIdle(int64(next), uint64(applied), state); err != nil {
+		if err := r.Log.PassIdle(int64(next), uint64(applied), state); err != nil {
 			return k, err
 		}
 	}
@@ -148,12 +148,12 @@ func (r *records) needs() (keeping, error) {
 		return k, nil
 	}
 	// Nothing is left to read: the last segment goes, too.
-	return k, r.log.EndSegment(int64(start), uint64(applied), state)
+	return k, r.Log.EndSegment(int64(start), uint64(applied), state)
 }
 
 // diskShareExceeded reports whether the partitions may let go of their oldest
 // segments, since the disk is fuller than the operator allows.
-func (s *replicaSet) diskShareExceeded() bool {
+func (s *Set) diskShareExceeded() bool {
 	if s.env.MaxDiskShare <= 0 {
 		return false
 	}

@@ -1,4 +1,4 @@
-package cluster
+package replica
 
 import (
 	"slices"
@@ -19,7 +19,7 @@ const (
 )
 
 // scrubLoop goes through all replicas again and again.
-func (s *replicaSet) scrubLoop() {
+func (s *Set) scrubLoop() {
 	ctx, logger := s.env.ctx, s.env.Logger
 	bytesPerSecond := s.env.ScrubRate
 	if bytesPerSecond == 0 {
@@ -32,10 +32,10 @@ func (s *replicaSet) scrubLoop() {
 	pause := min(scrubPause, max(time.Duration(float64(scrubPause)*defaultScrubRate/float64(bytesPerSecond)), time.Second))
 	for {
 		began, bytes := time.Now(), int64(0)
-		replicas := s.running()
-		slices.SortFunc(replicas, func(a, b *replica) int { return strings.Compare(a.id.String(), b.id.String()) })
+		replicas := s.Running()
+		slices.SortFunc(replicas, func(a, b *Replica) int { return strings.Compare(a.ID.String(), b.ID.String()) })
 		for _, r := range replicas {
-			err := r.log.Scrub(func(size int) error {
+			err := r.Log.Scrub(func(size int) error {
 				for left := size; left > 0; {
 					some := min(left, scrubBurst)
 					if err := limit.WaitN(ctx, some); err != nil {
@@ -63,13 +63,13 @@ func (s *replicaSet) scrubLoop() {
 }
 
 // scrubbed is told what the scrub of a replica found.
-func (s *replicaSet) scrubbed(r *replica, err error) {
+func (s *Set) scrubbed(r *Replica, err error) {
 	switch {
 	case err == nil:
 		s.healed(r)
 	case !isDamage(err):
-		s.env.Logger.Warn("cannot check a replica's segments", "partition", r.id, "error", err)
+		s.env.Logger.Warn("cannot check a replica's segments", "partition", r.ID, "error", err)
 	default:
-		s.readFailed(r, err, 0)
+		s.ReadFailed(r, err, 0)
 	}
 }

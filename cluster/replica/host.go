@@ -1,4 +1,4 @@
-package cluster
+package replica
 
 import (
 	"context"
@@ -19,11 +19,11 @@ import (
 	"github.com/trimaran-io/trimaran/fsm"
 )
 
-// ReplicaHost is what replicas need of the node that they run on. Its methods may be called from
+// Host is what replicas need of the node that they run on. Its methods may be called from
 // any goroutine, and none is called while a lock of this package is held.
-type ReplicaHost interface {
-	ReplicaCatalog
-	ReplicaPeers
+type Host interface {
+	Catalog
+	Peers
 
 	// Opened is told that a replica runs here now.
 	Opened(id fsm.PartitionID)
@@ -38,8 +38,8 @@ type ReplicaHost interface {
 	Awake() time.Time
 }
 
-// ReplicaCatalog is what replicas need of the catalog.
-type ReplicaCatalog interface {
+// Catalog is what replicas need of the catalog.
+type Catalog interface {
 	// Topics gives the catalog as this node knows it. It must not be changed.
 	Topics() *fsm.Topics
 	// AwaitTopics returns true when this node knows the catalog as it was when the call began, false
@@ -52,8 +52,8 @@ type ReplicaCatalog interface {
 	Settle(ctx context.Context, settle *fsm.Settle) error
 }
 
-// ReplicaPeers is what replicas need of other nodes.
-type ReplicaPeers interface {
+// Peers is what replicas need of other nodes.
+type Peers interface {
 	// Connected reports whether the node is reached right now. A node reaches itself.
 	Connected(identity string) bool
 	// Transport gives the way to the other members of a group. A newcomer has no vote yet, whatever
@@ -81,9 +81,9 @@ type ReplicaPeers interface {
 	LeaveLeader(ctx context.Context, id fsm.PartitionID) (term uint64, leader string, err error)
 }
 
-// replicaConfig says how replicas run.
-type replicaConfig struct {
-	Host     ReplicaHost
+// Config says how replicas run.
+type Config struct {
+	Host     Host
 	Identity string // of this node, its name in every group
 	NodeID   fsm.NodeID
 
@@ -122,7 +122,7 @@ const (
 // environment is what all replicas of a node share: how they run, and the node's budgets. It has no
 // lock, and does not change.
 type environment struct {
-	replicaConfig
+	Config
 	ctx context.Context // ends when the node stops
 
 	catchUpLimit *rate.Limiter       // bytes that are copied from others
@@ -130,7 +130,7 @@ type environment struct {
 	hashing      chan struct{}       // capacity 1: one check of replicas reads at a time
 }
 
-func newEnvironment(ctx context.Context, config replicaConfig) *environment {
+func newEnvironment(ctx context.Context, config Config) *environment {
 	if config.Trailing == 0 {
 		config.Trailing = defaultTrailing
 	}
@@ -138,7 +138,7 @@ func newEnvironment(ctx context.Context, config replicaConfig) *environment {
 		config.ShardSegmentBytes = defaultShardSegmentBytes
 	}
 	return &environment{
-		replicaConfig: config, ctx: ctx,
+		Config: config, ctx: ctx,
 		catchUpLimit: newCatchUpLimit(config.CatchUpRate),
 		// A small batch may become a hundred megabytes.
 		unpacking: semaphore.NewWeighted(int64(runtime.GOMAXPROCS(0))),
@@ -171,12 +171,12 @@ func (e *environment) configNumber(id fsm.TopicID, name string) int64 {
 // mend itself. No method waits.
 type keeper interface {
 	// damaged is told that Raft cannot go on, since it cannot read the replica's log.
-	damaged(r *replica, err error)
+	Damaged(r *Replica, err error)
 	// readFailed is told that something a replica keeps cannot be read, and behind which offset it
 	// can; 0: not known. Errors that are no damage are ignored.
-	readFailed(r *replica, err error, end fsm.Offset)
+	ReadFailed(r *Replica, err error, end fsm.Offset)
 	// outgrown is told that a newer program wrote what this replica cannot apply.
-	outgrown(r *replica, err error)
+	Outgrown(r *Replica, err error)
 	// reopen has the replica closed and opened again.
-	reopen(r *replica)
+	reopen(r *Replica)
 }

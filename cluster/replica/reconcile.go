@@ -1,4 +1,4 @@
-package cluster
+package replica
 
 import (
 	"cmp"
@@ -26,7 +26,7 @@ const (
 
 // Retry has replicas opened again that could not be opened, but those that have to be rebuilt or that a
 // newer program has to open.
-func (s *replicaSet) Retry() {
+func (s *Set) Retry() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for id, err := range s.broken {
@@ -43,7 +43,7 @@ func (s *replicaSet) Retry() {
 //
 // It returns when they are open and closed, or after 2 s at most: what takes longer goes on. One
 // goroutine may call it.
-func (s *replicaSet) Reconcile(topics *fsm.Topics, current bool) {
+func (s *Set) Reconcile(topics *fsm.Topics, current bool) {
 	desired := map[fsm.PartitionID]*fsm.Partition{}
 	for _, topic := range topics.Placed() {
 		for p := range topic.Partitions {
@@ -80,17 +80,17 @@ func (s *replicaSet) Reconcile(topics *fsm.Topics, current bool) {
 
 	var work inhand
 	for _, id := range toClose {
-		r := s.letGo(id)
+		r := s.Detach(id)
 		_, there := topics.Partition(id)
 		work.begin(s, id, func() {
-			if err := r.close(); err != nil {
+			if err := r.Close(); err != nil {
 				s.env.Logger.Warn("closing a replica of a deleted partition", "partition", id, "error", err)
 			}
 			s.removeReplica(id, there)
 		})
 	}
 	for _, id := range toReopen {
-		r, damage := s.letGo(id), s.takeDamage(id)
+		r, damage := s.Detach(id), s.takeDamage(id)
 		work.begin(s, id, func() {
 			s.closeToReopen(r, damage)
 			s.env.Host.Wake() // it is opened in the next turn
@@ -107,7 +107,7 @@ func (s *replicaSet) Reconcile(topics *fsm.Topics, current bool) {
 	limit := make(chan struct{}, openAtOnce)
 	for _, id := range toOpen {
 		if !current {
-			if ok, err := fileExists(s.env.dirOf(id)); err != nil || !ok {
+			if _, err := os.Stat(s.env.dirOf(id)); err != nil {
 				continue
 			}
 		}
@@ -126,17 +126,8 @@ func (s *replicaSet) Reconcile(topics *fsm.Topics, current bool) {
 	work.wait()
 }
 
-// letGo takes a replica out of those that run; the caller closes it.
-func (s *replicaSet) letGo(id fsm.PartitionID) *replica {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	r := s.open[id]
-	delete(s.open, id)
-	return r
-}
-
 // takeDamage gives why a replica is to be closed, and forgets it.
-func (s *replicaSet) takeDamage(id fsm.PartitionID) error {
+func (s *Set) takeDamage(id fsm.PartitionID) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	damage := s.damage[id]
@@ -145,18 +136,18 @@ func (s *replicaSet) takeDamage(id fsm.PartitionID) error {
 }
 
 // closeToReopen closes a replica that is to be opened again with what it has copied, or, if damage is not nil, to be rebuilt.
-func (s *replicaSet) closeToReopen(r *replica, damage error) {
+func (s *Set) closeToReopen(r *Replica, damage error) {
 	if damage != nil {
-		s.setBroken(r.id, damage)
+		s.setBroken(r.ID, damage)
 	}
-	err := r.close()
+	err := r.Close()
 	if err == nil {
 		return
 	}
-	s.env.Logger.Warn("closing a replica to open it again", "partition", r.id, "error", err)
+	s.env.Logger.Warn("closing a replica to open it again", "partition", r.ID, "error", err)
 	if damage == nil && isDamage(err) {
 		// What was copied goes behind segments that are damaged. Opened again, it would be copied again, for ever.
-		s.setBroken(r.id, err)
+		s.setBroken(r.ID, err)
 	}
 }
 
@@ -170,7 +161,7 @@ type inhand struct {
 // reconcilePatience is how long the reconcile loop waits for replicas that are being opened or closed.
 const reconcilePatience = 2 * time.Second
 
-func (w *inhand) begin(s *replicaSet, id fsm.PartitionID, job func()) {
+func (w *inhand) begin(s *Set, id fsm.PartitionID, job func()) {
 	s.setBusy(id, true)
 	s.done.Add(1)
 	w.done.Add(1)
@@ -199,7 +190,7 @@ func (w *inhand) wait() {
 }
 
 // openReplica starts this node's member of a partition's group.
-func (s *replicaSet) openReplica(id fsm.PartitionID, partition *fsm.Partition) error {
+func (s *Set) openReplica(id fsm.PartitionID, partition *fsm.Partition) error {
 	anew, err := s.env.Stable.Group(id.String()).Anew()
 	if err != nil {
 		return err
@@ -227,21 +218,21 @@ func (s *replicaSet) openReplica(id fsm.PartitionID, partition *fsm.Partition) e
 	s.mu.Unlock()
 	s.env.Host.Opened(id)
 	if newer := r.metNewer(); newer != nil { // met before it was one of the replicas
-		s.outgrown(r, newer)
+		s.Outgrown(r, newer)
 	}
 	return nil
 }
 
 // rebuildBroken begins to get damaged replicas out of their groups. Those that are
 // out are opened again, with nothing.
-func (s *replicaSet) rebuildBroken() {
+func (s *Set) rebuildBroken() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for id, err := range s.broken {
 		if !rebuildable(err) || s.busy[id] || time.Since(s.rebuilt[id]) < rebuildPause {
 			continue
 		}
-		err := damageOf(err)
+		err := DamageOf(err)
 		s.busy[id] = true // nor is it opened if it goes from here and comes back meanwhile
 		s.done.Add(1)
 		go func() {
@@ -264,7 +255,7 @@ func (s *replicaSet) rebuildBroken() {
 
 // removeReplica frees the disk of a partition that is no longer in the catalog or, if moved, has its
 // replicas elsewhere. What was voted is kept then: the replica may come back, in the same term.
-func (s *replicaSet) removeReplica(id fsm.PartitionID, moved bool) {
+func (s *Set) removeReplica(id fsm.PartitionID, moved bool) {
 	dir := s.env.dirOf(id)
 	// Renamed first: what is half deleted must never be opened again.
 	gone := dir + ".deleted"
@@ -289,7 +280,7 @@ func (s *replicaSet) removeReplica(id fsm.PartitionID, moved bool) {
 
 // removeLeftovers deletes the files of partitions that were deleted while this
 // node was away. Folders with other names are not touched.
-func (s *replicaSet) removeLeftovers(desired map[fsm.PartitionID]*fsm.Partition, topics *fsm.Topics) {
+func (s *Set) removeLeftovers(desired map[fsm.PartitionID]*fsm.Partition, topics *fsm.Topics) {
 	entries, err := os.ReadDir(s.env.Dir)
 	if err != nil {
 		return
@@ -300,7 +291,7 @@ func (s *replicaSet) removeLeftovers(desired map[fsm.PartitionID]*fsm.Partition,
 		if err != nil {
 			continue
 		}
-		if s.isBusy(id) {
+		if s.IsBusy(id) {
 			continue
 		}
 		switch {

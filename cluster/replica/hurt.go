@@ -1,4 +1,4 @@
-package cluster
+package replica
 
 import (
 	"context"
@@ -20,17 +20,17 @@ import (
 
 // hurt is what is known of such a replica.
 type hurt struct {
-	replica *replica
+	replica *Replica
 	err     error
 	end     fsm.Offset // behind what cannot be read; 0: the scrub found it
 	leaving bool       // its leader is asked to let it go
 }
 
 // unreadable is the error of a reader that could not read, which ends behind what it could not; 0: not known.
-func (r *records) unreadable(err error, end fsm.Offset) error {
+func (r *Records) unreadable(err error, end fsm.Offset) error {
 	code := error(fsm.ErrStorage)
 	if isDamage(err) {
-		r.keeper.readFailed(r.replica, err, end)
+		r.keeper.ReadFailed(r.Replica, err, end)
 		if !r.canDoWithout() {
 			code = fsm.ErrCorruptMessage // to ask again does not help
 		}
@@ -40,7 +40,7 @@ func (r *records) unreadable(err error, end fsm.Offset) error {
 
 // passDamage has a reader go on behind an entry that it could not give, on its way to the batches from offset from on. The
 // error says that from is among what cannot be read.
-func (r *records) passDamage(reader *raftlog.Reader, from fsm.Offset, err error) error {
+func (r *Records) passDamage(reader *raftlog.Reader, from fsm.Offset, err error) error {
 	if !isDamage(err) {
 		return fmt.Errorf("%w: %w", fsm.ErrStorage, err)
 	}
@@ -65,47 +65,47 @@ func claimedOffset(entry *raft.Log) (int64, bool) {
 }
 
 // readFailed is told that something a replica keeps cannot be read, and behind which offset it can; 0: not known. It does not wait.
-func (s *replicaSet) readFailed(r *replica, err error, end fsm.Offset) {
+func (s *Set) ReadFailed(r *Replica, err error, end fsm.Offset) {
 	if !isDamage(err) {
 		return
 	}
 	s.mu.Lock()
-	old, known := s.hurt[r.id]
+	old, known := s.hurt[r.ID]
 	known = known && old.replica == r
-	if s.open[r.id] == r && (!known || end > old.end) {
-		s.hurt[r.id] = hurt{r, err, max(end, old.end), known && old.leaving}
+	if s.open[r.ID] == r && (!known || end > old.end) {
+		s.hurt[r.ID] = hurt{r, err, max(end, old.end), known && old.leaving}
 	}
 	s.mu.Unlock()
 	if known {
 		return
 	}
-	s.env.Logger.Error("a replica has something damaged; it is rebuilt when the others can do without it", "partition", r.id, "readable_from", end, "error", err)
+	s.env.Logger.Error("a replica has something damaged; it is rebuilt when the others can do without it", "partition", r.ID, "readable_from", end, "error", err)
 	s.env.Host.Wake()
 }
 
 // healed is told that the scrub found nothing damaged in a replica.
-func (s *replicaSet) healed(r *replica) {
+func (s *Set) healed(r *Replica) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if h := s.hurt[r.id]; h.replica == r && h.end == 0 {
-		delete(s.hurt, r.id)
+	if h := s.hurt[r.ID]; h.replica == r && h.end == 0 {
+		delete(s.hurt, r.ID)
 	}
 }
 
 // canDoWithout reports whether a majority of the other voters of a replica's group is there.
-func (r *replica) canDoWithout() bool {
-	future := r.group.Raft.GetConfiguration()
+func (r *Replica) canDoWithout() bool {
+	future := r.Member.Raft.GetConfiguration()
 	return future.Error() == nil && raftgroup.MajorityWithout(future.Configuration().Servers, r.env.Identity, r.env.Host.Connected)
 }
 
 // othersVote reports whether all other replicas of a partition have a vote: none of them is just being rebuilt, or joins.
-func (r *replica) othersVote() bool {
+func (r *Replica) othersVote() bool {
 	topics := r.env.Host.Topics()
-	partition, ok := topics.Partition(r.id)
+	partition, ok := topics.Partition(r.ID)
 	if !ok {
 		return false
 	}
-	vote := r.group.Voters()
+	vote := r.Member.Voters()
 	return !slices.ContainsFunc(partition.Replicas, func(id fsm.NodeID) bool {
 		node, ok := topics.Node(id)
 		return id != r.env.NodeID && (!ok || !slices.Contains(vote, node.Identity()))
@@ -114,7 +114,7 @@ func (r *replica) othersVote() bool {
 
 // rebuildHurt has those replicas closed that the others can do without, if somebody else leads: two replicas, of which
 // the leader is closed, have none.
-func (s *replicaSet) rebuildHurt() {
+func (s *Set) rebuildHurt() {
 	s.mu.Lock()
 	all := make([]hurt, 0, len(s.hurt))
 	for id, h := range s.hurt {
@@ -127,24 +127,24 @@ func (s *replicaSet) rebuildHurt() {
 	s.mu.Unlock()
 	for _, h := range all {
 		r := h.replica
-		if start, _ := r.bounds(); h.end > 0 && start >= h.end {
+		if start, _ := r.Bounds(); h.end > 0 && start >= h.end {
 			s.mu.Lock()
-			delete(s.hurt, r.id) // deleted
+			delete(s.hurt, r.ID) // deleted
 			s.mu.Unlock()
 			continue
 		}
 		if !r.canDoWithout() || !r.othersVote() {
 			continue
 		}
-		leader, _ := r.leader()
+		leader, _ := r.Leader()
 		switch leader.Identity {
 		case "":
 		case s.env.Identity:
 			s.done.Add(1)
 			go func() {
 				defer s.done.Done()
-				if err := s.env.Host.HandOver(r.group); err != nil {
-					s.env.Logger.Debug("the leadership of a damaged replica stays", "partition", r.id, "error", err)
+				if err := s.env.Host.HandOver(r.Member); err != nil {
+					s.env.Logger.Debug("the leadership of a damaged replica stays", "partition", r.ID, "error", err)
 				}
 			}()
 		default:
@@ -155,13 +155,13 @@ func (s *replicaSet) rebuildHurt() {
 
 // leaveHurt has a replica leave its group while it still runs, and then be closed. Two that were found damaged at once, and
 // closed first, would be missed by a leader that then could let neither of them go, and so would never come back.
-func (s *replicaSet) leaveHurt(r *replica, leader string) {
+func (s *Set) leaveHurt(r *Replica, leader string) {
 	s.mu.Lock()
-	h := s.hurt[r.id]
+	h := s.hurt[r.ID]
 	begins := h.replica == r && !h.leaving
 	if begins {
 		h.leaving = true
-		s.hurt[r.id] = h
+		s.hurt[r.ID] = h
 	}
 	s.mu.Unlock()
 	if !begins {
@@ -172,18 +172,18 @@ func (s *replicaSet) leaveHurt(r *replica, leader string) {
 		defer s.done.Done()
 		ctx, cancel := context.WithTimeout(s.env.ctx, rebuildTimeout)
 		defer cancel()
-		_, err := s.env.Host.Leave(ctx, leader, r.id)
+		_, err := s.env.Host.Leave(ctx, leader, r.ID)
 		s.mu.Lock()
-		if h := s.hurt[r.id]; h.replica == r && err == nil && s.open[r.id] == r {
-			s.damage[r.id] = h.err
-			delete(s.hurt, r.id)
+		if h := s.hurt[r.ID]; h.replica == r && err == nil && s.open[r.ID] == r {
+			s.damage[r.ID] = h.err
+			delete(s.hurt, r.ID)
 		} else if h.replica == r {
 			h.leaving = false
-			s.hurt[r.id] = h
+			s.hurt[r.ID] = h
 		}
 		s.mu.Unlock()
 		if err != nil {
-			s.env.Logger.Debug("a damaged replica stays in its group", "partition", r.id, "error", err)
+			s.env.Logger.Debug("a damaged replica stays in its group", "partition", r.ID, "error", err)
 			return
 		}
 		s.env.Host.Wake()

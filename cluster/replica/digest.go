@@ -1,4 +1,4 @@
-package cluster
+package replica
 
 import (
 	"context"
@@ -15,32 +15,32 @@ import (
 	"github.com/trimaran-io/trimaran/kafkaproto"
 )
 
-// replicaHash is over batches up to an offset.
-type replicaHash struct {
-	upTo  fsm.Offset // offset behind the last batch
-	bytes int64
-	sum   [sha256.Size]byte
+// Digest is over batches up to an offset.
+type Digest struct {
+	UpTo  fsm.Offset // offset behind the last batch
+	Bytes int64
+	Sum   [sha256.Size]byte
 }
 
-func (h replicaHash) encode() []byte {
-	out := binary.BigEndian.AppendUint64(nil, uint64(h.upTo))
-	out = binary.BigEndian.AppendUint64(out, uint64(h.bytes))
-	return append(out, h.sum[:]...)
+func (h Digest) Encode() []byte {
+	out := binary.BigEndian.AppendUint64(nil, uint64(h.UpTo))
+	out = binary.BigEndian.AppendUint64(out, uint64(h.Bytes))
+	return append(out, h.Sum[:]...)
 }
 
-func parseReplicaHash(reply []byte) (h replicaHash, err error) {
-	if len(reply) != 16+len(h.sum) {
+func ParseDigest(reply []byte) (h Digest, err error) {
+	if len(reply) != 16+len(h.Sum) {
 		return h, fmt.Errorf("%w: malformed answer of another node", fsm.ErrUnknown)
 	}
-	h.upTo = fsm.Offset(binary.BigEndian.Uint64(reply))
-	h.bytes = int64(binary.BigEndian.Uint64(reply[8:]))
-	copy(h.sum[:], reply[16:])
+	h.UpTo = fsm.Offset(binary.BigEndian.Uint64(reply))
+	h.Bytes = int64(binary.BigEndian.Uint64(reply[8:]))
+	copy(h.Sum[:], reply[16:])
 	return h, nil
 }
 
 // hash reads the batches that have offsets from from to below to, until limit
 // bytes are read. The bytes come from this replica's own files.
-func (r *records) hash(ctx context.Context, from, to fsm.Offset, limit int64) (h replicaHash, err error) {
+func (r *Records) Digest(ctx context.Context, from, to fsm.Offset, limit int64) (h Digest, err error) {
 	select {
 	case r.env.hashing <- struct{}{}:
 		defer func() { <-r.env.hashing }()
@@ -50,34 +50,34 @@ func (r *records) hash(ctx context.Context, from, to fsm.Offset, limit int64) (h
 	r.mu.Lock()
 	start, next, last := r.seen.start, r.seen.next, r.seen.last
 	r.mu.Unlock()
-	h.upTo = from
+	h.UpTo = from
 	if from < start || to > next || from > to {
 		return h, fmt.Errorf("%w: %d to %d of %d to %d", fsm.ErrOffsetOutOfRange, from, to, start, next)
 	}
 	if from == to {
-		h.sum = sha256.Sum256(nil)
+		h.Sum = sha256.Sum256(nil)
 		return h, nil
 	}
-	log, err := r.log.ReadAt(int64(from), 1<<20)
+	log, err := r.Log.ReadAt(int64(from), 1<<20)
 	if errors.Is(err, raftlog.ErrNotInLog) {
 		return h, fmt.Errorf("%w: %w", fsm.ErrOffsetOutOfRange, err)
 	}
 	if err != nil {
-		r.keeper.readFailed(r.replica, err, 0)
+		r.keeper.ReadFailed(r.Replica, err, 0)
 		return h, fmt.Errorf("%w: %w", fsm.ErrStorage, err)
 	}
 	defer log.Close()
 	sum := sha256.New()
-	for h.upTo < to && h.bytes < limit {
+	for h.UpTo < to && h.Bytes < limit {
 		if err := ctx.Err(); err != nil {
 			return h, fmt.Errorf("%w: %w", fsm.ErrTimeout, err)
 		}
 		entry, err := log.Next(uint64(last))
 		if err != nil {
 			if errors.Is(err, io.EOF) {
-				err = fmt.Errorf("offset %d is committed and not in the log", h.upTo)
+				err = fmt.Errorf("offset %d is committed and not in the log", h.UpTo)
 			}
-			r.keeper.readFailed(r.replica, err, 0)
+			r.keeper.ReadFailed(r.Replica, err, 0)
 			return h, fmt.Errorf("%w: %w", fsm.ErrStorage, err)
 		}
 		if entry.Type != raft.LogCommand || !fsm.IsRecords(entry.Data) {
@@ -98,12 +98,12 @@ func (r *records) hash(ctx context.Context, from, to fsm.Offset, limit int64) (h
 			head := binary.BigEndian.AppendUint64(nil, uint64(header.BaseOffset))
 			sum.Write(binary.BigEndian.AppendUint32(head, uint32(len(batch))))
 			sum.Write(batch)
-			h.bytes += int64(len(batch))
-			h.upTo = expected
+			h.Bytes += int64(len(batch))
+			h.UpTo = expected
 		}
 		log.Passed(int64(expected))
 	}
-	h.upTo = min(h.upTo, to)
-	sum.Sum(h.sum[:0])
+	h.UpTo = min(h.UpTo, to)
+	sum.Sum(h.Sum[:0])
 	return h, nil
 }

@@ -1,4 +1,4 @@
-package cluster
+package replica
 
 import (
 	"context"
@@ -9,10 +9,10 @@ import (
 	"github.com/trimaran-io/trimaran/fsm"
 )
 
-// replicaSet is the replicas of one node: those that run, and those that should and do not. The
+// Set is the replicas of one node: those that run, and those that should and do not. The
 // catalog says which should be here, and Reconcile makes it so. It is the only one that opens and
 // closes replicas.
-type replicaSet struct {
+type Set struct {
 	env  *environment
 	done sync.WaitGroup // what runs for the set or for a replica; it ends with env.ctx
 
@@ -25,7 +25,7 @@ type replicaSet struct {
 	// mu guards what follows. Under it nothing is read from or written to a disk, asked of another
 	// node or of Raft, or waited for, and no other lock is taken: not a replica's either.
 	mu        sync.Mutex
-	open      map[fsm.PartitionID]*replica
+	open      map[fsm.PartitionID]*Replica
 	broken    map[fsm.PartitionID]error     // could not be opened, or are closed for what is damaged
 	reopening map[fsm.PartitionID]bool      // to be closed and opened again
 	busy      map[fsm.PartitionID]bool      // being opened or closed, see inhand
@@ -34,11 +34,11 @@ type replicaSet struct {
 	hurt      map[fsm.PartitionID]hurt      // run with something damaged
 }
 
-// newReplicaSet gives a set without replicas. It ends with ctx.
-func newReplicaSet(ctx context.Context, config replicaConfig) *replicaSet {
-	return &replicaSet{
+// New gives a set without replicas. It ends with ctx.
+func New(ctx context.Context, config Config) *Set {
+	return &Set{
 		env:       newEnvironment(ctx, config),
-		open:      map[fsm.PartitionID]*replica{},
+		open:      map[fsm.PartitionID]*Replica{},
 		broken:    map[fsm.PartitionID]error{},
 		reopening: map[fsm.PartitionID]bool{},
 		busy:      map[fsm.PartitionID]bool{},
@@ -50,28 +50,28 @@ func newReplicaSet(ctx context.Context, config replicaConfig) *replicaSet {
 
 // Run looks after the replicas until the set's context ends: snapshots, retention, members of their
 // groups, and damage on the disk.
-func (s *replicaSet) Run() {
+func (s *Set) Run() {
 	s.done.Go(s.housekeepingLoop)
 	s.done.Go(s.scrubLoop)
 }
 
 // End begins to stop all replicas, and lets go of whoever waits for their groups. It does not wait.
-func (s *replicaSet) End() {
-	for _, r := range s.running() {
-		go r.group.End()
+func (s *Set) End() {
+	for _, r := range s.Running() {
+		go r.Member.End()
 	}
 }
 
 // Close waits for what runs in the set, whose context must have ended, and closes all replicas.
-func (s *replicaSet) Close() error {
+func (s *Set) Close() error {
 	s.done.Wait()
 	s.mu.Lock()
 	open := s.open
-	s.open = map[fsm.PartitionID]*replica{}
+	s.open = map[fsm.PartitionID]*Replica{}
 	s.mu.Unlock()
 	errs := make(chan error)
 	for _, r := range open {
-		go func() { errs <- r.close() }()
+		go func() { errs <- r.Close() }()
 	}
 	var err error
 	for range open {
@@ -81,37 +81,35 @@ func (s *replicaSet) Close() error {
 }
 
 // replica gives the replica of a partition or shard, nil if none runs here.
-func (s *replicaSet) replica(id fsm.PartitionID) *replica {
+func (s *Set) Replica(id fsm.PartitionID) *Replica {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.open[id]
 }
 
 // records gives the replica of a partition, nil if none runs here.
-func (s *replicaSet) records(id fsm.PartitionID) *records {
-	r := s.replica(id)
+func (s *Set) Records(id fsm.PartitionID) *Records {
+	r := s.Replica(id)
 	if r == nil {
 		return nil
 	}
-	found, _ := r.machine.(*records)
-	return found
+	return r.Records()
 }
 
 // shard gives the replica of a shard of consumer groups, nil if none runs here.
-func (s *replicaSet) shard(id fsm.PartitionID) *shard {
-	r := s.replica(id)
+func (s *Set) Shard(id fsm.PartitionID) *Shard {
+	r := s.Replica(id)
 	if r == nil {
 		return nil
 	}
-	found, _ := r.machine.(*shard)
-	return found
+	return r.Shard()
 }
 
 // running gives all replicas that run.
-func (s *replicaSet) running() []*replica {
+func (s *Set) Running() []*Replica {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	replicas := make([]*replica, 0, len(s.open))
+	replicas := make([]*Replica, 0, len(s.open))
 	for _, r := range s.open {
 		replicas = append(replicas, r)
 	}
@@ -119,22 +117,33 @@ func (s *replicaSet) running() []*replica {
 }
 
 // count is how many replicas run.
-func (s *replicaSet) count() int {
+func (s *Set) Count() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return len(s.open)
 }
 
 // look gives the replica that runs here, and else why there is none, if something is wrong.
-func (s *replicaSet) look(id fsm.PartitionID) (*replica, error) {
+func (s *Set) Look(id fsm.PartitionID) (*Replica, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.open[id], s.broken[id]
 }
 
+// Detach takes a replica out of those that run, and has it left alone until it is not busy any more;
+// the caller closes it.
+func (s *Set) Detach(id fsm.PartitionID) *Replica {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	r := s.open[id]
+	delete(s.open, id)
+	s.busy[id] = true
+	return r
+}
+
 // whyBroken gives why a replica that should run does not; nil if it runs, is being opened, or should
 // not be here.
-func (s *replicaSet) whyBroken(id fsm.PartitionID) error {
+func (s *Set) WhyBroken(id fsm.PartitionID) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.broken[id]
@@ -142,7 +151,7 @@ func (s *replicaSet) whyBroken(id fsm.PartitionID) error {
 
 // troubles gives what is wrong with replicas: why those that do not run are broken, and what those
 // that run cannot read.
-func (s *replicaSet) troubles() (broken, hurt map[fsm.PartitionID]error) {
+func (s *Set) Troubles() (broken, hurt map[fsm.PartitionID]error) {
 	broken, hurt = map[fsm.PartitionID]error{}, map[fsm.PartitionID]error{}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -156,14 +165,14 @@ func (s *replicaSet) troubles() (broken, hurt map[fsm.PartitionID]error) {
 }
 
 // isBusy reports whether a replica is being opened, closed or rebuilt.
-func (s *replicaSet) isBusy(id fsm.PartitionID) bool {
+func (s *Set) IsBusy(id fsm.PartitionID) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.busy[id]
 }
 
 // setBusy has Reconcile leave a replica alone, or not any more.
-func (s *replicaSet) setBusy(id fsm.PartitionID, busy bool) {
+func (s *Set) setBusy(id fsm.PartitionID, busy bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if busy {
@@ -174,17 +183,17 @@ func (s *replicaSet) setBusy(id fsm.PartitionID, busy bool) {
 }
 
 // setBroken notes why a replica that should run does not.
-func (s *replicaSet) setBroken(id fsm.PartitionID, why error) {
+func (s *Set) setBroken(id fsm.PartitionID, why error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.broken[id] = why
 }
 
 // reopen implements keeper.
-func (s *replicaSet) reopen(r *replica) {
+func (s *Set) reopen(r *Replica) {
 	s.mu.Lock()
-	if s.open[r.id] == r {
-		s.reopening[r.id] = true
+	if s.open[r.ID] == r {
+		s.reopening[r.ID] = true
 	}
 	s.mu.Unlock()
 	s.env.Host.Wake()

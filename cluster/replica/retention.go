@@ -1,4 +1,4 @@
-package cluster
+package replica
 
 import (
 	"context"
@@ -14,17 +14,17 @@ const proposeTimeout = 5 * time.Second
 
 // retain implements machine: the decision is an offset, so all replicas begin at
 // the same one.
-func (r *records) retain(share bool) {
+func (r *Records) retain(share bool) {
 	env := r.env
-	p, err := r.leads()
+	p, err := r.proposing()
 	if err != nil {
 		return
 	}
-	topic, ok := env.Host.Topics().ByID(r.id.Topic)
+	topic, ok := env.Host.Topics().ByID(r.ID.Topic)
 	if !ok {
 		return
 	}
-	start, next := r.bounds()
+	start, next := r.Bounds()
 	to := start
 	if policy := env.config(topic, "cleanup.policy"); strings.Contains(policy, "delete") {
 		limits := retention{
@@ -42,10 +42,10 @@ func (r *records) retain(share bool) {
 	ctx, cancel := context.WithTimeout(env.ctx, proposeTimeout)
 	defer cancel()
 	if err := p.control(ctx, fsm.LogStartCommand(to)); err != nil {
-		env.Logger.Warn("cannot advance the log start", "partition", r.id, "to", to, "error", err)
+		env.Logger.Warn("cannot advance the log start", "partition", r.ID, "to", to, "error", err)
 		return
 	}
-	env.Logger.Info("log start advanced", "topic", topic.Name, "partition", r.id.Partition, "from", start, "to", to)
+	env.Logger.Info("log start advanced", "topic", topic.Name, "partition", r.ID.Partition, "from", start, "to", to)
 }
 
 // retention is what a topic's configuration says of the records to keep. A negative ms or
@@ -79,9 +79,9 @@ func (l retention) newest(s raftlog.SegmentInfo) int64 {
 // beyond retention.bytes, by whole segments as in Kafka (UnifiedLog.deleteOldSegments):
 // a segment's age is that of its newest record, and the segment that is written
 // to goes too if all its records are too old.
-func (r *records) expired(limits retention, now time.Time) fsm.Offset {
-	segments := r.log.Segments()
-	_, next := r.bounds()
+func (r *Records) expired(limits retention, now time.Time) fsm.Offset {
+	segments := r.Log.Segments()
+	_, next := r.Bounds()
 	end := func(i int) fsm.Offset { // where segment i's records end; unknown: not to be freed
 		if i+1 == len(segments) {
 			return next
@@ -120,8 +120,8 @@ func (r *records) expired(limits retention, now time.Time) fsm.Offset {
 }
 
 // oldest gives the end of the oldest segment that is complete.
-func (r *records) oldest() fsm.Offset {
-	segments := r.log.Segments()
+func (r *Records) oldest() fsm.Offset {
+	segments := r.Log.Segments()
 	if len(segments) < 2 || segments[1].Start < 0 {
 		return 0
 	}

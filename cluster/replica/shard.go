@@ -1,4 +1,4 @@
-package cluster
+package replica
 
 import (
 	"encoding/binary"
@@ -16,11 +16,11 @@ import (
 	"github.com/trimaran-io/trimaran/fsm"
 )
 
-// shard is the machine of a replica of one shard of consumer groups: the state of
+// Shard is the machine of a replica of one shard of consumer groups: the state of
 // package coordinator, and a coordinator while it leads. Its offsets count the
 // entries that were applied; nothing reads them but the log, to know what it holds.
-type shard struct {
-	*replica
+type Shard struct {
+	*Replica
 
 	stateSize atomic.Int64 // bytes of the last snapshot
 
@@ -30,15 +30,15 @@ type shard struct {
 	next    int64
 }
 
-func newShard(r *replica) *shard { return &shard{replica: r, state: coordinator.NewState()} }
+func newShard(r *Replica) *Shard { return &Shard{Replica: r, state: coordinator.NewState()} }
 
 // lead implements machine.
-func (s *shard) lead(term fsm.Term) leadership { return startShardLeader(s, term) }
+func (s *Shard) lead(term fsm.Term) Leadership { return startShardLeader(s, term) }
 
-// leads gives the leader's half if this replica leads and has passed its barrier,
-// else errNotLeader.
-func (s *shard) leads() (*shardLeader, error) {
-	leading, err := s.replica.leads()
+// coordinating gives the leader's half if this replica leads and has passed its barrier,
+// else raftgroup.NotLeader.
+func (s *Shard) coordinating() (*shardLeader, error) {
+	leading, err := s.Replica.Leads()
 	if err != nil {
 		return nil, err
 	}
@@ -46,7 +46,7 @@ func (s *shard) leads() (*shardLeader, error) {
 }
 
 // bounds implements machine.
-func (s *shard) bounds() (start, next fsm.Offset) {
+func (s *Shard) Bounds() (start, next fsm.Offset) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return 0, fsm.Offset(s.next)
@@ -55,11 +55,11 @@ func (s *shard) bounds() (start, next fsm.Offset) {
 // segmentBytes is the size of a segment, and how much of the log a snapshot stands for. What a
 // snapshot takes is rewritten whole, so a shard with a larger state has larger segments, and its log
 // is a few times as large as what is in it.
-func (s *shard) segmentBytes() int64 { return max(s.env.ShardSegmentBytes, s.stateSize.Load()) }
+func (s *Shard) segmentBytes() int64 { return max(s.env.ShardSegmentBytes, s.stateSize.Load()) }
 
 // logOptions implements machine. Commands are taken also when the disk is nearly
 // full: their log is bounded, and consumers that commit make no disk full.
-func (s *shard) logOptions() raftlog.LogOptions {
+func (s *Shard) logOptions() raftlog.LogOptions {
 	return raftlog.LogOptions{SegmentBytes: s.segmentBytes, Span: shardSpan}
 }
 
@@ -74,16 +74,16 @@ func shardSpan(entry *raft.Log, next int64) (after, maxTime int64) {
 // needs implements machine: nothing below the snapshot, but the entry of it. A
 // replica that has nothing copies from the first entry that is kept up to the
 // snapshot, so there must be one.
-func (s *shard) needs() (keeping, error) {
+func (s *Shard) needs() (keeping, error) {
 	return keeping{from: math.MaxInt64, every: s.segmentBytes(), entry: true}, nil
 }
 
 // retain implements machine. A shard lets go of nothing that its snapshot does not
 // stand for; offsets that expire are the coordinator's affair.
-func (s *shard) retain(bool) {}
+func (s *Shard) retain(bool) {}
 
 // fits implements machine.
-func (s *shard) fits(snapshot []byte, next int64) error {
+func (s *Shard) fits(snapshot []byte, next int64) error {
 	_, of, _, err := parseShardSnapshot(snapshot)
 	if err == nil && of != next {
 		err = fmt.Errorf("it is of entry %d, not %d", of, next)
@@ -95,7 +95,7 @@ func (s *shard) fits(snapshot []byte, next int64) error {
 type shardApplied []error
 
 // Apply implements raft.FSM. The answer is a shardApplied.
-func (s *shard) Apply(entry *raft.Log) any {
+func (s *Shard) Apply(entry *raft.Log) any {
 	commands, results, err := shardCommands(entry.Data)
 	s.mu.Lock()
 	if err != nil && s.newer == nil {
@@ -112,10 +112,10 @@ func (s *shard) Apply(entry *raft.Log) any {
 		next++
 	}
 	// The log may write to its index, so it is told without the lock.
-	if s.log.Crosses(entry.Index) {
-		s.log.Cross(entry.Index, nil) // nobody reads from the middle of this log
+	if s.Log.Crosses(entry.Index) {
+		s.Log.Cross(entry.Index, nil) // nobody reads from the middle of this log
 	}
-	s.log.Applied(entry.Index, next, math.MinInt64, entry.AppendedAt.UnixMilli())
+	s.Log.Applied(entry.Index, next, math.MinInt64, entry.AppendedAt.UnixMilli())
 	if again {
 		return shardApplied{fmt.Errorf("%w: entry %d applied after %d", fsm.ErrUnknown, entry.Index, applied)}
 	}
@@ -124,7 +124,7 @@ func (s *shard) Apply(entry *raft.Log) any {
 	s.mu.Unlock()
 	for i, err := range results {
 		if err != nil {
-			s.env.Logger.Error("a command of consumer groups cannot be applied", "shard", s.id.Partition, "entry", entry.Index, "error", err)
+			s.env.Logger.Error("a command of consumer groups cannot be applied", "shard", s.ID.Partition, "entry", entry.Index, "error", err)
 			continue
 		}
 		state.Do(commands[i])
@@ -152,7 +152,7 @@ func shardCommands(data []byte) (commands []coordinator.Command, results shardAp
 }
 
 // Snapshot implements raft.FSM. Raft never calls it beside Apply.
-func (s *shard) Snapshot() (raft.FSMSnapshot, error) {
+func (s *Shard) Snapshot() (raft.FSMSnapshot, error) {
 	s.mu.Lock()
 	state, applied, next, newer := s.state, s.applied, s.next, s.newer
 	s.mu.Unlock()
@@ -161,11 +161,11 @@ func (s *shard) Snapshot() (raft.FSMSnapshot, error) {
 	}
 	snapshot := appendShardSnapshot(applied, next, state.Snapshot())
 	s.stateSize.Store(int64(len(snapshot)))
-	return replicaSnapshot{snapshot, s.log.Standing(next)}, nil
+	return replicaSnapshot{snapshot, s.Log.Standing(next)}, nil
 }
 
 // Restore implements raft.FSM.
-func (s *shard) Restore(source io.ReadCloser) error {
+func (s *Shard) Restore(source io.ReadCloser) error {
 	defer source.Close()
 	data, err := io.ReadAll(io.LimitReader(source, raftgroup.MaxSnapshotBytes))
 	if err != nil {

@@ -1,4 +1,4 @@
-package cluster
+package replica
 
 import (
 	"errors"
@@ -19,28 +19,36 @@ import (
 const never = 1 << 62
 
 // files opens the log of a replica.
-func (r *replica) files(fresh bool) (raftgroup.Files, error) {
+func (r *Replica) files(fresh bool) (raftgroup.Files, error) {
 	opts := r.machine.logOptions()
-	opts.Group, opts.Fresh, opts.Trailing = r.id.String(), fresh, r.env.Trailing
-	opts.OnDamage = func(err error) { r.keeper.damaged(r, err) }
-	log, err := r.env.Logs.OpenLog(r.env.dirOf(r.id), opts)
+	opts.Group, opts.Fresh, opts.Trailing = r.ID.String(), fresh, r.env.Trailing
+	opts.OnDamage = func(err error) { r.keeper.Damaged(r, err) }
+	log, err := r.env.Logs.OpenLog(r.env.dirOf(r.ID), opts)
 	if err != nil {
 		return raftgroup.Files{}, err
 	}
-	r.log = log
+	r.Log = log
 	return raftgroup.Files{Log: log, Snapshots: log.Snapshots(), Serving: log.Serving}, nil
 }
 
 // logOptions implements machine.
-func (r *records) logOptions() raftlog.LogOptions {
+func (r *Records) logOptions() raftlog.LogOptions {
 	return raftlog.LogOptions{
-		SegmentBytes: func() int64 { return r.env.configNumber(r.id.Topic, "segment.bytes") },
+		SegmentBytes: func() int64 { return r.env.configNumber(r.ID.Topic, "segment.bytes") },
 		SegmentAge: func() time.Duration {
-			return time.Duration(min(r.env.configNumber(r.id.Topic, "segment.ms"), math.MaxInt64/int64(time.Millisecond))) * time.Millisecond
+			return time.Duration(min(r.env.configNumber(r.ID.Topic, "segment.ms"), math.MaxInt64/int64(time.Millisecond))) * time.Millisecond
 		},
 		Span: span,
 		Bulk: func(entry *raft.Log) bool { return entry.Type == raft.LogCommand && fsm.IsRecords(entry.Data) },
 	}
+}
+
+// SpanOf gives the raftlog.Span of a replica's log.
+func SpanOf(id fsm.PartitionID) raftlog.Span {
+	if id.Topic == fsm.GroupShardsID {
+		return shardSpan
+	}
+	return span
 }
 
 // span tells the log what an entry adds (raftlog.Span).
@@ -63,7 +71,7 @@ func span(entry *raft.Log, next int64) (after, maxTime int64) {
 
 // readCommitted gives what this replica has applied at offset from. ok is false
 // if from lies outside of what it has.
-func (r *records) readCommitted(from fsm.Offset, maxBytes int) (slice fsm.Slice, ok bool, err error) {
+func (r *Records) ReadCommitted(from fsm.Offset, maxBytes int) (slice fsm.Slice, ok bool, err error) {
 	r.mu.Lock()
 	slice.LogStart, slice.HighWatermark = r.seen.start, r.seen.next
 	last := r.seen.last
@@ -71,9 +79,9 @@ func (r *records) readCommitted(from fsm.Offset, maxBytes int) (slice fsm.Slice,
 	if from < slice.LogStart || from >= slice.HighWatermark {
 		return slice, false, nil
 	}
-	reader, err := r.log.ReadAt(int64(from), maxBytes)
+	reader, err := r.Log.ReadAt(int64(from), maxBytes)
 	if errors.Is(err, raftlog.ErrNotInLog) {
-		if start, _ := r.bounds(); from < start {
+		if start, _ := r.Bounds(); from < start {
 			return slice, false, nil // freed this moment
 		}
 	}
@@ -88,7 +96,7 @@ func (r *records) readCommitted(from fsm.Offset, maxBytes int) (slice fsm.Slice,
 			break
 		}
 		if errors.Is(err, raftlog.ErrNotInLog) && len(slice.Batches) == 0 {
-			if start, _ := r.bounds(); from < start {
+			if start, _ := r.Bounds(); from < start {
 				return slice, false, nil // freed this moment
 			}
 		}

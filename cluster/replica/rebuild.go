@@ -1,4 +1,4 @@
-package cluster
+package replica
 
 import (
 	"context"
@@ -23,28 +23,28 @@ import (
 const rebuildTimeout = 10 * time.Second
 
 // damaged implements keeper.
-func (s *replicaSet) damaged(r *replica, err error) {
+func (s *Set) Damaged(r *Replica, err error) {
 	s.mu.Lock()
-	known := s.damage[r.id] != nil
-	if s.open[r.id] == r && !known {
-		s.damage[r.id] = err
+	known := s.damage[r.ID] != nil
+	if s.open[r.ID] == r && !known {
+		s.damage[r.ID] = err
 	}
 	s.mu.Unlock()
 	if !known {
-		s.env.Logger.Error("a replica's log is damaged; it will be rebuilt from the others", "partition", r.id, "error", err)
+		s.env.Logger.Error("a replica's log is damaged; it will be rebuilt from the others", "partition", r.ID, "error", err)
 		s.env.Host.Wake()
 	}
 }
 
 // setDamage notes why a replica is to be closed. It reports false if that was known, or if it does
 // not run.
-func (s *replicaSet) setDamage(r *replica, err error) bool {
+func (s *Set) setDamage(r *Replica, err error) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.open[r.id] != r || s.damage[r.id] != nil {
+	if s.open[r.ID] != r || s.damage[r.ID] != nil {
 		return false
 	}
-	s.damage[r.id] = err
+	s.damage[r.ID] = err
 	return true
 }
 
@@ -66,8 +66,8 @@ type errStaysOut struct{ damage, why error }
 func (e errStaysOut) Error() string   { return fmt.Sprintf("%v; %v", e.damage, e.why) }
 func (e errStaysOut) Unwrap() []error { return []error{e.damage, e.why} }
 
-// damageOf gives what a replica was closed for.
-func damageOf(err error) error {
+// DamageOf gives what a replica was closed for.
+func DamageOf(err error) error {
 	var out errStaysOut
 	if errors.As(err, &out) {
 		return out.damage
@@ -77,7 +77,7 @@ func damageOf(err error) error {
 
 // rebuild has a closed replica leave its group and removes its files. It may be
 // called again after a crash at any point.
-func (s *replicaSet) rebuild(id fsm.PartitionID) error {
+func (s *Set) rebuild(id fsm.PartitionID) error {
 	name := id.String()
 	ctx, cancel := context.WithTimeout(s.env.ctx, rebuildTimeout)
 	defer cancel()
