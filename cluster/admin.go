@@ -146,39 +146,3 @@ func (n *Node) CreatePartitions(ctx context.Context, id fsm.TopicID, count int, 
 	}
 	return nil
 }
-
-// deleteRecords is DeleteRecords at the leader.
-func (r *records) deleteRecords(ctx context.Context, before fsm.Offset) (fsm.Offset, error) {
-	// What a deposed leader does not know to be committed may be.
-	p, start, next, err := r.asConfirmedLeader(ctx)
-	if err != nil {
-		return -1, err
-	}
-	if before == -1 {
-		before = next
-	}
-	if before < 0 || before > next {
-		return -1, fmt.Errorf("%w: %d is not within %d to %d", fsm.ErrOffsetOutOfRange, before, start, next)
-	}
-	if before > start {
-		if err := p.control(ctx, fsm.LogStartCommand(before)); err != nil {
-			return -1, err
-		}
-		start, _ = r.bounds()
-	}
-	return start, nil
-}
-
-func (r *records) activeProducers(ctx context.Context) ([]fsm.ActiveProducer, error) {
-	if _, _, _, err := r.asConfirmedLeader(ctx); err != nil {
-		return nil, err
-	}
-	r.mu.Lock()
-	states := r.state.Producers()
-	r.mu.Unlock()
-	producers := make([]fsm.ActiveProducer, len(states))
-	for i, s := range states {
-		producers[i] = s.Active()
-	}
-	return producers, nil
-}

@@ -133,14 +133,6 @@ func (d *diskRoom) heard(_ context.Context, from string, full bool) (calls.Nothi
 	return calls.Nothing{}, nil
 }
 
-// room is nil if records can be taken.
-func (r *replica) room() error {
-	if r.node == nil || r.node.logs == nil {
-		return nil
-	}
-	return r.node.room.forRecords(r.group.servers)
-}
-
 // fullDisks gives the node's diskRoom.
 func (n *Node) fullDisks() *diskRoom {
 	others := func() (identities []string) {

@@ -14,6 +14,7 @@ import (
 
 	"github.com/trimaran-io/trimaran/cluster/calls"
 	"github.com/trimaran-io/trimaran/cluster/peer"
+	"github.com/trimaran-io/trimaran/cluster/raftgroup"
 )
 
 // The death of a node is noticed once per node, by the peer link, and not once
@@ -61,9 +62,9 @@ type failoverConfig struct {
 	heartbeat time.Duration // of every group
 	logger    *slog.Logger
 	caller    calls.Caller
-	watch     func(identities []string) // has sessions kept with them, and their silence noticed
-	others    func() []string           // the nodes whose death matters here
-	group     func(name string) *group  // that runs here, nil if there is none
+	watch     func(identities []string)           // has sessions kept with them, and their silence noticed
+	others    func() []string                     // the nodes whose death matters here
+	group     func(name string) *raftgroup.Member // that runs here, nil if there is none
 }
 
 func newFailover(cfg failoverConfig) *failover {
@@ -117,25 +118,25 @@ type standings struct {
 }
 
 // of looks at a group for the node that asks. A leader that asks who leads does not.
-func (n standings) of(g *group, asking string) standing {
+func (n standings) of(g *raftgroup.Member, asking string) standing {
 	if g == nil {
 		return standing{}
 	}
-	if t, ok := g.transport.(*peer.GroupTransport); ok && t.Voteless() {
+	if t, ok := g.Transport.(*peer.GroupTransport); ok && t.Voteless() {
 		return standing{}
 	}
-	s := standing{Here: true, Term: g.raft.CurrentTerm()}
-	_, id := g.raft.LeaderWithID()
+	s := standing{Here: true, Term: g.Raft.CurrentTerm()}
+	_, id := g.Raft.LeaderWithID()
 	leader := string(id)
-	state := g.raft.State()
+	state := g.Raft.State()
 	s.Free = leader == ""
 	s.Follower = state == raft.Follower || state == raft.Candidate && leader != ""
-	s.Led = state == raft.Leader || (leader != "" && leader != asking && leader != n.self && !n.gone(leader) && !g.unled())
-	s.Voter = state != raft.Shutdown && !n.hangs() && slices.Contains(voters(g), n.self)
-	if g.stuck() {
+	s.Led = state == raft.Leader || (leader != "" && leader != asking && leader != n.self && !n.gone(leader) && !unled(g))
+	s.Voter = state != raft.Shutdown && !n.hangs() && slices.Contains(g.Voters(), n.self)
+	if g.Stuck() {
 		s.Led = false // not by this one, and it does not hear of others
 	}
-	stats := g.raft.Stats()
+	stats := g.Raft.Stats()
 	number := func(key string) uint64 {
 		v, _ := strconv.ParseUint(stats[key], 10, 64)
 		return v
@@ -148,14 +149,10 @@ func (n standings) of(g *group, asking string) standing {
 }
 
 // unled says that the node of the group's leader is alive and does not say that it leads.
-func (g *group) unled() bool {
-	t, ok := g.transport.(*peer.GroupTransport)
+func unled(g *raftgroup.Member) bool {
+	t, ok := g.Transport.(*peer.GroupTransport)
 	return ok && t.Unled()
 }
-
-// voters gives the identities of a group's voters in the order of its
-// configuration, where the preferred leader is the first.
-func voters(g *group) []string { return votersOf(g) }
 
 // answer is this node's answer to the survey of another.
 func (f *failover) answer(_ context.Context, from string, names []string) ([]standing, error) {
@@ -169,7 +166,7 @@ func (f *failover) answer(_ context.Context, from string, names []string) ([]sta
 // candidacy is one orphan with what was learned of it.
 type candidacy struct {
 	peer.Orphan
-	group  *group
+	group  *raftgroup.Member
 	voters []string
 	known  map[string]standing // by voter, this node included
 }
@@ -195,7 +192,7 @@ func (f *failover) round(ctx context.Context, orphans []peer.Orphan, asked map[s
 		if g == nil {
 			continue
 		}
-		c := &candidacy{Orphan: o, group: g, voters: voters(g), known: map[string]standing{}}
+		c := &candidacy{Orphan: o, group: g, voters: g.Voters(), known: map[string]standing{}}
 		own := f.cfg.of(g, f.cfg.self)
 		if !own.Voter || own.Led || own.Term != o.Term {
 			continue // not one to stand, or things have changed
@@ -356,30 +353,30 @@ func (f *failover) rest(group string) bool {
 }
 
 // stand makes the group here stand for election if it is still in that term.
-func (f *failover) stand(g *group, term uint64, gentle bool) {
-	t, ok := g.transport.(*peer.GroupTransport)
+func (f *failover) stand(g *raftgroup.Member, term uint64, gentle bool) {
+	t, ok := g.Transport.(*peer.GroupTransport)
 	if !ok {
 		return
 	}
 	var err error
-	if g.raft.State() == raft.Candidate {
+	if g.Raft.State() == raft.Candidate {
 		// A candidate that has lost waits for its election timer, whatever it is told.
-		all := voters(g)
+		all := g.Voters()
 		other := slices.IndexFunc(all, func(v string) bool { return v != f.cfg.self })
-		if other < 0 || g.raft.CurrentTerm() != term {
+		if other < 0 || g.Raft.CurrentTerm() != term {
 			return
 		}
 		err = t.Yield(all[other], term)
 	}
 	switch {
-	case err != nil || g.raft.State() != raft.Follower: // at a leader a TimeoutNow would end its leadership
-	case gentle && time.Since(g.raft.LastContact()) >= f.cfg.heartbeat:
-		err = expire(g.raft, f.cfg.heartbeat)
+	case err != nil || g.Raft.State() != raft.Follower: // at a leader a TimeoutNow would end its leadership
+	case gentle && time.Since(g.Raft.LastContact()) >= f.cfg.heartbeat:
+		err = expire(g.Raft, f.cfg.heartbeat)
 	default:
 		err = t.Stand()
 	}
 	if err != nil {
-		f.cfg.logger.Debug("a group was not made to stand for election", "group", g.name, "error", err)
+		f.cfg.logger.Debug("a group was not made to stand for election", "group", g.Name, "error", err)
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	"github.com/trimaran-io/trimaran/cluster/calls"
+	"github.com/trimaran-io/trimaran/cluster/raftgroup"
 	"github.com/trimaran-io/trimaran/fsm"
 )
 
@@ -77,7 +78,7 @@ func TestManyGroupsElectAtOnceWhenANodeDies(t *testing.T) {
 	for p := range int32(partitions) {
 		c.leaderOf(fsm.PartitionID{Topic: topic.ID, Partition: p})
 	}
-	if took := time.Since(died); took > defaultHeartbeatTimeout/2 {
+	if took := time.Since(died); took > raftgroup.DefaultHeartbeatTimeout/2 {
 		t.Errorf("%d groups had a leader again after %v", led[victim], took)
 	}
 }
@@ -91,7 +92,7 @@ func TestTheLeaderThatIsRememberedMayAskForAnElection(t *testing.T) {
 	id := fsm.PartitionID{Topic: c.topic("ask", 1, 3).ID}
 	leader := c.leaderOf(id)
 	next, other := (leader+1)%3, (leader+2)%3
-	g := c.nodes[next].replica(id).group
+	g := c.nodes[next].replica(id).Member
 	eventually(t, "the follower knows its leader", func() error {
 		if s := c.nodes[next].handovers.of(g, c.nodes[other].identity); !s.Led || !s.Voter {
 			return fmt.Errorf("%+v", s)
@@ -99,7 +100,7 @@ func TestTheLeaderThatIsRememberedMayAskForAnElection(t *testing.T) {
 		return nil
 	})
 	ask := func(from int) error {
-		ask := []calls.StandRequest{{Group: g.name, Term: g.raft.CurrentTerm()}}
+		ask := []calls.StandRequest{{Group: g.Name, Term: g.Raft.CurrentTerm()}}
 		_, err := c.nodes[next].failover.told(within(t), c.nodes[from].identity, ask)
 		return err
 	}
@@ -107,22 +108,22 @@ func TestTheLeaderThatIsRememberedMayAskForAnElection(t *testing.T) {
 	stood := func() bool {
 		f.mu.Lock()
 		defer f.mu.Unlock()
-		return !f.resting[g.name].IsZero()
+		return !f.resting[g.Name].IsZero()
 	}
 	// It may have stood when the partition was new, and would rest from that.
 	f.mu.Lock()
-	delete(f.resting, g.name)
+	delete(f.resting, g.Name)
 	f.mu.Unlock()
 	if err := ask(other); err != nil || stood() {
 		t.Errorf("asked by another node: %v, stood: %v", err, stood())
 	}
-	term := g.raft.CurrentTerm()
+	term := g.Raft.CurrentTerm()
 	if err := ask(leader); err != nil || !stood() {
 		t.Errorf("asked by the leader itself: %v, stood: %v", err, stood())
 	}
 	// On a busy machine another one may be quicker in the end.
 	eventually(t, "somebody is elected", func() error {
-		if leader, now := g.leader(); now <= term || leader == "" {
+		if leader, now := g.Leader(); now <= term || leader == "" {
 			return fmt.Errorf("term %d after %d, led by %q", now, term, leader)
 		}
 		return nil
@@ -141,7 +142,7 @@ func TestALonelySuspicionChangesNothing(t *testing.T) {
 		id := fsm.PartitionID{Topic: topic.ID, Partition: p}
 		leaders[p] = c.leaderOf(id)
 		counts[leaders[p]]++
-		_, terms[p] = c.nodes[leaders[p]].replica(id).group.leader()
+		_, terms[p] = c.nodes[leaders[p]].replica(id).Member.Leader()
 	}
 	a, b, third := 0, 1, 2
 	if counts[a]+counts[b] == 0 {
@@ -170,7 +171,7 @@ func TestALonelySuspicionChangesNothing(t *testing.T) {
 			t.Errorf("partition %d: %v", p, err)
 		}
 		r := c.nodes[leaders[p]].replica(id)
-		if _, term := r.group.leader(); term != terms[p] || r.group.raft.State() != raft.Leader {
+		if _, term := r.Member.Leader(); term != terms[p] || r.Member.Raft.State() != raft.Leader {
 			t.Errorf("partition %d is in term %d, was in %d", p, term, terms[p])
 		}
 	}
@@ -183,7 +184,7 @@ func TestALonelySuspicionChangesNothing(t *testing.T) {
 	})
 	for p := range int32(partitions) {
 		id := fsm.PartitionID{Topic: topic.ID, Partition: p}
-		if _, term := c.nodes[leaders[p]].replica(id).group.leader(); term != terms[p] {
+		if _, term := c.nodes[leaders[p]].replica(id).Member.Leader(); term != terms[p] {
 			t.Errorf("partition %d is in term %d after the cut, was in %d", p, term, terms[p])
 		}
 	}
@@ -196,8 +197,8 @@ func TestAGroupThatEndedOnALiveNodeIsLedByAnother(t *testing.T) {
 	topic := c.topic("one", 1, 3)
 	id := fsm.PartitionID{Topic: topic.ID}
 	first := c.leaderOf(id)
-	g := c.nodes[first].replica(id).group
-	if err := g.raft.Shutdown().Error(); err != nil {
+	g := c.nodes[first].replica(id).Member
+	if err := g.Raft.Shutdown().Error(); err != nil {
 		t.Fatal(err)
 	}
 	ended := time.Now()
@@ -208,7 +209,7 @@ func TestAGroupThatEndedOnALiveNodeIsLedByAnother(t *testing.T) {
 		_, err := other.Append(ctx, id, [][]byte{batchOf("on")})
 		return err
 	})
-	if took := time.Since(ended); took > defaultHeartbeatTimeout {
+	if took := time.Since(ended); took > raftgroup.DefaultHeartbeatTimeout {
 		t.Errorf("another led after %v", took)
 	}
 }

@@ -21,23 +21,14 @@ const createShardsTimeout = 3 * time.Second
 
 func shardID(index int) fsm.PartitionID { return route.ShardID(index) }
 
-// committed reports whether a request asks for what is replicated.
-func committed(req kmsg.Request) bool {
-	switch kmsg.Key(req.Key()) {
-	case kmsg.OffsetFetch, kmsg.DescribeGroups, kmsg.ListGroups:
-		return true
-	}
-	return false
-}
-
 // answerCoordinate answers calls.Coordinate.
 func (n *Node) answerCoordinate(ctx context.Context, _ string, q calls.CoordinateRequest) (kmsg.Response, error) {
 	s := n.shard(q.Shard)
 	if s == nil {
 		return nil, errNotLeader{}
 	}
-	s.settle(ctx)
-	return s.coordinate(ctx, q.Client, q.Request)
+	s.Settle(ctx)
+	return s.Coordinate(ctx, q.Client, q.Request)
 }
 
 // createGroupShards returns when the catalog here has the shards of consumer groups.

@@ -6,13 +6,13 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
-	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/raft"
 
 	"github.com/trimaran-io/trimaran/cluster/calls"
 	"github.com/trimaran-io/trimaran/cluster/peer"
+	"github.com/trimaran-io/trimaran/cluster/raftgroup"
 )
 
 // A leadership is given away to a voter whose node answers: it is asked first how it stands. The group takes no
@@ -38,43 +38,6 @@ var (
 	errNotTaken = errors.New("it did not take the leadership in time")
 )
 
-// turnstile counts what a group's leader has proposed, and holds up who wants to propose.
-type turnstile struct {
-	under atomic.Int64                  // proposals whose fate is not known
-	held  atomic.Pointer[chan struct{}] // closed when proposals are taken again; nil: they are
-}
-
-// enter waits until a proposal may be made; leave must be called when its fate is known. false: ctx has ended.
-func (t *turnstile) enter(ctx context.Context) bool {
-	for {
-		t.under.Add(1)
-		held := t.held.Load()
-		if held == nil {
-			return true
-		}
-		t.under.Add(-1)
-		select {
-		case <-*held:
-		case <-ctx.Done():
-			return false
-		}
-	}
-}
-
-func (t *turnstile) leave() { t.under.Add(-1) }
-
-// hold keeps proposals from being made until open is called. false: somebody else does already.
-func (t *turnstile) hold() (open func(), ok bool) {
-	over := make(chan struct{})
-	if !t.held.CompareAndSwap(nil, &over) {
-		return nil, false
-	}
-	return func() {
-		t.held.Store(nil)
-		close(over)
-	}, true
-}
-
 // handovers gives leaderships away. It has no state and may be used by many goroutines.
 type handovers struct {
 	standings
@@ -87,10 +50,10 @@ type handovers struct {
 
 // handOver gives leadership of a group to a voter that follows now, by the word of its node: one that does
 // not would leave the group without service.
-func (h *handovers) handOver(g *group) error {
+func (h *handovers) handOver(g *raftgroup.Member) error {
 	for until := time.Now().Add(handOverFor); ; {
 		err := h.handOverTo(g, func(string) bool { return true })
-		if !errors.Is(err, errNobodyFollows) || time.Now().After(until) || g.raft.State() != raft.Leader || h.stopped.Err() != nil {
+		if !errors.Is(err, errNobodyFollows) || time.Now().After(until) || g.Raft.State() != raft.Leader || h.stopped.Err() != nil {
 			return err
 		}
 		sleep(h.stopped, surveyTimeout/3)
@@ -98,39 +61,39 @@ func (h *handovers) handOver(g *group) error {
 }
 
 // handOverTo moves leadership to a voter that is suitable and follows this node, the first after it in order that takes it.
-func (h *handovers) handOverTo(g *group, suitable func(identity string) bool) error {
-	ids := voters(g)
-	term := g.raft.CurrentTerm()
+func (h *handovers) handOverTo(g *raftgroup.Member, suitable func(identity string) bool) error {
+	ids := g.Voters()
+	term := g.Raft.CurrentTerm()
 	// From the next in order on, so that what one node leads goes to more than one other.
 	at := slices.Index(ids, h.self)
 	err := errNobodyFollows
 	for i := range ids {
 		id := ids[(at+1+i)%len(ids)]
-		if id == h.self || !suitable(id) || !h.connected(id) || !h.follows(id, g.name, term) {
+		if id == h.self || !suitable(id) || !h.connected(id) || !h.follows(id, g.Name, term) {
 			continue
 		}
 		if err = h.give(g, id, term); err == nil {
 			return nil
 		}
-		h.logger.Debug("a voter does not take a leadership", "group", g.name, "node", id, "error", err)
+		h.logger.Debug("a voter does not take a leadership", "group", g.Name, "node", id, "error", err)
 	}
 	return err
 }
 
 // give gives the leadership of that term to one voter; nil when this node does not lead any more.
-func (h *handovers) give(g *group, identity string, term uint64) error {
+func (h *handovers) give(g *raftgroup.Member, identity string, term uint64) error {
 	if _, err := h.fit(h.stopped, g, identity, term); err != nil {
 		return err // asked before anything is held up for it
 	}
 	ctx, cancel := context.WithTimeout(h.stopped, handOverPatience)
 	defer cancel()
-	open, ok := g.proposals.hold()
+	open, ok := g.Proposals.Hold()
 	if !ok {
 		return fmt.Errorf("%w: somebody gives it away already", errNotTaken)
 	}
 	defer open()
-	over := func() bool { return g.raft.State() != raft.Leader || g.raft.CurrentTerm() != term }
-	for g.proposals.under.Load() > 0 {
+	over := func() bool { return g.Raft.State() != raft.Leader || g.Raft.CurrentTerm() != term }
+	for g.Proposals.Under() > 0 {
 		if over() {
 			return nil
 		}
@@ -157,8 +120,8 @@ func (h *handovers) give(g *group, identity string, term uint64) error {
 }
 
 // nominate tells a voter to stand for election, and returns nil when over says that this node's leadership is.
-func (h *handovers) nominate(ctx context.Context, g *group, identity string, over func() bool) error {
-	t, ok := g.transport.(*peer.GroupTransport)
+func (h *handovers) nominate(ctx context.Context, g *raftgroup.Member, identity string, over func() bool) error {
+	t, ok := g.Transport.(*peer.GroupTransport)
 	if !ok {
 		return errNobodyFollows
 	}
@@ -186,10 +149,10 @@ func (h *handovers) nominate(ctx context.Context, g *group, identity string, ove
 }
 
 // fit asks a node how its member of a group stands, and gives an error if that cannot take the leadership of that term.
-func (h *handovers) fit(ctx context.Context, g *group, identity string, term uint64) (standing, error) {
+func (h *handovers) fit(ctx context.Context, g *raftgroup.Member, identity string, term uint64) (standing, error) {
 	ctx, cancel := context.WithTimeout(ctx, surveyTimeout)
 	defer cancel()
-	all, err := calls.Survey.Ask(ctx, h.caller, identity, []string{g.name})
+	all, err := calls.Survey.Ask(ctx, h.caller, identity, []string{g.Name})
 	if err != nil {
 		return standing{}, err
 	}

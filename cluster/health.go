@@ -24,6 +24,8 @@ type health struct {
 	// replica gives what runs here of a partition or a shard, nil if nothing does; broken says whether it cannot be opened.
 	replica func(id fsm.PartitionID) seenReplica
 	broken  func(id fsm.PartitionID) bool
+	// denied says whether the node of a member's leader is alive and does not say that it leads.
+	denied func(m seenMember) bool
 }
 
 // presence says who is there (liveness.Nodes).
@@ -35,10 +37,9 @@ type presence interface {
 
 // seenMember is this node's member of a group.
 type seenMember interface {
-	leader() (identity string, term uint64) // that it knows, "" for none
-	servers() ([]raft.Server, error)        // by its newest configuration
-	stuck() bool                            // an append there does not end
-	unled() bool                            // the node of the leader is alive and does not say that it leads
+	Leader() (identity string, term uint64) // that it knows, "" for none
+	Servers() ([]raft.Server, error)        // by its newest configuration
+	Stuck() bool                            // an append there does not end
 }
 
 // seenReplica is a replica that runs here.
@@ -46,12 +47,12 @@ type seenReplica interface {
 	member() seenMember
 	thinksItLeads() bool
 	servesAsLeader() bool // it leads and is past its barrier
-	wasLed() bool         // it knew a leader once
+	WasLed() bool         // it knew a leader once
 }
 
 // votersOf gives the identities of a member's voters, nil if that is not known.
 func votersOf(m seenMember) (out []string) {
-	servers, err := m.servers()
+	servers, err := m.Servers()
 	if err != nil {
 		return nil
 	}
@@ -67,12 +68,12 @@ func votersOf(m seenMember) (out []string) {
 // and a majority that is there, or a node that it reaches and that does not deny it. What a member of a group remembers
 // of its leader is not enough: it outlives the leader by Raft's timeouts, which are slow.
 func (h *health) ledHere(m seenMember) bool {
-	identity, _ := m.leader()
+	identity, _ := m.Leader()
 	if identity != h.self {
-		return identity != "" && h.presence.Connected(identity) && !m.unled()
+		return identity != "" && h.presence.Connected(identity) && !h.denied(m)
 	}
-	servers, err := m.servers()
-	return err == nil && !m.stuck() && h.presence.MajorityHere(servers)
+	servers, err := m.Servers()
+	return err == nil && !m.Stuck() && h.presence.MajorityHere(servers)
 }
 
 // catalogLed reports whether this node knows a leader of the catalog that it can rely on.
@@ -84,7 +85,7 @@ func (h *health) catalogLed() bool {
 // online reports whether a partition or shard has a leader, as far as it can be told from here: by the replica here if it
 // votes and hears of leaders, and else by whether a majority of those that hold it is there.
 func (h *health) online(id fsm.PartitionID, p *fsm.Partition, here map[fsm.NodeID]bool) bool {
-	if r := h.replica(id); r != nil && !r.member().stuck() && slices.Contains(votersOf(r.member()), h.self) {
+	if r := h.replica(id); r != nil && !r.member().Stuck() && slices.Contains(votersOf(r.member()), h.self) {
 		if r.thinksItLeads() && !r.servesAsLeader() {
 			return false // not past its barrier
 		}
@@ -173,7 +174,7 @@ func (h *health) shortcomings() (s shortcomings) {
 			}
 			// Those without which it cannot be led may never come back, and one that came later has no voters yet: it
 			// waits for the group's leader to take it in.
-			if servers, err := r.member().servers(); !r.wasLed() && err == nil && h.presence.MajorityHere(servers) {
+			if servers, err := r.member().Servers(); !r.WasLed() && err == nil && h.presence.MajorityHere(servers) {
 				s.starting++
 			}
 		}

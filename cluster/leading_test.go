@@ -135,16 +135,23 @@ func TestALeaderWithAFullDiskGivesAway(t *testing.T) {
 	l.wants(t, "again", map[int32]string{0: "n3.00000000", 1: "n3.00000000"})
 }
 
+// stalled counts appends begun and ended.
+type stalled struct{ count, stuck uint64 }
+
+func (s *stalled) Appending() uint64      { return s.count * (s.count % 2) }
+func (s *stalled) SetStuck(append uint64) { s.stuck = append }
+
 // TestAGroupIsStuckWhenItsAppendDoesNotEnd in turns that came in time, and its leadership is offered again and again.
 func TestAGroupIsStuckWhenItsAppendDoesNotEnd(t *testing.T) {
-	g := &group{name: "g", appends: &timedLog{}}
-	offered := make(chan *group, 10)
+	g := &stalled{}
+	offered := make(chan stallable, 10)
 	hangs := false
 	s := newStuckGroups(stuckConfig{
 		logger: slog.New(slog.DiscardHandler),
-		groups: func() []*group { return []*group{g} },
-		leads:  func(*group) bool { return true },
-		offer:  func(g *group) { offered <- g },
+		groups: func() []stallable { return []stallable{g} },
+		name:   func(stallable) string { return "g" },
+		leads:  func(stallable) bool { return true },
+		offer:  func(g stallable) { offered <- g },
 		hangs:  func(is bool) { hangs = is },
 	})
 	now := time.Now()
@@ -155,15 +162,15 @@ func TestAGroupIsStuckWhenItsAppendDoesNotEnd(t *testing.T) {
 	}
 	turn(0)
 	turn(stuckTick)
-	g.appends.count.Add(1) // an append begins
+	g.count++ // an append begins
 	turn(stuckTick)
 	turn(time.Minute) // the process stood still
 	turn(stuckTick)
-	if hangs || g.stuck() || len(offered) > 0 {
+	if hangs || (g.stuck != 0 && g.stuck == g.count) || len(offered) > 0 {
 		t.Error("stuck too early")
 	}
 	turn(stuckTick)
-	if !hangs || !g.stuck() || len(offered) != 1 {
+	if !hangs || !(g.stuck != 0 && g.stuck == g.count) || len(offered) != 1 {
 		t.Errorf("after %d turns: hangs %v, offered %d times", stuckTicks, hangs, len(offered))
 	}
 	turn(stuckTick)
@@ -174,9 +181,9 @@ func TestAGroupIsStuckWhenItsAppendDoesNotEnd(t *testing.T) {
 	if len(offered) != 2 {
 		t.Error("not offered again")
 	}
-	g.appends.count.Add(1) // it ends
+	g.count++ // it ends
 	turn(stuckTick)
-	if hangs || g.stuck() {
+	if hangs || (g.stuck != 0 && g.stuck == g.count) {
 		t.Error("it still hangs")
 	}
 }
@@ -191,19 +198,18 @@ type seen struct {
 	known   bool // a leader was
 }
 
-func (s *seen) leader() (string, uint64) { return s.led, 1 }
-func (s *seen) servers() (out []raft.Server, err error) {
+func (s *seen) Leader() (string, uint64) { return s.led, 1 }
+func (s *seen) Servers() (out []raft.Server, err error) {
 	for _, v := range s.voters {
 		out = append(out, raft.Server{ID: raft.ServerID(v)})
 	}
 	return out, nil
 }
-func (s *seen) stuck() bool          { return s.hangs }
-func (s *seen) unled() bool          { return s.denied }
+func (s *seen) Stuck() bool          { return s.hangs }
 func (s *seen) member() seenMember   { return s }
 func (s *seen) thinksItLeads() bool  { return s.led == "n1.00000000" }
 func (s *seen) servesAsLeader() bool { return s.barrier }
-func (s *seen) wasLed() bool         { return s.known }
+func (s *seen) WasLed() bool         { return s.known }
 
 // reached are the nodes that are there beside n1.
 type reached []string
@@ -261,6 +267,7 @@ func TestWhatIsOffline(t *testing.T) {
 				return test.r
 			},
 			broken: func(fsm.PartitionID) bool { return false },
+			denied: func(m seenMember) bool { return m.(*seen).denied },
 		}
 		p, _ := view.Partition(fsm.PartitionID{Topic: topic})
 		if online := h.online(fsm.PartitionID{Topic: topic}, p, test.there.Here(view)); online != test.online {

@@ -2,18 +2,16 @@
 // node that leads it, and how nodes find each other.
 //
 // You are here: below the gateway, which asks Node for partitions and topics
-// and does not know where they are; above the state machines (fsm), the log
-// (cluster/raftlog), the link between nodes (cluster/peer), gossip
+// and does not know where they are; above replicas (cluster/replica), the state machines (fsm), the
+// log (cluster/raftlog), the link between nodes (cluster/peer), gossip
 // (cluster/membership) and placement (cluster/placement). This package does not
 // speak Kafka's protocol; requests of consumer groups it hands on as they are.
 //
-// A request's way: route.go finds the partition's leader; partition.go is the
-// replica of a partition, shard.go that of a shard of consumer groups, replica.go
-// what both are; proposer.go puts records into its Raft group; rafts.go opens groups.
-// groups.go is the way from a consumer group to its coordinator.
-// catalog.go is the group that knows topics and nodes; reconcile.go runs the
-// replicas that the catalog says should be here; formation.go brings the node
-// to its cluster; rpc.go is what nodes say to each other.
+// A request's way: route.go finds the partition's leader, and the replica there (cluster/replica)
+// answers; groups.go is the way from a consumer group to its coordinator.
+// catalog.go is the group that knows topics and nodes; reconcile.go has the replicas
+// run that the catalog says should be here, and replicahost.go is what they need of the node;
+// formation.go brings the node to its cluster; rpc.go is what nodes say to each other.
 package cluster
 
 import (
@@ -28,15 +26,16 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/prometheus/client_golang/prometheus"
-	"golang.org/x/sync/semaphore"
-	"golang.org/x/time/rate"
 
+	"github.com/trimaran-io/trimaran/cluster/backofflog"
 	"github.com/trimaran-io/trimaran/cluster/calls"
 	"github.com/trimaran-io/trimaran/cluster/liveness"
 	"github.com/trimaran-io/trimaran/cluster/membership"
 	"github.com/trimaran-io/trimaran/cluster/peer"
+	"github.com/trimaran-io/trimaran/cluster/raftgroup"
 	"github.com/trimaran-io/trimaran/cluster/raftlog"
 	"github.com/trimaran-io/trimaran/cluster/raftlog/vfs"
+	"github.com/trimaran-io/trimaran/cluster/replica"
 	"github.com/trimaran-io/trimaran/cluster/route"
 	"github.com/trimaran-io/trimaran/coordinator"
 	"github.com/trimaran-io/trimaran/fsm"
@@ -124,24 +123,23 @@ type Node struct {
 	stable *raftlog.Stable
 	logs   *raftlog.Store // of the partitions
 
-	catchUpLimit *rate.Limiter
-	link         *peer.Link
-	gossip       *membership.Gossip
-	nodes        *liveness.Nodes // who is there
-	caller       *route.Caller   // calls to other nodes
-	server       *calls.Server   // and their answers
-	router       *route.Router   // from a partition to its leader
-	groups       *route.Groups   // from a consumer group to its coordinator
-	room         *diskRoom
-	health       *health
-	handovers    *handovers
-	wired        chan struct{} // closed when link and gossip are there: the link is called by others before
-	catalog      *catalog
-	failover     *failover
+	link      *peer.Link
+	gossip    *membership.Gossip
+	nodes     *liveness.Nodes // who is there
+	caller    *route.Caller   // calls to other nodes
+	server    *calls.Server   // and their answers
+	router    *route.Router   // from a partition to its leader
+	groups    *route.Groups   // from a consumer group to its coordinator
+	room      *diskRoom
+	health    *health
+	handovers *handovers
+	wired     chan struct{} // closed when link and gossip are there: the link is called by others before
+	catalog   *catalog
+	replicas  *replica.Set
+	failover  *failover
 
 	producerIDs *producerIDs
 	fresh       freshness
-	unpacking   *semaphore.Weighted // batches that are unpacked to look for a time
 
 	ctx    context.Context // ends when the node stops
 	cancel context.CancelFunc
@@ -153,21 +151,8 @@ type Node struct {
 	id      *identityFile // replaced, never changed
 	waiting string        // what formation waits for
 
-	tidied struct { // the reconcile loop's own: when it last looked for leftovers
-		view *fsm.Topics
-		at   time.Time
-	}
-
-	mu        sync.Mutex
-	replicas  map[fsm.PartitionID]*replica
-	broken    map[fsm.PartitionID]error     // replicas that could not be opened
-	reopening map[fsm.PartitionID]bool      // replicas to be closed and opened again
-	busy      map[fsm.PartitionID]bool      // replicas that are being opened or closed, see inhand
-	rebuilt   map[fsm.PartitionID]time.Time // when that was tried last
-	damage    map[fsm.PartitionID]error     // replicas to be rebuilt, and why
-	hurt      map[fsm.PartitionID]hurt      // replicas that run with something damaged
-	hashing   chan struct{}                 // capacity 1: one check of replicas reads at a time
-	caughtUp  bool                          // the catalog here was once as new as the leader's
+	mu       sync.Mutex
+	caughtUp bool // the catalog here was once as new as the leader's
 
 	creating bool // the topics of the configuration are not all there yet
 	stopping bool
@@ -179,10 +164,10 @@ type Node struct {
 // It returns before the node is in one: see WaitReady.
 func Start(cfg Config) (_ *Node, err error) {
 	if cfg.HeartbeatTimeout <= 0 {
-		cfg.HeartbeatTimeout = defaultHeartbeatTimeout
+		cfg.HeartbeatTimeout = raftgroup.DefaultHeartbeatTimeout
 	}
 	if cfg.CommitTimeout <= 0 {
-		cfg.CommitTimeout = defaultCommitTimeout
+		cfg.CommitTimeout = raftgroup.DefaultCommitTimeout
 	}
 	if cfg.DefaultPartitions <= 0 {
 		cfg.DefaultPartitions = 1
@@ -197,18 +182,10 @@ func Start(cfg Config) (_ *Node, err error) {
 		cfg.Listen = func(addr string) (net.Listener, error) { return net.Listen("tcp", addr) }
 	}
 	n := &Node{
-		cfg:       cfg,
-		replicas:  map[fsm.PartitionID]*replica{},
-		broken:    map[fsm.PartitionID]error{},
-		reopening: map[fsm.PartitionID]bool{},
-		busy:      map[fsm.PartitionID]bool{},
-		damage:    map[fsm.PartitionID]error{},
-		rebuilt:   map[fsm.PartitionID]time.Time{},
-		hurt:      map[fsm.PartitionID]hurt{},
-		hashing:   make(chan struct{}, 1),
-		wired:     make(chan struct{}),
-		creating:  len(cfg.InitialTopics) > 0,
-		failed:    make(chan struct{}),
+		cfg:      cfg,
+		wired:    make(chan struct{}),
+		creating: len(cfg.InitialTopics) > 0,
+		failed:   make(chan struct{}),
 	}
 	n.ctx, n.cancel = context.WithCancel(context.Background())
 	var undo []func()
@@ -233,8 +210,8 @@ func Start(cfg Config) (_ *Node, err error) {
 	}
 	n.nodeID, n.incarnation = n.id.NodeID, n.id.Incarnation
 	n.identity = fsm.Node{ID: n.nodeID, Incarnation: n.incarnation}.Identity()
-	n.logger = slog.New(newBackoffLogs(cfg.Logger.Handler())).With("self", n.nodeID) // lines about another one say node
-	n.raftLogger = newRaftLogger(n.logger)
+	n.logger = slog.New(backofflog.New(cfg.Logger.Handler())).With("self", n.nodeID) // lines about another one say node
+	n.raftLogger = raftgroup.NewLogger(n.logger)
 	if n.stable, err = raftlog.OpenStable(n.dir.join("votes.db")); err != nil {
 		return nil, err
 	}
@@ -245,9 +222,8 @@ func Start(cfg Config) (_ *Node, err error) {
 	}
 	undo = append(undo, func() { n.logs.Close() })
 	n.producerIDs = newProducerIDs()
-	n.unpacking = newUnpacking()
 	n.catalog = newCatalog(n)
-	n.catchUpLimit = newCatchUpLimit(cfg.CatchUpRate)
+	n.replicas = replica.New(n.ctx, n.replicaConfig())
 	n.wire()
 
 	listener, err := cfg.Listen(cfg.PeerListen)
@@ -264,7 +240,7 @@ func Start(cfg Config) (_ *Node, err error) {
 		Logger:    n.logger,
 
 		HeartbeatTimeout: cfg.HeartbeatTimeout,
-		MaxAppendEntries: maxAppendEntries,
+		MaxAppendEntries: raftgroup.MaxAppendEntries,
 		MaxConnections:   n.cfg.MaxPeerConnections,
 		OnOrphans:        n.failover.noticed,
 		Answered:         cfg.answered,
@@ -332,17 +308,13 @@ func (n *Node) run() {
 		defer n.done.Done()
 		n.createInitialTopics()
 	}()
-	n.done.Add(1)
-	go func() {
-		defer n.done.Done()
-		n.housekeepingLoop()
-	}()
+	n.replicas.Run()
 	n.done.Add(1)
 	go func() {
 		defer n.done.Done()
 		n.room.run(n.ctx)
 	}()
-	for _, loop := range []func(){n.scrubLoop, n.planLoop, func() { n.newLeaderships().run(n.ctx) }, func() { n.newStuckGroups().run(n.ctx) }} {
+	for _, loop := range []func(){n.planLoop, func() { n.newLeaderships().run(n.ctx) }, func() { n.newStuckGroups().run(n.ctx) }} {
 		n.done.Add(1)
 		go func() {
 			defer n.done.Done()
@@ -434,7 +406,6 @@ func (n *Node) Topics() *fsm.Topics { return n.catalog.view.Load() }
 func (n *Node) Ready() error {
 	n.mu.Lock()
 	stopping, caughtUp, creating, fatal := n.stopping, n.caughtUp, n.creating, n.fatal
-	running := len(n.replicas)
 	n.mu.Unlock()
 	switch {
 	case fatal != nil:
@@ -463,7 +434,7 @@ func (n *Node) Ready() error {
 			return errors.New("the catalog has no leader that this node reaches")
 		}
 		if s := n.health.shortcomings(); s.starting > 0 {
-			return fmt.Errorf("%d of %d replicas are not up yet", s.starting, running+s.closed)
+			return fmt.Errorf("%d of %d replicas are not up yet", s.starting, n.replicas.Count()+s.closed)
 		}
 	}
 	err := n.health.serves()
@@ -550,8 +521,8 @@ func (n *Node) isWired() bool {
 	}
 }
 
-func (n *Node) transport(group string) transport {
-	return n.link.Transport(group).(transport)
+func (n *Node) transport(group string) raftgroup.Transport {
+	return n.link.Transport(group).(raftgroup.Transport)
 }
 
 func (n *Node) partitionDir(id fsm.PartitionID) string {

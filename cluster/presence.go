@@ -91,5 +91,5 @@ func (n *Node) cutOff() (elsewhere bool, err error) {
 	if g == nil {
 		return false, errors.New("the catalog is not open yet")
 	}
-	return n.nodes.CutOff(voters(g))
+	return n.nodes.CutOff(g.Voters())
 }

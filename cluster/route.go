@@ -8,10 +8,10 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"github.com/trimaran-io/trimaran/cluster/replica"
 	"github.com/trimaran-io/trimaran/cluster/route"
 	"github.com/trimaran-io/trimaran/coordinator"
 	"github.com/trimaran-io/trimaran/fsm"
-	"github.com/trimaran-io/trimaran/kafkaproto"
 )
 
 // What clients ask of partitions and consumer groups goes its way in package route. This file is what
@@ -31,22 +31,20 @@ func (h routed) Topics() *fsm.Topics { return h.n.Topics() }
 // Guide implements route.Host.
 func (h routed) Guide(id fsm.PartitionID) route.Guide {
 	if r := h.n.guide(id); r != nil {
-		return guide{r}
+		return r
 	}
 	return nil
 }
 
 // Broken implements route.Host.
 func (h routed) Broken(id fsm.PartitionID) error {
-	h.n.mu.Lock()
-	defer h.n.mu.Unlock()
-	return damageOf(h.n.broken[id])
+	return replica.DamageOf(h.n.replicas.WhyBroken(id))
 }
 
 // Records implements route.Host.
 func (h routed) Records(id fsm.PartitionID) route.Records {
 	if r := h.n.records(id); r != nil {
-		return recordsHere{r}
+		return r
 	}
 	return nil
 }
@@ -54,87 +52,21 @@ func (h routed) Records(id fsm.PartitionID) route.Records {
 // Coordinator implements route.Host.
 func (h routed) Coordinator(id fsm.PartitionID) route.Coordinator {
 	if s := h.n.shard(id); s != nil {
-		return coordinatorHere{s}
+		return s
 	}
 	return nil
 }
 
-type guide struct{ *replica }
-
-// Leader implements route.Guide.
-func (g guide) Leader() (hint, <-chan struct{}) { return g.leader() }
-
-// recordsHere is a partition's replica as package route sees it.
-type recordsHere struct{ *records }
-
-// The methods implement route.Records.
-
-func (r recordsHere) Append(ctx context.Context, term uint64, batches [][]byte) ([]fsm.Appended, error) {
-	return r.append(ctx, term, batches)
-}
-
-func (r recordsHere) ReadCommitted(from fsm.Offset, maxBytes int) (fsm.Slice, bool, error) {
-	return r.readCommitted(from, maxBytes)
-}
-
-func (r recordsHere) ReadAsLeader(ctx context.Context, from fsm.Offset, maxBytes int) (fsm.Slice, error) {
-	return r.readAsLeader(ctx, from, maxBytes)
-}
-
-func (r recordsHere) Bounds() (start, next fsm.Offset) { return r.bounds() }
-
-func (r recordsHere) AwaitAsLeader(ctx context.Context, from fsm.Offset) error {
-	return r.awaitAsLeader(ctx, from)
-}
-
-func (r recordsHere) OffsetsBefore(ctx context.Context, timestamp int64, max int) ([]fsm.Offset, error) {
-	return r.offsetsBefore(ctx, timestamp, max)
-}
-
-func (r recordsHere) Confirm(ctx context.Context) error {
-	_, _, _, err := r.asConfirmedLeader(ctx)
-	return err
-}
-
-func (r recordsHere) OffsetForTime(ctx context.Context, timestamp int64) (kafkaproto.TimestampedOffset, bool, error) {
-	return r.offsetForTime(ctx, timestamp)
-}
-
-func (r recordsHere) EpochEnd(ctx context.Context, epoch fsm.LeaderEpoch) (fsm.LeaderEpoch, fsm.Offset, error) {
-	return r.epochEnd(ctx, epoch)
-}
-
-func (r recordsHere) DeleteRecords(ctx context.Context, before fsm.Offset) (fsm.Offset, error) {
-	return r.deleteRecords(ctx, before)
-}
-
-func (r recordsHere) ActiveProducers(ctx context.Context) ([]fsm.ActiveProducer, error) {
-	return r.activeProducers(ctx)
-}
-
-type coordinatorHere struct{ *shard }
-
-// Coordinate implements route.Coordinator.
-func (s coordinatorHere) Coordinate(ctx context.Context, client coordinator.Client, req kmsg.Request) (kmsg.Response, error) {
-	return s.coordinate(ctx, client, req)
-}
-
-func (n *Node) replica(id fsm.PartitionID) *replica {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	return n.replicas[id]
-}
-
 // guide gives the replica here that knows who leads a partition, nil if there is none: one that hangs hears of nobody.
-func (n *Node) guide(id fsm.PartitionID) *replica {
-	if r := n.replica(id); r != nil && !r.group.stuck() {
+func (n *Node) guide(id fsm.PartitionID) *replica.Replica {
+	if r := n.replica(id); r != nil && !r.Member.Stuck() {
 		return r
 	}
 	return nil
 }
 
 // atLeader is route.Router.AtLeader with the replica that leads, nil if it is another node's.
-func (n *Node) atLeader(ctx context.Context, id fsm.PartitionID, hold time.Duration, try func(ctx context.Context, h hint, local *replica) error) error {
+func (n *Node) atLeader(ctx context.Context, id fsm.PartitionID, hold time.Duration, try func(ctx context.Context, h hint, local *replica.Replica) error) error {
 	return n.router.AtLeader(ctx, id, hold, func(ctx context.Context, h hint, here bool) error {
 		if !here {
 			return try(ctx, h, nil)
@@ -179,7 +111,7 @@ func (n *Node) EpochEnd(ctx context.Context, id fsm.PartitionID, epoch fsm.Leade
 // LeaderEpoch is route.Router.LeaderEpoch.
 func (n *Node) LeaderEpoch(id fsm.PartitionID) (epoch fsm.LeaderEpoch, newest bool) {
 	if r := n.replica(id); r != nil {
-		return n.router.LeaderEpoch(id, guide{r})
+		return n.router.LeaderEpoch(id, r)
 	}
 	return n.router.LeaderEpoch(id, nil)
 }
@@ -196,7 +128,7 @@ func (n *Node) DeleteRecords(ctx context.Context, id fsm.PartitionID, before fsm
 	if !ok {
 		return -1, fsm.ErrUnknownTopicOrPartition
 	}
-	if !strings.Contains(n.config(topic, "cleanup.policy"), "delete") {
+	if !strings.Contains(topic.ConfigOr(n.cfg.TopicDefaults, "cleanup.policy"), "delete") {
 		return -1, fmt.Errorf("%w: cleanup.policy of topic %s is not delete", fsm.ErrPolicy, topic.Name)
 	}
 	return n.router.DeleteRecords(ctx, id, before)
@@ -231,7 +163,7 @@ func (n *Node) answerWho(ctx context.Context, group string) error {
 		if g == nil {
 			return errNotLeader{}
 		}
-		if identity, term := g.leader(); identity == n.identity || identity != "" && n.nodes.Reached(identity) {
+		if identity, term := g.Leader(); identity == n.identity || identity != "" && n.nodes.Reached(identity) {
 			return errNotLeader{Hint: hint{Identity: identity, Term: term}}
 		}
 		select {

@@ -6,16 +6,14 @@ import (
 
 	"github.com/trimaran-io/trimaran/cluster/calls"
 	"github.com/trimaran-io/trimaran/cluster/raftlog"
+	"github.com/trimaran-io/trimaran/cluster/replica"
 	"github.com/trimaran-io/trimaran/fsm"
 )
 
 type (
-	hint          = calls.Hint
-	errNotLeader  = calls.NotLeader
 	catalogReply  = calls.CatalogReply
 	nodeReport    = calls.NodeReport
 	replicaReport = calls.ReplicaReport
-	replicaHash   = calls.ReplicaHash
 	standing      = calls.Standing
 
 	createTopicCall      = calls.CreateTopicRequest
@@ -51,13 +49,13 @@ func (n *Node) answers() *calls.Server {
 }
 
 // onRecords answers a call at this node's replica of a partition, which waits for a barrier that is under way.
-func onRecords[Q, A any](n *Node, s *calls.Server, c *calls.Call[Q, A], partition func(Q) fsm.PartitionID, answer func(ctx context.Context, r *records, q Q) (A, error)) {
+func onRecords[Q, A any](n *Node, s *calls.Server, c *calls.Call[Q, A], partition func(Q) fsm.PartitionID, answer func(ctx context.Context, r *replica.Records, q Q) (A, error)) {
 	calls.Handle(s, c, func(ctx context.Context, _ string, q Q) (a A, err error) {
 		r := n.records(partition(q))
 		if r == nil {
 			return a, errNotLeader{}
 		}
-		r.settle(ctx)
+		r.Settle(ctx)
 		return answer(ctx, r, q)
 	})
 }
@@ -65,33 +63,33 @@ func onRecords[Q, A any](n *Node, s *calls.Server, c *calls.Call[Q, A], partitio
 // answerRecords answers what is asked of the leader of a partition or a shard.
 func (n *Node) answerRecords(s *calls.Server) {
 	onRecords(n, s, calls.Append, func(q calls.AppendRequest) fsm.PartitionID { return q.Partition },
-		func(ctx context.Context, r *records, q calls.AppendRequest) ([]fsm.Appended, error) {
-			return r.append(ctx, q.Term, q.Batches)
+		func(ctx context.Context, r *replica.Records, q calls.AppendRequest) ([]fsm.Appended, error) {
+			return r.Append(ctx, q.Term, q.Batches)
 		})
 	onRecords(n, s, calls.Read, func(q calls.ReadRequest) fsm.PartitionID { return q.Partition },
-		func(ctx context.Context, r *records, q calls.ReadRequest) (fsm.Slice, error) {
-			return r.readAsLeader(ctx, q.From, int(q.MaxBytes))
+		func(ctx context.Context, r *replica.Records, q calls.ReadRequest) (fsm.Slice, error) {
+			return r.ReadAsLeader(ctx, q.From, int(q.MaxBytes))
 		})
 	onRecords(n, s, calls.Await, func(q calls.AwaitRequest) fsm.PartitionID { return q.Partition },
-		func(ctx context.Context, r *records, q calls.AwaitRequest) (calls.Nothing, error) {
-			return calls.Nothing{}, r.awaitAsLeader(ctx, q.From)
+		func(ctx context.Context, r *replica.Records, q calls.AwaitRequest) (calls.Nothing, error) {
+			return calls.Nothing{}, r.AwaitAsLeader(ctx, q.From)
 		})
 	onRecords(n, s, calls.ListOffsets, func(q calls.ListOffsetsRequest) fsm.PartitionID { return q.Partition },
-		func(ctx context.Context, r *records, q calls.ListOffsetsRequest) ([]fsm.Offset, error) {
-			return r.offsetsBefore(ctx, q.Time, int(q.Max))
+		func(ctx context.Context, r *replica.Records, q calls.ListOffsetsRequest) ([]fsm.Offset, error) {
+			return r.OffsetsBefore(ctx, q.Time, int(q.Max))
 		})
 	onRecords(n, s, calls.Leader, func(id fsm.PartitionID) fsm.PartitionID { return id },
-		func(ctx context.Context, r *records, _ fsm.PartitionID) (calls.Nothing, error) {
-			return calls.Nothing{}, r.tellLeader(ctx)
+		func(ctx context.Context, r *replica.Records, _ fsm.PartitionID) (calls.Nothing, error) {
+			return calls.Nothing{}, tellLeader(ctx, r)
 		})
 	onRecords(n, s, calls.OffsetForTime, func(q calls.OffsetForTimeRequest) fsm.PartitionID { return q.Partition },
-		func(ctx context.Context, r *records, q calls.OffsetForTimeRequest) (a calls.OffsetForTimeReply, err error) {
-			a.TimestampedOffset, a.Found, err = r.offsetForTime(ctx, q.Time)
+		func(ctx context.Context, r *replica.Records, q calls.OffsetForTimeRequest) (a calls.OffsetForTimeReply, err error) {
+			a.TimestampedOffset, a.Found, err = r.OffsetForTime(ctx, q.Time)
 			return a, err
 		})
 	onRecords(n, s, calls.EpochEnd, func(q calls.EpochEndRequest) fsm.PartitionID { return q.Partition },
-		func(ctx context.Context, r *records, q calls.EpochEndRequest) (a calls.EpochEndReply, err error) {
-			a.Epoch, a.End, err = r.epochEnd(ctx, q.Epoch)
+		func(ctx context.Context, r *replica.Records, q calls.EpochEndRequest) (a calls.EpochEndReply, err error) {
+			a.Epoch, a.End, err = r.EpochEnd(ctx, q.Epoch)
 			return a, err
 		})
 	calls.Handle(s, calls.DeleteRecords, func(ctx context.Context, _ string, q calls.DeleteRecordsRequest) (fsm.Offset, error) {
@@ -99,22 +97,22 @@ func (n *Node) answerRecords(s *calls.Server) {
 		if r == nil {
 			return -1, errNotLeader{}
 		}
-		return r.deleteRecords(ctx, q.Before)
+		return r.DeleteRecords(ctx, q.Before)
 	})
 	calls.Handle(s, calls.Producers, func(ctx context.Context, _ string, id fsm.PartitionID) ([]fsm.ActiveProducer, error) {
 		r := n.records(id)
 		if r == nil {
 			return nil, errNotLeader{}
 		}
-		return r.activeProducers(ctx)
+		return r.ActiveProducers(ctx)
 	})
 	calls.Handle(s, calls.Coordinate, n.answerCoordinate)
 }
 
 // tellLeader returns errNotLeader with the leader in it when that is known.
-func (r *replica) tellLeader(ctx context.Context) error {
+func tellLeader(ctx context.Context, r *replica.Records) error {
 	for {
-		h, changed := r.leader()
+		h, changed := r.Leader()
 		if h.Identity != "" {
 			return errNotLeader{Hint: h}
 		}
@@ -127,7 +125,7 @@ func (r *replica) tellLeader(ctx context.Context) error {
 }
 
 // onReplica answers a call at whichever replica of a partition or shard is here.
-func onReplica[Q, A any](n *Node, s *calls.Server, c *calls.Call[Q, A], partition func(Q) fsm.PartitionID, answer func(ctx context.Context, from string, r *replica, q Q) (A, error)) {
+func onReplica[Q, A any](n *Node, s *calls.Server, c *calls.Call[Q, A], partition func(Q) fsm.PartitionID, answer func(ctx context.Context, from string, r *replica.Replica, q Q) (A, error)) {
 	calls.Handle(s, c, func(ctx context.Context, from string, q Q) (a A, err error) {
 		r := n.replica(partition(q))
 		if r == nil {
@@ -140,27 +138,28 @@ func onReplica[Q, A any](n *Node, s *calls.Server, c *calls.Call[Q, A], partitio
 // answerReplicas answers what other members of a group ask, or who compares them.
 func (n *Node) answerReplicas(s *calls.Server) {
 	onReplica(n, s, calls.Describe, func(q calls.DescribeRequest) fsm.PartitionID { return q.Partition },
-		func(_ context.Context, _ string, r *replica, q calls.DescribeRequest) (raftlog.Described, error) {
-			return r.describe(q.Have)
+		func(_ context.Context, _ string, r *replica.Replica, q calls.DescribeRequest) (raftlog.Described, error) {
+			return r.Describe(q.Have)
 		})
 	onReplica(n, s, calls.Entries, func(q calls.EntriesRequest) fsm.PartitionID { return q.Partition },
-		func(_ context.Context, _ string, r *replica, q calls.EntriesRequest) ([]byte, error) {
-			return r.entries(q.First, q.Last, int(q.MaxBytes))
+		func(_ context.Context, _ string, r *replica.Replica, q calls.EntriesRequest) ([]byte, error) {
+			return r.Entries(q.First, q.Last, int(q.MaxBytes))
 		})
 	onReplica(n, s, calls.Applied, func(id fsm.PartitionID) fsm.PartitionID { return id },
-		func(_ context.Context, _ string, r *replica, _ fsm.PartitionID) (uint64, error) {
-			return r.group.raft.AppliedIndex(), nil
+		func(_ context.Context, _ string, r *replica.Replica, _ fsm.PartitionID) (uint64, error) {
+			return r.Member.Raft.AppliedIndex(), nil
 		})
 	onReplica(n, s, calls.Leave, func(id fsm.PartitionID) fsm.PartitionID { return id },
-		func(ctx context.Context, from string, r *replica, _ fsm.PartitionID) (uint64, error) {
-			return n.release(ctx, r, from)
+		func(ctx context.Context, from string, r *replica.Replica, _ fsm.PartitionID) (uint64, error) {
+			return r.Release(ctx, from)
 		})
 	calls.Handle(s, calls.Hash, func(ctx context.Context, _ string, q calls.HashRequest) (calls.ReplicaHash, error) {
 		r := n.records(q.Partition)
 		if r == nil {
 			return calls.ReplicaHash{}, errNotLeader{}
 		}
-		return r.hash(ctx, q.From, q.To, int64(q.MaxBytes))
+		h, err := r.Digest(ctx, q.From, q.To, int64(q.MaxBytes))
+		return calls.ReplicaHash(h), err
 	})
 }
 

@@ -9,7 +9,7 @@ import (
 
 	"github.com/hashicorp/raft"
 
-	"github.com/trimaran-io/trimaran/fsm"
+	"github.com/trimaran-io/trimaran/cluster/raftgroup"
 )
 
 const (
@@ -60,29 +60,14 @@ var errNotStopped = errors.New("the node was not stopped in good order")
 func (n *Node) stop() error {
 	n.cancel()
 	// Whoever waits for Raft, or Raft for a disk, does not end by itself.
-	n.mu.Lock()
-	for _, r := range n.replicas {
-		go r.group.end()
-	}
-	n.mu.Unlock()
+	n.replicas.End()
 	if g := n.catalog.raftGroup(); g != nil {
-		go g.end()
+		go g.End()
 	}
 	n.done.Wait()
-	n.mu.Lock()
-	replicas := n.replicas
-	n.replicas = map[fsm.PartitionID]*replica{}
-	n.mu.Unlock()
-	errs := make(chan error)
-	for _, r := range replicas {
-		go func() { errs <- r.close() }()
-	}
-	var err error
-	for range replicas {
-		err = errors.Join(err, <-errs)
-	}
+	err := n.replicas.Close()
 	if g := n.catalog.raftGroup(); g != nil {
-		err = errors.Join(err, g.close())
+		err = errors.Join(err, g.Close())
 	}
 	err = errors.Join(err, n.gossip.Close(), n.link.Close(), n.logs.Close(), n.stable.Close(), n.dir.close())
 	if n.cfg.Registry != nil {
@@ -94,21 +79,19 @@ func (n *Node) stop() error {
 
 // drain hands leadership of every group to another voter.
 func (n *Node) drain(ctx context.Context) {
-	var groups []*group
-	n.mu.Lock()
-	for _, r := range n.replicas {
-		groups = append(groups, r.group)
+	var groups []*raftgroup.Member
+	for _, r := range n.runningReplicas() {
+		groups = append(groups, r.Member)
 	}
-	n.mu.Unlock()
 	if g := n.catalog.raftGroup(); g != nil {
 		groups = append(groups, g)
 	}
-	inTurns(ctx, handOversAtOnce, handOverTurn, groups, func(g *group) {
-		if g.raft.State() != raft.Leader || len(voters(g)) < 2 {
+	inTurns(ctx, handOversAtOnce, handOverTurn, groups, func(g *raftgroup.Member) {
+		if g.Raft.State() != raft.Leader || len(g.Voters()) < 2 {
 			return
 		}
 		if err := n.handOver(g); err != nil {
-			n.logger.Debug("leadership was not handed over", "group", g.name, "error", err)
+			n.logger.Debug("leadership was not handed over", "group", g.Name, "error", err)
 		}
 	})
 }

@@ -19,34 +19,29 @@ import (
 func (n *Node) report() nodeReport {
 	report := nodeReport{Replicas: map[string]replicaReport{}, Broken: map[string]string{}, DiskFull: n.logs.Full()}
 	report.DiskFree, report.DiskTotal = n.logs.Space()
-	n.mu.Lock()
-	replicas := make([]*replica, 0, len(n.replicas))
-	for _, r := range n.replicas {
-		replicas = append(replicas, r)
-	}
-	for id, err := range n.broken {
+	broken, hurtBy := n.replicas.Troubles()
+	for id, err := range broken {
 		report.Broken[id.String()] = err.Error()
 	}
-	hurt := make(map[fsm.PartitionID]string, len(n.hurt))
-	for id, h := range n.hurt {
-		hurt[id] = h.err.Error()
+	hurt := make(map[fsm.PartitionID]string, len(hurtBy))
+	for id, err := range hurtBy {
+		hurt[id] = err.Error()
 	}
-	n.mu.Unlock()
-	for _, r := range replicas {
-		start, next := r.bounds()
-		identity, term := r.group.leader()
+	for _, r := range n.runningReplicas() {
+		start, next := r.Bounds()
+		identity, term := r.Member.Leader()
 		var ids []string
 		if identity == n.identity {
-			ids = voters(r.group)
+			ids = r.Member.Voters()
 		}
-		report.Replicas[r.id.String()] = replicaReport{Leads: identity == n.identity, Voters: ids, Term: fsm.Term(term), LogStart: start, Applied: next, Bytes: r.log.Bytes(), CatchUp: r.catchUp.status(), Hurt: hurt[r.id]}
+		report.Replicas[r.ID.String()] = replicaReport{Leads: identity == n.identity, Voters: ids, Term: fsm.Term(term), LogStart: start, Applied: next, Bytes: r.Log.Bytes(), CatchUp: r.CatchUp(), Hurt: hurt[r.ID]}
 	}
 	if g := n.catalog.raftGroup(); g != nil {
 		report.Catalog = "voter"
-		report.Term, report.End = fsm.Term(g.raft.CurrentTerm()), int64(g.raft.LastIndex())+1
-		if g.raft.State() == raft.Leader {
-			report.Catalog, report.CatalogVoters = "leader", voters(g)
-		} else if future := g.raft.GetConfiguration(); future.Error() == nil {
+		report.Term, report.End = fsm.Term(g.Raft.CurrentTerm()), int64(g.Raft.LastIndex())+1
+		if g.Raft.State() == raft.Leader {
+			report.Catalog, report.CatalogVoters = "leader", g.Voters()
+		} else if future := g.Raft.GetConfiguration(); future.Error() == nil {
 			for _, s := range future.Configuration().Servers {
 				if string(s.ID) == n.identity && s.Suffrage != raft.Voter {
 					report.Catalog = "nonvoter"
@@ -264,7 +259,7 @@ func (c collector) Collect(to chan<- prometheus.Metric) {
 	topics := c.n.Topics()
 	here := c.n.nodesHere(topics)
 	controller := 0.0
-	if g := c.n.catalog.raftGroup(); g != nil && g.raft.State() == raft.Leader {
+	if g := c.n.catalog.raftGroup(); g != nil && g.Raft.State() == raft.Leader {
 		controller = 1
 	}
 	partitions, catalog := c.n.health.of(topics, topics.All(), here), c.n.health.ofCatalog(topics, controller == 1)
@@ -279,7 +274,7 @@ func (c collector) Collect(to chan<- prometheus.Metric) {
 				continue
 			}
 			running++
-			start, next := r.bounds()
+			start, next := r.Bounds()
 			labels := []string{topic.Name, strconv.Itoa(p)}
 			gauge(metricLogEnd, float64(next), labels...)
 			gauge(metricLogStart, float64(start), labels...)
@@ -287,11 +282,11 @@ func (c collector) Collect(to chan<- prometheus.Metric) {
 	}
 	shards, led := 0, 0
 	for _, r := range c.n.runningReplicas() {
-		if r.id.Topic != fsm.GroupShardsID {
+		if r.ID.Topic != fsm.GroupShardsID {
 			continue
 		}
 		shards++
-		if _, err := r.leads(); err == nil {
+		if _, err := r.Leads(); err == nil {
 			led++
 		}
 	}
@@ -301,10 +296,8 @@ func (c collector) Collect(to chan<- prometheus.Metric) {
 	gauge(metricLeaders, float64(partitions.led))
 	gauge(metricOffline, float64(partitions.offline))
 	gauge(metricBroken, float64(short.closed))
-	c.n.mu.Lock()
-	hurt := len(c.n.hurt)
-	c.n.mu.Unlock()
-	gauge(metricHurt, float64(hurt))
+	_, hurt := c.n.replicas.Troubles()
+	gauge(metricHurt, float64(len(hurt)))
 	gauge(metricUnder, float64(partitions.under))
 	gauge(metricOfflineShards, float64(groups.offline))
 	gauge(metricUnderShards, float64(groups.under))

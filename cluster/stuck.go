@@ -5,12 +5,10 @@ import (
 	"log/slog"
 	"slices"
 	"sync"
-	"sync/atomic"
 	"time"
 
-	"github.com/hashicorp/raft"
-
 	"github.com/trimaran-io/trimaran/cluster/calls"
+	"github.com/trimaran-io/trimaran/cluster/raftgroup"
 )
 
 // A disk that hangs takes Raft's main loop with it, and not the heartbeats, which go on beside that: the others would wait
@@ -27,57 +25,35 @@ const (
 	stuckRetry = time.Second
 )
 
-// timedLog is a group's log that knows since when Raft has waited for it.
-type timedLog struct {
-	raft.LogStore
-	count atomic.Uint64 // appends begun and ended: odd while one is under way
-	stuck atomic.Uint64 // the count of the append that does not end; 0: none
-}
-
-// StoreLog implements raft.LogStore.
-func (l *timedLog) StoreLog(entry *raft.Log) error { return l.StoreLogs([]*raft.Log{entry}) }
-
-// StoreLogs implements raft.LogStore.
-func (l *timedLog) StoreLogs(entries []*raft.Log) error {
-	l.count.Add(1)
-	defer l.count.Add(1)
-	return l.LogStore.StoreLogs(entries)
-}
-
-// IsMonotonic implements raft.MonotonicLogStore.
-func (l *timedLog) IsMonotonic() bool {
-	inner, ok := l.LogStore.(raft.MonotonicLogStore)
-	return ok && inner.IsMonotonic()
-}
-
-// stuck reports whether an append has not ended for too long.
-func (g *group) stuck() bool {
-	stuck := g.appends.stuck.Load()
-	return stuck != 0 && stuck == g.appends.count.Load()
+// stallable is a member of a group whose appends may not end (raftgroup.Member).
+type stallable interface {
+	Appending() uint64 // the number of the append that is under way; 0: none is
+	SetStuck(append uint64)
 }
 
 // stuckGroups looks after groups whose appends do not end. All but cfg belongs to the goroutine of run.
 type stuckGroups struct {
 	cfg     stuckConfig
-	last    time.Time             // of the turn before
-	seen    map[*group]seenAppend // those in an append
-	offered map[*group]time.Time  // those that are stuck, and when their leadership was offered last
-	offers  sync.WaitGroup        // leaderships that are being offered
+	last    time.Time                // of the turn before
+	seen    map[stallable]seenAppend // those in an append
+	offered map[stallable]time.Time  // those that are stuck, and when their leadership was offered last
+	offers  sync.WaitGroup           // leaderships that are being offered
 }
 
 // stuckConfig is what stuckGroups needs of the node.
 type stuckConfig struct {
 	logger *slog.Logger
-	groups func() []*group
-	leads  func(g *group) bool
+	groups func() []stallable
+	name   func(g stallable) string
+	leads  func(g stallable) bool
 	// offer has another voter stand for election, and reports whether it follows no more; the leader here is to be given up then.
-	offer func(g *group)
+	offer func(g stallable)
 	// hangs is told whether the disk does.
 	hangs func(bool)
 }
 
 func newStuckGroups(cfg stuckConfig) *stuckGroups {
-	return &stuckGroups{cfg: cfg, seen: map[*group]seenAppend{}, offered: map[*group]time.Time{}}
+	return &stuckGroups{cfg: cfg, seen: map[stallable]seenAppend{}, offered: map[stallable]time.Time{}}
 }
 
 // run returns when ctx has ended and nothing is offered any more.
@@ -102,9 +78,9 @@ type seenAppend struct {
 }
 
 // look counts the turns of an append, and reports whether they are too many.
-func (s *stuckGroups) look(g *group, seen map[*group]seenAppend, onTime bool) bool {
-	count := g.appends.count.Load()
-	if count%2 == 0 {
+func (s *stuckGroups) look(g stallable, seen map[stallable]seenAppend, onTime bool) bool {
+	count := g.Appending()
+	if count == 0 {
 		return false
 	}
 	a := s.seen[g]
@@ -117,15 +93,15 @@ func (s *stuckGroups) look(g *group, seen map[*group]seenAppend, onTime bool) bo
 	if a.ticks < stuckTicks {
 		return false
 	}
-	g.appends.stuck.Store(count)
+	g.SetStuck(count)
 	return true
 }
 
 func (s *stuckGroups) turn(now time.Time) {
 	onTime := now.Sub(s.last) < 2*stuckTick
 	s.last = now
-	seen := map[*group]seenAppend{}
-	still := map[*group]time.Time{}
+	seen := map[stallable]seenAppend{}
+	still := map[stallable]time.Time{}
 	for _, g := range s.cfg.groups() {
 		if !s.look(g, seen, onTime) {
 			continue
@@ -134,7 +110,7 @@ func (s *stuckGroups) turn(now time.Time) {
 		still[g] = last
 		leads := s.cfg.leads(g)
 		if !known {
-			s.cfg.logger.Error("an append does not end: the disk hangs", "group", g.name, "leads", leads)
+			s.cfg.logger.Error("an append does not end: the disk hangs", "group", s.cfg.name(g), "leads", leads)
 		}
 		if !leads || now.Sub(last) < stuckRetry {
 			continue
@@ -144,7 +120,7 @@ func (s *stuckGroups) turn(now time.Time) {
 	}
 	for g := range s.offered {
 		if _, is := still[g]; !is {
-			s.cfg.logger.Info("appends end again", "group", g.name)
+			s.cfg.logger.Info("appends end again", "group", s.cfg.name(g))
 		}
 	}
 	s.seen, s.offered = seen, still
@@ -153,18 +129,18 @@ func (s *stuckGroups) turn(now time.Time) {
 
 // offer tells the voter that follows and has the longest log to stand for election. Nothing is held up for it: nothing gets on here.
 // It reports whether that one follows no more.
-func (h *handovers) offer(g *group) bool {
+func (h *handovers) offer(g *raftgroup.Member) bool {
 	ctx, cancel := context.WithTimeout(h.stopped, handOverPatience)
 	defer cancel()
-	term := g.raft.CurrentTerm()
-	follow := slices.DeleteFunc(voters(g), func(id string) bool { return id == h.self || !h.follows(id, g.name, term) })
+	term := g.Raft.CurrentTerm()
+	follow := slices.DeleteFunc(g.Voters(), func(id string) bool { return id == h.self || !h.follows(id, g.Name, term) })
 	var best string
 	var longest standing
 	calls.AskAll(ctx, follow, func(ctx context.Context, id string) (standing, error) {
 		return h.fit(ctx, g, id, term)
 	}, func(id string, s standing, err error) bool {
 		if err != nil {
-			h.logger.Debug("a voter cannot lead in place of this one", "group", g.name, "node", id, "error", err)
+			h.logger.Debug("a voter cannot lead in place of this one", "group", g.Name, "node", id, "error", err)
 		} else if best == "" || longest.Behind(s) {
 			best, longest = id, s
 		}
@@ -174,24 +150,11 @@ func (h *handovers) offer(g *group) bool {
 		return false
 	}
 	// Raft here may not hear of it before the disk moves: it is the others who do.
-	over := func() bool { return g.raft.CurrentTerm() != term || !h.follows(best, g.name, term) }
+	over := func() bool { return g.Raft.CurrentTerm() != term || !h.follows(best, g.Name, term) }
 	if err := h.nominate(ctx, g, best, over); err != nil {
-		h.logger.Debug("a leadership of a disk that hangs was not taken", "group", g.name, "node", best, "error", err)
+		h.logger.Debug("a leadership of a disk that hangs was not taken", "group", g.Name, "node", best, "error", err)
 		return false
 	}
-	h.logger.Warn("the disk hangs: another replica stands for election", "group", g.name, "node", best)
+	h.logger.Warn("the disk hangs: another replica stands for election", "group", g.Name, "node", best)
 	return true
-}
-
-// abandon ends what this replica does as a leader, without waiting for anything: Raft cannot get on.
-func (r *replica) abandon() {
-	r.mu.Lock()
-	leading := r.leading
-	r.leading = nil
-	close(r.changed)
-	r.changed = make(chan struct{})
-	r.mu.Unlock()
-	if leading != nil {
-		leading.abandon()
-	}
 }

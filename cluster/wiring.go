@@ -8,6 +8,8 @@ import (
 	"github.com/hashicorp/raft"
 
 	"github.com/trimaran-io/trimaran/cluster/peer"
+	"github.com/trimaran-io/trimaran/cluster/raftgroup"
+	"github.com/trimaran-io/trimaran/cluster/replica"
 	"github.com/trimaran-io/trimaran/cluster/route"
 	"github.com/trimaran-io/trimaran/fsm"
 )
@@ -58,11 +60,15 @@ func (n *Node) wire() {
 		},
 		replica: func(id fsm.PartitionID) seenReplica {
 			if r := n.replica(id); r != nil {
-				return r
+				return replicaSeen{r, n.identity}
 			}
 			return nil
 		},
-		broken: func(id fsm.PartitionID) bool { return routed{n}.Broken(id) != nil },
+		broken: func(id fsm.PartitionID) bool { return n.replicas.WhyBroken(id) != nil },
+		denied: func(m seenMember) bool {
+			g, ok := m.(*raftgroup.Member)
+			return ok && unled(g)
+		},
 	}
 	n.server = n.answers()
 }
@@ -86,8 +92,8 @@ func (n *Node) newLeaderships() *leaderships {
 		led: func() map[fsm.PartitionID]fsm.Term {
 			led := map[fsm.PartitionID]fsm.Term{}
 			for _, r := range n.runningReplicas() {
-				if p, err := r.leads(); err == nil {
-					led[r.id] = p.inTerm()
+				if p, err := r.Leads(); err == nil {
+					led[r.ID] = p.InTerm()
 				}
 			}
 			return led
@@ -97,10 +103,10 @@ func (n *Node) newLeaderships() *leaderships {
 			if r == nil {
 				return errNotLeader{}
 			}
-			return n.handOverTo(r.group, suitable)
+			return n.handOverTo(r.Member, suitable)
 		},
 		giveCatalog: func(suitable func(identity string) bool) error {
-			if g := n.catalog.raftGroup(); g != nil && g.raft.State() == raft.Leader {
+			if g := n.catalog.raftGroup(); g != nil && g.Raft.State() == raft.Leader {
 				return n.handOverTo(g, suitable)
 			}
 			return nil
@@ -111,15 +117,21 @@ func (n *Node) newLeaderships() *leaderships {
 func (n *Node) newStuckGroups() *stuckGroups {
 	return newStuckGroups(stuckConfig{
 		logger: n.logger,
-		groups: n.runningGroups,
-		leads:  func(g *group) bool { return g.raft.State() == raft.Leader },
-		offer: func(g *group) {
-			if !n.handovers.offer(g) {
+		groups: func() (all []stallable) {
+			for _, g := range n.runningGroups() {
+				all = append(all, g)
+			}
+			return all
+		},
+		name:  func(g stallable) string { return g.(*raftgroup.Member).Name },
+		leads: func(g stallable) bool { return g.(*raftgroup.Member).Raft.State() == raft.Leader },
+		offer: func(g stallable) {
+			if !n.handovers.offer(g.(*raftgroup.Member)) {
 				return
 			}
 			for _, r := range n.runningReplicas() {
-				if r.group == g {
-					r.abandon()
+				if stallable(r.Member) == g {
+					r.Abandon()
 				}
 			}
 		},
@@ -128,9 +140,9 @@ func (n *Node) newStuckGroups() *stuckGroups {
 }
 
 // runningGroups are the groups of the replicas that run here, and the catalog's.
-func (n *Node) runningGroups() (groups []*group) {
+func (n *Node) runningGroups() (groups []*raftgroup.Member) {
 	for _, r := range n.runningReplicas() {
-		groups = append(groups, r.group)
+		groups = append(groups, r.Member)
 	}
 	if g := n.catalog.raftGroup(); g != nil {
 		groups = append(groups, g)
@@ -139,9 +151,9 @@ func (n *Node) runningGroups() (groups []*group) {
 }
 
 // vouch lets the peer link speak for a group that was opened.
-func (n *Node) vouch(g *group) {
-	if t, ok := g.transport.(*peer.GroupTransport); ok {
-		t.Vouch(g.raft)
+func (n *Node) vouch(g *raftgroup.Member) {
+	if t, ok := g.Transport.(*peer.GroupTransport); ok {
+		t.Vouch(g.Raft)
 	}
 	n.failover.poke()
 }
@@ -154,7 +166,7 @@ func (n *Node) electorate() []string {
 		out = append(out, node.Identity())
 	}
 	if g := n.catalog.raftGroup(); g != nil {
-		if servers, err := g.servers(); err == nil {
+		if servers, err := g.Servers(); err == nil {
 			for _, s := range servers {
 				out = append(out, string(s.ID))
 			}
@@ -165,7 +177,7 @@ func (n *Node) electorate() []string {
 }
 
 // groupNamed gives a group that runs here, nil if there is none.
-func (n *Node) groupNamed(name string) *group {
+func (n *Node) groupNamed(name string) *raftgroup.Member {
 	if name == catalogGroup {
 		return n.catalog.raftGroup()
 	}
@@ -174,33 +186,33 @@ func (n *Node) groupNamed(name string) *group {
 		return nil
 	}
 	if r := n.replica(id); r != nil {
-		return r.group
+		return r.Member
 	}
 	return nil
 }
 
-func (n *Node) handOver(g *group) error { return n.handovers.handOver(g) }
+func (n *Node) handOver(g *raftgroup.Member) error { return n.handovers.handOver(g) }
 
-func (n *Node) handOverTo(g *group, suitable func(identity string) bool) error {
+func (n *Node) handOverTo(g *raftgroup.Member, suitable func(identity string) bool) error {
 	return n.handovers.handOverTo(g, suitable)
+}
+
+// replicaSeen is a replica as health sees it.
+type replicaSeen struct {
+	*replica.Replica
+	self string
 }
 
 // The methods implement seenReplica.
 
-func (r *replica) member() seenMember { return r.group }
+func (r replicaSeen) member() seenMember { return r.Member }
 
-func (r *replica) thinksItLeads() bool {
-	h, _ := r.leader()
+func (r replicaSeen) thinksItLeads() bool {
+	h, _ := r.Leader()
 	return h.Identity == r.self
 }
 
-func (r *replica) servesAsLeader() bool {
-	_, err := r.leads()
+func (r replicaSeen) servesAsLeader() bool {
+	_, err := r.Leads()
 	return err == nil
-}
-
-func (r *replica) wasLed() bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.everLed
 }

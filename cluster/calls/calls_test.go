@@ -174,7 +174,7 @@ func TestErrorsComeBack(t *testing.T) {
 	if err != nil || string(payload) != "payload" {
 		t.Errorf("%q, %v", payload, err)
 	}
-	want := NotLeader{Hint{"n2.0badcafe", 9}}
+	want := NotLeader{Hint: Hint{Identity: "n2.0badcafe", Term: 9}}
 	reply := EncodeReply(nil, fmt.Errorf("wrapped: %w", want))
 	text := "wrapped: " + want.Error()
 	if is := fmt.Sprintf("%x", reply); is != fmt.Sprintf("%04x%04x%x0b%x0000000000000009", uint16(fsm.ErrNotLeader), len(text), text, "n2.0badcafe") {
@@ -332,7 +332,7 @@ func again[Q, A any](c *Call[Q, A], payload []byte) ([]byte, error) {
 
 func FuzzDecodeReply(f *testing.F) {
 	f.Add(EncodeReply([]byte("x"), nil))
-	f.Add(EncodeReply(nil, NotLeader{Hint{"n1.00000000", 1}}))
+	f.Add(EncodeReply(nil, NotLeader{Hint: Hint{Identity: "n1.00000000", Term: 1}}))
 	f.Add(EncodeReply(nil, fsm.ErrTimeout))
 	f.Fuzz(func(t *testing.T, reply []byte) {
 		if payload, err := DecodeReply(reply); err == nil && len(payload) > len(reply) {
@@ -399,4 +399,12 @@ func FuzzSurvey(f *testing.F) {
 			t.Fatalf("%d names and %d bytes of %d", len(names), len(rest), len(payload))
 		}
 	})
+}
+
+// TestADescribedLogIsReadStrictly: a newer program holds its log to more than is known here.
+func TestADescribedLogIsReadStrictly(t *testing.T) {
+	answer := append([]byte{0, 0, 0, 31}, `{"First":1,"Index":3,"Later":7}`...)
+	if _, err := Describe.Read(DescribeRequest{}, answer); !errors.Is(err, fsm.ErrNewer) {
+		t.Errorf("%v", err)
+	}
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/trimaran-io/trimaran/cluster/raftgroup"
 	"github.com/trimaran-io/trimaran/fsm"
 )
 
@@ -14,21 +15,12 @@ import (
 // maxDetail bounds the text of an error that travels, in bytes.
 const maxDetail = 1024
 
-// Hint names a group's leader: its node's identity, "" for none, and the term in which it leads.
-type Hint struct {
-	Identity string
-	Term     uint64
-}
-
-// NotLeader is fsm.ErrNotLeader with what the node that was asked knows of the leader.
-type NotLeader struct{ Hint Hint }
-
-func (e NotLeader) Error() string {
-	return fmt.Sprintf("%v; it may be %q", fsm.ErrNotLeader, e.Hint.Identity)
-}
-
-// Unwrap gives fsm.ErrNotLeader.
-func (e NotLeader) Unwrap() error { return fsm.ErrNotLeader }
+type (
+	// Hint names a group's leader.
+	Hint = raftgroup.Hint
+	// NotLeader is fsm.ErrNotLeader with what the node that was asked knows of the leader.
+	NotLeader = raftgroup.NotLeader
+)
 
 // remoteError is an error that another node answered with.
 type remoteError struct {
@@ -89,7 +81,7 @@ func DecodeReply(reply []byte) ([]byte, error) {
 	case 0:
 		return r.B, nil
 	case fsm.ErrNotLeader:
-		return nil, NotLeader{h}
+		return nil, NotLeader{Hint: h}
 	default:
 		return nil, remoteError{code, detail}
 	}

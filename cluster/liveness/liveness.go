@@ -8,6 +8,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	"github.com/trimaran-io/trimaran/cluster/membership"
+	"github.com/trimaran-io/trimaran/cluster/raftgroup"
 	"github.com/trimaran-io/trimaran/fsm"
 )
 
@@ -89,28 +90,13 @@ func (n *Nodes) MajorityHere(servers []raft.Server) bool { return n.MajorityWith
 // leader's log, and such a one could neither be committed nor taken back, so that the group would
 // be without a leader until others return.
 func (n *Nodes) MajorityWithout(servers []raft.Server, identity string) bool {
-	voters, there := 0, 0
-	for _, s := range servers {
-		if id := string(s.ID); id != identity && s.Suffrage == raft.Voter {
-			voters++
-			if n.Connected(id) {
-				there++
-			}
-		}
-	}
-	return there > voters/2
+	return raftgroup.MajorityWithout(servers, identity, n.Connected)
 }
 
 // MajorityWith is MajorityWithout for one more voter, which must be there itself: it counts for
 // the majority from now on.
 func (n *Nodes) MajorityWith(servers []raft.Server, identity string) bool {
-	with := []raft.Server{{ID: raft.ServerID(identity), Suffrage: raft.Voter}}
-	for _, s := range servers {
-		if string(s.ID) != identity {
-			with = append(with, s)
-		}
-	}
-	return n.Connected(identity) && n.MajorityHere(with)
+	return raftgroup.MajorityWith(servers, identity, n.Connected)
 }
 
 // CutOff gives an error while this node does not reach a majority of those voters. elsewhere says

@@ -25,8 +25,8 @@ type Records interface {
 	AwaitAsLeader(ctx context.Context, from fsm.Offset) error
 	// OffsetsBefore answers ListOffsets v0.
 	OffsetsBefore(ctx context.Context, timestamp int64, max int) ([]fsm.Offset, error)
-	// Confirm returns nil at a leader that takes records.
-	Confirm(ctx context.Context) error
+	// ConfirmLeader returns nil at a leader that takes records.
+	ConfirmLeader(ctx context.Context) error
 	OffsetForTime(ctx context.Context, timestamp int64) (kafkaproto.TimestampedOffset, bool, error)
 	EpochEnd(ctx context.Context, epoch fsm.LeaderEpoch) (fsm.LeaderEpoch, fsm.Offset, error)
 	DeleteRecords(ctx context.Context, before fsm.Offset) (fsm.Offset, error)
@@ -213,7 +213,7 @@ func (r *Router) AwaitLeader(ctx context.Context, id fsm.PartitionID) error {
 			func(calls.Hint) calls.ListOffsetsRequest {
 				return calls.ListOffsetsRequest{Partition: id, Time: -1, Max: 1}
 			},
-			func(ctx context.Context, here Records) ([]fsm.Offset, error) { return nil, here.Confirm(ctx) })
+			func(ctx context.Context, here Records) ([]fsm.Offset, error) { return nil, here.ConfirmLeader(ctx) })
 		if err == nil || !fsm.NotAppended(err) && !errors.Is(err, fsm.ErrUnknownFate) || errors.Is(err, fsm.ErrShuttingDown) {
 			return err
 		}

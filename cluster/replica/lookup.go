@@ -1,12 +1,9 @@
-package cluster
+package replica
 
 import (
 	"context"
 	"fmt"
-	"runtime"
 	"sort"
-
-	"golang.org/x/sync/semaphore"
 
 	"github.com/trimaran-io/trimaran/fsm"
 	"github.com/trimaran-io/trimaran/kafkaproto"
@@ -15,31 +12,34 @@ import (
 // This file finds offsets by time and by leader epoch. Both ask a leader that a
 // majority confirmed, since a replica that lags would say that there is nothing.
 
-// maxTimestamp asks for the record with the largest timestamp (ListOffsets, KIP-734).
-const maxTimestamp = -3
+// MaxTimestamp asks for the record with the largest timestamp (ListOffsets, KIP-734).
+const MaxTimestamp = -3
 
 // scanStep is how much of a log is read at once to look for a time.
 const scanStep = 1 << 20
 
-// newUnpacking bounds the batches that a node unpacks at once to look for a time: a small
-// one may become a hundred megabytes.
-func newUnpacking() *semaphore.Weighted { return semaphore.NewWeighted(int64(runtime.GOMAXPROCS(0))) }
-
 // asConfirmedLeader gives the proposer of a replica that a majority confirmed as the leader after
 // this call began, and the bounds of the log, which are not below what anybody was told before.
-func (r *records) asConfirmedLeader(ctx context.Context) (p *proposer, start, next fsm.Offset, err error) {
-	if p, err = r.leads(); err != nil {
+func (r *Records) asConfirmedLeader(ctx context.Context) (p *proposer, start, next fsm.Offset, err error) {
+	if p, err = r.proposing(); err != nil {
 		return nil, 0, 0, err
 	}
-	if err := r.readIndex(ctx, p.term); err != nil {
+	if err := r.ReadIndex(ctx, p.term); err != nil {
 		return nil, 0, 0, err
 	}
-	start, next = r.bounds()
+	start, next = r.Bounds()
 	return p, start, next, nil
 }
 
+// ConfirmLeader returns nil when a majority has confirmed, after the call began, that this replica
+// leads.
+func (r *Records) ConfirmLeader(ctx context.Context) error {
+	_, _, _, err := r.asConfirmedLeader(ctx)
+	return err
+}
+
 // offsetForTime looks for a time in what is committed.
-func (r *records) offsetForTime(ctx context.Context, timestamp int64) (found kafkaproto.TimestampedOffset, ok bool, err error) {
+func (r *Records) OffsetForTime(ctx context.Context, timestamp int64) (found kafkaproto.TimestampedOffset, ok bool, err error) {
 	_, start, next, err := r.asConfirmedLeader(ctx)
 	if err != nil {
 		return found, false, err
@@ -47,13 +47,13 @@ func (r *records) offsetForTime(ctx context.Context, timestamp int64) (found kaf
 	// The index says where to begin, and the segments what the newest time is.
 	newest := int64(0)
 	first := timestamp
-	if timestamp == maxTimestamp {
-		if newest, ok = r.log.MaxTime(); !ok {
+	if timestamp == MaxTimestamp {
+		if newest, ok = r.Log.MaxTime(); !ok {
 			return found, false, nil
 		}
 		first, ok = newest, false
 	}
-	begin, any, err := r.log.OffsetBeforeTime(first)
+	begin, any, err := r.Log.OffsetBeforeTime(first)
 	if err != nil {
 		return found, false, r.unreadable(err, 0)
 	}
@@ -64,7 +64,7 @@ func (r *records) offsetForTime(ctx context.Context, timestamp int64) (found kaf
 		if err := ctx.Err(); err != nil {
 			return found, false, fmt.Errorf("%w: looking for a time: %w", fsm.ErrTimeout, err)
 		}
-		slice, inside, err := r.readCommitted(from, scanStep)
+		slice, inside, err := r.ReadCommitted(from, scanStep)
 		if err != nil {
 			return found, false, err
 		}
@@ -83,7 +83,7 @@ func (r *records) offsetForTime(ctx context.Context, timestamp int64) (found kaf
 				return found, false, fmt.Errorf("%w: %w", fsm.ErrStorage, err)
 			}
 			from = fsm.Offset(h.NextOffset())
-			if timestamp != maxTimestamp && h.MaxTimestamp < timestamp || timestamp == maxTimestamp && ok && h.MaxTimestamp <= found.Timestamp {
+			if timestamp != MaxTimestamp && h.MaxTimestamp < timestamp || timestamp == MaxTimestamp && ok && h.MaxTimestamp <= found.Timestamp {
 				continue // none of its records
 			}
 			here, hit, err := r.timeIn(ctx, h, batch, int64(slice.LogStart), timestamp)
@@ -93,7 +93,7 @@ func (r *records) offsetForTime(ctx context.Context, timestamp int64) (found kaf
 			if !hit {
 				continue
 			}
-			if timestamp != maxTimestamp {
+			if timestamp != MaxTimestamp {
 				return here, true, nil
 			}
 			if !ok || here.Timestamp > found.Timestamp {
@@ -107,15 +107,15 @@ func (r *records) offsetForTime(ctx context.Context, timestamp int64) (found kaf
 }
 
 // timeIn looks for a time among the records of one batch, from an offset on.
-func (r *records) timeIn(ctx context.Context, h kafkaproto.BatchHeader, batch []byte, from, timestamp int64) (found kafkaproto.TimestampedOffset, ok bool, err error) {
+func (r *Records) timeIn(ctx context.Context, h kafkaproto.BatchHeader, batch []byte, from, timestamp int64) (found kafkaproto.TimestampedOffset, ok bool, err error) {
 	if h.Codec() != kafkaproto.None {
-		unpacking := r.replica.node.unpacking
+		unpacking := r.env.unpacking
 		if err := unpacking.Acquire(ctx, 1); err != nil {
 			return found, false, fmt.Errorf("%w: looking for a time: %w", fsm.ErrTimeout, err)
 		}
 		defer unpacking.Release(1)
 	}
-	if timestamp != maxTimestamp {
+	if timestamp != MaxTimestamp {
 		found, ok, err = kafkaproto.FirstAtOrAfter(batch, from, timestamp)
 	} else {
 		found, ok, err = kafkaproto.Latest(batch, from)
@@ -128,7 +128,7 @@ func (r *records) timeIn(ctx context.Context, h kafkaproto.BatchHeader, batch []
 
 // epochEnd looks for the end of an epoch. Epochs never go down along the log, so
 // a binary search over offsets finds where one ends, with a small read each.
-func (r *records) epochEnd(ctx context.Context, epoch fsm.LeaderEpoch) (fsm.LeaderEpoch, fsm.Offset, error) {
+func (r *Records) EpochEnd(ctx context.Context, epoch fsm.LeaderEpoch) (fsm.LeaderEpoch, fsm.Offset, error) {
 	p, start, next, err := r.asConfirmedLeader(ctx)
 	if err != nil {
 		return -1, -1, err
@@ -167,8 +167,8 @@ func (r *records) epochEnd(ctx context.Context, epoch fsm.LeaderEpoch) (fsm.Lead
 }
 
 // epochAt gives the leader epoch of the batch that holds the offset.
-func (r *records) epochAt(o fsm.Offset) (fsm.LeaderEpoch, error) {
-	slice, ok, err := r.readCommitted(o, 1)
+func (r *Records) epochAt(o fsm.Offset) (fsm.LeaderEpoch, error) {
+	slice, ok, err := r.ReadCommitted(o, 1)
 	if err != nil {
 		return -1, err
 	}
