@@ -110,7 +110,7 @@ func TestNodesLeaveWhileOneOfThemIsDead(t *testing.T) {
 		c.administer(0, fsm.AdminRequest{Op: fsm.OpDecommission, Node: node})
 	}
 	eventually(t, "one node is left", func() error {
-		servers := c.nodes[0].catalog.raftGroup().raft.GetConfiguration().Configuration().Servers
+		servers := c.nodes[0].catalog.raftGroup().Raft.GetConfiguration().Configuration().Servers
 		if nodes := c.nodes[0].Topics().Nodes(); len(nodes) != 1 || len(servers) != 1 {
 			return fmt.Errorf("nodes %v, servers %v", nodes, servers)
 		}
@@ -136,7 +136,7 @@ func TestANodeThatNobodyReachesDoesNotVote(t *testing.T) {
 	c.start(1)
 	c.ready()
 	eventually(t, "the next one votes", func() error {
-		servers := c.nodes[0].catalog.raftGroup().raft.GetConfiguration().Configuration().Servers
+		servers := c.nodes[0].catalog.raftGroup().Raft.GetConfiguration().Configuration().Servers
 		if len(servers) != 2 {
 			return fmt.Errorf("%v", servers)
 		}
@@ -172,7 +172,7 @@ func TestReplicasThatComeBackWithNothingFormNoGroupOfTheirOwn(t *testing.T) {
 			if r == nil {
 				return errors.New("not yet open")
 			}
-			if servers := r.group.raft.GetConfiguration().Configuration().Servers; len(servers) > 0 {
+			if servers := r.group.Raft.GetConfiguration().Configuration().Servers; len(servers) > 0 {
 				t.Fatalf("node %d, which has no record, believes in %v", i+1, servers)
 			}
 		}

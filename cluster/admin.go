@@ -173,7 +173,7 @@ func (n *Node) DeleteRecords(ctx context.Context, id fsm.PartitionID, before fsm
 			return err
 		}
 		// Asked again where no answer came: the log start only moves up.
-		reply, err := n.ask(ctx, h.identity, callDeleteRecords, binary.BigEndian.AppendUint64(appendPartition(nil, id), uint64(before)))
+		reply, err := n.ask(ctx, h.Identity, callDeleteRecords, binary.BigEndian.AppendUint64(appendPartition(nil, id), uint64(before)))
 		if err != nil {
 			return err
 		}
@@ -220,7 +220,7 @@ func (n *Node) Producers(ctx context.Context, id fsm.PartitionID) ([]fsm.ActiveP
 			producers, err = local.activeProducers(ctx)
 			return err
 		}
-		reply, err := n.ask(ctx, h.identity, callProducers, appendPartition(nil, id))
+		reply, err := n.ask(ctx, h.Identity, callProducers, appendPartition(nil, id))
 		if err != nil {
 			return err
 		}

@@ -130,7 +130,7 @@ func (n *Node) servesWithout(view *fsm.Topics, node fsm.Node, here map[fsm.NodeI
 	}
 	var voters []fsm.NodeID
 	if g := n.catalog.raftGroup(); g != nil {
-		servers, err := g.servers()
+		servers, err := g.Servers()
 		if err != nil {
 			return fmt.Errorf("%w: %w", fsm.ErrNoLeader, err)
 		}

@@ -17,6 +17,7 @@ import (
 
 	"github.com/trimaran-io/trimaran/cluster/peer"
 	"github.com/trimaran-io/trimaran/cluster/placement"
+	"github.com/trimaran-io/trimaran/cluster/raftgroup"
 	"github.com/trimaran-io/trimaran/fsm"
 )
 
@@ -31,7 +32,7 @@ type catalog struct {
 	view atomic.Pointer[fsm.Topics]
 
 	mu      sync.Mutex
-	group   *group // nil until the node is in a cluster
+	group   *raftgroup.Member // nil until the node is in a cluster
 	state   *fsm.Catalog
 	index   fsm.Index     // of the last entry applied
 	newer   error         // what a newer program wrote was met: nothing behind it is applied
@@ -47,7 +48,7 @@ func newCatalog(n *Node) *catalog {
 }
 
 // raftGroup gives the group, nil before the node is in a cluster.
-func (c *catalog) raftGroup() *group {
+func (c *catalog) raftGroup() *raftgroup.Member {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.group
@@ -96,13 +97,13 @@ func (c *catalog) Snapshot() (raft.FSMSnapshot, error) {
 	if c.newer != nil {
 		return nil, c.newer // Raft takes what came behind it for applied
 	}
-	return snapshotBytes(c.state.Snapshot()), nil
+	return raftgroup.SnapshotBytes(c.state.Snapshot()), nil
 }
 
 // Restore implements raft.FSM.
 func (c *catalog) Restore(source io.ReadCloser) error {
 	defer source.Close()
-	data, err := io.ReadAll(io.LimitReader(source, maxSnapshotBytes))
+	data, err := io.ReadAll(io.LimitReader(source, raftgroup.MaxSnapshotBytes))
 	if err != nil {
 		return err
 	}
@@ -146,20 +147,20 @@ func (c *catalog) applyAsLeader(ctx context.Context, command []byte) ([]byte, er
 		ctx, cancel = context.WithTimeout(ctx, callTimeout)
 		defer cancel()
 	}
-	if !g.proposals.enter(ctx) {
+	if !g.Proposals.Enter(ctx) {
 		return nil, errNotLeader{}
 	}
-	defer g.proposals.leave()
+	defer g.Proposals.Leave()
 	var future raft.ApplyFuture
-	if err := g.ask(ctx, func() raft.Future {
-		f := g.raft.Apply(command, callTimeout)
+	if err := g.Ask(ctx, func() raft.Future {
+		f := g.Raft.Apply(command, callTimeout)
 		future = f
 		return f
 	}); err != nil {
 		switch {
-		case errors.Is(err, errGroupBusy), errors.Is(err, raft.ErrNotLeader), errors.Is(err, raft.ErrEnqueueTimeout), errors.Is(err, raft.ErrLeadershipTransferInProgress):
-			identity, term := g.leader()
-			return nil, errNotLeader{hint{identity, term}}
+		case errors.Is(err, raftgroup.ErrBusy), errors.Is(err, raft.ErrNotLeader), errors.Is(err, raft.ErrEnqueueTimeout), errors.Is(err, raft.ErrLeadershipTransferInProgress):
+			identity, term := g.Leader()
+			return nil, errNotLeader{Hint: hint{Identity: identity, Term: term}}
 		}
 		return nil, fmt.Errorf("%w: %w", fsm.ErrUnknownFate, err)
 	}
@@ -182,9 +183,9 @@ func (c *catalog) indexAsLeader(ctx context.Context) ([]byte, error) {
 	// A barrier of this term commits whatever earlier terms left behind.
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	if err := g.ask(ctx, func() raft.Future { return g.raft.Barrier(callTimeout) }); err != nil {
-		identity, term := g.leader()
-		return nil, errNotLeader{hint{identity, term}}
+	if err := g.Ask(ctx, func() raft.Future { return g.Raft.Barrier(callTimeout) }); err != nil {
+		identity, term := g.Leader()
+		return nil, errNotLeader{Hint: hint{Identity: identity, Term: term}}
 	}
 	c.mu.Lock()
 	newer := c.newer
@@ -212,10 +213,10 @@ func (c *catalog) atLeader(ctx context.Context, kind uint8, payload []byte, loca
 		err := error(fsm.ErrNoLeader)
 		if g != nil {
 			var reply []byte
-			identity, _ := g.leader()
-			if members := voters(g); c.node.severed(identity, members) {
+			identity, _ := g.Leader()
+			if members := g.Voters(); c.node.severed(identity, members) {
 				if who, ok := c.node.askWho(catalogGroup, members); ok {
-					identity = who.identity
+					identity = who.Identity
 				}
 			}
 			switch identity {
@@ -336,19 +337,22 @@ func (c *catalog) awaitIndex(ctx context.Context, index fsm.Index) error {
 // open starts the catalog group; voters is non-nil at the node that forms the cluster.
 func (c *catalog) open(voters, nonvoters []string) error {
 	n := c.node
-	config := raftConfig(n.identity, n.cfg.HeartbeatTimeout, n.cfg.CommitTimeout, 10_240, n.raftLogger.Named(catalogGroup))
+	config := raftgroup.Config(n.identity, n.cfg.HeartbeatTimeout, n.cfg.CommitTimeout, 10_240, n.raftLogger.Named(catalogGroup))
 	config.SnapshotThreshold = 1024
-	g, err := openGroup(catalogGroup, boltFiles(n.dir.join("catalog"), config.Logger, n.diskFailed), config, c, n.stable.Group(catalogGroup), n.transport(catalogGroup), voters, nonvoters)
+	g, err := raftgroup.Open(raftgroup.Options{
+		Name: catalogGroup, Files: boltFiles(n.dir.join("catalog"), config.Logger, n.diskFailed), Config: config, Machine: c,
+		Stable: n.stable.Group(catalogGroup), Transport: n.transport(catalogGroup), Voters: voters, Nonvoters: nonvoters,
+	})
 	if err != nil {
 		c.mu.Lock()
 		defer c.mu.Unlock()
 		return cmp.Or(c.newer, err) // Raft does not say why it cannot restore a snapshot
 	}
-	if t, ok := g.transport.(*peer.GroupTransport); ok {
+	if t, ok := g.Transport.(*peer.GroupTransport); ok {
 		// Raft would go back to an offered snapshot, and to the members in it, also where it is
 		// further.
 		t.BeforeInstall(func(_ context.Context, _ string, req *raft.InstallSnapshotRequest) error {
-			if g.raft.AppliedIndex() >= req.LastLogIndex {
+			if g.Raft.AppliedIndex() >= req.LastLogIndex {
 				return peer.ErrInstalled
 			}
 			return nil
@@ -366,7 +370,7 @@ func (c *catalog) open(voters, nonvoters []string) error {
 // leader has to do.
 func (c *catalog) lead(ctx context.Context) {
 	g := c.raftGroup()
-	if g == nil || g.raft.State() != raft.Leader {
+	if g == nil || g.Raft.State() != raft.Leader {
 		return
 	}
 	n := c.node
@@ -384,7 +388,7 @@ func (c *catalog) lead(ctx context.Context) {
 		n.logger.Info("cluster formed", "cluster", forming.ClusterID, "nodes", len(forming.Nodes))
 	}
 	c.raiseLevel(ctx, view)
-	servers, err := g.servers()
+	servers, err := g.Servers()
 	if err != nil {
 		return
 	}
@@ -410,17 +414,17 @@ func (c *catalog) lead(ctx context.Context) {
 		}
 		var err error
 		if votes {
-			err = g.change(ctx, func() raft.Future { return g.raft.AddVoter(id, raft.ServerAddress(id), 0, callTimeout) })
+			err = g.Change(ctx, func() raft.Future { return g.Raft.AddVoter(id, raft.ServerAddress(id), 0, callTimeout) })
 			voters++
 		} else {
-			err = g.change(ctx, func() raft.Future { return g.raft.AddNonvoter(id, raft.ServerAddress(id), 0, callTimeout) })
+			err = g.Change(ctx, func() raft.Future { return g.Raft.AddNonvoter(id, raft.ServerAddress(id), 0, callTimeout) })
 		}
 		if err != nil {
 			n.logger.Warn("cannot add a node to the catalog group yet", "node", node.ID, "error", err)
 			return
 		}
 		n.logger.Info("node added to the catalog group", "node", node.ID)
-		if servers, err = g.servers(); err != nil {
+		if servers, err = g.Servers(); err != nil {
 			return
 		}
 	}
@@ -428,7 +432,7 @@ func (c *catalog) lead(ctx context.Context) {
 }
 
 // removeMembers takes nodes that have left the cluster out of the catalog group, this node last.
-func (c *catalog) removeMembers(g *group, servers []raft.Server, view *fsm.Topics) {
+func (c *catalog) removeMembers(g *raftgroup.Member, servers []raft.Server, view *fsm.Topics) {
 	n := c.node
 	registered := func(identity string) bool {
 		return slices.ContainsFunc(view.Nodes(), func(node fsm.Node) bool { return node.Identity() == identity })
@@ -451,10 +455,10 @@ func (c *catalog) removeMembers(g *group, servers []raft.Server, view *fsm.Topic
 	default:
 		if n.connected(identity) {
 			// It is to hear that it has left before nobody tells it anything any more.
-			err = g.change(n.ctx, func() raft.Future { return g.raft.Barrier(callTimeout) })
+			err = g.Change(n.ctx, func() raft.Future { return g.Raft.Barrier(callTimeout) })
 		}
 		if err == nil {
-			err = g.change(n.ctx, func() raft.Future { return g.raft.RemoveServer(raft.ServerID(identity), 0, callTimeout) })
+			err = g.Change(n.ctx, func() raft.Future { return g.Raft.RemoveServer(raft.ServerID(identity), 0, callTimeout) })
 		}
 	}
 	if err != nil {

@@ -569,7 +569,7 @@ func (l *acknowledgedLoad) groups() string {
 			continue
 		}
 		if r := node.Node.replica(l.id); r != nil {
-			fmt.Fprintf(&b, "\nnode %d: %v, servers %v", i+1, r.group.raft.Stats(), r.group.raft.GetConfiguration().Configuration().Servers)
+			fmt.Fprintf(&b, "\nnode %d: %v, servers %v", i+1, r.group.Raft.Stats(), r.group.Raft.GetConfiguration().Configuration().Servers)
 		}
 	}
 	return b.String()
@@ -756,10 +756,10 @@ func TestASnapshotAndARestartChangeNothing(t *testing.T) {
 		c.mustAppend(0, id, value)
 		want = append(want, value)
 		if i == 25 {
-			if err := c.nodes[0].replica(id).group.raft.Snapshot().Error(); err != nil {
+			if err := c.nodes[0].replica(id).group.Raft.Snapshot().Error(); err != nil {
 				t.Fatal(err)
 			}
-			if err := c.nodes[0].catalog.raftGroup().raft.Snapshot().Error(); err != nil {
+			if err := c.nodes[0].catalog.raftGroup().Raft.Snapshot().Error(); err != nil {
 				t.Fatal(err)
 			}
 		}

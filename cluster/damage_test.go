@@ -73,7 +73,7 @@ func (c *testCluster) rebuilt(node int, id fsm.PartitionID, next fsm.Offset) {
 		if _, end := r.bounds(); end < next {
 			return fmt.Errorf("it ends at %d", end)
 		}
-		future := r.group.raft.GetConfiguration()
+		future := r.group.Raft.GetConfiguration()
 		if err := future.Error(); err != nil {
 			return err
 		}

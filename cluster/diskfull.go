@@ -40,7 +40,7 @@ func (r *replica) room() error {
 	if !some {
 		return nil
 	}
-	future := r.group.raft.GetConfiguration()
+	future := r.group.Raft.GetConfiguration()
 	if future.Error() != nil {
 		return nil
 	}

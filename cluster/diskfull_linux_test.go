@@ -203,7 +203,7 @@ func (c *testCluster) lead(node int, id fsm.PartitionID) {
 			return nil
 		}
 		to := c.nodes[node].identity
-		c.nodes[leader].records(id).group.raft.LeadershipTransferToServer(raft.ServerID(to), raft.ServerAddress(to))
+		c.nodes[leader].records(id).group.Raft.LeadershipTransferToServer(raft.ServerID(to), raft.ServerAddress(to))
 		return errors.New("not yet")
 	})
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	"github.com/trimaran-io/trimaran/cluster/peer"
+	"github.com/trimaran-io/trimaran/cluster/raftgroup"
 	"github.com/trimaran-io/trimaran/fsm"
 )
 
@@ -62,9 +63,9 @@ func newFailover(n *Node) *failover {
 }
 
 // vouch lets the peer link speak for a group that was opened.
-func (n *Node) vouch(g *group) {
-	if t, ok := g.transport.(*peer.GroupTransport); ok {
-		t.Vouch(g.raft)
+func (n *Node) vouch(g *raftgroup.Member) {
+	if t, ok := g.Transport.(*peer.GroupTransport); ok {
+		t.Vouch(g.Raft)
 	}
 	n.failover.poke()
 }
@@ -116,7 +117,7 @@ func (f *failover) others() []string {
 		out = append(out, node.Identity())
 	}
 	if g := f.node.catalog.raftGroup(); g != nil {
-		if future := g.raft.GetConfiguration(); future.Error() == nil {
+		if future := g.Raft.GetConfiguration(); future.Error() == nil {
 			for _, s := range future.Configuration().Servers {
 				out = append(out, string(s.ID))
 			}
@@ -127,7 +128,7 @@ func (f *failover) others() []string {
 }
 
 // groupNamed gives a group that runs here, nil if there is none.
-func (n *Node) groupNamed(name string) *group {
+func (n *Node) groupNamed(name string) *raftgroup.Member {
 	if name == catalogGroup {
 		return n.catalog.raftGroup()
 	}
@@ -154,25 +155,25 @@ type standing struct {
 }
 
 // standingOf looks at a group for the node that asks. A leader that asks who leads does not.
-func (n *Node) standingOf(g *group, asking string) standing {
+func (n *Node) standingOf(g *raftgroup.Member, asking string) standing {
 	if g == nil {
 		return standing{}
 	}
-	if t, ok := g.transport.(*peer.GroupTransport); ok && t.Voteless() {
+	if t, ok := g.Transport.(*peer.GroupTransport); ok && t.Voteless() {
 		return standing{}
 	}
-	s := standing{here: true, term: g.raft.CurrentTerm()}
-	_, id := g.raft.LeaderWithID()
+	s := standing{here: true, term: g.Raft.CurrentTerm()}
+	_, id := g.Raft.LeaderWithID()
 	leader := string(id)
-	state := g.raft.State()
+	state := g.Raft.State()
 	s.free = leader == ""
 	s.follower = state == raft.Follower || state == raft.Candidate && leader != ""
 	s.led = state == raft.Leader || (leader != "" && leader != asking && leader != n.identity && !n.link.Gone(leader) && !unled(g))
-	s.voter = state != raft.Shutdown && !n.diskHangs.Load() && slices.Contains(voters(g), n.identity)
-	if g.stuck() {
+	s.voter = state != raft.Shutdown && !n.diskHangs.Load() && slices.Contains(g.Voters(), n.identity)
+	if g.Stuck() {
 		s.led = false // not by this one, and it does not hear of others
 	}
-	stats := g.raft.Stats()
+	stats := g.Raft.Stats()
 	number := func(key string) uint64 {
 		v, _ := strconv.ParseUint(stats[key], 10, 64)
 		return v
@@ -185,24 +186,9 @@ func (n *Node) standingOf(g *group, asking string) standing {
 }
 
 // unled says that the node of the group's leader is alive and does not say that it leads.
-func unled(g *group) bool {
-	t, ok := g.transport.(*peer.GroupTransport)
+func unled(g *raftgroup.Member) bool {
+	t, ok := g.Transport.(*peer.GroupTransport)
 	return ok && t.Unled()
-}
-
-// voters gives the identities of a group's voters in the order of its
-// configuration, where the preferred leader is the first.
-func voters(g *group) (out []string) {
-	future := g.raft.GetConfiguration()
-	if future.Error() != nil {
-		return nil
-	}
-	for _, s := range future.Configuration().Servers {
-		if s.Suffrage == raft.Voter {
-			out = append(out, string(s.ID))
-		}
-	}
-	return out
 }
 
 // A survey is u8 layout (1), u32 count and so many names (u8 length, bytes); its answer, for each name in
@@ -289,7 +275,7 @@ func (f *failover) answer(from string, payload []byte) ([]byte, error) {
 // candidacy is one orphan with what was learned of it.
 type candidacy struct {
 	peer.Orphan
-	group  *group
+	group  *raftgroup.Member
 	voters []string
 	known  map[string]standing // by voter, this node included
 }
@@ -315,7 +301,7 @@ func (f *failover) round(ctx context.Context, orphans []peer.Orphan, asked map[s
 		if g == nil {
 			continue
 		}
-		c := &candidacy{Orphan: o, group: g, voters: voters(g), known: map[string]standing{}}
+		c := &candidacy{Orphan: o, group: g, voters: g.Voters(), known: map[string]standing{}}
 		own := n.standingOf(g, n.identity)
 		if !own.voter || own.led || own.term != o.Term {
 			continue // not one to stand, or things have changed
@@ -489,30 +475,30 @@ func (f *failover) rest(group string) bool {
 }
 
 // stand makes the group here stand for election if it is still in that term.
-func (f *failover) stand(g *group, term uint64, gentle bool) {
-	t, ok := g.transport.(*peer.GroupTransport)
+func (f *failover) stand(g *raftgroup.Member, term uint64, gentle bool) {
+	t, ok := g.Transport.(*peer.GroupTransport)
 	if !ok {
 		return
 	}
 	var err error
-	if g.raft.State() == raft.Candidate {
+	if g.Raft.State() == raft.Candidate {
 		// A candidate that has lost waits for its election timer, whatever it is told.
-		all := voters(g)
+		all := g.Voters()
 		other := slices.IndexFunc(all, func(v string) bool { return v != f.node.identity })
-		if other < 0 || g.raft.CurrentTerm() != term {
+		if other < 0 || g.Raft.CurrentTerm() != term {
 			return
 		}
 		err = t.Yield(all[other], term)
 	}
 	switch {
-	case err != nil || g.raft.State() != raft.Follower: // at a leader a TimeoutNow would end its leadership
-	case gentle && time.Since(g.raft.LastContact()) >= f.node.cfg.HeartbeatTimeout:
-		err = expire(g.raft, f.node.cfg.HeartbeatTimeout)
+	case err != nil || g.Raft.State() != raft.Follower: // at a leader a TimeoutNow would end its leadership
+	case gentle && time.Since(g.Raft.LastContact()) >= f.node.cfg.HeartbeatTimeout:
+		err = expire(g.Raft, f.node.cfg.HeartbeatTimeout)
 	default:
 		err = t.Stand()
 	}
 	if err != nil {
-		f.node.logger.Debug("a group was not made to stand for election", "group", g.name, "error", err)
+		f.node.logger.Debug("a group was not made to stand for election", "group", g.Name, "error", err)
 	}
 }
 

@@ -12,6 +12,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/trimaran-io/trimaran/cluster/peer"
+	"github.com/trimaran-io/trimaran/cluster/raftgroup"
 	"github.com/trimaran-io/trimaran/fsm"
 )
 
@@ -123,7 +124,7 @@ func TestManyGroupsElectAtOnceWhenANodeDies(t *testing.T) {
 	for p := range int32(partitions) {
 		c.leaderOf(fsm.PartitionID{Topic: topic.ID, Partition: p})
 	}
-	if took := time.Since(died); took > defaultHeartbeatTimeout/2 {
+	if took := time.Since(died); took > raftgroup.DefaultHeartbeatTimeout/2 {
 		t.Errorf("%d groups had a leader again after %v", led[victim], took)
 	}
 }
@@ -145,30 +146,30 @@ func TestTheLeaderThatIsRememberedMayAskForAnElection(t *testing.T) {
 		return nil
 	})
 	ask := func(from int) error {
-		payload := encodeSurvey([]*candidacy{{Orphan: peer.Orphan{Group: g.name}}})
-		payload = binary.BigEndian.AppendUint64(payload, g.raft.CurrentTerm())
+		payload := encodeSurvey([]*candidacy{{Orphan: peer.Orphan{Group: g.Name}}})
+		payload = binary.BigEndian.AppendUint64(payload, g.Raft.CurrentTerm())
 		return c.nodes[next].failover.told(c.nodes[from].identity, append(payload, 0))
 	}
 	f := c.nodes[next].failover
 	stood := func() bool {
 		f.mu.Lock()
 		defer f.mu.Unlock()
-		return !f.resting[g.name].IsZero()
+		return !f.resting[g.Name].IsZero()
 	}
 	// It may have stood when the partition was new, and would rest from that.
 	f.mu.Lock()
-	delete(f.resting, g.name)
+	delete(f.resting, g.Name)
 	f.mu.Unlock()
 	if err := ask(other); err != nil || stood() {
 		t.Errorf("asked by another node: %v, stood: %v", err, stood())
 	}
-	term := g.raft.CurrentTerm()
+	term := g.Raft.CurrentTerm()
 	if err := ask(leader); err != nil || !stood() {
 		t.Errorf("asked by the leader itself: %v, stood: %v", err, stood())
 	}
 	// On a busy machine another one may be quicker in the end.
 	eventually(t, "somebody is elected", func() error {
-		if leader, now := g.leader(); now <= term || leader == "" {
+		if leader, now := g.Leader(); now <= term || leader == "" {
 			return fmt.Errorf("term %d after %d, led by %q", now, term, leader)
 		}
 		return nil
@@ -187,7 +188,7 @@ func TestALonelySuspicionChangesNothing(t *testing.T) {
 		id := fsm.PartitionID{Topic: topic.ID, Partition: p}
 		leaders[p] = c.leaderOf(id)
 		counts[leaders[p]]++
-		_, terms[p] = c.nodes[leaders[p]].replica(id).group.leader()
+		_, terms[p] = c.nodes[leaders[p]].replica(id).group.Leader()
 	}
 	a, b, third := 0, 1, 2
 	if counts[a]+counts[b] == 0 {
@@ -216,7 +217,7 @@ func TestALonelySuspicionChangesNothing(t *testing.T) {
 			t.Errorf("partition %d: %v", p, err)
 		}
 		r := c.nodes[leaders[p]].replica(id)
-		if _, term := r.group.leader(); term != terms[p] || r.group.raft.State() != raft.Leader {
+		if _, term := r.group.Leader(); term != terms[p] || r.group.Raft.State() != raft.Leader {
 			t.Errorf("partition %d is in term %d, was in %d", p, term, terms[p])
 		}
 	}
@@ -229,7 +230,7 @@ func TestALonelySuspicionChangesNothing(t *testing.T) {
 	})
 	for p := range int32(partitions) {
 		id := fsm.PartitionID{Topic: topic.ID, Partition: p}
-		if _, term := c.nodes[leaders[p]].replica(id).group.leader(); term != terms[p] {
+		if _, term := c.nodes[leaders[p]].replica(id).group.Leader(); term != terms[p] {
 			t.Errorf("partition %d is in term %d after the cut, was in %d", p, term, terms[p])
 		}
 	}
@@ -243,7 +244,7 @@ func TestAGroupThatEndedOnALiveNodeIsLedByAnother(t *testing.T) {
 	id := fsm.PartitionID{Topic: topic.ID}
 	first := c.leaderOf(id)
 	g := c.nodes[first].replica(id).group
-	if err := g.raft.Shutdown().Error(); err != nil {
+	if err := g.Raft.Shutdown().Error(); err != nil {
 		t.Fatal(err)
 	}
 	ended := time.Now()
@@ -254,7 +255,7 @@ func TestAGroupThatEndedOnALiveNodeIsLedByAnother(t *testing.T) {
 		_, err := other.Append(ctx, id, [][]byte{batchOf("on")})
 		return err
 	})
-	if took := time.Since(ended); took > defaultHeartbeatTimeout {
+	if took := time.Since(ended); took > raftgroup.DefaultHeartbeatTimeout {
 		t.Errorf("another led after %v", took)
 	}
 }

@@ -83,7 +83,7 @@ func (n *Node) Coordinate(ctx context.Context, index int, client coordinator.Cli
 			resp, err = local.machine.(*shard).coordinate(ctx, client, req)
 			return err
 		}
-		resp, err = n.forwardCoordinate(ctx, h.identity, id, client, req)
+		resp, err = n.forwardCoordinate(ctx, h.Identity, id, client, req)
 		return err
 	})
 	if err != nil {

@@ -5,12 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/raft"
 
 	"github.com/trimaran-io/trimaran/cluster/peer"
+	"github.com/trimaran-io/trimaran/cluster/raftgroup"
 )
 
 // A leadership is given away to a voter whose node answers: it is asked first how it stands. The group takes no
@@ -36,49 +36,12 @@ var (
 	errNotTaken = errors.New("it did not take the leadership in time")
 )
 
-// turnstile counts what a group's leader has proposed, and holds up who wants to propose.
-type turnstile struct {
-	under atomic.Int64                  // proposals whose fate is not known
-	held  atomic.Pointer[chan struct{}] // closed when proposals are taken again; nil: they are
-}
-
-// enter waits until a proposal may be made; leave must be called when its fate is known. false: ctx has ended.
-func (t *turnstile) enter(ctx context.Context) bool {
-	for {
-		t.under.Add(1)
-		held := t.held.Load()
-		if held == nil {
-			return true
-		}
-		t.under.Add(-1)
-		select {
-		case <-*held:
-		case <-ctx.Done():
-			return false
-		}
-	}
-}
-
-func (t *turnstile) leave() { t.under.Add(-1) }
-
-// hold keeps proposals from being made until open is called. false: somebody else does already.
-func (t *turnstile) hold() (open func(), ok bool) {
-	over := make(chan struct{})
-	if !t.held.CompareAndSwap(nil, &over) {
-		return nil, false
-	}
-	return func() {
-		t.held.Store(nil)
-		close(over)
-	}, true
-}
-
 // handOver gives leadership of a group to a voter that follows now, by the word of its node: one that does
 // not would leave the group without service.
-func (n *Node) handOver(g *group) error {
+func (n *Node) handOver(g *raftgroup.Member) error {
 	for until := time.Now().Add(handOverFor); ; {
 		err := n.handOverTo(g, func(string) bool { return true })
-		if !errors.Is(err, errNobodyFollows) || time.Now().After(until) || g.raft.State() != raft.Leader || n.ctx.Err() != nil {
+		if !errors.Is(err, errNobodyFollows) || time.Now().After(until) || g.Raft.State() != raft.Leader || n.ctx.Err() != nil {
 			return err
 		}
 		n.pause(surveyTimeout / 3)
@@ -86,39 +49,39 @@ func (n *Node) handOver(g *group) error {
 }
 
 // handOverTo moves leadership to a voter that is suitable and follows this node, the first after it in order that takes it.
-func (n *Node) handOverTo(g *group, suitable func(identity string) bool) error {
-	ids := voters(g)
-	term := g.raft.CurrentTerm()
+func (n *Node) handOverTo(g *raftgroup.Member, suitable func(identity string) bool) error {
+	ids := g.Voters()
+	term := g.Raft.CurrentTerm()
 	// From the next in order on, so that what one node leads goes to more than one other.
 	at := slices.Index(ids, n.identity)
 	err := errNobodyFollows
 	for i := range ids {
 		id := ids[(at+1+i)%len(ids)]
-		if id == n.identity || !suitable(id) || !n.connected(id) || !n.link.Follows(id, g.name, term) {
+		if id == n.identity || !suitable(id) || !n.connected(id) || !n.link.Follows(id, g.Name, term) {
 			continue
 		}
 		if err = n.give(g, id, term); err == nil {
 			return nil
 		}
-		n.logger.Debug("a voter does not take a leadership", "group", g.name, "node", id, "error", err)
+		n.logger.Debug("a voter does not take a leadership", "group", g.Name, "node", id, "error", err)
 	}
 	return err
 }
 
 // give gives the leadership of that term to one voter; nil when this node does not lead any more.
-func (n *Node) give(g *group, identity string, term uint64) error {
+func (n *Node) give(g *raftgroup.Member, identity string, term uint64) error {
 	if _, err := n.fit(n.ctx, g, identity, term); err != nil {
 		return err // asked before anything is held up for it
 	}
 	ctx, cancel := context.WithTimeout(n.ctx, handOverPatience)
 	defer cancel()
-	open, ok := g.proposals.hold()
+	open, ok := g.Proposals.Hold()
 	if !ok {
 		return fmt.Errorf("%w: somebody gives it away already", errNotTaken)
 	}
 	defer open()
-	over := func() bool { return g.raft.State() != raft.Leader || g.raft.CurrentTerm() != term }
-	for g.proposals.under.Load() > 0 {
+	over := func() bool { return g.Raft.State() != raft.Leader || g.Raft.CurrentTerm() != term }
+	for g.Proposals.Under() > 0 {
 		if over() {
 			return nil
 		}
@@ -145,8 +108,8 @@ func (n *Node) give(g *group, identity string, term uint64) error {
 }
 
 // nominate tells a voter to stand for election, and returns nil when over says that this node's leadership is.
-func (n *Node) nominate(ctx context.Context, g *group, identity string, over func() bool) error {
-	t, ok := g.transport.(*peer.GroupTransport)
+func (n *Node) nominate(ctx context.Context, g *raftgroup.Member, identity string, over func() bool) error {
+	t, ok := g.Transport.(*peer.GroupTransport)
 	if !ok {
 		return errNobodyFollows
 	}
@@ -174,10 +137,10 @@ func (n *Node) nominate(ctx context.Context, g *group, identity string, over fun
 }
 
 // fit asks a node how its member of a group stands, and gives an error if that cannot take the leadership of that term.
-func (n *Node) fit(ctx context.Context, g *group, identity string, term uint64) (standing, error) {
+func (n *Node) fit(ctx context.Context, g *raftgroup.Member, identity string, term uint64) (standing, error) {
 	ctx, cancel := context.WithTimeout(ctx, surveyTimeout)
 	defer cancel()
-	reply, err := n.call(ctx, identity, callSurvey, encodeSurvey([]*candidacy{{Orphan: peer.Orphan{Group: g.name}}}))
+	reply, err := n.call(ctx, identity, callSurvey, encodeSurvey([]*candidacy{{Orphan: peer.Orphan{Group: g.Name}}}))
 	if err != nil {
 		return standing{}, err
 	}

@@ -72,7 +72,7 @@ func TestALeadershipThatIsNotTakenStays(t *testing.T) {
 	leader := c.leaderOf(id)
 	target, other := (leader+1)%3, (leader+2)%3
 	g := c.nodes[leader].replica(id).group
-	term := g.raft.CurrentTerm()
+	term := g.Raft.CurrentTerm()
 	disks[target].begin(func(op, _ string) bool { return op == "write" || op == "sync" })
 	c.mustAppend(leader, id, "the target's disk hangs in it")
 	to := c.nodes[target].identity
@@ -80,7 +80,7 @@ func TestALeadershipThatIsNotTakenStays(t *testing.T) {
 		t.Error("the leadership was given to a node whose disk hangs")
 	}
 	c.mustAppend(leader, id, "goes on")
-	if at := g.raft.CurrentTerm(); at != term {
+	if at := g.Raft.CurrentTerm(); at != term {
 		t.Errorf("term %d instead of %d", at, term)
 	}
 	// Whom it is given to is the first that takes it.
@@ -150,32 +150,5 @@ func TestAHandOverLosesNoProposal(t *testing.T) {
 	}
 	if len(seen) != len(all) {
 		t.Errorf("%d records, want %d", len(seen), len(all))
-	}
-}
-
-// Proposals wait while a leadership is given away, and go on when it stays.
-func TestProposalsWaitAtTheTurnstile(t *testing.T) {
-	var gate turnstile
-	if !gate.enter(t.Context()) {
-		t.Fatal("nothing holds it")
-	}
-	open, ok := gate.hold()
-	if !ok || gate.under.Load() != 1 {
-		t.Fatalf("%v, %d under way", ok, gate.under.Load())
-	}
-	if _, again := gate.hold(); again {
-		t.Error("it is held twice")
-	}
-	gate.leave()
-	ended, cancel := context.WithCancel(t.Context())
-	cancel()
-	if gate.enter(ended) {
-		t.Error("a proposal was made while it is held")
-	}
-	entered := make(chan bool)
-	go func() { entered <- gate.enter(t.Context()) }()
-	open()
-	if !<-entered || gate.under.Load() != 1 {
-		t.Error("it does not go on")
 	}
 }

@@ -6,6 +6,7 @@ import (
 
 	"github.com/hashicorp/raft"
 
+	"github.com/trimaran-io/trimaran/cluster/raftgroup"
 	"github.com/trimaran-io/trimaran/fsm"
 )
 
@@ -16,13 +17,13 @@ import (
 // ledHere reports whether this node knows a leader of the group that it can rely on: itself, with a disk that moves
 // and a majority that is there, or a node that it reaches and that does not deny it. What a member of a group remembers
 // of its leader is not enough: it outlives the leader by Raft's timeouts, which are slow.
-func (n *Node) ledHere(g *group) bool {
-	identity, _ := g.leader()
+func (n *Node) ledHere(g *raftgroup.Member) bool {
+	identity, _ := g.Leader()
 	if identity != n.identity {
 		return identity != "" && n.connected(identity) && !unled(g)
 	}
-	servers, err := g.servers()
-	return err == nil && !g.stuck() && n.majorityHere(servers)
+	servers, err := g.Servers()
+	return err == nil && !g.Stuck() && n.majorityHere(servers)
 }
 
 // catalogLed reports whether this node knows a leader of the catalog that it can rely on.
@@ -34,8 +35,8 @@ func (n *Node) catalogLed() bool {
 // online reports whether a partition or shard has a leader, as far as it can be told from here: by the replica here if it
 // votes and hears of leaders, and else by whether a majority of those that hold it is there.
 func (n *Node) online(id fsm.PartitionID, p *fsm.Partition, here map[fsm.NodeID]bool) bool {
-	if r := n.guide(id); r != nil && slices.Contains(voters(r.group), n.identity) {
-		if leader, _ := r.leader(); leader.identity == n.identity {
+	if r := n.guide(id); r != nil && slices.Contains(r.group.Voters(), n.identity) {
+		if leader, _ := r.leader(); leader.Identity == n.identity {
 			if _, err := r.leads(); err != nil {
 				return false // not past its barrier
 			}
@@ -51,8 +52,8 @@ func (n *Node) online(id fsm.PartitionID, p *fsm.Partition, here map[fsm.NodeID]
 
 // underReplicated reports whether one of the nodes that shall hold what this node leads could not vote for it this
 // moment, since it is not there or has no vote yet, or whether one that votes until it has left is not there.
-func (n *Node) underReplicated(topics *fsm.Topics, p *fsm.Partition, g *group) bool {
-	vote := voters(g)
+func (n *Node) underReplicated(topics *fsm.Topics, p *fsm.Partition, g *raftgroup.Member) bool {
+	vote := g.Voters()
 	return slices.ContainsFunc(vote, func(identity string) bool { return !n.connected(identity) }) ||
 		slices.ContainsFunc(p.Replicas, func(id fsm.NodeID) bool {
 			node, ok := topics.Node(id)
@@ -76,7 +77,7 @@ func (n *Node) health(view *fsm.Topics, topics []*fsm.Topic, here map[fsm.NodeID
 			h.all++
 			h.offline += boolInt(!n.online(id, p, here))
 			if r := n.replica(id); r != nil {
-				if leader, _ := r.leader(); leader.identity == n.identity {
+				if leader, _ := r.leader(); leader.Identity == n.identity {
 					h.led++
 					h.under += boolInt(n.underReplicated(view, p, r.group))
 				}
@@ -90,11 +91,11 @@ func (n *Node) health(view *fsm.Topics, topics []*fsm.Topic, here map[fsm.NodeID
 func (n *Node) catalogHealth(view *fsm.Topics) (h groupsHealth) {
 	h.all, h.offline = 1, boolInt(!n.catalogLed())
 	g := n.catalog.raftGroup()
-	if g == nil || g.raft.State() != raft.Leader {
+	if g == nil || g.Raft.State() != raft.Leader {
 		return h
 	}
 	h.led = 1
-	vote, want := voters(g), 0
+	vote, want := g.Voters(), 0
 	for _, node := range view.Nodes() {
 		want += boolInt(node.State != fsm.NodeLeaving)
 	}
@@ -131,7 +132,7 @@ func (n *Node) shortcomings() (s shortcomings) {
 			r.mu.Unlock()
 			// Those without which it cannot be led may never come back, and one that came later has no voters yet: it
 			// waits for the group's leader to take it in.
-			if servers, err := r.group.servers(); !everLed && err == nil && n.majorityHere(servers) {
+			if servers, err := r.group.Servers(); !everLed && err == nil && n.majorityHere(servers) {
 				s.starting++
 			}
 		}

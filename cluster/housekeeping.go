@@ -117,7 +117,7 @@ func (r *replica) housekeep() (idle bool) {
 	due := bytes >= needs.every || ended || old || r.log.Blocked(needs.from)
 	if due {
 		r.lastSnapshot = time.Now()
-		err := r.group.ask(r.node.ctx, func() raft.Future { return r.group.raft.Snapshot() })
+		err := r.group.Ask(r.node.ctx, func() raft.Future { return r.group.Raft.Snapshot() })
 		// With a change of the configuration under way there is none: next time.
 		if err != nil && r.node.ctx.Err() == nil && !errors.Is(err, raft.ErrNothingNewToSnapshot) && !errors.Is(err, raft.ErrRaftShutdown) &&
 			!strings.Contains(err.Error(), "wait until the configuration entry") {

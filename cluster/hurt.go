@@ -93,7 +93,7 @@ func (n *Node) healed(r *replica) {
 
 // canDoWithout reports whether a majority of the other voters of a replica's group is there.
 func (n *Node) canDoWithout(r *replica) bool {
-	future := r.group.raft.GetConfiguration()
+	future := r.group.Raft.GetConfiguration()
 	return future.Error() == nil && n.majorityWithout(future.Configuration().Servers, n.identity)
 }
 
@@ -104,7 +104,7 @@ func (n *Node) othersVote(r *replica) bool {
 	if !ok {
 		return false
 	}
-	vote := voters(r.group)
+	vote := r.group.Voters()
 	return !slices.ContainsFunc(partition.Replicas, func(id fsm.NodeID) bool {
 		node, ok := topics.Node(id)
 		return id != n.nodeID && (!ok || !slices.Contains(vote, node.Identity()))
@@ -136,7 +136,7 @@ func (n *Node) rebuildHurt() {
 			continue
 		}
 		leader, _ := r.leader()
-		switch leader.identity {
+		switch leader.Identity {
 		case "":
 		case n.identity:
 			n.done.Add(1)
@@ -147,7 +147,7 @@ func (n *Node) rebuildHurt() {
 				}
 			}()
 		default:
-			n.leaveHurt(r, leader.identity)
+			n.leaveHurt(r, leader.Identity)
 		}
 	}
 }

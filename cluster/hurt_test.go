@@ -14,6 +14,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"github.com/trimaran-io/trimaran/cluster/raftgroup"
 	"github.com/trimaran-io/trimaran/coordinator"
 	"github.com/trimaran-io/trimaran/fsm"
 )
@@ -270,13 +271,13 @@ func TestEveryCallReturnsInEveryState(t *testing.T) {
 		}},
 		{"Raft cannot go on", 1, func(t *testing.T, c *testCluster, id fsm.PartitionID) {
 			n := c.nodes[0]
-			n.damaged(n.replica(id), errReplicaLost{id.String()})
+			n.damaged(n.replica(id), raftgroup.LostError{Group: id.String()})
 			eventually(t, "it is closed", func() error { return c.wantBroken(0, id) })
 		}},
 		{"being rebuilt", 2, func(t *testing.T, c *testCluster, id fsm.PartitionID) {
 			n := c.nodes[0]
 			c.kill(1)
-			n.damaged(n.replica(id), errReplicaLost{id.String()})
+			n.damaged(n.replica(id), raftgroup.LostError{Group: id.String()})
 			eventually(t, "it is closed", func() error { return c.wantBroken(0, id) })
 		}},
 		{"being opened again", 1, func(t *testing.T, c *testCluster, id fsm.PartitionID) {

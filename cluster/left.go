@@ -89,7 +89,7 @@ func (c *catalog) giveUpVote(node fsm.Node) (obstacle string, err error) {
 	if g == nil {
 		return "", errNotLeader{}
 	}
-	servers, err := g.servers()
+	servers, err := g.Servers()
 	if err != nil {
 		return "", err
 	}
@@ -102,7 +102,7 @@ func (c *catalog) giveUpVote(node fsm.Node) (obstacle string, err error) {
 	case !n.majorityWithout(servers, identity):
 		return fmt.Sprintf("without node %s the catalog would have no majority: too few of its other voters are there", node.ID), nil
 	}
-	if err := g.change(n.ctx, func() raft.Future { return g.raft.DemoteVoter(raft.ServerID(identity), 0, callTimeout) }); err != nil {
+	if err := g.Change(n.ctx, func() raft.Future { return g.Raft.DemoteVoter(raft.ServerID(identity), 0, callTimeout) }); err != nil {
 		return "", err
 	}
 	n.logger.Info("a node that leaves has given up its vote in the catalog", "node", node.ID)

@@ -33,7 +33,7 @@ const (
 func (n *Node) reconcileMembers(r *replica) bool {
 	p, err := r.leads()
 	if err != nil {
-		return r.group.raft.State() != raft.Leader
+		return r.group.Raft.State() != raft.Leader
 	}
 	topics := n.Topics()
 	partition, ok := topics.Partition(r.id)
@@ -46,7 +46,7 @@ func (n *Node) reconcileMembers(r *replica) bool {
 	default:
 		return false
 	}
-	future := r.group.raft.GetConfiguration()
+	future := r.group.Raft.GetConfiguration()
 	if future.Error() != nil {
 		return false
 	}
@@ -82,12 +82,12 @@ func (n *Node) reconcileMembers(r *replica) bool {
 		server, address := raft.ServerID(identity), raft.ServerAddress(identity)
 		switch {
 		case !member:
-			err = r.group.change(n.ctx, func() raft.Future { return r.group.raft.AddNonvoter(server, address, 0, membersTimeout) })
+			err = r.group.Change(n.ctx, func() raft.Future { return r.group.Raft.AddNonvoter(server, address, 0, membersTimeout) })
 			n.logger.Log(n.ctx, levelOf(err), "a replica joins its group as a non-voter", "partition", r.id, "node", id, "error", err)
 		case !n.majorityWith(servers, identity):
 			n.logger.Debug("a replica gets no vote yet: too few of the others are there", "partition", r.id, "node", id)
-		case applied+caughtUpEntries >= r.group.raft.AppliedIndex():
-			err = r.group.change(n.ctx, func() raft.Future { return r.group.raft.AddVoter(server, address, 0, membersTimeout) })
+		case applied+caughtUpEntries >= r.group.Raft.AppliedIndex():
+			err = r.group.Change(n.ctx, func() raft.Future { return r.group.Raft.AddVoter(server, address, 0, membersTimeout) })
 			n.logger.Log(n.ctx, levelOf(err), "a replica has caught up and votes", "partition", r.id, "node", id, "error", err)
 		}
 		return false
@@ -114,7 +114,7 @@ func (n *Node) removeMembers(r *replica, p leadership, partition *fsm.Partition,
 			n.logger.Debug("a replica cannot leave its group yet: too few of the others are there", "partition", r.id, "node", identity)
 			return
 		}
-		err := r.group.change(n.ctx, func() raft.Future { return r.group.raft.RemoveServer(raft.ServerID(identity), 0, membersTimeout) })
+		err := r.group.Change(n.ctx, func() raft.Future { return r.group.Raft.RemoveServer(raft.ServerID(identity), 0, membersTimeout) })
 		n.logger.Log(n.ctx, levelOf(err), "a replica has left its group", "partition", r.id, "node", identity, "error", err)
 		return
 	}
@@ -148,10 +148,10 @@ func (n *Node) removeMembers(r *replica, p leadership, partition *fsm.Partition,
 // leader p, is committed. One that is not, or that of a leader that was deposed, says nothing of
 // who is in the group.
 func (r *replica) settled(p leadership) error {
-	if err := r.group.change(r.node.ctx, func() raft.Future { return r.group.raft.Barrier(membersTimeout) }); err != nil {
+	if err := r.group.Change(r.node.ctx, func() raft.Future { return r.group.Raft.Barrier(membersTimeout) }); err != nil {
 		return err
 	}
-	if fsm.Term(r.group.raft.CurrentTerm()) != p.inTerm() {
+	if fsm.Term(r.group.Raft.CurrentTerm()) != p.inTerm() {
 		return fsm.ErrNotLeader
 	}
 	return nil
@@ -208,7 +208,7 @@ func (n *Node) release(ctx context.Context, r *replica, identity string) ([]byte
 	case <-ctx.Done():
 		return nil, fmt.Errorf("%w: another member comes or goes", fsm.ErrNoLeader)
 	}
-	future := r.group.raft.GetConfiguration()
+	future := r.group.Raft.GetConfiguration()
 	if err := future.Error(); err != nil {
 		return nil, fmt.Errorf("%w: %w", fsm.ErrNoLeader, err)
 	}
@@ -217,14 +217,14 @@ func (n *Node) release(ctx context.Context, r *replica, identity string) ([]byte
 		if !n.majorityWithout(servers, identity) {
 			return nil, fmt.Errorf("%w: %w", fsm.ErrNoLeader, errTooFew)
 		}
-		if err := r.group.change(ctx, func() raft.Future { return r.group.raft.RemoveServer(raft.ServerID(identity), 0, membersTimeout) }); err != nil {
+		if err := r.group.Change(ctx, func() raft.Future { return r.group.Raft.RemoveServer(raft.ServerID(identity), 0, membersTimeout) }); err != nil {
 			return nil, fmt.Errorf("%w: %w", fsm.ErrNoLeader, err)
 		}
 		n.logger.Warn("a replica has left its group to be rebuilt", "partition", r.id, "node", identity)
 	} else if err := r.settled(p); err != nil {
 		return nil, fmt.Errorf("%w: %w", fsm.ErrNoLeader, err)
 	}
-	return binary.BigEndian.AppendUint64(nil, r.group.raft.CurrentTerm()), nil // not below that of the configuration
+	return binary.BigEndian.AppendUint64(nil, r.group.Raft.CurrentTerm()), nil // not below that of the configuration
 }
 
 // levelOf is the level of a line about a step that is tried again if it fails.

@@ -33,7 +33,7 @@ func (c *testCluster) replicasAre(id fsm.PartitionID, at int, want ...fsm.NodeID
 					return fmt.Errorf("%s has one still", node.NodeID())
 				}
 				if _, err := r.leads(); err == nil {
-					for _, s := range r.group.raft.GetConfiguration().Configuration().Servers {
+					for _, s := range r.group.Raft.GetConfiguration().Configuration().Servers {
 						voters = append(voters, fmt.Sprint(s.Suffrage, string(s.ID)[:2]))
 					}
 				}
@@ -99,7 +99,7 @@ func TestDecommissionUnderLoad(t *testing.T) {
 		if nodes := c.nodes[3].Topics().Nodes(); len(nodes) != 3 {
 			return fmt.Errorf("%v", nodes)
 		}
-		servers := c.nodes[3].catalog.raftGroup().raft.GetConfiguration().Configuration().Servers
+		servers := c.nodes[3].catalog.raftGroup().Raft.GetConfiguration().Configuration().Servers
 		if len(servers) != 3 {
 			return fmt.Errorf("%v", servers)
 		}
@@ -130,7 +130,7 @@ func TestReplacedWhileAway(t *testing.T) {
 	}
 	eventually(t, "the catalog's group is without it", func() error {
 		for _, i := range []int{0, 2, 3} {
-			servers := c.nodes[i].catalog.raftGroup().raft.GetConfiguration().Configuration().Servers
+			servers := c.nodes[i].catalog.raftGroup().Raft.GetConfiguration().Configuration().Servers
 			if len(servers) != 3 {
 				return fmt.Errorf("%v", servers)
 			}

@@ -116,8 +116,8 @@ func TestAReplicaEndsWhereANewerProgramHasWritten(t *testing.T) {
 		for _, n := range c.nodes {
 			replicas = append(replicas, n.Node.replica(test.id))
 		}
-		r.group.raft.Apply(test.data, 0)
-		r.group.raft.Apply(test.harmless, 0)
+		r.group.Raft.Apply(test.data, 0)
+		r.group.Raft.Apply(test.harmless, 0)
 		c.end(test.id, test.why)
 		for i := range c.nodes {
 			if c.ended(i, test.id, test.why) == nil {
@@ -163,14 +163,14 @@ func TestANodeEndsWhereANewerProgramHasWrittenTheCatalog(t *testing.T) {
 	n := c.nodes[0].Node
 	const command = `{"version":1,"rename_topic":{"from":"a","to":"b"}}`
 	// Nobody proposes it for another node.
-	last := n.catalog.raftGroup().raft.LastIndex()
+	last := n.catalog.raftGroup().Raft.LastIndex()
 	_, err := n.answer(within(t), "n9.00000000", callCatalogApply, []byte(command))
-	if fsm.Code(err) != fsm.ErrLevel || n.catalog.raftGroup().raft.LastIndex() != last {
+	if fsm.Code(err) != fsm.ErrLevel || n.catalog.raftGroup().Raft.LastIndex() != last {
 		t.Errorf("proposed for another node: %v", err)
 	}
 	view := n.Topics()
-	n.catalog.raftGroup().raft.Apply([]byte(command), time.Second)
-	n.catalog.raftGroup().raft.Apply(fsm.CatalogCommand{AllocateProducerIDs: &fsm.AllocateProducerIDs{Count: 1}}.Encode(), time.Second)
+	n.catalog.raftGroup().Raft.Apply([]byte(command), time.Second)
+	n.catalog.raftGroup().Raft.Apply(fsm.CatalogCommand{AllocateProducerIDs: &fsm.AllocateProducerIDs{Count: 1}}.Encode(), time.Second)
 	const why = "rename_topic"
 	for range 2 {
 		select {
@@ -232,7 +232,7 @@ func TestASnapshotOfANewerProgramIsRefusedOnce(t *testing.T) {
 			if err := r.log.GetLog(index, &entry); err != nil {
 				return err
 			}
-			configuration := r.group.raft.GetConfiguration()
+			configuration := r.group.Raft.GetConfiguration()
 			sink, err := r.log.Snapshots().Create(1, index, entry.Term, configuration.Configuration(), configuration.Index(), nil)
 			if err != nil {
 				return err

@@ -9,7 +9,7 @@
 //
 // A request's way: route.go finds the partition's leader; partition.go is the
 // replica of a partition, shard.go that of a shard of consumer groups, replica.go
-// what both are; proposer.go puts records into its Raft group; rafts.go opens groups.
+// what both are; proposer.go puts records into its Raft group (cluster/raftgroup).
 // groups.go is the way from a consumer group to its coordinator.
 // catalog.go is the group that knows topics and nodes; reconcile.go runs the
 // replicas that the catalog says should be here; formation.go brings the node
@@ -31,8 +31,10 @@ import (
 	"golang.org/x/sync/semaphore"
 	"golang.org/x/time/rate"
 
+	"github.com/trimaran-io/trimaran/cluster/backofflog"
 	"github.com/trimaran-io/trimaran/cluster/membership"
 	"github.com/trimaran-io/trimaran/cluster/peer"
+	"github.com/trimaran-io/trimaran/cluster/raftgroup"
 	"github.com/trimaran-io/trimaran/cluster/raftlog"
 	"github.com/trimaran-io/trimaran/cluster/raftlog/vfs"
 	"github.com/trimaran-io/trimaran/coordinator"
@@ -175,10 +177,10 @@ type Node struct {
 // It returns before the node is in one: see WaitReady.
 func Start(cfg Config) (_ *Node, err error) {
 	if cfg.HeartbeatTimeout <= 0 {
-		cfg.HeartbeatTimeout = defaultHeartbeatTimeout
+		cfg.HeartbeatTimeout = raftgroup.DefaultHeartbeatTimeout
 	}
 	if cfg.CommitTimeout <= 0 {
-		cfg.CommitTimeout = defaultCommitTimeout
+		cfg.CommitTimeout = raftgroup.DefaultCommitTimeout
 	}
 	if cfg.DefaultPartitions <= 0 {
 		cfg.DefaultPartitions = 1
@@ -233,8 +235,8 @@ func Start(cfg Config) (_ *Node, err error) {
 	}
 	n.nodeID, n.incarnation = n.id.NodeID, n.id.Incarnation
 	n.identity = fsm.Node{ID: n.nodeID, Incarnation: n.incarnation}.Identity()
-	n.logger = slog.New(newBackoffLogs(cfg.Logger.Handler())).With("self", n.nodeID) // lines about another one say node
-	n.raftLogger = newRaftLogger(n.logger)
+	n.logger = slog.New(backofflog.New(cfg.Logger.Handler())).With("self", n.nodeID) // lines about another one say node
+	n.raftLogger = raftgroup.NewLogger(n.logger)
 	if n.stable, err = raftlog.OpenStable(n.dir.join("votes.db")); err != nil {
 		return nil, err
 	}
@@ -265,7 +267,7 @@ func Start(cfg Config) (_ *Node, err error) {
 		Logger:    n.logger,
 
 		HeartbeatTimeout: cfg.HeartbeatTimeout,
-		MaxAppendEntries: maxAppendEntries,
+		MaxAppendEntries: raftgroup.MaxAppendEntries,
 		MaxConnections:   n.cfg.MaxPeerConnections,
 		OnOrphans:        n.failover.noticed,
 		Answered:         cfg.answered,
@@ -570,8 +572,8 @@ func (n *Node) resolve(identity string) (string, bool) {
 	return addr, ok
 }
 
-func (n *Node) transport(group string) transport {
-	return n.link.Transport(group).(transport)
+func (n *Node) transport(group string) raftgroup.Transport {
+	return n.link.Transport(group).(raftgroup.Transport)
 }
 
 func (n *Node) partitionDir(id fsm.PartitionID) string {

@@ -36,7 +36,7 @@ func (n *Node) OffsetForTime(ctx context.Context, id fsm.PartitionID, timestamp 
 			found, ok, err = local.offsetForTime(ctx, timestamp)
 			return err
 		}
-		reply, err := n.ask(ctx, h.identity, callOffsetForTime, binary.BigEndian.AppendUint64(appendPartition(nil, id), uint64(timestamp)))
+		reply, err := n.ask(ctx, h.Identity, callOffsetForTime, binary.BigEndian.AppendUint64(appendPartition(nil, id), uint64(timestamp)))
 		if err != nil {
 			return err
 		}
@@ -65,7 +65,7 @@ func (n *Node) EpochEnd(ctx context.Context, id fsm.PartitionID, epoch fsm.Leade
 			found, end, err = local.epochEnd(ctx, epoch)
 			return err
 		}
-		reply, err := n.ask(ctx, h.identity, callEpochEnd, binary.BigEndian.AppendUint32(appendPartition(nil, id), uint32(epoch)))
+		reply, err := n.ask(ctx, h.Identity, callEpochEnd, binary.BigEndian.AppendUint32(appendPartition(nil, id), uint32(epoch)))
 		if err != nil {
 			return err
 		}
@@ -86,15 +86,15 @@ func (n *Node) EpochEnd(ctx context.Context, id fsm.PartitionID, epoch fsm.Leade
 // one by itself; what is only remembered of other nodes may be long over.
 func (n *Node) LeaderEpoch(id fsm.PartitionID) (epoch fsm.LeaderEpoch, newest bool) {
 	if replica := n.replica(id); replica != nil {
-		if h, _ := replica.leader(); h.identity != "" {
-			return fsm.Term(h.term).Epoch(), true
+		if h, _ := replica.leader(); h.Identity != "" {
+			return fsm.Term(h.Term).Epoch(), true
 		}
 		return -1, false
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if h, ok := n.hints[id]; ok && h.identity != "" && h.term != 0 {
-		return fsm.Term(h.term).Epoch(), false
+	if h, ok := n.hints[id]; ok && h.Identity != "" && h.Term != 0 {
+		return fsm.Term(h.Term).Epoch(), false
 	}
 	return -1, false
 }

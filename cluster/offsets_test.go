@@ -154,7 +154,7 @@ func TestEpochEnd(t *testing.T) {
 			last, _ = kafkaproto.ParseBatchHeader(batch)
 		}
 		spans = append(spans, span{fsm.LeaderEpoch(last.LeaderEpoch), fsm.Offset(last.NextOffset())})
-		if err := c.nodes[leader].records(id).group.raft.LeadershipTransfer().Error(); err != nil {
+		if err := c.nodes[leader].records(id).group.Raft.LeadershipTransfer().Error(); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/hashicorp/raft"
 
+	"github.com/trimaran-io/trimaran/cluster/raftgroup"
 	"github.com/trimaran-io/trimaran/fsm"
 )
 
@@ -58,7 +59,7 @@ func (r *records) append(ctx context.Context, term uint64, batches [][]byte) ([]
 		return nil, err
 	}
 	if term != 0 && p.term != fsm.Term(term) {
-		return nil, errNotLeader{hint{r.self, uint64(p.term)}}
+		return nil, errNotLeader{Hint: hint{Identity: r.self, Term: uint64(p.term)}}
 	}
 	return p.append(ctx, batches)
 }
@@ -131,7 +132,7 @@ func (r *records) awaitAsLeader(ctx context.Context, from fsm.Offset) error {
 	if err := r.await(ctx, from); err != nil {
 		if errors.Is(context.Cause(ctx), fsm.ErrNotLeader) {
 			h, _ := r.leader()
-			return errNotLeader{h}
+			return errNotLeader{Hint: h}
 		}
 		return err
 	}
@@ -209,7 +210,7 @@ func (r *records) Snapshot() (raft.FSMSnapshot, error) {
 // Restore implements raft.FSM.
 func (r *records) Restore(source io.ReadCloser) error {
 	defer source.Close()
-	data, err := io.ReadAll(io.LimitReader(source, maxSnapshotBytes))
+	data, err := io.ReadAll(io.LimitReader(source, raftgroup.MaxSnapshotBytes))
 	if err != nil {
 		return err
 	}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/hashicorp/raft"
 
+	"github.com/trimaran-io/trimaran/cluster/raftgroup"
 	"github.com/trimaran-io/trimaran/cluster/raftlog"
 	"github.com/trimaran-io/trimaran/fsm"
 	"github.com/trimaran-io/trimaran/kafkaproto"
@@ -43,17 +44,17 @@ func (n *Node) logOptions() raftlog.Options {
 }
 
 // partitionFiles opens the log of a replica.
-func (n *Node) partitionFiles(r *replica) openFiles {
-	return func(fresh bool) (groupFiles, error) {
+func (n *Node) partitionFiles(r *replica) raftgroup.OpenFiles {
+	return func(fresh bool) (raftgroup.Files, error) {
 		opts := r.machine.logOptions()
 		opts.Group, opts.Fresh, opts.Trailing = r.id.String(), fresh, trailingEntries
 		opts.OnDamage = func(err error) { n.damaged(r, err) }
 		log, err := n.logs.OpenLog(n.partitionDir(r.id), opts)
 		if err != nil {
-			return groupFiles{}, err
+			return raftgroup.Files{}, err
 		}
 		r.log = log
-		return groupFiles{log: log, snapshots: log.Snapshots(), serving: log.Serving}, nil
+		return raftgroup.Files{Log: log, Snapshots: log.Snapshots(), Serving: log.Serving}, nil
 	}
 }
 

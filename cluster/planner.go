@@ -47,7 +47,7 @@ func (n *Node) planLoop() {
 		case <-tick.C:
 		}
 		g := n.catalog.raftGroup()
-		if g == nil || g.raft.State() != raft.Leader {
+		if g == nil || g.Raft.State() != raft.Leader {
 			clear(p.absent)
 			p.calm = time.Time{}
 			continue

@@ -36,11 +36,11 @@ func TestWhoHasJustDiedIsChosenForNothing(t *testing.T) {
 	leader := c.nodes[0].Node
 	eventually(t, "the catalog's leader misses it", func() error {
 		for i := range 3 {
-			if g := c.nodes[i].catalog.raftGroup(); g.raft.State() == raft.Leader {
+			if g := c.nodes[i].catalog.raftGroup(); g.Raft.State() == raft.Leader {
 				leader = c.nodes[i].Node
 			}
 		}
-		if leader.connected(identity) || !leader.catalogLed() || leader.catalog.raftGroup().raft.State() != raft.Leader {
+		if leader.connected(identity) || !leader.catalogLed() || leader.catalog.raftGroup().Raft.State() != raft.Leader {
 			return errors.New("not yet")
 		}
 		return nil
@@ -138,7 +138,7 @@ func TestANodeThatLeavesVotesAsLongAsItIsNeeded(t *testing.T) {
 	leader := -1
 	eventually(t, "it is missed", func() error {
 		for i := range 2 {
-			if n := c.nodes[i].Node; n.catalog.raftGroup().raft.State() == raft.Leader && n.catalogLed() && !n.connected(c.nodes[2].identity) {
+			if n := c.nodes[i].Node; n.catalog.raftGroup().Raft.State() == raft.Leader && n.catalogLed() && !n.connected(c.nodes[2].identity) {
 				leader = i
 				return nil
 			}
@@ -169,7 +169,7 @@ func TestANodeThatLeavesVotesAsLongAsItIsNeeded(t *testing.T) {
 		}
 		return nil
 	})
-	if servers, err := n.catalog.raftGroup().servers(); err != nil || slices.ContainsFunc(servers, func(s raft.Server) bool {
+	if servers, err := n.catalog.raftGroup().Servers(); err != nil || slices.ContainsFunc(servers, func(s raft.Server) bool {
 		return string(s.ID) == other.identity && s.Suffrage == raft.Voter
 	}) {
 		t.Errorf("it has ended with a vote: %v, %v", servers, err)

@@ -9,6 +9,7 @@ import (
 
 	"github.com/hashicorp/raft"
 
+	"github.com/trimaran-io/trimaran/cluster/raftgroup"
 	"github.com/trimaran-io/trimaran/fsm"
 	"github.com/trimaran-io/trimaran/kafkaproto"
 )
@@ -37,6 +38,9 @@ type proposer struct {
 	submissions chan *submission
 	inFlight    chan proposal // proposed, in order, not yet decided
 }
+
+// maxEntryBytes bounds an entry: batches that wait are put together up to this.
+const maxEntryBytes = 1 << 20
 
 // submission is one call of append: its batches become neighbours in the log.
 type submission struct {
@@ -75,7 +79,7 @@ func startProposer(r *records, term fsm.Term) *proposer {
 	p := &proposer{
 		tenure: newTenure(r.replica, term), records: r,
 		submissions: make(chan *submission),
-		inFlight:    make(chan proposal, maxEntriesInFlight),
+		inFlight:    make(chan proposal, raftgroup.MaxInFlight),
 	}
 	p.done.Add(2)
 	go func() { defer p.done.Done(); p.propose() }()
@@ -173,11 +177,11 @@ func (p *proposer) propose() {
 				break more
 			}
 		}
-		entered := p.replica.group.proposals.enter(p.ctx)
+		entered := p.replica.group.Proposals.Enter(p.ctx)
 		if !entered || p.ctx.Err() != nil {
 			// Failed meanwhile, or the leadership has gone: none of these was stamped.
 			if entered {
-				p.replica.group.proposals.leave()
+				p.replica.group.Proposals.Leave()
 			}
 			p.refuse(append(taken, carriedList(carried)...))
 			return
@@ -210,7 +214,7 @@ func (p *proposer) propose() {
 			}
 		}
 		if len(entry.submissions) == 0 {
-			p.replica.group.proposals.leave()
+			p.replica.group.Proposals.Leave()
 			continue
 		}
 		if len(parts) > 0 {
@@ -220,7 +224,7 @@ func (p *proposer) propose() {
 					data = append(data, part...)
 				}
 			}
-			entry.future = p.replica.group.raft.Apply(data, 0)
+			entry.future = p.replica.group.Raft.Apply(data, 0)
 		}
 		p.inFlight <- entry
 	}
@@ -288,9 +292,9 @@ func (p *proposer) decide() {
 		var applied fsm.Applied
 		var err error
 		if entry.future != nil {
-			err = p.replica.group.await(entry.future)
+			err = p.replica.group.Await(entry.future)
 		}
-		p.replica.group.proposals.leave()
+		p.replica.group.Proposals.Leave()
 		if entry.future != nil {
 			if err != nil {
 				err = p.proposalError(err)

@@ -20,14 +20,14 @@ func TestAnAppendMeantForAnotherTermIsRefused(t *testing.T) {
 	c.leaderOf(id)
 	r := c.nodes[0].records(id)
 	h, _ := r.leader()
-	for _, term := range []uint64{h.term - 1, h.term + 1} {
+	for _, term := range []uint64{h.Term - 1, h.Term + 1} {
 		_, err := r.append(within(t), term, [][]byte{batchOf("x")})
 		var notLeader errNotLeader
-		if !errors.As(err, &notLeader) || notLeader.hint != h || !fsm.NotAppended(err) {
-			t.Errorf("term %d in term %d: %v", term, h.term, err)
+		if !errors.As(err, &notLeader) || notLeader.Hint != h || !fsm.NotAppended(err) {
+			t.Errorf("term %d in term %d: %v", term, h.Term, err)
 		}
 	}
-	if _, err := r.append(within(t), h.term, [][]byte{batchOf("x")}); err != nil {
+	if _, err := r.append(within(t), h.Term, [][]byte{batchOf("x")}); err != nil {
 		t.Error(err)
 	}
 	c.wantEverywhere(id, []string{"x"})
@@ -68,7 +68,7 @@ func TestAppendsThatWaitTogetherKeepApart(t *testing.T) {
 			t.Errorf("at %d stands %q, want %q", base, values[base:base+3], want)
 		}
 	}
-	if last := node.records(id).group.raft.LastIndex(); last > appends {
+	if last := node.records(id).group.Raft.LastIndex(); last > appends {
 		t.Errorf("%d appends took %d Raft entries: none were put together", appends, last)
 	}
 

@@ -134,8 +134,8 @@ func (n *Node) askWho(group string, members []string) (hint, bool) {
 		}
 		_, err := n.ask(ctx, identity, callWho, []byte(group))
 		var who errNotLeader
-		if errors.As(err, &who) && who.hint.identity != "" && who.hint.identity != n.identity {
-			return who.hint, true
+		if errors.As(err, &who) && who.Hint.Identity != "" && who.Hint.Identity != n.identity {
+			return who.Hint, true
 		}
 	}
 	return hint{}, false
@@ -150,8 +150,8 @@ func (n *Node) answerWho(ctx context.Context, group string) error {
 		if g == nil {
 			return errNotLeader{}
 		}
-		if identity, term := g.leader(); identity == n.identity || identity != "" && n.link.Reach(identity) == peer.Reached {
-			return errNotLeader{hint{identity, term}}
+		if identity, term := g.Leader(); identity == n.identity || identity != "" && n.link.Reach(identity) == peer.Reached {
+			return errNotLeader{Hint: hint{Identity: identity, Term: term}}
 		}
 		select {
 		case <-tick.C:
@@ -194,7 +194,7 @@ func (n *Node) cutOff() (elsewhere bool, err error) {
 	if g == nil {
 		return false, errors.New("the catalog is not open yet")
 	}
-	all := voters(g)
+	all := g.Voters()
 	reached, unheard := 0, 0
 	for _, identity := range all {
 		switch {

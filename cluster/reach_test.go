@@ -49,8 +49,8 @@ func TestRequestsGoThroughAThirdNodeWhereALinkIsCut(t *testing.T) {
 	}
 	serves("while the replica still knows its leader")
 	eventually(t, "its replica knows of no leader", func() error {
-		if h, _ := n.replica(id).leader(); h.identity != "" {
-			return fmt.Errorf("it knows %s", h.identity)
+		if h, _ := n.replica(id).leader(); h.Identity != "" {
+			return fmt.Errorf("it knows %s", h.Identity)
 		}
 		return nil
 	})

@@ -65,14 +65,14 @@ func (o observed) Restore(source io.ReadCloser) error {
 // the call began: this replica led in term after that, and has applied what was committed then. The
 // error is errNotLeader, or fsm.ErrTimeout.
 func (r *replica) readIndex(ctx context.Context, term fsm.Term) error {
-	commit := r.group.raft.CommitIndex()
-	confirmed, err := r.group.transport.Confirm(ctx)
+	commit := r.group.Raft.CommitIndex()
+	confirmed, err := r.group.Transport.Confirm(ctx)
 	switch {
 	case ctx.Err() != nil:
 		return fmt.Errorf("%w: the leader is not confirmed: %w", fsm.ErrTimeout, ctx.Err())
 	case err != nil || fsm.Term(confirmed) != term:
 		h, _ := r.leader()
-		return errNotLeader{h}
+		return errNotLeader{Hint: h}
 	}
 	return r.awaitApplied(ctx, commit)
 }

@@ -112,7 +112,7 @@ func TestReadsDoNotWaitForEntriesWithoutACommand(t *testing.T) {
 	}
 	for range 3 {
 		n := c.nodes[c.leaderOf(id)]
-		if err := n.replica(id).group.raft.Barrier(0).Error(); err != nil && !errors.Is(err, raft.ErrLeadershipLost) {
+		if err := n.replica(id).group.Raft.Barrier(0).Error(); err != nil && !errors.Is(err, raft.ErrLeadershipLost) {
 			t.Fatal(err)
 		}
 		wantEnd()
@@ -134,7 +134,7 @@ func TestTheCatalogTakesNoSnapshotThatItIsBeyond(t *testing.T) {
 	c.topic("a", 1, 3)
 	leader := -1
 	for i, n := range c.nodes {
-		if n.catalog.raftGroup().raft.State() == raft.Leader {
+		if n.catalog.raftGroup().Raft.State() == raft.Leader {
 			leader = i
 		}
 	}
@@ -144,20 +144,20 @@ func TestTheCatalogTakesNoSnapshotThatItIsBeyond(t *testing.T) {
 	from, to := c.nodes[leader], c.nodes[(leader+1)%3]
 	g, behind := from.catalog.raftGroup(), to.catalog.raftGroup()
 	eventually(t, "the follower is there", func() error {
-		if behind.raft.AppliedIndex() < g.raft.AppliedIndex() {
+		if behind.Raft.AppliedIndex() < g.Raft.AppliedIndex() {
 			return errors.New("behind")
 		}
 		return nil
 	})
 	var resp raft.InstallSnapshotResponse
-	err := g.transport.(*peer.GroupTransport).InstallSnapshot(raft.ServerID(to.identity), raft.ServerAddress(to.identity), &raft.InstallSnapshotRequest{
+	err := g.Transport.(*peer.GroupTransport).InstallSnapshot(raft.ServerID(to.identity), raft.ServerAddress(to.identity), &raft.InstallSnapshotRequest{
 		RPCHeader: raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax, ID: []byte(from.identity), Addr: []byte(from.identity)},
-		Term:      g.raft.CurrentTerm(), LastLogIndex: 1, LastLogTerm: 1, SnapshotVersion: 1, Configuration: raft.EncodeConfiguration(raft.Configuration{}),
+		Term:      g.Raft.CurrentTerm(), LastLogIndex: 1, LastLogTerm: 1, SnapshotVersion: 1, Configuration: raft.EncodeConfiguration(raft.Configuration{}),
 	}, &resp, nil)
 	if err != nil || !resp.Success {
 		t.Errorf("%+v, %v", resp, err)
 	}
-	if servers := behind.raft.GetConfiguration().Configuration().Servers; len(servers) != 3 {
+	if servers := behind.Raft.GetConfiguration().Configuration().Servers; len(servers) != 3 {
 		t.Errorf("it knows %d members", len(servers))
 	}
 }

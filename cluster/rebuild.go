@@ -8,6 +8,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/trimaran-io/trimaran/cluster/raftgroup"
 	"github.com/trimaran-io/trimaran/cluster/raftlog"
 	"github.com/trimaran-io/trimaran/fsm"
 )
@@ -43,7 +44,7 @@ func isDamage(err error) bool {
 // rebuildable reports whether the error of opening a replica means that its log
 // is to be replaced by what the others have.
 func rebuildable(err error) bool {
-	var lost errReplicaLost
+	var lost raftgroup.LostError
 	return isDamage(err) || errors.As(err, &lost)
 }
 
@@ -71,15 +72,15 @@ func (n *Node) rebuild(id fsm.PartitionID) error {
 	var term uint64
 	var leader string
 	err := n.atLeader(ctx, id, holdLeaderless, func(ctx context.Context, h hint, local *replica) error {
-		if local != nil || h.identity == n.identity {
+		if local != nil || h.Identity == n.identity {
 			return fmt.Errorf("%w: another replica has to lead first", fsm.ErrNoLeader)
 		}
-		reply, err := n.ask(ctx, h.identity, callLeave, appendPartition(nil, id))
+		reply, err := n.ask(ctx, h.Identity, callLeave, appendPartition(nil, id))
 		if err != nil {
 			return err
 		}
 		r := reader{b: reply}
-		if term, leader = r.uint64(), h.identity; r.bad {
+		if term, leader = r.uint64(), h.Identity; r.bad {
 			return errMalformed
 		}
 		return nil

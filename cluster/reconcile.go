@@ -16,6 +16,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	"github.com/trimaran-io/trimaran/cluster/peer"
+	"github.com/trimaran-io/trimaran/cluster/raftgroup"
 	"github.com/trimaran-io/trimaran/fsm"
 )
 
@@ -98,7 +99,7 @@ func (n *Node) reconcileLoop() {
 		case <-n.ctx.Done():
 			return
 		case <-changed:
-		case <-g.observations: // this loop is the catalog group's observer
+		case <-g.Observations: // this loop is the catalog group's observer
 			n.catalog.wake()
 		case <-tick.C:
 		}
@@ -289,20 +290,23 @@ func (n *Node) openReplica(id fsm.PartitionID, partition *fsm.Partition) error {
 	}
 	name := id.String()
 	r := newReplica(n, id)
-	config := raftConfig(n.identity, n.cfg.HeartbeatTimeout, n.cfg.CommitTimeout, trailingEntries, n.raftLogger.Named(name))
+	config := raftgroup.Config(n.identity, n.cfg.HeartbeatTimeout, n.cfg.CommitTimeout, trailingEntries, n.raftLogger.Named(name))
 	config.SnapshotThreshold, config.SnapshotInterval = math.MaxUint64, never // the node's housekeeping takes them
 	transport := n.transport(name)
 	if t, ok := transport.(*peer.GroupTransport); ok && anew {
 		t.Newcomer()
 	}
-	g, err := openGroup(name, n.partitionFiles(r), config, observed{r.machine, r}, n.stable.Group(name), transport, voters, nil)
+	g, err := raftgroup.Open(raftgroup.Options{
+		Name: name, Files: n.partitionFiles(r), Config: config, Machine: observed{r.machine, r},
+		Stable: n.stable.Group(name), Transport: transport, Voters: voters,
+	})
 	if err != nil {
 		r.mu.Lock()
 		defer r.mu.Unlock()
 		return cmp.Or(r.newer, err) // Raft does not say why it cannot restore a snapshot
 	}
 	r.start(g)
-	if t, ok := g.transport.(interface {
+	if t, ok := g.Transport.(interface {
 		BeforeInstall(func(context.Context, string, *raft.InstallSnapshotRequest) error)
 	}); ok {
 		t.BeforeInstall(n.beforeInstall(r))

@@ -10,6 +10,7 @@ import (
 
 	"github.com/hashicorp/raft"
 
+	"github.com/trimaran-io/trimaran/cluster/raftgroup"
 	"github.com/trimaran-io/trimaran/cluster/raftlog"
 	"github.com/trimaran-io/trimaran/fsm"
 )
@@ -27,7 +28,7 @@ type replica struct {
 
 	// group and log are set once, before the replica is handed out; the machine may
 	// be applied to from the moment Raft runs, which is after log is set.
-	group *group
+	group *raftgroup.Member
 	log   *raftlog.PartitionLog
 
 	applied appliedTo
@@ -154,14 +155,14 @@ func (t *tenure) abandon() {
 // or refused, so that check only saves the trouble.
 func (t *tenure) barrier() bool {
 	g := t.replica.group
-	r := g.raft
-	return g.await(r.Barrier(0)) == nil && r.State() == raft.Leader && fsm.Term(r.CurrentTerm()) == t.term
+	r := g.Raft
+	return g.Await(r.Barrier(0)) == nil && r.State() == raft.Leader && fsm.Term(r.CurrentTerm()) == t.term
 }
 
 // notLeader is an error that says what the replica knows of the leader.
 func (t *tenure) notLeader() error {
 	h, _ := t.replica.leader()
-	return errNotLeader{h}
+	return errNotLeader{Hint: h}
 }
 
 // proposalError says what an error of raft.Apply means for what was proposed.
@@ -176,20 +177,6 @@ func (t *tenure) proposalError(err error) error {
 	}
 }
 
-// hint names a partition's leader: the identity and the term in which it leads.
-type hint struct {
-	identity string
-	term     uint64
-}
-
-// errNotLeader is fsm.ErrNotLeader with what the replica knows of the leader.
-type errNotLeader struct{ hint hint }
-
-func (e errNotLeader) Error() string {
-	return fmt.Sprintf("%v; it may be %q", fsm.ErrNotLeader, e.hint.identity)
-}
-func (e errNotLeader) Unwrap() error { return fsm.ErrNotLeader }
-
 // newReplica makes a replica that is not started.
 func newReplica(n *Node, id fsm.PartitionID) *replica {
 	r := &replica{id: id, node: n, self: n.identity, lastSnapshot: time.Now(), changed: make(chan struct{}), changing: make(chan struct{}, 1)}
@@ -203,7 +190,7 @@ func newReplica(n *Node, id fsm.PartitionID) *replica {
 }
 
 // start begins to watch leadership; group has been opened with r.machine.
-func (r *replica) start(g *group) {
+func (r *replica) start(g *raftgroup.Member) {
 	ctx, cancel := context.WithCancel(context.Background())
 	r.group, r.stop = g, cancel
 	r.stopped.Add(1)
@@ -218,7 +205,7 @@ func (r *replica) start(g *group) {
 func (r *replica) close() error {
 	r.stop()
 	r.stopCopying()
-	err := r.group.stop()
+	err := r.group.Stop()
 	r.stopped.Wait()
 	r.copying.Lock() // whoever stages entries is done
 	r.mu.Lock()
@@ -246,8 +233,8 @@ func (r *replica) watch(ctx context.Context) {
 	}
 	defer endCurrent()
 	for {
-		identity, term := r.group.leader()
-		leads := r.group.raft.State() == raft.Leader && identity == r.self
+		identity, term := r.group.Leader()
+		leads := r.group.Raft.State() == raft.Leader && identity == r.self
 		if current != nil && (!leads || current.inTerm() != fsm.Term(term) || current.failed()) {
 			r.mu.Lock()
 			r.leading = nil
@@ -276,7 +263,7 @@ func (r *replica) watch(ctx context.Context) {
 			r.leading = nil
 			r.mu.Unlock()
 			return
-		case <-r.group.observations:
+		case <-r.group.Observations:
 		case <-turned:
 		}
 	}
@@ -287,11 +274,11 @@ func (r *replica) watch(ctx context.Context) {
 func (r *replica) leader() (hint, <-chan struct{}) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	identity, term := r.group.leader()
-	if identity == r.self && r.group.stuck() {
+	identity, term := r.group.Leader()
+	if identity == r.self && r.group.Stuck() {
 		identity = "" // others may lead by now, and Raft here does not hear of it
 	}
-	return hint{identity, term}, r.changed
+	return hint{Identity: identity, Term: term}, r.changed
 }
 
 // leads gives the leadership if this replica leads, has passed its barrier and so
@@ -299,12 +286,12 @@ func (r *replica) leader() (hint, <-chan struct{}) {
 func (r *replica) leads() (leadership, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.leading == nil || r.group.stuck() {
-		identity, term := r.group.leader()
+	if r.leading == nil || r.group.Stuck() {
+		identity, term := r.group.Leader()
 		if identity == r.self {
 			identity = "" // elected, and not yet past the barrier
 		}
-		return nil, errNotLeader{hint{identity, term}}
+		return nil, errNotLeader{Hint: hint{Identity: identity, Term: term}}
 	}
 	return r.leading, nil
 }
@@ -320,8 +307,8 @@ func (r *replica) settle(ctx context.Context) {
 	defer patience.Stop()
 	for {
 		r.mu.Lock()
-		identity, _ := r.group.leader()
-		between, changed := identity == r.self && r.leading == nil && !r.group.stuck(), r.changed
+		identity, _ := r.group.Leader()
+		between, changed := identity == r.self && r.leading == nil && !r.group.Stuck(), r.changed
 		r.mu.Unlock()
 		if !between {
 			return
@@ -341,7 +328,7 @@ func (r *replica) bounds() (start, next fsm.Offset) { return r.machine.bounds() 
 
 // replicaSnapshot is the state of a replica's machine and what its log knew then.
 type replicaSnapshot struct {
-	state snapshotBytes
+	state raftgroup.SnapshotBytes
 	at    raftlog.Standing
 }
 
@@ -356,21 +343,3 @@ func (s replicaSnapshot) Persist(sink raft.SnapshotSink) error {
 
 // Release implements raft.FSMSnapshot.
 func (s replicaSnapshot) Release() {}
-
-// maxSnapshotBytes bounds what a damaged or hostile snapshot makes us allocate.
-const maxSnapshotBytes = 1 << 30
-
-// snapshotBytes is a snapshot that is already in memory.
-type snapshotBytes []byte
-
-// Persist implements raft.FSMSnapshot.
-func (s snapshotBytes) Persist(sink raft.SnapshotSink) error {
-	if _, err := sink.Write(s); err != nil {
-		_ = sink.Cancel()
-		return err
-	}
-	return sink.Close()
-}
-
-// Release implements raft.FSMSnapshot.
-func (s snapshotBytes) Release() {}

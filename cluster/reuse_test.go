@@ -11,6 +11,7 @@ import (
 
 	"github.com/hashicorp/raft"
 
+	"github.com/trimaran-io/trimaran/cluster/raftgroup"
 	"github.com/trimaran-io/trimaran/fsm"
 )
 
@@ -36,7 +37,7 @@ func (c *testCluster) leave(i, through int) {
 		if _, ok := c.nodes[through].Topics().Node(id); ok {
 			return errors.New("it is in the catalog")
 		}
-		for _, s := range c.nodes[through].catalog.raftGroup().raft.GetConfiguration().Configuration().Servers {
+		for _, s := range c.nodes[through].catalog.raftGroup().Raft.GetConfiguration().Configuration().Servers {
 			if strings.HasPrefix(string(s.ID), string(id)+".") {
 				return errors.New("it is in the catalog's group")
 			}
@@ -47,9 +48,9 @@ func (c *testCluster) leave(i, through int) {
 }
 
 // formedWith gives the identities in the first entry of a group's log at a node, "" of none.
-func formedWith(g *group) string {
+func formedWith(g *raftgroup.Member) string {
 	var entry raft.Log
-	if g.log.GetLog(1, &entry) != nil || entry.Type != raft.LogConfiguration {
+	if g.Log.GetLog(1, &entry) != nil || entry.Type != raft.LogConfiguration {
 		return ""
 	}
 	var ids []string

@@ -58,7 +58,7 @@ func (n *Node) replica(id fsm.PartitionID) *replica {
 
 // guide gives the replica here that knows who leads a partition, nil if there is none: one that hangs hears of nobody.
 func (n *Node) guide(id fsm.PartitionID) *replica {
-	if r := n.replica(id); r != nil && !r.group.stuck() {
+	if r := n.replica(id); r != nil && !r.group.Stuck() {
 		return r
 	}
 	return nil
@@ -79,7 +79,7 @@ func (n *Node) leaderOf(id fsm.PartitionID, attempt int) (hint, <-chan struct{},
 	if replica := n.guide(id); replica != nil {
 		h, changed := replica.leader()
 		members := identitiesOf(topics, partition.Holders())
-		if !n.severed(h.identity, members) {
+		if !n.severed(h.Identity, members) {
 			return h, changed, nil
 		}
 		if !ok {
@@ -108,7 +108,7 @@ func (n *Node) leaderOf(id fsm.PartitionID, attempt int) (hint, <-chan struct{},
 	if !ok {
 		return hint{}, nil, nil
 	}
-	return hint{identity: node.Identity()}, nil, nil
+	return hint{Identity: node.Identity()}, nil, nil
 }
 
 // learn keeps or forgets what a node that was asked said of the leader.
@@ -123,8 +123,8 @@ func (n *Node) learn(id fsm.PartitionID, asked hint, err error) {
 	switch {
 	case err == nil:
 		n.hints[id] = asked
-	case errors.As(err, &notLeader) && notLeader.hint.identity != "":
-		n.hints[id] = notLeader.hint
+	case errors.As(err, &notLeader) && notLeader.Hint.Identity != "":
+		n.hints[id] = notLeader.Hint
 	default:
 		delete(n.hints, id)
 	}
@@ -143,13 +143,13 @@ func (n *Node) atLeader(ctx context.Context, id fsm.PartitionID, hold time.Durat
 		if err != nil {
 			return err
 		}
-		if h.identity != "" {
+		if h.Identity != "" {
 			var local *replica
-			if h.identity == n.identity {
+			if h.Identity == n.identity {
 				local = n.replica(id)
 			}
 			err := error(fsm.ErrNoLeader)
-			if local != nil || h.identity != n.identity {
+			if local != nil || h.Identity != n.identity {
 				err = try(ctx, h, local)
 			} // else it is closed this moment, or another node is mistaken
 			n.learn(id, h, err)
@@ -158,7 +158,7 @@ func (n *Node) atLeader(ctx context.Context, id fsm.PartitionID, hold time.Durat
 			}
 			last = err
 			var notLeader errNotLeader
-			if errors.As(err, &notLeader) && notLeader.hint.identity != "" && notLeader.hint != h && attempt == 0 {
+			if errors.As(err, &notLeader) && notLeader.Hint.Identity != "" && notLeader.Hint != h && attempt == 0 {
 				continue // it knows better; once without a pause
 			}
 		}
@@ -259,7 +259,7 @@ func (n *Node) appendOnce(ctx context.Context, id fsm.PartitionID, batches [][]b
 			}
 			return err
 		}
-		reply, err := n.call(ctx, h.identity, callAppend, appendCall(id, h.term, batches)...)
+		reply, err := n.call(ctx, h.Identity, callAppend, appendCall(id, h.Term, batches)...)
 		if err != nil {
 			return err
 		}
@@ -299,7 +299,7 @@ func (n *Node) Read(ctx context.Context, id fsm.PartitionID, from fsm.Offset, ma
 		head := appendPartition(nil, id)
 		head = binary.BigEndian.AppendUint64(head, uint64(from))
 		head = binary.BigEndian.AppendUint32(head, uint32(min(max(maxBytes, 0), 1<<30)))
-		reply, err := n.ask(ctx, h.identity, callRead, head)
+		reply, err := n.ask(ctx, h.Identity, callRead, head)
 		if err != nil {
 			return err
 		}
@@ -334,7 +334,7 @@ func (n *Node) Await(ctx context.Context, id fsm.PartitionID, from fsm.Offset) e
 				return local.awaitAsLeader(ctx, from)
 			}
 			head := binary.BigEndian.AppendUint64(appendPartition(nil, id), uint64(from))
-			_, err := n.ask(ctx, h.identity, callAwait, head)
+			_, err := n.ask(ctx, h.Identity, callAwait, head)
 			return err
 		})
 		switch {
@@ -371,7 +371,7 @@ func (n *Node) ListOffsets(ctx context.Context, id fsm.PartitionID, timestamp in
 		}
 		head := binary.BigEndian.AppendUint64(appendPartition(nil, id), uint64(timestamp))
 		head = binary.BigEndian.AppendUint32(head, uint32(max))
-		reply, err := n.ask(ctx, h.identity, callListOffsets, head)
+		reply, err := n.ask(ctx, h.Identity, callListOffsets, head)
 		if err != nil {
 			return err
 		}
@@ -393,7 +393,7 @@ func (n *Node) awaitLeader(ctx context.Context, id fsm.PartitionID) error {
 				_, _, _, err := local.asConfirmedLeader(ctx)
 				return err
 			}
-			_, err := n.ask(ctx, h.identity, callListOffsets, binary.BigEndian.AppendUint32(binary.BigEndian.AppendUint64(appendPartition(nil, id), ^uint64(0)), 1))
+			_, err := n.ask(ctx, h.Identity, callListOffsets, binary.BigEndian.AppendUint32(binary.BigEndian.AppendUint64(appendPartition(nil, id), ^uint64(0)), 1))
 			return err
 		})
 		if err == nil || !fsm.NotAppended(err) && !errors.Is(err, fsm.ErrUnknownFate) || errors.Is(err, fsm.ErrShuttingDown) {

@@ -63,16 +63,16 @@ func encodeReply(payload []byte, err error) []byte {
 		}
 		var notLeader errNotLeader
 		if errors.As(err, &notLeader) {
-			h = notLeader.hint
+			h = notLeader.Hint
 		}
 	}
-	out := make([]byte, 0, 13+len(detail)+len(h.identity)+len(payload))
+	out := make([]byte, 0, 13+len(detail)+len(h.Identity)+len(payload))
 	out = binary.BigEndian.AppendUint16(out, uint16(code))
 	out = binary.BigEndian.AppendUint16(out, uint16(len(detail)))
 	out = append(out, detail...)
-	out = append(out, byte(len(h.identity)))
-	out = append(out, h.identity...)
-	out = binary.BigEndian.AppendUint64(out, h.term)
+	out = append(out, byte(len(h.Identity)))
+	out = append(out, h.Identity...)
+	out = binary.BigEndian.AppendUint64(out, h.Term)
 	return append(out, payload...)
 }
 
@@ -89,8 +89,8 @@ func decodeReply(reply []byte) ([]byte, error) {
 	r := reader{b: reply}
 	code := fsm.Error(r.uint16())
 	detail := string(r.bytes(int(r.uint16())))
-	h := hint{identity: string(r.bytes(int(r.uint8())))}
-	h.term = r.uint64()
+	h := hint{Identity: string(r.bytes(int(r.uint8())))}
+	h.Term = r.uint64()
 	if r.bad {
 		return nil, fmt.Errorf("%w: malformed answer of another node", fsm.ErrUnknown)
 	}
@@ -98,7 +98,7 @@ func decodeReply(reply []byte) ([]byte, error) {
 	case 0:
 		return r.b, nil
 	case fsm.ErrNotLeader:
-		return nil, errNotLeader{h}
+		return nil, errNotLeader{Hint: h}
 	default:
 		return nil, remoteError{code, detail}
 	}
@@ -381,7 +381,7 @@ func (n *Node) answerCopy(ctx context.Context, from string, replica *replica, ki
 		}
 		return replica.entries(first, last, int(limit))
 	case callApplied:
-		return binary.BigEndian.AppendUint64(nil, replica.group.raft.AppliedIndex()), nil
+		return binary.BigEndian.AppendUint64(nil, replica.group.Raft.AppliedIndex()), nil
 	default: // callLeave
 		return n.release(ctx, replica, from)
 	}
@@ -427,8 +427,8 @@ func (n *Node) answerRead(ctx context.Context, replica *records, kind uint8, r *
 	default: // callLeader
 		for {
 			h, changed := replica.leader()
-			if h.identity != "" {
-				return nil, errNotLeader{h}
+			if h.Identity != "" {
+				return nil, errNotLeader{Hint: h}
 			}
 			select {
 			case <-changed:

@@ -47,7 +47,7 @@ func TestRepliesComeBack(t *testing.T) {
 	if err != nil || string(payload) != "payload" {
 		t.Errorf("%q, %v", payload, err)
 	}
-	want := errNotLeader{hint{"n2.0badcafe", 9}}
+	want := errNotLeader{Hint: hint{Identity: "n2.0badcafe", Term: 9}}
 	var got errNotLeader
 	if _, err := decodeReply(encodeReply(nil, fmt.Errorf("wrapped: %w", want))); !errors.As(err, &got) || got != want {
 		t.Errorf("%v", err)
@@ -73,7 +73,7 @@ func FuzzParseAppend(f *testing.F) {
 
 func FuzzDecodeReply(f *testing.F) {
 	f.Add(encodeReply([]byte("x"), nil))
-	f.Add(encodeReply(nil, errNotLeader{hint{"n1.00000000", 1}}))
+	f.Add(encodeReply(nil, errNotLeader{Hint: hint{Identity: "n1.00000000", Term: 1}}))
 	f.Add(encodeReply(nil, fsm.ErrTimeout))
 	f.Fuzz(func(t *testing.T, reply []byte) {
 		if payload, err := decodeReply(reply); err == nil && len(payload) > len(reply) {

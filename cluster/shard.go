@@ -12,6 +12,7 @@ import (
 	"github.com/hashicorp/raft"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"github.com/trimaran-io/trimaran/cluster/raftgroup"
 	"github.com/trimaran-io/trimaran/cluster/raftlog"
 	"github.com/trimaran-io/trimaran/coordinator"
 	"github.com/trimaran-io/trimaran/fsm"
@@ -179,7 +180,7 @@ func (s *shard) Snapshot() (raft.FSMSnapshot, error) {
 // Restore implements raft.FSM.
 func (s *shard) Restore(source io.ReadCloser) error {
 	defer source.Close()
-	data, err := io.ReadAll(io.LimitReader(source, maxSnapshotBytes))
+	data, err := io.ReadAll(io.LimitReader(source, raftgroup.MaxSnapshotBytes))
 	if err != nil {
 		return err
 	}
@@ -334,7 +335,7 @@ func (l *shardLeader) run() {
 				break more
 			}
 		}
-		if !l.replica.group.proposals.enter(l.ctx) {
+		if !l.replica.group.Proposals.Enter(l.ctx) {
 			for _, c := range taken {
 				c.fate <- fmt.Errorf("%w: %w", coordinator.ErrNotLeader, l.notLeader())
 			}
@@ -350,10 +351,10 @@ func (l *shardLeader) run() {
 			entry.commands, data = append(entry.commands, c), append(data, c.b)
 		}
 		if len(data) == 0 {
-			l.replica.group.proposals.leave()
+			l.replica.group.Proposals.Leave()
 			continue
 		}
-		entry.future = l.replica.group.raft.Apply(fsm.GroupEntry(data...), 0)
+		entry.future = l.replica.group.Raft.Apply(fsm.GroupEntry(data...), 0)
 		l.inFlight <- entry
 	}
 }
@@ -362,8 +363,8 @@ func (l *shardLeader) run() {
 func (l *shardLeader) decide() {
 	for entry := range l.inFlight {
 		var results shardApplied
-		err := l.replica.group.await(entry.future)
-		l.replica.group.proposals.leave()
+		err := l.replica.group.Await(entry.future)
+		l.replica.group.Proposals.Leave()
 		if err != nil {
 			if err = l.proposalError(err); fsm.Code(err) == fsm.ErrNotLeader {
 				err = fmt.Errorf("%w: %w", coordinator.ErrNotLeader, err)

@@ -103,7 +103,7 @@ func TestALogOfCommitsStaysSmall(t *testing.T) {
 	began := time.Now()
 	c.commitMany(group, workers, each)
 	took := time.Since(began)
-	entries := c.nodes[leader].replica(id).group.raft.LastIndex()
+	entries := c.nodes[leader].replica(id).group.Raft.LastIndex()
 	t.Logf("%d commits of %d offsets in %d entries, %v", workers*each, offsetsEach, entries, took)
 	if entries > uint64(workers*each/2) {
 		t.Errorf("%d commits took %d entries: too few share one", workers*each, entries)
@@ -190,7 +190,7 @@ func TestLogDirKnowsShards(t *testing.T) {
 		c.commit(0, "g", "a", int64(i))
 	}
 	id := shardID(coordinator.ShardOf("g"))
-	if err := c.nodes[0].replica(id).group.raft.Snapshot().Error(); err != nil {
+	if err := c.nodes[0].replica(id).group.Raft.Snapshot().Error(); err != nil {
 		t.Fatal(err)
 	}
 	c.commit(0, "g", "a", 50)

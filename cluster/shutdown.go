@@ -9,6 +9,7 @@ import (
 
 	"github.com/hashicorp/raft"
 
+	"github.com/trimaran-io/trimaran/cluster/raftgroup"
 	"github.com/trimaran-io/trimaran/fsm"
 )
 
@@ -62,11 +63,11 @@ func (n *Node) stop() error {
 	// Whoever waits for Raft, or Raft for a disk, does not end by itself.
 	n.mu.Lock()
 	for _, r := range n.replicas {
-		go r.group.end()
+		go r.group.End()
 	}
 	n.mu.Unlock()
 	if g := n.catalog.raftGroup(); g != nil {
-		go g.end()
+		go g.End()
 	}
 	n.done.Wait()
 	n.mu.Lock()
@@ -82,7 +83,7 @@ func (n *Node) stop() error {
 		err = errors.Join(err, <-errs)
 	}
 	if g := n.catalog.raftGroup(); g != nil {
-		err = errors.Join(err, g.close())
+		err = errors.Join(err, g.Close())
 	}
 	err = errors.Join(err, n.gossip.Close(), n.link.Close(), n.logs.Close(), n.stable.Close(), n.dir.close())
 	if n.cfg.Registry != nil {
@@ -94,7 +95,7 @@ func (n *Node) stop() error {
 
 // drain hands leadership of every group to another voter.
 func (n *Node) drain(ctx context.Context) {
-	var groups []*group
+	var groups []*raftgroup.Member
 	n.mu.Lock()
 	for _, r := range n.replicas {
 		groups = append(groups, r.group)
@@ -103,12 +104,12 @@ func (n *Node) drain(ctx context.Context) {
 	if g := n.catalog.raftGroup(); g != nil {
 		groups = append(groups, g)
 	}
-	inTurns(ctx, handOversAtOnce, handOverTurn, groups, func(g *group) {
-		if g.raft.State() != raft.Leader || len(voters(g)) < 2 {
+	inTurns(ctx, handOversAtOnce, handOverTurn, groups, func(g *raftgroup.Member) {
+		if g.Raft.State() != raft.Leader || len(g.Voters()) < 2 {
 			return
 		}
 		if err := n.handOver(g); err != nil {
-			n.logger.Debug("leadership was not handed over", "group", g.name, "error", err)
+			n.logger.Debug("leadership was not handed over", "group", g.Name, "error", err)
 		}
 	})
 }

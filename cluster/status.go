@@ -66,19 +66,19 @@ func (n *Node) report() nodeReport {
 	n.mu.Unlock()
 	for _, r := range replicas {
 		start, next := r.bounds()
-		identity, term := r.group.leader()
+		identity, term := r.group.Leader()
 		var ids []string
 		if identity == n.identity {
-			ids = voters(r.group)
+			ids = r.group.Voters()
 		}
 		report.Replicas[r.id.String()] = replicaReport{Leads: identity == n.identity, Voters: ids, Term: fsm.Term(term), LogStart: start, Applied: next, Bytes: r.log.Bytes(), CatchUp: r.catchUp.status(), Hurt: hurt[r.id]}
 	}
 	if g := n.catalog.raftGroup(); g != nil {
 		report.Catalog = "voter"
-		report.Term, report.End = fsm.Term(g.raft.CurrentTerm()), int64(g.raft.LastIndex())+1
-		if g.raft.State() == raft.Leader {
-			report.Catalog, report.CatalogVoters = "leader", voters(g)
-		} else if future := g.raft.GetConfiguration(); future.Error() == nil {
+		report.Term, report.End = fsm.Term(g.Raft.CurrentTerm()), int64(g.Raft.LastIndex())+1
+		if g.Raft.State() == raft.Leader {
+			report.Catalog, report.CatalogVoters = "leader", g.Voters()
+		} else if future := g.Raft.GetConfiguration(); future.Error() == nil {
 			for _, s := range future.Configuration().Servers {
 				if string(s.ID) == n.identity && s.Suffrage != raft.Voter {
 					report.Catalog = "nonvoter"
@@ -332,7 +332,7 @@ func (c collector) Collect(to chan<- prometheus.Metric) {
 	gauge(metricShards, float64(shards))
 	gauge(metricShardsLed, float64(led))
 	controller := 0.0
-	if g := c.n.catalog.raftGroup(); g != nil && g.raft.State() == raft.Leader {
+	if g := c.n.catalog.raftGroup(); g != nil && g.Raft.State() == raft.Leader {
 		controller = 1
 	}
 	gauge(metricPartitions, float64(running))

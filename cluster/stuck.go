@@ -3,10 +3,11 @@ package cluster
 import (
 	"context"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/raft"
+
+	"github.com/trimaran-io/trimaran/cluster/raftgroup"
 )
 
 // A disk that hangs takes Raft's main loop with it, and not the heartbeats, which go on beside that: the others would wait
@@ -23,38 +24,9 @@ const (
 	stuckRetry = time.Second
 )
 
-// timedLog is a group's log that knows since when Raft has waited for it.
-type timedLog struct {
-	raft.LogStore
-	count atomic.Uint64 // appends begun and ended: odd while one is under way
-	stuck atomic.Uint64 // the count of the append that does not end; 0: none
-}
-
-// StoreLog implements raft.LogStore.
-func (l *timedLog) StoreLog(entry *raft.Log) error { return l.StoreLogs([]*raft.Log{entry}) }
-
-// StoreLogs implements raft.LogStore.
-func (l *timedLog) StoreLogs(entries []*raft.Log) error {
-	l.count.Add(1)
-	defer l.count.Add(1)
-	return l.LogStore.StoreLogs(entries)
-}
-
-// IsMonotonic implements raft.MonotonicLogStore.
-func (l *timedLog) IsMonotonic() bool {
-	inner, ok := l.LogStore.(raft.MonotonicLogStore)
-	return ok && inner.IsMonotonic()
-}
-
-// stuck reports whether an append has not ended for too long.
-func (g *group) stuck() bool {
-	stuck := g.appends.stuck.Load()
-	return stuck != 0 && stuck == g.appends.count.Load()
-}
-
 // stuckLoop looks after groups whose appends do not end.
 func (n *Node) stuckLoop() {
-	s := &stuckGroups{n: n, seen: map[*group]seenAppend{}, offered: map[*group]time.Time{}}
+	s := &stuckGroups{n: n, seen: map[*raftgroup.Member]seenAppend{}, offered: map[*raftgroup.Member]time.Time{}}
 	tick := time.NewTicker(stuckTick)
 	defer tick.Stop()
 	for {
@@ -70,9 +42,9 @@ func (n *Node) stuckLoop() {
 // stuckGroups belongs to the goroutine that runs it.
 type stuckGroups struct {
 	n       *Node
-	last    time.Time             // of the turn before
-	seen    map[*group]seenAppend // those in an append
-	offered map[*group]time.Time  // those that are stuck, and when their leadership was offered last
+	last    time.Time                        // of the turn before
+	seen    map[*raftgroup.Member]seenAppend // those in an append
+	offered map[*raftgroup.Member]time.Time  // those that are stuck, and when their leadership was offered last
 }
 
 // seenAppend is an append that was under way, and in how many turns.
@@ -82,9 +54,9 @@ type seenAppend struct {
 }
 
 // look counts the turns of an append, and reports whether they are too many.
-func (s *stuckGroups) look(g *group, seen map[*group]seenAppend, onTime bool) bool {
-	count := g.appends.count.Load()
-	if count%2 == 0 {
+func (s *stuckGroups) look(g *raftgroup.Member, seen map[*raftgroup.Member]seenAppend, onTime bool) bool {
+	count := g.Appending()
+	if count == 0 {
 		return false
 	}
 	a := s.seen[g]
@@ -97,7 +69,7 @@ func (s *stuckGroups) look(g *group, seen map[*group]seenAppend, onTime bool) bo
 	if a.ticks < stuckTicks {
 		return false
 	}
-	g.appends.stuck.Store(count)
+	g.SetStuck(count)
 	return true
 }
 
@@ -105,18 +77,18 @@ func (s *stuckGroups) turn(now time.Time) {
 	n := s.n
 	onTime := now.Sub(s.last) < 2*stuckTick
 	s.last = now
-	seen := map[*group]seenAppend{}
-	still := map[*group]time.Time{}
-	look := func(g *group, r *replica) {
+	seen := map[*raftgroup.Member]seenAppend{}
+	still := map[*raftgroup.Member]time.Time{}
+	look := func(g *raftgroup.Member, r *replica) {
 		if !s.look(g, seen, onTime) {
 			return
 		}
 		last, known := s.offered[g]
 		still[g] = last
 		if !known {
-			n.logger.Error("an append does not end: the disk hangs", "group", g.name, "leads", g.raft.State() == raft.Leader)
+			n.logger.Error("an append does not end: the disk hangs", "group", g.Name, "leads", g.Raft.State() == raft.Leader)
 		}
-		if g.raft.State() != raft.Leader || now.Sub(last) < stuckRetry {
+		if g.Raft.State() != raft.Leader || now.Sub(last) < stuckRetry {
 			return
 		}
 		still[g] = now
@@ -136,7 +108,7 @@ func (s *stuckGroups) turn(now time.Time) {
 	}
 	for g := range s.offered {
 		if _, is := still[g]; !is {
-			n.logger.Info("appends end again", "group", g.name)
+			n.logger.Info("appends end again", "group", g.Name)
 		}
 	}
 	s.seen, s.offered = seen, still
@@ -145,22 +117,22 @@ func (s *stuckGroups) turn(now time.Time) {
 
 // offer tells the voter that follows and has the longest log to stand for election. Nothing is held up for it: nothing gets on here.
 // It reports whether that one follows no more.
-func (n *Node) offer(g *group) bool {
+func (n *Node) offer(g *raftgroup.Member) bool {
 	ctx, cancel := context.WithTimeout(n.ctx, handOverPatience)
 	defer cancel()
-	term := g.raft.CurrentTerm()
+	term := g.Raft.CurrentTerm()
 	var mu sync.Mutex
 	var best string
 	var longest standing
 	var asked sync.WaitGroup
-	for _, id := range voters(g) {
-		if id == n.identity || !n.link.Follows(id, g.name, term) {
+	for _, id := range g.Voters() {
+		if id == n.identity || !n.link.Follows(id, g.Name, term) {
 			continue
 		}
 		asked.Go(func() {
 			s, err := n.fit(ctx, g, id, term)
 			if err != nil {
-				n.logger.Debug("a voter cannot lead in place of this one", "group", g.name, "node", id, "error", err)
+				n.logger.Debug("a voter cannot lead in place of this one", "group", g.Name, "node", id, "error", err)
 				return
 			}
 			mu.Lock()
@@ -175,12 +147,12 @@ func (n *Node) offer(g *group) bool {
 		return false
 	}
 	// Raft here may not hear of it before the disk moves: it is the others who do.
-	over := func() bool { return g.raft.CurrentTerm() != term || !n.link.Follows(best, g.name, term) }
+	over := func() bool { return g.Raft.CurrentTerm() != term || !n.link.Follows(best, g.Name, term) }
 	if err := n.nominate(ctx, g, best, over); err != nil {
-		n.logger.Debug("a leadership of a disk that hangs was not taken", "group", g.name, "node", best, "error", err)
+		n.logger.Debug("a leadership of a disk that hangs was not taken", "group", g.Name, "node", best, "error", err)
 		return false
 	}
-	n.logger.Warn("the disk hangs: another replica stands for election", "group", g.name, "node", best)
+	n.logger.Warn("the disk hangs: another replica stands for election", "group", g.Name, "node", best)
 	return true
 }
 

@@ -1,4 +1,8 @@
-package cluster
+// Package backofflog is a slog.Handler that says less and less often what repeats.
+//
+// You are here: beside everything; the node puts it between its logger and the log. It knows lines,
+// and nothing of who writes them.
+package backofflog
 
 import (
 	"context"
@@ -8,10 +12,12 @@ import (
 	"time"
 )
 
-// What is tried again for ever fails again for the same reason, and one line each time buries all others. So a warning or
-// an error that repeats one before is held back for a second after that, then for two, four and so on; the next one that is let through says
-// how many were not. It repeats one before if it has the same message and the same attributes, whatever the numbers in these
-// are: ports, times and counts change from one try to the next. Lines of other levels tell of what was done, and pass.
+// What is tried again for ever fails again for the same reason, and one line each time buries all
+// others. So a warning or an error that repeats one before is held back for a second after that,
+// then for two, four and so on; the next one that is let through says how many were not. It repeats
+// one before if it has the same message and the same attributes, whatever the numbers in these are:
+// ports, times and counts change from one try to the next. Lines of other levels tell of what was
+// done, and pass.
 
 const (
 	firstBackoff = time.Second
@@ -20,8 +26,8 @@ const (
 	maxCauses = 4096
 )
 
-// backoffLogs is the slog.Handler of a node.
-type backoffLogs struct {
+// Handler lets lines through to another one.
+type Handler struct {
 	slog.Handler
 	own    string // the attributes that all its lines have
 	causes *causes
@@ -29,6 +35,7 @@ type backoffLogs struct {
 
 // causes are the lines of late, by what they say.
 type causes struct {
+	// mu guards all. No other lock is taken, and nothing is written, while it is held.
 	mu  sync.Mutex
 	all map[string]*cause
 	now func() time.Time
@@ -40,12 +47,13 @@ type cause struct {
 	held  int           // lines
 }
 
-func newBackoffLogs(h slog.Handler) *backoffLogs {
-	return &backoffLogs{Handler: h, causes: &causes{all: map[string]*cause{}, now: time.Now}}
+// New gives a handler that lets lines through to h.
+func New(h slog.Handler) *Handler {
+	return &Handler{Handler: h, causes: &causes{all: map[string]*cause{}, now: time.Now}}
 }
 
 // Handle implements slog.Handler.
-func (h *backoffLogs) Handle(ctx context.Context, line slog.Record) error {
+func (h *Handler) Handle(ctx context.Context, line slog.Record) error {
 	if line.Level >= slog.LevelWarn {
 		said := strings.Builder{}
 		said.WriteString(h.own)
@@ -66,18 +74,18 @@ func (h *backoffLogs) Handle(ctx context.Context, line slog.Record) error {
 }
 
 // WithAttrs implements slog.Handler.
-func (h *backoffLogs) WithAttrs(attrs []slog.Attr) slog.Handler {
+func (h *Handler) WithAttrs(attrs []slog.Attr) slog.Handler {
 	own := strings.Builder{}
 	own.WriteString(h.own)
 	for _, a := range attrs {
 		own.WriteString(a.String())
 	}
-	return &backoffLogs{h.Handler.WithAttrs(attrs), own.String(), h.causes}
+	return &Handler{h.Handler.WithAttrs(attrs), own.String(), h.causes}
 }
 
 // WithGroup implements slog.Handler.
-func (h *backoffLogs) WithGroup(name string) slog.Handler {
-	return &backoffLogs{h.Handler.WithGroup(name), h.own + name, h.causes}
+func (h *Handler) WithGroup(name string) slog.Handler {
+	return &Handler{h.Handler.WithGroup(name), h.own + name, h.causes}
 }
 
 // pass reports whether a line is let through, and how many were held back since the last one.

@@ -1,4 +1,4 @@
-package cluster
+package raftgroup
 
 import (
 	"errors"
@@ -14,7 +14,7 @@ import (
 type slowMachine struct{ let chan struct{} }
 
 func (m slowMachine) Apply(*raft.Log) any                 { <-m.let; return nil }
-func (m slowMachine) Snapshot() (raft.FSMSnapshot, error) { return snapshotBytes(nil), nil }
+func (m slowMachine) Snapshot() (raft.FSMSnapshot, error) { return SnapshotBytes(nil), nil }
 func (m slowMachine) Restore(io.ReadCloser) error         { return nil }
 
 // TestNothingWaitsForRaftForEver: what was committed and not yet applied when Raft is shut down has no answer
@@ -35,13 +35,13 @@ func TestNothingWaitsForRaftForEver(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	g := &group{raft: r, appends: &timedLog{LogStore: logs}, stopped: make(chan struct{})}
+	g := &Member{Raft: r, appends: &timedLog{LogStore: logs}, stopped: make(chan struct{})}
 	<-r.LeaderCh()
 	const count = 40
 	answers := make(chan error, count)
 	for range count {
 		future := r.Apply([]byte("x"), 0)
-		go func() { answers <- g.await(future) }()
+		go func() { answers <- g.Await(future) }()
 	}
 	stopped := r.Shutdown()
 	close(machine.let)

@@ -1,4 +1,4 @@
-package cluster
+package backofflog
 
 import (
 	"bytes"
@@ -15,7 +15,7 @@ import (
 func TestWhatFailsForEverIsAFewLines(t *testing.T) {
 	t.Parallel()
 	var out bytes.Buffer
-	h := newBackoffLogs(slog.NewTextHandler(&out, nil))
+	h := New(slog.NewTextHandler(&out, nil))
 	now := time.Unix(0, 0)
 	h.causes.now = func() time.Time { return now }
 	log := slog.New(h).With("self", "n1")

@@ -1,0 +1,22 @@
+package raftgroup
+
+import (
+	"fmt"
+
+	"github.com/trimaran-io/trimaran/fsm"
+)
+
+// Hint names a group's leader: the identity and the term in which it leads. It may be old; "" is
+// nobody.
+type Hint struct {
+	Identity string
+	Term     uint64
+}
+
+// NotLeader is fsm.ErrNotLeader with what is known of the leader.
+type NotLeader struct{ Hint Hint }
+
+func (e NotLeader) Error() string {
+	return fmt.Sprintf("%v; it may be %q", fsm.ErrNotLeader, e.Hint.Identity)
+}
+func (e NotLeader) Unwrap() error { return fsm.ErrNotLeader }

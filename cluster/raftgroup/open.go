@@ -1,0 +1,216 @@
+package raftgroup
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/hashicorp/raft"
+
+	"github.com/trimaran-io/trimaran/cluster/raftlog"
+)
+
+// Raft timings. A follower stands for election after one to two heartbeat timeouts without its
+// leader; a leader that a majority does not answer steps down after the lease. They are slow
+// because a group costs something at each of them, and because they are not what failover waits
+// for: the node notices sooner. The lease must be longer than it takes a heartbeat to be answered
+// by a sign of life: a fifth of the heartbeat timeout and 0.3 s, and as much again for a late one.
+const (
+	DefaultHeartbeatTimeout = 15 * time.Second
+	DefaultCommitTimeout    = 4 * time.Second
+	maxLeaderLease          = 5 * time.Second
+
+	// MaxInFlight bounds what a proposer has handed to Raft and not seen committed, in entries. It
+	// stays below MaxAppendEntries: with more, hashicorp/raft sends one batch per wake-up and
+	// throughput falls while the cores idle.
+	MaxInFlight      = 32
+	MaxAppendEntries = 64
+)
+
+// Config gives the settings of a member; trailing is the number of entries below a snapshot that
+// Raft still has for followers that are a little behind.
+func Config(self string, heartbeat, commit time.Duration, trailing uint64, logger hclog.Logger) *raft.Config {
+	config := raft.DefaultConfig()
+	config.LocalID = raft.ServerID(self)
+	config.HeartbeatTimeout = heartbeat
+	config.ElectionTimeout = heartbeat
+	config.LeaderLeaseTimeout = leaderLease(heartbeat)
+	config.CommitTimeout = commit
+	config.MaxAppendEntries = MaxAppendEntries
+	// What waits in a buffered channel when Raft is shut down never gets an answer. A
+	// proposer puts what waits together itself.
+	config.BatchApplyCh = false
+	config.TrailingLogs = trailing
+	config.SnapshotInterval = 30 * time.Second
+	config.SnapshotThreshold = 8192
+	config.ShutdownOnRemove = false
+	config.NoLegacyTelemetry = true
+	config.Logger = logger
+	return config
+}
+
+// leaderLease is below the heartbeat timeout: by the time followers stand for
+// election by their own timers, an old leader has stepped down.
+func leaderLease(heartbeat time.Duration) time.Duration {
+	return min(heartbeat*4/5, maxLeaderLease)
+}
+
+// LostError means that this node once had the group's member and has lost its log.
+type LostError struct{ Group string }
+
+func (e LostError) Error() string {
+	return fmt.Sprintf("replica %s was here and its log is gone: it may have lost acknowledged records, so it stays out of the group", e.Group)
+}
+
+// Files is where a member keeps its log and its snapshots.
+type Files struct {
+	Log       raftlog.Log
+	Snapshots raft.SnapshotStore
+	Serving   func() // told when Raft runs
+}
+
+// OpenFiles opens the files of a member; fresh says that there need not be any.
+// The error wraps raftlog.ErrLost if they should be there and are not.
+type OpenFiles func(fresh bool) (Files, error)
+
+// Options say what Open opens.
+type Options struct {
+	Name      string // of the group
+	Files     OpenFiles
+	Config    *raft.Config
+	Machine   raft.FSM
+	Stable    *raftlog.GroupStable
+	Transport Transport // ends with the member, also when Open fails
+	// Voters and Nonvoters are the identities that the group is first formed with if nothing of it
+	// is here yet; no voters means that the configuration comes from the group's leader.
+	Voters, Nonvoters []string
+}
+
+// Open opens the files of a member and starts Raft. A member that may have lost what it acknowledged
+// or voted is not started: the error is a LostError, or wraps raftlog.ErrDamaged.
+func Open(o Options) (_ *Member, err error) {
+	defer func() {
+		if err != nil {
+			o.Transport.Close() // else messages for the group wait for someone to take them
+		}
+	}()
+	if err := o.Stable.Check(); err != nil {
+		return nil, err
+	}
+	created, err := o.Stable.Created()
+	if err != nil {
+		return nil, err
+	}
+	files, err := o.Files(!created)
+	if errors.Is(err, raftlog.ErrLost) {
+		return nil, LostError{o.Name}
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			files.Log.Close()
+		}
+	}()
+	if err := o.prepare(files, created); err != nil {
+		return nil, err
+	}
+	appends := &timedLog{LogStore: files.Log}
+	r, err := raft.NewRaft(o.Config, o.Machine, appends, o.Stable, files.Snapshots, o.Transport)
+	if err != nil {
+		return nil, fmt.Errorf("start group %s: %w", o.Name, err)
+	}
+	files.Serving()
+	m := &Member{Name: o.Name, Raft: r, Log: files.Log, appends: appends, Transport: o.Transport, stable: o.Stable, stopped: make(chan struct{})}
+	// A dropped observation is no loss: whoever is woken looks at the state itself.
+	m.Observations = make(chan raft.Observation, 1)
+	m.observer = raft.NewObserver(m.Observations, false, func(o *raft.Observation) bool {
+		switch o.Data.(type) {
+		case raft.LeaderObservation, raft.RaftState:
+			return true
+		}
+		return false
+	})
+	r.RegisterObserver(m.observer)
+	return m, nil
+}
+
+// prepare checks that the files go with each other and with what was voted, and forms the group if
+// nothing of it is here yet.
+func (o *Options) prepare(files Files, created bool) error {
+	last, err := files.Log.LastIndex()
+	if err != nil {
+		return err
+	}
+	snapshots, err := files.Snapshots.List()
+	if err != nil {
+		return err
+	}
+	if err := follows(files.Log, files.Snapshots, snapshots); err != nil {
+		return fmt.Errorf("group %s: %w", o.Name, err)
+	}
+	// Retention can leave a snapshot and nothing behind it.
+	empty := last == 0 && len(snapshots) == 0
+	// The first term is stored before the first entry.
+	if known, err := o.Stable.Known(); err != nil || !known && !empty {
+		return errors.Join(err, fmt.Errorf("%w: what group %s has voted is gone", raftlog.ErrDamaged, o.Name))
+	}
+	// The mark is written after the first entry, so a member that is marked and
+	// should have formed the group has lost its entries.
+	if empty && created && len(o.Voters) > 0 {
+		return LostError{o.Name}
+	}
+	if empty && len(o.Voters) > 0 {
+		if err := o.form(files.Log); err != nil {
+			return err
+		}
+	}
+	if !created {
+		if err := o.Stable.MarkCreated(); err != nil {
+			return err
+		}
+	}
+	o.Stable.Serving()
+	return nil
+}
+
+// form writes the group's first configuration.
+func (o *Options) form(log raftlog.Log) error {
+	var servers []raft.Server
+	add := func(ids []string, suffrage raft.ServerSuffrage) {
+		for _, id := range ids {
+			servers = append(servers, raft.Server{ID: raft.ServerID(id), Address: raft.ServerAddress(id), Suffrage: suffrage})
+		}
+	}
+	add(o.Voters, raft.Voter)
+	add(o.Nonvoters, raft.Nonvoter)
+	// Snapshots in memory: BootstrapCluster only looks whether there is one.
+	err := raft.BootstrapCluster(o.Config, log, o.Stable, raft.NewInmemSnapshotStore(), o.Transport, raft.Configuration{Servers: servers})
+	if err != nil {
+		return fmt.Errorf("bootstrap group %s: %w", o.Name, err)
+	}
+	return nil
+}
+
+// follows gives an error if the newest snapshot that can be read is not where the log begins, or
+// before: another has been lost.
+func follows(log raft.LogStore, store raft.SnapshotStore, list []*raft.SnapshotMeta) error {
+	first, err := log.FirstIndex()
+	if err != nil || first <= 1 {
+		return err
+	}
+	newest := uint64(0)
+	for _, meta := range list {
+		if _, content, err := store.Open(meta.ID); err == nil {
+			content.Close()
+			newest = meta.Index
+			break
+		}
+	}
+	if first > newest+1 {
+		return fmt.Errorf("%w: the log begins with entry %d, the newest snapshot is of entry %d", raftlog.ErrDamaged, first, newest)
+	}
+	return nil
+}
