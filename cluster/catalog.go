@@ -24,6 +24,10 @@ import (
 // catalogGroup is the name of the catalog's Raft group.
 const catalogGroup = "catalog"
 
+// maxCatalogVoters is the number of nodes that vote in the catalog group; the
+// others follow it.
+const maxCatalogVoters = 5
+
 // catalog is this node's member of the catalog group. Every node has one, as a
 // voter or not, so Metadata is answered from memory everywhere.
 type catalog struct {
@@ -340,7 +344,7 @@ func (c *catalog) open(voters, nonvoters []string) error {
 	config := raftgroup.Config(n.identity, n.cfg.HeartbeatTimeout, n.cfg.CommitTimeout, 10_240, n.raftLogger.Named(catalogGroup))
 	config.SnapshotThreshold = 1024
 	g, err := raftgroup.Open(raftgroup.Options{
-		Name: catalogGroup, Files: boltFiles(n.dir.join("catalog"), config.Logger, n.diskFailed), Config: config, Machine: c,
+		Name: catalogGroup, Files: boltFiles(n.dir.Join("catalog"), config.Logger, n.diskFailed), Config: config, Machine: c,
 		Stable: n.stable.Group(catalogGroup), Transport: n.transport(catalogGroup), Voters: voters, Nonvoters: nonvoters,
 	})
 	if err != nil {
@@ -374,9 +378,7 @@ func (c *catalog) lead(ctx context.Context) {
 		return
 	}
 	n := c.node
-	n.idMu.Lock()
-	forming := n.id.Forming
-	n.idMu.Unlock()
+	forming := n.who.Forming()
 	view := c.view.Load()
 	if view.ClusterID() == "" && forming != nil {
 		command := fsm.CatalogCommand{FormCluster: &fsm.FormCluster{ClusterID: forming.ClusterID, Nodes: forming.Nodes}}

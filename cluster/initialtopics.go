@@ -3,7 +3,6 @@ package cluster
 import (
 	"context"
 	"log/slog"
-	"path/filepath"
 	"time"
 
 	"github.com/trimaran-io/trimaran/fsm"
@@ -13,17 +12,14 @@ import (
 // cluster is new. Topics that are there are left as they are.
 func (n *Node) createInitialTopics() {
 	defer n.initialTopicsTried()
-	n.idMu.Lock()
-	forming := n.id.Forming
-	n.idMu.Unlock()
-	if forming == nil || len(n.cfg.InitialTopics) == 0 {
+	if n.who.Forming() == nil || len(n.cfg.InitialTopics) == 0 {
 		return
 	}
-	done := n.dir.join("initial-topics")
+	const done = "initial-topics"
 	told := map[string]string{} // what the log said last of each topic
 	left := n.cfg.InitialTopics
 	for len(left) > 0 && n.ctx.Err() == nil {
-		if ok, err := fileExists(filepath.Clean(done)); err == nil && ok {
+		if ok, err := n.dir.Noted(done); err == nil && ok {
 			return
 		}
 		var again []fsm.TopicSpec
@@ -58,7 +54,7 @@ func (n *Node) createInitialTopics() {
 		n.pause(pause)
 	}
 	if n.ctx.Err() == nil {
-		if err := n.lost(writeFileSync(done, nil)); err != nil {
+		if err := n.lost(n.dir.Note(done)); err != nil {
 			n.logger.Warn("cannot note that the initial topics were created", "error", err)
 		}
 	}

@@ -28,7 +28,7 @@ func (n *Node) leave() {
 	if n.Err() != nil {
 		return
 	}
-	if err := n.saveIdentity(func(f *identityFile) { f.Left = true }); err != nil {
+	if err := n.lost(n.who.Leave()); err != nil {
 		n.logger.Warn("cannot note that this node has left the cluster", "error", err)
 	}
 	n.fail(ErrLeft)

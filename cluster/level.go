@@ -10,7 +10,7 @@ import (
 
 // self is this node as it registers.
 func (n *Node) self() fsm.Node {
-	return fsm.Node{ID: n.nodeID, Incarnation: n.incarnation, Zone: n.cfg.Zone, Level: cmp.Or(n.cfg.level, fsm.Level)}
+	return fsm.Node{ID: n.nodeID, Incarnation: n.who.Incarnation(), Zone: n.cfg.Zone, Level: cmp.Or(n.cfg.level, fsm.Level)}
 }
 
 func tooOld(level int) error {

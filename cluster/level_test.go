@@ -59,7 +59,7 @@ func TestLogsAreOfFormat2FromLevel3On(t *testing.T) {
 	c.mustAppend(c.leaderOf(id), id, "a")
 	begins := func(pattern, with string) {
 		t.Helper()
-		names, err := filepath.Glob(filepath.Join(c.nodes[0].dir.path, pattern))
+		names, err := filepath.Glob(filepath.Join(c.nodes[0].dir.Path(), pattern))
 		if err != nil || len(names) == 0 {
 			t.Fatalf("%s: %q, %v", pattern, names, err)
 		}

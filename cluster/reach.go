@@ -174,15 +174,10 @@ func identitiesOf(topics *fsm.Topics, ids []fsm.NodeID) (out []string) {
 // them meanwhile: this node does not reach a majority of the catalog's voters, and those that it does
 // not hear may be one. Nodes whose address refuses connections are not: nobody is served there.
 func (n *Node) Serving() (elsewhere bool, err error) {
-	n.mu.Lock()
-	stopping, fatal := n.stopping, n.fatal
-	n.mu.Unlock()
-	switch {
-	case fatal != nil:
-		return false, fatal
-	case stopping:
-		return false, fsm.ErrShuttingDown
-	case !n.served.Load():
+	if err := n.ending.serving(); err != nil {
+		return false, err
+	}
+	if !n.served.Load() {
 		return false, n.Ready()
 	}
 	return n.cutOff()

@@ -383,7 +383,7 @@ func (n *Node) removeReplica(id fsm.PartitionID, moved bool) {
 // removeLeftovers deletes the files of partitions that were deleted while this
 // node was away. Folders with other names are not touched.
 func (n *Node) removeLeftovers(desired map[fsm.PartitionID]*fsm.Partition, topics *fsm.Topics) {
-	entries, err := os.ReadDir(n.dir.join("partitions"))
+	entries, err := os.ReadDir(n.dir.Join("partitions"))
 	if err != nil {
 		return
 	}
@@ -401,7 +401,7 @@ func (n *Node) removeLeftovers(desired map[fsm.PartitionID]*fsm.Partition, topic
 		}
 		switch {
 		case deleted:
-			os.RemoveAll(n.dir.join("partitions", entry.Name()))
+			os.RemoveAll(n.dir.Join("partitions", entry.Name()))
 		case desired[id] == nil:
 			_, there := topics.Partition(id)
 			n.removeReplica(id, there)

@@ -232,7 +232,7 @@ func TestANodeThatFormedItsClusterDoesNotFormItAgain(t *testing.T) {
 	dir := c.nodes[0].dir
 	c.kill(0)
 	for _, name := range []string{"votes.db", "catalog", "partitions"} {
-		if err := os.RemoveAll(dir.join(name)); err != nil {
+		if err := os.RemoveAll(dir.Join(name)); err != nil {
 			t.Fatal(err)
 		}
 	}

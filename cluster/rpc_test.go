@@ -4,8 +4,6 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
 	"reflect"
 	"testing"
 
@@ -80,24 +78,6 @@ func FuzzDecodeReply(f *testing.F) {
 			t.Fatal("more came out than went in")
 		} else if err != nil && fsm.Code(err) == 0 {
 			t.Fatalf("an error without a code: %v", err)
-		}
-	})
-}
-
-// FuzzIdentityFile gives a node any node.json: it takes it or says what is wrong.
-func FuzzIdentityFile(f *testing.F) {
-	f.Add([]byte(`{"format":1,"node_id":"n1","incarnation":"0123abcd"}`))
-	f.Add([]byte(`{"format":2}`))
-	f.Add([]byte(`{"format":1,"node_id":"n1","incarnation":"0123abcd","forming":{"nodes":[{}]}}`))
-	dir := f.TempDir()
-	f.Fuzz(func(t *testing.T, data []byte) {
-		if err := os.WriteFile(filepath.Join(dir, "node.json"), data, 0o600); err != nil {
-			t.Fatal(err)
-		}
-		d := &dataDir{path: dir}
-		file, err := d.loadIdentity("")
-		if err == nil && (fsm.CheckNodeID(file.NodeID) != nil || len(file.Incarnation) != 8) {
-			t.Fatalf("taken: %+v", file)
 		}
 	})
 }

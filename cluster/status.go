@@ -127,9 +127,7 @@ const confirmTimeout = time.Second
 // confirm returns nil when the catalog here is as new as it was when this was called, and else why that is not known.
 func (n *Node) confirm(ctx context.Context) error {
 	if n.ClusterID() == "" {
-		n.idMu.Lock()
-		defer n.idMu.Unlock()
-		return errors.New("this node is not in a cluster yet: " + n.waiting)
+		return errors.New("this node is not in a cluster yet: " + n.formation.Waiting())
 	}
 	ctx, cancel := context.WithTimeout(ctx, confirmTimeout)
 	defer cancel()

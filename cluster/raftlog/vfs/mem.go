@@ -48,8 +48,8 @@ type memNode struct {
 	data    []byte // as a reader sees it
 	synced  []byte // on stable storage
 	pending []memWrite
-	open    int   // descriptors
-	lost    error // what the next sync says; nil: nothing was lost, or somebody was told
+	open    int      // descriptors
+	lost    error    // what the next sync says; nil: nothing was lost, or somebody was told
 	locked  *memLock // who has it; nil: nobody
 }
 
