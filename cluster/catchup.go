@@ -230,7 +230,7 @@ func (n *Node) reopen(r *replica) {
 		n.reopening[r.id] = true
 	}
 	n.mu.Unlock()
-	n.catalog.wake()
+	n.catalog.Wake()
 }
 
 // A described log travels as the length of the JSON (4), the JSON, the state.

@@ -12,6 +12,7 @@ import (
 
 	"github.com/hashicorp/raft"
 
+	"github.com/trimaran-io/trimaran/cluster/catalog"
 	"github.com/trimaran-io/trimaran/cluster/peer"
 	"github.com/trimaran-io/trimaran/cluster/raftgroup"
 	"github.com/trimaran-io/trimaran/fsm"
@@ -116,7 +117,7 @@ func (f *failover) others() []string {
 	for _, node := range f.node.Topics().Nodes() {
 		out = append(out, node.Identity())
 	}
-	if g := f.node.catalog.raftGroup(); g != nil {
+	if g := f.node.catalog.Member(); g != nil {
 		if future := g.Raft.GetConfiguration(); future.Error() == nil {
 			for _, s := range future.Configuration().Servers {
 				out = append(out, string(s.ID))
@@ -129,8 +130,8 @@ func (f *failover) others() []string {
 
 // groupNamed gives a group that runs here, nil if there is none.
 func (n *Node) groupNamed(name string) *raftgroup.Member {
-	if name == catalogGroup {
-		return n.catalog.raftGroup()
+	if name == catalog.Group {
+		return n.catalog.Member()
 	}
 	id, err := fsm.ParsePartitionID(name)
 	if err != nil {

@@ -53,7 +53,7 @@ func (n *Node) grant(payload []byte) error { return n.lost(n.formation.Grant(pay
 // catalog's Raft group.
 func (n *Node) admit(ctx context.Context, from string, payload []byte) ([]byte, error) {
 	return n.formation.Admit(ctx, from, payload, func(ctx context.Context, node fsm.Node) error {
-		_, err := n.catalog.apply(ctx, fsm.CatalogCommand{RegisterNode: &node})
+		_, err := n.catalog.Change(ctx, fsm.CatalogCommand{RegisterNode: &node})
 		return err
 	})
 }

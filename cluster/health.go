@@ -6,6 +6,7 @@ import (
 
 	"github.com/hashicorp/raft"
 
+	"github.com/trimaran-io/trimaran/cluster/catalog"
 	"github.com/trimaran-io/trimaran/cluster/raftgroup"
 	"github.com/trimaran-io/trimaran/fsm"
 )
@@ -28,7 +29,7 @@ func (n *Node) ledHere(g *raftgroup.Member) bool {
 
 // catalogLed reports whether this node knows a leader of the catalog that it can rely on.
 func (n *Node) catalogLed() bool {
-	g := n.catalog.raftGroup()
+	g := n.catalog.Member()
 	return g != nil && n.ledHere(g)
 }
 
@@ -90,7 +91,7 @@ func (n *Node) health(view *fsm.Topics, topics []*fsm.Topic, here map[fsm.NodeID
 // catalogHealth is health of the catalog's group.
 func (n *Node) catalogHealth(view *fsm.Topics) (h groupsHealth) {
 	h.all, h.offline = 1, boolInt(!n.catalogLed())
-	g := n.catalog.raftGroup()
+	g := n.catalog.Member()
 	if g == nil || g.Raft.State() != raft.Leader {
 		return h
 	}
@@ -100,7 +101,7 @@ func (n *Node) catalogHealth(view *fsm.Topics) (h groupsHealth) {
 		want += boolInt(node.State != fsm.NodeLeaving)
 	}
 	away := slices.ContainsFunc(vote, func(identity string) bool { return !n.connected(identity) })
-	h.under = boolInt(away || len(vote) < min(want, maxCatalogVoters))
+	h.under = boolInt(away || len(vote) < min(want, catalog.MaxVoters))
 	return h
 }
 

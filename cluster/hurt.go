@@ -79,7 +79,7 @@ func (n *Node) readFailed(r *replica, err error, end fsm.Offset) {
 		return
 	}
 	n.logger.Error("a replica has something damaged; it is rebuilt when the others can do without it", "partition", r.id, "readable_from", end, "error", err)
-	n.catalog.wake()
+	n.catalog.Wake()
 }
 
 // healed is told that the scrub found nothing damaged in a replica.
@@ -185,6 +185,6 @@ func (n *Node) leaveHurt(r *replica, leader string) {
 			n.logger.Debug("a damaged replica stays in its group", "partition", r.id, "error", err)
 			return
 		}
-		n.catalog.wake()
+		n.catalog.Wake()
 	}()
 }

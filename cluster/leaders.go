@@ -133,7 +133,7 @@ func (l *leaderships) turn(now time.Time) {
 		})
 	}
 	l.led = led
-	if g := n.catalog.raftGroup(); g != nil && (self.State != fsm.NodeActive || full) && g.Raft.State() == raft.Leader {
+	if g := n.catalog.Member(); g != nil && (self.State != fsm.NodeActive || full) && g.Raft.State() == raft.Leader {
 		given.Go(func() {
 			if err := n.handOverTo(g, suitable); err != nil {
 				n.logger.Debug("leadership of the catalog stays", "error", err)

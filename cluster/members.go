@@ -139,7 +139,7 @@ func (n *Node) removeMembers(r *replica, p leadership, partition *fsm.Partition,
 	if n.Topics().Level() >= 3 {
 		settle.Replicas = partition.Replicas
 	}
-	if _, err := n.catalog.apply(ctx, fsm.CatalogCommand{Settle: settle}); err != nil {
+	if _, err := n.catalog.Change(ctx, fsm.CatalogCommand{Settle: settle}); err != nil {
 		n.logger.Warn("cannot tell the catalog that replicas have left yet", "partition", r.id, "error", err)
 	}
 }

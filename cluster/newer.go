@@ -43,6 +43,6 @@ func (n *Node) outgrown(r *replica, err error) {
 	n.mu.Unlock()
 	if first {
 		n.logger.Error("a replica ends here: a newer program has written what this one does not know; start that one", "partition", r.id, "error", err)
-		n.catalog.wake()
+		n.catalog.Wake()
 	}
 }

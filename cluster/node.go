@@ -32,6 +32,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"github.com/trimaran-io/trimaran/cluster/backofflog"
+	"github.com/trimaran-io/trimaran/cluster/catalog"
 	"github.com/trimaran-io/trimaran/cluster/formation"
 	"github.com/trimaran-io/trimaran/cluster/identity"
 	"github.com/trimaran-io/trimaran/cluster/membership"
@@ -138,13 +139,12 @@ type Node struct {
 	link         *peer.Link
 	gossip       *membership.Gossip
 	wired        chan struct{} // closed when link and gossip are there: the link is called by others before
-	catalog      *catalog
+	catalog      *catalog.Catalog
 	failover     *failover
 
-	producerIDs *producerIDs
-	fresh       freshness
-	forwarded   *semaphore.Weighted // requests of consumer groups that wait at other nodes
-	unpacking   *semaphore.Weighted // batches that are unpacked to look for a time
+	initial   *catalog.InitialTopics
+	forwarded *semaphore.Weighted // requests of consumer groups that wait at other nodes
+	unpacking *semaphore.Weighted // batches that are unpacked to look for a time
 
 	ctx    context.Context // ends when the node stops
 	cancel context.CancelFunc
@@ -153,7 +153,6 @@ type Node struct {
 
 	served    atomic.Bool // Ready was nil once
 	diskHangs atomic.Bool // an append here does not end
-	wasCut    atomic.Bool // from some node, and it was not asked since whether this one still belongs to the cluster
 
 	tidied struct { // the reconcile loop's own: when it last looked for leftovers
 		view *fsm.Topics
@@ -173,9 +172,6 @@ type Node struct {
 	hurt      map[fsm.PartitionID]hurt      // replicas that run with something damaged
 	fullNodes map[string]time.Time          // nodes whose disk is full, and until when that holds
 	hashing   chan struct{}                 // capacity 1: one check of replicas reads at a time
-	caughtUp  bool                          // the catalog here was once as new as the leader's
-
-	creating bool // the topics of the configuration are not all there yet
 }
 
 // Start opens the data directory, listens and begins to look for the cluster.
@@ -214,7 +210,6 @@ func Start(cfg Config) (_ *Node, err error) {
 		fullNodes: map[string]time.Time{},
 		hashing:   make(chan struct{}, 1),
 		wired:     make(chan struct{}),
-		creating:  len(cfg.InitialTopics) > 0,
 	}
 	n.ctx, n.cancel = context.WithCancel(context.Background())
 	n.ending = newEnding(n.ctx)
@@ -251,10 +246,10 @@ func Start(cfg Config) (_ *Node, err error) {
 		return nil, err
 	}
 	undo = append(undo, func() { n.logs.Close() })
-	n.producerIDs = newProducerIDs()
 	n.forwarded = newForwarded()
 	n.unpacking = newUnpacking()
-	n.catalog = newCatalog(n)
+	n.catalog = catalog.New(n.catalogConfig())
+	n.initial = n.newInitialTopics()
 	n.catchUpLimit = newCatchUpLimit(cfg.CatchUpRate)
 	n.failover = newFailover(n)
 
@@ -278,7 +273,7 @@ func Start(cfg Config) (_ *Node, err error) {
 		Answered:         cfg.answered,
 	})
 	undo = append(undo, func() { n.link.Close() })
-	n.link.OnDown(func(string) { n.wasCut.Store(true) })
+	n.link.OnDown(func(string) { n.catalog.WasCut() })
 	if n.cfg.PeerAdvertise == "" {
 		n.cfg.PeerAdvertise = listener.Addr().String()
 	}
@@ -353,7 +348,7 @@ func (n *Node) run() {
 		defer n.done.Done()
 		n.tellFull()
 	}()
-	for _, loop := range []func(){n.scrubLoop, n.planLoop, n.leadersLoop, n.stuckLoop} {
+	for _, loop := range []func(){n.scrubLoop, n.leadersLoop, n.stuckLoop, func() { n.catalog.Run(n.ctx) }, func() { n.catalog.Plan(n.ctx) }} {
 		n.done.Add(1)
 		go func() {
 			defer n.done.Done()
@@ -361,25 +356,6 @@ func (n *Node) run() {
 		}()
 	}
 	n.reconcileLoop()
-}
-
-// openCatalog starts the catalog group of the cluster that this node is in.
-func (n *Node) openCatalog() error {
-	forming := n.who.Forming()
-	var voters, nonvoters []string
-	if forming != nil && forming.Proposer == n.identity && forming.ClusterID == n.ClusterID() {
-		for i, node := range forming.Nodes {
-			if i < maxCatalogVoters {
-				voters = append(voters, node.Identity())
-			} else {
-				nonvoters = append(nonvoters, node.Identity())
-			}
-		}
-	}
-	if err := n.catalog.open(voters, nonvoters); err != nil {
-		return fmt.Errorf("catalog: %w", err)
-	}
-	return nil
 }
 
 func (n *Node) fail(err error)       { n.ending.fail(err) }
@@ -402,13 +378,9 @@ func (n *Node) ClusterID() string {
 	return n.who.ClusterID()
 }
 
-// Topics gives the catalog as this node knows it. It must not be changed.
-func (n *Node) Topics() *fsm.Topics { return n.catalog.view.Load() }
-
 // Ready is nil when this node serves. The error says what is missing.
 func (n *Node) Ready() error {
 	n.mu.Lock()
-	caughtUp, creating := n.caughtUp, n.creating
 	running := len(n.replicas)
 	n.mu.Unlock()
 	if err := n.ending.serving(); err != nil {
@@ -417,13 +389,13 @@ func (n *Node) Ready() error {
 	switch {
 	case n.ClusterID() == "":
 		return errors.New("not in a cluster: " + n.formation.Waiting())
-	case !caughtUp:
+	case !n.catalog.CaughtUp():
 		return errors.New("the catalog is not up to date yet")
 	}
 	if n.Topics().ClusterID() == "" {
 		return errors.New("the cluster is being formed")
 	}
-	if creating { // or a client's first use would create them with other settings
+	if n.initial.Pending() { // or a client's first use would create them with other settings
 		return errors.New("the topics of --topics are being created")
 	}
 	// Only the start waits for all. A partition that loses its majority later, or a

@@ -77,3 +77,10 @@ func without(servers []raft.Server, identity string) (out []raft.Server) {
 	}
 	return out
 }
+
+func boolInt(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
+}

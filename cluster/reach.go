@@ -185,7 +185,7 @@ func (n *Node) Serving() (elsewhere bool, err error) {
 
 // cutOff is Serving for a node that has served.
 func (n *Node) cutOff() (elsewhere bool, err error) {
-	g := n.catalog.raftGroup()
+	g := n.catalog.Member()
 	if g == nil {
 		return false, errors.New("the catalog is not open yet")
 	}

@@ -32,7 +32,7 @@ func (n *Node) damaged(r *replica, err error) {
 	n.mu.Unlock()
 	if !known {
 		n.logger.Error("a replica's log is damaged; it will be rebuilt from the others", "partition", r.id, "error", err)
-		n.catalog.wake()
+		n.catalog.Wake()
 	}
 }
 

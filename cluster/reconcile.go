@@ -24,83 +24,35 @@ import (
 // the only one that opens and closes replicas.
 
 const (
-	reconcileTick  = time.Second
-	openAtOnce     = 64
-	reopenAfter    = 30 * time.Second
-	catchUpTimeout = 3 * time.Second
-	rebuildPause   = 5 * time.Second
+	reconcileTick = time.Second
+	openAtOnce    = 64
+	reopenAfter   = 30 * time.Second
+	rebuildPause  = 5 * time.Second
 	// tidyEvery is how often it is looked for files of partitions that are gone if the catalog stays as it is.
 	tidyEvery = 30 * time.Second
-	// askLeftEvery is the pause between two questions whether this node still belongs to the cluster.
-	askLeftEvery = 5 * time.Second
 )
 
 func (n *Node) reconcileLoop() {
 	tick := time.NewTicker(reconcileTick)
 	defer tick.Stop()
 	lastBroken := time.Now()
-	var askedLeft time.Time
-	for {
-		g := n.catalog.raftGroup()
-		n.catalog.mu.Lock()
-		changed := n.catalog.changed
-		n.catalog.mu.Unlock()
-
-		n.catalog.lead(n.ctx)
-		n.mu.Lock()
-		caughtUp := n.caughtUp
-		n.mu.Unlock()
-		if !caughtUp {
-			n.reconcile(false)
-			ctx, cancel := context.WithTimeout(n.ctx, catchUpTimeout)
-			err := n.catalog.catchUp(ctx)
-			cancel()
-			if err == nil {
-				n.mu.Lock()
-				n.caughtUp = true
-				n.mu.Unlock()
-				caughtUp = true
-			} else if n.ctx.Err() != nil {
-				return
-			} else if left, _ := n.hasLeft(n.ctx); left {
-				n.leave()
+	for n.ctx.Err() == nil {
+		changed := n.catalog.Changed()
+		current := n.catalog.CaughtUp()
+		if current && time.Since(lastBroken) > reopenAfter {
+			n.mu.Lock()
+			for id, err := range n.broken {
+				if !rebuildable(err) && !errors.Is(err, fsm.ErrNewer) {
+					delete(n.broken, id)
+				}
 			}
+			n.mu.Unlock()
+			lastBroken = time.Now()
 		}
-		if caughtUp {
-			if time.Since(lastBroken) > reopenAfter {
-				n.mu.Lock()
-				for id, err := range n.broken {
-					if !rebuildable(err) && !errors.Is(err, fsm.ErrNewer) {
-						delete(n.broken, id)
-					}
-				}
-				n.mu.Unlock()
-				lastBroken = time.Now()
-			}
-			n.reconcile(true)
-			n.register(n.ctx)
-			if view := n.Topics(); view.ClusterID() != "" {
-				if _, ok := view.Node(n.nodeID); !ok {
-					n.leave()
-				}
-			}
-			if n.wasCut.Load() && time.Since(askedLeft) > askLeftEvery {
-				n.wasCut.Store(false)
-				askedLeft = time.Now()
-				left, known := n.hasLeft(n.ctx)
-				if left {
-					n.leave()
-				} else if !known {
-					n.wasCut.Store(true)
-				}
-			}
-		}
+		n.reconcile(current)
 		select {
 		case <-n.ctx.Done():
-			return
 		case <-changed:
-		case <-g.Observations: // this loop is the catalog group's observer
-			n.catalog.wake()
 		case <-tick.C:
 		}
 	}
@@ -172,7 +124,7 @@ func (n *Node) reconcile(current bool) {
 		n.mu.Unlock()
 		work.begin(n, id, func() {
 			n.closeToReopen(r, damage)
-			n.catalog.wake() // it is opened in the next turn
+			n.catalog.Wake() // it is opened in the next turn
 		})
 	}
 	if current {
@@ -260,7 +212,7 @@ func (w *inhand) begin(n *Node, id fsm.PartitionID, job func()) {
 		delete(n.busy, id)
 		n.mu.Unlock()
 		if w.left.Load() {
-			n.catalog.wake()
+			n.catalog.Wake()
 		}
 	}()
 }
@@ -350,7 +302,7 @@ func (n *Node) rebuildBroken() {
 				return
 			}
 			delete(n.broken, id)
-			n.catalog.wake()
+			n.catalog.Wake()
 		}()
 	}
 }

@@ -26,13 +26,6 @@ const holdLeaderless = 1500 * time.Millisecond
 // leads. Replicas here tell without being asked.
 const retryPause = 25 * time.Millisecond
 
-// CatalogKnown says whether the catalog here was once as new as the leader's since this node has started.
-func (n *Node) CatalogKnown() bool {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	return n.caughtUp
-}
-
 // Gateways gives the addresses, host:port, at which the registered nodes that are there take clients; "" for one that
 // has not said so.
 func (n *Node) Gateways() map[fsm.NodeID]string {

@@ -161,15 +161,6 @@ func appendPartition(dst []byte, id fsm.PartitionID) []byte {
 
 var errMalformed = fmt.Errorf("%w: malformed call of another node", fsm.ErrUnknown)
 
-// decodeCall reads the JSON of a call. What is asked may rest on a field that is not known here, so there must be none.
-func decodeCall(payload []byte, call any) error {
-	err := fsm.DecodeStrictly(payload, call)
-	if err != nil && !errors.Is(err, fsm.ErrNewer) {
-		return errMalformed
-	}
-	return err
-}
-
 // maxBatchesPerCall bounds what a call of another node makes us allocate.
 const maxBatchesPerCall = 1 << 16
 
@@ -188,6 +179,9 @@ func (n *Node) answer(ctx context.Context, from string, kind uint8, payload []by
 		if n.ClusterID() == "" {
 			return nil, errNotLeader{}
 		}
+	}
+	if of := catalogKinds[kind]; of != 0 {
+		return n.catalog.Answer(ctx, from, of, payload)
 	}
 	r := reader{b: payload}
 	switch kind {
@@ -221,18 +215,6 @@ func (n *Node) answer(ctx context.Context, from string, kind uint8, payload []by
 
 	case callDeleteRecords, callProducers:
 		return n.answerAdmin(ctx, kind, &r)
-	case callAdminister:
-		var request fsm.AdminRequest
-		if err := decodeCall(payload, &request); err != nil {
-			return nil, err
-		}
-		return n.administerAsLeader(ctx, request)
-	case callCreatePartitions:
-		var call createPartitionsCall
-		if err := decodeCall(payload, &call); err != nil {
-			return nil, err
-		}
-		return n.createPartitionsAsLeader(ctx, call)
 	case callHash:
 		id, from, to, limit := r.partition(), fsm.Offset(r.uint64()), fsm.Offset(r.uint64()), r.uint64()
 		replica := n.records(id)
@@ -256,26 +238,8 @@ func (n *Node) answer(ctx context.Context, from string, kind uint8, payload []by
 		}
 		return n.answerCopy(ctx, from, replica, kind, &r)
 
-	case callCatalogApply:
-		return n.catalog.applyAsLeader(ctx, payload)
-	case callCatalogKnown:
-		index := fsm.Index(r.uint64())
-		if r.bad {
-			return nil, errMalformed
-		}
-		return nil, n.catalog.awaitIndex(ctx, index)
-	case callCreateTopic:
-		var call createTopicCall
-		if err := decodeCall(payload, &call); err != nil {
-			return nil, err
-		}
-		return n.createTopicAsLeader(ctx, call)
 	case callCoordinate:
 		return n.answerCoordinate(ctx, payload)
-	case callCreateShards:
-		return n.createGroupShardsAsLeader(ctx)
-	case callCatalogIndex:
-		return n.catalog.indexAsLeader(ctx)
 	case callForm:
 		return nil, n.grant(payload)
 	case callJoin:
@@ -286,8 +250,6 @@ func (n *Node) answer(ctx context.Context, from string, kind uint8, payload []by
 		return nil, n.failover.told(from, payload)
 	case callFull:
 		return nil, n.heardFull(from, payload)
-	case callMember:
-		return n.answerMember(ctx, from)
 	case callReplicaStatus:
 		return json.Marshal(n.report())
 	case callRelay:

@@ -64,7 +64,7 @@ func (n *Node) stop() error {
 		go r.group.End()
 	}
 	n.mu.Unlock()
-	if g := n.catalog.raftGroup(); g != nil {
+	if g := n.catalog.Member(); g != nil {
 		go g.End()
 	}
 	n.done.Wait()
@@ -80,7 +80,7 @@ func (n *Node) stop() error {
 	for range replicas {
 		err = errors.Join(err, <-errs)
 	}
-	if g := n.catalog.raftGroup(); g != nil {
+	if g := n.catalog.Member(); g != nil {
 		err = errors.Join(err, g.Close())
 	}
 	err = errors.Join(err, n.gossip.Close(), n.link.Close(), n.logs.Close(), n.stable.Close(), n.dir.Close())
@@ -99,7 +99,7 @@ func (n *Node) drain(ctx context.Context) {
 		groups = append(groups, r.group)
 	}
 	n.mu.Unlock()
-	if g := n.catalog.raftGroup(); g != nil {
+	if g := n.catalog.Member(); g != nil {
 		groups = append(groups, g)
 	}
 	inTurns(ctx, handOversAtOnce, handOverTurn, groups, func(g *raftgroup.Member) {

@@ -73,7 +73,7 @@ func (n *Node) report() nodeReport {
 		}
 		report.Replicas[r.id.String()] = replicaReport{Leads: identity == n.identity, Voters: ids, Term: fsm.Term(term), LogStart: start, Applied: next, Bytes: r.log.Bytes(), CatchUp: r.catchUp.status(), Hurt: hurt[r.id]}
 	}
-	if g := n.catalog.raftGroup(); g != nil {
+	if g := n.catalog.Member(); g != nil {
 		report.Catalog = "voter"
 		report.Term, report.End = fsm.Term(g.Raft.CurrentTerm()), int64(g.Raft.LastIndex())+1
 		if g.Raft.State() == raft.Leader {
@@ -131,7 +131,7 @@ func (n *Node) confirm(ctx context.Context) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, confirmTimeout)
 	defer cancel()
-	switch err := n.catalog.catchUp(ctx); {
+	switch err := n.catalog.CatchUp(ctx); {
 	case err == nil && n.Topics().ClusterID() == "":
 		return errors.New("the cluster is being formed")
 	case err == nil:
@@ -330,7 +330,7 @@ func (c collector) Collect(to chan<- prometheus.Metric) {
 	gauge(metricShards, float64(shards))
 	gauge(metricShardsLed, float64(led))
 	controller := 0.0
-	if g := c.n.catalog.raftGroup(); g != nil && g.Raft.State() == raft.Leader {
+	if g := c.n.catalog.Member(); g != nil && g.Raft.State() == raft.Leader {
 		controller = 1
 	}
 	gauge(metricPartitions, float64(running))

@@ -103,7 +103,7 @@ func (s *stuckGroups) turn(now time.Time) {
 	for _, r := range n.runningReplicas() {
 		look(r.group, r)
 	}
-	if g := n.catalog.raftGroup(); g != nil {
+	if g := n.catalog.Member(); g != nil {
 		look(g, nil)
 	}
 	for g := range s.offered {
