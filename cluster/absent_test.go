@@ -172,7 +172,7 @@ func TestReplicasThatComeBackWithNothingFormNoGroupOfTheirOwn(t *testing.T) {
 			if r == nil {
 				return errors.New("not yet open")
 			}
-			if servers := r.group.Raft.GetConfiguration().Configuration().Servers; len(servers) > 0 {
+			if servers := r.Member.Raft.GetConfiguration().Configuration().Servers; len(servers) > 0 {
 				t.Fatalf("node %d, which has no record, believes in %v", i+1, servers)
 			}
 		}

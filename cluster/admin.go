@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/trimaran-io/trimaran/cluster/replica"
 	"github.com/trimaran-io/trimaran/fsm"
 )
 
@@ -23,12 +24,12 @@ func (n *Node) DeleteRecords(ctx context.Context, id fsm.PartitionID, before fsm
 	if !ok {
 		return -1, fsm.ErrUnknownTopicOrPartition
 	}
-	if !strings.Contains(n.config(topic, "cleanup.policy"), "delete") {
+	if !strings.Contains(topic.ConfigOr(n.cfg.TopicDefaults, "cleanup.policy"), "delete") {
 		return -1, fmt.Errorf("%w: cleanup.policy of topic %s is not delete", fsm.ErrPolicy, topic.Name)
 	}
-	err = n.atRecords(ctx, id, holdLeaderless, func(ctx context.Context, h hint, local *records) (err error) {
+	err = n.atRecords(ctx, id, holdLeaderless, func(ctx context.Context, h hint, local *replica.Records) (err error) {
 		if local != nil {
-			low, err = local.deleteRecords(ctx, before)
+			low, err = local.DeleteRecords(ctx, before)
 			return err
 		}
 		// Asked again where no answer came: the log start only moves up.
@@ -48,35 +49,13 @@ func (n *Node) DeleteRecords(ctx context.Context, id fsm.PartitionID, before fsm
 	return low, nil
 }
 
-// deleteRecords is DeleteRecords at the leader.
-func (r *records) deleteRecords(ctx context.Context, before fsm.Offset) (fsm.Offset, error) {
-	// What a deposed leader does not know to be committed may be.
-	p, start, next, err := r.asConfirmedLeader(ctx)
-	if err != nil {
-		return -1, err
-	}
-	if before == -1 {
-		before = next
-	}
-	if before < 0 || before > next {
-		return -1, fmt.Errorf("%w: %d is not within %d to %d", fsm.ErrOffsetOutOfRange, before, start, next)
-	}
-	if before > start {
-		if err := p.control(ctx, fsm.LogStartCommand(before)); err != nil {
-			return -1, err
-		}
-		start, _ = r.bounds()
-	}
-	return start, nil
-}
-
 // Producers gives the idempotent producers that the partition's leader remembers,
 // in the order in which they last appended.
 func (n *Node) Producers(ctx context.Context, id fsm.PartitionID) ([]fsm.ActiveProducer, error) {
 	var producers []fsm.ActiveProducer
-	err := n.atRecords(ctx, id, holdLeaderless, func(ctx context.Context, h hint, local *records) (err error) {
+	err := n.atRecords(ctx, id, holdLeaderless, func(ctx context.Context, h hint, local *replica.Records) (err error) {
 		if local != nil {
-			producers, err = local.activeProducers(ctx)
+			producers, err = local.ActiveProducers(ctx)
 			return err
 		}
 		reply, err := n.ask(ctx, h.Identity, callProducers, appendPartition(nil, id))
@@ -89,20 +68,6 @@ func (n *Node) Producers(ctx context.Context, id fsm.PartitionID) ([]fsm.ActiveP
 		return nil
 	})
 	return producers, err
-}
-
-func (r *records) activeProducers(ctx context.Context) ([]fsm.ActiveProducer, error) {
-	if _, _, _, err := r.asConfirmedLeader(ctx); err != nil {
-		return nil, err
-	}
-	r.mu.Lock()
-	states := r.state.Producers()
-	r.mu.Unlock()
-	producers := make([]fsm.ActiveProducer, len(states))
-	for i, s := range states {
-		producers[i] = s.Active()
-	}
-	return producers, nil
 }
 
 // answerAdmin answers the calls of this file that are for one partition.
@@ -119,13 +84,13 @@ func (n *Node) answerAdmin(ctx context.Context, kind uint8, r *reader) ([]byte, 
 		return nil, errNotLeader{}
 	}
 	if kind == callDeleteRecords {
-		low, err := replica.deleteRecords(ctx, before)
+		low, err := replica.DeleteRecords(ctx, before)
 		if err != nil {
 			return nil, err
 		}
 		return binary.BigEndian.AppendUint64(nil, uint64(low)), nil
 	}
-	producers, err := replica.activeProducers(ctx)
+	producers, err := replica.ActiveProducers(ctx)
 	if err != nil {
 		return nil, err
 	}

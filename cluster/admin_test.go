@@ -156,7 +156,7 @@ func TestRecordsAreDeletedEverywhere(t *testing.T) {
 	}
 	for i := range c.nodes {
 		eventually(t, "the log start", func() error {
-			if start, next := c.nodes[i].replica(id).bounds(); start != 5 || next != 10 {
+			if start, next := c.nodes[i].replica(id).Bounds(); start != 5 || next != 10 {
 				return fmt.Errorf("node %d has %d to %d", i+1, start, next)
 			}
 			return nil

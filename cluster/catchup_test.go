@@ -3,15 +3,12 @@ package cluster
 import (
 	"errors"
 	"fmt"
-	"math"
 	"strings"
 	"testing"
 	"time"
 
-	"github.com/hashicorp/raft"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
-	"github.com/trimaran-io/trimaran/cluster/raftlog"
 	"github.com/trimaran-io/trimaran/fsm"
 	"github.com/trimaran-io/trimaran/kafkaproto"
 )
@@ -43,9 +40,9 @@ func localValues(t *testing.T, n *Node, id fsm.PartitionID) (start fsm.Offset, v
 	if r == nil {
 		t.Fatal("the replica does not run")
 	}
-	start, end := r.bounds()
+	start, end := r.Bounds()
 	for from := start; from < end; {
-		slice, ok, err := r.readCommitted(from, 1<<20)
+		slice, ok, err := r.ReadCommitted(from, 1<<20)
 		if err != nil || !ok {
 			t.Fatalf("offset %d: %v, %v", from, ok, err)
 		}
@@ -105,7 +102,7 @@ func (c *testCluster) outOfWindow(nodes []int, id fsm.PartitionID, index uint64)
 			if r == nil {
 				return errors.New("not there")
 			}
-			if first, _ := r.log.FirstIndex(); first <= index {
+			if first, _ := r.Log.FirstIndex(); first <= index {
 				return fmt.Errorf("node %d: window from %d", i, first)
 			}
 		}
@@ -130,10 +127,10 @@ func TestAFollowerIsAwayWhileRetentionTrimsPastIt(t *testing.T) {
 	eventually(t, "retention has freed segments everywhere", func() error {
 		for _, i := range there {
 			r := c.nodes[i].records(id)
-			if start, _ = r.bounds(); start < 100 {
+			if start, _ = r.Bounds(); start < 100 {
 				return fmt.Errorf("node %d begins at %d", i, start)
 			}
-			if first := r.log.Segments()[0]; fsm.Offset(first.Start) < 60 {
+			if first := r.Log.Segments()[0]; fsm.Offset(first.Start) < 60 {
 				return fmt.Errorf("node %d has a segment from %d on", i, first.Start)
 			}
 		}
@@ -176,10 +173,10 @@ func TestAnIdlePartitionIsEmptiedByRetention(t *testing.T) {
 	eventually(t, "all is freed everywhere", func() error {
 		for i, n := range c.nodes {
 			r := n.records(id)
-			if start, next := r.bounds(); start != 20 || next != 20 {
+			if start, next := r.Bounds(); start != 20 || next != 20 {
 				return fmt.Errorf("node %d: %d to %d", i, start, next)
 			}
-			if bytes := r.log.Bytes(); bytes > 5000 {
+			if bytes := r.Log.Bytes(); bytes > 5000 {
 				return fmt.Errorf("node %d has %d bytes", i, bytes)
 			}
 		}
@@ -201,8 +198,8 @@ func TestAnIdlePartitionIsEmptiedByRetention(t *testing.T) {
 	eventually(t, "all is freed again", func() error {
 		for i, n := range c.nodes {
 			r := n.replica(id)
-			if start, next := r.bounds(); start != 22 || next != 22 || r.log.Segments()[0].Base <= r.log.SnapshotIndex() {
-				return fmt.Errorf("node %d: %d to %d, from entry %d on, snapshot at %d", i, start, next, r.log.Segments()[0].Base, r.log.SnapshotIndex())
+			if start, next := r.Bounds(); start != 22 || next != 22 || r.Log.Segments()[0].Base <= r.Log.SnapshotIndex() {
+				return fmt.Errorf("node %d: %d to %d, from entry %d on, snapshot at %d", i, start, next, r.Log.Segments()[0].Base, r.Log.SnapshotIndex())
 			}
 		}
 		return nil
@@ -228,7 +225,7 @@ func TestRetentionOfNoBytes(t *testing.T) {
 	id := fsm.PartitionID{Topic: topic.ID}
 	c.fill(0, id, "old", 20)
 	eventually(t, "all is freed", func() error {
-		if start, next := c.nodes[0].records(id).bounds(); start != 20 || next != 20 {
+		if start, next := c.nodes[0].records(id).Bounds(); start != 20 || next != 20 {
 			return fmt.Errorf("%d to %d", start, next)
 		}
 		return nil
@@ -258,39 +255,12 @@ func TestATimeFarAheadDoesNotEndRetention(t *testing.T) {
 	c.fill(0, id, "behind", 20)
 	eventually(t, "all is freed everywhere", func() error {
 		for i, n := range c.nodes {
-			if start, next := n.records(id).bounds(); start != 21 || next != 21 {
+			if start, next := n.records(id).Bounds(); start != 21 || next != 21 {
 				return fmt.Errorf("node %d: %d to %d", i, start, next)
 			}
 		}
 		return nil
 	})
-}
-
-// The age of a segment, whatever its records say of their time.
-func TestASegmentsAge(t *testing.T) {
-	written := time.UnixMilli(1_000_000)
-	for _, test := range []struct {
-		newest int64
-		write  time.Time
-		ahead  int64
-		want   int64
-	}{
-		{900_000, written, 5000, 900_000},
-		{1_004_000, written, 5000, 1_004_000},
-		{1_006_000, written, 5000, 1_005_000},
-		{1_000_000_000, written, 5000, 1_005_000},
-		{1_000_000_000, written, 0, 1_000_000},
-		{1_000_000_000, written, math.MaxInt64, 1_000_000_000}, // the topic wants it so
-		{0, written, 5000, 1_000_000},                          // no record has a time
-		{-1, written, 5000, 1_000_000},
-		{900_000, time.Time{}, 5000, 900_000},
-		{0, time.Time{}, 5000, 0},
-	} {
-		got := retention{ahead: test.ahead}.newest(raftlog.SegmentInfo{MaxTime: test.newest, LastWrite: test.write})
-		if got != test.want {
-			t.Errorf("newest %d, written %v, %d ahead: %d, want %d", test.newest, test.write, test.ahead, got, test.want)
-		}
-	}
 }
 
 // A follower that is away while all that there is gets too old finds a leader whose
@@ -309,8 +279,8 @@ func TestAFollowerIsAwayWhileRetentionFreesEverything(t *testing.T) {
 	eventually(t, "all is freed", func() error {
 		for _, i := range there {
 			r := c.nodes[i].replica(id)
-			if start, next := r.bounds(); start != 65 || next != 65 || r.log.Segments()[0].Base <= r.log.SnapshotIndex() {
-				return fmt.Errorf("node %d: %d to %d, from entry %d on, snapshot at %d", i, start, next, r.log.Segments()[0].Base, r.log.SnapshotIndex())
+			if start, next := r.Bounds(); start != 65 || next != 65 || r.Log.Segments()[0].Base <= r.Log.SnapshotIndex() {
+				return fmt.Errorf("node %d: %d to %d, from entry %d on, snapshot at %d", i, start, next, r.Log.Segments()[0].Base, r.Log.SnapshotIndex())
 			}
 		}
 		return nil
@@ -337,8 +307,8 @@ func TestAnEmptiedPartitionIsCopiedWhenNothingCanBeCommitted(t *testing.T) {
 	c.fill(leader, id, "meanwhile", 60)
 	eventually(t, "all is freed", func() error {
 		r := c.nodes[leader].replica(id)
-		if start, next := r.bounds(); start != 65 || next != 65 || r.log.Segments()[0].Base <= r.log.SnapshotIndex() {
-			return fmt.Errorf("%d to %d, from entry %d on, snapshot at %d", start, next, r.log.Segments()[0].Base, r.log.SnapshotIndex())
+		if start, next := r.Bounds(); start != 65 || next != 65 || r.Log.Segments()[0].Base <= r.Log.SnapshotIndex() {
+			return fmt.Errorf("%d to %d, from entry %d on, snapshot at %d", start, next, r.Log.Segments()[0].Base, r.Log.SnapshotIndex())
 		}
 		return nil
 	})
@@ -366,7 +336,7 @@ func TestRecordsInFrontOfALeaderChangeGetTooOld(t *testing.T) {
 	next := c.leaderOf(id)
 	c.start(leader)
 	eventually(t, "a segment of the new leader's own", func() error {
-		if s := c.nodes[next].replica(id).log.Segments(); len(s) < 2 {
+		if s := c.nodes[next].replica(id).Log.Segments(); len(s) < 2 {
 			return fmt.Errorf("%+v", s)
 		}
 		return nil
@@ -377,44 +347,10 @@ func TestRecordsInFrontOfALeaderChangeGetTooOld(t *testing.T) {
 			if r == nil {
 				return fmt.Errorf("node %d has no replica yet", i+1)
 			}
-			if start, end := r.bounds(); start != 5 || end != 5 || r.log.Bytes() > 1000 {
-				return fmt.Errorf("node %d: %d to %d, segments %+v", i+1, start, end, r.log.Segments())
+			if start, end := r.Bounds(); start != 5 || end != 5 || r.Log.Bytes() > 1000 {
+				return fmt.Errorf("node %d: %d to %d, segments %+v", i+1, start, end, r.Log.Segments())
 			}
 		}
 		return nil
 	})
-}
-
-// A leader that offers its snapshot again while what was copied waits to be taken over does not begin another copy
-// in the same place.
-func TestASnapshotOfferedTwiceIsCopiedOnce(t *testing.T) {
-	c := newTestCluster(t, 3)
-	small(c, nil)
-	c.startAll()
-	topic := c.topic("a", 1, 3)
-	id := fsm.PartitionID{Topic: topic.ID}
-	c.mustAppend(0, id, "first")
-	n := c.nodes[1]
-	r := n.replica(id)
-	offer := n.beforeInstall(r)
-	request := &raft.InstallSnapshotRequest{LastLogIndex: 1 << 40}
-	staged := &raftlog.Staging{}
-	r.mu.Lock()
-	r.adopt = staged
-	r.mu.Unlock()
-	if err := offer(t.Context(), c.nodes[0].identity, request); !errors.Is(err, errReopens) {
-		t.Errorf("offered again: %v", err)
-	}
-	r.mu.Lock()
-	r.adopt = nil
-	r.mu.Unlock()
-	r.copying.Lock()
-	if err := offer(t.Context(), c.nodes[0].identity, request); !errors.Is(err, errCopies) {
-		t.Errorf("offered while it copies: %v", err)
-	}
-	r.copying.Unlock()
-	c.kill(1)
-	if err := offer(t.Context(), c.nodes[0].identity, request); !errors.Is(err, errCopies) {
-		t.Errorf("offered when it is closed: %v", err)
-	}
 }

@@ -275,7 +275,7 @@ func (c *testCluster) leaderOf(id fsm.PartitionID) int {
 				continue
 			}
 			if r := node.replica(id); r != nil {
-				if l, err := r.leads(); err == nil && r.readIndex(within(c.t), l.inTerm()) == nil {
+				if l, err := r.Leads(); err == nil && r.ReadIndex(within(c.t), l.InTerm()) == nil {
 					leader = i
 					return nil
 				}
@@ -569,7 +569,7 @@ func (l *acknowledgedLoad) groups() string {
 			continue
 		}
 		if r := node.Node.replica(l.id); r != nil {
-			fmt.Fprintf(&b, "\nnode %d: %v, servers %v", i+1, r.group.Raft.Stats(), r.group.Raft.GetConfiguration().Configuration().Servers)
+			fmt.Fprintf(&b, "\nnode %d: %v, servers %v", i+1, r.Member.Raft.Stats(), r.Member.Raft.GetConfiguration().Configuration().Servers)
 		}
 	}
 	return b.String()
@@ -737,7 +737,7 @@ func TestAFollowerThatWasAwayGetsEverything(t *testing.T) {
 	c.start(away)
 	c.ready()
 	eventually(t, "caught up on its own disk", func() error {
-		if _, next := c.nodes[away].replica(id).bounds(); next != 300 {
+		if _, next := c.nodes[away].replica(id).Bounds(); next != 300 {
 			return fmt.Errorf("has %d of 300", next)
 		}
 		return nil
@@ -756,7 +756,7 @@ func TestASnapshotAndARestartChangeNothing(t *testing.T) {
 		c.mustAppend(0, id, value)
 		want = append(want, value)
 		if i == 25 {
-			if err := c.nodes[0].replica(id).group.Raft.Snapshot().Error(); err != nil {
+			if err := c.nodes[0].replica(id).Member.Raft.Snapshot().Error(); err != nil {
 				t.Fatal(err)
 			}
 			if err := c.nodes[0].catalog.Member().Raft.Snapshot().Error(); err != nil {

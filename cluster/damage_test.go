@@ -39,7 +39,7 @@ func TestADamagedRecordIsNeverServed(t *testing.T) {
 	// The replica leaves the group, is rebuilt from the others and votes again.
 	c.rebuilt(victim, id, 2)
 	c.wantEverywhere(id, want)
-	slice, ok, err := c.nodes[victim].records(id).readCommitted(0, 1<<20)
+	slice, ok, err := c.nodes[victim].records(id).ReadCommitted(0, 1<<20)
 	if err != nil || !ok || !bytes.Contains(slice.Batches, []byte(value)) {
 		t.Errorf("the rebuilt replica serves %d bytes, %v, %v", len(slice.Batches), ok, err)
 	}
@@ -54,7 +54,7 @@ func (c *testCluster) everywhere(id fsm.PartitionID, next fsm.Offset) {
 			if r == nil {
 				return fmt.Errorf("node %d has no replica", i)
 			}
-			if _, end := r.bounds(); end < next {
+			if _, end := r.Bounds(); end < next {
 				return fmt.Errorf("node %d ends at %d", i, end)
 			}
 		}
@@ -70,10 +70,10 @@ func (c *testCluster) rebuilt(node int, id fsm.PartitionID, next fsm.Offset) {
 		if r == nil {
 			return errors.New("it does not run")
 		}
-		if _, end := r.bounds(); end < next {
+		if _, end := r.Bounds(); end < next {
 			return fmt.Errorf("it ends at %d", end)
 		}
-		future := r.group.Raft.GetConfiguration()
+		future := r.Member.Raft.GetConfiguration()
 		if err := future.Error(); err != nil {
 			return err
 		}
@@ -112,10 +112,7 @@ func TestAMajorityDamagedIsRefused(t *testing.T) {
 	}
 	eventually(t, "two replicas stay out", func() error {
 		for i := range 2 {
-			n := c.nodes[i]
-			n.mu.Lock()
-			err := n.broken[id]
-			n.mu.Unlock()
+			err := c.nodes[i].replicas.WhyBroken(id)
 			if err == nil || !strings.Contains(err.Error(), "needed to rebuild") {
 				return fmt.Errorf("node %d: %v", i, err)
 			}
@@ -147,7 +144,7 @@ func TestACopyThatMeetsDamageIsMadeAnew(t *testing.T) {
 	dir := c.nodes[away].partitionDir(id)
 	var covered uint64
 	eventually(t, "a snapshot covers its first segment", func() error {
-		log := c.nodes[away].records(id).log
+		log := c.nodes[away].records(id).Log
 		if covered = log.Segments()[0].Last; log.SnapshotIndex() <= covered {
 			return errors.New("not yet")
 		}

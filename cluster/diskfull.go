@@ -7,6 +7,7 @@ import (
 
 	"github.com/hashicorp/raft"
 
+	"github.com/trimaran-io/trimaran/cluster/raftgroup"
 	"github.com/trimaran-io/trimaran/fsm"
 )
 
@@ -25,12 +26,8 @@ const (
 	fullFor       = 5 * time.Second // what a node said of its disk holds for so long
 )
 
-// room is nil if records can be taken.
-func (r *replica) room() error {
-	n := r.node
-	if n == nil || n.logs == nil {
-		return nil
-	}
+// room is nil if records can be taken by the leader of a group.
+func (n *Node) room(g *raftgroup.Member) error {
 	if n.logs.Full() {
 		return fmt.Errorf("%w: the disk of the leader is full", fsm.ErrStorage)
 	}
@@ -40,7 +37,7 @@ func (r *replica) room() error {
 	if !some {
 		return nil
 	}
-	future := r.group.Raft.GetConfiguration()
+	future := g.Raft.GetConfiguration()
 	if future.Error() != nil {
 		return nil
 	}

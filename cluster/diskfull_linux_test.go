@@ -203,7 +203,7 @@ func (c *testCluster) lead(node int, id fsm.PartitionID) {
 			return nil
 		}
 		to := c.nodes[node].identity
-		c.nodes[leader].records(id).group.Raft.LeadershipTransferToServer(raft.ServerID(to), raft.ServerAddress(to))
+		c.nodes[leader].records(id).Member.Raft.LeadershipTransferToServer(raft.ServerID(to), raft.ServerAddress(to))
 		return errors.New("not yet")
 	})
 }
@@ -222,7 +222,7 @@ func TestNotAByteLeft(t *testing.T) {
 		c.mustAppend(0, id, "before")
 		eventually(t, "all have it", func() error {
 			for i, n := range c.nodes {
-				if _, next := n.records(id).bounds(); next != 1 {
+				if _, next := n.records(id).Bounds(); next != 1 {
 					return fmt.Errorf("node %d: %d", i+1, next)
 				}
 			}
@@ -245,7 +245,7 @@ func TestNotAByteLeft(t *testing.T) {
 	for _, i := range []int{1, 2} {
 		for p := range want {
 			id := fsm.PartitionID{Topic: topic.ID, Partition: int32(p)}
-			if slice, ok, err := c.nodes[i].records(id).readCommitted(0, 1000); err != nil || !ok || len(slice.Batches) == 0 {
+			if slice, ok, err := c.nodes[i].records(id).ReadCommitted(0, 1000); err != nil || !ok || len(slice.Batches) == 0 {
 				t.Errorf("node %d, partition %d: %v, %v", i+1, p, ok, err)
 			}
 		}
@@ -291,7 +291,7 @@ func TestADiskFillsInAMoment(t *testing.T) {
 		t.Fatal("all was taken")
 	}
 	c.allRun()
-	if slice, ok, err := c.nodes[0].records(id).readCommitted(0, 1000); err != nil || !ok || len(slice.Batches) == 0 {
+	if slice, ok, err := c.nodes[0].records(id).ReadCommitted(0, 1000); err != nil || !ok || len(slice.Batches) == 0 {
 		t.Errorf("%v, %v", ok, err)
 	}
 	if err := os.Remove(ballast); err != nil {

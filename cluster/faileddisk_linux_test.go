@@ -59,7 +59,7 @@ func TestANodeWhoseDiskFailsEndsInOrder(t *testing.T) {
 				}
 				// Elections everywhere, and a change of the catalog.
 				for _, r := range c.nodes[0].runningReplicas() {
-					r.group.Raft.LeadershipTransfer()
+					r.Member.Raft.LeadershipTransfer()
 				}
 				other++
 				ctx, cancel := context.WithTimeout(within(t), time.Second) // with a leader that has failed it waits for it to be ended

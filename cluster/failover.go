@@ -138,7 +138,7 @@ func (n *Node) groupNamed(name string) *raftgroup.Member {
 		return nil
 	}
 	if r := n.replica(id); r != nil {
-		return r.group
+		return r.Member
 	}
 	return nil
 }

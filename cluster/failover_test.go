@@ -138,7 +138,7 @@ func TestTheLeaderThatIsRememberedMayAskForAnElection(t *testing.T) {
 	id := fsm.PartitionID{Topic: c.topic("ask", 1, 3).ID}
 	leader := c.leaderOf(id)
 	next, other := (leader+1)%3, (leader+2)%3
-	g := c.nodes[next].replica(id).group
+	g := c.nodes[next].replica(id).Member
 	eventually(t, "the follower knows its leader", func() error {
 		if s := c.nodes[next].standingOf(g, c.nodes[other].identity); !s.led || !s.voter {
 			return fmt.Errorf("%+v", s)
@@ -188,7 +188,7 @@ func TestALonelySuspicionChangesNothing(t *testing.T) {
 		id := fsm.PartitionID{Topic: topic.ID, Partition: p}
 		leaders[p] = c.leaderOf(id)
 		counts[leaders[p]]++
-		_, terms[p] = c.nodes[leaders[p]].replica(id).group.Leader()
+		_, terms[p] = c.nodes[leaders[p]].replica(id).Member.Leader()
 	}
 	a, b, third := 0, 1, 2
 	if counts[a]+counts[b] == 0 {
@@ -217,7 +217,7 @@ func TestALonelySuspicionChangesNothing(t *testing.T) {
 			t.Errorf("partition %d: %v", p, err)
 		}
 		r := c.nodes[leaders[p]].replica(id)
-		if _, term := r.group.Leader(); term != terms[p] || r.group.Raft.State() != raft.Leader {
+		if _, term := r.Member.Leader(); term != terms[p] || r.Member.Raft.State() != raft.Leader {
 			t.Errorf("partition %d is in term %d, was in %d", p, term, terms[p])
 		}
 	}
@@ -230,7 +230,7 @@ func TestALonelySuspicionChangesNothing(t *testing.T) {
 	})
 	for p := range int32(partitions) {
 		id := fsm.PartitionID{Topic: topic.ID, Partition: p}
-		if _, term := c.nodes[leaders[p]].replica(id).group.Leader(); term != terms[p] {
+		if _, term := c.nodes[leaders[p]].replica(id).Member.Leader(); term != terms[p] {
 			t.Errorf("partition %d is in term %d after the cut, was in %d", p, term, terms[p])
 		}
 	}
@@ -243,7 +243,7 @@ func TestAGroupThatEndedOnALiveNodeIsLedByAnother(t *testing.T) {
 	topic := c.topic("one", 1, 3)
 	id := fsm.PartitionID{Topic: topic.ID}
 	first := c.leaderOf(id)
-	g := c.nodes[first].replica(id).group
+	g := c.nodes[first].replica(id).Member
 	if err := g.Raft.Shutdown().Error(); err != nil {
 		t.Fatal(err)
 	}

@@ -11,6 +11,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 	"golang.org/x/sync/semaphore"
 
+	"github.com/trimaran-io/trimaran/cluster/replica"
 	"github.com/trimaran-io/trimaran/coordinator"
 	"github.com/trimaran-io/trimaran/fsm"
 )
@@ -38,25 +39,6 @@ func shardID(index int) fsm.PartitionID {
 	return fsm.PartitionID{Topic: fsm.GroupShardsID, Partition: int32(index)}
 }
 
-// repeatable reports whether it does no harm that a request is handled twice, by two
-// coordinators: it changes nothing, or nothing that is replicated.
-func repeatable(req kmsg.Request) bool {
-	switch kmsg.Key(req.Key()) {
-	case kmsg.OffsetFetch, kmsg.Heartbeat, kmsg.DescribeGroups, kmsg.ListGroups:
-		return true
-	}
-	return false
-}
-
-// committed reports whether a request asks for what is replicated.
-func committed(req kmsg.Request) bool {
-	switch kmsg.Key(req.Key()) {
-	case kmsg.OffsetFetch, kmsg.DescribeGroups, kmsg.ListGroups:
-		return true
-	}
-	return false
-}
-
 // Coordinate hands a request to the coordinator of a shard (coordinator.ShardOf),
 // wherever it is, and returns its response. Both have the version that
 // coordinator.Version names. The first request creates the shards. JoinGroup and
@@ -77,9 +59,9 @@ func (n *Node) Coordinate(ctx context.Context, index int, client coordinator.Cli
 		hold = firstShardsHold
 	}
 	var resp kmsg.Response
-	err := n.atLeader(ctx, id, hold, func(ctx context.Context, h hint, local *replica) (err error) {
+	err := n.atLeader(ctx, id, hold, func(ctx context.Context, h hint, local *replica.Replica) (err error) {
 		if local != nil {
-			resp, err = local.machine.(*shard).coordinate(ctx, client, req)
+			resp, err = local.Shard().Coordinate(ctx, client, req)
 			return err
 		}
 		resp, err = n.forwardCoordinate(ctx, h.Identity, id, client, req)
@@ -103,7 +85,7 @@ func (n *Node) forwardCoordinate(ctx context.Context, identity string, id fsm.Pa
 	}
 	defer n.forwarded.Release(cost)
 	call := n.call
-	if repeatable(req) {
+	if replica.Repeatable(req) {
 		call = n.ask
 	}
 	reply, err := call(ctx, identity, callCoordinate, payload)
@@ -128,8 +110,8 @@ func (n *Node) answerCoordinate(ctx context.Context, payload []byte) ([]byte, er
 	if s == nil {
 		return nil, errNotLeader{}
 	}
-	s.settle(ctx)
-	resp, err := s.coordinate(ctx, client, req)
+	s.Settle(ctx)
+	resp, err := s.Coordinate(ctx, client, req)
 	if err != nil {
 		return nil, err
 	}

@@ -449,7 +449,7 @@ func TestCommitsDoNotNoticeAHandOver(t *testing.T) {
 	for moves := 0; moves < 10; {
 		for _, node := range c.nodes {
 			if s := node.shard(id); s != nil {
-				if _, err := s.leads(); err == nil && node.handOverTo(s.group, func(string) bool { return true }) == nil {
+				if _, err := s.Leads(); err == nil && node.handOverTo(s.Member, func(string) bool { return true }) == nil {
 					moves++
 				}
 			}

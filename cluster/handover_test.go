@@ -26,7 +26,7 @@ func TestALeaderWhoseDiskHangsIsReplaced(t *testing.T) {
 	disks[leader].begin(func(op, _ string) bool { return op == "write" || op == "sync" || op == "allocate" })
 	began := time.Now()
 	// Whoever has proposed there hears that nobody knows its fate.
-	_, err := c.nodes[leader].records(id).append(within(t), 0, [][]byte{batchOf("in the disk that hangs")})
+	_, err := c.nodes[leader].records(id).Append(within(t), 0, [][]byte{batchOf("in the disk that hangs")})
 	if fsm.Code(err) != fsm.ErrUnknownFate {
 		t.Errorf("what waits for the disk: %v", err)
 	}
@@ -49,7 +49,7 @@ func TestALeaderWhoseDiskHangsIsReplaced(t *testing.T) {
 			t.Errorf("node %d serves %q, %v", i, got, err)
 		}
 	}
-	if _, err := c.nodes[leader].records(id).leads(); err == nil {
+	if _, err := c.nodes[leader].records(id).Leads(); err == nil {
 		t.Error("the one whose disk hangs still answers as the leader")
 	}
 	disks[leader].end()
@@ -71,7 +71,7 @@ func TestALeadershipThatIsNotTakenStays(t *testing.T) {
 	c.everywhere(id, 1)
 	leader := c.leaderOf(id)
 	target, other := (leader+1)%3, (leader+2)%3
-	g := c.nodes[leader].replica(id).group
+	g := c.nodes[leader].replica(id).Member
 	term := g.Raft.CurrentTerm()
 	disks[target].begin(func(op, _ string) bool { return op == "write" || op == "sync" })
 	c.mustAppend(leader, id, "the target's disk hangs in it")
@@ -127,7 +127,7 @@ func TestAHandOverLosesNoProposal(t *testing.T) {
 	}
 	for range 6 {
 		leader := c.leaderOf(id)
-		g := c.nodes[leader].replica(id).group
+		g := c.nodes[leader].replica(id).Member
 		eventually(t, "it is handed over", func() error { return c.nodes[leader].handOver(g) })
 	}
 	stop.Store(true)

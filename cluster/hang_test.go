@@ -90,7 +90,7 @@ func TestHousekeepingWaitsForNoGroup(t *testing.T) {
 	id := fsm.PartitionID{Topic: topic.ID, Partition: 7}
 	c.fill(0, id, "goes on", 60)
 	eventually(t, "retention goes on", func() error {
-		segments := node.replica(id).log.Segments()
+		segments := node.replica(id).Log.Segments()
 		if segments[0].Base <= 1 {
 			return fmt.Errorf("%d segments from entry %d on", len(segments), segments[0].Base)
 		}
@@ -116,9 +116,7 @@ func TestReconcilingWaitsForNoReplica(t *testing.T) {
 	next := fsm.PartitionID{Topic: c.topic("b", 1, 1).ID}
 	c.mustAppend(0, next, "y")
 	eventually(t, "the other is not opened twice", func() error {
-		node.mu.Lock()
-		defer node.mu.Unlock()
-		if node.replicas[id] != nil || !node.busy[id] {
+		if node.replica(id) != nil || !node.replicas.IsBusy(id) {
 			return errors.New("it is not being closed")
 		}
 		return nil
@@ -170,23 +168,23 @@ func TestAnIdleReplicaIsLeftAlone(t *testing.T) {
 	node := c.nodes[0].Node
 	r := node.replica(id)
 	eventually(t, "it rests", func() error {
-		if !r.quiet(node.Topics()) {
+		if !r.Quiet(node.Topics()) {
 			return errors.New("not yet")
 		}
 		return nil
 	})
 	c.mustAppend(0, id, "x")
-	if r.quiet(node.Topics()) {
+	if r.Quiet(node.Topics()) {
 		t.Error("it rests though something was written")
 	}
 	eventually(t, "it rests again", func() error {
-		if !r.quiet(node.Topics()) {
+		if !r.Quiet(node.Topics()) {
 			return errors.New("not yet")
 		}
 		return nil
 	})
 	c.topic("b", 1, 1)
-	if r.quiet(node.Topics()) {
+	if r.Quiet(node.Topics()) {
 		t.Error("it rests though the catalog has changed")
 	}
 }

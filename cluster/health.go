@@ -36,13 +36,13 @@ func (n *Node) catalogLed() bool {
 // online reports whether a partition or shard has a leader, as far as it can be told from here: by the replica here if it
 // votes and hears of leaders, and else by whether a majority of those that hold it is there.
 func (n *Node) online(id fsm.PartitionID, p *fsm.Partition, here map[fsm.NodeID]bool) bool {
-	if r := n.guide(id); r != nil && slices.Contains(r.group.Voters(), n.identity) {
-		if leader, _ := r.leader(); leader.Identity == n.identity {
-			if _, err := r.leads(); err != nil {
+	if r := n.guide(id); r != nil && slices.Contains(r.Member.Voters(), n.identity) {
+		if leader, _ := r.Leader(); leader.Identity == n.identity {
+			if _, err := r.Leads(); err != nil {
 				return false // not past its barrier
 			}
 		}
-		return n.ledHere(r.group)
+		return n.ledHere(r.Member)
 	}
 	there := 0
 	for _, holder := range p.Holders() {
@@ -78,9 +78,9 @@ func (n *Node) health(view *fsm.Topics, topics []*fsm.Topic, here map[fsm.NodeID
 			h.all++
 			h.offline += boolInt(!n.online(id, p, here))
 			if r := n.replica(id); r != nil {
-				if leader, _ := r.leader(); leader.Identity == n.identity {
+				if leader, _ := r.Leader(); leader.Identity == n.identity {
 					h.led++
-					h.under += boolInt(n.underReplicated(view, p, r.group))
+					h.under += boolInt(n.underReplicated(view, p, r.Member))
 				}
 			}
 		}
@@ -118,22 +118,18 @@ func (n *Node) shortcomings() (s shortcomings) {
 				continue
 			}
 			id := fsm.PartitionID{Topic: topic.ID, Partition: int32(p)}
-			n.mu.Lock()
-			r, broken := n.replicas[id], n.broken[id] != nil
-			n.mu.Unlock()
+			r, broken := n.replicas.Look(id)
 			if r == nil {
 				s.closed++
-				if !broken {
+				if broken == nil {
 					s.starting++
 				}
 				continue
 			}
-			r.mu.Lock()
-			everLed := r.everLed
-			r.mu.Unlock()
+			everLed := r.WasLed()
 			// Those without which it cannot be led may never come back, and one that came later has no voters yet: it
 			// waits for the group's leader to take it in.
-			if servers, err := r.group.Servers(); !everLed && err == nil && n.majorityHere(servers) {
+			if servers, err := r.Member.Servers(); !everLed && err == nil && n.majorityHere(servers) {
 				s.starting++
 			}
 		}

@@ -15,6 +15,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/trimaran-io/trimaran/cluster/raftgroup"
+	"github.com/trimaran-io/trimaran/cluster/replica"
 	"github.com/trimaran-io/trimaran/coordinator"
 	"github.com/trimaran-io/trimaran/fsm"
 )
@@ -194,7 +195,7 @@ func TestALeaderOfTwoWithABadByteIsRebuilt(t *testing.T) {
 	leader := c.leaderOf(id)
 	r := c.nodes[leader].replica(id)
 	flipRunning(t, c.nodes[leader].partitionDir(id), bad)
-	c.nodes[leader].records(id).readCommitted(0, 1<<20)
+	c.nodes[leader].records(id).ReadCommitted(0, 1<<20)
 	eventually(t, "the replica is replaced", func() error {
 		if now := c.nodes[leader].replica(id); now == nil || now == r {
 			return errors.New("not yet")
@@ -220,7 +221,7 @@ func TestABadByteClosesNothingThatIsNeeded(t *testing.T) {
 	hurt := c.nodes[1]
 	r := hurt.replica(id)
 	flipRunning(t, hurt.partitionDir(id), bad)
-	if _, _, err := hurt.records(id).readCommitted(0, 1<<20); err == nil {
+	if _, _, err := hurt.records(id).ReadCommitted(0, 1<<20); err == nil {
 		t.Error("a damaged record was read")
 	}
 	for range 20 {
@@ -271,21 +272,18 @@ func TestEveryCallReturnsInEveryState(t *testing.T) {
 		}},
 		{"Raft cannot go on", 1, func(t *testing.T, c *testCluster, id fsm.PartitionID) {
 			n := c.nodes[0]
-			n.damaged(n.replica(id), raftgroup.LostError{Group: id.String()})
+			n.replicas.Damaged(n.replica(id), raftgroup.LostError{Group: id.String()})
 			eventually(t, "it is closed", func() error { return c.wantBroken(0, id) })
 		}},
 		{"being rebuilt", 2, func(t *testing.T, c *testCluster, id fsm.PartitionID) {
 			n := c.nodes[0]
 			c.kill(1)
-			n.damaged(n.replica(id), raftgroup.LostError{Group: id.String()})
+			n.replicas.Damaged(n.replica(id), raftgroup.LostError{Group: id.String()})
 			eventually(t, "it is closed", func() error { return c.wantBroken(0, id) })
 		}},
 		{"being opened again", 1, func(t *testing.T, c *testCluster, id fsm.PartitionID) {
 			n := c.nodes[0]
-			n.mu.Lock()
-			n.busy[id] = true
-			n.mu.Unlock()
-			if err := n.letGo(id).close(); err != nil {
+			if err := n.replicas.Detach(id).Close(); err != nil {
 				t.Fatal(err)
 			}
 		}},
@@ -335,10 +333,8 @@ func TestEveryCallReturnsInEveryState(t *testing.T) {
 
 // wantBroken says that a replica runs or is not known to be broken.
 func (c *testCluster) wantBroken(node int, id fsm.PartitionID) error {
-	n := c.nodes[node]
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	if n.broken[id] == nil || n.replicas[id] != nil || n.busy[id] {
+	replicas := c.nodes[node].replicas
+	if r, broken := replicas.Look(id); broken == nil || r != nil || replicas.IsBusy(id) {
 		return errors.New("not yet")
 	}
 	return nil
@@ -362,7 +358,7 @@ func callsOf(n *Node, id fsm.PartitionID) map[string]func(context.Context) error
 			return err
 		},
 		"OffsetForTime of the newest": func(ctx context.Context) error {
-			_, _, _, _, err := n.OffsetForTime(ctx, id, maxTimestamp)
+			_, _, _, _, err := n.OffsetForTime(ctx, id, replica.MaxTimestamp)
 			return err
 		},
 		"EpochEnd":      func(ctx context.Context) error { _, _, err := n.EpochEnd(ctx, id, 0); return err },

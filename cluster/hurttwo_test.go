@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/trimaran-io/trimaran/cluster/raftlog"
+	"github.com/trimaran-io/trimaran/cluster/replica"
 	"github.com/trimaran-io/trimaran/fsm"
 )
 
@@ -18,14 +19,14 @@ func TestTwoOfThreeWithABadByteAreRebuilt(t *testing.T) {
 	c.mustAppend(0, id, "first")
 	c.everywhere(id, 1)
 	leader := c.leaderOf(id)
-	old := map[int]*replica{}
+	old := map[int]*replica.Replica{}
 	for i, n := range c.nodes {
 		if i != leader {
 			old[i] = n.replica(id)
 		}
 	}
 	for i, r := range old {
-		c.nodes[i].readFailed(r, fmt.Errorf("%w: by the test", raftlog.ErrDamaged), 0)
+		c.nodes[i].replicas.ReadFailed(r, fmt.Errorf("%w: by the test", raftlog.ErrDamaged), 0)
 	}
 	for i, r := range old {
 		eventually(t, "the replica is replaced", func() error {

@@ -76,7 +76,7 @@ func TestABatchThatIsSentAgainIsAppendedOnce(t *testing.T) {
 	c.wantEverywhere(id, want)
 
 	// One node begins from a snapshot, the others from the log.
-	if err := c.nodes[0].replica(id).group.Raft.Snapshot().Error(); err != nil && !errors.Is(err, raft.ErrNothingNewToSnapshot) {
+	if err := c.nodes[0].replica(id).Member.Raft.Snapshot().Error(); err != nil && !errors.Is(err, raft.ErrNothingNewToSnapshot) {
 		t.Fatal(err)
 	}
 	for i := range c.nodes {

@@ -93,23 +93,23 @@ func (l *leaderships) turn(now time.Time) {
 	giving := 0
 	led := make(map[fsm.PartitionID]ledSince, len(l.led))
 	for _, r := range n.runningReplicas() {
-		p, err := r.leads()
+		p, err := r.Leads()
 		if err != nil {
 			continue
 		}
-		since, known := l.led[r.id]
-		if !known || since.term != p.inTerm() {
-			since = ledSince{p.inTerm(), now}
+		since, known := l.led[r.ID]
+		if !known || since.term != p.InTerm() {
+			since = ledSince{p.InTerm(), now}
 		}
-		led[r.id] = since
-		partition, ok := view.Partition(r.id)
+		led[r.ID] = since
+		partition, ok := view.Partition(r.ID)
 		if !ok || giving >= maxHandOvers {
 			continue
 		}
 		var to func(string) bool
 		if self.State != fsm.NodeActive || full {
 			// With a full disk it could only refuse records. One that was asked in vain is not asked again at once.
-			if full && known && now.Sub(since.since) < fullRetry && since.term == p.inTerm() {
+			if full && known && now.Sub(since.since) < fullRetry && since.term == p.InTerm() {
 				continue
 			}
 			to = suitable
@@ -123,12 +123,12 @@ func (l *leaderships) turn(now time.Time) {
 			continue
 		}
 		giving++
-		led[r.id] = ledSince{p.inTerm(), now} // not again at once, if it stays
+		led[r.ID] = ledSince{p.InTerm(), now} // not again at once, if it stays
 		given.Go(func() {
-			if err := n.handOverTo(r.group, to); err != nil {
-				n.logger.Debug("leadership stays", "partition", r.id, "error", err)
+			if err := n.handOverTo(r.Member, to); err != nil {
+				n.logger.Debug("leadership stays", "partition", r.ID, "error", err)
 			} else {
-				n.logger.Info("leadership given away", "partition", r.id, "draining", self.State != fsm.NodeActive, "disk_full", full)
+				n.logger.Info("leadership given away", "partition", r.ID, "draining", self.State != fsm.NodeActive, "disk_full", full)
 			}
 		})
 	}

@@ -7,7 +7,6 @@ import (
 	"strconv"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/trimaran-io/trimaran/fsm"
 	"github.com/trimaran-io/trimaran/kafkaproto"
@@ -166,7 +165,7 @@ func (c *lifecycle) deleteSome(p int) {
 	start, next := fsm.Offset(0), fsm.Offset(0)
 	for _, i := range up {
 		if r := c.nodes[i].records(c.ids[p]); r != nil {
-			start, next = r.bounds()
+			start, next = r.Bounds()
 		}
 	}
 	if next > start && c.random.IntN(2) == 0 {
@@ -192,11 +191,9 @@ func (c *lifecycle) emptied(p int) {
 			if r == nil {
 				return fmt.Errorf("node %d has no replica yet", i+1)
 			}
-			r.mu.Lock()
-			held := time.Now().Before(r.heldUntil) // somebody has copied from it
-			r.mu.Unlock()
-			if start, next := r.bounds(); start != next || r.log.Bytes() > 1000 && !held {
-				return fmt.Errorf("node %d: %d to %d, snapshot at %d, segments %+v", i+1, start, next, r.log.SnapshotIndex(), r.log.Segments())
+			held := r.Held() // somebody has copied from it
+			if start, next := r.Bounds(); start != next || r.Log.Bytes() > 1000 && !held {
+				return fmt.Errorf("node %d: %d to %d, snapshot at %d, segments %+v", i+1, start, next, r.Log.SnapshotIndex(), r.Log.Segments())
 			}
 		}
 		return nil
@@ -215,17 +212,17 @@ func (c *lifecycle) compare() {
 			eventually(c.t, fmt.Sprintf("node %d has %v", i+1, id), func() error {
 				if r := n.records(id); r == nil {
 					return fmt.Errorf("no replica")
-				} else if _, next := r.bounds(); next < want {
+				} else if _, next := r.Bounds(); next < want {
 					return fmt.Errorf("it ends at %d, want %d", next, want)
 				}
 				return nil
 			})
 			r := n.records(id)
-			start, end := r.bounds()
+			start, end := r.Bounds()
 			for from := start; from < end; {
-				slice, ok, err := r.readCommitted(from, 1<<20)
+				slice, ok, err := r.ReadCommitted(from, 1<<20)
 				if err != nil || !ok {
-					if now, _ := r.bounds(); now > from {
+					if now, _ := r.Bounds(); now > from {
 						from = now // freed meanwhile
 						continue
 					}

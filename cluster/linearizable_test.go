@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/trimaran-io/trimaran/cluster/replica"
 	"github.com/trimaran-io/trimaran/coordinator"
 	"github.com/trimaran-io/trimaran/fsm"
 	"github.com/trimaran-io/trimaran/kafkaproto"
@@ -148,7 +149,7 @@ func whatClientsAreTold(t *testing.T, seed uint64) {
 			}
 			ends.atLeast(before, int64(offsets[0]), from+", to ListOffsets,")
 		case 2:
-			offset, _, _, ok, err := n.OffsetForTime(ctx, id, maxTimestamp)
+			offset, _, _, ok, err := n.OffsetForTime(ctx, id, replica.MaxTimestamp)
 			if err != nil || !ok {
 				return false
 			}
@@ -208,8 +209,8 @@ func whatClientsAreTold(t *testing.T, seed uint64) {
 	handOver := func(id fsm.PartitionID) {
 		for _, n := range c.nodes {
 			if r := n.replica(id); r != nil {
-				if _, err := r.leads(); err == nil {
-					_ = n.handOver(r.group)
+				if _, err := r.Leads(); err == nil {
+					_ = n.handOver(r.Member)
 					return
 				}
 			}

@@ -11,6 +11,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	"github.com/trimaran-io/trimaran/cluster/raftlog"
+	"github.com/trimaran-io/trimaran/cluster/replica"
 	"github.com/trimaran-io/trimaran/fsm"
 	"github.com/trimaran-io/trimaran/kafkaproto"
 )
@@ -87,16 +88,8 @@ func (d *LogDir) Verify(name string, progress func(int64)) (raftlog.Verified, []
 	if err != nil {
 		bad = append(bad, err)
 	}
-	found, more := d.archive.Verify(name, spanOf(id), checkEntry, progress)
+	found, more := d.archive.Verify(name, replica.SpanOf(id), checkEntry, progress)
 	return found, append(bad, more...)
-}
-
-// spanOf gives the raftlog.Span of a replica's log.
-func spanOf(id fsm.PartitionID) raftlog.Span {
-	if id.Topic == fsm.GroupShardsID {
-		return shardSpan
-	}
-	return span
 }
 
 // checkEntry checks the batches of an entry of records.

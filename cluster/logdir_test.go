@@ -25,7 +25,7 @@ func TestLogDirOfStoppedNodes(t *testing.T) {
 	total := fsm.Offset(50 + len(c.fill(there[0], id, "meanwhile", 200)))
 	c.outOfWindow(there, id, 60)
 	eventually(t, "retention", func() error {
-		if start, _ := c.nodes[there[0]].replica(id).bounds(); start == 0 {
+		if start, _ := c.nodes[there[0]].replica(id).Bounds(); start == 0 {
 			return errors.New("nothing is gone")
 		}
 		return nil

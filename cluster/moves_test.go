@@ -32,8 +32,8 @@ func (c *testCluster) replicasAre(id fsm.PartitionID, at int, want ...fsm.NodeID
 				if !slices.Contains(want, node.NodeID()) {
 					return fmt.Errorf("%s has one still", node.NodeID())
 				}
-				if _, err := r.leads(); err == nil {
-					for _, s := range r.group.Raft.GetConfiguration().Configuration().Servers {
+				if _, err := r.Leads(); err == nil {
+					for _, s := range r.Member.Raft.GetConfiguration().Configuration().Servers {
 						voters = append(voters, fmt.Sprint(s.Suffrage, string(s.ID)[:2]))
 					}
 				}
@@ -294,7 +294,7 @@ func TestANewNodeGetsItsShare(t *testing.T) {
 					continue
 				}
 				if r := node.Node.replica(fsm.PartitionID{Topic: topic.ID, Partition: int32(p)}); r != nil {
-					if _, err := r.leads(); err == nil {
+					if _, err := r.Leads(); err == nil {
 						leaders[node.NodeID()]++
 					}
 				}
@@ -322,7 +322,7 @@ func TestADrainedNodeLeadsNothing(t *testing.T) {
 	led := func(i int) (n int) {
 		for p := range int32(6) {
 			if r := c.nodes[i].Node.replica(fsm.PartitionID{Topic: topic.ID, Partition: p}); r != nil {
-				if _, err := r.leads(); err == nil {
+				if _, err := r.Leads(); err == nil {
 					n++
 				}
 			}

@@ -16,6 +16,8 @@ import (
 	"github.com/hashicorp/raft"
 
 	"github.com/trimaran-io/trimaran/cluster/raftgroup"
+	"github.com/trimaran-io/trimaran/cluster/raftlog"
+	"github.com/trimaran-io/trimaran/cluster/replica"
 	"github.com/trimaran-io/trimaran/fsm"
 )
 
@@ -59,12 +61,9 @@ const endsHere = "a replica ends here"
 
 // ended says why a node has no replica of a group any more; the error if it has, or for another reason.
 func (c *testCluster) ended(i int, id fsm.PartitionID, why string) error {
-	n := c.nodes[i].Node
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	err := n.broken[id]
-	if n.replicas[id] != nil || !errors.Is(err, fsm.ErrNewer) || !strings.Contains(err.Error(), why) {
-		return fmt.Errorf("node %d: its replica runs: %v; its error: %v", i+1, n.replicas[id] != nil, err)
+	r, err := c.nodes[i].replicas.Look(id)
+	if r != nil || !errors.Is(err, fsm.ErrNewer) || !strings.Contains(err.Error(), why) {
+		return fmt.Errorf("node %d: its replica runs: %v; its error: %v", i+1, r != nil, err)
 	}
 	return nil
 }
@@ -111,23 +110,23 @@ func TestAReplicaEndsWhereANewerProgramHasWritten(t *testing.T) {
 		before := make([]fsm.Offset, len(c.nodes))
 		r := c.nodes[c.leaderOf(test.id)].Node.replica(test.id)
 		for i, n := range c.nodes {
-			_, before[i] = n.Node.replica(test.id).bounds()
+			_, before[i] = n.Node.replica(test.id).Bounds()
 		}
-		replicas := []*replica{}
+		replicas := []*replica.Replica{}
 		for _, n := range c.nodes {
 			replicas = append(replicas, n.Node.replica(test.id))
 		}
-		r.group.Raft.Apply(test.data, 0)
-		r.group.Raft.Apply(test.harmless, 0)
+		r.Member.Raft.Apply(test.data, 0)
+		r.Member.Raft.Apply(test.harmless, 0)
 		c.end(test.id, test.why)
 		for i := range c.nodes {
 			if c.ended(i, test.id, test.why) == nil {
 				ends[i]++
 			}
-			if _, next := replicas[i].bounds(); next != before[i] {
+			if _, next := replicas[i].Bounds(); next != before[i] {
 				t.Errorf("%s: node %d had applied up to %d, and %d when it ended", name, i+1, before[i], next)
 			}
-			if _, err := replicas[i].machine.Snapshot(); !errors.Is(err, fsm.ErrNewer) && c.ended(i, test.id, test.why) == nil {
+			if _, err := replicas[i].Machine().Snapshot(); !errors.Is(err, fsm.ErrNewer) && c.ended(i, test.id, test.why) == nil {
 				t.Errorf("%s: node %d takes a snapshot: %v", name, i+1, err)
 			}
 		}
@@ -226,19 +225,18 @@ func TestASnapshotOfANewerProgramIsRefusedOnce(t *testing.T) {
 	for _, i := range there {
 		r := c.nodes[i].records(id)
 		eventually(t, "the snapshot is of tomorrow", func() error {
-			r.mu.Lock()
-			state, next, index := later(r.state.Snapshot()), r.state.NextOffset(), uint64(r.state.LastApplied())
-			r.mu.Unlock()
+			state, next, index := r.State()
 			var entry raft.Log
-			if err := r.log.GetLog(index, &entry); err != nil {
+			if err := r.Log.GetLog(index, &entry); err != nil {
 				return err
 			}
-			configuration := r.group.Raft.GetConfiguration()
-			sink, err := r.log.Snapshots().Create(1, index, entry.Term, configuration.Configuration(), configuration.Index(), nil)
+			configuration := r.Member.Raft.GetConfiguration()
+			sink, err := r.Log.Snapshots().Create(1, index, entry.Term, configuration.Configuration(), configuration.Index(), nil)
 			if err != nil {
 				return err
 			}
-			if err := (replicaSnapshot{state, r.log.Standing(int64(next))}).Persist(sink); err != nil {
+			sink.(*raftlog.Sink).SetNext(int64(next))
+			if _, err := sink.Write(later(state)); err != nil {
 				return err
 			}
 			return sink.Close()
@@ -303,8 +301,5 @@ func TestCallsWithUnknownFieldsAreRefused(t *testing.T) {
 	}
 	if view := n.Topics(); len(view.All()) > 0 {
 		t.Errorf("topics: %v", view.All())
-	}
-	if _, err := parseDescribed(append(binary.BigEndian.AppendUint32(nil, 31), `{"First":1,"Index":3,"Later":7}`...)); !errors.Is(err, fsm.ErrNewer) {
-		t.Errorf("a described log: %v", err)
 	}
 }

@@ -2,18 +2,16 @@
 // node that leads it, and how nodes find each other.
 //
 // You are here: below the gateway, which asks Node for partitions and topics
-// and does not know where they are; above the state machines (fsm), the log
-// (cluster/raftlog), the link between nodes (cluster/peer), gossip
+// and does not know where they are; above replicas (cluster/replica), the state machines (fsm), the
+// log (cluster/raftlog), the link between nodes (cluster/peer), gossip
 // (cluster/membership) and placement (cluster/placement). This package does not
 // speak Kafka's protocol; requests of consumer groups it hands on as they are.
 //
-// A request's way: route.go finds the partition's leader; partition.go is the
-// replica of a partition, shard.go that of a shard of consumer groups, replica.go
-// what both are; proposer.go puts records into its Raft group (cluster/raftgroup).
-// groups.go is the way from a consumer group to its coordinator.
-// catalog.go is the group that knows topics and nodes; reconcile.go runs the
-// replicas that the catalog says should be here; formation.go brings the node
-// to its cluster; rpc.go is what nodes say to each other.
+// A request's way: route.go finds the partition's leader, and the replica there (cluster/replica)
+// answers; groups.go is the way from a consumer group to its coordinator.
+// catalog.go is the group that knows topics and nodes; reconcile.go has the replicas
+// run that the catalog says should be here, and replicahost.go is what they need of the node;
+// formation.go brings the node to its cluster; rpc.go is what nodes say to each other.
 package cluster
 
 import (
@@ -29,7 +27,6 @@ import (
 	"github.com/hashicorp/go-hclog"
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/semaphore"
-	"golang.org/x/time/rate"
 
 	"github.com/trimaran-io/trimaran/cluster/backofflog"
 	"github.com/trimaran-io/trimaran/cluster/catalog"
@@ -40,6 +37,7 @@ import (
 	"github.com/trimaran-io/trimaran/cluster/raftgroup"
 	"github.com/trimaran-io/trimaran/cluster/raftlog"
 	"github.com/trimaran-io/trimaran/cluster/raftlog/vfs"
+	"github.com/trimaran-io/trimaran/cluster/replica"
 	"github.com/trimaran-io/trimaran/coordinator"
 	"github.com/trimaran-io/trimaran/fsm"
 )
@@ -135,16 +133,15 @@ type Node struct {
 	stable *raftlog.Stable
 	logs   *raftlog.Store // of the partitions
 
-	catchUpLimit *rate.Limiter
-	link         *peer.Link
-	gossip       *membership.Gossip
-	wired        chan struct{} // closed when link and gossip are there: the link is called by others before
-	catalog      *catalog.Catalog
-	failover     *failover
+	link     *peer.Link
+	gossip   *membership.Gossip
+	wired    chan struct{} // closed when link and gossip are there: the link is called by others before
+	catalog  *catalog.Catalog
+	replicas *replica.Set
+	failover *failover
 
 	initial   *catalog.InitialTopics
 	forwarded *semaphore.Weighted // requests of consumer groups that wait at other nodes
-	unpacking *semaphore.Weighted // batches that are unpacked to look for a time
 
 	ctx    context.Context // ends when the node stops
 	cancel context.CancelFunc
@@ -154,24 +151,11 @@ type Node struct {
 	served    atomic.Bool // Ready was nil once
 	diskHangs atomic.Bool // an append here does not end
 
-	tidied struct { // the reconcile loop's own: when it last looked for leftovers
-		view *fsm.Topics
-		at   time.Time
-	}
-
 	mu        sync.Mutex
-	replicas  map[fsm.PartitionID]*replica
-	broken    map[fsm.PartitionID]error     // replicas that could not be opened
-	hints     map[fsm.PartitionID]hint      // leaders of partitions without a replica here, or that the replica does not reach
-	askedWho  map[string]time.Time          // when others may be asked again who leads a group
-	addresses map[string]string             // peer addresses by identity, of everyone ever met
-	reopening map[fsm.PartitionID]bool      // replicas to be closed and opened again
-	busy      map[fsm.PartitionID]bool      // replicas that are being opened or closed, see inhand
-	rebuilt   map[fsm.PartitionID]time.Time // when that was tried last
-	damage    map[fsm.PartitionID]error     // replicas to be rebuilt, and why
-	hurt      map[fsm.PartitionID]hurt      // replicas that run with something damaged
-	fullNodes map[string]time.Time          // nodes whose disk is full, and until when that holds
-	hashing   chan struct{}                 // capacity 1: one check of replicas reads at a time
+	hints     map[fsm.PartitionID]hint // leaders of partitions without a replica here, or that the replica does not reach
+	askedWho  map[string]time.Time     // when others may be asked again who leads a group
+	addresses map[string]string        // peer addresses by identity, of everyone ever met
+	fullNodes map[string]time.Time     // nodes whose disk is full, and until when that holds
 }
 
 // Start opens the data directory, listens and begins to look for the cluster.
@@ -197,18 +181,10 @@ func Start(cfg Config) (_ *Node, err error) {
 	}
 	n := &Node{
 		cfg:       cfg,
-		replicas:  map[fsm.PartitionID]*replica{},
-		broken:    map[fsm.PartitionID]error{},
 		hints:     map[fsm.PartitionID]hint{},
 		askedWho:  map[string]time.Time{},
 		addresses: map[string]string{},
-		reopening: map[fsm.PartitionID]bool{},
-		busy:      map[fsm.PartitionID]bool{},
-		damage:    map[fsm.PartitionID]error{},
-		rebuilt:   map[fsm.PartitionID]time.Time{},
-		hurt:      map[fsm.PartitionID]hurt{},
 		fullNodes: map[string]time.Time{},
-		hashing:   make(chan struct{}, 1),
 		wired:     make(chan struct{}),
 	}
 	n.ctx, n.cancel = context.WithCancel(context.Background())
@@ -247,10 +223,9 @@ func Start(cfg Config) (_ *Node, err error) {
 	}
 	undo = append(undo, func() { n.logs.Close() })
 	n.forwarded = newForwarded()
-	n.unpacking = newUnpacking()
 	n.catalog = catalog.New(n.catalogConfig())
 	n.initial = n.newInitialTopics()
-	n.catchUpLimit = newCatchUpLimit(cfg.CatchUpRate)
+	n.replicas = replica.New(n.ctx, n.replicaConfig())
 	n.failover = newFailover(n)
 
 	listener, err := cfg.Listen(cfg.PeerListen)
@@ -338,17 +313,13 @@ func (n *Node) run() {
 		defer n.done.Done()
 		n.createInitialTopics()
 	}()
-	n.done.Add(1)
-	go func() {
-		defer n.done.Done()
-		n.housekeepingLoop()
-	}()
+	n.replicas.Run()
 	n.done.Add(1)
 	go func() {
 		defer n.done.Done()
 		n.tellFull()
 	}()
-	for _, loop := range []func(){n.scrubLoop, n.leadersLoop, n.stuckLoop, func() { n.catalog.Run(n.ctx) }, func() { n.catalog.Plan(n.ctx) }} {
+	for _, loop := range []func(){n.leadersLoop, n.stuckLoop, func() { n.catalog.Run(n.ctx) }, func() { n.catalog.Plan(n.ctx) }} {
 		n.done.Add(1)
 		go func() {
 			defer n.done.Done()
@@ -380,9 +351,6 @@ func (n *Node) ClusterID() string {
 
 // Ready is nil when this node serves. The error says what is missing.
 func (n *Node) Ready() error {
-	n.mu.Lock()
-	running := len(n.replicas)
-	n.mu.Unlock()
 	if err := n.ending.serving(); err != nil {
 		return err
 	}
@@ -407,7 +375,7 @@ func (n *Node) Ready() error {
 			return errors.New("the catalog has no leader that this node reaches")
 		}
 		if s := n.shortcomings(); s.starting > 0 {
-			return fmt.Errorf("%d of %d replicas are not up yet", s.starting, running+s.closed)
+			return fmt.Errorf("%d of %d replicas are not up yet", s.starting, n.replicas.Count()+s.closed)
 		}
 	}
 	err := n.serves()

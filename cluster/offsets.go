@@ -3,37 +3,23 @@ package cluster
 import (
 	"context"
 	"encoding/binary"
-	"fmt"
-	"runtime"
-	"sort"
 
-	"golang.org/x/sync/semaphore"
-
+	"github.com/trimaran-io/trimaran/cluster/replica"
 	"github.com/trimaran-io/trimaran/fsm"
 	"github.com/trimaran-io/trimaran/kafkaproto"
 )
 
-// This file finds offsets by time and by leader epoch. Both ask a leader that a
-// majority confirmed, since a replica that lags would say that there is nothing.
-
-// maxTimestamp asks for the record with the largest timestamp (ListOffsets, KIP-734).
-const maxTimestamp = -3
-
-// scanStep is how much of a log is read at once to look for a time.
-const scanStep = 1 << 20
-
-// newUnpacking bounds the batches that a node unpacks at once to look for a time: a small
-// one may become a hundred megabytes.
-func newUnpacking() *semaphore.Weighted { return semaphore.NewWeighted(int64(runtime.GOMAXPROCS(0))) }
+// This file is the way from a question for an offset, by time or by leader epoch, to the leader that
+// answers it (lookup.go).
 
 // OffsetForTime finds the first record whose timestamp is at or after timestamp
 // (ms since epoch), for -3 the first of those with the largest timestamp. ok is
 // false if there is none. ctx bounds the time that it takes.
 func (n *Node) OffsetForTime(ctx context.Context, id fsm.PartitionID, timestamp int64) (offset fsm.Offset, at int64, epoch fsm.LeaderEpoch, ok bool, err error) {
 	var found kafkaproto.TimestampedOffset
-	err = n.atRecords(ctx, id, holdLeaderless, func(ctx context.Context, h hint, local *records) (err error) {
+	err = n.atRecords(ctx, id, holdLeaderless, func(ctx context.Context, h hint, local *replica.Records) (err error) {
 		if local != nil {
-			found, ok, err = local.offsetForTime(ctx, timestamp)
+			found, ok, err = local.OffsetForTime(ctx, timestamp)
 			return err
 		}
 		reply, err := n.ask(ctx, h.Identity, callOffsetForTime, binary.BigEndian.AppendUint64(appendPartition(nil, id), uint64(timestamp)))
@@ -60,9 +46,9 @@ func (n *Node) OffsetForTime(ctx context.Context, id fsm.PartitionID, timestamp 
 // no epoch at or below has records, it gives the asked one and where the first
 // one begins; for an epoch that is still to come -1 and -1.
 func (n *Node) EpochEnd(ctx context.Context, id fsm.PartitionID, epoch fsm.LeaderEpoch) (found fsm.LeaderEpoch, end fsm.Offset, err error) {
-	err = n.atRecords(ctx, id, holdLeaderless, func(ctx context.Context, h hint, local *records) (err error) {
+	err = n.atRecords(ctx, id, holdLeaderless, func(ctx context.Context, h hint, local *replica.Records) (err error) {
 		if local != nil {
-			found, end, err = local.epochEnd(ctx, epoch)
+			found, end, err = local.EpochEnd(ctx, epoch)
 			return err
 		}
 		reply, err := n.ask(ctx, h.Identity, callEpochEnd, binary.BigEndian.AppendUint32(appendPartition(nil, id), uint32(epoch)))
@@ -86,7 +72,7 @@ func (n *Node) EpochEnd(ctx context.Context, id fsm.PartitionID, epoch fsm.Leade
 // one by itself; what is only remembered of other nodes may be long over.
 func (n *Node) LeaderEpoch(id fsm.PartitionID) (epoch fsm.LeaderEpoch, newest bool) {
 	if replica := n.replica(id); replica != nil {
-		if h, _ := replica.leader(); h.Identity != "" {
+		if h, _ := replica.Leader(); h.Identity != "" {
 			return fsm.Term(h.Term).Epoch(), true
 		}
 		return -1, false
@@ -100,14 +86,14 @@ func (n *Node) LeaderEpoch(id fsm.PartitionID) (epoch fsm.LeaderEpoch, newest bo
 }
 
 // answerOffsets answers other nodes' calls for what is in this file.
-func answerOffsets(ctx context.Context, replica *records, kind uint8, r *reader) ([]byte, error) {
+func answerOffsets(ctx context.Context, replica *replica.Records, kind uint8, r *reader) ([]byte, error) {
 	switch kind {
 	case callOffsetForTime:
 		timestamp := int64(r.uint64())
 		if r.bad {
 			return nil, errMalformed
 		}
-		found, ok, err := replica.offsetForTime(ctx, timestamp)
+		found, ok, err := replica.OffsetForTime(ctx, timestamp)
 		if err != nil || !ok {
 			return nil, err
 		}
@@ -119,167 +105,10 @@ func answerOffsets(ctx context.Context, replica *records, kind uint8, r *reader)
 		if r.bad {
 			return nil, errMalformed
 		}
-		found, end, err := replica.epochEnd(ctx, epoch)
+		found, end, err := replica.EpochEnd(ctx, epoch)
 		if err != nil {
 			return nil, err
 		}
 		return binary.BigEndian.AppendUint64(binary.BigEndian.AppendUint32(nil, uint32(found)), uint64(end)), nil
 	}
-}
-
-// asConfirmedLeader gives the proposer of a replica that a majority confirmed as the leader after
-// this call began, and the bounds of the log, which are not below what anybody was told before.
-func (r *records) asConfirmedLeader(ctx context.Context) (p *proposer, start, next fsm.Offset, err error) {
-	if p, err = r.leads(); err != nil {
-		return nil, 0, 0, err
-	}
-	if err := r.readIndex(ctx, p.term); err != nil {
-		return nil, 0, 0, err
-	}
-	start, next = r.bounds()
-	return p, start, next, nil
-}
-
-// offsetForTime looks for a time in what is committed.
-func (r *records) offsetForTime(ctx context.Context, timestamp int64) (found kafkaproto.TimestampedOffset, ok bool, err error) {
-	_, start, next, err := r.asConfirmedLeader(ctx)
-	if err != nil {
-		return found, false, err
-	}
-	// The index says where to begin, and the segments what the newest time is.
-	newest := int64(0)
-	first := timestamp
-	if timestamp == maxTimestamp {
-		if newest, ok = r.log.MaxTime(); !ok {
-			return found, false, nil
-		}
-		first, ok = newest, false
-	}
-	begin, any, err := r.log.OffsetBeforeTime(first)
-	if err != nil {
-		return found, false, r.unreadable(err, 0)
-	}
-	if !any {
-		return found, false, nil
-	}
-	for from := max(start, fsm.Offset(begin)); from < next; {
-		if err := ctx.Err(); err != nil {
-			return found, false, fmt.Errorf("%w: looking for a time: %w", fsm.ErrTimeout, err)
-		}
-		slice, inside, err := r.readCommitted(from, scanStep)
-		if err != nil {
-			return found, false, err
-		}
-		if !inside {
-			if from = max(from, slice.LogStart); from >= slice.HighWatermark || from != slice.LogStart {
-				break
-			}
-			continue // the log start moved over it
-		}
-		for batch, err := range kafkaproto.SplitBatches(slice.Batches) {
-			if err != nil {
-				return found, false, fmt.Errorf("%w: %w", fsm.ErrStorage, err)
-			}
-			h, err := kafkaproto.ParseBatchHeader(batch)
-			if err != nil {
-				return found, false, fmt.Errorf("%w: %w", fsm.ErrStorage, err)
-			}
-			from = fsm.Offset(h.NextOffset())
-			if timestamp != maxTimestamp && h.MaxTimestamp < timestamp || timestamp == maxTimestamp && ok && h.MaxTimestamp <= found.Timestamp {
-				continue // none of its records
-			}
-			here, hit, err := r.timeIn(ctx, h, batch, int64(slice.LogStart), timestamp)
-			if err != nil {
-				return found, false, err
-			}
-			if !hit {
-				continue
-			}
-			if timestamp != maxTimestamp {
-				return here, true, nil
-			}
-			if !ok || here.Timestamp > found.Timestamp {
-				if found, ok = here, true; found.Timestamp >= newest {
-					return found, true, nil
-				}
-			}
-		}
-	}
-	return found, ok, nil
-}
-
-// timeIn looks for a time among the records of one batch, from an offset on.
-func (r *records) timeIn(ctx context.Context, h kafkaproto.BatchHeader, batch []byte, from, timestamp int64) (found kafkaproto.TimestampedOffset, ok bool, err error) {
-	if h.Codec() != kafkaproto.None {
-		unpacking := r.replica.node.unpacking
-		if err := unpacking.Acquire(ctx, 1); err != nil {
-			return found, false, fmt.Errorf("%w: looking for a time: %w", fsm.ErrTimeout, err)
-		}
-		defer unpacking.Release(1)
-	}
-	if timestamp != maxTimestamp {
-		found, ok, err = kafkaproto.FirstAtOrAfter(batch, from, timestamp)
-	} else {
-		found, ok, err = kafkaproto.Latest(batch, from)
-	}
-	if err != nil {
-		err = fmt.Errorf("%w: %w", fsm.ErrStorage, err)
-	}
-	return found, ok, err
-}
-
-// epochEnd looks for the end of an epoch. Epochs never go down along the log, so
-// a binary search over offsets finds where one ends, with a small read each.
-func (r *records) epochEnd(ctx context.Context, epoch fsm.LeaderEpoch) (fsm.LeaderEpoch, fsm.Offset, error) {
-	p, start, next, err := r.asConfirmedLeader(ctx)
-	if err != nil {
-		return -1, -1, err
-	}
-	current := p.term.Epoch()
-	switch {
-	case epoch == current:
-		return epoch, next, nil
-	case epoch > current:
-		return -1, -1, nil
-	}
-	var failed error
-	at := func(o fsm.Offset) fsm.LeaderEpoch {
-		if failed == nil {
-			failed = ctx.Err()
-		}
-		if failed != nil {
-			return current
-		}
-		var e fsm.LeaderEpoch
-		e, failed = r.epochAt(o)
-		return e
-	}
-	above := start + fsm.Offset(sort.Search(int(next-start), func(i int) bool { return at(start+fsm.Offset(i)) > epoch }))
-	found := epoch
-	if above > start && failed == nil {
-		found = at(above - 1)
-	}
-	if failed != nil {
-		if ctx.Err() != nil {
-			failed = fmt.Errorf("%w: looking for an epoch: %w", fsm.ErrTimeout, failed)
-		}
-		return -1, -1, failed
-	}
-	return found, above, nil
-}
-
-// epochAt gives the leader epoch of the batch that holds the offset.
-func (r *records) epochAt(o fsm.Offset) (fsm.LeaderEpoch, error) {
-	slice, ok, err := r.readCommitted(o, 1)
-	if err != nil {
-		return -1, err
-	}
-	if !ok {
-		return -1, fmt.Errorf("%w: %d is not within %d to %d any more", fsm.ErrOffsetOutOfRange, o, slice.LogStart, slice.HighWatermark)
-	}
-	h, err := kafkaproto.ParseBatchHeader(slice.Batches)
-	if err != nil {
-		return -1, fmt.Errorf("%w: %w", fsm.ErrStorage, err)
-	}
-	return fsm.LeaderEpoch(h.LeaderEpoch), nil
 }

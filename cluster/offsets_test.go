@@ -106,7 +106,7 @@ func TestFewBatchesAreUnpackedAtOnce(t *testing.T) {
 	c.appendAt(id, 2000, "c")
 	node := c.nodes[0]
 	all := int64(runtime.GOMAXPROCS(0))
-	if !node.unpacking.TryAcquire(all) {
+	if !node.replicas.Unpacking().TryAcquire(all) {
 		t.Fatal("something is being unpacked already")
 	}
 	if offset, _, _, ok, err := node.OffsetForTime(within(t), id, 1500); err != nil || !ok || offset != 2 {
@@ -117,11 +117,11 @@ func TestFewBatchesAreUnpackedAtOnce(t *testing.T) {
 	if offset, _, _, ok, err := node.OffsetForTime(short, id, 500); fsm.Code(err) != fsm.ErrTimeout {
 		t.Errorf("all that may be unpacked at once is: %d, %v, %v", offset, ok, err)
 	}
-	node.unpacking.Release(all)
+	node.replicas.Unpacking().Release(all)
 	if offset, _, _, ok, err := node.OffsetForTime(within(t), id, 500); err != nil || !ok || offset != 0 {
 		t.Errorf("%d, %v, %v", offset, ok, err)
 	}
-	if !node.unpacking.TryAcquire(all) {
+	if !node.replicas.Unpacking().TryAcquire(all) {
 		t.Error("something is still being unpacked")
 	}
 }
@@ -154,16 +154,16 @@ func TestEpochEnd(t *testing.T) {
 			last, _ = kafkaproto.ParseBatchHeader(batch)
 		}
 		spans = append(spans, span{fsm.LeaderEpoch(last.LeaderEpoch), fsm.Offset(last.NextOffset())})
-		if err := c.nodes[leader].records(id).group.Raft.LeadershipTransfer().Error(); err != nil {
+		if err := c.nodes[leader].records(id).Member.Raft.LeadershipTransfer().Error(); err != nil {
 			t.Fatal(err)
 		}
 	}
 	leader := c.leaderOf(id)
-	proposer, err := c.nodes[leader].records(id).leads()
+	proposer, err := c.nodes[leader].records(id).Leads()
 	if err != nil {
 		t.Fatal(err)
 	}
-	current, next := proposer.term.Epoch(), spans[2].end
+	current, next := proposer.InTerm().Epoch(), spans[2].end
 	for i, node := range c.nodes {
 		ask := func(epoch fsm.LeaderEpoch, want span) {
 			t.Helper()

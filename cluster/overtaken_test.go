@@ -48,7 +48,7 @@ func leadershipMovesDuringACopy(t *testing.T, step string) {
 				return nil
 			}
 			n := c.nodes[from]
-			if err := n.handOverTo(n.replica(id).group, func(identity string) bool { return identity == c.nodes[to].identity }); err != nil {
+			if err := n.handOverTo(n.replica(id).Member, func(identity string) bool { return identity == c.nodes[to].identity }); err != nil {
 				return err
 			}
 			return errors.New("not yet")
@@ -70,7 +70,7 @@ func leadershipMovesDuringACopy(t *testing.T, step string) {
 	lead(next)
 	r := c.nodes[away].records(id)
 	eventually(t, "the new leader feeds the follower", func() error {
-		if _, end := r.bounds(); end < fsm.Offset(len(want)) {
+		if _, end := r.Bounds(); end < fsm.Offset(len(want)) {
 			return fmt.Errorf("it has %d records", end)
 		}
 		return nil
@@ -85,7 +85,7 @@ func leadershipMovesDuringACopy(t *testing.T, step string) {
 		if now == nil {
 			return errors.New("it is opened again")
 		}
-		if r.catchUp.status() != nil || step == "finished" && now == r {
+		if r.CatchUp() != nil || step == "finished" && now == r {
 			return errors.New("it goes on")
 		}
 		return nil

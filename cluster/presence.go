@@ -3,6 +3,7 @@ package cluster
 import (
 	"github.com/hashicorp/raft"
 
+	"github.com/trimaran-io/trimaran/cluster/raftgroup"
 	"github.com/trimaran-io/trimaran/fsm"
 )
 
@@ -49,33 +50,19 @@ func majorityOf(nodes []fsm.NodeID, here map[fsm.NodeID]bool) bool {
 // majorityHere reports whether a majority of a group's voters is there.
 func (n *Node) majorityHere(servers []raft.Server) bool { return n.majorityWithout(servers, "") }
 
-// majorityWithout reports whether a majority of the voters that are left without a member is there. If not it must not go:
-// a configuration counts from the moment at which it is in the leader's log, and such a one could neither be
-// committed nor taken back, so that the group would be without a leader until others return.
+// majorityWithout is raftgroup.MajorityWithout for the nodes that are reached from here.
 func (n *Node) majorityWithout(servers []raft.Server, identity string) bool {
-	voters, there := 0, 0
-	for _, s := range servers {
-		if id := string(s.ID); id != identity && s.Suffrage == raft.Voter {
-			voters++
-			there += boolInt(n.connected(id))
-		}
-	}
-	return there > voters/2
+	return raftgroup.MajorityWithout(servers, identity, n.connected)
 }
 
-// majorityWith is majorityWithout for one more voter, which must be there itself: it counts for the
-// majority from now on.
+// majorityWith is raftgroup.MajorityWith for the nodes that are reached from here.
 func (n *Node) majorityWith(servers []raft.Server, identity string) bool {
-	return n.connected(identity) && n.majorityHere(append([]raft.Server{{ID: raft.ServerID(identity), Suffrage: raft.Voter}}, without(servers, identity)...))
+	return raftgroup.MajorityWith(servers, identity, n.connected)
 }
 
-func without(servers []raft.Server, identity string) (out []raft.Server) {
-	for _, s := range servers {
-		if string(s.ID) != identity {
-			out = append(out, s)
-		}
-	}
-	return out
+// leastMissed is raftgroup.LeastMissed for the nodes that are reached from here.
+func (n *Node) leastMissed(servers []raft.Server, goes func(identity string) bool) []string {
+	return raftgroup.LeastMissed(servers, n.identity, n.connected, goes)
 }
 
 func boolInt(b bool) int {

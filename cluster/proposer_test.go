@@ -19,15 +19,15 @@ func TestAnAppendMeantForAnotherTermIsRefused(t *testing.T) {
 	id := fsm.PartitionID{Topic: c.topic("a", 1, 1).ID}
 	c.leaderOf(id)
 	r := c.nodes[0].records(id)
-	h, _ := r.leader()
+	h, _ := r.Leader()
 	for _, term := range []uint64{h.Term - 1, h.Term + 1} {
-		_, err := r.append(within(t), term, [][]byte{batchOf("x")})
+		_, err := r.Append(within(t), term, [][]byte{batchOf("x")})
 		var notLeader errNotLeader
 		if !errors.As(err, &notLeader) || notLeader.Hint != h || !fsm.NotAppended(err) {
 			t.Errorf("term %d in term %d: %v", term, h.Term, err)
 		}
 	}
-	if _, err := r.append(within(t), h.Term, [][]byte{batchOf("x")}); err != nil {
+	if _, err := r.Append(within(t), h.Term, [][]byte{batchOf("x")}); err != nil {
 		t.Error(err)
 	}
 	c.wantEverywhere(id, []string{"x"})
@@ -68,7 +68,7 @@ func TestAppendsThatWaitTogetherKeepApart(t *testing.T) {
 			t.Errorf("at %d stands %q, want %q", base, values[base:base+3], want)
 		}
 	}
-	if last := node.records(id).group.Raft.LastIndex(); last > appends {
+	if last := node.records(id).Member.Raft.LastIndex(); last > appends {
 		t.Errorf("%d appends took %d Raft entries: none were put together", appends, last)
 	}
 

@@ -49,7 +49,7 @@ func TestRequestsGoThroughAThirdNodeWhereALinkIsCut(t *testing.T) {
 	}
 	serves("while the replica still knows its leader")
 	eventually(t, "its replica knows of no leader", func() error {
-		if h, _ := n.replica(id).leader(); h.Identity != "" {
+		if h, _ := n.replica(id).Leader(); h.Identity != "" {
 			return fmt.Errorf("it knows %s", h.Identity)
 		}
 		return nil

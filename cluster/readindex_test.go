@@ -43,7 +43,7 @@ func TestALeaderAnswersWhenItsStateMachineHasCaughtUp(t *testing.T) {
 	}()
 	follower := c.nodes[(leader+1)%3].records(id)
 	eventually(t, "a follower has it", func() error {
-		if _, next := follower.bounds(); next < 11 {
+		if _, next := follower.Bounds(); next < 11 {
 			return fmt.Errorf("it ends at %d", next)
 		}
 		return nil
@@ -112,11 +112,11 @@ func TestReadsDoNotWaitForEntriesWithoutACommand(t *testing.T) {
 	}
 	for range 3 {
 		n := c.nodes[c.leaderOf(id)]
-		if err := n.replica(id).group.Raft.Barrier(0).Error(); err != nil && !errors.Is(err, raft.ErrLeadershipLost) {
+		if err := n.replica(id).Member.Raft.Barrier(0).Error(); err != nil && !errors.Is(err, raft.ErrLeadershipLost) {
 			t.Fatal(err)
 		}
 		wantEnd()
-		_ = n.handOver(n.replica(id).group)
+		_ = n.handOver(n.replica(id).Member)
 		wantEnd()
 	}
 	for i := range c.nodes {

@@ -2,20 +2,14 @@ package cluster
 
 import (
 	"context"
-	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
-	"errors"
 	"fmt"
-	"io"
 	"slices"
 	"sync"
 
-	"github.com/hashicorp/raft"
-
-	"github.com/trimaran-io/trimaran/cluster/raftlog"
+	"github.com/trimaran-io/trimaran/cluster/replica"
 	"github.com/trimaran-io/trimaran/fsm"
-	"github.com/trimaran-io/trimaran/kafkaproto"
 )
 
 // A check of replicas compares what each has on its own disk: a hash over the
@@ -24,99 +18,6 @@ import (
 
 // checkPiece is how many bytes of a replica one call compares, about.
 const checkPiece = 32 << 20
-
-// replicaHash is over batches up to an offset.
-type replicaHash struct {
-	upTo  fsm.Offset // offset behind the last batch
-	bytes int64
-	sum   [sha256.Size]byte
-}
-
-func (h replicaHash) encode() []byte {
-	out := binary.BigEndian.AppendUint64(nil, uint64(h.upTo))
-	out = binary.BigEndian.AppendUint64(out, uint64(h.bytes))
-	return append(out, h.sum[:]...)
-}
-
-func parseReplicaHash(reply []byte) (h replicaHash, err error) {
-	r := reader{b: reply}
-	h.upTo, h.bytes = fsm.Offset(r.uint64()), int64(r.uint64())
-	copy(h.sum[:], r.bytes(len(h.sum)))
-	if r.bad || len(r.b) > 0 {
-		return h, fmt.Errorf("%w: malformed answer of another node", fsm.ErrUnknown)
-	}
-	return h, nil
-}
-
-// hash reads the batches that have offsets from from to below to, until limit
-// bytes are read. The bytes come from this replica's own files.
-func (r *records) hash(ctx context.Context, from, to fsm.Offset, limit int64) (h replicaHash, err error) {
-	select {
-	case r.node.hashing <- struct{}{}:
-		defer func() { <-r.node.hashing }()
-	case <-ctx.Done():
-		return h, fmt.Errorf("%w: another check is reading", fsm.ErrTimeout)
-	}
-	r.mu.Lock()
-	start, next, last := r.state.LogStart(), r.state.NextOffset(), r.state.LastApplied()
-	r.mu.Unlock()
-	h.upTo = from
-	if from < start || to > next || from > to {
-		return h, fmt.Errorf("%w: %d to %d of %d to %d", fsm.ErrOffsetOutOfRange, from, to, start, next)
-	}
-	if from == to {
-		h.sum = sha256.Sum256(nil)
-		return h, nil
-	}
-	log, err := r.log.ReadAt(int64(from), 1<<20)
-	if errors.Is(err, raftlog.ErrNotInLog) {
-		return h, fmt.Errorf("%w: %w", fsm.ErrOffsetOutOfRange, err)
-	}
-	if err != nil {
-		r.node.readFailed(r.replica, err, 0)
-		return h, fmt.Errorf("%w: %w", fsm.ErrStorage, err)
-	}
-	defer log.Close()
-	sum := sha256.New()
-	for h.upTo < to && h.bytes < limit {
-		if err := ctx.Err(); err != nil {
-			return h, fmt.Errorf("%w: %w", fsm.ErrTimeout, err)
-		}
-		entry, err := log.Next(uint64(last))
-		if err != nil {
-			if errors.Is(err, io.EOF) {
-				err = fmt.Errorf("offset %d is committed and not in the log", h.upTo)
-			}
-			r.node.readFailed(r.replica, err, 0)
-			return h, fmt.Errorf("%w: %w", fsm.ErrStorage, err)
-		}
-		if entry.Type != raft.LogCommand || !fsm.IsRecords(entry.Data) {
-			continue
-		}
-		expected := fsm.Offset(log.Expected())
-		for batch, err := range kafkaproto.SplitBatches(entry.Data) {
-			if err != nil {
-				break // the rest of the entry was void at apply, too
-			}
-			header, good := fsm.GoodBatch(batch, expected, fsm.Term(entry.Term))
-			if !good {
-				continue
-			}
-			if expected = fsm.Offset(header.NextOffset()); expected <= from || fsm.Offset(header.BaseOffset) >= to {
-				continue
-			}
-			head := binary.BigEndian.AppendUint64(nil, uint64(header.BaseOffset))
-			sum.Write(binary.BigEndian.AppendUint32(head, uint32(len(batch))))
-			sum.Write(batch)
-			h.bytes += int64(len(batch))
-			h.upTo = expected
-		}
-		log.Passed(int64(expected))
-	}
-	h.upTo = min(h.upTo, to)
-	sum.Sum(h.sum[:0])
-	return h, nil
-}
 
 // CheckReplicas compares what the partition's replicas have on disk from offset
 // from on, or from the log start if that is above, some tens of megabytes of it.
@@ -168,7 +69,7 @@ func (n *Node) CheckReplicas(ctx context.Context, id fsm.PartitionID, from fsm.O
 	done := -1
 	for i := range all {
 		if c.ask(ctx, &all[i], out.From, out.End, checkPiece); all[i].err == nil {
-			done, out.To = i, all[i].hash.upTo
+			done, out.To = i, all[i].hash.UpTo
 			break
 		}
 	}
@@ -181,7 +82,7 @@ func (n *Node) CheckReplicas(ctx context.Context, id fsm.PartitionID, from fsm.O
 	asked.Wait()
 	for _, m := range all {
 		r := &out.Replicas[m.at]
-		r.Bytes, r.Hash = m.hash.bytes, hex.EncodeToString(m.hash.sum[:])
+		r.Bytes, r.Hash = m.hash.Bytes, hex.EncodeToString(m.hash.Sum[:])
 		if m.err != nil {
 			if fsm.Code(m.err) == fsm.ErrOffsetOutOfRange {
 				return nil, m.err // retention was faster: asked again, it begins further on
@@ -209,7 +110,7 @@ type replicaCheck struct {
 type checkMember struct {
 	identity string
 	at       int // in the answer's list
-	hash     replicaHash
+	hash     replica.Digest
 	err      error
 }
 
@@ -232,7 +133,7 @@ func (c *replicaCheck) ask(ctx context.Context, m *checkMember, from, to fsm.Off
 			m.err = fsm.ErrNoLeader
 			return
 		}
-		m.hash, m.err = r.hash(ctx, from, to, limit)
+		m.hash, m.err = r.Digest(ctx, from, to, limit)
 		return
 	}
 	head := appendPartition(nil, c.id)
@@ -241,9 +142,9 @@ func (c *replicaCheck) ask(ctx context.Context, m *checkMember, from, to fsm.Off
 	}
 	reply, err := c.n.ask(ctx, m.identity, callHash, head)
 	if err == nil {
-		m.hash, err = parseReplicaHash(reply)
+		m.hash, err = replica.ParseDigest(reply)
 	}
-	if m.err = err; err == nil && (m.hash.upTo < from || m.hash.upTo > to) {
+	if m.err = err; err == nil && (m.hash.UpTo < from || m.hash.UpTo > to) {
 		m.err = fmt.Errorf("%w: malformed answer of another node", fsm.ErrUnknown)
 	}
 }

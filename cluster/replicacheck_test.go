@@ -41,7 +41,7 @@ func TestReplicasAreCompared(t *testing.T) {
 	c.fill(0, id, "record", 60)
 	eventually(t, "all have it", func() error {
 		for i, n := range c.nodes {
-			if _, next := n.records(id).bounds(); next != 60 {
+			if _, next := n.records(id).Bounds(); next != 60 {
 				return fmt.Errorf("node %d: %d", i+1, next)
 			}
 		}
@@ -58,13 +58,13 @@ func TestReplicasAreCompared(t *testing.T) {
 	}
 	// A part has another hash, and a range that is not there is refused.
 	r := c.nodes[0].records(id)
-	whole, err := r.hash(within(t), 0, 60, 1<<40)
-	part, err2 := r.hash(within(t), 1, 60, 1<<40)
-	little, err3 := r.hash(within(t), 0, 60, 2500)
-	if err != nil || err2 != nil || err3 != nil || whole.sum == part.sum || part.bytes >= whole.bytes || little.upTo != 3 {
-		t.Errorf("%v, %v, %v; up to %d", err, err2, err3, little.upTo)
+	whole, err := r.Digest(within(t), 0, 60, 1<<40)
+	part, err2 := r.Digest(within(t), 1, 60, 1<<40)
+	little, err3 := r.Digest(within(t), 0, 60, 2500)
+	if err != nil || err2 != nil || err3 != nil || whole.Sum == part.Sum || part.Bytes >= whole.Bytes || little.UpTo != 3 {
+		t.Errorf("%v, %v, %v; up to %d", err, err2, err3, little.UpTo)
 	}
-	if _, err := r.hash(within(t), 0, 61, 1<<40); fsm.Code(err) != fsm.ErrOffsetOutOfRange {
+	if _, err := r.Digest(within(t), 0, 61, 1<<40); fsm.Code(err) != fsm.ErrOffsetOutOfRange {
 		t.Errorf("beyond the end: %v", err)
 	}
 
@@ -93,7 +93,7 @@ func TestReplicasThatDifferAreTold(t *testing.T) {
 	victim := (c.leaderOf(id) + 1) % 3
 	eventually(t, "it has all, below a snapshot", func() error {
 		r := c.nodes[victim].records(id)
-		if _, next := r.bounds(); next != 30 || r.log.SnapshotIndex() < r.log.Segments()[0].Last {
+		if _, next := r.Bounds(); next != 30 || r.Log.SnapshotIndex() < r.Log.Segments()[0].Last {
 			return errors.New("not yet")
 		}
 		return nil
@@ -117,7 +117,7 @@ func (c *testCluster) wantMember(node int, id fsm.PartitionID, next fsm.Offset) 
 		if r == nil {
 			return errors.New("it does not")
 		}
-		if _, end := r.bounds(); end < next {
+		if _, end := r.Bounds(); end < next {
 			return fmt.Errorf("it ends at %d", end)
 		}
 		return nil

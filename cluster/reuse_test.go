@@ -73,7 +73,7 @@ func (c *testCluster) formedOnce(id fsm.PartitionID, want string) {
 		if r == nil {
 			continue
 		}
-		switch got := formedWith(r.group); got {
+		switch got := formedWith(r.Member); got {
 		case want:
 			found++
 		case "": // it began with a snapshot

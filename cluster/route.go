@@ -9,6 +9,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/trimaran-io/trimaran/cluster/replica"
 	"github.com/trimaran-io/trimaran/fsm"
 	"github.com/trimaran-io/trimaran/kafkaproto"
 )
@@ -43,15 +44,9 @@ func (n *Node) Gateways() map[fsm.NodeID]string {
 	return out
 }
 
-func (n *Node) replica(id fsm.PartitionID) *replica {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	return n.replicas[id]
-}
-
 // guide gives the replica here that knows who leads a partition, nil if there is none: one that hangs hears of nobody.
-func (n *Node) guide(id fsm.PartitionID) *replica {
-	if r := n.replica(id); r != nil && !r.group.Stuck() {
+func (n *Node) guide(id fsm.PartitionID) *replica.Replica {
+	if r := n.replica(id); r != nil && !r.Member.Stuck() {
 		return r
 	}
 	return nil
@@ -67,10 +62,9 @@ func (n *Node) leaderOf(id fsm.PartitionID, attempt int) (hint, <-chan struct{},
 	}
 	n.mu.Lock()
 	told, ok := n.hints[id]
-	broken := n.broken[id]
 	n.mu.Unlock()
 	if replica := n.guide(id); replica != nil {
-		h, changed := replica.leader()
+		h, changed := replica.Leader()
 		members := identitiesOf(topics, partition.Holders())
 		if !n.severed(h.Identity, members) {
 			return h, changed, nil
@@ -91,8 +85,8 @@ func (n *Node) leaderOf(id fsm.PartitionID, attempt int) (hint, <-chan struct{},
 	// This node has none that runs.
 	holders := slices.DeleteFunc(slices.Clone(partition.Holders()), func(holder fsm.NodeID) bool { return holder == n.nodeID })
 	if len(holders) == 0 {
-		if broken != nil {
-			return hint{}, nil, fmt.Errorf("%w: the only replica is out of service: %w", fsm.ErrStorage, damageOf(broken))
+		if broken := n.replicas.WhyBroken(id); broken != nil {
+			return hint{}, nil, fmt.Errorf("%w: the only replica is out of service: %w", fsm.ErrStorage, replica.DamageOf(broken))
 		}
 		return hint{}, nil, nil
 	}
@@ -126,7 +120,7 @@ func (n *Node) learn(id fsm.PartitionID, asked hint, err error) {
 // atLeader runs try at the partition's leader, again as long as the answer says
 // that nothing happened, until hold has passed or ctx ends. hold 0 tries what is
 // known and what the first answer points to, and does not wait.
-func (n *Node) atLeader(ctx context.Context, id fsm.PartitionID, hold time.Duration, try func(ctx context.Context, h hint, local *replica) error) error {
+func (n *Node) atLeader(ctx context.Context, id fsm.PartitionID, hold time.Duration, try func(ctx context.Context, h hint, local *replica.Replica) error) error {
 	deadline := time.Now().Add(hold)
 	pause := time.NewTimer(hold)
 	defer pause.Stop()
@@ -137,7 +131,7 @@ func (n *Node) atLeader(ctx context.Context, id fsm.PartitionID, hold time.Durat
 			return err
 		}
 		if h.Identity != "" {
-			var local *replica
+			var local *replica.Replica
 			if h.Identity == n.identity {
 				local = n.replica(id)
 			}
@@ -177,15 +171,15 @@ func (n *Node) atLeader(ctx context.Context, id fsm.PartitionID, hold time.Durat
 }
 
 // atRecords is atLeader for what concerns the records of a partition.
-func (n *Node) atRecords(ctx context.Context, id fsm.PartitionID, hold time.Duration, try func(ctx context.Context, h hint, local *records) error) error {
+func (n *Node) atRecords(ctx context.Context, id fsm.PartitionID, hold time.Duration, try func(ctx context.Context, h hint, local *replica.Records) error) error {
 	if id.Topic == fsm.GroupShardsID {
 		return fsm.ErrUnknownTopicOrPartition
 	}
-	return n.atLeader(ctx, id, hold, func(ctx context.Context, h hint, local *replica) error {
+	return n.atLeader(ctx, id, hold, func(ctx context.Context, h hint, local *replica.Replica) error {
 		if local == nil {
 			return try(ctx, h, nil)
 		}
-		return try(ctx, h, local.machine.(*records))
+		return try(ctx, h, local.Records())
 	})
 }
 
@@ -245,9 +239,9 @@ func clones(batches [][]byte) [][]byte {
 
 func (n *Node) appendOnce(ctx context.Context, id fsm.PartitionID, batches [][]byte) ([]fsm.Appended, error) {
 	var appended []fsm.Appended
-	err := n.atRecords(ctx, id, holdLeaderless, func(ctx context.Context, h hint, local *records) (err error) {
+	err := n.atRecords(ctx, id, holdLeaderless, func(ctx context.Context, h hint, local *replica.Records) (err error) {
 		if local != nil {
-			if appended, err = local.append(ctx, 0, batches); fsm.Code(err) == fsm.ErrVoid {
+			if appended, err = local.Append(ctx, 0, batches); fsm.Code(err) == fsm.ErrVoid {
 				batches = clones(batches) // the void ones are in Raft's log
 			}
 			return err
@@ -275,7 +269,7 @@ func (n *Node) Read(ctx context.Context, id fsm.PartitionID, from fsm.Offset, ma
 	}
 	here := n.records(id)
 	if here != nil {
-		slice, ok, err := here.readCommitted(from, maxBytes)
+		slice, ok, err := here.ReadCommitted(from, maxBytes)
 		if ok && err == nil {
 			return slice, nil
 		}
@@ -284,9 +278,9 @@ func (n *Node) Read(ctx context.Context, id fsm.PartitionID, from fsm.Offset, ma
 		}
 	}
 	var slice fsm.Slice
-	err := n.atRecords(ctx, id, 0, func(ctx context.Context, h hint, local *records) (err error) {
+	err := n.atRecords(ctx, id, 0, func(ctx context.Context, h hint, local *replica.Records) (err error) {
 		if local != nil {
-			slice, err = local.readAsLeader(ctx, from, maxBytes)
+			slice, err = local.ReadAsLeader(ctx, from, maxBytes)
 			return err
 		}
 		head := appendPartition(nil, id)
@@ -306,7 +300,7 @@ func (n *Node) Read(ctx context.Context, id fsm.PartitionID, from fsm.Offset, ma
 	})
 	if err != nil && here != nil && fsm.NotAppended(err) {
 		// No leader to ask: at the end of what this replica has there is nothing to read yet.
-		if start, next := here.bounds(); from == next {
+		if start, next := here.Bounds(); from == next {
 			return fsm.Slice{HighWatermark: next, LogStart: start}, nil
 		}
 	}
@@ -317,14 +311,14 @@ func (n *Node) Read(ctx context.Context, id fsm.PartitionID, from fsm.Offset, ma
 // ctx ends first. While the partition has no leader it waits on.
 func (n *Node) Await(ctx context.Context, id fsm.PartitionID, from fsm.Offset) error {
 	if here := n.records(id); here != nil {
-		if _, next := here.bounds(); next > from {
+		if _, next := here.Bounds(); next > from {
 			return nil // the leader's state machine may be behind
 		}
 	}
 	for {
-		err := n.atRecords(ctx, id, holdLeaderless, func(ctx context.Context, h hint, local *records) error {
+		err := n.atRecords(ctx, id, holdLeaderless, func(ctx context.Context, h hint, local *replica.Records) error {
 			if local != nil {
-				return local.awaitAsLeader(ctx, from)
+				return local.AwaitAsLeader(ctx, from)
 			}
 			head := binary.BigEndian.AppendUint64(appendPartition(nil, id), uint64(from))
 			_, err := n.ask(ctx, h.Identity, callAwait, head)
@@ -357,9 +351,9 @@ func (n *Node) ListOffsets(ctx context.Context, id fsm.PartitionID, timestamp in
 	}
 	max = min(max, 1<<20)
 	var offsets []fsm.Offset
-	err := n.atRecords(ctx, id, holdLeaderless, func(ctx context.Context, h hint, local *records) (err error) {
+	err := n.atRecords(ctx, id, holdLeaderless, func(ctx context.Context, h hint, local *replica.Records) (err error) {
 		if local != nil {
-			offsets, err = local.offsetsBefore(ctx, timestamp, max)
+			offsets, err = local.OffsetsBefore(ctx, timestamp, max)
 			return err
 		}
 		head := binary.BigEndian.AppendUint64(appendPartition(nil, id), uint64(timestamp))
@@ -381,10 +375,9 @@ func (n *Node) ListOffsets(ctx context.Context, id fsm.PartitionID, timestamp in
 // awaitLeader returns when the partition's leader is known and takes records.
 func (n *Node) awaitLeader(ctx context.Context, id fsm.PartitionID) error {
 	for {
-		err := n.atRecords(ctx, id, holdLeaderless, func(ctx context.Context, h hint, local *records) error {
+		err := n.atRecords(ctx, id, holdLeaderless, func(ctx context.Context, h hint, local *replica.Records) error {
 			if local != nil {
-				_, _, _, err := local.asConfirmedLeader(ctx)
-				return err
+				return local.ConfirmLeader(ctx)
 			}
 			_, err := n.ask(ctx, h.Identity, callListOffsets, binary.BigEndian.AppendUint32(binary.BigEndian.AppendUint64(appendPartition(nil, id), ^uint64(0)), 1))
 			return err

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/trimaran-io/trimaran/cluster/peer"
+	"github.com/trimaran-io/trimaran/cluster/replica"
 	"github.com/trimaran-io/trimaran/fsm"
 	"github.com/trimaran-io/trimaran/kafkaproto"
 )
@@ -194,8 +195,8 @@ func (n *Node) answer(ctx context.Context, from string, kind uint8, payload []by
 		if replica == nil {
 			return nil, errNotLeader{}
 		}
-		replica.settle(ctx)
-		appended, err := replica.append(ctx, term, batches)
+		replica.Settle(ctx)
+		appended, err := replica.Append(ctx, term, batches)
 		if err != nil {
 			return nil, err
 		}
@@ -210,7 +211,7 @@ func (n *Node) answer(ctx context.Context, from string, kind uint8, payload []by
 		if replica == nil {
 			return nil, errNotLeader{}
 		}
-		replica.settle(ctx)
+		replica.Settle(ctx)
 		return n.answerRead(ctx, replica, kind, &r)
 
 	case callDeleteRecords, callProducers:
@@ -224,8 +225,8 @@ func (n *Node) answer(ctx context.Context, from string, kind uint8, payload []by
 		if replica == nil {
 			return nil, errNotLeader{}
 		}
-		h, err := replica.hash(ctx, from, to, int64(limit))
-		return h.encode(), err
+		h, err := replica.Digest(ctx, from, to, int64(limit))
+		return h.Encode(), err
 
 	case callDescribe, callEntries, callApplied, callLeave:
 		id := r.partition()
@@ -328,28 +329,32 @@ func parseAppend(payload []byte) (id fsm.PartitionID, term uint64, batches [][]b
 }
 
 // answerCopy answers a node that copies a partition, or that leaves its group.
-func (n *Node) answerCopy(ctx context.Context, from string, replica *replica, kind uint8, r *reader) ([]byte, error) {
+func (n *Node) answerCopy(ctx context.Context, from string, replica *replica.Replica, kind uint8, r *reader) ([]byte, error) {
 	switch kind {
 	case callDescribe:
 		have := r.uint64()
 		if r.bad {
 			return nil, errMalformed
 		}
-		return replica.describe(have)
+		return replica.Describe(have)
 	case callEntries:
 		first, last, limit := r.uint64(), r.uint64(), r.uint32()
 		if r.bad || limit > 1<<26 {
 			return nil, errMalformed
 		}
-		return replica.entries(first, last, int(limit))
+		return replica.Entries(first, last, int(limit))
 	case callApplied:
-		return binary.BigEndian.AppendUint64(nil, replica.group.Raft.AppliedIndex()), nil
+		return binary.BigEndian.AppendUint64(nil, replica.Member.Raft.AppliedIndex()), nil
 	default: // callLeave
-		return n.release(ctx, replica, from)
+		term, err := replica.Release(ctx, from)
+		if err != nil {
+			return nil, err
+		}
+		return binary.BigEndian.AppendUint64(nil, term), nil
 	}
 }
 
-func (n *Node) answerRead(ctx context.Context, replica *records, kind uint8, r *reader) ([]byte, error) {
+func (n *Node) answerRead(ctx context.Context, replica *replica.Records, kind uint8, r *reader) ([]byte, error) {
 	switch kind {
 	case callOffsetForTime, callEpochEnd:
 		return answerOffsets(ctx, replica, kind, r)
@@ -358,7 +363,7 @@ func (n *Node) answerRead(ctx context.Context, replica *records, kind uint8, r *
 		if r.bad {
 			return nil, errMalformed
 		}
-		slice, err := replica.readAsLeader(ctx, from, int(maxBytes))
+		slice, err := replica.ReadAsLeader(ctx, from, int(maxBytes))
 		if err != nil {
 			return nil, err
 		}
@@ -371,13 +376,13 @@ func (n *Node) answerRead(ctx context.Context, replica *records, kind uint8, r *
 		if r.bad {
 			return nil, errMalformed
 		}
-		return nil, replica.awaitAsLeader(ctx, from)
+		return nil, replica.AwaitAsLeader(ctx, from)
 	case callListOffsets:
 		timestamp, max := int64(r.uint64()), r.uint32()
 		if r.bad || max > 1<<20 {
 			return nil, errMalformed
 		}
-		offsets, err := replica.offsetsBefore(ctx, timestamp, int(max))
+		offsets, err := replica.OffsetsBefore(ctx, timestamp, int(max))
 		if err != nil {
 			return nil, err
 		}
@@ -388,7 +393,7 @@ func (n *Node) answerRead(ctx context.Context, replica *records, kind uint8, r *
 		return out, nil
 	default: // callLeader
 		for {
-			h, changed := replica.leader()
+			h, changed := replica.Leader()
 			if h.Identity != "" {
 				return nil, errNotLeader{Hint: h}
 			}

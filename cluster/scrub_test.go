@@ -27,7 +27,7 @@ func TestTheScrubFindsWhatNobodyReads(t *testing.T) {
 	c.outOfWindow([]int{victim}, id, 0)
 	eventually(t, "a snapshot above the first segments", func() error {
 		r := c.nodes[victim].replica(id)
-		if at := r.log.SnapshotIndex(); at < r.log.Segments()[3].Last {
+		if at := r.Log.SnapshotIndex(); at < r.Log.Segments()[3].Last {
 			return errors.New("not yet")
 		}
 		return nil

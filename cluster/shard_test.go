@@ -13,6 +13,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 
 	"github.com/trimaran-io/trimaran/cluster/raftlog"
+	"github.com/trimaran-io/trimaran/cluster/replica"
 	"github.com/trimaran-io/trimaran/coordinator"
 	"github.com/trimaran-io/trimaran/fsm"
 )
@@ -103,7 +104,7 @@ func TestALogOfCommitsStaysSmall(t *testing.T) {
 	began := time.Now()
 	c.commitMany(group, workers, each)
 	took := time.Since(began)
-	entries := c.nodes[leader].replica(id).group.Raft.LastIndex()
+	entries := c.nodes[leader].replica(id).Member.Raft.LastIndex()
 	t.Logf("%d commits of %d offsets in %d entries, %v", workers*each, offsetsEach, entries, took)
 	if entries > uint64(workers*each/2) {
 		t.Errorf("%d commits took %d entries: too few share one", workers*each, entries)
@@ -115,7 +116,7 @@ func TestALogOfCommitsStaysSmall(t *testing.T) {
 			if size := bytesOf(t, dir); size > most {
 				return fmt.Errorf("node %d: %d bytes", i+1, size)
 			}
-			if first := c.nodes[i].replica(id).log.Segments()[0].Base; first == 1 {
+			if first := c.nodes[i].replica(id).Log.Segments()[0].Base; first == 1 {
 				return errors.New("nothing was freed")
 			}
 			return nil
@@ -131,7 +132,7 @@ func TestALogOfCommitsStaysSmall(t *testing.T) {
 			if s == nil {
 				return errors.New("not there")
 			}
-			if _, next := s.bounds(); next != mustBounds(c.nodes[there].shard(id)) {
+			if _, next := s.Bounds(); next != mustBounds(c.nodes[there].shard(id)) {
 				return fmt.Errorf("at %d", next)
 			}
 			return nil
@@ -157,7 +158,7 @@ func TestALogOfCommitsStaysSmall(t *testing.T) {
 	caughtUp(leader)
 	n := c.nodes[leader].Node
 	hurt := n.replica(id)
-	n.damaged(hurt, fmt.Errorf("%w: by the test", raftlog.ErrDamaged))
+	n.replicas.Damaged(hurt, fmt.Errorf("%w: by the test", raftlog.ErrDamaged))
 	eventually(t, "it is rebuilt", func() error {
 		if r := n.replica(id); r == nil || r == hurt {
 			return errors.New("not there")
@@ -170,15 +171,13 @@ func TestALogOfCommitsStaysSmall(t *testing.T) {
 	}
 }
 
-func mustBounds(s *shard) fsm.Offset {
-	_, next := s.bounds()
+func mustBounds(s *replica.Shard) fsm.Offset {
+	_, next := s.Bounds()
 	return next
 }
 
-func stateOf(s *shard) string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return string(s.state.Snapshot())
+func stateOf(s *replica.Shard) string {
+	return string(s.State())
 }
 
 // The files of a stopped node are checked as those of partitions are.
@@ -190,7 +189,7 @@ func TestLogDirKnowsShards(t *testing.T) {
 		c.commit(0, "g", "a", int64(i))
 	}
 	id := shardID(coordinator.ShardOf("g"))
-	if err := c.nodes[0].replica(id).group.Raft.Snapshot().Error(); err != nil {
+	if err := c.nodes[0].replica(id).Member.Raft.Snapshot().Error(); err != nil {
 		t.Fatal(err)
 	}
 	c.commit(0, "g", "a", 50)
@@ -214,22 +213,4 @@ func TestLogDirKnowsShards(t *testing.T) {
 	if err != nil || groups != 51 {
 		t.Errorf("%d entries of commands, %v", groups, err)
 	}
-}
-
-// Any bytes may be on disk, or come from another node, as a snapshot.
-func FuzzParseShardSnapshot(f *testing.F) {
-	f.Add(appendShardSnapshot(5, 3, coordinator.NewState().Snapshot()))
-	f.Add([]byte{})
-	f.Fuzz(func(t *testing.T, data []byte) {
-		applied, next, state, err := parseShardSnapshot(data)
-		if err != nil {
-			return
-		}
-		if next < 0 || uint64(next) > uint64(applied) {
-			t.Fatalf("%d entries up to %d", next, applied)
-		}
-		if again := appendShardSnapshot(applied, next, state.Snapshot()); len(again) != len(data) {
-			t.Fatalf("%d bytes became %d", len(data), len(again))
-		}
-	})
 }

@@ -10,7 +10,6 @@ import (
 	"github.com/hashicorp/raft"
 
 	"github.com/trimaran-io/trimaran/cluster/raftgroup"
-	"github.com/trimaran-io/trimaran/fsm"
 )
 
 const (
@@ -59,27 +58,12 @@ var errNotStopped = errors.New("the node was not stopped in good order")
 func (n *Node) stop() error {
 	n.cancel()
 	// Whoever waits for Raft, or Raft for a disk, does not end by itself.
-	n.mu.Lock()
-	for _, r := range n.replicas {
-		go r.group.End()
-	}
-	n.mu.Unlock()
+	n.replicas.End()
 	if g := n.catalog.Member(); g != nil {
 		go g.End()
 	}
 	n.done.Wait()
-	n.mu.Lock()
-	replicas := n.replicas
-	n.replicas = map[fsm.PartitionID]*replica{}
-	n.mu.Unlock()
-	errs := make(chan error)
-	for _, r := range replicas {
-		go func() { errs <- r.close() }()
-	}
-	var err error
-	for range replicas {
-		err = errors.Join(err, <-errs)
-	}
+	err := n.replicas.Close()
 	if g := n.catalog.Member(); g != nil {
 		err = errors.Join(err, g.Close())
 	}
@@ -94,11 +78,9 @@ func (n *Node) stop() error {
 // drain hands leadership of every group to another voter.
 func (n *Node) drain(ctx context.Context) {
 	var groups []*raftgroup.Member
-	n.mu.Lock()
-	for _, r := range n.replicas {
-		groups = append(groups, r.group)
+	for _, r := range n.runningReplicas() {
+		groups = append(groups, r.Member)
 	}
-	n.mu.Unlock()
 	if g := n.catalog.Member(); g != nil {
 		groups = append(groups, g)
 	}

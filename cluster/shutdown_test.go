@@ -9,6 +9,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/trimaran-io/trimaran/cluster/replica"
 	"github.com/trimaran-io/trimaran/fsm"
 )
 
@@ -131,22 +132,12 @@ func TestInTurns(t *testing.T) {
 
 // beforeBarrier asks a leader for something while it seems not to be past its barrier, and then, if pass, lets it pass. It
 // gives what was answered, and whether that had waited for the barrier.
-func beforeBarrier(t *testing.T, r *replica, pass bool, kind uint8, payload []byte) (waited bool, err error) {
+func beforeBarrier(t *testing.T, n *Node, r *replica.Replica, pass bool, kind uint8, payload []byte) (waited bool, err error) {
 	ctx := hold(within(t))
-	r.mu.Lock()
-	leading := r.leading
-	r.leading = nil
-	r.mu.Unlock()
-	restore := func() {
-		r.mu.Lock()
-		defer r.mu.Unlock()
-		r.leading = leading
-		close(r.changed)
-		r.changed = make(chan struct{})
-	}
+	restore := r.HoldBack()
 	answered := make(chan error, 1)
 	go func() {
-		_, err := r.node.answer(ctx, "another", kind, payload)
+		_, err := n.answer(ctx, "another", kind, payload)
 		answered <- err
 	}()
 	select {
@@ -174,11 +165,12 @@ func TestACallWaitsForTheBarrier(t *testing.T) {
 	}
 	c.startAll()
 	id := fsm.PartitionID{Topic: c.topic("a", 1, 3).ID}
-	r := c.nodes[c.leaderOf(id)].replica(id)
+	n := c.nodes[c.leaderOf(id)].Node
+	r := n.replica(id)
 	read := append(appendPartition(nil, id), make([]byte, 12)...)
 	for _, pass := range []bool{true, false} {
 		eventually(t, "a call that waits", func() error {
-			waited, err := beforeBarrier(t, r, pass, callRead, read)
+			waited, err := beforeBarrier(t, n, r, pass, callRead, read)
 			var notLeader errNotLeader
 			switch {
 			case !waited && err == nil:

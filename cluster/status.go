@@ -51,27 +51,22 @@ type replicaReport struct {
 func (n *Node) report() nodeReport {
 	report := nodeReport{Replicas: map[string]replicaReport{}, Broken: map[string]string{}, DiskFull: n.logs.Full()}
 	report.DiskFree, report.DiskTotal = n.logs.Space()
-	n.mu.Lock()
-	replicas := make([]*replica, 0, len(n.replicas))
-	for _, r := range n.replicas {
-		replicas = append(replicas, r)
-	}
-	for id, err := range n.broken {
+	broken, hurtBy := n.replicas.Troubles()
+	for id, err := range broken {
 		report.Broken[id.String()] = err.Error()
 	}
-	hurt := make(map[fsm.PartitionID]string, len(n.hurt))
-	for id, h := range n.hurt {
-		hurt[id] = h.err.Error()
+	hurt := make(map[fsm.PartitionID]string, len(hurtBy))
+	for id, err := range hurtBy {
+		hurt[id] = err.Error()
 	}
-	n.mu.Unlock()
-	for _, r := range replicas {
-		start, next := r.bounds()
-		identity, term := r.group.Leader()
+	for _, r := range n.runningReplicas() {
+		start, next := r.Bounds()
+		identity, term := r.Member.Leader()
 		var ids []string
 		if identity == n.identity {
-			ids = r.group.Voters()
+			ids = r.Member.Voters()
 		}
-		report.Replicas[r.id.String()] = replicaReport{Leads: identity == n.identity, Voters: ids, Term: fsm.Term(term), LogStart: start, Applied: next, Bytes: r.log.Bytes(), CatchUp: r.catchUp.status(), Hurt: hurt[r.id]}
+		report.Replicas[r.ID.String()] = replicaReport{Leads: identity == n.identity, Voters: ids, Term: fsm.Term(term), LogStart: start, Applied: next, Bytes: r.Log.Bytes(), CatchUp: r.CatchUp(), Hurt: hurt[r.ID]}
 	}
 	if g := n.catalog.Member(); g != nil {
 		report.Catalog = "voter"
@@ -311,7 +306,7 @@ func (c collector) Collect(to chan<- prometheus.Metric) {
 				continue
 			}
 			running++
-			start, next := r.bounds()
+			start, next := r.Bounds()
 			labels := []string{topic.Name, strconv.Itoa(p)}
 			gauge(metricLogEnd, float64(next), labels...)
 			gauge(metricLogStart, float64(start), labels...)
@@ -319,11 +314,11 @@ func (c collector) Collect(to chan<- prometheus.Metric) {
 	}
 	shards, led := 0, 0
 	for _, r := range c.n.runningReplicas() {
-		if r.id.Topic != fsm.GroupShardsID {
+		if r.ID.Topic != fsm.GroupShardsID {
 			continue
 		}
 		shards++
-		if _, err := r.leads(); err == nil {
+		if _, err := r.Leads(); err == nil {
 			led++
 		}
 	}
@@ -337,10 +332,8 @@ func (c collector) Collect(to chan<- prometheus.Metric) {
 	gauge(metricLeaders, float64(partitions.led))
 	gauge(metricOffline, float64(partitions.offline))
 	gauge(metricBroken, float64(short.closed))
-	c.n.mu.Lock()
-	hurt := len(c.n.hurt)
-	c.n.mu.Unlock()
-	gauge(metricHurt, float64(hurt))
+	_, hurt := c.n.replicas.Troubles()
+	gauge(metricHurt, float64(len(hurt)))
 	gauge(metricUnder, float64(partitions.under))
 	gauge(metricOfflineShards, float64(groups.offline))
 	gauge(metricUnderShards, float64(groups.under))

@@ -8,6 +8,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	"github.com/trimaran-io/trimaran/cluster/raftgroup"
+	"github.com/trimaran-io/trimaran/cluster/replica"
 )
 
 // A disk that hangs takes Raft's main loop with it, and not the heartbeats, which go on beside that: the others would wait
@@ -79,7 +80,7 @@ func (s *stuckGroups) turn(now time.Time) {
 	s.last = now
 	seen := map[*raftgroup.Member]seenAppend{}
 	still := map[*raftgroup.Member]time.Time{}
-	look := func(g *raftgroup.Member, r *replica) {
+	look := func(g *raftgroup.Member, r *replica.Replica) {
 		if !s.look(g, seen, onTime) {
 			return
 		}
@@ -96,12 +97,12 @@ func (s *stuckGroups) turn(now time.Time) {
 		go func() {
 			defer n.done.Done()
 			if n.offer(g) && r != nil {
-				r.abandon()
+				r.Abandon()
 			}
 		}()
 	}
 	for _, r := range n.runningReplicas() {
-		look(r.group, r)
+		look(r.Member, r)
 	}
 	if g := n.catalog.Member(); g != nil {
 		look(g, nil)
@@ -154,17 +155,4 @@ func (n *Node) offer(g *raftgroup.Member) bool {
 	}
 	n.logger.Warn("the disk hangs: another replica stands for election", "group", g.Name, "node", best)
 	return true
-}
-
-// abandon ends what this replica does as a leader, without waiting for anything: Raft cannot get on.
-func (r *replica) abandon() {
-	r.mu.Lock()
-	leading := r.leading
-	r.leading = nil
-	close(r.changed)
-	r.changed = make(chan struct{})
-	r.mu.Unlock()
-	if leading != nil {
-		leading.abandon()
-	}
 }

@@ -1,4 +1,4 @@
-package cluster
+package replica
 
 import (
 	"context"
@@ -12,7 +12,6 @@ import (
 	"github.com/hashicorp/raft"
 	"golang.org/x/time/rate"
 
-	"github.com/trimaran-io/trimaran/cluster/peer"
 	"github.com/trimaran-io/trimaran/cluster/raftlog"
 	"github.com/trimaran-io/trimaran/fsm"
 )
@@ -40,6 +39,7 @@ var errCopies = errors.New("the entries are being copied, or the replica is bein
 
 // progress is how far a copy is.
 type progress struct {
+	// mu guards what follows. No other lock is taken under it, and nothing waited for.
 	mu      sync.Mutex
 	active  bool
 	bytes   int64
@@ -88,53 +88,55 @@ func newCatchUpLimit(bytesPerSecond int64) *rate.Limiter {
 }
 
 // beforeInstall is what happens when the group's leader offers a snapshot.
-func (n *Node) beforeInstall(r *replica) func(context.Context, string, *raft.InstallSnapshotRequest) error {
-	return func(ctx context.Context, from string, req *raft.InstallSnapshotRequest) error {
-		has := func() bool {
-			if !r.log.Has(req.LastLogIndex, req.LastLogTerm) {
-				return false
-			}
-			// The leader goes on behind its snapshot, and wants to see that this replica has it.
-			r.log.Widen(req.LastLogIndex)
-			return true
+// It reports whether all of that is here.
+func (r *Replica) beforeInstall(ctx context.Context, from string, req *raft.InstallSnapshotRequest) (here bool, err error) {
+	logger := r.env.Logger
+	has := func() bool {
+		if !r.Log.Has(req.LastLogIndex, req.LastLogTerm) {
+			return false
 		}
-		if has() {
-			return peer.ErrInstalled
-		}
-		// A leader that did not hear of the end offers it again, and another leader does: the staging is one.
-		if !r.copying.TryLock() {
-			return errCopies
-		}
-		defer r.copying.Unlock()
-		r.mu.Lock()
-		copied := r.adopt != nil
-		r.mu.Unlock()
-		if copied {
-			return errReopens
-		}
-		ctx, cancel := context.WithCancel(ctx)
-		defer cancel()
-		defer context.AfterFunc(r.closing, cancel)()
-		if err := n.copyFrom(ctx, r, from); errors.Is(err, errOvertaken) {
-			n.logger.Info("a copy is not needed any more", "partition", r.id, "from", from)
-			if has() {
-				return peer.ErrInstalled
-			}
-			return err
-		} else if err != nil {
-			n.logger.Warn("copying a partition from its leader was cut short; it will go on", "partition", r.id, "from", from, "error", err)
-			return err
-		}
-		n.reopen(r)
-		return errReopens
+		// The leader goes on behind its snapshot, and wants to see that this replica has it.
+		r.Log.Widen(req.LastLogIndex)
+		return true
 	}
+	if has() {
+		return true, nil
+	}
+	// A leader that did not hear of the end offers it again, and another leader does: the staging is
+	// one.
+	if !r.copying.TryLock() {
+		return false, errCopies
+	}
+	defer r.copying.Unlock()
+	r.mu.Lock()
+	copied := r.adopt != nil
+	r.mu.Unlock()
+	if copied {
+		return false, errReopens
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(r.closing, cancel)()
+	if err := r.copyFrom(ctx, from); errors.Is(err, errOvertaken) {
+		logger.Info("a copy is not needed any more", "partition", r.ID, "from", from)
+		if has() {
+			return true, nil
+		}
+		return false, err
+	} else if err != nil {
+		logger.Warn("copying a partition from its leader was cut short; it will go on", "partition", r.ID, "from", from, "error", err)
+		return false, err
+	}
+	r.keeper.reopen(r)
+	return false, errReopens
 }
 
 // copyFrom copies what this replica lacks up to the snapshot of another. Raft goes on meanwhile,
 // perhaps with another leader: where the log comes as far by itself, the copy is of no use and ends
 // with errOvertaken.
-func (n *Node) copyFrom(ctx context.Context, r *replica, from string) error {
-	reply, err := n.ask(ctx, from, callDescribe, binary.BigEndian.AppendUint64(appendPartition(nil, r.id), r.log.SnapshotIndex()))
+func (r *Replica) copyFrom(ctx context.Context, from string) error {
+	logger := r.env.Logger
+	reply, err := r.env.Host.Describe(ctx, from, r.ID, r.Log.SnapshotIndex())
 	if err != nil {
 		return err
 	}
@@ -145,10 +147,10 @@ func (n *Node) copyFrom(ctx context.Context, r *replica, from string) error {
 	if err := r.machine.fits(d.State, d.Next); errors.Is(err, fsm.ErrNewer) {
 		return r.refuses(err) // before it is copied, and once
 	}
-	if d.Index <= r.log.SnapshotIndex() {
+	if d.Index <= r.Log.SnapshotIndex() {
 		return errors.New("its snapshot is not newer than the one here")
 	}
-	staging, err := r.log.Stage(d)
+	staging, err := r.Log.Stage(d)
 	if err != nil {
 		return err
 	}
@@ -163,25 +165,21 @@ func (n *Node) copyFrom(ctx context.Context, r *replica, from string) error {
 	}
 	r.catchUp.begin(staging.Bytes(), d.Bytes)
 	defer r.catchUp.end()
-	n.logger.Info("copying a partition from its leader", "partition", r.id, "from", from, "entry", staging.Next(), "to", d.Index, "bytes", d.Bytes)
+	logger.Info("copying a partition from its leader", "partition", r.ID, "from", from, "entry", staging.Next(), "to", d.Index, "bytes", d.Bytes)
 	began := time.Now()
 	for staging.Next() <= d.Index {
-		if r.log.Has(d.Index, d.Term) {
+		if r.Log.Has(d.Index, d.Term) {
 			done = true
 			return errors.Join(errOvertaken, staging.Discard())
 		}
-		n.stepOfCopy(r, "piece")
-		head := appendPartition(nil, r.id)
-		head = binary.BigEndian.AppendUint64(head, staging.Next())
-		head = binary.BigEndian.AppendUint64(head, d.Index)
-		head = binary.BigEndian.AppendUint32(head, catchUpPiece)
-		piece, err := n.ask(ctx, from, callEntries, head)
+		r.stepOfCopy("piece")
+		piece, err := r.env.Host.Entries(ctx, from, r.ID, staging.Next(), d.Index, catchUpPiece)
 		if err != nil {
 			return err
 		}
 		for left := len(piece); left > 0; { // a single entry may be larger than a burst
-			some := min(left, n.catchUpLimit.Burst())
-			if err := n.catchUpLimit.WaitN(ctx, some); err != nil {
+			some := min(left, r.env.catchUpLimit.Burst())
+			if err := r.env.catchUpLimit.WaitN(ctx, some); err != nil {
 				return err
 			}
 			left -= some
@@ -198,7 +196,7 @@ func (n *Node) copyFrom(ctx context.Context, r *replica, from string) error {
 		}
 		r.catchUp.at(staging.Bytes())
 	}
-	n.stepOfCopy(r, "all")
+	r.stepOfCopy("all")
 	if err := staging.Finish(d); err != nil {
 		if errors.Is(err, raftlog.ErrDamaged) {
 			return errors.Join(err, staging.Discard())
@@ -208,29 +206,19 @@ func (n *Node) copyFrom(ctx context.Context, r *replica, from string) error {
 	if err := r.machine.fits(d.State, d.Next); err != nil {
 		return errors.Join(fmt.Errorf("%w: the snapshot of %s does not fit its log", raftlog.ErrDamaged, from), err, staging.Discard())
 	}
-	n.logger.Info("copied a partition from its leader", "partition", r.id, "from", from, "to", d.Index, "bytes", staging.Bytes(), "took", time.Since(began).Round(time.Millisecond))
+	logger.Info("copied a partition from its leader", "partition", r.ID, "from", from, "to", d.Index, "bytes", staging.Bytes(), "took", time.Since(began).Round(time.Millisecond))
 	done = true
-	n.stepOfCopy(r, "finished")
+	r.stepOfCopy("finished")
 	r.mu.Lock()
 	r.adopt = staging
 	r.mu.Unlock()
 	return nil
 }
 
-func (n *Node) stepOfCopy(r *replica, step string) {
-	if n.cfg.onCopy != nil {
-		n.cfg.onCopy(r.id, step)
+func (r *Replica) stepOfCopy(step string) {
+	if r.env.OnCopy != nil {
+		r.env.OnCopy(r.ID, step)
 	}
-}
-
-// reopen has the reconcile loop close the replica and open it again.
-func (n *Node) reopen(r *replica) {
-	n.mu.Lock()
-	if n.replicas[r.id] == r {
-		n.reopening[r.id] = true
-	}
-	n.mu.Unlock()
-	n.catalog.Wake()
 }
 
 // A described log travels as the length of the JSON (4), the JSON, the state.
@@ -245,24 +233,28 @@ func encodeDescribed(d raftlog.Described) ([]byte, error) {
 }
 
 func parseDescribed(reply []byte) (d raftlog.Described, err error) {
-	r := reader{b: reply}
-	text := r.bytes(int(r.uint32()))
-	if r.bad {
-		return d, fmt.Errorf("%w: malformed answer of another node", fsm.ErrUnknown)
+	malformed := fmt.Errorf("%w: malformed answer of another node", fsm.ErrUnknown)
+	if len(reply) < 4 {
+		return d, malformed
 	}
+	size, rest := binary.BigEndian.Uint32(reply), reply[4:]
+	if int64(size) > int64(len(rest)) {
+		return d, malformed
+	}
+	text, state := rest[:size:size], rest[size:]
 	if err := fsm.DecodeStrictly(text, &d); err != nil {
 		return d, fmt.Errorf("answer of another node: %w", err)
 	}
 	if d.First == 0 || d.Index < d.First-1 {
-		return d, fmt.Errorf("%w: malformed answer of another node", fsm.ErrUnknown)
+		return d, malformed
 	}
-	d.State = r.b
+	d.State = state
 	return d, nil
 }
 
 // describe answers callDescribe.
-func (r *replica) describe(have uint64) ([]byte, error) {
-	d, ok := r.log.Describe(have)
+func (r *Replica) Describe(have uint64) ([]byte, error) {
+	d, ok := r.Log.Describe(have)
 	if !ok {
 		return nil, fmt.Errorf("%w: no snapshot yet", fsm.ErrNoLeader)
 	}
@@ -271,9 +263,9 @@ func (r *replica) describe(have uint64) ([]byte, error) {
 }
 
 // entries answers callEntries.
-func (r *replica) entries(from, to uint64, limit int) ([]byte, error) {
+func (r *Replica) Entries(from, to uint64, limit int) ([]byte, error) {
 	r.hold(from)
-	b, err := r.log.AppendEntries(nil, from, to, limit)
+	b, err := r.Log.AppendEntries(nil, from, to, limit)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", fsm.ErrStorage, err)
 	}
@@ -281,7 +273,7 @@ func (r *replica) entries(from, to uint64, limit int) ([]byte, error) {
 }
 
 // hold keeps segments from index on for a while: somebody copies them.
-func (r *replica) hold(index uint64) {
+func (r *Replica) hold(index uint64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	now := time.Now()
@@ -291,12 +283,19 @@ func (r *replica) hold(index uint64) {
 	r.heldUntil = now.Add(holdFor)
 }
 
+// Held reports whether somebody copies from this replica, or did within the last minute.
+func (r *Replica) Held() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return !time.Now().After(r.heldUntil)
+}
+
 // heldFrom gives the first index that must be kept beside what the machine needs, 0
 // for none.
-func (r *replica) heldFrom(needs keeping) uint64 {
+func (r *Replica) heldFrom(needs keeping) uint64 {
 	var from uint64
 	if needs.entry {
-		from = r.log.SnapshotIndex()
+		from = r.Log.SnapshotIndex()
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()

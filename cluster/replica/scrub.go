@@ -1,4 +1,4 @@
-package cluster
+package replica
 
 import (
 	"slices"
@@ -19,8 +19,9 @@ const (
 )
 
 // scrubLoop goes through all replicas again and again.
-func (n *Node) scrubLoop() {
-	bytesPerSecond := n.cfg.ScrubRate
+func (s *Set) scrubLoop() {
+	ctx, logger := s.env.ctx, s.env.Logger
+	bytesPerSecond := s.env.ScrubRate
 	if bytesPerSecond == 0 {
 		bytesPerSecond = defaultScrubRate
 	}
@@ -31,13 +32,13 @@ func (n *Node) scrubLoop() {
 	pause := min(scrubPause, max(time.Duration(float64(scrubPause)*defaultScrubRate/float64(bytesPerSecond)), time.Second))
 	for {
 		began, bytes := time.Now(), int64(0)
-		replicas := n.runningReplicas()
-		slices.SortFunc(replicas, func(a, b *replica) int { return strings.Compare(a.id.String(), b.id.String()) })
+		replicas := s.Running()
+		slices.SortFunc(replicas, func(a, b *Replica) int { return strings.Compare(a.ID.String(), b.ID.String()) })
 		for _, r := range replicas {
-			err := r.log.Scrub(func(size int) error {
+			err := r.Log.Scrub(func(size int) error {
 				for left := size; left > 0; {
 					some := min(left, scrubBurst)
-					if err := limit.WaitN(n.ctx, some); err != nil {
+					if err := limit.WaitN(ctx, some); err != nil {
 						return err
 					}
 					left -= some
@@ -45,16 +46,16 @@ func (n *Node) scrubLoop() {
 				bytes += int64(size)
 				return nil
 			})
-			if n.ctx.Err() != nil {
+			if ctx.Err() != nil {
 				return
 			}
-			n.scrubbed(r, err)
+			s.scrubbed(r, err)
 		}
 		if bytes > 0 {
-			n.logger.Debug("all segments are checked", "replicas", len(replicas), "bytes", bytes, "took", time.Since(began).Round(time.Second))
+			logger.Debug("all segments are checked", "replicas", len(replicas), "bytes", bytes, "took", time.Since(began).Round(time.Second))
 		}
 		select {
-		case <-n.ctx.Done():
+		case <-ctx.Done():
 			return
 		case <-time.After(pause):
 		}
@@ -62,13 +63,13 @@ func (n *Node) scrubLoop() {
 }
 
 // scrubbed is told what the scrub of a replica found.
-func (n *Node) scrubbed(r *replica, err error) {
+func (s *Set) scrubbed(r *Replica, err error) {
 	switch {
 	case err == nil:
-		n.healed(r)
+		s.healed(r)
 	case !isDamage(err):
-		n.logger.Warn("cannot check a replica's segments", "partition", r.id, "error", err)
+		s.env.Logger.Warn("cannot check a replica's segments", "partition", r.ID, "error", err)
 	default:
-		n.readFailed(r, err, 0)
+		s.ReadFailed(r, err, 0)
 	}
 }

@@ -1,4 +1,4 @@
-package cluster
+package replica
 
 import (
 	"context"
@@ -7,6 +7,7 @@ import (
 
 	"github.com/hashicorp/raft"
 
+	"github.com/trimaran-io/trimaran/cluster/raftgroup"
 	"github.com/trimaran-io/trimaran/cluster/raftlog"
 	"github.com/trimaran-io/trimaran/fsm"
 	"github.com/trimaran-io/trimaran/kafkaproto"
@@ -19,18 +20,18 @@ import (
 
 // hurt is what is known of such a replica.
 type hurt struct {
-	replica *replica
+	replica *Replica
 	err     error
 	end     fsm.Offset // behind what cannot be read; 0: the scrub found it
 	leaving bool       // its leader is asked to let it go
 }
 
 // unreadable is the error of a reader that could not read, which ends behind what it could not; 0: not known.
-func (r *records) unreadable(err error, end fsm.Offset) error {
+func (r *Records) unreadable(err error, end fsm.Offset) error {
 	code := error(fsm.ErrStorage)
 	if isDamage(err) {
-		r.node.readFailed(r.replica, err, end)
-		if !r.node.canDoWithout(r.replica) {
+		r.keeper.ReadFailed(r.Replica, err, end)
+		if !r.canDoWithout() {
 			code = fsm.ErrCorruptMessage // to ask again does not help
 		}
 	}
@@ -39,7 +40,7 @@ func (r *records) unreadable(err error, end fsm.Offset) error {
 
 // passDamage has a reader go on behind an entry that it could not give, on its way to the batches from offset from on. The
 // error says that from is among what cannot be read.
-func (r *records) passDamage(reader *raftlog.Reader, from fsm.Offset, err error) error {
+func (r *Records) passDamage(reader *raftlog.Reader, from fsm.Offset, err error) error {
 	if !isDamage(err) {
 		return fmt.Errorf("%w: %w", fsm.ErrStorage, err)
 	}
@@ -64,127 +65,127 @@ func claimedOffset(entry *raft.Log) (int64, bool) {
 }
 
 // readFailed is told that something a replica keeps cannot be read, and behind which offset it can; 0: not known. It does not wait.
-func (n *Node) readFailed(r *replica, err error, end fsm.Offset) {
+func (s *Set) ReadFailed(r *Replica, err error, end fsm.Offset) {
 	if !isDamage(err) {
 		return
 	}
-	n.mu.Lock()
-	old, known := n.hurt[r.id]
+	s.mu.Lock()
+	old, known := s.hurt[r.ID]
 	known = known && old.replica == r
-	if n.replicas[r.id] == r && (!known || end > old.end) {
-		n.hurt[r.id] = hurt{r, err, max(end, old.end), known && old.leaving}
+	if s.open[r.ID] == r && (!known || end > old.end) {
+		s.hurt[r.ID] = hurt{r, err, max(end, old.end), known && old.leaving}
 	}
-	n.mu.Unlock()
+	s.mu.Unlock()
 	if known {
 		return
 	}
-	n.logger.Error("a replica has something damaged; it is rebuilt when the others can do without it", "partition", r.id, "readable_from", end, "error", err)
-	n.catalog.Wake()
+	s.env.Logger.Error("a replica has something damaged; it is rebuilt when the others can do without it", "partition", r.ID, "readable_from", end, "error", err)
+	s.env.Host.Wake()
 }
 
 // healed is told that the scrub found nothing damaged in a replica.
-func (n *Node) healed(r *replica) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	if h := n.hurt[r.id]; h.replica == r && h.end == 0 {
-		delete(n.hurt, r.id)
+func (s *Set) healed(r *Replica) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if h := s.hurt[r.ID]; h.replica == r && h.end == 0 {
+		delete(s.hurt, r.ID)
 	}
 }
 
 // canDoWithout reports whether a majority of the other voters of a replica's group is there.
-func (n *Node) canDoWithout(r *replica) bool {
-	future := r.group.Raft.GetConfiguration()
-	return future.Error() == nil && n.majorityWithout(future.Configuration().Servers, n.identity)
+func (r *Replica) canDoWithout() bool {
+	future := r.Member.Raft.GetConfiguration()
+	return future.Error() == nil && raftgroup.MajorityWithout(future.Configuration().Servers, r.env.Identity, r.env.Host.Connected)
 }
 
 // othersVote reports whether all other replicas of a partition have a vote: none of them is just being rebuilt, or joins.
-func (n *Node) othersVote(r *replica) bool {
-	topics := n.Topics()
-	partition, ok := topics.Partition(r.id)
+func (r *Replica) othersVote() bool {
+	topics := r.env.Host.Topics()
+	partition, ok := topics.Partition(r.ID)
 	if !ok {
 		return false
 	}
-	vote := r.group.Voters()
+	vote := r.Member.Voters()
 	return !slices.ContainsFunc(partition.Replicas, func(id fsm.NodeID) bool {
 		node, ok := topics.Node(id)
-		return id != n.nodeID && (!ok || !slices.Contains(vote, node.Identity()))
+		return id != r.env.NodeID && (!ok || !slices.Contains(vote, node.Identity()))
 	})
 }
 
 // rebuildHurt has those replicas closed that the others can do without, if somebody else leads: two replicas, of which
 // the leader is closed, have none.
-func (n *Node) rebuildHurt() {
-	n.mu.Lock()
-	all := make([]hurt, 0, len(n.hurt))
-	for id, h := range n.hurt {
-		if n.replicas[id] != h.replica {
-			delete(n.hurt, id)
+func (s *Set) rebuildHurt() {
+	s.mu.Lock()
+	all := make([]hurt, 0, len(s.hurt))
+	for id, h := range s.hurt {
+		if s.open[id] != h.replica {
+			delete(s.hurt, id)
 			continue
 		}
 		all = append(all, h)
 	}
-	n.mu.Unlock()
+	s.mu.Unlock()
 	for _, h := range all {
 		r := h.replica
-		if start, _ := r.bounds(); h.end > 0 && start >= h.end {
-			n.mu.Lock()
-			delete(n.hurt, r.id) // deleted
-			n.mu.Unlock()
+		if start, _ := r.Bounds(); h.end > 0 && start >= h.end {
+			s.mu.Lock()
+			delete(s.hurt, r.ID) // deleted
+			s.mu.Unlock()
 			continue
 		}
-		if !n.canDoWithout(r) || !n.othersVote(r) {
+		if !r.canDoWithout() || !r.othersVote() {
 			continue
 		}
-		leader, _ := r.leader()
+		leader, _ := r.Leader()
 		switch leader.Identity {
 		case "":
-		case n.identity:
-			n.done.Add(1)
+		case s.env.Identity:
+			s.done.Add(1)
 			go func() {
-				defer n.done.Done()
-				if err := n.handOver(r.group); err != nil {
-					n.logger.Debug("the leadership of a damaged replica stays", "partition", r.id, "error", err)
+				defer s.done.Done()
+				if err := s.env.Host.HandOver(r.Member); err != nil {
+					s.env.Logger.Debug("the leadership of a damaged replica stays", "partition", r.ID, "error", err)
 				}
 			}()
 		default:
-			n.leaveHurt(r, leader.Identity)
+			s.leaveHurt(r, leader.Identity)
 		}
 	}
 }
 
 // leaveHurt has a replica leave its group while it still runs, and then be closed. Two that were found damaged at once, and
 // closed first, would be missed by a leader that then could let neither of them go, and so would never come back.
-func (n *Node) leaveHurt(r *replica, leader string) {
-	n.mu.Lock()
-	h := n.hurt[r.id]
+func (s *Set) leaveHurt(r *Replica, leader string) {
+	s.mu.Lock()
+	h := s.hurt[r.ID]
 	begins := h.replica == r && !h.leaving
 	if begins {
 		h.leaving = true
-		n.hurt[r.id] = h
+		s.hurt[r.ID] = h
 	}
-	n.mu.Unlock()
+	s.mu.Unlock()
 	if !begins {
 		return
 	}
-	n.done.Add(1)
+	s.done.Add(1)
 	go func() {
-		defer n.done.Done()
-		ctx, cancel := context.WithTimeout(n.ctx, rebuildTimeout)
+		defer s.done.Done()
+		ctx, cancel := context.WithTimeout(s.env.ctx, rebuildTimeout)
 		defer cancel()
-		_, err := n.ask(ctx, leader, callLeave, appendPartition(nil, r.id))
-		n.mu.Lock()
-		if h := n.hurt[r.id]; h.replica == r && err == nil && n.replicas[r.id] == r {
-			n.damage[r.id] = h.err
-			delete(n.hurt, r.id)
+		_, err := s.env.Host.Leave(ctx, leader, r.ID)
+		s.mu.Lock()
+		if h := s.hurt[r.ID]; h.replica == r && err == nil && s.open[r.ID] == r {
+			s.damage[r.ID] = h.err
+			delete(s.hurt, r.ID)
 		} else if h.replica == r {
 			h.leaving = false
-			n.hurt[r.id] = h
+			s.hurt[r.ID] = h
 		}
-		n.mu.Unlock()
+		s.mu.Unlock()
 		if err != nil {
-			n.logger.Debug("a damaged replica stays in its group", "partition", r.id, "error", err)
+			s.env.Logger.Debug("a damaged replica stays in its group", "partition", r.ID, "error", err)
 			return
 		}
-		n.catalog.Wake()
+		s.env.Host.Wake()
 	}()
 }

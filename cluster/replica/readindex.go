@@ -1,4 +1,4 @@
-package cluster
+package replica
 
 import (
 	"context"
@@ -8,6 +8,7 @@ import (
 
 	"github.com/hashicorp/raft"
 
+	"github.com/trimaran-io/trimaran/cluster/raftgroup"
 	"github.com/trimaran-io/trimaran/fsm"
 )
 
@@ -19,9 +20,10 @@ import (
 
 // appliedTo is what of the log the state machine has applied.
 type appliedTo struct {
-	mu      sync.Mutex // guards what follows
-	index   uint64     // of the last entry that was applied, or the snapshot that was read
-	clear   uint64     // behind index, up to here, the log has nothing for the state machine
+	// mu guards what follows. No other lock is taken under it, and nothing waited for.
+	mu      sync.Mutex
+	index   uint64 // of the last entry that was applied, or the snapshot that was read
+	clear   uint64 // behind index, up to here, the log has nothing for the state machine
 	changed chan struct{}
 }
 
@@ -39,13 +41,13 @@ func (a *appliedTo) reached(index uint64) {
 // observed is the state machine of a replica as Raft sees it: it tells how far it is.
 type observed struct {
 	machine
-	r *replica
+	r *Replica
 }
 
 // Apply implements raft.FSM.
 func (o observed) Apply(entry *raft.Log) any {
-	if before := o.r.node.cfg.beforeApply; before != nil {
-		before(o.r.id, entry.Index)
+	if before := o.r.env.BeforeApply; before != nil {
+		before(o.r.ID, entry.Index)
 	}
 	result := o.machine.Apply(entry)
 	o.r.applied.reached(entry.Index)
@@ -56,30 +58,30 @@ func (o observed) Apply(entry *raft.Log) any {
 func (o observed) Restore(source io.ReadCloser) error {
 	err := o.machine.Restore(source)
 	if err == nil {
-		o.r.applied.reached(o.r.log.SnapshotIndex())
+		o.r.applied.reached(o.r.Log.SnapshotIndex())
 	}
 	return err
 }
 
-// readIndex returns when a read of the state machine shows at least what anybody was told before
+// ReadIndex returns when a read of the state machine shows at least what anybody was told before
 // the call began: this replica led in term after that, and has applied what was committed then. The
-// error is errNotLeader, or fsm.ErrTimeout.
-func (r *replica) readIndex(ctx context.Context, term fsm.Term) error {
-	commit := r.group.Raft.CommitIndex()
-	confirmed, err := r.group.Transport.Confirm(ctx)
+// error is raftgroup.NotLeader, or fsm.ErrTimeout.
+func (r *Replica) ReadIndex(ctx context.Context, term fsm.Term) error {
+	commit := r.Member.Raft.CommitIndex()
+	confirmed, err := r.Member.Transport.Confirm(ctx)
 	switch {
 	case ctx.Err() != nil:
 		return fmt.Errorf("%w: the leader is not confirmed: %w", fsm.ErrTimeout, ctx.Err())
 	case err != nil || fsm.Term(confirmed) != term:
-		h, _ := r.leader()
-		return errNotLeader{Hint: h}
+		h, _ := r.Leader()
+		return raftgroup.NotLeader{Hint: h}
 	}
 	return r.awaitApplied(ctx, commit)
 }
 
 // awaitApplied returns when the state machine has applied what the log has for it up to index,
 // which is committed.
-func (r *replica) awaitApplied(ctx context.Context, index uint64) error {
+func (r *Replica) awaitApplied(ctx context.Context, index uint64) error {
 	a := &r.applied
 	for {
 		a.mu.Lock()
@@ -96,7 +98,7 @@ func (r *replica) awaitApplied(ctx context.Context, index uint64) error {
 		a.mu.Unlock()
 		// Raft keeps entries of its own from the state machine: a new leader's first one, members,
 		// barriers.
-		if !r.log.HoldsCommand(max(applied, clear), index) {
+		if !r.Log.HoldsCommand(max(applied, clear), index) {
 			a.mu.Lock()
 			a.clear = max(a.clear, index)
 			a.mu.Unlock()
@@ -107,7 +109,7 @@ func (r *replica) awaitApplied(ctx context.Context, index uint64) error {
 		case <-ctx.Done():
 			return fmt.Errorf("%w: entry %d is not applied yet: %w", fsm.ErrTimeout, index, ctx.Err())
 		case <-r.closing.Done():
-			return errNotLeader{}
+			return raftgroup.NotLeader{}
 		}
 	}
 }

@@ -1,4 +1,4 @@
-package cluster
+package replica
 
 import (
 	"context"
@@ -15,26 +15,28 @@ import (
 	"github.com/trimaran-io/trimaran/fsm"
 )
 
-// replica is this node's member of one of the groups that the catalog places: a
+// Replica is this node's member of one of the groups that the catalog places: a
 // partition's or a shard's of consumer groups. It is what both have in common: the
 // Raft group, its log, and who leads.
-//
-// Lock order: none is taken while mu is held.
-type replica struct {
-	id      fsm.PartitionID
-	node    *Node
-	self    string
+type Replica struct {
+	ID      fsm.PartitionID
+	env     *environment
+	keeper  keeper
 	machine machine
 
 	// group and log are set once, before the replica is handed out; the machine may
 	// be applied to from the moment Raft runs, which is after log is set.
-	group *raftgroup.Member
-	log   *raftlog.PartitionLog
+	Member *raftgroup.Member
+	Log    *raftlog.PartitionLog
 
 	applied appliedTo
 
+	// mu guards what follows, and the fields of the machine. Under it Raft may be asked what it has in
+	// memory (its state, term and leader), and the state machine changes; nothing is read from or
+	// written to a disk, asked of Raft's main loop or of another node, or waited for, and no other lock
+	// is taken. The locks that may be held when it is taken are copying and a proposer's producersMu.
 	mu      sync.Mutex
-	leading leadership    // non-nil while this replica leads and has passed its barrier
+	leading Leadership    // non-nil while this replica leads and has passed its barrier
 	changed chan struct{} // closed and replaced whenever the known leader or leading changes
 	everLed bool          // a leader was known once
 	newer   error         // what a newer program wrote was met: nothing behind it is applied
@@ -44,8 +46,10 @@ type replica struct {
 	heldUntil time.Time
 	catchUp   progress
 
-	changing    chan struct{} // capacity 1: taken by who changes the group's members, from the look at them on
-	copying     sync.Mutex    // held by who stages entries; never free again once the replica is closed
+	changing chan struct{} // capacity 1: taken by who changes the group's members, from the look at them on
+	// copying is held by who stages entries, over disk and network, so only TryLock may be called but
+	// by close; never free again once the replica is closed. mu may be taken under it.
+	copying     sync.Mutex
 	closing     context.Context
 	stopCopying context.CancelFunc
 
@@ -62,9 +66,9 @@ type machine interface {
 	raft.FSM
 
 	// lead begins what a leader does in a term.
-	lead(term fsm.Term) leadership
+	lead(term fsm.Term) Leadership
 	// bounds gives the first offset and the next one; a shard counts entries.
-	bounds() (start, next fsm.Offset)
+	Bounds() (start, next fsm.Offset)
 	// logOptions says how the log is kept.
 	logOptions() raftlog.LogOptions
 	// fits reports whether a snapshot that another node sent is one of this machine,
@@ -86,9 +90,9 @@ type keeping struct {
 	entry bool
 }
 
-// leadership is what a replica does while it leads.
-type leadership interface {
-	inTerm() fsm.Term
+// Leadership is what a replica does while it leads.
+type Leadership interface {
+	InTerm() fsm.Term
 	ready() bool            // the barrier is behind it
 	failed() bool           // it has to be ended, and begun anew if the node still leads
 	turns() <-chan struct{} // told when ready or failed became true
@@ -98,7 +102,7 @@ type leadership interface {
 
 // tenure is the term of a leadership, for those who embed it.
 type tenure struct {
-	replica *replica
+	replica *Replica
 	term    fsm.Term
 
 	ctx    context.Context // ends when nothing more is taken
@@ -114,13 +118,13 @@ type tenure struct {
 	done sync.WaitGroup
 }
 
-func newTenure(r *replica, term fsm.Term) *tenure {
+func newTenure(r *Replica, term fsm.Term) *tenure {
 	t := &tenure{replica: r, term: term, turned: make(chan struct{}, 1), abandoned: make(chan struct{})}
 	t.ctx, t.cancel = context.WithCancel(context.Background())
 	return t
 }
 
-func (t *tenure) inTerm() fsm.Term       { return t.term }
+func (t *tenure) InTerm() fsm.Term       { return t.term }
 func (t *tenure) ready() bool            { return t.isReady.Load() }
 func (t *tenure) failed() bool           { return t.isFailed.Load() }
 func (t *tenure) turns() <-chan struct{} { return t.turned }
@@ -154,15 +158,15 @@ func (t *tenure) abandon() {
 // here. If the term has moved on meanwhile, what is proposed as its leader is void
 // or refused, so that check only saves the trouble.
 func (t *tenure) barrier() bool {
-	g := t.replica.group
+	g := t.replica.Member
 	r := g.Raft
 	return g.Await(r.Barrier(0)) == nil && r.State() == raft.Leader && fsm.Term(r.CurrentTerm()) == t.term
 }
 
 // notLeader is an error that says what the replica knows of the leader.
 func (t *tenure) notLeader() error {
-	h, _ := t.replica.leader()
-	return errNotLeader{Hint: h}
+	h, _ := t.replica.Leader()
+	return raftgroup.NotLeader{Hint: h}
 }
 
 // proposalError says what an error of raft.Apply means for what was proposed.
@@ -178,8 +182,8 @@ func (t *tenure) proposalError(err error) error {
 }
 
 // newReplica makes a replica that is not started.
-func newReplica(n *Node, id fsm.PartitionID) *replica {
-	r := &replica{id: id, node: n, self: n.identity, lastSnapshot: time.Now(), changed: make(chan struct{}), changing: make(chan struct{}, 1)}
+func newReplica(env *environment, keeper keeper, id fsm.PartitionID) *Replica {
+	r := &Replica{ID: id, env: env, keeper: keeper, lastSnapshot: time.Now(), changed: make(chan struct{}), changing: make(chan struct{}, 1)}
 	r.closing, r.stopCopying = context.WithCancel(context.Background())
 	if id.Topic == fsm.GroupShardsID {
 		r.machine = newShard(r)
@@ -190,9 +194,9 @@ func newReplica(n *Node, id fsm.PartitionID) *replica {
 }
 
 // start begins to watch leadership; group has been opened with r.machine.
-func (r *replica) start(g *raftgroup.Member) {
+func (r *Replica) start(g *raftgroup.Member) {
 	ctx, cancel := context.WithCancel(context.Background())
-	r.group, r.stop = g, cancel
+	r.Member, r.stop = g, cancel
 	r.stopped.Add(1)
 	go func() {
 		defer r.stopped.Done()
@@ -202,10 +206,10 @@ func (r *replica) start(g *raftgroup.Member) {
 
 // close ends the leadership, the group and the watch, and takes over what was
 // copied, if anything. Appends under way end with an error.
-func (r *replica) close() error {
+func (r *Replica) Close() error {
 	r.stop()
 	r.stopCopying()
-	err := r.group.Stop()
+	err := r.Member.Stop()
 	r.stopped.Wait()
 	r.copying.Lock() // whoever stages entries is done
 	r.mu.Lock()
@@ -213,18 +217,18 @@ func (r *replica) close() error {
 	r.adopt = nil
 	r.mu.Unlock()
 	if staging != nil {
-		if aerr := r.log.Adopt(staging); aerr != nil {
+		if aerr := r.Log.Adopt(staging); aerr != nil {
 			staging.Close()
 			err = errors.Join(err, aerr)
 		}
 	}
-	return errors.Join(err, r.log.Close())
+	return errors.Join(err, r.Log.Close())
 }
 
 // watch begins a leadership for every term in which this replica leads, and
 // tells those who wait that the leader changed.
-func (r *replica) watch(ctx context.Context) {
-	var current leadership
+func (r *Replica) watch(ctx context.Context) {
+	var current Leadership
 	endCurrent := func() {
 		if current != nil {
 			current.end()
@@ -233,9 +237,9 @@ func (r *replica) watch(ctx context.Context) {
 	}
 	defer endCurrent()
 	for {
-		identity, term := r.group.Leader()
-		leads := r.group.Raft.State() == raft.Leader && identity == r.self
-		if current != nil && (!leads || current.inTerm() != fsm.Term(term) || current.failed()) {
+		identity, term := r.Member.Leader()
+		leads := r.Member.Raft.State() == raft.Leader && identity == r.env.Identity
+		if current != nil && (!leads || current.InTerm() != fsm.Term(term) || current.failed()) {
 			r.mu.Lock()
 			r.leading = nil
 			r.mu.Unlock()
@@ -263,7 +267,7 @@ func (r *replica) watch(ctx context.Context) {
 			r.leading = nil
 			r.mu.Unlock()
 			return
-		case <-r.group.Observations:
+		case <-r.Member.Observations:
 		case <-turned:
 		}
 	}
@@ -271,27 +275,49 @@ func (r *replica) watch(ctx context.Context) {
 
 // leader gives what this replica knows of the leader, and a channel that is
 // closed when that may have changed.
-func (r *replica) leader() (hint, <-chan struct{}) {
+func (r *Replica) Leader() (raftgroup.Hint, <-chan struct{}) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	identity, term := r.group.Leader()
-	if identity == r.self && r.group.Stuck() {
+	identity, term := r.Member.Leader()
+	if identity == r.env.Identity && r.Member.Stuck() {
 		identity = "" // others may lead by now, and Raft here does not hear of it
 	}
-	return hint{Identity: identity, Term: term}, r.changed
+	return raftgroup.Hint{Identity: identity, Term: term}, r.changed
+}
+
+// Records gives what a partition's replica can do, nil for another's.
+func (r *Replica) Records() *Records {
+	m, _ := r.machine.(*Records)
+	return m
+}
+
+// Shard gives what the replica of a shard of consumer groups can do, nil for another's.
+func (r *Replica) Shard() *Shard {
+	m, _ := r.machine.(*Shard)
+	return m
+}
+
+// CatchUp says how far the copying from the leader is, nil if nothing is copied.
+func (r *Replica) CatchUp() *fsm.CatchUpStatus { return r.catchUp.status() }
+
+// wasLed reports whether a leader of the group was known once.
+func (r *Replica) WasLed() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.everLed
 }
 
 // leads gives the leadership if this replica leads, has passed its barrier and so
-// may speak for the group (invariant 8), else errNotLeader.
-func (r *replica) leads() (leadership, error) {
+// may speak for the group (invariant 8), else raftgroup.NotLeader.
+func (r *Replica) Leads() (Leadership, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.leading == nil || r.group.Stuck() {
-		identity, term := r.group.Leader()
-		if identity == r.self {
+	if r.leading == nil || r.Member.Stuck() {
+		identity, term := r.Member.Leader()
+		if identity == r.env.Identity {
 			identity = "" // elected, and not yet past the barrier
 		}
-		return nil, errNotLeader{Hint: hint{Identity: identity, Term: term}}
+		return nil, raftgroup.NotLeader{Hint: raftgroup.Hint{Identity: identity, Term: term}}
 	}
 	return r.leading, nil
 }
@@ -302,13 +328,13 @@ const barrierPatience = 250 * time.Millisecond
 // settle returns when this replica is not between its election and the end of its barrier: at once, after that, or after
 // barrierPatience. A node hears of a new leader by the entry that the barrier is about, so its first call comes too early,
 // and to ask again costs it a pause.
-func (r *replica) settle(ctx context.Context) {
+func (r *Replica) Settle(ctx context.Context) {
 	patience := time.NewTimer(barrierPatience)
 	defer patience.Stop()
 	for {
 		r.mu.Lock()
-		identity, _ := r.group.Leader()
-		between, changed := identity == r.self && r.leading == nil && !r.group.Stuck(), r.changed
+		identity, _ := r.Member.Leader()
+		between, changed := identity == r.env.Identity && r.leading == nil && !r.Member.Stuck(), r.changed
 		r.mu.Unlock()
 		if !between {
 			return
@@ -323,8 +349,21 @@ func (r *replica) settle(ctx context.Context) {
 	}
 }
 
+// Abandon ends what this replica does as a leader, without waiting for anything: Raft cannot get on.
+func (r *Replica) Abandon() {
+	r.mu.Lock()
+	leading := r.leading
+	r.leading = nil
+	close(r.changed)
+	r.changed = make(chan struct{})
+	r.mu.Unlock()
+	if leading != nil {
+		leading.abandon()
+	}
+}
+
 // bounds gives the first and the next offset of the state machine.
-func (r *replica) bounds() (start, next fsm.Offset) { return r.machine.bounds() }
+func (r *Replica) Bounds() (start, next fsm.Offset) { return r.machine.Bounds() }
 
 // replicaSnapshot is the state of a replica's machine and what its log knew then.
 type replicaSnapshot struct {

@@ -1,12 +1,10 @@
-package cluster
+package replica
 
 import (
 	"errors"
 	"fmt"
 	"io"
 	"math"
-	"os"
-	"strconv"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -17,76 +15,40 @@ import (
 	"github.com/trimaran-io/trimaran/kafkaproto"
 )
 
-// trailingEntries is how many entries below a snapshot a leader still sends one by
-// one. A follower that is further behind copies segments instead.
-var trailingEntries uint64 = 1024
-
-// never is a time that does not come: what Raft would do at intervals, the node
-// does by bytes.
+// never is a time that does not come: what Raft would do at intervals, housekeeping does by bytes.
 const never = 1 << 62
 
-// logOptions gives the settings of the node's store of partition logs.
-func (n *Node) logOptions() raftlog.Options {
-	opts := raftlog.Options{
-		FS:     n.cfg.fs,
-		Logger: n.logger,
-		OnFail: n.diskFailed,
+// files opens the log of a replica.
+func (r *Replica) files(fresh bool) (raftgroup.Files, error) {
+	opts := r.machine.logOptions()
+	opts.Group, opts.Fresh, opts.Trailing = r.ID.String(), fresh, r.env.Trailing
+	opts.OnDamage = func(err error) { r.keeper.Damaged(r, err) }
+	log, err := r.env.Logs.OpenLog(r.env.dirOf(r.ID), opts)
+	if err != nil {
+		return raftgroup.Files{}, err
 	}
-	// For measuring what each costs: make bench.
-	if os.Getenv("TRIMARAN_TEST_JOURNAL") == "off" {
-		opts.JournalBytes = -1
-	}
-	if os.Getenv("TRIMARAN_TEST_SYNC") == "off" {
-		opts.NoSync = true
-		n.logger.Warn("TRIMARAN_TEST_SYNC=off: records are acknowledged that are not on stable storage")
-	}
-	return opts
-}
-
-// partitionFiles opens the log of a replica.
-func (n *Node) partitionFiles(r *replica) raftgroup.OpenFiles {
-	return func(fresh bool) (raftgroup.Files, error) {
-		opts := r.machine.logOptions()
-		opts.Group, opts.Fresh, opts.Trailing = r.id.String(), fresh, trailingEntries
-		opts.OnDamage = func(err error) { n.damaged(r, err) }
-		log, err := n.logs.OpenLog(n.partitionDir(r.id), opts)
-		if err != nil {
-			return raftgroup.Files{}, err
-		}
-		r.log = log
-		return raftgroup.Files{Log: log, Snapshots: log.Snapshots(), Serving: log.Serving}, nil
-	}
+	r.Log = log
+	return raftgroup.Files{Log: log, Snapshots: log.Snapshots(), Serving: log.Serving}, nil
 }
 
 // logOptions implements machine.
-func (r *records) logOptions() raftlog.LogOptions {
-	n := r.node
+func (r *Records) logOptions() raftlog.LogOptions {
 	return raftlog.LogOptions{
-		SegmentBytes: func() int64 { return n.configNumber(r.id.Topic, "segment.bytes") },
+		SegmentBytes: func() int64 { return r.env.configNumber(r.ID.Topic, "segment.bytes") },
 		SegmentAge: func() time.Duration {
-			return time.Duration(min(n.configNumber(r.id.Topic, "segment.ms"), math.MaxInt64/int64(time.Millisecond))) * time.Millisecond
+			return time.Duration(min(r.env.configNumber(r.ID.Topic, "segment.ms"), math.MaxInt64/int64(time.Millisecond))) * time.Millisecond
 		},
 		Span: span,
 		Bulk: func(entry *raft.Log) bool { return entry.Type == raft.LogCommand && fsm.IsRecords(entry.Data) },
 	}
 }
 
-// config gives a topic's configuration: its own, the node's default, Kafka's.
-func (n *Node) config(topic *fsm.Topic, name string) string {
-	return topic.ConfigOr(n.cfg.TopicDefaults, name)
-}
-
-// configNumber is config for numbers; of a topic that is gone, Kafka's default.
-func (n *Node) configNumber(id fsm.TopicID, name string) int64 {
-	topic, ok := n.Topics().ByID(id)
-	if !ok {
-		topic = &fsm.Topic{}
+// SpanOf gives the raftlog.Span of a replica's log.
+func SpanOf(id fsm.PartitionID) raftlog.Span {
+	if id.Topic == fsm.GroupShardsID {
+		return shardSpan
 	}
-	value, err := strconv.ParseInt(n.config(topic, name), 10, 64)
-	if err != nil {
-		value, _ = strconv.ParseInt((&fsm.Topic{}).Config(name), 10, 64)
-	}
-	return value
+	return span
 }
 
 // span tells the log what an entry adds (raftlog.Span).
@@ -109,17 +71,17 @@ func span(entry *raft.Log, next int64) (after, maxTime int64) {
 
 // readCommitted gives what this replica has applied at offset from. ok is false
 // if from lies outside of what it has.
-func (r *records) readCommitted(from fsm.Offset, maxBytes int) (slice fsm.Slice, ok bool, err error) {
+func (r *Records) ReadCommitted(from fsm.Offset, maxBytes int) (slice fsm.Slice, ok bool, err error) {
 	r.mu.Lock()
-	slice.LogStart, slice.HighWatermark = r.state.LogStart(), r.state.NextOffset()
-	last := r.state.LastApplied()
+	slice.LogStart, slice.HighWatermark = r.seen.start, r.seen.next
+	last := r.seen.last
 	r.mu.Unlock()
 	if from < slice.LogStart || from >= slice.HighWatermark {
 		return slice, false, nil
 	}
-	reader, err := r.log.ReadAt(int64(from), maxBytes)
+	reader, err := r.Log.ReadAt(int64(from), maxBytes)
 	if errors.Is(err, raftlog.ErrNotInLog) {
-		if start, _ := r.bounds(); from < start {
+		if start, _ := r.Bounds(); from < start {
 			return slice, false, nil // freed this moment
 		}
 	}
@@ -134,7 +96,7 @@ func (r *records) readCommitted(from fsm.Offset, maxBytes int) (slice fsm.Slice,
 			break
 		}
 		if errors.Is(err, raftlog.ErrNotInLog) && len(slice.Batches) == 0 {
-			if start, _ := r.bounds(); from < start {
+			if start, _ := r.Bounds(); from < start {
 				return slice, false, nil // freed this moment
 			}
 		}

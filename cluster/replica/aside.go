@@ -1,4 +1,4 @@
-package cluster
+package replica
 
 import (
 	"context"
@@ -13,12 +13,13 @@ import (
 // It belongs to the goroutine of the loop.
 type aside struct {
 	turn time.Duration
-	done *sync.WaitGroup // of the node
+	done *sync.WaitGroup // of who runs the loop
 
 	worker chan func()   // nil: none is free
 	ready  chan struct{} // the worker has done its job
 	timer  *time.Timer
 
+	// mu guards left. Nothing is waited for, and no other lock taken, while it is held.
 	mu   sync.Mutex
 	left map[any]bool // jobs that take longer, by what they are about
 }
@@ -26,10 +27,10 @@ type aside struct {
 // asideTurn is how long a loop over all groups waits for one of them.
 const asideTurn = 50 * time.Millisecond
 
-func (n *Node) newAside() *aside {
+func newAside(done *sync.WaitGroup) *aside {
 	timer := time.NewTimer(time.Hour)
 	timer.Stop()
-	return &aside{turn: asideTurn, done: &n.done, timer: timer, left: map[any]bool{}}
+	return &aside{turn: asideTurn, done: done, timer: timer, left: map[any]bool{}}
 }
 
 // do runs a job about something, and returns when it is done or has had its turn. It does nothing while an earlier one

@@ -1,4 +1,4 @@
-package cluster
+package replica
 
 import (
 	"context"
@@ -22,18 +22,30 @@ import (
 
 const rebuildTimeout = 10 * time.Second
 
-// damaged is told that Raft cannot go on, since it cannot read a replica's log. It does not wait.
-func (n *Node) damaged(r *replica, err error) {
-	n.mu.Lock()
-	known := n.damage[r.id] != nil
-	if n.replicas[r.id] == r && !known {
-		n.damage[r.id] = err
+// damaged implements keeper.
+func (s *Set) Damaged(r *Replica, err error) {
+	s.mu.Lock()
+	known := s.damage[r.ID] != nil
+	if s.open[r.ID] == r && !known {
+		s.damage[r.ID] = err
 	}
-	n.mu.Unlock()
+	s.mu.Unlock()
 	if !known {
-		n.logger.Error("a replica's log is damaged; it will be rebuilt from the others", "partition", r.id, "error", err)
-		n.catalog.Wake()
+		s.env.Logger.Error("a replica's log is damaged; it will be rebuilt from the others", "partition", r.ID, "error", err)
+		s.env.Host.Wake()
 	}
+}
+
+// setDamage notes why a replica is to be closed. It reports false if that was known, or if it does
+// not run.
+func (s *Set) setDamage(r *Replica, err error) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.open[r.ID] != r || s.damage[r.ID] != nil {
+		return false
+	}
+	s.damage[r.ID] = err
+	return true
 }
 
 // isDamage reports whether the error means that bytes are not what was written, or that the disk does not give them.
@@ -54,8 +66,8 @@ type errStaysOut struct{ damage, why error }
 func (e errStaysOut) Error() string   { return fmt.Sprintf("%v; %v", e.damage, e.why) }
 func (e errStaysOut) Unwrap() []error { return []error{e.damage, e.why} }
 
-// damageOf gives what a replica was closed for.
-func damageOf(err error) error {
+// DamageOf gives what a replica was closed for.
+func DamageOf(err error) error {
 	var out errStaysOut
 	if errors.As(err, &out) {
 		return out.damage
@@ -65,34 +77,19 @@ func damageOf(err error) error {
 
 // rebuild has a closed replica leave its group and removes its files. It may be
 // called again after a crash at any point.
-func (n *Node) rebuild(id fsm.PartitionID) error {
+func (s *Set) rebuild(id fsm.PartitionID) error {
 	name := id.String()
-	ctx, cancel := context.WithTimeout(n.ctx, rebuildTimeout)
+	ctx, cancel := context.WithTimeout(s.env.ctx, rebuildTimeout)
 	defer cancel()
-	var term uint64
-	var leader string
-	err := n.atLeader(ctx, id, holdLeaderless, func(ctx context.Context, h hint, local *replica) error {
-		if local != nil || h.Identity == n.identity {
-			return fmt.Errorf("%w: another replica has to lead first", fsm.ErrNoLeader)
-		}
-		reply, err := n.ask(ctx, h.Identity, callLeave, appendPartition(nil, id))
-		if err != nil {
-			return err
-		}
-		r := reader{b: reply}
-		if term, leader = r.uint64(), h.Identity; r.bad {
-			return errMalformed
-		}
-		return nil
-	})
+	term, leader, err := s.env.Host.LeaveLeader(ctx, id)
 	if err != nil {
 		return fmt.Errorf("the others are needed to rebuild it: %w", err)
 	}
 	// From here on it has no vote, and it keeps the ones that it gave.
-	if err := n.stable.Group(name).BeginAnew(term, leader); err != nil {
+	if err := s.env.Stable.Group(name).BeginAnew(term, leader); err != nil {
 		return err
 	}
-	dir := n.partitionDir(id)
+	dir := s.env.dirOf(id)
 	gone := dir + ".deleted"
 	if err := os.RemoveAll(gone); err != nil {
 		return err
@@ -100,12 +97,12 @@ func (n *Node) rebuild(id fsm.PartitionID) error {
 	if err := os.Rename(dir, gone); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
 	}
-	if err := n.lost(syncDir(n.logs.Groups())); err != nil {
+	if err := s.env.Host.SyncDir(s.env.Logs.Groups()); err != nil {
 		return err
 	}
 	if err := os.RemoveAll(gone); err != nil {
-		n.logger.Warn("cannot remove the files of a damaged replica", "partition", id, "error", err)
+		s.env.Logger.Warn("cannot remove the files of a damaged replica", "partition", id, "error", err)
 	}
-	n.logger.Info("a damaged replica is removed and begins anew", "partition", id)
+	s.env.Logger.Info("a damaged replica is removed and begins anew", "partition", id)
 	return nil
 }

@@ -1,4 +1,4 @@
-package cluster
+package replica
 
 import (
 	"errors"
@@ -14,35 +14,36 @@ import (
 
 // outgrown is told by Raft's Apply that the replica met such an entry, which is in r.newer, and holds Raft there until
 // the replica is closed: what waits behind, as the barrier of a new leader, must not pass.
-func (r *replica) outgrown(err error) {
-	r.node.outgrown(r, err)
+func (r *Replica) outgrown(err error) {
+	r.keeper.Outgrown(r, err)
 	select {
 	case <-r.closing.Done():
-	case <-r.node.ctx.Done():
+	case <-r.env.ctx.Done():
 	}
 }
 
+// metNewer gives what a newer program wrote and this replica met, nil if it met nothing.
+func (r *Replica) metNewer() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.newer
+}
+
 // refuses notes that a snapshot was refused since a newer program wrote it.
-func (r *replica) refuses(err error) error {
+func (r *Replica) refuses(err error) error {
 	if errors.Is(err, fsm.ErrNewer) {
 		r.mu.Lock()
 		r.newer = err
 		r.mu.Unlock()
-		r.node.outgrown(r, err)
+		r.keeper.Outgrown(r, err)
 	}
 	return err
 }
 
-// outgrown has the reconcile loop close a replica for good. It does not wait.
-func (n *Node) outgrown(r *replica, err error) {
-	n.mu.Lock()
-	first := n.replicas[r.id] == r && n.damage[r.id] == nil
-	if first {
-		n.damage[r.id] = err
-	}
-	n.mu.Unlock()
-	if first {
-		n.logger.Error("a replica ends here: a newer program has written what this one does not know; start that one", "partition", r.id, "error", err)
-		n.catalog.Wake()
+// outgrown implements keeper: Reconcile closes the replica for good.
+func (s *Set) Outgrown(r *Replica, err error) {
+	if s.setDamage(r, err) {
+		s.env.Logger.Error("a replica ends here: a newer program has written what this one does not know; start that one", "partition", r.ID, "error", err)
+		s.env.Host.Wake()
 	}
 }

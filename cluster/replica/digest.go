@@ -1,0 +1,109 @@
+package replica
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/hashicorp/raft"
+
+	"github.com/trimaran-io/trimaran/cluster/raftlog"
+	"github.com/trimaran-io/trimaran/fsm"
+	"github.com/trimaran-io/trimaran/kafkaproto"
+)
+
+// Digest is over batches up to an offset.
+type Digest struct {
+	UpTo  fsm.Offset // offset behind the last batch
+	Bytes int64
+	Sum   [sha256.Size]byte
+}
+
+func (h Digest) Encode() []byte {
+	out := binary.BigEndian.AppendUint64(nil, uint64(h.UpTo))
+	out = binary.BigEndian.AppendUint64(out, uint64(h.Bytes))
+	return append(out, h.Sum[:]...)
+}
+
+func ParseDigest(reply []byte) (h Digest, err error) {
+	if len(reply) != 16+len(h.Sum) {
+		return h, fmt.Errorf("%w: malformed answer of another node", fsm.ErrUnknown)
+	}
+	h.UpTo = fsm.Offset(binary.BigEndian.Uint64(reply))
+	h.Bytes = int64(binary.BigEndian.Uint64(reply[8:]))
+	copy(h.Sum[:], reply[16:])
+	return h, nil
+}
+
+// hash reads the batches that have offsets from from to below to, until limit
+// bytes are read. The bytes come from this replica's own files.
+func (r *Records) Digest(ctx context.Context, from, to fsm.Offset, limit int64) (h Digest, err error) {
+	select {
+	case r.env.hashing <- struct{}{}:
+		defer func() { <-r.env.hashing }()
+	case <-ctx.Done():
+		return h, fmt.Errorf("%w: another check is reading", fsm.ErrTimeout)
+	}
+	r.mu.Lock()
+	start, next, last := r.seen.start, r.seen.next, r.seen.last
+	r.mu.Unlock()
+	h.UpTo = from
+	if from < start || to > next || from > to {
+		return h, fmt.Errorf("%w: %d to %d of %d to %d", fsm.ErrOffsetOutOfRange, from, to, start, next)
+	}
+	if from == to {
+		h.Sum = sha256.Sum256(nil)
+		return h, nil
+	}
+	log, err := r.Log.ReadAt(int64(from), 1<<20)
+	if errors.Is(err, raftlog.ErrNotInLog) {
+		return h, fmt.Errorf("%w: %w", fsm.ErrOffsetOutOfRange, err)
+	}
+	if err != nil {
+		r.keeper.ReadFailed(r.Replica, err, 0)
+		return h, fmt.Errorf("%w: %w", fsm.ErrStorage, err)
+	}
+	defer log.Close()
+	sum := sha256.New()
+	for h.UpTo < to && h.Bytes < limit {
+		if err := ctx.Err(); err != nil {
+			return h, fmt.Errorf("%w: %w", fsm.ErrTimeout, err)
+		}
+		entry, err := log.Next(uint64(last))
+		if err != nil {
+			if errors.Is(err, io.EOF) {
+				err = fmt.Errorf("offset %d is committed and not in the log", h.UpTo)
+			}
+			r.keeper.ReadFailed(r.Replica, err, 0)
+			return h, fmt.Errorf("%w: %w", fsm.ErrStorage, err)
+		}
+		if entry.Type != raft.LogCommand || !fsm.IsRecords(entry.Data) {
+			continue
+		}
+		expected := fsm.Offset(log.Expected())
+		for batch, err := range kafkaproto.SplitBatches(entry.Data) {
+			if err != nil {
+				break // the rest of the entry was void at apply, too
+			}
+			header, good := fsm.GoodBatch(batch, expected, fsm.Term(entry.Term))
+			if !good {
+				continue
+			}
+			if expected = fsm.Offset(header.NextOffset()); expected <= from || fsm.Offset(header.BaseOffset) >= to {
+				continue
+			}
+			head := binary.BigEndian.AppendUint64(nil, uint64(header.BaseOffset))
+			sum.Write(binary.BigEndian.AppendUint32(head, uint32(len(batch))))
+			sum.Write(batch)
+			h.Bytes += int64(len(batch))
+			h.UpTo = expected
+		}
+		log.Passed(int64(expected))
+	}
+	h.UpTo = min(h.UpTo, to)
+	sum.Sum(h.Sum[:0])
+	return h, nil
+}

@@ -1,0 +1,183 @@
+package replica
+
+import (
+	"context"
+	"fmt"
+	"sort"
+
+	"github.com/trimaran-io/trimaran/fsm"
+	"github.com/trimaran-io/trimaran/kafkaproto"
+)
+
+// This file finds offsets by time and by leader epoch. Both ask a leader that a
+// majority confirmed, since a replica that lags would say that there is nothing.
+
+// MaxTimestamp asks for the record with the largest timestamp (ListOffsets, KIP-734).
+const MaxTimestamp = -3
+
+// scanStep is how much of a log is read at once to look for a time.
+const scanStep = 1 << 20
+
+// asConfirmedLeader gives the proposer of a replica that a majority confirmed as the leader after
+// this call began, and the bounds of the log, which are not below what anybody was told before.
+func (r *Records) asConfirmedLeader(ctx context.Context) (p *proposer, start, next fsm.Offset, err error) {
+	if p, err = r.proposing(); err != nil {
+		return nil, 0, 0, err
+	}
+	if err := r.ReadIndex(ctx, p.term); err != nil {
+		return nil, 0, 0, err
+	}
+	start, next = r.Bounds()
+	return p, start, next, nil
+}
+
+// ConfirmLeader returns nil when a majority has confirmed, after the call began, that this replica
+// leads.
+func (r *Records) ConfirmLeader(ctx context.Context) error {
+	_, _, _, err := r.asConfirmedLeader(ctx)
+	return err
+}
+
+// offsetForTime looks for a time in what is committed.
+func (r *Records) OffsetForTime(ctx context.Context, timestamp int64) (found kafkaproto.TimestampedOffset, ok bool, err error) {
+	_, start, next, err := r.asConfirmedLeader(ctx)
+	if err != nil {
+		return found, false, err
+	}
+	// The index says where to begin, and the segments what the newest time is.
+	newest := int64(0)
+	first := timestamp
+	if timestamp == MaxTimestamp {
+		if newest, ok = r.Log.MaxTime(); !ok {
+			return found, false, nil
+		}
+		first, ok = newest, false
+	}
+	begin, any, err := r.Log.OffsetBeforeTime(first)
+	if err != nil {
+		return found, false, r.unreadable(err, 0)
+	}
+	if !any {
+		return found, false, nil
+	}
+	for from := max(start, fsm.Offset(begin)); from < next; {
+		if err := ctx.Err(); err != nil {
+			return found, false, fmt.Errorf("%w: looking for a time: %w", fsm.ErrTimeout, err)
+		}
+		slice, inside, err := r.ReadCommitted(from, scanStep)
+		if err != nil {
+			return found, false, err
+		}
+		if !inside {
+			if from = max(from, slice.LogStart); from >= slice.HighWatermark || from != slice.LogStart {
+				break
+			}
+			continue // the log start moved over it
+		}
+		for batch, err := range kafkaproto.SplitBatches(slice.Batches) {
+			if err != nil {
+				return found, false, fmt.Errorf("%w: %w", fsm.ErrStorage, err)
+			}
+			h, err := kafkaproto.ParseBatchHeader(batch)
+			if err != nil {
+				return found, false, fmt.Errorf("%w: %w", fsm.ErrStorage, err)
+			}
+			from = fsm.Offset(h.NextOffset())
+			if timestamp != MaxTimestamp && h.MaxTimestamp < timestamp || timestamp == MaxTimestamp && ok && h.MaxTimestamp <= found.Timestamp {
+				continue // none of its records
+			}
+			here, hit, err := r.timeIn(ctx, h, batch, int64(slice.LogStart), timestamp)
+			if err != nil {
+				return found, false, err
+			}
+			if !hit {
+				continue
+			}
+			if timestamp != MaxTimestamp {
+				return here, true, nil
+			}
+			if !ok || here.Timestamp > found.Timestamp {
+				if found, ok = here, true; found.Timestamp >= newest {
+					return found, true, nil
+				}
+			}
+		}
+	}
+	return found, ok, nil
+}
+
+// timeIn looks for a time among the records of one batch, from an offset on.
+func (r *Records) timeIn(ctx context.Context, h kafkaproto.BatchHeader, batch []byte, from, timestamp int64) (found kafkaproto.TimestampedOffset, ok bool, err error) {
+	if h.Codec() != kafkaproto.None {
+		unpacking := r.env.unpacking
+		if err := unpacking.Acquire(ctx, 1); err != nil {
+			return found, false, fmt.Errorf("%w: looking for a time: %w", fsm.ErrTimeout, err)
+		}
+		defer unpacking.Release(1)
+	}
+	if timestamp != MaxTimestamp {
+		found, ok, err = kafkaproto.FirstAtOrAfter(batch, from, timestamp)
+	} else {
+		found, ok, err = kafkaproto.Latest(batch, from)
+	}
+	if err != nil {
+		err = fmt.Errorf("%w: %w", fsm.ErrStorage, err)
+	}
+	return found, ok, err
+}
+
+// epochEnd looks for the end of an epoch. Epochs never go down along the log, so
+// a binary search over offsets finds where one ends, with a small read each.
+func (r *Records) EpochEnd(ctx context.Context, epoch fsm.LeaderEpoch) (fsm.LeaderEpoch, fsm.Offset, error) {
+	p, start, next, err := r.asConfirmedLeader(ctx)
+	if err != nil {
+		return -1, -1, err
+	}
+	current := p.term.Epoch()
+	switch {
+	case epoch == current:
+		return epoch, next, nil
+	case epoch > current:
+		return -1, -1, nil
+	}
+	var failed error
+	at := func(o fsm.Offset) fsm.LeaderEpoch {
+		if failed == nil {
+			failed = ctx.Err()
+		}
+		if failed != nil {
+			return current
+		}
+		var e fsm.LeaderEpoch
+		e, failed = r.epochAt(o)
+		return e
+	}
+	above := start + fsm.Offset(sort.Search(int(next-start), func(i int) bool { return at(start+fsm.Offset(i)) > epoch }))
+	found := epoch
+	if above > start && failed == nil {
+		found = at(above - 1)
+	}
+	if failed != nil {
+		if ctx.Err() != nil {
+			failed = fmt.Errorf("%w: looking for an epoch: %w", fsm.ErrTimeout, failed)
+		}
+		return -1, -1, failed
+	}
+	return found, above, nil
+}
+
+// epochAt gives the leader epoch of the batch that holds the offset.
+func (r *Records) epochAt(o fsm.Offset) (fsm.LeaderEpoch, error) {
+	slice, ok, err := r.ReadCommitted(o, 1)
+	if err != nil {
+		return -1, err
+	}
+	if !ok {
+		return -1, fmt.Errorf("%w: %d is not within %d to %d any more", fsm.ErrOffsetOutOfRange, o, slice.LogStart, slice.HighWatermark)
+	}
+	h, err := kafkaproto.ParseBatchHeader(slice.Batches)
+	if err != nil {
+		return -1, fmt.Errorf("%w: %w", fsm.ErrStorage, err)
+	}
+	return fsm.LeaderEpoch(h.LeaderEpoch), nil
+}

@@ -1,0 +1,182 @@
+package replica
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/hashicorp/raft"
+
+	"github.com/trimaran-io/trimaran/fsm"
+)
+
+// maxEntryBytes bounds an entry: what waits is put together up to this.
+const maxEntryBytes = 1 << 20
+
+// pump is the way from those who want something in the log to Raft, while its replica leads in one
+// term. It gathers what waits (S) into few entries (E), proposes them, and has each decided in the
+// order of the log. It has no lock: one goroutine runs propose, another one decides, and what is
+// between them is in a channel.
+type pump[S submitted, E any] struct {
+	*tenure
+	what string // in errors: "partition", "shard"
+
+	// form makes an entry of what was taken. Without data nothing has to be proposed: its fate is
+	// told in its turn all the same.
+	form func(taken []S) (entry E, data []byte)
+	// decide tells those in an entry their fate: by what the state machine answered, or by what Raft
+	// said. Both are nil for an entry that was not proposed.
+	decide func(entry E, proposed bool, response any, err error)
+	// refusal is what those are told that are not proposed since the leadership is over.
+	refusal func() error
+
+	queue    chan S
+	inFlight chan pumped[E] // proposed, in order, not yet decided
+}
+
+// submitted is one call of somebody who wants something in the log.
+type submitted interface {
+	// caller is the context of who waits.
+	caller() context.Context
+	// size is what it takes in an entry, in bytes.
+	size() int
+	// refuse tells the caller that nothing was proposed.
+	refuse(err error)
+}
+
+// pumped is an entry on its way.
+type pumped[E any] struct {
+	entry  E
+	future raft.ApplyFuture // nil: it needed no proposal
+}
+
+// submit puts s into the queue. An error means that it will not be proposed.
+func (p *pump[S, E]) submit(ctx context.Context, s S) error {
+	select {
+	case p.queue <- s:
+		return nil
+	case <-p.ctx.Done():
+		return p.refusal()
+	case <-ctx.Done():
+		return fmt.Errorf("%w: the %s's queue was full", fsm.ErrNoLeader, p.what)
+	}
+}
+
+// awaitFate waits for what became of something that was submitted.
+func awaitFate[F any](ctx context.Context, t *tenure, fate <-chan F) (f F, err error) {
+	select {
+	case f = <-fate:
+		return f, nil
+	case <-t.abandoned:
+		return f, fmt.Errorf("%w: the leader's disk hangs", fsm.ErrUnknownFate)
+	case <-ctx.Done():
+		// It may be in the log by now or come there.
+		return f, fmt.Errorf("%w: %w", fsm.ErrTimeout, ctx.Err())
+	}
+}
+
+// propose turns what is submitted into entries until the leadership is over. The barrier must be
+// behind it.
+func (p *pump[S, E]) propose() {
+	var carried *S // did not fit the entry before
+	for {
+		var taken []S
+		if taken, carried = p.gather(carried); taken == nil {
+			return
+		}
+		proposals := &p.replica.Member.Proposals
+		entered := proposals.Enter(p.ctx)
+		if !entered || p.ctx.Err() != nil {
+			// Failed meanwhile, or the leadership has gone: none of these was stamped.
+			if entered {
+				proposals.Leave()
+			}
+			if carried != nil {
+				taken = append(taken, *carried)
+			}
+			err := p.refusal()
+			for _, s := range taken {
+				s.refuse(err)
+			}
+			return
+		}
+		wanted := taken[:0]
+		for _, s := range taken {
+			if err := s.caller().Err(); err != nil {
+				// Nobody waits any more, and a request that came later over a newer
+				// connection may be in the log already.
+				s.refuse(fmt.Errorf("%w: %w", fsm.ErrNoLeader, err))
+				continue
+			}
+			wanted = append(wanted, s)
+		}
+		if len(wanted) == 0 {
+			proposals.Leave()
+			continue
+		}
+		entry, data := p.form(wanted)
+		on := pumped[E]{entry: entry}
+		if data != nil {
+			on.future = p.replica.Member.Raft.Apply(data, 0)
+		}
+		p.inFlight <- on
+	}
+}
+
+// gather waits for something, and takes with it what waits already and fits. taken is nil when the
+// leadership is over.
+func (p *pump[S, E]) gather(carried *S) (taken []S, next *S) {
+	var first S
+	if carried != nil {
+		first = *carried
+	} else {
+		select {
+		case first = <-p.queue:
+		case <-p.ctx.Done():
+			return nil, nil
+		}
+	}
+	taken = []S{first}
+	for size := first.size(); size < maxEntryBytes; {
+		select {
+		case s := <-p.queue:
+			if size+s.size() > maxEntryBytes {
+				return taken, &s
+			}
+			taken, size = append(taken, s), size+s.size()
+		default:
+			return taken, nil
+		}
+	}
+	return taken, nil
+}
+
+// decideAll has all entries decided, in the order of the log, until propose has ended.
+func (p *pump[S, E]) decideAll() {
+	for on := range p.inFlight {
+		var response any
+		var err error
+		if on.future != nil {
+			if err = p.replica.Member.Await(on.future); err == nil {
+				response = on.future.Response()
+			}
+		}
+		p.replica.Member.Proposals.Leave()
+		p.decide(on.entry, on.future != nil, response, err)
+	}
+}
+
+// start runs the pump until the leadership is over: lead passes the barrier, begins what the leader
+// does and calls propose.
+func (p *pump[S, E]) start(lead func()) {
+	p.done.Go(func() {
+		defer close(p.inFlight)
+		lead()
+	})
+	p.done.Go(p.decideAll)
+}
+
+// end takes nothing more and waits until all that was proposed has its fate.
+func (p *pump[S, E]) end() {
+	p.cancel()
+	p.done.Wait()
+}

@@ -1,0 +1,302 @@
+package replica
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/hashicorp/raft"
+
+	"github.com/trimaran-io/trimaran/cluster/raftgroup"
+	"github.com/trimaran-io/trimaran/fsm"
+)
+
+// Records is the machine of a partition's replica: the state machine of package
+// fsm, the way to its records, and the proposer while it leads. The replica's mu
+// guards its fields.
+type Records struct {
+	*Replica
+
+	state   *fsm.PartitionState // changed by Raft's calls only, which come one after the other
+	seen    seen                // what readers go by
+	applied chan struct{}       // closed and replaced whenever seen moves
+}
+
+// seen is the state of a partition that readers may know of: the log has been told of everything in
+// it. The state machine may be one entry further.
+type seen struct {
+	start, next fsm.Offset
+	last        fsm.Index // applied
+}
+
+func newRecords(r *Replica) *Records {
+	m := &Records{Replica: r, state: fsm.NewPartition(), applied: make(chan struct{})}
+	m.seen = seenOf(m.state)
+	return m
+}
+
+func seenOf(state *fsm.PartitionState) seen {
+	return seen{start: state.LogStart(), next: state.NextOffset(), last: state.LastApplied()}
+}
+
+// lead implements machine.
+func (r *Records) lead(term fsm.Term) Leadership { return startProposer(r, term) }
+
+// proposing gives the proposer if this replica leads and has passed its barrier, else
+// raftgroup.NotLeader.
+func (r *Records) proposing() (*proposer, error) {
+	leading, err := r.Replica.Leads()
+	if err != nil {
+		return nil, err
+	}
+	return leading.(*proposer), nil
+}
+
+// append hands batches to this replica's proposer. term is the leadership that
+// the caller meant, 0 for any: a request that was on its way while leadership
+// went and came back must not land behind a later one.
+func (r *Records) Append(ctx context.Context, term uint64, batches [][]byte) ([]fsm.Appended, error) {
+	p, err := r.proposing()
+	if err != nil {
+		return nil, err
+	}
+	if term != 0 && p.term != fsm.Term(term) {
+		return nil, raftgroup.NotLeader{Hint: raftgroup.Hint{Identity: r.env.Identity, Term: uint64(p.term)}}
+	}
+	return p.append(ctx, batches)
+}
+
+// bounds implements machine: the log start and the next offset.
+func (r *Records) Bounds() (start, next fsm.Offset) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.seen.start, r.seen.next
+}
+
+// producer gives what the state machine knows of an idempotent producer.
+func (r *Records) producer(id int64) (fsm.ProducerState, bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.state.Producer(id)
+}
+
+// readAsLeader answers for the whole partition: what lies outside of the log is said to be so only
+// after a majority confirmed that this replica leads, of all that was committed before.
+func (r *Records) ReadAsLeader(ctx context.Context, from fsm.Offset, maxBytes int) (fsm.Slice, error) {
+	p, err := r.proposing()
+	if err != nil {
+		return fsm.Slice{}, err
+	}
+	slice, ok, err := r.ReadCommitted(from, maxBytes)
+	if ok || err != nil {
+		return slice, err
+	}
+	if err := r.ReadIndex(ctx, p.term); err != nil {
+		return fsm.Slice{}, err
+	}
+	if slice, ok, err = r.ReadCommitted(from, maxBytes); ok || err != nil {
+		return slice, err
+	}
+	if from < slice.LogStart || from > slice.HighWatermark {
+		return slice, fmt.Errorf("%w: %d is not within %d to %d", fsm.ErrOffsetOutOfRange, from, slice.LogStart, slice.HighWatermark)
+	}
+	return slice, nil
+}
+
+// await returns when the record at offset from has been applied here, or ctx
+// ends, or this replica is closed.
+func (r *Records) await(ctx context.Context, from fsm.Offset) error {
+	for {
+		r.mu.Lock()
+		next, applied := r.seen.next, r.applied
+		r.mu.Unlock()
+		if next > from {
+			return nil
+		}
+		select {
+		case <-applied:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// awaitAsLeader is await that ends with raftgroup.NotLeader when this replica no longer leads.
+func (r *Records) AwaitAsLeader(ctx context.Context, from fsm.Offset) error {
+	p, err := r.proposing()
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	stop := context.AfterFunc(p.ctx, func() { cancel(fsm.ErrNotLeader) })
+	defer stop()
+	if err := r.await(ctx, from); err != nil {
+		if errors.Is(context.Cause(ctx), fsm.ErrNotLeader) {
+			h, _ := r.Leader()
+			return raftgroup.NotLeader{Hint: h}
+		}
+		return err
+	}
+	return nil
+}
+
+// offsetsBefore answers ListOffsets v0 as the confirmed leader.
+func (r *Records) OffsetsBefore(ctx context.Context, timestamp int64, max int) ([]fsm.Offset, error) {
+	_, start, end, err := r.asConfirmedLeader(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var segments []fsm.Segment
+	for _, s := range r.Log.Segments() {
+		if s.Start >= 0 && fsm.Offset(s.Start) <= end {
+			written := int64(0)
+			if !s.LastWrite.IsZero() {
+				written = s.LastWrite.UnixMilli()
+			}
+			segments = append(segments, fsm.Segment{Base: fsm.Offset(s.Start), Written: written})
+		}
+	}
+	if len(segments) == 0 {
+		segments = []fsm.Segment{{Base: start}}
+	}
+	return fsm.OffsetsBefore(segments, start, end, timestamp, max, time.Now().UnixMilli()), nil
+}
+
+// Apply implements raft.FSM. The answer is an fsm.Applied.
+func (r *Records) Apply(entry *raft.Log) any {
+	applied := r.apply(entry)
+	if applied.Err != nil && errors.Is(applied.Err, fsm.ErrNewer) {
+		r.outgrown(applied.Err)
+	}
+	return applied
+}
+
+func (r *Records) apply(entry *raft.Log) fsm.Applied {
+	if err := r.metNewer(); err != nil {
+		return fsm.Applied{Err: err}
+	}
+	if r.Log.Crosses(entry.Index) {
+		r.mu.Lock()
+		state := r.state.Snapshot()
+		r.mu.Unlock()
+		r.Log.Cross(entry.Index, state)
+	}
+	r.mu.Lock()
+	before := int64(r.state.NextOffset())
+	applied := r.state.Apply(fsm.Entry{
+		Index:      fsm.Index(entry.Index),
+		Term:       fsm.Term(entry.Term),
+		AppendedAt: entry.AppendedAt.UnixMilli(),
+		Data:       entry.Data,
+	})
+	if applied.Err != nil && errors.Is(applied.Err, fsm.ErrNewer) {
+		r.newer = fmt.Errorf("entry %d: %w", entry.Index, applied.Err)
+		applied = fsm.Applied{Err: r.newer}
+		r.mu.Unlock()
+		return applied
+	}
+	r.mu.Unlock()
+	// The log may write to its index, so it is told without the lock; readers hear of the entry when
+	// it has been: they look for it there.
+	after, maxTime := span(entry, before)
+	r.Log.Applied(entry.Index, after, maxTime, entry.AppendedAt.UnixMilli())
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.showLocked()
+	return applied
+}
+
+// showLocked lets readers see the state as it is.
+func (r *Records) showLocked() {
+	r.seen = seenOf(r.state)
+	close(r.applied)
+	r.applied = make(chan struct{})
+}
+
+// Snapshot implements raft.FSM.
+func (r *Records) Snapshot() (raft.FSMSnapshot, error) {
+	state, next, err := r.whole()
+	if err != nil {
+		return nil, err
+	}
+	return replicaSnapshot{state, r.Log.Standing(int64(next))}, nil // nothing is applied beside this
+}
+
+// whole gives a snapshot of the state, and its next offset.
+func (r *Records) whole() (state []byte, next fsm.Offset, err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.newer != nil {
+		return nil, 0, r.newer // Raft takes what came behind it for applied
+	}
+	return r.state.Snapshot(), r.state.NextOffset(), nil
+}
+
+// Restore implements raft.FSM.
+func (r *Records) Restore(source io.ReadCloser) error {
+	defer source.Close()
+	data, err := io.ReadAll(io.LimitReader(source, raftgroup.MaxSnapshotBytes))
+	if err != nil {
+		return err
+	}
+	state, err := fsm.RestorePartition(data)
+	if err != nil {
+		return r.refuses(err)
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.state = state
+	r.showLocked()
+	return nil
+}
+
+// fits implements machine.
+func (r *Records) fits(snapshot []byte, next int64) error {
+	state, err := fsm.RestorePartition(snapshot)
+	if err == nil && int64(state.NextOffset()) != next {
+		err = fmt.Errorf("it is of offset %d, not %d", state.NextOffset(), next)
+	}
+	return err
+}
+
+// DeleteRecords makes before the first offset that can be read, -1 for the high watermark, and gives
+// the log start afterwards. The error is fsm.ErrOffsetOutOfRange, or why this replica is not the leader.
+func (r *Records) DeleteRecords(ctx context.Context, before fsm.Offset) (fsm.Offset, error) {
+	// What a deposed leader does not know to be committed may be.
+	p, start, next, err := r.asConfirmedLeader(ctx)
+	if err != nil {
+		return -1, err
+	}
+	if before == -1 {
+		before = next
+	}
+	if before < 0 || before > next {
+		return -1, fmt.Errorf("%w: %d is not within %d to %d", fsm.ErrOffsetOutOfRange, before, start, next)
+	}
+	if before > start {
+		if err := p.control(ctx, fsm.LogStartCommand(before)); err != nil {
+			return -1, err
+		}
+		start, _ = r.Bounds()
+	}
+	return start, nil
+}
+
+// ActiveProducers gives the idempotent producers that the confirmed leader remembers, in the order in
+// which they last appended.
+func (r *Records) ActiveProducers(ctx context.Context) ([]fsm.ActiveProducer, error) {
+	if _, _, _, err := r.asConfirmedLeader(ctx); err != nil {
+		return nil, err
+	}
+	r.mu.Lock()
+	states := r.state.Producers()
+	r.mu.Unlock()
+	producers := make([]fsm.ActiveProducer, len(states))
+	for i, s := range states {
+		producers[i] = s.Active()
+	}
+	return producers, nil
+}

@@ -1,0 +1,129 @@
+package replica
+
+import (
+	"context"
+	"math"
+	"strings"
+	"time"
+
+	"github.com/trimaran-io/trimaran/cluster/raftlog"
+	"github.com/trimaran-io/trimaran/fsm"
+)
+
+const proposeTimeout = 5 * time.Second
+
+// retain implements machine: the decision is an offset, so all replicas begin at
+// the same one.
+func (r *Records) retain(share bool) {
+	env := r.env
+	p, err := r.proposing()
+	if err != nil {
+		return
+	}
+	topic, ok := env.Host.Topics().ByID(r.ID.Topic)
+	if !ok {
+		return
+	}
+	start, next := r.Bounds()
+	to := start
+	if policy := env.config(topic, "cleanup.policy"); strings.Contains(policy, "delete") {
+		limits := retention{
+			ms: env.configNumber(topic.ID, "retention.ms"), bytes: env.configNumber(topic.ID, "retention.bytes"),
+			ahead: topic.TimestampAhead(env.TopicDefaults),
+		}
+		to = max(to, r.expired(limits, time.Now()))
+	}
+	if share {
+		to = max(to, r.oldest())
+	}
+	if to <= start || to > next {
+		return
+	}
+	ctx, cancel := context.WithTimeout(env.ctx, proposeTimeout)
+	defer cancel()
+	if err := p.control(ctx, fsm.LogStartCommand(to)); err != nil {
+		env.Logger.Warn("cannot advance the log start", "partition", r.ID, "to", to, "error", err)
+		return
+	}
+	env.Logger.Info("log start advanced", "topic", topic.Name, "partition", r.ID.Partition, "from", start, "to", to)
+}
+
+// retention is what a topic's configuration says of the records to keep. A negative ms or
+// bytes is no limit.
+type retention struct {
+	ms, bytes int64
+	// ahead is by how much a record's time may be later than it was appended, in ms
+	// (message.timestamp.after.max.ms).
+	ahead int64
+}
+
+// newest is the time of a segment's newest record, ms since epoch; 0: not known. Records
+// without a time count from when they were appended. One that is further ahead than the
+// topic allows, from before it did or from a clock that was wrong, counts as if it were at
+// that bound: in Kafka it would keep its segment, and all behind it, until its time.
+func (l retention) newest(s raftlog.SegmentInfo) int64 {
+	if s.LastWrite.IsZero() {
+		return s.MaxTime
+	}
+	written := s.LastWrite.UnixMilli()
+	if s.MaxTime <= 0 {
+		return written
+	}
+	if latest := written + l.ahead; latest >= written { // else there is no bound
+		return min(s.MaxTime, latest)
+	}
+	return s.MaxTime
+}
+
+// expired gives the offset below which records are older than retention.ms or
+// beyond retention.bytes, by whole segments as in Kafka (UnifiedLog.deleteOldSegments):
+// a segment's age is that of its newest record, and the segment that is written
+// to goes too if all its records are too old.
+func (r *Records) expired(limits retention, now time.Time) fsm.Offset {
+	segments := r.Log.Segments()
+	_, next := r.Bounds()
+	end := func(i int) fsm.Offset { // where segment i's records end; unknown: not to be freed
+		if i+1 == len(segments) {
+			return next
+		}
+		if segments[i+1].Start < 0 {
+			return math.MaxInt64
+		}
+		return fsm.Offset(segments[i+1].Start)
+	}
+	var to fsm.Offset
+	if limits.ms >= 0 {
+		for i, s := range segments {
+			newest := limits.newest(s)
+			if s.Start < 0 || end(i) == math.MaxInt64 || fsm.Offset(s.Start) == end(i) && s.Active || s.LastWrite.IsZero() && newest == 0 && fsm.Offset(s.Start) != end(i) ||
+				now.UnixMilli()-newest <= limits.ms {
+				break
+			}
+			to = end(i)
+		}
+	}
+	if limits.bytes >= 0 {
+		over := -limits.bytes
+		for _, s := range segments {
+			over += s.Bytes
+		}
+		// The segment that is written to goes only where nothing is to be kept.
+		for i, s := range segments {
+			if over < s.Bytes || end(i) == math.MaxInt64 {
+				break
+			}
+			over -= s.Bytes
+			to = max(to, end(i))
+		}
+	}
+	return to
+}
+
+// oldest gives the end of the oldest segment that is complete.
+func (r *Records) oldest() fsm.Offset {
+	segments := r.Log.Segments()
+	if len(segments) < 2 || segments[1].Start < 0 {
+		return 0
+	}
+	return fsm.Offset(segments[1].Start)
+}
