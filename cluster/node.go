@@ -2,16 +2,16 @@
 // node that leads it, and how nodes find each other.
 //
 // You are here: below the gateway, which asks Node for partitions and topics
-// and does not know where they are; above replicas (cluster/replica), the state machines (fsm), the
-// log (cluster/raftlog), the link between nodes (cluster/peer), gossip
-// (cluster/membership) and placement (cluster/placement). This package does not
-// speak Kafka's protocol; requests of consumer groups it hands on as they are.
+// and does not know where they are; above the catalog (cluster/catalog), replicas (cluster/replica), who
+// the node is and how it comes to its cluster (cluster/identity, cluster/formation), the log
+// (cluster/raftlog), the link between nodes (cluster/peer) and gossip (cluster/membership). This
+// package does not speak Kafka's protocol; requests of consumer groups it hands on as they are.
 //
 // A request's way: route.go finds the partition's leader, and the replica there (cluster/replica)
 // answers; groups.go is the way from a consumer group to its coordinator.
-// catalog.go is the group that knows topics and nodes; reconcile.go has the replicas
-// run that the catalog says should be here, and replicahost.go is what they need of the node;
-// formation.go brings the node to its cluster; rpc.go is what nodes say to each other.
+// topics.go asks the catalog, and cataloghost.go is what that needs of the node; reconcile.go has the
+// replicas run that the catalog says should be here, and replicahost.go is what they need; forming.go
+// connects formation with the node; ending.go is why a node ends; rpc.go is what nodes say to each other.
 package cluster
 
 import (

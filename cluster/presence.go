@@ -38,15 +38,6 @@ func (n *Node) nodesHere(view *fsm.Topics) map[fsm.NodeID]bool {
 	return here
 }
 
-// majorityOf reports whether more than half of the nodes are among those here.
-func majorityOf(nodes []fsm.NodeID, here map[fsm.NodeID]bool) bool {
-	there := 0
-	for _, id := range nodes {
-		there += boolInt(here[id])
-	}
-	return there > len(nodes)/2
-}
-
 // majorityHere reports whether a majority of a group's voters is there.
 func (n *Node) majorityHere(servers []raft.Server) bool { return n.majorityWithout(servers, "") }
 
@@ -58,11 +49,6 @@ func (n *Node) majorityWithout(servers []raft.Server, identity string) bool {
 // majorityWith is raftgroup.MajorityWith for the nodes that are reached from here.
 func (n *Node) majorityWith(servers []raft.Server, identity string) bool {
 	return raftgroup.MajorityWith(servers, identity, n.connected)
-}
-
-// leastMissed is raftgroup.LeastMissed for the nodes that are reached from here.
-func (n *Node) leastMissed(servers []raft.Server, goes func(identity string) bool) []string {
-	return raftgroup.LeastMissed(servers, n.identity, n.connected, goes)
 }
 
 func boolInt(b bool) int {
