@@ -17,7 +17,7 @@ func (c *testCluster) reassign(at int, id fsm.PartitionID, to ...fsm.NodeID) {
 		command.Reassign.ReplicationFactor = len(to)
 	}
 	eventually(c.t, "the plan is made", func() error {
-		_, err := c.nodes[at].catalog.apply(within(c.t), command)
+		_, err := c.nodes[at].catalog.Change(within(c.t), command)
 		return err
 	})
 }
@@ -110,7 +110,7 @@ func TestNodesLeaveWhileOneOfThemIsDead(t *testing.T) {
 		c.administer(0, fsm.AdminRequest{Op: fsm.OpDecommission, Node: node})
 	}
 	eventually(t, "one node is left", func() error {
-		servers := c.nodes[0].catalog.raftGroup().Raft.GetConfiguration().Configuration().Servers
+		servers := c.nodes[0].catalog.Member().Raft.GetConfiguration().Configuration().Servers
 		if nodes := c.nodes[0].Topics().Nodes(); len(nodes) != 1 || len(servers) != 1 {
 			return fmt.Errorf("nodes %v, servers %v", nodes, servers)
 		}
@@ -127,7 +127,7 @@ func TestANodeThatNobodyReachesDoesNotVote(t *testing.T) {
 	c := newTestCluster(t, 1)
 	c.startAll()
 	ghost := fsm.Node{ID: "ghost", Incarnation: "00000000", Level: fsm.Level}
-	if _, err := c.nodes[0].catalog.apply(within(t), fsm.CatalogCommand{RegisterNode: &ghost}); err != nil {
+	if _, err := c.nodes[0].catalog.Change(within(t), fsm.CatalogCommand{RegisterNode: &ghost}); err != nil {
 		t.Fatal(err)
 	}
 	id := fsm.PartitionID{Topic: c.topic("unharmed", 1, 1).ID}
@@ -136,7 +136,7 @@ func TestANodeThatNobodyReachesDoesNotVote(t *testing.T) {
 	c.start(1)
 	c.ready()
 	eventually(t, "the next one votes", func() error {
-		servers := c.nodes[0].catalog.raftGroup().Raft.GetConfiguration().Configuration().Servers
+		servers := c.nodes[0].catalog.Member().Raft.GetConfiguration().Configuration().Servers
 		if len(servers) != 2 {
 			return fmt.Errorf("%v", servers)
 		}

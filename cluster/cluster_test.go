@@ -759,7 +759,7 @@ func TestASnapshotAndARestartChangeNothing(t *testing.T) {
 			if err := c.nodes[0].replica(id).Member.Raft.Snapshot().Error(); err != nil {
 				t.Fatal(err)
 			}
-			if err := c.nodes[0].catalog.raftGroup().Raft.Snapshot().Error(); err != nil {
+			if err := c.nodes[0].catalog.Member().Raft.Snapshot().Error(); err != nil {
 				t.Fatal(err)
 			}
 		}

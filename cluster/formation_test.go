@@ -7,23 +7,26 @@ import (
 	"testing"
 	"time"
 
+	"github.com/trimaran-io/trimaran/cluster/identity"
 	"github.com/trimaran-io/trimaran/cluster/raftlog"
+	"github.com/trimaran-io/trimaran/cluster/raftlog/vfs"
 	"github.com/trimaran-io/trimaran/fsm"
 )
 
 // seedIdentity writes a node.json as a node leaves it that stopped in the middle
 // of forming a cluster.
-func seedIdentity(t *testing.T, cfg Config, file identityFile) {
+func seedIdentity(t *testing.T, cfg Config, file identity.File) {
 	t.Helper()
-	if err := os.MkdirAll(cfg.DataDir, 0o700); err != nil {
+	dir, err := identity.Open(vfs.OS, cfg.DataDir)
+	if err != nil {
 		t.Fatal(err)
 	}
-	dir := &dataDir{path: cfg.DataDir}
-	file.Format, file.NodeID = identityFormat, cfg.NodeID
-	if err := dir.saveIdentity(&file); err != nil {
+	defer dir.Close()
+	file.NodeID = cfg.NodeID
+	if err := dir.Save(&file); err != nil {
 		t.Fatal(err)
 	}
-	votes, err := raftlog.OpenStable(dir.join("votes.db")) // a node has one before it looks for others
+	votes, err := raftlog.OpenStable(dir.Join("votes.db")) // a node has one before it looks for others
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -48,12 +51,12 @@ func TestAFormationThatWasCutShortIsResumed(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			c := newTestCluster(t, 3)
 			const id = "0123456789abcdef0123456789abcdef"
-			forming := formation{ClusterID: id, Proposer: "n1.00000001"}
+			forming := identity.Proposal{ClusterID: id, Proposer: "n1.00000001"}
 			for i := range c.nodes {
 				forming.Nodes = append(forming.Nodes, fsm.Node{ID: c.nodes[i].cfg.NodeID, Incarnation: fmt.Sprintf("%08x", i+1)})
 			}
 			for i, node := range c.nodes {
-				file := identityFile{Incarnation: fmt.Sprintf("%08x", i+1)}
+				file := identity.File{Incarnation: fmt.Sprintf("%08x", i+1)}
 				if step.granted[i] {
 					file.Forming = &forming
 				}
@@ -78,8 +81,8 @@ func TestAFormationThatWasCutShortIsResumed(t *testing.T) {
 
 func TestAGrantBindsANodeToItsProposer(t *testing.T) {
 	c := newTestCluster(t, 2)
-	other := formation{ClusterID: strings.Repeat("ab", 16), Proposer: "zz.0000ffff", Nodes: []fsm.Node{{ID: "n2", Incarnation: "00000002"}, {ID: "zz", Incarnation: "0000ffff"}}}
-	seedIdentity(t, c.nodes[1].cfg, identityFile{Incarnation: "00000002", Forming: &other})
+	other := identity.Proposal{ClusterID: strings.Repeat("ab", 16), Proposer: "zz.0000ffff", Nodes: []fsm.Node{{ID: "n2", Incarnation: "00000002"}, {ID: "zz", Incarnation: "0000ffff"}}}
+	seedIdentity(t, c.nodes[1].cfg, identity.File{Incarnation: "00000002", Forming: &other})
 	c.start(0)
 	c.start(1)
 	for i, want := range []string{"waiting for n2 to agree", "waiting for zz.0000ffff"} {

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/trimaran-io/trimaran/cluster/identity"
 	"github.com/trimaran-io/trimaran/cluster/raftlog/vfs"
 	"github.com/trimaran-io/trimaran/fsm"
 )
@@ -150,11 +151,11 @@ func TestAStopDoesNotWaitForTheDiskForEver(t *testing.T) {
 	}
 	disk.end()
 	eventually(t, "it stops in the end", func() error {
-		lock, err := openDataDir(c.nodes[0].cfg.DataDir)
+		lock, err := identity.Open(vfs.OS, c.nodes[0].cfg.DataDir)
 		if err != nil {
 			return err
 		}
-		lock.close()
+		lock.Close()
 		return nil
 	})
 }

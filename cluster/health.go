@@ -6,6 +6,7 @@ import (
 
 	"github.com/hashicorp/raft"
 
+	"github.com/trimaran-io/trimaran/cluster/catalog"
 	"github.com/trimaran-io/trimaran/fsm"
 )
 
@@ -20,7 +21,7 @@ type health struct {
 	presence presence
 	topics   func() *fsm.Topics
 	// catalog gives the catalog's group here, nil before there is one.
-	catalog func() seenMember
+	catalogHere func() seenMember
 	// replica gives what runs here of a partition or a shard, nil if nothing does; broken says whether it cannot be opened.
 	replica func(id fsm.PartitionID) seenReplica
 	broken  func(id fsm.PartitionID) bool
@@ -78,7 +79,7 @@ func (h *health) ledHere(m seenMember) bool {
 
 // catalogLed reports whether this node knows a leader of the catalog that it can rely on.
 func (h *health) catalogLed() bool {
-	m := h.catalog()
+	m := h.catalogHere()
 	return m != nil && h.ledHere(m)
 }
 
@@ -140,7 +141,7 @@ func (h *health) of(view *fsm.Topics, topics []*fsm.Topic, here map[fsm.NodeID]b
 // ofCatalog is of for the catalog's group; leads says whether this node's member leads it.
 func (h *health) ofCatalog(view *fsm.Topics, leads bool) (out groupsHealth) {
 	out.all, out.offline = 1, boolInt(!h.catalogLed())
-	m := h.catalog()
+	m := h.catalogHere()
 	if m == nil || !leads {
 		return out
 	}
@@ -149,7 +150,7 @@ func (h *health) ofCatalog(view *fsm.Topics, leads bool) (out groupsHealth) {
 	for _, node := range view.Nodes() {
 		want += boolInt(node.State != fsm.NodeLeaving)
 	}
-	out.under = boolInt(h.away(vote) || len(vote) < min(want, maxCatalogVoters))
+	out.under = boolInt(h.away(vote) || len(vote) < min(want, catalog.MaxVoters))
 	return out
 }
 
@@ -205,4 +206,11 @@ func (h *health) serves() error {
 		}
 	}
 	return fmt.Errorf("neither the catalog nor any of %d partitions has a leader that this node reaches", partitions)
+}
+
+func boolInt(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
 }

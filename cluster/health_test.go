@@ -84,7 +84,7 @@ func (w *watched) ask(i int) (failed, all sees) {
 			return err
 		})
 	}
-	try(&failed.catalog, &all.catalog, func() error { return n.catalog.catchUp(ctx) })
+	try(&failed.catalog, &all.catalog, func() error { return n.catalog.CatchUp(ctx) })
 	wg.Wait()
 	return failed, all
 }

@@ -259,7 +259,7 @@ func TestWhatIsOffline(t *testing.T) {
 		"no vote here":                        {reached{n2, n3}, &seen{voters: []string{n2, n3}}, true},
 	} {
 		h := &health{self: n1, nodeID: "n1", presence: test.there, topics: func() *fsm.Topics { return view },
-			catalog: func() seenMember { return nil },
+			catalogHere: func() seenMember { return nil },
 			replica: func(fsm.PartitionID) seenReplica {
 				if test.r == nil {
 					return nil

@@ -72,7 +72,7 @@ func TestANodeThatWasCutOffWhenItLeftEnds(t *testing.T) {
 	c.administer(0, fsm.AdminRequest{Op: fsm.OpReplace, Node: "n3"})
 	eventually(t, "the others are without it", func() error {
 		for i := range 2 {
-			servers, err := c.nodes[i].catalog.raftGroup().Servers()
+			servers, err := c.nodes[i].catalog.Member().Servers()
 			if _, there := c.nodes[i].Topics().Node("n3"); there || err != nil || len(servers) != 2 {
 				return fmt.Errorf("%v, %v", servers, err)
 			}

@@ -38,10 +38,10 @@ func TestAnOldProgramStopsWhenTheLevelRises(t *testing.T) {
 	newer.Level = fsm.Level + 1
 	eventually(t, "the level rises", func() error {
 		// The node registers itself as it is as soon as it sees that it is not.
-		if _, err := n.catalog.apply(within(t), fsm.CatalogCommand{RegisterNode: &newer}); err != nil {
+		if _, err := n.catalog.Change(within(t), fsm.CatalogCommand{RegisterNode: &newer}); err != nil {
 			return err
 		}
-		_, err := n.catalog.apply(within(t), fsm.CatalogCommand{RaiseLevel: &fsm.RaiseLevel{Level: fsm.Level + 1}})
+		_, err := n.catalog.Change(within(t), fsm.CatalogCommand{RaiseLevel: &fsm.RaiseLevel{Level: fsm.Level + 1}})
 		return err
 	})
 	<-n.Failed()
@@ -59,7 +59,7 @@ func TestLogsAreOfFormat2FromLevel3On(t *testing.T) {
 	c.mustAppend(c.leaderOf(id), id, "a")
 	begins := func(pattern, with string) {
 		t.Helper()
-		names, err := filepath.Glob(filepath.Join(c.nodes[0].dir.path, pattern))
+		names, err := filepath.Glob(filepath.Join(c.nodes[0].dir.Path(), pattern))
 		if err != nil || len(names) == 0 {
 			t.Fatalf("%s: %q, %v", pattern, names, err)
 		}

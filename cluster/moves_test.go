@@ -99,7 +99,7 @@ func TestDecommissionUnderLoad(t *testing.T) {
 		if nodes := c.nodes[3].Topics().Nodes(); len(nodes) != 3 {
 			return fmt.Errorf("%v", nodes)
 		}
-		servers := c.nodes[3].catalog.raftGroup().Raft.GetConfiguration().Configuration().Servers
+		servers := c.nodes[3].catalog.Member().Raft.GetConfiguration().Configuration().Servers
 		if len(servers) != 3 {
 			return fmt.Errorf("%v", servers)
 		}
@@ -130,7 +130,7 @@ func TestReplacedWhileAway(t *testing.T) {
 	}
 	eventually(t, "the catalog's group is without it", func() error {
 		for _, i := range []int{0, 2, 3} {
-			servers := c.nodes[i].catalog.raftGroup().Raft.GetConfiguration().Configuration().Servers
+			servers := c.nodes[i].catalog.Member().Raft.GetConfiguration().Configuration().Servers
 			if len(servers) != 3 {
 				return fmt.Errorf("%v", servers)
 			}
@@ -179,7 +179,7 @@ func TestAMoveGoesOnWhereItWasCut(t *testing.T) {
 		next[slices.Index(next, c.nodes[from].NodeID())] = c.nodes[to].NodeID()
 		command := fsm.CatalogCommand{Reassign: &fsm.Reassign{Topic: id.Topic, Moves: []fsm.Move{{From: p.Replicas, To: next}}}}
 		eventually(t, "the plan is made", func() error {
-			_, err := c.nodes[from].catalog.apply(within(t), command)
+			_, err := c.nodes[from].catalog.Change(within(t), command)
 			return err
 		})
 		victim := cut()

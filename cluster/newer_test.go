@@ -16,6 +16,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	"github.com/trimaran-io/trimaran/cluster/calls"
+	"github.com/trimaran-io/trimaran/cluster/raftgroup"
 	"github.com/trimaran-io/trimaran/cluster/raftlog"
 	"github.com/trimaran-io/trimaran/cluster/replica"
 	"github.com/trimaran-io/trimaran/fsm"
@@ -135,7 +136,7 @@ func TestAReplicaEndsWhereANewerProgramHasWritten(t *testing.T) {
 	// Whatever would open it again has had its turn.
 	n := c.nodes[0].Node
 	for range 3 {
-		n.catalog.wake()
+		n.catalog.Wake()
 		n.reconcile(true)
 	}
 	for i, log := range logs {
@@ -163,14 +164,14 @@ func TestANodeEndsWhereANewerProgramHasWrittenTheCatalog(t *testing.T) {
 	n := c.nodes[0].Node
 	const command = `{"version":1,"rename_topic":{"from":"a","to":"b"}}`
 	// Nobody proposes it for another node.
-	last := n.catalog.raftGroup().Raft.LastIndex()
+	last := n.catalog.Member().Raft.LastIndex()
 	_, err := n.server.Answer(within(t), "n9.00000000", calls.CatalogApply.Kind, []byte(command))
-	if fsm.Code(err) != fsm.ErrLevel || n.catalog.raftGroup().Raft.LastIndex() != last {
+	if fsm.Code(err) != fsm.ErrLevel || n.catalog.Member().Raft.LastIndex() != last {
 		t.Errorf("proposed for another node: %v", err)
 	}
 	view := n.Topics()
-	n.catalog.raftGroup().Raft.Apply([]byte(command), time.Second)
-	n.catalog.raftGroup().Raft.Apply(fsm.CatalogCommand{AllocateProducerIDs: &fsm.AllocateProducerIDs{Count: 1}}.Encode(), time.Second)
+	n.catalog.Member().Raft.Apply([]byte(command), time.Second)
+	n.catalog.Member().Raft.Apply(fsm.CatalogCommand{AllocateProducerIDs: &fsm.AllocateProducerIDs{Count: 1}}.Encode(), time.Second)
 	const why = "rename_topic"
 	for range 2 {
 		select {
@@ -184,7 +185,7 @@ func TestANodeEndsWhereANewerProgramHasWrittenTheCatalog(t *testing.T) {
 		if n.Topics().Version() > view.Version() {
 			t.Errorf("its catalog went on to %d", n.Topics().Version())
 		}
-		if _, err := n.catalog.Snapshot(); !errors.Is(err, fsm.ErrNewer) {
+		if _, err := n.catalog.Machine().Snapshot(); !errors.Is(err, fsm.ErrNewer) {
 			t.Errorf("it takes a snapshot: %v", err)
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
@@ -263,10 +264,11 @@ func TestACatalogOfANewerProgramEndsTheNode(t *testing.T) {
 	c.startAll()
 	c.allKnow()
 	n := c.nodes[0].Node
-	n.catalog.mu.Lock()
-	snapshot := n.catalog.state.Snapshot()
-	n.catalog.mu.Unlock()
-	if err := n.catalog.Restore(readCloser{bytes.NewReader(later(snapshot))}); !errors.Is(err, fsm.ErrNewer) {
+	snapshot, err := n.catalog.Machine().Snapshot()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := n.catalog.Machine().Restore(readCloser{bytes.NewReader(later(snapshot.(raftgroup.SnapshotBytes)))}); !errors.Is(err, fsm.ErrNewer) {
 		t.Errorf("restored: %v", err)
 	}
 	<-n.Failed()

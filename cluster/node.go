@@ -2,16 +2,16 @@
 // node that leads it, and how nodes find each other.
 //
 // You are here: below the gateway, which asks Node for partitions and topics
-// and does not know where they are; above replicas (cluster/replica), the state machines (fsm), the
-// log (cluster/raftlog), the link between nodes (cluster/peer), gossip
-// (cluster/membership) and placement (cluster/placement). This package does not
-// speak Kafka's protocol; requests of consumer groups it hands on as they are.
+// and does not know where they are; above the catalog (cluster/catalog), replicas (cluster/replica), who
+// the node is and how it comes to its cluster (cluster/identity, cluster/formation), the log
+// (cluster/raftlog), the link between nodes (cluster/peer) and gossip (cluster/membership). This
+// package does not speak Kafka's protocol; requests of consumer groups it hands on as they are.
 //
 // A request's way: route.go finds the partition's leader, and the replica there (cluster/replica)
 // answers; groups.go is the way from a consumer group to its coordinator.
-// catalog.go is the group that knows topics and nodes; reconcile.go has the replicas
-// run that the catalog says should be here, and replicahost.go is what they need of the node;
-// formation.go brings the node to its cluster; rpc.go is what nodes say to each other.
+// topics.go asks the catalog, and cataloghost.go is what that needs of the node; reconcile.go has the
+// replicas run that the catalog says should be here, and replicahost.go is what they need; forming.go
+// connects formation with the node; ending.go is why a node ends; rpc.go is what nodes say to each other.
 package cluster
 
 import (
@@ -29,6 +29,9 @@ import (
 
 	"github.com/trimaran-io/trimaran/cluster/backofflog"
 	"github.com/trimaran-io/trimaran/cluster/calls"
+	"github.com/trimaran-io/trimaran/cluster/catalog"
+	"github.com/trimaran-io/trimaran/cluster/formation"
+	"github.com/trimaran-io/trimaran/cluster/identity"
 	"github.com/trimaran-io/trimaran/cluster/liveness"
 	"github.com/trimaran-io/trimaran/cluster/membership"
 	"github.com/trimaran-io/trimaran/cluster/peer"
@@ -106,19 +109,28 @@ type Config struct {
 	// Seams for tests; nil for the real network and disk.
 	Dial   func(ctx context.Context, addr string) (net.Conn, error)
 	Listen func(addr string) (net.Listener, error)
-	fs     vfs.FS // of the partitions' logs
+	fs     vfs.FS // of the data directory but votes and the catalog
+}
+
+// disk is where the data directory is.
+func (c *Config) disk() vfs.FS {
+	if c.fs != nil {
+		return c.fs
+	}
+	return vfs.OS
 }
 
 // Node is one running node. It answers for every partition of the cluster,
 // wherever its leader is.
 type Node struct {
-	cfg         Config
-	logger      *slog.Logger
-	raftLogger  hclog.InterceptLogger
-	dir         *dataDir
-	nodeID      fsm.NodeID
-	incarnation string
-	identity    string // "<node id>.<incarnation>", the name in every Raft group
+	cfg        Config
+	logger     *slog.Logger
+	raftLogger hclog.InterceptLogger
+	dir        *identity.Dir
+	who        *identity.Identity
+	nodeID     fsm.NodeID
+	identity   string // "<node id>.<incarnation>", the name in every Raft group
+	formation  *formation.Formation
 
 	stable *raftlog.Stable
 	logs   *raftlog.Store // of the partitions
@@ -134,30 +146,17 @@ type Node struct {
 	health    *health
 	handovers *handovers
 	wired     chan struct{} // closed when link and gossip are there: the link is called by others before
-	catalog   *catalog
+	catalog   *catalog.Catalog
+	initial   *catalog.InitialTopics
 	replicas  *replica.Set
 	failover  *failover
-
-	producerIDs *producerIDs
-	fresh       freshness
 
 	ctx    context.Context // ends when the node stops
 	cancel context.CancelFunc
 	done   sync.WaitGroup
+	ending *ending
 
 	served atomic.Bool // Ready was nil once
-
-	idMu    sync.Mutex
-	id      *identityFile // replaced, never changed
-	waiting string        // what formation waits for
-
-	mu       sync.Mutex
-	caughtUp bool // the catalog here was once as new as the leader's
-
-	creating bool // the topics of the configuration are not all there yet
-	stopping bool
-	fatal    error
-	failed   chan struct{} // closed when fatal is set
 }
 
 // Start opens the data directory, listens and begins to look for the cluster.
@@ -182,12 +181,11 @@ func Start(cfg Config) (_ *Node, err error) {
 		cfg.Listen = func(addr string) (net.Listener, error) { return net.Listen("tcp", addr) }
 	}
 	n := &Node{
-		cfg:      cfg,
-		wired:    make(chan struct{}),
-		creating: len(cfg.InitialTopics) > 0,
-		failed:   make(chan struct{}),
+		cfg:   cfg,
+		wired: make(chan struct{}),
 	}
 	n.ctx, n.cancel = context.WithCancel(context.Background())
+	n.ending = newEnding(n.ctx)
 	var undo []func()
 	defer func() {
 		if err != nil {
@@ -198,31 +196,31 @@ func Start(cfg Config) (_ *Node, err error) {
 		}
 	}()
 
-	if n.dir, err = openDataDir(cfg.DataDir); err != nil {
+	if n.dir, err = identity.Open(cfg.disk(), cfg.DataDir); err != nil {
 		return nil, err
 	}
-	undo = append(undo, func() { n.dir.close() })
-	if n.id, err = n.dir.loadIdentity(cfg.NodeID); err != nil {
+	undo = append(undo, func() { n.dir.Close() })
+	if n.who, err = identity.Load(n.dir, cfg.NodeID); err != nil {
 		return nil, err
 	}
-	if n.id.Left {
+	if n.who.HasLeft() {
 		return nil, ErrLeft
 	}
-	n.nodeID, n.incarnation = n.id.NodeID, n.id.Incarnation
-	n.identity = fsm.Node{ID: n.nodeID, Incarnation: n.incarnation}.Identity()
+	n.nodeID, n.identity = n.who.NodeID(), n.who.String()
 	n.logger = slog.New(backofflog.New(cfg.Logger.Handler())).With("self", n.nodeID) // lines about another one say node
+	n.ending.logger = n.logger
 	n.raftLogger = raftgroup.NewLogger(n.logger)
-	if n.stable, err = raftlog.OpenStable(n.dir.join("votes.db")); err != nil {
+	if n.stable, err = raftlog.OpenStable(n.dir.Join("votes.db")); err != nil {
 		return nil, err
 	}
 	n.stable.OnFail(n.diskFailed)
 	undo = append(undo, func() { n.stable.Close() })
-	if n.logs, err = raftlog.OpenStore(n.dir.path, n.logOptions()); err != nil {
+	if n.logs, err = raftlog.OpenStore(n.dir.Path(), n.logOptions()); err != nil {
 		return nil, err
 	}
 	undo = append(undo, func() { n.logs.Close() })
-	n.producerIDs = newProducerIDs()
-	n.catalog = newCatalog(n)
+	n.catalog = catalog.New(n.catalogConfig())
+	n.initial = n.newInitialTopics()
 	n.replicas = replica.New(n.ctx, n.replicaConfig())
 	n.wire()
 
@@ -246,7 +244,7 @@ func Start(cfg Config) (_ *Node, err error) {
 		Answered:         cfg.answered,
 	})
 	undo = append(undo, func() { n.link.Close() })
-	n.link.OnDown(n.nodes.Lost)
+	n.link.OnDown(func(string) { n.catalog.WasCut() })
 	if n.cfg.PeerAdvertise == "" {
 		n.cfg.PeerAdvertise = listener.Addr().String()
 	}
@@ -255,7 +253,7 @@ func Start(cfg Config) (_ *Node, err error) {
 		BindAddr:      cfg.GossipListen,
 		AdvertiseAddr: cfg.GossipAdvertise,
 		Join:          cfg.Join,
-		HintsFile:     n.dir.join("members"),
+		HintsFile:     n.dir.Join("members"),
 		SecretKey:     cfg.GossipKey,
 		Logger:        n.logger,
 	})
@@ -263,6 +261,7 @@ func Start(cfg Config) (_ *Node, err error) {
 		return nil, fmt.Errorf("start gossip: %w", err)
 	}
 	undo = append(undo, func() { n.gossip.Close() })
+	n.formation = n.newFormation()
 	close(n.wired)
 	if n.ClusterID() != "" {
 		if err := n.openCatalog(); err != nil {
@@ -282,7 +281,9 @@ func Start(cfg Config) (_ *Node, err error) {
 	}()
 	go func() {
 		defer n.done.Done()
-		n.watchForTwin()
+		if err := n.who.WatchForTwin(n.ctx, n.gossip, cfg.twinFor); err != nil {
+			n.fail(err)
+		}
 	}()
 	go func() {
 		defer n.done.Done()
@@ -294,8 +295,8 @@ func Start(cfg Config) (_ *Node, err error) {
 // run is the life of the node after its start.
 func (n *Node) run() {
 	if n.ClusterID() == "" {
-		if err := n.findCluster(n.ctx); err != nil {
-			n.fail(err)
+		if err := n.formation.Run(n.ctx); err != nil {
+			n.fail(n.lost(err))
 			return
 		}
 		if err := n.openCatalog(); err != nil {
@@ -314,7 +315,10 @@ func (n *Node) run() {
 		defer n.done.Done()
 		n.room.run(n.ctx)
 	}()
-	for _, loop := range []func(){n.planLoop, func() { n.newLeaderships().run(n.ctx) }, func() { n.newStuckGroups().run(n.ctx) }} {
+	for _, loop := range []func(){
+		func() { n.newLeaderships().run(n.ctx) }, func() { n.newStuckGroups().run(n.ctx) },
+		func() { n.catalog.Run(n.ctx) }, func() { n.catalog.Plan(n.ctx) },
+	} {
 		n.done.Add(1)
 		go func() {
 			defer n.done.Done()
@@ -324,66 +328,16 @@ func (n *Node) run() {
 	n.reconcileLoop()
 }
 
-// openCatalog starts the catalog group of the cluster that this node is in.
-func (n *Node) openCatalog() error {
-	n.idMu.Lock()
-	forming := n.id.Forming
-	n.idMu.Unlock()
-	var voters, nonvoters []string
-	if forming != nil && forming.Proposer == n.identity && forming.ClusterID == n.ClusterID() {
-		for i, node := range forming.Nodes {
-			if i < maxCatalogVoters {
-				voters = append(voters, node.Identity())
-			} else {
-				nonvoters = append(nonvoters, node.Identity())
-			}
-		}
-	}
-	if err := n.catalog.open(voters, nonvoters); err != nil {
-		return fmt.Errorf("catalog: %w", err)
-	}
-	return nil
-}
-
-// fail records an error that only the operator can mend.
-func (n *Node) fail(err error) {
-	if n.ctx.Err() != nil {
-		return
-	}
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	if n.fatal == nil {
-		n.fatal = err
-		close(n.failed)
-		if errors.Is(err, ErrLeft) {
-			n.logger.Info("the node ends: it has left the cluster, as was asked for")
-		} else {
-			n.logger.Error("the node cannot go on", "error", err)
-		}
-	}
-}
-
-// diskFailed ends the node: of what was written nobody knows what is on the disk, and only a restart finds out.
-func (n *Node) diskFailed(err error) {
-	n.fail(fmt.Errorf("the disk has lost what was written: %w", err))
-}
-
-// lost gives err, and ends the node if it is that of a sync. The kernel tells it once: whoever tries again is told that all is well.
-func (n *Node) lost(err error) error {
-	if errors.As(err, new(notSynced)) {
-		n.diskFailed(err)
-	}
-	return err
-}
+func (n *Node) fail(err error)       { n.ending.fail(err) }
+func (n *Node) diskFailed(err error) { n.ending.diskFailed(err) }
+func (n *Node) lost(err error) error { return n.ending.lost(err) }
 
 // Failed is closed when the node cannot go on; Err tells why.
-func (n *Node) Failed() <-chan struct{} { return n.failed }
+func (n *Node) Failed() <-chan struct{} { return n.ending.failed }
 
 // Err is what closed Failed.
 func (n *Node) Err() error {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	return n.fatal
+	return n.ending.err()
 }
 
 // NodeID is the name of this node.
@@ -391,38 +345,24 @@ func (n *Node) NodeID() fsm.NodeID { return n.nodeID }
 
 // ClusterID is "" until the node is in a cluster.
 func (n *Node) ClusterID() string {
-	n.idMu.Lock()
-	defer n.idMu.Unlock()
-	if n.id == nil {
-		return ""
-	}
-	return n.id.ClusterID
+	return n.who.ClusterID()
 }
-
-// Topics gives the catalog as this node knows it. It must not be changed.
-func (n *Node) Topics() *fsm.Topics { return n.catalog.view.Load() }
 
 // Ready is nil when this node serves. The error says what is missing.
 func (n *Node) Ready() error {
-	n.mu.Lock()
-	stopping, caughtUp, creating, fatal := n.stopping, n.caughtUp, n.creating, n.fatal
-	n.mu.Unlock()
+	if err := n.ending.serving(); err != nil {
+		return err
+	}
 	switch {
-	case fatal != nil:
-		return fatal
-	case stopping:
-		return fsm.ErrShuttingDown
 	case n.ClusterID() == "":
-		n.idMu.Lock()
-		defer n.idMu.Unlock()
-		return errors.New("not in a cluster: " + n.waiting)
-	case !caughtUp:
+		return errors.New("not in a cluster: " + n.formation.Waiting())
+	case !n.catalog.CaughtUp():
 		return errors.New("the catalog is not up to date yet")
 	}
 	if n.Topics().ClusterID() == "" {
 		return errors.New("the cluster is being formed")
 	}
-	if creating { // or a client's first use would create them with other settings
+	if n.initial.Pending() { // or a client's first use would create them with other settings
 		return errors.New("the topics of --topics are being created")
 	}
 	// Only the start waits for all. A partition that loses its majority later, or a
@@ -459,7 +399,7 @@ func (n *Node) WaitReady(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return fmt.Errorf("%w: %w", ctx.Err(), err)
-		case <-n.failed:
+		case <-n.ending.failed:
 			return n.Err()
 		case <-tick.C:
 		}
@@ -471,25 +411,6 @@ func (n *Node) Addresses() (peer, gossip string) {
 	return n.cfg.PeerAdvertise, n.gossip.Addr()
 }
 
-func (n *Node) setWaiting(state string) {
-	n.idMu.Lock()
-	defer n.idMu.Unlock()
-	n.waiting = state
-}
-
-// saveIdentity changes node.json.
-func (n *Node) saveIdentity(change func(*identityFile)) error {
-	n.idMu.Lock()
-	defer n.idMu.Unlock()
-	next := *n.id
-	change(&next)
-	if err := n.lost(n.dir.saveIdentity(&next)); err != nil {
-		return err
-	}
-	n.id = &next
-	return nil
-}
-
 // member is what gossip says of this node.
 func (n *Node) member() membership.Member {
 	expect := n.cfg.BootstrapExpect
@@ -497,7 +418,7 @@ func (n *Node) member() membership.Member {
 		expect = 0
 	}
 	return membership.Member{
-		Identity: n.identity, NodeID: string(n.nodeID), Incarnation: n.incarnation,
+		Identity: n.identity, NodeID: string(n.nodeID), Incarnation: n.who.Incarnation(),
 		ClusterID: n.ClusterID(), PeerAddr: n.cfg.PeerAdvertise, ClientAddr: n.cfg.ClientAddress,
 		Zone: n.cfg.Zone, Version: n.cfg.Version, Expect: expect,
 	}
@@ -526,7 +447,7 @@ func (n *Node) transport(group string) raftgroup.Transport {
 }
 
 func (n *Node) partitionDir(id fsm.PartitionID) string {
-	return n.dir.join("partitions", id.String())
+	return n.dir.Join("partitions", id.String())
 }
 
 func (n *Node) pause(d time.Duration) {

@@ -3,8 +3,6 @@ package cluster
 import (
 	"errors"
 
-	"github.com/hashicorp/raft"
-
 	"github.com/trimaran-io/trimaran/cluster/liveness"
 	"github.com/trimaran-io/trimaran/cluster/membership"
 	"github.com/trimaran-io/trimaran/cluster/peer"
@@ -43,43 +41,17 @@ func (n *Node) connected(identity string) bool { return n.nodes.Connected(identi
 
 func (n *Node) nodesHere(view *fsm.Topics) map[fsm.NodeID]bool { return n.nodes.Here(view) }
 
-func majorityOf(nodes []fsm.NodeID, here map[fsm.NodeID]bool) bool {
-	return liveness.MajorityOf(nodes, here)
-}
-
-func (n *Node) majorityHere(servers []raft.Server) bool { return n.nodes.MajorityHere(servers) }
-
-func (n *Node) majorityWithout(servers []raft.Server, identity string) bool {
-	return n.nodes.MajorityWithout(servers, identity)
-}
-
-func (n *Node) majorityWith(servers []raft.Server, identity string) bool {
-	return n.nodes.MajorityWith(servers, identity)
-}
-
 // Gateways is liveness.Nodes.ClientAddresses.
 func (n *Node) Gateways() map[fsm.NodeID]string { return n.nodes.ClientAddresses(n.Topics()) }
-
-// CatalogKnown says whether the catalog here was once as new as the leader's since this node has started.
-func (n *Node) CatalogKnown() bool {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	return n.caughtUp
-}
 
 // Serving is nil while this node serves clients as well as any. elsewhere says that others may serve
 // them meanwhile: this node does not reach a majority of the catalog's voters, and those that it does
 // not hear may be one. Nodes whose address refuses connections are not: nobody is served there.
 func (n *Node) Serving() (elsewhere bool, err error) {
-	n.mu.Lock()
-	stopping, fatal := n.stopping, n.fatal
-	n.mu.Unlock()
-	switch {
-	case fatal != nil:
-		return false, fatal
-	case stopping:
-		return false, fsm.ErrShuttingDown
-	case !n.served.Load():
+	if err := n.ending.serving(); err != nil {
+		return false, err
+	}
+	if !n.served.Load() {
 		return false, n.Ready()
 	}
 	return n.cutOff()
@@ -87,7 +59,7 @@ func (n *Node) Serving() (elsewhere bool, err error) {
 
 // cutOff is Serving for a node that has served.
 func (n *Node) cutOff() (elsewhere bool, err error) {
-	g := n.catalog.raftGroup()
+	g := n.catalog.Member()
 	if g == nil {
 		return false, errors.New("the catalog is not open yet")
 	}

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"slices"
 	"testing"
-	"time"
 
 	"github.com/hashicorp/raft"
 
@@ -36,11 +35,11 @@ func TestWhoHasJustDiedIsChosenForNothing(t *testing.T) {
 	leader := c.nodes[0].Node
 	eventually(t, "the catalog's leader misses it", func() error {
 		for i := range 3 {
-			if g := c.nodes[i].catalog.raftGroup(); g.Raft.State() == raft.Leader {
+			if g := c.nodes[i].catalog.Member(); g.Raft.State() == raft.Leader {
 				leader = c.nodes[i].Node
 			}
 		}
-		if leader.connected(identity) || !leader.health.catalogLed() || leader.catalog.raftGroup().Raft.State() != raft.Leader {
+		if leader.connected(identity) || !leader.health.catalogLed() || leader.catalog.Member().Raft.State() != raft.Leader {
 			return errors.New("not yet")
 		}
 		return nil
@@ -50,7 +49,7 @@ func TestWhoHasJustDiedIsChosenForNothing(t *testing.T) {
 		"its replicas for a dead successor":      {Op: fsm.OpReplace, Node: "n3", Successor: "n4"},
 		"a node of which nobody is to take over": {Op: fsm.OpDecommission, Node: "n3"},
 	} {
-		_, err := leader.commandOf(leader.Topics(), request)
+		err := leader.Administer(within(t), request)
 		if code := fsm.Code(err); code != fsm.ErrInvalidAssignment && code != fsm.ErrInvalidReplicationFactor {
 			t.Errorf("%s: %v", what, err)
 		}
@@ -82,9 +81,11 @@ func TestNoStepLeavesAGroupWithoutAMajority(t *testing.T) {
 		ids[i] = node.identity
 	}
 	c.kill(3)
-	eventually(t, "it is missed", func() error {
-		if n.connected(ids[3]) {
-			return errors.New("not yet")
+	eventually(t, "it is missed, and another leads the catalog", func() error {
+		for i := range 3 {
+			if c.nodes[i].connected(ids[3]) || !c.nodes[i].health.catalogLed() {
+				return fmt.Errorf("not yet at node %d", i+1)
+			}
 		}
 		return nil
 	})
@@ -93,7 +94,7 @@ func TestNoStepLeavesAGroupWithoutAMajority(t *testing.T) {
 		"one replica of two, of which one is gone": {Op: fsm.OpReplicationFactor, Topic: "pair", Factor: 1},
 		"a node with the only replica":             {Op: fsm.OpReplace, Node: "n4"},
 	} {
-		if _, err := n.commandOf(n.Topics(), request); err == nil {
+		if err := n.Administer(within(t), request); err == nil {
 			t.Errorf("%s: granted", what)
 		} else {
 			t.Logf("%s: %v", what, err)
@@ -119,9 +120,9 @@ func TestNoStepLeavesAGroupWithoutAMajority(t *testing.T) {
 	} {
 		may := false
 		if test.with >= 0 {
-			may = n.majorityWith(test.servers, ids[test.with])
+			may = n.nodes.MajorityWith(test.servers, ids[test.with])
 		} else {
-			may = n.majorityWithout(test.servers, ids[test.out])
+			may = n.nodes.MajorityWithout(test.servers, ids[test.out])
 		}
 		if may != test.may {
 			t.Errorf("%v with %d, without %d: %v", test.servers, test.with+1, test.out+1, may)
@@ -132,13 +133,14 @@ func TestNoStepLeavesAGroupWithoutAMajority(t *testing.T) {
 // TestANodeThatLeavesVotesAsLongAsItIsNeeded: it has nothing, and would end when it hears that it has left.
 func TestANodeThatLeavesVotesAsLongAsItIsNeeded(t *testing.T) {
 	c := newTestCluster(t, 3)
+	logs := c.logged()
 	c.startAll()
 	c.allKnow()
 	c.kill(2)
 	leader := -1
 	eventually(t, "it is missed", func() error {
 		for i := range 2 {
-			if n := c.nodes[i].Node; n.catalog.raftGroup().Raft.State() == raft.Leader && n.health.catalogLed() && !n.connected(c.nodes[2].identity) {
+			if n := c.nodes[i].Node; n.catalog.Member().Raft.State() == raft.Leader && n.health.catalogLed() && !n.connected(c.nodes[2].identity) {
 				leader = i
 				return nil
 			}
@@ -148,16 +150,15 @@ func TestANodeThatLeavesVotesAsLongAsItIsNeeded(t *testing.T) {
 	other, n := c.nodes[1-leader], c.nodes[leader].Node
 	// It was granted when all were there.
 	command := fsm.CatalogCommand{SetNodeState: &fsm.SetNodeState{ID: other.NodeID(), State: fsm.NodeLeaving}}
-	if _, err := n.catalog.apply(within(t), command); err != nil {
+	if _, err := n.catalog.Change(within(t), command); err != nil {
 		t.Fatal(err)
 	}
-	node, _ := n.Topics().Node(other.NodeID())
-	for range 3 { // turns of the planner, each of which would be enough
-		p := &planner{n: n, absent: map[string]time.Time{}}
-		if why := p.remove(within(t), node); why == "" {
-			t.Fatal("it was taken out")
+	eventually(t, "a turn of the planner, which would be enough, leaves it as it is", func() error {
+		if logs[leader].with("the catalog would have no majority") == 0 {
+			return fmt.Errorf("it has left: %v", other.Err())
 		}
-	}
+		return nil
+	})
 	c.topic("served", 1, 1)
 	if err := other.Err(); err != nil {
 		t.Errorf("it has ended: %v", err)
@@ -169,7 +170,7 @@ func TestANodeThatLeavesVotesAsLongAsItIsNeeded(t *testing.T) {
 		}
 		return nil
 	})
-	if servers, err := n.catalog.raftGroup().Servers(); err != nil || slices.ContainsFunc(servers, func(s raft.Server) bool {
+	if servers, err := n.catalog.Member().Servers(); err != nil || slices.ContainsFunc(servers, func(s raft.Server) bool {
 		return string(s.ID) == other.identity && s.Suffrage == raft.Voter
 	}) {
 		t.Errorf("it has ended with a vote: %v, %v", servers, err)

@@ -134,7 +134,7 @@ func TestTheCatalogTakesNoSnapshotThatItIsBeyond(t *testing.T) {
 	c.topic("a", 1, 3)
 	leader := -1
 	for i, n := range c.nodes {
-		if n.catalog.raftGroup().Raft.State() == raft.Leader {
+		if n.catalog.Member().Raft.State() == raft.Leader {
 			leader = i
 		}
 	}
@@ -142,7 +142,7 @@ func TestTheCatalogTakesNoSnapshotThatItIsBeyond(t *testing.T) {
 		t.Fatal("the catalog has no leader")
 	}
 	from, to := c.nodes[leader], c.nodes[(leader+1)%3]
-	g, behind := from.catalog.raftGroup(), to.catalog.raftGroup()
+	g, behind := from.catalog.Member(), to.catalog.Member()
 	eventually(t, "the follower is there", func() error {
 		if behind.Raft.AppliedIndex() < g.Raft.AppliedIndex() {
 			return errors.New("behind")

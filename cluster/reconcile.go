@@ -1,7 +1,6 @@
 package cluster
 
 import (
-	"context"
 	"errors"
 	"os"
 	"time"
@@ -10,76 +9,28 @@ import (
 	"github.com/trimaran-io/trimaran/fsm"
 )
 
-// The catalog says which replicas should be here; this loop has them opened and closed, and does what
-// else follows from the catalog.
+// The catalog says which replicas should be here; this loop has them opened and closed.
 
 const (
-	reconcileTick  = time.Second
-	reopenAfter    = 30 * time.Second
-	catchUpTimeout = 3 * time.Second
-	// askLeftEvery is the pause between two questions whether this node still belongs to the cluster.
-	askLeftEvery = 5 * time.Second
+	reconcileTick = time.Second
+	reopenAfter   = 30 * time.Second
 )
 
 func (n *Node) reconcileLoop() {
 	tick := time.NewTicker(reconcileTick)
 	defer tick.Stop()
 	lastBroken := time.Now()
-	var askedLeft time.Time
-	for {
-		g := n.catalog.raftGroup()
-		n.catalog.mu.Lock()
-		changed := n.catalog.changed
-		n.catalog.mu.Unlock()
-
-		n.catalog.lead(n.ctx)
-		n.mu.Lock()
-		caughtUp := n.caughtUp
-		n.mu.Unlock()
-		if !caughtUp {
-			n.reconcile(false)
-			ctx, cancel := context.WithTimeout(n.ctx, catchUpTimeout)
-			err := n.catalog.catchUp(ctx)
-			cancel()
-			if err == nil {
-				n.mu.Lock()
-				n.caughtUp = true
-				n.mu.Unlock()
-				caughtUp = true
-			} else if n.ctx.Err() != nil {
-				return
-			} else if left, _ := n.hasLeft(n.ctx); left {
-				n.leave()
-			}
+	for n.ctx.Err() == nil {
+		changed := n.catalog.Changed()
+		current := n.catalog.CaughtUp()
+		if current && time.Since(lastBroken) > reopenAfter {
+			n.replicas.Retry()
+			lastBroken = time.Now()
 		}
-		if caughtUp {
-			if time.Since(lastBroken) > reopenAfter {
-				n.replicas.Retry()
-				lastBroken = time.Now()
-			}
-			n.reconcile(true)
-			n.register(n.ctx)
-			if view := n.Topics(); view.ClusterID() != "" {
-				if _, ok := view.Node(n.nodeID); !ok {
-					n.leave()
-				}
-			}
-			if time.Since(askedLeft) > askLeftEvery && n.nodes.TakeCut() {
-				askedLeft = time.Now()
-				left, known := n.hasLeft(n.ctx)
-				if left {
-					n.leave()
-				} else if !known {
-					n.nodes.Lost("")
-				}
-			}
-		}
+		n.reconcile(current)
 		select {
 		case <-n.ctx.Done():
-			return
 		case <-changed:
-		case <-g.Observations: // this loop is the catalog group's observer
-			n.catalog.wake()
 		case <-tick.C:
 		}
 	}

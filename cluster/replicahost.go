@@ -25,7 +25,7 @@ var (
 func (n *Node) replicaConfig() replica.Config {
 	return replica.Config{
 		Host: replicaHost{n}, Identity: n.identity, NodeID: n.nodeID,
-		Logs: n.logs, Stable: n.stable, Dir: n.dir.join("partitions"),
+		Logs: n.logs, Stable: n.stable, Dir: n.dir.Join("partitions"),
 		Logger: n.logger, RaftLogger: n.raftLogger,
 		TopicDefaults: n.cfg.TopicDefaults, Groups: n.cfg.Groups,
 		HeartbeatTimeout: n.cfg.HeartbeatTimeout, CommitTimeout: n.cfg.CommitTimeout,
@@ -52,7 +52,7 @@ func (h replicaHost) Topics() *fsm.Topics                  { return h.n.Topics()
 func (h replicaHost) AwaitTopics(ctx context.Context) bool { return h.n.awaitTopics(ctx) }
 func (h replicaHost) RefreshTopics() bool                  { return h.n.refreshTopics() }
 func (h replicaHost) Connected(identity string) bool       { return h.n.connected(identity) }
-func (h replicaHost) Wake()                                { h.n.catalog.wake() }
+func (h replicaHost) Wake()                                { h.n.catalog.Wake() }
 func (h replicaHost) Room(m *raftgroup.Member) error       { return h.n.room.forRecords(m.Servers) }
 func (h replicaHost) SyncDir(dir string) error             { return h.n.lost(syncDir(dir)) }
 func (h replicaHost) Awake() time.Time                     { return h.n.link.Awake() }
@@ -69,7 +69,7 @@ func (h replicaHost) Opened(id fsm.PartitionID) {
 
 // Settle implements ReplicaCatalog.
 func (h replicaHost) Settle(ctx context.Context, settle *fsm.Settle) error {
-	_, err := h.n.catalog.apply(ctx, fsm.CatalogCommand{Settle: settle})
+	_, err := h.n.catalog.Change(ctx, fsm.CatalogCommand{Settle: settle})
 	return err
 }
 

@@ -37,7 +37,7 @@ func (c *testCluster) leave(i, through int) {
 		if _, ok := c.nodes[through].Topics().Node(id); ok {
 			return errors.New("it is in the catalog")
 		}
-		for _, s := range c.nodes[through].catalog.raftGroup().Raft.GetConfiguration().Configuration().Servers {
+		for _, s := range c.nodes[through].catalog.Member().Raft.GetConfiguration().Configuration().Servers {
 			if strings.HasPrefix(string(s.ID), string(id)+".") {
 				return errors.New("it is in the catalog's group")
 			}
@@ -126,7 +126,7 @@ func TestANameIsUsedAgainInAClusterGrownFromOneNode(t *testing.T) {
 	}
 	c.wantCommitted("readers", "grown", 7)
 	eventually(t, "it is a member of the catalog's group", func() error {
-		if got := formedWith(c.nodes[again].catalog.raftGroup()); got != first {
+		if got := formedWith(c.nodes[again].catalog.Member()); got != first {
 			return fmt.Errorf("formed with %q", got)
 		}
 		return nil
@@ -161,7 +161,7 @@ func TestANameIsUsedAgainWhileAnotherNodeIsAway(t *testing.T) {
 	})
 	// Not as an operator would, with so many away.
 	gone, _ := c.nodes[0].Topics().Node("n3")
-	if _, err := c.nodes[0].catalog.apply(within(t), fsm.CatalogCommand{RemoveNode: &fsm.RemoveNode{ID: "n3", Incarnation: gone.Incarnation}}); err != nil {
+	if _, err := c.nodes[0].catalog.Change(within(t), fsm.CatalogCommand{RemoveNode: &fsm.RemoveNode{ID: "n3", Incarnation: gone.Incarnation}}); err != nil {
 		t.Fatal(err)
 	}
 	c.kill(2)
@@ -232,7 +232,7 @@ func TestANodeThatFormedItsClusterDoesNotFormItAgain(t *testing.T) {
 	dir := c.nodes[0].dir
 	c.kill(0)
 	for _, name := range []string{"votes.db", "catalog", "partitions"} {
-		if err := os.RemoveAll(dir.join(name)); err != nil {
+		if err := os.RemoveAll(dir.Join(name)); err != nil {
 			t.Fatal(err)
 		}
 	}

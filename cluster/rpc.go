@@ -2,7 +2,6 @@ package cluster
 
 import (
 	"context"
-	"time"
 
 	"github.com/trimaran-io/trimaran/cluster/calls"
 	"github.com/trimaran-io/trimaran/cluster/raftlog"
@@ -11,13 +10,9 @@ import (
 )
 
 type (
-	catalogReply  = calls.CatalogReply
 	nodeReport    = calls.NodeReport
 	replicaReport = calls.ReplicaReport
 	standing      = calls.Standing
-
-	createTopicCall      = calls.CreateTopicRequest
-	createPartitionsCall = calls.CreatePartitionsRequest
 )
 
 // answers gives the functions that answer the calls of other nodes.
@@ -28,15 +23,18 @@ func (n *Node) answers() *calls.Server {
 	}}
 	n.answerRecords(s)
 	n.answerReplicas(s)
-	n.answerCatalog(s)
+	for kind, row := range catalogCalls {
+		calls.HandleRaw(s, row, func(ctx context.Context, from string, payload []byte) ([]byte, error) {
+			return n.catalog.Answer(ctx, from, kind, payload)
+		})
+	}
 
-	calls.Handle(s, calls.Form, func(_ context.Context, _ string, q calls.Formation) (calls.Nothing, error) {
-		return calls.Nothing{}, n.grant(formation(q))
+	calls.HandleRaw(s, calls.Form.Row, func(_ context.Context, _ string, payload []byte) ([]byte, error) {
+		return nil, n.grant(payload)
 	})
-	calls.Handle(s, calls.Join, n.admit)
+	calls.HandleRaw(s, calls.Join.Row, n.admit)
 	calls.Handle(s, calls.Survey, n.failover.answer)
 	calls.Handle(s, calls.Stand, n.failover.told)
-	calls.Handle(s, calls.Member, n.answerMember)
 	calls.Handle(s, calls.Full, n.room.heard)
 	calls.Handle(s, calls.ReplicaStatus, func(context.Context, string, calls.Nothing) (calls.NodeReport, error) { return n.report(), nil })
 	calls.Handle(s, calls.Relay, func(ctx context.Context, from string, q calls.RelayRequest) ([]byte, error) {
@@ -163,43 +161,7 @@ func (n *Node) answerReplicas(s *calls.Server) {
 	})
 }
 
-// answerCatalog answers what the catalog's leader is asked.
-func (n *Node) answerCatalog(s *calls.Server) {
-	calls.Handle(s, calls.CatalogApply, func(ctx context.Context, _ string, command []byte) (catalogReply, error) {
-		return readReply(n.catalog.applyAsLeader(ctx, command))
-	})
-	calls.Handle(s, calls.CreateTopic, func(ctx context.Context, _ string, q createTopicCall) (catalogReply, error) {
-		return readReply(n.createTopicAsLeader(ctx, q))
-	})
-	calls.Handle(s, calls.CreatePartitions, func(ctx context.Context, _ string, q createPartitionsCall) (catalogReply, error) {
-		return readReply(n.createPartitionsAsLeader(ctx, q))
-	})
-	calls.Handle(s, calls.CreateShards, func(ctx context.Context, _ string, _ calls.Nothing) (catalogReply, error) {
-		return readReply(n.createGroupShardsAsLeader(ctx))
-	})
-	calls.Handle(s, calls.Administer, func(ctx context.Context, _ string, q fsm.AdminRequest) (catalogReply, error) {
-		return readReply(n.administerAsLeader(ctx, q))
-	})
-	calls.Handle(s, calls.CatalogIndex, func(ctx context.Context, _ string, _ calls.Nothing) (catalogReply, error) {
-		return readReply(n.catalog.indexAsLeader(ctx))
-	})
-	calls.Handle(s, calls.CatalogKnown, func(ctx context.Context, _ string, index fsm.Index) (calls.Nothing, error) {
-		return calls.Nothing{}, n.catalog.awaitIndex(ctx, index)
-	})
-}
-
-// readReply reads what the catalog's leader says to its own node.
-func readReply(reply []byte, err error) (at catalogReply, _ error) {
-	if err != nil {
-		return at, err
-	}
-	return calls.CatalogIndex.Read(calls.Nothing{}, reply)
-}
-
 // serve answers the calls of other nodes (peer.Handler).
 func (n *Node) serve(ctx context.Context, from string, kind uint8, payload []byte) []byte {
 	return n.server.Serve(ctx, from, kind, payload)
 }
-
-// callTimeout bounds calls that have no deadline of their own.
-const callTimeout = 5 * time.Second

@@ -25,9 +25,7 @@ const (
 // fsm.ErrShuttingDown. It must be called once. What has not ended stopPatience after
 // ctx, as with a disk that hangs, is left as it is, and the error says so.
 func (n *Node) Shutdown(ctx context.Context) error {
-	n.mu.Lock()
-	n.stopping = true
-	n.mu.Unlock()
+	n.ending.stop()
 	// What a group is asked before it is its turn is served here, and behind it the answer names the next leader.
 	n.drain(ctx)
 	// Requests of other nodes are refused from now on, before they are read; Raft's own messages go on. What was begun, in
@@ -61,15 +59,15 @@ func (n *Node) stop() error {
 	n.cancel()
 	// Whoever waits for Raft, or Raft for a disk, does not end by itself.
 	n.replicas.End()
-	if g := n.catalog.raftGroup(); g != nil {
+	if g := n.catalog.Member(); g != nil {
 		go g.End()
 	}
 	n.done.Wait()
 	err := n.replicas.Close()
-	if g := n.catalog.raftGroup(); g != nil {
+	if g := n.catalog.Member(); g != nil {
 		err = errors.Join(err, g.Close())
 	}
-	err = errors.Join(err, n.gossip.Close(), n.link.Close(), n.logs.Close(), n.stable.Close(), n.dir.close())
+	err = errors.Join(err, n.gossip.Close(), n.link.Close(), n.logs.Close(), n.stable.Close(), n.dir.Close())
 	if n.cfg.Registry != nil {
 		n.cfg.Registry.Unregister(collector{n})
 	}
@@ -83,7 +81,7 @@ func (n *Node) drain(ctx context.Context) {
 	for _, r := range n.runningReplicas() {
 		groups = append(groups, r.Member)
 	}
-	if g := n.catalog.raftGroup(); g != nil {
+	if g := n.catalog.Member(); g != nil {
 		groups = append(groups, g)
 	}
 	inTurns(ctx, handOversAtOnce, handOverTurn, groups, func(g *raftgroup.Member) {

@@ -36,7 +36,7 @@ func (n *Node) report() nodeReport {
 		}
 		report.Replicas[r.ID.String()] = replicaReport{Leads: identity == n.identity, Voters: ids, Term: fsm.Term(term), LogStart: start, Applied: next, Bytes: r.Log.Bytes(), CatchUp: r.CatchUp(), Hurt: hurt[r.ID]}
 	}
-	if g := n.catalog.raftGroup(); g != nil {
+	if g := n.catalog.Member(); g != nil {
 		report.Catalog = "voter"
 		report.Term, report.End = fsm.Term(g.Raft.CurrentTerm()), int64(g.Raft.LastIndex())+1
 		if g.Raft.State() == raft.Leader {
@@ -84,13 +84,11 @@ const confirmTimeout = time.Second
 // confirm returns nil when the catalog here is as new as it was when this was called, and else why that is not known.
 func (n *Node) confirm(ctx context.Context) error {
 	if n.ClusterID() == "" {
-		n.idMu.Lock()
-		defer n.idMu.Unlock()
-		return errors.New("this node is not in a cluster yet: " + n.waiting)
+		return errors.New("this node is not in a cluster yet: " + n.formation.Waiting())
 	}
 	ctx, cancel := context.WithTimeout(ctx, confirmTimeout)
 	defer cancel()
-	switch err := n.catalog.catchUp(ctx); {
+	switch err := n.catalog.CatchUp(ctx); {
 	case err == nil && n.Topics().ClusterID() == "":
 		return errors.New("the cluster is being formed")
 	case err == nil:
@@ -259,7 +257,7 @@ func (c collector) Collect(to chan<- prometheus.Metric) {
 	topics := c.n.Topics()
 	here := c.n.nodesHere(topics)
 	controller := 0.0
-	if g := c.n.catalog.raftGroup(); g != nil && g.Raft.State() == raft.Leader {
+	if g := c.n.catalog.Member(); g != nil && g.Raft.State() == raft.Leader {
 		controller = 1
 	}
 	partitions, catalog := c.n.health.of(topics, topics.All(), here), c.n.health.ofCatalog(topics, controller == 1)

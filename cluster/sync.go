@@ -1,27 +1,14 @@
 package cluster
 
-import (
-	"os"
-)
+import "github.com/trimaran-io/trimaran/cluster/raftlog/vfs"
 
 // notSynced is an error of a sync. It ends the node: see Node.lost.
-type notSynced struct{ error }
+type notSynced = vfs.NotSynced
 
-func (e notSynced) Unwrap() error { return e.error }
-
-// syncFile brings a file or a folder to stable storage.
-func syncFile(f *os.File) error {
-	if err := f.Sync(); err != nil {
-		return notSynced{err}
+// syncDir brings a folder to stable storage.
+func syncDir(dir string) error {
+	if err := vfs.OS.SyncDir(dir); err != nil {
+		return notSynced{Err: err}
 	}
 	return nil
-}
-
-func syncDir(dir string) error {
-	f, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	return syncFile(f)
 }

@@ -1,57 +1,136 @@
 package cluster
 
 import (
+	"cmp"
 	"context"
-	"sync"
-	"time"
+	"fmt"
+
+	"github.com/trimaran-io/trimaran/cluster/catalog"
+	"github.com/trimaran-io/trimaran/fsm"
 )
 
-// A coordinator that does not know a topic takes its offsets for gone, and a consumer that hears so begins
-// anew. So it serves only when the catalog here is as new as the leader's, and looks again before it
-// says that a topic is not there.
+// This file is what a gateway asks the catalog through the node. Only what takes a partition's leader is more than
+// handing it on.
 
-const (
-	topicsRetry = 100 * time.Millisecond
-	// freshFor is how long the catalog counts as new after it was brought up to date for that.
-	freshFor       = time.Second
-	refreshTimeout = time.Second
-)
-
-// freshness is when the catalog here was last brought up to date on purpose.
-type freshness struct {
-	mu sync.Mutex
-	at time.Time
+// self is this node as it registers.
+func (n *Node) self() fsm.Node {
+	return fsm.Node{ID: n.nodeID, Incarnation: n.who.Incarnation(), Zone: n.cfg.Zone, Level: cmp.Or(n.cfg.level, fsm.Level)}
 }
 
-// awaitTopics waits until the catalog here is as new as the leader's was when this was called; false: ctx ended.
-func (n *Node) awaitTopics(ctx context.Context) bool {
-	for ctx.Err() == nil {
-		within, cancel := context.WithTimeout(ctx, callTimeout)
-		err := n.catalog.catchUp(within)
-		cancel()
-		if err == nil {
-			return true
-		}
-		select {
-		case <-time.After(topicsRetry):
-		case <-ctx.Done():
-		}
-	}
-	return false
+// Topics gives the catalog as this node knows it. It must not be changed.
+func (n *Node) Topics() *fsm.Topics { return n.catalog.View() }
+
+// CatalogKnown says whether the catalog here was once as new as the leader's since this node has started.
+func (n *Node) CatalogKnown() bool { return n.catalog.CaughtUp() }
+
+// NewProducerID gives an id for an idempotent producer that no other has had or
+// will have (KIP-98). Errors are fsm.ErrNoLeader, when the catalog has no leader
+// within ctx, and fsm.ErrTimeout.
+func (n *Node) NewProducerID(ctx context.Context) (int64, error) { return n.catalog.NewProducerID(ctx) }
+
+// Administer does what an operator asks and returns when it is in the catalog; what
+// follows from it takes its time and is seen in Status. Errors are fsm's: ErrInvalidAssignment where it
+// cannot be done, with the reason, ErrLevel while nodes run an older program.
+func (n *Node) Administer(ctx context.Context, request fsm.AdminRequest) error {
+	return n.catalog.Administer(ctx, request)
 }
 
-// refreshTopics brings the catalog here up to date, at most once per freshFor, and says whether it was done now.
-func (n *Node) refreshTopics() bool {
-	n.fresh.mu.Lock()
-	defer n.fresh.mu.Unlock()
-	if time.Since(n.fresh.at) < freshFor {
-		return true // by someone who waited in front of this one, perhaps
+// AlterConfigs changes what is set for a topic and returns when that is known at
+// all connected nodes. With validateOnly nothing is changed. Errors are
+// fsm.ErrUnknownTopicOrPartition, fsm.ErrInvalidConfig, fsm.ErrNoLeader,
+// fsm.ErrTimeout.
+func (n *Node) AlterConfigs(ctx context.Context, alter fsm.AlterConfigs, validateOnly bool) error {
+	return n.catalog.AlterConfigs(ctx, alter, validateOnly)
+}
+
+// AlterBrokerConfigs changes what is set for the broker and returns when that is known at all
+// connected nodes. With validateOnly nothing is changed. Errors are fsm.ErrInvalidConfig,
+// fsm.ErrLevel, fsm.ErrNoLeader, fsm.ErrTimeout.
+func (n *Node) AlterBrokerConfigs(ctx context.Context, alter fsm.AlterBrokerConfigs, validateOnly bool) error {
+	return n.catalog.AlterBrokerConfigs(ctx, alter, validateOnly)
+}
+
+// CreateTopic creates a topic and returns when it is known at all connected nodes and all
+// its partitions have a leader. If ctx ends before that the error is
+// fsm.ErrTimeout and the topic exists. With validateOnly nothing is created.
+func (n *Node) CreateTopic(ctx context.Context, spec fsm.TopicSpec, validateOnly bool) error {
+	topic, err := n.catalog.CreateTopic(ctx, spec, validateOnly)
+	if err != nil || topic == nil {
+		return err
 	}
-	ctx, cancel := context.WithTimeout(n.ctx, refreshTimeout)
+	for p := range topic.Partitions {
+		err := n.awaitLeader(ctx, fsm.PartitionID{Topic: topic.ID, Partition: int32(p)})
+		if err != nil && fsm.Code(err) != fsm.ErrUnknownTopicOrPartition {
+			return fmt.Errorf("%w: topic %q exists, partition %d has no leader yet: %w", fsm.ErrTimeout, spec.Name, p, err)
+		}
+	}
+	return nil
+}
+
+// CreatePartitions gives a topic so many partitions in all and returns when that is
+// known at all connected nodes and the new ones have leaders. If ctx ends before that the
+// error is fsm.ErrTimeout and they exist. With validateOnly nothing is created.
+func (n *Node) CreatePartitions(ctx context.Context, id fsm.TopicID, count int, validateOnly bool) error {
+	topic, err := n.catalog.ByID(ctx, id)
+	if err != nil {
+		return err
+	}
+	from, err := n.catalog.CreatePartitions(ctx, topic, count, validateOnly)
+	if err != nil || validateOnly {
+		return err
+	}
+	for p := from; p < count; p++ {
+		err := n.awaitLeader(ctx, fsm.PartitionID{Topic: id, Partition: int32(p)})
+		if err != nil && fsm.Code(err) != fsm.ErrUnknownTopicOrPartition {
+			return fmt.Errorf("%w: partition %d of %q exists and has no leader yet: %w", fsm.ErrTimeout, p, topic.Name, err)
+		}
+	}
+	return nil
+}
+
+// DeleteTopic deletes a topic and its records, and returns when that is known at
+// all connected nodes. Replicas free their disk on their own.
+func (n *Node) DeleteTopic(ctx context.Context, name string) error {
+	topic, err := n.catalog.Lookup(ctx, name)
+	if err != nil {
+		return err
+	}
+	return n.catalog.DeleteTopic(ctx, topic)
+}
+
+// DeleteTopicByID is DeleteTopic of the topic that has that id.
+func (n *Node) DeleteTopicByID(ctx context.Context, id fsm.TopicID) error {
+	topic, err := n.catalog.ByID(ctx, id)
+	if err != nil {
+		return err
+	}
+	return n.catalog.DeleteTopic(ctx, topic)
+}
+
+// createGroupShards returns when the catalog here has the shards of consumer groups.
+func (n *Node) createGroupShards(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, createShardsTimeout)
 	defer cancel()
-	if n.catalog.catchUp(ctx) != nil {
-		return false
+	return n.catalog.CreateShards(ctx)
+}
+
+func (n *Node) awaitTopics(ctx context.Context) bool { return n.catalog.Await(ctx) }
+func (n *Node) refreshTopics() bool                  { return n.catalog.Refresh() }
+
+// newInitialTopics gives what creates the topics of the configuration.
+func (n *Node) newInitialTopics() *catalog.InitialTopics {
+	return &catalog.InitialTopics{
+		Topics: n.cfg.InitialTopics,
+		Formed: func() bool { return n.who.Forming() != nil },
+		Create: func(ctx context.Context, spec fsm.TopicSpec) error { return n.CreateTopic(ctx, spec, false) },
+		Notes:  n.dir,
+		Logger: n.logger,
 	}
-	n.fresh.at = time.Now()
-	return true
+}
+
+// createInitialTopics creates the topics of the configuration when this node's cluster is new.
+func (n *Node) createInitialTopics() {
+	if err := n.lost(n.initial.Run(n.ctx)); err != nil {
+		n.logger.Warn("cannot note that the initial topics were created", "error", err)
+	}
 }

@@ -7,6 +7,7 @@ import (
 
 	"github.com/hashicorp/raft"
 
+	"github.com/trimaran-io/trimaran/cluster/catalog"
 	"github.com/trimaran-io/trimaran/cluster/peer"
 	"github.com/trimaran-io/trimaran/cluster/raftgroup"
 	"github.com/trimaran-io/trimaran/cluster/replica"
@@ -52,8 +53,8 @@ func (n *Node) wire() {
 	}
 	n.health = &health{
 		self: n.identity, nodeID: n.nodeID, presence: n.nodes, topics: n.Topics,
-		catalog: func() seenMember {
-			if g := n.catalog.raftGroup(); g != nil {
+		catalogHere: func() seenMember {
+			if g := n.catalog.Member(); g != nil {
 				return g
 			}
 			return nil
@@ -106,7 +107,7 @@ func (n *Node) newLeaderships() *leaderships {
 			return n.handOverTo(r.Member, suitable)
 		},
 		giveCatalog: func(suitable func(identity string) bool) error {
-			if g := n.catalog.raftGroup(); g != nil && g.Raft.State() == raft.Leader {
+			if g := n.catalog.Member(); g != nil && g.Raft.State() == raft.Leader {
 				return n.handOverTo(g, suitable)
 			}
 			return nil
@@ -144,7 +145,7 @@ func (n *Node) runningGroups() (groups []*raftgroup.Member) {
 	for _, r := range n.runningReplicas() {
 		groups = append(groups, r.Member)
 	}
-	if g := n.catalog.raftGroup(); g != nil {
+	if g := n.catalog.Member(); g != nil {
 		groups = append(groups, g)
 	}
 	return groups
@@ -165,7 +166,7 @@ func (n *Node) electorate() []string {
 	for _, node := range n.Topics().Nodes() {
 		out = append(out, node.Identity())
 	}
-	if g := n.catalog.raftGroup(); g != nil {
+	if g := n.catalog.Member(); g != nil {
 		if servers, err := g.Servers(); err == nil {
 			for _, s := range servers {
 				out = append(out, string(s.ID))
@@ -178,8 +179,8 @@ func (n *Node) electorate() []string {
 
 // groupNamed gives a group that runs here, nil if there is none.
 func (n *Node) groupNamed(name string) *raftgroup.Member {
-	if name == catalogGroup {
-		return n.catalog.raftGroup()
+	if name == catalog.Group {
+		return n.catalog.Member()
 	}
 	id, err := fsm.ParsePartitionID(name)
 	if err != nil {

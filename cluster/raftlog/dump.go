@@ -254,6 +254,7 @@ func (*readOnly) Rename(string, string) error          { return errReadOnly }
 func (*readOnly) MkdirAll(string) error                { return errReadOnly }
 func (*readOnly) RemoveAll(string) error               { return errReadOnly }
 func (*readOnly) SyncDir(string) error                 { return nil }
+func (*readOnly) Lock(string) (io.Closer, error)       { return nil, errReadOnly }
 
 func (r *readOnly) List(dir string) ([]vfs.Entry, error)   { return r.base.List(dir) }
 func (r *readOnly) Space(dir string) (int64, int64, error) { return r.base.Space(dir) }

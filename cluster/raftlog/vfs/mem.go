@@ -48,8 +48,9 @@ type memNode struct {
 	data    []byte // as a reader sees it
 	synced  []byte // on stable storage
 	pending []memWrite
-	open    int   // descriptors
-	lost    error // what the next sync says; nil: nothing was lost, or somebody was told
+	open    int      // descriptors
+	lost    error    // what the next sync says; nil: nothing was lost, or somebody was told
+	locked  *memLock // who has it; nil: nobody
 }
 
 // memWrite is a change of a file that was not synced; a nil data is a truncation.
@@ -102,12 +103,12 @@ func (m *Mem) Lose(name string, err error) bool {
 	return true
 }
 
-// Exit closes all files, as the end of a process does. The file system goes on.
+// Exit closes all files and gives up all locks, as the end of a process does. The file system goes on.
 func (m *Mem) Exit() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for _, node := range m.root {
-		node.open, node.lost = 0, nil
+		node.open, node.lost, node.locked = 0, nil, nil
 	}
 }
 

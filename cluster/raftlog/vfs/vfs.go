@@ -1,9 +1,9 @@
-// Package vfs is the small part of a file system that the log needs, so that the
+// Package vfs is the small part of a file system that a node needs, so that the
 // same code runs on a disk, on a file system in memory that can lose power
 // (Mem), and on one that fails at chosen moments (Failing).
 //
-// You are here: below package raftlog, which is its only user. Names are paths as
-// the operating system has them.
+// You are here: below package raftlog and the other packages that keep something in a node's data
+// directory. Names are paths as the operating system has them.
 package vfs
 
 import (
@@ -50,6 +50,9 @@ type FS interface {
 	// RemoveAll removes a folder and what is in it; that it is not there is no error.
 	RemoveAll(dir string) error
 	SyncDir(dir string) error
+	// Lock makes a file if there is none, and keeps it from everybody else until it is closed. The
+	// error wraps ErrLocked if somebody else has it.
+	Lock(name string) (io.Closer, error)
 	// Space gives the bytes that can still be written below dir, and the size of
 	// the file system.
 	Space(dir string) (free, total int64, err error)

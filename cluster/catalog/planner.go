@@ -1,8 +1,9 @@
-package cluster
+package catalog
 
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"slices"
 	"strings"
 	"time"
@@ -13,10 +14,9 @@ import (
 	"github.com/trimaran-io/trimaran/fsm"
 )
 
-// The catalog's leader plans where replicas go: away from nodes that leave or have been dead for long, and to
-// nodes that have fewer than others. A plan is a Reassign in the catalog; the partitions' leaders carry it
-// out (members.go). It keeps no memory but since when nodes are not there, so a new leader goes on where the old
-// one was.
+// The catalog's leader plans where replicas go: away from nodes that leave or have been dead for long, and to nodes
+// that have fewer than others. A plan is a Reassign in the catalog; the partitions' leaders carry it out. It keeps no
+// memory but since when nodes are not there, so a new leader goes on where the old one was.
 
 const (
 	planTick = time.Second
@@ -28,54 +28,66 @@ const (
 	planTimeout = 5 * time.Second
 )
 
+// changer is what a planner does about what it sees. All may take as long as the context.
+type changer interface {
+	// Change makes a change to the catalog.
+	Change(context.Context, fsm.CatalogCommand) (Reply, error)
+	// giveUpVote takes the vote in the catalog's group from a node that is to leave the cluster.
+	giveUpVote(ctx context.Context, node fsm.Node) (obstacle string, err error)
+}
+
 // planner belongs to the goroutine that runs it.
 type planner struct {
-	n      *Node
+	to           changer
+	logger       *slog.Logger
+	replaceAfter time.Duration // negative: never
+	balances     bool          // for the sake of balance alone, too
+
 	absent map[string]time.Time // identities of nodes that are not there, and since when
 	calm   time.Time            // since when all are there; zero: they are not
 	said   string               // the last obstacle that was logged
 }
 
-func (n *Node) planLoop() {
-	p := &planner{n: n, absent: map[string]time.Time{}}
+func newPlanner(to changer, cfg *Config) *planner {
+	p := &planner{to: to, logger: cfg.Logger, replaceAfter: cfg.ReplaceAfter, balances: !cfg.NoAutoBalance, absent: map[string]time.Time{}}
+	if p.replaceAfter == 0 {
+		p.replaceAfter = defaultReplaceAfter
+	}
+	return p
+}
+
+// forget is for who leads no more.
+func (p *planner) forget() {
+	clear(p.absent)
+	p.calm = time.Time{}
+}
+
+// Plan plans while this node leads the group, until ctx ends.
+func (c *Catalog) Plan(ctx context.Context) {
+	p := newPlanner(c, &c.cfg)
 	tick := time.NewTicker(planTick)
 	defer tick.Stop()
 	for {
 		select {
-		case <-n.ctx.Done():
+		case <-ctx.Done():
 			return
 		case <-tick.C:
 		}
-		g := n.catalog.raftGroup()
-		if g == nil || g.Raft.State() != raft.Leader {
-			clear(p.absent)
-			p.calm = time.Time{}
+		if m := c.Member(); m == nil || m.Raft.State() != raft.Leader {
+			p.forget()
 			continue
 		}
-		p.plan(n.ctx, time.Now())
+		view := c.View()
+		p.plan(ctx, time.Now(), view, c.here(view))
 	}
 }
 
-func (p *planner) plan(ctx context.Context, now time.Time) {
-	n := p.n
-	view := n.Topics()
+// plan takes the steps that can be taken now.
+func (p *planner) plan(ctx context.Context, now time.Time, view *fsm.Topics, here map[fsm.NodeID]bool) {
 	if view.ClusterID() == "" || view.Level() < 2 {
 		return
 	}
-	here := n.nodesHere(view)
-	for _, node := range view.Nodes() {
-		id := node.Identity()
-		if here[node.ID] {
-			delete(p.absent, id)
-		} else if _, known := p.absent[id]; !known {
-			p.absent[id] = now
-		}
-	}
-	if len(p.absent) > 0 {
-		p.calm = time.Time{}
-	} else if p.calm.IsZero() {
-		p.calm = now
-	}
+	p.look(now, view, here)
 	moving := 0
 	eachPartition(view, func(_ *fsm.Topic, _ int32, partition *fsm.Partition) {
 		if len(partition.Leaving) > 0 {
@@ -86,7 +98,7 @@ func (p *planner) plan(ctx context.Context, now time.Time) {
 	evacuated := 0
 	for _, node := range view.Nodes() {
 		since, absent := p.absent[node.Identity()]
-		dead := absent && n.cfg.ReplaceAfter >= 0 && now.Sub(since) >= p.replaceAfter()
+		dead := absent && p.replaceAfter >= 0 && now.Sub(since) >= p.replaceAfter
 		if node.State != fsm.NodeLeaving && !dead {
 			continue
 		}
@@ -103,61 +115,36 @@ func (p *planner) plan(ctx context.Context, now time.Time) {
 	}
 	if obstacle != p.said {
 		if p.said = obstacle; obstacle != "" {
-			n.logger.Warn("replicas cannot be moved", "reason", obstacle)
+			p.logger.Warn("replicas cannot be moved", "reason", obstacle)
 		}
 	}
-	if n.cfg.NoAutoBalance || evacuated > 0 || moving > 0 || p.calm.IsZero() || now.Sub(p.calm) < settledFor {
+	if !p.balances || evacuated > 0 || moving > 0 || p.calm.IsZero() || now.Sub(p.calm) < settledFor {
 		return
 	}
 	p.balance(ctx, view, here)
 }
 
-func (p *planner) replaceAfter() time.Duration {
-	if p.n.cfg.ReplaceAfter == 0 {
-		return defaultReplaceAfter
-	}
-	return p.n.cfg.ReplaceAfter
-}
-
-func eachPartition(view *fsm.Topics, visit func(topic *fsm.Topic, p int32, partition *fsm.Partition)) {
-	for _, topic := range view.Placed() {
-		for i := range topic.Partitions {
-			visit(topic, int32(i), &topic.Partitions[i])
-		}
-	}
-}
-
-// candidates are the nodes that may get replicas, with what they hold now.
-func candidates(view *fsm.Topics, here map[fsm.NodeID]bool) []placement.Node {
-	load := map[fsm.NodeID]*placement.Node{}
-	var list []*placement.Node
+// look notes who is not there, and since when.
+func (p *planner) look(now time.Time, view *fsm.Topics, here map[fsm.NodeID]bool) {
 	for _, node := range view.Nodes() {
-		if here[node.ID] && node.State == fsm.NodeActive {
-			candidate := &placement.Node{ID: node.ID, Zone: node.Zone}
-			load[node.ID] = candidate
-			list = append(list, candidate)
+		id := node.Identity()
+		if here[node.ID] {
+			delete(p.absent, id)
+		} else if _, known := p.absent[id]; !known {
+			p.absent[id] = now
 		}
 	}
-	eachPartition(view, func(_ *fsm.Topic, _ int32, partition *fsm.Partition) {
-		for i, id := range partition.Replicas {
-			if node := load[id]; node != nil {
-				node.Replicas++
-				if i == 0 {
-					node.Leaders++
-				}
-			}
-		}
-	})
-	out := make([]placement.Node, len(list))
-	for i, node := range list {
-		out[i] = *node
+	if len(p.absent) > 0 {
+		p.calm = time.Time{}
+	} else if p.calm.IsZero() {
+		p.calm = now
 	}
-	return out
 }
 
-// evacuate moves replicas away from a node, a few at a time. left is how many it still holds, stuck why one cannot be moved.
+// evacuate moves replicas away from a node, a few at a time. left is how many it still holds, stuck why one cannot be
+// moved.
 func (p *planner) evacuate(ctx context.Context, view *fsm.Topics, here map[fsm.NodeID]bool, node fsm.Node, moving *int) (left int, stuck string) {
-	nodes := candidates(view, here)
+	nodes := takers(view, here)
 	eachPartition(view, func(topic *fsm.Topic, i int32, partition *fsm.Partition) {
 		if !partition.Holds(node.ID) {
 			return
@@ -182,11 +169,7 @@ func (p *planner) evacuate(ctx context.Context, view *fsm.Topics, here map[fsm.N
 		}
 		if p.reassign(ctx, topic, i, partition.Replicas, to) {
 			*moving++
-			for k := range nodes {
-				if nodes[k].ID == target {
-					nodes[k].Replicas++
-				}
-			}
+			taken(nodes, target)
 		}
 	})
 	return left, stuck
@@ -194,7 +177,7 @@ func (p *planner) evacuate(ctx context.Context, view *fsm.Topics, here map[fsm.N
 
 // cannotMove says why a partition must stay where it is; "": it may move. Its group needs a majority that is there to
 // carry the move out, and must have one when it is over. From the catalog alone: who votes meanwhile is known to the
-// group's leader, who looks at each step again (members.go).
+// group's leader, who looks at each step again.
 func cannotMove(topic *fsm.Topic, i int32, p *fsm.Partition, to []fsm.NodeID, here map[fsm.NodeID]bool) string {
 	missing := func(of []fsm.NodeID) string {
 		return nodeList(slices.DeleteFunc(slices.Clone(of), func(id fsm.NodeID) bool { return here[id] }))
@@ -212,11 +195,11 @@ func (p *planner) reassign(ctx context.Context, topic *fsm.Topic, i int32, from,
 	ctx, cancel := context.WithTimeout(ctx, planTimeout)
 	defer cancel()
 	command := fsm.CatalogCommand{Reassign: &fsm.Reassign{Topic: topic.ID, Moves: []fsm.Move{{Partition: i, From: from, To: to}}}}
-	if _, err := p.n.catalog.apply(ctx, command); err != nil {
-		p.n.logger.Warn("a replica cannot be moved yet", "topic", topic.Name, "partition", i, "error", err)
+	if _, err := p.to.Change(ctx, command); err != nil {
+		p.logger.Warn("a replica cannot be moved yet", "topic", topic.Name, "partition", i, "error", err)
 		return false
 	}
-	p.n.logger.Info("replicas move", "topic", topic.Name, "partition", i, "from", nodeList(from), "to", nodeList(to))
+	p.logger.Info("replicas move", "topic", topic.Name, "partition", i, "from", nodeList(from), "to", nodeList(to))
 	return true
 }
 
@@ -228,30 +211,28 @@ func nodeList(ids []fsm.NodeID) string {
 	return strings.Join(names, ",")
 }
 
-// remove takes a node that holds nothing out of the cluster, and says what keeps it if it is to stay for now. The
-// node ends when it hears of it, so it gives up its vote in the catalog's group first: there must be a majority
-// without it. As a member without a vote it goes with the next turn of the catalog's leader.
+// remove takes a node that holds nothing out of the cluster, and says what keeps it if it is to stay for now. The node
+// ends when it hears of it, so it gives up its vote in the catalog's group first: there must be a majority without it.
+// As a member without a vote it goes with the next turn of the catalog's leader.
 func (p *planner) remove(ctx context.Context, node fsm.Node) (obstacle string) {
 	ctx, cancel := context.WithTimeout(ctx, planTimeout)
 	defer cancel()
-	if obstacle, err := p.n.catalog.giveUpVote(node); obstacle != "" || err != nil {
-		if err != nil {
-			p.n.logger.Warn("a node cannot leave the cluster yet", "node", node.ID, "error", err)
-		}
-		return obstacle
+	obstacle, err := p.to.giveUpVote(ctx, node)
+	if err == nil && obstacle == "" {
+		_, err = p.to.Change(ctx, fsm.CatalogCommand{RemoveNode: &fsm.RemoveNode{ID: node.ID, Incarnation: node.Incarnation}})
 	}
-	command := fsm.CatalogCommand{RemoveNode: &fsm.RemoveNode{ID: node.ID, Incarnation: node.Incarnation}}
-	if _, err := p.n.catalog.apply(ctx, command); err != nil {
-		p.n.logger.Warn("a node cannot leave the cluster yet", "node", node.ID, "error", err)
-		return ""
+	switch {
+	case err != nil:
+		p.logger.Warn("a node cannot leave the cluster yet", "node", node.ID, "error", err)
+	case obstacle == "":
+		p.logger.Info("a node has left the cluster", "node", node.ID)
 	}
-	p.n.logger.Info("a node has left the cluster", "node", node.ID)
-	return ""
+	return obstacle
 }
 
 // balance moves replicas to nodes that have fewer.
 func (p *planner) balance(ctx context.Context, view *fsm.Topics, here map[fsm.NodeID]bool) {
-	nodes := candidates(view, here)
+	nodes := takers(view, here)
 	type place struct {
 		topic     *fsm.Topic
 		partition int32

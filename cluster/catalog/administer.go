@@ -1,62 +1,34 @@
-package cluster
+package catalog
 
 import (
 	"context"
-	"encoding/json"
-	"errors"
 	"fmt"
 	"slices"
 
-	"github.com/hashicorp/raft"
-
-	"github.com/trimaran-io/trimaran/cluster/calls"
 	"github.com/trimaran-io/trimaran/cluster/placement"
 	"github.com/trimaran-io/trimaran/fsm"
 )
 
-// Administer does what an operator asks and returns when it is in the catalog; what
-// follows from it takes its time and is seen in Status. Errors are fsm's: ErrInvalidAssignment where it
-// cannot be done, with the reason, ErrLevel while nodes run an older program.
-func (n *Node) Administer(ctx context.Context, request fsm.AdminRequest) error {
-	payload, err := json.Marshal(request)
-	if err != nil {
-		return fmt.Errorf("%w: %w", fsm.ErrUnknown, err)
-	}
+// Administer does what an operator asks and returns when it is in the catalog; what follows from it takes its time
+// and is seen in the status. Errors are fsm's: ErrInvalidAssignment where it cannot be done, with the reason, ErrLevel
+// while nodes run an older program.
+func (c *Catalog) Administer(ctx context.Context, request fsm.AdminRequest) error {
 	// Every request may be made twice: it says how things shall be.
-	return n.catalog.change(ctx, calls.Administer.Kind, payload, func(ctx context.Context) ([]byte, error) {
-		return n.administerAsLeader(ctx, request)
-	})
+	return c.askJSON(ctx, Administer, request)
 }
 
-func (n *Node) administerAsLeader(ctx context.Context, request fsm.AdminRequest) ([]byte, error) {
-	c := n.catalog
-	if err := c.placing(ctx); err != nil {
-		return nil, err
+// administer gives the command for what an operator asks.
+func (p *placer) administer(view *fsm.Topics, request fsm.AdminRequest) (fsm.CatalogCommand, error) {
+	command, err := p.commandOf(view, request)
+	if err == nil {
+		err = view.CheckLevel(&command)
 	}
-	defer c.placed()
-	if _, err := c.indexAsLeader(ctx); err != nil {
-		return nil, err
-	}
-	view := c.view.Load()
-	command, err := n.commandOf(view, request)
-	if errors.Is(err, errDone) {
-		return json.Marshal(catalogReply{Index: view.Version()})
-	}
-	if err != nil {
-		return nil, err
-	}
-	if err := view.CheckLevel(&command); err != nil {
-		return nil, err
-	}
-	return c.applyAsLeader(ctx, command.Encode())
+	return command, err
 }
 
-// errDone says that what is asked for has been done already.
-var errDone = errors.New("done already")
-
-func (n *Node) commandOf(view *fsm.Topics, request fsm.AdminRequest) (command fsm.CatalogCommand, err error) {
+func (p *placer) commandOf(view *fsm.Topics, request fsm.AdminRequest) (command fsm.CatalogCommand, err error) {
 	if request.Op == fsm.OpReplicationFactor {
-		return n.changeFactor(view, request.Topic, request.Factor)
+		return p.changeFactor(view, request.Topic, request.Factor)
 	}
 	node, ok := view.Node(request.Node)
 	leaves := request.Op == fsm.OpDecommission || request.Op == fsm.OpReplace
@@ -82,10 +54,10 @@ func (n *Node) commandOf(view *fsm.Topics, request fsm.AdminRequest) (command fs
 		if node.State == state.State && node.Successor == state.Successor {
 			return command, errDone
 		}
-		if request.Op == fsm.OpReplace && request.Successor != "" && !n.nodesHere(view)[request.Successor] {
+		if request.Op == fsm.OpReplace && request.Successor != "" && !p.here(view)[request.Successor] {
 			return command, fmt.Errorf("%w: no node %q is there to take over", fsm.ErrInvalidAssignment, request.Successor)
 		}
-		return command, n.canLeave(view, node)
+		return command, p.canLeave(view, node)
 	default:
 		return command, fmt.Errorf("%w: %q is nothing that can be asked for", fsm.ErrInvalidConfig, request.Op)
 	}
@@ -93,8 +65,8 @@ func (n *Node) commandOf(view *fsm.Topics, request fsm.AdminRequest) (command fs
 }
 
 // canLeave says whether the others can take the node's replicas.
-func (n *Node) canLeave(view *fsm.Topics, node fsm.Node) error {
-	here := n.nodesHere(view)
+func (p *placer) canLeave(view *fsm.Topics, node fsm.Node) error {
+	here := p.here(view)
 	others := 0
 	for _, other := range view.Nodes() {
 		if other.ID != node.ID && here[other.ID] && other.State == fsm.NodeActive {
@@ -119,27 +91,24 @@ func (n *Node) canLeave(view *fsm.Topics, node fsm.Node) error {
 	if others == 0 {
 		return fmt.Errorf("%w: node %s is the only one", fsm.ErrInvalidAssignment, node.ID)
 	}
-	return n.servesWithout(view, node, here)
+	return p.servesWithout(view, node, here)
 }
 
 // servesWithout says whether the catalog and everything that the node holds keeps a majority that is there when the
 // node has left, and those that are leaving already. A group without one now cannot even let it go.
-func (n *Node) servesWithout(view *fsm.Topics, node fsm.Node, here map[fsm.NodeID]bool) error {
+func (p *placer) servesWithout(view *fsm.Topics, node fsm.Node, here map[fsm.NodeID]bool) error {
 	stay := func(id fsm.NodeID) bool {
 		other, ok := view.Node(id)
 		return ok && id != node.ID && other.State != fsm.NodeLeaving
 	}
+	identities, err := p.voters()
+	if err != nil {
+		return fmt.Errorf("%w: %w", fsm.ErrNoLeader, err)
+	}
 	var voters []fsm.NodeID
-	if g := n.catalog.raftGroup(); g != nil {
-		servers, err := g.Servers()
-		if err != nil {
-			return fmt.Errorf("%w: %w", fsm.ErrNoLeader, err)
-		}
-		for _, other := range view.Nodes() {
-			isVoter := func(s raft.Server) bool { return string(s.ID) == other.Identity() && s.Suffrage == raft.Voter }
-			if stay(other.ID) && slices.ContainsFunc(servers, isVoter) {
-				voters = append(voters, other.ID)
-			}
+	for _, other := range view.Nodes() {
+		if stay(other.ID) && slices.Contains(identities, other.Identity()) {
+			voters = append(voters, other.ID)
 		}
 	}
 	if !majorityOf(voters, here) {
@@ -169,7 +138,7 @@ func (n *Node) servesWithout(view *fsm.Topics, node fsm.Node, here map[fsm.NodeI
 }
 
 // changeFactor adds replicas where there are fewest, or takes the last ones of each partition away.
-func (n *Node) changeFactor(view *fsm.Topics, name string, factor int) (command fsm.CatalogCommand, err error) {
+func (p *placer) changeFactor(view *fsm.Topics, name string, factor int) (command fsm.CatalogCommand, err error) {
 	topic, ok := view.Lookup(name)
 	if name == fsm.GroupShardsName {
 		topic, ok = view.GroupShards()
@@ -177,40 +146,49 @@ func (n *Node) changeFactor(view *fsm.Topics, name string, factor int) (command 
 	if !ok {
 		return command, fmt.Errorf("%w: %q", fsm.ErrUnknownTopicOrPartition, name)
 	}
-	here := n.nodesHere(view)
-	nodes := candidates(view, here)
+	here := p.here(view)
+	nodes := takers(view, here)
 	if factor < 1 || factor > len(nodes) && factor > topic.ReplicationFactor {
 		return command, fmt.Errorf("%w: %d, and %d nodes take replicas now", fsm.ErrInvalidReplicationFactor, factor, len(nodes))
 	}
 	reassign := &fsm.Reassign{Topic: topic.ID, ReplicationFactor: factor}
-	for i, p := range topic.Partitions {
-		if len(p.Replicas) == factor {
-			reassign.Moves = append(reassign.Moves, fsm.Move{Partition: int32(i), From: p.Replicas, To: p.Replicas})
-			continue
+	for i := range topic.Partitions {
+		partition := &topic.Partitions[i]
+		to, err := withFactor(partition, factor, nodes, here)
+		if err != nil {
+			return command, fmt.Errorf("%w %d", err, i)
 		}
-		to := slices.Clone(p.Replicas)
-		for len(to) > factor {
-			to = slices.Delete(to, leastUseful(to, here), leastUseful(to, here)+1)
-		}
-		for len(to) < factor {
-			target, ok := placement.Target(nodes, to, "")
-			if !ok {
-				return command, fmt.Errorf("%w: %d, and no node is left for partition %d", fsm.ErrInvalidReplicationFactor, factor, i)
-			}
-			to = append(to, target)
-			for k := range nodes {
-				if nodes[k].ID == target {
-					nodes[k].Replicas++
-				}
+		if len(partition.Replicas) != factor {
+			if why := cannotMove(topic, int32(i), partition, to, here); why != "" {
+				return command, fmt.Errorf("%w: %s", fsm.ErrInvalidReplicationFactor, why)
 			}
 		}
-		if why := cannotMove(topic, int32(i), &p, to, here); why != "" {
-			return command, fmt.Errorf("%w: %s", fsm.ErrInvalidReplicationFactor, why)
-		}
-		reassign.Moves = append(reassign.Moves, fsm.Move{Partition: int32(i), From: p.Replicas, To: to})
+		reassign.Moves = append(reassign.Moves, fsm.Move{Partition: int32(i), From: partition.Replicas, To: to})
 	}
 	command.Reassign = reassign
 	return command, nil
+}
+
+// withFactor gives a partition's replicas when it has so many, and counts those that are new among nodes. Where no node
+// is left for one the error ends where the number of the partition goes.
+func withFactor(p *fsm.Partition, factor int, nodes []placement.Node, here map[fsm.NodeID]bool) ([]fsm.NodeID, error) {
+	if len(p.Replicas) == factor {
+		return p.Replicas, nil
+	}
+	to := slices.Clone(p.Replicas)
+	for len(to) > factor {
+		at := leastUseful(to, here)
+		to = slices.Delete(to, at, at+1)
+	}
+	for len(to) < factor {
+		target, ok := placement.Target(nodes, to, "")
+		if !ok {
+			return nil, fmt.Errorf("%w: %d, and no node is left for partition", fsm.ErrInvalidReplicationFactor, factor)
+		}
+		to = append(to, target)
+		taken(nodes, target)
+	}
+	return to, nil
 }
 
 // leastUseful is the place of the replica to do without: the last one that is not there, else the last.

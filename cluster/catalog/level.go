@@ -1,0 +1,35 @@
+package catalog
+
+import (
+	"context"
+
+	"github.com/trimaran-io/trimaran/fsm"
+)
+
+// register brings the catalog up to date with what this node is: its program may be another one than when it joined.
+func (c *Catalog) register(ctx context.Context) {
+	self := c.cfg.Self
+	known, ok := c.View().Node(self.ID)
+	self.State, self.Successor = known.State, known.Successor
+	if !ok || known.Incarnation != self.Incarnation || known == self {
+		return
+	}
+	if _, err := c.Change(ctx, fsm.CatalogCommand{RegisterNode: &self}); fsm.Code(err) == fsm.ErrLevel {
+		c.cfg.Host.Fail(err)
+	} else if err != nil {
+		c.cfg.Logger.Debug("not registered anew yet", "error", err)
+	}
+}
+
+// raiseLevel is done by the group's leader when every node's program knows more than is used.
+func (c *Catalog) raiseLevel(ctx context.Context, view *fsm.Topics) {
+	next := view.NextLevel()
+	if next <= view.Level() {
+		return
+	}
+	if _, err := c.Change(ctx, fsm.CatalogCommand{RaiseLevel: &fsm.RaiseLevel{Level: next}}); err != nil {
+		c.cfg.Logger.Warn("cannot raise the cluster's level yet", "error", err)
+		return
+	}
+	c.cfg.Logger.Info("cluster's level raised", "from", view.Level(), "to", next)
+}

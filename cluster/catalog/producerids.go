@@ -1,0 +1,57 @@
+package catalog
+
+import (
+	"context"
+
+	"github.com/trimaran-io/trimaran/fsm"
+)
+
+// producerIDBlock is how many producer ids a node takes from the catalog at once: a client that starts is mostly
+// answered from memory. What a node has left when it stops is never used.
+const producerIDBlock = 1000
+
+// producerIDs hands out the ids that this node has of the catalog.
+type producerIDs struct {
+	allocate func(context.Context) (first int64, err error) // a block
+
+	turn chan struct{} // holds a token while nobody is at the fields below
+	next int64
+	end  int64
+}
+
+func newProducerIDs(allocate func(context.Context) (int64, error)) *producerIDs {
+	ids := &producerIDs{allocate: allocate, turn: make(chan struct{}, 1)}
+	ids.turn <- struct{}{}
+	return ids
+}
+
+// take gives an id that no other has had. life is the node's.
+func (ids *producerIDs) take(ctx, life context.Context) (int64, error) {
+	select {
+	case <-ids.turn:
+	case <-ctx.Done():
+		return 0, fsm.ErrTimeout
+	case <-life.Done():
+		return 0, fsm.ErrShuttingDown
+	}
+	defer func() { ids.turn <- struct{}{} }()
+	for ids.next == ids.end {
+		first, err := ids.allocate(ctx)
+		if fsm.Code(err) == fsm.ErrUnknownFate && ctx.Err() == nil {
+			continue // a block may be lost; there are enough
+		}
+		if err != nil {
+			return 0, err
+		}
+		ids.next, ids.end = first, first+producerIDBlock
+	}
+	id := ids.next
+	ids.next++
+	return id, nil
+}
+
+// NewProducerID gives an id for an idempotent producer that no other has had or will have (KIP-98). Errors are
+// fsm.ErrNoLeader, when the catalog has no leader within ctx, and fsm.ErrTimeout.
+func (c *Catalog) NewProducerID(ctx context.Context) (int64, error) {
+	return c.ids.take(ctx, c.cfg.Life)
+}

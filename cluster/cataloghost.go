@@ -1,0 +1,136 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/hashicorp/raft"
+
+	"github.com/trimaran-io/trimaran/cluster/calls"
+	"github.com/trimaran-io/trimaran/cluster/catalog"
+	"github.com/trimaran-io/trimaran/cluster/peer"
+	"github.com/trimaran-io/trimaran/cluster/raftgroup"
+	"github.com/trimaran-io/trimaran/coordinator"
+)
+
+// catalogConfig gives the settings of the node's catalog.
+func (n *Node) catalogConfig() catalog.Config {
+	return catalog.Config{
+		Life: n.ctx, Self: n.self(), Host: catalogHost{n}, Logger: n.logger, Forming: n.who.Forming,
+		DefaultPartitions: n.cfg.DefaultPartitions, DefaultReplicationFactor: n.cfg.DefaultReplicationFactor,
+		Shards: coordinator.Shards, ReplaceAfter: n.cfg.ReplaceAfter, NoAutoBalance: n.cfg.NoAutoBalance,
+	}
+}
+
+// catalogCalls are the calls between nodes that the catalog answers.
+var catalogCalls = map[catalog.Kind]calls.Row{
+	catalog.Apply:            calls.CatalogApply.Row,
+	catalog.CreateTopic:      calls.CreateTopic.Row,
+	catalog.CreatePartitions: calls.CreatePartitions.Row,
+	catalog.CreateShards:     calls.CreateShards.Row,
+	catalog.Administer:       calls.Administer.Row,
+	catalog.Index:            calls.CatalogIndex.Row,
+	catalog.Known:            calls.CatalogKnown.Row,
+	catalog.Membership:       calls.Member.Row,
+}
+
+// catalogHost is the node as its catalog sees it.
+type catalogHost struct{ n *Node }
+
+func (h catalogHost) Connected(identity string) bool { return h.n.connected(identity) }
+func (h catalogHost) Fail(err error)                 { h.n.fail(err) }
+
+// Call implements catalog.Host.
+func (h catalogHost) Call(ctx context.Context, identity string, kind catalog.Kind, payload []byte) ([]byte, error) {
+	return h.n.caller.Call(ctx, identity, catalogCalls[kind].Kind, payload)
+}
+
+// Elsewhere implements catalog.Host.
+func (h catalogHost) Elsewhere(leader string, voters []string) (identity string, ok bool) {
+	if !h.n.severed(leader, voters) {
+		return "", false
+	}
+	who, ok := h.n.askWho(catalog.Group, voters)
+	return who.Identity, ok
+}
+
+// HandOver implements catalog.Host.
+func (h catalogHost) HandOver(m *raftgroup.Member, suitable func(identity string) bool) error {
+	return h.n.handOverTo(m, suitable)
+}
+
+// Members implements catalog.Host.
+func (h catalogHost) Members() (identities []string) {
+	for _, m := range h.n.nodes.Members() {
+		if m.Identity != h.n.identity && m.ClusterID == h.n.ClusterID() {
+			identities = append(identities, m.Identity)
+		}
+	}
+	return identities
+}
+
+// LevelReached implements catalog.Host: logs have their newer form where nobody goes back to a program that does not
+// read it.
+func (h catalogHost) LevelReached(level int) {
+	if level >= 3 {
+		h.n.logs.Upgrade()
+	}
+}
+
+// ErrLeft ends a node that was taken out of the cluster, as was asked for, and is what Start gives from
+// then on: the data directory belongs to nobody any more.
+var ErrLeft = errors.New("this node has left the cluster: its replicas are elsewhere, and it cannot come back with this data directory")
+
+// Left implements catalog.Host.
+func (h catalogHost) Left() {
+	n := h.n
+	if n.Err() != nil {
+		return
+	}
+	if err := n.lost(n.who.Leave()); err != nil {
+		n.logger.Warn("cannot note that this node has left the cluster", "error", err)
+	}
+	n.fail(ErrLeft)
+}
+
+// openCatalog starts the catalog's group of the cluster that this node is in.
+func (n *Node) openCatalog() error {
+	var voters, nonvoters []string
+	if forming := n.who.Forming(); forming != nil && forming.Proposer == n.identity && forming.ClusterID == n.ClusterID() {
+		voters, nonvoters = catalog.FirstMembers(forming)
+	}
+	err := n.catalog.Open(func(machine raft.FSM) (*raftgroup.Member, error) {
+		return n.openCatalogMember(machine, voters, nonvoters)
+	})
+	if err != nil {
+		return fmt.Errorf("catalog: %w", err)
+	}
+	return nil
+}
+
+// openCatalogMember opens the files of the catalog's group and starts Raft; there are voters at the node that forms the
+// cluster.
+func (n *Node) openCatalogMember(machine raft.FSM, voters, nonvoters []string) (*raftgroup.Member, error) {
+	config := raftgroup.Config(n.identity, n.cfg.HeartbeatTimeout, n.cfg.CommitTimeout, 10_240, n.raftLogger.Named(catalog.Group))
+	config.SnapshotThreshold = 1024
+	m, err := raftgroup.Open(raftgroup.Options{
+		Name: catalog.Group, Files: boltFiles(n.dir.Join("catalog"), config.Logger, n.diskFailed), Config: config, Machine: machine,
+		Stable: n.stable.Group(catalog.Group), Transport: n.transport(catalog.Group), Voters: voters, Nonvoters: nonvoters,
+	})
+	if err != nil {
+		return nil, err
+	}
+	if t, ok := m.Transport.(*peer.GroupTransport); ok {
+		// Raft would go back to an offered snapshot, and to the members in it, also where it is
+		// further.
+		t.BeforeInstall(func(_ context.Context, _ string, req *raft.InstallSnapshotRequest) error {
+			if m.Raft.AppliedIndex() >= req.LastLogIndex {
+				return peer.ErrInstalled
+			}
+			return nil
+		})
+	}
+	n.vouch(m)
+	return m, nil
+}
