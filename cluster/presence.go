@@ -1,8 +1,6 @@
 package cluster
 
 import (
-	"errors"
-
 	"github.com/trimaran-io/trimaran/cluster/liveness"
 	"github.com/trimaran-io/trimaran/cluster/membership"
 	"github.com/trimaran-io/trimaran/cluster/peer"
@@ -43,25 +41,3 @@ func (n *Node) nodesHere(view *fsm.Topics) map[fsm.NodeID]bool { return n.nodes.
 
 // Gateways is liveness.Nodes.ClientAddresses.
 func (n *Node) Gateways() map[fsm.NodeID]string { return n.nodes.ClientAddresses(n.Topics()) }
-
-// Serving is nil while this node serves clients as well as any. elsewhere says that others may serve
-// them meanwhile: this node does not reach a majority of the catalog's voters, and those that it does
-// not hear may be one. Nodes whose address refuses connections are not: nobody is served there.
-func (n *Node) Serving() (elsewhere bool, err error) {
-	if err := n.ending.serving(); err != nil {
-		return false, err
-	}
-	if !n.served.Load() {
-		return false, n.Ready()
-	}
-	return n.cutOff()
-}
-
-// cutOff is Serving for a node that has served.
-func (n *Node) cutOff() (elsewhere bool, err error) {
-	g := n.catalog.Member()
-	if g == nil {
-		return false, errors.New("the catalog is not open yet")
-	}
-	return n.nodes.CutOff(g.Voters())
-}

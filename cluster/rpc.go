@@ -160,8 +160,3 @@ func (n *Node) answerReplicas(s *calls.Server) {
 		return calls.ReplicaHash(h), err
 	})
 }
-
-// serve answers the calls of other nodes (peer.Handler).
-func (n *Node) serve(ctx context.Context, from string, kind uint8, payload []byte) []byte {
-	return n.server.Serve(ctx, from, kind, payload)
-}

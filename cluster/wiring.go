@@ -20,7 +20,9 @@ import (
 // wire makes the parts that know each other; what they use of the link and of gossip they use later.
 func (n *Node) wire() {
 	n.nodes = newPresence(n)
-	n.caller = &route.Caller{Self: n.identity, Link: linkLater{n}, Presence: n.nodes, Topics: n.Topics, Serve: n.serve}
+	n.caller = &route.Caller{Self: n.identity, Link: linkLater{n}, Presence: n.nodes, Topics: n.Topics, Serve: func(ctx context.Context, from string, kind uint8, payload []byte) []byte {
+		return n.server.Serve(ctx, from, kind, payload)
+	}}
 	n.router = route.New(route.Config{
 		Self: n.identity, NodeID: n.nodeID, Host: routed{n}, Caller: n.caller, Presence: n.nodes, Stopped: n.ctx,
 		Unreadable: func(id fsm.PartitionID, from fsm.Offset, err error) {

@@ -3,7 +3,6 @@ package liveness
 import (
 	"fmt"
 	"sync"
-	"sync/atomic"
 
 	"github.com/hashicorp/raft"
 
@@ -38,7 +37,6 @@ type Config struct {
 // Nodes answers who is there. All methods are safe for concurrent use.
 type Nodes struct {
 	cfg Config
-	cut atomic.Bool // see TakeCut
 
 	mu        sync.Mutex        // guards what follows; nothing else is done under it
 	addresses map[string]string // peer addresses by identity, of everyone ever met
@@ -175,10 +173,3 @@ func (n *Nodes) ClientAddresses(view *fsm.Topics) map[fsm.NodeID]string {
 	}
 	return out
 }
-
-// Lost is told that the last session with a node has ended, or that what TakeCut said is still so.
-func (n *Nodes) Lost(string) { n.cut.Store(true) }
-
-// TakeCut reports whether Lost was told anything since the last time this was called: this node may
-// have been taken out of the cluster meanwhile, and nobody tells it any more.
-func (n *Nodes) TakeCut() bool { return n.cut.Swap(false) }

@@ -117,18 +117,3 @@ func TestAnAddressIsRemembered(t *testing.T) {
 		t.Error("one that nobody has met has an address")
 	}
 }
-
-// TestACutIsRemembered until somebody asks about it.
-func TestACutIsRemembered(t *testing.T) {
-	n := network{}.nodes()
-	if n.TakeCut() {
-		t.Error("from the start")
-	}
-	n.Lost("n2")
-	if !n.TakeCut() {
-		t.Error("it is not noted")
-	}
-	if n.TakeCut() {
-		t.Error("it was taken")
-	}
-}

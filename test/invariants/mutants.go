@@ -151,7 +151,7 @@ var mutants = []mutant{
 		"if l.opts.Bulk != nil && l.st.space.short.Load()", "if false && l.st.space.short.Load()"}},
 		raftlog, "TestInvariant9RecordsLeaveTheReserve"},
 	{9, "space is not checked before Apply", []change{{"cluster/diskfull.go",
-		"	if n.logs.Full() {\n		return fmt", "	if true {\n		return nil\n	}\n	if n.logs.Full() {\n		return fmt"}},
+		"	if d.full() {\n		return fmt", "	if true {\n		return nil\n	}\n	if d.full() {\n		return fmt"}},
 		cluster, "TestAFullDiskIsAState|TestFollowersWithFullDisks"},
 	{9, "what looks like an entry is one, whoever wrote it", []change{{"cluster/raftlog/frame.go",
 		"if le.Uint64(b[frameHeader:]) != stamp(fr.secret, pos) {", "if false {"}},

@@ -1,0 +1,113 @@
+package cluster
+
+import (
+	"context"
+	"log/slog"
+	"net"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/trimaran-io/trimaran/cluster/raftgroup"
+	"github.com/trimaran-io/trimaran/cluster/raftlog/vfs"
+	"github.com/trimaran-io/trimaran/coordinator"
+	"github.com/trimaran-io/trimaran/fsm"
+)
+
+// Config says how a node starts. Addresses are host:port.
+type Config struct {
+	DataDir string
+	NodeID  fsm.NodeID // "" takes the one kept in DataDir, or one made of the host's name at first start
+	Zone    string
+	Version string // shown in status
+
+	PeerListen      string // node to node traffic, TCP
+	PeerAdvertise   string // "" for the address listened on
+	GossipListen    string // TCP and UDP
+	GossipAdvertise string // "" for the address listened on
+	GossipKey       []byte // 16, 24 or 32 bytes encrypt gossip; nil for none
+	ClientAddress   string // shown in status
+	// MaxPeerConnections bounds the connections with other nodes; 0 means 4096.
+	MaxPeerConnections int
+
+	Join            []string // gossip addresses of any live nodes
+	BootstrapExpect int      // form the first cluster when this many nodes without one see each other; 0 only joins
+
+	DefaultPartitions        int32           // 0 means 1
+	DefaultReplicationFactor int16           // 0 means 3; never more than the cluster has nodes
+	InitialTopics            []fsm.TopicSpec // created once, when the cluster is formed with this node in it
+
+	// TopicDefaults are topic configurations, Kafka's names, for topics that do not
+	// set them; nil for Kafka's defaults.
+	TopicDefaults map[string]string
+	// RetentionInterval is the time between two looks for what may be deleted; 0
+	// means 30 s.
+	RetentionInterval time.Duration
+	// MaxDiskShare is the part of the disk, 0 to 1, above which partitions that this
+	// node leads let go of their oldest segments whatever their retention says. 0:
+	// never.
+	MaxDiskShare float64
+	// CatchUpRate bounds, in bytes a second, what this node copies from others for
+	// replicas that are far behind. 0 means 100 MiB.
+	CatchUpRate int64
+	// ScrubRate is how fast, in bytes a second, what replicas here keep is checked in
+	// the background. 0 means 4 MiB; negative: never.
+	ScrubRate int64
+
+	// ReplaceAfter is how long a node must be away before its replicas go to others. 0 means 30
+	// minutes; negative: never.
+	ReplaceAfter time.Duration
+	// NoAutoBalance leaves replicas and leaders where they are unless a node leaves or is drained.
+	NoAutoBalance bool
+	steadyFor     time.Duration // 0: defaultSteadyFor
+	twinFor       time.Duration // 0: twinFor
+	// Seams for tests; nil: nothing happens there.
+	beforeApply func(id fsm.PartitionID, index uint64)
+	onCopy      func(id fsm.PartitionID, step string)
+	answered    func(group string, req, resp any) // peer.Config.Answered
+	level       int                               // what the node says its program knows; 0: fsm.Level
+	// Groups are the settings of consumer groups; the zero value is Kafka's defaults
+	// but for the initial rebalance delay, which is none.
+	Groups coordinator.Settings
+
+	HeartbeatTimeout time.Duration // of every Raft group; 0 means 15 s. The death of a node is noticed sooner
+	CommitTimeout    time.Duration // of every Raft group; 0 means 4 s
+
+	Logger   *slog.Logger
+	Registry prometheus.Registerer // nil for no metrics
+
+	// Seams for tests; nil for the real network and disk.
+	Dial   func(ctx context.Context, addr string) (net.Conn, error)
+	Listen func(addr string) (net.Listener, error)
+	fs     vfs.FS // of the data directory but votes and the catalog
+}
+
+// disk is where the data directory is.
+func (c *Config) disk() vfs.FS {
+	if c.fs != nil {
+		return c.fs
+	}
+	return vfs.OS
+}
+
+// setDefaults fills in what was left out.
+func (c *Config) setDefaults() {
+	if c.HeartbeatTimeout <= 0 {
+		c.HeartbeatTimeout = raftgroup.DefaultHeartbeatTimeout
+	}
+	if c.CommitTimeout <= 0 {
+		c.CommitTimeout = raftgroup.DefaultCommitTimeout
+	}
+	if c.DefaultPartitions <= 0 {
+		c.DefaultPartitions = 1
+	}
+	if c.DefaultReplicationFactor <= 0 {
+		c.DefaultReplicationFactor = 3
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	if c.Listen == nil {
+		c.Listen = func(addr string) (net.Listener, error) { return net.Listen("tcp", addr) }
+	}
+}
