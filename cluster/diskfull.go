@@ -44,7 +44,8 @@ func newDiskRoom(full func() bool, others func() []string, tell func(ctx context
 	return &diskRoom{full: full, others: others, tell: tell, until: map[string]time.Time{}}
 }
 
-// forRecords is nil if the leader here can take records of a group with the members that servers gives.
+// forRecords is nil if the leader here can take records of a group with the members that servers
+// gives.
 func (d *diskRoom) forRecords(servers func() ([]raft.Server, error)) error {
 	if d.full() {
 		return fmt.Errorf("%w: the disk of the leader is full", fsm.ErrStorage)
@@ -75,8 +76,8 @@ func (d *diskRoom) forRecords(servers func() ([]raft.Server, error)) error {
 	return nil
 }
 
-// run tells the other nodes, once a second, that this node's disk is full, and once that it is not any more. It returns
-// when ctx has ended and nobody is told any more.
+// run tells the other nodes, once a second, that this node's disk is full, and once that it is not
+// any more. It returns when ctx has ended and nobody is told any more.
 func (d *diskRoom) run(ctx context.Context) {
 	tick := time.NewTicker(tellFullEvery)
 	defer tick.Stop()

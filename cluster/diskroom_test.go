@@ -14,7 +14,8 @@ import (
 	"github.com/trimaran-io/trimaran/fsm"
 )
 
-// TestALeaderRefusesRecordsThatNobodyHasRoomFor: its own disk is full, or those of a majority of the voters.
+// TestALeaderRefusesRecordsThatNobodyHasRoomFor: its own disk is full, or those of a majority of
+// the voters.
 func TestALeaderRefusesRecordsThatNobodyHasRoomFor(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		full := false
@@ -47,7 +48,8 @@ func TestALeaderRefusesRecordsThatNobodyHasRoomFor(t *testing.T) {
 	})
 }
 
-// TestAFullDiskIsTold every second while it is full, and once that it is not any more, whoever does not answer.
+// TestAFullDiskIsTold every second while it is full, and once that it is not any more, whoever does
+// not answer.
 func TestAFullDiskIsTold(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var mu sync.Mutex

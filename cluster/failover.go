@@ -171,7 +171,8 @@ type candidacy struct {
 	known  map[string]standing // by voter, this node included
 }
 
-// round asks about the orphans and lets those stand that should. It returns when which group was asked about.
+// round asks about the orphans and lets those stand that should. It returns when which group was
+// asked about.
 func (f *failover) round(ctx context.Context, orphans []peer.Orphan, asked map[string]time.Time, began *sync.WaitGroup) map[string]time.Time {
 	now := time.Now()
 	f.mu.Lock()
@@ -296,9 +297,10 @@ func (c *candidacy) decide(self string, gone func(string) bool) (best string, wa
 	return best, wait, true
 }
 
-// gentle says whether an ordinary election would do: nobody holds on to a leader, so nobody has to be
-// made to forget one. It matters to who loses: a candidate by TimeoutNow that has lost takes no notice of the
-// winner in its own term until its election timer has run out, and no leadership can be handed to it until then.
+// gentle says whether an ordinary election would do: nobody holds on to a leader, so nobody has to
+// be made to forget one. It matters to who loses: a candidate by TimeoutNow that has lost takes no
+// notice of the winner in its own term until its election timer has run out, and no leadership can
+// be handed to it until then.
 func (c *candidacy) gentle() bool {
 	for _, s := range c.known {
 		if s.Here && !s.Free {
@@ -321,8 +323,8 @@ func (f *failover) tell(ctx context.Context, identity string, groups []*candidac
 	}
 }
 
-// told is tell at the other side. The node that asks may be the leader that the group here remembers: it was restarted
-// and does not lead any more.
+// told is tell at the other side. The node that asks may be the leader that the group here
+// remembers: it was restarted and does not lead any more.
 func (f *failover) told(_ context.Context, from string, ask []calls.StandRequest) (calls.Nothing, error) {
 	var standing sync.WaitGroup
 	for _, q := range ask {
@@ -380,8 +382,9 @@ func (f *failover) stand(g *raftgroup.Member, term uint64, gentle bool) {
 	}
 }
 
-// expire makes a follower look at once whether its leader has been silent for the heartbeat timeout, as it does
-// when its timer runs out: hashicorp/raft looks when the timeout is made shorter.
+// expire makes a follower look at once whether its leader has been silent for the heartbeat
+// timeout, as it does when its timer runs out: hashicorp/raft looks when the timeout is made
+// shorter.
 func expire(r *raft.Raft, heartbeat time.Duration) error {
 	config := r.ReloadableConfig()
 	if config.HeartbeatTimeout < heartbeat {

@@ -15,19 +15,20 @@ import (
 	"github.com/trimaran-io/trimaran/cluster/raftgroup"
 )
 
-// A leadership is given away to a voter whose node answers: it is asked first how it stands. The group takes no
-// proposals from then until the other leads, handOverPatience at the longest; if it does not lead by then the
-// leadership stays here, and another is tried. hashicorp/raft's transfer has no such bound but its election
-// timeout, so it is not used: the message that makes a follower stand is sent beside Raft (peer.GroupTransport.Nominate).
-// When the other stands is its affair, as ever: who gets the votes of a majority, with a log that is
-// long enough, leads.
+// A leadership is given away to a voter whose node answers: it is asked first how it stands. The
+// group takes no proposals from then until the other leads, handOverPatience at the longest; if it
+// does not lead by then the leadership stays here, and another is tried. hashicorp/raft's transfer
+// has no such bound but its election timeout, so it is not used: the message that makes a follower
+// stand is sent beside Raft (peer.GroupTransport.Nominate). When the other stands is its affair, as
+// ever: who gets the votes of a majority, with a log that is long enough, leads.
 
 const (
 	// handOverPatience bounds how long a group takes no proposals for the sake of one candidate.
 	handOverPatience = time.Second
 	// lookEvery is how often it is looked whether a leadership has gone.
 	lookEvery = 2 * time.Millisecond
-	// handOverFor is how long a node that stops looks for a voter that follows: signs of life may be late.
+	// handOverFor is how long a node that stops looks for a voter that follows: signs of life may
+	// be late.
 	handOverFor = 2 * time.Second
 )
 
@@ -48,8 +49,8 @@ type handovers struct {
 	follows   func(identity, group string, term uint64) bool // by the signs of life of that node
 }
 
-// handOver gives leadership of a group to a voter that follows now, by the word of its node: one that does
-// not would leave the group without service.
+// handOver gives leadership of a group to a voter that follows now, by the word of its node: one
+// that does not would leave the group without service.
 func (h *handovers) handOver(g *raftgroup.Member) error {
 	for until := time.Now().Add(handOverFor); ; {
 		err := h.handOverTo(g, func(string) bool { return true })
@@ -60,7 +61,8 @@ func (h *handovers) handOver(g *raftgroup.Member) error {
 	}
 }
 
-// handOverTo moves leadership to a voter that is suitable and follows this node, the first after it in order that takes it.
+// handOverTo moves leadership to a voter that is suitable and follows this node, the first after it
+// in order that takes it.
 func (h *handovers) handOverTo(g *raftgroup.Member, suitable func(identity string) bool) error {
 	ids := g.Voters()
 	term := g.Raft.CurrentTerm()
@@ -119,7 +121,8 @@ func (h *handovers) give(g *raftgroup.Member, identity string, term uint64) erro
 	return h.nominate(ctx, g, identity, over)
 }
 
-// nominate tells a voter to stand for election, and returns nil when over says that this node's leadership is.
+// nominate tells a voter to stand for election, and returns nil when over says that this node's
+// leadership is.
 func (h *handovers) nominate(ctx context.Context, g *raftgroup.Member, identity string, over func() bool) error {
 	t, ok := g.Transport.(*peer.GroupTransport)
 	if !ok {
@@ -148,7 +151,8 @@ func (h *handovers) nominate(ctx context.Context, g *raftgroup.Member, identity 
 	}
 }
 
-// fit asks a node how its member of a group stands, and gives an error if that cannot take the leadership of that term.
+// fit asks a node how its member of a group stands, and gives an error if that cannot take the
+// leadership of that term.
 func (h *handovers) fit(ctx context.Context, g *raftgroup.Member, identity string, term uint64) (standing, error) {
 	ctx, cancel := context.WithTimeout(ctx, surveyTimeout)
 	defer cancel()

@@ -10,9 +10,9 @@ import (
 	"github.com/trimaran-io/trimaran/fsm"
 )
 
-// What is amiss, as an operator and a load balancer are told. The catalog says which groups there are and
-// who shall hold them, their configurations say who votes, and connections say who is there. Nothing is
-// taken from how a group was formed: all of its first members may be gone.
+// What is amiss, as an operator and a load balancer are told. The catalog says which groups there
+// are and who shall hold them, their configurations say who votes, and connections say who is
+// there. Nothing is taken from how a group was formed: all of its first members may be gone.
 
 // health judges groups from what this node sees of them. It has no state and takes no lock.
 type health struct {
@@ -22,7 +22,8 @@ type health struct {
 	topics   func() *fsm.Topics
 	// catalog gives the catalog's group here, nil before there is one.
 	catalogHere func() seenMember
-	// replica gives what runs here of a partition or a shard, nil if nothing does; broken says whether it cannot be opened.
+	// replica gives what runs here of a partition or a shard, nil if nothing does; broken says
+	// whether it cannot be opened.
 	replica func(id fsm.PartitionID) seenReplica
 	broken  func(id fsm.PartitionID) bool
 	// denied says whether the node of a member's leader is alive and does not say that it leads.
@@ -65,9 +66,10 @@ func votersOf(m seenMember) (out []string) {
 	return out
 }
 
-// ledHere reports whether this node knows a leader of the group that it can rely on: itself, with a disk that moves
-// and a majority that is there, or a node that it reaches and that does not deny it. What a member of a group remembers
-// of its leader is not enough: it outlives the leader by Raft's timeouts, which are slow.
+// ledHere reports whether this node knows a leader of the group that it can rely on: itself, with a
+// disk that moves and a majority that is there, or a node that it reaches and that does not deny
+// it. What a member of a group remembers of its leader is not enough: it outlives the leader by
+// Raft's timeouts, which are slow.
 func (h *health) ledHere(m seenMember) bool {
 	identity, _ := m.Leader()
 	if identity != h.self {
@@ -83,8 +85,9 @@ func (h *health) catalogLed() bool {
 	return m != nil && h.ledHere(m)
 }
 
-// online reports whether a partition or shard has a leader, as far as it can be told from here: by the replica here if it
-// votes and hears of leaders, and else by whether a majority of those that hold it is there.
+// online reports whether a partition or shard has a leader, as far as it can be told from here: by
+// the replica here if it votes and hears of leaders, and else by whether a majority of those that
+// hold it is there.
 func (h *health) online(id fsm.PartitionID, p *fsm.Partition, here map[fsm.NodeID]bool) bool {
 	if r := h.replica(id); r != nil && !r.member().Stuck() && slices.Contains(votersOf(r.member()), h.self) {
 		if r.thinksItLeads() && !r.servesAsLeader() {
@@ -104,8 +107,9 @@ func (h *health) away(vote []string) bool {
 	return slices.ContainsFunc(vote, func(identity string) bool { return !h.presence.Connected(identity) })
 }
 
-// underReplicated reports whether one of the nodes that shall hold what this node leads could not vote for it this
-// moment, since it is not there or has no vote yet, or whether one that votes until it has left is not there.
+// underReplicated reports whether one of the nodes that shall hold what this node leads could not
+// vote for it this moment, since it is not there or has no vote yet, or whether one that votes
+// until it has left is not there.
 func (h *health) underReplicated(topics *fsm.Topics, p *fsm.Partition, m seenMember) bool {
 	vote := votersOf(m)
 	return h.away(vote) || slices.ContainsFunc(p.Replicas, func(id fsm.NodeID) bool {
@@ -173,8 +177,8 @@ func (h *health) shortcomings() (s shortcomings) {
 				s.starting += boolInt(!broken)
 				continue
 			}
-			// Those without which it cannot be led may never come back, and one that came later has no voters yet: it
-			// waits for the group's leader to take it in.
+			// Those without which it cannot be led may never come back, and one that came later has
+			// no voters yet: it waits for the group's leader to take it in.
 			if servers, err := r.member().Servers(); !r.WasLed() && err == nil && h.presence.MajorityHere(servers) {
 				s.starting++
 			}
@@ -183,10 +187,11 @@ func (h *health) shortcomings() (s shortcomings) {
 	return s
 }
 
-// serves is nil if a client is served through this node about as well as through another one. A node that reaches fewer
-// than half of the nodes is cut off, or all but a few are gone. One that reaches no leader at all, not the
-// catalog's nor a partition's, serves nobody. What is short of that, a partition without a leader or a catalog
-// without one, is no reason to send clients elsewhere: they would find the same there.
+// serves is nil if a client is served through this node about as well as through another one. A
+// node that reaches fewer than half of the nodes is cut off, or all but a few are gone. One that
+// reaches no leader at all, not the catalog's nor a partition's, serves nobody. What is short of
+// that, a partition without a leader or a catalog without one, is no reason to send clients
+// elsewhere: they would find the same there.
 func (h *health) serves() error {
 	view := h.topics()
 	here, all := h.presence.Here(view), len(view.Nodes())

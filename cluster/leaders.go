@@ -9,17 +9,18 @@ import (
 	"github.com/trimaran-io/trimaran/fsm"
 )
 
-// Every node gives leadership away that others should have: of partitions whose preferred leader, the first
-// of their replicas, has been there and followed for a while; and, while it is draining or
-// leaving, or while its disk is full, of all. Placement spreads first replicas evenly, so leaders are even when everybody is there.
+// Every node gives leadership away that others should have: of partitions whose preferred leader,
+// the first of their replicas, has been there and followed for a while; and, while it is draining
+// or leaving, or while its disk is full, of all. Placement spreads first replicas evenly, so
+// leaders are even when everybody is there.
 
 const (
 	leadersTick = 500 * time.Millisecond
-	// steadyFor is how long this node must have led, and the other one been connected, before leadership
-	// goes to where it should be: a node that comes and goes gets none.
+	// steadyFor is how long this node must have led, and the other one been connected, before
+	// leadership goes to where it should be: a node that comes and goes gets none.
 	defaultSteadyFor = 15 * time.Second
-	// giveWhenFullFor is how long the disk must have been full before leaderships go: retention by the disk's share, which is
-	// the leader's affair, makes room sooner if it can.
+	// giveWhenFullFor is how long the disk must have been full before leaderships go: retention by
+	// the disk's share, which is the leader's affair, makes room sooner if it can.
 	giveWhenFullFor = 2 * time.Second
 	// fullRetry is the pause before a leadership that stayed on a full disk is offered again.
 	fullRetry = 2 * time.Second
@@ -42,7 +43,8 @@ type leadershipsConfig struct {
 	steady  time.Duration // see defaultSteadyFor
 	balance bool          // whether leaderships go to preferred leaders
 	topics  func() *fsm.Topics
-	// connected says whether a node is there, room whether the disk here is full, and which others have said that theirs is.
+	// connected says whether a node is there, room whether the disk here is full, and which others
+	// have said that theirs is.
 	connected func(identity string) bool
 	full      func() bool
 	saysFull  func(identity string) bool
@@ -77,7 +79,8 @@ func (l *leaderships) run(ctx context.Context) {
 	}
 }
 
-// look notes who is there and whether the disk is full, and reports whether it has been so for long enough.
+// look notes who is there and whether the disk is full, and reports whether it has been so for long
+// enough.
 func (l *leaderships) look(now time.Time, view *fsm.Topics) (full bool) {
 	for _, node := range view.Nodes() {
 		id := node.Identity()
@@ -131,7 +134,8 @@ func (l *leaderships) turn(now time.Time) {
 		}
 		var to func(string) bool
 		if leaves || full {
-			// With a full disk it could only refuse records. One that was asked in vain is not asked again at once.
+			// With a full disk it could only refuse records. One that was asked in vain is not
+			// asked again at once.
 			if full && known && now.Sub(since.since) < fullRetry {
 				continue
 			}

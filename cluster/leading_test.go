@@ -14,9 +14,11 @@ import (
 	"github.com/trimaran-io/trimaran/fsm"
 )
 
-// The tests of this file need no node: what leads, and who is told so, is given to the types by functions.
+// The tests of this file need no node: what leads, and who is told so, is given to the types by
+// functions.
 
-// threeNodes is a catalog with nodes n1 to n3 and a topic whose partitions 0 and 1 prefer n1 and n2.
+// threeNodes is a catalog with nodes n1 to n3 and a topic whose partitions 0 and 1 prefer n1 and
+// n2.
 func threeNodes(t *testing.T, more ...fsm.CatalogCommand) (*fsm.Topics, fsm.TopicID) {
 	t.Helper()
 	c := fsm.NewCatalog()
@@ -90,7 +92,8 @@ func (l *leading) wants(t *testing.T, what string, want map[int32]string) {
 	clear(l.given)
 }
 
-// TestALeadershipGoesToThePreferredLeader once that has been there for long enough, and is not offered again at once.
+// TestALeadershipGoesToThePreferredLeader once that has been there for long enough, and is not
+// offered again at once.
 func TestALeadershipGoesToThePreferredLeader(t *testing.T) {
 	view, topic := threeNodes(t)
 	l := &leading{there: map[string]bool{"n1.00000000": true, "n3.00000000": true}, given: map[fsm.PartitionID]string{}, stays: true}
@@ -118,7 +121,8 @@ func TestADrainingNodeGivesEverythingAway(t *testing.T) {
 	l.wants(t, "draining", map[int32]string{0: "n3.00000000", 1: "n3.00000000"})
 }
 
-// TestALeaderWithAFullDiskGivesAway after a while, to those with room, and asks again after a pause.
+// TestALeaderWithAFullDiskGivesAway after a while, to those with room, and asks again after a
+// pause.
 func TestALeaderWithAFullDiskGivesAway(t *testing.T) {
 	view, topic := threeNodes(t)
 	l := &leading{there: map[string]bool{"n1.00000000": true, "n2.00000000": true, "n3.00000000": true}, given: map[fsm.PartitionID]string{}, full: true, stays: true}
@@ -141,7 +145,8 @@ type stalled struct{ count, stuck uint64 }
 func (s *stalled) Appending() uint64      { return s.count * (s.count % 2) }
 func (s *stalled) SetStuck(append uint64) { s.stuck = append }
 
-// TestAGroupIsStuckWhenItsAppendDoesNotEnd in turns that came in time, and its leadership is offered again and again.
+// TestAGroupIsStuckWhenItsAppendDoesNotEnd in turns that came in time, and its leadership is
+// offered again and again.
 func TestAGroupIsStuckWhenItsAppendDoesNotEnd(t *testing.T) {
 	g := &stalled{}
 	offered := make(chan stallable, 10)

@@ -1,8 +1,9 @@
 // Package cluster is the node: wiring and lifetime of the parts that make one.
 //
-// You are here: below the gateway, which asks Node for partitions and topics and does not know where
-// they are; above the packages in this folder, each of which has its job, its locks and its tests.
-// This package does not speak Kafka's protocol; requests of consumer groups it hands on as they are.
+// You are here: below the gateway, which asks Node for partitions and topics and does not know
+// where they are; above the packages in this folder, each of which has its job, its locks and its
+// tests. This package does not speak Kafka's protocol; requests of consumer groups it hands on as
+// they are.
 //
 //	node.go        what a node has, how it is started, its loops
 //	wiring.go      what the parts are given of each other

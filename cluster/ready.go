@@ -65,9 +65,10 @@ func (n *Node) WaitReady(ctx context.Context) error {
 	}
 }
 
-// Serving is nil while this node serves clients as well as any. elsewhere says that others may serve
-// them meanwhile: this node does not reach a majority of the catalog's voters, and those that it does
-// not hear may be one. Nodes whose address refuses connections are not: nobody is served there.
+// Serving is nil while this node serves clients as well as any. elsewhere says that others may
+// serve them meanwhile: this node does not reach a majority of the catalog's voters, and those that
+// it does not hear may be one. Nodes whose address refuses connections are not: nobody is served
+// there.
 func (n *Node) Serving() (elsewhere bool, err error) {
 	if err := n.ending.serving(); err != nil {
 		return false, err

@@ -14,8 +14,8 @@ import (
 	"github.com/trimaran-io/trimaran/fsm"
 )
 
-// What clients ask of partitions and consumer groups goes its way in package route. This file is what
-// the node has for it here.
+// What clients ask of partitions and consumer groups goes its way in package route. This file is
+// what the node has for it here.
 
 const (
 	holdLeaderless = route.HoldLeaderless
@@ -57,7 +57,8 @@ func (h routed) Coordinator(id fsm.PartitionID) route.Coordinator {
 	return nil
 }
 
-// guide gives the replica here that knows who leads a partition, nil if there is none: one that hangs hears of nobody.
+// guide gives the replica here that knows who leads a partition, nil if there is none: one that
+// hangs hears of nobody.
 func (n *Node) guide(id fsm.PartitionID) *replica.Replica {
 	if r := n.replica(id); r != nil && !r.Member.Stuck() {
 		return r
@@ -121,8 +122,8 @@ func (n *Node) Producers(ctx context.Context, id fsm.PartitionID) ([]fsm.ActiveP
 	return n.router.Producers(ctx, id)
 }
 
-// DeleteRecords is route.Router.DeleteRecords for topics whose records may be deleted: the error is fsm.ErrPolicy for one
-// that is only compacted.
+// DeleteRecords is route.Router.DeleteRecords for topics whose records may be deleted: the error is
+// fsm.ErrPolicy for one that is only compacted.
 func (n *Node) DeleteRecords(ctx context.Context, id fsm.PartitionID, before fsm.Offset) (low fsm.Offset, err error) {
 	topic, ok := n.Topics().ByID(id.Topic)
 	if !ok {

@@ -46,7 +46,8 @@ func (n *Node) answers() *calls.Server {
 	return s
 }
 
-// onRecords answers a call at this node's replica of a partition, which waits for a barrier that is under way.
+// onRecords answers a call at this node's replica of a partition, which waits for a barrier that is
+// under way.
 func onRecords[Q, A any](n *Node, s *calls.Server, c *calls.Call[Q, A], partition func(Q) fsm.PartitionID, answer func(ctx context.Context, r *replica.Records, q Q) (A, error)) {
 	calls.Handle(s, c, func(ctx context.Context, _ string, q Q) (a A, err error) {
 		r := n.records(partition(q))

@@ -13,10 +13,12 @@ import (
 )
 
 const (
-	// handOversAtOnce bounds the groups that are between two leaders while a node stops. Handed over all at once, each is
-	// silent for as long as all elections together take; few at a time, about as long as its own does.
+	// handOversAtOnce bounds the groups that are between two leaders while a node stops. Handed
+	// over all at once, each is silent for as long as all elections together take; few at a time,
+	// about as long as its own does.
 	handOversAtOnce = 8
-	// handOverTurn is how long a group that does not get on, as one that nobody follows, keeps others from their turn.
+	// handOverTurn is how long a group that does not get on, as one that nobody follows, keeps
+	// others from their turn.
 	handOverTurn = 50 * time.Millisecond
 )
 
@@ -26,10 +28,12 @@ const (
 // ctx, as with a disk that hangs, is left as it is, and the error says so.
 func (n *Node) Shutdown(ctx context.Context) error {
 	n.ending.stop()
-	// What a group is asked before it is its turn is served here, and behind it the answer names the next leader.
+	// What a group is asked before it is its turn is served here, and behind it the answer names
+	// the next leader.
 	n.drain(ctx)
-	// Requests of other nodes are refused from now on, before they are read; Raft's own messages go on. What was begun, in
-	// groups that nobody else can lead, has the time that gossip takes to say goodbye.
+	// Requests of other nodes are refused from now on, before they are read; Raft's own messages go
+	// on. What was begun, in groups that nobody else can lead, has the time that gossip takes to
+	// say goodbye.
 	n.link.StopAccepting()
 	if err := n.gossip.Leave(time.Second); err != nil {
 		n.logger.Debug("gossip was not told of the stop", "error", err)
@@ -94,8 +98,8 @@ func (n *Node) drain(ctx context.Context) {
 	})
 }
 
-// inTurns does job for all items, for so many at once, and returns when all are done or ctx ends, whatever is under way then.
-// One that takes longer than turn goes on and keeps no other waiting.
+// inTurns does job for all items, for so many at once, and returns when all are done or ctx ends,
+// whatever is under way then. One that takes longer than turn goes on and keeps no other waiting.
 func inTurns[T any](ctx context.Context, atOnce int, turn time.Duration, items []T, job func(T)) {
 	var begun sync.WaitGroup
 	turns := make(chan struct{}, atOnce)

@@ -78,10 +78,12 @@ func (n *Node) reports(ctx context.Context, nodes []fsm.Node) []*nodeReport {
 	return reports
 }
 
-// confirmTimeout bounds the wait for the catalog's leader to confirm that the catalog here is the newest.
+// confirmTimeout bounds the wait for the catalog's leader to confirm that the catalog here is the
+// newest.
 const confirmTimeout = time.Second
 
-// confirm returns nil when the catalog here is as new as it was when this was called, and else why that is not known.
+// confirm returns nil when the catalog here is as new as it was when this was called, and else why
+// that is not known.
 func (n *Node) confirm(ctx context.Context) error {
 	if n.ClusterID() == "" {
 		return errors.New("this node is not in a cluster yet: " + n.formation.Waiting())
@@ -100,9 +102,9 @@ func (n *Node) confirm(ctx context.Context) error {
 	}
 }
 
-// Status asks every node for its replicas and puts the answers together.
-// Nodes that do not answer within two seconds are shown as not alive. Where the catalog's leader cannot be
-// asked, for a second, it is not Confirmed.
+// Status asks every node for its replicas and puts the answers together. Nodes that do not answer
+// within two seconds are shown as not alive. Where the catalog's leader cannot be asked, for a
+// second, it is not Confirmed.
 func (n *Node) Status(ctx context.Context) (*fsm.Status, error) {
 	doubt := n.confirm(ctx)
 	topics := n.Topics()

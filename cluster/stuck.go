@@ -11,14 +11,17 @@ import (
 	"github.com/trimaran-io/trimaran/cluster/raftgroup"
 )
 
-// A disk that hangs takes Raft's main loop with it, and not the heartbeats, which go on beside that: the others would wait
-// for this leader for as long as it lasts. So where an append does not end within a second, this node answers for nothing more
-// as the leader, looks for another, and tells the voter with the longest log to stand for election (handover.go). Whether
-// that one is elected the others decide. What was proposed here and not answered has a fate that nobody knows then.
+// A disk that hangs takes Raft's main loop with it, and not the heartbeats, which go on beside
+// that: the others would wait for this leader for as long as it lasts. So where an append does not
+// end within a second, this node answers for nothing more as the leader, looks for another, and
+// tells the voter with the longest log to stand for election (handover.go). Whether that one is
+// elected the others decide. What was proposed here and not answered has a fate that nobody knows
+// then.
 
 const (
-	// An append may take stuckTicks times stuckTick, a second, of a time in which this process had its turns: on a machine that has
-	// more to do than it can, everything takes long, and the disk is not what hangs.
+	// An append may take stuckTicks times stuckTick, a second, of a time in which this process had
+	// its turns: on a machine that has more to do than it can, everything takes long, and the disk
+	// is not what hangs.
 	stuckTick  = 500 * time.Millisecond
 	stuckTicks = 2
 	// stuckRetry is the pause before a leadership that nobody took is offered again.
@@ -31,7 +34,8 @@ type stallable interface {
 	SetStuck(append uint64)
 }
 
-// stuckGroups looks after groups whose appends do not end. All but cfg belongs to the goroutine of run.
+// stuckGroups looks after groups whose appends do not end. All but cfg belongs to the goroutine of
+// run.
 type stuckGroups struct {
 	cfg     stuckConfig
 	last    time.Time                // of the turn before
@@ -46,7 +50,8 @@ type stuckConfig struct {
 	groups func() []stallable
 	name   func(g stallable) string
 	leads  func(g stallable) bool
-	// offer has another voter stand for election, and reports whether it follows no more; the leader here is to be given up then.
+	// offer has another voter stand for election, and reports whether it follows no more; the
+	// leader here is to be given up then.
 	offer func(g stallable)
 	// hangs is told whether the disk does.
 	hangs func(bool)
@@ -127,8 +132,8 @@ func (s *stuckGroups) turn(now time.Time) {
 	s.cfg.hangs(len(still) > 0)
 }
 
-// offer tells the voter that follows and has the longest log to stand for election. Nothing is held up for it: nothing gets on here.
-// It reports whether that one follows no more.
+// offer tells the voter that follows and has the longest log to stand for election. Nothing is held
+// up for it: nothing gets on here. It reports whether that one follows no more.
 func (h *handovers) offer(g *raftgroup.Member) bool {
 	ctx, cancel := context.WithTimeout(h.stopped, handOverPatience)
 	defer cancel()

@@ -17,7 +17,8 @@ import (
 
 // What the parts of a node are given of each other.
 
-// wire makes the parts that know each other; what they use of the link and of gossip they use later.
+// wire makes the parts that know each other; what they use of the link and of gossip they use
+// later.
 func (n *Node) wire() {
 	n.nodes = newPresence(n)
 	n.caller = &route.Caller{Self: n.identity, Link: linkLater{n}, Presence: n.nodes, Topics: n.Topics, Serve: func(ctx context.Context, from string, kind uint8, payload []byte) []byte {

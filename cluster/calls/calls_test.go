@@ -232,7 +232,8 @@ func TestABatchThatIsDamagedOnItsWayIsFound(t *testing.T) {
 	}
 }
 
-// TestOnlyWhatMayBeRelayedIs: a call is handed on once, and only what is answered alike whoever asks.
+// TestOnlyWhatMayBeRelayedIs: a call is handed on once, and only what is answered alike whoever
+// asks.
 func TestOnlyWhatMayBeRelayedIs(t *testing.T) {
 	for _, row := range Table() {
 		payload, _ := Relay.Payload(RelayRequest{Kind: row.Kind, Identity: "n3.00000000"})

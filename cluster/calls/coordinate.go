@@ -38,7 +38,8 @@ func Repeatable(req kmsg.Request) bool {
 }
 
 // The request is the shard's partition, u16 key and version of Kafka's request, u16 version that
-// the client spoke, id and host of the client (u16 length, bytes), and the body in Kafka's encoding.
+// the client spoke, id and host of the client (u16 length, bytes), and the body in Kafka's
+// encoding.
 
 func putCoordinate(q CoordinateRequest) ([]byte, error) {
 	if len(q.Client.ID) > math.MaxUint16 || len(q.Client.Host) > math.MaxUint16 {

@@ -33,7 +33,8 @@ func putDescribed(d raftlog.Described) ([]byte, error) {
 	return append(append(out, text...), d.State...), nil
 }
 
-// readDescribed gives fsm.ErrNewer for a field that is not known: a newer program holds its log to more.
+// readDescribed gives fsm.ErrNewer for a field that is not known: a newer program holds its log to
+// more.
 func readDescribed(answer []byte) (d raftlog.Described, err error) {
 	r := Reader{B: answer}
 	text := r.Bytes(int(r.Uint32()))

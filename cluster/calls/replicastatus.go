@@ -7,7 +7,8 @@ type NodeReport struct {
 	Catalog string   `json:"catalog"` // leader, voter, nonvoter
 	Term    fsm.Term `json:"catalog_term,omitempty"`
 	End     int64    `json:"catalog_end,omitempty"` // index behind the last entry of its log
-	// CatalogVoters are the identities of who votes in the catalog, as one says that leads it, or thinks so.
+	// CatalogVoters are the identities of who votes in the catalog, as one says that leads it, or
+	// thinks so.
 	CatalogVoters []string `json:"catalog_voters,omitempty"`
 
 	Replicas map[string]ReplicaReport `json:"replicas"` // by fsm.PartitionID.String

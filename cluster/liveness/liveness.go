@@ -58,7 +58,8 @@ func (n *Nodes) Reached(identity string) bool { return n.cfg.Way(identity) == Re
 // Unheard reports whether nothing is heard of another node, which may serve all the same.
 func (n *Nodes) Unheard(identity string) bool { return n.cfg.Way(identity) == Unheard }
 
-// Here are the registered nodes that are reached right now, this one among them if it is registered.
+// Here are the registered nodes that are reached right now, this one among them if it is
+// registered.
 func (n *Nodes) Here(view *fsm.Topics) map[fsm.NodeID]bool {
 	here := map[fsm.NodeID]bool{}
 	for _, node := range view.Nodes() {

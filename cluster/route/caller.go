@@ -20,7 +20,8 @@ const RelayLevel = 3
 // Link takes the bytes of a call to a node and those of its answer back (peer.Link).
 type Link interface {
 	Call(ctx context.Context, identity string, kind uint8, payload ...[]byte) ([]byte, error)
-	// SuspectedBy gives the nodes that the named node holds for gone; known is false if that is not known.
+	// SuspectedBy gives the nodes that the named node holds for gone; known is false if that is not
+	// known.
 	SuspectedBy(identity string) (suspects []string, known bool)
 }
 

@@ -21,7 +21,8 @@ var topicID = fsm.TopicID{1}
 
 func part(p int32) fsm.PartitionID { return fsm.PartitionID{Topic: topicID, Partition: p} }
 
-// catalog has nodes n1 to n4, and a topic with two partitions: 0 on n1, n2, n3, and 1 on n2, n3, n4.
+// catalog has nodes n1 to n4, and a topic with two partitions: 0 on n1, n2, n3, and 1 on n2, n3,
+// n4.
 func catalog(t *testing.T) *fsm.Topics {
 	t.Helper()
 	c := fsm.NewCatalog()
@@ -142,7 +143,8 @@ func leads(identity string) error {
 	return calls.NotLeader{Hint: calls.Hint{Identity: identity, Term: 4}}
 }
 
-// TestAHintIsFollowedAndRemembered: the first replica that is asked tells who leads, and next time that one is asked first.
+// TestAHintIsFollowedAndRemembered: the first replica that is asked tells who leads, and next time
+// that one is asked first.
 func TestAHintIsFollowedAndRemembered(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newCluster(t)
@@ -210,7 +212,8 @@ func TestAnUnknownFateIsNotTriedAgain(t *testing.T) {
 	})
 }
 
-// TestACallGoesThroughAThirdNode where the link to the leader is cut, and only if it may be relayed.
+// TestACallGoesThroughAThirdNode where the link to the leader is cut, and only if it may be
+// relayed.
 func TestACallGoesThroughAThirdNode(t *testing.T) {
 	c := newCluster(t)
 	c.cut["n4.00000000"] = true

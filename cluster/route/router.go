@@ -42,7 +42,8 @@ type Host interface {
 	// Guide gives the replica here that knows who leads a partition, nil if there is none: one
 	// that hangs hears of nobody.
 	Guide(id fsm.PartitionID) Guide
-	// Broken says why a replica that should be here could not be opened; nil: it could, or there is none.
+	// Broken says why a replica that should be here could not be opened; nil: it could, or there is
+	// none.
 	Broken(id fsm.PartitionID) error
 	// Records gives the replica here of a partition's records, nil if there is none.
 	Records(id fsm.PartitionID) Records
