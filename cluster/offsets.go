@@ -9,8 +9,8 @@ import (
 	"github.com/trimaran-io/trimaran/kafkaproto"
 )
 
-// This file is the way from a question for an offset, by time or by leader epoch, to the leader that
-// answers it (lookup.go).
+// This file is the way from a question for an offset, by time or by leader epoch, to the leader
+// that answers it (lookup.go).
 
 // OffsetForTime finds the first record whose timestamp is at or after timestamp
 // (ms since epoch), for -3 the first of those with the largest timestamp. ok is

@@ -9,14 +9,14 @@ import (
 
 // Who is there. Gossip suggests, connections answer.
 //
-// Gossip takes seconds to miss a node that has died, and to believe one that is back. It is read for
-// what nodes say of themselves, addresses above all. Every node keeps a session with every registered
-// one (failover.others); it ends when the process does, or after a second without a sign of life. So
-// whoever has to know who is there, to place replicas, to count a majority, to give leadership away or
-// to tell a client where to go, asks here and nowhere else.
+// Gossip takes seconds to miss a node that has died, and to believe one that is back. It is read
+// for what nodes say of themselves, addresses above all. Every node keeps a session with every
+// registered one (failover.others); it ends when the process does, or after a second without a sign
+// of life. So whoever has to know who is there, to place replicas, to count a majority, to give
+// leadership away or to tell a client where to go, asks here and nowhere else.
 //
-// The answer is this node's own. That another one may reach a node is no help to what is done
-// from here: the leader of a group decides for its group, that of the catalog for plans.
+// The answer is this node's own. That another one may reach a node is no help to what is done from
+// here: the leader of a group decides for its group, that of the catalog for plans.
 
 // connected reports whether the node is reached right now. A node reaches itself.
 func (n *Node) connected(identity string) bool {
@@ -27,7 +27,8 @@ func (n *Node) connected(identity string) bool {
 	return connected
 }
 
-// nodesHere are the registered nodes that are reached right now, this one among them if it is registered.
+// nodesHere are the registered nodes that are reached right now, this one among them if it is
+// registered.
 func (n *Node) nodesHere(view *fsm.Topics) map[fsm.NodeID]bool {
 	here := map[fsm.NodeID]bool{}
 	for _, node := range view.Nodes() {

@@ -11,14 +11,15 @@ import (
 	"github.com/trimaran-io/trimaran/fsm"
 )
 
-// The catalog says which replicas should be here; this loop has them opened and closed, and does what
-// else follows from the catalog.
+// The catalog says which replicas should be here; this loop has them opened and closed, and does
+// what else follows from the catalog.
 
 const (
 	reconcileTick  = time.Second
 	reopenAfter    = 30 * time.Second
 	catchUpTimeout = 3 * time.Second
-	// askLeftEvery is the pause between two questions whether this node still belongs to the cluster.
+	// askLeftEvery is the pause between two questions whether this node still belongs to the
+	// cluster.
 	askLeftEvery = 5 * time.Second
 )
 

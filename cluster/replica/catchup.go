@@ -102,8 +102,8 @@ func (r *Replica) beforeInstall(ctx context.Context, from string, req *raft.Inst
 	if has() {
 		return true, nil
 	}
-	// A leader that did not hear of the end offers it again, and another leader does: the staging is
-	// one.
+	// A leader that did not hear of the end offers it again, and another leader does: the staging
+	// is one.
 	if !r.copying.TryLock() {
 		return false, errCopies
 	}

@@ -19,13 +19,13 @@ import (
 const (
 	openAtOnce   = 64
 	rebuildPause = 5 * time.Second
-	// tidyEvery is how often it is looked for files of partitions that are gone if the catalog stays
-	// as it is.
+	// tidyEvery is how often it is looked for files of partitions that are gone if the catalog
+	// stays as it is.
 	tidyEvery = 30 * time.Second
 )
 
-// Retry has replicas opened again that could not be opened, but those that have to be rebuilt or that a
-// newer program has to open.
+// Retry has replicas opened again that could not be opened, but those that have to be rebuilt or
+// that a newer program has to open.
 func (s *Set) Retry() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -135,7 +135,8 @@ func (s *Set) takeDamage(id fsm.PartitionID) error {
 	return damage
 }
 
-// closeToReopen closes a replica that is to be opened again with what it has copied, or, if damage is not nil, to be rebuilt.
+// closeToReopen closes a replica that is to be opened again with what it has copied, or, if damage
+// is not nil, to be rebuilt.
 func (s *Set) closeToReopen(r *Replica, damage error) {
 	if damage != nil {
 		s.setBroken(r.ID, damage)
@@ -146,19 +147,22 @@ func (s *Set) closeToReopen(r *Replica, damage error) {
 	}
 	s.env.Logger.Warn("closing a replica to open it again", "partition", r.ID, "error", err)
 	if damage == nil && isDamage(err) {
-		// What was copied goes behind segments that are damaged. Opened again, it would be copied again, for ever.
+		// What was copied goes behind segments that are damaged. Opened again, it would be copied
+		// again, for ever.
 		s.setBroken(r.ID, err)
 	}
 }
 
-// inhand is the opening and closing of replicas in one turn of the reconcile loop. One that takes longer than the loop
-// has patience, as where Raft waits for a disk that hangs, goes on beside it, and its replica is left alone meanwhile.
+// inhand is the opening and closing of replicas in one turn of the reconcile loop. One that takes
+// longer than the loop has patience, as where Raft waits for a disk that hangs, goes on beside it,
+// and its replica is left alone meanwhile.
 type inhand struct {
 	done sync.WaitGroup
 	left atomic.Bool // the loop does not wait any more
 }
 
-// reconcilePatience is how long the reconcile loop waits for replicas that are being opened or closed.
+// reconcilePatience is how long the reconcile loop waits for replicas that are being opened or
+// closed.
 const reconcilePatience = 2 * time.Second
 
 func (w *inhand) begin(s *Set, id fsm.PartitionID, job func()) {
@@ -253,8 +257,8 @@ func (s *Set) rebuildBroken() {
 	}
 }
 
-// removeReplica frees the disk of a partition that is no longer in the catalog or, if moved, has its
-// replicas elsewhere. What was voted is kept then: the replica may come back, in the same term.
+// removeReplica frees the disk of a partition that is no longer in the catalog or, if moved, has
+// its replicas elsewhere. What was voted is kept then: the replica may come back, in the same term.
 func (s *Set) removeReplica(id fsm.PartitionID, moved bool) {
 	dir := s.env.dirOf(id)
 	// Renamed first: what is half deleted must never be opened again.

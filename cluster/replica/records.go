@@ -199,8 +199,8 @@ func (r *Records) apply(entry *raft.Log) fsm.Applied {
 		return applied
 	}
 	r.mu.Unlock()
-	// The log may write to its index, so it is told without the lock; readers hear of the entry when
-	// it has been: they look for it there.
+	// The log may write to its index, so it is told without the lock; readers hear of the entry
+	// when it has been: they look for it there.
 	after, maxTime := span(entry, before)
 	r.Log.Applied(entry.Index, after, maxTime, entry.AppendedAt.UnixMilli())
 	r.mu.Lock()
@@ -262,8 +262,9 @@ func (r *Records) fits(snapshot []byte, next int64) error {
 	return err
 }
 
-// DeleteRecords makes before the first offset that can be read, -1 for the high watermark, and gives
-// the log start afterwards. The error is fsm.ErrOffsetOutOfRange, or why this replica is not the leader.
+// DeleteRecords makes before the first offset that can be read, -1 for the high watermark, and
+// gives the log start afterwards. The error is fsm.ErrOffsetOutOfRange, or why this replica is not
+// the leader.
 func (r *Records) DeleteRecords(ctx context.Context, before fsm.Offset) (fsm.Offset, error) {
 	// What a deposed leader does not know to be committed may be.
 	p, start, next, err := r.asConfirmedLeader(ctx)
@@ -285,8 +286,8 @@ func (r *Records) DeleteRecords(ctx context.Context, before fsm.Offset) (fsm.Off
 	return start, nil
 }
 
-// ActiveProducers gives the idempotent producers that the confirmed leader remembers, in the order in
-// which they last appended.
+// ActiveProducers gives the idempotent producers that the confirmed leader remembers, in the order
+// in which they last appended.
 func (r *Records) ActiveProducers(ctx context.Context) ([]fsm.ActiveProducer, error) {
 	if _, _, _, err := r.asConfirmedLeader(ctx); err != nil {
 		return nil, err

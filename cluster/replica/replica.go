@@ -31,10 +31,11 @@ type Replica struct {
 
 	applied appliedTo
 
-	// mu guards what follows, and the fields of the machine. Under it Raft may be asked what it has in
-	// memory (its state, term and leader), and the state machine changes; nothing is read from or
-	// written to a disk, asked of Raft's main loop or of another node, or waited for, and no other lock
-	// is taken. The locks that may be held when it is taken are copying and a proposer's producersMu.
+	// mu guards what follows, and the fields of the machine. Under it Raft may be asked what it has
+	// in memory (its state, term and leader), and the state machine changes; nothing is read from
+	// or written to a disk, asked of Raft's main loop or of another node, or waited for, and no
+	// other lock is taken. The locks that may be held when it is taken are copying and a proposer's
+	// producersMu.
 	mu      sync.Mutex
 	leading Leadership    // non-nil while this replica leads and has passed its barrier
 	changed chan struct{} // closed and replaced whenever the known leader or leading changes
@@ -47,8 +48,8 @@ type Replica struct {
 	catchUp   progress
 
 	changing chan struct{} // capacity 1: taken by who changes the group's members, from the look at them on
-	// copying is held by who stages entries, over disk and network, so only TryLock may be called but
-	// by close; never free again once the replica is closed. mu may be taken under it.
+	// copying is held by who stages entries, over disk and network, so only TryLock may be called
+	// but by close; never free again once the replica is closed. mu may be taken under it.
 	copying     sync.Mutex
 	closing     context.Context
 	stopCopying context.CancelFunc
@@ -325,9 +326,9 @@ func (r *Replica) Leads() (Leadership, error) {
 // barrierPatience is how long a call of another node waits for a barrier.
 const barrierPatience = 250 * time.Millisecond
 
-// settle returns when this replica is not between its election and the end of its barrier: at once, after that, or after
-// barrierPatience. A node hears of a new leader by the entry that the barrier is about, so its first call comes too early,
-// and to ask again costs it a pause.
+// settle returns when this replica is not between its election and the end of its barrier: at once,
+// after that, or after barrierPatience. A node hears of a new leader by the entry that the barrier
+// is about, so its first call comes too early, and to ask again costs it a pause.
 func (r *Replica) Settle(ctx context.Context) {
 	patience := time.NewTimer(barrierPatience)
 	defer patience.Stop()
@@ -349,7 +350,8 @@ func (r *Replica) Settle(ctx context.Context) {
 	}
 }
 
-// Abandon ends what this replica does as a leader, without waiting for anything: Raft cannot get on.
+// Abandon ends what this replica does as a leader, without waiting for anything: Raft cannot get
+// on.
 func (r *Replica) Abandon() {
 	r.mu.Lock()
 	leading := r.leading

@@ -130,8 +130,8 @@ func (s *Set) Look(id fsm.PartitionID) (*Replica, error) {
 	return s.open[id], s.broken[id]
 }
 
-// Detach takes a replica out of those that run, and has it left alone until it is not busy any more;
-// the caller closes it.
+// Detach takes a replica out of those that run, and has it left alone until it is not busy any
+// more; the caller closes it.
 func (s *Set) Detach(id fsm.PartitionID) *Replica {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -141,8 +141,8 @@ func (s *Set) Detach(id fsm.PartitionID) *Replica {
 	return r
 }
 
-// whyBroken gives why a replica that should run does not; nil if it runs, is being opened, or should
-// not be here.
+// whyBroken gives why a replica that should run does not; nil if it runs, is being opened, or
+// should not be here.
 func (s *Set) WhyBroken(id fsm.PartitionID) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
