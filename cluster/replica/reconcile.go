@@ -44,39 +44,8 @@ func (s *Set) Retry() {
 // It returns when they are open and closed, or after 2 s at most: what takes longer goes on. One
 // goroutine may call it.
 func (s *Set) Reconcile(topics *fsm.Topics, current bool) {
-	desired := map[fsm.PartitionID]*fsm.Partition{}
-	for _, topic := range topics.Placed() {
-		for p := range topic.Partitions {
-			partition := &topic.Partitions[p]
-			if partition.Holds(s.env.NodeID) {
-				desired[fsm.PartitionID{Topic: topic.ID, Partition: int32(p)}] = partition
-			}
-		}
-	}
-	var toOpen, toClose []fsm.PartitionID
-	s.mu.Lock()
-	for id := range desired {
-		if s.open[id] == nil && s.broken[id] == nil && !s.busy[id] {
-			toOpen = append(toOpen, id)
-		}
-	}
-	var toReopen []fsm.PartitionID
-	for id := range s.open {
-		switch {
-		case desired[id] == nil && current:
-			toClose = append(toClose, id)
-		case s.reopening[id] || s.damage[id] != nil:
-			toReopen = append(toReopen, id)
-		}
-	}
-	clear(s.reopening)
-	for id := range s.broken {
-		if desired[id] == nil && current {
-			delete(s.broken, id)
-			delete(s.rebuilt, id)
-		}
-	}
-	s.mu.Unlock()
+	desired := s.desired(topics)
+	toOpen, toClose, toReopen := s.compare(desired, current)
 
 	var work inhand
 	for _, id := range toClose {
@@ -124,6 +93,48 @@ func (s *Set) Reconcile(topics *fsm.Topics, current bool) {
 		})
 	}
 	work.wait()
+}
+
+// desired gives the partitions and shards that should have a replica here.
+func (s *Set) desired(topics *fsm.Topics) map[fsm.PartitionID]*fsm.Partition {
+	desired := map[fsm.PartitionID]*fsm.Partition{}
+	for _, topic := range topics.Placed() {
+		for p := range topic.Partitions {
+			partition := &topic.Partitions[p]
+			if partition.Holds(s.env.NodeID) {
+				desired[fsm.PartitionID{Topic: topic.ID, Partition: int32(p)}] = partition
+			}
+		}
+	}
+	return desired
+}
+
+// compare says what is to be done with the replicas so that they are those that should be here, and
+// forgets what was wrong with others.
+func (s *Set) compare(desired map[fsm.PartitionID]*fsm.Partition, current bool) (toOpen, toClose, toReopen []fsm.PartitionID) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for id := range desired {
+		if s.open[id] == nil && s.broken[id] == nil && !s.busy[id] {
+			toOpen = append(toOpen, id)
+		}
+	}
+	for id := range s.open {
+		switch {
+		case desired[id] == nil && current:
+			toClose = append(toClose, id)
+		case s.reopening[id] || s.damage[id] != nil:
+			toReopen = append(toReopen, id)
+		}
+	}
+	clear(s.reopening)
+	for id := range s.broken {
+		if desired[id] == nil && current {
+			delete(s.broken, id)
+			delete(s.rebuilt, id)
+		}
+	}
+	return toOpen, toClose, toReopen
 }
 
 // takeDamage gives why a replica is to be closed, and forgets it.
@@ -242,18 +253,26 @@ func (s *Set) rebuildBroken() {
 		go func() {
 			defer s.done.Done()
 			rerr := s.rebuild(id)
-			s.mu.Lock()
-			defer s.mu.Unlock()
-			delete(s.busy, id)
-			s.rebuilt[id] = time.Now()
+			s.didRebuild(id, err, rerr)
 			if rerr != nil {
-				s.broken[id] = errStaysOut{err, rerr}
 				s.env.Logger.Error("a damaged replica stays out of its group", "partition", id, "damage", err, "error", rerr)
 				return
 			}
-			delete(s.broken, id)
 			s.env.Host.Wake()
 		}()
+	}
+}
+
+// didRebuild notes that a damaged replica is out of its group, or why it is not.
+func (s *Set) didRebuild(id fsm.PartitionID, damage, why error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.busy, id)
+	s.rebuilt[id] = time.Now()
+	if why != nil {
+		s.broken[id] = errStaysOut{damage, why}
+	} else {
+		delete(s.broken, id)
 	}
 }
 
