@@ -252,7 +252,8 @@ func parseDescribed(reply []byte) (d raftlog.Described, err error) {
 	return d, nil
 }
 
-// describe answers callDescribe.
+// Describe gives what a node must know to copy what this replica has behind the snapshot at index
+// have, as parseDescribed reads it. What it will ask for is kept for a while.
 func (r *Replica) Describe(have uint64) ([]byte, error) {
 	d, ok := r.Log.Describe(have)
 	if !ok {
@@ -262,7 +263,8 @@ func (r *Replica) Describe(have uint64) ([]byte, error) {
 	return encodeDescribed(d)
 }
 
-// entries answers callEntries.
+// Entries gives entries up to an index, about limit bytes of them, none if it has none, as
+// raftlog.ParseEntries reads them.
 func (r *Replica) Entries(from, to uint64, limit int) ([]byte, error) {
 	r.hold(from)
 	b, err := r.Log.AppendEntries(nil, from, to, limit)

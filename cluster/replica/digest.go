@@ -15,19 +15,21 @@ import (
 	"github.com/trimaran-io/trimaran/kafkaproto"
 )
 
-// Digest is over batches up to an offset.
+// Digest is a hash over batches up to an offset.
 type Digest struct {
 	UpTo  fsm.Offset // offset behind the last batch
 	Bytes int64
 	Sum   [sha256.Size]byte
 }
 
+// Encode gives the digest as ParseDigest reads it.
 func (h Digest) Encode() []byte {
 	out := binary.BigEndian.AppendUint64(nil, uint64(h.UpTo))
 	out = binary.BigEndian.AppendUint64(out, uint64(h.Bytes))
 	return append(out, h.Sum[:]...)
 }
 
+// ParseDigest reads what another node encoded. The error is fsm.ErrUnknown.
 func ParseDigest(reply []byte) (h Digest, err error) {
 	if len(reply) != 16+len(h.Sum) {
 		return h, fmt.Errorf("%w: malformed answer of another node", fsm.ErrUnknown)
@@ -38,7 +40,7 @@ func ParseDigest(reply []byte) (h Digest, err error) {
 	return h, nil
 }
 
-// hash reads the batches that have offsets from from to below to, until limit
+// Digest reads the batches that have offsets from from to below to, until limit
 // bytes are read. The bytes come from this replica's own files.
 func (r *Records) Digest(ctx context.Context, from, to fsm.Offset, limit int64) (h Digest, err error) {
 	select {

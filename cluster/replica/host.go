@@ -69,12 +69,12 @@ type Peers interface {
 	HandOverTo(m *raftgroup.Member, suitable func(identity string) bool) error
 
 	// Describe asks a node for what must be known to copy what it has behind the snapshot at index
-	// have (replica.describe), Entries for entries (replica.entries), Applied for how far its
+	// have (Replica.Describe), Entries for entries (Replica.Entries), Applied for how far its
 	// replica is. They change nothing there.
 	Describe(ctx context.Context, identity string, id fsm.PartitionID, have uint64) ([]byte, error)
 	Entries(ctx context.Context, identity string, id fsm.PartitionID, from, to uint64, limit uint32) ([]byte, error)
 	Applied(ctx context.Context, identity string, id fsm.PartitionID) (index uint64, err error)
-	// Leave asks the leader to let this node's replica go from its group (replica.release), and
+	// Leave asks the leader to let this node's replica go from its group (Replica.Release), and
 	// gives the leader's term.
 	Leave(ctx context.Context, leader string, id fsm.PartitionID) (term uint64, err error)
 	// LeaveLeader is Leave at whoever leads, which must be another node.
@@ -176,7 +176,7 @@ type keeper interface {
 	// can; 0: not known. Errors that are no damage are ignored.
 	ReadFailed(r *Replica, err error, end fsm.Offset)
 	// outgrown is told that a newer program wrote what this replica cannot apply.
-	Outgrown(r *Replica, err error)
+	outgrown(r *Replica, err error)
 	// reopen has the replica closed and opened again.
 	reopen(r *Replica)
 }

@@ -66,7 +66,7 @@ func claimedOffset(entry *raft.Log) (int64, bool) {
 	return header.BaseOffset, err == nil
 }
 
-// readFailed is told that something a replica keeps cannot be read, and behind which offset it can;
+// ReadFailed is told that something a replica keeps cannot be read, and behind which offset it can;
 // 0: not known. It does not wait.
 func (s *Set) ReadFailed(r *Replica, err error, end fsm.Offset) {
 	if !isDamage(err) {

@@ -160,7 +160,7 @@ func (r *Replica) settled(p Leadership) error {
 // errTooFew means that a group could not go on without a member that is to leave it.
 var errTooFew = errors.New("too few of the other members are there")
 
-// release lets another member go: a replica that may have lost acknowledged records or
+// Release lets another member go: a replica that may have lost acknowledged records or
 // votes leaves its group (invariant 7). The answer is this node's term, in which
 // that replica must not vote any more. A group that could not go on without it
 // keeps it as it is: what is left of its majority must not shrink.

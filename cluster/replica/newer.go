@@ -17,7 +17,7 @@ import (
 // holds Raft there until the replica is closed: what waits behind, as the barrier of a new leader,
 // must not pass.
 func (r *Replica) outgrown(err error) {
-	r.keeper.Outgrown(r, err)
+	r.keeper.outgrown(r, err)
 	select {
 	case <-r.closing.Done():
 	case <-r.env.ctx.Done():
@@ -37,13 +37,13 @@ func (r *Replica) refuses(err error) error {
 		r.mu.Lock()
 		r.newer = err
 		r.mu.Unlock()
-		r.keeper.Outgrown(r, err)
+		r.keeper.outgrown(r, err)
 	}
 	return err
 }
 
 // outgrown implements keeper: Reconcile closes the replica for good.
-func (s *Set) Outgrown(r *Replica, err error) {
+func (s *Set) outgrown(r *Replica, err error) {
 	if s.setDamage(r, err) {
 		s.env.Logger.Error("a replica ends here: a newer program has written what this one does not know; start that one", "partition", r.ID, "error", err)
 		s.env.Host.Wake()

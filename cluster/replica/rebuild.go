@@ -22,7 +22,7 @@ import (
 
 const rebuildTimeout = 10 * time.Second
 
-// damaged implements keeper.
+// Damaged implements keeper.
 func (s *Set) Damaged(r *Replica, err error) {
 	s.mu.Lock()
 	known := s.damage[r.ID] != nil

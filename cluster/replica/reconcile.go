@@ -164,7 +164,7 @@ func (s *Set) closeToReopen(r *Replica, damage error) {
 	}
 }
 
-// inhand is the opening and closing of replicas in one turn of the reconcile loop. One that takes
+// inhand is the opening and closing of replicas in one call of Reconcile. One that takes
 // longer than the loop has patience, as where Raft waits for a disk that hangs, goes on beside it,
 // and its replica is left alone meanwhile.
 type inhand struct {
@@ -172,7 +172,7 @@ type inhand struct {
 	left atomic.Bool // the loop does not wait any more
 }
 
-// reconcilePatience is how long the reconcile loop waits for replicas that are being opened or
+// reconcilePatience is how long Reconcile waits for replicas that are being opened or
 // closed.
 const reconcilePatience = 2 * time.Second
 
@@ -233,7 +233,7 @@ func (s *Set) openReplica(id fsm.PartitionID, partition *fsm.Partition) error {
 	s.mu.Unlock()
 	s.env.Host.Opened(id)
 	if newer := r.metNewer(); newer != nil { // met before it was one of the replicas
-		s.Outgrown(r, newer)
+		s.outgrown(r, newer)
 	}
 	return nil
 }

@@ -54,7 +54,7 @@ func (r *Records) proposing() (*proposer, error) {
 	return leading.(*proposer), nil
 }
 
-// append hands batches to this replica's proposer. term is the leadership that
+// Append hands batches to this replica's proposer. term is the leadership that
 // the caller meant, 0 for any: a request that was on its way while leadership
 // went and came back must not land behind a later one.
 func (r *Records) Append(ctx context.Context, term uint64, batches [][]byte) ([]fsm.Appended, error) {
@@ -68,7 +68,7 @@ func (r *Records) Append(ctx context.Context, term uint64, batches [][]byte) ([]
 	return p.append(ctx, batches)
 }
 
-// bounds implements machine: the log start and the next offset.
+// Bounds implements machine: the log start and the next offset.
 func (r *Records) Bounds() (start, next fsm.Offset) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -82,7 +82,7 @@ func (r *Records) producer(id int64) (fsm.ProducerState, bool) {
 	return r.state.Producer(id)
 }
 
-// readAsLeader answers for the whole partition: what lies outside of the log is said to be so only
+// ReadAsLeader answers for the whole partition: what lies outside of the log is said to be so only
 // after a majority confirmed that this replica leads, of all that was committed before.
 func (r *Records) ReadAsLeader(ctx context.Context, from fsm.Offset, maxBytes int) (fsm.Slice, error) {
 	p, err := r.proposing()
@@ -123,7 +123,7 @@ func (r *Records) await(ctx context.Context, from fsm.Offset) error {
 	}
 }
 
-// awaitAsLeader is await that ends with raftgroup.NotLeader when this replica no longer leads.
+// AwaitAsLeader is await that ends with raftgroup.NotLeader when this replica no longer leads.
 func (r *Records) AwaitAsLeader(ctx context.Context, from fsm.Offset) error {
 	p, err := r.proposing()
 	if err != nil {
@@ -143,7 +143,7 @@ func (r *Records) AwaitAsLeader(ctx context.Context, from fsm.Offset) error {
 	return nil
 }
 
-// offsetsBefore answers ListOffsets v0 as the confirmed leader.
+// OffsetsBefore answers ListOffsets v0 as the confirmed leader.
 func (r *Records) OffsetsBefore(ctx context.Context, timestamp int64, max int) ([]fsm.Offset, error) {
 	_, start, end, err := r.asConfirmedLeader(ctx)
 	if err != nil {

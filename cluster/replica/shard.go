@@ -45,7 +45,7 @@ func (s *Shard) coordinating() (*shardLeader, error) {
 	return leading.(*shardLeader), nil
 }
 
-// bounds implements machine.
+// Bounds implements machine.
 func (s *Shard) Bounds() (start, next fsm.Offset) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
