@@ -10,8 +10,9 @@ import (
 	"time"
 )
 
-// A failure that repeats once a second for an hour is a few lines, and the last says how many were held back. Another cause is
-// another line at once, and the first one again after it has been quiet.
+// A failure that repeats once a second for an hour is a few lines, and the last says how many were
+// held back. Another cause is another line at once, and the first one again after it has been
+// quiet.
 func TestWhatFailsForEverIsAFewLines(t *testing.T) {
 	t.Parallel()
 	var out bytes.Buffer

@@ -408,4 +408,9 @@ func TestADescribedLogIsReadStrictly(t *testing.T) {
 	if _, err := Describe.Read(DescribeRequest{}, answer); !errors.Is(err, fsm.ErrNewer) {
 		t.Errorf("%v", err)
 	}
+	for _, bad := range [][]byte{nil, {0, 0, 0}, {0, 0, 0, 9, '{', '}'}, {255, 255, 255, 255}, append([]byte{0, 0, 0, 2}, "{}"...)} {
+		if _, err := Describe.Read(DescribeRequest{}, bad); fsm.Code(err) != fsm.ErrUnknown {
+			t.Errorf("%x: %v", bad, err)
+		}
+	}
 }

@@ -93,8 +93,8 @@ func (m *Member) Ask(ctx context.Context, request func() raft.Future) error {
 	}
 }
 
-// Change is Ask for a change of the group's configuration, or a barrier in front of one: it waits 5 s
-// at most.
+// Change is Ask for a change of the group's configuration, or a barrier in front of one: it waits 5
+// s at most.
 func (m *Member) Change(ctx context.Context, request func() raft.Future) error {
 	ctx, cancel := context.WithTimeout(ctx, changeTimeout)
 	defer cancel()

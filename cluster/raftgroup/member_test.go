@@ -17,8 +17,8 @@ func (m slowMachine) Apply(*raft.Log) any                 { <-m.let; return nil 
 func (m slowMachine) Snapshot() (raft.FSMSnapshot, error) { return SnapshotBytes(nil), nil }
 func (m slowMachine) Restore(io.ReadCloser) error         { return nil }
 
-// TestNothingWaitsForRaftForEver: what was committed and not yet applied when Raft is shut down has no answer
-// from it.
+// TestNothingWaitsForRaftForEver: what was committed and not yet applied when Raft is shut down has
+// no answer from it.
 func TestNothingWaitsForRaftForEver(t *testing.T) {
 	t.Parallel()
 	config := raft.DefaultConfig()

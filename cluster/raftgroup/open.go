@@ -87,8 +87,8 @@ type Options struct {
 	Voters, Nonvoters []string
 }
 
-// Open opens the files of a member and starts Raft. A member that may have lost what it acknowledged
-// or voted is not started: the error is a LostError, or wraps raftlog.ErrDamaged.
+// Open opens the files of a member and starts Raft. A member that may have lost what it
+// acknowledged or voted is not started: the error is a LostError, or wraps raftlog.ErrDamaged.
 func Open(o Options) (_ *Member, err error) {
 	defer func() {
 		if err != nil {

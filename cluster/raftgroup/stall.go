@@ -38,7 +38,8 @@ func (m *Member) Appending() uint64 {
 	return 0
 }
 
-// SetStuck says that the append of that number takes too long. It holds until that append has ended.
+// SetStuck says that the append of that number takes too long. It holds until that append has
+// ended.
 func (m *Member) SetStuck(append uint64) { m.appends.stuck.Store(append) }
 
 // Stuck reports whether an append has not ended for too long.

@@ -6,9 +6,10 @@ import (
 	"time"
 )
 
-// aside runs jobs for a loop that goes over all groups, one after the other. A job that takes longer than a turn, as one of a
-// group whose main loop waits for a disk, goes on beside the loop, which goes on to the next; it is not begun again
-// before it is done. A job must end with the context of its node.
+// aside runs jobs for a loop that goes over all groups, one after the other. A job that takes
+// longer than a turn, as one of a group whose main loop waits for a disk, goes on beside the loop,
+// which goes on to the next; it is not begun again before it is done. A job must end with the
+// context of its node.
 //
 // It belongs to the goroutine of the loop.
 type aside struct {
@@ -33,8 +34,8 @@ func newAside(done *sync.WaitGroup) *aside {
 	return &aside{turn: asideTurn, done: done, timer: timer, left: map[any]bool{}}
 }
 
-// do runs a job about something, and returns when it is done or has had its turn. It does nothing while an earlier one
-// about the same is not done, or once ctx has ended.
+// do runs a job about something, and returns when it is done or has had its turn. It does nothing
+// while an earlier one about the same is not done, or once ctx has ended.
 func (a *aside) do(ctx context.Context, about any, job func()) {
 	a.mu.Lock()
 	busy := a.left[about]

@@ -100,8 +100,8 @@ func (r *Replica) beforeInstall(ctx context.Context, from string, req *raft.Inst
 	if has() {
 		return true, nil
 	}
-	// A leader that did not hear of the end offers it again, and another leader does: the staging is
-	// one.
+	// A leader that did not hear of the end offers it again, and another leader does: the staging
+	// is one.
 	if !r.copying.TryLock() {
 		return false, errCopies
 	}
@@ -215,7 +215,8 @@ func (r *Replica) stepOfCopy(step string) {
 	}
 }
 
-// Describe says what must be known to copy what is here behind the snapshot at index have.
+// Describe gives what a node must know to copy what this replica has behind the snapshot at index
+// have. What it will ask for is kept for a while.
 func (r *Replica) Describe(have uint64) (raftlog.Described, error) {
 	d, ok := r.Log.Describe(have)
 	if !ok {
@@ -225,7 +226,8 @@ func (r *Replica) Describe(have uint64) (raftlog.Described, error) {
 	return d, nil
 }
 
-// Entries gives entries as raftlog.ParseEntries reads them.
+// Entries gives entries up to an index, about limit bytes of them, none if it has none, as
+// raftlog.ParseEntries reads them.
 func (r *Replica) Entries(from, to uint64, limit int) ([]byte, error) {
 	r.hold(from)
 	b, err := r.Log.AppendEntries(nil, from, to, limit)

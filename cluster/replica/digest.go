@@ -15,14 +15,14 @@ import (
 	"github.com/trimaran-io/trimaran/kafkaproto"
 )
 
-// Digest is over batches up to an offset.
+// Digest is a hash over batches up to an offset.
 type Digest struct {
 	UpTo  fsm.Offset // offset behind the last batch
 	Bytes int64
 	Sum   [sha256.Size]byte
 }
 
-// hash reads the batches that have offsets from from to below to, until limit
+// Digest reads the batches that have offsets from from to below to, until limit
 // bytes are read. The bytes come from this replica's own files.
 func (r *Records) Digest(ctx context.Context, from, to fsm.Offset, limit int64) (h Digest, err error) {
 	select {

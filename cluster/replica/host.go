@@ -42,8 +42,8 @@ type Host interface {
 type Catalog interface {
 	// Topics gives the catalog as this node knows it. It must not be changed.
 	Topics() *fsm.Topics
-	// AwaitTopics returns true when this node knows the catalog as it was when the call began, false
-	// if ctx ends first.
+	// AwaitTopics returns true when this node knows the catalog as it was when the call began,
+	// false if ctx ends first.
 	AwaitTopics(ctx context.Context) bool
 	// RefreshTopics brings the catalog here up to date if that was not done a moment ago, and says
 	// whether it is.
@@ -59,23 +59,23 @@ type Peers interface {
 	// Transport gives the way to the other members of a group. A newcomer has no vote yet, whatever
 	// the group's configuration says.
 	Transport(group string, newcomer bool) raftgroup.Transport
-	// Serve lets other nodes reach a member that was opened. offered is asked when the group's leader
-	// offers a snapshot; it reports whether all of it is here.
+	// Serve lets other nodes reach a member that was opened. offered is asked when the group's
+	// leader offers a snapshot; it reports whether all of it is here.
 	Serve(m *raftgroup.Member, offered func(ctx context.Context, from string, req *raft.InstallSnapshotRequest) (here bool, err error))
 
-	// HandOver gives the leadership of a group to a voter that follows now, HandOverTo to one of those
-	// that are suitable. It returns nil when this node does not lead any more.
+	// HandOver gives the leadership of a group to a voter that follows now, HandOverTo to one of
+	// those that are suitable. It returns nil when this node does not lead any more.
 	HandOver(m *raftgroup.Member) error
 	HandOverTo(m *raftgroup.Member, suitable func(identity string) bool) error
 
 	// Describe asks a node for what must be known to copy what it has behind the snapshot at index
-	// have (replica.describe), Entries for entries (replica.entries), Applied for how far its replica
-	// is. They change nothing there.
+	// have (Replica.Describe), Entries for entries (Replica.Entries), Applied for how far its
+	// replica is. They change nothing there.
 	Describe(ctx context.Context, identity string, id fsm.PartitionID, have uint64) (raftlog.Described, error)
 	Entries(ctx context.Context, identity string, id fsm.PartitionID, from, to uint64, limit uint32) ([]byte, error)
 	Applied(ctx context.Context, identity string, id fsm.PartitionID) (index uint64, err error)
-	// Leave asks the leader to let this node's replica go from its group (replica.release), and gives
-	// the leader's term.
+	// Leave asks the leader to let this node's replica go from its group (Replica.Release), and
+	// gives the leader's term.
 	Leave(ctx context.Context, leader string, id fsm.PartitionID) (term uint64, err error)
 	// LeaveLeader is Leave at whoever leads, which must be another node.
 	LeaveLeader(ctx context.Context, id fsm.PartitionID) (term uint64, leader string, err error)
@@ -167,8 +167,8 @@ func (e *environment) configNumber(id fsm.TopicID, name string) int64 {
 	return value
 }
 
-// keeper is who runs a replica, as far as the replica knows it: it is told of what the replica cannot
-// mend itself. No method waits.
+// keeper is who runs a replica, as far as the replica knows it: it is told of what the replica
+// cannot mend itself. No method waits.
 type keeper interface {
 	// damaged is told that Raft cannot go on, since it cannot read the replica's log.
 	Damaged(r *Replica, err error)
@@ -176,7 +176,7 @@ type keeper interface {
 	// can; 0: not known. Errors that are no damage are ignored.
 	ReadFailed(r *Replica, err error, end fsm.Offset)
 	// outgrown is told that a newer program wrote what this replica cannot apply.
-	Outgrown(r *Replica, err error)
+	outgrown(r *Replica, err error)
 	// reopen has the replica closed and opened again.
 	reopen(r *Replica)
 }

@@ -34,7 +34,8 @@ func (s *Set) housekeepingLoop() {
 		interval = defaultRetentionInterval
 	}
 	lastRetention := time.Now()
-	// A snapshot waits for its group's main loop, which may wait for a full disk; what would make room is in other groups.
+	// A snapshot waits for its group's main loop, which may wait for a full disk; what would make
+	// room is in other groups.
 	work := newAside(&s.done)
 	defer work.end()
 	for {
@@ -67,14 +68,16 @@ func (s *Set) housekeepingLoop() {
 	}
 }
 
-// rest says that there was nothing to do for a replica, and how long there will be nothing if nothing changes.
+// rest says that there was nothing to do for a replica, and how long there will be nothing if
+// nothing changes.
 type rest struct {
 	log   [2]uint64   // last entry, and last one applied
 	view  *fsm.Topics // of the catalog
 	until time.Time
 }
 
-// restFor is how often a replica in which nothing happens is looked at: most do nothing most of the time.
+// restFor is how often a replica in which nothing happens is looked at: most do nothing most of the
+// time.
 const restFor = 10 * time.Second
 
 // Quiet reports whether nothing has changed since there was nothing to do for the replica.
@@ -93,7 +96,8 @@ func (r *Replica) logState() [2]uint64 {
 	return [2]uint64{last, applied}
 }
 
-// housekeep takes a snapshot where one is due and frees what is below the log start. It reports whether neither was.
+// housekeep takes a snapshot where one is due and frees what is below the log start. It reports
+// whether neither was.
 func (r *Replica) housekeep() (idle bool) {
 	needs, err := r.machine.needs()
 	if err != nil {
@@ -128,8 +132,8 @@ func (r *Records) needs() (keeping, error) {
 	r.mu.Lock()
 	start, next, applied := r.seen.start, r.seen.next, r.seen.last
 	var state []byte
-	// The state is that of another entry while one is being applied; then the log comes further this
-	// moment, and nothing would be done with it.
+	// The state is that of another entry while one is being applied; then the log comes further
+	// this moment, and nothing would be done with it.
 	settled := r.seen == seenOf(r.state)
 	if settled && (start == next || !passed) {
 		state = r.state.Snapshot()

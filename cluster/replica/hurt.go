@@ -13,10 +13,11 @@ import (
 	"github.com/trimaran-io/trimaran/kafkaproto"
 )
 
-// A replica in which a reader finds a damaged byte has all else, and Raft does not need that byte. So it serves
-// and votes on, and what is damaged is refused, until the others can do without it; then it leaves their group, and is
-// closed and rebuilt from them (rebuild.go), one replica of a group at a time. With one replica that is never: the
-// operator is told where the log goes on, and may delete what is in front of that.
+// A replica in which a reader finds a damaged byte has all else, and Raft does not need that byte.
+// So it serves and votes on, and what is damaged is refused, until the others can do without it;
+// then it leaves their group, and is closed and rebuilt from them (rebuild.go), one replica of a
+// group at a time. With one replica that is never: the operator is told where the log goes on, and
+// may delete what is in front of that.
 
 // hurt is what is known of such a replica.
 type hurt struct {
@@ -26,7 +27,8 @@ type hurt struct {
 	leaving bool       // its leader is asked to let it go
 }
 
-// unreadable is the error of a reader that could not read, which ends behind what it could not; 0: not known.
+// unreadable is the error of a reader that could not read, which ends behind what it could not; 0:
+// not known.
 func (r *Records) unreadable(err error, end fsm.Offset) error {
 	code := error(fsm.ErrStorage)
 	if isDamage(err) {
@@ -38,8 +40,8 @@ func (r *Records) unreadable(err error, end fsm.Offset) error {
 	return fmt.Errorf("%w: %w", code, err)
 }
 
-// passDamage has a reader go on behind an entry that it could not give, on its way to the batches from offset from on. The
-// error says that from is among what cannot be read.
+// passDamage has a reader go on behind an entry that it could not give, on its way to the batches
+// from offset from on. The error says that from is among what cannot be read.
 func (r *Records) passDamage(reader *raftlog.Reader, from fsm.Offset, err error) error {
 	if !isDamage(err) {
 		return fmt.Errorf("%w: %w", fsm.ErrStorage, err)
@@ -64,7 +66,8 @@ func claimedOffset(entry *raft.Log) (int64, bool) {
 	return header.BaseOffset, err == nil
 }
 
-// readFailed is told that something a replica keeps cannot be read, and behind which offset it can; 0: not known. It does not wait.
+// ReadFailed is told that something a replica keeps cannot be read, and behind which offset it can;
+// 0: not known. It does not wait.
 func (s *Set) ReadFailed(r *Replica, err error, end fsm.Offset) {
 	if !isDamage(err) {
 		return
@@ -98,7 +101,8 @@ func (r *Replica) canDoWithout() bool {
 	return future.Error() == nil && raftgroup.MajorityWithout(future.Configuration().Servers, r.env.Identity, r.env.Host.Connected)
 }
 
-// othersVote reports whether all other replicas of a partition have a vote: none of them is just being rebuilt, or joins.
+// othersVote reports whether all other replicas of a partition have a vote: none of them is just
+// being rebuilt, or joins.
 func (r *Replica) othersVote() bool {
 	topics := r.env.Host.Topics()
 	partition, ok := topics.Partition(r.ID)
@@ -112,8 +116,8 @@ func (r *Replica) othersVote() bool {
 	})
 }
 
-// rebuildHurt has those replicas closed that the others can do without, if somebody else leads: two replicas, of which
-// the leader is closed, have none.
+// rebuildHurt has those replicas closed that the others can do without, if somebody else leads: two
+// replicas, of which the leader is closed, have none.
 func (s *Set) rebuildHurt() {
 	s.mu.Lock()
 	all := make([]hurt, 0, len(s.hurt))
@@ -153,8 +157,9 @@ func (s *Set) rebuildHurt() {
 	}
 }
 
-// leaveHurt has a replica leave its group while it still runs, and then be closed. Two that were found damaged at once, and
-// closed first, would be missed by a leader that then could let neither of them go, and so would never come back.
+// leaveHurt has a replica leave its group while it still runs, and then be closed. Two that were
+// found damaged at once, and closed first, would be missed by a leader that then could let neither
+// of them go, and so would never come back.
 func (s *Set) leaveHurt(r *Replica, leader string) {
 	s.mu.Lock()
 	h := s.hurt[r.ID]

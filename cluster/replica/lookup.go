@@ -38,7 +38,7 @@ func (r *Records) ConfirmLeader(ctx context.Context) error {
 	return err
 }
 
-// offsetForTime looks for a time in what is committed.
+// OffsetForTime looks for a time in what is committed.
 func (r *Records) OffsetForTime(ctx context.Context, timestamp int64) (found kafkaproto.TimestampedOffset, ok bool, err error) {
 	_, start, next, err := r.asConfirmedLeader(ctx)
 	if err != nil {
@@ -126,7 +126,7 @@ func (r *Records) timeIn(ctx context.Context, h kafkaproto.BatchHeader, batch []
 	return found, ok, err
 }
 
-// epochEnd looks for the end of an epoch. Epochs never go down along the log, so
+// EpochEnd looks for the end of an epoch. Epochs never go down along the log, so
 // a binary search over offsets finds where one ends, with a small read each.
 func (r *Records) EpochEnd(ctx context.Context, epoch fsm.LeaderEpoch) (fsm.LeaderEpoch, fsm.Offset, error) {
 	p, start, next, err := r.asConfirmedLeader(ctx)

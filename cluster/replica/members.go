@@ -26,8 +26,8 @@ const (
 	caughtUpEntries = 64
 )
 
-// reconcileMembers takes at most one step for a group that this node leads. It reports whether there
-// is none to take, or another node leads.
+// reconcileMembers takes at most one step for a group that this node leads. It reports whether
+// there is none to take, or another node leads.
 func (r *Replica) reconcileMembers() bool {
 	host, logger := r.env.Host, r.env.Logger
 	p, err := r.Leads()
@@ -101,8 +101,8 @@ func (r *Replica) reconcileMembers() bool {
 	return false
 }
 
-// removeMembers takes out of the group who is no longer wanted, one at a time and this node last, by handing
-// leadership over; when nobody is left of them the catalog hears of it.
+// removeMembers takes out of the group who is no longer wanted, one at a time and this node last,
+// by handing leadership over; when nobody is left of them the catalog hears of it.
 func (r *Replica) removeMembers(p Leadership, partition *fsm.Partition, wanted map[string]bool, servers []raft.Server) {
 	host, logger := r.env.Host, r.env.Logger
 	surplus := raftgroup.LeastMissed(servers, r.env.Identity, host.Connected, func(identity string) bool { return !wanted[identity] })
@@ -160,7 +160,7 @@ func (r *Replica) settled(p Leadership) error {
 // errTooFew means that a group could not go on without a member that is to leave it.
 var errTooFew = errors.New("too few of the other members are there")
 
-// release lets another member go: a replica that may have lost acknowledged records or
+// Release lets another member go: a replica that may have lost acknowledged records or
 // votes leaves its group (invariant 7). The answer is this node's term, in which
 // that replica must not vote any more. A group that could not go on without it
 // keeps it as it is: what is left of its majority must not shrink.
@@ -169,7 +169,8 @@ func (r *Replica) Release(ctx context.Context, identity string) (term uint64, er
 	if err != nil {
 		return 0, err
 	}
-	// Who else goes is to be seen: two that are judged by the same configuration may be one too many.
+	// Who else goes is to be seen: two that are judged by the same configuration may be one too
+	// many.
 	select {
 	case r.changing <- struct{}{}:
 		defer func() { <-r.changing }()

@@ -23,8 +23,8 @@ type pump[S submitted, E any] struct {
 	// form makes an entry of what was taken. Without data nothing has to be proposed: its fate is
 	// told in its turn all the same.
 	form func(taken []S) (entry E, data []byte)
-	// decide tells those in an entry their fate: by what the state machine answered, or by what Raft
-	// said. Both are nil for an entry that was not proposed.
+	// decide tells those in an entry their fate: by what the state machine answered, or by what
+	// Raft said. Both are nil for an entry that was not proposed.
 	decide func(entry E, proposed bool, response any, err error)
 	// refusal is what those are told that are not proposed since the leadership is over.
 	refusal func() error

@@ -69,7 +69,7 @@ func span(entry *raft.Log, next int64) (after, maxTime int64) {
 	return next, maxTime
 }
 
-// readCommitted gives what this replica has applied at offset from. ok is false
+// ReadCommitted gives what this replica has applied at offset from. ok is false
 // if from lies outside of what it has.
 func (r *Records) ReadCommitted(from fsm.Offset, maxBytes int) (slice fsm.Slice, ok bool, err error) {
 	r.mu.Lock()

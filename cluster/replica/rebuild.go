@@ -22,7 +22,7 @@ import (
 
 const rebuildTimeout = 10 * time.Second
 
-// damaged implements keeper.
+// Damaged implements keeper.
 func (s *Set) Damaged(r *Replica, err error) {
 	s.mu.Lock()
 	known := s.damage[r.ID] != nil
@@ -48,7 +48,8 @@ func (s *Set) setDamage(r *Replica, err error) bool {
 	return true
 }
 
-// isDamage reports whether the error means that bytes are not what was written, or that the disk does not give them.
+// isDamage reports whether the error means that bytes are not what was written, or that the disk
+// does not give them.
 func isDamage(err error) bool {
 	return errors.Is(err, raftlog.ErrDamaged) || errors.Is(err, syscall.EIO)
 }

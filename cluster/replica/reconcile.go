@@ -19,13 +19,13 @@ import (
 const (
 	openAtOnce   = 64
 	rebuildPause = 5 * time.Second
-	// tidyEvery is how often it is looked for files of partitions that are gone if the catalog stays
-	// as it is.
+	// tidyEvery is how often it is looked for files of partitions that are gone if the catalog
+	// stays as it is.
 	tidyEvery = 30 * time.Second
 )
 
-// Retry has replicas opened again that could not be opened, but those that have to be rebuilt or that a
-// newer program has to open.
+// Retry has replicas opened again that could not be opened, but those that have to be rebuilt or
+// that a newer program has to open.
 func (s *Set) Retry() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -44,39 +44,8 @@ func (s *Set) Retry() {
 // It returns when they are open and closed, or after 2 s at most: what takes longer goes on. One
 // goroutine may call it.
 func (s *Set) Reconcile(topics *fsm.Topics, current bool) {
-	desired := map[fsm.PartitionID]*fsm.Partition{}
-	for _, topic := range topics.Placed() {
-		for p := range topic.Partitions {
-			partition := &topic.Partitions[p]
-			if partition.Holds(s.env.NodeID) {
-				desired[fsm.PartitionID{Topic: topic.ID, Partition: int32(p)}] = partition
-			}
-		}
-	}
-	var toOpen, toClose []fsm.PartitionID
-	s.mu.Lock()
-	for id := range desired {
-		if s.open[id] == nil && s.broken[id] == nil && !s.busy[id] {
-			toOpen = append(toOpen, id)
-		}
-	}
-	var toReopen []fsm.PartitionID
-	for id := range s.open {
-		switch {
-		case desired[id] == nil && current:
-			toClose = append(toClose, id)
-		case s.reopening[id] || s.damage[id] != nil:
-			toReopen = append(toReopen, id)
-		}
-	}
-	clear(s.reopening)
-	for id := range s.broken {
-		if desired[id] == nil && current {
-			delete(s.broken, id)
-			delete(s.rebuilt, id)
-		}
-	}
-	s.mu.Unlock()
+	desired := s.desired(topics)
+	toOpen, toClose, toReopen := s.compare(desired, current)
 
 	var work inhand
 	for _, id := range toClose {
@@ -126,6 +95,48 @@ func (s *Set) Reconcile(topics *fsm.Topics, current bool) {
 	work.wait()
 }
 
+// desired gives the partitions and shards that should have a replica here.
+func (s *Set) desired(topics *fsm.Topics) map[fsm.PartitionID]*fsm.Partition {
+	desired := map[fsm.PartitionID]*fsm.Partition{}
+	for _, topic := range topics.Placed() {
+		for p := range topic.Partitions {
+			partition := &topic.Partitions[p]
+			if partition.Holds(s.env.NodeID) {
+				desired[fsm.PartitionID{Topic: topic.ID, Partition: int32(p)}] = partition
+			}
+		}
+	}
+	return desired
+}
+
+// compare says what is to be done with the replicas so that they are those that should be here, and
+// forgets what was wrong with others.
+func (s *Set) compare(desired map[fsm.PartitionID]*fsm.Partition, current bool) (toOpen, toClose, toReopen []fsm.PartitionID) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for id := range desired {
+		if s.open[id] == nil && s.broken[id] == nil && !s.busy[id] {
+			toOpen = append(toOpen, id)
+		}
+	}
+	for id := range s.open {
+		switch {
+		case desired[id] == nil && current:
+			toClose = append(toClose, id)
+		case s.reopening[id] || s.damage[id] != nil:
+			toReopen = append(toReopen, id)
+		}
+	}
+	clear(s.reopening)
+	for id := range s.broken {
+		if desired[id] == nil && current {
+			delete(s.broken, id)
+			delete(s.rebuilt, id)
+		}
+	}
+	return toOpen, toClose, toReopen
+}
+
 // takeDamage gives why a replica is to be closed, and forgets it.
 func (s *Set) takeDamage(id fsm.PartitionID) error {
 	s.mu.Lock()
@@ -135,7 +146,8 @@ func (s *Set) takeDamage(id fsm.PartitionID) error {
 	return damage
 }
 
-// closeToReopen closes a replica that is to be opened again with what it has copied, or, if damage is not nil, to be rebuilt.
+// closeToReopen closes a replica that is to be opened again with what it has copied, or, if damage
+// is not nil, to be rebuilt.
 func (s *Set) closeToReopen(r *Replica, damage error) {
 	if damage != nil {
 		s.setBroken(r.ID, damage)
@@ -146,19 +158,22 @@ func (s *Set) closeToReopen(r *Replica, damage error) {
 	}
 	s.env.Logger.Warn("closing a replica to open it again", "partition", r.ID, "error", err)
 	if damage == nil && isDamage(err) {
-		// What was copied goes behind segments that are damaged. Opened again, it would be copied again, for ever.
+		// What was copied goes behind segments that are damaged. Opened again, it would be copied
+		// again, for ever.
 		s.setBroken(r.ID, err)
 	}
 }
 
-// inhand is the opening and closing of replicas in one turn of the reconcile loop. One that takes longer than the loop
-// has patience, as where Raft waits for a disk that hangs, goes on beside it, and its replica is left alone meanwhile.
+// inhand is the opening and closing of replicas in one call of Reconcile. One that takes
+// longer than the loop has patience, as where Raft waits for a disk that hangs, goes on beside it,
+// and its replica is left alone meanwhile.
 type inhand struct {
 	done sync.WaitGroup
 	left atomic.Bool // the loop does not wait any more
 }
 
-// reconcilePatience is how long the reconcile loop waits for replicas that are being opened or closed.
+// reconcilePatience is how long Reconcile waits for replicas that are being opened or
+// closed.
 const reconcilePatience = 2 * time.Second
 
 func (w *inhand) begin(s *Set, id fsm.PartitionID, job func()) {
@@ -218,7 +233,7 @@ func (s *Set) openReplica(id fsm.PartitionID, partition *fsm.Partition) error {
 	s.mu.Unlock()
 	s.env.Host.Opened(id)
 	if newer := r.metNewer(); newer != nil { // met before it was one of the replicas
-		s.Outgrown(r, newer)
+		s.outgrown(r, newer)
 	}
 	return nil
 }
@@ -238,23 +253,31 @@ func (s *Set) rebuildBroken() {
 		go func() {
 			defer s.done.Done()
 			rerr := s.rebuild(id)
-			s.mu.Lock()
-			defer s.mu.Unlock()
-			delete(s.busy, id)
-			s.rebuilt[id] = time.Now()
+			s.didRebuild(id, err, rerr)
 			if rerr != nil {
-				s.broken[id] = errStaysOut{err, rerr}
 				s.env.Logger.Error("a damaged replica stays out of its group", "partition", id, "damage", err, "error", rerr)
 				return
 			}
-			delete(s.broken, id)
 			s.env.Host.Wake()
 		}()
 	}
 }
 
-// removeReplica frees the disk of a partition that is no longer in the catalog or, if moved, has its
-// replicas elsewhere. What was voted is kept then: the replica may come back, in the same term.
+// didRebuild notes that a damaged replica is out of its group, or why it is not.
+func (s *Set) didRebuild(id fsm.PartitionID, damage, why error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.busy, id)
+	s.rebuilt[id] = time.Now()
+	if why != nil {
+		s.broken[id] = errStaysOut{damage, why}
+	} else {
+		delete(s.broken, id)
+	}
+}
+
+// removeReplica frees the disk of a partition that is no longer in the catalog or, if moved, has
+// its replicas elsewhere. What was voted is kept then: the replica may come back, in the same term.
 func (s *Set) removeReplica(id fsm.PartitionID, moved bool) {
 	dir := s.env.dirOf(id)
 	// Renamed first: what is half deleted must never be opened again.

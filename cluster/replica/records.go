@@ -54,7 +54,7 @@ func (r *Records) proposing() (*proposer, error) {
 	return leading.(*proposer), nil
 }
 
-// append hands batches to this replica's proposer. term is the leadership that
+// Append hands batches to this replica's proposer. term is the leadership that
 // the caller meant, 0 for any: a request that was on its way while leadership
 // went and came back must not land behind a later one.
 func (r *Records) Append(ctx context.Context, term uint64, batches [][]byte) ([]fsm.Appended, error) {
@@ -68,7 +68,7 @@ func (r *Records) Append(ctx context.Context, term uint64, batches [][]byte) ([]
 	return p.append(ctx, batches)
 }
 
-// bounds implements machine: the log start and the next offset.
+// Bounds implements machine: the log start and the next offset.
 func (r *Records) Bounds() (start, next fsm.Offset) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -82,7 +82,7 @@ func (r *Records) producer(id int64) (fsm.ProducerState, bool) {
 	return r.state.Producer(id)
 }
 
-// readAsLeader answers for the whole partition: what lies outside of the log is said to be so only
+// ReadAsLeader answers for the whole partition: what lies outside of the log is said to be so only
 // after a majority confirmed that this replica leads, of all that was committed before.
 func (r *Records) ReadAsLeader(ctx context.Context, from fsm.Offset, maxBytes int) (fsm.Slice, error) {
 	p, err := r.proposing()
@@ -123,7 +123,7 @@ func (r *Records) await(ctx context.Context, from fsm.Offset) error {
 	}
 }
 
-// awaitAsLeader is await that ends with raftgroup.NotLeader when this replica no longer leads.
+// AwaitAsLeader is await that ends with raftgroup.NotLeader when this replica no longer leads.
 func (r *Records) AwaitAsLeader(ctx context.Context, from fsm.Offset) error {
 	p, err := r.proposing()
 	if err != nil {
@@ -143,7 +143,7 @@ func (r *Records) AwaitAsLeader(ctx context.Context, from fsm.Offset) error {
 	return nil
 }
 
-// offsetsBefore answers ListOffsets v0 as the confirmed leader.
+// OffsetsBefore answers ListOffsets v0 as the confirmed leader.
 func (r *Records) OffsetsBefore(ctx context.Context, timestamp int64, max int) ([]fsm.Offset, error) {
 	_, start, end, err := r.asConfirmedLeader(ctx)
 	if err != nil {
@@ -199,8 +199,8 @@ func (r *Records) apply(entry *raft.Log) fsm.Applied {
 		return applied
 	}
 	r.mu.Unlock()
-	// The log may write to its index, so it is told without the lock; readers hear of the entry when
-	// it has been: they look for it there.
+	// The log may write to its index, so it is told without the lock; readers hear of the entry
+	// when it has been: they look for it there.
 	after, maxTime := span(entry, before)
 	r.Log.Applied(entry.Index, after, maxTime, entry.AppendedAt.UnixMilli())
 	r.mu.Lock()
@@ -262,8 +262,9 @@ func (r *Records) fits(snapshot []byte, next int64) error {
 	return err
 }
 
-// DeleteRecords makes before the first offset that can be read, -1 for the high watermark, and gives
-// the log start afterwards. The error is fsm.ErrOffsetOutOfRange, or why this replica is not the leader.
+// DeleteRecords makes before the first offset that can be read, -1 for the high watermark, and
+// gives the log start afterwards. The error is fsm.ErrOffsetOutOfRange, or why this replica is not
+// the leader.
 func (r *Records) DeleteRecords(ctx context.Context, before fsm.Offset) (fsm.Offset, error) {
 	// What a deposed leader does not know to be committed may be.
 	p, start, next, err := r.asConfirmedLeader(ctx)
@@ -285,8 +286,8 @@ func (r *Records) DeleteRecords(ctx context.Context, before fsm.Offset) (fsm.Off
 	return start, nil
 }
 
-// ActiveProducers gives the idempotent producers that the confirmed leader remembers, in the order in
-// which they last appended.
+// ActiveProducers gives the idempotent producers that the confirmed leader remembers, in the order
+// in which they last appended.
 func (r *Records) ActiveProducers(ctx context.Context) ([]fsm.ActiveProducer, error) {
 	if _, _, _, err := r.asConfirmedLeader(ctx); err != nil {
 		return nil, err

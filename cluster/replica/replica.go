@@ -24,17 +24,18 @@ type Replica struct {
 	keeper  keeper
 	machine machine
 
-	// group and log are set once, before the replica is handed out; the machine may
-	// be applied to from the moment Raft runs, which is after log is set.
+	// Member and Log are set once, before the replica is handed out; the machine may
+	// be applied to from the moment Raft runs, which is after Log is set.
 	Member *raftgroup.Member
 	Log    *raftlog.PartitionLog
 
 	applied appliedTo
 
-	// mu guards what follows, and the fields of the machine. Under it Raft may be asked what it has in
-	// memory (its state, term and leader), and the state machine changes; nothing is read from or
-	// written to a disk, asked of Raft's main loop or of another node, or waited for, and no other lock
-	// is taken. The locks that may be held when it is taken are copying and a proposer's producersMu.
+	// mu guards what follows, and the fields of the machine. Under it Raft may be asked what it has
+	// in memory (its state, term and leader), and the state machine changes; nothing is read from
+	// or written to a disk, asked of Raft's main loop or of another node, or waited for, and no
+	// other lock is taken. The locks that may be held when it is taken are copying and a proposer's
+	// producersMu.
 	mu      sync.Mutex
 	leading Leadership    // non-nil while this replica leads and has passed its barrier
 	changed chan struct{} // closed and replaced whenever the known leader or leading changes
@@ -47,8 +48,8 @@ type Replica struct {
 	catchUp   progress
 
 	changing chan struct{} // capacity 1: taken by who changes the group's members, from the look at them on
-	// copying is held by who stages entries, over disk and network, so only TryLock may be called but
-	// by close; never free again once the replica is closed. mu may be taken under it.
+	// copying is held by who stages entries, over disk and network, so only TryLock may be called
+	// but by close; never free again once the replica is closed. mu may be taken under it.
 	copying     sync.Mutex
 	closing     context.Context
 	stopCopying context.CancelFunc
@@ -204,7 +205,7 @@ func (r *Replica) start(g *raftgroup.Member) {
 	}()
 }
 
-// close ends the leadership, the group and the watch, and takes over what was
+// Close ends the leadership, the group and the watch, and takes over what was
 // copied, if anything. Appends under way end with an error.
 func (r *Replica) Close() error {
 	r.stop()
@@ -273,7 +274,7 @@ func (r *Replica) watch(ctx context.Context) {
 	}
 }
 
-// leader gives what this replica knows of the leader, and a channel that is
+// Leader gives what this replica knows of the leader, and a channel that is
 // closed when that may have changed.
 func (r *Replica) Leader() (raftgroup.Hint, <-chan struct{}) {
 	r.mu.Lock()
@@ -300,14 +301,14 @@ func (r *Replica) Shard() *Shard {
 // CatchUp says how far the copying from the leader is, nil if nothing is copied.
 func (r *Replica) CatchUp() *fsm.CatchUpStatus { return r.catchUp.status() }
 
-// wasLed reports whether a leader of the group was known once.
+// WasLed reports whether a leader of the group was known once.
 func (r *Replica) WasLed() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.everLed
 }
 
-// leads gives the leadership if this replica leads, has passed its barrier and so
+// Leads gives the leadership if this replica leads, has passed its barrier and so
 // may speak for the group (invariant 8), else raftgroup.NotLeader.
 func (r *Replica) Leads() (Leadership, error) {
 	r.mu.Lock()
@@ -325,9 +326,9 @@ func (r *Replica) Leads() (Leadership, error) {
 // barrierPatience is how long a call of another node waits for a barrier.
 const barrierPatience = 250 * time.Millisecond
 
-// settle returns when this replica is not between its election and the end of its barrier: at once, after that, or after
-// barrierPatience. A node hears of a new leader by the entry that the barrier is about, so its first call comes too early,
-// and to ask again costs it a pause.
+// Settle returns when this replica is not between its election and the end of its barrier: at once,
+// after that, or after barrierPatience. A node hears of a new leader by the entry that the barrier
+// is about, so its first call comes too early, and to ask again costs it a pause.
 func (r *Replica) Settle(ctx context.Context) {
 	patience := time.NewTimer(barrierPatience)
 	defer patience.Stop()
@@ -349,7 +350,8 @@ func (r *Replica) Settle(ctx context.Context) {
 	}
 }
 
-// Abandon ends what this replica does as a leader, without waiting for anything: Raft cannot get on.
+// Abandon ends what this replica does as a leader, without waiting for anything: Raft cannot get
+// on.
 func (r *Replica) Abandon() {
 	r.mu.Lock()
 	leading := r.leading
@@ -362,7 +364,7 @@ func (r *Replica) Abandon() {
 	}
 }
 
-// bounds gives the first and the next offset of the state machine.
+// Bounds gives the first and the next offset of the state machine.
 func (r *Replica) Bounds() (start, next fsm.Offset) { return r.machine.Bounds() }
 
 // replicaSnapshot is the state of a replica's machine and what its log knew then.

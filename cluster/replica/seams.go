@@ -15,8 +15,8 @@ func (s *Set) Unpacking() *semaphore.Weighted { return s.env.unpacking }
 // Machine gives the state machine as Raft sees it.
 func (r *Replica) Machine() raft.FSM { return r.machine }
 
-// HoldBack makes a leader look as if its barrier were not behind it, until restore is called or Raft
-// has news.
+// HoldBack makes a leader look as if its barrier were not behind it, until restore is called or
+// Raft has news.
 func (r *Replica) HoldBack() (restore func()) {
 	r.mu.Lock()
 	leading := r.leading

@@ -80,14 +80,14 @@ func (s *Set) Close() error {
 	return err
 }
 
-// replica gives the replica of a partition or shard, nil if none runs here.
+// Replica gives the replica of a partition or shard, nil if none runs here.
 func (s *Set) Replica(id fsm.PartitionID) *Replica {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.open[id]
 }
 
-// records gives the replica of a partition, nil if none runs here.
+// Records gives the replica of a partition, nil if none runs here.
 func (s *Set) Records(id fsm.PartitionID) *Records {
 	r := s.Replica(id)
 	if r == nil {
@@ -96,7 +96,7 @@ func (s *Set) Records(id fsm.PartitionID) *Records {
 	return r.Records()
 }
 
-// shard gives the replica of a shard of consumer groups, nil if none runs here.
+// Shard gives the replica of a shard of consumer groups, nil if none runs here.
 func (s *Set) Shard(id fsm.PartitionID) *Shard {
 	r := s.Replica(id)
 	if r == nil {
@@ -105,7 +105,7 @@ func (s *Set) Shard(id fsm.PartitionID) *Shard {
 	return r.Shard()
 }
 
-// running gives all replicas that run.
+// Running gives all replicas that run.
 func (s *Set) Running() []*Replica {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -116,22 +116,22 @@ func (s *Set) Running() []*Replica {
 	return replicas
 }
 
-// count is how many replicas run.
+// Count is how many replicas run.
 func (s *Set) Count() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return len(s.open)
 }
 
-// look gives the replica that runs here, and else why there is none, if something is wrong.
+// Look gives the replica that runs here, and else why there is none, if something is wrong.
 func (s *Set) Look(id fsm.PartitionID) (*Replica, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.open[id], s.broken[id]
 }
 
-// Detach takes a replica out of those that run, and has it left alone until it is not busy any more;
-// the caller closes it.
+// Detach takes a replica out of those that run, and has it left alone until it is not busy any
+// more; the caller closes it.
 func (s *Set) Detach(id fsm.PartitionID) *Replica {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -141,15 +141,15 @@ func (s *Set) Detach(id fsm.PartitionID) *Replica {
 	return r
 }
 
-// whyBroken gives why a replica that should run does not; nil if it runs, is being opened, or should
-// not be here.
+// WhyBroken gives why a replica that should run does not; nil if it runs, is being opened, or
+// should not be here.
 func (s *Set) WhyBroken(id fsm.PartitionID) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.broken[id]
 }
 
-// troubles gives what is wrong with replicas: why those that do not run are broken, and what those
+// Troubles gives what is wrong with replicas: why those that do not run are broken, and what those
 // that run cannot read.
 func (s *Set) Troubles() (broken, hurt map[fsm.PartitionID]error) {
 	broken, hurt = map[fsm.PartitionID]error{}, map[fsm.PartitionID]error{}
@@ -164,7 +164,7 @@ func (s *Set) Troubles() (broken, hurt map[fsm.PartitionID]error) {
 	return broken, hurt
 }
 
-// isBusy reports whether a replica is being opened, closed or rebuilt.
+// IsBusy reports whether a replica is being opened, closed or rebuilt.
 func (s *Set) IsBusy(id fsm.PartitionID) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()

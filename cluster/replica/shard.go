@@ -45,7 +45,7 @@ func (s *Shard) coordinating() (*shardLeader, error) {
 	return leading.(*shardLeader), nil
 }
 
-// bounds implements machine.
+// Bounds implements machine.
 func (s *Shard) Bounds() (start, next fsm.Offset) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -53,8 +53,8 @@ func (s *Shard) Bounds() (start, next fsm.Offset) {
 }
 
 // segmentBytes is the size of a segment, and how much of the log a snapshot stands for. What a
-// snapshot takes is rewritten whole, so a shard with a larger state has larger segments, and its log
-// is a few times as large as what is in it.
+// snapshot takes is rewritten whole, so a shard with a larger state has larger segments, and its
+// log is a few times as large as what is in it.
 func (s *Shard) segmentBytes() int64 { return max(s.env.ShardSegmentBytes, s.stateSize.Load()) }
 
 // logOptions implements machine. Commands are taken also when the disk is nearly
@@ -132,8 +132,8 @@ func (s *Shard) Apply(entry *raft.Log) any {
 	return results
 }
 
-// shardCommands reads the commands of an entry, each with its error: what is no command is void. err is
-// fsm.ErrNewer if a newer program wrote one; then none may be applied.
+// shardCommands reads the commands of an entry, each with its error: what is no command is void.
+// err is fsm.ErrNewer if a newer program wrote one; then none may be applied.
 func shardCommands(data []byte) (commands []coordinator.Command, results shardApplied, err error) {
 	for b, err := range fsm.GroupCommands(data) {
 		var command coordinator.Command
