@@ -22,35 +22,15 @@ func (n *Node) catalogConfig() catalog.Config {
 	}
 }
 
-// catalogCalls are the calls between nodes that the catalog answers.
-var catalogCalls = map[catalog.Kind]uint8{
-	catalog.Apply:            callCatalogApply,
-	catalog.CreateTopic:      callCreateTopic,
-	catalog.CreatePartitions: callCreatePartitions,
-	catalog.CreateShards:     callCreateShards,
-	catalog.Administer:       callAdminister,
-	catalog.Index:            callCatalogIndex,
-	catalog.Known:            callCatalogKnown,
-	catalog.Membership:       callMember,
-}
-
-// catalogKinds is the reverse: what a call asks the catalog. 0: another part of the node answers it.
-var catalogKinds = func() (kinds [256]catalog.Kind) {
-	for kind, call := range catalogCalls {
-		kinds[call] = kind
-	}
-	return kinds
-}()
-
 // catalogHost is the node as its catalog sees it.
 type catalogHost struct{ n *Node }
 
 func (h catalogHost) Connected(identity string) bool { return h.n.connected(identity) }
 func (h catalogHost) Fail(err error)                 { h.n.fail(err) }
 
-// Call implements catalog.Host.
-func (h catalogHost) Call(ctx context.Context, identity string, kind catalog.Kind, payload []byte) ([]byte, error) {
-	return h.n.call(ctx, identity, catalogCalls[kind], payload)
+// Call implements calls.Caller.
+func (h catalogHost) Call(ctx context.Context, identity string, kind uint8, payload ...[]byte) ([]byte, error) {
+	return h.n.call(ctx, identity, kind, payload...)
 }
 
 // Elsewhere implements catalog.Host.

@@ -29,6 +29,7 @@ import (
 	"golang.org/x/sync/semaphore"
 
 	"github.com/trimaran-io/trimaran/cluster/backofflog"
+	"github.com/trimaran-io/trimaran/cluster/calls"
 	"github.com/trimaran-io/trimaran/cluster/catalog"
 	"github.com/trimaran-io/trimaran/cluster/formation"
 	"github.com/trimaran-io/trimaran/cluster/identity"
@@ -141,6 +142,7 @@ type Node struct {
 	failover *failover
 
 	initial   *catalog.InitialTopics
+	server    calls.Server        // of calls that have types
 	forwarded *semaphore.Weighted // requests of consumer groups that wait at other nodes
 
 	ctx    context.Context // ends when the node stops
@@ -266,6 +268,8 @@ func Start(cfg Config) (_ *Node, err error) {
 	}
 	undo = append(undo, func() { n.gossip.Close() })
 	n.formation = n.newFormation()
+	n.catalog.Answers(&n.server)
+	n.answerFormation(&n.server)
 	close(n.wired)
 	if n.ClusterID() != "" {
 		if err := n.openCatalog(); err != nil {

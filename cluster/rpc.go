@@ -181,9 +181,6 @@ func (n *Node) answer(ctx context.Context, from string, kind uint8, payload []by
 			return nil, errNotLeader{}
 		}
 	}
-	if of := catalogKinds[kind]; of != 0 {
-		return n.catalog.Answer(ctx, from, of, payload)
-	}
 	r := reader{b: payload}
 	switch kind {
 	case callAppend:
@@ -239,12 +236,10 @@ func (n *Node) answer(ctx context.Context, from string, kind uint8, payload []by
 		}
 		return n.answerCopy(ctx, from, replica, kind, &r)
 
+	case callCatalogApply, callCatalogIndex, callCatalogKnown, callCreateTopic, callCreatePartitions, callCreateShards, callAdminister, callMember, callForm, callJoin:
+		return n.server.Answer(ctx, from, kind, payload)
 	case callCoordinate:
 		return n.answerCoordinate(ctx, payload)
-	case callForm:
-		return nil, n.grant(payload)
-	case callJoin:
-		return n.admit(ctx, from, payload)
 	case callSurvey:
 		return n.failover.answer(from, payload)
 	case callStand:

@@ -14,7 +14,7 @@ import (
 // while nodes run an older program.
 func (c *Catalog) Administer(ctx context.Context, request fsm.AdminRequest) error {
 	// Every request may be made twice: it says how things shall be.
-	return c.askJSON(ctx, Administer, request)
+	return askForAll(ctx, c, c.administer(), request)
 }
 
 // administer gives the command for what an operator asks.

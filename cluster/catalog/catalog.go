@@ -9,6 +9,7 @@ import (
 
 	"github.com/hashicorp/raft"
 
+	"github.com/trimaran-io/trimaran/cluster/calls"
 	"github.com/trimaran-io/trimaran/cluster/identity"
 	"github.com/trimaran-io/trimaran/cluster/raftgroup"
 	"github.com/trimaran-io/trimaran/fsm"
@@ -31,9 +32,8 @@ const (
 type Host interface {
 	// Connected reports whether a node is reached right now; a node reaches itself.
 	Connected(identity string) bool
-	// Call asks another node's catalog: Answer is what answers there. An error for which fsm.NotAppended
-	// holds means that nothing was changed; one that is no leader answers with a raftgroup.NotLeader.
-	Call(ctx context.Context, identity string, kind Kind, payload []byte) ([]byte, error)
+	// Call takes a call to another node.
+	calls.Caller
 	// Elsewhere gives who leads the group by the word of its other voters, "" for nobody, where the member
 	// here cannot hear of it: it knows of the leader that is given, "" for none. ok false: it is to be believed.
 	Elsewhere(leader string, voters []string) (identity string, ok bool)
@@ -80,7 +80,7 @@ type Catalog struct {
 	member   atomic.Pointer[raftgroup.Member] // nil until the node is in a cluster
 	caughtUp atomic.Bool                      // the catalog here was once as new as the leader's
 	cut      atomic.Bool                      // see departure.go
-	placing  chan struct{}                    // capacity 1: see ownTurn
+	placing  chan struct{}                    // capacity 1: see placed
 }
 
 // New makes a catalog that is empty until Open.

@@ -1,6 +1,7 @@
 package catalog
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"log/slog"
@@ -13,6 +14,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/raft"
 
+	"github.com/trimaran-io/trimaran/cluster/calls"
 	"github.com/trimaran-io/trimaran/cluster/identity"
 	"github.com/trimaran-io/trimaran/cluster/raftgroup"
 	"github.com/trimaran-io/trimaran/cluster/raftlog"
@@ -39,6 +41,8 @@ type hosted struct {
 	stop  context.CancelFunc
 	runs  chan struct{}
 	votes *raftlog.Stable
+
+	answers calls.Server
 }
 
 func (h *hosted) Connected(identity string) bool { return h.all.find(identity) != nil }
@@ -57,12 +61,12 @@ func (h *hosted) HandOver(m *raftgroup.Member, suitable func(string) bool) error
 	return fsm.ErrNoLeader
 }
 
-func (h *hosted) Call(ctx context.Context, identity string, kind Kind, payload []byte) ([]byte, error) {
+func (h *hosted) Call(ctx context.Context, identity string, kind uint8, payload ...[]byte) ([]byte, error) {
 	other := h.all.find(identity)
 	if other == nil {
 		return nil, fsm.ErrNoLeader
 	}
-	return other.c.Answer(ctx, h.c.self, kind, payload)
+	return other.answers.Answer(ctx, h.c.self, kind, bytes.Join(payload, nil))
 }
 
 func (h *hosted) Members() (ids []string) {
@@ -110,6 +114,7 @@ func newCatalogs(t *testing.T, nodes, forming int) *catalogs {
 		h.stop = cancel
 		h.c = New(Config{Life: ctx, Self: h.self, Host: h, Logger: slog.New(slog.DiscardHandler), Forming: forms,
 			DefaultPartitions: 1, DefaultReplicationFactor: 3, Shards: 16, NoAutoBalance: true})
+		h.c.Answers(&h.answers)
 		_, h.wire = raft.NewInmemTransport(raft.ServerAddress(h.c.self))
 		a.nodes = append(a.nodes, h)
 	}

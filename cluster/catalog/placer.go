@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/trimaran-io/trimaran/cluster/calls"
 	"github.com/trimaran-io/trimaran/cluster/placement"
 	"github.com/trimaran-io/trimaran/fsm"
 )
@@ -22,7 +23,7 @@ type placer struct {
 func (p *placer) here(view *fsm.Topics) map[fsm.NodeID]bool { return nodesHere(view, p.connected) }
 
 // createTopic places and creates a topic.
-func (p *placer) createTopic(view *fsm.Topics, call createTopicCall) (command fsm.CatalogCommand, err error) {
+func (p *placer) createTopic(view *fsm.Topics, call calls.CreateTopicRequest) (command fsm.CatalogCommand, err error) {
 	if view.ClusterID() == "" {
 		return command, fmt.Errorf("%w: the cluster is being formed", fsm.ErrNoLeader)
 	}
@@ -53,7 +54,7 @@ func (p *placer) createTopic(view *fsm.Topics, call createTopicCall) (command fs
 }
 
 // assignment gives the replicas of a new topic's partitions, and how many each has.
-func (p *placer) assignment(view *fsm.Topics, call createTopicCall) ([][]fsm.NodeID, int, error) {
+func (p *placer) assignment(view *fsm.Topics, call calls.CreateTopicRequest) ([][]fsm.NodeID, int, error) {
 	partitions, factor := call.Spec.Partitions, int(call.Spec.ReplicationFactor)
 	nodes := len(view.Nodes())
 	if partitions == -1 {
@@ -87,7 +88,7 @@ func formedOn(assignment [][]fsm.NodeID) (partitions []fsm.Partition) {
 }
 
 // createPartitions places partitions and adds them to a topic.
-func (p *placer) createPartitions(view *fsm.Topics, call createPartitionsCall) (command fsm.CatalogCommand, err error) {
+func (p *placer) createPartitions(view *fsm.Topics, call calls.CreatePartitionsRequest) (command fsm.CatalogCommand, err error) {
 	topic, ok := view.ByID(call.Topic)
 	if !ok {
 		return command, fmt.Errorf("%w: no topic has id %s", fsm.ErrUnknownTopicOrPartition, call.Topic)

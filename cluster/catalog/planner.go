@@ -10,6 +10,7 @@ import (
 
 	"github.com/hashicorp/raft"
 
+	"github.com/trimaran-io/trimaran/cluster/calls"
 	"github.com/trimaran-io/trimaran/cluster/placement"
 	"github.com/trimaran-io/trimaran/fsm"
 )
@@ -31,7 +32,7 @@ const (
 // changer is what a planner does about what it sees. All may take as long as the context.
 type changer interface {
 	// Change makes a change to the catalog.
-	Change(context.Context, fsm.CatalogCommand) (Reply, error)
+	Change(context.Context, fsm.CatalogCommand) (calls.CatalogReply, error)
 	// giveUpVote takes the vote in the catalog's group from a node that is to leave the cluster.
 	giveUpVote(ctx context.Context, node fsm.Node) (obstacle string, err error)
 }

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/trimaran-io/trimaran/cluster/calls"
 	"github.com/trimaran-io/trimaran/fsm"
 )
 
@@ -35,12 +36,12 @@ func newPlans(t *testing.T, cfg Config, nodes ...fsm.NodeID) *plans {
 	return x
 }
 
-func (x *plans) Change(_ context.Context, command fsm.CatalogCommand) (Reply, error) {
+func (x *plans) Change(_ context.Context, command fsm.CatalogCommand) (calls.CatalogReply, error) {
 	if x.err != nil {
-		return Reply{}, x.err
+		return calls.CatalogReply{}, x.err
 	}
 	result := x.log.raw(command.Encode())
-	return Reply{Index: fsm.Index(x.log.index)}, result.Err
+	return calls.CatalogReply{Index: fsm.Index(x.log.index)}, result.Err
 }
 
 func (x *plans) giveUpVote(_ context.Context, node fsm.Node) (string, error) {

@@ -6,24 +6,10 @@ import (
 	"maps"
 	"strings"
 
+	"github.com/trimaran-io/trimaran/cluster/calls"
 	"github.com/trimaran-io/trimaran/cluster/identity"
 	"github.com/trimaran-io/trimaran/fsm"
 )
-
-// createTopicCall is what a node asks the leader to do.
-type createTopicCall struct {
-	Spec         fsm.TopicSpec `json:"spec"`
-	ID           fsm.TopicID   `json:"id"` // minted by the asking node, so that asking twice creates once
-	ValidateOnly bool          `json:"validate_only,omitempty"`
-}
-
-// createPartitionsCall is what a node asks the leader to do.
-type createPartitionsCall struct {
-	Topic        fsm.TopicID `json:"topic"`
-	Count        int         `json:"count"` // in all, afterwards
-	From         int         `json:"from"`  // that the asking node knows of: asking twice creates once
-	ValidateOnly bool        `json:"validate_only,omitempty"`
-}
 
 // CreateTopic creates a topic and returns it when it is known at all connected nodes; its partitions need not have a
 // leader yet. nil where nothing is to be created, or where somebody has deleted it since. With validateOnly nothing is
@@ -36,9 +22,9 @@ func (c *Catalog) CreateTopic(ctx context.Context, spec fsm.TopicSpec, validateO
 		}
 		return nil, err
 	}
-	call := createTopicCall{Spec: spec, ID: identity.NewUUID(), ValidateOnly: validateOnly}
+	call := calls.CreateTopicRequest{Spec: spec, ID: identity.NewUUID(), ValidateOnly: validateOnly}
 	// The same id asked for twice creates once.
-	if err := c.askJSON(ctx, CreateTopic, call); err != nil || validateOnly {
+	if err := askForAll(ctx, c, c.createTopic(), call); err != nil || validateOnly {
 		return nil, err
 	}
 	c.warnOfCompaction(&fsm.Topic{Name: spec.Name}, spec.Configs)
@@ -53,11 +39,13 @@ func (c *Catalog) CreatePartitions(ctx context.Context, topic *fsm.Topic, count 
 	if count <= had {
 		return had, fmt.Errorf("%w: topic %s has %d partitions, %d are no more", fsm.ErrInvalidPartitions, topic.Name, had, count)
 	}
-	return had, c.askJSON(ctx, CreatePartitions, createPartitionsCall{Topic: topic.ID, Count: count, From: had, ValidateOnly: validateOnly})
+	return had, askForAll(ctx, c, c.createPartitions(), calls.CreatePartitionsRequest{Topic: topic.ID, Count: count, From: had, ValidateOnly: validateOnly})
 }
 
 // CreateShards returns when the catalog here has the shards of consumer groups, and all connected nodes know it.
-func (c *Catalog) CreateShards(ctx context.Context) error { return c.askForAll(ctx, CreateShards, nil) }
+func (c *Catalog) CreateShards(ctx context.Context) error {
+	return askForAll(ctx, c, c.createShards(), calls.Nothing{})
+}
 
 // Lookup finds a topic, if need be in a newer catalog than this node's. The error is
 // fsm.ErrUnknownTopicOrPartition where there is none.

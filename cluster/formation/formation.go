@@ -61,11 +61,10 @@ type Config struct {
 	Told   bool
 	Gossip Gossip
 
-	// Propose asks a node to agree to a proposal in JSON; nil when it has, on stable storage.
-	Propose func(ctx context.Context, identity string, proposal []byte) error
-	// Join asks the node at a peer address to register this one, a fsm.Node in JSON. The answer is what
-	// Admit gives there.
-	Join func(ctx context.Context, addr string, node []byte) ([]byte, error)
+	// Propose asks a node to agree to a proposal; nil when it has, on stable storage.
+	Propose func(ctx context.Context, identity string, p *identity.Proposal) error
+	// Join asks the node at a peer address to register this one, and gives what Admit gives there.
+	Join func(ctx context.Context, addr string, node fsm.Node) (clusterID string, err error)
 	// Adopted is told when the node has come to a cluster.
 	Adopted func(clusterID string)
 

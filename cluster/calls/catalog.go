@@ -1,0 +1,19 @@
+package calls
+
+import (
+	"fmt"
+
+	"github.com/trimaran-io/trimaran/fsm"
+)
+
+// CatalogReply says at which index a change is in the catalog, or how far the catalog is.
+type CatalogReply struct {
+	Index fsm.Index `json:"index"`
+	// FirstProducerID is set by an allocation of producer ids.
+	FirstProducerID int64 `json:"first_producer_id,omitempty"`
+}
+
+// catalogReply is the answer to all calls that the catalog's leader is asked.
+func catalogReply() form[CatalogReply] {
+	return looseJSON[CatalogReply](fmt.Errorf("%w: malformed answer of the catalog's leader", fsm.ErrUnknown))
+}

@@ -1,0 +1,39 @@
+package calls
+
+import "github.com/trimaran-io/trimaran/fsm"
+
+// NodeReport is what a node says of its replicas.
+type NodeReport struct {
+	Catalog string   `json:"catalog"` // leader, voter, nonvoter
+	Term    fsm.Term `json:"catalog_term,omitempty"`
+	End     int64    `json:"catalog_end,omitempty"` // index behind the last entry of its log
+	// CatalogVoters are the identities of who votes in the catalog, as one says that leads it, or thinks so.
+	CatalogVoters []string `json:"catalog_voters,omitempty"`
+
+	Replicas map[string]ReplicaReport `json:"replicas"` // by fsm.PartitionID.String
+	Broken   map[string]string        `json:"broken,omitempty"`
+
+	DiskFree  int64 `json:"disk_free"`  // bytes
+	DiskTotal int64 `json:"disk_total"` // bytes
+	DiskFull  bool  `json:"disk_full"`
+}
+
+// ReplicaReport is what a node says of one replica.
+type ReplicaReport struct {
+	Leads    bool       `json:"leads"`
+	Term     fsm.Term   `json:"term"`
+	LogStart fsm.Offset `json:"log_start"`
+	Applied  fsm.Offset `json:"applied"` // the next offset
+
+	Bytes int64 `json:"bytes"` // of its log
+
+	// Voters are the identities of those that vote, as the leader says: another replica's
+	// configuration may be old.
+	Voters []string `json:"voters,omitempty"`
+
+	CatchUp *fsm.CatchUpStatus `json:"catch_up,omitempty"`
+	Error   string             `json:"error,omitempty"` // in an answer's reading only
+	Hurt    string             `json:"hurt,omitempty"`  // what it cannot read, though it runs
+}
+
+var replicaStatusCall = Call[Nothing, NodeReport]{request: nothing(), answer: looseJSON[NodeReport](ErrMalformedAnswer)}
