@@ -57,16 +57,16 @@ func (h catalogHost) Members() (identities []string) {
 	return identities
 }
 
-// LevelReached implements catalog.Host: logs have their newer form where nobody goes back to a program that does not
-// read it.
+// LevelReached implements catalog.Host: logs have their newer form where nobody goes back to a
+// program that does not read it.
 func (h catalogHost) LevelReached(level int) {
 	if level >= 3 {
 		h.n.logs.Upgrade()
 	}
 }
 
-// ErrLeft ends a node that was taken out of the cluster, as was asked for, and is what Start gives from
-// then on: the data directory belongs to nobody any more.
+// ErrLeft ends a node that was taken out of the cluster, as was asked for, and is what Start gives
+// from then on: the data directory belongs to nobody any more.
 var ErrLeft = errors.New("this node has left the cluster: its replicas are elsewhere, and it cannot come back with this data directory")
 
 // Left implements catalog.Host.
@@ -96,8 +96,8 @@ func (n *Node) openCatalog() error {
 	return nil
 }
 
-// openCatalogMember opens the files of the catalog's group and starts Raft; there are voters at the node that forms the
-// cluster.
+// openCatalogMember opens the files of the catalog's group and starts Raft; there are voters at the
+// node that forms the cluster.
 func (n *Node) openCatalogMember(machine raft.FSM, voters, nonvoters []string) (*raftgroup.Member, error) {
 	config := raftgroup.Config(n.identity, n.cfg.HeartbeatTimeout, n.cfg.CommitTimeout, 10_240, n.raftLogger.Named(catalog.Group))
 	config.SnapshotThreshold = 1024

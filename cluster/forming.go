@@ -64,7 +64,8 @@ func (n *Node) answerFormation(s *calls.Server) {
 		p := identity.Proposal(q)
 		return calls.Nothing{}, n.lost(n.formation.Grant(&p))
 	})
-	// A new node is registered in the catalog, whose leader then adds it to the catalog's Raft group.
+	// A new node is registered in the catalog, whose leader then adds it to the catalog's Raft
+	// group.
 	calls.Handle(s, calls.Join, func(ctx context.Context, from string, node fsm.Node) (calls.JoinReply, error) {
 		id, err := n.formation.Admit(ctx, from, node, func(ctx context.Context, node fsm.Node) error {
 			_, err := n.catalog.Change(ctx, fsm.CatalogCommand{RegisterNode: &node})

@@ -12,8 +12,8 @@ import (
 	"github.com/trimaran-io/trimaran/fsm"
 )
 
-// Answers gives the calls of other nodes' catalogs their functions. Errors are a raftgroup.NotLeader where another node
-// leads, and those of what is asked.
+// Answers gives the calls of other nodes' catalogs their functions. Errors are a
+// raftgroup.NotLeader where another node leads, and those of what is asked.
 func (c *Catalog) Answers(s *calls.Server) {
 	calls.Handle(s, calls.CatalogApply, c.propose)
 	calls.Handle(s, calls.CatalogIndex, c.index)
@@ -54,8 +54,8 @@ func (c *Catalog) createShards() question[calls.Nothing] {
 // errDone says that what is asked for has been done already, or was only to be checked.
 var errDone = errors.New("done already")
 
-// placed gives what proposes a command that rests on what is committed, one at a time, so that topics created at once do
-// not crowd one node.
+// placed gives what proposes a command that rests on what is committed, one at a time, so that
+// topics created at once do not crowd one node.
 func placed[Q any](c *Catalog, command func(*fsm.Topics, Q) (fsm.CatalogCommand, error)) func(context.Context, string, Q) (calls.CatalogReply, error) {
 	return func(ctx context.Context, from string, q Q) (at calls.CatalogReply, err error) {
 		select {
@@ -127,7 +127,8 @@ func (c *Catalog) propose(ctx context.Context, _ string, command []byte) (at cal
 	return calls.CatalogReply{Index: fsm.Index(future.Index()), FirstProducerID: result.FirstProducerID}, nil
 }
 
-// index gives the index up to which the catalog is committed, as a confirmed leader that has passed its barrier.
+// index gives the index up to which the catalog is committed, as a confirmed leader that has passed
+// its barrier.
 func (c *Catalog) index(ctx context.Context, _ string, _ calls.Nothing) (at calls.CatalogReply, err error) {
 	m := c.Member()
 	if m == nil {
@@ -142,7 +143,7 @@ func (c *Catalog) index(ctx context.Context, _ string, _ calls.Nothing) (at call
 	if newer := c.machine.outgrown(); newer != nil {
 		return at, newer
 	}
-	// The last change, not the last entry: after a restart from a snapshot a node knows of entries that changed
-	// nothing only as far as it replays them.
+	// The last change, not the last entry: after a restart from a snapshot a node knows of entries
+	// that changed nothing only as far as it replays them.
 	return calls.CatalogReply{Index: c.View().Version()}, nil
 }

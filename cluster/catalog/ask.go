@@ -11,23 +11,25 @@ import (
 )
 
 const (
-	// retryPause is the pause before the leader is looked for again. What the member here hears tells sooner.
+	// retryPause is the pause before the leader is looked for again. What the member here hears
+	// tells sooner.
 	retryPause = 25 * time.Millisecond
-	// makeKnownTimeout is longer than a commit takes to reach a node that is well, and short for who creates
-	// a topic while one is not.
+	// makeKnownTimeout is longer than a commit takes to reach a node that is well, and short for
+	// who creates a topic while one is not.
 	makeKnownTimeout = 500 * time.Millisecond
 )
 
-// question is what the leader is asked: a call to it where that is another node, and what answers it here.
+// question is what the leader is asked: a call to it where that is another node, and what answers
+// it here.
 type question[Q any] struct {
 	call *calls.Call[Q, calls.CatalogReply]
 	here func(ctx context.Context, from string, q Q) (calls.CatalogReply, error)
 }
 
-// atLeader asks the group's leader, again as long as nothing happened, until ctx ends (10 s where it has no
-// deadline); then it waits until the result is known here. Errors are the leader's, fsm.ErrNoLeader when ctx ends,
-// fsm.ErrUnknownFate when it may have been done, fsm.ErrTimeout when it was and is not known here, and
-// fsm.ErrShuttingDown.
+// atLeader asks the group's leader, again as long as nothing happened, until ctx ends (10 s where
+// it has no deadline); then it waits until the result is known here. Errors are the leader's,
+// fsm.ErrNoLeader when ctx ends, fsm.ErrUnknownFate when it may have been done, fsm.ErrTimeout when
+// it was and is not known here, and fsm.ErrShuttingDown.
 func atLeader[Q any](ctx context.Context, c *Catalog, what question[Q], q Q) (calls.CatalogReply, error) {
 	if _, ok := ctx.Deadline(); !ok {
 		var cancel context.CancelFunc
@@ -74,8 +76,8 @@ func tryLeader[Q any](ctx context.Context, c *Catalog, what question[Q], q Q) (a
 	}
 }
 
-// Change makes a change to the catalog and returns when it is known here. Errors are those of the change,
-// fsm.ErrLevel while nodes run an older program, and those of atLeader.
+// Change makes a change to the catalog and returns when it is known here. Errors are those of the
+// change, fsm.ErrLevel while nodes run an older program, and those of atLeader.
 func (c *Catalog) Change(ctx context.Context, command fsm.CatalogCommand) (calls.CatalogReply, error) {
 	if err := c.View().CheckLevel(&command); err != nil {
 		return calls.CatalogReply{}, err
@@ -83,8 +85,8 @@ func (c *Catalog) Change(ctx context.Context, command fsm.CatalogCommand) (calls
 	return atLeader(ctx, c, c.apply(), command.Encode())
 }
 
-// ChangeForAll is Change for what is made once however often it is asked for, and returns when it is known here
-// and at all nodes that are connected.
+// ChangeForAll is Change for what is made once however often it is asked for, and returns when it
+// is known here and at all nodes that are connected.
 func (c *Catalog) ChangeForAll(ctx context.Context, command fsm.CatalogCommand) error {
 	if err := c.View().CheckLevel(&command); err != nil {
 		return err
@@ -92,8 +94,9 @@ func (c *Catalog) ChangeForAll(ctx context.Context, command fsm.CatalogCommand) 
 	return askForAll(ctx, c, c.apply(), command.Encode())
 }
 
-// askForAll has the leader make a change that is made once however often it is asked for, and returns when it
-// is known here and at all nodes that are connected: whoever asked for it may turn to another gateway next.
+// askForAll has the leader make a change that is made once however often it is asked for, and
+// returns when it is known here and at all nodes that are connected: whoever asked for it may turn
+// to another gateway next.
 func askForAll[Q any](ctx context.Context, c *Catalog, what question[Q], q Q) error {
 	for {
 		at, err := atLeader(ctx, c, what, q)
@@ -107,8 +110,9 @@ func askForAll[Q any](ctx context.Context, c *Catalog, what question[Q], q Q) er
 	}
 }
 
-// makeKnown returns when all nodes that are connected know the catalog as it is at index. One that does not say so
-// within makeKnownTimeout, paused or just dead, is not waited for: what is changed stays changed without it.
+// makeKnown returns when all nodes that are connected know the catalog as it is at index. One that
+// does not say so within makeKnownTimeout, paused or just dead, is not waited for: what is changed
+// stays changed without it.
 func (c *Catalog) makeKnown(ctx context.Context, index fsm.Index) {
 	ctx, cancel := context.WithTimeout(ctx, makeKnownTimeout)
 	defer cancel()
@@ -127,8 +131,8 @@ func (c *Catalog) makeKnown(ctx context.Context, index fsm.Index) {
 	wg.Wait()
 }
 
-// CatchUp returns when this node knows the catalog as it was, or newer, when the call began. Errors are those of
-// atLeader.
+// CatchUp returns when this node knows the catalog as it was, or newer, when the call began. Errors
+// are those of atLeader.
 func (c *Catalog) CatchUp(ctx context.Context) error {
 	_, err := atLeader(ctx, c, question[calls.Nothing]{calls.CatalogIndex, c.index}, calls.Nothing{})
 	return err

@@ -21,8 +21,8 @@ import (
 	"github.com/trimaran-io/trimaran/fsm"
 )
 
-// catalogs are some nodes' catalogs, with Raft's own network in memory and logs that are kept nowhere. They are nodes in nothing
-// else: what a Catalog asks of its node is here.
+// catalogs are some nodes' catalogs, with Raft's own network in memory and logs that are kept
+// nowhere. They are nodes in nothing else: what a Catalog asks of its node is here.
 type catalogs struct {
 	t     *testing.T
 	nodes []*hosted
@@ -201,7 +201,8 @@ func (a *catalogs) eventually(what string, condition func() error) {
 	a.t.Fatalf("%s: %v", what, err)
 }
 
-// up waits until all that run are up to date and know a cluster of so many nodes at the newest level.
+// up waits until all that run are up to date and know a cluster of so many nodes at the newest
+// level.
 func (a *catalogs) up(nodes int) {
 	a.t.Helper()
 	a.eventually("all know the cluster", func() error {
@@ -229,8 +230,8 @@ func (a *catalogs) leader() *hosted {
 	return leader
 }
 
-// What is changed through one node is known at all when that returns, whoever leads; and no change is made twice or lost when
-// a leader dies.
+// What is changed through one node is known at all when that returns, whoever leads; and no change
+// is made twice or lost when a leader dies.
 func TestAChangeIsKnownEverywhere(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a := newCatalogs(t, 3, 3)
@@ -295,8 +296,8 @@ func TestWithoutAMajorityNothingIsChanged(t *testing.T) {
 	})
 }
 
-// Nodes that join follow, five of them vote; those that leave give up their votes first and hear that they have left, also when they
-// were away.
+// Nodes that join follow, five of them vote; those that leave give up their votes first and hear
+// that they have left, also when they were away.
 func TestNodesComeAndGo(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a := newCatalogs(t, 6, 2)

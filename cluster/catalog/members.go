@@ -37,8 +37,8 @@ func (c *Catalog) lead(ctx context.Context) {
 	}
 }
 
-// addMembers takes the nodes that are registered into the group, and gives votes to as many as may vote. It gives the
-// group's members afterwards.
+// addMembers takes the nodes that are registered into the group, and gives votes to as many as may
+// vote. It gives the group's members afterwards.
 func (c *Catalog) addMembers(ctx context.Context, m *raftgroup.Member, servers []raft.Server, view *fsm.Topics) ([]raft.Server, error) {
 	voters := 0
 	for _, s := range servers {
@@ -54,7 +54,8 @@ func (c *Catalog) addMembers(ctx context.Context, m *raftgroup.Member, servers [
 			continue
 		}
 		if !c.cfg.Host.Connected(node.Identity()) {
-			continue // it would count for the majority from now on, and it may never have been reached
+			// It would count for the majority from now on, and may never have been reached.
+			continue
 		}
 		if votes && !raftgroup.MajorityWith(servers, node.Identity(), c.cfg.Host.Connected) {
 			c.cfg.Logger.Debug("a node gets no vote in the catalog yet: too few of the others are there", "node", node.ID)
@@ -116,8 +117,8 @@ func (c *Catalog) removeMembers(ctx context.Context, m *raftgroup.Member, server
 	}
 }
 
-// giveUpVote takes the vote in the group from a node that is to leave the cluster. obstacle says why that has to wait.
-// It is called at the leader.
+// giveUpVote takes the vote in the group from a node that is to leave the cluster. obstacle says
+// why that has to wait. It is called at the leader.
 func (c *Catalog) giveUpVote(ctx context.Context, node fsm.Node) (obstacle string, err error) {
 	identity := node.Identity()
 	m := c.Member()

@@ -11,7 +11,8 @@ import (
 	"github.com/trimaran-io/trimaran/fsm"
 )
 
-// placing is a catalog, and a placer for it. All nodes are there but those that are away, and all vote.
+// placing is a catalog, and a placer for it. All nodes are there but those that are away, and all
+// vote.
 type placing struct {
 	*plans
 	pl *placer

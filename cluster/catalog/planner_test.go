@@ -13,7 +13,8 @@ import (
 	"github.com/trimaran-io/trimaran/fsm"
 )
 
-// plans is a catalog whose changes are applied at once, and a planner of it. Moves are carried out when settle is called.
+// plans is a catalog whose changes are applied at once, and a planner of it. Moves are carried out
+// when settle is called.
 type plans struct {
 	t    *testing.T
 	m    *machine
@@ -143,7 +144,8 @@ func TestReplicasStayWhereNobodyIsToReplaceThem(t *testing.T) {
 	}
 }
 
-// A node that is to leave gives up its replicas, a few at a time, then its vote, and is then taken out.
+// A node that is to leave gives up its replicas, a few at a time, then its vote, and is then taken
+// out.
 func TestANodeLeavesWhenItHoldsNothing(t *testing.T) {
 	x := newPlans(t, Config{}, "n1", "n2", "n3", "n4")
 	x.topic("a", times(20, "n1", "n2", "n3")...)
@@ -186,7 +188,8 @@ func TestASuccessorTakesItAll(t *testing.T) {
 	}
 }
 
-// No step is planned that would leave a partition without a majority that is there, or that nobody could carry out.
+// No step is planned that would leave a partition without a majority that is there, or that nobody
+// could carry out.
 func TestNoPlanLeavesAPartitionWithoutAMajority(t *testing.T) {
 	x := newPlans(t, Config{ReplaceAfter: time.Minute}, "n1", "n2", "n3", "n4")
 	x.topic("a", []fsm.NodeID{"n1", "n2"})
@@ -206,7 +209,8 @@ func TestNoPlanLeavesAPartitionWithoutAMajority(t *testing.T) {
 	}
 }
 
-// Replicas move for the sake of balance when all nodes have been there for a while, and nothing else is on the move.
+// Replicas move for the sake of balance when all nodes have been there for a while, and nothing
+// else is on the move.
 func TestBalanceWaitsUntilAllAreThere(t *testing.T) {
 	for _, off := range []bool{false, true} {
 		t.Run(fmt.Sprint("off: ", off), func(t *testing.T) {

@@ -11,9 +11,9 @@ import (
 	"github.com/trimaran-io/trimaran/fsm"
 )
 
-// CreateTopic creates a topic and returns it when it is known at all connected nodes; its partitions need not have a
-// leader yet. nil where nothing is to be created, or where somebody has deleted it since. With validateOnly nothing is
-// created.
+// CreateTopic creates a topic and returns it when it is known at all connected nodes; its
+// partitions need not have a leader yet. nil where nothing is to be created, or where somebody has
+// deleted it since. With validateOnly nothing is created.
 func (c *Catalog) CreateTopic(ctx context.Context, spec fsm.TopicSpec, validateOnly bool) (*fsm.Topic, error) {
 	// What no catalog takes may be as large as a request, and is not for other nodes to read.
 	if err := fsm.CheckConfigs(spec.Configs); err != nil {
@@ -32,8 +32,8 @@ func (c *Catalog) CreateTopic(ctx context.Context, spec fsm.TopicSpec, validateO
 	return topic, nil
 }
 
-// CreatePartitions gives a topic so many partitions in all and returns how many it had, when that is known at all
-// connected nodes. With validateOnly nothing is created.
+// CreatePartitions gives a topic so many partitions in all and returns how many it had, when that
+// is known at all connected nodes. With validateOnly nothing is created.
 func (c *Catalog) CreatePartitions(ctx context.Context, topic *fsm.Topic, count int, validateOnly bool) (had int, err error) {
 	had = len(topic.Partitions)
 	if count <= had {
@@ -42,7 +42,8 @@ func (c *Catalog) CreatePartitions(ctx context.Context, topic *fsm.Topic, count 
 	return had, askForAll(ctx, c, c.createPartitions(), calls.CreatePartitionsRequest{Topic: topic.ID, Count: count, From: had, ValidateOnly: validateOnly})
 }
 
-// CreateShards returns when the catalog here has the shards of consumer groups, and all connected nodes know it.
+// CreateShards returns when the catalog here has the shards of consumer groups, and all connected
+// nodes know it.
 func (c *Catalog) CreateShards(ctx context.Context) error {
 	return askForAll(ctx, c, c.createShards(), calls.Nothing{})
 }
@@ -76,16 +77,16 @@ func (c *Catalog) ByID(ctx context.Context, id fsm.TopicID) (*fsm.Topic, error) 
 	return nil, fmt.Errorf("%w: no topic has id %s", fsm.ErrUnknownTopicOrPartition, id)
 }
 
-// DeleteTopic deletes a topic and its records, and returns when that is known at all connected nodes. Replicas free
-// their disk on their own.
+// DeleteTopic deletes a topic and its records, and returns when that is known at all connected
+// nodes. Replicas free their disk on their own.
 func (c *Catalog) DeleteTopic(ctx context.Context, topic *fsm.Topic) error {
 	// By id: deleting twice deletes once.
 	return c.ChangeForAll(ctx, fsm.CatalogCommand{DeleteTopic: &fsm.DeleteTopic{Name: topic.Name, ID: topic.ID}})
 }
 
-// AlterConfigs changes what is set for a topic and returns when that is known at all connected nodes. With
-// validateOnly nothing is changed. Errors are fsm.ErrUnknownTopicOrPartition, fsm.ErrInvalidConfig, fsm.ErrNoLeader,
-// fsm.ErrTimeout.
+// AlterConfigs changes what is set for a topic and returns when that is known at all connected
+// nodes. With validateOnly nothing is changed. Errors are fsm.ErrUnknownTopicOrPartition,
+// fsm.ErrInvalidConfig, fsm.ErrNoLeader, fsm.ErrTimeout.
 func (c *Catalog) AlterConfigs(ctx context.Context, alter fsm.AlterConfigs, validateOnly bool) error {
 	topic, err := c.ByID(ctx, alter.Topic)
 	if err != nil {
@@ -105,8 +106,9 @@ func (c *Catalog) AlterConfigs(ctx context.Context, alter fsm.AlterConfigs, vali
 	return nil
 }
 
-// AlterBrokerConfigs changes what is set for the broker and returns when that is known at all connected nodes. With
-// validateOnly nothing is changed. Errors are fsm.ErrInvalidConfig, fsm.ErrLevel, fsm.ErrNoLeader, fsm.ErrTimeout.
+// AlterBrokerConfigs changes what is set for the broker and returns when that is known at all
+// connected nodes. With validateOnly nothing is changed. Errors are fsm.ErrInvalidConfig,
+// fsm.ErrLevel, fsm.ErrNoLeader, fsm.ErrTimeout.
 func (c *Catalog) AlterBrokerConfigs(ctx context.Context, alter fsm.AlterBrokerConfigs, validateOnly bool) error {
 	now := c.View().BrokerConfigs(alter.All)
 	if next, err := alter.Apply(now); err != nil || validateOnly || maps.Equal(next, now) {

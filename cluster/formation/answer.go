@@ -10,8 +10,9 @@ import (
 
 var errMalformed = fmt.Errorf("%w: malformed call of another node", fsm.ErrUnknown)
 
-// Grant answers a proposal to form a cluster. The node has agreed, on stable storage, when the error is nil. Errors
-// are fsm.ErrClusterMismatch, and those of the disk; that of a sync is a vfs.NotSynced.
+// Grant answers a proposal to form a cluster. The node has agreed, on stable storage, when the
+// error is nil. Errors are fsm.ErrClusterMismatch, and those of the disk; that of a sync is a
+// vfs.NotSynced.
 func (f *Formation) Grant(p *identity.Proposal) error {
 	if p.ClusterID == "" {
 		return errMalformed
@@ -19,9 +20,9 @@ func (f *Formation) Grant(p *identity.Proposal) error {
 	return f.cfg.Identity.Grant(p)
 }
 
-// Admit answers a node that asks to be admitted to this node's cluster, and gives that: register puts it into the
-// catalog. from is the identity of who asks. Errors are fsm.ErrNoLeader where this node is in no cluster itself, and
-// those of register.
+// Admit answers a node that asks to be admitted to this node's cluster, and gives that: register
+// puts it into the catalog. from is the identity of who asks. Errors are fsm.ErrNoLeader where this
+// node is in no cluster itself, and those of register.
 func (f *Formation) Admit(ctx context.Context, from string, node fsm.Node, register func(context.Context, fsm.Node) error) (clusterID string, err error) {
 	if fsm.CheckNodeID(node.ID) != nil || node.Identity() != from {
 		return "", errMalformed

@@ -3,15 +3,15 @@
 //
 // You are here: below package cluster, which runs a Formation until the node has a cluster; above
 // gossip's list of members (cluster/membership) and the node's identity (cluster/identity), where
-// what was agreed is kept. The package opens no connection and knows nothing of the catalog: calls to
-// other nodes, and the registration of a node in the catalog, are functions that it is given.
+// what was agreed is kept. The package opens no connection and knows nothing of the catalog: calls
+// to other nodes, and the registration of a node in the catalog, are functions that it is given.
 //
-// A node without a cluster id watches gossip. If it sees a node that has one, it asks to be admitted:
-// the catalog registers it and its leader adds it to the catalog's Raft group. If it sees as many nodes
-// without one as the expected size (its own included), the one with the lowest identity proposes a
-// cluster of exactly these. A node grants one proposal in its life, on stable storage, and the proposer
-// needs the grant of all, so no two clusters can form that share a node. The proposer alone bootstraps
-// the catalog's group; a stop at any point is resumed from node.json.
+// A node without a cluster id watches gossip. If it sees a node that has one, it asks to be
+// admitted: the catalog registers it and its leader adds it to the catalog's Raft group. If it sees
+// as many nodes without one as the expected size (its own included), the one with the lowest
+// identity proposes a cluster of exactly these. A node grants one proposal in its life, on stable
+// storage, and the proposer needs the grant of all, so no two clusters can form that share a node.
+// The proposer alone bootstraps the catalog's group; a stop at any point is resumed from node.json.
 //
 //	formation.go  Formation: the loop, and what it waits for
 //	step.go       what can be done now: propose, wait, join
@@ -57,7 +57,8 @@ type Config struct {
 	Self     fsm.Node // as this node registers
 	// Expect is the number of nodes that form the first cluster; 0: this node only joins.
 	Expect int
-	// Told says that the operator named other nodes, which may be there although gossip does not see them.
+	// Told says that the operator named other nodes, which may be there although gossip does not
+	// see them.
 	Told   bool
 	Gossip Gossip
 
@@ -71,8 +72,8 @@ type Config struct {
 	Logger *slog.Logger
 }
 
-// Formation brings a node to its cluster. Only Run takes steps, so it has no lock: what others may ask at
-// any time is Waiting, and Grant, which the node's identity orders.
+// Formation brings a node to its cluster. Only Run takes steps, so it has no lock: what others may
+// ask at any time is Waiting, and Grant, which the node's identity orders.
 type Formation struct {
 	cfg     Config
 	waiting atomic.Pointer[string]
@@ -88,8 +89,8 @@ func New(cfg Config) *Formation {
 // Waiting says what the node waits for, for an operator; "" before Run.
 func (f *Formation) Waiting() string { return *f.waiting.Load() }
 
-// Run returns when this node has a cluster id, with an error that only the operator can mend, or with
-// that of ctx.
+// Run returns when this node has a cluster id, with an error that only the operator can mend, or
+// with that of ctx.
 func (f *Formation) Run(ctx context.Context) error {
 	ticker := time.NewTicker(tick)
 	defer ticker.Stop()

@@ -239,8 +239,9 @@ func (w *world) startAll() {
 	}
 }
 
-// Nodes lose power again and again while they form their cluster, on a network that loses calls and answers and with gossip
-// that does not see everybody. There is never more than one cluster, and all are in it in the end.
+// Nodes lose power again and again while they form their cluster, on a network that loses calls and
+// answers and with gossip that does not see everybody. There is never more than one cluster, and
+// all are in it in the end.
 func TestAClusterFormsOnceWhateverHappens(t *testing.T) {
 	seeds := uint64(200)
 	if testing.Short() {
@@ -278,7 +279,8 @@ func TestAClusterFormsOnceWhateverHappens(t *testing.T) {
 	}
 }
 
-// Every node may stop at any step of the formation; what stands in their node.json then is one of these.
+// Every node may stop at any step of the formation; what stands in their node.json then is one of
+// these.
 func TestAFormationThatWasCutShortIsResumed(t *testing.T) {
 	for name, step := range map[string]struct{ granted, adopted []int }{
 		"proposed, nobody asked":     {granted: []int{0}},

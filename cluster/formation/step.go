@@ -23,8 +23,8 @@ func (f *Formation) step(ctx context.Context, members []membership.Member) (wait
 			return "", f.adopt(m.ClusterID)
 		}
 		if forming != nil && forming.Proposer != self && m.Identity != forming.Proposer {
-			// The proposer may have all grants already, this one among them. Only the proposer itself,
-			// seen in another cluster, releases it.
+			// The proposer may have all grants already, this one among them. Only the proposer
+			// itself, seen in another cluster, releases it.
 			return fmt.Sprintf("agreed to form cluster %s with %s, and sees cluster %s: bring %s back, or empty the data directory to join", forming.ClusterID, forming.Proposer, m.ClusterID, forming.Proposer), nil
 		}
 		return f.join(ctx, m)

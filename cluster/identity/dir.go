@@ -75,7 +75,8 @@ func (d *Dir) Noted(name string) (bool, error) { return vfs.Exists(d.fs, d.Join(
 // a vfs.NotSynced.
 func (d *Dir) Note(name string) error { return vfs.ReplaceFile(d.fs, d.Join(name), nil) }
 
-// lostIdentity gives an error if something is here that belongs to a node that node.json should name.
+// lostIdentity gives an error if something is here that belongs to a node that node.json should
+// name.
 func (d *Dir) lostIdentity() error {
 	for _, name := range []string{votesName, catalogName, replicasName} {
 		there, err := vfs.Exists(d.fs, d.Join(name))

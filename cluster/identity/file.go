@@ -16,20 +16,21 @@ import (
 
 const (
 	fileFormat = 1
-	// maxFile bounds what is read of node.json, in bytes; a proposal of a thousand nodes has a fraction.
+	// maxFile bounds what is read of node.json, in bytes; a proposal of a thousand nodes has a
+	// fraction.
 	maxFile = 16 << 20
 )
 
-// File is node.json: who this node is. The incarnation is minted with the directory, so that a node that
-// comes back empty under its old name is another member and cannot vote twice (invariant 7).
+// File is node.json: who this node is. The incarnation is minted with the directory, so that a node
+// that comes back empty under its old name is another member and cannot vote twice (invariant 7).
 type File struct {
 	Format      int        `json:"format"`
 	NodeID      fsm.NodeID `json:"node_id"`
 	Incarnation string     `json:"incarnation"`
 	ClusterID   string     `json:"cluster_id,omitempty"`
 
-	// Forming is the formation of the first cluster that this node proposed or agreed to. It agrees to
-	// one only.
+	// Forming is the formation of the first cluster that this node proposed or agreed to. It agrees
+	// to one only.
 	Forming *Proposal `json:"forming,omitempty"`
 
 	// Left says that the node was taken out of the cluster. It does not start again.
@@ -73,8 +74,8 @@ func (f *File) check(path string) error {
 	return nil
 }
 
-// Save replaces node.json in one step; it is on stable storage on return, format and checksum set. An
-// error of a sync is a vfs.NotSynced.
+// Save replaces node.json in one step; it is on stable storage on return, format and checksum set.
+// An error of a sync is a vfs.NotSynced.
 func (d *Dir) Save(file *File) error {
 	file.Format, file.Checksum = fileFormat, ""
 	file.Checksum = file.sum()
