@@ -270,6 +270,8 @@ func TestAClusterFormsOnceWhateverHappens(t *testing.T) {
 				}
 			}
 			id := w.together()
+			w.mu.Lock()
+			defer w.mu.Unlock()
 			for _, n := range w.nodes {
 				if delete(n.ever, id); len(n.ever) > 0 {
 					t.Errorf("seed %d: node %s is in cluster %s and was in %v", seed, n.name, id, n.ever)
