@@ -30,7 +30,7 @@ func (h catalogHost) Fail(err error)                 { h.n.fail(err) }
 
 // Call implements calls.Caller.
 func (h catalogHost) Call(ctx context.Context, identity string, kind uint8, payload ...[]byte) ([]byte, error) {
-	return h.n.call(ctx, identity, kind, payload...)
+	return h.n.caller.Call(ctx, identity, kind, payload...)
 }
 
 // Elsewhere implements catalog.Host.
@@ -49,7 +49,7 @@ func (h catalogHost) HandOver(m *raftgroup.Member, suitable func(identity string
 
 // Members implements catalog.Host.
 func (h catalogHost) Members() (identities []string) {
-	for _, m := range h.n.gossip.Members() {
+	for _, m := range h.n.nodes.Members() {
 		if m.Identity != h.n.identity && m.ClusterID == h.n.ClusterID() {
 			identities = append(identities, m.Identity)
 		}

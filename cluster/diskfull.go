@@ -3,11 +3,14 @@ package cluster
 import (
 	"context"
 	"fmt"
+	"maps"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/raft"
 
-	"github.com/trimaran-io/trimaran/cluster/raftgroup"
+	"github.com/trimaran-io/trimaran/cluster/calls"
 	"github.com/trimaran-io/trimaran/fsm"
 )
 
@@ -26,30 +29,43 @@ const (
 	fullFor       = 5 * time.Second // what a node said of its disk holds for so long
 )
 
-// room is nil if records can be taken by the leader of a group.
-func (n *Node) room(g *raftgroup.Member) error {
-	if n.logs.Full() {
+// diskRoom is what this node knows of room on disks: its own and those of the others.
+type diskRoom struct {
+	full   func() bool     // of the disk here
+	others func() []string // identities of the nodes that are to be told, those that are there
+	tell   func(ctx context.Context, identity string, full bool) error
+	hangs  atomic.Bool // an append here does not end
+
+	mu    sync.Mutex           // guards what follows; nothing else is done under it
+	until map[string]time.Time // nodes whose disk is full, and until when that holds
+}
+
+func newDiskRoom(full func() bool, others func() []string, tell func(ctx context.Context, identity string, full bool) error) *diskRoom {
+	return &diskRoom{full: full, others: others, tell: tell, until: map[string]time.Time{}}
+}
+
+// forRecords is nil if the leader here can take records of a group with the members that servers gives.
+func (d *diskRoom) forRecords(servers func() ([]raft.Server, error)) error {
+	if d.full() {
 		return fmt.Errorf("%w: the disk of the leader is full", fsm.ErrStorage)
 	}
-	n.mu.Lock()
-	some := len(n.fullNodes) > 0
-	n.mu.Unlock()
+	d.mu.Lock()
+	some := len(d.until) > 0
+	d.mu.Unlock()
 	if !some {
 		return nil
 	}
-	future := g.Raft.GetConfiguration()
-	if future.Error() != nil {
+	members, err := servers()
+	if err != nil {
 		return nil
 	}
-	n.mu.Lock()
-	defer n.mu.Unlock()
 	voters, full := 0, 0
-	for _, s := range future.Configuration().Servers {
+	for _, s := range members {
 		if s.Suffrage != raft.Voter {
 			continue
 		}
 		voters++
-		if time.Now().Before(n.fullNodes[string(s.ID)]) {
+		if d.saysFull(string(s.ID)) {
 			full++
 		}
 	}
@@ -59,69 +75,76 @@ func (n *Node) room(g *raftgroup.Member) error {
 	return nil
 }
 
-// tellFull tells the other nodes, once a second, that this node's disk is full, and
-// once that it is not any more.
-func (n *Node) tellFull() {
+// run tells the other nodes, once a second, that this node's disk is full, and once that it is not any more. It returns
+// when ctx has ended and nobody is told any more.
+func (d *diskRoom) run(ctx context.Context) {
 	tick := time.NewTicker(tellFullEvery)
 	defer tick.Stop()
+	var telling sync.WaitGroup
+	defer telling.Wait()
 	told := false
 	for {
 		select {
-		case <-n.ctx.Done():
+		case <-ctx.Done():
 			return
 		case <-tick.C:
 		}
-		n.mu.Lock()
-		for identity, until := range n.fullNodes {
-			if time.Now().After(until) {
-				delete(n.fullNodes, identity)
-			}
-		}
-		n.mu.Unlock()
-		full := n.logs.Full()
+		d.forget(time.Now())
+		full := d.full()
 		if !full && !told {
 			continue
 		}
 		told = full
-		payload := []byte{0}
-		if full {
-			payload[0] = 1
-		}
-		for _, node := range n.Topics().Nodes() {
-			identity := node.Identity()
-			if identity == n.identity || !n.connected(identity) {
-				continue
-			}
-			n.done.Add(1)
-			go func() {
-				defer n.done.Done()
-				ctx, cancel := context.WithTimeout(n.ctx, tellFullEvery)
-				defer cancel()
-				// Said again if it is lost: full every second, and its end by what is not said.
-				_, _ = n.call(ctx, identity, callFull, payload)
-			}()
-		}
+		others := d.others()
+		telling.Go(func() {
+			ctx, cancel := context.WithTimeout(ctx, tellFullEvery)
+			defer cancel()
+			// Said again if it is lost: full every second, and its end by what is not said.
+			calls.AskAll(ctx, others, func(ctx context.Context, identity string) (calls.Nothing, error) {
+				return calls.Nothing{}, d.tell(ctx, identity, full)
+			}, func(string, calls.Nothing, error) bool { return false })
+		})
 	}
+}
+
+// forget forgets what was said too long ago.
+func (d *diskRoom) forget(now time.Time) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	maps.DeleteFunc(d.until, func(_ string, until time.Time) bool { return now.After(until) })
 }
 
 // saysFull reports whether a node has said just now that its disk is full.
-func (n *Node) saysFull(identity string) bool {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	return time.Now().Before(n.fullNodes[identity])
+func (d *diskRoom) saysFull(identity string) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return time.Now().Before(d.until[identity])
 }
 
-// heardFull answers callFull.
-func (n *Node) heardFull(from string, payload []byte) error {
-	if len(payload) != 1 || payload[0] > 1 {
-		return errMalformed
-	}
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	if payload[0] == 0 {
-		delete(n.fullNodes, from)
+// heard answers calls.Full.
+func (d *diskRoom) heard(_ context.Context, from string, full bool) (calls.Nothing, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if full {
+		d.until[from] = time.Now().Add(fullFor)
 	} else {
-		n.fullNodes[from] = time.Now().Add(fullFor)
+		delete(d.until, from)
 	}
-	return nil
+	return calls.Nothing{}, nil
+}
+
+// fullDisks gives the node's diskRoom.
+func (n *Node) fullDisks() *diskRoom {
+	others := func() (identities []string) {
+		for _, node := range n.Topics().Nodes() {
+			if identity := node.Identity(); identity != n.identity && n.connected(identity) {
+				identities = append(identities, identity)
+			}
+		}
+		return identities
+	}
+	return newDiskRoom(n.logs.Full, others, func(ctx context.Context, identity string, full bool) error {
+		_, err := calls.Full.Ask(ctx, n.caller, identity, full)
+		return err
+	})
 }

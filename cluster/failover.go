@@ -2,7 +2,7 @@ package cluster
 
 import (
 	"context"
-	"encoding/binary"
+	"log/slog"
 	"maps"
 	"slices"
 	"strconv"
@@ -12,10 +12,9 @@ import (
 
 	"github.com/hashicorp/raft"
 
-	"github.com/trimaran-io/trimaran/cluster/catalog"
+	"github.com/trimaran-io/trimaran/cluster/calls"
 	"github.com/trimaran-io/trimaran/cluster/peer"
 	"github.com/trimaran-io/trimaran/cluster/raftgroup"
-	"github.com/trimaran-io/trimaran/fsm"
 )
 
 // The death of a node is noticed once per node, by the peer link, and not once
@@ -43,32 +42,33 @@ const (
 	// restAfter is how long a group that was told to stand is left alone.
 	restAfter  = time.Second
 	watchEvery = time.Second
-	// maxSurveyed bounds the groups of one survey.
-	maxSurveyed = 1 << 16
 )
 
-// failover is the part of a node that starts elections.
+// failover is the part of a node that starts elections. run is its loop.
 type failover struct {
-	node *Node
+	cfg  failoverConfig
 	wake chan struct{} // capacity 1
 
 	surveys atomic.Uint64 // rounds in which others were asked
 
-	mu      sync.Mutex
-	orphans []peer.Orphan // as reported last; nil when taken
-	resting map[string]time.Time
+	mu      sync.Mutex           // guards what follows; nothing else is done under it
+	orphans []peer.Orphan        // as reported last; nil when taken
+	resting map[string]time.Time // groups that were told to stand, and until when they are left alone
 }
 
-func newFailover(n *Node) *failover {
-	return &failover{node: n, wake: make(chan struct{}, 1), resting: map[string]time.Time{}}
+// failoverConfig is what elections need of the node.
+type failoverConfig struct {
+	standings
+	heartbeat time.Duration // of every group
+	logger    *slog.Logger
+	caller    calls.Caller
+	watch     func(identities []string)           // has sessions kept with them, and their silence noticed
+	others    func() []string                     // the nodes whose death matters here
+	group     func(name string) *raftgroup.Member // that runs here, nil if there is none
 }
 
-// vouch lets the peer link speak for a group that was opened.
-func (n *Node) vouch(g *raftgroup.Member) {
-	if t, ok := g.Transport.(*peer.GroupTransport); ok {
-		t.Vouch(g.Raft)
-	}
-	n.failover.poke()
+func newFailover(cfg failoverConfig) *failover {
+	return &failover{cfg: cfg, wake: make(chan struct{}, 1), resting: map[string]time.Time{}}
 }
 
 func (f *failover) poke() {
@@ -93,7 +93,7 @@ func (f *failover) run(ctx context.Context) {
 	var began sync.WaitGroup
 	defer began.Wait()
 	for {
-		f.node.link.Watch(f.others())
+		f.cfg.watch(f.cfg.others())
 		f.mu.Lock()
 		orphans := f.orphans
 		f.orphans = nil
@@ -110,78 +110,40 @@ func (f *failover) run(ctx context.Context) {
 	}
 }
 
-// others gives the nodes whose death matters here: those of the catalog, and of
-// the catalog's group, which is known before the catalog is.
-func (f *failover) others() []string {
-	var out []string
-	for _, node := range f.node.Topics().Nodes() {
-		out = append(out, node.Identity())
-	}
-	if g := f.node.catalog.Member(); g != nil {
-		if future := g.Raft.GetConfiguration(); future.Error() == nil {
-			for _, s := range future.Configuration().Servers {
-				out = append(out, string(s.ID))
-			}
-		}
-	}
-	slices.Sort(out)
-	return slices.Compact(out)
+// standings says how members of groups here stand.
+type standings struct {
+	self  string                     // this node's identity
+	gone  func(identity string) bool // whether this node holds that one for gone
+	hangs func() bool                // whether an append here does not end
 }
 
-// groupNamed gives a group that runs here, nil if there is none.
-func (n *Node) groupNamed(name string) *raftgroup.Member {
-	if name == catalog.Group {
-		return n.catalog.Member()
-	}
-	id, err := fsm.ParsePartitionID(name)
-	if err != nil {
-		return nil
-	}
-	if r := n.replica(id); r != nil {
-		return r.Member
-	}
-	return nil
-}
-
-// standing is what a member knows of its group.
-type standing struct {
-	here     bool // the group runs on that node, and is more than a newcomer that knows nothing
-	led      bool // it leads, or knows a leader that it relies on
-	voter    bool // it may stand
-	follower bool // it competes with nobody: a follower, or a candidate that has lost to a leader
-	free     bool // it knows no leader at all, not even one that is gone
-	term     uint64
-	// The last entry of its log decides who can win (Raft, section 5.4.1).
-	lastTerm, lastIndex uint64
-}
-
-// standingOf looks at a group for the node that asks. A leader that asks who leads does not.
-func (n *Node) standingOf(g *raftgroup.Member, asking string) standing {
+// of looks at a group for the node that asks. A leader that asks who leads does not.
+func (n standings) of(g *raftgroup.Member, asking string) standing {
 	if g == nil {
 		return standing{}
 	}
 	if t, ok := g.Transport.(*peer.GroupTransport); ok && t.Voteless() {
 		return standing{}
 	}
-	s := standing{here: true, term: g.Raft.CurrentTerm()}
+	s := standing{Here: true, Term: g.Raft.CurrentTerm()}
 	_, id := g.Raft.LeaderWithID()
 	leader := string(id)
 	state := g.Raft.State()
-	s.free = leader == ""
-	s.follower = state == raft.Follower || state == raft.Candidate && leader != ""
-	s.led = state == raft.Leader || (leader != "" && leader != asking && leader != n.identity && !n.link.Gone(leader) && !unled(g))
-	s.voter = state != raft.Shutdown && !n.diskHangs.Load() && slices.Contains(g.Voters(), n.identity)
+	s.Free = leader == ""
+	s.Follower = state == raft.Follower || state == raft.Candidate && leader != ""
+	s.Led = state == raft.Leader || (leader != "" && leader != asking && leader != n.self && !n.gone(leader) && !unled(g))
+	s.Voter = state != raft.Shutdown && !n.hangs() && slices.Contains(g.Voters(), n.self)
 	if g.Stuck() {
-		s.led = false // not by this one, and it does not hear of others
+		s.Led = false // not by this one, and it does not hear of others
 	}
 	stats := g.Raft.Stats()
 	number := func(key string) uint64 {
 		v, _ := strconv.ParseUint(stats[key], 10, 64)
 		return v
 	}
-	s.lastIndex, s.lastTerm = number("last_log_index"), number("last_log_term")
-	if snapshot := number("last_snapshot_index"); snapshot > s.lastIndex {
-		s.lastIndex, s.lastTerm = snapshot, number("last_snapshot_term")
+	s.LastIndex, s.LastTerm = number("last_log_index"), number("last_log_term")
+	if snapshot := number("last_snapshot_index"); snapshot > s.LastIndex {
+		s.LastIndex, s.LastTerm = snapshot, number("last_snapshot_term")
 	}
 	return s
 }
@@ -192,83 +154,11 @@ func unled(g *raftgroup.Member) bool {
 	return ok && t.Unled()
 }
 
-// A survey is u8 layout (1), u32 count and so many names (u8 length, bytes); its answer, for each name in
-// order: u8 flags, u64 term, u64 term and u64 index of the last entry.
-const (
-	surveyLayout = 1
-	surveyed     = 25
-
-	flagHere     = 1
-	flagLed      = 2
-	flagVoter    = 4
-	flagFollower = 8
-	flagFree     = 16
-)
-
-func encodeSurvey(about []*candidacy) []byte {
-	out := append(make([]byte, 0, 5+64*len(about)), surveyLayout)
-	out = binary.BigEndian.AppendUint32(out, uint32(len(about)))
-	for _, c := range about {
-		out = append(append(out, byte(len(c.Group))), c.Group...)
-	}
-	return out
-}
-
-// decodeSurvey gives the names and what follows them.
-func decodeSurvey(payload []byte) (names []string, rest []byte, err error) {
-	r := reader{b: payload}
-	layout, count := r.uint8(), r.uint32()
-	if r.bad || layout != surveyLayout || count > maxSurveyed || int(count) > len(r.b) {
-		return nil, nil, errMalformed
-	}
-	names = make([]string, count)
-	for i := range names {
-		names[i] = string(r.bytes(int(r.uint8())))
-	}
-	if r.bad {
-		return nil, nil, errMalformed
-	}
-	return names, r.b, nil
-}
-
-func appendStanding(out []byte, s standing) []byte {
-	var flags byte
-	for flag, on := range map[byte]bool{flagHere: s.here, flagLed: s.led, flagVoter: s.voter, flagFollower: s.follower, flagFree: s.free} {
-		if on {
-			flags |= flag
-		}
-	}
-	out = append(out, flags)
-	out = binary.BigEndian.AppendUint64(out, s.term)
-	out = binary.BigEndian.AppendUint64(out, s.lastTerm)
-	return binary.BigEndian.AppendUint64(out, s.lastIndex)
-}
-
-func decodeStandings(answer []byte, count int) ([]standing, error) {
-	if len(answer) != count*surveyed {
-		return nil, errMalformed
-	}
-	r := reader{b: answer}
-	out := make([]standing, count)
-	for i := range out {
-		flags := r.uint8()
-		out[i] = standing{
-			here: flags&flagHere != 0, led: flags&flagLed != 0, voter: flags&flagVoter != 0, follower: flags&flagFollower != 0, free: flags&flagFree != 0,
-			term: r.uint64(), lastTerm: r.uint64(), lastIndex: r.uint64(),
-		}
-	}
-	return out, nil
-}
-
 // answer is this node's answer to the survey of another.
-func (f *failover) answer(from string, payload []byte) ([]byte, error) {
-	names, _, err := decodeSurvey(payload)
-	if err != nil {
-		return nil, err
-	}
-	out := make([]byte, 0, surveyed*len(names))
-	for _, name := range names {
-		out = appendStanding(out, f.node.standingOf(f.node.groupNamed(name), from))
+func (f *failover) answer(_ context.Context, from string, names []string) ([]standing, error) {
+	out := make([]standing, len(names))
+	for i, name := range names {
+		out[i] = f.cfg.of(f.cfg.group(name), from)
 	}
 	return out, nil
 }
@@ -283,7 +173,7 @@ type candidacy struct {
 
 // round asks about the orphans and lets those stand that should. It returns when which group was asked about.
 func (f *failover) round(ctx context.Context, orphans []peer.Orphan, asked map[string]time.Time, began *sync.WaitGroup) map[string]time.Time {
-	n, now := f.node, time.Now()
+	now := time.Now()
 	f.mu.Lock()
 	maps.DeleteFunc(f.resting, func(_ string, until time.Time) bool { return now.After(until) })
 	resting := maps.Clone(f.resting)
@@ -298,19 +188,19 @@ func (f *failover) round(ctx context.Context, orphans []peer.Orphan, asked map[s
 			continue
 		}
 		askedNow[o.Group] = now
-		g := n.groupNamed(o.Group)
+		g := f.cfg.group(o.Group)
 		if g == nil {
 			continue
 		}
 		c := &candidacy{Orphan: o, group: g, voters: g.Voters(), known: map[string]standing{}}
-		own := n.standingOf(g, n.identity)
-		if !own.voter || own.led || own.term != o.Term {
+		own := f.cfg.of(g, f.cfg.self)
+		if !own.Voter || own.Led || own.Term != o.Term {
 			continue // not one to stand, or things have changed
 		}
-		c.known[n.identity] = own
+		c.known[f.cfg.self] = own
 		open = append(open, c)
 		for _, v := range c.voters {
-			if v != n.identity && !n.link.Gone(v) && len(questions[v]) < maxSurveyed {
+			if v != f.cfg.self && !f.cfg.gone(v) && len(questions[v]) < calls.MaxSurveyed {
 				questions[v] = append(questions[v], c)
 			}
 		}
@@ -322,13 +212,13 @@ func (f *failover) round(ctx context.Context, orphans []peer.Orphan, asked map[s
 	elsewhere := map[string][]*candidacy{}
 	stood := 0
 	for _, c := range open {
-		best, wait, ok := c.decide(n.identity, n.link.Gone)
+		best, wait, ok := c.decide(f.cfg.self, f.cfg.gone)
 		if !ok || c.For+time.Since(now) < wait || !f.rest(c.Group) {
 			continue
 		}
-		n.logger.Debug("a group without a leader elects", "group", c.Group, "candidate", best, "leader", c.Leader, "term", c.Term, "state", c.State, "after", c.For, "wait", wait)
+		f.cfg.logger.Debug("a group without a leader elects", "group", c.Group, "candidate", best, "leader", c.Leader, "term", c.Term, "state", c.State, "after", c.For, "wait", wait)
 		stood++
-		if best == n.identity {
+		if best == f.cfg.self {
 			began.Go(func() { f.stand(c.group, c.Term, c.gentle()) })
 		} else {
 			elsewhere[best] = append(elsewhere[best], c)
@@ -338,7 +228,7 @@ func (f *failover) round(ctx context.Context, orphans []peer.Orphan, asked map[s
 		began.Go(func() { f.tell(ctx, identity, groups) })
 	}
 	if stood > 0 {
-		n.logger.Info("groups without a leader elect", "groups", stood, "leaderless", len(orphans))
+		f.cfg.logger.Info("groups without a leader elect", "groups", stood, "leaderless", len(orphans))
 	}
 	return askedNow
 }
@@ -347,26 +237,20 @@ func (f *failover) round(ctx context.Context, orphans []peer.Orphan, asked map[s
 func (f *failover) ask(ctx context.Context, questions map[string][]*candidacy) {
 	ctx, cancel := context.WithTimeout(ctx, surveyTimeout)
 	defer cancel()
-	type answer struct {
-		from string
-		all  []standing
-	}
-	answers := make(chan answer, len(questions))
-	for identity, about := range questions {
-		go func() {
-			a := answer{from: identity}
-			if reply, err := f.node.call(ctx, identity, callSurvey, encodeSurvey(about)); err == nil {
-				a.all, _ = decodeStandings(reply, len(about))
-			}
-			answers <- a
-		}()
-	}
-	for range questions {
-		a := <-answers
-		for i, s := range a.all {
-			questions[a.from][i].known[a.from] = s
+	calls.AskAll(ctx, slices.Collect(maps.Keys(questions)), func(ctx context.Context, identity string) ([]standing, error) {
+		names := make([]string, len(questions[identity]))
+		for i, c := range questions[identity] {
+			names[i] = c.Group
 		}
-	}
+		return calls.Survey.Ask(ctx, f.cfg.caller, identity, names)
+	}, func(identity string, all []standing, err error) bool {
+		if err == nil {
+			for i, s := range all {
+				questions[identity][i].known[identity] = s
+			}
+		}
+		return false
+	})
 }
 
 // decide says who should stand for election, and how long the group must have
@@ -378,9 +262,9 @@ func (c *candidacy) decide(self string, gone func(string) bool) (best string, wa
 	position := slices.Index(c.voters, self)
 	here := 0
 	for _, s := range c.known {
-		here += boolInt(s.here)
+		here += boolInt(s.Here)
 	}
-	if position < 0 || !own.here || !own.voter || here <= len(c.voters)/2 {
+	if position < 0 || !own.Here || !own.Voter || here <= len(c.voters)/2 {
 		return "", 0, false
 	}
 	settled, before := true, 0
@@ -390,18 +274,18 @@ func (c *candidacy) decide(self string, gone func(string) bool) (best string, wa
 		case !answered:
 			settled = settled && gone(v)
 			continue
-		case s.led:
+		case s.Led:
 			return "", 0, false
 		}
 		// Where somebody stands, or has heard of a newer term, an election may be under way.
-		settled = settled && s.term <= own.term && (s.follower || !s.here)
-		if !s.here || !s.voter {
+		settled = settled && s.Term <= own.Term && (s.Follower || !s.Here)
+		if !s.Here || !s.Voter {
 			continue
 		}
 		if i < position {
 			before++
 		}
-		if b := c.known[best]; best == "" || s.lastTerm > b.lastTerm || s.lastTerm == b.lastTerm && s.lastIndex > b.lastIndex {
+		if b := c.known[best]; best == "" || s.LastTerm > b.LastTerm || s.LastTerm == b.LastTerm && s.LastIndex > b.LastIndex {
 			best = v
 		}
 	}
@@ -417,7 +301,7 @@ func (c *candidacy) decide(self string, gone func(string) bool) (best string, wa
 // winner in its own term until its election timer has run out, and no leadership can be handed to it until then.
 func (c *candidacy) gentle() bool {
 	for _, s := range c.known {
-		if s.here && !s.free {
+		if s.Here && !s.Free {
 			return false
 		}
 	}
@@ -426,41 +310,34 @@ func (c *candidacy) gentle() bool {
 
 // tell lets the groups stand on another node, which looks at them once more.
 func (f *failover) tell(ctx context.Context, identity string, groups []*candidacy) {
-	payload := encodeSurvey(groups)
-	for _, c := range groups {
-		payload = binary.BigEndian.AppendUint64(payload, c.known[identity].term)
-		payload = append(payload, byte(boolInt(c.gentle())))
+	ask := make([]calls.StandRequest, len(groups))
+	for i, c := range groups {
+		ask[i] = calls.StandRequest{Group: c.Group, Term: c.known[identity].Term, Gentle: c.gentle()}
 	}
 	ctx, cancel := context.WithTimeout(ctx, surveyTimeout)
 	defer cancel()
-	if _, err := f.node.call(ctx, identity, callStand, payload); err != nil {
-		f.node.logger.Debug("a node was not told to stand for election", "node", identity, "error", err)
+	if _, err := calls.Stand.Ask(ctx, f.cfg.caller, identity, ask); err != nil {
+		f.cfg.logger.Debug("a node was not told to stand for election", "node", identity, "error", err)
 	}
 }
 
 // told is tell at the other side. The node that asks may be the leader that the group here remembers: it was restarted
 // and does not lead any more.
-func (f *failover) told(from string, payload []byte) error {
-	names, rest, err := decodeSurvey(payload)
-	if err != nil || len(rest) != 9*len(names) {
-		return errMalformed
-	}
-	r := reader{b: rest}
+func (f *failover) told(_ context.Context, from string, ask []calls.StandRequest) (calls.Nothing, error) {
 	var standing sync.WaitGroup
-	for _, name := range names {
-		term, gentle := r.uint64(), r.uint8() == 1
-		g := f.node.groupNamed(name)
+	for _, q := range ask {
+		g := f.cfg.group(q.Group)
 		if g == nil {
 			continue
 		}
-		s := f.node.standingOf(g, from)
-		if !s.voter || s.led || s.term != term || !f.rest(name) {
+		s := f.cfg.of(g, from)
+		if !s.Voter || s.Led || s.Term != q.Term || !f.rest(q.Group) {
 			continue
 		}
-		standing.Go(func() { f.stand(g, term, gentle) })
+		standing.Go(func() { f.stand(g, q.Term, q.Gentle) })
 	}
 	standing.Wait()
-	return nil
+	return calls.Nothing{}, nil
 }
 
 // rest says whether a group was not told to stand a moment ago, and that it is now.
@@ -485,7 +362,7 @@ func (f *failover) stand(g *raftgroup.Member, term uint64, gentle bool) {
 	if g.Raft.State() == raft.Candidate {
 		// A candidate that has lost waits for its election timer, whatever it is told.
 		all := g.Voters()
-		other := slices.IndexFunc(all, func(v string) bool { return v != f.node.identity })
+		other := slices.IndexFunc(all, func(v string) bool { return v != f.cfg.self })
 		if other < 0 || g.Raft.CurrentTerm() != term {
 			return
 		}
@@ -493,13 +370,13 @@ func (f *failover) stand(g *raftgroup.Member, term uint64, gentle bool) {
 	}
 	switch {
 	case err != nil || g.Raft.State() != raft.Follower: // at a leader a TimeoutNow would end its leadership
-	case gentle && time.Since(g.Raft.LastContact()) >= f.node.cfg.HeartbeatTimeout:
-		err = expire(g.Raft, f.node.cfg.HeartbeatTimeout)
+	case gentle && time.Since(g.Raft.LastContact()) >= f.cfg.heartbeat:
+		err = expire(g.Raft, f.cfg.heartbeat)
 	default:
 		err = t.Stand()
 	}
 	if err != nil {
-		f.node.logger.Debug("a group was not made to stand for election", "group", g.Name, "error", err)
+		f.cfg.logger.Debug("a group was not made to stand for election", "group", g.Name, "error", err)
 	}
 }
 

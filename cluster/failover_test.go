@@ -2,30 +2,27 @@ package cluster
 
 import (
 	"context"
-	"encoding/binary"
 	"fmt"
-	"reflect"
 	"testing"
 	"time"
 
 	"github.com/hashicorp/raft"
-	"pgregory.net/rapid"
 
-	"github.com/trimaran-io/trimaran/cluster/peer"
+	"github.com/trimaran-io/trimaran/cluster/calls"
 	"github.com/trimaran-io/trimaran/cluster/raftgroup"
 	"github.com/trimaran-io/trimaran/fsm"
 )
 
 func TestWhoStandsForElection(t *testing.T) {
 	follower := func(term, lastTerm, lastIndex uint64) standing {
-		return standing{here: true, voter: true, follower: true, term: term, lastTerm: lastTerm, lastIndex: lastIndex}
+		return standing{Here: true, Voter: true, Follower: true, Term: term, LastTerm: lastTerm, LastIndex: lastIndex}
 	}
 	led := follower(3, 3, 10)
-	led.led = true
+	led.Led = true
 	candidate := follower(3, 3, 10)
-	candidate.follower = false
+	candidate.Follower = false
 	nonvoter := follower(3, 3, 99)
-	nonvoter.voter = false
+	nonvoter.Voter = false
 	even := follower(3, 3, 10)
 	for name, c := range map[string]struct {
 		voters []string
@@ -60,49 +57,6 @@ func TestWhoStandsForElection(t *testing.T) {
 			}
 		})
 	}
-}
-
-func TestSurveysComeBack(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
-		var about []*candidacy
-		names := make([]string, 0)
-		for _, name := range rapid.SliceOfN(rapid.StringN(0, 20, 255), 0, 10).Draw(t, "names") {
-			about = append(about, &candidacy{Orphan: peer.Orphan{Group: name}})
-			names = append(names, name)
-		}
-		got, rest, err := decodeSurvey(append(encodeSurvey(about), "terms"...))
-		if err != nil || string(rest) != "terms" || !reflect.DeepEqual(got, names) {
-			t.Fatalf("%q, %q, %v, want %q", got, rest, err, names)
-		}
-		var answer []byte
-		standings := make([]standing, 0)
-		for range names {
-			s := standing{
-				rapid.Bool().Draw(t, "here"), rapid.Bool().Draw(t, "led"), rapid.Bool().Draw(t, "voter"), rapid.Bool().Draw(t, "follower"), rapid.Bool().Draw(t, "free"),
-				rapid.Uint64().Draw(t, "term"), rapid.Uint64().Draw(t, "last term"), rapid.Uint64().Draw(t, "last index"),
-			}
-			standings = append(standings, s)
-			answer = appendStanding(answer, s)
-		}
-		back, err := decodeStandings(answer, len(names))
-		if err != nil || !reflect.DeepEqual(back, standings) {
-			t.Fatalf("%+v, %v, want %+v", back, err, standings)
-		}
-		if _, err := decodeStandings(append(answer, 0), len(names)); err == nil {
-			t.Fatal("a longer answer was taken")
-		}
-	})
-}
-
-func FuzzSurvey(f *testing.F) {
-	f.Add(encodeSurvey([]*candidacy{{Orphan: peer.Orphan{Group: "catalog"}}}))
-	f.Add([]byte{surveyLayout, 0xff, 0xff, 0xff, 0xff})
-	f.Fuzz(func(t *testing.T, payload []byte) {
-		names, rest, err := decodeSurvey(payload)
-		if err == nil && len(names)+len(rest) > len(payload) {
-			t.Fatalf("%d names and %d bytes of %d", len(names), len(rest), len(payload))
-		}
-	})
 }
 
 // TestManyGroupsElectAtOnceWhenANodeDies: by their own timers they would take half a minute.
@@ -140,15 +94,15 @@ func TestTheLeaderThatIsRememberedMayAskForAnElection(t *testing.T) {
 	next, other := (leader+1)%3, (leader+2)%3
 	g := c.nodes[next].replica(id).Member
 	eventually(t, "the follower knows its leader", func() error {
-		if s := c.nodes[next].standingOf(g, c.nodes[other].identity); !s.led || !s.voter {
+		if s := c.nodes[next].handovers.of(g, c.nodes[other].identity); !s.Led || !s.Voter {
 			return fmt.Errorf("%+v", s)
 		}
 		return nil
 	})
 	ask := func(from int) error {
-		payload := encodeSurvey([]*candidacy{{Orphan: peer.Orphan{Group: g.Name}}})
-		payload = binary.BigEndian.AppendUint64(payload, g.Raft.CurrentTerm())
-		return c.nodes[next].failover.told(c.nodes[from].identity, append(payload, 0))
+		ask := []calls.StandRequest{{Group: g.Name, Term: g.Raft.CurrentTerm()}}
+		_, err := c.nodes[next].failover.told(within(t), c.nodes[from].identity, ask)
+		return err
 	}
 	f := c.nodes[next].failover
 	stood := func() bool {

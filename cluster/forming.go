@@ -22,7 +22,7 @@ func (n *Node) newFormation() *formation.Formation {
 		Told:     n.toldOfOthers(),
 		Gossip:   n.gossip,
 		Propose: func(ctx context.Context, to string, p *identity.Proposal) error {
-			_, err := calls.Form.Ask(ctx, catalogHost{n}, to, calls.Formation(*p))
+			_, err := calls.Form.Ask(ctx, n.caller, to, calls.Formation(*p))
 			return err
 		},
 		Join:    n.askToJoin,

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -14,6 +13,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"github.com/trimaran-io/trimaran/cluster/calls"
 	"github.com/trimaran-io/trimaran/coordinator"
 	"github.com/trimaran-io/trimaran/fsm"
 )
@@ -255,12 +255,12 @@ func TestRequestsForShardsThatAreNotAreRefused(t *testing.T) {
 	if err := c.any().DeleteTopicByID(ctx, fsm.GroupShardsID); fsm.Code(err) != fsm.ErrUnknownTopicOrPartition {
 		t.Errorf("deletion: %v", err)
 	}
-	for _, kind := range []uint8{callAppend, callRead, callAwait, callListOffsets, callDeleteRecords, callProducers, callHash, callOffsetForTime, callEpochEnd} {
-		payload := append(appendPartition(nil, id), make([]byte, 24)...)
-		if kind == callAppend {
+	for _, kind := range []uint8{calls.Append.Kind, calls.Read.Kind, calls.Await.Kind, calls.ListOffsets.Kind, calls.DeleteRecords.Kind, calls.Producers.Kind, calls.Hash.Kind, calls.OffsetForTime.Kind, calls.EpochEnd.Kind} {
+		payload, _ := calls.Hash.Payload(calls.HashRequest{Partition: id}) // the longest
+		if kind == calls.Append.Kind {
 			payload = payload[:len(payload)-12]
 		}
-		if _, err := c.any().answer(ctx, "other", kind, payload); err == nil {
+		if _, err := c.any().server.Answer(ctx, "other", kind, payload); err == nil {
 			t.Errorf("call %d was answered", kind)
 		}
 	}
@@ -296,65 +296,6 @@ func TestWhatIsReadIsAskedAgain(t *testing.T) {
 			t.Fatalf("while the leader stops: %d, %v", got, err)
 		}
 	}
-}
-
-func TestWhatIsAskedOfACoordinatorTravels(t *testing.T) {
-	id := shardID(3)
-	client := coordinator.Client{ID: "c", Host: "/1.2.3.4", Version: 5}
-	payload, err := encodeCoordinate(id, client, commitOf("g", "a", 1, 2))
-	if err != nil {
-		t.Fatal(err)
-	}
-	gotID, gotClient, req, err := decodeCoordinate(payload)
-	if err != nil || gotID != id || gotClient != client {
-		t.Fatalf("%v, %v, %v", gotID, gotClient, err)
-	}
-	if c := req.(*kmsg.OffsetCommitRequest); c.Group != "g" || len(c.Topics) != 1 || c.Topics[0].Partitions[1].Offset != 2 {
-		t.Errorf("%+v", c)
-	}
-	for n := range payload {
-		if _, _, _, err := decodeCoordinate(payload[:n]); err == nil {
-			t.Errorf("%d of %d bytes were understood", n, len(payload))
-		}
-	}
-	if _, err := encodeCoordinate(id, coordinator.Client{ID: strings.Repeat("x", 1<<16)}, commitOf("g", "a")); err == nil {
-		t.Error("a client's id of 64 KiB was taken")
-	}
-	// Another version, another key: refused rather than misread.
-	for _, at := range []int{20, 22} {
-		other := slices.Clone(payload)
-		other[at+1]++
-		if _, _, _, err := decodeCoordinate(other); err == nil {
-			t.Errorf("changed at %d, it was understood", at)
-		}
-	}
-}
-
-// Any bytes may come from another node.
-func FuzzDecodeCoordinate(f *testing.F) {
-	for _, req := range []kmsg.Request{
-		commitOf("g", "a", 1, 2),
-		groupRequest(func(req *kmsg.JoinGroupRequest) { req.Group = "g" }),
-		groupRequest(func(req *kmsg.ListGroupsRequest) { req.StatesFilter = []string{"Stable"} }),
-	} {
-		payload, err := encodeCoordinate(shardID(1), testClient, req)
-		if err != nil {
-			f.Fatal(err)
-		}
-		f.Add(payload)
-	}
-	f.Fuzz(func(t *testing.T, payload []byte) {
-		id, client, req, err := decodeCoordinate(payload)
-		if err != nil {
-			return
-		}
-		if id.Topic != fsm.GroupShardsID {
-			t.Fatal("no shard")
-		}
-		if _, err := encodeCoordinate(id, client, req); err != nil {
-			t.Fatal(err)
-		}
-	})
 }
 
 // A coordinator on a node that has just started may not know all topics yet. It must say that it cannot answer

@@ -4,11 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 	"time"
 
 	"github.com/hashicorp/raft"
 
+	"github.com/trimaran-io/trimaran/cluster/calls"
 	"github.com/trimaran-io/trimaran/cluster/peer"
 	"github.com/trimaran-io/trimaran/cluster/raftgroup"
 )
@@ -36,44 +38,54 @@ var (
 	errNotTaken = errors.New("it did not take the leadership in time")
 )
 
+// handovers gives leaderships away. It has no state and may be used by many goroutines.
+type handovers struct {
+	standings
+	stopped   context.Context // ends when the node does
+	logger    *slog.Logger
+	caller    calls.Caller
+	connected func(identity string) bool
+	follows   func(identity, group string, term uint64) bool // by the signs of life of that node
+}
+
 // handOver gives leadership of a group to a voter that follows now, by the word of its node: one that does
 // not would leave the group without service.
-func (n *Node) handOver(g *raftgroup.Member) error {
+func (h *handovers) handOver(g *raftgroup.Member) error {
 	for until := time.Now().Add(handOverFor); ; {
-		err := n.handOverTo(g, func(string) bool { return true })
-		if !errors.Is(err, errNobodyFollows) || time.Now().After(until) || g.Raft.State() != raft.Leader || n.ctx.Err() != nil {
+		err := h.handOverTo(g, func(string) bool { return true })
+		if !errors.Is(err, errNobodyFollows) || time.Now().After(until) || g.Raft.State() != raft.Leader || h.stopped.Err() != nil {
 			return err
 		}
-		n.pause(surveyTimeout / 3)
+		sleep(h.stopped, surveyTimeout/3)
 	}
 }
 
 // handOverTo moves leadership to a voter that is suitable and follows this node, the first after it in order that takes it.
-func (n *Node) handOverTo(g *raftgroup.Member, suitable func(identity string) bool) error {
+func (h *handovers) handOverTo(g *raftgroup.Member, suitable func(identity string) bool) error {
 	ids := g.Voters()
 	term := g.Raft.CurrentTerm()
 	// From the next in order on, so that what one node leads goes to more than one other.
-	at := slices.Index(ids, n.identity)
+	at := slices.Index(ids, h.self)
 	err := errNobodyFollows
 	for i := range ids {
 		id := ids[(at+1+i)%len(ids)]
-		if id == n.identity || !suitable(id) || !n.connected(id) || !n.link.Follows(id, g.Name, term) {
+		if id == h.self || !suitable(id) || !h.connected(id) || !h.follows(id, g.Name, term) {
 			continue
 		}
-		if err = n.give(g, id, term); err == nil {
+		if err = h.give(g, id, term); err == nil {
 			return nil
 		}
-		n.logger.Debug("a voter does not take a leadership", "group", g.Name, "node", id, "error", err)
+		h.logger.Debug("a voter does not take a leadership", "group", g.Name, "node", id, "error", err)
 	}
 	return err
 }
 
 // give gives the leadership of that term to one voter; nil when this node does not lead any more.
-func (n *Node) give(g *raftgroup.Member, identity string, term uint64) error {
-	if _, err := n.fit(n.ctx, g, identity, term); err != nil {
+func (h *handovers) give(g *raftgroup.Member, identity string, term uint64) error {
+	if _, err := h.fit(h.stopped, g, identity, term); err != nil {
 		return err // asked before anything is held up for it
 	}
-	ctx, cancel := context.WithTimeout(n.ctx, handOverPatience)
+	ctx, cancel := context.WithTimeout(h.stopped, handOverPatience)
 	defer cancel()
 	open, ok := g.Proposals.Hold()
 	if !ok {
@@ -90,25 +102,25 @@ func (n *Node) give(g *raftgroup.Member, identity string, term uint64) error {
 		}
 	}
 	for {
-		other, err := n.fit(ctx, g, identity, term)
+		other, err := h.fit(ctx, g, identity, term)
 		if over() {
 			return nil
 		}
 		if err != nil {
 			return err
 		}
-		if own := n.standingOf(g, n.identity); !other.behind(own) {
+		if own := h.of(g, h.self); !other.Behind(own) {
 			break
 		}
 		if !sleep(ctx, lookEvery) {
 			return fmt.Errorf("%w: its log is behind", errNotTaken)
 		}
 	}
-	return n.nominate(ctx, g, identity, over)
+	return h.nominate(ctx, g, identity, over)
 }
 
 // nominate tells a voter to stand for election, and returns nil when over says that this node's leadership is.
-func (n *Node) nominate(ctx context.Context, g *raftgroup.Member, identity string, over func() bool) error {
+func (h *handovers) nominate(ctx context.Context, g *raftgroup.Member, identity string, over func() bool) error {
 	t, ok := g.Transport.(*peer.GroupTransport)
 	if !ok {
 		return errNobodyFollows
@@ -137,26 +149,17 @@ func (n *Node) nominate(ctx context.Context, g *raftgroup.Member, identity strin
 }
 
 // fit asks a node how its member of a group stands, and gives an error if that cannot take the leadership of that term.
-func (n *Node) fit(ctx context.Context, g *raftgroup.Member, identity string, term uint64) (standing, error) {
+func (h *handovers) fit(ctx context.Context, g *raftgroup.Member, identity string, term uint64) (standing, error) {
 	ctx, cancel := context.WithTimeout(ctx, surveyTimeout)
 	defer cancel()
-	reply, err := n.call(ctx, identity, callSurvey, encodeSurvey([]*candidacy{{Orphan: peer.Orphan{Group: g.Name}}}))
+	all, err := calls.Survey.Ask(ctx, h.caller, identity, []string{g.Name})
 	if err != nil {
 		return standing{}, err
 	}
-	all, err := decodeStandings(reply, 1)
-	if err != nil {
-		return standing{}, err
-	}
-	if s := all[0]; !s.here || !s.voter || !s.follower || s.term != term {
+	if s := all[0]; !s.Here || !s.Voter || !s.Follower || s.Term != term {
 		return s, fmt.Errorf("%w: it is no voter that could", errNotTaken)
 	}
 	return all[0], nil
-}
-
-// behind says whether this log could lose an election against that one (Raft, section 5.4.1).
-func (s standing) behind(other standing) bool {
-	return s.lastTerm < other.lastTerm || s.lastTerm == other.lastTerm && s.lastIndex < other.lastIndex
 }
 
 // sleep returns false if ctx ends first.

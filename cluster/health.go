@@ -7,7 +7,6 @@ import (
 	"github.com/hashicorp/raft"
 
 	"github.com/trimaran-io/trimaran/cluster/catalog"
-	"github.com/trimaran-io/trimaran/cluster/raftgroup"
 	"github.com/trimaran-io/trimaran/fsm"
 )
 
@@ -15,51 +14,104 @@ import (
 // who shall hold them, their configurations say who votes, and connections say who is there. Nothing is
 // taken from how a group was formed: all of its first members may be gone.
 
+// health judges groups from what this node sees of them. It has no state and takes no lock.
+type health struct {
+	self     string // this node's identity
+	nodeID   fsm.NodeID
+	presence presence
+	topics   func() *fsm.Topics
+	// catalog gives the catalog's group here, nil before there is one.
+	catalogHere func() seenMember
+	// replica gives what runs here of a partition or a shard, nil if nothing does; broken says whether it cannot be opened.
+	replica func(id fsm.PartitionID) seenReplica
+	broken  func(id fsm.PartitionID) bool
+	// denied says whether the node of a member's leader is alive and does not say that it leads.
+	denied func(m seenMember) bool
+}
+
+// presence says who is there (liveness.Nodes).
+type presence interface {
+	Connected(identity string) bool
+	Here(view *fsm.Topics) map[fsm.NodeID]bool
+	MajorityHere(servers []raft.Server) bool
+}
+
+// seenMember is this node's member of a group.
+type seenMember interface {
+	Leader() (identity string, term uint64) // that it knows, "" for none
+	Servers() ([]raft.Server, error)        // by its newest configuration
+	Stuck() bool                            // an append there does not end
+}
+
+// seenReplica is a replica that runs here.
+type seenReplica interface {
+	member() seenMember
+	thinksItLeads() bool
+	servesAsLeader() bool // it leads and is past its barrier
+	WasLed() bool         // it knew a leader once
+}
+
+// votersOf gives the identities of a member's voters, nil if that is not known.
+func votersOf(m seenMember) (out []string) {
+	servers, err := m.Servers()
+	if err != nil {
+		return nil
+	}
+	for _, s := range servers {
+		if s.Suffrage == raft.Voter {
+			out = append(out, string(s.ID))
+		}
+	}
+	return out
+}
+
 // ledHere reports whether this node knows a leader of the group that it can rely on: itself, with a disk that moves
 // and a majority that is there, or a node that it reaches and that does not deny it. What a member of a group remembers
 // of its leader is not enough: it outlives the leader by Raft's timeouts, which are slow.
-func (n *Node) ledHere(g *raftgroup.Member) bool {
-	identity, _ := g.Leader()
-	if identity != n.identity {
-		return identity != "" && n.connected(identity) && !unled(g)
+func (h *health) ledHere(m seenMember) bool {
+	identity, _ := m.Leader()
+	if identity != h.self {
+		return identity != "" && h.presence.Connected(identity) && !h.denied(m)
 	}
-	servers, err := g.Servers()
-	return err == nil && !g.Stuck() && n.majorityHere(servers)
+	servers, err := m.Servers()
+	return err == nil && !m.Stuck() && h.presence.MajorityHere(servers)
 }
 
 // catalogLed reports whether this node knows a leader of the catalog that it can rely on.
-func (n *Node) catalogLed() bool {
-	g := n.catalog.Member()
-	return g != nil && n.ledHere(g)
+func (h *health) catalogLed() bool {
+	m := h.catalogHere()
+	return m != nil && h.ledHere(m)
 }
 
 // online reports whether a partition or shard has a leader, as far as it can be told from here: by the replica here if it
 // votes and hears of leaders, and else by whether a majority of those that hold it is there.
-func (n *Node) online(id fsm.PartitionID, p *fsm.Partition, here map[fsm.NodeID]bool) bool {
-	if r := n.guide(id); r != nil && slices.Contains(r.Member.Voters(), n.identity) {
-		if leader, _ := r.Leader(); leader.Identity == n.identity {
-			if _, err := r.Leads(); err != nil {
-				return false // not past its barrier
-			}
+func (h *health) online(id fsm.PartitionID, p *fsm.Partition, here map[fsm.NodeID]bool) bool {
+	if r := h.replica(id); r != nil && !r.member().Stuck() && slices.Contains(votersOf(r.member()), h.self) {
+		if r.thinksItLeads() && !r.servesAsLeader() {
+			return false // not past its barrier
 		}
-		return n.ledHere(r.Member)
+		return h.ledHere(r.member())
 	}
 	there := 0
 	for _, holder := range p.Holders() {
-		there += boolInt(here[holder] && holder != n.nodeID) // this one has no vote, or its disk hangs
+		there += boolInt(here[holder] && holder != h.nodeID) // this one has no vote, or its disk hangs
 	}
 	return there > len(p.Replicas)/2
 }
 
+// away reports whether one of those that vote is not there.
+func (h *health) away(vote []string) bool {
+	return slices.ContainsFunc(vote, func(identity string) bool { return !h.presence.Connected(identity) })
+}
+
 // underReplicated reports whether one of the nodes that shall hold what this node leads could not vote for it this
 // moment, since it is not there or has no vote yet, or whether one that votes until it has left is not there.
-func (n *Node) underReplicated(topics *fsm.Topics, p *fsm.Partition, g *raftgroup.Member) bool {
-	vote := g.Voters()
-	return slices.ContainsFunc(vote, func(identity string) bool { return !n.connected(identity) }) ||
-		slices.ContainsFunc(p.Replicas, func(id fsm.NodeID) bool {
-			node, ok := topics.Node(id)
-			return !ok || !slices.Contains(vote, node.Identity())
-		})
+func (h *health) underReplicated(topics *fsm.Topics, p *fsm.Partition, m seenMember) bool {
+	vote := votersOf(m)
+	return h.away(vote) || slices.ContainsFunc(p.Replicas, func(id fsm.NodeID) bool {
+		node, ok := topics.Node(id)
+		return !ok || !slices.Contains(vote, node.Identity())
+	})
 }
 
 // groupsHealth counts groups of one kind.
@@ -70,39 +122,36 @@ type groupsHealth struct {
 	under   int // of those led: underReplicated
 }
 
-// health looks at topics' partitions, or at shards.
-func (n *Node) health(view *fsm.Topics, topics []*fsm.Topic, here map[fsm.NodeID]bool) (h groupsHealth) {
+// of looks at topics' partitions, or at shards.
+func (h *health) of(view *fsm.Topics, topics []*fsm.Topic, here map[fsm.NodeID]bool) (out groupsHealth) {
 	for _, topic := range topics {
 		for i := range topic.Partitions {
 			id, p := fsm.PartitionID{Topic: topic.ID, Partition: int32(i)}, &topic.Partitions[i]
-			h.all++
-			h.offline += boolInt(!n.online(id, p, here))
-			if r := n.replica(id); r != nil {
-				if leader, _ := r.Leader(); leader.Identity == n.identity {
-					h.led++
-					h.under += boolInt(n.underReplicated(view, p, r.Member))
-				}
+			out.all++
+			out.offline += boolInt(!h.online(id, p, here))
+			if r := h.replica(id); r != nil && r.thinksItLeads() {
+				out.led++
+				out.under += boolInt(h.underReplicated(view, p, r.member()))
 			}
 		}
 	}
-	return h
+	return out
 }
 
-// catalogHealth is health of the catalog's group.
-func (n *Node) catalogHealth(view *fsm.Topics) (h groupsHealth) {
-	h.all, h.offline = 1, boolInt(!n.catalogLed())
-	g := n.catalog.Member()
-	if g == nil || g.Raft.State() != raft.Leader {
-		return h
+// ofCatalog is of for the catalog's group; leads says whether this node's member leads it.
+func (h *health) ofCatalog(view *fsm.Topics, leads bool) (out groupsHealth) {
+	out.all, out.offline = 1, boolInt(!h.catalogLed())
+	m := h.catalogHere()
+	if m == nil || !leads {
+		return out
 	}
-	h.led = 1
-	vote, want := g.Voters(), 0
+	out.led = 1
+	vote, want := votersOf(m), 0
 	for _, node := range view.Nodes() {
 		want += boolInt(node.State != fsm.NodeLeaving)
 	}
-	away := slices.ContainsFunc(vote, func(identity string) bool { return !n.connected(identity) })
-	h.under = boolInt(away || len(vote) < min(want, catalog.MaxVoters))
-	return h
+	out.under = boolInt(h.away(vote) || len(vote) < min(want, catalog.MaxVoters))
+	return out
 }
 
 // shortcomings counts what is amiss with the replicas that should run here.
@@ -111,25 +160,22 @@ type shortcomings struct {
 	starting int // neither broken nor up: not running yet, or never had a leader although a majority is there
 }
 
-func (n *Node) shortcomings() (s shortcomings) {
-	for _, topic := range n.Topics().Placed() {
+func (h *health) shortcomings() (s shortcomings) {
+	for _, topic := range h.topics().Placed() {
 		for p, partition := range topic.Partitions {
-			if !slices.Contains(partition.Replicas, n.nodeID) {
+			if !slices.Contains(partition.Replicas, h.nodeID) {
 				continue
 			}
 			id := fsm.PartitionID{Topic: topic.ID, Partition: int32(p)}
-			r, broken := n.replicas.Look(id)
+			broken, r := h.broken(id), h.replica(id)
 			if r == nil {
 				s.closed++
-				if broken == nil {
-					s.starting++
-				}
+				s.starting += boolInt(!broken)
 				continue
 			}
-			everLed := r.WasLed()
 			// Those without which it cannot be led may never come back, and one that came later has no voters yet: it
 			// waits for the group's leader to take it in.
-			if servers, err := r.Member.Servers(); !everLed && err == nil && n.majorityHere(servers) {
+			if servers, err := r.member().Servers(); !r.WasLed() && err == nil && h.presence.MajorityHere(servers) {
 				s.starting++
 			}
 		}
@@ -141,23 +187,30 @@ func (n *Node) shortcomings() (s shortcomings) {
 // than half of the nodes is cut off, or all but a few are gone. One that reaches no leader at all, not the
 // catalog's nor a partition's, serves nobody. What is short of that, a partition without a leader or a catalog
 // without one, is no reason to send clients elsewhere: they would find the same there.
-func (n *Node) serves() error {
-	view := n.Topics()
-	here, all := n.nodesHere(view), len(view.Nodes())
+func (h *health) serves() error {
+	view := h.topics()
+	here, all := h.presence.Here(view), len(view.Nodes())
 	if 2*len(here) < all {
 		return fmt.Errorf("this node reaches %d of the cluster's %d nodes, itself among them", len(here), all)
 	}
-	if n.catalogLed() {
+	if h.catalogLed() {
 		return nil
 	}
 	partitions := 0
 	for _, topic := range view.All() {
 		for i := range topic.Partitions {
-			if n.online(fsm.PartitionID{Topic: topic.ID, Partition: int32(i)}, &topic.Partitions[i], here) {
+			if h.online(fsm.PartitionID{Topic: topic.ID, Partition: int32(i)}, &topic.Partitions[i], here) {
 				return nil
 			}
 			partitions++
 		}
 	}
 	return fmt.Errorf("neither the catalog nor any of %d partitions has a leader that this node reaches", partitions)
+}
+
+func boolInt(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
 }

@@ -242,7 +242,7 @@ func TestADeadVoterThatLeavesCounts(t *testing.T) {
 				rest.Replicas = append(rest.Replicas, node)
 			}
 		}
-		if !n.underReplicated(n.Topics(), &rest, r.Member) {
+		if !n.health.underReplicated(n.Topics(), &rest, r.Member) {
 			return errors.New("all who shall hold it vote, and the one that leaves does not count")
 		}
 		return nil

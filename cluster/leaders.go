@@ -1,10 +1,10 @@
 package cluster
 
 import (
+	"context"
+	"log/slog"
 	"sync"
 	"time"
-
-	"github.com/hashicorp/raft"
 
 	"github.com/trimaran-io/trimaran/fsm"
 )
@@ -27,12 +27,31 @@ const (
 	maxHandOvers = 10
 )
 
-// leaderships belongs to the goroutine that runs it.
+// leaderships gives away what others should lead. All but cfg belongs to the goroutine of run.
 type leaderships struct {
-	n     *Node
+	cfg   leadershipsConfig
 	led   map[fsm.PartitionID]ledSince
 	there map[string]time.Time // identities, and since when they are connected
 	full  time.Time            // since when the disk here is full; zero: it is not
+}
+
+// leadershipsConfig is what leaderships needs of the node.
+type leadershipsConfig struct {
+	nodeID  fsm.NodeID
+	logger  *slog.Logger
+	steady  time.Duration // see defaultSteadyFor
+	balance bool          // whether leaderships go to preferred leaders
+	topics  func() *fsm.Topics
+	// connected says whether a node is there, room whether the disk here is full, and which others have said that theirs is.
+	connected func(identity string) bool
+	full      func() bool
+	saysFull  func(identity string) bool
+	// led gives what this node leads, and in which term.
+	led func() map[fsm.PartitionID]fsm.Term
+	// give gives one of those away, to a node that is suitable.
+	give func(id fsm.PartitionID, suitable func(identity string) bool) error
+	// giveCatalog is give for the catalog, where this node leads it.
+	giveCatalog func(suitable func(identity string) bool) error
 }
 
 type ledSince struct {
@@ -40,13 +59,17 @@ type ledSince struct {
 	since time.Time
 }
 
-func (n *Node) leadersLoop() {
-	l := &leaderships{n: n, led: map[fsm.PartitionID]ledSince{}, there: map[string]time.Time{}}
+func newLeaderships(cfg leadershipsConfig) *leaderships {
+	return &leaderships{cfg: cfg, led: map[fsm.PartitionID]ledSince{}, there: map[string]time.Time{}}
+}
+
+// run returns when ctx has ended.
+func (l *leaderships) run(ctx context.Context) {
 	tick := time.NewTicker(leadersTick)
 	defer tick.Stop()
 	for {
 		select {
-		case <-n.ctx.Done():
+		case <-ctx.Done():
 			return
 		case <-tick.C:
 		}
@@ -54,68 +77,68 @@ func (n *Node) leadersLoop() {
 	}
 }
 
-func (l *leaderships) turn(now time.Time) {
-	n := l.n
-	view := n.Topics()
-	self, ok := view.Node(n.nodeID)
-	if !ok {
-		return
-	}
+// look notes who is there and whether the disk is full, and reports whether it has been so for long enough.
+func (l *leaderships) look(now time.Time, view *fsm.Topics) (full bool) {
 	for _, node := range view.Nodes() {
 		id := node.Identity()
-		if !n.connected(id) {
+		if !l.cfg.connected(id) {
 			delete(l.there, id)
 		} else if _, known := l.there[id]; !known {
 			l.there[id] = now
 		}
 	}
-	steady := n.cfg.steadyFor
-	if steady == 0 {
-		steady = defaultSteadyFor
-	}
-	if !n.logs.Full() {
+	if !l.cfg.full() {
 		l.full = time.Time{}
 	} else if l.full.IsZero() {
 		l.full = now
 	}
-	full := !l.full.IsZero() && now.Sub(l.full) >= giveWhenFullFor
-	// suitable nodes may lead: they want to and are there.
-	suitable := func(identity string) bool {
-		for _, node := range view.Nodes() {
-			if node.Identity() == identity {
-				_, there := l.there[identity]
-				return there && node.State == fsm.NodeActive && !n.saysFull(identity)
-			}
+	return !l.full.IsZero() && now.Sub(l.full) >= giveWhenFullFor
+}
+
+// suitable reports whether a node may lead: it wants to, is there, and has room.
+func (l *leaderships) suitable(view *fsm.Topics, identity string) bool {
+	for _, node := range view.Nodes() {
+		if node.Identity() == identity {
+			_, there := l.there[identity]
+			return there && node.State == fsm.NodeActive && !l.cfg.saysFull(identity)
 		}
-		return false
 	}
+	return false
+}
+
+// turn gives away what is due, each within its bound.
+func (l *leaderships) turn(now time.Time) {
+	view := l.cfg.topics()
+	self, ok := view.Node(l.cfg.nodeID)
+	if !ok {
+		return
+	}
+	full := l.look(now, view)
+	leaves := self.State != fsm.NodeActive
+	suitable := func(identity string) bool { return l.suitable(view, identity) }
 	var given sync.WaitGroup
 	giving := 0
 	led := make(map[fsm.PartitionID]ledSince, len(l.led))
-	for _, r := range n.runningReplicas() {
-		p, err := r.Leads()
-		if err != nil {
-			continue
+	for id, term := range l.cfg.led() {
+		since, known := l.led[id]
+		if !known || since.term != term {
+			since = ledSince{term, now}
 		}
-		since, known := l.led[r.ID]
-		if !known || since.term != p.InTerm() {
-			since = ledSince{p.InTerm(), now}
-		}
-		led[r.ID] = since
-		partition, ok := view.Partition(r.ID)
+		led[id] = since
+		partition, ok := view.Partition(id)
 		if !ok || giving >= maxHandOvers {
 			continue
 		}
 		var to func(string) bool
-		if self.State != fsm.NodeActive || full {
+		if leaves || full {
 			// With a full disk it could only refuse records. One that was asked in vain is not asked again at once.
-			if full && known && now.Sub(since.since) < fullRetry && since.term == p.InTerm() {
+			if full && known && now.Sub(since.since) < fullRetry {
 				continue
 			}
 			to = suitable
-		} else if first, ok := view.Node(partition.Replicas[0]); ok && first.ID != n.nodeID && !n.cfg.NoAutoBalance {
+		} else if first, ok := view.Node(partition.Replicas[0]); ok && first.ID != l.cfg.nodeID && l.cfg.balance {
 			identity := first.Identity()
-			if now.Sub(since.since) < steady || !suitable(identity) || now.Sub(l.there[identity]) < steady {
+			if now.Sub(since.since) < l.cfg.steady || !suitable(identity) || now.Sub(l.there[identity]) < l.cfg.steady {
 				continue
 			}
 			to = func(id string) bool { return id == identity }
@@ -123,20 +146,20 @@ func (l *leaderships) turn(now time.Time) {
 			continue
 		}
 		giving++
-		led[r.ID] = ledSince{p.InTerm(), now} // not again at once, if it stays
+		led[id] = ledSince{term, now} // not again at once, if it stays
 		given.Go(func() {
-			if err := n.handOverTo(r.Member, to); err != nil {
-				n.logger.Debug("leadership stays", "partition", r.ID, "error", err)
+			if err := l.cfg.give(id, to); err != nil {
+				l.cfg.logger.Debug("leadership stays", "partition", id, "error", err)
 			} else {
-				n.logger.Info("leadership given away", "partition", r.ID, "draining", self.State != fsm.NodeActive, "disk_full", full)
+				l.cfg.logger.Info("leadership given away", "partition", id, "draining", leaves, "disk_full", full)
 			}
 		})
 	}
 	l.led = led
-	if g := n.catalog.Member(); g != nil && (self.State != fsm.NodeActive || full) && g.Raft.State() == raft.Leader {
+	if leaves || full {
 		given.Go(func() {
-			if err := n.handOverTo(g, suitable); err != nil {
-				n.logger.Debug("leadership of the catalog stays", "error", err)
+			if err := l.cfg.giveCatalog(suitable); err != nil {
+				l.cfg.logger.Debug("leadership of the catalog stays", "error", err)
 			}
 		})
 	}

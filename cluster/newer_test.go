@@ -15,6 +15,7 @@ import (
 
 	"github.com/hashicorp/raft"
 
+	"github.com/trimaran-io/trimaran/cluster/calls"
 	"github.com/trimaran-io/trimaran/cluster/raftgroup"
 	"github.com/trimaran-io/trimaran/cluster/raftlog"
 	"github.com/trimaran-io/trimaran/cluster/replica"
@@ -164,7 +165,7 @@ func TestANodeEndsWhereANewerProgramHasWrittenTheCatalog(t *testing.T) {
 	const command = `{"version":1,"rename_topic":{"from":"a","to":"b"}}`
 	// Nobody proposes it for another node.
 	last := n.catalog.Member().Raft.LastIndex()
-	_, err := n.answer(within(t), "n9.00000000", callCatalogApply, []byte(command))
+	_, err := n.server.Answer(within(t), "n9.00000000", calls.CatalogApply.Kind, []byte(command))
 	if fsm.Code(err) != fsm.ErrLevel || n.catalog.Member().Raft.LastIndex() != last {
 		t.Errorf("proposed for another node: %v", err)
 	}
@@ -287,15 +288,15 @@ func TestCallsWithUnknownFieldsAreRefused(t *testing.T) {
 	c.allKnow()
 	n := c.nodes[0].Node
 	for kind, payload := range map[uint8]string{
-		callAdminister:       `{"op":"drain","node":"n1","gently":true}`,
-		callCreateTopic:      `{"spec":{"name":"a","partitions":1,"replication_factor":1,"pinned":true},"id":"` + fsm.TopicID(newUUID()).String() + `"}`,
-		callCreatePartitions: `{"topic":"` + fsm.TopicID(newUUID()).String() + `","count":3,"from":1,"pinned":true}`,
-		callForm:             `{"cluster_id":"c","proposer":"n9.00000000","nodes":[],"quorum":2}`,
+		calls.Administer.Kind:       `{"op":"drain","node":"n1","gently":true}`,
+		calls.CreateTopic.Kind:      `{"spec":{"name":"a","partitions":1,"replication_factor":1,"pinned":true},"id":"` + fsm.TopicID(newUUID()).String() + `"}`,
+		calls.CreatePartitions.Kind: `{"topic":"` + fsm.TopicID(newUUID()).String() + `","count":3,"from":1,"pinned":true}`,
+		calls.Form.Kind:             `{"cluster_id":"c","proposer":"n9.00000000","nodes":[],"quorum":2}`,
 	} {
-		if _, err := n.answer(within(t), "n9.00000000", kind, []byte(payload)); !errors.Is(err, fsm.ErrNewer) || fsm.Code(err) != fsm.ErrLevel {
+		if _, err := n.server.Answer(within(t), "n9.00000000", kind, []byte(payload)); !errors.Is(err, fsm.ErrNewer) || fsm.Code(err) != fsm.ErrLevel {
 			t.Errorf("call %d: %v", kind, err)
 		}
-		if _, err := n.answer(within(t), "n9.00000000", kind, []byte(payload[:len(payload)-1])); fsm.Code(err) != fsm.ErrUnknown {
+		if _, err := n.server.Answer(within(t), "n9.00000000", kind, []byte(payload[:len(payload)-1])); fsm.Code(err) != fsm.ErrUnknown {
 			t.Errorf("call %d, cut short: %v", kind, err)
 		}
 	}

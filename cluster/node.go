@@ -26,19 +26,20 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/prometheus/client_golang/prometheus"
-	"golang.org/x/sync/semaphore"
 
 	"github.com/trimaran-io/trimaran/cluster/backofflog"
 	"github.com/trimaran-io/trimaran/cluster/calls"
 	"github.com/trimaran-io/trimaran/cluster/catalog"
 	"github.com/trimaran-io/trimaran/cluster/formation"
 	"github.com/trimaran-io/trimaran/cluster/identity"
+	"github.com/trimaran-io/trimaran/cluster/liveness"
 	"github.com/trimaran-io/trimaran/cluster/membership"
 	"github.com/trimaran-io/trimaran/cluster/peer"
 	"github.com/trimaran-io/trimaran/cluster/raftgroup"
 	"github.com/trimaran-io/trimaran/cluster/raftlog"
 	"github.com/trimaran-io/trimaran/cluster/raftlog/vfs"
 	"github.com/trimaran-io/trimaran/cluster/replica"
+	"github.com/trimaran-io/trimaran/cluster/route"
 	"github.com/trimaran-io/trimaran/coordinator"
 	"github.com/trimaran-io/trimaran/fsm"
 )
@@ -134,30 +135,28 @@ type Node struct {
 	stable *raftlog.Stable
 	logs   *raftlog.Store // of the partitions
 
-	link     *peer.Link
-	gossip   *membership.Gossip
-	wired    chan struct{} // closed when link and gossip are there: the link is called by others before
-	catalog  *catalog.Catalog
-	replicas *replica.Set
-	failover *failover
-
+	link      *peer.Link
+	gossip    *membership.Gossip
+	nodes     *liveness.Nodes // who is there
+	caller    *route.Caller   // calls to other nodes
+	server    *calls.Server   // and their answers
+	router    *route.Router   // from a partition to its leader
+	groups    *route.Groups   // from a consumer group to its coordinator
+	room      *diskRoom
+	health    *health
+	handovers *handovers
+	wired     chan struct{} // closed when link and gossip are there: the link is called by others before
+	catalog   *catalog.Catalog
 	initial   *catalog.InitialTopics
-	server    calls.Server        // of calls that have types
-	forwarded *semaphore.Weighted // requests of consumer groups that wait at other nodes
+	replicas  *replica.Set
+	failover  *failover
 
 	ctx    context.Context // ends when the node stops
 	cancel context.CancelFunc
 	done   sync.WaitGroup
 	ending *ending
 
-	served    atomic.Bool // Ready was nil once
-	diskHangs atomic.Bool // an append here does not end
-
-	mu        sync.Mutex
-	hints     map[fsm.PartitionID]hint // leaders of partitions without a replica here, or that the replica does not reach
-	askedWho  map[string]time.Time     // when others may be asked again who leads a group
-	addresses map[string]string        // peer addresses by identity, of everyone ever met
-	fullNodes map[string]time.Time     // nodes whose disk is full, and until when that holds
+	served atomic.Bool // Ready was nil once
 }
 
 // Start opens the data directory, listens and begins to look for the cluster.
@@ -182,12 +181,8 @@ func Start(cfg Config) (_ *Node, err error) {
 		cfg.Listen = func(addr string) (net.Listener, error) { return net.Listen("tcp", addr) }
 	}
 	n := &Node{
-		cfg:       cfg,
-		hints:     map[fsm.PartitionID]hint{},
-		askedWho:  map[string]time.Time{},
-		addresses: map[string]string{},
-		fullNodes: map[string]time.Time{},
-		wired:     make(chan struct{}),
+		cfg:   cfg,
+		wired: make(chan struct{}),
 	}
 	n.ctx, n.cancel = context.WithCancel(context.Background())
 	n.ending = newEnding(n.ctx)
@@ -224,11 +219,10 @@ func Start(cfg Config) (_ *Node, err error) {
 		return nil, err
 	}
 	undo = append(undo, func() { n.logs.Close() })
-	n.forwarded = newForwarded()
 	n.catalog = catalog.New(n.catalogConfig())
 	n.initial = n.newInitialTopics()
 	n.replicas = replica.New(n.ctx, n.replicaConfig())
-	n.failover = newFailover(n)
+	n.wire()
 
 	listener, err := cfg.Listen(cfg.PeerListen)
 	if err != nil {
@@ -239,7 +233,7 @@ func Start(cfg Config) (_ *Node, err error) {
 		ClusterID: n.ClusterID,
 		Listener:  listener,
 		Dial:      cfg.Dial,
-		Resolve:   n.resolve,
+		Resolve:   n.nodes.Resolve,
 		Handler:   n.serve,
 		Logger:    n.logger,
 
@@ -268,8 +262,6 @@ func Start(cfg Config) (_ *Node, err error) {
 	}
 	undo = append(undo, func() { n.gossip.Close() })
 	n.formation = n.newFormation()
-	n.catalog.Answers(&n.server)
-	n.answerFormation(&n.server)
 	close(n.wired)
 	if n.ClusterID() != "" {
 		if err := n.openCatalog(); err != nil {
@@ -321,9 +313,12 @@ func (n *Node) run() {
 	n.done.Add(1)
 	go func() {
 		defer n.done.Done()
-		n.tellFull()
+		n.room.run(n.ctx)
 	}()
-	for _, loop := range []func(){n.leadersLoop, n.stuckLoop, func() { n.catalog.Run(n.ctx) }, func() { n.catalog.Plan(n.ctx) }} {
+	for _, loop := range []func(){
+		func() { n.newLeaderships().run(n.ctx) }, func() { n.newStuckGroups().run(n.ctx) },
+		func() { n.catalog.Run(n.ctx) }, func() { n.catalog.Plan(n.ctx) },
+	} {
 		n.done.Add(1)
 		go func() {
 			defer n.done.Done()
@@ -375,14 +370,14 @@ func (n *Node) Ready() error {
 	// Nor must one of a topic that has just been created: what was there at the start
 	// has been up, and the catalog is known.
 	if !n.served.Load() {
-		if !n.catalogLed() {
+		if !n.health.catalogLed() {
 			return errors.New("the catalog has no leader that this node reaches")
 		}
-		if s := n.shortcomings(); s.starting > 0 {
+		if s := n.health.shortcomings(); s.starting > 0 {
 			return fmt.Errorf("%d of %d replicas are not up yet", s.starting, n.replicas.Count()+s.closed)
 		}
 	}
-	err := n.serves()
+	err := n.health.serves()
 	if elsewhere, cut := n.cutOff(); err == nil && elsewhere {
 		err = cut
 	}
@@ -445,25 +440,6 @@ func (n *Node) isWired() bool {
 	default:
 		return false
 	}
-}
-
-// resolve gives the peer address of a node: what gossip says now, else what it
-// said last.
-func (n *Node) resolve(identity string) (string, bool) {
-	if n.isWired() {
-		for _, m := range n.gossip.Members() {
-			if m.Identity == identity {
-				n.mu.Lock()
-				n.addresses[identity] = m.PeerAddr
-				n.mu.Unlock()
-				return m.PeerAddr, true
-			}
-		}
-	}
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	addr, ok := n.addresses[identity]
-	return addr, ok
 }
 
 func (n *Node) transport(group string) raftgroup.Transport {

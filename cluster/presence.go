@@ -1,59 +1,67 @@
 package cluster
 
 import (
-	"github.com/hashicorp/raft"
+	"errors"
 
-	"github.com/trimaran-io/trimaran/cluster/raftgroup"
+	"github.com/trimaran-io/trimaran/cluster/liveness"
+	"github.com/trimaran-io/trimaran/cluster/membership"
+	"github.com/trimaran-io/trimaran/cluster/peer"
 	"github.com/trimaran-io/trimaran/fsm"
 )
 
-// Who is there. Gossip suggests, connections answer.
-//
-// Gossip takes seconds to miss a node that has died, and to believe one that is back. It is read for
-// what nodes say of themselves, addresses above all. Every node keeps a session with every registered
-// one (failover.others); it ends when the process does, or after a second without a sign of life. So
-// whoever has to know who is there, to place replicas, to count a majority, to give leadership away or
-// to tell a client where to go, asks here and nowhere else.
-//
-// The answer is this node's own. That another one may reach a node is no help to what is done
-// from here: the leader of a group decides for its group, that of the catalog for plans.
+// Who is there is said by package liveness, to which these are short ways.
 
-// connected reports whether the node is reached right now. A node reaches itself.
-func (n *Node) connected(identity string) bool {
-	if identity == n.identity {
-		return true
+// newPresence gives what this node knows of who is there. The link is set before it is used.
+func newPresence(n *Node) *liveness.Nodes {
+	return liveness.New(liveness.Config{
+		Self: n.identity,
+		Connected: func(identity string) bool {
+			_, connected := n.link.Alive(identity)
+			return connected
+		},
+		Way: func(identity string) liveness.Way {
+			switch n.link.Reach(identity) {
+			case peer.Reached:
+				return liveness.Reached
+			case peer.Refused:
+				return liveness.Refused
+			}
+			return liveness.Unheard
+		},
+		Members: func() []membership.Member {
+			if !n.isWired() {
+				return nil
+			}
+			return n.gossip.Members()
+		},
+	})
+}
+
+func (n *Node) connected(identity string) bool { return n.nodes.Connected(identity) }
+
+func (n *Node) nodesHere(view *fsm.Topics) map[fsm.NodeID]bool { return n.nodes.Here(view) }
+
+// Gateways is liveness.Nodes.ClientAddresses.
+func (n *Node) Gateways() map[fsm.NodeID]string { return n.nodes.ClientAddresses(n.Topics()) }
+
+// Serving is nil while this node serves clients as well as any. elsewhere says that others may serve
+// them meanwhile: this node does not reach a majority of the catalog's voters, and those that it does
+// not hear may be one. Nodes whose address refuses connections are not: nobody is served there.
+func (n *Node) Serving() (elsewhere bool, err error) {
+	if err := n.ending.serving(); err != nil {
+		return false, err
 	}
-	_, connected := n.link.Alive(identity)
-	return connected
-}
-
-// nodesHere are the registered nodes that are reached right now, this one among them if it is registered.
-func (n *Node) nodesHere(view *fsm.Topics) map[fsm.NodeID]bool {
-	here := map[fsm.NodeID]bool{}
-	for _, node := range view.Nodes() {
-		if n.connected(node.Identity()) {
-			here[node.ID] = true
-		}
+	if !n.served.Load() {
+		return false, n.Ready()
 	}
-	return here
+	return n.cutOff()
 }
 
-// majorityHere reports whether a majority of a group's voters is there.
-func (n *Node) majorityHere(servers []raft.Server) bool { return n.majorityWithout(servers, "") }
-
-// majorityWithout is raftgroup.MajorityWithout for the nodes that are reached from here.
-func (n *Node) majorityWithout(servers []raft.Server, identity string) bool {
-	return raftgroup.MajorityWithout(servers, identity, n.connected)
-}
-
-// majorityWith is raftgroup.MajorityWith for the nodes that are reached from here.
-func (n *Node) majorityWith(servers []raft.Server, identity string) bool {
-	return raftgroup.MajorityWith(servers, identity, n.connected)
-}
-
-func boolInt(b bool) int {
-	if b {
-		return 1
+// cutOff is Serving for a node that has served.
+func (n *Node) cutOff() (elsewhere bool, err error) {
+	g := n.catalog.Member()
+	if g == nil {
+		return false, errors.New("the catalog is not open yet")
 	}
-	return 0
+	return n.nodes.CutOff(g.Voters())
 }

@@ -39,7 +39,7 @@ func TestWhoHasJustDiedIsChosenForNothing(t *testing.T) {
 				leader = c.nodes[i].Node
 			}
 		}
-		if leader.connected(identity) || !leader.catalogLed() || leader.catalog.Member().Raft.State() != raft.Leader {
+		if leader.connected(identity) || !leader.health.catalogLed() || leader.catalog.Member().Raft.State() != raft.Leader {
 			return errors.New("not yet")
 		}
 		return nil
@@ -83,7 +83,7 @@ func TestNoStepLeavesAGroupWithoutAMajority(t *testing.T) {
 	c.kill(3)
 	eventually(t, "it is missed, and another leads the catalog", func() error {
 		for i := range 3 {
-			if c.nodes[i].connected(ids[3]) || !c.nodes[i].catalogLed() {
+			if c.nodes[i].connected(ids[3]) || !c.nodes[i].health.catalogLed() {
 				return fmt.Errorf("not yet at node %d", i+1)
 			}
 		}
@@ -120,9 +120,9 @@ func TestNoStepLeavesAGroupWithoutAMajority(t *testing.T) {
 	} {
 		may := false
 		if test.with >= 0 {
-			may = n.majorityWith(test.servers, ids[test.with])
+			may = n.nodes.MajorityWith(test.servers, ids[test.with])
 		} else {
-			may = n.majorityWithout(test.servers, ids[test.out])
+			may = n.nodes.MajorityWithout(test.servers, ids[test.out])
 		}
 		if may != test.may {
 			t.Errorf("%v with %d, without %d: %v", test.servers, test.with+1, test.out+1, may)
@@ -140,7 +140,7 @@ func TestANodeThatLeavesVotesAsLongAsItIsNeeded(t *testing.T) {
 	leader := -1
 	eventually(t, "it is missed", func() error {
 		for i := range 2 {
-			if n := c.nodes[i].Node; n.catalog.Member().Raft.State() == raft.Leader && n.catalogLed() && !n.connected(c.nodes[2].identity) {
+			if n := c.nodes[i].Node; n.catalog.Member().Raft.State() == raft.Leader && n.health.catalogLed() && !n.connected(c.nodes[2].identity) {
 				leader = i
 				return nil
 			}

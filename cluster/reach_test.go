@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/trimaran-io/trimaran/cluster/calls"
 	"github.com/trimaran-io/trimaran/fsm"
 )
 
@@ -100,11 +101,11 @@ func TestACallIsRelayedOnce(t *testing.T) {
 	c.startAll()
 	c.allKnow()
 	n := c.nodes[0]
-	for _, kind := range []uint8{callRelay, callWho, callLeave, callStand, callSurvey, callFull, callJoin, callForm, callMember, callEntries} {
-		identity := c.nodes[1].identity
-		payload := append([]byte{kind, byte(len(identity))}, identity...)
-		if _, err := n.relay(context.Background(), c.nodes[2].identity, payload); !errors.Is(err, errMalformed) {
-			t.Errorf("call %d: %v", kind, err)
+	for _, call := range []calls.Row{calls.Relay.Row, calls.Who.Row, calls.Leave.Row, calls.Stand.Row, calls.Survey.Row,
+		calls.Full.Row, calls.Join.Row, calls.Form.Row, calls.Member.Row, calls.Entries.Row} {
+		payload, _ := calls.Relay.Payload(calls.RelayRequest{Kind: call.Kind, Identity: c.nodes[1].identity})
+		if _, err := n.server.Answer(context.Background(), c.nodes[2].identity, calls.Relay.Kind, payload); !errors.Is(err, calls.ErrMalformed) {
+			t.Errorf("%s: %v", call.Name, err)
 		}
 	}
 }

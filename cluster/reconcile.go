@@ -2,7 +2,6 @@ package cluster
 
 import (
 	"errors"
-	"maps"
 	"os"
 	"time"
 
@@ -41,21 +40,8 @@ func (n *Node) reconcileLoop() {
 // (current false) none is closed, deleted or formed.
 func (n *Node) reconcile(current bool) {
 	topics := n.Topics()
-	n.forgetHints(topics)
+	n.router.Tidy(topics)
 	n.replicas.Reconcile(topics, current)
-}
-
-// forgetHints drops what is remembered of leaders of partitions that are gone.
-func (n *Node) forgetHints(topics *fsm.Topics) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	for id := range n.hints {
-		if _, ok := topics.Partition(id); !ok {
-			delete(n.hints, id)
-		}
-	}
-	now := time.Now()
-	maps.DeleteFunc(n.askedWho, func(_ string, again time.Time) bool { return again.Before(now) })
 }
 
 // replica gives the replica of a partition or shard here, nil if none runs.

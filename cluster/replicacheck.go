@@ -2,12 +2,12 @@ package cluster
 
 import (
 	"context"
-	"encoding/binary"
 	"encoding/hex"
 	"fmt"
 	"slices"
 	"sync"
 
+	"github.com/trimaran-io/trimaran/cluster/calls"
 	"github.com/trimaran-io/trimaran/cluster/replica"
 	"github.com/trimaran-io/trimaran/fsm"
 )
@@ -136,14 +136,8 @@ func (c *replicaCheck) ask(ctx context.Context, m *checkMember, from, to fsm.Off
 		m.hash, m.err = r.Digest(ctx, from, to, limit)
 		return
 	}
-	head := appendPartition(nil, c.id)
-	for _, v := range []uint64{uint64(from), uint64(to), uint64(limit)} {
-		head = binary.BigEndian.AppendUint64(head, v)
-	}
-	reply, err := c.n.ask(ctx, m.identity, callHash, head)
-	if err == nil {
-		m.hash, err = replica.ParseDigest(reply)
-	}
+	h, err := calls.Hash.Ask(ctx, c.n.caller, m.identity, calls.HashRequest{Partition: c.id, From: from, To: to, MaxBytes: uint64(limit)})
+	m.hash = replica.Digest(h)
 	if m.err = err; err == nil && (m.hash.UpTo < from || m.hash.UpTo > to) {
 		m.err = fmt.Errorf("%w: malformed answer of another node", fsm.ErrUnknown)
 	}

@@ -2,14 +2,15 @@ package cluster
 
 import (
 	"context"
-	"encoding/binary"
 	"fmt"
 	"time"
 
 	"github.com/hashicorp/raft"
 
+	"github.com/trimaran-io/trimaran/cluster/calls"
 	"github.com/trimaran-io/trimaran/cluster/peer"
 	"github.com/trimaran-io/trimaran/cluster/raftgroup"
+	"github.com/trimaran-io/trimaran/cluster/raftlog"
 	"github.com/trimaran-io/trimaran/cluster/replica"
 	"github.com/trimaran-io/trimaran/fsm"
 )
@@ -52,7 +53,7 @@ func (h replicaHost) AwaitTopics(ctx context.Context) bool { return h.n.awaitTop
 func (h replicaHost) RefreshTopics() bool                  { return h.n.refreshTopics() }
 func (h replicaHost) Connected(identity string) bool       { return h.n.connected(identity) }
 func (h replicaHost) Wake()                                { h.n.catalog.Wake() }
-func (h replicaHost) Room(m *raftgroup.Member) error       { return h.n.room(m) }
+func (h replicaHost) Room(m *raftgroup.Member) error       { return h.n.room.forRecords(m.Servers) }
 func (h replicaHost) SyncDir(dir string) error             { return h.n.lost(syncDir(dir)) }
 func (h replicaHost) Awake() time.Time                     { return h.n.link.Awake() }
 func (h replicaHost) HandOver(m *raftgroup.Member) error   { return h.n.handOver(m) }
@@ -63,9 +64,7 @@ func (h replicaHost) HandOverTo(m *raftgroup.Member, suitable func(identity stri
 
 // Opened implements ReplicaHost: the replica knows who leads.
 func (h replicaHost) Opened(id fsm.PartitionID) {
-	h.n.mu.Lock()
-	defer h.n.mu.Unlock()
-	delete(h.n.hints, id)
+	h.n.router.Opened(id)
 }
 
 // Settle implements ReplicaCatalog.
@@ -100,27 +99,23 @@ func (h replicaHost) Serve(m *raftgroup.Member, offered func(ctx context.Context
 }
 
 // Describe implements ReplicaPeers.
-func (h replicaHost) Describe(ctx context.Context, identity string, id fsm.PartitionID, have uint64) ([]byte, error) {
-	return h.n.ask(ctx, identity, callDescribe, binary.BigEndian.AppendUint64(appendPartition(nil, id), have))
+func (h replicaHost) Describe(ctx context.Context, identity string, id fsm.PartitionID, have uint64) (raftlog.Described, error) {
+	return calls.Describe.Ask(ctx, h.n.caller, identity, calls.DescribeRequest{Partition: id, Have: have})
 }
 
 // Entries implements ReplicaPeers.
 func (h replicaHost) Entries(ctx context.Context, identity string, id fsm.PartitionID, from, to uint64, limit uint32) ([]byte, error) {
-	head := appendPartition(nil, id)
-	head = binary.BigEndian.AppendUint64(head, from)
-	head = binary.BigEndian.AppendUint64(head, to)
-	head = binary.BigEndian.AppendUint32(head, limit)
-	return h.n.ask(ctx, identity, callEntries, head)
+	return calls.Entries.Ask(ctx, h.n.caller, identity, calls.EntriesRequest{Partition: id, First: from, Last: to, MaxBytes: limit})
 }
 
 // Applied implements ReplicaPeers.
 func (h replicaHost) Applied(ctx context.Context, identity string, id fsm.PartitionID) (uint64, error) {
-	return oneNumber(h.n.ask(ctx, identity, callApplied, appendPartition(nil, id)))
+	return calls.Applied.Ask(ctx, h.n.caller, identity, id)
 }
 
 // Leave implements ReplicaPeers.
 func (h replicaHost) Leave(ctx context.Context, leader string, id fsm.PartitionID) (term uint64, err error) {
-	return oneNumber(h.n.ask(ctx, leader, callLeave, appendPartition(nil, id)))
+	return calls.Leave.Ask(ctx, h.n.caller, leader, id)
 }
 
 // LeaveLeader implements ReplicaPeers.
@@ -134,17 +129,4 @@ func (h replicaHost) LeaveLeader(ctx context.Context, id fsm.PartitionID) (term 
 		return err
 	})
 	return term, leader, err
-}
-
-// oneNumber reads an answer that is one number.
-func oneNumber(reply []byte, err error) (uint64, error) {
-	if err != nil {
-		return 0, err
-	}
-	r := reader{b: reply}
-	number := r.uint64()
-	if r.bad {
-		return 0, errMalformed
-	}
-	return number, nil
 }

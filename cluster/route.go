@@ -1,47 +1,60 @@
 package cluster
 
 import (
-	"bytes"
 	"context"
-	"encoding/binary"
-	"errors"
 	"fmt"
-	"slices"
+	"strings"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kmsg"
+
 	"github.com/trimaran-io/trimaran/cluster/replica"
+	"github.com/trimaran-io/trimaran/cluster/route"
+	"github.com/trimaran-io/trimaran/coordinator"
 	"github.com/trimaran-io/trimaran/fsm"
-	"github.com/trimaran-io/trimaran/kafkaproto"
 )
 
-// This file is the way from a partition to the node that leads it. A partition
-// that has a replica here is known by that replica; for others the last answer
-// of its replicas is remembered and tried first.
+// What clients ask of partitions and consumer groups goes its way in package route. This file is what
+// the node has for it here.
 
-// holdLeaderless is how long a produce waits for a partition that has no leader:
-// one producer's connection carries all partitions and is answered in order, so
-// one leaderless partition must not stall the rest for longer.
-const holdLeaderless = 1500 * time.Millisecond
+const (
+	holdLeaderless = route.HoldLeaderless
+	retryPause     = route.RetryPause
+)
 
-// retryPause is the pause before a replica on another node is asked again who
-// leads. Replicas here tell without being asked.
-const retryPause = 25 * time.Millisecond
+// routed is the node as package route sees it.
+type routed struct{ n *Node }
 
-// Gateways gives the addresses, host:port, at which the registered nodes that are there take clients; "" for one that
-// has not said so.
-func (n *Node) Gateways() map[fsm.NodeID]string {
-	view := n.Topics()
-	out := map[fsm.NodeID]string{}
-	for id := range n.nodesHere(view) {
-		out[id] = ""
+// Topics implements route.Host.
+func (h routed) Topics() *fsm.Topics { return h.n.Topics() }
+
+// Guide implements route.Host.
+func (h routed) Guide(id fsm.PartitionID) route.Guide {
+	if r := h.n.guide(id); r != nil {
+		return r
 	}
-	for _, m := range n.gossip.Members() {
-		id := fsm.NodeID(m.NodeID)
-		if node, ok := view.Node(id); ok && node.Identity() == m.Identity && n.connected(m.Identity) {
-			out[id] = m.ClientAddr
-		}
+	return nil
+}
+
+// Broken implements route.Host.
+func (h routed) Broken(id fsm.PartitionID) error {
+	return replica.DamageOf(h.n.replicas.WhyBroken(id))
+}
+
+// Records implements route.Host.
+func (h routed) Records(id fsm.PartitionID) route.Records {
+	if r := h.n.records(id); r != nil {
+		return r
 	}
-	return out
+	return nil
+}
+
+// Coordinator implements route.Host.
+func (h routed) Coordinator(id fsm.PartitionID) route.Coordinator {
+	if s := h.n.shard(id); s != nil {
+		return s
+	}
+	return nil
 }
 
 // guide gives the replica here that knows who leads a partition, nil if there is none: one that hangs hears of nobody.
@@ -52,341 +65,111 @@ func (n *Node) guide(id fsm.PartitionID) *replica.Replica {
 	return nil
 }
 
-// leaderOf gives the node to try for a partition, and a channel that is closed
-// when a replica here learns of another leader (nil without a replica here).
-func (n *Node) leaderOf(id fsm.PartitionID, attempt int) (hint, <-chan struct{}, error) {
-	topics := n.Topics()
-	partition, ok := topics.Partition(id)
-	if !ok {
-		return hint{}, nil, fsm.ErrUnknownTopicOrPartition
-	}
-	n.mu.Lock()
-	told, ok := n.hints[id]
-	n.mu.Unlock()
-	if replica := n.guide(id); replica != nil {
-		h, changed := replica.Leader()
-		members := identitiesOf(topics, partition.Holders())
-		if !n.severed(h.Identity, members) {
-			return h, changed, nil
-		}
-		if !ok {
-			if told, ok = n.askWho(id.String(), members); !ok {
-				return h, changed, nil
-			}
-			n.mu.Lock()
-			n.hints[id] = told
-			n.mu.Unlock()
-		}
-		return told, changed, nil
-	}
-	if ok {
-		return told, nil, nil
-	}
-	// This node has none that runs.
-	holders := slices.DeleteFunc(slices.Clone(partition.Holders()), func(holder fsm.NodeID) bool { return holder == n.nodeID })
-	if len(holders) == 0 {
-		if broken := n.replicas.WhyBroken(id); broken != nil {
-			return hint{}, nil, fmt.Errorf("%w: the only replica is out of service: %w", fsm.ErrStorage, replica.DamageOf(broken))
-		}
-		return hint{}, nil, nil
-	}
-	// Nothing known: any replica answers with a hint.
-	node, ok := topics.Node(holders[attempt%len(holders)])
-	if !ok {
-		return hint{}, nil, nil
-	}
-	return hint{Identity: node.Identity()}, nil, nil
-}
-
-// learn keeps or forgets what a node that was asked said of the leader.
-func (n *Node) learn(id fsm.PartitionID, asked hint, err error) {
-	guided := n.guide(id) != nil
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	if _, told := n.hints[id]; guided && !told {
-		return // the replica here knows
-	}
-	var notLeader errNotLeader
-	switch {
-	case err == nil:
-		n.hints[id] = asked
-	case errors.As(err, &notLeader) && notLeader.Hint.Identity != "":
-		n.hints[id] = notLeader.Hint
-	default:
-		delete(n.hints, id)
-	}
-}
-
-// atLeader runs try at the partition's leader, again as long as the answer says
-// that nothing happened, until hold has passed or ctx ends. hold 0 tries what is
-// known and what the first answer points to, and does not wait.
+// atLeader is route.Router.AtLeader with the replica that leads, nil if it is another node's.
 func (n *Node) atLeader(ctx context.Context, id fsm.PartitionID, hold time.Duration, try func(ctx context.Context, h hint, local *replica.Replica) error) error {
-	deadline := time.Now().Add(hold)
-	pause := time.NewTimer(hold)
-	defer pause.Stop()
-	var last error
-	for attempt := 0; ; attempt++ {
-		h, changed, err := n.leaderOf(id, attempt)
-		if err != nil {
-			return err
-		}
-		if h.Identity != "" {
-			var local *replica.Replica
-			if h.Identity == n.identity {
-				local = n.replica(id)
-			}
-			err := error(fsm.ErrNoLeader)
-			if local != nil || h.Identity != n.identity {
-				err = try(ctx, h, local)
-			} // else it is closed this moment, or another node is mistaken
-			n.learn(id, h, err)
-			if err == nil || !fsm.NotAppended(err) || errors.Is(err, fsm.ErrShuttingDown) && local != nil {
-				return err
-			}
-			last = err
-			var notLeader errNotLeader
-			if errors.As(err, &notLeader) && notLeader.Hint.Identity != "" && notLeader.Hint != h && attempt == 0 {
-				continue // it knows better; once without a pause
-			}
-		}
-		if hold == 0 && attempt < 1 && changed == nil {
-			continue // a stale hint was forgotten: ask one replica
-		}
-		if ctx.Err() != nil || hold == 0 || !time.Now().Before(deadline) {
-			if last == nil {
-				return fsm.ErrNoLeader
-			}
-			return fmt.Errorf("%w: %w", fsm.ErrNoLeader, last)
-		}
-		// Another node may have a leader to tell of before this one hears of it.
-		pause.Reset(min(retryPause, time.Until(deadline)))
-		select {
-		case <-changed:
-		case <-pause.C:
-		case <-ctx.Done():
-		case <-n.ctx.Done():
-			return fsm.ErrShuttingDown
-		}
-	}
-}
-
-// atRecords is atLeader for what concerns the records of a partition.
-func (n *Node) atRecords(ctx context.Context, id fsm.PartitionID, hold time.Duration, try func(ctx context.Context, h hint, local *replica.Records) error) error {
-	if id.Topic == fsm.GroupShardsID {
-		return fsm.ErrUnknownTopicOrPartition
-	}
-	return n.atLeader(ctx, id, hold, func(ctx context.Context, h hint, local *replica.Replica) error {
-		if local == nil {
+	return n.router.AtLeader(ctx, id, hold, func(ctx context.Context, h hint, here bool) error {
+		if !here {
 			return try(ctx, h, nil)
 		}
-		return try(ctx, h, local.Records())
+		if local := n.replica(id); local != nil {
+			return try(ctx, h, local)
+		}
+		return fsm.ErrNoLeader // it is closed this moment, or another node is mistaken
 	})
 }
 
-// Append hands record batches to the partition's leader, wherever it is, and
-// returns when they are committed: on stable storage at a majority. Batches are
-// neighbours in the log, in this order, but those of idempotent producers that are
-// there already, which are answered with their place, or are refused
-// (fsm.Appended.Err). It waits for a leader for 1.5 s at most. When
-// fsm.NotAppended(err), surely nothing was written. If the fate is unknown and all
-// batches have producers that make them recognizable, they are handed over again,
-// for 1.5 s more at most. The batches' offset and epoch fields are overwritten.
+// Append is route.Router.Append.
 func (n *Node) Append(ctx context.Context, id fsm.PartitionID, batches [][]byte) ([]fsm.Appended, error) {
-	appended, err := n.appendOnce(ctx, id, batches)
-	if err == nil || fsm.Code(err) != fsm.ErrUnknownFate || !idempotent(batches) {
-		return appended, err
-	}
-	unknown := err
-	until := time.Now().Add(holdLeaderless)
-	for ctx.Err() == nil && time.Now().Before(until) {
-		// What was handed over may still be on its way into the log: those bytes are
-		// not to be written to.
-		batches = clones(batches)
-		if appended, err = n.appendOnce(ctx, id, batches); err == nil {
-			return appended, nil
-		}
-		if fsm.Code(err) != fsm.ErrUnknownFate {
-			break
-		}
-		select {
-		case <-time.After(retryPause):
-		case <-ctx.Done():
-		}
-	}
-	// Whatever became of trying again, the first may be in the log.
-	return nil, fmt.Errorf("%w: tried again: %w", unknown, err)
+	return n.router.Append(ctx, id, batches)
 }
 
-// idempotent reports whether each of the batches can be handed over twice and is
-// appended once.
-func idempotent(batches [][]byte) bool {
-	for _, batch := range batches {
-		header, err := kafkaproto.ParseBatchHeader(batch)
-		if err != nil || !fsm.Idempotent(header) {
-			return false
-		}
-	}
-	return len(batches) > 0
-}
-
-func clones(batches [][]byte) [][]byte {
-	copies := make([][]byte, len(batches))
-	for i, batch := range batches {
-		copies[i] = bytes.Clone(batch)
-	}
-	return copies
-}
-
-func (n *Node) appendOnce(ctx context.Context, id fsm.PartitionID, batches [][]byte) ([]fsm.Appended, error) {
-	var appended []fsm.Appended
-	err := n.atRecords(ctx, id, holdLeaderless, func(ctx context.Context, h hint, local *replica.Records) (err error) {
-		if local != nil {
-			if appended, err = local.Append(ctx, 0, batches); fsm.Code(err) == fsm.ErrVoid {
-				batches = clones(batches) // the void ones are in Raft's log
-			}
-			return err
-		}
-		reply, err := n.call(ctx, h.Identity, callAppend, appendCall(id, h.Term, batches)...)
-		if err != nil {
-			return err
-		}
-		appended, err = parseAppendReply(reply, len(batches))
-		return err
-	})
-	if err != nil {
-		return nil, err
-	}
-	return appended, nil
-}
-
-// Read gives committed batches from offset from on, without waiting for records
-// or for a leader. A replica on this node answers for what it has; the rest is
-// asked of the leader, so that an offset that is valid there and not yet here is
-// never said to be out of range.
+// Read is route.Router.Read.
 func (n *Node) Read(ctx context.Context, id fsm.PartitionID, from fsm.Offset, maxBytes int) (fsm.Slice, error) {
-	if _, ok := n.Topics().Partition(id); !ok {
-		return fsm.Slice{}, fsm.ErrUnknownTopicOrPartition
-	}
-	here := n.records(id)
-	if here != nil {
-		slice, ok, err := here.ReadCommitted(from, maxBytes)
-		if ok && err == nil {
-			return slice, nil
-		}
-		if err != nil {
-			n.logger.Debug("a replica cannot read its log; the leader is asked instead", "partition", id, "offset", from, "error", err)
-		}
-	}
-	var slice fsm.Slice
-	err := n.atRecords(ctx, id, 0, func(ctx context.Context, h hint, local *replica.Records) (err error) {
-		if local != nil {
-			slice, err = local.ReadAsLeader(ctx, from, maxBytes)
-			return err
-		}
-		head := appendPartition(nil, id)
-		head = binary.BigEndian.AppendUint64(head, uint64(from))
-		head = binary.BigEndian.AppendUint32(head, uint32(min(max(maxBytes, 0), 1<<30)))
-		reply, err := n.ask(ctx, h.Identity, callRead, head)
-		if err != nil {
-			return err
-		}
-		r := reader{b: reply}
-		slice.HighWatermark, slice.LogStart = fsm.Offset(r.uint64()), fsm.Offset(r.uint64())
-		slice.Batches = r.b
-		if r.bad {
-			return fsm.ErrUnknown
-		}
-		return nil
-	})
-	if err != nil && here != nil && fsm.NotAppended(err) {
-		// No leader to ask: at the end of what this replica has there is nothing to read yet.
-		if start, next := here.Bounds(); from == next {
-			return fsm.Slice{HighWatermark: next, LogStart: start}, nil
-		}
-	}
-	return slice, err
+	return n.router.Read(ctx, id, from, maxBytes)
 }
 
-// Await returns nil when a record at offset from is committed, ctx.Err() when
-// ctx ends first. While the partition has no leader it waits on.
+// Await is route.Router.Await.
 func (n *Node) Await(ctx context.Context, id fsm.PartitionID, from fsm.Offset) error {
-	if here := n.records(id); here != nil {
-		if _, next := here.Bounds(); next > from {
-			return nil // the leader's state machine may be behind
-		}
-	}
-	for {
-		err := n.atRecords(ctx, id, holdLeaderless, func(ctx context.Context, h hint, local *replica.Records) error {
-			if local != nil {
-				return local.AwaitAsLeader(ctx, from)
-			}
-			head := binary.BigEndian.AppendUint64(appendPartition(nil, id), uint64(from))
-			_, err := n.ask(ctx, h.Identity, callAwait, head)
-			return err
-		})
-		switch {
-		case err == nil:
-			return nil
-		case ctx.Err() != nil:
-			return ctx.Err()
-		case errors.Is(err, fsm.ErrUnknownTopicOrPartition), errors.Is(err, fsm.ErrShuttingDown):
-			return err
-		}
-		// The leader was lost while it was waited at: wait at the next one.
-		select {
-		case <-time.After(retryPause):
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-	}
+	return n.router.Await(ctx, id, from)
 }
 
-// ListOffsets answers in the form of ListOffsets v0, as the partition's leader
-// confirmed by a majority: timestamp -1 is the log end, -2 the log start, else
-// the base offsets of segments last written at or before timestamp (ms), newest
-// first, at most max.
+// ListOffsets is route.Router.ListOffsets.
 func (n *Node) ListOffsets(ctx context.Context, id fsm.PartitionID, timestamp int64, max int) ([]fsm.Offset, error) {
-	if max <= 0 {
-		return nil, nil
-	}
-	max = min(max, 1<<20)
-	var offsets []fsm.Offset
-	err := n.atRecords(ctx, id, holdLeaderless, func(ctx context.Context, h hint, local *replica.Records) (err error) {
-		if local != nil {
-			offsets, err = local.OffsetsBefore(ctx, timestamp, max)
-			return err
-		}
-		head := binary.BigEndian.AppendUint64(appendPartition(nil, id), uint64(timestamp))
-		head = binary.BigEndian.AppendUint32(head, uint32(max))
-		reply, err := n.ask(ctx, h.Identity, callListOffsets, head)
-		if err != nil {
-			return err
-		}
-		r := reader{b: reply}
-		offsets = make([]fsm.Offset, 0, len(reply)/8)
-		for len(r.b) > 0 && !r.bad {
-			offsets = append(offsets, fsm.Offset(r.uint64()))
-		}
-		return nil
-	})
-	return offsets, err
+	return n.router.ListOffsets(ctx, id, timestamp, max)
 }
 
-// awaitLeader returns when the partition's leader is known and takes records.
+// OffsetForTime is route.Router.OffsetForTime.
+func (n *Node) OffsetForTime(ctx context.Context, id fsm.PartitionID, timestamp int64) (offset fsm.Offset, at int64, epoch fsm.LeaderEpoch, ok bool, err error) {
+	return n.router.OffsetForTime(ctx, id, timestamp)
+}
+
+// EpochEnd is route.Router.EpochEnd.
+func (n *Node) EpochEnd(ctx context.Context, id fsm.PartitionID, epoch fsm.LeaderEpoch) (found fsm.LeaderEpoch, end fsm.Offset, err error) {
+	return n.router.EpochEnd(ctx, id, epoch)
+}
+
+// LeaderEpoch is route.Router.LeaderEpoch.
+func (n *Node) LeaderEpoch(id fsm.PartitionID) (epoch fsm.LeaderEpoch, newest bool) {
+	if r := n.replica(id); r != nil {
+		return n.router.LeaderEpoch(id, r)
+	}
+	return n.router.LeaderEpoch(id, nil)
+}
+
+// Producers is route.Router.Producers.
+func (n *Node) Producers(ctx context.Context, id fsm.PartitionID) ([]fsm.ActiveProducer, error) {
+	return n.router.Producers(ctx, id)
+}
+
+// DeleteRecords is route.Router.DeleteRecords for topics whose records may be deleted: the error is fsm.ErrPolicy for one
+// that is only compacted.
+func (n *Node) DeleteRecords(ctx context.Context, id fsm.PartitionID, before fsm.Offset) (low fsm.Offset, err error) {
+	topic, ok := n.Topics().ByID(id.Topic)
+	if !ok {
+		return -1, fsm.ErrUnknownTopicOrPartition
+	}
+	if !strings.Contains(topic.ConfigOr(n.cfg.TopicDefaults, "cleanup.policy"), "delete") {
+		return -1, fmt.Errorf("%w: cleanup.policy of topic %s is not delete", fsm.ErrPolicy, topic.Name)
+	}
+	return n.router.DeleteRecords(ctx, id, before)
+}
+
+// Coordinate is route.Groups.Coordinate.
+func (n *Node) Coordinate(ctx context.Context, index int, client coordinator.Client, req kmsg.Request) (kmsg.Response, error) {
+	return n.groups.Coordinate(ctx, index, client, req)
+}
+
+// awaitLeader is route.Router.AwaitLeader.
 func (n *Node) awaitLeader(ctx context.Context, id fsm.PartitionID) error {
+	return n.router.AwaitLeader(ctx, id)
+}
+
+// severed and askWho are for the catalog's group, which is no partition.
+
+func (n *Node) severed(leader string, members []string) bool {
+	return n.router.Severed(leader, members)
+}
+
+func (n *Node) askWho(group string, members []string) (hint, bool) {
+	return n.router.AskWho(group, members)
+}
+
+// answerWho answers calls.Who as soon as the member here follows a leader that it reaches.
+func (n *Node) answerWho(ctx context.Context, group string) error {
+	tick := time.NewTicker(retryPause)
+	defer tick.Stop()
 	for {
-		err := n.atRecords(ctx, id, holdLeaderless, func(ctx context.Context, h hint, local *replica.Records) error {
-			if local != nil {
-				return local.ConfirmLeader(ctx)
-			}
-			_, err := n.ask(ctx, h.Identity, callListOffsets, binary.BigEndian.AppendUint32(binary.BigEndian.AppendUint64(appendPartition(nil, id), ^uint64(0)), 1))
-			return err
-		})
-		if err == nil || !fsm.NotAppended(err) && !errors.Is(err, fsm.ErrUnknownFate) || errors.Is(err, fsm.ErrShuttingDown) {
-			return err
+		g := n.groupNamed(group)
+		if g == nil {
+			return errNotLeader{}
 		}
-		if ctx.Err() != nil {
-			return fmt.Errorf("%w: %w", fsm.ErrTimeout, err)
+		if identity, term := g.Leader(); identity == n.identity || identity != "" && n.nodes.Reached(identity) {
+			return errNotLeader{Hint: hint{Identity: identity, Term: term}}
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return fsm.ErrNoLeader
 		}
 	}
 }

@@ -2,440 +2,158 @@ package cluster
 
 import (
 	"context"
-	"encoding/binary"
-	"encoding/json"
-	"errors"
-	"fmt"
-	"time"
 
-	"github.com/trimaran-io/trimaran/cluster/peer"
+	"github.com/trimaran-io/trimaran/cluster/calls"
+	"github.com/trimaran-io/trimaran/cluster/raftlog"
 	"github.com/trimaran-io/trimaran/cluster/replica"
 	"github.com/trimaran-io/trimaran/fsm"
-	"github.com/trimaran-io/trimaran/kafkaproto"
 )
 
-// Kinds of calls between nodes. Numbers are never reused; a node that does not
-// know a kind answers fsm.ErrUnknown.
-const (
-	callAppend           = 1  // partition, term, batches -> offsets
-	callRead             = 2  // partition, offset, max bytes -> slice
-	callAwait            = 3  // partition, offset -> nothing, when there is something to read
-	callListOffsets      = 4  // partition, timestamp, max -> offsets
-	callLeader           = 5  // partition -> nothing, when its leader is known; the leader is the answer's hint
-	callDescribe         = 6  // partition, index had -> what must be known to copy the rest
-	callEntries          = 7  // partition, first and last index, limit -> entries
-	callApplied          = 8  // partition -> index applied
-	callLeave            = 9  // partition -> term; the caller's replica leaves the group
-	callCatalogApply     = 10 // catalog command -> catalogReply
-	callCreateTopic      = 11 // createTopicCall -> catalogReply
-	callCatalogIndex     = 12 // nothing -> catalogReply: the index that a confirmed leader has committed
-	callCatalogKnown     = 13 // index -> nothing, when the catalog of this node has come that far
-	callForm             = 20 // formation -> nothing, when granted
-	callJoin             = 21 // fsm.Node -> joinReply
-	callReplicaStatus    = 30 // nothing -> nodeReport
-	callOffsetForTime    = 40 // partition, timestamp -> nothing, or offset, timestamp, epoch
-	callEpochEnd         = 41 // partition, epoch -> epoch, offset
-	callCreatePartitions = 50 // createPartitionsCall -> catalogReply
-	callDeleteRecords    = 51 // partition, offset -> log start
-	callProducers        = 52 // partition -> fsm.ActiveProducer list
-	callAdminister       = 80 // fsm.AdminRequest -> catalogReply
-	callSurvey           = 31 // groups -> what this node knows of the leader of each, see failover.go
-	callStand            = 32 // groups and terms -> nothing: they stand for election if nothing has changed
-	callMember           = 33 // nothing -> 1 if the caller is in the cluster, 0 if it has left it
-	callFull             = 60 // 1: the caller's disk is full; 0: not any more -> nothing
-	callHash             = 61 // partition, offsets from and to, most bytes -> offset reached, bytes, SHA-256
-	callCoordinate       = 70 // shard, request of a consumer group -> response, see groups.go
-	callCreateShards     = 71 // nothing -> catalogReply: the shards of consumer groups are there
-	callRelay            = 90 // a call to a third node, see reach.go -> its whole answer; from level 3 on
-	callWho              = 91 // name of a group -> nothing, when its leader is known; the leader is the answer's hint; from level 3 on
+type (
+	nodeReport    = calls.NodeReport
+	replicaReport = calls.ReplicaReport
+	standing      = calls.Standing
 )
 
-// An answer is: code (2), length of detail (2), detail, length of the hint's
-// identity (1), identity, term (8), then the payload if code is 0.
+// answers gives the functions that answer the calls of other nodes.
+func (n *Node) answers() *calls.Server {
+	s := &calls.Server{Open: func(row calls.Row) bool {
+		// The catalog's group elects before this node is in a cluster.
+		return n.isWired() && (row.Early || n.ClusterID() != "")
+	}}
+	n.answerRecords(s)
+	n.answerReplicas(s)
+	n.catalog.Answers(s)
+	n.answerFormation(s)
+	calls.Handle(s, calls.Survey, n.failover.answer)
+	calls.Handle(s, calls.Stand, n.failover.told)
+	calls.Handle(s, calls.Full, n.room.heard)
+	calls.Handle(s, calls.ReplicaStatus, func(context.Context, string, calls.Nothing) (calls.NodeReport, error) { return n.report(), nil })
+	calls.Handle(s, calls.Relay, func(ctx context.Context, from string, q calls.RelayRequest) ([]byte, error) {
+		return n.caller.Relay(ctx, from, q)
+	})
+	calls.Handle(s, calls.Who, func(ctx context.Context, _ string, group string) (calls.Nothing, error) {
+		return calls.Nothing{}, n.answerWho(ctx, group)
+	})
+	return s
+}
 
-func encodeReply(payload []byte, err error) []byte {
-	code := fsm.Code(err)
-	detail := ""
-	var h hint
-	if err != nil {
-		detail = err.Error()
-		if len(detail) > 1024 {
-			detail = detail[:1024]
+// onRecords answers a call at this node's replica of a partition, which waits for a barrier that is under way.
+func onRecords[Q, A any](n *Node, s *calls.Server, c *calls.Call[Q, A], partition func(Q) fsm.PartitionID, answer func(ctx context.Context, r *replica.Records, q Q) (A, error)) {
+	calls.Handle(s, c, func(ctx context.Context, _ string, q Q) (a A, err error) {
+		r := n.records(partition(q))
+		if r == nil {
+			return a, errNotLeader{}
 		}
-		var notLeader errNotLeader
-		if errors.As(err, &notLeader) {
-			h = notLeader.Hint
+		r.Settle(ctx)
+		return answer(ctx, r, q)
+	})
+}
+
+// answerRecords answers what is asked of the leader of a partition or a shard.
+func (n *Node) answerRecords(s *calls.Server) {
+	onRecords(n, s, calls.Append, func(q calls.AppendRequest) fsm.PartitionID { return q.Partition },
+		func(ctx context.Context, r *replica.Records, q calls.AppendRequest) ([]fsm.Appended, error) {
+			return r.Append(ctx, q.Term, q.Batches)
+		})
+	onRecords(n, s, calls.Read, func(q calls.ReadRequest) fsm.PartitionID { return q.Partition },
+		func(ctx context.Context, r *replica.Records, q calls.ReadRequest) (fsm.Slice, error) {
+			return r.ReadAsLeader(ctx, q.From, int(q.MaxBytes))
+		})
+	onRecords(n, s, calls.Await, func(q calls.AwaitRequest) fsm.PartitionID { return q.Partition },
+		func(ctx context.Context, r *replica.Records, q calls.AwaitRequest) (calls.Nothing, error) {
+			return calls.Nothing{}, r.AwaitAsLeader(ctx, q.From)
+		})
+	onRecords(n, s, calls.ListOffsets, func(q calls.ListOffsetsRequest) fsm.PartitionID { return q.Partition },
+		func(ctx context.Context, r *replica.Records, q calls.ListOffsetsRequest) ([]fsm.Offset, error) {
+			return r.OffsetsBefore(ctx, q.Time, int(q.Max))
+		})
+	onRecords(n, s, calls.Leader, func(id fsm.PartitionID) fsm.PartitionID { return id },
+		func(ctx context.Context, r *replica.Records, _ fsm.PartitionID) (calls.Nothing, error) {
+			return calls.Nothing{}, tellLeader(ctx, r)
+		})
+	onRecords(n, s, calls.OffsetForTime, func(q calls.OffsetForTimeRequest) fsm.PartitionID { return q.Partition },
+		func(ctx context.Context, r *replica.Records, q calls.OffsetForTimeRequest) (a calls.OffsetForTimeReply, err error) {
+			a.TimestampedOffset, a.Found, err = r.OffsetForTime(ctx, q.Time)
+			return a, err
+		})
+	onRecords(n, s, calls.EpochEnd, func(q calls.EpochEndRequest) fsm.PartitionID { return q.Partition },
+		func(ctx context.Context, r *replica.Records, q calls.EpochEndRequest) (a calls.EpochEndReply, err error) {
+			a.Epoch, a.End, err = r.EpochEnd(ctx, q.Epoch)
+			return a, err
+		})
+	calls.Handle(s, calls.DeleteRecords, func(ctx context.Context, _ string, q calls.DeleteRecordsRequest) (fsm.Offset, error) {
+		r := n.records(q.Partition)
+		if r == nil {
+			return -1, errNotLeader{}
+		}
+		return r.DeleteRecords(ctx, q.Before)
+	})
+	calls.Handle(s, calls.Producers, func(ctx context.Context, _ string, id fsm.PartitionID) ([]fsm.ActiveProducer, error) {
+		r := n.records(id)
+		if r == nil {
+			return nil, errNotLeader{}
+		}
+		return r.ActiveProducers(ctx)
+	})
+	calls.Handle(s, calls.Coordinate, n.answerCoordinate)
+}
+
+// tellLeader returns errNotLeader with the leader in it when that is known.
+func tellLeader(ctx context.Context, r *replica.Records) error {
+	for {
+		h, changed := r.Leader()
+		if h.Identity != "" {
+			return errNotLeader{Hint: h}
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return fsm.ErrNoLeader
 		}
 	}
-	out := make([]byte, 0, 13+len(detail)+len(h.Identity)+len(payload))
-	out = binary.BigEndian.AppendUint16(out, uint16(code))
-	out = binary.BigEndian.AppendUint16(out, uint16(len(detail)))
-	out = append(out, detail...)
-	out = append(out, byte(len(h.Identity)))
-	out = append(out, h.Identity...)
-	out = binary.BigEndian.AppendUint64(out, h.Term)
-	return append(out, payload...)
 }
 
-// remoteError is an error that another node answered with.
-type remoteError struct {
-	code   fsm.Error
-	detail string
+// onReplica answers a call at whichever replica of a partition or shard is here.
+func onReplica[Q, A any](n *Node, s *calls.Server, c *calls.Call[Q, A], partition func(Q) fsm.PartitionID, answer func(ctx context.Context, from string, r *replica.Replica, q Q) (A, error)) {
+	calls.Handle(s, c, func(ctx context.Context, from string, q Q) (a A, err error) {
+		r := n.replica(partition(q))
+		if r == nil {
+			return a, errNotLeader{}
+		}
+		return answer(ctx, from, r, q)
+	})
 }
 
-func (e remoteError) Error() string { return e.detail }
-func (e remoteError) Unwrap() error { return e.code }
-
-func decodeReply(reply []byte) ([]byte, error) {
-	r := reader{b: reply}
-	code := fsm.Error(r.uint16())
-	detail := string(r.bytes(int(r.uint16())))
-	h := hint{Identity: string(r.bytes(int(r.uint8())))}
-	h.Term = r.uint64()
-	if r.bad {
-		return nil, fmt.Errorf("%w: malformed answer of another node", fsm.ErrUnknown)
-	}
-	switch code {
-	case 0:
-		return r.b, nil
-	case fsm.ErrNotLeader:
-		return nil, errNotLeader{Hint: h}
-	default:
-		return nil, remoteError{code, detail}
-	}
+// answerReplicas answers what other members of a group ask, or who compares them.
+func (n *Node) answerReplicas(s *calls.Server) {
+	onReplica(n, s, calls.Describe, func(q calls.DescribeRequest) fsm.PartitionID { return q.Partition },
+		func(_ context.Context, _ string, r *replica.Replica, q calls.DescribeRequest) (raftlog.Described, error) {
+			return r.Describe(q.Have)
+		})
+	onReplica(n, s, calls.Entries, func(q calls.EntriesRequest) fsm.PartitionID { return q.Partition },
+		func(_ context.Context, _ string, r *replica.Replica, q calls.EntriesRequest) ([]byte, error) {
+			return r.Entries(q.First, q.Last, int(q.MaxBytes))
+		})
+	onReplica(n, s, calls.Applied, func(id fsm.PartitionID) fsm.PartitionID { return id },
+		func(_ context.Context, _ string, r *replica.Replica, _ fsm.PartitionID) (uint64, error) {
+			return r.Member.Raft.AppliedIndex(), nil
+		})
+	onReplica(n, s, calls.Leave, func(id fsm.PartitionID) fsm.PartitionID { return id },
+		func(ctx context.Context, from string, r *replica.Replica, _ fsm.PartitionID) (uint64, error) {
+			return r.Release(ctx, from)
+		})
+	calls.Handle(s, calls.Hash, func(ctx context.Context, _ string, q calls.HashRequest) (calls.ReplicaHash, error) {
+		r := n.records(q.Partition)
+		if r == nil {
+			return calls.ReplicaHash{}, errNotLeader{}
+		}
+		h, err := r.Digest(ctx, q.From, q.To, int64(q.MaxBytes))
+		return calls.ReplicaHash(h), err
+	})
 }
-
-// reader takes fixed-width fields off a message; bad says that it was too short.
-type reader struct {
-	b   []byte
-	bad bool
-}
-
-func (r *reader) bytes(n int) []byte {
-	if r.bad || n < 0 || n > len(r.b) {
-		r.bad = true
-		return nil
-	}
-	out := r.b[:n:n]
-	r.b = r.b[n:]
-	return out
-}
-
-func (r *reader) uint8() uint8 {
-	if b := r.bytes(1); b != nil {
-		return b[0]
-	}
-	return 0
-}
-
-func (r *reader) uint16() uint16 {
-	if b := r.bytes(2); b != nil {
-		return binary.BigEndian.Uint16(b)
-	}
-	return 0
-}
-
-func (r *reader) uint32() uint32 {
-	if b := r.bytes(4); b != nil {
-		return binary.BigEndian.Uint32(b)
-	}
-	return 0
-}
-
-func (r *reader) uint64() uint64 {
-	if b := r.bytes(8); b != nil {
-		return binary.BigEndian.Uint64(b)
-	}
-	return 0
-}
-
-func (r *reader) partition() (id fsm.PartitionID) {
-	copy(id.Topic[:], r.bytes(len(id.Topic)))
-	id.Partition = int32(r.uint32())
-	return id
-}
-
-func appendPartition(dst []byte, id fsm.PartitionID) []byte {
-	dst = append(dst, id.Topic[:]...)
-	return binary.BigEndian.AppendUint32(dst, uint32(id.Partition))
-}
-
-var errMalformed = fmt.Errorf("%w: malformed call of another node", fsm.ErrUnknown)
-
-// maxBatchesPerCall bounds what a call of another node makes us allocate.
-const maxBatchesPerCall = 1 << 16
 
 // serve answers the calls of other nodes (peer.Handler).
 func (n *Node) serve(ctx context.Context, from string, kind uint8, payload []byte) []byte {
-	return encodeReply(n.answer(ctx, from, kind, payload))
+	return n.server.Serve(ctx, from, kind, payload)
 }
-
-func (n *Node) answer(ctx context.Context, from string, kind uint8, payload []byte) ([]byte, error) {
-	if !n.isWired() {
-		return nil, errNotLeader{}
-	}
-	switch kind {
-	case callForm, callJoin, callSurvey, callStand: // the catalog's group elects before this node is in a cluster
-	default:
-		if n.ClusterID() == "" {
-			return nil, errNotLeader{}
-		}
-	}
-	r := reader{b: payload}
-	switch kind {
-	case callAppend:
-		id, term, batches, err := parseAppend(payload)
-		if err != nil {
-			return nil, err
-		}
-		replica := n.records(id)
-		if replica == nil {
-			return nil, errNotLeader{}
-		}
-		replica.Settle(ctx)
-		appended, err := replica.Append(ctx, term, batches)
-		if err != nil {
-			return nil, err
-		}
-		return appendReply(appended), nil
-
-	case callRead, callAwait, callListOffsets, callLeader, callOffsetForTime, callEpochEnd:
-		id := r.partition()
-		replica := n.records(id)
-		if r.bad {
-			return nil, errMalformed
-		}
-		if replica == nil {
-			return nil, errNotLeader{}
-		}
-		replica.Settle(ctx)
-		return n.answerRead(ctx, replica, kind, &r)
-
-	case callDeleteRecords, callProducers:
-		return n.answerAdmin(ctx, kind, &r)
-	case callHash:
-		id, from, to, limit := r.partition(), fsm.Offset(r.uint64()), fsm.Offset(r.uint64()), r.uint64()
-		replica := n.records(id)
-		if r.bad || len(r.b) > 0 || limit > 1<<40 {
-			return nil, errMalformed
-		}
-		if replica == nil {
-			return nil, errNotLeader{}
-		}
-		h, err := replica.Digest(ctx, from, to, int64(limit))
-		return h.Encode(), err
-
-	case callDescribe, callEntries, callApplied, callLeave:
-		id := r.partition()
-		replica := n.replica(id)
-		if r.bad {
-			return nil, errMalformed
-		}
-		if replica == nil {
-			return nil, errNotLeader{}
-		}
-		return n.answerCopy(ctx, from, replica, kind, &r)
-
-	case callCatalogApply, callCatalogIndex, callCatalogKnown, callCreateTopic, callCreatePartitions, callCreateShards, callAdminister, callMember, callForm, callJoin:
-		return n.server.Answer(ctx, from, kind, payload)
-	case callCoordinate:
-		return n.answerCoordinate(ctx, payload)
-	case callSurvey:
-		return n.failover.answer(from, payload)
-	case callStand:
-		return nil, n.failover.told(from, payload)
-	case callFull:
-		return nil, n.heardFull(from, payload)
-	case callReplicaStatus:
-		return json.Marshal(n.report())
-	case callRelay:
-		return n.relay(ctx, from, payload)
-	case callWho:
-		return nil, n.answerWho(ctx, string(payload))
-	}
-	return nil, fmt.Errorf("%w: call %d is not known here", fsm.ErrUnknown, kind)
-}
-
-// appendCall is the payload of callAppend in front of and between the batches.
-func appendCall(id fsm.PartitionID, term uint64, batches [][]byte) [][]byte {
-	head := appendPartition(nil, id)
-	head = binary.BigEndian.AppendUint64(head, term)
-	head = binary.BigEndian.AppendUint32(head, uint32(len(batches)))
-	parts := append(make([][]byte, 0, 1+2*len(batches)), head)
-	for _, batch := range batches {
-		parts = append(parts, binary.BigEndian.AppendUint32(nil, uint32(len(batch))), batch)
-	}
-	return parts
-}
-
-// appendReply is the payload of the answer to callAppend.
-func appendReply(appended []fsm.Appended) []byte {
-	out := make([]byte, 0, appendedSize*len(appended))
-	for _, a := range appended {
-		out = binary.BigEndian.AppendUint64(out, uint64(a.BaseOffset))
-		out = binary.BigEndian.AppendUint64(out, uint64(a.LogStart))
-		out = binary.BigEndian.AppendUint64(out, uint64(a.Timestamp))
-		out = binary.BigEndian.AppendUint16(out, uint16(a.Err))
-	}
-	return out
-}
-
-const appendedSize = 8 + 8 + 8 + 2
-
-// parseAppendReply is the reverse of appendReply for so many batches.
-func parseAppendReply(reply []byte, batches int) ([]fsm.Appended, error) {
-	if len(reply) != appendedSize*batches {
-		return nil, fmt.Errorf("%w: malformed answer of another node", fsm.ErrUnknownFate)
-	}
-	r := reader{b: reply}
-	appended := make([]fsm.Appended, batches)
-	for i := range appended {
-		appended[i] = fsm.Appended{
-			BaseOffset: fsm.Offset(r.uint64()),
-			LogStart:   fsm.Offset(r.uint64()),
-			Timestamp:  int64(r.uint64()),
-			Err:        fsm.Error(r.uint16()),
-		}
-	}
-	return appended, nil
-}
-
-// parseAppend is the reverse of appendCall. The batches alias payload.
-func parseAppend(payload []byte) (id fsm.PartitionID, term uint64, batches [][]byte, err error) {
-	r := reader{b: payload}
-	id, term = r.partition(), r.uint64()
-	count := r.uint32()
-	// A batch has at least its length and its header.
-	if r.bad || count > maxBatchesPerCall || int64(count)*(4+kafkaproto.BatchHeaderSize) > int64(len(r.b)) {
-		return id, term, nil, errMalformed
-	}
-	batches = make([][]byte, 0, count)
-	for range count {
-		batch := r.bytes(int(r.uint32()))
-		if r.bad || kafkaproto.CheckBatch(batch) != nil {
-			return id, term, nil, errMalformed
-		}
-		batches = append(batches, batch)
-	}
-	if len(r.b) > 0 {
-		return id, term, nil, errMalformed
-	}
-	return id, term, batches, nil
-}
-
-// answerCopy answers a node that copies a partition, or that leaves its group.
-func (n *Node) answerCopy(ctx context.Context, from string, replica *replica.Replica, kind uint8, r *reader) ([]byte, error) {
-	switch kind {
-	case callDescribe:
-		have := r.uint64()
-		if r.bad {
-			return nil, errMalformed
-		}
-		return replica.Describe(have)
-	case callEntries:
-		first, last, limit := r.uint64(), r.uint64(), r.uint32()
-		if r.bad || limit > 1<<26 {
-			return nil, errMalformed
-		}
-		return replica.Entries(first, last, int(limit))
-	case callApplied:
-		return binary.BigEndian.AppendUint64(nil, replica.Member.Raft.AppliedIndex()), nil
-	default: // callLeave
-		term, err := replica.Release(ctx, from)
-		if err != nil {
-			return nil, err
-		}
-		return binary.BigEndian.AppendUint64(nil, term), nil
-	}
-}
-
-func (n *Node) answerRead(ctx context.Context, replica *replica.Records, kind uint8, r *reader) ([]byte, error) {
-	switch kind {
-	case callOffsetForTime, callEpochEnd:
-		return answerOffsets(ctx, replica, kind, r)
-	case callRead:
-		from, maxBytes := fsm.Offset(r.uint64()), r.uint32()
-		if r.bad {
-			return nil, errMalformed
-		}
-		slice, err := replica.ReadAsLeader(ctx, from, int(maxBytes))
-		if err != nil {
-			return nil, err
-		}
-		out := make([]byte, 0, 16+len(slice.Batches))
-		out = binary.BigEndian.AppendUint64(out, uint64(slice.HighWatermark))
-		out = binary.BigEndian.AppendUint64(out, uint64(slice.LogStart))
-		return append(out, slice.Batches...), nil
-	case callAwait:
-		from := fsm.Offset(r.uint64())
-		if r.bad {
-			return nil, errMalformed
-		}
-		return nil, replica.AwaitAsLeader(ctx, from)
-	case callListOffsets:
-		timestamp, max := int64(r.uint64()), r.uint32()
-		if r.bad || max > 1<<20 {
-			return nil, errMalformed
-		}
-		offsets, err := replica.OffsetsBefore(ctx, timestamp, int(max))
-		if err != nil {
-			return nil, err
-		}
-		out := make([]byte, 0, 8*len(offsets))
-		for _, o := range offsets {
-			out = binary.BigEndian.AppendUint64(out, uint64(o))
-		}
-		return out, nil
-	default: // callLeader
-		for {
-			h, changed := replica.Leader()
-			if h.Identity != "" {
-				return nil, errNotLeader{Hint: h}
-			}
-			select {
-			case <-changed:
-			case <-ctx.Done():
-				return nil, fsm.ErrNoLeader
-			}
-		}
-	}
-}
-
-// call asks another node, through a third one if it is not reached directly and the kind is
-// relayed. An error for which fsm.NotAppended holds means that nothing was changed there.
-func (n *Node) call(ctx context.Context, identity string, kind uint8, payload ...[]byte) ([]byte, error) {
-	if relayed[kind] && n.link.Reach(identity) != peer.Reached {
-		if reply, err, asked := n.callThrough(ctx, identity, kind, payload); asked {
-			return reply, err
-		}
-	}
-	reply, err := n.link.Call(ctx, identity, kind, payload...)
-	if err != nil {
-		return nil, callError(ctx, err)
-	}
-	return decodeReply(reply)
-}
-
-// ask is call for what changes nothing: an answer that did not come is as good
-// as a request that was not sent.
-func (n *Node) ask(ctx context.Context, identity string, kind uint8, payload ...[]byte) ([]byte, error) {
-	reply, err := n.call(ctx, identity, kind, payload...)
-	if fsm.Code(err) == fsm.ErrUnknownFate {
-		err = fmt.Errorf("%w: %v", fsm.ErrNoLeader, err)
-	}
-	return reply, err
-}
-
-func callError(ctx context.Context, err error) error {
-	switch {
-	case errors.Is(err, peer.ErrNotSent):
-		return fmt.Errorf("%w: %w", fsm.ErrNoLeader, err)
-	case ctx.Err() != nil:
-		return fmt.Errorf("%w: %w", fsm.ErrTimeout, err)
-	default:
-		return fmt.Errorf("%w: %w", fsm.ErrUnknownFate, err)
-	}
-}
-
-// callTimeout bounds calls that have no deadline of their own.
-const callTimeout = 5 * time.Second

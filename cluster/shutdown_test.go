@@ -9,6 +9,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/trimaran-io/trimaran/cluster/calls"
 	"github.com/trimaran-io/trimaran/cluster/replica"
 	"github.com/trimaran-io/trimaran/fsm"
 )
@@ -137,7 +138,7 @@ func beforeBarrier(t *testing.T, n *Node, r *replica.Replica, pass bool, kind ui
 	restore := r.HoldBack()
 	answered := make(chan error, 1)
 	go func() {
-		_, err := n.answer(ctx, "another", kind, payload)
+		_, err := n.server.Answer(ctx, "another", kind, payload)
 		answered <- err
 	}()
 	select {
@@ -167,10 +168,10 @@ func TestACallWaitsForTheBarrier(t *testing.T) {
 	id := fsm.PartitionID{Topic: c.topic("a", 1, 3).ID}
 	n := c.nodes[c.leaderOf(id)].Node
 	r := n.replica(id)
-	read := append(appendPartition(nil, id), make([]byte, 12)...)
+	read, _ := calls.Read.Payload(calls.ReadRequest{Partition: id})
 	for _, pass := range []bool{true, false} {
 		eventually(t, "a call that waits", func() error {
-			waited, err := beforeBarrier(t, n, r, pass, callRead, read)
+			waited, err := beforeBarrier(t, n, r, pass, calls.Read.Kind, read)
 			var notLeader errNotLeader
 			switch {
 			case !waited && err == nil:

@@ -2,52 +2,20 @@ package cluster
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
 	"strconv"
-	"sync"
 	"time"
 
 	"github.com/hashicorp/raft"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/trimaran-io/trimaran/cluster/calls"
 	"github.com/trimaran-io/trimaran/fsm"
 )
 
-// nodeReport is what a node says of its replicas (callReplicaStatus).
-type nodeReport struct {
-	Catalog string   `json:"catalog"` // leader, voter, nonvoter
-	Term    fsm.Term `json:"catalog_term,omitempty"`
-	End     int64    `json:"catalog_end,omitempty"` // index behind the last entry of its log
-	// CatalogVoters are the identities of who votes in the catalog, as one says that leads it, or thinks so.
-	CatalogVoters []string `json:"catalog_voters,omitempty"`
-
-	Replicas map[string]replicaReport `json:"replicas"`
-	Broken   map[string]string        `json:"broken,omitempty"`
-
-	DiskFree  int64 `json:"disk_free"`
-	DiskTotal int64 `json:"disk_total"`
-	DiskFull  bool  `json:"disk_full"`
-}
-
-type replicaReport struct {
-	Leads    bool       `json:"leads"`
-	Term     fsm.Term   `json:"term"`
-	LogStart fsm.Offset `json:"log_start"`
-	Applied  fsm.Offset `json:"applied"` // the next offset
-
-	Bytes int64 `json:"bytes"` // of its log
-
-	// Voters are the identities of those that vote, as the leader says: another replica's configuration may be old.
-	Voters []string `json:"voters,omitempty"`
-
-	CatchUp *fsm.CatchUpStatus `json:"catch_up,omitempty"`
-	Error   string             `json:"error,omitempty"` // in an answer's reading only
-	Hurt    string             `json:"hurt,omitempty"`  // what it cannot read, though it runs
-}
-
+// report is what this node says of its replicas (calls.ReplicaStatus).
 func (n *Node) report() nodeReport {
 	report := nodeReport{Replicas: map[string]replicaReport{}, Broken: map[string]string{}, DiskFull: n.logs.Full()}
 	report.DiskFree, report.DiskTotal = n.logs.Space()
@@ -89,30 +57,24 @@ const statusTimeout = 2 * time.Second
 
 // reports asks nodes for their replicas; nil for those that do not answer in time.
 func (n *Node) reports(ctx context.Context, nodes []fsm.Node) []*nodeReport {
+	ctx, cancel := context.WithTimeout(ctx, statusTimeout)
+	defer cancel()
 	reports := make([]*nodeReport, len(nodes))
-	var asked sync.WaitGroup
-	for i, node := range nodes {
-		asked.Add(1)
-		go func() {
-			defer asked.Done()
-			if node.Identity() == n.identity {
-				report := n.report()
-				reports[i] = &report
-				return
-			}
-			ctx, cancel := context.WithTimeout(ctx, statusTimeout)
-			defer cancel()
-			reply, err := n.call(ctx, node.Identity(), callReplicaStatus)
-			if err != nil {
-				return
-			}
-			report := new(nodeReport)
-			if json.Unmarshal(reply, report) == nil {
-				reports[i] = report
-			}
-		}()
+	places := make([]int, len(nodes))
+	for i := range places {
+		places[i] = i
 	}
-	asked.Wait()
+	calls.AskAll(ctx, places, func(ctx context.Context, i int) (nodeReport, error) {
+		if nodes[i].Identity() == n.identity {
+			return n.report(), nil
+		}
+		return calls.ReplicaStatus.Ask(ctx, n.caller, nodes[i].Identity(), calls.Nothing{})
+	}, func(i int, report nodeReport, err error) bool {
+		if err == nil {
+			reports[i] = &report
+		}
+		return false
+	})
 	return reports
 }
 
@@ -152,7 +114,7 @@ func (n *Node) Status(ctx context.Context) (*fsm.Status, error) {
 	nodes := topics.Nodes()
 	reports := n.reports(ctx, nodes)
 	members := map[string]int{}
-	live := n.gossip.Members()
+	live := n.nodes.Members()
 	for i, m := range live {
 		members[m.Identity] = i
 	}
@@ -290,14 +252,18 @@ func (c collector) Collect(to chan<- prometheus.Metric) {
 	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
 		to <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
 	}
-	short := c.n.shortcomings()
+	short := c.n.health.shortcomings()
 	running := 0
 	topics := c.n.Topics()
 	here := c.n.nodesHere(topics)
-	partitions, catalog := c.n.health(topics, topics.All(), here), c.n.catalogHealth(topics)
+	controller := 0.0
+	if g := c.n.catalog.Member(); g != nil && g.Raft.State() == raft.Leader {
+		controller = 1
+	}
+	partitions, catalog := c.n.health.of(topics, topics.All(), here), c.n.health.ofCatalog(topics, controller == 1)
 	var groups groupsHealth
 	if shards, ok := topics.GroupShards(); ok {
-		groups = c.n.health(topics, []*fsm.Topic{shards}, here)
+		groups = c.n.health.of(topics, []*fsm.Topic{shards}, here)
 	}
 	for _, topic := range topics.All() {
 		for p := range topic.Partitions {
@@ -324,10 +290,6 @@ func (c collector) Collect(to chan<- prometheus.Metric) {
 	}
 	gauge(metricShards, float64(shards))
 	gauge(metricShardsLed, float64(led))
-	controller := 0.0
-	if g := c.n.catalog.Member(); g != nil && g.Raft.State() == raft.Leader {
-		controller = 1
-	}
 	gauge(metricPartitions, float64(running))
 	gauge(metricLeaders, float64(partitions.led))
 	gauge(metricOffline, float64(partitions.offline))

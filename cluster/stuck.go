@@ -2,13 +2,13 @@ package cluster
 
 import (
 	"context"
+	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
-	"github.com/hashicorp/raft"
-
+	"github.com/trimaran-io/trimaran/cluster/calls"
 	"github.com/trimaran-io/trimaran/cluster/raftgroup"
-	"github.com/trimaran-io/trimaran/cluster/replica"
 )
 
 // A disk that hangs takes Raft's main loop with it, and not the heartbeats, which go on beside that: the others would wait
@@ -25,27 +25,50 @@ const (
 	stuckRetry = time.Second
 )
 
-// stuckLoop looks after groups whose appends do not end.
-func (n *Node) stuckLoop() {
-	s := &stuckGroups{n: n, seen: map[*raftgroup.Member]seenAppend{}, offered: map[*raftgroup.Member]time.Time{}}
+// stallable is a member of a group whose appends may not end (raftgroup.Member).
+type stallable interface {
+	Appending() uint64 // the number of the append that is under way; 0: none is
+	SetStuck(append uint64)
+}
+
+// stuckGroups looks after groups whose appends do not end. All but cfg belongs to the goroutine of run.
+type stuckGroups struct {
+	cfg     stuckConfig
+	last    time.Time                // of the turn before
+	seen    map[stallable]seenAppend // those in an append
+	offered map[stallable]time.Time  // those that are stuck, and when their leadership was offered last
+	offers  sync.WaitGroup           // leaderships that are being offered
+}
+
+// stuckConfig is what stuckGroups needs of the node.
+type stuckConfig struct {
+	logger *slog.Logger
+	groups func() []stallable
+	name   func(g stallable) string
+	leads  func(g stallable) bool
+	// offer has another voter stand for election, and reports whether it follows no more; the leader here is to be given up then.
+	offer func(g stallable)
+	// hangs is told whether the disk does.
+	hangs func(bool)
+}
+
+func newStuckGroups(cfg stuckConfig) *stuckGroups {
+	return &stuckGroups{cfg: cfg, seen: map[stallable]seenAppend{}, offered: map[stallable]time.Time{}}
+}
+
+// run returns when ctx has ended and nothing is offered any more.
+func (s *stuckGroups) run(ctx context.Context) {
+	defer s.offers.Wait()
 	tick := time.NewTicker(stuckTick)
 	defer tick.Stop()
 	for {
 		select {
-		case <-n.ctx.Done():
+		case <-ctx.Done():
 			return
 		case <-tick.C:
 		}
 		s.turn(time.Now())
 	}
-}
-
-// stuckGroups belongs to the goroutine that runs it.
-type stuckGroups struct {
-	n       *Node
-	last    time.Time                        // of the turn before
-	seen    map[*raftgroup.Member]seenAppend // those in an append
-	offered map[*raftgroup.Member]time.Time  // those that are stuck, and when their leadership was offered last
 }
 
 // seenAppend is an append that was under way, and in how many turns.
@@ -55,7 +78,7 @@ type seenAppend struct {
 }
 
 // look counts the turns of an append, and reports whether they are too many.
-func (s *stuckGroups) look(g *raftgroup.Member, seen map[*raftgroup.Member]seenAppend, onTime bool) bool {
+func (s *stuckGroups) look(g stallable, seen map[stallable]seenAppend, onTime bool) bool {
 	count := g.Appending()
 	if count == 0 {
 		return false
@@ -75,84 +98,63 @@ func (s *stuckGroups) look(g *raftgroup.Member, seen map[*raftgroup.Member]seenA
 }
 
 func (s *stuckGroups) turn(now time.Time) {
-	n := s.n
 	onTime := now.Sub(s.last) < 2*stuckTick
 	s.last = now
-	seen := map[*raftgroup.Member]seenAppend{}
-	still := map[*raftgroup.Member]time.Time{}
-	look := func(g *raftgroup.Member, r *replica.Replica) {
+	seen := map[stallable]seenAppend{}
+	still := map[stallable]time.Time{}
+	for _, g := range s.cfg.groups() {
 		if !s.look(g, seen, onTime) {
-			return
+			continue
 		}
 		last, known := s.offered[g]
 		still[g] = last
+		leads := s.cfg.leads(g)
 		if !known {
-			n.logger.Error("an append does not end: the disk hangs", "group", g.Name, "leads", g.Raft.State() == raft.Leader)
+			s.cfg.logger.Error("an append does not end: the disk hangs", "group", s.cfg.name(g), "leads", leads)
 		}
-		if g.Raft.State() != raft.Leader || now.Sub(last) < stuckRetry {
-			return
+		if !leads || now.Sub(last) < stuckRetry {
+			continue
 		}
 		still[g] = now
-		n.done.Add(1)
-		go func() {
-			defer n.done.Done()
-			if n.offer(g) && r != nil {
-				r.Abandon()
-			}
-		}()
-	}
-	for _, r := range n.runningReplicas() {
-		look(r.Member, r)
-	}
-	if g := n.catalog.Member(); g != nil {
-		look(g, nil)
+		s.offers.Go(func() { s.cfg.offer(g) })
 	}
 	for g := range s.offered {
 		if _, is := still[g]; !is {
-			n.logger.Info("appends end again", "group", g.Name)
+			s.cfg.logger.Info("appends end again", "group", s.cfg.name(g))
 		}
 	}
 	s.seen, s.offered = seen, still
-	n.diskHangs.Store(len(still) > 0)
+	s.cfg.hangs(len(still) > 0)
 }
 
 // offer tells the voter that follows and has the longest log to stand for election. Nothing is held up for it: nothing gets on here.
 // It reports whether that one follows no more.
-func (n *Node) offer(g *raftgroup.Member) bool {
-	ctx, cancel := context.WithTimeout(n.ctx, handOverPatience)
+func (h *handovers) offer(g *raftgroup.Member) bool {
+	ctx, cancel := context.WithTimeout(h.stopped, handOverPatience)
 	defer cancel()
 	term := g.Raft.CurrentTerm()
-	var mu sync.Mutex
+	follow := slices.DeleteFunc(g.Voters(), func(id string) bool { return id == h.self || !h.follows(id, g.Name, term) })
 	var best string
 	var longest standing
-	var asked sync.WaitGroup
-	for _, id := range g.Voters() {
-		if id == n.identity || !n.link.Follows(id, g.Name, term) {
-			continue
+	calls.AskAll(ctx, follow, func(ctx context.Context, id string) (standing, error) {
+		return h.fit(ctx, g, id, term)
+	}, func(id string, s standing, err error) bool {
+		if err != nil {
+			h.logger.Debug("a voter cannot lead in place of this one", "group", g.Name, "node", id, "error", err)
+		} else if best == "" || longest.Behind(s) {
+			best, longest = id, s
 		}
-		asked.Go(func() {
-			s, err := n.fit(ctx, g, id, term)
-			if err != nil {
-				n.logger.Debug("a voter cannot lead in place of this one", "group", g.Name, "node", id, "error", err)
-				return
-			}
-			mu.Lock()
-			defer mu.Unlock()
-			if best == "" || longest.behind(s) {
-				best, longest = id, s
-			}
-		})
-	}
-	asked.Wait()
+		return false
+	})
 	if best == "" {
 		return false
 	}
 	// Raft here may not hear of it before the disk moves: it is the others who do.
-	over := func() bool { return g.Raft.CurrentTerm() != term || !n.link.Follows(best, g.Name, term) }
-	if err := n.nominate(ctx, g, best, over); err != nil {
-		n.logger.Debug("a leadership of a disk that hangs was not taken", "group", g.Name, "node", best, "error", err)
+	over := func() bool { return g.Raft.CurrentTerm() != term || !h.follows(best, g.Name, term) }
+	if err := h.nominate(ctx, g, best, over); err != nil {
+		h.logger.Debug("a leadership of a disk that hangs was not taken", "group", g.Name, "node", best, "error", err)
 		return false
 	}
-	n.logger.Warn("the disk hangs: another replica stands for election", "group", g.Name, "node", best)
+	h.logger.Warn("the disk hangs: another replica stands for election", "group", g.Name, "node", best)
 	return true
 }

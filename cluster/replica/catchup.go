@@ -2,8 +2,6 @@ package replica
 
 import (
 	"context"
-	"encoding/binary"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"sync"
@@ -136,11 +134,7 @@ func (r *Replica) beforeInstall(ctx context.Context, from string, req *raft.Inst
 // with errOvertaken.
 func (r *Replica) copyFrom(ctx context.Context, from string) error {
 	logger := r.env.Logger
-	reply, err := r.env.Host.Describe(ctx, from, r.ID, r.Log.SnapshotIndex())
-	if err != nil {
-		return err
-	}
-	d, err := parseDescribed(reply)
+	d, err := r.env.Host.Describe(ctx, from, r.ID, r.Log.SnapshotIndex())
 	if err != nil {
 		return r.refuses(err)
 	}
@@ -221,48 +215,17 @@ func (r *Replica) stepOfCopy(step string) {
 	}
 }
 
-// A described log travels as the length of the JSON (4), the JSON, the state.
-
-func encodeDescribed(d raftlog.Described) ([]byte, error) {
-	text, err := json.Marshal(d)
-	if err != nil {
-		return nil, err
+// Describe says what must be known to copy what is here behind the snapshot at index have.
+func (r *Replica) Describe(have uint64) (raftlog.Described, error) {
+	d, ok := r.Log.Describe(have)
+	if !ok {
+		return d, fmt.Errorf("%w: no snapshot yet", fsm.ErrNoLeader)
 	}
-	out := binary.BigEndian.AppendUint32(nil, uint32(len(text)))
-	return append(append(out, text...), d.State...), nil
-}
-
-func parseDescribed(reply []byte) (d raftlog.Described, err error) {
-	malformed := fmt.Errorf("%w: malformed answer of another node", fsm.ErrUnknown)
-	if len(reply) < 4 {
-		return d, malformed
-	}
-	size, rest := binary.BigEndian.Uint32(reply), reply[4:]
-	if int64(size) > int64(len(rest)) {
-		return d, malformed
-	}
-	text, state := rest[:size:size], rest[size:]
-	if err := fsm.DecodeStrictly(text, &d); err != nil {
-		return d, fmt.Errorf("answer of another node: %w", err)
-	}
-	if d.First == 0 || d.Index < d.First-1 {
-		return d, malformed
-	}
-	d.State = state
+	r.hold(d.First)
 	return d, nil
 }
 
-// describe answers callDescribe.
-func (r *Replica) Describe(have uint64) ([]byte, error) {
-	d, ok := r.Log.Describe(have)
-	if !ok {
-		return nil, fmt.Errorf("%w: no snapshot yet", fsm.ErrNoLeader)
-	}
-	r.hold(d.First)
-	return encodeDescribed(d)
-}
-
-// entries answers callEntries.
+// Entries gives entries as raftlog.ParseEntries reads them.
 func (r *Replica) Entries(from, to uint64, limit int) ([]byte, error) {
 	r.hold(from)
 	b, err := r.Log.AppendEntries(nil, from, to, limit)

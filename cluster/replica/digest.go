@@ -22,22 +22,6 @@ type Digest struct {
 	Sum   [sha256.Size]byte
 }
 
-func (h Digest) Encode() []byte {
-	out := binary.BigEndian.AppendUint64(nil, uint64(h.UpTo))
-	out = binary.BigEndian.AppendUint64(out, uint64(h.Bytes))
-	return append(out, h.Sum[:]...)
-}
-
-func ParseDigest(reply []byte) (h Digest, err error) {
-	if len(reply) != 16+len(h.Sum) {
-		return h, fmt.Errorf("%w: malformed answer of another node", fsm.ErrUnknown)
-	}
-	h.UpTo = fsm.Offset(binary.BigEndian.Uint64(reply))
-	h.Bytes = int64(binary.BigEndian.Uint64(reply[8:]))
-	copy(h.Sum[:], reply[16:])
-	return h, nil
-}
-
 // hash reads the batches that have offsets from from to below to, until limit
 // bytes are read. The bytes come from this replica's own files.
 func (r *Records) Digest(ctx context.Context, from, to fsm.Offset, limit int64) (h Digest, err error) {

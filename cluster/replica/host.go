@@ -71,7 +71,7 @@ type Peers interface {
 	// Describe asks a node for what must be known to copy what it has behind the snapshot at index
 	// have (replica.describe), Entries for entries (replica.entries), Applied for how far its replica
 	// is. They change nothing there.
-	Describe(ctx context.Context, identity string, id fsm.PartitionID, have uint64) ([]byte, error)
+	Describe(ctx context.Context, identity string, id fsm.PartitionID, have uint64) (raftlog.Described, error)
 	Entries(ctx context.Context, identity string, id fsm.PartitionID, from, to uint64, limit uint32) ([]byte, error)
 	Applied(ctx context.Context, identity string, id fsm.PartitionID) (index uint64, err error)
 	// Leave asks the leader to let this node's replica go from its group (replica.release), and gives

@@ -8,6 +8,7 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"github.com/trimaran-io/trimaran/cluster/calls"
 	"github.com/trimaran-io/trimaran/coordinator"
 	"github.com/trimaran-io/trimaran/fsm"
 )
@@ -142,16 +143,6 @@ func (l *shardLeader) command(ctx context.Context, command []byte) error {
 	return cmp.Or(late, err)
 }
 
-// Repeatable reports whether it does no harm that a request is handled twice, by two
-// coordinators: it changes nothing, or nothing that is replicated.
-func Repeatable(req kmsg.Request) bool {
-	switch kmsg.Key(req.Key()) {
-	case kmsg.OffsetFetch, kmsg.Heartbeat, kmsg.DescribeGroups, kmsg.ListGroups:
-		return true
-	}
-	return false
-}
-
 // committed reports whether a request asks for what is replicated.
 func committed(req kmsg.Request) bool {
 	switch kmsg.Key(req.Key()) {
@@ -176,7 +167,7 @@ func (s *Shard) Coordinate(ctx context.Context, client coordinator.Client, req k
 	}
 	resp, err := l.coordinator.Handle(ctx, client, req)
 	switch {
-	case err == nil && l.ctx.Err() != nil && Repeatable(req):
+	case err == nil && l.ctx.Err() != nil && calls.Repeatable(req):
 		return nil, l.notLeader()
 	case err == nil:
 		return resp, nil

@@ -1,0 +1,284 @@
+package cluster
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/raft"
+
+	"github.com/trimaran-io/trimaran/fsm"
+)
+
+// The tests of this file need no node: what leads, and who is told so, is given to the types by functions.
+
+// threeNodes is a catalog with nodes n1 to n3 and a topic whose partitions 0 and 1 prefer n1 and n2.
+func threeNodes(t *testing.T, more ...fsm.CatalogCommand) (*fsm.Topics, fsm.TopicID) {
+	t.Helper()
+	c := fsm.NewCatalog()
+	var nodes []fsm.Node
+	for i := range 3 {
+		nodes = append(nodes, fsm.Node{ID: fsm.NodeID(fmt.Sprint("n", i+1)), Incarnation: "00000000", Level: fsm.Level})
+	}
+	topic := fsm.Topic{Name: "t", ID: fsm.TopicID{1}, ReplicationFactor: 3}
+	for _, replicas := range [][]fsm.NodeID{{"n1", "n2", "n3"}, {"n2", "n3", "n1"}} {
+		topic.Partitions = append(topic.Partitions, fsm.Partition{Replicas: replicas, Bootstrap: replicas})
+	}
+	commands := []fsm.CatalogCommand{{FormCluster: &fsm.FormCluster{ClusterID: "c", Nodes: nodes}}}
+	for i := range nodes {
+		commands = append(commands, fsm.CatalogCommand{RegisterNode: &nodes[i]})
+	}
+	commands = append(commands, fsm.CatalogCommand{RaiseLevel: &fsm.RaiseLevel{Level: 2}}, fsm.CatalogCommand{CreateTopic: &fsm.CreateTopic{Topic: topic}})
+	for i, command := range append(commands, more...) {
+		if r := c.Apply(fsm.Index(i+1), command.Encode()); r.Err != nil {
+			t.Fatal(r.Err)
+		}
+	}
+	return c.View(), topic.ID
+}
+
+// leading is a node n1 that leads both partitions, and those to whom it gave them.
+type leading struct {
+	mu    sync.Mutex
+	there map[string]bool
+	full  bool
+	given map[fsm.PartitionID]string // the first node that was suitable
+	stays bool
+}
+
+func (l *leading) of(view *fsm.Topics, topic fsm.TopicID) *leaderships {
+	return newLeaderships(leadershipsConfig{
+		nodeID: "n1", logger: slog.New(slog.DiscardHandler), steady: time.Minute, balance: true,
+		topics:    func() *fsm.Topics { return view },
+		connected: func(identity string) bool { return l.there[identity] },
+		full:      func() bool { return l.full },
+		saysFull:  func(identity string) bool { return identity == "n2.00000000" && l.full },
+		led: func() map[fsm.PartitionID]fsm.Term {
+			return map[fsm.PartitionID]fsm.Term{{Topic: topic, Partition: 0}: 3, {Topic: topic, Partition: 1}: 3}
+		},
+		give: func(id fsm.PartitionID, suitable func(string) bool) error {
+			l.mu.Lock()
+			defer l.mu.Unlock()
+			for _, identity := range []string{"n1.00000000", "n2.00000000", "n3.00000000"} {
+				if suitable(identity) && identity != "n1.00000000" {
+					l.given[id] = identity
+					break
+				}
+			}
+			if l.stays {
+				return errors.New("nobody follows")
+			}
+			return nil
+		},
+		giveCatalog: func(func(string) bool) error { return nil },
+	})
+}
+
+func (l *leading) wants(t *testing.T, what string, want map[int32]string) {
+	t.Helper()
+	got := map[int32]string{}
+	for id, to := range l.given {
+		got[id.Partition] = to
+	}
+	if fmt.Sprint(got) != fmt.Sprint(want) {
+		t.Errorf("%s: given %v, want %v", what, got, want)
+	}
+	clear(l.given)
+}
+
+// TestALeadershipGoesToThePreferredLeader once that has been there for long enough, and is not offered again at once.
+func TestALeadershipGoesToThePreferredLeader(t *testing.T) {
+	view, topic := threeNodes(t)
+	l := &leading{there: map[string]bool{"n1.00000000": true, "n3.00000000": true}, given: map[fsm.PartitionID]string{}, stays: true}
+	all := l.of(view, topic)
+	now := time.Now()
+	all.turn(now)
+	all.turn(now.Add(time.Hour))
+	l.wants(t, "the preferred leader is not there", map[int32]string{})
+	l.there["n2.00000000"] = true
+	now = now.Add(time.Hour)
+	all.turn(now)
+	all.turn(now.Add(59 * time.Second))
+	l.wants(t, "it has just come", map[int32]string{})
+	all.turn(now.Add(time.Minute))
+	l.wants(t, "it is there", map[int32]string{1: "n2.00000000"})
+	all.turn(now.Add(time.Minute + time.Second))
+	l.wants(t, "it did not take it", map[int32]string{})
+}
+
+// TestADrainingNodeGivesEverythingAway, to whoever is suitable.
+func TestADrainingNodeGivesEverythingAway(t *testing.T) {
+	view, topic := threeNodes(t, fsm.CatalogCommand{SetNodeState: &fsm.SetNodeState{ID: "n1", State: fsm.NodeDraining}})
+	l := &leading{there: map[string]bool{"n1.00000000": true, "n3.00000000": true}, given: map[fsm.PartitionID]string{}}
+	l.of(view, topic).turn(time.Now())
+	l.wants(t, "draining", map[int32]string{0: "n3.00000000", 1: "n3.00000000"})
+}
+
+// TestALeaderWithAFullDiskGivesAway after a while, to those with room, and asks again after a pause.
+func TestALeaderWithAFullDiskGivesAway(t *testing.T) {
+	view, topic := threeNodes(t)
+	l := &leading{there: map[string]bool{"n1.00000000": true, "n2.00000000": true, "n3.00000000": true}, given: map[fsm.PartitionID]string{}, full: true, stays: true}
+	all := l.of(view, topic)
+	now := time.Now()
+	all.turn(now)
+	l.wants(t, "just full", map[int32]string{})
+	now = now.Add(giveWhenFullFor)
+	all.turn(now)
+	l.wants(t, "full", map[int32]string{0: "n3.00000000", 1: "n3.00000000"})
+	all.turn(now.Add(fullRetry / 2))
+	l.wants(t, "asked in vain", map[int32]string{})
+	all.turn(now.Add(fullRetry))
+	l.wants(t, "again", map[int32]string{0: "n3.00000000", 1: "n3.00000000"})
+}
+
+// stalled counts appends begun and ended.
+type stalled struct{ count, stuck uint64 }
+
+func (s *stalled) Appending() uint64      { return s.count * (s.count % 2) }
+func (s *stalled) SetStuck(append uint64) { s.stuck = append }
+
+// TestAGroupIsStuckWhenItsAppendDoesNotEnd in turns that came in time, and its leadership is offered again and again.
+func TestAGroupIsStuckWhenItsAppendDoesNotEnd(t *testing.T) {
+	g := &stalled{}
+	offered := make(chan stallable, 10)
+	hangs := false
+	s := newStuckGroups(stuckConfig{
+		logger: slog.New(slog.DiscardHandler),
+		groups: func() []stallable { return []stallable{g} },
+		name:   func(stallable) string { return "g" },
+		leads:  func(stallable) bool { return true },
+		offer:  func(g stallable) { offered <- g },
+		hangs:  func(is bool) { hangs = is },
+	})
+	now := time.Now()
+	turn := func(after time.Duration) {
+		now = now.Add(after)
+		s.turn(now)
+		s.offers.Wait()
+	}
+	turn(0)
+	turn(stuckTick)
+	g.count++ // an append begins
+	turn(stuckTick)
+	turn(time.Minute) // the process stood still
+	turn(stuckTick)
+	if hangs || (g.stuck != 0 && g.stuck == g.count) || len(offered) > 0 {
+		t.Error("stuck too early")
+	}
+	turn(stuckTick)
+	if !hangs || !(g.stuck != 0 && g.stuck == g.count) || len(offered) != 1 {
+		t.Errorf("after %d turns: hangs %v, offered %d times", stuckTicks, hangs, len(offered))
+	}
+	turn(stuckTick)
+	if len(offered) != 1 {
+		t.Error("offered again at once")
+	}
+	turn(stuckTick)
+	if len(offered) != 2 {
+		t.Error("not offered again")
+	}
+	g.count++ // it ends
+	turn(stuckTick)
+	if hangs || (g.stuck != 0 && g.stuck == g.count) {
+		t.Error("it still hangs")
+	}
+}
+
+// seen is a member and a replica as health sees them.
+type seen struct {
+	led     string
+	voters  []string
+	hangs   bool
+	denied  bool
+	barrier bool // it is past it
+	known   bool // a leader was
+}
+
+func (s *seen) Leader() (string, uint64) { return s.led, 1 }
+func (s *seen) Servers() (out []raft.Server, err error) {
+	for _, v := range s.voters {
+		out = append(out, raft.Server{ID: raft.ServerID(v)})
+	}
+	return out, nil
+}
+func (s *seen) Stuck() bool          { return s.hangs }
+func (s *seen) member() seenMember   { return s }
+func (s *seen) thinksItLeads() bool  { return s.led == "n1.00000000" }
+func (s *seen) servesAsLeader() bool { return s.barrier }
+func (s *seen) WasLed() bool         { return s.known }
+
+// reached are the nodes that are there beside n1.
+type reached []string
+
+func (r reached) Connected(identity string) bool {
+	return identity == "n1.00000000" || slices.Contains(r, identity)
+}
+
+func (r reached) Here(view *fsm.Topics) map[fsm.NodeID]bool {
+	here := map[fsm.NodeID]bool{}
+	for _, node := range view.Nodes() {
+		if r.Connected(node.Identity()) {
+			here[node.ID] = true
+		}
+	}
+	return here
+}
+
+func (r reached) MajorityHere(servers []raft.Server) bool {
+	there := 0
+	for _, s := range servers {
+		there += boolInt(r.Connected(string(s.ID)))
+	}
+	return there > len(servers)/2
+}
+
+// TestWhatIsOffline is what has no leader that this node can rely on.
+func TestWhatIsOffline(t *testing.T) {
+	const n1, n2, n3 = "n1.00000000", "n2.00000000", "n3.00000000"
+	all := []string{n1, n2, n3}
+	view, topic := threeNodes(t)
+	for what, test := range map[string]struct {
+		there  reached
+		r      *seen // nil: no replica is here
+		online bool
+	}{
+		"led by one that is there":            {reached{n2}, &seen{led: n2, voters: all}, true},
+		"led by one that is gone":             {reached{n3}, &seen{led: n2, voters: all}, false},
+		"led by one that denies it":           {reached{n2, n3}, &seen{led: n2, voters: all, denied: true}, false},
+		"led here":                            {reached{n2}, &seen{led: n1, voters: all, barrier: true}, true},
+		"led here, not past the barrier":      {reached{n2}, &seen{led: n1, voters: all}, false},
+		"led here, without a majority":        {reached{}, &seen{led: n1, voters: all, barrier: true}, false},
+		"led by nobody":                       {reached{n2, n3}, &seen{voters: all}, false},
+		"no replica here, a majority there":   {reached{n2, n3}, nil, true},
+		"no replica here, one of three there": {reached{n2}, nil, false},
+		"the disk here hangs":                 {reached{n2, n3}, &seen{led: n1, voters: all, hangs: true}, true},
+		"no vote here":                        {reached{n2, n3}, &seen{voters: []string{n2, n3}}, true},
+	} {
+		h := &health{self: n1, nodeID: "n1", presence: test.there, topics: func() *fsm.Topics { return view },
+			catalogHere: func() seenMember { return nil },
+			replica: func(fsm.PartitionID) seenReplica {
+				if test.r == nil {
+					return nil
+				}
+				return test.r
+			},
+			broken: func(fsm.PartitionID) bool { return false },
+			denied: func(m seenMember) bool { return m.(*seen).denied },
+		}
+		p, _ := view.Partition(fsm.PartitionID{Topic: topic})
+		if online := h.online(fsm.PartitionID{Topic: topic}, p, test.there.Here(view)); online != test.online {
+			t.Errorf("%s: online %v", what, online)
+		}
+		if err := h.serves(); (err == nil) != (test.online && len(test.there) > 0) {
+			t.Errorf("%s: %v", what, err)
+		}
+		short := h.shortcomings()
+		if want := boolInt(test.r == nil) * 2; short.closed != want {
+			t.Errorf("%s: %+v", what, short)
+		}
+	}
+}

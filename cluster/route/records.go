@@ -1,0 +1,284 @@
+package route
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/trimaran-io/trimaran/cluster/calls"
+	"github.com/trimaran-io/trimaran/fsm"
+	"github.com/trimaran-io/trimaran/kafkaproto"
+)
+
+// Records is a replica of a partition on this node. What is asked AsLeader is answered by a leader
+// that a majority confirmed, else with calls.NotLeader.
+type Records interface {
+	// Append hands batches to the leader; term is the leadership that is meant, 0 for any.
+	Append(ctx context.Context, term uint64, batches [][]byte) ([]fsm.Appended, error)
+	// ReadCommitted gives what is committed here; ok is false if from lies outside of that.
+	ReadCommitted(from fsm.Offset, maxBytes int) (slice fsm.Slice, ok bool, err error)
+	ReadAsLeader(ctx context.Context, from fsm.Offset, maxBytes int) (fsm.Slice, error)
+	// Bounds gives the log start and the next offset here.
+	Bounds() (start, next fsm.Offset)
+	AwaitAsLeader(ctx context.Context, from fsm.Offset) error
+	// OffsetsBefore answers ListOffsets v0.
+	OffsetsBefore(ctx context.Context, timestamp int64, max int) ([]fsm.Offset, error)
+	// ConfirmLeader returns nil at a leader that takes records.
+	ConfirmLeader(ctx context.Context) error
+	OffsetForTime(ctx context.Context, timestamp int64) (kafkaproto.TimestampedOffset, bool, error)
+	EpochEnd(ctx context.Context, epoch fsm.LeaderEpoch) (fsm.LeaderEpoch, fsm.Offset, error)
+	DeleteRecords(ctx context.Context, before fsm.Offset) (fsm.Offset, error)
+	ActiveProducers(ctx context.Context) ([]fsm.ActiveProducer, error)
+}
+
+// atRecords is AtLeader for what concerns the records of a partition: it asks local here, or the
+// leader's node with the call.
+func atRecords[Q, A any](ctx context.Context, r *Router, id fsm.PartitionID, hold time.Duration, call *calls.Call[Q, A], q func(h calls.Hint) Q, local func(context.Context, Records) (A, error)) (answer A, err error) {
+	if id.Topic == fsm.GroupShardsID {
+		return answer, fsm.ErrUnknownTopicOrPartition
+	}
+	err = r.AtLeader(ctx, id, hold, func(ctx context.Context, h calls.Hint, here bool) (err error) {
+		if !here {
+			answer, err = call.Ask(ctx, r.cfg.Caller, h.Identity, q(h))
+			return err
+		}
+		records := r.cfg.Host.Records(id)
+		if records == nil {
+			return fsm.ErrNoLeader // closed this moment, or another node is mistaken
+		}
+		answer, err = local(ctx, records)
+		return err
+	})
+	return answer, err
+}
+
+// Append hands record batches to the partition's leader, wherever it is, and returns when they are
+// committed: on stable storage at a majority. Batches are neighbours in the log, in this order,
+// but those of idempotent producers that are there already, which are answered with their place,
+// or are refused (fsm.Appended.Err). It waits for a leader for 1.5 s at most. When
+// fsm.NotAppended(err), surely nothing was written. If the fate is unknown and all batches have
+// producers that make them recognizable, they are handed over again, for 1.5 s more at most. The
+// batches' offset and epoch fields are overwritten.
+func (r *Router) Append(ctx context.Context, id fsm.PartitionID, batches [][]byte) ([]fsm.Appended, error) {
+	appended, err := r.appendOnce(ctx, id, batches)
+	if err == nil || fsm.Code(err) != fsm.ErrUnknownFate || !idempotent(batches) {
+		return appended, err
+	}
+	unknown := err
+	until := time.Now().Add(HoldLeaderless)
+	for ctx.Err() == nil && time.Now().Before(until) {
+		// What was handed over may still be on its way into the log: those bytes are not to be
+		// written to.
+		batches = clones(batches)
+		if appended, err = r.appendOnce(ctx, id, batches); err == nil {
+			return appended, nil
+		}
+		if fsm.Code(err) != fsm.ErrUnknownFate {
+			break
+		}
+		select {
+		case <-time.After(RetryPause):
+		case <-ctx.Done():
+		}
+	}
+	// Whatever became of trying again, the first may be in the log.
+	return nil, fmt.Errorf("%w: tried again: %w", unknown, err)
+}
+
+// idempotent reports whether each of the batches can be handed over twice and is appended once.
+func idempotent(batches [][]byte) bool {
+	for _, batch := range batches {
+		header, err := kafkaproto.ParseBatchHeader(batch)
+		if err != nil || !fsm.Idempotent(header) {
+			return false
+		}
+	}
+	return len(batches) > 0
+}
+
+func clones(batches [][]byte) [][]byte {
+	copies := make([][]byte, len(batches))
+	for i, batch := range batches {
+		copies[i] = bytes.Clone(batch)
+	}
+	return copies
+}
+
+func (r *Router) appendOnce(ctx context.Context, id fsm.PartitionID, batches [][]byte) ([]fsm.Appended, error) {
+	appended, err := atRecords(ctx, r, id, HoldLeaderless, calls.Append,
+		func(h calls.Hint) calls.AppendRequest {
+			return calls.AppendRequest{Partition: id, Term: h.Term, Batches: batches}
+		},
+		func(ctx context.Context, here Records) ([]fsm.Appended, error) {
+			appended, err := here.Append(ctx, 0, batches)
+			if fsm.Code(err) == fsm.ErrVoid {
+				batches = clones(batches) // the void ones are in Raft's log
+			}
+			return appended, err
+		})
+	if err != nil {
+		return nil, err
+	}
+	return appended, nil
+}
+
+// Read gives committed batches from offset from on, without waiting for records or for a leader. A
+// replica on this node answers for what it has; the rest is asked of the leader, so that an offset
+// that is valid there and not yet here is never said to be out of range.
+func (r *Router) Read(ctx context.Context, id fsm.PartitionID, from fsm.Offset, maxBytes int) (fsm.Slice, error) {
+	if _, ok := r.cfg.Host.Topics().Partition(id); !ok {
+		return fsm.Slice{}, fsm.ErrUnknownTopicOrPartition
+	}
+	here := r.cfg.Host.Records(id)
+	if here != nil {
+		slice, ok, err := here.ReadCommitted(from, maxBytes)
+		if ok && err == nil {
+			return slice, nil
+		}
+		if err != nil {
+			r.cfg.Unreadable(id, from, err)
+		}
+	}
+	slice, err := atRecords(ctx, r, id, 0, calls.Read,
+		func(calls.Hint) calls.ReadRequest {
+			return calls.ReadRequest{Partition: id, From: from, MaxBytes: uint32(min(max(maxBytes, 0), 1<<30))}
+		},
+		func(ctx context.Context, here Records) (fsm.Slice, error) {
+			return here.ReadAsLeader(ctx, from, maxBytes)
+		})
+	if err != nil && here != nil && fsm.NotAppended(err) {
+		// No leader to ask: at the end of what this replica has there is nothing to read yet.
+		if start, next := here.Bounds(); from == next {
+			return fsm.Slice{HighWatermark: next, LogStart: start}, nil
+		}
+	}
+	return slice, err
+}
+
+// Await returns nil when a record at offset from is committed, ctx.Err() when ctx ends first. While
+// the partition has no leader it waits on.
+func (r *Router) Await(ctx context.Context, id fsm.PartitionID, from fsm.Offset) error {
+	if here := r.cfg.Host.Records(id); here != nil {
+		if _, next := here.Bounds(); next > from {
+			return nil // the leader's state machine may be behind
+		}
+	}
+	for {
+		_, err := atRecords(ctx, r, id, HoldLeaderless, calls.Await,
+			func(calls.Hint) calls.AwaitRequest { return calls.AwaitRequest{Partition: id, From: from} },
+			func(ctx context.Context, here Records) (calls.Nothing, error) {
+				return calls.Nothing{}, here.AwaitAsLeader(ctx, from)
+			})
+		switch {
+		case err == nil:
+			return nil
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case errors.Is(err, fsm.ErrUnknownTopicOrPartition), errors.Is(err, fsm.ErrShuttingDown):
+			return err
+		}
+		// The leader was lost while it was waited at: wait at the next one.
+		select {
+		case <-time.After(RetryPause):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// ListOffsets answers in the form of ListOffsets v0, as the partition's leader confirmed by a
+// majority: timestamp -1 is the log end, -2 the log start, else the base offsets of segments last
+// written at or before timestamp (ms), newest first, at most max.
+func (r *Router) ListOffsets(ctx context.Context, id fsm.PartitionID, timestamp int64, max int) ([]fsm.Offset, error) {
+	if max <= 0 {
+		return nil, nil
+	}
+	max = min(max, calls.MaxOffsets)
+	return atRecords(ctx, r, id, HoldLeaderless, calls.ListOffsets,
+		func(calls.Hint) calls.ListOffsetsRequest {
+			return calls.ListOffsetsRequest{Partition: id, Time: timestamp, Max: uint32(max)}
+		},
+		func(ctx context.Context, here Records) ([]fsm.Offset, error) {
+			return here.OffsetsBefore(ctx, timestamp, max)
+		})
+}
+
+// AwaitLeader returns when the partition's leader is known and takes records. The error is
+// fsm.ErrTimeout when ctx ends first.
+func (r *Router) AwaitLeader(ctx context.Context, id fsm.PartitionID) error {
+	for {
+		_, err := atRecords(ctx, r, id, HoldLeaderless, calls.ListOffsets,
+			func(calls.Hint) calls.ListOffsetsRequest {
+				return calls.ListOffsetsRequest{Partition: id, Time: -1, Max: 1}
+			},
+			func(ctx context.Context, here Records) ([]fsm.Offset, error) { return nil, here.ConfirmLeader(ctx) })
+		if err == nil || !fsm.NotAppended(err) && !errors.Is(err, fsm.ErrUnknownFate) || errors.Is(err, fsm.ErrShuttingDown) {
+			return err
+		}
+		if ctx.Err() != nil {
+			return fmt.Errorf("%w: %w", fsm.ErrTimeout, err)
+		}
+	}
+}
+
+// OffsetForTime finds the first record whose timestamp is at or after timestamp (ms since epoch),
+// for -3 the first of those with the largest timestamp. ok is false if there is none. ctx bounds
+// the time that it takes.
+func (r *Router) OffsetForTime(ctx context.Context, id fsm.PartitionID, timestamp int64) (offset fsm.Offset, at int64, epoch fsm.LeaderEpoch, ok bool, err error) {
+	found, err := atRecords(ctx, r, id, HoldLeaderless, calls.OffsetForTime,
+		func(calls.Hint) calls.OffsetForTimeRequest {
+			return calls.OffsetForTimeRequest{Partition: id, Time: timestamp}
+		},
+		func(ctx context.Context, here Records) (a calls.OffsetForTimeReply, err error) {
+			a.TimestampedOffset, a.Found, err = here.OffsetForTime(ctx, timestamp)
+			return a, err
+		})
+	if err != nil || !found.Found {
+		return -1, -1, -1, false, err
+	}
+	return fsm.Offset(found.Offset), found.Timestamp, fsm.LeaderEpoch(found.LeaderEpoch), true, nil
+}
+
+// EpochEnd gives the largest epoch at or below epoch that has records, and the offset at which the
+// next one begins, or the log end (KIP-101, KIP-279). Where no epoch at or below has records, it
+// gives the asked one and where the first one begins; for an epoch that is still to come -1 and -1.
+func (r *Router) EpochEnd(ctx context.Context, id fsm.PartitionID, epoch fsm.LeaderEpoch) (found fsm.LeaderEpoch, end fsm.Offset, err error) {
+	a, err := atRecords(ctx, r, id, HoldLeaderless, calls.EpochEnd,
+		func(calls.Hint) calls.EpochEndRequest { return calls.EpochEndRequest{Partition: id, Epoch: epoch} },
+		func(ctx context.Context, here Records) (a calls.EpochEndReply, err error) {
+			a.Epoch, a.End, err = here.EpochEnd(ctx, epoch)
+			return a, err
+		})
+	if err != nil {
+		return -1, -1, err
+	}
+	return a.Epoch, a.End, nil
+}
+
+// DeleteRecords makes before the first offset that can be read of a partition, -1 for its high
+// watermark, on all replicas alike; what is below is freed later. low is the log start offset
+// afterwards, which may be higher. Errors are fsm.ErrOffsetOutOfRange and those of reaching the
+// leader.
+func (r *Router) DeleteRecords(ctx context.Context, id fsm.PartitionID, before fsm.Offset) (low fsm.Offset, err error) {
+	low, err = atRecords(ctx, r, id, HoldLeaderless, calls.DeleteRecords,
+		func(calls.Hint) calls.DeleteRecordsRequest {
+			return calls.DeleteRecordsRequest{Partition: id, Before: before}
+		},
+		func(ctx context.Context, here Records) (fsm.Offset, error) { return here.DeleteRecords(ctx, before) })
+	if err != nil {
+		return -1, err
+	}
+	return low, nil
+}
+
+// Producers gives the idempotent producers that the partition's leader remembers, in the order in
+// which they last appended.
+func (r *Router) Producers(ctx context.Context, id fsm.PartitionID) ([]fsm.ActiveProducer, error) {
+	return atRecords(ctx, r, id, HoldLeaderless, calls.Producers,
+		func(calls.Hint) fsm.PartitionID { return id },
+		func(ctx context.Context, here Records) ([]fsm.ActiveProducer, error) {
+			return here.ActiveProducers(ctx)
+		})
+}
