@@ -17,11 +17,15 @@ import (
 
 	"github.com/trimaran-io/trimaran/cluster/peer"
 	"github.com/trimaran-io/trimaran/cluster/placement"
+	"github.com/trimaran-io/trimaran/cluster/raftlog"
 	"github.com/trimaran-io/trimaran/fsm"
 )
 
 // catalogGroup is the name of the catalog's Raft group.
-const catalogGroup = "catalog"
+const catalogGroup = raftlog.CatalogLog
+
+// catalogTrailing is how many entries below a snapshot Raft keeps for followers that are a little behind.
+const catalogTrailing = 10_240
 
 // catalog is this node's member of the catalog group. Every node has one, as a
 // voter or not, so Metadata is answered from memory everywhere.
@@ -336,9 +340,10 @@ func (c *catalog) awaitIndex(ctx context.Context, index fsm.Index) error {
 // open starts the catalog group; voters is non-nil at the node that forms the cluster.
 func (c *catalog) open(voters, nonvoters []string) error {
 	n := c.node
-	config := raftConfig(n.identity, n.cfg.HeartbeatTimeout, n.cfg.CommitTimeout, 10_240, n.raftLogger.Named(catalogGroup))
+	config := raftConfig(n.identity, n.cfg.HeartbeatTimeout, n.cfg.CommitTimeout, catalogTrailing, n.raftLogger.Named(catalogGroup))
 	config.SnapshotThreshold = 1024
-	g, err := openGroup(catalogGroup, boltFiles(n.dir.join("catalog"), config.Logger, n.diskFailed), config, c, n.stable.Group(catalogGroup), n.transport(catalogGroup), voters, nonvoters)
+	files, machine := n.catalogFiles(c, catalogTrailing)
+	g, err := openGroup(catalogGroup, files, config, machine, n.stable.Group(catalogGroup), n.transport(catalogGroup), voters, nonvoters)
 	if err != nil {
 		c.mu.Lock()
 		defer c.mu.Unlock()

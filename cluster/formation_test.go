@@ -23,7 +23,7 @@ func seedIdentity(t *testing.T, cfg Config, file identityFile) {
 	if err := dir.saveIdentity(&file); err != nil {
 		t.Fatal(err)
 	}
-	votes, err := raftlog.OpenStable(dir.join("votes.db")) // a node has one before it looks for others
+	votes, err := raftlog.OpenStable(dir.join("votes"), raftlog.Options{}) // a node has one before it looks for others
 	if err != nil {
 		t.Fatal(err)
 	}

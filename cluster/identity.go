@@ -15,6 +15,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/trimaran-io/trimaran/cluster/raftlog/bolt"
 	"github.com/trimaran-io/trimaran/fsm"
 )
 
@@ -22,12 +23,16 @@ import (
 //
 //	LOCK          held by the process that uses it
 //	node.json     who this node is (identityFile)
-//	votes.db      votes and terms of all groups
+//	votes         votes and terms of all groups
 //	members       gossip addresses of nodes met, one per line: a hint, not state
-//	catalog/      the catalog group's log and snapshots
+//	catalog/      the catalog group's log and its snapshot
 //	partitions/   a folder per replica, named <topic id>-<partition>
 
-const identityFormat = 1
+// The format of node.json is that of the whole directory: a program that knows less does not open it.
+const (
+	identityFormat = 2 // all that Raft keeps is in files of package raftlog
+	boltFormat     = 1 // votes and catalog are in bbolt files: votes.db, catalog/raft.db, catalog/snapshots/
+)
 
 // identityFile is node.json: who this node is, for ever. The incarnation is
 // minted with the directory, so that a node that comes back empty under its old
@@ -136,8 +141,8 @@ func (d *dataDir) loadIdentity(want fsm.NodeID) (*identityFile, error) {
 		if err := decoder.Decode(file); err != nil {
 			return nil, fmt.Errorf("%s is damaged: %w", path, err)
 		}
-		if file.Format != identityFormat {
-			return nil, fmt.Errorf("%s has format %d, this program knows %d: it was written by another version", path, file.Format, identityFormat)
+		if file.Format != identityFormat && file.Format != boltFormat {
+			return nil, fmt.Errorf("%s has format %d, this program knows %d and %d: it was written by another version", path, file.Format, boltFormat, identityFormat)
 		}
 		if file.Checksum != "" && file.Checksum != file.sum() {
 			return nil, fmt.Errorf("%s is damaged: its checksum is %s and should be %s", path, file.Checksum, file.sum())
@@ -156,7 +161,7 @@ func (d *dataDir) loadIdentity(want fsm.NodeID) (*identityFile, error) {
 		return nil, err
 	}
 	// Without node.json there must be nothing else, or the identity was lost.
-	for _, name := range []string{"votes.db", "catalog", "partitions"} {
+	for _, name := range []string{"votes", bolt.VotesFile, "catalog", "partitions"} {
 		if _, err := os.Stat(d.join(name)); err == nil {
 			return nil, fmt.Errorf("data directory %s has %s and no node.json: it lost its identity; restore node.json, or start with an empty directory and a new --node-id", d.path, name)
 		}
@@ -172,7 +177,11 @@ func (d *dataDir) loadIdentity(want fsm.NodeID) (*identityFile, error) {
 
 // hasVotes gives an error if the votes of groups that are here are gone: the node would vote twice (invariant 7).
 func (d *dataDir) hasVotes(file *identityFile) error {
-	if info, err := os.Stat(d.join("votes.db")); err == nil && info.Size() > 0 {
+	name := "votes"
+	if file.Format == boltFormat {
+		name = bolt.VotesFile
+	}
+	if info, err := os.Stat(d.join(name)); err == nil && info.Size() > 0 {
 		return nil
 	} else if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
@@ -180,7 +189,7 @@ func (d *dataDir) hasVotes(file *identityFile) error {
 	if file.ClusterID == "" && file.Forming == nil {
 		return nil // it never got so far: the file is made before a cluster is looked for
 	}
-	return fmt.Errorf("data directory %s has lost votes.db, what this node has voted: restore it, or start with an empty directory and a new --node-id", d.path)
+	return fmt.Errorf("data directory %s has lost %s, what this node has voted: restore it, or start with an empty directory and a new --node-id", d.path, name)
 }
 
 // saveIdentity replaces node.json in one step; it is on stable storage on return.

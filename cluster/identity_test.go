@@ -21,7 +21,7 @@ func TestADamagedIdentityIsRefused(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	votes, err := raftlog.OpenStable(d.join("votes.db"))
+	votes, err := raftlog.OpenStable(d.join("votes"), raftlog.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -75,10 +75,10 @@ func TestANodeWithoutItsVotesIsRefused(t *testing.T) {
 	dir := c.nodes[0].dir
 	c.kill(0)
 	for _, spoil := range []func(string) error{os.Remove, func(path string) error { return os.WriteFile(path, nil, 0o600) }} {
-		if err := spoil(dir.join("votes.db")); err != nil {
+		if err := spoil(dir.join("votes")); err != nil {
 			t.Fatal(err)
 		}
-		if n, err := Start(c.nodes[0].cfg); err == nil || !strings.Contains(err.Error(), "votes.db") {
+		if n, err := Start(c.nodes[0].cfg); err == nil || !strings.Contains(err.Error(), "has lost votes") {
 			t.Errorf("the node starts: %v", err)
 			if err == nil {
 				n.stop()

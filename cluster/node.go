@@ -119,7 +119,7 @@ type Node struct {
 	identity    string // "<node id>.<incarnation>", the name in every Raft group
 
 	stable *raftlog.Stable
-	logs   *raftlog.Store // of the partitions
+	logs   *raftlog.Store // of all groups
 
 	catchUpLimit *rate.Limiter
 	link         *peer.Link
@@ -235,15 +235,14 @@ func Start(cfg Config) (_ *Node, err error) {
 	n.identity = fsm.Node{ID: n.nodeID, Incarnation: n.incarnation}.Identity()
 	n.logger = slog.New(newBackoffLogs(cfg.Logger.Handler())).With("self", n.nodeID) // lines about another one say node
 	n.raftLogger = newRaftLogger(n.logger)
-	if n.stable, err = raftlog.OpenStable(n.dir.join("votes.db")); err != nil {
-		return nil, err
-	}
-	n.stable.OnFail(n.diskFailed)
-	undo = append(undo, func() { n.stable.Close() })
 	if n.logs, err = raftlog.OpenStore(n.dir.path, n.logOptions()); err != nil {
 		return nil, err
 	}
 	undo = append(undo, func() { n.logs.Close() })
+	if err = n.openVotes(); err != nil {
+		return nil, err
+	}
+	undo = append(undo, func() { n.stable.Close() })
 	n.producerIDs = newProducerIDs()
 	n.forwarded = newForwarded()
 	n.unpacking = newUnpacking()

@@ -7,7 +7,6 @@ import (
 	"io"
 	"log/slog"
 	"os"
-	"path/filepath"
 	"reflect"
 	"sync"
 	"sync/atomic"
@@ -163,37 +162,6 @@ type groupFiles struct {
 // openFiles opens the files of a group; fresh says that there need not be any.
 // The error wraps raftlog.ErrLost if they should be there and are not.
 type openFiles func(fresh bool) (groupFiles, error)
-
-// boltFiles opens the files of a group in raft-boltdb and Raft's own snapshot files. fail is told of an error of the disk.
-func boltFiles(dir string, logger hclog.Logger, fail func(error)) openFiles {
-	return func(fresh bool) (files groupFiles, err error) {
-		path := filepath.Join(dir, "raft.db")
-		if _, statErr := os.Stat(path); !fresh && os.IsNotExist(statErr) {
-			return files, raftlog.ErrLost
-		}
-		if err := os.MkdirAll(dir, 0o700); err != nil {
-			return files, err
-		}
-		snapshots, err := raft.NewFileSnapshotStoreWithLogger(dir, 2, logger)
-		if err != nil {
-			return files, err
-		}
-		files.snapshots = raftlog.GuardSnapshots(snapshots, fail)
-		log, err := raftlog.OpenBolt(path, files.snapshots)
-		if err != nil {
-			return files, err
-		}
-		log.OnFail(fail)
-		files.log, files.serving = log, log.Serving
-		for _, d := range []string{filepath.Dir(dir), dir} {
-			if err := syncDir(d); err != nil {
-				files.log.Close()
-				return files, err
-			}
-		}
-		return files, nil
-	}
-}
 
 // openGroup opens the files of a group and starts Raft. voters are the
 // identities that the group is first formed with if nothing of it is here yet;

@@ -84,7 +84,7 @@ func (n *Node) stop() error {
 	if g := n.catalog.raftGroup(); g != nil {
 		err = errors.Join(err, g.close())
 	}
-	err = errors.Join(err, n.gossip.Close(), n.link.Close(), n.logs.Close(), n.stable.Close(), n.dir.close())
+	err = errors.Join(err, n.gossip.Close(), n.link.Close(), n.stable.Close(), n.logs.Close(), n.dir.close())
 	if n.cfg.Registry != nil {
 		n.cfg.Registry.Unregister(collector{n})
 	}
