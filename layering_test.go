@@ -92,7 +92,7 @@ var layers = []layer{
 		"the gateway knows the cluster only by the interface it declares, so that either can be understood, tested and replaced alone"},
 	{"gateway/shim", nil, []string{"github.com/gorilla/websocket", "golang.org/x/"},
 		"clients compile this package into their programs: it brings nothing along"},
-	{"cluster", []string{"cluster/backofflog", "cluster/calls", "cluster/catalog", "cluster/formation", "cluster/identity", "cluster/liveness", "cluster/route", "cluster/raftgroup", "cluster/replica", "cluster/peer", "cluster/membership", "cluster/placement", "cluster/raftlog", "cluster/raftlog/vfs", "coordinator", "fsm", "kafkaproto"}, []string{hashicorp, "go.etcd.io/bbolt", "github.com/prometheus/", "github.com/twmb/franz-go/pkg/kmsg", "golang.org/x/"},
+	{"cluster", []string{"cluster/backofflog", "cluster/calls", "cluster/catalog", "cluster/formation", "cluster/identity", "cluster/liveness", "cluster/route", "cluster/raftgroup", "cluster/replica", "cluster/peer", "cluster/membership", "cluster/placement", "cluster/raftlog", "cluster/raftlog/bolt", "cluster/raftlog/vfs", "coordinator", "fsm", "kafkaproto"}, []string{hashicorp, "go.etcd.io/bbolt", "github.com/prometheus/", "github.com/twmb/franz-go/pkg/kmsg", "golang.org/x/"},
 		"the cluster does not know that clients and sessions exist; requests of consumer groups, in kmsg's structures, are all it carries for them, unread"},
 	{"cluster/backofflog", nil, []string{},
 		"what repeats is said less often, whoever says it"},

@@ -99,10 +99,11 @@ func (n *Node) openCatalog() error {
 // openCatalogMember opens the files of the catalog's group and starts Raft; there are voters at the
 // node that forms the cluster.
 func (n *Node) openCatalogMember(machine raft.FSM, voters, nonvoters []string) (*raftgroup.Member, error) {
-	config := raftgroup.Config(n.identity, n.cfg.HeartbeatTimeout, n.cfg.CommitTimeout, 10_240, n.raftLogger.Named(catalog.Group))
+	config := raftgroup.Config(n.identity, n.cfg.HeartbeatTimeout, n.cfg.CommitTimeout, catalogTrailing, n.raftLogger.Named(catalog.Group))
 	config.SnapshotThreshold = 1024
+	files, machine := n.catalogFiles(machine, catalogTrailing)
 	m, err := raftgroup.Open(raftgroup.Options{
-		Name: catalog.Group, Files: boltFiles(n.dir.Join("catalog"), config.Logger, n.diskFailed), Config: config, Machine: machine,
+		Name: catalog.Group, Files: files, Config: config, Machine: machine,
 		Stable: n.stable.Group(catalog.Group), Transport: n.transport(catalog.Group), Voters: voters, Nonvoters: nonvoters,
 	})
 	if err != nil {

@@ -109,7 +109,7 @@ type Config struct {
 	// Seams for tests; nil for the real network and disk.
 	Dial   func(ctx context.Context, addr string) (net.Conn, error)
 	Listen func(addr string) (net.Listener, error)
-	fs     vfs.FS // of the data directory but votes and the catalog
+	fs     vfs.FS // of the data directory
 }
 
 // disk is where the data directory is.
@@ -133,7 +133,7 @@ type Node struct {
 	formation  *formation.Formation
 
 	stable *raftlog.Stable
-	logs   *raftlog.Store // of the partitions
+	logs   *raftlog.Store // of all groups
 
 	link      *peer.Link
 	gossip    *membership.Gossip
@@ -210,15 +210,14 @@ func Start(cfg Config) (_ *Node, err error) {
 	n.logger = slog.New(backofflog.New(cfg.Logger.Handler())).With("self", n.nodeID) // lines about another one say node
 	n.ending.logger = n.logger
 	n.raftLogger = raftgroup.NewLogger(n.logger)
-	if n.stable, err = raftlog.OpenStable(n.dir.Join("votes.db")); err != nil {
-		return nil, err
-	}
-	n.stable.OnFail(n.diskFailed)
-	undo = append(undo, func() { n.stable.Close() })
 	if n.logs, err = raftlog.OpenStore(n.dir.Path(), n.logOptions()); err != nil {
 		return nil, err
 	}
 	undo = append(undo, func() { n.logs.Close() })
+	if err = n.openVotes(); err != nil {
+		return nil, err
+	}
+	undo = append(undo, func() { n.stable.Close() })
 	n.catalog = catalog.New(n.catalogConfig())
 	n.initial = n.newInitialTopics()
 	n.replicas = replica.New(n.ctx, n.replicaConfig())

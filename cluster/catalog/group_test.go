@@ -140,7 +140,7 @@ func newCatalogs(t *testing.T, nodes, forming int) *catalogs {
 
 func (h *hosted) start(votes string, voters, nonvoters []string) {
 	h.all.t.Helper()
-	stable, err := raftlog.OpenStable(votes)
+	stable, err := raftlog.OpenStable(votes, raftlog.Options{})
 	if err != nil {
 		h.all.t.Fatal(err)
 	}

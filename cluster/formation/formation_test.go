@@ -78,7 +78,7 @@ func (n *node) start() {
 		n.w.t.Fatal(err)
 	}
 	// A node has a file of votes before it looks for others.
-	if err := vfs.ReplaceFile(n.disk, dir.Join("votes.db"), []byte("votes")); err != nil {
+	if err := vfs.ReplaceFile(n.disk, dir.Join("votes"), []byte("votes")); err != nil {
 		n.w.t.Fatal(err)
 	}
 	f := New(Config{

@@ -92,6 +92,13 @@ func (id *Identity) Adopt(clusterID string) error {
 // Leave notes that the node was taken out of its cluster: it does not start again.
 func (id *Identity) Leave() error { return id.change(func(f *File) { f.Left = true }) }
 
+// OldFormat says that the votes and the catalog are still in the files of an older program.
+func (id *Identity) OldFormat() bool { return id.file.Load().Format == oldFormat }
+
+// Migrated notes that what those files held is in this program's own: an older program does not
+// open the directory any more.
+func (id *Identity) Migrated() error { return id.change(func(f *File) { f.Format = newFormat }) }
+
 func (id *Identity) change(how func(*File)) error {
 	id.changing.Lock()
 	defer id.changing.Unlock()
