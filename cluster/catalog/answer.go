@@ -98,7 +98,7 @@ func (c *Catalog) propose(ctx context.Context, _ string, command []byte) (at cal
 	}
 	if _, ok := ctx.Deadline(); !ok {
 		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, CallTimeout)
+		ctx, cancel = context.WithTimeout(ctx, callTimeout)
 		defer cancel()
 	}
 	if !m.Proposals.Enter(ctx) {
@@ -107,7 +107,7 @@ func (c *Catalog) propose(ctx context.Context, _ string, command []byte) (at cal
 	defer m.Proposals.Leave()
 	var future raft.ApplyFuture
 	if err := m.Ask(ctx, func() raft.Future {
-		f := m.Raft.Apply(command, CallTimeout)
+		f := m.Raft.Apply(command, callTimeout)
 		future = f
 		return f
 	}); err != nil {
@@ -135,9 +135,9 @@ func (c *Catalog) index(ctx context.Context, _ string, _ calls.Nothing) (at call
 		return at, raftgroup.NotLeader{}
 	}
 	// A barrier of this term commits whatever earlier terms left behind.
-	ctx, cancel := context.WithTimeout(ctx, CallTimeout)
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	if err := m.Ask(ctx, func() raft.Future { return m.Raft.Barrier(CallTimeout) }); err != nil {
+	if err := m.Ask(ctx, func() raft.Future { return m.Raft.Barrier(callTimeout) }); err != nil {
 		return at, notLeader(m)
 	}
 	if newer := c.machine.outgrown(); newer != nil {

@@ -33,7 +33,7 @@ type question[Q any] struct {
 func atLeader[Q any](ctx context.Context, c *Catalog, what question[Q], q Q) (calls.CatalogReply, error) {
 	if _, ok := ctx.Deadline(); !ok {
 		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, 2*CallTimeout)
+		ctx, cancel = context.WithTimeout(ctx, 2*callTimeout)
 		defer cancel()
 	}
 	for {

@@ -20,8 +20,8 @@ const (
 	Group = "catalog"
 	// MaxVoters is the number of nodes that vote in the group; the others follow it.
 	MaxVoters = 5
-	// CallTimeout bounds calls that have no deadline of their own.
-	CallTimeout = 5 * time.Second
+	// callTimeout bounds calls that have no deadline of their own.
+	callTimeout = 5 * time.Second
 
 	// turnEvery is how often the loop looks, if nothing changes before.
 	turnEvery      = time.Second

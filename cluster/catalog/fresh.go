@@ -54,7 +54,7 @@ func (c *Catalog) Refresh() bool { return c.fresh.refresh(c.cfg.Life) }
 // ended.
 func (c *Catalog) Await(ctx context.Context) bool {
 	for ctx.Err() == nil {
-		within, cancel := context.WithTimeout(ctx, CallTimeout)
+		within, cancel := context.WithTimeout(ctx, callTimeout)
 		err := c.CatchUp(within)
 		cancel()
 		if err == nil {

@@ -78,7 +78,7 @@ func (i *InitialTopics) Run(ctx context.Context) error {
 func (i *InitialTopics) try(ctx context.Context, topics []fsm.TopicSpec) (again []fsm.TopicSpec, pause time.Duration) {
 	pause = initialPause
 	for _, spec := range topics {
-		within, cancel := context.WithTimeout(ctx, 2*CallTimeout)
+		within, cancel := context.WithTimeout(ctx, 2*callTimeout)
 		err := i.Create(within, spec)
 		cancel()
 		level := slog.LevelWarn

@@ -63,10 +63,10 @@ func (c *Catalog) addMembers(ctx context.Context, m *raftgroup.Member, servers [
 		}
 		var err error
 		if votes {
-			err = m.Change(ctx, func() raft.Future { return m.Raft.AddVoter(id, raft.ServerAddress(id), 0, CallTimeout) })
+			err = m.Change(ctx, func() raft.Future { return m.Raft.AddVoter(id, raft.ServerAddress(id), 0, callTimeout) })
 			voters++
 		} else {
-			err = m.Change(ctx, func() raft.Future { return m.Raft.AddNonvoter(id, raft.ServerAddress(id), 0, CallTimeout) })
+			err = m.Change(ctx, func() raft.Future { return m.Raft.AddNonvoter(id, raft.ServerAddress(id), 0, callTimeout) })
 		}
 		if err != nil {
 			c.cfg.Logger.Warn("cannot add a node to the catalog group yet", "node", node.ID, "error", err)
@@ -104,10 +104,10 @@ func (c *Catalog) removeMembers(ctx context.Context, m *raftgroup.Member, server
 	default:
 		if connected(identity) {
 			// It is to hear that it has left before nobody tells it anything any more.
-			err = m.Change(ctx, func() raft.Future { return m.Raft.Barrier(CallTimeout) })
+			err = m.Change(ctx, func() raft.Future { return m.Raft.Barrier(callTimeout) })
 		}
 		if err == nil {
-			err = m.Change(ctx, func() raft.Future { return m.Raft.RemoveServer(raft.ServerID(identity), 0, CallTimeout) })
+			err = m.Change(ctx, func() raft.Future { return m.Raft.RemoveServer(raft.ServerID(identity), 0, callTimeout) })
 		}
 	}
 	if err != nil {
@@ -138,7 +138,7 @@ func (c *Catalog) giveUpVote(ctx context.Context, node fsm.Node) (obstacle strin
 	case !raftgroup.MajorityWithout(servers, identity, c.cfg.Host.Connected):
 		return fmt.Sprintf("without node %s the catalog would have no majority: too few of its other voters are there", node.ID), nil
 	}
-	if err := m.Change(ctx, func() raft.Future { return m.Raft.DemoteVoter(raft.ServerID(identity), 0, CallTimeout) }); err != nil {
+	if err := m.Change(ctx, func() raft.Future { return m.Raft.DemoteVoter(raft.ServerID(identity), 0, callTimeout) }); err != nil {
 		return "", err
 	}
 	c.cfg.Logger.Info("a node that leaves has given up its vote in the catalog", "node", node.ID)

@@ -32,8 +32,8 @@ import (
 const (
 	// tick is how often it is looked what can be done, if gossip brings no news before.
 	tick = 200 * time.Millisecond
-	// CallTimeout bounds each call to another node.
-	CallTimeout = 5 * time.Second
+	// callTimeout bounds each call to another node.
+	callTimeout = 5 * time.Second
 )
 
 // Identity is who this node is (identity.Identity).

@@ -93,7 +93,7 @@ func (f *Formation) propose(ctx context.Context, p *identity.Proposal) (waiting 
 		if node.Identity() == f.cfg.Identity.String() {
 			continue
 		}
-		callCtx, cancel := context.WithTimeout(ctx, CallTimeout)
+		callCtx, cancel := context.WithTimeout(ctx, callTimeout)
 		err := f.cfg.Propose(callCtx, node.Identity(), p)
 		cancel()
 		if err != nil {
@@ -105,7 +105,7 @@ func (f *Formation) propose(ctx context.Context, p *identity.Proposal) (waiting 
 
 // join asks a member of a cluster to admit this node.
 func (f *Formation) join(ctx context.Context, through membership.Member) (waiting string, err error) {
-	callCtx, cancel := context.WithTimeout(ctx, CallTimeout)
+	callCtx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	clusterID, err := f.cfg.Join(callCtx, through.PeerAddr, f.cfg.Self)
 	switch code := fsm.Code(err); {

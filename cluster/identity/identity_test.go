@@ -318,11 +318,11 @@ func TestTheCopyEnds(t *testing.T) {
 		gossip.set("127.0.0.1:1", false) // the other one is the copy
 		still(time.Hour)
 		gossip.set("127.0.0.1:1", true)
-		still(TwinFor - time.Second) // one that was ended, and is taken for alive
+		still(twinFor - time.Second) // one that was ended, and is taken for alive
 		gossip.set("", true)
 		still(2 * time.Second)
 		gossip.set("127.0.0.1:1", true)
-		still(TwinFor - time.Second)
+		still(twinFor - time.Second)
 		time.Sleep(3 * time.Second)
 		if err := <-ended; err == nil || !strings.Contains(err.Error(), "is a copy") {
 			t.Errorf("it ended with: %v", err)
