@@ -7,7 +7,6 @@ import (
 
 	"github.com/hashicorp/raft"
 
-	"github.com/trimaran-io/trimaran/cluster/calls"
 	"github.com/trimaran-io/trimaran/cluster/catalog"
 	"github.com/trimaran-io/trimaran/cluster/peer"
 	"github.com/trimaran-io/trimaran/cluster/raftgroup"
@@ -23,27 +22,15 @@ func (n *Node) catalogConfig() catalog.Config {
 	}
 }
 
-// catalogCalls are the calls between nodes that the catalog answers.
-var catalogCalls = map[catalog.Kind]calls.Row{
-	catalog.Apply:            calls.CatalogApply.Row,
-	catalog.CreateTopic:      calls.CreateTopic.Row,
-	catalog.CreatePartitions: calls.CreatePartitions.Row,
-	catalog.CreateShards:     calls.CreateShards.Row,
-	catalog.Administer:       calls.Administer.Row,
-	catalog.Index:            calls.CatalogIndex.Row,
-	catalog.Known:            calls.CatalogKnown.Row,
-	catalog.Membership:       calls.Member.Row,
-}
-
 // catalogHost is the node as its catalog sees it.
 type catalogHost struct{ n *Node }
 
 func (h catalogHost) Connected(identity string) bool { return h.n.connected(identity) }
 func (h catalogHost) Fail(err error)                 { h.n.fail(err) }
 
-// Call implements catalog.Host.
-func (h catalogHost) Call(ctx context.Context, identity string, kind catalog.Kind, payload []byte) ([]byte, error) {
-	return h.n.caller.Call(ctx, identity, catalogCalls[kind].Kind, payload)
+// Call implements calls.Caller.
+func (h catalogHost) Call(ctx context.Context, identity string, kind uint8, payload ...[]byte) ([]byte, error) {
+	return h.n.caller.Call(ctx, identity, kind, payload...)
 }
 
 // Elsewhere implements catalog.Host.
@@ -70,16 +57,16 @@ func (h catalogHost) Members() (identities []string) {
 	return identities
 }
 
-// LevelReached implements catalog.Host: logs have their newer form where nobody goes back to a program that does not
-// read it.
+// LevelReached implements catalog.Host: logs have their newer form where nobody goes back to a
+// program that does not read it.
 func (h catalogHost) LevelReached(level int) {
 	if level >= 3 {
 		h.n.logs.Upgrade()
 	}
 }
 
-// ErrLeft ends a node that was taken out of the cluster, as was asked for, and is what Start gives from
-// then on: the data directory belongs to nobody any more.
+// ErrLeft ends a node that was taken out of the cluster, as was asked for, and is what Start gives
+// from then on: the data directory belongs to nobody any more.
 var ErrLeft = errors.New("this node has left the cluster: its replicas are elsewhere, and it cannot come back with this data directory")
 
 // Left implements catalog.Host.
@@ -109,13 +96,14 @@ func (n *Node) openCatalog() error {
 	return nil
 }
 
-// openCatalogMember opens the files of the catalog's group and starts Raft; there are voters at the node that forms the
-// cluster.
+// openCatalogMember opens the files of the catalog's group and starts Raft; there are voters at the
+// node that forms the cluster.
 func (n *Node) openCatalogMember(machine raft.FSM, voters, nonvoters []string) (*raftgroup.Member, error) {
-	config := raftgroup.Config(n.identity, n.cfg.HeartbeatTimeout, n.cfg.CommitTimeout, 10_240, n.raftLogger.Named(catalog.Group))
+	config := raftgroup.Config(n.identity, n.cfg.HeartbeatTimeout, n.cfg.CommitTimeout, catalogTrailing, n.raftLogger.Named(catalog.Group))
 	config.SnapshotThreshold = 1024
+	files, machine := n.catalogFiles(machine, catalogTrailing)
 	m, err := raftgroup.Open(raftgroup.Options{
-		Name: catalog.Group, Files: boltFiles(n.dir.Join("catalog"), config.Logger, n.diskFailed), Config: config, Machine: machine,
+		Name: catalog.Group, Files: files, Config: config, Machine: machine,
 		Stable: n.stable.Group(catalog.Group), Transport: n.transport(catalog.Group), Voters: voters, Nonvoters: nonvoters,
 	})
 	if err != nil {

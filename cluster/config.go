@@ -79,7 +79,7 @@ type Config struct {
 	// Seams for tests; nil for the real network and disk.
 	Dial   func(ctx context.Context, addr string) (net.Conn, error)
 	Listen func(addr string) (net.Listener, error)
-	fs     vfs.FS // of the data directory but votes and the catalog
+	fs     vfs.FS // of the data directory
 }
 
 // disk is where the data directory is.

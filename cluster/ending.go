@@ -47,8 +47,8 @@ func (e *ending) fail(err error) {
 	}
 }
 
-// lost ends the node if err is that of a sync, and gives it back. The kernel tells it once: whoever tries again is
-// told that all is well.
+// lost ends the node if err is that of a sync, and gives it back. The kernel tells it once: whoever
+// tries again is told that all is well.
 func (e *ending) lost(err error) error {
 	if errors.As(err, new(notSynced)) {
 		e.diskFailed(err)
@@ -56,7 +56,8 @@ func (e *ending) lost(err error) error {
 	return err
 }
 
-// diskFailed ends the node: of what was written nobody knows what is on the disk, and only a restart finds out.
+// diskFailed ends the node: of what was written nobody knows what is on the disk, and only a
+// restart finds out.
 func (e *ending) diskFailed(err error) {
 	e.fail(fmt.Errorf("the disk has lost what was written: %w", err))
 }

@@ -26,7 +26,7 @@ func seedIdentity(t *testing.T, cfg Config, file identity.File) {
 	if err := dir.Save(&file); err != nil {
 		t.Fatal(err)
 	}
-	votes, err := raftlog.OpenStable(dir.Join("votes.db")) // a node has one before it looks for others
+	votes, err := raftlog.OpenStable(dir.Join("votes"), raftlog.Options{}) // a node has one before it looks for others
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -21,20 +21,11 @@ func (n *Node) newFormation() *formation.Formation {
 		Expect:   n.cfg.BootstrapExpect,
 		Told:     n.toldOfOthers(),
 		Gossip:   n.gossip,
-		Propose: func(ctx context.Context, identity string, proposal []byte) error {
-			_, err := n.caller.Call(ctx, identity, calls.Form.Kind, proposal)
+		Propose: func(ctx context.Context, to string, p *identity.Proposal) error {
+			_, err := calls.Form.Ask(ctx, n.caller, to, calls.Formation(*p))
 			return err
 		},
-		Join: func(ctx context.Context, addr string, node []byte) ([]byte, error) {
-			_, reply, err := n.link.CallAddr(ctx, addr, calls.Join.Kind, node)
-			if errors.Is(err, peer.ErrNotSent) {
-				err = fmt.Errorf("%w: %w", fsm.ErrNoLeader, err)
-			}
-			if err != nil {
-				return nil, err
-			}
-			return calls.DecodeReply(reply)
-		},
+		Join:    n.askToJoin,
 		Adopted: func(string) { n.announce() },
 		Logger:  n.logger,
 	})
@@ -47,15 +38,40 @@ func (n *Node) toldOfOthers() bool {
 	})
 }
 
-// grant answers a proposal to form a cluster (calls.Form).
-func (n *Node) grant(payload []byte) error { return n.lost(n.formation.Grant(payload)) }
+// askToJoin asks the node at a peer address to register this one; its identity is not known before.
+func (n *Node) askToJoin(ctx context.Context, addr string, node fsm.Node) (clusterID string, err error) {
+	request, err := calls.Join.Payload(node)
+	if err != nil {
+		return "", err
+	}
+	_, reply, err := n.link.CallAddr(ctx, addr, calls.Join.Kind, request)
+	if errors.Is(err, peer.ErrNotSent) {
+		err = fmt.Errorf("%w: %w", fsm.ErrNoLeader, err)
+	}
+	if err == nil {
+		reply, err = calls.DecodeReply(reply)
+	}
+	if err != nil {
+		return "", err
+	}
+	joined, err := calls.Join.Read(node, reply)
+	return joined.ClusterID, err
+}
 
-// admit registers a new node in the catalog (calls.Join). The catalog's leader then adds it to the
-// catalog's Raft group.
-func (n *Node) admit(ctx context.Context, from string, payload []byte) ([]byte, error) {
-	return n.formation.Admit(ctx, from, payload, func(ctx context.Context, node fsm.Node) error {
-		_, err := n.catalog.Change(ctx, fsm.CatalogCommand{RegisterNode: &node})
-		return err
+// answerFormation gives the calls of nodes without a cluster their functions.
+func (n *Node) answerFormation(s *calls.Server) {
+	calls.Handle(s, calls.Form, func(_ context.Context, _ string, q calls.Formation) (calls.Nothing, error) {
+		p := identity.Proposal(q)
+		return calls.Nothing{}, n.lost(n.formation.Grant(&p))
+	})
+	// A new node is registered in the catalog, whose leader then adds it to the catalog's Raft
+	// group.
+	calls.Handle(s, calls.Join, func(ctx context.Context, from string, node fsm.Node) (calls.JoinReply, error) {
+		id, err := n.formation.Admit(ctx, from, node, func(ctx context.Context, node fsm.Node) error {
+			_, err := n.catalog.Change(ctx, fsm.CatalogCommand{RegisterNode: &node})
+			return err
+		})
+		return calls.JoinReply{ClusterID: id}, err
 	})
 }
 

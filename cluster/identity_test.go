@@ -14,10 +14,10 @@ func TestANodeWithoutItsVotesIsRefused(t *testing.T) {
 	dir := c.nodes[0].dir
 	c.kill(0)
 	for _, spoil := range []func(string) error{os.Remove, func(path string) error { return os.WriteFile(path, nil, 0o600) }} {
-		if err := spoil(dir.Join("votes.db")); err != nil {
+		if err := spoil(dir.Join("votes")); err != nil {
 			t.Fatal(err)
 		}
-		if n, err := Start(c.nodes[0].cfg); err == nil || !strings.Contains(err.Error(), "votes.db") {
+		if n, err := Start(c.nodes[0].cfg); err == nil || !strings.Contains(err.Error(), "has lost votes") {
 			t.Errorf("the node starts: %v", err)
 			if err == nil {
 				n.stop()

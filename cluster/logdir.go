@@ -10,6 +10,7 @@ import (
 
 	"github.com/hashicorp/raft"
 
+	"github.com/trimaran-io/trimaran/cluster/catalog"
 	"github.com/trimaran-io/trimaran/cluster/raftlog"
 	"github.com/trimaran-io/trimaran/cluster/replica"
 	"github.com/trimaran-io/trimaran/fsm"
@@ -21,10 +22,10 @@ import (
 type LogDir struct {
 	lock    *os.File
 	archive *raftlog.Archive
-	only    string // the partition that the path named; "": all
+	only    string // the log that the path named; "": all
 }
 
-// OpenLogDir opens a node's data directory, or one partition's folder in it. It
+// OpenLogDir opens a node's data directory, or one log's folder in it. It
 // fails when a node runs on it.
 func OpenLogDir(path string) (*LogDir, error) {
 	d := &LogDir{}
@@ -33,7 +34,10 @@ func OpenLogDir(path string) (*LogDir, error) {
 		if err != nil {
 			return nil, err
 		}
-		path, d.only = filepath.Dir(filepath.Dir(full)), filepath.Base(full)
+		path, d.only = filepath.Dir(full), filepath.Base(full)
+		if d.only != catalog.Group {
+			path = filepath.Dir(path)
+		}
 	}
 	lock, err := os.Open(filepath.Join(path, "LOCK"))
 	if errors.Is(err, os.ErrNotExist) {
@@ -61,8 +65,11 @@ func (d *LogDir) Close() error { return d.lock.Close() }
 func (d *LogDir) JournalErr() error { return d.archive.JournalErr }
 
 // Partitions gives the names of the partitions' folders, topic id and number, and
-// the bytes of all their segments.
+// the bytes of all their segments. Of the catalog's folder it gives that name.
 func (d *LogDir) Partitions() (names []string, bytes int64, err error) {
+	if d.only == catalog.Group {
+		return []string{d.only}, 0, nil
+	}
 	all, sizes, err := d.archive.Groups()
 	if err != nil {
 		return nil, 0, err
@@ -83,6 +90,9 @@ func (d *LogDir) Describe(name string) (*raftlog.ArchivedLog, error) { return d.
 // Verify reads all of a partition and gives what is wrong. progress, which may be
 // nil, is told of bytes read.
 func (d *LogDir) Verify(name string, progress func(int64)) (raftlog.Verified, []error) {
+	if name == catalog.Group {
+		return d.archive.Verify(name, catalogSpan, nil, progress)
+	}
 	var bad []error
 	id, err := fsm.ParsePartitionID(name)
 	if err != nil {
@@ -91,6 +101,32 @@ func (d *LogDir) Verify(name string, progress func(int64)) (raftlog.Verified, []
 	found, more := d.archive.Verify(name, replica.SpanOf(id), checkEntry, progress)
 	return found, append(bad, more...)
 }
+
+// VerifyOwn gives what is wrong with what the node keeps for itself: the catalog's log and the votes.
+func (d *LogDir) VerifyOwn() (bad []error) {
+	if d.only != "" {
+		return nil
+	}
+	votes, err := d.archive.Votes()
+	if err != nil {
+		bad = append(bad, err)
+	}
+	for _, v := range votes {
+		if v.Damaged != "" {
+			bad = append(bad, fmt.Errorf("votes of %s: %s (the node copies it from others when it starts)", v.Group, v.Damaged))
+		}
+	}
+	if d.archive.HasCatalog() {
+		_, wrong := d.Verify(catalog.Group, nil)
+		for _, err := range wrong {
+			bad = append(bad, fmt.Errorf("catalog: %w", err))
+		}
+	}
+	return bad
+}
+
+// Votes gives what the node has voted, by group.
+func (d *LogDir) Votes() ([]raftlog.ArchivedVotes, error) { return d.archive.Votes() }
 
 // checkEntry checks the batches of an entry of records.
 func checkEntry(entry *raft.Log) error {
@@ -112,7 +148,7 @@ func checkEntry(entry *raft.Log) error {
 type DumpedEntry struct {
 	Index   uint64        `json:"index"`
 	Term    uint64        `json:"term"`
-	Kind    string        `json:"kind"` // "records", "groups", "log start", "control", "configuration", "noop", "barrier"
+	Kind    string        `json:"kind"` // "records", "groups", "catalog", "log start", "control", "configuration", "noop", "barrier"
 	Pos     int64         `json:"position"`
 	Bytes   int           `json:"bytes"`
 	At      int64         `json:"appended_at"` // ms, the leader's clock; 0: not known
@@ -142,7 +178,15 @@ type DumpedBatch struct {
 // base, with their records if those are wanted.
 func (d *LogDir) Entries(name string, base uint64, records bool, fn func(DumpedEntry) error) error {
 	return d.archive.Entries(name, base, func(pos int64, entry *raft.Log) error {
-		return fn(dumpEntry(pos, entry, records))
+		e := entry
+		if name == catalog.Group && entry.Type == raft.LogCommand {
+			e = &raft.Log{Index: entry.Index, Term: entry.Term, Type: entry.Type, AppendedAt: entry.AppendedAt} // no records
+		}
+		dumped := dumpEntry(pos, e, records)
+		if e != entry {
+			dumped.Kind, dumped.Bytes = catalog.Group, len(entry.Data)
+		}
+		return fn(dumped)
 	})
 }
 

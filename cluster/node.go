@@ -59,7 +59,7 @@ type Node struct {
 	formation  *formation.Formation
 
 	stable *raftlog.Stable
-	logs   *raftlog.Store // of the partitions
+	logs   *raftlog.Store // of all groups
 
 	link      *peer.Link
 	gossip    *membership.Gossip
@@ -150,15 +150,14 @@ func (n *Node) openFiles(undo *[]func()) (err error) {
 	n.logger = slog.New(backofflog.New(n.cfg.Logger.Handler())).With("self", n.nodeID) // lines about another one say node
 	n.ending.logger = n.logger
 	n.raftLogger = raftgroup.NewLogger(n.logger)
-	if n.stable, err = raftlog.OpenStable(n.dir.Join("votes.db")); err != nil {
-		return err
-	}
-	n.stable.OnFail(n.diskFailed)
-	*undo = append(*undo, func() { n.stable.Close() })
 	if n.logs, err = raftlog.OpenStore(n.dir.Path(), n.logOptions()); err != nil {
 		return err
 	}
 	*undo = append(*undo, func() { n.logs.Close() })
+	if err := n.openVotes(); err != nil {
+		return err
+	}
+	*undo = append(*undo, func() { n.stable.Close() })
 	return nil
 }
 

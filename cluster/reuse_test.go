@@ -231,12 +231,12 @@ func TestANodeThatFormedItsClusterDoesNotFormItAgain(t *testing.T) {
 	c.startAll()
 	dir := c.nodes[0].dir
 	c.kill(0)
-	for _, name := range []string{"votes.db", "catalog", "partitions"} {
+	for _, name := range []string{"votes", "catalog", "partitions"} {
 		if err := os.RemoveAll(dir.Join(name)); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if n, err := Start(c.nodes[0].cfg); err == nil || !strings.Contains(err.Error(), "votes.db") {
+	if n, err := Start(c.nodes[0].cfg); err == nil || !strings.Contains(err.Error(), "has lost votes") {
 		t.Errorf("the node starts: %v", err)
 		if err == nil {
 			n.stop()

@@ -23,16 +23,8 @@ func (n *Node) answers() *calls.Server {
 	}}
 	n.answerRecords(s)
 	n.answerReplicas(s)
-	for kind, row := range catalogCalls {
-		calls.HandleRaw(s, row, func(ctx context.Context, from string, payload []byte) ([]byte, error) {
-			return n.catalog.Answer(ctx, from, kind, payload)
-		})
-	}
-
-	calls.HandleRaw(s, calls.Form.Row, func(_ context.Context, _ string, payload []byte) ([]byte, error) {
-		return nil, n.grant(payload)
-	})
-	calls.HandleRaw(s, calls.Join.Row, n.admit)
+	n.catalog.Answers(s)
+	n.answerFormation(s)
 	calls.Handle(s, calls.Survey, n.failover.answer)
 	calls.Handle(s, calls.Stand, n.failover.told)
 	calls.Handle(s, calls.Full, n.room.heard)

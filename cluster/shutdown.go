@@ -71,7 +71,7 @@ func (n *Node) stop() error {
 	if g := n.catalog.Member(); g != nil {
 		err = errors.Join(err, g.Close())
 	}
-	err = errors.Join(err, n.gossip.Close(), n.link.Close(), n.logs.Close(), n.stable.Close(), n.dir.Close())
+	err = errors.Join(err, n.gossip.Close(), n.link.Close(), n.stable.Close(), n.logs.Close(), n.dir.Close())
 	if n.cfg.Registry != nil {
 		n.cfg.Registry.Unregister(collector{n})
 	}

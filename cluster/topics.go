@@ -9,8 +9,8 @@ import (
 	"github.com/trimaran-io/trimaran/fsm"
 )
 
-// This file is what a gateway asks the catalog through the node. Only what takes a partition's leader is more than
-// handing it on.
+// This file is what a gateway asks the catalog through the node. Only what takes a partition's
+// leader is more than handing it on.
 
 // self is this node as it registers.
 func (n *Node) self() fsm.Node {
@@ -20,7 +20,8 @@ func (n *Node) self() fsm.Node {
 // Topics gives the catalog as this node knows it. It must not be changed.
 func (n *Node) Topics() *fsm.Topics { return n.catalog.View() }
 
-// CatalogKnown says whether the catalog here was once as new as the leader's since this node has started.
+// CatalogKnown says whether the catalog here was once as new as the leader's since this node has
+// started.
 func (n *Node) CatalogKnown() bool { return n.catalog.CaughtUp() }
 
 // NewProducerID gives an id for an idempotent producer that no other has had or
@@ -28,9 +29,9 @@ func (n *Node) CatalogKnown() bool { return n.catalog.CaughtUp() }
 // within ctx, and fsm.ErrTimeout.
 func (n *Node) NewProducerID(ctx context.Context) (int64, error) { return n.catalog.NewProducerID(ctx) }
 
-// Administer does what an operator asks and returns when it is in the catalog; what
-// follows from it takes its time and is seen in Status. Errors are fsm's: ErrInvalidAssignment where it
-// cannot be done, with the reason, ErrLevel while nodes run an older program.
+// Administer does what an operator asks and returns when it is in the catalog; what follows from it
+// takes its time and is seen in Status. Errors are fsm's: ErrInvalidAssignment where it cannot be
+// done, with the reason, ErrLevel while nodes run an older program.
 func (n *Node) Administer(ctx context.Context, request fsm.AdminRequest) error {
 	return n.catalog.Administer(ctx, request)
 }

@@ -58,8 +58,3 @@ func (s *Server) Missing() (names []string) {
 	}
 	return names
 }
-
-// HandleRaw is Handle for who reads the bytes of a request himself.
-func HandleRaw(s *Server, row Row, answer func(ctx context.Context, from string, payload []byte) ([]byte, error)) {
-	s.answers[row.Kind] = answer
-}

@@ -9,12 +9,12 @@ import (
 	"github.com/trimaran-io/trimaran/fsm"
 )
 
-// Administer does what an operator asks and returns when it is in the catalog; what follows from it takes its time
-// and is seen in the status. Errors are fsm's: ErrInvalidAssignment where it cannot be done, with the reason, ErrLevel
-// while nodes run an older program.
+// Administer does what an operator asks and returns when it is in the catalog; what follows from it
+// takes its time and is seen in the status. Errors are fsm's: ErrInvalidAssignment where it cannot
+// be done, with the reason, ErrLevel while nodes run an older program.
 func (c *Catalog) Administer(ctx context.Context, request fsm.AdminRequest) error {
 	// Every request may be made twice: it says how things shall be.
-	return c.askJSON(ctx, Administer, request)
+	return askForAll(ctx, c, c.administer(), request)
 }
 
 // administer gives the command for what an operator asks.
@@ -94,8 +94,9 @@ func (p *placer) canLeave(view *fsm.Topics, node fsm.Node) error {
 	return p.servesWithout(view, node, here)
 }
 
-// servesWithout says whether the catalog and everything that the node holds keeps a majority that is there when the
-// node has left, and those that are leaving already. A group without one now cannot even let it go.
+// servesWithout says whether the catalog and everything that the node holds keeps a majority that
+// is there when the node has left, and those that are leaving already. A group without one now
+// cannot even let it go.
 func (p *placer) servesWithout(view *fsm.Topics, node fsm.Node, here map[fsm.NodeID]bool) error {
 	stay := func(id fsm.NodeID) bool {
 		other, ok := view.Node(id)
@@ -169,8 +170,8 @@ func (p *placer) changeFactor(view *fsm.Topics, name string, factor int) (comman
 	return command, nil
 }
 
-// withFactor gives a partition's replicas when it has so many, and counts those that are new among nodes. Where no node
-// is left for one the error ends where the number of the partition goes.
+// withFactor gives a partition's replicas when it has so many, and counts those that are new among
+// nodes. Where no node is left for one the error ends where the number of the partition goes.
 func withFactor(p *fsm.Partition, factor int, nodes []placement.Node, here map[fsm.NodeID]bool) ([]fsm.NodeID, error) {
 	if len(p.Replicas) == factor {
 		return p.Replicas, nil
@@ -191,7 +192,8 @@ func withFactor(p *fsm.Partition, factor int, nodes []placement.Node, here map[f
 	return to, nil
 }
 
-// leastUseful is the place of the replica to do without: the last one that is not there, else the last.
+// leastUseful is the place of the replica to do without: the last one that is not there, else the
+// last.
 func leastUseful(replicas []fsm.NodeID, here map[fsm.NodeID]bool) int {
 	for i := len(replicas) - 1; i >= 0; i-- {
 		if !here[replicas[i]] {

@@ -9,6 +9,7 @@ import (
 
 	"github.com/hashicorp/raft"
 
+	"github.com/trimaran-io/trimaran/cluster/calls"
 	"github.com/trimaran-io/trimaran/cluster/identity"
 	"github.com/trimaran-io/trimaran/cluster/raftgroup"
 	"github.com/trimaran-io/trimaran/fsm"
@@ -19,8 +20,8 @@ const (
 	Group = "catalog"
 	// MaxVoters is the number of nodes that vote in the group; the others follow it.
 	MaxVoters = 5
-	// CallTimeout bounds calls that have no deadline of their own.
-	CallTimeout = 5 * time.Second
+	// callTimeout bounds calls that have no deadline of their own.
+	callTimeout = 5 * time.Second
 
 	// turnEvery is how often the loop looks, if nothing changes before.
 	turnEvery      = time.Second
@@ -31,11 +32,11 @@ const (
 type Host interface {
 	// Connected reports whether a node is reached right now; a node reaches itself.
 	Connected(identity string) bool
-	// Call asks another node's catalog: Answer is what answers there. An error for which fsm.NotAppended
-	// holds means that nothing was changed; one that is no leader answers with a raftgroup.NotLeader.
-	Call(ctx context.Context, identity string, kind Kind, payload []byte) ([]byte, error)
-	// Elsewhere gives who leads the group by the word of its other voters, "" for nobody, where the member
-	// here cannot hear of it: it knows of the leader that is given, "" for none. ok false: it is to be believed.
+	// Call takes a call to another node.
+	calls.Caller
+	// Elsewhere gives who leads the group by the word of its other voters, "" for nobody, where the
+	// member here cannot hear of it: it knows of the leader that is given, "" for none. ok false:
+	// it is to be believed.
 	Elsewhere(leader string, voters []string) (identity string, ok bool)
 	// HandOver gives leadership of the group to a voter that is suitable and follows.
 	HandOver(m *raftgroup.Member, suitable func(identity string) bool) error
@@ -43,7 +44,8 @@ type Host interface {
 	Members() []string
 	// LevelReached is told the cluster's level, again and again. It must not wait for anything.
 	LevelReached(level int)
-	// Fail ends the node for a reason that only the operator can mend. It must not wait for anything.
+	// Fail ends the node for a reason that only the operator can mend. It must not wait for
+	// anything.
 	Fail(error)
 	// Left ends the node for good: it was taken out of the cluster.
 	Left()
@@ -62,14 +64,15 @@ type Config struct {
 	DefaultReplicationFactor int16
 	Shards                   int32 // of consumer groups
 
-	// ReplaceAfter is how long a node must be away before its replicas go to others. 0 means 30 minutes;
-	// negative: never.
+	// ReplaceAfter is how long a node must be away before its replicas go to others. 0 means 30
+	// minutes; negative: never.
 	ReplaceAfter time.Duration
 	// NoAutoBalance leaves replicas where they are unless a node leaves.
 	NoAutoBalance bool
 }
 
-// Catalog is this node's member of the catalog's group. It has no lock of its own: see the package comment.
+// Catalog is this node's member of the catalog's group. It has no lock of its own: see the package
+// comment.
 type Catalog struct {
 	cfg      Config
 	self     string // this node's identity
@@ -80,7 +83,7 @@ type Catalog struct {
 	member   atomic.Pointer[raftgroup.Member] // nil until the node is in a cluster
 	caughtUp atomic.Bool                      // the catalog here was once as new as the leader's
 	cut      atomic.Bool                      // see departure.go
-	placing  chan struct{}                    // capacity 1: see ownTurn
+	placing  chan struct{}                    // capacity 1: see placed
 }
 
 // New makes a catalog that is empty until Open.
@@ -103,7 +106,8 @@ func New(cfg Config) *Catalog {
 func (c *Catalog) Open(start func(raft.FSM) (*raftgroup.Member, error)) error {
 	m, err := start(c.Machine())
 	if err != nil {
-		return cmp.Or(c.machine.outgrown(), err) // Raft does not say why it cannot restore a snapshot
+		// Raft does not say why it cannot restore a snapshot.
+		return cmp.Or(c.machine.outgrown(), err)
 	}
 	c.member.Store(m)
 	c.machine.wake()
@@ -140,12 +144,13 @@ func (c *Catalog) Changed() <-chan struct{} {
 // Wake lets everybody look again who waits for Changed.
 func (c *Catalog) Wake() { c.machine.wake() }
 
-// CaughtUp says whether the catalog here was once as new as the leader's since this node has started.
+// CaughtUp says whether the catalog here was once as new as the leader's since this node has
+// started.
 func (c *Catalog) CaughtUp() bool { return c.caughtUp.Load() }
 
-// Run does what has to be done again and again, until ctx ends: it brings the catalog up to date at the start, has
-// this node registered as it is, leads where this node leads, and ends the node when it was taken out of the
-// cluster. Open must have returned.
+// Run does what has to be done again and again, until ctx ends: it brings the catalog up to date at
+// the start, has this node registered as it is, leads where this node leads, and ends the node when
+// it was taken out of the cluster. Open must have returned.
 func (c *Catalog) Run(ctx context.Context) {
 	tick := time.NewTicker(turnEvery)
 	defer tick.Stop()
@@ -187,7 +192,8 @@ func (c *Catalog) catchUpFirst(ctx context.Context) {
 	}
 }
 
-// here are the registered nodes that are reached right now, this one among them if it is registered.
+// here are the registered nodes that are reached right now, this one among them if it is
+// registered.
 func (c *Catalog) here(view *fsm.Topics) map[fsm.NodeID]bool {
 	return nodesHere(view, c.cfg.Host.Connected)
 }

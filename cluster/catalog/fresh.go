@@ -5,8 +5,9 @@ import (
 	"time"
 )
 
-// A coordinator that does not know a topic takes its offsets for gone, and a consumer that hears so begins anew. So it
-// serves only when the catalog here is as new as the leader's, and looks again before it says that a topic is not there.
+// A coordinator that does not know a topic takes its offsets for gone, and a consumer that hears so
+// begins anew. So it serves only when the catalog here is as new as the leader's, and looks again
+// before it says that a topic is not there.
 
 const (
 	awaitRetry = 100 * time.Millisecond
@@ -45,14 +46,15 @@ func (f *freshness) refresh(life context.Context) bool {
 	return true
 }
 
-// Refresh brings the catalog here up to date unless that was done within the last second, and says whether it is. It
-// takes a second at most.
+// Refresh brings the catalog here up to date unless that was done within the last second, and says
+// whether it is. It takes a second at most.
 func (c *Catalog) Refresh() bool { return c.fresh.refresh(c.cfg.Life) }
 
-// Await waits until the catalog here is as new as the leader's was when this was called; false: ctx ended.
+// Await waits until the catalog here is as new as the leader's was when this was called; false: ctx
+// ended.
 func (c *Catalog) Await(ctx context.Context) bool {
 	for ctx.Err() == nil {
-		within, cancel := context.WithTimeout(ctx, CallTimeout)
+		within, cancel := context.WithTimeout(ctx, callTimeout)
 		err := c.CatchUp(within)
 		cancel()
 		if err == nil {

@@ -1,6 +1,7 @@
 package catalog
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"log/slog"
@@ -13,14 +14,15 @@ import (
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/raft"
 
+	"github.com/trimaran-io/trimaran/cluster/calls"
 	"github.com/trimaran-io/trimaran/cluster/identity"
 	"github.com/trimaran-io/trimaran/cluster/raftgroup"
 	"github.com/trimaran-io/trimaran/cluster/raftlog"
 	"github.com/trimaran-io/trimaran/fsm"
 )
 
-// catalogs are some nodes' catalogs, with Raft's own network in memory and logs that are kept nowhere. They are nodes in nothing
-// else: what a Catalog asks of its node is here.
+// catalogs are some nodes' catalogs, with Raft's own network in memory and logs that are kept
+// nowhere. They are nodes in nothing else: what a Catalog asks of its node is here.
 type catalogs struct {
 	t     *testing.T
 	nodes []*hosted
@@ -39,6 +41,8 @@ type hosted struct {
 	stop  context.CancelFunc
 	runs  chan struct{}
 	votes *raftlog.Stable
+
+	answers calls.Server
 }
 
 func (h *hosted) Connected(identity string) bool { return h.all.find(identity) != nil }
@@ -57,12 +61,12 @@ func (h *hosted) HandOver(m *raftgroup.Member, suitable func(string) bool) error
 	return fsm.ErrNoLeader
 }
 
-func (h *hosted) Call(ctx context.Context, identity string, kind Kind, payload []byte) ([]byte, error) {
+func (h *hosted) Call(ctx context.Context, identity string, kind uint8, payload ...[]byte) ([]byte, error) {
 	other := h.all.find(identity)
 	if other == nil {
 		return nil, fsm.ErrNoLeader
 	}
-	return other.c.Answer(ctx, h.c.self, kind, payload)
+	return other.answers.Answer(ctx, h.c.self, kind, bytes.Join(payload, nil))
 }
 
 func (h *hosted) Members() (ids []string) {
@@ -110,6 +114,7 @@ func newCatalogs(t *testing.T, nodes, forming int) *catalogs {
 		h.stop = cancel
 		h.c = New(Config{Life: ctx, Self: h.self, Host: h, Logger: slog.New(slog.DiscardHandler), Forming: forms,
 			DefaultPartitions: 1, DefaultReplicationFactor: 3, Shards: 16, NoAutoBalance: true})
+		h.c.Answers(&h.answers)
 		_, h.wire = raft.NewInmemTransport(raft.ServerAddress(h.c.self))
 		a.nodes = append(a.nodes, h)
 	}
@@ -135,7 +140,7 @@ func newCatalogs(t *testing.T, nodes, forming int) *catalogs {
 
 func (h *hosted) start(votes string, voters, nonvoters []string) {
 	h.all.t.Helper()
-	stable, err := raftlog.OpenStable(votes)
+	stable, err := raftlog.OpenStable(votes, raftlog.Options{})
 	if err != nil {
 		h.all.t.Fatal(err)
 	}
@@ -196,7 +201,8 @@ func (a *catalogs) eventually(what string, condition func() error) {
 	a.t.Fatalf("%s: %v", what, err)
 }
 
-// up waits until all that run are up to date and know a cluster of so many nodes at the newest level.
+// up waits until all that run are up to date and know a cluster of so many nodes at the newest
+// level.
 func (a *catalogs) up(nodes int) {
 	a.t.Helper()
 	a.eventually("all know the cluster", func() error {
@@ -224,8 +230,8 @@ func (a *catalogs) leader() *hosted {
 	return leader
 }
 
-// What is changed through one node is known at all when that returns, whoever leads; and no change is made twice or lost when
-// a leader dies.
+// What is changed through one node is known at all when that returns, whoever leads; and no change
+// is made twice or lost when a leader dies.
 func TestAChangeIsKnownEverywhere(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a := newCatalogs(t, 3, 3)
@@ -290,8 +296,8 @@ func TestWithoutAMajorityNothingIsChanged(t *testing.T) {
 	})
 }
 
-// Nodes that join follow, five of them vote; those that leave give up their votes first and hear that they have left, also when they
-// were away.
+// Nodes that join follow, five of them vote; those that leave give up their votes first and hear
+// that they have left, also when they were away.
 func TestNodesComeAndGo(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a := newCatalogs(t, 6, 2)

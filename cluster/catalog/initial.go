@@ -12,7 +12,8 @@ import (
 const (
 	// initialDone is noted in the data directory when the topics of the configuration were created.
 	initialDone = "initial-topics"
-	// initialPause is the pause before a topic is tried again that needs more nodes, which may never come.
+	// initialPause is the pause before a topic is tried again that needs more nodes, which may
+	// never come.
 	initialPause = time.Second
 	// initialRetry is the pause before one is tried again for another reason.
 	initialRetry = 100 * time.Millisecond
@@ -24,11 +25,12 @@ type Notes interface {
 	Note(name string) error
 }
 
-// InitialTopics creates the topics of the configuration when the cluster is new. Topics that are there are left as they
-// are. Run belongs to one goroutine; Pending may be asked by any.
+// InitialTopics creates the topics of the configuration when the cluster is new. Topics that are
+// there are left as they are. Run belongs to one goroutine; Pending may be asked by any.
 type InitialTopics struct {
 	Topics []fsm.TopicSpec
-	// Formed says that this node was there when its cluster was formed: only then are topics created.
+	// Formed says that this node was there when its cluster was formed: only then are topics
+	// created.
 	Formed func() bool
 	// Create creates a topic and returns when its partitions have leaders.
 	Create func(context.Context, fsm.TopicSpec) error
@@ -42,8 +44,8 @@ type InitialTopics struct {
 // Pending says that the topics are not all there yet, nor known to need more nodes than are there.
 func (i *InitialTopics) Pending() bool { return len(i.Topics) > 0 && !i.tried.Load() }
 
-// Run returns when nothing is left to do, or ctx ends. The error is that of noting that it was done, and no reason to
-// do anything but to say so, unless it is a vfs.NotSynced.
+// Run returns when nothing is left to do, or ctx ends. The error is that of noting that it was
+// done, and no reason to do anything but to say so, unless it is a vfs.NotSynced.
 func (i *InitialTopics) Run(ctx context.Context) error {
 	defer i.tried.Store(true)
 	if len(i.Topics) == 0 || !i.Formed() {
@@ -76,7 +78,7 @@ func (i *InitialTopics) Run(ctx context.Context) error {
 func (i *InitialTopics) try(ctx context.Context, topics []fsm.TopicSpec) (again []fsm.TopicSpec, pause time.Duration) {
 	pause = initialPause
 	for _, spec := range topics {
-		within, cancel := context.WithTimeout(ctx, 2*CallTimeout)
+		within, cancel := context.WithTimeout(ctx, 2*callTimeout)
 		err := i.Create(within, spec)
 		cancel()
 		level := slog.LevelWarn

@@ -6,7 +6,8 @@ import (
 	"github.com/trimaran-io/trimaran/fsm"
 )
 
-// register brings the catalog up to date with what this node is: its program may be another one than when it joined.
+// register brings the catalog up to date with what this node is: its program may be another one
+// than when it joined.
 func (c *Catalog) register(ctx context.Context) {
 	self := c.cfg.Self
 	known, ok := c.View().Node(self.ID)

@@ -14,9 +14,9 @@ import (
 	"github.com/trimaran-io/trimaran/fsm"
 )
 
-// machine is the replicated state of the catalog at this node. What a newer program wrote into the log or
-// a snapshot (fsm.ErrNewer) ends it: nothing is applied from there on, no snapshot is taken, and since a node
-// without its catalog does not know what it should do, the node ends.
+// machine is the replicated state of the catalog at this node. What a newer program wrote into the
+// log or a snapshot (fsm.ErrNewer) ends it: nothing is applied from there on, no snapshot is taken,
+// and since a node without its catalog does not know what it should do, the node ends.
 type machine struct {
 	fail    func(error)     // ends the node; it does not wait
 	reached func(level int) // told the cluster's level when an entry was applied; it does not wait
@@ -49,7 +49,8 @@ func (m *machine) wake() {
 	m.wakeLocked()
 }
 
-// now gives the index of the last entry applied, and a channel that is closed when that or the leader moves.
+// now gives the index of the last entry applied, and a channel that is closed when that or the
+// leader moves.
 func (m *machine) now() (fsm.Index, <-chan struct{}) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -63,7 +64,8 @@ func (m *machine) outgrown() error {
 	return m.newer
 }
 
-// awaitIndex returns when the entry of that index is applied. The error is fsm.ErrTimeout when ctx ends first.
+// awaitIndex returns when the entry of that index is applied. The error is fsm.ErrTimeout when ctx
+// ends first.
 func (m *machine) awaitIndex(ctx context.Context, index fsm.Index) error {
 	for {
 		at, changed := m.now()
@@ -90,8 +92,8 @@ func (m *machine) Apply(entry *raft.Log) any {
 	return result
 }
 
-// apply gives the cluster's level where the entry was applied, 0 where not; met says that a newer program
-// wrote it.
+// apply gives the cluster's level where the entry was applied, 0 where not; met says that a newer
+// program wrote it.
 func (m *machine) apply(entry *raft.Log) (result fsm.CatalogResult, level int, met bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -90,7 +90,8 @@ func snapshotOf(t *testing.T, m *machine) []byte {
 	return s.(raftgroup.SnapshotBytes)
 }
 
-// What a newer program wrote is not applied, nor what is behind it; no snapshot says that it was, and the node ends.
+// What a newer program wrote is not applied, nor what is behind it; no snapshot says that it was,
+// and the node ends.
 func TestTheCatalogEndsWhereANewerProgramHasWritten(t *testing.T) {
 	e := new(ends)
 	m := e.machine()
@@ -115,7 +116,8 @@ func TestTheCatalogEndsWhereANewerProgramHasWritten(t *testing.T) {
 	}
 }
 
-// A level that this program does not know ends the node when it is applied, and nothing behind it is.
+// A level that this program does not know ends the node when it is applied, and nothing behind it
+// is.
 func TestTheCatalogEndsWhereTheLevelIsTooHigh(t *testing.T) {
 	e := new(ends)
 	m := e.machine()

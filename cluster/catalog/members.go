@@ -37,8 +37,8 @@ func (c *Catalog) lead(ctx context.Context) {
 	}
 }
 
-// addMembers takes the nodes that are registered into the group, and gives votes to as many as may vote. It gives the
-// group's members afterwards.
+// addMembers takes the nodes that are registered into the group, and gives votes to as many as may
+// vote. It gives the group's members afterwards.
 func (c *Catalog) addMembers(ctx context.Context, m *raftgroup.Member, servers []raft.Server, view *fsm.Topics) ([]raft.Server, error) {
 	voters := 0
 	for _, s := range servers {
@@ -54,7 +54,8 @@ func (c *Catalog) addMembers(ctx context.Context, m *raftgroup.Member, servers [
 			continue
 		}
 		if !c.cfg.Host.Connected(node.Identity()) {
-			continue // it would count for the majority from now on, and it may never have been reached
+			// It would count for the majority from now on, and may never have been reached.
+			continue
 		}
 		if votes && !raftgroup.MajorityWith(servers, node.Identity(), c.cfg.Host.Connected) {
 			c.cfg.Logger.Debug("a node gets no vote in the catalog yet: too few of the others are there", "node", node.ID)
@@ -62,10 +63,10 @@ func (c *Catalog) addMembers(ctx context.Context, m *raftgroup.Member, servers [
 		}
 		var err error
 		if votes {
-			err = m.Change(ctx, func() raft.Future { return m.Raft.AddVoter(id, raft.ServerAddress(id), 0, CallTimeout) })
+			err = m.Change(ctx, func() raft.Future { return m.Raft.AddVoter(id, raft.ServerAddress(id), 0, callTimeout) })
 			voters++
 		} else {
-			err = m.Change(ctx, func() raft.Future { return m.Raft.AddNonvoter(id, raft.ServerAddress(id), 0, CallTimeout) })
+			err = m.Change(ctx, func() raft.Future { return m.Raft.AddNonvoter(id, raft.ServerAddress(id), 0, callTimeout) })
 		}
 		if err != nil {
 			c.cfg.Logger.Warn("cannot add a node to the catalog group yet", "node", node.ID, "error", err)
@@ -103,10 +104,10 @@ func (c *Catalog) removeMembers(ctx context.Context, m *raftgroup.Member, server
 	default:
 		if connected(identity) {
 			// It is to hear that it has left before nobody tells it anything any more.
-			err = m.Change(ctx, func() raft.Future { return m.Raft.Barrier(CallTimeout) })
+			err = m.Change(ctx, func() raft.Future { return m.Raft.Barrier(callTimeout) })
 		}
 		if err == nil {
-			err = m.Change(ctx, func() raft.Future { return m.Raft.RemoveServer(raft.ServerID(identity), 0, CallTimeout) })
+			err = m.Change(ctx, func() raft.Future { return m.Raft.RemoveServer(raft.ServerID(identity), 0, callTimeout) })
 		}
 	}
 	if err != nil {
@@ -116,8 +117,8 @@ func (c *Catalog) removeMembers(ctx context.Context, m *raftgroup.Member, server
 	}
 }
 
-// giveUpVote takes the vote in the group from a node that is to leave the cluster. obstacle says why that has to wait.
-// It is called at the leader.
+// giveUpVote takes the vote in the group from a node that is to leave the cluster. obstacle says
+// why that has to wait. It is called at the leader.
 func (c *Catalog) giveUpVote(ctx context.Context, node fsm.Node) (obstacle string, err error) {
 	identity := node.Identity()
 	m := c.Member()
@@ -137,7 +138,7 @@ func (c *Catalog) giveUpVote(ctx context.Context, node fsm.Node) (obstacle strin
 	case !raftgroup.MajorityWithout(servers, identity, c.cfg.Host.Connected):
 		return fmt.Sprintf("without node %s the catalog would have no majority: too few of its other voters are there", node.ID), nil
 	}
-	if err := m.Change(ctx, func() raft.Future { return m.Raft.DemoteVoter(raft.ServerID(identity), 0, CallTimeout) }); err != nil {
+	if err := m.Change(ctx, func() raft.Future { return m.Raft.DemoteVoter(raft.ServerID(identity), 0, callTimeout) }); err != nil {
 		return "", err
 	}
 	c.cfg.Logger.Info("a node that leaves has given up its vote in the catalog", "node", node.ID)

@@ -5,24 +5,26 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/trimaran-io/trimaran/cluster/calls"
 	"github.com/trimaran-io/trimaran/cluster/placement"
 	"github.com/trimaran-io/trimaran/fsm"
 )
 
-// placer says which command makes true what is asked for, by the catalog as it is and by who is there. It changes
-// nothing.
+// placer says which command makes true what is asked for, by the catalog as it is and by who is
+// there. It changes nothing.
 type placer struct {
 	partitions int32 // of a topic that does not say
 	factor     int16 // likewise
 	shards     int32 // of consumer groups
 	connected  func(identity string) bool
-	voters     func() ([]string, error) // identities of who votes in the catalog's group; nil: there is no group
+	// voters gives the identities of who votes in the catalog's group; nil: there is no group.
+	voters func() ([]string, error)
 }
 
 func (p *placer) here(view *fsm.Topics) map[fsm.NodeID]bool { return nodesHere(view, p.connected) }
 
 // createTopic places and creates a topic.
-func (p *placer) createTopic(view *fsm.Topics, call createTopicCall) (command fsm.CatalogCommand, err error) {
+func (p *placer) createTopic(view *fsm.Topics, call calls.CreateTopicRequest) (command fsm.CatalogCommand, err error) {
 	if view.ClusterID() == "" {
 		return command, fmt.Errorf("%w: the cluster is being formed", fsm.ErrNoLeader)
 	}
@@ -53,7 +55,7 @@ func (p *placer) createTopic(view *fsm.Topics, call createTopicCall) (command fs
 }
 
 // assignment gives the replicas of a new topic's partitions, and how many each has.
-func (p *placer) assignment(view *fsm.Topics, call createTopicCall) ([][]fsm.NodeID, int, error) {
+func (p *placer) assignment(view *fsm.Topics, call calls.CreateTopicRequest) ([][]fsm.NodeID, int, error) {
 	partitions, factor := call.Spec.Partitions, int(call.Spec.ReplicationFactor)
 	nodes := len(view.Nodes())
 	if partitions == -1 {
@@ -87,7 +89,7 @@ func formedOn(assignment [][]fsm.NodeID) (partitions []fsm.Partition) {
 }
 
 // createPartitions places partitions and adds them to a topic.
-func (p *placer) createPartitions(view *fsm.Topics, call createPartitionsCall) (command fsm.CatalogCommand, err error) {
+func (p *placer) createPartitions(view *fsm.Topics, call calls.CreatePartitionsRequest) (command fsm.CatalogCommand, err error) {
 	topic, ok := view.ByID(call.Topic)
 	if !ok {
 		return command, fmt.Errorf("%w: no topic has id %s", fsm.ErrUnknownTopicOrPartition, call.Topic)
@@ -99,8 +101,8 @@ func (p *placer) createPartitions(view *fsm.Topics, call createPartitionsCall) (
 	if call.Count <= has || call.Count > fsm.MaxPartitions {
 		return command, fmt.Errorf("%w: topic %s has %d partitions, %d are no more, want at most %d", fsm.ErrInvalidPartitions, topic.Name, has, call.Count, fsm.MaxPartitions)
 	}
-	// The seed decides who begins: another one than the topic's first partitions had, or the first node would get
-	// the first of each piece.
+	// The seed decides who begins: another one than the topic's first partitions had, or the first
+	// node would get the first of each piece.
 	seed := call.Topic
 	binary.BigEndian.PutUint64(seed[8:], binary.BigEndian.Uint64(seed[8:])+uint64(has))
 	assignment, err := p.place(view, int32(call.Count-has), topic.ReplicationFactor, seed)
@@ -140,8 +142,9 @@ func (p *placer) createShards(view *fsm.Topics) (command fsm.CatalogCommand, err
 	return command, nil
 }
 
-// place assigns partitions to nodes that are alive, and to absent ones only as far as the replication factor needs
-// them: they catch up when they return. A majority of every partition's replicas must be alive.
+// place assigns partitions to nodes that are alive, and to absent ones only as far as the
+// replication factor needs them: they catch up when they return. A majority of every partition's
+// replicas must be alive.
 func (p *placer) place(view *fsm.Topics, partitions int32, factor int, seed fsm.TopicID) ([][]fsm.NodeID, error) {
 	alive := p.here(view)
 	candidates := p.choices(view, alive, factor)
@@ -161,8 +164,9 @@ func (p *placer) place(view *fsm.Topics, partitions int32, factor int, seed fsm.
 	return assignment, nil
 }
 
-// choices are the nodes among which new replicas are spread, with what they hold now: those that are alive and take
-// replicas, and as many others as are missing to so many, those who are draining first.
+// choices are the nodes among which new replicas are spread, with what they hold now: those that
+// are alive and take replicas, and as many others as are missing to so many, those who are draining
+// first.
 func (p *placer) choices(view *fsm.Topics, alive map[fsm.NodeID]bool, factor int) []placement.Node {
 	load := map[fsm.NodeID]*placement.Node{}
 	var here, absent []*placement.Node

@@ -7,10 +7,12 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/trimaran-io/trimaran/cluster/calls"
 	"github.com/trimaran-io/trimaran/fsm"
 )
 
-// placing is a catalog, and a placer for it. All nodes are there but those that are away, and all vote.
+// placing is a catalog, and a placer for it. All nodes are there but those that are away, and all
+// vote.
 type placing struct {
 	*plans
 	pl *placer
@@ -38,13 +40,13 @@ func (x *placing) make(command fsm.CatalogCommand, err error) error {
 	return x.log.raw(command.Encode()).Err
 }
 
-func (x *placing) create(call createTopicCall) error {
+func (x *placing) create(call calls.CreateTopicRequest) error {
 	return x.make(x.pl.createTopic(x.m.view.Load(), call))
 }
 
 func TestATopicIsCreatedOnce(t *testing.T) {
 	x := newPlacing(t, "n1", "n2", "n3", "n4")
-	call := createTopicCall{Spec: fsm.TopicSpec{Name: "a", Partitions: -1, ReplicationFactor: -1}, ID: fsm.TopicID{1}}
+	call := calls.CreateTopicRequest{Spec: fsm.TopicSpec{Name: "a", Partitions: -1, ReplicationFactor: -1}, ID: fsm.TopicID{1}}
 	check := call
 	check.ValidateOnly = true
 	if err := x.create(check); !errors.Is(err, errDone) {
@@ -64,7 +66,7 @@ func TestATopicIsCreatedOnce(t *testing.T) {
 	if err := x.create(call); fsm.Code(err) != fsm.ErrTopicExists {
 		t.Errorf("by another call: %v", err)
 	}
-	more := createPartitionsCall{Topic: topic.ID, Count: 5, From: 2}
+	more := calls.CreatePartitionsRequest{Topic: topic.ID, Count: 5, From: 2}
 	if err := x.make(x.pl.createPartitions(x.m.view.Load(), more)); err != nil {
 		t.Error(err)
 	}
@@ -102,13 +104,13 @@ func TestATopicThatCannotBeIsRefused(t *testing.T) {
 			x.away[id] = true
 		}
 		test.spec.Name = "a"
-		_, err := x.pl.createTopic(x.m.view.Load(), createTopicCall{Spec: test.spec, ID: fsm.TopicID{1}})
+		_, err := x.pl.createTopic(x.m.view.Load(), calls.CreateTopicRequest{Spec: test.spec, ID: fsm.TopicID{1}})
 		if fsm.Code(err) != test.want {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
 	empty := new(ends).machine()
-	if _, err := x.pl.createTopic(empty.view.Load(), createTopicCall{}); fsm.Code(err) != fsm.ErrNoLeader {
+	if _, err := x.pl.createTopic(empty.view.Load(), calls.CreateTopicRequest{}); fsm.Code(err) != fsm.ErrNoLeader {
 		t.Errorf("before the cluster is formed: %v", err)
 	}
 }

@@ -10,20 +10,23 @@ import (
 
 	"github.com/hashicorp/raft"
 
+	"github.com/trimaran-io/trimaran/cluster/calls"
 	"github.com/trimaran-io/trimaran/cluster/placement"
 	"github.com/trimaran-io/trimaran/fsm"
 )
 
-// The catalog's leader plans where replicas go: away from nodes that leave or have been dead for long, and to nodes
-// that have fewer than others. A plan is a Reassign in the catalog; the partitions' leaders carry it out. It keeps no
-// memory but since when nodes are not there, so a new leader goes on where the old one was.
+// The catalog's leader plans where replicas go: away from nodes that leave or have been dead for
+// long, and to nodes that have fewer than others. A plan is a Reassign in the catalog; the
+// partitions' leaders carry it out. It keeps no memory but since when nodes are not there, so a new
+// leader goes on where the old one was.
 
 const (
 	planTick = time.Second
 	// maxMoving bounds the partitions that are on the move at a time, in the whole cluster.
 	maxMoving           = 8
 	defaultReplaceAfter = 30 * time.Minute
-	// settledFor is how long all nodes must have been there before replicas are moved for the sake of balance.
+	// settledFor is how long all nodes must have been there before replicas are moved for the sake
+	// of balance.
 	settledFor  = 10 * time.Second
 	planTimeout = 5 * time.Second
 )
@@ -31,7 +34,7 @@ const (
 // changer is what a planner does about what it sees. All may take as long as the context.
 type changer interface {
 	// Change makes a change to the catalog.
-	Change(context.Context, fsm.CatalogCommand) (Reply, error)
+	Change(context.Context, fsm.CatalogCommand) (calls.CatalogReply, error)
 	// giveUpVote takes the vote in the catalog's group from a node that is to leave the cluster.
 	giveUpVote(ctx context.Context, node fsm.Node) (obstacle string, err error)
 }
@@ -141,8 +144,8 @@ func (p *planner) look(now time.Time, view *fsm.Topics, here map[fsm.NodeID]bool
 	}
 }
 
-// evacuate moves replicas away from a node, a few at a time. left is how many it still holds, stuck why one cannot be
-// moved.
+// evacuate moves replicas away from a node, a few at a time. left is how many it still holds, stuck
+// why one cannot be moved.
 func (p *planner) evacuate(ctx context.Context, view *fsm.Topics, here map[fsm.NodeID]bool, node fsm.Node, moving *int) (left int, stuck string) {
 	nodes := takers(view, here)
 	eachPartition(view, func(topic *fsm.Topic, i int32, partition *fsm.Partition) {
@@ -175,9 +178,9 @@ func (p *planner) evacuate(ctx context.Context, view *fsm.Topics, here map[fsm.N
 	return left, stuck
 }
 
-// cannotMove says why a partition must stay where it is; "": it may move. Its group needs a majority that is there to
-// carry the move out, and must have one when it is over. From the catalog alone: who votes meanwhile is known to the
-// group's leader, who looks at each step again.
+// cannotMove says why a partition must stay where it is; "": it may move. Its group needs a
+// majority that is there to carry the move out, and must have one when it is over. From the catalog
+// alone: who votes meanwhile is known to the group's leader, who looks at each step again.
 func cannotMove(topic *fsm.Topic, i int32, p *fsm.Partition, to []fsm.NodeID, here map[fsm.NodeID]bool) string {
 	missing := func(of []fsm.NodeID) string {
 		return nodeList(slices.DeleteFunc(slices.Clone(of), func(id fsm.NodeID) bool { return here[id] }))
@@ -211,9 +214,10 @@ func nodeList(ids []fsm.NodeID) string {
 	return strings.Join(names, ",")
 }
 
-// remove takes a node that holds nothing out of the cluster, and says what keeps it if it is to stay for now. The node
-// ends when it hears of it, so it gives up its vote in the catalog's group first: there must be a majority without it.
-// As a member without a vote it goes with the next turn of the catalog's leader.
+// remove takes a node that holds nothing out of the cluster, and says what keeps it if it is to
+// stay for now. The node ends when it hears of it, so it gives up its vote in the catalog's group
+// first: there must be a majority without it. As a member without a vote it goes with the next turn
+// of the catalog's leader.
 func (p *planner) remove(ctx context.Context, node fsm.Node) (obstacle string) {
 	ctx, cancel := context.WithTimeout(ctx, planTimeout)
 	defer cancel()

@@ -9,10 +9,12 @@ import (
 	"testing"
 	"time"
 
+	"github.com/trimaran-io/trimaran/cluster/calls"
 	"github.com/trimaran-io/trimaran/fsm"
 )
 
-// plans is a catalog whose changes are applied at once, and a planner of it. Moves are carried out when settle is called.
+// plans is a catalog whose changes are applied at once, and a planner of it. Moves are carried out
+// when settle is called.
 type plans struct {
 	t    *testing.T
 	m    *machine
@@ -35,12 +37,12 @@ func newPlans(t *testing.T, cfg Config, nodes ...fsm.NodeID) *plans {
 	return x
 }
 
-func (x *plans) Change(_ context.Context, command fsm.CatalogCommand) (Reply, error) {
+func (x *plans) Change(_ context.Context, command fsm.CatalogCommand) (calls.CatalogReply, error) {
 	if x.err != nil {
-		return Reply{}, x.err
+		return calls.CatalogReply{}, x.err
 	}
 	result := x.log.raw(command.Encode())
-	return Reply{Index: fsm.Index(x.log.index)}, result.Err
+	return calls.CatalogReply{Index: fsm.Index(x.log.index)}, result.Err
 }
 
 func (x *plans) giveUpVote(_ context.Context, node fsm.Node) (string, error) {
@@ -142,7 +144,8 @@ func TestReplicasStayWhereNobodyIsToReplaceThem(t *testing.T) {
 	}
 }
 
-// A node that is to leave gives up its replicas, a few at a time, then its vote, and is then taken out.
+// A node that is to leave gives up its replicas, a few at a time, then its vote, and is then taken
+// out.
 func TestANodeLeavesWhenItHoldsNothing(t *testing.T) {
 	x := newPlans(t, Config{}, "n1", "n2", "n3", "n4")
 	x.topic("a", times(20, "n1", "n2", "n3")...)
@@ -185,7 +188,8 @@ func TestASuccessorTakesItAll(t *testing.T) {
 	}
 }
 
-// No step is planned that would leave a partition without a majority that is there, or that nobody could carry out.
+// No step is planned that would leave a partition without a majority that is there, or that nobody
+// could carry out.
 func TestNoPlanLeavesAPartitionWithoutAMajority(t *testing.T) {
 	x := newPlans(t, Config{ReplaceAfter: time.Minute}, "n1", "n2", "n3", "n4")
 	x.topic("a", []fsm.NodeID{"n1", "n2"})
@@ -205,7 +209,8 @@ func TestNoPlanLeavesAPartitionWithoutAMajority(t *testing.T) {
 	}
 }
 
-// Replicas move for the sake of balance when all nodes have been there for a while, and nothing else is on the move.
+// Replicas move for the sake of balance when all nodes have been there for a while, and nothing
+// else is on the move.
 func TestBalanceWaitsUntilAllAreThere(t *testing.T) {
 	for _, off := range []bool{false, true} {
 		t.Run(fmt.Sprint("off: ", off), func(t *testing.T) {

@@ -6,8 +6,8 @@ import (
 	"github.com/trimaran-io/trimaran/fsm"
 )
 
-// producerIDBlock is how many producer ids a node takes from the catalog at once: a client that starts is mostly
-// answered from memory. What a node has left when it stops is never used.
+// producerIDBlock is how many producer ids a node takes from the catalog at once: a client that
+// starts is mostly answered from memory. What a node has left when it stops is never used.
 const producerIDBlock = 1000
 
 // producerIDs hands out the ids that this node has of the catalog.
@@ -50,8 +50,8 @@ func (ids *producerIDs) take(ctx, life context.Context) (int64, error) {
 	return id, nil
 }
 
-// NewProducerID gives an id for an idempotent producer that no other has had or will have (KIP-98). Errors are
-// fsm.ErrNoLeader, when the catalog has no leader within ctx, and fsm.ErrTimeout.
+// NewProducerID gives an id for an idempotent producer that no other has had or will have (KIP-98).
+// Errors are fsm.ErrNoLeader, when the catalog has no leader within ctx, and fsm.ErrTimeout.
 func (c *Catalog) NewProducerID(ctx context.Context) (int64, error) {
 	return c.ids.take(ctx, c.cfg.Life)
 }

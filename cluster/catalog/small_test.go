@@ -105,8 +105,8 @@ type kept map[string]bool
 func (k kept) Noted(name string) (bool, error) { return k[name], nil }
 func (k kept) Note(name string) error          { k[name] = true; return nil }
 
-// The topics of the configuration are created once, as far as they can be; those that need more nodes are tried for ever, and
-// keep the node from nothing.
+// The topics of the configuration are created once, as far as they can be; those that need more
+// nodes are tried for ever, and keep the node from nothing.
 func TestTheTopicsOfTheConfigurationAreCreatedOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		notes := kept{}
@@ -155,7 +155,8 @@ func TestTheTopicsOfTheConfigurationAreCreatedOnce(t *testing.T) {
 			}
 		}
 		clear(created)
-		go func() { ended <- topics.Run(t.Context()) }() // as after a restart: all that are there already are left as they are
+		// As after a restart: those that are there already are left as they are.
+		go func() { ended <- topics.Run(t.Context()) }()
 		time.Sleep(time.Second)
 		set("large", nil)
 		if err := <-ended; err != nil || !notes[initialDone] {

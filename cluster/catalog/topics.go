@@ -6,28 +6,14 @@ import (
 	"maps"
 	"strings"
 
+	"github.com/trimaran-io/trimaran/cluster/calls"
 	"github.com/trimaran-io/trimaran/cluster/identity"
 	"github.com/trimaran-io/trimaran/fsm"
 )
 
-// createTopicCall is what a node asks the leader to do.
-type createTopicCall struct {
-	Spec         fsm.TopicSpec `json:"spec"`
-	ID           fsm.TopicID   `json:"id"` // minted by the asking node, so that asking twice creates once
-	ValidateOnly bool          `json:"validate_only,omitempty"`
-}
-
-// createPartitionsCall is what a node asks the leader to do.
-type createPartitionsCall struct {
-	Topic        fsm.TopicID `json:"topic"`
-	Count        int         `json:"count"` // in all, afterwards
-	From         int         `json:"from"`  // that the asking node knows of: asking twice creates once
-	ValidateOnly bool        `json:"validate_only,omitempty"`
-}
-
-// CreateTopic creates a topic and returns it when it is known at all connected nodes; its partitions need not have a
-// leader yet. nil where nothing is to be created, or where somebody has deleted it since. With validateOnly nothing is
-// created.
+// CreateTopic creates a topic and returns it when it is known at all connected nodes; its
+// partitions need not have a leader yet. nil where nothing is to be created, or where somebody has
+// deleted it since. With validateOnly nothing is created.
 func (c *Catalog) CreateTopic(ctx context.Context, spec fsm.TopicSpec, validateOnly bool) (*fsm.Topic, error) {
 	// What no catalog takes may be as large as a request, and is not for other nodes to read.
 	if err := fsm.CheckConfigs(spec.Configs); err != nil {
@@ -36,9 +22,9 @@ func (c *Catalog) CreateTopic(ctx context.Context, spec fsm.TopicSpec, validateO
 		}
 		return nil, err
 	}
-	call := createTopicCall{Spec: spec, ID: identity.NewUUID(), ValidateOnly: validateOnly}
+	call := calls.CreateTopicRequest{Spec: spec, ID: identity.NewUUID(), ValidateOnly: validateOnly}
 	// The same id asked for twice creates once.
-	if err := c.askJSON(ctx, CreateTopic, call); err != nil || validateOnly {
+	if err := askForAll(ctx, c, c.createTopic(), call); err != nil || validateOnly {
 		return nil, err
 	}
 	c.warnOfCompaction(&fsm.Topic{Name: spec.Name}, spec.Configs)
@@ -46,18 +32,21 @@ func (c *Catalog) CreateTopic(ctx context.Context, spec fsm.TopicSpec, validateO
 	return topic, nil
 }
 
-// CreatePartitions gives a topic so many partitions in all and returns how many it had, when that is known at all
-// connected nodes. With validateOnly nothing is created.
+// CreatePartitions gives a topic so many partitions in all and returns how many it had, when that
+// is known at all connected nodes. With validateOnly nothing is created.
 func (c *Catalog) CreatePartitions(ctx context.Context, topic *fsm.Topic, count int, validateOnly bool) (had int, err error) {
 	had = len(topic.Partitions)
 	if count <= had {
 		return had, fmt.Errorf("%w: topic %s has %d partitions, %d are no more", fsm.ErrInvalidPartitions, topic.Name, had, count)
 	}
-	return had, c.askJSON(ctx, CreatePartitions, createPartitionsCall{Topic: topic.ID, Count: count, From: had, ValidateOnly: validateOnly})
+	return had, askForAll(ctx, c, c.createPartitions(), calls.CreatePartitionsRequest{Topic: topic.ID, Count: count, From: had, ValidateOnly: validateOnly})
 }
 
-// CreateShards returns when the catalog here has the shards of consumer groups, and all connected nodes know it.
-func (c *Catalog) CreateShards(ctx context.Context) error { return c.askForAll(ctx, CreateShards, nil) }
+// CreateShards returns when the catalog here has the shards of consumer groups, and all connected
+// nodes know it.
+func (c *Catalog) CreateShards(ctx context.Context) error {
+	return askForAll(ctx, c, c.createShards(), calls.Nothing{})
+}
 
 // Lookup finds a topic, if need be in a newer catalog than this node's. The error is
 // fsm.ErrUnknownTopicOrPartition where there is none.
@@ -88,16 +77,16 @@ func (c *Catalog) ByID(ctx context.Context, id fsm.TopicID) (*fsm.Topic, error) 
 	return nil, fmt.Errorf("%w: no topic has id %s", fsm.ErrUnknownTopicOrPartition, id)
 }
 
-// DeleteTopic deletes a topic and its records, and returns when that is known at all connected nodes. Replicas free
-// their disk on their own.
+// DeleteTopic deletes a topic and its records, and returns when that is known at all connected
+// nodes. Replicas free their disk on their own.
 func (c *Catalog) DeleteTopic(ctx context.Context, topic *fsm.Topic) error {
 	// By id: deleting twice deletes once.
 	return c.ChangeForAll(ctx, fsm.CatalogCommand{DeleteTopic: &fsm.DeleteTopic{Name: topic.Name, ID: topic.ID}})
 }
 
-// AlterConfigs changes what is set for a topic and returns when that is known at all connected nodes. With
-// validateOnly nothing is changed. Errors are fsm.ErrUnknownTopicOrPartition, fsm.ErrInvalidConfig, fsm.ErrNoLeader,
-// fsm.ErrTimeout.
+// AlterConfigs changes what is set for a topic and returns when that is known at all connected
+// nodes. With validateOnly nothing is changed. Errors are fsm.ErrUnknownTopicOrPartition,
+// fsm.ErrInvalidConfig, fsm.ErrNoLeader, fsm.ErrTimeout.
 func (c *Catalog) AlterConfigs(ctx context.Context, alter fsm.AlterConfigs, validateOnly bool) error {
 	topic, err := c.ByID(ctx, alter.Topic)
 	if err != nil {
@@ -117,8 +106,9 @@ func (c *Catalog) AlterConfigs(ctx context.Context, alter fsm.AlterConfigs, vali
 	return nil
 }
 
-// AlterBrokerConfigs changes what is set for the broker and returns when that is known at all connected nodes. With
-// validateOnly nothing is changed. Errors are fsm.ErrInvalidConfig, fsm.ErrLevel, fsm.ErrNoLeader, fsm.ErrTimeout.
+// AlterBrokerConfigs changes what is set for the broker and returns when that is known at all
+// connected nodes. With validateOnly nothing is changed. Errors are fsm.ErrInvalidConfig,
+// fsm.ErrLevel, fsm.ErrNoLeader, fsm.ErrTimeout.
 func (c *Catalog) AlterBrokerConfigs(ctx context.Context, alter fsm.AlterBrokerConfigs, validateOnly bool) error {
 	now := c.View().BrokerConfigs(alter.All)
 	if next, err := alter.Apply(now); err != nil || validateOnly || maps.Equal(next, now) {

@@ -3,15 +3,15 @@
 //
 // You are here: below package cluster, which runs a Formation until the node has a cluster; above
 // gossip's list of members (cluster/membership) and the node's identity (cluster/identity), where
-// what was agreed is kept. The package opens no connection and knows nothing of the catalog: calls to
-// other nodes, and the registration of a node in the catalog, are functions that it is given.
+// what was agreed is kept. The package opens no connection and knows nothing of the catalog: calls
+// to other nodes, and the registration of a node in the catalog, are functions that it is given.
 //
-// A node without a cluster id watches gossip. If it sees a node that has one, it asks to be admitted:
-// the catalog registers it and its leader adds it to the catalog's Raft group. If it sees as many nodes
-// without one as the expected size (its own included), the one with the lowest identity proposes a
-// cluster of exactly these. A node grants one proposal in its life, on stable storage, and the proposer
-// needs the grant of all, so no two clusters can form that share a node. The proposer alone bootstraps
-// the catalog's group; a stop at any point is resumed from node.json.
+// A node without a cluster id watches gossip. If it sees a node that has one, it asks to be
+// admitted: the catalog registers it and its leader adds it to the catalog's Raft group. If it sees
+// as many nodes without one as the expected size (its own included), the one with the lowest
+// identity proposes a cluster of exactly these. A node grants one proposal in its life, on stable
+// storage, and the proposer needs the grant of all, so no two clusters can form that share a node.
+// The proposer alone bootstraps the catalog's group; a stop at any point is resumed from node.json.
 //
 //	formation.go  Formation: the loop, and what it waits for
 //	step.go       what can be done now: propose, wait, join
@@ -32,8 +32,8 @@ import (
 const (
 	// tick is how often it is looked what can be done, if gossip brings no news before.
 	tick = 200 * time.Millisecond
-	// CallTimeout bounds each call to another node.
-	CallTimeout = 5 * time.Second
+	// callTimeout bounds each call to another node.
+	callTimeout = 5 * time.Second
 )
 
 // Identity is who this node is (identity.Identity).
@@ -57,23 +57,23 @@ type Config struct {
 	Self     fsm.Node // as this node registers
 	// Expect is the number of nodes that form the first cluster; 0: this node only joins.
 	Expect int
-	// Told says that the operator named other nodes, which may be there although gossip does not see them.
+	// Told says that the operator named other nodes, which may be there although gossip does not
+	// see them.
 	Told   bool
 	Gossip Gossip
 
-	// Propose asks a node to agree to a proposal in JSON; nil when it has, on stable storage.
-	Propose func(ctx context.Context, identity string, proposal []byte) error
-	// Join asks the node at a peer address to register this one, a fsm.Node in JSON. The answer is what
-	// Admit gives there.
-	Join func(ctx context.Context, addr string, node []byte) ([]byte, error)
+	// Propose asks a node to agree to a proposal; nil when it has, on stable storage.
+	Propose func(ctx context.Context, identity string, p *identity.Proposal) error
+	// Join asks the node at a peer address to register this one, and gives what Admit gives there.
+	Join func(ctx context.Context, addr string, node fsm.Node) (clusterID string, err error)
 	// Adopted is told when the node has come to a cluster.
 	Adopted func(clusterID string)
 
 	Logger *slog.Logger
 }
 
-// Formation brings a node to its cluster. Only Run takes steps, so it has no lock: what others may ask at
-// any time is Waiting, and Grant, which the node's identity orders.
+// Formation brings a node to its cluster. Only Run takes steps, so it has no lock: what others may
+// ask at any time is Waiting, and Grant, which the node's identity orders.
 type Formation struct {
 	cfg     Config
 	waiting atomic.Pointer[string]
@@ -89,8 +89,8 @@ func New(cfg Config) *Formation {
 // Waiting says what the node waits for, for an operator; "" before Run.
 func (f *Formation) Waiting() string { return *f.waiting.Load() }
 
-// Run returns when this node has a cluster id, with an error that only the operator can mend, or with
-// that of ctx.
+// Run returns when this node has a cluster id, with an error that only the operator can mend, or
+// with that of ctx.
 func (f *Formation) Run(ctx context.Context) error {
 	ticker := time.NewTicker(tick)
 	defer ticker.Stop()

@@ -2,12 +2,10 @@ package formation
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
-	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -80,7 +78,7 @@ func (n *node) start() {
 		n.w.t.Fatal(err)
 	}
 	// A node has a file of votes before it looks for others.
-	if err := vfs.ReplaceFile(n.disk, dir.Join("votes.db"), []byte("votes")); err != nil {
+	if err := vfs.ReplaceFile(n.disk, dir.Join("votes"), []byte("votes")); err != nil {
 		n.w.t.Fatal(err)
 	}
 	f := New(Config{
@@ -166,7 +164,7 @@ func (w *world) answered() error {
 	return nil
 }
 
-func (w *world) propose(_ context.Context, name string, proposal []byte) error {
+func (w *world) propose(_ context.Context, name string, proposal *identity.Proposal) error {
 	n, f, _ := w.reached(name)
 	if n == nil {
 		return errUnreached
@@ -177,17 +175,12 @@ func (w *world) propose(_ context.Context, name string, proposal []byte) error {
 	return w.answered()
 }
 
-func (w *world) join(ctx context.Context, addr string, payload []byte) ([]byte, error) {
+func (w *world) join(ctx context.Context, addr string, asking fsm.Node) (string, error) {
 	n, f, who := w.reached(addr)
 	if n == nil {
-		return nil, errUnreached
+		return "", errUnreached
 	}
-	var asking fsm.Node
-	if err := json.Unmarshal(payload, &asking); err != nil {
-		return nil, err
-	}
-	from := asking.Identity()
-	reply, err := f.Admit(ctx, from, payload, func(_ context.Context, node fsm.Node) error {
+	id, err := f.Admit(ctx, asking.Identity(), asking, func(_ context.Context, node fsm.Node) error {
 		w.mu.Lock()
 		defer w.mu.Unlock()
 		catalog := w.registered[who.ClusterID()]
@@ -204,7 +197,7 @@ func (w *world) join(ctx context.Context, addr string, payload []byte) ([]byte, 
 	if err == nil {
 		err = w.answered()
 	}
-	return reply, err
+	return id, err
 }
 
 // says waits in virtual time until a node waits for something that reads like this.
@@ -246,8 +239,9 @@ func (w *world) startAll() {
 	}
 }
 
-// Nodes lose power again and again while they form their cluster, on a network that loses calls and answers and with gossip
-// that does not see everybody. There is never more than one cluster, and all are in it in the end.
+// Nodes lose power again and again while they form their cluster, on a network that loses calls and
+// answers and with gossip that does not see everybody. There is never more than one cluster, and
+// all are in it in the end.
 func TestAClusterFormsOnceWhateverHappens(t *testing.T) {
 	seeds := uint64(200)
 	if testing.Short() {
@@ -276,6 +270,8 @@ func TestAClusterFormsOnceWhateverHappens(t *testing.T) {
 				}
 			}
 			id := w.together()
+			w.mu.Lock()
+			defer w.mu.Unlock()
 			for _, n := range w.nodes {
 				if delete(n.ever, id); len(n.ever) > 0 {
 					t.Errorf("seed %d: node %s is in cluster %s and was in %v", seed, n.name, id, n.ever)
@@ -285,7 +281,8 @@ func TestAClusterFormsOnceWhateverHappens(t *testing.T) {
 	}
 }
 
-// Every node may stop at any step of the formation; what stands in their node.json then is one of these.
+// Every node may stop at any step of the formation; what stands in their node.json then is one of
+// these.
 func TestAFormationThatWasCutShortIsResumed(t *testing.T) {
 	for name, step := range map[string]struct{ granted, adopted []int }{
 		"proposed, nobody asked":     {granted: []int{0}},
@@ -426,38 +423,40 @@ func TestOnlyANodeItselfIsAdmitted(t *testing.T) {
 		w := newWorld(t, 1)
 		w.startAll()
 		register := func(context.Context, fsm.Node) error { return errors.New("registered") }
-		const n9 = `{"id":"n9","incarnation":"00000009"}`
-		if _, err := w.nodes[0].forming.Admit(t.Context(), "n9.00000009", []byte(n9), register); fsm.Code(err) != fsm.ErrNoLeader {
+		n9 := fsm.Node{ID: "n9", Incarnation: "00000009"}
+		if _, err := w.nodes[0].forming.Admit(t.Context(), "n9.00000009", n9, register); fsm.Code(err) != fsm.ErrNoLeader {
 			t.Errorf("before there is a cluster: %v", err)
 		}
 		w.together()
 		for _, from := range []string{"n8.00000009", ""} {
-			if _, err := w.nodes[0].forming.Admit(t.Context(), from, []byte(n9), register); fsm.Code(err) != fsm.ErrUnknown {
+			if _, err := w.nodes[0].forming.Admit(t.Context(), from, n9, register); fsm.Code(err) != fsm.ErrUnknown {
 				t.Errorf("from %q: %v", from, err)
 			}
 		}
-		if _, err := w.nodes[0].forming.Admit(t.Context(), "n9.00000009", []byte(n9), register); err == nil || err.Error() != "registered" {
+		if _, err := w.nodes[0].forming.Admit(t.Context(), "n9.00000009", n9, register); err == nil || err.Error() != "registered" {
 			t.Errorf("itself: %v", err)
 		}
 	})
 }
 
-// A proposal with a word that is not known here is not agreed to.
-func TestAProposalOfANewerProgramIsRefused(t *testing.T) {
+// A node agrees to nothing that it is not part of, nor to what names no cluster.
+func TestAProposalThatIsNoneIsRefused(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, 3)
 		w.startAll()
-		for payload, code := range map[string]fsm.Error{
-			`{"cluster_id":"c","proposer":"n9.00000000","nodes":[],"quorum":2}`: fsm.ErrLevel,
-			`{"cluster_id":"c","proposer":"n9.00000000","nodes":[]}`:            fsm.ErrClusterMismatch,
-			`{"proposer":"n9.00000000","nodes":[]}`:                             fsm.ErrUnknown,
-			`{`:                                                                 fsm.ErrUnknown,
+		self := []fsm.Node{{ID: "n1", Incarnation: w.nodes[0].who.Incarnation()}}
+		for _, test := range []struct {
+			p    identity.Proposal
+			code fsm.Error
+		}{
+			{identity.Proposal{ClusterID: "c", Proposer: "n9.00000000"}, fsm.ErrClusterMismatch},
+			{identity.Proposal{Proposer: "n9.00000000", Nodes: self}, fsm.ErrUnknown},
 		} {
-			if err := w.nodes[0].forming.Grant([]byte(payload)); fsm.Code(err) != code {
-				t.Errorf("%s: %v", payload, err)
+			if err := w.nodes[0].forming.Grant(&test.p); fsm.Code(err) != test.code {
+				t.Errorf("%+v: %v", test.p, err)
 			}
 		}
-		if w.nodes[0].who.Forming() != nil || slices.Contains([]string{"c"}, w.nodes[0].who.ClusterID()) {
+		if w.nodes[0].who.Forming() != nil || w.nodes[0].who.ClusterID() != "" {
 			t.Error("it was agreed to")
 		}
 	})

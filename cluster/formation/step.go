@@ -2,7 +2,6 @@ package formation
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"slices"
 	"strings"
@@ -24,8 +23,8 @@ func (f *Formation) step(ctx context.Context, members []membership.Member) (wait
 			return "", f.adopt(m.ClusterID)
 		}
 		if forming != nil && forming.Proposer != self && m.Identity != forming.Proposer {
-			// The proposer may have all grants already, this one among them. Only the proposer itself,
-			// seen in another cluster, releases it.
+			// The proposer may have all grants already, this one among them. Only the proposer
+			// itself, seen in another cluster, releases it.
 			return fmt.Sprintf("agreed to form cluster %s with %s, and sees cluster %s: bring %s back, or empty the data directory to join", forming.ClusterID, forming.Proposer, m.ClusterID, forming.Proposer), nil
 		}
 		return f.join(ctx, m)
@@ -90,16 +89,12 @@ func (f *Formation) proposal(members []membership.Member) (p *identity.Proposal,
 
 // propose asks all nodes of this node's proposal to agree, and adopts the cluster when they have.
 func (f *Formation) propose(ctx context.Context, p *identity.Proposal) (waiting string, err error) {
-	proposal, err := json.Marshal(p)
-	if err != nil {
-		return "", err
-	}
 	for _, node := range p.Nodes {
 		if node.Identity() == f.cfg.Identity.String() {
 			continue
 		}
-		callCtx, cancel := context.WithTimeout(ctx, CallTimeout)
-		err := f.cfg.Propose(callCtx, node.Identity(), proposal)
+		callCtx, cancel := context.WithTimeout(ctx, callTimeout)
+		err := f.cfg.Propose(callCtx, node.Identity(), p)
 		cancel()
 		if err != nil {
 			return fmt.Sprintf("waiting for %s to agree to the cluster: %v", node.ID, err), nil
@@ -110,23 +105,17 @@ func (f *Formation) propose(ctx context.Context, p *identity.Proposal) (waiting 
 
 // join asks a member of a cluster to admit this node.
 func (f *Formation) join(ctx context.Context, through membership.Member) (waiting string, err error) {
-	request, err := json.Marshal(f.cfg.Self)
-	if err != nil {
-		return "", err
-	}
-	callCtx, cancel := context.WithTimeout(ctx, CallTimeout)
+	callCtx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	reply, err := f.cfg.Join(callCtx, through.PeerAddr, request)
+	clusterID, err := f.cfg.Join(callCtx, through.PeerAddr, f.cfg.Self)
 	switch code := fsm.Code(err); {
+	case err == nil && clusterID == "":
+		return "malformed answer of a member", nil
 	case err == nil:
+		return "", f.adopt(clusterID)
 	case code == fsm.ErrNodeConflict, code == fsm.ErrClusterMismatch, code == fsm.ErrLevel:
 		return "", fmt.Errorf("cluster %s refuses this node: %w", through.ClusterID, err)
 	default:
 		return fmt.Sprintf("asking %s to be admitted to cluster %s: %v", through.NodeID, through.ClusterID, err), nil
 	}
-	var joined joinReply
-	if err := json.Unmarshal(reply, &joined); err != nil || joined.ClusterID == "" {
-		return "malformed answer of a member", nil
-	}
-	return "", f.adopt(joined.ClusterID)
 }

@@ -17,17 +17,18 @@ import (
 //
 //	LOCK            held by the process that uses it
 //	node.json       who this node is (File)
-//	votes.db        votes and terms of all groups
+//	votes           votes and terms of all groups; votes.db in a directory of the old format
 //	members         gossip addresses of nodes met, one per line: a hint, not state
 //	initial-topics  there when the topics of the configuration were created
-//	catalog/        the log and the snapshots of the catalog's Raft group
+//	catalog/        the log and the snapshot of the catalog's Raft group
 //	partitions/     a folder per replica, named <topic id>-<partition>
 //	journal/        what was written last to all partitions
 
 const (
 	lockName     = "LOCK"
 	fileName     = "node.json"
-	votesName    = "votes.db"
+	votesName    = "votes"
+	oldVotesName = "votes.db"
 	catalogName  = "catalog"
 	replicasName = "partitions"
 )
@@ -75,9 +76,10 @@ func (d *Dir) Noted(name string) (bool, error) { return vfs.Exists(d.fs, d.Join(
 // a vfs.NotSynced.
 func (d *Dir) Note(name string) error { return vfs.ReplaceFile(d.fs, d.Join(name), nil) }
 
-// lostIdentity gives an error if something is here that belongs to a node that node.json should name.
+// lostIdentity gives an error if something is here that belongs to a node that node.json should
+// name.
 func (d *Dir) lostIdentity() error {
-	for _, name := range []string{votesName, catalogName, replicasName} {
+	for _, name := range []string{votesName, oldVotesName, catalogName, replicasName} {
 		there, err := vfs.Exists(d.fs, d.Join(name))
 		if err != nil {
 			return err
@@ -92,8 +94,11 @@ func (d *Dir) lostIdentity() error {
 // lostVotes gives an error if the votes of groups that are here are gone: the node would vote twice
 // (invariant 7).
 func (d *Dir) lostVotes(file *File) error {
-	size := int64(0)
-	switch votes, err := d.fs.Open(d.Join(votesName)); {
+	name, size := votesName, int64(0)
+	if file.Format == oldFormat {
+		name = oldVotesName
+	}
+	switch votes, err := d.fs.Open(d.Join(name)); {
 	case err == nil:
 		size, err = votes.Size()
 		votes.Close()
@@ -106,7 +111,7 @@ func (d *Dir) lostVotes(file *File) error {
 	if size > 0 || file.ClusterID == "" && file.Forming == nil {
 		return nil // or it never got so far: the file is made before a cluster is looked for
 	}
-	return fmt.Errorf("data directory %s has lost %s, what this node has voted: restore it, or start with an empty directory and a new --node-id", d.path, votesName)
+	return fmt.Errorf("data directory %s has lost %s, what this node has voted: restore it, or start with an empty directory and a new --node-id", d.path, name)
 }
 
 // hostNodeID makes a node id of the host's name.

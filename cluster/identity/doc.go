@@ -1,10 +1,10 @@
 // Package identity is who a node is, for ever: its data directory, which one process uses at a
-// time, and node.json in it, the file with the node's name, its eight random digits, the cluster that
-// it belongs to and the one that it has agreed to form.
+// time, and node.json in it, the file with the node's name, its eight random digits, the cluster
+// that it belongs to and the one that it has agreed to form.
 //
 // You are here: below package cluster and cluster/formation, above the file system
-// (cluster/raftlog/vfs). The package opens nothing else in the data directory and knows no other node;
-// of gossip it asks only whether another process has the same identity.
+// (cluster/raftlog/vfs). The package opens nothing else in the data directory and knows no other
+// node; of gossip it asks only whether another process has the same identity.
 //
 //	dir.go       the data directory and its lock; what must be there beside node.json
 //	file.go      node.json

@@ -14,22 +14,27 @@ import (
 	"github.com/trimaran-io/trimaran/fsm"
 )
 
+// The format of node.json is that of the whole directory: a program that knows less does not open
+// it.
 const (
-	fileFormat = 1
-	// maxFile bounds what is read of node.json, in bytes; a proposal of a thousand nodes has a fraction.
+	newFormat = 2 // all that Raft keeps is in files of package raftlog
+	oldFormat = 1 // votes and catalog are in bbolt files: votes.db, catalog/raft.db, catalog/snapshots/
+
+	// maxFile bounds what is read of node.json, in bytes; a proposal of a thousand nodes has a
+	// fraction.
 	maxFile = 16 << 20
 )
 
-// File is node.json: who this node is. The incarnation is minted with the directory, so that a node that
-// comes back empty under its old name is another member and cannot vote twice (invariant 7).
+// File is node.json: who this node is. The incarnation is minted with the directory, so that a node
+// that comes back empty under its old name is another member and cannot vote twice (invariant 7).
 type File struct {
 	Format      int        `json:"format"`
 	NodeID      fsm.NodeID `json:"node_id"`
 	Incarnation string     `json:"incarnation"`
 	ClusterID   string     `json:"cluster_id,omitempty"`
 
-	// Forming is the formation of the first cluster that this node proposed or agreed to. It agrees to
-	// one only.
+	// Forming is the formation of the first cluster that this node proposed or agreed to. It agrees
+	// to one only.
 	Forming *Proposal `json:"forming,omitempty"`
 
 	// Left says that the node was taken out of the cluster. It does not start again.
@@ -58,8 +63,8 @@ func (f File) sum() string {
 
 // check says what is wrong with a file that was read; path is for the error.
 func (f *File) check(path string) error {
-	if f.Format != fileFormat {
-		return fmt.Errorf("%s has format %d, this program knows %d: it was written by another version", path, f.Format, fileFormat)
+	if f.Format != newFormat && f.Format != oldFormat {
+		return fmt.Errorf("%s has format %d, this program knows %d and %d: it was written by another version", path, f.Format, oldFormat, newFormat)
 	}
 	if f.Checksum != "" && f.Checksum != f.sum() {
 		return fmt.Errorf("%s is damaged: its checksum is %s and should be %s", path, f.Checksum, f.sum())
@@ -73,10 +78,13 @@ func (f *File) check(path string) error {
 	return nil
 }
 
-// Save replaces node.json in one step; it is on stable storage on return, format and checksum set. An
-// error of a sync is a vfs.NotSynced.
+// Save replaces node.json in one step; it is on stable storage on return. The checksum is set, and
+// the format if there is none. An error of a sync is a vfs.NotSynced.
 func (d *Dir) Save(file *File) error {
-	file.Format, file.Checksum = fileFormat, ""
+	if file.Format == 0 {
+		file.Format = newFormat
+	}
+	file.Checksum = ""
 	file.Checksum = file.sum()
 	data, err := json.MarshalIndent(file, "", "  ")
 	if err != nil {

@@ -26,8 +26,9 @@ type Identity struct {
 	changing sync.Mutex
 }
 
-// Load reads who the node is from its data directory, and mints it for an empty one. want is the node
-// id that the operator gave, "" for whatever is there. The error says what an operator has to mend.
+// Load reads who the node is from its data directory, and mints it for an empty one. want is the
+// node id that the operator gave, "" for whatever is there. The error says what an operator has to
+// mend.
 func Load(dir *Dir, want fsm.NodeID) (*Identity, error) {
 	file, err := dir.Read(want)
 	if err != nil {
@@ -53,15 +54,16 @@ func (id *Identity) String() string { return id.name }
 // ClusterID is the cluster that the node belongs to, "" until it is in one.
 func (id *Identity) ClusterID() string { return id.file.Load().ClusterID }
 
-// Forming is the cluster that the node has proposed or agreed to form; nil: none. It must not be changed.
+// Forming is the cluster that the node has proposed or agreed to form; nil: none. It must not be
+// changed.
 func (id *Identity) Forming() *Proposal { return id.file.Load().Forming }
 
 // HasLeft says that the node was taken out of its cluster.
 func (id *Identity) HasLeft() bool { return id.file.Load().Left }
 
 // Grant agrees to form a cluster, unless the node has agreed to another one: it agrees once in its
-// life. The agreement is on stable storage on return. Errors are fsm.ErrClusterMismatch, and those of
-// the disk; that of a sync is a vfs.NotSynced.
+// life. The agreement is on stable storage on return. Errors are fsm.ErrClusterMismatch, and those
+// of the disk; that of a sync is a vfs.NotSynced.
 func (id *Identity) Grant(p *Proposal) error {
 	if !slices.ContainsFunc(p.Nodes, func(node fsm.Node) bool { return node.Identity() == id.name }) {
 		return fmt.Errorf("%w: this node is not part of the proposal", fsm.ErrClusterMismatch)
@@ -81,14 +83,21 @@ func (id *Identity) Grant(p *Proposal) error {
 	return id.changeLocked(func(f *File) { f.Forming = p })
 }
 
-// Adopt makes the node a member of the cluster, for ever; that is on stable storage on return. An error
-// of a sync is a vfs.NotSynced.
+// Adopt makes the node a member of the cluster, for ever; that is on stable storage on return. An
+// error of a sync is a vfs.NotSynced.
 func (id *Identity) Adopt(clusterID string) error {
 	return id.change(func(f *File) { f.ClusterID = clusterID })
 }
 
 // Leave notes that the node was taken out of its cluster: it does not start again.
 func (id *Identity) Leave() error { return id.change(func(f *File) { f.Left = true }) }
+
+// OldFormat says that the votes and the catalog are still in the files of an older program.
+func (id *Identity) OldFormat() bool { return id.file.Load().Format == oldFormat }
+
+// Migrated notes that what those files held is in this program's own: an older program does not
+// open the directory any more.
+func (id *Identity) Migrated() error { return id.change(func(f *File) { f.Format = newFormat }) }
 
 func (id *Identity) change(how func(*File)) error {
 	id.changing.Lock()

@@ -54,7 +54,7 @@ func TestADamagedIdentityIsRefused(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	write(t, m, d.Join("votes.db"), "some")
+	write(t, m, d.Join("votes"), "some")
 	minted.ClusterID = cluster
 	minted.Forming = &Proposal{ClusterID: cluster, Proposer: "n1-1234", Nodes: []fsm.Node{{ID: "n1", Incarnation: minted.Incarnation}}}
 	if err := d.Save(minted); err != nil {
@@ -109,6 +109,7 @@ func FuzzFile(f *testing.F) {
 // What was there without what must be beside it is refused, and says why.
 func TestADirectoryThatLostSomethingIsRefused(t *testing.T) {
 	const in = `{"format":1,"node_id":"n1","incarnation":"0123abcd","cluster_id":"c"}`
+	const in2 = `{"format":2,"node_id":"n1","incarnation":"0123abcd","cluster_id":"c"}`
 	const alone = `{"format":1,"node_id":"n1","incarnation":"0123abcd"}`
 	for name, test := range map[string]struct {
 		files map[string]string
@@ -120,10 +121,15 @@ func TestADirectoryThatLostSomethingIsRefused(t *testing.T) {
 		"a name that cannot be":      {nil, "n/1", "node id"},
 		"before it saw a cluster":    {map[string]string{"node.json": alone}, "", ""},
 		"all there":                  {map[string]string{"node.json": in, "votes.db": "v"}, "n1", ""},
+		"all there, the new form":    {map[string]string{"node.json": in2, "votes": "v"}, "n1", ""},
+		"the new form, old votes":    {map[string]string{"node.json": in2, "votes.db": "v"}, "n1", "has lost votes"},
+		"the old form, new votes":    {map[string]string{"node.json": in, "votes": "v"}, "n1", "has lost votes.db"},
+		"of a newer program":         {map[string]string{"node.json": strings.Replace(in, ":1", ":3", 1)}, "n1", "written by another version"},
 		"of another node":            {map[string]string{"node.json": in, "votes.db": "v"}, "n2", "belongs to node \"n1\""},
 		"votes gone":                 {map[string]string{"node.json": in}, "n1", "has lost votes.db"},
 		"votes emptied":              {map[string]string{"node.json": in, "votes.db": ""}, "n1", "has lost votes.db"},
-		"no identity, but votes":     {map[string]string{"votes.db": "v"}, "n1", "lost its identity"},
+		"no identity, but votes":     {map[string]string{"votes": "v"}, "n1", "lost its identity"},
+		"no identity, but old votes": {map[string]string{"votes.db": "v"}, "n1", "lost its identity"},
 		"no identity, but a catalog": {map[string]string{"catalog/raft.db": "x"}, "n1", "lost its identity"},
 		"no identity, but replicas":  {map[string]string{"partitions/x-0/manifest": "x"}, "n1", "lost its identity"},
 	} {
@@ -184,7 +190,7 @@ func TestANodeAgreesOnce(t *testing.T) {
 	if err := id.Leave(); err != nil {
 		t.Error(err)
 	}
-	write(t, m, d.Join("votes.db"), "some")
+	write(t, m, d.Join("votes"), "some")
 	again, err := Load(d, "n1")
 	if err != nil {
 		t.Fatal(err)
@@ -312,11 +318,11 @@ func TestTheCopyEnds(t *testing.T) {
 		gossip.set("127.0.0.1:1", false) // the other one is the copy
 		still(time.Hour)
 		gossip.set("127.0.0.1:1", true)
-		still(TwinFor - time.Second) // one that was ended, and is taken for alive
+		still(twinFor - time.Second) // one that was ended, and is taken for alive
 		gossip.set("", true)
 		still(2 * time.Second)
 		gossip.set("127.0.0.1:1", true)
-		still(TwinFor - time.Second)
+		still(twinFor - time.Second)
 		time.Sleep(3 * time.Second)
 		if err := <-ended; err == nil || !strings.Contains(err.Error(), "is a copy") {
 			t.Errorf("it ended with: %v", err)
@@ -327,4 +333,25 @@ func TestTheCopyEnds(t *testing.T) {
 			t.Errorf("it was told to end: %v", err)
 		}
 	})
+}
+
+// A directory of the old format stays one until it is said that its files were taken over.
+func TestAnOldDirectoryIsOldUntilItIsMigrated(t *testing.T) {
+	m := vfs.NewMem()
+	d := opened(t, m)
+	write(t, m, d.Join("node.json"), `{"format":1,"node_id":"n1","incarnation":"0123abcd","cluster_id":"c"}`)
+	write(t, m, d.Join("votes.db"), "some")
+	for _, old := range []bool{true, false} {
+		id, err := Load(d, "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := id.Adopt("c"); err != nil || id.OldFormat() != old {
+			t.Errorf("old: %v, want %v, %v", id.OldFormat(), old, err)
+		}
+		write(t, m, d.Join("votes"), "some")
+		if err := id.Migrated(); err != nil || id.OldFormat() {
+			t.Errorf("it is still old: %v", err)
+		}
+	}
 }

@@ -6,13 +6,14 @@ import (
 	"time"
 )
 
-// A data directory that was copied makes two nodes of one identity. Each of them acknowledges records
-// and votes in the name of both, which no majority survives. The lock in the directory does not tell;
-// gossip does.
+// A data directory that was copied makes two nodes of one identity. Each of them acknowledges
+// records and votes in the name of both, which no majority survives. The lock in the directory does
+// not tell; gossip does.
 
-// TwinFor is for how long another process of this identity must be seen. One that was ended is taken
-// for alive for some seconds, on a busy machine for some more; longer than that it is only if it answers.
-const TwinFor = time.Minute
+// twinFor is for how long another process of this identity must be seen. One that was ended is
+// taken for alive for some seconds, on a busy machine for some more; longer than that it is only if
+// it answers.
+const twinFor = time.Minute
 
 // Gossip tells of another process of this identity.
 type Gossip interface {
@@ -20,11 +21,11 @@ type Gossip interface {
 	Twin() (addr string, younger bool)
 }
 
-// WatchForTwin returns an error when another process of this identity has been there before this one
-// for that long (0: TwinFor), and nil when ctx ends.
+// WatchForTwin returns an error when another process of this identity has been there before this
+// one for that long (0: twinFor), and nil when ctx ends.
 func (id *Identity) WatchForTwin(ctx context.Context, gossip Gossip, patience time.Duration) error {
 	if patience == 0 {
-		patience = TwinFor
+		patience = twinFor
 	}
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()

@@ -6,8 +6,10 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 
 	"github.com/hashicorp/raft"
@@ -57,7 +59,59 @@ func openArchive(base vfs.FS, open func(string) (readable, error), dir string) (
 	return a, nil
 }
 
-// Groups gives the names of the folders that hold logs, and the bytes of the
+// CatalogLog is the name, and the folder beside those of the partitions, of the catalog's log.
+const CatalogLog = "catalog"
+
+// folder gives where a log is.
+func (a *Archive) folder(name string) string {
+	if name == CatalogLog {
+		return filepath.Join(a.st.dir, name)
+	}
+	return filepath.Join(a.st.Groups(), name)
+}
+
+// HasCatalog reports whether the catalog's log is there. A program with bbolt files keeps it otherwise.
+func (a *Archive) HasCatalog() bool {
+	files, err := a.st.fs.List(a.folder(CatalogLog))
+	return err == nil && slices.ContainsFunc(files, func(e vfs.Entry) bool { return e.Name == manifestName })
+}
+
+// ArchivedVotes is what a group has voted. Its fields are 0 and "" where nothing is stored.
+type ArchivedVotes struct {
+	Group     string `json:"group"`
+	Term      uint64 `json:"term"`
+	VoteTerm  uint64 `json:"vote_term"`
+	Candidate string `json:"candidate"`
+	Created   bool   `json:"created"`           // this node has a member of the group
+	Anew      bool   `json:"anew"`              // which had none once
+	Damaged   string `json:"damaged,omitempty"` // what is wrong; nothing else is known then
+}
+
+// Votes gives what all groups have voted, by name; nothing where there is no vote file. The error is why that cannot be known.
+func (a *Archive) Votes() (all []ArchivedVotes, err error) {
+	path := filepath.Join(a.st.dir, votesName)
+	b, err := readFile(a.st, path, maxVotesFile)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	_, groups, _, err := parseVotesFile(b)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	for _, name := range slices.Sorted(maps.Keys(groups)) {
+		votes := groups[name]
+		all = append(all, ArchivedVotes{
+			Group: name, Term: votes.number(keyTerm), VoteTerm: votes.number(keyVoteTerm), Candidate: string(votes[keyVoteCandidate]),
+			Created: votes[createdKey] != nil, Anew: votes[anewKey] != nil, Damaged: string(votes[damagedKey]),
+		})
+	}
+	return all, nil
+}
+
+// Groups gives the names of the partitions' folders, and the bytes of the
 // segment files in each.
 func (a *Archive) Groups() (names []string, bytes map[string]int64, err error) {
 	dirs, err := a.st.fs.List(a.st.Groups())
@@ -117,7 +171,7 @@ type ArchivedSegment struct {
 
 // open reads the manifest and the heads of the segment files.
 func (a *Archive) open(name string) (*PartitionLog, error) {
-	l := &PartitionLog{st: a.st, dir: filepath.Join(a.st.Groups(), name), opts: LogOptions{Group: name}, cache: a.st.cache.group()}
+	l := &PartitionLog{st: a.st, dir: a.folder(name), opts: LogOptions{Group: name}, cache: a.st.cache.group()}
 	m, err := readManifest(a.st, l.dir)
 	if err != nil {
 		return nil, err

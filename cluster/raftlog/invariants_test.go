@@ -567,7 +567,7 @@ func TestInvariant10MemoryIsBoundedInBytes(t *testing.T) {
 // A replica that begins anew gives no other vote in a term in which it may have given one,
 // and never forms its group again.
 func TestInvariant7WhoBeginsAnewVotesNoSecondTime(t *testing.T) {
-	stable, err := OpenStable(filepath.Join(t.TempDir(), "votes.db"))
+	stable, err := OpenStable(filepath.Join(t.TempDir(), "votes"), Options{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -36,6 +36,8 @@ type LogOptions struct {
 	Bulk func(*raft.Log) bool
 	// Fresh says that the group may begin here with nothing.
 	Fresh bool
+	// Whole says that it is a WholeLog's.
+	Whole bool
 }
 
 // ErrLost is in the error of OpenLog when the log should be there and is not.
@@ -231,7 +233,7 @@ func (l *PartitionLog) storeSome(entries []*raft.Log, flags uint8) (int, error) 
 		return 0, l.undo(s, f, err)
 	}
 	// What is written in pieces is large, and goes straight to its segment.
-	if j := l.st.journal; j != nil && batch.pieces == nil && batch.size < int64(l.st.opts.BypassBytes) {
+	if j := l.st.journal; j != nil && !l.opts.Whole && batch.pieces == nil && batch.size < int64(l.st.opts.BypassBytes) {
 		if err := j.append(s, s.end, batch.buf); err != nil {
 			var full errNoRoom
 			if errors.As(err, &full) {

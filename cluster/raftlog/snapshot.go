@@ -12,8 +12,7 @@ import (
 // Snapshots is the raft.SnapshotStore of a partition: there is one snapshot, and
 // it is in the manifest. The state in it is small; the records are the segments.
 //
-// Raft of this group never installs a snapshot of another node by itself: see
-// Install.
+// Raft of a partition's group never installs a snapshot of another node by itself: see Stage. That of a whole log does.
 func (l *PartitionLog) Snapshots() raft.SnapshotStore { return snapshots{l} }
 
 type snapshots struct{ l *PartitionLog }
@@ -55,12 +54,13 @@ func (m *manifest) meta() *raft.SnapshotMeta {
 	}
 }
 
-// Sink is the raft.SnapshotSink of a partition.
+// Sink is the raft.SnapshotSink of a log.
 type Sink struct {
 	l      *PartitionLog
 	record snapshotRecord
 	state  bytes.Buffer
 	at     Standing
+	closed bool
 }
 
 // Standing is what the log knows of its records at one moment. A snapshot is written while more is applied, and says nothing
@@ -103,16 +103,34 @@ func (s *Sink) Write(b []byte) (int, error) {
 func (s *Sink) ID() string { return fmt.Sprintf("%d-%d", s.record.Term, s.record.Index) }
 
 // Cancel implements raft.SnapshotSink.
-func (s *Sink) Cancel() error { return nil }
+func (s *Sink) Cancel() error {
+	s.closed = true
+	return nil
+}
 
-// Close publishes the snapshot: everything it speaks of is on stable storage
-// before (invariant 6).
+// Close publishes the snapshot. One of which nobody has told what it stands for came from another member. A second
+// call does nothing.
 func (s *Sink) Close() error {
-	if !s.at.known {
+	if s.closed {
+		return nil
+	}
+	s.closed = true
+	switch {
+	case s.at.known && s.l.opts.Whole:
+		return s.l.judge(s.l.publish(s.record, s.at, s.state.Bytes()))
+	case s.at.known:
+		return s.l.publish(s.record, s.at, s.state.Bytes())
+	case s.l.opts.Whole:
+		return s.l.judge(s.l.install(s.record, s.state.Bytes()))
+	default:
 		return fmt.Errorf("snapshot %s of the group's own state machine only", s.ID())
 	}
-	l := s.l
-	if err := l.flushBelow(s.record.Index); err != nil {
+}
+
+// publish makes a snapshot the log's own: everything it speaks of is on stable storage
+// before (invariant 6).
+func (l *PartitionLog) publish(record snapshotRecord, at Standing, state []byte) error {
+	if err := l.flushBelow(record.Index); err != nil {
 		return err
 	}
 	l.write.Lock()
@@ -120,13 +138,12 @@ func (s *Sink) Close() error {
 	if err := l.writable(); err != nil {
 		return err
 	}
-	record := s.record
-	record.Next = s.at.next
-	m, err := l.describe(record, s.at)
+	record.Next = at.next
+	m, err := l.describe(record, at)
 	if err != nil {
-		return fmt.Errorf("snapshot %s: %w", s.ID(), err)
+		return fmt.Errorf("snapshot of entry %d: %w", record.Index, err)
 	}
-	m.state = s.state.Bytes()
+	m.state = state
 	if err := m.write(l.st, l.dir); err != nil {
 		return err
 	}

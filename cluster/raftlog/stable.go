@@ -2,37 +2,50 @@ package raftlog
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"hash/crc32"
+	"log/slog"
+	"maps"
+	"path/filepath"
 	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/raft"
-	"go.etcd.io/bbolt"
-	berrors "go.etcd.io/bbolt/errors"
+
+	"github.com/trimaran-io/trimaran/cluster/raftlog/vfs"
 )
 
-// Stable keeps the votes and terms (raft.StableStore) of all groups of a node
-// in one bbolt file, a bucket per group. Writes that arrive while another is
-// committed are committed together, with one sync: an election writes twice per
-// voter, and many groups elect at once when a node dies.
+// Stable keeps the votes and terms (raft.StableStore) of all groups of a node in one file (FORMAT.md, "Votes"), and in
+// memory. Writes that arrive while another is committed are committed together, with one sync: an election writes twice
+// per voter, and many groups elect at once when a node dies.
 type Stable struct {
-	db *bbolt.DB
-	*boltGuard
+	st   *Store // whose rules for a failed sync hold here, too
+	name string // of the file, in the store's folder
 
-	mu         sync.Mutex
+	mu         sync.Mutex // guards what follows; nothing is waited for under it
 	committing bool       // one of the callers of update is; it goes on with what waits
 	waiting    []*pending // in order of arrival
+
+	state  sync.RWMutex          // guards groups; nothing is done under it but to look or to put
+	groups map[string]groupVotes // what is on stable storage
+
+	// writing is held by whoever writes the file: it waits for the disk, so nobody who reads takes it. It guards what
+	// follows.
+	writing sync.Mutex
+	file    vfs.File
+	layout  votesLayout
+	limit   int64 // bytes of the file from which on it is written anew
 }
 
 // pending is one change that waits for its commit.
 type pending struct {
-	change func(*bbolt.Tx) error
-	turn   chan struct{} // closed when it is committed, or when its caller is to commit what waits
+	group  string
+	change func(old groupVotes) (groupVotes, error) // nil of a group that is not known; the answer nil forgets it
+	turn   chan struct{}                            // closed when it is committed, or when its caller is to commit what waits
 
 	// Set before turn is closed, if it is committed.
 	done bool
@@ -41,61 +54,43 @@ type pending struct {
 
 var (
 	errKeyNotFound = errors.New("not found") // raft compares the text
-	createdKey     = []byte("trimaran/created")
-	anewKey        = []byte("trimaran/anew")
-	sumKey         = []byte("trimaran/crc32c")     // of all else in the bucket
-	sealedBucket   = []byte("\x00trimaran/sealed") // all buckets have a CRC
+	createdKey     = "trimaran/created"
+	anewKey        = "trimaran/anew"
+	damagedKey     = "trimaran/damaged" // in place of all others, where votes are not what was written
 )
 
-// OpenStable opens or creates the file path. It fails when another process has
-// the file open.
-func OpenStable(path string) (*Stable, error) {
-	if err := checkBolt(path); err != nil {
-		return nil, fmt.Errorf("open vote store: %w", err)
+// votesName is the file of the votes in a store's folder.
+const votesName = "votes"
+
+// OpenStable opens or creates the vote store in the folder of the log store, and shares its fate: after the first sync of either
+// that fails, neither takes anything. The error wraps ErrDamaged if votes may be lost.
+func (st *Store) OpenStable() (*Stable, error) {
+	s := &Stable{st: st, name: votesName}
+	if err := s.open(); err != nil {
+		return nil, fmt.Errorf("vote store %s: %w", s.path(), err)
 	}
-	db, err := bbolt.Open(path, 0o600, boltOptions())
-	if err != nil {
-		return nil, fmt.Errorf("open vote store %s: %w", path, err)
-	}
-	if err := db.Update(sealAll); err != nil {
-		return nil, errors.Join(fmt.Errorf("open vote store %s: %w", path, err), db.Close())
-	}
-	return &Stable{db: db, boltGuard: &boltGuard{path: path}}, nil
+	return s, nil
 }
 
-// sealAll gives all groups of a file from before there were CRCs theirs.
-func sealAll(tx *bbolt.Tx) error {
-	if tx.Bucket(sealedBucket) != nil {
-		return nil
+// OpenStable opens or creates a vote store by itself, in the file path.
+func OpenStable(path string, opts Options) (*Stable, error) {
+	if opts.FS == nil {
+		opts.FS = vfs.OS
 	}
-	var names [][]byte
-	err := tx.ForEach(func(name []byte, _ *bbolt.Bucket) error {
-		names = append(names, bytes.Clone(name))
-		return nil
-	})
-	for _, name := range names {
-		if bucket := tx.Bucket(name); err == nil && bucket != nil && bucket.Get(sumKey) == nil {
-			err = seal(bucket)
-		}
+	if opts.Logger == nil {
+		opts.Logger = slog.New(slog.DiscardHandler)
 	}
-	if err == nil {
-		_, err = tx.CreateBucket(sealedBucket)
+	st := &Store{fs: opts.FS, dir: filepath.Dir(path), opts: opts, logger: opts.Logger}
+	s := &Stable{st: st, name: filepath.Base(path)}
+	if err := s.open(); err != nil {
+		return nil, fmt.Errorf("vote store %s: %w", path, err)
 	}
-	return err
+	return s, nil
 }
 
-// Close closes the file.
-func (s *Stable) Close() error { return s.close(s.db.Close) }
-
-// view reads what is stored.
-func (s *Stable) view(do func(*bbolt.Tx) error) error {
-	return s.read(func() error { return s.db.View(do) })
-}
-
-// update makes a change and returns when it is on stable storage. It may run change more than once. bbolt's own Batch does
-// the same with a fixed delay, which four commits in a row of every election would wait for.
-func (s *Stable) update(change func(*bbolt.Tx) error) error {
-	u := &pending{change: change, turn: make(chan struct{})}
+// update makes a change and returns when it is on stable storage.
+func (s *Stable) update(group string, change func(old groupVotes) (groupVotes, error)) error {
+	u := &pending{group: group, change: change, turn: make(chan struct{})}
 	s.mu.Lock()
 	s.waiting = append(s.waiting, u)
 	wait := s.committing
@@ -107,10 +102,10 @@ func (s *Stable) update(change func(*bbolt.Tx) error) error {
 		}
 	}
 	s.mu.Lock()
-	group := s.waiting // this one is in it
+	waited := s.waiting // this one is in it
 	s.waiting = nil
 	s.mu.Unlock()
-	s.commit(group)
+	s.commit(waited)
 	s.mu.Lock()
 	if len(s.waiting) > 0 {
 		close(s.waiting[0].turn)
@@ -118,7 +113,7 @@ func (s *Stable) update(change func(*bbolt.Tx) error) error {
 		s.committing = false
 	}
 	s.mu.Unlock()
-	for _, other := range group {
+	for _, other := range waited {
 		if other.done = true; other != u {
 			close(other.turn)
 		}
@@ -126,56 +121,65 @@ func (s *Stable) update(change func(*bbolt.Tx) error) error {
 	return u.err
 }
 
-// commit makes changes in one transaction. One that fails is left out and the others are made without it.
-func (s *Stable) commit(group []*pending) {
-	for left := slices.Clone(group); len(left) > 0; {
-		failed := -1
-		var refused error
-		err := s.write(func() error {
-			err := s.db.Update(func(tx *bbolt.Tx) error {
-				for i, u := range left {
-					if err := u.change(tx); err != nil {
-						failed = i
-						return err
-					}
-				}
-				return nil
-			})
-			if failed >= 0 { // the change's own error
-				refused, err = err, nil
+// commit makes changes, with one sync unless they are too many. One that fails is left out, and the others are made without it.
+func (s *Stable) commit(waited []*pending) {
+	for len(waited) > 0 {
+		next := map[string]groupVotes{}
+		size, n := 0, 0
+		for n < len(waited) && size < splitBallot {
+			u := waited[n]
+			n++
+			old, staged := next[u.group]
+			if !staged {
+				old = s.groups[u.group] // nobody else changes them
 			}
-			return err
-		})
-		if failed < 0 {
-			for _, u := range left {
-				u.err = err
+			votes, err := u.change(old)
+			if err == nil {
+				err = checkVotes(u.group, votes)
 			}
-			return
+			if u.err = err; err == nil {
+				next[u.group] = votes
+				size += len(appendChange(nil, u.group, votes))
+			}
 		}
-		left[failed].err = errors.Join(refused, err)
-		left = slices.Delete(left, failed, failed+1)
+		var err error
+		if len(next) > 0 {
+			err = s.write(next)
+		}
+		for _, u := range waited[:n] {
+			u.err = cmp.Or(u.err, err)
+		}
+		waited = waited[n:]
 	}
+}
+
+// get gives what is kept of a group, nil if that is nothing.
+func (s *Stable) get(group string) (groupVotes, error) {
+	if err := s.st.failed(); err != nil {
+		return nil, err
+	}
+	s.state.RLock()
+	defer s.state.RUnlock()
+	return s.groups[group], nil
 }
 
 // Group gives the store of one group; the name is any non-empty string.
 func (s *Stable) Group(name string) *GroupStable {
-	return &GroupStable{stable: s, bucket: []byte(name), abandon: make(chan struct{})}
+	return &GroupStable{stable: s, group: name, abandon: make(chan struct{})}
 }
 
 // Delete forgets a group. Only for a group that can never come back, such as
 // one of a deleted topic: its votes are gone with it.
 func (s *Stable) Delete(name string) error {
-	return s.update(func(tx *bbolt.Tx) error {
-		err := tx.DeleteBucket([]byte(name))
-		if errors.Is(err, berrors.ErrBucketNotFound) {
-			return nil
-		}
-		return err
-	})
+	if votes, err := s.get(name); err == nil && votes == nil {
+		return nil
+	}
+	return s.update(name, func(groupVotes) (groupVotes, error) { return nil, nil })
 }
 
-// The keys under which hashicorp/raft stores a vote, the term first (raft.go, persistVote).
+// The keys under which hashicorp/raft stores its term, and a vote, the term first (raft.go, persistVote).
 const (
+	keyTerm          = "CurrentTerm"
 	keyVoteTerm      = "LastVoteTerm"
 	keyVoteCandidate = "LastVoteCand"
 )
@@ -188,7 +192,7 @@ var ErrVoted = errors.New("vote store: this node has voted")
 // GroupStable is the raft.StableStore of one group.
 type GroupStable struct {
 	stable *Stable
-	bucket []byte
+	group  string
 
 	serving atomic.Bool // Raft runs: errors it cannot bear are kept from it
 	abandon chan struct{}
@@ -239,7 +243,7 @@ func number(n uint64) []byte { return binary.BigEndian.AppendUint64(nil, n) }
 
 // set stores all pairs or none.
 func (g *GroupStable) set(pairs ...pair) error {
-	if g.stable.failed() == nil && !slices.ContainsFunc(pairs, func(p pair) bool {
+	if g.stable.st.failed() == nil && !slices.ContainsFunc(pairs, func(p pair) bool {
 		old, err := g.Get([]byte(p.key))
 		return err != nil || !bytes.Equal(old, p.value)
 	}) {
@@ -251,8 +255,8 @@ func (g *GroupStable) set(pairs ...pair) error {
 			return err
 		}
 		var again <-chan time.Time
-		if g.stable.failed() == nil {
-			if !noRoom(err) {
+		if g.stable.st.failed() == nil {
+			if !errors.Is(err, vfs.ErrNoSpace) {
 				return err
 			}
 			again = time.After(fullRetry)
@@ -266,76 +270,72 @@ func (g *GroupStable) set(pairs ...pair) error {
 }
 
 func (g *GroupStable) put(pairs []pair) error {
-	return g.stable.update(func(tx *bbolt.Tx) error {
-		bucket, err := tx.CreateBucketIfNotExists(g.bucket)
-		if err != nil {
-			return err
+	return g.stable.update(g.group, func(old groupVotes) (groupVotes, error) {
+		if err := old.check(g.group); err != nil {
+			return nil, err
 		}
+		votes := old.clone()
 		for _, p := range pairs {
-			if err := bucket.Put([]byte(p.key), p.value); err != nil {
-				return err
-			}
+			votes[p.key] = bytes.Clone(p.value)
 		}
-		return seal(bucket)
+		return votes, nil
 	})
 }
 
-// seal brings the CRC of a bucket up to date.
-func seal(bucket *bbolt.Bucket) error {
-	return bucket.Put(sumKey, binary.LittleEndian.AppendUint32(nil, sumOfBucket(bucket)))
+// clone gives what can be changed.
+func (v groupVotes) clone() groupVotes {
+	votes := maps.Clone(v)
+	if votes == nil {
+		votes = groupVotes{}
+	}
+	return votes
 }
 
-func sumOfBucket(bucket *bbolt.Bucket) (crc uint32) {
-	_ = bucket.ForEach(func(key, value []byte) error {
-		if !bytes.Equal(key, sumKey) {
-			sizes := binary.LittleEndian.AppendUint64(nil, uint64(len(key))<<32|uint64(len(value)))
-			for _, part := range [][]byte{sizes, key, value} {
-				crc = crc32.Update(crc, castagnoli, part)
-			}
-		}
-		return nil
-	})
-	return crc
+// number gives a number that is stored, 0 if none is.
+func (v groupVotes) number(key string) uint64 {
+	if b := v[key]; len(b) == 8 {
+		return binary.BigEndian.Uint64(b)
+	}
+	return 0
 }
 
-// isWhole reports whether all in the bucket is what was written.
-func isWhole(bucket *bbolt.Bucket) bool {
-	sum := bucket.Get(sumKey)
-	return len(sum) == 4 && binary.LittleEndian.Uint32(sum) == sumOfBucket(bucket)
+// check gives an error that wraps ErrDamaged if the votes are not what was written.
+func (v groupVotes) check(group string) error {
+	if reason, damaged := v[damagedKey]; damaged {
+		return fmt.Errorf("%w: group %s: %s", ErrDamaged, group, reason)
+	}
+	return nil
 }
 
 // Known reports whether anything of the group was ever stored.
 func (g *GroupStable) Known() (known bool, err error) {
-	err = g.stable.view(func(tx *bbolt.Tx) error {
-		known = tx.Bucket(g.bucket) != nil
-		return nil
-	})
-	return known, err
+	votes, err := g.stable.get(g.group)
+	return votes != nil, err
 }
 
 // Check gives an error that wraps ErrDamaged if what the group has voted is not what was written.
 func (g *GroupStable) Check() error {
-	return g.stable.view(func(tx *bbolt.Tx) error {
-		if bucket := tx.Bucket(g.bucket); bucket != nil && !isWhole(bucket) {
-			return fmt.Errorf("%w: the votes of %s are not what was written", ErrDamaged, g.bucket)
-		}
-		return nil
-	})
+	votes, err := g.stable.get(g.group)
+	if err != nil {
+		return err
+	}
+	return votes.check(g.group)
 }
 
 // Get implements raft.StableStore.
 func (g *GroupStable) Get(key []byte) ([]byte, error) {
-	var value []byte
-	err := g.stable.view(func(tx *bbolt.Tx) error {
-		if bucket := tx.Bucket(g.bucket); bucket != nil {
-			value = bytes.Clone(bucket.Get(key))
-		}
-		return nil
-	})
-	if err == nil && value == nil {
-		err = errKeyNotFound
+	votes, err := g.stable.get(g.group)
+	if err == nil {
+		err = votes.check(g.group)
 	}
-	return value, err
+	if err != nil {
+		return nil, err
+	}
+	value, there := votes[string(key)]
+	if !there {
+		return nil, errKeyNotFound
+	}
+	return bytes.Clone(value), nil
 }
 
 // SetUint64 implements raft.StableStore; the value is on stable storage when it returns, but the term of a vote, which is
@@ -370,11 +370,11 @@ func (g *GroupStable) GetUint64(key []byte) (uint64, error) {
 // MarkCreated records that this node has had a replica of the group. A replica
 // that was here once and has lost its log may have lost acknowledged records
 // and votes: it must not begin anew under the same identity (invariant 7).
-func (g *GroupStable) MarkCreated() error { return g.Set(createdKey, []byte{1}) }
+func (g *GroupStable) MarkCreated() error { return g.Set([]byte(createdKey), []byte{1}) }
 
 // Created reports whether MarkCreated was called.
 func (g *GroupStable) Created() (bool, error) {
-	_, err := g.Get(createdKey)
+	_, err := g.Get([]byte(createdKey))
 	if errors.Is(err, errKeyNotFound) {
 		return false, nil
 	}
@@ -386,53 +386,27 @@ func (g *GroupStable) Created() (bool, error) {
 // leader of that term says: it gives no other vote in that term, and never forms
 // the group (see Anew). Damaged ones cannot be kept.
 func (g *GroupStable) BeginAnew(term uint64, leader string) error {
-	return g.stable.update(func(tx *bbolt.Tx) error {
-		bucket, err := tx.CreateBucketIfNotExists(g.bucket)
-		if err != nil {
-			return err
+	return g.stable.update(g.group, func(old groupVotes) (groupVotes, error) {
+		if old.check(g.group) != nil {
+			old = nil
 		}
-		if first, _ := bucket.Cursor().First(); first != nil && !isWhole(bucket) {
-			if err := tx.DeleteBucket(g.bucket); err != nil {
-				return err
-			}
-			if bucket, err = tx.CreateBucket(g.bucket); err != nil {
-				return err
-			}
+		votes := old.clone()
+		if votes.number(keyTerm) < term {
+			votes[keyTerm] = number(term)
 		}
-		stored := func(key string) uint64 {
-			if v := bucket.Get([]byte(key)); len(v) == 8 {
-				return binary.BigEndian.Uint64(v)
-			}
-			return 0
+		if votes.number(keyVoteTerm) < term {
+			votes[keyVoteTerm], votes[keyVoteCandidate] = number(term), []byte(leader)
 		}
-		put := func(key []byte, value []byte) {
-			if err == nil {
-				err = bucket.Put(key, value)
-			}
-		}
-		// The keys are hashicorp/raft's.
-		if stored("CurrentTerm") < term {
-			put([]byte("CurrentTerm"), number(term))
-		}
-		if stored("LastVoteTerm") < term {
-			put([]byte("LastVoteTerm"), number(term))
-			put([]byte("LastVoteCand"), []byte(leader))
-		}
-		put(anewKey, []byte{1})
-		if err == nil {
-			err = bucket.Delete(createdKey)
-		}
-		if err == nil {
-			err = seal(bucket)
-		}
-		return err
+		votes[anewKey] = []byte{1}
+		delete(votes, createdKey)
+		return votes, nil
 	})
 }
 
 // Anew reports whether BeginAnew was ever called: the group was formed long ago,
 // and its configuration comes from its leader.
 func (g *GroupStable) Anew() (bool, error) {
-	_, err := g.Get(anewKey)
+	_, err := g.Get([]byte(anewKey))
 	if errors.Is(err, errKeyNotFound) {
 		return false, nil
 	}

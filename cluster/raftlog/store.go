@@ -36,7 +36,8 @@ type Options struct {
 	// NoSync acknowledges what is not on stable storage. For measuring only.
 	NoSync bool
 
-	files int // in place of what the process may have open; 0: that
+	files     int   // in place of what the process may have open; 0: that
+	voteBytes int64 // in place of minVotesFile; 0: that
 }
 
 // Store holds the partition logs of one node: a folder per group below Groups(),

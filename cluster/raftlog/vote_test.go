@@ -7,14 +7,12 @@ import (
 	"runtime"
 	"sync"
 	"testing"
-
-	"go.etcd.io/bbolt"
 )
 
 // openStable opens a vote store that is closed with the test, or before.
 func openStable(t *testing.T, path string) *Stable {
 	t.Helper()
-	stable, err := OpenStable(path)
+	stable, err := OpenStable(path, Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -24,7 +22,7 @@ func openStable(t *testing.T, path string) *Stable {
 
 // TestOneVoteInATerm: also for a Raft that has gone back to an older term, and after a restart.
 func TestOneVoteInATerm(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "votes.db")
+	path := filepath.Join(t.TempDir(), "votes")
 	stable := openStable(t, path)
 	group := stable.Group("g")
 	vote := func(term uint64, candidate string) error {
@@ -72,7 +70,7 @@ func TestOneVoteInATerm(t *testing.T) {
 // TestAVoteIsStoredWhole: Raft stores its term and then its candidate. After a crash between the two, the new term with the
 // candidate before would be a vote that was never given: Raft grants it again without a look at the candidate's log.
 func TestAVoteIsStoredWhole(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "votes.db")
+	path := filepath.Join(t.TempDir(), "votes")
 	stable := openStable(t, path)
 	group := stable.Group("g")
 	for _, err := range []error{
@@ -98,15 +96,15 @@ func TestAVoteIsStoredWhole(t *testing.T) {
 
 // TestAChangeThatFailsFailsAlone: those that were to share its commit are made.
 func TestAChangeThatFailsFailsAlone(t *testing.T) {
-	stable := openStable(t, filepath.Join(t.TempDir(), "votes.db"))
+	stable := openStable(t, filepath.Join(t.TempDir(), "votes"))
 	wrong := errors.New("wrong")
 	begun, proceed := make(chan struct{}), make(chan struct{})
 	var callers sync.WaitGroup
 	callers.Go(func() {
 		var once sync.Once
-		if err := stable.update(func(*bbolt.Tx) error {
+		if err := stable.update("first", func(old groupVotes) (groupVotes, error) {
 			once.Do(func() { close(begun); <-proceed }) // all others wait behind this one
-			return nil
+			return groupVotes{}, nil
 		}); err != nil {
 			t.Error(err)
 		}
@@ -116,7 +114,7 @@ func TestAChangeThatFailsFailsAlone(t *testing.T) {
 		callers.Go(func() {
 			group := stable.Group(fmt.Sprint(i))
 			if i == 5 {
-				if err := stable.update(func(*bbolt.Tx) error { return wrong }); !errors.Is(err, wrong) {
+				if err := stable.update("5", func(groupVotes) (groupVotes, error) { return nil, wrong }); !errors.Is(err, wrong) {
 					t.Errorf("the one that fails is told %v", err)
 				}
 			} else if err := group.MarkCreated(); err != nil {

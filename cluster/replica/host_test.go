@@ -129,7 +129,7 @@ type testSet struct {
 func newTestSet(t *testing.T, fs vfs.FS) *testSet {
 	t.Helper()
 	dir := t.TempDir()
-	stable, err := raftlog.OpenStable(dir + "/votes.db")
+	stable, err := raftlog.OpenStable(dir+"/votes", raftlog.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -31,7 +31,7 @@ func newLogDump() *cobra.Command {
 		Short: "Print segments, entries and batches",
 		Long: `Print what the logs in a stopped node's data directory hold: segments, the entries of
 Raft in them, and their record batches. DIR is the data directory, or the folder of
-one partition in it. Nothing is changed.`,
+one partition, or of the catalog, in it. Nothing is changed.`,
 		Example: `  trimaran log dump /var/lib/trimaran
   trimaran log dump /var/lib/trimaran/partitions/<topic id>-0 --records
   trimaran log dump /var/lib/trimaran --json`,
@@ -40,6 +40,7 @@ one partition in it. Nothing is changed.`,
 	}
 	cmd.Flags().Bool("records", false, "also print offset, time and lengths of each record")
 	cmd.Flags().Bool("segments", false, "print segments only")
+	cmd.Flags().Bool("votes", false, "print what the node has voted in each Raft group, and nothing else")
 	cmd.Flags().Bool("json", false, "print JSON, a line for each partition and each entry")
 	return cmd
 }
@@ -56,6 +57,9 @@ func logDump(cmd *cobra.Command, dir string) (err error) {
 	names, _, err := d.Partitions()
 	if err != nil {
 		return err
+	}
+	if votes, _ := cmd.Flags().GetBool("votes"); votes {
+		return dumpVotes(cmd, d)
 	}
 	records, _ := cmd.Flags().GetBool("records")
 	brief, _ := cmd.Flags().GetBool("segments")
@@ -80,7 +84,11 @@ func logDump(cmd *cobra.Command, dir string) (err error) {
 				return err
 			}
 		} else {
-			fmt.Fprintf(out, "partition %s  generation %d, begins with entry %d\n", name, l.Generation, l.First)
+			what := "partition " + name
+			if name == "catalog" {
+				what = name
+			}
+			fmt.Fprintf(out, "%s  generation %d, begins with entry %d\n", what, l.Generation, l.First)
 			if s := l.Snapshot; s != nil {
 				fmt.Fprintf(out, "  snapshot  entry %d, term %d, next offset %d, %d bytes of state\n", s.Index, s.Term, s.NextOffset, s.StateBytes)
 			}
@@ -118,6 +126,30 @@ func logDump(cmd *cobra.Command, dir string) (err error) {
 	}
 	if failed > 0 {
 		return fmt.Errorf("%d parts could not be read; 'trimaran log verify' tells more", failed)
+	}
+	return nil
+}
+
+// dumpVotes prints a line for each group.
+func dumpVotes(cmd *cobra.Command, d *cluster.LogDir) error {
+	all, err := d.Votes()
+	if err != nil {
+		return err
+	}
+	asJSON, _ := cmd.Flags().GetBool("json")
+	for _, v := range all {
+		switch {
+		case asJSON:
+			if err := json.NewEncoder(cmd.OutOrStdout()).Encode(v); err != nil {
+				return err
+			}
+		case v.Damaged != "":
+			fmt.Fprintf(cmd.OutOrStdout(), "%s  DAMAGED  %s\n", v.Group, v.Damaged)
+		case v.Candidate == "":
+			fmt.Fprintf(cmd.OutOrStdout(), "%s  term %d, no vote\n", v.Group, v.Term)
+		default:
+			fmt.Fprintf(cmd.OutOrStdout(), "%s  term %d, voted for %s in term %d\n", v.Group, v.Term, v.Candidate, v.VoteTerm)
+		}
 	}
 	return nil
 }
@@ -183,8 +215,8 @@ func newLogVerify() *cobra.Command {
 		Short: "Check every byte of a stopped node's logs",
 		Long: `Check the logs in a stopped node's data directory: manifests, that segments follow one
 another, CRCs and chain of all entries, offsets, indexes, and the CRC of every record
-batch. DIR is the data directory, or the folder of one partition in it. Nothing is
-changed. The exit code is 1 if anything is wrong.`,
+batch; the catalog's log, and the votes. DIR is the data directory, or the folder of one
+partition, or of the catalog, in it. Nothing is changed. The exit code is 1 if anything is wrong.`,
 		Example: "  trimaran log verify /var/lib/trimaran\n  trimaran log verify /var/lib/trimaran --json",
 		Args:    cobra.ExactArgs(1),
 		RunE:    func(cmd *cobra.Command, args []string) error { return logVerify(cmd, args[0]) },
@@ -223,6 +255,10 @@ func logVerify(cmd *cobra.Command, dir string) error {
 	asJSON, _ := cmd.Flags().GetBool("json")
 	wrong := 0
 	if err := d.JournalErr(); err != nil {
+		wrong++
+		fmt.Fprintf(cmd.ErrOrStderr(), "WRONG  %v\n", err)
+	}
+	for _, err := range d.VerifyOwn() {
 		wrong++
 		fmt.Fprintf(cmd.ErrOrStderr(), "WRONG  %v\n", err)
 	}

@@ -9,7 +9,8 @@ import (
 	"testing"
 )
 
-// A crash at any operation leaves one of the two contents, and the new one once the call has returned.
+// A crash at any operation leaves one of the two contents, and the new one once the call has
+// returned.
 func TestReplaceFileIsOneStep(t *testing.T) {
 	for steps := 0; ; steps++ {
 		m := NewMem()

@@ -12,7 +12,8 @@ import (
 // ErrLocked is in the error of a lock that somebody else has.
 var ErrLocked = errors.New("locked by another process")
 
-// Lock implements FS. The lock is the process's: it goes when that ends, however it does (flock(2)).
+// Lock implements FS. The lock is the process's: it goes when that ends, however it does
+// (flock(2)).
 func (osFS) Lock(name string) (io.Closer, error) {
 	f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {

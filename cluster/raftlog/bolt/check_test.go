@@ -1,4 +1,4 @@
-package raftlog
+package bolt
 
 import (
 	"bytes"
@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/fnv"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -13,6 +14,9 @@ import (
 	"time"
 
 	"github.com/hashicorp/raft"
+	"go.etcd.io/bbolt"
+
+	"github.com/trimaran-io/trimaran/cluster/raftlog"
 )
 
 // boltEntry is what a catalog's log has at index.
@@ -58,12 +62,27 @@ func spoilEach(t *testing.T, path string, check func(path, what string)) {
 	}
 }
 
+// scan calls fn for the entries from an index on.
+func scan(l *Log, from uint64, fn func(*raft.Log)) error {
+	for index := from; ; index++ {
+		var entry raft.Log
+		err := l.GetLog(index, &entry)
+		if errors.Is(err, raft.ErrLogNotFound) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		fn(&entry)
+	}
+}
+
 // A raft-boltdb file that is not what was written is refused, or nothing that it holds is hurt; bbolt itself would
 // end the process, or give what is there.
 func TestADamagedBoltLogIsRefused(t *testing.T) {
 	const last = 120
 	path := filepath.Join(t.TempDir(), "raft.db")
-	b, err := OpenBolt(path, nil)
+	b, err := OpenLog(path, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -87,8 +106,8 @@ func TestADamagedBoltLogIsRefused(t *testing.T) {
 	}
 	refused, whole, shorter := 0, 0, 0
 	spoilEach(t, path, func(path, what string) {
-		b, err := OpenBolt(path, nil)
-		if errors.Is(err, ErrDamaged) {
+		b, err := OpenLog(path, nil)
+		if errors.Is(err, raftlog.ErrDamaged) {
 			refused++
 			return
 		}
@@ -104,7 +123,7 @@ func TestADamagedBoltLogIsRefused(t *testing.T) {
 			shorter++
 		}
 		next := uint64(21)
-		err = b.Scan(21, func(e *raft.Log) bool {
+		err = scan(b, 21, func(e *raft.Log) {
 			want := boltEntry(next)
 			if next == 21 { // it may look as if it were from before there were CRCs; the catalog's entries have no extensions
 				want.Extensions = e.Extensions
@@ -114,7 +133,6 @@ func TestADamagedBoltLogIsRefused(t *testing.T) {
 				t.Fatalf("%s: entry %d is %+v", what, next, e)
 			}
 			next++
-			return true
 		})
 		if err != nil || next != end+1 {
 			t.Fatalf("%s: entries up to %d, %v", what, next-1, err)
@@ -125,68 +143,72 @@ func TestADamagedBoltLogIsRefused(t *testing.T) {
 	}
 }
 
-// The same of the votes: what a group has voted is as it was, or the group or the node does not go on with it.
-func TestDamagedVotesAreNotUsed(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "votes.db")
-	s, err := OpenStable(path)
+// oldVotes writes a vote file as programs with bbolt did. Those from before there were CRCs had no seals.
+func oldVotes(t *testing.T, path string, votes map[string]map[string][]byte, sealed bool) {
+	t.Helper()
+	db, err := bbolt.Open(path, 0o600, options())
 	if err != nil {
 		t.Fatal(err)
 	}
-	const groups = 60
-	name := func(i int) string { return fmt.Sprintf("group-%02d", i) }
-	for i := range groups {
-		g := s.Group(name(i))
-		for _, err := range []error{
-			g.SetUint64([]byte("CurrentTerm"), uint64(1000+i)), g.SetUint64([]byte(keyVoteTerm), uint64(1000+i)),
-			g.Set([]byte(keyVoteCandidate), fmt.Appendf(nil, "node-%d", i)), g.MarkCreated(),
-		} {
-			if err != nil {
-				t.Fatal(err)
+	for name, kept := range votes {
+		err = errors.Join(err, db.Update(func(tx *bbolt.Tx) error {
+			bucket, err := tx.CreateBucketIfNotExists([]byte(name))
+			for key, value := range kept {
+				err = errors.Join(err, bucket.Put([]byte(key), value))
 			}
-		}
+			if sealed {
+				err = errors.Join(err, bucket.Put(sumKey, binary.LittleEndian.AppendUint32(nil, sumOfBucket(bucket))))
+				_, serr := tx.CreateBucketIfNotExists(sealedBucket)
+				err = errors.Join(err, serr)
+			}
+			return err
+		}))
 	}
-	if err := s.Close(); err != nil {
+	if err = errors.Join(err, db.Close()); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// someVotes is what groups have voted.
+func someVotes(groups int) map[string]map[string][]byte {
+	votes := map[string]map[string][]byte{}
+	for i := range groups {
+		number := binary.BigEndian.AppendUint64(nil, uint64(1000+i))
+		votes[fmt.Sprintf("group-%02d", i)] = map[string][]byte{
+			"CurrentTerm": number, "LastVoteTerm": number, "LastVoteCand": fmt.Appendf(nil, "node-%d", i), "trimaran/created": {1},
+		}
+	}
+	return votes
+}
+
+func sameVotes(a, b map[string][]byte) bool {
+	return maps.EqualFunc(a, b, func(a, b []byte) bool { return bytes.Equal(a, b) })
+}
+
+// The same of the votes: what a group has voted is as it was, or the group or the file is refused.
+func TestDamagedOldVotesAreNotUsed(t *testing.T) {
+	path := filepath.Join(t.TempDir(), VotesFile)
+	want := someVotes(60)
+	oldVotes(t, path, want, true)
 	refused, alone, whole := 0, 0, 0
 	spoilEach(t, path, func(path, what string) {
-		s, err := OpenStable(path)
-		if errors.Is(err, ErrDamaged) {
+		votes, damaged, err := readVotes(path)
+		if errors.Is(err, raftlog.ErrDamaged) {
 			refused++
 			return
 		}
 		if err != nil {
 			t.Fatalf("%s: %v", what, err)
 		}
-		defer s.Close()
-		bad := 0
-		for i := range groups {
-			g := s.Group(name(i))
-			if err := g.Check(); errors.Is(err, ErrDamaged) {
-				// It begins anew with what its leader says, and nothing else.
-				if err := g.BeginAnew(7, "leader"); err != nil {
-					t.Fatal(err)
-				}
-				term, err := g.GetUint64([]byte("CurrentTerm"))
-				if created, cerr := g.Created(); err != nil || cerr != nil || created || term != 7 || g.Check() != nil {
-					t.Fatalf("%s: anew in term %d, %v, %v, %v", what, term, created, err, cerr)
-				}
-				bad++
-				continue
-			}
-			if known, err := g.Known(); err == nil && !known {
-				bad++ // its name is gone
-				continue
-			}
-			term, _ := g.GetUint64([]byte("CurrentTerm"))
-			voted, _ := g.GetUint64([]byte(keyVoteTerm))
-			candidate, _ := g.Get([]byte(keyVoteCandidate))
-			created, _ := g.Created()
-			if term != uint64(1000+i) || voted != term || string(candidate) != fmt.Sprintf("node-%d", i) || !created && i < groups-1 {
-				t.Fatalf("%s: group %d is in term %d, has voted for %q in term %d, %v", what, i, term, candidate, voted, created)
+		lost := 0
+		for name, kept := range want {
+			if votes[name] == nil {
+				lost++ // damaged, or its name is gone, or it was written last
+			} else if !sameVotes(votes[name], kept) {
+				t.Fatalf("%s: %s has %q", what, name, votes[name])
 			}
 		}
-		if bad > 0 {
+		if len(damaged) > 0 || lost > 0 {
 			alone++
 		} else {
 			whole++
@@ -194,6 +216,20 @@ func TestDamagedVotesAreNotUsed(t *testing.T) {
 	})
 	if refused == 0 || alone == 0 || whole == 0 { // which pages are where differs from run to run
 		t.Errorf("%d files refused, %d with groups refused, %d whole", refused, alone, whole)
+	}
+}
+
+// Votes from before there were CRCs are read, and so is no file at all.
+func TestOldVotesWithoutCRCs(t *testing.T) {
+	path := filepath.Join(t.TempDir(), VotesFile)
+	if votes, damaged, err := readVotes(path); len(votes) > 0 || len(damaged) > 0 || err != nil {
+		t.Errorf("of no file: %v, %v, %v", votes, damaged, err)
+	}
+	want := someVotes(3)
+	oldVotes(t, path, want, false)
+	votes, damaged, err := readVotes(path)
+	if err != nil || len(damaged) > 0 || !maps.EqualFunc(votes, want, sameVotes) {
+		t.Errorf("%v, %v, %v", votes, damaged, err)
 	}
 }
 
@@ -239,7 +275,7 @@ func TestBucketsInOneAnother(t *testing.T) {
 	if err := os.WriteFile(path, file, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := checkBolt(path); !errors.Is(err, ErrDamaged) || !strings.Contains(err.Error(), "room") {
+	if err := check(path); !errors.Is(err, raftlog.ErrDamaged) || !strings.Contains(err.Error(), "room") {
 		t.Error(err)
 	}
 }

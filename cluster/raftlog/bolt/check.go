@@ -1,4 +1,4 @@
-package raftlog
+package bolt
 
 import (
 	"bytes"
@@ -9,6 +9,8 @@ import (
 	"io"
 	"io/fs"
 	"os"
+
+	"github.com/trimaran-io/trimaran/cluster/raftlog"
 )
 
 // bbolt trusts its file: a page that is not what was written ends the process, some in a goroutine of its own, and so does
@@ -28,9 +30,9 @@ const (
 	boltBucketBytes = 16
 )
 
-// checkBolt gives an error that wraps ErrDamaged if the bbolt file at path cannot be used. A file that is not there or
+// check gives an error that wraps raftlog.ErrDamaged if the bbolt file at path cannot be used. A file that is not there or
 // empty is good.
-func checkBolt(path string) error {
+func check(path string) error {
 	f, err := os.Open(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
@@ -93,9 +95,9 @@ func (c *boltFile) meta() (root uint64, err error) {
 	}
 	switch {
 	case !found:
-		return 0, fmt.Errorf("%w: it does not begin as a bbolt file", ErrDamaged)
+		return 0, fmt.Errorf("%w: it does not begin as a bbolt file", raftlog.ErrDamaged)
 	case c.page < boltMinPage || c.page > boltMaxPage, c.used > uint64(c.size/c.page):
-		return 0, fmt.Errorf("%w: it has %d bytes, want %d pages of %d", ErrDamaged, c.size, c.used, c.page)
+		return 0, fmt.Errorf("%w: it has %d bytes, want %d pages of %d", raftlog.ErrDamaged, c.size, c.used, c.page)
 	}
 	return root, nil
 }
@@ -103,7 +105,7 @@ func (c *boltFile) meta() (root uint64, err error) {
 // pages checks the tree of pages that begins with one, whose keys are from low up to, but not, high; nil: any.
 func (c *boltFile) pages(id uint64, low, high []byte) error {
 	le := binary.LittleEndian
-	bad := func(what string) error { return fmt.Errorf("%w: page %d: %s", ErrDamaged, id, what) }
+	bad := func(what string) error { return fmt.Errorf("%w: page %d: %s", raftlog.ErrDamaged, id, what) }
 	if id < 2 || id >= c.used || c.seen[id] {
 		return bad("it is out of place")
 	}
@@ -131,7 +133,7 @@ func (c *boltFile) pages(id uint64, low, high []byte) error {
 // elements checks the elements of a page, or of a bucket within one.
 func (c *boltFile) elements(id uint64, b, low, high []byte) error {
 	le := binary.LittleEndian
-	bad := func(what string) error { return fmt.Errorf("%w: page %d: %s", ErrDamaged, id, what) }
+	bad := func(what string) error { return fmt.Errorf("%w: page %d: %s", raftlog.ErrDamaged, id, what) }
 	flags, count := le.Uint16(b[8:]), int(le.Uint16(b[10:]))
 	if flags != boltBranch && flags != boltLeaf || flags == boltBranch && count == 0 || boltPageHeader+count*boltElement > len(b) {
 		return bad(fmt.Sprintf("%d elements of kind %d", count, flags))

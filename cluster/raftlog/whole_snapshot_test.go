@@ -24,8 +24,15 @@ func (nothing) Restore(r io.ReadCloser) error       { return r.Close() }
 // before they were committed. Were they kept below the snapshot, as far as trailing logs reach, this
 // node would send them to others as committed when it leads.
 func TestASnapshotReplacesTheLog(t *testing.T) {
-	stable, snaps := raft.NewInmemStore(), raft.NewInmemSnapshotStore()
-	log, err := raftlog.OpenBolt(filepath.Join(t.TempDir(), "log"), snaps)
+	stable := raft.NewInmemStore()
+	store, err := raftlog.OpenStore(t.TempDir(), raftlog.Options{JournalBytes: 1 << 20, ReserveBytes: -1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = store.Close() }()
+	log, err := store.OpenWholeLog(filepath.Join(t.TempDir(), "log"), raftlog.LogOptions{
+		Group: "g", Fresh: true, Span: func(entry *raft.Log, _ int64) (int64, int64) { return int64(entry.Index) + 1, 0 },
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -44,7 +51,7 @@ func TestASnapshotReplacesTheLog(t *testing.T) {
 	cfg.LocalID, cfg.Logger = "here", hclog.NewNullLogger()
 	cfg.HeartbeatTimeout, cfg.ElectionTimeout = time.Hour, time.Hour
 	cfg.TrailingLogs = 10_240
-	r, err := raft.NewRaft(cfg, nothing{}, log, stable, snaps, here)
+	r, err := raft.NewRaft(cfg, nothing{}, log, stable, log.Snapshots(), here)
 	if err != nil {
 		t.Fatal(err)
 	}
