@@ -15,8 +15,9 @@ import (
 
 	"github.com/hashicorp/raft"
 
-	"github.com/trimaran-io/trimaran/cluster/peer"
+	"github.com/trimaran-io/trimaran/cluster/election"
 	"github.com/trimaran-io/trimaran/cluster/placement"
+	"github.com/trimaran-io/trimaran/cluster/raftlink"
 	"github.com/trimaran-io/trimaran/fsm"
 )
 
@@ -344,12 +345,12 @@ func (c *catalog) open(voters, nonvoters []string) error {
 		defer c.mu.Unlock()
 		return cmp.Or(c.newer, err) // Raft does not say why it cannot restore a snapshot
 	}
-	if t, ok := g.transport.(*peer.GroupTransport); ok {
+	if t, ok := g.transport.(*election.Member); ok {
 		// Raft would go back to an offered snapshot, and to the members in it, also where it is
 		// further.
 		t.BeforeInstall(func(_ context.Context, _ string, req *raft.InstallSnapshotRequest) error {
 			if g.raft.AppliedIndex() >= req.LastLogIndex {
-				return peer.ErrInstalled
+				return raftlink.ErrInstalled
 			}
 			return nil
 		})

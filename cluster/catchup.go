@@ -12,7 +12,7 @@ import (
 	"github.com/hashicorp/raft"
 	"golang.org/x/time/rate"
 
-	"github.com/trimaran-io/trimaran/cluster/peer"
+	"github.com/trimaran-io/trimaran/cluster/raftlink"
 	"github.com/trimaran-io/trimaran/cluster/raftlog"
 	"github.com/trimaran-io/trimaran/fsm"
 )
@@ -99,7 +99,7 @@ func (n *Node) beforeInstall(r *replica) func(context.Context, string, *raft.Ins
 			return true
 		}
 		if has() {
-			return peer.ErrInstalled
+			return raftlink.ErrInstalled
 		}
 		// A leader that did not hear of the end offers it again, and another leader does: the staging is one.
 		if !r.copying.TryLock() {
@@ -118,7 +118,7 @@ func (n *Node) beforeInstall(r *replica) func(context.Context, string, *raft.Ins
 		if err := n.copyFrom(ctx, r, from); errors.Is(err, errOvertaken) {
 			n.logger.Info("a copy is not needed any more", "partition", r.id, "from", from)
 			if has() {
-				return peer.ErrInstalled
+				return raftlink.ErrInstalled
 			}
 			return err
 		} else if err != nil {

@@ -12,7 +12,7 @@ import (
 
 	"github.com/hashicorp/raft"
 
-	"github.com/trimaran-io/trimaran/cluster/peer"
+	"github.com/trimaran-io/trimaran/cluster/election"
 	"github.com/trimaran-io/trimaran/fsm"
 )
 
@@ -53,7 +53,7 @@ type failover struct {
 	surveys atomic.Uint64 // rounds in which others were asked
 
 	mu      sync.Mutex
-	orphans []peer.Orphan // as reported last; nil when taken
+	orphans []election.Orphan // as reported last; nil when taken
 	resting map[string]time.Time
 }
 
@@ -63,7 +63,7 @@ func newFailover(n *Node) *failover {
 
 // vouch lets the peer link speak for a group that was opened.
 func (n *Node) vouch(g *group) {
-	if t, ok := g.transport.(*peer.GroupTransport); ok {
+	if t, ok := g.transport.(*election.Member); ok {
 		t.Vouch(g.raft)
 	}
 	n.failover.poke()
@@ -76,8 +76,8 @@ func (f *failover) poke() {
 	}
 }
 
-// noticed is told by the peer link which groups have no leader (peer.Config.OnOrphans).
-func (f *failover) noticed(orphans []peer.Orphan) {
+// noticed is told by the peer link which groups have no leader (election.Config.OnOrphans).
+func (f *failover) noticed(orphans []election.Orphan) {
 	f.mu.Lock()
 	f.orphans = orphans
 	f.mu.Unlock()
@@ -91,7 +91,7 @@ func (f *failover) run(ctx context.Context) {
 	var began sync.WaitGroup
 	defer began.Wait()
 	for {
-		f.node.link.Watch(f.others())
+		f.node.election.Watch(f.others())
 		f.mu.Lock()
 		orphans := f.orphans
 		f.orphans = nil
@@ -158,7 +158,7 @@ func (n *Node) standingOf(g *group, asking string) standing {
 	if g == nil {
 		return standing{}
 	}
-	if t, ok := g.transport.(*peer.GroupTransport); ok && t.Voteless() {
+	if t, ok := g.transport.(*election.Member); ok && t.Voteless() {
 		return standing{}
 	}
 	s := standing{here: true, term: g.raft.CurrentTerm()}
@@ -167,7 +167,7 @@ func (n *Node) standingOf(g *group, asking string) standing {
 	state := g.raft.State()
 	s.free = leader == ""
 	s.follower = state == raft.Follower || state == raft.Candidate && leader != ""
-	s.led = state == raft.Leader || (leader != "" && leader != asking && leader != n.identity && !n.link.Gone(leader) && !unled(g))
+	s.led = state == raft.Leader || (leader != "" && leader != asking && leader != n.identity && !n.election.Gone(leader) && !unled(g))
 	s.voter = state != raft.Shutdown && !n.diskHangs.Load() && slices.Contains(voters(g), n.identity)
 	if g.stuck() {
 		s.led = false // not by this one, and it does not hear of others
@@ -186,7 +186,7 @@ func (n *Node) standingOf(g *group, asking string) standing {
 
 // unled says that the node of the group's leader is alive and does not say that it leads.
 func unled(g *group) bool {
-	t, ok := g.transport.(*peer.GroupTransport)
+	t, ok := g.transport.(*election.Member)
 	return ok && t.Unled()
 }
 
@@ -288,14 +288,14 @@ func (f *failover) answer(from string, payload []byte) ([]byte, error) {
 
 // candidacy is one orphan with what was learned of it.
 type candidacy struct {
-	peer.Orphan
+	election.Orphan
 	group  *group
 	voters []string
 	known  map[string]standing // by voter, this node included
 }
 
 // round asks about the orphans and lets those stand that should. It returns when which group was asked about.
-func (f *failover) round(ctx context.Context, orphans []peer.Orphan, asked map[string]time.Time, began *sync.WaitGroup) map[string]time.Time {
+func (f *failover) round(ctx context.Context, orphans []election.Orphan, asked map[string]time.Time, began *sync.WaitGroup) map[string]time.Time {
 	n, now := f.node, time.Now()
 	f.mu.Lock()
 	maps.DeleteFunc(f.resting, func(_ string, until time.Time) bool { return now.After(until) })
@@ -323,7 +323,7 @@ func (f *failover) round(ctx context.Context, orphans []peer.Orphan, asked map[s
 		c.known[n.identity] = own
 		open = append(open, c)
 		for _, v := range c.voters {
-			if v != n.identity && !n.link.Gone(v) && len(questions[v]) < maxSurveyed {
+			if v != n.identity && !n.election.Gone(v) && len(questions[v]) < maxSurveyed {
 				questions[v] = append(questions[v], c)
 			}
 		}
@@ -335,7 +335,7 @@ func (f *failover) round(ctx context.Context, orphans []peer.Orphan, asked map[s
 	elsewhere := map[string][]*candidacy{}
 	stood := 0
 	for _, c := range open {
-		best, wait, ok := c.decide(n.identity, n.link.Gone)
+		best, wait, ok := c.decide(n.identity, n.election.Gone)
 		if !ok || c.For+time.Since(now) < wait || !f.rest(c.Group) {
 			continue
 		}
@@ -490,7 +490,7 @@ func (f *failover) rest(group string) bool {
 
 // stand makes the group here stand for election if it is still in that term.
 func (f *failover) stand(g *group, term uint64, gentle bool) {
-	t, ok := g.transport.(*peer.GroupTransport)
+	t, ok := g.transport.(*election.Member)
 	if !ok {
 		return
 	}

@@ -11,7 +11,7 @@ import (
 	"github.com/hashicorp/raft"
 	"pgregory.net/rapid"
 
-	"github.com/trimaran-io/trimaran/cluster/peer"
+	"github.com/trimaran-io/trimaran/cluster/election"
 	"github.com/trimaran-io/trimaran/fsm"
 )
 
@@ -66,7 +66,7 @@ func TestSurveysComeBack(t *testing.T) {
 		var about []*candidacy
 		names := make([]string, 0)
 		for _, name := range rapid.SliceOfN(rapid.StringN(0, 20, 255), 0, 10).Draw(t, "names") {
-			about = append(about, &candidacy{Orphan: peer.Orphan{Group: name}})
+			about = append(about, &candidacy{Orphan: election.Orphan{Group: name}})
 			names = append(names, name)
 		}
 		got, rest, err := decodeSurvey(append(encodeSurvey(about), "terms"...))
@@ -94,7 +94,7 @@ func TestSurveysComeBack(t *testing.T) {
 }
 
 func FuzzSurvey(f *testing.F) {
-	f.Add(encodeSurvey([]*candidacy{{Orphan: peer.Orphan{Group: "catalog"}}}))
+	f.Add(encodeSurvey([]*candidacy{{Orphan: election.Orphan{Group: "catalog"}}}))
 	f.Add([]byte{surveyLayout, 0xff, 0xff, 0xff, 0xff})
 	f.Fuzz(func(t *testing.T, payload []byte) {
 		names, rest, err := decodeSurvey(payload)
@@ -145,7 +145,7 @@ func TestTheLeaderThatIsRememberedMayAskForAnElection(t *testing.T) {
 		return nil
 	})
 	ask := func(from int) error {
-		payload := encodeSurvey([]*candidacy{{Orphan: peer.Orphan{Group: g.name}}})
+		payload := encodeSurvey([]*candidacy{{Orphan: election.Orphan{Group: g.name}}})
 		payload = binary.BigEndian.AppendUint64(payload, g.raft.CurrentTerm())
 		return c.nodes[next].failover.told(c.nodes[from].identity, append(payload, 0))
 	}
@@ -196,7 +196,7 @@ func TestALonelySuspicionChangesNothing(t *testing.T) {
 	c.net.pair(a, b, true)
 	var surveys [2]uint64
 	eventually(t, "both hold each other for gone", func() error {
-		if !c.nodes[a].link.Gone(c.nodes[b].identity) || !c.nodes[b].link.Gone(c.nodes[a].identity) {
+		if !c.nodes[a].election.Gone(c.nodes[b].identity) || !c.nodes[b].election.Gone(c.nodes[a].identity) {
 			return fmt.Errorf("not yet")
 		}
 		surveys[0], surveys[1] = c.nodes[a].failover.surveys.Load(), c.nodes[b].failover.surveys.Load()
@@ -222,7 +222,7 @@ func TestALonelySuspicionChangesNothing(t *testing.T) {
 	}
 	c.net.pair(a, b, false)
 	eventually(t, "they see each other again", func() error {
-		if c.nodes[a].link.Gone(c.nodes[b].identity) || c.nodes[b].link.Gone(c.nodes[a].identity) {
+		if c.nodes[a].election.Gone(c.nodes[b].identity) || c.nodes[b].election.Gone(c.nodes[a].identity) {
 			return fmt.Errorf("not yet")
 		}
 		return nil

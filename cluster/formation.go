@@ -9,8 +9,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/trimaran-io/trimaran/cluster/link"
 	"github.com/trimaran-io/trimaran/cluster/membership"
-	"github.com/trimaran-io/trimaran/cluster/peer"
 	"github.com/trimaran-io/trimaran/fsm"
 )
 
@@ -208,7 +208,7 @@ func (n *Node) join(ctx context.Context, through membership.Member) (string, err
 	_, reply, err := n.link.CallAddr(callCtx, through.PeerAddr, callJoin, request)
 	if err == nil {
 		reply, err = decodeReply(reply)
-	} else if errors.Is(err, peer.ErrNotSent) {
+	} else if errors.Is(err, link.ErrNotSent) {
 		err = fmt.Errorf("%w: %w", fsm.ErrNoLeader, err)
 	}
 	switch code := fsm.Code(err); {

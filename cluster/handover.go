@@ -10,13 +10,13 @@ import (
 
 	"github.com/hashicorp/raft"
 
-	"github.com/trimaran-io/trimaran/cluster/peer"
+	"github.com/trimaran-io/trimaran/cluster/election"
 )
 
 // A leadership is given away to a voter whose node answers: it is asked first how it stands. The group takes no
 // proposals from then until the other leads, handOverPatience at the longest; if it does not lead by then the
 // leadership stays here, and another is tried. hashicorp/raft's transfer has no such bound but its election
-// timeout, so it is not used: the message that makes a follower stand is sent beside Raft (peer.GroupTransport.Nominate).
+// timeout, so it is not used: the message that makes a follower stand is sent beside Raft (election.Member.Nominate).
 // When the other stands is its affair, as ever: who gets the votes of a majority, with a log that is
 // long enough, leads.
 
@@ -94,7 +94,7 @@ func (n *Node) handOverTo(g *group, suitable func(identity string) bool) error {
 	err := errNobodyFollows
 	for i := range ids {
 		id := ids[(at+1+i)%len(ids)]
-		if id == n.identity || !suitable(id) || !n.connected(id) || !n.link.Follows(id, g.name, term) {
+		if id == n.identity || !suitable(id) || !n.connected(id) || !n.election.Follows(id, g.name, term) {
 			continue
 		}
 		if err = n.give(g, id, term); err == nil {
@@ -146,7 +146,7 @@ func (n *Node) give(g *group, identity string, term uint64) error {
 
 // nominate tells a voter to stand for election, and returns nil when over says that this node's leadership is.
 func (n *Node) nominate(ctx context.Context, g *group, identity string, over func() bool) error {
-	t, ok := g.transport.(*peer.GroupTransport)
+	t, ok := g.transport.(*election.Member)
 	if !ok {
 		return errNobodyFollows
 	}
@@ -177,7 +177,7 @@ func (n *Node) nominate(ctx context.Context, g *group, identity string, over fun
 func (n *Node) fit(ctx context.Context, g *group, identity string, term uint64) (standing, error) {
 	ctx, cancel := context.WithTimeout(ctx, surveyTimeout)
 	defer cancel()
-	reply, err := n.call(ctx, identity, callSurvey, encodeSurvey([]*candidacy{{Orphan: peer.Orphan{Group: g.name}}}))
+	reply, err := n.call(ctx, identity, callSurvey, encodeSurvey([]*candidacy{{Orphan: election.Orphan{Group: g.name}}}))
 	if err != nil {
 		return standing{}, err
 	}

@@ -31,8 +31,10 @@ import (
 	"golang.org/x/sync/semaphore"
 	"golang.org/x/time/rate"
 
+	"github.com/trimaran-io/trimaran/cluster/election"
+	"github.com/trimaran-io/trimaran/cluster/link"
 	"github.com/trimaran-io/trimaran/cluster/membership"
-	"github.com/trimaran-io/trimaran/cluster/peer"
+	"github.com/trimaran-io/trimaran/cluster/raftlink"
 	"github.com/trimaran-io/trimaran/cluster/raftlog"
 	"github.com/trimaran-io/trimaran/cluster/raftlog/vfs"
 	"github.com/trimaran-io/trimaran/coordinator"
@@ -122,7 +124,8 @@ type Node struct {
 	logs   *raftlog.Store // of the partitions
 
 	catchUpLimit *rate.Limiter
-	link         *peer.Link
+	link         *link.Link
+	election     *election.Pulse
 	gossip       *membership.Gossip
 	wired        chan struct{} // closed when link and gossip are there: the link is called by others before
 	catalog      *catalog
@@ -255,21 +258,25 @@ func Start(cfg Config) (_ *Node, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("listen for peers: %w", err)
 	}
-	n.link = peer.New(peer.Config{
-		Self:      n.identity,
-		ClusterID: n.ClusterID,
-		Listener:  listener,
-		Dial:      cfg.Dial,
-		Resolve:   n.resolve,
-		Handler:   n.serve,
-		Logger:    n.logger,
-
-		HeartbeatTimeout: cfg.HeartbeatTimeout,
+	n.link = link.New(link.Config{
+		Self:           n.identity,
+		ClusterID:      n.ClusterID,
+		Listener:       listener,
+		Dial:           cfg.Dial,
+		Resolve:        n.resolve,
+		Handler:        n.serve,
+		Logger:         n.logger,
+		MaxConnections: n.cfg.MaxPeerConnections,
+	})
+	rafts := raftlink.New(n.link, raftlink.Config{
 		MaxAppendEntries: maxAppendEntries,
-		MaxConnections:   n.cfg.MaxPeerConnections,
-		OnOrphans:        n.failover.noticed,
 		Answered:         cfg.answered,
 	})
+	n.election = election.New(n.link, rafts, election.Config{
+		HeartbeatTimeout: cfg.HeartbeatTimeout,
+		OnOrphans:        n.failover.noticed,
+	})
+	n.link.Start()
 	undo = append(undo, func() { n.link.Close() })
 	n.link.OnDown(func(string) { n.wasCut.Store(true) })
 	if n.cfg.PeerAdvertise == "" {
@@ -571,7 +578,7 @@ func (n *Node) resolve(identity string) (string, bool) {
 }
 
 func (n *Node) transport(group string) transport {
-	return n.link.Transport(group).(transport)
+	return n.election.Open(group)
 }
 
 func (n *Node) partitionDir(id fsm.PartitionID) string {

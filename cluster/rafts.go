@@ -142,7 +142,7 @@ func (g *group) await(f raft.Future) error {
 type transport interface {
 	raft.Transport
 	Close() error
-	// Confirm is peer.GroupTransport.Confirm.
+	// Confirm is election.Member.Confirm.
 	Confirm(ctx context.Context) (term uint64, err error)
 }
 

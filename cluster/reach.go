@@ -7,7 +7,7 @@ import (
 	"slices"
 	"time"
 
-	"github.com/trimaran-io/trimaran/cluster/peer"
+	"github.com/trimaran-io/trimaran/cluster/election"
 	"github.com/trimaran-io/trimaran/fsm"
 )
 
@@ -39,10 +39,10 @@ func (n *Node) callThrough(ctx context.Context, identity string, kind uint8, pay
 	through := append([][]byte{head}, payload...)
 	for _, node := range topics.Nodes() {
 		third := node.Identity()
-		if third == n.identity || third == identity || n.link.Reach(third) != peer.Reached {
+		if third == n.identity || third == identity || n.election.Reach(third) != election.Reached {
 			continue
 		}
-		if suspects, known := n.link.SuspectedBy(third); known && slices.Contains(suspects, identity) {
+		if suspects, known := n.election.SuspectedBy(third); known && slices.Contains(suspects, identity) {
 			continue
 		}
 		reply, err := n.link.Call(ctx, third, callRelay, through...)
@@ -92,7 +92,7 @@ func (n *Node) severed(leader string, members []string) bool {
 	if leader == n.identity || n.Topics().Level() < relayLevel {
 		return false
 	}
-	if leader != "" && n.link.Reach(leader) != peer.Unheard {
+	if leader != "" && n.election.Reach(leader) != election.Unheard {
 		return false
 	}
 	reached, unheard := false, false
@@ -100,10 +100,10 @@ func (n *Node) severed(leader string, members []string) bool {
 		if identity == n.identity {
 			continue
 		}
-		switch n.link.Reach(identity) {
-		case peer.Reached:
+		switch n.election.Reach(identity) {
+		case election.Reached:
 			reached = true
-		case peer.Unheard:
+		case election.Unheard:
 			unheard = true
 		}
 	}
@@ -129,7 +129,7 @@ func (n *Node) askWho(group string, members []string) (hint, bool) {
 	ctx, cancel := context.WithTimeout(n.ctx, askWhoTimeout)
 	defer cancel()
 	for _, identity := range members {
-		if identity == n.identity || n.link.Reach(identity) != peer.Reached {
+		if identity == n.identity || n.election.Reach(identity) != election.Reached {
 			continue
 		}
 		_, err := n.ask(ctx, identity, callWho, []byte(group))
@@ -150,7 +150,7 @@ func (n *Node) answerWho(ctx context.Context, group string) error {
 		if g == nil {
 			return errNotLeader{}
 		}
-		if identity, term := g.leader(); identity == n.identity || identity != "" && n.link.Reach(identity) == peer.Reached {
+		if identity, term := g.leader(); identity == n.identity || identity != "" && n.election.Reach(identity) == election.Reached {
 			return errNotLeader{hint{identity, term}}
 		}
 		select {
@@ -200,9 +200,9 @@ func (n *Node) cutOff() (elsewhere bool, err error) {
 		switch {
 		case identity == n.identity:
 			reached++
-		case n.link.Reach(identity) == peer.Reached:
+		case n.election.Reach(identity) == election.Reached:
 			reached++
-		case n.link.Reach(identity) == peer.Unheard:
+		case n.election.Reach(identity) == election.Unheard:
 			unheard++
 		}
 	}

@@ -15,7 +15,7 @@ import (
 
 	"github.com/hashicorp/raft"
 
-	"github.com/trimaran-io/trimaran/cluster/peer"
+	"github.com/trimaran-io/trimaran/cluster/election"
 	"github.com/trimaran-io/trimaran/fsm"
 )
 
@@ -292,7 +292,7 @@ func (n *Node) openReplica(id fsm.PartitionID, partition *fsm.Partition) error {
 	config := raftConfig(n.identity, n.cfg.HeartbeatTimeout, n.cfg.CommitTimeout, trailingEntries, n.raftLogger.Named(name))
 	config.SnapshotThreshold, config.SnapshotInterval = math.MaxUint64, never // the node's housekeeping takes them
 	transport := n.transport(name)
-	if t, ok := transport.(*peer.GroupTransport); ok && anew {
+	if t, ok := transport.(*election.Member); ok && anew {
 		t.Newcomer()
 	}
 	g, err := openGroup(name, n.partitionFiles(r), config, observed{r.machine, r}, n.stable.Group(name), transport, voters, nil)

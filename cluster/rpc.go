@@ -8,7 +8,8 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/trimaran-io/trimaran/cluster/peer"
+	"github.com/trimaran-io/trimaran/cluster/election"
+	"github.com/trimaran-io/trimaran/cluster/link"
 	"github.com/trimaran-io/trimaran/fsm"
 	"github.com/trimaran-io/trimaran/kafkaproto"
 )
@@ -442,7 +443,7 @@ func (n *Node) answerRead(ctx context.Context, replica *records, kind uint8, r *
 // call asks another node, through a third one if it is not reached directly and the kind is
 // relayed. An error for which fsm.NotAppended holds means that nothing was changed there.
 func (n *Node) call(ctx context.Context, identity string, kind uint8, payload ...[]byte) ([]byte, error) {
-	if relayed[kind] && n.link.Reach(identity) != peer.Reached {
+	if relayed[kind] && n.election.Reach(identity) != election.Reached {
 		if reply, err, asked := n.callThrough(ctx, identity, kind, payload); asked {
 			return reply, err
 		}
@@ -466,7 +467,7 @@ func (n *Node) ask(ctx context.Context, identity string, kind uint8, payload ...
 
 func callError(ctx context.Context, err error) error {
 	switch {
-	case errors.Is(err, peer.ErrNotSent):
+	case errors.Is(err, link.ErrNotSent):
 		return fmt.Errorf("%w: %w", fsm.ErrNoLeader, err)
 	case ctx.Err() != nil:
 		return fmt.Errorf("%w: %w", fsm.ErrTimeout, err)

@@ -310,7 +310,7 @@ func (l *shardLeader) run() {
 			}
 			return topic.Name, true
 		},
-		Awake:    n.link.Awake,
+		Awake:    n.election.Awake,
 		Settings: n.cfg.Groups,
 		Logger:   n.logger.With("shard", l.replica.id.Partition),
 	})

@@ -154,7 +154,7 @@ func (n *Node) offer(g *group) bool {
 	var longest standing
 	var asked sync.WaitGroup
 	for _, id := range voters(g) {
-		if id == n.identity || !n.link.Follows(id, g.name, term) {
+		if id == n.identity || !n.election.Follows(id, g.name, term) {
 			continue
 		}
 		asked.Go(func() {
@@ -175,7 +175,7 @@ func (n *Node) offer(g *group) bool {
 		return false
 	}
 	// Raft here may not hear of it before the disk moves: it is the others who do.
-	over := func() bool { return g.raft.CurrentTerm() != term || !n.link.Follows(best, g.name, term) }
+	over := func() bool { return g.raft.CurrentTerm() != term || !n.election.Follows(best, g.name, term) }
 	if err := n.nominate(ctx, g, best, over); err != nil {
 		n.logger.Debug("a leadership of a disk that hangs was not taken", "group", g.name, "node", best, "error", err)
 		return false
