@@ -22,7 +22,8 @@ type beatTo struct {
 	last int64 // link clock: when the last one ended
 }
 
-// towards says whether this group sends heartbeats of that term to that node: it leads, and the node is a member.
+// towards says whether this group sends heartbeats of that term to that node: it leads, and the
+// node is a member.
 func (b *beats) towards(id raft.ServerID, term uint64) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -30,7 +31,8 @@ func (b *beats) towards(id raft.ServerID, term uint64) bool {
 	return ok && last.term == term
 }
 
-// first remembers a follower from the first message to it in a term, long before its first heartbeat.
+// first remembers a follower from the first message to it in a term, long before its first
+// heartbeat.
 func (b *beats) first(id raft.ServerID, term uint64, now int64) {
 	if !b.towards(id, term) {
 		b.note(id, term, now)
@@ -54,9 +56,9 @@ func (b *beats) note(id raft.ServerID, term uint64, now int64) {
 	b.to[id] = beatTo{term, now}
 }
 
-// periodic says whether a heartbeat is one of Raft's timer, which sends one every so often. Those that
-// follow the one before sooner than the timer's shortest time were asked for by Raft's VerifyLeader,
-// which has somebody waiting.
+// periodic says whether a heartbeat is one of Raft's timer, which sends one every so often. Those
+// that follow the one before sooner than the timer's shortest time were asked for by Raft's
+// VerifyLeader, which has somebody waiting.
 func (b *beats) periodic(id raft.ServerID, term uint64, now int64, every time.Duration) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()

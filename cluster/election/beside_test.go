@@ -9,9 +9,9 @@ import (
 	"github.com/trimaran-io/trimaran/cluster/link/peertest"
 )
 
-// TestADeposedLeaderAppendsNothingInTheNewTerm: Raft's handler for heartbeats runs beside its main loop. There it makes
-// a follower of the newer term out of a leader whose main loop does not notice before its next event, and if
-// that is a proposal, it is appended in the term of the other leader.
+// TestADeposedLeaderAppendsNothingInTheNewTerm: Raft's handler for heartbeats runs beside its main
+// loop. There it makes a follower of the newer term out of a leader whose main loop does not notice
+// before its next event, and if that is a proposal, it is appended in the term of the other leader.
 func TestADeposedLeaderAppendsNothingInTheNewTerm(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := peertest.New()

@@ -6,9 +6,10 @@ import (
 	"github.com/hashicorp/raft"
 )
 
-// Newcomer says that this member, which is about to open the group with nothing, was in it before and has let go of what it
-// had. It has no vote until it has a configuration, which comes from the group's leader: hashicorp/raft gives its vote to
-// anyone as long as it has none, and an old configuration may count it as a voter. It must be called before Raft begins.
+// Newcomer says that this member, which is about to open the group with nothing, was in it before
+// and has let go of what it had. It has no vote until it has a configuration, which comes from the
+// group's leader: hashicorp/raft gives its vote to anyone as long as it has none, and an old
+// configuration may count it as a voter. It must be called before Raft begins.
 func (m *Member) Newcomer() { m.newcomer.Store(true) }
 
 // Voteless says that the group here is that of a newcomer that has no configuration yet.
@@ -22,11 +23,12 @@ func (m *Member) Voteless() bool {
 
 // admitCandidate prepares a request for a vote for Raft; false means that nobody has a vote here.
 //
-// Who may lead is decided by terms and logs. hashicorp/raft also refuses candidates that are no voters in the
-// configuration that it knows, so that servers that were removed disturb nobody. But that configuration may be old (Raft
-// dissertation, section 4.1: a server grants votes whether or not the candidate is in its configuration): a voter that was away
-// while another was taken in would refuse the only one that can win, for ever. So where no leader is
-// relied on, a candidate is presented as a voter that is known here.
+// Who may lead is decided by terms and logs. hashicorp/raft also refuses candidates that are no
+// voters in the configuration that it knows, so that servers that were removed disturb nobody. But
+// that configuration may be old (Raft dissertation, section 4.1: a server grants votes whether or
+// not the candidate is in its configuration): a voter that was away while another was taken in
+// would refuse the only one that can win, for ever. So where no leader is relied on, a candidate is
+// presented as a voter that is known here.
 func (m *Member) admitCandidate(req any) bool {
 	var header *raft.RPCHeader
 	switch req := req.(type) {

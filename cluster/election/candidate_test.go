@@ -41,8 +41,8 @@ func must(t *testing.T, f raft.Future) {
 	}
 }
 
-// TestAVoterThatMissedChangesOfMembersVotesForNewOnes: it was away while one voter came and another went. When the leader
-// dies then, only the new one can be elected, which it has never heard of.
+// TestAVoterThatMissedChangesOfMembersVotesForNewOnes: it was away while one voter came and another
+// went. When the leader dies then, only the new one can be elected, which it has never heard of.
 func TestAVoterThatMissedChangesOfMembersVotesForNewOnes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := peertest.New()
@@ -72,7 +72,8 @@ func TestAVoterThatMissedChangesOfMembersVotesForNewOnes(t *testing.T) {
 	})
 }
 
-// TestARemovedMemberDeposesNobody: what is forgiven of voters that know too little is not what it may abuse.
+// TestARemovedMemberDeposesNobody: what is forgiven of voters that know too little is not what it
+// may abuse.
 func TestARemovedMemberDeposesNobody(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := peertest.New()
@@ -97,7 +98,8 @@ func TestARemovedMemberDeposesNobody(t *testing.T) {
 	})
 }
 
-// TestANewcomerHasNoVoteBeforeItHasAConfiguration: it has an empty log, and would help whoever asks.
+// TestANewcomerHasNoVoteBeforeItHasAConfiguration: it has an empty log, and would help whoever
+// asks.
 func TestANewcomerHasNoVoteBeforeItHasAConfiguration(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := peertest.New()

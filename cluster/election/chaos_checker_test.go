@@ -174,7 +174,8 @@ func (c *checker) acknowledgedTerm(group string) uint64 {
 	return c.group(group).ackTerm
 }
 
-// again is told of a snapshot that is sent, and true if it has been sent too often at one time: that would go on for ever.
+// again is told of a snapshot that is sent, and true if it has been sent too often at one time:
+// that would go on for ever.
 func (c *checker) again(group, to string, index uint64) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -218,8 +219,8 @@ func (c *checker) answered(group, node string, req, resp any) {
 	g.promises[node] = promise{asked.Term, end}
 }
 
-// confirmed is told that a node was confirmed as the leader, in that term at most, by a question that
-// was asked when acknowledgements of the term since were out.
+// confirmed is told that a node was confirmed as the leader, in that term at most, by a question
+// that was asked when acknowledgements of the term since were out.
 func (c *checker) confirmed(group, node string, term, since uint64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

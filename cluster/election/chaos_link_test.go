@@ -221,8 +221,8 @@ func (p *faultyPipeline) AppendEntries(args *raft.AppendEntriesRequest, resp *ra
 	return future, err
 }
 
-// keptSnapshots keeps the newest snapshot that was finished, as a disk does: that of raft's own store in memory is gone
-// when a node ends while it takes the next one.
+// keptSnapshots keeps the newest snapshot that was finished, as a disk does: that of raft's own
+// store in memory is gone when a node ends while it takes the next one.
 type keptSnapshots struct {
 	mu    sync.Mutex
 	meta  *raft.SnapshotMeta

@@ -59,7 +59,8 @@ func (c *chaos) step() {
 	}
 }
 
-// fall ends a node, or starts it again. Of three of five in a group there may be no majority for a while.
+// fall ends a node, or starts it again. Of three of five in a group there may be no majority for a
+// while.
 func (c *chaos) fall(n *chaosNode) {
 	if n.member(c.groups[0]) != nil {
 		c.c.note("%s ends", n.id)

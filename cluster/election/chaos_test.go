@@ -32,8 +32,8 @@ const (
 	chaosRuns  = 8
 	chaosSteps = 80
 
-	// chaosTrailing entries below its snapshot a member keeps: more than a leader can have under way
-	// to it without an answer. With fewer Raft may send it the same snapshot for ever.
+	// chaosTrailing entries below its snapshot a member keeps: more than a leader can have under
+	// way to it without an answer. With fewer Raft may send it the same snapshot for ever.
 	chaosTrailing = 100
 )
 

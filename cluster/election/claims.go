@@ -29,7 +29,8 @@ func (m *Member) wanted(identity string) claim {
 	return claim{}
 }
 
-// news fills x with what is to be said to that node of the groups that have changed or were closed, on a new session of all.
+// news fills x with what is to be said to that node of the groups that have changed or were closed,
+// on a new session of all.
 func (t *told) news(x *sign, identity string, all, changed, closed []*Member) {
 	if t.behind {
 		t.behind = false
@@ -42,7 +43,8 @@ func (t *told) news(x *sign, identity string, all, changed, closed []*Member) {
 			}
 		}
 	}
-	// Withdrawals come first at the other side: a closed group may have been opened anew under its name.
+	// Withdrawals come first at the other side: a closed group may have been opened anew under its
+	// name.
 	for _, m := range closed {
 		if _, told := t.said[m]; told {
 			delete(t.said, m)

@@ -1,9 +1,10 @@
-// Package election is who is alive for its groups, what nodes vouch for, who stands and who leads: what
-// the signs of life of nodes say, and what follows from them. It owns docs/peer-link.md.
+// Package election is who is alive for its groups, what nodes vouch for, who stands and who leads:
+// what the signs of life of nodes say, and what follows from them. It owns docs/peer-link.md.
 //
-// You are here: above cluster/link, which says who is connected, and cluster/raftlink, which carries
-// Raft's messages; below package cluster, which turns orphans into elections. The package knows nodes by
-// identity and groups by name. It does not know topics, partitions, the catalog or membership.
+// You are here: above cluster/link, which says who is connected, and cluster/raftlink, which
+// carries Raft's messages; below package cluster, which turns orphans into elections. The package
+// knows nodes by identity and groups by name. It does not know topics, partitions, the catalog or
+// membership.
 //
 // With Config.HeartbeatTimeout nodes vouch for their groups towards each other, in one
 // small message per pair and tenth of a second, so that idle groups cost next to nothing, and

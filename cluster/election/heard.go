@@ -7,7 +7,8 @@ import (
 	"github.com/trimaran-io/trimaran/cluster/link"
 )
 
-// inbound is a session of another node, a *link.Inbound; two of them are the same if they are equal.
+// inbound is a session of another node, a *link.Inbound; two of them are the same if they are
+// equal.
 type inbound interface {
 	// Boot is the other process's random number.
 	Boot() uint64

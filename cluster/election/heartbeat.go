@@ -8,8 +8,8 @@ import (
 	"github.com/trimaran-io/trimaran/cluster/link"
 )
 
-// heartbeat answers a heartbeat by a sign of the follower's node that was made after the call began and
-// says that the follower still follows; false means that it has to go on the wire (rule 1).
+// heartbeat answers a heartbeat by a sign of the follower's node that was made after the call began
+// and says that the follower still follows; false means that it has to go on the wire (rule 1).
 func (m *Member) heartbeat(id raft.ServerID, args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) bool {
 	c := m.common
 	every := c.cfg.HeartbeatTimeout / 10
@@ -29,7 +29,8 @@ func (m *Member) heartbeat(id raft.ServerID, args *raft.AppendEntriesRequest, re
 	defer timer.Stop()
 	select {
 	case ok := <-w.got:
-		// A process that was stopped meanwhile finds the sign in its socket, and it may be old by now.
+		// A process that was stopped meanwhile finds the sign in its socket, and it may be old by
+		// now.
 		if !ok || c.link.Now()-began > int64(limit) {
 			return false
 		}
@@ -64,9 +65,10 @@ func (m *Member) timelyHeartbeat(id raft.ServerID, addr raft.ServerAddress, args
 	}
 }
 
-// feed gives followers here the heartbeats that their leaders did not have to send (rule 3), and notes where leaders do
-// not say that they lead. A candidate may have a leader, too: by a TimeoutNow it lost to that one and goes on to know it,
-// whatever becomes of it (raft.go, appendEntries), and as long as it does it denies all others its vote.
+// feed gives followers here the heartbeats that their leaders did not have to send (rule 3), and
+// notes where leaders do not say that they lead. A candidate may have a leader, too: by a
+// TimeoutNow it lost to that one and goes on to know it, whatever becomes of it (raft.go,
+// appendEntries), and as long as it does it denies all others its vote.
 func (p *Pulse) feed(groups []*Member, now int64) {
 	every := int64(p.cfg.HeartbeatTimeout / 3)
 	for _, m := range groups {

@@ -32,11 +32,13 @@ var (
 	_ raft.WithClose   = (*Member)(nil)
 )
 
-// Unled says that the leader this group follows is on a node that is alive and has not said for a while that it leads.
+// Unled says that the leader this group follows is on a node that is alive and has not said for a
+// while that it leads.
 func (m *Member) Unled() bool { return m.unled.Load() }
 
-// Vouch lets signs of life speak for this group: r is the group's Raft here. Until
-// it is called every message of the group goes on the wire, and every heartbeat is taken beside Raft's main loop.
+// Vouch lets signs of life speak for this group: r is the group's Raft here. Until it is called
+// every message of the group goes on the wire, and every heartbeat is taken beside Raft's main
+// loop.
 func (m *Member) Vouch(r raftlink.Raft) { m.Attach(r) }
 
 // Close ends this group's part of the link. Raft calls it when its shutdown is awaited.
@@ -96,8 +98,8 @@ type members struct {
 	leaving []*Member
 }
 
-// Open gives the member of that group here, opening its transport where it is not open: from then on
-// the group's messages are taken here. Between Close and the next Open with that name they are
+// Open gives the member of that group here, opening its transport where it is not open: from then
+// on the group's messages are taken here. Between Close and the next Open with that name they are
 // refused. The name goes with every message: keep it short.
 func (p *Pulse) Open(group string) *Member {
 	s := &p.members
@@ -129,7 +131,8 @@ func (s *members) close(m *Member, polled bool) {
 	_ = m.Transport.Close()
 }
 
-// look gives all members into all, if they have changed, and those that were closed since the last look.
+// look gives all members into all, if they have changed, and those that were closed since the last
+// look.
 func (s *members) look(all []*Member) (now, closed []*Member) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -134,7 +134,8 @@ func (s *nodes) claimed(n *node, group string) (c claim, boot uint64) {
 	return h.claims[group], h.from.Boot()
 }
 
-// expect enters a heartbeat that waits for a sign; nil if it is already known that it would wait in vain.
+// expect enters a heartbeat that waits for a sign; nil if it is already known that it would wait in
+// vain.
 func (s *nodes) expect(identity, group string, term uint64) *confirmation {
 	n := s.known(identity)
 	if n == nil {
@@ -151,8 +152,8 @@ func (s *nodes) expect(identity, group string, term uint64) *confirmation {
 	return w
 }
 
-// suspectedBy gives the nodes that n holds for gone, by its last sign; known is false if there is none
-// that is fresh.
+// suspectedBy gives the nodes that n holds for gone, by its last sign; known is false if there is
+// none that is fresh.
 func (s *nodes) suspectedBy(n *node) (suspects []string, known bool) {
 	h := &n.signs
 	h.mu.Lock()

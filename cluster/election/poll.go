@@ -7,8 +7,8 @@ import (
 	"github.com/trimaran-io/trimaran/cluster/raftlink"
 )
 
-// Orphan is a group here that has no leader it can rely on: it follows nobody, or a node that this one holds
-// for gone or that does not say that it leads, or it has stood for election in vain.
+// Orphan is a group here that has no leader it can rely on: it follows nobody, or a node that this
+// one holds for gone or that does not say that it leads, or it has stood for election in vain.
 type Orphan struct {
 	Group  string
 	State  raft.RaftState

@@ -28,15 +28,20 @@ type Config struct {
 const (
 	defaultSignInterval = 100 * time.Millisecond
 	defaultSuspectAfter = 500 * time.Millisecond
-	// signPatience is how many intervals a sign may be late before nothing is concluded from the one before.
+	// signPatience is how many intervals a sign may be late before nothing is concluded from the
+	// one before.
 	signPatience = 3
-	// giveUp is after how many times the silence that makes a node seem gone its sessions are closed.
+	// giveUp is after how many times the silence that makes a node seem gone its sessions are
+	// closed.
 	giveUp = 2
-	// signBacklog bounds the urgent messages behind which no further sign is put: each would only repeat that the other side does not read.
+	// signBacklog bounds the urgent messages behind which no further sign is put: each would only
+	// repeat that the other side does not read.
 	signBacklog = 8
-	// stuckCandidate is after how long a candidacy counts as lost: raft itself waits for its election timer.
+	// stuckCandidate is after how long a candidacy counts as lost: raft itself waits for its
+	// election timer.
 	stuckCandidate = time.Second
-	// unledAfter is after how long a group whose leader's node is alive, but does not say that it leads, counts as an orphan.
+	// unledAfter is after how long a group whose leader's node is alive, but does not say that it
+	// leads, counts as an orphan.
 	unledAfter = 2 * time.Second
 )
 
@@ -55,8 +60,8 @@ type common struct {
 // signs says whether nodes send each other signs of life.
 func (c *common) signs() bool { return c.cfg.HeartbeatTimeout > 0 }
 
-// Pulse is this node's part in who is alive and who leads: it sends signs of life and hears those of
-// others. All methods are safe for concurrent use.
+// Pulse is this node's part in who is alive and who leads: it sends signs of life and hears those
+// of others. All methods are safe for concurrent use.
 type Pulse struct {
 	*common
 	rafts   *raftlink.Transports
@@ -67,8 +72,8 @@ type Pulse struct {
 	polling []*Member // owned by the pulse's goroutine
 }
 
-// New begins to send signs of life over a link, for the groups whose transports these are. It must be
-// called before the link is started, and ends with it.
+// New begins to send signs of life over a link, for the groups whose transports these are. It must
+// be called before the link is started, and ends with it.
 func New(l *link.Link, rafts *raftlink.Transports, cfg Config) *Pulse {
 	if cfg.SignInterval <= 0 {
 		cfg.SignInterval = defaultSignInterval
@@ -138,7 +143,8 @@ func (p *Pulse) round(now int64) {
 		}
 	}
 	sort.Strings(suspects)
-	// The echoes are read before the groups: a claim must be true after the sign that it echoes was seen.
+	// The echoes are read before the groups: a claim must be true after the sign that it echoes was
+	// seen.
 	letters := make([]letter, 0, len(peers))
 	for _, peer := range peers {
 		if x, ok := p.begin(peer, suspects); ok {
@@ -247,8 +253,8 @@ type counters struct {
 
 // Stats are counters since New, for metrics.
 type Stats struct {
-	// SignsOut and SignsIn count signs of life. They spared Vouched heartbeats, and groups here were given
-	// Fed heartbeats for what they spared others.
+	// SignsOut and SignsIn count signs of life. They spared Vouched heartbeats, and groups here
+	// were given Fed heartbeats for what they spared others.
 	SignsOut, SignsIn, Vouched, Fed uint64
 }
 

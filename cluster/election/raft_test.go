@@ -151,7 +151,8 @@ func bootstrap(t *testing.T, members ...*member) {
 	}
 }
 
-// leader waits until exactly one of the members leads and the others that are not excluded follow it.
+// leader waits until exactly one of the members leads and the others that are not excluded follow
+// it.
 func leader(t *testing.T, members ...*member) *member {
 	t.Helper()
 	var found *member

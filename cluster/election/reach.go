@@ -33,7 +33,8 @@ func (p *Pulse) Gone(identity string) bool { return p.nodes.Gone(identity) }
 type Reach int
 
 const (
-	// Unheard: nothing is heard of it, which is the network's fault or its own, or it hears nothing of this node.
+	// Unheard: nothing is heard of it, which is the network's fault or its own, or it hears nothing
+	// of this node.
 	Unheard Reach = iota
 	// Reached: a session is open, and both hear each other.
 	Reached
@@ -70,7 +71,8 @@ func (p *Pulse) SuspectedBy(identity string) (suspects []string, known bool) {
 	return p.nodes.suspectedBy(n)
 }
 
-// Follows says whether that node's last sign says that the group there follows this node in that term.
+// Follows says whether that node's last sign says that the group there follows this node in that
+// term.
 func (p *Pulse) Follows(identity, group string, term uint64) bool {
 	n := p.nodes.known(identity)
 	if n == nil {

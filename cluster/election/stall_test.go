@@ -11,8 +11,8 @@ import (
 )
 
 // TestFollowerFarBehindIsNeededAtOnce: its disk hung while the two others went on, and when it
-// moves again one of these is cut off. What the leader then takes needs the one that is behind, and nobody
-// proposes anything else.
+// moves again one of these is cut off. What the leader then takes needs the one that is behind, and
+// nobody proposes anything else.
 func TestFollowerFarBehindIsNeededAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const count = 2000
@@ -59,9 +59,10 @@ func TestFollowerFarBehindIsNeededAtOnce(t *testing.T) {
 	})
 }
 
-// TestNextEntryAfterABrokenConnection: the connections to a follower broke while nothing was proposed, or the
-// follower was restarted. The leader notices when it sends the next entry; the follower gets it then, although
-// the others have committed it already and nothing else is proposed.
+// TestNextEntryAfterABrokenConnection: the connections to a follower broke while nothing was
+// proposed, or the follower was restarted. The leader notices when it sends the next entry; the
+// follower gets it then, although the others have committed it already and nothing else is
+// proposed.
 func TestNextEntryAfterABrokenConnection(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := peertest.New()

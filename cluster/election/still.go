@@ -5,7 +5,8 @@ import (
 	"time"
 )
 
-// longStill is how long this process must have stood still for Awake: on a busy machine it is late now and then.
+// longStill is how long this process must have stood still for Awake: on a busy machine it is late
+// now and then.
 const longStill = 2 * time.Second
 
 // still is when this process stood still, as it does while it is stopped or its machine is paused.
@@ -24,8 +25,9 @@ func (s *still) noticed(now, paused int64) {
 	}
 }
 
-// Awake gives since when this process runs without having stood still for longStill, as it does while it is stopped or its machine
-// is paused: what it has not heard before that says nothing. The zero time: since the link was started, as far as is known.
+// Awake gives since when this process runs without having stood still for longStill, as it does
+// while it is stopped or its machine is paused: what it has not heard before that says nothing. The
+// zero time: since the link was started, as far as is known.
 func (p *Pulse) Awake() time.Time {
 	now, last := p.link.Now(), p.still.pulsed.Load()
 	resumed := p.still.resumed.Load()

@@ -17,8 +17,8 @@ func idle(cfg link.Config) (*link.Link, *Pulse) {
 	return l, New(l, raftlink.New(l, raftlink.Config{}), Config{})
 }
 
-// A process that stood still has heard nobody. That is a reason to give those time who were there, and none to believe that a
-// node is back which was gone before.
+// A process that stood still has heard nobody. That is a reason to give those time who were there,
+// and none to believe that a node is back which was gone before.
 func TestWhoWasGoneIsGoneAfterAPause(t *testing.T) {
 	var out bytes.Buffer
 	l, p := idle(link.Config{Self: "a", Logger: slog.New(slog.NewTextHandler(&out, nil))})
@@ -57,7 +57,8 @@ func (r *silent) Look() link.View { return link.View{} }
 func (r *silent) Heard() int64    { return r.heard }
 func (r *silent) Dial()           {}
 
-// Awake tells of a pause that the pulse has not noticed yet, and not of moments in which the machine was busy.
+// Awake tells of a pause that the pulse has not noticed yet, and not of moments in which the
+// machine was busy.
 func TestAwakeIsSinceTheLastLongPause(t *testing.T) {
 	l, p := idle(link.Config{Self: "a"})
 	if err := l.Close(); err != nil {

@@ -9,8 +9,9 @@ import (
 	"github.com/trimaran-io/trimaran/cluster/link/peertest"
 )
 
-// TestALostCandidateWhoseLeaderIsGoneIsAnOrphan: by TimeoutNow it stood in the term in which another won, and it has heard
-// of that one. When the winner ends, the third needs the vote of the lost one, which denies it because it knows a leader.
+// TestALostCandidateWhoseLeaderIsGoneIsAnOrphan: by TimeoutNow it stood in the term in which
+// another won, and it has heard of that one. When the winner ends, the third needs the vote of the
+// lost one, which denies it because it knows a leader.
 func TestALostCandidateWhoseLeaderIsGoneIsAnOrphan(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := peertest.New()

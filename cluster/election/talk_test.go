@@ -40,8 +40,8 @@ func (c *recorded) Read(b []byte) (int, error) {
 	return n, err
 }
 
-// frames reads what went one way: after the hello, whose length is in it, each frame's header but for its checksum,
-// and the body where it is short.
+// frames reads what went one way: after the hello, whose length is in it, each frame's header but
+// for its checksum, and the body where it is short.
 func frames(t *testing.T, b []byte) (all []string) {
 	t.Helper()
 	last, times := "", 0
@@ -65,8 +65,8 @@ func frames(t *testing.T, b []byte) (all []string) {
 	return all
 }
 
-// TestTheTalkStaysAsItIs holds which frames go which way, on which connection and in which order, for each thing
-// that is asked.
+// TestTheTalkStaysAsItIs holds which frames go which way, on which connection and in which order,
+// for each thing that is asked.
 func TestTheTalkStaysAsItIs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := peertest.New()

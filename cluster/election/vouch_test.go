@@ -158,7 +158,8 @@ func TestNodesAliveGroupsClosed(t *testing.T) {
 	})
 }
 
-// TestLeadersNodeAliveGroupClosed: the followers' timers must run although the leader's node gives signs.
+// TestLeadersNodeAliveGroupClosed: the followers' timers must run although the leader's node gives
+// signs.
 func TestLeadersNodeAliveGroupClosed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := peertest.New()
@@ -242,7 +243,8 @@ func TestFollowerStuckOnItsDisk(t *testing.T) {
 	})
 }
 
-// verifier asks a member again and again whether it leads and keeps the calls that were answered yes.
+// verifier asks a member again and again whether it leads and keeps the calls that were answered
+// yes.
 type verifier struct {
 	mu  sync.Mutex
 	yes []time.Time // when the calls began
@@ -272,8 +274,8 @@ func (v *verifier) watch(m *member, stop <-chan struct{}, wg *sync.WaitGroup) {
 	})
 }
 
-// TestADeposedLeaderIsNeverConfirmed: connections outlive the cut, so that signs and
-// answers from before reach the old leader after it was deposed, as they reach a process that was stopped.
+// TestADeposedLeaderIsNeverConfirmed: connections outlive the cut, so that signs and answers from
+// before reach the old leader after it was deposed, as they reach a process that was stopped.
 func TestADeposedLeaderIsNeverConfirmed(t *testing.T) {
 	for name, cut := range map[string]func(n *peertest.Network, l string, others []*member){
 		"both ways": func(n *peertest.Network, l string, others []*member) {
@@ -313,7 +315,8 @@ func TestADeposedLeaderIsNeverConfirmed(t *testing.T) {
 
 					rest := others(ms, first)
 					cut(n, first.id, rest)
-					// Before the old leader's lease ends, which only a majority that holds it for gone may do.
+					// Before the old leader's lease ends, which only a majority that holds it for
+					// gone may do.
 					time.Sleep(time.Second)
 					if err := rest[0].trans.Stand(); err != nil {
 						t.Fatal(err)
@@ -377,8 +380,8 @@ func TestOneWayCutToOneFollowerChangesNothing(t *testing.T) {
 	}
 }
 
-// TestRestartedFollowerIsBroughtUpToDate: what another process, or another opening of the group, had
-// agreed to proves nothing of this one.
+// TestRestartedFollowerIsBroughtUpToDate: what another process, or another opening of the group,
+// had agreed to proves nothing of this one.
 func TestRestartedFollowerIsBroughtUpToDate(t *testing.T) {
 	for _, process := range []bool{true, false} {
 		t.Run(fmt.Sprintf("process %v", process), func(t *testing.T) {
@@ -396,7 +399,8 @@ func TestRestartedFollowerIsBroughtUpToDate(t *testing.T) {
 					_ = f.link.Close()
 					f.link = linkOn(t, n, f.id, withSigns)
 				}
-				// It has kept its term and its vote and lost entries: a store that this cannot happen to is not what this test is about.
+				// It has kept its term and its vote and lost entries: a store that this cannot
+				// happen to is not what this test is about.
 				last, _ := f.logs.LastIndex()
 				if err := f.logs.DeleteRange(50, last); err != nil {
 					t.Fatal(err)
@@ -528,7 +532,8 @@ func TestYieldEndsACandidacy(t *testing.T) {
 	})
 }
 
-// TestASlowPeerTakesBoundedMemory: what many groups have for a node that does not read is bounded for all of them.
+// TestASlowPeerTakesBoundedMemory: what many groups have for a node that does not read is bounded
+// for all of them.
 func TestASlowPeerTakesBoundedMemory(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := peertest.New()

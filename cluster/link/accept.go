@@ -18,7 +18,8 @@ func (l *Link) acceptLoop() {
 			if l.ctx.Err() != nil || errors.Is(err, net.ErrClosed) {
 				return
 			}
-			// Out of descriptors, for instance: others would be turned away as well if this one gave up.
+			// Out of descriptors, for instance: others would be turned away as well if this one
+			// gave up.
 			delay = min(max(2*delay, 5*time.Millisecond), time.Second)
 			l.log.Error("peer listener cannot accept", "error", err)
 			select {

@@ -57,7 +57,7 @@ func (b *base) PingTimeout() time.Duration { return b.cfg.PingTimeout }
 // Go runs f in a goroutine that Close waits for; false when closed already.
 func (b *base) Go(f func()) bool { return b.tasks.run(f) }
 
-// Changed tells the observer that something about some node may be different now.
+// changed tells the observer that something about some node may be different now.
 func (b *base) changed() { b.observer.Changed() }
 
 // tasks are the goroutines of a link.

@@ -8,11 +8,10 @@ import (
 
 var errNoHandler = errors.New("this node takes no requests")
 
-// Call asks the node with that identity and waits for its handler's answer, within ctx.
-// The parts of the payload are sent one after another; they must not be changed any more,
-// not even after Call has returned. If errors.Is(err, ErrNotSent) the handler surely never saw the request;
-// any other error means unknown fate. A ctx without deadline waits as long as the
-// session lives.
+// Call asks the node with that identity and waits for its handler's answer, within ctx. The parts
+// of the payload are sent one after another; they must not be changed any more, not even after Call
+// has returned. If errors.Is(err, ErrNotSent) the handler surely never saw the request; any other
+// error means unknown fate. A ctx without deadline waits as long as the session lives.
 func (l *Link) Call(ctx context.Context, identity string, kind uint8, payload ...[]byte) ([]byte, error) {
 	l.stats.calls.Add(1)
 	resp, err := l.call(ctx, identity, kind, payload)
@@ -64,10 +63,10 @@ func (s *Session) waitForCalls(ctx context.Context, c *conn, cost int64) error {
 	return nil
 }
 
-// CallAddr asks whoever listens at addr, over a connection of its own that is closed
-// afterwards, and also gives the identity that answered. It is for the few requests that are made before
-// identities are known: forming and joining. Errors are as with Call; from is "" if
-// the handshake failed.
+// CallAddr asks whoever listens at addr, over a connection of its own that is closed afterwards,
+// and also gives the identity that answered. It is for the few requests that are made before
+// identities are known: forming and joining. Errors are as with Call; from is "" if the handshake
+// failed.
 func (l *Link) CallAddr(ctx context.Context, addr string, kind uint8, payload ...[]byte) (from string, resp []byte, err error) {
 	l.stats.calls.Add(1)
 	from, resp, err = l.callAddr(ctx, addr, kind, payload)

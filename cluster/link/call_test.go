@@ -229,7 +229,8 @@ func TestBackPressureWaitsAndLosesNothing(t *testing.T) {
 	}
 }
 
-// TestLargeAnswersDoNotDelaySmallOnes: on a slow network large answers fill the bulk connection, small ones pass by.
+// TestLargeAnswersDoNotDelaySmallOnes: on a slow network large answers fill the bulk connection,
+// small ones pass by.
 func TestLargeAnswersDoNotDelaySmallOnes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := peertest.New()

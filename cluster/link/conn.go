@@ -13,7 +13,8 @@ import (
 )
 
 const (
-	// maxQueued bounds the bytes that wait to be written on one connection; who wants to add more waits.
+	// maxQueued bounds the bytes that wait to be written on one connection; who wants to add more
+	// waits.
 	maxQueued = 64 << 20
 	// writeBatch is about how much goes into one write.
 	writeBatch = 512 << 10
@@ -248,7 +249,8 @@ func (c *conn) writeLoop() {
 			return
 		}
 		if busy {
-			// Whatever else is ready to run may have something to send, too, and what goes together costs one call.
+			// Whatever else is ready to run may have something to send, too, and what goes together
+			// costs one call.
 			runtime.Gosched()
 		}
 		c.mu.Lock()

@@ -4,8 +4,9 @@
 //
 // You are here: below cluster/raftlink, cluster/election and package cluster, above nothing but
 // sockets. The package knows nodes by their identity (a string that the layer above mints and
-// resolves to addresses) and carries bytes. It does not know what they mean, nor that Raft exists, and
-// it decides nothing: it says who was heard when (Alive, OnDown) and leaves conclusions to others.
+// resolves to addresses) and carries bytes. It does not know what they mean, nor that Raft exists,
+// and it decides nothing: it says who was heard when (Alive, OnDown) and leaves conclusions to
+// others.
 //
 // # Sessions
 //

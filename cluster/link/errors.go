@@ -24,7 +24,8 @@ var (
 	ErrStopping = errors.New("the other node is stopping")
 	// ErrNoGroup: the other node has nobody of that name who takes requests (yet, or any more).
 	ErrNoGroup = errors.New("no such group on the other node")
-	// ErrBusy: a bound of the other node was reached: handlers, or the queue of what the request is for.
+	// ErrBusy: a bound of the other node was reached: handlers, or the queue of what the request is
+	// for.
 	ErrBusy = errors.New("the other node is busy")
 	// ErrTooLarge: the message is larger than Config.MaxMessageBytes.
 	ErrTooLarge = errors.New("message too large")

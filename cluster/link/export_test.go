@@ -15,7 +15,8 @@ func (l *Link) Peers() []PeerStats {
 	return out
 }
 
-// Drop closes all sessions with that node and forgets its back-off: it was removed, or its address changed.
+// Drop closes all sessions with that node and forgets its back-off: it was removed, or its address
+// changed.
 func (l *Link) Drop(identity string) {
 	p := l.Known(identity)
 	if p == nil {

@@ -89,9 +89,9 @@ func parseHeader(b *[headerSize]byte) (frameHeader, error) {
 	return h, nil
 }
 
-// trustedSize is how much is allocated on the word of a frame's header alone;
-// beyond it the buffer grows as bytes arrive. An entry of ordinary size (1 MiB and what surrounds it) is not
-// copied on its way in.
+// trustedSize is how much is allocated on the word of a frame's header alone; beyond it the buffer
+// grows as bytes arrive. An entry of ordinary size (1 MiB and what surrounds it) is not copied on
+// its way in.
 const trustedSize = 1<<20 + 64<<10
 
 // readFrame reads one frame with a body of at most limit bytes. The body is the

@@ -205,7 +205,8 @@ func (in *Inbound) refuse(c *conn, id uint64, err error) error {
 	return in.urgent(c, newMessage(frameAnswer, StatusRefused, id, []byte{reasonOf(err)}, []byte(err.Error())))
 }
 
-// answer sends an answer, a large one on the bulk connection. It waits for room, at most as long as the session lives.
+// answer sends an answer, a large one on the bulk connection. It waits for room, at most as long as
+// the session lives.
 func (in *Inbound) answer(c *conn, id uint64, status uint8, parts ...[]byte) {
 	m := newMessage(frameAnswer, status, id, parts...)
 	if m.size > int64(in.base.cfg.MaxMessageBytes) {

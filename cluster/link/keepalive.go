@@ -17,7 +17,8 @@ func (l *Link) keepalive() {
 			return
 		}
 		now := l.Now()
-		// When this process itself was stopped, silence says nothing about others: give them one more round.
+		// When this process itself was stopped, silence says nothing about others: give them one
+		// more round.
 		paused := now-last > int64(l.cfg.PingTimeout)/2
 		last = now
 		for _, c := range l.conns.all(false) {
@@ -26,8 +27,8 @@ func (l *Link) keepalive() {
 	}
 }
 
-// check is one round of the keepalive. The dialing side pings and both sides listen. A bulk connection
-// whose bytes are being taken is alive even if the pong stands behind them.
+// check is one round of the keepalive. The dialing side pings and both sides listen. A bulk
+// connection whose bytes are being taken is alive even if the pong stands behind them.
 func (c *conn) check(now int64, seq uint64, paused bool) {
 	heard := c.lastRead.Load()
 	if c.class == Bulk {

@@ -15,10 +15,12 @@ import (
 
 // Config says who this node is and how others are reached.
 type Config struct {
-	// Self is the identity of this process, 1 to 255 bytes. It is Raft's ServerID and ServerAddress alike.
+	// Self is the identity of this process, 1 to 255 bytes. It is Raft's ServerID and ServerAddress
+	// alike.
 	Self string
-	// ClusterID gives the id of the cluster this node belongs to, "" until formed (nil is the same).
-	// Two nodes with different non-empty ids refuse each other. It is called from many goroutines.
+	// ClusterID gives the id of the cluster this node belongs to, "" until formed (nil is the
+	// same). Two nodes with different non-empty ids refuse each other. It is called from many
+	// goroutines.
 	ClusterID func() string
 	// Listener takes connections of other nodes; Close closes it. Nil: this link only dials.
 	Listener net.Listener
@@ -35,7 +37,8 @@ type Config struct {
 	MaxMessageBytes int
 	// MaxConnections bounds what is open in all; a cluster needs four per other node. Default 4096.
 	MaxConnections int
-	// Timeout bounds the silence of the other side about a stream, and of a stream's source. Default 10 s.
+	// Timeout bounds the silence of the other side about a stream, and of a stream's source.
+	// Default 10 s.
 	Timeout time.Duration
 	// PingInterval is how often every connection is tried. Default 500 ms.
 	PingInterval time.Duration
@@ -74,8 +77,8 @@ type Link struct {
 	closing    []func() // set before Start
 }
 
-// New makes a link, which does nothing before Start. It panics if Self is empty or too long: that is
-// a mistake of the program.
+// New makes a link, which does nothing before Start. It panics if Self is empty or too long: that
+// is a mistake of the program.
 func New(cfg Config) *Link {
 	if cfg.Self == "" || len(cfg.Self) > maxIdentity {
 		panic(fmt.Sprintf("peer: identity of %d bytes, want 1 to %d", len(cfg.Self), maxIdentity))

@@ -3,8 +3,9 @@ package link
 // Observer is told what becomes of sessions with other nodes, and takes their signs. No call may
 // block. Accepted and Forgotten come under locks of the link, so they may not call it.
 type Observer interface {
-	// Accepted: a session from another node begins, and replaces the one before it. Whoever hears of
-	// it hears of it before the other side can send anything on it, and in the order of sessions.
+	// Accepted: a session from another node begins, and replaces the one before it. Whoever hears
+	// of it hears of it before the other side can send anything on it, and in the order of
+	// sessions.
 	Accepted(in *Inbound)
 	// Ended: a session from another node is over.
 	Ended(in *Inbound)

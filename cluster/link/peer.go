@@ -13,7 +13,8 @@ import (
 const (
 	minBackoff = 50 * time.Millisecond
 	maxBackoff = time.Second
-	// settled is how long a session must live before its end is no reason to wait before the next dial.
+	// settled is how long a session must live before its end is no reason to wait before the next
+	// dial.
 	settled = time.Second
 )
 
@@ -211,7 +212,8 @@ func (p *Peer) lost(s *Session, err error) {
 	down()
 }
 
-// connectedLocked notes whether any session is open and returns what to do about it without the lock.
+// connectedLocked notes whether any session is open and returns what to do about it without the
+// lock.
 func (p *Peer) connectedLocked() func() {
 	now := p.out != nil || p.in != nil
 	was := p.wasConnected

@@ -7,8 +7,8 @@ import (
 	"io"
 )
 
-// Request is a request of another node that is no call: whoever serves them (Link.Serve) takes it on
-// the reading goroutine, and answers or refuses it once, on any.
+// Request is a request of another node that is no call: whoever serves them (Link.Serve) takes it
+// on the reading goroutine, and answers or refuses it once, on any.
 type Request struct {
 	// Kind and Body are the other side's. The body is the server's to keep.
 	Kind uint8
@@ -89,12 +89,12 @@ func (r *Request) Progress() {
 	_ = r.in.urgent(r.c, newMessage(frameProgress, 0, r.id))
 }
 
-// Refuse answers that the request was surely not worked on. It does not wait; an error means that the
-// other side does not read, and that its session should end.
+// Refuse answers that the request was surely not worked on. It does not wait; an error means that
+// the other side does not read, and that its session should end.
 func (r *Request) Refuse(err error) error { return r.in.refuse(r.c, r.id, err) }
 
-// Answer answers that the request was worked on, failed if ok is false. It waits for room, at most as
-// long as the session lives.
+// Answer answers that the request was worked on, failed if ok is false. It waits for room, at most
+// as long as the session lives.
 func (r *Request) Answer(ok bool, parts ...[]byte) {
 	status := StatusOK
 	if !ok {

@@ -140,7 +140,8 @@ func (s *Session) begin(ctx context.Context, c *conn, typ, kind uint8, parts [][
 	return id, nil
 }
 
-// forget takes a request back: its done is not called any more. Nil means that it has been called or is being called.
+// forget takes a request back: its done is not called any more. Nil means that it has been called
+// or is being called.
 func (s *Session) forget(id uint64) *pending {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -18,7 +18,8 @@ type Stats struct {
 	FramesIn, FramesOut uint64
 	// Writes counts system calls: FramesOut / Writes tells how well messages are batched.
 	Writes uint64
-	// Calls were made here, CallsFailed of them ended with an error, CallsServed were worked on here.
+	// Calls were made here, CallsFailed of them ended with an error, CallsServed were worked on
+	// here.
 	Calls, CallsFailed, CallsServed uint64
 	// Refused counts connections and requests that were turned away here.
 	Refused                      uint64

@@ -45,8 +45,8 @@ func (s *outStream) take(n int64) bool {
 }
 
 // Stream sends a request of size bytes of data that follow it, for whoever serves requests at the
-// other side, and waits for the answer. There is no limit to how long it takes as long as the other side
-// says that it goes on; silence about it for Config.Timeout ends it.
+// other side, and waits for the answer. There is no limit to how long it takes as long as the other
+// side says that it goes on; silence about it for Config.Timeout ends it.
 func (l *Link) Stream(ctx context.Context, identity string, kind uint8, parts [][]byte, size int64, data io.Reader) (Reply, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)

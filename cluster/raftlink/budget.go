@@ -11,8 +11,8 @@ import (
 )
 
 // maxAppends bounds the bytes of AppendEntries of all groups that one other node has not answered.
-// Beyond it they fail: each group's Raft reads the entries again when it tries again, where it would
-// hold them while it waits.
+// Beyond it they fail: each group's Raft reads the entries again when it tries again, where it
+// would hold them while it waits.
 const maxAppends = 128 << 20
 
 // budgets count the bytes of AppendEntries to each other node that wait or are unanswered, of all
@@ -46,10 +46,10 @@ func (b *budgets) hold(node string, n int64) (release func(), err error) {
 	return func() { unanswered.Add(-n) }, nil
 }
 
-// parkFor is how long a request to a node that is gone waits for it to come back before it fails, or
-// before it is asked whether it is still wanted. Raft asks again after every failure, for each group,
-// and after a dozen of them only every ten seconds: parked, it asks seldom while the node is away and
-// at once when it is back.
+// parkFor is how long a request to a node that is gone waits for it to come back before it fails,
+// or before it is asked whether it is still wanted. Raft asks again after every failure, for each
+// group, and after a dozen of them only every ten seconds: parked, it asks seldom while the node is
+// away and at once when it is back.
 const parkFor = 10 * time.Second
 
 // park waits while the node is gone and no session to it is open, until the group is closed, and

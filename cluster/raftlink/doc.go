@@ -2,9 +2,9 @@
 // groups of a node over the connections that they share, in pipelines that leave out what was said.
 //
 // You are here: above cluster/link, which carries the bytes, and below cluster/election, which adds
-// what signs of life make needless. The package knows Raft's messages and what a group's own Raft says
-// of itself (Raft). What is known of other nodes it asks its Host. It does not know topics, partitions
-// or membership.
+// what signs of life make needless. The package knows Raft's messages and what a group's own Raft
+// says of itself (Raft). What is known of other nodes it asks its Host. It does not know topics,
+// partitions or membership.
 //
 // The rules that are cited by number are those of docs/peer-link.md. Here are kept
 //
@@ -22,6 +22,6 @@
 //
 // # Locks
 //
-// A pipeline's sending comes first, then its mu, then any of the others, which are leaves. Nothing is
-// read, written or waited for under a leaf; sending is held while a request waits for its place.
+// A pipeline's sending comes first, then its mu, then any of the others, which are leaves. Nothing
+// is read, written or waited for under a leaf; sending is held while a request waits for its place.
 package raftlink

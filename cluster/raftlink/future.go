@@ -7,7 +7,8 @@ import (
 	"github.com/hashicorp/raft"
 )
 
-// appendFuture implements raft.AppendFuture. The pipeline's lock guards left; finish is called once.
+// appendFuture implements raft.AppendFuture. The pipeline's lock guards left; finish is called
+// once.
 type appendFuture struct {
 	start    time.Time
 	args     *raft.AppendEntriesRequest

@@ -11,8 +11,8 @@ import (
 	"github.com/trimaran-io/trimaran/cluster/link/peertest"
 )
 
-// TestGarbageEndsItsSession sends requests that no node of this version sends. Each must end its own
-// session and nothing else.
+// TestGarbageEndsItsSession sends requests that no node of this version sends. Each must end its
+// own session and nothing else.
 func TestGarbageEndsItsSession(t *testing.T) {
 	n := peertest.New()
 	b := linkOn(t, n, "b")

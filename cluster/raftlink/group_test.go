@@ -74,7 +74,8 @@ func TestUnknownGroupIsAnsweredAtOnce(t *testing.T) {
 	}
 }
 
-// TestStuckGroupHoldsUpNobody fills one group whose Raft takes nothing, over the connection of another that works.
+// TestStuckGroupHoldsUpNobody fills one group whose Raft takes nothing, over the connection of
+// another that works.
 func TestStuckGroupHoldsUpNobody(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := peertest.New()
@@ -122,7 +123,8 @@ func TestStuckGroupHoldsUpNobody(t *testing.T) {
 	})
 }
 
-// TestCloseEndsRequestsUnderWay has a request wait at a node that never answers: the group here can end all the same.
+// TestCloseEndsRequestsUnderWay has a request wait at a node that never answers: the group here can
+// end all the same.
 func TestCloseEndsRequestsUnderWay(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := peertest.New()
@@ -224,7 +226,8 @@ func TestPipelineKeepsOrderAndBound(t *testing.T) {
 	}
 }
 
-// TestBrokenPipelineIsNoContact: Raft counts every delivered future as contact, so one that failed with the link is not delivered.
+// TestBrokenPipelineIsNoContact: Raft counts every delivered future as contact, so one that failed
+// with the link is not delivered.
 func TestBrokenPipelineIsNoContact(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := peertest.New()

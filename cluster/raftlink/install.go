@@ -26,7 +26,8 @@ func checkConfiguration(r *raft.InstallSnapshotRequest) (err error) {
 	return nil
 }
 
-// runInstalls takes snapshots, one at a time, beside the main lane: what BeforeInstall does may take long.
+// runInstalls takes snapshots, one at a time, beside the main lane: what BeforeInstall does may
+// take long.
 func (t *Transport) runInstalls() {
 	for r := t.installs.pop(); r != nil; r = t.installs.pop() {
 		if r.Context().Err() == nil {
@@ -46,7 +47,8 @@ func (t *Transport) install(r *received) {
 		tick := time.NewTicker(progressEvery)
 		defer tick.Stop()
 		hooked := hooked
-		// The hook says itself how long it takes; Raft's own part has the time that its size gives it.
+		// The hook says itself how long it takes; Raft's own part has the time that its size gives
+		// it.
 		var limit <-chan time.Time
 		for {
 			select {

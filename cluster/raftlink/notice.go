@@ -27,7 +27,8 @@ func (p *pipeline) followerInstance(term uint64) uint64 {
 	return p.t.host.Instance(string(p.id), p.s.Boot(), p.t.group, term)
 }
 
-// redundant says whether the follower has agreed to exactly this before and nothing has happened since (rule 2).
+// redundant says whether the follower has agreed to exactly this before and nothing has happened
+// since (rule 2).
 func (p *pipeline) redundant(args *raft.AppendEntriesRequest) bool {
 	if p.t.fresh <= 0 || len(args.Entries) > 0 {
 		return false
@@ -39,8 +40,9 @@ func (p *pipeline) redundant(args *raft.AppendEntriesRequest) bool {
 		a.commit == args.LeaderCommitIndex && a.instance == p.followerInstance(args.Term)
 }
 
-// A follower hears that its last entries are committed with the next request, at the latest after Raft's
-// CommitTimeout. That is long here, so a pipeline on which nothing follows sends one empty request of its own (rule 4).
+// A follower hears that its last entries are committed with the next request, at the latest after
+// Raft's CommitTimeout. That is long here, so a pipeline on which nothing follows sends one empty
+// request of its own (rule 4).
 const (
 	noticeAfter = 20 * time.Millisecond
 	mostNotices = 6 // the pause doubles: the last one is more than a second after the acknowledgement
@@ -69,7 +71,8 @@ func (a *appended) take(id raft.ServerID) (acknowledged, bool) {
 	return last, ok
 }
 
-// noteAppended remembers what a follower took without a pipeline. The pipeline that Raft opens next tells it the commit index.
+// noteAppended remembers what a follower took without a pipeline. The pipeline that Raft opens next
+// tells it the commit index.
 func (t *Transport) noteAppended(id raft.ServerID, args *raft.AppendEntriesRequest) {
 	n := len(args.Entries)
 	if t.fresh <= 0 || n == 0 {
@@ -94,8 +97,9 @@ func (p *pipeline) noticeLaterLocked() {
 	}
 }
 
-// sendNotice tells the follower the leader's commit index, which may be above what the follower has: what
-// was not acknowledged must not count as committed there (Raft, section 5.3: min of both), so it is cut.
+// sendNotice tells the follower the leader's commit index, which may be above what the follower
+// has: what was not acknowledged must not count as committed there (Raft, section 5.3: min of
+// both), so it is cut.
 func (p *pipeline) sendNotice() {
 	r := p.t.Raft()
 	if r == nil || !p.sending.TryLock() {

@@ -16,10 +16,10 @@ import (
 // on one request of a group after the other. A pipeline changes between the control and the bulk
 // connection only while nothing is in flight.
 //
-// A future that failed because the link did is not delivered to Consumer: Raft takes
-// every delivered future, failed or not, for contact with the follower (replication.go, pipelineDecode),
-// which would stretch the leader's lease. The next AppendEntries, at the latest
-// after CommitTimeout, returns the error and ends the pipeline.
+// A future that failed because the link did is not delivered to Consumer: Raft takes every
+// delivered future, failed or not, for contact with the follower (replication.go, pipelineDecode),
+// which would stretch the leader's lease. The next AppendEntries, at the latest after
+// CommitTimeout, returns the error and ends the pipeline.
 type pipeline struct {
 	t      *Transport
 	id     raft.ServerID
@@ -29,8 +29,8 @@ type pipeline struct {
 	done   chan raft.AppendFuture
 	change chan struct{} // capacity 1: something was answered
 
-	// sending is held from a request's place in flight to its place in the queue, so that answers come
-	// in that order. Whoever holds it may wait for both places, and take mu.
+	// sending is held from a request's place in flight to its place in the queue, so that answers
+	// come in that order. Whoever holds it may wait for both places, and take mu.
 	sending sync.Mutex
 
 	mu       sync.Mutex // guards what follows; nothing is waited for under it

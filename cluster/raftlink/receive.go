@@ -36,7 +36,8 @@ func (t *Transport) take(in *link.Request, msg []byte) error {
 		}
 		most, q, run = 1, &t.installs, t.runInstalls
 	}
-	// Twice what the sender allows itself: it counts an answer that this side has not finished with yet.
+	// Twice what the sender allows itself: it counts an answer that this side has not finished with
+	// yet.
 	if !r.Hold(2 * maxAppends) {
 		t.stats.overflow.Add(1)
 		r.EndStream()
@@ -55,7 +56,8 @@ func (t *Transport) take(in *link.Request, msg []byte) error {
 	return nil
 }
 
-// runMain gives Raft one request after the other, as hashicorp/raft's transport does per connection.
+// runMain gives Raft one request after the other, as hashicorp/raft's transport does per
+// connection.
 func (t *Transport) runMain() {
 	for r := t.main.pop(); r != nil; r = t.main.pop() {
 		if r.Context().Err() == nil { // else nobody is left to hear the answer
@@ -106,18 +108,20 @@ func (t *Transport) runBeats() {
 	}
 }
 
-// beside says whether Raft may take a heartbeat of that term beside its main loop: if it only repeats what the main loop
-// holds for true. hashicorp/raft's handler (raft.go, appendEntries) makes a follower of that term out of whatever
-// the group is, and the main loop, which is not told, goes on meanwhile with what it was doing:
+// beside says whether Raft may take a heartbeat of that term beside its main loop: if it only
+// repeats what the main loop holds for true. hashicorp/raft's handler (raft.go, appendEntries)
+// makes a follower of that term out of whatever the group is, and the main loop, which is not told,
+// goes on meanwhile with what it was doing:
 //
 //   - A leader appends the next proposal in the new term, in which another leads. That one has another entry of this term
 //     at the same index, Raft takes the two for the same, and the replicas apply different things.
 //   - A leader whose configuration entry was on its way to the disk sends to the new member in the new term.
 //   - A candidate that has just gone to a newer term goes back, and then may vote twice in it.
 //
-// What the main loop has to take waits for it: a node that hangs in its disk does not answer the heartbeats of a
-// leader that it does not know yet. The group may still change between this look and the handler's own, by its election timer.
-// Before Attach nothing is known of the group, and heartbeats are taken as by Raft's own transport: all of them beside.
+// What the main loop has to take waits for it: a node that hangs in its disk does not answer the
+// heartbeats of a leader that it does not know yet. The group may still change between this look
+// and the handler's own, by its election timer. Before Attach nothing is known of the group, and
+// heartbeats are taken as by Raft's own transport: all of them beside.
 func (t *Transport) beside(term uint64) bool {
 	r := t.Raft()
 	return r == nil || r.CurrentTerm() == term && r.State() == raft.Follower
@@ -156,7 +160,8 @@ func (t *Transport) deliver(r *received) {
 	}
 }
 
-// respond sends one response: for an error its text's length, the text and the response, if there is one.
+// respond sends one response: for an error its text's length, the text and the response, if there
+// is one.
 func (t *Transport) respond(r *received, a raft.RPCResponse) {
 	t.inOwnTerm(r.req, a.Response)
 	if answered := t.cfg.Answered; answered != nil {

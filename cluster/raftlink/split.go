@@ -7,7 +7,8 @@ import "github.com/hashicorp/raft"
 // beginning where the one before ended, which is what a leader with a smaller batch would send.
 const maxAppend = 4 << 20
 
-// splitAppend cuts a request whose entries are larger than maxAppend into several that say the same.
+// splitAppend cuts a request whose entries are larger than maxAppend into several that say the
+// same.
 func splitAppend(args *raft.AppendEntriesRequest) []*raft.AppendEntriesRequest {
 	size := 0
 	for _, e := range args.Entries {

@@ -7,10 +7,11 @@ import (
 	"github.com/hashicorp/raft"
 )
 
-// hashicorp/raft sends to a follower when something is proposed, and otherwise once per CommitTimeout, which is
-// seconds here. On a pipeline each of these wake-ups sends MaxAppendEntries entries at most. So a follower that is
-// far behind would be brought up slowly or, if nothing more is proposed because everybody waits for a commit that
-// needs this follower, hardly at all. Three things help (rule 5):
+// hashicorp/raft sends to a follower when something is proposed, and otherwise once per
+// CommitTimeout, which is seconds here. On a pipeline each of these wake-ups sends MaxAppendEntries
+// entries at most. So a follower that is far behind would be brought up slowly or, if nothing more
+// is proposed because everybody waits for a commit that needs this follower, hardly at all. Three
+// things help (rule 5):
 //
 //   - A pipeline whose follower is behind by more than one request ends. Without one Raft sends until all is sent.
 //   - A leader with entries that are not committed, where nothing moves, proposes a barrier: the wake-up.
@@ -18,7 +19,8 @@ import (
 //     has used up the wake-up for what it wanted to send.
 
 const (
-	// stalledAfter is after how long without progress a leader with uncommitted entries is woken; the pause then doubles.
+	// stalledAfter is after how long without progress a leader with uncommitted entries is woken;
+	// the pause then doubles.
 	stalledAfter = 200 * time.Millisecond
 	mostStalled  = 3200 * time.Millisecond
 	// drainFor bounds the wait for what is in flight on a pipeline that is given up.
@@ -36,8 +38,8 @@ type Stall struct {
 	pause  time.Duration
 }
 
-// WakeStalled gives a leader that waits for a commit a reason to send. r is the group's Raft, state the
-// one that it was in a moment ago, s what was seen when it was looked at last.
+// WakeStalled gives a leader that waits for a commit a reason to send. r is the group's Raft, state
+// the one that it was in a moment ago, s what was seen when it was looked at last.
 func (t *Transport) WakeStalled(s *Stall, r Raft, state raft.RaftState, now int64) {
 	commit := r.CommitIndex()
 	if state != raft.Leader || r.LastIndex() <= commit {
@@ -64,8 +66,9 @@ func (t *Transport) wake(r Raft) {
 	})
 }
 
-// again has Raft try again at once what a broken pipeline did not take. Not more often than a stall would be
-// looked for: a barrier makes Raft send, and if every pipeline breaks at once, that would be another barrier.
+// again has Raft try again at once what a broken pipeline did not take. Not more often than a stall
+// would be looked for: a barrier makes Raft send, and if every pipeline breaks at once, that would
+// be another barrier.
 func (p *pipeline) again() {
 	r, now := p.t.Raft(), p.t.link.Now()
 	if r == nil || p.t.fresh <= 0 || r.State() != raft.Leader {

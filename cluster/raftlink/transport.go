@@ -18,8 +18,8 @@ import (
 // timeoutScale is raft.DefaultTimeoutScale: a message gets one more timeout for so many bytes.
 const timeoutScale = raft.DefaultTimeoutScale
 
-// Transport is what Transports.Open gives: raft.Transport, raft.WithPreVote and raft.WithClose of one
-// group. It names nodes by ServerID and ignores ServerAddress.
+// Transport is what Transports.Open gives: raft.Transport, raft.WithPreVote and raft.WithClose of
+// one group. It names nodes by ServerID and ignores ServerAddress.
 type Transport struct {
 	*common
 	group  string
@@ -50,7 +50,8 @@ type hooks struct {
 // InstallHook is what Transport.BeforeInstall takes.
 type InstallHook = func(ctx context.Context, from string, req *raft.InstallSnapshotRequest) error
 
-// ErrInstalled is what an InstallHook returns when the replica has all that the snapshot stands for.
+// ErrInstalled is what an InstallHook returns when the replica has all that the snapshot stands
+// for.
 var ErrInstalled = errors.New("the snapshot is installed")
 
 var (
@@ -81,8 +82,8 @@ func (t *Transport) Context() context.Context { return t.ctx }
 // beside its main loop; false refuses it. It must be called by what Transports.Open prepares with.
 func (t *Transport) OnRequest(admit func(req any) bool) { t.admit = admit }
 
-// Attach tells the transport of the group's Raft here. Until then every message goes on the wire, and
-// every heartbeat is taken beside Raft's main loop.
+// Attach tells the transport of the group's Raft here. Until then every message goes on the wire,
+// and every heartbeat is taken beside Raft's main loop.
 func (t *Transport) Attach(r Raft) {
 	t.hooks.mu.Lock()
 	defer t.hooks.mu.Unlock()
@@ -101,11 +102,11 @@ func (t *Transport) Raft() Raft {
 	return t.hooks.raft
 }
 
-// BeforeInstall sets what happens when another node wants to install a snapshot here,
-// before Raft sees it: fetching by other means what the snapshot stands for. It may take as long as it
-// likes, for as long as ctx lives: the sender is told that work goes on, Raft's main loop stays free
-// and heartbeats are answered meanwhile. An error is the answer to the sender, and Raft never sees the request;
-// with ErrInstalled the sender is told that the snapshot is installed.
+// BeforeInstall sets what happens when another node wants to install a snapshot here, before Raft
+// sees it: fetching by other means what the snapshot stands for. It may take as long as it likes,
+// for as long as ctx lives: the sender is told that work goes on, Raft's main loop stays free and
+// heartbeats are answered meanwhile. An error is the answer to the sender, and Raft never sees the
+// request; with ErrInstalled the sender is told that the snapshot is installed.
 func (t *Transport) BeforeInstall(hook InstallHook) {
 	t.hooks.mu.Lock()
 	defer t.hooks.mu.Unlock()
@@ -175,8 +176,8 @@ func (t *Transport) TimeoutNow(id raft.ServerID, _ raft.ServerAddress, args *raf
 	return t.request(id, args, resp)
 }
 
-// InstallSnapshot implements raft.Transport. There is no limit to how long it takes as long as the other
-// side says that it goes on.
+// InstallSnapshot implements raft.Transport. There is no limit to how long it takes as long as the
+// other side says that it goes on.
 func (t *Transport) InstallSnapshot(id raft.ServerID, _ raft.ServerAddress, args *raft.InstallSnapshotRequest, resp *raft.InstallSnapshotResponse, data io.Reader) error {
 	t.stats.out.Add(1)
 	t.park(string(id), func() bool { return t.replicatesTo(id, args.Term) })
@@ -222,8 +223,8 @@ func (t *Transport) request(id raft.ServerID, args, resp any) error {
 	return t.roundTrip(ctx, id, parts, kind, resp)
 }
 
-// Exchange is one request and its answer within ctx, at once or not at all: it waits for no node that
-// is gone.
+// Exchange is one request and its answer within ctx, at once or not at all: it waits for no node
+// that is gone.
 func (t *Transport) Exchange(ctx context.Context, id raft.ServerID, args, resp any) error {
 	parts, kind, _ := t.encode(args)
 	return t.roundTrip(ctx, id, parts, kind, resp)
@@ -286,7 +287,8 @@ func decodeReply(r link.Reply, resp any) error {
 	}
 }
 
-// scaled gives a message of that size its time, as hashicorp/raft's network transport scales snapshots.
+// scaled gives a message of that size its time, as hashicorp/raft's network transport scales
+// snapshots.
 func scaled(timeout time.Duration, size int64) time.Duration {
 	return timeout * time.Duration(max(1, size/timeoutScale))
 }

@@ -37,8 +37,8 @@ const (
 type Host interface {
 	// Gone says whether this node holds that one for gone.
 	Gone(node string) bool
-	// Instance tells the group on that node which follows this one in that term now, as the process of
-	// that boot says, from one that was closed or opened since. 0: it says nothing of the kind.
+	// Instance tells the group on that node which follows this one in that term now, as the process
+	// of that boot says, from one that was closed or opened since. 0: it says nothing of the kind.
 	Instance(node string, boot uint64, group string, term uint64) uint64
 }
 
@@ -96,17 +96,17 @@ func New(l *link.Link, cfg Config) *Transports {
 	return s
 }
 
-// Consult names who knows other nodes, by signs of life of which none older than fresh counts; 0: there
-// are none. It must be called before the link is started.
+// Consult names who knows other nodes, by signs of life of which none older than fresh counts; 0:
+// there are none. It must be called before the link is started.
 func (s *Transports) Consult(h Host, fresh time.Duration) { s.host, s.fresh = h, fresh }
 
 // Timeout is Config.Timeout.
 func (s *Transports) Timeout() time.Duration { return s.cfg.Timeout }
 
 // Open gives the transport of one group, opening it where it is not open: from then on the group's
-// messages are taken here. Between Close and the next Open with that name they are refused. The name
-// goes with every message: keep it short. prepare, if not nil, is called before the first message is
-// taken; it must not block nor call the Transports.
+// messages are taken here. Between Close and the next Open with that name they are refused. The
+// name goes with every message: keep it short. prepare, if not nil, is called before the first
+// message is taken; it must not block nor call the Transports.
 func (s *Transports) Open(group string, prepare func(*Transport)) *Transport {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -158,8 +158,8 @@ func (s *Transports) named(group []byte) *Transport {
 	return s.groups[string(group)]
 }
 
-// take hands one request to its group, or refuses it. It never waits: a stuck group must not hold up
-// the others of this connection.
+// take hands one request to its group, or refuses it. It never waits: a stuck group must not hold
+// up the others of this connection.
 func (s *Transports) take(r *link.Request) error {
 	s.stats.in.Add(1)
 	n, used := binary.Uvarint(r.Body)
@@ -184,11 +184,11 @@ type counters struct {
 type Stats struct {
 	// Out and In count requests, HeartbeatsIn those of them that took the fast path.
 	Out, In, HeartbeatsIn uint64
-	// Overflow counts requests refused because a group's queue was full, UnknownGroup those for groups
-	// that are not here.
+	// Overflow counts requests refused because a group's queue was full, UnknownGroup those for
+	// groups that are not here.
 	Overflow, UnknownGroup uint64
-	// Swallowed counts empty AppendEntries that were left out, Parked requests that waited for a node
-	// that is gone, Barriers those proposed where a leader waited for a commit.
+	// Swallowed counts empty AppendEntries that were left out, Parked requests that waited for a
+	// node that is gone, Barriers those proposed where a leader waited for a commit.
 	Swallowed, Parked, Barriers uint64
 	Groups                      int
 }
