@@ -17,6 +17,7 @@
 //	transports.go the transports of all groups of a node; which one a request is for
 //	transport.go  Transport: sending one group's messages; budget.go what bounds them
 //	pipeline.go   AppendEntries without waiting, future.go what Raft waits for
+//	local.go      this node's member: its Raft, and what was set for it
 //	receive.go    the receiving side, install.go snapshots, lane.go its bounded queues
 //	codec.go      Raft's messages as bytes, split.go large ones in parts
 //

@@ -28,22 +28,22 @@ func checkConfiguration(r *raft.InstallSnapshotRequest) (err error) {
 
 // runInstalls takes snapshots, one at a time, beside the main lane: what BeforeInstall does may
 // take long.
-func (t *Transport) runInstalls() {
-	for r := t.installs.pop(); r != nil; r = t.installs.pop() {
+func (b *inbox) runInstalls() {
+	for r := b.installs.pop(); r != nil; r = b.installs.pop() {
 		if r.Context().Err() == nil {
-			t.install(r)
+			b.install(r)
 		}
 		r.Release()
 		r.EndStream()
 	}
 }
 
-func (t *Transport) install(r *received) {
+func (b *inbox) install(r *received) {
 	req := r.req.(*raft.InstallSnapshotRequest)
 	over := make(chan struct{})
 	defer close(over)
 	hooked := make(chan struct{})
-	t.link.Go(func() {
+	b.link.Go(func() {
 		tick := time.NewTicker(progressEvery)
 		defer tick.Stop()
 		hooked := hooked
@@ -56,7 +56,7 @@ func (t *Transport) install(r *received) {
 				r.Progress()
 			case <-hooked:
 				hooked = nil
-				timer := time.NewTimer(scaled(t.cfg.Timeout, req.Size))
+				timer := time.NewTimer(scaled(b.timeout, req.Size))
 				defer timer.Stop()
 				limit = timer.C
 			case <-limit:
@@ -68,12 +68,12 @@ func (t *Transport) install(r *received) {
 			}
 		}
 	})
-	if hook := t.installHook(); hook != nil {
+	if hook := b.installHook(); hook != nil {
 		ctx, cancel := context.WithCancelCause(r.Context())
 		stop := make(chan struct{})
-		t.link.Go(func() {
+		b.link.Go(func() {
 			select {
-			case <-t.done:
+			case <-b.done:
 				cancel(link.ErrClosed)
 			case <-stop:
 			}
@@ -82,14 +82,14 @@ func (t *Transport) install(r *received) {
 		close(stop)
 		cancel(nil)
 		if errors.Is(err, ErrInstalled) {
-			t.respond(r, raft.RPCResponse{Response: &raft.InstallSnapshotResponse{RPCHeader: req.RPCHeader, Term: req.Term, Success: true}})
+			b.respond(r, raft.RPCResponse{Response: &raft.InstallSnapshotResponse{RPCHeader: req.RPCHeader, Term: req.Term, Success: true}})
 			return
 		}
 		if err != nil {
-			t.respond(r, raft.RPCResponse{Error: err})
+			b.respond(r, raft.RPCResponse{Error: err})
 			return
 		}
 	}
 	close(hooked)
-	t.deliver(r)
+	b.deliver(r)
 }

@@ -13,19 +13,26 @@ import (
 // hashicorp/raft answers before it returns, or, once shut down, never.
 const heartbeatAnswer = time.Second
 
+// inbox is the receiving side of one group.
+type inbox struct {
+	*common
+	*local
+	main, beats, installs lane
+}
+
 // take puts a request for this group into its lane, or refuses it. It never waits.
-func (t *Transport) take(in *link.Request, msg []byte) error {
+func (b *inbox) take(in *link.Request, msg []byte) error {
 	req, err := decodeRequest(in.Kind, msg)
 	if err != nil {
 		return err
 	}
 	r := &received{Request: in, req: req}
-	most, q, run := laneLength, &t.main, t.runMain
+	most, q, run := laneLength, &b.main, b.runMain
 	switch req := req.(type) {
 	case *raft.AppendEntriesRequest:
-		if r.fast = t.HeartbeatHandler(); r.fast != nil && IsHeartbeat(req) {
-			t.stats.heartbeatsIn.Add(1)
-			most, q, run = heartbeatLane, &t.beats, t.runBeats
+		if r.fast = b.HeartbeatHandler(); r.fast != nil && IsHeartbeat(req) {
+			b.stats.heartbeatsIn.Add(1)
+			most, q, run = heartbeatLane, &b.beats, b.runBeats
 		}
 	case *raft.InstallSnapshotRequest:
 		if err := checkConfiguration(req); err != nil {
@@ -34,34 +41,34 @@ func (t *Transport) take(in *link.Request, msg []byte) error {
 		if err := r.Expect(req.Size); err != nil {
 			return err
 		}
-		most, q, run = 1, &t.installs, t.runInstalls
+		most, q, run = 1, &b.installs, b.runInstalls
 	}
 	// Twice what the sender allows itself: it counts an answer that this side has not finished with
 	// yet.
 	if !r.Hold(2 * maxAppends) {
-		t.stats.overflow.Add(1)
+		b.stats.overflow.Add(1)
 		r.EndStream()
 		return r.Refuse(link.ErrBusy)
 	}
 	start, ok := q.push(r, most)
 	if !ok {
 		r.Release()
-		t.stats.overflow.Add(1)
+		b.stats.overflow.Add(1)
 		r.EndStream()
 		return r.Refuse(link.ErrBusy)
 	}
 	if start {
-		t.link.Go(run)
+		b.link.Go(run)
 	}
 	return nil
 }
 
 // runMain gives Raft one request after the other, as hashicorp/raft's transport does per
 // connection.
-func (t *Transport) runMain() {
-	for r := t.main.pop(); r != nil; r = t.main.pop() {
+func (b *inbox) runMain() {
+	for r := b.main.pop(); r != nil; r = b.main.pop() {
 		if r.Context().Err() == nil { // else nobody is left to hear the answer
-			t.deliver(r)
+			b.deliver(r)
 		}
 		r.Release()
 	}
@@ -69,20 +76,20 @@ func (t *Transport) runMain() {
 
 // runBeats calls the heartbeat handler, which may write the stable store or,
 // after Raft's shutdown, not answer: so it has a lane of its own.
-func (t *Transport) runBeats() {
-	for r := t.beats.pop(); r != nil; r = t.beats.pop() {
+func (b *inbox) runBeats() {
+	for r := b.beats.pop(); r != nil; r = b.beats.pop() {
 		if r.Context().Err() != nil {
 			r.Release()
 			continue
 		}
-		if !t.beside(r.req.(*raft.AppendEntriesRequest).Term) {
-			start, ok := t.main.push(r, laneLength)
+		if !b.beside(r.req.(*raft.AppendEntriesRequest).Term) {
+			start, ok := b.main.push(r, laneLength)
 			if !ok {
 				r.Release()
-				t.stats.overflow.Add(1)
+				b.stats.overflow.Add(1)
 				_ = r.Refuse(link.ErrBusy)
 			} else if start {
-				t.link.Go(t.runMain)
+				b.link.Go(b.runMain)
 			}
 			continue
 		}
@@ -91,18 +98,18 @@ func (t *Transport) runBeats() {
 		r.fast(raft.RPC{Command: r.req, RespChan: resp})
 		select {
 		case a := <-resp:
-			t.respond(r, a)
+			b.respond(r, a)
 			continue
 		default:
 		}
 		timer := time.NewTimer(heartbeatAnswer)
 		select {
 		case a := <-resp:
-			t.respond(r, a)
+			b.respond(r, a)
 		case <-timer.C:
-			t.respond(r, raft.RPCResponse{Error: errors.New("heartbeat not answered: the group is shut down")})
-		case <-t.done:
-			t.respond(r, raft.RPCResponse{Error: link.ErrClosed})
+			b.respond(r, raft.RPCResponse{Error: errors.New("heartbeat not answered: the group is shut down")})
+		case <-b.done:
+			b.respond(r, raft.RPCResponse{Error: link.ErrClosed})
 		}
 		timer.Stop()
 	}
@@ -122,14 +129,14 @@ func (t *Transport) runBeats() {
 // heartbeats of a leader that it does not know yet. The group may still change between this look
 // and the handler's own, by its election timer. Before Attach nothing is known of the group, and
 // heartbeats are taken as by Raft's own transport: all of them beside.
-func (t *Transport) beside(term uint64) bool {
-	r := t.Raft()
+func (b *inbox) beside(term uint64) bool {
+	r := b.Raft()
 	return r == nil || r.CurrentTerm() == term && r.State() == raft.Follower
 }
 
 // deliver gives r to Raft and sends back what it says.
-func (t *Transport) deliver(r *received) {
-	if t.admit != nil && !t.admit(r.req) {
+func (b *inbox) deliver(r *received) {
+	if b.admit != nil && !b.admit(r.req) {
 		_ = r.Refuse(link.ErrNoGroup)
 		return
 	}
@@ -138,11 +145,11 @@ func (t *Transport) deliver(r *received) {
 	if data := r.Data(); data != nil {
 		rpc.Reader = data
 	}
-	timer := time.NewTimer(scaled(t.cfg.Timeout, int64(r.size())))
+	timer := time.NewTimer(scaled(b.timeout, int64(r.size())))
 	defer timer.Stop()
 	select {
-	case t.consumer <- rpc:
-	case <-t.done:
+	case b.consumer <- rpc:
+	case <-b.done:
 		_ = r.Refuse(link.ErrNoGroup)
 		return
 	case <-r.Context().Done():
@@ -154,18 +161,18 @@ func (t *Transport) deliver(r *received) {
 	// Raft has it now and answers when it is done; the next one waits, as order demands.
 	select {
 	case a := <-resp:
-		t.respond(r, a)
-	case <-t.done:
-		t.respond(r, raft.RPCResponse{Error: link.ErrClosed})
+		b.respond(r, a)
+	case <-b.done:
+		b.respond(r, raft.RPCResponse{Error: link.ErrClosed})
 	}
 }
 
 // respond sends one response: for an error its text's length, the text and the response, if there
 // is one.
-func (t *Transport) respond(r *received, a raft.RPCResponse) {
-	t.inOwnTerm(r.req, a.Response)
-	if answered := t.cfg.Answered; answered != nil {
-		answered(t.group, r.req, a.Response)
+func (b *inbox) respond(r *received, a raft.RPCResponse) {
+	b.inOwnTerm(r.req, a.Response)
+	if answered := b.cfg.Answered; answered != nil {
+		answered(b.group, r.req, a.Response)
 	}
 	e := wire.Encoder{}
 	ok := a.Error == nil
@@ -183,8 +190,8 @@ func (t *Transport) respond(r *received, a raft.RPCResponse) {
 // inOwnTerm takes back a yes to entries or a snapshot of another term than the one in which the
 // group is by now: it is said only to the leader of one's own term. Whoever asked in an older one
 // is told the newer one.
-func (t *Transport) inOwnTerm(req, resp any) {
-	r := t.Raft()
+func (b *inbox) inOwnTerm(req, resp any) {
+	r := b.Raft()
 	if r == nil {
 		return
 	}

@@ -3,7 +3,6 @@ package raftlink
 import (
 	"context"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"io"
 	"sync"
@@ -22,37 +21,17 @@ const timeoutScale = raft.DefaultTimeoutScale
 // one group. It names nodes by ServerID and ignores ServerAddress.
 type Transport struct {
 	*common
-	group  string
+	*local
+	inbox  inbox
 	remove func() // what Close does about who opened it
-	admit  func(req any) bool
-
-	consumer chan raft.RPC
-	done     chan struct{} // closed by Close
-	once     sync.Once
+	once   sync.Once
 
 	ctx    context.Context // of requests to others: ends with done, so that a node that hangs holds up no shutdown
 	cancel context.CancelCauseFunc
 
-	main, beats, installs lane
-	hooks                 hooks
-	appended              appended
-	wokenAt               atomic.Int64 // link clock: when a broken pipeline last had the group woken
+	appended appended
+	wokenAt  atomic.Int64 // link clock: when a broken pipeline last had the group woken
 }
-
-// hooks are what was set at a transport.
-type hooks struct {
-	mu      sync.Mutex // guards what follows; nothing is called under it
-	beat    func(raft.RPC)
-	install InstallHook
-	raft    Raft
-}
-
-// InstallHook is what Transport.BeforeInstall takes.
-type InstallHook = func(ctx context.Context, from string, req *raft.InstallSnapshotRequest) error
-
-// ErrInstalled is what an InstallHook returns when the replica has all that the snapshot stands
-// for.
-var ErrInstalled = errors.New("the snapshot is installed")
 
 var (
 	_ raft.Transport   = (*Transport)(nil)
@@ -69,72 +48,8 @@ func (t *Transport) Close() error {
 	return nil
 }
 
-// Group is the group's name.
-func (t *Transport) Group() string { return t.group }
-
-// Done is closed by Close.
-func (t *Transport) Done() <-chan struct{} { return t.done }
-
 // Context ends with Close, and with the link.
 func (t *Transport) Context() context.Context { return t.ctx }
-
-// OnRequest sets what looks at each request before Raft does, except at heartbeats that are taken
-// beside its main loop; false refuses it. It must be called by what Transports.Open prepares with.
-func (t *Transport) OnRequest(admit func(req any) bool) { t.admit = admit }
-
-// Attach tells the transport of the group's Raft here. Until then every message goes on the wire,
-// and every heartbeat is taken beside Raft's main loop.
-func (t *Transport) Attach(r Raft) {
-	t.hooks.mu.Lock()
-	defer t.hooks.mu.Unlock()
-	t.hooks.raft = r
-}
-
-// Raft is what Attach was told of, nil once the group is closed.
-func (t *Transport) Raft() Raft {
-	select {
-	case <-t.done:
-		return nil
-	default:
-	}
-	t.hooks.mu.Lock()
-	defer t.hooks.mu.Unlock()
-	return t.hooks.raft
-}
-
-// BeforeInstall sets what happens when another node wants to install a snapshot here, before Raft
-// sees it: fetching by other means what the snapshot stands for. It may take as long as it likes,
-// for as long as ctx lives: the sender is told that work goes on, Raft's main loop stays free and
-// heartbeats are answered meanwhile. An error is the answer to the sender, and Raft never sees the
-// request; with ErrInstalled the sender is told that the snapshot is installed.
-func (t *Transport) BeforeInstall(hook InstallHook) {
-	t.hooks.mu.Lock()
-	defer t.hooks.mu.Unlock()
-	t.hooks.install = hook
-}
-
-func (t *Transport) installHook() InstallHook {
-	t.hooks.mu.Lock()
-	defer t.hooks.mu.Unlock()
-	return t.hooks.install
-}
-
-// SetHeartbeatHandler implements raft.Transport.
-func (t *Transport) SetHeartbeatHandler(cb func(rpc raft.RPC)) {
-	t.hooks.mu.Lock()
-	defer t.hooks.mu.Unlock()
-	t.hooks.beat = cb
-}
-
-// HeartbeatHandler is what takes heartbeats beside Raft's main loop; nil: nothint.
-func (t *Transport) HeartbeatHandler() func(raft.RPC) {
-	t.hooks.mu.Lock()
-	defer t.hooks.mu.Unlock()
-	return t.hooks.beat
-}
-
-// Consumer implements raft.Transport.
-func (t *Transport) Consumer() <-chan raft.RPC { return t.consumer }
 
 // LocalAddr implements raft.Transport: the identity, which the address book of every node resolves.
 func (t *Transport) LocalAddr() raft.ServerAddress { return raft.ServerAddress(t.link.Self()) }
@@ -240,29 +155,6 @@ func (t *Transport) roundTrip(ctx context.Context, id raft.ServerID, parts [][]b
 		return fmt.Errorf("peer: %s: %w", id, err)
 	}
 	return nil
-}
-
-// Inject gives the group here a request of this node, and waits for Raft's answer, within
-// Confit.Timeout.
-func (t *Transport) Inject(req any) error {
-	resp := make(chan raft.RPCResponse, 1)
-	timer := time.NewTimer(t.cfg.Timeout)
-	defer timer.Stop()
-	select {
-	case t.consumer <- raft.RPC{Command: req, RespChan: resp}:
-	case <-t.done:
-		return raft.ErrTransportShutdown
-	case <-timer.C:
-		return fmt.Errorf("%w: the group does not take messages", link.ErrBusy)
-	}
-	select {
-	case a := <-resp:
-		return a.Error
-	case <-t.done:
-		return raft.ErrTransportShutdown
-	case <-timer.C:
-		return fmt.Errorf("%w: the group does not answer", link.ErrBusy)
-	}
 }
 
 // decodeReply fills resp from an answer to a Raft request.

@@ -113,7 +113,8 @@ func (s *Transports) Open(group string, prepare func(*Transport)) *Transport {
 	if t := s.groups[group]; t != nil {
 		return t
 	}
-	t := &Transport{common: s.common, group: group, consumer: make(chan raft.RPC), done: make(chan struct{})}
+	l := &local{group: group, consumer: make(chan raft.RPC), done: make(chan struct{}), timeout: s.cfg.Timeout}
+	t := &Transport{common: s.common, local: l, inbox: inbox{common: s.common, local: l}}
 	t.ctx, t.cancel = context.WithCancelCause(s.link.Context())
 	t.remove = func() { s.remove(t) }
 	if prepare != nil {
@@ -172,7 +173,7 @@ func (s *Transports) take(r *link.Request) error {
 		s.stats.unknownGroup.Add(1)
 		return r.Refuse(link.ErrNoGroup)
 	}
-	return t.take(r, msg)
+	return t.inbox.take(r, msg)
 }
 
 type counters struct {

@@ -139,7 +139,7 @@ var mutants = []mutant{
 		"		case s.Suffrage != raft.Voter:\n", "		case false:\n"}},
 		members, "TestMembersWithoutAVoteConfirmNothing"},
 	{8, "a follower says yes in another term", []change{{"cluster/raftlink/receive.go",
-		"	t.inOwnTerm(r.req, a.Response)\n", ""}},
+		"	b.inOwnTerm(r.req, a.Response)\n", ""}},
 		members, "TestSuccessIsSaidInOnesOwnTermOnly"},
 	{9, "Raft is told of damage", []change{{"cluster/raftlog/entries.go",
 		"errors.Is(err, raft.ErrLogNotFound) || !l.serving.Load()", "errors.Is(err, raft.ErrLogNotFound) || true"}},
