@@ -111,7 +111,8 @@ func (p *Pulse) feed(groups []*Member, now int64) {
 					RPCHeader: raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax, ID: []byte(leader), Addr: []byte(leader)},
 					Term:      term,
 				},
-				RespChan: make(chan raft.RPCResponse, 1), // nobody waits: a group that was shut down never answers
+				// Nobody waits: a group that was shut down never answers.
+				RespChan: make(chan raft.RPCResponse, 1),
 			})
 		}) {
 			m.feeding.Store(false)

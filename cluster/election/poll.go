@@ -24,7 +24,7 @@ type polled struct {
 	leader string
 	since  int64 // link clock: when these last changed
 	orphan int64 // link clock: since when it is an orphan, 0 if it is not
-	unled  int64 // link clock: since when its leader's signs do not say that it leads, 0 if they do or are not known
+	unled  int64 // link clock: since when its leader's signs do not say so; 0: they do, or are late
 	fed    int64 // link clock of the last heartbeat that was given to the group here
 
 	stall raftlink.Stall

@@ -3,7 +3,33 @@ package link
 import (
 	"fmt"
 	"sort"
+	"time"
 )
+
+// PeerStats is what the link knows about one other node.
+type PeerStats struct {
+	Identity string
+	// Connected: a session from or to that node is open.
+	Connected bool
+	// LastHeard is when the last byte of that node arrived; zero if never.
+	LastHeard time.Time
+	// LastError is why the last attempt to reach it failed; "" if it did not.
+	LastError string
+}
+
+func (p *Peer) snapshot() PeerStats {
+	s := PeerStats{Identity: p.identity}
+	if at := p.heard.Load(); at != 0 {
+		s.LastHeard = p.base.At(at)
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	s.Connected = p.out != nil || p.in != nil
+	if p.lastErr != nil {
+		s.LastError = p.lastErr.Error()
+	}
+	return s
+}
 
 // Peers lists the nodes this link has had to do with, by identity.
 func (l *Link) Peers() []PeerStats {

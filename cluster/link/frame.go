@@ -22,22 +22,22 @@ const headerSize = 20
 
 // Frame types. Numbers are for ever: a new meaning takes a new number.
 const (
-	framePing     uint8 = 1  // dialer → acceptor, id counts up; a body is for later versions and ignored
+	framePing     uint8 = 1  // dialer → acceptor, id counts up; a body is ignored
 	framePong     uint8 = 2  // acceptor → dialer, echoes the id
 	frameCall     uint8 = 3  // a call
 	frameCancel   uint8 = 4  // the caller no longer waits for that id
 	frameAnswer   uint8 = 5  // of a call or a request; kind is the status
 	frameRequest  uint8 = 6  // a request for who serves them (Link.Serve)
-	frameChunk    uint8 = 7  // a piece of the stream of that id; an empty one ends it early: the source failed
+	frameChunk    uint8 = 7  // a piece of the stream of that id; an empty one: the source failed
 	frameCredit   uint8 = 8  // acceptor → dialer: u32 bytes of a stream consumed
 	frameProgress uint8 = 9  // acceptor → dialer: still working on that id
-	frameSign     uint8 = 10 // dialer → acceptor, from version 2 on: a word that nobody answers (Observer.Sign)
+	frameSign     uint8 = 10 // dialer → acceptor, from version 2 on: unanswered (Observer.Sign)
 )
 
 // Status of an answer.
 const (
 	StatusOK      uint8 = 0 // the body is the answer
-	StatusError   uint8 = 1 // it was worked on and failed; the body is a text, a server of requests may put more behind it
+	StatusError   uint8 = 1 // worked on and failed; the body is a text, perhaps with more behind it
 	StatusRefused uint8 = 2 // surely not worked on; the body is a reason code and a text
 )
 

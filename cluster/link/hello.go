@@ -58,7 +58,7 @@ func (c Class) String() string {
 type hello struct {
 	versionMin, versionMax uint16
 	class                  Class
-	boot                   uint64 // random, one per process: tells a restarted node from a delayed connection
+	boot                   uint64 // random, one per process: a restarted node has another
 	generation             uint64 // counts the sessions of that process
 	identity               string
 	target                 string

@@ -241,22 +241,11 @@ func (l *Link) Alive(identity string) (lastHeard time.Time, connected bool) {
 	if p == nil {
 		return time.Time{}, false
 	}
-	s := p.snapshot()
-	return s.LastHeard, s.Connected
-}
-
-func (p *Peer) snapshot() PeerStats {
-	s := PeerStats{Identity: p.identity}
-	if at := p.heard.Load(); at != 0 {
-		s.LastHeard = p.base.At(at)
+	if at := p.Heard(); at != 0 {
+		lastHeard = l.At(at)
 	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	s.Connected = p.out != nil || p.in != nil
-	if p.lastErr != nil {
-		s.LastError = p.lastErr.Error()
-	}
-	return s
+	v := p.Look()
+	return lastHeard, v.Out != nil || v.In != nil
 }
 
 // upLocked tells those who wait for this node that a session to it is open.

@@ -226,9 +226,6 @@ func (r Reply) Failure() error {
 	}
 }
 
-// Node names the other side.
-func (s *Session) Node() string { return s.identity }
-
 // Boot is the other process's random number, 0 if it does not say.
 func (s *Session) Boot() uint64 { return s.boot }
 

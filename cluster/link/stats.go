@@ -2,7 +2,6 @@ package link
 
 import (
 	"sync/atomic"
-	"time"
 )
 
 type counters struct {
@@ -38,15 +37,4 @@ func (l *Link) Stats() Stats {
 		Dials: s.dials.Load(), DialsFailed: s.dialsFailed.Load(), Accepted: s.accepted.Load(), SessionsLost: s.sessionsLost.Load(),
 		HandlersRunning: s.handlers.Load(), Connections: l.conns.count(),
 	}
-}
-
-// PeerStats is what the link knows about one other node.
-type PeerStats struct {
-	Identity string
-	// Connected: a session from or to that node is open.
-	Connected bool
-	// LastHeard is when the last byte of that node arrived; zero if never.
-	LastHeard time.Time
-	// LastError is why the last attempt to reach it failed; "" if it did not.
-	LastError string
 }

@@ -120,9 +120,11 @@ func (b *inbox) runBeats() {
 // makes a follower of that term out of whatever the group is, and the main loop, which is not told,
 // goes on meanwhile with what it was doing:
 //
-//   - A leader appends the next proposal in the new term, in which another leads. That one has another entry of this term
-//     at the same index, Raft takes the two for the same, and the replicas apply different things.
-//   - A leader whose configuration entry was on its way to the disk sends to the new member in the new term.
+//   - A leader appends the next proposal in the new term, in which another leads. That one has
+//     another entry of this term at the same index, Raft takes the two for the same, and the
+//     replicas apply different things.
+//   - A leader whose configuration entry was on its way to the disk sends to the new member in the
+//     new term.
 //   - A candidate that has just gone to a newer term goes back, and then may vote twice in it.
 //
 // What the main loop has to take waits for it: a node that hangs in its disk does not answer the

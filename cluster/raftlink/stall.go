@@ -13,10 +13,12 @@ import (
 // is proposed because everybody waits for a commit that needs this follower, hardly at all. Three
 // things help (rule 5):
 //
-//   - A pipeline whose follower is behind by more than one request ends. Without one Raft sends until all is sent.
-//   - A leader with entries that are not committed, where nothing moves, proposes a barrier: the wake-up.
-//   - So does a leader whose pipeline turns out to be broken when it sends. Raft goes on without one, but
-//     has used up the wake-up for what it wanted to send.
+//   - A pipeline whose follower is behind by more than one request ends. Without one Raft sends
+//     until all is sent.
+//   - A leader with entries that are not committed, where nothing moves, proposes a barrier: the
+//     wake-up.
+//   - So does a leader whose pipeline turns out to be broken when it sends. Raft goes on without
+//     one, but has used up the wake-up for what it wanted to send.
 
 const (
 	// stalledAfter is after how long without progress a leader with uncommitted entries is woken;
