@@ -25,6 +25,21 @@ func (n node) Transport(group string) raft.Transport { return n.rafts.Open(group
 // linkOn starts a link of node self, which listens at its own name in a network of the test.
 func linkOn(t *testing.T, n *peertest.Network, self string, change ...func(*raftlink.Config)) node {
 	t.Helper()
+	var cfg raftlink.Config
+	for _, f := range change {
+		f(&cfg)
+	}
+	return startOn(t, n, self, cfg, nil)
+}
+
+// hostedOn is linkOn for a node that hears signs of life.
+func hostedOn(t *testing.T, n *peertest.Network, self string, host raftlink.Host) node {
+	t.Helper()
+	return startOn(t, n, self, raftlink.Config{}, host)
+}
+
+func startOn(t *testing.T, n *peertest.Network, self string, cfg raftlink.Config, host raftlink.Host) node {
+	t.Helper()
 	ln, err := n.Listen(self, self)
 	if err != nil {
 		t.Fatal(err)
@@ -33,11 +48,10 @@ func linkOn(t *testing.T, n *peertest.Network, self string, change ...func(*raft
 		Self: self, Listener: ln, Dial: n.Dial(self),
 		Resolve: func(id string) (string, bool) { return id, true },
 	})
-	var cfg raftlink.Config
-	for _, f := range change {
-		f(&cfg)
-	}
 	rafts := raftlink.New(l, cfg)
+	if host != nil {
+		rafts.Consult(host, 300*time.Millisecond)
+	}
 	l.Start()
 	t.Cleanup(func() { _ = l.Close() })
 	return node{l, rafts}
