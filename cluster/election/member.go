@@ -100,7 +100,8 @@ type members struct {
 
 // Open gives the member of that group here, opening its transport where it is not open: from then
 // on the group's messages are taken here. Between Close and the next Open with that name they are
-// refused. The name goes with every message: keep it short.
+// refused. The name goes with every message: keep it short. Nobody else may open transports among
+// those that New was given.
 func (p *Pulse) Open(group string) *Member {
 	s := &p.members
 	s.mu.Lock()
@@ -110,7 +111,8 @@ func (p *Pulse) Open(group string) *Member {
 	}
 	m := &Member{common: p.common, instance: instances.Add(1)}
 	m.remove = func() { s.close(m, m.common.signs()) }
-	m.Transport = p.rafts.Open(group, func(t *raftlink.Transport) {
+	p.rafts.Open(group, func(t *raftlink.Transport) {
+		// From here on messages may come, and m must not change any more.
 		m.Transport = t
 		t.OnRequest(m.admitCandidate)
 	})
