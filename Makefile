@@ -47,7 +47,7 @@ crash: ## crashes and failures of the partition log's files, with new seeds unti
 chaos: ## groups on a network that loses, delays and repeats messages, in virtual time, with new seeds until one run fails
 	@while seed=$$(od -An -N4 -tu4 /dev/urandom | tr -d ' '); do \
 		echo "CHAOS_SEED=$$seed CHAOS_RUNS=50"; \
-		CHAOS_SEED=$$seed CHAOS_RUNS=50 $(GO) test -count=1 -run TestChaos ./cluster/peer || exit 1; \
+		CHAOS_SEED=$$seed CHAOS_RUNS=50 $(GO) test -count=1 -run TestChaos ./cluster/election || exit 1; \
 	done
 
 CHAOS_NET ?= -seconds 600

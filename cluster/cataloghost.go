@@ -8,8 +8,9 @@ import (
 	"github.com/hashicorp/raft"
 
 	"github.com/trimaran-io/trimaran/cluster/catalog"
-	"github.com/trimaran-io/trimaran/cluster/peer"
+	"github.com/trimaran-io/trimaran/cluster/election"
 	"github.com/trimaran-io/trimaran/cluster/raftgroup"
+	"github.com/trimaran-io/trimaran/cluster/raftlink"
 	"github.com/trimaran-io/trimaran/coordinator"
 )
 
@@ -109,12 +110,12 @@ func (n *Node) openCatalogMember(machine raft.FSM, voters, nonvoters []string) (
 	if err != nil {
 		return nil, err
 	}
-	if t, ok := m.Transport.(*peer.GroupTransport); ok {
+	if t, ok := m.Transport.(*election.Member); ok {
 		// Raft would go back to an offered snapshot, and to the members in it, also where it is
 		// further.
 		t.BeforeInstall(func(_ context.Context, _ string, req *raft.InstallSnapshotRequest) error {
 			if m.Raft.AppliedIndex() >= req.LastLogIndex {
-				return peer.ErrInstalled
+				return raftlink.ErrInstalled
 			}
 			return nil
 		})

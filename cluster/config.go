@@ -64,7 +64,7 @@ type Config struct {
 	// Seams for tests; nil: nothing happens there.
 	beforeApply func(id fsm.PartitionID, index uint64)
 	onCopy      func(id fsm.PartitionID, step string)
-	answered    func(group string, req, resp any) // peer.Config.Answered
+	answered    func(group string, req, resp any) // raftlink.Config.Answered
 	level       int                               // what the node says its program knows; 0: fsm.Level
 	// Groups are the settings of consumer groups; the zero value is Kafka's defaults
 	// but for the initial rebalance delay, which is none.

@@ -13,7 +13,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	"github.com/trimaran-io/trimaran/cluster/calls"
-	"github.com/trimaran-io/trimaran/cluster/peer"
+	"github.com/trimaran-io/trimaran/cluster/election"
 	"github.com/trimaran-io/trimaran/cluster/raftgroup"
 )
 
@@ -52,7 +52,7 @@ type failover struct {
 	surveys atomic.Uint64 // rounds in which others were asked
 
 	mu      sync.Mutex           // guards what follows; nothing else is done under it
-	orphans []peer.Orphan        // as reported last; nil when taken
+	orphans []election.Orphan    // as reported last; nil when taken
 	resting map[string]time.Time // groups that were told to stand, and until when they are left alone
 }
 
@@ -78,8 +78,8 @@ func (f *failover) poke() {
 	}
 }
 
-// noticed is told by the peer link which groups have no leader (peer.Config.OnOrphans).
-func (f *failover) noticed(orphans []peer.Orphan) {
+// noticed is told by the peer link which groups have no leader (election.Config.OnOrphans).
+func (f *failover) noticed(orphans []election.Orphan) {
 	f.mu.Lock()
 	f.orphans = orphans
 	f.mu.Unlock()
@@ -122,7 +122,7 @@ func (n standings) of(g *raftgroup.Member, asking string) standing {
 	if g == nil {
 		return standing{}
 	}
-	if t, ok := g.Transport.(*peer.GroupTransport); ok && t.Voteless() {
+	if t, ok := g.Transport.(*election.Member); ok && t.Voteless() {
 		return standing{}
 	}
 	s := standing{Here: true, Term: g.Raft.CurrentTerm()}
@@ -150,7 +150,7 @@ func (n standings) of(g *raftgroup.Member, asking string) standing {
 
 // unled says that the node of the group's leader is alive and does not say that it leads.
 func unled(g *raftgroup.Member) bool {
-	t, ok := g.Transport.(*peer.GroupTransport)
+	t, ok := g.Transport.(*election.Member)
 	return ok && t.Unled()
 }
 
@@ -165,7 +165,7 @@ func (f *failover) answer(_ context.Context, from string, names []string) ([]sta
 
 // candidacy is one orphan with what was learned of it.
 type candidacy struct {
-	peer.Orphan
+	election.Orphan
 	group  *raftgroup.Member
 	voters []string
 	known  map[string]standing // by voter, this node included
@@ -173,7 +173,7 @@ type candidacy struct {
 
 // round asks about the orphans and lets those stand that should. It returns when which group was
 // asked about.
-func (f *failover) round(ctx context.Context, orphans []peer.Orphan, asked map[string]time.Time, began *sync.WaitGroup) map[string]time.Time {
+func (f *failover) round(ctx context.Context, orphans []election.Orphan, asked map[string]time.Time, began *sync.WaitGroup) map[string]time.Time {
 	now := time.Now()
 	f.mu.Lock()
 	maps.DeleteFunc(f.resting, func(_ string, until time.Time) bool { return now.After(until) })
@@ -356,7 +356,7 @@ func (f *failover) rest(group string) bool {
 
 // stand makes the group here stand for election if it is still in that term.
 func (f *failover) stand(g *raftgroup.Member, term uint64, gentle bool) {
-	t, ok := g.Transport.(*peer.GroupTransport)
+	t, ok := g.Transport.(*election.Member)
 	if !ok {
 		return
 	}

@@ -151,7 +151,7 @@ func TestALonelySuspicionChangesNothing(t *testing.T) {
 	c.net.pair(a, b, true)
 	var surveys [2]uint64
 	eventually(t, "both hold each other for gone", func() error {
-		if !c.nodes[a].link.Gone(c.nodes[b].identity) || !c.nodes[b].link.Gone(c.nodes[a].identity) {
+		if !c.nodes[a].election.Gone(c.nodes[b].identity) || !c.nodes[b].election.Gone(c.nodes[a].identity) {
 			return fmt.Errorf("not yet")
 		}
 		surveys[0], surveys[1] = c.nodes[a].failover.surveys.Load(), c.nodes[b].failover.surveys.Load()
@@ -177,7 +177,7 @@ func TestALonelySuspicionChangesNothing(t *testing.T) {
 	}
 	c.net.pair(a, b, false)
 	eventually(t, "they see each other again", func() error {
-		if c.nodes[a].link.Gone(c.nodes[b].identity) || c.nodes[b].link.Gone(c.nodes[a].identity) {
+		if c.nodes[a].election.Gone(c.nodes[b].identity) || c.nodes[b].election.Gone(c.nodes[a].identity) {
 			return fmt.Errorf("not yet")
 		}
 		return nil

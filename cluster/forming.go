@@ -9,7 +9,7 @@ import (
 	"github.com/trimaran-io/trimaran/cluster/calls"
 	"github.com/trimaran-io/trimaran/cluster/formation"
 	"github.com/trimaran-io/trimaran/cluster/identity"
-	"github.com/trimaran-io/trimaran/cluster/peer"
+	"github.com/trimaran-io/trimaran/cluster/link"
 	"github.com/trimaran-io/trimaran/fsm"
 )
 
@@ -45,7 +45,7 @@ func (n *Node) askToJoin(ctx context.Context, addr string, node fsm.Node) (clust
 		return "", err
 	}
 	_, reply, err := n.link.CallAddr(ctx, addr, calls.Join.Kind, request)
-	if errors.Is(err, peer.ErrNotSent) {
+	if errors.Is(err, link.ErrNotSent) {
 		err = fmt.Errorf("%w: %w", fsm.ErrNoLeader, err)
 	}
 	if err == nil {

@@ -11,7 +11,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	"github.com/trimaran-io/trimaran/cluster/calls"
-	"github.com/trimaran-io/trimaran/cluster/peer"
+	"github.com/trimaran-io/trimaran/cluster/election"
 	"github.com/trimaran-io/trimaran/cluster/raftgroup"
 )
 
@@ -19,7 +19,7 @@ import (
 // group takes no proposals from then until the other leads, handOverPatience at the longest; if it
 // does not lead by then the leadership stays here, and another is tried. hashicorp/raft's transfer
 // has no such bound but its election timeout, so it is not used: the message that makes a follower
-// stand is sent beside Raft (peer.GroupTransport.Nominate). When the other stands is its affair, as
+// stand is sent beside Raft (election.Member.Nominate). When the other stands is its affair, as
 // ever: who gets the votes of a majority, with a log that is long enough, leads.
 
 const (
@@ -124,7 +124,7 @@ func (h *handovers) give(g *raftgroup.Member, identity string, term uint64) erro
 // nominate tells a voter to stand for election, and returns nil when over says that this node's
 // leadership is.
 func (h *handovers) nominate(ctx context.Context, g *raftgroup.Member, identity string, over func() bool) error {
-	t, ok := g.Transport.(*peer.GroupTransport)
+	t, ok := g.Transport.(*election.Member)
 	if !ok {
 		return errNobodyFollows
 	}

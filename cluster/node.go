@@ -34,12 +34,14 @@ import (
 	"github.com/trimaran-io/trimaran/cluster/backofflog"
 	"github.com/trimaran-io/trimaran/cluster/calls"
 	"github.com/trimaran-io/trimaran/cluster/catalog"
+	"github.com/trimaran-io/trimaran/cluster/election"
 	"github.com/trimaran-io/trimaran/cluster/formation"
 	"github.com/trimaran-io/trimaran/cluster/identity"
+	"github.com/trimaran-io/trimaran/cluster/link"
 	"github.com/trimaran-io/trimaran/cluster/liveness"
 	"github.com/trimaran-io/trimaran/cluster/membership"
-	"github.com/trimaran-io/trimaran/cluster/peer"
 	"github.com/trimaran-io/trimaran/cluster/raftgroup"
+	"github.com/trimaran-io/trimaran/cluster/raftlink"
 	"github.com/trimaran-io/trimaran/cluster/raftlog"
 	"github.com/trimaran-io/trimaran/cluster/replica"
 	"github.com/trimaran-io/trimaran/cluster/route"
@@ -61,7 +63,8 @@ type Node struct {
 	stable *raftlog.Stable
 	logs   *raftlog.Store // of all groups
 
-	link      *peer.Link
+	link      *link.Link
+	election  *election.Pulse // signs of life: who is gone, who leads
 	gossip    *membership.Gossip
 	nodes     *liveness.Nodes // who is there
 	caller    *route.Caller   // calls to other nodes
@@ -167,21 +170,25 @@ func (n *Node) listen(undo *[]func()) error {
 	if err != nil {
 		return fmt.Errorf("listen for peers: %w", err)
 	}
-	n.link = peer.New(peer.Config{
-		Self:      n.identity,
-		ClusterID: n.ClusterID,
-		Listener:  listener,
-		Dial:      n.cfg.Dial,
-		Resolve:   n.nodes.Resolve,
-		Handler:   n.server.Serve,
-		Logger:    n.logger,
-
-		HeartbeatTimeout: n.cfg.HeartbeatTimeout,
+	n.link = link.New(link.Config{
+		Self:           n.identity,
+		ClusterID:      n.ClusterID,
+		Listener:       listener,
+		Dial:           n.cfg.Dial,
+		Resolve:        n.nodes.Resolve,
+		Handler:        n.server.Serve,
+		Logger:         n.logger,
+		MaxConnections: n.cfg.MaxPeerConnections,
+	})
+	rafts := raftlink.New(n.link, raftlink.Config{
 		MaxAppendEntries: raftgroup.MaxAppendEntries,
-		MaxConnections:   n.cfg.MaxPeerConnections,
-		OnOrphans:        n.failover.noticed,
 		Answered:         n.cfg.answered,
 	})
+	n.election = election.New(n.link, rafts, election.Config{
+		HeartbeatTimeout: n.cfg.HeartbeatTimeout,
+		OnOrphans:        n.failover.noticed,
+	})
+	n.link.Start()
 	*undo = append(*undo, func() { n.link.Close() })
 	n.link.OnDown(func(string) { n.catalog.WasCut() })
 	if n.cfg.PeerAdvertise == "" {
@@ -282,7 +289,7 @@ func (n *Node) isWired() bool {
 }
 
 func (n *Node) transport(group string) raftgroup.Transport {
-	return n.link.Transport(group).(raftgroup.Transport)
+	return n.election.Open(group)
 }
 
 func (n *Node) partitionDir(id fsm.PartitionID) string {

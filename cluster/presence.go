@@ -1,9 +1,9 @@
 package cluster
 
 import (
+	"github.com/trimaran-io/trimaran/cluster/election"
 	"github.com/trimaran-io/trimaran/cluster/liveness"
 	"github.com/trimaran-io/trimaran/cluster/membership"
-	"github.com/trimaran-io/trimaran/cluster/peer"
 	"github.com/trimaran-io/trimaran/fsm"
 )
 
@@ -18,10 +18,10 @@ func newPresence(n *Node) *liveness.Nodes {
 			return connected
 		},
 		Way: func(identity string) liveness.Way {
-			switch n.link.Reach(identity) {
-			case peer.Reached:
+			switch n.election.Reach(identity) {
+			case election.Reached:
 				return liveness.Reached
-			case peer.Refused:
+			case election.Refused:
 				return liveness.Refused
 			}
 			return liveness.Unheard

@@ -10,7 +10,7 @@ import (
 
 	"github.com/hashicorp/raft"
 
-	"github.com/trimaran-io/trimaran/cluster/peer"
+	"github.com/trimaran-io/trimaran/cluster/election"
 	"github.com/trimaran-io/trimaran/fsm"
 )
 
@@ -150,7 +150,7 @@ func TestTheCatalogTakesNoSnapshotThatItIsBeyond(t *testing.T) {
 		return nil
 	})
 	var resp raft.InstallSnapshotResponse
-	err := g.Transport.(*peer.GroupTransport).InstallSnapshot(raft.ServerID(to.identity), raft.ServerAddress(to.identity), &raft.InstallSnapshotRequest{
+	err := g.Transport.(*election.Member).InstallSnapshot(raft.ServerID(to.identity), raft.ServerAddress(to.identity), &raft.InstallSnapshotRequest{
 		RPCHeader: raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax, ID: []byte(from.identity), Addr: []byte(from.identity)},
 		Term:      g.Raft.CurrentTerm(), LastLogIndex: 1, LastLogTerm: 1, SnapshotVersion: 1, Configuration: raft.EncodeConfiguration(raft.Configuration{}),
 	}, &resp, nil)

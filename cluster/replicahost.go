@@ -8,8 +8,9 @@ import (
 	"github.com/hashicorp/raft"
 
 	"github.com/trimaran-io/trimaran/cluster/calls"
-	"github.com/trimaran-io/trimaran/cluster/peer"
+	"github.com/trimaran-io/trimaran/cluster/election"
 	"github.com/trimaran-io/trimaran/cluster/raftgroup"
+	"github.com/trimaran-io/trimaran/cluster/raftlink"
 	"github.com/trimaran-io/trimaran/cluster/raftlog"
 	"github.com/trimaran-io/trimaran/cluster/replica"
 	"github.com/trimaran-io/trimaran/fsm"
@@ -55,7 +56,7 @@ func (h replicaHost) Connected(identity string) bool       { return h.n.connecte
 func (h replicaHost) Wake()                                { h.n.catalog.Wake() }
 func (h replicaHost) Room(m *raftgroup.Member) error       { return h.n.room.forRecords(m.Servers) }
 func (h replicaHost) SyncDir(dir string) error             { return h.n.lost(syncDir(dir)) }
-func (h replicaHost) Awake() time.Time                     { return h.n.link.Awake() }
+func (h replicaHost) Awake() time.Time                     { return h.n.election.Awake() }
 func (h replicaHost) HandOver(m *raftgroup.Member) error   { return h.n.handOver(m) }
 
 func (h replicaHost) HandOverTo(m *raftgroup.Member, suitable func(identity string) bool) error {
@@ -76,7 +77,7 @@ func (h replicaHost) Settle(ctx context.Context, settle *fsm.Settle) error {
 // Transport implements ReplicaPeers.
 func (h replicaHost) Transport(group string, newcomer bool) raftgroup.Transport {
 	transport := h.n.transport(group)
-	if t, ok := transport.(*peer.GroupTransport); ok && newcomer {
+	if t, ok := transport.(*election.Member); ok && newcomer {
 		t.Newcomer()
 	}
 	return transport
@@ -90,7 +91,7 @@ func (h replicaHost) Serve(m *raftgroup.Member, offered func(ctx context.Context
 		t.BeforeInstall(func(ctx context.Context, from string, req *raft.InstallSnapshotRequest) error {
 			here, err := offered(ctx, from, req)
 			if here {
-				return peer.ErrInstalled
+				return raftlink.ErrInstalled
 			}
 			return err
 		})

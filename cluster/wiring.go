@@ -8,7 +8,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	"github.com/trimaran-io/trimaran/cluster/catalog"
-	"github.com/trimaran-io/trimaran/cluster/peer"
+	"github.com/trimaran-io/trimaran/cluster/election"
 	"github.com/trimaran-io/trimaran/cluster/raftgroup"
 	"github.com/trimaran-io/trimaran/cluster/replica"
 	"github.com/trimaran-io/trimaran/cluster/route"
@@ -34,7 +34,7 @@ func (n *Node) wire() {
 	n.room = n.fullDisks()
 	standings := standings{
 		self:  n.identity,
-		gone:  func(identity string) bool { return n.link.Gone(identity) },
+		gone:  func(identity string) bool { return n.election.Gone(identity) },
 		hangs: n.room.hangs.Load,
 	}
 	n.failover = newFailover(failoverConfig{
@@ -42,7 +42,7 @@ func (n *Node) wire() {
 		heartbeat: n.cfg.HeartbeatTimeout,
 		logger:    n.logger,
 		caller:    n.caller,
-		watch:     func(identities []string) { n.link.Watch(identities) },
+		watch:     func(identities []string) { n.election.Watch(identities) },
 		others:    n.electorate,
 		group:     n.groupNamed,
 	})
@@ -52,7 +52,7 @@ func (n *Node) wire() {
 		logger:    n.logger,
 		caller:    n.caller,
 		connected: n.connected,
-		follows:   func(identity, group string, term uint64) bool { return n.link.Follows(identity, group, term) },
+		follows:   func(identity, group string, term uint64) bool { return n.election.Follows(identity, group, term) },
 	}
 	n.health = &health{
 		self: n.identity, nodeID: n.nodeID, presence: n.nodes, topics: n.Topics,
@@ -85,7 +85,7 @@ func (l linkLater) Call(ctx context.Context, identity string, kind uint8, payloa
 }
 
 func (l linkLater) SuspectedBy(identity string) (suspects []string, known bool) {
-	return l.n.link.SuspectedBy(identity)
+	return l.n.election.SuspectedBy(identity)
 }
 
 // leads gives leadershipsConfig and its loop.
@@ -156,7 +156,7 @@ func (n *Node) runningGroups() (groups []*raftgroup.Member) {
 
 // vouch lets the peer link speak for a group that was opened.
 func (n *Node) vouch(g *raftgroup.Member) {
-	if t, ok := g.Transport.(*peer.GroupTransport); ok {
+	if t, ok := g.Transport.(*election.Member); ok {
 		t.Vouch(g.Raft)
 	}
 	n.failover.poke()

@@ -7,7 +7,7 @@ import (
 	"slices"
 
 	"github.com/trimaran-io/trimaran/cluster/calls"
-	"github.com/trimaran-io/trimaran/cluster/peer"
+	"github.com/trimaran-io/trimaran/cluster/link"
 	"github.com/trimaran-io/trimaran/fsm"
 )
 
@@ -17,7 +17,7 @@ import (
 // RelayLevel is the level of the cluster from which on all nodes know calls.Relay and calls.Who.
 const RelayLevel = 3
 
-// Link takes the bytes of a call to a node and those of its answer back (peer.Link).
+// Link takes the bytes of a call to a node and those of its answer back (link.Link).
 type Link interface {
 	Call(ctx context.Context, identity string, kind uint8, payload ...[]byte) ([]byte, error)
 	// SuspectedBy gives the nodes that the named node holds for gone; known is false if that is not
@@ -63,7 +63,7 @@ func (c *Caller) directly(ctx context.Context, identity string, kind uint8, payl
 // linkError says what a call that got no answer means.
 func linkError(ctx context.Context, err error) error {
 	switch {
-	case errors.Is(err, peer.ErrNotSent):
+	case errors.Is(err, link.ErrNotSent):
 		return fmt.Errorf("%w: %w", fsm.ErrNoLeader, err)
 	case ctx.Err() != nil:
 		return fmt.Errorf("%w: %w", fsm.ErrTimeout, err)

@@ -3,7 +3,7 @@ package main
 const (
 	raftlog = "./cluster/raftlog"
 	cluster = "./cluster"
-	peer    = "./cluster/peer"
+	members = "./cluster/election"
 	logGo   = "cluster/raftlog/log.go"
 	cutGo   = "cluster/raftlog/cut.go"
 
@@ -135,12 +135,12 @@ var mutants = []mutant{
 	{8, "a leader reads before its state machine has caught up", []change{{"cluster/replica/readindex.go",
 		"	return r.awaitApplied(ctx, commit)\n", "	_ = commit\n	return nil\n"}},
 		cluster, "TestALeaderAnswersWhenItsStateMachineHasCaughtUp"},
-	{8, "members without a vote confirm a leader", []change{{"cluster/peer/confirm.go",
+	{8, "members without a vote confirm a leader", []change{{"cluster/election/confirm.go",
 		"		case s.Suffrage != raft.Voter:\n", "		case false:\n"}},
-		peer, "TestMembersWithoutAVoteConfirmNothing"},
-	{8, "a follower says yes in another term", []change{{"cluster/peer/group.go",
-		"	g.inOwnTerm(r.req, a.Response)\n", ""}},
-		peer, "TestSuccessIsSaidInOnesOwnTermOnly"},
+		members, "TestMembersWithoutAVoteConfirmNothing"},
+	{8, "a follower says yes in another term", []change{{"cluster/raftlink/receive.go",
+		"	b.inOwnTerm(r.req, a.Response)\n", ""}},
+		members, "TestSuccessIsSaidInOnesOwnTermOnly"},
 	{9, "Raft is told of damage", []change{{"cluster/raftlog/entries.go",
 		"errors.Is(err, raft.ErrLogNotFound) || !l.serving.Load()", "errors.Is(err, raft.ErrLogNotFound) || true"}},
 		raftlog, "TestInvariant9RaftSeesNoErrorItPanicsOn"},
@@ -175,7 +175,7 @@ var mutants = []mutant{
 		"if entry.Index > to || len(dst) > start && len(dst)-start+int(framing{}.size(entry)) > limit {", "_ = start\n		if entry.Index > to {"},
 		{"cluster/raftlog/install.go", "return err == nil && len(dst)-start < limit", "return err == nil"}},
 		raftlog, "TestInvariant10MemoryIsBoundedInBytes"},
-	{10, "what waits for a slow node is not bounded", []change{{"cluster/peer/peer.go",
-		"if p.appends.Add(n) > max(maxAppends, n) {", "if p.appends.Add(n) < 0 {"}},
-		peer, "TestASlowPeerTakesBoundedMemory"},
+	{10, "what waits for a slow node is not bounded", []change{{"cluster/raftlink/budget.go",
+		"if unanswered.Add(n) > max(maxAppends, n) {", "if unanswered.Add(n) < 0 {"}},
+		members, "TestASlowPeerTakesBoundedMemory"},
 }

@@ -1,0 +1,139 @@
+package election
+
+import (
+	"fmt"
+	"sync"
+
+	"github.com/trimaran-io/trimaran/cluster/link"
+)
+
+// inbound is a session of another node, a *link.Inbound; two of them are the same if they are
+// equal.
+type inbound interface {
+	// Boot is the other process's random number.
+	Boot() uint64
+}
+
+// heardSigns is what the signs of one other node have said.
+type heardSigns struct {
+	mu sync.Mutex // guards what follows; nothing is called under it, and nobody is waited for
+
+	sent uint64 // signs that were made for that node
+
+	from     inbound // the session that the rest came over; nil: none, and the rest is empty
+	at       int64   // link clock of the last sign
+	seq      uint64  // of the last sign
+	echo     uint64  // the highest of our signs that it says to have seen
+	claims   map[string]claim
+	suspects []string
+	waiting  []*confirmation // by what they need, ascending
+}
+
+// confirmation is one heartbeat that waits for a sign.
+type confirmation struct {
+	need  uint64 // the first of our signs that was made after the heartbeat began
+	group string
+	term  uint64
+	got   chan bool // capacity 1
+}
+
+// reset forgets everything: signs of from are what counts now. Whoever waits is told no.
+func (h *heardSigns) reset(from inbound) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.resetLocked(from)
+}
+
+func (h *heardSigns) resetLocked(from inbound) {
+	h.refuseLocked()
+	h.from, h.at, h.seq, h.echo, h.claims, h.suspects = from, 0, 0, 0, nil, nil
+}
+
+// refuse tells whoever waits no: the session that our signs went over is over.
+func (h *heardSigns) refuse() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.refuseLocked()
+}
+
+func (h *heardSigns) refuseLocked() {
+	for _, w := range h.waiting {
+		w.got <- false
+	}
+	h.waiting = nil
+}
+
+// ended forgets what came over a session that is over.
+func (h *heardSigns) ended(in inbound) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.from == in {
+		h.resetLocked(nil)
+	}
+}
+
+// take says whether the suspicions of that node have changed.
+func (h *heardSigns) take(in inbound, seq uint64, s *sign, boot uint64, now int64) (news bool, err error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.from != in {
+		return false, nil // a newer session has begun
+	}
+	if seq <= h.seq {
+		return false, fmt.Errorf("%w: sign %d after %d", link.ErrProtocol, seq, h.seq)
+	}
+	if h.claims == nil {
+		h.claims = make(map[string]claim)
+	}
+	for _, group := range s.withdrawn {
+		delete(h.claims, group)
+	}
+	for _, c := range s.claims {
+		h.claims[c.group] = c.claim
+	}
+	if len(h.claims) > maxClaims {
+		return false, fmt.Errorf("%w: claims of %d groups", link.ErrProtocol, len(h.claims))
+	}
+	h.seq, h.at = seq, now
+	// What an earlier process here had sent proves nothing to this one.
+	if s.echoBoot == boot && s.echoSeq <= h.sent {
+		h.echo = max(h.echo, s.echoSeq)
+	}
+	news = len(h.suspects) != len(s.suspects)
+	for i := 0; i < len(s.suspects) && !news; i++ {
+		news = h.suspects[i] != s.suspects[i]
+	}
+	h.suspects = s.suspects
+	n := 0
+	for ; n < len(h.waiting) && h.waiting[n].need <= h.echo; n++ {
+		w := h.waiting[n]
+		c := h.claims[w.group]
+		w.got <- c.kind == claimFollows && c.term == w.term
+		h.waiting[n] = nil
+	}
+	h.waiting = h.waiting[n:]
+	return news, nil
+}
+
+// freshLocked says whether the last sign is at most as old as a sign may be late.
+func (h *heardSigns) freshLocked(now, limit int64) bool {
+	return h.from != nil && h.at != 0 && now-h.at <= limit
+}
+
+// last gives what our next sign echoes: the process and the number of the last sign of that node.
+func (h *heardSigns) last() (boot, seq uint64) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.from == nil {
+		return 0, 0
+	}
+	return h.from.Boot(), h.seq
+}
+
+// number gives our next sign its number.
+func (h *heardSigns) number() uint64 {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.sent++
+	return h.sent
+}

@@ -1,0 +1,162 @@
+package election
+
+import (
+	"sync"
+	"sync/atomic"
+
+	"github.com/trimaran-io/trimaran/cluster/link"
+)
+
+// nodes is what is known of the other nodes by their signs of life. It observes the link.
+type nodes struct {
+	boot  uint64       // of this process
+	now   func() int64 // link clock
+	fresh int64        // nanoseconds that a sign may be old
+	poke  chan struct{}
+	heard atomic.Uint64 // signs
+
+	// mu guards byName. It is a leaf: the link calls in here under locks of its own.
+	mu     sync.Mutex
+	byName map[string]*node
+}
+
+// node is what is known of one other node.
+type node struct {
+	identity string
+	gone     atomic.Bool // as Pulse.Gone says
+	signs    heardSigns
+
+	// Owned by the pulse.
+	wantedSince int64 // link clock; 0: no session is kept for its own sake
+	told        told
+}
+
+// named gives the node with that identity, which is remembered until the link forgets it.
+func (s *nodes) named(identity string) *node {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n := s.byName[identity]
+	if n == nil {
+		n = &node{identity: identity}
+		s.byName[identity] = n
+	}
+	return n
+}
+
+// known gives the node with that identity, nil if nothing is known of it.
+func (s *nodes) known(identity string) *node {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.byName[identity]
+}
+
+// pulseSoon makes the next round of the pulse begin now.
+func (s *nodes) pulseSoon() {
+	select {
+	case s.poke <- struct{}{}:
+	default:
+	}
+}
+
+// Accepted implements link.Observer.
+func (s *nodes) Accepted(in *link.Inbound) { s.named(in.Node()).signs.reset(in) }
+
+// Ended implements link.Observer.
+func (s *nodes) Ended(in *link.Inbound) {
+	if n := s.known(in.Node()); n != nil {
+		n.signs.ended(in)
+	}
+}
+
+// Lost implements link.Observer.
+func (s *nodes) Lost(identity string) {
+	if n := s.known(identity); n != nil {
+		n.signs.refuse()
+	}
+}
+
+// Forgotten implements link.Observer.
+func (s *nodes) Forgotten(identity string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.byName, identity)
+}
+
+// Changed implements link.Observer.
+func (s *nodes) Changed() { s.pulseSoon() }
+
+// Sign implements link.Observer: it takes one sign of life, on the reading goroutine.
+func (s *nodes) Sign(in *link.Inbound, seq uint64, body []byte) error {
+	said, err := decodeSign(body)
+	if err != nil {
+		return err
+	}
+	s.heard.Add(1)
+	n := s.known(in.Node())
+	if n == nil {
+		return nil // forgotten: its session is over
+	}
+	news, err := n.signs.take(in, seq, &said, s.boot, s.now())
+	if news {
+		s.pulseSoon()
+	}
+	return err
+}
+
+// Gone implements raftlink.Host.
+func (s *nodes) Gone(identity string) bool {
+	n := s.known(identity)
+	return n != nil && n.gone.Load()
+}
+
+// Instance implements raftlink.Host.
+func (s *nodes) Instance(identity string, boot uint64, group string, term uint64) uint64 {
+	n := s.known(identity)
+	if n == nil {
+		return 0
+	}
+	c, by := s.claimed(n, group)
+	if by != boot || c.kind != claimFollows || c.term != term {
+		return 0
+	}
+	return c.instance
+}
+
+// claimed gives what that node claims of a group, the zero claim if its signs
+// are late. boot is the process that claims it.
+func (s *nodes) claimed(n *node, group string) (c claim, boot uint64) {
+	h := &n.signs
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if !h.freshLocked(s.now(), s.fresh) {
+		return claim{}, 0
+	}
+	return h.claims[group], h.from.Boot()
+}
+
+// expect enters a heartbeat that waits for a sign; nil if it is already known that it would wait in
+// vain.
+func (s *nodes) expect(identity, group string, term uint64) *confirmation {
+	n := s.known(identity)
+	if n == nil {
+		return nil
+	}
+	h := &n.signs
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if c := h.claims[group]; !h.freshLocked(s.now(), s.fresh) || c.kind != claimFollows || c.term != term || len(h.waiting) >= maxClaims {
+		return nil
+	}
+	w := &confirmation{need: h.sent + 1, group: group, term: term, got: make(chan bool, 1)}
+	h.waiting = append(h.waiting, w)
+	return w
+}
+
+// suspectedBy gives the nodes that n holds for gone, by its last sign; known is false if there is
+// none that is fresh.
+func (s *nodes) suspectedBy(n *node) (suspects []string, known bool) {
+	h := &n.signs
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.suspects, h.freshLocked(s.now(), s.fresh)
+}

@@ -1,0 +1,71 @@
+package election
+
+import (
+	"time"
+
+	"github.com/hashicorp/raft"
+	"github.com/trimaran-io/trimaran/cluster/raftlink"
+)
+
+// Orphan is a group here that has no leader it can rely on: it follows nobody, or a node that this
+// one holds for gone or that does not say that it leads, or it has stood for election in vain.
+type Orphan struct {
+	Group  string
+	State  raft.RaftState
+	Term   uint64
+	Leader string        // the node that it followed; "" if none is known
+	For    time.Duration // since it became one, or its state, term or leader changed since
+}
+
+// polled is what the pulse saw of a group last; its goroutine owns it.
+type polled struct {
+	state  raft.RaftState
+	term   uint64
+	leader string
+	since  int64 // link clock: when these last changed
+	orphan int64 // link clock: since when it is an orphan, 0 if it is not
+	unled  int64 // link clock: since when its leader's signs do not say so; 0: they do, or are late
+	fed    int64 // link clock of the last heartbeat that was given to the group here
+
+	stall raftlink.Stall
+}
+
+// poll looks at every group. The term is read before the leader: if it changes in
+// between, the pair names a leader with a term that is too old, which no leader is interested in.
+func (p *Pulse) poll(groups []*Member, gone map[string]bool, now int64) (changed []*Member, orphans []Orphan) {
+	for _, m := range groups {
+		r := m.Raft()
+		if r == nil {
+			continue
+		}
+		term := r.CurrentTerm()
+		_, id := r.LeaderWithID()
+		state, leader := r.State(), string(id)
+		v := &m.polled
+		beats := m.beats.changed.Swap(false)
+		if v.state != state || v.term != term || v.leader != leader || v.since == 0 {
+			v.state, v.term, v.leader, v.since, v.orphan, v.unled = state, term, leader, now, 0, 0
+			changed = append(changed, m)
+		} else if beats {
+			changed = append(changed, m)
+		}
+		m.WakeStalled(&v.stall, r, state, now)
+		unled := v.unled != 0 && now-v.unled >= int64(unledAfter)
+		if unled != m.unled.Load() {
+			m.unled.Store(unled)
+		}
+		switch {
+		case state == raft.Follower && leader == "", unled && (state == raft.Follower || state == raft.Candidate):
+		case gone[leader] && (state == raft.Follower || state == raft.Candidate):
+		case state == raft.Candidate && leader == "" && now-v.since >= int64(stuckCandidate):
+		default:
+			v.orphan = 0
+			continue
+		}
+		if v.orphan == 0 {
+			v.orphan = now
+		}
+		orphans = append(orphans, Orphan{Group: m.Group(), State: state, Term: term, Leader: leader, For: time.Duration(now - v.orphan)})
+	}
+	return changed, orphans
+}

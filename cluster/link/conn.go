@@ -1,0 +1,366 @@
+package link
+
+import (
+	"bufio"
+	"context"
+	"net"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/semaphore"
+)
+
+const (
+	// maxQueued bounds the bytes that wait to be written on one connection; who wants to add more
+	// waits.
+	maxQueued = 64 << 20
+	// writeBatch is about how much goes into one write.
+	writeBatch = 512 << 10
+	// maxParts bounds the pieces of one write (the kernel takes 1024).
+	maxParts = 512
+	// smallPart is the size below which copying is cheaper than a piece of its own.
+	smallPart = 2 << 10
+	// writeStall ends a connection whose other side takes no byte for so long.
+	writeStall = 20 * time.Second
+	// frameOverhead is what a queued message counts beyond its bytes.
+	frameOverhead = 256
+)
+
+// message states. Only queued → writing and queued → dropped compete.
+const (
+	msgQueued int32 = iota
+	msgWriting
+	msgDropped
+)
+
+// message is one frame on its way out.
+type message struct {
+	parts [][]byte // header first; not changed by anyone from now on
+	size  int64
+	free  bool // took no room
+	state atomic.Int32
+}
+
+func newMessage(typ, kind uint8, id uint64, parts ...[]byte) *message {
+	m := &message{parts: make([][]byte, 1, 1+len(parts))}
+	m.parts[0] = appendHeader(make([]byte, 0, headerSize), typ, kind, id, parts)
+	for _, p := range parts {
+		if len(p) > 0 {
+			m.parts = append(m.parts, p)
+		}
+	}
+	for _, p := range m.parts {
+		m.size += int64(len(p))
+	}
+	return m
+}
+
+func (m *message) room() int64 { return min(m.size+frameOverhead, maxQueued) }
+
+// drop takes the message out of the queue unless the writer has it already:
+// true means that no byte of it was or will be sent.
+func (m *message) drop() bool { return m.state.CompareAndSwap(msgQueued, msgDropped) }
+
+// conn is one connection after its handshake: a goroutine that reads frames and
+// hands them to receive, and one that writes what is queued, many messages in one write.
+type conn struct {
+	base   *base
+	nc     net.Conn
+	class  Class
+	remote string // address, for logs
+	dialed bool   // this side opened it
+
+	// receive gets every frame, on the reading goroutine: it must not block.
+	receive func(c *conn, h frameHeader, body []byte) error
+	// died is told once, when the connection is over, on any goroutine.
+	died func(c *conn, err error)
+
+	ctx    context.Context // ends with the connection
+	cancel context.CancelCauseFunc
+	over   atomic.Bool
+
+	lastRead  atomic.Int64 // link clock, ns: some byte arrived
+	lastWrite atomic.Int64 // link clock, ns: some bytes were taken by the kernel
+	heard     *atomic.Int64
+
+	room *semaphore.Weighted
+
+	mu      sync.Mutex // guards what follows; nothing is called under it
+	queue   []*message
+	urgent  []*message // pings, pongs, credits: few and tiny, go first, do not wait for room
+	stopped bool
+	wake    chan struct{} // capacity 1
+}
+
+func newConn(b *base, nc net.Conn, cl Class, heard *atomic.Int64) *conn {
+	c := &conn{base: b, nc: nc, class: cl, heard: heard, room: semaphore.NewWeighted(maxQueued), wake: make(chan struct{}, 1)}
+	if a := nc.RemoteAddr(); a != nil {
+		c.remote = a.String()
+	}
+	c.ctx, c.cancel = context.WithCancelCause(b.ctx)
+	now := b.Now()
+	c.lastRead.Store(now)
+	c.lastWrite.Store(now)
+	return c
+}
+
+// start begins reading and writing. receive and died must be set.
+func (c *conn) start() {
+	c.base.conns.track(c)
+	c.base.tasks.wg.Go(c.readLoop)
+	c.base.tasks.wg.Go(c.writeLoop)
+}
+
+// close ends the connection; only the first call counts. When any call returns, ctx has ended.
+func (c *conn) close(err error) {
+	c.cancel(err)
+	if !c.over.CompareAndSwap(false, true) {
+		return
+	}
+	c.mu.Lock()
+	c.stopped = true
+	c.queue, c.urgent = nil, nil
+	c.mu.Unlock()
+	_ = c.nc.Close()
+	c.base.conns.untrack(c)
+	if c.died != nil {
+		c.died(c, err)
+	}
+}
+
+// stampReader notes that bytes arrive, also in the middle of a large frame.
+type stampReader struct{ c *conn }
+
+func (r stampReader) Read(p []byte) (int, error) {
+	n, err := r.c.nc.Read(p)
+	if n > 0 {
+		now := r.c.base.Now()
+		r.c.lastRead.Store(now)
+		if r.c.heard != nil {
+			r.c.heard.Store(now)
+		}
+		r.c.base.stats.bytesIn.Add(uint64(n))
+	}
+	return n, err
+}
+
+func (c *conn) readLoop() {
+	r := bufio.NewReaderSize(stampReader{c}, 64<<10)
+	for {
+		h, body, err := readFrame(r, c.base.cfg.MaxMessageBytes)
+		if err == nil {
+			c.base.stats.framesIn.Add(1)
+			err = c.receive(c, h, body)
+		}
+		if err != nil {
+			c.close(err)
+			return
+		}
+	}
+}
+
+// send queues m, waiting for room within ctx. An error means that m was not
+// queued and never will be. Nil means queued: whether it was written is for
+// m.drop to say.
+func (c *conn) send(ctx context.Context, m *message) error {
+	if !c.room.TryAcquire(m.room()) {
+		// The wait also ends with the connection.
+		wait, cancel := context.WithCancelCause(ctx)
+		stop := context.AfterFunc(c.ctx, func() { cancel(context.Cause(c.ctx)) })
+		err := c.room.Acquire(wait, m.room())
+		cause := context.Cause(wait)
+		stop()
+		cancel(nil)
+		if err != nil {
+			return cause
+		}
+	}
+	return c.enqueue(m)
+}
+
+// trySend queues m if there is room at once.
+func (c *conn) trySend(m *message) bool {
+	return c.room.TryAcquire(m.room()) && c.enqueue(m) == nil
+}
+
+func (c *conn) enqueue(m *message) error {
+	c.mu.Lock()
+	if c.stopped {
+		c.mu.Unlock()
+		c.room.Release(m.room())
+		return context.Cause(c.ctx)
+	}
+	c.queue = append(c.queue, m)
+	c.mu.Unlock()
+	c.poke()
+	return nil
+}
+
+// sendUrgent queues a tiny message in front of all others, never waits, and
+// gives false where so many stand there already that the other side cannot be reading.
+func (c *conn) sendUrgent(m *message) bool {
+	c.mu.Lock()
+	if c.stopped || len(c.urgent) >= 4096 {
+		c.mu.Unlock()
+		return false
+	}
+	c.urgent = append(c.urgent, m)
+	c.mu.Unlock()
+	c.poke()
+	return true
+}
+
+// urgentQueued says how many urgent messages have not been taken by the writer.
+func (c *conn) urgentQueued() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return len(c.urgent)
+}
+
+// sendUrgentAfter queues a tiny message behind all others, and does not wait for
+// room: it must not overtake the request that it is about.
+func (c *conn) sendUrgentAfter(m *message) {
+	c.mu.Lock()
+	if !c.stopped {
+		m.free = true
+		c.queue = append(c.queue, m)
+	}
+	c.mu.Unlock()
+	c.poke()
+}
+
+func (c *conn) poke() {
+	select {
+	case c.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (c *conn) writeLoop() {
+	w := batchWriter{c: c}
+	var queue, urgent []*message
+	busy := false // several messages were queued last time
+	for {
+		select {
+		case <-c.wake:
+		case <-c.ctx.Done():
+			return
+		}
+		if busy {
+			// Whatever else is ready to run may have something to send, too, and what goes together
+			// costs one call.
+			runtime.Gosched()
+		}
+		c.mu.Lock()
+		queue, c.queue = c.queue, queue[:0]
+		urgent, c.urgent = c.urgent, urgent[:0]
+		c.mu.Unlock()
+		busy = len(queue) > 1
+		for i, m := range urgent {
+			w.add(m)
+			urgent[i] = nil
+		}
+		for i, m := range queue {
+			queue[i] = nil
+			if m.state.CompareAndSwap(msgQueued, msgWriting) {
+				w.add(m)
+			}
+			if !m.free {
+				w.owed += m.room()
+			}
+			if w.size >= writeBatch || len(w.bufs) >= maxParts {
+				w.flush()
+				// Whatever became urgent meanwhile does not wait for the rest.
+				c.mu.Lock()
+				more := c.urgent
+				c.urgent = nil
+				c.mu.Unlock()
+				for _, m := range more {
+					w.add(m)
+				}
+			}
+		}
+		w.flush()
+		if w.err != nil {
+			c.close(w.err)
+			return
+		}
+		if cap(queue) > 4096 {
+			queue = nil
+		}
+	}
+}
+
+// batchWriter gathers messages for one write: small parts are copied together,
+// large ones go out from where they are.
+type batchWriter struct {
+	c       *conn
+	bufs    net.Buffers
+	scratch []byte
+	from    int // scratch[from:] is not in bufs yet
+	size    int
+	frames  uint64
+	owed    int64 // room to give back when written
+	err     error
+}
+
+func (w *batchWriter) add(m *message) {
+	w.frames++
+	for _, p := range m.parts {
+		w.size += len(p)
+		if len(p) < smallPart {
+			if len(w.scratch)+len(p) > cap(w.scratch) {
+				w.seal()
+				// bufs still point into the old one: leave it to the collector.
+				w.scratch, w.from = make([]byte, 0, 64<<10), 0
+			}
+			w.scratch = append(w.scratch, p...)
+			continue
+		}
+		w.seal()
+		for len(p) > writeBatch {
+			w.bufs = append(w.bufs, p[:writeBatch:writeBatch])
+			p = p[writeBatch:]
+		}
+		w.bufs = append(w.bufs, p)
+	}
+}
+
+func (w *batchWriter) seal() {
+	if len(w.scratch) > w.from {
+		w.bufs = append(w.bufs, w.scratch[w.from:len(w.scratch):len(w.scratch)])
+		w.from = len(w.scratch)
+	}
+}
+
+func (w *batchWriter) flush() {
+	w.seal()
+	bufs := w.bufs
+	for len(bufs) > 0 && w.err == nil {
+		// Bounded pieces, so that progress is seen while a very large message is on its way.
+		n, size := 0, 0
+		for n < len(bufs) && n < maxParts && (n == 0 || size+len(bufs[n]) <= writeBatch) {
+			size += len(bufs[n])
+			n++
+		}
+		piece := bufs[:n:n]
+		bufs = bufs[n:]
+		// The error is of no interest: a connection without deadlines is closed by the keepalive.
+		_ = w.c.nc.SetWriteDeadline(time.Now().Add(writeStall))
+		var written int64
+		written, w.err = piece.WriteTo(w.c.nc)
+		if written > 0 {
+			w.c.lastWrite.Store(w.c.base.Now())
+			w.c.base.stats.bytesOut.Add(uint64(written))
+			w.c.base.stats.writes.Add(1)
+		}
+	}
+	w.c.base.stats.framesOut.Add(w.frames)
+	if w.owed > 0 {
+		w.c.room.Release(w.owed)
+	}
+	clear(w.bufs[:cap(w.bufs)])
+	w.bufs, w.scratch, w.from, w.size, w.frames, w.owed = w.bufs[:0], w.scratch[:0], 0, 0, 0, 0
+}
