@@ -34,7 +34,8 @@ const capacity = 256 << 10
 type Network struct {
 	mu        sync.Mutex // guards everything, of halves and conns too
 	listeners map[string]*listener
-	nodeAt    map[string]string // address → node, for Proxy
+	gossips   map[string]*gossip // by address
+	nodeAt    map[string]string  // address → node, for Proxy
 	cut       map[way]bool
 	delay     map[way]time.Duration
 	refuse    map[string]bool
@@ -46,7 +47,7 @@ type Network struct {
 // New gives a network without faults.
 func New() *Network {
 	return &Network{
-		listeners: map[string]*listener{}, nodeAt: map[string]string{}, cut: map[way]bool{}, delay: map[way]time.Duration{},
+		listeners: map[string]*listener{}, gossips: map[string]*gossip{}, nodeAt: map[string]string{}, cut: map[way]bool{}, delay: map[way]time.Duration{},
 		refuse: map[string]bool{}, conns: map[*conn]struct{}{}, changed: make(chan struct{}),
 	}
 }
