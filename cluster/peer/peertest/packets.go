@@ -82,7 +82,7 @@ func (g *gossip) WriteTo(b []byte, addr string) (time.Time, error) {
 		return now, nil // who sends a packet does not learn what became of it
 	}
 	p := &memberlist.Packet{Buf: append([]byte(nil), b...), From: address(g.addr), Timestamp: now}
-	if d := g.net.delay[way{g.node, to.node}]; d > 0 {
+	if d := g.net.latencyLocked(way{g.node, to.node}); d > 0 {
 		time.AfterFunc(d, func() { p.Timestamp = time.Now(); to.take(p) })
 	} else {
 		to.take(p)
