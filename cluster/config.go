@@ -6,6 +6,7 @@ import (
 	"net"
 	"time"
 
+	"github.com/hashicorp/memberlist"
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/trimaran-io/trimaran/cluster/raftgroup"
@@ -80,6 +81,7 @@ type Config struct {
 	Dial   func(ctx context.Context, addr string) (net.Conn, error)
 	Listen func(addr string) (net.Listener, error)
 	fs     vfs.FS // of the data directory
+	gossip memberlist.Transport
 }
 
 // disk is where the data directory is.

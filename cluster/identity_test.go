@@ -7,7 +7,9 @@ import (
 )
 
 // What a node has voted is not to be lost: it would vote again.
-func TestANodeWithoutItsVotesIsRefused(t *testing.T) {
+func TestANodeWithoutItsVotesIsRefused(t *testing.T) { inBubble(t, testANodeWithoutItsVotesIsRefused) }
+
+func testANodeWithoutItsVotesIsRefused(t *testing.T) {
 	c := newTestCluster(t, 1)
 	c.startAll()
 	c.topic("a", 1, 1)

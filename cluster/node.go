@@ -43,6 +43,7 @@ import (
 	"github.com/trimaran-io/trimaran/cluster/raftgroup"
 	"github.com/trimaran-io/trimaran/cluster/raftlink"
 	"github.com/trimaran-io/trimaran/cluster/raftlog"
+	"github.com/trimaran-io/trimaran/cluster/raftlog/vfs"
 	"github.com/trimaran-io/trimaran/cluster/replica"
 	"github.com/trimaran-io/trimaran/cluster/route"
 	"github.com/trimaran-io/trimaran/fsm"
@@ -199,8 +200,9 @@ func (n *Node) listen(undo *[]func()) error {
 		BindAddr:      n.cfg.GossipListen,
 		AdvertiseAddr: n.cfg.GossipAdvertise,
 		Join:          n.cfg.Join,
-		HintsFile:     n.dir.Join("members"),
+		Hints:         vfs.Small{FS: n.cfg.disk(), Path: n.dir.Join("members")},
 		SecretKey:     n.cfg.GossipKey,
+		Transport:     n.cfg.gossip,
 		Logger:        n.logger,
 	})
 	if err != nil {
