@@ -302,7 +302,7 @@ func batchOf(values ...string) []byte {
 	if len(batches) != 1 {
 		panic(fmt.Sprintf("%d batches", len(batches)))
 	}
-	return batches[0]
+	return batches[0].Bytes()
 }
 
 // valuesFrom reads a partition from offset 0 to its end through a node.

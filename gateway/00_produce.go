@@ -3,7 +3,6 @@ package gateway
 import (
 	"context"
 	"errors"
-	"fmt"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
@@ -171,6 +170,7 @@ func (p *parcel) fill(set []byte, rules produceRules, release func(int64)) {
 	lim := kafkaproto.Limits{
 		MaxMessageBytes: rules.maxMessage,
 		MaxDecompressed: rules.maxDecompressed, // compressed or not, a request holds no more
+		NoZstd:          rules.version < 7,
 		NeedKeys:        rules.needKeys,
 		Earliest:        rules.earliest,
 		Latest:          rules.latest,
@@ -178,20 +178,18 @@ func (p *parcel) fill(set []byte, rules produceRules, release func(int64)) {
 	if rules.version < 3 {
 		p.batches, p.records, p.err = kafkaproto.FromMessageSet(set, lim)
 	} else {
-		h, err := kafkaproto.ParseBatchHeader(set)
-		if err == nil && h.Codec() == kafkaproto.Zstd && rules.version < 7 {
-			p.err = fmt.Errorf("%w: zstd in version %d", kafkaproto.ErrUnsupportedCompression, rules.version)
-		} else if h, p.err = kafkaproto.CheckProduced(set, lim); p.err == nil {
-			p.batches, p.records = [][]byte{set}, int(h.Records)
+		var batch kafkaproto.Batch
+		if batch, p.err = kafkaproto.CheckProduced(set, lim); p.err == nil {
+			p.batches, p.records = []kafkaproto.Batch{batch}, int(batch.Header().Records)
 		}
 	}
 	if p.err == nil && rules.logAppendTime {
 		p.stamped = time.Now().UnixMilli()
 	}
-	for _, b := range p.batches {
-		p.bytes += len(b)
+	for i := range p.batches {
+		p.bytes += p.batches[i].Size()
 		if p.stamped >= 0 {
-			kafkaproto.StampLogAppendTime(b, p.stamped)
+			p.batches[i].StampLogAppendTime(p.stamped)
 		}
 	}
 }

@@ -554,3 +554,10 @@ func (f *fakeCluster) Coordinate(ctx context.Context, shard int, client coordina
 	f.coordinating.Unlock()
 	return c.Handle(ctx, client, req)
 }
+
+func rawBatches(batches []kafkaproto.Batch) (raw [][]byte) {
+	for _, b := range batches {
+		raw = append(raw, b.Bytes())
+	}
+	return raw
+}

@@ -225,13 +225,8 @@ func (f *fetch) readBatches(ctx context.Context, p *fetchPart, from fsm.Offset) 
 	if got.Slice, err = f.session.server.cluster.Read(ctx, p.id, from, p.granted); err != nil {
 		return got, err
 	}
-	if f.version < 10 {
-		if got.Batches, err = withoutZstd(got.Batches); err != nil {
-			return got, err
-		}
-	}
-	got.end = endOf(got.Batches, from)
-	return got, nil
+	got.Batches, got.end, err = readable(got.Batches, f.version >= 10, from)
+	return got, err
 }
 
 // convertPart makes a message set of what a partition was read to have. What an old
@@ -314,36 +309,26 @@ func (f *fetch) downConvert(batches []byte, from fsm.Offset, want int) ([]byte, 
 	return kafkaproto.ToMessageSet(set, batches, magic, int64(from), want)
 }
 
-// withoutZstd gives the batches in front of the first that a client older than
-// zstd cannot read (KIP-110). As in Kafka nothing is recompressed for it.
-func withoutZstd(batches []byte) ([]byte, error) {
-	end := 0
-	for batch, err := range kafkaproto.SplitBatches(batches) {
+// readable gives those of batches that a client reads, and the offset after the last of them; from if
+// there is none. One that does not know zstd gets the batches in front of the first with it (KIP-110):
+// as in Kafka nothing is recompressed for it.
+func readable(batches []byte, zstd bool, from fsm.Offset) ([]byte, fsm.Offset, error) {
+	size := 0
+	for batch, err := range kafkaproto.Batches(batches) {
 		if err != nil {
 			break // whoever reads it says so
 		}
-		if h, err := kafkaproto.ParseBatchHeader(batch); err == nil && h.Codec() == kafkaproto.Zstd {
-			if end == 0 {
-				return nil, fmt.Errorf("%w: zstd, and the client does not know it", kafkaproto.ErrUnsupportedCompression)
+		h := batch.Header()
+		if !zstd && h.Codec() == kafkaproto.Zstd {
+			if size == 0 {
+				return nil, from, fmt.Errorf("%w: zstd, and the client does not know it", kafkaproto.ErrUnsupportedCompression)
 			}
-			return batches[:end], nil
+			return batches[:size], from, nil
 		}
-		end += len(batch)
+		size += batch.Size()
+		from = max(from, fsm.Offset(h.NextOffset()))
 	}
-	return batches, nil
-}
-
-// endOf gives the offset after the last of batches.
-func endOf(batches []byte, from fsm.Offset) fsm.Offset {
-	for batch, err := range kafkaproto.SplitBatches(batches) {
-		if err != nil {
-			break
-		}
-		if h, err := kafkaproto.ParseBatchHeader(batch); err == nil {
-			from = max(from, fsm.Offset(h.NextOffset()))
-		}
-	}
-	return from
+	return batches, from, nil
 }
 
 // grant takes what a read may return out of what the answer and the node's memory

@@ -63,7 +63,7 @@ type parcel struct {
 
 	// Set before ready is closed.
 	ready   chan struct{}
-	batches [][]byte
+	batches []kafkaproto.Batch
 	bytes   int
 	records int
 	stamped int64 // LogAppendTime of its records, ms since epoch; -1: they have their own
@@ -164,7 +164,7 @@ func (p *parcel) isReady() bool {
 
 // deliver appends what the parcels hold and tells each what became of it.
 func (l *lines) deliver(id fsm.PartitionID, group []*parcel) {
-	var batches [][]byte
+	var batches []kafkaproto.Batch
 	var until time.Time
 	for _, p := range group {
 		p.base, p.logStart = -1, -1
@@ -222,8 +222,8 @@ func (p *parcel) idempotent() (kafkaproto.BatchHeader, bool) {
 	if len(p.batches) != 1 {
 		return kafkaproto.BatchHeader{}, false
 	}
-	h, err := kafkaproto.ParseBatchHeader(p.batches[0])
-	return h, err == nil && fsm.Idempotent(h)
+	h := p.batches[0].Header()
+	return h, fsm.Idempotent(h)
 }
 
 // openGap remembers that the parcel failed, if it is an idempotent producer's.
@@ -264,7 +264,7 @@ func (l *lines) passGap(id fsm.PartitionID, p *parcel) error {
 }
 
 // append is Cluster.Append, and a panic in it an error of unknown fate.
-func (l *lines) append(id fsm.PartitionID, batches [][]byte, until time.Time) (_ []fsm.Appended, err error) {
+func (l *lines) append(id fsm.PartitionID, batches []kafkaproto.Batch, until time.Time) (_ []fsm.Appended, err error) {
 	defer func() {
 		if v := recover(); v != nil {
 			l.server.log.Error("an append panicked", "panic", v, "partition", id, "stack", string(debug.Stack()))
@@ -273,5 +273,9 @@ func (l *lines) append(id fsm.PartitionID, batches [][]byte, until time.Time) (_
 	}()
 	ctx, cancel := context.WithDeadline(l.server.ctx, until)
 	defer cancel()
-	return l.server.cluster.Append(ctx, id, batches)
+	raw := make([][]byte, len(batches))
+	for i, batch := range batches {
+		raw[i] = batch.Bytes()
+	}
+	return l.server.cluster.Append(ctx, id, raw)
 }

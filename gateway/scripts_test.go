@@ -128,7 +128,7 @@ func (s *script) records(t *testing.T, d *datadriven.TestData) {
 	}
 	parcel := &parcel{}
 	parcel.fill(messageSet(strings.Split(strings.TrimSpace(d.Input), "\n")...), produceRules{}, func(int64) {})
-	if _, err := s.cluster.doAppend(id, parcel.batches); err != nil {
+	if _, err := s.cluster.doAppend(id, rawBatches(parcel.batches)); err != nil {
 		t.Fatal(err)
 	}
 }
