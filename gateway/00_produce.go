@@ -80,16 +80,13 @@ func handleProduce(r *request) {
 			rt.Partitions[j].Default()
 			rt.Partitions[j].Partition, rt.Partitions[j].BaseOffset = t.Partitions[j].Partition, -1
 			var p *parcel
-			err := unknown
-			switch n := t.Partitions[j].Partition; {
+			id, err := r.findPartition(topic, unknown, t.Partitions[j].Partition, noEpoch)
+			switch {
 			case badAcks:
 				err = errRequiredAcks
-			case err != nil:
-			case n < 0 || int(n) >= len(topic.Partitions):
-				err = r.session.server.unknownTopic()
-			default:
+			case err == nil:
 				p = &parcel{
-					partition: fsm.PartitionID{Topic: topic.ID, Partition: n}, topic: topic.Name, until: until,
+					partition: id, topic: topic.Name, until: until,
 					ready: make(chan struct{}), done: make(chan struct{}), err: errIncomplete,
 				}
 				r.session.lines.add(p)

@@ -188,18 +188,14 @@ func (f *fetch) resolve(req *kmsg.FetchRequest, resp *kmsg.FetchResponse) {
 		topic, unknown := f.findTopic(topics, resp.Topics[i].Topic, resp.Topics[i].TopicID, req.Version >= 13)
 		for j := range resp.Topics[i].Partitions {
 			out, p := &resp.Topics[i].Partitions[j], wanted[place{i, j}]
-			err := unknown
-			var id fsm.PartitionID
+			id, err := f.findPartition(topic, unknown, out.Partition, noEpoch)
 			switch {
 			case err != nil:
-			case out.Partition < 0 || int(out.Partition) >= len(topic.Partitions):
-				err = s.unknownTopic()
 			case p.PartitionMaxBytes < 0:
 				err = errFetchSize
 			case p.FetchOffset < 0:
 				err = fsm.ErrOffsetOutOfRange
 			default:
-				id = fsm.PartitionID{Topic: topic.ID, Partition: out.Partition}
 				err = s.checkLeaderEpoch(id, p.CurrentLeaderEpoch)
 			}
 			if err != nil {

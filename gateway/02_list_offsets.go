@@ -81,19 +81,12 @@ func handleListOffsets(r *request) {
 				out := &rt.Partitions[j]
 				out.Default()
 				out.Partition, out.OldStyleOffsets, out.Timestamp, out.Offset = p.Partition, []int64{}, -1, -1
-				err := unknown
-				var id fsm.PartitionID
+				id, err := r.findPartition(topic, unknown, p.Partition, p.CurrentLeaderEpoch)
 				switch since, special := specialSince[p.Timestamp]; {
 				case req.Version > 0 && twice[named{t.Topic, p.Partition}]:
 					err = errInvalidRequest
 				case req.Version > 0 && p.Timestamp < 0 && (!special || req.Version < since):
 					err = errUnsupportedVersion
-				case err != nil:
-				case p.Partition < 0 || int(p.Partition) >= len(topic.Partitions):
-					err = s.unknownTopic()
-				default:
-					id = fsm.PartitionID{Topic: topic.ID, Partition: p.Partition}
-					err = s.checkLeaderEpoch(id, p.CurrentLeaderEpoch)
 				}
 				if err != nil {
 					out.ErrorCode = r.fail(err)

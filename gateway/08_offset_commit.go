@@ -35,7 +35,7 @@ func handleOffsetCommit(r *request) {
 			asked := &req.Topics[i]
 			out := kmsg.NewOffsetCommitResponseTopic()
 			out.Topic, out.TopicID = asked.Topic, asked.TopicID
-			topic, err := r.findTopic(topics, asked.Topic, asked.TopicID, r.header.Version >= 10)
+			topic, unknown := r.findTopic(topics, asked.Topic, asked.TopicID, r.header.Version >= 10)
 			on := kmsg.NewOffsetCommitRequestTopic()
 			if topic != nil {
 				on.Topic, names[i] = topic.Name, topic.Name
@@ -43,12 +43,9 @@ func handleOffsetCommit(r *request) {
 			for _, p := range asked.Partitions {
 				o := kmsg.NewOffsetCommitResponseTopicPartition()
 				o.Partition = p.Partition
-				switch {
-				case topic == nil:
+				if _, err := r.findPartitionHere(topic, unknown, p.Partition); err != nil {
 					o.ErrorCode = r.fail(err)
-				case p.Partition < 0 || int(p.Partition) >= len(topic.Partitions):
-					o.ErrorCode = r.note(kerr.UnknownTopicOrPartition.Code)
-				default:
+				} else {
 					on.Partitions = append(on.Partitions, p)
 				}
 				out.Partitions = append(out.Partitions, o)

@@ -41,12 +41,10 @@ func (r *request) serveReplicaCheck(body []byte) error {
 		defer cancel()
 		s := r.session.server
 		var check *fsm.PartitionCheck
-		topic, err := r.findTopic(s.cluster.Topics(), name, [16]byte{}, false)
-		if err == nil && (partition < 0 || int(partition) >= len(topic.Partitions)) {
-			err = fsm.ErrUnknownTopicOrPartition
-		}
+		topic, unknown := r.findTopic(s.cluster.Topics(), name, [16]byte{}, false)
+		id, err := r.findPartitionHere(topic, unknown, partition)
 		if err == nil {
-			check, err = s.cluster.CheckReplicas(ctx, fsm.PartitionID{Topic: topic.ID, Partition: partition}, from)
+			check, err = s.cluster.CheckReplicas(ctx, id, from)
 		}
 		r.answerJSON(ReplicaCheckKey, check, err)
 	})

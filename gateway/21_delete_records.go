@@ -36,14 +36,14 @@ func handleDeleteRecords(r *request) {
 		}
 		// Written by whoever works on that partition, read after its error is told.
 		lows := make([]fsm.Offset, len(places))
-		errs := r.admin(max(req.TimeoutMillis, minDeleteMillis), len(places), func(ctx context.Context, i int) (err error) {
+		errs := r.admin(max(req.TimeoutMillis, minDeleteMillis), len(places), func(ctx context.Context, i int) error {
 			t := &req.Topics[places[i].topic]
 			p := t.Partitions[places[i].partition]
-			topic, ok := topics.Lookup(t.Topic)
-			if !ok || p.Partition < 0 || int(p.Partition) >= len(topic.Partitions) {
-				return s.unknownTopic()
+			topic, unknown := r.findTopic(topics, t.Topic, [16]byte{}, false)
+			id, err := r.findPartition(topic, unknown, p.Partition, noEpoch)
+			if err == nil {
+				lows[i], err = s.cluster.DeleteRecords(ctx, id, fsm.Offset(p.Offset))
 			}
-			lows[i], err = s.cluster.DeleteRecords(ctx, fsm.PartitionID{Topic: topic.ID, Partition: p.Partition}, fsm.Offset(p.Offset))
 			return err
 		})
 		next := 0

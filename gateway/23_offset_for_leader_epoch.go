@@ -28,8 +28,7 @@ func handleOffsetForLeaderEpoch(r *request) {
 	r.background(func() {
 		req := r.body.(*kmsg.OffsetForLeaderEpochRequest)
 		resp := req.ResponseKind().(*kmsg.OffsetForLeaderEpochResponse)
-		s := r.session.server
-		topics := s.cluster.Topics()
+		topics := r.session.server.cluster.Topics()
 		ctx, cancel := context.WithTimeout(r.session.open, offsetsGrace)
 		defer cancel()
 		var work errgroup.Group
@@ -43,16 +42,7 @@ func handleOffsetForLeaderEpoch(r *request) {
 				out := &rt.Partitions[j]
 				out.Default()
 				out.Partition = p.Partition
-				err := unknown
-				var id fsm.PartitionID
-				switch {
-				case err != nil:
-				case p.Partition < 0 || int(p.Partition) >= len(topic.Partitions):
-					err = s.unknownTopic()
-				default:
-					id = fsm.PartitionID{Topic: topic.ID, Partition: p.Partition}
-					err = s.checkLeaderEpoch(id, p.CurrentLeaderEpoch)
-				}
+				id, err := r.findPartition(topic, unknown, p.Partition, p.CurrentLeaderEpoch)
 				if err != nil {
 					out.ErrorCode = r.fail(err)
 					continue

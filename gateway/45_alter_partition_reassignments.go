@@ -21,12 +21,11 @@ func handleAlterPartitionReassignments(r *request) {
 	for _, t := range req.Topics {
 		rt := kmsg.NewAlterPartitionAssignmentsResponseTopic()
 		rt.Topic = t.Topic
-		topic, known := topics.Lookup(t.Topic)
 		for _, p := range t.Partitions {
 			var failure *kerr.Error
 			var why string
 			switch err := checkAssignment(p.Partition, p.Replicas); {
-			case !known || p.Partition < 0 || int(p.Partition) >= len(topic.Partitions):
+			case !topics.Has(t.Topic, p.Partition):
 				failure, why = kafkaError(r.session.server.unknownTopic()), "no such partition"
 			case p.Replicas == nil:
 				failure, why = kerr.NoReassignmentInProgress, "nothing is being reassigned"

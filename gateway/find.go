@@ -22,6 +22,35 @@ func (r *request) findTopic(topics *fsm.Topics, name string, id [16]byte, byID b
 	return nil, s.unknownTopic()
 }
 
+// noEpoch is the leader epoch of a client that says none.
+const noEpoch = -1
+
+// findPartition gives the id of a partition that a request names. topic and unknown are what findTopic
+// gave. epoch is the leader epoch that the client knows (KIP-320), noEpoch if it says none. The error
+// is what to answer: why there is no such topic, that it has no such partition as far as this node can
+// know, or that the epoch is not the leader's; codeOf makes of it what the API's version knows.
+func (r *request) findPartition(topic *fsm.Topic, unknown error, partition, epoch int32) (fsm.PartitionID, error) {
+	s := r.session.server
+	if unknown != nil {
+		return fsm.PartitionID{}, unknown
+	}
+	if partition < 0 || int(partition) >= len(topic.Partitions) {
+		return fsm.PartitionID{}, s.unknownTopic()
+	}
+	id := fsm.PartitionID{Topic: topic.ID, Partition: partition}
+	return id, s.checkLeaderEpoch(id, epoch)
+}
+
+// findPartitionHere is findPartition for an API that takes the catalog at its word: a topic that is in
+// it has all of its partitions, even if this node is about to hear of more.
+func (r *request) findPartitionHere(topic *fsm.Topic, unknown error, partition int32) (fsm.PartitionID, error) {
+	id, err := r.findPartition(topic, unknown, partition, noEpoch)
+	if err != nil && unknown == nil {
+		err = fsm.ErrUnknownTopicOrPartition
+	}
+	return id, err
+}
+
 // unknownTopic is what to say of a topic or partition that is not in the catalog
 // here: that it is not there, if this node can know.
 func (s *Server) unknownTopic() error {
