@@ -65,7 +65,7 @@ func handleProduce(r *request) {
 	var sets [][]byte
 	rules := make([]produceRules, 0, len(req.Topics))
 	badAcks := req.Version > 0 && (req.Acks < -1 || req.Acks > 1)
-	topics := r.session.server.cluster.Topics()
+	topics := r.session.server.catalog.Topics()
 	for i := range req.Topics {
 		t := &req.Topics[i]
 		topic, unknown := r.findTopic(topics, t.Topic, t.TopicID, req.Version >= 13)

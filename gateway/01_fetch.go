@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"context"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -47,6 +48,18 @@ const (
 	// parallelReads bounds the reads of one fetch that are under way at once.
 	parallelReads = 64
 )
+
+// Records is where fetches find records, and DeleteRecords ends them.
+type Records interface {
+	// Read never waits for records. maxBytes bounds the answer but for one whole batch.
+	Read(ctx context.Context, p fsm.PartitionID, from fsm.Offset, maxBytes int) (fsm.Slice, error)
+	// Await returns nil when a record at offset from or above is committed and
+	// readable, ctx.Err() when ctx ends first.
+	Await(ctx context.Context, p fsm.PartitionID, from fsm.Offset) error
+	// DeleteRecords makes before, -1 for the high watermark, the first offset that can
+	// be read, and gives the log start offset afterwards.
+	DeleteRecords(ctx context.Context, p fsm.PartitionID, before fsm.Offset) (low fsm.Offset, err error)
+}
 
 // fetchPart is one partition of a fetch.
 type fetchPart struct {
@@ -183,7 +196,7 @@ func (f *fetch) resolve(req *kmsg.FetchRequest, resp *kmsg.FetchResponse) {
 			wanted[where] = p
 		}
 	}
-	topics := s.cluster.Topics()
+	topics := s.catalog.Topics()
 	for i := range resp.Topics {
 		topic, unknown := f.findTopic(topics, resp.Topics[i].Topic, resp.Topics[i].TopicID, req.Version >= 13)
 		for j := range resp.Topics[i].Partitions {

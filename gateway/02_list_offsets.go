@@ -37,6 +37,22 @@ const (
 	searchGrace  = 25 * time.Second // clients wait 30 s for any answer
 )
 
+// Offsets finds offsets of a partition, all as its leader knows them.
+type Offsets interface {
+	// ListOffsets answers in the form of ListOffsets v0: -1 latest, -2 earliest,
+	// else segments last written at or before timestamp (ms), newest first, at most max.
+	ListOffsets(ctx context.Context, p fsm.PartitionID, timestamp int64, max int) ([]fsm.Offset, error)
+	// OffsetForTime finds the first record whose timestamp is at or after timestamp (ms since
+	// epoch), for -3 the first of those with the largest timestamp (KIP-734). ok is false if there
+	// is none.
+	OffsetForTime(ctx context.Context, p fsm.PartitionID, timestamp int64) (offset fsm.Offset, at int64, epoch fsm.LeaderEpoch, ok bool, err error)
+	// EpochEnd answers OffsetForLeaderEpoch (KIP-101, KIP-279): the largest epoch at or below epoch
+	// that has records, and the offset at which the next one begins, or the log end. Where no epoch
+	// at or below has records: the asked one, and where the first one begins. An epoch that is
+	// still to come gives -1, -1.
+	EpochEnd(ctx context.Context, p fsm.PartitionID, epoch fsm.LeaderEpoch) (fsm.LeaderEpoch, fsm.Offset, error)
+}
+
 // maxListed bounds the offsets of one answer.
 const maxListed = 1 << 16
 
@@ -59,7 +75,7 @@ func handleListOffsets(r *request) {
 		req := r.body.(*kmsg.ListOffsetsRequest)
 		resp := req.ResponseKind().(*kmsg.ListOffsetsResponse)
 		s := r.session.server
-		topics := s.cluster.Topics()
+		topics := s.catalog.Topics()
 		ctx, cancel := context.WithTimeout(r.session.open, offsetsGrace)
 		defer cancel()
 		grace := searchGrace
@@ -168,7 +184,7 @@ func (r *request) endOffset(ctx context.Context, id fsm.PartitionID, which int64
 	out.Offset = int64(offsets[0])
 	if which == latestOffset {
 		// What is read at the end is written in this epoch or a later one.
-		epoch, _ := r.session.server.cluster.LeaderEpoch(id)
+		epoch, _ := r.session.server.catalog.LeaderEpoch(id)
 		out.LeaderEpoch = int32(epoch)
 	}
 	return nil
@@ -181,7 +197,7 @@ func (r *request) offsetForTime(ctx context.Context, id fsm.PartitionID, timesta
 			err = r.session.panicked(v)
 		}
 	}()
-	offset, at, epoch, ok, err := r.session.server.cluster.OffsetForTime(ctx, id, timestamp)
+	offset, at, epoch, ok, err := r.session.server.offsets.OffsetForTime(ctx, id, timestamp)
 	if err != nil && ctx.Err() != nil && !errors.Is(err, fsm.ErrUnknownTopicOrPartition) {
 		return fmt.Errorf("%w: %w", fsm.ErrTimeout, err)
 	}
@@ -198,7 +214,7 @@ func (r *request) listOffsets(ctx context.Context, id fsm.PartitionID, timestamp
 			err = r.session.panicked(v)
 		}
 	}()
-	offsets, err = r.session.server.cluster.ListOffsets(ctx, id, timestamp, most)
+	offsets, err = r.session.server.offsets.ListOffsets(ctx, id, timestamp, most)
 	if err != nil && ctx.Err() != nil {
 		err = fmt.Errorf("%w: %w", fsm.ErrNoLeader, err)
 	}

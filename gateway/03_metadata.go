@@ -70,7 +70,7 @@ func handleMetadata(r *request) {
 
 // catalogKnown says whether this node knows all topics. One that is in no cluster yet does not: it may be about to
 // join one that has some.
-func (r *request) catalogKnown() bool { return r.session.server.cluster.CatalogKnown() }
+func (r *request) catalogKnown() bool { return r.session.server.catalog.CatalogKnown() }
 
 // awaitCatalog waits for a moment until this node, which has just started, knows all topics.
 func (r *request) awaitCatalog() bool {
@@ -105,9 +105,9 @@ func (r *request) answerMetadata(req *kmsg.MetadataRequest) {
 		resp.AuthorizedOperations = clusterOperations
 	}
 	s := r.session.server
-	resp.ClusterID = kmsg.StringPtr(s.cluster.ClusterID())
+	resp.ClusterID = kmsg.StringPtr(s.nodes.ClusterID())
 	mayCreate := req.Version < 4 || req.AllowAutoTopicCreation
-	topics := s.cluster.Topics()
+	topics := s.catalog.Topics()
 	if len(req.Topics) == 0 && (req.Version == 0 || req.Topics == nil) {
 		all := topics.All()
 		resp.Topics = make([]kmsg.MetadataResponseTopic, 0, len(all))
@@ -174,7 +174,7 @@ func (r *request) describe(topic *fsm.Topic, shown *brokers) kmsg.MetadataRespon
 	rt.Partitions = make([]kmsg.MetadataResponseTopicPartition, len(topic.Partitions))
 	for i := range rt.Partitions {
 		rt.Partitions[i].Default()
-		epoch, _ := r.session.server.cluster.LeaderEpoch(fsm.PartitionID{Topic: topic.ID, Partition: int32(i)})
+		epoch, _ := r.session.server.catalog.LeaderEpoch(fsm.PartitionID{Topic: topic.ID, Partition: int32(i)})
 		rt.Partitions[i].Partition, rt.Partitions[i].Leader, rt.Partitions[i].LeaderEpoch = int32(i), shown.leader(&topic.Partitions[i]).id, int32(epoch)
 		rt.Partitions[i].Replicas, rt.Partitions[i].ISR, rt.Partitions[i].OfflineReplicas = shown.replicas(&topic.Partitions[i])
 	}
@@ -258,7 +258,7 @@ func (t *topicMaker) make(name string) {
 		}
 		*t.making[name] = making{over: time.Now(), err: err}
 	}()
-	err = t.server.cluster.CreateTopic(ctx, fsm.TopicSpec{Name: name, Partitions: -1, ReplicationFactor: -1}, false)
+	err = t.server.changes.CreateTopic(ctx, fsm.TopicSpec{Name: name, Partitions: -1, ReplicationFactor: -1}, false)
 	switch fsm.Code(err) {
 	case fsm.ErrTopicExists, fsm.ErrTimeout:
 		err = nil // somebody else was faster, or it is there and some partition has no leader yet

@@ -19,7 +19,7 @@ func handleFindCoordinator(r *request) {
 	req := r.body.(*kmsg.FindCoordinatorRequest)
 	resp := req.ResponseKind().(*kmsg.FindCoordinatorResponse)
 	const group, transaction = 0, 1
-	shown, topics := r.brokers(), r.session.server.cluster.Topics()
+	shown, topics := r.brokers(), r.session.server.catalog.Topics()
 	of := func(key string) shownBroker {
 		if req.CoordinatorType == group {
 			return shown.coordinator(topics, coordinator.ShardOf(key))

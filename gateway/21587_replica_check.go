@@ -41,10 +41,10 @@ func (r *request) serveReplicaCheck(body []byte) error {
 		defer cancel()
 		s := r.session.server
 		var check *fsm.PartitionCheck
-		topic, unknown := r.findTopic(s.cluster.Topics(), name, [16]byte{}, false)
+		topic, unknown := r.findTopic(s.catalog.Topics(), name, [16]byte{}, false)
 		id, err := r.findPartitionHere(topic, unknown, partition)
 		if err == nil {
-			check, err = s.cluster.CheckReplicas(ctx, id, from)
+			check, err = s.operations.CheckReplicas(ctx, id, from)
 		}
 		r.answerJSON(ReplicaCheckKey, check, err)
 	})

@@ -41,7 +41,7 @@ func (r *request) serveAdminister(body []byte) error {
 		ctx, cancel := context.WithTimeout(r.session.open, administerTimeout)
 		defer cancel()
 		var answer fsm.AdminAnswer
-		if err := r.session.server.cluster.Administer(ctx, asked); err != nil {
+		if err := r.session.server.operations.Administer(ctx, asked); err != nil {
 			answer.Error = err.Error()
 			switch fsm.Code(err) {
 			case fsm.ErrNoLeader, fsm.ErrNotLeader, fsm.ErrUnknownFate, fsm.ErrTimeout, fsm.ErrShuttingDown:

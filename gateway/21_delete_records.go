@@ -26,7 +26,7 @@ func handleDeleteRecords(r *request) {
 		req := r.body.(*kmsg.DeleteRecordsRequest)
 		resp := req.ResponseKind().(*kmsg.DeleteRecordsResponse)
 		s := r.session.server
-		topics := s.cluster.Topics()
+		topics := s.catalog.Topics()
 		type place struct{ topic, partition int }
 		var places []place
 		for i := range req.Topics {
@@ -42,7 +42,7 @@ func handleDeleteRecords(r *request) {
 			topic, unknown := r.findTopic(topics, t.Topic, [16]byte{}, false)
 			id, err := r.findPartition(topic, unknown, p.Partition, noEpoch)
 			if err == nil {
-				lows[i], err = s.cluster.DeleteRecords(ctx, id, fsm.Offset(p.Offset))
+				lows[i], err = s.records.DeleteRecords(ctx, id, fsm.Offset(p.Offset))
 			}
 			return err
 		})

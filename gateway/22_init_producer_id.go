@@ -5,6 +5,8 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/trimaran-io/trimaran/fsm"
 )
 
 // InitProducerId, versions 0 to 5.
@@ -16,6 +18,14 @@ import (
 // Left out: there are no transactions. A transactional id is refused with
 // TRANSACTIONAL_ID_AUTHORIZATION_FAILED, which clients take for final: nobody may
 // use one here.
+
+// Producers is what the cluster knows of idempotent producers.
+type Producers interface {
+	// NewProducerID gives an id for an idempotent producer that nobody had before.
+	NewProducerID(ctx context.Context) (int64, error)
+	// Producers gives the idempotent producers that a partition remembers.
+	Producers(ctx context.Context, p fsm.PartitionID) ([]fsm.ActiveProducer, error)
+}
 
 func handleInitProducerID(r *request) {
 	r.background(func() {
@@ -29,7 +39,7 @@ func handleInitProducerID(r *request) {
 		}
 		ctx, cancel := context.WithTimeout(r.session.open, minAppend)
 		defer cancel()
-		id, err := r.session.server.cluster.NewProducerID(ctx)
+		id, err := r.session.server.producers.NewProducerID(ctx)
 		if err != nil {
 			resp.ErrorCode = r.fail(err)
 		} else {

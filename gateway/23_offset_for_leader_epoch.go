@@ -28,7 +28,7 @@ func handleOffsetForLeaderEpoch(r *request) {
 	r.background(func() {
 		req := r.body.(*kmsg.OffsetForLeaderEpochRequest)
 		resp := req.ResponseKind().(*kmsg.OffsetForLeaderEpochResponse)
-		topics := r.session.server.cluster.Topics()
+		topics := r.session.server.catalog.Topics()
 		ctx, cancel := context.WithTimeout(r.session.open, offsetsGrace)
 		defer cancel()
 		var work errgroup.Group
@@ -79,7 +79,7 @@ func (r *request) epochEnd(ctx context.Context, id fsm.PartitionID, epoch fsm.Le
 			err = r.session.panicked(v)
 		}
 	}()
-	found, end, err = r.session.server.cluster.EpochEnd(ctx, id, epoch)
+	found, end, err = r.session.server.offsets.EpochEnd(ctx, id, epoch)
 	if err != nil && ctx.Err() != nil {
 		err = fmt.Errorf("%w: %w", fsm.ErrNoLeader, err)
 	}

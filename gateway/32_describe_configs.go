@@ -60,7 +60,7 @@ func (r *request) describeConfigs(req *kmsg.DescribeConfigsRequest, asked *kmsg.
 	var list []kmsg.DescribeConfigsResponseResourceConfig
 	switch asked.ResourceType {
 	case kmsg.ConfigResourceTypeTopic:
-		topic, ok := s.cluster.Topics().Lookup(asked.ResourceName)
+		topic, ok := s.catalog.Topics().Lookup(asked.ResourceName)
 		if !ok {
 			return nil, s.unknownTopic()
 		}
@@ -122,7 +122,7 @@ func (r *request) describeConfigs(req *kmsg.DescribeConfigsRequest, asked *kmsg.
 // describeAllBrokers shows what was set as the default of all brokers.
 func (s *Server) describeAllBrokers(wanted func(string) bool, synonyms bool) (list []kmsg.DescribeConfigsResponseResourceConfig) {
 	for _, c := range fsm.BrokerConfigs() {
-		value, set := s.cluster.Topics().BrokerConfigs(true)[c.Name]
+		value, set := s.catalog.Topics().BrokerConfigs(true)[c.Name]
 		if !set || !wanted(c.Name) {
 			continue
 		}

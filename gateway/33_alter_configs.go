@@ -105,7 +105,7 @@ func (r *request) alterConfigs(alterations []alteration, validateOnly bool) []er
 		case a.typ != kmsg.ConfigResourceTypeTopic:
 			return fmt.Errorf("%w: only topics can be altered, not resources of type %d", errInvalidRequest, a.typ)
 		}
-		topic, ok := s.cluster.Topics().Lookup(a.name)
+		topic, ok := s.catalog.Topics().Lookup(a.name)
 		if !ok {
 			return s.unknownTopic()
 		}
@@ -114,7 +114,7 @@ func (r *request) alterConfigs(alterations []alteration, validateOnly bool) []er
 			_, known := fsm.LookupConfig(c.Name)
 			return c.Op == fsm.DeleteConfig && !known
 		})
-		return s.cluster.AlterConfigs(ctx, fsm.AlterConfigs{Topic: topic.ID, Replace: a.replace, Changes: changes}, validateOnly)
+		return s.changes.AlterConfigs(ctx, fsm.AlterConfigs{Topic: topic.ID, Replace: a.replace, Changes: changes}, validateOnly)
 	})
 }
 
@@ -149,5 +149,5 @@ func (r *request) alterBroker(ctx context.Context, a *alteration, validateOnly b
 	if len(alter.Changes) == 0 && !alter.Replace {
 		return nil
 	}
-	return s.cluster.AlterBrokerConfigs(ctx, alter, validateOnly)
+	return s.changes.AlterBrokerConfigs(ctx, alter, validateOnly)
 }

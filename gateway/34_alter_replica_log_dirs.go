@@ -15,7 +15,7 @@ func handleAlterReplicaLogDirs(r *request) {
 	req := r.body.(*kmsg.AlterReplicaLogDirsRequest)
 	resp := req.ResponseKind().(*kmsg.AlterReplicaLogDirsResponse)
 	s := r.session.server
-	topics := s.cluster.Topics()
+	topics := s.catalog.Topics()
 	for _, d := range req.Dirs {
 		for _, t := range d.Topics {
 			rt := kmsg.NewAlterReplicaLogDirsResponseTopic()

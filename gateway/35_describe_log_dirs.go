@@ -26,7 +26,7 @@ func handleDescribeLogDirs(r *request) {
 		resp := req.ResponseKind().(*kmsg.DescribeLogDirsResponse)
 		ctx, cancel := context.WithTimeout(r.session.open, statusTimeout)
 		defer cancel()
-		status, err := r.session.server.cluster.Status(ctx)
+		status, err := r.session.server.operations.Status(ctx)
 		if err == nil && !r.catalogKnown() {
 			err = errTopicComing // what is missing in the list is not gone
 		}

@@ -19,7 +19,7 @@ func handleElectLeaders(r *request) {
 	resp := req.ResponseKind().(*kmsg.ElectLeadersResponse)
 	const preferred, unclean = 0, 1
 	s := r.session.server
-	topics := s.cluster.Topics()
+	topics := s.catalog.Topics()
 	for _, t := range req.Topics {
 		rt := kmsg.NewElectLeadersResponseTopic()
 		rt.Topic = t.Topic

@@ -24,7 +24,7 @@ func handleDescribeQuorum(r *request) {
 		resp := req.ResponseKind().(*kmsg.DescribeQuorumResponse)
 		ctx, cancel := context.WithTimeout(r.session.open, statusTimeout)
 		defer cancel()
-		status, err := r.session.server.cluster.Status(ctx)
+		status, err := r.session.server.operations.Status(ctx)
 		if err != nil {
 			resp.ErrorCode, resp.ErrorMessage = r.fail(err), kmsg.StringPtr(message(err))
 			r.answer(resp)

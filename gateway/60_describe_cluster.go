@@ -29,7 +29,7 @@ func handleDescribeCluster(r *request) {
 		return
 	}
 	shown := r.brokers()
-	resp.ClusterID, resp.ControllerID = r.session.server.cluster.ClusterID(), shown.controller()
+	resp.ClusterID, resp.ControllerID = r.session.server.nodes.ClusterID(), shown.controller()
 	if req.IncludeClusterAuthorizedOperations {
 		resp.ClusterAuthorizedOperations = clusterOperations
 	}

@@ -22,7 +22,7 @@ func handleDescribeProducers(r *request) {
 		req := r.body.(*kmsg.DescribeProducersRequest)
 		resp := req.ResponseKind().(*kmsg.DescribeProducersResponse)
 		s := r.session.server
-		topics := s.cluster.Topics()
+		topics := s.catalog.Topics()
 		ctx, cancel := context.WithTimeout(r.session.open, minAppend)
 		defer cancel()
 		answered := map[named]bool{}
@@ -40,7 +40,7 @@ func handleDescribeProducers(r *request) {
 				var producers []fsm.ActiveProducer
 				id, err := r.findPartition(topic, unknown, partition, noEpoch)
 				if err == nil {
-					producers, err = s.cluster.Producers(ctx, id)
+					producers, err = s.producers.Producers(ctx, id)
 				}
 				if err != nil {
 					rp.ErrorCode, rp.ErrorMessage = r.fail(err), kmsg.StringPtr(message(err))

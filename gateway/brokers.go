@@ -17,6 +17,15 @@ import (
 // the end, and any other node hands on what it is asked. Only a shim's clients keep the one broker, which the shim is to
 // them at every node, beside those.
 
+// Nodes is what Metadata says of the cluster and its nodes. It asks nobody and does not wait.
+type Nodes interface {
+	// Gateways gives the addresses, host:port, at which the nodes that are there take
+	// clients, as far as this node knows; "" of one that has not said so.
+	Gateways() map[fsm.NodeID]string
+	// ClusterID is "" until the cluster is formed.
+	ClusterID() string
+}
+
 // shownBroker is a broker as Metadata and DescribeCluster list it.
 type shownBroker struct {
 	id   int32
@@ -45,9 +54,9 @@ func (r *request) brokers() *brokers {
 	if !s.cfg.ListGateways && !s.cfg.ShowReplicas {
 		return b
 	}
-	b.places, b.alive = map[fsm.NodeID]int{}, s.cluster.Gateways()
+	b.places, b.alive = map[fsm.NodeID]int{}, s.nodes.Gateways()
 	var nodes []shownBroker
-	for place, node := range s.cluster.Topics().Nodes() {
+	for place, node := range s.catalog.Topics().Nodes() {
 		b.places[node.ID] = place
 		at, err := parseAddress(b.alive[node.ID])
 		if err != nil || unspecified(at.host) {

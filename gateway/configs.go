@@ -91,7 +91,7 @@ func (s *Server) brokerSynonyms(c brokerConfig) []kmsg.DescribeConfigsResponseRe
 	add := func(value string, source kmsg.ConfigSource) {
 		list = append(list, kmsg.DescribeConfigsResponseResourceConfigConfigSynonym{Name: c.name, Value: &value, Source: source})
 	}
-	topics := s.cluster.Topics()
+	topics := s.catalog.Topics()
 	if value, set := topics.BrokerConfigs(false)[c.name]; set {
 		add(value, kmsg.ConfigSourceDynamicBrokerConfig)
 	}

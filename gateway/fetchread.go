@@ -222,7 +222,7 @@ type reading struct {
 // readBatches reads those batches that a client of the version knows.
 func (f *fetch) readBatches(ctx context.Context, p *fetchPart, from fsm.Offset) (got reading, err error) {
 	got.from = from
-	if got.Slice, err = f.session.server.cluster.Read(ctx, p.id, from, p.granted); err != nil {
+	if got.Slice, err = f.session.server.records.Read(ctx, p.id, from, p.granted); err != nil {
 		return got, err
 	}
 	got.Batches, got.end, err = readable(got.Batches, f.version >= 10, from)
@@ -375,7 +375,7 @@ func (f *fetch) await(deadline time.Time, minBytes int) {
 					f.session.server.log.Error("waiting for records panicked", "panic", v, "partition", p.id)
 				}
 			}()
-			err := f.session.server.cluster.Await(ctx, p.id, from)
+			err := f.session.server.records.Await(ctx, p.id, from)
 			if err == nil || ctx.Err() == nil && !errors.Is(err, context.Canceled) {
 				woken <- p // an error is found again by reading
 			}

@@ -2,6 +2,20 @@ package gateway
 
 import "github.com/trimaran-io/trimaran/fsm"
 
+// Catalog is what the gateway knows of topics and partitions. It asks nobody and does not wait.
+type Catalog interface {
+	// Topics gives the catalog as this node knows it: immutable, do not change.
+	Topics() *fsm.Topics
+	// CatalogKnown says whether Topics was once as new as the cluster's since this node has started.
+	CatalogKnown() bool
+	// Ready is nil when this node serves: catalog known, caught up, leader known.
+	// The error says what is missing.
+	Ready() error
+	// LeaderEpoch gives the epoch of the leader that this node knows, -1 for none.
+	// newest is false where a newer one may have begun without this node hearing of it.
+	LeaderEpoch(p fsm.PartitionID) (epoch fsm.LeaderEpoch, newest bool)
+}
+
 // findTopic finds the topic that a request means, by its id where the request's
 // version has ids instead of names. The error says what to answer if it is not
 // in the catalog.
@@ -11,7 +25,7 @@ func (r *request) findTopic(topics *fsm.Topics, name string, id [16]byte, byID b
 		if topic, ok := topics.ByID(id); ok {
 			return topic, nil
 		}
-		if s.cluster.Ready() != nil {
+		if s.catalog.Ready() != nil {
 			return nil, errTopicComing
 		}
 		return nil, errUnknownTopicID
@@ -54,7 +68,7 @@ func (r *request) findPartitionHere(topic *fsm.Topic, unknown error, partition i
 // unknownTopic is what to say of a topic or partition that is not in the catalog
 // here: that it is not there, if this node can know.
 func (s *Server) unknownTopic() error {
-	if s.cluster.Ready() != nil {
+	if s.catalog.Ready() != nil {
 		return errTopicComing
 	}
 	return fsm.ErrUnknownTopicOrPartition
@@ -67,7 +81,7 @@ func (s *Server) checkLeaderEpoch(id fsm.PartitionID, epoch int32) error {
 	if epoch < 0 {
 		return nil
 	}
-	known, newest := s.cluster.LeaderEpoch(id)
+	known, newest := s.catalog.LeaderEpoch(id)
 	switch {
 	case known < 0 || fsm.LeaderEpoch(epoch) == known:
 		return nil

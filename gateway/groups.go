@@ -28,12 +28,20 @@ const (
 	parallelGroups = 16
 )
 
+// Coordinators is the way to the coordinators of consumer groups.
+type Coordinators interface {
+	// Coordinate hands a request of a consumer group to the coordinator of its shard and returns the
+	// response. Both have the version that coordinator.Version names. If fsm.NotAppended(err), surely
+	// nothing was done.
+	Coordinate(ctx context.Context, shard int, client coordinator.Client, req kmsg.Request) (kmsg.Response, error)
+}
+
 // coordinate asks the coordinator of a group. An error is no answer; coordinatorCode says what clients are told.
 func (r *request) coordinate(ctx context.Context, shard int, req kmsg.Request) (kmsg.Response, error) {
 	client := coordinator.Client{ID: r.header.ClientID, Host: "/" + r.session.remoteHost(), Version: r.header.Version}
 	version, _ := coordinator.Version(req.Key())
 	req.SetVersion(version)
-	resp, err := r.session.server.cluster.Coordinate(ctx, shard, client, req)
+	resp, err := r.session.server.coordinators.Coordinate(ctx, shard, client, req)
 	if err == nil {
 		resp.SetVersion(r.header.Version)
 	}

@@ -13,6 +13,17 @@ import (
 	"github.com/trimaran-io/trimaran/kafkaproto"
 )
 
+// Appender is the way to partitions' leaders.
+type Appender interface {
+	// Append hands batches (whole record batches, magic 2, checked) to the
+	// partition's leader, wherever it is, in this order, and returns when they are
+	// committed. One result per batch: one of an idempotent producer that was there
+	// already has the place of the first, and one that must not be there has Err. Waits for a
+	// leader at most ~1.5 s within ctx. err is in fsm's list; fsm.NotAppended(err) tells whether
+	// trying again is safe (Append itself already tried again as long as it could).
+	Append(ctx context.Context, p fsm.PartitionID, batches [][]byte) ([]fsm.Appended, error)
+}
+
 const (
 	// maxCoalesced bounds the bytes of produces that are sent on together with the
 	// first of them, in one Append.
@@ -277,5 +288,5 @@ func (l *lines) append(id fsm.PartitionID, batches []kafkaproto.Batch, until tim
 	for i, batch := range batches {
 		raw[i] = batch.Bytes()
 	}
-	return l.server.cluster.Append(ctx, id, raw)
+	return l.server.appender.Append(ctx, id, raw)
 }

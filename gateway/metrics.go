@@ -128,7 +128,7 @@ func (m *metrics) Collect(to chan<- prometheus.Metric) {
 	}
 	gauge("requests", m.server.requestBytes)
 	gauge("answers", m.server.answerBytes)
-	topics := m.server.cluster.Topics()
+	topics := m.server.catalog.Topics()
 	m.topics.Range(func(key, value any) bool {
 		name, t := key.(string), value.(*topicCounts)
 		if _, ok := topics.Lookup(name); !ok {

@@ -67,8 +67,8 @@ const (
 
 // Server is the gateway of a node. It serves any number of listeners.
 type Server struct {
-	cfg       Config
-	cluster   Cluster
+	cfg Config
+	parts
 	log       *slog.Logger
 	refusals  *refusals
 	metrics   *metrics
@@ -146,7 +146,7 @@ func New(cfg Config) (*Server, error) {
 		cfg.Registry = prometheus.NewRegistry()
 	}
 	s := &Server{
-		cfg: cfg, cluster: cfg.Cluster, log: cfg.Logger,
+		cfg: cfg, parts: partsOf(cfg.Cluster), log: cfg.Logger,
 		refusals:     newRefusals(cfg.Logger),
 		requestBytes: newBudget(cfg.MaxInflightBytes),
 		answerBytes:  newBudget(cfg.MaxInflightBytes),

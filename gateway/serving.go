@@ -19,6 +19,16 @@ const (
 	awayGrace = 500 * time.Millisecond
 )
 
+// Node is what a node says of itself.
+type Node interface {
+	// Ready is nil when this node serves: catalog known, caught up, leader known.
+	// The error says what is missing.
+	Ready() error
+	// Serving is nil while this node serves as well as any. elsewhere says that it is cut off, and
+	// that others may serve. It is asked ten times a second and must not wait.
+	Serving() (elsewhere bool, err error)
+}
+
 // serving is whether this node serves, as its cluster said last.
 type serving struct {
 	mu        sync.Mutex
@@ -51,7 +61,7 @@ func (s *Server) watchServing() {
 	tick := time.NewTicker(servingTick)
 	defer tick.Stop()
 	for {
-		elsewhere, why := s.cluster.Serving()
+		elsewhere, why := s.node.Serving()
 		switch was, is := s.serving.set(elsewhere, why); {
 		case is && !was:
 			s.log.Warn("clients are sent to other nodes", "error", why)

@@ -144,7 +144,7 @@ func (s *Server) serveReady(w http.ResponseWriter, _ *http.Request) {
 		plain(w, http.StatusServiceUnavailable, "the node is stopping\n")
 		return
 	}
-	if err := s.cluster.Ready(); err != nil {
+	if err := s.catalog.Ready(); err != nil {
 		plain(w, http.StatusServiceUnavailable, err.Error()+"\n")
 		return
 	}
