@@ -8,6 +8,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/trimaran-io/trimaran/fsm"
+	"github.com/trimaran-io/trimaran/gateway/order"
 	"github.com/trimaran-io/trimaran/kafkaproto"
 )
 
@@ -47,8 +48,12 @@ const (
 
 var errAcksZero = errors.New("a produce with acks=0 failed")
 
-// errIncomplete is what a parcel's batches are if nobody gets to make them.
-var errIncomplete = errors.New("produce was not worked on")
+// producing is what a Produce has for one partition.
+type producing struct {
+	order.Parcel
+	topic   string
+	records int
+}
 
 func handleProduce(r *request) {
 	req := r.body.(*kmsg.ProduceRequest)
@@ -60,7 +65,7 @@ func handleProduce(r *request) {
 	}
 	resp := req.ResponseKind().(*kmsg.ProduceResponse)
 	resp.Topics = make([]kmsg.ProduceResponseTopic, 0, len(req.Topics))
-	var parcels []*parcel // one per partition of the response, in its order; nil: see errs
+	var parcels []*producing // one per partition of the response, in its order; nil: see errs
 	var errs []error
 	var sets [][]byte
 	rules := make([]produceRules, 0, len(req.Topics))
@@ -79,17 +84,15 @@ func handleProduce(r *request) {
 		for j := range t.Partitions {
 			rt.Partitions[j].Default()
 			rt.Partitions[j].Partition, rt.Partitions[j].BaseOffset = t.Partitions[j].Partition, -1
-			var p *parcel
+			var p *producing
 			id, err := r.findPartition(topic, unknown, t.Partitions[j].Partition, noEpoch)
 			switch {
 			case badAcks:
 				err = errRequiredAcks
 			case err == nil:
-				p = &parcel{
-					partition: id, topic: topic.Name, until: until,
-					ready: make(chan struct{}), done: make(chan struct{}), err: errIncomplete,
-				}
-				r.session.lines.add(p)
+				p = &producing{topic: topic.Name}
+				p.Init(id, until)
+				r.session.lines.Add(&p.Parcel)
 			}
 			parcels, errs, sets, rules = append(parcels, p), append(errs, err), append(sets, t.Partitions[j].Records), append(rules, rule)
 		}
@@ -106,7 +109,7 @@ func handleProduce(r *request) {
 		// the last append is over.
 		for _, p := range parcels {
 			if p != nil {
-				<-p.done
+				<-p.Done()
 			}
 		}
 	})
@@ -137,12 +140,12 @@ func (p *produceRules) of(topic *fsm.Topic, defaults map[string]string, now int6
 }
 
 // convert makes batches of what the request brought and lets the lines go on.
-func (r *request) convert(parcels []*parcel, sets [][]byte, rules []produceRules) {
+func (r *request) convert(parcels []*producing, sets [][]byte, rules []produceRules) {
 	i := 0
 	defer func() {
 		for _, p := range parcels[i:] { // only after a panic, or a stop
 			if p != nil {
-				close(p.ready)
+				p.Ready()
 			}
 		}
 	}()
@@ -156,43 +159,47 @@ func (r *request) convert(parcels []*parcel, sets [][]byte, rules []produceRules
 			return
 		}
 		p.fill(sets[i], rules[i], s.conversions.Release)
-		close(p.ready)
+		p.Ready()
 	}
 }
 
 // fill makes batches of set.
-func (p *parcel) fill(set []byte, rules produceRules, release func(int64)) {
+func (p *producing) fill(set []byte, rules produceRules, release func(int64)) {
 	defer release(1)
-	p.stamped = -1
+	batches, records, err := rules.batches(set)
+	stamped := int64(-1)
+	if err == nil && rules.logAppendTime {
+		stamped = time.Now().UnixMilli()
+		for i := range batches {
+			batches[i].StampLogAppendTime(stamped)
+		}
+	}
+	p.records = records
+	p.Fill(batches, stamped, err)
+}
+
+// batches makes record batches of what the request has for a partition, or checks those that it has.
+func (p *produceRules) batches(set []byte) (batches []kafkaproto.Batch, records int, err error) {
 	lim := kafkaproto.Limits{
-		MaxMessageBytes: rules.maxMessage,
-		MaxDecompressed: rules.maxDecompressed, // compressed or not, a request holds no more
-		NoZstd:          rules.version < 7,
-		NeedKeys:        rules.needKeys,
-		Earliest:        rules.earliest,
-		Latest:          rules.latest,
+		MaxMessageBytes: p.maxMessage,
+		MaxDecompressed: p.maxDecompressed, // compressed or not, a request holds no more
+		NoZstd:          p.version < 7,
+		NeedKeys:        p.needKeys,
+		Earliest:        p.earliest,
+		Latest:          p.latest,
 	}
-	if rules.version < 3 {
-		p.batches, p.records, p.err = kafkaproto.FromMessageSet(set, lim)
-	} else {
-		var batch kafkaproto.Batch
-		if batch, p.err = kafkaproto.CheckProduced(set, lim); p.err == nil {
-			p.batches, p.records = []kafkaproto.Batch{batch}, int(batch.Header().Records)
-		}
+	if p.version < 3 {
+		return kafkaproto.FromMessageSet(set, lim)
 	}
-	if p.err == nil && rules.logAppendTime {
-		p.stamped = time.Now().UnixMilli()
+	batch, err := kafkaproto.CheckProduced(set, lim)
+	if err != nil {
+		return nil, 0, err
 	}
-	for i := range p.batches {
-		p.bytes += p.batches[i].Size()
-		if p.stamped >= 0 {
-			p.batches[i].StampLogAppendTime(p.stamped)
-		}
-	}
+	return []kafkaproto.Batch{batch}, int(batch.Header().Records), nil
 }
 
 // answerProduce waits for the parcels until the deadline and answers.
-func (r *request) answerProduce(req *kmsg.ProduceRequest, resp *kmsg.ProduceResponse, parcels []*parcel, errs []error, deadline time.Time) {
+func (r *request) answerProduce(req *kmsg.ProduceRequest, resp *kmsg.ProduceResponse, parcels []*producing, errs []error, deadline time.Time) {
 	ctx, cancel := context.WithDeadline(context.Background(), deadline)
 	defer cancel()
 	expired := ctx.Done()
@@ -207,7 +214,7 @@ func (r *request) answerProduce(req *kmsg.ProduceRequest, resp *kmsg.ProduceResp
 			p, err := parcels[next], errs[next]
 			next++
 			if p != nil {
-				err = p.wait(expired)
+				err = p.Wait(expired)
 			}
 			if err != nil {
 				out.ErrorCode = r.fail(err)
@@ -224,11 +231,9 @@ func (r *request) answerProduce(req *kmsg.ProduceRequest, resp *kmsg.ProduceResp
 				failed = err
 				continue
 			}
-			out.BaseOffset, out.LogStartOffset = int64(p.base), int64(p.logStart)
-			if len(p.batches) > 0 {
-				out.LogAppendTime = p.stamped
-			}
-			r.session.server.metrics.produced(p.topic, p.bytes, p.records)
+			base, logStart, stamped := p.Place()
+			out.BaseOffset, out.LogStartOffset, out.LogAppendTime = int64(base), int64(logStart), stamped
+			r.session.server.metrics.produced(p.topic, p.Bytes(), p.records)
 		}
 	}
 	switch {
@@ -238,20 +243,5 @@ func (r *request) answerProduce(req *kmsg.ProduceRequest, resp *kmsg.ProduceResp
 		r.hangUp(errors.Join(errAcksZero, failed))
 	default:
 		r.silence()
-	}
-}
-
-// wait gives the parcel's outcome, or fsm.ErrTimeout if that takes too long.
-func (p *parcel) wait(expired <-chan struct{}) error {
-	select {
-	case <-p.done:
-		return p.err
-	default:
-	}
-	select {
-	case <-p.done:
-		return p.err
-	case <-expired:
-		return fsm.ErrTimeout
 	}
 }

@@ -1,12 +1,14 @@
 package gateway
 
+import "github.com/trimaran-io/trimaran/gateway/order"
+
 // Cluster is all that the gateway knows of the nodes behind it: what each of its users knows, declared
 // beside that user. Errors are in fsm's list. All methods may be called concurrently.
 type Cluster interface {
-	Catalog      // find.go
-	Nodes        // brokers.go
-	Node         // serving.go
-	Appender     // lines.go
+	Catalog // find.go
+	Nodes   // brokers.go
+	Node    // serving.go
+	order.Appender
 	Records      // 01_fetch.go
 	Offsets      // 02_list_offsets.go
 	Changes      // changes.go
@@ -20,7 +22,7 @@ type parts struct {
 	catalog      Catalog
 	nodes        Nodes
 	node         Node
-	appender     Appender
+	appender     order.Appender
 	records      Records
 	offsets      Offsets
 	changes      Changes

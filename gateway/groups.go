@@ -69,7 +69,7 @@ func (r *request) asked(limit time.Duration, groups []string, work func(ctx cont
 	if limit > coordinateTimeout {
 		within = r.session.patient
 	}
-	wait, end := r.session.turns.take(groups)
+	wait, end := r.session.turns.Take(groups)
 	r.background(func() {
 		defer end()
 		wait()
@@ -77,55 +77,6 @@ func (r *request) asked(limit time.Duration, groups []string, work func(ctx cont
 		defer cancel()
 		work(ctx)
 	})
-}
-
-// turns keeps the requests of one connection about one group in line. A broker of Kafka's works on one request of a
-// connection at a time, and clients rely on it: Java's commitAsync sends the next commit before the last one is
-// answered, and the last one sent is to count.
-type turns struct {
-	mu sync.Mutex
-	// last has, by group, what is closed when the last request about it that was read is worked on. Then the key
-	// is gone.
-	last map[string]chan struct{}
-}
-
-// take puts a request about these groups at the end of their lines. It must call end when it is worked on, and not
-// begin before wait has returned.
-func (t *turns) take(groups []string) (wait, end func()) {
-	done := make(chan struct{})
-	before := make([]chan struct{}, 0, len(groups))
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if t.last == nil {
-		t.last = map[string]chan struct{}{}
-	}
-	if groups == nil {
-		for _, last := range t.last {
-			before = append(before, last)
-		}
-	}
-	for _, group := range groups {
-		if last, ok := t.last[group]; ok && last != done {
-			before = append(before, last)
-		}
-		t.last[group] = done
-	}
-	wait = func() {
-		for _, last := range before {
-			<-last
-		}
-	}
-	end = func() {
-		t.mu.Lock()
-		defer t.mu.Unlock()
-		for _, group := range groups {
-			if t.last[group] == done {
-				delete(t.last, group)
-			}
-		}
-		close(done)
-	}
-	return wait, end
 }
 
 // eachOf calls f for 0 to n-1, some at once.

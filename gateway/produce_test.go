@@ -14,6 +14,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/trimaran-io/trimaran/fsm"
+	"github.com/trimaran-io/trimaran/gateway/order"
 )
 
 // stuck is an Append that comes back when its context ends, with what the cluster
@@ -95,7 +96,7 @@ func TestALineLingersBehindASlowAppend(t *testing.T) {
 	for _, test := range []struct {
 		takes time.Duration
 		want  int // appends
-	}{{lingerFrom / 2, 3}, {2 * lingerFrom, 2}} {
+	}{{order.LingerFrom / 2, 3}, {2 * order.LingerFrom, 2}} {
 		f := newFake(t, "events")
 		f.append = func(ctx context.Context, p fsm.PartitionID, b [][]byte) ([]fsm.Appended, error) {
 			time.Sleep(test.takes)

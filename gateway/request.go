@@ -33,57 +33,6 @@ type request struct {
 	once sync.Once
 }
 
-// handlers answers each API. A handler runs in the connection's reader: it puts
-// in order what must be, hands the rest to background, and returns. Exactly one
-// of answer, silence and hangUp must follow.
-var handlers = map[kmsg.Key]func(*request){
-	kmsg.Produce:      handleProduce,
-	kmsg.Fetch:        handleFetch,
-	kmsg.ListOffsets:  handleListOffsets,
-	kmsg.Metadata:     handleMetadata,
-	kmsg.ApiVersions:  handleApiVersions,
-	kmsg.CreateTopics: handleCreateTopics,
-	kmsg.DeleteTopics: handleDeleteTopics,
-
-	kmsg.OffsetCommit:    handleOffsetCommit,
-	kmsg.OffsetFetch:     handleOffsetFetch,
-	kmsg.FindCoordinator: handleFindCoordinator,
-	kmsg.JoinGroup:       handleJoinGroup,
-	kmsg.Heartbeat:       handleHeartbeat,
-	kmsg.LeaveGroup:      handleLeaveGroup,
-	kmsg.SyncGroup:       handleSyncGroup,
-	kmsg.DescribeGroups:  handleDescribeGroups,
-	kmsg.ListGroups:      handleListGroups,
-	kmsg.DeleteGroups:    handleDeleteGroups,
-	kmsg.OffsetDelete:    handleOffsetDelete,
-
-	kmsg.DeleteRecords:                handleDeleteRecords,
-	kmsg.InitProducerID:               handleInitProducerID,
-	kmsg.DescribeConfigs:              handleDescribeConfigs,
-	kmsg.AlterConfigs:                 handleAlterConfigs,
-	kmsg.DescribeLogDirs:              handleDescribeLogDirs,
-	kmsg.CreatePartitions:             handleCreatePartitions,
-	kmsg.IncrementalAlterConfigs:      handleIncrementalAlterConfigs,
-	kmsg.AlterPartitionAssignments:    handleAlterPartitionReassignments,
-	kmsg.DescribeACLs:                 handleDescribeACLs,
-	kmsg.CreateACLs:                   handleCreateACLs,
-	kmsg.DeleteACLs:                   handleDeleteACLs,
-	kmsg.ListPartitionReassignments:   handleListPartitionReassignments,
-	kmsg.SASLHandshake:                handleSASLHandshake,
-	kmsg.SASLAuthenticate:             handleSASLAuthenticate,
-	kmsg.AlterReplicaLogDirs:          handleAlterReplicaLogDirs,
-	kmsg.ElectLeaders:                 handleElectLeaders,
-	kmsg.DescribeQuorum:               handleDescribeQuorum,
-	kmsg.UpdateFeatures:               handleUpdateFeatures,
-	kmsg.DescribeProducers:            handleDescribeProducers,
-	kmsg.OffsetForLeaderEpoch:         handleOffsetForLeaderEpoch,
-	kmsg.DescribeCluster:              handleDescribeCluster,
-	kmsg.DescribeClientQuotas:         handleDescribeClientQuotas,
-	kmsg.DescribeUserSCRAMCredentials: handleDescribeUserScramCredentials,
-	kmsg.ListConfigResources:          handleListConfigResources,
-	kmsg.DescribeTopicPartitions:      handleDescribeTopicPartitions,
-}
-
 // serve begins to work on a request. An error says that the connection ends at
 // this request; the reply has it then, in its turn.
 //
@@ -111,20 +60,15 @@ func (r *request) serve(frame []byte) (err error) {
 		r.hangUp(err)
 		return err
 	}
-	r.session.order.admit(r, effects[kmsg.Key(header.Key)])
+	api := apis[kmsg.Key(header.Key)]
+	r.before = r.session.order.Admit(r.reply.done, api.effect)
 	if header.Key >= StatusKey && len(frame) > maxOwnRequest {
 		err := fmt.Errorf("%w: %d bytes for API key %d, at most %d", kafkaproto.ErrFrameSize, len(frame), header.Key, maxOwnRequest)
 		r.hangUp(err)
 		return err
 	}
-	if header.Key == StatusKey {
-		return r.serveStatus(body)
-	}
-	if header.Key == ReplicaCheckKey {
-		return r.serveReplicaCheck(body)
-	}
-	if header.Key == AdministerKey {
-		return r.serveAdminister(body)
+	if api.own != nil {
+		return api.own(r, body)
 	}
 	if r.body, err = kafkaproto.DecodeRequest(header, body, r.admit); err != nil {
 		if errors.Is(err, kafkaproto.ErrNotServed) {
@@ -133,13 +77,12 @@ func (r *request) serve(frame []byte) (err error) {
 		r.hangUp(err)
 		return err
 	}
-	handle, ok := handlers[kmsg.Key(header.Key)]
-	if !ok {
+	if api.handle == nil {
 		err := fmt.Errorf("%w: no handler for %s", kafkaproto.ErrNotServed, r.name)
 		r.hangUp(err)
 		return err
 	}
-	handle(r)
+	api.handle(r)
 	return nil
 }
 

@@ -12,6 +12,7 @@ import (
 	"github.com/cockroachdb/datadriven"
 
 	"github.com/trimaran-io/trimaran/fsm"
+	"github.com/trimaran-io/trimaran/kafkaproto"
 )
 
 // TestScripts runs testdata/scripts: requests and answers byte by byte, over a
@@ -126,9 +127,11 @@ func (s *script) records(t *testing.T, d *datadriven.TestData) {
 	if d.Input == "" {
 		return
 	}
-	parcel := &parcel{}
-	parcel.fill(messageSet(strings.Split(strings.TrimSpace(d.Input), "\n")...), produceRules{}, func(int64) {})
-	if _, err := s.cluster.doAppend(id, rawBatches(parcel.batches)); err != nil {
+	batches, _, err := kafkaproto.FromMessageSet(messageSet(strings.Split(strings.TrimSpace(d.Input), "\n")...), kafkaproto.Limits{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.cluster.doAppend(id, rawBatches(batches)); err != nil {
 		t.Fatal(err)
 	}
 }

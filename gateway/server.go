@@ -17,6 +17,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/semaphore"
 
+	"github.com/trimaran-io/trimaran/gateway/order"
 	"github.com/trimaran-io/trimaran/kafkaproto"
 )
 
@@ -76,6 +77,7 @@ type Server struct {
 	advertise *address    // nil: none
 	allow     *allowList
 	topics    *topicMaker
+	lines     order.Config
 	serving   serving
 
 	web      *http.Server
@@ -168,6 +170,7 @@ func New(cfg Config) (*Server, error) {
 	s.ctx, s.stop = context.WithCancel(context.Background())
 	s.leaving, s.leave = context.WithCancel(s.ctx)
 	s.topics = newTopicMaker(s)
+	s.lines = order.Config{Appender: s.appender, Go: func(f func()) { s.wg.Go(f) }, Context: s.ctx, Logger: s.log}
 	s.serving.changed = make(chan struct{})
 	s.startWeb()
 	s.wg.Go(s.watchServing)

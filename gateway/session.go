@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 	"syscall"
 
+	"github.com/trimaran-io/trimaran/gateway/order"
 	"github.com/trimaran-io/trimaran/kafkaproto"
 )
 
@@ -42,9 +43,9 @@ type session struct {
 	named  bool    // a shim says that it is the broker
 
 	replies chan *reply
-	lines   lines // produces in order
-	order   order // what a request sees of those before it
-	turns   turns // what is asked about consumer groups in order
+	lines   order.Lines // produces in order
+	order   order.Order // what a request sees of those before it
+	turns   order.Turns // what is asked about consumer groups in order
 	// fetchSent is closed when the answer of the last fetch that was read is sent.
 	// Only the reader uses it.
 	fetchSent chan struct{}
@@ -89,7 +90,7 @@ func (s *Server) serveSession(c *conn, kind string, f framer, broker address) {
 	n.patient, n.hurry = context.WithCancel(n.open)
 	defer n.broken()
 	defer n.hurry()
-	n.lines.init(s)
+	n.lines.Init(&s.lines)
 	stays := s.become(c, kind, n.drain)
 	// After that: either this sees that the node is cut off, or sendAway sees the session.
 	if elsewhere, _, _ := s.serving.now(); elsewhere && !c.told {

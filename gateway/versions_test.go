@@ -39,9 +39,11 @@ func (c *client) ask(req kmsg.Request) kmsg.Response {
 
 // recordBatch makes what a producer of today sends.
 func recordBatch(values ...string) []byte {
-	parcel := &parcel{}
-	parcel.fill(messageSet(values...), produceRules{}, func(int64) {})
-	return parcel.batches[0].Bytes()
+	batches, _, err := kafkaproto.FromMessageSet(messageSet(values...), kafkaproto.Limits{})
+	if err != nil {
+		panic(err)
+	}
+	return batches[0].Bytes()
 }
 
 func zstdBatch(t *testing.T, values ...string) []byte {
