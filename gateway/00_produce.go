@@ -9,6 +9,7 @@ import (
 
 	"github.com/trimaran-io/trimaran/fsm"
 	"github.com/trimaran-io/trimaran/gateway/order"
+	"github.com/trimaran-io/trimaran/gateway/session"
 	"github.com/trimaran-io/trimaran/kafkaproto"
 )
 
@@ -46,8 +47,6 @@ const (
 	maxWait = 5 * time.Minute
 )
 
-var errAcksZero = errors.New("a produce with acks=0 failed")
-
 // producing is what a Produce has for one partition.
 type producing struct {
 	order.Parcel
@@ -70,13 +69,13 @@ func handleProduce(r *request) {
 	var sets [][]byte
 	rules := make([]produceRules, 0, len(req.Topics))
 	badAcks := req.Version > 0 && (req.Acks < -1 || req.Acks > 1)
-	topics := r.session.server.catalog.Topics()
+	topics := r.conn.server.catalog.Topics()
 	for i := range req.Topics {
 		t := &req.Topics[i]
 		topic, unknown := r.findTopic(topics, t.Topic, t.TopicID, req.Version >= 13)
-		rule := produceRules{version: req.Version, maxDecompressed: r.session.server.cfg.MaxRequestBytes}
+		rule := produceRules{version: req.Version, maxDecompressed: r.conn.server.cfg.MaxRequestBytes}
 		if topic != nil {
-			rule.of(topic, r.session.server.cfg.TopicDefaults, time.Now().UnixMilli())
+			rule.of(topic, r.conn.server.cfg.TopicDefaults, time.Now().UnixMilli())
 		}
 		rt := kmsg.NewProduceResponseTopic()
 		rt.Topic, rt.TopicID = t.Topic, t.TopicID
@@ -92,13 +91,13 @@ func handleProduce(r *request) {
 			case err == nil:
 				p = &producing{topic: topic.Name}
 				p.Init(id, until)
-				r.session.lines.Add(&p.Parcel)
+				r.conn.lines.Add(&p.Parcel)
 			}
 			parcels, errs, sets, rules = append(parcels, p), append(errs, err), append(sets, t.Partitions[j].Records), append(rules, rule)
 		}
 		resp.Topics = append(resp.Topics, rt)
 	}
-	free := r.keepFrame()
+	free := r.reply.KeepFrame()
 	r.background(func() {
 		if free != nil {
 			defer free()
@@ -149,13 +148,13 @@ func (r *request) convert(parcels []*producing, sets [][]byte, rules []produceRu
 			}
 		}
 	}()
-	s := r.session.server
+	s := r.conn.server
 	for ; i < len(parcels); i++ {
 		p := parcels[i]
 		if p == nil {
 			continue
 		}
-		if err := s.conversions.Acquire(s.ctx, 1); err != nil {
+		if err := s.conversions.Acquire(s.listener.Context(), 1); err != nil {
 			return
 		}
 		p.fill(sets[i], rules[i], s.conversions.Release)
@@ -233,14 +232,14 @@ func (r *request) answerProduce(req *kmsg.ProduceRequest, resp *kmsg.ProduceResp
 			}
 			base, logStart, stamped := p.Place()
 			out.BaseOffset, out.LogStartOffset, out.LogAppendTime = int64(base), int64(logStart), stamped
-			r.session.server.metrics.produced(p.topic, p.Bytes(), p.records)
+			r.conn.server.metrics.produced(p.topic, p.Bytes(), p.records)
 		}
 	}
 	switch {
 	case req.Acks != 0:
 		r.answer(resp)
 	case failed != nil:
-		r.hangUp(errors.Join(errAcksZero, failed))
+		r.hangUp(errors.Join(session.ErrAcksZero, failed))
 	default:
 		r.silence()
 	}

@@ -95,10 +95,10 @@ type fetch struct {
 // case, and so a client that asks for much and takes nothing holds the memory of
 // one answer.
 func handleFetch(r *request) {
-	before := r.session.fetchSent
+	before := r.conn.fetchSent
 	sent := make(chan struct{})
-	r.session.fetchSent = sent
-	r.whenSent(func() { close(sent) })
+	r.conn.fetchSent = sent
+	r.reply.WhenSent(func() { close(sent) })
 	r.background(func() {
 		if before != nil {
 			<-before
@@ -109,7 +109,7 @@ func handleFetch(r *request) {
 
 func (r *request) fetch() {
 	req := r.body.(*kmsg.FetchRequest)
-	f := &fetch{request: r, version: req.Version, left: r.session.server.cfg.MaxRequestBytes}
+	f := &fetch{request: r, version: req.Version, left: r.conn.server.cfg.MaxRequestBytes}
 	if req.Version >= 3 {
 		f.left = min(f.left, max(int(req.MaxBytes), 1))
 	}
@@ -132,11 +132,11 @@ func (r *request) fetch() {
 		f.await(r.began.Add(wait), int(req.MinBytes))
 	}
 	for _, p := range f.parts {
-		r.session.server.metrics.fetched(p.topic, len(p.out.RecordBatches))
+		r.conn.server.metrics.fetched(p.topic, len(p.out.RecordBatches))
 		r.note(p.out.ErrorCode)
 	}
 	answered = true
-	r.whenSent(f.release)
+	r.reply.WhenSent(f.release)
 	if req.Version >= 4 {
 		r.answerParts(fetchParts(r.header, resp))
 		return
@@ -157,7 +157,7 @@ func (r *request) fetch() {
 
 // resolve lays out the response and finds the partitions in the catalog.
 func (f *fetch) resolve(req *kmsg.FetchRequest, resp *kmsg.FetchResponse) {
-	s := f.session.server
+	s := f.conn.server
 	type key struct { // a topic's name, or from version 13 on its id
 		name string
 		id   [16]byte

@@ -74,15 +74,15 @@ func handleListOffsets(r *request) {
 	r.background(func() {
 		req := r.body.(*kmsg.ListOffsetsRequest)
 		resp := req.ResponseKind().(*kmsg.ListOffsetsResponse)
-		s := r.session.server
+		s := r.conn.server
 		topics := s.catalog.Topics()
-		ctx, cancel := context.WithTimeout(r.session.open, offsetsGrace)
+		ctx, cancel := context.WithTimeout(r.reply.Open(), offsetsGrace)
 		defer cancel()
 		grace := searchGrace
 		if req.Version >= 10 && req.TimeoutMillis > 0 {
 			grace = min(grace, time.Duration(req.TimeoutMillis)*time.Millisecond)
 		}
-		searching, cancel := context.WithTimeout(r.session.open, grace)
+		searching, cancel := context.WithTimeout(r.reply.Open(), grace)
 		defer cancel()
 		var work errgroup.Group
 		work.SetLimit(parallelReads)
@@ -184,7 +184,7 @@ func (r *request) endOffset(ctx context.Context, id fsm.PartitionID, which int64
 	out.Offset = int64(offsets[0])
 	if which == latestOffset {
 		// What is read at the end is written in this epoch or a later one.
-		epoch, _ := r.session.server.catalog.LeaderEpoch(id)
+		epoch, _ := r.conn.server.catalog.LeaderEpoch(id)
 		out.LeaderEpoch = int32(epoch)
 	}
 	return nil
@@ -194,10 +194,10 @@ func (r *request) endOffset(ctx context.Context, id fsm.PartitionID, which int64
 func (r *request) offsetForTime(ctx context.Context, id fsm.PartitionID, timestamp int64, out *kmsg.ListOffsetsResponseTopicPartition) (err error) {
 	defer func() {
 		if v := recover(); v != nil {
-			err = r.session.panicked(v)
+			err = r.reply.Panicked(v)
 		}
 	}()
-	offset, at, epoch, ok, err := r.session.server.offsets.OffsetForTime(ctx, id, timestamp)
+	offset, at, epoch, ok, err := r.conn.server.offsets.OffsetForTime(ctx, id, timestamp)
 	if err != nil && ctx.Err() != nil && !errors.Is(err, fsm.ErrUnknownTopicOrPartition) {
 		return fmt.Errorf("%w: %w", fsm.ErrTimeout, err)
 	}
@@ -211,10 +211,10 @@ func (r *request) offsetForTime(ctx context.Context, id fsm.PartitionID, timesta
 func (r *request) listOffsets(ctx context.Context, id fsm.PartitionID, timestamp int64, most int) (offsets []fsm.Offset, err error) {
 	defer func() {
 		if v := recover(); v != nil {
-			err = r.session.panicked(v)
+			err = r.reply.Panicked(v)
 		}
 	}()
-	offsets, err = r.session.server.offsets.ListOffsets(ctx, id, timestamp, most)
+	offsets, err = r.conn.server.offsets.ListOffsets(ctx, id, timestamp, most)
 	if err != nil && ctx.Err() != nil {
 		err = fmt.Errorf("%w: %w", fsm.ErrNoLeader, err)
 	}

@@ -1,15 +1,11 @@
 package gateway
 
 import (
-	"context"
-	"errors"
-	"sync"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/trimaran-io/trimaran/fsm"
-	"github.com/trimaran-io/trimaran/kafkaproto"
 )
 
 // Metadata, versions 0 to 13.
@@ -40,16 +36,9 @@ import (
 const BrokerID int32 = 1
 
 const (
-	// maxCreating bounds the topics that are being created because somebody named
-	// them; naming more begins to create them when they are asked for again.
-	maxCreating = 64
-	// createTimeout bounds one creation, rememberFailure how long its error is
-	// told before it is tried again.
-	createTimeout = 30 * time.Second
 	// catalogPatience is how long a list of all topics waits for a node that has just started.
 	catalogPatience = 10 * time.Second
 	catalogTick     = 20 * time.Millisecond
-	rememberFailure = 5 * time.Second
 )
 
 func handleMetadata(r *request) {
@@ -70,7 +59,7 @@ func handleMetadata(r *request) {
 
 // catalogKnown says whether this node knows all topics. One that is in no cluster yet does not: it may be about to
 // join one that has some.
-func (r *request) catalogKnown() bool { return r.session.server.catalog.CatalogKnown() }
+func (r *request) catalogKnown() bool { return r.conn.server.catalog.CatalogKnown() }
 
 // awaitCatalog waits for a moment until this node, which has just started, knows all topics.
 func (r *request) awaitCatalog() bool {
@@ -82,7 +71,7 @@ func (r *request) awaitCatalog() bool {
 		}
 		select {
 		case <-tick.C:
-		case <-r.session.patient.Done():
+		case <-r.reply.Patient().Done():
 			return false
 		}
 	}
@@ -94,7 +83,7 @@ func (r *request) answerMetadata(req *kmsg.MetadataRequest) {
 	shown := r.brokers()
 	for _, b := range shown.list {
 		broker := kmsg.NewMetadataResponseBroker()
-		broker.NodeID, broker.Host, broker.Port = b.id, b.at.host, b.at.port
+		broker.NodeID, broker.Host, broker.Port = b.id, b.at.Host, b.at.Port
 		if b.rack != "" {
 			broker.Rack = &b.rack
 		}
@@ -104,7 +93,7 @@ func (r *request) answerMetadata(req *kmsg.MetadataRequest) {
 	if req.IncludeClusterAuthorizedOperations {
 		resp.AuthorizedOperations = clusterOperations
 	}
-	s := r.session.server
+	s := r.conn.server
 	resp.ClusterID = kmsg.StringPtr(s.nodes.ClusterID())
 	mayCreate := req.Version < 4 || req.AllowAutoTopicCreation
 	topics := s.catalog.Topics()
@@ -174,93 +163,9 @@ func (r *request) describe(topic *fsm.Topic, shown *brokers) kmsg.MetadataRespon
 	rt.Partitions = make([]kmsg.MetadataResponseTopicPartition, len(topic.Partitions))
 	for i := range rt.Partitions {
 		rt.Partitions[i].Default()
-		epoch, _ := r.session.server.catalog.LeaderEpoch(fsm.PartitionID{Topic: topic.ID, Partition: int32(i)})
+		epoch, _ := r.conn.server.catalog.LeaderEpoch(fsm.PartitionID{Topic: topic.ID, Partition: int32(i)})
 		rt.Partitions[i].Partition, rt.Partitions[i].Leader, rt.Partitions[i].LeaderEpoch = int32(i), shown.leader(&topic.Partitions[i]).id, int32(epoch)
 		rt.Partitions[i].Replicas, rt.Partitions[i].ISR, rt.Partitions[i].OfflineReplicas = shown.replicas(&topic.Partitions[i])
 	}
 	return rt
-}
-
-// topicMaker creates topics that were named and are not there, in the background.
-type topicMaker struct {
-	server *Server
-
-	mu      sync.Mutex
-	running int
-	making  map[string]*making // also those that failed lately
-}
-
-type making struct {
-	over time.Time // zero: still at it
-	err  error
-}
-
-func newTopicMaker(s *Server) *topicMaker {
-	return &topicMaker{server: s, making: map[string]*making{}}
-}
-
-// missing says what to answer for a topic that the catalog does not list, and
-// begins to create it where that is wanted and the client may.
-func (t *topicMaker) missing(name string, mayCreate bool) error {
-	if err := kafkaproto.CheckTopicName(name); err != nil {
-		return err
-	}
-	if err := t.server.unknownTopic(); !errors.Is(err, fsm.ErrUnknownTopicOrPartition) || !t.server.cfg.AutoCreateTopics || !mayCreate {
-		return err
-	}
-	if err := kafkaproto.CheckNewTopicName(name); err != nil {
-		return err
-	}
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if m := t.making[name]; m != nil {
-		if m.over.IsZero() {
-			return errTopicComing
-		}
-		if time.Since(m.over) < rememberFailure {
-			return m.err
-		}
-	}
-	if t.running >= maxCreating || t.server.leaving.Err() != nil {
-		return errTopicComing
-	}
-	for old, m := range t.making {
-		if !m.over.IsZero() && time.Since(m.over) >= rememberFailure {
-			delete(t.making, old)
-		}
-	}
-	t.running++
-	t.making[name] = &making{}
-	t.server.wg.Go(func() { t.make(name) })
-	return errTopicComing
-}
-
-func (t *topicMaker) make(name string) {
-	ctx, cancel := context.WithTimeout(t.server.leaving, createTimeout)
-	defer cancel()
-	var err error = fsm.ErrUnknown
-	defer func() {
-		v := recover()
-		switch {
-		case v != nil:
-			t.server.log.Error("creating a topic on first use panicked", "topic", name, "panic", v)
-		case err == nil:
-			t.server.log.Info("topic created on first use", "topic", name)
-		default:
-			t.server.log.Warn("topic not created on first use", "topic", name, "error", err)
-		}
-		t.mu.Lock()
-		defer t.mu.Unlock()
-		t.running--
-		if err == nil {
-			delete(t.making, name)
-			return
-		}
-		*t.making[name] = making{over: time.Now(), err: err}
-	}()
-	err = t.server.changes.CreateTopic(ctx, fsm.TopicSpec{Name: name, Partitions: -1, ReplicationFactor: -1}, false)
-	switch fsm.Code(err) {
-	case fsm.ErrTopicExists, fsm.ErrTimeout:
-		err = nil // somebody else was faster, or it is there and some partition has no leader yet
-	}
 }

@@ -21,7 +21,7 @@ import (
 func handleOffsetCommit(r *request) {
 	req := r.body.(*kmsg.OffsetCommitRequest)
 	r.asked(coordinateTimeout, []string{req.Group}, func(ctx context.Context) {
-		topics := r.session.server.catalog.Topics()
+		topics := r.conn.server.catalog.Topics()
 		type place struct {
 			topic     string
 			partition int32

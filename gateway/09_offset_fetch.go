@@ -81,7 +81,7 @@ func (r *request) fetchOffsetsOfGroups(req *kmsg.OffsetFetchRequest) {
 		resp := kmsg.NewPtrOffsetFetchResponse()
 		resp.Version = r.header.Version
 		resp.Groups = make([]kmsg.OffsetFetchResponseGroup, len(req.Groups))
-		topics := r.session.server.catalog.Topics()
+		topics := r.conn.server.catalog.Topics()
 		eachOf(len(req.Groups), func(i int) {
 			asked := req.Groups[i]
 			var unknown []kmsg.OffsetFetchResponseGroupTopic
@@ -93,7 +93,7 @@ func (r *request) fetchOffsetsOfGroups(req *kmsg.OffsetFetchRequest) {
 				resp.Groups[i].Default()
 				resp.Groups[i].Group, resp.Groups[i].ErrorCode = asked.Group, kerr.NotCoordinator.Code
 			}
-			if len(unknown) > 0 && r.session.server.catalog.Ready() != nil {
+			if len(unknown) > 0 && r.conn.server.catalog.Ready() != nil {
 				notHere()
 				return
 			}
@@ -101,7 +101,7 @@ func (r *request) fetchOffsetsOfGroups(req *kmsg.OffsetFetchRequest) {
 			for j := range answer.Topics {
 				topic, ok := topics.Lookup(answer.Topics[j].Topic)
 				if !ok {
-					topic, ok = r.session.server.catalog.Topics().Lookup(answer.Topics[j].Topic)
+					topic, ok = r.conn.server.catalog.Topics().Lookup(answer.Topics[j].Topic)
 				}
 				if ok {
 					answer.Topics[j].TopicID = topic.ID

@@ -7,6 +7,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/trimaran-io/trimaran/fsm"
+	"github.com/trimaran-io/trimaran/gateway/listen"
 	"github.com/trimaran-io/trimaran/kafkaproto"
 )
 
@@ -41,7 +42,7 @@ func handleCreateTopics(r *request) {
 			if err != nil {
 				return err
 			}
-			return r.session.server.changes.CreateTopic(ctx, spec, req.ValidateOnly)
+			return r.conn.server.changes.CreateTopic(ctx, spec, req.ValidateOnly)
 		})
 		for i := range req.Topics {
 			rt := kmsg.NewCreateTopicsResponseTopic()
@@ -61,7 +62,7 @@ func handleCreateTopics(r *request) {
 // tellCreated says what became of a wish for a topic, or, if it was only to be
 // validated, what it says: what the cluster would choose is not known then.
 func (r *request) tellCreated(rt *kmsg.CreateTopicsResponseTopic, asked *kmsg.CreateTopicsRequestTopic, validateOnly bool) {
-	s := r.session.server
+	s := r.conn.server
 	topic := &fsm.Topic{Configs: map[string]string{}}
 	rt.NumPartitions, rt.ReplicationFactor = asked.NumPartitions, asked.ReplicationFactor
 	for _, c := range asked.Configs {
@@ -115,7 +116,7 @@ func specOf(t *kmsg.CreateTopicsRequestTopic) (fsm.TopicSpec, error) {
 	}
 	for _, c := range t.Configs {
 		if c.Value == nil {
-			return spec, fmt.Errorf("%w: %s has no value", fsm.ErrInvalidConfig, shown(c.Name))
+			return spec, fmt.Errorf("%w: %s has no value", fsm.ErrInvalidConfig, listen.Shown(c.Name))
 		}
 		if spec.Configs == nil {
 			spec.Configs = map[string]string{}

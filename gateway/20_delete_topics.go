@@ -26,7 +26,7 @@ func handleDeleteTopics(r *request) {
 	r.background(func() {
 		req := r.body.(*kmsg.DeleteTopicsRequest)
 		resp := req.ResponseKind().(*kmsg.DeleteTopicsResponse)
-		s := r.session.server
+		s := r.conn.server
 		asked := req.Topics
 		if req.Version < 6 {
 			asked = make([]kmsg.DeleteTopicsRequestTopic, len(req.TopicNames))

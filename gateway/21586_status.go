@@ -42,9 +42,9 @@ func (r *request) serveStatus(body []byte) error {
 		return err
 	}
 	r.background(func() {
-		ctx, cancel := context.WithTimeout(r.session.open, statusTimeout)
+		ctx, cancel := context.WithTimeout(r.reply.Open(), statusTimeout)
 		defer cancel()
-		status, err := r.session.server.operations.Status(ctx)
+		status, err := r.conn.server.operations.Status(ctx)
 		r.answerJSON(StatusKey, status, err)
 	})
 	return nil

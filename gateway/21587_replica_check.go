@@ -37,9 +37,9 @@ func (r *request) serveReplicaCheck(body []byte) error {
 		return err
 	}
 	r.background(func() {
-		ctx, cancel := context.WithTimeout(r.session.open, replicaCheckTimeout)
+		ctx, cancel := context.WithTimeout(r.reply.Open(), replicaCheckTimeout)
 		defer cancel()
-		s := r.session.server
+		s := r.conn.server
 		var check *fsm.PartitionCheck
 		topic, unknown := r.findTopic(s.catalog.Topics(), name, [16]byte{}, false)
 		id, err := r.findPartitionHere(topic, unknown, partition)

@@ -38,10 +38,10 @@ func (r *request) serveAdminister(body []byte) error {
 		return err
 	}
 	r.background(func() {
-		ctx, cancel := context.WithTimeout(r.session.open, administerTimeout)
+		ctx, cancel := context.WithTimeout(r.reply.Open(), administerTimeout)
 		defer cancel()
 		var answer fsm.AdminAnswer
-		if err := r.session.server.operations.Administer(ctx, asked); err != nil {
+		if err := r.conn.server.operations.Administer(ctx, asked); err != nil {
 			answer.Error = err.Error()
 			switch fsm.Code(err) {
 			case fsm.ErrNoLeader, fsm.ErrNotLeader, fsm.ErrUnknownFate, fsm.ErrTimeout, fsm.ErrShuttingDown:

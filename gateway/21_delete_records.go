@@ -25,7 +25,7 @@ func handleDeleteRecords(r *request) {
 	r.background(func() {
 		req := r.body.(*kmsg.DeleteRecordsRequest)
 		resp := req.ResponseKind().(*kmsg.DeleteRecordsResponse)
-		s := r.session.server
+		s := r.conn.server
 		topics := s.catalog.Topics()
 		type place struct{ topic, partition int }
 		var places []place

@@ -37,9 +37,9 @@ func handleInitProducerID(r *request) {
 			r.answer(resp)
 			return
 		}
-		ctx, cancel := context.WithTimeout(r.session.open, minAppend)
+		ctx, cancel := context.WithTimeout(r.reply.Open(), minAppend)
 		defer cancel()
-		id, err := r.session.server.producers.NewProducerID(ctx)
+		id, err := r.conn.server.producers.NewProducerID(ctx)
 		if err != nil {
 			resp.ErrorCode = r.fail(err)
 		} else {

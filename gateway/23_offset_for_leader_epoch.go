@@ -28,8 +28,8 @@ func handleOffsetForLeaderEpoch(r *request) {
 	r.background(func() {
 		req := r.body.(*kmsg.OffsetForLeaderEpochRequest)
 		resp := req.ResponseKind().(*kmsg.OffsetForLeaderEpochResponse)
-		topics := r.session.server.catalog.Topics()
-		ctx, cancel := context.WithTimeout(r.session.open, offsetsGrace)
+		topics := r.conn.server.catalog.Topics()
+		ctx, cancel := context.WithTimeout(r.reply.Open(), offsetsGrace)
 		defer cancel()
 		var work errgroup.Group
 		work.SetLimit(parallelReads)
@@ -76,10 +76,10 @@ func handleOffsetForLeaderEpoch(r *request) {
 func (r *request) epochEnd(ctx context.Context, id fsm.PartitionID, epoch fsm.LeaderEpoch) (found fsm.LeaderEpoch, end fsm.Offset, err error) {
 	defer func() {
 		if v := recover(); v != nil {
-			err = r.session.panicked(v)
+			err = r.reply.Panicked(v)
 		}
 	}()
-	found, end, err = r.session.server.offsets.EpochEnd(ctx, id, epoch)
+	found, end, err = r.conn.server.offsets.EpochEnd(ctx, id, epoch)
 	if err != nil && ctx.Err() != nil {
 		err = fmt.Errorf("%w: %w", fsm.ErrNoLeader, err)
 	}

@@ -14,7 +14,7 @@ import (
 func handleAlterReplicaLogDirs(r *request) {
 	req := r.body.(*kmsg.AlterReplicaLogDirsRequest)
 	resp := req.ResponseKind().(*kmsg.AlterReplicaLogDirsResponse)
-	s := r.session.server
+	s := r.conn.server
 	topics := s.catalog.Topics()
 	for _, d := range req.Dirs {
 		for _, t := range d.Topics {

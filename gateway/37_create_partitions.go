@@ -22,7 +22,7 @@ func handleCreatePartitions(r *request) {
 	r.background(func() {
 		req := r.body.(*kmsg.CreatePartitionsRequest)
 		resp := req.ResponseKind().(*kmsg.CreatePartitionsResponse)
-		s := r.session.server
+		s := r.conn.server
 		named := map[string]int{}
 		for i := range req.Topics {
 			named[req.Topics[i].Topic]++

@@ -18,7 +18,7 @@ func handleElectLeaders(r *request) {
 	req := r.body.(*kmsg.ElectLeadersRequest)
 	resp := req.ResponseKind().(*kmsg.ElectLeadersResponse)
 	const preferred, unclean = 0, 1
-	s := r.session.server
+	s := r.conn.server
 	topics := s.catalog.Topics()
 	for _, t := range req.Topics {
 		rt := kmsg.NewElectLeadersResponseTopic()

@@ -17,7 +17,7 @@ func handleAlterPartitionReassignments(r *request) {
 	req := r.body.(*kmsg.AlterPartitionAssignmentsRequest)
 	resp := req.ResponseKind().(*kmsg.AlterPartitionAssignmentsResponse)
 	resp.AllowReplicationFactorChange = req.AllowReplicationFactorChange
-	topics := r.session.server.catalog.Topics()
+	topics := r.conn.server.catalog.Topics()
 	for _, t := range req.Topics {
 		rt := kmsg.NewAlterPartitionAssignmentsResponseTopic()
 		rt.Topic = t.Topic
@@ -26,7 +26,7 @@ func handleAlterPartitionReassignments(r *request) {
 			var why string
 			switch err := checkAssignment(p.Partition, p.Replicas); {
 			case !topics.Has(t.Topic, p.Partition):
-				failure, why = kafkaError(r.session.server.unknownTopic()), "no such partition"
+				failure, why = kafkaError(r.conn.server.unknownTopic()), "no such partition"
 			case p.Replicas == nil:
 				failure, why = kerr.NoReassignmentInProgress, "nothing is being reassigned"
 			case err != nil:

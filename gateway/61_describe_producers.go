@@ -21,9 +21,9 @@ func handleDescribeProducers(r *request) {
 	r.background(func() {
 		req := r.body.(*kmsg.DescribeProducersRequest)
 		resp := req.ResponseKind().(*kmsg.DescribeProducersResponse)
-		s := r.session.server
+		s := r.conn.server
 		topics := s.catalog.Topics()
-		ctx, cancel := context.WithTimeout(r.session.open, minAppend)
+		ctx, cancel := context.WithTimeout(r.reply.Open(), minAppend)
 		defer cancel()
 		answered := map[named]bool{}
 		for i := range req.Topics {

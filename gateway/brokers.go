@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"github.com/trimaran-io/trimaran/fsm"
+	"github.com/trimaran-io/trimaran/gateway/listen"
 )
 
 // Clients see one broker, which leads everything, at the address by which they came. By choice they see the
@@ -29,7 +30,7 @@ type Nodes interface {
 // shownBroker is a broker as Metadata and DescribeCluster list it.
 type shownBroker struct {
 	id   int32
-	at   address
+	at   listen.Address
 	rack string // "": none
 }
 
@@ -48,8 +49,8 @@ type brokers struct {
 }
 
 func (r *request) brokers() *brokers {
-	s := r.session.server
-	own := shownBroker{id: BrokerID, at: r.session.broker}
+	s := r.conn.server
+	own := shownBroker{id: BrokerID, at: r.conn.client.Broker}
 	b := &brokers{list: []shownBroker{own}, one: true, showReplicas: s.cfg.ShowReplicas}
 	if !s.cfg.ListGateways && !s.cfg.ShowReplicas {
 		return b
@@ -58,14 +59,14 @@ func (r *request) brokers() *brokers {
 	var nodes []shownBroker
 	for place, node := range s.catalog.Topics().Nodes() {
 		b.places[node.ID] = place
-		at, err := parseAddress(b.alive[node.ID])
-		if err != nil || unspecified(at.host) {
+		at, err := listen.ParseAddress(b.alive[node.ID])
+		if err != nil || unspecified(at.Host) {
 			continue
 		}
 		nodes = append(nodes, shownBroker{nodeBroker(place), at, node.Zone})
 	}
 	switch {
-	case r.session.named:
+	case r.conn.client.Named:
 		b.list = append(b.list, nodes...)
 	case len(nodes) > 0:
 		b.list, b.one = nodes, false

@@ -38,9 +38,9 @@ func (r *request) admin(timeoutMillis int32, n int, work func(ctx context.Contex
 		err error
 	}
 	outcomes := make(chan outcome, n)
-	s := r.session.server
-	s.wg.Go(func() {
-		ctx, cancel := context.WithTimeout(s.ctx, max(timeout, minAppend))
+	s := r.conn.server
+	s.listener.Go(func() {
+		ctx, cancel := context.WithTimeout(s.listener.Context(), max(timeout, minAppend))
 		defer cancel()
 		var all errgroup.Group
 		all.SetLimit(parallelAdmin)
@@ -49,7 +49,7 @@ func (r *request) admin(timeoutMillis int32, n int, work func(ctx context.Contex
 				err := error(fsm.ErrUnknown)
 				defer func() {
 					if v := recover(); v != nil {
-						_ = r.session.panicked(v)
+						_ = r.reply.Panicked(v)
 					}
 					outcomes <- outcome{i, err}
 				}()

@@ -1,13 +1,16 @@
 package gateway
 
-import "github.com/trimaran-io/trimaran/gateway/order"
+import (
+	"github.com/trimaran-io/trimaran/gateway/listen"
+	"github.com/trimaran-io/trimaran/gateway/order"
+)
 
 // Cluster is all that the gateway knows of the nodes behind it: what each of its users knows, declared
 // beside that user. Errors are in fsm's list. All methods may be called concurrently.
 type Cluster interface {
 	Catalog // find.go
 	Nodes   // brokers.go
-	Node    // serving.go
+	listen.Node
 	order.Appender
 	Records      // 01_fetch.go
 	Offsets      // 02_list_offsets.go
@@ -21,7 +24,6 @@ type Cluster interface {
 type parts struct {
 	catalog      Catalog
 	nodes        Nodes
-	node         Node
 	appender     order.Appender
 	records      Records
 	offsets      Offsets
@@ -33,7 +35,7 @@ type parts struct {
 
 func partsOf(c Cluster) parts {
 	return parts{
-		catalog: c, nodes: c, node: c, appender: c, records: c, offsets: c, changes: c, producers: c,
+		catalog: c, nodes: c, appender: c, records: c, offsets: c, changes: c, producers: c,
 		coordinators: c, operations: c,
 	}
 }

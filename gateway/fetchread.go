@@ -41,7 +41,7 @@ func (f *fetch) read(parts []*fetchPart) {
 		wave := f.wave(parts)
 		parts = parts[len(wave):]
 		began := time.Now()
-		ctx, cancel := context.WithTimeout(f.session.open, min(readGrace, patience))
+		ctx, cancel := context.WithTimeout(f.reply.Open(), min(readGrace, patience))
 		f.each(wave, func(p *fetchPart) { f.readPart(ctx, p) })
 		cancel()
 		patience -= time.Since(began)
@@ -91,7 +91,7 @@ func (f *fetch) fit(wave []*fetchPart) {
 		f.left += p.granted - len(p.more)
 		p.join()
 		if total := int64(len(p.out.RecordBatches)); p.held > total {
-			f.session.server.answerBytes.release(p.held - total)
+			f.conn.server.answerBytes.Release(p.held - total)
 			p.held = total
 		}
 		if f.version >= 3 && (f.left <= 0 || p.err == nil && p.next < 0) {
@@ -222,7 +222,7 @@ type reading struct {
 // readBatches reads those batches that a client of the version knows.
 func (f *fetch) readBatches(ctx context.Context, p *fetchPart, from fsm.Offset) (got reading, err error) {
 	got.from = from
-	if got.Slice, err = f.session.server.records.Read(ctx, p.id, from, p.granted); err != nil {
+	if got.Slice, err = f.conn.server.records.Read(ctx, p.id, from, p.granted); err != nil {
 		return got, err
 	}
 	got.Batches, got.end, err = readable(got.Batches, f.version >= 10, from)
@@ -255,7 +255,7 @@ func (f *fetch) convertPart(p *fetchPart) {
 			f.give(p, got, set)
 			return
 		}
-		ctx, cancel := context.WithTimeout(f.session.open, readGrace)
+		ctx, cancel := context.WithTimeout(f.reply.Open(), readGrace)
 		got, err = f.readBatches(ctx, p, got.end)
 		switch {
 		case errors.Is(err, kafkaproto.ErrUnsupportedCompression):
@@ -274,10 +274,10 @@ func (f *fetch) convertPart(p *fetchPart) {
 
 // unreadable answers a partition whose records cannot be given out.
 func (f *fetch) unreadable(p *fetchPart, got reading, err error) {
-	if f.session.open.Err() == nil {
-		f.session.server.refusals.log("records cannot be given out", err, "topic", p.topic, "partition", p.id.Partition, "offset", got.from)
+	if f.reply.Open().Err() == nil {
+		f.conn.server.refusals.Log("records cannot be given out", err, "topic", p.topic, "partition", p.id.Partition, "offset", got.from)
 	}
-	f.unusable(f.session.open, p, err)
+	f.unusable(f.reply.Open(), p, err)
 }
 
 // unusable answers a partition with records that the client cannot have. If it has some
@@ -296,8 +296,8 @@ const messagePrefix = 12
 // downConvert makes a message set of batches, for versions below 4. As for what
 // producers send, few at once: a small batch may unpack to a hundred megabytes.
 func (f *fetch) downConvert(batches []byte, from fsm.Offset, want int) ([]byte, error) {
-	conversions := f.session.server.conversions
-	if err := conversions.Acquire(f.session.open, 1); err != nil {
+	conversions := f.conn.server.conversions
+	if err := conversions.Acquire(f.reply.Open(), 1); err != nil {
 		return nil, err // nobody gets the answer
 	}
 	defer conversions.Release(1)
@@ -339,7 +339,7 @@ func (f *fetch) grant(p *fetchPart) int {
 	if want <= leanRead {
 		return want
 	}
-	if f.session.server.answerBytes.try(int64(want)) {
+	if f.conn.server.answerBytes.Try(int64(want)) {
 		p.held += int64(want)
 		return want
 	}
@@ -350,7 +350,7 @@ func (f *fetch) grant(p *fetchPart) int {
 func (f *fetch) release() {
 	for _, p := range f.parts {
 		if p.held > 0 {
-			f.session.server.answerBytes.release(p.held)
+			f.conn.server.answerBytes.Release(p.held)
 			p.held = 0
 		}
 	}
@@ -359,7 +359,7 @@ func (f *fetch) release() {
 // await waits for commits until the answer has enough or the deadline passes, or
 // the session has no time any more.
 func (f *fetch) await(deadline time.Time, minBytes int) {
-	ctx, cancel := context.WithDeadline(f.session.patient, deadline)
+	ctx, cancel := context.WithDeadline(f.reply.Patient(), deadline)
 	woken := make(chan *fetchPart, len(f.parts))
 	var wg sync.WaitGroup
 	defer wg.Wait()
@@ -372,10 +372,10 @@ func (f *fetch) await(deadline time.Time, minBytes int) {
 		wg.Go(func() {
 			defer func() {
 				if v := recover(); v != nil {
-					f.session.server.log.Error("waiting for records panicked", "panic", v, "partition", p.id)
+					f.conn.server.log.Error("waiting for records panicked", "panic", v, "partition", p.id)
 				}
 			}()
-			err := f.session.server.records.Await(ctx, p.id, from)
+			err := f.conn.server.records.Await(ctx, p.id, from)
 			if err == nil || ctx.Err() == nil && !errors.Is(err, context.Canceled) {
 				woken <- p // an error is found again by reading
 			}

@@ -20,7 +20,7 @@ type Catalog interface {
 // version has ids instead of names. The error says what to answer if it is not
 // in the catalog.
 func (r *request) findTopic(topics *fsm.Topics, name string, id [16]byte, byID bool) (*fsm.Topic, error) {
-	s := r.session.server
+	s := r.conn.server
 	if byID {
 		if topic, ok := topics.ByID(id); ok {
 			return topic, nil
@@ -44,7 +44,7 @@ const noEpoch = -1
 // is what to answer: why there is no such topic, that it has no such partition as far as this node can
 // know, or that the epoch is not the leader's; codeOf makes of it what the API's version knows.
 func (r *request) findPartition(topic *fsm.Topic, unknown error, partition, epoch int32) (fsm.PartitionID, error) {
-	s := r.session.server
+	s := r.conn.server
 	if unknown != nil {
 		return fsm.PartitionID{}, unknown
 	}

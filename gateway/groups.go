@@ -2,7 +2,6 @@ package gateway
 
 import (
 	"context"
-	"net"
 	"sync"
 	"time"
 
@@ -38,10 +37,10 @@ type Coordinators interface {
 
 // coordinate asks the coordinator of a group. An error is no answer; coordinatorCode says what clients are told.
 func (r *request) coordinate(ctx context.Context, shard int, req kmsg.Request) (kmsg.Response, error) {
-	client := coordinator.Client{ID: r.header.ClientID, Host: "/" + r.session.remoteHost(), Version: r.header.Version}
+	client := coordinator.Client{ID: r.header.ClientID, Host: "/" + r.conn.remoteHost(), Version: r.header.Version}
 	version, _ := coordinator.Version(req.Key())
 	req.SetVersion(version)
-	resp, err := r.session.server.coordinators.Coordinate(ctx, shard, client, req)
+	resp, err := r.conn.server.coordinators.Coordinate(ctx, shard, client, req)
 	if err == nil {
 		resp.SetVersion(r.header.Version)
 	}
@@ -65,11 +64,11 @@ func (r *request) coordinatorCodeQuiet(err error) int16 {
 // all, is worked on, with the time that it may take from then on. It is cut short where nothing more is read from the
 // connection, as when the node stops.
 func (r *request) asked(limit time.Duration, groups []string, work func(ctx context.Context)) {
-	within := r.session.open
+	within := r.reply.Open()
 	if limit > coordinateTimeout {
-		within = r.session.patient
+		within = r.reply.Patient()
 	}
-	wait, end := r.session.turns.Take(groups)
+	wait, end := r.conn.turns.Take(groups)
 	r.background(func() {
 		defer end()
 		wait()
@@ -91,13 +90,4 @@ func eachOf(n int, f func(i int)) {
 		})
 	}
 	wg.Wait()
-}
-
-// remoteHost is the address that the connection comes from, without its port.
-func (s *session) remoteHost() string {
-	addr := s.peer.String()
-	if host, _, err := net.SplitHostPort(addr); err == nil {
-		return host
-	}
-	return addr
 }

@@ -259,7 +259,7 @@ func TestBackPressure(t *testing.T) {
 		t.Error("50 MB were read where 4 MB are allowed")
 	default:
 	}
-	if held := g.requestBytes.held.Load(); held > 4<<20 {
+	if held := g.sessions.Requests.Held(); held > 4<<20 {
 		t.Errorf("%d bytes are held", held)
 	}
 	close(proceed)

@@ -15,6 +15,7 @@ import (
 
 	"github.com/trimaran-io/trimaran/fsm"
 	"github.com/trimaran-io/trimaran/gateway/order"
+	"github.com/trimaran-io/trimaran/gateway/session"
 )
 
 // stuck is an Append that comes back when its context ends, with what the cluster
@@ -196,7 +197,7 @@ func TestPendingRequestsAreBounded(t *testing.T) {
 		c := p.dial()
 		var sent atomic.Int32
 		go func() {
-			for i := range int32(10 * maxPending) {
+			for i := range int32(10 * session.MaxPending) {
 				if _, err := c.Write(encode(i, fetchOf("events", 0, 0, time.Minute, 1, 100))); err != nil {
 					return
 				}
@@ -204,8 +205,8 @@ func TestPendingRequestsAreBounded(t *testing.T) {
 			}
 		}()
 		synctest.Wait()
-		if n := sent.Load(); n < maxPending || n > 2*maxPending {
-			t.Errorf("%d requests were taken from a client whose first is not answered, want about %d", n, maxPending)
+		if n := sent.Load(); n < session.MaxPending || n > 2*session.MaxPending {
+			t.Errorf("%d requests were taken from a client whose first is not answered, want about %d", n, session.MaxPending)
 		}
 		c.Close()
 	})
