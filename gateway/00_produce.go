@@ -15,13 +15,13 @@ import (
 
 // Produce, versions 0 to 13.
 //
-// Up to version 2 a partition gets a message set of magic 0 or 1, which becomes
-// record batches. From 3 on it gets one record batch, which is checked as Kafka
-// checks it and stored as it is, with its producer id and sequence number; zstd
-// needs version 7. A compacted topic takes no records without key, and timestamps are
-// within the topic's bounds, an hour ahead at most by default. Where the topic wants LogAppendTime, the time is that at which
-// this node took the records. From 8 on the answer says which record was refused
-// and why (KIP-467), from 13 on topics have ids instead of names.
+// Up to version 2 a partition gets a message set of magic 0 or 1, which becomes record batches.
+// From 3 on it gets one record batch, which is checked as Kafka checks it and stored as it is, with
+// its producer id and sequence number; zstd needs version 7. A compacted topic takes no records
+// without key, and timestamps are within the topic's bounds, an hour ahead at most by default.
+// Where the topic wants LogAppendTime, the time is that at which this node took the records. From 8
+// on the answer says which record was refused and why (KIP-467), from 13 on topics have ids instead
+// of names.
 //
 // Kept: acks 0 is never answered, and closes the connection if anything failed,
 // since nothing else would tell the client (KafkaApis.handleProducerRequest of
@@ -177,7 +177,8 @@ func (p *producing) fill(set []byte, rules produceRules, release func(int64)) {
 	p.Fill(batches, stamped, err)
 }
 
-// batches makes record batches of what the request has for a partition, or checks those that it has.
+// batches makes record batches of what the request has for a partition, or checks those that it
+// has.
 func (p *produceRules) batches(set []byte) (batches []kafkaproto.Batch, records int, err error) {
 	lim := kafkaproto.Limits{
 		MaxMessageBytes: p.maxMessage,

@@ -43,13 +43,13 @@ type Offsets interface {
 	// else segments last written at or before timestamp (ms), newest first, at most max.
 	ListOffsets(ctx context.Context, p fsm.PartitionID, timestamp int64, max int) ([]fsm.Offset, error)
 	// OffsetForTime finds the first record whose timestamp is at or after timestamp (ms since
-	// epoch), for -3 the first of those with the largest timestamp (KIP-734). ok is false if there
-	// is none.
+	// epoch), for -3 the first of those with the largest timestamp (KIP-734). ok is false if
+	// there is none.
 	OffsetForTime(ctx context.Context, p fsm.PartitionID, timestamp int64) (offset fsm.Offset, at int64, epoch fsm.LeaderEpoch, ok bool, err error)
-	// EpochEnd answers OffsetForLeaderEpoch (KIP-101, KIP-279): the largest epoch at or below epoch
-	// that has records, and the offset at which the next one begins, or the log end. Where no epoch
-	// at or below has records: the asked one, and where the first one begins. An epoch that is
-	// still to come gives -1, -1.
+	// EpochEnd answers OffsetForLeaderEpoch (KIP-101, KIP-279): the largest epoch at or below
+	// epoch that has records, and the offset at which the next one begins, or the log end.
+	// Where no epoch at or below has records: the asked one, and where the first one begins. An
+	// epoch that is still to come gives -1, -1.
 	EpochEnd(ctx context.Context, p fsm.PartitionID, epoch fsm.LeaderEpoch) (fsm.LeaderEpoch, fsm.Offset, error)
 }
 

@@ -10,20 +10,19 @@ import (
 
 // Metadata, versions 0 to 13.
 //
-// Kept: no topics named means all; from version 1 on, "all" is null and an empty
-// list is none. Naming a topic that is not there creates it with the cluster's
-// defaults, if that is enabled and the request does not forbid it (from version
-// 4), and answers LEADER_NOT_AVAILABLE until it is in the catalog; from then on
-// requests wait for the partitions' leaders. A topic named twice is answered once. From version 7 on partitions have leader epochs (terms of their
-// Raft groups), from 10 on topics have ids, and from 12 on they can be asked for by
-// id, which creates nothing (KIP-516): an id counts whatever the name beside it,
-// which Java's admin client leaves empty.
+// Kept: no topics named means all; from version 1 on, "all" is null and an empty list is none.
+// Naming a topic that is not there creates it with the cluster's defaults, if that is enabled and
+// the request does not forbid it (from version 4), and answers LEADER_NOT_AVAILABLE until it is in
+// the catalog; from then on requests wait for the partitions' leaders. A topic named twice is
+// answered once. From version 7 on partitions have leader epochs (terms of their Raft groups), from
+// 10 on topics have ids, and from 12 on they can be asked for by id, which creates nothing
+// (KIP-516): an id counts whatever the name beside it, which Java's admin client leaves empty.
 //
-// Differs: there is one broker, with the address that this client used, and it
-// leads every partition, with no replicas and none in sync, unless nodes are shown (brokers.go). What happens to a
-// partition's real leader is hidden; a partition that has none says so to who
-// produces or fetches. A name that Kafka forbids is INVALID_TOPIC_EXCEPTION (17),
-// as since 0.8.2; 0.8.0 failed the whole request.
+// Differs: there is one broker, with the address that this client used, and it leads every
+// partition, with no replicas and none in sync, unless nodes are shown (brokers.go). What happens
+// to a partition's real leader is hidden; a partition that has none says so to who produces or
+// fetches. A name that Kafka forbids is INVALID_TOPIC_EXCEPTION (17), as since 0.8.2; 0.8.0 failed
+// the whole request.
 //
 // Who asks for authorized operations (from version 8) is told all that there are, as by
 // a broker without an authorizer.
@@ -47,7 +46,8 @@ func handleMetadata(r *request) {
 		r.answerMetadata(req)
 		return
 	}
-	// A list of all topics has no place to say that some may be missing, and who keeps it takes them for gone.
+	// A list of all topics has no place to say that some may be missing, and who keeps it takes
+	// them for gone.
 	r.background(func() {
 		if r.awaitCatalog() {
 			r.answerMetadata(req)
@@ -57,8 +57,8 @@ func handleMetadata(r *request) {
 	})
 }
 
-// catalogKnown says whether this node knows all topics. One that is in no cluster yet does not: it may be about to
-// join one that has some.
+// catalogKnown says whether this node knows all topics. One that is in no cluster yet does not: it
+// may be about to join one that has some.
 func (r *request) catalogKnown() bool { return r.conn.server.catalog.CatalogKnown() }
 
 // awaitCatalog waits for a moment until this node, which has just started, knows all topics.

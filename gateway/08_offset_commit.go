@@ -14,9 +14,9 @@ import (
 // Kept: what Kafka's coordinator checks. A partition that is not there is
 // UNKNOWN_TOPIC_OR_PARTITION and does not keep the others from being committed.
 //
-// Differs: version 0, which Kafka 0.8.1 wrote to ZooKeeper, is a commit without
-// membership like any. Retention times (2 to 4) and timestamps (1) of the client's own are not kept: offsets
-// expire by offsets.retention.minutes.
+// Differs: version 0, which Kafka 0.8.1 wrote to ZooKeeper, is a commit without membership like
+// any. Retention times (2 to 4) and timestamps (1) of the client's own are not kept: offsets expire
+// by offsets.retention.minutes.
 
 func handleOffsetCommit(r *request) {
 	req := r.body.(*kmsg.OffsetCommitRequest)

@@ -9,12 +9,12 @@ import (
 // api is how one API is answered.
 type api struct {
 	effect order.Effect
-	// handle answers a request that is decoded. It runs in the connection's reader: it puts in order
-	// what must be, hands the rest to background, and returns. Exactly one of answer, silence and
-	// hangUp must follow.
+	// handle answers a request that is decoded. It runs in the connection's reader: it puts in
+	// order what must be, hands the rest to background, and returns. Exactly one of answer,
+	// silence and hangUp must follow.
 	handle func(*request)
-	// own is handle for an API that is Trimaran's own and decodes its body itself. An error ends the
-	// connection; the request is hung up then.
+	// own is handle for an API that is Trimaran's own and decodes its body itself. An error
+	// ends the connection; the request is hung up then.
 	own func(r *request, body []byte) error
 }
 

@@ -8,15 +8,17 @@ import (
 	"github.com/trimaran-io/trimaran/gateway/listen"
 )
 
-// Clients see one broker, which leads everything, at the address by which they came. By choice they see the
-// nodes: with Config.ListGateways so that an old client which forgets its bootstrap list finds another one when its own
-// is gone, and with Config.ShowReplicas also which of them have a partition's replicas, for tools that look at these.
+// Clients see one broker, which leads everything, at the address by which they came. By choice they
+// see the nodes: with Config.ListGateways so that an old client which forgets its bootstrap list
+// finds another one when its own is gone, and with Config.ShowReplicas also which of them have a
+// partition's replicas, for tools that look at these.
 //
-// An id has one address, whichever node is asked: clients key their connections by it, and close those of a broker
-// that has moved. So where nodes are shown they are the brokers, each with an id and its own address, and
-// lead: a partition is led by the first of its replicas that is there, which also is what the cluster makes of it in
-// the end, and any other node hands on what it is asked. Only a shim's clients keep the one broker, which the shim is to
-// them at every node, beside those.
+// An id has one address, whichever node is asked: clients key their connections by it, and close
+// those of a broker that has moved. So where nodes are shown they are the brokers, each with an id
+// and its own address, and lead: a partition is led by the first of its replicas that is there,
+// which also is what the cluster makes of it in the end, and any other node hands on what it is
+// asked. Only a shim's clients keep the one broker, which the shim is to them at every node, beside
+// those.
 
 // Nodes is what Metadata says of the cluster and its nodes. It asks nobody and does not wait.
 type Nodes interface {
@@ -80,10 +82,12 @@ func unspecified(host string) bool {
 	return err == nil && ip.IsUnspecified()
 }
 
-// controller is the broker that requests for the whole cluster go to. Any would do; it is the same at every node.
+// controller is the broker that requests for the whole cluster go to. Any would do; it is the same
+// at every node.
 func (b *brokers) controller() int32 { return b.list[0].id }
 
-// leader is the broker that leads a partition, or a shard of consumer groups; nil for one that is not known.
+// leader is the broker that leads a partition, or a shard of consumer groups; nil for one that is
+// not known.
 func (b *brokers) leader(p *fsm.Partition) shownBroker {
 	if b.one || p == nil {
 		return b.list[0]
@@ -110,8 +114,8 @@ func (b *brokers) has(id int32) bool {
 	return slices.ContainsFunc(b.list, func(s shownBroker) bool { return s.id == id })
 }
 
-// replicas gives a partition's replicas, the preferred leader first, and those of them whose nodes are
-// there. All are empty unless they are to be shown.
+// replicas gives a partition's replicas, the preferred leader first, and those of them whose nodes
+// are there. All are empty unless they are to be shown.
 func (b *brokers) replicas(p *fsm.Partition) (replicas, inSync, offline []int32) {
 	if !b.showReplicas {
 		return nil, nil, nil

@@ -13,8 +13,8 @@ import (
 // Changes is what clients change in the catalog. Each returns when the change is known at all
 // connected nodes; validateOnly checks and changes nothing.
 type Changes interface {
-	// CreateTopic waits for the partitions' leaders, too, or until ctx ends (then fsm.ErrTimeout: the
-	// topic exists).
+	// CreateTopic waits for the partitions' leaders, too, or until ctx ends (then
+	// fsm.ErrTimeout: the topic exists).
 	CreateTopic(ctx context.Context, spec fsm.TopicSpec, validateOnly bool) error
 	DeleteTopic(ctx context.Context, name string) error
 	// DeleteTopicByID is DeleteTopic of the topic that has that id.

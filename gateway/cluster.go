@@ -5,8 +5,8 @@ import (
 	"github.com/trimaran-io/trimaran/gateway/order"
 )
 
-// Cluster is all that the gateway knows of the nodes behind it: what each of its users knows, declared
-// beside that user. Errors are in fsm's list. All methods may be called concurrently.
+// Cluster is all that the gateway knows of the nodes behind it: what each of its users knows,
+// declared beside that user. Errors are in fsm's list. All methods may be called concurrently.
 type Cluster interface {
 	Catalog // find.go
 	Nodes   // brokers.go

@@ -137,7 +137,8 @@ func asKnown(e *kerr.Error, key kmsg.Key, version int16) *kerr.Error {
 		}
 		return e
 	case kmsg.OffsetCommit:
-		// A node that does not know all topics yet: consumers take any other error for final.
+		// A node that does not know all topics yet: consumers take any other error for
+		// final.
 		if e == kerr.LeaderNotAvailable {
 			e = kerr.CoordinatorLoadInProgress
 		}

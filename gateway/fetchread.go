@@ -309,9 +309,9 @@ func (f *fetch) downConvert(batches []byte, from fsm.Offset, want int) ([]byte, 
 	return kafkaproto.ToMessageSet(set, batches, magic, int64(from), want)
 }
 
-// readable gives those of batches that a client reads, and the offset after the last of them; from if
-// there is none. One that does not know zstd gets the batches in front of the first with it (KIP-110):
-// as in Kafka nothing is recompressed for it.
+// readable gives those of batches that a client reads, and the offset after the last of them; from
+// if there is none. One that does not know zstd gets the batches in front of the first with it
+// (KIP-110): as in Kafka nothing is recompressed for it.
 func readable(batches []byte, zstd bool, from fsm.Offset) ([]byte, fsm.Offset, error) {
 	size := 0
 	for batch, err := range kafkaproto.Batches(batches) {

@@ -6,7 +6,8 @@ import "github.com/trimaran-io/trimaran/fsm"
 type Catalog interface {
 	// Topics gives the catalog as this node knows it: immutable, do not change.
 	Topics() *fsm.Topics
-	// CatalogKnown says whether Topics was once as new as the cluster's since this node has started.
+	// CatalogKnown says whether Topics was once as new as the cluster's since this node has
+	// started.
 	CatalogKnown() bool
 	// Ready is nil when this node serves: catalog known, caught up, leader known.
 	// The error says what is missing.
@@ -39,10 +40,11 @@ func (r *request) findTopic(topics *fsm.Topics, name string, id [16]byte, byID b
 // noEpoch is the leader epoch of a client that says none.
 const noEpoch = -1
 
-// findPartition gives the id of a partition that a request names. topic and unknown are what findTopic
-// gave. epoch is the leader epoch that the client knows (KIP-320), noEpoch if it says none. The error
-// is what to answer: why there is no such topic, that it has no such partition as far as this node can
-// know, or that the epoch is not the leader's; codeOf makes of it what the API's version knows.
+// findPartition gives the id of a partition that a request names. topic and unknown are what
+// findTopic gave. epoch is the leader epoch that the client knows (KIP-320), noEpoch if it says
+// none. The error is what to answer: why there is no such topic, that it has no such partition as
+// far as this node can know, or that the epoch is not the leader's; codeOf makes of it what the
+// API's version knows.
 func (r *request) findPartition(topic *fsm.Topic, unknown error, partition, epoch int32) (fsm.PartitionID, error) {
 	s := r.conn.server
 	if unknown != nil {
@@ -55,8 +57,8 @@ func (r *request) findPartition(topic *fsm.Topic, unknown error, partition, epoc
 	return id, s.checkLeaderEpoch(id, epoch)
 }
 
-// findPartitionHere is findPartition for an API that takes the catalog at its word: a topic that is in
-// it has all of its partitions, even if this node is about to hear of more.
+// findPartitionHere is findPartition for an API that takes the catalog at its word: a topic that is
+// in it has all of its partitions, even if this node is about to hear of more.
 func (r *request) findPartitionHere(topic *fsm.Topic, unknown error, partition int32) (fsm.PartitionID, error) {
 	id, err := r.findPartition(topic, unknown, partition, noEpoch)
 	if err != nil && unknown == nil {

@@ -12,8 +12,9 @@ import (
 	"github.com/trimaran-io/trimaran/fsm"
 )
 
-// Consumer groups: requests go to the coordinator of their group, wherever that is, in one version, and the
-// answers come back in that of the client. What a version lacks is filled in and taken out here.
+// Consumer groups: requests go to the coordinator of their group, wherever that is, in one version,
+// and the answers come back in that of the client. What a version lacks is filled in and taken out
+// here.
 
 const (
 	// coordinateTimeout bounds what is answered at once.
@@ -29,13 +30,14 @@ const (
 
 // Coordinators is the way to the coordinators of consumer groups.
 type Coordinators interface {
-	// Coordinate hands a request of a consumer group to the coordinator of its shard and returns the
-	// response. Both have the version that coordinator.Version names. If fsm.NotAppended(err), surely
-	// nothing was done.
+	// Coordinate hands a request of a consumer group to the coordinator of its shard and
+	// returns the response. Both have the version that coordinator.Version names. If
+	// fsm.NotAppended(err), surely nothing was done.
 	Coordinate(ctx context.Context, shard int, client coordinator.Client, req kmsg.Request) (kmsg.Response, error)
 }
 
-// coordinate asks the coordinator of a group. An error is no answer; coordinatorCode says what clients are told.
+// coordinate asks the coordinator of a group. An error is no answer; coordinatorCode says what
+// clients are told.
 func (r *request) coordinate(ctx context.Context, shard int, req kmsg.Request) (kmsg.Response, error) {
 	client := coordinator.Client{ID: r.header.ClientID, Host: "/" + r.conn.remoteHost(), Version: r.header.Version}
 	version, _ := coordinator.Version(req.Key())
@@ -47,9 +49,9 @@ func (r *request) coordinate(ctx context.Context, shard int, req kmsg.Request) (
 	return resp, err
 }
 
-// coordinatorCode is what a client of that API asks again after: NOT_COORDINATOR where nothing was done, and
-// wherever asking twice does no harm, else COORDINATOR_NOT_AVAILABLE. Java's OffsetFetch knows the
-// first of these only.
+// coordinatorCode is what a client of that API asks again after: NOT_COORDINATOR where nothing was
+// done, and wherever asking twice does no harm, else COORDINATOR_NOT_AVAILABLE. Java's OffsetFetch
+// knows the first of these only.
 func (r *request) coordinatorCode(err error) int16 { return r.note(r.coordinatorCodeQuiet(err)) }
 
 // coordinatorCodeQuiet is coordinatorCode for several at once, who note it together.
@@ -60,9 +62,9 @@ func (r *request) coordinatorCodeQuiet(err error) int16 {
 	return kerr.CoordinatorNotAvailable.Code
 }
 
-// asked runs the rest of a handler in the background, when what was read before it about one of these groups, nil for
-// all, is worked on, with the time that it may take from then on. It is cut short where nothing more is read from the
-// connection, as when the node stops.
+// asked runs the rest of a handler in the background, when what was read before it about one of
+// these groups, nil for all, is worked on, with the time that it may take from then on. It is cut
+// short where nothing more is read from the connection, as when the node stops.
 func (r *request) asked(limit time.Duration, groups []string, work func(ctx context.Context)) {
 	within := r.reply.Open()
 	if limit > coordinateTimeout {

@@ -91,8 +91,8 @@ const elementCost = 128
 // maxOwnRequest bounds requests of the APIs that are Trimaran's own, in bytes.
 const maxOwnRequest = 64 << 10
 
-// admit counts what a request takes when it is decoded, before it is: its elements, and its strings, which are
-// copied. Record sets are not.
+// admit counts what a request takes when it is decoded, before it is: its elements, and its
+// strings, which are copied. Record sets are not.
 func (r *request) admit(elements int) error {
 	cost := int64(elements) * elementCost
 	if r.header.Key != int16(kmsg.Produce) {

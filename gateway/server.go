@@ -37,20 +37,20 @@ type Config struct {
 	MaxRequestBytes int
 	// MaxConnections bounds connections of all kinds; default 10,000.
 	MaxConnections int
-	// MaxInflightBytes bounds the memory of the node's larger requests, as they come and
-	// as they are decoded, between their first byte and their answer, and once more that of fetched records
-	// between reading and sending. Default 1 GiB, at least MaxRequestBytes.
+	// MaxInflightBytes bounds the memory of the node's larger requests, as they come and as
+	// they are decoded, between their first byte and their answer, and once more that of
+	// fetched records between reading and sending. Default 1 GiB, at least MaxRequestBytes.
 	MaxInflightBytes int64
 	// AutoCreateTopics creates a topic when Metadata names it, as 0.8 does.
 	AutoCreateTopics bool
-	// ListGateways shows clients the nodes as brokers, ShowReplicas the replicas of partitions, too. All
-	// nodes should have the same.
+	// ListGateways shows clients the nodes as brokers, ShowReplicas the replicas of partitions,
+	// too. All nodes should have the same.
 	ListGateways, ShowReplicas bool
 	// TopicDefaults are topic configurations, Kafka's names, for topics that do not
 	// set them; nil: Kafka's defaults. They bound what is produced and are shown.
 	TopicDefaults map[string]string
-	// BrokerConfigs are numbers among the broker's configurations that this package knows nothing
-	// of, Kafka's names. They are shown as they are.
+	// BrokerConfigs are numbers among the broker's configurations that this package knows
+	// nothing of, Kafka's names. They are shown as they are.
 	BrokerConfigs map[string]string
 	Version       string // for the page at "/", "" for none
 	Logger        *slog.Logger

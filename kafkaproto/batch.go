@@ -18,8 +18,9 @@ type Batch struct {
 	bytes  []byte
 }
 
-// ParseBatch takes b for one whole record batch. The header is checked as ParseBatchHeader does, and
-// that the batch is exactly as long as b; the CRC is not. Errors are ErrCorrupt or ErrUnknownMagic.
+// ParseBatch takes b for one whole record batch. The header is checked as ParseBatchHeader does,
+// and that the batch is exactly as long as b; the CRC is not. Errors are ErrCorrupt or
+// ErrUnknownMagic.
 func ParseBatch(b []byte) (Batch, error) {
 	h, err := ParseBatchHeader(b)
 	if err != nil {
@@ -32,8 +33,8 @@ func ParseBatch(b []byte) (Batch, error) {
 }
 
 // Batches goes over the whole record batches that stand one after another in b. Headers are checked
-// as ParseBatchHeader does, CRCs are not. At bytes that are no batch, or a cut one, it yields a zero
-// Batch with an error once and ends. The batches alias b.
+// as ParseBatchHeader does, CRCs are not. At bytes that are no batch, or a cut one, it yields a
+// zero Batch with an error once and ends. The batches alias b.
 func Batches(b []byte) iter.Seq2[Batch, error] {
 	return func(yield func(Batch, error) bool) {
 		for len(b) > 0 {

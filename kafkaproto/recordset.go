@@ -18,7 +18,8 @@ type Limits struct {
 	MaxMessageBytes int
 	// MaxDecompressed bounds what all wrappers of one set decompress to, together.
 	MaxDecompressed int
-	// NoZstd is that a record batch may not be compressed with zstd (KIP-110: before Produce version 7).
+	// NoZstd is that a record batch may not be compressed with zstd (KIP-110: before Produce
+	// version 7).
 	NoZstd bool
 	// NeedKeys is that every record needs a key, as in a compacted topic.
 	NeedKeys bool

@@ -9,9 +9,9 @@ type TimestampedOffset struct {
 	LeaderEpoch int32
 }
 
-// FirstAtOrAfter finds the first record of the batch, at offset from or above, whose timestamp is at
-// or after timestamp (ms since epoch). The header decides where it can. The records are not checked
-// beyond what is read. Errors are ErrCorrupt, ErrUnknownMagic and ErrTooLarge.
+// FirstAtOrAfter finds the first record of the batch, at offset from or above, whose timestamp is
+// at or after timestamp (ms since epoch). The header decides where it can. The records are not
+// checked beyond what is read. Errors are ErrCorrupt, ErrUnknownMagic and ErrTooLarge.
 func (b Batch) FirstAtOrAfter(from, timestamp int64) (TimestampedOffset, bool, error) {
 	h := &b.header
 	if h.Control() || h.LastOffset() < from || h.MaxTimestamp < timestamp {

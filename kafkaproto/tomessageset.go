@@ -145,8 +145,8 @@ func (w *messageWriter) attributes(codec Codec) byte {
 	return a
 }
 
-// append appends each record as a message until room is used up or more; of a message that does not fit, no
-// more than a little beyond.
+// append appends each record as a message until room is used up or more; of a message that does not
+// fit, no more than a little beyond.
 func (w *messageWriter) append(dst, records []byte, room int) ([]byte, error) {
 	h, start, count, next := w.header, len(dst), int32(0), int32(0)
 	kept := byte(attrKept0)

@@ -2,9 +2,9 @@
 // Kafka apart by their first byte, decides who may come in, and hands whatever speaks Kafka to a
 // session.
 //
-// You are here: between the network and package session. The package knows how long a connection may
-// be silent or slow, by which names this node may be called, and whether the node serves; of Kafka it
-// knows that a frame has a size.
+// You are here: between the network and package session. The package knows how long a connection
+// may be silent or slow, by which names this node may be called, and whether the node serves; of
+// Kafka it knows that a frame has a size.
 //
 //	server.go    accepts, counts and closes connections
 //	door.go      the first byte: TLS, HTTP or a Kafka frame

@@ -51,7 +51,8 @@ type Client struct {
 
 // Session is what is served over a connection.
 type Session interface {
-	// Drain ends it in good order and does not wait. It may be called before Run and more than once.
+	// Drain ends it in good order and does not wait. It may be called before Run and more than
+	// once.
 	Drain()
 	// Run serves the connection until it ends, and closes it.
 	Run()
@@ -84,8 +85,8 @@ type Server struct {
 
 	wg sync.WaitGroup // everything that runs, but Serve itself
 
-	// mu guards what follows, and the kind and drain of connections. Nothing is taken and nobody
-	// waits under it; listeners may be closed under it, connections may not.
+	// mu guards what follows, and the kind and drain of connections. Nothing is taken and
+	// nobody waits under it; listeners may be closed under it, connections may not.
 	mu        sync.Mutex
 	stopping  bool // no connection is added and no listener served any more
 	listeners map[net.Listener]struct{}
@@ -170,7 +171,8 @@ func (s *Server) Serve(l net.Listener) error {
 			if !acceptAgain(err) {
 				return fmt.Errorf("accept: %w", err)
 			}
-			// Out of file descriptors, mostly: closing connections helps, trying at once does not.
+			// Out of file descriptors, mostly: closing connections helps, trying at
+			// once does not.
 			pause = min(max(2*pause, 5*time.Millisecond), time.Second)
 			s.cfg.Refusals.Log("accept failed", err)
 			select {

@@ -14,8 +14,8 @@ import (
 
 const (
 	servingTick = 100 * time.Millisecond
-	// awayGrace is how long sessions that are sent elsewhere may take to answer what they have read:
-	// what waits for the majority would wait as long as the cut lasts.
+	// awayGrace is how long sessions that are sent elsewhere may take to answer what they have
+	// read: what waits for the majority would wait as long as the cut lasts.
 	awayGrace = 500 * time.Millisecond
 )
 
@@ -24,8 +24,8 @@ type Node interface {
 	// Ready is nil when this node serves: catalog known, caught up, leader known.
 	// The error says what is missing.
 	Ready() error
-	// Serving is nil while this node serves as well as any. elsewhere says that it is cut off, and
-	// that others may serve. It is asked ten times a second and must not wait.
+	// Serving is nil while this node serves as well as any. elsewhere says that it is cut off,
+	// and that others may serve. It is asked ten times a second and must not wait.
 	Serving() (elsewhere bool, err error)
 }
 

@@ -238,9 +238,9 @@ func (s *Server) serveWebSocket(w http.ResponseWriter, r *http.Request) {
 	s.serveSession(c.conn, KindWebSocket, f, s.ofWebSocket(said, r.Host, c.LocalAddr(), c.state))
 }
 
-// subprotocols are names for what is spoken here, of which the first that a client offers is chosen:
-// a client that offers some takes it for a failure when none is, browsers by their standard. None
-// need be offered.
+// subprotocols are names for what is spoken here, of which the first that a client offers is
+// chosen: a client that offers some takes it for a failure when none is, browsers by their
+// standard. None need be offered.
 var subprotocols = []string{"kafka", "binary"}
 
 // webSocketBuffers keeps write buffers while a connection has nothing to write.

@@ -18,7 +18,8 @@ const (
 	// first of them, in one Append.
 	maxCoalesced = 1 << 20
 	// A line lingers for a quarter of the time that its last Append took, if that was at least
-	// LingerFrom, for lingerMost at most, and not when it has lingerBytes: they are worth an entry.
+	// LingerFrom, for lingerMost at most, and not when it has lingerBytes: they are worth an
+	// entry.
 	LingerFrom  = 4 * time.Millisecond
 	lingerMost  = 5 * time.Millisecond
 	lingerBytes = maxCoalesced / 4
@@ -93,8 +94,8 @@ func (l *Lines) run(id fsm.PartitionID) {
 }
 
 // linger gives a producer that has more waiting, and was answered just now, the time to send what
-// follows. Where cores are busy, an append waits for the ones of other partitions, so few large ones
-// are sooner through than many small ones.
+// follows. Where cores are busy, an append waits for the ones of other partitions, so few large
+// ones are sooner through than many small ones.
 func (l *Lines) linger(id fsm.PartitionID, took time.Duration) {
 	if took < LingerFrom {
 		return

@@ -3,8 +3,8 @@ package order
 import "slices"
 
 // What a request of a connection sees of those that were read before it. A broker of Kafka's
-// finishes a request before it reads the connection's next one; here requests overlap, and what
-// can be told from outside must be the same: what changes something is seen by what comes behind it.
+// finishes a request before it reads the connection's next one; here requests overlap, and what can
+// be told from outside must be the same: what changes something is seen by what comes behind it.
 
 // Effect is what a request does to what others see.
 type Effect int8
@@ -14,8 +14,8 @@ const (
 	Looks Effect = iota
 	// Appends: it puts records into partitions. Produces overlap; their lines keep their order.
 	Appends
-	// Changes: topics, configurations, or what a partition still has. It waits for all before it,
-	// and nothing behind it begins before it is answered.
+	// Changes: topics, configurations, or what a partition still has. It waits for all before
+	// it, and nothing behind it begins before it is answered.
 	Changes
 	// InTurn: it is about consumer groups, whose turns keep the order. See Turns.
 	InTurn

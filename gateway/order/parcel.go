@@ -80,9 +80,9 @@ func (p *Parcel) Wait(expired <-chan struct{}) error {
 	}
 }
 
-// Place is where the batches are, when they are there: the offset of the first record, the log start
-// offset at that time, and the LogAppendTime, ms since epoch, of the records. Each is -1 if there is
-// none.
+// Place is where the batches are, when they are there: the offset of the first record, the log
+// start offset at that time, and the LogAppendTime, ms since epoch, of the records. Each is -1 if
+// there is none.
 func (p *Parcel) Place() (base, logStart fsm.Offset, stamped int64) {
 	if len(p.batches) == 0 {
 		return p.base, p.logStart, -1

@@ -19,9 +19,9 @@ type Framer interface {
 	Flush() error
 	// Interrupt ends ReadFrame, now and for ever.
 	Interrupt()
-	// Close says why, where the transport has words for it, and closes the
-	// connection so that what was written arrives. why is nil or has one of the errors below, or
-	// one of package kafkaproto or of the transport.
+	// Close says why, where the transport has words for it, and closes the connection so that
+	// what was written arrives. why is nil or has one of the errors below, or one of package
+	// kafkaproto or of the transport.
 	Close(why error)
 }
 

@@ -46,9 +46,9 @@ type Config struct {
 // Handler works on the requests of one connection.
 type Handler interface {
 	// Handle begins to work on the request in frame, which has no size prefix. It runs in the
-	// connection's reader, so it puts in order what must be and lets the rest run beside. The reply
-	// must be completed once, now or later, whatever happens. An error says that the connection ends
-	// at this request; the reply has it then, in its turn.
+	// connection's reader, so it puts in order what must be and lets the rest run beside. The
+	// reply must be completed once, now or later, whatever happens. An error says that the
+	// connection ends at this request; the reply has it then, in its turn.
 	Handle(reply *Reply, frame []byte) error
 }
 
