@@ -16,7 +16,7 @@
 //	request.go     from frame to handler, and the answer back
 //	apis.go        which API is answered where, and what it does to what others see
 //	order/         what a request has to wait for: produces in line, turns of groups
-//	NN_name.go     one API each, named by its key
+//	NN_name.go     one API each, named by its key; NN_name_part.go where that is much
 //
 // What handlers share:
 //
@@ -24,6 +24,9 @@
 //	brokers.go     which brokers a client is shown
 //	changes.go     changes of several topics within a timeout
 //	configs.go     configurations as clients see them
+//	operations.go  what a client without an authorizer may do
 //	groups.go      the way to the coordinators of consumer groups
 //	errors.go      the one place where errors become protocol codes
+//	metrics.go     what /metrics shows
+//	cluster.go     the cluster, made of what each of these knows of it
 package gateway

@@ -69,8 +69,8 @@ type Conn struct {
 	// writeMu is held by whoever writes, also while the connection takes the bytes: others wait
 	// behind it. It guards unsent and writeErr. writeDeadline.mu may be taken under it.
 	writeMu       sync.Mutex
-	unsent        []byte     // beginning of a message that is not complete yet
-	writeErr      error      // once set, it stays: a message that was begun cannot be taken back
+	unsent        []byte // beginning of a message that is not complete yet
+	writeErr      error  // once set, it stays: a message that was begun cannot be taken back
 	writeDeadline writeDeadline
 
 	closeOnce  sync.Once
