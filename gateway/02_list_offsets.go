@@ -89,7 +89,7 @@ func handleListOffsets(r *request) {
 		left := maxListed
 		twice := duplicates(req)
 		for _, t := range req.Topics {
-			topic, unknown := r.findTopic(topics, t.Topic, [16]byte{}, false)
+			topic, unknown := r.findNamed(topics, t.Topic)
 			rt := kmsg.NewListOffsetsResponseTopic()
 			rt.Topic = t.Topic
 			rt.Partitions = make([]kmsg.ListOffsetsResponseTopicPartition, len(t.Partitions))

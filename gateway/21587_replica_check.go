@@ -41,7 +41,7 @@ func (r *request) serveReplicaCheck(body []byte) error {
 		defer cancel()
 		s := r.conn.server
 		var check *fsm.PartitionCheck
-		topic, unknown := r.findTopic(s.catalog.Topics(), name, [16]byte{}, false)
+		topic, unknown := r.findNamed(s.catalog.Topics(), name)
 		id, err := r.findPartitionHere(topic, unknown, partition)
 		if err == nil {
 			check, err = s.operations.CheckReplicas(ctx, id, from)

@@ -39,7 +39,7 @@ func handleDeleteRecords(r *request) {
 		errs := r.admin(max(req.TimeoutMillis, minDeleteMillis), len(places), func(ctx context.Context, i int) error {
 			t := &req.Topics[places[i].topic]
 			p := t.Partitions[places[i].partition]
-			topic, unknown := r.findTopic(topics, t.Topic, [16]byte{}, false)
+			topic, unknown := r.findNamed(topics, t.Topic)
 			id, err := r.findPartition(topic, unknown, p.Partition, noEpoch)
 			if err == nil {
 				lows[i], err = s.records.DeleteRecords(ctx, id, fsm.Offset(p.Offset))

@@ -34,7 +34,7 @@ func handleOffsetForLeaderEpoch(r *request) {
 		var work errgroup.Group
 		work.SetLimit(parallelReads)
 		for _, t := range req.Topics {
-			topic, unknown := r.findTopic(topics, t.Topic, [16]byte{}, false)
+			topic, unknown := r.findNamed(topics, t.Topic)
 			rt := kmsg.NewOffsetForLeaderEpochResponseTopic()
 			rt.Topic = t.Topic
 			rt.Partitions = make([]kmsg.OffsetForLeaderEpochResponseTopicPartition, len(t.Partitions))

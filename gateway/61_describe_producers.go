@@ -29,7 +29,7 @@ func handleDescribeProducers(r *request) {
 		for i := range req.Topics {
 			rt := kmsg.NewDescribeProducersResponseTopic()
 			rt.Topic = req.Topics[i].Topic
-			topic, unknown := r.findTopic(topics, rt.Topic, [16]byte{}, false)
+			topic, unknown := r.findNamed(topics, rt.Topic)
 			for _, partition := range req.Topics[i].Partitions {
 				if answered[named{rt.Topic, partition}] {
 					continue

@@ -99,7 +99,7 @@ func (r *request) describePartitions(topics *fsm.Topics, name string, first int3
 		rt.ErrorCode = r.fail(err)
 		return rt, -1
 	}
-	topic, err := r.findTopic(topics, name, [16]byte{}, false)
+	topic, err := r.findNamed(topics, name)
 	if err != nil {
 		rt.ErrorCode = r.fail(err)
 		return rt, -1

@@ -31,10 +31,15 @@ func (r *request) findTopic(topics *fsm.Topics, name string, id [16]byte, byID b
 		}
 		return nil, errUnknownTopicID
 	}
+	return r.findNamed(topics, name)
+}
+
+// findNamed is findTopic for an API that knows topics by their names only.
+func (r *request) findNamed(topics *fsm.Topics, name string) (*fsm.Topic, error) {
 	if topic, ok := topics.Lookup(name); ok {
 		return topic, nil
 	}
-	return nil, s.unknownTopic()
+	return nil, r.conn.server.unknownTopic()
 }
 
 // noEpoch is the leader epoch of a client that says none.
