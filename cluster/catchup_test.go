@@ -252,7 +252,7 @@ func TestATimeFarAheadDoesNotEndRetention(t *testing.T) {
 		t.Fatal(err)
 	}
 	eventually(t, "it is appended", func() error {
-		_, err := c.nodes[0].Append(t.Context(), id, [][]byte{batches[0].Bytes()})
+		_, err := c.nodes[0].Append(t.Context(), id, batches)
 		return err
 	})
 	c.fill(0, id, "behind", 20)

@@ -286,8 +286,11 @@ func (c *testCluster) leaderOf(id fsm.PartitionID) int {
 	return leader
 }
 
+// batchList is what is appended in one call.
+type batchList = []kafkaproto.Batch
+
 // batchOf makes a record batch of one record per value.
-func batchOf(values ...string) []byte {
+func batchOf(values ...string) kafkaproto.Batch {
 	var set []byte
 	for _, value := range values {
 		m := kmsg.MessageV0{Value: []byte(value)}
@@ -302,7 +305,7 @@ func batchOf(values ...string) []byte {
 	if len(batches) != 1 {
 		panic(fmt.Sprintf("%d batches", len(batches)))
 	}
-	return batches[0].Bytes()
+	return batches[0]
 }
 
 // valuesFrom reads a partition from offset 0 to its end through a node.
@@ -317,12 +320,12 @@ func valuesFrom(ctx context.Context, n *Node, id fsm.PartitionID) ([]string, err
 		if len(slice.Batches) == 0 {
 			return values, nil
 		}
-		for raw, err := range kafkaproto.SplitBatches(slice.Batches) {
+		for raw, err := range kafkaproto.Batches(slice.Batches) {
 			if err != nil {
 				return values, err
 			}
 			var b kmsg.RecordBatch
-			if err := b.ReadFrom(raw); err != nil {
+			if err := b.ReadFrom(raw.Bytes()); err != nil {
 				return values, err
 			}
 			if fsm.Offset(b.FirstOffset) != next {
@@ -345,18 +348,14 @@ func valuesFrom(ctx context.Context, n *Node, id fsm.PartitionID) ([]string, err
 
 func headersOf(t *testing.T, batches []byte) (headers []kafkaproto.BatchHeader) {
 	t.Helper()
-	for raw, err := range kafkaproto.SplitBatches(batches) {
+	for batch, err := range kafkaproto.Batches(batches) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := kafkaproto.CheckBatch(raw); err != nil {
+		if err := batch.CheckCRC(); err != nil {
 			t.Fatal(err)
 		}
-		h, err := kafkaproto.ParseBatchHeader(raw)
-		if err != nil {
-			t.Fatal(err)
-		}
-		headers = append(headers, h)
+		headers = append(headers, batch.Header())
 	}
 	return headers
 }
@@ -377,7 +376,7 @@ func varintRecordSize(records []byte) int {
 func (c *testCluster) append(node int, id fsm.PartitionID, values ...string) ([]fsm.Appended, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
-	return c.nodes[node].Append(ctx, id, [][]byte{batchOf(values...)})
+	return c.nodes[node].Append(ctx, id, batchList{batchOf(values...)})
 }
 
 // mustAppend appends until it is acknowledged; a value may be there twice when
@@ -530,7 +529,7 @@ func (c *testCluster) load(id fsm.PartitionID, name string, through ...int) *ack
 			for seq := 0; ctx.Err() == nil; seq++ {
 				value := fmt.Sprintf("%s-n%d-%d", name, i+1, seq)
 				call, end := context.WithTimeout(ctx, 5*time.Second)
-				appended, err := node.Append(call, id, [][]byte{batchOf(value)})
+				appended, err := node.Append(call, id, batchList{batchOf(value)})
 				end()
 				if err == nil {
 					l.mu.Lock()
@@ -663,7 +662,7 @@ func TestTheMinoritySideRefusesAndTheMajorityGoesOn(t *testing.T) {
 		ctx, cancel := context.WithTimeout(context.Background(), 3*time.Second)
 		defer cancel()
 		began := time.Now()
-		if _, err := c.nodes[cut].Append(ctx, id, [][]byte{batchOf("minority")}); err == nil {
+		if _, err := c.nodes[cut].Append(ctx, id, batchList{batchOf("minority")}); err == nil {
 			t.Fatal("a cut-off leader acknowledged an append")
 		} else if !fsm.NotAppended(err) {
 			return err // was in flight when it noticed

@@ -10,6 +10,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	"github.com/trimaran-io/trimaran/fsm"
+	"github.com/trimaran-io/trimaran/kafkaproto"
 )
 
 // records is the machine of a partition's replica: the state machine of package
@@ -52,7 +53,7 @@ func (r *records) leads() (*proposer, error) {
 // append hands batches to this replica's proposer. term is the leadership that
 // the caller meant, 0 for any: a request that was on its way while leadership
 // went and came back must not land behind a later one.
-func (r *records) append(ctx context.Context, term uint64, batches [][]byte) ([]fsm.Appended, error) {
+func (r *records) append(ctx context.Context, term uint64, batches []kafkaproto.Batch) ([]fsm.Appended, error) {
 	p, err := r.leads()
 	if err != nil {
 		return nil, err

@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"slices"
@@ -9,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/trimaran-io/trimaran/fsm"
+	"github.com/trimaran-io/trimaran/kafkaproto"
 )
 
 // A request that was on its way while leadership went and came back must not
@@ -21,13 +23,13 @@ func TestAnAppendMeantForAnotherTermIsRefused(t *testing.T) {
 	r := c.nodes[0].records(id)
 	h, _ := r.leader()
 	for _, term := range []uint64{h.term - 1, h.term + 1} {
-		_, err := r.append(within(t), term, [][]byte{batchOf("x")})
+		_, err := r.append(within(t), term, batchList{batchOf("x")})
 		var notLeader errNotLeader
 		if !errors.As(err, &notLeader) || notLeader.hint != h || !fsm.NotAppended(err) {
 			t.Errorf("term %d in term %d: %v", term, h.term, err)
 		}
 	}
-	if _, err := r.append(within(t), h.term, [][]byte{batchOf("x")}); err != nil {
+	if _, err := r.append(within(t), h.term, batchList{batchOf("x")}); err != nil {
 		t.Error(err)
 	}
 	c.wantEverywhere(id, []string{"x"})
@@ -47,7 +49,7 @@ func TestAppendsThatWaitTogetherKeepApart(t *testing.T) {
 	var all sync.WaitGroup
 	for i := range appends {
 		all.Go(func() {
-			appended, err := node.Append(within(t), id, [][]byte{batchOf(fmt.Sprintf("%d-a", i), fmt.Sprintf("%d-b", i)), batchOf(fmt.Sprintf("%d-c", i))})
+			appended, err := node.Append(within(t), id, batchList{batchOf(fmt.Sprintf("%d-a", i), fmt.Sprintf("%d-b", i)), batchOf(fmt.Sprintf("%d-c", i))})
 			if err != nil {
 				t.Errorf("append %d: %v", i, err)
 				return
@@ -74,7 +76,7 @@ func TestAppendsThatWaitTogetherKeepApart(t *testing.T) {
 
 	gone, cancel := context.WithCancel(context.Background())
 	cancel()
-	if _, err := node.Append(gone, id, [][]byte{batchOf("nobody waits for this")}); err == nil {
+	if _, err := node.Append(gone, id, batchList{batchOf("nobody waits for this")}); err == nil {
 		t.Error("an append without a caller was acknowledged")
 	}
 }
@@ -88,10 +90,21 @@ func TestWhatIsNoBatchIsNotProposed(t *testing.T) {
 	c.mustAppend(0, id, "v")
 	logStart := append([]byte{0x81}, make([]byte, 8)...)
 	logStart[8] = 1
-	for _, bad := range [][]byte{nil, {0}, logStart, batchOf("x")[:70], append(batchOf("x"), 0)} {
-		if _, err := c.nodes[0].Append(within(t), id, [][]byte{batchOf("y"), bad}); fsm.Code(err) != fsm.ErrCorruptMessage {
-			t.Errorf("%x: %v", bad, err)
+	x := batchOf("x").Bytes()
+	for _, bad := range [][]byte{nil, {0}, logStart, x[:70], append(x, 0)} {
+		if _, err := kafkaproto.ParseBatch(bad); err == nil {
+			t.Errorf("%x is taken for a batch", bad)
 		}
+		call := slices.Concat(appendPartition(nil, id), make([]byte, 8), []byte{0, 0, 0, 2})
+		for _, batch := range [][]byte{batchOf("y").Bytes(), bad} {
+			call = append(binary.BigEndian.AppendUint32(call, uint32(len(batch))), batch...)
+		}
+		if _, _, _, err := parseAppend(call); !errors.Is(err, errMalformed) {
+			t.Errorf("%x from another node: %v", bad, err)
+		}
+	}
+	if _, err := c.nodes[0].Append(within(t), id, batchList{batchOf("y"), {}}); fsm.Code(err) != fsm.ErrCorruptMessage {
+		t.Errorf("no batch at all: %v", err)
 	}
 	c.wantEverywhere(id, []string{"v"})
 }

@@ -1,7 +1,6 @@
 package cluster
 
 import (
-	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -204,7 +203,7 @@ func (n *Node) atRecords(ctx context.Context, id fsm.PartitionID, hold time.Dura
 // fsm.NotAppended(err), surely nothing was written. If the fate is unknown and all
 // batches have producers that make them recognizable, they are handed over again,
 // for 1.5 s more at most. The batches' offset and epoch fields are overwritten.
-func (n *Node) Append(ctx context.Context, id fsm.PartitionID, batches [][]byte) ([]fsm.Appended, error) {
+func (n *Node) Append(ctx context.Context, id fsm.PartitionID, batches []kafkaproto.Batch) ([]fsm.Appended, error) {
 	appended, err := n.appendOnce(ctx, id, batches)
 	if err == nil || fsm.Code(err) != fsm.ErrUnknownFate || !idempotent(batches) {
 		return appended, err
@@ -232,25 +231,24 @@ func (n *Node) Append(ctx context.Context, id fsm.PartitionID, batches [][]byte)
 
 // idempotent reports whether each of the batches can be handed over twice and is
 // appended once.
-func idempotent(batches [][]byte) bool {
+func idempotent(batches []kafkaproto.Batch) bool {
 	for _, batch := range batches {
-		header, err := kafkaproto.ParseBatchHeader(batch)
-		if err != nil || !fsm.Idempotent(header) {
+		if !fsm.Idempotent(batch.Header()) {
 			return false
 		}
 	}
 	return len(batches) > 0
 }
 
-func clones(batches [][]byte) [][]byte {
-	copies := make([][]byte, len(batches))
+func clones(batches []kafkaproto.Batch) []kafkaproto.Batch {
+	copies := make([]kafkaproto.Batch, len(batches))
 	for i, batch := range batches {
-		copies[i] = bytes.Clone(batch)
+		copies[i] = batch.Clone()
 	}
 	return copies
 }
 
-func (n *Node) appendOnce(ctx context.Context, id fsm.PartitionID, batches [][]byte) ([]fsm.Appended, error) {
+func (n *Node) appendOnce(ctx context.Context, id fsm.PartitionID, batches []kafkaproto.Batch) ([]fsm.Appended, error) {
 	var appended []fsm.Appended
 	err := n.atRecords(ctx, id, holdLeaderless, func(ctx context.Context, h hint, local *records) (err error) {
 		if local != nil {

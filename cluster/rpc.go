@@ -299,13 +299,13 @@ func (n *Node) answer(ctx context.Context, from string, kind uint8, payload []by
 }
 
 // appendCall is the payload of callAppend in front of and between the batches.
-func appendCall(id fsm.PartitionID, term uint64, batches [][]byte) [][]byte {
+func appendCall(id fsm.PartitionID, term uint64, batches []kafkaproto.Batch) [][]byte {
 	head := appendPartition(nil, id)
 	head = binary.BigEndian.AppendUint64(head, term)
 	head = binary.BigEndian.AppendUint32(head, uint32(len(batches)))
 	parts := append(make([][]byte, 0, 1+2*len(batches)), head)
 	for _, batch := range batches {
-		parts = append(parts, binary.BigEndian.AppendUint32(nil, uint32(len(batch))), batch)
+		parts = append(parts, binary.BigEndian.AppendUint32(nil, uint32(batch.Size())), batch.Bytes())
 	}
 	return parts
 }
@@ -342,8 +342,9 @@ func parseAppendReply(reply []byte, batches int) ([]fsm.Appended, error) {
 	return appended, nil
 }
 
-// parseAppend is the reverse of appendCall. The batches alias payload.
-func parseAppend(payload []byte) (id fsm.PartitionID, term uint64, batches [][]byte, err error) {
+// parseAppend is the reverse of appendCall, and checks the batches: what another node sends is checked
+// here and not again further in. They alias payload.
+func parseAppend(payload []byte) (id fsm.PartitionID, term uint64, batches []kafkaproto.Batch, err error) {
 	r := reader{b: payload}
 	id, term = r.partition(), r.uint64()
 	count := r.uint32()
@@ -351,10 +352,10 @@ func parseAppend(payload []byte) (id fsm.PartitionID, term uint64, batches [][]b
 	if r.bad || count > maxBatchesPerCall || int64(count)*(4+kafkaproto.BatchHeaderSize) > int64(len(r.b)) {
 		return id, term, nil, errMalformed
 	}
-	batches = make([][]byte, 0, count)
+	batches = make([]kafkaproto.Batch, 0, count)
 	for range count {
-		batch := r.bytes(int(r.uint32()))
-		if r.bad || kafkaproto.CheckBatch(batch) != nil {
+		batch, err := kafkaproto.ParseBatch(r.bytes(int(r.uint32())))
+		if r.bad || err != nil || batch.CheckCRC() != nil {
 			return id, term, nil, errMalformed
 		}
 		batches = append(batches, batch)

@@ -16,7 +16,7 @@ func joined(parts [][]byte) []byte { return bytes.Join(parts, nil) }
 
 func TestAppendCallsComeBack(t *testing.T) {
 	id := fsm.PartitionID{Topic: newUUID(), Partition: 7}
-	batches := [][]byte{batchOf("a", "b"), batchOf("c")}
+	batches := batchList{batchOf("a", "b"), batchOf("c")}
 	payload := joined(appendCall(id, 42, batches))
 	gotID, term, got, err := parseAppend(payload)
 	if err != nil || gotID != id || term != 42 || !reflect.DeepEqual(got, batches) {
@@ -29,8 +29,8 @@ func TestAppendCallsComeBack(t *testing.T) {
 	}
 	// A bit that flips anywhere in a batch but in its stamps is found before it is
 	// proposed: offset (8 bytes) and epoch (4, behind 4 of length) are written anew.
-	first := len(payload) - len(batches[1]) - 4 - len(batches[0])
-	for i := first; i < first+len(batches[0]); i++ {
+	first := len(payload) - batches[1].Size() - 4 - batches[0].Size()
+	for i := first; i < first+batches[0].Size(); i++ {
 		if at := i - first; at < 8 || at >= 12 && at < 16 {
 			continue
 		}
@@ -61,7 +61,7 @@ func TestRepliesComeBack(t *testing.T) {
 }
 
 func FuzzParseAppend(f *testing.F) {
-	f.Add(joined(appendCall(fsm.PartitionID{Partition: 1}, 3, [][]byte{batchOf("a"), batchOf("b")})))
+	f.Add(joined(appendCall(fsm.PartitionID{Partition: 1}, 3, batchList{batchOf("a"), batchOf("b")})))
 	f.Add([]byte{})
 	f.Fuzz(func(t *testing.T, payload []byte) {
 		id, term, batches, err := parseAppend(payload)

@@ -13,6 +13,7 @@ import (
 
 	"github.com/trimaran-io/trimaran/coordinator"
 	"github.com/trimaran-io/trimaran/fsm"
+	"github.com/trimaran-io/trimaran/kafkaproto"
 )
 
 // fakeCluster is a cluster in memory: the true catalog's state machine, and per
@@ -33,7 +34,7 @@ type fakeCluster struct {
 	appends [][]int // records per batch of each Append, in order
 
 	ready   func() error
-	append  func(ctx context.Context, p fsm.PartitionID, batches [][]byte) ([]fsm.Appended, error)
+	append  func(ctx context.Context, p fsm.PartitionID, batches []kafkaproto.Batch) ([]fsm.Appended, error)
 	read    func(ctx context.Context, p fsm.PartitionID, from fsm.Offset, max int) (fsm.Slice, error)
 	await   func(ctx context.Context, p fsm.PartitionID, from fsm.Offset) error
 	offsets func(ctx context.Context, p fsm.PartitionID, timestamp int64, max int) ([]fsm.Offset, error)

@@ -3,7 +3,6 @@ package gateway
 import (
 	"context"
 	"fmt"
-	"slices"
 
 	"github.com/trimaran-io/trimaran/fsm"
 	"github.com/trimaran-io/trimaran/kafkaproto"
@@ -13,7 +12,7 @@ import (
 
 type fakeLog struct {
 	start, next fsm.Offset
-	batches     [][]byte
+	batches     []kafkaproto.Batch
 	changed     chan struct{} // closed and replaced at every append
 }
 
@@ -50,14 +49,14 @@ func (f *fakeCluster) Producers(ctx context.Context, p fsm.PartitionID) ([]fsm.A
 	return []fsm.ActiveProducer{{ID: 7, Epoch: 2, LastSequence: 99, LastTimestamp: 1234}}, nil
 }
 
-func (f *fakeCluster) Append(ctx context.Context, p fsm.PartitionID, batches [][]byte) ([]fsm.Appended, error) {
+func (f *fakeCluster) Append(ctx context.Context, p fsm.PartitionID, batches []kafkaproto.Batch) ([]fsm.Appended, error) {
 	if f.append != nil {
 		return f.append(ctx, p, batches)
 	}
 	return f.doAppend(p, batches)
 }
 
-func (f *fakeCluster) doAppend(p fsm.PartitionID, batches [][]byte) ([]fsm.Appended, error) {
+func (f *fakeCluster) doAppend(p fsm.PartitionID, batches []kafkaproto.Batch) ([]fsm.Appended, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	l, err := f.log(p)
@@ -67,12 +66,12 @@ func (f *fakeCluster) doAppend(p fsm.PartitionID, batches [][]byte) ([]fsm.Appen
 	var out []fsm.Appended
 	var counts []int
 	for _, b := range batches {
-		if err := kafkaproto.CheckBatch(b); err != nil {
+		if err := b.CheckCRC(); err != nil {
 			return nil, fmt.Errorf("%w: %w", fsm.ErrCorruptMessage, err)
 		}
-		b = slices.Clone(b)
-		kafkaproto.StampBatch(b, int64(l.next), int32(f.leaderEpoch()))
-		h, _ := kafkaproto.ParseBatchHeader(b)
+		b = b.Clone()
+		b.Stamp(int64(l.next), int32(f.leaderEpoch()))
+		h := b.Header()
 		out = append(out, fsm.Appended{BaseOffset: l.next, LogStart: l.start, Timestamp: h.MaxTimestamp})
 		counts = append(counts, int(h.Records))
 		l.next = fsm.Offset(h.NextOffset())
@@ -103,14 +102,14 @@ func (f *fakeCluster) doRead(p fsm.PartitionID, from fsm.Offset, maxBytes int) (
 	}
 	s := fsm.Slice{HighWatermark: l.next, LogStart: l.start}
 	for _, b := range l.batches {
-		h, _ := kafkaproto.ParseBatchHeader(b)
+		h := b.Header()
 		if fsm.Offset(h.LastOffset()) < from {
 			continue
 		}
-		if len(s.Batches) > 0 && len(s.Batches)+len(b) > maxBytes {
+		if len(s.Batches) > 0 && len(s.Batches)+b.Size() > maxBytes {
 			break
 		}
-		s.Batches = append(s.Batches, b...)
+		s.Batches = append(s.Batches, b.Bytes()...)
 	}
 	return s, nil
 }
@@ -170,14 +169,14 @@ func (f *fakeCluster) OffsetForTime(ctx context.Context, p fsm.PartitionID, time
 	found := false
 	for _, b := range l.batches {
 		if timestamp == -3 {
-			if at, ok, err := kafkaproto.Latest(b, int64(l.start)); err != nil {
+			if at, ok, err := b.Latest(int64(l.start)); err != nil {
 				return -1, -1, -1, false, err
 			} else if ok && (!found || at.Timestamp > best.Timestamp) {
 				best, found = at, true
 			}
 			continue
 		}
-		at, ok, err := kafkaproto.FirstAtOrAfter(b, int64(l.start), timestamp)
+		at, ok, err := b.FirstAtOrAfter(int64(l.start), timestamp)
 		if err != nil {
 			return -1, -1, -1, false, err
 		}
@@ -201,7 +200,7 @@ func (f *fakeCluster) EpochEnd(ctx context.Context, p fsm.PartitionID, epoch fsm
 	}
 	found, end := epoch, l.next
 	for _, b := range l.batches {
-		h, _ := kafkaproto.ParseBatchHeader(b)
+		h := b.Header()
 		if fsm.LeaderEpoch(h.LeaderEpoch) > epoch {
 			return found, fsm.Offset(h.BaseOffset), nil
 		}
@@ -220,9 +219,14 @@ func (f *fakeCluster) NewProducerID(ctx context.Context) (int64, error) {
 	return f.lastID, nil
 }
 
-func rawBatches(batches []kafkaproto.Batch) (raw [][]byte) {
-	for _, b := range batches {
-		raw = append(raw, b.Bytes())
+// asBatches takes bytes for batches.
+func asBatches(raw ...[]byte) (batches []kafkaproto.Batch) {
+	for _, b := range raw {
+		batch, err := kafkaproto.ParseBatch(b)
+		if err != nil {
+			panic(err)
+		}
+		batches = append(batches, batch)
 	}
-	return raw
+	return batches
 }

@@ -257,7 +257,7 @@ func TestWhatCannotBeHadComesWhileWaiting(t *testing.T) {
 			reader.send(encode(1, req))
 			writer.do(produce(-1, "events", 0, "a"))
 			synctest.Wait()
-			if _, err := f.doAppend(f.id("events", 0), [][]byte{zstdBatch(t, "b")}); err != nil {
+			if _, err := f.doAppend(f.id("events", 0), asBatches(zstdBatch(t, "b"))); err != nil {
 				t.Fatal(err)
 			}
 			resp := req.ResponseKind().(*kmsg.FetchResponse)

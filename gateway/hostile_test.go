@@ -13,6 +13,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/trimaran-io/trimaran/fsm"
+	"github.com/trimaran-io/trimaran/kafkaproto"
 )
 
 // raw makes a frame of any bytes, with its size.
@@ -234,7 +235,7 @@ func TestEndOfAConnection(t *testing.T) {
 func TestBackPressure(t *testing.T) {
 	f := newFake(t, "events")
 	proceed := make(chan struct{})
-	f.append = func(_ context.Context, p fsm.PartitionID, batches [][]byte) ([]fsm.Appended, error) {
+	f.append = func(_ context.Context, p fsm.PartitionID, batches []kafkaproto.Batch) ([]fsm.Appended, error) {
 		<-proceed
 		return f.doAppend(p, batches)
 	}

@@ -53,7 +53,7 @@ func TestPipelinedRequestsSeeThoseBeforeThem(t *testing.T) {
 		slowly()
 		return f.apply(fsm.CatalogCommand{DeleteTopic: &fsm.DeleteTopic{Name: name}})
 	}
-	f.append = func(_ context.Context, p fsm.PartitionID, batches [][]byte) ([]fsm.Appended, error) {
+	f.append = func(_ context.Context, p fsm.PartitionID, batches []kafkaproto.Batch) ([]fsm.Appended, error) {
 		slowly()
 		return f.doAppend(p, batches)
 	}
@@ -124,7 +124,7 @@ func TestPipelinedRequestsSeeThoseBeforeThem(t *testing.T) {
 // Produces to different partitions, and a fetch that waits in front of them, are worked on at once.
 func TestProducesAndFetchesOverlap(t *testing.T) {
 	f := newFake(t, "events:3")
-	f.append = func(_ context.Context, p fsm.PartitionID, batches [][]byte) ([]fsm.Appended, error) {
+	f.append = func(_ context.Context, p fsm.PartitionID, batches []kafkaproto.Batch) ([]fsm.Appended, error) {
 		time.Sleep(3 * time.Second)
 		return f.doAppend(p, batches)
 	}

@@ -16,11 +16,12 @@ import (
 	"github.com/trimaran-io/trimaran/fsm"
 	"github.com/trimaran-io/trimaran/gateway/order"
 	"github.com/trimaran-io/trimaran/gateway/session"
+	"github.com/trimaran-io/trimaran/kafkaproto"
 )
 
 // stuck is an Append that comes back when its context ends, with what the cluster
 // says then.
-func stuck(ctx context.Context, _ fsm.PartitionID, _ [][]byte) ([]fsm.Appended, error) {
+func stuck(ctx context.Context, _ fsm.PartitionID, _ []kafkaproto.Batch) ([]fsm.Appended, error) {
 	<-ctx.Done()
 	return nil, fsm.ErrUnknownFate
 }
@@ -65,7 +66,7 @@ func TestProduceTimeout(t *testing.T) {
 func TestNothingOvertakesAnOpenAppend(t *testing.T) {
 	f := newFake(t, "events")
 	var calls atomic.Int32
-	f.append = func(ctx context.Context, p fsm.PartitionID, b [][]byte) ([]fsm.Appended, error) {
+	f.append = func(ctx context.Context, p fsm.PartitionID, b []kafkaproto.Batch) ([]fsm.Appended, error) {
 		if calls.Add(1) == 1 {
 			return stuck(ctx, p, b)
 		}
@@ -99,7 +100,7 @@ func TestALineLingersBehindASlowAppend(t *testing.T) {
 		want  int // appends
 	}{{order.LingerFrom / 2, 3}, {2 * order.LingerFrom, 2}} {
 		f := newFake(t, "events")
-		f.append = func(ctx context.Context, p fsm.PartitionID, b [][]byte) ([]fsm.Appended, error) {
+		f.append = func(ctx context.Context, p fsm.PartitionID, b []kafkaproto.Batch) ([]fsm.Appended, error) {
 			time.Sleep(test.takes)
 			return f.doAppend(p, b)
 		}
@@ -131,7 +132,7 @@ func TestProducesOfAClientThatLeftAreAppended(t *testing.T) {
 	f := newFake(t, "events")
 	begun := make(chan struct{}, 100)
 	proceed := make(chan struct{})
-	f.append = func(ctx context.Context, p fsm.PartitionID, b [][]byte) ([]fsm.Appended, error) {
+	f.append = func(ctx context.Context, p fsm.PartitionID, b []kafkaproto.Batch) ([]fsm.Appended, error) {
 		begun <- struct{}{}
 		<-proceed
 		if err := ctx.Err(); err != nil {
@@ -155,7 +156,7 @@ func TestProducesOfAClientThatLeftAreAppended(t *testing.T) {
 // leaves the answers of the others right.
 func TestProduceToManyPartitions(t *testing.T) {
 	f := newFake(t, "events:50")
-	f.append = func(ctx context.Context, p fsm.PartitionID, b [][]byte) ([]fsm.Appended, error) {
+	f.append = func(ctx context.Context, p fsm.PartitionID, b []kafkaproto.Batch) ([]fsm.Appended, error) {
 		if p.Partition == 7 {
 			return nil, fsm.ErrNoLeader
 		}
@@ -181,7 +182,7 @@ func TestProduceToManyPartitions(t *testing.T) {
 // A panic in an append leaves its fate unknown: the records may be in the log.
 func TestPanicInAppendIsUnknownFate(t *testing.T) {
 	f := newFake(t, "events")
-	f.append = func(context.Context, fsm.PartitionID, [][]byte) ([]fsm.Appended, error) { panic("append") }
+	f.append = func(context.Context, fsm.PartitionID, []kafkaproto.Batch) ([]fsm.Appended, error) { panic("append") }
 	c := serve(t, f, nil).dial()
 	for range 2 {
 		if p := c.do(produce(-1, "events", 0, "x")).(*kmsg.ProduceResponse).Topics[0].Partitions[0]; p.ErrorCode != 7 {

@@ -103,7 +103,7 @@ func (s *script) fail(t *testing.T, d *datadriven.TestData) {
 		}
 		switch arg.Key {
 		case "append":
-			s.cluster.append = func(context.Context, fsm.PartitionID, [][]byte) ([]fsm.Appended, error) { return nil, err }
+			s.cluster.append = func(context.Context, fsm.PartitionID, []kafkaproto.Batch) ([]fsm.Appended, error) { return nil, err }
 		case "read":
 			s.cluster.read = func(context.Context, fsm.PartitionID, fsm.Offset, int) (fsm.Slice, error) { return fsm.Slice{}, err }
 		case "offsets":
@@ -131,7 +131,7 @@ func (s *script) records(t *testing.T, d *datadriven.TestData) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := s.cluster.doAppend(id, rawBatches(batches)); err != nil {
+	if _, err := s.cluster.doAppend(id, batches); err != nil {
 		t.Fatal(err)
 	}
 }

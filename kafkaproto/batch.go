@@ -1,6 +1,7 @@
 package kafkaproto
 
 import (
+	"bytes"
 	"encoding/binary"
 	"fmt"
 	"iter"
@@ -66,6 +67,9 @@ func (b Batch) Size() int { return len(b.bytes) }
 
 // CheckCRC reports whether the CRC-32C matches. The error is ErrCorrupt.
 func (b Batch) CheckCRC() error { return b.header.checkCRC(b.bytes) }
+
+// Clone is the batch in memory of its own.
+func (b Batch) Clone() Batch { return Batch{b.header, bytes.Clone(b.bytes)} }
 
 // Stamp writes base offset and partition leader epoch into the batch, in place; the CRC does not
 // cover them.

@@ -27,13 +27,13 @@ const (
 
 // Appender is the way to partitions' leaders.
 type Appender interface {
-	// Append hands batches (whole record batches, magic 2, checked) to the
-	// partition's leader, wherever it is, in this order, and returns when they are
-	// committed. One result per batch: one of an idempotent producer that was there
-	// already has the place of the first, and one that must not be there has Err. Waits for a
-	// leader at most ~1.5 s within ctx. err is in fsm's list; fsm.NotAppended(err) tells whether
-	// trying again is safe (Append itself already tried again as long as it could).
-	Append(ctx context.Context, p fsm.PartitionID, batches [][]byte) ([]fsm.Appended, error)
+	// Append hands batches, whose CRC is checked, to the partition's leader, wherever it is, in
+	// this order, and returns when they are committed. It may write into them, not into the
+	// slice. One result per batch: one of an idempotent producer that was there already has the
+	// place of the first, and one that must not be there has Err. Waits for a leader at most
+	// ~1.5 s within ctx. err is in fsm's list; fsm.NotAppended(err) tells whether trying again
+	// is safe (Append itself already tried again as long as it could).
+	Append(ctx context.Context, p fsm.PartitionID, batches []kafkaproto.Batch) ([]fsm.Appended, error)
 }
 
 // Config is what the lines of all connections have in common.
@@ -188,9 +188,5 @@ func (l *Lines) append(id fsm.PartitionID, batches []kafkaproto.Batch, until tim
 	}()
 	ctx, cancel := context.WithDeadline(l.cfg.Context, until)
 	defer cancel()
-	raw := make([][]byte, len(batches))
-	for i, batch := range batches {
-		raw[i] = batch.Bytes()
-	}
-	return l.cfg.Appender.Append(ctx, id, raw)
+	return l.cfg.Appender.Append(ctx, id, batches)
 }
