@@ -176,19 +176,16 @@ func (r *records) offsetForTime(ctx context.Context, timestamp int64) (found kaf
 			}
 			continue // the log start moved over it
 		}
-		for batch, err := range kafkaproto.SplitBatches(slice.Batches) {
+		for batch, err := range kafkaproto.Batches(slice.Batches) {
 			if err != nil {
 				return found, false, fmt.Errorf("%w: %w", fsm.ErrStorage, err)
 			}
-			h, err := kafkaproto.ParseBatchHeader(batch)
-			if err != nil {
-				return found, false, fmt.Errorf("%w: %w", fsm.ErrStorage, err)
-			}
+			h := batch.Header()
 			from = fsm.Offset(h.NextOffset())
 			if timestamp != maxTimestamp && h.MaxTimestamp < timestamp || timestamp == maxTimestamp && ok && h.MaxTimestamp <= found.Timestamp {
 				continue // none of its records
 			}
-			here, hit, err := r.timeIn(ctx, h, batch, int64(slice.LogStart), timestamp)
+			here, hit, err := r.timeIn(ctx, batch, int64(slice.LogStart), timestamp)
 			if err != nil {
 				return found, false, err
 			}
@@ -209,8 +206,8 @@ func (r *records) offsetForTime(ctx context.Context, timestamp int64) (found kaf
 }
 
 // timeIn looks for a time among the records of one batch, from an offset on.
-func (r *records) timeIn(ctx context.Context, h kafkaproto.BatchHeader, batch []byte, from, timestamp int64) (found kafkaproto.TimestampedOffset, ok bool, err error) {
-	if h.Codec() != kafkaproto.None {
+func (r *records) timeIn(ctx context.Context, batch kafkaproto.Batch, from, timestamp int64) (found kafkaproto.TimestampedOffset, ok bool, err error) {
+	if batch.Header().Codec() != kafkaproto.None {
 		unpacking := r.replica.node.unpacking
 		if err := unpacking.Acquire(ctx, 1); err != nil {
 			return found, false, fmt.Errorf("%w: looking for a time: %w", fsm.ErrTimeout, err)
@@ -218,9 +215,9 @@ func (r *records) timeIn(ctx context.Context, h kafkaproto.BatchHeader, batch []
 		defer unpacking.Release(1)
 	}
 	if timestamp != maxTimestamp {
-		found, ok, err = kafkaproto.FirstAtOrAfter(batch, from, timestamp)
+		found, ok, err = batch.FirstAtOrAfter(from, timestamp)
 	} else {
-		found, ok, err = kafkaproto.Latest(batch, from)
+		found, ok, err = batch.Latest(from)
 	}
 	if err != nil {
 		err = fmt.Errorf("%w: %w", fsm.ErrStorage, err)

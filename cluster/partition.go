@@ -179,7 +179,6 @@ func (r *records) apply(entry *raft.Log) fsm.Applied {
 	if r.log.Crosses(entry.Index) {
 		r.log.Cross(entry.Index, r.state.Snapshot())
 	}
-	before := int64(r.state.NextOffset())
 	applied := r.state.Apply(fsm.Entry{
 		Index:      fsm.Index(entry.Index),
 		Term:       fsm.Term(entry.Term),
@@ -190,8 +189,7 @@ func (r *records) apply(entry *raft.Log) fsm.Applied {
 		r.newer = fmt.Errorf("entry %d: %w", entry.Index, applied.Err)
 		return fsm.Applied{Err: r.newer}
 	}
-	after, maxTime := span(entry, before)
-	r.log.Applied(entry.Index, after, maxTime, entry.AppendedAt.UnixMilli())
+	r.log.Applied(entry.Index, int64(r.state.NextOffset()), applied.MaxTimestamp, entry.AppendedAt.UnixMilli())
 	close(r.applied)
 	r.applied = make(chan struct{})
 	return applied
