@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/trimaran-io/trimaran/fsm"
+	"github.com/trimaran-io/trimaran/kafkaproto"
 )
 
 // Partitions that a topic gets later are placed, get leaders and take records, and
@@ -206,8 +207,8 @@ func testProducersAreTold(t *testing.T) {
 	c.startAll()
 	id := fsm.PartitionID{Topic: c.topic("a", 1, 3).ID}
 	ctx := within(t)
-	for _, b := range [][]byte{batchFrom(9, 2, 4, "x", "y"), batchFrom(7, 0, 0, "z")} {
-		if _, err := c.nodes[0].Append(ctx, id, [][]byte{b}); err != nil {
+	for _, b := range []kafkaproto.Batch{batchFrom(9, 2, 4, "x", "y"), batchFrom(7, 0, 0, "z")} {
+		if _, err := c.nodes[0].Append(ctx, id, batchList{b}); err != nil {
 			t.Fatal(err)
 		}
 	}

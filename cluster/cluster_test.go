@@ -357,8 +357,11 @@ func (c *testCluster) leaderOf(id fsm.PartitionID) int {
 	return leader
 }
 
+// batchList is what is appended in one call.
+type batchList = []kafkaproto.Batch
+
 // batchOf makes a record batch of one record per value.
-func batchOf(values ...string) []byte {
+func batchOf(values ...string) kafkaproto.Batch {
 	var set []byte
 	for _, value := range values {
 		m := kmsg.MessageV0{Value: []byte(value)}
@@ -388,12 +391,12 @@ func valuesFrom(ctx context.Context, n *Node, id fsm.PartitionID) ([]string, err
 		if len(slice.Batches) == 0 {
 			return values, nil
 		}
-		for raw, err := range kafkaproto.SplitBatches(slice.Batches) {
+		for raw, err := range kafkaproto.Batches(slice.Batches) {
 			if err != nil {
 				return values, err
 			}
 			var b kmsg.RecordBatch
-			if err := b.ReadFrom(raw); err != nil {
+			if err := b.ReadFrom(raw.Bytes()); err != nil {
 				return values, err
 			}
 			if fsm.Offset(b.FirstOffset) != next {
@@ -416,18 +419,14 @@ func valuesFrom(ctx context.Context, n *Node, id fsm.PartitionID) ([]string, err
 
 func headersOf(t *testing.T, batches []byte) (headers []kafkaproto.BatchHeader) {
 	t.Helper()
-	for raw, err := range kafkaproto.SplitBatches(batches) {
+	for batch, err := range kafkaproto.Batches(batches) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := kafkaproto.CheckBatch(raw); err != nil {
+		if err := batch.CheckCRC(); err != nil {
 			t.Fatal(err)
 		}
-		h, err := kafkaproto.ParseBatchHeader(raw)
-		if err != nil {
-			t.Fatal(err)
-		}
-		headers = append(headers, h)
+		headers = append(headers, batch.Header())
 	}
 	return headers
 }
@@ -448,7 +447,7 @@ func varintRecordSize(records []byte) int {
 func (c *testCluster) append(node int, id fsm.PartitionID, values ...string) ([]fsm.Appended, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
-	return c.nodes[node].Append(ctx, id, [][]byte{batchOf(values...)})
+	return c.nodes[node].Append(ctx, id, batchList{batchOf(values...)})
 }
 
 // mustAppend appends until it is acknowledged; a value may be there twice when
@@ -611,7 +610,7 @@ func (c *testCluster) load(id fsm.PartitionID, name string, through ...int) *ack
 			for seq := 0; ctx.Err() == nil; seq++ {
 				value := fmt.Sprintf("%s-n%d-%d", name, i+1, seq)
 				call, end := context.WithTimeout(ctx, 5*time.Second)
-				appended, err := node.Append(call, id, [][]byte{batchOf(value)})
+				appended, err := node.Append(call, id, batchList{batchOf(value)})
 				end()
 				time.Sleep(5 * time.Millisecond)
 				if err == nil {
@@ -753,7 +752,7 @@ func testTheMinoritySideRefusesAndTheMajorityGoesOn(t *testing.T) {
 		ctx, cancel := context.WithTimeout(context.Background(), 3*time.Second)
 		defer cancel()
 		began := time.Now()
-		if _, err := c.nodes[cut].Append(ctx, id, [][]byte{batchOf("minority")}); err == nil {
+		if _, err := c.nodes[cut].Append(ctx, id, batchList{batchOf("minority")}); err == nil {
 			t.Fatal("a cut-off leader acknowledged an append")
 		} else if !fsm.NotAppended(err) {
 			return err // was in flight when it noticed

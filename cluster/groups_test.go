@@ -258,7 +258,7 @@ func testRequestsForShardsThatAreNotAreRefused(t *testing.T) {
 	})
 	id := shardID(0)
 	ctx := within(t)
-	if _, err := c.any().Append(ctx, id, [][]byte{batchOf("x")}); fsm.Code(err) != fsm.ErrUnknownTopicOrPartition {
+	if _, err := c.any().Append(ctx, id, batchList{batchOf("x")}); fsm.Code(err) != fsm.ErrUnknownTopicOrPartition {
 		t.Errorf("append: %v", err)
 	}
 	if _, err := c.any().Read(ctx, id, 0, 100); fsm.Code(err) != fsm.ErrUnknownTopicOrPartition {

@@ -152,7 +152,7 @@ func testAStopDoesNotWaitForTheDiskForEver(t *testing.T) {
 	ctx, cancel := context.WithTimeout(context.Background(), 100*time.Millisecond)
 	defer cancel()
 	node := c.nodes[0].Node
-	node.Append(ctx, id, [][]byte{batchOf("y")})
+	node.Append(ctx, id, batchList{batchOf("y")})
 	c.nodes[0].running = false
 	if err := node.Shutdown(ctx); !errors.Is(err, errNotStopped) {
 		t.Errorf("%v", err)

@@ -25,7 +25,7 @@ func testAPartitionWhoseDiskHangsIsOfflineIfNobodyElseLeads(t *testing.T) {
 	others := fsm.PartitionID{Topic: c.topic("others", 1, 3).ID}
 	disks[at].begin(func(op, _ string) bool { return op == "write" || op == "sync" || op == "allocate" })
 	for _, id := range []fsm.PartitionID{alone, others} {
-		go c.nodes[at].Append(within(t), id, [][]byte{batchOf("in the disk that hangs")})
+		go c.nodes[at].Append(within(t), id, batchList{batchOf("in the disk that hangs")})
 	}
 	online := func(id fsm.PartitionID) bool {
 		n := c.nodes[at].Node

@@ -73,7 +73,7 @@ func (w *watched) ask(i int) (failed, all sees) {
 	for _, topic := range n.Topics().All() {
 		for p := range topic.Partitions {
 			try(&failed.partitions, &all.partitions, func() error {
-				_, err := n.Append(ctx, fsm.PartitionID{Topic: topic.ID, Partition: int32(p)}, [][]byte{batchOf("x")})
+				_, err := n.Append(ctx, fsm.PartitionID{Topic: topic.ID, Partition: int32(p)}, batchList{batchOf("x")})
 				return err
 			})
 		}

@@ -360,7 +360,7 @@ func (c *testCluster) wantBroken(node int, id fsm.PartitionID) error {
 func callsOf(n *Node, id fsm.PartitionID) map[string]func(context.Context) error {
 	return map[string]func(context.Context) error{
 		"Append": func(ctx context.Context) error {
-			_, err := n.Append(ctx, id, [][]byte{batchOf("x")})
+			_, err := n.Append(ctx, id, batchList{batchOf("x")})
 			return err
 		},
 		"Read the first": func(ctx context.Context) error { _, err := n.Read(ctx, id, 0, 1<<20); return err },

@@ -14,17 +14,22 @@ import (
 	"github.com/hashicorp/raft"
 
 	"github.com/trimaran-io/trimaran/fsm"
+	"github.com/trimaran-io/trimaran/kafkaproto"
 )
 
 // batchFrom is batchOf by an idempotent producer.
-func batchFrom(producer int64, epoch int16, sequence int32, values ...string) []byte {
-	b := batchOf(values...)
+func batchFrom(producer int64, epoch int16, sequence int32, values ...string) kafkaproto.Batch {
+	b := batchOf(values...).Bytes()
 	be := binary.BigEndian
 	be.PutUint64(b[43:], uint64(producer))
 	be.PutUint16(b[51:], uint16(epoch))
 	be.PutUint32(b[53:], uint32(sequence))
 	be.PutUint32(b[17:], crc32.Checksum(b[21:], crc32.MakeTable(crc32.Castagnoli)))
-	return b
+	batch, err := kafkaproto.ParseBatch(b)
+	if err != nil {
+		panic(err)
+	}
+	return batch
 }
 
 // A batch that is sent again while the first is in flight, after it is committed,
@@ -43,7 +48,7 @@ func testABatchThatIsSentAgainIsAppendedOnce(t *testing.T) {
 	var all sync.WaitGroup
 	for i := range 30 {
 		all.Go(func() {
-			appended, err := c.nodes[i%3].Append(within(t), id, [][]byte{batchFrom(7, 0, 0, "a", "b")})
+			appended, err := c.nodes[i%3].Append(within(t), id, batchList{batchFrom(7, 0, 0, "a", "b")})
 			if err != nil || appended[0].BaseOffset != 0 || appended[0].Err != 0 {
 				t.Errorf("append %d: %v, %v", i, appended, err)
 			}
@@ -51,7 +56,7 @@ func testABatchThatIsSentAgainIsAppendedOnce(t *testing.T) {
 	}
 	all.Wait()
 	for i := range c.nodes {
-		appended, err := c.nodes[i].Append(within(t), id, [][]byte{
+		appended, err := c.nodes[i].Append(within(t), id, batchList{
 			batchFrom(7, 0, 0, "a", "b"),               // again
 			batchOf(fmt.Sprint("plain", i)),            // of nobody
 			batchFrom(7, 0, 9, "after a gap"),          // out of order
@@ -89,7 +94,7 @@ func testABatchThatIsSentAgainIsAppendedOnce(t *testing.T) {
 	c.startAll()
 	for i := range c.nodes {
 		eventually(t, "append after the restart", func() error {
-			appended, err := c.nodes[i].Append(within(t), id, [][]byte{batchFrom(7, 0, 0, "a", "b")})
+			appended, err := c.nodes[i].Append(within(t), id, batchList{batchFrom(7, 0, 0, "a", "b")})
 			if err == nil && appended[0].BaseOffset != 0 {
 				t.Fatalf("node %d: at %d", i+1, appended[0].BaseOffset)
 			}
@@ -109,8 +114,8 @@ func testAProducerWithoutASequenceIsRefused(t *testing.T) {
 	c.startAll()
 	id := fsm.PartitionID{Topic: c.topic("a", 1, 1).ID}
 	c.leaderOf(id)
-	for _, bad := range [][]byte{batchFrom(7, -1, 0, "x"), batchFrom(7, 0, -1, "x")} {
-		if _, err := c.nodes[0].Append(within(t), id, [][]byte{bad}); fsm.Code(err) != fsm.ErrCorruptMessage {
+	for _, bad := range []kafkaproto.Batch{batchFrom(7, -1, 0, "x"), batchFrom(7, 0, -1, "x")} {
+		if _, err := c.nodes[0].Append(within(t), id, batchList{bad}); fsm.Code(err) != fsm.ErrCorruptMessage {
 			t.Error(err)
 		}
 	}
@@ -154,7 +159,7 @@ func testProducersNeitherLoseNorDoubleWhenLeadersAreKilled(t *testing.T) {
 					mu.Lock()
 					n := nodes[(p+try)%3]
 					mu.Unlock()
-					appended, err := n.Append(ctx, id, [][]byte{batchFrom(int64(p), 0, int32(i), value)})
+					appended, err := n.Append(ctx, id, batchList{batchFrom(int64(p), 0, int32(i), value)})
 					cancel()
 					if err == nil && appended[0].Err == 0 {
 						break

@@ -229,15 +229,12 @@ func (c *lifecycle) compare() {
 					c.t.Fatalf("node %d, %v, offset %d: %v, %v", i+1, id, from, ok, err)
 				}
 				before := from
-				for raw, err := range kafkaproto.SplitBatches(slice.Batches) {
+				for raw, err := range kafkaproto.Batches(slice.Batches) {
 					if err != nil {
 						c.t.Fatal(err)
 					}
-					header, err := kafkaproto.ParseBatchHeader(raw)
-					if err != nil {
-						c.t.Fatal(err)
-					}
-					if value, ok := c.acked[p][fsm.Offset(header.BaseOffset)]; ok && !strings.Contains(string(raw), value) {
+					header := raw.Header()
+					if value, ok := c.acked[p][fsm.Offset(header.BaseOffset)]; ok && !strings.Contains(string(raw.Bytes()), value) {
 						c.t.Errorf("node %d, %v, offset %d: not what was acknowledged", i+1, id, header.BaseOffset)
 					}
 					from = fsm.Offset(header.NextOffset())

@@ -109,7 +109,7 @@ func whatClientsAreTold(t *testing.T, seed uint64) {
 	client(0, func(n *Node, _ string, _ *rand.Rand) bool { // produces
 		ctx, cancel := short()
 		defer cancel()
-		appended, err := n.Append(ctx, id, [][]byte{batchOf("v")})
+		appended, err := n.Append(ctx, id, batchList{batchOf("v")})
 		if err == nil {
 			ends.raise(int64(appended[0].BaseOffset) + 1)
 		}
@@ -129,9 +129,9 @@ func whatClientsAreTold(t *testing.T, seed uint64) {
 				return false
 			}
 			ends.atLeast(at, int64(slice.HighWatermark), from+", to a fetch at the tail,")
-			for raw := range kafkaproto.SplitBatches(slice.Batches) {
-				if h, err := kafkaproto.ParseBatchHeader(raw); err == nil {
-					ends.raise(h.NextOffset()) // also a follower's own
+			for batch, err := range kafkaproto.Batches(slice.Batches) {
+				if err == nil {
+					ends.raise(batch.Header().NextOffset()) // also a follower's own
 				}
 			}
 			return true

@@ -133,9 +133,9 @@ func checkEntry(entry *raft.Log) error {
 	if entry.Type != raft.LogCommand || !fsm.IsRecords(entry.Data) {
 		return nil
 	}
-	for batch, err := range kafkaproto.SplitBatches(entry.Data) {
+	for batch, err := range kafkaproto.Batches(entry.Data) {
 		if err == nil {
-			err = kafkaproto.CheckBatch(batch)
+			err = batch.CheckCRC()
 		}
 		if err != nil {
 			return err
@@ -206,7 +206,7 @@ func dumpEntry(pos int64, entry *raft.Log, records bool) DumpedEntry {
 		e.Kind = entry.Type.String()
 	case fsm.IsRecords(entry.Data):
 		e.Kind = "records"
-		for batch, err := range kafkaproto.SplitBatches(entry.Data) {
+		for batch, err := range kafkaproto.Batches(entry.Data) {
 			if err != nil {
 				e.Error = err.Error()
 				break
@@ -223,18 +223,16 @@ func dumpEntry(pos int64, entry *raft.Log, records bool) DumpedEntry {
 	return e
 }
 
-func dumpBatch(batch []byte, records bool) DumpedBatch {
-	h, err := kafkaproto.ParseBatchHeader(batch)
+func dumpBatch(batch kafkaproto.Batch, records bool) DumpedBatch {
+	h := batch.Header()
 	b := DumpedBatch{
-		BaseOffset: h.BaseOffset, LastOffset: h.LastOffset(), Records: h.Records, Bytes: len(batch), LeaderEpoch: h.LeaderEpoch,
+		BaseOffset: h.BaseOffset, LastOffset: h.LastOffset(), Records: h.Records, Bytes: batch.Size(), LeaderEpoch: h.LeaderEpoch,
 		Codec: h.Codec().String(), BaseTimestamp: h.BaseTimestamp, MaxTimestamp: h.MaxTimestamp,
 		ProducerID: h.ProducerID, ProducerEpoch: h.ProducerEpoch, BaseSequence: h.BaseSequence,
 	}
-	if err == nil {
-		err = kafkaproto.CheckBatch(batch)
-	}
+	err := batch.CheckCRC()
 	if err == nil && records {
-		err = h.EachRecord(batch, func(r kafkaproto.RecordInfo) { b.List = append(b.List, r) })
+		err = batch.EachRecord(func(r kafkaproto.RecordInfo) { b.List = append(b.List, r) })
 	}
 	if err != nil {
 		b.Error = err.Error()

@@ -20,10 +20,10 @@ func (c *testCluster) appendAt(id fsm.PartitionID, at int64, values ...string) {
 	c.t.Helper()
 	batch := batchOf(values...)
 	if at >= 0 {
-		kafkaproto.StampLogAppendTime(batch, at)
+		batch.StampLogAppendTime(at)
 	}
 	eventually(c.t, "append", func() error {
-		_, err := c.any().Append(within(c.t), id, [][]byte{batch})
+		_, err := c.any().Append(within(c.t), id, batchList{batch})
 		return err
 	})
 }
@@ -94,7 +94,7 @@ func testFewBatchesAreUnpackedAtOnce(t *testing.T) {
 	c := newTestCluster(t, 1)
 	c.startAll()
 	id := fsm.PartitionID{Topic: c.topic("events", 1, 1).ID}
-	packed := batchOf("a", "b")
+	packed := batchOf("a", "b").Bytes()
 	var zipped bytes.Buffer
 	w := gzip.NewWriter(&zipped)
 	_, _ = w.Write(packed[kafkaproto.BatchHeaderSize:])
@@ -102,9 +102,13 @@ func testFewBatchesAreUnpackedAtOnce(t *testing.T) {
 	packed = append(packed[:kafkaproto.BatchHeaderSize], zipped.Bytes()...)
 	binary.BigEndian.PutUint32(packed[8:], uint32(len(packed)-12))
 	packed[22] = byte(kafkaproto.Gzip)
-	kafkaproto.StampLogAppendTime(packed, 1000)
+	batch, err := kafkaproto.ParseBatch(packed)
+	if err != nil {
+		t.Fatal(err)
+	}
+	batch.StampLogAppendTime(1000)
 	eventually(t, "append", func() error {
-		_, err := c.any().Append(within(t), id, [][]byte{packed})
+		_, err := c.any().Append(within(t), id, batchList{batch})
 		return err
 	})
 	c.appendAt(id, 2000, "c")
@@ -153,11 +157,11 @@ func testEpochEnd(t *testing.T) {
 			t.Fatal(err)
 		}
 		var last kafkaproto.BatchHeader
-		for batch, err := range kafkaproto.SplitBatches(slice.Batches) {
+		for batch, err := range kafkaproto.Batches(slice.Batches) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			last, _ = kafkaproto.ParseBatchHeader(batch)
+			last = batch.Header()
 		}
 		spans = append(spans, span{fsm.LeaderEpoch(last.LeaderEpoch), fsm.Offset(last.NextOffset())})
 		if err := c.nodes[leader].records(id).Member.Raft.LeadershipTransfer().Error(); err != nil {

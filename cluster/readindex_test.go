@@ -42,7 +42,7 @@ func testALeaderAnswersWhenItsStateMachineHasCaughtUp(t *testing.T) {
 	held.Store(int64(leader))
 	appended := make(chan error, 1)
 	go func() {
-		_, err := c.nodes[leader].Append(within(t), id, [][]byte{batchOf("w")})
+		_, err := c.nodes[leader].Append(within(t), id, batchList{batchOf("w")})
 		appended <- err
 	}()
 	follower := c.nodes[(leader+1)%3].records(id)

@@ -12,6 +12,7 @@ import (
 	"github.com/trimaran-io/trimaran/cluster/route"
 	"github.com/trimaran-io/trimaran/coordinator"
 	"github.com/trimaran-io/trimaran/fsm"
+	"github.com/trimaran-io/trimaran/kafkaproto"
 )
 
 // What clients ask of partitions and consumer groups goes its way in package route. This file is
@@ -80,7 +81,7 @@ func (n *Node) atLeader(ctx context.Context, id fsm.PartitionID, hold time.Durat
 }
 
 // Append is route.Router.Append.
-func (n *Node) Append(ctx context.Context, id fsm.PartitionID, batches [][]byte) ([]fsm.Appended, error) {
+func (n *Node) Append(ctx context.Context, id fsm.PartitionID, batches []kafkaproto.Batch) ([]fsm.Appended, error) {
 	return n.router.Append(ctx, id, batches)
 }
 

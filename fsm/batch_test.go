@@ -29,7 +29,8 @@ func fillHeader(b []byte, base Offset, records int, epoch LeaderEpoch) {
 	be.PutUint16(b[51:], ^uint16(0))
 	be.PutUint32(b[53:], ^uint32(0))
 	be.PutUint32(b[57:], uint32(records))
-	kafkaproto.StampBatch(b, int64(base), int32(epoch))
+	be.PutUint64(b, uint64(base))
+	be.PutUint32(b[12:], uint32(epoch))
 }
 
 // fillProducer makes the batch one of an idempotent producer, and its newest record

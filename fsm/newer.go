@@ -10,8 +10,8 @@ import (
 	"github.com/trimaran-io/trimaran/kafkaproto"
 )
 
-// ErrNewer is in every error about a command, a snapshot or a question that a newer program wrote. Its
-// state machine did something with it, so one that does not know what must not go on: it would
+// ErrNewer is in every error about a command, a snapshot or a question that a newer program wrote.
+// Its state machine did something with it, so one that does not know what must not go on: it would
 // become another. Apply changes nothing then, not even the index, and whoever called it stops the
 // group here. Bytes that no program ever wrote are something else: they change nothing anywhere.
 var ErrNewer = errors.New("written by a newer program")
@@ -24,8 +24,8 @@ func (e newerError) Unwrap() []error { return []error{ErrLevel, ErrNewer} }
 
 func newer(format string, args ...any) error { return newerError{fmt.Sprintf(format, args...)} }
 
-// DecodeStrictly decodes one JSON value and takes no field that it does not know: whoever wrote it relies on
-// it. The error wraps ErrNewer if that is all that is wrong, else ErrUnknown.
+// DecodeStrictly decodes one JSON value and takes no field that it does not know: whoever wrote it
+// relies on it. The error wraps ErrNewer if that is all that is wrong, else ErrUnknown.
 func DecodeStrictly(data []byte, into any) error {
 	d := json.NewDecoder(bytes.NewReader(data))
 	d.DisallowUnknownFields()
@@ -42,12 +42,12 @@ func DecodeStrictly(data []byte, into any) error {
 	return nil
 }
 
-// levelChecked is the level from which on no leader of the catalog proposes a name, word or value that it does not
-// know. Programs of lower levels do, and such commands have no effect.
+// levelChecked is the level from which on no leader of the catalog proposes a name, word or value
+// that it does not know. Programs of lower levels do, and such commands have no effect.
 const levelChecked = 3
 
-// checkWords says whether names, words and values of a command are known, whatever the catalog holds. The error is
-// ErrInvalidConfig.
+// checkWords says whether names, words and values of a command are known, whatever the catalog
+// holds. The error is ErrInvalidConfig.
 func (c *CatalogCommand) checkWords() error {
 	switch {
 	case c.CreateTopic != nil:
@@ -93,24 +93,20 @@ const (
 	magicKnown = 2
 )
 
-// checkKnown says whether an entry of a partition's log is one that this program knows. The error is ErrNewer.
-func checkKnown(data []byte) error {
-	switch {
-	case len(data) == 0:
-		return nil
-	case !IsRecords(data):
-		if data[0] > controlLast || data[0] == controlLogStart && len(data) > logStartSize {
-			return newer("control command %#x of %d bytes", data[0], len(data))
-		}
-		return nil
+// knownControl says whether this program knows a control command of a partition's log. The error is
+// ErrNewer.
+func knownControl(data []byte) error {
+	if len(data) > 0 && (data[0] > controlLast || data[0] == controlLogStart && len(data) > logStartSize) {
+		return newer("control command %#x of %d bytes", data[0], len(data))
 	}
-	rest := data
-	for batch, err := range kafkaproto.SplitBatches(data) {
-		if err == nil {
-			rest = rest[len(batch):]
-		} else if errors.Is(err, kafkaproto.ErrUnknownMagic) && int8(rest[magicAt]) > magicKnown {
-			return newer("record batch of format %d", rest[magicAt])
-		}
+	return nil
+}
+
+// newerBatch says whether bytes that are no record batch to this program, for that reason, are one
+// to a newer one. The error is ErrNewer.
+func newerBatch(why error, data []byte) error {
+	if errors.Is(why, kafkaproto.ErrUnknownMagic) && int8(data[magicAt]) > magicKnown {
+		return newer("record batch of format %d", data[magicAt])
 	}
 	return nil
 }

@@ -2,7 +2,9 @@ package fsm
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
+	"math"
 
 	"github.com/trimaran-io/trimaran/kafkaproto"
 )
@@ -41,31 +43,25 @@ func ParseLogStart(data []byte) (start Offset, ok bool) {
 
 // GoodBatch decides whether the batch, which stands in an entry of that term,
 // has its place in the log when the next offset is next: its base offset is
-// next, its leader epoch is the term's, and its header is sound. Apply and
+// next, its leader epoch is the term's, and it has no gaps. Apply and
 // whoever reads the log again decide by it, or they would see different logs.
 // The CRC is not looked at: it was checked where the batch came in.
-func GoodBatch(batch []byte, next Offset, term Term) (kafkaproto.BatchHeader, bool) {
-	h, err := checkPlace(batch, next, term)
-	return h, err == nil
+func GoodBatch(batch kafkaproto.Batch, next Offset, term Term) bool {
+	return checkPlace(batch.Header(), next, term) == nil
 }
 
 // checkPlace is GoodBatch with the reason, ErrCorruptMessage or ErrVoid.
-func checkPlace(batch []byte, next Offset, term Term) (kafkaproto.BatchHeader, error) {
-	h, err := kafkaproto.ParseBatchHeader(batch)
+func checkPlace(h kafkaproto.BatchHeader, next Offset, term Term) error {
 	switch {
-	case err != nil:
-		return h, coded{ErrCorruptMessage, err}
-	case h.Size() != len(batch):
-		return h, fmt.Errorf("%w: batch of %d bytes says it has %d", ErrCorruptMessage, len(batch), h.Size())
 	case h.Records < 1 || int64(h.Records) != int64(h.LastOffsetDelta)+1:
 		// Gaps come from compaction, which never goes through the Raft log.
-		return h, fmt.Errorf("%w: batch of %d records in %d offsets", ErrCorruptMessage, h.Records, int64(h.LastOffsetDelta)+1)
+		return fmt.Errorf("%w: batch of %d records in %d offsets", ErrCorruptMessage, h.Records, int64(h.LastOffsetDelta)+1)
 	case LeaderEpoch(h.LeaderEpoch) != term.Epoch():
-		return h, fmt.Errorf("%w: stamped in epoch %d, committed in %d", ErrVoid, h.LeaderEpoch, term.Epoch())
+		return fmt.Errorf("%w: stamped in epoch %d, committed in %d", ErrVoid, h.LeaderEpoch, term.Epoch())
 	case Offset(h.BaseOffset) != next:
-		return h, fmt.Errorf("%w: stamped with offset %d, the next is %d", ErrVoid, h.BaseOffset, next)
+		return fmt.Errorf("%w: stamped with offset %d, the next is %d", ErrVoid, h.BaseOffset, next)
 	}
-	return h, nil
+	return nil
 }
 
 // Entry is one committed command of a partition's Raft log.
@@ -82,6 +78,9 @@ type Applied struct {
 	// BaseOffset of a void batch, which took no offsets, is -1. Bytes that are no
 	// batch count as one void batch, up to the entry's end.
 	Batches []Appended
+	// MaxTimestamp is the largest timestamp of the batches that were appended, ms since epoch;
+	// math.MinInt64 if none was.
+	MaxTimestamp int64
 	// Err says why the first void batch or the control command had no effect. With ErrNewer nothing was
 	// applied at all.
 	Err error
@@ -128,41 +127,69 @@ func (p *PartitionState) HashChain() uint64 { return p.chain }
 // below LastApplied is not applied again, and one that a newer program wrote not at all (ErrNewer).
 func (p *PartitionState) Apply(e Entry) Applied {
 	if e.Index <= p.applied {
-		return Applied{Err: fmt.Errorf("%w: entry %d applied after %d", ErrUnknown, e.Index, p.applied)}
+		return none(fmt.Errorf("%w: entry %d applied after %d", ErrUnknown, e.Index, p.applied))
 	}
-	if err := checkKnown(e.Data); err != nil {
-		return Applied{Err: err}
+	if !IsRecords(e.Data) {
+		if err := knownControl(e.Data); err != nil {
+			return none(err)
+		}
+		p.applied = e.Index
+		return none(p.control(e.Data))
+	}
+	// The entry's bytes come from Raft's log or from another node: they are looked at here, once.
+	var few [4]kafkaproto.Batch
+	batches, rest, err := splitRecords(e.Data, few[:0])
+	if err != nil && errors.Is(err, ErrNewer) {
+		return none(err)
 	}
 	p.applied = e.Index
-	if IsRecords(e.Data) {
-		return p.applyRecords(e)
-	}
-	return Applied{Err: p.control(e.Data)}
+	return p.applyRecords(e, batches, rest, err)
 }
 
-func (p *PartitionState) applyRecords(e Entry) Applied {
-	var result Applied
+// none is what becomes of an entry that appends no records.
+func none(err error) Applied { return Applied{MaxTimestamp: math.MinInt64, Err: err} }
+
+// splitRecords gives the batches that an entry's data begin with, in the memory of into if they have
+// room there, and what is left when there are no more. The error says why that is not nothing:
+// ErrNewer if a newer program wrote it, else ErrCorruptMessage.
+func splitRecords(data []byte, into []kafkaproto.Batch) (batches []kafkaproto.Batch, rest []byte, err error) {
+	batches, rest = into, data
+	for batch, bad := range kafkaproto.Batches(data) {
+		if bad != nil {
+			if err = newerBatch(bad, rest); err == nil {
+				err = coded{ErrCorruptMessage, bad}
+			}
+			break
+		}
+		batches, rest = append(batches, batch), rest[batch.Size():]
+	}
+	return batches, rest, err
+}
+
+func (p *PartitionState) applyRecords(e Entry, batches []kafkaproto.Batch, rest []byte, bad error) Applied {
+	result := none(nil)
+	result.Batches = make([]Appended, 0, len(batches)+min(len(rest), 1))
 	void := func(err error) {
 		result.Batches = append(result.Batches, Appended{BaseOffset: -1, LogStart: p.logStart})
 		if result.Err == nil {
 			result.Err = err
 		}
 	}
-	for batch, err := range kafkaproto.SplitBatches(e.Data) {
-		if err != nil {
-			void(coded{ErrCorruptMessage, err})
-			break
-		}
-		header, err := checkPlace(batch, p.next, e.Term)
-		if err != nil {
+	for i := range batches {
+		header := batches[i].Header()
+		if err := checkPlace(header, p.next, e.Term); err != nil {
 			void(err)
 			continue
 		}
 		result.Batches = append(result.Batches, Appended{BaseOffset: p.next, LogStart: p.logStart, Timestamp: header.MaxTimestamp})
+		result.MaxTimestamp = max(result.MaxTimestamp, header.MaxTimestamp)
 		if err := p.producers.append(header, p.next, e.AppendedAt); err != nil && result.Breach == nil {
 			result.Breach = err
 		}
 		p.extend(header)
+	}
+	if len(rest) > 0 {
+		void(bad)
 	}
 	return result
 }

@@ -145,12 +145,12 @@ func read(e Entry, next Offset) Offset {
 	if !IsRecords(e.Data) {
 		return next
 	}
-	for b, err := range kafkaproto.SplitBatches(e.Data) {
+	for b, err := range kafkaproto.Batches(e.Data) {
 		if err != nil {
 			break
 		}
-		if h, good := GoodBatch(b, next, e.Term); good {
-			next = Offset(h.NextOffset())
+		if GoodBatch(b, next, e.Term) {
+			next = Offset(b.Header().NextOffset())
 		}
 	}
 	return next

@@ -83,11 +83,11 @@ func (h *honest) send(c *honestClient, b *honestBatch) {
 		return
 	}
 	data := h.bytes(c, b)
-	header, err := kafkaproto.ParseBatchHeader(data)
+	batch, err := kafkaproto.ParseBatch(data)
 	if err != nil {
 		h.t.Fatal(err)
 	}
-	v := h.ahead.Take(header, h.next, h.machine.Producer)
+	v := h.ahead.Take(batch.Header(), h.next, h.machine.Producer)
 	switch {
 	case v.Err != nil:
 		if b.base >= 0 && slices.Index(c.sent, b) >= len(c.sent)-ProducerBatches && b.epoch == c.sent[len(c.sent)-1].epoch {
@@ -104,7 +104,7 @@ func (h *honest) send(c *honestClient, b *honestBatch) {
 		if b.base >= 0 {
 			h.t.Fatalf("%s is in the log at %d and gets a second place", b.name, b.base)
 		}
-		kafkaproto.StampBatch(data, int64(h.next), int32(h.term.Epoch()))
+		batch.Stamp(int64(h.next), int32(h.term.Epoch()))
 		b.base, b.waits = h.next, true
 		h.next += Offset(b.records)
 		h.index++

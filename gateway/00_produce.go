@@ -3,24 +3,25 @@ package gateway
 import (
 	"context"
 	"errors"
-	"fmt"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/trimaran-io/trimaran/fsm"
+	"github.com/trimaran-io/trimaran/gateway/order"
+	"github.com/trimaran-io/trimaran/gateway/session"
 	"github.com/trimaran-io/trimaran/kafkaproto"
 )
 
 // Produce, versions 0 to 13.
 //
-// Up to version 2 a partition gets a message set of magic 0 or 1, which becomes
-// record batches. From 3 on it gets one record batch, which is checked as Kafka
-// checks it and stored as it is, with its producer id and sequence number; zstd
-// needs version 7. A compacted topic takes no records without key, and timestamps are
-// within the topic's bounds, an hour ahead at most by default. Where the topic wants LogAppendTime, the time is that at which
-// this node took the records. From 8 on the answer says which record was refused
-// and why (KIP-467), from 13 on topics have ids instead of names.
+// Up to version 2 a partition gets a message set of magic 0 or 1, which becomes record batches.
+// From 3 on it gets one record batch, which is checked as Kafka checks it and stored as it is, with
+// its producer id and sequence number; zstd needs version 7. A compacted topic takes no records
+// without key, and timestamps are within the topic's bounds, an hour ahead at most by default.
+// Where the topic wants LogAppendTime, the time is that at which this node took the records. From 8
+// on the answer says which record was refused and why (KIP-467), from 13 on topics have ids instead
+// of names.
 //
 // Kept: acks 0 is never answered, and closes the connection if anything failed,
 // since nothing else would tell the client (KafkaApis.handleProducerRequest of
@@ -46,10 +47,12 @@ const (
 	maxWait = 5 * time.Minute
 )
 
-var errAcksZero = errors.New("a produce with acks=0 failed")
-
-// errIncomplete is what a parcel's batches are if nobody gets to make them.
-var errIncomplete = errors.New("produce was not worked on")
+// producing is what a Produce has for one partition.
+type producing struct {
+	order.Parcel
+	topic   string
+	records int
+}
 
 func handleProduce(r *request) {
 	req := r.body.(*kmsg.ProduceRequest)
@@ -61,18 +64,18 @@ func handleProduce(r *request) {
 	}
 	resp := req.ResponseKind().(*kmsg.ProduceResponse)
 	resp.Topics = make([]kmsg.ProduceResponseTopic, 0, len(req.Topics))
-	var parcels []*parcel // one per partition of the response, in its order; nil: see errs
+	var parcels []*producing // one per partition of the response, in its order; nil: see errs
 	var errs []error
 	var sets [][]byte
 	rules := make([]produceRules, 0, len(req.Topics))
 	badAcks := req.Version > 0 && (req.Acks < -1 || req.Acks > 1)
-	topics := r.session.server.cluster.Topics()
+	topics := r.conn.server.catalog.Topics()
 	for i := range req.Topics {
 		t := &req.Topics[i]
 		topic, unknown := r.findTopic(topics, t.Topic, t.TopicID, req.Version >= 13)
-		rule := produceRules{version: req.Version, maxDecompressed: r.session.server.cfg.MaxRequestBytes}
+		rule := produceRules{version: req.Version, maxDecompressed: r.conn.server.cfg.MaxRequestBytes}
 		if topic != nil {
-			rule.of(topic, r.session.server.cfg.TopicDefaults, time.Now().UnixMilli())
+			rule.of(topic, r.conn.server.cfg.TopicDefaults, time.Now().UnixMilli())
 		}
 		rt := kmsg.NewProduceResponseTopic()
 		rt.Topic, rt.TopicID = t.Topic, t.TopicID
@@ -80,26 +83,21 @@ func handleProduce(r *request) {
 		for j := range t.Partitions {
 			rt.Partitions[j].Default()
 			rt.Partitions[j].Partition, rt.Partitions[j].BaseOffset = t.Partitions[j].Partition, -1
-			var p *parcel
-			err := unknown
-			switch n := t.Partitions[j].Partition; {
+			var p *producing
+			id, err := r.findPartition(topic, unknown, t.Partitions[j].Partition, noEpoch)
+			switch {
 			case badAcks:
 				err = errRequiredAcks
-			case err != nil:
-			case n < 0 || int(n) >= len(topic.Partitions):
-				err = r.session.server.unknownTopic()
-			default:
-				p = &parcel{
-					partition: fsm.PartitionID{Topic: topic.ID, Partition: n}, topic: topic.Name, until: until,
-					ready: make(chan struct{}), done: make(chan struct{}), err: errIncomplete,
-				}
-				r.session.lines.add(p)
+			case err == nil:
+				p = &producing{topic: topic.Name}
+				p.Init(id, until)
+				r.conn.lines.Add(&p.Parcel)
 			}
 			parcels, errs, sets, rules = append(parcels, p), append(errs, err), append(sets, t.Partitions[j].Records), append(rules, rule)
 		}
 		resp.Topics = append(resp.Topics, rt)
 	}
-	free := r.keepFrame()
+	free := r.reply.KeepFrame()
 	r.background(func() {
 		if free != nil {
 			defer free()
@@ -110,7 +108,7 @@ func handleProduce(r *request) {
 		// the last append is over.
 		for _, p := range parcels {
 			if p != nil {
-				<-p.done
+				<-p.Done()
 			}
 		}
 	})
@@ -141,63 +139,67 @@ func (p *produceRules) of(topic *fsm.Topic, defaults map[string]string, now int6
 }
 
 // convert makes batches of what the request brought and lets the lines go on.
-func (r *request) convert(parcels []*parcel, sets [][]byte, rules []produceRules) {
+func (r *request) convert(parcels []*producing, sets [][]byte, rules []produceRules) {
 	i := 0
 	defer func() {
 		for _, p := range parcels[i:] { // only after a panic, or a stop
 			if p != nil {
-				close(p.ready)
+				p.Ready()
 			}
 		}
 	}()
-	s := r.session.server
+	s := r.conn.server
 	for ; i < len(parcels); i++ {
 		p := parcels[i]
 		if p == nil {
 			continue
 		}
-		if err := s.conversions.Acquire(s.ctx, 1); err != nil {
+		if err := s.conversions.Acquire(s.listener.Context(), 1); err != nil {
 			return
 		}
 		p.fill(sets[i], rules[i], s.conversions.Release)
-		close(p.ready)
+		p.Ready()
 	}
 }
 
 // fill makes batches of set.
-func (p *parcel) fill(set []byte, rules produceRules, release func(int64)) {
+func (p *producing) fill(set []byte, rules produceRules, release func(int64)) {
 	defer release(1)
-	p.stamped = -1
+	batches, records, err := rules.batches(set)
+	stamped := int64(-1)
+	if err == nil && rules.logAppendTime {
+		stamped = time.Now().UnixMilli()
+		for i := range batches {
+			batches[i].StampLogAppendTime(stamped)
+		}
+	}
+	p.records = records
+	p.Fill(batches, stamped, err)
+}
+
+// batches makes record batches of what the request has for a partition, or checks those that it
+// has.
+func (p *produceRules) batches(set []byte) (batches []kafkaproto.Batch, records int, err error) {
 	lim := kafkaproto.Limits{
-		MaxMessageBytes: rules.maxMessage,
-		MaxDecompressed: rules.maxDecompressed, // compressed or not, a request holds no more
-		NeedKeys:        rules.needKeys,
-		Earliest:        rules.earliest,
-		Latest:          rules.latest,
+		MaxMessageBytes: p.maxMessage,
+		MaxDecompressed: p.maxDecompressed, // compressed or not, a request holds no more
+		NoZstd:          p.version < 7,
+		NeedKeys:        p.needKeys,
+		Earliest:        p.earliest,
+		Latest:          p.latest,
 	}
-	if rules.version < 3 {
-		p.batches, p.records, p.err = kafkaproto.FromMessageSet(set, lim)
-	} else {
-		h, err := kafkaproto.ParseBatchHeader(set)
-		if err == nil && h.Codec() == kafkaproto.Zstd && rules.version < 7 {
-			p.err = fmt.Errorf("%w: zstd in version %d", kafkaproto.ErrUnsupportedCompression, rules.version)
-		} else if h, p.err = kafkaproto.CheckProduced(set, lim); p.err == nil {
-			p.batches, p.records = [][]byte{set}, int(h.Records)
-		}
+	if p.version < 3 {
+		return kafkaproto.FromMessageSet(set, lim)
 	}
-	if p.err == nil && rules.logAppendTime {
-		p.stamped = time.Now().UnixMilli()
+	batch, err := kafkaproto.CheckProduced(set, lim)
+	if err != nil {
+		return nil, 0, err
 	}
-	for _, b := range p.batches {
-		p.bytes += len(b)
-		if p.stamped >= 0 {
-			kafkaproto.StampLogAppendTime(b, p.stamped)
-		}
-	}
+	return []kafkaproto.Batch{batch}, int(batch.Header().Records), nil
 }
 
 // answerProduce waits for the parcels until the deadline and answers.
-func (r *request) answerProduce(req *kmsg.ProduceRequest, resp *kmsg.ProduceResponse, parcels []*parcel, errs []error, deadline time.Time) {
+func (r *request) answerProduce(req *kmsg.ProduceRequest, resp *kmsg.ProduceResponse, parcels []*producing, errs []error, deadline time.Time) {
 	ctx, cancel := context.WithDeadline(context.Background(), deadline)
 	defer cancel()
 	expired := ctx.Done()
@@ -212,7 +214,7 @@ func (r *request) answerProduce(req *kmsg.ProduceRequest, resp *kmsg.ProduceResp
 			p, err := parcels[next], errs[next]
 			next++
 			if p != nil {
-				err = p.wait(expired)
+				err = p.Wait(expired)
 			}
 			if err != nil {
 				out.ErrorCode = r.fail(err)
@@ -229,34 +231,17 @@ func (r *request) answerProduce(req *kmsg.ProduceRequest, resp *kmsg.ProduceResp
 				failed = err
 				continue
 			}
-			out.BaseOffset, out.LogStartOffset = int64(p.base), int64(p.logStart)
-			if len(p.batches) > 0 {
-				out.LogAppendTime = p.stamped
-			}
-			r.session.server.metrics.produced(p.topic, p.bytes, p.records)
+			base, logStart, stamped := p.Place()
+			out.BaseOffset, out.LogStartOffset, out.LogAppendTime = int64(base), int64(logStart), stamped
+			r.conn.server.metrics.produced(p.topic, p.Bytes(), p.records)
 		}
 	}
 	switch {
 	case req.Acks != 0:
 		r.answer(resp)
 	case failed != nil:
-		r.hangUp(errors.Join(errAcksZero, failed))
+		r.hangUp(errors.Join(session.ErrAcksZero, failed))
 	default:
 		r.silence()
-	}
-}
-
-// wait gives the parcel's outcome, or fsm.ErrTimeout if that takes too long.
-func (p *parcel) wait(expired <-chan struct{}) error {
-	select {
-	case <-p.done:
-		return p.err
-	default:
-	}
-	select {
-	case <-p.done:
-		return p.err
-	case <-expired:
-		return fsm.ErrTimeout
 	}
 }

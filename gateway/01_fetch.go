@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"context"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -48,6 +49,18 @@ const (
 	parallelReads = 64
 )
 
+// Records is where fetches find records, and DeleteRecords ends them.
+type Records interface {
+	// Read never waits for records. maxBytes bounds the answer but for one whole batch.
+	Read(ctx context.Context, p fsm.PartitionID, from fsm.Offset, maxBytes int) (fsm.Slice, error)
+	// Await returns nil when a record at offset from or above is committed and
+	// readable, ctx.Err() when ctx ends first.
+	Await(ctx context.Context, p fsm.PartitionID, from fsm.Offset) error
+	// DeleteRecords makes before, -1 for the high watermark, the first offset that can
+	// be read, and gives the log start offset afterwards.
+	DeleteRecords(ctx context.Context, p fsm.PartitionID, before fsm.Offset) (low fsm.Offset, err error)
+}
+
 // fetchPart is one partition of a fetch.
 type fetchPart struct {
 	id       fsm.PartitionID
@@ -82,10 +95,10 @@ type fetch struct {
 // case, and so a client that asks for much and takes nothing holds the memory of
 // one answer.
 func handleFetch(r *request) {
-	before := r.session.fetchSent
+	before := r.conn.fetchSent
 	sent := make(chan struct{})
-	r.session.fetchSent = sent
-	r.whenSent(func() { close(sent) })
+	r.conn.fetchSent = sent
+	r.reply.WhenSent(func() { close(sent) })
 	r.background(func() {
 		if before != nil {
 			<-before
@@ -96,7 +109,7 @@ func handleFetch(r *request) {
 
 func (r *request) fetch() {
 	req := r.body.(*kmsg.FetchRequest)
-	f := &fetch{request: r, version: req.Version, left: r.session.server.cfg.MaxRequestBytes}
+	f := &fetch{request: r, version: req.Version, left: r.conn.server.cfg.MaxRequestBytes}
 	if req.Version >= 3 {
 		f.left = min(f.left, max(int(req.MaxBytes), 1))
 	}
@@ -119,11 +132,11 @@ func (r *request) fetch() {
 		f.await(r.began.Add(wait), int(req.MinBytes))
 	}
 	for _, p := range f.parts {
-		r.session.server.metrics.fetched(p.topic, len(p.out.RecordBatches))
+		r.conn.server.metrics.fetched(p.topic, len(p.out.RecordBatches))
 		r.note(p.out.ErrorCode)
 	}
 	answered = true
-	r.whenSent(f.release)
+	r.reply.WhenSent(f.release)
 	if req.Version >= 4 {
 		r.answerParts(fetchParts(r.header, resp))
 		return
@@ -144,7 +157,7 @@ func (r *request) fetch() {
 
 // resolve lays out the response and finds the partitions in the catalog.
 func (f *fetch) resolve(req *kmsg.FetchRequest, resp *kmsg.FetchResponse) {
-	s := f.session.server
+	s := f.conn.server
 	type key struct { // a topic's name, or from version 13 on its id
 		name string
 		id   [16]byte
@@ -183,23 +196,19 @@ func (f *fetch) resolve(req *kmsg.FetchRequest, resp *kmsg.FetchResponse) {
 			wanted[where] = p
 		}
 	}
-	topics := s.cluster.Topics()
+	topics := s.catalog.Topics()
 	for i := range resp.Topics {
 		topic, unknown := f.findTopic(topics, resp.Topics[i].Topic, resp.Topics[i].TopicID, req.Version >= 13)
 		for j := range resp.Topics[i].Partitions {
 			out, p := &resp.Topics[i].Partitions[j], wanted[place{i, j}]
-			err := unknown
-			var id fsm.PartitionID
+			id, err := f.findPartition(topic, unknown, out.Partition, noEpoch)
 			switch {
 			case err != nil:
-			case out.Partition < 0 || int(out.Partition) >= len(topic.Partitions):
-				err = s.unknownTopic()
 			case p.PartitionMaxBytes < 0:
 				err = errFetchSize
 			case p.FetchOffset < 0:
 				err = fsm.ErrOffsetOutOfRange
 			default:
-				id = fsm.PartitionID{Topic: topic.ID, Partition: out.Partition}
 				err = s.checkLeaderEpoch(id, p.CurrentLeaderEpoch)
 			}
 			if err != nil {

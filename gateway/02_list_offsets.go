@@ -37,6 +37,22 @@ const (
 	searchGrace  = 25 * time.Second // clients wait 30 s for any answer
 )
 
+// Offsets finds offsets of a partition, all as its leader knows them.
+type Offsets interface {
+	// ListOffsets answers in the form of ListOffsets v0: -1 latest, -2 earliest,
+	// else segments last written at or before timestamp (ms), newest first, at most max.
+	ListOffsets(ctx context.Context, p fsm.PartitionID, timestamp int64, max int) ([]fsm.Offset, error)
+	// OffsetForTime finds the first record whose timestamp is at or after timestamp (ms since
+	// epoch), for -3 the first of those with the largest timestamp (KIP-734). ok is false if
+	// there is none.
+	OffsetForTime(ctx context.Context, p fsm.PartitionID, timestamp int64) (offset fsm.Offset, at int64, epoch fsm.LeaderEpoch, ok bool, err error)
+	// EpochEnd answers OffsetForLeaderEpoch (KIP-101, KIP-279): the largest epoch at or below
+	// epoch that has records, and the offset at which the next one begins, or the log end.
+	// Where no epoch at or below has records: the asked one, and where the first one begins. An
+	// epoch that is still to come gives -1, -1.
+	EpochEnd(ctx context.Context, p fsm.PartitionID, epoch fsm.LeaderEpoch) (fsm.LeaderEpoch, fsm.Offset, error)
+}
+
 // maxListed bounds the offsets of one answer.
 const maxListed = 1 << 16
 
@@ -58,22 +74,22 @@ func handleListOffsets(r *request) {
 	r.background(func() {
 		req := r.body.(*kmsg.ListOffsetsRequest)
 		resp := req.ResponseKind().(*kmsg.ListOffsetsResponse)
-		s := r.session.server
-		topics := s.cluster.Topics()
-		ctx, cancel := context.WithTimeout(r.session.open, offsetsGrace)
+		s := r.conn.server
+		topics := s.catalog.Topics()
+		ctx, cancel := context.WithTimeout(r.reply.Open(), offsetsGrace)
 		defer cancel()
 		grace := searchGrace
 		if req.Version >= 10 && req.TimeoutMillis > 0 {
 			grace = min(grace, time.Duration(req.TimeoutMillis)*time.Millisecond)
 		}
-		searching, cancel := context.WithTimeout(r.session.open, grace)
+		searching, cancel := context.WithTimeout(r.reply.Open(), grace)
 		defer cancel()
 		var work errgroup.Group
 		work.SetLimit(parallelReads)
 		left := maxListed
 		twice := duplicates(req)
 		for _, t := range req.Topics {
-			topic, unknown := r.findTopic(topics, t.Topic, [16]byte{}, false)
+			topic, unknown := r.findNamed(topics, t.Topic)
 			rt := kmsg.NewListOffsetsResponseTopic()
 			rt.Topic = t.Topic
 			rt.Partitions = make([]kmsg.ListOffsetsResponseTopicPartition, len(t.Partitions))
@@ -81,19 +97,12 @@ func handleListOffsets(r *request) {
 				out := &rt.Partitions[j]
 				out.Default()
 				out.Partition, out.OldStyleOffsets, out.Timestamp, out.Offset = p.Partition, []int64{}, -1, -1
-				err := unknown
-				var id fsm.PartitionID
+				id, err := r.findPartition(topic, unknown, p.Partition, p.CurrentLeaderEpoch)
 				switch since, special := specialSince[p.Timestamp]; {
 				case req.Version > 0 && twice[named{t.Topic, p.Partition}]:
 					err = errInvalidRequest
 				case req.Version > 0 && p.Timestamp < 0 && (!special || req.Version < since):
 					err = errUnsupportedVersion
-				case err != nil:
-				case p.Partition < 0 || int(p.Partition) >= len(topic.Partitions):
-					err = s.unknownTopic()
-				default:
-					id = fsm.PartitionID{Topic: topic.ID, Partition: p.Partition}
-					err = s.checkLeaderEpoch(id, p.CurrentLeaderEpoch)
 				}
 				if err != nil {
 					out.ErrorCode = r.fail(err)
@@ -175,7 +184,7 @@ func (r *request) endOffset(ctx context.Context, id fsm.PartitionID, which int64
 	out.Offset = int64(offsets[0])
 	if which == latestOffset {
 		// What is read at the end is written in this epoch or a later one.
-		epoch, _ := r.session.server.cluster.LeaderEpoch(id)
+		epoch, _ := r.conn.server.catalog.LeaderEpoch(id)
 		out.LeaderEpoch = int32(epoch)
 	}
 	return nil
@@ -185,10 +194,10 @@ func (r *request) endOffset(ctx context.Context, id fsm.PartitionID, which int64
 func (r *request) offsetForTime(ctx context.Context, id fsm.PartitionID, timestamp int64, out *kmsg.ListOffsetsResponseTopicPartition) (err error) {
 	defer func() {
 		if v := recover(); v != nil {
-			err = r.session.panicked(v)
+			err = r.reply.Panicked(v)
 		}
 	}()
-	offset, at, epoch, ok, err := r.session.server.cluster.OffsetForTime(ctx, id, timestamp)
+	offset, at, epoch, ok, err := r.conn.server.offsets.OffsetForTime(ctx, id, timestamp)
 	if err != nil && ctx.Err() != nil && !errors.Is(err, fsm.ErrUnknownTopicOrPartition) {
 		return fmt.Errorf("%w: %w", fsm.ErrTimeout, err)
 	}
@@ -202,10 +211,10 @@ func (r *request) offsetForTime(ctx context.Context, id fsm.PartitionID, timesta
 func (r *request) listOffsets(ctx context.Context, id fsm.PartitionID, timestamp int64, most int) (offsets []fsm.Offset, err error) {
 	defer func() {
 		if v := recover(); v != nil {
-			err = r.session.panicked(v)
+			err = r.reply.Panicked(v)
 		}
 	}()
-	offsets, err = r.session.server.cluster.ListOffsets(ctx, id, timestamp, most)
+	offsets, err = r.conn.server.offsets.ListOffsets(ctx, id, timestamp, most)
 	if err != nil && ctx.Err() != nil {
 		err = fmt.Errorf("%w: %w", fsm.ErrNoLeader, err)
 	}

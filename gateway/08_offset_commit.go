@@ -14,14 +14,14 @@ import (
 // Kept: what Kafka's coordinator checks. A partition that is not there is
 // UNKNOWN_TOPIC_OR_PARTITION and does not keep the others from being committed.
 //
-// Differs: version 0, which Kafka 0.8.1 wrote to ZooKeeper, is a commit without
-// membership like any. Retention times (2 to 4) and timestamps (1) of the client's own are not kept: offsets
-// expire by offsets.retention.minutes.
+// Differs: version 0, which Kafka 0.8.1 wrote to ZooKeeper, is a commit without membership like
+// any. Retention times (2 to 4) and timestamps (1) of the client's own are not kept: offsets expire
+// by offsets.retention.minutes.
 
 func handleOffsetCommit(r *request) {
 	req := r.body.(*kmsg.OffsetCommitRequest)
 	r.asked(coordinateTimeout, []string{req.Group}, func(ctx context.Context) {
-		topics := r.session.server.cluster.Topics()
+		topics := r.conn.server.catalog.Topics()
 		type place struct {
 			topic     string
 			partition int32
@@ -35,7 +35,7 @@ func handleOffsetCommit(r *request) {
 			asked := &req.Topics[i]
 			out := kmsg.NewOffsetCommitResponseTopic()
 			out.Topic, out.TopicID = asked.Topic, asked.TopicID
-			topic, err := r.findTopic(topics, asked.Topic, asked.TopicID, r.header.Version >= 10)
+			topic, unknown := r.findTopic(topics, asked.Topic, asked.TopicID, r.header.Version >= 10)
 			on := kmsg.NewOffsetCommitRequestTopic()
 			if topic != nil {
 				on.Topic, names[i] = topic.Name, topic.Name
@@ -43,12 +43,9 @@ func handleOffsetCommit(r *request) {
 			for _, p := range asked.Partitions {
 				o := kmsg.NewOffsetCommitResponseTopicPartition()
 				o.Partition = p.Partition
-				switch {
-				case topic == nil:
+				if _, err := r.findPartitionHere(topic, unknown, p.Partition); err != nil {
 					o.ErrorCode = r.fail(err)
-				case p.Partition < 0 || int(p.Partition) >= len(topic.Partitions):
-					o.ErrorCode = r.note(kerr.UnknownTopicOrPartition.Code)
-				default:
+				} else {
 					on.Partitions = append(on.Partitions, p)
 				}
 				out.Partitions = append(out.Partitions, o)

@@ -13,9 +13,9 @@ import (
 // OffsetFetch, versions 0 to 10; several groups at once from 8 on (KIP-709), topics have
 // ids instead of names from 10 on.
 //
-// Kept: a group never seen, and a partition without a commit, have offset -1 and no error; in version 0, which
-// stood for ZooKeeper, the error UNKNOWN_TOPIC_OR_PARTITION. No topics (null, from 2 on) means all that the
-// group has offsets of. Every offset is stable: there are no transactions.
+// Kept: a group never seen, and a partition without a commit, have offset -1 and no error; in
+// version 0, which stood for ZooKeeper, the error UNKNOWN_TOPIC_OR_PARTITION. No topics (null, from
+// 2 on) means all that the group has offsets of. Every offset is stable: there are no transactions.
 
 func handleOffsetFetch(r *request) {
 	req := r.body.(*kmsg.OffsetFetchRequest)
@@ -81,7 +81,7 @@ func (r *request) fetchOffsetsOfGroups(req *kmsg.OffsetFetchRequest) {
 		resp := kmsg.NewPtrOffsetFetchResponse()
 		resp.Version = r.header.Version
 		resp.Groups = make([]kmsg.OffsetFetchResponseGroup, len(req.Groups))
-		topics := r.session.server.cluster.Topics()
+		topics := r.conn.server.catalog.Topics()
 		eachOf(len(req.Groups), func(i int) {
 			asked := req.Groups[i]
 			var unknown []kmsg.OffsetFetchResponseGroupTopic
@@ -93,7 +93,7 @@ func (r *request) fetchOffsetsOfGroups(req *kmsg.OffsetFetchRequest) {
 				resp.Groups[i].Default()
 				resp.Groups[i].Group, resp.Groups[i].ErrorCode = asked.Group, kerr.NotCoordinator.Code
 			}
-			if len(unknown) > 0 && r.session.server.cluster.Ready() != nil {
+			if len(unknown) > 0 && r.conn.server.catalog.Ready() != nil {
 				notHere()
 				return
 			}
@@ -101,7 +101,7 @@ func (r *request) fetchOffsetsOfGroups(req *kmsg.OffsetFetchRequest) {
 			for j := range answer.Topics {
 				topic, ok := topics.Lookup(answer.Topics[j].Topic)
 				if !ok {
-					topic, ok = r.session.server.cluster.Topics().Lookup(answer.Topics[j].Topic)
+					topic, ok = r.conn.server.catalog.Topics().Lookup(answer.Topics[j].Topic)
 				}
 				if ok {
 					answer.Topics[j].TopicID = topic.ID
@@ -122,7 +122,8 @@ func (r *request) fetchOffsetsOfGroups(req *kmsg.OffsetFetchRequest) {
 	})
 }
 
-// namedTopics gives topics that are asked for by id their names, and the answers for those that no topic has.
+// namedTopics gives topics that are asked for by id their names, and the answers for those that no
+// topic has.
 func (r *request) namedTopics(topics *fsm.Topics, asked []kmsg.OffsetFetchRequestGroupTopic) (named []kmsg.OffsetFetchRequestGroupTopic, unknown []kmsg.OffsetFetchResponseGroupTopic) {
 	named = []kmsg.OffsetFetchRequestGroupTopic{}
 	for _, t := range asked {

@@ -19,7 +19,7 @@ func handleFindCoordinator(r *request) {
 	req := r.body.(*kmsg.FindCoordinatorRequest)
 	resp := req.ResponseKind().(*kmsg.FindCoordinatorResponse)
 	const group, transaction = 0, 1
-	shown, topics := r.brokers(), r.session.server.cluster.Topics()
+	shown, topics := r.brokers(), r.conn.server.catalog.Topics()
 	of := func(key string) shownBroker {
 		if req.CoordinatorType == group {
 			return shown.coordinator(topics, coordinator.ShardOf(key))
@@ -29,7 +29,7 @@ func handleFindCoordinator(r *request) {
 	known := req.CoordinatorType == group || req.CoordinatorType == transaction
 	if req.Version < 4 {
 		b := of(req.CoordinatorKey)
-		resp.NodeID, resp.Host, resp.Port = b.id, b.at.host, b.at.port
+		resp.NodeID, resp.Host, resp.Port = b.id, b.at.Host, b.at.Port
 		if !known {
 			resp.ErrorCode, resp.NodeID, resp.Host, resp.Port = r.note(kerr.InvalidRequest.Code), -1, "", -1
 		}
@@ -39,7 +39,7 @@ func handleFindCoordinator(r *request) {
 	for _, key := range req.CoordinatorKeys {
 		c := kmsg.NewFindCoordinatorResponseCoordinator()
 		b := of(key)
-		c.Key, c.NodeID, c.Host, c.Port = key, b.id, b.at.host, b.at.port
+		c.Key, c.NodeID, c.Host, c.Port = key, b.id, b.at.Host, b.at.Port
 		if !known {
 			c.ErrorCode, c.NodeID, c.Host, c.Port = r.note(kerr.InvalidRequest.Code), -1, "", -1
 		}

@@ -12,9 +12,9 @@ import (
 // JoinGroup, versions 0 to 9, SyncGroup, versions 0 to 5, Heartbeat, versions 0 to 4, and
 // LeaveGroup, versions 0 to 5: the classic protocol of consumer groups.
 //
-// Kept: what Kafka's coordinator does, static members (KIP-345), member ids that are
-// given before joining (KIP-394), skipped assignments (KIP-814). JoinGroup and SyncGroup wait for the other members,
-// as long as the rebalance timeout allows; behind them other answers of that connection
+// Kept: what Kafka's coordinator does, static members (KIP-345), member ids that are given before
+// joining (KIP-394), skipped assignments (KIP-814). JoinGroup and SyncGroup wait for the other
+// members, as long as the rebalance timeout allows; behind them other answers of that connection
 // wait, which is why clients have a connection for their coordinator.
 //
 // Left out: the protocol of KIP-848.

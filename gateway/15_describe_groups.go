@@ -10,13 +10,13 @@ import (
 	"github.com/trimaran-io/trimaran/coordinator"
 )
 
-// DescribeGroups, versions 0 to 6, ListGroups, versions 0 to 5, DeleteGroups, versions 0 to 3, and OffsetDelete,
-// version 0.
+// DescribeGroups, versions 0 to 6, ListGroups, versions 0 to 5, DeleteGroups, versions 0 to 3, and
+// OffsetDelete, version 0.
 //
 // Kept: a group that is not there is described as Dead, from version 6 of DescribeGroups on as
-// GROUP_ID_NOT_FOUND (KIP-1043). ListGroups asks all coordinators; states (from 4, KIP-518) and types (from 5, KIP-848)
-// filter. Groups with members are not deleted, nor are offsets of topics that members
-// consume.
+// GROUP_ID_NOT_FOUND (KIP-1043). ListGroups asks all coordinators; states (from 4, KIP-518) and
+// types (from 5, KIP-848) filter. Groups with members are not deleted, nor are offsets of topics
+// that members consume.
 //
 // Authorized operations (from version 3) are all that there are, as without an authorizer.
 

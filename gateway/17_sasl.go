@@ -16,7 +16,7 @@ const noSASL = "this listener has no SASL: connect with security.protocol=PLAINT
 func handleSASLHandshake(r *request) {
 	resp := r.body.(*kmsg.SASLHandshakeRequest).ResponseKind().(*kmsg.SASLHandshakeResponse)
 	resp.ErrorCode, resp.SupportedMechanisms = r.note(kerr.IllegalSaslState.Code), []string{}
-	r.session.server.refusals.log("a client asks for SASL, which this listener does not have", kerr.IllegalSaslState, "peer", r.session.peer)
+	r.conn.server.refusals.Log("a client asks for SASL, which this listener does not have", kerr.IllegalSaslState, "peer", r.conn.client.Peer)
 	r.answer(resp)
 }
 

@@ -29,7 +29,7 @@ func handleApiVersions(r *request) {
 	case req.Version >= 3 && !(validSoftware(req.ClientSoftwareName) && validSoftware(req.ClientSoftwareVersion)),
 		req.Version >= 5 && means != (req.NodeID >= 0):
 		resp.ErrorCode = r.note(kerr.InvalidRequest.Code)
-	case req.Version >= 5 && means && (*req.ClusterID != r.session.server.cluster.ClusterID() || !r.brokers().has(req.NodeID)):
+	case req.Version >= 5 && means && (*req.ClusterID != r.conn.server.nodes.ClusterID() || !r.brokers().has(req.NodeID)):
 		resp.ErrorCode = r.note(kerr.RebootstrapRequired.Code)
 	default:
 		resp.ApiKeys = served()

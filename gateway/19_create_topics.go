@@ -2,15 +2,12 @@ package gateway
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"strings"
-	"time"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
-	"golang.org/x/sync/errgroup"
 
 	"github.com/trimaran-io/trimaran/fsm"
+	"github.com/trimaran-io/trimaran/gateway/listen"
 	"github.com/trimaran-io/trimaran/kafkaproto"
 )
 
@@ -27,9 +24,6 @@ import (
 // Differs: a replication factor counts nodes of the cluster, though clients see
 // one broker. A manual assignment can name that one only, which places the partitions
 // itself; any other is INVALID_REPLICA_ASSIGNMENT.
-
-// parallelAdmin bounds the topics of one request that are worked on at once.
-const parallelAdmin = 16
 
 func handleCreateTopics(r *request) {
 	r.background(func() {
@@ -48,7 +42,7 @@ func handleCreateTopics(r *request) {
 			if err != nil {
 				return err
 			}
-			return r.session.server.cluster.CreateTopic(ctx, spec, req.ValidateOnly)
+			return r.conn.server.changes.CreateTopic(ctx, spec, req.ValidateOnly)
 		})
 		for i := range req.Topics {
 			rt := kmsg.NewCreateTopicsResponseTopic()
@@ -68,14 +62,14 @@ func handleCreateTopics(r *request) {
 // tellCreated says what became of a wish for a topic, or, if it was only to be
 // validated, what it says: what the cluster would choose is not known then.
 func (r *request) tellCreated(rt *kmsg.CreateTopicsResponseTopic, asked *kmsg.CreateTopicsRequestTopic, validateOnly bool) {
-	s := r.session.server
+	s := r.conn.server
 	topic := &fsm.Topic{Configs: map[string]string{}}
 	rt.NumPartitions, rt.ReplicationFactor = asked.NumPartitions, asked.ReplicationFactor
 	for _, c := range asked.Configs {
 		topic.Configs[c.Name] = *c.Value
 	}
 	if !validateOnly {
-		created, ok := s.cluster.Topics().Lookup(rt.Topic)
+		created, ok := s.catalog.Topics().Lookup(rt.Topic)
 		if !ok {
 			return // deleted again by someone else
 		}
@@ -122,7 +116,7 @@ func specOf(t *kmsg.CreateTopicsRequestTopic) (fsm.TopicSpec, error) {
 	}
 	for _, c := range t.Configs {
 		if c.Value == nil {
-			return spec, fmt.Errorf("%w: %s has no value", fsm.ErrInvalidConfig, shown(c.Name))
+			return spec, fmt.Errorf("%w: %s has no value", fsm.ErrInvalidConfig, listen.Shown(c.Name))
 		}
 		if spec.Configs == nil {
 			spec.Configs = map[string]string{}
@@ -130,65 +124,4 @@ func specOf(t *kmsg.CreateTopicsRequestTopic) (fsm.TopicSpec, error) {
 		spec.Configs[c.Name] = *c.Value
 	}
 	return spec, nil
-}
-
-// admin runs work for n topics, some at once, within the request's timeout. What
-// is not over then goes on for a while, and is fsm.ErrTimeout.
-func (r *request) admin(timeoutMillis int32, n int, work func(ctx context.Context, i int) error) []error {
-	timeout := min(max(time.Duration(timeoutMillis)*time.Millisecond, 0), maxWait)
-	type outcome struct {
-		i   int
-		err error
-	}
-	outcomes := make(chan outcome, n)
-	s := r.session.server
-	s.wg.Go(func() {
-		ctx, cancel := context.WithTimeout(s.ctx, max(timeout, minAppend))
-		defer cancel()
-		var all errgroup.Group
-		all.SetLimit(parallelAdmin)
-		for i := range n {
-			all.Go(func() (_ error) {
-				err := error(fsm.ErrUnknown)
-				defer func() {
-					if v := recover(); v != nil {
-						_ = r.session.panicked(v)
-					}
-					outcomes <- outcome{i, err}
-				}()
-				err = work(ctx, i)
-				return nil
-			})
-		}
-		_ = all.Wait()
-	})
-	errs := make([]error, n)
-	for i := range errs {
-		errs[i] = fmt.Errorf("%w: still at it", fsm.ErrTimeout)
-	}
-	expired := time.NewTimer(timeout)
-	defer expired.Stop()
-	for range n {
-		select {
-		case o := <-outcomes:
-			errs[o.i] = o.err
-		case <-expired.C:
-			return errs
-		}
-	}
-	return errs
-}
-
-// message is an error's text for a client: what went wrong, without what wraps it
-// twice, and not longer than a line.
-func message(err error) string {
-	text := err.Error()
-	var code fsm.Error
-	if text == "" && errors.As(err, &code) {
-		text = code.Error()
-	}
-	if len(text) > 500 {
-		text = strings.ToValidUTF8(text[:500], "") // a character may be cut
-	}
-	return text
 }

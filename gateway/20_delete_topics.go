@@ -26,7 +26,7 @@ func handleDeleteTopics(r *request) {
 	r.background(func() {
 		req := r.body.(*kmsg.DeleteTopicsRequest)
 		resp := req.ResponseKind().(*kmsg.DeleteTopicsResponse)
-		s := r.session.server
+		s := r.conn.server
 		asked := req.Topics
 		if req.Version < 6 {
 			asked = make([]kmsg.DeleteTopicsRequestTopic, len(req.TopicNames))
@@ -49,7 +49,7 @@ func handleDeleteTopics(r *request) {
 		for i := range asked {
 			named[keyOf(&asked[i])]++
 		}
-		topics := s.cluster.Topics() // as they are before
+		topics := s.catalog.Topics() // as they are before
 		errs := r.admin(req.TimeoutMillis, len(asked), func(ctx context.Context, i int) error {
 			t := &asked[i]
 			switch byID := t.TopicID != [16]byte{}; {
@@ -58,9 +58,9 @@ func handleDeleteTopics(r *request) {
 			case byID == (t.Topic != nil):
 				return fmt.Errorf("%w: a topic has to have either its name or its id given", errInvalidRequest)
 			case byID:
-				return s.cluster.DeleteTopicByID(ctx, t.TopicID)
+				return s.changes.DeleteTopicByID(ctx, t.TopicID)
 			}
-			return s.cluster.DeleteTopic(ctx, *t.Topic)
+			return s.changes.DeleteTopic(ctx, *t.Topic)
 		})
 		for i := range asked {
 			rt := kmsg.NewDeleteTopicsResponseTopic()

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/trimaran-io/trimaran/fsm"
 	"github.com/trimaran-io/trimaran/kafkaproto"
 )
 
@@ -21,6 +22,17 @@ const StatusKey = 0x5452
 
 const statusTimeout = 10 * time.Second
 
+// Operations is what an operator asks the cluster, with the APIs that are Trimaran's own.
+type Operations interface {
+	// Status is what `trimaran cluster status` shows.
+	Status(ctx context.Context) (*fsm.Status, error)
+	// CheckReplicas compares what the partition's replicas have on disk from offset
+	// from on, or from the log start if that is above, some tens of megabytes of it.
+	CheckReplicas(ctx context.Context, p fsm.PartitionID, from fsm.Offset) (*fsm.PartitionCheck, error)
+	// Administer returns when what an operator asks for is in the catalog.
+	Administer(ctx context.Context, request fsm.AdminRequest) error
+}
+
 // serveStatus begins to answer. An error ends the connection.
 func (r *request) serveStatus(body []byte) error {
 	r.name = "Status"
@@ -30,9 +42,9 @@ func (r *request) serveStatus(body []byte) error {
 		return err
 	}
 	r.background(func() {
-		ctx, cancel := context.WithTimeout(r.session.open, statusTimeout)
+		ctx, cancel := context.WithTimeout(r.reply.Open(), statusTimeout)
 		defer cancel()
-		status, err := r.session.server.cluster.Status(ctx)
+		status, err := r.conn.server.operations.Status(ctx)
 		r.answerJSON(StatusKey, status, err)
 	})
 	return nil

@@ -37,16 +37,14 @@ func (r *request) serveReplicaCheck(body []byte) error {
 		return err
 	}
 	r.background(func() {
-		ctx, cancel := context.WithTimeout(r.session.open, replicaCheckTimeout)
+		ctx, cancel := context.WithTimeout(r.reply.Open(), replicaCheckTimeout)
 		defer cancel()
-		s := r.session.server
+		s := r.conn.server
 		var check *fsm.PartitionCheck
-		topic, err := r.findTopic(s.cluster.Topics(), name, [16]byte{}, false)
-		if err == nil && (partition < 0 || int(partition) >= len(topic.Partitions)) {
-			err = fsm.ErrUnknownTopicOrPartition
-		}
+		topic, unknown := r.findNamed(s.catalog.Topics(), name)
+		id, err := r.findPartitionHere(topic, unknown, partition)
 		if err == nil {
-			check, err = s.cluster.CheckReplicas(ctx, fsm.PartitionID{Topic: topic.ID, Partition: partition}, from)
+			check, err = s.operations.CheckReplicas(ctx, id, from)
 		}
 		r.answerJSON(ReplicaCheckKey, check, err)
 	})

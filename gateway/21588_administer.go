@@ -11,12 +11,12 @@ import (
 	"github.com/trimaran-io/trimaran/kafkaproto"
 )
 
-// Administer, version 0: Trimaran's own, for `trimaran node` and for a topic's replication factor, and like
-// Status not listed by ApiVersions.
+// Administer, version 0: Trimaran's own, for `trimaran node` and for a topic's replication factor,
+// and like Status not listed by ApiVersions.
 //
-// The request has header version 1 and the JSON of fsm.AdminRequest. The response is as that of Status, with the
-// JSON of fsm.AdminAnswer, whose error is empty if what was asked for is in the catalog. What follows
-// from it is seen in Status.
+// The request has header version 1 and the JSON of fsm.AdminRequest. The response is as that of
+// Status, with the JSON of fsm.AdminAnswer, whose error is empty if what was asked for is in the
+// catalog. What follows from it is seen in Status.
 
 // AdministerKey is the API key of Administer.
 const AdministerKey = StatusKey + 2
@@ -38,10 +38,10 @@ func (r *request) serveAdminister(body []byte) error {
 		return err
 	}
 	r.background(func() {
-		ctx, cancel := context.WithTimeout(r.session.open, administerTimeout)
+		ctx, cancel := context.WithTimeout(r.reply.Open(), administerTimeout)
 		defer cancel()
 		var answer fsm.AdminAnswer
-		if err := r.session.server.cluster.Administer(ctx, asked); err != nil {
+		if err := r.conn.server.operations.Administer(ctx, asked); err != nil {
 			answer.Error = err.Error()
 			switch fsm.Code(err) {
 			case fsm.ErrNoLeader, fsm.ErrNotLeader, fsm.ErrUnknownFate, fsm.ErrTimeout, fsm.ErrShuttingDown:

@@ -25,8 +25,8 @@ func handleDeleteRecords(r *request) {
 	r.background(func() {
 		req := r.body.(*kmsg.DeleteRecordsRequest)
 		resp := req.ResponseKind().(*kmsg.DeleteRecordsResponse)
-		s := r.session.server
-		topics := s.cluster.Topics()
+		s := r.conn.server
+		topics := s.catalog.Topics()
 		type place struct{ topic, partition int }
 		var places []place
 		for i := range req.Topics {
@@ -36,14 +36,14 @@ func handleDeleteRecords(r *request) {
 		}
 		// Written by whoever works on that partition, read after its error is told.
 		lows := make([]fsm.Offset, len(places))
-		errs := r.admin(max(req.TimeoutMillis, minDeleteMillis), len(places), func(ctx context.Context, i int) (err error) {
+		errs := r.admin(max(req.TimeoutMillis, minDeleteMillis), len(places), func(ctx context.Context, i int) error {
 			t := &req.Topics[places[i].topic]
 			p := t.Partitions[places[i].partition]
-			topic, ok := topics.Lookup(t.Topic)
-			if !ok || p.Partition < 0 || int(p.Partition) >= len(topic.Partitions) {
-				return s.unknownTopic()
+			topic, unknown := r.findNamed(topics, t.Topic)
+			id, err := r.findPartition(topic, unknown, p.Partition, noEpoch)
+			if err == nil {
+				lows[i], err = s.records.DeleteRecords(ctx, id, fsm.Offset(p.Offset))
 			}
-			lows[i], err = s.cluster.DeleteRecords(ctx, fsm.PartitionID{Topic: topic.ID, Partition: p.Partition}, fsm.Offset(p.Offset))
 			return err
 		})
 		next := 0

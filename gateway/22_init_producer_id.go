@@ -5,6 +5,8 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/trimaran-io/trimaran/fsm"
 )
 
 // InitProducerId, versions 0 to 5.
@@ -17,6 +19,14 @@ import (
 // TRANSACTIONAL_ID_AUTHORIZATION_FAILED, which clients take for final: nobody may
 // use one here.
 
+// Producers is what the cluster knows of idempotent producers.
+type Producers interface {
+	// NewProducerID gives an id for an idempotent producer that nobody had before.
+	NewProducerID(ctx context.Context) (int64, error)
+	// Producers gives the idempotent producers that a partition remembers.
+	Producers(ctx context.Context, p fsm.PartitionID) ([]fsm.ActiveProducer, error)
+}
+
 func handleInitProducerID(r *request) {
 	r.background(func() {
 		req := r.body.(*kmsg.InitProducerIDRequest)
@@ -27,9 +37,9 @@ func handleInitProducerID(r *request) {
 			r.answer(resp)
 			return
 		}
-		ctx, cancel := context.WithTimeout(r.session.open, minAppend)
+		ctx, cancel := context.WithTimeout(r.reply.Open(), minAppend)
 		defer cancel()
-		id, err := r.session.server.cluster.NewProducerID(ctx)
+		id, err := r.conn.server.producers.NewProducerID(ctx)
 		if err != nil {
 			resp.ErrorCode = r.fail(err)
 		} else {

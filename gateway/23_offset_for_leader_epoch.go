@@ -28,14 +28,13 @@ func handleOffsetForLeaderEpoch(r *request) {
 	r.background(func() {
 		req := r.body.(*kmsg.OffsetForLeaderEpochRequest)
 		resp := req.ResponseKind().(*kmsg.OffsetForLeaderEpochResponse)
-		s := r.session.server
-		topics := s.cluster.Topics()
-		ctx, cancel := context.WithTimeout(r.session.open, offsetsGrace)
+		topics := r.conn.server.catalog.Topics()
+		ctx, cancel := context.WithTimeout(r.reply.Open(), offsetsGrace)
 		defer cancel()
 		var work errgroup.Group
 		work.SetLimit(parallelReads)
 		for _, t := range req.Topics {
-			topic, unknown := r.findTopic(topics, t.Topic, [16]byte{}, false)
+			topic, unknown := r.findNamed(topics, t.Topic)
 			rt := kmsg.NewOffsetForLeaderEpochResponseTopic()
 			rt.Topic = t.Topic
 			rt.Partitions = make([]kmsg.OffsetForLeaderEpochResponseTopicPartition, len(t.Partitions))
@@ -43,16 +42,7 @@ func handleOffsetForLeaderEpoch(r *request) {
 				out := &rt.Partitions[j]
 				out.Default()
 				out.Partition = p.Partition
-				err := unknown
-				var id fsm.PartitionID
-				switch {
-				case err != nil:
-				case p.Partition < 0 || int(p.Partition) >= len(topic.Partitions):
-					err = s.unknownTopic()
-				default:
-					id = fsm.PartitionID{Topic: topic.ID, Partition: p.Partition}
-					err = s.checkLeaderEpoch(id, p.CurrentLeaderEpoch)
-				}
+				id, err := r.findPartition(topic, unknown, p.Partition, p.CurrentLeaderEpoch)
 				if err != nil {
 					out.ErrorCode = r.fail(err)
 					continue
@@ -86,10 +76,10 @@ func handleOffsetForLeaderEpoch(r *request) {
 func (r *request) epochEnd(ctx context.Context, id fsm.PartitionID, epoch fsm.LeaderEpoch) (found fsm.LeaderEpoch, end fsm.Offset, err error) {
 	defer func() {
 		if v := recover(); v != nil {
-			err = r.session.panicked(v)
+			err = r.reply.Panicked(v)
 		}
 	}()
-	found, end, err = r.session.server.cluster.EpochEnd(ctx, id, epoch)
+	found, end, err = r.conn.server.offsets.EpochEnd(ctx, id, epoch)
 	if err != nil && ctx.Err() != nil {
 		err = fmt.Errorf("%w: %w", fsm.ErrNoLeader, err)
 	}

@@ -8,6 +8,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/trimaran-io/trimaran/fsm"
+	"github.com/trimaran-io/trimaran/gateway/listen"
 )
 
 // DescribeConfigs, versions 0 to 4.
@@ -55,12 +56,12 @@ type resource struct {
 }
 
 func (r *request) describeConfigs(req *kmsg.DescribeConfigsRequest, asked *kmsg.DescribeConfigsRequestResource) ([]kmsg.DescribeConfigsResponseResourceConfig, error) {
-	s := r.session.server
+	s := r.conn.server
 	wanted := func(name string) bool { return len(asked.ConfigNames) == 0 || slices.Contains(asked.ConfigNames, name) }
 	var list []kmsg.DescribeConfigsResponseResourceConfig
 	switch asked.ResourceType {
 	case kmsg.ConfigResourceTypeTopic:
-		topic, ok := s.cluster.Topics().Lookup(asked.ResourceName)
+		topic, ok := s.catalog.Topics().Lookup(asked.ResourceName)
 		if !ok {
 			return nil, s.unknownTopic()
 		}
@@ -92,7 +93,7 @@ func (r *request) describeConfigs(req *kmsg.DescribeConfigsRequest, asked *kmsg.
 		// Its address is that of Metadata.
 		at := "PLAINTEXT://" + broker.at.String()
 		for _, name := range []string{"advertised.listeners", "listeners"} {
-			own = append(own, brokerConfig{name: name, typ: kmsg.ConfigTypeString, value: at, given: s.advertise != nil})
+			own = append(own, brokerConfig{name: name, typ: kmsg.ConfigTypeString, value: at, given: s.cfg.Advertise != ""})
 		}
 		for _, c := range own {
 			if !wanted(c.name) {
@@ -122,7 +123,7 @@ func (r *request) describeConfigs(req *kmsg.DescribeConfigsRequest, asked *kmsg.
 // describeAllBrokers shows what was set as the default of all brokers.
 func (s *Server) describeAllBrokers(wanted func(string) bool, synonyms bool) (list []kmsg.DescribeConfigsResponseResourceConfig) {
 	for _, c := range fsm.BrokerConfigs() {
-		value, set := s.cluster.Topics().BrokerConfigs(true)[c.Name]
+		value, set := s.catalog.Topics().BrokerConfigs(true)[c.Name]
 		if !set || !wanted(c.Name) {
 			continue
 		}
@@ -146,5 +147,5 @@ func (r *request) brokerNamed(name string) (shownBroker, error) {
 		}
 		ids = append(ids, b.id)
 	}
-	return shownBroker{}, fmt.Errorf("%w: there is no broker %s, only %v", errInvalidRequest, shown(name), ids)
+	return shownBroker{}, fmt.Errorf("%w: there is no broker %s, only %v", errInvalidRequest, listen.Shown(name), ids)
 }

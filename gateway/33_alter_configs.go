@@ -9,6 +9,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/trimaran-io/trimaran/fsm"
+	"github.com/trimaran-io/trimaran/gateway/listen"
 )
 
 // AlterConfigs, versions 0 to 2.
@@ -63,7 +64,7 @@ type alteration struct {
 // change adds a change; a nil value is for deletions only.
 func (a *alteration) change(name string, op fsm.ConfigOp, value *string) {
 	if a.named[name] && a.err == nil {
-		a.err = fmt.Errorf("%w: %s is named more than once", errInvalidRequest, shown(name))
+		a.err = fmt.Errorf("%w: %s is named more than once", errInvalidRequest, listen.Shown(name))
 	}
 	if a.named == nil {
 		a.named = map[string]bool{}
@@ -73,10 +74,10 @@ func (a *alteration) change(name string, op fsm.ConfigOp, value *string) {
 	switch {
 	case op == fsm.DeleteConfig:
 	case value == nil:
-		a.err = fmt.Errorf("%w: %s has no value", errInvalidRequest, shown(name))
+		a.err = fmt.Errorf("%w: %s has no value", errInvalidRequest, listen.Shown(name))
 	case len(*value) > fsm.MaxConfigValue && a.err == nil:
 		// Also of elements to append or take out: each is looked for in the list.
-		a.err = fmt.Errorf("%w: %s has a value of %d bytes, want at most %d", fsm.ErrInvalidConfig, shown(name), len(*value), fsm.MaxConfigValue)
+		a.err = fmt.Errorf("%w: %s has a value of %d bytes, want at most %d", fsm.ErrInvalidConfig, listen.Shown(name), len(*value), fsm.MaxConfigValue)
 	default:
 		c.Value = *value
 	}
@@ -88,7 +89,7 @@ const alterTimeoutMillis = 30_000
 
 // alterConfigs alters what can be altered; an error for each.
 func (r *request) alterConfigs(alterations []alteration, validateOnly bool) []error {
-	s := r.session.server
+	s := r.conn.server
 	named := map[resource]int{}
 	for _, a := range alterations {
 		named[resource{a.typ, a.name}]++
@@ -105,7 +106,7 @@ func (r *request) alterConfigs(alterations []alteration, validateOnly bool) []er
 		case a.typ != kmsg.ConfigResourceTypeTopic:
 			return fmt.Errorf("%w: only topics can be altered, not resources of type %d", errInvalidRequest, a.typ)
 		}
-		topic, ok := s.cluster.Topics().Lookup(a.name)
+		topic, ok := s.catalog.Topics().Lookup(a.name)
 		if !ok {
 			return s.unknownTopic()
 		}
@@ -114,13 +115,13 @@ func (r *request) alterConfigs(alterations []alteration, validateOnly bool) []er
 			_, known := fsm.LookupConfig(c.Name)
 			return c.Op == fsm.DeleteConfig && !known
 		})
-		return s.cluster.AlterConfigs(ctx, fsm.AlterConfigs{Topic: topic.ID, Replace: a.replace, Changes: changes}, validateOnly)
+		return s.changes.AlterConfigs(ctx, fsm.AlterConfigs{Topic: topic.ID, Replace: a.replace, Changes: changes}, validateOnly)
 	})
 }
 
 // alterBroker alters the one broker, or the default of all brokers.
 func (r *request) alterBroker(ctx context.Context, a *alteration, validateOnly bool) error {
-	s := r.session.server
+	s := r.conn.server
 	all, broker := a.name == "", shownBroker{id: BrokerID}
 	if !all {
 		var err error
@@ -143,11 +144,11 @@ func (r *request) alterBroker(ctx context.Context, a *alteration, validateOnly b
 		case c.Op == fsm.DeleteConfig, fixed && c.Op == fsm.SetConfig && strings.TrimSpace(c.Value) == value:
 			// That is how it is.
 		default:
-			return fmt.Errorf("%w: %s of the broker cannot be altered: nodes are configured where they run", errInvalidRequest, shown(c.Name))
+			return fmt.Errorf("%w: %s of the broker cannot be altered: nodes are configured where they run", errInvalidRequest, listen.Shown(c.Name))
 		}
 	}
 	if len(alter.Changes) == 0 && !alter.Replace {
 		return nil
 	}
-	return s.cluster.AlterBrokerConfigs(ctx, alter, validateOnly)
+	return s.changes.AlterBrokerConfigs(ctx, alter, validateOnly)
 }

@@ -14,8 +14,8 @@ import (
 func handleAlterReplicaLogDirs(r *request) {
 	req := r.body.(*kmsg.AlterReplicaLogDirsRequest)
 	resp := req.ResponseKind().(*kmsg.AlterReplicaLogDirsResponse)
-	s := r.session.server
-	topics := s.cluster.Topics()
+	s := r.conn.server
+	topics := s.catalog.Topics()
 	for _, d := range req.Dirs {
 		for _, t := range d.Topics {
 			rt := kmsg.NewAlterReplicaLogDirsResponseTopic()

@@ -24,9 +24,9 @@ func handleDescribeLogDirs(r *request) {
 	r.background(func() {
 		req := r.body.(*kmsg.DescribeLogDirsRequest)
 		resp := req.ResponseKind().(*kmsg.DescribeLogDirsResponse)
-		ctx, cancel := context.WithTimeout(r.session.open, statusTimeout)
+		ctx, cancel := context.WithTimeout(r.reply.Open(), statusTimeout)
 		defer cancel()
-		status, err := r.session.server.cluster.Status(ctx)
+		status, err := r.conn.server.operations.Status(ctx)
 		if err == nil && !r.catalogKnown() {
 			err = errTopicComing // what is missing in the list is not gone
 		}

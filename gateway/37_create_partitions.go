@@ -22,7 +22,7 @@ func handleCreatePartitions(r *request) {
 	r.background(func() {
 		req := r.body.(*kmsg.CreatePartitionsRequest)
 		resp := req.ResponseKind().(*kmsg.CreatePartitionsResponse)
-		s := r.session.server
+		s := r.conn.server
 		named := map[string]int{}
 		for i := range req.Topics {
 			named[req.Topics[i].Topic]++
@@ -32,7 +32,7 @@ func handleCreatePartitions(r *request) {
 			if named[t.Topic] > 1 {
 				return fmt.Errorf("%w: the topic is named more than once", errInvalidRequest)
 			}
-			topic, ok := s.cluster.Topics().Lookup(t.Topic)
+			topic, ok := s.catalog.Topics().Lookup(t.Topic)
 			if !ok {
 				return s.unknownTopic()
 			}
@@ -45,7 +45,7 @@ func handleCreatePartitions(r *request) {
 					return err
 				}
 			}
-			return s.cluster.CreatePartitions(ctx, topic.ID, int(t.Count), req.ValidateOnly)
+			return s.changes.CreatePartitions(ctx, topic.ID, int(t.Count), req.ValidateOnly)
 		})
 		for i := range req.Topics {
 			rt := kmsg.NewCreatePartitionsResponseTopic()

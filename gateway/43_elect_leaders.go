@@ -18,8 +18,8 @@ func handleElectLeaders(r *request) {
 	req := r.body.(*kmsg.ElectLeadersRequest)
 	resp := req.ResponseKind().(*kmsg.ElectLeadersResponse)
 	const preferred, unclean = 0, 1
-	s := r.session.server
-	topics := s.cluster.Topics()
+	s := r.conn.server
+	topics := s.catalog.Topics()
 	for _, t := range req.Topics {
 		rt := kmsg.NewElectLeadersResponseTopic()
 		rt.Topic = t.Topic

@@ -6,6 +6,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/trimaran-io/trimaran/fsm"
+	"github.com/trimaran-io/trimaran/gateway/listen"
 )
 
 // IncrementalAlterConfigs, versions 0 and 1 (KIP-339).
@@ -28,7 +29,7 @@ func handleIncrementalAlterConfigs(r *request) {
 			for _, c := range in.Configs {
 				op, known := configOps[c.Op]
 				if !known {
-					a.err = fmt.Errorf("%w: operation %d on %s", errInvalidRequest, c.Op, shown(c.Name))
+					a.err = fmt.Errorf("%w: operation %d on %s", errInvalidRequest, c.Op, listen.Shown(c.Name))
 				}
 				a.change(c.Name, op, c.Value)
 			}

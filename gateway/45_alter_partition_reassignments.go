@@ -17,17 +17,16 @@ func handleAlterPartitionReassignments(r *request) {
 	req := r.body.(*kmsg.AlterPartitionAssignmentsRequest)
 	resp := req.ResponseKind().(*kmsg.AlterPartitionAssignmentsResponse)
 	resp.AllowReplicationFactorChange = req.AllowReplicationFactorChange
-	topics := r.session.server.cluster.Topics()
+	topics := r.conn.server.catalog.Topics()
 	for _, t := range req.Topics {
 		rt := kmsg.NewAlterPartitionAssignmentsResponseTopic()
 		rt.Topic = t.Topic
-		topic, known := topics.Lookup(t.Topic)
 		for _, p := range t.Partitions {
 			var failure *kerr.Error
 			var why string
 			switch err := checkAssignment(p.Partition, p.Replicas); {
-			case !known || p.Partition < 0 || int(p.Partition) >= len(topic.Partitions):
-				failure, why = kafkaError(r.session.server.unknownTopic()), "no such partition"
+			case !topics.Has(t.Topic, p.Partition):
+				failure, why = kafkaError(r.conn.server.unknownTopic()), "no such partition"
 			case p.Replicas == nil:
 				failure, why = kerr.NoReassignmentInProgress, "nothing is being reassigned"
 			case err != nil:

@@ -5,6 +5,8 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/trimaran-io/trimaran/gateway/listen"
 )
 
 // DescribeQuorum, versions 0 to 2 (KIP-595, KIP-836, KIP-853).
@@ -22,9 +24,9 @@ func handleDescribeQuorum(r *request) {
 	r.background(func() {
 		req := r.body.(*kmsg.DescribeQuorumRequest)
 		resp := req.ResponseKind().(*kmsg.DescribeQuorumResponse)
-		ctx, cancel := context.WithTimeout(r.session.open, statusTimeout)
+		ctx, cancel := context.WithTimeout(r.reply.Open(), statusTimeout)
 		defer cancel()
-		status, err := r.session.server.cluster.Status(ctx)
+		status, err := r.conn.server.operations.Status(ctx)
 		if err != nil {
 			resp.ErrorCode, resp.ErrorMessage = r.fail(err), kmsg.StringPtr(message(err))
 			r.answer(resp)
@@ -66,8 +68,8 @@ func handleDescribeQuorum(r *request) {
 		for place, n := range status.Nodes {
 			node := kmsg.NewDescribeQuorumResponseNode()
 			node.NodeID = nodeBroker(place)
-			if at, err := parseAddress(n.PeerAddress); err == nil {
-				node.Listeners = []kmsg.DescribeQuorumResponseNodeListener{{Name: "PEER", Host: at.host, Port: uint16(at.port)}}
+			if at, err := listen.ParseAddress(n.PeerAddress); err == nil {
+				node.Listeners = []kmsg.DescribeQuorumResponseNodeListener{{Name: "PEER", Host: at.Host, Port: uint16(at.Port)}}
 			}
 			resp.Nodes = append(resp.Nodes, node)
 		}

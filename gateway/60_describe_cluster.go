@@ -29,13 +29,13 @@ func handleDescribeCluster(r *request) {
 		return
 	}
 	shown := r.brokers()
-	resp.ClusterID, resp.ControllerID = r.session.server.cluster.ClusterID(), shown.controller()
+	resp.ClusterID, resp.ControllerID = r.conn.server.nodes.ClusterID(), shown.controller()
 	if req.IncludeClusterAuthorizedOperations {
 		resp.ClusterAuthorizedOperations = clusterOperations
 	}
 	for _, b := range shown.list {
 		broker := kmsg.NewDescribeClusterResponseBroker()
-		broker.NodeID, broker.Host, broker.Port = b.id, b.at.host, b.at.port
+		broker.NodeID, broker.Host, broker.Port = b.id, b.at.Host, b.at.Port
 		if b.rack != "" {
 			broker.Rack = &b.rack
 		}

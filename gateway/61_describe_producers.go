@@ -21,15 +21,15 @@ func handleDescribeProducers(r *request) {
 	r.background(func() {
 		req := r.body.(*kmsg.DescribeProducersRequest)
 		resp := req.ResponseKind().(*kmsg.DescribeProducersResponse)
-		s := r.session.server
-		topics := s.cluster.Topics()
-		ctx, cancel := context.WithTimeout(r.session.open, minAppend)
+		s := r.conn.server
+		topics := s.catalog.Topics()
+		ctx, cancel := context.WithTimeout(r.reply.Open(), minAppend)
 		defer cancel()
 		answered := map[named]bool{}
 		for i := range req.Topics {
 			rt := kmsg.NewDescribeProducersResponseTopic()
 			rt.Topic = req.Topics[i].Topic
-			topic, known := topics.Lookup(rt.Topic)
+			topic, unknown := r.findNamed(topics, rt.Topic)
 			for _, partition := range req.Topics[i].Partitions {
 				if answered[named{rt.Topic, partition}] {
 					continue
@@ -38,9 +38,9 @@ func handleDescribeProducers(r *request) {
 				rp := kmsg.NewDescribeProducersResponseTopicPartition()
 				rp.Partition = partition
 				var producers []fsm.ActiveProducer
-				err := s.unknownTopic()
-				if known && partition >= 0 && int(partition) < len(topic.Partitions) {
-					producers, err = s.cluster.Producers(ctx, fsm.PartitionID{Topic: topic.ID, Partition: partition})
+				id, err := r.findPartition(topic, unknown, partition, noEpoch)
+				if err == nil {
+					producers, err = s.producers.Producers(ctx, id)
 				}
 				if err != nil {
 					rp.ErrorCode, rp.ErrorMessage = r.fail(err), kmsg.StringPtr(message(err))

@@ -36,7 +36,7 @@ func handleListConfigResources(r *request) {
 		r.answer(resp)
 		return
 	}
-	topics := r.session.server.cluster.Topics().All()
+	topics := r.conn.server.catalog.Topics().All()
 	for i, kind := range kinds {
 		switch {
 		case slices.Contains(kinds[:i], kind):

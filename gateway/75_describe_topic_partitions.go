@@ -25,8 +25,8 @@ const maxDescribed = 2000
 func handleDescribeTopicPartitions(r *request) {
 	req := r.body.(*kmsg.DescribeTopicPartitionsRequest)
 	resp := req.ResponseKind().(*kmsg.DescribeTopicPartitionsResponse)
-	s := r.session.server
-	topics := s.cluster.Topics()
+	s := r.conn.server
+	topics := s.catalog.Topics()
 	var names []string
 	for _, t := range req.Topics {
 		names = append(names, t.Topic)
@@ -99,7 +99,7 @@ func (r *request) describePartitions(topics *fsm.Topics, name string, first int3
 		rt.ErrorCode = r.fail(err)
 		return rt, -1
 	}
-	topic, err := r.findTopic(topics, name, [16]byte{}, false)
+	topic, err := r.findNamed(topics, name)
 	if err != nil {
 		rt.ErrorCode = r.fail(err)
 		return rt, -1
@@ -111,7 +111,7 @@ func (r *request) describePartitions(topics *fsm.Topics, name string, first int3
 	shown := r.brokers()
 	for i := first; i < last; i++ {
 		p := kmsg.NewDescribeTopicPartitionsResponseTopicPartition()
-		epoch, _ := r.session.server.cluster.LeaderEpoch(fsm.PartitionID{Topic: topic.ID, Partition: i})
+		epoch, _ := r.conn.server.catalog.LeaderEpoch(fsm.PartitionID{Topic: topic.ID, Partition: i})
 		p.Partition, p.LeaderID, p.LeaderEpoch = i, shown.leader(&topic.Partitions[i]).id, int32(epoch)
 		p.Replicas, p.ISR, p.OfflineReplicas = shown.replicas(&topic.Partitions[i])
 		p.EligibleLeaderReplicas, p.LastKnownELR = []int32{}, []int32{} // not null: Java reads them

@@ -1,26 +1,39 @@
 package gateway
 
 import (
+	"fmt"
 	"net/netip"
 	"slices"
 
 	"github.com/trimaran-io/trimaran/fsm"
+	"github.com/trimaran-io/trimaran/gateway/listen"
 )
 
-// Clients see one broker, which leads everything, at the address by which they came. By choice they see the
-// nodes: with Config.ListGateways so that an old client which forgets its bootstrap list finds another one when its own
-// is gone, and with Config.ShowReplicas also which of them have a partition's replicas, for tools that look at these.
+// Clients see one broker, which leads everything, at the address by which they came. By choice they
+// see the nodes: with Config.ListGateways so that an old client which forgets its bootstrap list
+// finds another one when its own is gone, and with Config.ShowReplicas also which of them have a
+// partition's replicas, for tools that look at these.
 //
-// An id has one address, whichever node is asked: clients key their connections by it, and close those of a broker
-// that has moved. So where nodes are shown they are the brokers, each with an id and its own address, and
-// lead: a partition is led by the first of its replicas that is there, which also is what the cluster makes of it in
-// the end, and any other node hands on what it is asked. Only a shim's clients keep the one broker, which the shim is to
-// them at every node, beside those.
+// An id has one address, whichever node is asked: clients key their connections by it, and close
+// those of a broker that has moved. So where nodes are shown they are the brokers, each with an id
+// and its own address, and lead: a partition is led by the first of its replicas that is there,
+// which also is what the cluster makes of it in the end, and any other node hands on what it is
+// asked. Only a shim's clients keep the one broker, which the shim is to them at every node, beside
+// those.
+
+// Nodes is what Metadata says of the cluster and its nodes. It asks nobody and does not wait.
+type Nodes interface {
+	// Gateways gives the addresses, host:port, at which the nodes that are there take
+	// clients, as far as this node knows; "" of one that has not said so.
+	Gateways() map[fsm.NodeID]string
+	// ClusterID is "" until the cluster is formed.
+	ClusterID() string
+}
 
 // shownBroker is a broker as Metadata and DescribeCluster list it.
 type shownBroker struct {
 	id   int32
-	at   address
+	at   listen.Address
 	rack string // "": none
 }
 
@@ -39,24 +52,24 @@ type brokers struct {
 }
 
 func (r *request) brokers() *brokers {
-	s := r.session.server
-	own := shownBroker{id: BrokerID, at: r.session.broker}
+	s := r.conn.server
+	own := shownBroker{id: BrokerID, at: r.conn.client.Broker}
 	b := &brokers{list: []shownBroker{own}, one: true, showReplicas: s.cfg.ShowReplicas}
 	if !s.cfg.ListGateways && !s.cfg.ShowReplicas {
 		return b
 	}
-	b.places, b.alive = map[fsm.NodeID]int{}, s.cluster.Gateways()
+	b.places, b.alive = map[fsm.NodeID]int{}, s.nodes.Gateways()
 	var nodes []shownBroker
-	for place, node := range s.cluster.Topics().Nodes() {
+	for place, node := range s.catalog.Topics().Nodes() {
 		b.places[node.ID] = place
-		at, err := parseAddress(b.alive[node.ID])
-		if err != nil || unspecified(at.host) {
+		at, err := listen.ParseAddress(b.alive[node.ID])
+		if err != nil || unspecified(at.Host) {
 			continue
 		}
 		nodes = append(nodes, shownBroker{nodeBroker(place), at, node.Zone})
 	}
 	switch {
-	case r.session.named:
+	case r.conn.client.Named:
 		b.list = append(b.list, nodes...)
 	case len(nodes) > 0:
 		b.list, b.one = nodes, false
@@ -70,10 +83,12 @@ func unspecified(host string) bool {
 	return err == nil && ip.IsUnspecified()
 }
 
-// controller is the broker that requests for the whole cluster go to. Any would do; it is the same at every node.
+// controller is the broker that requests for the whole cluster go to. Any would do; it is the same
+// at every node.
 func (b *brokers) controller() int32 { return b.list[0].id }
 
-// leader is the broker that leads a partition, or a shard of consumer groups; nil for one that is not known.
+// leader is the broker that leads a partition, or a shard of consumer groups; nil for one that is
+// not known.
 func (b *brokers) leader(p *fsm.Partition) shownBroker {
 	if b.one || p == nil {
 		return b.list[0]
@@ -100,8 +115,8 @@ func (b *brokers) has(id int32) bool {
 	return slices.ContainsFunc(b.list, func(s shownBroker) bool { return s.id == id })
 }
 
-// replicas gives a partition's replicas, the preferred leader first, and those of them whose nodes are
-// there. All are empty unless they are to be shown.
+// replicas gives a partition's replicas, the preferred leader first, and those of them whose nodes
+// are there. All are empty unless they are to be shown.
 func (b *brokers) replicas(p *fsm.Partition) (replicas, inSync, offline []int32) {
 	if !b.showReplicas {
 		return nil, nil, nil
@@ -120,4 +135,19 @@ func (b *brokers) replicas(p *fsm.Partition) (replicas, inSync, offline []int32)
 		}
 	}
 	return slices.Clip(replicas), slices.Clip(inSync), slices.Clip(offline)
+}
+
+// A manual assignment (of CreateTopics, CreatePartitions and AlterPartitionReassignments) names
+// brokers. Clients see one, which is the whole cluster: a partition that is assigned to it
+// is placed by the cluster, with the replication factor that it would have anyway.
+
+const placedByCluster = "replicas are placed by the cluster: assign to broker 1, or to none; " +
+	"'trimaran topic alter' changes how many there are, 'trimaran node' which nodes have them"
+
+// checkAssignment reports whether the brokers of a partition are the one that there is.
+func checkAssignment(partition int32, brokers []int32) error {
+	if len(brokers) != 1 || brokers[0] != BrokerID {
+		return fmt.Errorf("%w: partition %d: %s", fsm.ErrInvalidAssignment, partition, placedByCluster)
+	}
+	return nil
 }

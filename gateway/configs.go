@@ -84,14 +84,14 @@ func (s *Server) topicConfig(topic *fsm.Topic, c fsm.Config) (value string, sour
 	return c.Default, kmsg.ConfigSourceDefaultConfig
 }
 
-// brokerSynonyms gives where the value of a broker's configuration comes from, the place that counts
-// first. It has at least one element.
+// brokerSynonyms gives where the value of a broker's configuration comes from, the place that
+// counts first. It has at least one element.
 func (s *Server) brokerSynonyms(c brokerConfig) []kmsg.DescribeConfigsResponseResourceConfigConfigSynonym {
 	var list []kmsg.DescribeConfigsResponseResourceConfigConfigSynonym
 	add := func(value string, source kmsg.ConfigSource) {
 		list = append(list, kmsg.DescribeConfigsResponseResourceConfigConfigSynonym{Name: c.name, Value: &value, Source: source})
 	}
-	topics := s.cluster.Topics()
+	topics := s.catalog.Topics()
 	if value, set := topics.BrokerConfigs(false)[c.name]; set {
 		add(value, kmsg.ConfigSourceDynamicBrokerConfig)
 	}

@@ -243,7 +243,7 @@ func TestCreatePartitionsInEveryVersion(t *testing.T) {
 
 func TestDeleteRecordsInEveryVersion(t *testing.T) {
 	f := newFake(t, "a:2")
-	if _, err := f.doAppend(f.id("a", 0), [][]byte{recordBatch("x", "y", "z")}); err != nil {
+	if _, err := f.doAppend(f.id("a", 0), asBatches(recordBatch("x", "y", "z"))); err != nil {
 		t.Fatal(err)
 	}
 	c := serve(t, f, nil).dial()

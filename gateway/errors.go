@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"errors"
+	"strings"
 
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
@@ -136,7 +137,8 @@ func asKnown(e *kerr.Error, key kmsg.Key, version int16) *kerr.Error {
 		}
 		return e
 	case kmsg.OffsetCommit:
-		// A node that does not know all topics yet: consumers take any other error for final.
+		// A node that does not know all topics yet: consumers take any other error for
+		// final.
 		if e == kerr.LeaderNotAvailable {
 			e = kerr.CoordinatorLoadInProgress
 		}
@@ -162,4 +164,18 @@ func asKnown(e *kerr.Error, key kmsg.Key, version int16) *kerr.Error {
 		return kerr.CorruptMessage
 	}
 	return kerr.UnknownServerError
+}
+
+// message is an error's text for a client: what went wrong, without what wraps it
+// twice, and not longer than a line.
+func message(err error) string {
+	text := err.Error()
+	var code fsm.Error
+	if text == "" && errors.As(err, &code) {
+		text = code.Error()
+	}
+	if len(text) > 500 {
+		text = strings.ToValidUTF8(text[:500], "") // a character may be cut
+	}
+	return text
 }

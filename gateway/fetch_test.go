@@ -177,12 +177,12 @@ func TestFetchedBytesAreBounded(t *testing.T) {
 		t.Errorf("%d bytes, want up to 1 MiB", n)
 	}
 	// It is given back when the answer is sent, which is a moment after it was read here.
-	eventually(t, "answers hold memory after they were sent", func() bool { return g.answerBytes.try(1 << 20) })
+	eventually(t, "answers hold memory after they were sent", func() bool { return g.answerBytes.Try(1 << 20) })
 	if n := size(); n == 0 || n > 8*leanRead {
 		t.Errorf("%d bytes with no memory left, want a little", n)
 	}
-	g.answerBytes.release(1 << 20)
-	eventually(t, "requests hold memory after their answers", func() bool { return g.requestBytes.held.Load() == 0 })
+	g.answerBytes.Release(1 << 20)
+	eventually(t, "requests hold memory after their answers", func() bool { return g.sessions.Requests.Held() == 0 })
 }
 
 // eventually waits for a condition that nothing tells of; otherwise says what is wrong then.
@@ -257,7 +257,7 @@ func TestWhatCannotBeHadComesWhileWaiting(t *testing.T) {
 			reader.send(encode(1, req))
 			writer.do(produce(-1, "events", 0, "a"))
 			synctest.Wait()
-			if _, err := f.doAppend(f.id("events", 0), [][]byte{zstdBatch(t, "b")}); err != nil {
+			if _, err := f.doAppend(f.id("events", 0), asBatches(zstdBatch(t, "b"))); err != nil {
 				t.Fatal(err)
 			}
 			resp := req.ResponseKind().(*kmsg.FetchResponse)
@@ -309,7 +309,7 @@ func TestAPartitionIsLostWhileWaiting(t *testing.T) {
 			t.Errorf("%+v, %+v", gone, other)
 		}
 		reader.do(metadataOf("events")) // the fetch is sent
-		if held := s.answerBytes.held.Load(); held != 0 {
+		if held := s.answerBytes.Held(); held != 0 {
 			t.Errorf("%d bytes are held for answers", held)
 		}
 	})

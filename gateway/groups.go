@@ -2,7 +2,6 @@ package gateway
 
 import (
 	"context"
-	"net"
 	"sync"
 	"time"
 
@@ -13,8 +12,9 @@ import (
 	"github.com/trimaran-io/trimaran/fsm"
 )
 
-// Consumer groups: requests go to the coordinator of their group, wherever that is, in one version, and the
-// answers come back in that of the client. What a version lacks is filled in and taken out here.
+// Consumer groups: requests go to the coordinator of their group, wherever that is, in one version,
+// and the answers come back in that of the client. What a version lacks is filled in and taken out
+// here.
 
 const (
 	// coordinateTimeout bounds what is answered at once.
@@ -28,21 +28,30 @@ const (
 	parallelGroups = 16
 )
 
-// coordinate asks the coordinator of a group. An error is no answer; coordinatorCode says what clients are told.
+// Coordinators is the way to the coordinators of consumer groups.
+type Coordinators interface {
+	// Coordinate hands a request of a consumer group to the coordinator of its shard and
+	// returns the response. Both have the version that coordinator.Version names. If
+	// fsm.NotAppended(err), surely nothing was done.
+	Coordinate(ctx context.Context, shard int, client coordinator.Client, req kmsg.Request) (kmsg.Response, error)
+}
+
+// coordinate asks the coordinator of a group. An error is no answer; coordinatorCode says what
+// clients are told.
 func (r *request) coordinate(ctx context.Context, shard int, req kmsg.Request) (kmsg.Response, error) {
-	client := coordinator.Client{ID: r.header.ClientID, Host: "/" + r.session.remoteHost(), Version: r.header.Version}
+	client := coordinator.Client{ID: r.header.ClientID, Host: "/" + r.conn.remoteHost(), Version: r.header.Version}
 	version, _ := coordinator.Version(req.Key())
 	req.SetVersion(version)
-	resp, err := r.session.server.cluster.Coordinate(ctx, shard, client, req)
+	resp, err := r.conn.server.coordinators.Coordinate(ctx, shard, client, req)
 	if err == nil {
 		resp.SetVersion(r.header.Version)
 	}
 	return resp, err
 }
 
-// coordinatorCode is what a client of that API asks again after: NOT_COORDINATOR where nothing was done, and
-// wherever asking twice does no harm, else COORDINATOR_NOT_AVAILABLE. Java's OffsetFetch knows the
-// first of these only.
+// coordinatorCode is what a client of that API asks again after: NOT_COORDINATOR where nothing was
+// done, and wherever asking twice does no harm, else COORDINATOR_NOT_AVAILABLE. Java's OffsetFetch
+// knows the first of these only.
 func (r *request) coordinatorCode(err error) int16 { return r.note(r.coordinatorCodeQuiet(err)) }
 
 // coordinatorCodeQuiet is coordinatorCode for several at once, who note it together.
@@ -53,15 +62,15 @@ func (r *request) coordinatorCodeQuiet(err error) int16 {
 	return kerr.CoordinatorNotAvailable.Code
 }
 
-// asked runs the rest of a handler in the background, when what was read before it about one of these groups, nil for
-// all, is worked on, with the time that it may take from then on. It is cut short where nothing more is read from the
-// connection, as when the node stops.
+// asked runs the rest of a handler in the background, when what was read before it about one of
+// these groups, nil for all, is worked on, with the time that it may take from then on. It is cut
+// short where nothing more is read from the connection, as when the node stops.
 func (r *request) asked(limit time.Duration, groups []string, work func(ctx context.Context)) {
-	within := r.session.open
+	within := r.reply.Open()
 	if limit > coordinateTimeout {
-		within = r.session.patient
+		within = r.reply.Patient()
 	}
-	wait, end := r.session.turns.take(groups)
+	wait, end := r.conn.turns.Take(groups)
 	r.background(func() {
 		defer end()
 		wait()
@@ -69,55 +78,6 @@ func (r *request) asked(limit time.Duration, groups []string, work func(ctx cont
 		defer cancel()
 		work(ctx)
 	})
-}
-
-// turns keeps the requests of one connection about one group in line. A broker of Kafka's works on one request of a
-// connection at a time, and clients rely on it: Java's commitAsync sends the next commit before the last one is
-// answered, and the last one sent is to count.
-type turns struct {
-	mu sync.Mutex
-	// last has, by group, what is closed when the last request about it that was read is worked on. Then the key
-	// is gone.
-	last map[string]chan struct{}
-}
-
-// take puts a request about these groups at the end of their lines. It must call end when it is worked on, and not
-// begin before wait has returned.
-func (t *turns) take(groups []string) (wait, end func()) {
-	done := make(chan struct{})
-	before := make([]chan struct{}, 0, len(groups))
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if t.last == nil {
-		t.last = map[string]chan struct{}{}
-	}
-	if groups == nil {
-		for _, last := range t.last {
-			before = append(before, last)
-		}
-	}
-	for _, group := range groups {
-		if last, ok := t.last[group]; ok && last != done {
-			before = append(before, last)
-		}
-		t.last[group] = done
-	}
-	wait = func() {
-		for _, last := range before {
-			<-last
-		}
-	}
-	end = func() {
-		t.mu.Lock()
-		defer t.mu.Unlock()
-		for _, group := range groups {
-			if t.last[group] == done {
-				delete(t.last, group)
-			}
-		}
-		close(done)
-	}
-	return wait, end
 }
 
 // eachOf calls f for 0 to n-1, some at once.
@@ -132,13 +92,4 @@ func eachOf(n int, f func(i int)) {
 		})
 	}
 	wg.Wait()
-}
-
-// remoteHost is the address that the connection comes from, without its port.
-func (s *session) remoteHost() string {
-	addr := s.peer.String()
-	if host, _, err := net.SplitHostPort(addr); err == nil {
-		return host
-	}
-	return addr
 }

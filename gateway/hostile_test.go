@@ -13,6 +13,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/trimaran-io/trimaran/fsm"
+	"github.com/trimaran-io/trimaran/kafkaproto"
 )
 
 // raw makes a frame of any bytes, with its size.
@@ -234,7 +235,7 @@ func TestEndOfAConnection(t *testing.T) {
 func TestBackPressure(t *testing.T) {
 	f := newFake(t, "events")
 	proceed := make(chan struct{})
-	f.append = func(_ context.Context, p fsm.PartitionID, batches [][]byte) ([]fsm.Appended, error) {
+	f.append = func(_ context.Context, p fsm.PartitionID, batches []kafkaproto.Batch) ([]fsm.Appended, error) {
 		<-proceed
 		return f.doAppend(p, batches)
 	}
@@ -259,7 +260,7 @@ func TestBackPressure(t *testing.T) {
 		t.Error("50 MB were read where 4 MB are allowed")
 	default:
 	}
-	if held := g.requestBytes.held.Load(); held > 4<<20 {
+	if held := g.sessions.Requests.Held(); held > 4<<20 {
 		t.Errorf("%d bytes are held", held)
 	}
 	close(proceed)

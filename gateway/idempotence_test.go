@@ -26,11 +26,6 @@ func producerBatch(producer int64, epoch int16, sequence int32, values ...string
 	return b
 }
 
-func sequenceOf(b []byte) int32 {
-	h, _ := kafkaproto.ParseBatchHeader(b)
-	return h.BaseSequence
-}
-
 // Every version gives a producer id of its own; a transactional id is refused for good.
 func TestInitProducerID(t *testing.T) {
 	f := newFake(t)
@@ -63,9 +58,9 @@ func TestBatchesOfOneAppendFailAlone(t *testing.T) {
 		2: {BaseOffset: -1, Err: fsm.ErrInvalidProducerEpoch},
 		3: {BaseOffset: 101, LogStart: 3},
 	}
-	f.append = func(_ context.Context, _ fsm.PartitionID, batches [][]byte) (out []fsm.Appended, _ error) {
+	f.append = func(_ context.Context, _ fsm.PartitionID, batches []kafkaproto.Batch) (out []fsm.Appended, _ error) {
 		for _, b := range batches {
-			out = append(out, verdicts[sequenceOf(b)])
+			out = append(out, verdicts[b.Header().BaseSequence])
 		}
 		return out, nil
 	}
@@ -96,7 +91,7 @@ func TestADuplicateHasTheTimeOfTheFirst(t *testing.T) {
 	if err := f.doCreate(fsm.TopicSpec{Name: "a", Partitions: 1, ReplicationFactor: 3, Configs: map[string]string{"message.timestamp.type": "LogAppendTime"}}, false); err != nil {
 		t.Fatal(err)
 	}
-	f.append = func(context.Context, fsm.PartitionID, [][]byte) ([]fsm.Appended, error) {
+	f.append = func(context.Context, fsm.PartitionID, []kafkaproto.Batch) ([]fsm.Appended, error) {
 		return []fsm.Appended{{BaseOffset: 5, Timestamp: 1234}}, nil
 	}
 	c := serve(t, f, nil).dial()
@@ -115,14 +110,14 @@ func TestNothingOvertakesABatchThatFailed(t *testing.T) {
 	var mu sync.Mutex
 	failing := true
 	var taken []int32
-	f.append = func(_ context.Context, _ fsm.PartitionID, batches [][]byte) ([]fsm.Appended, error) {
+	f.append = func(_ context.Context, _ fsm.PartitionID, batches []kafkaproto.Batch) ([]fsm.Appended, error) {
 		mu.Lock()
 		defer mu.Unlock()
 		if failing {
 			return nil, fsm.ErrNoLeader
 		}
 		for _, b := range batches {
-			taken = append(taken, sequenceOf(b))
+			taken = append(taken, b.Header().BaseSequence)
 		}
 		return make([]fsm.Appended, len(batches)), nil
 	}

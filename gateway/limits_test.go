@@ -15,6 +15,9 @@ import (
 	"github.com/gorilla/websocket"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/trimaran-io/trimaran/gateway/listen"
+	"github.com/trimaran-io/trimaran/gateway/session"
 )
 
 // pipes is a listener whose connections never leave the process, so that hours of
@@ -37,7 +40,7 @@ func (p *pipes) Accept() (net.Conn, error) {
 }
 
 func (p *pipes) Close() error   { p.once.Do(func() { close(p.done) }); return nil }
-func (p *pipes) Addr() net.Addr { return webAddr{} }
+func (p *pipes) Addr() net.Addr { return &net.UnixAddr{Name: "pipes", Net: "pipe"} }
 
 func (p *pipes) dial() net.Conn {
 	ours, theirs := net.Pipe()
@@ -101,7 +104,7 @@ func TestIdleConnectionsStayTenMinutes(t *testing.T) {
 	inBubble(t, nil, func(t *testing.T, p *pipes, _ *Server) {
 		c := newClient(t, p.dial())
 		c.do(metadataOf("events"))
-		within(t, "tcp", lives(t, c.Conn), idleTimeout, idleTimeout+time.Minute)
+		within(t, "tcp", lives(t, c.Conn), listen.IdleTimeout, listen.IdleTimeout+time.Minute)
 	})
 }
 
@@ -115,7 +118,7 @@ func TestIdleWebSocketNeedsNoPongs(t *testing.T) {
 		began := time.Now()
 		_ = ws.SetReadDeadline(began.Add(time.Hour))
 		_, _, err := ws.ReadMessage()
-		within(t, "websocket", time.Since(began), idleTimeout, idleTimeout+time.Minute)
+		within(t, "websocket", time.Since(began), listen.IdleTimeout, listen.IdleTimeout+time.Minute)
 		if !websocket.IsCloseError(err, websocket.ClosePolicyViolation) {
 			t.Errorf("%v", err)
 		}
@@ -142,7 +145,7 @@ func TestSlowWebSocketMessageIsNotProlongedByPings(t *testing.T) {
 				break
 			}
 		}
-		within(t, "slow message", time.Since(began), time.Second, 2*beginTimeout+10*time.Second)
+		within(t, "slow message", time.Since(began), time.Second, 2*listen.BeginTimeout+10*time.Second)
 	})
 }
 
@@ -153,11 +156,11 @@ func TestSlowRequestIsCutOff(t *testing.T) {
 			if _, err := c.Write(part); err != nil {
 				t.Fatal(err)
 			}
-			within(t, "slow request", lives(t, c), time.Second, 2*beginTimeout)
+			within(t, "slow request", lives(t, c), time.Second, 2*listen.BeginTimeout)
 			c.Close()
 		}
 		c := p.dial()
-		within(t, "silent connection", lives(t, c), time.Second, idleTimeout+time.Minute)
+		within(t, "silent connection", lives(t, c), time.Second, listen.IdleTimeout+time.Minute)
 		c.Close()
 	})
 }
@@ -212,7 +215,7 @@ func TestUnsentAnswersAreBounded(t *testing.T) {
 		const all = 100
 		written := flood(c, encode(1, metadataOf("events")), all)
 		synctest.Wait()
-		if n := int(written.Load()); n > maxUnsent/size+2 {
+		if n := int(written.Load()); n > session.MaxUnsent/size+2 {
 			t.Errorf("%d requests with answers of %d bytes are read, and no answer is taken", n, size)
 		}
 		for range all {
@@ -237,17 +240,17 @@ func TestDecodedRequestsAreBounded(t *testing.T) {
 		written := flood(c, encode(2, long), 100)
 		synctest.Wait()
 		const each = topics * elementCost
-		if n := int(written.Load()); n < 1 || n > maxHeld/each+2 {
+		if n := int(written.Load()); n < 1 || n > session.MaxHeld/each+2 {
 			t.Errorf("%d requests are read that take %d bytes each", n, each)
 		}
-		if held := s.requestBytes.held.Load(); held < each || held > maxHeld+2*each {
+		if held := s.sessions.Requests.Held(); held < each || held > session.MaxHeld+2*each {
 			t.Errorf("%d bytes are counted", held)
 		}
 		other.do(metadataOf("events"))
 		c.Close()
 		time.Sleep(time.Minute) // the first waits for records, and those behind it for the first
 		synctest.Wait()
-		if held := s.requestBytes.held.Load(); held != 0 {
+		if held := s.sessions.Requests.Held(); held != 0 {
 			t.Errorf("%d bytes are counted when it is over", held)
 		}
 	})

@@ -7,13 +7,17 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/trimaran-io/trimaran/gateway/listen"
+	"github.com/trimaran-io/trimaran/gateway/session"
 )
 
 // metrics are what /metrics shows of the gateway, in Kafka's words where it has
 // one. No label comes from a client: APIs are those of the table, topics those
 // of the catalog.
 type metrics struct {
-	server      *Server
+	catalog     Catalog
+	inflight    map[string]*session.Budget // by kind
 	requests    *prometheus.CounterVec
 	latency     *prometheus.HistogramVec
 	bytesIn     prometheus.Counter
@@ -34,9 +38,9 @@ var (
 	descInflight   = prometheus.NewDesc("trimaran_inflight_bytes", "Bytes of the memory budget in use, by requests being worked on and by fetched records being sent.", []string{"kind"}, nil)
 )
 
-func newMetrics(registry *prometheus.Registry, s *Server) (*metrics, error) {
+func newMetrics(registry *prometheus.Registry, catalog Catalog, requests, answers *session.Budget) (*metrics, error) {
 	m := &metrics{
-		server: s,
+		catalog: catalog, inflight: map[string]*session.Budget{"requests": requests, "answers": answers},
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "trimaran_requests_total", Help: "Requests answered, by the first error in the answer.",
 		}, []string{"api", "version", "error"}),
@@ -57,7 +61,7 @@ func newMetrics(registry *prometheus.Registry, s *Server) (*metrics, error) {
 			Name: "trimaran_connections_refused_total", Help: "Connections and HTTP requests refused at the door.",
 		}, []string{"reason"}),
 	}
-	for _, kind := range []string{kindTCP, kindTLS, kindWebSocket, kindHTTP} {
+	for _, kind := range []string{listen.KindTCP, listen.KindTLS, listen.KindWebSocket, listen.KindHTTP} {
 		m.connections.WithLabelValues(kind)
 	}
 	for _, c := range []prometheus.Collector{m.requests, m.latency, m.bytesIn, m.bytesOut, m.connections, m.refusals, m} {
@@ -68,13 +72,14 @@ func newMetrics(registry *prometheus.Registry, s *Server) (*metrics, error) {
 	return m, nil
 }
 
-func (m *metrics) request(r *request) {
+// request counts a request that is complete; closed says that the connection ends at it.
+func (m *metrics) request(r *request, closed bool) {
 	version := "unknown"
 	if r.name != "unknown" {
 		version = strconv.Itoa(int(r.header.Version))
 	}
 	result := errorName(r.code)
-	if r.reply.close != nil {
+	if closed {
 		if result = "CLOSED"; r.body == nil {
 			version = "unknown" // it may not be one that is served
 		}
@@ -83,14 +88,15 @@ func (m *metrics) request(r *request) {
 	m.latency.WithLabelValues(r.name).Observe(time.Since(r.began).Seconds())
 }
 
-func (m *metrics) networkIn(n int)       { m.bytesIn.Add(float64(n)) }
-func (m *metrics) networkOut(n int)      { m.bytesOut.Add(float64(n)) }
-func (m *metrics) refused(reason string) { m.refusals.WithLabelValues(reason).Inc() }
+func (m *metrics) networkIn(n int)  { m.bytesIn.Add(float64(n)) }
+func (m *metrics) networkOut(n int) { m.bytesOut.Add(float64(n)) }
 
-func (m *metrics) connection(kind string, change float64) {
-	if kind != "" {
-		m.connections.WithLabelValues(kind).Add(change)
-	}
+// Refused implements listen.Metrics.
+func (m *metrics) Refused(reason string) { m.refusals.WithLabelValues(reason).Inc() }
+
+// Connection implements listen.Metrics.
+func (m *metrics) Connection(kind string, change float64) {
+	m.connections.WithLabelValues(kind).Add(change)
 }
 
 func (m *metrics) produced(topic string, bytes, messages int) {
@@ -123,12 +129,10 @@ func (m *metrics) Describe(to chan<- *prometheus.Desc) {
 
 // Collect implements prometheus.Collector. It forgets topics that are gone.
 func (m *metrics) Collect(to chan<- prometheus.Metric) {
-	gauge := func(kind string, b *budget) {
-		to <- prometheus.MustNewConstMetric(descInflight, prometheus.GaugeValue, float64(b.held.Load()), kind)
+	for kind, b := range m.inflight {
+		to <- prometheus.MustNewConstMetric(descInflight, prometheus.GaugeValue, float64(b.Held()), kind)
 	}
-	gauge("requests", m.server.requestBytes)
-	gauge("answers", m.server.answerBytes)
-	topics := m.server.cluster.Topics()
+	topics := m.catalog.Topics()
 	m.topics.Range(func(key, value any) bool {
 		name, t := key.(string), value.(*topicCounts)
 		if _, ok := topics.Lookup(name); !ok {

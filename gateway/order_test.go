@@ -15,14 +15,14 @@ import (
 
 // Nobody can forget to say what a new API does to what others see.
 func TestEveryServedAPIHasAnEffect(t *testing.T) {
-	for _, api := range kafkaproto.Served {
-		if _, ok := effects[api.Key]; !ok {
-			t.Errorf("%s has no line in effects", api.Name)
+	for _, served := range kafkaproto.Served {
+		if api, ok := apis[served.Key]; !ok || api.handle == nil {
+			t.Errorf("%s has no line in apis", served.Name)
 		}
 	}
-	for key := range effects {
-		if _, ok := kafkaproto.Lookup(int16(key)); !ok && key != StatusKey && key != ReplicaCheckKey && key != AdministerKey {
-			t.Errorf("%d has a line in effects and is not served", key)
+	for key, api := range apis {
+		if _, ok := kafkaproto.Lookup(int16(key)); !ok && api.own == nil {
+			t.Errorf("%d has a line in apis and is not served", key)
 		}
 	}
 }
@@ -53,7 +53,7 @@ func TestPipelinedRequestsSeeThoseBeforeThem(t *testing.T) {
 		slowly()
 		return f.apply(fsm.CatalogCommand{DeleteTopic: &fsm.DeleteTopic{Name: name}})
 	}
-	f.append = func(_ context.Context, p fsm.PartitionID, batches [][]byte) ([]fsm.Appended, error) {
+	f.append = func(_ context.Context, p fsm.PartitionID, batches []kafkaproto.Batch) ([]fsm.Appended, error) {
 		slowly()
 		return f.doAppend(p, batches)
 	}
@@ -124,7 +124,7 @@ func TestPipelinedRequestsSeeThoseBeforeThem(t *testing.T) {
 // Produces to different partitions, and a fetch that waits in front of them, are worked on at once.
 func TestProducesAndFetchesOverlap(t *testing.T) {
 	f := newFake(t, "events:3")
-	f.append = func(_ context.Context, p fsm.PartitionID, batches [][]byte) ([]fsm.Appended, error) {
+	f.append = func(_ context.Context, p fsm.PartitionID, batches []kafkaproto.Batch) ([]fsm.Appended, error) {
 		time.Sleep(3 * time.Second)
 		return f.doAppend(p, batches)
 	}

@@ -14,11 +14,14 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/trimaran-io/trimaran/fsm"
+	"github.com/trimaran-io/trimaran/gateway/order"
+	"github.com/trimaran-io/trimaran/gateway/session"
+	"github.com/trimaran-io/trimaran/kafkaproto"
 )
 
 // stuck is an Append that comes back when its context ends, with what the cluster
 // says then.
-func stuck(ctx context.Context, _ fsm.PartitionID, _ [][]byte) ([]fsm.Appended, error) {
+func stuck(ctx context.Context, _ fsm.PartitionID, _ []kafkaproto.Batch) ([]fsm.Appended, error) {
 	<-ctx.Done()
 	return nil, fsm.ErrUnknownFate
 }
@@ -63,7 +66,7 @@ func TestProduceTimeout(t *testing.T) {
 func TestNothingOvertakesAnOpenAppend(t *testing.T) {
 	f := newFake(t, "events")
 	var calls atomic.Int32
-	f.append = func(ctx context.Context, p fsm.PartitionID, b [][]byte) ([]fsm.Appended, error) {
+	f.append = func(ctx context.Context, p fsm.PartitionID, b []kafkaproto.Batch) ([]fsm.Appended, error) {
 		if calls.Add(1) == 1 {
 			return stuck(ctx, p, b)
 		}
@@ -95,9 +98,9 @@ func TestALineLingersBehindASlowAppend(t *testing.T) {
 	for _, test := range []struct {
 		takes time.Duration
 		want  int // appends
-	}{{lingerFrom / 2, 3}, {2 * lingerFrom, 2}} {
+	}{{order.LingerFrom / 2, 3}, {2 * order.LingerFrom, 2}} {
 		f := newFake(t, "events")
-		f.append = func(ctx context.Context, p fsm.PartitionID, b [][]byte) ([]fsm.Appended, error) {
+		f.append = func(ctx context.Context, p fsm.PartitionID, b []kafkaproto.Batch) ([]fsm.Appended, error) {
 			time.Sleep(test.takes)
 			return f.doAppend(p, b)
 		}
@@ -129,7 +132,7 @@ func TestProducesOfAClientThatLeftAreAppended(t *testing.T) {
 	f := newFake(t, "events")
 	begun := make(chan struct{}, 100)
 	proceed := make(chan struct{})
-	f.append = func(ctx context.Context, p fsm.PartitionID, b [][]byte) ([]fsm.Appended, error) {
+	f.append = func(ctx context.Context, p fsm.PartitionID, b []kafkaproto.Batch) ([]fsm.Appended, error) {
 		begun <- struct{}{}
 		<-proceed
 		if err := ctx.Err(); err != nil {
@@ -153,7 +156,7 @@ func TestProducesOfAClientThatLeftAreAppended(t *testing.T) {
 // leaves the answers of the others right.
 func TestProduceToManyPartitions(t *testing.T) {
 	f := newFake(t, "events:50")
-	f.append = func(ctx context.Context, p fsm.PartitionID, b [][]byte) ([]fsm.Appended, error) {
+	f.append = func(ctx context.Context, p fsm.PartitionID, b []kafkaproto.Batch) ([]fsm.Appended, error) {
 		if p.Partition == 7 {
 			return nil, fsm.ErrNoLeader
 		}
@@ -179,7 +182,7 @@ func TestProduceToManyPartitions(t *testing.T) {
 // A panic in an append leaves its fate unknown: the records may be in the log.
 func TestPanicInAppendIsUnknownFate(t *testing.T) {
 	f := newFake(t, "events")
-	f.append = func(context.Context, fsm.PartitionID, [][]byte) ([]fsm.Appended, error) { panic("append") }
+	f.append = func(context.Context, fsm.PartitionID, []kafkaproto.Batch) ([]fsm.Appended, error) { panic("append") }
 	c := serve(t, f, nil).dial()
 	for range 2 {
 		if p := c.do(produce(-1, "events", 0, "x")).(*kmsg.ProduceResponse).Topics[0].Partitions[0]; p.ErrorCode != 7 {
@@ -195,7 +198,7 @@ func TestPendingRequestsAreBounded(t *testing.T) {
 		c := p.dial()
 		var sent atomic.Int32
 		go func() {
-			for i := range int32(10 * maxPending) {
+			for i := range int32(10 * session.MaxPending) {
 				if _, err := c.Write(encode(i, fetchOf("events", 0, 0, time.Minute, 1, 100))); err != nil {
 					return
 				}
@@ -203,8 +206,8 @@ func TestPendingRequestsAreBounded(t *testing.T) {
 			}
 		}()
 		synctest.Wait()
-		if n := sent.Load(); n < maxPending || n > 2*maxPending {
-			t.Errorf("%d requests were taken from a client whose first is not answered, want about %d", n, maxPending)
+		if n := sent.Load(); n < session.MaxPending || n > 2*session.MaxPending {
+			t.Errorf("%d requests were taken from a client whose first is not answered, want about %d", n, session.MaxPending)
 		}
 		c.Close()
 	})

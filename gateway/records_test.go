@@ -82,7 +82,7 @@ func timedBatch(times ...int64) []byte {
 	if err != nil {
 		panic(err)
 	}
-	return batches[0]
+	return batches[0].Bytes()
 }
 
 // Times are within the topic's bounds, those of Kafka if it sets none: one that is far

@@ -1,7 +1,6 @@
 package gateway
 
 import (
-	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -12,76 +11,24 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"github.com/trimaran-io/trimaran/gateway/listen"
+	"github.com/trimaran-io/trimaran/gateway/session"
 	"github.com/trimaran-io/trimaran/kafkaproto"
 )
 
 // request is one request from its frame to its answer.
 type request struct {
-	session *session
-	reply   *reply
-	header  kafkaproto.Header
-	body    kmsg.Request
-	size    int
-	free    func() // gives the request's bytes back to the budget; nil: not counted
-	held    int64  // bytes that it counts for at its session
-	began   time.Time
-	name    string // of the API, for metrics
-	code    int16  // the first error code in the answer
+	conn   *connection
+	reply  *session.Reply
+	header kafkaproto.Header
+	body   kmsg.Request
+	began  time.Time
+	name   string // of the API, for metrics
+	code   int16  // the first error code in the answer
 	// before are the answers that background waits for: what the request has to see.
 	before []<-chan struct{}
 
 	once sync.Once
-}
-
-// handlers answers each API. A handler runs in the connection's reader: it puts
-// in order what must be, hands the rest to background, and returns. Exactly one
-// of answer, silence and hangUp must follow.
-var handlers = map[kmsg.Key]func(*request){
-	kmsg.Produce:      handleProduce,
-	kmsg.Fetch:        handleFetch,
-	kmsg.ListOffsets:  handleListOffsets,
-	kmsg.Metadata:     handleMetadata,
-	kmsg.ApiVersions:  handleApiVersions,
-	kmsg.CreateTopics: handleCreateTopics,
-	kmsg.DeleteTopics: handleDeleteTopics,
-
-	kmsg.OffsetCommit:    handleOffsetCommit,
-	kmsg.OffsetFetch:     handleOffsetFetch,
-	kmsg.FindCoordinator: handleFindCoordinator,
-	kmsg.JoinGroup:       handleJoinGroup,
-	kmsg.Heartbeat:       handleHeartbeat,
-	kmsg.LeaveGroup:      handleLeaveGroup,
-	kmsg.SyncGroup:       handleSyncGroup,
-	kmsg.DescribeGroups:  handleDescribeGroups,
-	kmsg.ListGroups:      handleListGroups,
-	kmsg.DeleteGroups:    handleDeleteGroups,
-	kmsg.OffsetDelete:    handleOffsetDelete,
-
-	kmsg.DeleteRecords:                handleDeleteRecords,
-	kmsg.InitProducerID:               handleInitProducerID,
-	kmsg.DescribeConfigs:              handleDescribeConfigs,
-	kmsg.AlterConfigs:                 handleAlterConfigs,
-	kmsg.DescribeLogDirs:              handleDescribeLogDirs,
-	kmsg.CreatePartitions:             handleCreatePartitions,
-	kmsg.IncrementalAlterConfigs:      handleIncrementalAlterConfigs,
-	kmsg.AlterPartitionAssignments:    handleAlterPartitionReassignments,
-	kmsg.DescribeACLs:                 handleDescribeACLs,
-	kmsg.CreateACLs:                   handleCreateACLs,
-	kmsg.DeleteACLs:                   handleDeleteACLs,
-	kmsg.ListPartitionReassignments:   handleListPartitionReassignments,
-	kmsg.SASLHandshake:                handleSASLHandshake,
-	kmsg.SASLAuthenticate:             handleSASLAuthenticate,
-	kmsg.AlterReplicaLogDirs:          handleAlterReplicaLogDirs,
-	kmsg.ElectLeaders:                 handleElectLeaders,
-	kmsg.DescribeQuorum:               handleDescribeQuorum,
-	kmsg.UpdateFeatures:               handleUpdateFeatures,
-	kmsg.DescribeProducers:            handleDescribeProducers,
-	kmsg.OffsetForLeaderEpoch:         handleOffsetForLeaderEpoch,
-	kmsg.DescribeCluster:              handleDescribeCluster,
-	kmsg.DescribeClientQuotas:         handleDescribeClientQuotas,
-	kmsg.DescribeUserSCRAMCredentials: handleDescribeUserScramCredentials,
-	kmsg.ListConfigResources:          handleListConfigResources,
-	kmsg.DescribeTopicPartitions:      handleDescribeTopicPartitions,
 }
 
 // serve begins to work on a request. An error says that the connection ends at
@@ -94,7 +41,7 @@ func (r *request) serve(frame []byte) (err error) {
 	r.began, r.name = time.Now(), "unknown"
 	defer func() {
 		if v := recover(); v != nil {
-			err = r.session.panicked(v)
+			err = r.reply.Panicked(v)
 			r.hangUp(err)
 		}
 	}()
@@ -111,20 +58,15 @@ func (r *request) serve(frame []byte) (err error) {
 		r.hangUp(err)
 		return err
 	}
-	r.session.order.admit(r, effects[kmsg.Key(header.Key)])
+	api := apis[kmsg.Key(header.Key)]
+	r.before = r.conn.order.Admit(r.reply.Done(), api.effect)
 	if header.Key >= StatusKey && len(frame) > maxOwnRequest {
 		err := fmt.Errorf("%w: %d bytes for API key %d, at most %d", kafkaproto.ErrFrameSize, len(frame), header.Key, maxOwnRequest)
 		r.hangUp(err)
 		return err
 	}
-	if header.Key == StatusKey {
-		return r.serveStatus(body)
-	}
-	if header.Key == ReplicaCheckKey {
-		return r.serveReplicaCheck(body)
-	}
-	if header.Key == AdministerKey {
-		return r.serveAdminister(body)
+	if api.own != nil {
+		return api.own(r, body)
 	}
 	if r.body, err = kafkaproto.DecodeRequest(header, body, r.admit); err != nil {
 		if errors.Is(err, kafkaproto.ErrNotServed) {
@@ -133,13 +75,12 @@ func (r *request) serve(frame []byte) (err error) {
 		r.hangUp(err)
 		return err
 	}
-	handle, ok := handlers[kmsg.Key(header.Key)]
-	if !ok {
+	if api.handle == nil {
 		err := fmt.Errorf("%w: no handler for %s", kafkaproto.ErrNotServed, r.name)
 		r.hangUp(err)
 		return err
 	}
-	handle(r)
+	api.handle(r)
 	return nil
 }
 
@@ -150,47 +91,28 @@ const elementCost = 128
 // maxOwnRequest bounds requests of the APIs that are Trimaran's own, in bytes.
 const maxOwnRequest = 64 << 10
 
-// admit counts what a request takes when it is decoded, before it is: its elements, and its strings, which are
-// copied. Record sets are not.
+// admit counts what a request takes when it is decoded, before it is: its elements, and its
+// strings, which are copied. Record sets are not.
 func (r *request) admit(elements int) error {
 	cost := int64(elements) * elementCost
 	if r.header.Key != int16(kmsg.Produce) {
-		cost += int64(r.size)
+		cost += int64(r.reply.Size())
 	}
-	r.held += cost
-	r.session.held.Add(cost)
-	if cost <= smallRequest {
-		return nil
-	}
-	budget := r.session.server.requestBytes
-	cost = min(cost, budget.all-int64(r.size))
-	ctx, cancel := context.WithTimeout(r.session.open, crowdedTimeout)
-	defer cancel()
-	if err := budget.acquire(ctx, cost); err != nil {
-		return errCrowded
-	}
-	frame := r.free
-	r.free = func() {
-		budget.release(cost)
-		if frame != nil {
-			frame()
-		}
-	}
-	return nil
+	return r.reply.Charge(cost)
 }
 
 // notServed tells an operator who reads the log what a client wanted.
 func notServed(h kafkaproto.Header, err error) error {
-	return fmt.Errorf("%w, from client %s", err, shown(h.ClientID))
+	return fmt.Errorf("%w, from client %s", err, listen.Shown(h.ClientID))
 }
 
 // background runs the rest of a handler beside the reader, when what it has to see is there.
 func (r *request) background(work func()) {
 	before := r.before
-	r.session.server.wg.Go(func() {
+	r.conn.server.listener.Go(func() {
 		defer func() {
 			if v := recover(); v != nil {
-				r.hangUp(r.session.panicked(v))
+				r.hangUp(r.reply.Panicked(v))
 			}
 		}()
 		for _, done := range before {
@@ -231,42 +153,19 @@ func (r *request) answerFrame(frame []byte) {
 }
 
 // answerParts sends a frame that is complete and comes in parts.
-func (r *request) answerParts(parts [][]byte) {
-	r.complete(func(p *reply) { p.frame = parts })
-}
-
-// whenSent has a function called when the answer is sent or given up. It must be
-// called before the request is completed.
-func (r *request) whenSent(f func()) { r.reply.sent = append(r.reply.sent, f) }
+func (r *request) answerParts(parts [][]byte) { r.complete(parts, nil) }
 
 // silence completes a request that gets no answer.
-func (r *request) silence() { r.complete(func(*reply) {}) }
+func (r *request) silence() { r.complete(nil, nil) }
 
 // hangUp closes the connection in place of an answer.
-func (r *request) hangUp(why error) {
-	r.complete(func(p *reply) { p.close = why })
-}
+func (r *request) hangUp(why error) { r.complete(nil, why) }
 
-func (r *request) complete(set func(*reply)) {
+func (r *request) complete(frame [][]byte, why error) {
 	r.once.Do(func() {
-		set(r.reply)
-		r.session.server.metrics.request(r)
-		if r.free != nil {
-			r.free()
-		}
-		r.session.unsent.Add(int64(sizeOf(r.reply.frame)))
-		r.session.held.Add(-r.held)
-		r.session.ease()
-		close(r.reply.done)
+		r.conn.server.metrics.request(r, why != nil)
+		r.reply.Complete(frame, why)
 	})
-}
-
-// keepFrame makes the caller responsible for the request's bytes in the budget: work
-// may go on after the answer. The function may be nil.
-func (r *request) keepFrame() func() {
-	free := r.free
-	r.free = nil
-	return free
 }
 
 // errorName gives Kafka's name of an error code, for metrics.

@@ -12,6 +12,7 @@ import (
 	"github.com/cockroachdb/datadriven"
 
 	"github.com/trimaran-io/trimaran/fsm"
+	"github.com/trimaran-io/trimaran/kafkaproto"
 )
 
 // TestScripts runs testdata/scripts: requests and answers byte by byte, over a
@@ -102,7 +103,7 @@ func (s *script) fail(t *testing.T, d *datadriven.TestData) {
 		}
 		switch arg.Key {
 		case "append":
-			s.cluster.append = func(context.Context, fsm.PartitionID, [][]byte) ([]fsm.Appended, error) { return nil, err }
+			s.cluster.append = func(context.Context, fsm.PartitionID, []kafkaproto.Batch) ([]fsm.Appended, error) { return nil, err }
 		case "read":
 			s.cluster.read = func(context.Context, fsm.PartitionID, fsm.Offset, int) (fsm.Slice, error) { return fsm.Slice{}, err }
 		case "offsets":
@@ -126,9 +127,11 @@ func (s *script) records(t *testing.T, d *datadriven.TestData) {
 	if d.Input == "" {
 		return
 	}
-	parcel := &parcel{}
-	parcel.fill(messageSet(strings.Split(strings.TrimSpace(d.Input), "\n")...), produceRules{}, func(int64) {})
-	if _, err := s.cluster.doAppend(id, parcel.batches); err != nil {
+	batches, _, err := kafkaproto.FromMessageSet(messageSet(strings.Split(strings.TrimSpace(d.Input), "\n")...), kafkaproto.Limits{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.cluster.doAppend(id, batches); err != nil {
 		t.Fatal(err)
 	}
 }

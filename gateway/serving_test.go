@@ -11,6 +11,7 @@ import (
 
 	"github.com/trimaran-io/trimaran/fsm"
 	"github.com/trimaran-io/trimaran/gateway/shim"
+	"github.com/trimaran-io/trimaran/kafkaproto"
 )
 
 var errCutOffForTest = errors.New("of 3 voters 1 is reached")
@@ -25,7 +26,7 @@ func TestAGatewayThatIsCutOffPartsFromItsClients(t *testing.T) {
 		return f.doAwait(ctx, p, from)
 	}
 	stuck := make(chan struct{})
-	f.append = func(ctx context.Context, p fsm.PartitionID, batches [][]byte) ([]fsm.Appended, error) {
+	f.append = func(ctx context.Context, p fsm.PartitionID, batches []kafkaproto.Batch) ([]fsm.Appended, error) {
 		waiting <- struct{}{}
 		<-stuck
 		return nil, fsm.ErrTimeout

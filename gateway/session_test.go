@@ -16,6 +16,7 @@ import (
 
 	"github.com/trimaran-io/trimaran/fsm"
 	"github.com/trimaran-io/trimaran/gateway/shim"
+	"github.com/trimaran-io/trimaran/kafkaproto"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -106,7 +107,7 @@ func TestProducesOfOnePartitionWaitInLine(t *testing.T) {
 	begun, proceed := make(chan fsm.PartitionID, 100), make(chan struct{})
 	var mu sync.Mutex
 	under := map[fsm.PartitionID]int{}
-	f.append = func(ctx context.Context, p fsm.PartitionID, batches [][]byte) ([]fsm.Appended, error) {
+	f.append = func(ctx context.Context, p fsm.PartitionID, batches []kafkaproto.Batch) ([]fsm.Appended, error) {
 		mu.Lock()
 		if under[p]++; under[p] > 1 {
 			t.Errorf("two appends to %v at once", p)
@@ -188,7 +189,7 @@ func TestShutdownAnswersWhatWasRead(t *testing.T) {
 		close(waiting)
 		return f.doAwait(ctx, p, from)
 	}
-	f.append = func(ctx context.Context, p fsm.PartitionID, batches [][]byte) ([]fsm.Appended, error) {
+	f.append = func(ctx context.Context, p fsm.PartitionID, batches []kafkaproto.Batch) ([]fsm.Appended, error) {
 		close(begun)
 		<-proceed
 		return f.doAppend(p, batches)

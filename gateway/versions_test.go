@@ -39,9 +39,11 @@ func (c *client) ask(req kmsg.Request) kmsg.Response {
 
 // recordBatch makes what a producer of today sends.
 func recordBatch(values ...string) []byte {
-	parcel := &parcel{}
-	parcel.fill(messageSet(values...), produceRules{}, func(int64) {})
-	return parcel.batches[0]
+	batches, _, err := kafkaproto.FromMessageSet(messageSet(values...), kafkaproto.Limits{})
+	if err != nil {
+		panic(err)
+	}
+	return batches[0].Bytes()
 }
 
 func zstdBatch(t *testing.T, values ...string) []byte {
@@ -167,7 +169,7 @@ func TestZstdTowardOldClients(t *testing.T) {
 			}
 			batches := 0
 			if v >= 4 {
-				for range kafkaproto.SplitBatches(part.RecordBatches) {
+				for range kafkaproto.Batches(part.RecordBatches) {
 					batches++
 				}
 			}
@@ -193,14 +195,14 @@ func TestLogAppendTime(t *testing.T) {
 		}
 	}
 	part := c.ask(fetchAt(11, f, 0, 1<<20, "stamped")).(*kmsg.FetchResponse).Topics[0].Partitions[0]
-	for batch, err := range kafkaproto.SplitBatches(part.RecordBatches) {
+	for batch, err := range kafkaproto.Batches(part.RecordBatches) {
 		if err == nil {
-			err = kafkaproto.CheckBatch(batch)
+			err = batch.CheckCRC()
 		}
 		if err != nil {
 			t.Fatal(err)
 		}
-		if h, _ := kafkaproto.ParseBatchHeader(batch); !h.LogAppendTime() || h.MaxTimestamp < before {
+		if h := batch.Header(); !h.LogAppendTime() || h.MaxTimestamp < before {
 			t.Errorf("%+v", h)
 		}
 	}
@@ -236,7 +238,7 @@ func TestFetchLimitOfTheWholeAnswer(t *testing.T) {
 			}
 			var got [3]int
 			for i, topic := range c.ask(req).(*kmsg.FetchResponse).Topics {
-				for batch, err := range kafkaproto.SplitBatches(topic.Partitions[0].RecordBatches) {
+				for batch, err := range kafkaproto.Batches(topic.Partitions[0].RecordBatches) {
 					if err != nil {
 						t.Fatalf("limit %d: %v", test.limit, err)
 					}

@@ -85,7 +85,7 @@ func TestARequestOfAnyAPIMayBeLarge(t *testing.T) {
 	if resp := c.do(metadataOf(append(names, "events")...)).(*kmsg.MetadataResponse); len(resp.Topics) != len(names)+1 || resp.Topics[len(names)].ErrorCode != 0 {
 		t.Errorf("Metadata: %d topics", len(resp.Topics))
 	}
-	if held := g.requestBytes.held.Load(); held != 0 {
+	if held := g.sessions.Requests.Held(); held != 0 {
 		t.Errorf("%d bytes are held when it is over", held)
 	}
 }

@@ -1,185 +1,90 @@
 package kafkaproto
 
 import (
+	"bytes"
 	"encoding/binary"
 	"fmt"
-	"hash/crc32"
 	"iter"
-	"math"
 )
 
-// A record batch (magic 2, KIP-98) opens with a fixed header, all big endian:
+// Batch is one whole record batch (magic 2): its bytes and its header, which was read from them and
+// checked once, where the batch came in (from a client, another node or a disk). Whoever has one
+// need not look at the bytes again to know what they say of themselves. The zero Batch is none.
 //
-//	 0  base offset            8   offset of the first record; not under the CRC
-//	 8  batch length           4   bytes that follow this field
-//	12  partition leader epoch 4   not under the CRC
-//	16  magic                  1   2
-//	17  CRC-32C                4   over everything from attributes to the end
-//	21  attributes             2   codec, timestamp type, transactional, control
-//	23  last offset delta      4   offset of the last record minus base offset
-//	27  base timestamp         8   milliseconds
-//	35  max timestamp          8   milliseconds
-//	43  producer id            8   -1: none
-//	51  producer epoch         2   -1: none
-//	53  base sequence          4   -1: none
-//	57  record count           4
-//	61  records, compressed as one if a codec is set
-//
-// Base offset and leader epoch stand outside the CRC so that the leader can
-// stamp them without reading the rest.
-const (
-	// BatchHeaderSize is the size in bytes of a record batch without records.
-	BatchHeaderSize = 61
-
-	batchLengthAt       = 8
-	batchEpochAt        = 12
-	batchMagicAt        = 16
-	batchCRCAt          = 17
-	batchAttributesAt   = 21
-	batchMaxTimestampAt = 35
-	batchPrefix         = 12 // bytes that the batch length does not count
-	minBatchLength      = BatchHeaderSize - batchPrefix
-)
-
-// Bits of a record batch's attributes.
-const (
-	attrCodecMask     = 0x07
-	attrLogAppendTime = 0x08
-	attrTransactional = 0x10
-	attrControl       = 0x20
-)
-
-var castagnoli = crc32.MakeTable(crc32.Castagnoli)
-
-// BatchHeader is the header of one record batch (magic 2).
-type BatchHeader struct {
-	BaseOffset      int64
-	Length          int32 // bytes after this field
-	LeaderEpoch     int32
-	Magic           int8
-	CRC             uint32
-	Attributes      int16
-	LastOffsetDelta int32
-	BaseTimestamp   int64 // ms since epoch, -1: none
-	MaxTimestamp    int64 // ms since epoch, -1: none
-	ProducerID      int64
-	ProducerEpoch   int16
-	BaseSequence    int32
-	Records         int32
+// A Batch is a value, its bytes are not copied with it. Stamp and StampLogAppendTime write into the
+// bytes and into the header of the one value that they are called on; other copies keep the header
+// that they had.
+type Batch struct {
+	header BatchHeader
+	bytes  []byte
 }
 
-// Size is the batch's whole size in bytes, header included.
-func (h BatchHeader) Size() int { return batchPrefix + int(h.Length) }
-
-// LastOffset is the offset of the batch's last record. The offsets of a batch
-// are BaseOffset to LastOffset even if compaction removed some records.
-func (h BatchHeader) LastOffset() int64 { return h.BaseOffset + int64(h.LastOffsetDelta) }
-
-// NextOffset is the first offset after the batch.
-func (h BatchHeader) NextOffset() int64 { return h.LastOffset() + 1 }
-
-// Codec is how the batch's records are compressed.
-func (h BatchHeader) Codec() Codec { return Codec(h.Attributes & attrCodecMask) }
-
-// Control reports whether the batch carries markers of transactions, which
-// take offsets but are never given to consumers.
-func (h BatchHeader) Control() bool { return h.Attributes&attrControl != 0 }
-
-// Transactional reports whether the batch belongs to a transaction.
-func (h BatchHeader) Transactional() bool { return h.Attributes&attrTransactional != 0 }
-
-// LogAppendTime reports whether MaxTimestamp is the time of every record.
-func (h BatchHeader) LogAppendTime() bool { return h.Attributes&attrLogAppendTime != 0 }
-
-// ParseBatchHeader reads the header at the start of b, which may hold only a
-// part of the batch but at least BatchHeaderSize bytes. It checks what the
-// header says about itself (magic, length, counts, no negative or overflowing
-// offset), not the CRC and not that the whole batch is there. Errors are
-// ErrCorrupt or ErrUnknownMagic.
-func ParseBatchHeader(b []byte) (BatchHeader, error) {
-	if len(b) < BatchHeaderSize {
-		return BatchHeader{}, fmt.Errorf("%w: record batch of %d bytes is shorter than its header", ErrCorrupt, len(b))
-	}
-	be := binary.BigEndian
-	h := BatchHeader{
-		BaseOffset:      int64(be.Uint64(b)),
-		Length:          int32(be.Uint32(b[batchLengthAt:])),
-		LeaderEpoch:     int32(be.Uint32(b[batchEpochAt:])),
-		Magic:           int8(b[batchMagicAt]),
-		CRC:             be.Uint32(b[batchCRCAt:]),
-		Attributes:      int16(be.Uint16(b[batchAttributesAt:])),
-		LastOffsetDelta: int32(be.Uint32(b[23:])),
-		BaseTimestamp:   int64(be.Uint64(b[27:])),
-		MaxTimestamp:    int64(be.Uint64(b[batchMaxTimestampAt:])),
-		ProducerID:      int64(be.Uint64(b[43:])),
-		ProducerEpoch:   int16(be.Uint16(b[51:])),
-		BaseSequence:    int32(be.Uint32(b[53:])),
-		Records:         int32(be.Uint32(b[57:])),
-	}
-	switch {
-	case h.Magic != 2:
-		return h, fmt.Errorf("%w: %d where a record batch (2) is expected", ErrUnknownMagic, h.Magic)
-	case h.Length < minBatchLength || h.Length > math.MaxInt32-batchPrefix:
-		return h, fmt.Errorf("%w: record batch length %d", ErrCorrupt, h.Length)
-	case h.BaseOffset < 0:
-		return h, fmt.Errorf("%w: base offset %d", ErrCorrupt, h.BaseOffset)
-	case h.LastOffsetDelta < 0 || h.LastOffsetDelta == math.MaxInt32 || h.BaseOffset > math.MaxInt64-1-int64(h.LastOffsetDelta):
-		return h, fmt.Errorf("%w: last offset delta %d on base offset %d", ErrCorrupt, h.LastOffsetDelta, h.BaseOffset)
-	case h.Records < 0 || h.Records > h.LastOffsetDelta+1:
-		return h, fmt.Errorf("%w: %d records in %d offsets", ErrCorrupt, h.Records, int64(h.LastOffsetDelta)+1)
-	}
-	return h, nil
-}
-
-// CheckBatch reports whether b is exactly one whole record batch whose header
-// is sound and whose CRC-32C matches. It does not look into the records.
-// Errors are ErrCorrupt or ErrUnknownMagic.
-func CheckBatch(b []byte) error {
+// ParseBatch takes b for one whole record batch. The header is checked as ParseBatchHeader does,
+// and that the batch is exactly as long as b; the CRC is not. Errors are ErrCorrupt or
+// ErrUnknownMagic.
+func ParseBatch(b []byte) (Batch, error) {
 	h, err := ParseBatchHeader(b)
 	if err != nil {
-		return err
+		return Batch{}, err
 	}
 	if h.Size() != len(b) {
-		return fmt.Errorf("%w: record batch of %d bytes says it has %d", ErrCorrupt, len(b), h.Size())
+		return Batch{}, fmt.Errorf("%w: record batch of %d bytes says it has %d", ErrCorrupt, len(b), h.Size())
 	}
-	return checkBatchCRC(h, b)
+	return Batch{h, b}, nil
 }
 
-func checkBatchCRC(h BatchHeader, b []byte) error {
-	if sum := crc32.Checksum(b[batchAttributesAt:], castagnoli); sum != h.CRC {
-		return fmt.Errorf("%w: record batch at offset %d has CRC %08x, its bytes give %08x", ErrCorrupt, h.BaseOffset, h.CRC, sum)
-	}
-	return nil
-}
-
-// StampBatch writes base offset and partition leader epoch into the batch that
-// b starts with, in place; the CRC does not cover them. b must hold a batch
-// that CheckBatch accepts.
-func StampBatch(b []byte, base int64, epoch int32) {
-	binary.BigEndian.PutUint64(b, uint64(base))
-	binary.BigEndian.PutUint32(b[batchEpochAt:], uint32(epoch))
-}
-
-// SplitBatches goes over the whole record batches that stand one after another
-// in b. Headers are checked as ParseBatchHeader does, CRCs are not. At bytes
-// that are no batch, or a cut one, it yields a nil batch with an error once and
-// ends. The batches alias b.
-func SplitBatches(b []byte) iter.Seq2[[]byte, error] {
-	return func(yield func([]byte, error) bool) {
+// Batches goes over the whole record batches that stand one after another in b. Headers are checked
+// as ParseBatchHeader does, CRCs are not. At bytes that are no batch, or a cut one, it yields a
+// zero Batch with an error once and ends. The batches alias b.
+func Batches(b []byte) iter.Seq2[Batch, error] {
+	return func(yield func(Batch, error) bool) {
 		for len(b) > 0 {
 			h, err := ParseBatchHeader(b)
 			if err == nil && h.Size() > len(b) {
 				err = fmt.Errorf("%w: record batch of %d bytes is cut after %d", ErrCorrupt, h.Size(), len(b))
 			}
 			if err != nil {
-				yield(nil, err)
+				yield(Batch{}, err)
 				return
 			}
 			size := h.Size()
-			if !yield(b[:size:size], nil) {
+			if !yield(Batch{h, b[:size:size]}, nil) {
 				return
 			}
 			b = b[size:]
 		}
 	}
+}
+
+// Header is what the batch says of itself.
+func (b Batch) Header() BatchHeader { return b.header }
+
+// Bytes are the batch as clients read it. They are nil of the zero Batch.
+func (b Batch) Bytes() []byte { return b.bytes }
+
+// Size is the batch's size in bytes, header included.
+func (b Batch) Size() int { return len(b.bytes) }
+
+// CheckCRC reports whether the CRC-32C matches. The error is ErrCorrupt.
+func (b Batch) CheckCRC() error { return b.header.checkCRC(b.bytes) }
+
+// Clone is the batch in memory of its own.
+func (b Batch) Clone() Batch { return Batch{b.header, bytes.Clone(b.bytes)} }
+
+// Stamp writes base offset and partition leader epoch into the batch, in place; the CRC does not
+// cover them.
+func (b *Batch) Stamp(base int64, epoch int32) {
+	b.header.BaseOffset, b.header.LeaderEpoch = base, epoch
+	binary.BigEndian.PutUint64(b.bytes, uint64(base))
+	binary.BigEndian.PutUint32(b.bytes[batchEpochAt:], uint32(epoch))
+}
+
+// StampLogAppendTime makes now (ms since epoch) the timestamp of all records of the batch, in place
+// (message.timestamp.type=LogAppendTime).
+func (b *Batch) StampLogAppendTime(now int64) {
+	b.header.Attributes |= attrLogAppendTime
+	b.header.MaxTimestamp = now
+	binary.BigEndian.PutUint16(b.bytes[batchAttributesAt:], uint16(b.header.Attributes))
+	binary.BigEndian.PutUint64(b.bytes[batchMaxTimestampAt:], uint64(now))
+	b.header.CRC = resealCRC(b.bytes)
 }

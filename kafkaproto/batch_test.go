@@ -27,7 +27,7 @@ const goldenBatch = `
 
 func TestParseBatchHeader(t *testing.T) {
 	b := unhex(t, goldenBatch)
-	if err := CheckBatch(b); err != nil {
+	if err := checkBatch(b); err != nil {
 		t.Fatal(err)
 	}
 	h, err := ParseBatchHeader(b[:BatchHeaderSize])
@@ -45,13 +45,15 @@ func TestParseBatchHeader(t *testing.T) {
 }
 
 func TestStampingKeepsTheCRC(t *testing.T) {
-	b := unhex(t, goldenBatch)
-	StampBatch(b, math.MaxInt64-100, math.MaxInt32)
-	if err := CheckBatch(b); err != nil {
+	b, err := ParseBatch(unhex(t, goldenBatch))
+	if err != nil {
 		t.Fatal(err)
 	}
-	h, _ := ParseBatchHeader(b)
-	if h.BaseOffset != math.MaxInt64-100 || h.LeaderEpoch != math.MaxInt32 {
+	b.Stamp(math.MaxInt64-100, math.MaxInt32)
+	if err := checkAgainst(b); err != nil {
+		t.Fatal(err)
+	}
+	if h := b.Header(); h.BaseOffset != math.MaxInt64-100 || h.LeaderEpoch != math.MaxInt32 {
 		t.Errorf("%+v", h)
 	}
 }
@@ -86,24 +88,24 @@ func TestCheckBatchRefuses(t *testing.T) {
 		{"more records than offsets", change(57, 0, 0, 0, 3), ErrCorrupt},
 		{"a wrong CRC", append(bytes.Clone(good[:len(good)-1]), good[len(good)-1]^1), ErrCorrupt},
 	} {
-		if err := CheckBatch(c.b); !errors.Is(err, c.want) {
+		if err := checkBatch(c.b); !errors.Is(err, c.want) {
 			t.Errorf("%s: %v, want %v", c.name, err, c.want)
 		}
 	}
 }
 
-func TestSplitBatches(t *testing.T) {
+func TestBatches(t *testing.T) {
 	one, two := modern(0, nil, value(0, "a")), modern(1, func(b *kmsg.RecordBatch) { b.ProducerID = 1 }, value(0, "bb"))
 	split := func(b []byte) (got [][]byte, failed error) {
-		for batch, err := range SplitBatches(b) {
+		for batch, err := range Batches(b) {
 			if err != nil {
-				if batch != nil || failed != nil {
+				if batch.Bytes() != nil || failed != nil {
 					t.Error("an error comes alone and last")
 				}
 				failed = err
 				continue
 			}
-			got = append(got, batch)
+			got = append(got, batch.Bytes())
 		}
 		return got, failed
 	}
@@ -119,7 +121,7 @@ func TestSplitBatches(t *testing.T) {
 			t.Errorf("cut at %d: %x, %v", cut, got, err)
 		}
 	}
-	for range SplitBatches(both) {
+	for range Batches(both) {
 		break // leaving early is allowed
 	}
 }

@@ -68,9 +68,9 @@ func BenchmarkCheckBatch(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	b.SetBytes(int64(len(batches[0])))
+	b.SetBytes(int64(batches[0].Size()))
 	for b.Loop() {
-		if err := CheckBatch(batches[0]); err != nil {
+		if err := checkBatch(batches[0].Bytes()); err != nil {
 			b.Fatal(err)
 		}
 	}

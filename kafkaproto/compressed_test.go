@@ -100,7 +100,7 @@ func TestOddFramesInMessageSets(t *testing.T) {
 				case codec == Gzip || codec == Snappy:
 					if err != nil || records != 1 {
 						t.Errorf("magic %d, %v, %s: %d records, %v", magic, codec, name, records, err)
-					} else if _, err := CheckProduced(batches[0], Limits{}); err != nil {
+					} else if _, err := CheckProduced(batches[0].Bytes(), Limits{}); err != nil {
 						t.Errorf("magic %d, %v, %s: what is stored: %v", magic, codec, name, err)
 					}
 				case err == nil:

@@ -13,15 +13,13 @@ import (
 // bytes on the wire.
 const maxElements = 1 << 18
 
-// DecodeRequest decodes the body of a request whose header is h. The structure
-// is walked before kmsg sees it: kmsg allocates as many structs as an array
-// claims to have, and goes round a loop as often as a list of tags claims to be
-// long. So memory is bounded by what is really there, and by 262,144 array
-// elements and tagged fields in all; admit, unless it is nil, is asked with their number before that,
-// and its error is given back. Byte slices of the request (record sets)
-// alias body, strings do not. Bytes after the end are an error, but for
-// librdkafka's (see slack). Errors are ErrNotServed for a key and version outside
-// Served, else ErrMalformed.
+// DecodeRequest decodes the body of a request whose header is h. The structure is walked before
+// kmsg sees it: kmsg allocates as many structs as an array claims to have, and goes round a loop as
+// often as a list of tags claims to be long. So memory is bounded by what is really there, and by
+// 262,144 array elements and tagged fields in all; admit, unless it is nil, is asked with their
+// number before that, and its error is given back. Byte slices of the request (record sets) alias
+// body, strings do not. Bytes after the end are an error, but for librdkafka's (see slack). Errors
+// are ErrNotServed for a key and version outside Served, else ErrMalformed.
 func DecodeRequest(h Header, body []byte, admit func(elements int) error) (kmsg.Request, error) {
 	api, ok := Lookup(h.Key)
 	if !ok || !api.Serves(h.Version) {

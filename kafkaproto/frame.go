@@ -15,9 +15,10 @@ const FrameLimit = 0x16000000
 // minFrame is the shortest request: key, version and correlation id.
 const minFrame = 8
 
-// frameStep is what a size prefix alone can make ReadFrame allocate, OrdinaryFrame what it can once so
-// much has come: producers send up to 1 MiB at once by default (max.request.size), and a request
-// that is copied from one memory to a larger one again and again costs as much as what else is done with it.
+// frameStep is what a size prefix alone can make ReadFrame allocate, OrdinaryFrame what it can once
+// so much has come: producers send up to 1 MiB at once by default (max.request.size), and a request
+// that is copied from one memory to a larger one again and again costs as much as what else is done
+// with it.
 const (
 	frameStep     = 64 << 10
 	OrdinaryFrame = 1<<20 + 64<<10
@@ -32,11 +33,12 @@ func CheckFrameSize(size int32, max int) error {
 	return nil
 }
 
-// ReadFrame reads one size-prefixed request of at most limit bytes, whatever its API, as Kafka takes them
-// (socket.request.max.bytes), and returns it without the prefix, in memory of its own. Memory grows with the bytes that arrive: a prefix alone costs no more than
-// 64 KiB, 64 KiB no more than OrdinaryFrame, and then it doubles. The error is io.EOF when r ended
-// before the first byte, io.ErrUnexpectedEOF when it ended inside a frame,
-// ErrFrameSize for a size that cannot be, else r's own.
+// ReadFrame reads one size-prefixed request of at most limit bytes, whatever its API, as Kafka
+// takes them (socket.request.max.bytes), and returns it without the prefix, in memory of its own.
+// Memory grows with the bytes that arrive: a prefix alone costs no more than 64 KiB, 64 KiB no more
+// than OrdinaryFrame, and then it doubles. The error is io.EOF when r ended before the first byte,
+// io.ErrUnexpectedEOF when it ended inside a frame, ErrFrameSize for a size that cannot be, else
+// r's own.
 func ReadFrame(r io.Reader, limit int) ([]byte, error) {
 	var start [4 + minFrame]byte
 	if _, err := io.ReadFull(r, start[:4]); err != nil {

@@ -34,14 +34,13 @@ func FuzzFromMessageSet(f *testing.F) {
 		}
 		got := 0
 		for _, b := range batches {
-			if err := CheckBatch(b); err != nil {
+			if err := checkAgainst(b); err != nil {
 				t.Fatal(err)
 			}
-			if len(b) > lim.MaxMessageBytes+formatGrowth {
-				t.Fatalf("batch of %d bytes", len(b))
+			if b.Size() > lim.MaxMessageBytes+formatGrowth {
+				t.Fatalf("batch of %d bytes", b.Size())
 			}
-			h, _ := ParseBatchHeader(b)
-			got += int(h.Records)
+			got += int(b.Header().Records)
 		}
 		if got != records {
 			t.Fatalf("%d records in the batches, %d said", got, records)
@@ -88,14 +87,14 @@ func FuzzCheckBatch(f *testing.F) {
 	f.Add(append(unhex(f, goldenBatch0), unhex(f, goldenBatch1)...))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		size := 0
-		for batch, err := range SplitBatches(b) {
+		for batch, err := range Batches(b) {
 			if err != nil {
 				break
 			}
-			size += len(batch)
-			if CheckBatch(batch) == nil {
-				StampBatch(batch, 7, 1)
-				if err := CheckBatch(batch); err != nil {
+			size += batch.Size()
+			if batch.CheckCRC() == nil {
+				batch.Stamp(7, 1)
+				if err := checkAgainst(batch); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -103,7 +102,7 @@ func FuzzCheckBatch(f *testing.F) {
 		if size > len(b) {
 			t.Fatal("batches of more bytes than there are")
 		}
-		if CheckBatch(b) == nil && size != len(b) {
+		if checkBatch(b) == nil && size != len(b) {
 			t.Fatal("a good batch is not found")
 		}
 	})

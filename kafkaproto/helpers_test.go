@@ -5,6 +5,7 @@ import (
 	"compress/gzip"
 	"encoding/binary"
 	"encoding/hex"
+	"fmt"
 	"hash/crc32"
 	"strings"
 	"testing"
@@ -180,17 +181,34 @@ func unpack(t testing.TB, codec Codec, b []byte) []byte {
 	return out
 }
 
+// checkBatch reports whether b is exactly one whole batch with the right CRC.
+func checkBatch(b []byte) error {
+	batch, err := ParseBatch(b)
+	if err != nil {
+		return err
+	}
+	return batch.CheckCRC()
+}
+
+// checkAgainst reports whether the batch's bytes are as its header says, all of it.
+func checkAgainst(b Batch) error {
+	again, err := ParseBatch(b.Bytes())
+	if err == nil && again.Header() != b.Header() {
+		err = fmt.Errorf("%+v in the bytes, %+v told", again.Header(), b.Header())
+	}
+	if err == nil {
+		err = b.CheckCRC()
+	}
+	return err
+}
+
 // join puts batches one after another, stamped with consecutive offsets from base.
-func join(base int64, batches [][]byte) []byte {
+func join(base int64, batches []Batch) []byte {
 	var all []byte
 	for _, b := range batches {
-		h, err := ParseBatchHeader(b)
-		if err != nil {
-			panic(err)
-		}
-		StampBatch(b, base, 3)
-		base += int64(h.LastOffsetDelta) + 1
-		all = append(all, b...)
+		b.Stamp(base, 3)
+		base = b.Header().NextOffset()
+		all = append(all, b.Bytes()...)
 	}
 	return all
 }

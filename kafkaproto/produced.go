@@ -20,26 +20,42 @@ import (
 // bounds or a producer that claims log append time (*InvalidRecords where single records
 // are to blame), ErrCorrupt for an impossible length or a wrong CRC, ErrTooLarge,
 // ErrUnsupportedCompression, ErrTransactional.
-func CheckProduced(set []byte, lim Limits) (BatchHeader, error) {
-	h, err := checkProducedHeader(set, lim.MaxMessageBytes)
+func CheckProduced(set []byte, lim Limits) (Batch, error) {
+	h, err := checkProducedHeader(set, lim)
 	if err != nil {
-		return h, err
+		return Batch{}, err
 	}
+	b := Batch{h, set}
+	maxTimestamp, err := b.checkRecords(lim)
+	if err != nil {
+		return Batch{}, err
+	}
+	if h.MaxTimestamp != maxTimestamp {
+		b.header.MaxTimestamp = maxTimestamp
+		binary.BigEndian.PutUint64(set[batchMaxTimestampAt:], uint64(maxTimestamp))
+		b.header.CRC = resealCRC(set)
+	}
+	return b, nil
+}
+
+// checkRecords checks the records of a batch that a producer sent, and gives the largest timestamp,
+// ms since epoch.
+func (b Batch) checkRecords(lim Limits) (maxTimestamp int64, err error) {
 	left := MaxUnpacked
 	if lim.MaxDecompressed > 0 {
 		left = min(left, lim.MaxDecompressed)
 	}
-	records, done, err := h.unpack(set, fromBatch, left)
+	records, done, err := b.unpack(fromBatch, left)
 	if errors.Is(err, ErrCorrupt) { // and the CRC is right: sending it again would not help
 		err = fmt.Errorf("%w: %v", ErrInvalidRecord, err)
 	}
 	if err != nil {
-		return h, err
+		return -1, err
 	}
 	defer done()
-	maxTimestamp := int64(-1)
+	maxTimestamp = -1
 	blame := newBlame(lim)
-	for i := range h.Records {
+	for i := range b.header.Records {
 		r, rest, err := nextRecord(records, fromBatch)
 		if err == nil {
 			err = r.checkHeaders()
@@ -48,54 +64,48 @@ func CheckProduced(set []byte, lim Limits) (BatchHeader, error) {
 			err = fmt.Errorf("its offset delta is %d", r.offsetDelta)
 		}
 		if err != nil {
-			return h, &InvalidRecords{ErrInvalidRecord, []RecordError{{i, err.Error()}}}
+			return -1, &InvalidRecords{ErrInvalidRecord, []RecordError{{i, err.Error()}}}
 		}
 		records = rest
-		timestamp := h.BaseTimestamp + r.timestampDelta
+		timestamp := b.header.BaseTimestamp + r.timestampDelta
 		if i == 0 || timestamp > maxTimestamp {
 			maxTimestamp = timestamp
 		}
 		blame.look(i, r.key, timestamp)
 	}
 	if len(records) > 0 {
-		return h, fmt.Errorf("%w: %d bytes behind the batch's %d records", ErrInvalidRecord, len(records), h.Records)
+		return -1, fmt.Errorf("%w: %d bytes behind the batch's %d records", ErrInvalidRecord, len(records), b.header.Records)
 	}
-	if err := blame.err(); err != nil {
-		return h, err
-	}
-	if h.MaxTimestamp != maxTimestamp {
-		h.MaxTimestamp = maxTimestamp
-		binary.BigEndian.PutUint64(set[batchMaxTimestampAt:], uint64(maxTimestamp))
-		h.CRC = resealCRC(set)
-	}
-	return h, nil
+	return maxTimestamp, blame.err()
 }
 
-func checkProducedHeader(set []byte, maxBytes int) (h BatchHeader, err error) {
+// checkProducedHeader checks what a producer's batch says of itself, and its CRC. set may be
+// anything.
+func checkProducedHeader(set []byte, lim Limits) (h BatchHeader, err error) {
 	if len(set) < BatchHeaderSize {
 		return h, fmt.Errorf("%w: %d bytes where a record batch is expected", ErrInvalidRecord, len(set))
 	}
-	if magic := int8(set[batchMagicAt]); magic != 2 {
-		return h, fmt.Errorf("%w: magic %d, only record batches (2) are allowed in this version", ErrInvalidRecord, magic)
-	}
-	size := int64(int32(binary.BigEndian.Uint32(set[batchLengthAt:]))) + batchPrefix
+	h, unsound := ParseBatchHeader(set) // h has what stands there in any case
+	size := int64(h.Length) + batchPrefix
 	switch {
+	case h.Magic != 2:
+		return h, fmt.Errorf("%w: magic %d, only record batches (2) are allowed in this version", ErrInvalidRecord, h.Magic)
+	case unsound == nil && lim.NoZstd && h.Codec() == Zstd:
+		return h, fmt.Errorf("%w: zstd in a version that does not have it", ErrUnsupportedCompression)
 	case size < BatchHeaderSize:
 		return h, fmt.Errorf("%w: record batch of %d bytes", ErrCorrupt, size)
-	case maxBytes > 0 && size > int64(maxBytes):
-		return h, fmt.Errorf("%w: record batch of %d bytes, at most %d", ErrTooLarge, size, maxBytes)
+	case lim.MaxMessageBytes > 0 && size > int64(lim.MaxMessageBytes):
+		return h, fmt.Errorf("%w: record batch of %d bytes, at most %d", ErrTooLarge, size, lim.MaxMessageBytes)
 	case size > int64(len(set)):
 		return h, fmt.Errorf("%w: record batch of %d bytes is cut after %d", ErrInvalidRecord, size, len(set))
 	case size < int64(len(set)):
 		return h, fmt.Errorf("%w: %d bytes behind the one record batch that a partition may have", ErrInvalidRecord, int64(len(set))-size)
+	case h.BaseOffset != 0:
+		return h, fmt.Errorf("%w: base offset %d of a record batch, not 0", ErrInvalidRecord, h.BaseOffset)
+	case unsound != nil:
+		return h, fmt.Errorf("%w: %v", ErrInvalidRecord, unsound)
 	}
-	if base := int64(binary.BigEndian.Uint64(set)); base != 0 {
-		return h, fmt.Errorf("%w: base offset %d of a record batch, not 0", ErrInvalidRecord, base)
-	}
-	if h, err = ParseBatchHeader(set); err != nil {
-		return h, fmt.Errorf("%w: %v", ErrInvalidRecord, err)
-	}
-	if err := checkBatchCRC(h, set); err != nil {
+	if err := h.checkCRC(set); err != nil {
 		return h, err
 	}
 	switch {
@@ -115,15 +125,15 @@ func checkProducedHeader(set []byte, maxBytes int) (h BatchHeader, err error) {
 	return h, nil
 }
 
-// unpack gives the records of the whole batch that b is, decompressed to at most
-// limit bytes. They are valid until done is called.
-func (h BatchHeader) unpack(b []byte, from origin, limit int) (records []byte, done func(), err error) {
-	records = b[BatchHeaderSize:h.Size()]
-	if h.Codec() == None {
+// unpack gives the records of the batch, decompressed to at most limit bytes. They are valid until
+// done is called.
+func (b Batch) unpack(from origin, limit int) (records []byte, done func(), err error) {
+	records = b.bytes[BatchHeaderSize:b.header.Size()]
+	if b.header.Codec() == None {
 		return records, func() {}, nil
 	}
 	buf := getScratch()
-	unpacked, err := decompress(h.Codec(), from, *buf, records, limit)
+	unpacked, err := decompress(b.header.Codec(), from, *buf, records, limit)
 	done = func() { putScratch(buf, unpacked) }
 	if err != nil {
 		done()
@@ -132,16 +142,7 @@ func (h BatchHeader) unpack(b []byte, from origin, limit int) (records []byte, d
 	return unpacked, done, nil
 }
 
-// StampLogAppendTime makes now (ms since epoch) the timestamp of all records of
-// the batch that b is, in place (message.timestamp.type=LogAppendTime). b must
-// hold a batch that CheckBatch accepts.
-func StampLogAppendTime(b []byte, now int64) {
-	attributes := binary.BigEndian.Uint16(b[batchAttributesAt:])
-	binary.BigEndian.PutUint16(b[batchAttributesAt:], attributes|attrLogAppendTime)
-	binary.BigEndian.PutUint64(b[batchMaxTimestampAt:], uint64(now))
-	resealCRC(b)
-}
-
+// resealCRC writes the CRC-32C of the batch that b is, and gives it.
 func resealCRC(b []byte) uint32 {
 	sum := crc32.Checksum(b[batchAttributesAt:], castagnoli)
 	binary.BigEndian.PutUint32(b[batchCRCAt:], sum)

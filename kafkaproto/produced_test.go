@@ -42,7 +42,8 @@ func TestProducedBatchesAreTakenAsTheyAre(t *testing.T) {
 	for codec := None; codec <= Zstd; codec++ {
 		b := good(t, codec)
 		before := bytes.Clone(b)
-		h, err := CheckProduced(b, Limits{MaxMessageBytes: len(b), MaxDecompressed: 200})
+		taken, err := CheckProduced(b, Limits{MaxMessageBytes: len(b), MaxDecompressed: 200})
+		h := taken.Header()
 		if err != nil || !bytes.Equal(b, before) {
 			t.Errorf("%v: changed %v, %v", codec, !bytes.Equal(b, before), err)
 		}
@@ -54,19 +55,16 @@ func TestProducedBatchesAreTakenAsTheyAre(t *testing.T) {
 
 func TestProducedMaxTimestampIsPutRight(t *testing.T) {
 	b := modern(0, nil, value(0, "a"), value(1, "b")) // says 2000
-	h, err := CheckProduced(b, Limits{})
-	if err != nil || h.MaxTimestamp != 1010 {
-		t.Fatalf("%+v, %v", h, err)
+	taken, err := CheckProduced(b, Limits{})
+	if err != nil || taken.Header().MaxTimestamp != 1010 {
+		t.Fatalf("%+v, %v", taken.Header(), err)
 	}
-	if err := CheckBatch(b); err != nil {
-		t.Fatal(err)
-	}
-	if again, _ := ParseBatchHeader(b); again != h {
-		t.Errorf("%+v in the bytes, %+v told", again, h)
+	if err := checkAgainst(taken); err != nil {
+		t.Error(err)
 	}
 	none := modern(0, func(b *kmsg.RecordBatch) { b.FirstTimestamp, b.MaxTimestamp = -1, -1 }, value(0, "a"))
-	if h, err := CheckProduced(none, Limits{}); err != nil || h.MaxTimestamp != -1 {
-		t.Errorf("%+v, %v", h, err)
+	if taken, err := CheckProduced(none, Limits{}); err != nil || taken.Header().MaxTimestamp != -1 {
+		t.Errorf("%+v, %v", taken.Header(), err)
 	}
 }
 
@@ -156,16 +154,18 @@ func TestProducedBombsAreBounded(t *testing.T) {
 }
 
 func TestStampLogAppendTime(t *testing.T) {
-	b := good(t, Gzip)
-	StampLogAppendTime(b, 5555)
-	if err := CheckBatch(b); err != nil {
+	b, err := CheckProduced(good(t, Gzip), Limits{})
+	if err != nil {
 		t.Fatal(err)
 	}
-	h, _ := ParseBatchHeader(b)
-	if !h.LogAppendTime() || h.MaxTimestamp != 5555 || h.Codec() != Gzip || h.ProducerID != 7 {
+	b.StampLogAppendTime(5555)
+	if err := checkAgainst(b); err != nil {
+		t.Fatal(err)
+	}
+	if h := b.Header(); !h.LogAppendTime() || h.MaxTimestamp != 5555 || h.Codec() != Gzip || h.ProducerID != 7 {
 		t.Errorf("%+v", h)
 	}
-	set, err := ToMessageSet(nil, b, 1, 0, 1<<20)
+	set, err := ToMessageSet(nil, b.Bytes(), 1, 0, 1<<20)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -180,36 +180,42 @@ func TestOffsetsByTime(t *testing.T) {
 		return kmsg.Record{OffsetDelta: delta, TimestampDelta64: time - 1000, Value: []byte("v")}
 	}
 	for codec := None; codec <= Zstd; codec++ {
-		b := modern(50, func(b *kmsg.RecordBatch) {
+		b, err := ParseBatch(modern(50, func(b *kmsg.RecordBatch) {
 			b.MaxTimestamp, b.PartitionLeaderEpoch = 3000, 4
 			if codec != None {
 				b.Attributes, b.Records = int16(codec), packAny(t, codec, b.Records)
 			}
-		}, at(0, 1500), at(1, 3000), at(2, 2000), at(3, 3000))
+		}, at(0, 1500), at(1, 3000), at(2, 2000), at(3, 3000)))
+		if err != nil {
+			t.Fatal(err)
+		}
 		for _, c := range []struct {
 			from, timestamp int64
 			offset          int64 // -1: none
 		}{
 			{0, 0, 50}, {0, 1500, 50}, {0, 1501, 51}, {0, 3000, 51}, {0, 3001, -1}, {52, 0, 52}, {52, 2001, 53}, {54, 0, -1},
 		} {
-			got, ok, err := FirstAtOrAfter(b, c.from, c.timestamp)
+			got, ok, err := b.FirstAtOrAfter(c.from, c.timestamp)
 			if err != nil || ok != (c.offset >= 0) || ok && (got.Offset != c.offset || got.Timestamp < c.timestamp || got.LeaderEpoch != 4) {
 				t.Errorf("%v, from %d, time %d: %+v %v, %v", codec, c.from, c.timestamp, got, ok, err)
 			}
 		}
-		if got, ok, err := Latest(b, 0); err != nil || !ok || got != (TimestampedOffset{51, 3000, 4}) {
+		if got, ok, err := b.Latest(0); err != nil || !ok || got != (TimestampedOffset{51, 3000, 4}) {
 			t.Errorf("%v: %+v %v, %v", codec, got, ok, err)
 		}
-		if got, ok, err := Latest(b, 52); err != nil || !ok || got != (TimestampedOffset{53, 3000, 4}) {
+		if got, ok, err := b.Latest(52); err != nil || !ok || got != (TimestampedOffset{53, 3000, 4}) {
 			t.Errorf("%v: %+v %v, %v", codec, got, ok, err)
 		}
-		StampLogAppendTime(b, 7000)
-		if got, ok, _ := FirstAtOrAfter(b, 51, 6000); !ok || got != (TimestampedOffset{51, 7000, 4}) {
+		b.StampLogAppendTime(7000)
+		if got, ok, _ := b.FirstAtOrAfter(51, 6000); !ok || got != (TimestampedOffset{51, 7000, 4}) {
 			t.Errorf("%v: %+v %v", codec, got, ok)
 		}
 	}
-	none := modern(0, func(b *kmsg.RecordBatch) { b.FirstTimestamp, b.MaxTimestamp = -1, -1 }, at(0, 1000))
-	if _, ok, err := Latest(none, 0); ok || err != nil {
+	none, err := ParseBatch(modern(0, func(b *kmsg.RecordBatch) { b.FirstTimestamp, b.MaxTimestamp = -1, -1 }, at(0, 1000)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, ok, err := none.Latest(0); ok || err != nil {
 		t.Errorf("a batch without times: %v, %v", ok, err)
 	}
 }
@@ -227,32 +233,30 @@ func FuzzCheckProduced(f *testing.F) {
 			resealBatch(b)
 		}
 		before := bytes.Clone(b)
-		h, err := CheckProduced(b, Limits{MaxMessageBytes: 1 << 20, MaxDecompressed: 1 << 20})
+		taken, err := CheckProduced(b, Limits{MaxMessageBytes: 1 << 20, MaxDecompressed: 1 << 20})
 		if err != nil {
 			if !bytes.Equal(b, before) {
 				t.Fatal("changed, and refused")
 			}
 			return
 		}
-		if err := CheckBatch(b); err != nil {
-			t.Fatal(err)
-		}
-		if again, err := ParseBatchHeader(b); err != nil || again != h || h.Records < 1 {
-			t.Fatalf("%+v %+v, %v", h, again, err)
+		h := taken.Header()
+		if err := checkAgainst(taken); err != nil || taken.Size() != len(b) || h.Records < 1 {
+			t.Fatalf("%+v, %v", h, err)
 		}
 		// Whatever is taken can be given out in every format, and found by its time.
-		StampBatch(b, 100, 3)
+		taken.Stamp(100, 3)
 		for magic := range int8(2) {
 			if _, err := ToMessageSet(nil, b, magic, 0, 1<<22); err != nil {
 				t.Fatal(err)
 			}
 		}
-		last, ok, err := Latest(b, 0)
+		last, ok, err := taken.Latest(0)
 		if err != nil || ok != (h.MaxTimestamp >= 0) || ok && last.Timestamp != h.MaxTimestamp {
 			t.Fatalf("%+v %v, %v", last, ok, err)
 		}
 		if ok {
-			if first, ok, err := FirstAtOrAfter(b, 0, h.MaxTimestamp); err != nil || !ok || first != last {
+			if first, ok, err := taken.FirstAtOrAfter(0, h.MaxTimestamp); err != nil || !ok || first != last {
 				t.Fatalf("%+v %v, %v", first, ok, err)
 			}
 		}

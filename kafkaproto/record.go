@@ -3,7 +3,6 @@ package kafkaproto
 import (
 	"encoding/binary"
 	"fmt"
-	"hash/crc32"
 	"math"
 	"math/bits"
 )
@@ -153,19 +152,22 @@ func appendVarintBytes(dst, field []byte) []byte {
 
 // sealBatch fills in the header of the batch that b is, whose records stand
 // behind the room for it: base offset 0, no leader epoch, no producer id.
-func sealBatch(b []byte, codec Codec, count int, baseTimestamp, maxTimestamp int64) {
-	be := binary.BigEndian
-	be.PutUint64(b, 0)
-	be.PutUint32(b[batchLengthAt:], uint32(len(b)-batchPrefix))
-	be.PutUint32(b[batchEpochAt:], 0xffffffff)
-	b[batchMagicAt] = 2
-	be.PutUint16(b[batchAttributesAt:], uint16(codec))
-	be.PutUint32(b[23:], uint32(count-1))
-	be.PutUint64(b[27:], uint64(baseTimestamp))
-	be.PutUint64(b[batchMaxTimestampAt:], uint64(maxTimestamp))
-	be.PutUint64(b[43:], math.MaxUint64) // producer id -1
-	be.PutUint16(b[51:], math.MaxUint16) // producer epoch -1
-	be.PutUint32(b[53:], math.MaxUint32) // base sequence -1
-	be.PutUint32(b[57:], uint32(count))
-	be.PutUint32(b[batchCRCAt:], crc32.Checksum(b[batchAttributesAt:], castagnoli))
+func sealBatch(b []byte, codec Codec, count int, baseTimestamp, maxTimestamp int64) Batch {
+	h := BatchHeader{
+		BaseOffset:      0,
+		Length:          int32(len(b) - batchPrefix),
+		LeaderEpoch:     -1,
+		Magic:           2,
+		Attributes:      int16(codec),
+		LastOffsetDelta: int32(count - 1),
+		BaseTimestamp:   baseTimestamp,
+		MaxTimestamp:    maxTimestamp,
+		ProducerID:      -1,
+		ProducerEpoch:   -1,
+		BaseSequence:    -1,
+		Records:         int32(count),
+	}
+	h.put(b)
+	h.CRC = resealCRC(b)
+	return Batch{h, b}
 }

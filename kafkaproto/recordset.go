@@ -9,7 +9,7 @@ import (
 // to, in bytes, whatever is configured: a batch that could be stored can be read.
 const MaxUnpacked = 256 << 20
 
-// Limits bounds what FromMessageSet takes and makes, in bytes. Zero is no bound
+// Limits bounds what FromMessageSet and CheckProduced take and make, in bytes. Zero is no bound
 // but that of the formats and MaxUnpacked.
 type Limits struct {
 	// MaxMessageBytes bounds a message or compressed wrapper as it stands in the
@@ -18,6 +18,9 @@ type Limits struct {
 	MaxMessageBytes int
 	// MaxDecompressed bounds what all wrappers of one set decompress to, together.
 	MaxDecompressed int
+	// NoZstd is that a record batch may not be compressed with zstd (KIP-110: before Produce
+	// version 7).
+	NoZstd bool
 	// NeedKeys is that every record needs a key, as in a compacted topic.
 	NeedKeys bool
 	// Earliest and Latest bound the timestamps that records bring, in ms since epoch,
@@ -57,14 +60,14 @@ const (
 // ErrInvalidRecord for a message without the key it needs, and ErrInvalidTimestamp for a
 // time out of bounds, a negative one, or a producer that claims log append time. On an
 // error nothing of the set is given.
-func FromMessageSet(set []byte, lim Limits) (batches [][]byte, records int, err error) {
+func FromMessageSet(set []byte, lim Limits) (batches []Batch, records int, err error) {
 	left := MaxUnpacked
 	if lim.MaxDecompressed > 0 {
 		left = min(left, lim.MaxDecompressed)
 	}
 	blame := newBlame(lim)
 	for at := 0; !isCut(set[at:]); {
-		var batch []byte
+		var batch Batch
 		var size, count, unpacked int
 		if run := uncompressedRun(set[at:], lim.MaxMessageBytes); run > 0 {
 			batch, size, count, err = fromMessages(set[at:], run, lim.MaxMessageBytes, blame)
@@ -127,47 +130,46 @@ func uncompressedRun(set []byte, maxBytes int) int {
 
 // fromMessages turns the uncompressed messages in the first run bytes of set
 // into a batch. size is how far it came.
-func fromMessages(set []byte, run, maxBytes int, blame *blame) (batch []byte, size, count int, err error) {
-	batch = make([]byte, BatchHeaderSize, BatchHeaderSize+run+maxRecordOverhead)
+func fromMessages(set []byte, run, maxBytes int, blame *blame) (batch Batch, size, count int, err error) {
+	b := make([]byte, BatchHeaderSize, BatchHeaderSize+run+maxRecordOverhead)
 	times := timestamps{blame: blame}
 	for size < run {
 		m, err := nextMessage(set[size:run], maxBytes)
 		if err != nil {
-			return nil, size, 0, err
+			return Batch{}, size, 0, err
 		}
-		if batch, err = times.append(batch, m, count); err != nil {
-			return nil, size, 0, err
+		if b, err = times.append(b, m, count); err != nil {
+			return Batch{}, size, 0, err
 		}
 		count++
 		size += m.size
 	}
-	sealBatch(batch, None, count, times.base, times.max)
-	return batch, size, count, nil
+	return sealBatch(b, None, count, times.base, times.max), size, count, nil
 }
 
 // fromWrapper turns the wrapper at the start of set into a batch.
-func fromWrapper(set []byte, maxBytes, maxUnpacked int, blame *blame) (batch []byte, size, count, unpacked int, err error) {
+func fromWrapper(set []byte, maxBytes, maxUnpacked int, blame *blame) (batch Batch, size, count, unpacked int, err error) {
 	wrapper, err := nextMessage(set, maxBytes)
 	if err != nil {
-		return nil, 0, 0, 0, err
+		return Batch{}, 0, 0, 0, err
 	}
 	codec := wrapper.codec()
 	switch {
 	case codec == None: // uncompressedRun took those it could read
-		return nil, 0, 0, 0, fmt.Errorf("%w: message", ErrCorrupt)
+		return Batch{}, 0, 0, 0, fmt.Errorf("%w: message", ErrCorrupt)
 	case codec > LZ4:
-		return nil, 0, 0, 0, fmt.Errorf("%w: codec %d in magic %d", ErrUnsupportedCompression, codec, wrapper.magic)
+		return Batch{}, 0, 0, 0, fmt.Errorf("%w: codec %d in magic %d", ErrUnsupportedCompression, codec, wrapper.magic)
 	case wrapper.magic == 1 && wrapper.attributes&attrLogAppendTime != 0:
-		return nil, 0, 0, 0, fmt.Errorf("%w: log append time", ErrInvalidTimestamp)
+		return Batch{}, 0, 0, 0, fmt.Errorf("%w: log append time", ErrInvalidTimestamp)
 	case wrapper.value == nil:
-		return nil, 0, 0, 0, fmt.Errorf("%w: compressed message without value", ErrCorrupt)
+		return Batch{}, 0, 0, 0, fmt.Errorf("%w: compressed message without value", ErrCorrupt)
 	}
 	innerBuf, recordsBuf := getScratch(), getScratch()
 	inner, records := *innerBuf, *recordsBuf
 	defer func() { putScratch(innerBuf, inner); putScratch(recordsBuf, records) }()
 
 	if inner, err = decompress(codec, fromSet0+origin(wrapper.magic), inner, wrapper.value, maxUnpacked); err != nil {
-		return nil, 0, 0, 0, err
+		return Batch{}, 0, 0, 0, err
 	}
 	times := timestamps{blame: blame}
 	for at := 0; !isCut(inner[at:]); count++ {
@@ -185,22 +187,21 @@ func fromWrapper(set []byte, maxBytes, maxUnpacked int, blame *blame) (batch []b
 			records, err = times.append(records, m, count)
 		}
 		if err != nil {
-			return nil, 0, 0, 0, fmt.Errorf("compressed message at byte %d: %w", at, err)
+			return Batch{}, 0, 0, 0, fmt.Errorf("compressed message at byte %d: %w", at, err)
 		}
 		at += m.size
 	}
 	if count == 0 {
-		return nil, 0, 0, 0, fmt.Errorf("%w: compressed message that holds none", ErrCorrupt)
+		return Batch{}, 0, 0, 0, fmt.Errorf("%w: compressed message that holds none", ErrCorrupt)
 	}
-	batch = make([]byte, BatchHeaderSize, BatchHeaderSize+len(wrapper.value)+len(wrapper.value)/8+64)
-	if batch, err = compress(codec, batch, records); err != nil {
-		return nil, 0, 0, 0, err
+	b := make([]byte, BatchHeaderSize, BatchHeaderSize+len(wrapper.value)+len(wrapper.value)/8+64)
+	if b, err = compress(codec, b, records); err != nil {
+		return Batch{}, 0, 0, 0, err
 	}
-	if maxBytes > 0 && len(batch) > maxBytes+formatGrowth {
-		return nil, 0, 0, 0, fmt.Errorf("%w: %d bytes compressed again, at most %d", ErrTooLarge, len(batch), maxBytes)
+	if maxBytes > 0 && len(b) > maxBytes+formatGrowth {
+		return Batch{}, 0, 0, 0, fmt.Errorf("%w: %d bytes compressed again, at most %d", ErrTooLarge, len(b), maxBytes)
 	}
-	sealBatch(batch, codec, count, times.base, times.max)
-	return batch, wrapper.size, count, len(inner), nil
+	return sealBatch(b, codec, count, times.base, times.max), wrapper.size, count, len(inner), nil
 }
 
 // timestamps gathers what a batch header says of its records' timestamps.

@@ -70,10 +70,10 @@ func TestMessageSetsBecomeRecordBatches(t *testing.T) {
 			if err != nil || len(batches) != 1 || records != c.records {
 				t.Fatalf("got %d batches, %d records, %v", len(batches), records, err)
 			}
-			if want := unhex(t, c.batch); !bytes.Equal(batches[0], want) {
-				t.Errorf("got  %x\nwant %x", batches[0], want)
+			if want := unhex(t, c.batch); !bytes.Equal(batches[0].Bytes(), want) {
+				t.Errorf("got  %x\nwant %x", batches[0].Bytes(), want)
 			}
-			if err := CheckBatch(batches[0]); err != nil {
+			if err := checkAgainst(batches[0]); err != nil {
 				t.Error(err)
 			}
 		})
@@ -81,9 +81,15 @@ func TestMessageSetsBecomeRecordBatches(t *testing.T) {
 }
 
 func TestRecordBatchesBecomeMessageSets(t *testing.T) {
-	batch := unhex(t, goldenBatch0)
-	StampBatch(batch, 7, 12)
-	got, err := ToMessageSet([]byte("before"), batch, 0, 0, 1<<20)
+	stamped := func(batch string, base int64) []byte {
+		b, err := ParseBatch(unhex(t, batch))
+		if err != nil {
+			t.Fatal(err)
+		}
+		b.Stamp(base, 12)
+		return b.Bytes()
+	}
+	got, err := ToMessageSet([]byte("before"), stamped(goldenBatch0, 7), 0, 0, 1<<20)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -91,9 +97,7 @@ func TestRecordBatchesBecomeMessageSets(t *testing.T) {
 		t.Errorf("got  %x\nwant %x", got, want)
 	}
 
-	batch = unhex(t, goldenBatch1)
-	StampBatch(batch, 5, 12)
-	got, err = ToMessageSet(nil, batch, 1, 0, 1<<20)
+	got, err = ToMessageSet(nil, stamped(goldenBatch1, 5), 1, 0, 1<<20)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -135,14 +139,14 @@ func TestCompressedSetsKeepTheirCodec(t *testing.T) {
 				if err != nil || len(batches) != 1 || records != 1000 {
 					t.Fatalf("got %d batches, %d records, %v", len(batches), records, err)
 				}
-				if err := CheckBatch(batches[0]); err != nil {
+				if err := checkAgainst(batches[0]); err != nil {
 					t.Fatal(err)
 				}
-				h, _ := ParseBatchHeader(batches[0])
+				h := batches[0].Header()
 				if h.Codec() != codec || h.LastOffsetDelta != 999 || h.Records != 1000 || h.BaseTimestamp != timestamp || h.ProducerID != -1 {
 					t.Fatalf("batch header %+v", h)
 				}
-				_, got := decodeBatch(t, batches[0])
+				_, got := decodeBatch(t, batches[0].Bytes())
 				for i, r := range got {
 					if string(r.Key) != "key" || string(r.Value) != fmt.Sprintf("value %d", i) || r.OffsetDelta != int32(i) {
 						t.Fatalf("record %d: %+v", i, r)
@@ -209,7 +213,7 @@ func TestSnappyFramings(t *testing.T) {
 			if err != nil || records != 1 {
 				t.Fatalf("%d records, %v", records, err)
 			}
-			if _, got := decodeBatch(t, batches[0]); len(got[0].Value) != 70000 {
+			if _, got := decodeBatch(t, batches[0].Bytes()); len(got[0].Value) != 70000 {
 				t.Errorf("value of %d bytes", len(got[0].Value))
 			}
 		})
@@ -257,10 +261,10 @@ func TestUncompressedMessagesShareBatchesUpToTheLimit(t *testing.T) {
 	}
 	n := 0
 	for _, b := range batches {
-		if len(b) > 1000 {
-			t.Errorf("batch of %d bytes", len(b))
+		if b.Size() > 1000 {
+			t.Errorf("batch of %d bytes", b.Size())
 		}
-		_, got := decodeBatch(t, b)
+		_, got := decodeBatch(t, b.Bytes())
 		for _, r := range got {
 			if r.Value[0] != byte(n) {
 				t.Errorf("record %d holds %d", n, r.Value[0])
@@ -282,7 +286,7 @@ func TestBatchesEndWhereMagicOrCompressionChanges(t *testing.T) {
 	}
 	var got []string
 	for _, b := range batches {
-		h, _ := ParseBatchHeader(b)
+		h := b.Header()
 		got = append(got, fmt.Sprintf("%d %v %d", h.Records, h.Codec(), h.BaseTimestamp))
 	}
 	if want := "2 none -1, 1 none 9, 2 gzip -1, 1 none -1"; strings.Join(got, ", ") != want {
@@ -407,7 +411,7 @@ func TestBadMessageSets(t *testing.T) {
 func TestMessageOfExactlyTheLimitIsTaken(t *testing.T) {
 	set := legacy{0, 0, 0, -1, nil, make([]byte, 10_000-26)}.encode()
 	batches, _, err := FromMessageSet(set, Limits{MaxMessageBytes: 10_000})
-	if err != nil || len(batches) != 1 || len(batches[0]) > 10_000+formatGrowth {
+	if err != nil || len(batches) != 1 || batches[0].Size() > 10_000+formatGrowth {
 		t.Error(len(batches), err)
 	}
 }
@@ -419,7 +423,7 @@ func TestInnerLogAppendTimeIsIgnored(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if h, _ := ParseBatchHeader(batches[0]); h.LogAppendTime() || h.MaxTimestamp != 5 {
+	if h := batches[0].Header(); h.LogAppendTime() || h.MaxTimestamp != 5 {
 		t.Errorf("%+v", h)
 	}
 }

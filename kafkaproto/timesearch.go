@@ -9,17 +9,16 @@ type TimestampedOffset struct {
 	LeaderEpoch int32
 }
 
-// FirstAtOrAfter finds the first record of the batch that b is, at offset from
-// or above, whose timestamp is at or after timestamp (ms since epoch). The header
-// decides where it can. The batch is not checked beyond what is read. Errors are
-// ErrCorrupt, ErrUnknownMagic and ErrTooLarge.
-func FirstAtOrAfter(b []byte, from, timestamp int64) (TimestampedOffset, bool, error) {
-	h, err := ParseBatchHeader(b)
-	if err != nil || h.Control() || h.LastOffset() < from || h.MaxTimestamp < timestamp {
-		return TimestampedOffset{}, false, err
+// FirstAtOrAfter finds the first record of the batch, at offset from or above, whose timestamp is
+// at or after timestamp (ms since epoch). The header decides where it can. The records are not
+// checked beyond what is read. Errors are ErrCorrupt, ErrUnknownMagic and ErrTooLarge.
+func (b Batch) FirstAtOrAfter(from, timestamp int64) (TimestampedOffset, bool, error) {
+	h := &b.header
+	if h.Control() || h.LastOffset() < from || h.MaxTimestamp < timestamp {
+		return TimestampedOffset{}, false, nil
 	}
 	found, ok := TimestampedOffset{LeaderEpoch: h.LeaderEpoch}, false
-	err = h.eachTime(b, func(offset, at int64) bool {
+	err := b.eachRecord(func(offset, at int64, _ record) bool {
 		if offset >= from && at >= timestamp {
 			found.Offset, found.Timestamp, ok = offset, at, true
 		}
@@ -28,27 +27,21 @@ func FirstAtOrAfter(b []byte, from, timestamp int64) (TimestampedOffset, bool, e
 	return found, ok && err == nil, err
 }
 
-// Latest finds the first of those records of the batch that b is, at offset from
-// or above, that have the largest timestamp. ok is false if no record has a
-// timestamp. Errors are those of FirstAtOrAfter.
-func Latest(b []byte, from int64) (found TimestampedOffset, ok bool, err error) {
-	h, err := ParseBatchHeader(b)
-	if err != nil || h.Control() || h.LastOffset() < from || h.MaxTimestamp < 0 {
-		return TimestampedOffset{}, false, err
+// Latest finds the first of those records of the batch, at offset from or above, that have the
+// largest timestamp. ok is false if no record has a timestamp. Errors are those of FirstAtOrAfter.
+func (b Batch) Latest(from int64) (found TimestampedOffset, ok bool, err error) {
+	h := &b.header
+	if h.Control() || h.LastOffset() < from || h.MaxTimestamp < 0 {
+		return TimestampedOffset{}, false, nil
 	}
 	found.LeaderEpoch = h.LeaderEpoch
-	err = h.eachTime(b, func(offset, at int64) bool {
+	err = b.eachRecord(func(offset, at int64, _ record) bool {
 		if offset >= from && at >= 0 && (!ok || at > found.Timestamp) {
 			found.Offset, found.Timestamp, ok = offset, at, true
 		}
 		return true
 	})
 	return found, ok && err == nil, err
-}
-
-// eachTime calls f with offset and timestamp of every record until it says no.
-func (h BatchHeader) eachTime(b []byte, f func(offset, at int64) bool) error {
-	return h.eachRecord(b, func(offset, at int64, _ record) bool { return f(offset, at) })
 }
 
 // RecordInfo is what EachRecord tells of a record.
@@ -59,26 +52,25 @@ type RecordInfo struct {
 	Value     int   `json:"value"`     // bytes; -1: null
 }
 
-// EachRecord calls f for every record of the batch that b is. The error wraps
-// ErrCorrupt or ErrUnsupportedCompression.
-func (h BatchHeader) EachRecord(b []byte, f func(RecordInfo)) error {
+// EachRecord calls f for every record of the batch. The error wraps ErrCorrupt or
+// ErrUnsupportedCompression.
+func (b Batch) EachRecord(f func(RecordInfo)) error {
 	size := func(field []byte) int {
 		if field == nil {
 			return -1
 		}
 		return len(field)
 	}
-	return h.eachRecord(b, func(offset, at int64, r record) bool {
+	return b.eachRecord(func(offset, at int64, r record) bool {
 		f(RecordInfo{offset, at, size(r.key), size(r.value)})
 		return true
 	})
 }
 
-func (h BatchHeader) eachRecord(b []byte, f func(offset, at int64, r record) bool) error {
-	if h.Size() > len(b) {
-		return fmt.Errorf("%w: record batch of %d bytes is cut after %d", ErrCorrupt, h.Size(), len(b))
-	}
-	records, done, err := h.unpack(b, fromLog, MaxUnpacked)
+// eachRecord calls f with offset, timestamp and content of every record until it says no.
+func (b Batch) eachRecord(f func(offset, at int64, r record) bool) error {
+	h := &b.header
+	records, done, err := b.unpack(fromLog, MaxUnpacked)
 	if err != nil {
 		return fmt.Errorf("record batch at offset %d: %w", h.BaseOffset, err)
 	}

@@ -32,7 +32,7 @@ func ToMessageSet(dst, batches []byte, magic int8, from int64, maxBytes int) ([]
 		return dst, fmt.Errorf("%w: no message set has magic %d", ErrUnknownMagic, magic)
 	}
 	start := len(dst)
-	for batch, err := range SplitBatches(batches) {
+	for batch, err := range Batches(batches) {
 		if len(dst)-start >= maxBytes {
 			break
 		}
@@ -55,25 +55,23 @@ func ToMessageSet(dst, batches []byte, magic int8, from int64, maxBytes int) ([]
 }
 
 // appendBatch appends one batch; what exceeds room is cut by the caller.
-func appendBatch(dst, batch []byte, magic int8, from int64, room int, first bool) ([]byte, error) {
-	h, err := ParseBatchHeader(batch)
-	if err != nil {
-		return dst, err
-	}
+func appendBatch(dst []byte, batch Batch, magic int8, from int64, room int, first bool) ([]byte, error) {
+	h := batch.header
 	if h.Control() || h.LastOffset() < from {
 		return dst, nil
 	}
-	if err := checkBatchCRC(h, batch); err != nil {
+	if err := batch.CheckCRC(); err != nil {
 		return dst, err
 	}
 	out := messageWriter{header: h, magic: magic, from: from}
-	codec, records := h.Codec(), batch[BatchHeaderSize:]
+	codec, records := h.Codec(), batch.bytes[BatchHeaderSize:]
 	if codec == None {
 		return out.messages(dst, records, room)
 	}
 	unpackedBuf := getScratch()
 	unpacked := *unpackedBuf
 	defer func() { putScratch(unpackedBuf, unpacked) }()
+	var err error
 	if unpacked, err = decompress(codec, fromLog, unpacked, records, MaxUnpacked); err != nil {
 		return dst, fmt.Errorf("record batch at offset %d: %w", h.BaseOffset, err)
 	}
@@ -147,8 +145,8 @@ func (w *messageWriter) attributes(codec Codec) byte {
 	return a
 }
 
-// append appends each record as a message until room is used up or more; of a message that does not fit, no
-// more than a little beyond.
+// append appends each record as a message until room is used up or more; of a message that does not
+// fit, no more than a little beyond.
 func (w *messageWriter) append(dst, records []byte, room int) ([]byte, error) {
 	h, start, count, next := w.header, len(dst), int32(0), int32(0)
 	kept := byte(attrKept0)

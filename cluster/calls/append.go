@@ -13,7 +13,7 @@ type AppendRequest struct {
 	// Term is the leadership that the caller means, 0 for any: a request that was on its way while
 	// leadership went and came back must not land behind a later one.
 	Term    uint64
-	Batches [][]byte
+	Batches []kafkaproto.Batch
 }
 
 // maxBatches bounds what a call of another node makes us allocate.
@@ -31,7 +31,7 @@ func appendParts(q AppendRequest) [][]byte {
 	head := fields(nil).partition(q.Partition).uint64(q.Term).uint32(uint32(len(q.Batches)))
 	parts := append(make([][]byte, 0, 1+2*len(q.Batches)), head)
 	for _, batch := range q.Batches {
-		parts = append(parts, binary.BigEndian.AppendUint32(nil, uint32(len(batch))), batch)
+		parts = append(parts, binary.BigEndian.AppendUint32(nil, uint32(batch.Size())), batch.Bytes())
 	}
 	return parts
 }
@@ -44,7 +44,7 @@ func joined(parts [][]byte) (out []byte) {
 }
 
 // readAppend is the reverse of appendParts. The batches alias payload and are whole: their
-// lengths and checksums fit.
+// lengths and checksums fit. What another node sends is checked here and not again further in.
 func readAppend(payload []byte) (q AppendRequest, err error) {
 	r := Reader{B: payload}
 	q.Partition, q.Term = r.Partition(), r.Uint64()
@@ -53,10 +53,10 @@ func readAppend(payload []byte) (q AppendRequest, err error) {
 	if r.Bad || count > maxBatches || int64(count)*(4+kafkaproto.BatchHeaderSize) > int64(len(r.B)) {
 		return q, ErrMalformed
 	}
-	q.Batches = make([][]byte, 0, count)
+	q.Batches = make([]kafkaproto.Batch, 0, count)
 	for range count {
-		batch := r.Bytes(int(r.Uint32()))
-		if r.Bad || kafkaproto.CheckBatch(batch) != nil {
+		batch, err := kafkaproto.ParseBatch(r.Bytes(int(r.Uint32())))
+		if r.Bad || err != nil || batch.CheckCRC() != nil {
 			return q, ErrMalformed
 		}
 		q.Batches = append(q.Batches, batch)

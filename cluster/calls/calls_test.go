@@ -30,7 +30,7 @@ var part = fsm.PartitionID{Topic: fsm.TopicID{0xa1, 0xa2, 0xa3, 0xa4, 0xa5, 0xa6
 const partHex = "a1a2a3a4a5a6a7a8a9aaabacadaeafb0" + "00000007"
 
 // batchOf makes a record batch of one record per value.
-func batchOf(t testing.TB, values ...string) []byte {
+func batchOf(t testing.TB, values ...string) kafkaproto.Batch {
 	t.Helper()
 	var set []byte
 	for _, value := range values {
@@ -109,9 +109,9 @@ func text(s string) string { return hex.EncodeToString([]byte(s)) }
 
 // Nodes of all versions send these bytes.
 func TestBytesOnTheWire(t *testing.T) {
-	batches := [][]byte{batchOf(t, "a", "b"), batchOf(t, "c")}
+	batches := []kafkaproto.Batch{batchOf(t, "a", "b"), batchOf(t, "c")}
 	golden(t, Append, AppendRequest{part, 42, batches},
-		partHex+"000000000000002a 00000002"+fmt.Sprintf("%08x", len(batches[0]))+hex.EncodeToString(batches[0])+fmt.Sprintf("%08x", len(batches[1]))+hex.EncodeToString(batches[1]),
+		partHex+"000000000000002a 00000002"+fmt.Sprintf("%08x", batches[0].Size())+hex.EncodeToString(batches[0].Bytes())+fmt.Sprintf("%08x", batches[1].Size())+hex.EncodeToString(batches[1].Bytes()),
 		[]fsm.Appended{{BaseOffset: 16, LogStart: 3, Timestamp: 1700000000000, Err: 0}, {BaseOffset: -1, LogStart: -1, Timestamp: -1, Err: fsm.ErrNotLeader}},
 		"0000000000000010 0000000000000003 0000018bcfe56800 0000 ffffffffffffffff ffffffffffffffff ffffffffffffffff "+fmt.Sprintf("%04x", uint16(fsm.ErrNotLeader)))
 	golden(t, Read, ReadRequest{part, 258, 65536}, partHex+"0000000000000102 00010000",
@@ -215,12 +215,12 @@ func TestWhatRepeatsIsAskedAgain(t *testing.T) {
 }
 
 func TestABatchThatIsDamagedOnItsWayIsFound(t *testing.T) {
-	batches := [][]byte{batchOf(t, "a", "b"), batchOf(t, "c")}
+	batches := []kafkaproto.Batch{batchOf(t, "a", "b"), batchOf(t, "c")}
 	payload := joined(appendParts(AppendRequest{part, 42, batches}))
 	// A bit that flips anywhere in a batch but in its stamps is found before it is
 	// proposed: offset (8 bytes) and epoch (4, behind 4 of length) are written anew.
-	first := len(payload) - len(batches[1]) - 4 - len(batches[0])
-	for i := first; i < first+len(batches[0]); i++ {
+	first := len(payload) - batches[1].Size() - 4 - batches[0].Size()
+	for i := first; i < first+batches[0].Size(); i++ {
 		if at := i - first; at < 8 || at >= 12 && at < 16 {
 			continue
 		}
@@ -228,6 +228,22 @@ func TestABatchThatIsDamagedOnItsWayIsFound(t *testing.T) {
 		flipped[i] ^= 0x10
 		if _, err := readAppend(flipped); err == nil {
 			t.Fatalf("byte %d of the batch flipped and it is taken", i-first)
+		}
+	}
+}
+
+// TestWhatIsNoBatchIsRefused: a first byte of 0x80 and above would make it a control command.
+func TestWhatIsNoBatchIsRefused(t *testing.T) {
+	logStart := append([]byte{0x81}, make([]byte, 8)...)
+	logStart[8] = 1
+	x := batchOf(t, "x").Bytes()
+	for _, bad := range [][]byte{nil, {0}, logStart, x[:70], append(bytes.Clone(x), 0)} {
+		head := fields(nil).partition(part).uint64(0).uint32(2)
+		for _, batch := range [][]byte{batchOf(t, "y").Bytes(), bad} {
+			head = append(binary.BigEndian.AppendUint32(head, uint32(len(batch))), batch...)
+		}
+		if _, err := readAppend(head); err == nil {
+			t.Errorf("%x from another node is taken for a batch", bad)
 		}
 	}
 }
@@ -293,7 +309,7 @@ func TestTheTableIsInTheDocs(t *testing.T) {
 
 // FuzzRequests gives every call any bytes: it takes them or says what is wrong.
 func FuzzRequests(f *testing.F) {
-	f.Add(uint8(1), joined(appendParts(AppendRequest{part, 3, [][]byte{batchOf(f, "a"), batchOf(f, "b")}})))
+	f.Add(uint8(1), joined(appendParts(AppendRequest{part, 3, []kafkaproto.Batch{batchOf(f, "a"), batchOf(f, "b")}})))
 	f.Add(uint8(2), []byte{})
 	f.Add(uint8(31), []byte(putNames([]string{"catalog"})))
 	s := &Server{}

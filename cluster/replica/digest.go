@@ -68,21 +68,21 @@ func (r *Records) Digest(ctx context.Context, from, to fsm.Offset, limit int64) 
 			continue
 		}
 		expected := fsm.Offset(log.Expected())
-		for batch, err := range kafkaproto.SplitBatches(entry.Data) {
+		for batch, err := range kafkaproto.Batches(entry.Data) {
 			if err != nil {
 				break // the rest of the entry was void at apply, too
 			}
-			header, good := fsm.GoodBatch(batch, expected, fsm.Term(entry.Term))
-			if !good {
+			if !fsm.GoodBatch(batch, expected, fsm.Term(entry.Term)) {
 				continue
 			}
+			header := batch.Header()
 			if expected = fsm.Offset(header.NextOffset()); expected <= from || fsm.Offset(header.BaseOffset) >= to {
 				continue
 			}
 			head := binary.BigEndian.AppendUint64(nil, uint64(header.BaseOffset))
-			sum.Write(binary.BigEndian.AppendUint32(head, uint32(len(batch))))
-			sum.Write(batch)
-			h.Bytes += int64(len(batch))
+			sum.Write(binary.BigEndian.AppendUint32(head, uint32(batch.Size())))
+			sum.Write(batch.Bytes())
+			h.Bytes += int64(batch.Size())
 			h.UpTo = expected
 		}
 		log.Passed(int64(expected))

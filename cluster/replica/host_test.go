@@ -217,7 +217,7 @@ func within(t *testing.T) context.Context {
 }
 
 // batchOf is a batch of one record.
-func batchOf(t *testing.T, value []byte) []byte {
+func batchOf(t *testing.T, value []byte) kafkaproto.Batch {
 	t.Helper()
 	m := kmsg.MessageV0{Value: value, MessageSize: int32(14 + len(value))}
 	raw := m.AppendTo(nil)

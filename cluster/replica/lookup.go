@@ -74,19 +74,16 @@ func (r *Records) OffsetForTime(ctx context.Context, timestamp int64) (found kaf
 			}
 			continue // the log start moved over it
 		}
-		for batch, err := range kafkaproto.SplitBatches(slice.Batches) {
+		for batch, err := range kafkaproto.Batches(slice.Batches) {
 			if err != nil {
 				return found, false, fmt.Errorf("%w: %w", fsm.ErrStorage, err)
 			}
-			h, err := kafkaproto.ParseBatchHeader(batch)
-			if err != nil {
-				return found, false, fmt.Errorf("%w: %w", fsm.ErrStorage, err)
-			}
+			h := batch.Header()
 			from = fsm.Offset(h.NextOffset())
 			if timestamp != MaxTimestamp && h.MaxTimestamp < timestamp || timestamp == MaxTimestamp && ok && h.MaxTimestamp <= found.Timestamp {
 				continue // none of its records
 			}
-			here, hit, err := r.timeIn(ctx, h, batch, int64(slice.LogStart), timestamp)
+			here, hit, err := r.timeIn(ctx, batch, int64(slice.LogStart), timestamp)
 			if err != nil {
 				return found, false, err
 			}
@@ -107,8 +104,8 @@ func (r *Records) OffsetForTime(ctx context.Context, timestamp int64) (found kaf
 }
 
 // timeIn looks for a time among the records of one batch, from an offset on.
-func (r *Records) timeIn(ctx context.Context, h kafkaproto.BatchHeader, batch []byte, from, timestamp int64) (found kafkaproto.TimestampedOffset, ok bool, err error) {
-	if h.Codec() != kafkaproto.None {
+func (r *Records) timeIn(ctx context.Context, batch kafkaproto.Batch, from, timestamp int64) (found kafkaproto.TimestampedOffset, ok bool, err error) {
+	if batch.Header().Codec() != kafkaproto.None {
 		unpacking := r.env.unpacking
 		if err := unpacking.Acquire(ctx, 1); err != nil {
 			return found, false, fmt.Errorf("%w: looking for a time: %w", fsm.ErrTimeout, err)
@@ -116,9 +113,9 @@ func (r *Records) timeIn(ctx context.Context, h kafkaproto.BatchHeader, batch []
 		defer unpacking.Release(1)
 	}
 	if timestamp != MaxTimestamp {
-		found, ok, err = kafkaproto.FirstAtOrAfter(batch, from, timestamp)
+		found, ok, err = batch.FirstAtOrAfter(from, timestamp)
 	} else {
-		found, ok, err = kafkaproto.Latest(batch, from)
+		found, ok, err = batch.Latest(from)
 	}
 	if err != nil {
 		err = fmt.Errorf("%w: %w", fsm.ErrStorage, err)

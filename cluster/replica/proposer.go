@@ -40,7 +40,7 @@ type proposer struct {
 // submission is one call of append: its batches become neighbours in the log.
 type submission struct {
 	ctx     context.Context
-	batches [][]byte
+	batches []kafkaproto.Batch
 	control []byte // a control command, in place of batches: an entry of its own
 	bytes   int
 	fate    chan fate // buffered: the proposer never waits for a caller
@@ -87,19 +87,17 @@ func startProposer(r *Records, term fsm.Term) *proposer {
 
 // append puts batches into the log and returns when they are committed and
 // applied here. Nothing was appended if fsm.NotAppended(err).
-func (p *proposer) append(ctx context.Context, batches [][]byte) ([]fsm.Appended, error) {
+func (p *proposer) append(ctx context.Context, batches []kafkaproto.Batch) ([]fsm.Appended, error) {
 	s := &submission{ctx: ctx, batches: batches, fate: make(chan fate, 1)}
 	for _, batch := range batches {
-		// Whoever brings it has checked it; bytes that are no batch could read as a
-		// control command.
-		header, err := kafkaproto.ParseBatchHeader(batch)
-		if err != nil || header.Size() != len(batch) {
-			return nil, fmt.Errorf("%w: not a record batch: %v", fsm.ErrCorruptMessage, err)
+		header := batch.Header()
+		if batch.Size() == 0 {
+			return nil, fmt.Errorf("%w: not a record batch", fsm.ErrCorruptMessage)
 		}
 		if header.ProducerID >= 0 && !fsm.Idempotent(header) {
 			return nil, fmt.Errorf("%w: producer %d with epoch %d and sequence number %d", fsm.ErrCorruptMessage, header.ProducerID, header.ProducerEpoch, header.BaseSequence)
 		}
-		s.bytes += len(batch)
+		s.bytes += batch.Size()
 	}
 	if err := p.replica.env.Host.Room(p.replica.Member); err != nil {
 		return nil, err
@@ -146,17 +144,17 @@ func (p *proposer) form(taken []*submission) (proposal, []byte) {
 			parts = append(parts, s.control)
 		}
 		for i, batch := range s.batches {
-			header, _ := kafkaproto.ParseBatchHeader(batch) // checked by append
+			header := batch.Header()
 			if fsm.Idempotent(header) {
 				if !p.take(s, i, header, p.next) {
 					continue
 				}
 				entry.producers = append(entry.producers, header.ProducerID)
 			}
-			kafkaproto.StampBatch(batch, int64(p.next), int32(p.term.Epoch()))
+			batch.Stamp(int64(p.next), int32(p.term.Epoch())) // the bytes; the caller's value stays as it is
 			p.next += fsm.Offset(header.LastOffsetDelta) + 1
-			parts = append(parts, batch)
-			size += len(batch)
+			parts = append(parts, batch.Bytes())
+			size += batch.Size()
 		}
 	}
 	switch len(parts) {

@@ -57,11 +57,12 @@ func span(entry *raft.Log, next int64) (after, maxTime int64) {
 	if entry.Type != raft.LogCommand || !fsm.IsRecords(entry.Data) {
 		return next, maxTime
 	}
-	for batch, err := range kafkaproto.SplitBatches(entry.Data) {
+	for batch, err := range kafkaproto.Batches(entry.Data) {
 		if err != nil {
 			break
 		}
-		if header, good := fsm.GoodBatch(batch, fsm.Offset(next), fsm.Term(entry.Term)); good {
+		if fsm.GoodBatch(batch, fsm.Offset(next), fsm.Term(entry.Term)) {
+			header := batch.Header()
 			next = header.NextOffset()
 			maxTime = max(maxTime, header.MaxTimestamp)
 		}
@@ -125,19 +126,18 @@ func takeBatches(slice *fsm.Slice, reader *raftlog.Reader, entry *raft.Log, from
 		return false
 	}
 	next := fsm.Offset(reader.Expected())
-	for batch, err := range kafkaproto.SplitBatches(entry.Data) {
+	for batch, err := range kafkaproto.Batches(entry.Data) {
 		if err != nil {
 			break // the rest of the entry was void at apply, too
 		}
-		header, good := fsm.GoodBatch(batch, next, fsm.Term(entry.Term))
-		if !good {
+		if !fsm.GoodBatch(batch, next, fsm.Term(entry.Term)) {
 			continue
 		}
-		next = fsm.Offset(header.NextOffset())
+		next = fsm.Offset(batch.Header().NextOffset())
 		if next <= from {
 			continue
 		}
-		if len(slice.Batches) > 0 && len(slice.Batches)+len(batch) > maxBytes {
+		if len(slice.Batches) > 0 && len(slice.Batches)+batch.Size() > maxBytes {
 			// Not all of the entry: the next read begins in front of it.
 			reader.Unread()
 			return true
@@ -145,9 +145,9 @@ func takeBatches(slice *fsm.Slice, reader *raftlog.Reader, entry *raft.Log, from
 		if slice.Batches == nil {
 			// The reader's bytes are its own. Most reads get what they asked for, if
 			// there is as much.
-			slice.Batches = make([]byte, 0, max(len(batch), min(int64AsInt(reader.Left())+len(entry.Data), maxBytes)))
+			slice.Batches = make([]byte, 0, max(batch.Size(), min(int64AsInt(reader.Left())+len(entry.Data), maxBytes)))
 		}
-		slice.Batches = append(slice.Batches, batch...)
+		slice.Batches = append(slice.Batches, batch.Bytes()...)
 		if len(slice.Batches) >= maxBytes {
 			full = true
 		}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/trimaran-io/trimaran/cluster/raftgroup"
 	"github.com/trimaran-io/trimaran/fsm"
+	"github.com/trimaran-io/trimaran/kafkaproto"
 )
 
 // Records is the machine of a partition's replica: the state machine of package
@@ -57,7 +58,7 @@ func (r *Records) proposing() (*proposer, error) {
 // Append hands batches to this replica's proposer. term is the leadership that
 // the caller meant, 0 for any: a request that was on its way while leadership
 // went and came back must not land behind a later one.
-func (r *Records) Append(ctx context.Context, term uint64, batches [][]byte) ([]fsm.Appended, error) {
+func (r *Records) Append(ctx context.Context, term uint64, batches []kafkaproto.Batch) ([]fsm.Appended, error) {
 	p, err := r.proposing()
 	if err != nil {
 		return nil, err
@@ -185,7 +186,6 @@ func (r *Records) apply(entry *raft.Log) fsm.Applied {
 		r.Log.Cross(entry.Index, state)
 	}
 	r.mu.Lock()
-	before := int64(r.state.NextOffset())
 	applied := r.state.Apply(fsm.Entry{
 		Index:      fsm.Index(entry.Index),
 		Term:       fsm.Term(entry.Term),
@@ -198,11 +198,11 @@ func (r *Records) apply(entry *raft.Log) fsm.Applied {
 		r.mu.Unlock()
 		return applied
 	}
+	after := int64(r.state.NextOffset())
 	r.mu.Unlock()
 	// The log may write to its index, so it is told without the lock; readers hear of the entry
 	// when it has been: they look for it there.
-	after, maxTime := span(entry, before)
-	r.Log.Applied(entry.Index, after, maxTime, entry.AppendedAt.UnixMilli())
+	r.Log.Applied(entry.Index, after, applied.MaxTimestamp, entry.AppendedAt.UnixMilli())
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.showLocked()

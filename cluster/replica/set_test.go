@@ -12,6 +12,7 @@ import (
 	"github.com/trimaran-io/trimaran/cluster/raftlog"
 	"github.com/trimaran-io/trimaran/cluster/raftlog/vfs"
 	"github.com/trimaran-io/trimaran/fsm"
+	"github.com/trimaran-io/trimaran/kafkaproto"
 )
 
 // The catalog says which replicas are here: one runs when its topic is created, and its files go
@@ -25,7 +26,7 @@ func TestASetHasWhatTheCatalogSays(t *testing.T) {
 		t.Fatalf("%d replicas were formed by a catalog that may be old", n)
 	}
 	r := s.led(id)
-	appended, err := r.Append(within(t), 0, [][]byte{batchOf(t, []byte("x"))})
+	appended, err := r.Append(within(t), 0, []kafkaproto.Batch{batchOf(t, []byte("x"))})
 	if err != nil || appended[0].BaseOffset != 0 {
 		t.Fatalf("%+v, %v", appended, err)
 	}
@@ -53,7 +54,7 @@ func TestADamagedReplicaLeavesItsGroupFirst(t *testing.T) {
 	s := newTestSet(t, nil)
 	id := s.topic("a", nil)
 	r := s.led(id)
-	if _, err := r.Append(within(t), 0, [][]byte{batchOf(t, []byte("x"))}); err != nil {
+	if _, err := r.Append(within(t), 0, []kafkaproto.Batch{batchOf(t, []byte("x"))}); err != nil {
 		t.Fatal(err)
 	}
 	s.Damaged(r.Replica, fmt.Errorf("%w: by the test", raftlog.ErrDamaged))
@@ -96,7 +97,7 @@ func TestAHurtReplicaServesOn(t *testing.T) {
 	id := s.topic("a", nil)
 	r := s.led(id)
 	for range 3 {
-		if _, err := r.Append(within(t), 0, [][]byte{batchOf(t, []byte("x"))}); err != nil {
+		if _, err := r.Append(within(t), 0, []kafkaproto.Batch{batchOf(t, []byte("x"))}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -140,7 +141,7 @@ func TestNobodyWaitsForAnIndex(t *testing.T) {
 			case <-hangs:
 				return
 			default:
-				if _, err := r.Append(t.Context(), 0, [][]byte{batchOf(t, value)}); err != nil {
+				if _, err := r.Append(t.Context(), 0, []kafkaproto.Batch{batchOf(t, value)}); err != nil {
 					return
 				}
 			}

@@ -1,7 +1,6 @@
 package route
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -16,7 +15,7 @@ import (
 // that a majority confirmed, else with calls.NotLeader.
 type Records interface {
 	// Append hands batches to the leader; term is the leadership that is meant, 0 for any.
-	Append(ctx context.Context, term uint64, batches [][]byte) ([]fsm.Appended, error)
+	Append(ctx context.Context, term uint64, batches []kafkaproto.Batch) ([]fsm.Appended, error)
 	// ReadCommitted gives what is committed here; ok is false if from lies outside of that.
 	ReadCommitted(from fsm.Offset, maxBytes int) (slice fsm.Slice, ok bool, err error)
 	ReadAsLeader(ctx context.Context, from fsm.Offset, maxBytes int) (fsm.Slice, error)
@@ -61,7 +60,7 @@ func atRecords[Q, A any](ctx context.Context, r *Router, id fsm.PartitionID, hol
 // fsm.NotAppended(err), surely nothing was written. If the fate is unknown and all batches have
 // producers that make them recognizable, they are handed over again, for 1.5 s more at most. The
 // batches' offset and epoch fields are overwritten.
-func (r *Router) Append(ctx context.Context, id fsm.PartitionID, batches [][]byte) ([]fsm.Appended, error) {
+func (r *Router) Append(ctx context.Context, id fsm.PartitionID, batches []kafkaproto.Batch) ([]fsm.Appended, error) {
 	appended, err := r.appendOnce(ctx, id, batches)
 	if err == nil || fsm.Code(err) != fsm.ErrUnknownFate || !idempotent(batches) {
 		return appended, err
@@ -88,25 +87,24 @@ func (r *Router) Append(ctx context.Context, id fsm.PartitionID, batches [][]byt
 }
 
 // idempotent reports whether each of the batches can be handed over twice and is appended once.
-func idempotent(batches [][]byte) bool {
+func idempotent(batches []kafkaproto.Batch) bool {
 	for _, batch := range batches {
-		header, err := kafkaproto.ParseBatchHeader(batch)
-		if err != nil || !fsm.Idempotent(header) {
+		if !fsm.Idempotent(batch.Header()) {
 			return false
 		}
 	}
 	return len(batches) > 0
 }
 
-func clones(batches [][]byte) [][]byte {
-	copies := make([][]byte, len(batches))
+func clones(batches []kafkaproto.Batch) []kafkaproto.Batch {
+	copies := make([]kafkaproto.Batch, len(batches))
 	for i, batch := range batches {
-		copies[i] = bytes.Clone(batch)
+		copies[i] = batch.Clone()
 	}
 	return copies
 }
 
-func (r *Router) appendOnce(ctx context.Context, id fsm.PartitionID, batches [][]byte) ([]fsm.Appended, error) {
+func (r *Router) appendOnce(ctx context.Context, id fsm.PartitionID, batches []kafkaproto.Batch) ([]fsm.Appended, error) {
 	appended, err := atRecords(ctx, r, id, HoldLeaderless, calls.Append,
 		func(h calls.Hint) calls.AppendRequest {
 			return calls.AppendRequest{Partition: id, Term: h.Term, Batches: batches}

@@ -60,13 +60,17 @@ type Conn struct {
 	life         life
 	readDeadline *deadline
 
+	// readMu is held by whoever reads, also while it waits for a message: others wait behind it. It
+	// guards unread and held. readDeadline.mu may be taken under it.
 	readMu sync.Mutex
 	unread []byte // rest of the message that is being read
 	held   int    // what that message takes of memory
 
-	writeMu       sync.Mutex // taken before writeDeadline.mu
-	unsent        []byte     // beginning of a message that is not complete yet
-	writeErr      error      // once set, it stays: a message that was begun cannot be taken back
+	// writeMu is held by whoever writes, also while the connection takes the bytes: others wait
+	// behind it. It guards unsent and writeErr. writeDeadline.mu may be taken under it.
+	writeMu       sync.Mutex
+	unsent        []byte // beginning of a message that is not complete yet
+	writeErr      error  // once set, it stays: a message that was begun cannot be taken back
 	writeDeadline writeDeadline
 
 	closeOnce  sync.Once

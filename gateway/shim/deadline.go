@@ -8,7 +8,7 @@ import (
 
 // deadline is a deadline that can be waited for and changed meanwhile.
 type deadline struct {
-	mu     sync.Mutex
+	mu     sync.Mutex // guards the rest; nothing is taken under it
 	timer  *time.Timer
 	passed chan struct{}
 }
@@ -54,8 +54,8 @@ const nudgeEvery = 5 * time.Millisecond
 type writeDeadline struct {
 	conn net.Conn
 
-	mu      sync.Mutex
-	at      time.Time // zero: none
+	mu      sync.Mutex // guards the rest, and conn's deadline while sending; nothing is taken under it
+	at      time.Time  // zero: none
 	sending bool
 	timer   *time.Timer // set while sending, if there is a deadline
 }

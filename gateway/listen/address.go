@@ -1,4 +1,4 @@
-package gateway
+package listen
 
 import (
 	"crypto/tls"
@@ -9,27 +9,27 @@ import (
 	"strings"
 )
 
-// address is where Metadata sends a client: the host is a DNS name or an IP
+// Address is where clients are sent: the host is a DNS name or an IP
 // without brackets, the port is 1 to 65535.
-type address struct {
-	host string
-	port int32
+type Address struct {
+	Host string
+	Port int32
 }
 
-func (a address) String() string { return net.JoinHostPort(a.host, strconv.Itoa(int(a.port))) }
+func (a Address) String() string { return net.JoinHostPort(a.Host, strconv.Itoa(int(a.Port))) }
 
-// parseAddress reads host:port and takes nothing that could not be one: it ends
+// ParseAddress reads host:port and takes nothing that could not be one: it ends
 // up in what other programs parse.
-func parseAddress(s string) (address, error) {
+func ParseAddress(s string) (Address, error) {
 	host, port, err := net.SplitHostPort(s)
 	if err != nil || !validHost(host) {
-		return address{}, fmt.Errorf("address %s: want host:port", shown(s))
+		return Address{}, fmt.Errorf("address %s: want host:port", Shown(s))
 	}
 	n, err := strconv.ParseUint(port, 10, 16)
 	if err != nil || n == 0 || strconv.FormatUint(n, 10) != port {
-		return address{}, fmt.Errorf("address %s: want a port from 1 to 65535", shown(s))
+		return Address{}, fmt.Errorf("address %s: want a port from 1 to 65535", Shown(s))
 	}
-	return address{host, int32(n)}, nil
+	return Address{host, int32(n)}, nil
 }
 
 // validHost reports whether s is an IP address or follows the rules of a DNS name
@@ -57,8 +57,8 @@ func validHost(s string) bool {
 
 // splitHost takes a Host header apart; port is 0 if it has none.
 func splitHost(header string) (host string, port int32, ok bool) {
-	if a, err := parseAddress(header); err == nil {
-		return a.host, a.port, true
+	if a, err := ParseAddress(header); err == nil {
+		return a.Host, a.Port, true
 	}
 	host = header
 	if strings.HasPrefix(host, "[") && strings.HasSuffix(host, "]") {
@@ -70,23 +70,23 @@ func splitHost(header string) (host string, port int32, ok bool) {
 // ofConnection is the address by which a client reached a plain or TLS
 // connection: the configured one, else the name in the TLS handshake with the
 // port that it arrived at, else the local address.
-func (s *Server) ofConnection(local net.Addr, state *tls.ConnectionState) address {
+func (s *Server) ofConnection(local net.Addr, state *tls.ConnectionState) Address {
 	if s.advertise != nil {
 		return *s.advertise
 	}
 	ip, port := ipOf(local)
 	if state != nil && validHost(state.ServerName) {
-		return address{state.ServerName, port}
+		return Address{state.ServerName, port}
 	}
 	if !ip.IsValid() {
-		return address{"localhost", port} // not a TCP connection
+		return Address{"localhost", port} // not a TCP connection
 	}
-	return address{ip.String(), port}
+	return Address{ip.String(), port}
 }
 
 // ofWebSocket is the address by which a client reached a WebSocket: what the shim
 // says in its header, else the configured one, else the Host header.
-func (s *Server) ofWebSocket(header *address, host string, local net.Addr, state *tls.ConnectionState) address {
+func (s *Server) ofWebSocket(header *Address, host string, local net.Addr, state *tls.ConnectionState) Address {
 	if header != nil {
 		return *header
 	}
@@ -100,7 +100,7 @@ func (s *Server) ofWebSocket(header *address, host string, local net.Addr, state
 				port = 443
 			}
 		}
-		return address{name, port}
+		return Address{name, port}
 	}
 	return s.ofConnection(local, state)
 }
@@ -121,9 +121,9 @@ func isLoopback(a net.Addr) bool {
 	return ip.IsLoopback()
 }
 
-// shown makes what came from a client fit for a log line or an error: quoted and
+// Shown makes what came from a client fit for a log line or an error: quoted and
 // at most 64 bytes of it.
-func shown(s string) string {
+func Shown(s string) string {
 	if len(s) > 64 {
 		return strconv.Quote(s[:64]) + "…"
 	}

@@ -1,4 +1,4 @@
-package gateway
+package listen
 
 import (
 	"bytes"
@@ -14,6 +14,7 @@ import (
 
 	"github.com/gorilla/websocket"
 
+	"github.com/trimaran-io/trimaran/gateway/session"
 	"github.com/trimaran-io/trimaran/gateway/shim"
 	"github.com/trimaran-io/trimaran/kafkaproto"
 )
@@ -27,16 +28,9 @@ const (
 	controlGrace = time.Second
 )
 
-var (
-	errText         = errors.New("a text message; Kafka is binary")
-	errDisagrees    = fmt.Errorf("%w: the prefix disagrees with the WebSocket message", kafkaproto.ErrFrameSize)
-	errServerLeaves = errors.New("the node takes no more requests")
-	// errAllAnswered: and whatever was read has its answer, so a client may send
-	// elsewhere what it has none for.
-	errAllAnswered = fmt.Errorf("%w: what was read is answered", errServerLeaves)
-)
+var errDisagrees = fmt.Errorf("%w: the prefix disagrees with the WebSocket message", kafkaproto.ErrFrameSize)
 
-// webSocket is a framer over a WebSocket: each Kafka message with its size prefix
+// webSocket is a session.Framer over a WebSocket: each Kafka message with its size prefix
 // is exactly one binary message, in both directions.
 type webSocket struct {
 	readLimits
@@ -82,19 +76,19 @@ func (f *webSocket) ping() {
 	}
 }
 
-func (f *webSocket) readFrame(reserve func(int) error) ([]byte, error) {
-	f.within(idleTimeout)
+func (f *webSocket) ReadFrame(reserve func(int) error) ([]byte, error) {
+	f.within(IdleTimeout)
 	kind, message, err := f.ws.NextReader()
 	if err != nil {
-		return nil, f.readError(err, errIdle)
+		return nil, f.readError(err, session.ErrIdle)
 	}
 	if kind != websocket.BinaryMessage {
-		return nil, errText
+		return nil, session.ErrText
 	}
-	f.within(beginTimeout)
+	f.within(BeginTimeout)
 	var prefix [4]byte
 	if _, err := io.ReadFull(message, prefix[:]); err != nil {
-		return nil, f.readError(messageEnded(err), errSlow)
+		return nil, f.readError(messageEnded(err), session.ErrSlow)
 	}
 	size := int32(binary.BigEndian.Uint32(prefix[:]))
 	if err := kafkaproto.CheckFrameSize(size, f.max); err != nil {
@@ -103,12 +97,12 @@ func (f *webSocket) readFrame(reserve func(int) error) ([]byte, error) {
 	in := f.arriving(io.MultiReader(bytes.NewReader(prefix[:]), message), int(size), reserve)
 	frame, err := kafkaproto.ReadFrame(in, f.max)
 	if err != nil {
-		return nil, f.readError(messageEnded(err), errSlow)
+		return nil, f.readError(messageEnded(err), session.ErrSlow)
 	}
 	if n, err := message.Read(prefix[:1]); n > 0 || err == nil {
 		return nil, errDisagrees
 	} else if !errors.Is(err, io.EOF) {
-		return nil, f.readError(err, errSlow)
+		return nil, f.readError(err, session.ErrSlow)
 	}
 	return frame, nil
 }
@@ -136,7 +130,7 @@ func (f *webSocket) readError(err, late error) error {
 	return f.err(err, late)
 }
 
-func (f *webSocket) write(parts [][]byte, _ bool) error {
+func (f *webSocket) Write(parts [][]byte, _ bool) error {
 	frame := parts[0]
 	if len(parts) > 1 {
 		frame = slices.Concat(parts...) // a message in one piece, which every client can read
@@ -152,18 +146,13 @@ func (f *webSocket) write(parts [][]byte, _ bool) error {
 	return err
 }
 
-func (f *webSocket) flush() error { return nil }
+func (f *webSocket) Flush() error { return nil }
 
-func (f *webSocket) abort() {
-	f.quiet.Do(func() { close(f.done) })
-	f.conn.Close()
-}
-
-func (f *webSocket) close(why error) {
+func (f *webSocket) Close(why error) {
 	f.quiet.Do(func() { close(f.done) })
 	code, reason := closeCode(why)
 	_ = f.ws.WriteControl(websocket.CloseMessage, websocket.FormatCloseMessage(code, reason), time.Now().Add(controlGrace))
-	linger(f.conn)
+	closeGently(f.conn)
 }
 
 // closeCode says in WebSocket's words (RFC 6455, section 7.4.1) why a connection
@@ -172,11 +161,11 @@ func closeCode(why error) (code int, reason string) {
 	switch {
 	case why == nil:
 		return websocket.CloseNormalClosure, ""
-	case errors.Is(why, errAllAnswered):
+	case errors.Is(why, session.ErrAllAnswered):
 		return websocket.CloseGoingAway, shim.GoodbyeReason
-	case errors.Is(why, errServerLeaves), errors.Is(why, errInterrupted):
+	case errors.Is(why, session.ErrServerLeaves), errors.Is(why, session.ErrInterrupted):
 		return websocket.CloseGoingAway, "the node takes no more requests"
-	case errors.Is(why, errText):
+	case errors.Is(why, session.ErrText):
 		return websocket.CloseUnsupportedData, "Kafka messages are binary"
 	case errors.Is(why, websocket.ErrReadLimit):
 		return websocket.CloseMessageTooBig, "message too big"
@@ -186,11 +175,11 @@ func closeCode(why error) (code int, reason string) {
 		return websocket.CloseMessageTooBig, "size out of bounds"
 	case errors.Is(why, kafkaproto.ErrMalformed), errors.Is(why, kafkaproto.ErrNotServed):
 		return websocket.CloseProtocolError, "request not understood"
-	case errors.Is(why, errAcksZero):
+	case errors.Is(why, session.ErrAcksZero):
 		return websocket.ClosePolicyViolation, "a produce with acks=0 failed"
-	case errors.Is(why, errCrowded):
+	case errors.Is(why, session.ErrCrowded):
 		return websocket.CloseTryAgainLater, "no memory for requests"
-	case errors.Is(why, errIdle), errors.Is(why, errSlow):
+	case errors.Is(why, session.ErrIdle), errors.Is(why, session.ErrSlow):
 		return websocket.ClosePolicyViolation, "idle or too slow"
 	}
 	return websocket.CloseInternalServerErr, "internal error"

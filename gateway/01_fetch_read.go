@@ -41,7 +41,7 @@ func (f *fetch) read(parts []*fetchPart) {
 		wave := f.wave(parts)
 		parts = parts[len(wave):]
 		began := time.Now()
-		ctx, cancel := context.WithTimeout(f.session.open, min(readGrace, patience))
+		ctx, cancel := context.WithTimeout(f.reply.Open(), min(readGrace, patience))
 		f.each(wave, func(p *fetchPart) { f.readPart(ctx, p) })
 		cancel()
 		patience -= time.Since(began)
@@ -91,7 +91,7 @@ func (f *fetch) fit(wave []*fetchPart) {
 		f.left += p.granted - len(p.more)
 		p.join()
 		if total := int64(len(p.out.RecordBatches)); p.held > total {
-			f.session.server.answerBytes.release(p.held - total)
+			f.conn.server.answerBytes.Release(p.held - total)
 			p.held = total
 		}
 		if f.version >= 3 && (f.left <= 0 || p.err == nil && p.next < 0) {
@@ -222,16 +222,11 @@ type reading struct {
 // readBatches reads those batches that a client of the version knows.
 func (f *fetch) readBatches(ctx context.Context, p *fetchPart, from fsm.Offset) (got reading, err error) {
 	got.from = from
-	if got.Slice, err = f.session.server.cluster.Read(ctx, p.id, from, p.granted); err != nil {
+	if got.Slice, err = f.conn.server.records.Read(ctx, p.id, from, p.granted); err != nil {
 		return got, err
 	}
-	if f.version < 10 {
-		if got.Batches, err = withoutZstd(got.Batches); err != nil {
-			return got, err
-		}
-	}
-	got.end = endOf(got.Batches, from)
-	return got, nil
+	got.Batches, got.end, err = readable(got.Batches, f.version >= 10, from)
+	return got, err
 }
 
 // convertPart makes a message set of what a partition was read to have. What an old
@@ -260,7 +255,7 @@ func (f *fetch) convertPart(p *fetchPart) {
 			f.give(p, got, set)
 			return
 		}
-		ctx, cancel := context.WithTimeout(f.session.open, readGrace)
+		ctx, cancel := context.WithTimeout(f.reply.Open(), readGrace)
 		got, err = f.readBatches(ctx, p, got.end)
 		switch {
 		case errors.Is(err, kafkaproto.ErrUnsupportedCompression):
@@ -279,10 +274,10 @@ func (f *fetch) convertPart(p *fetchPart) {
 
 // unreadable answers a partition whose records cannot be given out.
 func (f *fetch) unreadable(p *fetchPart, got reading, err error) {
-	if f.session.open.Err() == nil {
-		f.session.server.refusals.log("records cannot be given out", err, "topic", p.topic, "partition", p.id.Partition, "offset", got.from)
+	if f.reply.Open().Err() == nil {
+		f.conn.server.refusals.Log("records cannot be given out", err, "topic", p.topic, "partition", p.id.Partition, "offset", got.from)
 	}
-	f.unusable(f.session.open, p, err)
+	f.unusable(f.reply.Open(), p, err)
 }
 
 // unusable answers a partition with records that the client cannot have. If it has some
@@ -301,8 +296,8 @@ const messagePrefix = 12
 // downConvert makes a message set of batches, for versions below 4. As for what
 // producers send, few at once: a small batch may unpack to a hundred megabytes.
 func (f *fetch) downConvert(batches []byte, from fsm.Offset, want int) ([]byte, error) {
-	conversions := f.session.server.conversions
-	if err := conversions.Acquire(f.session.open, 1); err != nil {
+	conversions := f.conn.server.conversions
+	if err := conversions.Acquire(f.reply.Open(), 1); err != nil {
 		return nil, err // nobody gets the answer
 	}
 	defer conversions.Release(1)
@@ -314,36 +309,26 @@ func (f *fetch) downConvert(batches []byte, from fsm.Offset, want int) ([]byte, 
 	return kafkaproto.ToMessageSet(set, batches, magic, int64(from), want)
 }
 
-// withoutZstd gives the batches in front of the first that a client older than
-// zstd cannot read (KIP-110). As in Kafka nothing is recompressed for it.
-func withoutZstd(batches []byte) ([]byte, error) {
-	end := 0
-	for batch, err := range kafkaproto.SplitBatches(batches) {
+// readable gives those of batches that a client reads, and the offset after the last of them; from
+// if there is none. One that does not know zstd gets the batches in front of the first with it
+// (KIP-110): as in Kafka nothing is recompressed for it.
+func readable(batches []byte, zstd bool, from fsm.Offset) ([]byte, fsm.Offset, error) {
+	size := 0
+	for batch, err := range kafkaproto.Batches(batches) {
 		if err != nil {
 			break // whoever reads it says so
 		}
-		if h, err := kafkaproto.ParseBatchHeader(batch); err == nil && h.Codec() == kafkaproto.Zstd {
-			if end == 0 {
-				return nil, fmt.Errorf("%w: zstd, and the client does not know it", kafkaproto.ErrUnsupportedCompression)
+		h := batch.Header()
+		if !zstd && h.Codec() == kafkaproto.Zstd {
+			if size == 0 {
+				return nil, from, fmt.Errorf("%w: zstd, and the client does not know it", kafkaproto.ErrUnsupportedCompression)
 			}
-			return batches[:end], nil
+			return batches[:size], from, nil
 		}
-		end += len(batch)
+		size += batch.Size()
+		from = max(from, fsm.Offset(h.NextOffset()))
 	}
-	return batches, nil
-}
-
-// endOf gives the offset after the last of batches.
-func endOf(batches []byte, from fsm.Offset) fsm.Offset {
-	for batch, err := range kafkaproto.SplitBatches(batches) {
-		if err != nil {
-			break
-		}
-		if h, err := kafkaproto.ParseBatchHeader(batch); err == nil {
-			from = max(from, fsm.Offset(h.NextOffset()))
-		}
-	}
-	return from
+	return batches, from, nil
 }
 
 // grant takes what a read may return out of what the answer and the node's memory
@@ -354,7 +339,7 @@ func (f *fetch) grant(p *fetchPart) int {
 	if want <= leanRead {
 		return want
 	}
-	if f.session.server.answerBytes.try(int64(want)) {
+	if f.conn.server.answerBytes.Try(int64(want)) {
 		p.held += int64(want)
 		return want
 	}
@@ -365,7 +350,7 @@ func (f *fetch) grant(p *fetchPart) int {
 func (f *fetch) release() {
 	for _, p := range f.parts {
 		if p.held > 0 {
-			f.session.server.answerBytes.release(p.held)
+			f.conn.server.answerBytes.Release(p.held)
 			p.held = 0
 		}
 	}
@@ -374,7 +359,7 @@ func (f *fetch) release() {
 // await waits for commits until the answer has enough or the deadline passes, or
 // the session has no time any more.
 func (f *fetch) await(deadline time.Time, minBytes int) {
-	ctx, cancel := context.WithDeadline(f.session.patient, deadline)
+	ctx, cancel := context.WithDeadline(f.reply.Patient(), deadline)
 	woken := make(chan *fetchPart, len(f.parts))
 	var wg sync.WaitGroup
 	defer wg.Wait()
@@ -387,10 +372,10 @@ func (f *fetch) await(deadline time.Time, minBytes int) {
 		wg.Go(func() {
 			defer func() {
 				if v := recover(); v != nil {
-					f.session.server.log.Error("waiting for records panicked", "panic", v, "partition", p.id)
+					f.conn.server.log.Error("waiting for records panicked", "panic", v, "partition", p.id)
 				}
 			}()
-			err := f.session.server.cluster.Await(ctx, p.id, from)
+			err := f.conn.server.records.Await(ctx, p.id, from)
 			if err == nil || ctx.Err() == nil && !errors.Is(err, context.Canceled) {
 				woken <- p // an error is found again by reading
 			}

@@ -1,4 +1,4 @@
-package gateway
+package listen
 
 import (
 	"bufio"
@@ -21,10 +21,10 @@ const (
 
 // Kinds of connections, as metrics name them.
 const (
-	kindTCP       = "tcp"
-	kindTLS       = "tls"
-	kindWebSocket = "websocket"
-	kindHTTP      = "http"
+	KindTCP       = "tcp"
+	KindTLS       = "tls"
+	KindWebSocket = "websocket"
+	KindHTTP      = "http"
 )
 
 // peeked is a connection whose first bytes can be looked at.
@@ -101,9 +101,9 @@ func (s *Server) handle(c *conn) {
 		s.serveHTTP(&webConn{peeked: in, conn: c, state: state})
 		return
 	}
-	kind := kindTCP
+	kind := KindTCP
 	if state != nil {
-		kind = kindTLS
+		kind = KindTLS
 	}
 	s.serveSession(c, kind, newStream(in, s.cfg.MaxRequestBytes), s.ofConnection(c.LocalAddr(), state))
 }
@@ -122,8 +122,8 @@ func (s *Server) handshake(outer *peeked) (*peeked, *tls.ConnectionState, error)
 
 // refuse closes a connection that may not be served and says why.
 func (s *Server) refuse(c *conn, metric string, why error) {
-	s.metrics.refused(metric)
-	s.refusals.log("connection refused", why, "peer", c.RemoteAddr())
+	s.cfg.Metrics.Refused(metric)
+	s.cfg.Refusals.Log("connection refused", why, "peer", c.RemoteAddr())
 	c.Close()
 }
 
@@ -134,13 +134,13 @@ func (s *Server) gone(c *conn, when string, err error) {
 	if errors.Is(err, io.EOF) || errors.Is(err, net.ErrClosed) || s.leaving.Err() != nil {
 		return
 	}
-	s.refusals.log("connection ended "+when, fmt.Errorf("%s: %w", when, err), "peer", c.RemoteAddr())
+	s.cfg.Refusals.Log("connection ended "+when, fmt.Errorf("%s: %w", when, err), "peer", c.RemoteAddr())
 }
 
-// linger closes a connection in a way that what was sent arrives: closing a TCP
+// closeGently closes a connection in a way that what was sent arrives: closing a TCP
 // connection that still has unread input resets it, and the reset can overtake
 // the last answer.
-func linger(c net.Conn) {
+func closeGently(c net.Conn) {
 	defer c.Close()
 	half, ok := c.(interface{ CloseWrite() error })
 	if !ok || half.CloseWrite() != nil {

@@ -1,4 +1,4 @@
-package gateway
+package listen
 
 import (
 	"net/http"
@@ -8,20 +8,30 @@ import (
 	"github.com/trimaran-io/trimaran/gateway/shim"
 )
 
-// A node that is cut off from the majority sends its clients elsewhere: sessions are ended in good order, and new ones
-// refused, as long as that lasts. A client that asked to be told whether this node serves (shim.ServingHeader) decides
-// for itself.
+// A node that is cut off from the majority sends its clients elsewhere: sessions are ended in good
+// order, and new ones refused, as long as that lasts. A client that asked to be told whether this
+// node serves (shim.ServingHeader) decides for itself.
 
 const (
 	servingTick = 100 * time.Millisecond
-	// awayGrace is how long sessions that are sent elsewhere may take to answer what they have read: what waits for
-	// the majority would wait as long as the cut lasts.
+	// awayGrace is how long sessions that are sent elsewhere may take to answer what they have
+	// read: what waits for the majority would wait as long as the cut lasts.
 	awayGrace = 500 * time.Millisecond
 )
 
+// Node is what a node says of itself.
+type Node interface {
+	// Ready is nil when this node serves: catalog known, caught up, leader known.
+	// The error says what is missing.
+	Ready() error
+	// Serving is nil while this node serves as well as any. elsewhere says that it is cut off,
+	// and that others may serve. It is asked ten times a second and must not wait.
+	Serving() (elsewhere bool, err error)
+}
+
 // serving is whether this node serves, as its cluster said last.
 type serving struct {
-	mu        sync.Mutex
+	mu        sync.Mutex    // guards the rest; nothing is taken and nobody waits under it
 	why       error         // nil: it does
 	elsewhere bool          // others may, and this one does not
 	changed   chan struct{} // closed and replaced when that changes
@@ -51,13 +61,13 @@ func (s *Server) watchServing() {
 	tick := time.NewTicker(servingTick)
 	defer tick.Stop()
 	for {
-		elsewhere, why := s.cluster.Serving()
+		elsewhere, why := s.cfg.Node.Serving()
 		switch was, is := s.serving.set(elsewhere, why); {
 		case is && !was:
-			s.log.Warn("clients are sent to other nodes", "error", why)
+			s.cfg.Logger.Warn("clients are sent to other nodes", "error", why)
 			s.sendAway()
 		case was && !is:
-			s.log.Info("clients are taken again")
+			s.cfg.Logger.Info("clients are taken again")
 		}
 		select {
 		case <-tick.C:

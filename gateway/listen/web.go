@@ -1,4 +1,4 @@
-package gateway
+package listen
 
 import (
 	"bytes"
@@ -65,7 +65,7 @@ func (s *Server) startWeb() {
 		mux.HandleFunc(method+" /healthz", alive)
 		mux.HandleFunc(method+" /readyz", s.serveReady)
 	}
-	mux.Handle("GET /metrics", promhttp.HandlerFor(s.cfg.Registry, promhttp.HandlerOpts{ErrorLog: log.New(webErrors{s}, "", 0)}))
+	mux.Handle("GET /metrics", promhttp.HandlerFor(s.cfg.Registry, promhttp.HandlerOpts{ErrorLog: log.New(webErrors{s.cfg.Refusals}, "", 0)}))
 	s.web = &http.Server{
 		Handler:           s.allowed(mux),
 		ReadHeaderTimeout: handshakeTimeout,
@@ -73,7 +73,7 @@ func (s *Server) startWeb() {
 		WriteTimeout:      time.Minute,
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    32 << 10,
-		ErrorLog:          log.New(webErrors{s}, "", 0),
+		ErrorLog:          log.New(webErrors{s.cfg.Refusals}, "", 0),
 		BaseContext:       func(net.Listener) context.Context { return s.ctx },
 		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
 			return context.WithValue(ctx, webConnKey{}, c)
@@ -84,15 +84,15 @@ func (s *Server) startWeb() {
 
 // webErrors takes the lines that net/http logs by itself. They tell of single
 // connections and may quote what came from them.
-type webErrors struct{ s *Server }
+type webErrors struct{ refusals *Refusals }
 
 func (w webErrors) Write(line []byte) (int, error) {
-	w.s.refusals.log("http", errors.New(shown(string(bytes.TrimSpace(line)))))
+	w.refusals.Log("http", errors.New(Shown(string(bytes.TrimSpace(line)))))
 	return len(line), nil
 }
 
 func (s *Server) serveHTTP(c *webConn) {
-	if !s.become(c.conn, kindHTTP, nil) {
+	if !s.become(c.conn, KindHTTP, nil) {
 		c.Close()
 		return
 	}
@@ -120,12 +120,12 @@ func (s *Server) allowed(next http.Handler) http.Handler {
 		w.Header().Set("X-Content-Type-Options", "nosniff")
 		switch {
 		case !s.allow.host(r.Host, c.LocalAddr(), c.state):
-			s.metrics.refused("host")
-			s.refusals.log("http request refused", fmt.Errorf("host %s is not allowed", shown(r.Host)), "peer", c.RemoteAddr())
+			s.cfg.Metrics.Refused("host")
+			s.cfg.Refusals.Log("http request refused", fmt.Errorf("host %s is not allowed", Shown(r.Host)), "peer", c.RemoteAddr())
 			plain(w, http.StatusForbidden, "This node is not known by that name (Host). Names are allowed with --allow-host.\n")
 		case !s.allow.origin(r, c.LocalAddr(), c.state):
-			s.metrics.refused("origin")
-			s.refusals.log("http request refused", fmt.Errorf("origin %s is not allowed", shown(r.Header.Get("Origin"))), "peer", c.RemoteAddr())
+			s.cfg.Metrics.Refused("origin")
+			s.cfg.Refusals.Log("http request refused", fmt.Errorf("origin %s is not allowed", Shown(r.Header.Get("Origin"))), "peer", c.RemoteAddr())
 			plain(w, http.StatusForbidden, "Pages of that origin may not connect. Origins are allowed with --allow-origin.\n")
 		default:
 			next.ServeHTTP(w, r)
@@ -144,7 +144,7 @@ func (s *Server) serveReady(w http.ResponseWriter, _ *http.Request) {
 		plain(w, http.StatusServiceUnavailable, "the node is stopping\n")
 		return
 	}
-	if err := s.cluster.Ready(); err != nil {
+	if err := s.cfg.Node.Ready(); err != nil {
 		plain(w, http.StatusServiceUnavailable, err.Error()+"\n")
 		return
 	}
@@ -184,12 +184,12 @@ On this port:
 // serveWebSocket upgrades and serves a session until it ends.
 func (s *Server) serveWebSocket(w http.ResponseWriter, r *http.Request) {
 	c := r.Context().Value(webConnKey{}).(*webConn)
-	var said *address
+	var said *Address
 	if values := r.Header.Values(shim.AdvertiseHeader); len(values) > 0 {
-		a, err := parseAddress(values[0])
+		a, err := ParseAddress(values[0])
 		if err != nil || len(values) > 1 {
-			s.metrics.refused("advertise")
-			s.refusals.log("websocket refused", fmt.Errorf("%s: %s", shim.AdvertiseHeader, shown(values[0])), "peer", c.RemoteAddr())
+			s.cfg.Metrics.Refused("advertise")
+			s.cfg.Refusals.Log("websocket refused", fmt.Errorf("%s: %s", shim.AdvertiseHeader, Shown(values[0])), "peer", c.RemoteAddr())
 			plain(w, http.StatusBadRequest, shim.AdvertiseHeader+": want one host:port.\n")
 			return
 		}
@@ -210,7 +210,7 @@ func (s *Server) serveWebSocket(w http.ResponseWriter, r *http.Request) {
 	case c.conn.told:
 		answer.Set(shim.ServingHeader, servingWord(why))
 	case elsewhere:
-		s.metrics.refused("not serving")
+		s.cfg.Metrics.Refused("not serving")
 		plain(w, http.StatusServiceUnavailable, "this node is cut off from the others\n")
 		return
 	}
@@ -225,8 +225,8 @@ func (s *Server) serveWebSocket(w http.ResponseWriter, r *http.Request) {
 	}
 	ws, err := upgrader.Upgrade(w, r, answer)
 	if err != nil {
-		s.metrics.refused("websocket handshake")
-		s.refusals.log("websocket refused", errors.New(shown(err.Error())), "peer", c.RemoteAddr())
+		s.cfg.Metrics.Refused("websocket handshake")
+		s.cfg.Refusals.Log("websocket refused", errors.New(Shown(err.Error())), "peer", c.RemoteAddr())
 		return
 	}
 	defer s.survive(c)
@@ -235,11 +235,12 @@ func (s *Server) serveWebSocket(w http.ResponseWriter, r *http.Request) {
 		f.serving = &s.serving
 	}
 	s.wg.Go(f.ping)
-	s.serveSession(c.conn, kindWebSocket, f, s.ofWebSocket(said, r.Host, c.LocalAddr(), c.state))
+	s.serveSession(c.conn, KindWebSocket, f, s.ofWebSocket(said, r.Host, c.LocalAddr(), c.state))
 }
 
-// subprotocols are names for what is spoken here, of which the first that a client offers is chosen: a client that offers
-// some takes it for a failure when none is, browsers by their standard. None need be offered.
+// subprotocols are names for what is spoken here, of which the first that a client offers is
+// chosen: a client that offers some takes it for a failure when none is, browsers by their
+// standard. None need be offered.
 var subprotocols = []string{"kafka", "binary"}
 
 // webSocketBuffers keeps write buffers while a connection has nothing to write.

@@ -1,4 +1,4 @@
-package gateway
+package listen
 
 import (
 	"log/slog"
@@ -7,13 +7,13 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// refusals logs what hostile or broken clients do: one line per event, but not
+// Refusals logs what hostile or broken clients do: one line per event, but not
 // more than a client can cause. What of it came from a client must be quoted and
 // cut by whoever reports it.
-type refusals struct {
+type Refusals struct {
 	logger *slog.Logger
 
-	mu     sync.Mutex
+	mu     sync.Mutex          // guards byKind and what is in it; nothing is taken under it
 	byKind map[string]*refusal // kinds are words of this program
 }
 
@@ -22,11 +22,13 @@ type refusal struct {
 	dropped int
 }
 
-func newRefusals(logger *slog.Logger) *refusals {
-	return &refusals{logger: logger, byKind: map[string]*refusal{}}
+// NewRefusals makes one that logs to logger.
+func NewRefusals(logger *slog.Logger) *Refusals {
+	return &Refusals{logger: logger, byKind: map[string]*refusal{}}
 }
 
-func (r *refusals) log(kind string, why error, attrs ...any) {
+// Log logs that something of that kind was refused, or counts it for the next line.
+func (r *Refusals) Log(kind string, why error, attrs ...any) {
 	r.mu.Lock()
 	one := r.byKind[kind]
 	if one == nil {

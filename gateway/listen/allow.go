@@ -1,4 +1,4 @@
-package gateway
+package listen
 
 import (
 	"crypto/tls"
@@ -23,10 +23,10 @@ type allowList struct {
 
 // newAllowList takes names with or without port, and origins as browsers write
 // them. What is not one is an error.
-func newAllowList(cfg Config, advertise *address) (*allowList, error) {
+func newAllowList(cfg Config, advertise *Address) (*allowList, error) {
 	a := &allowList{hosts: map[string]bool{}, origins: map[string]bool{}}
 	if advertise != nil {
-		a.hosts[canonicalHost(advertise.host)] = true
+		a.hosts[canonicalHost(advertise.Host)] = true
 	}
 	for _, name := range cfg.AllowHosts {
 		host, _, ok := splitHost(name)
@@ -93,8 +93,9 @@ func (a *allowList) host(header string, local net.Addr, state *tls.ConnectionSta
 
 // origin reports whether the request comes from a page that may talk to this
 // node: one of a host that this node may be called by, whatever its port, or a
-// configured one. So a page that is being developed on localhost may. A request without Origin does not come from a page of another site: browsers
-// always say where a WebSocket or a cross-origin request comes from.
+// configured one. So a page that is being developed on localhost may. A request without Origin does
+// not come from a page of another site: browsers always say where a WebSocket or a cross-origin
+// request comes from.
 func (a *allowList) origin(r *http.Request, local net.Addr, state *tls.ConnectionState) bool {
 	values := r.Header.Values("Origin")
 	if len(values) == 0 {

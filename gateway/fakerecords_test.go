@@ -1,0 +1,232 @@
+package gateway
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/trimaran-io/trimaran/fsm"
+	"github.com/trimaran-io/trimaran/kafkaproto"
+)
+
+// What implements Appender, Records, Offsets and Producers.
+
+type fakeLog struct {
+	start, next fsm.Offset
+	batches     []kafkaproto.Batch
+	changed     chan struct{} // closed and replaced at every append
+}
+
+func (f *fakeCluster) log(p fsm.PartitionID) (*fakeLog, error) {
+	if _, ok := f.catalog.View().Partition(p); !ok {
+		return nil, fsm.ErrUnknownTopicOrPartition
+	}
+	l := f.logs[p]
+	if l == nil {
+		l = &fakeLog{changed: make(chan struct{})}
+		f.logs[p] = l
+	}
+	return l, nil
+}
+
+func (f *fakeCluster) DeleteRecords(ctx context.Context, p fsm.PartitionID, before fsm.Offset) (fsm.Offset, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	l, err := f.log(p)
+	if err != nil {
+		return -1, err
+	}
+	if before == -1 {
+		before = l.next
+	}
+	if before < 0 || before > l.next {
+		return -1, fsm.ErrOffsetOutOfRange
+	}
+	l.start = max(l.start, before)
+	return l.start, nil
+}
+
+func (f *fakeCluster) Producers(ctx context.Context, p fsm.PartitionID) ([]fsm.ActiveProducer, error) {
+	return []fsm.ActiveProducer{{ID: 7, Epoch: 2, LastSequence: 99, LastTimestamp: 1234}}, nil
+}
+
+func (f *fakeCluster) Append(ctx context.Context, p fsm.PartitionID, batches []kafkaproto.Batch) ([]fsm.Appended, error) {
+	if f.append != nil {
+		return f.append(ctx, p, batches)
+	}
+	return f.doAppend(p, batches)
+}
+
+func (f *fakeCluster) doAppend(p fsm.PartitionID, batches []kafkaproto.Batch) ([]fsm.Appended, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	l, err := f.log(p)
+	if err != nil {
+		return nil, err
+	}
+	var out []fsm.Appended
+	var counts []int
+	for _, b := range batches {
+		if err := b.CheckCRC(); err != nil {
+			return nil, fmt.Errorf("%w: %w", fsm.ErrCorruptMessage, err)
+		}
+		b = b.Clone()
+		b.Stamp(int64(l.next), int32(f.leaderEpoch()))
+		h := b.Header()
+		out = append(out, fsm.Appended{BaseOffset: l.next, LogStart: l.start, Timestamp: h.MaxTimestamp})
+		counts = append(counts, int(h.Records))
+		l.next = fsm.Offset(h.NextOffset())
+		l.batches = append(l.batches, b)
+	}
+	f.appends = append(f.appends, counts)
+	close(l.changed)
+	l.changed = make(chan struct{})
+	return out, nil
+}
+
+func (f *fakeCluster) Read(ctx context.Context, p fsm.PartitionID, from fsm.Offset, maxBytes int) (fsm.Slice, error) {
+	if f.read != nil {
+		return f.read(ctx, p, from, maxBytes)
+	}
+	return f.doRead(p, from, maxBytes)
+}
+
+func (f *fakeCluster) doRead(p fsm.PartitionID, from fsm.Offset, maxBytes int) (fsm.Slice, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	l, err := f.log(p)
+	if err != nil {
+		return fsm.Slice{}, err
+	}
+	if from < l.start || from > l.next {
+		return fsm.Slice{}, fsm.ErrOffsetOutOfRange
+	}
+	s := fsm.Slice{HighWatermark: l.next, LogStart: l.start}
+	for _, b := range l.batches {
+		h := b.Header()
+		if fsm.Offset(h.LastOffset()) < from {
+			continue
+		}
+		if len(s.Batches) > 0 && len(s.Batches)+b.Size() > maxBytes {
+			break
+		}
+		s.Batches = append(s.Batches, b.Bytes()...)
+	}
+	return s, nil
+}
+
+func (f *fakeCluster) Await(ctx context.Context, p fsm.PartitionID, from fsm.Offset) error {
+	if f.await != nil {
+		return f.await(ctx, p, from)
+	}
+	return f.doAwait(ctx, p, from)
+}
+
+func (f *fakeCluster) doAwait(ctx context.Context, p fsm.PartitionID, from fsm.Offset) error {
+	for {
+		f.mu.Lock()
+		l, err := f.log(p)
+		if err != nil || l.next > from {
+			f.mu.Unlock()
+			return err
+		}
+		changed := l.changed
+		f.mu.Unlock()
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+func (f *fakeCluster) ListOffsets(ctx context.Context, p fsm.PartitionID, timestamp int64, max int) ([]fsm.Offset, error) {
+	if f.offsets != nil {
+		return f.offsets(ctx, p, timestamp, max)
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	l, err := f.log(p)
+	if err != nil {
+		return nil, err
+	}
+	switch timestamp {
+	case -1:
+		return []fsm.Offset{l.next}, nil
+	case -2:
+		return []fsm.Offset{l.start}, nil
+	}
+	return nil, nil
+}
+
+func (f *fakeCluster) OffsetForTime(ctx context.Context, p fsm.PartitionID, timestamp int64) (fsm.Offset, int64, fsm.LeaderEpoch, bool, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	l, err := f.log(p)
+	if err != nil {
+		return -1, -1, -1, false, err
+	}
+	var best kafkaproto.TimestampedOffset
+	found := false
+	for _, b := range l.batches {
+		if timestamp == -3 {
+			if at, ok, err := b.Latest(int64(l.start)); err != nil {
+				return -1, -1, -1, false, err
+			} else if ok && (!found || at.Timestamp > best.Timestamp) {
+				best, found = at, true
+			}
+			continue
+		}
+		at, ok, err := b.FirstAtOrAfter(int64(l.start), timestamp)
+		if err != nil {
+			return -1, -1, -1, false, err
+		}
+		if ok {
+			best, found = at, true
+			break
+		}
+	}
+	return fsm.Offset(best.Offset), best.Timestamp, fsm.LeaderEpoch(best.LeaderEpoch), found, nil
+}
+
+func (f *fakeCluster) EpochEnd(ctx context.Context, p fsm.PartitionID, epoch fsm.LeaderEpoch) (fsm.LeaderEpoch, fsm.Offset, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	l, err := f.log(p)
+	if err != nil {
+		return -1, -1, err
+	}
+	if epoch > f.leaderEpoch() {
+		return -1, -1, nil
+	}
+	found, end := epoch, l.next
+	for _, b := range l.batches {
+		h := b.Header()
+		if fsm.LeaderEpoch(h.LeaderEpoch) > epoch {
+			return found, fsm.Offset(h.BaseOffset), nil
+		}
+		found = fsm.LeaderEpoch(h.LeaderEpoch)
+	}
+	return found, end, nil
+}
+
+func (f *fakeCluster) NewProducerID(ctx context.Context) (int64, error) {
+	if f.newID != nil {
+		return f.newID(ctx)
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.lastID++
+	return f.lastID, nil
+}
+
+// asBatches takes bytes for batches.
+func asBatches(raw ...[]byte) (batches []kafkaproto.Batch) {
+	for _, b := range raw {
+		batch, err := kafkaproto.ParseBatch(b)
+		if err != nil {
+			panic(err)
+		}
+		batches = append(batches, batch)
+	}
+	return batches
+}

@@ -1,0 +1,153 @@
+package order
+
+import (
+	"context"
+	"encoding/binary"
+	"hash/crc32"
+	"log/slog"
+	"slices"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/trimaran-io/trimaran/fsm"
+	"github.com/trimaran-io/trimaran/kafkaproto"
+)
+
+// batchOf makes a record batch of that sequence number; no producer sent it if producer is negative.
+func batchOf(t *testing.T, producer int64, sequence int32) kafkaproto.Batch {
+	t.Helper()
+	set := binary.BigEndian.AppendUint32(make([]byte, 8), 15)
+	set = append(set, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, 0, 0, 0, 1, 'v')
+	binary.BigEndian.PutUint32(set[12:], crc32.ChecksumIEEE(set[16:]))
+	batches, _, err := kafkaproto.FromMessageSet(set, kafkaproto.Limits{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := batches[0].Bytes()
+	if producer >= 0 {
+		binary.BigEndian.PutUint64(b[43:], uint64(producer))
+		binary.BigEndian.PutUint16(b[51:], 0)
+	}
+	binary.BigEndian.PutUint32(b[53:], uint32(sequence))
+	batch, err := kafkaproto.ParseBatch(b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return batch
+}
+
+// log is an Appender in memory. Its appends take a second.
+type log struct {
+	mu      sync.Mutex // guards the rest
+	appends [][]int32  // sequence numbers, by append
+	err     error
+}
+
+func (l *log) Append(_ context.Context, _ fsm.PartitionID, batches []kafkaproto.Batch) ([]fsm.Appended, error) {
+	time.Sleep(time.Second)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var sequences []int32
+	for _, b := range batches {
+		sequences = append(sequences, b.Header().BaseSequence)
+	}
+	l.appends = append(l.appends, sequences)
+	return make([]fsm.Appended, len(batches)), l.err
+}
+
+// bench is lines over a log.
+type bench struct {
+	t *testing.T
+	log
+	Lines
+}
+
+func inLine(t *testing.T, test func(t *testing.T, b *bench)) {
+	synctest.Test(t, func(t *testing.T) {
+		b := &bench{t: t}
+		b.Init(&Config{Appender: &b.log, Go: func(f func()) { go f() }, Context: t.Context(), Logger: slog.New(slog.DiscardHandler)})
+		test(t, b)
+	})
+}
+
+func (b *bench) add() *Parcel {
+	p := new(Parcel)
+	p.Init(fsm.PartitionID{Partition: 1}, time.Now().Add(time.Minute))
+	b.Add(p)
+	return p
+}
+
+func (b *bench) send(producer int64, sequence int32) *Parcel {
+	p := b.add()
+	p.Fill([]kafkaproto.Batch{batchOf(b.t, producer, sequence)}, -1, nil)
+	p.Ready()
+	return p
+}
+
+// What waits behind an append goes together, in the order in which it was added and not in that in
+// which it was ready; what was never filled is an error and holds up nobody.
+func TestAParcelKeepsItsPlace(t *testing.T) {
+	inLine(t, func(t *testing.T, b *bench) {
+		first := b.send(-1, 1)
+		synctest.Wait()
+		second, never := b.add(), b.add()
+		fourth := b.send(-1, 4)
+		time.Sleep(2 * time.Second)
+		select {
+		case <-fourth.Done():
+			t.Fatal("the fourth overtook the second")
+		default:
+		}
+		never.Ready()
+		second.Fill([]kafkaproto.Batch{batchOf(t, -1, 2)}, 77, nil)
+		second.Ready()
+		for i, p := range []*Parcel{first, second, fourth} {
+			if err := p.Wait(nil); err != nil {
+				t.Errorf("parcel %d: %v", i, err)
+			}
+		}
+		if err := never.Wait(nil); err == nil {
+			t.Error("an append of nothing that was brought")
+		}
+		if want := [][]int32{{1}, {2, 4}}; !slices.EqualFunc(b.appends, want, slices.Equal) {
+			t.Errorf("appends %v, want %v", b.appends, want)
+		}
+	})
+}
+
+// Behind a batch that failed those that its producer had in flight fail, and no others.
+func TestAGapIsPassedByNobodyButTheBatchItself(t *testing.T) {
+	inLine(t, func(t *testing.T, b *bench) {
+		b.err = fsm.ErrNoLeader
+		if err := b.send(7, 3).Wait(nil); err == nil {
+			t.Fatal("it did not fail")
+		}
+		b.err = nil
+		for i, step := range []struct {
+			producer int64
+			sequence int32
+			fails    bool
+		}{{7, 4, true}, {8, 4, false}, {-1, -1, false}, {7, 3, false}, {7, 4, false}} {
+			if err := b.send(step.producer, step.sequence).Wait(nil); (err != nil) != step.fails {
+				t.Errorf("step %d: %v", i, err)
+			}
+		}
+	})
+}
+
+// A wait that takes too long ends, and the parcel goes its way.
+func TestAWaitEnds(t *testing.T) {
+	inLine(t, func(t *testing.T, b *bench) {
+		p := b.send(-1, 1)
+		expired := make(chan struct{})
+		close(expired)
+		if err := p.Wait(expired); fsm.Code(err) != fsm.ErrTimeout {
+			t.Error(err)
+		}
+		if err := p.Wait(nil); err != nil {
+			t.Error(err)
+		}
+	})
+}
