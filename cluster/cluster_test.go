@@ -23,6 +23,7 @@ import (
 	"github.com/trimaran-io/trimaran/cluster/link/peertest"
 	"github.com/trimaran-io/trimaran/fsm"
 	"github.com/trimaran-io/trimaran/kafkaproto"
+	"github.com/trimaran-io/trimaran/kafkaproto/prototest"
 )
 
 // testCluster is a cluster in this process, on loopback, with a network between
@@ -360,25 +361,6 @@ func (c *testCluster) leaderOf(id fsm.PartitionID) int {
 // batchList is what is appended in one call.
 type batchList = []kafkaproto.Batch
 
-// batchOf makes a record batch of one record per value.
-func batchOf(values ...string) kafkaproto.Batch {
-	var set []byte
-	for _, value := range values {
-		m := kmsg.MessageV0{Value: []byte(value)}
-		m.MessageSize = int32(14 + len(value))
-		raw := m.AppendTo(nil)
-		set = append(set, messageWithCRC(raw)...)
-	}
-	batches, _, err := kafkaproto.FromMessageSet(set, kafkaproto.Limits{MaxMessageBytes: 1 << 20, MaxDecompressed: 1 << 24})
-	if err != nil {
-		panic(err)
-	}
-	if len(batches) != 1 {
-		panic(fmt.Sprintf("%d batches", len(batches)))
-	}
-	return batches[0]
-}
-
 // valuesFrom reads a partition from offset 0 to its end through a node.
 func valuesFrom(ctx context.Context, n *Node, id fsm.PartitionID) ([]string, error) {
 	var values []string
@@ -447,7 +429,7 @@ func varintRecordSize(records []byte) int {
 func (c *testCluster) append(node int, id fsm.PartitionID, values ...string) ([]fsm.Appended, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
-	return c.nodes[node].Append(ctx, id, batchList{batchOf(values...)})
+	return c.nodes[node].Append(ctx, id, batchList{prototest.Batch(values...)})
 }
 
 // mustAppend appends until it is acknowledged; a value may be there twice when
@@ -610,7 +592,7 @@ func (c *testCluster) load(id fsm.PartitionID, name string, through ...int) *ack
 			for seq := 0; ctx.Err() == nil; seq++ {
 				value := fmt.Sprintf("%s-n%d-%d", name, i+1, seq)
 				call, end := context.WithTimeout(ctx, 5*time.Second)
-				appended, err := node.Append(call, id, batchList{batchOf(value)})
+				appended, err := node.Append(call, id, batchList{prototest.Batch(value)})
 				end()
 				time.Sleep(5 * time.Millisecond)
 				if err == nil {
@@ -752,7 +734,7 @@ func testTheMinoritySideRefusesAndTheMajorityGoesOn(t *testing.T) {
 		ctx, cancel := context.WithTimeout(context.Background(), 3*time.Second)
 		defer cancel()
 		began := time.Now()
-		if _, err := c.nodes[cut].Append(ctx, id, batchList{batchOf("minority")}); err == nil {
+		if _, err := c.nodes[cut].Append(ctx, id, batchList{prototest.Batch("minority")}); err == nil {
 			t.Fatal("a cut-off leader acknowledged an append")
 		} else if !fsm.NotAppended(err) {
 			return err // was in flight when it noticed

@@ -13,6 +13,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/trimaran-io/trimaran/fsm"
+	"github.com/trimaran-io/trimaran/kafkaproto/prototest"
 )
 
 // smallDisk mounts a file system of some megabytes as the data directory of a
@@ -107,7 +108,7 @@ func testAFullDiskIsAState(t *testing.T) {
 	}
 	acknowledged := 0
 	for {
-		_, err := c.nodes[acknowledged%3].Append(within(t), id, batchList{batchOf(value)})
+		_, err := c.nodes[acknowledged%3].Append(within(t), id, batchList{prototest.Batch(value)})
 		if err != nil {
 			if fsm.Code(err) != fsm.ErrStorage {
 				t.Fatalf("record %d: %v, want a storage error", acknowledged, err)
@@ -143,7 +144,7 @@ func testAFullDiskIsAState(t *testing.T) {
 	c.ready()
 	c.topic("admin", 1, 3)
 	everywhere()
-	if _, err := c.nodes[1].Append(within(t), id, batchList{batchOf(value)}); fsm.Code(err) != fsm.ErrStorage {
+	if _, err := c.nodes[1].Append(within(t), id, batchList{prototest.Batch(value)}); fsm.Code(err) != fsm.ErrStorage {
 		t.Errorf("still full: %v", err)
 	}
 	c.allRun()
@@ -152,7 +153,7 @@ func testAFullDiskIsAState(t *testing.T) {
 		t.Fatal(err)
 	}
 	eventually(t, "records are taken again", func() error {
-		_, err := c.nodes[0].Append(within(t), id, batchList{batchOf(value)})
+		_, err := c.nodes[0].Append(within(t), id, batchList{prototest.Batch(value)})
 		if err != nil && fsm.Code(err) != fsm.ErrStorage {
 			t.Fatal(err)
 		}
@@ -181,7 +182,7 @@ func testFollowersWithFullDisks(t *testing.T) {
 	c.lead(0, id)
 	ballast := []string{c.ballast(1, 3<<20), c.ballast(2, 3<<20)}
 	eventually(t, "the leader refuses", func() error {
-		_, err := c.nodes[0].Append(within(t), id, batchList{batchOf("small")})
+		_, err := c.nodes[0].Append(within(t), id, batchList{prototest.Batch("small")})
 		if fsm.Code(err) != fsm.ErrStorage {
 			return fmt.Errorf("%v", err)
 		}
@@ -192,7 +193,7 @@ func testFollowersWithFullDisks(t *testing.T) {
 		t.Fatal(err)
 	}
 	eventually(t, "two of three take records", func() error {
-		_, err := c.nodes[0].Append(within(t), id, batchList{batchOf("small")})
+		_, err := c.nodes[0].Append(within(t), id, batchList{prototest.Batch("small")})
 		return err
 	})
 	c.allRun()
@@ -264,7 +265,7 @@ func testNotAByteLeft(t *testing.T) {
 	}
 	for p := range want {
 		eventually(t, "records are taken again", func() error {
-			_, err := c.nodes[1+p%2].Append(within(t), fsm.PartitionID{Topic: topic.ID, Partition: int32(p)}, batchList{batchOf("after")})
+			_, err := c.nodes[1+p%2].Append(within(t), fsm.PartitionID{Topic: topic.ID, Partition: int32(p)}, batchList{prototest.Batch("after")})
 			return err
 		})
 	}
@@ -288,7 +289,7 @@ func testADiskFillsInAMoment(t *testing.T) {
 	ballast := c.ballast(0, 0)
 	refused := false
 	for range 2000 {
-		if _, err := c.nodes[0].Append(within(t), id, batchList{batchOf(strings.Repeat("y", 100))}); err != nil {
+		if _, err := c.nodes[0].Append(within(t), id, batchList{prototest.Batch(strings.Repeat("y", 100))}); err != nil {
 			refused = true
 			t.Logf("record %d: %v", acknowledged, err)
 			break
@@ -306,7 +307,7 @@ func testADiskFillsInAMoment(t *testing.T) {
 		t.Fatal(err)
 	}
 	eventually(t, "records are taken again", func() error {
-		_, err := c.nodes[0].Append(within(t), id, batchList{batchOf("after")})
+		_, err := c.nodes[0].Append(within(t), id, batchList{prototest.Batch("after")})
 		return err
 	})
 	c.allRun()
@@ -334,7 +335,7 @@ func testALeaderWithAFullDiskHandsOver(t *testing.T) {
 		if !c.nodes[0].logs.Full() {
 			return errors.New("it is not full yet")
 		}
-		_, err := c.nodes[0].Append(within(t), id, batchList{batchOf("while the disk is full")})
+		_, err := c.nodes[0].Append(within(t), id, batchList{prototest.Batch("while the disk is full")})
 		if err != nil && fsm.Code(err) != fsm.ErrStorage && !fsm.NotAppended(err) {
 			t.Fatal(err)
 		}

@@ -11,6 +11,7 @@ import (
 	"github.com/trimaran-io/trimaran/cluster/calls"
 	"github.com/trimaran-io/trimaran/cluster/raftgroup"
 	"github.com/trimaran-io/trimaran/fsm"
+	"github.com/trimaran-io/trimaran/kafkaproto/prototest"
 )
 
 func TestWhoStandsForElection(t *testing.T) {
@@ -179,7 +180,7 @@ func testALonelySuspicionChangesNothing(t *testing.T) {
 	ctx := within(t)
 	for p := range int32(partitions) {
 		id := fsm.PartitionID{Topic: topic.ID, Partition: p}
-		if _, err := c.nodes[third].Append(ctx, id, batchList{batchOf("still")}); err != nil {
+		if _, err := c.nodes[third].Append(ctx, id, batchList{prototest.Batch("still")}); err != nil {
 			t.Errorf("partition %d: %v", p, err)
 		}
 		r := c.nodes[leaders[p]].replica(id)
@@ -222,7 +223,7 @@ func testAGroupThatEndedOnALiveNodeIsLedByAnother(t *testing.T) {
 	eventually(t, "records are taken again", func() error {
 		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
 		defer cancel()
-		_, err := other.Append(ctx, id, batchList{batchOf("on")})
+		_, err := other.Append(ctx, id, batchList{prototest.Batch("on")})
 		return err
 	})
 	if took := time.Since(ended); took > raftgroup.DefaultHeartbeatTimeout {

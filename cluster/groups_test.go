@@ -16,6 +16,7 @@ import (
 	"github.com/trimaran-io/trimaran/cluster/calls"
 	"github.com/trimaran-io/trimaran/coordinator"
 	"github.com/trimaran-io/trimaran/fsm"
+	"github.com/trimaran-io/trimaran/kafkaproto/prototest"
 )
 
 var testClient = coordinator.Client{ID: "test", Host: "/127.0.0.1", Version: 8}
@@ -258,7 +259,7 @@ func testRequestsForShardsThatAreNotAreRefused(t *testing.T) {
 	})
 	id := shardID(0)
 	ctx := within(t)
-	if _, err := c.any().Append(ctx, id, batchList{batchOf("x")}); fsm.Code(err) != fsm.ErrUnknownTopicOrPartition {
+	if _, err := c.any().Append(ctx, id, batchList{prototest.Batch("x")}); fsm.Code(err) != fsm.ErrUnknownTopicOrPartition {
 		t.Errorf("append: %v", err)
 	}
 	if _, err := c.any().Read(ctx, id, 0, 100); fsm.Code(err) != fsm.ErrUnknownTopicOrPartition {

@@ -9,6 +9,7 @@ import (
 
 	"github.com/trimaran-io/trimaran/fsm"
 	"github.com/trimaran-io/trimaran/kafkaproto"
+	"github.com/trimaran-io/trimaran/kafkaproto/prototest"
 )
 
 // The disk of a leader hangs. Another replica leads before it moves again, through whichever node it is asked for; what was
@@ -31,7 +32,7 @@ func testALeaderWhoseDiskHangsIsReplaced(t *testing.T) {
 	disks[leader].begin(func(op, _ string) bool { return op == "write" || op == "sync" || op == "allocate" })
 	began := time.Now()
 	// Whoever has proposed there hears that nobody knows its fate.
-	_, err := c.nodes[leader].records(id).Append(within(t), 0, []kafkaproto.Batch{batchOf("in the disk that hangs")})
+	_, err := c.nodes[leader].records(id).Append(within(t), 0, []kafkaproto.Batch{prototest.Batch("in the disk that hangs")})
 	if fsm.Code(err) != fsm.ErrUnknownFate {
 		t.Errorf("what waits for the disk: %v", err)
 	}
@@ -39,7 +40,7 @@ func testALeaderWhoseDiskHangsIsReplaced(t *testing.T) {
 	for i := range c.nodes {
 		value := fmt.Sprintf("through node %d", i)
 		eventually(t, "records are taken "+value, func() error {
-			_, err := c.nodes[i].Append(within(t), id, batchList{batchOf(value)})
+			_, err := c.nodes[i].Append(within(t), id, batchList{prototest.Batch(value)})
 			if err != nil && !fsm.NotAppended(err) {
 				t.Fatal(err)
 			}
@@ -122,7 +123,7 @@ func testAHandOverLosesNoProposal(t *testing.T) {
 			for i := 0; !stop.Load(); i++ {
 				value := fmt.Sprintf("%d-%d", w, i)
 				for {
-					_, err := c.nodes[w%3].Append(context.Background(), id, batchList{batchOf(value)})
+					_, err := c.nodes[w%3].Append(context.Background(), id, batchList{prototest.Batch(value)})
 					if err == nil {
 						break
 					}

@@ -14,6 +14,7 @@ import (
 	"github.com/trimaran-io/trimaran/cluster/identity"
 	"github.com/trimaran-io/trimaran/cluster/raftlog/vfs"
 	"github.com/trimaran-io/trimaran/fsm"
+	"github.com/trimaran-io/trimaran/kafkaproto/prototest"
 )
 
 // hangs is a disk on which some operations do not end until that is over.
@@ -152,7 +153,7 @@ func testAStopDoesNotWaitForTheDiskForEver(t *testing.T) {
 	ctx, cancel := context.WithTimeout(context.Background(), 100*time.Millisecond)
 	defer cancel()
 	node := c.nodes[0].Node
-	node.Append(ctx, id, batchList{batchOf("y")})
+	node.Append(ctx, id, batchList{prototest.Batch("y")})
 	c.nodes[0].running = false
 	if err := node.Shutdown(ctx); !errors.Is(err, errNotStopped) {
 		t.Errorf("%v", err)

@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/trimaran-io/trimaran/fsm"
+	"github.com/trimaran-io/trimaran/kafkaproto/prototest"
 )
 
 // The only replica of a partition takes nothing while its disk hangs, and the operator sees that. With others that lead
@@ -25,7 +26,7 @@ func testAPartitionWhoseDiskHangsIsOfflineIfNobodyElseLeads(t *testing.T) {
 	others := fsm.PartitionID{Topic: c.topic("others", 1, 3).ID}
 	disks[at].begin(func(op, _ string) bool { return op == "write" || op == "sync" || op == "allocate" })
 	for _, id := range []fsm.PartitionID{alone, others} {
-		go c.nodes[at].Append(within(t), id, batchList{batchOf("in the disk that hangs")})
+		go c.nodes[at].Append(within(t), id, batchList{prototest.Batch("in the disk that hangs")})
 	}
 	online := func(id fsm.PartitionID) bool {
 		n := c.nodes[at].Node

@@ -12,6 +12,7 @@ import (
 
 	"github.com/trimaran-io/trimaran/coordinator"
 	"github.com/trimaran-io/trimaran/fsm"
+	"github.com/trimaran-io/trimaran/kafkaproto/prototest"
 )
 
 // watched is a cluster whose nodes have metrics.
@@ -73,7 +74,7 @@ func (w *watched) ask(i int) (failed, all sees) {
 	for _, topic := range n.Topics().All() {
 		for p := range topic.Partitions {
 			try(&failed.partitions, &all.partitions, func() error {
-				_, err := n.Append(ctx, fsm.PartitionID{Topic: topic.ID, Partition: int32(p)}, batchList{batchOf("x")})
+				_, err := n.Append(ctx, fsm.PartitionID{Topic: topic.ID, Partition: int32(p)}, batchList{prototest.Batch("x")})
 				return err
 			})
 		}

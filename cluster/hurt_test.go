@@ -18,6 +18,7 @@ import (
 	"github.com/trimaran-io/trimaran/cluster/replica"
 	"github.com/trimaran-io/trimaran/coordinator"
 	"github.com/trimaran-io/trimaran/fsm"
+	"github.com/trimaran-io/trimaran/kafkaproto/prototest"
 )
 
 // flipRunning changes one byte of a value in the segments of a replica that runs.
@@ -360,7 +361,7 @@ func (c *testCluster) wantBroken(node int, id fsm.PartitionID) error {
 func callsOf(n *Node, id fsm.PartitionID) map[string]func(context.Context) error {
 	return map[string]func(context.Context) error{
 		"Append": func(ctx context.Context) error {
-			_, err := n.Append(ctx, id, batchList{batchOf("x")})
+			_, err := n.Append(ctx, id, batchList{prototest.Batch("x")})
 			return err
 		},
 		"Read the first": func(ctx context.Context) error { _, err := n.Read(ctx, id, 0, 1<<20); return err },

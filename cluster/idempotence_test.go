@@ -15,11 +15,12 @@ import (
 
 	"github.com/trimaran-io/trimaran/fsm"
 	"github.com/trimaran-io/trimaran/kafkaproto"
+	"github.com/trimaran-io/trimaran/kafkaproto/prototest"
 )
 
 // batchFrom is batchOf by an idempotent producer.
 func batchFrom(producer int64, epoch int16, sequence int32, values ...string) kafkaproto.Batch {
-	b := batchOf(values...).Bytes()
+	b := prototest.Batch(values...).Bytes()
 	be := binary.BigEndian
 	be.PutUint64(b[43:], uint64(producer))
 	be.PutUint16(b[51:], uint16(epoch))
@@ -58,7 +59,7 @@ func testABatchThatIsSentAgainIsAppendedOnce(t *testing.T) {
 	for i := range c.nodes {
 		appended, err := c.nodes[i].Append(within(t), id, batchList{
 			batchFrom(7, 0, 0, "a", "b"),               // again
-			batchOf(fmt.Sprint("plain", i)),            // of nobody
+			prototest.Batch(fmt.Sprint("plain", i)),    // of nobody
 			batchFrom(7, 0, 9, "after a gap"),          // out of order
 			batchFrom(int64(100+i), 3, 5, "x"),         // of a producer that nothing is known of
 			batchFrom(int64(100+i), 3, 5, "x"),         // and again at once

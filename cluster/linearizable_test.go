@@ -16,6 +16,7 @@ import (
 	"github.com/trimaran-io/trimaran/coordinator"
 	"github.com/trimaran-io/trimaran/fsm"
 	"github.com/trimaran-io/trimaran/kafkaproto"
+	"github.com/trimaran-io/trimaran/kafkaproto/prototest"
 )
 
 // What clients are told of a partition, whichever node they ask, goes with the time: once an answer
@@ -109,7 +110,7 @@ func whatClientsAreTold(t *testing.T, seed uint64) {
 	client(0, func(n *Node, _ string, _ *rand.Rand) bool { // produces
 		ctx, cancel := short()
 		defer cancel()
-		appended, err := n.Append(ctx, id, batchList{batchOf("v")})
+		appended, err := n.Append(ctx, id, batchList{prototest.Batch("v")})
 		if err == nil {
 			ends.raise(int64(appended[0].BaseOffset) + 1)
 		}

@@ -20,6 +20,7 @@ import (
 	"github.com/trimaran-io/trimaran/cluster/raftlog"
 	"github.com/trimaran-io/trimaran/cluster/replica"
 	"github.com/trimaran-io/trimaran/fsm"
+	"github.com/trimaran-io/trimaran/kafkaproto/prototest"
 )
 
 // What a program of tomorrow may write is written here by hand, into the logs of groups of today's.
@@ -107,7 +108,7 @@ func testAReplicaEndsWhereANewerProgramHasWritten(t *testing.T) {
 		harmless []byte
 		why      string
 	}{
-		"partition": {fsm.PartitionID{Topic: topic.ID}, []byte{0x83, 1}, batchOf("behind").Bytes(), "control command 0x83"},
+		"partition": {fsm.PartitionID{Topic: topic.ID}, []byte{0x83, 1}, prototest.Batch("behind").Bytes(), "control command 0x83"},
 		"shard":     {shardID(0), fsm.GroupEntry([]byte{1, 0}, []byte{2, 0}), fsm.GroupEntry([]byte{1, 0}), "command of version 2"},
 		"record":    {shardID(1), fsm.GroupEntry([]byte{1, 1, 99, 1, 'g'}), fsm.GroupEntry([]byte{1, 0}), "record of kind 99"},
 		"kind":      {shardID(2), []byte{0x83}, fsm.GroupEntry([]byte{1, 0}), "control command 0x83"},

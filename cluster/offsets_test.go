@@ -13,12 +13,13 @@ import (
 
 	"github.com/trimaran-io/trimaran/fsm"
 	"github.com/trimaran-io/trimaran/kafkaproto"
+	"github.com/trimaran-io/trimaran/kafkaproto/prototest"
 )
 
 // appendAt appends one record per value, all with that time.
 func (c *testCluster) appendAt(id fsm.PartitionID, at int64, values ...string) {
 	c.t.Helper()
-	batch := batchOf(values...)
+	batch := prototest.Batch(values...)
 	if at >= 0 {
 		batch.StampLogAppendTime(at)
 	}
@@ -94,7 +95,7 @@ func testFewBatchesAreUnpackedAtOnce(t *testing.T) {
 	c := newTestCluster(t, 1)
 	c.startAll()
 	id := fsm.PartitionID{Topic: c.topic("events", 1, 1).ID}
-	packed := batchOf("a", "b").Bytes()
+	packed := prototest.Batch("a", "b").Bytes()
 	var zipped bytes.Buffer
 	w := gzip.NewWriter(&zipped)
 	_, _ = w.Write(packed[kafkaproto.BatchHeaderSize:])

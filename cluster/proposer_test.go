@@ -10,6 +10,7 @@ import (
 
 	"github.com/trimaran-io/trimaran/fsm"
 	"github.com/trimaran-io/trimaran/kafkaproto"
+	"github.com/trimaran-io/trimaran/kafkaproto/prototest"
 )
 
 // A request that was on its way while leadership went and came back must not
@@ -26,13 +27,13 @@ func testAnAppendMeantForAnotherTermIsRefused(t *testing.T) {
 	r := c.nodes[0].records(id)
 	h, _ := r.Leader()
 	for _, term := range []uint64{h.Term - 1, h.Term + 1} {
-		_, err := r.Append(within(t), term, []kafkaproto.Batch{batchOf("x")})
+		_, err := r.Append(within(t), term, []kafkaproto.Batch{prototest.Batch("x")})
 		var notLeader errNotLeader
 		if !errors.As(err, &notLeader) || notLeader.Hint != h || !fsm.NotAppended(err) {
 			t.Errorf("term %d in term %d: %v", term, h.Term, err)
 		}
 	}
-	if _, err := r.Append(within(t), h.Term, []kafkaproto.Batch{batchOf("x")}); err != nil {
+	if _, err := r.Append(within(t), h.Term, []kafkaproto.Batch{prototest.Batch("x")}); err != nil {
 		t.Error(err)
 	}
 	c.wantEverywhere(id, []string{"x"})
@@ -56,7 +57,7 @@ func testAppendsThatWaitTogetherKeepApart(t *testing.T) {
 	var all sync.WaitGroup
 	for i := range appends {
 		all.Go(func() {
-			appended, err := node.Append(within(t), id, batchList{batchOf(fmt.Sprintf("%d-a", i), fmt.Sprintf("%d-b", i)), batchOf(fmt.Sprintf("%d-c", i))})
+			appended, err := node.Append(within(t), id, batchList{prototest.Batch(fmt.Sprintf("%d-a", i), fmt.Sprintf("%d-b", i)), prototest.Batch(fmt.Sprintf("%d-c", i))})
 			if err != nil {
 				t.Errorf("append %d: %v", i, err)
 				return
@@ -83,7 +84,7 @@ func testAppendsThatWaitTogetherKeepApart(t *testing.T) {
 
 	gone, cancel := context.WithCancel(context.Background())
 	cancel()
-	if _, err := node.Append(gone, id, batchList{batchOf("nobody waits for this")}); err == nil {
+	if _, err := node.Append(gone, id, batchList{prototest.Batch("nobody waits for this")}); err == nil {
 		t.Error("an append without a caller was acknowledged")
 	}
 }
@@ -99,13 +100,13 @@ func testWhatIsNoBatchIsNotProposed(t *testing.T) {
 	c.mustAppend(0, id, "v")
 	logStart := append([]byte{0x81}, make([]byte, 8)...)
 	logStart[8] = 1
-	x := batchOf("x").Bytes()
+	x := prototest.Batch("x").Bytes()
 	for _, bad := range [][]byte{nil, {0}, logStart, x[:70], append(x, 0)} {
 		if _, err := kafkaproto.ParseBatch(bad); err == nil {
 			t.Errorf("%x is taken for a batch", bad)
 		}
 	}
-	if _, err := c.nodes[0].Append(within(t), id, batchList{batchOf("y"), {}}); fsm.Code(err) != fsm.ErrCorruptMessage {
+	if _, err := c.nodes[0].Append(within(t), id, batchList{prototest.Batch("y"), {}}); fsm.Code(err) != fsm.ErrCorruptMessage {
 		t.Errorf("no batch at all: %v", err)
 	}
 	c.wantEverywhere(id, []string{"v"})

@@ -12,6 +12,7 @@ import (
 
 	"github.com/trimaran-io/trimaran/cluster/election"
 	"github.com/trimaran-io/trimaran/fsm"
+	"github.com/trimaran-io/trimaran/kafkaproto/prototest"
 )
 
 // A leader whose state machine is behind a follower's answers nothing, or what the follower's
@@ -42,7 +43,7 @@ func testALeaderAnswersWhenItsStateMachineHasCaughtUp(t *testing.T) {
 	held.Store(int64(leader))
 	appended := make(chan error, 1)
 	go func() {
-		_, err := c.nodes[leader].Append(within(t), id, batchList{batchOf("w")})
+		_, err := c.nodes[leader].Append(within(t), id, batchList{prototest.Batch("w")})
 		appended <- err
 	}()
 	follower := c.nodes[(leader+1)%3].records(id)

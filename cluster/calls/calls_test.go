@@ -7,7 +7,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"hash/crc32"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -23,28 +22,12 @@ import (
 	"github.com/trimaran-io/trimaran/coordinator"
 	"github.com/trimaran-io/trimaran/fsm"
 	"github.com/trimaran-io/trimaran/kafkaproto"
+	"github.com/trimaran-io/trimaran/kafkaproto/prototest"
 )
 
 var part = fsm.PartitionID{Topic: fsm.TopicID{0xa1, 0xa2, 0xa3, 0xa4, 0xa5, 0xa6, 0xa7, 0xa8, 0xa9, 0xaa, 0xab, 0xac, 0xad, 0xae, 0xaf, 0xb0}, Partition: 7}
 
 const partHex = "a1a2a3a4a5a6a7a8a9aaabacadaeafb0" + "00000007"
-
-// batchOf makes a record batch of one record per value.
-func batchOf(t testing.TB, values ...string) kafkaproto.Batch {
-	t.Helper()
-	var set []byte
-	for _, value := range values {
-		m := kmsg.MessageV0{Value: []byte(value), MessageSize: int32(14 + len(value))}
-		raw := m.AppendTo(nil)
-		binary.BigEndian.PutUint32(raw[12:], crc32.ChecksumIEEE(raw[16:]))
-		set = append(set, raw...)
-	}
-	batches, _, err := kafkaproto.FromMessageSet(set, kafkaproto.Limits{MaxMessageBytes: 1 << 20, MaxDecompressed: 1 << 24})
-	if err != nil || len(batches) != 1 {
-		t.Fatalf("%d batches, %v", len(batches), err)
-	}
-	return batches[0]
-}
 
 // loop is a node that answers itself.
 type loop struct {
@@ -109,7 +92,7 @@ func text(s string) string { return hex.EncodeToString([]byte(s)) }
 
 // Nodes of all versions send these bytes.
 func TestBytesOnTheWire(t *testing.T) {
-	batches := []kafkaproto.Batch{batchOf(t, "a", "b"), batchOf(t, "c")}
+	batches := []kafkaproto.Batch{prototest.Batch("a", "b"), prototest.Batch("c")}
 	golden(t, Append, AppendRequest{part, 42, batches},
 		partHex+"000000000000002a 00000002"+fmt.Sprintf("%08x", batches[0].Size())+hex.EncodeToString(batches[0].Bytes())+fmt.Sprintf("%08x", batches[1].Size())+hex.EncodeToString(batches[1].Bytes()),
 		[]fsm.Appended{{BaseOffset: 16, LogStart: 3, Timestamp: 1700000000000, Err: 0}, {BaseOffset: -1, LogStart: -1, Timestamp: -1, Err: fsm.ErrNotLeader}},
@@ -215,7 +198,7 @@ func TestWhatRepeatsIsAskedAgain(t *testing.T) {
 }
 
 func TestABatchThatIsDamagedOnItsWayIsFound(t *testing.T) {
-	batches := []kafkaproto.Batch{batchOf(t, "a", "b"), batchOf(t, "c")}
+	batches := []kafkaproto.Batch{prototest.Batch("a", "b"), prototest.Batch("c")}
 	payload := joined(appendParts(AppendRequest{part, 42, batches}))
 	// A bit that flips anywhere in a batch but in its stamps is found before it is
 	// proposed: offset (8 bytes) and epoch (4, behind 4 of length) are written anew.
@@ -236,10 +219,10 @@ func TestABatchThatIsDamagedOnItsWayIsFound(t *testing.T) {
 func TestWhatIsNoBatchIsRefused(t *testing.T) {
 	logStart := append([]byte{0x81}, make([]byte, 8)...)
 	logStart[8] = 1
-	x := batchOf(t, "x").Bytes()
+	x := prototest.Batch("x").Bytes()
 	for _, bad := range [][]byte{nil, {0}, logStart, x[:70], append(bytes.Clone(x), 0)} {
 		head := fields(nil).partition(part).uint64(0).uint32(2)
-		for _, batch := range [][]byte{batchOf(t, "y").Bytes(), bad} {
+		for _, batch := range [][]byte{prototest.Batch("y").Bytes(), bad} {
 			head = append(binary.BigEndian.AppendUint32(head, uint32(len(batch))), batch...)
 		}
 		if _, err := readAppend(head); err == nil {
@@ -309,7 +292,7 @@ func TestTheTableIsInTheDocs(t *testing.T) {
 
 // FuzzRequests gives every call any bytes: it takes them or says what is wrong.
 func FuzzRequests(f *testing.F) {
-	f.Add(uint8(1), joined(appendParts(AppendRequest{part, 3, []kafkaproto.Batch{batchOf(f, "a"), batchOf(f, "b")}})))
+	f.Add(uint8(1), joined(appendParts(AppendRequest{part, 3, []kafkaproto.Batch{prototest.Batch("a"), prototest.Batch("b")}})))
 	f.Add(uint8(2), []byte{})
 	f.Add(uint8(31), []byte(putNames([]string{"catalog"})))
 	s := &Server{}

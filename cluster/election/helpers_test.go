@@ -6,11 +6,12 @@ import (
 	"time"
 
 	"github.com/hashicorp/raft"
+	"go.uber.org/goleak"
+
 	"github.com/trimaran-io/trimaran/cluster/election"
 	"github.com/trimaran-io/trimaran/cluster/link"
 	"github.com/trimaran-io/trimaran/cluster/link/peertest"
 	"github.com/trimaran-io/trimaran/cluster/raftlink"
-	"go.uber.org/goleak"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }

@@ -14,6 +14,7 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/raft"
+
 	"github.com/trimaran-io/trimaran/cluster/election"
 	"github.com/trimaran-io/trimaran/cluster/link/peertest"
 )

@@ -5,8 +5,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/trimaran-io/trimaran/cluster/link/wire"
 	"pgregory.net/rapid"
+
+	"github.com/trimaran-io/trimaran/cluster/link/wire"
 )
 
 func anySign(t *rapid.T) sign {

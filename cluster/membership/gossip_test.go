@@ -14,9 +14,10 @@ import (
 	"testing"
 	"time"
 
+	"go.uber.org/goleak"
+
 	"github.com/trimaran-io/trimaran/cluster/membership"
 	"github.com/trimaran-io/trimaran/cluster/raftlog/vfs"
-	"go.uber.org/goleak"
 )
 
 // TestMain checks that nothing is left running. memberlist does not wait for a probe of a

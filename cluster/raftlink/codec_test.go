@@ -10,9 +10,10 @@ import (
 	"time"
 
 	"github.com/hashicorp/raft"
+	"pgregory.net/rapid"
+
 	"github.com/trimaran-io/trimaran/cluster/link"
 	"github.com/trimaran-io/trimaran/cluster/link/wire"
-	"pgregory.net/rapid"
 )
 
 // bytesOrNil draws nil, empty and other byte strings, some so large that they are sent in place.

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/hashicorp/raft"
+
 	"github.com/trimaran-io/trimaran/cluster/link/peertest"
 )
 

@@ -2,10 +2,8 @@ package replica
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
-	"hash/crc32"
 	"log/slog"
 	"sync"
 	"sync/atomic"
@@ -14,13 +12,11 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/raft"
-	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/trimaran-io/trimaran/cluster/raftgroup"
 	"github.com/trimaran-io/trimaran/cluster/raftlog"
 	"github.com/trimaran-io/trimaran/cluster/raftlog/vfs"
 	"github.com/trimaran-io/trimaran/fsm"
-	"github.com/trimaran-io/trimaran/kafkaproto"
 )
 
 const (
@@ -214,18 +210,4 @@ func within(t *testing.T) context.Context {
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	t.Cleanup(cancel)
 	return ctx
-}
-
-// batchOf is a batch of one record.
-func batchOf(t *testing.T, value []byte) kafkaproto.Batch {
-	t.Helper()
-	m := kmsg.MessageV0{Value: value, MessageSize: int32(14 + len(value))}
-	raw := m.AppendTo(nil)
-	binary.BigEndian.PutUint32(raw[8:], uint32(len(raw)-12))
-	binary.BigEndian.PutUint32(raw[12:], crc32.ChecksumIEEE(raw[16:]))
-	batches, _, err := kafkaproto.FromMessageSet(raw, kafkaproto.Limits{MaxMessageBytes: 1 << 20, MaxDecompressed: 1 << 24})
-	if err != nil || len(batches) != 1 {
-		t.Fatal(len(batches), err)
-	}
-	return batches[0]
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/trimaran-io/trimaran/cluster/raftlog/vfs"
 	"github.com/trimaran-io/trimaran/fsm"
 	"github.com/trimaran-io/trimaran/kafkaproto"
+	"github.com/trimaran-io/trimaran/kafkaproto/prototest"
 )
 
 // The catalog says which replicas are here: one runs when its topic is created, and its files go
@@ -26,7 +27,7 @@ func TestASetHasWhatTheCatalogSays(t *testing.T) {
 		t.Fatalf("%d replicas were formed by a catalog that may be old", n)
 	}
 	r := s.led(id)
-	appended, err := r.Append(within(t), 0, []kafkaproto.Batch{batchOf(t, []byte("x"))})
+	appended, err := r.Append(within(t), 0, []kafkaproto.Batch{prototest.Batch("x")})
 	if err != nil || appended[0].BaseOffset != 0 {
 		t.Fatalf("%+v, %v", appended, err)
 	}
@@ -54,7 +55,7 @@ func TestADamagedReplicaLeavesItsGroupFirst(t *testing.T) {
 	s := newTestSet(t, nil)
 	id := s.topic("a", nil)
 	r := s.led(id)
-	if _, err := r.Append(within(t), 0, []kafkaproto.Batch{batchOf(t, []byte("x"))}); err != nil {
+	if _, err := r.Append(within(t), 0, []kafkaproto.Batch{prototest.Batch("x")}); err != nil {
 		t.Fatal(err)
 	}
 	s.Damaged(r.Replica, fmt.Errorf("%w: by the test", raftlog.ErrDamaged))
@@ -97,7 +98,7 @@ func TestAHurtReplicaServesOn(t *testing.T) {
 	id := s.topic("a", nil)
 	r := s.led(id)
 	for range 3 {
-		if _, err := r.Append(within(t), 0, []kafkaproto.Batch{batchOf(t, []byte("x"))}); err != nil {
+		if _, err := r.Append(within(t), 0, []kafkaproto.Batch{prototest.Batch("x")}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -141,7 +142,7 @@ func TestNobodyWaitsForAnIndex(t *testing.T) {
 			case <-hangs:
 				return
 			default:
-				if _, err := r.Append(t.Context(), 0, []kafkaproto.Batch{batchOf(t, value)}); err != nil {
+				if _, err := r.Append(t.Context(), 0, []kafkaproto.Batch{prototest.Batch(string(value))}); err != nil {
 					return
 				}
 			}

@@ -16,6 +16,7 @@ import (
 	"github.com/trimaran-io/trimaran/coordinator"
 	"github.com/trimaran-io/trimaran/fsm"
 	"github.com/trimaran-io/trimaran/kafkaproto"
+	"github.com/trimaran-io/trimaran/kafkaproto/prototest"
 )
 
 var topicID = fsm.TopicID{1}
@@ -190,12 +191,12 @@ func TestAProduceWaitsForALeader(t *testing.T) {
 		if _, err := r.Read(t.Context(), part(1), 0, 100); !fsm.NotAppended(err) || time.Since(began) > 0 {
 			t.Errorf("a read: %v after %v", err, time.Since(began))
 		}
-		if _, err := r.Append(t.Context(), part(1), []kafkaproto.Batch{{}}); err != nil || time.Since(began) < time.Second {
+		if _, err := r.Append(t.Context(), part(1), []kafkaproto.Batch{prototest.Batch("x")}); err != nil || time.Since(began) < time.Second {
 			t.Errorf("an append: %v after %v", err, time.Since(began))
 		}
 		elected = time.Now().Add(time.Hour)
 		began = time.Now()
-		if _, err := r.Append(t.Context(), part(1), []kafkaproto.Batch{{}}); !fsm.NotAppended(err) || time.Since(began) > HoldLeaderless+2*RetryPause {
+		if _, err := r.Append(t.Context(), part(1), []kafkaproto.Batch{prototest.Batch("x")}); !fsm.NotAppended(err) || time.Since(began) > HoldLeaderless+2*RetryPause {
 			t.Errorf("nobody is elected: %v after %v", err, time.Since(began))
 		}
 	})
@@ -206,7 +207,7 @@ func TestAnUnknownFateIsNotTriedAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newCluster(t)
 		c.answers = func(string, uint8, []byte) ([]byte, error) { return nil, fsm.ErrUnknownFate }
-		if _, err := c.router(t).Append(t.Context(), part(1), []kafkaproto.Batch{{}}); fsm.Code(err) != fsm.ErrUnknownFate {
+		if _, err := c.router(t).Append(t.Context(), part(1), []kafkaproto.Batch{prototest.Batch("x")}); fsm.Code(err) != fsm.ErrUnknownFate {
 			t.Error(err)
 		}
 		c.wasAsked("once", "n2.00000000 Append")
@@ -278,7 +279,7 @@ func TestAShardHasNoRecords(t *testing.T) {
 			return resp.AppendTo(nil), nil
 		}
 		r := c.router(t)
-		if _, err := r.Append(t.Context(), ShardID(0), []kafkaproto.Batch{{}}); fsm.Code(err) != fsm.ErrUnknownTopicOrPartition {
+		if _, err := r.Append(t.Context(), ShardID(0), []kafkaproto.Batch{prototest.Batch("x")}); fsm.Code(err) != fsm.ErrUnknownTopicOrPartition {
 			t.Errorf("append: %v", err)
 		}
 		g := NewGroups(r, func(context.Context) error { return errors.New("there are shards") })
