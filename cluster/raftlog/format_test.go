@@ -67,7 +67,7 @@ func TestFormatNumbers(t *testing.T) {
 		"batch header": {batchHeader, 32}, "append's header": {recordHeader, 24}, "journal file": {defaultJournal, 64 << 20},
 		"journal header": {journalHeader, 64}, "vote file's header": {votesHeader, 64}, "header of a batch of votes": {ballotHeader, 48},
 		"header of a change": {changeHeader, 16}, "bytes of a batch of votes": {maxBallot, 4 << 20}, "size of a vote file": {minVotesFile, 256 << 10},
-		"batch": {maxJournalBatch, 4 << 20},
+		"batch":            {maxJournalBatch, 4 << 20},
 		"data of an entry": {maxPayload, 256 << 20}, "distance of points": {pointEvery, 16 << 10},
 	} {
 		if got[0] != got[1] {
