@@ -36,9 +36,10 @@ func unpack(t *testing.T, name, dir string) {
 	}
 }
 
-// TestADataDirectoryOfAProgramWithBoltFiles: bolt.zip is what commit c9914e5 left of a node alone: topics events, with two records
-// in each partition, and later, behind a snapshot of the catalog; the last producer id given out is 1120000. It goes on with
-// all of that, and no older program opens the directory any more.
+// TestADataDirectoryOfAProgramWithBoltFiles: bolt.zip is what commit c9914e5 left of a node alone:
+// topics events, with two records in each partition, and later, behind a snapshot of the catalog;
+// the last producer id given out is 1120000. It goes on with all of that, and no older program
+// opens the directory any more.
 func TestADataDirectoryOfAProgramWithBoltFiles(t *testing.T) {
 	c := newTestCluster(t, 1)
 	dir := c.nodes[0].cfg.DataDir
