@@ -214,7 +214,7 @@ type GroupStable struct {
 const fullRetry = 50 * time.Millisecond
 
 // Serving says that Raft is about to run: from now on a vote that does not fit the disk waits until
-// it does, and one that cannot be stored until the group is closed: the node ends (see OnFail).
+// it does, and one that cannot be stored until the group is closed: the node ends (see Options.OnFail).
 // Raft panics when it cannot store its term (invariant 9).
 func (g *GroupStable) Serving() { g.serving.Store(true) }
 
