@@ -25,6 +25,10 @@ func (c *testCluster) reassign(at int, id fsm.PartitionID, to ...fsm.NodeID) {
 // TestAReplicaThatMissedAMoveElectsTheNewOne: while it was away another replica moved to a node that it does not know as a
 // member. Then the leader dies: the two that are left are a majority, and the one that was away must help the other.
 func TestAReplicaThatMissedAMoveElectsTheNewOne(t *testing.T) {
+	inBubble(t, testAReplicaThatMissedAMoveElectsTheNewOne)
+}
+
+func testAReplicaThatMissedAMoveElectsTheNewOne(t *testing.T) {
 	c := newTestCluster(t, 3)
 	for _, n := range c.nodes {
 		n.cfg.NoAutoBalance = true
@@ -73,7 +77,9 @@ func (c *testCluster) allKnow() {
 
 // TestFewerReplicasWhileOneIsDead: it is taken out of the group first. Were it another, the leader would need the dead one for
 // everything from then on.
-func TestFewerReplicasWhileOneIsDead(t *testing.T) {
+func TestFewerReplicasWhileOneIsDead(t *testing.T) { inBubble(t, testFewerReplicasWhileOneIsDead) }
+
+func testFewerReplicasWhileOneIsDead(t *testing.T) {
 	c := newTestCluster(t, 3)
 	for _, n := range c.nodes {
 		n.cfg.NoAutoBalance = true
@@ -94,6 +100,10 @@ func TestFewerReplicasWhileOneIsDead(t *testing.T) {
 
 // TestNodesLeaveWhileOneOfThemIsDead: as TestFewerReplicasWhileOneIsDead, for the catalog's group.
 func TestNodesLeaveWhileOneOfThemIsDead(t *testing.T) {
+	inBubble(t, testNodesLeaveWhileOneOfThemIsDead)
+}
+
+func testNodesLeaveWhileOneOfThemIsDead(t *testing.T) {
 	c := newTestCluster(t, 3)
 	c.startAll()
 	c.allKnow()
@@ -124,6 +134,10 @@ func TestNodesLeaveWhileOneOfThemIsDead(t *testing.T) {
 // TestANodeThatNobodyReachesDoesNotVote: it asks to be admitted and is gone, or cannot be reached where it says it is. The
 // catalog must not need it.
 func TestANodeThatNobodyReachesDoesNotVote(t *testing.T) {
+	inBubble(t, testANodeThatNobodyReachesDoesNotVote)
+}
+
+func testANodeThatNobodyReachesDoesNotVote(t *testing.T) {
 	c := newTestCluster(t, 1)
 	c.startAll()
 	ghost := fsm.Node{ID: "ghost", Incarnation: "00000000", Level: fsm.Level}
@@ -148,6 +162,10 @@ func TestANodeThatNobodyReachesDoesNotVote(t *testing.T) {
 // was ever there. When both are wanted again and the only one that has the records is cut off, they
 // must not take themselves for the majority that they once were.
 func TestReplicasThatComeBackWithNothingFormNoGroupOfTheirOwn(t *testing.T) {
+	inBubble(t, testReplicasThatComeBackWithNothingFormNoGroupOfTheirOwn)
+}
+
+func testReplicasThatComeBackWithNothingFormNoGroupOfTheirOwn(t *testing.T) {
 	c := newTestCluster(t, 3)
 	for _, n := range c.nodes {
 		n.cfg.NoAutoBalance = true
@@ -187,6 +205,10 @@ func TestReplicasThatComeBackWithNothingFormNoGroupOfTheirOwn(t *testing.T) {
 // TestANodeIsReadyWithoutAPartitionThatCannotBeLed: the other half of its replicas is gone, perhaps for good, and this node
 // has been restarted.
 func TestANodeIsReadyWithoutAPartitionThatCannotBeLed(t *testing.T) {
+	inBubble(t, testANodeIsReadyWithoutAPartitionThatCannotBeLed)
+}
+
+func testANodeIsReadyWithoutAPartitionThatCannotBeLed(t *testing.T) {
 	c := newTestCluster(t, 3)
 	c.startAll()
 	spec := fsm.TopicSpec{Name: "half", Assignment: [][]fsm.NodeID{{"n1", "n2"}}}

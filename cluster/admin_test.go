@@ -11,7 +11,9 @@ import (
 
 // Partitions that a topic gets later are placed, get leaders and take records, and
 // those that were there keep theirs.
-func TestATopicGetsMorePartitions(t *testing.T) {
+func TestATopicGetsMorePartitions(t *testing.T) { inBubble(t, testATopicGetsMorePartitions) }
+
+func testATopicGetsMorePartitions(t *testing.T) {
 	c := newTestCluster(t, 3)
 	c.startAll()
 	topic := c.topic("a", 1, 3)
@@ -45,6 +47,10 @@ func TestATopicGetsMorePartitions(t *testing.T) {
 // What is changed through one node is known at the others when that is answered: a client behind a shim, or with the
 // addresses of several nodes, may ask another one next.
 func TestAChangeIsKnownAtAllNodesWhenItIsAnswered(t *testing.T) {
+	inBubble(t, testAChangeIsKnownAtAllNodesWhenItIsAnswered)
+}
+
+func testAChangeIsKnownAtAllNodesWhenItIsAnswered(t *testing.T) {
 	c := newTestCluster(t, 3)
 	c.startAll()
 	c.topic("ready", 1, 3)
@@ -82,6 +88,10 @@ func TestAChangeIsKnownAtAllNodesWhenItIsAnswered(t *testing.T) {
 
 // A node that has just died gets no new partitions: with one replica they would have no leader until it is back.
 func TestNothingIsPlacedOnANodeThatHasJustDied(t *testing.T) {
+	inBubble(t, testNothingIsPlacedOnANodeThatHasJustDied)
+}
+
+func testNothingIsPlacedOnANodeThatHasJustDied(t *testing.T) {
 	c := newTestCluster(t, 3)
 	c.startAll()
 	c.topic("before", 1, 3)
@@ -98,7 +108,9 @@ func TestNothingIsPlacedOnANodeThatHasJustDied(t *testing.T) {
 }
 
 // A configuration that is changed through one node holds at all.
-func TestConfigsAreAlteredEverywhere(t *testing.T) {
+func TestConfigsAreAlteredEverywhere(t *testing.T) { inBubble(t, testConfigsAreAlteredEverywhere) }
+
+func testConfigsAreAlteredEverywhere(t *testing.T) {
 	c := newTestCluster(t, 3)
 	c.startAll()
 	topic := c.topic("a", 1, 3)
@@ -123,7 +135,9 @@ func TestConfigsAreAlteredEverywhere(t *testing.T) {
 }
 
 // Deleted records are gone on all replicas, whichever node is asked, and stay gone.
-func TestRecordsAreDeletedEverywhere(t *testing.T) {
+func TestRecordsAreDeletedEverywhere(t *testing.T) { inBubble(t, testRecordsAreDeletedEverywhere) }
+
+func testRecordsAreDeletedEverywhere(t *testing.T) {
 	c := newTestCluster(t, 3)
 	c.startAll()
 	topic := c.topic("a", 1, 3)
@@ -185,7 +199,9 @@ func TestRecordsAreDeletedEverywhere(t *testing.T) {
 }
 
 // Every node tells who produces.
-func TestProducersAreTold(t *testing.T) {
+func TestProducersAreTold(t *testing.T) { inBubble(t, testProducersAreTold) }
+
+func testProducersAreTold(t *testing.T) {
 	c := newTestCluster(t, 3)
 	c.startAll()
 	id := fsm.PartitionID{Topic: c.topic("a", 1, 3).ID}
@@ -207,7 +223,9 @@ func TestProducersAreTold(t *testing.T) {
 }
 
 // The status says how large logs and disks are, and an id names one topic for ever.
-func TestTopicsAreDeletedByID(t *testing.T) {
+func TestTopicsAreDeletedByID(t *testing.T) { inBubble(t, testTopicsAreDeletedByID) }
+
+func testTopicsAreDeletedByID(t *testing.T) {
 	c := newTestCluster(t, 1)
 	c.startAll()
 	topic := c.topic("a", 1, 1)

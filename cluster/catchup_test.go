@@ -64,6 +64,10 @@ func localValues(t *testing.T, n *Node, id fsm.PartitionID) (start fsm.Offset, v
 // A follower that is away while the others go on past what Raft still has of their
 // log copies what it lacks; then, with the others stopped, it serves everything.
 func TestAFollowerFarBehindCopiesAndThenLeads(t *testing.T) {
+	inBubble(t, testAFollowerFarBehindCopiesAndThenLeads)
+}
+
+func testAFollowerFarBehindCopiesAndThenLeads(t *testing.T) {
 	c := newTestCluster(t, 3)
 	small(c, map[string]string{"segment.bytes": "20000"})
 	c.startAll()
@@ -116,6 +120,10 @@ func (c *testCluster) outOfWindow(nodes []int, id fsm.PartitionID, index uint64)
 // The same when retention has deleted meanwhile what the follower had: it begins
 // where the others begin.
 func TestAFollowerIsAwayWhileRetentionTrimsPastIt(t *testing.T) {
+	inBubble(t, testAFollowerIsAwayWhileRetentionTrimsPastIt)
+}
+
+func testAFollowerIsAwayWhileRetentionTrimsPastIt(t *testing.T) {
 	c := newTestCluster(t, 3)
 	small(c, map[string]string{"segment.bytes": "20000", "retention.bytes": "60000"})
 	c.startAll()
@@ -167,6 +175,10 @@ func TestAFollowerIsAwayWhileRetentionTrimsPastIt(t *testing.T) {
 // An idle partition with records that are too old ends empty on all replicas, and
 // goes on from its offsets.
 func TestAnIdlePartitionIsEmptiedByRetention(t *testing.T) {
+	inBubble(t, testAnIdlePartitionIsEmptiedByRetention)
+}
+
+func testAnIdlePartitionIsEmptiedByRetention(t *testing.T) {
 	c := newTestCluster(t, 3)
 	small(c, map[string]string{"retention.ms": "1500"})
 	c.startAll()
@@ -220,7 +232,9 @@ func TestAnIdlePartitionIsEmptiedByRetention(t *testing.T) {
 }
 
 // Nothing at all is to be kept where retention.bytes is 0, as in Kafka.
-func TestRetentionOfNoBytes(t *testing.T) {
+func TestRetentionOfNoBytes(t *testing.T) { inBubble(t, testRetentionOfNoBytes) }
+
+func testRetentionOfNoBytes(t *testing.T) {
 	c := newTestCluster(t, 1)
 	small(c, map[string]string{"retention.bytes": "0"})
 	c.startAll()
@@ -241,6 +255,10 @@ func TestRetentionOfNoBytes(t *testing.T) {
 // A record that came with a time far ahead, in microseconds where milliseconds are meant, is in the log
 // from before the topic refused such: it goes with the others of its time.
 func TestATimeFarAheadDoesNotEndRetention(t *testing.T) {
+	inBubble(t, testATimeFarAheadDoesNotEndRetention)
+}
+
+func testATimeFarAheadDoesNotEndRetention(t *testing.T) {
 	c := newTestCluster(t, 3)
 	small(c, map[string]string{"retention.ms": "1500", "message.timestamp.after.max.ms": "0"})
 	c.startAll()
@@ -296,6 +314,10 @@ func TestASegmentsAge(t *testing.T) {
 // A follower that is away while all that there is gets too old finds a leader whose
 // log holds nothing at all.
 func TestAFollowerIsAwayWhileRetentionFreesEverything(t *testing.T) {
+	inBubble(t, testAFollowerIsAwayWhileRetentionFreesEverything)
+}
+
+func testAFollowerIsAwayWhileRetentionFreesEverything(t *testing.T) {
 	c := newTestCluster(t, 3)
 	small(c, map[string]string{"retention.ms": "1500"})
 	c.startAll()
@@ -325,6 +347,10 @@ func TestAFollowerIsAwayWhileRetentionFreesEverything(t *testing.T) {
 // TestAnEmptiedPartitionIsCopiedWhenNothingCanBeCommitted: of three replicas one is gone and one was away
 // while all that there is was freed. It has to be copied before anything is committed.
 func TestAnEmptiedPartitionIsCopiedWhenNothingCanBeCommitted(t *testing.T) {
+	inBubble(t, testAnEmptiedPartitionIsCopiedWhenNothingCanBeCommitted)
+}
+
+func testAnEmptiedPartitionIsCopiedWhenNothingCanBeCommitted(t *testing.T) {
 	c := newTestCluster(t, 3)
 	small(c, map[string]string{"retention.ms": "1500"})
 	c.startAll()
@@ -355,6 +381,10 @@ func TestAnEmptiedPartitionIsCopiedWhenNothingCanBeCommitted(t *testing.T) {
 // TestRecordsInFrontOfALeaderChangeGetTooOld: the entry of a new leader begins a segment of its own when the one
 // before is old enough. What is in front of it expires all the same, though nothing else is written.
 func TestRecordsInFrontOfALeaderChangeGetTooOld(t *testing.T) {
+	inBubble(t, testRecordsInFrontOfALeaderChangeGetTooOld)
+}
+
+func testRecordsInFrontOfALeaderChangeGetTooOld(t *testing.T) {
 	c := newTestCluster(t, 3)
 	small(c, map[string]string{"segment.ms": "100", "retention.ms": "3000"})
 	c.startAll()
@@ -388,6 +418,10 @@ func TestRecordsInFrontOfALeaderChangeGetTooOld(t *testing.T) {
 // A leader that offers its snapshot again while what was copied waits to be taken over does not begin another copy
 // in the same place.
 func TestASnapshotOfferedTwiceIsCopiedOnce(t *testing.T) {
+	inBubble(t, testASnapshotOfferedTwiceIsCopiedOnce)
+}
+
+func testASnapshotOfferedTwiceIsCopiedOnce(t *testing.T) {
 	c := newTestCluster(t, 3)
 	small(c, nil)
 	c.startAll()

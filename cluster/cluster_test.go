@@ -15,10 +15,12 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"github.com/trimaran-io/trimaran/cluster/peer/peertest"
 	"github.com/trimaran-io/trimaran/fsm"
 	"github.com/trimaran-io/trimaran/kafkaproto"
 )
@@ -26,23 +28,26 @@ import (
 // testCluster is a cluster in this process, on loopback, with a network between
 // the nodes that can be cut.
 type testCluster struct {
-	t     *testing.T
-	base  string
-	key   []byte // of its gossip: tests side by side must not meet when one takes a port that another had
-	nodes []*testNode
-	net   *cuttable
-	acks  *promised
+	t      *testing.T
+	base   string
+	key    []byte // of its gossip: tests side by side must not meet when one takes a port that another had
+	nodes  []*testNode
+	net    *cuttable
+	starts int
+	acks   *promised
 }
 
 type testNode struct {
 	*Node
 	cfg     Config
 	running bool
+	fixed   bool // it keeps its addresses
 }
 
 // cuttable is a network whose pairs of nodes can be cut: connections between
 // them break and no new ones come to be.
 type cuttable struct {
+	under *peertest.Network
 	mu    sync.Mutex
 	owner map[string]int // address -> node
 	cut   map[[2]int]bool
@@ -52,10 +57,13 @@ type cuttable struct {
 var errCut = errors.New("the test cut the network")
 
 func newCuttable() *cuttable {
-	return &cuttable{owner: map[string]int{}, cut: map[[2]int]bool{}, conns: map[[2]int]map[net.Conn]bool{}}
+	under := peertest.New()
+	under.Latency = 200 * time.Microsecond // where nothing takes time, whoever does something again and again ends virtual time
+	return &cuttable{under: under, owner: map[string]int{}, cut: map[[2]int]bool{}, conns: map[[2]int]map[net.Conn]bool{}}
 }
 
 func (c *cuttable) dialer(from int) func(context.Context, string) (net.Conn, error) {
+	dial := c.under.Dial(fmt.Sprint("n", from+1))
 	return func(ctx context.Context, addr string) (net.Conn, error) {
 		c.mu.Lock()
 		to, known := c.owner[addr]
@@ -65,7 +73,7 @@ func (c *cuttable) dialer(from int) func(context.Context, string) (net.Conn, err
 		if cut {
 			return nil, errCut
 		}
-		conn, err := new(net.Dialer).DialContext(ctx, "tcp", addr)
+		conn, err := dial(ctx, addr)
 		if err != nil || !known {
 			return conn, err
 		}
@@ -86,20 +94,21 @@ func (c *cuttable) dialer(from int) func(context.Context, string) (net.Conn, err
 // isolate cuts a node from all others, or ends that.
 func (c *cuttable) isolate(node int, all int, cut bool) {
 	c.mu.Lock()
-	defer c.mu.Unlock()
 	for other := range all {
-		if other == node {
-			continue
+		if other != node {
+			c.pairLocked([2]int{min(node, other), max(node, other)}, cut)
 		}
-		c.pairLocked([2]int{min(node, other), max(node, other)}, cut)
 	}
+	c.mu.Unlock()
+	noticed()
 }
 
 // pair cuts two nodes off from each other, or ends that.
 func (c *cuttable) pair(a, b int, cut bool) {
 	c.mu.Lock()
-	defer c.mu.Unlock()
 	c.pairLocked([2]int{min(a, b), max(a, b)}, cut)
+	c.mu.Unlock()
+	noticed()
 }
 
 func (c *cuttable) pairLocked(pair [2]int, cut bool) {
@@ -119,11 +128,46 @@ func testLogger(t *testing.T) *slog.Logger {
 	return slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug}))
 }
 
-// newTestCluster makes n nodes that expect each other; none is started. Tests
-// with clusters run side by side: they mostly wait for elections.
-func newTestCluster(t *testing.T, n int) *testCluster {
+// inBubble runs a test of whole clusters in virtual time, beside others. Nodes have a network in
+// memory; hours of theirs take seconds.
+func inBubble(t *testing.T, test func(t *testing.T)) {
 	t.Helper()
 	t.Parallel()
+	const most = 5 * time.Minute // of real time; most take less than one second
+	stuck := time.AfterFunc(most, func() {
+		panic(t.Name() + ": virtual time does not pass: somebody does something again and again, or waits with a mutex held")
+	})
+	defer stuck.Stop()
+	synctest.Test(t, test)
+}
+
+// virtual reports whether this is a bubble of synctest: time begins in the year 2000 there.
+func virtual() bool { return time.Now().Year() == 2000 }
+
+// noticed waits until all have noticed what has just happened, in virtual time.
+func noticed() {
+	if virtual() {
+		synctest.Wait()
+	}
+}
+
+// inRealTime runs a test in which something waits for a disk with a mutex held, as disks that hang
+// are for: virtual time would not pass.
+func inRealTime(t *testing.T, test func(t *testing.T)) {
+	t.Helper()
+	t.Parallel()
+	test(t)
+}
+
+// runInBubble is inBubble as a test within a test.
+func runInBubble(t *testing.T, name string, test func(t *testing.T)) {
+	t.Helper()
+	t.Run(name, func(t *testing.T) { inBubble(t, test) })
+}
+
+// newTestCluster makes n nodes that expect each other; none is started.
+func newTestCluster(t *testing.T, n int) *testCluster {
+	t.Helper()
 	c := &testCluster{t: t, base: t.TempDir(), key: make([]byte, 16), net: newCuttable(), acks: newPromised(t)}
 	rand.Read(c.key)
 	for range n {
@@ -132,6 +176,9 @@ func newTestCluster(t *testing.T, n int) *testCluster {
 	t.Cleanup(func() {
 		for i := range c.nodes {
 			c.kill(i)
+		}
+		if virtual() { // a probe of gossip's outlives its node by its timeout, and the bubble's time ends with the test
+			time.Sleep(time.Minute)
 		}
 	})
 	return c
@@ -143,15 +190,34 @@ func (c *testCluster) add(expect int) int {
 	cfg := Config{
 		DataDir:         filepath.Join(c.base, fmt.Sprintf("n%d", i+1)),
 		NodeID:          fsm.NodeID(fmt.Sprintf("n%d", i+1)),
-		PeerListen:      "127.0.0.1:0",
-		GossipListen:    "127.0.0.1:0",
 		GossipKey:       c.key,
 		BootstrapExpect: expect,
 		Logger:          testLogger(c.t),
 		Dial:            c.net.dialer(i),
+		Listen:          func(addr string) (net.Listener, error) { return c.net.under.Listen(fmt.Sprint("n", i+1), addr) },
 	}
 	c.nodes = append(c.nodes, &testNode{cfg: cfg})
 	return i
+}
+
+// addresses gives a node new ones, as a node in a container has them after each start.
+func (c *testCluster) addresses(i int) {
+	c.t.Helper()
+	node := c.nodes[i]
+	c.starts++
+	node.cfg.PeerListen = fmt.Sprintf("10.0.%d.%d:7000", c.starts, i+1)
+	node.cfg.GossipListen = fmt.Sprintf("10.0.%d.%d:7946", c.starts, i+1)
+	c.gossips(i)
+}
+
+// gossips gives a node its transport of gossip, which ends with the node.
+func (c *testCluster) gossips(i int) {
+	c.t.Helper()
+	transport, err := c.net.under.Gossip(fmt.Sprint("n", i+1), c.nodes[i].cfg.GossipListen)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	c.nodes[i].cfg.gossip = transport
 }
 
 func (c *testCluster) start(i int) *testNode {
@@ -163,6 +229,11 @@ func (c *testCluster) start(i int) *testNode {
 			_, gossip := other.Addresses()
 			node.cfg.Join = append(node.cfg.Join, gossip)
 		}
+	}
+	if node.fixed {
+		c.gossips(i)
+	} else {
+		c.addresses(i)
 	}
 	node.cfg.answered = c.acks.of(i)
 	n, err := Start(node.cfg)
@@ -419,6 +490,10 @@ func (c *testCluster) wantEverywhere(id fsm.PartitionID, want []string) {
 }
 
 func TestThreeNodesFormOneClusterInAnyOrder(t *testing.T) {
+	inBubble(t, testThreeNodesFormOneClusterInAnyOrder)
+}
+
+func testThreeNodesFormOneClusterInAnyOrder(t *testing.T) {
 	c := newTestCluster(t, 3)
 	c.start(2)
 	if err := c.nodes[2].Ready(); err == nil {
@@ -442,6 +517,10 @@ func TestThreeNodesFormOneClusterInAnyOrder(t *testing.T) {
 }
 
 func TestRecordsAppendedAtAnyNodeAreReadAtEveryNode(t *testing.T) {
+	inBubble(t, testRecordsAppendedAtAnyNodeAreReadAtEveryNode)
+}
+
+func testRecordsAppendedAtAnyNodeAreReadAtEveryNode(t *testing.T) {
 	c := newTestCluster(t, 3)
 	c.startAll()
 	topic := c.topic("a", 2, 3)
@@ -480,7 +559,9 @@ func TestRecordsAppendedAtAnyNodeAreReadAtEveryNode(t *testing.T) {
 	}
 }
 
-func TestAwaitWakesOnCommitAtEveryNode(t *testing.T) {
+func TestAwaitWakesOnCommitAtEveryNode(t *testing.T) { inBubble(t, testAwaitWakesOnCommitAtEveryNode) }
+
+func testAwaitWakesOnCommitAtEveryNode(t *testing.T) {
 	c := newTestCluster(t, 3)
 	c.startAll()
 	topic := c.topic("a", 1, 3)
@@ -532,6 +613,7 @@ func (c *testCluster) load(id fsm.PartitionID, name string, through ...int) *ack
 				call, end := context.WithTimeout(ctx, 5*time.Second)
 				appended, err := node.Append(call, id, [][]byte{batchOf(value)})
 				end()
+				time.Sleep(5 * time.Millisecond)
 				if err == nil {
 					l.mu.Lock()
 					l.acked[value] = appended[0].BaseOffset
@@ -611,6 +693,10 @@ func (l *acknowledgedLoad) check(c *testCluster, id fsm.PartitionID) {
 }
 
 func TestNothingAcknowledgedIsLostWhenNodesDieInTurn(t *testing.T) {
+	inBubble(t, testNothingAcknowledgedIsLostWhenNodesDieInTurn)
+}
+
+func testNothingAcknowledgedIsLostWhenNodesDieInTurn(t *testing.T) {
 	c := newTestCluster(t, 3)
 	c.startAll()
 	topic := c.topic("a", 1, 3)
@@ -641,6 +727,10 @@ func TestNothingAcknowledgedIsLostWhenNodesDieInTurn(t *testing.T) {
 }
 
 func TestTheMinoritySideRefusesAndTheMajorityGoesOn(t *testing.T) {
+	inBubble(t, testTheMinoritySideRefusesAndTheMajorityGoesOn)
+}
+
+func testTheMinoritySideRefusesAndTheMajorityGoesOn(t *testing.T) {
 	c := newTestCluster(t, 3)
 	c.startAll()
 	topic := c.topic("a", 1, 3)
@@ -697,6 +787,10 @@ func TestTheMinoritySideRefusesAndTheMajorityGoesOn(t *testing.T) {
 }
 
 func TestAllNodesStopAtOnceAndComeBackWithOtherAddresses(t *testing.T) {
+	inBubble(t, testAllNodesStopAtOnceAndComeBackWithOtherAddresses)
+}
+
+func testAllNodesStopAtOnceAndComeBackWithOtherAddresses(t *testing.T) {
 	c := newTestCluster(t, 3)
 	c.startAll()
 	topic := c.topic("a", 3, 3)
@@ -721,6 +815,10 @@ func TestAllNodesStopAtOnceAndComeBackWithOtherAddresses(t *testing.T) {
 }
 
 func TestAFollowerThatWasAwayGetsEverything(t *testing.T) {
+	inBubble(t, testAFollowerThatWasAwayGetsEverything)
+}
+
+func testAFollowerThatWasAwayGetsEverything(t *testing.T) {
 	c := newTestCluster(t, 3)
 	c.startAll()
 	topic := c.topic("a", 1, 3)
@@ -746,6 +844,10 @@ func TestAFollowerThatWasAwayGetsEverything(t *testing.T) {
 }
 
 func TestASnapshotAndARestartChangeNothing(t *testing.T) {
+	inBubble(t, testASnapshotAndARestartChangeNothing)
+}
+
+func testASnapshotAndARestartChangeNothing(t *testing.T) {
 	c := newTestCluster(t, 1)
 	c.startAll()
 	topic := c.topic("a", 1, 1)
@@ -773,6 +875,10 @@ func TestASnapshotAndARestartChangeNothing(t *testing.T) {
 }
 
 func TestADeletedTopicIsAnotherTopicWhenCreatedAgain(t *testing.T) {
+	inBubble(t, testADeletedTopicIsAnotherTopicWhenCreatedAgain)
+}
+
+func testADeletedTopicIsAnotherTopicWhenCreatedAgain(t *testing.T) {
 	c := newTestCluster(t, 3)
 	c.startAll()
 	first := c.topic("a", 1, 3)
@@ -807,6 +913,10 @@ func TestADeletedTopicIsAnotherTopicWhenCreatedAgain(t *testing.T) {
 }
 
 func TestANodeIsRefusedWithTheWrongDirectoryOrName(t *testing.T) {
+	inBubble(t, testANodeIsRefusedWithTheWrongDirectoryOrName)
+}
+
+func testANodeIsRefusedWithTheWrongDirectoryOrName(t *testing.T) {
 	c := newTestCluster(t, 1)
 	c.startAll()
 	second := c.nodes[0].cfg
@@ -828,6 +938,10 @@ func TestANodeIsRefusedWithTheWrongDirectoryOrName(t *testing.T) {
 }
 
 func TestAWipedNodeCannotComeBackUnderItsOldName(t *testing.T) {
+	inBubble(t, testAWipedNodeCannotComeBackUnderItsOldName)
+}
+
+func testAWipedNodeCannotComeBackUnderItsOldName(t *testing.T) {
 	c := newTestCluster(t, 3)
 	c.startAll()
 	c.kill(1)
@@ -846,7 +960,9 @@ func TestAWipedNodeCannotComeBackUnderItsOldName(t *testing.T) {
 	}
 }
 
-func TestAFourthNodeJoinsAndServes(t *testing.T) {
+func TestAFourthNodeJoinsAndServes(t *testing.T) { inBubble(t, testAFourthNodeJoinsAndServes) }
+
+func testAFourthNodeJoinsAndServes(t *testing.T) {
 	c := newTestCluster(t, 3)
 	c.startAll()
 	topic := c.topic("a", 1, 3)
@@ -873,6 +989,10 @@ func TestAFourthNodeJoinsAndServes(t *testing.T) {
 // A replica whose files are gone may have lost what it acknowledged, and its
 // group goes on without it until it has come back through the others.
 func TestALostReplicaIsRebuiltAndThePartitionGoesOn(t *testing.T) {
+	inBubble(t, testALostReplicaIsRebuiltAndThePartitionGoesOn)
+}
+
+func testALostReplicaIsRebuiltAndThePartitionGoesOn(t *testing.T) {
 	c := newTestCluster(t, 3)
 	c.startAll()
 	topic := c.topic("a", 1, 3)
@@ -892,6 +1012,10 @@ func TestALostReplicaIsRebuiltAndThePartitionGoesOn(t *testing.T) {
 }
 
 func TestAReadyNodeHasTheTopicsOfItsConfiguration(t *testing.T) {
+	inBubble(t, testAReadyNodeHasTheTopicsOfItsConfiguration)
+}
+
+func testAReadyNodeHasTheTopicsOfItsConfiguration(t *testing.T) {
 	c := newTestCluster(t, 3)
 	for _, node := range c.nodes {
 		node.cfg.InitialTopics = []fsm.TopicSpec{{Name: "events", Partitions: 3, ReplicationFactor: -1}, {Name: "one", Partitions: 1, ReplicationFactor: 1}}
@@ -923,6 +1047,10 @@ func TestAReadyNodeHasTheTopicsOfItsConfiguration(t *testing.T) {
 
 // A topic that needs more nodes than there are does not keep the others, or the node, waiting.
 func TestATopicOfTheConfigurationThatCannotBeYet(t *testing.T) {
+	inBubble(t, testATopicOfTheConfigurationThatCannotBeYet)
+}
+
+func testATopicOfTheConfigurationThatCannotBeYet(t *testing.T) {
 	c := newTestCluster(t, 1)
 	c.nodes[0].cfg.InitialTopics = []fsm.TopicSpec{{Name: "three", Partitions: 1, ReplicationFactor: 3}, {Name: "one", Partitions: 1, ReplicationFactor: 1}}
 	node := c.start(0)
@@ -937,6 +1065,10 @@ func TestATopicOfTheConfigurationThatCannotBeYet(t *testing.T) {
 // A topic that is being created takes no node out of service: what this asks is
 // also how the gateway knows whether a topic is missing or not known yet.
 func TestANodeStaysReadyWhileTopicsAreCreated(t *testing.T) {
+	inBubble(t, testANodeStaysReadyWhileTopicsAreCreated)
+}
+
+func testANodeStaysReadyWhileTopicsAreCreated(t *testing.T) {
 	c := newTestCluster(t, 3)
 	c.startAll()
 	ctx := within(t)
@@ -951,7 +1083,7 @@ func TestANodeStaysReadyWhileTopicsAreCreated(t *testing.T) {
 				t.Fatal(err)
 			}
 			done = true
-		default:
+		case <-time.After(time.Millisecond):
 		}
 		for i, n := range c.nodes {
 			if err := n.Ready(); err != nil {

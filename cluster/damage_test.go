@@ -18,7 +18,9 @@ import (
 
 // A byte that flips on a replica's disk is found by its CRC and never served. The
 // replica is rebuilt from the others while the partition goes on.
-func TestADamagedRecordIsNeverServed(t *testing.T) {
+func TestADamagedRecordIsNeverServed(t *testing.T) { inBubble(t, testADamagedRecordIsNeverServed) }
+
+func testADamagedRecordIsNeverServed(t *testing.T) {
 	c := newTestCluster(t, 3)
 	c.startAll()
 	topic := c.topic("a", 1, 3)
@@ -88,7 +90,9 @@ func (c *testCluster) rebuilt(node int, id fsm.PartitionID, next fsm.Offset) {
 
 // With a majority damaged nobody invents what is lost: the partition says so and
 // serves no damaged byte.
-func TestAMajorityDamagedIsRefused(t *testing.T) {
+func TestAMajorityDamagedIsRefused(t *testing.T) { inBubble(t, testAMajorityDamagedIsRefused) }
+
+func testAMajorityDamagedIsRefused(t *testing.T) {
 	c := newTestCluster(t, 3)
 	c.startAll()
 	topic := c.topic("a", 1, 3)
@@ -132,6 +136,10 @@ func TestAMajorityDamagedIsRefused(t *testing.T) {
 // What a follower copies goes behind its own segments. If the last entry of one is damaged, which an opening does not notice as
 // it is covered by the snapshot, the replica is made anew instead of being copied again for ever.
 func TestACopyThatMeetsDamageIsMadeAnew(t *testing.T) {
+	inBubble(t, testACopyThatMeetsDamageIsMadeAnew)
+}
+
+func testACopyThatMeetsDamageIsMadeAnew(t *testing.T) {
 	c := newTestCluster(t, 3)
 	small(c, map[string]string{"segment.bytes": "20000"})
 	for _, n := range c.nodes {

@@ -74,7 +74,9 @@ func (c *testCluster) allRun() {
 
 // A full disk refuses records and nothing else, loses nothing, and is over when
 // there is room.
-func TestAFullDiskIsAState(t *testing.T) {
+func TestAFullDiskIsAState(t *testing.T) { inBubble(t, testAFullDiskIsAState) }
+
+func testAFullDiskIsAState(t *testing.T) {
 	c := newTestCluster(t, 3)
 	registry := prometheus.NewRegistry()
 	c.nodes[0].cfg.Registry = registry
@@ -166,7 +168,9 @@ func TestAFullDiskIsAState(t *testing.T) {
 
 // What the followers cannot store is not taken by a leader that could, and ends
 // when they can.
-func TestFollowersWithFullDisks(t *testing.T) {
+func TestFollowersWithFullDisks(t *testing.T) { inBubble(t, testFollowersWithFullDisks) }
+
+func testFollowersWithFullDisks(t *testing.T) {
 	c := newTestCluster(t, 3)
 	c.smallDisk(1, 96)
 	c.smallDisk(2, 96)
@@ -209,7 +213,9 @@ func (c *testCluster) lead(node int, id fsm.PartitionID) {
 }
 
 // When not a byte is left, votes cannot be stored. Raft would panic; here it waits.
-func TestNotAByteLeft(t *testing.T) {
+func TestNotAByteLeft(t *testing.T) { inBubble(t, testNotAByteLeft) }
+
+func testNotAByteLeft(t *testing.T) {
 	c := newTestCluster(t, 3)
 	for i := range c.nodes {
 		c.smallDisk(i, 32)
@@ -266,7 +272,9 @@ func TestNotAByteLeft(t *testing.T) {
 }
 
 // Something else fills the disk in a moment, between two looks at it, while records are written.
-func TestADiskFillsInAMoment(t *testing.T) {
+func TestADiskFillsInAMoment(t *testing.T) { inBubble(t, testADiskFillsInAMoment) }
+
+func testADiskFillsInAMoment(t *testing.T) {
 	c := newTestCluster(t, 1)
 	c.smallDisk(0, 64)
 	c.startAll()
@@ -309,7 +317,9 @@ func TestADiskFillsInAMoment(t *testing.T) {
 }
 
 // A leader with a full disk gives its leadership to a node that has room, and gets it back when it has room itself.
-func TestALeaderWithAFullDiskHandsOver(t *testing.T) {
+func TestALeaderWithAFullDiskHandsOver(t *testing.T) { inBubble(t, testALeaderWithAFullDiskHandsOver) }
+
+func testALeaderWithAFullDiskHandsOver(t *testing.T) {
 	c := newTestCluster(t, 3)
 	c.smallDisk(0, 96)
 	for i := range c.nodes {

@@ -44,7 +44,7 @@ func spoil(t *testing.T, path string) {
 // instead, lets go of all that waits for its groups, and nothing is lost that the others acknowledged with it.
 func TestANodeWhoseDiskFailsEndsInOrder(t *testing.T) {
 	for _, file := range []string{"votes", "catalog/*.log"} {
-		t.Run(strings.TrimSuffix(file, "/*.log"), func(t *testing.T) {
+		runInBubble(t, strings.TrimSuffix(file, "/*.log"), func(t *testing.T) {
 			c := newTestCluster(t, 3)
 			c.startAll()
 			topic := c.topic("events", 3, 3)

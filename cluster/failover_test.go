@@ -106,6 +106,10 @@ func FuzzSurvey(f *testing.F) {
 
 // TestManyGroupsElectAtOnceWhenANodeDies: by their own timers they would take half a minute.
 func TestManyGroupsElectAtOnceWhenANodeDies(t *testing.T) {
+	inBubble(t, testManyGroupsElectAtOnceWhenANodeDies)
+}
+
+func testManyGroupsElectAtOnceWhenANodeDies(t *testing.T) {
 	c := newTestCluster(t, 3)
 	c.startAll()
 	const partitions = 40
@@ -132,6 +136,10 @@ func TestManyGroupsElectAtOnceWhenANodeDies(t *testing.T) {
 // take it for theirs for some seconds. When it finds that one of them should stand, that one does; another node that
 // asks for the same is not believed.
 func TestTheLeaderThatIsRememberedMayAskForAnElection(t *testing.T) {
+	inBubble(t, testTheLeaderThatIsRememberedMayAskForAnElection)
+}
+
+func testTheLeaderThatIsRememberedMayAskForAnElection(t *testing.T) {
 	c := newTestCluster(t, 3)
 	c.startAll()
 	id := fsm.PartitionID{Topic: c.topic("ask", 1, 3).ID}
@@ -177,6 +185,10 @@ func TestTheLeaderThatIsRememberedMayAskForAnElection(t *testing.T) {
 
 // TestALonelySuspicionChangesNothing: two nodes lose sight of each other and the third sees both.
 func TestALonelySuspicionChangesNothing(t *testing.T) {
+	inBubble(t, testALonelySuspicionChangesNothing)
+}
+
+func testALonelySuspicionChangesNothing(t *testing.T) {
 	c := newTestCluster(t, 3)
 	c.startAll()
 	const partitions = 12
@@ -237,6 +249,10 @@ func TestALonelySuspicionChangesNothing(t *testing.T) {
 
 // TestAGroupThatEndedOnALiveNodeIsLedByAnother: nothing is wrong with the node, so it is not held for gone.
 func TestAGroupThatEndedOnALiveNodeIsLedByAnother(t *testing.T) {
+	inBubble(t, testAGroupThatEndedOnALiveNodeIsLedByAnother)
+}
+
+func testAGroupThatEndedOnALiveNodeIsLedByAnother(t *testing.T) {
 	c := newTestCluster(t, 3)
 	c.startAll()
 	topic := c.topic("one", 1, 3)

@@ -45,7 +45,7 @@ func TestAFormationThatWasCutShortIsResumed(t *testing.T) {
 		"adopted, not bootstrapped":  {[3]bool{true, true, true}, [3]bool{true, false, false}},
 		"one follower adopted first": {[3]bool{true, true, true}, [3]bool{true, false, true}},
 	} {
-		t.Run(name, func(t *testing.T) {
+		runInBubble(t, name, func(t *testing.T) {
 			c := newTestCluster(t, 3)
 			const id = "0123456789abcdef0123456789abcdef"
 			forming := formation{ClusterID: id, Proposer: "n1.00000001"}
@@ -76,7 +76,9 @@ func TestAFormationThatWasCutShortIsResumed(t *testing.T) {
 	}
 }
 
-func TestAGrantBindsANodeToItsProposer(t *testing.T) {
+func TestAGrantBindsANodeToItsProposer(t *testing.T) { inBubble(t, testAGrantBindsANodeToItsProposer) }
+
+func testAGrantBindsANodeToItsProposer(t *testing.T) {
 	c := newTestCluster(t, 2)
 	other := formation{ClusterID: strings.Repeat("ab", 16), Proposer: "zz.0000ffff", Nodes: []fsm.Node{{ID: "n2", Incarnation: "00000002"}, {ID: "zz", Incarnation: "0000ffff"}}}
 	seedIdentity(t, c.nodes[1].cfg, identityFile{Incarnation: "00000002", Forming: &other})
@@ -93,6 +95,10 @@ func TestAGrantBindsANodeToItsProposer(t *testing.T) {
 }
 
 func TestNodesThatDisagreeAboutTheSizeWaitAndSayWhy(t *testing.T) {
+	inBubble(t, testNodesThatDisagreeAboutTheSizeWaitAndSayWhy)
+}
+
+func testNodesThatDisagreeAboutTheSizeWaitAndSayWhy(t *testing.T) {
 	c := newTestCluster(t, 2)
 	c.nodes[1].cfg.BootstrapExpect = 3
 	c.start(0)
@@ -108,6 +114,10 @@ func TestNodesThatDisagreeAboutTheSizeWaitAndSayWhy(t *testing.T) {
 }
 
 func TestTwoNodesOfOneNameWaitAndSayWhy(t *testing.T) {
+	inBubble(t, testTwoNodesOfOneNameWaitAndSayWhy)
+}
+
+func testTwoNodesOfOneNameWaitAndSayWhy(t *testing.T) {
 	c := newTestCluster(t, 2)
 	c.nodes[1].cfg.NodeID = c.nodes[0].cfg.NodeID
 	c.start(0)
@@ -124,6 +134,10 @@ func TestTwoNodesOfOneNameWaitAndSayWhy(t *testing.T) {
 
 // TestACopyOfADataDirectoryIsNoSecondNode: it would vote and acknowledge in the name of the first.
 func TestACopyOfADataDirectoryIsNoSecondNode(t *testing.T) {
+	inBubble(t, testACopyOfADataDirectoryIsNoSecondNode)
+}
+
+func testACopyOfADataDirectoryIsNoSecondNode(t *testing.T) {
 	c := newTestCluster(t, 3)
 	for _, n := range c.nodes {
 		n.cfg.twinFor = 5 * time.Second

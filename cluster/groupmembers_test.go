@@ -87,7 +87,9 @@ func (c *testCluster) shardLeader(group string) int {
 // A planned stop hands shards over: members go on as members of the same generation.
 // A join that waits at the node is told to look for the next coordinator, and does
 // not hold up the stop.
-func TestAPlannedStopHandsMembersOver(t *testing.T) {
+func TestAPlannedStopHandsMembersOver(t *testing.T) { inBubble(t, testAPlannedStopHandsMembersOver) }
+
+func testAPlannedStopHandsMembersOver(t *testing.T) {
 	c := newTestCluster(t, 3)
 	c.startAll()
 	const group = "g"
@@ -133,7 +135,9 @@ func TestAPlannedStopHandsMembersOver(t *testing.T) {
 
 // Whoever waits at a node that dies is told so at once, and others' requests are not
 // held up by those that wait.
-func TestAWaitEndsWithTheLeadersNode(t *testing.T) {
+func TestAWaitEndsWithTheLeadersNode(t *testing.T) { inBubble(t, testAWaitEndsWithTheLeadersNode) }
+
+func testAWaitEndsWithTheLeadersNode(t *testing.T) {
 	c := newTestCluster(t, 3)
 	c.startAll()
 	const group = "g"

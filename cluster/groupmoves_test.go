@@ -9,7 +9,9 @@ import (
 )
 
 // A node that leaves gives its shards to another one, with what is in them.
-func TestShardsLeaveWithTheirNode(t *testing.T) {
+func TestShardsLeaveWithTheirNode(t *testing.T) { inBubble(t, testShardsLeaveWithTheirNode) }
+
+func testShardsLeaveWithTheirNode(t *testing.T) {
 	c := newTestCluster(t, 3)
 	c.startAll()
 	c.topic("a", 1, 3)
@@ -41,7 +43,9 @@ func TestShardsLeaveWithTheirNode(t *testing.T) {
 
 // The shards of a cluster that began with one node get more replicas when there are
 // more nodes, and then do without the first.
-func TestShardsGetMoreReplicas(t *testing.T) {
+func TestShardsGetMoreReplicas(t *testing.T) { inBubble(t, testShardsGetMoreReplicas) }
+
+func testShardsGetMoreReplicas(t *testing.T) {
 	c := newTestCluster(t, 1)
 	c.startAll()
 	c.topic("a", 1, 1)

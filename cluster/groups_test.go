@@ -137,6 +137,10 @@ func groupNames() []string {
 // What was committed is there after the death of the shards' leaders, and after a
 // restart of everything; and what is internal stays out of sight.
 func TestCommitsSurviveTheirLeadersAndARestart(t *testing.T) {
+	inBubble(t, testCommitsSurviveTheirLeadersAndARestart)
+}
+
+func testCommitsSurviveTheirLeadersAndARestart(t *testing.T) {
 	c := newTestCluster(t, 3)
 	c.startAll()
 	c.topic("a", 2, 3)
@@ -200,6 +204,10 @@ func TestCommitsSurviveTheirLeadersAndARestart(t *testing.T) {
 // Offsets of a topic that is deleted count as none, also when there is another of
 // its name.
 func TestOffsetsOfADeletedTopicCountAsNone(t *testing.T) {
+	inBubble(t, testOffsetsOfADeletedTopicCountAsNone)
+}
+
+func testOffsetsOfADeletedTopicCountAsNone(t *testing.T) {
 	c := newTestCluster(t, 1)
 	c.startAll()
 	c.topic("a", 1, 1)
@@ -219,6 +227,10 @@ func TestOffsetsOfADeletedTopicCountAsNone(t *testing.T) {
 }
 
 func TestRequestsForShardsThatAreNotAreRefused(t *testing.T) {
+	inBubble(t, testRequestsForShardsThatAreNotAreRefused)
+}
+
+func testRequestsForShardsThatAreNotAreRefused(t *testing.T) {
 	c := newTestCluster(t, 1)
 	registry := prometheus.NewRegistry()
 	c.nodes[0].cfg.Registry = registry
@@ -268,7 +280,9 @@ func TestRequestsForShardsThatAreNotAreRefused(t *testing.T) {
 
 // One request finds its way while its shard's leader dies: what is only read is asked
 // again by itself.
-func TestWhatIsReadIsAskedAgain(t *testing.T) {
+func TestWhatIsReadIsAskedAgain(t *testing.T) { inBubble(t, testWhatIsReadIsAskedAgain) }
+
+func testWhatIsReadIsAskedAgain(t *testing.T) {
 	c := newTestCluster(t, 3)
 	c.startAll()
 	c.topic("a", 1, 3)
@@ -360,6 +374,10 @@ func FuzzDecodeCoordinate(f *testing.F) {
 // A coordinator on a node that has just started may not know all topics yet. It must say that it cannot answer
 // rather than that nothing is committed: consumers begin anew by that.
 func TestCommitsAreNotForgottenWhileNodesReturn(t *testing.T) {
+	inBubble(t, testCommitsAreNotForgottenWhileNodesReturn)
+}
+
+func testCommitsAreNotForgottenWhileNodesReturn(t *testing.T) {
 	c := newTestCluster(t, 3)
 	c.startAll()
 	for i := range 20 { // the catalog takes a moment to read
@@ -421,7 +439,9 @@ func TestCommitsAreNotForgottenWhileNodesReturn(t *testing.T) {
 
 // A planned move of a shard's leadership is nothing that a client hears of: what the old leader refused surely is in
 // no log, and goes to the next one.
-func TestCommitsDoNotNoticeAHandOver(t *testing.T) {
+func TestCommitsDoNotNoticeAHandOver(t *testing.T) { inBubble(t, testCommitsDoNotNoticeAHandOver) }
+
+func testCommitsDoNotNoticeAHandOver(t *testing.T) {
 	c := newTestCluster(t, 3)
 	for _, node := range c.nodes {
 		node.cfg.NoAutoBalance = true

@@ -13,6 +13,10 @@ import (
 // The disk of a leader hangs. Another replica leads before it moves again, through whichever node it is asked for; what was
 // acknowledged is there once, and when the disk moves all replicas agree.
 func TestALeaderWhoseDiskHangsIsReplaced(t *testing.T) {
+	inRealTime(t, testALeaderWhoseDiskHangsIsReplaced)
+}
+
+func testALeaderWhoseDiskHangsIsReplaced(t *testing.T) {
 	c := newTestCluster(t, 3)
 	disks := make([]*hangs, len(c.nodes))
 	for i := range c.nodes {
@@ -59,6 +63,10 @@ func TestALeaderWhoseDiskHangsIsReplaced(t *testing.T) {
 
 // A voter that answers and whose disk hangs is given no leadership: the leader leads on in its term, and takes records.
 func TestALeadershipThatIsNotTakenStays(t *testing.T) {
+	inRealTime(t, testALeadershipThatIsNotTakenStays)
+}
+
+func testALeadershipThatIsNotTakenStays(t *testing.T) {
 	c := newTestCluster(t, 3)
 	disks := make([]*hangs, len(c.nodes))
 	for i := range c.nodes {
@@ -95,7 +103,9 @@ func TestALeadershipThatIsNotTakenStays(t *testing.T) {
 }
 
 // Records are written all the time while leadership goes round. Nobody hears of an unknown fate, and each record is there once.
-func TestAHandOverLosesNoProposal(t *testing.T) {
+func TestAHandOverLosesNoProposal(t *testing.T) { inBubble(t, testAHandOverLosesNoProposal) }
+
+func testAHandOverLosesNoProposal(t *testing.T) {
 	c := newTestCluster(t, 3)
 	for i := range c.nodes {
 		c.nodes[i].cfg.NoAutoBalance = true

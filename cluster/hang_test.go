@@ -56,7 +56,9 @@ func (h *hangs) end() {
 
 // A group whose snapshot does not end keeps no other from being looked after: retention goes on there, which is what makes room
 // on a full disk.
-func TestHousekeepingWaitsForNoGroup(t *testing.T) {
+func TestHousekeepingWaitsForNoGroup(t *testing.T) { inRealTime(t, testHousekeepingWaitsForNoGroup) }
+
+func testHousekeepingWaitsForNoGroup(t *testing.T) {
 	c := newTestCluster(t, 1)
 	small(c, map[string]string{"segment.bytes": "20000", "retention.bytes": "1"})
 	disk := c.disk(0)
@@ -99,7 +101,9 @@ func TestHousekeepingWaitsForNoGroup(t *testing.T) {
 }
 
 // A replica whose closing does not end keeps no other from being opened.
-func TestReconcilingWaitsForNoReplica(t *testing.T) {
+func TestReconcilingWaitsForNoReplica(t *testing.T) { inRealTime(t, testReconcilingWaitsForNoReplica) }
+
+func testReconcilingWaitsForNoReplica(t *testing.T) {
 	c := newTestCluster(t, 1)
 	disk := c.disk(0)
 	c.startAll()
@@ -136,6 +140,10 @@ func TestReconcilingWaitsForNoReplica(t *testing.T) {
 
 // A disk that hangs does not keep a node from being told to stop: its process may end.
 func TestAStopDoesNotWaitForTheDiskForEver(t *testing.T) {
+	inRealTime(t, testAStopDoesNotWaitForTheDiskForEver)
+}
+
+func testAStopDoesNotWaitForTheDiskForEver(t *testing.T) {
 	c := newTestCluster(t, 1)
 	disk := c.disk(0)
 	c.startAll()
@@ -162,7 +170,9 @@ func TestAStopDoesNotWaitForTheDiskForEver(t *testing.T) {
 }
 
 // A replica in which nothing happens is left alone by the housekeeping, and looked at as soon as something does.
-func TestAnIdleReplicaIsLeftAlone(t *testing.T) {
+func TestAnIdleReplicaIsLeftAlone(t *testing.T) { inBubble(t, testAnIdleReplicaIsLeftAlone) }
+
+func testAnIdleReplicaIsLeftAlone(t *testing.T) {
 	c := newTestCluster(t, 1)
 	c.startAll()
 	id := fsm.PartitionID{Topic: c.topic("a", 1, 1).ID}

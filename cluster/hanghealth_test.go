@@ -10,6 +10,10 @@ import (
 // The only replica of a partition takes nothing while its disk hangs, and the operator sees that. With others that lead
 // instead nothing is amiss.
 func TestAPartitionWhoseDiskHangsIsOfflineIfNobodyElseLeads(t *testing.T) {
+	inRealTime(t, testAPartitionWhoseDiskHangsIsOfflineIfNobodyElseLeads)
+}
+
+func testAPartitionWhoseDiskHangsIsOfflineIfNobodyElseLeads(t *testing.T) {
 	c := newWatched(t, 3)
 	disks := make([]*hangs, len(c.nodes))
 	for i := range c.nodes {

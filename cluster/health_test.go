@@ -154,6 +154,10 @@ func (w *watched) agree(what string, under *sees, cutOff ...int) {
 
 // TestMetricsAndReadinessTellWhatClientsSee holds what monitoring is told against what is served, through faults.
 func TestMetricsAndReadinessTellWhatClientsSee(t *testing.T) {
+	inBubble(t, testMetricsAndReadinessTellWhatClientsSee)
+}
+
+func testMetricsAndReadinessTellWhatClientsSee(t *testing.T) {
 	w := newWatched(t, 3)
 	w.shards = coordinator.Shards
 	w.startAll()
@@ -207,6 +211,10 @@ func (w *watched) kills(a, b, c int, oneAway *sees) {
 
 // TestMetricsTellWhatClientsSeeWhenAllNodesWereReplaced: none is left that the groups were formed with.
 func TestMetricsTellWhatClientsSeeWhenAllNodesWereReplaced(t *testing.T) {
+	inBubble(t, testMetricsTellWhatClientsSeeWhenAllNodesWereReplaced)
+}
+
+func testMetricsTellWhatClientsSeeWhenAllNodesWereReplaced(t *testing.T) {
 	w := newWatched(t, 3)
 	w.startAll()
 	w.topic("everywhere", 2, 3)
@@ -223,7 +231,9 @@ func TestMetricsTellWhatClientsSeeWhenAllNodesWereReplaced(t *testing.T) {
 }
 
 // TestADeadVoterThatLeavesCounts: until it is out of the group, what is left of it is one death from nothing.
-func TestADeadVoterThatLeavesCounts(t *testing.T) {
+func TestADeadVoterThatLeavesCounts(t *testing.T) { inBubble(t, testADeadVoterThatLeavesCounts) }
+
+func testADeadVoterThatLeavesCounts(t *testing.T) {
 	w := newWatched(t, 3)
 	w.startAll()
 	w.allKnow()

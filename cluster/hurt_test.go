@@ -68,6 +68,10 @@ func gaugeOf(t *testing.T, registry *prometheus.Registry, name string) float64 {
 // One byte of the only replica is bad. What it is in cannot be read, with an error that says so; everything else of the
 // partition can, records are taken, and the operator sees it. Deleting up to it ends it.
 func TestOneBadByteOfTheOnlyReplicaIsAllThatFails(t *testing.T) {
+	inBubble(t, testOneBadByteOfTheOnlyReplicaIsAllThatFails)
+}
+
+func testOneBadByteOfTheOnlyReplicaIsAllThatFails(t *testing.T) {
 	c := newTestCluster(t, 1)
 	registry := prometheus.NewRegistry()
 	c.nodes[0].cfg.Registry = registry
@@ -136,6 +140,10 @@ func TestOneBadByteOfTheOnlyReplicaIsAllThatFails(t *testing.T) {
 // Many small records share the distance of two points of the index. Wherever one is damaged, the others are found, also in
 // segments that are not written to any more.
 func TestEveryRecordButTheDamagedOnesIsRead(t *testing.T) {
+	inBubble(t, testEveryRecordButTheDamagedOnesIsRead)
+}
+
+func testEveryRecordButTheDamagedOnesIsRead(t *testing.T) {
 	c := newTestCluster(t, 1)
 	small(c, map[string]string{"segment.bytes": "20000"})
 	c.startAll()
@@ -183,6 +191,10 @@ func TestEveryRecordButTheDamagedOnesIsRead(t *testing.T) {
 // Of two replicas the leader has a bad byte. It hands its leadership over, and is rebuilt: closed as it was, it would leave a
 // group without a majority.
 func TestALeaderOfTwoWithABadByteIsRebuilt(t *testing.T) {
+	inBubble(t, testALeaderOfTwoWithABadByteIsRebuilt)
+}
+
+func testALeaderOfTwoWithABadByteIsRebuilt(t *testing.T) {
 	c := newTestCluster(t, 2)
 	c.startAll()
 	id := fsm.PartitionID{Topic: c.topic("a", 1, 2).ID}
@@ -206,6 +218,10 @@ func TestALeaderOfTwoWithABadByteIsRebuilt(t *testing.T) {
 
 // A replica with a bad byte is not closed while the others could not do without it, and rebuilt once they can.
 func TestABadByteClosesNothingThatIsNeeded(t *testing.T) {
+	inBubble(t, testABadByteClosesNothingThatIsNeeded)
+}
+
+func testABadByteClosesNothingThatIsNeeded(t *testing.T) {
 	c := newTestCluster(t, 3)
 	c.startAll()
 	id := fsm.PartitionID{Topic: c.topic("a", 1, 3).ID}
@@ -297,7 +313,7 @@ func TestEveryCallReturnsInEveryState(t *testing.T) {
 		{"the node is stopped", 1, func(t *testing.T, c *testCluster, id fsm.PartitionID) { c.kill(0) }},
 	}
 	for _, state := range states {
-		t.Run(state.name, func(t *testing.T) {
+		runInBubble(t, state.name, func(t *testing.T) {
 			c := newTestCluster(t, state.nodes)
 			c.startAll()
 			id := fsm.PartitionID{Topic: c.topic("a", 1, int16(state.nodes)).ID}

@@ -12,6 +12,10 @@ import (
 // A check reads all replicas at once and so finds something damaged in two of three at the same time. They
 // are rebuilt one after the other: closed together they would leave a group that nobody can lead.
 func TestTwoOfThreeWithABadByteAreRebuilt(t *testing.T) {
+	inBubble(t, testTwoOfThreeWithABadByteAreRebuilt)
+}
+
+func testTwoOfThreeWithABadByteAreRebuilt(t *testing.T) {
 	c := newTestCluster(t, 3)
 	c.startAll()
 	id := fsm.PartitionID{Topic: c.topic("a", 1, 3).ID}

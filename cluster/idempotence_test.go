@@ -31,6 +31,10 @@ func batchFrom(producer int64, epoch int16, sequence int32, values ...string) []
 // through any node and after a restart of all, is in the log once and has one
 // place. Its neighbours in one append are not concerned.
 func TestABatchThatIsSentAgainIsAppendedOnce(t *testing.T) {
+	inBubble(t, testABatchThatIsSentAgainIsAppendedOnce)
+}
+
+func testABatchThatIsSentAgainIsAppendedOnce(t *testing.T) {
 	c := newTestCluster(t, 3)
 	c.startAll()
 	id := fsm.PartitionID{Topic: c.topic("a", 1, 3).ID}
@@ -97,6 +101,10 @@ func TestABatchThatIsSentAgainIsAppendedOnce(t *testing.T) {
 
 // Half a producer id is none: such a batch could not be told from another.
 func TestAProducerWithoutASequenceIsRefused(t *testing.T) {
+	inBubble(t, testAProducerWithoutASequenceIsRefused)
+}
+
+func testAProducerWithoutASequenceIsRefused(t *testing.T) {
 	c := newTestCluster(t, 1)
 	c.startAll()
 	id := fsm.PartitionID{Topic: c.topic("a", 1, 1).ID}
@@ -112,6 +120,10 @@ func TestAProducerWithoutASequenceIsRefused(t *testing.T) {
 // come back. They send again what they have no answer for, as clients do, and in
 // the end every value is in the log once and in order, on every node.
 func TestProducersNeitherLoseNorDoubleWhenLeadersAreKilled(t *testing.T) {
+	inBubble(t, testProducersNeitherLoseNorDoubleWhenLeadersAreKilled)
+}
+
+func testProducersNeitherLoseNorDoubleWhenLeadersAreKilled(t *testing.T) {
 	c := newTestCluster(t, 3)
 	c.startAll()
 	id := fsm.PartitionID{Topic: c.topic("a", 1, 3).ID}
@@ -190,7 +202,9 @@ func TestProducersNeitherLoseNorDoubleWhenLeadersAreKilled(t *testing.T) {
 }
 
 // Producer ids of all nodes, also after a restart, differ.
-func TestProducerIDsAreUnique(t *testing.T) {
+func TestProducerIDsAreUnique(t *testing.T) { inBubble(t, testProducerIDsAreUnique) }
+
+func testProducerIDsAreUnique(t *testing.T) {
 	c := newTestCluster(t, 3)
 	c.startAll()
 	seen := map[int64]bool{}

@@ -68,7 +68,9 @@ func TestADamagedIdentityIsRefused(t *testing.T) {
 }
 
 // What a node has voted is not to be lost: it would vote again.
-func TestANodeWithoutItsVotesIsRefused(t *testing.T) {
+func TestANodeWithoutItsVotesIsRefused(t *testing.T) { inBubble(t, testANodeWithoutItsVotesIsRefused) }
+
+func testANodeWithoutItsVotesIsRefused(t *testing.T) {
 	c := newTestCluster(t, 1)
 	c.startAll()
 	c.topic("a", 1, 1)

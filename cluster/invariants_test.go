@@ -15,7 +15,9 @@ import (
 // The end of a partition is told only by a leader that has applied what the leaders
 // before it acknowledged, and that a majority confirmed: whoever is asked while leaders
 // die, it never goes back.
-func TestInvariant8TheEndNeverGoesBack(t *testing.T) {
+func TestInvariant8TheEndNeverGoesBack(t *testing.T) { inBubble(t, testInvariant8TheEndNeverGoesBack) }
+
+func testInvariant8TheEndNeverGoesBack(t *testing.T) {
 	c := newTestCluster(t, 3)
 	c.startAll()
 	topic := c.topic("a", 1, 3)

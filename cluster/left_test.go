@@ -22,7 +22,9 @@ func (c *testCluster) ends(i int) {
 
 // TestLeavingTwiceIsLeavingOnce: who asks again, since the first answer was lost or he does not trust it, is not told that
 // there never was such a node.
-func TestLeavingTwiceIsLeavingOnce(t *testing.T) {
+func TestLeavingTwiceIsLeavingOnce(t *testing.T) { inBubble(t, testLeavingTwiceIsLeavingOnce) }
+
+func testLeavingTwiceIsLeavingOnce(t *testing.T) {
 	c := newTestCluster(t, 3)
 	c.startAll()
 	c.allKnow()
@@ -45,6 +47,10 @@ func TestLeavingTwiceIsLeavingOnce(t *testing.T) {
 
 // TestANodeHearsThatItHasLeftFromThoseItNeverMet: while it was away, all that it knew of the cluster went.
 func TestANodeHearsThatItHasLeftFromThoseItNeverMet(t *testing.T) {
+	inBubble(t, testANodeHearsThatItHasLeftFromThoseItNeverMet)
+}
+
+func testANodeHearsThatItHasLeftFromThoseItNeverMet(t *testing.T) {
 	c := newTestCluster(t, 3)
 	c.startAll()
 	c.allKnow()
@@ -65,6 +71,10 @@ func TestANodeHearsThatItHasLeftFromThoseItNeverMet(t *testing.T) {
 
 // TestANodeThatWasCutOffWhenItLeftEnds: it has not been restarted since, and nobody tells it anything any more.
 func TestANodeThatWasCutOffWhenItLeftEnds(t *testing.T) {
+	inBubble(t, testANodeThatWasCutOffWhenItLeftEnds)
+}
+
+func testANodeThatWasCutOffWhenItLeftEnds(t *testing.T) {
 	c := newTestCluster(t, 3)
 	c.startAll()
 	c.allKnow()
@@ -88,6 +98,10 @@ func TestANodeThatWasCutOffWhenItLeftEnds(t *testing.T) {
 
 // TestAStatusSaysWhetherItIsConfirmed: a node that does not know the newest catalog says so.
 func TestAStatusSaysWhetherItIsConfirmed(t *testing.T) {
+	inBubble(t, testAStatusSaysWhetherItIsConfirmed)
+}
+
+func testAStatusSaysWhetherItIsConfirmed(t *testing.T) {
 	c := newTestCluster(t, 3)
 	lone := c.start(0)
 	status, err := lone.Status(within(t))

@@ -34,7 +34,7 @@ func TestRetentionAndRestartsInAnyOrder(t *testing.T) {
 	}
 	seed := number("LIFECYCLE_SEED", 1)
 	for i := range 2 {
-		t.Run(fmt.Sprint("seed ", seed+i), func(t *testing.T) {
+		runInBubble(t, fmt.Sprint("seed ", seed+i), func(t *testing.T) {
 			runLifecycle(t, uint64(seed+i), number("LIFECYCLE_STEPS", 12))
 		})
 	}

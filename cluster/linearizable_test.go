@@ -33,7 +33,7 @@ func TestWhatClientsAreToldNeverGoesBack(t *testing.T) {
 		seed = n
 	}
 	for i := range uint64(2) {
-		t.Run(fmt.Sprint(seed+i), func(t *testing.T) { whatClientsAreTold(t, seed+i) })
+		runInBubble(t, fmt.Sprint(seed+i), func(t *testing.T) { whatClientsAreTold(t, seed+i) })
 	}
 }
 

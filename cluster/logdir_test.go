@@ -12,7 +12,9 @@ import (
 
 // What nodes leave behind, after retention, copies and kills, is good to the last
 // byte, and every record is found again.
-func TestLogDirOfStoppedNodes(t *testing.T) {
+func TestLogDirOfStoppedNodes(t *testing.T) { inBubble(t, testLogDirOfStoppedNodes) }
+
+func testLogDirOfStoppedNodes(t *testing.T) {
 	c := newTestCluster(t, 3)
 	small(c, map[string]string{"segment.bytes": "20000", "retention.bytes": "100000"})
 	c.startAll()

@@ -9,6 +9,10 @@ import (
 
 // A partition with a replica on a node that is away is counted, by the node that leads it, until that is back.
 func TestUnderReplicatedPartitionsAreCounted(t *testing.T) {
+	inBubble(t, testUnderReplicatedPartitionsAreCounted)
+}
+
+func testUnderReplicatedPartitionsAreCounted(t *testing.T) {
 	c := newTestCluster(t, 3)
 	registries := make([]*prometheus.Registry, len(c.nodes))
 	for i := range c.nodes {

@@ -41,6 +41,10 @@ func unpack(t *testing.T, name, dir string) {
 // the last producer id given out is 1120000. It goes on with all of that, and no older program
 // opens the directory any more.
 func TestADataDirectoryOfAProgramWithBoltFiles(t *testing.T) {
+	inBubble(t, testADataDirectoryOfAProgramWithBoltFiles)
+}
+
+func testADataDirectoryOfAProgramWithBoltFiles(t *testing.T) {
 	c := newTestCluster(t, 1)
 	dir := c.nodes[0].cfg.DataDir
 	unpack(t, "bolt.zip", dir)

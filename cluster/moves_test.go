@@ -58,7 +58,9 @@ func (c *testCluster) administer(at int, request fsm.AdminRequest) {
 }
 
 // TestDecommissionUnderLoad moves everything of a node to a fourth one, among it the leadership, and the node goes.
-func TestDecommissionUnderLoad(t *testing.T) {
+func TestDecommissionUnderLoad(t *testing.T) { inBubble(t, testDecommissionUnderLoad) }
+
+func testDecommissionUnderLoad(t *testing.T) {
 	c := newTestCluster(t, 3)
 	c.startAll()
 	topic := c.topic("moved", 2, 3)
@@ -111,7 +113,9 @@ func TestDecommissionUnderLoad(t *testing.T) {
 
 // TestReplacedWhileAway takes a dead node out of the cluster. When it is back, with all its data, it hears of that
 // and ends, and does not start another time.
-func TestReplacedWhileAway(t *testing.T) {
+func TestReplacedWhileAway(t *testing.T) { inBubble(t, testReplacedWhileAway) }
+
+func testReplacedWhileAway(t *testing.T) {
 	c := newTestCluster(t, 3)
 	c.startAll()
 	topic := c.topic("away", 2, 3)
@@ -151,7 +155,9 @@ func TestReplacedWhileAway(t *testing.T) {
 }
 
 // TestAMoveGoesOnWhereItWasCut stops the source, the target and the leader while replicas are on the move.
-func TestAMoveGoesOnWhereItWasCut(t *testing.T) {
+func TestAMoveGoesOnWhereItWasCut(t *testing.T) { inBubble(t, testAMoveGoesOnWhereItWasCut) }
+
+func testAMoveGoesOnWhereItWasCut(t *testing.T) {
 	c := newTestCluster(t, 3)
 	for _, n := range c.nodes {
 		n.cfg.NoAutoBalance = true
@@ -209,7 +215,9 @@ func TestAMoveGoesOnWhereItWasCut(t *testing.T) {
 }
 
 // TestADeadNodeIsReplaced: its replicas go to another one by themselves, and when it comes back it holds none.
-func TestADeadNodeIsReplaced(t *testing.T) {
+func TestADeadNodeIsReplaced(t *testing.T) { inBubble(t, testADeadNodeIsReplaced) }
+
+func testADeadNodeIsReplaced(t *testing.T) {
 	c := newTestCluster(t, 3)
 	c.add(0)
 	for _, n := range c.nodes {
@@ -244,6 +252,10 @@ func TestADeadNodeIsReplaced(t *testing.T) {
 
 // TestReplicationFactorGoesDownAndUp, and a new node gets its share.
 func TestReplicationFactorGoesDownAndUp(t *testing.T) {
+	inBubble(t, testReplicationFactorGoesDownAndUp)
+}
+
+func testReplicationFactorGoesDownAndUp(t *testing.T) {
 	c := newTestCluster(t, 3)
 	for _, n := range c.nodes {
 		n.cfg.NoAutoBalance = true
@@ -264,7 +276,9 @@ func TestReplicationFactorGoesDownAndUp(t *testing.T) {
 }
 
 // TestANewNodeGetsItsShare of replicas and of leaders.
-func TestANewNodeGetsItsShare(t *testing.T) {
+func TestANewNodeGetsItsShare(t *testing.T) { inBubble(t, testANewNodeGetsItsShare) }
+
+func testANewNodeGetsItsShare(t *testing.T) {
 	c := newTestCluster(t, 3)
 	c.add(0)
 	for _, n := range c.nodes {
@@ -312,7 +326,9 @@ func TestANewNodeGetsItsShare(t *testing.T) {
 }
 
 // TestADrainedNodeLeadsNothing until it is told to work again.
-func TestADrainedNodeLeadsNothing(t *testing.T) {
+func TestADrainedNodeLeadsNothing(t *testing.T) { inBubble(t, testADrainedNodeLeadsNothing) }
+
+func testADrainedNodeLeadsNothing(t *testing.T) {
 	c := newTestCluster(t, 3)
 	for _, n := range c.nodes {
 		n.cfg.steadyFor = time.Second

@@ -90,6 +90,10 @@ func (c *testCluster) end(id fsm.PartitionID, why string) {
 // each with one line, and have applied nothing of it, nor what is behind; they do not come back with this program. All else
 // goes on, and the nodes stop in order.
 func TestAReplicaEndsWhereANewerProgramHasWritten(t *testing.T) {
+	inBubble(t, testAReplicaEndsWhereANewerProgramHasWritten)
+}
+
+func testAReplicaEndsWhereANewerProgramHasWritten(t *testing.T) {
 	c := newTestCluster(t, 3)
 	logs := c.logged()
 	c.startAll()
@@ -157,6 +161,10 @@ func TestAReplicaEndsWhereANewerProgramHasWritten(t *testing.T) {
 
 // A node whose catalog was written by a newer program ends and says why, whenever it is started.
 func TestANodeEndsWhereANewerProgramHasWrittenTheCatalog(t *testing.T) {
+	inBubble(t, testANodeEndsWhereANewerProgramHasWrittenTheCatalog)
+}
+
+func testANodeEndsWhereANewerProgramHasWrittenTheCatalog(t *testing.T) {
 	c := newTestCluster(t, 1)
 	c.startAll()
 	c.allKnow()
@@ -193,6 +201,7 @@ func TestANodeEndsWhereANewerProgramHasWrittenTheCatalog(t *testing.T) {
 		}
 		cancel()
 		c.nodes[0].running = false
+		c.gossips(0)
 		if n, err = Start(c.nodes[0].cfg); err != nil {
 			t.Fatal(err)
 		}
@@ -211,6 +220,10 @@ func later(snapshot []byte) []byte {
 // A leader of tomorrow offers its snapshot to a follower of today. It is refused before anything is copied, once, and the
 // leader does not send it again: the replica is gone.
 func TestASnapshotOfANewerProgramIsRefusedOnce(t *testing.T) {
+	inBubble(t, testASnapshotOfANewerProgramIsRefusedOnce)
+}
+
+func testASnapshotOfANewerProgramIsRefusedOnce(t *testing.T) {
 	c := newTestCluster(t, 3)
 	small(c, map[string]string{"segment.bytes": "20000"})
 	logs := c.logged()
@@ -260,6 +273,10 @@ func TestASnapshotOfANewerProgramIsRefusedOnce(t *testing.T) {
 
 // A catalog's snapshot of tomorrow ends the node, with the reason.
 func TestACatalogOfANewerProgramEndsTheNode(t *testing.T) {
+	inBubble(t, testACatalogOfANewerProgramEndsTheNode)
+}
+
+func testACatalogOfANewerProgramEndsTheNode(t *testing.T) {
 	c := newTestCluster(t, 1)
 	c.startAll()
 	c.allKnow()
@@ -282,6 +299,10 @@ func (readCloser) Close() error { return nil }
 
 // What another node asks for with a word that is not known here is not done without it.
 func TestCallsWithUnknownFieldsAreRefused(t *testing.T) {
+	inBubble(t, testCallsWithUnknownFieldsAreRefused)
+}
+
+func testCallsWithUnknownFieldsAreRefused(t *testing.T) {
 	c := newTestCluster(t, 1)
 	c.startAll()
 	c.allKnow()

@@ -27,6 +27,7 @@ import (
 	"time"
 
 	"github.com/hashicorp/go-hclog"
+	"github.com/hashicorp/memberlist"
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/semaphore"
 	"golang.org/x/time/rate"
@@ -105,6 +106,7 @@ type Config struct {
 	Dial   func(ctx context.Context, addr string) (net.Conn, error)
 	Listen func(addr string) (net.Listener, error)
 	fs     vfs.FS // of the partitions' logs
+	gossip memberlist.Transport
 }
 
 // Node is one running node. It answers for every partition of the cluster,
@@ -191,6 +193,9 @@ func Start(cfg Config) (_ *Node, err error) {
 	}
 	if cfg.Listen == nil {
 		cfg.Listen = func(addr string) (net.Listener, error) { return net.Listen("tcp", addr) }
+	}
+	if cfg.fs == nil {
+		cfg.fs = vfs.OS
 	}
 	n := &Node{
 		cfg:       cfg,
@@ -279,8 +284,9 @@ func Start(cfg Config) (_ *Node, err error) {
 		BindAddr:      cfg.GossipListen,
 		AdvertiseAddr: cfg.GossipAdvertise,
 		Join:          cfg.Join,
-		HintsFile:     n.dir.join("members"),
+		Hints:         vfs.Small{FS: cfg.fs, Path: n.dir.join("members")},
 		SecretKey:     cfg.GossipKey,
+		Transport:     cfg.gossip,
 		Logger:        n.logger,
 	})
 	if err != nil {

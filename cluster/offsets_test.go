@@ -29,7 +29,9 @@ func (c *testCluster) appendAt(id fsm.PartitionID, at int64, values ...string) {
 }
 
 // Every node finds the same record for a time, whether it holds a replica or asks.
-func TestOffsetForTime(t *testing.T) {
+func TestOffsetForTime(t *testing.T) { inBubble(t, testOffsetForTime) }
+
+func testOffsetForTime(t *testing.T) {
 	c := newTestCluster(t, 3)
 	c.startAll()
 	topic := c.topic("events", 1, 1)
@@ -86,7 +88,9 @@ func TestOffsetForTime(t *testing.T) {
 // Compressed batches are unpacked few at a time, since a small one may become a
 // hundred megabytes. Those that are not compressed do not wait for it, nor those
 // whose header says that they have no such time.
-func TestFewBatchesAreUnpackedAtOnce(t *testing.T) {
+func TestFewBatchesAreUnpackedAtOnce(t *testing.T) { inBubble(t, testFewBatchesAreUnpackedAtOnce) }
+
+func testFewBatchesAreUnpackedAtOnce(t *testing.T) {
 	c := newTestCluster(t, 1)
 	c.startAll()
 	id := fsm.PartitionID{Topic: c.topic("events", 1, 1).ID}
@@ -127,7 +131,9 @@ func TestFewBatchesAreUnpackedAtOnce(t *testing.T) {
 }
 
 // Leaderships end where the next one's records begin, and nodes know the newest.
-func TestEpochEnd(t *testing.T) {
+func TestEpochEnd(t *testing.T) { inBubble(t, testEpochEnd) }
+
+func testEpochEnd(t *testing.T) {
 	c := newTestCluster(t, 4)
 	c.startAll()
 	topic := c.topic("events", 1, 3) // one node has no replica

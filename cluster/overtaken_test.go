@@ -14,7 +14,7 @@ import (
 // whatever was acknowledged then is there when the new leader dies.
 func TestLeadershipMovesDuringACopy(t *testing.T) {
 	for _, step := range []string{"piece", "all", "finished"} {
-		t.Run(step, func(t *testing.T) { leadershipMovesDuringACopy(t, step) })
+		runInBubble(t, step, func(t *testing.T) { leadershipMovesDuringACopy(t, step) })
 	}
 }
 

@@ -14,6 +14,10 @@ import (
 
 // TestWhoHasJustDiedIsChosenForNothing: gossip holds it for alive for seconds, its connections broke at once.
 func TestWhoHasJustDiedIsChosenForNothing(t *testing.T) {
+	inBubble(t, testWhoHasJustDiedIsChosenForNothing)
+}
+
+func testWhoHasJustDiedIsChosenForNothing(t *testing.T) {
 	c := newTestCluster(t, 4)
 	for _, n := range c.nodes {
 		n.cfg.NoAutoBalance = true
@@ -62,6 +66,10 @@ func TestWhoHasJustDiedIsChosenForNothing(t *testing.T) {
 
 // TestNoStepLeavesAGroupWithoutAMajority that is there: neither a plan nor what carries it out.
 func TestNoStepLeavesAGroupWithoutAMajority(t *testing.T) {
+	inBubble(t, testNoStepLeavesAGroupWithoutAMajority)
+}
+
+func testNoStepLeavesAGroupWithoutAMajority(t *testing.T) {
 	c := newTestCluster(t, 4)
 	for _, n := range c.nodes {
 		n.cfg.NoAutoBalance = true
@@ -131,6 +139,10 @@ func TestNoStepLeavesAGroupWithoutAMajority(t *testing.T) {
 
 // TestANodeThatLeavesVotesAsLongAsItIsNeeded: it has nothing, and would end when it hears that it has left.
 func TestANodeThatLeavesVotesAsLongAsItIsNeeded(t *testing.T) {
+	inBubble(t, testANodeThatLeavesVotesAsLongAsItIsNeeded)
+}
+
+func testANodeThatLeavesVotesAsLongAsItIsNeeded(t *testing.T) {
 	c := newTestCluster(t, 3)
 	c.startAll()
 	c.allKnow()

@@ -14,6 +14,10 @@ import (
 // A request that was on its way while leadership went and came back must not
 // land behind a later one, so it names the term that it meant.
 func TestAnAppendMeantForAnotherTermIsRefused(t *testing.T) {
+	inBubble(t, testAnAppendMeantForAnotherTermIsRefused)
+}
+
+func testAnAppendMeantForAnotherTermIsRefused(t *testing.T) {
 	c := newTestCluster(t, 1)
 	c.startAll()
 	id := fsm.PartitionID{Topic: c.topic("a", 1, 1).ID}
@@ -37,6 +41,10 @@ func TestAnAppendMeantForAnotherTermIsRefused(t *testing.T) {
 // own, its batches stay neighbours, and one whose caller has gone before it was
 // stamped is not appended.
 func TestAppendsThatWaitTogetherKeepApart(t *testing.T) {
+	inBubble(t, testAppendsThatWaitTogetherKeepApart)
+}
+
+func testAppendsThatWaitTogetherKeepApart(t *testing.T) {
 	c := newTestCluster(t, 1)
 	c.startAll()
 	id := fsm.PartitionID{Topic: c.topic("a", 1, 1).ID}
@@ -81,7 +89,9 @@ func TestAppendsThatWaitTogetherKeepApart(t *testing.T) {
 
 // Bytes that are no batch are refused before they are proposed: a first byte of
 // 0x80 and above would make them a control command.
-func TestWhatIsNoBatchIsNotProposed(t *testing.T) {
+func TestWhatIsNoBatchIsNotProposed(t *testing.T) { inBubble(t, testWhatIsNoBatchIsNotProposed) }
+
+func testWhatIsNoBatchIsNotProposed(t *testing.T) {
 	c := newTestCluster(t, 1)
 	c.startAll()
 	id := fsm.PartitionID{Topic: c.topic("a", 1, 1).ID}

@@ -13,6 +13,10 @@ import (
 // TestRequestsGoThroughAThirdNodeWhereALinkIsCut: one of two nodes leads, and both reach the third. The other one takes
 // records, reads them, waits for them and tells the end, now and when its replica knows of no leader any more.
 func TestRequestsGoThroughAThirdNodeWhereALinkIsCut(t *testing.T) {
+	inBubble(t, testRequestsGoThroughAThirdNodeWhereALinkIsCut)
+}
+
+func testRequestsGoThroughAThirdNodeWhereALinkIsCut(t *testing.T) {
 	c := newTestCluster(t, 3)
 	for _, n := range c.nodes {
 		n.cfg.HeartbeatTimeout = 3 * time.Second // it is to forget its leader soon
@@ -66,7 +70,9 @@ func TestRequestsGoThroughAThirdNodeWhereALinkIsCut(t *testing.T) {
 }
 
 // TestANodeThatIsCutOffSaysSo: others may serve its clients. One that is left over says so as well, but that nobody does.
-func TestANodeThatIsCutOffSaysSo(t *testing.T) {
+func TestANodeThatIsCutOffSaysSo(t *testing.T) { inBubble(t, testANodeThatIsCutOffSaysSo) }
+
+func testANodeThatIsCutOffSaysSo(t *testing.T) {
 	c := newTestCluster(t, 3)
 	c.startAll()
 	said := func(what string, node int, wantElsewhere bool, wantErr bool) {
@@ -95,7 +101,9 @@ func TestANodeThatIsCutOffSaysSo(t *testing.T) {
 }
 
 // TestACallIsRelayedOnce: a node hands on what clients ask and nothing else, and never to a further node.
-func TestACallIsRelayedOnce(t *testing.T) {
+func TestACallIsRelayedOnce(t *testing.T) { inBubble(t, testACallIsRelayedOnce) }
+
+func testACallIsRelayedOnce(t *testing.T) {
 	c := newTestCluster(t, 3)
 	c.startAll()
 	c.allKnow()

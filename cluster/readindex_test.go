@@ -17,6 +17,10 @@ import (
 // A leader whose state machine is behind a follower's answers nothing, or what the follower's
 // clients have seen.
 func TestALeaderAnswersWhenItsStateMachineHasCaughtUp(t *testing.T) {
+	inBubble(t, testALeaderAnswersWhenItsStateMachineHasCaughtUp)
+}
+
+func testALeaderAnswersWhenItsStateMachineHasCaughtUp(t *testing.T) {
 	c := newTestCluster(t, 3)
 	var held atomic.Int64 // the node that applies nothing, -1: none
 	held.Store(-1)
@@ -94,6 +98,10 @@ func TestALeaderAnswersWhenItsStateMachineHasCaughtUp(t *testing.T) {
 // What only Raft reads is waited for by nobody: a new leader's first entry, barriers, and what a
 // snapshot stands for.
 func TestReadsDoNotWaitForEntriesWithoutACommand(t *testing.T) {
+	inBubble(t, testReadsDoNotWaitForEntriesWithoutACommand)
+}
+
+func testReadsDoNotWaitForEntriesWithoutACommand(t *testing.T) {
 	c := newTestCluster(t, 3)
 	small(c, map[string]string{"segment.bytes": "20000"})
 	c.startAll()
@@ -129,6 +137,10 @@ func TestReadsDoNotWaitForEntriesWithoutACommand(t *testing.T) {
 // The catalog here does not go back to a snapshot that it is beyond, which a leader may offer late
 // or twice.
 func TestTheCatalogTakesNoSnapshotThatItIsBeyond(t *testing.T) {
+	inBubble(t, testTheCatalogTakesNoSnapshotThatItIsBeyond)
+}
+
+func testTheCatalogTakesNoSnapshotThatItIsBeyond(t *testing.T) {
 	c := newTestCluster(t, 3)
 	c.startAll()
 	c.topic("a", 1, 3)

@@ -29,7 +29,9 @@ func checked(t *testing.T, n *Node, id fsm.PartitionID) (all []*fsm.PartitionChe
 	}
 }
 
-func TestReplicasAreCompared(t *testing.T) {
+func TestReplicasAreCompared(t *testing.T) { inBubble(t, testReplicasAreCompared) }
+
+func testReplicasAreCompared(t *testing.T) {
 	c := newTestCluster(t, 3)
 	small(c, map[string]string{"segment.bytes": "20000"})
 	c.startAll()
@@ -80,7 +82,9 @@ func TestReplicasAreCompared(t *testing.T) {
 }
 
 // A replica with other bytes, each with a good CRC, is told from the others.
-func TestReplicasThatDifferAreTold(t *testing.T) {
+func TestReplicasThatDifferAreTold(t *testing.T) { inBubble(t, testReplicasThatDifferAreTold) }
+
+func testReplicasThatDifferAreTold(t *testing.T) {
 	c := newTestCluster(t, 3)
 	small(c, map[string]string{"segment.bytes": "20000"})
 	for _, n := range c.nodes {

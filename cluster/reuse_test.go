@@ -88,6 +88,10 @@ func (c *testCluster) formedOnce(id fsm.PartitionID, want string) {
 // A cluster that has grown from one node: its name is alone in what the groups were formed with. The node goes, and another one
 // comes under the name and gets replicas. It must not take itself for the majority that the first one was.
 func TestANameIsUsedAgainInAClusterGrownFromOneNode(t *testing.T) {
+	inBubble(t, testANameIsUsedAgainInAClusterGrownFromOneNode)
+}
+
+func testANameIsUsedAgainInAClusterGrownFromOneNode(t *testing.T) {
 	c := newTestCluster(t, 1)
 	c.nodes[0].cfg.NoAutoBalance = true
 	c.startAll()
@@ -135,6 +139,10 @@ func TestANameIsUsedAgainInAClusterGrownFromOneNode(t *testing.T) {
 // Three replicas; one node is replaced while it is dead, another has been away since before the partition was created.
 // Then a node comes under the name of the dead one. Neither begins with a configuration that never was.
 func TestANameIsUsedAgainWhileAnotherNodeIsAway(t *testing.T) {
+	inBubble(t, testANameIsUsedAgainWhileAnotherNodeIsAway)
+}
+
+func testANameIsUsedAgainWhileAnotherNodeIsAway(t *testing.T) {
 	c := newTestCluster(t, 3)
 	for _, n := range c.nodes {
 		n.cfg.NoAutoBalance = true
@@ -180,6 +188,10 @@ func TestANameIsUsedAgainWhileAnotherNodeIsAway(t *testing.T) {
 // While one node's program takes a name for who had it first, nobody gets the name of a node on which groups were created.
 // Whoever asks waits, and is let in when the last node has been upgraded.
 func TestANameIsUsedAgainOnceAllNodesAreUpgraded(t *testing.T) {
+	inBubble(t, testANameIsUsedAgainOnceAllNodesAreUpgraded)
+}
+
+func testANameIsUsedAgainOnceAllNodesAreUpgraded(t *testing.T) {
 	c := newTestCluster(t, 3)
 	for _, n := range c.nodes {
 		n.cfg.level, n.cfg.NoAutoBalance = 2, true
@@ -226,6 +238,10 @@ func TestANameIsUsedAgainOnceAllNodesAreUpgraded(t *testing.T) {
 // A node that formed its cluster alone and has lost what it voted and its catalog knows who it is and that it formed it. The
 // cluster goes on elsewhere.
 func TestANodeThatFormedItsClusterDoesNotFormItAgain(t *testing.T) {
+	inBubble(t, testANodeThatFormedItsClusterDoesNotFormItAgain)
+}
+
+func testANodeThatFormedItsClusterDoesNotFormItAgain(t *testing.T) {
 	c := newTestCluster(t, 1)
 	c.startAll()
 	dir := c.nodes[0].dir
@@ -245,6 +261,10 @@ func TestANodeThatFormedItsClusterDoesNotFormItAgain(t *testing.T) {
 
 // A node alone that is told of others waits for them: its disk may be gone, and its cluster be there.
 func TestANodeThatIsToldOfOthersFormsNoClusterAlone(t *testing.T) {
+	inBubble(t, testANodeThatIsToldOfOthersFormsNoClusterAlone)
+}
+
+func testANodeThatIsToldOfOthersFormsNoClusterAlone(t *testing.T) {
 	c := newTestCluster(t, 1)
 	c.nodes[0].cfg.NoAutoBalance = true
 	c.startAll()
@@ -254,11 +274,12 @@ func TestANodeThatIsToldOfOthersFormsNoClusterAlone(t *testing.T) {
 	cluster := c.nodes[1].ClusterID()
 	c.leave(0, 1)
 	_, gossip := c.nodes[1].Addresses()
-	c.nodes[1].cfg.GossipListen = gossip
+	c.nodes[1].fixed = true
 	c.kill(1)
 
 	again := c.again(0)
 	c.nodes[again].cfg.BootstrapExpect, c.nodes[again].cfg.Join = 1, []string{gossip}
+	c.addresses(again)
 	n, err := Start(c.nodes[again].cfg)
 	if err != nil {
 		t.Fatal(err)

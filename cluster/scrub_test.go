@@ -13,7 +13,9 @@ import (
 
 // A byte that flips far below a snapshot is read by nobody, not at a restart
 // either. The scrub finds it, and the replica is rebuilt while the partition goes on.
-func TestTheScrubFindsWhatNobodyReads(t *testing.T) {
+func TestTheScrubFindsWhatNobodyReads(t *testing.T) { inBubble(t, testTheScrubFindsWhatNobodyReads) }
+
+func testTheScrubFindsWhatNobodyReads(t *testing.T) {
 	c := newTestCluster(t, 3)
 	small(c, map[string]string{"segment.bytes": "20000"})
 	for _, n := range c.nodes {

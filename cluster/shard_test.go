@@ -84,7 +84,9 @@ func bytesOf(t *testing.T, dir string) (sum int64) {
 // The log of a shard stays small however much is committed, since snapshots stand
 // for it; a node that starts from one, and one that was away meanwhile and one that
 // has nothing get everything.
-func TestALogOfCommitsStaysSmall(t *testing.T) {
+func TestALogOfCommitsStaysSmall(t *testing.T) { inBubble(t, testALogOfCommitsStaysSmall) }
+
+func testALogOfCommitsStaysSmall(t *testing.T) {
 	c := newTestCluster(t, 3)
 	c.startAll()
 	c.topic("a", 1, 3)
@@ -182,7 +184,9 @@ func stateOf(s *shard) string {
 }
 
 // The files of a stopped node are checked as those of partitions are.
-func TestLogDirKnowsShards(t *testing.T) {
+func TestLogDirKnowsShards(t *testing.T) { inBubble(t, testLogDirKnowsShards) }
+
+func testLogDirKnowsShards(t *testing.T) {
 	c := newTestCluster(t, 1)
 	c.startAll()
 	c.topic("a", 1, 1)

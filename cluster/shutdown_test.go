@@ -13,6 +13,10 @@ import (
 )
 
 func TestAPlannedStopHandsLeadershipOver(t *testing.T) {
+	inBubble(t, testAPlannedStopHandsLeadershipOver)
+}
+
+func testAPlannedStopHandsLeadershipOver(t *testing.T) {
 	c := newTestCluster(t, 3)
 	c.startAll()
 	topic := c.topic("a", 4, 3)
@@ -60,6 +64,10 @@ func (h *heldContext) Done() <-chan struct{} {
 
 // A node that stops hands over a few groups at a time. The others are served meanwhile.
 func TestAGroupIsServedUntilItIsHandedOver(t *testing.T) {
+	inBubble(t, testAGroupIsServedUntilItIsHandedOver)
+}
+
+func testAGroupIsServedUntilItIsHandedOver(t *testing.T) {
 	c := newTestCluster(t, 3)
 	c.startAll()
 	id := fsm.PartitionID{Topic: c.topic("a", 1, 3).ID}
@@ -167,7 +175,9 @@ func beforeBarrier(t *testing.T, r *replica, pass bool, kind uint8, payload []by
 }
 
 // Other nodes hear of a leader before it has passed its barrier. What they ask of it waits that long, and not for ever.
-func TestACallWaitsForTheBarrier(t *testing.T) {
+func TestACallWaitsForTheBarrier(t *testing.T) { inBubble(t, testACallWaitsForTheBarrier) }
+
+func testACallWaitsForTheBarrier(t *testing.T) {
 	c := newTestCluster(t, 3)
 	for _, node := range c.nodes {
 		node.cfg.NoAutoBalance = true

@@ -28,12 +28,15 @@ type Config struct {
 	AdvertiseAddr string
 	// Join are gossip addresses of other nodes, host:port; host names are looked up each time. They need not be up yet.
 	Join []string
-	// HintsFile remembers where others were, "" for none.
-	HintsFile string
+	// Hints remember where others were; nil for none.
+	Hints Hints
 	// SecretKey encrypts and authenticates gossip: 16, 24 or 32 bytes, the same on all nodes; nil for none.
 	SecretKey []byte
 	// Logger gets one line per node that came, left, failed or was kept out. Nil discards.
 	Logger *slog.Logger
+	// Transport carries the gossip in place of TCP and UDP at BindAddr, which must be the transport's
+	// own address; nil for the real network. It is closed with the Gossip.
+	Transport memberlist.Transport
 }
 
 // label stands before every packet and stream, so that another program's memberlist is not met by mistake.
@@ -127,6 +130,7 @@ func (g *Gossip) memberlistConfig() (*memberlist.Config, error) {
 	_, _ = rand.Read(boot[:]) // never fails
 	g.name = g.cfg.Self.Identity + "/" + hex.EncodeToString(boot[:])
 	mc.Name = g.name
+	mc.Transport = g.cfg.Transport
 	mc.Label = label
 	mc.SecretKey = g.cfg.SecretKey
 	mc.Logger = newLogAdapter(g.log)

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/trimaran-io/trimaran/cluster/membership"
+	"github.com/trimaran-io/trimaran/cluster/raftlog/vfs"
 	"go.uber.org/goleak"
 )
 
@@ -237,7 +238,7 @@ func TestRestartFindsOthersByHintsAndNewAddressCounts(t *testing.T) {
 	t.Parallel()
 	file := filepath.Join(t.TempDir(), "hints")
 	a := start(t, membership.Config{Self: member("a")})
-	b := start(t, membership.Config{Self: member("b"), Join: []string{a.Addr()}, HintsFile: file})
+	b := start(t, membership.Config{Self: member("b"), Join: []string{a.Addr()}, Hints: vfs.Small{FS: vfs.OS, Path: file}})
 	sees(t, b, "a", "b")
 	until(t, "hints written", func() bool {
 		text, _ := os.ReadFile(file)
@@ -249,7 +250,7 @@ func TestRestartFindsOthersByHintsAndNewAddressCounts(t *testing.T) {
 	}
 	moved := member("b")
 	moved.PeerAddr = "127.0.0.1:999"
-	b = start(t, membership.Config{Self: moved, HintsFile: file})
+	b = start(t, membership.Config{Self: moved, Hints: vfs.Small{FS: vfs.OS, Path: file}})
 	if b.Addr() == before {
 		t.Log("the same port again")
 	}
@@ -258,7 +259,7 @@ func TestRestartFindsOthersByHintsAndNewAddressCounts(t *testing.T) {
 		return slices.ContainsFunc(a.Members(), func(m membership.Member) bool { return m.PeerAddr == "127.0.0.1:999" && m.GossipAddr == b.Addr() })
 	})
 	sees(t, a, "a", "b")
-	if files, _ := filepath.Glob(file + ".tmp*"); len(files) > 0 {
+	if files, _ := filepath.Glob(file + ".*"); len(files) > 0 {
 		t.Errorf("left behind: %v", files)
 	}
 }

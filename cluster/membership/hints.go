@@ -4,10 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
-	"os"
-	"path/filepath"
 )
 
 // The hints file is JSON, {"version":1,"gossip":["host:port",…]}: where other members
@@ -24,17 +21,20 @@ const (
 	maxHintsFile = 64 << 10
 )
 
+// Hints keep one small file. Both methods may wait for a disk.
+type Hints interface {
+	// Load gives what is in the file. One that is longer than limit is an error; fs.ErrNotExist says that there is none.
+	Load(limit int64) ([]byte, error)
+	// Save replaces the file in one step.
+	Save([]byte) error
+}
+
 // readHints gives the addresses in the file; none if there is no file.
-func readHints(path string) ([]string, error) {
-	f, err := os.Open(path)
+func readHints(h Hints) ([]string, error) {
+	b, err := h.Load(maxHintsFile)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
-	if err != nil {
-		return nil, err
-	}
-	defer func() { _ = f.Close() }()
-	b, err := io.ReadAll(io.LimitReader(f, maxHintsFile+1))
 	if err != nil {
 		return nil, err
 	}
@@ -55,30 +55,12 @@ func parseHints(b []byte) ([]string, error) {
 	return h.Gossip[:min(len(h.Gossip), maxHints)], nil
 }
 
-// writeHints replaces the file in one step.
-func writeHints(path string, addrs []string) error {
+func writeHints(h Hints, addrs []string) error {
 	b, err := json.Marshal(hints{Version: hintsVersion, Gossip: addrs})
 	if err != nil {
 		return err
 	}
-	tmp, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".tmp*")
-	if err != nil {
-		return err
-	}
-	_, err = tmp.Write(append(b, '\n'))
-	if err == nil {
-		err = tmp.Sync()
-	}
-	if e := tmp.Close(); err == nil {
-		err = e
-	}
-	if err == nil {
-		err = os.Rename(tmp.Name(), path)
-	}
-	if err != nil {
-		_ = os.Remove(tmp.Name())
-	}
-	return err
+	return h.Save(append(b, '\n'))
 }
 
 // mergeHints puts live addresses first and keeps older ones behind them: the last node

@@ -23,10 +23,10 @@ const (
 // joinLoop looks for others, quickly while alone, and keeps the hints file.
 func (g *Gossip) joinLoop() {
 	var known, written []string
-	if g.cfg.HintsFile != "" {
+	if g.cfg.Hints != nil {
 		var err error
-		if known, err = readHints(g.cfg.HintsFile); err != nil {
-			g.log.Warn("hints about other nodes not usable", "file", g.cfg.HintsFile, "error", err)
+		if known, err = readHints(g.cfg.Hints); err != nil {
+			g.log.Warn("hints about other nodes not usable", "error", err)
 		}
 		written = known
 	}
@@ -36,9 +36,9 @@ func (g *Gossip) joinLoop() {
 	for {
 		live := g.liveAddrs()
 		known = mergeHints(live, known)
-		if g.cfg.HintsFile != "" && !slices.Equal(known, written) {
-			if err := writeHints(g.cfg.HintsFile, known); err != nil {
-				g.log.Warn("hints about other nodes not written", "file", g.cfg.HintsFile, "error", err)
+		if g.cfg.Hints != nil && !slices.Equal(known, written) {
+			if err := writeHints(g.cfg.Hints, known); err != nil {
+				g.log.Warn("hints about other nodes not written", "error", err)
 			}
 			written = known
 		}

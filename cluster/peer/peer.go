@@ -226,7 +226,10 @@ func (p *peerState) failedLocked(err error) {
 	p.lastErr = err
 	p.fails++
 	if errors.Is(err, ErrUnknownPeer) {
-		return // nothing was dialed, and the address book may learn it any moment
+		// Nothing was dialed, and the address book may learn it any moment. But a failure makes a round of the pulse,
+		// the round may ask this peer again, and that one would fail at once.
+		p.retryAt = p.link.now() + int64(minBackoff)
+		return
 	}
 	wait := min(minBackoff<<min(p.fails-1, 10), maxBackoff)
 	wait = wait/2 + rand.N(wait)

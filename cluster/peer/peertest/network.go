@@ -32,9 +32,13 @@ const capacity = 256 << 10
 
 // Network connects nodes by name. All methods are safe for concurrent use.
 type Network struct {
+	// Latency is how long bytes and packets take each way where no Delay says otherwise. Set it before use.
+	Latency time.Duration
+
 	mu        sync.Mutex // guards everything, of halves and conns too
 	listeners map[string]*listener
-	nodeAt    map[string]string // address → node, for Proxy
+	gossips   map[string]*gossip // by address
+	nodeAt    map[string]string  // address → node, for Proxy
 	cut       map[way]bool
 	delay     map[way]time.Duration
 	refuse    map[string]bool
@@ -46,7 +50,7 @@ type Network struct {
 // New gives a network without faults.
 func New() *Network {
 	return &Network{
-		listeners: map[string]*listener{}, nodeAt: map[string]string{}, cut: map[way]bool{}, delay: map[way]time.Duration{},
+		listeners: map[string]*listener{}, gossips: map[string]*gossip{}, nodeAt: map[string]string{}, cut: map[way]bool{}, delay: map[way]time.Duration{},
 		refuse: map[string]bool{}, conns: map[*conn]struct{}{}, changed: make(chan struct{}),
 	}
 }
@@ -93,6 +97,14 @@ func (n *Network) HealAll() {
 // Delay makes bytes from a to b and back take d each way; 0 ends it.
 func (n *Network) Delay(a, b string, d time.Duration) {
 	n.change(func() { n.delay[way{a, b}], n.delay[way{b, a}] = d, d })
+}
+
+// latencyLocked is called with the lock held.
+func (n *Network) latencyLocked(w way) time.Duration {
+	if d, ok := n.delay[w]; ok {
+		return d
+	}
+	return n.Latency
 }
 
 // Refuse makes dials to node fail at once, or no longer.
@@ -361,7 +373,7 @@ func (h *half) write(p []byte) (int, error) {
 			return done, nil
 		case h.size < capacity:
 			m := min(len(p), capacity-h.size)
-			h.chunks = append(h.chunks, chunk{append([]byte(nil), p[:m]...), time.Now().Add(h.net.delay[h.way])})
+			h.chunks = append(h.chunks, chunk{append([]byte(nil), p[:m]...), time.Now().Add(h.net.latencyLocked(h.way))})
 			h.size += m
 			done += m
 			p = p[m:]
