@@ -38,10 +38,10 @@ storm: ## the same on five nodes, of which several are hit at once, and then whi
 	scripts/durability.sh --storm
 	scripts/durability.sh --come-and-go
 
-crash: ## crashes and failures of the partition log's files, with new seeds until one run fails or it is interrupted
+crash: ## crashes and failures of the files of logs and votes, with new seeds until one run fails or it is interrupted
 	@while seed=$$(od -An -N4 -tu4 /dev/urandom | tr -d ' '); do \
 		echo "CRASH_SEED=$$seed CRASH_RUNS=2000"; \
-		CRASH_SEED=$$seed CRASH_RUNS=2000 $(GO) test -count=1 -run 'TestCrashes|TestFailures' ./cluster/raftlog || exit 1; \
+		CRASH_SEED=$$seed CRASH_RUNS=2000 $(GO) test -count=1 -run 'TestCrashes|TestFailures|TestVotesAfterCrashes' ./cluster/raftlog || exit 1; \
 	done
 
 chaos: ## groups on a network that loses, delays and repeats messages, in virtual time, with new seeds until one run fails

@@ -18,7 +18,8 @@ const catalogTrailing = 10_240
 // catalogSegmentBytes is the size of a segment of the catalog's log.
 const catalogSegmentBytes = 4 << 20
 
-// catalogLogOptions are those of the catalog's log, below whose snapshot Raft keeps so many entries.
+// catalogLogOptions are those of the catalog's log, below whose snapshot Raft keeps so many
+// entries.
 func catalogLogOptions(trailing uint64) raftlog.LogOptions {
 	return raftlog.LogOptions{
 		Group:        catalog.Group,
@@ -28,7 +29,8 @@ func catalogLogOptions(trailing uint64) raftlog.LogOptions {
 	}
 }
 
-// catalogSpan is the raftlog.Span of the catalog: in place of an offset it has the index behind the last change.
+// catalogSpan is the raftlog.Span of the catalog: in place of an offset it has the index behind the
+// last change.
 func catalogSpan(entry *raft.Log, next int64) (after, maxTime int64) {
 	if entry.Type == raft.LogCommand {
 		next = max(next, int64(entry.Index)+1)
@@ -36,7 +38,8 @@ func catalogSpan(entry *raft.Log, next int64) (after, maxTime int64) {
 	return next, math.MinInt64
 }
 
-// catalogFiles gives what opens the catalog's log, and the state machine that tells that log what is applied.
+// catalogFiles gives what opens the catalog's log, and the state machine that tells that log what
+// is applied.
 func (n *Node) catalogFiles(machine raft.FSM, trailing uint64) (raftgroup.OpenFiles, raft.FSM) {
 	m := &catalogMachine{FSM: machine}
 	return func(fresh bool) (raftgroup.Files, error) {
@@ -51,7 +54,8 @@ func (n *Node) catalogFiles(machine raft.FSM, trailing uint64) (raftgroup.OpenFi
 	}, m
 }
 
-// catalogMachine is the catalog's state machine in front of its log, which is told of each entry applied.
+// catalogMachine is the catalog's state machine in front of its log, which is told of each entry
+// applied.
 type catalogMachine struct {
 	raft.FSM
 	log raftlog.WholeLog // set before Raft runs
@@ -91,8 +95,9 @@ func (s standingSnapshot) Persist(sink raft.SnapshotSink) error {
 	return s.FSMSnapshot.Persist(sink)
 }
 
-// openVotes opens the vote store. What an older program left in bbolt files comes into this one's first. Until node.json
-// says that it has, the old files count, and the older program may go on with them; from then on it refuses the directory.
+// openVotes opens the vote store. What an older program left in bbolt files comes into this one's
+// first. Until node.json says that it has, the old files count, and the older program may go on
+// with them; from then on it refuses the directory.
 func (n *Node) openVotes() (err error) {
 	if n.who.OldFormat() {
 		if err := bolt.Migrate(n.logs, n.dir.Path(), n.dir.Path(), catalogLogOptions(catalogTrailing)); err != nil {

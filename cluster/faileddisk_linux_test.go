@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -42,14 +43,18 @@ func spoil(t *testing.T, path string) {
 // TestANodeWhoseDiskFailsEndsInOrder: where votes or the catalog cannot be stored, Raft panics by itself. The node ends with the reason
 // instead, lets go of all that waits for its groups, and nothing is lost that the others acknowledged with it.
 func TestANodeWhoseDiskFailsEndsInOrder(t *testing.T) {
-	for _, file := range []string{"votes.db", "catalog/raft.db"} {
-		runInBubble(t, filepath.Base(file), func(t *testing.T) {
+	for _, file := range []string{"votes", "catalog/*.log"} {
+		runInBubble(t, strings.TrimSuffix(file, "/*.log"), func(t *testing.T) {
 			c := newTestCluster(t, 3)
 			c.startAll()
 			topic := c.topic("events", 3, 3)
 			id := fsm.PartitionID{Topic: topic.ID}
 			c.mustAppend(0, id, "a")
-			spoil(t, filepath.Join(c.nodes[0].cfg.DataDir, file))
+			found, err := filepath.Glob(filepath.Join(c.nodes[0].cfg.DataDir, file))
+			if err != nil || len(found) == 0 {
+				t.Fatal(found, err)
+			}
+			spoil(t, found[len(found)-1])
 			other := 0
 			eventually(t, "the node ends", func() error {
 				select {

@@ -29,10 +29,15 @@ func TestFormatExample(t *testing.T) {
 	batchOf := func(form batching) []byte {
 		return encodeBatch(nil, form, form.start(), 3, 4, []*journalWrite{{id: 9, pos: segmentHeader, data: []byte("hi")}})
 	}
+	votes := votesLayout{secret: secret, end: votesHeader}
+	file := encodeVotes(&votes, map[string]groupVotes{"g": {"k": []byte("v")}})
+	votes.size = minVotesFile
+	copy(file, votes.header())
+	file = votes.appendBallot(file, appendChange(nil, "g", nil), 1)
 	journal := batching{stamped: true, secret: secret}
 	for i, b := range [][]byte{
 		segmentOf(framing{}), segmentOf(framing{stamped: true, secret: secret}),
-		append(journal.fileHeader(), batchOf(journal)...), batchOf(batching{}),
+		append(journal.fileHeader(), batchOf(journal)...), batchOf(batching{}), file,
 	} {
 		_, text, _ := strings.Cut(string(page), fmt.Sprintf("<!-- example %d: begin -->\n", i+1))
 		text, _, ok := strings.Cut(text, fmt.Sprintf("<!-- example %d: end -->", i+1))
@@ -60,7 +65,9 @@ func TestFormatNumbers(t *testing.T) {
 		"segment header": {segmentHeader, 64}, "entry header": {frameHeader, 40}, "stamp": {stampBytes, 8}, "alignment": {frameAlign, 8},
 		"index header": {indexHeader, 80}, "point": {pointSize, 32}, "manifest header": {manifestHeader, 24},
 		"batch header": {batchHeader, 32}, "append's header": {recordHeader, 24}, "journal file": {defaultJournal, 64 << 20},
-		"journal header": {journalHeader, 64}, "batch": {maxJournalBatch, 4 << 20},
+		"journal header": {journalHeader, 64}, "vote file's header": {votesHeader, 64}, "header of a batch of votes": {ballotHeader, 48},
+		"header of a change": {changeHeader, 16}, "bytes of a batch of votes": {maxBallot, 4 << 20}, "size of a vote file": {minVotesFile, 256 << 10},
+		"batch":            {maxJournalBatch, 4 << 20},
 		"data of an entry": {maxPayload, 256 << 20}, "distance of points": {pointEvery, 16 << 10},
 	} {
 		if got[0] != got[1] {

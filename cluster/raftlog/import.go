@@ -12,10 +12,12 @@ import (
 	"github.com/trimaran-io/trimaran/cluster/raftlog/vfs"
 )
 
-// What was kept elsewhere comes into files of this package as a whole (package bolt), before anything else is done with
-// them. Whoever imports says by himself, on stable storage, that the import is over; until then it can be done again.
+// What was kept elsewhere comes into files of this package as a whole (package bolt), before
+// anything else is done with them. Whoever imports says by himself, on stable storage, that the
+// import is over; until then it can be done again.
 
-// ImportVotes makes the vote file anew. Of damaged groups it is known that they have voted, and not what.
+// ImportVotes makes the vote file anew. Of damaged groups it is known that they have voted, and not
+// what.
 func (st *Store) ImportVotes(votes map[string]map[string][]byte, damaged []string) error {
 	s := &Stable{st: st, name: votesName, groups: map[string]groupVotes{}}
 	for name, kept := range votes {
@@ -37,8 +39,8 @@ func (st *Store) ImportVotes(votes map[string]map[string][]byte, damaged []strin
 type Imported struct {
 	Snapshot *raft.SnapshotMeta // nil: none
 	State    []byte             // of the snapshot
-	// Entries are without a hole. They begin with 1, or at most one behind the snapshot's end, and reach to it at least; none
-	// at all if the snapshot stands for everything.
+	// Entries are without a hole. They begin with 1, or at most one behind the snapshot's end, and
+	// reach to it at least; none at all if the snapshot stands for everything.
 	Entries []*raft.Log
 }
 
@@ -74,7 +76,8 @@ func (in Imported) check() error {
 // importedBytes is about how much is stored in one piece.
 const importedBytes = 1 << 20
 
-// Import makes the log of a WholeLog's group anew in the folder dir. What is there of a log is removed.
+// Import makes the log of a WholeLog's group anew in the folder dir. What is there of a log is
+// removed.
 func (st *Store) Import(dir string, opts LogOptions, in Imported) error {
 	if err := in.check(); err != nil {
 		return err
@@ -139,7 +142,8 @@ func (l *PartitionLog) fill(in Imported) error {
 	return l.publish(record, l.Standing(next), in.State)
 }
 
-// ClearLog removes the files of a log from a folder, and leaves all others there. It may not be open.
+// ClearLog removes the files of a log from a folder, and leaves all others there. It may not be
+// open.
 func (st *Store) ClearLog(dir string) error {
 	m := &PartitionLog{st: st, dir: dir}
 	// Without its manifest nothing of it counts.

@@ -19,9 +19,10 @@ import (
 	"github.com/trimaran-io/trimaran/cluster/raftlog/vfs"
 )
 
-// Stable keeps the votes and terms (raft.StableStore) of all groups of a node in one file (FORMAT.md, "Votes"), and in
-// memory. Writes that arrive while another is committed are committed together, with one sync: an election writes twice
-// per voter, and many groups elect at once when a node dies.
+// Stable keeps the votes and terms (raft.StableStore) of all groups of a node in one file
+// (FORMAT.md, "Votes"), and in memory. Writes that arrive while another is committed are committed
+// together, with one sync: an election writes twice per voter, and many groups elect at once when a
+// node dies.
 type Stable struct {
 	st   *Store // whose rules for a failed sync hold here, too
 	name string // of the file, in the store's folder
@@ -33,8 +34,8 @@ type Stable struct {
 	state  sync.RWMutex          // guards groups; nothing is done under it but to look or to put
 	groups map[string]groupVotes // what is on stable storage
 
-	// writing is held by whoever writes the file: it waits for the disk, so nobody who reads takes it. It guards what
-	// follows.
+	// writing is held by whoever writes the file: it waits for the disk, so nobody who reads takes
+	// it. It guards what follows.
 	writing sync.Mutex
 	file    vfs.File
 	layout  votesLayout
@@ -62,8 +63,9 @@ var (
 // votesName is the file of the votes in a store's folder.
 const votesName = "votes"
 
-// OpenStable opens or creates the vote store in the folder of the log store, and shares its fate: after the first sync of either
-// that fails, neither takes anything. The error wraps ErrDamaged if votes may be lost.
+// OpenStable opens or creates the vote store in the folder of the log store, and shares its fate:
+// after the first sync of either that fails, neither takes anything. The error wraps ErrDamaged if
+// votes may be lost.
 func (st *Store) OpenStable() (*Stable, error) {
 	s := &Stable{st: st, name: votesName}
 	if err := s.open(); err != nil {
@@ -121,7 +123,8 @@ func (s *Stable) update(group string, change func(old groupVotes) (groupVotes, e
 	return u.err
 }
 
-// commit makes changes, with one sync unless they are too many. One that fails is left out, and the others are made without it.
+// commit makes changes, with one sync unless they are too many. One that fails is left out, and the
+// others are made without it.
 func (s *Stable) commit(waited []*pending) {
 	for len(waited) > 0 {
 		next := map[string]groupVotes{}
@@ -177,16 +180,18 @@ func (s *Stable) Delete(name string) error {
 	return s.update(name, func(groupVotes) (groupVotes, error) { return nil, nil })
 }
 
-// The keys under which hashicorp/raft stores its term, and a vote, the term first (raft.go, persistVote).
+// The keys under which hashicorp/raft stores its term, and a vote, the term first (raft.go,
+// persistVote).
 const (
 	keyTerm          = "CurrentTerm"
 	keyVoteTerm      = "LastVoteTerm"
 	keyVoteCandidate = "LastVoteCand"
 )
 
-// ErrVoted is the answer to a vote that would be the second in its term (Raft, section 5.2). hashicorp/raft takes heartbeats
-// beside its main loop and can by that go back to an older term that it had left meanwhile, and then
-// would vote as if it had not been in the newer one. Raft gives no vote that it cannot store.
+// ErrVoted is the answer to a vote that would be the second in its term (Raft, section 5.2).
+// hashicorp/raft takes heartbeats beside its main loop and can by that go back to an older term
+// that it had left meanwhile, and then would vote as if it had not been in the newer one. Raft
+// gives no vote that it cannot store.
 var ErrVoted = errors.New("vote store: this node has voted")
 
 // GroupStable is the raft.StableStore of one group.
@@ -198,18 +203,19 @@ type GroupStable struct {
 	abandon chan struct{}
 	left    sync.Once
 
-	// voteTerm is the term of a vote whose candidate is to follow; 0: of none. Raft stores the two one after the other, and a
-	// crash between them would leave a vote in a new term for the candidate of the last: when that one asks in the
-	// new term it would be given the vote again, however old its log is. So they are stored together.
+	// voteTerm is the term of a vote whose candidate is to follow; 0: of none. Raft stores the two
+	// one after the other, and a crash between them would leave a vote in a new term for the
+	// candidate of the last: when that one asks in the new term it would be given the vote again,
+	// however old its log is. So they are stored together.
 	voteTerm atomic.Uint64
 }
 
 // fullRetry is the pause before a vote that did not fit the disk is tried again.
 const fullRetry = 50 * time.Millisecond
 
-// Serving says that Raft is about to run: from now on a vote that does not fit the
-// disk waits until it does, and one that cannot be stored until the group is closed: the node ends (see OnFail). Raft panics
-// when it cannot store its term (invariant 9).
+// Serving says that Raft is about to run: from now on a vote that does not fit the disk waits until
+// it does, and one that cannot be stored until the group is closed: the node ends (see Options.OnFail).
+// Raft panics when it cannot store its term (invariant 9).
 func (g *GroupStable) Serving() { g.serving.Store(true) }
 
 // Abandon lets go of calls of Raft that wait for room. The group's transport must
@@ -218,8 +224,8 @@ func (g *GroupStable) Abandon() { g.left.Do(func() { close(g.abandon) }) }
 
 var _ raft.StableStore = (*GroupStable)(nil)
 
-// Set implements raft.StableStore; the value is on stable storage when it returns. It fails with ErrVoted for another candidate
-// in a term in which this node has voted.
+// Set implements raft.StableStore; the value is on stable storage when it returns. It fails with
+// ErrVoted for another candidate in a term in which this node has voted.
 func (g *GroupStable) Set(key, value []byte) error {
 	if string(key) != keyVoteCandidate {
 		return g.set(pair{string(key), value})
@@ -338,8 +344,9 @@ func (g *GroupStable) Get(key []byte) ([]byte, error) {
 	return bytes.Clone(value), nil
 }
 
-// SetUint64 implements raft.StableStore; the value is on stable storage when it returns, but the term of a vote, which is
-// stored with its candidate. It fails with ErrVoted for a vote in a term before that of the last one.
+// SetUint64 implements raft.StableStore; the value is on stable storage when it returns, but the
+// term of a vote, which is stored with its candidate. It fails with ErrVoted for a vote in a term
+// before that of the last one.
 func (g *GroupStable) SetUint64(key []byte, value uint64) error {
 	if string(key) == keyVoteTerm {
 		old, err := g.GetUint64(key)

@@ -57,9 +57,10 @@ func (s *Stable) open() error {
 	return nil
 }
 
-// secure makes the end of a file that is there fit to be gone on with. What is left of a batch that was never acknowledged goes.
-// The header and the last batch are written again: a disk that failed to write them may have left them in the page cache
-// alone (see Store.sync), and so may the file's name.
+// secure makes the end of a file that is there fit to be gone on with. What is left of a batch that
+// was never acknowledged goes. The header and the last batch are written again: a disk that failed
+// to write them may have left them in the page cache alone (see Store.sync), and so may the file's
+// name.
 func (s *Stable) secure(f vfs.File, b []byte, v votesLayout, torn bool) error {
 	if torn {
 		s.st.logger.Info("the torn end of the vote file is cut off", "file", s.path(), "at", v.end)
@@ -80,8 +81,8 @@ func (s *Stable) secure(f vfs.File, b []byte, v votesLayout, torn bool) error {
 	return s.st.syncDir(s.st.dir)
 }
 
-// write brings what is kept of some groups from now on to stable storage. After an error that is vfs.ErrNoSpace nothing of it
-// is there; after any other one the store has failed.
+// write brings what is kept of some groups from now on to stable storage. After an error that is
+// vfs.ErrNoSpace nothing of it is there; after any other one the store has failed.
 func (s *Stable) write(next map[string]groupVotes) error {
 	s.writing.Lock()
 	defer s.writing.Unlock()
@@ -142,7 +143,8 @@ func layOut(groups map[string]groupVotes) (changes []byte) {
 	return changes
 }
 
-// rewrite puts a file that holds what is kept, and what is kept of some groups from now on, in place of the one before.
+// rewrite puts a file that holds what is kept, and what is kept of some groups from now on, in
+// place of the one before.
 func (s *Stable) rewrite(next map[string]groupVotes) error {
 	all := maps.Clone(s.groups)
 	maps.Copy(all, next)
@@ -189,7 +191,8 @@ func (s *Stable) rewrite(next map[string]groupVotes) error {
 	return nil
 }
 
-// encodeVotes lays out a file that holds these groups, with room for its header, and says where it ends.
+// encodeVotes lays out a file that holds these groups, with room for its header, and says where it
+// ends.
 func encodeVotes(v *votesLayout, groups map[string]groupVotes) []byte {
 	b := make([]byte, votesHeader)
 	var changes []byte

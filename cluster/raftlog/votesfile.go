@@ -28,7 +28,8 @@ const (
 	minVotesFile  = 256 << 10 // bytes that a new file is allocated with, at least
 )
 
-// groupVotes is all that is kept of one group: what Raft stores, and what this package notes. It is replaced, never changed.
+// groupVotes is all that is kept of one group: what Raft stores, and what this package notes. It is
+// replaced, never changed.
 type groupVotes map[string][]byte
 
 // votesLayout is how the batches of a vote file are laid out, and where they end.
@@ -115,7 +116,8 @@ type ballot struct {
 	changes         []byte
 }
 
-// parseBallot reads the batch that begins at pos. ok is false if none does; what its changes are is not verified.
+// parseBallot reads the batch that begins at pos. ok is false if none does; what its changes are is
+// not verified.
 func (v *votesLayout) parseBallot(file []byte, pos int64) (p ballot, ok bool) {
 	le := binary.LittleEndian
 	if pos+ballotHeader > int64(len(file)) {
@@ -137,8 +139,8 @@ func (v *votesLayout) parseBallot(file []byte, pos int64) (p ballot, ok bool) {
 
 func (p *ballot) good() bool { return crc32.Checksum(p.changes, castagnoli) == p.sum }
 
-// each calls fn for what the batch says of each group. Of a batch that is not good, those groups are damaged whose
-// names are good; the error says that not even the names are.
+// each calls fn for what the batch says of each group. Of a batch that is not good, those groups
+// are damaged whose names are good; the error says that not even the names are.
 func (p *ballot) each(fn func(name string, votes groupVotes)) error {
 	le := binary.LittleEndian
 	rest := p.changes
@@ -193,9 +195,9 @@ func parseVotes(b []byte, pairs int) (groupVotes, bool) {
 	return votes, len(b) == 0 && len(votes) == pairs
 }
 
-// parseVotesFile reads a vote file. torn says that behind the last batch stands what is left of one that was never acknowledged.
-// The error wraps ErrDamaged if votes may be lost of which it is not known whose they are, and
-// ErrVersion if a newer program wrote the file.
+// parseVotesFile reads a vote file. torn says that behind the last batch stands what is left of one
+// that was never acknowledged. The error wraps ErrDamaged if votes may be lost of which it is not
+// known whose they are, and ErrVersion if a newer program wrote the file.
 func parseVotesFile(b []byte) (v votesLayout, groups map[string]groupVotes, torn bool, err error) {
 	le := binary.LittleEndian
 	if len(b) < votesHeader || string(b[:7]) != votesMagic[:7] ||
@@ -248,8 +250,8 @@ func parseVotesFile(b []byte) (v votesLayout, groups map[string]groupVotes, torn
 	}
 }
 
-// laterBallot gives the number of a good batch behind the place where the next one should begin, 0 if there is none. One that
-// is there was written when this one had been acknowledged.
+// laterBallot gives the number of a good batch behind the place where the next one should begin, 0
+// if there is none. One that is there was written when this one had been acknowledged.
 func (v *votesLayout) laterBallot(b []byte) (seq uint64, err error) {
 	look := func(at int64, _ []byte) (c claim, ok bool) {
 		if at == v.end {

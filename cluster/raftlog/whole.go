@@ -10,14 +10,14 @@ import (
 	"github.com/trimaran-io/trimaran/cluster/raftlog/vfs"
 )
 
-// WholeLog is the log of a group whose snapshot is all that its state machine knows, as the catalog's is. Nobody reads its
-// past, so what Raft lets go of is freed; and Raft installs another member's snapshot by itself, since
-// there are no records to be copied first.
+// WholeLog is the log of a group whose snapshot is all that its state machine knows, as the
+// catalog's is. Nobody reads its past, so what Raft lets go of is freed; and Raft installs another
+// member's snapshot by itself, since there are no records to be copied first.
 type WholeLog struct{ *PartitionLog }
 
-// OpenWholeLog is OpenLog for such a group. Its appends go straight to their segment: what is wrong with the journal, which
-// all partitions' logs are refused for, does not take the catalog's along, without which a node cannot have
-// them made anew.
+// OpenWholeLog is OpenLog for such a group. Its appends go straight to their segment: what is wrong
+// with the journal, which all partitions' logs are refused for, does not take the catalog's along,
+// without which a node cannot have them made anew.
 func (st *Store) OpenWholeLog(dir string, opts LogOptions) (WholeLog, error) {
 	opts.Whole = true
 	l, err := st.OpenLog(dir, opts)
@@ -26,7 +26,8 @@ func (st *Store) OpenWholeLog(dir string, opts LogOptions) (WholeLog, error) {
 
 var _ Log = WholeLog{}
 
-// GetLog implements raft.LogStore; it knows the term of the entry that an installed snapshot ends with.
+// GetLog implements raft.LogStore; it knows the term of the entry that an installed snapshot ends
+// with.
 func (l WholeLog) GetLog(index uint64, out *raft.Log) error {
 	return SnapshotTerm{l.PartitionLog, l.Snapshots()}.GetLog(index, out)
 }
@@ -34,13 +35,14 @@ func (l WholeLog) GetLog(index uint64, out *raft.Log) error {
 // StoreLog implements raft.LogStore.
 func (l WholeLog) StoreLog(entry *raft.Log) error { return l.StoreLogs([]*raft.Log{entry}) }
 
-// StoreLogs implements raft.LogStore. An error other than that of a full disk is none that passes: it fails the store.
+// StoreLogs implements raft.LogStore. An error other than that of a full disk is none that passes:
+// it fails the store.
 func (l WholeLog) StoreLogs(entries []*raft.Log) error {
 	return l.judge(l.PartitionLog.StoreLogs(entries))
 }
 
-// judge fails the store for an error that says more than that there is no room. Raft would go on after it, and nobody makes
-// such a log anew from the others'.
+// judge fails the store for an error that says more than that there is no room. Raft would go on
+// after it, and nobody makes such a log anew from the others'.
 func (l *PartitionLog) judge(err error) error {
 	if err != nil && !errors.Is(err, vfs.ErrNoSpace) && !vfs.OutOfFiles(err) && !errors.Is(err, errClosed) {
 		l.st.fail(err)
@@ -60,8 +62,9 @@ func (l WholeLog) DeleteRange(from, to uint64) error {
 	return err
 }
 
-// install makes a snapshot that another member sent the log's own: record and state change with the list of segments in
-// one step (invariant 2). A log that has the snapshot's last entry, of its term, has all that it stands for (Raft, section
+// install makes a snapshot that another member sent the log's own: record and state change with the
+// list of segments in one step (invariant 2). A log that has the snapshot's last entry, of its
+// term, has all that it stands for (Raft, section
 // 5.3): it stays, with what is behind, which may have been acknowledged. Any other gives way.
 func (l *PartitionLog) install(record snapshotRecord, state []byte) error {
 	l.write.Lock()

@@ -125,8 +125,9 @@ func (h *whole) holds(from, last uint64, term func(uint64) uint64) error {
 	return nil
 }
 
-// TestAnInstalledSnapshotIsOneStep takes the power at each operation of a life in which a snapshot of another member comes in
-// place of everything: what a dead leader left goes with it. It is there as a whole with what followed it, or what was before is.
+// TestAnInstalledSnapshotIsOneStep takes the power at each operation of a life in which a snapshot
+// of another member comes in place of everything: what a dead leader left goes with it. It is there
+// as a whole with what followed it, or what was before is.
 func TestAnInstalledSnapshotIsOneStep(t *testing.T) {
 	for stop, over := int64(1), false; !over; stop++ {
 		mem := votesDisk()
@@ -207,8 +208,8 @@ func verifyWhole(mem *vfs.Mem) (Verified, []error) {
 	return a.Verify(CatalogLog, wholeSpan, nil, nil)
 }
 
-// TestAnInstalledSnapshotKeepsWhatFollowsIt: a member that has the snapshot's last entry has all that it stands for, and what it has
-// behind that it may have acknowledged.
+// TestAnInstalledSnapshotKeepsWhatFollowsIt: a member that has the snapshot's last entry has all
+// that it stands for, and what it has behind that it may have acknowledged.
 func TestAnInstalledSnapshotKeepsWhatFollowsIt(t *testing.T) {
 	for _, applied := range []uint64{0, 5, 39} {
 		mem := votesDisk()
@@ -312,8 +313,8 @@ func TestADamagedJournalLeavesTheCatalog(t *testing.T) {
 	}
 }
 
-// TestACatalogThatCannotBeStoredEndsTheStore: an error of the disk is none that passes. What cannot be read Raft, which would
-// panic, waits for until the group is closed.
+// TestACatalogThatCannotBeStoredEndsTheStore: an error of the disk is none that passes. What cannot
+// be read Raft, which would panic, waits for until the group is closed.
 func TestACatalogThatCannotBeStoredEndsTheStore(t *testing.T) {
 	mem := votesDisk()
 	var broken atomic.Pointer[string] // what fails

@@ -2,7 +2,10 @@ package faults
 
 import (
 	"encoding/json"
+	"os"
+	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -11,10 +14,10 @@ import (
 
 // A cluster of an older program becomes one of this, node by node, while producers go on: through the shim
 // without one error. Clusters are upgraded from the commit before this one and from the first whose
-// nodes tell each other what they know. The first node goes
-// back in between, if its program then is not much older.
+// nodes tell each other what they know, and from the last that kept votes and catalog in bbolt files. The first node goes
+// back in between, if its program then knows the files; else that refuses them.
 func TestRollingUpgrade(t *testing.T) {
-	for _, commit := range []string{"HEAD~1", "99cb287"} {
+	for _, commit := range []string{"HEAD~1", lastWithBolt, "99cb287"} {
 		t.Run(commit, func(t *testing.T) {
 			t.Parallel()
 			older, err := harness.ProgramOf(commit, t.TempDir())
@@ -39,19 +42,29 @@ func TestRollingUpgrade(t *testing.T) {
 				must(t, n.WaitReady(patience))
 				must(t, l.Progress(50, patience))
 				if i == 0 {
-					// While others are older it can go back to what it was.
-					back := []string{older, newer}
-					if commit == "99cb287" { // its catalog has no CRCs, and is damaged to this one
-						back = nil
-					}
-					for _, path := range back {
-						_, err := n.Terminate(patience)
-						must(t, err)
-						n.Path = path
-						must(t, n.Start())
+					// While others are older it can go back to what it was, or that says why not: it would know of no votes.
+					_, err := n.Terminate(patience)
+					must(t, err)
+					n.Path = older
+					must(t, n.Start())
+					if knowsVotes(commit) {
 						must(t, n.WaitReady(patience))
 						must(t, l.Progress(50, patience))
+						_, err = n.Terminate(patience)
+						must(t, err)
+					} else {
+						code, err := n.Wait(patience)
+						must(t, err)
+						log, err := os.ReadFile(n.Log)
+						must(t, err)
+						if code != 1 || !strings.Contains(string(log), "node.json has format 2") {
+							t.Errorf("the older program ends with %d, and not since it does not know the files", code)
+						}
 					}
+					n.Path = newer
+					must(t, n.Start())
+					must(t, n.WaitReady(patience))
+					must(t, l.Progress(50, patience))
 					// An older node is no stranger to a topic that was made by a newer one, and the other way round.
 					must(t, harness.CreateTopic(t.Context(), n.Addr(), "by-newer", 2, 3))
 					must(t, harness.CreateTopic(t.Context(), c.Node(3).Addr(), "by-older", 2, 3))
@@ -72,6 +85,14 @@ func TestRollingUpgrade(t *testing.T) {
 			}
 		})
 	}
+}
+
+// lastWithBolt is the last commit whose program keeps votes and catalog in bbolt files.
+const lastWithBolt = "c9914e5"
+
+// knowsVotes reports whether the program of a commit keeps votes as this one does.
+func knowsVotes(commit string) bool {
+	return exec.Command("git", "-C", harness.Root(), "cat-file", "-e", commit+":cluster/raftlog/votes.go").Run() == nil
 }
 
 // levelTwo is a commit whose program knows level 2, and takes a name for who had it first.

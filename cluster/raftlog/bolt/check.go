@@ -13,9 +13,10 @@ import (
 	"github.com/trimaran-io/trimaran/cluster/raftlog"
 )
 
-// bbolt trusts its file: a page that is not what was written ends the process, some in a goroutine of its own, and so does
-// a file that is too short for what is mapped of it. So the file is looked through before it is opened. What bbolt
-// keeps in it has no CRC of its own; that of what this package writes is in the values.
+// bbolt trusts its file: a page that is not what was written ends the process, some in a goroutine
+// of its own, and so does a file that is too short for what is mapped of it. So the file is looked
+// through before it is opened. What bbolt keeps in it has no CRC of its own; that of what this
+// package writes is in the values.
 
 const (
 	boltMagic       = 0xED0CDAED
@@ -30,8 +31,8 @@ const (
 	boltBucketBytes = 16
 )
 
-// check gives an error that wraps raftlog.ErrDamaged if the bbolt file at path cannot be used. A file that is not there or
-// empty is good.
+// check gives an error that wraps raftlog.ErrDamaged if the bbolt file at path cannot be used. A
+// file that is not there or empty is good.
 func check(path string) error {
 	f, err := os.Open(path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -102,7 +103,8 @@ func (c *boltFile) meta() (root uint64, err error) {
 	return root, nil
 }
 
-// pages checks the tree of pages that begins with one, whose keys are from low up to, but not, high; nil: any.
+// pages checks the tree of pages that begins with one, whose keys are from low up to, but not,
+// high; nil: any.
 func (c *boltFile) pages(id uint64, low, high []byte) error {
 	le := binary.LittleEndian
 	bad := func(what string) error { return fmt.Errorf("%w: page %d: %s", raftlog.ErrDamaged, id, what) }
@@ -138,7 +140,8 @@ func (c *boltFile) elements(id uint64, b, low, high []byte) error {
 	if flags != boltBranch && flags != boltLeaf || flags == boltBranch && count == 0 || boltPageHeader+count*boltElement > len(b) {
 		return bad(fmt.Sprintf("%d elements of kind %d", count, flags))
 	}
-	// Buckets that lie in one another's bytes would be looked at once for each way that leads to them.
+	// Buckets that lie in one another's bytes would be looked at once for each way that leads to
+	// them.
 	if c.left -= int64(count); c.left < 0 {
 		return bad("more elements than the file has room for")
 	}

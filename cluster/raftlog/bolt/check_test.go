@@ -77,8 +77,8 @@ func scan(l *Log, from uint64, fn func(*raft.Log)) error {
 	}
 }
 
-// A raft-boltdb file that is not what was written is refused, or nothing that it holds is hurt; bbolt itself would
-// end the process, or give what is there.
+// A raft-boltdb file that is not what was written is refused, or nothing that it holds is hurt;
+// bbolt itself would end the process, or give what is there.
 func TestADamagedBoltLogIsRefused(t *testing.T) {
 	const last = 120
 	path := filepath.Join(t.TempDir(), "raft.db")
@@ -116,8 +116,8 @@ func TestADamagedBoltLogIsRefused(t *testing.T) {
 		}
 		defer b.Close()
 		whole++
-		// Without its newest meta page bbolt goes back to what was before the last write. A page that is named wrongly can
-		// be one of an older state, whole in itself.
+		// Without its newest meta page bbolt goes back to what was before the last write. A page
+		// that is named wrongly can be one of an older state, whole in itself.
 		end, _ := b.LastIndex()
 		if end != last && end != last+2 {
 			shorter++
@@ -143,7 +143,8 @@ func TestADamagedBoltLogIsRefused(t *testing.T) {
 	}
 }
 
-// oldVotes writes a vote file as programs with bbolt did. Those from before there were CRCs had no seals.
+// oldVotes writes a vote file as programs with bbolt did. Those from before there were CRCs had no
+// seals.
 func oldVotes(t *testing.T, path string, votes map[string]map[string][]byte, sealed bool) {
 	t.Helper()
 	db, err := bbolt.Open(path, 0o600, options())
@@ -233,8 +234,8 @@ func TestOldVotesWithoutCRCs(t *testing.T) {
 	}
 }
 
-// TestBucketsInOneAnother: a file whose buckets lie in the same bytes, over and over, is refused before all ways through them
-// were gone.
+// TestBucketsInOneAnother: a file whose buckets lie in the same bytes, over and over, is refused
+// before all ways through them were gone.
 func TestBucketsInOneAnother(t *testing.T) {
 	const page, fan, depth = 4096, 16, 9
 	le := binary.LittleEndian

@@ -9,7 +9,8 @@ import (
 	"github.com/hashicorp/raft"
 )
 
-// TestAPageThatCannotBeReadIsAnError: bbolt reads by memory, where that is a fault which ends a process.
+// TestAPageThatCannotBeReadIsAnError: bbolt reads by memory, where that is a fault which ends a
+// process.
 func TestAPageThatCannotBeReadIsAnError(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "raft.db")
 	log, err := OpenLog(path, nil)

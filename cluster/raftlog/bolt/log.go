@@ -1,10 +1,10 @@
-// Package bolt is how programs before this one kept what Raft writes: the catalog's log and all votes in bbolt files
-// (raft-boltdb), the catalog's snapshots in files of hashicorp/raft's own.
+// Package bolt is how programs before this one kept what Raft writes: the catalog's log and all
+// votes in bbolt files (raft-boltdb), the catalog's snapshots in files of hashicorp/raft's own.
 //
-// You are here: beside package raftlog, into whose files Migrate brings what it finds. Nothing else in the product opens
-// such a file. What was written long ago is as hostile as what comes over a wire: bbolt trusts its
-// pages, so they are looked through first (check), and read with guard. Log is also the reference that
-// tests hold raftlog against.
+// You are here: beside package raftlog, into whose files Migrate brings what it finds. Nothing else
+// in the product opens such a file. What was written long ago is as hostile as what comes over a
+// wire: bbolt trusts its pages, so they are looked through first (check), and read with guard. Log
+// is also the reference that tests hold raftlog against.
 package bolt
 
 import (
@@ -40,8 +40,8 @@ func (l *Log) GetLog(index uint64, out *raft.Log) error {
 	})
 }
 
-// OpenLog opens or creates the log in the file path, of a group whose snapshots are
-// there (see raftlog.SnapshotTerm; nil: none). It fails when another process has the file open, and with
+// OpenLog opens or creates the log in the file path, of a group whose snapshots are there (see
+// raftlog.SnapshotTerm; nil: none). It fails when another process has the file open, and with
 // raftlog.ErrDamaged if something in it is not what was written.
 func OpenLog(path string, snapshots raft.SnapshotStore) (*Log, error) {
 	return open(path, snapshots, options())
@@ -66,9 +66,10 @@ func open(path string, snapshots raft.SnapshotStore, how *bbolt.Options) (*Log, 
 	return l, nil
 }
 
-// IsMonotonic implements raft.MonotonicLogStore. Raft then empties the log when it installs a snapshot. Otherwise it keeps
-// entries below the snapshot's end (raft.go, installSnapshot) that may be those of a leader which was deposed before they
-// were committed, with a hole behind them, and a node sends what its log has when it leads.
+// IsMonotonic implements raft.MonotonicLogStore. Raft then empties the log when it installs a
+// snapshot. Otherwise it keeps entries below the snapshot's end (raft.go, installSnapshot) that may
+// be those of a leader which was deposed before they were committed, with a hole behind them, and a
+// node sends what its log has when it leads.
 func (l *Log) IsMonotonic() bool { return true }
 
 // check reads all entries; indexes are those that the file has.
@@ -158,7 +159,8 @@ func (s summed) GetLog(index uint64, out *raft.Log) error {
 	return err
 }
 
-// get is GetLog, and reports whether the entry has a CRC: those from before there were any have none.
+// get is GetLog, and reports whether the entry has a CRC: those from before there were any have
+// none.
 func (s summed) get(index uint64, out *raft.Log) (has bool, err error) {
 	if err := s.BoltStore.GetLog(index, out); err != nil {
 		return false, err

@@ -28,10 +28,12 @@ const (
 // maxState bounds what a snapshot makes us read, in bytes.
 const maxState = 1 << 30
 
-// Migrate brings what is in the data directory old, which is on the machine's disk, into the store's own files in dir, where
-// old is, too, in the product; it changes nothing of the old. opts are those of the catalog's log. The new files count when the caller has said so on stable storage;
-// until then the old ones do, also for an older program, and after a crash Migrate begins anew. Then Clean removes the old ones. The
-// error wraps raftlog.ErrDamaged if something of the old is not what was written.
+// Migrate brings what is in the data directory old, which is on the machine's disk, into the
+// store's own files in dir, where old is, too, in the product; it changes nothing of the old. opts
+// are those of the catalog's log. The new files count when the caller has said so on stable
+// storage; until then the old ones do, also for an older program, and after a crash Migrate begins
+// anew. Then Clean removes the old ones. The error wraps raftlog.ErrDamaged if something of the old
+// is not what was written.
 func Migrate(st *raftlog.Store, old, dir string, opts raftlog.LogOptions) error {
 	votes, damaged, err := readVotes(filepath.Join(old, VotesFile))
 	if err != nil {
@@ -54,7 +56,8 @@ func Migrate(st *raftlog.Store, old, dir string, opts raftlog.LogOptions) error 
 	return nil
 }
 
-// Clean removes what Migrate has read, if anything, from a data directory in which the new files count.
+// Clean removes what Migrate has read, if anything, from a data directory in which the new files
+// count.
 func Clean(st *raftlog.Store, dir string) error {
 	catalog := filepath.Join(dir, raftlog.CatalogLog)
 	return st.Remove(filepath.Join(dir, VotesFile), filepath.Join(catalog, catalogFile), filepath.Join(catalog, snapshotFolder))
@@ -65,7 +68,8 @@ var (
 	sealedBucket = []byte("\x00trimaran/sealed") // all buckets have a CRC
 )
 
-// readVotes gives what a vote file has of each group, and the groups whose votes are not what was written. No file is no votes.
+// readVotes gives what a vote file has of each group, and the groups whose votes are not what was
+// written. No file is no votes.
 func readVotes(path string) (votes map[string]map[string][]byte, damaged []string, err error) {
 	votes = map[string]map[string][]byte{}
 	err = reading(path, func(tx *bbolt.Tx) error {
@@ -173,7 +177,8 @@ func newest(store *raft.FileSnapshotStore) (*raft.SnapshotMeta, []byte, error) {
 	return nil, nil, nil
 }
 
-// follow gives the entries that go with a snapshot: those behind it, and those in front of it without a hole.
+// follow gives the entries that go with a snapshot: those behind it, and those in front of it
+// without a hole.
 func (l *Log) follow(snapshot *raft.SnapshotMeta) (entries []*raft.Log, err error) {
 	first, last, covered := uint64(0), uint64(0), uint64(0)
 	err = guarded(l.path, func() error {

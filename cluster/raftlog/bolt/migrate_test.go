@@ -91,7 +91,8 @@ var migrated = raftlog.LogOptions{
 	},
 }
 
-// newNode is a node of this program on a file system in memory, which has what is on the disk at old.
+// newNode is a node of this program on a file system in memory, which has what is on the disk at
+// old.
 type newNode struct {
 	old    string
 	st     *raftlog.Store
@@ -228,8 +229,9 @@ func memOf(t *testing.T, dir string) (mem *vfs.Mem, files map[string][]byte) {
 	return mem, files
 }
 
-// TestAMigrationThatACrashCutsShort takes the power at each operation. Until it is said that the new files count, the old ones are
-// as they were, for the older program; and the next start has everything.
+// TestAMigrationThatACrashCutsShort takes the power at each operation. Until it is said that the
+// new files count, the old ones are as they were, for the older program; and the next start has
+// everything.
 func TestAMigrationThatACrashCutsShort(t *testing.T) {
 	for _, c := range oldCatalogs {
 		t.Run(c.name, func(t *testing.T) {
