@@ -1,4 +1,4 @@
-package coordinator
+package groups
 
 import (
 	"bytes"
@@ -15,7 +15,7 @@ import (
 // commands draws one command of a few groups, topics and partitions, so that they
 // meet.
 func drawCommand(t *rapid.T) []byte {
-	var cmd command
+	var cmd Changes
 	groups := rapid.SampledFrom([]string{"", "a", "b", "group with a longer name"})
 	topics := rapid.SampledFrom([]string{"t1", "t2", "t3"})
 	partitions := rapid.Int32Range(0, 4)
@@ -23,21 +23,21 @@ func drawCommand(t *rapid.T) []byte {
 		group := groups.Draw(t, "group")
 		switch rapid.IntRange(0, 5).Draw(t, "kind") {
 		case 0, 1:
-			cmd.setOffset(group, topics.Draw(t, "topic"), [16]byte{rapid.Byte().Draw(t, "id") % 3}, partitions.Draw(t, "partition"), Offset{
+			cmd.SetOffset(group, topics.Draw(t, "topic"), [16]byte{rapid.Byte().Draw(t, "id") % 3}, partitions.Draw(t, "partition"), Offset{
 				Offset: rapid.Int64().Draw(t, "offset"), LeaderEpoch: rapid.Int32().Draw(t, "epoch"),
 				Metadata: rapid.StringN(-1, 8, -1).Draw(t, "metadata"), CommittedAt: rapid.Int64Range(0, 3).Draw(t, "at"),
 			})
 		case 2:
-			cmd.deleteOffset(group, topics.Draw(t, "topic"), partitions.Draw(t, "partition"), rapid.Int64Range(-1, 3).Draw(t, "at"))
+			cmd.DeleteOffset(group, topics.Draw(t, "topic"), partitions.Draw(t, "partition"), rapid.Int64Range(-1, 3).Draw(t, "at"))
 		case 3:
-			cmd.setGroup(group, drawGroup(t))
+			cmd.SetGroup(group, drawGroup(t))
 		case 4:
-			cmd.deleteGroup(group)
+			cmd.DeleteGroup(group)
 		case 5:
-			cmd.deleteGroupIfEmpty(group)
+			cmd.DeleteGroupIfEmpty(group)
 		}
 	}
-	return encodeCommand(cmd)
+	return Encode(cmd)
 }
 
 func drawGroup(t *rapid.T) Group {
@@ -89,8 +89,8 @@ func TestStateReplays(t *testing.T) {
 		if all.bytes != begun.bytes {
 			t.Fatalf("%d bytes are accounted for, %d after restarts", all.bytes, begun.bytes)
 		}
-		for _, id := range all.ids() {
-			if err := all.Apply(encodeCommand(deletion(id))); err != nil {
+		for _, id := range all.IDs() {
+			if err := all.Apply(Encode(deletion(id))); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -100,19 +100,19 @@ func TestStateReplays(t *testing.T) {
 	})
 }
 
-func deletion(group string) (c command) {
-	c.deleteGroup(group)
+func deletion(group string) (c Changes) {
+	c.DeleteGroup(group)
 	return c
 }
 
 // TestStateJoinsCommands: commands that are joined are the commands one by one.
 func TestStateJoinsCommands(t *testing.T) {
-	var a, b command
-	a.setOffset("g", "t1", [16]byte{1}, 0, Offset{Offset: 1})
-	b.setOffset("g", "t1", [16]byte{1}, 0, Offset{Offset: 2})
-	b.deleteOffset("g", "t1", 1, -1)
+	var a, b Changes
+	a.SetOffset("g", "t1", [16]byte{1}, 0, Offset{Offset: 1})
+	b.SetOffset("g", "t1", [16]byte{1}, 0, Offset{Offset: 2})
+	b.DeleteOffset("g", "t1", 1, -1)
 	one, two := NewState(), NewState()
-	for _, err := range []error{one.Apply(encodeCommand(a, b)), two.Apply(encodeCommand(a)), two.Apply(encodeCommand(b))} {
+	for _, err := range []error{one.Apply(Encode(a, b)), two.Apply(Encode(a)), two.Apply(Encode(b))} {
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -120,22 +120,22 @@ func TestStateJoinsCommands(t *testing.T) {
 	if !bytes.Equal(one.Snapshot(), two.Snapshot()) {
 		t.Errorf("joined %x, one by one %x", one.Snapshot(), two.Snapshot())
 	}
-	if o, ok := one.offset("g", "t1", [16]byte{1}, 0); !ok || o.Offset != 2 {
+	if o, ok := one.Offset("g", "t1", [16]byte{1}, 0); !ok || o.Offset != 2 {
 		t.Errorf("got offset %d, want 2", o.Offset)
 	}
 }
 
 func seeds() [][]byte {
 	instance := "one"
-	var c, d command
-	c.setOffset("g", "t1", [16]byte{1}, 3, Offset{Offset: 42, LeaderEpoch: -1, Metadata: "m", CommittedAt: 7})
-	c.setGroup("g", Group{Generation: 2, ProtocolType: "consumer", Protocol: "range", Leader: "a", Members: []Member{
+	var c, d Changes
+	c.SetOffset("g", "t1", [16]byte{1}, 3, Offset{Offset: 42, LeaderEpoch: -1, Metadata: "m", CommittedAt: 7})
+	c.SetGroup("g", Group{Generation: 2, ProtocolType: "consumer", Protocol: "range", Leader: "a", Members: []Member{
 		{ID: "a", InstanceID: &instance, Subscription: []byte("s"), Assignment: []byte("x")}, {ID: "b"},
 	}})
-	d.deleteOffset("g", "t1", 3, 7)
-	d.deleteGroupIfEmpty("g")
-	d.deleteGroup("h")
-	return [][]byte{encodeCommand(), encodeCommand(c), encodeCommand(d), encodeCommand(c, d)}
+	d.DeleteOffset("g", "t1", 3, 7)
+	d.DeleteGroupIfEmpty("g")
+	d.DeleteGroup("h")
+	return [][]byte{Encode(), Encode(c), Encode(d), Encode(c, d)}
 }
 
 // FuzzApply: whatever is applied, the state is one that can be restored, and what is
@@ -234,16 +234,4 @@ func TestRestoreTellsWhatIsWrong(t *testing.T) {
 			t.Errorf("%s: got %v, want %q", c.name, err, c.want)
 		}
 	}
-}
-
-// FuzzSubscription: a subscription is a client's bytes.
-func FuzzSubscription(f *testing.F) {
-	f.Add(subscription("t1", "t2"))
-	f.Add(subscription()[:5])
-	f.Fuzz(func(t *testing.T, b []byte) {
-		topics := make(map[string]bool)
-		if addTopics(topics, b) && len(topics) > len(b)/2 {
-			t.Errorf("%d topics in %d bytes", len(topics), len(b))
-		}
-	})
 }

@@ -1,9 +1,8 @@
-package coordinator
+package groups
 
 import (
 	"encoding/binary"
 	"math"
-	"unicode/utf8"
 )
 
 // A command is a list of records, each of which stands alone like a record of
@@ -24,16 +23,6 @@ const (
 	kindGroupIfEmpty = 5 // group: gone if it has neither members nor offsets
 	kindLast         = kindGroupIfEmpty
 )
-
-// maxMetadata bounds an offset's metadata in a command, whatever
-// Settings.OffsetMetadataMaxBytes says.
-const maxMetadata = 1 << 20
-
-// maxTopic is the longest topic name (Kafka's Topic.MAX_NAME_LENGTH).
-const maxTopic = 249
-
-// maxMemberID leaves room for a client's or instance's id and a UUID.
-const maxMemberID = maxName + 64
 
 // Offset is a committed offset.
 type Offset struct {
@@ -65,41 +54,47 @@ type Group struct {
 	Members      []Member
 }
 
-// command collects records.
-type command struct {
+// Changes collects records.
+type Changes struct {
 	b []byte
 	n int
 }
 
-func (c *command) record(kind byte, group string) {
+// Len is how many records there are.
+func (c *Changes) Len() int { return c.n }
+
+// Size is how many bytes they take in a command.
+func (c *Changes) Size() int { return len(c.b) }
+
+func (c *Changes) record(kind byte, group string) {
 	c.n++
 	c.b = appendString(append(c.b, kind), group)
 }
 
-func (c *command) setOffset(group, topic string, id [16]byte, partition int32, o Offset) {
+func (c *Changes) SetOffset(group, topic string, id [16]byte, partition int32, o Offset) {
 	c.record(kindOffset, group)
 	c.b = append(appendString(c.b, topic), id[:]...)
 	c.b = appendOffset(binary.AppendVarint(c.b, int64(partition)), o)
 }
 
-// deleteOffset deletes whatever is there if committedAt is -1, else only what was
+// DeleteOffset deletes whatever is there if committedAt is -1, else only what was
 // committed at that time.
-func (c *command) deleteOffset(group, topic string, partition int32, committedAt int64) {
+func (c *Changes) DeleteOffset(group, topic string, partition int32, committedAt int64) {
 	c.record(kindOffsetGone, group)
 	c.b = binary.AppendVarint(appendString(c.b, topic), int64(partition))
 	c.b = binary.AppendVarint(c.b, committedAt)
 }
 
-func (c *command) setGroup(group string, g Group) {
+func (c *Changes) SetGroup(group string, g Group) {
 	c.record(kindGroup, group)
 	c.b = appendGroup(c.b, g)
 }
 
-func (c *command) deleteGroup(group string)        { c.record(kindGroupGone, group) }
-func (c *command) deleteGroupIfEmpty(group string) { c.record(kindGroupIfEmpty, group) }
+func (c *Changes) DeleteGroup(group string)        { c.record(kindGroupGone, group) }
+func (c *Changes) DeleteGroupIfEmpty(group string) { c.record(kindGroupIfEmpty, group) }
 
-// encodeCommand joins commands to one.
-func encodeCommand(commands ...command) []byte {
+// Encode joins commands to one.
+func Encode(commands ...Changes) []byte {
 	n, size := 0, 0
 	for _, c := range commands {
 		n, size = n+c.n, size+len(c.b)
@@ -120,7 +115,7 @@ func appendOffset(b []byte, o Offset) []byte {
 }
 
 func (r *reader) offset() Offset {
-	return Offset{Offset: r.varint(), LeaderEpoch: r.int32(), Metadata: r.string(maxMetadata), CommittedAt: r.varint()}
+	return Offset{Offset: r.varint(), LeaderEpoch: r.int32(), Metadata: r.string(MaxMetadata), CommittedAt: r.varint()}
 }
 
 func appendGroup(b []byte, g Group) []byte {
@@ -149,18 +144,18 @@ const leastMember = 8
 func (r *reader) group() Group {
 	g := Group{
 		Generation:   r.int32(),
-		ProtocolType: r.string(maxName),
-		Protocol:     r.string(maxName),
-		Leader:       r.string(maxMemberID),
+		ProtocolType: r.string(MaxName),
+		Protocol:     r.string(MaxName),
+		Leader:       r.string(MaxMemberID),
 		Since:        r.varint(),
 	}
 	ids, instances := make(map[string]bool), make(map[string]bool)
 	for range r.count(leastMember) {
 		m := Member{
-			ID:           r.string(maxMemberID),
+			ID:           r.string(MaxMemberID),
 			InstanceID:   r.optional(MaxInstanceID),
-			ClientID:     r.string(maxName),
-			ClientHost:   r.string(maxName),
+			ClientID:     r.string(MaxName),
+			ClientHost:   r.string(MaxName),
 			Rebalance:    r.int32(),
 			Session:      r.int32(),
 			Subscription: r.bytes(math.MaxInt32),
@@ -182,15 +177,4 @@ func (r *reader) group() Group {
 		r.fail("the leader is no member")
 	}
 	return g
-}
-
-// cut shortens s to at most max bytes, between two characters.
-func cut(s string, max int) string {
-	if len(s) <= max {
-		return s
-	}
-	for max > 0 && !utf8.RuneStart(s[max]) {
-		max--
-	}
-	return s[:max]
 }

@@ -1,4 +1,4 @@
-package coordinator
+package groups
 
 import (
 	"encoding/hex"
@@ -39,13 +39,13 @@ func TestGoldenBytes(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	var more command
-	more.setOffset("a simple group", "t2", [16]byte{15: 2}, 1<<31-1, Offset{Offset: 1 << 62, LeaderEpoch: 1<<31 - 1, Metadata: "ü", CommittedAt: -1})
-	more.setOffset("a simple group", "t2", [16]byte{15: 2}, 0, Offset{LeaderEpoch: -1})
-	more.setOffset("", "t1", [16]byte{}, 0, Offset{Offset: -1})
-	more.setGroup("empty", Group{Generation: -1, Since: 1 << 40})
-	check("command-more", encodeCommand(more))
-	if err := state.Apply(encodeCommand(more)); err != nil {
+	var more Changes
+	more.SetOffset("a simple group", "t2", [16]byte{15: 2}, 1<<31-1, Offset{Offset: 1 << 62, LeaderEpoch: 1<<31 - 1, Metadata: "ü", CommittedAt: -1})
+	more.SetOffset("a simple group", "t2", [16]byte{15: 2}, 0, Offset{LeaderEpoch: -1})
+	more.SetOffset("", "t1", [16]byte{}, 0, Offset{Offset: -1})
+	more.SetGroup("empty", Group{Generation: -1, Since: 1 << 40})
+	check("command-more", Encode(more))
+	if err := state.Apply(Encode(more)); err != nil {
 		t.Fatal(err)
 	}
 	check("snapshot-full", state.Snapshot())

@@ -1,10 +1,12 @@
-package coordinator
+package groups
 
 import (
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"math"
+
+	"github.com/trimaran-io/trimaran/fsm"
 )
 
 // Commands and snapshots are made of these: numbers as varints (zigzag where they
@@ -15,12 +17,10 @@ import (
 // snapshot that cannot be restored.
 var ErrMalformed = errors.New("malformed")
 
-// ErrNewer is in an error about a command or a snapshot, beside ErrMalformed, if a newer program wrote it: its state
-// became another by it, so the replica here must not go on without.
-var ErrNewer = errors.New("written by a newer program")
-
+// newer is the error about a command or a snapshot that a newer program wrote: its state became
+// another by it, so the replica here must not go on without.
 func newer(format string, args ...any) error {
-	return fmt.Errorf("%w: "+format+", %w", append(append([]any{ErrMalformed}, args...), ErrNewer)...)
+	return fmt.Errorf("%w: "+format+", %w", append(append([]any{ErrMalformed}, args...), fsm.ErrNewer)...)
 }
 
 func appendString(b []byte, s string) []byte {

@@ -1,4 +1,4 @@
-package coordinator
+package groups
 
 import (
 	"encoding/binary"
@@ -27,8 +27,6 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 // Snapshot gives the whole state as bytes; the same state, the same bytes.
 func (s *State) Snapshot() []byte {
-	s.mu.RLock()
-	defer s.mu.RUnlock()
 	b := append(make([]byte, 0, 64+s.bytes/2), snapshotMagic...)
 	b = binary.BigEndian.AppendUint16(b, snapshotVersion)
 	b = binary.AppendUvarint(b, uint64(len(s.groups)))
@@ -55,7 +53,7 @@ func (s *State) Snapshot() []byte {
 
 // RestoreState gives the state that Snapshot was called on. The error wraps
 // ErrMalformed and says what is wrong: damage, another kind of file, a format newer
-// than this program, or contents that no state can have. What it allocates is within
+// than this program (fsm.ErrNewer), or contents that no state can have. What it allocates is within
 // a small multiple of len(data).
 func RestoreState(data []byte) (*State, error) {
 	s, err := restoreState(data)
@@ -112,7 +110,7 @@ func (s *State) restoreGroup(r *reader, id string) {
 	}
 	lastTopic := ""
 	for i := range r.count(len([16]byte{}) + 2) {
-		topic, topicID := r.string(maxTopic), r.topicID()
+		topic, topicID := r.string(MaxTopic), r.topicID()
 		if i > 0 && topic <= lastTopic {
 			r.fail("topic %q is out of order", topic)
 		}
