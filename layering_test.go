@@ -41,7 +41,7 @@ func TestStateMachinesArePure(t *testing.T) {
 		"iter", "maps", "math", "math/bits", "slices", "sort", "strconv", "strings", "unicode", "unicode/utf8",
 	}
 	for _, file := range shippedFiles(t) {
-		if !inside(file.folder, "fsm") && file.folder != "cluster/placement" {
+		if !inside(file.folder, "fsm") && file.folder != "cluster/placement" && file.folder != "outcome" {
 			continue
 		}
 		for _, imported := range file.imports {
@@ -84,15 +84,15 @@ var layers = []layer{
 		"how many files a process may open is divided before anything is opened"},
 	{"cmd/internal/terminal", nil, nil,
 		"what is fit for a terminal does not depend on where it comes from"},
-	{"cmd/trimaran", []string{"cmd/internal/collector", "cmd/internal/descriptors", "cmd/internal/logs", "cmd/internal/terminal", "gateway", "gateway/shim", "cluster", "coordinator", "fsm", "kafkaproto"}, nil,
+	{"cmd/trimaran", []string{"cmd/internal/collector", "cmd/internal/descriptors", "cmd/internal/logs", "cmd/internal/terminal", "gateway", "gateway/shim", "cluster", "coordinator", "admin", "fsm", "outcome", "kafkaproto"}, nil,
 		"the node's command introduces gateway and cluster to each other; what lies below them is their affair"},
 	{"cmd/trimaran-shim", []string{"cmd/internal/collector", "cmd/internal/descriptors", "cmd/internal/logs", "gateway/shim"}, nil,
 		"the shim runs beside clients and must not carry a node"},
-	{"gateway", []string{"coordinator", "fsm", "kafkaproto", "gateway/shim"}, []string{"github.com/gorilla/", "github.com/prometheus/", "github.com/twmb/franz-go/", "golang.org/x/"},
+	{"gateway", []string{"admin", "coordinator", "fsm", "outcome", "kafkaproto", "gateway/shim"}, []string{"github.com/gorilla/", "github.com/prometheus/", "github.com/twmb/franz-go/", "golang.org/x/"},
 		"the gateway knows the cluster only by the interface it declares, so that either can be understood, tested and replaced alone"},
 	{"gateway/shim", nil, []string{"github.com/gorilla/websocket", "golang.org/x/"},
 		"clients compile this package into their programs: it brings nothing along"},
-	{"cluster", []string{"cluster/peer", "cluster/membership", "cluster/placement", "cluster/raftlog", "cluster/raftlog/vfs", "coordinator", "fsm", "fsm/groups", "kafkaproto"}, []string{hashicorp, "go.etcd.io/bbolt", "github.com/prometheus/", "github.com/twmb/franz-go/pkg/kmsg", "golang.org/x/"},
+	{"cluster", []string{"cluster/peer", "cluster/membership", "cluster/placement", "cluster/raftlog", "cluster/raftlog/vfs", "admin", "coordinator", "fsm", "fsm/groups", "outcome", "kafkaproto"}, []string{hashicorp, "go.etcd.io/bbolt", "github.com/prometheus/", "github.com/twmb/franz-go/pkg/kmsg", "golang.org/x/"},
 		"the cluster does not know that clients and sessions exist; requests of consumer groups, in kmsg's structures, are all it carries for them, unread"},
 	{"cluster/peer", nil, []string{hashicorp, "golang.org/x/"},
 		"the peer link carries bytes between nodes and does not know what they mean"},
@@ -100,12 +100,16 @@ var layers = []layer{
 		"gossip suggests and decides nothing, so it needs to know nothing"},
 	{"cluster/raftlog", nil, []string{hashicorp, "go.etcd.io/bbolt", "golang.org/x/"},
 		"the log stores entries and does not know what they mean to the state machine"},
-	{"cluster/placement", []string{"fsm"}, []string{},
+	{"cluster/placement", []string{"fsm", "outcome"}, []string{},
 		"placement is a pure function of nodes and load"},
 	{"coordinator", []string{"fsm/groups"}, []string{"github.com/twmb/franz-go/pkg/"},
 		"the protocol of consumer groups knows time and what it is given; network, disk and Raft are its callers' affair, and its replicated state is fsm/groups'"},
-	{"fsm", []string{"kafkaproto"}, []string{},
+	{"admin", []string{"fsm"}, []string{},
+		"what operators ask and see is no state machine's, and both gateway and cluster speak of it: it names nodes and offsets and does nothing"},
+	{"fsm", []string{"outcome", "kafkaproto"}, []string{},
 		"the state machines are the bottom of the node; of the wire they know only a record batch's header"},
+	{"outcome", nil, []string{},
+		"why something was not done is said by the lowest and told by the highest, so the list of reasons stands below all"},
 	{"kafkaproto", nil, []string{"github.com/twmb/franz-go/pkg/", "github.com/klauspost/compress/", "github.com/pierrec/lz4/"},
 		"the wire knows bytes and nobody who handles them"},
 	{"internal", []string{"fsm", "kafkaproto"}, nil,

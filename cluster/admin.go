@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/trimaran-io/trimaran/fsm"
+	"github.com/trimaran-io/trimaran/outcome"
 )
 
 // This file changes topics that are there: their configuration and number of
@@ -17,8 +18,8 @@ import (
 
 // AlterConfigs changes what is set for a topic and returns when that is known at
 // all connected nodes. With validateOnly nothing is changed. Errors are
-// fsm.ErrUnknownTopicOrPartition, fsm.ErrInvalidConfig, fsm.ErrNoLeader,
-// fsm.ErrTimeout.
+// outcome.ErrUnknownTopicOrPartition, outcome.ErrInvalidConfig, outcome.ErrNoLeader,
+// outcome.ErrTimeout.
 func (n *Node) AlterConfigs(ctx context.Context, alter fsm.AlterConfigs, validateOnly bool) error {
 	topic, err := n.topicByID(ctx, alter.Topic)
 	if err != nil {
@@ -39,8 +40,8 @@ func (n *Node) AlterConfigs(ctx context.Context, alter fsm.AlterConfigs, validat
 }
 
 // AlterBrokerConfigs changes what is set for the broker and returns when that is known at all
-// connected nodes. With validateOnly nothing is changed. Errors are fsm.ErrInvalidConfig,
-// fsm.ErrLevel, fsm.ErrNoLeader, fsm.ErrTimeout.
+// connected nodes. With validateOnly nothing is changed. Errors are outcome.ErrInvalidConfig,
+// outcome.ErrLevel, outcome.ErrNoLeader, outcome.ErrTimeout.
 func (n *Node) AlterBrokerConfigs(ctx context.Context, alter fsm.AlterBrokerConfigs, validateOnly bool) error {
 	now := n.Topics().BrokerConfigs(alter.All)
 	if next, err := alter.Apply(now); err != nil || validateOnly || maps.Equal(next, now) {
@@ -68,7 +69,7 @@ func (n *Node) topicByID(ctx context.Context, id fsm.TopicID) (*fsm.Topic, error
 	if topic, ok := n.Topics().ByID(id); ok {
 		return topic, nil
 	}
-	return nil, fmt.Errorf("%w: no topic has id %s", fsm.ErrUnknownTopicOrPartition, id)
+	return nil, fmt.Errorf("%w: no topic has id %s", outcome.ErrUnknownTopicOrPartition, id)
 }
 
 // createPartitionsCall is what a node asks the catalog's leader to do.
@@ -92,14 +93,14 @@ func (n *Node) createPartitionsAsLeader(ctx context.Context, call createPartitio
 	view := c.view.Load()
 	topic, ok := view.ByID(call.Topic)
 	if !ok {
-		return nil, fmt.Errorf("%w: no topic has id %s", fsm.ErrUnknownTopicOrPartition, call.Topic)
+		return nil, fmt.Errorf("%w: no topic has id %s", outcome.ErrUnknownTopicOrPartition, call.Topic)
 	}
 	has := len(topic.Partitions)
 	if has == call.Count && call.From < has {
 		return json.Marshal(catalogReply{Index: view.Version()}) // by the same call, whose answer was lost
 	}
 	if call.Count <= has || call.Count > fsm.MaxPartitions {
-		return nil, fmt.Errorf("%w: topic %s has %d partitions, %d are no more, want at most %d", fsm.ErrInvalidPartitions, topic.Name, has, call.Count, fsm.MaxPartitions)
+		return nil, fmt.Errorf("%w: topic %s has %d partitions, %d are no more, want at most %d", outcome.ErrInvalidPartitions, topic.Name, has, call.Count, fsm.MaxPartitions)
 	}
 	// The seed decides who begins: another one than the topic's first partitions had,
 	// or the first node would get the first of each piece.
@@ -124,7 +125,7 @@ func (n *Node) createPartitionsAsLeader(ctx context.Context, call createPartitio
 
 // CreatePartitions gives a topic so many partitions in all and returns when that is
 // known at all connected nodes and the new ones have leaders. If ctx ends before that the
-// error is fsm.ErrTimeout and they exist. With validateOnly nothing is created.
+// error is outcome.ErrTimeout and they exist. With validateOnly nothing is created.
 func (n *Node) CreatePartitions(ctx context.Context, id fsm.TopicID, count int, validateOnly bool) error {
 	topic, err := n.topicByID(ctx, id)
 	if err != nil {
@@ -132,12 +133,12 @@ func (n *Node) CreatePartitions(ctx context.Context, id fsm.TopicID, count int, 
 	}
 	from := len(topic.Partitions)
 	if count <= from {
-		return fmt.Errorf("%w: topic %s has %d partitions, %d are no more", fsm.ErrInvalidPartitions, topic.Name, from, count)
+		return fmt.Errorf("%w: topic %s has %d partitions, %d are no more", outcome.ErrInvalidPartitions, topic.Name, from, count)
 	}
 	call := createPartitionsCall{Topic: id, Count: count, From: from, ValidateOnly: validateOnly}
 	payload, err := json.Marshal(call)
 	if err != nil {
-		return fmt.Errorf("%w: %w", fsm.ErrUnknown, err)
+		return fmt.Errorf("%w: %w", outcome.ErrUnknown, err)
 	}
 	err = n.catalog.change(ctx, callCreatePartitions, payload, func(ctx context.Context) ([]byte, error) {
 		return n.createPartitionsAsLeader(ctx, call)
@@ -147,8 +148,8 @@ func (n *Node) CreatePartitions(ctx context.Context, id fsm.TopicID, count int, 
 	}
 	for p := from; p < count; p++ {
 		err := n.awaitLeader(ctx, fsm.PartitionID{Topic: id, Partition: int32(p)})
-		if err != nil && fsm.Code(err) != fsm.ErrUnknownTopicOrPartition {
-			return fmt.Errorf("%w: partition %d of %q exists and has no leader yet: %w", fsm.ErrTimeout, p, topic.Name, err)
+		if err != nil && outcome.Code(err) != outcome.ErrUnknownTopicOrPartition {
+			return fmt.Errorf("%w: partition %d of %q exists and has no leader yet: %w", outcome.ErrTimeout, p, topic.Name, err)
 		}
 	}
 	return nil
@@ -157,15 +158,15 @@ func (n *Node) CreatePartitions(ctx context.Context, id fsm.TopicID, count int, 
 // DeleteRecords makes before the first offset that can be read of a partition, -1
 // for its high watermark, on all replicas alike; what is below is freed later. low
 // is the log start offset afterwards, which may be higher. Errors are
-// fsm.ErrOffsetOutOfRange, fsm.ErrPolicy for a topic that is only compacted, and
+// outcome.ErrOffsetOutOfRange, outcome.ErrPolicy for a topic that is only compacted, and
 // those of reaching the leader.
 func (n *Node) DeleteRecords(ctx context.Context, id fsm.PartitionID, before fsm.Offset) (low fsm.Offset, err error) {
 	topic, ok := n.Topics().ByID(id.Topic)
 	if !ok {
-		return -1, fsm.ErrUnknownTopicOrPartition
+		return -1, outcome.ErrUnknownTopicOrPartition
 	}
 	if !strings.Contains(n.config(topic, "cleanup.policy"), "delete") {
-		return -1, fmt.Errorf("%w: cleanup.policy of topic %s is not delete", fsm.ErrPolicy, topic.Name)
+		return -1, fmt.Errorf("%w: cleanup.policy of topic %s is not delete", outcome.ErrPolicy, topic.Name)
 	}
 	err = n.atRecords(ctx, id, holdLeaderless, func(ctx context.Context, h hint, local *records) (err error) {
 		if local != nil {
@@ -179,7 +180,7 @@ func (n *Node) DeleteRecords(ctx context.Context, id fsm.PartitionID, before fsm
 		}
 		r := reader{b: reply}
 		if low = fsm.Offset(r.uint64()); r.bad {
-			return fsm.ErrUnknown
+			return outcome.ErrUnknown
 		}
 		return nil
 	})
@@ -200,7 +201,7 @@ func (r *records) deleteRecords(ctx context.Context, before fsm.Offset) (fsm.Off
 		before = next
 	}
 	if before < 0 || before > next {
-		return -1, fmt.Errorf("%w: %d is not within %d to %d", fsm.ErrOffsetOutOfRange, before, start, next)
+		return -1, fmt.Errorf("%w: %d is not within %d to %d", outcome.ErrOffsetOutOfRange, before, start, next)
 	}
 	if before > start {
 		if err := p.control(ctx, fsm.LogStartCommand(before)); err != nil {
@@ -225,7 +226,7 @@ func (n *Node) Producers(ctx context.Context, id fsm.PartitionID) ([]fsm.ActiveP
 			return err
 		}
 		if err := json.Unmarshal(reply, &producers); err != nil {
-			return fmt.Errorf("%w: malformed answer of another node", fsm.ErrUnknown)
+			return fmt.Errorf("%w: malformed answer of another node", outcome.ErrUnknown)
 		}
 		return nil
 	})

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/trimaran-io/trimaran/fsm"
+	"github.com/trimaran-io/trimaran/outcome"
 )
 
 // Partitions that a topic gets later are placed, get leaders and take records, and
@@ -33,11 +34,11 @@ func TestATopicGetsMorePartitions(t *testing.T) {
 	c.wantEverywhere(fsm.PartitionID{Topic: topic.ID}, []string{"before", "in 0"})
 	c.wantEverywhere(fsm.PartitionID{Topic: topic.ID, Partition: 3}, []string{"in 3"})
 	for _, count := range []int{4, 3, 0, -1, fsm.MaxPartitions + 1} {
-		if err := c.nodes[0].CreatePartitions(ctx, topic.ID, count, false); fsm.Code(err) != fsm.ErrInvalidPartitions {
+		if err := c.nodes[0].CreatePartitions(ctx, topic.ID, count, false); outcome.Code(err) != outcome.ErrInvalidPartitions {
 			t.Errorf("%d partitions: %v", count, err)
 		}
 	}
-	if err := c.nodes[0].CreatePartitions(ctx, fsm.TopicID{1}, 5, false); fsm.Code(err) != fsm.ErrUnknownTopicOrPartition {
+	if err := c.nodes[0].CreatePartitions(ctx, fsm.TopicID{1}, 5, false); outcome.Code(err) != outcome.ErrUnknownTopicOrPartition {
 		t.Error(err)
 	}
 }
@@ -117,7 +118,7 @@ func TestConfigsAreAlteredEverywhere(t *testing.T) {
 			t.Errorf("node %d has %d", i+1, now.MaxMessageBytes(nil))
 		}
 	}
-	if err := c.nodes[2].AlterConfigs(ctx, set("max.message.bytes", "-1"), false); fsm.Code(err) != fsm.ErrInvalidConfig {
+	if err := c.nodes[2].AlterConfigs(ctx, set("max.message.bytes", "-1"), false); outcome.Code(err) != outcome.ErrInvalidConfig {
 		t.Error(err)
 	}
 }
@@ -134,7 +135,7 @@ func TestRecordsAreDeletedEverywhere(t *testing.T) {
 	ctx := within(t)
 	remove := func(node int, before fsm.Offset) (low fsm.Offset, err error) {
 		eventually(t, "delete records", func() error {
-			if low, err = c.nodes[node].DeleteRecords(ctx, id, before); fsm.NotAppended(err) {
+			if low, err = c.nodes[node].DeleteRecords(ctx, id, before); outcome.NotAppended(err) {
 				return err
 			}
 			return nil
@@ -150,7 +151,7 @@ func TestRecordsAreDeletedEverywhere(t *testing.T) {
 		t.Errorf("below the start: %d, %v", low, err)
 	}
 	for _, bad := range []fsm.Offset{11, -2} {
-		if _, err := remove(1, bad); fsm.Code(err) != fsm.ErrOffsetOutOfRange {
+		if _, err := remove(1, bad); outcome.Code(err) != outcome.ErrOffsetOutOfRange {
 			t.Errorf("%d: %v", bad, err)
 		}
 	}
@@ -161,7 +162,7 @@ func TestRecordsAreDeletedEverywhere(t *testing.T) {
 			}
 			return nil
 		})
-		if _, err := c.nodes[i].Read(ctx, id, 4, 100); fsm.Code(err) != fsm.ErrOffsetOutOfRange {
+		if _, err := c.nodes[i].Read(ctx, id, 4, 100); outcome.Code(err) != outcome.ErrOffsetOutOfRange {
 			t.Errorf("node %d reads what is deleted: %v", i+1, err)
 		}
 	}
@@ -179,7 +180,7 @@ func TestRecordsAreDeletedEverywhere(t *testing.T) {
 	if err := c.nodes[0].AlterConfigs(ctx, compact, false); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := c.nodes[0].DeleteRecords(ctx, id, -1); fsm.Code(err) != fsm.ErrPolicy {
+	if _, err := c.nodes[0].DeleteRecords(ctx, id, -1); outcome.Code(err) != outcome.ErrPolicy {
 		t.Error(err)
 	}
 }
@@ -224,7 +225,7 @@ func TestTopicsAreDeletedByID(t *testing.T) {
 		t.Error(errors.New("the topic is there"))
 	}
 	c.topic("a", 1, 1)
-	if err := c.nodes[0].DeleteTopicByID(ctx, topic.ID); fsm.Code(err) != fsm.ErrUnknownTopicOrPartition {
+	if err := c.nodes[0].DeleteTopicByID(ctx, topic.ID); outcome.Code(err) != outcome.ErrUnknownTopicOrPartition {
 		t.Error(err)
 	}
 }

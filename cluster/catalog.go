@@ -18,6 +18,7 @@ import (
 	"github.com/trimaran-io/trimaran/cluster/peer"
 	"github.com/trimaran-io/trimaran/cluster/placement"
 	"github.com/trimaran-io/trimaran/fsm"
+	"github.com/trimaran-io/trimaran/outcome"
 )
 
 // catalogGroup is the name of the catalog's Raft group.
@@ -161,11 +162,11 @@ func (c *catalog) applyAsLeader(ctx context.Context, command []byte) ([]byte, er
 			identity, term := g.leader()
 			return nil, errNotLeader{hint{identity, term}}
 		}
-		return nil, fmt.Errorf("%w: %w", fsm.ErrUnknownFate, err)
+		return nil, fmt.Errorf("%w: %w", outcome.ErrUnknownFate, err)
 	}
 	result, ok := future.Response().(fsm.CatalogResult)
 	if !ok {
-		return nil, fmt.Errorf("%w: unexpected answer of the catalog", fsm.ErrUnknown)
+		return nil, fmt.Errorf("%w: unexpected answer of the catalog", outcome.ErrUnknown)
 	} else if result.Err != nil {
 		return nil, result.Err
 	}
@@ -209,7 +210,7 @@ func (c *catalog) atLeader(ctx context.Context, kind uint8, payload []byte, loca
 		c.mu.Lock()
 		g, changed := c.group, c.changed
 		c.mu.Unlock()
-		err := error(fsm.ErrNoLeader)
+		err := error(outcome.ErrNoLeader)
 		if g != nil {
 			var reply []byte
 			identity, _ := g.leader()
@@ -228,21 +229,21 @@ func (c *catalog) atLeader(ctx context.Context, kind uint8, payload []byte, loca
 			if err == nil {
 				var at catalogReply
 				if err := json.Unmarshal(reply, &at); err != nil {
-					return catalogReply{}, fmt.Errorf("%w: malformed answer of the catalog's leader", fsm.ErrUnknown)
+					return catalogReply{}, fmt.Errorf("%w: malformed answer of the catalog's leader", outcome.ErrUnknown)
 				}
 				return at, c.awaitIndex(ctx, at.Index)
 			}
 		}
-		if !fsm.NotAppended(err) {
+		if !outcome.NotAppended(err) {
 			return catalogReply{}, err
 		}
 		select {
 		case <-changed:
 		case <-time.After(retryPause):
 		case <-ctx.Done():
-			return catalogReply{}, fmt.Errorf("%w: the catalog: %w", fsm.ErrNoLeader, err)
+			return catalogReply{}, fmt.Errorf("%w: the catalog: %w", outcome.ErrNoLeader, err)
 		case <-c.node.ctx.Done():
-			return catalogReply{}, fsm.ErrShuttingDown
+			return catalogReply{}, outcome.ErrShuttingDown
 		}
 	}
 }
@@ -264,7 +265,7 @@ func (c *catalog) apply(ctx context.Context, command fsm.CatalogCommand) (catalo
 func (c *catalog) change(ctx context.Context, kind uint8, payload []byte, local func(context.Context) ([]byte, error)) error {
 	for {
 		at, err := c.atLeader(ctx, kind, payload, local)
-		if fsm.Code(err) == fsm.ErrUnknownFate && ctx.Err() == nil {
+		if outcome.Code(err) == outcome.ErrUnknownFate && ctx.Err() == nil {
 			continue
 		}
 		if err == nil {
@@ -328,7 +329,7 @@ func (c *catalog) awaitIndex(ctx context.Context, index fsm.Index) error {
 		select {
 		case <-changed:
 		case <-ctx.Done():
-			return fmt.Errorf("%w: the change is made and not yet known here", fsm.ErrTimeout)
+			return fmt.Errorf("%w: the change is made and not yet known here", outcome.ErrTimeout)
 		}
 	}
 }
@@ -470,7 +471,7 @@ func (c *catalog) placing(ctx context.Context) error {
 	case c.creating <- struct{}{}:
 		return nil
 	case <-ctx.Done():
-		return fmt.Errorf("%w: something else is being created", fsm.ErrNoLeader)
+		return fmt.Errorf("%w: something else is being created", outcome.ErrNoLeader)
 	}
 }
 
@@ -496,13 +497,13 @@ func (n *Node) createTopicAsLeader(ctx context.Context, call createTopicCall) ([
 	}
 	view := c.view.Load()
 	if view.ClusterID() == "" {
-		return nil, fmt.Errorf("%w: the cluster is being formed", fsm.ErrNoLeader)
+		return nil, fmt.Errorf("%w: the cluster is being formed", outcome.ErrNoLeader)
 	}
 	if old, ok := view.Lookup(call.Spec.Name); ok {
 		if old.ID == call.ID {
 			return json.Marshal(catalogReply{Index: view.Version()})
 		}
-		return nil, fmt.Errorf("%w: %q", fsm.ErrTopicExists, call.Spec.Name)
+		return nil, fmt.Errorf("%w: %q", outcome.ErrTopicExists, call.Spec.Name)
 	}
 	topic := &fsm.Topic{Name: call.Spec.Name, ID: call.ID, Configs: call.Spec.Configs}
 	partitions, factor := call.Spec.Partitions, int(call.Spec.ReplicationFactor)
@@ -516,10 +517,10 @@ func (n *Node) createTopicAsLeader(ctx context.Context, call createTopicCall) ([
 	assignment := call.Spec.Assignment
 	if assignment == nil {
 		if partitions < 1 || partitions > fsm.MaxPartitions {
-			return nil, fmt.Errorf("%w: %d, want 1 to %d", fsm.ErrInvalidPartitions, partitions, fsm.MaxPartitions)
+			return nil, fmt.Errorf("%w: %d, want 1 to %d", outcome.ErrInvalidPartitions, partitions, fsm.MaxPartitions)
 		}
 		if factor < 1 || factor > len(nodes) {
-			return nil, fmt.Errorf("%w: %d, and the cluster has %d nodes", fsm.ErrInvalidReplicationFactor, factor, len(nodes))
+			return nil, fmt.Errorf("%w: %d, and the cluster has %d nodes", outcome.ErrInvalidReplicationFactor, factor, len(nodes))
 		}
 		var err error
 		if assignment, err = n.place(view, partitions, factor, call.ID); err != nil {
@@ -587,11 +588,11 @@ func (n *Node) place(view *fsm.Topics, partitions int32, factor int, seed fsm.To
 	}
 	assignment, err := placement.Assign(candidates, partitions, factor, seedOf(seed))
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", fsm.ErrInvalidReplicationFactor, err)
+		return nil, fmt.Errorf("%w: %w", outcome.ErrInvalidReplicationFactor, err)
 	}
 	for p, replicas := range assignment {
 		if !majorityOf(replicas, alive) {
-			return nil, fmt.Errorf("%w: %d, and only %d nodes are alive", fsm.ErrInvalidReplicationFactor, factor, len(alive))
+			return nil, fmt.Errorf("%w: %d, and only %d nodes are alive", outcome.ErrInvalidReplicationFactor, factor, len(alive))
 		}
 		// An absent node cannot lead: the first replica is the preferred leader.
 		slices.SortStableFunc(assignment[p], func(a, b fsm.NodeID) int {
@@ -614,19 +615,19 @@ func seedOf(id fsm.TopicID) uint64 {
 
 // CreateTopic creates a topic and returns when it is known at all connected nodes and all
 // its partitions have a leader. If ctx ends before that the error is
-// fsm.ErrTimeout and the topic exists. With validateOnly nothing is created.
+// outcome.ErrTimeout and the topic exists. With validateOnly nothing is created.
 func (n *Node) CreateTopic(ctx context.Context, spec fsm.TopicSpec, validateOnly bool) error {
 	// What no catalog takes may be as large as a request, and is not for other nodes to read.
 	if err := fsm.CheckConfigs(spec.Configs); err != nil {
 		if _, there := n.Topics().Lookup(spec.Name); there {
-			return fmt.Errorf("%w: %q", fsm.ErrTopicExists, spec.Name)
+			return fmt.Errorf("%w: %q", outcome.ErrTopicExists, spec.Name)
 		}
 		return err
 	}
 	call := createTopicCall{Spec: spec, ID: newUUID(), ValidateOnly: validateOnly}
 	payload, err := json.Marshal(call)
 	if err != nil {
-		return fmt.Errorf("%w: %w", fsm.ErrUnknown, err)
+		return fmt.Errorf("%w: %w", outcome.ErrUnknown, err)
 	}
 	// The same id asked for twice creates once.
 	err = n.catalog.change(ctx, callCreateTopic, payload, func(ctx context.Context) ([]byte, error) {
@@ -642,8 +643,8 @@ func (n *Node) CreateTopic(ctx context.Context, spec fsm.TopicSpec, validateOnly
 	}
 	for p := range topic.Partitions {
 		err := n.awaitLeader(ctx, fsm.PartitionID{Topic: topic.ID, Partition: int32(p)})
-		if err != nil && fsm.Code(err) != fsm.ErrUnknownTopicOrPartition {
-			return fmt.Errorf("%w: topic %q exists, partition %d has no leader yet: %w", fsm.ErrTimeout, spec.Name, p, err)
+		if err != nil && outcome.Code(err) != outcome.ErrUnknownTopicOrPartition {
+			return fmt.Errorf("%w: topic %q exists, partition %d has no leader yet: %w", outcome.ErrTimeout, spec.Name, p, err)
 		}
 	}
 	return nil
@@ -658,7 +659,7 @@ func (n *Node) DeleteTopic(ctx context.Context, name string) error {
 			return err
 		}
 		if topic, ok = n.Topics().Lookup(name); !ok {
-			return fmt.Errorf("%w: %q", fsm.ErrUnknownTopicOrPartition, name)
+			return fmt.Errorf("%w: %q", outcome.ErrUnknownTopicOrPartition, name)
 		}
 	}
 	return n.deleteTopic(ctx, topic)

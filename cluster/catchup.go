@@ -12,9 +12,11 @@ import (
 	"github.com/hashicorp/raft"
 	"golang.org/x/time/rate"
 
+	"github.com/trimaran-io/trimaran/admin"
 	"github.com/trimaran-io/trimaran/cluster/peer"
 	"github.com/trimaran-io/trimaran/cluster/raftlog"
 	"github.com/trimaran-io/trimaran/fsm"
+	"github.com/trimaran-io/trimaran/outcome"
 )
 
 // A follower that is so far behind that its leader has to offer it a snapshot
@@ -67,13 +69,13 @@ func (p *progress) end() {
 }
 
 // status gives nil if nothing is copied.
-func (p *progress) status() *fsm.CatchUpStatus {
+func (p *progress) status() *admin.CatchUpStatus {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if !p.active {
 		return nil
 	}
-	s := &fsm.CatchUpStatus{Bytes: p.bytes, Total: p.total}
+	s := &admin.CatchUpStatus{Bytes: p.bytes, Total: p.total}
 	if d := time.Since(p.started).Seconds(); d > 0 {
 		s.BytesPerSecond = int64(float64(p.bytes-p.first) / d)
 	}
@@ -248,13 +250,13 @@ func parseDescribed(reply []byte) (d raftlog.Described, err error) {
 	r := reader{b: reply}
 	text := r.bytes(int(r.uint32()))
 	if r.bad {
-		return d, fmt.Errorf("%w: malformed answer of another node", fsm.ErrUnknown)
+		return d, fmt.Errorf("%w: malformed answer of another node", outcome.ErrUnknown)
 	}
 	if err := fsm.DecodeStrictly(text, &d); err != nil {
 		return d, fmt.Errorf("answer of another node: %w", err)
 	}
 	if d.First == 0 || d.Index < d.First-1 {
-		return d, fmt.Errorf("%w: malformed answer of another node", fsm.ErrUnknown)
+		return d, fmt.Errorf("%w: malformed answer of another node", outcome.ErrUnknown)
 	}
 	d.State = r.b
 	return d, nil
@@ -264,7 +266,7 @@ func parseDescribed(reply []byte) (d raftlog.Described, err error) {
 func (r *replica) describe(have uint64) ([]byte, error) {
 	d, ok := r.log.Describe(have)
 	if !ok {
-		return nil, fmt.Errorf("%w: no snapshot yet", fsm.ErrNoLeader)
+		return nil, fmt.Errorf("%w: no snapshot yet", outcome.ErrNoLeader)
 	}
 	r.hold(d.First)
 	return encodeDescribed(d)
@@ -275,7 +277,7 @@ func (r *replica) entries(from, to uint64, limit int) ([]byte, error) {
 	r.hold(from)
 	b, err := r.log.AppendEntries(nil, from, to, limit)
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", fsm.ErrStorage, err)
+		return nil, fmt.Errorf("%w: %w", outcome.ErrStorage, err)
 	}
 	return b, nil
 }

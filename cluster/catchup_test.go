@@ -14,6 +14,7 @@ import (
 	"github.com/trimaran-io/trimaran/cluster/raftlog"
 	"github.com/trimaran-io/trimaran/fsm"
 	"github.com/trimaran-io/trimaran/kafkaproto"
+	"github.com/trimaran-io/trimaran/outcome"
 )
 
 // small gives topics segments of some kilobytes.
@@ -140,7 +141,7 @@ func TestAFollowerIsAwayWhileRetentionTrimsPastIt(t *testing.T) {
 		return nil
 	})
 	eventually(t, "a read below the log start is refused", func() error {
-		if _, err := c.nodes[there[0]].Read(within(t), id, 5, 1000); fsm.Code(err) != fsm.ErrOffsetOutOfRange {
+		if _, err := c.nodes[there[0]].Read(within(t), id, 5, 1000); outcome.Code(err) != outcome.ErrOffsetOutOfRange {
 			return fmt.Errorf("a read below the log start: %v", err)
 		}
 		return nil

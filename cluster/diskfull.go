@@ -7,11 +7,11 @@ import (
 
 	"github.com/hashicorp/raft"
 
-	"github.com/trimaran-io/trimaran/fsm"
+	"github.com/trimaran-io/trimaran/outcome"
 )
 
 // A full disk is a state, not an accident. Before the disk says so itself, the
-// leader refuses records (fsm.ErrStorage, nothing was appended); what is left is
+// leader refuses records (outcome.ErrStorage, nothing was appended); what is left is
 // for Raft's own writes, the catalog, and retention, which makes room. Reads and
 // everything else go on. It ends when there is room again.
 //
@@ -32,7 +32,7 @@ func (r *replica) room() error {
 		return nil
 	}
 	if n.logs.Full() {
-		return fmt.Errorf("%w: the disk of the leader is full", fsm.ErrStorage)
+		return fmt.Errorf("%w: the disk of the leader is full", outcome.ErrStorage)
 	}
 	n.mu.Lock()
 	some := len(n.fullNodes) > 0
@@ -57,7 +57,7 @@ func (r *replica) room() error {
 		}
 	}
 	if voters-full <= voters/2 {
-		return fmt.Errorf("%w: the disks of %d of %d replicas are full", fsm.ErrStorage, full, voters)
+		return fmt.Errorf("%w: the disks of %d of %d replicas are full", outcome.ErrStorage, full, voters)
 	}
 	return nil
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/trimaran-io/trimaran/fsm"
+	"github.com/trimaran-io/trimaran/outcome"
 )
 
 // smallDisk mounts a file system of some megabytes as the data directory of a
@@ -107,7 +108,7 @@ func TestAFullDiskIsAState(t *testing.T) {
 	for {
 		_, err := c.nodes[acknowledged%3].Append(within(t), id, [][]byte{batchOf(value)})
 		if err != nil {
-			if fsm.Code(err) != fsm.ErrStorage {
+			if outcome.Code(err) != outcome.ErrStorage {
 				t.Fatalf("record %d: %v, want a storage error", acknowledged, err)
 			}
 			break
@@ -141,7 +142,7 @@ func TestAFullDiskIsAState(t *testing.T) {
 	c.ready()
 	c.topic("admin", 1, 3)
 	everywhere()
-	if _, err := c.nodes[1].Append(within(t), id, [][]byte{batchOf(value)}); fsm.Code(err) != fsm.ErrStorage {
+	if _, err := c.nodes[1].Append(within(t), id, [][]byte{batchOf(value)}); outcome.Code(err) != outcome.ErrStorage {
 		t.Errorf("still full: %v", err)
 	}
 	c.allRun()
@@ -151,7 +152,7 @@ func TestAFullDiskIsAState(t *testing.T) {
 	}
 	eventually(t, "records are taken again", func() error {
 		_, err := c.nodes[0].Append(within(t), id, [][]byte{batchOf(value)})
-		if err != nil && fsm.Code(err) != fsm.ErrStorage {
+		if err != nil && outcome.Code(err) != outcome.ErrStorage {
 			t.Fatal(err)
 		}
 		return err
@@ -178,7 +179,7 @@ func TestFollowersWithFullDisks(t *testing.T) {
 	ballast := []string{c.ballast(1, 3<<20), c.ballast(2, 3<<20)}
 	eventually(t, "the leader refuses", func() error {
 		_, err := c.nodes[0].Append(within(t), id, [][]byte{batchOf("small")})
-		if fsm.Code(err) != fsm.ErrStorage {
+		if outcome.Code(err) != outcome.ErrStorage {
 			return fmt.Errorf("%v", err)
 		}
 		return nil
@@ -325,7 +326,7 @@ func TestALeaderWithAFullDiskHandsOver(t *testing.T) {
 			return errors.New("it is not full yet")
 		}
 		_, err := c.nodes[0].Append(within(t), id, [][]byte{batchOf("while the disk is full")})
-		if err != nil && fsm.Code(err) != fsm.ErrStorage && !fsm.NotAppended(err) {
+		if err != nil && outcome.Code(err) != outcome.ErrStorage && !outcome.NotAppended(err) {
 			t.Fatal(err)
 		}
 		return err

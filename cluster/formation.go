@@ -12,6 +12,7 @@ import (
 	"github.com/trimaran-io/trimaran/cluster/membership"
 	"github.com/trimaran-io/trimaran/cluster/peer"
 	"github.com/trimaran-io/trimaran/fsm"
+	"github.com/trimaran-io/trimaran/outcome"
 )
 
 // How a node comes to its cluster.
@@ -159,7 +160,7 @@ func (n *Node) grant(payload []byte) error {
 		return errMalformed
 	}
 	if !slices.ContainsFunc(proposal.Nodes, func(node fsm.Node) bool { return node.Identity() == n.identity }) {
-		return fmt.Errorf("%w: this node is not part of the proposal", fsm.ErrClusterMismatch)
+		return fmt.Errorf("%w: this node is not part of the proposal", outcome.ErrClusterMismatch)
 	}
 	n.idMu.Lock()
 	defer n.idMu.Unlock()
@@ -167,11 +168,11 @@ func (n *Node) grant(payload []byte) error {
 	case n.id.ClusterID == proposal.ClusterID:
 		return nil
 	case n.id.ClusterID != "":
-		return fmt.Errorf("%w: this node is in cluster %s", fsm.ErrClusterMismatch, n.id.ClusterID)
+		return fmt.Errorf("%w: this node is in cluster %s", outcome.ErrClusterMismatch, n.id.ClusterID)
 	case n.id.Forming != nil && n.id.Forming.ClusterID == proposal.ClusterID:
 		return nil
 	case n.id.Forming != nil:
-		return fmt.Errorf("%w: this node has agreed to form cluster %s with %s", fsm.ErrClusterMismatch, n.id.Forming.ClusterID, n.id.Forming.Proposer)
+		return fmt.Errorf("%w: this node has agreed to form cluster %s with %s", outcome.ErrClusterMismatch, n.id.Forming.ClusterID, n.id.Forming.Proposer)
 	}
 	next := *n.id
 	next.Forming = &proposal
@@ -209,11 +210,11 @@ func (n *Node) join(ctx context.Context, through membership.Member) (string, err
 	if err == nil {
 		reply, err = decodeReply(reply)
 	} else if errors.Is(err, peer.ErrNotSent) {
-		err = fmt.Errorf("%w: %w", fsm.ErrNoLeader, err)
+		err = fmt.Errorf("%w: %w", outcome.ErrNoLeader, err)
 	}
-	switch code := fsm.Code(err); {
+	switch code := outcome.Code(err); {
 	case err == nil:
-	case code == fsm.ErrNodeConflict, code == fsm.ErrClusterMismatch, code == fsm.ErrLevel:
+	case code == outcome.ErrNodeConflict, code == outcome.ErrClusterMismatch, code == outcome.ErrLevel:
 		return "", fmt.Errorf("cluster %s refuses this node: %w", through.ClusterID, err)
 	default:
 		return fmt.Sprintf("asking %s to be admitted to cluster %s: %v", through.NodeID, through.ClusterID, err), nil
@@ -234,7 +235,7 @@ func (n *Node) admit(ctx context.Context, from string, payload []byte) ([]byte, 
 	}
 	clusterID := n.ClusterID()
 	if clusterID == "" {
-		return nil, fmt.Errorf("%w: this node is not in a cluster itself", fsm.ErrNoLeader)
+		return nil, fmt.Errorf("%w: this node is not in a cluster itself", outcome.ErrNoLeader)
 	}
 	if _, err := n.catalog.apply(ctx, fsm.CatalogCommand{RegisterNode: &node}); err != nil {
 		return nil, err

@@ -14,6 +14,7 @@ import (
 
 	"github.com/trimaran-io/trimaran/coordinator"
 	"github.com/trimaran-io/trimaran/fsm"
+	"github.com/trimaran-io/trimaran/outcome"
 )
 
 // This file is the way from a consumer group's request to its coordinator, which
@@ -63,14 +64,14 @@ func committed(req kmsg.Request) bool {
 // coordinator.Version names. The first request creates the shards. JoinGroup and
 // SyncGroup wait there as long as ctx allows.
 //
-// The error says that there is no answer. If fsm.NotAppended(err), surely nothing
+// The error says that there is no answer. If outcome.NotAppended(err), surely nothing
 // was done: there is no leader, or it went. Else it may have been, for instance
 // because the connection to the leader's node broke.
 func (n *Node) Coordinate(ctx context.Context, index int, client coordinator.Client, req kmsg.Request) (kmsg.Response, error) {
 	id, hold := shardID(index), holdLeaderless
 	if _, ok := n.Topics().Partition(id); !ok {
 		if index < 0 || index >= coordinator.Shards {
-			return nil, fmt.Errorf("%w: shard %d of %d", fsm.ErrUnknown, index, coordinator.Shards)
+			return nil, fmt.Errorf("%w: shard %d of %d", outcome.ErrUnknown, index, coordinator.Shards)
 		}
 		if err := n.createGroupShards(ctx); err != nil {
 			return nil, err
@@ -100,7 +101,7 @@ func (n *Node) forwardCoordinate(ctx context.Context, identity string, id fsm.Pa
 	}
 	cost := min(int64(len(payload))+forwardedOverhead, maxForwarded)
 	if !n.forwarded.TryAcquire(cost) {
-		return nil, fmt.Errorf("%w: too many requests of consumer groups wait at other nodes", fsm.ErrNoLeader)
+		return nil, fmt.Errorf("%w: too many requests of consumer groups wait at other nodes", outcome.ErrNoLeader)
 	}
 	defer n.forwarded.Release(cost)
 	call := n.call
@@ -114,7 +115,7 @@ func (n *Node) forwardCoordinate(ctx context.Context, identity string, id fsm.Pa
 	resp := req.ResponseKind()
 	resp.SetVersion(req.GetVersion())
 	if err := resp.ReadFrom(reply); err != nil {
-		return nil, fmt.Errorf("%w: malformed answer of another node: %w", fsm.ErrUnknownFate, err)
+		return nil, fmt.Errorf("%w: malformed answer of another node: %w", outcome.ErrUnknownFate, err)
 	}
 	return resp, nil
 }
@@ -143,7 +144,7 @@ func (n *Node) answerCoordinate(ctx context.Context, payload []byte) ([]byte, er
 
 func encodeCoordinate(id fsm.PartitionID, client coordinator.Client, req kmsg.Request) ([]byte, error) {
 	if len(client.ID) > math.MaxUint16 || len(client.Host) > math.MaxUint16 {
-		return nil, fmt.Errorf("%w: a client's id of %d bytes", fsm.ErrUnknown, len(client.ID))
+		return nil, fmt.Errorf("%w: a client's id of %d bytes", outcome.ErrUnknown, len(client.ID))
 	}
 	out := appendPartition(nil, id)
 	out = binary.BigEndian.AppendUint16(out, uint16(req.Key()))
@@ -167,7 +168,7 @@ func decodeCoordinate(payload []byte) (id fsm.PartitionID, client coordinator.Cl
 	}
 	// Both nodes must mean the same by a field.
 	if known, ok := coordinator.Version(key); !ok || known != version {
-		return id, client, nil, fmt.Errorf("%w: a request %d of version %d for a consumer group is not known here", fsm.ErrUnknown, key, version)
+		return id, client, nil, fmt.Errorf("%w: a request %d of version %d for a consumer group is not known here", outcome.ErrUnknown, key, version)
 	}
 	req = kmsg.RequestForKey(key)
 	req.SetVersion(version)
@@ -199,14 +200,14 @@ func (n *Node) createGroupShardsAsLeader(ctx context.Context) ([]byte, error) {
 	}
 	view := c.view.Load()
 	if view.ClusterID() == "" {
-		return nil, fmt.Errorf("%w: the cluster is being formed", fsm.ErrNoLeader)
+		return nil, fmt.Errorf("%w: the cluster is being formed", outcome.ErrNoLeader)
 	}
 	if _, ok := view.GroupShards(); ok {
 		return json.Marshal(catalogReply{Index: view.Version()})
 	}
 	// Clients ask again, also while a node's program is too old.
 	if err := view.CheckLevel(&fsm.CatalogCommand{CreateGroupShards: &fsm.CreateGroupShards{}}); err != nil {
-		return nil, fmt.Errorf("%w: %w", fsm.ErrNoLeader, err)
+		return nil, fmt.Errorf("%w: %w", outcome.ErrNoLeader, err)
 	}
 	create := &fsm.CreateGroupShards{ReplicationFactor: min(max(int(n.cfg.DefaultReplicationFactor), 3), len(view.Nodes()))}
 	assignment, err := n.place(view, coordinator.Shards, create.ReplicationFactor, fsm.GroupShardsID)

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/trimaran-io/trimaran/fsm"
+	"github.com/trimaran-io/trimaran/outcome"
 )
 
 // The disk of a leader hangs. Another replica leads before it moves again, through whichever node it is asked for; what was
@@ -27,7 +28,7 @@ func TestALeaderWhoseDiskHangsIsReplaced(t *testing.T) {
 	began := time.Now()
 	// Whoever has proposed there hears that nobody knows its fate.
 	_, err := c.nodes[leader].records(id).append(within(t), 0, [][]byte{batchOf("in the disk that hangs")})
-	if fsm.Code(err) != fsm.ErrUnknownFate {
+	if outcome.Code(err) != outcome.ErrUnknownFate {
 		t.Errorf("what waits for the disk: %v", err)
 	}
 	want := []string{"before"}
@@ -35,7 +36,7 @@ func TestALeaderWhoseDiskHangsIsReplaced(t *testing.T) {
 		value := fmt.Sprintf("through node %d", i)
 		eventually(t, "records are taken "+value, func() error {
 			_, err := c.nodes[i].Append(within(t), id, [][]byte{batchOf(value)})
-			if err != nil && !fsm.NotAppended(err) {
+			if err != nil && !outcome.NotAppended(err) {
 				t.Fatal(err)
 			}
 			return err
@@ -115,7 +116,7 @@ func TestAHandOverLosesNoProposal(t *testing.T) {
 					if err == nil {
 						break
 					}
-					if !fsm.NotAppended(err) {
+					if !outcome.NotAppended(err) {
 						t.Errorf("%s: %v", value, err)
 						break
 					}

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/trimaran-io/trimaran/fsm"
+	"github.com/trimaran-io/trimaran/outcome"
 )
 
 // createInitialTopics creates the topics of the configuration when this node's
@@ -33,13 +34,13 @@ func (n *Node) createInitialTopics() {
 			err := n.CreateTopic(ctx, spec, false)
 			cancel()
 			level := slog.LevelWarn
-			switch fsm.Code(err) {
-			case 0, fsm.ErrTopicExists, fsm.ErrTimeout:
+			switch outcome.Code(err) {
+			case 0, outcome.ErrTopicExists, outcome.ErrTimeout:
 				continue
-			case fsm.ErrInvalidTopicName, fsm.ErrInvalidPartitions, fsm.ErrInvalidConfig:
+			case outcome.ErrInvalidTopicName, outcome.ErrInvalidPartitions, outcome.ErrInvalidConfig:
 				n.logger.Error("cannot create a topic of --topics", "topic", spec.Name, "error", err)
 				continue
-			case fsm.ErrInvalidReplicationFactor:
+			case outcome.ErrInvalidReplicationFactor:
 			default:
 				level, pause = slog.LevelInfo, 100*time.Millisecond
 			}

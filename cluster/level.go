@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"github.com/trimaran-io/trimaran/fsm"
+	"github.com/trimaran-io/trimaran/outcome"
 )
 
 // self is this node as it registers.
@@ -37,7 +38,7 @@ func (n *Node) register(ctx context.Context) {
 	if !ok || known.Incarnation != self.Incarnation || known == self {
 		return
 	}
-	if _, err := n.catalog.apply(ctx, fsm.CatalogCommand{RegisterNode: &self}); fsm.Code(err) == fsm.ErrLevel {
+	if _, err := n.catalog.apply(ctx, fsm.CatalogCommand{RegisterNode: &self}); outcome.Code(err) == outcome.ErrLevel {
 		n.fail(err)
 	} else if err != nil {
 		n.logger.Debug("not registered anew yet", "error", err)

@@ -14,6 +14,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	"github.com/trimaran-io/trimaran/fsm"
+	"github.com/trimaran-io/trimaran/outcome"
 )
 
 // The leader of a partition's group makes the group's configuration what the
@@ -152,7 +153,7 @@ func (r *replica) settled(p leadership) error {
 		return err
 	}
 	if fsm.Term(r.group.raft.CurrentTerm()) != p.inTerm() {
-		return fsm.ErrNotLeader
+		return outcome.ErrNotLeader
 	}
 	return nil
 }
@@ -206,23 +207,23 @@ func (n *Node) release(ctx context.Context, r *replica, identity string) ([]byte
 	case r.changing <- struct{}{}:
 		defer func() { <-r.changing }()
 	case <-ctx.Done():
-		return nil, fmt.Errorf("%w: another member comes or goes", fsm.ErrNoLeader)
+		return nil, fmt.Errorf("%w: another member comes or goes", outcome.ErrNoLeader)
 	}
 	future := r.group.raft.GetConfiguration()
 	if err := future.Error(); err != nil {
-		return nil, fmt.Errorf("%w: %w", fsm.ErrNoLeader, err)
+		return nil, fmt.Errorf("%w: %w", outcome.ErrNoLeader, err)
 	}
 	servers := future.Configuration().Servers
 	if slices.ContainsFunc(servers, func(s raft.Server) bool { return string(s.ID) == identity }) {
 		if !n.majorityWithout(servers, identity) {
-			return nil, fmt.Errorf("%w: %w", fsm.ErrNoLeader, errTooFew)
+			return nil, fmt.Errorf("%w: %w", outcome.ErrNoLeader, errTooFew)
 		}
 		if err := r.group.change(ctx, func() raft.Future { return r.group.raft.RemoveServer(raft.ServerID(identity), 0, membersTimeout) }); err != nil {
-			return nil, fmt.Errorf("%w: %w", fsm.ErrNoLeader, err)
+			return nil, fmt.Errorf("%w: %w", outcome.ErrNoLeader, err)
 		}
 		n.logger.Warn("a replica has left its group to be rebuilt", "partition", r.id, "node", identity)
 	} else if err := r.settled(p); err != nil {
-		return nil, fmt.Errorf("%w: %w", fsm.ErrNoLeader, err)
+		return nil, fmt.Errorf("%w: %w", outcome.ErrNoLeader, err)
 	}
 	return binary.BigEndian.AppendUint64(nil, r.group.raft.CurrentTerm()), nil // not below that of the configuration
 }

@@ -16,6 +16,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	"github.com/trimaran-io/trimaran/fsm"
+	"github.com/trimaran-io/trimaran/outcome"
 )
 
 // What a program of tomorrow may write is written here by hand, into the logs of groups of today's.
@@ -165,7 +166,7 @@ func TestANodeEndsWhereANewerProgramHasWrittenTheCatalog(t *testing.T) {
 	// Nobody proposes it for another node.
 	last := n.catalog.raftGroup().raft.LastIndex()
 	_, err := n.answer(within(t), "n9.00000000", callCatalogApply, []byte(command))
-	if fsm.Code(err) != fsm.ErrLevel || n.catalog.raftGroup().raft.LastIndex() != last {
+	if outcome.Code(err) != outcome.ErrLevel || n.catalog.raftGroup().raft.LastIndex() != last {
 		t.Errorf("proposed for another node: %v", err)
 	}
 	view := n.Topics()
@@ -292,10 +293,10 @@ func TestCallsWithUnknownFieldsAreRefused(t *testing.T) {
 		callCreatePartitions: `{"topic":"` + fsm.TopicID(newUUID()).String() + `","count":3,"from":1,"pinned":true}`,
 		callForm:             `{"cluster_id":"c","proposer":"n9.00000000","nodes":[],"quorum":2}`,
 	} {
-		if _, err := n.answer(within(t), "n9.00000000", kind, []byte(payload)); !errors.Is(err, fsm.ErrNewer) || fsm.Code(err) != fsm.ErrLevel {
+		if _, err := n.answer(within(t), "n9.00000000", kind, []byte(payload)); !errors.Is(err, fsm.ErrNewer) || outcome.Code(err) != outcome.ErrLevel {
 			t.Errorf("call %d: %v", kind, err)
 		}
-		if _, err := n.answer(within(t), "n9.00000000", kind, []byte(payload[:len(payload)-1])); fsm.Code(err) != fsm.ErrUnknown {
+		if _, err := n.answer(within(t), "n9.00000000", kind, []byte(payload[:len(payload)-1])); outcome.Code(err) != outcome.ErrUnknown {
 			t.Errorf("call %d, cut short: %v", kind, err)
 		}
 	}

@@ -37,6 +37,7 @@ import (
 	"github.com/trimaran-io/trimaran/cluster/raftlog/vfs"
 	"github.com/trimaran-io/trimaran/coordinator"
 	"github.com/trimaran-io/trimaran/fsm"
+	"github.com/trimaran-io/trimaran/outcome"
 )
 
 // Config says how a node starts. Addresses are host:port.
@@ -441,7 +442,7 @@ func (n *Node) Ready() error {
 	case fatal != nil:
 		return fatal
 	case stopping:
-		return fsm.ErrShuttingDown
+		return outcome.ErrShuttingDown
 	case n.ClusterID() == "":
 		n.idMu.Lock()
 		defer n.idMu.Unlock()

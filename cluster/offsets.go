@@ -11,6 +11,7 @@ import (
 
 	"github.com/trimaran-io/trimaran/fsm"
 	"github.com/trimaran-io/trimaran/kafkaproto"
+	"github.com/trimaran-io/trimaran/outcome"
 )
 
 // This file finds offsets by time and by leader epoch. Both ask a leader that a
@@ -44,7 +45,7 @@ func (n *Node) OffsetForTime(ctx context.Context, id fsm.PartitionID, timestamp 
 			r := reader{b: reply}
 			found = kafkaproto.TimestampedOffset{Offset: int64(r.uint64()), Timestamp: int64(r.uint64()), LeaderEpoch: int32(r.uint32())}
 			if r.bad {
-				return fsm.ErrUnknown
+				return outcome.ErrUnknown
 			}
 		}
 		return nil
@@ -71,7 +72,7 @@ func (n *Node) EpochEnd(ctx context.Context, id fsm.PartitionID, epoch fsm.Leade
 		}
 		r := reader{b: reply}
 		if found, end = fsm.LeaderEpoch(r.uint32()), fsm.Offset(r.uint64()); r.bad {
-			return fsm.ErrUnknown
+			return outcome.ErrUnknown
 		}
 		return nil
 	})
@@ -164,7 +165,7 @@ func (r *records) offsetForTime(ctx context.Context, timestamp int64) (found kaf
 	}
 	for from := max(start, fsm.Offset(begin)); from < next; {
 		if err := ctx.Err(); err != nil {
-			return found, false, fmt.Errorf("%w: looking for a time: %w", fsm.ErrTimeout, err)
+			return found, false, fmt.Errorf("%w: looking for a time: %w", outcome.ErrTimeout, err)
 		}
 		slice, inside, err := r.readCommitted(from, scanStep)
 		if err != nil {
@@ -178,11 +179,11 @@ func (r *records) offsetForTime(ctx context.Context, timestamp int64) (found kaf
 		}
 		for batch, err := range kafkaproto.SplitBatches(slice.Batches) {
 			if err != nil {
-				return found, false, fmt.Errorf("%w: %w", fsm.ErrStorage, err)
+				return found, false, fmt.Errorf("%w: %w", outcome.ErrStorage, err)
 			}
 			h, err := kafkaproto.ParseBatchHeader(batch)
 			if err != nil {
-				return found, false, fmt.Errorf("%w: %w", fsm.ErrStorage, err)
+				return found, false, fmt.Errorf("%w: %w", outcome.ErrStorage, err)
 			}
 			from = fsm.Offset(h.NextOffset())
 			if timestamp != maxTimestamp && h.MaxTimestamp < timestamp || timestamp == maxTimestamp && ok && h.MaxTimestamp <= found.Timestamp {
@@ -213,7 +214,7 @@ func (r *records) timeIn(ctx context.Context, h kafkaproto.BatchHeader, batch []
 	if h.Codec() != kafkaproto.None {
 		unpacking := r.replica.node.unpacking
 		if err := unpacking.Acquire(ctx, 1); err != nil {
-			return found, false, fmt.Errorf("%w: looking for a time: %w", fsm.ErrTimeout, err)
+			return found, false, fmt.Errorf("%w: looking for a time: %w", outcome.ErrTimeout, err)
 		}
 		defer unpacking.Release(1)
 	}
@@ -223,7 +224,7 @@ func (r *records) timeIn(ctx context.Context, h kafkaproto.BatchHeader, batch []
 		found, ok, err = kafkaproto.Latest(batch, from)
 	}
 	if err != nil {
-		err = fmt.Errorf("%w: %w", fsm.ErrStorage, err)
+		err = fmt.Errorf("%w: %w", outcome.ErrStorage, err)
 	}
 	return found, ok, err
 }
@@ -261,7 +262,7 @@ func (r *records) epochEnd(ctx context.Context, epoch fsm.LeaderEpoch) (fsm.Lead
 	}
 	if failed != nil {
 		if ctx.Err() != nil {
-			failed = fmt.Errorf("%w: looking for an epoch: %w", fsm.ErrTimeout, failed)
+			failed = fmt.Errorf("%w: looking for an epoch: %w", outcome.ErrTimeout, failed)
 		}
 		return -1, -1, failed
 	}
@@ -275,11 +276,11 @@ func (r *records) epochAt(o fsm.Offset) (fsm.LeaderEpoch, error) {
 		return -1, err
 	}
 	if !ok {
-		return -1, fmt.Errorf("%w: %d is not within %d to %d any more", fsm.ErrOffsetOutOfRange, o, slice.LogStart, slice.HighWatermark)
+		return -1, fmt.Errorf("%w: %d is not within %d to %d any more", outcome.ErrOffsetOutOfRange, o, slice.LogStart, slice.HighWatermark)
 	}
 	h, err := kafkaproto.ParseBatchHeader(slice.Batches)
 	if err != nil {
-		return -1, fmt.Errorf("%w: %w", fsm.ErrStorage, err)
+		return -1, fmt.Errorf("%w: %w", outcome.ErrStorage, err)
 	}
 	return fsm.LeaderEpoch(h.LeaderEpoch), nil
 }

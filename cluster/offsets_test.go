@@ -13,6 +13,7 @@ import (
 
 	"github.com/trimaran-io/trimaran/fsm"
 	"github.com/trimaran-io/trimaran/kafkaproto"
+	"github.com/trimaran-io/trimaran/outcome"
 )
 
 // appendAt appends one record per value, all with that time.
@@ -78,7 +79,7 @@ func TestOffsetForTime(t *testing.T) {
 	if _, _, _, ok, err := c.nodes[c.leaderOf(id)].OffsetForTime(cancelled, id, 0); ok || err == nil {
 		t.Errorf("a search that nobody waits for: %v, %v", ok, err)
 	}
-	if _, _, _, _, err := c.any().OffsetForTime(within(t), fsm.PartitionID{Topic: fsm.TopicID{1}}, 0); !errors.Is(err, fsm.ErrUnknownTopicOrPartition) {
+	if _, _, _, _, err := c.any().OffsetForTime(within(t), fsm.PartitionID{Topic: fsm.TopicID{1}}, 0); !errors.Is(err, outcome.ErrUnknownTopicOrPartition) {
 		t.Error(err)
 	}
 }
@@ -114,7 +115,7 @@ func TestFewBatchesAreUnpackedAtOnce(t *testing.T) {
 	}
 	short, cancel := context.WithTimeout(within(t), 50*time.Millisecond)
 	defer cancel()
-	if offset, _, _, ok, err := node.OffsetForTime(short, id, 500); fsm.Code(err) != fsm.ErrTimeout {
+	if offset, _, _, ok, err := node.OffsetForTime(short, id, 500); outcome.Code(err) != outcome.ErrTimeout {
 		t.Errorf("all that may be unpacked at once is: %d, %v, %v", offset, ok, err)
 	}
 	node.unpacking.Release(all)

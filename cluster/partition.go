@@ -10,6 +10,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	"github.com/trimaran-io/trimaran/fsm"
+	"github.com/trimaran-io/trimaran/outcome"
 )
 
 // records is the machine of a partition's replica: the state machine of package
@@ -95,7 +96,7 @@ func (r *records) readAsLeader(ctx context.Context, from fsm.Offset, maxBytes in
 		return slice, err
 	}
 	if from < slice.LogStart || from > slice.HighWatermark {
-		return slice, fmt.Errorf("%w: %d is not within %d to %d", fsm.ErrOffsetOutOfRange, from, slice.LogStart, slice.HighWatermark)
+		return slice, fmt.Errorf("%w: %d is not within %d to %d", outcome.ErrOffsetOutOfRange, from, slice.LogStart, slice.HighWatermark)
 	}
 	return slice, nil
 }
@@ -126,10 +127,10 @@ func (r *records) awaitAsLeader(ctx context.Context, from fsm.Offset) error {
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	stop := context.AfterFunc(p.ctx, func() { cancel(fsm.ErrNotLeader) })
+	stop := context.AfterFunc(p.ctx, func() { cancel(outcome.ErrNotLeader) })
 	defer stop()
 	if err := r.await(ctx, from); err != nil {
-		if errors.Is(context.Cause(ctx), fsm.ErrNotLeader) {
+		if errors.Is(context.Cause(ctx), outcome.ErrNotLeader) {
 			h, _ := r.leader()
 			return errNotLeader{h}
 		}

@@ -14,6 +14,7 @@ import (
 	"github.com/trimaran-io/trimaran/cluster/raftlog"
 	"github.com/trimaran-io/trimaran/fsm"
 	"github.com/trimaran-io/trimaran/kafkaproto"
+	"github.com/trimaran-io/trimaran/outcome"
 )
 
 // trailingEntries is how many entries below a snapshot a leader still sends one by
@@ -151,7 +152,7 @@ func (r *records) readCommitted(from fsm.Offset, maxBytes int) (slice fsm.Slice,
 		}
 	}
 	if len(slice.Batches) == 0 {
-		return slice, true, fmt.Errorf("%w: offset %d is committed and not in the log", fsm.ErrStorage, from)
+		return slice, true, fmt.Errorf("%w: offset %d is committed and not in the log", outcome.ErrStorage, from)
 	}
 	return slice, true, nil
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"github.com/trimaran-io/trimaran/fsm"
+	"github.com/trimaran-io/trimaran/outcome"
 )
 
 // producerIDBlock is how many producer ids a node takes from the catalog at once:
@@ -25,21 +26,21 @@ func newProducerIDs() *producerIDs {
 }
 
 // NewProducerID gives an id for an idempotent producer that no other has had or
-// will have (KIP-98). Errors are fsm.ErrNoLeader, when the catalog has no leader
-// within ctx, and fsm.ErrTimeout.
+// will have (KIP-98). Errors are outcome.ErrNoLeader, when the catalog has no leader
+// within ctx, and outcome.ErrTimeout.
 func (n *Node) NewProducerID(ctx context.Context) (int64, error) {
 	ids := n.producerIDs
 	select {
 	case <-ids.turn:
 	case <-ctx.Done():
-		return 0, fsm.ErrTimeout
+		return 0, outcome.ErrTimeout
 	case <-n.ctx.Done():
-		return 0, fsm.ErrShuttingDown
+		return 0, outcome.ErrShuttingDown
 	}
 	defer func() { ids.turn <- struct{}{} }()
 	for ids.next == ids.end {
 		reply, err := n.catalog.apply(ctx, fsm.CatalogCommand{AllocateProducerIDs: &fsm.AllocateProducerIDs{Count: producerIDBlock}})
-		if fsm.Code(err) == fsm.ErrUnknownFate && ctx.Err() == nil {
+		if outcome.Code(err) == outcome.ErrUnknownFate && ctx.Err() == nil {
 			continue // a block may be lost; there are enough
 		}
 		if err != nil {

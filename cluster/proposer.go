@@ -11,6 +11,7 @@ import (
 
 	"github.com/trimaran-io/trimaran/fsm"
 	"github.com/trimaran-io/trimaran/kafkaproto"
+	"github.com/trimaran-io/trimaran/outcome"
 )
 
 // proposer is the only one that proposes records while its replica leads in one
@@ -91,7 +92,7 @@ func (p *proposer) end() {
 }
 
 // append puts batches into the log and returns when they are committed and
-// applied here. Nothing was appended if fsm.NotAppended(err).
+// applied here. Nothing was appended if outcome.NotAppended(err).
 func (p *proposer) append(ctx context.Context, batches [][]byte) ([]fsm.Appended, error) {
 	s := &submission{ctx: ctx, batches: batches, fate: make(chan fate, 1)}
 	for _, batch := range batches {
@@ -99,10 +100,10 @@ func (p *proposer) append(ctx context.Context, batches [][]byte) ([]fsm.Appended
 		// control command.
 		header, err := kafkaproto.ParseBatchHeader(batch)
 		if err != nil || header.Size() != len(batch) {
-			return nil, fmt.Errorf("%w: not a record batch: %v", fsm.ErrCorruptMessage, err)
+			return nil, fmt.Errorf("%w: not a record batch: %v", outcome.ErrCorruptMessage, err)
 		}
 		if header.ProducerID >= 0 && !fsm.Idempotent(header) {
-			return nil, fmt.Errorf("%w: producer %d with epoch %d and sequence number %d", fsm.ErrCorruptMessage, header.ProducerID, header.ProducerEpoch, header.BaseSequence)
+			return nil, fmt.Errorf("%w: producer %d with epoch %d and sequence number %d", outcome.ErrCorruptMessage, header.ProducerID, header.ProducerEpoch, header.BaseSequence)
 		}
 		s.bytes += len(batch)
 	}
@@ -125,16 +126,16 @@ func (p *proposer) submit(ctx context.Context, s *submission) ([]fsm.Appended, e
 	case <-p.ctx.Done():
 		return nil, p.notLeader()
 	case <-ctx.Done():
-		return nil, fmt.Errorf("%w: the partition's queue was full", fsm.ErrNoLeader)
+		return nil, fmt.Errorf("%w: the partition's queue was full", outcome.ErrNoLeader)
 	}
 	select {
 	case f := <-s.fate:
 		return f.appended, f.err
 	case <-p.abandoned:
-		return nil, fmt.Errorf("%w: the leader's disk hangs", fsm.ErrUnknownFate)
+		return nil, fmt.Errorf("%w: the leader's disk hangs", outcome.ErrUnknownFate)
 	case <-ctx.Done():
 		// It may be in the log by now or come there.
-		return nil, fmt.Errorf("%w: %w", fsm.ErrTimeout, ctx.Err())
+		return nil, fmt.Errorf("%w: %w", outcome.ErrTimeout, ctx.Err())
 	}
 }
 
@@ -189,7 +190,7 @@ func (p *proposer) propose() {
 			if s.ctx.Err() != nil {
 				// Nobody waits any more, and a request that came later over a newer
 				// connection may be in the log already.
-				s.fate <- fate{err: fmt.Errorf("%w: %w", fsm.ErrNoLeader, s.ctx.Err())}
+				s.fate <- fate{err: fmt.Errorf("%w: %w", outcome.ErrNoLeader, s.ctx.Err())}
 				continue
 			}
 			entry.submissions = append(entry.submissions, s)
@@ -302,14 +303,14 @@ func (p *proposer) decide() {
 			}
 			var ok bool
 			if applied, ok = entry.future.Response().(fsm.Applied); !ok {
-				applied.Err = fmt.Errorf("%w: unexpected answer of the state machine", fsm.ErrUnknown)
+				applied.Err = fmt.Errorf("%w: unexpected answer of the state machine", outcome.ErrUnknown)
 			}
 			if applied.Breach != nil {
 				p.replica.node.logger.Error("a batch is in the log that its producer should not have got there", "partition", p.replica.id, "error", applied.Breach)
 			}
 		}
 		if slices.ContainsFunc(applied.Batches, func(a fsm.Appended) bool { return a.BaseOffset < 0 }) {
-			lose(entry, errors.Join(fsm.ErrVoid, applied.Err))
+			lose(entry, errors.Join(outcome.ErrVoid, applied.Err))
 		}
 		results := applied.Batches
 		for _, s := range entry.submissions {
@@ -318,7 +319,7 @@ func (p *proposer) decide() {
 				continue
 			}
 			var f fate
-			if f, results = p.settle(s, results, applied.Err, lost); fsm.Code(f.err) == fsm.ErrVoid {
+			if f, results = p.settle(s, results, applied.Err, lost); outcome.Code(f.err) == outcome.ErrVoid {
 				lose(entry, f.err)
 			}
 			s.fate <- f
@@ -343,7 +344,7 @@ func (p *proposer) settle(s *submission, results []fsm.Appended, why error, lost
 				failed = lost.err // of the first, so of this one
 			}
 		case v.Err != nil:
-			own[i] = fsm.Appended{BaseOffset: -1, LogStart: start, Err: fsm.Code(v.Err)}
+			own[i] = fsm.Appended{BaseOffset: -1, LogStart: start, Err: outcome.Code(v.Err)}
 			if lost != nil && failed == nil {
 				failed = p.notLeader() // judged on what may never have been
 			}
@@ -360,16 +361,16 @@ func (p *proposer) settle(s *submission, results []fsm.Appended, why error, lost
 	}
 	switch {
 	case void > 0 && appended > 0:
-		return fate{err: fsm.ErrUnknownFate}, results // a part is in the log: not to be sent again
+		return fate{err: outcome.ErrUnknownFate}, results // a part is in the log: not to be sent again
 	case void > 0:
-		if failed == nil || fsm.NotAppended(failed) {
-			failed = errors.Join(fsm.ErrVoid, why)
+		if failed == nil || outcome.NotAppended(failed) {
+			failed = errors.Join(outcome.ErrVoid, why)
 		}
 		return fate{err: failed}, results
 	case failed != nil && appended == 0:
 		return fate{err: failed}, results
 	case failed != nil:
-		return fate{err: fsm.ErrUnknownFate}, results
+		return fate{err: outcome.ErrUnknownFate}, results
 	}
 	return fate{appended: own}, results
 }

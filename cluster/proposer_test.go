@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/trimaran-io/trimaran/fsm"
+	"github.com/trimaran-io/trimaran/outcome"
 )
 
 // A request that was on its way while leadership went and came back must not
@@ -23,7 +24,7 @@ func TestAnAppendMeantForAnotherTermIsRefused(t *testing.T) {
 	for _, term := range []uint64{h.term - 1, h.term + 1} {
 		_, err := r.append(within(t), term, [][]byte{batchOf("x")})
 		var notLeader errNotLeader
-		if !errors.As(err, &notLeader) || notLeader.hint != h || !fsm.NotAppended(err) {
+		if !errors.As(err, &notLeader) || notLeader.hint != h || !outcome.NotAppended(err) {
 			t.Errorf("term %d in term %d: %v", term, h.term, err)
 		}
 	}
@@ -89,7 +90,7 @@ func TestWhatIsNoBatchIsNotProposed(t *testing.T) {
 	logStart := append([]byte{0x81}, make([]byte, 8)...)
 	logStart[8] = 1
 	for _, bad := range [][]byte{nil, {0}, logStart, batchOf("x")[:70], append(batchOf("x"), 0)} {
-		if _, err := c.nodes[0].Append(within(t), id, [][]byte{batchOf("y"), bad}); fsm.Code(err) != fsm.ErrCorruptMessage {
+		if _, err := c.nodes[0].Append(within(t), id, [][]byte{batchOf("y"), bad}); outcome.Code(err) != outcome.ErrCorruptMessage {
 			t.Errorf("%x: %v", bad, err)
 		}
 	}

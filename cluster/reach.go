@@ -9,6 +9,7 @@ import (
 
 	"github.com/trimaran-io/trimaran/cluster/peer"
 	"github.com/trimaran-io/trimaran/fsm"
+	"github.com/trimaran-io/trimaran/outcome"
 )
 
 // Two nodes may not reach each other while a third reaches both. What clients ask at one of them
@@ -55,7 +56,7 @@ func (n *Node) callThrough(ctx context.Context, identity string, kind uint8, pay
 			reply, err = decodeReply(reply) // of the node that was meant
 			return reply, err, true
 		}
-		if !fsm.NotAppended(err) || ctx.Err() != nil {
+		if !outcome.NotAppended(err) || ctx.Err() != nil {
 			return nil, err, true
 		}
 	}
@@ -156,7 +157,7 @@ func (n *Node) answerWho(ctx context.Context, group string) error {
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
-			return fsm.ErrNoLeader
+			return outcome.ErrNoLeader
 		}
 	}
 }
@@ -181,7 +182,7 @@ func (n *Node) Serving() (elsewhere bool, err error) {
 	case fatal != nil:
 		return false, fatal
 	case stopping:
-		return false, fsm.ErrShuttingDown
+		return false, outcome.ErrShuttingDown
 	case !n.served.Load():
 		return false, n.Ready()
 	}

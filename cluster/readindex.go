@@ -9,6 +9,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	"github.com/trimaran-io/trimaran/fsm"
+	"github.com/trimaran-io/trimaran/outcome"
 )
 
 // What a leader says of its group must not be older than what anybody was told before it was asked.
@@ -63,13 +64,13 @@ func (o observed) Restore(source io.ReadCloser) error {
 
 // readIndex returns when a read of the state machine shows at least what anybody was told before
 // the call began: this replica led in term after that, and has applied what was committed then. The
-// error is errNotLeader, or fsm.ErrTimeout.
+// error is errNotLeader, or outcome.ErrTimeout.
 func (r *replica) readIndex(ctx context.Context, term fsm.Term) error {
 	commit := r.group.raft.CommitIndex()
 	confirmed, err := r.group.transport.Confirm(ctx)
 	switch {
 	case ctx.Err() != nil:
-		return fmt.Errorf("%w: the leader is not confirmed: %w", fsm.ErrTimeout, ctx.Err())
+		return fmt.Errorf("%w: the leader is not confirmed: %w", outcome.ErrTimeout, ctx.Err())
 	case err != nil || fsm.Term(confirmed) != term:
 		h, _ := r.leader()
 		return errNotLeader{h}
@@ -105,7 +106,7 @@ func (r *replica) awaitApplied(ctx context.Context, index uint64) error {
 		select {
 		case <-changed:
 		case <-ctx.Done():
-			return fmt.Errorf("%w: entry %d is not applied yet: %w", fsm.ErrTimeout, index, ctx.Err())
+			return fmt.Errorf("%w: entry %d is not applied yet: %w", outcome.ErrTimeout, index, ctx.Err())
 		case <-r.closing.Done():
 			return errNotLeader{}
 		}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/trimaran-io/trimaran/cluster/raftlog"
 	"github.com/trimaran-io/trimaran/fsm"
+	"github.com/trimaran-io/trimaran/outcome"
 )
 
 // A replica whose log is damaged, or gone, may have lost records that it
@@ -72,7 +73,7 @@ func (n *Node) rebuild(id fsm.PartitionID) error {
 	var leader string
 	err := n.atLeader(ctx, id, holdLeaderless, func(ctx context.Context, h hint, local *replica) error {
 		if local != nil || h.identity == n.identity {
-			return fmt.Errorf("%w: another replica has to lead first", fsm.ErrNoLeader)
+			return fmt.Errorf("%w: another replica has to lead first", outcome.ErrNoLeader)
 		}
 		reply, err := n.ask(ctx, h.identity, callLeave, appendPartition(nil, id))
 		if err != nil {

@@ -12,6 +12,7 @@ import (
 
 	"github.com/trimaran-io/trimaran/cluster/raftlog"
 	"github.com/trimaran-io/trimaran/fsm"
+	"github.com/trimaran-io/trimaran/outcome"
 )
 
 // replica is this node's member of one of the groups that the catalog places: a
@@ -172,7 +173,7 @@ func (t *tenure) proposalError(err error) error {
 		return t.notLeader()
 	default:
 		// Leadership lost, shutdown, a store error: another leader may have it, now or later.
-		return fmt.Errorf("%w: %w", fsm.ErrUnknownFate, err)
+		return fmt.Errorf("%w: %w", outcome.ErrUnknownFate, err)
 	}
 }
 
@@ -182,13 +183,13 @@ type hint struct {
 	term     uint64
 }
 
-// errNotLeader is fsm.ErrNotLeader with what the replica knows of the leader.
+// errNotLeader is outcome.ErrNotLeader with what the replica knows of the leader.
 type errNotLeader struct{ hint hint }
 
 func (e errNotLeader) Error() string {
-	return fmt.Sprintf("%v; it may be %q", fsm.ErrNotLeader, e.hint.identity)
+	return fmt.Sprintf("%v; it may be %q", outcome.ErrNotLeader, e.hint.identity)
 }
-func (e errNotLeader) Unwrap() error { return fsm.ErrNotLeader }
+func (e errNotLeader) Unwrap() error { return outcome.ErrNotLeader }
 
 // newReplica makes a replica that is not started.
 func newReplica(n *Node, id fsm.PartitionID) *replica {

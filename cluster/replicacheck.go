@@ -13,9 +13,11 @@ import (
 
 	"github.com/hashicorp/raft"
 
+	"github.com/trimaran-io/trimaran/admin"
 	"github.com/trimaran-io/trimaran/cluster/raftlog"
 	"github.com/trimaran-io/trimaran/fsm"
 	"github.com/trimaran-io/trimaran/kafkaproto"
+	"github.com/trimaran-io/trimaran/outcome"
 )
 
 // A check of replicas compares what each has on its own disk: a hash over the
@@ -43,7 +45,7 @@ func parseReplicaHash(reply []byte) (h replicaHash, err error) {
 	h.upTo, h.bytes = fsm.Offset(r.uint64()), int64(r.uint64())
 	copy(h.sum[:], r.bytes(len(h.sum)))
 	if r.bad || len(r.b) > 0 {
-		return h, fmt.Errorf("%w: malformed answer of another node", fsm.ErrUnknown)
+		return h, fmt.Errorf("%w: malformed answer of another node", outcome.ErrUnknown)
 	}
 	return h, nil
 }
@@ -55,14 +57,14 @@ func (r *records) hash(ctx context.Context, from, to fsm.Offset, limit int64) (h
 	case r.node.hashing <- struct{}{}:
 		defer func() { <-r.node.hashing }()
 	case <-ctx.Done():
-		return h, fmt.Errorf("%w: another check is reading", fsm.ErrTimeout)
+		return h, fmt.Errorf("%w: another check is reading", outcome.ErrTimeout)
 	}
 	r.mu.Lock()
 	start, next, last := r.state.LogStart(), r.state.NextOffset(), r.state.LastApplied()
 	r.mu.Unlock()
 	h.upTo = from
 	if from < start || to > next || from > to {
-		return h, fmt.Errorf("%w: %d to %d of %d to %d", fsm.ErrOffsetOutOfRange, from, to, start, next)
+		return h, fmt.Errorf("%w: %d to %d of %d to %d", outcome.ErrOffsetOutOfRange, from, to, start, next)
 	}
 	if from == to {
 		h.sum = sha256.Sum256(nil)
@@ -70,17 +72,17 @@ func (r *records) hash(ctx context.Context, from, to fsm.Offset, limit int64) (h
 	}
 	log, err := r.log.ReadAt(int64(from), 1<<20)
 	if errors.Is(err, raftlog.ErrNotInLog) {
-		return h, fmt.Errorf("%w: %w", fsm.ErrOffsetOutOfRange, err)
+		return h, fmt.Errorf("%w: %w", outcome.ErrOffsetOutOfRange, err)
 	}
 	if err != nil {
 		r.node.readFailed(r.replica, err, 0)
-		return h, fmt.Errorf("%w: %w", fsm.ErrStorage, err)
+		return h, fmt.Errorf("%w: %w", outcome.ErrStorage, err)
 	}
 	defer log.Close()
 	sum := sha256.New()
 	for h.upTo < to && h.bytes < limit {
 		if err := ctx.Err(); err != nil {
-			return h, fmt.Errorf("%w: %w", fsm.ErrTimeout, err)
+			return h, fmt.Errorf("%w: %w", outcome.ErrTimeout, err)
 		}
 		entry, err := log.Next(uint64(last))
 		if err != nil {
@@ -88,7 +90,7 @@ func (r *records) hash(ctx context.Context, from, to fsm.Offset, limit int64) (h
 				err = fmt.Errorf("offset %d is committed and not in the log", h.upTo)
 			}
 			r.node.readFailed(r.replica, err, 0)
-			return h, fmt.Errorf("%w: %w", fsm.ErrStorage, err)
+			return h, fmt.Errorf("%w: %w", outcome.ErrStorage, err)
 		}
 		if entry.Type != raft.LogCommand || !fsm.IsRecords(entry.Data) {
 			continue
@@ -122,14 +124,14 @@ func (r *records) hash(ctx context.Context, from, to fsm.Offset, limit int64) (h
 // from on, or from the log start if that is above, some tens of megabytes of it.
 // Replicas that do not answer, do not run or are being copied are named and left
 // out. How far they are compared is in the answer; who asks goes on from there.
-func (n *Node) CheckReplicas(ctx context.Context, id fsm.PartitionID, from fsm.Offset) (*fsm.PartitionCheck, error) {
+func (n *Node) CheckReplicas(ctx context.Context, id fsm.PartitionID, from fsm.Offset) (*admin.PartitionCheck, error) {
 	topics := n.Topics()
 	partition, ok := topics.Partition(id)
 	if !ok {
-		return nil, fsm.ErrUnknownTopicOrPartition
+		return nil, outcome.ErrUnknownTopicOrPartition
 	}
 	c := &replicaCheck{n: n, id: id}
-	out := &fsm.PartitionCheck{Partition: id.Partition, From: max(from, 0), End: -1, DiffersAt: -1, DiffersTo: -1}
+	out := &admin.PartitionCheck{Partition: id.Partition, From: max(from, 0), End: -1, DiffersAt: -1, DiffersTo: -1}
 	var nodes []fsm.Node
 	for _, nodeID := range partition.Replicas {
 		if node, ok := topics.Node(nodeID); ok {
@@ -138,7 +140,7 @@ func (n *Node) CheckReplicas(ctx context.Context, id fsm.PartitionID, from fsm.O
 	}
 	reports := n.reports(ctx, nodes)
 	for i, node := range nodes {
-		replica := fsm.ReplicaCheck{Node: node.ID, State: "offline"}
+		replica := admin.ReplicaCheck{Node: node.ID, State: "offline"}
 		if reports[i] != nil {
 			r, running := reports[i].Replicas[id.String()]
 			broken, isBroken := reports[i].Broken[id.String()]
@@ -183,11 +185,11 @@ func (n *Node) CheckReplicas(ctx context.Context, id fsm.PartitionID, from fsm.O
 		r := &out.Replicas[m.at]
 		r.Bytes, r.Hash = m.hash.bytes, hex.EncodeToString(m.hash.sum[:])
 		if m.err != nil {
-			if fsm.Code(m.err) == fsm.ErrOffsetOutOfRange {
+			if outcome.Code(m.err) == outcome.ErrOffsetOutOfRange {
 				return nil, m.err // retention was faster: asked again, it begins further on
 			}
 			r.State, r.Error, r.Hash = "damaged", m.err.Error(), ""
-			if fsm.Code(m.err) != fsm.ErrStorage {
+			if outcome.Code(m.err) != outcome.ErrStorage {
 				r.State = "offline"
 			}
 		}
@@ -229,7 +231,7 @@ func (c *replicaCheck) ask(ctx context.Context, m *checkMember, from, to fsm.Off
 	if m.identity == c.n.identity {
 		r := c.n.records(c.id)
 		if r == nil {
-			m.err = fsm.ErrNoLeader
+			m.err = outcome.ErrNoLeader
 			return
 		}
 		m.hash, m.err = r.hash(ctx, from, to, limit)
@@ -244,7 +246,7 @@ func (c *replicaCheck) ask(ctx context.Context, m *checkMember, from, to fsm.Off
 		m.hash, err = parseReplicaHash(reply)
 	}
 	if m.err = err; err == nil && (m.hash.upTo < from || m.hash.upTo > to) {
-		m.err = fmt.Errorf("%w: malformed answer of another node", fsm.ErrUnknown)
+		m.err = fmt.Errorf("%w: malformed answer of another node", outcome.ErrUnknown)
 	}
 }
 
@@ -264,7 +266,7 @@ func same(members []checkMember) bool {
 }
 
 // narrow finds a small range in which they differ, as far as there is time.
-func (c *replicaCheck) narrow(ctx context.Context, out *fsm.PartitionCheck) {
+func (c *replicaCheck) narrow(ctx context.Context, out *admin.PartitionCheck) {
 	from, to := out.From, out.To
 	for to-from > 1 && ctx.Err() == nil {
 		middle := from + (to-from)/2

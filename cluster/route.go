@@ -11,6 +11,7 @@ import (
 
 	"github.com/trimaran-io/trimaran/fsm"
 	"github.com/trimaran-io/trimaran/kafkaproto"
+	"github.com/trimaran-io/trimaran/outcome"
 )
 
 // This file is the way from a partition to the node that leads it. A partition
@@ -70,7 +71,7 @@ func (n *Node) leaderOf(id fsm.PartitionID, attempt int) (hint, <-chan struct{},
 	topics := n.Topics()
 	partition, ok := topics.Partition(id)
 	if !ok {
-		return hint{}, nil, fsm.ErrUnknownTopicOrPartition
+		return hint{}, nil, outcome.ErrUnknownTopicOrPartition
 	}
 	n.mu.Lock()
 	told, ok := n.hints[id]
@@ -99,7 +100,7 @@ func (n *Node) leaderOf(id fsm.PartitionID, attempt int) (hint, <-chan struct{},
 	holders := slices.DeleteFunc(slices.Clone(partition.Holders()), func(holder fsm.NodeID) bool { return holder == n.nodeID })
 	if len(holders) == 0 {
 		if broken != nil {
-			return hint{}, nil, fmt.Errorf("%w: the only replica is out of service: %w", fsm.ErrStorage, damageOf(broken))
+			return hint{}, nil, fmt.Errorf("%w: the only replica is out of service: %w", outcome.ErrStorage, damageOf(broken))
 		}
 		return hint{}, nil, nil
 	}
@@ -148,12 +149,12 @@ func (n *Node) atLeader(ctx context.Context, id fsm.PartitionID, hold time.Durat
 			if h.identity == n.identity {
 				local = n.replica(id)
 			}
-			err := error(fsm.ErrNoLeader)
+			err := error(outcome.ErrNoLeader)
 			if local != nil || h.identity != n.identity {
 				err = try(ctx, h, local)
 			} // else it is closed this moment, or another node is mistaken
 			n.learn(id, h, err)
-			if err == nil || !fsm.NotAppended(err) || errors.Is(err, fsm.ErrShuttingDown) && local != nil {
+			if err == nil || !outcome.NotAppended(err) || errors.Is(err, outcome.ErrShuttingDown) && local != nil {
 				return err
 			}
 			last = err
@@ -167,9 +168,9 @@ func (n *Node) atLeader(ctx context.Context, id fsm.PartitionID, hold time.Durat
 		}
 		if ctx.Err() != nil || hold == 0 || !time.Now().Before(deadline) {
 			if last == nil {
-				return fsm.ErrNoLeader
+				return outcome.ErrNoLeader
 			}
-			return fmt.Errorf("%w: %w", fsm.ErrNoLeader, last)
+			return fmt.Errorf("%w: %w", outcome.ErrNoLeader, last)
 		}
 		// Another node may have a leader to tell of before this one hears of it.
 		pause.Reset(min(retryPause, time.Until(deadline)))
@@ -178,7 +179,7 @@ func (n *Node) atLeader(ctx context.Context, id fsm.PartitionID, hold time.Durat
 		case <-pause.C:
 		case <-ctx.Done():
 		case <-n.ctx.Done():
-			return fsm.ErrShuttingDown
+			return outcome.ErrShuttingDown
 		}
 	}
 }
@@ -186,7 +187,7 @@ func (n *Node) atLeader(ctx context.Context, id fsm.PartitionID, hold time.Durat
 // atRecords is atLeader for what concerns the records of a partition.
 func (n *Node) atRecords(ctx context.Context, id fsm.PartitionID, hold time.Duration, try func(ctx context.Context, h hint, local *records) error) error {
 	if id.Topic == fsm.GroupShardsID {
-		return fsm.ErrUnknownTopicOrPartition
+		return outcome.ErrUnknownTopicOrPartition
 	}
 	return n.atLeader(ctx, id, hold, func(ctx context.Context, h hint, local *replica) error {
 		if local == nil {
@@ -201,12 +202,12 @@ func (n *Node) atRecords(ctx context.Context, id fsm.PartitionID, hold time.Dura
 // neighbours in the log, in this order, but those of idempotent producers that are
 // there already, which are answered with their place, or are refused
 // (fsm.Appended.Err). It waits for a leader for 1.5 s at most. When
-// fsm.NotAppended(err), surely nothing was written. If the fate is unknown and all
+// outcome.NotAppended(err), surely nothing was written. If the fate is unknown and all
 // batches have producers that make them recognizable, they are handed over again,
 // for 1.5 s more at most. The batches' offset and epoch fields are overwritten.
 func (n *Node) Append(ctx context.Context, id fsm.PartitionID, batches [][]byte) ([]fsm.Appended, error) {
 	appended, err := n.appendOnce(ctx, id, batches)
-	if err == nil || fsm.Code(err) != fsm.ErrUnknownFate || !idempotent(batches) {
+	if err == nil || outcome.Code(err) != outcome.ErrUnknownFate || !idempotent(batches) {
 		return appended, err
 	}
 	unknown := err
@@ -218,7 +219,7 @@ func (n *Node) Append(ctx context.Context, id fsm.PartitionID, batches [][]byte)
 		if appended, err = n.appendOnce(ctx, id, batches); err == nil {
 			return appended, nil
 		}
-		if fsm.Code(err) != fsm.ErrUnknownFate {
+		if outcome.Code(err) != outcome.ErrUnknownFate {
 			break
 		}
 		select {
@@ -254,7 +255,7 @@ func (n *Node) appendOnce(ctx context.Context, id fsm.PartitionID, batches [][]b
 	var appended []fsm.Appended
 	err := n.atRecords(ctx, id, holdLeaderless, func(ctx context.Context, h hint, local *records) (err error) {
 		if local != nil {
-			if appended, err = local.append(ctx, 0, batches); fsm.Code(err) == fsm.ErrVoid {
+			if appended, err = local.append(ctx, 0, batches); outcome.Code(err) == outcome.ErrVoid {
 				batches = clones(batches) // the void ones are in Raft's log
 			}
 			return err
@@ -278,7 +279,7 @@ func (n *Node) appendOnce(ctx context.Context, id fsm.PartitionID, batches [][]b
 // never said to be out of range.
 func (n *Node) Read(ctx context.Context, id fsm.PartitionID, from fsm.Offset, maxBytes int) (fsm.Slice, error) {
 	if _, ok := n.Topics().Partition(id); !ok {
-		return fsm.Slice{}, fsm.ErrUnknownTopicOrPartition
+		return fsm.Slice{}, outcome.ErrUnknownTopicOrPartition
 	}
 	here := n.records(id)
 	if here != nil {
@@ -307,11 +308,11 @@ func (n *Node) Read(ctx context.Context, id fsm.PartitionID, from fsm.Offset, ma
 		slice.HighWatermark, slice.LogStart = fsm.Offset(r.uint64()), fsm.Offset(r.uint64())
 		slice.Batches = r.b
 		if r.bad {
-			return fsm.ErrUnknown
+			return outcome.ErrUnknown
 		}
 		return nil
 	})
-	if err != nil && here != nil && fsm.NotAppended(err) {
+	if err != nil && here != nil && outcome.NotAppended(err) {
 		// No leader to ask: at the end of what this replica has there is nothing to read yet.
 		if start, next := here.bounds(); from == next {
 			return fsm.Slice{HighWatermark: next, LogStart: start}, nil
@@ -342,7 +343,7 @@ func (n *Node) Await(ctx context.Context, id fsm.PartitionID, from fsm.Offset) e
 			return nil
 		case ctx.Err() != nil:
 			return ctx.Err()
-		case errors.Is(err, fsm.ErrUnknownTopicOrPartition), errors.Is(err, fsm.ErrShuttingDown):
+		case errors.Is(err, outcome.ErrUnknownTopicOrPartition), errors.Is(err, outcome.ErrShuttingDown):
 			return err
 		}
 		// The leader was lost while it was waited at: wait at the next one.
@@ -396,11 +397,11 @@ func (n *Node) awaitLeader(ctx context.Context, id fsm.PartitionID) error {
 			_, err := n.ask(ctx, h.identity, callListOffsets, binary.BigEndian.AppendUint32(binary.BigEndian.AppendUint64(appendPartition(nil, id), ^uint64(0)), 1))
 			return err
 		})
-		if err == nil || !fsm.NotAppended(err) && !errors.Is(err, fsm.ErrUnknownFate) || errors.Is(err, fsm.ErrShuttingDown) {
+		if err == nil || !outcome.NotAppended(err) && !errors.Is(err, outcome.ErrUnknownFate) || errors.Is(err, outcome.ErrShuttingDown) {
 			return err
 		}
 		if ctx.Err() != nil {
-			return fmt.Errorf("%w: %w", fsm.ErrTimeout, err)
+			return fmt.Errorf("%w: %w", outcome.ErrTimeout, err)
 		}
 	}
 }

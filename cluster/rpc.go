@@ -8,13 +8,15 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/trimaran-io/trimaran/admin"
 	"github.com/trimaran-io/trimaran/cluster/peer"
 	"github.com/trimaran-io/trimaran/fsm"
 	"github.com/trimaran-io/trimaran/kafkaproto"
+	"github.com/trimaran-io/trimaran/outcome"
 )
 
 // Kinds of calls between nodes. Numbers are never reused; a node that does not
-// know a kind answers fsm.ErrUnknown.
+// know a kind answers outcome.ErrUnknown.
 const (
 	callAppend           = 1  // partition, term, batches -> offsets
 	callRead             = 2  // partition, offset, max bytes -> slice
@@ -37,7 +39,7 @@ const (
 	callCreatePartitions = 50 // createPartitionsCall -> catalogReply
 	callDeleteRecords    = 51 // partition, offset -> log start
 	callProducers        = 52 // partition -> fsm.ActiveProducer list
-	callAdminister       = 80 // fsm.AdminRequest -> catalogReply
+	callAdminister       = 80 // admin.Request -> catalogReply
 	callSurvey           = 31 // groups -> what this node knows of the leader of each, see failover.go
 	callStand            = 32 // groups and terms -> nothing: they stand for election if nothing has changed
 	callMember           = 33 // nothing -> 1 if the caller is in the cluster, 0 if it has left it
@@ -53,7 +55,7 @@ const (
 // identity (1), identity, term (8), then the payload if code is 0.
 
 func encodeReply(payload []byte, err error) []byte {
-	code := fsm.Code(err)
+	code := outcome.Code(err)
 	detail := ""
 	var h hint
 	if err != nil {
@@ -78,7 +80,7 @@ func encodeReply(payload []byte, err error) []byte {
 
 // remoteError is an error that another node answered with.
 type remoteError struct {
-	code   fsm.Error
+	code   outcome.Error
 	detail string
 }
 
@@ -87,17 +89,17 @@ func (e remoteError) Unwrap() error { return e.code }
 
 func decodeReply(reply []byte) ([]byte, error) {
 	r := reader{b: reply}
-	code := fsm.Error(r.uint16())
+	code := outcome.Error(r.uint16())
 	detail := string(r.bytes(int(r.uint16())))
 	h := hint{identity: string(r.bytes(int(r.uint8())))}
 	h.term = r.uint64()
 	if r.bad {
-		return nil, fmt.Errorf("%w: malformed answer of another node", fsm.ErrUnknown)
+		return nil, fmt.Errorf("%w: malformed answer of another node", outcome.ErrUnknown)
 	}
 	switch code {
 	case 0:
 		return r.b, nil
-	case fsm.ErrNotLeader:
+	case outcome.ErrNotLeader:
 		return nil, errNotLeader{h}
 	default:
 		return nil, remoteError{code, detail}
@@ -159,7 +161,7 @@ func appendPartition(dst []byte, id fsm.PartitionID) []byte {
 	return binary.BigEndian.AppendUint32(dst, uint32(id.Partition))
 }
 
-var errMalformed = fmt.Errorf("%w: malformed call of another node", fsm.ErrUnknown)
+var errMalformed = fmt.Errorf("%w: malformed call of another node", outcome.ErrUnknown)
 
 // decodeCall reads the JSON of a call. What is asked may rest on a field that is not known here, so there must be none.
 func decodeCall(payload []byte, call any) error {
@@ -222,7 +224,7 @@ func (n *Node) answer(ctx context.Context, from string, kind uint8, payload []by
 	case callDeleteRecords, callProducers:
 		return n.answerAdmin(ctx, kind, &r)
 	case callAdminister:
-		var request fsm.AdminRequest
+		var request admin.Request
 		if err := decodeCall(payload, &request); err != nil {
 			return nil, err
 		}
@@ -295,7 +297,7 @@ func (n *Node) answer(ctx context.Context, from string, kind uint8, payload []by
 	case callWho:
 		return nil, n.answerWho(ctx, string(payload))
 	}
-	return nil, fmt.Errorf("%w: call %d is not known here", fsm.ErrUnknown, kind)
+	return nil, fmt.Errorf("%w: call %d is not known here", outcome.ErrUnknown, kind)
 }
 
 // appendCall is the payload of callAppend in front of and between the batches.
@@ -327,7 +329,7 @@ const appendedSize = 8 + 8 + 8 + 2
 // parseAppendReply is the reverse of appendReply for so many batches.
 func parseAppendReply(reply []byte, batches int) ([]fsm.Appended, error) {
 	if len(reply) != appendedSize*batches {
-		return nil, fmt.Errorf("%w: malformed answer of another node", fsm.ErrUnknownFate)
+		return nil, fmt.Errorf("%w: malformed answer of another node", outcome.ErrUnknownFate)
 	}
 	r := reader{b: reply}
 	appended := make([]fsm.Appended, batches)
@@ -336,7 +338,7 @@ func parseAppendReply(reply []byte, batches int) ([]fsm.Appended, error) {
 			BaseOffset: fsm.Offset(r.uint64()),
 			LogStart:   fsm.Offset(r.uint64()),
 			Timestamp:  int64(r.uint64()),
-			Err:        fsm.Error(r.uint16()),
+			Err:        outcome.Error(r.uint16()),
 		}
 	}
 	return appended, nil
@@ -433,14 +435,14 @@ func (n *Node) answerRead(ctx context.Context, replica *records, kind uint8, r *
 			select {
 			case <-changed:
 			case <-ctx.Done():
-				return nil, fsm.ErrNoLeader
+				return nil, outcome.ErrNoLeader
 			}
 		}
 	}
 }
 
 // call asks another node, through a third one if it is not reached directly and the kind is
-// relayed. An error for which fsm.NotAppended holds means that nothing was changed there.
+// relayed. An error for which outcome.NotAppended holds means that nothing was changed there.
 func (n *Node) call(ctx context.Context, identity string, kind uint8, payload ...[]byte) ([]byte, error) {
 	if relayed[kind] && n.link.Reach(identity) != peer.Reached {
 		if reply, err, asked := n.callThrough(ctx, identity, kind, payload); asked {
@@ -458,8 +460,8 @@ func (n *Node) call(ctx context.Context, identity string, kind uint8, payload ..
 // as a request that was not sent.
 func (n *Node) ask(ctx context.Context, identity string, kind uint8, payload ...[]byte) ([]byte, error) {
 	reply, err := n.call(ctx, identity, kind, payload...)
-	if fsm.Code(err) == fsm.ErrUnknownFate {
-		err = fmt.Errorf("%w: %v", fsm.ErrNoLeader, err)
+	if outcome.Code(err) == outcome.ErrUnknownFate {
+		err = fmt.Errorf("%w: %v", outcome.ErrNoLeader, err)
 	}
 	return reply, err
 }
@@ -467,11 +469,11 @@ func (n *Node) ask(ctx context.Context, identity string, kind uint8, payload ...
 func callError(ctx context.Context, err error) error {
 	switch {
 	case errors.Is(err, peer.ErrNotSent):
-		return fmt.Errorf("%w: %w", fsm.ErrNoLeader, err)
+		return fmt.Errorf("%w: %w", outcome.ErrNoLeader, err)
 	case ctx.Err() != nil:
-		return fmt.Errorf("%w: %w", fsm.ErrTimeout, err)
+		return fmt.Errorf("%w: %w", outcome.ErrTimeout, err)
 	default:
-		return fmt.Errorf("%w: %w", fsm.ErrUnknownFate, err)
+		return fmt.Errorf("%w: %w", outcome.ErrUnknownFate, err)
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/trimaran-io/trimaran/fsm"
+	"github.com/trimaran-io/trimaran/outcome"
 )
 
 func joined(parts [][]byte) []byte { return bytes.Join(parts, nil) }
@@ -52,10 +53,10 @@ func TestRepliesComeBack(t *testing.T) {
 	if _, err := decodeReply(encodeReply(nil, fmt.Errorf("wrapped: %w", want))); !errors.As(err, &got) || got != want {
 		t.Errorf("%v", err)
 	}
-	if _, err := decodeReply(encodeReply(nil, fmt.Errorf("%w: details", fsm.ErrTopicExists))); fsm.Code(err) != fsm.ErrTopicExists || err.Error() != "topic already exists: details" {
+	if _, err := decodeReply(encodeReply(nil, fmt.Errorf("%w: details", outcome.ErrTopicExists))); outcome.Code(err) != outcome.ErrTopicExists || err.Error() != "topic already exists: details" {
 		t.Errorf("%v", err)
 	}
-	if _, err := decodeReply(encodeReply(nil, errors.New("something"))); fsm.Code(err) != fsm.ErrUnknown {
+	if _, err := decodeReply(encodeReply(nil, errors.New("something"))); outcome.Code(err) != outcome.ErrUnknown {
 		t.Errorf("%v", err)
 	}
 }
@@ -74,11 +75,11 @@ func FuzzParseAppend(f *testing.F) {
 func FuzzDecodeReply(f *testing.F) {
 	f.Add(encodeReply([]byte("x"), nil))
 	f.Add(encodeReply(nil, errNotLeader{hint{"n1.00000000", 1}}))
-	f.Add(encodeReply(nil, fsm.ErrTimeout))
+	f.Add(encodeReply(nil, outcome.ErrTimeout))
 	f.Fuzz(func(t *testing.T, reply []byte) {
 		if payload, err := decodeReply(reply); err == nil && len(payload) > len(reply) {
 			t.Fatal("more came out than went in")
-		} else if err != nil && fsm.Code(err) == 0 {
+		} else if err != nil && outcome.Code(err) == 0 {
 			t.Fatalf("an error without a code: %v", err)
 		}
 	})

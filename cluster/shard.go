@@ -16,6 +16,7 @@ import (
 	"github.com/trimaran-io/trimaran/coordinator"
 	"github.com/trimaran-io/trimaran/fsm"
 	"github.com/trimaran-io/trimaran/fsm/groups"
+	"github.com/trimaran-io/trimaran/outcome"
 )
 
 // shardSegmentBytes is the least size of a segment of a shard's log. What a snapshot
@@ -133,7 +134,7 @@ func (s *shard) Apply(entry *raft.Log) any {
 	s.log.Applied(entry.Index, s.next, math.MinInt64, entry.AppendedAt.UnixMilli())
 	s.mu.Unlock()
 	if again {
-		return shardApplied{fmt.Errorf("%w: entry %d applied after %d", fsm.ErrUnknown, entry.Index, s.applied)}
+		return shardApplied{fmt.Errorf("%w: entry %d applied after %d", outcome.ErrUnknown, entry.Index, s.applied)}
 	}
 	for i, err := range results {
 		if err != nil {
@@ -345,7 +346,7 @@ func (l *shardLeader) run() {
 		data := make([][]byte, 0, len(taken))
 		for _, c := range taken {
 			if c.ctx.Err() != nil {
-				c.fate <- fmt.Errorf("%w: %w", fsm.ErrNoLeader, c.ctx.Err())
+				c.fate <- fmt.Errorf("%w: %w", outcome.ErrNoLeader, c.ctx.Err())
 				continue
 			}
 			entry.commands, data = append(entry.commands, c), append(data, c.b)
@@ -366,11 +367,11 @@ func (l *shardLeader) decide() {
 		err := l.replica.group.await(entry.future)
 		l.replica.group.proposals.leave()
 		if err != nil {
-			if err = l.proposalError(err); fsm.Code(err) == fsm.ErrNotLeader {
+			if err = l.proposalError(err); outcome.Code(err) == outcome.ErrNotLeader {
 				err = fmt.Errorf("%w: %w", coordinator.ErrNotLeader, err)
 			}
 		} else if results, _ = entry.future.Response().(shardApplied); len(results) != len(entry.commands) {
-			err = fmt.Errorf("%w: unexpected answer of the state machine", fsm.ErrUnknown)
+			err = fmt.Errorf("%w: unexpected answer of the state machine", outcome.ErrUnknown)
 		}
 		for i, c := range entry.commands {
 			if err != nil {
@@ -390,15 +391,15 @@ func (l *shardLeader) propose(ctx context.Context, command []byte) error {
 	case <-l.ctx.Done():
 		return fmt.Errorf("%w: %w", coordinator.ErrNotLeader, l.notLeader())
 	case <-ctx.Done():
-		return fmt.Errorf("%w: the shard's queue was full", fsm.ErrNoLeader)
+		return fmt.Errorf("%w: the shard's queue was full", outcome.ErrNoLeader)
 	}
 	select {
 	case err := <-c.fate:
 		return err
 	case <-l.abandoned:
-		return fmt.Errorf("%w: the leader's disk hangs", fsm.ErrUnknownFate)
+		return fmt.Errorf("%w: the leader's disk hangs", outcome.ErrUnknownFate)
 	case <-ctx.Done():
-		return fmt.Errorf("%w: %w", fsm.ErrTimeout, ctx.Err())
+		return fmt.Errorf("%w: %w", outcome.ErrTimeout, ctx.Err())
 	}
 }
 
@@ -424,7 +425,7 @@ func (s *shard) coordinate(ctx context.Context, client coordinator.Client, req k
 	case errors.Is(err, coordinator.ErrNotLeader):
 		return nil, l.notLeader()
 	case ctx.Err() != nil:
-		return nil, fmt.Errorf("%w: %w", fsm.ErrTimeout, err)
+		return nil, fmt.Errorf("%w: %w", outcome.ErrTimeout, err)
 	}
-	return nil, errors.Join(fsm.ErrUnknown, err)
+	return nil, errors.Join(outcome.ErrUnknown, err)
 }

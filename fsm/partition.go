@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"github.com/trimaran-io/trimaran/kafkaproto"
+	"github.com/trimaran-io/trimaran/outcome"
 )
 
 // The first byte of an entry's data tells what it is. Below 0x80 it is the high
@@ -54,16 +55,16 @@ func checkPlace(batch []byte, next Offset, term Term) (kafkaproto.BatchHeader, e
 	h, err := kafkaproto.ParseBatchHeader(batch)
 	switch {
 	case err != nil:
-		return h, coded{ErrCorruptMessage, err}
+		return h, outcome.With(outcome.ErrCorruptMessage, err)
 	case h.Size() != len(batch):
-		return h, fmt.Errorf("%w: batch of %d bytes says it has %d", ErrCorruptMessage, len(batch), h.Size())
+		return h, fmt.Errorf("%w: batch of %d bytes says it has %d", outcome.ErrCorruptMessage, len(batch), h.Size())
 	case h.Records < 1 || int64(h.Records) != int64(h.LastOffsetDelta)+1:
 		// Gaps come from compaction, which never goes through the Raft log.
-		return h, fmt.Errorf("%w: batch of %d records in %d offsets", ErrCorruptMessage, h.Records, int64(h.LastOffsetDelta)+1)
+		return h, fmt.Errorf("%w: batch of %d records in %d offsets", outcome.ErrCorruptMessage, h.Records, int64(h.LastOffsetDelta)+1)
 	case LeaderEpoch(h.LeaderEpoch) != term.Epoch():
-		return h, fmt.Errorf("%w: stamped in epoch %d, committed in %d", ErrVoid, h.LeaderEpoch, term.Epoch())
+		return h, fmt.Errorf("%w: stamped in epoch %d, committed in %d", outcome.ErrVoid, h.LeaderEpoch, term.Epoch())
 	case Offset(h.BaseOffset) != next:
-		return h, fmt.Errorf("%w: stamped with offset %d, the next is %d", ErrVoid, h.BaseOffset, next)
+		return h, fmt.Errorf("%w: stamped with offset %d, the next is %d", outcome.ErrVoid, h.BaseOffset, next)
 	}
 	return h, nil
 }
@@ -128,7 +129,7 @@ func (p *PartitionState) HashChain() uint64 { return p.chain }
 // below LastApplied is not applied again, and one that a newer program wrote not at all (ErrNewer).
 func (p *PartitionState) Apply(e Entry) Applied {
 	if e.Index <= p.applied {
-		return Applied{Err: fmt.Errorf("%w: entry %d applied after %d", ErrUnknown, e.Index, p.applied)}
+		return Applied{Err: fmt.Errorf("%w: entry %d applied after %d", outcome.ErrUnknown, e.Index, p.applied)}
 	}
 	if err := checkKnown(e.Data); err != nil {
 		return Applied{Err: err}
@@ -150,7 +151,7 @@ func (p *PartitionState) applyRecords(e Entry) Applied {
 	}
 	for batch, err := range kafkaproto.SplitBatches(e.Data) {
 		if err != nil {
-			void(coded{ErrCorruptMessage, err})
+			void(outcome.With(outcome.ErrCorruptMessage, err))
 			break
 		}
 		header, err := checkPlace(batch, p.next, e.Term)
@@ -176,20 +177,20 @@ func (p *PartitionState) extend(h kafkaproto.BatchHeader) {
 func (p *PartitionState) control(data []byte) error {
 	switch {
 	case len(data) == 0:
-		return fmt.Errorf("%w: empty entry", ErrUnknown)
+		return fmt.Errorf("%w: empty entry", outcome.ErrUnknown)
 	case data[0] == controlNone:
 		return nil
 	case data[0] == controlLogStart && len(data) == logStartSize:
 		return p.advanceLogStart(Offset(binary.BigEndian.Uint64(data[1:])))
 	}
-	return fmt.Errorf("%w: control command %#x of %d bytes", ErrUnknown, data[0], len(data))
+	return fmt.Errorf("%w: control command %#x of %d bytes", outcome.ErrUnknown, data[0], len(data))
 }
 
 // advanceLogStart moves the log start up. A start that is reached already is
 // no error: the deciding leader may have been overtaken by another.
 func (p *PartitionState) advanceLogStart(start Offset) error {
 	if start < 0 || start > p.next {
-		return fmt.Errorf("%w: log start %d, the log ends at %d", ErrOffsetOutOfRange, start, p.next)
+		return fmt.Errorf("%w: log start %d, the log ends at %d", outcome.ErrOffsetOutOfRange, start, p.next)
 	}
 	if start <= p.logStart {
 		return nil

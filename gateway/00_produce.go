@@ -10,6 +10,7 @@ import (
 
 	"github.com/trimaran-io/trimaran/fsm"
 	"github.com/trimaran-io/trimaran/kafkaproto"
+	"github.com/trimaran-io/trimaran/outcome"
 )
 
 // Produce, versions 0 to 13.
@@ -217,7 +218,7 @@ func (r *request) answerProduce(req *kmsg.ProduceRequest, resp *kmsg.ProduceResp
 			if err != nil {
 				out.ErrorCode = r.fail(err)
 				var records *kafkaproto.InvalidRecords
-				var inside fsm.Error // its details name nodes
+				var inside outcome.Error // its details name nodes
 				if !errors.As(err, &inside) {
 					out.ErrorMessage = kmsg.StringPtr(err.Error())
 				}
@@ -246,7 +247,7 @@ func (r *request) answerProduce(req *kmsg.ProduceRequest, resp *kmsg.ProduceResp
 	}
 }
 
-// wait gives the parcel's outcome, or fsm.ErrTimeout if that takes too long.
+// wait gives the parcel's outcome, or outcome.ErrTimeout if that takes too long.
 func (p *parcel) wait(expired <-chan struct{}) error {
 	select {
 	case <-p.done:
@@ -257,6 +258,6 @@ func (p *parcel) wait(expired <-chan struct{}) error {
 	case <-p.done:
 		return p.err
 	case <-expired:
-		return fsm.ErrTimeout
+		return outcome.ErrTimeout
 	}
 }

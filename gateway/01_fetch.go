@@ -7,6 +7,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/trimaran-io/trimaran/fsm"
+	"github.com/trimaran-io/trimaran/outcome"
 )
 
 // Fetch, versions 0 to 18.
@@ -197,7 +198,7 @@ func (f *fetch) resolve(req *kmsg.FetchRequest, resp *kmsg.FetchResponse) {
 			case p.PartitionMaxBytes < 0:
 				err = errFetchSize
 			case p.FetchOffset < 0:
-				err = fsm.ErrOffsetOutOfRange
+				err = outcome.ErrOffsetOutOfRange
 			default:
 				id = fsm.PartitionID{Topic: topic.ID, Partition: out.Partition}
 				err = s.checkLeaderEpoch(id, p.CurrentLeaderEpoch)

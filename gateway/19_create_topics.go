@@ -12,6 +12,7 @@ import (
 
 	"github.com/trimaran-io/trimaran/fsm"
 	"github.com/trimaran-io/trimaran/kafkaproto"
+	"github.com/trimaran-io/trimaran/outcome"
 )
 
 // CreateTopics, versions 0 to 7.
@@ -106,7 +107,7 @@ func specOf(t *kmsg.CreateTopicsRequestTopic) (fsm.TopicSpec, error) {
 		there := map[int32]bool{}
 		for _, a := range t.ReplicaAssignment {
 			if there[a.Partition] || a.Partition < 0 || int(a.Partition) >= len(t.ReplicaAssignment) {
-				return spec, fmt.Errorf("%w: partitions are to be 0 to %d, each once, and there is a %d", fsm.ErrInvalidAssignment, len(t.ReplicaAssignment)-1, a.Partition)
+				return spec, fmt.Errorf("%w: partitions are to be 0 to %d, each once, and there is a %d", outcome.ErrInvalidAssignment, len(t.ReplicaAssignment)-1, a.Partition)
 			}
 			there[a.Partition] = true
 			if err := checkAssignment(a.Partition, a.Replicas); err != nil {
@@ -115,14 +116,14 @@ func specOf(t *kmsg.CreateTopicsRequestTopic) (fsm.TopicSpec, error) {
 		}
 		spec.Partitions = int32(len(t.ReplicaAssignment))
 	} else if t.NumPartitions < -1 || t.NumPartitions == 0 {
-		return spec, fmt.Errorf("%w: %d", fsm.ErrInvalidPartitions, t.NumPartitions)
+		return spec, fmt.Errorf("%w: %d", outcome.ErrInvalidPartitions, t.NumPartitions)
 	}
 	if t.ReplicationFactor < -1 || t.ReplicationFactor == 0 {
-		return spec, fmt.Errorf("%w: %d", fsm.ErrInvalidReplicationFactor, t.ReplicationFactor)
+		return spec, fmt.Errorf("%w: %d", outcome.ErrInvalidReplicationFactor, t.ReplicationFactor)
 	}
 	for _, c := range t.Configs {
 		if c.Value == nil {
-			return spec, fmt.Errorf("%w: %s has no value", fsm.ErrInvalidConfig, shown(c.Name))
+			return spec, fmt.Errorf("%w: %s has no value", outcome.ErrInvalidConfig, shown(c.Name))
 		}
 		if spec.Configs == nil {
 			spec.Configs = map[string]string{}
@@ -133,14 +134,14 @@ func specOf(t *kmsg.CreateTopicsRequestTopic) (fsm.TopicSpec, error) {
 }
 
 // admin runs work for n topics, some at once, within the request's timeout. What
-// is not over then goes on for a while, and is fsm.ErrTimeout.
+// is not over then goes on for a while, and is outcome.ErrTimeout.
 func (r *request) admin(timeoutMillis int32, n int, work func(ctx context.Context, i int) error) []error {
 	timeout := min(max(time.Duration(timeoutMillis)*time.Millisecond, 0), maxWait)
-	type outcome struct {
+	type result struct {
 		i   int
 		err error
 	}
-	outcomes := make(chan outcome, n)
+	outcomes := make(chan result, n)
 	s := r.session.server
 	s.wg.Go(func() {
 		ctx, cancel := context.WithTimeout(s.ctx, max(timeout, minAppend))
@@ -149,12 +150,12 @@ func (r *request) admin(timeoutMillis int32, n int, work func(ctx context.Contex
 		all.SetLimit(parallelAdmin)
 		for i := range n {
 			all.Go(func() (_ error) {
-				err := error(fsm.ErrUnknown)
+				err := error(outcome.ErrUnknown)
 				defer func() {
 					if v := recover(); v != nil {
 						_ = r.session.panicked(v)
 					}
-					outcomes <- outcome{i, err}
+					outcomes <- result{i, err}
 				}()
 				err = work(ctx, i)
 				return nil
@@ -164,7 +165,7 @@ func (r *request) admin(timeoutMillis int32, n int, work func(ctx context.Contex
 	})
 	errs := make([]error, n)
 	for i := range errs {
-		errs[i] = fmt.Errorf("%w: still at it", fsm.ErrTimeout)
+		errs[i] = fmt.Errorf("%w: still at it", outcome.ErrTimeout)
 	}
 	expired := time.NewTimer(timeout)
 	defer expired.Stop()
@@ -183,7 +184,7 @@ func (r *request) admin(timeoutMillis int32, n int, work func(ctx context.Contex
 // twice, and not longer than a line.
 func message(err error) string {
 	text := err.Error()
-	var code fsm.Error
+	var code outcome.Error
 	if text == "" && errors.As(err, &code) {
 		text = code.Error()
 	}

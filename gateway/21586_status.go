@@ -13,7 +13,7 @@ import (
 // ASCII) is far from Kafka's.
 //
 // The request has header version 1 and no body. The response is an error code
-// (int16) and, with its length (int32), the JSON of fsm.Status; the JSON is empty
+// (int16) and, with its length (int32), the JSON of admin.Status; the JSON is empty
 // when the code is not 0. What does not come within statusTimeout is an error.
 
 // StatusKey is the API key of Status.

@@ -8,6 +8,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/trimaran-io/trimaran/fsm"
+	"github.com/trimaran-io/trimaran/outcome"
 )
 
 // OffsetForLeaderEpoch, versions 0 to 4.
@@ -91,7 +92,7 @@ func (r *request) epochEnd(ctx context.Context, id fsm.PartitionID, epoch fsm.Le
 	}()
 	found, end, err = r.session.server.cluster.EpochEnd(ctx, id, epoch)
 	if err != nil && ctx.Err() != nil {
-		err = fmt.Errorf("%w: %w", fsm.ErrNoLeader, err)
+		err = fmt.Errorf("%w: %w", outcome.ErrNoLeader, err)
 	}
 	return found, end, err
 }

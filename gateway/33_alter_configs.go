@@ -9,6 +9,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/trimaran-io/trimaran/fsm"
+	"github.com/trimaran-io/trimaran/outcome"
 )
 
 // AlterConfigs, versions 0 to 2.
@@ -76,7 +77,7 @@ func (a *alteration) change(name string, op fsm.ConfigOp, value *string) {
 		a.err = fmt.Errorf("%w: %s has no value", errInvalidRequest, shown(name))
 	case len(*value) > fsm.MaxConfigValue && a.err == nil:
 		// Also of elements to append or take out: each is looked for in the list.
-		a.err = fmt.Errorf("%w: %s has a value of %d bytes, want at most %d", fsm.ErrInvalidConfig, shown(name), len(*value), fsm.MaxConfigValue)
+		a.err = fmt.Errorf("%w: %s has a value of %d bytes, want at most %d", outcome.ErrInvalidConfig, shown(name), len(*value), fsm.MaxConfigValue)
 	default:
 		c.Value = *value
 	}

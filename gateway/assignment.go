@@ -3,7 +3,7 @@ package gateway
 import (
 	"fmt"
 
-	"github.com/trimaran-io/trimaran/fsm"
+	"github.com/trimaran-io/trimaran/outcome"
 )
 
 // A manual assignment (of CreateTopics, CreatePartitions and AlterPartitionReassignments) names
@@ -16,7 +16,7 @@ const placedByCluster = "replicas are placed by the cluster: assign to broker 1,
 // checkAssignment reports whether the brokers of a partition are the one that there is.
 func checkAssignment(partition int32, brokers []int32) error {
 	if len(brokers) != 1 || brokers[0] != BrokerID {
-		return fmt.Errorf("%w: partition %d: %s", fsm.ErrInvalidAssignment, partition, placedByCluster)
+		return fmt.Errorf("%w: partition %d: %s", outcome.ErrInvalidAssignment, partition, placedByCluster)
 	}
 	return nil
 }

@@ -5,27 +5,28 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"github.com/trimaran-io/trimaran/admin"
 	"github.com/trimaran-io/trimaran/coordinator"
 	"github.com/trimaran-io/trimaran/fsm"
 )
 
 // Cluster is all that the gateway knows of the nodes behind it. Errors are in
-// fsm's list. All methods may be called concurrently.
+// outcome's list. All methods may be called concurrently.
 type Cluster interface {
 	// Topics gives the catalog as this node knows it: immutable, do not change.
 	Topics() *fsm.Topics
 	// Coordinate hands a request of a consumer group to the coordinator of its shard and returns the response.
-	// Both have the version that coordinator.Version names. If fsm.NotAppended(err), surely nothing was done.
+	// Both have the version that coordinator.Version names. If outcome.NotAppended(err), surely nothing was done.
 	Coordinate(ctx context.Context, shard int, client coordinator.Client, req kmsg.Request) (kmsg.Response, error)
 	// Administer returns when what an operator asks for is in the catalog.
-	Administer(ctx context.Context, request fsm.AdminRequest) error
+	Administer(ctx context.Context, request admin.Request) error
 	// CatalogKnown says whether Topics was once as new as the cluster's since this node has started.
 	CatalogKnown() bool
 	// Gateways gives the addresses, host:port, at which the nodes that are there take
 	// clients, as far as this node knows; "" of one that has not said so.
 	Gateways() map[fsm.NodeID]string
 	// CreateTopic returns when the topic is known at all connected nodes and its
-	// partitions have leaders, or ctx ends (then fsm.ErrTimeout: it exists).
+	// partitions have leaders, or ctx ends (then outcome.ErrTimeout: it exists).
 	// validateOnly checks and creates nothing.
 	CreateTopic(ctx context.Context, spec fsm.TopicSpec, validateOnly bool) error
 	// DeleteTopic returns when the deletion is known at all connected nodes.
@@ -48,7 +49,7 @@ type Cluster interface {
 	// partition's leader, wherever it is, in this order, and returns when they are
 	// committed. One result per batch: one of an idempotent producer that was there
 	// already has the place of the first, and one that must not be there has Err. Waits for a leader at most ~1.5 s within
-	// ctx. err is in fsm's list; fsm.NotAppended(err) tells whether trying again
+	// ctx. err is in outcome's list; outcome.NotAppended(err) tells whether trying again
 	// is safe (Append itself already tried again as long as it could).
 	Append(ctx context.Context, p fsm.PartitionID, batches [][]byte) ([]fsm.Appended, error)
 	// NewProducerID gives an id for an idempotent producer that nobody had before.
@@ -84,8 +85,8 @@ type Cluster interface {
 	// ClusterID is "" until the cluster is formed.
 	ClusterID() string
 	// Status is what `trimaran cluster status` shows.
-	Status(ctx context.Context) (*fsm.Status, error)
+	Status(ctx context.Context) (*admin.Status, error)
 	// CheckReplicas compares what the partition's replicas have on disk from offset
 	// from on, or from the log start if that is above, some tens of megabytes of it.
-	CheckReplicas(ctx context.Context, p fsm.PartitionID, from fsm.Offset) (*fsm.PartitionCheck, error)
+	CheckReplicas(ctx context.Context, p fsm.PartitionID, from fsm.Offset) (*admin.PartitionCheck, error)
 }

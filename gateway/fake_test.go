@@ -18,9 +18,11 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"github.com/trimaran-io/trimaran/admin"
 	"github.com/trimaran-io/trimaran/coordinator"
 	"github.com/trimaran-io/trimaran/fsm"
 	"github.com/trimaran-io/trimaran/kafkaproto"
+	"github.com/trimaran-io/trimaran/outcome"
 )
 
 // fakeCluster is a cluster in memory: the true catalog's state machine, and per
@@ -47,7 +49,7 @@ type fakeCluster struct {
 	offsets func(ctx context.Context, p fsm.PartitionID, timestamp int64, max int) ([]fsm.Offset, error)
 	create  func(ctx context.Context, spec fsm.TopicSpec, validateOnly bool) error
 	remove  func(ctx context.Context, name string) error
-	status  func(ctx context.Context) (*fsm.Status, error)
+	status  func(ctx context.Context) (*admin.Status, error)
 	newID   func(ctx context.Context) (int64, error)
 	lastID  int64
 	epoch   fsm.LeaderEpoch // of all leaders; 0: 1
@@ -107,7 +109,7 @@ func (f *fakeCluster) id(name string, partition int32) fsm.PartitionID {
 
 func (f *fakeCluster) log(p fsm.PartitionID) (*fakeLog, error) {
 	if _, ok := f.catalog.View().Partition(p); !ok {
-		return nil, fsm.ErrUnknownTopicOrPartition
+		return nil, outcome.ErrUnknownTopicOrPartition
 	}
 	l := f.logs[p]
 	if l == nil {
@@ -213,7 +215,7 @@ func (f *fakeCluster) DeleteRecords(ctx context.Context, p fsm.PartitionID, befo
 		before = l.next
 	}
 	if before < 0 || before > l.next {
-		return -1, fsm.ErrOffsetOutOfRange
+		return -1, outcome.ErrOffsetOutOfRange
 	}
 	l.start = max(l.start, before)
 	return l.start, nil
@@ -241,7 +243,7 @@ func (f *fakeCluster) doAppend(p fsm.PartitionID, batches [][]byte) ([]fsm.Appen
 	var counts []int
 	for _, b := range batches {
 		if err := kafkaproto.CheckBatch(b); err != nil {
-			return nil, fmt.Errorf("%w: %w", fsm.ErrCorruptMessage, err)
+			return nil, fmt.Errorf("%w: %w", outcome.ErrCorruptMessage, err)
 		}
 		b = slices.Clone(b)
 		kafkaproto.StampBatch(b, int64(l.next), int32(f.leaderEpoch()))
@@ -272,7 +274,7 @@ func (f *fakeCluster) doRead(p fsm.PartitionID, from fsm.Offset, maxBytes int) (
 		return fsm.Slice{}, err
 	}
 	if from < l.start || from > l.next {
-		return fsm.Slice{}, fsm.ErrOffsetOutOfRange
+		return fsm.Slice{}, outcome.ErrOffsetOutOfRange
 	}
 	s := fsm.Slice{HighWatermark: l.next, LogStart: l.start}
 	for _, b := range l.batches {
@@ -418,15 +420,15 @@ func (f *fakeCluster) Serving() (bool, error) {
 // ClusterID implements Cluster.
 func (f *fakeCluster) ClusterID() string { return "fake" }
 
-func (f *fakeCluster) CheckReplicas(_ context.Context, p fsm.PartitionID, from fsm.Offset) (*fsm.PartitionCheck, error) {
-	return &fsm.PartitionCheck{Partition: p.Partition, From: from, To: 5, End: 7}, nil
+func (f *fakeCluster) CheckReplicas(_ context.Context, p fsm.PartitionID, from fsm.Offset) (*admin.PartitionCheck, error) {
+	return &admin.PartitionCheck{Partition: p.Partition, From: from, To: 5, End: 7}, nil
 }
 
-func (f *fakeCluster) Status(ctx context.Context) (*fsm.Status, error) {
+func (f *fakeCluster) Status(ctx context.Context) (*admin.Status, error) {
 	if f.status != nil {
 		return f.status(ctx)
 	}
-	return &fsm.Status{ClusterID: "fake", Controller: "n1"}, nil
+	return &admin.Status{ClusterID: "fake", Controller: "n1"}, nil
 }
 
 // gatewayOf is a server on loopback, stopped when the test ends.
@@ -512,9 +514,9 @@ func (f *fakeCluster) CatalogKnown() bool { return !f.catalogUnknown.Load() }
 func (f *fakeCluster) Gateways() map[fsm.NodeID]string { return f.gateways }
 
 // Administer implements Cluster.
-func (f *fakeCluster) Administer(_ context.Context, request fsm.AdminRequest) error {
-	if request.Op != fsm.OpDrain {
-		return fsm.ErrInvalidAssignment
+func (f *fakeCluster) Administer(_ context.Context, request admin.Request) error {
+	if request.Op != admin.OpDrain {
+		return outcome.ErrInvalidAssignment
 	}
 	return nil
 }

@@ -10,7 +10,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/trimaran-io/trimaran/coordinator"
-	"github.com/trimaran-io/trimaran/fsm"
+	"github.com/trimaran-io/trimaran/outcome"
 )
 
 // Consumer groups: requests go to the coordinator of their group, wherever that is, in one version, and the
@@ -47,7 +47,7 @@ func (r *request) coordinatorCode(err error) int16 { return r.note(r.coordinator
 
 // coordinatorCodeQuiet is coordinatorCode for several at once, who note it together.
 func (r *request) coordinatorCodeQuiet(err error) int16 {
-	if fsm.NotAppended(err) || kmsg.Key(r.header.Key) == kmsg.OffsetFetch {
+	if outcome.NotAppended(err) || kmsg.Key(r.header.Key) == kmsg.OffsetFetch {
 		return kerr.NotCoordinator.Code
 	}
 	return kerr.CoordinatorNotAvailable.Code

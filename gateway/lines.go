@@ -11,6 +11,7 @@ import (
 
 	"github.com/trimaran-io/trimaran/fsm"
 	"github.com/trimaran-io/trimaran/kafkaproto"
+	"github.com/trimaran-io/trimaran/outcome"
 )
 
 const (
@@ -184,7 +185,7 @@ func (l *lines) deliver(id fsm.PartitionID, group []*parcel) {
 	}
 	appended, err := l.append(id, batches, until)
 	if err == nil && len(appended) != len(batches) {
-		err = fmt.Errorf("%w: %d results for %d batches", fsm.ErrUnknownFate, len(appended), len(batches))
+		err = fmt.Errorf("%w: %d results for %d batches", outcome.ErrUnknownFate, len(appended), len(batches))
 	}
 	for _, p := range group {
 		switch {
@@ -208,7 +209,7 @@ func (p *parcel) take(appended []fsm.Appended) {
 		case a.Err != 0:
 			p.base, p.logStart, p.err = -1, -1, a.Err
 		case a.BaseOffset < 0:
-			p.base, p.logStart, p.err = -1, -1, fsm.ErrVoid
+			p.base, p.logStart, p.err = -1, -1, outcome.ErrVoid
 		}
 	}
 	if p.err == nil && p.stamped >= 0 {
@@ -255,7 +256,7 @@ func (l *lines) passGap(id fsm.PartitionID, p *parcel) error {
 	if g.covers(h) {
 		g.left--
 		l.gaps[id] = g
-		return fmt.Errorf("%w: the batch with sequence number %d was not appended", fsm.ErrNotLeader, g.sequence)
+		return fmt.Errorf("%w: the batch with sequence number %d was not appended", outcome.ErrNotLeader, g.sequence)
 	}
 	if h.ProducerID == g.producer && (g.left == 0 || h.BaseSequence == g.sequence || h.ProducerEpoch != g.epoch) {
 		delete(l.gaps, id)
@@ -268,7 +269,7 @@ func (l *lines) append(id fsm.PartitionID, batches [][]byte, until time.Time) (_
 	defer func() {
 		if v := recover(); v != nil {
 			l.server.log.Error("an append panicked", "panic", v, "partition", id, "stack", string(debug.Stack()))
-			err = fsm.ErrUnknownFate
+			err = outcome.ErrUnknownFate
 		}
 	}()
 	ctx, cancel := context.WithDeadline(l.server.ctx, until)

@@ -14,13 +14,14 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/trimaran-io/trimaran/fsm"
+	"github.com/trimaran-io/trimaran/outcome"
 )
 
 // stuck is an Append that comes back when its context ends, with what the cluster
 // says then.
 func stuck(ctx context.Context, _ fsm.PartitionID, _ [][]byte) ([]fsm.Appended, error) {
 	<-ctx.Done()
-	return nil, fsm.ErrUnknownFate
+	return nil, outcome.ErrUnknownFate
 }
 
 // The timeout is the client's; what an append takes longer is not waited for.
@@ -155,7 +156,7 @@ func TestProduceToManyPartitions(t *testing.T) {
 	f := newFake(t, "events:50")
 	f.append = func(ctx context.Context, p fsm.PartitionID, b [][]byte) ([]fsm.Appended, error) {
 		if p.Partition == 7 {
-			return nil, fsm.ErrNoLeader
+			return nil, outcome.ErrNoLeader
 		}
 		return f.doAppend(p, b)
 	}
@@ -217,7 +218,7 @@ func TestMetadataCreatesTopics(t *testing.T) {
 	f.create = func(ctx context.Context, spec fsm.TopicSpec, validateOnly bool) error {
 		<-proceed
 		if spec.Name == "refused" {
-			return fmt.Errorf("%w: collides", fsm.ErrInvalidTopicName)
+			return fmt.Errorf("%w: collides", outcome.ErrInvalidTopicName)
 		}
 		created = append(created, spec.Name)
 		return f.doCreate(spec, validateOnly)

@@ -1,6 +1,9 @@
 package gateway
 
-import "github.com/trimaran-io/trimaran/fsm"
+import (
+	"github.com/trimaran-io/trimaran/fsm"
+	"github.com/trimaran-io/trimaran/outcome"
+)
 
 // findTopic finds the topic that a request means, by its id where the request's
 // version has ids instead of names. The error says what to answer if it is not
@@ -28,7 +31,7 @@ func (s *Server) unknownTopic() error {
 	if s.cluster.Ready() != nil {
 		return errTopicComing
 	}
-	return fsm.ErrUnknownTopicOrPartition
+	return outcome.ErrUnknownTopicOrPartition
 }
 
 // checkLeaderEpoch compares the leader epoch that a client knows, -1 for none,

@@ -1,4 +1,9 @@
-package fsm
+// Package outcome is the list of what may become of a request besides success.
+//
+// You are here: the one thing that every package above kafkaproto shares. The state machines and the
+// cluster say with an Error why something was not done, or that nobody knows whether it was; it
+// travels between nodes as its number, and package gateway turns it into a protocol code.
+package outcome
 
 import "errors"
 
@@ -112,7 +117,9 @@ func Code(err error) Error {
 	return ErrUnknown
 }
 
-// coded gives a code to an error of package kafkaproto, whose text says enough.
+// With gives a code to an error of another package, whose text says enough.
+func With(code Error, err error) error { return coded{code, err} }
+
 type coded struct {
 	code Error
 	err  error
