@@ -115,11 +115,15 @@ var layers = []layer{
 	{"internal", []string{"fsm", "kafkaproto"}, nil,
 		"what everyone may use cannot use everyone"},
 	{"scripts", []string{"gateway/shim"}, nil,
-		"scripts and checkers look from outside: a checker that shares code with what it checks shares its mistakes"},
+		"what scripts use looks from outside, as its users do"},
 	{"examples", []string{"gateway/shim"}, nil,
 		"an example shows what a user can write"},
-	{"test", []string{"gateway/shim"}, nil,
-		"black-box tests look from outside: a checker that shares code with what it checks shares its mistakes"},
+	{"test/harness", []string{"gateway/shim"}, nil,
+		"the harness looks from outside: a checker that shares code with what it checks shares its mistakes; suites and tools stand on it"},
+	{"test/suites", []string{"gateway/shim", "test/harness"}, nil,
+		"black-box tests look from outside, with the harness's eyes; what two of them need is the harness's"},
+	{"test/tools", []string{"gateway/shim", "test/harness"}, nil,
+		"what measures and checks looks from outside, with the harness's eyes; what two of them need is the harness's"},
 }
 
 const module = "github.com/trimaran-io/trimaran"
@@ -239,6 +243,10 @@ func TestLayeringSeesAViolation(t *testing.T) {
 		{"cluster", "github.com/gorilla/websocket", false},
 		{"kafkaproto", "encoding/binary", true},
 		{"cmd/trimaran-shim", module + "/cluster", false},
+		{"test/harness", module + "/test/suites/oracle", false},
+		{"test/suites/faults", module + "/test/harness", true},
+		{"test/suites/faults", module + "/test/tools/bench", false},
+		{"test/tools/durability", module + "/fsm", false},
 	} {
 		rule, ok := layerOf(c.folder)
 		if why := rule.forbids(c.folder, c.imported); !ok || (why == "") != c.allowed {

@@ -20,14 +20,14 @@ import (
 // does nothing a second time for the same pinned versions.
 type preparer struct {
 	cache   string
-	clients string // test/interop/clients
+	clients string // test/tools/interop/clients
 	done    map[string]error
 }
 
 // prepareAll makes every row ready, one after the other: the tools behind it use
 // all cores by themselves.
 func prepareAll(ctx context.Context, s settings, rows []row) []prepared {
-	p := &preparer{cache: s.cache, clients: filepath.Join(harness.Root(), "test", "interop", "clients"), done: map[string]error{}}
+	p := &preparer{cache: s.cache, clients: filepath.Join(harness.Root(), "test", "tools", "interop", "clients"), done: map[string]error{}}
 	var out []prepared
 	for _, r := range rows {
 		started := time.Now()
@@ -148,7 +148,7 @@ func goProgram(name string) func(*preparer, context.Context, row) (program, erro
 		if err := os.MkdirAll(filepath.Dir(bin), 0o777); err != nil {
 			return program{}, err
 		}
-		err := command(ctx, filepath.Join(harness.Root(), "test"), nil, "go", "build", "-o", bin, "./interop/clients/"+name)
+		err := command(ctx, filepath.Join(harness.Root(), "test"), nil, "go", "build", "-o", bin, "./tools/interop/clients/"+name)
 		return program{command: []string{bin}}, err
 	}
 }

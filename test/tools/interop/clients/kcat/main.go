@@ -12,7 +12,7 @@ import (
 	"strings"
 	"syscall"
 
-	"github.com/trimaran-io/trimaran/test/interop/clients/line"
+	"github.com/trimaran-io/trimaran/test/tools/interop/clients/line"
 )
 
 func main() {

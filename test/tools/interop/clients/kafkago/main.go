@@ -11,7 +11,7 @@ import (
 
 	"github.com/segmentio/kafka-go"
 
-	"github.com/trimaran-io/trimaran/test/interop/clients/line"
+	"github.com/trimaran-io/trimaran/test/tools/interop/clients/line"
 )
 
 func main() {

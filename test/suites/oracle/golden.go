@@ -33,7 +33,7 @@ const (
 
 // Path is the file of a suite.
 func (s Suite) Path() string {
-	return filepath.Join(harness.Root(), "test", "oracle", "testdata", s.Name+".txt")
+	return filepath.Join(harness.Root(), "test", "suites", "oracle", "testdata", s.Name+".txt")
 }
 
 func (s Suite) title() string {

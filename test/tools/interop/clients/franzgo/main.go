@@ -11,7 +11,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/trimaran-io/trimaran/test/harness"
-	"github.com/trimaran-io/trimaran/test/interop/clients/line"
+	"github.com/trimaran-io/trimaran/test/tools/interop/clients/line"
 )
 
 func main() {

@@ -3,7 +3,7 @@
 // of the repository, and runs the test that must notice. It fails if a test passes
 // without the code that it is about.
 //
-// Usage: go run ./invariants [-only 5], in the folder test. About three minutes.
+// Usage: go run ./tools/invariants [-only 5], in the folder test. About three minutes.
 package main
 
 import (

@@ -9,7 +9,7 @@ import (
 	"os"
 
 	"github.com/trimaran-io/trimaran/test/harness"
-	"github.com/trimaran-io/trimaran/test/oracle"
+	"github.com/trimaran-io/trimaran/test/suites/oracle"
 )
 
 func main() {
