@@ -87,6 +87,7 @@ fmt-check: ## fail if code is not formatted
 
 vet: ## go vet
 	$(GO) vet ./...
+	$(GO) vet -tags measure ./cluster/...
 	@if [ -f test/go.mod ]; then cd test && $(GO) vet ./...; fi
 
 lint: fmt-check vet ## formatting, go vet and staticcheck

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"math"
-	"os"
 	"strconv"
 	"time"
 
@@ -32,14 +31,7 @@ func (n *Node) logOptions() raftlog.Options {
 		Logger: n.logger,
 		OnFail: n.diskFailed,
 	}
-	// For measuring what each costs: make bench.
-	if os.Getenv("TRIMARAN_TEST_JOURNAL") == "off" {
-		opts.JournalBytes = -1
-	}
-	if os.Getenv("TRIMARAN_TEST_SYNC") == "off" {
-		opts.NoSync = true
-		n.logger.Warn("TRIMARAN_TEST_SYNC=off: records are acknowledged that are not on stable storage")
-	}
+	forMeasuring(&opts, n.logger)
 	return opts
 }
 

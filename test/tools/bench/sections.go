@@ -261,13 +261,17 @@ func allLed(c *harness.Cluster, topic string, partitions int) error {
 }
 
 func (b *bench) smallBatches() error {
+	program, err := harness.MeasuringProgram()
+	if err != nil {
+		return err
+	}
 	header()
 	var figures []float64
 	for _, v := range []struct {
 		name string
 		env  []string
 	}{{"with the journal", nil}, {"one sync per group", []string{"TRIMARAN_TEST_JOURNAL=off"}}, {"no sync at all (not safe)", []string{"TRIMARAN_TEST_SYNC=off"}}} {
-		err := b.with(b.diskDir, v.env, "", func(c *harness.Cluster) error {
+		err := b.with(b.diskDir, v.env, program, func(c *harness.Cluster) error {
 			t, err := topic(c, "small", 100)
 			if err != nil {
 				return err
