@@ -2,7 +2,6 @@ package faults
 
 import (
 	"fmt"
-	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -95,23 +94,23 @@ func TestFollowerAwayForLong(t *testing.T) {
 	w, err := harness.DialWire(lead.Addr())
 	must(t, err)
 	defer w.Close()
-	ledger := harness.NewLedger()
-	const batches, perBatch = 300, 10
-	pad := strings.Repeat("x", 10_000)
+	ledger := harness.NewLedger(1, time.Now())
+	const batches, perBatch, size = 300, 10, 10_000
 	for i := range batches {
-		var values []string
+		var sent []harness.Attempt
+		var set []byte
 		for k := range perBatch {
-			v := fmt.Sprintf("%d-%d-%s", i, k, pad)
-			ledger.Sent(v)
-			values = append(values, v)
+			a := harness.Attempt{Seq: int32(i*perBatch + k)}
+			sent = append(sent, a)
+			set = harness.Message(set, 0, 0, []byte(a.Key()), []byte(a.Value(size)))
 		}
+		ledger.Sent(sent)
 		w.Conn.SetDeadline(time.Now().Add(30 * time.Second))
-		base, err := w.Produce("away", 0, -1, values...)
+		base, err := w.ProduceSet("away", 0, -1, 10*time.Second, set)
 		must(t, err)
-		for k, v := range values {
-			must(t, ledger.Acknowledged(0, base+int64(k), v))
-		}
+		ledger.Acknowledged(0, sent, base, len(set), time.Now())
 	}
+	must(t, ledger.Impossible())
 	must(t, away.Restart())
 	caughtUp := harness.Eventually(patience, func() bool {
 		s, err := away.Status()
@@ -138,7 +137,7 @@ func TestFollowerAwayForLong(t *testing.T) {
 	defer r.Close()
 	entries, err := r.FetchAll("away", 0, batches*perBatch, patience)
 	must(t, err)
-	must(t, ledger.Check(0, entries))
+	must(t, ledger.Check(away.Addr(), 0, entries, size))
 }
 
 // Every node is killed at the same moment and started again; then once more,

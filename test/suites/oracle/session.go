@@ -1,11 +1,9 @@
 package oracle
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"os"
 	"strconv"
 	"strings"
@@ -15,6 +13,8 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/trimaran-io/trimaran/test/harness"
 )
 
 // Suite is a table of cases, answered by one version of Kafka.
@@ -68,8 +68,7 @@ type T struct {
 	suite   string
 	number  int
 	topics  int
-	conn    net.Conn
-	next    int32
+	wire    *harness.Wire
 	lines   []string
 	aliases map[string]string // what differs from run to run, and its name
 
@@ -83,9 +82,7 @@ func (t *T) fail(format string, args ...any) { panic(failure{fmt.Errorf(format, 
 
 func (t *T) run(f func(*T)) (err error) {
 	defer func() {
-		if t.conn != nil {
-			t.conn.Close()
-		}
+		t.hangUp()
 		switch v := recover().(type) {
 		case nil:
 		case failure:
@@ -190,83 +187,52 @@ const (
 )
 
 func (t *T) send(req kmsg.Request) (kmsg.Response, error) {
-	t.next++
-	f := kmsg.NewRequestFormatter(kmsg.FormatterClientID("oracle"))
-	body, err := t.exchange(f.AppendRequest(nil, req, t.next), t.next)
-	if err != nil {
-		return nil, err
-	}
-	resp := req.ResponseKind()
-	if resp.IsFlexible() && resp.Key() != int16(kmsg.ApiVersions) {
-		body = body[1:] // the header's tags: none
-	}
-	if err := resp.ReadFrom(body); err != nil {
-		t.fail("%s: the answer cannot be read: %v", kmsg.NameForKey(req.Key()), err)
-	}
-	return resp, nil
+	return exchange(t, func(w *harness.Wire) (kmsg.Response, error) { return w.Ask(req) })
 }
 
-// exchange sends a request with its size and reads the answer to it.
-func (t *T) exchange(request []byte, correlation int32) ([]byte, error) {
-	if t.conn == nil {
-		conn, err := net.DialTimeout("tcp", t.addr, 5*time.Second)
+// exchange asks something over the case's connection. What the broker does in place of an answer is an
+// error; anything else that is wrong ends the case.
+func exchange[A any](t *T, ask func(*harness.Wire) (A, error)) (none A, err error) {
+	if t.wire == nil {
+		wire, err := harness.DialWire(t.addr)
 		if err != nil {
 			t.fail("%v", err)
 		}
-		t.conn = conn
+		wire.Client = "oracle"
+		t.wire = wire
 	}
 	limit := t.patience
 	if limit == 0 {
 		limit = patience
 	}
-	_ = t.conn.SetDeadline(time.Now().Add(limit))
-	b, err := t.roundTrip(request)
+	_ = t.wire.Conn.SetDeadline(time.Now().Add(limit))
+	answer, err := ask(t.wire)
 	switch {
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
-		t.conn.Close()
-		t.conn = nil
-		return nil, errClosed
+		t.hangUp()
+		return none, errClosed
 	case errors.Is(err, os.ErrDeadlineExceeded):
-		t.conn.Close()
-		t.conn = nil
-		return nil, errSilent
+		t.hangUp()
+		return none, errSilent
 	case err != nil:
 		t.fail("%v", err)
-	case len(b) < 4 || int32(binary.BigEndian.Uint32(b)) != correlation:
-		t.fail("an answer to something else: %x", b[:min(len(b), 16)])
 	}
-	return b[4:], nil
+	return answer, nil
 }
 
-func (t *T) roundTrip(request []byte) ([]byte, error) {
-	if _, err := t.conn.Write(request); err != nil {
-		return nil, err
+func (t *T) hangUp() {
+	if t.wire != nil {
+		t.wire.Close()
+		t.wire = nil
 	}
-	var size [4]byte
-	if _, err := io.ReadFull(t.conn, size[:]); err != nil {
-		return nil, err
-	}
-	n := binary.BigEndian.Uint32(size[:])
-	if n > 64<<20 {
-		return nil, fmt.Errorf("an answer of %d bytes", n)
-	}
-	b := make([]byte, n)
-	_, err := io.ReadFull(t.conn, b)
-	return b, err
 }
 
 // Raw sends a request of these bytes behind an ordinary header (of version 1, without tags) and
 // writes down the bytes of the answer, or that there is none.
 func (t *T) Raw(key, version int16, body []byte) {
-	t.next++
-	b := binary.BigEndian.AppendUint16(make([]byte, 4), uint16(key))
-	b = binary.BigEndian.AppendUint16(b, uint16(version))
-	b = binary.BigEndian.AppendUint32(b, uint32(t.next))
-	b = append(append(b, 0, 6), "oracle"...)
-	b = append(b, body...)
-	binary.BigEndian.PutUint32(b, uint32(len(b)-4))
 	title := fmt.Sprintf("%s v%d: ", kmsg.NameForKey(key), version)
-	if answer, err := t.exchange(b, t.next); err != nil {
+	answer, err := exchange(t, func(w *harness.Wire) ([]byte, error) { return w.Do(key, version, body) })
+	if err != nil {
 		t.Say("%s%v", title, err)
 	} else {
 		t.Say("%s%x", title, answer)

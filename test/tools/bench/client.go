@@ -155,18 +155,11 @@ func (p payload) fetch(w *harness.Wire, topic string, partition int32, from int6
 	t := kmsg.NewFetchRequestTopic()
 	t.Topic, t.Partitions = topic, append(t.Partitions, part)
 	r.Topics = append(r.Topics, t)
-	if err := w.Send(harness.Request(1, fetchVersion, 1, r.AppendTo(nil))); err != nil {
-		return f, err
-	}
-	_, answer, err := w.ReadFrame()
+	answer, err := w.Ask(r)
 	if err != nil {
 		return f, err
 	}
-	a := kmsg.NewPtrFetchResponse()
-	a.SetVersion(fetchVersion)
-	if err := a.ReadFrom(answer); err != nil {
-		return f, err
-	}
+	a := answer.(*kmsg.FetchResponse)
 	if len(a.Topics) != 1 || len(a.Topics[0].Partitions) != 1 {
 		return f, errors.New("the answer is about something else")
 	}

@@ -32,7 +32,7 @@ func (b *bench) with(parent string, env []string, program string, f func(*harnes
 	c, err := harness.Start(harness.Options{Dir: dir, Env: env, Program: program})
 	if err == nil {
 		if err = f(c); err == nil {
-			err = allApplied(c, time.Minute)
+			err = c.WaitApplied(time.Minute)
 		}
 	}
 	if err != nil {
@@ -50,37 +50,26 @@ type usage struct {
 
 func used(c *harness.Cluster, shim bool) (u usage, err error) {
 	for _, n := range c.Nodes {
-		if err = u.add(n.Pid(), true); err != nil {
+		if err = u.add(&n.Process, true); err != nil {
 			return u, err
 		}
 	}
 	if shim {
-		err = u.add(c.Shim.Pid(), false)
+		err = u.add(c.Shim, false)
 	}
 	return u, err
 }
 
-func (u *usage) add(pid int, node bool) error {
-	const tick = 10 * time.Millisecond // USER_HZ is 100 on Linux
-	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+func (u *usage) add(p *harness.Process, node bool) error {
+	cpu, err := p.CPUTime()
 	if err != nil {
 		return err
 	}
-	// The second field is the program's name in parentheses; utime and stime
-	// are the 14th and 15th.
-	s := string(b)
-	fields := strings.Fields(s[strings.LastIndexByte(s, ')')+1:])
-	for _, f := range fields[11:13] {
-		n, err := strconv.ParseInt(f, 10, 64)
-		if err != nil {
-			return err
-		}
-		u.cpu += time.Duration(n) * tick
-	}
+	u.cpu += cpu
 	if !node {
 		return nil
 	}
-	b, err = os.ReadFile("/proc/" + strconv.Itoa(pid) + "/io")
+	b, err := os.ReadFile("/proc/" + strconv.Itoa(p.Pid()) + "/io")
 	if err != nil {
 		return nil // not everywhere readable: the column stays empty
 	}
@@ -144,32 +133,4 @@ func quiet(c *harness.Cluster) error {
 		}
 	}
 	return errors.New("the nodes are still busy with themselves after a minute")
-}
-
-// allApplied waits until each replica's own end is the partition's: a benchmark
-// that waits for two of three could leave the third behind unnoticed.
-func allApplied(c *harness.Cluster, within time.Duration) error {
-	var behind []string
-	err := harness.Eventually(within, func() bool {
-		behind = nil
-		s, err := c.Node(1).Status()
-		if err != nil {
-			behind = []string{err.Error()}
-			return false
-		}
-		for _, t := range s.Topics {
-			for _, p := range t.Partitions {
-				for _, r := range p.Replicas {
-					if r.Lag != 0 || r.Role == "offline" || r.Applied != p.HighWatermark {
-						behind = append(behind, fmt.Sprintf("%s-%d on %s: %s, %d of %d", t.Name, p.Partition, r.Node, r.Role, r.Applied, p.HighWatermark))
-					}
-				}
-			}
-		}
-		return len(behind) == 0
-	})
-	if err != nil {
-		return fmt.Errorf("replicas are behind: %s", strings.Join(behind, "; "))
-	}
-	return nil
 }

@@ -50,13 +50,17 @@ func idle(dir string, partitions int32, window time.Duration) error {
 	type reading struct{ before, after time.Duration }
 	cpu := make([]reading, len(c.Nodes))
 	for i, n := range c.Nodes {
-		cpu[i].before = cpuTime(n.Pid())
+		if cpu[i].before, err = n.CPUTime(); err != nil {
+			return err
+		}
 	}
 	at := time.Now()
 	time.Sleep(window)
 	took := time.Since(at)
 	for i, n := range c.Nodes {
-		cpu[i].after = cpuTime(n.Pid())
+		if cpu[i].after, err = n.CPUTime(); err != nil {
+			return err
+		}
 	}
 	leads, err := allLed(c, partitions, time.Minute)
 	if err != nil {
@@ -69,22 +73,6 @@ func idle(dir string, partitions int32, window time.Duration) error {
 	}
 	printGoroutines(c.Node(1))
 	return nil
-}
-
-// cpuTime is what a process has used, user and system, in the kernel's ticks of 10 ms.
-func cpuTime(pid int) time.Duration {
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	if err != nil {
-		return 0
-	}
-	_, rest, _ := strings.Cut(string(b), ") ")
-	fields := strings.Fields(rest)
-	if len(fields) < 13 {
-		return 0
-	}
-	user, _ := strconv.Atoi(fields[11])
-	system, _ := strconv.Atoi(fields[12])
-	return time.Duration(user+system) * 10 * time.Millisecond
 }
 
 func residentMB(pid int) int {

@@ -128,34 +128,7 @@ func killOnce(c *harness.Cluster, victim *harness.Node, partitions int32, signal
 	if err := victim.WaitReady(time.Minute); err != nil {
 		return nil, nil, nil, err
 	}
-	return l.gaps, led, l.failed, caughtUp(c)
-}
-
-// caughtUp waits until every replica has everything.
-func caughtUp(c *harness.Cluster) error {
-	last := errors.New("nobody was asked")
-	err := harness.Eventually(time.Minute, func() bool {
-		s, err := c.Node(1).Status()
-		if err != nil {
-			last = err
-			return false
-		}
-		for _, t := range s.Topics {
-			for _, p := range t.Partitions {
-				for _, r := range p.Replicas {
-					if r.Lag != 0 || r.Role == "offline" {
-						last = fmt.Errorf("partition %d on %s: %s, lag %d", p.Partition, r.Node, r.Role, r.Lag)
-						return false
-					}
-				}
-			}
-		}
-		return true
-	})
-	if err != nil {
-		return last
-	}
-	return nil
+	return l.gaps, led, l.failed, c.WaitApplied(time.Minute)
 }
 
 // load is one producer per partition.

@@ -14,6 +14,8 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kbin"
 	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/trimaran-io/trimaran/test/harness"
 )
 
 // fake is a broker in memory, honest or with one fault, for the checker to judge.
@@ -22,7 +24,7 @@ type fake struct {
 	fault    string
 
 	mu       sync.Mutex
-	logs     map[int32][]message
+	logs     map[int32][]harness.Entry
 	produced int
 	open     map[net.Conn]bool
 }
@@ -32,7 +34,7 @@ func startFake(t *testing.T, fault string) *fake {
 	if err != nil {
 		t.Fatal(err)
 	}
-	f := &fake{listener: l, fault: fault, logs: map[int32][]message{}, open: map[net.Conn]bool{}}
+	f := &fake{listener: l, fault: fault, logs: map[int32][]harness.Entry{}, open: map[net.Conn]bool{}}
 	var all sync.WaitGroup
 	all.Go(func() {
 		for {
@@ -116,8 +118,8 @@ func (f *fake) answer(req kmsg.Request) (kmsg.Response, error) {
 			part.ErrorCode = 1
 		} else {
 			for i, m := range log[in.FetchOffset:] {
-				m.offset = in.FetchOffset + int64(i)
-				part.RecordBatches = appendMessage(part.RecordBatches, m)
+				m.Offset = in.FetchOffset + int64(i)
+				part.RecordBatches = harness.Message(part.RecordBatches, m.Offset, 0, m.Key, m.Value)
 			}
 			part.RecordBatches = part.RecordBatches[:min(len(part.RecordBatches), int(in.PartitionMaxBytes))]
 		}
@@ -153,7 +155,7 @@ func (f *fake) append(partition int32, set []byte) (int64, error) {
 		f.logs[partition] = append(log, messages...)
 		return base + 1, nil
 	case strikes && f.fault == "flips a bit":
-		messages[0].value = bytes.ToUpper(messages[0].value)
+		messages[0].Value = bytes.ToUpper(messages[0].Value)
 		log = append(log, messages...)
 	case f.produced%20 == 0 && f.fault == "hangs up after writing":
 		f.logs[partition] = append(log, messages...)

@@ -4,10 +4,10 @@
 // and starts all that it needs.
 //
 // You are here: outside, as a stranger. The program shares no code with the
-// cluster: it speaks Produce, Fetch and ListOffsets of version 0 over TCP itself
-// (schemas by kmsg, message sets by hand), has one request outstanding per
-// connection, and counts every error and every broken connection as an unknown
-// fate, which is tried again under another attempt number.
+// cluster: it speaks Produce, Fetch and ListOffsets of version 0 over TCP with the
+// harness's client, has one request outstanding per connection, and counts every
+// error and every broken connection as an unknown fate, which is tried again under
+// another attempt number. What was acknowledged stands in the harness's ledger.
 package main
 
 import (
@@ -28,6 +28,8 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/trimaran-io/trimaran/test/harness"
 )
 
 type options struct {
@@ -99,7 +101,7 @@ func run(ctx context.Context, o options, out io.Writer) (good bool, err error) {
 	fmt.Fprintf(out, "durability: %d s, %d producers, %d partitions of %s, acks=-1 through %s, seed %d\n",
 		o.seconds, o.producers, o.partitions, o.topic, o.shim, o.seed)
 	began := time.Now()
-	l := newLedger(int32(o.partitions), began)
+	l := harness.NewLedger(int32(o.partitions), began)
 	timeUp, cancel := context.WithTimeout(ctx, time.Duration(o.seconds)*time.Second)
 	defer cancel()
 	writing, stopWriting := context.WithCancel(ctx)
@@ -142,7 +144,7 @@ func run(ctx context.Context, o options, out io.Writer) (good bool, err error) {
 		err = <-disturbed
 	}
 	stopWriting()
-	l.end(time.Now())
+	l.Close(time.Now())
 	writers.Wait()
 	if o.how != "come-and-go" {
 		err = <-disturbed
@@ -161,7 +163,7 @@ func run(ctx context.Context, o options, out io.Writer) (good bool, err error) {
 			return false, err
 		}
 	}
-	v := &verdict{acknowledged: l.count()}
+	v := &harness.Verdict{Acknowledged: l.Count()}
 	reading, cancel := context.WithTimeout(ctx, 2*time.Minute)
 	defer cancel()
 	if err := readBack(reading, o, l, tails, v); err != nil {
@@ -169,15 +171,19 @@ func run(ctx context.Context, o options, out io.Writer) (good bool, err error) {
 	}
 	if o.trimaran != "" {
 		if _, err := output(o.trimaran, "cluster", "verify", o.topic, "--brokers", o.shim); err != nil {
-			v.apart++
-			v.example("%v", err)
+			v.Apart++
+			v.Example("%v", err)
 		}
 	}
+	if err := l.Impossible(); err != nil {
+		v.Moved++
+		v.Example("%v", err)
+	}
 	report(out, l, v, d, tails)
-	if v.acknowledged == 0 {
+	if v.Acknowledged == 0 {
 		return false, fmt.Errorf("nothing was acknowledged at all")
 	}
-	return v.good(), nil
+	return v.Good(), nil
 }
 
 // createTopic creates the topic with three replicas, or as many as there are nodes.
@@ -196,7 +202,7 @@ func createTopic(ctx context.Context, o options) error {
 				return err
 			}
 			defer c.Close()
-			answer, err := c.request(req, 12*time.Second)
+			answer, err := c.AskWithin(req, 12*time.Second)
 			if err != nil {
 				return err
 			}
@@ -219,7 +225,7 @@ func createTopic(ctx context.Context, o options) error {
 }
 
 // readBack reads every partition from every gateway and judges it.
-func readBack(ctx context.Context, o options, l *ledger, tails []*tail, v *verdict) error {
+func readBack(ctx context.Context, o options, l *harness.Ledger, tails []*tail, v *harness.Verdict) error {
 	for p := range int32(o.partitions) {
 		readers := make([]*reader, len(o.brokers))
 		for i, addr := range o.brokers {
@@ -230,19 +236,19 @@ func readBack(ctx context.Context, o options, l *ledger, tails []*tail, v *verdi
 		if err != nil {
 			return fmt.Errorf("partition %d: %w", p, err)
 		}
-		var first []entry
+		var first []harness.Record
 		for i, r := range readers {
 			log, err := r.readAll(ctx, end, o.valueSize)
 			if err != nil {
 				return fmt.Errorf("read partition %d from %s: %w", p, r.addr, err)
 			}
-			v.check(r.addr, p, log, l)
+			v.Check(r.addr, p, log, l)
 			if i == 0 {
 				first = log
-				v.watched(p, tails[p].seen, log)
+				v.Watched(p, tails[p].seen, log)
 				continue
 			}
-			v.compare(o.brokers[0], r.addr, p, first, log)
+			v.Compare(o.brokers[0], r.addr, p, first, log)
 		}
 	}
 	return nil
@@ -283,44 +289,44 @@ func settledEnd(ctx context.Context, readers []*reader) (int64, error) {
 	}
 }
 
-func report(out io.Writer, l *ledger, v *verdict, d *disturber, tails []*tail) {
+func report(out io.Writer, l *harness.Ledger, v *harness.Verdict, d *disturber, tails []*tail) {
 	line := func(name string, n int, note string, args ...any) {
 		fmt.Fprintf(out, "  %-14s %9d  %s\n", name, n, fmt.Sprintf(note, args...))
 	}
-	retried := len(l.retried)
+	told := l.Summary()
 	var reasons []string
-	for _, r := range slices.Sorted(maps.Keys(l.unknown)) {
-		reasons = append(reasons, fmt.Sprintf("%s: %d", r, l.unknown[r]))
+	for _, r := range slices.Sorted(maps.Keys(told.Unknown)) {
+		reasons = append(reasons, fmt.Sprintf("%s: %d", r, told.Unknown[r]))
 	}
 	seen, backward := 0, 0
 	for _, t := range tails {
 		seen += len(t.seen)
 		backward += t.backward
 		if t.broken != nil {
-			v.changed++
-			v.example("%v", t.broken)
+			v.Changed++
+			v.Example("%v", t.broken)
 		}
 	}
-	v.changed += backward
+	v.Changed += backward
 	fmt.Fprintln(out)
-	line("acknowledged", v.acknowledged, "records, %.1f MB; nodes killed %d times, paused %d, restarted %d",
-		float64(l.bytes)/1e6, d.kills, d.pauses, d.restarts)
-	line("unknown fate", retried, "records written again (%s)", orNone(reasons))
-	line("given up", l.gaveUp, "records that were never acknowledged")
-	line("lost", v.lost, "acknowledged and gone")
-	line("moved", v.moved+v.differ, "at another offset than acknowledged (%d), or different between gateways (%d)", v.moved, v.differ)
-	line("duplicated", v.duplicated, "beyond what writing again explains (that explains %d, counted at each gateway)", v.again)
-	line("out of order", v.disordered, "acknowledged out of the producer's order")
-	line("apart", v.apart, "1 if what replicas have on disk is not the same (trimaran cluster verify)")
-	line("foreign", v.foreign, "in the log, and not what anybody wrote")
-	line("changed", v.changed, "not as a consumer saw it during the run (%d records seen; the log went backwards %d times)", seen, backward)
-	worst, one := l.longest()
+	line("acknowledged", v.Acknowledged, "records, %.1f MB; nodes killed %d times, paused %d, restarted %d",
+		float64(told.Bytes)/1e6, d.kills, d.pauses, d.restarts)
+	line("unknown fate", told.Retried, "records written again (%s)", orNone(reasons))
+	line("given up", told.GaveUp, "records that were never acknowledged")
+	line("lost", v.Lost, "acknowledged and gone")
+	line("moved", v.Moved+v.Differ, "at another offset than acknowledged (%d), or different between gateways (%d)", v.Moved, v.Differ)
+	line("duplicated", v.Duplicated, "beyond what writing again explains (that explains %d, counted at each gateway)", v.Again)
+	line("out of order", v.Disordered, "acknowledged out of the producer's order")
+	line("apart", v.Apart, "1 if what replicas have on disk is not the same (trimaran cluster verify)")
+	line("foreign", v.Foreign, "in the log, and not what anybody wrote")
+	line("changed", v.Changed, "not as a consumer saw it during the run (%d records seen; the log went backwards %d times)", seen, backward)
+	worst, one := l.Longest()
 	fmt.Fprintf(out, "  longest time without an acknowledgement: %.2f s; of one partition: %.2f s (partition %d)\n",
-		l.silence.length.Seconds(), one.length.Seconds(), worst)
-	for _, e := range v.examples {
+		told.Silence.Length.Seconds(), one.Length.Seconds(), worst)
+	for _, e := range v.Examples {
 		fmt.Fprintln(out, "  !", e)
 	}
-	if v.good() {
+	if v.Good() {
 		fmt.Fprintln(out, "result: nothing lost, moved or doubled")
 	} else {
 		fmt.Fprintln(out, "result: FAILED")

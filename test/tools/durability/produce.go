@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"math/rand/v2"
 	"net"
@@ -12,7 +11,8 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
-	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/trimaran-io/trimaran/test/harness"
 )
 
 // producer writes numbered values to one partition, one request at a time, over
@@ -27,7 +27,7 @@ type producer struct {
 	batch     int           // most messages in a request
 	pause     time.Duration // between requests
 	timeout   time.Duration // for one request
-	ledger    *ledger
+	ledger    *harness.Ledger
 	random    *rand.Rand
 
 	over time.Time // when run's ctx was seen to have ended
@@ -36,7 +36,7 @@ type producer struct {
 // run writes until ctx ends; patience is how long it then goes on to have the
 // last batch acknowledged.
 func (p *producer) run(ctx context.Context, patience time.Duration) {
-	var c *conn
+	var c *harness.Wire
 	defer func() {
 		if c != nil {
 			c.Close()
@@ -45,9 +45,9 @@ func (p *producer) run(ctx context.Context, patience time.Duration) {
 	for seq := int32(0); ctx.Err() == nil; {
 		n := int32(1 + p.random.IntN(p.batch))
 		for attempt := int32(0); ; attempt++ {
-			ids := make([]id, n)
+			ids := make([]harness.Attempt, n)
 			for i := range ids {
-				ids[i] = id{p.number, seq + int32(i), attempt}
+				ids[i] = harness.Attempt{Producer: p.number, Seq: seq + int32(i), Try: attempt}
 			}
 			var err error
 			if c == nil {
@@ -61,13 +61,13 @@ func (p *producer) run(ctx context.Context, patience time.Duration) {
 					break
 				}
 				// An error answer leaves the connection in order, anything else does not.
-				if e := (*kerr.Error)(nil); !errors.As(err, &e) {
+				if code := harness.ErrorCode(0); !errors.As(err, &code) {
 					c.Close()
 					c = nil
 				}
 			}
 			if !p.wait(ctx, patience) {
-				p.ledger.giveUp(int(n))
+				p.ledger.GaveUp(int(n))
 				return
 			}
 		}
@@ -94,60 +94,35 @@ func (p *producer) wait(ctx context.Context, patience time.Duration) bool {
 }
 
 // send writes one batch and tells the ledger what came of it.
-func (p *producer) send(c *conn, ids []id) error {
+func (p *producer) send(c *harness.Wire, ids []harness.Attempt) error {
 	var set []byte
 	size := 0
 	for n, i := range ids {
-		m := message{offset: int64(n), key: []byte(i.key()), value: []byte(i.value(p.valueSize))}
-		size += len(m.key) + len(m.value)
-		set = appendMessage(set, m)
+		key, value := []byte(i.Key()), []byte(i.Value(p.valueSize))
+		size += len(key) + len(value)
+		set = harness.Message(set, int64(n), 0, key, value)
 	}
-	req := kmsg.NewPtrProduceRequest()
-	req.Version, req.Acks, req.TimeoutMillis = 0, -1, int32(p.timeout.Milliseconds())
-	t := kmsg.NewProduceRequestTopic()
-	t.Topic = p.topic
-	part := kmsg.NewProduceRequestTopicPartition()
-	part.Partition, part.Records = p.partition, set
-	t.Partitions = append(t.Partitions, part)
-	req.Topics = append(req.Topics, t)
-
-	p.ledger.attempt(ids)
+	p.ledger.Sent(ids)
 	// The cluster keeps the request's own timeout; a little more is for the way.
-	answer, err := c.request(req, p.timeout+2*time.Second)
+	err := c.Conn.SetDeadline(time.Now().Add(p.timeout + 2*time.Second))
 	base := int64(-1)
 	if err == nil {
-		base, err = producedAt(answer.(*kmsg.ProduceResponse), p.topic, p.partition)
+		base, err = c.ProduceSet(p.topic, p.partition, -1, p.timeout, set)
 	}
 	if err != nil {
-		p.ledger.unknownFate(ids, reason(err))
+		p.ledger.Unknown(ids, reason(err))
 		return err
 	}
-	p.ledger.acknowledge(p.partition, ids, base, size, time.Now())
+	p.ledger.Acknowledged(p.partition, ids, base, size, time.Now())
 	return nil
-}
-
-// producedAt takes the one base offset out of a Produce answer.
-func producedAt(resp *kmsg.ProduceResponse, topic string, partition int32) (int64, error) {
-	if len(resp.Topics) != 1 || len(resp.Topics[0].Partitions) != 1 {
-		return 0, errors.New("the answer is not for one partition")
-	}
-	part := resp.Topics[0].Partitions[0]
-	if resp.Topics[0].Topic != topic || part.Partition != partition {
-		return 0, fmt.Errorf("the answer is for %s-%d", resp.Topics[0].Topic, part.Partition)
-	}
-	if err := kerr.ErrorForCode(part.ErrorCode); err != nil {
-		return 0, err
-	}
-	if part.BaseOffset < 0 {
-		return 0, fmt.Errorf("acknowledged at offset %d", part.BaseOffset)
-	}
-	return part.BaseOffset, nil
 }
 
 // reason names an error in the report: few kinds, no addresses.
 func reason(err error) string {
-	if e := (*kerr.Error)(nil); errors.As(err, &e) {
-		return e.Message
+	if code := harness.ErrorCode(0); errors.As(err, &code) {
+		if e := kerr.TypedErrorForCode(int16(code)); e != nil {
+			return e.Message
+		}
 	}
 	var timeout net.Error
 	switch {

@@ -60,21 +60,4 @@ async function consume(groupId, done) {
 }
 
 // kafkajs has no consumer without a group, so reading goes through one of its own.
-async function read() {
-  let n = 0;
-  let enough;
-  const all = new Promise((resolve) => { enough = resolve; });
-  const consumer = await consume(`${line.topic}-read-${process.pid}`, () => { if (++n === Number(line.argument)) enough(); });
-  await all;
-  await consumer.disconnect();
-}
-
-async function group() {
-  const ended = line.ended();
-  const consumer = await consume(line.argument, () => {});
-  await ended;
-  await consumer.disconnect();
-  line.say('closed');
-}
-
-line.go({ create, produce, read, group });
+line.go({ create, produce, ...line.consuming(consume) });

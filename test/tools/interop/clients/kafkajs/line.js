@@ -49,4 +49,25 @@ function go(steps) {
   );
 }
 
-module.exports = { bootstrap: bootstrap.split(','), mode, topic, argument, records, ended, show, say, go };
+// consuming gives the steps read and group of a client whose consumer always has a group. consume joins the
+// group and calls back after each record.
+function consuming(consume) {
+  async function read() {
+    let n = 0;
+    let enough;
+    const all = new Promise((resolve) => { enough = resolve; });
+    const consumer = await consume(`${topic}-read-${process.pid}`, () => { if (++n === Number(argument)) enough(); });
+    await all;
+    await consumer.disconnect();
+  }
+  async function group() {
+    const over = ended();
+    const consumer = await consume(argument, () => {});
+    await over;
+    await consumer.disconnect();
+    say('closed');
+  }
+  return { read, group };
+}
+
+module.exports = { bootstrap: bootstrap.split(','), mode, topic, argument, records, ended, show, say, go, consuming };
