@@ -1,9 +1,10 @@
 // Package admin is what an operator asks of a cluster and what an operator sees of it.
 //
-// You are here: between gateway, which takes these requests off the wire, and cluster, which answers
-// them; the command line shows them. Everything here is a value that travels as JSON: no field is
-// renamed, and a program that does not know one passes it over. Nothing here is replicated. What a
-// request changes in the catalog is a command of package fsm, and cluster makes that out of it.
+// You are here: between gateway, which takes these requests off the wire, and cluster, which
+// answers them; the command line shows them. Everything here is a value that travels as JSON, so no
+// field is renamed; a request with a field that a node does not know is refused, an answer is read
+// without it. Nothing here is replicated: what a request changes in the catalog is a command of
+// package fsm, and cluster makes that out of it.
 package admin
 
 import "github.com/trimaran-io/trimaran/fsm"

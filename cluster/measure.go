@@ -9,8 +9,8 @@ import (
 	"github.com/trimaran-io/trimaran/cluster/raftlog"
 )
 
-// forMeasuring lets `make bench` see what the journal and what stable storage cost. The program that
-// users have is built without the tag and knows neither variable.
+// forMeasuring lets `make bench` see what the journal and what stable storage cost. The program
+// that users have is built without the tag and knows neither variable.
 func forMeasuring(opts *raftlog.Options, logger *slog.Logger) {
 	if os.Getenv("TRIMARAN_TEST_JOURNAL") == "off" {
 		opts.JournalBytes = -1

@@ -6,8 +6,8 @@ import (
 	"github.com/trimaran-io/trimaran/fsm/groups"
 )
 
-// State is a shard's replicated state, where the one goroutine that applies commands meets those that
-// answer from it. What happens to it is groups.State's affair.
+// State is a shard's replicated state, where the one goroutine that applies commands meets those
+// that answer from it. What happens to it is groups.State's affair.
 type State struct {
 	// mu guards machine. Nothing is taken, waited for or written under it.
 	mu      sync.RWMutex
@@ -17,7 +17,8 @@ type State struct {
 // NewState gives a State of no groups.
 func NewState() *State { return &State{machine: groups.NewState()} }
 
-// RestoreState gives the state that Snapshot was called on. Errors are those of groups.RestoreState.
+// RestoreState gives the state that Snapshot was called on. Errors are those of
+// groups.RestoreState.
 func RestoreState(data []byte) (*State, error) {
 	machine, err := groups.RestoreState(data)
 	if err != nil {
@@ -56,8 +57,8 @@ func (s *State) size() int {
 	return s.machine.Size()
 }
 
-// lookUp gives the group's replicated metadata, nil if it has none, and whether there is anything of
-// the group. The metadata is never changed, only replaced.
+// lookUp gives the group's replicated metadata, nil if it has none, and whether there is anything
+// of the group. The metadata is never changed, only replaced.
 func (s *State) lookUp(group string) (*groups.Group, bool) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()

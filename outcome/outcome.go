@@ -1,7 +1,7 @@
 // Package outcome is the list of what may become of a request besides success.
 //
-// You are here: the one thing that every package above kafkaproto shares. The state machines and the
-// cluster say with an Error why something was not done, or that nobody knows whether it was; it
+// You are here: the one thing that every package above kafkaproto shares. The state machines and
+// the cluster say with an Error why something was not done, or that nobody knows whether it was; it
 // travels between nodes as its number, and package gateway turns it into a protocol code.
 package outcome
 

@@ -6,7 +6,7 @@
 // it), Snapshot and RestoreState carry it from one replica to another. Package coordinator decides
 // what is to be changed, keeps clocks and who waits; package cluster replicates the commands.
 //
-// Like all of fsm, nothing here reads a clock, a random source, the disk or the network, and nothing
-// is started or waited for: times come in commands. The bytes of commands and snapshots are held by
-// TestGoldenBytes: logs of earlier versions are full of them.
+// Like all of fsm, nothing here reads a clock, a random source, the disk or the network, and
+// nothing is started or waited for: times come in commands. The bytes of commands and snapshots are
+// held by TestGoldenBytes: logs of earlier versions are full of them.
 package groups

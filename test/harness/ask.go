@@ -8,7 +8,8 @@ import (
 )
 
 // Ask sends a request of any version in kmsg's structures and reads its answer. After an error the
-// connection is of no more use: the error is the connection's, or says what is wrong with the answer.
+// connection is of no more use: the error is the connection's, or says what is wrong with the
+// answer.
 func (w *Wire) Ask(req kmsg.Request) (kmsg.Response, error) {
 	w.next++
 	format := kmsg.NewRequestFormatter(kmsg.FormatterClientID(w.clientID()))

@@ -83,8 +83,8 @@ func (l *Ledger) Sent(batch []Attempt) {
 	}
 }
 
-// Acknowledged notes an answer without error: batch[n] is at base+n. bytes is what it carried. That an
-// offset is told twice cannot be; Impossible says so.
+// Acknowledged notes an answer without error: batch[n] is at base+n. bytes is what it carried. That
+// an offset is told twice cannot be; Impossible says so.
 func (l *Ledger) Acknowledged(partition int32, batch []Attempt, base int64, bytes int, now time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

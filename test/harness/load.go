@@ -161,9 +161,9 @@ func (l *Load) String() string {
 	return fmt.Sprintf("%d acknowledged, longest silence of a partition %s, failures %v", l.Ledger.Count(), l.Silence().Round(time.Millisecond), l.failures)
 }
 
-// Verify reads every partition back through one address and compares it with what was acknowledged. A
-// value is sent once and never tried again, so what was sent and not acknowledged may be there or not,
-// and once at most.
+// Verify reads every partition back through one address and compares it with what was acknowledged.
+// A value is sent once and never tried again, so what was sent and not acknowledged may be there or
+// not, and once at most.
 func (l *Load) Verify(addr string, within time.Duration) error {
 	deadline := time.Now().Add(within)
 	for p := range l.partitions {

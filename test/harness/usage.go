@@ -8,7 +8,8 @@ import (
 	"time"
 )
 
-// CPUTime is what the current run of the program has used, user and system, in the kernel's ticks of 10 ms.
+// CPUTime is what the current run of the program has used, user and system, in the kernel's ticks
+// of 10 ms.
 func (p *Process) CPUTime() (time.Duration, error) {
 	const tick = 10 * time.Millisecond // USER_HZ is 100 on Linux
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p.Pid()))
@@ -32,8 +33,8 @@ func (p *Process) CPUTime() (time.Duration, error) {
 	return used, nil
 }
 
-// WaitApplied waits until each replica's own end is the partition's, as node 1 tells it: two of three
-// that acknowledge may leave the third behind unnoticed.
+// WaitApplied waits until each replica's own end is the partition's, as node 1 tells it: two of
+// three that acknowledge may leave the third behind unnoticed.
 func (c *Cluster) WaitApplied(within time.Duration) error {
 	var behind []string
 	err := Eventually(within, func() bool {

@@ -122,9 +122,9 @@ func (v *Verdict) Watched(partition int32, seen, log []Record) {
 	}
 }
 
-// Check holds a partition as one gateway gave it, from offset 0 on, against what producers were told;
-// valueSize is what their values were made with. nil: every acknowledged record is at its offset, there
-// is no hole, nothing that nobody sent, and nothing twice.
+// Check holds a partition as one gateway gave it, from offset 0 on, against what producers were
+// told; valueSize is what their values were made with. nil: every acknowledged record is at its
+// offset, there is no hole, nothing that nobody sent, and nothing twice.
 func (l *Ledger) Check(gateway string, partition int32, entries []Entry, valueSize int) error {
 	log := make([]Record, len(entries))
 	for i, e := range entries {

@@ -285,7 +285,8 @@ func (w *Wire) Produce(topic string, partition int32, acks int16, values ...stri
 }
 
 // ProduceSet sends a message set, which the cluster may take that long for, and gives the offset of
-// its first message. An answer about another partition is an error, and so is one without an offset.
+// its first message. An answer about another partition is an error, and so is one without an
+// offset.
 func (w *Wire) ProduceSet(topic string, partition int32, acks int16, within time.Duration, set []byte) (int64, error) {
 	answer, err := w.Do(0, 0, ProduceBody(topic, partition, acks, int32(within.Milliseconds()), set))
 	if err != nil {

@@ -8,9 +8,9 @@ import (
 	"github.com/trimaran-io/trimaran/test/harness"
 )
 
-// An acknowledgement means stable storage at a majority, and there is no setting under which it does
-// not: the variables that benchmarks turn syncing and the journal off with are not in the program that
-// users have. A program that does not hold a variable's name cannot ask for it.
+// An acknowledgement means stable storage at a majority, and there is no setting under which it
+// does not: the variables that benchmarks turn syncing and the journal off with are not in the
+// program that users have. A program that does not hold a variable's name cannot ask for it.
 func TestNoSettingTurnsSyncOff(t *testing.T) {
 	variables := []string{"TRIMARAN_TEST_SYNC", "TRIMARAN_TEST_JOURNAL"}
 	read := func(path string, err error) []byte {

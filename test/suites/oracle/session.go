@@ -190,8 +190,8 @@ func (t *T) send(req kmsg.Request) (kmsg.Response, error) {
 	return exchange(t, func(w *harness.Wire) (kmsg.Response, error) { return w.Ask(req) })
 }
 
-// exchange asks something over the case's connection. What the broker does in place of an answer is an
-// error; anything else that is wrong ends the case.
+// exchange asks something over the case's connection. What the broker does in place of an answer is
+// an error; anything else that is wrong ends the case.
 func exchange[A any](t *T, ask func(*harness.Wire) (A, error)) (none A, err error) {
 	if t.wire == nil {
 		wire, err := harness.DialWire(t.addr)

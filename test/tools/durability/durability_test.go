@@ -14,7 +14,8 @@ func TestReasonsAreFewAndPlain(t *testing.T) {
 	}
 }
 
-// TestOnlyPlainMessagesOfMagic0: what a broker of 0.8 does not send to who asks with version 0 is an error.
+// TestOnlyPlainMessagesOfMagic0: what a broker of 0.8 does not send to who asks with version 0 is
+// an error.
 func TestOnlyPlainMessagesOfMagic0(t *testing.T) {
 	if _, err := parseMessages(harness.Message(nil, 3, 1, nil, []byte("v"))); err == nil {
 		t.Error("a compressed message passes")

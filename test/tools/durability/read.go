@@ -27,7 +27,8 @@ func (r *reader) close() {
 	}
 }
 
-// ask has f ask over a connection, which is given up after any error but one that the cluster answered.
+// ask has f ask over a connection, which is given up after any error but one that the cluster
+// answered.
 func (r *reader) ask(f func(w *harness.Wire) error) error {
 	if r.c == nil {
 		c, err := connect(r.addr, r.timeout)
