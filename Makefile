@@ -23,13 +23,13 @@ demo: ## three nodes, a real text, the leader killed half-way: nothing is lost
 	@scripts/demo.sh
 
 bench: build ## throughput, latency and CPU of three-node clusters, beside what the machine gives; about 15 minutes
-	cd test && $(GO) run ./bench
+	cd test && $(GO) run ./tools/bench
 
 bench-groups: build ## what 100, 1000 and 3000 idle partitions cost
-	cd test && $(GO) run ./benchgroups -partitions 100,1000,3000
+	cd test && $(GO) run ./tools/benchgroups -partitions 100,1000,3000
 
 bench-failover: build ## how long partitions are silent when a node is killed, stopped or hangs
-	cd test && for how in KILL STOP TERM; do $(GO) run ./benchgroups -partitions 100 -kill $$how -times 50 || exit 1; done
+	cd test && for how in KILL STOP TERM; do $(GO) run ./tools/benchgroups -partitions 100 -kill $$how -times 50 || exit 1; done
 
 durability: ## produce for 60 s while nodes are killed, then look for what was lost
 	scripts/durability.sh
@@ -53,21 +53,21 @@ chaos: ## groups on a network that loses, delays and repeats messages, in virtua
 CHAOS_NET ?= -seconds 600
 
 chaos-net: ## real processes on hosts of their own whose links, disks and nodes fail, for 10 minutes (needs root)
-	cd test && $(GO) run ./chaosnet $(CHAOS_NET)
+	cd test && $(GO) run ./tools/chaosnet $(CHAOS_NET)
 
 invariants: ## take away the code that keeps each invariant of the log: does its test notice? About 4 minutes
-	@cd test && $(GO) run ./invariants
+	@cd test && $(GO) run ./tools/invariants
 
 INTEROP ?= -kill
 
 interop: ## foreign clients, Kafka's tools, Streams and Connect, with kills (installs clients into a cache)
-	cd test && $(GO) run ./interop $(INTEROP)
+	cd test && $(GO) run ./tools/interop $(INTEROP)
 
-oracle: ## ask a real Kafka and this what test/oracle asks, and write down the answers (needs java and mvn)
-	cd test && $(GO) run ./oracle/record $(ORACLE)
+oracle: ## ask a real Kafka and this what test/suites/oracle asks, and write down the answers (needs java and mvn)
+	cd test && $(GO) run ./suites/oracle/record $(ORACLE)
 
 interop-quick: ## a few clients with fewer records
-	cd test && $(GO) run ./interop -quick
+	cd test && $(GO) run ./tools/interop -quick
 
 js-install:
 	cd clients/js && npm ci --ignore-scripts --no-audit --no-fund
@@ -87,6 +87,7 @@ fmt-check: ## fail if code is not formatted
 
 vet: ## go vet
 	$(GO) vet ./...
+	$(GO) vet -tags measure ./cluster/...
 	@if [ -f test/go.mod ]; then cd test && $(GO) vet ./...; fi
 
 lint: fmt-check vet ## formatting, go vet and staticcheck

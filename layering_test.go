@@ -32,7 +32,7 @@ func TestLayering(t *testing.T) {
 	}
 }
 
-// TestStateMachinesArePure holds what determinism in package fsm rests on, as far
+// TestStateMachinesArePure holds what determinism in fsm and its folders rests on, as far
 // as it can be seen from outside: no source of difference between two replicas is
 // imported, and nothing runs beside the machine.
 func TestStateMachinesArePure(t *testing.T) {
@@ -41,7 +41,7 @@ func TestStateMachinesArePure(t *testing.T) {
 		"iter", "maps", "math", "math/bits", "slices", "sort", "strconv", "strings", "unicode", "unicode/utf8",
 	}
 	for _, file := range shippedFiles(t) {
-		if file.folder != "fsm" && file.folder != "cluster/placement" {
+		if !inside(file.folder, "fsm") && file.folder != "cluster/placement" && file.folder != "outcome" {
 			continue
 		}
 		for _, imported := range file.imports {
@@ -84,33 +84,33 @@ var layers = []layer{
 		"how many files a process may open is divided before anything is opened"},
 	{"cmd/internal/terminal", nil, nil,
 		"what is fit for a terminal does not depend on where it comes from"},
-	{"cmd/trimaran", []string{"cmd/internal/collector", "cmd/internal/descriptors", "cmd/internal/logs", "cmd/internal/terminal", "gateway", "gateway/shim", "cluster", "coordinator", "fsm", "kafkaproto"}, nil,
+	{"cmd/trimaran", []string{"cmd/internal/collector", "cmd/internal/descriptors", "cmd/internal/logs", "cmd/internal/terminal", "gateway", "gateway/shim", "cluster", "coordinator", "admin", "fsm", "outcome", "kafkaproto"}, nil,
 		"the node's command introduces gateway and cluster to each other; what lies below them is their affair"},
 	{"cmd/trimaran-shim", []string{"cmd/internal/collector", "cmd/internal/descriptors", "cmd/internal/logs", "gateway/shim"}, nil,
 		"the shim runs beside clients and must not carry a node"},
-	{"gateway", []string{"coordinator", "fsm", "kafkaproto", "gateway/listen", "gateway/order", "gateway/session"}, []string{"github.com/prometheus/", "github.com/twmb/franz-go/", "golang.org/x/"},
+	{"gateway", []string{"coordinator", "fsm", "kafkaproto", "gateway/listen", "gateway/order", "gateway/session", "admin", "outcome"}, []string{"github.com/prometheus/", "github.com/twmb/franz-go/", "golang.org/x/"},
 		"the gateway knows the cluster only by the interface it declares, so that either can be understood, tested and replaced alone"},
 	{"gateway/listen", []string{"gateway/session", "gateway/shim", "kafkaproto"}, []string{"github.com/gorilla/websocket", "github.com/prometheus/", "golang.org/x/"},
 		"what listens knows connections, of Kafka no more than a frame's size, and of the cluster only whether it serves"},
 	{"gateway/session", []string{"kafkaproto"}, []string{"golang.org/x/"},
 		"a session knows frames and their order; what they say is its handler's affair, where they come from its framer's"},
-	{"gateway/order", []string{"fsm", "kafkaproto"}, []string{},
+	{"gateway/order", []string{"fsm", "kafkaproto", "outcome"}, []string{},
 		"in which order a connection's requests are worked on does not depend on what listens, nor on the APIs' formats"},
 	{"gateway/shim", nil, []string{"github.com/gorilla/websocket", "golang.org/x/"},
 		"clients compile this package into their programs: it brings nothing along"},
-	{"cluster", []string{"cluster/backofflog", "cluster/calls", "cluster/catalog", "cluster/formation", "cluster/identity", "cluster/liveness", "cluster/route", "cluster/raftgroup", "cluster/replica", "cluster/link", "cluster/raftlink", "cluster/election", "cluster/membership", "cluster/placement", "cluster/raftlog", "cluster/raftlog/bolt", "cluster/raftlog/vfs", "coordinator", "fsm", "kafkaproto"}, []string{hashicorp, "github.com/prometheus/", "github.com/twmb/franz-go/pkg/kmsg", "golang.org/x/"},
+	{"cluster", []string{"cluster/backofflog", "cluster/calls", "cluster/catalog", "cluster/formation", "cluster/identity", "cluster/liveness", "cluster/route", "cluster/raftgroup", "cluster/replica", "cluster/link", "cluster/raftlink", "cluster/election", "cluster/membership", "cluster/placement", "cluster/raftlog", "cluster/raftlog/bolt", "cluster/raftlog/vfs", "coordinator", "fsm", "kafkaproto", "admin", "fsm/groups", "outcome"}, []string{hashicorp, "github.com/prometheus/", "github.com/twmb/franz-go/pkg/kmsg", "golang.org/x/"},
 		"the cluster does not know that clients and sessions exist; requests of consumer groups, in kmsg's structures, are all it carries for them, unread"},
 	{"cluster/backofflog", nil, []string{},
 		"what repeats is said less often, whoever says it"},
-	{"cluster/replica", []string{"cluster/calls", "cluster/raftgroup", "cluster/raftlog", "coordinator", "fsm", "kafkaproto"}, []string{hashicorp, "github.com/twmb/franz-go/pkg/kmsg", "golang.org/x/"},
+	{"cluster/replica", []string{"cluster/calls", "cluster/raftgroup", "cluster/raftlog", "coordinator", "fsm", "kafkaproto", "outcome", "admin", "fsm/groups"}, []string{hashicorp, "github.com/twmb/franz-go/pkg/kmsg", "golang.org/x/"},
 		"a replica knows its log and its state machine; who should hold it, who is there and how others are reached it asks of its host"},
-	{"cluster/raftgroup", []string{"cluster/raftlog", "fsm"}, []string{hashicorp},
+	{"cluster/raftgroup", []string{"cluster/raftlog", "fsm", "outcome"}, []string{hashicorp},
 		"a member of a Raft group does not know what its entries mean, who should be in it, or how others are reached"},
-	{"cluster/route", []string{"cluster/calls", "cluster/link", "coordinator", "fsm", "kafkaproto"}, []string{"github.com/twmb/franz-go/pkg/kmsg", "golang.org/x/"},
+	{"cluster/route", []string{"cluster/calls", "cluster/link", "coordinator", "fsm", "kafkaproto", "outcome", "admin", "fsm/groups"}, []string{"github.com/twmb/franz-go/pkg/kmsg", "golang.org/x/"},
 		"the way to a partition is found from the catalog and from what nodes say of leaders; what a replica is does not matter to it, so it knows no Raft and no disk"},
-	{"cluster/liveness", []string{"cluster/membership", "cluster/raftgroup", "fsm"}, []string{hashicorp + "raft"},
+	{"cluster/liveness", []string{"cluster/membership", "cluster/raftgroup", "fsm", "outcome"}, []string{hashicorp + "raft"},
 		"who is there is said once, from gossip and connections; what follows from it is decided by who asks"},
-	{"cluster/calls", []string{"cluster/raftgroup", "cluster/raftlog", "coordinator", "fsm", "kafkaproto"}, []string{"github.com/twmb/franz-go/pkg/kmsg"},
+	{"cluster/calls", []string{"cluster/raftgroup", "cluster/raftlog", "coordinator", "fsm", "kafkaproto", "outcome", "admin", "fsm/groups"}, []string{"github.com/twmb/franz-go/pkg/kmsg"},
 		"what travels between nodes is words and bytes: who asks brings the way, who answers brings the function"},
 	{"cluster/link", []string{"cluster/link/wire"}, []string{"golang.org/x/"},
 		"the link carries bytes between nodes and does not know what they mean, nor that Raft exists"},
@@ -128,18 +128,22 @@ var layers = []layer{
 		"the log stores entries and does not know what they mean to the state machine; its files are its own, and no library's"},
 	{"cluster/raftlog/bolt", []string{"cluster/raftlog", "cluster/raftlog/vfs"}, []string{hashicorp, "go.etcd.io/bbolt"},
 		"what earlier programs kept in a library's files is read in one place, and brought into those of package raftlog"},
-	{"cluster/catalog", []string{"cluster/calls", "cluster/identity", "cluster/placement", "cluster/raftgroup", "fsm"}, []string{hashicorp + "raft"},
+	{"cluster/catalog", []string{"cluster/calls", "cluster/identity", "cluster/placement", "cluster/raftgroup", "fsm", "outcome", "admin", "fsm/groups"}, []string{hashicorp + "raft"},
 		"the catalog says where replicas should be and runs none; how it reaches other nodes, and where its log lies, is its node's affair"},
-	{"cluster/identity", []string{"cluster/raftlog/vfs", "fsm"}, []string{},
+	{"cluster/identity", []string{"cluster/raftlog/vfs", "fsm", "outcome"}, []string{},
 		"who a node is must be known before it listens or opens anything, so it depends on a file and on nobody else"},
-	{"cluster/formation", []string{"cluster/identity", "cluster/membership", "fsm"}, []string{},
+	{"cluster/formation", []string{"cluster/identity", "cluster/membership", "fsm", "outcome"}, []string{},
 		"how nodes come to one cluster is a protocol of its own: whoever runs it brings the calls and the registration"},
-	{"cluster/placement", []string{"fsm"}, []string{},
+	{"cluster/placement", []string{"fsm", "outcome"}, []string{},
 		"placement is a pure function of nodes and load"},
-	{"coordinator", nil, []string{"github.com/twmb/franz-go/pkg/"},
-		"the protocol of consumer groups knows time and what it is given; network, disk and Raft are its callers' affair"},
-	{"fsm", []string{"kafkaproto"}, []string{},
+	{"coordinator", []string{"fsm/groups"}, []string{"github.com/twmb/franz-go/pkg/"},
+		"the protocol of consumer groups knows time and what it is given; network, disk and Raft are its callers' affair, and its replicated state is fsm/groups'"},
+	{"admin", []string{"fsm"}, []string{},
+		"what operators ask and see is no state machine's, and both gateway and cluster speak of it: it names nodes and offsets and does nothing"},
+	{"fsm", []string{"outcome", "kafkaproto"}, []string{},
 		"the state machines are the bottom of the node; of the wire they know only a record batch's header"},
+	{"outcome", nil, []string{},
+		"why something was not done is said by the lowest and told by the highest, so the list of reasons stands below all"},
 	{"kafkaproto", nil, []string{"github.com/twmb/franz-go/pkg/", "github.com/klauspost/compress/", "github.com/pierrec/lz4/"},
 		"the wire knows bytes and nobody who handles them"},
 	{"kafkaproto/prototest", []string{"kafkaproto"}, []string{"github.com/twmb/franz-go/pkg/kmsg"},
@@ -147,11 +151,15 @@ var layers = []layer{
 	{"internal/locks", nil, []string{"github.com/petermattis/goid"},
 		"the rules of mutexes are the same whatever they guard"},
 	{"scripts", []string{"gateway/shim"}, nil,
-		"scripts and checkers look from outside: a checker that shares code with what it checks shares its mistakes"},
+		"what scripts use looks from outside, as its users do"},
 	{"examples", []string{"gateway/shim"}, nil,
 		"an example shows what a user can write"},
-	{"test", []string{"gateway/shim"}, nil,
-		"black-box tests look from outside: a checker that shares code with what it checks shares its mistakes"},
+	{"test/harness", []string{"gateway/shim"}, nil,
+		"the harness looks from outside: a checker that shares code with what it checks shares its mistakes; suites and tools stand on it"},
+	{"test/suites", []string{"gateway/shim", "test/harness"}, nil,
+		"black-box tests look from outside, with the harness's eyes; what two of them need is the harness's"},
+	{"test/tools", []string{"gateway/shim", "test/harness"}, nil,
+		"what measures and checks looks from outside, with the harness's eyes; what two of them need is the harness's"},
 }
 
 const module = "github.com/trimaran-io/trimaran"
@@ -292,6 +300,10 @@ func TestLayeringSeesAViolation(t *testing.T) {
 		{"cluster", "github.com/gorilla/websocket", false},
 		{"kafkaproto", "encoding/binary", true},
 		{"cmd/trimaran-shim", module + "/cluster", false},
+		{"test/harness", module + "/test/suites/oracle", false},
+		{"test/suites/faults", module + "/test/harness", true},
+		{"test/suites/faults", module + "/test/tools/bench", false},
+		{"test/tools/durability", module + "/fsm", false},
 	} {
 		rule, ok := layerOf(c.folder)
 		if why := rule.forbids(c.folder, c.imported); !ok || (why == "") != c.allowed {

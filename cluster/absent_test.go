@@ -5,7 +5,9 @@ import (
 	"fmt"
 	"testing"
 
+	"github.com/trimaran-io/trimaran/admin"
 	"github.com/trimaran-io/trimaran/fsm"
+	"github.com/trimaran-io/trimaran/outcome"
 )
 
 // reassign tells the catalog where a partition's replicas shall be.
@@ -109,15 +111,15 @@ func testNodesLeaveWhileOneOfThemIsDead(t *testing.T) {
 	c.allKnow()
 	c.kill(2)
 	eventually(t, "the leader misses it, and keeps the one that it needs", func() error {
-		if err := c.nodes[0].Administer(within(t), fsm.AdminRequest{Op: fsm.OpDecommission, Node: "n2"}); fsm.Code(err) != fsm.ErrInvalidAssignment {
+		if err := c.nodes[0].Administer(within(t), admin.Request{Op: admin.OpDecommission, Node: "n2"}); outcome.Code(err) != outcome.ErrInvalidAssignment {
 			// It may have been granted for a moment, or the leader may be new.
-			c.administer(0, fsm.AdminRequest{Op: fsm.OpActivate, Node: "n2"})
+			c.administer(0, admin.Request{Op: admin.OpActivate, Node: "n2"})
 			return fmt.Errorf("the answer is %v", err)
 		}
 		return nil
 	})
 	for _, node := range []fsm.NodeID{"n3", "n2"} {
-		c.administer(0, fsm.AdminRequest{Op: fsm.OpDecommission, Node: node})
+		c.administer(0, admin.Request{Op: admin.OpDecommission, Node: node})
 	}
 	eventually(t, "one node is left", func() error {
 		servers := c.nodes[0].catalog.Member().Raft.GetConfiguration().Configuration().Servers

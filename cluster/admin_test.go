@@ -8,6 +8,7 @@ import (
 
 	"github.com/trimaran-io/trimaran/fsm"
 	"github.com/trimaran-io/trimaran/kafkaproto"
+	"github.com/trimaran-io/trimaran/outcome"
 )
 
 // Partitions that a topic gets later are placed, get leaders and take records, and
@@ -36,11 +37,11 @@ func testATopicGetsMorePartitions(t *testing.T) {
 	c.wantEverywhere(fsm.PartitionID{Topic: topic.ID}, []string{"before", "in 0"})
 	c.wantEverywhere(fsm.PartitionID{Topic: topic.ID, Partition: 3}, []string{"in 3"})
 	for _, count := range []int{4, 3, 0, -1, fsm.MaxPartitions + 1} {
-		if err := c.nodes[0].CreatePartitions(ctx, topic.ID, count, false); fsm.Code(err) != fsm.ErrInvalidPartitions {
+		if err := c.nodes[0].CreatePartitions(ctx, topic.ID, count, false); outcome.Code(err) != outcome.ErrInvalidPartitions {
 			t.Errorf("%d partitions: %v", count, err)
 		}
 	}
-	if err := c.nodes[0].CreatePartitions(ctx, fsm.TopicID{1}, 5, false); fsm.Code(err) != fsm.ErrUnknownTopicOrPartition {
+	if err := c.nodes[0].CreatePartitions(ctx, fsm.TopicID{1}, 5, false); outcome.Code(err) != outcome.ErrUnknownTopicOrPartition {
 		t.Error(err)
 	}
 }
@@ -130,7 +131,7 @@ func testConfigsAreAlteredEverywhere(t *testing.T) {
 			t.Errorf("node %d has %d", i+1, now.MaxMessageBytes(nil))
 		}
 	}
-	if err := c.nodes[2].AlterConfigs(ctx, set("max.message.bytes", "-1"), false); fsm.Code(err) != fsm.ErrInvalidConfig {
+	if err := c.nodes[2].AlterConfigs(ctx, set("max.message.bytes", "-1"), false); outcome.Code(err) != outcome.ErrInvalidConfig {
 		t.Error(err)
 	}
 }
@@ -149,7 +150,7 @@ func testRecordsAreDeletedEverywhere(t *testing.T) {
 	ctx := within(t)
 	remove := func(node int, before fsm.Offset) (low fsm.Offset, err error) {
 		eventually(t, "delete records", func() error {
-			if low, err = c.nodes[node].DeleteRecords(ctx, id, before); fsm.NotAppended(err) {
+			if low, err = c.nodes[node].DeleteRecords(ctx, id, before); outcome.NotAppended(err) {
 				return err
 			}
 			return nil
@@ -165,7 +166,7 @@ func testRecordsAreDeletedEverywhere(t *testing.T) {
 		t.Errorf("below the start: %d, %v", low, err)
 	}
 	for _, bad := range []fsm.Offset{11, -2} {
-		if _, err := remove(1, bad); fsm.Code(err) != fsm.ErrOffsetOutOfRange {
+		if _, err := remove(1, bad); outcome.Code(err) != outcome.ErrOffsetOutOfRange {
 			t.Errorf("%d: %v", bad, err)
 		}
 	}
@@ -176,7 +177,7 @@ func testRecordsAreDeletedEverywhere(t *testing.T) {
 			}
 			return nil
 		})
-		if _, err := c.nodes[i].Read(ctx, id, 4, 100); fsm.Code(err) != fsm.ErrOffsetOutOfRange {
+		if _, err := c.nodes[i].Read(ctx, id, 4, 100); outcome.Code(err) != outcome.ErrOffsetOutOfRange {
 			t.Errorf("node %d reads what is deleted: %v", i+1, err)
 		}
 	}
@@ -194,7 +195,7 @@ func testRecordsAreDeletedEverywhere(t *testing.T) {
 	if err := c.nodes[0].AlterConfigs(ctx, compact, false); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := c.nodes[0].DeleteRecords(ctx, id, -1); fsm.Code(err) != fsm.ErrPolicy {
+	if _, err := c.nodes[0].DeleteRecords(ctx, id, -1); outcome.Code(err) != outcome.ErrPolicy {
 		t.Error(err)
 	}
 }
@@ -243,7 +244,7 @@ func testTopicsAreDeletedByID(t *testing.T) {
 		t.Error(errors.New("the topic is there"))
 	}
 	c.topic("a", 1, 1)
-	if err := c.nodes[0].DeleteTopicByID(ctx, topic.ID); fsm.Code(err) != fsm.ErrUnknownTopicOrPartition {
+	if err := c.nodes[0].DeleteTopicByID(ctx, topic.ID); outcome.Code(err) != outcome.ErrUnknownTopicOrPartition {
 		t.Error(err)
 	}
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/trimaran-io/trimaran/fsm"
 	"github.com/trimaran-io/trimaran/kafkaproto"
+	"github.com/trimaran-io/trimaran/outcome"
 )
 
 // small gives topics segments of some kilobytes.
@@ -145,7 +146,7 @@ func testAFollowerIsAwayWhileRetentionTrimsPastIt(t *testing.T) {
 		return nil
 	})
 	eventually(t, "a read below the log start is refused", func() error {
-		if _, err := c.nodes[there[0]].Read(within(t), id, 5, 1000); fsm.Code(err) != fsm.ErrOffsetOutOfRange {
+		if _, err := c.nodes[there[0]].Read(within(t), id, 5, 1000); outcome.Code(err) != outcome.ErrOffsetOutOfRange {
 			return fmt.Errorf("a read below the log start: %v", err)
 		}
 		return nil

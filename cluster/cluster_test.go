@@ -24,6 +24,7 @@ import (
 	"github.com/trimaran-io/trimaran/fsm"
 	"github.com/trimaran-io/trimaran/kafkaproto"
 	"github.com/trimaran-io/trimaran/kafkaproto/prototest"
+	"github.com/trimaran-io/trimaran/outcome"
 )
 
 // testCluster is a cluster in this process, on loopback, with a network between
@@ -439,7 +440,7 @@ func (c *testCluster) mustAppend(node int, id fsm.PartitionID, values ...string)
 	var base fsm.Offset
 	eventually(c.t, "append", func() error {
 		appended, err := c.append(node, id, values...)
-		if err != nil && !fsm.NotAppended(err) {
+		if err != nil && !outcome.NotAppended(err) {
 			c.t.Fatalf("append through node %d: %v", node+1, err)
 		}
 		if err == nil {
@@ -523,7 +524,7 @@ func testRecordsAppendedAtAnyNodeAreReadAtEveryNode(t *testing.T) {
 					t.Errorf("node %d: offset for %d: %v, %v; want %d", i+1, timestamp, got, err, offset)
 				}
 			}
-			if _, err := node.Read(within(t), id, 25, 100); !errors.Is(err, fsm.ErrOffsetOutOfRange) {
+			if _, err := node.Read(within(t), id, 25, 100); !errors.Is(err, outcome.ErrOffsetOutOfRange) {
 				t.Errorf("node %d: read above the end: %v", i+1, err)
 			}
 			if slice, err := node.Read(within(t), id, 24, 100); err != nil || len(slice.Batches) != 0 || slice.HighWatermark != 24 {
@@ -736,7 +737,7 @@ func testTheMinoritySideRefusesAndTheMajorityGoesOn(t *testing.T) {
 		began := time.Now()
 		if _, err := c.nodes[cut].Append(ctx, id, batchList{prototest.Batch("minority")}); err == nil {
 			t.Fatal("a cut-off leader acknowledged an append")
-		} else if !fsm.NotAppended(err) {
+		} else if !outcome.NotAppended(err) {
 			return err // was in flight when it noticed
 		} else {
 			t.Logf("refused after %v", time.Since(began))
@@ -869,7 +870,7 @@ func testADeletedTopicIsAnotherTopicWhenCreatedAgain(t *testing.T) {
 	if err := c.nodes[0].DeleteTopic(within(t), "a"); err != nil {
 		t.Fatal(err)
 	}
-	if err := c.nodes[0].DeleteTopic(within(t), "a"); !errors.Is(err, fsm.ErrUnknownTopicOrPartition) {
+	if err := c.nodes[0].DeleteTopic(within(t), "a"); !errors.Is(err, outcome.ErrUnknownTopicOrPartition) {
 		t.Errorf("deleting it twice: %v", err)
 	}
 	second := c.topic("a", 1, 3)
@@ -887,7 +888,7 @@ func testADeletedTopicIsAnotherTopicWhenCreatedAgain(t *testing.T) {
 			}
 			return nil
 		})
-		if _, err := node.Read(within(t), fsm.PartitionID{Topic: first.ID}, 0, 100); !errors.Is(err, fsm.ErrUnknownTopicOrPartition) {
+		if _, err := node.Read(within(t), fsm.PartitionID{Topic: first.ID}, 0, 100); !errors.Is(err, outcome.ErrUnknownTopicOrPartition) {
 			t.Errorf("node %d: reading the deleted topic: %v", i+1, err)
 		}
 	}
@@ -936,7 +937,7 @@ func testAWipedNodeCannotComeBackUnderItsOldName(t *testing.T) {
 	case <-within(t).Done():
 		t.Fatal("the node did not give up")
 	}
-	if err := node.Err(); !errors.Is(err, fsm.ErrNodeConflict) {
+	if err := node.Err(); !errors.Is(err, outcome.ErrNodeConflict) {
 		t.Errorf("it gave up with %v", err)
 	}
 }

@@ -11,11 +11,11 @@ import (
 	"github.com/hashicorp/raft"
 
 	"github.com/trimaran-io/trimaran/cluster/calls"
-	"github.com/trimaran-io/trimaran/fsm"
+	"github.com/trimaran-io/trimaran/outcome"
 )
 
 // A full disk is a state, not an accident. Before the disk says so itself, the
-// leader refuses records (fsm.ErrStorage, nothing was appended); what is left is
+// leader refuses records (outcome.ErrStorage, nothing was appended); what is left is
 // for Raft's own writes, the catalog, and retention, which makes room. Reads and
 // everything else go on. It ends when there is room again.
 //
@@ -48,7 +48,7 @@ func newDiskRoom(full func() bool, others func() []string, tell func(ctx context
 // gives.
 func (d *diskRoom) forRecords(servers func() ([]raft.Server, error)) error {
 	if d.full() {
-		return fmt.Errorf("%w: the disk of the leader is full", fsm.ErrStorage)
+		return fmt.Errorf("%w: the disk of the leader is full", outcome.ErrStorage)
 	}
 	d.mu.Lock()
 	some := len(d.until) > 0
@@ -71,7 +71,7 @@ func (d *diskRoom) forRecords(servers func() ([]raft.Server, error)) error {
 		}
 	}
 	if voters-full <= voters/2 {
-		return fmt.Errorf("%w: the disks of %d of %d replicas are full", fsm.ErrStorage, full, voters)
+		return fmt.Errorf("%w: the disks of %d of %d replicas are full", outcome.ErrStorage, full, voters)
 	}
 	return nil
 }

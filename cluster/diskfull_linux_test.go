@@ -14,6 +14,7 @@ import (
 
 	"github.com/trimaran-io/trimaran/fsm"
 	"github.com/trimaran-io/trimaran/kafkaproto/prototest"
+	"github.com/trimaran-io/trimaran/outcome"
 )
 
 // smallDisk mounts a file system of some megabytes as the data directory of a
@@ -110,7 +111,7 @@ func testAFullDiskIsAState(t *testing.T) {
 	for {
 		_, err := c.nodes[acknowledged%3].Append(within(t), id, batchList{prototest.Batch(value)})
 		if err != nil {
-			if fsm.Code(err) != fsm.ErrStorage {
+			if outcome.Code(err) != outcome.ErrStorage {
 				t.Fatalf("record %d: %v, want a storage error", acknowledged, err)
 			}
 			break
@@ -144,7 +145,7 @@ func testAFullDiskIsAState(t *testing.T) {
 	c.ready()
 	c.topic("admin", 1, 3)
 	everywhere()
-	if _, err := c.nodes[1].Append(within(t), id, batchList{prototest.Batch(value)}); fsm.Code(err) != fsm.ErrStorage {
+	if _, err := c.nodes[1].Append(within(t), id, batchList{prototest.Batch(value)}); outcome.Code(err) != outcome.ErrStorage {
 		t.Errorf("still full: %v", err)
 	}
 	c.allRun()
@@ -154,7 +155,7 @@ func testAFullDiskIsAState(t *testing.T) {
 	}
 	eventually(t, "records are taken again", func() error {
 		_, err := c.nodes[0].Append(within(t), id, batchList{prototest.Batch(value)})
-		if err != nil && fsm.Code(err) != fsm.ErrStorage {
+		if err != nil && outcome.Code(err) != outcome.ErrStorage {
 			t.Fatal(err)
 		}
 		return err
@@ -183,7 +184,7 @@ func testFollowersWithFullDisks(t *testing.T) {
 	ballast := []string{c.ballast(1, 3<<20), c.ballast(2, 3<<20)}
 	eventually(t, "the leader refuses", func() error {
 		_, err := c.nodes[0].Append(within(t), id, batchList{prototest.Batch("small")})
-		if fsm.Code(err) != fsm.ErrStorage {
+		if outcome.Code(err) != outcome.ErrStorage {
 			return fmt.Errorf("%v", err)
 		}
 		return nil
@@ -336,7 +337,7 @@ func testALeaderWithAFullDiskHandsOver(t *testing.T) {
 			return errors.New("it is not full yet")
 		}
 		_, err := c.nodes[0].Append(within(t), id, batchList{prototest.Batch("while the disk is full")})
-		if err != nil && fsm.Code(err) != fsm.ErrStorage && !fsm.NotAppended(err) {
+		if err != nil && outcome.Code(err) != outcome.ErrStorage && !outcome.NotAppended(err) {
 			t.Fatal(err)
 		}
 		return err

@@ -11,7 +11,7 @@ import (
 
 	"github.com/hashicorp/raft"
 
-	"github.com/trimaran-io/trimaran/fsm"
+	"github.com/trimaran-io/trimaran/outcome"
 )
 
 // TestALeaderRefusesRecordsThatNobodyHasRoomFor: its own disk is full, or those of a majority of
@@ -25,7 +25,7 @@ func TestALeaderRefusesRecordsThatNobodyHasRoomFor(t *testing.T) {
 		}
 		refuses := func(what string, want bool) {
 			t.Helper()
-			if err := d.forRecords(servers); (err != nil) != want || want && !errors.Is(err, fsm.ErrStorage) {
+			if err := d.forRecords(servers); (err != nil) != want || want && !errors.Is(err, outcome.ErrStorage) {
 				t.Errorf("%s: %v", what, err)
 			}
 		}

@@ -7,7 +7,7 @@ import (
 	"log/slog"
 	"sync"
 
-	"github.com/trimaran-io/trimaran/fsm"
+	"github.com/trimaran-io/trimaran/outcome"
 )
 
 // ending is whether and why the node ends. It is asked by everybody and waits for nothing.
@@ -76,12 +76,12 @@ func (e *ending) err() error {
 	return e.fatal
 }
 
-// serving is nil unless the node has failed or is being stopped: the error, fsm.ErrShuttingDown.
+// serving is nil unless the node has failed or is being stopped: the error, outcome.ErrShuttingDown.
 func (e *ending) serving() error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.fatal == nil && e.stopping {
-		return fsm.ErrShuttingDown
+		return outcome.ErrShuttingDown
 	}
 	return e.fatal
 }

@@ -5,7 +5,7 @@ import (
 	"errors"
 	"testing"
 
-	"github.com/trimaran-io/trimaran/fsm"
+	"github.com/trimaran-io/trimaran/outcome"
 )
 
 // The first reason to end is the reason; what fails while a node stops is none.
@@ -16,7 +16,7 @@ func TestANodeEndsForItsFirstReason(t *testing.T) {
 		t.Errorf("it has not begun to end: %v", err)
 	}
 	e.stop()
-	if err := e.serving(); fsm.Code(err) != fsm.ErrShuttingDown {
+	if err := e.serving(); outcome.Code(err) != outcome.ErrShuttingDown {
 		t.Errorf("it is being stopped: %v", err)
 	}
 	first := errors.New("medium error")

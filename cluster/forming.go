@@ -11,6 +11,7 @@ import (
 	"github.com/trimaran-io/trimaran/cluster/identity"
 	"github.com/trimaran-io/trimaran/cluster/link"
 	"github.com/trimaran-io/trimaran/fsm"
+	"github.com/trimaran-io/trimaran/outcome"
 )
 
 // newFormation connects package formation with this node: gossip, the peer link and the catalog.
@@ -46,7 +47,7 @@ func (n *Node) askToJoin(ctx context.Context, addr string, node fsm.Node) (clust
 	}
 	_, reply, err := n.link.CallAddr(ctx, addr, calls.Join.Kind, request)
 	if errors.Is(err, link.ErrNotSent) {
-		err = fmt.Errorf("%w: %w", fsm.ErrNoLeader, err)
+		err = fmt.Errorf("%w: %w", outcome.ErrNoLeader, err)
 	}
 	if err == nil {
 		reply, err = calls.DecodeReply(reply)

@@ -10,7 +10,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/trimaran-io/trimaran/coordinator"
-	"github.com/trimaran-io/trimaran/fsm"
+	"github.com/trimaran-io/trimaran/outcome"
 )
 
 // join asks to join a group as a consumer of topics would.
@@ -172,7 +172,7 @@ func testAWaitEndsWithTheLeadersNode(t *testing.T) {
 	}
 	c.net.isolate(leader, len(c.nodes), true)
 	for range waits {
-		if err := <-failed; err == nil || fsm.NotAppended(err) {
+		if err := <-failed; err == nil || outcome.NotAppended(err) {
 			t.Fatalf("a join that waited: %v", err)
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"testing"
 
+	"github.com/trimaran-io/trimaran/admin"
 	"github.com/trimaran-io/trimaran/coordinator"
 	"github.com/trimaran-io/trimaran/fsm"
 )
@@ -23,7 +24,7 @@ func testShardsLeaveWithTheirNode(t *testing.T) {
 	c.nodes[3].cfg.NoAutoBalance = true
 	c.start(3)
 	c.ready()
-	c.administer(3, fsm.AdminRequest{Op: fsm.OpDecommission, Node: c.nodes[0].NodeID()})
+	c.administer(3, admin.Request{Op: admin.OpDecommission, Node: c.nodes[0].NodeID()})
 	eventually(t, "the node ends", func() error {
 		if err := c.nodes[0].Err(); err == nil {
 			return fmt.Errorf("it goes on")
@@ -57,8 +58,8 @@ func testShardsGetMoreReplicas(t *testing.T) {
 		c.start(c.add(0))
 	}
 	c.ready()
-	c.administer(0, fsm.AdminRequest{Op: fsm.OpReplicationFactor, Topic: "a", Factor: 3})
-	c.administer(0, fsm.AdminRequest{Op: fsm.OpReplicationFactor, Topic: fsm.GroupShardsName, Factor: 3})
+	c.administer(0, admin.Request{Op: admin.OpReplicationFactor, Topic: "a", Factor: 3})
+	c.administer(0, admin.Request{Op: admin.OpReplicationFactor, Topic: fsm.GroupShardsName, Factor: 3})
 	for s := range coordinator.Shards {
 		c.replicasAre(shardID(s), 1, "n1", "n2", "n3")
 	}

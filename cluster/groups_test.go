@@ -17,6 +17,7 @@ import (
 	"github.com/trimaran-io/trimaran/coordinator"
 	"github.com/trimaran-io/trimaran/fsm"
 	"github.com/trimaran-io/trimaran/kafkaproto/prototest"
+	"github.com/trimaran-io/trimaran/outcome"
 )
 
 var testClient = coordinator.Client{ID: "test", Host: "/127.0.0.1", Version: 8}
@@ -62,8 +63,8 @@ func tryCommit(ctx context.Context, n *Node, group, topic string, offsets ...int
 }
 
 func retriable(err error) bool {
-	return fsm.NotAppended(err) || errors.Is(err, kerr.NotCoordinator) || errors.Is(err, kerr.CoordinatorNotAvailable) ||
-		fsm.Code(err) == fsm.ErrUnknownFate
+	return outcome.NotAppended(err) || errors.Is(err, kerr.NotCoordinator) || errors.Is(err, kerr.CoordinatorNotAvailable) ||
+		outcome.Code(err) == outcome.ErrUnknownFate
 }
 
 // commit is tryCommit as clients do it: again, while they are told to.
@@ -259,13 +260,13 @@ func testRequestsForShardsThatAreNotAreRefused(t *testing.T) {
 	})
 	id := shardID(0)
 	ctx := within(t)
-	if _, err := c.any().Append(ctx, id, batchList{prototest.Batch("x")}); fsm.Code(err) != fsm.ErrUnknownTopicOrPartition {
+	if _, err := c.any().Append(ctx, id, batchList{prototest.Batch("x")}); outcome.Code(err) != outcome.ErrUnknownTopicOrPartition {
 		t.Errorf("append: %v", err)
 	}
-	if _, err := c.any().Read(ctx, id, 0, 100); fsm.Code(err) != fsm.ErrUnknownTopicOrPartition {
+	if _, err := c.any().Read(ctx, id, 0, 100); outcome.Code(err) != outcome.ErrUnknownTopicOrPartition {
 		t.Errorf("read: %v", err)
 	}
-	if err := c.any().DeleteTopicByID(ctx, fsm.GroupShardsID); fsm.Code(err) != fsm.ErrUnknownTopicOrPartition {
+	if err := c.any().DeleteTopicByID(ctx, fsm.GroupShardsID); outcome.Code(err) != outcome.ErrUnknownTopicOrPartition {
 		t.Errorf("deletion: %v", err)
 	}
 	for _, kind := range []uint8{calls.Append.Kind, calls.Read.Kind, calls.Await.Kind, calls.ListOffsets.Kind, calls.DeleteRecords.Kind, calls.Producers.Kind, calls.Hash.Kind, calls.OffsetForTime.Kind, calls.EpochEnd.Kind} {
@@ -401,7 +402,7 @@ func testCommitsDoNotNoticeAHandOver(t *testing.T) {
 			n := c.nodes[i%3].Node
 			for offset := int64(0); ctx.Err() == nil; offset++ {
 				err := tryCommit(within(t), n, group, "a", offset)
-				if err != nil && fsm.Code(err) != fsm.ErrUnknownFate && !errors.Is(err, kerr.CoordinatorNotAvailable) {
+				if err != nil && outcome.Code(err) != outcome.ErrUnknownFate && !errors.Is(err, kerr.CoordinatorNotAvailable) {
 					t.Errorf("commit %d at %s: %v", offset, n.nodeID, err)
 					return
 				}

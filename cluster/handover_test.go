@@ -10,6 +10,7 @@ import (
 	"github.com/trimaran-io/trimaran/fsm"
 	"github.com/trimaran-io/trimaran/kafkaproto"
 	"github.com/trimaran-io/trimaran/kafkaproto/prototest"
+	"github.com/trimaran-io/trimaran/outcome"
 )
 
 // The disk of a leader hangs. Another replica leads before it moves again, through whichever node it is asked for; what was
@@ -33,7 +34,7 @@ func testALeaderWhoseDiskHangsIsReplaced(t *testing.T) {
 	began := time.Now()
 	// Whoever has proposed there hears that nobody knows its fate.
 	_, err := c.nodes[leader].records(id).Append(within(t), 0, []kafkaproto.Batch{prototest.Batch("in the disk that hangs")})
-	if fsm.Code(err) != fsm.ErrUnknownFate {
+	if outcome.Code(err) != outcome.ErrUnknownFate {
 		t.Errorf("what waits for the disk: %v", err)
 	}
 	want := []string{"before"}
@@ -41,7 +42,7 @@ func testALeaderWhoseDiskHangsIsReplaced(t *testing.T) {
 		value := fmt.Sprintf("through node %d", i)
 		eventually(t, "records are taken "+value, func() error {
 			_, err := c.nodes[i].Append(within(t), id, batchList{prototest.Batch(value)})
-			if err != nil && !fsm.NotAppended(err) {
+			if err != nil && !outcome.NotAppended(err) {
 				t.Fatal(err)
 			}
 			return err
@@ -127,7 +128,7 @@ func testAHandOverLosesNoProposal(t *testing.T) {
 					if err == nil {
 						break
 					}
-					if !fsm.NotAppended(err) {
+					if !outcome.NotAppended(err) {
 						t.Errorf("%s: %v", value, err)
 						break
 					}

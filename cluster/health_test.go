@@ -10,6 +10,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/trimaran-io/trimaran/admin"
 	"github.com/trimaran-io/trimaran/coordinator"
 	"github.com/trimaran-io/trimaran/fsm"
 	"github.com/trimaran-io/trimaran/kafkaproto/prototest"
@@ -224,7 +225,7 @@ func testMetricsTellWhatClientsSeeWhenAllNodesWereReplaced(t *testing.T) {
 		w.observe()
 		w.start(next)
 		w.ready()
-		w.administer(next, fsm.AdminRequest{Op: fsm.OpReplace, Node: w.nodes[old].NodeID(), Successor: w.nodes[next].NodeID()})
+		w.administer(next, admin.Request{Op: admin.OpReplace, Node: w.nodes[old].NodeID(), Successor: w.nodes[next].NodeID()})
 		w.ends(old)
 	}
 	w.agree("all are replaced", &sees{})

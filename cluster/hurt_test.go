@@ -14,11 +14,13 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"github.com/trimaran-io/trimaran/admin"
 	"github.com/trimaran-io/trimaran/cluster/raftgroup"
 	"github.com/trimaran-io/trimaran/cluster/replica"
 	"github.com/trimaran-io/trimaran/coordinator"
 	"github.com/trimaran-io/trimaran/fsm"
 	"github.com/trimaran-io/trimaran/kafkaproto/prototest"
+	"github.com/trimaran-io/trimaran/outcome"
 )
 
 // flipRunning changes one byte of a value in the segments of a replica that runs.
@@ -96,7 +98,7 @@ func testOneBadByteOfTheOnlyReplicaIsAllThatFails(t *testing.T) {
 	if got, err := read(0); err != nil || !strings.Contains(got, "before") || strings.Contains(got, "behind") {
 		t.Errorf("in front of it: %q, %v", got, err)
 	}
-	if got, err := read(1); fsm.Code(err) != fsm.ErrCorruptMessage || !strings.Contains(err.Error(), "offsets 1 to 1 ") {
+	if got, err := read(1); outcome.Code(err) != outcome.ErrCorruptMessage || !strings.Contains(err.Error(), "offsets 1 to 1 ") {
 		t.Errorf("the bad one: %q, %v", got, err)
 	}
 	if got, err := read(2); err != nil || !strings.Contains(got, "behind") || !strings.Contains(got, "the last") {
@@ -166,7 +168,7 @@ func testEveryRecordButTheDamagedOnesIsRead(t *testing.T) {
 	for i := range values {
 		slice, err := node.Read(within(t), id, fsm.Offset(i), 1)
 		switch {
-		case err != nil && fsm.Code(err) != fsm.ErrCorruptMessage:
+		case err != nil && outcome.Code(err) != outcome.ErrCorruptMessage:
 			t.Errorf("record %d: %v", i, err)
 		case damaged[i] && err == nil:
 			t.Errorf("record %d is damaged, and given out", i)
@@ -183,7 +185,7 @@ func testEveryRecordButTheDamagedOnesIsRead(t *testing.T) {
 	}
 	// Two side by side hide what is between them and the next point of the index, and nothing further on.
 	flipRunning(t, node.partitionDir(id), values[1][:10])
-	if _, err := node.Read(within(t), id, 0, 1); fsm.Code(err) != fsm.ErrCorruptMessage {
+	if _, err := node.Read(within(t), id, 0, 1); outcome.Code(err) != outcome.ErrCorruptMessage {
 		t.Errorf("two damaged records: %v", err)
 	}
 	if _, err := node.Read(within(t), id, 40, 1); err != nil {
@@ -396,7 +398,7 @@ func callsOf(n *Node, id fsm.PartitionID) map[string]func(context.Context) error
 		},
 		"NewProducerID": func(ctx context.Context) error { _, err := n.NewProducerID(ctx); return err },
 		"Administer": func(ctx context.Context) error {
-			return n.Administer(ctx, fsm.AdminRequest{Op: fsm.OpReplicationFactor, Topic: "a", Factor: 1})
+			return n.Administer(ctx, admin.Request{Op: admin.OpReplicationFactor, Topic: "a", Factor: 1})
 		},
 		"Coordinate": func(ctx context.Context) error {
 			req := kmsg.NewPtrListGroupsRequest()

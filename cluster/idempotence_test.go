@@ -16,6 +16,7 @@ import (
 	"github.com/trimaran-io/trimaran/fsm"
 	"github.com/trimaran-io/trimaran/kafkaproto"
 	"github.com/trimaran-io/trimaran/kafkaproto/prototest"
+	"github.com/trimaran-io/trimaran/outcome"
 )
 
 // batchFrom is batchOf by an idempotent producer.
@@ -70,7 +71,7 @@ func testABatchThatIsSentAgainIsAppendedOnce(t *testing.T) {
 			t.Fatal(err)
 		}
 		var bases []fsm.Offset
-		var errs []fsm.Error
+		var errs []outcome.Error
 		for _, a := range appended {
 			bases, errs = append(bases, a.BaseOffset), append(errs, a.Err)
 		}
@@ -78,7 +79,7 @@ func testABatchThatIsSentAgainIsAppendedOnce(t *testing.T) {
 		if want := []fsm.Offset{0, next, -1, next + 1, next + 1, -1, -1}; !slices.Equal(bases, want) {
 			t.Errorf("node %d: at %d, want %d", i+1, bases, want)
 		}
-		if want := []fsm.Error{0, 0, fsm.ErrOutOfOrderSequence, 0, 0, fsm.ErrInvalidProducerEpoch, fsm.ErrOutOfOrderSequence}; !slices.Equal(errs, want) {
+		if want := []outcome.Error{0, 0, outcome.ErrOutOfOrderSequence, 0, 0, outcome.ErrInvalidProducerEpoch, outcome.ErrOutOfOrderSequence}; !slices.Equal(errs, want) {
 			t.Errorf("node %d: %d, want %d", i+1, errs, want)
 		}
 	}
@@ -116,7 +117,7 @@ func testAProducerWithoutASequenceIsRefused(t *testing.T) {
 	id := fsm.PartitionID{Topic: c.topic("a", 1, 1).ID}
 	c.leaderOf(id)
 	for _, bad := range []kafkaproto.Batch{batchFrom(7, -1, 0, "x"), batchFrom(7, 0, -1, "x")} {
-		if _, err := c.nodes[0].Append(within(t), id, batchList{bad}); fsm.Code(err) != fsm.ErrCorruptMessage {
+		if _, err := c.nodes[0].Append(within(t), id, batchList{bad}); outcome.Code(err) != outcome.ErrCorruptMessage {
 			t.Error(err)
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/trimaran-io/trimaran/fsm"
+	"github.com/trimaran-io/trimaran/outcome"
 )
 
 // The log's invariant 8 (docs/architecture.md, "What the log holds to"). Those about
@@ -53,7 +54,7 @@ func testInvariant8TheEndNeverGoesBack(t *testing.T) {
 		before := answers.Load()
 		eventually(t, "the others answer", func() error {
 			if answers.Load() < before+100 {
-				return fsm.ErrNoLeader
+				return outcome.ErrNoLeader
 			}
 			return nil
 		})

@@ -6,7 +6,9 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/trimaran-io/trimaran/admin"
 	"github.com/trimaran-io/trimaran/fsm"
+	"github.com/trimaran-io/trimaran/outcome"
 )
 
 func (c *testCluster) ends(i int) {
@@ -29,18 +31,18 @@ func testLeavingTwiceIsLeavingOnce(t *testing.T) {
 	c.startAll()
 	c.allKnow()
 	for range 2 {
-		c.administer(0, fsm.AdminRequest{Op: fsm.OpDecommission, Node: "n3"})
+		c.administer(0, admin.Request{Op: admin.OpDecommission, Node: "n3"})
 	}
 	c.ends(2)
-	for _, op := range []fsm.AdminOp{fsm.OpDecommission, fsm.OpReplace} {
-		if err := c.nodes[1].Administer(within(t), fsm.AdminRequest{Op: op, Node: "n3"}); err != nil {
+	for _, op := range []admin.Op{admin.OpDecommission, admin.OpReplace} {
+		if err := c.nodes[1].Administer(within(t), admin.Request{Op: op, Node: "n3"}); err != nil {
 			t.Errorf("%s once more: %v", op, err)
 		}
-		if err := c.nodes[1].Administer(within(t), fsm.AdminRequest{Op: op, Node: "n9"}); fsm.Code(err) != fsm.ErrInvalidAssignment {
+		if err := c.nodes[1].Administer(within(t), admin.Request{Op: op, Node: "n9"}); outcome.Code(err) != outcome.ErrInvalidAssignment {
 			t.Errorf("%s of a node that never was: %v", op, err)
 		}
 	}
-	if err := c.nodes[1].Administer(within(t), fsm.AdminRequest{Op: fsm.OpDrain, Node: "n3"}); fsm.Code(err) != fsm.ErrInvalidAssignment || !strings.Contains(err.Error(), "has left") {
+	if err := c.nodes[1].Administer(within(t), admin.Request{Op: admin.OpDrain, Node: "n3"}); outcome.Code(err) != outcome.ErrInvalidAssignment || !strings.Contains(err.Error(), "has left") {
 		t.Errorf("drained: %v", err)
 	}
 }
@@ -60,7 +62,7 @@ func testANodeHearsThatItHasLeftFromThoseItNeverMet(t *testing.T) {
 	}
 	c.ready()
 	for i, node := range []fsm.NodeID{"n3", "n1", "n2"} {
-		c.administer(4, fsm.AdminRequest{Op: fsm.OpReplace, Node: node})
+		c.administer(4, admin.Request{Op: admin.OpReplace, Node: node})
 		if i > 0 {
 			c.ends(i - 1)
 		}
@@ -79,7 +81,7 @@ func testANodeThatWasCutOffWhenItLeftEnds(t *testing.T) {
 	c.startAll()
 	c.allKnow()
 	c.net.isolate(2, len(c.nodes), true)
-	c.administer(0, fsm.AdminRequest{Op: fsm.OpReplace, Node: "n3"})
+	c.administer(0, admin.Request{Op: admin.OpReplace, Node: "n3"})
 	eventually(t, "the others are without it", func() error {
 		for i := range 2 {
 			servers, err := c.nodes[i].catalog.Member().Servers()

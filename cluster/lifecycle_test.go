@@ -10,6 +10,7 @@ import (
 
 	"github.com/trimaran-io/trimaran/fsm"
 	"github.com/trimaran-io/trimaran/kafkaproto"
+	"github.com/trimaran-io/trimaran/outcome"
 )
 
 // lifecycle is a cluster whose partitions are filled, emptied by retention and by hand, and whose nodes
@@ -174,7 +175,7 @@ func (c *lifecycle) deleteSome(p int) {
 	c.note("delete up to %d of %d", before, p)
 	eventually(c.t, "deletion", func() error {
 		_, err := c.nodes[up[0]].DeleteRecords(within(c.t), c.ids[p], before)
-		if fsm.Code(err) == fsm.ErrOffsetOutOfRange {
+		if outcome.Code(err) == outcome.ErrOffsetOutOfRange {
 			return nil // freed meanwhile
 		}
 		return err

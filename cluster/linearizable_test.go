@@ -17,6 +17,7 @@ import (
 	"github.com/trimaran-io/trimaran/fsm"
 	"github.com/trimaran-io/trimaran/kafkaproto"
 	"github.com/trimaran-io/trimaran/kafkaproto/prototest"
+	"github.com/trimaran-io/trimaran/outcome"
 )
 
 // What clients are told of a partition, whichever node they ask, goes with the time: once an answer
@@ -123,7 +124,7 @@ func whatClientsAreTold(t *testing.T, seed uint64) {
 			at := ends.at.Load()
 			slice, err := n.Read(ctx, id, fsm.Offset(at), 1<<20)
 			switch {
-			case fsm.Code(err) == fsm.ErrOffsetOutOfRange:
+			case outcome.Code(err) == outcome.ErrOffsetOutOfRange:
 				t.Errorf("%s says that offset %d is out of range, which was told as the end: %v", from, at, err)
 				return false
 			case err != nil:

@@ -1,8 +1,6 @@
 package cluster
 
 import (
-	"os"
-
 	"github.com/trimaran-io/trimaran/cluster/raftlog"
 )
 
@@ -13,13 +11,6 @@ func (n *Node) logOptions() raftlog.Options {
 		Logger: n.logger,
 		OnFail: n.diskFailed,
 	}
-	// For measuring what each costs: make bench.
-	if os.Getenv("TRIMARAN_TEST_JOURNAL") == "off" {
-		opts.JournalBytes = -1
-	}
-	if os.Getenv("TRIMARAN_TEST_SYNC") == "off" {
-		opts.NoSync = true
-		n.logger.Warn("TRIMARAN_TEST_SYNC=off: records are acknowledged that are not on stable storage")
-	}
+	forMeasuring(&opts, n.logger)
 	return opts
 }

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/trimaran-io/trimaran/admin"
 	"github.com/trimaran-io/trimaran/fsm"
 )
 
@@ -52,7 +53,7 @@ func (c *testCluster) replicasAre(id fsm.PartitionID, at int, want ...fsm.NodeID
 	})
 }
 
-func (c *testCluster) administer(at int, request fsm.AdminRequest) {
+func (c *testCluster) administer(at int, request admin.Request) {
 	c.t.Helper()
 	eventually(c.t, fmt.Sprintf("%+v", request), func() error { return c.nodes[at].Administer(within(c.t), request) })
 }
@@ -78,7 +79,7 @@ func testDecommissionUnderLoad(t *testing.T) {
 	}
 	load := c.load(ids[0], "x", through...)
 	load.more(t, 20)
-	c.administer(3, fsm.AdminRequest{Op: fsm.OpDecommission, Node: c.nodes[victim].NodeID()})
+	c.administer(3, admin.Request{Op: admin.OpDecommission, Node: c.nodes[victim].NodeID()})
 	var want []fsm.NodeID
 	for _, i := range through {
 		want = append(want, c.nodes[i].NodeID())
@@ -124,7 +125,7 @@ func testReplacedWhileAway(t *testing.T) {
 	c.ready()
 	const victim = 1
 	c.kill(victim)
-	c.administer(0, fsm.AdminRequest{Op: fsm.OpReplace, Node: c.nodes[victim].NodeID()})
+	c.administer(0, admin.Request{Op: admin.OpReplace, Node: c.nodes[victim].NodeID()})
 	var want []fsm.NodeID
 	for _, i := range []int{0, 2, 3} {
 		want = append(want, c.nodes[i].NodeID())
@@ -266,10 +267,10 @@ func testReplicationFactorGoesDownAndUp(t *testing.T) {
 	load := c.load(id, "x", 0, 1, 2)
 	load.more(t, 20)
 	p, _ := c.nodes[0].Topics().Partition(id)
-	c.administer(0, fsm.AdminRequest{Op: fsm.OpReplicationFactor, Topic: "factor", Factor: 1})
+	c.administer(0, admin.Request{Op: admin.OpReplicationFactor, Topic: "factor", Factor: 1})
 	c.replicasAre(id, 0, p.Replicas[0])
 	load.more(t, 20)
-	c.administer(0, fsm.AdminRequest{Op: fsm.OpReplicationFactor, Topic: "factor", Factor: 3})
+	c.administer(0, admin.Request{Op: admin.OpReplicationFactor, Topic: "factor", Factor: 3})
 	c.replicasAre(id, 0, "n1", "n2", "n3")
 	load.more(t, 20)
 	load.check(c, id)
@@ -345,14 +346,14 @@ func testADrainedNodeLeadsNothing(t *testing.T) {
 		}
 		return n
 	}
-	c.administer(0, fsm.AdminRequest{Op: fsm.OpDrain, Node: "n2"})
+	c.administer(0, admin.Request{Op: admin.OpDrain, Node: "n2"})
 	eventually(t, "it leads nothing", func() error {
 		if n := led(1); n > 0 || led(0)+led(2) < 6 {
 			return fmt.Errorf("it leads %d, the others %d and %d", n, led(0), led(2))
 		}
 		return nil
 	})
-	c.administer(0, fsm.AdminRequest{Op: fsm.OpActivate, Node: "n2"})
+	c.administer(0, admin.Request{Op: admin.OpActivate, Node: "n2"})
 	eventually(t, "it leads what it prefers to", func() error {
 		if n := led(1); n != 2 {
 			return fmt.Errorf("it leads %d", n)

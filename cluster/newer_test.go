@@ -21,6 +21,7 @@ import (
 	"github.com/trimaran-io/trimaran/cluster/replica"
 	"github.com/trimaran-io/trimaran/fsm"
 	"github.com/trimaran-io/trimaran/kafkaproto/prototest"
+	"github.com/trimaran-io/trimaran/outcome"
 )
 
 // What a program of tomorrow may write is written here by hand, into the logs of groups of today's.
@@ -175,7 +176,7 @@ func testANodeEndsWhereANewerProgramHasWrittenTheCatalog(t *testing.T) {
 	// Nobody proposes it for another node.
 	last := n.catalog.Member().Raft.LastIndex()
 	_, err := n.server.Answer(within(t), "n9.00000000", calls.CatalogApply.Kind, []byte(command))
-	if fsm.Code(err) != fsm.ErrLevel || n.catalog.Member().Raft.LastIndex() != last {
+	if outcome.Code(err) != outcome.ErrLevel || n.catalog.Member().Raft.LastIndex() != last {
 		t.Errorf("proposed for another node: %v", err)
 	}
 	view := n.Topics()
@@ -315,10 +316,10 @@ func testCallsWithUnknownFieldsAreRefused(t *testing.T) {
 		calls.CreatePartitions.Kind: `{"topic":"` + fsm.TopicID(newUUID()).String() + `","count":3,"from":1,"pinned":true}`,
 		calls.Form.Kind:             `{"cluster_id":"c","proposer":"n9.00000000","nodes":[],"quorum":2}`,
 	} {
-		if _, err := n.server.Answer(within(t), "n9.00000000", kind, []byte(payload)); !errors.Is(err, fsm.ErrNewer) || fsm.Code(err) != fsm.ErrLevel {
+		if _, err := n.server.Answer(within(t), "n9.00000000", kind, []byte(payload)); !errors.Is(err, fsm.ErrNewer) || outcome.Code(err) != outcome.ErrLevel {
 			t.Errorf("call %d: %v", kind, err)
 		}
-		if _, err := n.server.Answer(within(t), "n9.00000000", kind, []byte(payload[:len(payload)-1])); fsm.Code(err) != fsm.ErrUnknown {
+		if _, err := n.server.Answer(within(t), "n9.00000000", kind, []byte(payload[:len(payload)-1])); outcome.Code(err) != outcome.ErrUnknown {
 			t.Errorf("call %d, cut short: %v", kind, err)
 		}
 	}

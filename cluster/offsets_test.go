@@ -14,6 +14,7 @@ import (
 	"github.com/trimaran-io/trimaran/fsm"
 	"github.com/trimaran-io/trimaran/kafkaproto"
 	"github.com/trimaran-io/trimaran/kafkaproto/prototest"
+	"github.com/trimaran-io/trimaran/outcome"
 )
 
 // appendAt appends one record per value, all with that time.
@@ -81,7 +82,7 @@ func testOffsetForTime(t *testing.T) {
 	if _, _, _, ok, err := c.nodes[c.leaderOf(id)].OffsetForTime(cancelled, id, 0); ok || err == nil {
 		t.Errorf("a search that nobody waits for: %v, %v", ok, err)
 	}
-	if _, _, _, _, err := c.any().OffsetForTime(within(t), fsm.PartitionID{Topic: fsm.TopicID{1}}, 0); !errors.Is(err, fsm.ErrUnknownTopicOrPartition) {
+	if _, _, _, _, err := c.any().OffsetForTime(within(t), fsm.PartitionID{Topic: fsm.TopicID{1}}, 0); !errors.Is(err, outcome.ErrUnknownTopicOrPartition) {
 		t.Error(err)
 	}
 }
@@ -123,7 +124,7 @@ func testFewBatchesAreUnpackedAtOnce(t *testing.T) {
 	}
 	short, cancel := context.WithTimeout(within(t), 50*time.Millisecond)
 	defer cancel()
-	if offset, _, _, ok, err := node.OffsetForTime(short, id, 500); fsm.Code(err) != fsm.ErrTimeout {
+	if offset, _, _, ok, err := node.OffsetForTime(short, id, 500); outcome.Code(err) != outcome.ErrTimeout {
 		t.Errorf("all that may be unpacked at once is: %d, %v, %v", offset, ok, err)
 	}
 	node.replicas.Unpacking().Release(all)

@@ -8,7 +8,9 @@ import (
 
 	"github.com/hashicorp/raft"
 
+	"github.com/trimaran-io/trimaran/admin"
 	"github.com/trimaran-io/trimaran/fsm"
+	"github.com/trimaran-io/trimaran/outcome"
 )
 
 // TestWhoHasJustDiedIsChosenForNothing: gossip holds it for alive for seconds, its connections broke at once.
@@ -48,13 +50,13 @@ func testWhoHasJustDiedIsChosenForNothing(t *testing.T) {
 		}
 		return nil
 	})
-	for what, request := range map[string]fsm.AdminRequest{
-		"a fourth replica":                       {Op: fsm.OpReplicationFactor, Topic: "three", Factor: 4},
-		"its replicas for a dead successor":      {Op: fsm.OpReplace, Node: "n3", Successor: "n4"},
-		"a node of which nobody is to take over": {Op: fsm.OpDecommission, Node: "n3"},
+	for what, request := range map[string]admin.Request{
+		"a fourth replica":                       {Op: admin.OpReplicationFactor, Topic: "three", Factor: 4},
+		"its replicas for a dead successor":      {Op: admin.OpReplace, Node: "n3", Successor: "n4"},
+		"a node of which nobody is to take over": {Op: admin.OpDecommission, Node: "n3"},
 	} {
 		err := leader.Administer(within(t), request)
-		if code := fsm.Code(err); code != fsm.ErrInvalidAssignment && code != fsm.ErrInvalidReplicationFactor {
+		if code := outcome.Code(err); code != outcome.ErrInvalidAssignment && code != outcome.ErrInvalidReplicationFactor {
 			t.Errorf("%s: %v", what, err)
 		}
 	}
@@ -97,10 +99,10 @@ func testNoStepLeavesAGroupWithoutAMajority(t *testing.T) {
 		}
 		return nil
 	})
-	for what, request := range map[string]fsm.AdminRequest{
-		"a third replica beside one of two":        {Op: fsm.OpReplicationFactor, Topic: "pair", Factor: 3},
-		"one replica of two, of which one is gone": {Op: fsm.OpReplicationFactor, Topic: "pair", Factor: 1},
-		"a node with the only replica":             {Op: fsm.OpReplace, Node: "n4"},
+	for what, request := range map[string]admin.Request{
+		"a third replica beside one of two":        {Op: admin.OpReplicationFactor, Topic: "pair", Factor: 3},
+		"one replica of two, of which one is gone": {Op: admin.OpReplicationFactor, Topic: "pair", Factor: 1},
+		"a node with the only replica":             {Op: admin.OpReplace, Node: "n4"},
 	} {
 		if err := n.Administer(within(t), request); err == nil {
 			t.Errorf("%s: granted", what)

@@ -11,6 +11,7 @@ import (
 	"github.com/trimaran-io/trimaran/fsm"
 	"github.com/trimaran-io/trimaran/kafkaproto"
 	"github.com/trimaran-io/trimaran/kafkaproto/prototest"
+	"github.com/trimaran-io/trimaran/outcome"
 )
 
 // A request that was on its way while leadership went and came back must not
@@ -29,7 +30,7 @@ func testAnAppendMeantForAnotherTermIsRefused(t *testing.T) {
 	for _, term := range []uint64{h.Term - 1, h.Term + 1} {
 		_, err := r.Append(within(t), term, []kafkaproto.Batch{prototest.Batch("x")})
 		var notLeader errNotLeader
-		if !errors.As(err, &notLeader) || notLeader.Hint != h || !fsm.NotAppended(err) {
+		if !errors.As(err, &notLeader) || notLeader.Hint != h || !outcome.NotAppended(err) {
 			t.Errorf("term %d in term %d: %v", term, h.Term, err)
 		}
 	}
@@ -106,7 +107,7 @@ func testWhatIsNoBatchIsNotProposed(t *testing.T) {
 			t.Errorf("%x is taken for a batch", bad)
 		}
 	}
-	if _, err := c.nodes[0].Append(within(t), id, batchList{prototest.Batch("y"), {}}); fsm.Code(err) != fsm.ErrCorruptMessage {
+	if _, err := c.nodes[0].Append(within(t), id, batchList{prototest.Batch("y"), {}}); outcome.Code(err) != outcome.ErrCorruptMessage {
 		t.Errorf("no batch at all: %v", err)
 	}
 	c.wantEverywhere(id, []string{"v"})

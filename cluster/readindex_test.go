@@ -13,6 +13,7 @@ import (
 	"github.com/trimaran-io/trimaran/cluster/election"
 	"github.com/trimaran-io/trimaran/fsm"
 	"github.com/trimaran-io/trimaran/kafkaproto/prototest"
+	"github.com/trimaran-io/trimaran/outcome"
 )
 
 // A leader whose state machine is behind a follower's answers nothing, or what the follower's
@@ -63,7 +64,7 @@ func testALeaderAnswersWhenItsStateMachineHasCaughtUp(t *testing.T) {
 		},
 		"Read": func(ctx context.Context, n *Node) (fsm.Offset, error) {
 			slice, err := n.Read(ctx, id, 11, 1000)
-			if fsm.Code(err) == fsm.ErrOffsetOutOfRange {
+			if outcome.Code(err) == outcome.ErrOffsetOutOfRange {
 				t.Errorf("offset 11 was seen, and is out of range: %v", err)
 			}
 			return slice.HighWatermark, err

@@ -7,9 +7,11 @@ import (
 	"slices"
 	"sync"
 
+	"github.com/trimaran-io/trimaran/admin"
 	"github.com/trimaran-io/trimaran/cluster/calls"
 	"github.com/trimaran-io/trimaran/cluster/replica"
 	"github.com/trimaran-io/trimaran/fsm"
+	"github.com/trimaran-io/trimaran/outcome"
 )
 
 // A check of replicas compares what each has on its own disk: a hash over the
@@ -23,14 +25,14 @@ const checkPiece = 32 << 20
 // from on, or from the log start if that is above, some tens of megabytes of it.
 // Replicas that do not answer, do not run or are being copied are named and left
 // out. How far they are compared is in the answer; who asks goes on from there.
-func (n *Node) CheckReplicas(ctx context.Context, id fsm.PartitionID, from fsm.Offset) (*fsm.PartitionCheck, error) {
+func (n *Node) CheckReplicas(ctx context.Context, id fsm.PartitionID, from fsm.Offset) (*admin.PartitionCheck, error) {
 	topics := n.Topics()
 	partition, ok := topics.Partition(id)
 	if !ok {
-		return nil, fsm.ErrUnknownTopicOrPartition
+		return nil, outcome.ErrUnknownTopicOrPartition
 	}
 	c := &replicaCheck{n: n, id: id}
-	out := &fsm.PartitionCheck{Partition: id.Partition, From: max(from, 0), End: -1, DiffersAt: -1, DiffersTo: -1}
+	out := &admin.PartitionCheck{Partition: id.Partition, From: max(from, 0), End: -1, DiffersAt: -1, DiffersTo: -1}
 	var nodes []fsm.Node
 	for _, nodeID := range partition.Replicas {
 		if node, ok := topics.Node(nodeID); ok {
@@ -39,7 +41,7 @@ func (n *Node) CheckReplicas(ctx context.Context, id fsm.PartitionID, from fsm.O
 	}
 	reports := n.reports(ctx, nodes)
 	for i, node := range nodes {
-		replica := fsm.ReplicaCheck{Node: node.ID, State: "offline"}
+		replica := admin.ReplicaCheck{Node: node.ID, State: "offline"}
 		if reports[i] != nil {
 			r, running := reports[i].Replicas[id.String()]
 			broken, isBroken := reports[i].Broken[id.String()]
@@ -84,11 +86,11 @@ func (n *Node) CheckReplicas(ctx context.Context, id fsm.PartitionID, from fsm.O
 		r := &out.Replicas[m.at]
 		r.Bytes, r.Hash = m.hash.Bytes, hex.EncodeToString(m.hash.Sum[:])
 		if m.err != nil {
-			if fsm.Code(m.err) == fsm.ErrOffsetOutOfRange {
+			if outcome.Code(m.err) == outcome.ErrOffsetOutOfRange {
 				return nil, m.err // retention was faster: asked again, it begins further on
 			}
 			r.State, r.Error, r.Hash = "damaged", m.err.Error(), ""
-			if fsm.Code(m.err) != fsm.ErrStorage {
+			if outcome.Code(m.err) != outcome.ErrStorage {
 				r.State = "offline"
 			}
 		}
@@ -130,7 +132,7 @@ func (c *replicaCheck) ask(ctx context.Context, m *checkMember, from, to fsm.Off
 	if m.identity == c.n.identity {
 		r := c.n.records(c.id)
 		if r == nil {
-			m.err = fsm.ErrNoLeader
+			m.err = outcome.ErrNoLeader
 			return
 		}
 		m.hash, m.err = r.Digest(ctx, from, to, limit)
@@ -139,7 +141,7 @@ func (c *replicaCheck) ask(ctx context.Context, m *checkMember, from, to fsm.Off
 	h, err := calls.Hash.Ask(ctx, c.n.caller, m.identity, calls.HashRequest{Partition: c.id, From: from, To: to, MaxBytes: uint64(limit)})
 	m.hash = replica.Digest(h)
 	if m.err = err; err == nil && (m.hash.UpTo < from || m.hash.UpTo > to) {
-		m.err = fmt.Errorf("%w: malformed answer of another node", fsm.ErrUnknown)
+		m.err = fmt.Errorf("%w: malformed answer of another node", outcome.ErrUnknown)
 	}
 }
 
@@ -159,7 +161,7 @@ func same(members []checkMember) bool {
 }
 
 // narrow finds a small range in which they differ, as far as there is time.
-func (c *replicaCheck) narrow(ctx context.Context, out *fsm.PartitionCheck) {
+func (c *replicaCheck) narrow(ctx context.Context, out *admin.PartitionCheck) {
 	from, to := out.From, out.To
 	for to-from > 1 && ctx.Err() == nil {
 		middle := from + (to-from)/2

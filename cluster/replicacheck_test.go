@@ -7,11 +7,13 @@ import (
 	"hash/crc32"
 	"testing"
 
+	"github.com/trimaran-io/trimaran/admin"
 	"github.com/trimaran-io/trimaran/fsm"
+	"github.com/trimaran-io/trimaran/outcome"
 )
 
 // checked compares a whole partition, piece by piece.
-func checked(t *testing.T, n *Node, id fsm.PartitionID) (all []*fsm.PartitionCheck) {
+func checked(t *testing.T, n *Node, id fsm.PartitionID) (all []*admin.PartitionCheck) {
 	t.Helper()
 	for from := fsm.Offset(-1); ; {
 		c, err := n.CheckReplicas(within(t), id, from)
@@ -66,7 +68,7 @@ func testReplicasAreCompared(t *testing.T) {
 	if err != nil || err2 != nil || err3 != nil || whole.Sum == part.Sum || part.Bytes >= whole.Bytes || little.UpTo != 3 {
 		t.Errorf("%v, %v, %v; up to %d", err, err2, err3, little.UpTo)
 	}
-	if _, err := r.Digest(within(t), 0, 61, 1<<40); fsm.Code(err) != fsm.ErrOffsetOutOfRange {
+	if _, err := r.Digest(within(t), 0, 61, 1<<40); outcome.Code(err) != outcome.ErrOffsetOutOfRange {
 		t.Errorf("beyond the end: %v", err)
 	}
 

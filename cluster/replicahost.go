@@ -14,6 +14,7 @@ import (
 	"github.com/trimaran-io/trimaran/cluster/raftlog"
 	"github.com/trimaran-io/trimaran/cluster/replica"
 	"github.com/trimaran-io/trimaran/fsm"
+	"github.com/trimaran-io/trimaran/outcome"
 )
 
 // Settings of replicas that tests make smaller; 0 is the default.
@@ -123,7 +124,7 @@ func (h replicaHost) Leave(ctx context.Context, leader string, id fsm.PartitionI
 func (h replicaHost) LeaveLeader(ctx context.Context, id fsm.PartitionID) (term uint64, leader string, err error) {
 	err = h.n.atLeader(ctx, id, holdLeaderless, func(ctx context.Context, at hint, local *replica.Replica) (err error) {
 		if local != nil || at.Identity == h.n.identity {
-			return fmt.Errorf("%w: another replica has to lead first", fsm.ErrNoLeader)
+			return fmt.Errorf("%w: another replica has to lead first", outcome.ErrNoLeader)
 		}
 		leader = at.Identity
 		term, err = h.Leave(ctx, at.Identity, id)

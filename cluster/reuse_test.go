@@ -11,6 +11,7 @@ import (
 
 	"github.com/hashicorp/raft"
 
+	"github.com/trimaran-io/trimaran/admin"
 	"github.com/trimaran-io/trimaran/cluster/raftgroup"
 	"github.com/trimaran-io/trimaran/fsm"
 )
@@ -32,7 +33,7 @@ func (c *testCluster) again(i int) int {
 func (c *testCluster) leave(i, through int) {
 	c.t.Helper()
 	id := c.nodes[i].cfg.NodeID
-	c.administer(through, fsm.AdminRequest{Op: fsm.OpDecommission, Node: id})
+	c.administer(through, admin.Request{Op: admin.OpDecommission, Node: id})
 	eventually(c.t, fmt.Sprintf("%s has left", id), func() error {
 		if _, ok := c.nodes[through].Topics().Node(id); ok {
 			return errors.New("it is in the catalog")

@@ -13,6 +13,7 @@ import (
 	"github.com/trimaran-io/trimaran/coordinator"
 	"github.com/trimaran-io/trimaran/fsm"
 	"github.com/trimaran-io/trimaran/kafkaproto"
+	"github.com/trimaran-io/trimaran/outcome"
 )
 
 // What clients ask of partitions and consumer groups goes its way in package route. This file is
@@ -76,7 +77,7 @@ func (n *Node) atLeader(ctx context.Context, id fsm.PartitionID, hold time.Durat
 		if local := n.replica(id); local != nil {
 			return try(ctx, h, local)
 		}
-		return fsm.ErrNoLeader // it is closed this moment, or another node is mistaken
+		return outcome.ErrNoLeader // it is closed this moment, or another node is mistaken
 	})
 }
 
@@ -124,14 +125,14 @@ func (n *Node) Producers(ctx context.Context, id fsm.PartitionID) ([]fsm.ActiveP
 }
 
 // DeleteRecords is route.Router.DeleteRecords for topics whose records may be deleted: the error is
-// fsm.ErrPolicy for one that is only compacted.
+// outcome.ErrPolicy for one that is only compacted.
 func (n *Node) DeleteRecords(ctx context.Context, id fsm.PartitionID, before fsm.Offset) (low fsm.Offset, err error) {
 	topic, ok := n.Topics().ByID(id.Topic)
 	if !ok {
-		return -1, fsm.ErrUnknownTopicOrPartition
+		return -1, outcome.ErrUnknownTopicOrPartition
 	}
 	if !strings.Contains(topic.ConfigOr(n.cfg.TopicDefaults, "cleanup.policy"), "delete") {
-		return -1, fmt.Errorf("%w: cleanup.policy of topic %s is not delete", fsm.ErrPolicy, topic.Name)
+		return -1, fmt.Errorf("%w: cleanup.policy of topic %s is not delete", outcome.ErrPolicy, topic.Name)
 	}
 	return n.router.DeleteRecords(ctx, id, before)
 }
@@ -171,7 +172,7 @@ func (n *Node) answerWho(ctx context.Context, group string) error {
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
-			return fsm.ErrNoLeader
+			return outcome.ErrNoLeader
 		}
 	}
 }

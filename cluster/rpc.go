@@ -7,6 +7,7 @@ import (
 	"github.com/trimaran-io/trimaran/cluster/raftlog"
 	"github.com/trimaran-io/trimaran/cluster/replica"
 	"github.com/trimaran-io/trimaran/fsm"
+	"github.com/trimaran-io/trimaran/outcome"
 )
 
 type (
@@ -110,7 +111,7 @@ func tellLeader(ctx context.Context, r *replica.Records) error {
 		select {
 		case <-changed:
 		case <-ctx.Done():
-			return fsm.ErrNoLeader
+			return outcome.ErrNoLeader
 		}
 	}
 }

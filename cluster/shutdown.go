@@ -24,7 +24,7 @@ const (
 
 // Shutdown stops the node: leadership is handed to others, then everything
 // ends. When ctx ends the handing over is cut short. Whoever still asks is told
-// fsm.ErrShuttingDown. It must be called once. What has not ended stopPatience after
+// outcome.ErrShuttingDown. It must be called once. What has not ended stopPatience after
 // ctx, as with a disk that hangs, is left as it is, and the error says so.
 func (n *Node) Shutdown(ctx context.Context) error {
 	n.ending.stop()

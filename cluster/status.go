@@ -11,6 +11,7 @@ import (
 	"github.com/hashicorp/raft"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/trimaran-io/trimaran/admin"
 	"github.com/trimaran-io/trimaran/cluster/calls"
 	"github.com/trimaran-io/trimaran/fsm"
 )
@@ -105,10 +106,10 @@ func (n *Node) confirm(ctx context.Context) error {
 // Status asks every node for its replicas and puts the answers together. Nodes that do not answer
 // within two seconds are shown as not alive. Where the catalog's leader cannot be asked, for a
 // second, it is not Confirmed.
-func (n *Node) Status(ctx context.Context) (*fsm.Status, error) {
+func (n *Node) Status(ctx context.Context) (*admin.Status, error) {
 	doubt := n.confirm(ctx)
 	topics := n.Topics()
-	status := &fsm.Status{ClusterID: n.ClusterID(), Level: topics.Level(), Confirmed: doubt == nil}
+	status := &admin.Status{ClusterID: n.ClusterID(), Level: topics.Level(), Confirmed: doubt == nil}
 	if doubt != nil {
 		status.Unconfirmed = doubt.Error()
 	}
@@ -123,7 +124,7 @@ func (n *Node) Status(ctx context.Context) (*fsm.Status, error) {
 	index := map[fsm.NodeID]int{}
 	for i, node := range nodes {
 		index[node.ID] = i
-		s := fsm.NodeStatus{ID: node.ID, Identity: node.Identity(), Zone: node.Zone, Alive: reports[i] != nil, State: node.State, Level: max(node.Level, 1)}
+		s := admin.NodeStatus{ID: node.ID, Identity: node.Identity(), Zone: node.Zone, Alive: reports[i] != nil, State: node.State, Level: max(node.Level, 1)}
 		if m, ok := members[node.Identity()]; ok {
 			s.PeerAddress, s.ClientAddress, s.Version = live[m].PeerAddr, live[m].ClientAddr, live[m].Version
 		}
@@ -147,7 +148,7 @@ func (n *Node) Status(ctx context.Context) (*fsm.Status, error) {
 		status.Nodes = append(status.Nodes, s)
 	}
 	for _, topic := range topics.All() {
-		t := fsm.TopicStatus{Name: topic.Name, ID: topic.ID, ReplicationFactor: topic.ReplicationFactor, Configs: topic.Configs}
+		t := admin.TopicStatus{Name: topic.Name, ID: topic.ID, ReplicationFactor: topic.ReplicationFactor, Configs: topic.Configs}
 		for p, partition := range topic.Partitions {
 			t.Partitions = append(t.Partitions, partitionStatus(topic.ID, int32(p), partition, nodes, index, reports))
 		}
@@ -167,9 +168,9 @@ func isShard(name string) bool {
 	return err == nil && id.Topic == fsm.GroupShardsID
 }
 
-func partitionStatus(topic fsm.TopicID, p int32, partition fsm.Partition, nodes []fsm.Node, index map[fsm.NodeID]int, reports []*nodeReport) fsm.PartitionStatus {
+func partitionStatus(topic fsm.TopicID, p int32, partition fsm.Partition, nodes []fsm.Node, index map[fsm.NodeID]int, reports []*nodeReport) admin.PartitionStatus {
 	name := fsm.PartitionID{Topic: topic, Partition: p}.String()
-	s := fsm.PartitionStatus{Partition: p}
+	s := admin.PartitionStatus{Partition: p}
 	var voters []string
 	find := func(node fsm.NodeID) (replicaReport, bool) {
 		if i, ok := index[node]; ok && reports[i] != nil {
@@ -192,7 +193,7 @@ func partitionStatus(topic fsm.TopicID, p int32, partition fsm.Partition, nodes 
 		}
 	}
 	for _, node := range partition.Holders() {
-		replica := fsm.ReplicaStatus{Node: node, Role: "offline", Leaving: slices.Contains(partition.Leaving, node)}
+		replica := admin.ReplicaStatus{Node: node, Role: "offline", Leaving: slices.Contains(partition.Leaving, node)}
 		if r, ok := find(node); ok {
 			replica.Role = "follower"
 			if node == s.Leader {

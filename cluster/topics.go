@@ -5,8 +5,10 @@ import (
 	"context"
 	"fmt"
 
+	"github.com/trimaran-io/trimaran/admin"
 	"github.com/trimaran-io/trimaran/cluster/catalog"
 	"github.com/trimaran-io/trimaran/fsm"
+	"github.com/trimaran-io/trimaran/outcome"
 )
 
 // This file is what a gateway asks the catalog through the node. Only what takes a partition's
@@ -25,35 +27,35 @@ func (n *Node) Topics() *fsm.Topics { return n.catalog.View() }
 func (n *Node) CatalogKnown() bool { return n.catalog.CaughtUp() }
 
 // NewProducerID gives an id for an idempotent producer that no other has had or
-// will have (KIP-98). Errors are fsm.ErrNoLeader, when the catalog has no leader
-// within ctx, and fsm.ErrTimeout.
+// will have (KIP-98). Errors are outcome.ErrNoLeader, when the catalog has no leader
+// within ctx, and outcome.ErrTimeout.
 func (n *Node) NewProducerID(ctx context.Context) (int64, error) { return n.catalog.NewProducerID(ctx) }
 
 // Administer does what an operator asks and returns when it is in the catalog; what follows from it
-// takes its time and is seen in Status. Errors are fsm's: ErrInvalidAssignment where it cannot be
+// takes its time and is seen in Status. Errors are outcome's: ErrInvalidAssignment where it cannot be
 // done, with the reason, ErrLevel while nodes run an older program.
-func (n *Node) Administer(ctx context.Context, request fsm.AdminRequest) error {
+func (n *Node) Administer(ctx context.Context, request admin.Request) error {
 	return n.catalog.Administer(ctx, request)
 }
 
 // AlterConfigs changes what is set for a topic and returns when that is known at
 // all connected nodes. With validateOnly nothing is changed. Errors are
-// fsm.ErrUnknownTopicOrPartition, fsm.ErrInvalidConfig, fsm.ErrNoLeader,
-// fsm.ErrTimeout.
+// outcome.ErrUnknownTopicOrPartition, outcome.ErrInvalidConfig, outcome.ErrNoLeader,
+// outcome.ErrTimeout.
 func (n *Node) AlterConfigs(ctx context.Context, alter fsm.AlterConfigs, validateOnly bool) error {
 	return n.catalog.AlterConfigs(ctx, alter, validateOnly)
 }
 
 // AlterBrokerConfigs changes what is set for the broker and returns when that is known at all
-// connected nodes. With validateOnly nothing is changed. Errors are fsm.ErrInvalidConfig,
-// fsm.ErrLevel, fsm.ErrNoLeader, fsm.ErrTimeout.
+// connected nodes. With validateOnly nothing is changed. Errors are outcome.ErrInvalidConfig,
+// outcome.ErrLevel, outcome.ErrNoLeader, outcome.ErrTimeout.
 func (n *Node) AlterBrokerConfigs(ctx context.Context, alter fsm.AlterBrokerConfigs, validateOnly bool) error {
 	return n.catalog.AlterBrokerConfigs(ctx, alter, validateOnly)
 }
 
 // CreateTopic creates a topic and returns when it is known at all connected nodes and all
 // its partitions have a leader. If ctx ends before that the error is
-// fsm.ErrTimeout and the topic exists. With validateOnly nothing is created.
+// outcome.ErrTimeout and the topic exists. With validateOnly nothing is created.
 func (n *Node) CreateTopic(ctx context.Context, spec fsm.TopicSpec, validateOnly bool) error {
 	topic, err := n.catalog.CreateTopic(ctx, spec, validateOnly)
 	if err != nil || topic == nil {
@@ -61,8 +63,8 @@ func (n *Node) CreateTopic(ctx context.Context, spec fsm.TopicSpec, validateOnly
 	}
 	for p := range topic.Partitions {
 		err := n.awaitLeader(ctx, fsm.PartitionID{Topic: topic.ID, Partition: int32(p)})
-		if err != nil && fsm.Code(err) != fsm.ErrUnknownTopicOrPartition {
-			return fmt.Errorf("%w: topic %q exists, partition %d has no leader yet: %w", fsm.ErrTimeout, spec.Name, p, err)
+		if err != nil && outcome.Code(err) != outcome.ErrUnknownTopicOrPartition {
+			return fmt.Errorf("%w: topic %q exists, partition %d has no leader yet: %w", outcome.ErrTimeout, spec.Name, p, err)
 		}
 	}
 	return nil
@@ -70,7 +72,7 @@ func (n *Node) CreateTopic(ctx context.Context, spec fsm.TopicSpec, validateOnly
 
 // CreatePartitions gives a topic so many partitions in all and returns when that is
 // known at all connected nodes and the new ones have leaders. If ctx ends before that the
-// error is fsm.ErrTimeout and they exist. With validateOnly nothing is created.
+// error is outcome.ErrTimeout and they exist. With validateOnly nothing is created.
 func (n *Node) CreatePartitions(ctx context.Context, id fsm.TopicID, count int, validateOnly bool) error {
 	topic, err := n.catalog.ByID(ctx, id)
 	if err != nil {
@@ -82,8 +84,8 @@ func (n *Node) CreatePartitions(ctx context.Context, id fsm.TopicID, count int, 
 	}
 	for p := from; p < count; p++ {
 		err := n.awaitLeader(ctx, fsm.PartitionID{Topic: id, Partition: int32(p)})
-		if err != nil && fsm.Code(err) != fsm.ErrUnknownTopicOrPartition {
-			return fmt.Errorf("%w: partition %d of %q exists and has no leader yet: %w", fsm.ErrTimeout, p, topic.Name, err)
+		if err != nil && outcome.Code(err) != outcome.ErrUnknownTopicOrPartition {
+			return fmt.Errorf("%w: partition %d of %q exists and has no leader yet: %w", outcome.ErrTimeout, p, topic.Name, err)
 		}
 	}
 	return nil

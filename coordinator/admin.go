@@ -7,6 +7,8 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/trimaran-io/trimaran/fsm/groups"
 )
 
 // classic is the type of all groups here (KIP-848 has another one).
@@ -99,8 +101,8 @@ func (c *Coordinator) deleteGroup(ctx context.Context, id string) (int16, error)
 		g.forgetPending(member) // they find out when they join
 	}
 	g.unsaved = false
-	var cmd command
-	cmd.deleteGroup(g.id)
+	var cmd groups.Changes
+	cmd.DeleteGroup(g.id)
 	w := g.write(cmd, func(err error) {
 		if err == nil && g.state == empty {
 			// What is left of it in memory must not outlive it.
@@ -128,7 +130,7 @@ func (c *Coordinator) offsetDelete(ctx context.Context, req *kmsg.OffsetDeleteRe
 		return refuse(req, kerr.NonEmptyGroup.Code), nil
 	}
 	resp := req.ResponseKind().(*kmsg.OffsetDeleteResponse)
-	var cmd command
+	var cmd groups.Changes
 	for _, topic := range req.Topics {
 		t := kmsg.NewOffsetDeleteResponseTopic()
 		t.Topic = topic.Topic
@@ -142,14 +144,14 @@ func (c *Coordinator) offsetDelete(ctx context.Context, req *kmsg.OffsetDeleteRe
 			case g.subscribes(topic.Topic):
 				p.ErrorCode = kerr.GroupSubscribedToTopic.Code
 			default:
-				cmd.deleteOffset(g.id, topic.Topic, partition.Partition, -1)
+				cmd.DeleteOffset(g.id, topic.Topic, partition.Partition, -1)
 			}
 			t.Partitions = append(t.Partitions, p)
 		}
 		resp.Topics = append(resp.Topics, t)
 	}
 	var w *write
-	if cmd.n > 0 {
+	if cmd.Len() > 0 {
 		w = g.write(cmd, nil)
 	}
 	c.unlockGroup(g)

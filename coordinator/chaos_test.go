@@ -14,6 +14,8 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/trimaran-io/trimaran/fsm/groups"
 )
 
 // TestChaos has clients do what they like, right or wrong, to two groups, while
@@ -227,7 +229,7 @@ func (c *chaos) check() {
 func (c *chaos) checkGroup(g *group) int {
 	bytes := 0
 	for id := range g.pending {
-		bytes += costMember + len(id)
+		bytes += groups.CostMember + len(id)
 		if g.byID[id] != nil {
 			c.t.Errorf("group %s: member %s is expected", g.id, id)
 		}
@@ -286,7 +288,7 @@ func (c *chaos) checkReplicated(g *group) {
 		return
 	}
 	for _, m := range g.members {
-		if m.instance == nil && !slices.ContainsFunc(meta.Members, func(r Member) bool {
+		if m.instance == nil && !slices.ContainsFunc(meta.Members, func(r groups.Member) bool {
 			return r.ID == m.id && string(r.Assignment) == string(m.assignment)
 		}) {
 			c.t.Errorf("group %s: member %s with %q is not replicated: %+v", g.id, m.id, m.assignment, meta.Members)

@@ -11,6 +11,8 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/trimaran-io/trimaran/fsm/groups"
 )
 
 // Config is what a Coordinator works with. State, Propose, TopicID and TopicName
@@ -45,6 +47,8 @@ type Coordinator struct {
 	cancel context.CancelFunc
 	// mintID makes a member id out of a prefix; nil: with a random UUID. Tests set it.
 	mintID func(prefix string) string
+	// maxState is MaxStateBytes, in bytes; tests make it less.
+	maxState int
 
 	// bytes is the sum of all groups' bytes, see MaxLiveBytes.
 	bytes atomic.Int64
@@ -65,7 +69,7 @@ type Coordinator struct {
 // New takes over the shard. Members that State knows are alive and have a full
 // session timeout from now on to say so.
 func New(cfg Config) *Coordinator {
-	c := &Coordinator{cfg: cfg, set: cfg.Settings.withDefaults(), log: cfg.Logger, groups: make(map[string]*group)}
+	c := &Coordinator{cfg: cfg, set: cfg.Settings.withDefaults(), log: cfg.Logger, groups: make(map[string]*group), maxState: MaxStateBytes}
 	if c.log == nil {
 		c.log = slog.Default()
 	}
@@ -150,7 +154,7 @@ func (c *Coordinator) Handle(ctx context.Context, client Client, req kmsg.Reques
 		return nil, ErrNotLeader
 	}
 	defer c.running.Done()
-	client.ID, client.Host = cut(client.ID, maxName), cut(client.Host, maxName)
+	client.ID, client.Host = cut(client.ID, groups.MaxName), cut(client.Host, groups.MaxName)
 	switch req := req.(type) {
 	case *kmsg.JoinGroupRequest:
 		return c.joinGroup(ctx, client, req)

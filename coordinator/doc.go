@@ -1,12 +1,12 @@
-// Package coordinator is Kafka's classic consumer-group protocol and what of it is
-// replicated.
+// Package coordinator is Kafka's classic consumer-group protocol: its clocks, and who
+// waits for whom.
 //
 // You are here: groups are spread over Shards internal Raft groups by their id
-// (ShardOf). Each has a State, which every replica applies the same commands to:
-// committed offsets, and of each group its generation, members, subscriptions and
-// assignments. The replica that leads has a Coordinator besides, for as long as its
-// term lasts. It holds what is not replicated, who waits in JoinGroup or SyncGroup
-// and when whose session ends, and answers requests in kmsg's structures.
+// (ShardOf). Each has a State, which every replica applies the same commands to; what
+// is in it and what commands do to it is package fsm/groups. The replica that leads has
+// a Coordinator besides, for as long as its term lasts. It holds what is not replicated,
+// who waits in JoinGroup or SyncGroup and when whose session ends, decides which commands
+// there are to be, and answers requests in kmsg's structures.
 //
 // What the package may know: time, through package time; the topics of the catalog
 // and how a command is replicated, through functions it is given. It does not know

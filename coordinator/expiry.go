@@ -2,6 +2,8 @@ package coordinator
 
 import (
 	"time"
+
+	"github.com/trimaran-io/trimaran/fsm/groups"
 )
 
 // sweepAll lets offsets expire (KIP-211), removes those of topics that are gone and
@@ -36,29 +38,29 @@ func (c *Coordinator) sweepGroup(id string, missing map[[16]byte]bool) {
 		g.save()
 	}
 	expired := g.expiry()
-	var cmd command
+	var cmd groups.Changes
 	now, left := time.Now(), 0
 	for _, o := range c.cfg.State.offsets(id) {
-		if _, ok := c.cfg.TopicName(o.id); !ok {
-			missing[o.id] = true
-			if c.gone[o.id] {
-				cmd.deleteOffset(id, o.topic, o.partition, o.CommittedAt)
+		if _, ok := c.cfg.TopicName(o.TopicID); !ok {
+			missing[o.TopicID] = true
+			if c.gone[o.TopicID] {
+				cmd.DeleteOffset(id, o.Topic, o.Partition, o.CommittedAt)
 				continue
 			}
-		} else if expired != nil && !g.subscribes(o.topic) && expired(o, now) {
-			cmd.deleteOffset(id, o.topic, o.partition, o.CommittedAt)
+		} else if expired != nil && !g.subscribes(o.Topic) && expired(o, now) {
+			cmd.DeleteOffset(id, o.Topic, o.Partition, o.CommittedAt)
 			continue
 		}
 		left++
 	}
-	if n := cmd.n; n > 0 {
+	if n := cmd.Len(); n > 0 {
 		c.log.Info("offsets of consumer group expired", "group", id, "offsets", n)
 	}
 	if left == 0 && g.state == empty && len(g.pending) == 0 {
-		cmd.deleteGroupIfEmpty(id)
+		cmd.DeleteGroupIfEmpty(id)
 	}
 	var w *write
-	if cmd.n > 0 {
+	if cmd.Len() > 0 {
 		w = g.write(cmd, nil)
 	}
 	c.unlockGroup(g)
@@ -68,9 +70,9 @@ func (c *Coordinator) sweepGroup(id string, missing map[[16]byte]bool) {
 }
 
 // expiry gives the rule by which the group's offsets expire, nil: none does now.
-func (g *group) expiry() func(o committed, now time.Time) bool {
+func (g *group) expiry() func(o groups.Committed, now time.Time) bool {
 	retention := g.c.set.OffsetsRetention
-	sinceCommit := func(o committed, now time.Time) bool {
+	sinceCommit := func(o groups.Committed, now time.Time) bool {
 		return now.Sub(time.UnixMilli(o.CommittedAt)) >= retention
 	}
 	switch {
@@ -78,7 +80,7 @@ func (g *group) expiry() func(o committed, now time.Time) bool {
 		return sinceCommit
 	case g.state == empty:
 		since := time.UnixMilli(g.since)
-		return func(_ committed, now time.Time) bool { return now.Sub(since) >= retention }
+		return func(_ groups.Committed, now time.Time) bool { return now.Sub(since) >= retention }
 	case g.state == stable && g.protocolType == consumerProtocol && g.subscribed != nil:
 		return sinceCommit
 	}

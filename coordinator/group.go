@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
+
+	"github.com/trimaran-io/trimaran/fsm/groups"
 )
 
 // groupState is where a group is in its life (Kafka's ClassicGroupState).
@@ -107,7 +109,7 @@ func (c *Coordinator) unlockGroup(g *group) {
 
 // load gives a group as its last generation was replicated. The group is not known
 // to anybody yet.
-func (c *Coordinator) load(id string, meta *Group) *group {
+func (c *Coordinator) load(id string, meta *groups.Group) *group {
 	g := &group{
 		c: c, id: id,
 		byID: make(map[string]*member), instances: make(map[string]*member),
@@ -210,7 +212,7 @@ func (g *group) forgetPending(id string) bool {
 	if ok {
 		timer.Stop()
 		delete(g.pending, id)
-		g.account(-costMember - len(id))
+		g.account(-groups.CostMember - len(id))
 	}
 	return ok
 }
@@ -257,14 +259,14 @@ func (g *group) validate(memberID string, instance *string) int16 {
 
 // replicated is the group as State is to have it, with the assignments given by
 // member id; nil: those that members have.
-func (g *group) replicated(assignments map[string][]byte) Group {
-	r := Group{Generation: g.generation, ProtocolType: g.protocolType, Protocol: g.protocol, Leader: g.leader, Since: g.since}
+func (g *group) replicated(assignments map[string][]byte) groups.Group {
+	r := groups.Group{Generation: g.generation, ProtocolType: g.protocolType, Protocol: g.protocol, Leader: g.leader, Since: g.since}
 	for _, m := range g.members {
 		assignment := m.assignment
 		if assignments != nil {
 			assignment = assignments[m.id]
 		}
-		r.Members = append(r.Members, Member{
+		r.Members = append(r.Members, groups.Member{
 			ID: m.id, InstanceID: m.instance, ClientID: m.clientID, ClientHost: m.clientHost,
 			Rebalance: m.rebalance, Session: m.session,
 			Subscription: m.metadata(g.protocol), Assignment: assignment,

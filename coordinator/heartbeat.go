@@ -3,12 +3,14 @@ package coordinator
 import (
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/trimaran-io/trimaran/fsm/groups"
 )
 
 // checkGroupID refuses ids of no group that has members. Offsets may be committed
 // to a group whose id is empty; old clients do.
 func checkGroupID(id string) int16 {
-	if id == "" || len(id) > MaxGroupID {
+	if id == "" || len(id) > groups.MaxGroupID {
 		return kerr.InvalidGroupID.Code
 	}
 	return 0

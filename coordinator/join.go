@@ -8,6 +8,8 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/trimaran-io/trimaran/fsm/groups"
 )
 
 // joinGroup answers JoinGroup: at once, or when the group's next generation begins.
@@ -111,7 +113,7 @@ func (c *Coordinator) newMemberID(j *joining) string {
 // this package).
 func (g *group) accepts(j *joining) bool {
 	m, largest := g.byID[j.memberID], g.c.set.MaxGroupSize
-	more := costMember + 2*maxName + protocolsCost(j.protocols)
+	more := groups.CostMember + 2*groups.MaxName + protocolsCost(j.protocols)
 	if m != nil {
 		more = protocolsCost(j.protocols) - protocolsCost(m.protocols)
 	}
@@ -167,7 +169,7 @@ func (g *group) allSupport(protocol string) bool {
 
 // expect remembers a member id that was given out (KIP-394).
 func (g *group) expect(id string, j *joining) {
-	g.account(costMember + len(id))
+	g.account(groups.CostMember + len(id))
 	began, session := time.Now(), time.Duration(j.session)*time.Millisecond
 	g.pending[id] = g.c.after(session, func() {
 		g.mu.Lock()
@@ -261,8 +263,8 @@ func (g *group) staticReturned(m *member, id string, j *joining, answer chan joi
 	case g.state == stable && g.selectProtocol() == g.protocol:
 		g.c.log.Info("static member of consumer group returned", "group", g.id, "member", m.id, "instance", *m.instance)
 		generation := g.generation
-		var cmd command
-		cmd.setGroup(g.id, g.replicated(nil))
+		var cmd groups.Changes
+		cmd.SetGroup(g.id, g.replicated(nil))
 		g.write(cmd, func(err error) {
 			if g.state != stable || g.generation != generation || m.join != answer {
 				return // a rebalance began: it takes part

@@ -13,6 +13,8 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/trimaran-io/trimaran/fsm/groups"
 )
 
 // TestHostileMembersAreBounded sends what no client of good will sends.
@@ -25,13 +27,13 @@ func TestHostileMembersAreBounded(t *testing.T) {
 		want   *kerr.Error
 	}{
 		{"nothing special", func(*kmsg.JoinGroupRequest) {}, kerr.MemberIDRequired},
-		{"group id", func(r *kmsg.JoinGroupRequest) { r.Group = strings.Repeat("g", MaxGroupID+1) }, kerr.InvalidGroupID},
+		{"group id", func(r *kmsg.JoinGroupRequest) { r.Group = strings.Repeat("g", groups.MaxGroupID+1) }, kerr.InvalidGroupID},
 		{"instance id", func(r *kmsg.JoinGroupRequest) {
-			id := strings.Repeat("i", MaxInstanceID+1)
+			id := strings.Repeat("i", groups.MaxInstanceID+1)
 			r.InstanceID = &id
 		}, kerr.InvalidRequest},
-		{"protocol type", func(r *kmsg.JoinGroupRequest) { r.ProtocolType = strings.Repeat("t", maxName+1) }, kerr.InvalidRequest},
-		{"protocol's name", func(r *kmsg.JoinGroupRequest) { r.Protocols[0].Name = strings.Repeat("p", maxName+1) }, kerr.InvalidRequest},
+		{"protocol type", func(r *kmsg.JoinGroupRequest) { r.ProtocolType = strings.Repeat("t", groups.MaxName+1) }, kerr.InvalidRequest},
+		{"protocol's name", func(r *kmsg.JoinGroupRequest) { r.Protocols[0].Name = strings.Repeat("p", groups.MaxName+1) }, kerr.InvalidRequest},
 		{"protocols", func(r *kmsg.JoinGroupRequest) {
 			for range MaxProtocols {
 				r.Protocols = append(r.Protocols, r.Protocols[0])
@@ -125,7 +127,7 @@ func TestClientIDsAreCut(t *testing.T) {
 			t.Fatal(err)
 		}
 		j := resp.(*kmsg.JoinGroupResponse)
-		if j.ErrorCode != 0 || len(j.MemberID) > maxMemberID {
+		if j.ErrorCode != 0 || len(j.MemberID) > groups.MaxMemberID {
 			t.Fatalf("got %s and a member id of %d bytes", code(j.ErrorCode), len(j.MemberID))
 		}
 		sync := kmsg.NewPtrSyncGroupRequest()
@@ -156,18 +158,19 @@ func TestCommitsOfAGroupStayInOrder(t *testing.T) {
 		c := New(Config{
 			State: state,
 			Propose: func(ctx context.Context, command []byte) error {
-				changes, err := decodeCommand(command)
-				if err != nil {
+				alone := NewState()
+				if err := alone.Apply(command); err != nil {
 					return err
 				}
+				_, ofG := alone.lookUp("g")
 				mu.Lock()
 				proposed++
-				if changes[0].group == "g" {
+				if ofG {
 					atOnce++
 					most = max(most, atOnce)
 				}
 				mu.Unlock()
-				if changes[0].group == "g" {
+				if ofG {
 					<-hold
 					mu.Lock()
 					atOnce--
@@ -215,7 +218,7 @@ func TestStateIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c, state := shard(t, Settings{})
 		ask[*kmsg.OffsetCommitResponse](t, c, 9, commitRequest("g", 1))
-		state.bytes += MaxStateBytes
+		c.maxState = state.size() // full
 		if r := ask[*kmsg.OffsetCommitResponse](t, c, 9, commitRequest("h", 1)); r.Topics[0].Partitions[0].ErrorCode != kerr.InvalidCommitOffsetSize.Code {
 			t.Errorf("got %s", code(r.Topics[0].Partitions[0].ErrorCode))
 		}

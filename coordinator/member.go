@@ -5,9 +5,12 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/trimaran-io/trimaran/fsm/groups"
 )
 
 // member is a member of a group; its group's lock guards it.
@@ -45,7 +48,7 @@ type protocol struct {
 
 // cost is about what a member takes in memory, see MaxGroupBytes.
 func (m *member) cost() int {
-	n := costMember + len(m.id) + len(m.clientID) + len(m.clientHost) + len(m.assignment)
+	n := groups.CostMember + len(m.id) + len(m.clientID) + len(m.clientHost) + len(m.assignment)
 	if m.instance != nil {
 		n += len(*m.instance)
 	}
@@ -204,8 +207,8 @@ func (c *Coordinator) newJoining(client Client, req *kmsg.JoinGroupRequest) (*jo
 	switch {
 	case session < c.set.MinSessionTimeout || session > c.set.MaxSessionTimeout:
 		return nil, kerr.InvalidSessionTimeout.Code
-	case len(req.Protocols) > MaxProtocols, len(req.ProtocolType) > maxName,
-		req.InstanceID != nil && len(*req.InstanceID) > MaxInstanceID:
+	case len(req.Protocols) > MaxProtocols, len(req.ProtocolType) > groups.MaxName,
+		req.InstanceID != nil && len(*req.InstanceID) > groups.MaxInstanceID:
 		return nil, kerr.InvalidRequest.Code
 	}
 	j := &joining{
@@ -225,7 +228,7 @@ func (c *Coordinator) newJoining(client Client, req *kmsg.JoinGroupRequest) (*jo
 	}
 	size := 0
 	for _, p := range req.Protocols {
-		if len(p.Name) > maxName {
+		if len(p.Name) > groups.MaxName {
 			return nil, kerr.InvalidRequest.Code
 		}
 		if size += len(p.Metadata); size > MaxGroupBytes {
@@ -234,4 +237,15 @@ func (c *Coordinator) newJoining(client Client, req *kmsg.JoinGroupRequest) (*jo
 		j.protocols = append(j.protocols, protocol{name: strings.Clone(p.Name), metadata: append([]byte{}, p.Metadata...)})
 	}
 	return j, 0
+}
+
+// cut shortens s to at most max bytes, between two characters.
+func cut(s string, max int) string {
+	if len(s) <= max {
+		return s
+	}
+	for max > 0 && !utf8.RuneStart(s[max]) {
+		max--
+	}
+	return s[:max]
 }

@@ -7,6 +7,8 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/trimaran-io/trimaran/fsm/groups"
 )
 
 // maxCommitBytes is about what a commit may be, so that its command is within
@@ -43,7 +45,7 @@ func fillCommit(resp *kmsg.OffsetCommitResponse, code int16) {
 // have the partitions is for the caller to check.
 func (c *Coordinator) offsetCommit(ctx context.Context, client Client, req *kmsg.OffsetCommitRequest) (kmsg.Response, error) {
 	resp := commitResponse(req)
-	if len(req.Group) > MaxGroupID {
+	if len(req.Group) > groups.MaxGroupID {
 		fillCommit(resp, kerr.InvalidGroupID.Code)
 		return resp, nil
 	}
@@ -65,11 +67,11 @@ func (c *Coordinator) offsetCommit(ctx context.Context, client Client, req *kmsg
 		g.keepAlive(m)
 	}
 	cmd := c.commitCommand(g.id, req, resp)
-	if cmd.n == 0 {
+	if cmd.Len() == 0 {
 		c.unlockGroup(g)
 		return resp, nil
 	}
-	if len(cmd.b) > maxCommitBytes || c.cfg.State.size()+2*len(cmd.b) > MaxStateBytes {
+	if cmd.Size() > maxCommitBytes || c.cfg.State.size()+2*cmd.Size() > c.maxState {
 		c.unlockGroup(g)
 		fillCommit(resp, kerr.InvalidCommitOffsetSize.Code)
 		return resp, nil
@@ -112,8 +114,8 @@ func (g *group) validateCommit(req *kmsg.OffsetCommitRequest) int16 {
 
 // commitCommand puts into a command what can be committed, and into the response
 // why the rest cannot.
-func (c *Coordinator) commitCommand(group string, req *kmsg.OffsetCommitRequest, resp *kmsg.OffsetCommitResponse) command {
-	var cmd command
+func (c *Coordinator) commitCommand(group string, req *kmsg.OffsetCommitRequest, resp *kmsg.OffsetCommitResponse) groups.Changes {
+	var cmd groups.Changes
 	now := time.Now().UnixMilli()
 	for i, topic := range req.Topics {
 		name, id, unknown := topic.Topic, topic.TopicID, kerr.UnknownTopicOrPartition.Code
@@ -126,7 +128,7 @@ func (c *Coordinator) commitCommand(group string, req *kmsg.OffsetCommitRequest,
 		} else {
 			id, ok = c.cfg.TopicID(name)
 		}
-		ok = ok && len(name) <= maxTopic
+		ok = ok && len(name) <= groups.MaxTopic
 		for j, partition := range topic.Partitions {
 			code := &resp.Topics[i].Partitions[j].ErrorCode
 			metadata := ""
@@ -138,10 +140,10 @@ func (c *Coordinator) commitCommand(group string, req *kmsg.OffsetCommitRequest,
 				*code = unknown
 			case partition.Partition < 0:
 				*code = kerr.UnknownTopicOrPartition.Code
-			case len(metadata) > min(c.set.OffsetMetadataMaxBytes, maxMetadata):
+			case len(metadata) > min(c.set.OffsetMetadataMaxBytes, groups.MaxMetadata):
 				*code = kerr.OffsetMetadataTooLarge.Code
 			default:
-				cmd.setOffset(group, name, id, partition.Partition, Offset{
+				cmd.SetOffset(group, name, id, partition.Partition, groups.Offset{
 					Offset: partition.Offset, LeaderEpoch: partition.LeaderEpoch, Metadata: metadata, CommittedAt: now,
 				})
 			}
@@ -211,15 +213,15 @@ func (c *Coordinator) fetchOffsets(group string, topics []kmsg.OffsetFetchReques
 func (c *Coordinator) allOffsets(group string) []kmsg.OffsetFetchResponseGroupTopic {
 	answers := []kmsg.OffsetFetchResponseGroupTopic{}
 	for _, o := range c.cfg.State.offsets(group) {
-		if id, ok := c.cfg.TopicID(o.topic); !ok || id != o.id {
+		if id, ok := c.cfg.TopicID(o.Topic); !ok || id != o.TopicID {
 			continue
 		}
-		if n := len(answers); n == 0 || answers[n-1].Topic != o.topic {
+		if n := len(answers); n == 0 || answers[n-1].Topic != o.Topic {
 			t := kmsg.NewOffsetFetchResponseGroupTopic()
-			t.Topic, t.TopicID = o.topic, o.id
+			t.Topic, t.TopicID = o.Topic, o.TopicID
 			answers = append(answers, t)
 		}
-		p := noOffset(o.partition)
+		p := noOffset(o.Partition)
 		p.set(o.Offset)
 		t := &answers[len(answers)-1]
 		t.Partitions = append(t.Partitions, p.OffsetFetchResponseGroupTopicPartition)
@@ -239,6 +241,6 @@ func noOffset(partition int32) fetched {
 	return p
 }
 
-func (p *fetched) set(o Offset) {
+func (p *fetched) set(o groups.Offset) {
 	p.Offset, p.LeaderEpoch, p.Metadata = o.Offset, o.LeaderEpoch, &o.Metadata
 }

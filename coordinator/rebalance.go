@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
+
+	"github.com/trimaran-io/trimaran/fsm/groups"
 )
 
 // rebalance begins the phase of joining or, if it has begun, ends it if that was
@@ -124,8 +126,8 @@ func (g *group) becameEmpty() {
 
 // save replicates that the group is empty.
 func (g *group) save() {
-	var cmd command
-	cmd.setGroup(g.id, g.replicated(nil))
+	var cmd groups.Changes
+	cmd.SetGroup(g.id, g.replicated(nil))
 	g.unsaved = false
 	g.write(cmd, func(err error) {
 		if err != nil && len(g.members) == 0 {

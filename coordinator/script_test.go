@@ -229,7 +229,7 @@ func (s *script) failover() string {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	if !bytes.Equal(state.Snapshot(), snapshot) || state.bytes != s.state.bytes {
+	if !bytes.Equal(state.Snapshot(), snapshot) || state.size() != s.state.size() {
 		s.t.Fatal("the restored state is another one")
 	}
 	s.state = state
@@ -250,7 +250,7 @@ func (s *script) dump() string {
 		}
 		text += "\n"
 		for _, o := range s.state.offsets(id) {
-			text += fmt.Sprintf("  %s/%d = %d %q\n", o.topic, o.partition, o.Offset.Offset, o.Metadata)
+			text += fmt.Sprintf("  %s/%d = %d %q\n", o.Topic, o.Partition, o.Offset.Offset, o.Metadata)
 		}
 	}
 	if text == "" {

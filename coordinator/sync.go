@@ -6,6 +6,8 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/trimaran-io/trimaran/fsm/groups"
 )
 
 // syncGroup answers SyncGroup: at once, or when the leader's assignment is
@@ -90,8 +92,8 @@ func (g *group) assigns(req *kmsg.SyncGroupRequest) {
 	generation := g.generation
 	replicated := g.replicated(assignments)
 	replicated.Since = time.Now().UnixMilli()
-	var cmd command
-	cmd.setGroup(g.id, replicated)
+	var cmd groups.Changes
+	cmd.SetGroup(g.id, replicated)
 	g.write(cmd, func(err error) {
 		switch {
 		case g.state != completing || g.generation != generation: // another rebalance began

@@ -19,20 +19,13 @@ func ShardOf(groupID string) int {
 	return int(h.Sum32() % Shards)
 }
 
-// Bounds on what clients can make grow. Together with Settings.MaxGroupSize they
-// bound what a shard keeps in memory, on disk and in one command.
+// Bounds on what clients can make grow. Together with Settings.MaxGroupSize and the
+// bounds of package groups they bound what a shard keeps in memory, on disk and in one
+// command.
 const (
-	// MaxGroupID is the longest group id in bytes; longer is INVALID_GROUP_ID.
-	MaxGroupID = 1024
-	// MaxInstanceID is the longest group.instance.id in bytes; longer is
-	// INVALID_REQUEST. Kafka's clients allow 249.
-	MaxInstanceID = 1024
-	// MaxProtocols is how many protocols (assignors) a member may offer, and
-	// maxName how long the name of a protocol, a protocol's type, a client's id or
-	// its host may be in bytes. Clients' ids are cut, the others refused with
-	// INVALID_REQUEST.
+	// MaxProtocols is how many protocols (assignors) a member may offer; with more the
+	// request is refused with INVALID_REQUEST.
 	MaxProtocols = 100
-	maxName      = 1024
 	// MaxGroupBytes bounds, for one group, the sum of its members' subscriptions
 	// under all protocols that they offer and of what they are assigned. A member
 	// beyond it gets GROUP_MAX_SIZE_REACHED, an assignment beyond it

@@ -2,6 +2,8 @@ package coordinator
 
 import (
 	"context"
+
+	"github.com/trimaran-io/trimaran/fsm/groups"
 )
 
 // maxCommand bounds what is replicated at a time, unless one command alone is
@@ -13,7 +15,7 @@ const (
 
 // write is a command on its way.
 type write struct {
-	command command
+	command groups.Changes
 	then    func(err error) // under the group's lock; may be nil
 	err     error           // once done is closed
 	done    chan struct{}
@@ -21,7 +23,7 @@ type write struct {
 
 // write queues a command behind those of the group that were decided before. then
 // is called with the group locked when it is known what became of it.
-func (g *group) write(cmd command, then func(err error)) *write {
+func (g *group) write(cmd groups.Changes, then func(err error)) *write {
 	w := &write{command: cmd, then: then, done: make(chan struct{})}
 	g.queue = append(g.queue, w)
 	if !g.writing {
@@ -50,16 +52,16 @@ func (g *group) writeQueue() {
 	defer g.c.unlockGroup(g)
 	for len(g.queue) > 0 {
 		n, size := 0, 0
-		var commands []command
-		for n < len(g.queue) && (n == 0 || size+len(g.queue[n].command.b) <= joinedCommands) {
+		var commands []groups.Changes
+		for n < len(g.queue) && (n == 0 || size+g.queue[n].command.Size() <= joinedCommands) {
 			commands = append(commands, g.queue[n].command)
-			size += len(g.queue[n].command.b)
+			size += g.queue[n].command.Size()
 			n++
 		}
 		batch := g.queue[:n:n]
 		g.queue = g.queue[n:]
 		g.mu.Unlock()
-		err := g.c.propose(encodeCommand(commands...))
+		err := g.c.propose(groups.Encode(commands...))
 		g.mu.Lock()
 		for _, w := range batch {
 			w.err = err

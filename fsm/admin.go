@@ -5,6 +5,8 @@ import (
 	"maps"
 	"slices"
 	"strings"
+
+	"github.com/trimaran-io/trimaran/outcome"
 )
 
 // This file holds the changes of a topic that is there: its configuration and the
@@ -45,7 +47,7 @@ func (a *AlterConfigs) Apply(old map[string]string) (map[string]string, error) {
 	return applyChanges(a.Replace, a.Changes, old, func(name string) (Config, error) {
 		c, known := LookupConfig(name)
 		if !known {
-			return c, fmt.Errorf("%w: no configuration is named %q", ErrInvalidConfig, name)
+			return c, fmt.Errorf("%w: no configuration is named %q", outcome.ErrInvalidConfig, name)
 		}
 		return c, nil
 	})
@@ -71,7 +73,7 @@ func applyChanges(replace bool, changes []ConfigChange, old map[string]string, l
 			continue
 		case AppendConfig, SubtractConfig:
 			if c.Type != ConfigList {
-				return nil, fmt.Errorf("%w: %s is no list that could be changed in part", ErrInvalidConfig, c.Name)
+				return nil, fmt.Errorf("%w: %s is no list that could be changed in part", outcome.ErrInvalidConfig, c.Name)
 			}
 			present, ok := next[c.Name]
 			if !ok {
@@ -79,7 +81,7 @@ func applyChanges(replace bool, changes []ConfigChange, old map[string]string, l
 			}
 			next[c.Name] = changeList(present, change.Op, change.Value)
 		default:
-			return nil, fmt.Errorf("%w: %s: operation %q", ErrInvalidConfig, c.Name, change.Op)
+			return nil, fmt.Errorf("%w: %s: operation %q", outcome.ErrInvalidConfig, c.Name, change.Op)
 		}
 		if err := c.Check(next[c.Name]); err != nil {
 			return nil, err
@@ -130,23 +132,23 @@ type CreatePartitions struct {
 func (t *Topics) CheckCreatePartitions(c *CreatePartitions) (done bool, err error) {
 	topic, ok := t.byID[c.Topic]
 	if !ok {
-		return false, fmt.Errorf("%w: no topic has id %s", ErrUnknownTopicOrPartition, c.Topic)
+		return false, fmt.Errorf("%w: no topic has id %s", outcome.ErrUnknownTopicOrPartition, c.Topic)
 	}
 	has, want := len(topic.Partitions), c.From+len(c.Partitions)
 	if c.From < 1 || len(c.Partitions) < 1 || want > MaxPartitions {
-		return false, fmt.Errorf("%w: %d and %d more, want at most %d", ErrInvalidPartitions, c.From, len(c.Partitions), MaxPartitions)
+		return false, fmt.Errorf("%w: %d and %d more, want at most %d", outcome.ErrInvalidPartitions, c.From, len(c.Partitions), MaxPartitions)
 	}
 	same := func(a, b Partition) bool { return slices.Equal(a.Bootstrap, b.Bootstrap) }
 	if has == want && slices.EqualFunc(topic.Partitions[c.From:], c.Partitions, same) {
 		return true, nil
 	}
 	if has != c.From {
-		return false, fmt.Errorf("%w: topic %s has %d partitions", ErrInvalidPartitions, topic.Name, has)
+		return false, fmt.Errorf("%w: topic %s has %d partitions", outcome.ErrInvalidPartitions, topic.Name, has)
 	}
 	replicas := make([][]NodeID, len(c.Partitions))
 	for i, p := range c.Partitions {
 		if !slices.Equal(p.Replicas, p.Bootstrap) {
-			return false, fmt.Errorf("%w: partition %d: its group is formed with %q and its replicas are %q", ErrInvalidAssignment, has+i, p.Bootstrap, p.Replicas)
+			return false, fmt.Errorf("%w: partition %d: its group is formed with %q and its replicas are %q", outcome.ErrInvalidAssignment, has+i, p.Bootstrap, p.Replicas)
 		}
 		if err := p.checkNoVoters(); err != nil {
 			return false, err
@@ -169,7 +171,7 @@ func (c *Catalog) createPartitions(create *CreatePartitions) (*Topics, error) {
 func (c *Catalog) alterConfigs(alter *AlterConfigs) (*Topics, error) {
 	old, ok := c.view.byID[alter.Topic]
 	if !ok {
-		return nil, fmt.Errorf("%w: no topic has id %s", ErrUnknownTopicOrPartition, alter.Topic)
+		return nil, fmt.Errorf("%w: no topic has id %s", outcome.ErrUnknownTopicOrPartition, alter.Topic)
 	}
 	configs, err := alter.Apply(old.Configs)
 	if err != nil {

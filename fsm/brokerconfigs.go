@@ -5,6 +5,8 @@ import (
 	"maps"
 	"slices"
 	"strings"
+
+	"github.com/trimaran-io/trimaran/outcome"
 )
 
 // brokerConfigs is the table of those of a broker's configurations that clients may change: they
@@ -42,7 +44,7 @@ func BrokerConfigs() []Config { return slices.Clone(brokerConfigs) }
 func LookupBrokerConfig(name string) (Config, error) {
 	i, ok := slices.BinarySearchFunc(brokerConfigs, name, func(c Config, name string) int { return strings.Compare(c.Name, name) })
 	if !ok {
-		return Config{}, fmt.Errorf("%w: %q of the broker cannot be altered", ErrInvalidConfig, name)
+		return Config{}, fmt.Errorf("%w: %q of the broker cannot be altered", outcome.ErrInvalidConfig, name)
 	}
 	return brokerConfigs[i], nil
 }

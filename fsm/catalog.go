@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"math"
 	"slices"
+
+	"github.com/trimaran-io/trimaran/outcome"
 )
 
 // commandVersion is the version of the envelope of the catalog's commands. All replicas of a group must
@@ -92,7 +94,7 @@ func decodeCatalogCommand(data []byte) (CatalogCommand, error) {
 		return c, newer("catalog command of version %d, this program knows %d", c.Version, commandVersion)
 	}
 	if c.Version != commandVersion {
-		return c, fmt.Errorf("%w: catalog command of version %d, this program knows %d", ErrUnknown, c.Version, commandVersion)
+		return c, fmt.Errorf("%w: catalog command of version %d, this program knows %d", outcome.ErrUnknown, c.Version, commandVersion)
 	}
 	set := 0
 	for _, is := range []bool{c.FormCluster != nil, c.RegisterNode != nil, c.RemoveNode != nil, c.CreateTopic != nil, c.DeleteTopic != nil,
@@ -103,7 +105,7 @@ func decodeCatalogCommand(data []byte) (CatalogCommand, error) {
 		}
 	}
 	if set != 1 {
-		return c, fmt.Errorf("%w: catalog command with %d changes, want 1", ErrUnknown, set)
+		return c, fmt.Errorf("%w: catalog command with %d changes, want 1", outcome.ErrUnknown, set)
 	}
 	return c, nil
 }
@@ -152,7 +154,7 @@ func (c *Catalog) LastApplied() Index { return c.applied }
 // then. A command at or below LastApplied is not applied again.
 func (c *Catalog) Apply(index Index, cmd []byte) CatalogResult {
 	if index <= c.applied {
-		return CatalogResult{Err: fmt.Errorf("%w: catalog command %d applied after %d", ErrUnknown, index, c.applied)}
+		return CatalogResult{Err: fmt.Errorf("%w: catalog command %d applied after %d", outcome.ErrUnknown, index, c.applied)}
 	}
 	command, err := decodeCatalogCommand(cmd)
 	if errors.Is(err, ErrNewer) {
@@ -220,13 +222,13 @@ func (c *Catalog) formCluster(f *FormCluster) (*Topics, error) {
 		if c.view.clusterID == f.ClusterID {
 			return c.view, nil
 		}
-		return nil, fmt.Errorf("%w: this cluster is %s and stays it", ErrClusterMismatch, c.view.clusterID)
+		return nil, fmt.Errorf("%w: this cluster is %s and stays it", outcome.ErrClusterMismatch, c.view.clusterID)
 	}
 	if err := checkClusterID(f.ClusterID); err != nil {
 		return nil, err
 	}
 	if len(f.Nodes) == 0 {
-		return nil, fmt.Errorf("%w: a cluster is formed by one node at least", ErrInvalidConfig)
+		return nil, fmt.Errorf("%w: a cluster is formed by one node at least", outcome.ErrInvalidConfig)
 	}
 	next := c.view
 	for _, node := range f.Nodes {
@@ -234,7 +236,7 @@ func (c *Catalog) formCluster(f *FormCluster) (*Topics, error) {
 			return nil, err
 		}
 		if _, ok := next.Node(node.ID); ok {
-			return nil, fmt.Errorf("%w: two nodes are named %s; give each its own --node-id", ErrNodeConflict, node.ID)
+			return nil, fmt.Errorf("%w: two nodes are named %s; give each its own --node-id", outcome.ErrNodeConflict, node.ID)
 		}
 		next = next.withNode(node)
 	}
@@ -244,11 +246,11 @@ func (c *Catalog) formCluster(f *FormCluster) (*Topics, error) {
 
 func checkClusterID(id string) error {
 	if id == "" || len(id) > 64 {
-		return fmt.Errorf("%w: cluster id of %d characters, want 1 to 64", ErrInvalidConfig, len(id))
+		return fmt.Errorf("%w: cluster id of %d characters, want 1 to 64", outcome.ErrInvalidConfig, len(id))
 	}
 	for i := range len(id) {
 		if c := id[i]; !('a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || c == '-' || c == '_') {
-			return fmt.Errorf("%w: cluster id %q, want a-z, A-Z, 0-9, '-' and '_' only", ErrInvalidConfig, id)
+			return fmt.Errorf("%w: cluster id %q, want a-z, A-Z, 0-9, '-' and '_' only", outcome.ErrInvalidConfig, id)
 		}
 	}
 	return nil
@@ -260,7 +262,7 @@ func (c *Catalog) registerNode(node Node) (*Topics, error) {
 	}
 	if c.view.clusterID == "" {
 		// The first nodes must not find their names taken by one that came in between.
-		return nil, fmt.Errorf("%w: the cluster is not formed yet", ErrNoLeader)
+		return nil, fmt.Errorf("%w: the cluster is not formed yet", outcome.ErrNoLeader)
 	}
 	old, ok := c.view.Node(node.ID)
 	node.State, node.Successor = old.State, old.Successor
@@ -268,12 +270,12 @@ func (c *Catalog) registerNode(node Node) (*Topics, error) {
 	case !ok:
 	case old.Incarnation != node.Incarnation:
 		return nil, fmt.Errorf("%w: node %s is registered with data directory %s and came with %s; start it with a new --node-id, or bring back the old data directory",
-			ErrNodeConflict, node.ID, old.Incarnation, node.Incarnation)
+			outcome.ErrNodeConflict, node.ID, old.Incarnation, node.Incarnation)
 	case old == node:
 		return c.view, nil
 	}
 	if node.level() < c.view.Level() {
-		return nil, fmt.Errorf("%w: node %s knows level %d, and the cluster is at %d: start it with a newer program", ErrLevel, node.ID, node.level(), c.view.Level())
+		return nil, fmt.Errorf("%w: node %s knows level %d, and the cluster is at %d: start it with a newer program", outcome.ErrLevel, node.ID, node.level(), c.view.Level())
 	}
 	return c.view.withNode(node), nil
 }
@@ -284,12 +286,12 @@ func (c *Catalog) removeNode(r *RemoveNode) (*Topics, error) {
 		return c.view, nil
 	}
 	if len(c.view.nodes) == 1 {
-		return nil, fmt.Errorf("%w: node %s is the cluster's last", ErrInvalidAssignment, r.ID)
+		return nil, fmt.Errorf("%w: node %s is the cluster's last", outcome.ErrInvalidAssignment, r.ID)
 	}
 	for _, topic := range c.view.Placed() {
 		for i, p := range topic.Partitions {
 			if p.Holds(r.ID) {
-				return nil, fmt.Errorf("%w: node %s still holds a replica of %s-%d", ErrInvalidAssignment, r.ID, topic.Name, i)
+				return nil, fmt.Errorf("%w: node %s still holds a replica of %s-%d", outcome.ErrInvalidAssignment, r.ID, topic.Name, i)
 			}
 		}
 	}
@@ -305,7 +307,7 @@ func (c *Catalog) createTopic(topic *Topic) (*Topics, error) {
 		return c.view, nil
 	}
 	if slices.Contains(c.deleted, topic.ID) {
-		return nil, fmt.Errorf("%w: id %s was that of a topic that is deleted", ErrTopicExists, topic.ID)
+		return nil, fmt.Errorf("%w: id %s was that of a topic that is deleted", outcome.ErrTopicExists, topic.ID)
 	}
 	if err := c.view.CheckCreate(topic); err != nil {
 		return nil, err
@@ -325,9 +327,9 @@ func (c *Catalog) deleteTopic(d *DeleteTopic) (*Topics, error) {
 			return c.view, nil
 		}
 		if d.Name == "" {
-			return nil, fmt.Errorf("%w: no topic has id %s", ErrUnknownTopicOrPartition, d.ID)
+			return nil, fmt.Errorf("%w: no topic has id %s", outcome.ErrUnknownTopicOrPartition, d.ID)
 		}
-		return nil, fmt.Errorf("%w: %q", ErrUnknownTopicOrPartition, d.Name)
+		return nil, fmt.Errorf("%w: %q", outcome.ErrUnknownTopicOrPartition, d.Name)
 	}
 	c.deleted = append(c.deleted, topic.ID)
 	c.deleted = c.deleted[max(0, len(c.deleted)-maxDeleted):]
@@ -336,10 +338,10 @@ func (c *Catalog) deleteTopic(d *DeleteTopic) (*Topics, error) {
 
 func (c *Catalog) allocateProducerIDs(count int64) CatalogResult {
 	if c.view.clusterID == "" {
-		return CatalogResult{Err: fmt.Errorf("%w: the cluster is not formed yet", ErrNoLeader)}
+		return CatalogResult{Err: fmt.Errorf("%w: the cluster is not formed yet", outcome.ErrNoLeader)}
 	}
 	if count < 1 || count > MaxProducerIDBlock || c.nextProducerID > math.MaxInt64-count {
-		return CatalogResult{Err: fmt.Errorf("%w: %d producer ids after %d, want 1 to %d", ErrInvalidConfig, count, c.nextProducerID, MaxProducerIDBlock)}
+		return CatalogResult{Err: fmt.Errorf("%w: %d producer ids after %d, want 1 to %d", outcome.ErrInvalidConfig, count, c.nextProducerID, MaxProducerIDBlock)}
 	}
 	first := c.nextProducerID
 	c.nextProducerID += count

@@ -10,6 +10,8 @@ import (
 	"testing"
 
 	"pgregory.net/rapid"
+
+	"github.com/trimaran-io/trimaran/outcome"
 )
 
 // drawCommand draws a command that may or may not be allowed, out of few enough
@@ -120,7 +122,7 @@ func TestACatalogIsWhatItsLogSays(t *testing.T) {
 			if (result.Err != nil || c.View() == view) && contents(c) != before {
 				t.Fatalf("the state changed behind %v", result.Err)
 			}
-			if result.Err != nil && Code(result.Err) == ErrUnknown && !errors.Is(result.Err, ErrUnknown) {
+			if result.Err != nil && outcome.Code(result.Err) == outcome.ErrUnknown && !errors.Is(result.Err, outcome.ErrUnknown) {
 				t.Fatalf("an error without a code: %v", result.Err)
 			}
 			if !bytes.Equal(snapshot, other.Snapshot()) || !bytes.Equal(snapshot, restored.Snapshot()) {

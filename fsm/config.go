@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/trimaran-io/trimaran/outcome"
 )
 
 // ConfigType says how a configuration's value is written.
@@ -131,7 +133,7 @@ func CheckConfigs(values map[string]string) error {
 	for _, name := range slices.Sorted(maps.Keys(values)) {
 		c, ok := LookupConfig(name)
 		if !ok {
-			return fmt.Errorf("%w: no configuration is named %q", ErrInvalidConfig, name)
+			return fmt.Errorf("%w: no configuration is named %q", outcome.ErrInvalidConfig, name)
 		}
 		if err := c.Check(values[name]); err != nil {
 			return err
@@ -151,7 +153,7 @@ func CheckWish(set, wanted map[string]string, factor int) error {
 		if old, was := set[name]; was && strings.TrimSpace(old) == value {
 			continue
 		}
-		bad := func(why string) error { return fmt.Errorf("%w: %s=%q, %s", ErrInvalidConfig, name, value, why) }
+		bad := func(why string) error { return fmt.Errorf("%w: %s=%q, %s", outcome.ErrInvalidConfig, name, value, why) }
 		switch name {
 		case "compression.gzip.level":
 			if value == "0" {
@@ -212,10 +214,10 @@ func isNumber(text string) bool {
 func (c Config) Check(value string) error {
 	value = strings.TrimSpace(value)
 	bad := func(want string) error {
-		return fmt.Errorf("%w: %s=%q, want %s", ErrInvalidConfig, c.Name, value, want)
+		return fmt.Errorf("%w: %s=%q, want %s", outcome.ErrInvalidConfig, c.Name, value, want)
 	}
 	if len(value) > MaxConfigValue {
-		return fmt.Errorf("%w: %s has a value of %d bytes, want at most %d", ErrInvalidConfig, c.Name, len(value), MaxConfigValue)
+		return fmt.Errorf("%w: %s has a value of %d bytes, want at most %d", outcome.ErrInvalidConfig, c.Name, len(value), MaxConfigValue)
 	}
 	switch c.Type {
 	case ConfigInt, ConfigLong:
@@ -271,7 +273,7 @@ func (t *Topics) checkLists(values map[string]string) error {
 	}
 	for _, name := range slices.Sorted(maps.Keys(values)) {
 		if c, ok := LookupConfig(name); ok && c.Type == ConfigList && c.Values != nil && strings.TrimSpace(values[name]) == "" {
-			return fmt.Errorf("%w: %s is empty, which needs level 3 on all nodes, and the cluster is at %d", ErrInvalidConfig, name, t.Level())
+			return fmt.Errorf("%w: %s is empty, which needs level 3 on all nodes, and the cluster is at %d", outcome.ErrInvalidConfig, name, t.Level())
 		}
 	}
 	return nil

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"slices"
 	"testing"
+
+	"github.com/trimaran-io/trimaran/outcome"
 )
 
 // No configuration is taken and forgotten: it is obeyed, or a reason says why it need not be.
@@ -45,7 +47,7 @@ func TestConfigsThatCannotBeObeyedAreRefused(t *testing.T) {
 		{nil, map[string]string{"min.compaction.lag.ms": "10", "max.compaction.lag.ms": "10"}, 1, true},
 	} {
 		err := CheckWish(test.set, test.wanted, test.factor)
-		if (err == nil) != test.ok || err != nil && !errors.Is(err, ErrInvalidConfig) {
+		if (err == nil) != test.ok || err != nil && !errors.Is(err, outcome.ErrInvalidConfig) {
 			t.Errorf("%v, before %v, %d replicas: %v", test.wanted, test.set, test.factor, err)
 		}
 	}
@@ -58,7 +60,7 @@ func TestAListThatIsEmptyForAMomentNeedsLevel3(t *testing.T) {
 	for _, level := range []int{2, 3} {
 		c := twoIncarnations(t, level)
 		err := c.Apply(100, CatalogCommand{AlterConfigs: &AlterConfigs{Topic: TopicID{15: 2}, Changes: changes}}.Encode()).Err
-		if errors.Is(err, ErrInvalidConfig) != (level < 3) || (err == nil) != (level >= 3) {
+		if errors.Is(err, outcome.ErrInvalidConfig) != (level < 3) || (err == nil) != (level >= 3) {
 			t.Errorf("level %d: %v", level, err)
 		}
 	}

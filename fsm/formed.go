@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"github.com/trimaran-io/trimaran/outcome"
 )
 
 // This file says who forms a Raft group.
@@ -90,7 +92,7 @@ func changePartitions(topic *Topic, change func(*Partition)) *Topic {
 // checkNoVoters checks a partition of a command.
 func (p *Partition) checkNoVoters() error {
 	if p.Voters != nil {
-		return fmt.Errorf("%w: who forms a group is not for a command to say", ErrInvalidAssignment)
+		return fmt.Errorf("%w: who forms a group is not for a command to say", outcome.ErrInvalidAssignment)
 	}
 	return nil
 }
@@ -122,7 +124,7 @@ func (t *Topics) CheckName(id NodeID) error {
 		for i := range topic.Partitions {
 			if slices.Contains(topic.Partitions[i].Bootstrap, id) {
 				return fmt.Errorf("%w: the name %s was that of a node that has left, and %s-%d was created on it; it can be used again when all nodes run this program (level %d, the cluster is at %d)",
-					ErrInvalidConfig, id, topic.Name, i, levelVoters, t.Level())
+					outcome.ErrInvalidConfig, id, topic.Name, i, levelVoters, t.Level())
 			}
 		}
 	}

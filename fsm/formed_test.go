@@ -9,6 +9,8 @@ import (
 	"testing"
 
 	"pgregory.net/rapid"
+
+	"github.com/trimaran-io/trimaran/outcome"
 )
 
 // formingModel is nodes and one partition's groups beside a catalog: who has opened a replica, and whom the
@@ -318,7 +320,7 @@ func TestVotersAreNotForCommandsToSay(t *testing.T) {
 		{CreatePartitions: &CreatePartitions{TopicID{15: 2}, 1, []Partition{bad}}},
 		{CreateGroupShards: &CreateGroupShards{1, []Partition{bad}}},
 	} {
-		if err := c.Apply(Index(100+i), command.Encode()).Err; !errors.Is(err, ErrInvalidAssignment) {
+		if err := c.Apply(Index(100+i), command.Encode()).Err; !errors.Is(err, outcome.ErrInvalidAssignment) {
 			t.Errorf("%d: %v", i, err)
 		}
 	}
@@ -337,7 +339,7 @@ func TestANameThatAGroupWasCreatedOnIsFreeFromLevel3On(t *testing.T) {
 		if err := c.Apply(103, CatalogCommand{RemoveNode: &RemoveNode{"n2", "bbbbbbbb"}}.Encode()).Err; err != nil {
 			t.Fatal(err)
 		}
-		if err := c.View().CheckName("n2"); (err == nil) != (level >= levelVoters) || err != nil && !errors.Is(err, ErrInvalidConfig) {
+		if err := c.View().CheckName("n2"); (err == nil) != (level >= levelVoters) || err != nil && !errors.Is(err, outcome.ErrInvalidConfig) {
 			t.Errorf("level %d: %v", level, err)
 		}
 		if err := c.View().CheckName("n3"); err != nil {
@@ -364,7 +366,7 @@ func TestAnOldSettleIsVoid(t *testing.T) {
 		t.Errorf("%d are leaving", n)
 	}
 	before := twoIncarnations(t, 2)
-	if err := before.Apply(100, CatalogCommand{Settle: &Settle{Topic: TopicID{15: 1}, Nodes: []NodeID{"n1"}, Replicas: []NodeID{"n2"}}}.Encode()).Err; !errors.Is(err, ErrLevel) {
+	if err := before.Apply(100, CatalogCommand{Settle: &Settle{Topic: TopicID{15: 1}, Nodes: []NodeID{"n1"}, Replicas: []NodeID{"n2"}}}.Encode()).Err; !errors.Is(err, outcome.ErrLevel) {
 		t.Errorf("at level 2: %v", err)
 	}
 }

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"iter"
 	"slices"
+
+	"github.com/trimaran-io/trimaran/outcome"
 )
 
 // This file is what the catalog and a Raft log know of consumer groups. Their
@@ -63,7 +65,7 @@ func (c *Catalog) createGroupShards(create *CreateGroupShards) (*Topics, error) 
 	replicas := make([][]NodeID, len(topic.Partitions))
 	for i, p := range topic.Partitions {
 		if !slices.Equal(p.Replicas, p.Bootstrap) {
-			return nil, fmt.Errorf("%w: shard %d: its group is formed with %q and its replicas are %q", ErrInvalidAssignment, i, p.Bootstrap, p.Replicas)
+			return nil, fmt.Errorf("%w: shard %d: its group is formed with %q and its replicas are %q", outcome.ErrInvalidAssignment, i, p.Bootstrap, p.Replicas)
 		}
 		if err := p.checkNoVoters(); err != nil {
 			return nil, err
@@ -84,15 +86,15 @@ func (c *Catalog) createGroupShards(create *CreateGroupShards) (*Topics, error) 
 func (t *Topics) checkShards(topic *Topic) error {
 	switch n := len(topic.Partitions); {
 	case t.groups != nil:
-		return fmt.Errorf("%w: the shards of consumer groups", ErrTopicExists)
+		return fmt.Errorf("%w: the shards of consumer groups", outcome.ErrTopicExists)
 	case topic.Name != GroupShardsName || topic.ID != GroupShardsID:
-		return fmt.Errorf("%w: %q is not the name of an internal topic", ErrInvalidTopicName, topic.Name)
+		return fmt.Errorf("%w: %q is not the name of an internal topic", outcome.ErrInvalidTopicName, topic.Name)
 	case n < 1 || n > MaxGroupShards:
-		return fmt.Errorf("%w: %d shards, want 1 to %d", ErrInvalidPartitions, n, MaxGroupShards)
+		return fmt.Errorf("%w: %d shards, want 1 to %d", outcome.ErrInvalidPartitions, n, MaxGroupShards)
 	case topic.ReplicationFactor < 1 || topic.ReplicationFactor > len(t.nodes):
-		return fmt.Errorf("%w: %d, and the cluster has %d nodes", ErrInvalidReplicationFactor, topic.ReplicationFactor, len(t.nodes))
+		return fmt.Errorf("%w: %d, and the cluster has %d nodes", outcome.ErrInvalidReplicationFactor, topic.ReplicationFactor, len(t.nodes))
 	case len(topic.Configs) > 0:
-		return fmt.Errorf("%w: an internal topic has none", ErrInvalidConfig)
+		return fmt.Errorf("%w: an internal topic has none", outcome.ErrInvalidConfig)
 	}
 	return nil
 }
@@ -125,13 +127,13 @@ func GroupCommands(data []byte) iter.Seq2[[]byte, error] {
 			return
 		}
 		if !IsGroupEntry(data) {
-			yield(nil, fmt.Errorf("%w: no commands of consumer groups", ErrUnknown))
+			yield(nil, fmt.Errorf("%w: no commands of consumer groups", outcome.ErrUnknown))
 			return
 		}
 		for rest := data[1:]; len(rest) > 0; {
 			size, n := binary.Uvarint(rest)
 			if n <= 0 || size > uint64(len(rest)-n) {
-				yield(nil, fmt.Errorf("%w: a command of consumer groups is cut short", ErrUnknown))
+				yield(nil, fmt.Errorf("%w: a command of consumer groups is cut short", outcome.ErrUnknown))
 				return
 			}
 			command := rest[n : n+int(size) : n+int(size)]

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"slices"
 	"testing"
+
+	"github.com/trimaran-io/trimaran/outcome"
 )
 
 // shardsOn gives a command for n shards on nodes n1 and n2, in turns.
@@ -46,7 +48,7 @@ func raisedCatalog(t testing.TB) *Catalog {
 
 func TestShardsWaitForTheLastOldProgram(t *testing.T) {
 	c := sampleCatalog()
-	if r := c.Apply(5, CatalogCommand{CreateGroupShards: shardsOn(4)}.Encode()); Code(r.Err) != ErrLevel {
+	if r := c.Apply(5, CatalogCommand{CreateGroupShards: shardsOn(4)}.Encode()); outcome.Code(r.Err) != outcome.ErrLevel {
 		t.Errorf("created in a cluster of level %d: %v", c.View().Level(), r.Err)
 	}
 }

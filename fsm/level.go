@@ -1,6 +1,10 @@
 package fsm
 
-import "fmt"
+import (
+	"fmt"
+
+	"github.com/trimaran-io/trimaran/outcome"
+)
 
 // Level is what this program knows of the replicated formats: the catalog's commands, what may stand
 // in a partition's log, what nodes ask of each other on behalf of both. Whatever is added to
@@ -55,7 +59,7 @@ func (n Node) level() int { return max(n.Level, 1) }
 // CheckLevel says whether the catalog's log may have the command now. The error is ErrLevel.
 func (t *Topics) CheckLevel(c *CatalogCommand) error {
 	if need := c.level(); need > t.Level() {
-		return fmt.Errorf("%w: this needs level %d on all nodes, and the cluster is at %d", ErrLevel, need, t.Level())
+		return fmt.Errorf("%w: this needs level %d on all nodes, and the cluster is at %d", outcome.ErrLevel, need, t.Level())
 	}
 	return nil
 }
@@ -86,7 +90,7 @@ func (c *Catalog) raiseLevel(r *RaiseLevel) (*Topics, error) {
 	case r.Level <= c.view.Level():
 		return c.view, nil
 	case r.Level > c.view.NextLevel():
-		return nil, fmt.Errorf("%w: level %d is asked for, and nodes know %d", ErrLevel, r.Level, c.view.NextLevel())
+		return nil, fmt.Errorf("%w: level %d is asked for, and nodes know %d", outcome.ErrLevel, r.Level, c.view.NextLevel())
 	}
 	next := c.view
 	if next.Level() < levelVoters && r.Level >= levelVoters {

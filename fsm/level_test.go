@@ -3,6 +3,8 @@ package fsm
 import (
 	"errors"
 	"testing"
+
+	"github.com/trimaran-io/trimaran/outcome"
 )
 
 func TestLevelRisesWhenEveryNodeKnowsIt(t *testing.T) {
@@ -43,17 +45,17 @@ func TestLevelRisesWhenEveryNodeKnowsIt(t *testing.T) {
 	at(1, 1)
 	must(nil, CatalogCommand{RegisterNode: node("n1", newer)})
 	at(1, 1)
-	must(ErrLevel, CatalogCommand{RaiseLevel: &RaiseLevel{newer}})
+	must(outcome.ErrLevel, CatalogCommand{RaiseLevel: &RaiseLevel{newer}})
 	must(nil, CatalogCommand{RegisterNode: node("n2", newer)})
 	at(1, newer)
-	must(ErrLevel, CatalogCommand{RaiseLevel: &RaiseLevel{newer + 1}})
+	must(outcome.ErrLevel, CatalogCommand{RaiseLevel: &RaiseLevel{newer + 1}})
 	must(nil, CatalogCommand{RaiseLevel: &RaiseLevel{newer}})
 	at(newer, newer)
 	must(nil, CatalogCommand{RaiseLevel: &RaiseLevel{1}}) // there is no way back
 	at(newer, newer)
-	must(ErrLevel, CatalogCommand{RegisterNode: node("n3", newer-1)})
-	must(ErrLevel, CatalogCommand{RegisterNode: node("n2", 0)})
+	must(outcome.ErrLevel, CatalogCommand{RegisterNode: node("n3", newer-1)})
+	must(outcome.ErrLevel, CatalogCommand{RegisterNode: node("n2", 0)})
 	must(nil, CatalogCommand{RegisterNode: node("n3", newer+5)})
 	at(newer, newer)
-	must(ErrInvalidConfig, CatalogCommand{RegisterNode: node("n4", -1)})
+	must(outcome.ErrInvalidConfig, CatalogCommand{RegisterNode: node("n4", -1)})
 }

@@ -3,6 +3,8 @@ package fsm
 import (
 	"fmt"
 	"slices"
+
+	"github.com/trimaran-io/trimaran/outcome"
 )
 
 // This file holds what moves replicas: states of nodes, and where partitions shall live.
@@ -29,7 +31,7 @@ func (s NodeState) check() error {
 	case NodeActive, NodeDraining, NodeLeaving:
 		return nil
 	}
-	return fmt.Errorf("%w: node state %q", ErrInvalidConfig, s)
+	return fmt.Errorf("%w: node state %q", outcome.ErrInvalidConfig, s)
 }
 
 // SetNodeState changes the state of a node.
@@ -81,14 +83,14 @@ func (p *Partition) Holds(id NodeID) bool {
 func (c *Catalog) setNodeState(s *SetNodeState) (*Topics, error) {
 	node, ok := c.view.Node(s.ID)
 	if !ok {
-		return nil, fmt.Errorf("%w: no node %q is registered", ErrInvalidAssignment, s.ID)
+		return nil, fmt.Errorf("%w: no node %q is registered", outcome.ErrInvalidAssignment, s.ID)
 	}
 	if err := s.State.check(); err != nil {
 		return nil, err
 	}
 	if s.Successor != "" {
 		if _, ok := c.view.Node(s.Successor); !ok || s.Successor == s.ID || s.State != NodeLeaving {
-			return nil, fmt.Errorf("%w: node %s cannot be succeeded by %q", ErrInvalidAssignment, s.ID, s.Successor)
+			return nil, fmt.Errorf("%w: node %s cannot be succeeded by %q", outcome.ErrInvalidAssignment, s.ID, s.Successor)
 		}
 	}
 	next := node
@@ -102,16 +104,16 @@ func (c *Catalog) setNodeState(s *SetNodeState) (*Topics, error) {
 func (c *Catalog) reassign(r *Reassign) (*Topics, error) {
 	old, ok := c.view.placed(r.Topic)
 	if !ok {
-		return nil, fmt.Errorf("%w: no topic has id %s", ErrUnknownTopicOrPartition, r.Topic)
+		return nil, fmt.Errorf("%w: no topic has id %s", outcome.ErrUnknownTopicOrPartition, r.Topic)
 	}
 	factor := old.ReplicationFactor
 	if r.ReplicationFactor != 0 && r.ReplicationFactor != factor {
 		factor = r.ReplicationFactor
 		if factor < 1 || factor > len(c.view.nodes) {
-			return nil, fmt.Errorf("%w: %d, and the cluster has %d nodes", ErrInvalidReplicationFactor, factor, len(c.view.nodes))
+			return nil, fmt.Errorf("%w: %d, and the cluster has %d nodes", outcome.ErrInvalidReplicationFactor, factor, len(c.view.nodes))
 		}
 		if len(r.Moves) != len(old.Partitions) {
-			return nil, fmt.Errorf("%w: %d partitions are named, topic %s has %d", ErrInvalidAssignment, len(r.Moves), old.Name, len(old.Partitions))
+			return nil, fmt.Errorf("%w: %d partitions are named, topic %s has %d", outcome.ErrInvalidAssignment, len(r.Moves), old.Name, len(old.Partitions))
 		}
 	}
 	topic := *old
@@ -121,7 +123,7 @@ func (c *Catalog) reassign(r *Reassign) (*Topics, error) {
 	seen := map[int32]bool{}
 	for _, m := range r.Moves {
 		if m.Partition < 0 || int(m.Partition) >= len(topic.Partitions) || seen[m.Partition] {
-			return nil, fmt.Errorf("%w: partition %d of topic %s", ErrUnknownTopicOrPartition, m.Partition, old.Name)
+			return nil, fmt.Errorf("%w: partition %d of topic %s", outcome.ErrUnknownTopicOrPartition, m.Partition, old.Name)
 		}
 		seen[m.Partition] = true
 		if err := CheckAssignment([][]NodeID{m.To}, factor, c.view.isRegistered); err != nil {
@@ -132,7 +134,7 @@ func (c *Catalog) reassign(r *Reassign) (*Topics, error) {
 			continue
 		}
 		if !slices.Equal(p.Replicas, m.From) {
-			return nil, fmt.Errorf("%w: partition %d has its replicas on %q, not on %q", ErrInvalidAssignment, m.Partition, p.Replicas, m.From)
+			return nil, fmt.Errorf("%w: partition %d has its replicas on %q, not on %q", outcome.ErrInvalidAssignment, m.Partition, p.Replicas, m.From)
 		}
 		var leaving []NodeID
 		for _, id := range p.Holders() {
@@ -152,7 +154,7 @@ func (c *Catalog) reassign(r *Reassign) (*Topics, error) {
 func (c *Catalog) settle(s *Settle) (*Topics, error) {
 	old, ok := c.view.placed(s.Topic)
 	if !ok || s.Partition < 0 || int(s.Partition) >= len(old.Partitions) {
-		return nil, fmt.Errorf("%w: partition %d of topic %s", ErrUnknownTopicOrPartition, s.Partition, s.Topic)
+		return nil, fmt.Errorf("%w: partition %d of topic %s", outcome.ErrUnknownTopicOrPartition, s.Partition, s.Topic)
 	}
 	if s.Replicas != nil && !slices.Equal(s.Replicas, old.Partitions[s.Partition].Replicas) {
 		return c.view, nil
@@ -172,32 +174,4 @@ func (c *Catalog) settle(s *Settle) (*Topics, error) {
 	// Its leader says so: the group has been formed. Who comes back later does not form it again.
 	topic.Partitions[s.Partition].Voters = nil
 	return c.view.withTopic(&topic), nil
-}
-
-// AdminOp is what an operator asks for.
-type AdminOp string
-
-const (
-	OpDrain             AdminOp = "drain"
-	OpActivate          AdminOp = "activate" // ends drain and decommission
-	OpDecommission      AdminOp = "decommission"
-	OpReplace           AdminOp = "replace"
-	OpReplicationFactor AdminOp = "replication-factor"
-)
-
-// AdminRequest is what an operator asks for.
-type AdminRequest struct {
-	Op        AdminOp `json:"op"`
-	Node      NodeID  `json:"node,omitempty"`
-	Successor NodeID  `json:"successor,omitempty"` // of OpReplace; "": whichever nodes suit
-	Topic     string  `json:"topic,omitempty"`     // of OpReplicationFactor
-	Factor    int     `json:"factor,omitempty"`
-}
-
-// AdminAnswer says what became of an AdminRequest.
-type AdminAnswer struct {
-	Error string `json:"error,omitempty"` // "": it is in the catalog
-	// Retriable says that the same request may be granted in a moment: the catalog has no leader now.
-	// All requests may be made twice.
-	Retriable bool `json:"retriable,omitempty"`
 }

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"slices"
 	"testing"
+
+	"github.com/trimaran-io/trimaran/outcome"
 )
 
 // TestAMoveInSteps: who leaves is a holder until it is settled, plans that rest on another state are void, and a
@@ -30,7 +32,7 @@ func TestAMoveInSteps(t *testing.T) {
 		return CatalogCommand{Reassign: &Reassign{Topic: id, Moves: []Move{{From: from, To: to}}}}
 	}
 	second := []NodeID{"n4", "n2", "n3"}
-	must(ErrLevel, move(first, second))
+	must(outcome.ErrLevel, move(first, second))
 	for _, node := range nodes {
 		node.Level = 2
 		must(nil, CatalogCommand{RegisterNode: &node})
@@ -53,11 +55,11 @@ func TestAMoveInSteps(t *testing.T) {
 	must(nil, move(first, second))
 	holders("n4", "n2", "n3", "n1")
 	must(nil, move(first, second)) // as it is
-	must(ErrInvalidAssignment, move(first, []NodeID{"n1", "n2", "n4"}))
-	must(ErrInvalidAssignment, move(second, []NodeID{"n1", "n2"}))
-	must(ErrInvalidAssignment, move(second, []NodeID{"n1", "n1", "n2"}))
-	must(ErrInvalidAssignment, move(second, []NodeID{"n1", "n2", "n9"}))
-	must(ErrInvalidAssignment, CatalogCommand{RemoveNode: &RemoveNode{"n1", "aaaaaaaa"}})
+	must(outcome.ErrInvalidAssignment, move(first, []NodeID{"n1", "n2", "n4"}))
+	must(outcome.ErrInvalidAssignment, move(second, []NodeID{"n1", "n2"}))
+	must(outcome.ErrInvalidAssignment, move(second, []NodeID{"n1", "n1", "n2"}))
+	must(outcome.ErrInvalidAssignment, move(second, []NodeID{"n1", "n2", "n9"}))
+	must(outcome.ErrInvalidAssignment, CatalogCommand{RemoveNode: &RemoveNode{"n1", "aaaaaaaa"}})
 	// Another plan before the first is done: who has not come yet may have to go as well.
 	third := []NodeID{"n1", "n2", "n3"}
 	must(nil, move(second, third))
@@ -65,18 +67,18 @@ func TestAMoveInSteps(t *testing.T) {
 	must(nil, CatalogCommand{Settle: &Settle{Topic: id, Nodes: []NodeID{"n4", "n2"}}})
 	holders("n1", "n2", "n3")
 	must(nil, CatalogCommand{Settle: &Settle{Topic: id, Nodes: []NodeID{"n4"}}})
-	must(ErrUnknownTopicOrPartition, CatalogCommand{Settle: &Settle{Topic: id, Partition: 2}})
+	must(outcome.ErrUnknownTopicOrPartition, CatalogCommand{Settle: &Settle{Topic: id, Partition: 2}})
 
-	must(ErrInvalidAssignment, CatalogCommand{Reassign: &Reassign{Topic: id, ReplicationFactor: 1, Moves: []Move{{From: first, To: first[:1]}}}})
+	must(outcome.ErrInvalidAssignment, CatalogCommand{Reassign: &Reassign{Topic: id, ReplicationFactor: 1, Moves: []Move{{From: first, To: first[:1]}}}})
 	must(nil, CatalogCommand{Reassign: &Reassign{Topic: id, ReplicationFactor: 1, Moves: []Move{{From: first, To: first[:1]}, {Partition: 1, From: first, To: first[2:]}}}})
 	holders("n1", "n2", "n3")
 	must(nil, CatalogCommand{Settle: &Settle{Topic: id, Nodes: []NodeID{"n2", "n3"}}})
 	holders("n1")
 
 	must(nil, CatalogCommand{SetNodeState: &SetNodeState{ID: "n4", State: NodeLeaving, Successor: "n1"}})
-	must(ErrInvalidAssignment, CatalogCommand{SetNodeState: &SetNodeState{ID: "n4", State: NodeDraining, Successor: "n1"}})
-	must(ErrInvalidAssignment, CatalogCommand{SetNodeState: &SetNodeState{ID: "n4", State: NodeLeaving, Successor: "n4"}})
-	must(ErrInvalidConfig, CatalogCommand{SetNodeState: &SetNodeState{ID: "n4", State: "tired"}})
+	must(outcome.ErrInvalidAssignment, CatalogCommand{SetNodeState: &SetNodeState{ID: "n4", State: NodeDraining, Successor: "n1"}})
+	must(outcome.ErrInvalidAssignment, CatalogCommand{SetNodeState: &SetNodeState{ID: "n4", State: NodeLeaving, Successor: "n4"}})
+	must(outcome.ErrInvalidConfig, CatalogCommand{SetNodeState: &SetNodeState{ID: "n4", State: "tired"}})
 	registered := nodes[3]
 	registered.Level, registered.Zone = 2, "z"
 	must(nil, CatalogCommand{RegisterNode: &registered})

@@ -8,6 +8,7 @@ import (
 	"io"
 
 	"github.com/trimaran-io/trimaran/kafkaproto"
+	"github.com/trimaran-io/trimaran/outcome"
 )
 
 // ErrNewer is in every error about a command, a snapshot or a question that a newer program wrote.
@@ -20,7 +21,7 @@ var ErrNewer = errors.New("written by a newer program")
 type newerError struct{ what string }
 
 func (e newerError) Error() string   { return e.what + ", " + ErrNewer.Error() + ": start that one" }
-func (e newerError) Unwrap() []error { return []error{ErrLevel, ErrNewer} }
+func (e newerError) Unwrap() []error { return []error{outcome.ErrLevel, ErrNewer} }
 
 func newer(format string, args ...any) error { return newerError{fmt.Sprintf(format, args...)} }
 
@@ -34,10 +35,10 @@ func DecodeStrictly(data []byte, into any) error {
 		if json.Unmarshal(data, into) == nil {
 			return newer("%v", err)
 		}
-		return fmt.Errorf("%w: %w", ErrUnknown, err)
+		return fmt.Errorf("%w: %w", outcome.ErrUnknown, err)
 	}
 	if _, err := d.Token(); err != io.EOF {
-		return fmt.Errorf("%w: more than one JSON value", ErrUnknown)
+		return fmt.Errorf("%w: more than one JSON value", outcome.ErrUnknown)
 	}
 	return nil
 }
@@ -58,7 +59,7 @@ func (c *CatalogCommand) checkWords() error {
 		return checkChanges(c.AlterConfigs.Changes, func(name string) (Config, error) {
 			config, known := LookupConfig(name)
 			if !known {
-				return config, fmt.Errorf("%w: no configuration is named %q", ErrInvalidConfig, name)
+				return config, fmt.Errorf("%w: no configuration is named %q", outcome.ErrInvalidConfig, name)
 			}
 			return config, nil
 		})
@@ -81,7 +82,7 @@ func checkChanges(changes []ConfigChange, lookup func(name string) (Config, erro
 			}
 		case DeleteConfig, AppendConfig, SubtractConfig:
 		default:
-			return fmt.Errorf("%w: %s: operation %q", ErrInvalidConfig, config.Name, change.Op)
+			return fmt.Errorf("%w: %s: operation %q", outcome.ErrInvalidConfig, config.Name, change.Op)
 		}
 	}
 	return nil

@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/trimaran-io/trimaran/outcome"
 )
 
 // What a later program may write is not passed over: nothing is applied, not even the index, and the error says why. What no
@@ -74,7 +76,7 @@ func TestUnknownNamesInOldLogsAreVoid(t *testing.T) {
 		{AlterConfigs: &AlterConfigs{Topic: TopicID{15: 2}, Changes: []ConfigChange{{"later.config", SetConfig, "1"}}}},
 		{SetNodeState: &SetNodeState{ID: "n1", State: "resting"}},
 	} {
-		if err := c.Apply(Index(100+i), command.Encode()).Err; !errors.Is(err, ErrInvalidConfig) || c.LastApplied() != Index(100+i) {
+		if err := c.Apply(Index(100+i), command.Encode()).Err; !errors.Is(err, outcome.ErrInvalidConfig) || c.LastApplied() != Index(100+i) {
 			t.Errorf("%+v: %v", command, err)
 		}
 	}
@@ -97,7 +99,7 @@ func TestNothingIsProposedThatTheNextLevelTakesForANewerProgram(t *testing.T) {
 		next := *c.view
 		next.level = levelChecked
 		c.view = &next
-		if err := c.Apply(100, command.Encode()).Err; !errors.Is(err, ErrNewer) || !errors.Is(refused, ErrInvalidConfig) {
+		if err := c.Apply(100, command.Encode()).Err; !errors.Is(err, ErrNewer) || !errors.Is(refused, outcome.ErrInvalidConfig) {
 			t.Errorf("behind the raise it is %v, and before that a leader says %v", err, refused)
 		}
 	}
@@ -135,7 +137,7 @@ func TestSnapshotsAreOfTheClustersLevel(t *testing.T) {
 	if _, err := RestoreCatalog(damaged); errors.Is(err, ErrNewer) {
 		t.Errorf("damage is taken for a later version: %v", err)
 	}
-	if err := error(newer("x")); Code(err) != ErrLevel || !strings.Contains(err.Error(), "start that one") {
-		t.Errorf("%v, %d", err, Code(err))
+	if err := error(newer("x")); outcome.Code(err) != outcome.ErrLevel || !strings.Contains(err.Error(), "start that one") {
+		t.Errorf("%v, %d", err, outcome.Code(err))
 	}
 }

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"unicode"
 	"unicode/utf8"
+
+	"github.com/trimaran-io/trimaran/outcome"
 )
 
 // Node is a registered member of the cluster. Its addresses are not here:
@@ -38,11 +40,11 @@ const (
 // The error is ErrInvalidConfig.
 func CheckNodeID(id NodeID) error {
 	if id == "" || len(id) > maxNodeID {
-		return fmt.Errorf("%w: node id of %d characters, want 1 to %d of a-z, 0-9 and '-'", ErrInvalidConfig, len(id), maxNodeID)
+		return fmt.Errorf("%w: node id of %d characters, want 1 to %d of a-z, 0-9 and '-'", outcome.ErrInvalidConfig, len(id), maxNodeID)
 	}
 	for i := range len(id) {
 		if c := id[i]; !('a' <= c && c <= 'z' || '0' <= c && c <= '9' || c == '-') {
-			return fmt.Errorf("%w: node id %q, want a-z, 0-9 and '-' only", ErrInvalidConfig, id)
+			return fmt.Errorf("%w: node id %q, want a-z, 0-9 and '-' only", outcome.ErrInvalidConfig, id)
 		}
 	}
 	return nil
@@ -54,22 +56,22 @@ func (n Node) check() error {
 		return err
 	}
 	if len(n.Incarnation) != incarnationLen {
-		return fmt.Errorf("%w: node %s: incarnation of %d characters, want %d hexadecimal digits", ErrInvalidConfig, n.ID, len(n.Incarnation), incarnationLen)
+		return fmt.Errorf("%w: node %s: incarnation of %d characters, want %d hexadecimal digits", outcome.ErrInvalidConfig, n.ID, len(n.Incarnation), incarnationLen)
 	}
 	for i := range len(n.Incarnation) {
 		if c := n.Incarnation[i]; !('0' <= c && c <= '9' || 'a' <= c && c <= 'f') {
-			return fmt.Errorf("%w: node %s: incarnation %q, want lowercase hexadecimal digits", ErrInvalidConfig, n.ID, n.Incarnation)
+			return fmt.Errorf("%w: node %s: incarnation %q, want lowercase hexadecimal digits", outcome.ErrInvalidConfig, n.ID, n.Incarnation)
 		}
 	}
 	if n.Level < 0 {
-		return fmt.Errorf("%w: node %s: level %d", ErrInvalidConfig, n.ID, n.Level)
+		return fmt.Errorf("%w: node %s: level %d", outcome.ErrInvalidConfig, n.ID, n.Level)
 	}
 	if len(n.Zone) > maxZone || !utf8.ValidString(n.Zone) {
-		return fmt.Errorf("%w: node %s: zone of %d bytes, want at most %d of UTF-8", ErrInvalidConfig, n.ID, len(n.Zone), maxZone)
+		return fmt.Errorf("%w: node %s: zone of %d bytes, want at most %d of UTF-8", outcome.ErrInvalidConfig, n.ID, len(n.Zone), maxZone)
 	}
 	for _, r := range n.Zone {
 		if !unicode.IsPrint(r) {
-			return fmt.Errorf("%w: node %s: zone %q holds an unprintable character", ErrInvalidConfig, n.ID, n.Zone)
+			return fmt.Errorf("%w: node %s: zone %q holds an unprintable character", outcome.ErrInvalidConfig, n.ID, n.Zone)
 		}
 	}
 	return nil

@@ -7,6 +7,7 @@ import (
 	"math"
 
 	"github.com/trimaran-io/trimaran/kafkaproto"
+	"github.com/trimaran-io/trimaran/outcome"
 )
 
 // The first byte of an entry's data tells what it is. Below 0x80 it is the high
@@ -55,11 +56,11 @@ func checkPlace(h kafkaproto.BatchHeader, next Offset, term Term) error {
 	switch {
 	case h.Records < 1 || int64(h.Records) != int64(h.LastOffsetDelta)+1:
 		// Gaps come from compaction, which never goes through the Raft log.
-		return fmt.Errorf("%w: batch of %d records in %d offsets", ErrCorruptMessage, h.Records, int64(h.LastOffsetDelta)+1)
+		return fmt.Errorf("%w: batch of %d records in %d offsets", outcome.ErrCorruptMessage, h.Records, int64(h.LastOffsetDelta)+1)
 	case LeaderEpoch(h.LeaderEpoch) != term.Epoch():
-		return fmt.Errorf("%w: stamped in epoch %d, committed in %d", ErrVoid, h.LeaderEpoch, term.Epoch())
+		return fmt.Errorf("%w: stamped in epoch %d, committed in %d", outcome.ErrVoid, h.LeaderEpoch, term.Epoch())
 	case Offset(h.BaseOffset) != next:
-		return fmt.Errorf("%w: stamped with offset %d, the next is %d", ErrVoid, h.BaseOffset, next)
+		return fmt.Errorf("%w: stamped with offset %d, the next is %d", outcome.ErrVoid, h.BaseOffset, next)
 	}
 	return nil
 }
@@ -127,7 +128,7 @@ func (p *PartitionState) HashChain() uint64 { return p.chain }
 // below LastApplied is not applied again, and one that a newer program wrote not at all (ErrNewer).
 func (p *PartitionState) Apply(e Entry) Applied {
 	if e.Index <= p.applied {
-		return none(fmt.Errorf("%w: entry %d applied after %d", ErrUnknown, e.Index, p.applied))
+		return none(fmt.Errorf("%w: entry %d applied after %d", outcome.ErrUnknown, e.Index, p.applied))
 	}
 	if !IsRecords(e.Data) {
 		if err := knownControl(e.Data); err != nil {
@@ -157,7 +158,7 @@ func splitRecords(data []byte, into []kafkaproto.Batch) (batches []kafkaproto.Ba
 	for batch, bad := range kafkaproto.Batches(data) {
 		if bad != nil {
 			if err = newerBatch(bad, rest); err == nil {
-				err = coded{ErrCorruptMessage, bad}
+				err = outcome.With(outcome.ErrCorruptMessage, bad)
 			}
 			break
 		}
@@ -203,20 +204,20 @@ func (p *PartitionState) extend(h kafkaproto.BatchHeader) {
 func (p *PartitionState) control(data []byte) error {
 	switch {
 	case len(data) == 0:
-		return fmt.Errorf("%w: empty entry", ErrUnknown)
+		return fmt.Errorf("%w: empty entry", outcome.ErrUnknown)
 	case data[0] == controlNone:
 		return nil
 	case data[0] == controlLogStart && len(data) == logStartSize:
 		return p.advanceLogStart(Offset(binary.BigEndian.Uint64(data[1:])))
 	}
-	return fmt.Errorf("%w: control command %#x of %d bytes", ErrUnknown, data[0], len(data))
+	return fmt.Errorf("%w: control command %#x of %d bytes", outcome.ErrUnknown, data[0], len(data))
 }
 
 // advanceLogStart moves the log start up. A start that is reached already is
 // no error: the deciding leader may have been overtaken by another.
 func (p *PartitionState) advanceLogStart(start Offset) error {
 	if start < 0 || start > p.next {
-		return fmt.Errorf("%w: log start %d, the log ends at %d", ErrOffsetOutOfRange, start, p.next)
+		return fmt.Errorf("%w: log start %d, the log ends at %d", outcome.ErrOffsetOutOfRange, start, p.next)
 	}
 	if start <= p.logStart {
 		return nil

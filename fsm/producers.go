@@ -6,6 +6,7 @@ import (
 	"math"
 
 	"github.com/trimaran-io/trimaran/kafkaproto"
+	"github.com/trimaran-io/trimaran/outcome"
 )
 
 // This file holds what a partition remembers of idempotent producers (KIP-98),
@@ -95,10 +96,10 @@ func (p *ProducerState) Active() ActiveProducer {
 func (p *ProducerState) Judge(h kafkaproto.BatchHeader) (original ProducerBatch, duplicate bool, err error) {
 	switch {
 	case h.ProducerEpoch < p.Epoch:
-		return original, false, fmt.Errorf("%w: producer %d has epoch %d, the batch %d", ErrInvalidProducerEpoch, p.ID, p.Epoch, h.ProducerEpoch)
+		return original, false, fmt.Errorf("%w: producer %d has epoch %d, the batch %d", outcome.ErrInvalidProducerEpoch, p.ID, p.Epoch, h.ProducerEpoch)
 	case h.ProducerEpoch > p.Epoch:
 		if h.BaseSequence != 0 {
-			return original, false, fmt.Errorf("%w: epoch %d of producer %d begins with sequence number %d", ErrOutOfOrderSequence, h.ProducerEpoch, p.ID, h.BaseSequence)
+			return original, false, fmt.Errorf("%w: epoch %d of producer %d begins with sequence number %d", outcome.ErrOutOfOrderSequence, h.ProducerEpoch, p.ID, h.BaseSequence)
 		}
 		return original, false, nil
 	}
@@ -109,7 +110,7 @@ func (p *ProducerState) Judge(h kafkaproto.BatchHeader) (original ProducerBatch,
 		}
 	}
 	if h.BaseSequence != nextSequence(p.LastSequence()) {
-		return original, false, fmt.Errorf("%w: producer %d sent %d after %d", ErrOutOfOrderSequence, p.ID, h.BaseSequence, p.LastSequence())
+		return original, false, fmt.Errorf("%w: producer %d sent %d after %d", outcome.ErrOutOfOrderSequence, p.ID, h.BaseSequence, p.LastSequence())
 	}
 	return original, false, nil
 }
@@ -170,7 +171,7 @@ func (t *producerTable) append(h kafkaproto.BatchHeader, base Offset, at int64) 
 	} else {
 		_, duplicate, err := n.state.Judge(h)
 		if duplicate {
-			err = fmt.Errorf("%w: producer %d has the records from %d on twice in the log", ErrOutOfOrderSequence, h.ProducerID, h.BaseSequence)
+			err = fmt.Errorf("%w: producer %d has the records from %d on twice in the log", outcome.ErrOutOfOrderSequence, h.ProducerID, h.BaseSequence)
 		}
 		breach = err
 		t.forget(n)

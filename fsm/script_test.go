@@ -15,6 +15,7 @@ import (
 	"github.com/cockroachdb/datadriven"
 
 	"github.com/trimaran-io/trimaran/kafkaproto"
+	"github.com/trimaran-io/trimaran/outcome"
 )
 
 // TestCatalogScripts runs testdata/catalog: every command of a script is applied
@@ -373,7 +374,7 @@ func told(err error) string {
 	if err == nil {
 		return "done"
 	}
-	if Code(err) == ErrUnknown && !errors.Is(err, ErrUnknown) {
+	if outcome.Code(err) == outcome.ErrUnknown && !errors.Is(err, outcome.ErrUnknown) {
 		return "UNLISTED ERROR: " + err.Error()
 	}
 	return "refused: " + err.Error()

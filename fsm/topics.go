@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/trimaran-io/trimaran/kafkaproto"
+	"github.com/trimaran-io/trimaran/outcome"
 )
 
 // MaxPartitions is the largest number of partitions of a topic.
@@ -125,11 +126,11 @@ func (t *Topics) ClusterID() string { return t.clusterID }
 // CheckCreate reports whether the topic could be created now: its name is free
 // and allowed, its partitions are placed on registered nodes, its configuration
 // is known. It is what Catalog.Apply asks, so a proposer, or a request that
-// wants validation only, can ask beforehand. The error is the fsm.Error that
+// wants validation only, can ask beforehand. The error is the outcome.Error that
 // Apply would answer, with details.
 func (t *Topics) CheckCreate(topic *Topic) error {
 	if _, ok := t.byName[topic.Name]; ok {
-		return fmt.Errorf("%w: %s", ErrTopicExists, topic.Name)
+		return fmt.Errorf("%w: %s", outcome.ErrTopicExists, topic.Name)
 	}
 	if err := t.checkNew(topic); err != nil {
 		return err
@@ -137,10 +138,10 @@ func (t *Topics) CheckCreate(topic *Topic) error {
 	replicas := make([][]NodeID, len(topic.Partitions))
 	for i, p := range topic.Partitions {
 		if !slices.Equal(p.Replicas, p.Bootstrap) {
-			return fmt.Errorf("%w: partition %d: its group is formed with %q and its replicas are %q", ErrInvalidAssignment, i, p.Bootstrap, p.Replicas)
+			return fmt.Errorf("%w: partition %d: its group is formed with %q and its replicas are %q", outcome.ErrInvalidAssignment, i, p.Bootstrap, p.Replicas)
 		}
 		if len(p.Leaving) > 0 {
-			return fmt.Errorf("%w: partition %d: nobody can be leaving it yet", ErrInvalidAssignment, i)
+			return fmt.Errorf("%w: partition %d: nobody can be leaving it yet", outcome.ErrInvalidAssignment, i)
 		}
 		if err := p.checkNoVoters(); err != nil {
 			return err
@@ -160,25 +161,25 @@ func (t *Topics) CheckCreate(topic *Topic) error {
 // others.
 func (t *Topics) checkNew(topic *Topic) error {
 	if err := kafkaproto.CheckTopicName(topic.Name); err != nil {
-		return coded{ErrInvalidTopicName, err}
+		return outcome.With(outcome.ErrInvalidTopicName, err)
 	}
 	if other, ok := t.byMetric[metricName(topic.Name)]; ok {
-		return fmt.Errorf("%w: %s collides with %s, since '.' and '_' are the same in metrics", ErrInvalidTopicName, topic.Name, other.Name)
+		return fmt.Errorf("%w: %s collides with %s, since '.' and '_' are the same in metrics", outcome.ErrInvalidTopicName, topic.Name, other.Name)
 	}
 	if topic.Internal() {
-		return fmt.Errorf("%w: topic %s has an id that is kept for the shards of consumer groups", ErrUnknown, topic.Name)
+		return fmt.Errorf("%w: topic %s has an id that is kept for the shards of consumer groups", outcome.ErrUnknown, topic.Name)
 	}
 	if topic.ID.IsZero() {
-		return fmt.Errorf("%w: topic %s has no id", ErrUnknown, topic.Name)
+		return fmt.Errorf("%w: topic %s has no id", outcome.ErrUnknown, topic.Name)
 	}
 	if other, ok := t.byID[topic.ID]; ok {
-		return fmt.Errorf("%w: id %s is that of %s", ErrTopicExists, topic.ID, other.Name)
+		return fmt.Errorf("%w: id %s is that of %s", outcome.ErrTopicExists, topic.ID, other.Name)
 	}
 	if n := len(topic.Partitions); n < 1 || n > MaxPartitions {
-		return fmt.Errorf("%w: %d, want 1 to %d", ErrInvalidPartitions, n, MaxPartitions)
+		return fmt.Errorf("%w: %d, want 1 to %d", outcome.ErrInvalidPartitions, n, MaxPartitions)
 	}
 	if rf := topic.ReplicationFactor; rf < 1 || rf > len(t.nodes) {
-		return fmt.Errorf("%w: %d, and the cluster has %d nodes", ErrInvalidReplicationFactor, rf, len(t.nodes))
+		return fmt.Errorf("%w: %d, and the cluster has %d nodes", outcome.ErrInvalidReplicationFactor, rf, len(t.nodes))
 	}
 	return nil
 }
@@ -222,18 +223,18 @@ func (t *Topics) isRegistered(id NodeID) bool {
 // ErrInvalidPartitions.
 func CheckAssignment(replicas [][]NodeID, rf int, registered func(NodeID) bool) error {
 	if n := len(replicas); n < 1 || n > MaxPartitions {
-		return fmt.Errorf("%w: %d, want 1 to %d", ErrInvalidPartitions, n, MaxPartitions)
+		return fmt.Errorf("%w: %d, want 1 to %d", outcome.ErrInvalidPartitions, n, MaxPartitions)
 	}
 	for p, nodes := range replicas {
 		if len(nodes) != rf || rf < 1 {
-			return fmt.Errorf("%w: partition %d has %d replicas, want %d", ErrInvalidAssignment, p, len(nodes), rf)
+			return fmt.Errorf("%w: partition %d has %d replicas, want %d", outcome.ErrInvalidAssignment, p, len(nodes), rf)
 		}
 		for i, id := range nodes {
 			if slices.Contains(nodes[:i], id) {
-				return fmt.Errorf("%w: partition %d has two replicas on node %q", ErrInvalidAssignment, p, id)
+				return fmt.Errorf("%w: partition %d has two replicas on node %q", outcome.ErrInvalidAssignment, p, id)
 			}
 			if !registered(id) {
-				return fmt.Errorf("%w: partition %d: no node %q is registered", ErrInvalidAssignment, p, id)
+				return fmt.Errorf("%w: partition %d: no node %q is registered", outcome.ErrInvalidAssignment, p, id)
 			}
 		}
 	}

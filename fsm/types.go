@@ -1,12 +1,12 @@
 // Package fsm holds the replicated state machines, the catalog and the
-// partition, and the words that every package above it shares: identifiers,
-// offsets, errors.
+// partition, and what they count and name: nodes, topics, offsets, terms. The
+// state of consumer groups is its folder groups.
 //
 // You are here: the bottom of the node. Nothing in this package reads a clock,
 // a random source, the environment, the disk or the network, and nothing logs:
 // what is applied must be the same on every replica. Turning Raft's calls into
-// calls of these machines is package cluster's job; turning errors into
-// protocol codes is package gateway's.
+// calls of these machines is package cluster's job. Why a command was refused is
+// said with an error of package outcome.
 package fsm
 
 import (
@@ -14,6 +14,8 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+
+	"github.com/trimaran-io/trimaran/outcome"
 )
 
 // Offset is a Kafka offset: the position of a record in its partition, from 0.
@@ -102,7 +104,7 @@ type Appended struct {
 	Timestamp int64
 	// Err, if not 0, says why this batch alone was not appended: one of
 	// ErrOutOfOrderSequence and ErrInvalidProducerEpoch.
-	Err Error
+	Err outcome.Error
 }
 
 // Slice is a piece of a partition's log as a reader gets it.

@@ -11,6 +11,7 @@ import (
 	"github.com/trimaran-io/trimaran/gateway/order"
 	"github.com/trimaran-io/trimaran/gateway/session"
 	"github.com/trimaran-io/trimaran/kafkaproto"
+	"github.com/trimaran-io/trimaran/outcome"
 )
 
 // Produce, versions 0 to 13.
@@ -219,7 +220,7 @@ func (r *request) answerProduce(req *kmsg.ProduceRequest, resp *kmsg.ProduceResp
 			if err != nil {
 				out.ErrorCode = r.fail(err)
 				var records *kafkaproto.InvalidRecords
-				var inside fsm.Error // its details name nodes
+				var inside outcome.Error // its details name nodes
 				if !errors.As(err, &inside) {
 					out.ErrorMessage = kmsg.StringPtr(err.Error())
 				}

@@ -8,6 +8,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/trimaran-io/trimaran/fsm"
+	"github.com/trimaran-io/trimaran/outcome"
 )
 
 // Fetch, versions 0 to 18.
@@ -207,7 +208,7 @@ func (f *fetch) resolve(req *kmsg.FetchRequest, resp *kmsg.FetchResponse) {
 			case p.PartitionMaxBytes < 0:
 				err = errFetchSize
 			case p.FetchOffset < 0:
-				err = fsm.ErrOffsetOutOfRange
+				err = outcome.ErrOffsetOutOfRange
 			default:
 				err = s.checkLeaderEpoch(id, p.CurrentLeaderEpoch)
 			}

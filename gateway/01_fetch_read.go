@@ -13,6 +13,7 @@ import (
 
 	"github.com/trimaran-io/trimaran/fsm"
 	"github.com/trimaran-io/trimaran/kafkaproto"
+	"github.com/trimaran-io/trimaran/outcome"
 )
 
 // This file is a fetch at work: what it may read, in which order, and how long it
@@ -189,7 +190,7 @@ func (f *fetch) readPart(ctx context.Context, p *fetchPart) {
 // refuse answers a partition that could not be read.
 func (f *fetch) refuse(ctx context.Context, p *fetchPart, err error) {
 	if ctx.Err() != nil {
-		err = fmt.Errorf("%w: %w", fsm.ErrNoLeader, err) // somebody else may answer sooner
+		err = fmt.Errorf("%w: %w", outcome.ErrNoLeader, err) // somebody else may answer sooner
 	}
 	p.err, p.next = err, -1
 	p.answer(codeOf(err, kmsg.Fetch, f.version), -1, -1)

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/trimaran-io/trimaran/fsm"
+	"github.com/trimaran-io/trimaran/outcome"
 )
 
 // ListOffsets, versions 0 to 11.
@@ -179,7 +180,7 @@ func (r *request) endOffset(ctx context.Context, id fsm.PartitionID, which int64
 		return err
 	}
 	if len(offsets) == 0 {
-		return fsm.ErrUnknown
+		return outcome.ErrUnknown
 	}
 	out.Offset = int64(offsets[0])
 	if which == latestOffset {
@@ -198,8 +199,8 @@ func (r *request) offsetForTime(ctx context.Context, id fsm.PartitionID, timesta
 		}
 	}()
 	offset, at, epoch, ok, err := r.conn.server.offsets.OffsetForTime(ctx, id, timestamp)
-	if err != nil && ctx.Err() != nil && !errors.Is(err, fsm.ErrUnknownTopicOrPartition) {
-		return fmt.Errorf("%w: %w", fsm.ErrTimeout, err)
+	if err != nil && ctx.Err() != nil && !errors.Is(err, outcome.ErrUnknownTopicOrPartition) {
+		return fmt.Errorf("%w: %w", outcome.ErrTimeout, err)
 	}
 	if err == nil && ok {
 		out.Offset, out.Timestamp, out.LeaderEpoch = int64(offset), at, int32(epoch)
@@ -216,7 +217,7 @@ func (r *request) listOffsets(ctx context.Context, id fsm.PartitionID, timestamp
 	}()
 	offsets, err = r.conn.server.offsets.ListOffsets(ctx, id, timestamp, most)
 	if err != nil && ctx.Err() != nil {
-		err = fmt.Errorf("%w: %w", fsm.ErrNoLeader, err)
+		err = fmt.Errorf("%w: %w", outcome.ErrNoLeader, err)
 	}
 	return offsets[:min(len(offsets), most)], err
 }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/trimaran-io/trimaran/fsm"
 	"github.com/trimaran-io/trimaran/kafkaproto"
+	"github.com/trimaran-io/trimaran/outcome"
 )
 
 const (
@@ -46,7 +47,7 @@ func (t *topicMaker) missing(name string, mayCreate bool) error {
 	if err := kafkaproto.CheckTopicName(name); err != nil {
 		return err
 	}
-	if err := t.unknown(); !errors.Is(err, fsm.ErrUnknownTopicOrPartition) || !t.enabled || !mayCreate {
+	if err := t.unknown(); !errors.Is(err, outcome.ErrUnknownTopicOrPartition) || !t.enabled || !mayCreate {
 		return err
 	}
 	if err := kafkaproto.CheckNewTopicName(name); err != nil {
@@ -79,7 +80,7 @@ func (t *topicMaker) missing(name string, mayCreate bool) error {
 func (t *topicMaker) make(name string) {
 	ctx, cancel := context.WithTimeout(t.leaving, createTimeout)
 	defer cancel()
-	var err error = fsm.ErrUnknown
+	var err error = outcome.ErrUnknown
 	defer func() {
 		v := recover()
 		switch {
@@ -100,8 +101,8 @@ func (t *topicMaker) make(name string) {
 		*t.making[name] = making{over: time.Now(), err: err}
 	}()
 	err = t.changes.CreateTopic(ctx, fsm.TopicSpec{Name: name, Partitions: -1, ReplicationFactor: -1}, false)
-	switch fsm.Code(err) {
-	case fsm.ErrTopicExists, fsm.ErrTimeout:
+	switch outcome.Code(err) {
+	case outcome.ErrTopicExists, outcome.ErrTimeout:
 		err = nil // somebody else was faster, or it is there and some partition has no leader yet
 	}
 }

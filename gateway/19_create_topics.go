@@ -9,6 +9,7 @@ import (
 	"github.com/trimaran-io/trimaran/fsm"
 	"github.com/trimaran-io/trimaran/gateway/listen"
 	"github.com/trimaran-io/trimaran/kafkaproto"
+	"github.com/trimaran-io/trimaran/outcome"
 )
 
 // CreateTopics, versions 0 to 7.
@@ -100,7 +101,7 @@ func specOf(t *kmsg.CreateTopicsRequestTopic) (fsm.TopicSpec, error) {
 		there := map[int32]bool{}
 		for _, a := range t.ReplicaAssignment {
 			if there[a.Partition] || a.Partition < 0 || int(a.Partition) >= len(t.ReplicaAssignment) {
-				return spec, fmt.Errorf("%w: partitions are to be 0 to %d, each once, and there is a %d", fsm.ErrInvalidAssignment, len(t.ReplicaAssignment)-1, a.Partition)
+				return spec, fmt.Errorf("%w: partitions are to be 0 to %d, each once, and there is a %d", outcome.ErrInvalidAssignment, len(t.ReplicaAssignment)-1, a.Partition)
 			}
 			there[a.Partition] = true
 			if err := checkAssignment(a.Partition, a.Replicas); err != nil {
@@ -109,14 +110,14 @@ func specOf(t *kmsg.CreateTopicsRequestTopic) (fsm.TopicSpec, error) {
 		}
 		spec.Partitions = int32(len(t.ReplicaAssignment))
 	} else if t.NumPartitions < -1 || t.NumPartitions == 0 {
-		return spec, fmt.Errorf("%w: %d", fsm.ErrInvalidPartitions, t.NumPartitions)
+		return spec, fmt.Errorf("%w: %d", outcome.ErrInvalidPartitions, t.NumPartitions)
 	}
 	if t.ReplicationFactor < -1 || t.ReplicationFactor == 0 {
-		return spec, fmt.Errorf("%w: %d", fsm.ErrInvalidReplicationFactor, t.ReplicationFactor)
+		return spec, fmt.Errorf("%w: %d", outcome.ErrInvalidReplicationFactor, t.ReplicationFactor)
 	}
 	for _, c := range t.Configs {
 		if c.Value == nil {
-			return spec, fmt.Errorf("%w: %s has no value", fsm.ErrInvalidConfig, listen.Shown(c.Name))
+			return spec, fmt.Errorf("%w: %s has no value", outcome.ErrInvalidConfig, listen.Shown(c.Name))
 		}
 		if spec.Configs == nil {
 			spec.Configs = map[string]string{}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/trimaran-io/trimaran/admin"
 	"github.com/trimaran-io/trimaran/fsm"
 	"github.com/trimaran-io/trimaran/kafkaproto"
 )
@@ -14,7 +15,7 @@ import (
 // ASCII) is far from Kafka's.
 //
 // The request has header version 1 and no body. The response is an error code
-// (int16) and, with its length (int32), the JSON of fsm.Status; the JSON is empty
+// (int16) and, with its length (int32), the JSON of admin.Status; the JSON is empty
 // when the code is not 0. What does not come within statusTimeout is an error.
 
 // StatusKey is the API key of Status.
@@ -25,12 +26,12 @@ const statusTimeout = 10 * time.Second
 // Operations is what an operator asks the cluster, with the APIs that are Trimaran's own.
 type Operations interface {
 	// Status is what `trimaran cluster status` shows.
-	Status(ctx context.Context) (*fsm.Status, error)
+	Status(ctx context.Context) (*admin.Status, error)
 	// CheckReplicas compares what the partition's replicas have on disk from offset
 	// from on, or from the log start if that is above, some tens of megabytes of it.
-	CheckReplicas(ctx context.Context, p fsm.PartitionID, from fsm.Offset) (*fsm.PartitionCheck, error)
+	CheckReplicas(ctx context.Context, p fsm.PartitionID, from fsm.Offset) (*admin.PartitionCheck, error)
 	// Administer returns when what an operator asks for is in the catalog.
-	Administer(ctx context.Context, request fsm.AdminRequest) error
+	Administer(ctx context.Context, request admin.Request) error
 }
 
 // serveStatus begins to answer. An error ends the connection.

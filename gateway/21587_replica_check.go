@@ -9,8 +9,10 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"github.com/trimaran-io/trimaran/admin"
 	"github.com/trimaran-io/trimaran/fsm"
 	"github.com/trimaran-io/trimaran/kafkaproto"
+	"github.com/trimaran-io/trimaran/outcome"
 )
 
 // ReplicaCheck, version 0: Trimaran's own, for `trimaran cluster verify`, and like
@@ -20,7 +22,7 @@ import (
 // the partition (int32) and the offset to begin at (int64; negative: the log
 // start). Every replica that is online is asked for a hash over the same records
 // from there on, some tens of megabytes of them; who asks goes on where the answer
-// ends. The response is as that of Status, with the JSON of fsm.PartitionCheck.
+// ends. The response is as that of Status, with the JSON of admin.PartitionCheck.
 
 // ReplicaCheckKey is the API key of ReplicaCheck.
 const ReplicaCheckKey = StatusKey + 1
@@ -40,7 +42,7 @@ func (r *request) serveReplicaCheck(body []byte) error {
 		ctx, cancel := context.WithTimeout(r.reply.Open(), replicaCheckTimeout)
 		defer cancel()
 		s := r.conn.server
-		var check *fsm.PartitionCheck
+		var check *admin.PartitionCheck
 		topic, unknown := r.findNamed(s.catalog.Topics(), name)
 		id, err := r.findPartitionHere(topic, unknown, partition)
 		if err == nil {
@@ -69,7 +71,7 @@ func (r *request) answerJSON(key int16, what any, err error) {
 	var text []byte
 	if err == nil {
 		if text, err = json.Marshal(what); err != nil {
-			err = fmt.Errorf("%w: %w", fsm.ErrUnknown, err)
+			err = fmt.Errorf("%w: %w", outcome.ErrUnknown, err)
 		}
 	}
 	code := r.note(codeOf(err, kmsg.Key(key), 0))

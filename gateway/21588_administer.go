@@ -7,15 +7,16 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/trimaran-io/trimaran/fsm"
+	"github.com/trimaran-io/trimaran/admin"
 	"github.com/trimaran-io/trimaran/kafkaproto"
+	"github.com/trimaran-io/trimaran/outcome"
 )
 
 // Administer, version 0: Trimaran's own, for `trimaran node` and for a topic's replication factor,
 // and like Status not listed by ApiVersions.
 //
-// The request has header version 1 and the JSON of fsm.AdminRequest. The response is as that of
-// Status, with the JSON of fsm.AdminAnswer, whose error is empty if what was asked for is in the
+// The request has header version 1 and the JSON of admin.Request. The response is as that of
+// Status, with the JSON of admin.Answer, whose error is empty if what was asked for is in the
 // catalog. What follows from it is seen in Status.
 
 // AdministerKey is the API key of Administer.
@@ -29,7 +30,7 @@ const (
 // serveAdminister begins to answer. An error ends the connection.
 func (r *request) serveAdminister(body []byte) error {
 	r.name = "Administer"
-	var asked fsm.AdminRequest
+	var asked admin.Request
 	d := json.NewDecoder(bytes.NewReader(body))
 	d.DisallowUnknownFields()
 	if r.header.Version != 0 || len(body) > maxAdminRequest || d.Decode(&asked) != nil || d.More() {
@@ -40,11 +41,11 @@ func (r *request) serveAdminister(body []byte) error {
 	r.background(func() {
 		ctx, cancel := context.WithTimeout(r.reply.Open(), administerTimeout)
 		defer cancel()
-		var answer fsm.AdminAnswer
+		var answer admin.Answer
 		if err := r.conn.server.operations.Administer(ctx, asked); err != nil {
 			answer.Error = err.Error()
-			switch fsm.Code(err) {
-			case fsm.ErrNoLeader, fsm.ErrNotLeader, fsm.ErrUnknownFate, fsm.ErrTimeout, fsm.ErrShuttingDown:
+			switch outcome.Code(err) {
+			case outcome.ErrNoLeader, outcome.ErrNotLeader, outcome.ErrUnknownFate, outcome.ErrTimeout, outcome.ErrShuttingDown:
 				answer.Retriable = true
 			}
 		}

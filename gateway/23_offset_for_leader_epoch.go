@@ -8,6 +8,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/trimaran-io/trimaran/fsm"
+	"github.com/trimaran-io/trimaran/outcome"
 )
 
 // OffsetForLeaderEpoch, versions 0 to 4.
@@ -81,7 +82,7 @@ func (r *request) epochEnd(ctx context.Context, id fsm.PartitionID, epoch fsm.Le
 	}()
 	found, end, err = r.conn.server.offsets.EpochEnd(ctx, id, epoch)
 	if err != nil && ctx.Err() != nil {
-		err = fmt.Errorf("%w: %w", fsm.ErrNoLeader, err)
+		err = fmt.Errorf("%w: %w", outcome.ErrNoLeader, err)
 	}
 	return found, end, err
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/trimaran-io/trimaran/fsm"
 	"github.com/trimaran-io/trimaran/gateway/listen"
+	"github.com/trimaran-io/trimaran/outcome"
 )
 
 // AlterConfigs, versions 0 to 2.
@@ -77,7 +78,7 @@ func (a *alteration) change(name string, op fsm.ConfigOp, value *string) {
 		a.err = fmt.Errorf("%w: %s has no value", errInvalidRequest, listen.Shown(name))
 	case len(*value) > fsm.MaxConfigValue && a.err == nil:
 		// Also of elements to append or take out: each is looked for in the list.
-		a.err = fmt.Errorf("%w: %s has a value of %d bytes, want at most %d", fsm.ErrInvalidConfig, listen.Shown(name), len(*value), fsm.MaxConfigValue)
+		a.err = fmt.Errorf("%w: %s has a value of %d bytes, want at most %d", outcome.ErrInvalidConfig, listen.Shown(name), len(*value), fsm.MaxConfigValue)
 	default:
 		c.Value = *value
 	}

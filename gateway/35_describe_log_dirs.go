@@ -5,7 +5,7 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
-	"github.com/trimaran-io/trimaran/fsm"
+	"github.com/trimaran-io/trimaran/admin"
 )
 
 // DescribeLogDirs, versions 0 to 5 (KIP-113).
@@ -78,7 +78,7 @@ func handleDescribeLogDirs(r *request) {
 
 // logSize gives the bytes of a partition's log at its leader, without one those of
 // its largest replica.
-func logSize(p *fsm.PartitionStatus) (size int64) {
+func logSize(p *admin.PartitionStatus) (size int64) {
 	for _, replica := range p.Replicas {
 		if replica.Node == p.Leader {
 			return replica.Bytes

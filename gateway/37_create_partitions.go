@@ -6,7 +6,7 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
-	"github.com/trimaran-io/trimaran/fsm"
+	"github.com/trimaran-io/trimaran/outcome"
 )
 
 // CreatePartitions, versions 0 to 3 (KIP-195).
@@ -38,7 +38,7 @@ func handleCreatePartitions(r *request) {
 			}
 			has := len(topic.Partitions)
 			if t.Assignment != nil && int(t.Count) > has && len(t.Assignment) != int(t.Count)-has {
-				return fmt.Errorf("%w: %d assignments for %d new partitions", fsm.ErrInvalidAssignment, len(t.Assignment), int(t.Count)-has)
+				return fmt.Errorf("%w: %d assignments for %d new partitions", outcome.ErrInvalidAssignment, len(t.Assignment), int(t.Count)-has)
 			}
 			for j, a := range t.Assignment {
 				if err := checkAssignment(int32(has+j), a.Replicas); err != nil {

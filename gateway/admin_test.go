@@ -14,8 +14,10 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"github.com/trimaran-io/trimaran/admin"
 	"github.com/trimaran-io/trimaran/fsm"
 	"github.com/trimaran-io/trimaran/kafkaproto"
+	"github.com/trimaran-io/trimaran/outcome"
 )
 
 func newTopic(name string, partitions int32, factor int16) kmsg.CreateTopicsRequestTopic {
@@ -111,7 +113,7 @@ func TestAdminTimeouts(t *testing.T) {
 		case <-time.After(3 * time.Second):
 			return nil
 		case <-ctx.Done():
-			return fsm.ErrTimeout
+			return outcome.ErrTimeout
 		}
 	}
 	f.create = func(ctx context.Context, spec fsm.TopicSpec, validateOnly bool) error {
@@ -188,11 +190,11 @@ func TestStatus(t *testing.T) {
 	if err != nil || binary.BigEndian.Uint16(answer[8:]) != 0 || int(binary.BigEndian.Uint32(answer[10:])) != len(answer)-14 {
 		t.Fatalf("%q, %v", answer, err)
 	}
-	var status fsm.Status
+	var status admin.Status
 	if err := json.Unmarshal(answer[14:], &status); err != nil || status.ClusterID != "fake" {
 		t.Errorf("%+v, %v", status, err)
 	}
-	f.status = func(context.Context) (*fsm.Status, error) { return nil, fsm.ErrShuttingDown }
+	f.status = func(context.Context) (*admin.Status, error) { return nil, outcome.ErrShuttingDown }
 	if answer, err = ask(0).frame(); err != nil || len(answer) != 14 || binary.BigEndian.Uint16(answer[8:]) != uint16(kerr.NotLeaderForPartition.Code) {
 		t.Errorf("%x, %v", answer, err)
 	}
@@ -215,7 +217,7 @@ func TestReplicaCheck(t *testing.T) {
 		return answer
 	}
 	answer := ask("events", 0, 3)
-	var check fsm.PartitionCheck
+	var check admin.PartitionCheck
 	if err := json.Unmarshal(answer[14:], &check); err != nil || binary.BigEndian.Uint16(answer[8:]) != 0 || check.From != 3 || check.End != 7 {
 		t.Errorf("%q, %v", answer, err)
 	}

@@ -4,12 +4,13 @@ import (
 	"encoding/json"
 	"testing"
 
-	"github.com/trimaran-io/trimaran/fsm"
+	"github.com/trimaran-io/trimaran/admin"
+	"github.com/trimaran-io/trimaran/outcome"
 )
 
 func TestAdminister(t *testing.T) {
 	g := serve(t, newFake(t), nil)
-	ask := func(request fsm.AdminRequest) (answer fsm.AdminAnswer) {
+	ask := func(request admin.Request) (answer admin.Answer) {
 		body, err := json.Marshal(request)
 		if err != nil {
 			t.Fatal(err)
@@ -25,10 +26,10 @@ func TestAdminister(t *testing.T) {
 		}
 		return answer
 	}
-	if a := ask(fsm.AdminRequest{Op: fsm.OpDrain, Node: "n1"}); a.Error != "" {
+	if a := ask(admin.Request{Op: admin.OpDrain, Node: "n1"}); a.Error != "" {
 		t.Error(a.Error)
 	}
-	if a := ask(fsm.AdminRequest{Op: fsm.OpReplace, Node: "n1"}); a.Error != fsm.ErrInvalidAssignment.Error() {
+	if a := ask(admin.Request{Op: admin.OpReplace, Node: "n1"}); a.Error != outcome.ErrInvalidAssignment.Error() {
 		t.Errorf("%q", a.Error)
 	}
 	for _, body := range []string{"", "{}{}", `{"op":"drain","more":1}`, "[]"} {

@@ -7,6 +7,7 @@ import (
 
 	"github.com/trimaran-io/trimaran/fsm"
 	"github.com/trimaran-io/trimaran/gateway/listen"
+	"github.com/trimaran-io/trimaran/outcome"
 )
 
 // Clients see one broker, which leads everything, at the address by which they came. By choice they
@@ -147,7 +148,7 @@ const placedByCluster = "replicas are placed by the cluster: assign to broker 1,
 // checkAssignment reports whether the brokers of a partition are the one that there is.
 func checkAssignment(partition int32, brokers []int32) error {
 	if len(brokers) != 1 || brokers[0] != BrokerID {
-		return fmt.Errorf("%w: partition %d: %s", fsm.ErrInvalidAssignment, partition, placedByCluster)
+		return fmt.Errorf("%w: partition %d: %s", outcome.ErrInvalidAssignment, partition, placedByCluster)
 	}
 	return nil
 }

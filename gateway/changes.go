@@ -8,13 +8,14 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/trimaran-io/trimaran/fsm"
+	"github.com/trimaran-io/trimaran/outcome"
 )
 
 // Changes is what clients change in the catalog. Each returns when the change is known at all
 // connected nodes; validateOnly checks and changes nothing.
 type Changes interface {
 	// CreateTopic waits for the partitions' leaders, too, or until ctx ends (then
-	// fsm.ErrTimeout: the topic exists).
+	// outcome.ErrTimeout: the topic exists).
 	CreateTopic(ctx context.Context, spec fsm.TopicSpec, validateOnly bool) error
 	DeleteTopic(ctx context.Context, name string) error
 	// DeleteTopicByID is DeleteTopic of the topic that has that id.
@@ -30,14 +31,14 @@ type Changes interface {
 const parallelAdmin = 16
 
 // admin runs work for n topics, some at once, within the request's timeout. What
-// is not over then goes on for a while, and is fsm.ErrTimeout.
+// is not over then goes on for a while, and is outcome.ErrTimeout.
 func (r *request) admin(timeoutMillis int32, n int, work func(ctx context.Context, i int) error) []error {
 	timeout := min(max(time.Duration(timeoutMillis)*time.Millisecond, 0), maxWait)
-	type outcome struct {
+	type result struct {
 		i   int
 		err error
 	}
-	outcomes := make(chan outcome, n)
+	outcomes := make(chan result, n)
 	s := r.conn.server
 	s.listener.Go(func() {
 		ctx, cancel := context.WithTimeout(s.listener.Context(), max(timeout, minAppend))
@@ -46,12 +47,12 @@ func (r *request) admin(timeoutMillis int32, n int, work func(ctx context.Contex
 		all.SetLimit(parallelAdmin)
 		for i := range n {
 			all.Go(func() (_ error) {
-				err := error(fsm.ErrUnknown)
+				err := error(outcome.ErrUnknown)
 				defer func() {
 					if v := recover(); v != nil {
 						_ = r.reply.Panicked(v)
 					}
-					outcomes <- outcome{i, err}
+					outcomes <- result{i, err}
 				}()
 				err = work(ctx, i)
 				return nil
@@ -61,7 +62,7 @@ func (r *request) admin(timeoutMillis int32, n int, work func(ctx context.Contex
 	})
 	errs := make([]error, n)
 	for i := range errs {
-		errs[i] = fmt.Errorf("%w: still at it", fsm.ErrTimeout)
+		errs[i] = fmt.Errorf("%w: still at it", outcome.ErrTimeout)
 	}
 	expired := time.NewTimer(timeout)
 	defer expired.Stop()

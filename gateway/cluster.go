@@ -6,7 +6,7 @@ import (
 )
 
 // Cluster is all that the gateway knows of the nodes behind it: what each of its users knows,
-// declared beside that user. Errors are in fsm's list. All methods may be called concurrently.
+// declared beside that user. Errors are in outcome's list. All methods may be called concurrently.
 type Cluster interface {
 	Catalog // find.go
 	Nodes   // brokers.go

@@ -11,6 +11,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"github.com/trimaran-io/trimaran/admin"
 	"github.com/trimaran-io/trimaran/fsm"
 )
 
@@ -265,12 +266,12 @@ func TestDeleteRecordsInEveryVersion(t *testing.T) {
 
 func TestDescribeLogDirsInEveryVersion(t *testing.T) {
 	f := newFake(t, "a:2")
-	f.status = func(context.Context) (*fsm.Status, error) {
-		return &fsm.Status{
-			Nodes: []fsm.NodeStatus{{DiskFree: 1, DiskTotal: 10}, {DiskFree: 2, DiskTotal: 20}},
-			Topics: []fsm.TopicStatus{{Name: "a", Partitions: []fsm.PartitionStatus{
-				{Partition: 0, Leader: "n2", Replicas: []fsm.ReplicaStatus{{Node: "n1", Bytes: 900}, {Node: "n2", Bytes: 100}}},
-				{Partition: 1, Replicas: []fsm.ReplicaStatus{{Node: "n1", Bytes: 7}, {Node: "n2", Bytes: 8}}},
+	f.status = func(context.Context) (*admin.Status, error) {
+		return &admin.Status{
+			Nodes: []admin.NodeStatus{{DiskFree: 1, DiskTotal: 10}, {DiskFree: 2, DiskTotal: 20}},
+			Topics: []admin.TopicStatus{{Name: "a", Partitions: []admin.PartitionStatus{
+				{Partition: 0, Leader: "n2", Replicas: []admin.ReplicaStatus{{Node: "n1", Bytes: 900}, {Node: "n2", Bytes: 100}}},
+				{Partition: 1, Replicas: []admin.ReplicaStatus{{Node: "n1", Bytes: 7}, {Node: "n2", Bytes: 8}}},
 			}}},
 		}, nil
 	}

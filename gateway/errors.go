@@ -7,8 +7,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
-	"github.com/trimaran-io/trimaran/fsm"
 	"github.com/trimaran-io/trimaran/kafkaproto"
+	"github.com/trimaran-io/trimaran/outcome"
 )
 
 // codeOf gives the protocol code for an error in the answer of an API in a
@@ -22,7 +22,7 @@ func codeOf(err error, key kmsg.Key, version int16) int16 {
 
 // kafkaError gives Kafka's error of today for a condition.
 func kafkaError(err error) *kerr.Error {
-	// What the wire says of a record set has no number in fsm, unless fsm gave it one.
+	// What the wire says of a record set has no number in outcome, unless fsm gave it one.
 	switch {
 	case errors.Is(err, kafkaproto.ErrTooLarge):
 		return kerr.MessageTooLarge
@@ -55,45 +55,45 @@ func kafkaError(err error) *kerr.Error {
 	case errors.Is(err, errUnsupportedVersion):
 		return kerr.UnsupportedVersion
 	}
-	switch fsm.Code(err) {
-	case fsm.ErrUnknown:
+	switch outcome.Code(err) {
+	case outcome.ErrUnknown:
 		return kerr.UnknownServerError
-	case fsm.ErrUnknownTopicOrPartition:
+	case outcome.ErrUnknownTopicOrPartition:
 		return kerr.UnknownTopicOrPartition
-	case fsm.ErrNotLeader, fsm.ErrNoLeader, fsm.ErrVoid, fsm.ErrShuttingDown:
+	case outcome.ErrNotLeader, outcome.ErrNoLeader, outcome.ErrVoid, outcome.ErrShuttingDown:
 		// Surely not appended: a producer that tries again doubles nothing.
 		return kerr.NotLeaderForPartition
-	case fsm.ErrUnknownFate, fsm.ErrTimeout:
+	case outcome.ErrUnknownFate, outcome.ErrTimeout:
 		return kerr.RequestTimedOut
-	case fsm.ErrOffsetOutOfRange:
+	case outcome.ErrOffsetOutOfRange:
 		return kerr.OffsetOutOfRange
-	case fsm.ErrStorage:
+	case outcome.ErrStorage:
 		return kerr.KafkaStorageError
-	case fsm.ErrCorruptMessage:
+	case outcome.ErrCorruptMessage:
 		return kerr.CorruptMessage
-	case fsm.ErrMessageTooLarge:
+	case outcome.ErrMessageTooLarge:
 		return kerr.MessageTooLarge
-	case fsm.ErrTopicExists:
+	case outcome.ErrTopicExists:
 		return kerr.TopicAlreadyExists
-	case fsm.ErrInvalidTopicName:
+	case outcome.ErrInvalidTopicName:
 		return kerr.InvalidTopicException
-	case fsm.ErrInvalidPartitions:
+	case outcome.ErrInvalidPartitions:
 		return kerr.InvalidPartitions
-	case fsm.ErrInvalidReplicationFactor:
+	case outcome.ErrInvalidReplicationFactor:
 		return kerr.InvalidReplicationFactor
-	case fsm.ErrInvalidAssignment:
+	case outcome.ErrInvalidAssignment:
 		return kerr.InvalidReplicaAssignment
-	case fsm.ErrInvalidConfig:
+	case outcome.ErrInvalidConfig:
 		return kerr.InvalidConfig
-	case fsm.ErrOutOfOrderSequence:
+	case outcome.ErrOutOfOrderSequence:
 		return kerr.OutOfOrderSequenceNumber
-	case fsm.ErrInvalidProducerEpoch:
+	case outcome.ErrInvalidProducerEpoch:
 		return kerr.InvalidProducerEpoch
-	case fsm.ErrLevel:
+	case outcome.ErrLevel:
 		return kerr.UnsupportedVersion
-	case fsm.ErrPolicy:
+	case outcome.ErrPolicy:
 		return kerr.PolicyViolation
-	case fsm.ErrNodeConflict, fsm.ErrClusterMismatch:
+	case outcome.ErrNodeConflict, outcome.ErrClusterMismatch:
 		return kerr.UnknownServerError // between nodes; no client causes them
 	}
 	return kerr.UnknownServerError
@@ -170,7 +170,7 @@ func asKnown(e *kerr.Error, key kmsg.Key, version int16) *kerr.Error {
 // twice, and not longer than a line.
 func message(err error) string {
 	text := err.Error()
-	var code fsm.Error
+	var code outcome.Error
 	if text == "" && errors.As(err, &code) {
 		text = code.Error()
 	}

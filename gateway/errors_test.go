@@ -8,14 +8,14 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
-	"github.com/trimaran-io/trimaran/fsm"
 	"github.com/trimaran-io/trimaran/kafkaproto"
+	"github.com/trimaran-io/trimaran/outcome"
 )
 
-// listed are all conditions that fsm knows.
-func listed() []fsm.Error {
-	var all []fsm.Error
-	for e := fsm.Error(1); e.Error() != fsm.Error(0).Error(); e++ {
+// listed are all conditions of package outcome.
+func listed() []outcome.Error {
+	var all []outcome.Error
+	for e := outcome.Error(1); e.Error() != outcome.Error(0).Error(); e++ {
 		all = append(all, e)
 	}
 	return all
@@ -24,7 +24,7 @@ func listed() []fsm.Error {
 // Every condition has a code of its own choosing: UNKNOWN_SERVER_ERROR only where
 // that was decided, not where a new condition was forgotten.
 func TestEveryConditionHasACode(t *testing.T) {
-	unknown := map[fsm.Error]bool{fsm.ErrUnknown: true, fsm.ErrNodeConflict: true, fsm.ErrClusterMismatch: true}
+	unknown := map[outcome.Error]bool{outcome.ErrUnknown: true, outcome.ErrNodeConflict: true, outcome.ErrClusterMismatch: true}
 	for _, e := range listed() {
 		wrapped := fmt.Errorf("while trying: %w", e)
 		got := kafkaError(wrapped)
@@ -54,14 +54,14 @@ func TestVersion0KnowsOnlyOldCodes(t *testing.T) {
 			if code < -1 || code > 12 && code != 17 {
 				t.Errorf("%s: %v is code %d", key.Name(), e, code)
 			}
-			if key != kmsg.Metadata && fsm.NotAppended(e) && code != kerr.NotLeaderForPartition.Code {
+			if key != kmsg.Metadata && outcome.NotAppended(e) && code != kerr.NotLeaderForPartition.Code {
 				t.Errorf("%s: %v is code %d: nothing happened, so the client may try again", key.Name(), e, code)
 			}
 		}
 	}
 	for err, want := range map[error]int16{
-		fsm.ErrUnknownFate: 7, fsm.ErrTimeout: 7, fsm.ErrCorruptMessage: 2, fsm.ErrMessageTooLarge: 10,
-		kafkaproto.ErrUnsupportedCompression: 2, kafkaproto.ErrInvalidTimestamp: 2, fsm.ErrUnknownTopicOrPartition: 3,
+		outcome.ErrUnknownFate: 7, outcome.ErrTimeout: 7, outcome.ErrCorruptMessage: 2, outcome.ErrMessageTooLarge: 10,
+		kafkaproto.ErrUnsupportedCompression: 2, kafkaproto.ErrInvalidTimestamp: 2, outcome.ErrUnknownTopicOrPartition: 3,
 	} {
 		if got := codeOf(err, kmsg.Produce, 0); got != want {
 			t.Errorf("produce: %v is code %d, want %d", err, got, want)

@@ -11,9 +11,11 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"github.com/trimaran-io/trimaran/admin"
 	"github.com/trimaran-io/trimaran/coordinator"
 	"github.com/trimaran-io/trimaran/fsm"
 	"github.com/trimaran-io/trimaran/kafkaproto"
+	"github.com/trimaran-io/trimaran/outcome"
 )
 
 // fakeCluster is a cluster in memory: the true catalog's state machine, and per
@@ -40,7 +42,7 @@ type fakeCluster struct {
 	offsets func(ctx context.Context, p fsm.PartitionID, timestamp int64, max int) ([]fsm.Offset, error)
 	create  func(ctx context.Context, spec fsm.TopicSpec, validateOnly bool) error
 	remove  func(ctx context.Context, name string) error
-	status  func(ctx context.Context) (*fsm.Status, error)
+	status  func(ctx context.Context) (*admin.Status, error)
 	newID   func(ctx context.Context) (int64, error)
 	lastID  int64
 	epoch   fsm.LeaderEpoch // of all leaders; 0: 1
@@ -123,15 +125,15 @@ func (f *fakeCluster) Serving() (bool, error) {
 // ClusterID implements Nodes.
 func (f *fakeCluster) ClusterID() string { return "fake" }
 
-func (f *fakeCluster) CheckReplicas(_ context.Context, p fsm.PartitionID, from fsm.Offset) (*fsm.PartitionCheck, error) {
-	return &fsm.PartitionCheck{Partition: p.Partition, From: from, To: 5, End: 7}, nil
+func (f *fakeCluster) CheckReplicas(_ context.Context, p fsm.PartitionID, from fsm.Offset) (*admin.PartitionCheck, error) {
+	return &admin.PartitionCheck{Partition: p.Partition, From: from, To: 5, End: 7}, nil
 }
 
-func (f *fakeCluster) Status(ctx context.Context) (*fsm.Status, error) {
+func (f *fakeCluster) Status(ctx context.Context) (*admin.Status, error) {
 	if f.status != nil {
 		return f.status(ctx)
 	}
-	return &fsm.Status{ClusterID: "fake", Controller: "n1"}, nil
+	return &admin.Status{ClusterID: "fake", Controller: "n1"}, nil
 }
 
 // CatalogKnown implements Catalog.
@@ -141,9 +143,9 @@ func (f *fakeCluster) CatalogKnown() bool { return !f.catalogUnknown.Load() }
 func (f *fakeCluster) Gateways() map[fsm.NodeID]string { return f.gateways }
 
 // Administer implements Operations.
-func (f *fakeCluster) Administer(_ context.Context, request fsm.AdminRequest) error {
-	if request.Op != fsm.OpDrain {
-		return fsm.ErrInvalidAssignment
+func (f *fakeCluster) Administer(_ context.Context, request admin.Request) error {
+	if request.Op != admin.OpDrain {
+		return outcome.ErrInvalidAssignment
 	}
 	return nil
 }

@@ -6,6 +6,7 @@ import (
 
 	"github.com/trimaran-io/trimaran/fsm"
 	"github.com/trimaran-io/trimaran/kafkaproto"
+	"github.com/trimaran-io/trimaran/outcome"
 )
 
 // What implements Appender, Records, Offsets and Producers.
@@ -18,7 +19,7 @@ type fakeLog struct {
 
 func (f *fakeCluster) log(p fsm.PartitionID) (*fakeLog, error) {
 	if _, ok := f.catalog.View().Partition(p); !ok {
-		return nil, fsm.ErrUnknownTopicOrPartition
+		return nil, outcome.ErrUnknownTopicOrPartition
 	}
 	l := f.logs[p]
 	if l == nil {
@@ -39,7 +40,7 @@ func (f *fakeCluster) DeleteRecords(ctx context.Context, p fsm.PartitionID, befo
 		before = l.next
 	}
 	if before < 0 || before > l.next {
-		return -1, fsm.ErrOffsetOutOfRange
+		return -1, outcome.ErrOffsetOutOfRange
 	}
 	l.start = max(l.start, before)
 	return l.start, nil
@@ -67,7 +68,7 @@ func (f *fakeCluster) doAppend(p fsm.PartitionID, batches []kafkaproto.Batch) ([
 	var counts []int
 	for _, b := range batches {
 		if err := b.CheckCRC(); err != nil {
-			return nil, fmt.Errorf("%w: %w", fsm.ErrCorruptMessage, err)
+			return nil, fmt.Errorf("%w: %w", outcome.ErrCorruptMessage, err)
 		}
 		b = b.Clone()
 		b.Stamp(int64(l.next), int32(f.leaderEpoch()))
@@ -98,7 +99,7 @@ func (f *fakeCluster) doRead(p fsm.PartitionID, from fsm.Offset, maxBytes int) (
 		return fsm.Slice{}, err
 	}
 	if from < l.start || from > l.next {
-		return fsm.Slice{}, fsm.ErrOffsetOutOfRange
+		return fsm.Slice{}, outcome.ErrOffsetOutOfRange
 	}
 	s := fsm.Slice{HighWatermark: l.next, LogStart: l.start}
 	for _, b := range l.batches {

@@ -18,6 +18,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/trimaran-io/trimaran/fsm"
+	"github.com/trimaran-io/trimaran/outcome"
 )
 
 // min_bytes counts over all partitions: what one brings is not enough, and is
@@ -133,7 +134,7 @@ func TestDeletedWhileWaiting(t *testing.T) {
 	f.await = func(ctx context.Context, p fsm.PartitionID, from fsm.Offset) error {
 		close(waiting)
 		<-deleted
-		return fsm.ErrUnknownTopicOrPartition
+		return outcome.ErrUnknownTopicOrPartition
 	}
 	g := serve(t, f, nil)
 	c := g.dial()
@@ -285,7 +286,7 @@ func TestAPartitionIsLostWhileWaiting(t *testing.T) {
 	var lost atomic.Bool
 	f.read = func(ctx context.Context, p fsm.PartitionID, from fsm.Offset, maxBytes int) (fsm.Slice, error) {
 		if lost.Load() && p.Partition == 0 {
-			return fsm.Slice{}, fsm.ErrNotLeader
+			return fsm.Slice{}, outcome.ErrNotLeader
 		}
 		return f.doRead(p, from, maxBytes)
 	}

@@ -1,6 +1,9 @@
 package gateway
 
-import "github.com/trimaran-io/trimaran/fsm"
+import (
+	"github.com/trimaran-io/trimaran/fsm"
+	"github.com/trimaran-io/trimaran/outcome"
+)
 
 // Catalog is what the gateway knows of topics and partitions. It asks nobody and does not wait.
 type Catalog interface {
@@ -67,7 +70,7 @@ func (r *request) findPartition(topic *fsm.Topic, unknown error, partition, epoc
 func (r *request) findPartitionHere(topic *fsm.Topic, unknown error, partition int32) (fsm.PartitionID, error) {
 	id, err := r.findPartition(topic, unknown, partition, noEpoch)
 	if err != nil && unknown == nil {
-		err = fsm.ErrUnknownTopicOrPartition
+		err = outcome.ErrUnknownTopicOrPartition
 	}
 	return id, err
 }
@@ -78,7 +81,7 @@ func (s *Server) unknownTopic() error {
 	if s.catalog.Ready() != nil {
 		return errTopicComing
 	}
-	return fsm.ErrUnknownTopicOrPartition
+	return outcome.ErrUnknownTopicOrPartition
 }
 
 // checkLeaderEpoch compares the leader epoch that a client knows, -1 for none,

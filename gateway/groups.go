@@ -9,7 +9,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/trimaran-io/trimaran/coordinator"
-	"github.com/trimaran-io/trimaran/fsm"
+	"github.com/trimaran-io/trimaran/outcome"
 )
 
 // Consumer groups: requests go to the coordinator of their group, wherever that is, in one version,
@@ -32,7 +32,7 @@ const (
 type Coordinators interface {
 	// Coordinate hands a request of a consumer group to the coordinator of its shard and
 	// returns the response. Both have the version that coordinator.Version names. If
-	// fsm.NotAppended(err), surely nothing was done.
+	// outcome.NotAppended(err), surely nothing was done.
 	Coordinate(ctx context.Context, shard int, client coordinator.Client, req kmsg.Request) (kmsg.Response, error)
 }
 
@@ -56,7 +56,7 @@ func (r *request) coordinatorCode(err error) int16 { return r.note(r.coordinator
 
 // coordinatorCodeQuiet is coordinatorCode for several at once, who note it together.
 func (r *request) coordinatorCodeQuiet(err error) int16 {
-	if fsm.NotAppended(err) || kmsg.Key(r.header.Key) == kmsg.OffsetFetch {
+	if outcome.NotAppended(err) || kmsg.Key(r.header.Key) == kmsg.OffsetFetch {
 		return kerr.NotCoordinator.Code
 	}
 	return kerr.CoordinatorNotAvailable.Code

@@ -14,6 +14,7 @@ import (
 
 	"github.com/trimaran-io/trimaran/fsm"
 	"github.com/trimaran-io/trimaran/kafkaproto"
+	"github.com/trimaran-io/trimaran/outcome"
 )
 
 // eachVersion runs a test for every served version of an API.
@@ -220,7 +221,7 @@ func TestTheCoordinatorIsTheOneBroker(t *testing.T) {
 // TestNoCoordinator: every API says so where its version has a place for it.
 func TestNoCoordinator(t *testing.T) {
 	f := newFake(t, "events")
-	f.coordinateErr = fsm.ErrNoLeader
+	f.coordinateErr = outcome.ErrNoLeader
 	g := serve(t, f, nil)
 	want := kerr.NotCoordinator.Code
 	eachVersion(t, kmsg.OffsetFetch, func(t *testing.T, v int16) {
@@ -254,7 +255,7 @@ func TestNoCoordinator(t *testing.T) {
 			t.Errorf("%s: %d, want %d", what, code, want)
 		}
 	}
-	f.coordinateErr = fsm.ErrUnknownFate
+	f.coordinateErr = outcome.ErrUnknownFate
 	if code := c.ask(kmsg.NewPtrHeartbeatRequest()).(*kmsg.HeartbeatResponse).ErrorCode; code != kerr.CoordinatorNotAvailable.Code {
 		t.Errorf("with an unknown fate: %d", code)
 	}

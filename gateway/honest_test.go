@@ -8,6 +8,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"github.com/trimaran-io/trimaran/admin"
 	"github.com/trimaran-io/trimaran/fsm"
 )
 
@@ -63,8 +64,8 @@ func TestReplicasAreInTheirDirectory(t *testing.T) {
 
 func TestTheQuorumIsTheCatalogs(t *testing.T) {
 	f := newFake(t)
-	f.status = func(context.Context) (*fsm.Status, error) {
-		return &fsm.Status{Controller: "n2", Nodes: []fsm.NodeStatus{
+	f.status = func(context.Context) (*admin.Status, error) {
+		return &admin.Status{Controller: "n2", Nodes: []admin.NodeStatus{
 			{ID: "n1", Alive: true, CatalogRole: "voter", CatalogTerm: 4, CatalogEnd: 17},
 			{ID: "n2", Alive: true, CatalogRole: "leader", CatalogTerm: 4, CatalogEnd: 18, PeerAddress: "127.0.0.1:77"},
 			{ID: "n3"},

@@ -12,6 +12,7 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"github.com/trimaran-io/trimaran/admin"
 	"github.com/trimaran-io/trimaran/fsm"
 	"github.com/trimaran-io/trimaran/kafkaproto"
 )
@@ -185,7 +186,7 @@ func TestPanicEndsItsConnectionOnly(t *testing.T) {
 	g := serve(t, f, nil)
 	f.read = func(context.Context, fsm.PartitionID, fsm.Offset, int) (fsm.Slice, error) { panic("read") }
 	f.create = func(context.Context, fsm.TopicSpec, bool) error { panic("create") }
-	f.status = func(context.Context) (*fsm.Status, error) { panic("status") }
+	f.status = func(context.Context) (*admin.Status, error) { panic("status") }
 	other := g.dial()
 	c := g.dial()
 	c.send(encode(1, fetchOf("events", 0, 0, 0, 1, 1000)))

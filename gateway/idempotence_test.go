@@ -13,6 +13,7 @@ import (
 
 	"github.com/trimaran-io/trimaran/fsm"
 	"github.com/trimaran-io/trimaran/kafkaproto"
+	"github.com/trimaran-io/trimaran/outcome"
 )
 
 // producerBatch is a batch of an idempotent producer.
@@ -42,7 +43,7 @@ func TestInitProducerID(t *testing.T) {
 			t.Errorf("version %d, transactional: %+v", v, resp)
 		}
 	}
-	f.newID = func(context.Context) (int64, error) { return 0, fsm.ErrNoLeader }
+	f.newID = func(context.Context) (int64, error) { return 0, outcome.ErrNoLeader }
 	if resp := c.ask(kmsg.NewPtrInitProducerIDRequest()).(*kmsg.InitProducerIDResponse); resp.ErrorCode != kerr.CoordinatorLoadInProgress.Code {
 		t.Errorf("without a leader: %+v", resp)
 	}
@@ -54,8 +55,8 @@ func TestBatchesOfOneAppendFailAlone(t *testing.T) {
 	f := newFake(t, "a")
 	verdicts := map[int32]fsm.Appended{
 		0: {BaseOffset: 100, LogStart: 3},
-		1: {BaseOffset: -1, Err: fsm.ErrOutOfOrderSequence},
-		2: {BaseOffset: -1, Err: fsm.ErrInvalidProducerEpoch},
+		1: {BaseOffset: -1, Err: outcome.ErrOutOfOrderSequence},
+		2: {BaseOffset: -1, Err: outcome.ErrInvalidProducerEpoch},
 		3: {BaseOffset: 101, LogStart: 3},
 	}
 	f.append = func(_ context.Context, _ fsm.PartitionID, batches []kafkaproto.Batch) (out []fsm.Appended, _ error) {
@@ -114,7 +115,7 @@ func TestNothingOvertakesABatchThatFailed(t *testing.T) {
 		mu.Lock()
 		defer mu.Unlock()
 		if failing {
-			return nil, fsm.ErrNoLeader
+			return nil, outcome.ErrNoLeader
 		}
 		for _, b := range batches {
 			taken = append(taken, b.Header().BaseSequence)

@@ -17,13 +17,14 @@ import (
 	"github.com/trimaran-io/trimaran/gateway/order"
 	"github.com/trimaran-io/trimaran/gateway/session"
 	"github.com/trimaran-io/trimaran/kafkaproto"
+	"github.com/trimaran-io/trimaran/outcome"
 )
 
 // stuck is an Append that comes back when its context ends, with what the cluster
 // says then.
 func stuck(ctx context.Context, _ fsm.PartitionID, _ []kafkaproto.Batch) ([]fsm.Appended, error) {
 	<-ctx.Done()
-	return nil, fsm.ErrUnknownFate
+	return nil, outcome.ErrUnknownFate
 }
 
 // The timeout is the client's; what an append takes longer is not waited for.
@@ -158,7 +159,7 @@ func TestProduceToManyPartitions(t *testing.T) {
 	f := newFake(t, "events:50")
 	f.append = func(ctx context.Context, p fsm.PartitionID, b []kafkaproto.Batch) ([]fsm.Appended, error) {
 		if p.Partition == 7 {
-			return nil, fsm.ErrNoLeader
+			return nil, outcome.ErrNoLeader
 		}
 		return f.doAppend(p, b)
 	}
@@ -220,7 +221,7 @@ func TestMetadataCreatesTopics(t *testing.T) {
 	f.create = func(ctx context.Context, spec fsm.TopicSpec, validateOnly bool) error {
 		<-proceed
 		if spec.Name == "refused" {
-			return fmt.Errorf("%w: collides", fsm.ErrInvalidTopicName)
+			return fmt.Errorf("%w: collides", outcome.ErrInvalidTopicName)
 		}
 		created = append(created, spec.Name)
 		return f.doCreate(spec, validateOnly)

@@ -13,6 +13,7 @@ import (
 
 	"github.com/trimaran-io/trimaran/fsm"
 	"github.com/trimaran-io/trimaran/kafkaproto"
+	"github.com/trimaran-io/trimaran/outcome"
 )
 
 // TestScripts runs testdata/scripts: requests and answers byte by byte, over a
@@ -23,7 +24,7 @@ import (
 //	request closed                             the same, and the connection has to be closed instead
 //	request silence                            the same, and there must be no answer
 //	epoch is=N                                 leaders are of that epoch from now on
-//	fail append=X read=X offsets=X             lets the cluster fail with fsm's error ErrX; without X no more
+//	fail append=X read=X offsets=X             lets the cluster fail with outcome's error ErrX; without X no more
 //	topic name=a max.message.bytes=99          creates a topic
 //	unready                                    the node does not know the whole catalog
 //	records topic=a partition=0 [start=7]      puts the values below it, one per line, into the log
@@ -80,7 +81,7 @@ func (s *script) run(t *testing.T, d *datadriven.TestData) string {
 		d.ScanArgs(t, "is", (*int32)(&s.cluster.epoch))
 		return ""
 	case "unready":
-		s.cluster.ready = func() error { return fsm.ErrNoLeader }
+		s.cluster.ready = func() error { return outcome.ErrNoLeader }
 		return ""
 	case "request":
 		return s.request(t, d)
@@ -90,10 +91,10 @@ func (s *script) run(t *testing.T, d *datadriven.TestData) string {
 }
 
 func (s *script) fail(t *testing.T, d *datadriven.TestData) {
-	errs := map[string]fsm.Error{
-		"Unknown": fsm.ErrUnknown, "UnknownTopicOrPartition": fsm.ErrUnknownTopicOrPartition, "NotLeader": fsm.ErrNotLeader,
-		"NoLeader": fsm.ErrNoLeader, "UnknownFate": fsm.ErrUnknownFate, "Void": fsm.ErrVoid, "Storage": fsm.ErrStorage,
-		"CorruptMessage": fsm.ErrCorruptMessage, "Timeout": fsm.ErrTimeout, "ShuttingDown": fsm.ErrShuttingDown,
+	errs := map[string]outcome.Error{
+		"Unknown": outcome.ErrUnknown, "UnknownTopicOrPartition": outcome.ErrUnknownTopicOrPartition, "NotLeader": outcome.ErrNotLeader,
+		"NoLeader": outcome.ErrNoLeader, "UnknownFate": outcome.ErrUnknownFate, "Void": outcome.ErrVoid, "Storage": outcome.ErrStorage,
+		"CorruptMessage": outcome.ErrCorruptMessage, "Timeout": outcome.ErrTimeout, "ShuttingDown": outcome.ErrShuttingDown,
 	}
 	s.cluster.append, s.cluster.read, s.cluster.offsets = nil, nil, nil
 	for _, arg := range d.CmdArgs {

@@ -12,6 +12,7 @@ import (
 	"github.com/trimaran-io/trimaran/fsm"
 	"github.com/trimaran-io/trimaran/gateway/shim"
 	"github.com/trimaran-io/trimaran/kafkaproto"
+	"github.com/trimaran-io/trimaran/outcome"
 )
 
 var errCutOffForTest = errors.New("of 3 voters 1 is reached")
@@ -29,7 +30,7 @@ func TestAGatewayThatIsCutOffPartsFromItsClients(t *testing.T) {
 	f.append = func(ctx context.Context, p fsm.PartitionID, batches []kafkaproto.Batch) ([]fsm.Appended, error) {
 		waiting <- struct{}{}
 		<-stuck
-		return nil, fsm.ErrTimeout
+		return nil, outcome.ErrTimeout
 	}
 	defer close(stuck)
 	g := serve(t, f, nil)

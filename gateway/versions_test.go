@@ -16,6 +16,7 @@ import (
 
 	"github.com/trimaran-io/trimaran/fsm"
 	"github.com/trimaran-io/trimaran/kafkaproto"
+	"github.com/trimaran-io/trimaran/outcome"
 )
 
 // ask sends a request of any version and reads the answer.
@@ -356,5 +357,5 @@ type endless struct{ *fakeCluster }
 
 func (endless) OffsetForTime(ctx context.Context, _ fsm.PartitionID, _ int64) (fsm.Offset, int64, fsm.LeaderEpoch, bool, error) {
 	<-ctx.Done()
-	return -1, -1, -1, false, fmt.Errorf("%w: %w", fsm.ErrTimeout, ctx.Err())
+	return -1, -1, -1, false, fmt.Errorf("%w: %w", outcome.ErrTimeout, ctx.Err())
 }

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Writes to a cluster while its nodes are killed, paused and restarted, or come and go, reads
 # everything back from every gateway, and fails on any loss. The checker is the
-# Go program in scripts/durability, which shares no code with the cluster.
+# Go program in test/tools/durability, which shares no code with the cluster.
 set -u
 
 usage() {
@@ -91,7 +91,7 @@ fi
 # shellcheck source=/dev/null
 . "$TRIMARAN_RUN/env" || exit 1
 mkdir -p "$ROOT/bin"
-(cd "$ROOT" && go build -o bin/durability ./scripts/durability) || die "the checker does not build"
+(cd "$ROOT/test" && go build -o "$ROOT/bin/durability" ./tools/durability) || die "the checker does not build"
 numbers=
 for i in $PIDS; do numbers=$numbers${numbers:+,}${i%%:*}; done
 "$ROOT/bin/durability" --shim "$SHIM" --brokers "$BROKERS" --numbers "$numbers" --disturb "$cluster" --how "$how" \

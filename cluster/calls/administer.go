@@ -1,6 +1,8 @@
 package calls
 
-import "github.com/trimaran-io/trimaran/fsm"
+import (
+	"github.com/trimaran-io/trimaran/admin"
+)
 
 // administerCall has the catalog's leader do what an operator asks.
-var administerCall = Call[fsm.AdminRequest, CatalogReply]{request: strictJSON[fsm.AdminRequest](), answer: catalogReply()}
+var administerCall = Call[admin.Request, CatalogReply]{request: strictJSON[admin.Request](), answer: catalogReply()}

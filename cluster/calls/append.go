@@ -5,6 +5,7 @@ import (
 
 	"github.com/trimaran-io/trimaran/fsm"
 	"github.com/trimaran-io/trimaran/kafkaproto"
+	"github.com/trimaran-io/trimaran/outcome"
 )
 
 // AppendRequest hands batches to a partition's leader.
@@ -92,7 +93,7 @@ func readAppended(q AppendRequest, answer []byte) ([]fsm.Appended, error) {
 			BaseOffset: fsm.Offset(r.Uint64()),
 			LogStart:   fsm.Offset(r.Uint64()),
 			Timestamp:  int64(r.Uint64()),
-			Err:        fsm.Error(r.Uint16()),
+			Err:        outcome.Error(r.Uint16()),
 		}
 	}
 	return appended, nil

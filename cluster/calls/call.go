@@ -4,7 +4,7 @@ import (
 	"context"
 	"fmt"
 
-	"github.com/trimaran-io/trimaran/fsm"
+	"github.com/trimaran-io/trimaran/outcome"
 )
 
 // Row is what the table says of a call.
@@ -25,8 +25,8 @@ type Row struct {
 }
 
 // Caller takes a call to a node, and gives the payload of its answer. The parts of a payload are
-// sent one after another and must not be changed any more. An error for which fsm.NotAppended
-// holds means that nothing was changed there; one with the code fsm.ErrUnknownFate that it is
+// sent one after another and must not be changed any more. An error for which outcome.NotAppended
+// holds means that nothing was changed there; one with the code outcome.ErrUnknownFate that it is
 // not known.
 type Caller interface {
 	Call(ctx context.Context, identity string, kind uint8, payload ...[]byte) ([]byte, error)
@@ -43,7 +43,7 @@ type Call[Q, A any] struct {
 }
 
 // Ask asks a node. Errors are those of the other node's answer, those of the Caller, and
-// ErrMalformedAnswer. Where the call Repeats none has the code fsm.ErrUnknownFate.
+// ErrMalformedAnswer. Where the call Repeats none has the code outcome.ErrUnknownFate.
 func (c *Call[Q, A]) Ask(ctx context.Context, to Caller, identity string, q Q) (answer A, err error) {
 	payload, err := c.payload(q)
 	if err != nil {
@@ -55,8 +55,8 @@ func (c *Call[Q, A]) Ask(ctx context.Context, to Caller, identity string, q Q) (
 // AskWith is Ask with the bytes of the request, for who had to look at them first (Payload).
 func (c *Call[Q, A]) AskWith(ctx context.Context, to Caller, identity string, q Q, payload ...[]byte) (answer A, err error) {
 	reply, err := to.Call(ctx, identity, c.Kind, payload...)
-	if fsm.Code(err) == fsm.ErrUnknownFate && c.repeated(q) {
-		err = fmt.Errorf("%w: %v", fsm.ErrNoLeader, err)
+	if outcome.Code(err) == outcome.ErrUnknownFate && c.repeated(q) {
+		err = fmt.Errorf("%w: %v", outcome.ErrNoLeader, err)
 	}
 	if err != nil {
 		return answer, err

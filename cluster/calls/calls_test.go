@@ -18,11 +18,13 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 	"pgregory.net/rapid"
 
+	"github.com/trimaran-io/trimaran/admin"
 	"github.com/trimaran-io/trimaran/cluster/raftlog"
 	"github.com/trimaran-io/trimaran/coordinator"
 	"github.com/trimaran-io/trimaran/fsm"
 	"github.com/trimaran-io/trimaran/kafkaproto"
 	"github.com/trimaran-io/trimaran/kafkaproto/prototest"
+	"github.com/trimaran-io/trimaran/outcome"
 )
 
 var part = fsm.PartitionID{Topic: fsm.TopicID{0xa1, 0xa2, 0xa3, 0xa4, 0xa5, 0xa6, 0xa7, 0xa8, 0xa9, 0xaa, 0xab, 0xac, 0xad, 0xae, 0xaf, 0xb0}, Partition: 7}
@@ -78,7 +80,7 @@ func golden[Q, A any](t *testing.T, c *Call[Q, A], q Q, request string, a A, ans
 				if again, err := c.request.put(q); err != nil || len(again) > cut {
 					t.Fatalf("cut at %d it is taken for %+v", cut, q)
 				}
-			} else if fsm.Code(err) != fsm.ErrUnknown {
+			} else if outcome.Code(err) != outcome.ErrUnknown {
 				t.Fatalf("cut at %d: %v", cut, err)
 			}
 		}
@@ -95,8 +97,8 @@ func TestBytesOnTheWire(t *testing.T) {
 	batches := []kafkaproto.Batch{prototest.Batch("a", "b"), prototest.Batch("c")}
 	golden(t, Append, AppendRequest{part, 42, batches},
 		partHex+"000000000000002a 00000002"+fmt.Sprintf("%08x", batches[0].Size())+hex.EncodeToString(batches[0].Bytes())+fmt.Sprintf("%08x", batches[1].Size())+hex.EncodeToString(batches[1].Bytes()),
-		[]fsm.Appended{{BaseOffset: 16, LogStart: 3, Timestamp: 1700000000000, Err: 0}, {BaseOffset: -1, LogStart: -1, Timestamp: -1, Err: fsm.ErrNotLeader}},
-		"0000000000000010 0000000000000003 0000018bcfe56800 0000 ffffffffffffffff ffffffffffffffff ffffffffffffffff "+fmt.Sprintf("%04x", uint16(fsm.ErrNotLeader)))
+		[]fsm.Appended{{BaseOffset: 16, LogStart: 3, Timestamp: 1700000000000, Err: 0}, {BaseOffset: -1, LogStart: -1, Timestamp: -1, Err: outcome.ErrNotLeader}},
+		"0000000000000010 0000000000000003 0000018bcfe56800 0000 ffffffffffffffff ffffffffffffffff ffffffffffffffff "+fmt.Sprintf("%04x", uint16(outcome.ErrNotLeader)))
 	golden(t, Read, ReadRequest{part, 258, 65536}, partHex+"0000000000000102 00010000",
 		fsm.Slice{HighWatermark: 300, LogStart: 2, Batches: []byte("batches")}, "000000000000012c 0000000000000002"+text("batches"))
 	golden(t, Await, AwaitRequest{part, 258}, partHex+"0000000000000102", Nothing{}, "")
@@ -134,7 +136,7 @@ func TestBytesOnTheWire(t *testing.T) {
 	golden(t, Full, true, "01", Nothing{}, "")
 	golden(t, Hash, HashRequest{part, 1, 2, 3}, partHex+"0000000000000001 0000000000000002 0000000000000003", ReplicaHash{UpTo: 2, Bytes: 70, Sum: [32]byte{0xee}}, "0000000000000002 0000000000000046 ee"+strings.Repeat("00", 31))
 	golden(t, CreateShards, Nothing{}, "", CatalogReply{Index: 9}, text(`{"index":9}`))
-	golden(t, Administer, fsm.AdminRequest{Op: fsm.OpDrain, Node: "n1"}, text(`{"op":"drain","node":"n1"}`), CatalogReply{Index: 9}, text(`{"index":9}`))
+	golden(t, Administer, admin.Request{Op: admin.OpDrain, Node: "n1"}, text(`{"op":"drain","node":"n1"}`), CatalogReply{Index: 9}, text(`{"index":9}`))
 	golden(t, Relay, RelayRequest{1, "n3.00000003", [][]byte{[]byte("payload")}}, "01 0b"+text("n3.00000003")+text("payload"), []byte("answer"), text("answer"))
 	golden(t, Who, "catalog", text("catalog"), Nothing{}, "")
 }
@@ -160,17 +162,17 @@ func TestErrorsComeBack(t *testing.T) {
 	want := NotLeader{Hint: Hint{Identity: "n2.0badcafe", Term: 9}}
 	reply := EncodeReply(nil, fmt.Errorf("wrapped: %w", want))
 	text := "wrapped: " + want.Error()
-	if is := fmt.Sprintf("%x", reply); is != fmt.Sprintf("%04x%04x%x0b%x0000000000000009", uint16(fsm.ErrNotLeader), len(text), text, "n2.0badcafe") {
+	if is := fmt.Sprintf("%x", reply); is != fmt.Sprintf("%04x%04x%x0b%x0000000000000009", uint16(outcome.ErrNotLeader), len(text), text, "n2.0badcafe") {
 		t.Errorf("on the wire it is %s", is)
 	}
 	var got NotLeader
 	if _, err := DecodeReply(reply); !errors.As(err, &got) || got != want {
 		t.Errorf("%v", err)
 	}
-	if _, err := DecodeReply(EncodeReply(nil, fmt.Errorf("%w: details", fsm.ErrTopicExists))); fsm.Code(err) != fsm.ErrTopicExists || err.Error() != "topic already exists: details" {
+	if _, err := DecodeReply(EncodeReply(nil, fmt.Errorf("%w: details", outcome.ErrTopicExists))); outcome.Code(err) != outcome.ErrTopicExists || err.Error() != "topic already exists: details" {
 		t.Errorf("%v", err)
 	}
-	if _, err := DecodeReply(EncodeReply(nil, errors.New("something"))); fsm.Code(err) != fsm.ErrUnknown {
+	if _, err := DecodeReply(EncodeReply(nil, errors.New("something"))); outcome.Code(err) != outcome.ErrUnknown {
 		t.Errorf("%v", err)
 	}
 }
@@ -178,20 +180,20 @@ func TestErrorsComeBack(t *testing.T) {
 type broken struct{}
 
 func (broken) Call(context.Context, string, uint8, ...[]byte) ([]byte, error) {
-	return nil, fmt.Errorf("%w: the session broke", fsm.ErrUnknownFate)
+	return nil, fmt.Errorf("%w: the session broke", outcome.ErrUnknownFate)
 }
 
 // TestWhatRepeatsIsAskedAgain: its fate does not matter, and that of all else does.
 func TestWhatRepeatsIsAskedAgain(t *testing.T) {
 	ctx := context.Background()
-	if _, err := Read.Ask(ctx, broken{}, "n2.00000000", ReadRequest{}); !fsm.NotAppended(err) {
+	if _, err := Read.Ask(ctx, broken{}, "n2.00000000", ReadRequest{}); !outcome.NotAppended(err) {
 		t.Errorf("a read: %v", err)
 	}
-	if _, err := Append.Ask(ctx, broken{}, "n2.00000000", AppendRequest{}); fsm.Code(err) != fsm.ErrUnknownFate {
+	if _, err := Append.Ask(ctx, broken{}, "n2.00000000", AppendRequest{}); outcome.Code(err) != outcome.ErrUnknownFate {
 		t.Errorf("an append: %v", err)
 	}
 	for req, repeats := range map[kmsg.Request]bool{kmsg.NewPtrOffsetFetchRequest(): true, kmsg.NewPtrHeartbeatRequest(): true, kmsg.NewPtrJoinGroupRequest(): false, kmsg.NewPtrOffsetCommitRequest(): false} {
-		if _, err := Coordinate.Ask(ctx, broken{}, "n2.00000000", CoordinateRequest{Request: req}); fsm.NotAppended(err) != repeats {
+		if _, err := Coordinate.Ask(ctx, broken{}, "n2.00000000", CoordinateRequest{Request: req}); outcome.NotAppended(err) != repeats {
 			t.Errorf("%T: %v", req, err)
 		}
 	}
@@ -249,12 +251,12 @@ func TestOnlyWhatMayBeRelayedIs(t *testing.T) {
 
 func TestACallThatIsNotKnownIsRefused(t *testing.T) {
 	s := &Server{Open: func(row Row) bool { return row.Early }}
-	if _, err := s.Answer(context.Background(), "x", Read.Kind, nil); fsm.Code(err) != fsm.ErrNotLeader {
+	if _, err := s.Answer(context.Background(), "x", Read.Kind, nil); outcome.Code(err) != outcome.ErrNotLeader {
 		t.Errorf("before it is open: %v", err)
 	}
 	s.Open = nil
 	for _, kind := range []uint8{0, 200, Read.Kind} {
-		if _, err := s.Answer(context.Background(), "x", kind, nil); fsm.Code(err) != fsm.ErrUnknown {
+		if _, err := s.Answer(context.Background(), "x", kind, nil); outcome.Code(err) != outcome.ErrUnknown {
 			t.Errorf("call %d: %v", kind, err)
 		}
 	}
@@ -316,7 +318,7 @@ func FuzzRequests(f *testing.F) {
 		out, err := taken(t, kind, payload)
 		if err == nil && kind != Coordinate.Kind && !bytes.HasPrefix(payload, out) {
 			t.Fatal("what was taken is not what was sent")
-		} else if err != nil && fsm.Code(err) == 0 {
+		} else if err != nil && outcome.Code(err) == 0 {
 			t.Fatalf("an error without a code: %v", err)
 		}
 	})
@@ -333,11 +335,11 @@ func again[Q, A any](c *Call[Q, A], payload []byte) ([]byte, error) {
 func FuzzDecodeReply(f *testing.F) {
 	f.Add(EncodeReply([]byte("x"), nil))
 	f.Add(EncodeReply(nil, NotLeader{Hint: Hint{Identity: "n1.00000000", Term: 1}}))
-	f.Add(EncodeReply(nil, fsm.ErrTimeout))
+	f.Add(EncodeReply(nil, outcome.ErrTimeout))
 	f.Fuzz(func(t *testing.T, reply []byte) {
 		if payload, err := DecodeReply(reply); err == nil && len(payload) > len(reply) {
 			t.Fatal("more came out than went in")
-		} else if err != nil && fsm.Code(err) == 0 {
+		} else if err != nil && outcome.Code(err) == 0 {
 			t.Fatalf("an error without a code: %v", err)
 		}
 	})
@@ -408,7 +410,7 @@ func TestADescribedLogIsReadStrictly(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 	for _, bad := range [][]byte{nil, {0, 0, 0}, {0, 0, 0, 9, '{', '}'}, {255, 255, 255, 255}, append([]byte{0, 0, 0, 2}, "{}"...)} {
-		if _, err := Describe.Read(DescribeRequest{}, bad); fsm.Code(err) != fsm.ErrUnknown {
+		if _, err := Describe.Read(DescribeRequest{}, bad); outcome.Code(err) != outcome.ErrUnknown {
 			t.Errorf("%x: %v", bad, err)
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	"github.com/trimaran-io/trimaran/fsm"
+	"github.com/trimaran-io/trimaran/outcome"
 )
 
 // CatalogReply says at which index a change is in the catalog, or how far the catalog is.
@@ -15,5 +16,5 @@ type CatalogReply struct {
 
 // catalogReply is the answer to all calls that the catalog's leader is asked.
 func catalogReply() form[CatalogReply] {
-	return looseJSON[CatalogReply](fmt.Errorf("%w: malformed answer of the catalog's leader", fsm.ErrUnknown))
+	return looseJSON[CatalogReply](fmt.Errorf("%w: malformed answer of the catalog's leader", outcome.ErrUnknown))
 }

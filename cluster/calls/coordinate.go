@@ -10,6 +10,7 @@ import (
 
 	"github.com/trimaran-io/trimaran/coordinator"
 	"github.com/trimaran-io/trimaran/fsm"
+	"github.com/trimaran-io/trimaran/outcome"
 )
 
 // CoordinateRequest hands a request of a consumer group to its coordinator. Request and response
@@ -43,7 +44,7 @@ func Repeatable(req kmsg.Request) bool {
 
 func putCoordinate(q CoordinateRequest) ([]byte, error) {
 	if len(q.Client.ID) > math.MaxUint16 || len(q.Client.Host) > math.MaxUint16 {
-		return nil, fmt.Errorf("%w: a client's id of %d bytes", fsm.ErrUnknown, len(q.Client.ID))
+		return nil, fmt.Errorf("%w: a client's id of %d bytes", outcome.ErrUnknown, len(q.Client.ID))
 	}
 	out := []byte(fields(nil).partition(q.Shard))
 	out = binary.BigEndian.AppendUint16(out, uint16(q.Request.Key()))
@@ -67,7 +68,7 @@ func readCoordinate(payload []byte) (q CoordinateRequest, err error) {
 	}
 	// Both nodes must mean the same by a field.
 	if known, ok := coordinator.Version(key); !ok || known != version {
-		return q, fmt.Errorf("%w: a request %d of version %d for a consumer group is not known here", fsm.ErrUnknown, key, version)
+		return q, fmt.Errorf("%w: a request %d of version %d for a consumer group is not known here", outcome.ErrUnknown, key, version)
 	}
 	q.Request = kmsg.RequestForKey(key)
 	q.Request.SetVersion(version)

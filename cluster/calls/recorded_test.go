@@ -8,7 +8,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/trimaran-io/trimaran/fsm"
+	"github.com/trimaran-io/trimaran/outcome"
 )
 
 // roundTrip reads a request and its answer and writes both again.
@@ -72,7 +72,7 @@ func TestWhatOlderNodesSent(t *testing.T) {
 			t.Fatalf("line %d: no call has number %d", i+1, kind)
 		}
 		request, answer, err := trip(bytes.Clone(payload), bytes.Clone(reply))
-		if err != nil && fsm.Code(err) != 0 {
+		if err != nil && outcome.Code(err) != 0 {
 			t.Errorf("line %d, %s: %v", i+1, row.Name, err)
 			continue
 		}

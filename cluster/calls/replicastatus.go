@@ -1,6 +1,9 @@
 package calls
 
-import "github.com/trimaran-io/trimaran/fsm"
+import (
+	"github.com/trimaran-io/trimaran/admin"
+	"github.com/trimaran-io/trimaran/fsm"
+)
 
 // NodeReport is what a node says of its replicas.
 type NodeReport struct {
@@ -32,9 +35,9 @@ type ReplicaReport struct {
 	// configuration may be old.
 	Voters []string `json:"voters,omitempty"`
 
-	CatchUp *fsm.CatchUpStatus `json:"catch_up,omitempty"`
-	Error   string             `json:"error,omitempty"` // in an answer's reading only
-	Hurt    string             `json:"hurt,omitempty"`  // what it cannot read, though it runs
+	CatchUp *admin.CatchUpStatus `json:"catch_up,omitempty"`
+	Error   string               `json:"error,omitempty"` // in an answer's reading only
+	Hurt    string               `json:"hurt,omitempty"`  // what it cannot read, though it runs
 }
 
 var replicaStatusCall = Call[Nothing, NodeReport]{request: nothing(), answer: looseJSON[NodeReport](ErrMalformedAnswer)}

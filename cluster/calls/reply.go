@@ -6,7 +6,7 @@ import (
 	"fmt"
 
 	"github.com/trimaran-io/trimaran/cluster/raftgroup"
-	"github.com/trimaran-io/trimaran/fsm"
+	"github.com/trimaran-io/trimaran/outcome"
 )
 
 // An answer is: code (2), length of detail (2), detail, length of the hint's
@@ -18,13 +18,13 @@ const maxDetail = 1024
 type (
 	// Hint names a group's leader.
 	Hint = raftgroup.Hint
-	// NotLeader is fsm.ErrNotLeader with what the node that was asked knows of the leader.
+	// NotLeader is outcome.ErrNotLeader with what the node that was asked knows of the leader.
 	NotLeader = raftgroup.NotLeader
 )
 
 // remoteError is an error that another node answered with.
 type remoteError struct {
-	code   fsm.Error
+	code   outcome.Error
 	detail string
 }
 
@@ -33,16 +33,16 @@ func (e remoteError) Unwrap() error { return e.code }
 
 var (
 	// ErrMalformed answers a request that is none.
-	ErrMalformed = fmt.Errorf("%w: malformed call of another node", fsm.ErrUnknown)
+	ErrMalformed = fmt.Errorf("%w: malformed call of another node", outcome.ErrUnknown)
 	// ErrMalformedAnswer is for an answer that is none.
-	ErrMalformedAnswer = fmt.Errorf("%w: malformed answer of another node", fsm.ErrUnknown)
+	ErrMalformedAnswer = fmt.Errorf("%w: malformed answer of another node", outcome.ErrUnknown)
 	// errMalformedFate is for an answer that is none to a request that may have changed something.
-	errMalformedFate = fmt.Errorf("%w: malformed answer of another node", fsm.ErrUnknownFate)
+	errMalformedFate = fmt.Errorf("%w: malformed answer of another node", outcome.ErrUnknownFate)
 )
 
 // EncodeReply gives the bytes of an answer; payload is left out if err is not nil.
 func EncodeReply(payload []byte, err error) []byte {
-	code := fsm.Code(err)
+	code := outcome.Code(err)
 	detail := ""
 	var h Hint
 	if err != nil {
@@ -70,7 +70,7 @@ func EncodeReply(payload []byte, err error) []byte {
 // that has the code that was sent. The payload aliases reply.
 func DecodeReply(reply []byte) ([]byte, error) {
 	r := Reader{B: reply}
-	code := fsm.Error(r.Uint16())
+	code := outcome.Error(r.Uint16())
 	detail := string(r.Bytes(int(r.Uint16())))
 	h := Hint{Identity: string(r.Bytes(int(r.Uint8())))}
 	h.Term = r.Uint64()
@@ -80,7 +80,7 @@ func DecodeReply(reply []byte) ([]byte, error) {
 	switch code {
 	case 0:
 		return r.B, nil
-	case fsm.ErrNotLeader:
+	case outcome.ErrNotLeader:
 		return nil, NotLeader{Hint: h}
 	default:
 		return nil, remoteError{code, detail}

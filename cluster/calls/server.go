@@ -4,7 +4,7 @@ import (
 	"context"
 	"fmt"
 
-	"github.com/trimaran-io/trimaran/fsm"
+	"github.com/trimaran-io/trimaran/outcome"
 )
 
 // Server answers the calls of other nodes. Its functions are given by Handle before it is used
@@ -36,7 +36,7 @@ func (s *Server) Serve(ctx context.Context, from string, kind uint8, payload []b
 	return EncodeReply(s.Answer(ctx, from, kind, payload))
 }
 
-// Answer gives the payload of the answer to a call. A kind that is not known is fsm.ErrUnknown.
+// Answer gives the payload of the answer to a call. A kind that is not known is outcome.ErrUnknown.
 func (s *Server) Answer(ctx context.Context, from string, kind uint8, payload []byte) ([]byte, error) {
 	row, known := ByKind(kind)
 	if s.Open != nil && !s.Open(row) {
@@ -44,7 +44,7 @@ func (s *Server) Answer(ctx context.Context, from string, kind uint8, payload []
 	}
 	answer := s.answers[kind]
 	if !known || answer == nil {
-		return nil, fmt.Errorf("%w: call %d is not known here", fsm.ErrUnknown, kind)
+		return nil, fmt.Errorf("%w: call %d is not known here", outcome.ErrUnknown, kind)
 	}
 	return answer(ctx, from, payload)
 }

@@ -7,7 +7,7 @@ import (
 	"strings"
 )
 
-// The calls. Numbers are never reused; a node that does not know one answers fsm.ErrUnknown.
+// The calls. Numbers are never reused; a node that does not know one answers outcome.ErrUnknown.
 var (
 	Append = define(Row{Kind: 1, Name: "Append", Relayed: true,
 		Request: "partition, term that is meant or 0, batches", Answer: "of each batch: offset, log start, time, error"}, appendCall)

@@ -5,20 +5,22 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/trimaran-io/trimaran/admin"
 	"github.com/trimaran-io/trimaran/cluster/placement"
 	"github.com/trimaran-io/trimaran/fsm"
+	"github.com/trimaran-io/trimaran/outcome"
 )
 
 // Administer does what an operator asks and returns when it is in the catalog; what follows from it
-// takes its time and is seen in the status. Errors are fsm's: ErrInvalidAssignment where it cannot
+// takes its time and is seen in the status. Errors are outcome's: ErrInvalidAssignment where it cannot
 // be done, with the reason, ErrLevel while nodes run an older program.
-func (c *Catalog) Administer(ctx context.Context, request fsm.AdminRequest) error {
+func (c *Catalog) Administer(ctx context.Context, request admin.Request) error {
 	// Every request may be made twice: it says how things shall be.
 	return askForAll(ctx, c, c.administer(), request)
 }
 
 // administer gives the command for what an operator asks.
-func (p *placer) administer(view *fsm.Topics, request fsm.AdminRequest) (fsm.CatalogCommand, error) {
+func (p *placer) administer(view *fsm.Topics, request admin.Request) (fsm.CatalogCommand, error) {
 	command, err := p.commandOf(view, request)
 	if err == nil {
 		err = view.CheckLevel(&command)
@@ -26,40 +28,40 @@ func (p *placer) administer(view *fsm.Topics, request fsm.AdminRequest) (fsm.Cat
 	return command, err
 }
 
-func (p *placer) commandOf(view *fsm.Topics, request fsm.AdminRequest) (command fsm.CatalogCommand, err error) {
-	if request.Op == fsm.OpReplicationFactor {
+func (p *placer) commandOf(view *fsm.Topics, request admin.Request) (command fsm.CatalogCommand, err error) {
+	if request.Op == admin.OpReplicationFactor {
 		return p.changeFactor(view, request.Topic, request.Factor)
 	}
 	node, ok := view.Node(request.Node)
-	leaves := request.Op == fsm.OpDecommission || request.Op == fsm.OpReplace
+	leaves := request.Op == admin.OpDecommission || request.Op == admin.OpReplace
 	switch {
 	case ok:
 	case view.HasLeft(request.Node) && leaves:
 		return command, errDone
 	case view.HasLeft(request.Node):
-		return command, fmt.Errorf("%w: node %q has left the cluster", fsm.ErrInvalidAssignment, request.Node)
+		return command, fmt.Errorf("%w: node %q has left the cluster", outcome.ErrInvalidAssignment, request.Node)
 	case view.Level() < 3: // it is not remembered
-		return command, fmt.Errorf("%w: no node is named %q: there never was one, or it has left", fsm.ErrInvalidAssignment, request.Node)
+		return command, fmt.Errorf("%w: no node is named %q: there never was one, or it has left", outcome.ErrInvalidAssignment, request.Node)
 	default:
-		return command, fmt.Errorf("%w: no node is named %q", fsm.ErrInvalidAssignment, request.Node)
+		return command, fmt.Errorf("%w: no node is named %q", outcome.ErrInvalidAssignment, request.Node)
 	}
 	state := &fsm.SetNodeState{ID: node.ID}
 	command.SetNodeState = state
 	switch request.Op {
-	case fsm.OpDrain:
+	case admin.OpDrain:
 		state.State = fsm.NodeDraining
-	case fsm.OpActivate:
-	case fsm.OpDecommission, fsm.OpReplace:
+	case admin.OpActivate:
+	case admin.OpDecommission, admin.OpReplace:
 		state.State, state.Successor = fsm.NodeLeaving, request.Successor
 		if node.State == state.State && node.Successor == state.Successor {
 			return command, errDone
 		}
-		if request.Op == fsm.OpReplace && request.Successor != "" && !p.here(view)[request.Successor] {
-			return command, fmt.Errorf("%w: no node %q is there to take over", fsm.ErrInvalidAssignment, request.Successor)
+		if request.Op == admin.OpReplace && request.Successor != "" && !p.here(view)[request.Successor] {
+			return command, fmt.Errorf("%w: no node %q is there to take over", outcome.ErrInvalidAssignment, request.Successor)
 		}
 		return command, p.canLeave(view, node)
 	default:
-		return command, fmt.Errorf("%w: %q is nothing that can be asked for", fsm.ErrInvalidConfig, request.Op)
+		return command, fmt.Errorf("%w: %q is nothing that can be asked for", outcome.ErrInvalidConfig, request.Op)
 	}
 	return command, nil
 }
@@ -86,10 +88,10 @@ func (p *placer) canLeave(view *fsm.Topics, node fsm.Node) error {
 			topics = topics[:5]
 		}
 		return fmt.Errorf("%w: without node %s there are %d nodes for replicas, and topics have more: %q%s; add a node, or lower their replication factor",
-			fsm.ErrInvalidAssignment, node.ID, others, topics, more)
+			outcome.ErrInvalidAssignment, node.ID, others, topics, more)
 	}
 	if others == 0 {
-		return fmt.Errorf("%w: node %s is the only one", fsm.ErrInvalidAssignment, node.ID)
+		return fmt.Errorf("%w: node %s is the only one", outcome.ErrInvalidAssignment, node.ID)
 	}
 	return p.servesWithout(view, node, here)
 }
@@ -104,7 +106,7 @@ func (p *placer) servesWithout(view *fsm.Topics, node fsm.Node, here map[fsm.Nod
 	}
 	identities, err := p.voters()
 	if err != nil {
-		return fmt.Errorf("%w: %w", fsm.ErrNoLeader, err)
+		return fmt.Errorf("%w: %w", outcome.ErrNoLeader, err)
 	}
 	var voters []fsm.NodeID
 	for _, other := range view.Nodes() {
@@ -114,7 +116,7 @@ func (p *placer) servesWithout(view *fsm.Topics, node fsm.Node, here map[fsm.Nod
 	}
 	if !majorityOf(voters, here) {
 		return fmt.Errorf("%w: without node %s the catalog would have the voters %s, and too few of them are there; bring them back first, or take out those that are lost",
-			fsm.ErrInvalidAssignment, node.ID, nodeList(voters))
+			outcome.ErrInvalidAssignment, node.ID, nodeList(voters))
 	}
 	var stuck error
 	eachPartition(view, func(topic *fsm.Topic, i int32, p *fsm.Partition) {
@@ -132,7 +134,7 @@ func (p *placer) servesWithout(view *fsm.Topics, node fsm.Node, here map[fsm.Nod
 			why = fmt.Sprintf("%s-%d would have no majority of its replicas: of %s, %d are away", topic.Name, i, nodeList(to), away)
 		}
 		if why != "" {
-			stuck = fmt.Errorf("%w: node %s cannot leave: %s; bring them back first, or delete the topic if they are lost", fsm.ErrInvalidAssignment, node.ID, why)
+			stuck = fmt.Errorf("%w: node %s cannot leave: %s; bring them back first, or delete the topic if they are lost", outcome.ErrInvalidAssignment, node.ID, why)
 		}
 	})
 	return stuck
@@ -145,12 +147,12 @@ func (p *placer) changeFactor(view *fsm.Topics, name string, factor int) (comman
 		topic, ok = view.GroupShards()
 	}
 	if !ok {
-		return command, fmt.Errorf("%w: %q", fsm.ErrUnknownTopicOrPartition, name)
+		return command, fmt.Errorf("%w: %q", outcome.ErrUnknownTopicOrPartition, name)
 	}
 	here := p.here(view)
 	nodes := takers(view, here)
 	if factor < 1 || factor > len(nodes) && factor > topic.ReplicationFactor {
-		return command, fmt.Errorf("%w: %d, and %d nodes take replicas now", fsm.ErrInvalidReplicationFactor, factor, len(nodes))
+		return command, fmt.Errorf("%w: %d, and %d nodes take replicas now", outcome.ErrInvalidReplicationFactor, factor, len(nodes))
 	}
 	reassign := &fsm.Reassign{Topic: topic.ID, ReplicationFactor: factor}
 	for i := range topic.Partitions {
@@ -161,7 +163,7 @@ func (p *placer) changeFactor(view *fsm.Topics, name string, factor int) (comman
 		}
 		if len(partition.Replicas) != factor {
 			if why := cannotMove(topic, int32(i), partition, to, here); why != "" {
-				return command, fmt.Errorf("%w: %s", fsm.ErrInvalidReplicationFactor, why)
+				return command, fmt.Errorf("%w: %s", outcome.ErrInvalidReplicationFactor, why)
 			}
 		}
 		reassign.Moves = append(reassign.Moves, fsm.Move{Partition: int32(i), From: partition.Replicas, To: to})
@@ -184,7 +186,7 @@ func withFactor(p *fsm.Partition, factor int, nodes []placement.Node, here map[f
 	for len(to) < factor {
 		target, ok := placement.Target(nodes, to, "")
 		if !ok {
-			return nil, fmt.Errorf("%w: %d, and no node is left for partition", fsm.ErrInvalidReplicationFactor, factor)
+			return nil, fmt.Errorf("%w: %d, and no node is left for partition", outcome.ErrInvalidReplicationFactor, factor)
 		}
 		to = append(to, target)
 		taken(nodes, target)

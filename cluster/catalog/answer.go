@@ -7,9 +7,11 @@ import (
 
 	"github.com/hashicorp/raft"
 
+	"github.com/trimaran-io/trimaran/admin"
 	"github.com/trimaran-io/trimaran/cluster/calls"
 	"github.com/trimaran-io/trimaran/cluster/raftgroup"
 	"github.com/trimaran-io/trimaran/fsm"
+	"github.com/trimaran-io/trimaran/outcome"
 )
 
 // Answers gives the calls of other nodes' catalogs their functions. Errors are a
@@ -37,8 +39,8 @@ func (c *Catalog) createPartitions() question[calls.CreatePartitionsRequest] {
 	return question[calls.CreatePartitionsRequest]{calls.CreatePartitions, placed(c, c.placer.createPartitions)}
 }
 
-func (c *Catalog) administer() question[fsm.AdminRequest] {
-	return question[fsm.AdminRequest]{calls.Administer, placed(c, c.placer.administer)}
+func (c *Catalog) administer() question[admin.Request] {
+	return question[admin.Request]{calls.Administer, placed(c, c.placer.administer)}
 }
 
 func (c *Catalog) createShards() question[calls.Nothing] {
@@ -62,7 +64,7 @@ func placed[Q any](c *Catalog, command func(*fsm.Topics, Q) (fsm.CatalogCommand,
 		case c.placing <- struct{}{}:
 			defer func() { <-c.placing }()
 		case <-ctx.Done():
-			return at, fmt.Errorf("%w: something else is being created", fsm.ErrNoLeader)
+			return at, fmt.Errorf("%w: something else is being created", outcome.ErrNoLeader)
 		}
 		// Place on what is committed, not on what an old leader remembers.
 		if _, err := c.index(ctx, from, calls.Nothing{}); err != nil {
@@ -87,7 +89,7 @@ func notLeader(m *raftgroup.Member) error {
 }
 
 // propose proposes an encoded command if this node leads the group. Errors are those of the
-// command, a raftgroup.NotLeader, fsm.ErrUnknownFate.
+// command, a raftgroup.NotLeader, outcome.ErrUnknownFate.
 func (c *Catalog) propose(ctx context.Context, _ string, command []byte) (at calls.CatalogReply, err error) {
 	m := c.Member()
 	if m == nil {
@@ -116,11 +118,11 @@ func (c *Catalog) propose(ctx context.Context, _ string, command []byte) (at cal
 				return at, notLeader(m)
 			}
 		}
-		return at, fmt.Errorf("%w: %w", fsm.ErrUnknownFate, err)
+		return at, fmt.Errorf("%w: %w", outcome.ErrUnknownFate, err)
 	}
 	result, ok := future.Response().(fsm.CatalogResult)
 	if !ok {
-		return at, fmt.Errorf("%w: unexpected answer of the catalog", fsm.ErrUnknown)
+		return at, fmt.Errorf("%w: unexpected answer of the catalog", outcome.ErrUnknown)
 	} else if result.Err != nil {
 		return at, result.Err
 	}

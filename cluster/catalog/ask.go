@@ -8,6 +8,7 @@ import (
 
 	"github.com/trimaran-io/trimaran/cluster/calls"
 	"github.com/trimaran-io/trimaran/fsm"
+	"github.com/trimaran-io/trimaran/outcome"
 )
 
 const (
@@ -28,8 +29,8 @@ type question[Q any] struct {
 
 // atLeader asks the group's leader, again as long as nothing happened, until ctx ends (10 s where
 // it has no deadline); then it waits until the result is known here. Errors are the leader's,
-// fsm.ErrNoLeader when ctx ends, fsm.ErrUnknownFate when it may have been done, fsm.ErrTimeout when
-// it was and is not known here, and fsm.ErrShuttingDown.
+// outcome.ErrNoLeader when ctx ends, outcome.ErrUnknownFate when it may have been done, outcome.ErrTimeout when
+// it was and is not known here, and outcome.ErrShuttingDown.
 func atLeader[Q any](ctx context.Context, c *Catalog, what question[Q], q Q) (calls.CatalogReply, error) {
 	if _, ok := ctx.Deadline(); !ok {
 		var cancel context.CancelFunc
@@ -42,16 +43,16 @@ func atLeader[Q any](ctx context.Context, c *Catalog, what question[Q], q Q) (ca
 		if err == nil {
 			return at, c.machine.awaitIndex(ctx, at.Index)
 		}
-		if !fsm.NotAppended(err) {
+		if !outcome.NotAppended(err) {
 			return calls.CatalogReply{}, err
 		}
 		select {
 		case <-changed:
 		case <-time.After(retryPause):
 		case <-ctx.Done():
-			return calls.CatalogReply{}, fmt.Errorf("%w: the catalog: %w", fsm.ErrNoLeader, err)
+			return calls.CatalogReply{}, fmt.Errorf("%w: the catalog: %w", outcome.ErrNoLeader, err)
 		case <-c.cfg.Life.Done():
-			return calls.CatalogReply{}, fsm.ErrShuttingDown
+			return calls.CatalogReply{}, outcome.ErrShuttingDown
 		}
 	}
 }
@@ -60,7 +61,7 @@ func atLeader[Q any](ctx context.Context, c *Catalog, what question[Q], q Q) (ca
 func tryLeader[Q any](ctx context.Context, c *Catalog, what question[Q], q Q) (at calls.CatalogReply, err error) {
 	m := c.Member()
 	if m == nil {
-		return at, fsm.ErrNoLeader
+		return at, outcome.ErrNoLeader
 	}
 	leader, _ := m.Leader()
 	if who, ok := c.cfg.Host.Elsewhere(leader, m.Voters()); ok {
@@ -68,7 +69,7 @@ func tryLeader[Q any](ctx context.Context, c *Catalog, what question[Q], q Q) (a
 	}
 	switch leader {
 	case "":
-		return at, fsm.ErrNoLeader
+		return at, outcome.ErrNoLeader
 	case c.self:
 		return what.here(ctx, c.self, q)
 	default:
@@ -77,7 +78,7 @@ func tryLeader[Q any](ctx context.Context, c *Catalog, what question[Q], q Q) (a
 }
 
 // Change makes a change to the catalog and returns when it is known here. Errors are those of the
-// change, fsm.ErrLevel while nodes run an older program, and those of atLeader.
+// change, outcome.ErrLevel while nodes run an older program, and those of atLeader.
 func (c *Catalog) Change(ctx context.Context, command fsm.CatalogCommand) (calls.CatalogReply, error) {
 	if err := c.View().CheckLevel(&command); err != nil {
 		return calls.CatalogReply{}, err
@@ -100,7 +101,7 @@ func (c *Catalog) ChangeForAll(ctx context.Context, command fsm.CatalogCommand) 
 func askForAll[Q any](ctx context.Context, c *Catalog, what question[Q], q Q) error {
 	for {
 		at, err := atLeader(ctx, c, what, q)
-		if fsm.Code(err) == fsm.ErrUnknownFate && ctx.Err() == nil {
+		if outcome.Code(err) == outcome.ErrUnknownFate && ctx.Err() == nil {
 			continue
 		}
 		if err == nil {

@@ -14,11 +14,13 @@ import (
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/raft"
 
+	"github.com/trimaran-io/trimaran/admin"
 	"github.com/trimaran-io/trimaran/cluster/calls"
 	"github.com/trimaran-io/trimaran/cluster/identity"
 	"github.com/trimaran-io/trimaran/cluster/raftgroup"
 	"github.com/trimaran-io/trimaran/cluster/raftlog"
 	"github.com/trimaran-io/trimaran/fsm"
+	"github.com/trimaran-io/trimaran/outcome"
 )
 
 // catalogs are some nodes' catalogs, with Raft's own network in memory and logs that are kept
@@ -58,13 +60,13 @@ func (h *hosted) HandOver(m *raftgroup.Member, suitable func(string) bool) error
 			return m.Raft.LeadershipTransferToServer(raft.ServerID(id), raft.ServerAddress(id)).Error()
 		}
 	}
-	return fsm.ErrNoLeader
+	return outcome.ErrNoLeader
 }
 
 func (h *hosted) Call(ctx context.Context, identity string, kind uint8, payload ...[]byte) ([]byte, error) {
 	other := h.all.find(identity)
 	if other == nil {
-		return nil, fsm.ErrNoLeader
+		return nil, outcome.ErrNoLeader
 	}
 	return other.answers.Answer(ctx, h.c.self, kind, bytes.Join(payload, nil))
 }
@@ -91,7 +93,7 @@ func (a *catalogs) find(identity string) *hosted {
 // wire is a raft.Transport that ends with its member.
 type wire struct{ *raft.InmemTransport }
 
-func (wire) Confirm(context.Context) (uint64, error) { return 0, fsm.ErrNoLeader }
+func (wire) Confirm(context.Context) (uint64, error) { return 0, outcome.ErrNoLeader }
 
 // memory is a raftlog.Log that is kept nowhere.
 type memory struct{ *raft.InmemStore }
@@ -225,7 +227,7 @@ func (a *catalogs) leader() *hosted {
 				return nil
 			}
 		}
-		return fsm.ErrNoLeader
+		return outcome.ErrNoLeader
 	})
 	return leader
 }
@@ -261,10 +263,10 @@ func TestAChangeIsKnownEverywhere(t *testing.T) {
 				continue
 			}
 			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-			if _, err := h.c.CreateTopic(ctx, fsm.TopicSpec{Name: "after " + string(h.self.ID), Partitions: 1, ReplicationFactor: 1}, true); fsm.Code(err) != fsm.ErrInvalidTopicName {
+			if _, err := h.c.CreateTopic(ctx, fsm.TopicSpec{Name: "after " + string(h.self.ID), Partitions: 1, ReplicationFactor: 1}, true); outcome.Code(err) != outcome.ErrInvalidTopicName {
 				t.Errorf("%v", err)
 			}
-			if err := h.c.AlterConfigs(ctx, fsm.AlterConfigs{}, false); fsm.Code(err) != fsm.ErrUnknownTopicOrPartition {
+			if err := h.c.AlterConfigs(ctx, fsm.AlterConfigs{}, false); outcome.Code(err) != outcome.ErrUnknownTopicOrPartition {
 				t.Errorf("%v", err)
 			}
 			if !h.c.Await(ctx) || !h.c.Refresh() {
@@ -287,7 +289,7 @@ func TestWithoutAMajorityNothingIsChanged(t *testing.T) {
 			}
 		}
 		time.Sleep(10 * time.Second)
-		if _, err := last.c.CreateTopic(t.Context(), fsm.TopicSpec{Name: "a", Partitions: 1, ReplicationFactor: 1}, false); !fsm.NotAppended(err) {
+		if _, err := last.c.CreateTopic(t.Context(), fsm.TopicSpec{Name: "a", Partitions: 1, ReplicationFactor: 1}, false); !outcome.NotAppended(err) {
 			t.Errorf("%v", err)
 		}
 		if last.c.Refresh() {
@@ -319,7 +321,7 @@ func TestNodesComeAndGo(t *testing.T) {
 		votes(MaxVoters)
 		leave := func(h *hosted) {
 			t.Helper()
-			if err := a.leader().c.Administer(t.Context(), fsm.AdminRequest{Op: fsm.OpDecommission, Node: h.self.ID}); err != nil {
+			if err := a.leader().c.Administer(t.Context(), admin.Request{Op: admin.OpDecommission, Node: h.self.ID}); err != nil {
 				t.Fatal(err)
 			}
 		}

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/trimaran-io/trimaran/fsm"
+	"github.com/trimaran-io/trimaran/outcome"
 )
 
 const (
@@ -82,13 +83,13 @@ func (i *InitialTopics) try(ctx context.Context, topics []fsm.TopicSpec) (again 
 		err := i.Create(within, spec)
 		cancel()
 		level := slog.LevelWarn
-		switch fsm.Code(err) {
-		case 0, fsm.ErrTopicExists, fsm.ErrTimeout:
+		switch outcome.Code(err) {
+		case 0, outcome.ErrTopicExists, outcome.ErrTimeout:
 			continue
-		case fsm.ErrInvalidTopicName, fsm.ErrInvalidPartitions, fsm.ErrInvalidConfig:
+		case outcome.ErrInvalidTopicName, outcome.ErrInvalidPartitions, outcome.ErrInvalidConfig:
 			i.Logger.Error("cannot create a topic of --topics", "topic", spec.Name, "error", err)
 			continue
-		case fsm.ErrInvalidReplicationFactor:
+		case outcome.ErrInvalidReplicationFactor:
 		default:
 			level, pause = slog.LevelInfo, initialRetry
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"github.com/trimaran-io/trimaran/fsm"
+	"github.com/trimaran-io/trimaran/outcome"
 )
 
 // register brings the catalog up to date with what this node is: its program may be another one
@@ -15,7 +16,7 @@ func (c *Catalog) register(ctx context.Context) {
 	if !ok || known.Incarnation != self.Incarnation || known == self {
 		return
 	}
-	if _, err := c.Change(ctx, fsm.CatalogCommand{RegisterNode: &self}); fsm.Code(err) == fsm.ErrLevel {
+	if _, err := c.Change(ctx, fsm.CatalogCommand{RegisterNode: &self}); outcome.Code(err) == outcome.ErrLevel {
 		c.cfg.Host.Fail(err)
 	} else if err != nil {
 		c.cfg.Logger.Debug("not registered anew yet", "error", err)

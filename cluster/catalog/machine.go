@@ -12,6 +12,7 @@ import (
 
 	"github.com/trimaran-io/trimaran/cluster/raftgroup"
 	"github.com/trimaran-io/trimaran/fsm"
+	"github.com/trimaran-io/trimaran/outcome"
 )
 
 // machine is the replicated state of the catalog at this node. What a newer program wrote into the
@@ -64,7 +65,7 @@ func (m *machine) outgrown() error {
 	return m.newer
 }
 
-// awaitIndex returns when the entry of that index is applied. The error is fsm.ErrTimeout when ctx
+// awaitIndex returns when the entry of that index is applied. The error is outcome.ErrTimeout when ctx
 // ends first.
 func (m *machine) awaitIndex(ctx context.Context, index fsm.Index) error {
 	for {
@@ -75,7 +76,7 @@ func (m *machine) awaitIndex(ctx context.Context, index fsm.Index) error {
 		select {
 		case <-changed:
 		case <-ctx.Done():
-			return fmt.Errorf("%w: the change is made and not yet known here", fsm.ErrTimeout)
+			return fmt.Errorf("%w: the change is made and not yet known here", outcome.ErrTimeout)
 		}
 	}
 }

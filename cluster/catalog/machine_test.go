@@ -15,6 +15,7 @@ import (
 
 	"github.com/trimaran-io/trimaran/cluster/raftgroup"
 	"github.com/trimaran-io/trimaran/fsm"
+	"github.com/trimaran-io/trimaran/outcome"
 )
 
 // ends notes what a machine tells its node.
@@ -195,7 +196,7 @@ func TestAnIndexIsWaitedFor(t *testing.T) {
 		if err := <-waits; err != nil {
 			t.Error(err)
 		}
-		if err := m.awaitIndex(ctx, fsm.Index(l.index+1)); fsm.Code(err) != fsm.ErrTimeout {
+		if err := m.awaitIndex(ctx, fsm.Index(l.index+1)); outcome.Code(err) != outcome.ErrTimeout {
 			t.Errorf("an entry that does not come: %v", err)
 		}
 	})

@@ -8,6 +8,7 @@ import (
 	"github.com/trimaran-io/trimaran/cluster/calls"
 	"github.com/trimaran-io/trimaran/cluster/placement"
 	"github.com/trimaran-io/trimaran/fsm"
+	"github.com/trimaran-io/trimaran/outcome"
 )
 
 // placer says which command makes true what is asked for, by the catalog as it is and by who is
@@ -26,13 +27,13 @@ func (p *placer) here(view *fsm.Topics) map[fsm.NodeID]bool { return nodesHere(v
 // createTopic places and creates a topic.
 func (p *placer) createTopic(view *fsm.Topics, call calls.CreateTopicRequest) (command fsm.CatalogCommand, err error) {
 	if view.ClusterID() == "" {
-		return command, fmt.Errorf("%w: the cluster is being formed", fsm.ErrNoLeader)
+		return command, fmt.Errorf("%w: the cluster is being formed", outcome.ErrNoLeader)
 	}
 	if old, ok := view.Lookup(call.Spec.Name); ok {
 		if old.ID == call.ID {
 			return command, errDone
 		}
-		return command, fmt.Errorf("%w: %q", fsm.ErrTopicExists, call.Spec.Name)
+		return command, fmt.Errorf("%w: %q", outcome.ErrTopicExists, call.Spec.Name)
 	}
 	topic := &fsm.Topic{Name: call.Spec.Name, ID: call.ID, Configs: call.Spec.Configs}
 	assignment, factor, err := p.assignment(view, call)
@@ -71,10 +72,10 @@ func (p *placer) assignment(view *fsm.Topics, call calls.CreateTopicRequest) ([]
 		return assignment, factor, nil
 	}
 	if partitions < 1 || partitions > fsm.MaxPartitions {
-		return nil, 0, fmt.Errorf("%w: %d, want 1 to %d", fsm.ErrInvalidPartitions, partitions, fsm.MaxPartitions)
+		return nil, 0, fmt.Errorf("%w: %d, want 1 to %d", outcome.ErrInvalidPartitions, partitions, fsm.MaxPartitions)
 	}
 	if factor < 1 || factor > nodes {
-		return nil, 0, fmt.Errorf("%w: %d, and the cluster has %d nodes", fsm.ErrInvalidReplicationFactor, factor, nodes)
+		return nil, 0, fmt.Errorf("%w: %d, and the cluster has %d nodes", outcome.ErrInvalidReplicationFactor, factor, nodes)
 	}
 	assignment, err := p.place(view, partitions, factor, call.ID)
 	return assignment, factor, err
@@ -92,14 +93,14 @@ func formedOn(assignment [][]fsm.NodeID) (partitions []fsm.Partition) {
 func (p *placer) createPartitions(view *fsm.Topics, call calls.CreatePartitionsRequest) (command fsm.CatalogCommand, err error) {
 	topic, ok := view.ByID(call.Topic)
 	if !ok {
-		return command, fmt.Errorf("%w: no topic has id %s", fsm.ErrUnknownTopicOrPartition, call.Topic)
+		return command, fmt.Errorf("%w: no topic has id %s", outcome.ErrUnknownTopicOrPartition, call.Topic)
 	}
 	has := len(topic.Partitions)
 	if has == call.Count && call.From < has {
 		return command, errDone // by the same call, whose answer was lost
 	}
 	if call.Count <= has || call.Count > fsm.MaxPartitions {
-		return command, fmt.Errorf("%w: topic %s has %d partitions, %d are no more, want at most %d", fsm.ErrInvalidPartitions, topic.Name, has, call.Count, fsm.MaxPartitions)
+		return command, fmt.Errorf("%w: topic %s has %d partitions, %d are no more, want at most %d", outcome.ErrInvalidPartitions, topic.Name, has, call.Count, fsm.MaxPartitions)
 	}
 	// The seed decides who begins: another one than the topic's first partitions had, or the first
 	// node would get the first of each piece.
@@ -123,14 +124,14 @@ func (p *placer) createPartitions(view *fsm.Topics, call calls.CreatePartitionsR
 // createShards places and creates the shards of consumer groups.
 func (p *placer) createShards(view *fsm.Topics) (command fsm.CatalogCommand, err error) {
 	if view.ClusterID() == "" {
-		return command, fmt.Errorf("%w: the cluster is being formed", fsm.ErrNoLeader)
+		return command, fmt.Errorf("%w: the cluster is being formed", outcome.ErrNoLeader)
 	}
 	if _, ok := view.GroupShards(); ok {
 		return command, errDone
 	}
 	// Clients ask again, also while a node's program is too old.
 	if err := view.CheckLevel(&fsm.CatalogCommand{CreateGroupShards: &fsm.CreateGroupShards{}}); err != nil {
-		return command, fmt.Errorf("%w: %w", fsm.ErrNoLeader, err)
+		return command, fmt.Errorf("%w: %w", outcome.ErrNoLeader, err)
 	}
 	create := &fsm.CreateGroupShards{ReplicationFactor: min(max(int(p.factor), 3), len(view.Nodes()))}
 	assignment, err := p.place(view, p.shards, create.ReplicationFactor, fsm.GroupShardsID)
@@ -150,11 +151,11 @@ func (p *placer) place(view *fsm.Topics, partitions int32, factor int, seed fsm.
 	candidates := p.choices(view, alive, factor)
 	assignment, err := placement.Assign(candidates, partitions, factor, seedOf(seed))
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", fsm.ErrInvalidReplicationFactor, err)
+		return nil, fmt.Errorf("%w: %w", outcome.ErrInvalidReplicationFactor, err)
 	}
 	for i, replicas := range assignment {
 		if !majorityOf(replicas, alive) {
-			return nil, fmt.Errorf("%w: %d, and only %d nodes are alive", fsm.ErrInvalidReplicationFactor, factor, len(alive))
+			return nil, fmt.Errorf("%w: %d, and only %d nodes are alive", outcome.ErrInvalidReplicationFactor, factor, len(alive))
 		}
 		// An absent node cannot lead: the first replica is the preferred leader.
 		slices.SortStableFunc(assignment[i], func(a, b fsm.NodeID) int {

@@ -7,8 +7,10 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/trimaran-io/trimaran/admin"
 	"github.com/trimaran-io/trimaran/cluster/calls"
 	"github.com/trimaran-io/trimaran/fsm"
+	"github.com/trimaran-io/trimaran/outcome"
 )
 
 // placing is a catalog, and a placer for it. All nodes are there but those that are away, and all
@@ -63,7 +65,7 @@ func TestATopicIsCreatedOnce(t *testing.T) {
 		t.Errorf("once more, by the same call: %v", err)
 	}
 	call.ID = fsm.TopicID{2}
-	if err := x.create(call); fsm.Code(err) != fsm.ErrTopicExists {
+	if err := x.create(call); outcome.Code(err) != outcome.ErrTopicExists {
 		t.Errorf("by another call: %v", err)
 	}
 	more := calls.CreatePartitionsRequest{Topic: topic.ID, Count: 5, From: 2}
@@ -74,7 +76,7 @@ func TestATopicIsCreatedOnce(t *testing.T) {
 		t.Errorf("once more, by the same call: %v", err)
 	}
 	more.From = 5
-	if err := x.make(x.pl.createPartitions(x.m.view.Load(), more)); fsm.Code(err) != fsm.ErrInvalidPartitions {
+	if err := x.make(x.pl.createPartitions(x.m.view.Load(), more)); outcome.Code(err) != outcome.ErrInvalidPartitions {
 		t.Errorf("as many as there are: %v", err)
 	}
 	if err := x.make(x.pl.createShards(x.m.view.Load())); err != nil {
@@ -90,13 +92,13 @@ func TestATopicThatCannotBeIsRefused(t *testing.T) {
 	for name, test := range map[string]struct {
 		spec fsm.TopicSpec
 		away []fsm.NodeID
-		want fsm.Error
+		want outcome.Error
 	}{
-		"too many replicas":            {fsm.TopicSpec{Partitions: 1, ReplicationFactor: 4}, nil, fsm.ErrInvalidReplicationFactor},
-		"no replica":                   {fsm.TopicSpec{Partitions: 1, ReplicationFactor: 0}, nil, fsm.ErrInvalidReplicationFactor},
-		"no partition":                 {fsm.TopicSpec{Partitions: 0, ReplicationFactor: 1}, nil, fsm.ErrInvalidPartitions},
-		"too many partitions":          {fsm.TopicSpec{Partitions: fsm.MaxPartitions + 1, ReplicationFactor: 1}, nil, fsm.ErrInvalidPartitions},
-		"no majority of them is there": {fsm.TopicSpec{Partitions: 1, ReplicationFactor: 3}, []fsm.NodeID{"n2", "n3"}, fsm.ErrInvalidReplicationFactor},
+		"too many replicas":            {fsm.TopicSpec{Partitions: 1, ReplicationFactor: 4}, nil, outcome.ErrInvalidReplicationFactor},
+		"no replica":                   {fsm.TopicSpec{Partitions: 1, ReplicationFactor: 0}, nil, outcome.ErrInvalidReplicationFactor},
+		"no partition":                 {fsm.TopicSpec{Partitions: 0, ReplicationFactor: 1}, nil, outcome.ErrInvalidPartitions},
+		"too many partitions":          {fsm.TopicSpec{Partitions: fsm.MaxPartitions + 1, ReplicationFactor: 1}, nil, outcome.ErrInvalidPartitions},
+		"no majority of them is there": {fsm.TopicSpec{Partitions: 1, ReplicationFactor: 3}, []fsm.NodeID{"n2", "n3"}, outcome.ErrInvalidReplicationFactor},
 		"a majority of them is there":  {fsm.TopicSpec{Partitions: 1, ReplicationFactor: 3}, []fsm.NodeID{"n3"}, 0},
 	} {
 		clear(x.away)
@@ -105,12 +107,12 @@ func TestATopicThatCannotBeIsRefused(t *testing.T) {
 		}
 		test.spec.Name = "a"
 		_, err := x.pl.createTopic(x.m.view.Load(), calls.CreateTopicRequest{Spec: test.spec, ID: fsm.TopicID{1}})
-		if fsm.Code(err) != test.want {
+		if outcome.Code(err) != test.want {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
 	empty := new(ends).machine()
-	if _, err := x.pl.createTopic(empty.view.Load(), calls.CreateTopicRequest{}); fsm.Code(err) != fsm.ErrNoLeader {
+	if _, err := x.pl.createTopic(empty.view.Load(), calls.CreateTopicRequest{}); outcome.Code(err) != outcome.ErrNoLeader {
 		t.Errorf("before the cluster is formed: %v", err)
 	}
 }
@@ -145,28 +147,28 @@ func TestWhatAnOperatorAsksForIsChecked(t *testing.T) {
 	x.topic("pair", []fsm.NodeID{"n1", "n4"})
 	x.topic("only", []fsm.NodeID{"n4"})
 	for name, test := range map[string]struct {
-		request fsm.AdminRequest
+		request admin.Request
 		away    fsm.NodeID
-		want    fsm.Error
+		want    outcome.Error
 	}{
-		"a fourth replica":                         {fsm.AdminRequest{Op: fsm.OpReplicationFactor, Topic: "three", Factor: 4}, "", 0},
-		"and n4 is away":                           {fsm.AdminRequest{Op: fsm.OpReplicationFactor, Topic: "three", Factor: 4}, "n4", fsm.ErrInvalidReplicationFactor},
-		"no replica":                               {fsm.AdminRequest{Op: fsm.OpReplicationFactor, Topic: "three", Factor: 0}, "", fsm.ErrInvalidReplicationFactor},
-		"of a topic that is not there":             {fsm.AdminRequest{Op: fsm.OpReplicationFactor, Topic: "four", Factor: 1}, "", fsm.ErrUnknownTopicOrPartition},
-		"a third replica beside one of two":        {fsm.AdminRequest{Op: fsm.OpReplicationFactor, Topic: "pair", Factor: 3}, "n4", fsm.ErrInvalidReplicationFactor},
-		"one replica of two, of which one is gone": {fsm.AdminRequest{Op: fsm.OpReplicationFactor, Topic: "pair", Factor: 1}, "n4", fsm.ErrInvalidReplicationFactor},
-		"a node with the only replica":             {fsm.AdminRequest{Op: fsm.OpReplace, Node: "n4"}, "n4", fsm.ErrInvalidAssignment},
-		"a node that can go":                       {fsm.AdminRequest{Op: fsm.OpDecommission, Node: "n3"}, "", 0},
-		"a node that nobody can take over from":    {fsm.AdminRequest{Op: fsm.OpDecommission, Node: "n3"}, "n4", fsm.ErrInvalidAssignment},
-		"for a successor that is away":             {fsm.AdminRequest{Op: fsm.OpReplace, Node: "n3", Successor: "n4"}, "n4", fsm.ErrInvalidAssignment},
-		"for one that is there":                    {fsm.AdminRequest{Op: fsm.OpReplace, Node: "n3", Successor: "n4"}, "", 0},
-		"a node that never was":                    {fsm.AdminRequest{Op: fsm.OpDrain, Node: "n9"}, "", fsm.ErrInvalidAssignment},
-		"a drain":                                  {fsm.AdminRequest{Op: fsm.OpDrain, Node: "n3"}, "n3", 0},
-		"something else":                           {fsm.AdminRequest{Op: "paint", Node: "n3"}, "", fsm.ErrInvalidConfig},
+		"a fourth replica":                         {admin.Request{Op: admin.OpReplicationFactor, Topic: "three", Factor: 4}, "", 0},
+		"and n4 is away":                           {admin.Request{Op: admin.OpReplicationFactor, Topic: "three", Factor: 4}, "n4", outcome.ErrInvalidReplicationFactor},
+		"no replica":                               {admin.Request{Op: admin.OpReplicationFactor, Topic: "three", Factor: 0}, "", outcome.ErrInvalidReplicationFactor},
+		"of a topic that is not there":             {admin.Request{Op: admin.OpReplicationFactor, Topic: "four", Factor: 1}, "", outcome.ErrUnknownTopicOrPartition},
+		"a third replica beside one of two":        {admin.Request{Op: admin.OpReplicationFactor, Topic: "pair", Factor: 3}, "n4", outcome.ErrInvalidReplicationFactor},
+		"one replica of two, of which one is gone": {admin.Request{Op: admin.OpReplicationFactor, Topic: "pair", Factor: 1}, "n4", outcome.ErrInvalidReplicationFactor},
+		"a node with the only replica":             {admin.Request{Op: admin.OpReplace, Node: "n4"}, "n4", outcome.ErrInvalidAssignment},
+		"a node that can go":                       {admin.Request{Op: admin.OpDecommission, Node: "n3"}, "", 0},
+		"a node that nobody can take over from":    {admin.Request{Op: admin.OpDecommission, Node: "n3"}, "n4", outcome.ErrInvalidAssignment},
+		"for a successor that is away":             {admin.Request{Op: admin.OpReplace, Node: "n3", Successor: "n4"}, "n4", outcome.ErrInvalidAssignment},
+		"for one that is there":                    {admin.Request{Op: admin.OpReplace, Node: "n3", Successor: "n4"}, "", 0},
+		"a node that never was":                    {admin.Request{Op: admin.OpDrain, Node: "n9"}, "", outcome.ErrInvalidAssignment},
+		"a drain":                                  {admin.Request{Op: admin.OpDrain, Node: "n3"}, "n3", 0},
+		"something else":                           {admin.Request{Op: "paint", Node: "n3"}, "", outcome.ErrInvalidConfig},
 	} {
 		clear(x.away)
 		x.away[test.away] = true
-		if _, err := x.pl.administer(x.m.view.Load(), test.request); fsm.Code(err) != test.want {
+		if _, err := x.pl.administer(x.m.view.Load(), test.request); outcome.Code(err) != test.want {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -175,7 +177,7 @@ func TestWhatAnOperatorAsksForIsChecked(t *testing.T) {
 // Leaving twice is leaving once, and who has left is no node that never was.
 func TestWhatIsDoneIsDone(t *testing.T) {
 	x := newPlacing(t, "n1", "n2", "n3", "n4")
-	leave := fsm.AdminRequest{Op: fsm.OpDecommission, Node: "n4"}
+	leave := admin.Request{Op: admin.OpDecommission, Node: "n4"}
 	if err := x.make(x.pl.administer(x.m.view.Load(), leave)); err != nil {
 		t.Fatal(err)
 	}
@@ -186,7 +188,7 @@ func TestWhatIsDoneIsDone(t *testing.T) {
 	if err := x.make(x.pl.administer(x.m.view.Load(), leave)); !errors.Is(err, errDone) {
 		t.Errorf("when it has left: %v", err)
 	}
-	if err := x.make(x.pl.administer(x.m.view.Load(), fsm.AdminRequest{Op: fsm.OpDrain, Node: "n4"})); err == nil || !strings.Contains(err.Error(), "has left") {
+	if err := x.make(x.pl.administer(x.m.view.Load(), admin.Request{Op: admin.OpDrain, Node: "n4"})); err == nil || !strings.Contains(err.Error(), "has left") {
 		t.Errorf("drained: %v", err)
 	}
 }
@@ -196,7 +198,7 @@ func TestAFactorIsLoweredByWhoIsMissedLeast(t *testing.T) {
 	x := newPlacing(t, "n1", "n2", "n3")
 	x.topic("a", []fsm.NodeID{"n1", "n2", "n3"})
 	x.away["n2"] = true
-	command, err := x.pl.administer(x.m.view.Load(), fsm.AdminRequest{Op: fsm.OpReplicationFactor, Topic: "a", Factor: 2})
+	command, err := x.pl.administer(x.m.view.Load(), admin.Request{Op: admin.OpReplicationFactor, Topic: "a", Factor: 2})
 	if err != nil {
 		t.Fatal(err)
 	}

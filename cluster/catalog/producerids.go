@@ -3,7 +3,7 @@ package catalog
 import (
 	"context"
 
-	"github.com/trimaran-io/trimaran/fsm"
+	"github.com/trimaran-io/trimaran/outcome"
 )
 
 // producerIDBlock is how many producer ids a node takes from the catalog at once: a client that
@@ -30,14 +30,14 @@ func (ids *producerIDs) take(ctx, life context.Context) (int64, error) {
 	select {
 	case <-ids.turn:
 	case <-ctx.Done():
-		return 0, fsm.ErrTimeout
+		return 0, outcome.ErrTimeout
 	case <-life.Done():
-		return 0, fsm.ErrShuttingDown
+		return 0, outcome.ErrShuttingDown
 	}
 	defer func() { ids.turn <- struct{}{} }()
 	for ids.next == ids.end {
 		first, err := ids.allocate(ctx)
-		if fsm.Code(err) == fsm.ErrUnknownFate && ctx.Err() == nil {
+		if outcome.Code(err) == outcome.ErrUnknownFate && ctx.Err() == nil {
 			continue // a block may be lost; there are enough
 		}
 		if err != nil {
@@ -51,7 +51,7 @@ func (ids *producerIDs) take(ctx, life context.Context) (int64, error) {
 }
 
 // NewProducerID gives an id for an idempotent producer that no other has had or will have (KIP-98).
-// Errors are fsm.ErrNoLeader, when the catalog has no leader within ctx, and fsm.ErrTimeout.
+// Errors are outcome.ErrNoLeader, when the catalog has no leader within ctx, and outcome.ErrTimeout.
 func (c *Catalog) NewProducerID(ctx context.Context) (int64, error) {
 	return c.ids.take(ctx, c.cfg.Life)
 }

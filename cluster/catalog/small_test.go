@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/trimaran-io/trimaran/fsm"
+	"github.com/trimaran-io/trimaran/outcome"
 )
 
 // No two producers get one id, also where a block may have been taken and nobody knows.
@@ -20,7 +21,7 @@ func TestAProducerIDIsGivenOnce(t *testing.T) {
 	ids := newProducerIDs(func(context.Context) (int64, error) {
 		first := next.Add(producerIDBlock) - producerIDBlock
 		if first == producerIDBlock {
-			return 0, fsm.ErrUnknownFate
+			return 0, outcome.ErrUnknownFate
 		}
 		return first, nil
 	})
@@ -48,7 +49,7 @@ func TestAProducerIDIsNotWaitedForForEver(t *testing.T) {
 		life, stop := context.WithCancel(t.Context())
 		ids := newProducerIDs(func(ctx context.Context) (int64, error) {
 			<-ctx.Done()
-			return 0, fsm.ErrNoLeader
+			return 0, outcome.ErrNoLeader
 		})
 		first, cancel := context.WithCancel(t.Context())
 		answers := make(chan error, 3)
@@ -61,17 +62,17 @@ func TestAProducerIDIsNotWaitedForForEver(t *testing.T) {
 		second, cancelSecond := context.WithTimeout(t.Context(), time.Second)
 		defer cancelSecond()
 		go take(second)
-		if err := <-answers; fsm.Code(err) != fsm.ErrTimeout {
+		if err := <-answers; outcome.Code(err) != outcome.ErrTimeout {
 			t.Errorf("behind another: %v", err)
 		}
 		go take(t.Context())
 		synctest.Wait()
 		stop()
-		if err := <-answers; fsm.Code(err) != fsm.ErrShuttingDown {
+		if err := <-answers; outcome.Code(err) != outcome.ErrShuttingDown {
 			t.Errorf("while the node stops: %v", err)
 		}
 		cancel()
-		if err := <-answers; fsm.Code(err) != fsm.ErrNoLeader {
+		if err := <-answers; outcome.Code(err) != outcome.ErrNoLeader {
 			t.Errorf("the first: %v", err)
 		}
 	})
@@ -92,7 +93,7 @@ func TestTheCatalogIsFreshForASecond(t *testing.T) {
 			t.Errorf("asked %d times", asked)
 		}
 		time.Sleep(freshFor)
-		err = fsm.ErrNoLeader
+		err = outcome.ErrNoLeader
 		if f.refresh(t.Context()) || f.refresh(t.Context()) || asked != 3 {
 			t.Errorf("without a leader it is fresh, asked %d times", asked)
 		}
@@ -110,7 +111,7 @@ func (k kept) Note(name string) error          { k[name] = true; return nil }
 func TestTheTopicsOfTheConfigurationAreCreatedOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		notes := kept{}
-		results := map[string]error{"there": fsm.ErrTopicExists, "wrong": fsm.ErrInvalidTopicName, "late": fsm.ErrTimeout, "large": fsm.ErrInvalidReplicationFactor, "soon": fsm.ErrNoLeader}
+		results := map[string]error{"there": outcome.ErrTopicExists, "wrong": outcome.ErrInvalidTopicName, "late": outcome.ErrTimeout, "large": outcome.ErrInvalidReplicationFactor, "soon": outcome.ErrNoLeader}
 		var mu sync.Mutex
 		created := map[string]int{}
 		set := func(name string, err error) {

@@ -9,6 +9,7 @@ import (
 	"github.com/trimaran-io/trimaran/cluster/calls"
 	"github.com/trimaran-io/trimaran/cluster/identity"
 	"github.com/trimaran-io/trimaran/fsm"
+	"github.com/trimaran-io/trimaran/outcome"
 )
 
 // CreateTopic creates a topic and returns it when it is known at all connected nodes; its
@@ -18,7 +19,7 @@ func (c *Catalog) CreateTopic(ctx context.Context, spec fsm.TopicSpec, validateO
 	// What no catalog takes may be as large as a request, and is not for other nodes to read.
 	if err := fsm.CheckConfigs(spec.Configs); err != nil {
 		if _, there := c.View().Lookup(spec.Name); there {
-			return nil, fmt.Errorf("%w: %q", fsm.ErrTopicExists, spec.Name)
+			return nil, fmt.Errorf("%w: %q", outcome.ErrTopicExists, spec.Name)
 		}
 		return nil, err
 	}
@@ -37,7 +38,7 @@ func (c *Catalog) CreateTopic(ctx context.Context, spec fsm.TopicSpec, validateO
 func (c *Catalog) CreatePartitions(ctx context.Context, topic *fsm.Topic, count int, validateOnly bool) (had int, err error) {
 	had = len(topic.Partitions)
 	if count <= had {
-		return had, fmt.Errorf("%w: topic %s has %d partitions, %d are no more", fsm.ErrInvalidPartitions, topic.Name, had, count)
+		return had, fmt.Errorf("%w: topic %s has %d partitions, %d are no more", outcome.ErrInvalidPartitions, topic.Name, had, count)
 	}
 	return had, askForAll(ctx, c, c.createPartitions(), calls.CreatePartitionsRequest{Topic: topic.ID, Count: count, From: had, ValidateOnly: validateOnly})
 }
@@ -49,7 +50,7 @@ func (c *Catalog) CreateShards(ctx context.Context) error {
 }
 
 // Lookup finds a topic, if need be in a newer catalog than this node's. The error is
-// fsm.ErrUnknownTopicOrPartition where there is none.
+// outcome.ErrUnknownTopicOrPartition where there is none.
 func (c *Catalog) Lookup(ctx context.Context, name string) (*fsm.Topic, error) {
 	if topic, ok := c.View().Lookup(name); ok {
 		return topic, nil
@@ -60,7 +61,7 @@ func (c *Catalog) Lookup(ctx context.Context, name string) (*fsm.Topic, error) {
 	if topic, ok := c.View().Lookup(name); ok {
 		return topic, nil
 	}
-	return nil, fmt.Errorf("%w: %q", fsm.ErrUnknownTopicOrPartition, name)
+	return nil, fmt.Errorf("%w: %q", outcome.ErrUnknownTopicOrPartition, name)
 }
 
 // ByID is Lookup of the topic that has that id.
@@ -74,7 +75,7 @@ func (c *Catalog) ByID(ctx context.Context, id fsm.TopicID) (*fsm.Topic, error) 
 	if topic, ok := c.View().ByID(id); ok {
 		return topic, nil
 	}
-	return nil, fmt.Errorf("%w: no topic has id %s", fsm.ErrUnknownTopicOrPartition, id)
+	return nil, fmt.Errorf("%w: no topic has id %s", outcome.ErrUnknownTopicOrPartition, id)
 }
 
 // DeleteTopic deletes a topic and its records, and returns when that is known at all connected
@@ -85,8 +86,8 @@ func (c *Catalog) DeleteTopic(ctx context.Context, topic *fsm.Topic) error {
 }
 
 // AlterConfigs changes what is set for a topic and returns when that is known at all connected
-// nodes. With validateOnly nothing is changed. Errors are fsm.ErrUnknownTopicOrPartition,
-// fsm.ErrInvalidConfig, fsm.ErrNoLeader, fsm.ErrTimeout.
+// nodes. With validateOnly nothing is changed. Errors are outcome.ErrUnknownTopicOrPartition,
+// outcome.ErrInvalidConfig, outcome.ErrNoLeader, outcome.ErrTimeout.
 func (c *Catalog) AlterConfigs(ctx context.Context, alter fsm.AlterConfigs, validateOnly bool) error {
 	topic, err := c.ByID(ctx, alter.Topic)
 	if err != nil {
@@ -107,8 +108,8 @@ func (c *Catalog) AlterConfigs(ctx context.Context, alter fsm.AlterConfigs, vali
 }
 
 // AlterBrokerConfigs changes what is set for the broker and returns when that is known at all
-// connected nodes. With validateOnly nothing is changed. Errors are fsm.ErrInvalidConfig,
-// fsm.ErrLevel, fsm.ErrNoLeader, fsm.ErrTimeout.
+// connected nodes. With validateOnly nothing is changed. Errors are outcome.ErrInvalidConfig,
+// outcome.ErrLevel, outcome.ErrNoLeader, outcome.ErrTimeout.
 func (c *Catalog) AlterBrokerConfigs(ctx context.Context, alter fsm.AlterBrokerConfigs, validateOnly bool) error {
 	now := c.View().BrokerConfigs(alter.All)
 	if next, err := alter.Apply(now); err != nil || validateOnly || maps.Equal(next, now) {

@@ -16,9 +16,10 @@ import (
 	"github.com/trimaran-io/trimaran/cluster/membership"
 	"github.com/trimaran-io/trimaran/cluster/raftlog/vfs"
 	"github.com/trimaran-io/trimaran/fsm"
+	"github.com/trimaran-io/trimaran/outcome"
 )
 
-var errUnreached = fmt.Errorf("%w: not reached", fsm.ErrNoLeader)
+var errUnreached = fmt.Errorf("%w: not reached", outcome.ErrNoLeader)
 
 // world is some nodes on disks in memory, and the gossip and the calls between them.
 type world struct {
@@ -189,7 +190,7 @@ func (w *world) join(ctx context.Context, addr string, asking fsm.Node) (string,
 			w.registered[who.ClusterID()] = catalog
 		}
 		if had, is := catalog[node.ID]; is && had.Incarnation != node.Incarnation {
-			return fmt.Errorf("%w: another has that name", fsm.ErrNodeConflict)
+			return fmt.Errorf("%w: another has that name", outcome.ErrNodeConflict)
 		}
 		catalog[node.ID] = node
 		return nil
@@ -407,7 +408,7 @@ func TestANodeThatIsRefusedEnds(t *testing.T) {
 		synctest.Wait()
 		select {
 		case err := <-w.nodes[1].ended:
-			if !errors.Is(err, fsm.ErrNodeConflict) {
+			if !errors.Is(err, outcome.ErrNodeConflict) {
 				t.Errorf("it ended with: %v", err)
 			}
 			w.nodes[1].ended <- err // for kill
@@ -424,12 +425,12 @@ func TestOnlyANodeItselfIsAdmitted(t *testing.T) {
 		w.startAll()
 		register := func(context.Context, fsm.Node) error { return errors.New("registered") }
 		n9 := fsm.Node{ID: "n9", Incarnation: "00000009"}
-		if _, err := w.nodes[0].forming.Admit(t.Context(), "n9.00000009", n9, register); fsm.Code(err) != fsm.ErrNoLeader {
+		if _, err := w.nodes[0].forming.Admit(t.Context(), "n9.00000009", n9, register); outcome.Code(err) != outcome.ErrNoLeader {
 			t.Errorf("before there is a cluster: %v", err)
 		}
 		w.together()
 		for _, from := range []string{"n8.00000009", ""} {
-			if _, err := w.nodes[0].forming.Admit(t.Context(), from, n9, register); fsm.Code(err) != fsm.ErrUnknown {
+			if _, err := w.nodes[0].forming.Admit(t.Context(), from, n9, register); outcome.Code(err) != outcome.ErrUnknown {
 				t.Errorf("from %q: %v", from, err)
 			}
 		}
@@ -447,12 +448,12 @@ func TestAProposalThatIsNoneIsRefused(t *testing.T) {
 		self := []fsm.Node{{ID: "n1", Incarnation: w.nodes[0].who.Incarnation()}}
 		for _, test := range []struct {
 			p    identity.Proposal
-			code fsm.Error
+			code outcome.Error
 		}{
-			{identity.Proposal{ClusterID: "c", Proposer: "n9.00000000"}, fsm.ErrClusterMismatch},
-			{identity.Proposal{Proposer: "n9.00000000", Nodes: self}, fsm.ErrUnknown},
+			{identity.Proposal{ClusterID: "c", Proposer: "n9.00000000"}, outcome.ErrClusterMismatch},
+			{identity.Proposal{Proposer: "n9.00000000", Nodes: self}, outcome.ErrUnknown},
 		} {
-			if err := w.nodes[0].forming.Grant(&test.p); fsm.Code(err) != test.code {
+			if err := w.nodes[0].forming.Grant(&test.p); outcome.Code(err) != test.code {
 				t.Errorf("%+v: %v", test.p, err)
 			}
 		}

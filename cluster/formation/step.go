@@ -9,6 +9,7 @@ import (
 	"github.com/trimaran-io/trimaran/cluster/identity"
 	"github.com/trimaran-io/trimaran/cluster/membership"
 	"github.com/trimaran-io/trimaran/fsm"
+	"github.com/trimaran-io/trimaran/outcome"
 )
 
 // step does what can be done now and says what is waited for. An error is final.
@@ -34,7 +35,7 @@ func (f *Formation) step(ctx context.Context, members []membership.Member) (wait
 		if forming, waiting = f.proposal(members); forming == nil {
 			return waiting, nil
 		}
-		if err := f.cfg.Identity.Grant(forming); fsm.Code(err) == fsm.ErrClusterMismatch {
+		if err := f.cfg.Identity.Grant(forming); outcome.Code(err) == outcome.ErrClusterMismatch {
 			return "another proposal came first", nil // granted since Forming was read
 		} else if err != nil {
 			return "", err
@@ -108,12 +109,12 @@ func (f *Formation) join(ctx context.Context, through membership.Member) (waitin
 	callCtx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	clusterID, err := f.cfg.Join(callCtx, through.PeerAddr, f.cfg.Self)
-	switch code := fsm.Code(err); {
+	switch code := outcome.Code(err); {
 	case err == nil && clusterID == "":
 		return "malformed answer of a member", nil
 	case err == nil:
 		return "", f.adopt(clusterID)
-	case code == fsm.ErrNodeConflict, code == fsm.ErrClusterMismatch, code == fsm.ErrLevel:
+	case code == outcome.ErrNodeConflict, code == outcome.ErrClusterMismatch, code == outcome.ErrLevel:
 		return "", fmt.Errorf("cluster %s refuses this node: %w", through.ClusterID, err)
 	default:
 		return fmt.Sprintf("asking %s to be admitted to cluster %s: %v", through.NodeID, through.ClusterID, err), nil

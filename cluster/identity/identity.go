@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 
 	"github.com/trimaran-io/trimaran/fsm"
+	"github.com/trimaran-io/trimaran/outcome"
 )
 
 // Identity is who this node is: what never changes, and what it has come to be.
@@ -62,11 +63,11 @@ func (id *Identity) Forming() *Proposal { return id.file.Load().Forming }
 func (id *Identity) HasLeft() bool { return id.file.Load().Left }
 
 // Grant agrees to form a cluster, unless the node has agreed to another one: it agrees once in its
-// life. The agreement is on stable storage on return. Errors are fsm.ErrClusterMismatch, and those
+// life. The agreement is on stable storage on return. Errors are outcome.ErrClusterMismatch, and those
 // of the disk; that of a sync is a vfs.NotSynced.
 func (id *Identity) Grant(p *Proposal) error {
 	if !slices.ContainsFunc(p.Nodes, func(node fsm.Node) bool { return node.Identity() == id.name }) {
-		return fmt.Errorf("%w: this node is not part of the proposal", fsm.ErrClusterMismatch)
+		return fmt.Errorf("%w: this node is not part of the proposal", outcome.ErrClusterMismatch)
 	}
 	id.changing.Lock()
 	defer id.changing.Unlock()
@@ -74,11 +75,11 @@ func (id *Identity) Grant(p *Proposal) error {
 	case now.ClusterID == p.ClusterID:
 		return nil
 	case now.ClusterID != "":
-		return fmt.Errorf("%w: this node is in cluster %s", fsm.ErrClusterMismatch, now.ClusterID)
+		return fmt.Errorf("%w: this node is in cluster %s", outcome.ErrClusterMismatch, now.ClusterID)
 	case now.Forming != nil && now.Forming.ClusterID == p.ClusterID:
 		return nil
 	case now.Forming != nil:
-		return fmt.Errorf("%w: this node has agreed to form cluster %s with %s", fsm.ErrClusterMismatch, now.Forming.ClusterID, now.Forming.Proposer)
+		return fmt.Errorf("%w: this node has agreed to form cluster %s with %s", outcome.ErrClusterMismatch, now.Forming.ClusterID, now.Forming.Proposer)
 	}
 	return id.changeLocked(func(f *File) { f.Forming = p })
 }

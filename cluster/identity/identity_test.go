@@ -14,6 +14,7 @@ import (
 
 	"github.com/trimaran-io/trimaran/cluster/raftlog/vfs"
 	"github.com/trimaran-io/trimaran/fsm"
+	"github.com/trimaran-io/trimaran/outcome"
 )
 
 const (
@@ -170,7 +171,7 @@ func TestANodeAgreesOnce(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := id.Grant(&Proposal{ClusterID: "other", Proposer: "n0.00000000"}); !errors.Is(err, fsm.ErrClusterMismatch) {
+	if err := id.Grant(&Proposal{ClusterID: "other", Proposer: "n0.00000000"}); !errors.Is(err, outcome.ErrClusterMismatch) {
 		t.Errorf("it agrees to be left out: %v", err)
 	}
 	for range 2 {
@@ -178,13 +179,13 @@ func TestANodeAgreesOnce(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	if err := id.Grant(proposed(id, "another")); !errors.Is(err, fsm.ErrClusterMismatch) {
+	if err := id.Grant(proposed(id, "another")); !errors.Is(err, outcome.ErrClusterMismatch) {
 		t.Errorf("it agrees twice: %v", err)
 	}
 	if err := id.Adopt(cluster); err != nil {
 		t.Error(err)
 	}
-	if err := id.Grant(proposed(id, "another")); !errors.Is(err, fsm.ErrClusterMismatch) {
+	if err := id.Grant(proposed(id, "another")); !errors.Is(err, outcome.ErrClusterMismatch) {
 		t.Errorf("it agrees to another than it is in: %v", err)
 	}
 	if err := id.Leave(); err != nil {

@@ -14,6 +14,7 @@ import (
 	"strings"
 
 	"github.com/trimaran-io/trimaran/fsm"
+	"github.com/trimaran-io/trimaran/outcome"
 )
 
 // Node is a node that may take replicas, with the load it has now.
@@ -32,13 +33,13 @@ type Node struct {
 // differ by one at most. seed decides between equals, so that different topics
 // do not crowd the same nodes.
 //
-// The error is fsm.ErrInvalidPartitions or fsm.ErrInvalidReplicationFactor.
+// The error is outcome.ErrInvalidPartitions or outcome.ErrInvalidReplicationFactor.
 func Assign(nodes []Node, partitions int32, rf int, seed uint64) ([][]fsm.NodeID, error) {
 	if partitions < 1 || partitions > fsm.MaxPartitions {
-		return nil, fmt.Errorf("%w: %d, want 1 to %d", fsm.ErrInvalidPartitions, partitions, fsm.MaxPartitions)
+		return nil, fmt.Errorf("%w: %d, want 1 to %d", outcome.ErrInvalidPartitions, partitions, fsm.MaxPartitions)
 	}
 	if rf < 1 || rf > len(nodes) {
-		return nil, fmt.Errorf("%w: %d, with %d nodes to place on", fsm.ErrInvalidReplicationFactor, rf, len(nodes))
+		return nil, fmt.Errorf("%w: %d, with %d nodes to place on", outcome.ErrInvalidReplicationFactor, rf, len(nodes))
 	}
 	b, err := newBoard(nodes)
 	if err != nil {
@@ -63,7 +64,7 @@ func Assign(nodes []Node, partitions int32, rf int, seed uint64) ([][]fsm.NodeID
 // CheckAssignment reports whether an assignment made by hand can be taken: every
 // partition has rf replicas on different nodes out of those given. It may be
 // uneven: that is the choice of who made it. The error is
-// fsm.ErrInvalidAssignment or fsm.ErrInvalidPartitions.
+// outcome.ErrInvalidAssignment or outcome.ErrInvalidPartitions.
 func CheckAssignment(nodes []Node, assignment [][]fsm.NodeID, rf int) error {
 	return fsm.CheckAssignment(assignment, rf, func(id fsm.NodeID) bool {
 		return slices.ContainsFunc(nodes, func(n Node) bool { return n.ID == id })
@@ -93,7 +94,7 @@ func newBoard(nodes []Node) (*board, error) {
 	zones := map[string]int{}
 	for i, n := range b.nodes {
 		if i > 0 && b.nodes[i-1].ID == n.ID {
-			return nil, fmt.Errorf("%w: node %q is given twice", fsm.ErrInvalidAssignment, n.ID)
+			return nil, fmt.Errorf("%w: node %q is given twice", outcome.ErrInvalidAssignment, n.ID)
 		}
 		z, ok := zones[n.Zone]
 		if !ok {

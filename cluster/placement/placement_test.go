@@ -9,10 +9,11 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/trimaran-io/trimaran/fsm"
+	"github.com/trimaran-io/trimaran/outcome"
 )
 
 func TestMoreReplicasThanNodesIsRefused(t *testing.T) {
-	if _, err := Assign([]Node{{ID: "a"}, {ID: "b"}}, 1, 3, 0); !errors.Is(err, fsm.ErrInvalidReplicationFactor) {
+	if _, err := Assign([]Node{{ID: "a"}, {ID: "b"}}, 1, 3, 0); !errors.Is(err, outcome.ErrInvalidReplicationFactor) {
 		t.Fatal(err)
 	}
 	for _, bad := range [][2]int{{0, 1}, {1, 0}, {-1, 1}} {

@@ -3,7 +3,7 @@ package raftgroup
 import (
 	"fmt"
 
-	"github.com/trimaran-io/trimaran/fsm"
+	"github.com/trimaran-io/trimaran/outcome"
 )
 
 // Hint names a group's leader: the identity and the term in which it leads. It may be old; "" is
@@ -13,10 +13,10 @@ type Hint struct {
 	Term     uint64
 }
 
-// NotLeader is fsm.ErrNotLeader with what is known of the leader.
+// NotLeader is outcome.ErrNotLeader with what is known of the leader.
 type NotLeader struct{ Hint Hint }
 
 func (e NotLeader) Error() string {
-	return fmt.Sprintf("%v; it may be %q", fsm.ErrNotLeader, e.Hint.Identity)
+	return fmt.Sprintf("%v; it may be %q", outcome.ErrNotLeader, e.Hint.Identity)
 }
-func (e NotLeader) Unwrap() error { return fsm.ErrNotLeader }
+func (e NotLeader) Unwrap() error { return outcome.ErrNotLeader }

@@ -10,8 +10,10 @@ import (
 	"github.com/hashicorp/raft"
 	"golang.org/x/time/rate"
 
+	"github.com/trimaran-io/trimaran/admin"
 	"github.com/trimaran-io/trimaran/cluster/raftlog"
 	"github.com/trimaran-io/trimaran/fsm"
+	"github.com/trimaran-io/trimaran/outcome"
 )
 
 // A follower that is so far behind that its leader has to offer it a snapshot
@@ -65,13 +67,13 @@ func (p *progress) end() {
 }
 
 // status gives nil if nothing is copied.
-func (p *progress) status() *fsm.CatchUpStatus {
+func (p *progress) status() *admin.CatchUpStatus {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if !p.active {
 		return nil
 	}
-	s := &fsm.CatchUpStatus{Bytes: p.bytes, Total: p.total}
+	s := &admin.CatchUpStatus{Bytes: p.bytes, Total: p.total}
 	if d := time.Since(p.started).Seconds(); d > 0 {
 		s.BytesPerSecond = int64(float64(p.bytes-p.first) / d)
 	}
@@ -220,7 +222,7 @@ func (r *Replica) stepOfCopy(step string) {
 func (r *Replica) Describe(have uint64) (raftlog.Described, error) {
 	d, ok := r.Log.Describe(have)
 	if !ok {
-		return d, fmt.Errorf("%w: no snapshot yet", fsm.ErrNoLeader)
+		return d, fmt.Errorf("%w: no snapshot yet", outcome.ErrNoLeader)
 	}
 	r.hold(d.First)
 	return d, nil
@@ -232,7 +234,7 @@ func (r *Replica) Entries(from, to uint64, limit int) ([]byte, error) {
 	r.hold(from)
 	b, err := r.Log.AppendEntries(nil, from, to, limit)
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", fsm.ErrStorage, err)
+		return nil, fmt.Errorf("%w: %w", outcome.ErrStorage, err)
 	}
 	return b, nil
 }

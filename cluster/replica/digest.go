@@ -13,6 +13,7 @@ import (
 	"github.com/trimaran-io/trimaran/cluster/raftlog"
 	"github.com/trimaran-io/trimaran/fsm"
 	"github.com/trimaran-io/trimaran/kafkaproto"
+	"github.com/trimaran-io/trimaran/outcome"
 )
 
 // Digest is a hash over batches up to an offset.
@@ -29,14 +30,14 @@ func (r *Records) Digest(ctx context.Context, from, to fsm.Offset, limit int64) 
 	case r.env.hashing <- struct{}{}:
 		defer func() { <-r.env.hashing }()
 	case <-ctx.Done():
-		return h, fmt.Errorf("%w: another check is reading", fsm.ErrTimeout)
+		return h, fmt.Errorf("%w: another check is reading", outcome.ErrTimeout)
 	}
 	r.mu.Lock()
 	start, next, last := r.seen.start, r.seen.next, r.seen.last
 	r.mu.Unlock()
 	h.UpTo = from
 	if from < start || to > next || from > to {
-		return h, fmt.Errorf("%w: %d to %d of %d to %d", fsm.ErrOffsetOutOfRange, from, to, start, next)
+		return h, fmt.Errorf("%w: %d to %d of %d to %d", outcome.ErrOffsetOutOfRange, from, to, start, next)
 	}
 	if from == to {
 		h.Sum = sha256.Sum256(nil)
@@ -44,17 +45,17 @@ func (r *Records) Digest(ctx context.Context, from, to fsm.Offset, limit int64) 
 	}
 	log, err := r.Log.ReadAt(int64(from), 1<<20)
 	if errors.Is(err, raftlog.ErrNotInLog) {
-		return h, fmt.Errorf("%w: %w", fsm.ErrOffsetOutOfRange, err)
+		return h, fmt.Errorf("%w: %w", outcome.ErrOffsetOutOfRange, err)
 	}
 	if err != nil {
 		r.keeper.ReadFailed(r.Replica, err, 0)
-		return h, fmt.Errorf("%w: %w", fsm.ErrStorage, err)
+		return h, fmt.Errorf("%w: %w", outcome.ErrStorage, err)
 	}
 	defer log.Close()
 	sum := sha256.New()
 	for h.UpTo < to && h.Bytes < limit {
 		if err := ctx.Err(); err != nil {
-			return h, fmt.Errorf("%w: %w", fsm.ErrTimeout, err)
+			return h, fmt.Errorf("%w: %w", outcome.ErrTimeout, err)
 		}
 		entry, err := log.Next(uint64(last))
 		if err != nil {
@@ -62,7 +63,7 @@ func (r *Records) Digest(ctx context.Context, from, to fsm.Offset, limit int64) 
 				err = fmt.Errorf("offset %d is committed and not in the log", h.UpTo)
 			}
 			r.keeper.ReadFailed(r.Replica, err, 0)
-			return h, fmt.Errorf("%w: %w", fsm.ErrStorage, err)
+			return h, fmt.Errorf("%w: %w", outcome.ErrStorage, err)
 		}
 		if entry.Type != raft.LogCommand || !fsm.IsRecords(entry.Data) {
 			continue

@@ -11,6 +11,7 @@ import (
 	"github.com/trimaran-io/trimaran/cluster/raftlog"
 	"github.com/trimaran-io/trimaran/fsm"
 	"github.com/trimaran-io/trimaran/kafkaproto"
+	"github.com/trimaran-io/trimaran/outcome"
 )
 
 // A replica in which a reader finds a damaged byte has all else, and Raft does not need that byte.
@@ -30,11 +31,11 @@ type hurt struct {
 // unreadable is the error of a reader that could not read, which ends behind what it could not; 0:
 // not known.
 func (r *Records) unreadable(err error, end fsm.Offset) error {
-	code := error(fsm.ErrStorage)
+	code := error(outcome.ErrStorage)
 	if isDamage(err) {
 		r.keeper.ReadFailed(r.Replica, err, end)
 		if !r.canDoWithout() {
-			code = fsm.ErrCorruptMessage // to ask again does not help
+			code = outcome.ErrCorruptMessage // to ask again does not help
 		}
 	}
 	return fmt.Errorf("%w: %w", code, err)
@@ -44,7 +45,7 @@ func (r *Records) unreadable(err error, end fsm.Offset) error {
 // from offset from on. The error says that from is among what cannot be read.
 func (r *Records) passDamage(reader *raftlog.Reader, from fsm.Offset, err error) error {
 	if !isDamage(err) {
-		return fmt.Errorf("%w: %w", fsm.ErrStorage, err)
+		return fmt.Errorf("%w: %w", outcome.ErrStorage, err)
 	}
 	bad := fsm.Offset(reader.Expected())
 	if serr := reader.Skip(claimedOffset); serr != nil {

@@ -7,6 +7,7 @@ import (
 
 	"github.com/trimaran-io/trimaran/fsm"
 	"github.com/trimaran-io/trimaran/kafkaproto"
+	"github.com/trimaran-io/trimaran/outcome"
 )
 
 // This file finds offsets by time and by leader epoch. Both ask a leader that a
@@ -62,7 +63,7 @@ func (r *Records) OffsetForTime(ctx context.Context, timestamp int64) (found kaf
 	}
 	for from := max(start, fsm.Offset(begin)); from < next; {
 		if err := ctx.Err(); err != nil {
-			return found, false, fmt.Errorf("%w: looking for a time: %w", fsm.ErrTimeout, err)
+			return found, false, fmt.Errorf("%w: looking for a time: %w", outcome.ErrTimeout, err)
 		}
 		slice, inside, err := r.ReadCommitted(from, scanStep)
 		if err != nil {
@@ -76,7 +77,7 @@ func (r *Records) OffsetForTime(ctx context.Context, timestamp int64) (found kaf
 		}
 		for batch, err := range kafkaproto.Batches(slice.Batches) {
 			if err != nil {
-				return found, false, fmt.Errorf("%w: %w", fsm.ErrStorage, err)
+				return found, false, fmt.Errorf("%w: %w", outcome.ErrStorage, err)
 			}
 			h := batch.Header()
 			from = fsm.Offset(h.NextOffset())
@@ -108,7 +109,7 @@ func (r *Records) timeIn(ctx context.Context, batch kafkaproto.Batch, from, time
 	if batch.Header().Codec() != kafkaproto.None {
 		unpacking := r.env.unpacking
 		if err := unpacking.Acquire(ctx, 1); err != nil {
-			return found, false, fmt.Errorf("%w: looking for a time: %w", fsm.ErrTimeout, err)
+			return found, false, fmt.Errorf("%w: looking for a time: %w", outcome.ErrTimeout, err)
 		}
 		defer unpacking.Release(1)
 	}
@@ -118,7 +119,7 @@ func (r *Records) timeIn(ctx context.Context, batch kafkaproto.Batch, from, time
 		found, ok, err = batch.Latest(from)
 	}
 	if err != nil {
-		err = fmt.Errorf("%w: %w", fsm.ErrStorage, err)
+		err = fmt.Errorf("%w: %w", outcome.ErrStorage, err)
 	}
 	return found, ok, err
 }
@@ -156,7 +157,7 @@ func (r *Records) EpochEnd(ctx context.Context, epoch fsm.LeaderEpoch) (fsm.Lead
 	}
 	if failed != nil {
 		if ctx.Err() != nil {
-			failed = fmt.Errorf("%w: looking for an epoch: %w", fsm.ErrTimeout, failed)
+			failed = fmt.Errorf("%w: looking for an epoch: %w", outcome.ErrTimeout, failed)
 		}
 		return -1, -1, failed
 	}
@@ -170,11 +171,11 @@ func (r *Records) epochAt(o fsm.Offset) (fsm.LeaderEpoch, error) {
 		return -1, err
 	}
 	if !ok {
-		return -1, fmt.Errorf("%w: %d is not within %d to %d any more", fsm.ErrOffsetOutOfRange, o, slice.LogStart, slice.HighWatermark)
+		return -1, fmt.Errorf("%w: %d is not within %d to %d any more", outcome.ErrOffsetOutOfRange, o, slice.LogStart, slice.HighWatermark)
 	}
 	h, err := kafkaproto.ParseBatchHeader(slice.Batches)
 	if err != nil {
-		return -1, fmt.Errorf("%w: %w", fsm.ErrStorage, err)
+		return -1, fmt.Errorf("%w: %w", outcome.ErrStorage, err)
 	}
 	return fsm.LeaderEpoch(h.LeaderEpoch), nil
 }

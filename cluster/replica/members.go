@@ -12,6 +12,7 @@ import (
 
 	"github.com/trimaran-io/trimaran/cluster/raftgroup"
 	"github.com/trimaran-io/trimaran/fsm"
+	"github.com/trimaran-io/trimaran/outcome"
 )
 
 // The leader of a partition's group makes the group's configuration what the
@@ -152,7 +153,7 @@ func (r *Replica) settled(p Leadership) error {
 		return err
 	}
 	if fsm.Term(r.Member.Raft.CurrentTerm()) != p.InTerm() {
-		return fsm.ErrNotLeader
+		return outcome.ErrNotLeader
 	}
 	return nil
 }
@@ -175,23 +176,23 @@ func (r *Replica) Release(ctx context.Context, identity string) (term uint64, er
 	case r.changing <- struct{}{}:
 		defer func() { <-r.changing }()
 	case <-ctx.Done():
-		return 0, fmt.Errorf("%w: another member comes or goes", fsm.ErrNoLeader)
+		return 0, fmt.Errorf("%w: another member comes or goes", outcome.ErrNoLeader)
 	}
 	future := r.Member.Raft.GetConfiguration()
 	if err := future.Error(); err != nil {
-		return 0, fmt.Errorf("%w: %w", fsm.ErrNoLeader, err)
+		return 0, fmt.Errorf("%w: %w", outcome.ErrNoLeader, err)
 	}
 	servers := future.Configuration().Servers
 	if slices.ContainsFunc(servers, func(s raft.Server) bool { return string(s.ID) == identity }) {
 		if !raftgroup.MajorityWithout(servers, identity, r.env.Host.Connected) {
-			return 0, fmt.Errorf("%w: %w", fsm.ErrNoLeader, errTooFew)
+			return 0, fmt.Errorf("%w: %w", outcome.ErrNoLeader, errTooFew)
 		}
 		if err := r.Member.Change(ctx, func() raft.Future { return r.Member.Raft.RemoveServer(raft.ServerID(identity), 0, membersTimeout) }); err != nil {
-			return 0, fmt.Errorf("%w: %w", fsm.ErrNoLeader, err)
+			return 0, fmt.Errorf("%w: %w", outcome.ErrNoLeader, err)
 		}
 		r.env.Logger.Warn("a replica has left its group to be rebuilt", "partition", r.ID, "node", identity)
 	} else if err := r.settled(p); err != nil {
-		return 0, fmt.Errorf("%w: %w", fsm.ErrNoLeader, err)
+		return 0, fmt.Errorf("%w: %w", outcome.ErrNoLeader, err)
 	}
 	return r.Member.Raft.CurrentTerm(), nil // not below that of the configuration
 }

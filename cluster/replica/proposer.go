@@ -10,6 +10,7 @@ import (
 	"github.com/trimaran-io/trimaran/cluster/raftgroup"
 	"github.com/trimaran-io/trimaran/fsm"
 	"github.com/trimaran-io/trimaran/kafkaproto"
+	"github.com/trimaran-io/trimaran/outcome"
 )
 
 // proposer is the only one that proposes records while its replica leads in one
@@ -86,16 +87,16 @@ func startProposer(r *Records, term fsm.Term) *proposer {
 }
 
 // append puts batches into the log and returns when they are committed and
-// applied here. Nothing was appended if fsm.NotAppended(err).
+// applied here. Nothing was appended if outcome.NotAppended(err).
 func (p *proposer) append(ctx context.Context, batches []kafkaproto.Batch) ([]fsm.Appended, error) {
 	s := &submission{ctx: ctx, batches: batches, fate: make(chan fate, 1)}
 	for _, batch := range batches {
 		header := batch.Header()
 		if batch.Size() == 0 {
-			return nil, fmt.Errorf("%w: not a record batch", fsm.ErrCorruptMessage)
+			return nil, fmt.Errorf("%w: not a record batch", outcome.ErrCorruptMessage)
 		}
 		if header.ProducerID >= 0 && !fsm.Idempotent(header) {
-			return nil, fmt.Errorf("%w: producer %d with epoch %d and sequence number %d", fsm.ErrCorruptMessage, header.ProducerID, header.ProducerEpoch, header.BaseSequence)
+			return nil, fmt.Errorf("%w: producer %d with epoch %d and sequence number %d", outcome.ErrCorruptMessage, header.ProducerID, header.ProducerEpoch, header.BaseSequence)
 		}
 		s.bytes += batch.Size()
 	}
@@ -227,14 +228,14 @@ func (p *proposer) decide(entry proposal, proposed bool, response any, err error
 	if proposed {
 		var ok bool
 		if applied, ok = response.(fsm.Applied); !ok {
-			applied.Err = fmt.Errorf("%w: unexpected answer of the state machine", fsm.ErrUnknown)
+			applied.Err = fmt.Errorf("%w: unexpected answer of the state machine", outcome.ErrUnknown)
 		}
 		if applied.Breach != nil {
 			p.replica.env.Logger.Error("a batch is in the log that its producer should not have got there", "partition", p.replica.ID, "error", applied.Breach)
 		}
 	}
 	if slices.ContainsFunc(applied.Batches, func(a fsm.Appended) bool { return a.BaseOffset < 0 }) {
-		p.lose(entry, errors.Join(fsm.ErrVoid, applied.Err))
+		p.lose(entry, errors.Join(outcome.ErrVoid, applied.Err))
 	}
 	results := applied.Batches
 	for _, s := range entry.submissions {
@@ -243,7 +244,7 @@ func (p *proposer) decide(entry proposal, proposed bool, response any, err error
 			continue
 		}
 		var f fate
-		if f, results = p.fateOf(s, results, applied.Err); fsm.Code(f.err) == fsm.ErrVoid {
+		if f, results = p.fateOf(s, results, applied.Err); outcome.Code(f.err) == outcome.ErrVoid {
 			p.lose(entry, f.err)
 		}
 		s.fate <- f
@@ -267,7 +268,7 @@ func (p *proposer) fateOf(s *submission, results []fsm.Appended, why error) (fat
 				failed = p.lost.err // of the first, so of this one
 			}
 		case v.Err != nil:
-			own[i] = fsm.Appended{BaseOffset: -1, LogStart: start, Err: fsm.Code(v.Err)}
+			own[i] = fsm.Appended{BaseOffset: -1, LogStart: start, Err: outcome.Code(v.Err)}
 			if p.lost != nil && failed == nil {
 				failed = p.notLeader() // judged on what may never have been
 			}
@@ -284,16 +285,16 @@ func (p *proposer) fateOf(s *submission, results []fsm.Appended, why error) (fat
 	}
 	switch {
 	case void > 0 && appended > 0:
-		return fate{err: fsm.ErrUnknownFate}, results // a part is in the log: not to be sent again
+		return fate{err: outcome.ErrUnknownFate}, results // a part is in the log: not to be sent again
 	case void > 0:
-		if failed == nil || fsm.NotAppended(failed) {
-			failed = errors.Join(fsm.ErrVoid, why)
+		if failed == nil || outcome.NotAppended(failed) {
+			failed = errors.Join(outcome.ErrVoid, why)
 		}
 		return fate{err: failed}, results
 	case failed != nil && appended == 0:
 		return fate{err: failed}, results
 	case failed != nil:
-		return fate{err: fsm.ErrUnknownFate}, results
+		return fate{err: outcome.ErrUnknownFate}, results
 	}
 	return fate{appended: own}, results
 }

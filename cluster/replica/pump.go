@@ -6,7 +6,7 @@ import (
 
 	"github.com/hashicorp/raft"
 
-	"github.com/trimaran-io/trimaran/fsm"
+	"github.com/trimaran-io/trimaran/outcome"
 )
 
 // maxEntryBytes bounds an entry: what waits is put together up to this.
@@ -57,7 +57,7 @@ func (p *pump[S, E]) submit(ctx context.Context, s S) error {
 	case <-p.ctx.Done():
 		return p.refusal()
 	case <-ctx.Done():
-		return fmt.Errorf("%w: the %s's queue was full", fsm.ErrNoLeader, p.what)
+		return fmt.Errorf("%w: the %s's queue was full", outcome.ErrNoLeader, p.what)
 	}
 }
 
@@ -67,10 +67,10 @@ func awaitFate[F any](ctx context.Context, t *tenure, fate <-chan F) (f F, err e
 	case f = <-fate:
 		return f, nil
 	case <-t.abandoned:
-		return f, fmt.Errorf("%w: the leader's disk hangs", fsm.ErrUnknownFate)
+		return f, fmt.Errorf("%w: the leader's disk hangs", outcome.ErrUnknownFate)
 	case <-ctx.Done():
 		// It may be in the log by now or come there.
-		return f, fmt.Errorf("%w: %w", fsm.ErrTimeout, ctx.Err())
+		return f, fmt.Errorf("%w: %w", outcome.ErrTimeout, ctx.Err())
 	}
 }
 
@@ -104,7 +104,7 @@ func (p *pump[S, E]) propose() {
 			if err := s.caller().Err(); err != nil {
 				// Nobody waits any more, and a request that came later over a newer
 				// connection may be in the log already.
-				s.refuse(fmt.Errorf("%w: %w", fsm.ErrNoLeader, err))
+				s.refuse(fmt.Errorf("%w: %w", outcome.ErrNoLeader, err))
 				continue
 			}
 			wanted = append(wanted, s)

@@ -13,6 +13,7 @@ import (
 	"github.com/trimaran-io/trimaran/cluster/raftlog"
 	"github.com/trimaran-io/trimaran/fsm"
 	"github.com/trimaran-io/trimaran/kafkaproto"
+	"github.com/trimaran-io/trimaran/outcome"
 )
 
 // never is a time that does not come: what Raft would do at intervals, housekeeping does by bytes.
@@ -115,7 +116,7 @@ func (r *Records) ReadCommitted(from fsm.Offset, maxBytes int) (slice fsm.Slice,
 		}
 	}
 	if len(slice.Batches) == 0 {
-		return slice, true, fmt.Errorf("%w: offset %d is committed and not in the log", fsm.ErrStorage, from)
+		return slice, true, fmt.Errorf("%w: offset %d is committed and not in the log", outcome.ErrStorage, from)
 	}
 	return slice, true, nil
 }

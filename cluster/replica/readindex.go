@@ -10,6 +10,7 @@ import (
 
 	"github.com/trimaran-io/trimaran/cluster/raftgroup"
 	"github.com/trimaran-io/trimaran/fsm"
+	"github.com/trimaran-io/trimaran/outcome"
 )
 
 // What a leader says of its group must not be older than what anybody was told before it was asked.
@@ -65,13 +66,13 @@ func (o observed) Restore(source io.ReadCloser) error {
 
 // ReadIndex returns when a read of the state machine shows at least what anybody was told before
 // the call began: this replica led in term after that, and has applied what was committed then. The
-// error is raftgroup.NotLeader, or fsm.ErrTimeout.
+// error is raftgroup.NotLeader, or outcome.ErrTimeout.
 func (r *Replica) ReadIndex(ctx context.Context, term fsm.Term) error {
 	commit := r.Member.Raft.CommitIndex()
 	confirmed, err := r.Member.Transport.Confirm(ctx)
 	switch {
 	case ctx.Err() != nil:
-		return fmt.Errorf("%w: the leader is not confirmed: %w", fsm.ErrTimeout, ctx.Err())
+		return fmt.Errorf("%w: the leader is not confirmed: %w", outcome.ErrTimeout, ctx.Err())
 	case err != nil || fsm.Term(confirmed) != term:
 		h, _ := r.Leader()
 		return raftgroup.NotLeader{Hint: h}
@@ -107,7 +108,7 @@ func (r *Replica) awaitApplied(ctx context.Context, index uint64) error {
 		select {
 		case <-changed:
 		case <-ctx.Done():
-			return fmt.Errorf("%w: entry %d is not applied yet: %w", fsm.ErrTimeout, index, ctx.Err())
+			return fmt.Errorf("%w: entry %d is not applied yet: %w", outcome.ErrTimeout, index, ctx.Err())
 		case <-r.closing.Done():
 			return raftgroup.NotLeader{}
 		}

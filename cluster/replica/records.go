@@ -12,6 +12,7 @@ import (
 	"github.com/trimaran-io/trimaran/cluster/raftgroup"
 	"github.com/trimaran-io/trimaran/fsm"
 	"github.com/trimaran-io/trimaran/kafkaproto"
+	"github.com/trimaran-io/trimaran/outcome"
 )
 
 // Records is the machine of a partition's replica: the state machine of package
@@ -101,7 +102,7 @@ func (r *Records) ReadAsLeader(ctx context.Context, from fsm.Offset, maxBytes in
 		return slice, err
 	}
 	if from < slice.LogStart || from > slice.HighWatermark {
-		return slice, fmt.Errorf("%w: %d is not within %d to %d", fsm.ErrOffsetOutOfRange, from, slice.LogStart, slice.HighWatermark)
+		return slice, fmt.Errorf("%w: %d is not within %d to %d", outcome.ErrOffsetOutOfRange, from, slice.LogStart, slice.HighWatermark)
 	}
 	return slice, nil
 }
@@ -132,10 +133,10 @@ func (r *Records) AwaitAsLeader(ctx context.Context, from fsm.Offset) error {
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	stop := context.AfterFunc(p.ctx, func() { cancel(fsm.ErrNotLeader) })
+	stop := context.AfterFunc(p.ctx, func() { cancel(outcome.ErrNotLeader) })
 	defer stop()
 	if err := r.await(ctx, from); err != nil {
-		if errors.Is(context.Cause(ctx), fsm.ErrNotLeader) {
+		if errors.Is(context.Cause(ctx), outcome.ErrNotLeader) {
 			h, _ := r.Leader()
 			return raftgroup.NotLeader{Hint: h}
 		}
@@ -263,7 +264,7 @@ func (r *Records) fits(snapshot []byte, next int64) error {
 }
 
 // DeleteRecords makes before the first offset that can be read, -1 for the high watermark, and
-// gives the log start afterwards. The error is fsm.ErrOffsetOutOfRange, or why this replica is not
+// gives the log start afterwards. The error is outcome.ErrOffsetOutOfRange, or why this replica is not
 // the leader.
 func (r *Records) DeleteRecords(ctx context.Context, before fsm.Offset) (fsm.Offset, error) {
 	// What a deposed leader does not know to be committed may be.
@@ -275,7 +276,7 @@ func (r *Records) DeleteRecords(ctx context.Context, before fsm.Offset) (fsm.Off
 		before = next
 	}
 	if before < 0 || before > next {
-		return -1, fmt.Errorf("%w: %d is not within %d to %d", fsm.ErrOffsetOutOfRange, before, start, next)
+		return -1, fmt.Errorf("%w: %d is not within %d to %d", outcome.ErrOffsetOutOfRange, before, start, next)
 	}
 	if before > start {
 		if err := p.control(ctx, fsm.LogStartCommand(before)); err != nil {

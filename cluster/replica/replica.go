@@ -10,9 +10,11 @@ import (
 
 	"github.com/hashicorp/raft"
 
+	"github.com/trimaran-io/trimaran/admin"
 	"github.com/trimaran-io/trimaran/cluster/raftgroup"
 	"github.com/trimaran-io/trimaran/cluster/raftlog"
 	"github.com/trimaran-io/trimaran/fsm"
+	"github.com/trimaran-io/trimaran/outcome"
 )
 
 // Replica is this node's member of one of the groups that the catalog places: a
@@ -178,7 +180,7 @@ func (t *tenure) proposalError(err error) error {
 		return t.notLeader()
 	default:
 		// Leadership lost, shutdown, a store error: another leader may have it, now or later.
-		return fmt.Errorf("%w: %w", fsm.ErrUnknownFate, err)
+		return fmt.Errorf("%w: %w", outcome.ErrUnknownFate, err)
 	}
 }
 
@@ -299,7 +301,7 @@ func (r *Replica) Shard() *Shard {
 }
 
 // CatchUp says how far the copying from the leader is, nil if nothing is copied.
-func (r *Replica) CatchUp() *fsm.CatchUpStatus { return r.catchUp.status() }
+func (r *Replica) CatchUp() *admin.CatchUpStatus { return r.catchUp.status() }
 
 // WasLed reports whether a leader of the group was known once.
 func (r *Replica) WasLed() bool {

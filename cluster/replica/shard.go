@@ -14,6 +14,8 @@ import (
 	"github.com/trimaran-io/trimaran/cluster/raftlog"
 	"github.com/trimaran-io/trimaran/coordinator"
 	"github.com/trimaran-io/trimaran/fsm"
+	"github.com/trimaran-io/trimaran/fsm/groups"
+	"github.com/trimaran-io/trimaran/outcome"
 )
 
 // Shard is the machine of a replica of one shard of consumer groups: the state of
@@ -117,7 +119,7 @@ func (s *Shard) Apply(entry *raft.Log) any {
 	}
 	s.Log.Applied(entry.Index, next, math.MinInt64, entry.AppendedAt.UnixMilli())
 	if again {
-		return shardApplied{fmt.Errorf("%w: entry %d applied after %d", fsm.ErrUnknown, entry.Index, applied)}
+		return shardApplied{fmt.Errorf("%w: entry %d applied after %d", outcome.ErrUnknown, entry.Index, applied)}
 	}
 	s.mu.Lock()
 	s.applied, s.next = fsm.Index(entry.Index), next
@@ -134,13 +136,13 @@ func (s *Shard) Apply(entry *raft.Log) any {
 
 // shardCommands reads the commands of an entry, each with its error: what is no command is void.
 // err is fsm.ErrNewer if a newer program wrote one; then none may be applied.
-func shardCommands(data []byte) (commands []coordinator.Command, results shardApplied, err error) {
+func shardCommands(data []byte) (commands []groups.Command, results shardApplied, err error) {
 	for b, err := range fsm.GroupCommands(data) {
-		var command coordinator.Command
+		var command groups.Command
 		if err == nil {
-			command, err = coordinator.ParseCommand(b)
+			command, err = groups.ParseCommand(b)
 		}
-		if errors.Is(err, coordinator.ErrNewer) {
+		if errors.Is(err, fsm.ErrNewer) {
 			err = fmt.Errorf("%w: %w", fsm.ErrNewer, err)
 		}
 		if errors.Is(err, fsm.ErrNewer) {
@@ -206,7 +208,7 @@ func parseShardSnapshot(data []byte) (applied fsm.Index, next int64, state *coor
 	case count > index || index > math.MaxInt64:
 		return 0, 0, nil, fmt.Errorf("%w: %d entries of a shard up to entry %d", fsm.ErrSnapshot, count, index)
 	}
-	if state, err = coordinator.RestoreState(data[17:]); errors.Is(err, coordinator.ErrNewer) {
+	if state, err = coordinator.RestoreState(data[17:]); errors.Is(err, fsm.ErrNewer) {
 		return 0, 0, nil, fmt.Errorf("%w: %w: %w", fsm.ErrSnapshot, fsm.ErrNewer, err)
 	} else if err != nil {
 		return 0, 0, nil, fmt.Errorf("%w: %w", fsm.ErrSnapshot, err)

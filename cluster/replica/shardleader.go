@@ -11,6 +11,7 @@ import (
 	"github.com/trimaran-io/trimaran/cluster/calls"
 	"github.com/trimaran-io/trimaran/coordinator"
 	"github.com/trimaran-io/trimaran/fsm"
+	"github.com/trimaran-io/trimaran/outcome"
 )
 
 // shardInFlight is how many entries of commands are handed to Raft and not yet
@@ -118,11 +119,11 @@ func (l *shardLeader) form(taken []*groupCommand) (groupEntry, []byte) {
 func (l *shardLeader) decide(commands groupEntry, _ bool, response any, err error) {
 	var results shardApplied
 	if err != nil {
-		if err = l.proposalError(err); fsm.Code(err) == fsm.ErrNotLeader {
+		if err = l.proposalError(err); outcome.Code(err) == outcome.ErrNotLeader {
 			err = fmt.Errorf("%w: %w", coordinator.ErrNotLeader, err)
 		}
 	} else if results, _ = response.(shardApplied); len(results) != len(commands) {
-		err = fmt.Errorf("%w: unexpected answer of the state machine", fsm.ErrUnknown)
+		err = fmt.Errorf("%w: unexpected answer of the state machine", outcome.ErrUnknown)
 	}
 	for i, c := range commands {
 		if err != nil {
@@ -174,7 +175,7 @@ func (s *Shard) Coordinate(ctx context.Context, client coordinator.Client, req k
 	case errors.Is(err, coordinator.ErrNotLeader):
 		return nil, l.notLeader()
 	case ctx.Err() != nil:
-		return nil, fmt.Errorf("%w: %w", fsm.ErrTimeout, err)
+		return nil, fmt.Errorf("%w: %w", outcome.ErrTimeout, err)
 	}
-	return nil, errors.Join(fsm.ErrUnknown, err)
+	return nil, errors.Join(outcome.ErrUnknown, err)
 }

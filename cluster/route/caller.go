@@ -9,6 +9,7 @@ import (
 	"github.com/trimaran-io/trimaran/cluster/calls"
 	"github.com/trimaran-io/trimaran/cluster/link"
 	"github.com/trimaran-io/trimaran/fsm"
+	"github.com/trimaran-io/trimaran/outcome"
 )
 
 // Two nodes may not reach each other while a third reaches both. What clients ask at one of them
@@ -64,11 +65,11 @@ func (c *Caller) directly(ctx context.Context, identity string, kind uint8, payl
 func linkError(ctx context.Context, err error) error {
 	switch {
 	case errors.Is(err, link.ErrNotSent):
-		return fmt.Errorf("%w: %w", fsm.ErrNoLeader, err)
+		return fmt.Errorf("%w: %w", outcome.ErrNoLeader, err)
 	case ctx.Err() != nil:
-		return fmt.Errorf("%w: %w", fsm.ErrTimeout, err)
+		return fmt.Errorf("%w: %w", outcome.ErrTimeout, err)
 	default:
-		return fmt.Errorf("%w: %w", fsm.ErrUnknownFate, err)
+		return fmt.Errorf("%w: %w", outcome.ErrUnknownFate, err)
 	}
 }
 
@@ -93,7 +94,7 @@ func (c *Caller) through(ctx context.Context, identity string, kind uint8, paylo
 			reply, err = calls.DecodeReply(reply) // of the node that was meant
 			return reply, err, true
 		}
-		if !fsm.NotAppended(err) || ctx.Err() != nil {
+		if !outcome.NotAppended(err) || ctx.Err() != nil {
 			return nil, err, true
 		}
 	}

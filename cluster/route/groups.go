@@ -11,6 +11,7 @@ import (
 	"github.com/trimaran-io/trimaran/cluster/calls"
 	"github.com/trimaran-io/trimaran/coordinator"
 	"github.com/trimaran-io/trimaran/fsm"
+	"github.com/trimaran-io/trimaran/outcome"
 )
 
 // The way from a consumer group's request to its coordinator, which runs where its shard is led.
@@ -56,7 +57,7 @@ func ShardID(index int) fsm.PartitionID {
 // and returns its response. Both have the version that coordinator.Version names. The first
 // request creates the shards. JoinGroup and SyncGroup wait there as long as ctx allows.
 //
-// The error says that there is no answer. If fsm.NotAppended(err), surely nothing was done: there
+// The error says that there is no answer. If outcome.NotAppended(err), surely nothing was done: there
 // is no leader, or it went. Else it may have been, for instance because the connection to the
 // leader's node broke.
 func (g *Groups) Coordinate(ctx context.Context, index int, client coordinator.Client, req kmsg.Request) (resp kmsg.Response, err error) {
@@ -64,7 +65,7 @@ func (g *Groups) Coordinate(ctx context.Context, index int, client coordinator.C
 	host := g.router.cfg.Host
 	if _, ok := host.Topics().Partition(id); !ok {
 		if index < 0 || index >= coordinator.Shards {
-			return nil, fmt.Errorf("%w: shard %d of %d", fsm.ErrUnknown, index, coordinator.Shards)
+			return nil, fmt.Errorf("%w: shard %d of %d", outcome.ErrUnknown, index, coordinator.Shards)
 		}
 		if err := g.create(ctx); err != nil {
 			return nil, err
@@ -78,7 +79,7 @@ func (g *Groups) Coordinate(ctx context.Context, index int, client coordinator.C
 		}
 		local := host.Coordinator(id)
 		if local == nil {
-			return fsm.ErrNoLeader // closed this moment, or another node is mistaken
+			return outcome.ErrNoLeader // closed this moment, or another node is mistaken
 		}
 		resp, err = local.Coordinate(ctx, client, req)
 		return err
@@ -97,7 +98,7 @@ func (g *Groups) forward(ctx context.Context, identity string, q calls.Coordinat
 	}
 	cost := min(int64(len(payload))+forwardedOverhead, maxForwarded)
 	if !g.forwarded.TryAcquire(cost) {
-		return nil, fmt.Errorf("%w: too many requests of consumer groups wait at other nodes", fsm.ErrNoLeader)
+		return nil, fmt.Errorf("%w: too many requests of consumer groups wait at other nodes", outcome.ErrNoLeader)
 	}
 	defer g.forwarded.Release(cost)
 	return calls.Coordinate.AskWith(ctx, g.router.cfg.Caller, identity, q, payload)

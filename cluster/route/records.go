@@ -9,6 +9,7 @@ import (
 	"github.com/trimaran-io/trimaran/cluster/calls"
 	"github.com/trimaran-io/trimaran/fsm"
 	"github.com/trimaran-io/trimaran/kafkaproto"
+	"github.com/trimaran-io/trimaran/outcome"
 )
 
 // Records is a replica of a partition on this node. What is asked AsLeader is answered by a leader
@@ -36,7 +37,7 @@ type Records interface {
 // leader's node with the call.
 func atRecords[Q, A any](ctx context.Context, r *Router, id fsm.PartitionID, hold time.Duration, call *calls.Call[Q, A], q func(h calls.Hint) Q, local func(context.Context, Records) (A, error)) (answer A, err error) {
 	if id.Topic == fsm.GroupShardsID {
-		return answer, fsm.ErrUnknownTopicOrPartition
+		return answer, outcome.ErrUnknownTopicOrPartition
 	}
 	err = r.AtLeader(ctx, id, hold, func(ctx context.Context, h calls.Hint, here bool) (err error) {
 		if !here {
@@ -45,7 +46,7 @@ func atRecords[Q, A any](ctx context.Context, r *Router, id fsm.PartitionID, hol
 		}
 		records := r.cfg.Host.Records(id)
 		if records == nil {
-			return fsm.ErrNoLeader // closed this moment, or another node is mistaken
+			return outcome.ErrNoLeader // closed this moment, or another node is mistaken
 		}
 		answer, err = local(ctx, records)
 		return err
@@ -57,12 +58,12 @@ func atRecords[Q, A any](ctx context.Context, r *Router, id fsm.PartitionID, hol
 // committed: on stable storage at a majority. Batches are neighbours in the log, in this order,
 // but those of idempotent producers that are there already, which are answered with their place,
 // or are refused (fsm.Appended.Err). It waits for a leader for 1.5 s at most. When
-// fsm.NotAppended(err), surely nothing was written. If the fate is unknown and all batches have
+// outcome.NotAppended(err), surely nothing was written. If the fate is unknown and all batches have
 // producers that make them recognizable, they are handed over again, for 1.5 s more at most. The
 // batches' offset and epoch fields are overwritten.
 func (r *Router) Append(ctx context.Context, id fsm.PartitionID, batches []kafkaproto.Batch) ([]fsm.Appended, error) {
 	appended, err := r.appendOnce(ctx, id, batches)
-	if err == nil || fsm.Code(err) != fsm.ErrUnknownFate || !idempotent(batches) {
+	if err == nil || outcome.Code(err) != outcome.ErrUnknownFate || !idempotent(batches) {
 		return appended, err
 	}
 	unknown := err
@@ -74,7 +75,7 @@ func (r *Router) Append(ctx context.Context, id fsm.PartitionID, batches []kafka
 		if appended, err = r.appendOnce(ctx, id, batches); err == nil {
 			return appended, nil
 		}
-		if fsm.Code(err) != fsm.ErrUnknownFate {
+		if outcome.Code(err) != outcome.ErrUnknownFate {
 			break
 		}
 		select {
@@ -111,7 +112,7 @@ func (r *Router) appendOnce(ctx context.Context, id fsm.PartitionID, batches []k
 		},
 		func(ctx context.Context, here Records) ([]fsm.Appended, error) {
 			appended, err := here.Append(ctx, 0, batches)
-			if fsm.Code(err) == fsm.ErrVoid {
+			if outcome.Code(err) == outcome.ErrVoid {
 				batches = clones(batches) // the void ones are in Raft's log
 			}
 			return appended, err
@@ -127,7 +128,7 @@ func (r *Router) appendOnce(ctx context.Context, id fsm.PartitionID, batches []k
 // that is valid there and not yet here is never said to be out of range.
 func (r *Router) Read(ctx context.Context, id fsm.PartitionID, from fsm.Offset, maxBytes int) (fsm.Slice, error) {
 	if _, ok := r.cfg.Host.Topics().Partition(id); !ok {
-		return fsm.Slice{}, fsm.ErrUnknownTopicOrPartition
+		return fsm.Slice{}, outcome.ErrUnknownTopicOrPartition
 	}
 	here := r.cfg.Host.Records(id)
 	if here != nil {
@@ -146,7 +147,7 @@ func (r *Router) Read(ctx context.Context, id fsm.PartitionID, from fsm.Offset, 
 		func(ctx context.Context, here Records) (fsm.Slice, error) {
 			return here.ReadAsLeader(ctx, from, maxBytes)
 		})
-	if err != nil && here != nil && fsm.NotAppended(err) {
+	if err != nil && here != nil && outcome.NotAppended(err) {
 		// No leader to ask: at the end of what this replica has there is nothing to read yet.
 		if start, next := here.Bounds(); from == next {
 			return fsm.Slice{HighWatermark: next, LogStart: start}, nil
@@ -174,7 +175,7 @@ func (r *Router) Await(ctx context.Context, id fsm.PartitionID, from fsm.Offset)
 			return nil
 		case ctx.Err() != nil:
 			return ctx.Err()
-		case errors.Is(err, fsm.ErrUnknownTopicOrPartition), errors.Is(err, fsm.ErrShuttingDown):
+		case errors.Is(err, outcome.ErrUnknownTopicOrPartition), errors.Is(err, outcome.ErrShuttingDown):
 			return err
 		}
 		// The leader was lost while it was waited at: wait at the next one.
@@ -204,7 +205,7 @@ func (r *Router) ListOffsets(ctx context.Context, id fsm.PartitionID, timestamp 
 }
 
 // AwaitLeader returns when the partition's leader is known and takes records. The error is
-// fsm.ErrTimeout when ctx ends first.
+// outcome.ErrTimeout when ctx ends first.
 func (r *Router) AwaitLeader(ctx context.Context, id fsm.PartitionID) error {
 	for {
 		_, err := atRecords(ctx, r, id, HoldLeaderless, calls.ListOffsets,
@@ -212,11 +213,11 @@ func (r *Router) AwaitLeader(ctx context.Context, id fsm.PartitionID) error {
 				return calls.ListOffsetsRequest{Partition: id, Time: -1, Max: 1}
 			},
 			func(ctx context.Context, here Records) ([]fsm.Offset, error) { return nil, here.ConfirmLeader(ctx) })
-		if err == nil || !fsm.NotAppended(err) && !errors.Is(err, fsm.ErrUnknownFate) || errors.Is(err, fsm.ErrShuttingDown) {
+		if err == nil || !outcome.NotAppended(err) && !errors.Is(err, outcome.ErrUnknownFate) || errors.Is(err, outcome.ErrShuttingDown) {
 			return err
 		}
 		if ctx.Err() != nil {
-			return fmt.Errorf("%w: %w", fsm.ErrTimeout, err)
+			return fmt.Errorf("%w: %w", outcome.ErrTimeout, err)
 		}
 	}
 }
@@ -257,7 +258,7 @@ func (r *Router) EpochEnd(ctx context.Context, id fsm.PartitionID, epoch fsm.Lea
 
 // DeleteRecords makes before the first offset that can be read of a partition, -1 for its high
 // watermark, on all replicas alike; what is below is freed later. low is the log start offset
-// afterwards, which may be higher. Errors are fsm.ErrOffsetOutOfRange and those of reaching the
+// afterwards, which may be higher. Errors are outcome.ErrOffsetOutOfRange and those of reaching the
 // leader.
 func (r *Router) DeleteRecords(ctx context.Context, id fsm.PartitionID, before fsm.Offset) (low fsm.Offset, err error) {
 	low, err = atRecords(ctx, r, id, HoldLeaderless, calls.DeleteRecords,

@@ -17,6 +17,7 @@ import (
 	"github.com/trimaran-io/trimaran/fsm"
 	"github.com/trimaran-io/trimaran/kafkaproto"
 	"github.com/trimaran-io/trimaran/kafkaproto/prototest"
+	"github.com/trimaran-io/trimaran/outcome"
 )
 
 var topicID = fsm.TopicID{1}
@@ -188,7 +189,7 @@ func TestAProduceWaitsForALeader(t *testing.T) {
 			return make([]byte, 26), nil
 		}
 		r := c.router(t)
-		if _, err := r.Read(t.Context(), part(1), 0, 100); !fsm.NotAppended(err) || time.Since(began) > 0 {
+		if _, err := r.Read(t.Context(), part(1), 0, 100); !outcome.NotAppended(err) || time.Since(began) > 0 {
 			t.Errorf("a read: %v after %v", err, time.Since(began))
 		}
 		if _, err := r.Append(t.Context(), part(1), []kafkaproto.Batch{prototest.Batch("x")}); err != nil || time.Since(began) < time.Second {
@@ -196,7 +197,7 @@ func TestAProduceWaitsForALeader(t *testing.T) {
 		}
 		elected = time.Now().Add(time.Hour)
 		began = time.Now()
-		if _, err := r.Append(t.Context(), part(1), []kafkaproto.Batch{prototest.Batch("x")}); !fsm.NotAppended(err) || time.Since(began) > HoldLeaderless+2*RetryPause {
+		if _, err := r.Append(t.Context(), part(1), []kafkaproto.Batch{prototest.Batch("x")}); !outcome.NotAppended(err) || time.Since(began) > HoldLeaderless+2*RetryPause {
 			t.Errorf("nobody is elected: %v after %v", err, time.Since(began))
 		}
 	})
@@ -206,8 +207,8 @@ func TestAProduceWaitsForALeader(t *testing.T) {
 func TestAnUnknownFateIsNotTriedAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newCluster(t)
-		c.answers = func(string, uint8, []byte) ([]byte, error) { return nil, fsm.ErrUnknownFate }
-		if _, err := c.router(t).Append(t.Context(), part(1), []kafkaproto.Batch{prototest.Batch("x")}); fsm.Code(err) != fsm.ErrUnknownFate {
+		c.answers = func(string, uint8, []byte) ([]byte, error) { return nil, outcome.ErrUnknownFate }
+		if _, err := c.router(t).Append(t.Context(), part(1), []kafkaproto.Batch{prototest.Batch("x")}); outcome.Code(err) != outcome.ErrUnknownFate {
 			t.Error(err)
 		}
 		c.wasAsked("once", "n2.00000000 Append")
@@ -249,7 +250,7 @@ func TestAMemberThatIsSeveredAsksWhoLeads(t *testing.T) {
 		}
 		r := c.router(t)
 		for range 3 {
-			if _, err := r.Read(t.Context(), part(0), 0, 100); !fsm.NotAppended(err) {
+			if _, err := r.Read(t.Context(), part(0), 0, 100); !outcome.NotAppended(err) {
 				t.Errorf("nobody knows: %v", err)
 			}
 		}
@@ -279,7 +280,7 @@ func TestAShardHasNoRecords(t *testing.T) {
 			return resp.AppendTo(nil), nil
 		}
 		r := c.router(t)
-		if _, err := r.Append(t.Context(), ShardID(0), []kafkaproto.Batch{prototest.Batch("x")}); fsm.Code(err) != fsm.ErrUnknownTopicOrPartition {
+		if _, err := r.Append(t.Context(), ShardID(0), []kafkaproto.Batch{prototest.Batch("x")}); outcome.Code(err) != outcome.ErrUnknownTopicOrPartition {
 			t.Errorf("append: %v", err)
 		}
 		g := NewGroups(r, func(context.Context) error { return errors.New("there are shards") })
@@ -287,7 +288,7 @@ func TestAShardHasNoRecords(t *testing.T) {
 			t.Error(err)
 		}
 		c.wasAsked("a heartbeat", "n2.00000000 Coordinate", "n3.00000000 Coordinate")
-		if _, err := g.Coordinate(t.Context(), coordinator.Shards, coordinator.Client{}, req); fsm.Code(err) != fsm.ErrUnknown {
+		if _, err := g.Coordinate(t.Context(), coordinator.Shards, coordinator.Client{}, req); outcome.Code(err) != outcome.ErrUnknown {
 			t.Errorf("a shard that is none: %v", err)
 		}
 	})

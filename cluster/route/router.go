@@ -11,6 +11,7 @@ import (
 
 	"github.com/trimaran-io/trimaran/cluster/calls"
 	"github.com/trimaran-io/trimaran/fsm"
+	"github.com/trimaran-io/trimaran/outcome"
 )
 
 // A partition that has a replica here is known by that replica; for others the last answer of its
@@ -125,7 +126,7 @@ func (r *Router) leaderOf(id fsm.PartitionID, attempt int) (calls.Hint, <-chan s
 	topics := r.cfg.Host.Topics()
 	partition, ok := topics.Partition(id)
 	if !ok {
-		return calls.Hint{}, nil, fsm.ErrUnknownTopicOrPartition
+		return calls.Hint{}, nil, outcome.ErrUnknownTopicOrPartition
 	}
 	told, ok := r.hint(id)
 	broken := r.cfg.Host.Broken(id)
@@ -152,7 +153,7 @@ func (r *Router) leaderOf(id fsm.PartitionID, attempt int) (calls.Hint, <-chan s
 	holders := slices.DeleteFunc(slices.Clone(partition.Holders()), func(holder fsm.NodeID) bool { return holder == r.cfg.NodeID })
 	if len(holders) == 0 {
 		if broken != nil {
-			return calls.Hint{}, nil, fmt.Errorf("%w: the only replica is out of service: %w", fsm.ErrStorage, broken)
+			return calls.Hint{}, nil, fmt.Errorf("%w: the only replica is out of service: %w", outcome.ErrStorage, broken)
 		}
 		return calls.Hint{}, nil, nil
 	}
@@ -194,7 +195,7 @@ func (r *Router) learn(id fsm.PartitionID, asked calls.Hint, err error) {
 
 // AtLeader runs try at the partition's leader, again as long as the answer says that nothing
 // happened, until hold has passed or ctx ends. here says that the leader is this node, whose
-// replica may be gone by then: try says fsm.ErrNoLeader if it is. hold 0 tries what is known and
+// replica may be gone by then: try says outcome.ErrNoLeader if it is. hold 0 tries what is known and
 // what the first answer points to, and does not wait.
 func (r *Router) AtLeader(ctx context.Context, id fsm.PartitionID, hold time.Duration, try func(ctx context.Context, h calls.Hint, here bool) error) error {
 	deadline := time.Now().Add(hold)
@@ -210,7 +211,7 @@ func (r *Router) AtLeader(ctx context.Context, id fsm.PartitionID, hold time.Dur
 			here := h.Identity == r.cfg.Self
 			err := try(ctx, h, here)
 			r.learn(id, h, err)
-			if err == nil || !fsm.NotAppended(err) || errors.Is(err, fsm.ErrShuttingDown) && here {
+			if err == nil || !outcome.NotAppended(err) || errors.Is(err, outcome.ErrShuttingDown) && here {
 				return err
 			}
 			last = err
@@ -224,9 +225,9 @@ func (r *Router) AtLeader(ctx context.Context, id fsm.PartitionID, hold time.Dur
 		}
 		if ctx.Err() != nil || hold == 0 || !time.Now().Before(deadline) {
 			if last == nil {
-				return fsm.ErrNoLeader
+				return outcome.ErrNoLeader
 			}
-			return fmt.Errorf("%w: %w", fsm.ErrNoLeader, last)
+			return fmt.Errorf("%w: %w", outcome.ErrNoLeader, last)
 		}
 		// Another node may have a leader to tell of before this one hears of it.
 		pause.Reset(min(RetryPause, time.Until(deadline)))
@@ -235,7 +236,7 @@ func (r *Router) AtLeader(ctx context.Context, id fsm.PartitionID, hold time.Dur
 		case <-pause.C:
 		case <-ctx.Done():
 		case <-r.cfg.Stopped.Done():
-			return fsm.ErrShuttingDown
+			return outcome.ErrShuttingDown
 		}
 	}
 }

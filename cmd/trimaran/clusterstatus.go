@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/trimaran-io/trimaran/admin"
 	"github.com/trimaran-io/trimaran/cmd/internal/terminal"
 	"github.com/trimaran-io/trimaran/fsm"
 )
@@ -65,7 +66,7 @@ leader, this is said, and the exit code is 1; what is shown may be old then.`,
 	return cmd
 }
 
-func showStatus(out io.Writer, status *fsm.Status) error {
+func showStatus(out io.Writer, status *admin.Status) error {
 	if status.ClusterID == "" || len(status.Nodes) == 0 {
 		return nil // doubtOf says why
 	}
@@ -128,7 +129,7 @@ func showStatus(out io.Writer, status *fsm.Status) error {
 	return nil
 }
 
-func nodeRows(status *fsm.Status) [][]string {
+func nodeRows(status *admin.Status) [][]string {
 	rows := [][]string{{"NODE", "STATE", "CLIENTS", "PEERS", "ZONE", "VERSION", "CATALOG", "LEADS", "REPLICAS", "DISK FREE"}}
 	for _, n := range status.Nodes {
 		state := "down"
@@ -144,7 +145,7 @@ func nodeRows(status *fsm.Status) [][]string {
 	return rows
 }
 
-func diskText(n fsm.NodeStatus) string {
+func diskText(n admin.NodeStatus) string {
 	if n.DiskTotal <= 0 {
 		return "-"
 	}
@@ -156,9 +157,9 @@ func diskText(n fsm.NodeStatus) string {
 }
 
 // copyingRows is a table of the replicas that copy what they lack.
-func copyingRows(status *fsm.Status) [][]string {
+func copyingRows(status *admin.Status) [][]string {
 	rows := [][]string{{"COPYING", "PARTITION", "NODE", "COPIED", "OF ABOUT", "DONE", "RATE", "LEFT"}}
-	eachReplica(status, func(topic string, p fsm.PartitionStatus, r fsm.ReplicaStatus) {
+	eachReplica(status, func(topic string, p admin.PartitionStatus, r admin.ReplicaStatus) {
 		c := r.CatchUp
 		if c == nil {
 			return
@@ -173,14 +174,14 @@ func copyingRows(status *fsm.Status) [][]string {
 	return rows
 }
 
-func percent(c *fsm.CatchUpStatus) string {
+func percent(c *admin.CatchUpStatus) string {
 	return fmt.Sprintf("%d%%", min(100*c.Bytes/max(c.Total, 1), 100))
 }
 
 // damagedRows is a table of the replicas that do not run, and why.
-func damagedRows(status *fsm.Status) [][]string {
+func damagedRows(status *admin.Status) [][]string {
 	rows := [][]string{{"DAMAGED", "PARTITION", "NODE", "WHY"}}
-	eachReplica(status, func(topic string, p fsm.PartitionStatus, r fsm.ReplicaStatus) {
+	eachReplica(status, func(topic string, p admin.PartitionStatus, r admin.ReplicaStatus) {
 		if r.Error != "" {
 			rows = append(rows, []string{topic, fmt.Sprint(p.Partition), string(r.Node), r.Error})
 		}
@@ -189,8 +190,8 @@ func damagedRows(status *fsm.Status) [][]string {
 }
 
 // eachReplica visits the replicas of topics, and of the shards of consumer groups.
-func eachReplica(status *fsm.Status, f func(topic string, p fsm.PartitionStatus, r fsm.ReplicaStatus)) {
-	each := func(topic string, partitions []fsm.PartitionStatus) {
+func eachReplica(status *admin.Status, f func(topic string, p admin.PartitionStatus, r admin.ReplicaStatus)) {
+	each := func(topic string, partitions []admin.PartitionStatus) {
 		for _, p := range partitions {
 			for _, r := range p.Replicas {
 				f(topic, p, r)

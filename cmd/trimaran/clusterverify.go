@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/twmb/franz-go/pkg/kerr"
 
+	"github.com/trimaran-io/trimaran/admin"
 	"github.com/trimaran-io/trimaran/cmd/internal/terminal"
 	"github.com/trimaran-io/trimaran/fsm"
 )
@@ -80,7 +81,7 @@ func clusterVerify(cmd *cobra.Command, name string) error {
 	all := []*verifiedPartition{}
 	wrong := 0
 	for _, p := range topics[0].Partitions {
-		v, err := verifyPartition(cmd, b, name, p.Partition, func(c *fsm.PartitionCheck) {
+		v, err := verifyPartition(cmd, b, name, p.Partition, func(c *admin.PartitionCheck) {
 			if shown != nil {
 				fmt.Fprintf(shown, "\r%s-%d: offset %d of %d  ", name, p.Partition, c.To, c.End)
 			}
@@ -110,7 +111,7 @@ func clusterVerify(cmd *cobra.Command, name string) error {
 }
 
 // verifyPartition goes through a partition part by part.
-func verifyPartition(cmd *cobra.Command, b *brokers, topic string, partition int32, progress func(*fsm.PartitionCheck)) (*verifiedPartition, error) {
+func verifyPartition(cmd *cobra.Command, b *brokers, topic string, partition int32, progress func(*admin.PartitionCheck)) (*verifiedPartition, error) {
 	const moved = 5 // how often retention may be faster
 	v := &verifiedPartition{Topic: topic, Partition: partition, From: -1, Same: true}
 	timeout, _ := cmd.Flags().GetDuration("timeout")
@@ -137,7 +138,7 @@ func verifyPartition(cmd *cobra.Command, b *brokers, topic string, partition int
 	}
 }
 
-func (v *verifiedPartition) add(c *fsm.PartitionCheck) {
+func (v *verifiedPartition) add(c *admin.PartitionCheck) {
 	if v.From < 0 {
 		v.From = c.From
 		for _, r := range c.Replicas {

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/trimaran-io/trimaran/admin"
 	"github.com/trimaran-io/trimaran/fsm"
 )
 
@@ -30,9 +31,9 @@ func TestClusterVerify(t *testing.T) {
 }
 
 func TestVerifiedPartitionText(t *testing.T) {
-	replicas := func(hashes ...string) (all []fsm.ReplicaCheck) {
+	replicas := func(hashes ...string) (all []admin.ReplicaCheck) {
 		for i, hash := range hashes {
-			r := fsm.ReplicaCheck{Node: fsm.NodeID([]string{"n1", "n2", "n3"}[i]), State: "checked", Bytes: 1 << 20, Hash: strings.Repeat(hash, 64)}
+			r := admin.ReplicaCheck{Node: fsm.NodeID([]string{"n1", "n2", "n3"}[i]), State: "checked", Bytes: 1 << 20, Hash: strings.Repeat(hash, 64)}
 			if hash == "" {
 				r.State, r.Bytes = "copying", 0
 			}
@@ -41,19 +42,19 @@ func TestVerifiedPartitionText(t *testing.T) {
 		return all
 	}
 	same := &verifiedPartition{Topic: "a", From: -1, Same: true}
-	same.add(&fsm.PartitionCheck{From: 3, To: 10, End: 20, DiffersAt: -1, Replicas: replicas("1", "1", "")})
-	same.add(&fsm.PartitionCheck{From: 10, To: 20, End: 20, DiffersAt: -1, Replicas: replicas("2", "2", "")})
+	same.add(&admin.PartitionCheck{From: 3, To: 10, End: 20, DiffersAt: -1, Replicas: replicas("1", "1", "")})
+	same.add(&admin.PartitionCheck{From: 10, To: 20, End: 20, DiffersAt: -1, Replicas: replicas("2", "2", "")})
 	if got, want := same.text(), "a-0  same  offsets 3 to 20, 2 MiB, on n1, n2; n3 is copying\n"; got != want || !same.good() {
 		t.Errorf("got %q, want %q", got, want)
 	}
 	differs := &verifiedPartition{Topic: "a", From: -1, Same: true}
-	differs.add(&fsm.PartitionCheck{From: 0, To: 10, End: 10, DiffersAt: 7, DiffersTo: 8, Replicas: replicas("1", "1", "2")})
+	differs.add(&admin.PartitionCheck{From: 0, To: 10, End: 10, DiffersAt: 7, DiffersTo: 8, Replicas: replicas("1", "1", "2")})
 	want := "a-0  DIFFERENT  offsets 0 to 10, 1 MiB, on n1, n2, n3\n  from offset 7 to 8:  n1 111111111111  n2 111111111111  n3 222222222222\n"
 	if got := differs.text(); got != want || differs.good() {
 		t.Errorf("got %q, want %q", got, want)
 	}
 	damaged := &verifiedPartition{Topic: "a", From: -1, Same: true}
-	check := &fsm.PartitionCheck{To: 10, End: 10, DiffersAt: -1, Replicas: replicas("1", "1", "")}
+	check := &admin.PartitionCheck{To: 10, End: 10, DiffersAt: -1, Replicas: replicas("1", "1", "")}
 	check.Replicas[2].State, check.Replicas[2].Error = "damaged", "a byte"
 	if damaged.add(check); damaged.good() || !strings.HasSuffix(damaged.text(), "; n3 is damaged\n  n3: a byte\n") {
 		t.Errorf("%q", damaged.text())
@@ -61,16 +62,16 @@ func TestVerifiedPartitionText(t *testing.T) {
 }
 
 func TestStatusShowsCopiesAndDisks(t *testing.T) {
-	status := &fsm.Status{
+	status := &admin.Status{
 		ClusterID: "c",
-		Nodes: []fsm.NodeStatus{
+		Nodes: []admin.NodeStatus{
 			{ID: "n1", Alive: true, DiskFree: 50 << 30, DiskTotal: 100 << 30},
 			{ID: "n2", Alive: true, DiskFree: 1 << 20, DiskTotal: 100 << 20, DiskFull: true},
 			{ID: "n3"},
 		},
-		Topics: []fsm.TopicStatus{{Name: "events", Partitions: []fsm.PartitionStatus{{Leader: "n1", HighWatermark: 9, Replicas: []fsm.ReplicaStatus{
+		Topics: []admin.TopicStatus{{Name: "events", Partitions: []admin.PartitionStatus{{Leader: "n1", HighWatermark: 9, Replicas: []admin.ReplicaStatus{
 			{Node: "n1", Role: "leader", Applied: 9},
-			{Node: "n2", Role: "copying", Lag: 9, CatchUp: &fsm.CatchUpStatus{Bytes: 25 << 20, Total: 100 << 20, BytesPerSecond: 5 << 20}},
+			{Node: "n2", Role: "copying", Lag: 9, CatchUp: &admin.CatchUpStatus{Bytes: 25 << 20, Total: 100 << 20, BytesPerSecond: 5 << 20}},
 			{Node: "n3", Role: "damaged", Lag: 9, Error: "damaged log: entry 3"},
 		}}}}},
 	}

@@ -10,8 +10,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
 
+	"github.com/trimaran-io/trimaran/admin"
 	"github.com/trimaran-io/trimaran/coordinator"
-	"github.com/trimaran-io/trimaran/fsm"
 )
 
 func TestGroupSettings(t *testing.T) {
@@ -57,10 +57,10 @@ func TestResetNeedsTheOffsetsOfAllPartitions(t *testing.T) {
 }
 
 func TestStatusShowsTheShardsInALine(t *testing.T) {
-	up := []fsm.ReplicaStatus{{Node: "n1", Role: "leader"}, {Node: "n2", Role: "follower"}}
-	status := &fsm.Status{ClusterID: "c", Nodes: []fsm.NodeStatus{{ID: "n1"}}, GroupShards: []fsm.PartitionStatus{
+	up := []admin.ReplicaStatus{{Node: "n1", Role: "leader"}, {Node: "n2", Role: "follower"}}
+	status := &admin.Status{ClusterID: "c", Nodes: []admin.NodeStatus{{ID: "n1"}}, GroupShards: []admin.PartitionStatus{
 		{Leader: "n2", Replicas: up}, {Leader: "n1", Replicas: up}, {Leader: "n2", Replicas: up},
-		{Replicas: []fsm.ReplicaStatus{{Node: "n1", Role: "damaged"}, {Node: "n2", Role: "offline"}}},
+		{Replicas: []admin.ReplicaStatus{{Node: "n1", Role: "damaged"}, {Node: "n2", Role: "offline"}}},
 	}}
 	var out bytes.Buffer
 	if err := showStatus(&out, status); err != nil {

@@ -6,11 +6,12 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/trimaran-io/trimaran/admin"
 	"github.com/trimaran-io/trimaran/fsm"
 )
 
 // groupShardsText says in a line who coordinates consumer groups.
-func groupShardsText(status *fsm.Status) string {
+func groupShardsText(status *admin.Status) string {
 	leads, away, damaged := map[fsm.NodeID]int{}, 0, 0
 	for _, s := range status.GroupShards {
 		leads[s.Leader]++

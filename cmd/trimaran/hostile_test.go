@@ -20,7 +20,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 	"github.com/twmb/franz-go/pkg/kversion"
 
-	"github.com/trimaran-io/trimaran/fsm"
+	"github.com/trimaran-io/trimaran/admin"
 )
 
 // hostile steers a terminal in every way, forges a line, breaks a table and is no UTF-8.
@@ -117,11 +117,11 @@ func hostileAnswer(addr string, frame []byte) []byte {
 	}
 	switch uint16(key) {
 	case statusKey:
-		return own(new(fsm.Status))
+		return own(new(admin.Status))
 	case replicaCheckKey:
-		return own(new(fsm.PartitionCheck))
+		return own(new(admin.PartitionCheck))
 	case administerKey:
-		return own(new(fsm.AdminAnswer))
+		return own(new(admin.Answer))
 	}
 	req := kmsg.RequestForKey(key)
 	req.SetVersion(version)

@@ -14,6 +14,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/trimaran-io/trimaran/admin"
 	"github.com/trimaran-io/trimaran/cmd/internal/terminal"
 	"github.com/trimaran-io/trimaran/fsm"
 )
@@ -66,16 +67,16 @@ keeps those it has and goes on answering clients. The state outlasts restarts;
 		Example: "  trimaran node drain n2 --wait\n  trimaran node drain n2 --undo",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			request := fsm.AdminRequest{Op: fsm.OpDrain, Node: fsm.NodeID(args[0])}
+			request := admin.Request{Op: admin.OpDrain, Node: fsm.NodeID(args[0])}
 			undo, _ := cmd.Flags().GetBool("undo")
 			if undo {
-				request.Op = fsm.OpActivate
+				request.Op = admin.OpActivate
 			}
 			if undo {
 				return administer(cmd, request, caughtUp(request.Node))
 			}
 			alone := 0
-			err := administer(cmd, request, func(status *fsm.Status) (text string, over bool) {
+			err := administer(cmd, request, func(status *admin.Status) (text string, over bool) {
 				alone, text, over = drained(status, request.Node)
 				return text, over
 			})
@@ -102,7 +103,7 @@ stops it as long as the node is there. Asked for a second time it is granted.`,
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			node := fsm.NodeID(args[0])
-			return takeOut(cmd, fsm.AdminRequest{Op: fsm.OpDecommission, Node: node})
+			return takeOut(cmd, admin.Request{Op: admin.OpDecommission, Node: node})
 		},
 	}
 	addAdminFlags(cmd, "wait until it has left the cluster")
@@ -119,7 +120,7 @@ than --replace-after are replaced without being told to, but stay in the cluster
 		Example: "  trimaran node replace n3\n  trimaran node replace n3 n4 --wait",
 		Args:    cobra.RangeArgs(1, 2),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			request := fsm.AdminRequest{Op: fsm.OpReplace, Node: fsm.NodeID(args[0])}
+			request := admin.Request{Op: admin.OpReplace, Node: fsm.NodeID(args[0])}
 			if len(args) > 1 {
 				request.Successor = fsm.NodeID(args[1])
 			}
@@ -131,7 +132,7 @@ than --replace-after are replaced without being told to, but stay in the cluster
 }
 
 // drained tells what a node leads that another one could lead, and how many partitions are on that node alone.
-func drained(status *fsm.Status, node fsm.NodeID) (alone int, text string, over bool) {
+func drained(status *admin.Status, node fsm.NodeID) (alone int, text string, over bool) {
 	active := map[fsm.NodeID]bool{}
 	silent := false // it does not answer, and whether it leads is not known of what nobody else leads
 	for _, n := range status.Nodes {
@@ -139,13 +140,13 @@ func drained(status *fsm.Status, node fsm.NodeID) (alone int, text string, over 
 		silent = silent || n.ID == node && !n.Alive
 	}
 	held := 0
-	count := func(p fsm.PartitionStatus, alone *int) {
-		holds := slices.ContainsFunc(p.Replicas, func(r fsm.ReplicaStatus) bool { return r.Node == node })
+	count := func(p admin.PartitionStatus, alone *int) {
+		holds := slices.ContainsFunc(p.Replicas, func(r admin.ReplicaStatus) bool { return r.Node == node })
 		switch {
 		case p.Leader != node && !(silent && holds && p.Leader == ""):
 		case len(p.Replicas) == 1:
 			*alone++
-		case slices.ContainsFunc(p.Replicas, func(r fsm.ReplicaStatus) bool { return r.Node != node && active[r.Node] }):
+		case slices.ContainsFunc(p.Replicas, func(r admin.ReplicaStatus) bool { return r.Node != node && active[r.Node] }):
 			held++
 		}
 	}
@@ -164,10 +165,10 @@ func drained(status *fsm.Status, node fsm.NodeID) (alone int, text string, over 
 const nearEnough = 10_000
 
 // caughtUp tells how many of a node's replicas are not yet what they should be.
-func caughtUp(node fsm.NodeID) func(*fsm.Status) (string, bool) {
-	return func(status *fsm.Status) (string, bool) {
+func caughtUp(node fsm.NodeID) func(*admin.Status) (string, bool) {
+	return func(status *admin.Status) (string, bool) {
 		behind := 0
-		eachReplica(status, func(_ string, p fsm.PartitionStatus, r fsm.ReplicaStatus) {
+		eachReplica(status, func(_ string, p admin.PartitionStatus, r admin.ReplicaStatus) {
 			switch {
 			case r.Node != node:
 			case r.Role == "offline", r.Role == "non-voter", r.CatchUp != nil, r.Error != "", r.Lag > nearEnough:
@@ -192,7 +193,7 @@ func addAdminFlags(cmd *cobra.Command, wait string) {
 }
 
 // takeOut asks for a node to leave and, with --wait, says when it has left.
-func takeOut(cmd *cobra.Command, request fsm.AdminRequest) error {
+func takeOut(cmd *cobra.Command, request admin.Request) error {
 	err := administer(cmd, request, leftBehind(request.Node))
 	if wait, _ := cmd.Flags().GetBool("wait"); err == nil && wait {
 		_, err = fmt.Fprintf(cmd.OutOrStdout(), "node %s has left the cluster\n", request.Node)
@@ -202,8 +203,8 @@ func takeOut(cmd *cobra.Command, request fsm.AdminRequest) error {
 
 // leftBehind tells what a node that leaves still holds. It has left when the catalog does not name it, and when it
 // has no vote in the catalog's group either: as long as it has one the others need each other more.
-func leftBehind(node fsm.NodeID) func(*fsm.Status) (string, bool) {
-	return func(status *fsm.Status) (string, bool) {
+func leftBehind(node fsm.NodeID) func(*admin.Status) (string, bool) {
+	return func(status *admin.Status) (string, bool) {
 		there, tells := false, false
 		for _, n := range status.Nodes {
 			there = there || n.ID == node
@@ -223,7 +224,7 @@ func leftBehind(node fsm.NodeID) func(*fsm.Status) (string, bool) {
 			return "", true
 		}
 		held, copying, bytes, total := 0, 0, int64(0), int64(0)
-		eachReplica(status, func(_ string, _ fsm.PartitionStatus, r fsm.ReplicaStatus) {
+		eachReplica(status, func(_ string, _ admin.PartitionStatus, r admin.ReplicaStatus) {
 			if r.Node == node {
 				held++
 			}
@@ -243,7 +244,7 @@ func leftBehind(node fsm.NodeID) func(*fsm.Status) (string, bool) {
 
 // administer asks for something, again while the catalog has no leader, and, with --wait, waits until done says so.
 // done also tells how far it is.
-func administer(cmd *cobra.Command, request fsm.AdminRequest, done func(*fsm.Status) (string, bool)) error {
+func administer(cmd *cobra.Command, request admin.Request, done func(*admin.Status) (string, bool)) error {
 	b, err := brokersOf(cmd)
 	if err != nil {
 		return err
@@ -254,9 +255,9 @@ func administer(cmd *cobra.Command, request fsm.AdminRequest, done func(*fsm.Sta
 	if err != nil {
 		return err
 	}
-	var answer fsm.AdminAnswer
+	var answer admin.Answer
 	err = askRounds(ctx, b, administerKey, body, forever, func(raw []byte) (bool, error) {
-		answer = fsm.AdminAnswer{}
+		answer = admin.Answer{}
 		err := decodeOwn(raw, &answer)
 		return !answer.Retriable, err
 	})
@@ -277,7 +278,7 @@ const forever = time.Duration(math.MaxInt64)
 
 // waitFor polls the status, and believes only one that the catalog's leader has confirmed. It has no deadline: moving
 // takes as long as there is to copy, and can be interrupted.
-func waitFor(ctx context.Context, b *brokers, progress io.Writer, done func(*fsm.Status) (string, bool)) error {
+func waitFor(ctx context.Context, b *brokers, progress io.Writer, done func(*admin.Status) (string, bool)) error {
 	shown := false
 	show := func(text string) {
 		if progress != nil && text != "" {

@@ -4,31 +4,32 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/trimaran-io/trimaran/admin"
 	"github.com/trimaran-io/trimaran/fsm"
 )
 
 // A drained node is waited for as long as it leads what another one could, and not for ever for what is on it alone.
 func TestDrainWaitsForWhatOthersCanLead(t *testing.T) {
-	replicas := func(nodes ...fsm.NodeID) (all []fsm.ReplicaStatus) {
+	replicas := func(nodes ...fsm.NodeID) (all []admin.ReplicaStatus) {
 		for _, n := range nodes {
-			all = append(all, fsm.ReplicaStatus{Node: n})
+			all = append(all, admin.ReplicaStatus{Node: n})
 		}
 		return all
 	}
-	status := func(leader fsm.NodeID, holders ...fsm.NodeID) *fsm.Status {
-		return &fsm.Status{
-			Nodes:  []fsm.NodeStatus{{ID: "n1", State: fsm.NodeDraining, Alive: true}, {ID: "n2"}, {ID: "n3", State: fsm.NodeDraining}},
-			Topics: []fsm.TopicStatus{{Partitions: []fsm.PartitionStatus{{Leader: leader, Replicas: replicas(holders...)}}}},
+	status := func(leader fsm.NodeID, holders ...fsm.NodeID) *admin.Status {
+		return &admin.Status{
+			Nodes:  []admin.NodeStatus{{ID: "n1", State: fsm.NodeDraining, Alive: true}, {ID: "n2"}, {ID: "n3", State: fsm.NodeDraining}},
+			Topics: []admin.TopicStatus{{Partitions: []admin.PartitionStatus{{Leader: leader, Replicas: replicas(holders...)}}}},
 		}
 	}
-	silent := func(leader fsm.NodeID) *fsm.Status {
+	silent := func(leader fsm.NodeID) *admin.Status {
 		s := status(leader, "n1", "n2")
 		s.Nodes[0].Alive = false
 		return s
 	}
-	shard := &fsm.Status{Nodes: status("").Nodes, GroupShards: status("n1", "n1", "n2").Topics[0].Partitions}
+	shard := &admin.Status{Nodes: status("").Nodes, GroupShards: status("n1", "n1", "n2").Topics[0].Partitions}
 	for name, test := range map[string]struct {
-		status *fsm.Status
+		status *admin.Status
 		alone  int
 		over   bool
 	}{

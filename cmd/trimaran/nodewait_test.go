@@ -9,6 +9,7 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/trimaran-io/trimaran/admin"
 	"github.com/trimaran-io/trimaran/fsm"
 )
 
@@ -75,10 +76,10 @@ func (s *scripted) times(key uint16) int {
 	return s.asked[key]
 }
 
-func statusOf(confirmed bool, voters string, nodes ...fsm.NodeID) *fsm.Status {
-	s := &fsm.Status{ClusterID: "c", Level: fsm.Level, Confirmed: confirmed, CatalogVoters: strings.Fields(voters)}
+func statusOf(confirmed bool, voters string, nodes ...fsm.NodeID) *admin.Status {
+	s := &admin.Status{ClusterID: "c", Level: fsm.Level, Confirmed: confirmed, CatalogVoters: strings.Fields(voters)}
 	for _, id := range nodes {
-		s.Nodes = append(s.Nodes, fsm.NodeStatus{ID: id, Alive: true, Level: fsm.Level})
+		s.Nodes = append(s.Nodes, admin.NodeStatus{ID: id, Alive: true, Level: fsm.Level})
 		s.Controller = nodes[0]
 	}
 	return s
@@ -89,7 +90,7 @@ func statusOf(confirmed bool, voters string, nodes ...fsm.NodeID) *fsm.Status {
 func TestWaitingBelievesOnlyAConfirmedCatalog(t *testing.T) {
 	for _, args := range [][]string{{"decommission", "n3"}, {"replace", "n3", "n4"}} {
 		statuses := []any{
-			&fsm.Status{Unconfirmed: "not in a cluster yet"},
+			&admin.Status{Unconfirmed: "not in a cluster yet"},
 			statusOf(false, ""),                                // just started: the catalog is empty
 			statusOf(false, "n1.a n2.a", "n1", "n2"),           // an old catalog, of before n3 came
 			statusOf(true, "n1.a n2.a n3.a", "n1", "n2", "n3"), // it is there
@@ -101,8 +102,8 @@ func TestWaitingBelievesOnlyAConfirmedCatalog(t *testing.T) {
 		s, addr := newScripted(t, map[uint16][]any{
 			statusKey: statuses,
 			administerKey: {
-				fsm.AdminAnswer{Error: "the partition has no leader", Retriable: true},
-				fsm.AdminAnswer{},
+				admin.Answer{Error: "the partition has no leader", Retriable: true},
+				admin.Answer{},
 			},
 		})
 		out, _ := command(t, 0, "", append(append([]string{"node"}, args...), "--brokers", addr, "--wait")...)
@@ -121,13 +122,13 @@ func TestWaitingBelievesOnlyAConfirmedCatalog(t *testing.T) {
 // TestWhoDoesNotKnowSaysSo: every command that lists something ends with an error where something may be missing.
 func TestWhoDoesNotKnowSaysSo(t *testing.T) {
 	why := "this node has just started"
-	empty, old := &fsm.Status{ClusterID: "c", Unconfirmed: why}, statusOf(false, "", "n1", "n2")
+	empty, old := &admin.Status{ClusterID: "c", Unconfirmed: why}, statusOf(false, "", "n1", "n2")
 	old.Unconfirmed = why
 	for _, args := range [][]string{
 		{"node", "list"}, {"node", "list", "--json"}, {"cluster", "status"}, {"cluster", "status", "--json"},
 		{"topic", "list"}, {"topic", "list", "--json"}, {"topic", "describe"}, {"topic", "describe", "events"}, {"cluster", "verify", "events"},
 	} {
-		for name, status := range map[string]*fsm.Status{"empty": empty, "old": old} {
+		for name, status := range map[string]*admin.Status{"empty": empty, "old": old} {
 			t.Run(strings.Join(args, " ")+"/"+name, func(t *testing.T) {
 				t.Parallel()
 				_, addr := newScripted(t, map[uint16][]any{statusKey: {status}})

@@ -11,7 +11,7 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kgo"
 
-	"github.com/trimaran-io/trimaran/fsm"
+	"github.com/trimaran-io/trimaran/admin"
 )
 
 var record = &kgo.Record{Topic: "t", Partition: 3, Offset: 42, Key: []byte("k"), Value: []byte("v\xc3\xa9"), Timestamp: time.UnixMilli(1500)}
@@ -136,15 +136,15 @@ func TestStatusBody(t *testing.T) {
 }
 
 func TestStatusIsShownShort(t *testing.T) {
-	status := &fsm.Status{
+	status := &admin.Status{
 		ClusterID: "c1", Controller: "n1",
-		Nodes: []fsm.NodeStatus{
+		Nodes: []admin.NodeStatus{
 			{ID: "n1", Alive: true, ClientAddress: "127.0.0.1:9093", PeerAddress: "127.0.0.1:9193", Version: "v1", CatalogRole: "leader", Leaders: 1, Replicas: 2},
 			{ID: "n2"},
 		},
-		Topics: []fsm.TopicStatus{{Name: "events", ReplicationFactor: 2, Configs: map[string]string{"b": "2", "a": "1"}, Partitions: []fsm.PartitionStatus{
-			{Partition: 0, Leader: "n1", Term: 2, HighWatermark: 7, Replicas: []fsm.ReplicaStatus{{Node: "n1", Role: "leader"}, {Node: "n2", Role: "offline", Lag: 7}}},
-			{Partition: 1, Replicas: []fsm.ReplicaStatus{{Node: "n2", Role: "follower", Lag: 3}}},
+		Topics: []admin.TopicStatus{{Name: "events", ReplicationFactor: 2, Configs: map[string]string{"b": "2", "a": "1"}, Partitions: []admin.PartitionStatus{
+			{Partition: 0, Leader: "n1", Term: 2, HighWatermark: 7, Replicas: []admin.ReplicaStatus{{Node: "n1", Role: "leader"}, {Node: "n2", Role: "offline", Lag: 7}}},
+			{Partition: 1, Replicas: []admin.ReplicaStatus{{Node: "n2", Role: "follower", Lag: 3}}},
 		}}},
 	}
 	var out strings.Builder

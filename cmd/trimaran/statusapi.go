@@ -12,15 +12,16 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kerr"
 
+	"github.com/trimaran-io/trimaran/admin"
 	"github.com/trimaran-io/trimaran/fsm"
 )
 
 // Three APIs are Trimaran's own, in version 0 with request header version 1: Status,
 // key 21586, with an empty body, ReplicaCheck, key 21587, with a topic's name
 // (int16 length), a partition (int32) and an offset (int64), and Administer, key 21588, with
-// the JSON of fsm.AdminRequest. The answer is an error
-// code (int16) and JSON with its length (int32), of fsm.Status,
-// fsm.PartitionCheck and fsm.AdminAnswer. They travel like every Kafka request, so they pass shims
+// the JSON of admin.Request. The answer is an error
+// code (int16) and JSON with its length (int32), of admin.Status,
+// admin.PartitionCheck and admin.Answer. They travel like every Kafka request, so they pass shims
 // and WebSockets too.
 const (
 	statusKey       = 21586
@@ -35,7 +36,7 @@ const confirmPatience = 5 * time.Second
 
 // askStatus gives the cluster's status, decoded and as it came, of the first broker that has it confirmed. If
 // none has within confirmPatience it is that of one which has not: see doubtOf.
-func askStatus(ctx context.Context, b *brokers) (best *fsm.Status, raw []byte, err error) {
+func askStatus(ctx context.Context, b *brokers) (best *admin.Status, raw []byte, err error) {
 	err = askRounds(ctx, b, statusKey, nil, confirmPatience, func(answer []byte) (bool, error) {
 		status, err := readStatus(answer)
 		if err == nil && (best == nil || status.Confirmed || len(status.Nodes) >= len(best.Nodes)) {
@@ -46,9 +47,9 @@ func askStatus(ctx context.Context, b *brokers) (best *fsm.Status, raw []byte, e
 	return best, raw, err
 }
 
-func readStatus(answer []byte) (*fsm.Status, error) {
+func readStatus(answer []byte) (*admin.Status, error) {
 	var status struct {
-		fsm.Status
+		admin.Status
 		Confirmed *bool `json:"confirmed"`
 	}
 	if err := decodeOwn(answer, &status); err != nil {
@@ -64,7 +65,7 @@ func readStatus(answer []byte) (*fsm.Status, error) {
 
 // doubtOf is nil if the status tells how things are, and else why that is not known. Commands that show it end with
 // it, so that a script does not take what is missing for gone.
-func doubtOf(status *fsm.Status) error {
+func doubtOf(status *admin.Status) error {
 	switch {
 	case status.Confirmed:
 		return nil
@@ -75,12 +76,12 @@ func doubtOf(status *fsm.Status) error {
 }
 
 // askReplicaCheck has the replicas of a partition compared from an offset on.
-func askReplicaCheck(ctx context.Context, b *brokers, topic string, partition int32, from fsm.Offset) (*fsm.PartitionCheck, error) {
+func askReplicaCheck(ctx context.Context, b *brokers, topic string, partition int32, from fsm.Offset) (*admin.PartitionCheck, error) {
 	body := binary.BigEndian.AppendUint16(nil, uint16(len(topic)))
 	body = append(body, topic...)
 	body = binary.BigEndian.AppendUint32(body, uint32(partition))
 	body = binary.BigEndian.AppendUint64(body, uint64(from))
-	check := new(fsm.PartitionCheck)
+	check := new(admin.PartitionCheck)
 	err := askOwn(ctx, b, replicaCheckKey, body, check)
 	return check, err
 }

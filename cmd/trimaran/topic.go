@@ -16,8 +16,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"github.com/trimaran-io/trimaran/admin"
 	"github.com/trimaran-io/trimaran/cmd/internal/terminal"
-	"github.com/trimaran-io/trimaran/fsm"
 )
 
 func newTopic() *cobra.Command {
@@ -79,7 +79,7 @@ func createTopic(cmd *cobra.Command, name string) error {
 	req.Topics = append(req.Topics, t)
 	ctx, cancel := withTimeout(cmd)
 	defer cancel()
-	resp, err := admin[*kmsg.CreateTopicsResponse](ctx, cmd, req)
+	resp, err := askOnce[*kmsg.CreateTopicsResponse](ctx, cmd, req)
 	if err != nil {
 		return err
 	}
@@ -120,7 +120,7 @@ func deleteTopics(cmd *cobra.Command, names []string) error {
 	}
 	ctx, cancel := withTimeout(cmd)
 	defer cancel()
-	resp, err := admin[*kmsg.DeleteTopicsResponse](ctx, cmd, req)
+	resp, err := askOnce[*kmsg.DeleteTopicsResponse](ctx, cmd, req)
 	if err != nil {
 		return err
 	}
@@ -137,8 +137,8 @@ func deleteTopics(cmd *cobra.Command, names []string) error {
 	return errors.Join(errs...)
 }
 
-// admin sends one request over a client made of the command's flags.
-func admin[R kmsg.Response](ctx context.Context, cmd *cobra.Command, req kmsg.Request) (R, error) {
+// askOnce sends one request over a client made of the command's flags.
+func askOnce[R kmsg.Response](ctx context.Context, cmd *cobra.Command, req kmsg.Request) (R, error) {
 	var none R
 	b, cl, err := clientOf(cmd)
 	if err != nil {
@@ -228,7 +228,7 @@ func newTopicDescribe() *cobra.Command {
 }
 
 // statusFor asks for the cluster's status within the command's --timeout.
-func statusFor(cmd *cobra.Command) (*fsm.Status, error) {
+func statusFor(cmd *cobra.Command) (*admin.Status, error) {
 	b, err := brokersOf(cmd)
 	if err != nil {
 		return nil, err
@@ -239,7 +239,7 @@ func statusFor(cmd *cobra.Command) (*fsm.Status, error) {
 	return status, err
 }
 
-func topicNames(status *fsm.Status) []string {
+func topicNames(status *admin.Status) []string {
 	names := []string{}
 	for _, t := range status.Topics {
 		names = append(names, t.Name)
@@ -247,7 +247,7 @@ func topicNames(status *fsm.Status) []string {
 	return names
 }
 
-func topicRows(status *fsm.Status) [][]string {
+func topicRows(status *admin.Status) [][]string {
 	rows := [][]string{{"TOPIC", "PARTITIONS", "REPLICATION"}}
 	for _, t := range status.Topics {
 		rows = append(rows, []string{t.Name, fmt.Sprint(len(t.Partitions)), fmt.Sprint(t.ReplicationFactor)})
@@ -256,13 +256,13 @@ func topicRows(status *fsm.Status) [][]string {
 }
 
 // pickTopics gives the topics of those names, or all.
-func pickTopics(status *fsm.Status, names []string) ([]fsm.TopicStatus, error) {
+func pickTopics(status *admin.Status, names []string) ([]admin.TopicStatus, error) {
 	if len(names) == 0 {
 		return status.Topics, nil
 	}
-	var picked []fsm.TopicStatus
+	var picked []admin.TopicStatus
 	for _, name := range names {
-		i := slices.IndexFunc(status.Topics, func(t fsm.TopicStatus) bool { return t.Name == name })
+		i := slices.IndexFunc(status.Topics, func(t admin.TopicStatus) bool { return t.Name == name })
 		if i < 0 {
 			return nil, fmt.Errorf("topic %s: there is none of that name; 'trimaran topic list' shows all", name)
 		}
@@ -271,7 +271,7 @@ func pickTopics(status *fsm.Status, names []string) ([]fsm.TopicStatus, error) {
 	return picked, nil
 }
 
-func describeTopics(out io.Writer, topics []fsm.TopicStatus) error {
+func describeTopics(out io.Writer, topics []admin.TopicStatus) error {
 	for i, t := range topics {
 		if i > 0 {
 			fmt.Fprintln(out)
@@ -288,7 +288,7 @@ func describeTopics(out io.Writer, topics []fsm.TopicStatus) error {
 }
 
 // partitionRows gives a table of partitions, with a column for the topic if it is named.
-func partitionRows(topic string, partitions []fsm.PartitionStatus) [][]string {
+func partitionRows(topic string, partitions []admin.PartitionStatus) [][]string {
 	rows := [][]string{{"PARTITION", "LEADER", "TERM", "START", "END", "REPLICAS"}}
 	for _, p := range partitions {
 		leader := string(p.Leader)

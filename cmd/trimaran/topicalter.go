@@ -11,7 +11,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
-	"github.com/trimaran-io/trimaran/fsm"
+	"github.com/trimaran-io/trimaran/admin"
 )
 
 func newTopicAlter() *cobra.Command {
@@ -64,14 +64,14 @@ func alterTopic(cmd *cobra.Command, name string) error {
 		if req.ValidateOnly {
 			return usagef("--dry-run is not for --replication-factor")
 		}
-		if err := administer(cmd, fsm.AdminRequest{Op: fsm.OpReplicationFactor, Topic: name, Factor: factor}, nil); err != nil || len(resource.Configs) == 0 {
+		if err := administer(cmd, admin.Request{Op: admin.OpReplicationFactor, Topic: name, Factor: factor}, nil); err != nil || len(resource.Configs) == 0 {
 			return err
 		}
 	}
 	req.Resources = append(req.Resources, resource)
 	ctx, cancel := withTimeout(cmd)
 	defer cancel()
-	resp, err := admin[*kmsg.IncrementalAlterConfigsResponse](ctx, cmd, req)
+	resp, err := askOnce[*kmsg.IncrementalAlterConfigsResponse](ctx, cmd, req)
 	if err != nil {
 		return err
 	}
@@ -113,7 +113,7 @@ func addPartitions(cmd *cobra.Command, name string) error {
 	req.Topics = append(req.Topics, t)
 	ctx, cancel := withTimeout(cmd)
 	defer cancel()
-	resp, err := admin[*kmsg.CreatePartitionsResponse](ctx, cmd, req)
+	resp, err := askOnce[*kmsg.CreatePartitionsResponse](ctx, cmd, req)
 	if err != nil {
 		return err
 	}

@@ -6,6 +6,7 @@ import (
 
 	"github.com/trimaran-io/trimaran/fsm"
 	"github.com/trimaran-io/trimaran/kafkaproto"
+	"github.com/trimaran-io/trimaran/outcome"
 )
 
 // gap is the place in a producer's sequence of a batch that failed and may be sent
@@ -54,7 +55,7 @@ func (l *Lines) passGap(id fsm.PartitionID, p *Parcel) error {
 	if g.covers(h) {
 		g.left--
 		l.gaps[id] = g
-		return fmt.Errorf("%w: the batch with sequence number %d was not appended", fsm.ErrNotLeader, g.sequence)
+		return fmt.Errorf("%w: the batch with sequence number %d was not appended", outcome.ErrNotLeader, g.sequence)
 	}
 	if h.ProducerID == g.producer && (g.left == 0 || h.BaseSequence == g.sequence || h.ProducerEpoch != g.epoch) {
 		delete(l.gaps, id)

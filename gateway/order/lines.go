@@ -11,6 +11,7 @@ import (
 
 	"github.com/trimaran-io/trimaran/fsm"
 	"github.com/trimaran-io/trimaran/kafkaproto"
+	"github.com/trimaran-io/trimaran/outcome"
 )
 
 const (
@@ -31,7 +32,7 @@ type Appender interface {
 	// this order, and returns when they are committed. It may write into them, not into the
 	// slice. One result per batch: one of an idempotent producer that was there already has the
 	// place of the first, and one that must not be there has Err. Waits for a leader at most
-	// ~1.5 s within ctx. err is in fsm's list; fsm.NotAppended(err) tells whether trying again
+	// ~1.5 s within ctx. err is in outcome's list; outcome.NotAppended(err) tells whether trying again
 	// is safe (Append itself already tried again as long as it could).
 	Append(ctx context.Context, p fsm.PartitionID, batches []kafkaproto.Batch) ([]fsm.Appended, error)
 }
@@ -162,7 +163,7 @@ func (l *Lines) deliver(id fsm.PartitionID, parcels []*Parcel) {
 	}
 	appended, err := l.append(id, batches, until)
 	if err == nil && len(appended) != len(batches) {
-		err = fmt.Errorf("%w: %d results for %d batches", fsm.ErrUnknownFate, len(appended), len(batches))
+		err = fmt.Errorf("%w: %d results for %d batches", outcome.ErrUnknownFate, len(appended), len(batches))
 	}
 	for _, p := range parcels {
 		switch {
@@ -183,7 +184,7 @@ func (l *Lines) append(id fsm.PartitionID, batches []kafkaproto.Batch, until tim
 	defer func() {
 		if v := recover(); v != nil {
 			l.cfg.Logger.Error("an append panicked", "panic", v, "partition", id, "stack", string(debug.Stack()))
-			err = fsm.ErrUnknownFate
+			err = outcome.ErrUnknownFate
 		}
 	}()
 	ctx, cancel := context.WithDeadline(l.cfg.Context, until)

@@ -13,6 +13,7 @@ import (
 
 	"github.com/trimaran-io/trimaran/fsm"
 	"github.com/trimaran-io/trimaran/kafkaproto"
+	"github.com/trimaran-io/trimaran/outcome"
 )
 
 // batchOf makes a record batch of that sequence number; no producer sent it if producer is negative.
@@ -120,7 +121,7 @@ func TestAParcelKeepsItsPlace(t *testing.T) {
 // Behind a batch that failed those that its producer had in flight fail, and no others.
 func TestAGapIsPassedByNobodyButTheBatchItself(t *testing.T) {
 	inLine(t, func(t *testing.T, b *bench) {
-		b.err = fsm.ErrNoLeader
+		b.err = outcome.ErrNoLeader
 		if err := b.send(7, 3).Wait(nil); err == nil {
 			t.Fatal("it did not fail")
 		}
@@ -143,7 +144,7 @@ func TestAWaitEnds(t *testing.T) {
 		p := b.send(-1, 1)
 		expired := make(chan struct{})
 		close(expired)
-		if err := p.Wait(expired); fsm.Code(err) != fsm.ErrTimeout {
+		if err := p.Wait(expired); outcome.Code(err) != outcome.ErrTimeout {
 			t.Error(err)
 		}
 		if err := p.Wait(nil); err != nil {

@@ -6,6 +6,7 @@ import (
 
 	"github.com/trimaran-io/trimaran/fsm"
 	"github.com/trimaran-io/trimaran/kafkaproto"
+	"github.com/trimaran-io/trimaran/outcome"
 )
 
 // errIncomplete is what a parcel's batches are if nobody gets to make them.
@@ -65,7 +66,7 @@ func (p *Parcel) isReady() bool {
 func (p *Parcel) Done() <-chan struct{} { return p.done }
 
 // Wait waits for the outcome: nil if the batches are committed, or if there are none. It is
-// fsm.ErrTimeout if expired is closed first.
+// outcome.ErrTimeout if expired is closed first.
 func (p *Parcel) Wait(expired <-chan struct{}) error {
 	select {
 	case <-p.done:
@@ -76,7 +77,7 @@ func (p *Parcel) Wait(expired <-chan struct{}) error {
 	case <-p.done:
 		return p.err
 	case <-expired:
-		return fsm.ErrTimeout
+		return outcome.ErrTimeout
 	}
 }
 
@@ -101,7 +102,7 @@ func (p *Parcel) take(appended []fsm.Appended) {
 		case a.Err != 0:
 			p.base, p.logStart, p.err = -1, -1, a.Err
 		case a.BaseOffset < 0:
-			p.base, p.logStart, p.err = -1, -1, fsm.ErrVoid
+			p.base, p.logStart, p.err = -1, -1, outcome.ErrVoid
 		}
 	}
 	if p.err == nil && p.stamped >= 0 {

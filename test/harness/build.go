@@ -18,6 +18,7 @@ func Root() string {
 // build is one way of building the two binaries, done once per process.
 type build struct {
 	race bool
+	tags string
 	once sync.Once
 	dir  string
 	made bool // dir is ours to remove
@@ -27,6 +28,8 @@ type build struct {
 var (
 	served = build{race: raceDetector}
 	plain  = build{}
+	// measuring has the tag under which variables of the environment turn off what is measured.
+	measuring = build{tags: "measure"}
 )
 
 // Program gives the path of trimaran or trimaran-shim as the harness runs them.
@@ -42,9 +45,16 @@ func Program(name string) (string, error) {
 // them, without the race detector, for scripts and command lines.
 func PlainBinaries() (string, error) { return plain.get() }
 
+// MeasuringProgram gives the path of a trimaran that obeys TRIMARAN_TEST_JOURNAL=off and
+// TRIMARAN_TEST_SYNC=off, as no program does that users have. It is always built here.
+func MeasuringProgram() (string, error) {
+	dir, err := measuring.get()
+	return filepath.Join(dir, "trimaran"), err
+}
+
 func (b *build) get() (string, error) {
 	b.once.Do(func() {
-		if b.dir = os.Getenv("TRIMARAN_BIN"); b.dir != "" {
+		if b.dir = os.Getenv("TRIMARAN_BIN"); b.dir != "" && b.tags == "" {
 			return
 		}
 		if b.dir, b.err = os.MkdirTemp("", "trimaran-bin-"); b.err != nil {
@@ -54,6 +64,9 @@ func (b *build) get() (string, error) {
 		args := []string{"build", "-o", b.dir + string(filepath.Separator)}
 		if b.race {
 			args = append(args, "-race")
+		}
+		if b.tags != "" {
+			args = append(args, "-tags", b.tags)
 		}
 		cmd := exec.Command("go", append(args, "./cmd/trimaran", "./cmd/trimaran-shim")...)
 		cmd.Dir = Root()
@@ -66,7 +79,7 @@ func (b *build) get() (string, error) {
 
 // RemoveBinaries deletes what was built. Call it when the process ends.
 func RemoveBinaries() {
-	for _, b := range []*build{&served, &plain} {
+	for _, b := range []*build{&served, &plain, &measuring} {
 		if b.made {
 			os.RemoveAll(b.dir)
 		}

@@ -14,30 +14,29 @@ import (
 type Load struct {
 	Ledger *Ledger
 
-	topic  string
-	cancel context.CancelFunc
-	wg     sync.WaitGroup
+	topic      string
+	partitions int32
+	cancel     context.CancelFunc
+	wg         sync.WaitGroup
 
-	mu       sync.Mutex
-	last     map[int32]time.Time     // last acknowledgement, by partition
-	silence  map[int32]time.Duration // longest time without one, by partition
-	failures map[string]int          // what went wrong, and how often
-	err      error                   // an acknowledgement that cannot be
+	mu       sync.Mutex     // guards failures
+	failures map[string]int // what went wrong, and how often
 }
+
+// loadValue is about how long a value of a Load is, in bytes.
+const loadValue = 1
 
 // StartLoad starts producers for each partition through each address. acks is -1 or 1.
 func StartLoad(topic string, partitions int32, addrs []string, acks int16) *Load {
 	ctx, cancel := context.WithCancel(context.Background())
 	l := &Load{
-		Ledger: NewLedger(), topic: topic, cancel: cancel,
-		last: map[int32]time.Time{}, silence: map[int32]time.Duration{}, failures: map[string]int{},
-	}
-	for p := range partitions {
-		l.last[p] = time.Now()
+		Ledger: NewLedger(partitions, time.Now()), topic: topic, partitions: partitions, cancel: cancel,
+		failures: map[string]int{},
 	}
 	for p := range partitions {
 		for i, addr := range addrs {
-			l.wg.Go(func() { l.produce(ctx, p, i, addr, acks) })
+			producer := p*int32(len(addrs)) + int32(i)
+			l.wg.Go(func() { l.produce(ctx, p, producer, addr, acks) })
 		}
 	}
 	return l
@@ -47,14 +46,14 @@ func StartLoad(topic string, partitions int32, addrs []string, acks int16) *Load
 // connection up: longer than the time that a gateway may hold a produce.
 const requestLimit = 5 * time.Second
 
-func (l *Load) produce(ctx context.Context, partition int32, producer int, addr string, acks int16) {
+func (l *Load) produce(ctx context.Context, partition, producer int32, addr string, acks int16) {
 	var w *Wire
 	defer func() {
 		if w != nil {
 			w.Close()
 		}
 	}()
-	for n := 0; ctx.Err() == nil; n++ {
+	for n := int32(0); ctx.Err() == nil; n++ {
 		if w == nil {
 			var err error
 			if w, err = DialWire(addr); err != nil {
@@ -66,14 +65,18 @@ func (l *Load) produce(ctx context.Context, partition int32, producer int, addr 
 				continue
 			}
 		}
-		value := fmt.Sprintf("p%d-%d-%d", partition, producer, n)
-		l.Ledger.Sent(value)
+		sent := []Attempt{{Producer: producer, Seq: n}}
+		key, value := []byte(sent[0].Key()), []byte(sent[0].Value(loadValue))
+		l.Ledger.Sent(sent)
 		w.Conn.SetDeadline(time.Now().Add(requestLimit))
-		offset, err := w.Produce(l.topic, partition, acks, value)
+		offset, err := w.ProduceSet(l.topic, partition, acks, 10*time.Second, Message(nil, 0, 0, key, value))
+		if err != nil {
+			l.Ledger.Unknown(sent, short(err))
+		}
 		var code ErrorCode
 		switch {
 		case err == nil:
-			l.acknowledged(partition, offset, value)
+			l.Ledger.Acknowledged(partition, sent, offset, len(key)+len(value), time.Now())
 		case errors.As(err, &code):
 			l.failed(err.Error())
 			select { // a retriable error: as clients do, not at once
@@ -95,18 +98,6 @@ func short(err error) string {
 	return err.Error()
 }
 
-func (l *Load) acknowledged(partition int32, offset int64, value string) {
-	err := l.Ledger.Acknowledged(partition, offset, value)
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	now := time.Now()
-	l.silence[partition] = max(l.silence[partition], now.Sub(l.last[partition]))
-	l.last[partition] = now
-	if err != nil && l.err == nil {
-		l.err = err
-	}
-}
-
 func (l *Load) failed(what string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -115,26 +106,24 @@ func (l *Load) failed(what string) {
 
 // Progress waits until n more records of every partition are acknowledged.
 func (l *Load) Progress(n int, within time.Duration) error {
-	start := map[int32]int64{}
-	l.mu.Lock()
-	for p := range l.last {
-		start[p] = l.Ledger.End(p)
+	ends := func() []int64 {
+		var now []int64
+		for p := range l.partitions {
+			now = append(now, l.Ledger.End(p))
+		}
+		return now
 	}
-	l.mu.Unlock()
+	start := ends()
 	err := Eventually(within, func() bool {
-		for p, from := range start {
-			if l.Ledger.End(p) < from+int64(n) {
+		for p, end := range ends() {
+			if end < start[p]+int64(n) {
 				return false
 			}
 		}
 		return true
 	})
 	if err != nil {
-		now := map[int32]int64{}
-		for p := range start {
-			now[p] = l.Ledger.End(p)
-		}
-		return fmt.Errorf("no progress by %d records within %s: ends %v, then %v; %s", n, within, start, now, l)
+		return fmt.Errorf("no progress by %d records within %s: ends %v, then %v; %s", n, within, start, ends(), l)
 	}
 	return nil
 }
@@ -143,9 +132,7 @@ func (l *Load) Progress(n int, within time.Duration) error {
 func (l *Load) Stop() error {
 	l.cancel()
 	l.wg.Wait()
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.err
+	return l.Ledger.Impossible()
 }
 
 // Failures gives how many requests and connections failed.
@@ -160,52 +147,37 @@ func (l *Load) Failures() (n int) {
 
 // Silence gives the longest time that any partition was without an acknowledgement.
 func (l *Load) Silence() time.Duration {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	var longest time.Duration
-	for _, d := range l.silence {
-		longest = max(longest, d)
-	}
-	return longest
+	_, gap := l.Ledger.Longest()
+	return gap.Length
 }
 
 // ForgetSilence begins to measure Silence anew.
-func (l *Load) ForgetSilence() {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	clear(l.silence)
-}
+func (l *Load) ForgetSilence() { l.Ledger.ForgetSilence() }
 
 // String tells how it went.
 func (l *Load) String() string {
-	silence := l.Silence()
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return fmt.Sprintf("%d acknowledged, longest silence of a partition %s, failures %v", l.Ledger.Count(), silence.Round(time.Millisecond), l.failures)
+	return fmt.Sprintf("%d acknowledged, longest silence of a partition %s, failures %v", l.Ledger.Count(), l.Silence().Round(time.Millisecond), l.failures)
 }
 
-// Verify reads every partition back through one address and compares it with
-// what was acknowledged.
+// Verify reads every partition back through one address and compares it with what was acknowledged.
+// A value is sent once and never tried again, so what was sent and not acknowledged may be there or
+// not, and once at most.
 func (l *Load) Verify(addr string, within time.Duration) error {
 	deadline := time.Now().Add(within)
-	l.mu.Lock()
-	var partitions []int32
-	for p := range l.last {
-		partitions = append(partitions, p)
-	}
-	l.mu.Unlock()
-	for _, p := range partitions {
+	for p := range l.partitions {
 		w, err := DialWire(addr)
 		if err != nil {
 			return err
 		}
 		entries, err := w.readToEnd(l.topic, p, l.Ledger.End(p), time.Until(deadline))
 		w.Close()
-		if err == nil {
-			err = l.Ledger.Check(p, entries)
-		}
 		if err != nil {
 			return fmt.Errorf("through %s: %w", addr, err)
+		}
+		if err := l.Ledger.Check(addr, p, entries, loadValue); err != nil {
+			return err
 		}
 	}
 	return nil

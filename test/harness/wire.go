@@ -1,7 +1,6 @@
 package harness
 
 import (
-	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -9,22 +8,24 @@ import (
 	"io"
 	"net"
 	"time"
-
-	"github.com/gorilla/websocket"
 )
 
 // Wire is a client that knows the protocol of Kafka 0.8 and nothing else: it
 // was written from the protocol guide, sends what it is told, byte for byte, and
 // never tries again. Each method is one request and its answer.
 type Wire struct {
-	Conn net.Conn
-	next int32
+	Conn   net.Conn
+	Client string // client id; "wire" if empty
+	next   int32
 }
 
 // DialWire connects over TCP. Every later read and write has a time limit of 30 s
 // unless SetDeadline says otherwise.
-func DialWire(addr string) (*Wire, error) {
-	conn, err := net.DialTimeout("tcp", addr, 5*time.Second)
+func DialWire(addr string) (*Wire, error) { return DialWireWithin(addr, 5*time.Second) }
+
+// DialWireWithin is DialWire with a limit on connecting.
+func DialWireWithin(addr string, within time.Duration) (*Wire, error) {
+	conn, err := net.DialTimeout("tcp", addr, within)
 	if err != nil {
 		return nil, err
 	}
@@ -72,6 +73,7 @@ func Message(b []byte, offset int64, codec int8, key, value []byte) []byte {
 type Entry struct {
 	Offset     int64
 	Codec      int8
+	Attributes int8 // the codec among them
 	Magic      int8
 	Key, Value []byte
 }
@@ -96,7 +98,7 @@ func Messages(set []byte) (out []Entry, cut bool, err error) {
 		if got, want := crc32.ChecksumIEEE(m[4:]), binary.BigEndian.Uint32(m); got != want {
 			return out, false, fmt.Errorf("message at offset %d: CRC %08x, want %08x", offset, got, want)
 		}
-		e := Entry{Offset: offset, Magic: int8(m[4]), Codec: int8(m[5] & 7)}
+		e := Entry{Offset: offset, Magic: int8(m[4]), Codec: int8(m[5] & 7), Attributes: int8(m[5])}
 		rest := m[6:]
 		for _, field := range []*[]byte{&e.Key, &e.Value} {
 			if len(rest) < 4 {
@@ -112,6 +114,9 @@ func Messages(set []byte) (out []Entry, cut bool, err error) {
 			}
 			*field, rest = rest[:n:n], rest[n:]
 		}
+		if len(rest) > 0 {
+			return out, false, fmt.Errorf("message at offset %d has %d bytes too many", offset, len(rest))
+		}
 		out = append(out, e)
 	}
 	return out, false, nil
@@ -122,9 +127,20 @@ func Frame(request []byte) []byte { return append(Int32(nil, int32(len(request))
 
 // Request gives a framed request: size, api key, version, correlation id, client id "wire", body.
 func Request(key, version int16, correlation int32, body []byte) []byte {
+	return requestOf("wire", key, version, correlation, body)
+}
+
+func requestOf(client string, key, version int16, correlation int32, body []byte) []byte {
 	b := Int16(Int16(nil, key), version)
-	b = Str(Int32(b, correlation), "wire")
+	b = Str(Int32(b, correlation), client)
 	return Frame(append(b, body...))
+}
+
+func (w *Wire) clientID() string {
+	if w.Client == "" {
+		return "wire"
+	}
+	return w.Client
 }
 
 // Send writes bytes as they are.
@@ -153,8 +169,12 @@ func (w *Wire) ReadFrame() (correlation int32, body []byte, err error) {
 // Do sends one request and reads one answer, whose correlation id must match.
 func (w *Wire) Do(key, version int16, body []byte) ([]byte, error) {
 	w.next++
-	id := w.next
-	if err := w.Send(Request(key, version, id, body)); err != nil {
+	return w.exchange(requestOf(w.clientID(), key, version, w.next, body), w.next)
+}
+
+// exchange sends a framed request of that correlation id and reads its answer.
+func (w *Wire) exchange(request []byte, id int32) ([]byte, error) {
+	if err := w.Send(request); err != nil {
 		return nil, err
 	}
 	got, answer, err := w.ReadFrame()
@@ -230,24 +250,29 @@ func (e ErrorCode) Error() string { return fmt.Sprintf("error code %d", int16(e)
 
 // ReadProduce takes a Produce v0 answer for one partition apart.
 func ReadProduce(answer []byte) (base int64, err error) {
+	_, _, base, err = readProduce(answer)
+	return base, err
+}
+
+func readProduce(answer []byte) (topic string, partition int32, base int64, err error) {
 	r := Reader{B: answer}
 	if n := r.Int32(); n != 1 && r.Err == nil {
-		return 0, fmt.Errorf("%d topics in the answer", n)
+		return "", 0, 0, fmt.Errorf("%d topics in the answer", n)
 	}
-	r.Str()
+	topic = r.Str()
 	if n := r.Int32(); n != 1 && r.Err == nil {
-		return 0, fmt.Errorf("%d partitions in the answer", n)
+		return "", 0, 0, fmt.Errorf("%d partitions in the answer", n)
 	}
-	r.Int32()
+	partition = r.Int32()
 	code := r.Int16()
 	base = r.Int64()
 	if err := r.End(); err != nil {
-		return 0, err
+		return "", 0, 0, err
 	}
 	if code != 0 {
-		return base, ErrorCode(code)
+		err = ErrorCode(code)
 	}
-	return base, nil
+	return topic, partition, base, err
 }
 
 // Produce sends values as one message set and gives the offset of the first.
@@ -256,11 +281,27 @@ func (w *Wire) Produce(topic string, partition int32, acks int16, values ...stri
 	for _, v := range values {
 		set = Message(set, 0, 0, nil, []byte(v))
 	}
-	answer, err := w.Do(0, 0, ProduceBody(topic, partition, acks, 10_000, set))
+	return w.ProduceSet(topic, partition, acks, 10*time.Second, set)
+}
+
+// ProduceSet sends a message set, which the cluster may take that long for, and gives the offset of
+// its first message. An answer about another partition is an error, and so is one without an
+// offset.
+func (w *Wire) ProduceSet(topic string, partition int32, acks int16, within time.Duration, set []byte) (int64, error) {
+	answer, err := w.Do(0, 0, ProduceBody(topic, partition, acks, int32(within.Milliseconds()), set))
 	if err != nil {
 		return 0, err
 	}
-	return ReadProduce(answer)
+	name, number, base, err := readProduce(answer)
+	switch {
+	case err != nil:
+		return base, err
+	case name != topic || number != partition:
+		return 0, fmt.Errorf("the answer is for %s-%d", name, number)
+	case base < 0:
+		return 0, fmt.Errorf("acknowledged at offset %d", base)
+	}
+	return base, nil
 }
 
 // FetchBody is a Fetch v0 request for one partition.
@@ -348,10 +389,10 @@ func (w *Wire) ListOffsets(topic string, partition int32, timestamp int64, max i
 		return nil, err
 	}
 	r := Reader{B: answer}
-	r.Int32()
-	r.Str()
-	r.Int32()
-	r.Int32()
+	topics, name, partitions, number := r.Int32(), r.Str(), r.Int32(), r.Int32()
+	if r.Err == nil && (topics != 1 || name != topic || partitions != 1 || number != partition) {
+		return nil, fmt.Errorf("the answer is for %s-%d", name, number)
+	}
 	code := r.Int16()
 	n := r.Int32()
 	var out []int64
@@ -432,58 +473,4 @@ func ReadMetadata(answer []byte) (*Metadata, error) {
 		m.Topics = append(m.Topics, t)
 	}
 	return &m, r.End()
-}
-
-// WSConn makes a WebSocket connection look like a byte stream to Wire: each
-// Write must be whole frames with one request; each Kafka answer must be exactly
-// one binary message with its size prefix. It follows nothing but that rule (a
-// plain handshake on "/"), which is how clients of kafka-websocket-shim talk.
-type WSConn struct {
-	*websocket.Conn
-	rest []byte
-}
-
-// DialWS connects to ws:// or wss:// by the plain rule above.
-func DialWS(d *websocket.Dialer, url string) (*WSConn, error) {
-	ws, resp, err := d.Dial(url, nil)
-	if err != nil {
-		if resp != nil {
-			return nil, fmt.Errorf("%w: status %d", err, resp.StatusCode)
-		}
-		return nil, err
-	}
-	return &WSConn{Conn: ws}, nil
-}
-
-// Read implements net.Conn.
-func (c *WSConn) Read(p []byte) (int, error) {
-	if len(c.rest) == 0 {
-		kind, b, err := c.ReadMessage()
-		if err != nil {
-			return 0, err
-		}
-		if kind != websocket.BinaryMessage {
-			return 0, fmt.Errorf("a WebSocket message of type %d came", kind)
-		}
-		if len(b) < 4 || int(binary.BigEndian.Uint32(b)) != len(b)-4 {
-			return 0, fmt.Errorf("a WebSocket message of %d bytes has the size prefix %x", len(b), b[:min(4, len(b))])
-		}
-		c.rest = b
-	}
-	n := copy(p, c.rest)
-	c.rest = c.rest[n:]
-	return n, nil
-}
-
-// Write implements net.Conn.
-func (c *WSConn) Write(p []byte) (int, error) {
-	if err := c.WriteMessage(websocket.BinaryMessage, bytes.Clone(p)); err != nil {
-		return 0, err
-	}
-	return len(p), nil
-}
-
-// SetDeadline implements net.Conn.
-func (c *WSConn) SetDeadline(t time.Time) error {
-	return errors.Join(c.SetReadDeadline(t), c.SetWriteDeadline(t))
 }

@@ -1,0 +1,116 @@
+// Package admin is what an operator asks of a cluster and what an operator sees of it.
+//
+// You are here: between gateway, which takes these requests off the wire, and cluster, which
+// answers them; the command line shows them. Everything here is a value that travels as JSON, so no
+// field is renamed; a request with a field that a node does not know is refused, an answer is read
+// without it. Nothing here is replicated: what a request changes in the catalog is a command of
+// package fsm, and cluster makes that out of it.
+package admin
+
+import "github.com/trimaran-io/trimaran/fsm"
+
+// Status is what an operator sees of a cluster. It is gathered from all nodes,
+// not replicated: two nodes asked at once may tell it slightly differently.
+type Status struct {
+	ClusterID  string     `json:"cluster_id"` // "": not formed yet
+	Controller fsm.NodeID `json:"controller"` // the node that leads the catalog, "": none known
+	Level      int        `json:"level"`      // that the cluster has reached
+	// Confirmed says that the catalog behind this status is the newest one: the catalog's leader has
+	// said so after it was asked. Otherwise Unconfirmed says why not. What an unconfirmed status does
+	// not list may be there, and what it lists may be gone.
+	Confirmed   bool   `json:"confirmed"`
+	Unconfirmed string `json:"unconfirmed,omitempty"`
+	// CatalogVoters are the identities of the nodes that vote in the catalog's group, as its leader
+	// says; empty: not known. A node that has left votes until the others do without it.
+	CatalogVoters []string      `json:"catalog_voters,omitempty"`
+	Nodes         []NodeStatus  `json:"nodes"`  // registered nodes, by id
+	Topics        []TopicStatus `json:"topics"` // by name
+	// GroupShards are the shards that the coordinators of consumer groups are spread
+	// over, their replicas not counted among the nodes'. HighWatermark counts entries.
+	// Empty: no client has used a group yet.
+	GroupShards []PartitionStatus `json:"group_shards,omitempty"`
+}
+
+// NodeStatus is one registered node.
+type NodeStatus struct {
+	ID            fsm.NodeID    `json:"id"`
+	Identity      string        `json:"identity"`
+	PeerAddress   string        `json:"peer_address"`   // host:port, "" if not known
+	ClientAddress string        `json:"client_address"` // host:port, "" if not known
+	Zone          string        `json:"zone"`
+	Version       string        `json:"version"` // of the program it runs
+	Alive         bool          `json:"alive"`   // it answered when asked
+	Leaders       int           `json:"leaders"` // partitions it leads
+	Replicas      int           `json:"replicas"`
+	State         fsm.NodeState `json:"state,omitempty"`
+	Level         int           `json:"level"`               // what its program knows, see fsm.Level
+	DiskFree      int64         `json:"disk_free"`           // bytes, below the data directory
+	DiskTotal     int64         `json:"disk_total"`          // bytes; 0: not known
+	DiskFull      bool          `json:"disk_full,omitempty"` // it takes no records
+	CatalogRole   string        `json:"catalog_role"`        // "leader", "voter", "nonvoter", "": not known
+	CatalogTerm   fsm.Term      `json:"catalog_term"`        // of the catalog's group; 0: not known
+	CatalogEnd    int64         `json:"catalog_end"`         // index behind the last entry of the catalog's log here; 0: not known
+}
+
+// TopicStatus is one topic.
+type TopicStatus struct {
+	Name              string            `json:"name"`
+	ID                fsm.TopicID       `json:"id"`
+	ReplicationFactor int               `json:"replication_factor"`
+	Configs           map[string]string `json:"configs,omitempty"`
+	Partitions        []PartitionStatus `json:"partitions"` // by number
+}
+
+// PartitionStatus is one partition as its replicas tell it.
+type PartitionStatus struct {
+	Partition     int32           `json:"partition"`
+	Leader        fsm.NodeID      `json:"leader"` // "": none
+	Term          fsm.Term        `json:"term"`
+	LogStart      fsm.Offset      `json:"log_start"`
+	HighWatermark fsm.Offset      `json:"high_watermark"`
+	Replicas      []ReplicaStatus `json:"replicas"` // the preferred leader first
+}
+
+// ReplicaStatus is one replica of a partition.
+type ReplicaStatus struct {
+	Node    fsm.NodeID `json:"node"`
+	Role    string     `json:"role"`    // "leader", "follower", "non-voter", "copying", "damaged", "offline"
+	Applied fsm.Offset `json:"applied"` // the replica's own end offset
+	Lag     int64      `json:"lag"`     // records behind the partition's high watermark
+	Bytes   int64      `json:"bytes"`   // of its log
+	// CatchUp is how far the replica is with copying what it lacks; nil: it does not.
+	CatchUp *CatchUpStatus `json:"catch_up,omitempty"`
+	Error   string         `json:"error,omitempty"`   // why it does not run, or what it cannot read
+	Leaving bool           `json:"leaving,omitempty"` // it goes when the others do without it
+}
+
+// CatchUpStatus is the progress of a replica that copies what it lacks.
+type CatchUpStatus struct {
+	Bytes          int64 `json:"bytes"`
+	Total          int64 `json:"total"` // about
+	BytesPerSecond int64 `json:"bytes_per_second"`
+}
+
+// PartitionCheck compares what the replicas of a partition have on their disks.
+type PartitionCheck struct {
+	Partition int32 `json:"partition"`
+	// Compared are the batches with offsets from From to below To; End is where all
+	// replicas that can be compared end now.
+	From fsm.Offset `json:"from"`
+	To   fsm.Offset `json:"to"`
+	End  fsm.Offset `json:"end"`
+	// DiffersAt and DiffersTo are the smallest range found in which not all are the
+	// same; -1: all are.
+	DiffersAt fsm.Offset     `json:"differs_at"`
+	DiffersTo fsm.Offset     `json:"differs_to"`
+	Replicas  []ReplicaCheck `json:"replicas"` // the preferred leader first
+}
+
+// ReplicaCheck is one replica in a PartitionCheck.
+type ReplicaCheck struct {
+	Node  fsm.NodeID `json:"node"`
+	State string     `json:"state"` // "checked", "copying", "damaged", "offline"
+	Error string     `json:"error,omitempty"`
+	Bytes int64      `json:"bytes"` // of batches
+	Hash  string     `json:"hash"`  // SHA-256 over offset, length and bytes of each batch, in hex
+}

@@ -1,0 +1,136 @@
+package groups
+
+import (
+	"encoding/binary"
+	"fmt"
+	"hash/crc32"
+	"maps"
+	"slices"
+)
+
+// A snapshot, numbers of fixed size big endian, the others as in commands:
+//
+//	magic      4   "TriG"
+//	version    2   1
+//	number of groups, then each, in the order of their ids:
+//	  id; 0 or 1 and its Group
+//	  number of topics, then each, in the order of their names:
+//	    name; id; number of partitions, then each, ascending: partition, Offset
+//	CRC-32C    4   over everything before it
+const (
+	snapshotMagic   = "TriG"
+	snapshotVersion = 1
+	snapshotHead    = len(snapshotMagic) + 2
+)
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+// Snapshot gives the whole state as bytes; the same state, the same bytes.
+func (s *State) Snapshot() []byte {
+	b := append(make([]byte, 0, 64+s.bytes/2), snapshotMagic...)
+	b = binary.BigEndian.AppendUint16(b, snapshotVersion)
+	b = binary.AppendUvarint(b, uint64(len(s.groups)))
+	for _, id := range slices.Sorted(maps.Keys(s.groups)) {
+		g := s.groups[id]
+		b = appendString(b, id)
+		if g.meta == nil {
+			b = append(b, 0)
+		} else {
+			b = appendGroup(append(b, 1), *g.meta)
+		}
+		b = binary.AppendUvarint(b, uint64(len(g.topics)))
+		for _, topic := range slices.Sorted(maps.Keys(g.topics)) {
+			t := g.topics[topic]
+			b = append(appendString(b, topic), t.id[:]...)
+			b = binary.AppendUvarint(b, uint64(len(t.partitions)))
+			for _, partition := range slices.Sorted(maps.Keys(t.partitions)) {
+				b = appendOffset(binary.AppendVarint(b, int64(partition)), t.partitions[partition])
+			}
+		}
+	}
+	return binary.BigEndian.AppendUint32(b, crc32.Checksum(b, castagnoli))
+}
+
+// RestoreState gives the state that Snapshot was called on. The error wraps
+// ErrMalformed and says what is wrong: damage, another kind of file, a format newer
+// than this program (fsm.ErrNewer), or contents that no state can have. What it allocates is within
+// a small multiple of len(data).
+func RestoreState(data []byte) (*State, error) {
+	s, err := restoreState(data)
+	if err != nil {
+		return nil, fmt.Errorf("snapshot of consumer groups: %w", err)
+	}
+	return s, nil
+}
+
+func restoreState(data []byte) (*State, error) {
+	if len(data) < snapshotHead+4 {
+		return nil, fmt.Errorf("%w: %d bytes are too few", ErrMalformed, len(data))
+	}
+	if string(data[:4]) != snapshotMagic {
+		return nil, fmt.Errorf("%w: it begins with %q, want %q", ErrMalformed, data[:4], snapshotMagic)
+	}
+	body, sum := data[:len(data)-4], binary.BigEndian.Uint32(data[len(data)-4:])
+	if got := crc32.Checksum(body, castagnoli); got != sum {
+		return nil, fmt.Errorf("%w: damaged: CRC %08x, its bytes give %08x", ErrMalformed, sum, got)
+	}
+	if v := binary.BigEndian.Uint16(data[4:]); v > snapshotVersion {
+		return nil, newer("format %d, this program knows %d", v, snapshotVersion)
+	} else if v != snapshotVersion {
+		return nil, fmt.Errorf("%w: format %d, this program knows %d", ErrMalformed, v, snapshotVersion)
+	}
+	s := NewState()
+	r := &reader{b: body[snapshotHead:]}
+	lastID := ""
+	for i := range r.count(3) {
+		id := r.string(MaxGroupID)
+		if i > 0 && id <= lastID {
+			r.fail("group %q is out of order", id)
+		}
+		if lastID = id; r.err != nil {
+			break
+		}
+		s.restoreGroup(r, id)
+	}
+	if err := r.end(); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+func (s *State) restoreGroup(r *reader, id string) {
+	switch r.byte() {
+	case 0:
+	case 1:
+		if meta := r.group(); r.err == nil {
+			s.setGroup(id, meta)
+		}
+	default:
+		r.fail("group %q neither has members nor has it none", id)
+	}
+	lastTopic := ""
+	for i := range r.count(len([16]byte{}) + 2) {
+		topic, topicID := r.string(MaxTopic), r.topicID()
+		if i > 0 && topic <= lastTopic {
+			r.fail("topic %q is out of order", topic)
+		}
+		lastTopic = topic
+		n, last := r.count(5), int32(0)
+		if n == 0 {
+			r.fail("no offsets in topic %q", topic)
+		}
+		for j := range n {
+			partition, offset := r.int32(), r.offset()
+			if j > 0 && partition <= last {
+				r.fail("partition %d is out of order", partition)
+			}
+			if last = partition; r.err != nil {
+				return
+			}
+			s.setOffset(id, topic, topicID, partition, offset)
+		}
+	}
+	if r.err == nil && s.groups[id] == nil {
+		r.fail("nothing of group %q", id)
+	}
+}

@@ -1,0 +1,237 @@
+package groups
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"reflect"
+	"testing"
+
+	"pgregory.net/rapid"
+)
+
+// commands draws one command of a few groups, topics and partitions, so that they
+// meet.
+func drawCommand(t *rapid.T) []byte {
+	var cmd Changes
+	groups := rapid.SampledFrom([]string{"", "a", "b", "group with a longer name"})
+	topics := rapid.SampledFrom([]string{"t1", "t2", "t3"})
+	partitions := rapid.Int32Range(0, 4)
+	for range rapid.IntRange(0, 5).Draw(t, "records") {
+		group := groups.Draw(t, "group")
+		switch rapid.IntRange(0, 5).Draw(t, "kind") {
+		case 0, 1:
+			cmd.SetOffset(group, topics.Draw(t, "topic"), [16]byte{rapid.Byte().Draw(t, "id") % 3}, partitions.Draw(t, "partition"), Offset{
+				Offset: rapid.Int64().Draw(t, "offset"), LeaderEpoch: rapid.Int32().Draw(t, "epoch"),
+				Metadata: rapid.StringN(-1, 8, -1).Draw(t, "metadata"), CommittedAt: rapid.Int64Range(0, 3).Draw(t, "at"),
+			})
+		case 2:
+			cmd.DeleteOffset(group, topics.Draw(t, "topic"), partitions.Draw(t, "partition"), rapid.Int64Range(-1, 3).Draw(t, "at"))
+		case 3:
+			cmd.SetGroup(group, drawGroup(t))
+		case 4:
+			cmd.DeleteGroup(group)
+		case 5:
+			cmd.DeleteGroupIfEmpty(group)
+		}
+	}
+	return Encode(cmd)
+}
+
+func drawGroup(t *rapid.T) Group {
+	g := Group{Generation: rapid.Int32().Draw(t, "generation"), ProtocolType: "consumer", Since: rapid.Int64().Draw(t, "since")}
+	for i := range rapid.IntRange(0, 3).Draw(t, "members") {
+		m := Member{
+			ID: fmt.Sprintf("m%d", i), ClientID: "client", Session: rapid.Int32().Draw(t, "session"),
+			Subscription: rapid.SliceOfN(rapid.Byte(), 0, 4).Draw(t, "subscription"),
+			Assignment:   rapid.SliceOfN(rapid.Byte(), 0, 4).Draw(t, "assignment"),
+		}
+		if rapid.Bool().Draw(t, "static") {
+			instance := fmt.Sprintf("i%d", i)
+			m.InstanceID = &instance
+		}
+		g.Members = append(g.Members, m)
+		g.Protocol, g.Leader = "range", "m0"
+	}
+	return g
+}
+
+// TestStateReplays: what is replayed is equal byte for byte, and it does not matter
+// where a replica began from a snapshot.
+func TestStateReplays(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		all, begun := NewState(), NewState()
+		for i, command := range rapid.SliceOfN(rapid.Custom(drawCommand), 1, 30).Draw(t, "commands") {
+			if err := all.Apply(command); err != nil {
+				t.Fatal(err)
+			}
+			if err := begun.Apply(command); err != nil {
+				t.Fatal(err)
+			}
+			if !rapid.Bool().Draw(t, "restart") {
+				continue
+			}
+			snapshot := begun.Snapshot()
+			restored, err := RestoreState(snapshot)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if again := restored.Snapshot(); !bytes.Equal(again, snapshot) {
+				t.Fatalf("after %d commands a restored state has another snapshot:\n%x\n%x", i, snapshot, again)
+			}
+			begun = restored
+		}
+		if !bytes.Equal(all.Snapshot(), begun.Snapshot()) {
+			t.Fatalf("replayed %x, restored %x", all.Snapshot(), begun.Snapshot())
+		}
+		if all.bytes != begun.bytes {
+			t.Fatalf("%d bytes are accounted for, %d after restarts", all.bytes, begun.bytes)
+		}
+		for _, id := range all.IDs() {
+			if err := all.Apply(Encode(deletion(id))); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if all.bytes != 0 {
+			t.Fatalf("nothing takes %d bytes", all.bytes)
+		}
+	})
+}
+
+func deletion(group string) (c Changes) {
+	c.DeleteGroup(group)
+	return c
+}
+
+// TestStateJoinsCommands: commands that are joined are the commands one by one.
+func TestStateJoinsCommands(t *testing.T) {
+	var a, b Changes
+	a.SetOffset("g", "t1", [16]byte{1}, 0, Offset{Offset: 1})
+	b.SetOffset("g", "t1", [16]byte{1}, 0, Offset{Offset: 2})
+	b.DeleteOffset("g", "t1", 1, -1)
+	one, two := NewState(), NewState()
+	for _, err := range []error{one.Apply(Encode(a, b)), two.Apply(Encode(a)), two.Apply(Encode(b))} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if !bytes.Equal(one.Snapshot(), two.Snapshot()) {
+		t.Errorf("joined %x, one by one %x", one.Snapshot(), two.Snapshot())
+	}
+	if o, ok := one.Offset("g", "t1", [16]byte{1}, 0); !ok || o.Offset != 2 {
+		t.Errorf("got offset %d, want 2", o.Offset)
+	}
+}
+
+func seeds() [][]byte {
+	instance := "one"
+	var c, d Changes
+	c.SetOffset("g", "t1", [16]byte{1}, 3, Offset{Offset: 42, LeaderEpoch: -1, Metadata: "m", CommittedAt: 7})
+	c.SetGroup("g", Group{Generation: 2, ProtocolType: "consumer", Protocol: "range", Leader: "a", Members: []Member{
+		{ID: "a", InstanceID: &instance, Subscription: []byte("s"), Assignment: []byte("x")}, {ID: "b"},
+	}})
+	d.DeleteOffset("g", "t1", 3, 7)
+	d.DeleteGroupIfEmpty("g")
+	d.DeleteGroup("h")
+	return [][]byte{Encode(), Encode(c), Encode(d), Encode(c, d)}
+}
+
+// FuzzApply: whatever is applied, the state is one that can be restored, and what is
+// no command changes nothing.
+func FuzzApply(f *testing.F) {
+	for _, seed := range seeds() {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		s := NewState()
+		if err := s.Apply(seeds()[1]); err != nil {
+			t.Fatal(err)
+		}
+		before := s.Snapshot()
+		err := s.Apply(b)
+		after := s.Snapshot()
+		if err != nil {
+			if !errors.Is(err, ErrMalformed) {
+				t.Errorf("%v is not ErrMalformed", err)
+			}
+			if !bytes.Equal(before, after) {
+				t.Error("it is no command, and the state changed")
+			}
+			return
+		}
+		restored, err := RestoreState(after)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !bytes.Equal(restored.Snapshot(), after) || restored.bytes != s.bytes {
+			t.Error("the restored state is another one")
+		}
+	})
+}
+
+// FuzzRestoreState: what is restored, though it may not have been written by
+// Snapshot, has a snapshot that gives the same state.
+func FuzzRestoreState(f *testing.F) {
+	s := NewState()
+	f.Add(payload(s.Snapshot()))
+	for _, seed := range seeds() {
+		if err := s.Apply(seed); err != nil {
+			f.Fatal(err)
+		}
+		f.Add(payload(s.Snapshot()))
+	}
+	f.Fuzz(func(t *testing.T, body []byte) {
+		// The checksum would keep the fuzzer out.
+		b := binary.BigEndian.AppendUint16([]byte(snapshotMagic), snapshotVersion)
+		b = append(b, body...)
+		b = binary.BigEndian.AppendUint32(b, crc32.Checksum(b, castagnoli))
+		s, err := RestoreState(b)
+		if err != nil {
+			if !errors.Is(err, ErrMalformed) {
+				t.Errorf("%v is not ErrMalformed", err)
+			}
+			return
+		}
+		again, err := RestoreState(s.Snapshot())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !reflect.DeepEqual(s.groups, again.groups) || s.bytes != again.bytes {
+			t.Error("the snapshot of a restored state gives another one")
+		}
+	})
+}
+
+func payload(snapshot []byte) []byte { return snapshot[snapshotHead : len(snapshot)-4] }
+
+// TestRestoreTellsWhatIsWrong keeps damage, other files and newer formats apart.
+func TestRestoreTellsWhatIsWrong(t *testing.T) {
+	good := NewState().Snapshot()
+	if _, err := RestoreState(good); err != nil {
+		t.Fatal(err)
+	}
+	change := func(at int, to byte) []byte {
+		b := bytes.Clone(good)
+		b[at] = to
+		if at >= 4 && at < 6 {
+			binary.BigEndian.PutUint32(b[len(b)-4:], crc32.Checksum(b[:len(b)-4], castagnoli))
+		}
+		return b
+	}
+	for _, c := range []struct {
+		name string
+		b    []byte
+		want string
+	}{
+		{"short", good[:5], "5 bytes are too few"},
+		{"other file", change(3, 'C'), `it begins with "TriC"`},
+		{"newer", change(5, 2), "format 2, this program knows 1"},
+		{"damage", change(6, 1), "damaged"},
+	} {
+		if _, err := RestoreState(c.b); !errors.Is(err, ErrMalformed) || !bytes.Contains([]byte(fmt.Sprint(err)), []byte(c.want)) {
+			t.Errorf("%s: got %v, want %q", c.name, err, c.want)
+		}
+	}
+}

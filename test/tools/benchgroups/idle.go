@@ -1,0 +1,112 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/trimaran-io/trimaran/test/harness"
+)
+
+// settle is how long the nodes are left alone before they are watched: they even out who leads
+// half a minute after their start.
+const settle = 40 * time.Second
+
+func idle(dir string, partitions int32, window time.Duration) error {
+	c, err := start(dir, partitions)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+
+	// A cold start: all nodes end and begin again.
+	for _, n := range c.Nodes {
+		if err := n.Signal(syscall.SIGTERM); err != nil {
+			return err
+		}
+	}
+	for _, n := range c.Nodes {
+		if _, err := n.Wait(time.Minute); err != nil {
+			return err
+		}
+	}
+	began := time.Now()
+	for _, n := range c.Nodes {
+		if err := n.Start(); err != nil {
+			return err
+		}
+	}
+	if _, err := allLed(c, partitions, 5*time.Minute); err != nil {
+		return fmt.Errorf("after a cold start: %w\n%s", err, c.Logs(20))
+	}
+	cold := time.Since(began)
+
+	time.Sleep(settle)
+	type reading struct{ before, after time.Duration }
+	cpu := make([]reading, len(c.Nodes))
+	for i, n := range c.Nodes {
+		if cpu[i].before, err = n.CPUTime(); err != nil {
+			return err
+		}
+	}
+	at := time.Now()
+	time.Sleep(window)
+	took := time.Since(at)
+	for i, n := range c.Nodes {
+		if cpu[i].after, err = n.CPUTime(); err != nil {
+			return err
+		}
+	}
+	leads, err := allLed(c, partitions, time.Minute)
+	if err != nil {
+		return err
+	}
+	fmt.Printf("%d partitions, 3 replicas each; all led %.2f s after a cold start of three processes\n", partitions, cold.Seconds())
+	for i, n := range c.Nodes {
+		fmt.Printf("  %s: idle CPU %.1f %% of a core over %.0f s, RSS %d MB, leads %d\n", n.ID,
+			100*(cpu[i].after-cpu[i].before).Seconds()/took.Seconds(), took.Seconds(), residentMB(n.Pid()), leads[n.ID])
+	}
+	printGoroutines(c.Node(1))
+	return nil
+}
+
+func residentMB(pid int) int {
+	b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	for line := range strings.Lines(string(b)) {
+		if kb, ok := strings.CutPrefix(line, "VmRSS:"); ok {
+			n, _ := strconv.Atoi(strings.TrimSuffix(strings.TrimSpace(kb), " kB"))
+			return n >> 10
+		}
+	}
+	return 0
+}
+
+var createdBy = regexp.MustCompile(`(?m)^created by (\S+)`)
+
+// printGoroutines ends the node with SIGQUIT, on which Go's runtime prints all
+// goroutines, and counts them by the function that began them.
+func printGoroutines(n *harness.Node) {
+	if n.Signal(syscall.SIGQUIT) != nil {
+		return
+	}
+	n.Wait(time.Minute)
+	kinds, all := map[string]int{}, 0
+	for _, m := range createdBy.FindAllStringSubmatch(n.Output(), -1) {
+		kinds[m[1][strings.LastIndex(m[1], "/")+1:]]++
+		all++
+	}
+	fmt.Printf("  goroutines of %s: %d\n", n.ID, all)
+	names := make([]string, 0, len(kinds))
+	for k := range kinds {
+		names = append(names, k)
+	}
+	slices.SortFunc(names, func(a, b string) int { return kinds[b] - kinds[a] })
+	for _, k := range names[:min(12, len(names))] {
+		fmt.Printf("  %8d %s\n", kinds[k], k)
+	}
+}

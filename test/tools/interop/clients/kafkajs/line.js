@@ -1,0 +1,73 @@
+'use strict';
+// The command line that the JavaScript clients of the interop test share; the
+// driver's contract.go describes it. Bytes are kept as they are: latin1, one
+// character each.
+
+const [bootstrap, mode, step, topic, argument] = process.argv.slice(2);
+if (argument === undefined) {
+  console.error('usage: client BOOTSTRAP MODE STEP TOPIC ARGUMENT');
+  process.exit(1);
+}
+
+// records gives arrays of records as they come on stdin.
+async function* records() {
+  let rest = '';
+  process.stdin.setEncoding('latin1');
+  for await (const piece of process.stdin) {
+    const lines = (rest + piece).split('\n');
+    rest = lines.pop();
+    if (lines.length > 0) {
+      yield lines.map((l) => {
+        const tab = l.indexOf('\t');
+        return { key: Buffer.from(l.slice(0, tab), 'latin1'), value: Buffer.from(l.slice(tab + 1), 'latin1'), headers: { h: 'interop' } };
+      });
+    }
+  }
+}
+
+// ended resolves when stdin ends.
+const ended = () => new Promise((resolve) => process.stdin.on('end', resolve).resume());
+
+function show(partition, m) {
+  let line = `${partition}\t${m.offset}\t${m.key.toString('latin1')}\t${m.value.toString('latin1')}`;
+  for (const [name, value] of Object.entries(m.headers || {})) {
+    line += `\t${name}=${value.toString('latin1')}`;
+  }
+  process.stdout.write(line + '\n', 'latin1');
+}
+
+const say = (text) => process.stdout.write(`# ${text}\n`);
+
+// go runs the step and ends the program when all output is out.
+function go(steps) {
+  steps[step]().then(
+    () => process.stdout.write('', () => process.exit(0)),
+    (e) => {
+      console.error(e);
+      process.exit(1);
+    },
+  );
+}
+
+// consuming gives the steps read and group of a client whose consumer always has a group. consume joins the
+// group and calls back after each record.
+function consuming(consume) {
+  async function read() {
+    let n = 0;
+    let enough;
+    const all = new Promise((resolve) => { enough = resolve; });
+    const consumer = await consume(`${topic}-read-${process.pid}`, () => { if (++n === Number(argument)) enough(); });
+    await all;
+    await consumer.disconnect();
+  }
+  async function group() {
+    const over = ended();
+    const consumer = await consume(argument, () => {});
+    await over;
+    await consumer.disconnect();
+    say('closed');
+  }
+  return { read, group };
+}
+
+module.exports = { bootstrap: bootstrap.split(','), mode, topic, argument, records, ended, show, say, go, consuming };

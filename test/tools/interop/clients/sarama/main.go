@@ -1,0 +1,155 @@
+// Command sarama is IBM/sarama in the interop test.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/IBM/sarama"
+
+	"github.com/trimaran-io/trimaran/test/tools/interop/clients/line"
+)
+
+func main() {
+	call := line.Args()
+	sarama.Logger = log.New(os.Stderr, "", log.Ltime)
+	conf := sarama.NewConfig()
+	if call.Old() {
+		conf.Version = sarama.V0_8_2_0
+	}
+	switch call.Step {
+	case "create":
+		admin, err := sarama.NewClusterAdmin(call.Bootstrap, conf)
+		line.Must(err)
+		line.Must(admin.CreateTopic(call.Topic, &sarama.TopicDetail{NumPartitions: int32(call.Number()), ReplicationFactor: 3}, false))
+		line.Must(admin.Close())
+	case "produce":
+		produce(call, conf)
+	case "read":
+		read(call, conf)
+	case "group":
+		group(call, conf)
+	default:
+		line.Must(fmt.Errorf("no step %q", call.Step))
+	}
+	line.Flush()
+}
+
+func produce(call line.Call, conf *sarama.Config) {
+	codecs := map[string]sarama.CompressionCodec{"none": sarama.CompressionNone, "gzip": sarama.CompressionGZIP, "snappy": sarama.CompressionSnappy, "lz4": sarama.CompressionLZ4, "zstd": sarama.CompressionZSTD}
+	codec, is := codecs[call.Argument]
+	if !is {
+		line.Say("unsupported %s", call.Argument)
+		return
+	}
+	conf.Producer.Compression = codec
+	conf.Producer.Return.Successes = true
+	// Its default, three times within 0.3 s, does not outlast an election.
+	conf.Producer.Retry.Max = 100
+	p, err := sarama.NewAsyncProducer(call.Bootstrap, conf)
+	line.Must(err)
+	var open sync.WaitGroup // what is not acknowledged yet: closing gives up what is being tried again
+	n := 0
+	go func() {
+		for range p.Successes() {
+			n++
+			open.Done()
+		}
+	}()
+	go func() {
+		for err := range p.Errors() {
+			line.Must(err)
+		}
+	}()
+	line.Records(func(key, value []byte) {
+		m := &sarama.ProducerMessage{Topic: call.Topic, Key: sarama.ByteEncoder(key), Value: sarama.ByteEncoder(value)}
+		if !call.Old() {
+			m.Headers = []sarama.RecordHeader{{Key: []byte(line.HeaderName), Value: []byte(line.HeaderValue)}}
+		}
+		open.Add(1)
+		p.Input() <- m
+	})
+	open.Wait()
+	line.Must(p.Close())
+	line.Say("produced %d", n)
+}
+
+func show(m *sarama.ConsumerMessage) {
+	headers := ""
+	for _, h := range m.Headers {
+		headers += string(h.Key) + "=" + string(h.Value)
+	}
+	line.Print(m.Partition, m.Offset, m.Key, m.Value, headers)
+}
+
+func read(call line.Call, conf *sarama.Config) {
+	c, err := sarama.NewConsumer(call.Bootstrap, conf)
+	line.Must(err)
+	partitions, err := c.Partitions(call.Topic)
+	line.Must(err)
+	all := make(chan *sarama.ConsumerMessage, 1000)
+	for _, p := range partitions {
+		pc, err := c.ConsumePartition(call.Topic, p, sarama.OffsetOldest)
+		line.Must(err)
+		go func() {
+			for m := range pc.Messages() {
+				all <- m
+			}
+		}()
+	}
+	for range call.Number() {
+		show(<-all)
+	}
+}
+
+// member handles a group's claims.
+type member struct{}
+
+func (member) Setup(s sarama.ConsumerGroupSession) error {
+	line.Say("assigned %v", s.Claims())
+	return nil
+}
+func (member) Cleanup(s sarama.ConsumerGroupSession) error {
+	s.Commit()
+	return nil
+}
+
+func (member) ConsumeClaim(s sarama.ConsumerGroupSession, c sarama.ConsumerGroupClaim) error {
+	for {
+		select {
+		case m, ok := <-c.Messages():
+			if !ok {
+				return nil
+			}
+			show(m)
+			line.Flush()
+			s.MarkMessage(m, "")
+		case <-s.Context().Done():
+			return nil
+		}
+	}
+}
+
+func group(call line.Call, conf *sarama.Config) {
+	conf.Consumer.Offsets.Initial = sarama.OffsetOldest
+	g, err := sarama.NewConsumerGroup(call.Bootstrap, call.Argument, conf)
+	line.Must(err)
+	ctx, stop := context.WithCancel(context.Background())
+	ended := line.Ended()
+	go func() { <-ended; stop() }()
+	for ctx.Err() == nil {
+		if err := g.Consume(ctx, []string{call.Topic}, member{}); err != nil && !errors.Is(err, context.Canceled) {
+			// As its documentation says: a group that lost its coordinator is
+			// asked to consume again.
+			fmt.Fprintln(os.Stderr, "consume:", err)
+			<-time.After(100 * time.Millisecond)
+		}
+	}
+	line.Must(g.Close())
+	line.Say("closed")
+}
