@@ -51,9 +51,6 @@ type Store struct {
 	handles handles
 	space   *space
 
-	syncs  atomic.Uint64
-	lastID atomic.Uint64
-
 	stamped atomic.Bool // new files are of format 2
 
 	closed closed // what was noted when the store was closed last
@@ -100,7 +97,6 @@ func OpenStore(dir string, opts Options) (*Store, error) {
 		opts.ReserveBytes = 64 << 20
 	}
 	st := &Store{fs: opts.FS, dir: dir, opts: opts, logger: opts.Logger, cache: newCache(opts.CacheBytes), ends: map[string]closedEnds{}}
-	st.lastID.Store(rand.Uint64())
 	st.handles.init(cmp.Or(opts.files, vfs.MaxFiles()))
 	if err := st.fs.MkdirAll(st.Groups()); err != nil {
 		return nil, err
@@ -187,9 +183,6 @@ func (st *Store) endedAt(id uint64) uint64 {
 func (st *Store) newID() uint64 { return rand.Uint64() }
 
 func (st *Store) random32() uint32 { return rand.Uint32() }
-
-// Syncs counts the syncs so far.
-func (st *Store) Syncs() uint64 { return st.syncs.Load() }
 
 // fail makes the store take nothing more.
 func (st *Store) fail(err error) {

@@ -37,7 +37,6 @@ func (st *Store) syncOne(f vfs.File) error {
 	if st.opts.NoSync {
 		return nil
 	}
-	st.syncs.Add(1)
 	err := f.Sync()
 	if err != nil {
 		st.fail(err)

@@ -28,8 +28,6 @@ type Mem struct {
 	saved map[string]*memNode // what is on stable storage
 	// pending are the changes of folders since the last sync of each, in order.
 	pending []dirChange
-	// Free is what can still be allocated, in bytes; negative for no limit.
-	free int64
 	// step is called before every operation that changes something. It may call
 	// Stop, which makes this and all later operations fail.
 	step func(op, name string)
@@ -60,7 +58,7 @@ type memWrite struct {
 
 // NewMem gives an empty file system; "/" and "." are there.
 func NewMem() *Mem {
-	m := &Mem{root: map[string]*memNode{}, saved: map[string]*memNode{}, free: -1, lots: rand.NewPCG(1, 1)}
+	m := &Mem{root: map[string]*memNode{}, saved: map[string]*memNode{}, lots: rand.NewPCG(1, 1)}
 	for _, dir := range []string{"/", "."} {
 		n := &memNode{dir: true}
 		m.root[dir], m.saved[dir] = n, n
@@ -76,13 +74,6 @@ func (m *Mem) Stop() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.dead = true
-}
-
-// SetFree bounds what files may still grow by, in bytes.
-func (m *Mem) SetFree(bytes int64) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.free = bytes
 }
 
 // Lose fails to write what was written to a file and not synced, as a disk does behind the back of the
@@ -413,14 +404,7 @@ func (m *Mem) SyncDir(dir string) error {
 }
 
 // Space implements FS.
-func (m *Mem) Space(string) (free, total int64, err error) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if m.free < 0 {
-		return 1 << 50, 1 << 50, nil
-	}
-	return m.free, 1 << 50, nil
-}
+func (m *Mem) Space(string) (free, total int64, err error) { return 1 << 50, 1 << 50, nil }
 
 type memFile struct {
 	fs     *Mem
@@ -445,27 +429,11 @@ func (f *memFile) ReadAt(b []byte, at int64) (int, error) {
 	return n, nil
 }
 
-// take counts growth against what is free; the lock is held.
-func (f *memFile) take(size int64) error {
-	growth := size - int64(len(f.node.data))
-	if growth <= 0 || f.fs.free < 0 {
-		return nil
-	}
-	if growth > f.fs.free {
-		return fmt.Errorf("%s: %w", f.name, ErrNoSpace)
-	}
-	f.fs.free -= growth
-	return nil
-}
-
 func (f *memFile) WriteAt(b []byte, at int64) (int, error) {
 	if err := f.fs.change("write", f.name); err != nil {
 		return 0, err
 	}
 	defer f.fs.mu.Unlock()
-	if err := f.take(at + int64(len(b))); err != nil {
-		return 0, err
-	}
 	if end := at + int64(len(b)); int64(len(f.node.data)) < end {
 		f.node.data = resize(f.node.data, end)
 	}
@@ -490,19 +458,13 @@ func (f *memFile) Truncate(size int64) error {
 		return err
 	}
 	defer f.fs.mu.Unlock()
-	return f.resize(size)
+	f.resize(size)
+	return nil
 }
 
-func (f *memFile) resize(size int64) error {
-	if err := f.take(size); err != nil {
-		return err
-	}
-	if freed := int64(len(f.node.data)) - size; freed > 0 && f.fs.free >= 0 {
-		f.fs.free += freed
-	}
+func (f *memFile) resize(size int64) {
 	f.node.data = resize(f.node.data, size)
 	f.node.pending = append(f.node.pending, memWrite{at: size})
-	return nil
 }
 
 func (f *memFile) Allocate(size int64) error {
@@ -513,7 +475,8 @@ func (f *memFile) Allocate(size int64) error {
 	if size <= int64(len(f.node.data)) {
 		return nil
 	}
-	return f.resize(size)
+	f.resize(size)
+	return nil
 }
 
 func (f *memFile) Sync() error {
