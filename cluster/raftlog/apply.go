@@ -52,13 +52,8 @@ func (l *PartitionLog) Applied(index uint64, next, maxTime, written int64) {
 	}
 	x := s.index
 	l.state.Unlock()
-	if x == nil {
-		return
-	}
 	for _, p := range points {
-		if err := x.add(p); err != nil {
-			l.st.logger.Warn("a point of an index is not written yet", "file", x.path, "error", err)
-		}
+		x.add(p)
 	}
 }
 

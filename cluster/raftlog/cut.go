@@ -51,7 +51,7 @@ func (l *PartitionLog) cutFrom(from uint64) error {
 		s := segments[len(segments)-1]
 		segments = segments[:len(segments)-1]
 		// The journal lets go of a segment that is gone. If it cannot be removed, it counts at the next start.
-		if err := s.flush(l.st); err != nil {
+		if err := s.flush(l.st.disk); err != nil {
 			l.err = err
 			return err
 		}
@@ -78,7 +78,7 @@ func (l *PartitionLog) cutFrom(from uint64) error {
 		return err
 	}
 	l.publishCut(segments, from-1)
-	if err := s.cut(l.st, f, end); err != nil {
+	if err := s.cut(l.st.disk, f, end); err != nil {
 		l.err = fmt.Errorf("cut %s: %w", s.path, err)
 		return l.err
 	}

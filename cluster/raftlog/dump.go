@@ -36,18 +36,17 @@ func OpenArchive(dir string) (*Archive, error) {
 }
 
 func openArchive(base vfs.FS, open func(string) (readable, error), dir string) (*Archive, error) {
-	st := &Store{fs: &readOnly{base: base, open: open, patches: map[string][]patch{}}, dir: dir, logger: slog.New(slog.DiscardHandler), cache: newCache(0)}
-	if _, err := st.fs.List(dir); err != nil {
+	d := &disk{fs: &readOnly{base: base, open: open, patches: map[string][]patch{}}, logger: slog.New(slog.DiscardHandler)}
+	if _, err := d.fs.List(dir); err != nil {
 		return nil, err
 	}
-	st.handles.init(vfs.MaxFiles())
+	st := newStore(dir, d, 0, 0)
 	a := &Archive{st: st}
-	st.closed = st.readClosed()
-	j := &journal{st: st, dir: filepath.Join(dir, "journal")}
-	epoch, files, err := j.replay(st.Groups())
+	st.noted = readClosed(d, dir)
+	epoch, files, err := newReplay(d, filepath.Join(dir, "journal")).run(st.Groups())
 	switch {
 	case err == nil || errors.Is(err, fs.ErrNotExist):
-	case errors.Is(err, ErrDamaged) && st.closed.settles(epoch, files):
+	case errors.Is(err, ErrDamaged) && st.noted.settles(epoch, files):
 		a.JournalErr = fmt.Errorf("journal: %w (the node was stopped in good order and does not need it)", err)
 	case errors.Is(err, ErrDamaged):
 		a.JournalErr = fmt.Errorf("journal: %w (the node copies all of its partitions from others when it starts)", err)
@@ -118,7 +117,7 @@ type ArchivedSegment struct {
 // open reads the manifest and the heads of the segment files.
 func (a *Archive) open(name string) (*PartitionLog, error) {
 	l := &PartitionLog{st: a.st, dir: filepath.Join(a.st.Groups(), name), opts: LogOptions{Group: name}, cache: a.st.cache.group()}
-	m, err := readManifest(a.st, l.dir)
+	m, err := readManifest(a.st.disk, l.dir)
 	if err != nil {
 		return nil, err
 	}

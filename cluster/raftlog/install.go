@@ -218,7 +218,7 @@ func openStaging(parent *PartitionLog, from uint64, start int64) (*Staging, erro
 	parent.state.RLock()
 	gen := parent.manifest.Generation + 1
 	parent.state.RUnlock()
-	m, err := readManifest(st, dir)
+	m, err := readManifest(st.disk, dir)
 	if err != nil {
 		return nil, err
 	}
@@ -233,7 +233,7 @@ func openStaging(parent *PartitionLog, from uint64, start int64) (*Staging, erro
 			return nil, err
 		}
 		m = &manifest{Group: parent.opts.Group, Generation: gen, First: from}
-		if err := m.write(st, dir); err != nil {
+		if err := m.write(st.disk, dir); err != nil {
 			return nil, err
 		}
 	}
@@ -397,7 +397,7 @@ func (l *PartitionLog) Adopt(s *Staging) error {
 	if err := l.st.syncDir(l.dir); err != nil {
 		return err
 	}
-	if err := m.write(l.st, l.dir); err != nil {
+	if err := m.write(l.st.disk, l.dir); err != nil {
 		return err
 	}
 	if err := l.st.fs.RemoveAll(dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -437,7 +437,7 @@ func (l *PartitionLog) ownUpTo(index uint64, next int64) ([]segmentRecord, error
 		if s.start == unknownOffset {
 			r.Start = next // nothing in it but entries without records
 		}
-		if !s.index.final {
+		if !s.index.isFinal() {
 			end := segmentEnd{next: next}
 			if at := slices.IndexFunc(ends, func(e segmentEnd) bool { return e.seg == s }); at >= 0 && r.Last == s.last {
 				end = ends[at]
@@ -445,8 +445,8 @@ func (l *PartitionLog) ownUpTo(index uint64, next int64) ([]segmentRecord, error
 			if err := s.index.trim(index); err != nil {
 				return nil, err
 			}
-			kept := &segment{base: s.base, last: r.Last, end: r.End, start: r.Start, maxTime: r.MaxTime}
-			if err := s.index.finish(l.st, kept, end.next, end.state); err != nil {
+			kept := extent{s.base, r.Last, r.End, r.Start, r.MaxTime}
+			if err := s.index.finish(l.st.disk, kept, end.next, end.state); err != nil {
 				return nil, err
 			}
 		}

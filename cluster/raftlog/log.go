@@ -178,7 +178,25 @@ func (l *PartitionLog) StoreLogs(entries []*raft.Log) error {
 		rest, flags = rest[n:], 0
 	}
 	l.cache.add(entries)
+	l.spill()
 	return nil
+}
+
+// spill writes points of the index that wait in memory: applying entries waits for no disk, and an append
+// does so anyway.
+func (l *PartitionLog) spill() {
+	l.state.RLock()
+	var x *index
+	if l.applying < len(l.segments) {
+		x = l.segments[l.applying].index
+	}
+	l.state.RUnlock()
+	if x == nil {
+		return
+	}
+	if err := x.spill(); err != nil {
+		l.st.logger.Warn("a point of an index is not written yet", "file", x.path, "error", err)
+	}
 }
 
 func (l *PartitionLog) writable() error {
@@ -224,14 +242,14 @@ func (l *PartitionLog) storeSome(entries []*raft.Log, flags uint8) (int, error) 
 	if l.buf = batch.buf; cap(l.buf) > 1<<20 {
 		l.buf = nil // a burst should not stay in memory for each group
 	}
-	if err := s.allocate(f, batch.size, max(limit, s.end+batch.size)); err != nil {
+	if err := s.allocate(f, l.st.space, batch.size, max(limit, s.end+batch.size)); err != nil {
 		return 0, err
 	}
 	if err := batch.write(f, s.end); err != nil {
 		return 0, l.undo(s, f, err)
 	}
 	// What is written in pieces is large, and goes straight to its segment.
-	if j := l.st.journal; j != nil && batch.pieces == nil && batch.size < int64(l.st.opts.BypassBytes) {
+	if j := l.st.journal; j != nil && batch.pieces == nil && batch.size < int64(l.st.bypass) {
 		if err := j.append(s, s.end, batch.buf); err != nil {
 			var full errNoRoom
 			if errors.As(err, &full) {
@@ -389,11 +407,11 @@ func (l *PartitionLog) roll(index uint64) (*segment, error) {
 			return nil, err
 		}
 	}
-	s, err := createSegment(l.st, l.dir, index, gen)
+	s, err := createSegment(l.st.disk, l.dir, index, gen, l.st.stamping())
 	if err != nil {
 		return nil, err
 	}
-	if s.index, err = newIndex(l.st, s); err != nil {
+	if s.index, err = newIndex(l.st.disk, s); err != nil {
 		s.handle.drop()
 		l.st.unmake(s.path)
 		return nil, err
@@ -449,14 +467,18 @@ func (l *PartitionLog) Close() error {
 		if i == len(segments)-1 {
 			// The journal will not sync it any more.
 			last = s
-			err = s.flush(l.st)
+			err = s.flush(l.st.disk)
 		}
 		s.handle.drop()
 		if s.index != nil {
 			s.index.handle.drop()
 		}
 	}
-	l.st.ended(l.dir, last, err == nil && l.err == nil)
+	var end *closedEnds
+	if last != nil && err == nil && l.err == nil {
+		end = &closedEnds{last.id.Load(), last.last}
+	}
+	l.st.ledger.ended(l.dir, end)
 	if l.err == nil {
 		l.err = errClosed
 	}

@@ -26,10 +26,10 @@ func (st *Store) OpenLog(dir string, opts LogOptions) (*PartitionLog, error) {
 // stands where the next offset is start.
 func (st *Store) openLog(dir string, opts LogOptions, start int64) (*PartitionLog, error) {
 	l := &PartitionLog{st: st, dir: dir, opts: opts, cache: st.cache.group(), abandon: make(chan struct{})}
-	if err := st.suspected(dir); err != nil {
+	if err := st.disk.suspected(dir); err != nil {
 		return nil, fmt.Errorf("log of %s: %w", opts.Group, err)
 	}
-	m, err := readManifest(st, dir)
+	m, err := readManifest(st.disk, dir)
 	if err != nil {
 		return nil, fmt.Errorf("log of %s: %w", opts.Group, err)
 	}
@@ -56,7 +56,7 @@ func (st *Store) openLog(dir string, opts LogOptions, start int64) (*PartitionLo
 		}
 		return nil, fmt.Errorf("log of %s: %w", opts.Group, err)
 	}
-	st.opened(dir)
+	st.ledger.opened(dir)
 	return l, nil
 }
 
@@ -84,7 +84,7 @@ func (l *PartitionLog) begin() (*manifest, error) {
 		return nil, err
 	}
 	m := &manifest{Group: l.opts.Group, Generation: 1}
-	return m, m.write(l.st, l.dir)
+	return m, m.write(l.st.disk, l.dir)
 }
 
 // recover brings the log to what is on the disk.
@@ -223,7 +223,7 @@ func (s *segment) holdsNothing() bool {
 // identify reads the head of a segment file.
 func (l *PartitionLog) identify(s *segment, name string) error {
 	s.path = filepath.Join(l.dir, name)
-	s.handle.init(l.st, s.path, nil)
+	s.handle.init(l.st.disk, s.path, nil)
 	f, err := s.handle.acquire()
 	if err != nil {
 		return err
@@ -345,7 +345,7 @@ func (l *PartitionLog) readBack(i int, pos int64) error {
 		next := l.segments[i+1]
 		return fmt.Errorf("%s: %w: it ends at entry %d, and segment %d follows: %w", filepath.Base(s.path), ErrDamaged, s.last, next.base, damage)
 	}
-	was := l.st.endedAt(s.id.Load())
+	was := l.st.noted.endedAt(s.id.Load())
 	if s.last < was {
 		return fmt.Errorf("%s: it ends at entry %d, and was acknowledged up to entry %d when the node was stopped: %w", filepath.Base(s.path), s.last, was, orDamaged(damage))
 	}
@@ -453,14 +453,14 @@ func (l *PartitionLog) openIndexes() error {
 		var err error
 		switch {
 		case known && r.Final:
-			s.index, err = openIndex(l.st, s)
+			s.index, err = openIndex(l.st.disk, s)
 		case known && r.Points >= 0:
-			s.index, err = resumeIndex(l.st, s, r.Points, r.PointsCRC)
+			s.index, err = resumeIndex(l.st.disk, s, r.Points, r.PointsCRC)
 			if err == nil {
 				err = s.index.trim(l.manifest.Snapshot.Index)
 			}
 		default:
-			s.index, err = newIndex(l.st, s)
+			s.index, err = newIndex(l.st.disk, s)
 			if err != nil {
 				return err
 			}
@@ -484,7 +484,7 @@ func (l *PartitionLog) openIndexes() error {
 // is applied.
 func (l *PartitionLog) rebuildIndex(i int) error {
 	s := l.segments[i]
-	x, err := newIndex(l.st, s)
+	x, err := newIndex(l.st.disk, s)
 	if err != nil {
 		return err
 	}
@@ -496,14 +496,17 @@ func (l *PartitionLog) rebuildIndex(i int) error {
 		return fmt.Errorf("%w: the index of segment %d cannot be made again", ErrDamaged, s.base)
 	}
 	applied := l.manifest.Snapshot.Index
-	next, err := l.eachPoint(s, applied, x.add)
+	next, err := l.eachPoint(s, applied, func(p point) error {
+		x.add(p)
+		return x.spill()
+	})
 	if err != nil {
 		return err
 	}
 	if s.sealed && s.last <= applied {
 		// The state at its end is not known any more; whoever needs it goes back to an
 		// earlier segment.
-		return x.finish(l.st, s, next, nil)
+		return x.finish(l.st.disk, s.extent(), next, nil)
 	}
 	return nil
 }
@@ -544,43 +547,15 @@ func (l *PartitionLog) eachPoint(s *segment, applied uint64, add func(point) err
 // remakeIndex makes the final index of a segment again that was found damaged when it was first used. Who
 // else wants it waits.
 func (l *PartitionLog) remakeIndex(s *segment) error {
-	x := s.index
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	if x.checked {
+	if s.index.isChecked() {
 		return nil // somebody else did
 	}
-	if l.opts.Span == nil || !x.final {
+	if l.opts.Span == nil || !s.index.isFinal() {
 		return fmt.Errorf("%w: the index of segment %d cannot be made again", ErrDamaged, s.base)
 	}
-	x.written, x.crc, x.recent = 0, 0, nil
-	next, err := l.eachPoint(s, s.last, x.append)
-	if err != nil {
-		return err
-	}
-	if err := x.complete(l.st, s, next, nil); err != nil {
-		return err
-	}
-	x.checked = true
-	return nil
-}
-
-// trim drops the points above an index: they will be made again when their
-// entries are applied again.
-func (x *index) trim(applied uint64) error {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	x.recent = slices.DeleteFunc(x.recent, func(p point) bool { return p.index > applied })
-	f, err := x.handle.acquire()
-	if err != nil {
-		return err
-	}
-	defer x.handle.release()
-	n, crc, err := x.prefix(f, applied)
-	if err == nil {
-		x.written, x.crc = n, crc
-	}
-	return err
+	return s.index.remake(l.st.disk, s.extent(), func(add func(point) error) (int64, error) {
+		return l.eachPoint(s, s.last, add)
+	})
 }
 
 // sweep removes files that are not part of the log.

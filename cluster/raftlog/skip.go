@@ -103,35 +103,3 @@ func (r *Reader) offsetAt(from, known place, first func(*raft.Log) (int64, bool)
 	}
 	return offset, next == known.offset
 }
-
-// ceil gives the first point behind an entry.
-func (x *index) ceil(index uint64) (p point, ok bool, err error) {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	if x.written > 0 {
-		if err := x.check(); err != nil {
-			return p, false, err
-		}
-		f, err := x.handle.acquire()
-		if err != nil {
-			return p, false, err
-		}
-		defer x.handle.release()
-		var b [pointSize]byte
-		var failed error
-		at := func(i int) point {
-			if _, err := f.ReadAt(b[:], indexHeader+int64(i)*pointSize); err != nil {
-				failed = err
-			}
-			return parsePoint(b[:])
-		}
-		if i := sort.Search(x.written, func(i int) bool { return failed != nil || at(i).index > index }); i < x.written || failed != nil {
-			return at(i), failed == nil, failed
-		}
-	}
-	i := sort.Search(len(x.recent), func(i int) bool { return x.recent[i].index > index })
-	if i == len(x.recent) {
-		return p, false, nil
-	}
-	return x.recent[i], true, nil
-}

@@ -127,14 +127,14 @@ func (s *Sink) Close() error {
 		return fmt.Errorf("snapshot %s: %w", s.ID(), err)
 	}
 	m.state = s.state.Bytes()
-	if err := m.write(l.st, l.dir); err != nil {
+	if err := m.write(l.st.disk, l.dir); err != nil {
 		return err
 	}
 	l.state.Lock()
 	defer l.state.Unlock()
 	l.manifest = m
 	l.applied = max(l.applied, record.Index)
-	l.ends = slices.DeleteFunc(l.ends, func(e segmentEnd) bool { return e.seg.index != nil && e.seg.index.final })
+	l.ends = slices.DeleteFunc(l.ends, func(e segmentEnd) bool { return e.seg.index != nil && e.seg.index.isFinal() })
 	return nil
 }
 
@@ -147,7 +147,7 @@ func (l *PartitionLog) flushBelow(index uint64) error {
 	if s == nil {
 		return nil
 	}
-	return s.flush(l.st)
+	return s.flush(l.st.disk)
 }
 
 // describe brings to stable storage what lies at or below the snapshot and gives
@@ -170,13 +170,13 @@ func (l *PartitionLog) describe(record snapshotRecord, at Standing) (*manifest, 
 		if s.base > record.Index {
 			break
 		}
-		final := s.index != nil && s.index.final
+		final := s.index != nil && s.index.isFinal()
 		if !final && i < applying && s.last <= record.Index {
 			end := slices.IndexFunc(ends, func(e segmentEnd) bool { return e.seg == s })
 			if end < 0 {
 				return nil, fmt.Errorf("the state at the end of segment %d is not known", s.base)
 			}
-			if err := s.index.finish(l.st, s, ends[end].next, ends[end].state); err != nil {
+			if err := s.index.finish(l.st.disk, s.extent(), ends[end].next, ends[end].state); err != nil {
 				return nil, err
 			}
 			final = true
@@ -194,7 +194,7 @@ func (l *PartitionLog) describe(record snapshotRecord, at Standing) (*manifest, 
 	}
 	// The last one is where reading begins after a restart.
 	s := segments[len(m.Segments)-1]
-	if err := s.flush(l.st); err != nil {
+	if err := s.flush(l.st.disk); err != nil {
 		return nil, err
 	}
 	f, err := s.handle.acquire()
@@ -233,7 +233,7 @@ func (l *PartitionLog) recordOf(s *segment, final bool, snapshot uint64, at Stan
 		return r, nil
 	}
 	var err error
-	r.Points, r.PointsCRC, err = s.index.flush(l.st, snapshot)
+	r.Points, r.PointsCRC, err = s.index.flush(l.st.disk, snapshot)
 	return r, err
 }
 

@@ -195,7 +195,7 @@ func TestWhatIsNotSyncedStaysOpen(t *testing.T) {
 				t.Errorf("segment %d is not synced and closed", i)
 			}
 		}
-		if err := s.flush(st); err != nil {
+		if err := s.flush(st.disk); err != nil {
 			t.Errorf("segment %d: %v", i, err)
 		}
 	}

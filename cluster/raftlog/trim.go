@@ -168,7 +168,7 @@ func (l *PartitionLog) letGo(logStart int64, hold uint64) ([]*segment, error) {
 	if n == 0 {
 		return nil, nil
 	}
-	if err := m.write(l.st, l.dir); err != nil {
+	if err := m.write(l.st.disk, l.dir); err != nil {
 		return nil, err
 	}
 	l.state.Lock()

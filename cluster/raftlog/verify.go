@@ -53,7 +53,7 @@ func (a *Archive) Verify(name string, span Span, check func(*raft.Log) error, pr
 	}
 	defer l.drop()
 	l.opts.Span = span
-	suspected := a.st.suspected(l.dir)
+	suspected := a.st.disk.suspected(l.dir)
 	v := &verifier{PartitionLog: l, check: check, pace: progress, next: unknownOffset}
 	v.found.Start = unknownOffset
 	v.found.Segments = len(l.segments)
@@ -176,8 +176,8 @@ func (v *verifier) segment(i int) {
 		v.problem("%s: it ends at entry %d instead of %d: %w", name, c.index, s.last, orDamaged(damage))
 	case later && c.index+1 != v.segments[i+1].base:
 		v.problem("%s: a hole: it ends at entry %d, the next segment begins with %d: %w", name, c.index, v.segments[i+1].base, orDamaged(damage))
-	case !later && c.index < v.st.endedAt(s.id.Load()):
-		v.problem("%s: it ends at entry %d, and was acknowledged up to entry %d when the node was stopped: %w", name, c.index, v.st.endedAt(s.id.Load()), orDamaged(damage))
+	case !later && c.index < v.st.noted.endedAt(s.id.Load()):
+		v.problem("%s: it ends at entry %d, and was acknowledged up to entry %d when the node was stopped: %w", name, c.index, v.st.noted.endedAt(s.id.Load()), orDamaged(damage))
 	case !later && damage != nil:
 		v.tail(s, end, c.index, damage)
 	}
@@ -279,16 +279,14 @@ func (v *verifier) points(i int) []point {
 	var err error
 	switch {
 	case record.Final:
-		s.index, err = openIndex(v.st, s)
+		s.index, err = openIndex(v.st.disk, s)
 	case record.Base != 0 && record.Points > 0:
-		s.index, err = resumeIndex(v.st, s, record.Points, record.PointsCRC)
+		s.index, err = resumeIndex(v.st.disk, s, record.Points, record.PointsCRC)
 	default:
 		return nil
 	}
 	if err == nil {
-		s.index.mu.Lock()
 		err = s.index.check()
-		s.index.mu.Unlock()
 	}
 	if err == nil {
 		_, err = s.index.readState()
