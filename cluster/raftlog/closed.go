@@ -10,9 +10,9 @@ import (
 	"sync"
 )
 
-// A store that is closed notes where its logs end. That says two things to the next start: nothing in the
-// journal is needed any more, and a log that ends before that has lost something, which looks like a torn
-// append otherwise.
+// A store that is closed notes where its logs end. That says two things to the next start: nothing
+// in the journal is needed any more, and a log that ends before that has lost something, which
+// looks like a torn append otherwise.
 
 const (
 	closedName   = "closed"
@@ -34,9 +34,9 @@ type closedEnds struct {
 	Last uint64 `json:"last"`
 }
 
-// settles reports whether nothing is needed of a journal that has these files and, as far as can be known,
-// this newest epoch: it is the one that was there then. Each start makes a file with a higher number
-// before anything else.
+// settles reports whether nothing is needed of a journal that has these files and, as far as can be
+// known, this newest epoch: it is the one that was there then. Each start makes a file with a
+// higher number before anything else.
 func (c closed) settles(epoch uint64, files []int) bool {
 	return c.noted && (c.Epoch == epoch || len(files) > 0 && slices.Max(files)+1 == c.Next)
 }
@@ -63,8 +63,8 @@ func (c closed) write(d *disk, dir string) error {
 	return d.writeFile(dir, closedName, b)
 }
 
-// readClosed gives what was noted when the store in a folder was closed last; nothing where that cannot be
-// read.
+// readClosed gives what was noted when the store in a folder was closed last; nothing where that
+// cannot be read.
 func readClosed(d *disk, dir string) (c closed) {
 	b, err := d.readFile(filepath.Join(dir, closedName), maxManifest)
 	if err != nil || len(b) < closedHeader || string(b[:8]) != closedMagic ||
@@ -75,7 +75,8 @@ func readClosed(d *disk, dir string) (c closed) {
 	return c
 }
 
-// ledger keeps the books of a store's logs: how many are open, and where those ended that are closed.
+// ledger keeps the books of a store's logs: how many are open, and where those ended that are
+// closed.
 type ledger struct {
 	disk *disk
 
@@ -94,8 +95,8 @@ func (b *ledger) opened(dir string) {
 	delete(b.ends, dir)
 }
 
-// ended is told that a log was closed; last is where it ended, or nil if that is not known or not all of
-// it is on stable storage.
+// ended is told that a log was closed; last is where it ended, or nil if that is not known or not
+// all of it is on stable storage.
 func (b *ledger) ended(dir string, last *closedEnds) {
 	b.mu.Lock()
 	b.open--

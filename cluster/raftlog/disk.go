@@ -12,15 +12,15 @@ import (
 	"github.com/trimaran-io/trimaran/cluster/raftlog/vfs"
 )
 
-// disk is the files of a store, whatever is in them: it makes, opens and syncs them, and ends with the
-// first sync that fails.
+// disk is the files of a store, whatever is in them: it makes, opens and syncs them, and ends with
+// the first sync that fails.
 //
-// What the kernel could not write it tells once, to the next sync of the file, and takes for written from
-// then on: reads give it, the sync after that succeeds, and the next loss of power shows that it is not
-// there (fsync(2), "Errors"). So the first error of any sync, of a file or a folder, ends the store. The
-// whole of it, since all groups share the journal and the disk. A restart finds out what there is: the
-// journal is written to the segments again, and so is the last append of each log, whatever reads say of
-// it.
+// What the kernel could not write it tells once, to the next sync of the file, and takes for
+// written from then on: reads give it, the sync after that succeeds, and the next loss of power
+// shows that it is not there (fsync(2), "Errors"). So the first error of any sync, of a file or a
+// folder, ends the store. The whole of it, since all groups share the journal and the disk. A
+// restart finds out what there is: the journal is written to the segments again, and so is the last
+// append of each log, whatever reads say of it.
 type disk struct {
 	fs      vfs.FS
 	logger  *slog.Logger
@@ -51,8 +51,8 @@ func (d *disk) failed() error {
 	return nil
 }
 
-// sync brings what was written to a file to stable storage. An error fails the store for good, and after
-// one nothing is believed to be there.
+// sync brings what was written to a file to stable storage. An error fails the store for good, and
+// after one nothing is believed to be there.
 func (d *disk) sync(f vfs.File) error {
 	if h, ok := f.(handleFile); ok {
 		h.handle.syncing.Lock()
@@ -84,8 +84,8 @@ func (d *disk) syncOne(f vfs.File) error {
 // outOfFilesFor is how long a folder waits for a file descriptor to be synced with.
 const outOfFilesFor = 5 * time.Second
 
-// syncDir brings the names in a folder to stable storage. An error fails the store for good, but that
-// there is no descriptor to do it with: that is no word of the disk's.
+// syncDir brings the names in a folder to stable storage. An error fails the store for good, but
+// that there is no descriptor to do it with: that is no word of the disk's.
 func (d *disk) syncDir(dir string) error {
 	if err := d.failed(); err != nil {
 		return err
@@ -112,9 +112,9 @@ func (d *disk) create(path string) (vfs.File, error) {
 	return f, err
 }
 
-// unmake removes a file that could not be finished, for good: were it there after a crash, with an entry
-// less in front of it by then, it would look as if something was lost. If that cannot be had either,
-// nothing more is taken until a restart, which finds what there is.
+// unmake removes a file that could not be finished, for good: were it there after a crash, with an
+// entry less in front of it by then, it would look as if something was lost. If that cannot be had
+// either, nothing more is taken until a restart, which finds what there is.
 func (d *disk) unmake(path string) {
 	err := d.fs.Remove(path)
 	if err == nil {

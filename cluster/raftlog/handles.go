@@ -9,16 +9,16 @@ import (
 	"github.com/trimaran-io/trimaran/cluster/raftlog/vfs"
 )
 
-// handles keeps segment and index files open between uses. Of those that nobody uses the least recently
-// used are closed first when there are too many. One that was written to stays open until it is synced:
-// the kernel tells who has a file open that it could not write it, and may forget that when the last one
-// closes it.
+// handles keeps segment and index files open between uses. Of those that nobody uses the least
+// recently used are closed first when there are too many. One that was written to stays open until
+// it is synced: the kernel tells who has a file open that it could not write it, and may forget
+// that when the last one closes it.
 type handles struct {
 	maxClean int // files that nobody uses and that are synced
 	maxDirty int // files that nobody uses and that are not
 
-	// mu guards the lists and what handles say is guarded by it. All who read take it: nothing is taken
-	// under it, and files are opened, closed and synced without it.
+	// mu guards the lists and what handles say is guarded by it. All who read take it: nothing is
+	// taken under it, and files are opened, closed and synced without it.
 	mu    sync.Mutex
 	clean list.List // *fileHandle, oldest at the front
 	dirty list.List
@@ -36,14 +36,14 @@ type fileHandle struct {
 	disk *disk
 	path string
 
-	// writes counts what was done to the file: after a write, so that a sync that ran beside it does not
-	// count for it.
+	// writes counts what was done to the file: after a write, so that a sync that ran beside it
+	// does not count for it.
 	writes atomic.Uint64
-	// syncing is held during a sync. Of two at once the kernel tells one of an error and lets the other
-	// succeed. handles.mu is taken under it. Readers do not take it.
+	// syncing is held during a sync. Of two at once the kernel tells one of an error and lets the
+	// other succeed. handles.mu is taken under it. Readers do not take it.
 	syncing sync.Mutex
-	// opening is held while the file is opened, so that it is opened once. It is taken with no lock of the
-	// handles held, and handles.mu under it: who waits for it wants the very file.
+	// opening is held while the file is opened, so that it is opened once. It is taken with no lock
+	// of the handles held, and handles.mu under it: who waits for it wants the very file.
 	opening sync.Mutex
 
 	// Guarded by handles.mu.
@@ -195,8 +195,8 @@ func (h *fileHandle) wake() {
 	}
 }
 
-// shrink takes files that are synced away from their handles until there are few enough, and gives them
-// to be closed without the lock; the lock is held.
+// shrink takes files that are synced away from their handles until there are few enough, and gives
+// them to be closed without the lock; the lock is held.
 func (hs *handles) shrink(to int) (over []vfs.File) {
 	for hs.clean.Len() > to {
 		h := hs.clean.Front().Value.(*fileHandle)
@@ -213,7 +213,8 @@ func closeAll(files []vfs.File) {
 	}
 }
 
-// tooDirty gives the file to be synced so that it can be closed, acquired; nil if there are few enough.
+// tooDirty gives the file to be synced so that it can be closed, acquired; nil if there are few
+// enough.
 func (hs *handles) tooDirty() *fileHandle {
 	hs.mu.Lock()
 	defer hs.mu.Unlock()
@@ -226,7 +227,8 @@ func (hs *handles) tooDirty() *fileHandle {
 	return h
 }
 
-// closeClean closes all files that nobody uses and that are synced, and reports whether there were any.
+// closeClean closes all files that nobody uses and that are synced, and reports whether there were
+// any.
 func (hs *handles) closeClean() bool {
 	hs.mu.Lock()
 	over := hs.shrink(0)

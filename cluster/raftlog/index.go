@@ -43,17 +43,17 @@ func parsePoint(b []byte) point {
 	return point{le.Uint64(b), int64(le.Uint64(b[8:])), int64(le.Uint64(b[16:])), int64(le.Uint64(b[24:]))}
 }
 
-// index is the sparse index of one segment: ascending in all fields. Points are added in memory as entries
-// are applied, and come to the file with later appends and snapshots; the file counts only once it is
-// final, or as far as a manifest says.
+// index is the sparse index of one segment: ascending in all fields. Points are added in memory as
+// entries are applied, and come to the file with later appends and snapshots; the file counts only
+// once it is final, or as far as a manifest says.
 type index struct {
 	handle fileHandle
 	path   string
 	base   uint64
 
-	// writing is held by who changes the file or checks it, while it reads, writes and syncs; mu and those
-	// of the handle are taken under it. A reader takes it only to check a file that this process has not
-	// written, once: who holds it then is making what the reader needs.
+	// writing is held by who changes the file or checks it, while it reads, writes and syncs; mu
+	// and those of the handle are taken under it. A reader takes it only to check a file that this
+	// process has not written, once: who holds it then is making what the reader needs.
 	writing sync.Mutex
 
 	// mu guards all below. Nothing is taken, and no file touched, under it.
@@ -154,8 +154,8 @@ func (x *index) isFinal() bool {
 	return x.final
 }
 
-// flush brings all points to stable storage and tells how many there are up to an entry, and their CRC.
-// Those behind it are made again after a restart, perhaps elsewhere.
+// flush brings all points to stable storage and tells how many there are up to an entry, and their
+// CRC. Those behind it are made again after a restart, perhaps elsewhere.
 func (x *index) flush(d *disk, upTo uint64) (count int, crc uint32, err error) {
 	x.writing.Lock()
 	defer x.writing.Unlock()
@@ -173,7 +173,8 @@ func (x *index) flush(d *disk, upTo uint64) (count int, crc uint32, err error) {
 	return x.prefix(f, upTo)
 }
 
-// prefix gives how many of the points in the file are up to an entry, and their CRC; writing is held.
+// prefix gives how many of the points in the file are up to an entry, and their CRC; writing is
+// held.
 func (x *index) prefix(f io.ReaderAt, upTo uint64) (count int, crc uint32, err error) {
 	written, crc := x.inFile()
 	n := written
@@ -193,7 +194,8 @@ func (x *index) prefix(f io.ReaderAt, upTo uint64) (count int, crc uint32, err e
 	return n, crc, err
 }
 
-// trim drops the points above an index: they will be made again when their entries are applied again.
+// trim drops the points above an index: they will be made again when their entries are applied
+// again.
 func (x *index) trim(applied uint64) error {
 	x.writing.Lock()
 	defer x.writing.Unlock()
@@ -213,8 +215,8 @@ func (x *index) trim(applied uint64) error {
 	return err
 }
 
-// finish writes the header and the state of the partition behind the segment's last entry. The file never
-// changes afterwards.
+// finish writes the header and the state of the partition behind the segment's last entry. The file
+// never changes afterwards.
 func (x *index) finish(d *disk, of extent, next int64, state []byte) error {
 	x.writing.Lock()
 	defer x.writing.Unlock()
@@ -253,8 +255,9 @@ func (x *index) complete(d *disk, of extent, next int64, state []byte) error {
 	return nil
 }
 
-// remake makes the points of a final index again, which was found damaged when it was first used. each
-// passes all of them to add and gives the next offset behind the segment. Who else wants the index waits.
+// remake makes the points of a final index again, which was found damaged when it was first used.
+// each passes all of them to add and gives the next offset behind the segment. Who else wants the
+// index waits.
 func (x *index) remake(d *disk, of extent, each func(add func(point) error) (next int64, err error)) error {
 	x.writing.Lock()
 	defer x.writing.Unlock()

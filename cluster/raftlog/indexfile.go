@@ -11,8 +11,8 @@ import (
 	"github.com/trimaran-io/trimaran/cluster/raftlog/vfs"
 )
 
-// indexHead gives the header of a final index of a segment: next is the next offset behind it, written
-// and crc are of the points, state of the state machine there.
+// indexHead gives the header of a final index of a segment: next is the next offset behind it,
+// written and crc are of the points, state of the state machine there.
 func (e extent) indexHead(next int64, written int, crc uint32, state []byte) []byte {
 	le := binary.LittleEndian
 	b := append(make([]byte, 0, indexHeader), indexMagic...)

@@ -42,8 +42,8 @@ func (x *index) check() error {
 	return nil
 }
 
-// floor gives the last point for which not(above) holds; above must be false for some first points and
-// true for the rest. ok is false if it is true for all.
+// floor gives the last point for which not(above) holds; above must be false for some first points
+// and true for the rest. ok is false if it is true for all.
 func (x *index) floor(above func(point) bool) (p point, ok bool, err error) {
 	for {
 		x.mu.Lock()
@@ -104,8 +104,8 @@ func (x *index) same(undone uint64) bool {
 	return x.undone == undone
 }
 
-// search gives how many of the first points in the file are not above, and the last of these. No lock is
-// held: what is there does not change, unless undone does.
+// search gives how many of the first points in the file are not above, and the last of these. No
+// lock is held: what is there does not change, unless undone does.
 func (x *index) search(written int, above func(point) bool) (p point, n int, err error) {
 	if err := x.check(); err != nil {
 		return p, 0, err

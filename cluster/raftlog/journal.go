@@ -69,8 +69,8 @@ type journal struct {
 	buf        []byte
 }
 
-// append returns when the bytes, which stand in the segment already, are on stable storage. data must not
-// change before.
+// append returns when the bytes, which stand in the segment already, are on stable storage. data
+// must not change before.
 func (j *journal) append(s *segment, pos int64, data []byte) error {
 	w := &journalWrite{seg: s, id: s.id.Load(), pos: pos, data: data, done: make(chan error, 1)}
 	j.mu.Lock()
@@ -103,8 +103,8 @@ func (j *journal) close() {
 		return
 	}
 	if j.disk.failed() == nil {
-		// What is behind the last batch is allocated ahead or of a round before: the next start need not read it. If
-		// this fails it will.
+		// What is behind the last batch is allocated ahead or of a round before: the next start
+		// need not read it. If this fails it will.
 		j.current.file.Truncate(j.current.size)
 	}
 	j.current.file.Close()
@@ -113,8 +113,9 @@ func (j *journal) close() {
 func (j *journal) run() {
 	busy := false // several appends waited last time
 	for {
-		// Groups that are ready to run may be about to append, too: that makes batches larger and syncs fewer, and the
-		// groups of a batch go on together. One that appends alone does not wait for others.
+		// Groups that are ready to run may be about to append, too: that makes batches larger and
+		// syncs fewer, and the groups of a batch go on together. One that appends alone does not
+		// wait for others.
 		for n := 0; busy && n < yields; n++ {
 			runtime.Gosched()
 		}
@@ -141,8 +142,8 @@ func (j *journal) run() {
 				if err = j.write(waiting[:n], size); err != nil {
 					err = fmt.Errorf("journal: %w", err)
 					// A sync that failed may have thrown away what it could not write. A write that
-					// found no room, on a file system that keeps none, leaves a torn batch, and the next
-					// one comes over it.
+					// found no room, on a file system that keeps none, leaves a torn batch, and the
+					// next one comes over it.
 					var full errNoRoom
 					if !errors.As(err, &full) {
 						j.disk.fail(err)

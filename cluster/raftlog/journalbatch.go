@@ -33,7 +33,8 @@ func (l batching) fileHeader() []byte {
 	le := binary.LittleEndian
 	b := append(make([]byte, 0, journalHeader), journalMagic...)
 	b = le.AppendUint64(b, 0)
-	// It is where a batch of format 1 has its number, which is not 0: so a header with a bad magic is no void batch.
+	// It is where a batch of format 1 has its number, which is not 0: so a header with a bad magic
+	// is no void batch.
 	b = le.AppendUint64(b, l.secret)
 	b = append(b, make([]byte, journalHeader-4-len(b))...)
 	return le.AppendUint32(b, crc32.Checksum(b, castagnoli))
@@ -128,9 +129,9 @@ func (l batching) headOf(b []byte) (batch journalBatch) {
 	return batch
 }
 
-// begun reports whether the head of a file that is neither good nor void can be what there is of a write that did not end:
-// of the newest batch, or of making the file void. last is the number of the newest good batch, seen that of the newest that may
-// be one.
+// begun reports whether the head of a file that is neither good nor void can be what there is of a
+// write that did not end: of the newest batch, or of making the file void. last is the number of
+// the newest good batch, seen that of the newest that may be one.
 func (l batching) begun(b []byte, epoch, last, seen uint64) bool {
 	if len(b) < l.header() || allZero(b[:4]) || allZero(b[16:batchHeader]) {
 		return true
@@ -145,7 +146,8 @@ func (l batching) begun(b []byte, epoch, last, seen uint64) bool {
 	return false
 }
 
-// isPartOf reports whether a number is what was written of another, the low bytes first, before a write ended.
+// isPartOf reports whether a number is what was written of another, the low bytes first, before a
+// write ended.
 func isPartOf(part, whole uint64) bool {
 	for bits := 8; bits < 64; bits += 8 {
 		if part == whole&(1<<bits-1) {

@@ -8,8 +8,8 @@ import (
 	"github.com/trimaran-io/trimaran/cluster/raftlog/vfs"
 )
 
-// journalFile is a file of the journal. Its batches are written by the journal's writer; from when it is
-// full until it is free again it is that of a flush.
+// journalFile is a file of the journal. Its batches are written by the journal's writer; from when
+// it is full until it is free again it is that of a flush.
 type journalFile struct {
 	file  vfs.File
 	form  batching
@@ -17,8 +17,8 @@ type journalFile struct {
 	dirty map[*segment]struct{}
 }
 
-// journalFiles are the files of a journal, which take turns: one is written, others are flushed in the
-// background, others are free.
+// journalFiles are the files of a journal, which take turns: one is written, others are flushed in
+// the background, others are free.
 type journalFiles struct {
 	disk    *disk
 	dir     string
@@ -38,8 +38,8 @@ type journalFiles struct {
 	retired chan struct{} // closed when the files that were full so far are free
 }
 
-// turnOver gives the next file to be written. full, the one before, is free again when its segments are
-// synced; nil: there is none, since the turn-over before failed.
+// turnOver gives the next file to be written. full, the one before, is free again when its segments
+// are synced; nil: there is none, since the turn-over before failed.
 func (j *journalFiles) turnOver(full *journalFile) (*journalFile, error) {
 	if full != nil {
 		before, retired := j.retired, make(chan struct{})
@@ -152,8 +152,8 @@ func (j *journalFiles) flush(f *journalFile, before <-chan struct{}) {
 	}
 }
 
-// wipe makes the batches of a file void for good. A crash may leave any part of the first write that comes
-// over them, and so some of the old ones, behind which others would seem to be missing.
+// wipe makes the batches of a file void for good. A crash may leave any part of the first write
+// that comes over them, and so some of the old ones, behind which others would seem to be missing.
 func (j *journalFiles) wipe(f *journalFile) error {
 	if _, err := f.file.WriteAt(make([]byte, f.form.header()), f.form.start()); err != nil {
 		return err

@@ -73,7 +73,8 @@ func (in *journalInput) readHead() (err error) {
 	return err
 }
 
-// bytes gives n bytes at a position, fewer if the file ends before. They are valid until the next call.
+// bytes gives n bytes at a position, fewer if the file ends before. They are valid until the next
+// call.
 func (in *journalInput) bytes(pos int64, n int) ([]byte, error) {
 	n = int(max(min(int64(n), in.size-pos), 0))
 	if pos < in.at || pos+int64(n) > in.at+int64(len(in.have)) {
@@ -138,9 +139,9 @@ type later struct {
 	seen  uint64 // the same, of what may be one
 }
 
-// search looks for good batches anywhere behind the run. What a client wrote may look like one of format 1. One
-// is ours if it has the id of a segment, which no client knows. In format 2 it is the stamp that no client knows,
-// and nothing else is looked at.
+// search looks for good batches anywhere behind the run. What a client wrote may look like one of
+// format 1. One is ours if it has the id of a segment, which no client knows. In format 2 it is the
+// stamp that no client knows, and nothing else is looked at.
 func (in *journalInput) search(j *replay, epoch uint64, targets replayTargets) (found later, err error) {
 	if in.lost {
 		return found, nil

@@ -13,9 +13,10 @@ import (
 	"github.com/trimaran-io/trimaran/cluster/raftlog/vfs"
 )
 
-// openJournal plays back what the journal in the folder dir has into the segments, which it finds below
-// groups, and begins a new epoch. noted is what the store noted when it was closed; stamped says that new
-// files are of format 2, as they are if there is one, which the answer says of segments, too.
+// openJournal plays back what the journal in the folder dir has into the segments, which it finds
+// below groups, and begins a new epoch. noted is what the store noted when it was closed; stamped
+// says that new files are of format 2, as they are if there is one, which the answer says of
+// segments, too.
 func openJournal(d *disk, dir, groups string, limit int64, noted closed, stamped bool) (*journal, bool, error) {
 	wrap := func(err error) error { return fmt.Errorf("journal %s: %w", dir, err) }
 	if err := d.fs.MkdirAll(dir); err != nil {
@@ -57,8 +58,8 @@ func openJournal(d *disk, dir, groups string, limit int64, noted closed, stamped
 	return j, stamped, nil
 }
 
-// begin makes the first file of the new epoch: until its first batch is on stable storage, the old ones
-// count, and must stay whole.
+// begin makes the first file of the new epoch: until its first batch is on stable storage, the old
+// ones count, and must stay whole.
 func (j *journal) begin() error {
 	f, err := j.files.turnOver(nil)
 	// A node must start on a full disk, too: else nobody could delete anything.
@@ -88,8 +89,8 @@ func newReplay(d *disk, dir string) *replay {
 	return &replay{disk: d, dir: dir, unread: map[string]error{}}
 }
 
-// settle says what the outcome of a replay means: where acknowledged entries may be gone, the logs are
-// refused from now on. settled: the journal was not needed any more.
+// settle says what the outcome of a replay means: where acknowledged entries may be gone, the logs
+// are refused from now on. settled: the journal was not needed any more.
 func (r *replay) settle(err error, settled bool, groups string) error {
 	if errors.Is(err, ErrDamaged) {
 		// Nobody knows whose appends are gone. If all segments were synced since, nobody's are.
@@ -122,11 +123,12 @@ func (r *replay) journalNumbers() (numbers []int, err error) {
 	return numbers, err
 }
 
-// run plays the journal back. It gives the newest epoch, 0 if there is none, and the numbers of all files. With an
-// error that wraps ErrDamaged they are right as far as can be known, and nothing was played back.
+// run plays the journal back. It gives the newest epoch, 0 if there is none, and the numbers of all
+// files. With an error that wraps ErrDamaged they are right as far as can be known, and nothing was
+// played back.
 //
-// It reads all files to their torn ends before it changes anything, and then once more. What it holds in memory is a
-// batch at a time.
+// It reads all files to their torn ends before it changes anything, and then once more. What it
+// holds in memory is a batch at a time.
 func (r *replay) run(groups string) (epoch uint64, files []int, err error) {
 	if files, err = r.journalNumbers(); err != nil {
 		return 0, nil, err
@@ -161,7 +163,8 @@ func (r *replay) run(groups string) (epoch uint64, files []int, err error) {
 		}
 	}
 	if len(runs) == 0 {
-		// All files were void when the node stopped. What they have further on must stay of an older epoch.
+		// All files were void when the node stopped. What they have further on must stay of an
+		// older epoch.
 		for _, in := range inputs {
 			found, err := in.search(r, 0, targets)
 			in.have = nil
@@ -214,7 +217,8 @@ func (r *replay) judge(inputs, runs []*journalInput, epoch uint64, targets repla
 			damage = fmt.Errorf("%w: batch %d is not there, batch %d is", ErrDamaged, newest+1, f.seq)
 		}
 	}
-	// The head of a file is void, or good, or that of the newest batch, or the file is of an older epoch.
+	// The head of a file is void, or good, or that of the newest batch, or the file is of an older
+	// epoch.
 	for _, in := range inputs {
 		if in.run.last >= in.run.first || allZero(in.head) {
 			continue
@@ -280,8 +284,8 @@ type replayTarget struct {
 // replayTargets are segments by their id.
 type replayTargets map[uint64]*replayTarget
 
-// findSegments gives the segments below groups, and notes the folders that have one whose head the disk
-// does not give.
+// findSegments gives the segments below groups, and notes the folders that have one whose head the
+// disk does not give.
 func (r *replay) findSegments(groups string) (replayTargets, error) {
 	targets := replayTargets{}
 	dirs, err := r.disk.fs.List(groups)

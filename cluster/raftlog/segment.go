@@ -26,16 +26,18 @@ const (
 	maxAllocated   = 32 << 20 // more each time
 )
 
-// segment is one file of a partition's log. What is written by appends is
-// guarded by the log's write lock and published to readers through the log's
-// state lock; what is read needs neither.
+// segment is one file of a partition's log. What changes in it is changed by whoever has the log's turn,
+// with the view's lock held, by which readers look at it; the turn alone is enough to read it, and for what
+// no reader looks at (allocated). What applied entries tell is changed by whoever applies, with the view's
+// lock. The bytes of entries up to end need no lock.
 type segment struct {
 	base uint64 // Raft index of the first entry, also if it is not there yet
 	gen  uint32 // of the manifest that it was made under
 	seed uint32 // in place of the CRC before the first entry's
 	path string // of the file
 
-	// framing changes once, if the segment was empty when a newer format came into use. Guarded as end is.
+	// framing changes once, if the segment was empty when a newer format came into use. Guarded as
+	// end is.
 	framing framing
 
 	// id names what the file holds in the journal; a cut gives it another one.
@@ -239,9 +241,9 @@ func (s *segment) cut(d *disk, f vfs.File, end int64) error {
 	return d.sync(f)
 }
 
-// flush brings to stable storage what was written to the segment so far. A
-// segment that is gone needs none: whoever lets go of one that stays syncs it. One that has come there since is
-// not opened for it.
+// flush brings to stable storage what was written to the segment so far. A segment that is gone
+// needs none: whoever lets go of one that stays syncs it. One that has come there since is not
+// opened for it.
 func (s *segment) flush(d *disk) error {
 	if !s.handle.isDirty() {
 		return nil

@@ -32,8 +32,9 @@ type space struct {
 	free  atomic.Int64
 	size  atomic.Int64
 
-	// mu guards reserve, and is held while the disk is asked and the reserve made or given up: one looks
-	// at a time. The log's appends wait for it when a file grows; what reads uses the numbers above alone.
+	// mu guards reserve, and is held while the disk is asked and the reserve made or given up: one
+	// looks at a time. The log's appends wait for it when a file grows; what reads uses the numbers
+	// above alone.
 	mu      sync.Mutex
 	reserve vfs.File // nil: given up, or none
 	quit    chan struct{}

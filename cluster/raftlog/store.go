@@ -25,8 +25,8 @@ type Options struct {
 	CacheBytes   int64 // of the newest entries, all groups; 0: 64 MiB
 	ReserveBytes int64 // disk space kept for Raft's own small writes; 0: 64 MiB; negative: none
 
-	// Format is that of new segments and journal files: 2, or 1 for those that programs from before format 2 read. 0:
-	// 2 if some that are there have it, else 1; see Upgrade.
+	// Format is that of new segments and journal files: 2, or 1 for those that programs from before
+	// format 2 read. 0: 2 if some that are there have it, else 1; see Upgrade.
 	Format int
 
 	// NoSync acknowledges what is not on stable storage. For measuring only.
@@ -35,7 +35,8 @@ type Options struct {
 	files int // how many files may be open; 0: what the process may
 }
 
-// Store holds the partition logs of one node: a folder per group below Groups(), one journal, one cache.
+// Store holds the partition logs of one node: a folder per group below Groups(), one journal, one
+// cache.
 type Store struct {
 	*disk
 	dir     string
@@ -73,9 +74,9 @@ func newStore(dir string, d *disk, cacheBytes int64, files int) *Store {
 	return st
 }
 
-// OpenStore opens or creates the store in the folder dir, which must be there. It plays back the journal,
-// so no group may be open yet. If acknowledged bytes of it are damaged, the logs that are there are
-// refused with ErrDamaged from now on.
+// OpenStore opens or creates the store in the folder dir, which must be there. It plays back the
+// journal, so no group may be open yet. If acknowledged bytes of it are damaged, the logs that are
+// there are refused with ErrDamaged from now on.
 func OpenStore(dir string, opts Options) (*Store, error) {
 	if opts.FS == nil {
 		opts.FS = vfs.OS
@@ -83,8 +84,8 @@ func OpenStore(dir string, opts Options) (*Store, error) {
 	if opts.Logger == nil {
 		opts.Logger = slog.New(slog.DiscardHandler)
 	}
-	// What an earlier process kept in reserve is room for the journal; the rest is taken again below if
-	// there is enough.
+	// What an earlier process kept in reserve is room for the journal; the rest is taken again
+	// below if there is enough.
 	if err := opts.FS.Remove(filepath.Join(dir, reserveName)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
@@ -109,8 +110,8 @@ func OpenStore(dir string, opts Options) (*Store, error) {
 	return st, nil
 }
 
-// Upgrade is told that no older program will open the store again: new segments are of format 2, and each log begins one at
-// its next append. The journal is, too, from the next start on.
+// Upgrade is told that no older program will open the store again: new segments are of format 2,
+// and each log begins one at its next append. The journal is, too, from the next start on.
 func (st *Store) Upgrade() { st.stamped.Store(true) }
 
 func (st *Store) stamping() bool { return st.stamped.Load() }

@@ -8,8 +8,8 @@ import (
 	"strings"
 )
 
-// suspectName is in the folder of a log that may have lost acknowledged entries, and says why. It goes with
-// the folder, when the replica is made anew.
+// suspectName is in the folder of a log that may have lost acknowledged entries, and says why. It
+// goes with the folder, when the replica is made anew.
 const suspectName = "damaged"
 
 // suspect notes in the folder of a log that it may have lost entries.

@@ -25,7 +25,7 @@ type Verified struct {
 
 // verifier checks one log.
 type verifier struct {
-	*PartitionLog
+	*recovery
 	check func(entry *raft.Log) error
 	pace  func(bytes int64)
 	found Verified
@@ -51,10 +51,10 @@ func (a *Archive) Verify(name string, span Span, check func(*raft.Log) error, pr
 	if err != nil {
 		return Verified{Start: unknownOffset}, []error{err}
 	}
-	defer l.drop()
+	defer l.segments.drop()
 	l.opts.Span = span
 	suspected := a.st.disk.suspected(l.dir)
-	v := &verifier{PartitionLog: l, check: check, pace: progress, next: unknownOffset}
+	v := &verifier{recovery: l, check: check, pace: progress, next: unknownOffset}
 	v.found.Start = unknownOffset
 	v.found.Segments = len(l.segments)
 	if suspected != nil {
@@ -168,6 +168,12 @@ func (v *verifier) segment(i int) {
 	if len(points) > 0 {
 		v.problem("%s: its index names position %d, where no entry begins", name, points[0].pos)
 	}
+	v.end(i, c, end, damage)
+}
+
+// end compares where segment i ends, which c has read up to a position, with where it should.
+func (v *verifier) end(i int, c chainCheck, end int64, damage error) {
+	s, name := v.segments[i], filepath.Base(v.segments[i].path)
 	later := i+1 < len(v.segments)
 	switch {
 	case damage != nil && !errors.Is(damage, ErrDamaged):
@@ -193,9 +199,10 @@ func orDamaged(err error) error {
 	return err
 }
 
-// point compares a point of an index with what the segment has in its place: the entry with that index. latest is the time of the
-// point before. The times of points may be later than those of the records in front of them, as long as they never go back: a
-// lookup then begins earlier than it need. Snapshots that were taken while more was applied had such.
+// point compares a point of an index with what the segment has in its place: the entry with that
+// index. latest is the time of the point before. The times of points may be later than those of the
+// records in front of them, as long as they never go back: a lookup then begins earlier than it
+// need. Snapshots that were taken while more was applied had such.
 func (v *verifier) point(name string, p point, index uint64, latest int64) {
 	what := func(format string, args ...any) {
 		v.problem("%s: its index at position %d: %s", name, p.pos, fmt.Sprintf(format, args...))
@@ -220,8 +227,8 @@ func timeText(ms int64) string {
 	return fmt.Sprint(ms)
 }
 
-// newest compares the largest time that the manifest has of a segment with that of the records in it, as far as it is of them. A later
-// one does no harm: see point.
+// newest compares the largest time that the manifest has of a segment with that of the records in
+// it, as far as it is of them. A later one does no harm: see point.
 func (v *verifier) newest(s *segment) {
 	for _, r := range v.manifest.Segments {
 		if r.Base == s.base && r.MaxTime < v.maxTime && v.next != unknownOffset && v.opts.Span != nil {

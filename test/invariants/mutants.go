@@ -4,7 +4,9 @@ const (
 	raftlog = "./cluster/raftlog"
 	cluster = "./cluster"
 	peer    = "./cluster/peer"
-	logGo   = "cluster/raftlog/log.go"
+	tailGo  = "cluster/raftlog/tail.go"
+	viewGo  = "cluster/raftlog/view.go"
+	belowGo = "cluster/raftlog/viewretention.go"
 	cutGo   = "cluster/raftlog/cut.go"
 
 	diskGo  = "cluster/raftlog/disk.go"
@@ -14,8 +16,8 @@ const (
 // mutants are ways to break the log, in order of the invariants.
 var mutants = []mutant{
 	{1, "Raft's deletion of the head removes files", []change{{cutGo,
-		"l.first = max(first, min(to, applied)+1)\n",
-		"l.first = max(first, min(to, applied)+1)\nfor len(l.segments) > 1 && l.segments[0].last < l.first {\nl.st.fs.Remove(l.segments[0].path)\nl.segments = l.segments[1:]\n}\n"}},
+		"	if left {\n",
+		"	for v := l.view; left && len(v.segments) > 1 && v.segments[0].last < v.first; v.segments = v.segments[1:] {\nl.st.fs.Remove(v.segments[0].path)\n}\n	if left {\n"}},
 		raftlog, "TestInvariant1RaftDeletesNothingOfThePast"},
 	{2, "the manifest is written in place", []change{{diskGo,
 		"path := filepath.Join(dir, name+\".new\")", "path := filepath.Join(dir, name)"}},
@@ -23,14 +25,14 @@ var mutants = []mutant{
 	{2, "the manifest is renamed before it is synced", []change{{diskGo,
 		"	if err == nil {\n		err = d.sync(f)\n	}\n	if cerr", "	if cerr"}},
 		raftlog, "TestInvariant2SegmentsAndSnapshotChangeTogether"},
-	{2, "retention deletes before the manifest says so", []change{{"cluster/raftlog/trim.go",
-		"	if err := m.write(l.st.disk, l.dir); err != nil {\n		return nil, err\n	}\n	l.state.Lock()",
-		"	for _, s := range gone {\n		l.remove(s)\n	}\n	if err := m.write(l.st.disk, l.dir); err != nil {\n		return nil, err\n	}\n	l.state.Lock()"}},
+	{2, "retention deletes before the manifest says so", []change{{"cluster/raftlog/retention.go",
+		"	if err := m.write(l.st.disk, l.dir); err != nil {\n		return nil, err\n	}\n	l.view.trimmed",
+		"	for _, s := range gone {\n		l.remove(s)\n	}\n	if err := m.write(l.st.disk, l.dir); err != nil {\n		return nil, err\n	}\n	l.view.trimmed"}},
 		raftlog, "TestInvariant2SegmentsAndSnapshotChangeTogether"},
-	{3, "what is above the own snapshot is kept at a copy", []change{{"cluster/raftlog/install.go",
+	{3, "what is above the own snapshot is kept at a copy", []change{{"cluster/raftlog/staging.go",
 		"have, from, start = s.Index, s.Index+1, s.Next", "have, from, start = l.last, l.last+1, d.Next"}},
 		raftlog, "TestInvariant3NothingOfADeadLeaderStaysBelowASnapshot"},
-	{3, "a copy is taken over though the log has come further", []change{{"cluster/raftlog/install.go",
+	{3, "a copy is taken over though the log has come further", []change{{"cluster/raftlog/adopt.go",
 		"	} else if overtaken {\n", "	} else if overtaken && l.SnapshotIndex() >= staged.Snapshot.Index {\n"}},
 		raftlog, "TestInvariant3ACopyThatWasOvertakenLeavesTheLogAsItIs"},
 	{3, "what a newer program wrote into a partition is passed over", []change{{"fsm/partition.go",
@@ -51,16 +53,16 @@ var mutants = []mutant{
 	{3, "a snapshot of a newer program is copied, again and again", []change{{"cluster/catchup.go",
 		"if err := r.machine.fits(d.State, d.Next); errors.Is(err, fsm.ErrNewer) {", "if err := r.machine.fits(d.State, d.Next); d.Index == 0 {"}},
 		cluster, "TestASnapshotOfANewerProgramIsRefusedOnce"},
-	{4, "retention frees above the snapshot", []change{{"cluster/raftlog/trim.go",
+	{4, "retention frees above the snapshot", []change{{belowGo,
 		"after.start > logStart || s.last > snapshot.Index ||", "after.start > logStart ||"},
-		{"cluster/raftlog/trim.go", "	snapshot := l.manifest.Snapshot\n", ""},
-		{"cluster/raftlog/trim.go", "for snapshot != nil && n+1 < len(l.segments) {", "for n+1 < len(l.segments) {"}},
+		{belowGo, "	snapshot := v.manifest.Snapshot\n", ""},
+		{belowGo, "for snapshot != nil && n+1 < len(v.segments) {", "for n+1 < len(v.segments) {"}},
 		raftlog, "TestInvariant4NoHole"},
-	{4, "an entry behind a hole is stored", []change{{logGo,
+	{4, "an entry behind a hole is stored", []change{{tailGo,
 		"	if entries[0].Index != want {", "	if entries[0].Index < want {"}},
 		raftlog, "TestInvariant4NoHole"},
-	{4, "an emptied log promises its last entry", []change{{logGo,
-		"	if l.last < l.first {\n		return 0, nil\n	}\n	return l.last, nil", "	return l.last, nil"}},
+	{4, "an emptied log promises its last entry", []change{{viewGo,
+		"	if v.last < v.first {\n		return 0, nil\n	}\n	return v.last, nil", "	return v.last, nil"}},
 		raftlog, "TestInvariant3ACopyOfNothingButASnapshot|TestCrashes"},
 	{4, "journal files are used again out of order", []change{{filesGo,
 		"	if before != nil {\n		<-before\n	}\n", "	_ = before\n"}},
@@ -71,11 +73,11 @@ var mutants = []mutant{
 	{5, "applied entries can be cut off", []change{
 		{cutGo, "	case from <= applied:\n", "	case false:\n"},
 		{cutGo, "	if from <= applied {\n", "	if from == 0 && applied > 0 {\n"},
-		{cutGo, "	if to <= applied || to > last && from <= applied {", "	if to <= applied {"}},
+		{viewGo, "	if to <= applied || to > last && from <= applied {", "	if to <= applied {"}},
 		raftlog, "TestInvariant5CutsAreForGood"},
 	{5, "what is cut off stays in the file", []change{
 		{"cluster/raftlog/segment.go", "	if err := f.Truncate(end); err != nil {\n		return err\n	}\n", ""},
-		{cutGo, "s.last, s.end, s.chain, s.allocated = from-1, end, chain, end", "s.last, s.end, s.chain = from-1, end, chain"}},
+		{viewGo, "s.last, s.end, s.chain, s.allocated = last, end, chain, end", "s.last, s.end, s.chain = last, end, chain"}},
 		raftlog, "TestInvariant5CutsAreForGood"},
 	{5, "the journal brings back what was cut off", []change{{"cluster/raftlog/segment.go",
 		"	s.id.Store(newID())\n	if _, err := f.WriteAt", "	if _, err := f.WriteAt"}},
@@ -143,12 +145,12 @@ var mutants = []mutant{
 		"	g.inOwnTerm(r.req, a.Response)\n", ""}},
 		peer, "TestSuccessIsSaidInOnesOwnTermOnly"},
 	{9, "Raft is told of damage", []change{{"cluster/raftlog/entries.go",
-		"errors.Is(err, raft.ErrLogNotFound) || !l.serving.Load()", "errors.Is(err, raft.ErrLogNotFound) || true"}},
+		"errors.Is(err, raft.ErrLogNotFound) || !l.gate.serving.Load()", "errors.Is(err, raft.ErrLogNotFound) || true"}},
 		raftlog, "TestInvariant9RaftSeesNoErrorItPanicsOn"},
 	{9, "what is read beside a cut is believed", []change{{"cluster/raftlog/entries.go",
-		"		if cuts == l.cuts.Load() {\n			return err\n		}\n	}", "		return err\n	}"}},
+		"		if cuts == l.view.cuts.Load() {\n			return err\n		}\n	}", "		return err\n	}"}},
 		raftlog, "TestAReadBesideACutLooksAgain"},
-	{9, "records take the disk's reserve", []change{{logGo,
+	{9, "records take the disk's reserve", []change{{tailGo,
 		"if l.opts.Bulk != nil && l.st.space.short.Load()", "if false && l.st.space.short.Load()"}},
 		raftlog, "TestInvariant9RecordsLeaveTheReserve"},
 	{9, "space is not checked before Apply", []change{{"cluster/diskfull.go",
@@ -172,9 +174,9 @@ var mutants = []mutant{
 	{10, "the cache is not bounded", []change{{"cluster/raftlog/cache.go",
 		"for c.bytes > c.limit && c.count > 0 {", "for false {"}},
 		raftlog, "TestInvariant10MemoryIsBoundedInBytes"},
-	{10, "what is copied at once is not bounded", []change{{"cluster/raftlog/install.go",
+	{10, "what is copied at once is not bounded", []change{{"cluster/raftlog/copy.go",
 		"if entry.Index > to || len(dst) > start && len(dst)-start+int(framing{}.size(entry)) > limit {", "_ = start\n		if entry.Index > to {"},
-		{"cluster/raftlog/install.go", "return err == nil && len(dst)-start < limit", "return err == nil"}},
+		{"cluster/raftlog/copy.go", "return err == nil && len(dst)-start < limit", "return err == nil"}},
 		raftlog, "TestInvariant10MemoryIsBoundedInBytes"},
 	{10, "what waits for a slow node is not bounded", []change{{"cluster/peer/peer.go",
 		"if p.appends.Add(n) > max(maxAppends, n) {", "if p.appends.Add(n) < 0 {"}},
