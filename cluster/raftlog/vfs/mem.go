@@ -22,6 +22,7 @@ const page = 512
 //
 // What it does when a disk fails is what Linux does: see Lose.
 type Mem struct {
+	// mu guards all below but step, and the nodes and files. step is called without it.
 	mu    sync.Mutex
 	dead  bool
 	root  map[string]*memNode // what is seen now; folders, too
