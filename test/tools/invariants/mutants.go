@@ -32,8 +32,9 @@ var mutants = []mutant{
 	{3, "a copy is taken over though the log has come further", []change{{"cluster/raftlog/install.go",
 		"	} else if overtaken {\n", "	} else if overtaken && l.SnapshotIndex() >= staged.Snapshot.Index {\n"}},
 		raftlog, "TestInvariant3ACopyThatWasOvertakenLeavesTheLogAsItIs"},
-	{3, "what a newer program wrote into a partition is passed over", []change{{"fsm/partition.go",
-		"	if err := checkKnown(e.Data); err != nil {", "	if err := error(nil); err != nil {"}},
+	{3, "what a newer program wrote into a partition is passed over", []change{
+		{"fsm/partition.go", "		if err := knownControl(e.Data); err != nil {", "		if err := error(nil); err != nil {"},
+		{"fsm/partition.go", "	if err != nil && errors.Is(err, ErrNewer) {", "	if err != nil && errors.Is(err, ErrNewer) && e.Index == 0 {"}},
 		"./fsm", "TestWhatANewerProgramWroteIsNotPassedOver"},
 	{3, "leaders look at words from level 3 on only", []change{{"fsm/level.go",
 		"	if err := c.checkWords(); err != nil {", "	if err := c.checkWords(); err != nil && t.Level() >= levelChecked {"}},
