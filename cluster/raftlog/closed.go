@@ -103,9 +103,9 @@ func (b *ledger) ended(dir string, last *closedEnds) {
 	if last != nil {
 		b.ends[dir] = *last
 	}
-	var all []string
+	var all map[string]closedEnds
 	if len(b.ends) >= max(b.tidyAt, 1024) {
-		all = slices.Collect(maps.Keys(b.ends))
+		all = maps.Clone(b.ends)
 	}
 	b.mu.Unlock()
 	if all != nil {
@@ -113,17 +113,19 @@ func (b *ledger) ended(dir string, last *closedEnds) {
 	}
 }
 
-// tidy forgets logs whose folders are gone: most are of partitions that were deleted.
-func (b *ledger) tidy(dirs []string) {
-	dirs = slices.DeleteFunc(dirs, func(dir string) bool {
+// tidy forgets logs whose folders are gone: most are of partitions that were deleted. One that was
+// made, opened and closed there meanwhile ended elsewhere than what is in ends, and stays.
+func (b *ledger) tidy(ends map[string]closedEnds) {
+	maps.DeleteFunc(ends, func(dir string, _ closedEnds) bool {
 		_, err := b.disk.fs.List(dir)
 		return err == nil
 	})
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	for _, dir := range dirs {
-		delete(b.ends, dir)
-	}
+	maps.DeleteFunc(b.ends, func(dir string, end closedEnds) bool {
+		gone, ok := ends[dir]
+		return ok && gone == end
+	})
 	b.tidyAt = max(1024, 2*len(b.ends))
 }
 

@@ -369,7 +369,7 @@ func (l *recovery) walk(s *segment, f io.ReaderAt, pos, limit int64) (call int64
 
 // secure writes again what a process that was not stopped in good order may have left of the last
 // segment in the page cache and not on the disk, though reads give it and a sync alone would do
-// nothing (see Store.sync): the head, which a cut changes, and the last call's entries, which begin
+// nothing (see disk): the head, which a cut changes, and the last call's entries, which begin
 // at from. What was stored before them was acknowledged, or is written again by the journal.
 func (l *recovery) secure(s *segment, f vfs.File, from int64) error {
 	if _, err := f.WriteAt(s.header(), 0); err != nil {

@@ -33,11 +33,12 @@ type Stable struct {
 	committing bool       // one of the callers of update is; it goes on with what waits
 	waiting    []*pending // in order of arrival
 
-	state  sync.RWMutex          // guards groups; nothing is done under it but to look or to put
+	// state guards groups. Nothing is done under it but to look or to put.
+	state  sync.RWMutex
 	groups map[string]groupVotes // what is on stable storage
 
-	// writing is held by whoever writes the file: it waits for the disk, so nobody who reads takes
-	// it. It guards what follows.
+	// writing is held by whoever writes the file, over I/O, so nobody who reads takes it; state is
+	// taken under it. It guards what follows.
 	writing sync.Mutex
 	file    vfs.File
 	layout  votesLayout
