@@ -2,6 +2,7 @@ package raftlog
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -127,6 +128,9 @@ func (s *Sink) Close() error {
 	}
 }
 
+// errOvertaken refuses a snapshot; the log stays as it is.
+var errOvertaken = errors.New("a newer one is there")
+
 // publish makes a snapshot the log's own: everything it speaks of is on stable storage
 // before (invariant 6).
 func (l *PartitionLog) publish(record snapshotRecord, at Standing, state []byte) error {
@@ -177,7 +181,7 @@ func (l *PartitionLog) describe(record snapshotRecord, at Standing) (*manifest, 
 	applying := l.applying
 	l.state.RUnlock()
 	if old.Snapshot != nil && record.Index < old.Snapshot.Index {
-		return nil, fmt.Errorf("it is older than the one of entry %d", old.Snapshot.Index)
+		return nil, fmt.Errorf("%w: that of entry %d", errOvertaken, old.Snapshot.Index)
 	}
 	m := &manifest{Group: old.Group, Generation: old.Generation, First: old.First, Snapshot: &record}
 	if n := len(segments); n == 0 || record.Index > segments[n-1].last {
