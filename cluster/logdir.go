@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -11,6 +12,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	"github.com/trimaran-io/trimaran/cluster/catalog"
+	"github.com/trimaran-io/trimaran/cluster/identity"
 	"github.com/trimaran-io/trimaran/cluster/raftlog"
 	"github.com/trimaran-io/trimaran/cluster/replica"
 	"github.com/trimaran-io/trimaran/fsm"
@@ -23,7 +25,11 @@ type LogDir struct {
 	lock    *os.File
 	archive *raftlog.Archive
 	only    string // the log that the path named; "": all
+	old     bool   // votes and catalog are in files of an older program
 }
+
+// errOldFiles is the answer to what only files of this program tell.
+var errOldFiles = errors.New("votes and catalog are in files of an older program (votes.db, catalog/raft.db); the next start of the node brings them over")
 
 // OpenLogDir opens a node's data directory, or one log's folder in it. It
 // fails when a node runs on it.
@@ -50,12 +56,24 @@ func OpenLogDir(path string) (*LogDir, error) {
 		lock.Close()
 		return nil, fmt.Errorf("data directory %s is in use by another process; stop the node first: %w", path, err)
 	}
+	if d.old = isOld(path); d.old && d.only == catalog.Group {
+		lock.Close()
+		return nil, errOldFiles // what is there is of a start that was cut short
+	}
 	if d.archive, err = raftlog.OpenArchive(path); err != nil {
 		lock.Close()
 		return nil, err
 	}
 	d.lock = lock
 	return d, nil
+}
+
+// isOld reports whether node.json says that the files of an older program count. Without it the
+// directory is looked at as far as it goes.
+func isOld(dir string) bool {
+	var file identity.File
+	b, err := os.ReadFile(filepath.Join(dir, "node.json"))
+	return err == nil && json.Unmarshal(b, &file) == nil && file.Old()
 }
 
 // Close lets the node start again.
@@ -103,8 +121,9 @@ func (d *LogDir) Verify(name string, progress func(int64)) (raftlog.Verified, []
 }
 
 // VerifyOwn gives what is wrong with what the node keeps for itself: the catalog's log and the votes.
+// The files of an older program are verified when they are brought over.
 func (d *LogDir) VerifyOwn() (bad []error) {
-	if d.only != "" {
+	if d.only != "" || d.old {
 		return nil
 	}
 	votes, err := d.archive.Votes()
@@ -126,7 +145,12 @@ func (d *LogDir) VerifyOwn() (bad []error) {
 }
 
 // Votes gives what the node has voted, by group.
-func (d *LogDir) Votes() ([]raftlog.ArchivedVotes, error) { return d.archive.Votes() }
+func (d *LogDir) Votes() ([]raftlog.ArchivedVotes, error) {
+	if d.old {
+		return nil, errOldFiles
+	}
+	return d.archive.Votes()
+}
 
 // checkEntry checks the batches of an entry of records.
 func checkEntry(entry *raft.Log) error {

@@ -10,6 +10,8 @@ import (
 	"testing"
 
 	"github.com/trimaran-io/trimaran/cluster/catalog"
+	"github.com/trimaran-io/trimaran/cluster/raftlog"
+	"github.com/trimaran-io/trimaran/cluster/raftlog/bolt"
 	"github.com/trimaran-io/trimaran/fsm"
 )
 
@@ -43,6 +45,37 @@ func unpack(t *testing.T, name, dir string) {
 // opens the directory any more.
 func TestADataDirectoryOfAProgramWithBoltFiles(t *testing.T) {
 	inBubble(t, testADataDirectoryOfAProgramWithBoltFiles)
+}
+
+// TestADirectoryThatWasNotBroughtOver: what a start that was cut short has left is not shown as what
+// the node has voted; the older program may have gone on since.
+func TestADirectoryThatWasNotBroughtOver(t *testing.T) {
+	dir := t.TempDir()
+	unpack(t, "bolt.zip", dir)
+	st, err := raftlog.OpenStore(dir, raftlog.Options{ReserveBytes: -1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(bolt.Migrate(st, dir, dir, catalogLogOptions(catalogTrailing)), st.Close(), os.WriteFile(filepath.Join(dir, "LOCK"), nil, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	if d, err := OpenLogDir(filepath.Join(dir, "catalog")); !errors.Is(err, errOldFiles) {
+		t.Errorf("the catalog's log: %v, %v", d, err)
+	}
+	d, err := OpenLogDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	if votes, err := d.Votes(); !errors.Is(err, errOldFiles) {
+		t.Errorf("votes of %d groups, %v", len(votes), err)
+	}
+	if bad := d.VerifyOwn(); len(bad) > 0 {
+		t.Error(bad)
+	}
+	if names, _, err := d.Partitions(); len(names) != 3 || err != nil {
+		t.Errorf("%v, %v", names, err)
+	}
 }
 
 func testADataDirectoryOfAProgramWithBoltFiles(t *testing.T) {

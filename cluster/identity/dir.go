@@ -95,7 +95,7 @@ func (d *Dir) lostIdentity() error {
 // (invariant 7).
 func (d *Dir) lostVotes(file *File) error {
 	name, size := votesName, int64(0)
-	if file.Format == oldFormat {
+	if file.Old() {
 		name = oldVotesName
 	}
 	switch votes, err := d.fs.Open(d.Join(name)); {

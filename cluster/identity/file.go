@@ -61,6 +61,10 @@ func (f File) sum() string {
 	return fmt.Sprintf("%08x", crc32.Checksum(data, crc32.MakeTable(crc32.Castagnoli)))
 }
 
+// Old says that the votes and the catalog are still in the files of an older program. What is in this
+// program's own does not count then.
+func (f *File) Old() bool { return f.Format == oldFormat }
+
 // check says what is wrong with a file that was read; path is for the error.
 func (f *File) check(path string) error {
 	if f.Format != newFormat && f.Format != oldFormat {

@@ -94,7 +94,7 @@ func (id *Identity) Adopt(clusterID string) error {
 func (id *Identity) Leave() error { return id.change(func(f *File) { f.Left = true }) }
 
 // OldFormat says that the votes and the catalog are still in the files of an older program.
-func (id *Identity) OldFormat() bool { return id.file.Load().Format == oldFormat }
+func (id *Identity) OldFormat() bool { return id.file.Load().Old() }
 
 // Migrated notes that what those files held is in this program's own: an older program does not
 // open the directory any more.

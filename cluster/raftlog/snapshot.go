@@ -2,6 +2,7 @@ package raftlog
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -105,6 +106,9 @@ func (s *Sink) Close() error {
 	}
 }
 
+// errOvertaken refuses a snapshot; the log stays as it is.
+var errOvertaken = errors.New("a newer one is there")
+
 // publish makes a snapshot the log's own: everything it speaks of is on stable storage
 // before (invariant 6).
 func (l snapshots) publish(record snapshotRecord, at Standing, state []byte) error {
@@ -143,7 +147,7 @@ func (l snapshots) flushBelow(index uint64) error {
 func (l snapshots) describe(record snapshotRecord, at Standing) (m *manifest, final segmentList, err error) {
 	old, segments, applying, ends := l.view.parts()
 	if old.Snapshot != nil && record.Index < old.Snapshot.Index {
-		return nil, nil, fmt.Errorf("it is older than the one of entry %d", old.Snapshot.Index)
+		return nil, nil, fmt.Errorf("%w: that of entry %d", errOvertaken, old.Snapshot.Index)
 	}
 	m = &manifest{Group: old.Group, Generation: old.Generation, First: old.First, Snapshot: &record}
 	if last := segments.newest(); last == nil || record.Index > last.last {

@@ -96,9 +96,8 @@ func TestDamagedVotesAreNotUsed(t *testing.T) {
 				bad++
 				continue
 			}
-			if known, err := g.Known(); err == nil && !known {
-				bad++ // its name is gone
-				continue
+			if known, err := g.Known(); err != nil || !known {
+				t.Fatalf("%s: nothing is known of group %d, %v", what, i, err)
 			}
 			term, _ := g.GetUint64([]byte("CurrentTerm"))
 			voted, _ := g.GetUint64([]byte(keyVoteTerm))

@@ -140,10 +140,12 @@ func (v *votesLayout) parseBallot(file []byte, pos int64) (p ballot, ok bool) {
 func (p *ballot) good() bool { return crc32.Checksum(p.changes, castagnoli) == p.sum }
 
 // each calls fn for what the batch says of each group. Of a batch that is not good, those groups
-// are damaged whose names are good; the error says that not even the names are.
+// are damaged whose names are good; the error says that not even the names are, or that changes
+// may stand in each other's places.
 func (p *ballot) each(fn func(name string, votes groupVotes)) error {
 	le := binary.LittleEndian
-	rest := p.changes
+	rest, before := p.changes, ""
+	found := p.good() // where it is not what was written
 	bad := func(what string) error { return fmt.Errorf("%w: batch %d of votes: %s", ErrDamaged, p.seq, what) }
 	for range p.count {
 		if len(rest) < changeHeader {
@@ -153,20 +155,30 @@ func (p *ballot) each(fn func(name string, votes groupVotes)) error {
 		if names == 0 || names > maxGroupName || size > len(rest)-changeHeader-names {
 			return bad("a change reaches beyond it")
 		}
-		name := rest[changeHeader : changeHeader+names]
-		if crc32.Update(crc32.Checksum(rest[:8], castagnoli), castagnoli, name) != le.Uint32(rest[8:]) {
+		name := string(rest[changeHeader : changeHeader+names])
+		if crc32.Update(crc32.Checksum(rest[:8], castagnoli), castagnoli, []byte(name)) != le.Uint32(rest[8:]) {
 			return bad("it is not known which group's they are")
+		}
+		if name <= before {
+			return bad("a change is not in its place")
 		}
 		values := rest[changeHeader+names:][:size]
 		votes, ok := parseVotes(values, pairs)
 		if !ok || crc32.Checksum(values, castagnoli) != le.Uint32(rest[12:]) {
 			votes = groupVotes{damagedKey: []byte("its votes are not what was written")}
+			found = true
 		}
-		fn(string(name), votes)
-		rest = rest[min(len(rest), align(changeHeader+names+size)):]
+		fn(name, votes)
+		end := changeHeader + names + size
+		next := min(len(rest), align(end))
+		found = found || !allZero(rest[end:next])
+		rest, before = rest[next:], name
 	}
 	if len(rest) > 0 {
 		return bad("it is too long")
+	}
+	if !found {
+		return bad("changes that were not written there")
 	}
 	return nil
 }

@@ -41,10 +41,12 @@ func (l WholeLog) StoreLogs(entries []*raft.Log) error {
 	return l.judge(l.PartitionLog.StoreLogs(entries))
 }
 
-// judge fails the store for an error that says more than that there is no room. Raft would go on
-// after it, and nobody makes such a log anew from the others'.
+// judge fails the store for an error that says more than that there is no room, or that a newer
+// snapshot is there: Raft takes its own in a goroutine beside installing another member's. Raft
+// would go on after it, and nobody makes such a log anew from the others'.
 func (l *home) judge(err error) error {
-	if err != nil && !errors.Is(err, vfs.ErrNoSpace) && !vfs.OutOfFiles(err) && !errors.Is(err, errClosed) {
+	passes := errors.Is(err, vfs.ErrNoSpace) || vfs.OutOfFiles(err) || errors.Is(err, errClosed) || errors.Is(err, errOvertaken)
+	if err != nil && !passes {
 		l.st.fail(err)
 	}
 	return err

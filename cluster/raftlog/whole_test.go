@@ -249,6 +249,40 @@ func TestAnInstalledSnapshotKeepsWhatFollowsIt(t *testing.T) {
 		if err := h.installs(40, 2, "forty"); err == nil {
 			t.Error("it goes back")
 		}
+		if err := h.store(61, 61, 2); err != nil {
+			t.Errorf("since an old snapshot was refused, nothing is taken: %v", err)
+		}
+	}
+}
+
+// TestASnapshotThatIsOvertaken: Raft takes one of its own in a goroutine, and may install another
+// member's newer one meanwhile. The older one is refused, and nothing is wrong with the disk.
+func TestASnapshotThatIsOvertaken(t *testing.T) {
+	h, err := openWhole(t, votesDisk(), true)
+	if err == nil {
+		err = h.store(1, 30, 1)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.apply(20)
+	sink, err := h.Snapshots().Create(1, 20, 1, raft.Configuration{}, 1, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, next := h.LastApplied()
+	sink.(*Sink).SetStanding(h.Standing(next))
+	if err := h.installs(50, 2, "fifty"); err != nil {
+		t.Fatal(err)
+	}
+	if err := sink.Close(); err == nil {
+		t.Error("it goes back")
+	}
+	if err := h.store(51, 60, 2); err != nil {
+		t.Fatal(err)
+	}
+	if index, state := h.snapshot(); index != 50 || state != "fifty" {
+		t.Errorf("%q of entry %d", state, index)
 	}
 }
 

@@ -178,7 +178,7 @@ func newest(store *raft.FileSnapshotStore) (*raft.SnapshotMeta, []byte, error) {
 }
 
 // follow gives the entries that go with a snapshot: those behind it, and those in front of it
-// without a hole.
+// without a hole; none where the log is not the one that the snapshot is of.
 func (l *Log) follow(snapshot *raft.SnapshotMeta) (entries []*raft.Log, err error) {
 	first, last, covered := uint64(0), uint64(0), uint64(0)
 	err = guarded(l.path, func() error {
@@ -206,6 +206,9 @@ func (l *Log) follow(snapshot *raft.SnapshotMeta) (entries []*raft.Log, err erro
 		}
 		if err != nil {
 			return nil, fmt.Errorf("%s: entry %d: %w", l.path, index, err)
+		}
+		if index == covered && entry.Term != snapshot.Term {
+			return nil, nil // a dead leader's, as all behind it (Raft, section 5.3): a crash kept the log
 		}
 		entries = append(entries, entry)
 	}

@@ -307,6 +307,38 @@ func TestAMigrationThatACrashCutsShort(t *testing.T) {
 	}
 }
 
+// TestAMigrationOfWhatADeadLeaderLeft: where another term stands in the log than the snapshot's last
+// entry has, the snapshot was installed and a crash kept the log. None of it was committed.
+func TestAMigrationOfWhatADeadLeaderLeft(t *testing.T) {
+	c := oldCatalog{entries: [][2]uint64{{3, 60}}, snapshot: 55}
+	old := c.write(t)
+	path := filepath.Join(old, "catalog", "raft.db")
+	log, err := OpenLog(path, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := uint64(50); i <= 60; i++ { // they are overwritten
+		e := boltEntry(i)
+		e.Term = 1
+		err = errors.Join(err, log.StoreLog(e))
+	}
+	if err := errors.Join(err, log.Close()); err != nil {
+		t.Fatal(err)
+	}
+	mem, _ := memOf(t, old)
+	n := &newNode{old: old}
+	if err := n.start(mem); err != nil {
+		t.Fatal(err)
+	}
+	defer n.close()
+	if err := n.holds(oldCatalog{snapshot: 55}); err != nil {
+		t.Error(err)
+	}
+	if err := n.log.StoreLog(boltEntry(56)); err != nil {
+		t.Error(err)
+	}
+}
+
 // What is not what was written is not taken over, and what is not known of a group stays unknown.
 func TestAMigrationOfDamagedFiles(t *testing.T) {
 	c := oldCatalogs[2]
