@@ -11,7 +11,6 @@
 //	route.go       what clients ask goes to package route; topics.go: to the catalog
 //	rpc.go         what other nodes ask (package calls) is answered by which part
 //	presence.go    who is there (package liveness)
-//	diskfull.go    room on this node's disk and on those of others
 //	failover.go    groups without a leader elect; handover.go gives leaderships away, leaders.go says
 //	               which, stuck.go those of groups whose disk hangs
 //	health.go      what is offline or short of replicas; status.go shows it
@@ -34,6 +33,7 @@ import (
 	"github.com/trimaran-io/trimaran/cluster/backofflog"
 	"github.com/trimaran-io/trimaran/cluster/calls"
 	"github.com/trimaran-io/trimaran/cluster/catalog"
+	"github.com/trimaran-io/trimaran/cluster/diskroom"
 	"github.com/trimaran-io/trimaran/cluster/election"
 	"github.com/trimaran-io/trimaran/cluster/formation"
 	"github.com/trimaran-io/trimaran/cluster/identity"
@@ -72,7 +72,7 @@ type Node struct {
 	server    *calls.Server   // and their answers
 	router    *route.Router   // from a partition to its leader
 	groups    *route.Groups   // from a consumer group to its coordinator
-	room      *diskRoom
+	room      *diskroom.Room
 	health    *health
 	handovers *handovers
 	wired     chan struct{} // closed when link and gossip are there: the link is called by others before
@@ -225,7 +225,7 @@ func (n *Node) run() {
 		}
 	}
 	n.done.Go(n.createInitialTopics)
-	n.done.Go(func() { n.room.run(n.ctx) })
+	n.done.Go(func() { n.room.Run(n.ctx) })
 	n.done.Go(func() { n.newLeaderships().run(n.ctx) })
 	n.done.Go(func() { n.newStuckGroups().run(n.ctx) })
 	n.done.Go(func() { n.catalog.Run(n.ctx) })

@@ -55,7 +55,7 @@ func (h replicaHost) AwaitTopics(ctx context.Context) bool { return h.n.awaitTop
 func (h replicaHost) RefreshTopics() bool                  { return h.n.refreshTopics() }
 func (h replicaHost) Connected(identity string) bool       { return h.n.connected(identity) }
 func (h replicaHost) Wake()                                { h.n.catalog.Wake() }
-func (h replicaHost) Room(m *raftgroup.Member) error       { return h.n.room.forRecords(m.Servers) }
+func (h replicaHost) Room(m *raftgroup.Member) error       { return h.n.room.ForRecords(m.Servers) }
 func (h replicaHost) SyncDir(dir string) error             { return h.n.lost(syncDir(dir)) }
 func (h replicaHost) Awake() time.Time                     { return h.n.election.Awake() }
 func (h replicaHost) HandOver(m *raftgroup.Member) error   { return h.n.handOver(m) }

@@ -7,7 +7,9 @@ import (
 
 	"github.com/hashicorp/raft"
 
+	"github.com/trimaran-io/trimaran/cluster/calls"
 	"github.com/trimaran-io/trimaran/cluster/catalog"
+	"github.com/trimaran-io/trimaran/cluster/diskroom"
 	"github.com/trimaran-io/trimaran/cluster/election"
 	"github.com/trimaran-io/trimaran/cluster/raftgroup"
 	"github.com/trimaran-io/trimaran/cluster/replica"
@@ -31,11 +33,11 @@ func (n *Node) wire() {
 		},
 	})
 	n.groups = route.NewGroups(n.router, n.createGroupShards)
-	n.room = n.fullDisks()
+	n.room = n.newDiskRoom()
 	standings := standings{
 		self:  n.identity,
 		gone:  func(identity string) bool { return n.election.Gone(identity) },
-		hangs: n.room.hangs.Load,
+		hangs: n.room.Hangs,
 	}
 	n.failover = newFailover(failoverConfig{
 		standings: standings,
@@ -77,6 +79,25 @@ func (n *Node) wire() {
 	n.server = n.answers()
 }
 
+// newDiskRoom gives what the node knows of room on disks.
+func (n *Node) newDiskRoom() *diskroom.Room {
+	return diskroom.New(diskroom.Config{
+		Full: n.logs.Full,
+		Others: func() (identities []string) {
+			for _, node := range n.Topics().Nodes() {
+				if identity := node.Identity(); identity != n.identity && n.connected(identity) {
+					identities = append(identities, identity)
+				}
+			}
+			return identities
+		},
+		Tell: func(ctx context.Context, identity string, full bool) error {
+			_, err := calls.Full.Ask(ctx, n.caller, identity, full)
+			return err
+		},
+	})
+}
+
 // linkLater is the node's link, which calls back before it is known here.
 type linkLater struct{ n *Node }
 
@@ -92,7 +113,7 @@ func (l linkLater) SuspectedBy(identity string) (suspects []string, known bool) 
 func (n *Node) newLeaderships() *leaderships {
 	return newLeaderships(leadershipsConfig{
 		nodeID: n.nodeID, logger: n.logger, steady: cmp.Or(n.cfg.steadyFor, defaultSteadyFor), balance: !n.cfg.NoAutoBalance,
-		topics: n.Topics, connected: n.connected, full: n.logs.Full, saysFull: n.room.saysFull,
+		topics: n.Topics, connected: n.connected, full: n.logs.Full, saysFull: n.room.SaysFull,
 		led: func() map[fsm.PartitionID]fsm.Term {
 			led := map[fsm.PartitionID]fsm.Term{}
 			for _, r := range n.runningReplicas() {
@@ -139,7 +160,7 @@ func (n *Node) newStuckGroups() *stuckGroups {
 				}
 			}
 		},
-		hangs: n.room.hangs.Store,
+		hangs: n.room.SetHangs,
 	})
 }
 
