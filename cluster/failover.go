@@ -396,3 +396,10 @@ func expire(r *raft.Raft, heartbeat time.Duration) error {
 	config.HeartbeatTimeout = heartbeat - heartbeat/1000
 	return r.ReloadConfig(config)
 }
+
+func boolInt(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
+}

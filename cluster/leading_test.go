@@ -4,12 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"slices"
 	"sync"
 	"testing"
 	"time"
-
-	"github.com/hashicorp/raft"
 
 	"github.com/trimaran-io/trimaran/fsm"
 )
@@ -190,100 +187,5 @@ func TestAGroupIsStuckWhenItsAppendDoesNotEnd(t *testing.T) {
 	turn(stuckTick)
 	if hangs || (g.stuck != 0 && g.stuck == g.count) {
 		t.Error("it still hangs")
-	}
-}
-
-// seen is a member and a replica as health sees them.
-type seen struct {
-	led     string
-	voters  []string
-	hangs   bool
-	denied  bool
-	barrier bool // it is past it
-	known   bool // a leader was
-}
-
-func (s *seen) Leader() (string, uint64) { return s.led, 1 }
-func (s *seen) Servers() (out []raft.Server, err error) {
-	for _, v := range s.voters {
-		out = append(out, raft.Server{ID: raft.ServerID(v)})
-	}
-	return out, nil
-}
-func (s *seen) Stuck() bool          { return s.hangs }
-func (s *seen) member() seenMember   { return s }
-func (s *seen) thinksItLeads() bool  { return s.led == "n1.00000000" }
-func (s *seen) servesAsLeader() bool { return s.barrier }
-func (s *seen) WasLed() bool         { return s.known }
-
-// reached are the nodes that are there beside n1.
-type reached []string
-
-func (r reached) Connected(identity string) bool {
-	return identity == "n1.00000000" || slices.Contains(r, identity)
-}
-
-func (r reached) Here(view *fsm.Topics) map[fsm.NodeID]bool {
-	here := map[fsm.NodeID]bool{}
-	for _, node := range view.Nodes() {
-		if r.Connected(node.Identity()) {
-			here[node.ID] = true
-		}
-	}
-	return here
-}
-
-func (r reached) MajorityHere(servers []raft.Server) bool {
-	there := 0
-	for _, s := range servers {
-		there += boolInt(r.Connected(string(s.ID)))
-	}
-	return there > len(servers)/2
-}
-
-// TestWhatIsOffline is what has no leader that this node can rely on.
-func TestWhatIsOffline(t *testing.T) {
-	const n1, n2, n3 = "n1.00000000", "n2.00000000", "n3.00000000"
-	all := []string{n1, n2, n3}
-	view, topic := threeNodes(t)
-	for what, test := range map[string]struct {
-		there  reached
-		r      *seen // nil: no replica is here
-		online bool
-	}{
-		"led by one that is there":            {reached{n2}, &seen{led: n2, voters: all}, true},
-		"led by one that is gone":             {reached{n3}, &seen{led: n2, voters: all}, false},
-		"led by one that denies it":           {reached{n2, n3}, &seen{led: n2, voters: all, denied: true}, false},
-		"led here":                            {reached{n2}, &seen{led: n1, voters: all, barrier: true}, true},
-		"led here, not past the barrier":      {reached{n2}, &seen{led: n1, voters: all}, false},
-		"led here, without a majority":        {reached{}, &seen{led: n1, voters: all, barrier: true}, false},
-		"led by nobody":                       {reached{n2, n3}, &seen{voters: all}, false},
-		"no replica here, a majority there":   {reached{n2, n3}, nil, true},
-		"no replica here, one of three there": {reached{n2}, nil, false},
-		"the disk here hangs":                 {reached{n2, n3}, &seen{led: n1, voters: all, hangs: true}, true},
-		"no vote here":                        {reached{n2, n3}, &seen{voters: []string{n2, n3}}, true},
-	} {
-		h := &health{self: n1, nodeID: "n1", presence: test.there, topics: func() *fsm.Topics { return view },
-			catalogHere: func() seenMember { return nil },
-			replica: func(fsm.PartitionID) seenReplica {
-				if test.r == nil {
-					return nil
-				}
-				return test.r
-			},
-			broken: func(fsm.PartitionID) bool { return false },
-			denied: func(m seenMember) bool { return m.(*seen).denied },
-		}
-		p, _ := view.Partition(fsm.PartitionID{Topic: topic})
-		if online := h.online(fsm.PartitionID{Topic: topic}, p, test.there.Here(view)); online != test.online {
-			t.Errorf("%s: online %v", what, online)
-		}
-		if err := h.serves(); (err == nil) != (test.online && len(test.there) > 0) {
-			t.Errorf("%s: %v", what, err)
-		}
-		short := h.shortcomings()
-		if want := boolInt(test.r == nil) * 2; short.closed != want {
-			t.Errorf("%s: %+v", what, short)
-		}
 	}
 }

@@ -13,9 +13,8 @@
 //	presence.go    who is there (package liveness)
 //	failover.go    groups without a leader elect; handover.go gives leaderships away, leaders.go says
 //	               which, stuck.go those of groups whose disk hangs
-//	health.go      what is offline or short of replicas; status.go shows it
 //	reconcile.go   has the replicas run that the catalog says should be here
-//	cataloghost.go, replicahost.go, forming.go: what those parts need of the node
+//	cataloghost.go, replicahost.go, statushere.go, forming.go: what those parts need of the node
 //
 // Node has no lock: what changes belongs to the parts, each of which says beside its lock what may
 // be done under it. None of them calls another one while it holds its own.
@@ -46,6 +45,7 @@ import (
 	"github.com/trimaran-io/trimaran/cluster/raftlog/vfs"
 	"github.com/trimaran-io/trimaran/cluster/replica"
 	"github.com/trimaran-io/trimaran/cluster/route"
+	"github.com/trimaran-io/trimaran/cluster/status"
 	"github.com/trimaran-io/trimaran/fsm"
 )
 
@@ -73,7 +73,8 @@ type Node struct {
 	router    *route.Router   // from a partition to its leader
 	groups    *route.Groups   // from a consumer group to its coordinator
 	room      *diskroom.Room
-	health    *health
+	health    *status.Health
+	overview  *status.Overview
 	handovers *handovers
 	wired     chan struct{} // closed when link and gossip are there: the link is called by others before
 	catalog   *catalog.Catalog
@@ -123,7 +124,7 @@ func Start(cfg Config) (_ *Node, err error) {
 		}
 	}
 	if cfg.Registry != nil {
-		if err := cfg.Registry.Register(collector{n}); err != nil {
+		if err := cfg.Registry.Register(status.Collector{Health: n.health}); err != nil {
 			return nil, err
 		}
 	}

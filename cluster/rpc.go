@@ -11,8 +11,6 @@ import (
 )
 
 type (
-	nodeReport    = calls.NodeReport
-	replicaReport = calls.ReplicaReport
 	standing      = calls.Standing
 )
 
@@ -29,7 +27,7 @@ func (n *Node) answers() *calls.Server {
 	calls.Handle(s, calls.Survey, n.failover.answer)
 	calls.Handle(s, calls.Stand, n.failover.told)
 	calls.Handle(s, calls.Full, n.room.Heard)
-	calls.Handle(s, calls.ReplicaStatus, func(context.Context, string, calls.Nothing) (calls.NodeReport, error) { return n.report(), nil })
+	calls.Handle(s, calls.ReplicaStatus, func(context.Context, string, calls.Nothing) (calls.NodeReport, error) { return n.overview.Report(), nil })
 	calls.Handle(s, calls.Relay, func(ctx context.Context, from string, q calls.RelayRequest) ([]byte, error) {
 		return n.caller.Relay(ctx, from, q)
 	})

@@ -10,6 +10,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	"github.com/trimaran-io/trimaran/cluster/raftgroup"
+	"github.com/trimaran-io/trimaran/cluster/status"
 )
 
 const (
@@ -73,7 +74,7 @@ func (n *Node) stop() error {
 	}
 	err = errors.Join(err, n.gossip.Close(), n.link.Close(), n.stable.Close(), n.logs.Close(), n.dir.Close())
 	if n.cfg.Registry != nil {
-		n.cfg.Registry.Unregister(collector{n})
+		n.cfg.Registry.Unregister(status.Collector{Health: n.health})
 	}
 	n.logger.Info("node stopped")
 	return err

@@ -110,6 +110,14 @@ func (n *Node) DeleteTopicByID(ctx context.Context, id fsm.TopicID) error {
 	return n.catalog.DeleteTopic(ctx, topic)
 }
 
+// Status is status.Overview.Status.
+func (n *Node) Status(ctx context.Context) (*admin.Status, error) { return n.overview.Status(ctx) }
+
+// CheckReplicas is status.Overview.CheckReplicas.
+func (n *Node) CheckReplicas(ctx context.Context, id fsm.PartitionID, from fsm.Offset) (*admin.PartitionCheck, error) {
+	return n.overview.CheckReplicas(ctx, id, from)
+}
+
 // createGroupShards returns when the catalog here has the shards of consumer groups.
 func (n *Node) createGroupShards(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, createShardsTimeout)

@@ -12,8 +12,8 @@ import (
 	"github.com/trimaran-io/trimaran/cluster/diskroom"
 	"github.com/trimaran-io/trimaran/cluster/election"
 	"github.com/trimaran-io/trimaran/cluster/raftgroup"
-	"github.com/trimaran-io/trimaran/cluster/replica"
 	"github.com/trimaran-io/trimaran/cluster/route"
+	"github.com/trimaran-io/trimaran/cluster/status"
 	"github.com/trimaran-io/trimaran/fsm"
 )
 
@@ -56,26 +56,13 @@ func (n *Node) wire() {
 		connected: n.connected,
 		follows:   func(identity, group string, term uint64) bool { return n.election.Follows(identity, group, term) },
 	}
-	n.health = &health{
-		self: n.identity, nodeID: n.nodeID, presence: n.nodes, topics: n.Topics,
-		catalogHere: func() seenMember {
-			if g := n.catalog.Member(); g != nil {
-				return g
-			}
-			return nil
-		},
-		replica: func(id fsm.PartitionID) seenReplica {
-			if r := n.replica(id); r != nil {
-				return replicaSeen{r, n.identity}
-			}
-			return nil
-		},
-		broken: func(id fsm.PartitionID) bool { return n.replicas.WhyBroken(id) != nil },
-		denied: func(m seenMember) bool {
-			g, ok := m.(*raftgroup.Member)
-			return ok && unled(g)
-		},
-	}
+	here := seenHere{n.identity, n.catalog, n.replicas, n.logs}
+	n.health = &status.Health{Self: n.identity, NodeID: n.nodeID, Presence: n.nodes, Here: here}
+	n.overview = status.New(status.Config{
+		Self: n.identity, Here: here, Caller: n.caller, ClusterID: n.ClusterID,
+		Waiting: func() string { return n.formation.Waiting() }, Members: n.nodes.Members,
+		CatchUp: n.catalog.CatchUp, CaughtUp: n.catalog.CaughtUp, Digest: here.digest,
+	})
 	n.server = n.answers()
 }
 
@@ -220,24 +207,4 @@ func (n *Node) handOver(g *raftgroup.Member) error { return n.handovers.handOver
 
 func (n *Node) handOverTo(g *raftgroup.Member, suitable func(identity string) bool) error {
 	return n.handovers.handOverTo(g, suitable)
-}
-
-// replicaSeen is a replica as health sees it.
-type replicaSeen struct {
-	*replica.Replica
-	self string
-}
-
-// The methods implement seenReplica.
-
-func (r replicaSeen) member() seenMember { return r.Member }
-
-func (r replicaSeen) thinksItLeads() bool {
-	h, _ := r.Leader()
-	return h.Identity == r.self
-}
-
-func (r replicaSeen) servesAsLeader() bool {
-	_, err := r.Leads()
-	return err == nil
 }
