@@ -9,6 +9,7 @@ import (
 
 	"github.com/trimaran-io/trimaran/cluster/catalog"
 	"github.com/trimaran-io/trimaran/cluster/election"
+	"github.com/trimaran-io/trimaran/cluster/leading"
 	"github.com/trimaran-io/trimaran/cluster/raftgroup"
 	"github.com/trimaran-io/trimaran/cluster/raftlink"
 	"github.com/trimaran-io/trimaran/coordinator"
@@ -45,7 +46,7 @@ func (h catalogHost) Elsewhere(leader string, voters []string) (identity string,
 
 // HandOver implements catalog.Host.
 func (h catalogHost) HandOver(m *raftgroup.Member, suitable func(identity string) bool) error {
-	return h.n.handOverTo(m, suitable)
+	return h.n.handovers.GiveTo(leading.Of(m), suitable)
 }
 
 // Members implements catalog.Host.

@@ -11,8 +11,6 @@
 //	route.go       what clients ask goes to package route; topics.go: to the catalog
 //	rpc.go         what other nodes ask (package calls) is answered by which part
 //	presence.go    who is there (package liveness)
-//	failover.go    groups without a leader elect; handover.go gives leaderships away, leaders.go says
-//	               which, stuck.go those of groups whose disk hangs
 //	reconcile.go   has the replicas run that the catalog says should be here
 //	cataloghost.go, replicahost.go, statushere.go, forming.go: what those parts need of the node
 //
@@ -36,6 +34,7 @@ import (
 	"github.com/trimaran-io/trimaran/cluster/election"
 	"github.com/trimaran-io/trimaran/cluster/formation"
 	"github.com/trimaran-io/trimaran/cluster/identity"
+	"github.com/trimaran-io/trimaran/cluster/leading"
 	"github.com/trimaran-io/trimaran/cluster/link"
 	"github.com/trimaran-io/trimaran/cluster/liveness"
 	"github.com/trimaran-io/trimaran/cluster/membership"
@@ -75,12 +74,12 @@ type Node struct {
 	room      *diskroom.Room
 	health    *status.Health
 	overview  *status.Overview
-	handovers *handovers
+	handovers *leading.Handovers
 	wired     chan struct{} // closed when link and gossip are there: the link is called by others before
 	catalog   *catalog.Catalog
 	initial   *catalog.InitialTopics
 	replicas  *replica.Set
-	failover  *failover
+	failover  *leading.Failover
 
 	ctx    context.Context // ends when the node stops
 	cancel context.CancelFunc
@@ -135,7 +134,7 @@ func Start(cfg Config) (_ *Node, err error) {
 			n.fail(err)
 		}
 	})
-	n.done.Go(func() { n.failover.run(n.ctx) })
+	n.done.Go(func() { n.failover.Run(n.ctx) })
 	return n, nil
 }
 
@@ -188,7 +187,7 @@ func (n *Node) listen(undo *[]func()) error {
 	})
 	n.election = election.New(n.link, rafts, election.Config{
 		HeartbeatTimeout: n.cfg.HeartbeatTimeout,
-		OnOrphans:        n.failover.noticed,
+		OnOrphans:        n.failover.Noticed,
 	})
 	n.link.Start()
 	*undo = append(*undo, func() { n.link.Close() })
@@ -227,8 +226,8 @@ func (n *Node) run() {
 	}
 	n.done.Go(n.createInitialTopics)
 	n.done.Go(func() { n.room.Run(n.ctx) })
-	n.done.Go(func() { n.newLeaderships().run(n.ctx) })
-	n.done.Go(func() { n.newStuckGroups().run(n.ctx) })
+	n.done.Go(func() { n.newPreferred().Run(n.ctx) })
+	n.done.Go(func() { n.newStuckGroups().Run(n.ctx) })
 	n.done.Go(func() { n.catalog.Run(n.ctx) })
 	n.done.Go(func() { n.catalog.Plan(n.ctx) })
 	n.replicas.Run()

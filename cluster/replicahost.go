@@ -9,6 +9,7 @@ import (
 
 	"github.com/trimaran-io/trimaran/cluster/calls"
 	"github.com/trimaran-io/trimaran/cluster/election"
+	"github.com/trimaran-io/trimaran/cluster/leading"
 	"github.com/trimaran-io/trimaran/cluster/raftgroup"
 	"github.com/trimaran-io/trimaran/cluster/raftlink"
 	"github.com/trimaran-io/trimaran/cluster/raftlog"
@@ -58,10 +59,10 @@ func (h replicaHost) Wake()                                { h.n.catalog.Wake() 
 func (h replicaHost) Room(m *raftgroup.Member) error       { return h.n.room.ForRecords(m.Servers) }
 func (h replicaHost) SyncDir(dir string) error             { return h.n.lost(syncDir(dir)) }
 func (h replicaHost) Awake() time.Time                     { return h.n.election.Awake() }
-func (h replicaHost) HandOver(m *raftgroup.Member) error   { return h.n.handOver(m) }
+func (h replicaHost) HandOver(m *raftgroup.Member) error   { return h.n.handovers.Give(leading.Of(m)) }
 
 func (h replicaHost) HandOverTo(m *raftgroup.Member, suitable func(identity string) bool) error {
-	return h.n.handOverTo(m, suitable)
+	return h.n.handovers.GiveTo(leading.Of(m), suitable)
 }
 
 // Opened implements ReplicaHost: the replica knows who leads.

@@ -162,7 +162,7 @@ func (n *Node) answerWho(ctx context.Context, group string) error {
 	tick := time.NewTicker(retryPause)
 	defer tick.Stop()
 	for {
-		g := n.groupNamed(group)
+		g := n.memberNamed(group)
 		if g == nil {
 			return errNotLeader{}
 		}

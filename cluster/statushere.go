@@ -7,7 +7,7 @@ import (
 
 	"github.com/trimaran-io/trimaran/cluster/calls"
 	"github.com/trimaran-io/trimaran/cluster/catalog"
-	"github.com/trimaran-io/trimaran/cluster/election"
+	"github.com/trimaran-io/trimaran/cluster/leading"
 	"github.com/trimaran-io/trimaran/cluster/raftgroup"
 	"github.com/trimaran-io/trimaran/cluster/raftlog"
 	"github.com/trimaran-io/trimaran/cluster/replica"
@@ -72,8 +72,7 @@ type seenMember struct{ *raftgroup.Member }
 
 // Denied implements status.Member.
 func (m seenMember) Denied() bool {
-	t, ok := m.Transport.(*election.Member)
-	return ok && t.Unled()
+	return leading.Of(m.Member).Unled()
 }
 
 // Leads implements status.CatalogMember.

@@ -11,6 +11,7 @@ import (
 	"github.com/trimaran-io/trimaran/cluster/catalog"
 	"github.com/trimaran-io/trimaran/cluster/diskroom"
 	"github.com/trimaran-io/trimaran/cluster/election"
+	"github.com/trimaran-io/trimaran/cluster/leading"
 	"github.com/trimaran-io/trimaran/cluster/raftgroup"
 	"github.com/trimaran-io/trimaran/cluster/route"
 	"github.com/trimaran-io/trimaran/cluster/status"
@@ -34,27 +35,27 @@ func (n *Node) wire() {
 	})
 	n.groups = route.NewGroups(n.router, n.createGroupShards)
 	n.room = n.newDiskRoom()
-	standings := standings{
-		self:  n.identity,
-		gone:  func(identity string) bool { return n.election.Gone(identity) },
-		hangs: n.room.Hangs,
+	standings := leading.Standings{
+		Self:  n.identity,
+		Gone:  func(identity string) bool { return n.election.Gone(identity) },
+		Hangs: n.room.Hangs,
 	}
-	n.failover = newFailover(failoverConfig{
-		standings: standings,
-		heartbeat: n.cfg.HeartbeatTimeout,
-		logger:    n.logger,
-		caller:    n.caller,
-		watch:     func(identities []string) { n.election.Watch(identities) },
-		others:    n.electorate,
-		group:     n.groupNamed,
+	n.failover = leading.NewFailover(leading.FailoverConfig{
+		Standings: standings,
+		Heartbeat: n.cfg.HeartbeatTimeout,
+		Logger:    n.logger,
+		Caller:    n.caller,
+		Watch:     func(identities []string) { n.election.Watch(identities) },
+		Others:    n.electorate,
+		Group:     n.groupNamed,
 	})
-	n.handovers = &handovers{
-		standings: standings,
-		stopped:   n.ctx,
-		logger:    n.logger,
-		caller:    n.caller,
-		connected: n.connected,
-		follows:   func(identity, group string, term uint64) bool { return n.election.Follows(identity, group, term) },
+	n.handovers = &leading.Handovers{
+		Standings: standings,
+		Stopped:   n.ctx,
+		Logger:    n.logger,
+		Caller:    n.caller,
+		Connected: n.connected,
+		Follows:   func(identity, group string, term uint64) bool { return n.election.Follows(identity, group, term) },
 	}
 	here := seenHere{n.identity, n.catalog, n.replicas, n.logs}
 	n.health = &status.Health{Self: n.identity, NodeID: n.nodeID, Presence: n.nodes, Here: here}
@@ -96,12 +97,12 @@ func (l linkLater) SuspectedBy(identity string) (suspects []string, known bool) 
 	return l.n.election.SuspectedBy(identity)
 }
 
-// leads gives leadershipsConfig and its loop.
-func (n *Node) newLeaderships() *leaderships {
-	return newLeaderships(leadershipsConfig{
-		nodeID: n.nodeID, logger: n.logger, steady: cmp.Or(n.cfg.steadyFor, defaultSteadyFor), balance: !n.cfg.NoAutoBalance,
-		topics: n.Topics, connected: n.connected, full: n.logs.Full, saysFull: n.room.SaysFull,
-		led: func() map[fsm.PartitionID]fsm.Term {
+// newPreferred gives away what others should lead.
+func (n *Node) newPreferred() *leading.Preferred {
+	return leading.NewPreferred(leading.PreferredConfig{
+		NodeID: n.nodeID, Logger: n.logger, Steady: cmp.Or(n.cfg.steadyFor, leading.DefaultSteadyFor), Balance: !n.cfg.NoAutoBalance,
+		Topics: n.Topics, Connected: n.connected, Full: n.logs.Full, SaysFull: n.room.SaysFull,
+		Led: func() map[fsm.PartitionID]fsm.Term {
 			led := map[fsm.PartitionID]fsm.Term{}
 			for _, r := range n.runningReplicas() {
 				if p, err := r.Leads(); err == nil {
@@ -110,54 +111,47 @@ func (n *Node) newLeaderships() *leaderships {
 			}
 			return led
 		},
-		give: func(id fsm.PartitionID, suitable func(identity string) bool) error {
+		Give: func(id fsm.PartitionID, suitable func(identity string) bool) error {
 			r := n.replica(id)
 			if r == nil {
 				return errNotLeader{}
 			}
-			return n.handOverTo(r.Member, suitable)
+			return n.handovers.GiveTo(leading.Of(r.Member), suitable)
 		},
-		giveCatalog: func(suitable func(identity string) bool) error {
+		GiveCatalog: func(suitable func(identity string) bool) error {
 			if g := n.catalog.Member(); g != nil && g.Raft.State() == raft.Leader {
-				return n.handOverTo(g, suitable)
+				return n.handovers.GiveTo(leading.Of(g), suitable)
 			}
 			return nil
 		},
 	})
 }
 
-func (n *Node) newStuckGroups() *stuckGroups {
-	return newStuckGroups(stuckConfig{
-		logger: n.logger,
-		groups: func() (all []stallable) {
-			for _, g := range n.runningGroups() {
-				all = append(all, g)
-			}
-			return all
-		},
-		name:  func(g stallable) string { return g.(*raftgroup.Member).Name },
-		leads: func(g stallable) bool { return g.(*raftgroup.Member).Raft.State() == raft.Leader },
-		offer: func(g stallable) {
-			if !n.handovers.offer(g.(*raftgroup.Member)) {
+func (n *Node) newStuckGroups() *leading.StuckGroups {
+	return leading.NewStuckGroups(leading.StuckConfig{
+		Logger: n.logger,
+		Groups: n.runningGroups,
+		Offer: func(g leading.Member) {
+			if !n.handovers.Offer(g) {
 				return
 			}
 			for _, r := range n.runningReplicas() {
-				if stallable(r.Member) == g {
+				if leading.Of(r.Member) == g {
 					r.Abandon()
 				}
 			}
 		},
-		hangs: n.room.SetHangs,
+		Hangs: n.room.SetHangs,
 	})
 }
 
 // runningGroups are the groups of the replicas that run here, and the catalog's.
-func (n *Node) runningGroups() (groups []*raftgroup.Member) {
+func (n *Node) runningGroups() (groups []leading.Member) {
 	for _, r := range n.runningReplicas() {
-		groups = append(groups, r.Member)
+		groups = append(groups, leading.Of(r.Member))
 	}
 	if g := n.catalog.Member(); g != nil {
-		groups = append(groups, g)
+		groups = append(groups, leading.Of(g))
 	}
 	return groups
 }
@@ -167,7 +161,7 @@ func (n *Node) vouch(g *raftgroup.Member) {
 	if t, ok := g.Transport.(*election.Member); ok {
 		t.Vouch(g.Raft)
 	}
-	n.failover.poke()
+	n.failover.Poke()
 }
 
 // electorate gives the nodes whose death matters here: those of the catalog, and of
@@ -188,8 +182,8 @@ func (n *Node) electorate() []string {
 	return slices.Compact(out)
 }
 
-// groupNamed gives a group that runs here, nil if there is none.
-func (n *Node) groupNamed(name string) *raftgroup.Member {
+// memberNamed gives the member of a group that runs here, nil if there is none.
+func (n *Node) memberNamed(name string) *raftgroup.Member {
 	if name == catalog.Group {
 		return n.catalog.Member()
 	}
@@ -203,8 +197,10 @@ func (n *Node) groupNamed(name string) *raftgroup.Member {
 	return nil
 }
 
-func (n *Node) handOver(g *raftgroup.Member) error { return n.handovers.handOver(g) }
-
-func (n *Node) handOverTo(g *raftgroup.Member, suitable func(identity string) bool) error {
-	return n.handovers.handOverTo(g, suitable)
+// groupNamed is memberNamed for package leading.
+func (n *Node) groupNamed(name string) leading.Member {
+	if m := n.memberNamed(name); m != nil {
+		return leading.Of(m)
+	}
+	return nil
 }

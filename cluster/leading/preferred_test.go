@@ -1,4 +1,4 @@
-package cluster
+package leading
 
 import (
 	"errors"
@@ -49,17 +49,17 @@ type leading struct {
 	stays bool
 }
 
-func (l *leading) of(view *fsm.Topics, topic fsm.TopicID) *leaderships {
-	return newLeaderships(leadershipsConfig{
-		nodeID: "n1", logger: slog.New(slog.DiscardHandler), steady: time.Minute, balance: true,
-		topics:    func() *fsm.Topics { return view },
-		connected: func(identity string) bool { return l.there[identity] },
-		full:      func() bool { return l.full },
-		saysFull:  func(identity string) bool { return identity == "n2.00000000" && l.full },
-		led: func() map[fsm.PartitionID]fsm.Term {
+func (l *leading) of(view *fsm.Topics, topic fsm.TopicID) *Preferred {
+	return NewPreferred(PreferredConfig{
+		NodeID: "n1", Logger: slog.New(slog.DiscardHandler), Steady: time.Minute, Balance: true,
+		Topics:    func() *fsm.Topics { return view },
+		Connected: func(identity string) bool { return l.there[identity] },
+		Full:      func() bool { return l.full },
+		SaysFull:  func(identity string) bool { return identity == "n2.00000000" && l.full },
+		Led: func() map[fsm.PartitionID]fsm.Term {
 			return map[fsm.PartitionID]fsm.Term{{Topic: topic, Partition: 0}: 3, {Topic: topic, Partition: 1}: 3}
 		},
-		give: func(id fsm.PartitionID, suitable func(string) bool) error {
+		Give: func(id fsm.PartitionID, suitable func(string) bool) error {
 			l.mu.Lock()
 			defer l.mu.Unlock()
 			for _, identity := range []string{"n1.00000000", "n2.00000000", "n3.00000000"} {
@@ -73,7 +73,7 @@ func (l *leading) of(view *fsm.Topics, topic fsm.TopicID) *leaderships {
 			}
 			return nil
 		},
-		giveCatalog: func(func(string) bool) error { return nil },
+		GiveCatalog: func(func(string) bool) error { return nil },
 	})
 }
 
@@ -134,58 +134,4 @@ func TestALeaderWithAFullDiskGivesAway(t *testing.T) {
 	l.wants(t, "asked in vain", map[int32]string{})
 	all.turn(now.Add(fullRetry))
 	l.wants(t, "again", map[int32]string{0: "n3.00000000", 1: "n3.00000000"})
-}
-
-// stalled counts appends begun and ended.
-type stalled struct{ count, stuck uint64 }
-
-func (s *stalled) Appending() uint64      { return s.count * (s.count % 2) }
-func (s *stalled) SetStuck(append uint64) { s.stuck = append }
-
-// TestAGroupIsStuckWhenItsAppendDoesNotEnd in turns that came in time, and its leadership is
-// offered again and again.
-func TestAGroupIsStuckWhenItsAppendDoesNotEnd(t *testing.T) {
-	g := &stalled{}
-	offered := make(chan stallable, 10)
-	hangs := false
-	s := newStuckGroups(stuckConfig{
-		logger: slog.New(slog.DiscardHandler),
-		groups: func() []stallable { return []stallable{g} },
-		name:   func(stallable) string { return "g" },
-		leads:  func(stallable) bool { return true },
-		offer:  func(g stallable) { offered <- g },
-		hangs:  func(is bool) { hangs = is },
-	})
-	now := time.Now()
-	turn := func(after time.Duration) {
-		now = now.Add(after)
-		s.turn(now)
-		s.offers.Wait()
-	}
-	turn(0)
-	turn(stuckTick)
-	g.count++ // an append begins
-	turn(stuckTick)
-	turn(time.Minute) // the process stood still
-	turn(stuckTick)
-	if hangs || (g.stuck != 0 && g.stuck == g.count) || len(offered) > 0 {
-		t.Error("stuck too early")
-	}
-	turn(stuckTick)
-	if !hangs || !(g.stuck != 0 && g.stuck == g.count) || len(offered) != 1 {
-		t.Errorf("after %d turns: hangs %v, offered %d times", stuckTicks, hangs, len(offered))
-	}
-	turn(stuckTick)
-	if len(offered) != 1 {
-		t.Error("offered again at once")
-	}
-	turn(stuckTick)
-	if len(offered) != 2 {
-		t.Error("not offered again")
-	}
-	g.count++ // it ends
-	turn(stuckTick)
-	if hangs || (g.stuck != 0 && g.stuck == g.count) {
-		t.Error("it still hangs")
-	}
 }
