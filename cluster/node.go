@@ -108,10 +108,11 @@ func Start(cfg Config) (_ *Node, err error) {
 	if err := n.openFiles(&undo); err != nil {
 		return nil, err
 	}
-	n.catalog = catalog.New(n.catalogConfig())
+	catalogs, replicas := &catalogHost{}, &replicaHost{}
+	n.catalog = catalog.New(n.catalogConfig(catalogs))
 	n.initial = n.newInitialTopics()
-	n.replicas = replica.New(n.ctx, n.replicaConfig())
-	n.wire()
+	n.replicas = replica.New(n.ctx, n.replicaConfig(replicas))
+	n.wire(catalogs, replicas)
 	if err := n.listen(&undo); err != nil {
 		return nil, err
 	}
@@ -288,10 +289,6 @@ func (n *Node) isWired() bool {
 	default:
 		return false
 	}
-}
-
-func (n *Node) transport(group string) raftgroup.Transport {
-	return n.election.Open(group)
 }
 
 func (n *Node) partitionDir(id fsm.PartitionID) string {

@@ -8,6 +8,7 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"github.com/trimaran-io/trimaran/cluster/catalog"
 	"github.com/trimaran-io/trimaran/cluster/replica"
 	"github.com/trimaran-io/trimaran/cluster/route"
 	"github.com/trimaran-io/trimaran/coordinator"
@@ -24,15 +25,18 @@ const (
 	retryPause     = route.RetryPause
 )
 
-// routed is the node as package route sees it.
-type routed struct{ n *Node }
+// routed is what runs here as package route sees it.
+type routed struct {
+	catalog  *catalog.Catalog
+	replicas *replica.Set
+}
 
 // Topics implements route.Host.
-func (h routed) Topics() *fsm.Topics { return h.n.Topics() }
+func (h routed) Topics() *fsm.Topics { return h.catalog.View() }
 
-// Guide implements route.Host.
+// Guide implements route.Host: a replica that hangs hears of nobody.
 func (h routed) Guide(id fsm.PartitionID) route.Guide {
-	if r := h.n.guide(id); r != nil {
+	if r := h.replicas.Replica(id); r != nil && !r.Member.Stuck() {
 		return r
 	}
 	return nil
@@ -40,12 +44,12 @@ func (h routed) Guide(id fsm.PartitionID) route.Guide {
 
 // Broken implements route.Host.
 func (h routed) Broken(id fsm.PartitionID) error {
-	return replica.DamageOf(h.n.replicas.WhyBroken(id))
+	return replica.DamageOf(h.replicas.WhyBroken(id))
 }
 
 // Records implements route.Host.
 func (h routed) Records(id fsm.PartitionID) route.Records {
-	if r := h.n.records(id); r != nil {
+	if r := h.replicas.Records(id); r != nil {
 		return r
 	}
 	return nil
@@ -53,32 +57,10 @@ func (h routed) Records(id fsm.PartitionID) route.Records {
 
 // Coordinator implements route.Host.
 func (h routed) Coordinator(id fsm.PartitionID) route.Coordinator {
-	if s := h.n.shard(id); s != nil {
+	if s := h.replicas.Shard(id); s != nil {
 		return s
 	}
 	return nil
-}
-
-// guide gives the replica here that knows who leads a partition, nil if there is none: one that
-// hangs hears of nobody.
-func (n *Node) guide(id fsm.PartitionID) *replica.Replica {
-	if r := n.replica(id); r != nil && !r.Member.Stuck() {
-		return r
-	}
-	return nil
-}
-
-// atLeader is route.Router.AtLeader with the replica that leads, nil if it is another node's.
-func (n *Node) atLeader(ctx context.Context, id fsm.PartitionID, hold time.Duration, try func(ctx context.Context, h hint, local *replica.Replica) error) error {
-	return n.router.AtLeader(ctx, id, hold, func(ctx context.Context, h hint, here bool) error {
-		if !here {
-			return try(ctx, h, nil)
-		}
-		if local := n.replica(id); local != nil {
-			return try(ctx, h, local)
-		}
-		return outcome.ErrNoLeader // it is closed this moment, or another node is mistaken
-	})
 }
 
 // Append is route.Router.Append.
@@ -145,16 +127,6 @@ func (n *Node) Coordinate(ctx context.Context, index int, client coordinator.Cli
 // awaitLeader is route.Router.AwaitLeader.
 func (n *Node) awaitLeader(ctx context.Context, id fsm.PartitionID) error {
 	return n.router.AwaitLeader(ctx, id)
-}
-
-// severed and askWho are for the catalog's group, which is no partition.
-
-func (n *Node) severed(leader string, members []string) bool {
-	return n.router.Severed(leader, members)
-}
-
-func (n *Node) askWho(group string, members []string) (hint, bool) {
-	return n.router.AskWho(group, members)
 }
 
 // answerWho answers calls.Who as soon as the member here follows a leader that it reaches.

@@ -125,9 +125,6 @@ func (n *Node) createGroupShards(ctx context.Context) error {
 	return n.catalog.CreateShards(ctx)
 }
 
-func (n *Node) awaitTopics(ctx context.Context) bool { return n.catalog.Await(ctx) }
-func (n *Node) refreshTopics() bool                  { return n.catalog.Refresh() }
-
 // newInitialTopics gives what creates the topics of the configuration.
 func (n *Node) newInitialTopics() *catalog.InitialTopics {
 	return &catalog.InitialTopics{

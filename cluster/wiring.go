@@ -12,6 +12,7 @@ import (
 	"github.com/trimaran-io/trimaran/cluster/diskroom"
 	"github.com/trimaran-io/trimaran/cluster/election"
 	"github.com/trimaran-io/trimaran/cluster/leading"
+	"github.com/trimaran-io/trimaran/cluster/link"
 	"github.com/trimaran-io/trimaran/cluster/raftgroup"
 	"github.com/trimaran-io/trimaran/cluster/route"
 	"github.com/trimaran-io/trimaran/cluster/status"
@@ -21,14 +22,14 @@ import (
 // What the parts of a node are given of each other.
 
 // wire makes the parts that know each other; what they use of the link and of gossip they use
-// later.
-func (n *Node) wire() {
+// later. The hosts are those that the catalog and the replicas were made with.
+func (n *Node) wire(catalogs *catalogHost, replicas *replicaHost) {
 	n.nodes = newPresence(n)
-	n.caller = &route.Caller{Self: n.identity, Link: linkLater{n}, Presence: n.nodes, Topics: n.Topics, Serve: func(ctx context.Context, from string, kind uint8, payload []byte) []byte {
+	n.caller = &route.Caller{Self: n.identity, Link: linkLater{func() *link.Link { return n.link }, n.pulse}, Presence: n.nodes, Topics: n.Topics, Serve: func(ctx context.Context, from string, kind uint8, payload []byte) []byte {
 		return n.server.Serve(ctx, from, kind, payload)
 	}}
 	n.router = route.New(route.Config{
-		Self: n.identity, NodeID: n.nodeID, Host: routed{n}, Caller: n.caller, Presence: n.nodes, Stopped: n.ctx,
+		Self: n.identity, NodeID: n.nodeID, Host: routed{n.catalog, n.replicas}, Caller: n.caller, Presence: n.nodes, Stopped: n.ctx,
 		Unreadable: func(id fsm.PartitionID, from fsm.Offset, err error) {
 			n.logger.Debug("a replica cannot read its log; the leader is asked instead", "partition", id, "offset", from, "error", err)
 		},
@@ -64,6 +65,15 @@ func (n *Node) wire() {
 		Waiting: func() string { return n.formation.Waiting() }, Members: n.nodes.Members,
 		CatchUp: n.catalog.CatchUp, CaughtUp: n.catalog.CaughtUp, Digest: here.digest,
 	})
+	*catalogs = catalogHost{
+		Caller: n.caller, self: n.identity, who: n.who, ending: n.ending, logger: n.logger,
+		logs: n.logs, nodes: n.nodes, router: n.router, handovers: n.handovers,
+	}
+	*replicas = replicaHost{
+		self: n.identity, catalog: n.catalog, replicas: n.replicas, ending: n.ending, room: n.room,
+		nodes: n.nodes, caller: n.caller, router: n.router, handovers: n.handovers, failover: n.failover,
+		pulse: n.pulse,
+	}
 	n.server = n.answers()
 }
 
@@ -86,16 +96,22 @@ func (n *Node) newDiskRoom() *diskroom.Room {
 	})
 }
 
-// linkLater is the node's link, which calls back before it is known here.
-type linkLater struct{ n *Node }
+// linkLater is the node's link, which calls back before it is there.
+type linkLater struct {
+	link  func() *link.Link
+	pulse func() *election.Pulse
+}
 
 func (l linkLater) Call(ctx context.Context, identity string, kind uint8, payload ...[]byte) ([]byte, error) {
-	return l.n.link.Call(ctx, identity, kind, payload...)
+	return l.link().Call(ctx, identity, kind, payload...)
 }
 
 func (l linkLater) SuspectedBy(identity string) (suspects []string, known bool) {
-	return l.n.election.SuspectedBy(identity)
+	return l.pulse().SuspectedBy(identity)
 }
+
+// pulse gives the node's signs of life, once it listens.
+func (n *Node) pulse() *election.Pulse { return n.election }
 
 // newPreferred gives away what others should lead.
 func (n *Node) newPreferred() *leading.Preferred {
@@ -156,12 +172,12 @@ func (n *Node) runningGroups() (groups []leading.Member) {
 	return groups
 }
 
-// vouch lets the peer link speak for a group that was opened.
-func (n *Node) vouch(g *raftgroup.Member) {
-	if t, ok := g.Transport.(*election.Member); ok {
-		t.Vouch(g.Raft)
+// vouch lets the peer link speak for a member that was opened, and looks whether it has a leader.
+func vouch(m *raftgroup.Member, failover *leading.Failover) {
+	if t, ok := m.Transport.(*election.Member); ok {
+		t.Vouch(m.Raft)
 	}
-	n.failover.Poke()
+	failover.Poke()
 }
 
 // electorate gives the nodes whose death matters here: those of the catalog, and of
