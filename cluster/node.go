@@ -36,7 +36,6 @@ import (
 	"github.com/trimaran-io/trimaran/cluster/identity"
 	"github.com/trimaran-io/trimaran/cluster/leading"
 	"github.com/trimaran-io/trimaran/cluster/link"
-	"github.com/trimaran-io/trimaran/cluster/liveness"
 	"github.com/trimaran-io/trimaran/cluster/membership"
 	"github.com/trimaran-io/trimaran/cluster/raftgroup"
 	"github.com/trimaran-io/trimaran/cluster/raftlink"
@@ -51,6 +50,8 @@ import (
 // Node is one running node. It answers for every partition of the cluster,
 // wherever its leader is.
 type Node struct {
+	front // what is asked of it
+
 	cfg        Config
 	logger     *slog.Logger
 	raftLogger hclog.InterceptLogger
@@ -66,19 +67,13 @@ type Node struct {
 	link      *link.Link
 	election  *election.Pulse // signs of life: who is gone, who leads
 	gossip    *membership.Gossip
-	nodes     *liveness.Nodes // who is there
-	caller    *route.Caller   // calls to other nodes
-	server    *calls.Server   // and their answers
-	router    *route.Router   // from a partition to its leader
-	groups    *route.Groups   // from a consumer group to its coordinator
+	caller    *route.Caller // calls to other nodes
+	server    *calls.Server // and their answers
 	room      *diskroom.Room
 	health    *status.Health
-	overview  *status.Overview
 	handovers *leading.Handovers
 	wired     chan struct{} // closed when link and gossip are there: the link is called by others before
-	catalog   *catalog.Catalog
 	initial   *catalog.InitialTopics
-	replicas  *replica.Set
 	failover  *leading.Failover
 
 	ctx    context.Context // ends when the node stops
@@ -94,6 +89,7 @@ type Node struct {
 func Start(cfg Config) (_ *Node, err error) {
 	cfg.setDefaults()
 	n := &Node{cfg: cfg, wired: make(chan struct{})}
+	n.defaults = cfg.TopicDefaults
 	n.ctx, n.cancel = context.WithCancel(context.Background())
 	n.ending = newEnding(n.ctx)
 	var undo []func()
