@@ -8,7 +8,7 @@
 //	node.go        what a node has, how it is started, its loops
 //	wiring.go      what the parts are given of each other
 //	config.go      Config; ready.go: when the node serves; ending.go: why it ends; shutdown.go: how
-//	route.go       what clients ask goes to package route; topics.go: to the catalog
+//	topics.go      front: what a gateway asks goes to the catalog; route.go: to package route
 //	rpc.go         what other nodes ask (package calls) is answered by which part
 //	presence.go    who is there (package liveness)
 //	reconcile.go   has the replicas run that the catalog says should be here
@@ -285,8 +285,4 @@ func (n *Node) isWired() bool {
 	default:
 		return false
 	}
-}
-
-func (n *Node) partitionDir(id fsm.PartitionID) string {
-	return n.dir.Join("partitions", id.String())
 }

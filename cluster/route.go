@@ -20,10 +20,7 @@ import (
 // What clients ask of partitions and consumer groups goes its way in package route. This file is
 // what the node has for it here.
 
-const (
-	holdLeaderless = route.HoldLeaderless
-	retryPause     = route.RetryPause
-)
+const retryPause = route.RetryPause
 
 // routed is what runs here as package route sees it.
 type routed struct {
