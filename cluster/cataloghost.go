@@ -4,54 +4,67 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 
 	"github.com/hashicorp/raft"
 
+	"github.com/trimaran-io/trimaran/cluster/calls"
 	"github.com/trimaran-io/trimaran/cluster/catalog"
 	"github.com/trimaran-io/trimaran/cluster/election"
+	"github.com/trimaran-io/trimaran/cluster/identity"
+	"github.com/trimaran-io/trimaran/cluster/leading"
+	"github.com/trimaran-io/trimaran/cluster/liveness"
 	"github.com/trimaran-io/trimaran/cluster/raftgroup"
 	"github.com/trimaran-io/trimaran/cluster/raftlink"
+	"github.com/trimaran-io/trimaran/cluster/raftlog"
+	"github.com/trimaran-io/trimaran/cluster/route"
 	"github.com/trimaran-io/trimaran/coordinator"
 )
 
 // catalogConfig gives the settings of the node's catalog.
-func (n *Node) catalogConfig() catalog.Config {
+func (n *Node) catalogConfig(host *catalogHost) catalog.Config {
 	return catalog.Config{
-		Life: n.ctx, Self: n.self(), Host: catalogHost{n}, Logger: n.logger, Forming: n.who.Forming,
+		Life: n.ctx, Self: n.self(), Host: host, Logger: n.logger, Forming: n.who.Forming,
 		DefaultPartitions: n.cfg.DefaultPartitions, DefaultReplicationFactor: n.cfg.DefaultReplicationFactor,
 		Shards: coordinator.Shards, ReplaceAfter: n.cfg.ReplaceAfter, NoAutoBalance: n.cfg.NoAutoBalance,
 	}
 }
 
-// catalogHost is the node as its catalog sees it.
-type catalogHost struct{ n *Node }
-
-func (h catalogHost) Connected(identity string) bool { return h.n.connected(identity) }
-func (h catalogHost) Fail(err error)                 { h.n.fail(err) }
-
-// Call implements calls.Caller.
-func (h catalogHost) Call(ctx context.Context, identity string, kind uint8, payload ...[]byte) ([]byte, error) {
-	return h.n.caller.Call(ctx, identity, kind, payload...)
+// catalogHost is what the catalog needs of other parts of its node. It is filled in before the
+// catalog is opened, and does not change afterwards.
+type catalogHost struct {
+	calls.Caller
+	self      string // this node's identity
+	who       *identity.Identity
+	ending    *ending
+	logger    *slog.Logger
+	logs      *raftlog.Store
+	nodes     *liveness.Nodes
+	router    *route.Router
+	handovers *leading.Handovers
 }
 
+func (h *catalogHost) Connected(identity string) bool { return h.nodes.Connected(identity) }
+func (h *catalogHost) Fail(err error)                 { h.ending.fail(err) }
+
 // Elsewhere implements catalog.Host.
-func (h catalogHost) Elsewhere(leader string, voters []string) (identity string, ok bool) {
-	if !h.n.severed(leader, voters) {
+func (h *catalogHost) Elsewhere(leader string, voters []string) (identity string, ok bool) {
+	if !h.router.Severed(leader, voters) {
 		return "", false
 	}
-	who, ok := h.n.askWho(catalog.Group, voters)
+	who, ok := h.router.AskWho(catalog.Group, voters)
 	return who.Identity, ok
 }
 
 // HandOver implements catalog.Host.
-func (h catalogHost) HandOver(m *raftgroup.Member, suitable func(identity string) bool) error {
-	return h.n.handOverTo(m, suitable)
+func (h *catalogHost) HandOver(m *raftgroup.Member, suitable func(identity string) bool) error {
+	return h.handovers.GiveTo(leading.Of(m), suitable)
 }
 
 // Members implements catalog.Host.
-func (h catalogHost) Members() (identities []string) {
-	for _, m := range h.n.nodes.Members() {
-		if m.Identity != h.n.identity && m.ClusterID == h.n.ClusterID() {
+func (h *catalogHost) Members() (identities []string) {
+	for _, m := range h.nodes.Members() {
+		if m.Identity != h.self && m.ClusterID == h.who.ClusterID() {
 			identities = append(identities, m.Identity)
 		}
 	}
@@ -60,9 +73,9 @@ func (h catalogHost) Members() (identities []string) {
 
 // LevelReached implements catalog.Host: logs have their newer form where nobody goes back to a
 // program that does not read it.
-func (h catalogHost) LevelReached(level int) {
+func (h *catalogHost) LevelReached(level int) {
 	if level >= 3 {
-		h.n.logs.Upgrade()
+		h.logs.Upgrade()
 	}
 }
 
@@ -71,15 +84,14 @@ func (h catalogHost) LevelReached(level int) {
 var ErrLeft = errors.New("this node has left the cluster: its replicas are elsewhere, and it cannot come back with this data directory")
 
 // Left implements catalog.Host.
-func (h catalogHost) Left() {
-	n := h.n
-	if n.Err() != nil {
+func (h *catalogHost) Left() {
+	if h.ending.err() != nil {
 		return
 	}
-	if err := n.lost(n.who.Leave()); err != nil {
-		n.logger.Warn("cannot note that this node has left the cluster", "error", err)
+	if err := h.ending.lost(h.who.Leave()); err != nil {
+		h.logger.Warn("cannot note that this node has left the cluster", "error", err)
 	}
-	n.fail(ErrLeft)
+	h.ending.fail(ErrLeft)
 }
 
 // openCatalog starts the catalog's group of the cluster that this node is in.
@@ -105,7 +117,7 @@ func (n *Node) openCatalogMember(machine raft.FSM, voters, nonvoters []string) (
 	files, machine := n.catalogFiles(machine, catalogTrailing)
 	m, err := raftgroup.Open(raftgroup.Options{
 		Name: catalog.Group, Files: files, Config: config, Machine: machine,
-		Stable: n.stable.Group(catalog.Group), Transport: n.transport(catalog.Group), Voters: voters, Nonvoters: nonvoters,
+		Stable: n.stable.Group(catalog.Group), Transport: n.election.Open(catalog.Group), Voters: voters, Nonvoters: nonvoters,
 	})
 	if err != nil {
 		return nil, err
@@ -120,6 +132,6 @@ func (n *Node) openCatalogMember(machine raft.FSM, voters, nonvoters []string) (
 			return nil
 		})
 	}
-	n.vouch(m)
+	vouch(m, n.failover)
 	return m, nil
 }

@@ -9,56 +9,11 @@ import (
 	"github.com/hashicorp/raft"
 
 	"github.com/trimaran-io/trimaran/cluster/calls"
+	"github.com/trimaran-io/trimaran/cluster/leading"
 	"github.com/trimaran-io/trimaran/cluster/raftgroup"
 	"github.com/trimaran-io/trimaran/fsm"
 	"github.com/trimaran-io/trimaran/kafkaproto/prototest"
 )
-
-func TestWhoStandsForElection(t *testing.T) {
-	follower := func(term, lastTerm, lastIndex uint64) standing {
-		return standing{Here: true, Voter: true, Follower: true, Term: term, LastTerm: lastTerm, LastIndex: lastIndex}
-	}
-	led := follower(3, 3, 10)
-	led.Led = true
-	candidate := follower(3, 3, 10)
-	candidate.Follower = false
-	nonvoter := follower(3, 3, 99)
-	nonvoter.Voter = false
-	even := follower(3, 3, 10)
-	for name, c := range map[string]struct {
-		voters []string
-		known  map[string]standing
-		gone   string
-		self   string
-		best   string // "": nobody
-		wait   time.Duration
-	}{
-		"the leader is gone, logs are equal":             {[]string{"a", "b", "c"}, map[string]standing{"b": even, "c": even}, "a", "b", "b", 0},
-		"the second waits for the first":                 {[]string{"a", "b", "c"}, map[string]standing{"b": even, "c": even}, "a", "c", "b", failoverStagger},
-		"the longer log stands":                          {[]string{"a", "b", "c"}, map[string]standing{"b": even, "c": follower(3, 3, 11)}, "a", "b", "c", 0},
-		"the later term stands":                          {[]string{"a", "b", "c"}, map[string]standing{"b": follower(3, 2, 99), "c": follower(3, 3, 1)}, "a", "b", "c", 0},
-		"somebody knows a live leader":                   {[]string{"a", "b", "c"}, map[string]standing{"b": even, "c": led}, "a", "b", "", 0},
-		"nobody answers":                                 {[]string{"a", "b", "c"}, map[string]standing{"b": even}, "a", "b", "", 0},
-		"two of five are no majority":                    {[]string{"a", "b", "c", "d", "e"}, map[string]standing{"b": even, "c": even}, "a", "b", "", 0},
-		"three of five, one is silent":                   {[]string{"a", "b", "c", "d", "e"}, map[string]standing{"b": even, "c": even, "d": even}, "a", "b", "b", 2 * failoverStagger},
-		"a non-voter asks":                               {[]string{"a", "b", "c"}, map[string]standing{"b": even, "c": even, "d": nonvoter}, "a", "d", "", 0},
-		"a voter does not know yet that it is one":       {[]string{"a", "b", "c"}, map[string]standing{"b": even, "c": nonvoter}, "a", "b", "b", 0},
-		"an election may be under way":                   {[]string{"a", "b", "c"}, map[string]standing{"b": even, "c": candidate}, "a", "b", "b", 2 * failoverStagger},
-		"somebody has heard of a newer term":             {[]string{"a", "b", "c"}, map[string]standing{"b": even, "c": follower(4, 3, 10)}, "a", "b", "b", 2 * failoverStagger},
-		"the leader's node lives and its group does not": {[]string{"a", "b", "c"}, map[string]standing{"a": {}, "b": even, "c": even}, "", "b", "b", 0},
-		"one answers and has no group":                   {[]string{"a", "b", "c"}, map[string]standing{"b": even, "c": {}}, "a", "b", "", 0},
-		"a group of one":                                 {[]string{"a"}, map[string]standing{"a": even}, "", "a", "a", 0},
-		"the group is not here any more":                 {[]string{"a"}, map[string]standing{"a": {}}, "", "a", "", 0},
-	} {
-		t.Run(name, func(t *testing.T) {
-			x := candidacy{voters: c.voters, known: c.known}
-			best, wait, ok := x.decide(c.self, func(id string) bool { return id == c.gone })
-			if ok != (c.best != "") || ok && (best != c.best || wait != c.wait) {
-				t.Errorf("%q after %v, %v; want %q after %v", best, wait, ok, c.best, c.wait)
-			}
-		})
-	}
-}
 
 // TestManyGroupsElectAtOnceWhenANodeDies: by their own timers they would take half a minute.
 func TestManyGroupsElectAtOnceWhenANodeDies(t *testing.T) {
@@ -103,26 +58,20 @@ func testTheLeaderThatIsRememberedMayAskForAnElection(t *testing.T) {
 	next, other := (leader+1)%3, (leader+2)%3
 	g := c.nodes[next].replica(id).Member
 	eventually(t, "the follower knows its leader", func() error {
-		if s := c.nodes[next].handovers.of(g, c.nodes[other].identity); !s.Led || !s.Voter {
+		if s := c.nodes[next].handovers.Of(leading.Of(g), c.nodes[other].identity); !s.Led || !s.Voter {
 			return fmt.Errorf("%+v", s)
 		}
 		return nil
 	})
 	ask := func(from int) error {
 		ask := []calls.StandRequest{{Group: g.Name, Term: g.Raft.CurrentTerm()}}
-		_, err := c.nodes[next].failover.told(within(t), c.nodes[from].identity, ask)
+		_, err := c.nodes[next].failover.Told(within(t), c.nodes[from].identity, ask)
 		return err
 	}
 	f := c.nodes[next].failover
-	stood := func() bool {
-		f.mu.Lock()
-		defer f.mu.Unlock()
-		return !f.resting[g.Name].IsZero()
-	}
+	stood := func() bool { return f.Rests(g.Name) }
 	// It may have stood when the partition was new, and would rest from that.
-	f.mu.Lock()
-	delete(f.resting, g.Name)
-	f.mu.Unlock()
+	f.Rouse(g.Name)
 	if err := ask(other); err != nil || stood() {
 		t.Errorf("asked by another node: %v, stood: %v", err, stood())
 	}
@@ -167,11 +116,11 @@ func testALonelySuspicionChangesNothing(t *testing.T) {
 		if !c.nodes[a].election.Gone(c.nodes[b].identity) || !c.nodes[b].election.Gone(c.nodes[a].identity) {
 			return fmt.Errorf("not yet")
 		}
-		surveys[0], surveys[1] = c.nodes[a].failover.surveys.Load(), c.nodes[b].failover.surveys.Load()
+		surveys[0], surveys[1] = c.nodes[a].failover.Surveys(), c.nodes[b].failover.Surveys()
 		return nil
 	})
 	eventually(t, "they asked the third again and again", func() error {
-		na, nb := c.nodes[a].failover.surveys.Load()-surveys[0], c.nodes[b].failover.surveys.Load()-surveys[1]
+		na, nb := c.nodes[a].failover.Surveys()-surveys[0], c.nodes[b].failover.Surveys()-surveys[1]
 		if (counts[b] > 0 && na < 8) || (counts[a] > 0 && nb < 8) {
 			return fmt.Errorf("%d and %d surveys", na, nb)
 		}

@@ -75,5 +75,3 @@ func (n *Node) answerFormation(s *calls.Server) {
 		return calls.JoinReply{ClusterID: id}, err
 	})
 }
-
-func newUUID() [16]byte { return identity.NewUUID() }

@@ -32,7 +32,7 @@ func testAPartitionWhoseDiskHangsIsOfflineIfNobodyElseLeads(t *testing.T) {
 		n := c.nodes[at].Node
 		view := n.Topics()
 		p, _ := view.Partition(id)
-		return n.health.online(id, p, n.nodesHere(view))
+		return n.health.Online(id, p, n.nodesHere(view))
 	}
 	eventually(t, "the one without others is offline", func() error {
 		if online(alone) || !online(others) {

@@ -254,7 +254,7 @@ func testADeadVoterThatLeavesCounts(t *testing.T) {
 				rest.Replicas = append(rest.Replicas, node)
 			}
 		}
-		if !n.health.underReplicated(n.Topics(), &rest, r.Member) {
+		if !n.health.UnderReplicated(n.Topics(), &rest, seenMember{r.Member}) {
 			return errors.New("all who shall hold it vote, and the one that leaves does not count")
 		}
 		return nil

@@ -17,6 +17,7 @@ import (
 	"github.com/trimaran-io/trimaran/admin"
 	"github.com/trimaran-io/trimaran/cluster/raftgroup"
 	"github.com/trimaran-io/trimaran/cluster/replica"
+	"github.com/trimaran-io/trimaran/cluster/status"
 	"github.com/trimaran-io/trimaran/coordinator"
 	"github.com/trimaran-io/trimaran/fsm"
 	"github.com/trimaran-io/trimaran/kafkaproto/prototest"
@@ -409,7 +410,7 @@ func callsOf(n *Node, id fsm.PartitionID) map[string]func(context.Context) error
 		},
 		"collect metrics": func(context.Context) error {
 			metrics := make(chan prometheus.Metric)
-			go func() { collector{n}.Collect(metrics); close(metrics) }()
+			go func() { status.Collector{Health: n.health}.Collect(metrics); close(metrics) }()
 			for range metrics {
 			}
 			return nil

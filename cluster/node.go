@@ -8,15 +8,11 @@
 //	node.go        what a node has, how it is started, its loops
 //	wiring.go      what the parts are given of each other
 //	config.go      Config; ready.go: when the node serves; ending.go: why it ends; shutdown.go: how
-//	route.go       what clients ask goes to package route; topics.go: to the catalog
+//	topics.go      front: what a gateway asks goes to the catalog; route.go: to package route
 //	rpc.go         what other nodes ask (package calls) is answered by which part
 //	presence.go    who is there (package liveness)
-//	diskfull.go    room on this node's disk and on those of others
-//	failover.go    groups without a leader elect; handover.go gives leaderships away, leaders.go says
-//	               which, stuck.go those of groups whose disk hangs
-//	health.go      what is offline or short of replicas; status.go shows it
 //	reconcile.go   has the replicas run that the catalog says should be here
-//	cataloghost.go, replicahost.go, forming.go: what those parts need of the node
+//	cataloghost.go, replicahost.go, statushere.go, forming.go: what those parts need of the node
 //
 // Node has no lock: what changes belongs to the parts, each of which says beside its lock what may
 // be done under it. None of them calls another one while it holds its own.
@@ -34,11 +30,12 @@ import (
 	"github.com/trimaran-io/trimaran/cluster/backofflog"
 	"github.com/trimaran-io/trimaran/cluster/calls"
 	"github.com/trimaran-io/trimaran/cluster/catalog"
+	"github.com/trimaran-io/trimaran/cluster/diskroom"
 	"github.com/trimaran-io/trimaran/cluster/election"
 	"github.com/trimaran-io/trimaran/cluster/formation"
 	"github.com/trimaran-io/trimaran/cluster/identity"
+	"github.com/trimaran-io/trimaran/cluster/leading"
 	"github.com/trimaran-io/trimaran/cluster/link"
-	"github.com/trimaran-io/trimaran/cluster/liveness"
 	"github.com/trimaran-io/trimaran/cluster/membership"
 	"github.com/trimaran-io/trimaran/cluster/raftgroup"
 	"github.com/trimaran-io/trimaran/cluster/raftlink"
@@ -46,12 +43,15 @@ import (
 	"github.com/trimaran-io/trimaran/cluster/raftlog/vfs"
 	"github.com/trimaran-io/trimaran/cluster/replica"
 	"github.com/trimaran-io/trimaran/cluster/route"
+	"github.com/trimaran-io/trimaran/cluster/status"
 	"github.com/trimaran-io/trimaran/fsm"
 )
 
 // Node is one running node. It answers for every partition of the cluster,
 // wherever its leader is.
 type Node struct {
+	front // what is asked of it
+
 	cfg        Config
 	logger     *slog.Logger
 	raftLogger hclog.InterceptLogger
@@ -67,19 +67,14 @@ type Node struct {
 	link      *link.Link
 	election  *election.Pulse // signs of life: who is gone, who leads
 	gossip    *membership.Gossip
-	nodes     *liveness.Nodes // who is there
-	caller    *route.Caller   // calls to other nodes
-	server    *calls.Server   // and their answers
-	router    *route.Router   // from a partition to its leader
-	groups    *route.Groups   // from a consumer group to its coordinator
-	room      *diskRoom
-	health    *health
-	handovers *handovers
+	caller    *route.Caller // calls to other nodes
+	server    *calls.Server // and their answers
+	room      *diskroom.Room
+	health    *status.Health
+	handovers *leading.Handovers
 	wired     chan struct{} // closed when link and gossip are there: the link is called by others before
-	catalog   *catalog.Catalog
 	initial   *catalog.InitialTopics
-	replicas  *replica.Set
-	failover  *failover
+	failover  *leading.Failover
 
 	ctx    context.Context // ends when the node stops
 	cancel context.CancelFunc
@@ -94,6 +89,7 @@ type Node struct {
 func Start(cfg Config) (_ *Node, err error) {
 	cfg.setDefaults()
 	n := &Node{cfg: cfg, wired: make(chan struct{})}
+	n.defaults = cfg.TopicDefaults
 	n.ctx, n.cancel = context.WithCancel(context.Background())
 	n.ending = newEnding(n.ctx)
 	var undo []func()
@@ -108,10 +104,11 @@ func Start(cfg Config) (_ *Node, err error) {
 	if err := n.openFiles(&undo); err != nil {
 		return nil, err
 	}
-	n.catalog = catalog.New(n.catalogConfig())
+	catalogs, replicas := &catalogHost{}, &replicaHost{}
+	n.catalog = catalog.New(n.catalogConfig(catalogs))
 	n.initial = n.newInitialTopics()
-	n.replicas = replica.New(n.ctx, n.replicaConfig())
-	n.wire()
+	n.replicas = replica.New(n.ctx, n.replicaConfig(replicas))
+	n.wire(catalogs, replicas)
 	if err := n.listen(&undo); err != nil {
 		return nil, err
 	}
@@ -123,7 +120,7 @@ func Start(cfg Config) (_ *Node, err error) {
 		}
 	}
 	if cfg.Registry != nil {
-		if err := cfg.Registry.Register(collector{n}); err != nil {
+		if err := cfg.Registry.Register(status.Collector{Health: n.health}); err != nil {
 			return nil, err
 		}
 	}
@@ -134,7 +131,7 @@ func Start(cfg Config) (_ *Node, err error) {
 			n.fail(err)
 		}
 	})
-	n.done.Go(func() { n.failover.run(n.ctx) })
+	n.done.Go(func() { n.failover.Run(n.ctx) })
 	return n, nil
 }
 
@@ -187,7 +184,7 @@ func (n *Node) listen(undo *[]func()) error {
 	})
 	n.election = election.New(n.link, rafts, election.Config{
 		HeartbeatTimeout: n.cfg.HeartbeatTimeout,
-		OnOrphans:        n.failover.noticed,
+		OnOrphans:        n.failover.Noticed,
 	})
 	n.link.Start()
 	*undo = append(*undo, func() { n.link.Close() })
@@ -225,9 +222,9 @@ func (n *Node) run() {
 		}
 	}
 	n.done.Go(n.createInitialTopics)
-	n.done.Go(func() { n.room.run(n.ctx) })
-	n.done.Go(func() { n.newLeaderships().run(n.ctx) })
-	n.done.Go(func() { n.newStuckGroups().run(n.ctx) })
+	n.done.Go(func() { n.room.Run(n.ctx) })
+	n.done.Go(func() { n.newPreferred().Run(n.ctx) })
+	n.done.Go(func() { n.newStuckGroups().Run(n.ctx) })
 	n.done.Go(func() { n.catalog.Run(n.ctx) })
 	n.done.Go(func() { n.catalog.Plan(n.ctx) })
 	n.replicas.Run()
@@ -288,12 +285,4 @@ func (n *Node) isWired() bool {
 	default:
 		return false
 	}
-}
-
-func (n *Node) transport(group string) raftgroup.Transport {
-	return n.election.Open(group)
-}
-
-func (n *Node) partitionDir(id fsm.PartitionID) string {
-	return n.dir.Join("partitions", id.String())
 }

@@ -37,7 +37,5 @@ func newPresence(n *Node) *liveness.Nodes {
 
 func (n *Node) connected(identity string) bool { return n.nodes.Connected(identity) }
 
-func (n *Node) nodesHere(view *fsm.Topics) map[fsm.NodeID]bool { return n.nodes.Here(view) }
-
 // Gateways is liveness.Nodes.ClientAddresses.
-func (n *Node) Gateways() map[fsm.NodeID]string { return n.nodes.ClientAddresses(n.Topics()) }
+func (f *front) Gateways() map[fsm.NodeID]string { return f.nodes.ClientAddresses(f.Topics()) }

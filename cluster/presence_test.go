@@ -45,7 +45,7 @@ func testWhoHasJustDiedIsChosenForNothing(t *testing.T) {
 				leader = c.nodes[i].Node
 			}
 		}
-		if leader.connected(identity) || !leader.health.catalogLed() || leader.catalog.Member().Raft.State() != raft.Leader {
+		if leader.connected(identity) || !leader.health.CatalogLed() || leader.catalog.Member().Raft.State() != raft.Leader {
 			return errors.New("not yet")
 		}
 		return nil
@@ -93,7 +93,7 @@ func testNoStepLeavesAGroupWithoutAMajority(t *testing.T) {
 	c.kill(3)
 	eventually(t, "it is missed, and another leads the catalog", func() error {
 		for i := range 3 {
-			if c.nodes[i].connected(ids[3]) || !c.nodes[i].health.catalogLed() {
+			if c.nodes[i].connected(ids[3]) || !c.nodes[i].health.CatalogLed() {
 				return fmt.Errorf("not yet at node %d", i+1)
 			}
 		}
@@ -154,7 +154,7 @@ func testANodeThatLeavesVotesAsLongAsItIsNeeded(t *testing.T) {
 	leader := -1
 	eventually(t, "it is missed", func() error {
 		for i := range 2 {
-			if n := c.nodes[i].Node; n.catalog.Member().Raft.State() == raft.Leader && n.health.catalogLed() && !n.connected(c.nodes[2].identity) {
+			if n := c.nodes[i].Node; n.catalog.Member().Raft.State() == raft.Leader && n.health.CatalogLed() && !n.connected(c.nodes[2].identity) {
 				leader = i
 				return nil
 			}

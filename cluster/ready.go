@@ -29,14 +29,14 @@ func (n *Node) Ready() error {
 	// Nor must one of a topic that has just been created: what was there at the start
 	// has been up, and the catalog is known.
 	if !n.served.Load() {
-		if !n.health.catalogLed() {
+		if !n.health.CatalogLed() {
 			return errors.New("the catalog has no leader that this node reaches")
 		}
-		if s := n.health.shortcomings(); s.starting > 0 {
-			return fmt.Errorf("%d of %d replicas are not up yet", s.starting, n.replicas.Count()+s.closed)
+		if s := n.health.Shortcomings(); s.Starting > 0 {
+			return fmt.Errorf("%d of %d replicas are not up yet", s.Starting, n.replicas.Count()+s.Closed)
 		}
 	}
-	err := n.health.serves()
+	err := n.health.Serves()
 	if elsewhere, cut := n.cutOff(); err == nil && elsewhere {
 		err = cut
 	}

@@ -10,12 +10,6 @@ import (
 	"github.com/trimaran-io/trimaran/outcome"
 )
 
-type (
-	nodeReport    = calls.NodeReport
-	replicaReport = calls.ReplicaReport
-	standing      = calls.Standing
-)
-
 // answers gives the functions that answer the calls of other nodes.
 func (n *Node) answers() *calls.Server {
 	s := &calls.Server{Open: func(row calls.Row) bool {
@@ -26,10 +20,12 @@ func (n *Node) answers() *calls.Server {
 	n.answerReplicas(s)
 	n.catalog.Answers(s)
 	n.answerFormation(s)
-	calls.Handle(s, calls.Survey, n.failover.answer)
-	calls.Handle(s, calls.Stand, n.failover.told)
-	calls.Handle(s, calls.Full, n.room.heard)
-	calls.Handle(s, calls.ReplicaStatus, func(context.Context, string, calls.Nothing) (calls.NodeReport, error) { return n.report(), nil })
+	calls.Handle(s, calls.Survey, n.failover.Answer)
+	calls.Handle(s, calls.Stand, n.failover.Told)
+	calls.Handle(s, calls.Full, n.room.Heard)
+	calls.Handle(s, calls.ReplicaStatus, func(context.Context, string, calls.Nothing) (calls.NodeReport, error) {
+		return n.overview.Report(), nil
+	})
 	calls.Handle(s, calls.Relay, func(ctx context.Context, from string, q calls.RelayRequest) ([]byte, error) {
 		return n.caller.Relay(ctx, from, q)
 	})

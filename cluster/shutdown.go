@@ -4,22 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sync"
 	"time"
 
-	"github.com/hashicorp/raft"
-
-	"github.com/trimaran-io/trimaran/cluster/raftgroup"
-)
-
-const (
-	// handOversAtOnce bounds the groups that are between two leaders while a node stops. Handed
-	// over all at once, each is silent for as long as all elections together take; few at a time,
-	// about as long as its own does.
-	handOversAtOnce = 8
-	// handOverTurn is how long a group that does not get on, as one that nobody follows, keeps
-	// others from their turn.
-	handOverTurn = 50 * time.Millisecond
+	"github.com/trimaran-io/trimaran/cluster/status"
 )
 
 // Shutdown stops the node: leadership is handed to others, then everything
@@ -30,7 +17,7 @@ func (n *Node) Shutdown(ctx context.Context) error {
 	n.ending.stop()
 	// What a group is asked before it is its turn is served here, and behind it the answer names
 	// the next leader.
-	n.drain(ctx)
+	n.handovers.GiveAll(ctx, n.runningGroups())
 	// Requests of other nodes are refused from now on, before they are read; Raft's own messages go
 	// on. What was begun, in groups that nobody else can lead, has the time that gossip takes to
 	// say goodbye.
@@ -73,56 +60,8 @@ func (n *Node) stop() error {
 	}
 	err = errors.Join(err, n.gossip.Close(), n.link.Close(), n.stable.Close(), n.logs.Close(), n.dir.Close())
 	if n.cfg.Registry != nil {
-		n.cfg.Registry.Unregister(collector{n})
+		n.cfg.Registry.Unregister(status.Collector{Health: n.health})
 	}
 	n.logger.Info("node stopped")
 	return err
-}
-
-// drain hands leadership of every group to another voter.
-func (n *Node) drain(ctx context.Context) {
-	var groups []*raftgroup.Member
-	for _, r := range n.runningReplicas() {
-		groups = append(groups, r.Member)
-	}
-	if g := n.catalog.Member(); g != nil {
-		groups = append(groups, g)
-	}
-	inTurns(ctx, handOversAtOnce, handOverTurn, groups, func(g *raftgroup.Member) {
-		if g.Raft.State() != raft.Leader || len(g.Voters()) < 2 {
-			return
-		}
-		if err := n.handOver(g); err != nil {
-			n.logger.Debug("leadership was not handed over", "group", g.Name, "error", err)
-		}
-	})
-}
-
-// inTurns does job for all items, for so many at once, and returns when all are done or ctx ends,
-// whatever is under way then. One that takes longer than turn goes on and keeps no other waiting.
-func inTurns[T any](ctx context.Context, atOnce int, turn time.Duration, items []T, job func(T)) {
-	var begun sync.WaitGroup
-	turns := make(chan struct{}, atOnce)
-	for _, item := range items {
-		select {
-		case turns <- struct{}{}:
-		case <-ctx.Done():
-		}
-		if ctx.Err() != nil {
-			break
-		}
-		endTurn := sync.OnceFunc(func() { <-turns })
-		late := time.AfterFunc(turn, endTurn)
-		done := make(chan struct{})
-		go func() { defer close(done); job(item) }()
-		begun.Go(func() {
-			select {
-			case <-done:
-			case <-ctx.Done():
-			}
-			late.Stop()
-			endTurn()
-		})
-	}
-	begun.Wait()
 }

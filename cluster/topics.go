@@ -7,12 +7,26 @@ import (
 
 	"github.com/trimaran-io/trimaran/admin"
 	"github.com/trimaran-io/trimaran/cluster/catalog"
+	"github.com/trimaran-io/trimaran/cluster/liveness"
+	"github.com/trimaran-io/trimaran/cluster/replica"
+	"github.com/trimaran-io/trimaran/cluster/route"
+	"github.com/trimaran-io/trimaran/cluster/status"
 	"github.com/trimaran-io/trimaran/fsm"
 	"github.com/trimaran-io/trimaran/outcome"
 )
 
-// This file is what a gateway asks the catalog through the node. Only what takes a partition's
-// leader is more than handing it on.
+// front is what a gateway asks of a node: of partitions and groups in route.go, of the catalog in
+// this file. Only what takes a partition's leader is more than handing it on. It has no state of
+// its own and takes no lock.
+type front struct {
+	catalog  *catalog.Catalog
+	replicas *replica.Set
+	nodes    *liveness.Nodes   // who is there
+	router   *route.Router     // from a partition to its leader
+	groups   *route.Groups     // from a consumer group to its coordinator
+	overview *status.Overview  // of all nodes
+	defaults map[string]string // configurations of topics that do not set them
+}
 
 // self is this node as it registers.
 func (n *Node) self() fsm.Node {
@@ -20,49 +34,51 @@ func (n *Node) self() fsm.Node {
 }
 
 // Topics gives the catalog as this node knows it. It must not be changed.
-func (n *Node) Topics() *fsm.Topics { return n.catalog.View() }
+func (f *front) Topics() *fsm.Topics { return f.catalog.View() }
 
 // CatalogKnown says whether the catalog here was once as new as the leader's since this node has
 // started.
-func (n *Node) CatalogKnown() bool { return n.catalog.CaughtUp() }
+func (f *front) CatalogKnown() bool { return f.catalog.CaughtUp() }
 
 // NewProducerID gives an id for an idempotent producer that no other has had or
 // will have (KIP-98). Errors are outcome.ErrNoLeader, when the catalog has no leader
 // within ctx, and outcome.ErrTimeout.
-func (n *Node) NewProducerID(ctx context.Context) (int64, error) { return n.catalog.NewProducerID(ctx) }
+func (f *front) NewProducerID(ctx context.Context) (int64, error) {
+	return f.catalog.NewProducerID(ctx)
+}
 
 // Administer does what an operator asks and returns when it is in the catalog; what follows from it
 // takes its time and is seen in Status. Errors are outcome's: ErrInvalidAssignment where it cannot be
 // done, with the reason, ErrLevel while nodes run an older program.
-func (n *Node) Administer(ctx context.Context, request admin.Request) error {
-	return n.catalog.Administer(ctx, request)
+func (f *front) Administer(ctx context.Context, request admin.Request) error {
+	return f.catalog.Administer(ctx, request)
 }
 
 // AlterConfigs changes what is set for a topic and returns when that is known at
 // all connected nodes. With validateOnly nothing is changed. Errors are
 // outcome.ErrUnknownTopicOrPartition, outcome.ErrInvalidConfig, outcome.ErrNoLeader,
 // outcome.ErrTimeout.
-func (n *Node) AlterConfigs(ctx context.Context, alter fsm.AlterConfigs, validateOnly bool) error {
-	return n.catalog.AlterConfigs(ctx, alter, validateOnly)
+func (f *front) AlterConfigs(ctx context.Context, alter fsm.AlterConfigs, validateOnly bool) error {
+	return f.catalog.AlterConfigs(ctx, alter, validateOnly)
 }
 
 // AlterBrokerConfigs changes what is set for the broker and returns when that is known at all
 // connected nodes. With validateOnly nothing is changed. Errors are outcome.ErrInvalidConfig,
 // outcome.ErrLevel, outcome.ErrNoLeader, outcome.ErrTimeout.
-func (n *Node) AlterBrokerConfigs(ctx context.Context, alter fsm.AlterBrokerConfigs, validateOnly bool) error {
-	return n.catalog.AlterBrokerConfigs(ctx, alter, validateOnly)
+func (f *front) AlterBrokerConfigs(ctx context.Context, alter fsm.AlterBrokerConfigs, validateOnly bool) error {
+	return f.catalog.AlterBrokerConfigs(ctx, alter, validateOnly)
 }
 
 // CreateTopic creates a topic and returns when it is known at all connected nodes and all
 // its partitions have a leader. If ctx ends before that the error is
 // outcome.ErrTimeout and the topic exists. With validateOnly nothing is created.
-func (n *Node) CreateTopic(ctx context.Context, spec fsm.TopicSpec, validateOnly bool) error {
-	topic, err := n.catalog.CreateTopic(ctx, spec, validateOnly)
+func (f *front) CreateTopic(ctx context.Context, spec fsm.TopicSpec, validateOnly bool) error {
+	topic, err := f.catalog.CreateTopic(ctx, spec, validateOnly)
 	if err != nil || topic == nil {
 		return err
 	}
 	for p := range topic.Partitions {
-		err := n.awaitLeader(ctx, fsm.PartitionID{Topic: topic.ID, Partition: int32(p)})
+		err := f.awaitLeader(ctx, fsm.PartitionID{Topic: topic.ID, Partition: int32(p)})
 		if err != nil && outcome.Code(err) != outcome.ErrUnknownTopicOrPartition {
 			return fmt.Errorf("%w: topic %q exists, partition %d has no leader yet: %w", outcome.ErrTimeout, spec.Name, p, err)
 		}
@@ -73,17 +89,17 @@ func (n *Node) CreateTopic(ctx context.Context, spec fsm.TopicSpec, validateOnly
 // CreatePartitions gives a topic so many partitions in all and returns when that is
 // known at all connected nodes and the new ones have leaders. If ctx ends before that the
 // error is outcome.ErrTimeout and they exist. With validateOnly nothing is created.
-func (n *Node) CreatePartitions(ctx context.Context, id fsm.TopicID, count int, validateOnly bool) error {
-	topic, err := n.catalog.ByID(ctx, id)
+func (f *front) CreatePartitions(ctx context.Context, id fsm.TopicID, count int, validateOnly bool) error {
+	topic, err := f.catalog.ByID(ctx, id)
 	if err != nil {
 		return err
 	}
-	from, err := n.catalog.CreatePartitions(ctx, topic, count, validateOnly)
+	from, err := f.catalog.CreatePartitions(ctx, topic, count, validateOnly)
 	if err != nil || validateOnly {
 		return err
 	}
 	for p := from; p < count; p++ {
-		err := n.awaitLeader(ctx, fsm.PartitionID{Topic: id, Partition: int32(p)})
+		err := f.awaitLeader(ctx, fsm.PartitionID{Topic: id, Partition: int32(p)})
 		if err != nil && outcome.Code(err) != outcome.ErrUnknownTopicOrPartition {
 			return fmt.Errorf("%w: partition %d of %q exists and has no leader yet: %w", outcome.ErrTimeout, p, topic.Name, err)
 		}
@@ -93,32 +109,37 @@ func (n *Node) CreatePartitions(ctx context.Context, id fsm.TopicID, count int, 
 
 // DeleteTopic deletes a topic and its records, and returns when that is known at
 // all connected nodes. Replicas free their disk on their own.
-func (n *Node) DeleteTopic(ctx context.Context, name string) error {
-	topic, err := n.catalog.Lookup(ctx, name)
+func (f *front) DeleteTopic(ctx context.Context, name string) error {
+	topic, err := f.catalog.Lookup(ctx, name)
 	if err != nil {
 		return err
 	}
-	return n.catalog.DeleteTopic(ctx, topic)
+	return f.catalog.DeleteTopic(ctx, topic)
 }
 
 // DeleteTopicByID is DeleteTopic of the topic that has that id.
-func (n *Node) DeleteTopicByID(ctx context.Context, id fsm.TopicID) error {
-	topic, err := n.catalog.ByID(ctx, id)
+func (f *front) DeleteTopicByID(ctx context.Context, id fsm.TopicID) error {
+	topic, err := f.catalog.ByID(ctx, id)
 	if err != nil {
 		return err
 	}
-	return n.catalog.DeleteTopic(ctx, topic)
+	return f.catalog.DeleteTopic(ctx, topic)
+}
+
+// Status is status.Overview.Status.
+func (f *front) Status(ctx context.Context) (*admin.Status, error) { return f.overview.Status(ctx) }
+
+// CheckReplicas is status.Overview.CheckReplicas.
+func (f *front) CheckReplicas(ctx context.Context, id fsm.PartitionID, from fsm.Offset) (*admin.PartitionCheck, error) {
+	return f.overview.CheckReplicas(ctx, id, from)
 }
 
 // createGroupShards returns when the catalog here has the shards of consumer groups.
-func (n *Node) createGroupShards(ctx context.Context) error {
+func (f *front) createGroupShards(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, createShardsTimeout)
 	defer cancel()
-	return n.catalog.CreateShards(ctx)
+	return f.catalog.CreateShards(ctx)
 }
-
-func (n *Node) awaitTopics(ctx context.Context) bool { return n.catalog.Await(ctx) }
-func (n *Node) refreshTopics() bool                  { return n.catalog.Refresh() }
 
 // newInitialTopics gives what creates the topics of the configuration.
 func (n *Node) newInitialTopics() *catalog.InitialTopics {

@@ -7,93 +7,118 @@ import (
 
 	"github.com/hashicorp/raft"
 
+	"github.com/trimaran-io/trimaran/cluster/calls"
 	"github.com/trimaran-io/trimaran/cluster/catalog"
+	"github.com/trimaran-io/trimaran/cluster/diskroom"
 	"github.com/trimaran-io/trimaran/cluster/election"
+	"github.com/trimaran-io/trimaran/cluster/leading"
+	"github.com/trimaran-io/trimaran/cluster/link"
 	"github.com/trimaran-io/trimaran/cluster/raftgroup"
-	"github.com/trimaran-io/trimaran/cluster/replica"
 	"github.com/trimaran-io/trimaran/cluster/route"
+	"github.com/trimaran-io/trimaran/cluster/status"
 	"github.com/trimaran-io/trimaran/fsm"
 )
 
 // What the parts of a node are given of each other.
 
 // wire makes the parts that know each other; what they use of the link and of gossip they use
-// later.
-func (n *Node) wire() {
+// later. The hosts are those that the catalog and the replicas were made with.
+func (n *Node) wire(catalogs *catalogHost, replicas *replicaHost) {
 	n.nodes = newPresence(n)
-	n.caller = &route.Caller{Self: n.identity, Link: linkLater{n}, Presence: n.nodes, Topics: n.Topics, Serve: func(ctx context.Context, from string, kind uint8, payload []byte) []byte {
+	n.caller = &route.Caller{Self: n.identity, Link: linkLater{func() *link.Link { return n.link }, n.pulse}, Presence: n.nodes, Topics: n.Topics, Serve: func(ctx context.Context, from string, kind uint8, payload []byte) []byte {
 		return n.server.Serve(ctx, from, kind, payload)
 	}}
 	n.router = route.New(route.Config{
-		Self: n.identity, NodeID: n.nodeID, Host: routed{n}, Caller: n.caller, Presence: n.nodes, Stopped: n.ctx,
+		Self: n.identity, NodeID: n.nodeID, Host: routed{n.catalog, n.replicas}, Caller: n.caller, Presence: n.nodes, Stopped: n.ctx,
 		Unreadable: func(id fsm.PartitionID, from fsm.Offset, err error) {
 			n.logger.Debug("a replica cannot read its log; the leader is asked instead", "partition", id, "offset", from, "error", err)
 		},
 	})
 	n.groups = route.NewGroups(n.router, n.createGroupShards)
-	n.room = n.fullDisks()
-	standings := standings{
-		self:  n.identity,
-		gone:  func(identity string) bool { return n.election.Gone(identity) },
-		hangs: n.room.hangs.Load,
+	n.room = n.newDiskRoom()
+	standings := leading.Standings{
+		Self:  n.identity,
+		Gone:  func(identity string) bool { return n.election.Gone(identity) },
+		Hangs: n.room.Hangs,
 	}
-	n.failover = newFailover(failoverConfig{
-		standings: standings,
-		heartbeat: n.cfg.HeartbeatTimeout,
-		logger:    n.logger,
-		caller:    n.caller,
-		watch:     func(identities []string) { n.election.Watch(identities) },
-		others:    n.electorate,
-		group:     n.groupNamed,
+	n.failover = leading.NewFailover(leading.FailoverConfig{
+		Standings: standings,
+		Heartbeat: n.cfg.HeartbeatTimeout,
+		Logger:    n.logger,
+		Caller:    n.caller,
+		Watch:     func(identities []string) { n.election.Watch(identities) },
+		Others:    n.electorate,
+		Group:     n.groupNamed,
 	})
-	n.handovers = &handovers{
-		standings: standings,
-		stopped:   n.ctx,
-		logger:    n.logger,
-		caller:    n.caller,
-		connected: n.connected,
-		follows:   func(identity, group string, term uint64) bool { return n.election.Follows(identity, group, term) },
+	n.handovers = &leading.Handovers{
+		Standings: standings,
+		Stopped:   n.ctx,
+		Logger:    n.logger,
+		Caller:    n.caller,
+		Connected: n.connected,
+		Follows:   func(identity, group string, term uint64) bool { return n.election.Follows(identity, group, term) },
 	}
-	n.health = &health{
-		self: n.identity, nodeID: n.nodeID, presence: n.nodes, topics: n.Topics,
-		catalogHere: func() seenMember {
-			if g := n.catalog.Member(); g != nil {
-				return g
-			}
-			return nil
-		},
-		replica: func(id fsm.PartitionID) seenReplica {
-			if r := n.replica(id); r != nil {
-				return replicaSeen{r, n.identity}
-			}
-			return nil
-		},
-		broken: func(id fsm.PartitionID) bool { return n.replicas.WhyBroken(id) != nil },
-		denied: func(m seenMember) bool {
-			g, ok := m.(*raftgroup.Member)
-			return ok && unled(g)
-		},
+	here := seenHere{n.identity, n.catalog, n.replicas, n.logs}
+	n.health = &status.Health{Self: n.identity, NodeID: n.nodeID, Presence: n.nodes, Here: here}
+	n.overview = status.New(status.Config{
+		Self: n.identity, Here: here, Caller: n.caller, ClusterID: n.ClusterID,
+		Waiting: func() string { return n.formation.Waiting() }, Members: n.nodes.Members,
+		CatchUp: n.catalog.CatchUp, CaughtUp: n.catalog.CaughtUp, Digest: here.digest,
+	})
+	*catalogs = catalogHost{
+		Caller: n.caller, self: n.identity, who: n.who, ending: n.ending, logger: n.logger,
+		logs: n.logs, nodes: n.nodes, router: n.router, handovers: n.handovers,
+	}
+	*replicas = replicaHost{
+		self: n.identity, catalog: n.catalog, replicas: n.replicas, ending: n.ending, room: n.room,
+		nodes: n.nodes, caller: n.caller, router: n.router, handovers: n.handovers, failover: n.failover,
+		pulse: n.pulse,
 	}
 	n.server = n.answers()
 }
 
-// linkLater is the node's link, which calls back before it is known here.
-type linkLater struct{ n *Node }
+// newDiskRoom gives what the node knows of room on disks.
+func (n *Node) newDiskRoom() *diskroom.Room {
+	return diskroom.New(diskroom.Config{
+		Full: n.logs.Full,
+		Others: func() (identities []string) {
+			for _, node := range n.Topics().Nodes() {
+				if identity := node.Identity(); identity != n.identity && n.connected(identity) {
+					identities = append(identities, identity)
+				}
+			}
+			return identities
+		},
+		Tell: func(ctx context.Context, identity string, full bool) error {
+			_, err := calls.Full.Ask(ctx, n.caller, identity, full)
+			return err
+		},
+	})
+}
+
+// linkLater is the node's link, which calls back before it is there.
+type linkLater struct {
+	link  func() *link.Link
+	pulse func() *election.Pulse
+}
 
 func (l linkLater) Call(ctx context.Context, identity string, kind uint8, payload ...[]byte) ([]byte, error) {
-	return l.n.link.Call(ctx, identity, kind, payload...)
+	return l.link().Call(ctx, identity, kind, payload...)
 }
 
 func (l linkLater) SuspectedBy(identity string) (suspects []string, known bool) {
-	return l.n.election.SuspectedBy(identity)
+	return l.pulse().SuspectedBy(identity)
 }
 
-// leads gives leadershipsConfig and its loop.
-func (n *Node) newLeaderships() *leaderships {
-	return newLeaderships(leadershipsConfig{
-		nodeID: n.nodeID, logger: n.logger, steady: cmp.Or(n.cfg.steadyFor, defaultSteadyFor), balance: !n.cfg.NoAutoBalance,
-		topics: n.Topics, connected: n.connected, full: n.logs.Full, saysFull: n.room.saysFull,
-		led: func() map[fsm.PartitionID]fsm.Term {
+// pulse gives the node's signs of life, once it listens.
+func (n *Node) pulse() *election.Pulse { return n.election }
+
+// newPreferred gives away what others should lead.
+func (n *Node) newPreferred() *leading.Preferred {
+	return leading.NewPreferred(leading.PreferredConfig{
+		NodeID: n.nodeID, Logger: n.logger, Steady: cmp.Or(n.cfg.steadyFor, leading.DefaultSteadyFor), Balance: !n.cfg.NoAutoBalance,
+		Topics: n.Topics, Connected: n.connected, Full: n.logs.Full, SaysFull: n.room.SaysFull,
+		Led: func() map[fsm.PartitionID]fsm.Term {
 			led := map[fsm.PartitionID]fsm.Term{}
 			for _, r := range n.runningReplicas() {
 				if p, err := r.Leads(); err == nil {
@@ -102,64 +127,57 @@ func (n *Node) newLeaderships() *leaderships {
 			}
 			return led
 		},
-		give: func(id fsm.PartitionID, suitable func(identity string) bool) error {
+		Give: func(id fsm.PartitionID, suitable func(identity string) bool) error {
 			r := n.replica(id)
 			if r == nil {
 				return errNotLeader{}
 			}
-			return n.handOverTo(r.Member, suitable)
+			return n.handovers.GiveTo(leading.Of(r.Member), suitable)
 		},
-		giveCatalog: func(suitable func(identity string) bool) error {
+		GiveCatalog: func(suitable func(identity string) bool) error {
 			if g := n.catalog.Member(); g != nil && g.Raft.State() == raft.Leader {
-				return n.handOverTo(g, suitable)
+				return n.handovers.GiveTo(leading.Of(g), suitable)
 			}
 			return nil
 		},
 	})
 }
 
-func (n *Node) newStuckGroups() *stuckGroups {
-	return newStuckGroups(stuckConfig{
-		logger: n.logger,
-		groups: func() (all []stallable) {
-			for _, g := range n.runningGroups() {
-				all = append(all, g)
-			}
-			return all
-		},
-		name:  func(g stallable) string { return g.(*raftgroup.Member).Name },
-		leads: func(g stallable) bool { return g.(*raftgroup.Member).Raft.State() == raft.Leader },
-		offer: func(g stallable) {
-			if !n.handovers.offer(g.(*raftgroup.Member)) {
+func (n *Node) newStuckGroups() *leading.StuckGroups {
+	return leading.NewStuckGroups(leading.StuckConfig{
+		Logger: n.logger,
+		Groups: n.runningGroups,
+		Offer: func(g leading.Member) {
+			if !n.handovers.Offer(g) {
 				return
 			}
 			for _, r := range n.runningReplicas() {
-				if stallable(r.Member) == g {
+				if leading.Of(r.Member) == g {
 					r.Abandon()
 				}
 			}
 		},
-		hangs: n.room.hangs.Store,
+		Hangs: n.room.SetHangs,
 	})
 }
 
 // runningGroups are the groups of the replicas that run here, and the catalog's.
-func (n *Node) runningGroups() (groups []*raftgroup.Member) {
+func (n *Node) runningGroups() (groups []leading.Member) {
 	for _, r := range n.runningReplicas() {
-		groups = append(groups, r.Member)
+		groups = append(groups, leading.Of(r.Member))
 	}
 	if g := n.catalog.Member(); g != nil {
-		groups = append(groups, g)
+		groups = append(groups, leading.Of(g))
 	}
 	return groups
 }
 
-// vouch lets the peer link speak for a group that was opened.
-func (n *Node) vouch(g *raftgroup.Member) {
-	if t, ok := g.Transport.(*election.Member); ok {
-		t.Vouch(g.Raft)
+// vouch lets the peer link speak for a member that was opened, and looks whether it has a leader.
+func vouch(m *raftgroup.Member, failover *leading.Failover) {
+	if t, ok := m.Transport.(*election.Member); ok {
+		t.Vouch(m.Raft)
 	}
-	n.failover.poke()
+	failover.Poke()
 }
 
 // electorate gives the nodes whose death matters here: those of the catalog, and of
@@ -180,8 +198,8 @@ func (n *Node) electorate() []string {
 	return slices.Compact(out)
 }
 
-// groupNamed gives a group that runs here, nil if there is none.
-func (n *Node) groupNamed(name string) *raftgroup.Member {
+// memberNamed gives the member of a group that runs here, nil if there is none.
+func (n *Node) memberNamed(name string) *raftgroup.Member {
 	if name == catalog.Group {
 		return n.catalog.Member()
 	}
@@ -195,28 +213,10 @@ func (n *Node) groupNamed(name string) *raftgroup.Member {
 	return nil
 }
 
-func (n *Node) handOver(g *raftgroup.Member) error { return n.handovers.handOver(g) }
-
-func (n *Node) handOverTo(g *raftgroup.Member, suitable func(identity string) bool) error {
-	return n.handovers.handOverTo(g, suitable)
-}
-
-// replicaSeen is a replica as health sees it.
-type replicaSeen struct {
-	*replica.Replica
-	self string
-}
-
-// The methods implement seenReplica.
-
-func (r replicaSeen) member() seenMember { return r.Member }
-
-func (r replicaSeen) thinksItLeads() bool {
-	h, _ := r.Leader()
-	return h.Identity == r.self
-}
-
-func (r replicaSeen) servesAsLeader() bool {
-	_, err := r.Leads()
-	return err == nil
+// groupNamed is memberNamed for package leading.
+func (n *Node) groupNamed(name string) leading.Member {
+	if m := n.memberNamed(name); m != nil {
+		return leading.Of(m)
+	}
+	return nil
 }

@@ -3,7 +3,6 @@ package catalog
 import (
 	"context"
 	"fmt"
-	"sync"
 	"time"
 
 	"github.com/trimaran-io/trimaran/cluster/calls"
@@ -117,19 +116,20 @@ func askForAll[Q any](ctx context.Context, c *Catalog, what question[Q], q Q) er
 func (c *Catalog) makeKnown(ctx context.Context, index fsm.Index) {
 	ctx, cancel := context.WithTimeout(ctx, makeKnownTimeout)
 	defer cancel()
-	var wg sync.WaitGroup
+	var others []fsm.Node
 	for _, node := range c.View().Nodes() {
-		identity := node.Identity()
-		if identity == c.self || !c.cfg.Host.Connected(identity) {
-			continue
+		if identity := node.Identity(); identity != c.self && c.cfg.Host.Connected(identity) {
+			others = append(others, node)
 		}
-		wg.Go(func() {
-			if _, err := calls.CatalogKnown.Ask(ctx, c.cfg.Host, identity, index); err != nil {
-				c.cfg.Logger.Debug("a node may not know a change of the catalog yet", "node", node.ID, "error", err)
-			}
-		})
 	}
-	wg.Wait()
+	calls.AskAll(ctx, others, func(ctx context.Context, node fsm.Node) (calls.Nothing, error) {
+		return calls.CatalogKnown.Ask(ctx, c.cfg.Host, node.Identity(), index)
+	}, func(node fsm.Node, _ calls.Nothing, err error) bool {
+		if err != nil {
+			c.cfg.Logger.Debug("a node may not know a change of the catalog yet", "node", node.ID, "error", err)
+		}
+		return false
+	})
 }
 
 // CatchUp returns when this node knows the catalog as it was, or newer, when the call began. Errors

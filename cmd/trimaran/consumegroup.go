@@ -26,18 +26,7 @@ func consumeAsGroup(cmd *cobra.Command, topic, group string) error {
 	if err != nil {
 		return err
 	}
-	reset := kgo.NewOffset().AtStart()
-	if text, _ := f.GetString("from"); text == "latest" {
-		reset = kgo.NewOffset().AtEnd()
-	} else if text != "earliest" {
-		return usagef("--from %q: with --group want earliest or latest, for where nothing is committed", text)
-	}
-	b, err := hasTopic(cmd, topic) // before a group is made for one that is not there
-	if err != nil {
-		return err
-	}
-	cl, err := b.client(kgo.ConsumerGroup(group), kgo.ConsumeTopics(topic), kgo.ConsumeResetOffset(reset), kgo.FetchMaxWait(500*time.Millisecond),
-		kgo.DisableAutoCommit(), kgo.BlockRebalanceOnPoll())
+	cl, err := groupMember(cmd, topic, group)
 	if err != nil {
 		return err
 	}
@@ -104,12 +93,33 @@ func consumeAsGroup(cmd *cobra.Command, topic, group string) error {
 		if follow {
 			since = time.Now()
 		} else if time.Since(since) >= wait {
-			if _, generation := cl.GroupMetadata(); generation < 0 {
-				return fmt.Errorf("group %s: not let in within %v: its coordinator is away ('trimaran cluster status' tells), or it waits for members that do not answer, until their session timeout; --timeout allows for more", group, timeout)
-			}
-			return nil
+			return letIn(cl, group, timeout)
 		}
 	}
+}
+
+// groupMember gives a client that is to be a member of the group; it commits nothing by itself.
+func groupMember(cmd *cobra.Command, topic, group string) (*kgo.Client, error) {
+	reset := kgo.NewOffset().AtStart()
+	if text, _ := cmd.Flags().GetString("from"); text == "latest" {
+		reset = kgo.NewOffset().AtEnd()
+	} else if text != "earliest" {
+		return nil, usagef("--from %q: with --group want earliest or latest, for where nothing is committed", text)
+	}
+	b, err := hasTopic(cmd, topic) // before a group is made for one that is not there
+	if err != nil {
+		return nil, err
+	}
+	return b.client(kgo.ConsumerGroup(group), kgo.ConsumeTopics(topic), kgo.ConsumeResetOffset(reset), kgo.FetchMaxWait(500*time.Millisecond),
+		kgo.DisableAutoCommit(), kgo.BlockRebalanceOnPoll())
+}
+
+// letIn is nil if the client became a member of the group.
+func letIn(cl *kgo.Client, group string, timeout time.Duration) error {
+	if _, generation := cl.GroupMetadata(); generation < 0 {
+		return fmt.Errorf("group %s: not let in within %v: its coordinator is away ('trimaran cluster status' tells), or it waits for members that do not answer, until their session timeout; --timeout allows for more", group, timeout)
+	}
+	return nil
 }
 
 // hasTopic gives the brokers that the flags name, and an error if the topic is not there.

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 	"github.com/twmb/franz-go/pkg/kadm"
 )
 
@@ -53,90 +54,22 @@ type resetOffset struct {
 }
 
 func resetOffsets(cmd *cobra.Command, group string) error {
-	f := cmd.Flags()
 	wanted, err := topicPartitions(cmd)
 	if err != nil {
 		return err
 	}
 	return withGroups(cmd, func(ctx context.Context, _ *brokers, adm *kadm.Client) error {
-		described, err := adm.DescribeGroups(ctx, group)
+		r, err := newReset(ctx, cmd, adm, group, wanted)
 		if err != nil {
 			return err
-		}
-		if g := described[group]; len(g.Members) > 0 {
-			return fmt.Errorf("group %s has %d members: stop them first, or they go on where they are", group, len(g.Members))
-		}
-		names := make([]string, 0, len(wanted))
-		for t := range wanted {
-			names = append(names, t)
-		}
-		starts, err := whole(adm.ListStartOffsets(ctx, names...))
-		if err != nil {
-			return err
-		}
-		ends, err := whole(adm.ListEndOffsets(ctx, names...))
-		if err != nil {
-			return err
-		}
-		committed, err := adm.FetchOffsets(ctx, group)
-		if err != nil {
-			return err
-		}
-		var times kadm.ListedOffsets
-		if text, _ := f.GetString("to-datetime"); text != "" {
-			at, err := time.Parse(time.RFC3339, text)
-			if err != nil {
-				return usagef("--to-datetime %q: want a time like 2026-01-31T12:00:00Z", text)
-			}
-			if times, err = whole(adm.ListOffsetsAfterMilli(ctx, at.UnixMilli(), names...)); err != nil {
-				return err
-			}
 		}
 		var all []resetOffset
-		commits := kadm.Offsets{}
 		for topic, only := range wanted {
-			if len(ends[topic]) == 0 {
-				return fmt.Errorf("topic %s: there is none of that name; 'trimaran topic list' shows all", topic)
+			some, err := r.topic(topic, only)
+			if err != nil {
+				return err
 			}
-			for p, end := range ends[topic] {
-				if len(only) > 0 && !slices.Contains(only, p) {
-					continue
-				}
-				start := starts[topic][p]
-				r := resetOffset{Topic: topic, Partition: p, Before: -1}
-				if c, ok := committed.Lookup(topic, p); ok {
-					r.Before = c.At
-				}
-				switch {
-				case f.Changed("to-earliest"):
-					r.After = start.Offset
-				case f.Changed("to-latest"):
-					r.After = end.Offset
-				case f.Changed("to-offset"):
-					r.After, _ = f.GetInt64("to-offset")
-				case f.Changed("to-datetime"):
-					if r.After = end.Offset; times[topic][p].Offset >= 0 {
-						r.After = times[topic][p].Offset
-					}
-				default:
-					by, _ := f.GetInt64("shift-by")
-					if r.Before < 0 && len(only) == 0 {
-						continue // of a whole topic, those that have something
-					}
-					if r.Before < 0 {
-						return fmt.Errorf("%s-%d: nothing is committed that could be shifted", topic, p)
-					}
-					r.After = r.Before + min(by, math.MaxInt64-r.Before)
-				}
-				r.After = min(max(r.After, start.Offset), end.Offset)
-				all = append(all, r)
-				commits.Add(kadm.Offset{Topic: topic, Partition: p, At: r.After, LeaderEpoch: -1})
-			}
-			for _, p := range only {
-				if _, ok := ends[topic][p]; !ok {
-					return fmt.Errorf("topic %s has no partition %d", topic, p)
-				}
-			}
+			all = append(all, some...)
 		}
 		if len(all) == 0 {
 			return fmt.Errorf("group %s: nothing is committed that could be shifted", group)
@@ -147,27 +80,126 @@ func resetOffsets(cmd *cobra.Command, group string) error {
 			}
 			return int(a.Partition - b.Partition)
 		})
-		execute, _ := f.GetBool("execute")
+		execute, _ := cmd.Flags().GetBool("execute")
 		if execute {
+			commits := kadm.Offsets{}
+			for _, o := range all {
+				commits.Add(kadm.Offset{Topic: o.Topic, Partition: o.Partition, At: o.After, LeaderEpoch: -1})
+			}
 			if err := adm.CommitAllOffsets(ctx, group, commits); err != nil {
 				return fmt.Errorf("group %s: %w", group, err)
 			}
 		}
-		if asJSON, _ := f.GetBool("json"); asJSON {
-			return printJSON(cmd.OutOrStdout(), all)
-		}
-		rows := [][]string{{"TOPIC", "PARTITION", "BEFORE", "AFTER"}}
-		for _, r := range all {
-			rows = append(rows, []string{r.Topic, fmt.Sprint(r.Partition), offsetText(r.Before), fmt.Sprint(r.After)})
-		}
-		if err := printTable(cmd.OutOrStdout(), rows); err != nil {
-			return err
-		}
-		if !execute {
-			fmt.Fprintln(cmd.ErrOrStderr(), "Nothing is changed yet: --execute does it.")
-		}
-		return nil
+		return showReset(cmd, all, execute)
 	})
+}
+
+// reset is what is known of the topics and of the group before anything is set.
+type reset struct {
+	flags        *pflag.FlagSet
+	starts, ends kadm.ListedOffsets
+	times        kadm.ListedOffsets // nil without --to-datetime
+	committed    kadm.OffsetResponses
+}
+
+// newReset asks for what decides where a group goes on. A group with members is an error.
+func newReset(ctx context.Context, cmd *cobra.Command, adm *kadm.Client, group string, wanted map[string][]int32) (r *reset, err error) {
+	described, err := adm.DescribeGroups(ctx, group)
+	if err != nil {
+		return nil, err
+	}
+	if g := described[group]; len(g.Members) > 0 {
+		return nil, fmt.Errorf("group %s has %d members: stop them first, or they go on where they are", group, len(g.Members))
+	}
+	names := make([]string, 0, len(wanted))
+	for t := range wanted {
+		names = append(names, t)
+	}
+	r = &reset{flags: cmd.Flags()}
+	if r.starts, err = whole(adm.ListStartOffsets(ctx, names...)); err != nil {
+		return nil, err
+	}
+	if r.ends, err = whole(adm.ListEndOffsets(ctx, names...)); err != nil {
+		return nil, err
+	}
+	if r.committed, err = adm.FetchOffsets(ctx, group); err != nil {
+		return nil, err
+	}
+	if text, _ := r.flags.GetString("to-datetime"); text != "" {
+		at, err := time.Parse(time.RFC3339, text)
+		if err != nil {
+			return nil, usagef("--to-datetime %q: want a time like 2026-01-31T12:00:00Z", text)
+		}
+		if r.times, err = whole(adm.ListOffsetsAfterMilli(ctx, at.UnixMilli(), names...)); err != nil {
+			return nil, err
+		}
+	}
+	return r, nil
+}
+
+// topic gives what becomes of a topic's partitions, of all where only names none.
+func (r *reset) topic(topic string, only []int32) (all []resetOffset, err error) {
+	ends := r.ends[topic]
+	if len(ends) == 0 {
+		return nil, fmt.Errorf("topic %s: there is none of that name; 'trimaran topic list' shows all", topic)
+	}
+	for p, end := range ends {
+		if len(only) > 0 && !slices.Contains(only, p) {
+			continue
+		}
+		start := r.starts[topic][p]
+		o := resetOffset{Topic: topic, Partition: p, Before: -1}
+		if c, ok := r.committed.Lookup(topic, p); ok {
+			o.Before = c.At
+		}
+		switch {
+		case r.flags.Changed("to-earliest"):
+			o.After = start.Offset
+		case r.flags.Changed("to-latest"):
+			o.After = end.Offset
+		case r.flags.Changed("to-offset"):
+			o.After, _ = r.flags.GetInt64("to-offset")
+		case r.flags.Changed("to-datetime"):
+			if o.After = end.Offset; r.times[topic][p].Offset >= 0 {
+				o.After = r.times[topic][p].Offset
+			}
+		default:
+			by, _ := r.flags.GetInt64("shift-by")
+			if o.Before < 0 && len(only) == 0 {
+				continue // of a whole topic, those that have something
+			}
+			if o.Before < 0 {
+				return nil, fmt.Errorf("%s-%d: nothing is committed that could be shifted", topic, p)
+			}
+			o.After = o.Before + min(by, math.MaxInt64-o.Before)
+		}
+		o.After = min(max(o.After, start.Offset), end.Offset)
+		all = append(all, o)
+	}
+	for _, p := range only {
+		if _, ok := ends[p]; !ok {
+			return nil, fmt.Errorf("topic %s has no partition %d", topic, p)
+		}
+	}
+	return all, nil
+}
+
+// showReset prints what is set, or would be.
+func showReset(cmd *cobra.Command, all []resetOffset, execute bool) error {
+	if asJSON, _ := cmd.Flags().GetBool("json"); asJSON {
+		return printJSON(cmd.OutOrStdout(), all)
+	}
+	rows := [][]string{{"TOPIC", "PARTITION", "BEFORE", "AFTER"}}
+	for _, r := range all {
+		rows = append(rows, []string{r.Topic, fmt.Sprint(r.Partition), offsetText(r.Before), fmt.Sprint(r.After)})
+	}
+	if err := printTable(cmd.OutOrStdout(), rows); err != nil {
+		return err
+	}
+	if !execute {
+		fmt.Fprintln(cmd.ErrOrStderr(), "Nothing is changed yet: --execute does it.")
+	}
+	return nil
 }
 
 // whole makes an answer of which a part failed an error: a partition without its offset would be set to an end of

@@ -101,19 +101,7 @@ func logDump(cmd *cobra.Command, dir string) (err error) {
 			if brief {
 				continue
 			}
-			err := d.Entries(name, s.Base, records, func(e cluster.DumpedEntry) error {
-				if err := cmd.Context().Err(); err != nil {
-					return err
-				}
-				if asJSON {
-					return lines.Encode(struct {
-						Partition string `json:"partition"`
-						Segment   string `json:"segment"`
-						cluster.DumpedEntry
-					}{name, s.File, e})
-				}
-				return printEntry(out, e)
-			})
+			err := d.Entries(name, s.Base, records, entryDumper(cmd, out, asJSON, name, s.File))
 			if err != nil {
 				out.Flush()
 				fmt.Fprintf(cmd.ErrOrStderr(), "%s: %s: %v\n", name, s.File, err)
@@ -128,6 +116,24 @@ func logDump(cmd *cobra.Command, dir string) (err error) {
 		return fmt.Errorf("%d parts could not be read; 'trimaran log verify' tells more", failed)
 	}
 	return nil
+}
+
+// entryDumper gives what prints the entries of a segment, until the command is interrupted.
+func entryDumper(cmd *cobra.Command, out io.Writer, asJSON bool, name, segment string) func(cluster.DumpedEntry) error {
+	lines := json.NewEncoder(out)
+	return func(e cluster.DumpedEntry) error {
+		if err := cmd.Context().Err(); err != nil {
+			return err
+		}
+		if asJSON {
+			return lines.Encode(struct {
+				Partition string `json:"partition"`
+				Segment   string `json:"segment"`
+				cluster.DumpedEntry
+			}{name, segment, e})
+		}
+		return printEntry(out, e)
+	}
 }
 
 // dumpVotes prints a line for each group.

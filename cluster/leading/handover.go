@@ -1,4 +1,4 @@
-package cluster
+package leading
 
 import (
 	"context"
@@ -11,8 +11,6 @@ import (
 	"github.com/hashicorp/raft"
 
 	"github.com/trimaran-io/trimaran/cluster/calls"
-	"github.com/trimaran-io/trimaran/cluster/election"
-	"github.com/trimaran-io/trimaran/cluster/raftgroup"
 )
 
 // A leadership is given away to a voter whose node answers: it is asked first how it stands. The
@@ -39,63 +37,63 @@ var (
 	errNotTaken = errors.New("it did not take the leadership in time")
 )
 
-// handovers gives leaderships away. It has no state and may be used by many goroutines.
-type handovers struct {
-	standings
-	stopped   context.Context // ends when the node does
-	logger    *slog.Logger
-	caller    calls.Caller
-	connected func(identity string) bool
-	follows   func(identity, group string, term uint64) bool // by the signs of life of that node
+// Handovers gives leaderships away. It has no state and may be used by many goroutines.
+type Handovers struct {
+	Standings
+	Stopped   context.Context // ends when the node does
+	Logger    *slog.Logger
+	Caller    calls.Caller
+	Connected func(identity string) bool
+	Follows   func(identity, group string, term uint64) bool // by the signs of life of that node
 }
 
-// handOver gives leadership of a group to a voter that follows now, by the word of its node: one
+// Give gives leadership of a group to a voter that follows now, by the word of its node: one
 // that does not would leave the group without service.
-func (h *handovers) handOver(g *raftgroup.Member) error {
+func (h *Handovers) Give(g Member) error {
 	for until := time.Now().Add(handOverFor); ; {
-		err := h.handOverTo(g, func(string) bool { return true })
-		if !errors.Is(err, errNobodyFollows) || time.Now().After(until) || g.Raft.State() != raft.Leader || h.stopped.Err() != nil {
+		err := h.GiveTo(g, func(string) bool { return true })
+		if !errors.Is(err, errNobodyFollows) || time.Now().After(until) || g.State() != raft.Leader || h.Stopped.Err() != nil {
 			return err
 		}
-		sleep(h.stopped, surveyTimeout/3)
+		sleep(h.Stopped, surveyTimeout/3)
 	}
 }
 
-// handOverTo moves leadership to a voter that is suitable and follows this node, the first after it
+// GiveTo moves leadership to a voter that is suitable and follows this node, the first after it
 // in order that takes it.
-func (h *handovers) handOverTo(g *raftgroup.Member, suitable func(identity string) bool) error {
+func (h *Handovers) GiveTo(g Member, suitable func(identity string) bool) error {
 	ids := g.Voters()
-	term := g.Raft.CurrentTerm()
+	term := g.Term()
 	// From the next in order on, so that what one node leads goes to more than one other.
-	at := slices.Index(ids, h.self)
+	at := slices.Index(ids, h.Self)
 	err := errNobodyFollows
 	for i := range ids {
 		id := ids[(at+1+i)%len(ids)]
-		if id == h.self || !suitable(id) || !h.connected(id) || !h.follows(id, g.Name, term) {
+		if id == h.Self || !suitable(id) || !h.Connected(id) || !h.Follows(id, g.Group(), term) {
 			continue
 		}
 		if err = h.give(g, id, term); err == nil {
 			return nil
 		}
-		h.logger.Debug("a voter does not take a leadership", "group", g.Name, "node", id, "error", err)
+		h.Logger.Debug("a voter does not take a leadership", "group", g.Group(), "node", id, "error", err)
 	}
 	return err
 }
 
 // give gives the leadership of that term to one voter; nil when this node does not lead any more.
-func (h *handovers) give(g *raftgroup.Member, identity string, term uint64) error {
-	if _, err := h.fit(h.stopped, g, identity, term); err != nil {
+func (h *Handovers) give(g Member, identity string, term uint64) error {
+	if _, err := h.fit(h.Stopped, g, identity, term); err != nil {
 		return err // asked before anything is held up for it
 	}
-	ctx, cancel := context.WithTimeout(h.stopped, handOverPatience)
+	ctx, cancel := context.WithTimeout(h.Stopped, handOverPatience)
 	defer cancel()
-	open, ok := g.Proposals.Hold()
+	open, ok := g.Hold()
 	if !ok {
 		return fmt.Errorf("%w: somebody gives it away already", errNotTaken)
 	}
 	defer open()
-	over := func() bool { return g.Raft.State() != raft.Leader || g.Raft.CurrentTerm() != term }
-	for g.Proposals.Under() > 0 {
+	over := func() bool { return g.State() != raft.Leader || g.Term() != term }
+	for g.Proposing() > 0 {
 		if over() {
 			return nil
 		}
@@ -111,7 +109,7 @@ func (h *handovers) give(g *raftgroup.Member, identity string, term uint64) erro
 		if err != nil {
 			return err
 		}
-		if own := h.of(g, h.self); !other.Behind(own) {
+		if own := h.Of(g, h.Self); !other.Behind(own) {
 			break
 		}
 		if !sleep(ctx, lookEvery) {
@@ -123,13 +121,9 @@ func (h *handovers) give(g *raftgroup.Member, identity string, term uint64) erro
 
 // nominate tells a voter to stand for election, and returns nil when over says that this node's
 // leadership is.
-func (h *handovers) nominate(ctx context.Context, g *raftgroup.Member, identity string, over func() bool) error {
-	t, ok := g.Transport.(*election.Member)
-	if !ok {
-		return errNobodyFollows
-	}
+func (h *Handovers) nominate(ctx context.Context, g Member, identity string, over func() bool) error {
 	told := make(chan error, 1)
-	go func() { told <- t.Nominate(ctx, identity) }()
+	go func() { told <- g.Nominate(ctx, identity) }()
 	for {
 		if over() {
 			return nil
@@ -151,14 +145,46 @@ func (h *handovers) nominate(ctx context.Context, g *raftgroup.Member, identity 
 	}
 }
 
+// Offer tells the voter that follows and has the longest log to stand for election. Nothing is held
+// up for it: nothing gets on here. It reports whether that one follows no more.
+func (h *Handovers) Offer(g Member) bool {
+	ctx, cancel := context.WithTimeout(h.Stopped, handOverPatience)
+	defer cancel()
+	term := g.Term()
+	follow := slices.DeleteFunc(g.Voters(), func(id string) bool { return id == h.Self || !h.Follows(id, g.Group(), term) })
+	var best string
+	var longest calls.Standing
+	calls.AskAll(ctx, follow, func(ctx context.Context, id string) (calls.Standing, error) {
+		return h.fit(ctx, g, id, term)
+	}, func(id string, s calls.Standing, err error) bool {
+		if err != nil {
+			h.Logger.Debug("a voter cannot lead in place of this one", "group", g.Group(), "node", id, "error", err)
+		} else if best == "" || longest.Behind(s) {
+			best, longest = id, s
+		}
+		return false
+	})
+	if best == "" {
+		return false
+	}
+	// Raft here may not hear of it before the disk moves: it is the others who do.
+	over := func() bool { return g.Term() != term || !h.Follows(best, g.Group(), term) }
+	if err := h.nominate(ctx, g, best, over); err != nil {
+		h.Logger.Debug("a leadership of a disk that hangs was not taken", "group", g.Group(), "node", best, "error", err)
+		return false
+	}
+	h.Logger.Warn("the disk hangs: another replica stands for election", "group", g.Group(), "node", best)
+	return true
+}
+
 // fit asks a node how its member of a group stands, and gives an error if that cannot take the
 // leadership of that term.
-func (h *handovers) fit(ctx context.Context, g *raftgroup.Member, identity string, term uint64) (standing, error) {
+func (h *Handovers) fit(ctx context.Context, g Member, identity string, term uint64) (calls.Standing, error) {
 	ctx, cancel := context.WithTimeout(ctx, surveyTimeout)
 	defer cancel()
-	all, err := calls.Survey.Ask(ctx, h.caller, identity, []string{g.Name})
+	all, err := calls.Survey.Ask(ctx, h.Caller, identity, []string{g.Group()})
 	if err != nil {
-		return standing{}, err
+		return calls.Standing{}, err
 	}
 	if s := all[0]; !s.Here || !s.Voter || !s.Follower || s.Term != term {
 		return s, fmt.Errorf("%w: it is no voter that could", errNotTaken)

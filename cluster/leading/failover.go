@@ -1,11 +1,10 @@
-package cluster
+package leading
 
 import (
 	"context"
 	"log/slog"
 	"maps"
 	"slices"
-	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -14,7 +13,6 @@ import (
 
 	"github.com/trimaran-io/trimaran/cluster/calls"
 	"github.com/trimaran-io/trimaran/cluster/election"
-	"github.com/trimaran-io/trimaran/cluster/raftgroup"
 )
 
 // The death of a node is noticed once per node, by the peer link, and not once
@@ -44,9 +42,9 @@ const (
 	watchEvery = time.Second
 )
 
-// failover is the part of a node that starts elections. run is its loop.
-type failover struct {
-	cfg  failoverConfig
+// Failover is the part of a node that starts elections. Run is its loop.
+type Failover struct {
+	cfg  FailoverConfig
 	wake chan struct{} // capacity 1
 
 	surveys atomic.Uint64 // rounds in which others were asked
@@ -56,44 +54,47 @@ type failover struct {
 	resting map[string]time.Time // groups that were told to stand, and until when they are left alone
 }
 
-// failoverConfig is what elections need of the node.
-type failoverConfig struct {
-	standings
-	heartbeat time.Duration // of every group
-	logger    *slog.Logger
-	caller    calls.Caller
-	watch     func(identities []string)           // has sessions kept with them, and their silence noticed
-	others    func() []string                     // the nodes whose death matters here
-	group     func(name string) *raftgroup.Member // that runs here, nil if there is none
+// FailoverConfig is what elections need of the node.
+type FailoverConfig struct {
+	Standings
+	Heartbeat time.Duration // of every group
+	Logger    *slog.Logger
+	Caller    calls.Caller
+	Watch     func(identities []string) // has sessions kept with them, and their silence noticed
+	Others    func() []string           // the nodes whose death matters here
+	Group     func(name string) Member  // that runs here, nil if there is none
 }
 
-func newFailover(cfg failoverConfig) *failover {
-	return &failover{cfg: cfg, wake: make(chan struct{}, 1), resting: map[string]time.Time{}}
+// NewFailover makes one that starts nothing until it runs.
+func NewFailover(cfg FailoverConfig) *Failover {
+	return &Failover{cfg: cfg, wake: make(chan struct{}, 1), resting: map[string]time.Time{}}
 }
 
-func (f *failover) poke() {
+// Poke has the loop look at once. It does not wait.
+func (f *Failover) Poke() {
 	select {
 	case f.wake <- struct{}{}:
 	default:
 	}
 }
 
-// noticed is told by the peer link which groups have no leader (election.Config.OnOrphans).
-func (f *failover) noticed(orphans []election.Orphan) {
+// Noticed is told by the peer link which groups have no leader (election.Config.OnOrphans).
+func (f *Failover) Noticed(orphans []election.Orphan) {
 	f.mu.Lock()
 	f.orphans = orphans
 	f.mu.Unlock()
-	f.poke()
+	f.Poke()
 }
 
-func (f *failover) run(ctx context.Context) {
+// Run starts elections until ctx ends, and returns when those that it began have been told of.
+func (f *Failover) Run(ctx context.Context) {
 	tick := time.NewTicker(watchEvery)
 	defer tick.Stop()
 	asked := map[string]time.Time{}
 	var began sync.WaitGroup
 	defer began.Wait()
 	for {
-		f.cfg.watch(f.cfg.others())
+		f.cfg.Watch(f.cfg.Others())
 		f.mu.Lock()
 		orphans := f.orphans
 		f.orphans = nil
@@ -110,55 +111,11 @@ func (f *failover) run(ctx context.Context) {
 	}
 }
 
-// standings says how members of groups here stand.
-type standings struct {
-	self  string                     // this node's identity
-	gone  func(identity string) bool // whether this node holds that one for gone
-	hangs func() bool                // whether an append here does not end
-}
-
-// of looks at a group for the node that asks. A leader that asks who leads does not.
-func (n standings) of(g *raftgroup.Member, asking string) standing {
-	if g == nil {
-		return standing{}
-	}
-	if t, ok := g.Transport.(*election.Member); ok && t.Voteless() {
-		return standing{}
-	}
-	s := standing{Here: true, Term: g.Raft.CurrentTerm()}
-	_, id := g.Raft.LeaderWithID()
-	leader := string(id)
-	state := g.Raft.State()
-	s.Free = leader == ""
-	s.Follower = state == raft.Follower || state == raft.Candidate && leader != ""
-	s.Led = state == raft.Leader || (leader != "" && leader != asking && leader != n.self && !n.gone(leader) && !unled(g))
-	s.Voter = state != raft.Shutdown && !n.hangs() && slices.Contains(g.Voters(), n.self)
-	if g.Stuck() {
-		s.Led = false // not by this one, and it does not hear of others
-	}
-	stats := g.Raft.Stats()
-	number := func(key string) uint64 {
-		v, _ := strconv.ParseUint(stats[key], 10, 64)
-		return v
-	}
-	s.LastIndex, s.LastTerm = number("last_log_index"), number("last_log_term")
-	if snapshot := number("last_snapshot_index"); snapshot > s.LastIndex {
-		s.LastIndex, s.LastTerm = snapshot, number("last_snapshot_term")
-	}
-	return s
-}
-
-// unled says that the node of the group's leader is alive and does not say that it leads.
-func unled(g *raftgroup.Member) bool {
-	t, ok := g.Transport.(*election.Member)
-	return ok && t.Unled()
-}
-
-// answer is this node's answer to the survey of another.
-func (f *failover) answer(_ context.Context, from string, names []string) ([]standing, error) {
-	out := make([]standing, len(names))
+// Answer answers calls.Survey: how the groups of those names stand here.
+func (f *Failover) Answer(_ context.Context, from string, names []string) ([]calls.Standing, error) {
+	out := make([]calls.Standing, len(names))
 	for i, name := range names {
-		out[i] = f.cfg.of(f.cfg.group(name), from)
+		out[i] = f.cfg.Of(f.cfg.Group(name), from)
 	}
 	return out, nil
 }
@@ -166,14 +123,14 @@ func (f *failover) answer(_ context.Context, from string, names []string) ([]sta
 // candidacy is one orphan with what was learned of it.
 type candidacy struct {
 	election.Orphan
-	group  *raftgroup.Member
+	group  Member
 	voters []string
-	known  map[string]standing // by voter, this node included
+	known  map[string]calls.Standing // by voter, this node included
 }
 
 // round asks about the orphans and lets those stand that should. It returns when which group was
 // asked about.
-func (f *failover) round(ctx context.Context, orphans []election.Orphan, asked map[string]time.Time, began *sync.WaitGroup) map[string]time.Time {
+func (f *Failover) round(ctx context.Context, orphans []election.Orphan, asked map[string]time.Time, began *sync.WaitGroup) map[string]time.Time {
 	now := time.Now()
 	f.mu.Lock()
 	maps.DeleteFunc(f.resting, func(_ string, until time.Time) bool { return now.After(until) })
@@ -189,19 +146,19 @@ func (f *failover) round(ctx context.Context, orphans []election.Orphan, asked m
 			continue
 		}
 		askedNow[o.Group] = now
-		g := f.cfg.group(o.Group)
+		g := f.cfg.Group(o.Group)
 		if g == nil {
 			continue
 		}
-		c := &candidacy{Orphan: o, group: g, voters: g.Voters(), known: map[string]standing{}}
-		own := f.cfg.of(g, f.cfg.self)
+		c := &candidacy{Orphan: o, group: g, voters: g.Voters(), known: map[string]calls.Standing{}}
+		own := f.cfg.Of(g, f.cfg.Self)
 		if !own.Voter || own.Led || own.Term != o.Term {
 			continue // not one to stand, or things have changed
 		}
-		c.known[f.cfg.self] = own
+		c.known[f.cfg.Self] = own
 		open = append(open, c)
 		for _, v := range c.voters {
-			if v != f.cfg.self && !f.cfg.gone(v) && len(questions[v]) < calls.MaxSurveyed {
+			if v != f.cfg.Self && !f.cfg.Gone(v) && len(questions[v]) < calls.MaxSurveyed {
 				questions[v] = append(questions[v], c)
 			}
 		}
@@ -213,13 +170,13 @@ func (f *failover) round(ctx context.Context, orphans []election.Orphan, asked m
 	elsewhere := map[string][]*candidacy{}
 	stood := 0
 	for _, c := range open {
-		best, wait, ok := c.decide(f.cfg.self, f.cfg.gone)
+		best, wait, ok := c.decide(f.cfg.Self, f.cfg.Gone)
 		if !ok || c.For+time.Since(now) < wait || !f.rest(c.Group) {
 			continue
 		}
-		f.cfg.logger.Debug("a group without a leader elects", "group", c.Group, "candidate", best, "leader", c.Leader, "term", c.Term, "state", c.State, "after", c.For, "wait", wait)
+		f.cfg.Logger.Debug("a group without a leader elects", "group", c.Group, "candidate", best, "leader", c.Leader, "term", c.Term, "state", c.State, "after", c.For, "wait", wait)
 		stood++
-		if best == f.cfg.self {
+		if best == f.cfg.Self {
 			began.Go(func() { f.stand(c.group, c.Term, c.gentle()) })
 		} else {
 			elsewhere[best] = append(elsewhere[best], c)
@@ -229,22 +186,22 @@ func (f *failover) round(ctx context.Context, orphans []election.Orphan, asked m
 		began.Go(func() { f.tell(ctx, identity, groups) })
 	}
 	if stood > 0 {
-		f.cfg.logger.Info("groups without a leader elect", "groups", stood, "leaderless", len(orphans))
+		f.cfg.Logger.Info("groups without a leader elect", "groups", stood, "leaderless", len(orphans))
 	}
 	return askedNow
 }
 
 // ask puts one question to each node, all at once, and notes the answers.
-func (f *failover) ask(ctx context.Context, questions map[string][]*candidacy) {
+func (f *Failover) ask(ctx context.Context, questions map[string][]*candidacy) {
 	ctx, cancel := context.WithTimeout(ctx, surveyTimeout)
 	defer cancel()
-	calls.AskAll(ctx, slices.Collect(maps.Keys(questions)), func(ctx context.Context, identity string) ([]standing, error) {
+	calls.AskAll(ctx, slices.Collect(maps.Keys(questions)), func(ctx context.Context, identity string) ([]calls.Standing, error) {
 		names := make([]string, len(questions[identity]))
 		for i, c := range questions[identity] {
 			names[i] = c.Group
 		}
-		return calls.Survey.Ask(ctx, f.cfg.caller, identity, names)
-	}, func(identity string, all []standing, err error) bool {
+		return calls.Survey.Ask(ctx, f.cfg.Caller, identity, names)
+	}, func(identity string, all []calls.Standing, err error) bool {
 		if err == nil {
 			for i, s := range all {
 				questions[identity][i].known[identity] = s
@@ -263,7 +220,9 @@ func (c *candidacy) decide(self string, gone func(string) bool) (best string, wa
 	position := slices.Index(c.voters, self)
 	here := 0
 	for _, s := range c.known {
-		here += boolInt(s.Here)
+		if s.Here {
+			here++
+		}
 	}
 	if position < 0 || !own.Here || !own.Voter || here <= len(c.voters)/2 {
 		return "", 0, false
@@ -311,28 +270,28 @@ func (c *candidacy) gentle() bool {
 }
 
 // tell lets the groups stand on another node, which looks at them once more.
-func (f *failover) tell(ctx context.Context, identity string, groups []*candidacy) {
+func (f *Failover) tell(ctx context.Context, identity string, groups []*candidacy) {
 	ask := make([]calls.StandRequest, len(groups))
 	for i, c := range groups {
 		ask[i] = calls.StandRequest{Group: c.Group, Term: c.known[identity].Term, Gentle: c.gentle()}
 	}
 	ctx, cancel := context.WithTimeout(ctx, surveyTimeout)
 	defer cancel()
-	if _, err := calls.Stand.Ask(ctx, f.cfg.caller, identity, ask); err != nil {
-		f.cfg.logger.Debug("a node was not told to stand for election", "node", identity, "error", err)
+	if _, err := calls.Stand.Ask(ctx, f.cfg.Caller, identity, ask); err != nil {
+		f.cfg.Logger.Debug("a node was not told to stand for election", "node", identity, "error", err)
 	}
 }
 
-// told is tell at the other side. The node that asks may be the leader that the group here
-// remembers: it was restarted and does not lead any more.
-func (f *failover) told(_ context.Context, from string, ask []calls.StandRequest) (calls.Nothing, error) {
+// Told answers calls.Stand, which is tell at the other side. The node that asks may be the leader
+// that the group here remembers: it was restarted and does not lead any more.
+func (f *Failover) Told(_ context.Context, from string, ask []calls.StandRequest) (calls.Nothing, error) {
 	var standing sync.WaitGroup
 	for _, q := range ask {
-		g := f.cfg.group(q.Group)
+		g := f.cfg.Group(q.Group)
 		if g == nil {
 			continue
 		}
-		s := f.cfg.of(g, from)
+		s := f.cfg.Of(g, from)
 		if !s.Voter || s.Led || s.Term != q.Term || !f.rest(q.Group) {
 			continue
 		}
@@ -343,7 +302,7 @@ func (f *failover) told(_ context.Context, from string, ask []calls.StandRequest
 }
 
 // rest says whether a group was not told to stand a moment ago, and that it is now.
-func (f *failover) rest(group string) bool {
+func (f *Failover) rest(group string) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	now := time.Now()
@@ -355,44 +314,25 @@ func (f *failover) rest(group string) bool {
 }
 
 // stand makes the group here stand for election if it is still in that term.
-func (f *failover) stand(g *raftgroup.Member, term uint64, gentle bool) {
-	t, ok := g.Transport.(*election.Member)
-	if !ok {
-		return
-	}
+func (f *Failover) stand(g Member, term uint64, gentle bool) {
 	var err error
-	if g.Raft.State() == raft.Candidate {
+	if g.State() == raft.Candidate {
 		// A candidate that has lost waits for its election timer, whatever it is told.
 		all := g.Voters()
-		other := slices.IndexFunc(all, func(v string) bool { return v != f.cfg.self })
-		if other < 0 || g.Raft.CurrentTerm() != term {
+		other := slices.IndexFunc(all, func(v string) bool { return v != f.cfg.Self })
+		if other < 0 || g.Term() != term {
 			return
 		}
-		err = t.Yield(all[other], term)
+		err = g.Yield(all[other], term)
 	}
 	switch {
-	case err != nil || g.Raft.State() != raft.Follower: // at a leader a TimeoutNow would end its leadership
-	case gentle && time.Since(g.Raft.LastContact()) >= f.cfg.heartbeat:
-		err = expire(g.Raft, f.cfg.heartbeat)
+	case err != nil || g.State() != raft.Follower: // at a leader a TimeoutNow would end its leadership
+	case gentle && time.Since(g.LastContact()) >= f.cfg.Heartbeat:
+		err = g.Expire(f.cfg.Heartbeat)
 	default:
-		err = t.Stand()
+		err = g.Stand()
 	}
 	if err != nil {
-		f.cfg.logger.Debug("a group was not made to stand for election", "group", g.Name, "error", err)
+		f.cfg.Logger.Debug("a group was not made to stand for election", "group", g.Group(), "error", err)
 	}
-}
-
-// expire makes a follower look at once whether its leader has been silent for the heartbeat
-// timeout, as it does when its timer runs out: hashicorp/raft looks when the timeout is made
-// shorter.
-func expire(r *raft.Raft, heartbeat time.Duration) error {
-	config := r.ReloadableConfig()
-	if config.HeartbeatTimeout < heartbeat {
-		config.HeartbeatTimeout = heartbeat
-		if err := r.ReloadConfig(config); err != nil {
-			return err
-		}
-	}
-	config.HeartbeatTimeout = heartbeat - heartbeat/1000
-	return r.ReloadConfig(config)
 }

@@ -1,4 +1,4 @@
-package cluster
+package leading
 
 import (
 	"context"
@@ -16,9 +16,9 @@ import (
 
 const (
 	leadersTick = 500 * time.Millisecond
-	// steadyFor is how long this node must have led, and the other one been connected, before
+	// DefaultSteadyFor is how long this node must have led, and the other one been connected, before
 	// leadership goes to where it should be: a node that comes and goes gets none.
-	defaultSteadyFor = 15 * time.Second
+	DefaultSteadyFor = 15 * time.Second
 	// giveWhenFullFor is how long the disk must have been full before leaderships go: retention by
 	// the disk's share, which is the leader's affair, makes room sooner if it can.
 	giveWhenFullFor = 2 * time.Second
@@ -28,32 +28,32 @@ const (
 	maxHandOvers = 10
 )
 
-// leaderships gives away what others should lead. All but cfg belongs to the goroutine of run.
-type leaderships struct {
-	cfg   leadershipsConfig
+// Preferred gives away what others should lead. All but cfg belongs to the goroutine of Run.
+type Preferred struct {
+	cfg   PreferredConfig
 	led   map[fsm.PartitionID]ledSince
 	there map[string]time.Time // identities, and since when they are connected
 	full  time.Time            // since when the disk here is full; zero: it is not
 }
 
-// leadershipsConfig is what leaderships needs of the node.
-type leadershipsConfig struct {
-	nodeID  fsm.NodeID
-	logger  *slog.Logger
-	steady  time.Duration // see defaultSteadyFor
-	balance bool          // whether leaderships go to preferred leaders
-	topics  func() *fsm.Topics
-	// connected says whether a node is there, room whether the disk here is full, and which others
-	// have said that theirs is.
-	connected func(identity string) bool
-	full      func() bool
-	saysFull  func(identity string) bool
-	// led gives what this node leads, and in which term.
-	led func() map[fsm.PartitionID]fsm.Term
-	// give gives one of those away, to a node that is suitable.
-	give func(id fsm.PartitionID, suitable func(identity string) bool) error
-	// giveCatalog is give for the catalog, where this node leads it.
-	giveCatalog func(suitable func(identity string) bool) error
+// PreferredConfig is what Preferred needs of the node.
+type PreferredConfig struct {
+	NodeID  fsm.NodeID
+	Logger  *slog.Logger
+	Steady  time.Duration // see DefaultSteadyFor
+	Balance bool          // whether leaderships go to preferred leaders
+	Topics  func() *fsm.Topics
+	// Connected says whether a node is there, Full whether the disk here is full, and SaysFull
+	// whether another has said that its is.
+	Connected func(identity string) bool
+	Full      func() bool
+	SaysFull  func(identity string) bool
+	// Led gives what this node leads, and in which term.
+	Led func() map[fsm.PartitionID]fsm.Term
+	// Give gives one of those away, to a node that is suitable.
+	Give func(id fsm.PartitionID, suitable func(identity string) bool) error
+	// GiveCatalog is give for the catalog, where this node leads it.
+	GiveCatalog func(suitable func(identity string) bool) error
 }
 
 type ledSince struct {
@@ -61,12 +61,13 @@ type ledSince struct {
 	since time.Time
 }
 
-func newLeaderships(cfg leadershipsConfig) *leaderships {
-	return &leaderships{cfg: cfg, led: map[fsm.PartitionID]ledSince{}, there: map[string]time.Time{}}
+// NewPreferred makes one that has seen nobody.
+func NewPreferred(cfg PreferredConfig) *Preferred {
+	return &Preferred{cfg: cfg, led: map[fsm.PartitionID]ledSince{}, there: map[string]time.Time{}}
 }
 
-// run returns when ctx has ended.
-func (l *leaderships) run(ctx context.Context) {
+// Run returns when ctx has ended.
+func (l *Preferred) Run(ctx context.Context) {
 	tick := time.NewTicker(leadersTick)
 	defer tick.Stop()
 	for {
@@ -81,16 +82,16 @@ func (l *leaderships) run(ctx context.Context) {
 
 // look notes who is there and whether the disk is full, and reports whether it has been so for long
 // enough.
-func (l *leaderships) look(now time.Time, view *fsm.Topics) (full bool) {
+func (l *Preferred) look(now time.Time, view *fsm.Topics) (full bool) {
 	for _, node := range view.Nodes() {
 		id := node.Identity()
-		if !l.cfg.connected(id) {
+		if !l.cfg.Connected(id) {
 			delete(l.there, id)
 		} else if _, known := l.there[id]; !known {
 			l.there[id] = now
 		}
 	}
-	if !l.cfg.full() {
+	if !l.cfg.Full() {
 		l.full = time.Time{}
 	} else if l.full.IsZero() {
 		l.full = now
@@ -99,20 +100,20 @@ func (l *leaderships) look(now time.Time, view *fsm.Topics) (full bool) {
 }
 
 // suitable reports whether a node may lead: it wants to, is there, and has room.
-func (l *leaderships) suitable(view *fsm.Topics, identity string) bool {
+func (l *Preferred) suitable(view *fsm.Topics, identity string) bool {
 	for _, node := range view.Nodes() {
 		if node.Identity() == identity {
 			_, there := l.there[identity]
-			return there && node.State == fsm.NodeActive && !l.cfg.saysFull(identity)
+			return there && node.State == fsm.NodeActive && !l.cfg.SaysFull(identity)
 		}
 	}
 	return false
 }
 
 // turn gives away what is due, each within its bound.
-func (l *leaderships) turn(now time.Time) {
-	view := l.cfg.topics()
-	self, ok := view.Node(l.cfg.nodeID)
+func (l *Preferred) turn(now time.Time) {
+	view := l.cfg.Topics()
+	self, ok := view.Node(l.cfg.NodeID)
 	if !ok {
 		return
 	}
@@ -122,7 +123,7 @@ func (l *leaderships) turn(now time.Time) {
 	var given sync.WaitGroup
 	giving := 0
 	led := make(map[fsm.PartitionID]ledSince, len(l.led))
-	for id, term := range l.cfg.led() {
+	for id, term := range l.cfg.Led() {
 		since, known := l.led[id]
 		if !known || since.term != term {
 			since = ledSince{term, now}
@@ -140,9 +141,9 @@ func (l *leaderships) turn(now time.Time) {
 				continue
 			}
 			to = suitable
-		} else if first, ok := view.Node(partition.Replicas[0]); ok && first.ID != l.cfg.nodeID && l.cfg.balance {
+		} else if first, ok := view.Node(partition.Replicas[0]); ok && first.ID != l.cfg.NodeID && l.cfg.Balance {
 			identity := first.Identity()
-			if now.Sub(since.since) < l.cfg.steady || !suitable(identity) || now.Sub(l.there[identity]) < l.cfg.steady {
+			if now.Sub(since.since) < l.cfg.Steady || !suitable(identity) || now.Sub(l.there[identity]) < l.cfg.Steady {
 				continue
 			}
 			to = func(id string) bool { return id == identity }
@@ -152,18 +153,18 @@ func (l *leaderships) turn(now time.Time) {
 		giving++
 		led[id] = ledSince{term, now} // not again at once, if it stays
 		given.Go(func() {
-			if err := l.cfg.give(id, to); err != nil {
-				l.cfg.logger.Debug("leadership stays", "partition", id, "error", err)
+			if err := l.cfg.Give(id, to); err != nil {
+				l.cfg.Logger.Debug("leadership stays", "partition", id, "error", err)
 			} else {
-				l.cfg.logger.Info("leadership given away", "partition", id, "draining", leaves, "disk_full", full)
+				l.cfg.Logger.Info("leadership given away", "partition", id, "draining", leaves, "disk_full", full)
 			}
 		})
 	}
 	l.led = led
 	if leaves || full {
 		given.Go(func() {
-			if err := l.cfg.giveCatalog(suitable); err != nil {
-				l.cfg.logger.Debug("leadership of the catalog stays", "error", err)
+			if err := l.cfg.GiveCatalog(suitable); err != nil {
+				l.cfg.Logger.Debug("leadership of the catalog stays", "error", err)
 			}
 		})
 	}

@@ -1,15 +1,13 @@
-package cluster
+package status
 
 import (
 	"context"
 	"encoding/hex"
 	"fmt"
 	"slices"
-	"sync"
 
 	"github.com/trimaran-io/trimaran/admin"
 	"github.com/trimaran-io/trimaran/cluster/calls"
-	"github.com/trimaran-io/trimaran/cluster/replica"
 	"github.com/trimaran-io/trimaran/fsm"
 	"github.com/trimaran-io/trimaran/outcome"
 )
@@ -21,17 +19,21 @@ import (
 // checkPiece is how many bytes of a replica one call compares, about.
 const checkPiece = 32 << 20
 
+// wholeRange is more bytes than a range has that is to be hashed to its end; calls.Hash takes no
+// more.
+const wholeRange = 1 << 40
+
 // CheckReplicas compares what the partition's replicas have on disk from offset
 // from on, or from the log start if that is above, some tens of megabytes of it.
 // Replicas that do not answer, do not run or are being copied are named and left
 // out. How far they are compared is in the answer; who asks goes on from there.
-func (n *Node) CheckReplicas(ctx context.Context, id fsm.PartitionID, from fsm.Offset) (*admin.PartitionCheck, error) {
-	topics := n.Topics()
+func (o *Overview) CheckReplicas(ctx context.Context, id fsm.PartitionID, from fsm.Offset) (*admin.PartitionCheck, error) {
+	topics := o.cfg.Here.Topics()
 	partition, ok := topics.Partition(id)
 	if !ok {
 		return nil, outcome.ErrUnknownTopicOrPartition
 	}
-	c := &replicaCheck{n: n, id: id}
+	c := &replicaCheck{o: o, id: id}
 	out := &admin.PartitionCheck{Partition: id.Partition, From: max(from, 0), End: -1, DiffersAt: -1, DiffersTo: -1}
 	var nodes []fsm.Node
 	for _, nodeID := range partition.Replicas {
@@ -39,7 +41,7 @@ func (n *Node) CheckReplicas(ctx context.Context, id fsm.PartitionID, from fsm.O
 			nodes = append(nodes, node)
 		}
 	}
-	reports := n.reports(ctx, nodes)
+	reports := o.reports(ctx, nodes)
 	for i, node := range nodes {
 		replica := admin.ReplicaCheck{Node: node.ID, State: "offline"}
 		if reports[i] != nil {
@@ -70,18 +72,14 @@ func (n *Node) CheckReplicas(ctx context.Context, id fsm.PartitionID, from fsm.O
 	all := slices.Clone(c.members)
 	done := -1
 	for i := range all {
-		if c.ask(ctx, &all[i], out.From, out.End, checkPiece); all[i].err == nil {
+		if all[i].hash, all[i].err = c.ask(ctx, all[i].identity, out.From, out.End, checkPiece); all[i].err == nil {
 			done, out.To = i, all[i].hash.UpTo
 			break
 		}
 	}
-	var asked sync.WaitGroup
-	for i := range all {
-		if i > done && done >= 0 {
-			asked.Go(func() { c.ask(ctx, &all[i], out.From, out.To, 1<<40) })
-		}
+	if done >= 0 {
+		c.askAll(ctx, all[done+1:], out.From, out.To)
 	}
-	asked.Wait()
 	for _, m := range all {
 		r := &out.Replicas[m.at]
 		r.Bytes, r.Hash = m.hash.Bytes, hex.EncodeToString(m.hash.Sum[:])
@@ -104,7 +102,7 @@ func (n *Node) CheckReplicas(ctx context.Context, id fsm.PartitionID, from fsm.O
 
 // replicaCheck is one comparison.
 type replicaCheck struct {
-	n       *Node
+	o       *Overview
 	id      fsm.PartitionID
 	members []checkMember
 }
@@ -112,37 +110,41 @@ type replicaCheck struct {
 type checkMember struct {
 	identity string
 	at       int // in the answer's list
-	hash     replica.Digest
+	hash     calls.ReplicaHash
 	err      error
 }
 
 // compare has all members hash a range.
 func (c *replicaCheck) compare(ctx context.Context, from, to fsm.Offset) []checkMember {
 	all := slices.Clone(c.members)
-	var asked sync.WaitGroup
-	for i := range all {
-		asked.Go(func() { c.ask(ctx, &all[i], from, to, 1<<40) })
-	}
-	asked.Wait()
+	c.askAll(ctx, all, from, to)
 	return all
 }
 
+// askAll has those members hash a whole range.
+func (c *replicaCheck) askAll(ctx context.Context, members []checkMember, from, to fsm.Offset) {
+	all := make([]*checkMember, len(members))
+	for i := range members {
+		all[i] = &members[i]
+	}
+	calls.AskAll(ctx, all, func(ctx context.Context, m *checkMember) (calls.ReplicaHash, error) {
+		return c.ask(ctx, m.identity, from, to, wholeRange)
+	}, func(m *checkMember, hash calls.ReplicaHash, err error) bool {
+		m.hash, m.err = hash, err
+		return false
+	})
+}
+
 // ask has one member hash a range, up to limit bytes.
-func (c *replicaCheck) ask(ctx context.Context, m *checkMember, from, to fsm.Offset, limit int64) {
-	if m.identity == c.n.identity {
-		r := c.n.records(c.id)
-		if r == nil {
-			m.err = outcome.ErrNoLeader
-			return
-		}
-		m.hash, m.err = r.Digest(ctx, from, to, limit)
-		return
+func (c *replicaCheck) ask(ctx context.Context, identity string, from, to fsm.Offset, limit int64) (calls.ReplicaHash, error) {
+	if identity == c.o.cfg.Self {
+		return c.o.cfg.Digest(ctx, c.id, from, to, limit)
 	}
-	h, err := calls.Hash.Ask(ctx, c.n.caller, m.identity, calls.HashRequest{Partition: c.id, From: from, To: to, MaxBytes: uint64(limit)})
-	m.hash = replica.Digest(h)
-	if m.err = err; err == nil && (m.hash.UpTo < from || m.hash.UpTo > to) {
-		m.err = fmt.Errorf("%w: malformed answer of another node", outcome.ErrUnknown)
+	h, err := calls.Hash.Ask(ctx, c.o.cfg.Caller, identity, calls.HashRequest{Partition: c.id, From: from, To: to, MaxBytes: uint64(limit)})
+	if err == nil && (h.UpTo < from || h.UpTo > to) {
+		err = fmt.Errorf("%w: malformed answer of another node", outcome.ErrUnknown)
 	}
+	return h, err
 }
 
 // same reports whether all that could be read is the same.

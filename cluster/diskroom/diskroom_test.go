@@ -1,4 +1,4 @@
-package cluster
+package diskroom
 
 import (
 	"context"
@@ -19,29 +19,29 @@ import (
 func TestALeaderRefusesRecordsThatNobodyHasRoomFor(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		full := false
-		d := newDiskRoom(func() bool { return full }, func() []string { return nil }, nil)
+		d := New(Config{Full: func() bool { return full }})
 		servers := func() ([]raft.Server, error) {
 			return []raft.Server{{ID: "n1"}, {ID: "n2"}, {ID: "n3"}, {ID: "n4", Suffrage: raft.Nonvoter}}, nil
 		}
 		refuses := func(what string, want bool) {
 			t.Helper()
-			if err := d.forRecords(servers); (err != nil) != want || want && !errors.Is(err, outcome.ErrStorage) {
+			if err := d.ForRecords(servers); (err != nil) != want || want && !errors.Is(err, outcome.ErrStorage) {
 				t.Errorf("%s: %v", what, err)
 			}
 		}
 		refuses("all have room", false)
-		d.heard(t.Context(), "n2", true)
-		d.heard(t.Context(), "n4", true)
+		d.Heard(t.Context(), "n2", true)
+		d.Heard(t.Context(), "n4", true)
 		refuses("one of three is full", false)
-		d.heard(t.Context(), "n3", true)
+		d.Heard(t.Context(), "n3", true)
 		refuses("two of three are full", true)
 		time.Sleep(fullFor - time.Millisecond)
 		refuses("what they said holds", true)
 		time.Sleep(time.Millisecond)
 		refuses("they said nothing any more", false)
-		d.heard(t.Context(), "n2", true)
-		d.heard(t.Context(), "n3", true)
-		d.heard(t.Context(), "n3", false)
+		d.Heard(t.Context(), "n2", true)
+		d.Heard(t.Context(), "n3", true)
+		d.Heard(t.Context(), "n3", false)
 		refuses("one has room again", false)
 		full = true
 		refuses("the disk here is full", true)
@@ -55,11 +55,11 @@ func TestAFullDiskIsTold(t *testing.T) {
 		var mu sync.Mutex
 		full := false
 		told := map[string][]bool{}
-		d := newDiskRoom(func() bool {
+		d := New(Config{Full: func() bool {
 			mu.Lock()
 			defer mu.Unlock()
 			return full
-		}, func() []string { return []string{"n2", "hangs"} }, func(ctx context.Context, identity string, full bool) error {
+		}, Others: func() []string { return []string{"n2", "hangs"} }, Tell: func(ctx context.Context, identity string, full bool) error {
 			mu.Lock()
 			told[identity] = append(told[identity], full)
 			mu.Unlock()
@@ -67,10 +67,10 @@ func TestAFullDiskIsTold(t *testing.T) {
 				<-ctx.Done()
 			}
 			return ctx.Err()
-		})
+		}})
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan struct{})
-		go func() { d.run(ctx); close(done) }()
+		go func() { d.Run(ctx); close(done) }()
 		time.Sleep(tellFullEvery / 2)
 		for _, state := range []bool{false, true, false} {
 			mu.Lock()

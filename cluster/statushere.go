@@ -1,0 +1,112 @@
+package cluster
+
+import (
+	"context"
+
+	"github.com/hashicorp/raft"
+
+	"github.com/trimaran-io/trimaran/cluster/calls"
+	"github.com/trimaran-io/trimaran/cluster/catalog"
+	"github.com/trimaran-io/trimaran/cluster/leading"
+	"github.com/trimaran-io/trimaran/cluster/raftgroup"
+	"github.com/trimaran-io/trimaran/cluster/raftlog"
+	"github.com/trimaran-io/trimaran/cluster/replica"
+	"github.com/trimaran-io/trimaran/cluster/status"
+	"github.com/trimaran-io/trimaran/fsm"
+	"github.com/trimaran-io/trimaran/outcome"
+)
+
+// seenHere is what runs on this node as package status sees it.
+type seenHere struct {
+	self     string // this node's identity
+	catalog  *catalog.Catalog
+	replicas *replica.Set
+	*raftlog.Store
+}
+
+// Topics implements status.Here.
+func (h seenHere) Topics() *fsm.Topics { return h.catalog.View() }
+
+// Catalog implements status.Here.
+func (h seenHere) Catalog() status.CatalogMember {
+	if m := h.catalog.Member(); m != nil {
+		return seenMember{m}
+	}
+	return nil
+}
+
+// Replica implements status.Here.
+func (h seenHere) Replica(id fsm.PartitionID) status.Replica {
+	if r := h.replicas.Replica(id); r != nil {
+		return seenReplica{r, h.self}
+	}
+	return nil
+}
+
+// Running implements status.Here.
+func (h seenHere) Running() (all []status.Replica) {
+	for _, r := range h.replicas.Running() {
+		all = append(all, seenReplica{r, h.self})
+	}
+	return all
+}
+
+// Broken implements status.Here.
+func (h seenHere) Broken(id fsm.PartitionID) bool { return h.replicas.WhyBroken(id) != nil }
+
+// Troubles implements status.Here.
+func (h seenHere) Troubles() (broken, hurt map[fsm.PartitionID]error) { return h.replicas.Troubles() }
+
+// digest is status.Config.Digest.
+func (h seenHere) digest(ctx context.Context, id fsm.PartitionID, from, to fsm.Offset, limit int64) (calls.ReplicaHash, error) {
+	r := h.replicas.Records(id)
+	if r == nil {
+		return calls.ReplicaHash{}, outcome.ErrNoLeader
+	}
+	digest, err := r.Digest(ctx, from, to, limit)
+	return calls.ReplicaHash(digest), err
+}
+
+// seenMember is a member of a group as package status sees it.
+type seenMember struct{ *raftgroup.Member }
+
+// Denied implements status.Member.
+func (m seenMember) Denied() bool {
+	return leading.Of(m.Member).Unled()
+}
+
+// Leads implements status.CatalogMember.
+func (m seenMember) Leads() bool { return m.Raft.State() == raft.Leader }
+
+// Term implements status.CatalogMember.
+func (m seenMember) Term() uint64 { return m.Raft.CurrentTerm() }
+
+// End implements status.CatalogMember.
+func (m seenMember) End() int64 { return int64(m.Raft.LastIndex()) + 1 }
+
+// seenReplica is a replica as package status sees it.
+type seenReplica struct {
+	*replica.Replica
+	self string
+}
+
+// ID implements status.Replica.
+func (r seenReplica) ID() fsm.PartitionID { return r.Replica.ID }
+
+// Member implements status.Replica.
+func (r seenReplica) Member() status.Member { return seenMember{r.Replica.Member} }
+
+// ThinksItLeads implements status.Replica.
+func (r seenReplica) ThinksItLeads() bool {
+	h, _ := r.Leader()
+	return h.Identity == r.self
+}
+
+// ServesAsLeader implements status.Replica.
+func (r seenReplica) ServesAsLeader() bool {
+	_, err := r.Leads()
+	return err == nil
+}
+
+// Bytes implements status.Replica.
+func (r seenReplica) Bytes() int64 { return r.Log.Bytes() }
