@@ -43,10 +43,16 @@ func (l WholeLog) StoreLogs(entries []*raft.Log) error {
 
 // judge fails the store for an error that says more than that there is no room, or that a newer
 // snapshot is there: Raft takes its own in a goroutine beside installing another member's. Raft
-// would go on after it, and nobody makes such a log anew from the others'.
+// would go on after it, and nobody makes such a log anew from the others'. So it does for any error
+// after which the log takes nothing more.
 func (l *PartitionLog) judge(err error) error {
-	passes := errors.Is(err, vfs.ErrNoSpace) || vfs.OutOfFiles(err) || errors.Is(err, errClosed) || errors.Is(err, errOvertaken)
-	if err != nil && !passes {
+	if err == nil || errors.Is(err, errClosed) {
+		return err
+	}
+	l.write.Lock()
+	over := l.err != nil && !errors.Is(l.err, errClosed)
+	l.write.Unlock()
+	if over || !errors.Is(err, vfs.ErrNoSpace) && !vfs.OutOfFiles(err) && !errors.Is(err, errOvertaken) {
 		l.st.fail(err)
 	}
 	return err
