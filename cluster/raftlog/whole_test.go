@@ -400,3 +400,41 @@ func TestACatalogThatCannotBeStoredEndsTheStore(t *testing.T) {
 		t.Errorf("the node was told %d times", len(told))
 	}
 }
+
+// TestACatalogThatCannotBeMendedEndsTheStore: the disk is full in the middle of an append, what was
+// written of it cannot be cut off, and the log takes nothing more. Raft would ask it for ever.
+func TestACatalogThatCannotBeMendedEndsTheStore(t *testing.T) {
+	var full atomic.Bool
+	told := make(chan error, 2)
+	fs := vfs.Failing{FS: votesDisk(), Fail: func(op, name string) error {
+		switch {
+		case full.Load() && op == "write":
+			return vfs.ShortWrite{Bytes: 30, Err: vfs.ErrNoSpace}
+		case full.Load() && op == "truncate":
+			return syscall.EIO
+		}
+		return nil
+	}}
+	st, err := OpenStore("/data", Options{FS: fs, JournalBytes: 8 << 10, ReserveBytes: -1, OnFail: func(err error) { told <- err }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	log, err := st.OpenWholeLog("/data/catalog", LogOptions{Group: "catalog", Span: wholeSpan, Fresh: true})
+	if err == nil {
+		err = log.StoreLog(entry(1, 1))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	full.Store(true)
+	if err := log.StoreLog(entry(2, 1)); err == nil {
+		t.Fatal("it was stored")
+	}
+	full.Store(false)
+	if err := log.StoreLog(entry(2, 1)); err == nil {
+		t.Error("nobody knows what the file holds, and it is written to")
+	}
+	if len(told) != 1 {
+		t.Errorf("the node was told %d times", len(told))
+	}
+}
