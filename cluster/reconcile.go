@@ -1,8 +1,6 @@
 package cluster
 
 import (
-	"errors"
-	"os"
 	"time"
 
 	"github.com/trimaran-io/trimaran/cluster/replica"
@@ -54,11 +52,3 @@ func (n *Node) records(id fsm.PartitionID) *replica.Records { return n.replicas.
 func (n *Node) shard(id fsm.PartitionID) *replica.Shard { return n.replicas.Shard(id) }
 
 func (n *Node) runningReplicas() []*replica.Replica { return n.replicas.Running() }
-
-func fileExists(path string) (bool, error) {
-	_, err := os.Stat(path)
-	if errors.Is(err, os.ErrNotExist) {
-		return false, nil
-	}
-	return err == nil, err
-}

@@ -27,7 +27,7 @@ var (
 func (n *Node) replicaConfig() replica.Config {
 	return replica.Config{
 		Host: replicaHost{n}, Identity: n.identity, NodeID: n.nodeID,
-		Logs: n.logs, Stable: n.stable, Dir: n.dir.Join("partitions"),
+		Logs: n.logs, Stable: n.stable, FS: n.cfg.disk(), Dir: n.dir.Join("partitions"),
 		Logger: n.logger, RaftLogger: n.raftLogger,
 		TopicDefaults: n.cfg.TopicDefaults, Groups: n.cfg.Groups,
 		HeartbeatTimeout: n.cfg.HeartbeatTimeout, CommitTimeout: n.cfg.CommitTimeout,
@@ -56,7 +56,7 @@ func (h replicaHost) RefreshTopics() bool                  { return h.n.refreshT
 func (h replicaHost) Connected(identity string) bool       { return h.n.connected(identity) }
 func (h replicaHost) Wake()                                { h.n.catalog.Wake() }
 func (h replicaHost) Room(m *raftgroup.Member) error       { return h.n.room.forRecords(m.Servers) }
-func (h replicaHost) SyncDir(dir string) error             { return h.n.lost(syncDir(dir)) }
+func (h replicaHost) SyncDir(dir string) error             { return h.n.lost(syncDir(h.n.cfg.disk(), dir)) }
 func (h replicaHost) Awake() time.Time                     { return h.n.election.Awake() }
 func (h replicaHost) HandOver(m *raftgroup.Member) error   { return h.n.handOver(m) }
 
