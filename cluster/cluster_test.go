@@ -250,6 +250,15 @@ func (c *testCluster) gossips(i int) {
 
 func (c *testCluster) start(i int) *testNode {
 	c.t.Helper()
+	if err := c.tryStart(i); err != nil {
+		c.t.Fatalf("start node %d: %v", i+1, err)
+	}
+	return c.nodes[i]
+}
+
+// tryStart is start, for one that may refuse.
+func (c *testCluster) tryStart(i int) error {
+	c.t.Helper()
 	node := c.nodes[i]
 	node.cfg.Join = nil
 	for j, other := range c.nodes {
@@ -270,14 +279,14 @@ func (c *testCluster) start(i int) *testNode {
 	c.net.lives(i, true)
 	n, err := Start(node.cfg)
 	if err != nil {
-		c.t.Fatalf("start node %d: %v", i+1, err)
+		return err
 	}
 	peer, _ := n.Addresses()
 	c.net.mu.Lock()
 	c.net.owner[peer] = i
 	c.net.mu.Unlock()
 	node.Node, node.running = n, true
-	return node
+	return nil
 }
 
 func (c *testCluster) startAll() {
@@ -412,8 +421,12 @@ type batchList = []kafkaproto.Batch
 
 // valuesFrom reads a partition from offset 0 to its end through a node.
 func valuesFrom(ctx context.Context, n *Node, id fsm.PartitionID) ([]string, error) {
+	return valuesBehind(ctx, n, id, 0)
+}
+
+// valuesBehind reads a partition from an offset, at which a batch begins, to its end.
+func valuesBehind(ctx context.Context, n *Node, id fsm.PartitionID, next fsm.Offset) ([]string, error) {
 	var values []string
-	next := fsm.Offset(0)
 	for {
 		slice, err := n.Read(ctx, id, next, 1<<20)
 		if err != nil {
@@ -959,7 +972,7 @@ func testANodeIsRefusedWithTheWrongDirectoryOrName(t *testing.T) {
 	if _, err := Start(wrong); err == nil || !strings.Contains(err.Error(), `belongs to node "n1"`) {
 		t.Errorf("wrong node id: %v", err)
 	}
-	if err := os.Remove(filepath.Join(c.nodes[0].cfg.DataDir, "node.json")); err != nil {
+	if err := c.nodes[0].on().Remove(filepath.Join(c.nodes[0].cfg.DataDir, "node.json")); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := Start(c.nodes[0].cfg); err == nil || !strings.Contains(err.Error(), "lost its identity") {
@@ -975,7 +988,7 @@ func testAWipedNodeCannotComeBackUnderItsOldName(t *testing.T) {
 	c := newTestCluster(t, 3)
 	c.startAll()
 	c.kill(1)
-	if err := os.RemoveAll(c.nodes[1].cfg.DataDir); err != nil {
+	if err := c.nodes[1].on().RemoveAll(c.nodes[1].cfg.DataDir); err != nil {
 		t.Fatal(err)
 	}
 	c.nodes[1].cfg.BootstrapExpect = 3
@@ -1029,7 +1042,7 @@ func testALostReplicaIsRebuiltAndThePartitionGoesOn(t *testing.T) {
 	id := fsm.PartitionID{Topic: topic.ID}
 	c.mustAppend(0, id, "v0")
 	c.kill(2)
-	if err := os.RemoveAll(c.nodes[2].partitionDir(id)); err != nil {
+	if err := c.nodes[2].on().RemoveAll(c.nodes[2].partitionDir(id)); err != nil {
 		t.Fatal(err)
 	}
 	c.start(2)

@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -12,12 +13,13 @@ import (
 	"testing"
 
 	"github.com/trimaran-io/trimaran/cluster/raftlog/vfs"
+	"github.com/trimaran-io/trimaran/fsm"
 )
 
 // memDisk is the disk of one node, in memory. It outlives the node's processes and what becomes of
 // them: one that is killed leaves what it wrote, one that loses power what it synced.
 type memDisk struct {
-	full atomic.Bool // nothing can grow
+	full atomic.Bool // no segment can grow; for the rest there is the reserve
 
 	mu   sync.Mutex // guards the fields below; nothing is done under it
 	mem  *vfs.Mem
@@ -84,7 +86,7 @@ func (p *process) fail(op, name string) error {
 	switch {
 	case p.gone.Load():
 		return errGone
-	case p.disk.full.Load() && (op == "allocate" || op == "create"):
+	case p.disk.full.Load() && op == "allocate" && strings.Contains(name, "/partitions/"):
 		return fmt.Errorf("%s: %w", name, vfs.ErrNoSpace)
 	}
 	return nil
@@ -136,7 +138,7 @@ func (p *process) Space(string) (free, total int64, err error) {
 func find(t *testing.T, disk vfs.FS, dir, pattern string) (paths []string) {
 	t.Helper()
 	entries, err := disk.List(dir)
-	if err != nil {
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		t.Fatal(err)
 	}
 	for _, e := range entries {
@@ -215,4 +217,51 @@ func (d *memDisk) damage(t *testing.T, dir string, dice *rand.Rand) string {
 		return fmt.Sprintf("%s at %d of %d", logs[i], at, end)
 	}
 	return ""
+}
+
+// folder is a folder on a disk.
+type folder struct {
+	disk vfs.FS
+	path string
+}
+
+// on gives the machine's disk, or the node's own if it has one in memory.
+func (n *testNode) on() vfs.FS {
+	if n.disk == nil {
+		return vfs.OS
+	}
+	return n.disk.files()
+}
+
+// folder is where the node's replica of a partition is.
+func (n *testNode) folder(id fsm.PartitionID) folder { return folder{n.on(), n.partitionDir(id)} }
+
+// onDisk has the nodes keep what they have on the machine's disk, for tests of what only that has.
+func (c *testCluster) onDisk() {
+	c.t.Helper()
+	c.base = c.t.TempDir()
+	for _, n := range c.nodes {
+		n.disk = nil
+		n.cfg.DataDir = filepath.Join(c.base, string(n.cfg.NodeID))
+	}
+}
+
+// copyFolder copies a folder with all that is in it.
+func copyFolder(t *testing.T, from vfs.FS, dir string, to vfs.FS, as string) {
+	t.Helper()
+	if err := to.MkdirAll(as); err != nil {
+		t.Fatal(err)
+	}
+	entries, err := from.List(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		old, made := filepath.Join(dir, e.Name), filepath.Join(as, e.Name)
+		if e.Dir {
+			copyFolder(t, from, old, to, made)
+		} else if err := vfs.ReplaceFile(to, made, contents(t, from, old)); err != nil {
+			t.Fatal(err)
+		}
+	}
 }
