@@ -224,6 +224,9 @@ func (c *testCluster) add(expect int) int {
 		Dial:            c.net.dialer(i),
 		Listen:          func(addr string) (net.Listener, error) { return c.net.under.Listen(fmt.Sprint("n", i+1), addr) },
 	}
+	if disk != nil {
+		cfg.fs = disk.boot()
+	}
 	c.nodes = append(c.nodes, &testNode{cfg: cfg, disk: disk})
 	return i
 }

@@ -20,6 +20,7 @@ import (
 // them: one that is killed leaves what it wrote, one that loses power what it synced.
 type memDisk struct {
 	full atomic.Bool // no segment can grow; for the rest there is the reserve
+	fuse atomic.Pointer[fuse]
 
 	mu   sync.Mutex // guards the fields below; nothing is done under it
 	mem  *vfs.Mem
@@ -32,6 +33,20 @@ const diskBytes = 64 << 20
 
 func newMemDisk(seed uint64) *memDisk {
 	return &memDisk{mem: vfs.NewMem(), dice: rand.New(rand.NewPCG(seed, 77))}
+}
+
+// fuse is what happens at one of the next operations on a disk. Time stands still in a bubble while
+// anybody works: who only waits for a moment never meets a write that is half done.
+type fuse struct {
+	left atomic.Int64 // operations until then
+	blow func()       // called once, in the middle of what the node does: it must not wait
+}
+
+// light lights a fuse: blow is called before the operation that comes behind so many others.
+func (d *memDisk) light(operations int, blow func()) {
+	f := &fuse{blow: blow}
+	f.left.Store(int64(operations) + 1)
+	d.fuse.Store(f)
 }
 
 // boot gives the disk to a new process.
@@ -83,6 +98,9 @@ type process struct {
 var errGone = fmt.Errorf("the process is gone: %w", fs.ErrClosed)
 
 func (p *process) fail(op, name string) error {
+	if f := p.disk.fuse.Load(); f != nil && op != "read" && op != "open" && !p.gone.Load() && f.left.Add(-1) == 0 {
+		f.blow()
+	}
 	switch {
 	case p.gone.Load():
 		return errGone
@@ -241,7 +259,7 @@ func (c *testCluster) onDisk() {
 	c.t.Helper()
 	c.base = c.t.TempDir()
 	for _, n := range c.nodes {
-		n.disk = nil
+		n.disk, n.cfg.fs = nil, nil
 		n.cfg.DataDir = filepath.Join(c.base, string(n.cfg.NodeID))
 	}
 }

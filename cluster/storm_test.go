@@ -109,17 +109,15 @@ func (s *storm) run() {
 		}
 	}
 	s.clients.Go(s.trim)
-	for range 12 {
+	for range 25 {
 		s.fault()
-		time.Sleep(time.Duration(s.dice.IntN(4000)) * time.Millisecond)
+		time.Sleep(time.Duration(s.dice.IntN(2500)) * time.Millisecond)
 	}
 	s.heal()
 	s.check()
 	// Whatever was acknowledged is on the disks of a majority.
-	s.note("all lose power")
-	for i := range s.nodes {
-		s.crash(i, true)
-	}
+	s.note("all lose power at last")
+	s.strike(true, 0, s.members(true)...)
 	s.heal()
 	s.check()
 }
@@ -208,18 +206,16 @@ func (s *storm) fault() {
 	case 0, 1, 2, 3:
 		if s.nodes[a].running && !s.left[a] {
 			s.note("%s is killed", s.name(a))
-			s.crash(a, false)
+			s.strike(false, how, a)
 		}
 	case 4, 5, 6:
 		if s.nodes[a].running && !s.left[a] {
 			s.note("%s loses power", s.name(a))
-			s.crash(a, true)
+			s.strike(true, how, a)
 		}
 	case 7:
 		s.note("all lose power")
-		for _, i := range s.members(true) {
-			s.crash(i, true)
-		}
+		s.strike(true, how, s.members(true)...)
 	case 8, 9, 10, 11:
 		if away := s.members(false); len(away) > 0 {
 			for _, i := range away {
@@ -251,6 +247,33 @@ func (s *storm) fault() {
 		s.moveLeader(b % len(s.ids))
 	}
 	s.noteUp()
+}
+
+// strike ends some nodes at once: at any operation of the first one's disk, or now.
+func (s *storm) strike(power bool, how int, nodes ...int) {
+	if len(nodes) == 0 {
+		return
+	}
+	operations := s.dice.IntN(150)
+	if how > 0 {
+		struck := make(chan struct{})
+		disk := s.nodes[nodes[0]].disk
+		disk.light(operations, func() {
+			for _, i := range nodes {
+				s.nodes[i].disk.die(power)
+			}
+			close(struck)
+		})
+		select {
+		case <-struck:
+			s.note("in the middle of an operation")
+		case <-time.After(2 * time.Second):
+		}
+		disk.fuse.Store(nil)
+	}
+	for _, i := range nodes {
+		s.crash(i, power)
+	}
 }
 
 // network does something to the way between two nodes, or from one to all.
