@@ -282,6 +282,10 @@ func (c *testCluster) tryStart(i int) error {
 	c.net.lives(i, true)
 	n, err := Start(node.cfg)
 	if err != nil {
+		_ = node.cfg.gossip.Shutdown() // it was to take that over
+		if node.disk != nil {
+			node.disk.dead(false)
+		}
 		return err
 	}
 	peer, _ := n.Addresses()
@@ -300,8 +304,18 @@ func (c *testCluster) startAll() {
 	c.ready()
 }
 
-// kill ends a node without handing anything over.
+// kill ends a node's process, where its disk is in memory. On the machine's disk it is ended
+// without handing anything over.
 func (c *testCluster) kill(i int) {
+	if c.nodes[i].disk != nil {
+		c.crash(i, false)
+	} else {
+		c.halt(i)
+	}
+}
+
+// halt ends a node without handing anything over. Its files are closed in good order.
+func (c *testCluster) halt(i int) {
 	if c.nodes[i].running {
 		c.nodes[i].running = false
 		c.nodes[i].stop()

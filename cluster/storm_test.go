@@ -95,7 +95,7 @@ func (s *storm) note(format string, args ...any) {
 }
 
 func (s *storm) run() {
-	s.startAll()
+	s.form()
 	s.allKnow()
 	for _, name := range []string{"a", "b"} {
 		s.ids = append(s.ids, fsm.PartitionID{Topic: s.topic(name, 1, 3).ID})
@@ -120,6 +120,26 @@ func (s *storm) run() {
 	s.strike(true, 0, s.members(true)...)
 	s.heal()
 	s.check()
+}
+
+// form starts the nodes. In every other storm power goes at one of them, or at all, meanwhile.
+func (s *storm) form() {
+	for _, i := range s.dice.Perm(len(s.nodes)) {
+		s.start(i)
+	}
+	if s.dice.IntN(2) == 0 {
+		time.Sleep(time.Duration(s.dice.IntN(3000)) * time.Millisecond)
+		struck := s.dice.Perm(len(s.nodes))
+		if s.dice.IntN(2) == 0 {
+			struck = struck[:1]
+		}
+		s.note("%d lose power while they form a cluster", len(struck))
+		s.strike(true, s.dice.IntN(4), struck...)
+		for _, i := range struck {
+			s.comeBack(i)
+		}
+	}
+	s.ready()
 }
 
 // noteUp tells clients who runs.
@@ -401,7 +421,7 @@ func (s *storm) gone() {
 		if err := n.Err(); errors.Is(err, ErrLeft) {
 			s.note("%s has left", s.name(i))
 			s.left[i] = true
-			s.kill(i)
+			s.halt(i)
 		} else if err != nil {
 			s.t.Fatalf("%s has failed: %v", s.name(i), err)
 		}
