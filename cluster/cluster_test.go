@@ -338,6 +338,7 @@ func (c *testCluster) crash(i int, power bool) {
 	c.net.lives(i, false)
 	node.stop()
 	node.disk.dead(power)
+	node.cfg.fs = node.disk.boot()
 }
 
 func (c *testCluster) ready() {
