@@ -91,11 +91,11 @@ func (s *script) do(t *testing.T, d *datadriven.TestData) string {
 		}
 		return ""
 	case "wait":
-		for_, err := time.ParseDuration(args[0])
+		long, err := time.ParseDuration(args[0])
 		if err != nil {
 			d.Fatalf(t, "%v", err)
 		}
-		time.Sleep(for_)
+		time.Sleep(long)
 		return ""
 	case "join":
 		i := s.add(0)

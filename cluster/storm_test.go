@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
-	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -70,7 +69,10 @@ type storm struct {
 
 func newStorm(t *testing.T, seed uint64) *storm {
 	dice := rand.New(rand.NewPCG(seed, 3))
-	s := &storm{testCluster: newTestCluster(t, 3+dice.IntN(3)), seed: seed, dice: dice, from: time.Now(), left: map[int]bool{}}
+	s := &storm{
+		testCluster: newTestCluster(t, 3+dice.IntN(3)), seed: seed, dice: dice, from: time.Now(),
+		left: map[int]bool{},
+	}
 	for i := range s.nodes {
 		s.settings(i)
 	}
@@ -109,9 +111,9 @@ func (s *storm) run() {
 		}
 	}
 	s.clients.Go(s.trim)
-	for range 25 {
+	for range 40 {
 		s.fault()
-		time.Sleep(time.Duration(s.dice.IntN(2500)) * time.Millisecond)
+		time.Sleep(time.Duration(s.dice.IntN(1500)) * time.Millisecond)
 	}
 	s.heal()
 	s.check()
@@ -507,10 +509,6 @@ func (s *storm) patiently(what string, condition func() error) {
 			return
 		}
 		if time.Since(began) > 5*time.Minute {
-			buf := make([]byte, 1<<20)
-			if os.Getenv("STORM_STACKS") != "" {
-				s.t.Logf("%s", buf[:runtime.Stack(buf, true)])
-			}
 			s.t.Fatalf("%s: %v", what, err)
 		}
 	}
