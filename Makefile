@@ -44,10 +44,12 @@ crash: ## crashes and failures of the files of logs and votes, with new seeds un
 		CRASH_SEED=$$seed CRASH_RUNS=2000 $(GO) test -count=1 -run 'TestCrashes|TestFailures|TestVotesAfterCrashes' ./cluster/raftlog || exit 1; \
 	done
 
-chaos: ## groups on a network that loses, delays and repeats messages, in virtual time, with new seeds until one run fails
+chaos: ## groups on a bad network, and whole clusters in a storm of all faults, in virtual time, with new seeds until one run fails
 	@while seed=$$(od -An -N4 -tu4 /dev/urandom | tr -d ' '); do \
 		echo "CHAOS_SEED=$$seed CHAOS_RUNS=50"; \
 		CHAOS_SEED=$$seed CHAOS_RUNS=50 $(GO) test -count=1 -run TestChaos ./cluster/election || exit 1; \
+		echo "STORM_SEED=$$seed STORM_RUNS=50"; \
+		STORM_SEED=$$seed STORM_RUNS=50 $(GO) test -count=1 -timeout 30m -run TestStorm ./cluster || exit 1; \
 	done
 
 CHAOS_NET ?= -seconds 600

@@ -21,6 +21,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/trimaran-io/trimaran/cluster/link/peertest"
+	"github.com/trimaran-io/trimaran/cluster/raftlog/vfs"
 	"github.com/trimaran-io/trimaran/fsm"
 	"github.com/trimaran-io/trimaran/kafkaproto"
 	"github.com/trimaran-io/trimaran/kafkaproto/prototest"
@@ -43,7 +44,8 @@ type testNode struct {
 	*Node
 	cfg     Config
 	running bool
-	fixed   bool // it keeps its addresses
+	fixed   bool     // it keeps its addresses
+	disk    *memDisk // nil: the machine's
 }
 
 // cuttable is a network whose pairs of nodes can be cut: connections between
@@ -54,6 +56,7 @@ type cuttable struct {
 	owner map[string]int // address -> node
 	cut   map[[2]int]bool
 	conns map[[2]int]map[net.Conn]bool
+	dead  map[int]bool // its process has ended
 }
 
 var errCut = errors.New("the test cut the network")
@@ -61,7 +64,7 @@ var errCut = errors.New("the test cut the network")
 func newCuttable() *cuttable {
 	under := peertest.New()
 	under.Latency = 200 * time.Microsecond // where nothing takes time, whoever does something again and again ends virtual time
-	return &cuttable{under: under, owner: map[string]int{}, cut: map[[2]int]bool{}, conns: map[[2]int]map[net.Conn]bool{}}
+	return &cuttable{under: under, owner: map[string]int{}, cut: map[[2]int]bool{}, conns: map[[2]int]map[net.Conn]bool{}, dead: map[int]bool{}}
 }
 
 func (c *cuttable) dialer(from int) func(context.Context, string) (net.Conn, error) {
@@ -70,7 +73,7 @@ func (c *cuttable) dialer(from int) func(context.Context, string) (net.Conn, err
 		c.mu.Lock()
 		to, known := c.owner[addr]
 		pair := [2]int{min(from, to), max(from, to)}
-		cut := known && c.cut[pair]
+		cut := known && c.cut[pair] || c.dead[from]
 		c.mu.Unlock()
 		if cut {
 			return nil, errCut
@@ -81,7 +84,7 @@ func (c *cuttable) dialer(from int) func(context.Context, string) (net.Conn, err
 		}
 		c.mu.Lock()
 		defer c.mu.Unlock()
-		if c.cut[pair] {
+		if c.cut[pair] || c.dead[from] {
 			conn.Close()
 			return nil, errCut
 		}
@@ -90,6 +93,22 @@ func (c *cuttable) dialer(from int) func(context.Context, string) (net.Conn, err
 		}
 		c.conns[pair][conn] = true
 		return conn, nil
+	}
+}
+
+// lives says whether a node's process runs. Of one that has ended all connections break, without
+// a word, and none comes to be.
+func (c *cuttable) lives(node int, on bool) {
+	c.mu.Lock()
+	c.dead[node] = !on
+	others := len(c.owner)
+	c.mu.Unlock()
+	name := fmt.Sprint("n", node+1)
+	c.under.Refuse(name, !on)
+	if !on {
+		for other := range others {
+			c.under.Break(name, fmt.Sprint("n", other+1))
+		}
 	}
 }
 
@@ -170,8 +189,11 @@ func runInBubble(t *testing.T, name string, test func(t *testing.T)) {
 // newTestCluster makes n nodes that expect each other; none is started.
 func newTestCluster(t *testing.T, n int) *testCluster {
 	t.Helper()
-	c := &testCluster{t: t, base: t.TempDir(), key: make([]byte, 16), net: newCuttable(), acks: newPromised(t)}
+	c := &testCluster{t: t, base: "/", key: make([]byte, 16), net: newCuttable(), acks: newPromised(t)}
 	rand.Read(c.key)
+	if !virtual() {
+		c.base = t.TempDir()
+	}
 	for range n {
 		c.add(n)
 	}
@@ -189,6 +211,10 @@ func newTestCluster(t *testing.T, n int) *testCluster {
 // add makes one more node; expect 0 joins an existing cluster.
 func (c *testCluster) add(expect int) int {
 	i := len(c.nodes)
+	var disk *memDisk
+	if c.base == "/" {
+		disk = newMemDisk(uint64(i))
+	}
 	cfg := Config{
 		DataDir:         filepath.Join(c.base, fmt.Sprintf("n%d", i+1)),
 		NodeID:          fsm.NodeID(fmt.Sprintf("n%d", i+1)),
@@ -198,7 +224,10 @@ func (c *testCluster) add(expect int) int {
 		Dial:            c.net.dialer(i),
 		Listen:          func(addr string) (net.Listener, error) { return c.net.under.Listen(fmt.Sprint("n", i+1), addr) },
 	}
-	c.nodes = append(c.nodes, &testNode{cfg: cfg})
+	if disk != nil {
+		cfg.fs = disk.boot()
+	}
+	c.nodes = append(c.nodes, &testNode{cfg: cfg, disk: disk})
 	return i
 }
 
@@ -224,6 +253,15 @@ func (c *testCluster) gossips(i int) {
 
 func (c *testCluster) start(i int) *testNode {
 	c.t.Helper()
+	if err := c.tryStart(i); err != nil {
+		c.t.Fatalf("start node %d: %v", i+1, err)
+	}
+	return c.nodes[i]
+}
+
+// tryStart is start, for one that may refuse.
+func (c *testCluster) tryStart(i int) error {
+	c.t.Helper()
 	node := c.nodes[i]
 	node.cfg.Join = nil
 	for j, other := range c.nodes {
@@ -238,16 +276,24 @@ func (c *testCluster) start(i int) *testNode {
 		c.addresses(i)
 	}
 	node.cfg.answered = c.acks.of(i)
+	if node.disk != nil {
+		node.cfg.fs = node.disk.boot()
+	}
+	c.net.lives(i, true)
 	n, err := Start(node.cfg)
 	if err != nil {
-		c.t.Fatalf("start node %d: %v", i+1, err)
+		_ = node.cfg.gossip.Shutdown() // it was to take that over
+		if node.disk != nil {
+			node.disk.dead(false)
+		}
+		return err
 	}
 	peer, _ := n.Addresses()
 	c.net.mu.Lock()
 	c.net.owner[peer] = i
 	c.net.mu.Unlock()
 	node.Node, node.running = n, true
-	return node
+	return nil
 }
 
 func (c *testCluster) startAll() {
@@ -258,12 +304,41 @@ func (c *testCluster) startAll() {
 	c.ready()
 }
 
-// kill ends a node without handing anything over.
+// kill ends a node's process, where its disk is in memory. On the machine's disk it is ended
+// without handing anything over.
 func (c *testCluster) kill(i int) {
+	if c.nodes[i].disk != nil {
+		c.crash(i, false)
+	} else {
+		c.halt(i)
+	}
+}
+
+// halt ends a node without handing anything over. Its files are closed in good order.
+func (c *testCluster) halt(i int) {
 	if c.nodes[i].running {
 		c.nodes[i].running = false
 		c.nodes[i].stop()
+		if c.nodes[i].disk != nil {
+			c.nodes[i].disk.dead(false)
+		}
 	}
+}
+
+// crash ends a node as it is: nothing of it is written, sent or closed any more. Without power
+// what it has not synced is lost, too.
+func (c *testCluster) crash(i int, power bool) {
+	c.t.Helper()
+	node := c.nodes[i]
+	if !node.running {
+		return
+	}
+	node.running = false
+	node.disk.die(power)
+	c.net.lives(i, false)
+	node.stop()
+	node.disk.dead(power)
+	node.cfg.fs = node.disk.boot()
 }
 
 func (c *testCluster) ready() {
@@ -364,8 +439,12 @@ type batchList = []kafkaproto.Batch
 
 // valuesFrom reads a partition from offset 0 to its end through a node.
 func valuesFrom(ctx context.Context, n *Node, id fsm.PartitionID) ([]string, error) {
+	return valuesBehind(ctx, n, id, 0)
+}
+
+// valuesBehind reads a partition from an offset, at which a batch begins, to its end.
+func valuesBehind(ctx context.Context, n *Node, id fsm.PartitionID, next fsm.Offset) ([]string, error) {
 	var values []string
-	next := fsm.Offset(0)
 	for {
 		slice, err := n.Read(ctx, id, next, 1<<20)
 		if err != nil {
@@ -883,7 +962,7 @@ func testADeletedTopicIsAnotherTopicWhenCreatedAgain(t *testing.T) {
 	c.wantEverywhere(fsm.PartitionID{Topic: second.ID}, []string{"new"})
 	for i, node := range c.nodes {
 		eventually(t, fmt.Sprintf("the old files are gone at node %d", i+1), func() error {
-			if ok, err := fileExists(node.partitionDir(fsm.PartitionID{Topic: first.ID})); ok || err != nil {
+			if ok, err := vfs.Exists(node.cfg.disk(), node.partitionDir(fsm.PartitionID{Topic: first.ID})); ok || err != nil {
 				return fmt.Errorf("still there: %v", err)
 			}
 			return nil
@@ -911,7 +990,7 @@ func testANodeIsRefusedWithTheWrongDirectoryOrName(t *testing.T) {
 	if _, err := Start(wrong); err == nil || !strings.Contains(err.Error(), `belongs to node "n1"`) {
 		t.Errorf("wrong node id: %v", err)
 	}
-	if err := os.Remove(filepath.Join(c.nodes[0].cfg.DataDir, "node.json")); err != nil {
+	if err := c.nodes[0].on().Remove(filepath.Join(c.nodes[0].cfg.DataDir, "node.json")); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := Start(c.nodes[0].cfg); err == nil || !strings.Contains(err.Error(), "lost its identity") {
@@ -927,7 +1006,7 @@ func testAWipedNodeCannotComeBackUnderItsOldName(t *testing.T) {
 	c := newTestCluster(t, 3)
 	c.startAll()
 	c.kill(1)
-	if err := os.RemoveAll(c.nodes[1].cfg.DataDir); err != nil {
+	if err := c.nodes[1].on().RemoveAll(c.nodes[1].cfg.DataDir); err != nil {
 		t.Fatal(err)
 	}
 	c.nodes[1].cfg.BootstrapExpect = 3
@@ -981,7 +1060,7 @@ func testALostReplicaIsRebuiltAndThePartitionGoesOn(t *testing.T) {
 	id := fsm.PartitionID{Topic: topic.ID}
 	c.mustAppend(0, id, "v0")
 	c.kill(2)
-	if err := os.RemoveAll(c.nodes[2].partitionDir(id)); err != nil {
+	if err := c.nodes[2].on().RemoveAll(c.nodes[2].partitionDir(id)); err != nil {
 		t.Fatal(err)
 	}
 	c.start(2)

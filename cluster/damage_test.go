@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"iter"
-	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -33,7 +32,7 @@ func testADamagedRecordIsNeverServed(t *testing.T) {
 	c.wantEverywhere(id, want)
 	victim := (c.leaderOf(id) + 1) % 3
 	c.everywhere(id, 2)
-	dir := c.nodes[victim].partitionDir(id)
+	dir := c.nodes[victim].folder(id)
 	c.kill(victim)
 	flip(t, dir, value)
 	c.start(victim)
@@ -102,9 +101,9 @@ func testAMajorityDamagedIsRefused(t *testing.T) {
 	c.everywhere(id, 1) // else a follower may take both in one write, and one that is torn is no damage
 	c.mustAppend(0, id, "the next one")
 	c.everywhere(id, 2)
-	dirs := map[int]string{}
+	dirs := map[int]folder{}
 	for i, n := range c.nodes {
-		dirs[i] = n.partitionDir(id)
+		dirs[i] = n.folder(id)
 	}
 	for i := range c.nodes {
 		c.kill(i)
@@ -149,7 +148,7 @@ func testACopyThatMeetsDamageIsMadeAnew(t *testing.T) {
 	away := (c.leaderOf(id) + 1) % 3
 	there := []int{(away + 1) % 3, (away + 2) % 3}
 	c.everywhere(id, 50)
-	dir := c.nodes[away].partitionDir(id)
+	dir := c.nodes[away].folder(id)
 	var covered uint64
 	eventually(t, "a snapshot covers its first segment", func() error {
 		log := c.nodes[away].records(id).Log
@@ -170,7 +169,7 @@ func testACopyThatMeetsDamageIsMadeAnew(t *testing.T) {
 }
 
 // flipIndex changes the index in the header of an entry; false: there is no such entry.
-func flipIndex(t *testing.T, dir string, index uint64) bool {
+func flipIndex(t *testing.T, dir folder, index uint64) bool {
 	t.Helper()
 	return editSegments(t, dir, func(data []byte) bool {
 		for pos := range entriesIn(data) {
@@ -184,22 +183,16 @@ func flipIndex(t *testing.T, dir string, index uint64) bool {
 }
 
 // editSegments writes back the first segment of a stopped node's replica that edit changes; false: there is none.
-func editSegments(t *testing.T, dir string, edit func(data []byte) bool) bool {
+func editSegments(t *testing.T, dir folder, edit func(data []byte) bool) bool {
 	t.Helper()
 	emptyJournal(t, dir)
-	files, err := filepath.Glob(filepath.Join(dir, "*.log"))
-	if err != nil || len(files) == 0 {
-		t.Fatal(files, err)
+	files := find(t, dir.disk, dir.path, "*.log")
+	if len(files) == 0 {
+		t.Fatalf("%s is empty", dir.path)
 	}
 	for _, path := range files {
-		data, err := os.ReadFile(path)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if edit(data) {
-			if err := os.WriteFile(path, data, 0o600); err != nil {
-				t.Fatal(err)
-			}
+		if data := contents(t, dir.disk, path); edit(data) {
+			overwrite(t, dir.disk, path, data, 0)
 			return true
 		}
 	}
@@ -229,21 +222,19 @@ func entryHead(segment []byte) int {
 }
 
 // emptyJournal takes away what the journal of a stopped node still has of the log in that folder, and would bring back.
-func emptyJournal(t *testing.T, dir string) {
+func emptyJournal(t *testing.T, dir folder) {
 	t.Helper()
-	files, err := filepath.Glob(filepath.Join(dir, "..", "..", "journal", "*"))
-	if err != nil || len(files) == 0 {
-		t.Fatal(files, err)
+	files := find(t, dir.disk, filepath.Join(dir.path, "..", "..", "journal"), "*")
+	if len(files) == 0 {
+		t.Fatal("there is no journal")
 	}
 	for _, f := range files {
-		if err := os.Truncate(f, 0); err != nil {
-			t.Fatal(err)
-		}
+		truncate(t, dir.disk, f, 0)
 	}
 }
 
 // flip changes one byte of a value in a replica's segments.
-func flip(t *testing.T, dir, value string) {
+func flip(t *testing.T, dir folder, value string) {
 	t.Helper()
 	if editSegments(t, dir, func(data []byte) bool {
 		at := bytes.Index(data, []byte(value))

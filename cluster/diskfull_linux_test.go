@@ -80,6 +80,7 @@ func TestAFullDiskIsAState(t *testing.T) { inBubble(t, testAFullDiskIsAState) }
 
 func testAFullDiskIsAState(t *testing.T) {
 	c := newTestCluster(t, 3)
+	c.onDisk()
 	registry := prometheus.NewRegistry()
 	c.nodes[0].cfg.Registry = registry
 	for i := range c.nodes {
@@ -174,6 +175,7 @@ func TestFollowersWithFullDisks(t *testing.T) { inBubble(t, testFollowersWithFul
 
 func testFollowersWithFullDisks(t *testing.T) {
 	c := newTestCluster(t, 3)
+	c.onDisk()
 	c.smallDisk(1, 96)
 	c.smallDisk(2, 96)
 	c.startAll()
@@ -219,6 +221,7 @@ func TestNotAByteLeft(t *testing.T) { inBubble(t, testNotAByteLeft) }
 
 func testNotAByteLeft(t *testing.T) {
 	c := newTestCluster(t, 3)
+	c.onDisk()
 	for i := range c.nodes {
 		c.smallDisk(i, 32)
 	}
@@ -278,6 +281,7 @@ func TestADiskFillsInAMoment(t *testing.T) { inBubble(t, testADiskFillsInAMoment
 
 func testADiskFillsInAMoment(t *testing.T) {
 	c := newTestCluster(t, 1)
+	c.onDisk()
 	c.smallDisk(0, 64)
 	c.startAll()
 	topic := c.topic("a", 1, 1)
@@ -323,6 +327,7 @@ func TestALeaderWithAFullDiskHandsOver(t *testing.T) { inBubble(t, testALeaderWi
 
 func testALeaderWithAFullDiskHandsOver(t *testing.T) {
 	c := newTestCluster(t, 3)
+	c.onDisk()
 	c.smallDisk(0, 96)
 	for i := range c.nodes {
 		c.nodes[i].cfg.NoAutoBalance = true

@@ -46,6 +46,7 @@ func TestANodeWhoseDiskFailsEndsInOrder(t *testing.T) {
 	for _, file := range []string{"votes", "catalog/*.log"} {
 		runInBubble(t, strings.TrimSuffix(file, "/*.log"), func(t *testing.T) {
 			c := newTestCluster(t, 3)
+			c.onDisk()
 			c.startAll()
 			topic := c.topic("events", 3, 3)
 			id := fsm.PartitionID{Topic: topic.ID}

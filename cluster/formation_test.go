@@ -2,22 +2,21 @@ package cluster
 
 import (
 	"fmt"
-	"os"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/trimaran-io/trimaran/cluster/identity"
 	"github.com/trimaran-io/trimaran/cluster/raftlog"
-	"github.com/trimaran-io/trimaran/cluster/raftlog/vfs"
 	"github.com/trimaran-io/trimaran/fsm"
 )
 
 // seedIdentity writes a node.json as a node leaves it that stopped in the middle
 // of forming a cluster.
-func seedIdentity(t *testing.T, cfg Config, file identity.File) {
+func seedIdentity(t *testing.T, n *testNode, file identity.File) {
 	t.Helper()
-	dir, err := identity.Open(vfs.OS, cfg.DataDir)
+	cfg := n.cfg
+	dir, err := identity.Open(n.on(), cfg.DataDir)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -26,7 +25,7 @@ func seedIdentity(t *testing.T, cfg Config, file identity.File) {
 	if err := dir.Save(&file); err != nil {
 		t.Fatal(err)
 	}
-	votes, err := raftlog.OpenStable(dir.Join("votes"), raftlog.Options{}) // a node has one before it looks for others
+	votes, err := raftlog.OpenStable(dir.Join("votes"), raftlog.Options{FS: n.on()}) // a node has one before it looks for others
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -63,7 +62,7 @@ func TestAFormationThatWasCutShortIsResumed(t *testing.T) {
 				if step.adopted[i] {
 					file.ClusterID = id
 				}
-				seedIdentity(t, node.cfg, file)
+				seedIdentity(t, node, file)
 			}
 			for _, i := range []int{2, 1, 0} { // the proposer last
 				c.start(i)
@@ -84,7 +83,7 @@ func TestAGrantBindsANodeToItsProposer(t *testing.T) { inBubble(t, testAGrantBin
 func testAGrantBindsANodeToItsProposer(t *testing.T) {
 	c := newTestCluster(t, 2)
 	other := identity.Proposal{ClusterID: strings.Repeat("ab", 16), Proposer: "zz.0000ffff", Nodes: []fsm.Node{{ID: "n2", Incarnation: "00000002"}, {ID: "zz", Incarnation: "0000ffff"}}}
-	seedIdentity(t, c.nodes[1].cfg, identity.File{Incarnation: "00000002", Forming: &other})
+	seedIdentity(t, c.nodes[1], identity.File{Incarnation: "00000002", Forming: &other})
 	c.start(0)
 	c.start(1)
 	for i, want := range []string{"waiting for n2 to agree", "waiting for zz.0000ffff"} {
@@ -150,9 +149,7 @@ func testACopyOfADataDirectoryIsNoSecondNode(t *testing.T) {
 	c.kill(2)
 	copied := c.add(0)
 	c.nodes[copied].cfg.NodeID, c.nodes[copied].cfg.twinFor = "n3", 5*time.Second
-	if err := os.CopyFS(c.nodes[copied].cfg.DataDir, os.DirFS(c.nodes[2].cfg.DataDir)); err != nil {
-		t.Fatal(err)
-	}
+	copyFolder(t, c.nodes[2].on(), c.nodes[2].cfg.DataDir, c.nodes[copied].on(), c.nodes[copied].cfg.DataDir)
 	c.start(2)
 	c.ready()
 	c.start(copied)

@@ -5,8 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -25,31 +23,15 @@ import (
 )
 
 // flipRunning changes one byte of a value in the segments of a replica that runs.
-func flipRunning(t *testing.T, dir, value string) {
+func flipRunning(t *testing.T, dir folder, value string) {
 	t.Helper()
-	files, err := filepath.Glob(filepath.Join(dir, "*.log"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, path := range files {
-		data, err := os.ReadFile(path)
-		if err != nil {
-			t.Fatal(err)
-		}
+	for _, path := range find(t, dir.disk, dir.path, "*.log") {
+		data := contents(t, dir.disk, path)
 		at := bytes.Index(data, []byte(value))
 		if at < 0 {
 			continue
 		}
-		f, err := os.OpenFile(path, os.O_RDWR, 0)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if _, err := f.WriteAt([]byte{data[at] ^ 0x20}, int64(at)); err != nil {
-			t.Fatal(err)
-		}
-		if err := f.Close(); err != nil {
-			t.Fatal(err)
-		}
+		overwrite(t, dir.disk, path, []byte{data[at] ^ 0x20}, int64(at))
 		return
 	}
 	t.Fatalf("%q is not on the disk as it was written", value)
@@ -89,7 +71,7 @@ func testOneBadByteOfTheOnlyReplicaIsAllThatFails(t *testing.T) {
 	for _, value := range values {
 		c.mustAppend(0, id, value)
 	}
-	flipRunning(t, node.partitionDir(id), bad)
+	flipRunning(t, c.nodes[0].folder(id), bad)
 	r := node.replica(id)
 
 	read := func(from fsm.Offset) (string, error) {
@@ -163,7 +145,7 @@ func testEveryRecordButTheDamagedOnesIsRead(t *testing.T) {
 	damaged := map[int]bool{}
 	for _, i := range []int{0, 60, 99, 149} {
 		damaged[i] = true
-		flipRunning(t, node.partitionDir(id), values[i][:10])
+		flipRunning(t, c.nodes[0].folder(id), values[i][:10])
 	}
 	got := 0
 	for i := range values {
@@ -185,7 +167,7 @@ func testEveryRecordButTheDamagedOnesIsRead(t *testing.T) {
 		t.Errorf("%d of %d records were read, with %d damaged", got, len(values), len(damaged))
 	}
 	// Two side by side hide what is between them and the next point of the index, and nothing further on.
-	flipRunning(t, node.partitionDir(id), values[1][:10])
+	flipRunning(t, c.nodes[0].folder(id), values[1][:10])
 	if _, err := node.Read(within(t), id, 0, 1); outcome.Code(err) != outcome.ErrCorruptMessage {
 		t.Errorf("two damaged records: %v", err)
 	}
@@ -210,7 +192,7 @@ func testALeaderOfTwoWithABadByteIsRebuilt(t *testing.T) {
 	c.everywhere(id, 2)
 	leader := c.leaderOf(id)
 	r := c.nodes[leader].replica(id)
-	flipRunning(t, c.nodes[leader].partitionDir(id), bad)
+	flipRunning(t, c.nodes[leader].folder(id), bad)
 	c.nodes[leader].records(id).ReadCommitted(0, 1<<20)
 	eventually(t, "the replica is replaced", func() error {
 		if now := c.nodes[leader].replica(id); now == nil || now == r {
@@ -240,7 +222,7 @@ func testABadByteClosesNothingThatIsNeeded(t *testing.T) {
 	c.leaderOf(id)
 	hurt := c.nodes[1]
 	r := hurt.replica(id)
-	flipRunning(t, hurt.partitionDir(id), bad)
+	flipRunning(t, hurt.folder(id), bad)
 	if _, _, err := hurt.records(id).ReadCommitted(0, 1<<20); err == nil {
 		t.Error("a damaged record was read")
 	}
@@ -272,19 +254,19 @@ func TestEveryCallReturnsInEveryState(t *testing.T) {
 		{"open", 1, func(*testing.T, *testCluster, fsm.PartitionID) {}},
 		{"without a leader", 2, func(t *testing.T, c *testCluster, id fsm.PartitionID) { c.kill(1) }},
 		{"something damaged", 1, func(t *testing.T, c *testCluster, id fsm.PartitionID) {
-			flipRunning(t, c.nodes[0].partitionDir(id), bad)
+			flipRunning(t, c.nodes[0].folder(id), bad)
 		}},
 		{"broken when it is opened", 1, func(t *testing.T, c *testCluster, id fsm.PartitionID) {
-			dir := c.nodes[0].partitionDir(id)
+			dir := c.nodes[0].folder(id)
 			c.kill(0)
 			flip(t, dir, bad)
 			c.start(0)
 			eventually(t, "it cannot be opened", func() error { return c.wantBroken(0, id) })
 		}},
 		{"gone when it is opened", 1, func(t *testing.T, c *testCluster, id fsm.PartitionID) {
-			dir := c.nodes[0].partitionDir(id)
+			dir := c.nodes[0].folder(id)
 			c.kill(0)
-			if err := os.RemoveAll(dir); err != nil {
+			if err := dir.disk.RemoveAll(dir.path); err != nil {
 				t.Fatal(err)
 			}
 			c.start(0)

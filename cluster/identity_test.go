@@ -1,9 +1,10 @@
 package cluster
 
 import (
-	"os"
 	"strings"
 	"testing"
+
+	"github.com/trimaran-io/trimaran/cluster/raftlog/vfs"
 )
 
 // What a node has voted is not to be lost: it would vote again.
@@ -13,9 +14,9 @@ func testANodeWithoutItsVotesIsRefused(t *testing.T) {
 	c := newTestCluster(t, 1)
 	c.startAll()
 	c.topic("a", 1, 1)
-	dir := c.nodes[0].dir
+	dir, disk := c.nodes[0].dir, c.nodes[0].on()
 	c.kill(0)
-	for _, spoil := range []func(string) error{os.Remove, func(path string) error { return os.WriteFile(path, nil, 0o600) }} {
+	for _, spoil := range []func(string) error{disk.Remove, func(path string) error { return vfs.ReplaceFile(disk, path, nil) }} {
 		if err := spoil(dir.Join("votes")); err != nil {
 			t.Fatal(err)
 		}

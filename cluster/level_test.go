@@ -4,8 +4,6 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 
@@ -69,22 +67,22 @@ func testLogsAreOfFormat2FromLevel3On(t *testing.T) {
 	c.allKnow()
 	id := fsm.PartitionID{Topic: c.topic("new", 1, 1).ID}
 	c.mustAppend(c.leaderOf(id), id, "a")
-	begins := func(pattern, with string) {
+	begins := func(dir, pattern, with string) {
 		t.Helper()
-		names, err := filepath.Glob(filepath.Join(c.nodes[0].dir.Path(), pattern))
-		if err != nil || len(names) == 0 {
-			t.Fatalf("%s: %q, %v", pattern, names, err)
+		names := find(t, c.nodes[0].on(), c.nodes[0].dir.Join(dir), pattern)
+		if len(names) == 0 {
+			t.Fatalf("%s has no %s", dir, pattern)
 		}
 		for _, name := range names {
-			b, err := os.ReadFile(name)
-			if err != nil || !bytes.HasPrefix(b, []byte(with)) {
-				t.Errorf("%s does not begin with %q, %v", name, with, err)
+			b := contents(t, c.nodes[0].on(), name)
+			if !bytes.HasPrefix(b, []byte(with)) {
+				t.Errorf("%s does not begin with %q", name, with)
 			}
 		}
 	}
-	begins("partitions/*-0/*.log", "TRMSEG\x00\x02")
+	begins("partitions/"+id.String(), "*.log", "TRMSEG\x00\x02")
 	c.kill(0)
 	c.start(0)
-	begins("journal/*.journal", "TRMJNL\x00\x02")
+	begins("journal", "*.journal", "TRMJNL\x00\x02")
 	c.mustAppend(c.leaderOf(id), id, "b")
 }

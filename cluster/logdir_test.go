@@ -16,6 +16,7 @@ func TestLogDirOfStoppedNodes(t *testing.T) { inBubble(t, testLogDirOfStoppedNod
 
 func testLogDirOfStoppedNodes(t *testing.T) {
 	c := newTestCluster(t, 3)
+	c.onDisk()
 	small(c, map[string]string{"segment.bytes": "20000", "retention.bytes": "100000"})
 	c.startAll()
 	topic := c.topic("a", 2, 3)

@@ -80,6 +80,7 @@ func TestADirectoryThatWasNotBroughtOver(t *testing.T) {
 
 func testADataDirectoryOfAProgramWithBoltFiles(t *testing.T) {
 	c := newTestCluster(t, 1)
+	c.onDisk()
 	dir := c.nodes[0].cfg.DataDir
 	unpack(t, "bolt.zip", dir)
 	const term = 2

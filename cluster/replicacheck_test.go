@@ -104,7 +104,7 @@ func testReplicasThatDifferAreTold(t *testing.T) {
 		}
 		return nil
 	})
-	dir := c.nodes[victim].partitionDir(id)
+	dir := c.nodes[victim].folder(id)
 	c.kill(victim)
 	forge(t, dir, 7)
 	c.start(victim)
@@ -132,7 +132,7 @@ func (c *testCluster) wantMember(node int, id fsm.PartitionID, next fsm.Offset) 
 
 // forge changes the last byte but some of the record at an offset, and makes the
 // entry's CRC fit (cluster/raftlog/frame.go).
-func forge(t *testing.T, dir string, offset uint64) {
+func forge(t *testing.T, dir folder, offset uint64) {
 	t.Helper()
 	if editSegments(t, dir, func(data []byte) bool {
 		head := entryHead(data)

@@ -16,6 +16,7 @@ import (
 	"github.com/trimaran-io/trimaran/cluster/raftgroup"
 	"github.com/trimaran-io/trimaran/cluster/raftlink"
 	"github.com/trimaran-io/trimaran/cluster/raftlog"
+	"github.com/trimaran-io/trimaran/cluster/raftlog/vfs"
 	"github.com/trimaran-io/trimaran/cluster/replica"
 	"github.com/trimaran-io/trimaran/cluster/route"
 	"github.com/trimaran-io/trimaran/fsm"
@@ -32,7 +33,7 @@ var (
 func (n *Node) replicaConfig(host *replicaHost) replica.Config {
 	return replica.Config{
 		Host: host, Identity: n.identity, NodeID: n.nodeID,
-		Logs: n.logs, Stable: n.stable, Dir: n.dir.Join("partitions"),
+		Logs: n.logs, Stable: n.stable, FS: n.cfg.disk(), Dir: n.dir.Join("partitions"),
 		Logger: n.logger, RaftLogger: n.raftLogger,
 		TopicDefaults: n.cfg.TopicDefaults, Groups: n.cfg.Groups,
 		HeartbeatTimeout: n.cfg.HeartbeatTimeout, CommitTimeout: n.cfg.CommitTimeout,
@@ -56,6 +57,7 @@ func (n *Node) replicaConfig(host *replicaHost) replica.Config {
 // replica is opened, and does not change afterwards.
 type replicaHost struct {
 	self      string // this node's identity
+	disk      vfs.FS
 	catalog   *catalog.Catalog
 	replicas  *replica.Set // for LeaveLeader: whether a replica here leads
 	ending    *ending
@@ -74,7 +76,7 @@ func (h *replicaHost) RefreshTopics() bool                  { return h.catalog.R
 func (h *replicaHost) Connected(identity string) bool       { return h.nodes.Connected(identity) }
 func (h *replicaHost) Wake()                                { h.catalog.Wake() }
 func (h *replicaHost) Room(m *raftgroup.Member) error       { return h.room.ForRecords(m.Servers) }
-func (h *replicaHost) SyncDir(dir string) error             { return h.ending.lost(syncDir(dir)) }
+func (h *replicaHost) SyncDir(dir string) error             { return h.ending.lost(syncDir(h.disk, dir)) }
 func (h *replicaHost) Awake() time.Time                     { return h.pulse().Awake() }
 func (h *replicaHost) HandOver(m *raftgroup.Member) error   { return h.handovers.Give(leading.Of(m)) }
 

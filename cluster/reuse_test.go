@@ -3,7 +3,6 @@ package cluster
 import (
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -249,7 +248,7 @@ func testANodeThatFormedItsClusterDoesNotFormItAgain(t *testing.T) {
 	dir := c.nodes[0].dir
 	c.kill(0)
 	for _, name := range []string{"votes", "catalog", "partitions"} {
-		if err := os.RemoveAll(dir.Join(name)); err != nil {
+		if err := c.nodes[0].on().RemoveAll(dir.Join(name)); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -3,11 +3,10 @@ package cluster
 import (
 	"bytes"
 	"errors"
-	"os"
-	"path/filepath"
-	"strings"
+	"io/fs"
 	"testing"
 
+	"github.com/trimaran-io/trimaran/cluster/raftlog/vfs"
 	"github.com/trimaran-io/trimaran/fsm"
 )
 
@@ -34,7 +33,7 @@ func testTheScrubFindsWhatNobodyReads(t *testing.T) {
 		}
 		return nil
 	})
-	dir := c.nodes[victim].partitionDir(id)
+	dir := c.nodes[victim].folder(id)
 	c.kill(victim)
 	const mark = "old-5-xxxx"
 	flip(t, dir, mark)
@@ -68,15 +67,11 @@ func testTheScrubFindsWhatNobodyReads(t *testing.T) {
 }
 
 // found reports whether a replica's segments hold the value.
-func found(t *testing.T, dir, value string) bool {
+func found(t *testing.T, dir folder, value string) bool {
 	t.Helper()
-	files, err := filepath.Glob(filepath.Join(dir, "*.log"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, path := range files {
-		data, err := os.ReadFile(path)
-		if err != nil && !strings.Contains(err.Error(), "no such file") {
+	for _, path := range find(t, dir.disk, dir.path, "*.log") {
+		data, err := vfs.ReadFile(dir.disk, path, 1<<30)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			t.Fatal(err)
 		}
 		if bytes.Contains(data, []byte(value)) {

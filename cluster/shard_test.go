@@ -3,8 +3,6 @@ package cluster
 import (
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
 	"slices"
 	"sync"
 	"testing"
@@ -65,19 +63,14 @@ func siblings(group string, n int) []string {
 	return names
 }
 
-func bytesOf(t *testing.T, dir string) (sum int64) {
+func bytesOf(t *testing.T, dir folder) (sum int64) {
 	t.Helper()
-	err := filepath.WalkDir(dir, func(_ string, d os.DirEntry, err error) error {
-		if err != nil || d.IsDir() {
-			return nil // freed this moment
-		}
-		if info, err := d.Info(); err == nil {
-			sum += info.Size()
-		}
-		return nil
-	})
+	files, err := dir.disk.List(dir.path)
 	if err != nil {
 		t.Fatal(err)
+	}
+	for _, f := range files {
+		sum += f.Size
 	}
 	return sum
 }
@@ -113,7 +106,7 @@ func testALogOfCommitsStaysSmall(t *testing.T) {
 	}
 	const most = 4 << 20 // four segments of tests
 	for _, i := range []int{leader, there} {
-		dir := c.nodes[i].partitionDir(id)
+		dir := c.nodes[i].folder(id)
 		eventually(t, "a small log", func() error {
 			if size := bytesOf(t, dir); size > most {
 				return fmt.Errorf("node %d: %d bytes", i+1, size)
@@ -187,6 +180,7 @@ func TestLogDirKnowsShards(t *testing.T) { inBubble(t, testLogDirKnowsShards) }
 
 func testLogDirKnowsShards(t *testing.T) {
 	c := newTestCluster(t, 1)
+	c.onDisk()
 	c.startAll()
 	c.topic("a", 1, 1)
 	for i := range 50 {

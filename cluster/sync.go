@@ -6,8 +6,8 @@ import "github.com/trimaran-io/trimaran/cluster/raftlog/vfs"
 type notSynced = vfs.NotSynced
 
 // syncDir brings a folder to stable storage.
-func syncDir(dir string) error {
-	if err := vfs.OS.SyncDir(dir); err != nil {
+func syncDir(disk vfs.FS, dir string) error {
+	if err := disk.SyncDir(dir); err != nil {
 		return notSynced{Err: err}
 	}
 	return nil

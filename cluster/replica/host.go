@@ -15,6 +15,7 @@ import (
 
 	"github.com/trimaran-io/trimaran/cluster/raftgroup"
 	"github.com/trimaran-io/trimaran/cluster/raftlog"
+	"github.com/trimaran-io/trimaran/cluster/raftlog/vfs"
 	"github.com/trimaran-io/trimaran/coordinator"
 	"github.com/trimaran-io/trimaran/fsm"
 )
@@ -89,7 +90,8 @@ type Config struct {
 
 	Logs   *raftlog.Store
 	Stable *raftlog.Stable
-	// Dir is the folder with a folder for each replica.
+	// Dir is the folder with a folder for each replica, on FS, which Logs is on, too.
+	FS  vfs.FS
 	Dir string
 
 	Logger     *slog.Logger

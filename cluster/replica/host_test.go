@@ -139,7 +139,7 @@ func newTestSet(t *testing.T, fs vfs.FS) *testSet {
 	s.end = cancel
 	s.Set = New(ctx, Config{
 		Host: s.host, Identity: testIdentity, NodeID: testNode,
-		Logs: logs, Stable: stable, Dir: logs.Groups(),
+		Logs: logs, Stable: stable, FS: vfs.OS, Dir: logs.Groups(),
 		Logger: slog.New(slog.DiscardHandler), RaftLogger: hclog.NewNullLogger(),
 		HeartbeatTimeout: 50 * time.Millisecond, CommitTimeout: 10 * time.Millisecond,
 	})

@@ -230,7 +230,7 @@ func (c *lockCheck) look(n ast.Node, h held) {
 			var text strings.Builder
 			_ = printer.Fprint(&text, c.fset, n.Fun)
 			call := text.String()
-			for _, outside := range []string{".Log.", ".Host.", ".Logger.", ".Stable.", ".Logs.", ".Ask", ".Await", ".Change", "os.", "time.Sleep"} {
+			for _, outside := range []string{".Log.", ".Host.", ".Logger.", ".Stable.", ".Logs.", ".FS.", ".Ask", ".Await", ".Change", "os.", "time.Sleep"} {
 				if strings.Contains("."+call, outside) && !strings.HasPrefix(call, "slog.") {
 					c.bad(n, h, "calls "+call)
 				}

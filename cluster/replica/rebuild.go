@@ -4,7 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
+	"io/fs"
 	"syscall"
 	"time"
 
@@ -92,16 +92,16 @@ func (s *Set) rebuild(id fsm.PartitionID) error {
 	}
 	dir := s.env.dirOf(id)
 	gone := dir + ".deleted"
-	if err := os.RemoveAll(gone); err != nil {
+	if err := s.env.FS.RemoveAll(gone); err != nil {
 		return err
 	}
-	if err := os.Rename(dir, gone); err != nil && !errors.Is(err, os.ErrNotExist) {
+	if err := s.env.FS.Rename(dir, gone); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
 	if err := s.env.Host.SyncDir(s.env.Logs.Groups()); err != nil {
 		return err
 	}
-	if err := os.RemoveAll(gone); err != nil {
+	if err := s.env.FS.RemoveAll(gone); err != nil {
 		s.env.Logger.Warn("cannot remove the files of a damaged replica", "partition", id, "error", err)
 	}
 	s.env.Logger.Info("a damaged replica is removed and begins anew", "partition", id)

@@ -3,8 +3,8 @@ package replica
 import (
 	"cmp"
 	"errors"
+	"io/fs"
 	"math"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/trimaran-io/trimaran/cluster/raftgroup"
+	"github.com/trimaran-io/trimaran/cluster/raftlog/vfs"
 	"github.com/trimaran-io/trimaran/fsm"
 )
 
@@ -76,7 +77,7 @@ func (s *Set) Reconcile(topics *fsm.Topics, current bool) {
 	limit := make(chan struct{}, openAtOnce)
 	for _, id := range toOpen {
 		if !current {
-			if _, err := os.Stat(s.env.dirOf(id)); err != nil {
+			if there, err := vfs.Exists(s.env.FS, s.env.dirOf(id)); !there || err != nil {
 				continue
 			}
 		}
@@ -282,11 +283,11 @@ func (s *Set) removeReplica(id fsm.PartitionID, moved bool) {
 	dir := s.env.dirOf(id)
 	// Renamed first: what is half deleted must never be opened again.
 	gone := dir + ".deleted"
-	if err := os.Rename(dir, gone); err != nil && !errors.Is(err, os.ErrNotExist) {
+	if err := s.env.FS.Rename(dir, gone); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		s.env.Logger.Error("cannot delete a partition's files", "partition", id, "error", err)
 		return
 	}
-	if err := os.RemoveAll(gone); err != nil {
+	if err := s.env.FS.RemoveAll(gone); err != nil {
 		s.env.Logger.Error("cannot delete a partition's files", "partition", id, "error", err)
 	}
 	var err error
@@ -304,12 +305,12 @@ func (s *Set) removeReplica(id fsm.PartitionID, moved bool) {
 // removeLeftovers deletes the files of partitions that were deleted while this
 // node was away. Folders with other names are not touched.
 func (s *Set) removeLeftovers(desired map[fsm.PartitionID]*fsm.Partition, topics *fsm.Topics) {
-	entries, err := os.ReadDir(s.env.Dir)
+	entries, err := s.env.FS.List(s.env.Dir)
 	if err != nil {
 		return
 	}
 	for _, entry := range entries {
-		name, deleted := strings.CutSuffix(entry.Name(), ".deleted")
+		name, deleted := strings.CutSuffix(entry.Name, ".deleted")
 		id, err := fsm.ParsePartitionID(name)
 		if err != nil {
 			continue
@@ -319,7 +320,7 @@ func (s *Set) removeLeftovers(desired map[fsm.PartitionID]*fsm.Partition, topics
 		}
 		switch {
 		case deleted:
-			os.RemoveAll(filepath.Join(s.env.Dir, entry.Name()))
+			s.env.FS.RemoveAll(filepath.Join(s.env.Dir, entry.Name))
 		case desired[id] == nil:
 			_, there := topics.Partition(id)
 			s.removeReplica(id, there)
