@@ -27,7 +27,8 @@ func testADamagedRecordIsNeverServed(t *testing.T) {
 	id := fsm.PartitionID{Topic: topic.ID}
 	const value = "a value that is easy to find on the disk"
 	c.mustAppend(0, id, value)
-	c.everywhere(id, 1) // else a follower may take both in one write, and one that is torn is no damage
+	// else a follower may take both in one write, and one that is torn is no damage
+	c.everywhere(id, 1)
 	c.mustAppend(0, id, "the next one")
 	want := []string{value, "the next one"}
 	c.wantEverywhere(id, want)
@@ -99,7 +100,8 @@ func testAMajorityDamagedIsRefused(t *testing.T) {
 	id := fsm.PartitionID{Topic: topic.ID}
 	const value = "a value that is easy to find on the disk"
 	c.mustAppend(0, id, value)
-	c.everywhere(id, 1) // else a follower may take both in one write, and one that is torn is no damage
+	// else a follower may take both in one write, and one that is torn is no damage
+	c.everywhere(id, 1)
 	c.mustAppend(0, id, "the next one")
 	c.everywhere(id, 2)
 	dirs := map[int]string{}
@@ -130,8 +132,9 @@ func testAMajorityDamagedIsRefused(t *testing.T) {
 	}
 }
 
-// What a follower copies goes behind its own segments. If the last entry of one is damaged, which an opening does not notice as
-// it is covered by the snapshot, the replica is made anew instead of being copied again for ever.
+// What a follower copies goes behind its own segments. If the last entry of one is damaged, which
+// an opening does not notice as it is covered by the snapshot, the replica is made anew instead of
+// being copied again for ever.
 func TestACopyThatMeetsDamageIsMadeAnew(t *testing.T) {
 	inBubble(t, testACopyThatMeetsDamageIsMadeAnew)
 }
@@ -183,7 +186,8 @@ func flipIndex(t *testing.T, dir string, index uint64) bool {
 	})
 }
 
-// editSegments writes back the first segment of a stopped node's replica that edit changes; false: there is none.
+// editSegments writes back the first segment of a stopped node's replica that edit changes; false:
+// there is none.
 func editSegments(t *testing.T, dir string, edit func(data []byte) bool) bool {
 	t.Helper()
 	emptyJournal(t, dir)
@@ -228,7 +232,8 @@ func entryHead(segment []byte) int {
 	return 48
 }
 
-// emptyJournal takes away what the journal of a stopped node still has of the log in that folder, and would bring back.
+// emptyJournal takes away what the journal of a stopped node still has of the log in that folder,
+// and would bring back.
 func emptyJournal(t *testing.T, dir string) {
 	t.Helper()
 	files, err := filepath.Glob(filepath.Join(dir, "..", "..", "journal", "*"))

@@ -26,7 +26,8 @@ func seedIdentity(t *testing.T, cfg Config, file identity.File) {
 	if err := dir.Save(&file); err != nil {
 		t.Fatal(err)
 	}
-	votes, err := raftlog.OpenStable(dir.Join("votes"), raftlog.Options{}) // a node has one before it looks for others
+	// a node has one before it looks for others
+	votes, err := raftlog.OpenStable(dir.Join("votes"), raftlog.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -167,7 +168,8 @@ func testACopyOfADataDirectoryIsNoSecondNode(t *testing.T) {
 		t.Errorf("the first one: %v", err)
 	}
 	c.ready()
-	// The copy's connections had the first one's name, and those that they took the place of may end now.
+	// The copy's connections had the first one's name, and those that they took the place of may
+	// end now.
 	eventually(t, "the first one serves", func() error {
 		_, err := c.append(2, id, "a")
 		return err

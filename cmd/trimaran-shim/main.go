@@ -36,7 +36,8 @@ import (
 const (
 	// mostGarbage is how much Go's collector may leave a shim, in bytes.
 	mostGarbage = 64 << 20
-	// leastPercent: a shim has a few MB alive, and by Go's default would collect whenever as many have passed.
+	// leastPercent: a shim has a few MB alive, and by Go's default would collect whenever as many
+	// have passed.
 	leastPercent = 400
 	// lastLines is how long the end of the process waits for who reads its log.
 	lastLines = time.Second
