@@ -26,7 +26,7 @@ type Request struct {
 // Answer says what became of a Request.
 type Answer struct {
 	Error string `json:"error,omitempty"` // "": it is in the catalog
-	// Retriable says that the same request may be granted in a moment: the catalog has no leader now.
-	// All requests may be made twice.
+	// Retriable says that the same request may be granted in a moment: the catalog has no leader
+	// now. All requests may be made twice.
 	Retriable bool `json:"retriable,omitempty"`
 }

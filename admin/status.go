@@ -15,9 +15,9 @@ type Status struct {
 	ClusterID  string     `json:"cluster_id"` // "": not formed yet
 	Controller fsm.NodeID `json:"controller"` // the node that leads the catalog, "": none known
 	Level      int        `json:"level"`      // that the cluster has reached
-	// Confirmed says that the catalog behind this status is the newest one: the catalog's leader has
-	// said so after it was asked. Otherwise Unconfirmed says why not. What an unconfirmed status does
-	// not list may be there, and what it lists may be gone.
+	// Confirmed says that the catalog behind this status is the newest one: the catalog's leader
+	// has said so after it was asked. Otherwise Unconfirmed says why not. What an unconfirmed
+	// status does not list may be there, and what it lists may be gone.
 	Confirmed   bool   `json:"confirmed"`
 	Unconfirmed string `json:"unconfirmed,omitempty"`
 	// CatalogVoters are the identities of the nodes that vote in the catalog's group, as its leader
@@ -43,13 +43,16 @@ type NodeStatus struct {
 	Leaders       int           `json:"leaders"` // partitions it leads
 	Replicas      int           `json:"replicas"`
 	State         fsm.NodeState `json:"state,omitempty"`
-	Level         int           `json:"level"`               // what its program knows, see fsm.Level
-	DiskFree      int64         `json:"disk_free"`           // bytes, below the data directory
-	DiskTotal     int64         `json:"disk_total"`          // bytes; 0: not known
-	DiskFull      bool          `json:"disk_full,omitempty"` // it takes no records
-	CatalogRole   string        `json:"catalog_role"`        // "leader", "voter", "nonvoter", "": not known
-	CatalogTerm   fsm.Term      `json:"catalog_term"`        // of the catalog's group; 0: not known
-	CatalogEnd    int64         `json:"catalog_end"`         // index behind the last entry of the catalog's log here; 0: not known
+	// what its program knows, see fsm.Level
+	Level     int   `json:"level"`
+	DiskFree  int64 `json:"disk_free"`           // bytes, below the data directory
+	DiskTotal int64 `json:"disk_total"`          // bytes; 0: not known
+	DiskFull  bool  `json:"disk_full,omitempty"` // it takes no records
+	// "leader", "voter", "nonvoter", "": not known
+	CatalogRole string   `json:"catalog_role"`
+	CatalogTerm fsm.Term `json:"catalog_term"` // of the catalog's group; 0: not known
+	// index behind the last entry of the catalog's log here; 0: not known
+	CatalogEnd int64 `json:"catalog_end"`
 }
 
 // TopicStatus is one topic.
@@ -73,8 +76,9 @@ type PartitionStatus struct {
 
 // ReplicaStatus is one replica of a partition.
 type ReplicaStatus struct {
-	Node    fsm.NodeID `json:"node"`
-	Role    string     `json:"role"`    // "leader", "follower", "non-voter", "copying", "damaged", "offline"
+	Node fsm.NodeID `json:"node"`
+	// "leader", "follower", "non-voter", "copying", "damaged", "offline"
+	Role    string     `json:"role"`
 	Applied fsm.Offset `json:"applied"` // the replica's own end offset
 	Lag     int64      `json:"lag"`     // records behind the partition's high watermark
 	Bytes   int64      `json:"bytes"`   // of its log

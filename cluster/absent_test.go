@@ -24,8 +24,9 @@ func (c *testCluster) reassign(at int, id fsm.PartitionID, to ...fsm.NodeID) {
 	})
 }
 
-// TestAReplicaThatMissedAMoveElectsTheNewOne: while it was away another replica moved to a node that it does not know as a
-// member. Then the leader dies: the two that are left are a majority, and the one that was away must help the other.
+// TestAReplicaThatMissedAMoveElectsTheNewOne: while it was away another replica moved to a node
+// that it does not know as a member. Then the leader dies: the two that are left are a majority,
+// and the one that was away must help the other.
 func TestAReplicaThatMissedAMoveElectsTheNewOne(t *testing.T) {
 	inBubble(t, testAReplicaThatMissedAMoveElectsTheNewOne)
 }
@@ -77,8 +78,8 @@ func (c *testCluster) allKnow() {
 	})
 }
 
-// TestFewerReplicasWhileOneIsDead: it is taken out of the group first. Were it another, the leader would need the dead one for
-// everything from then on.
+// TestFewerReplicasWhileOneIsDead: it is taken out of the group first. Were it another, the leader
+// would need the dead one for everything from then on.
 func TestFewerReplicasWhileOneIsDead(t *testing.T) { inBubble(t, testFewerReplicasWhileOneIsDead) }
 
 func testFewerReplicasWhileOneIsDead(t *testing.T) {
@@ -133,8 +134,8 @@ func testNodesLeaveWhileOneOfThemIsDead(t *testing.T) {
 	c.mustAppend(0, id, "a")
 }
 
-// TestANodeThatNobodyReachesDoesNotVote: it asks to be admitted and is gone, or cannot be reached where it says it is. The
-// catalog must not need it.
+// TestANodeThatNobodyReachesDoesNotVote: it asks to be admitted and is gone, or cannot be reached
+// where it says it is. The catalog must not need it.
 func TestANodeThatNobodyReachesDoesNotVote(t *testing.T) {
 	inBubble(t, testANodeThatNobodyReachesDoesNotVote)
 }
@@ -160,9 +161,10 @@ func testANodeThatNobodyReachesDoesNotVote(t *testing.T) {
 	})
 }
 
-// TestReplicasThatComeBackWithNothingFormNoGroupOfTheirOwn: two of the first three replicas are taken away, one of them before it
-// was ever there. When both are wanted again and the only one that has the records is cut off, they
-// must not take themselves for the majority that they once were.
+// TestReplicasThatComeBackWithNothingFormNoGroupOfTheirOwn: two of the first three replicas are
+// taken away, one of them before it was ever there. When both are wanted again and the only one
+// that has the records is cut off, they must not take themselves for the majority that they once
+// were.
 func TestReplicasThatComeBackWithNothingFormNoGroupOfTheirOwn(t *testing.T) {
 	inBubble(t, testReplicasThatComeBackWithNothingFormNoGroupOfTheirOwn)
 }
@@ -204,8 +206,8 @@ func testReplicasThatComeBackWithNothingFormNoGroupOfTheirOwn(t *testing.T) {
 	c.wantEverywhere(id, []string{"a", "b", "c", "d"})
 }
 
-// TestANodeIsReadyWithoutAPartitionThatCannotBeLed: the other half of its replicas is gone, perhaps for good, and this node
-// has been restarted.
+// TestANodeIsReadyWithoutAPartitionThatCannotBeLed: the other half of its replicas is gone, perhaps
+// for good, and this node has been restarted.
 func TestANodeIsReadyWithoutAPartitionThatCannotBeLed(t *testing.T) {
 	inBubble(t, testANodeIsReadyWithoutAPartitionThatCannotBeLed)
 }

@@ -46,8 +46,8 @@ func testATopicGetsMorePartitions(t *testing.T) {
 	}
 }
 
-// What is changed through one node is known at the others when that is answered: a client behind a shim, or with the
-// addresses of several nodes, may ask another one next.
+// What is changed through one node is known at the others when that is answered: a client behind a
+// shim, or with the addresses of several nodes, may ask another one next.
 func TestAChangeIsKnownAtAllNodesWhenItIsAnswered(t *testing.T) {
 	inBubble(t, testAChangeIsKnownAtAllNodesWhenItIsAnswered)
 }
@@ -88,7 +88,8 @@ func testAChangeIsKnownAtAllNodesWhenItIsAnswered(t *testing.T) {
 	}
 }
 
-// A node that has just died gets no new partitions: with one replica they would have no leader until it is back.
+// A node that has just died gets no new partitions: with one replica they would have no leader
+// until it is back.
 func TestNothingIsPlacedOnANodeThatHasJustDied(t *testing.T) {
 	inBubble(t, testNothingIsPlacedOnANodeThatHasJustDied)
 }

@@ -12,7 +12,8 @@ import (
 	"github.com/trimaran-io/trimaran/cluster/raftlog/bolt"
 )
 
-// catalogTrailing is how many entries below a snapshot Raft keeps for followers that are a little behind.
+// catalogTrailing is how many entries below a snapshot Raft keeps for followers that are a little
+// behind.
 const catalogTrailing = 10_240
 
 // catalogSegmentBytes is the size of a segment of the catalog's log.
@@ -44,7 +45,8 @@ func (n *Node) catalogFiles(machine raft.FSM, trailing uint64) (raftgroup.OpenFi
 	m := &catalogMachine{FSM: machine}
 	return func(fresh bool) (raftgroup.Files, error) {
 		opts := catalogLogOptions(trailing)
-		opts.Fresh, opts.OnDamage = fresh, n.diskFailed // its replica is not made anew: the node ends
+		// its replica is not made anew: the node ends
+		opts.Fresh, opts.OnDamage = fresh, n.diskFailed
 		log, err := n.logs.OpenWholeLog(n.dir.Join(catalog.Group), opts)
 		if err != nil {
 			return raftgroup.Files{}, err

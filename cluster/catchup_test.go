@@ -250,8 +250,8 @@ func testRetentionOfNoBytes(t *testing.T) {
 	}
 }
 
-// A record that came with a time far ahead, in microseconds where milliseconds are meant, is in the log
-// from before the topic refused such: it goes with the others of its time.
+// A record that came with a time far ahead, in microseconds where milliseconds are meant, is in the
+// log from before the topic refused such: it goes with the others of its time.
 func TestATimeFarAheadDoesNotEndRetention(t *testing.T) {
 	inBubble(t, testATimeFarAheadDoesNotEndRetention)
 }
@@ -315,8 +315,8 @@ func testAFollowerIsAwayWhileRetentionFreesEverything(t *testing.T) {
 	c.rebuilt(away, id, 66)
 }
 
-// TestAnEmptiedPartitionIsCopiedWhenNothingCanBeCommitted: of three replicas one is gone and one was away
-// while all that there is was freed. It has to be copied before anything is committed.
+// TestAnEmptiedPartitionIsCopiedWhenNothingCanBeCommitted: of three replicas one is gone and one
+// was away while all that there is was freed. It has to be copied before anything is committed.
 func TestAnEmptiedPartitionIsCopiedWhenNothingCanBeCommitted(t *testing.T) {
 	inBubble(t, testAnEmptiedPartitionIsCopiedWhenNothingCanBeCommitted)
 }
@@ -349,8 +349,9 @@ func testAnEmptiedPartitionIsCopiedWhenNothingCanBeCommitted(t *testing.T) {
 	c.ready()
 }
 
-// TestRecordsInFrontOfALeaderChangeGetTooOld: the entry of a new leader begins a segment of its own when the one
-// before is old enough. What is in front of it expires all the same, though nothing else is written.
+// TestRecordsInFrontOfALeaderChangeGetTooOld: the entry of a new leader begins a segment of its own
+// when the one before is old enough. What is in front of it expires all the same, though nothing
+// else is written.
 func TestRecordsInFrontOfALeaderChangeGetTooOld(t *testing.T) {
 	inBubble(t, testRecordsInFrontOfALeaderChangeGetTooOld)
 }

@@ -31,9 +31,10 @@ import (
 // testCluster is a cluster in this process, on loopback, with a network between
 // the nodes that can be cut.
 type testCluster struct {
-	t      *testing.T
-	base   string
-	key    []byte // of its gossip: tests side by side must not meet when one takes a port that another had
+	t    *testing.T
+	base string
+	// of its gossip: tests side by side must not meet when one takes a port that another had
+	key    []byte
 	nodes  []*testNode
 	net    *cuttable
 	starts int
@@ -201,7 +202,9 @@ func newTestCluster(t *testing.T, n int) *testCluster {
 		for i := range c.nodes {
 			c.kill(i)
 		}
-		if virtual() { // a probe of gossip's outlives its node by its timeout, and the bubble's time ends with the test
+		// a probe of gossip's outlives its node by its timeout, and the bubble's time ends with the
+		// test
+		if virtual() {
 			time.Sleep(time.Minute)
 		}
 	})

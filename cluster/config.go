@@ -18,7 +18,8 @@ import (
 // Config says how a node starts. Addresses are host:port.
 type Config struct {
 	DataDir string
-	NodeID  fsm.NodeID // "" takes the one kept in DataDir, or one made of the host's name at first start
+	// "" takes the one kept in DataDir, or one made of the host's name at first start
+	NodeID  fsm.NodeID
 	Zone    string
 	Version string // shown in status
 
@@ -31,12 +32,14 @@ type Config struct {
 	// MaxPeerConnections bounds the connections with other nodes; 0 means 4096.
 	MaxPeerConnections int
 
-	Join            []string // gossip addresses of any live nodes
-	BootstrapExpect int      // form the first cluster when this many nodes without one see each other; 0 only joins
+	Join []string // gossip addresses of any live nodes
+	// form the first cluster when this many nodes without one see each other; 0 only joins
+	BootstrapExpect int
 
-	DefaultPartitions        int32           // 0 means 1
-	DefaultReplicationFactor int16           // 0 means 3; never more than the cluster has nodes
-	InitialTopics            []fsm.TopicSpec // created once, when the cluster is formed with this node in it
+	DefaultPartitions        int32 // 0 means 1
+	DefaultReplicationFactor int16 // 0 means 3; never more than the cluster has nodes
+	// created once, when the cluster is formed with this node in it
+	InitialTopics []fsm.TopicSpec
 
 	// TopicDefaults are topic configurations, Kafka's names, for topics that do not
 	// set them; nil for Kafka's defaults.
@@ -66,12 +69,14 @@ type Config struct {
 	beforeApply func(id fsm.PartitionID, index uint64)
 	onCopy      func(id fsm.PartitionID, step string)
 	answered    func(group string, req, resp any) // raftlink.Config.Answered
-	level       int                               // what the node says its program knows; 0: fsm.Level
+	// what the node says its program knows; 0: fsm.Level
+	level int
 	// Groups are the settings of consumer groups; the zero value is Kafka's defaults
 	// but for the initial rebalance delay, which is none.
 	Groups coordinator.Settings
 
-	HeartbeatTimeout time.Duration // of every Raft group; 0 means 15 s. The death of a node is noticed sooner
+	// of every Raft group; 0 means 15 s. The death of a node is noticed sooner
+	HeartbeatTimeout time.Duration
 	CommitTimeout    time.Duration // of every Raft group; 0 means 4 s
 
 	Logger   *slog.Logger

@@ -26,7 +26,8 @@ func testADamagedRecordIsNeverServed(t *testing.T) {
 	id := fsm.PartitionID{Topic: topic.ID}
 	const value = "a value that is easy to find on the disk"
 	c.mustAppend(0, id, value)
-	c.everywhere(id, 1) // else a follower may take both in one write, and one that is torn is no damage
+	// else a follower may take both in one write, and one that is torn is no damage
+	c.everywhere(id, 1)
 	c.mustAppend(0, id, "the next one")
 	want := []string{value, "the next one"}
 	c.wantEverywhere(id, want)
@@ -98,7 +99,8 @@ func testAMajorityDamagedIsRefused(t *testing.T) {
 	id := fsm.PartitionID{Topic: topic.ID}
 	const value = "a value that is easy to find on the disk"
 	c.mustAppend(0, id, value)
-	c.everywhere(id, 1) // else a follower may take both in one write, and one that is torn is no damage
+	// else a follower may take both in one write, and one that is torn is no damage
+	c.everywhere(id, 1)
 	c.mustAppend(0, id, "the next one")
 	c.everywhere(id, 2)
 	dirs := map[int]folder{}
@@ -129,8 +131,9 @@ func testAMajorityDamagedIsRefused(t *testing.T) {
 	}
 }
 
-// What a follower copies goes behind its own segments. If the last entry of one is damaged, which an opening does not notice as
-// it is covered by the snapshot, the replica is made anew instead of being copied again for ever.
+// What a follower copies goes behind its own segments. If the last entry of one is damaged, which
+// an opening does not notice as it is covered by the snapshot, the replica is made anew instead of
+// being copied again for ever.
 func TestACopyThatMeetsDamageIsMadeAnew(t *testing.T) {
 	inBubble(t, testACopyThatMeetsDamageIsMadeAnew)
 }

@@ -322,7 +322,8 @@ func testADiskFillsInAMoment(t *testing.T) {
 	}
 }
 
-// A leader with a full disk gives its leadership to a node that has room, and gets it back when it has room itself.
+// A leader with a full disk gives its leadership to a node that has room, and gets it back when it
+// has room itself.
 func TestALeaderWithAFullDiskHandsOver(t *testing.T) { inBubble(t, testALeaderWithAFullDiskHandsOver) }
 
 func testALeaderWithAFullDiskHandsOver(t *testing.T) {

@@ -76,7 +76,8 @@ func (e *ending) err() error {
 	return e.fatal
 }
 
-// serving is nil unless the node has failed or is being stopped: the error, outcome.ErrShuttingDown.
+// serving is nil unless the node has failed or is being stopped: the error,
+// outcome.ErrShuttingDown.
 func (e *ending) serving() error {
 	e.mu.Lock()
 	defer e.mu.Unlock()

@@ -40,8 +40,9 @@ func spoil(t *testing.T, path string) {
 	t.Fatalf("%s is not open", path)
 }
 
-// TestANodeWhoseDiskFailsEndsInOrder: where votes or the catalog cannot be stored, Raft panics by itself. The node ends with the reason
-// instead, lets go of all that waits for its groups, and nothing is lost that the others acknowledged with it.
+// TestANodeWhoseDiskFailsEndsInOrder: where votes or the catalog cannot be stored, Raft panics by
+// itself. The node ends with the reason instead, lets go of all that waits for its groups, and
+// nothing is lost that the others acknowledged with it.
 func TestANodeWhoseDiskFailsEndsInOrder(t *testing.T) {
 	for _, file := range []string{"votes", "catalog/*.log"} {
 		runInBubble(t, strings.TrimSuffix(file, "/*.log"), func(t *testing.T) {
@@ -68,7 +69,8 @@ func TestANodeWhoseDiskFailsEndsInOrder(t *testing.T) {
 					r.Member.Raft.LeadershipTransfer()
 				}
 				other++
-				ctx, cancel := context.WithTimeout(within(t), time.Second) // with a leader that has failed it waits for it to be ended
+				// with a leader that has failed it waits for it to be ended
+				ctx, cancel := context.WithTimeout(within(t), time.Second)
 				defer cancel()
 				c.nodes[1].CreateTopic(ctx, fsm.TopicSpec{Name: fmt.Sprint("more-", other), Partitions: 1, ReplicationFactor: 3}, false)
 				return errors.New("it goes on")

@@ -43,9 +43,9 @@ func testManyGroupsElectAtOnceWhenANodeDies(t *testing.T) {
 	}
 }
 
-// TestTheLeaderThatIsRememberedMayAskForAnElection: a leader that was restarted leads no more, and the others still
-// take it for theirs for some seconds. When it finds that one of them should stand, that one does; another node that
-// asks for the same is not believed.
+// TestTheLeaderThatIsRememberedMayAskForAnElection: a leader that was restarted leads no more, and
+// the others still take it for theirs for some seconds. When it finds that one of them should
+// stand, that one does; another node that asks for the same is not believed.
 func TestTheLeaderThatIsRememberedMayAskForAnElection(t *testing.T) {
 	inBubble(t, testTheLeaderThatIsRememberedMayAskForAnElection)
 }
@@ -152,7 +152,8 @@ func testALonelySuspicionChangesNothing(t *testing.T) {
 	}
 }
 
-// TestAGroupThatEndedOnALiveNodeIsLedByAnother: nothing is wrong with the node, so it is not held for gone.
+// TestAGroupThatEndedOnALiveNodeIsLedByAnother: nothing is wrong with the node, so it is not held
+// for gone.
 func TestAGroupThatEndedOnALiveNodeIsLedByAnother(t *testing.T) {
 	inBubble(t, testAGroupThatEndedOnALiveNodeIsLedByAnother)
 }

@@ -164,7 +164,8 @@ func testACopyOfADataDirectoryIsNoSecondNode(t *testing.T) {
 		t.Errorf("the first one: %v", err)
 	}
 	c.ready()
-	// The copy's connections had the first one's name, and those that they took the place of may end now.
+	// The copy's connections had the first one's name, and those that they took the place of may
+	// end now.
 	eventually(t, "the first one serves", func() error {
 		_, err := c.append(2, id, "a")
 		return err

@@ -314,8 +314,8 @@ func testWhatIsReadIsAskedAgain(t *testing.T) {
 	}
 }
 
-// A coordinator on a node that has just started may not know all topics yet. It must say that it cannot answer
-// rather than that nothing is committed: consumers begin anew by that.
+// A coordinator on a node that has just started may not know all topics yet. It must say that it
+// cannot answer rather than that nothing is committed: consumers begin anew by that.
 func TestCommitsAreNotForgottenWhileNodesReturn(t *testing.T) {
 	inBubble(t, testCommitsAreNotForgottenWhileNodesReturn)
 }
@@ -380,8 +380,8 @@ func testCommitsAreNotForgottenWhileNodesReturn(t *testing.T) {
 	}
 }
 
-// A planned move of a shard's leadership is nothing that a client hears of: what the old leader refused surely is in
-// no log, and goes to the next one.
+// A planned move of a shard's leadership is nothing that a client hears of: what the old leader
+// refused surely is in no log, and goes to the next one.
 func TestCommitsDoNotNoticeAHandOver(t *testing.T) { inBubble(t, testCommitsDoNotNoticeAHandOver) }
 
 func testCommitsDoNotNoticeAHandOver(t *testing.T) {

@@ -13,8 +13,8 @@ import (
 	"github.com/trimaran-io/trimaran/outcome"
 )
 
-// The disk of a leader hangs. Another replica leads before it moves again, through whichever node it is asked for; what was
-// acknowledged is there once, and when the disk moves all replicas agree.
+// The disk of a leader hangs. Another replica leads before it moves again, through whichever node
+// it is asked for; what was acknowledged is there once, and when the disk moves all replicas agree.
 func TestALeaderWhoseDiskHangsIsReplaced(t *testing.T) {
 	inRealTime(t, testALeaderWhoseDiskHangsIsReplaced)
 }
@@ -64,7 +64,8 @@ func testALeaderWhoseDiskHangsIsReplaced(t *testing.T) {
 	c.wantEverywhere(id, append(want, "after"))
 }
 
-// A voter that answers and whose disk hangs is given no leadership: the leader leads on in its term, and takes records.
+// A voter that answers and whose disk hangs is given no leadership: the leader leads on in its
+// term, and takes records.
 func TestALeadershipThatIsNotTakenStays(t *testing.T) {
 	inRealTime(t, testALeadershipThatIsNotTakenStays)
 }
@@ -105,7 +106,8 @@ func testALeadershipThatIsNotTakenStays(t *testing.T) {
 	c.wantEverywhere(id, []string{"before", "the target's disk hangs in it", "goes on"})
 }
 
-// Records are written all the time while leadership goes round. Nobody hears of an unknown fate, and each record is there once.
+// Records are written all the time while leadership goes round. Nobody hears of an unknown fate,
+// and each record is there once.
 func TestAHandOverLosesNoProposal(t *testing.T) { inBubble(t, testAHandOverLosesNoProposal) }
 
 func testAHandOverLosesNoProposal(t *testing.T) {

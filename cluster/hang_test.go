@@ -56,8 +56,8 @@ func (h *hangs) end() {
 	}
 }
 
-// A group whose snapshot does not end keeps no other from being looked after: retention goes on there, which is what makes room
-// on a full disk.
+// A group whose snapshot does not end keeps no other from being looked after: retention goes on
+// there, which is what makes room on a full disk.
 func TestHousekeepingWaitsForNoGroup(t *testing.T) { inRealTime(t, testHousekeepingWaitsForNoGroup) }
 
 func testHousekeepingWaitsForNoGroup(t *testing.T) {
@@ -169,7 +169,8 @@ func testAStopDoesNotWaitForTheDiskForEver(t *testing.T) {
 	})
 }
 
-// A replica in which nothing happens is left alone by the housekeeping, and looked at as soon as something does.
+// A replica in which nothing happens is left alone by the housekeeping, and looked at as soon as
+// something does.
 func TestAnIdleReplicaIsLeftAlone(t *testing.T) { inBubble(t, testAnIdleReplicaIsLeftAlone) }
 
 func testAnIdleReplicaIsLeftAlone(t *testing.T) {

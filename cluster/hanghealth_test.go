@@ -8,8 +8,8 @@ import (
 	"github.com/trimaran-io/trimaran/kafkaproto/prototest"
 )
 
-// The only replica of a partition takes nothing while its disk hangs, and the operator sees that. With others that lead
-// instead nothing is amiss.
+// The only replica of a partition takes nothing while its disk hangs, and the operator sees that.
+// With others that lead instead nothing is amiss.
 func TestAPartitionWhoseDiskHangsIsOfflineIfNobodyElseLeads(t *testing.T) {
 	inRealTime(t, testAPartitionWhoseDiskHangsIsOfflineIfNobodyElseLeads)
 }

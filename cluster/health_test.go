@@ -91,8 +91,9 @@ func (w *watched) ask(i int) (failed, all sees) {
 	return failed, all
 }
 
-// agree waits until the metrics and the readiness of every node that runs are what a client sees through it; and those that
-// lead count as many groups with a voter away as under says, nil for any number.
+// agree waits until the metrics and the readiness of every node that runs are what a client sees
+// through it; and those that lead count as many groups with a voter away as under says, nil for any
+// number.
 func (w *watched) agree(what string, under *sees, cutOff ...int) {
 	w.t.Helper()
 	eventually(w.t, what, func() error {
@@ -154,7 +155,8 @@ func (w *watched) agree(what string, under *sees, cutOff ...int) {
 	})
 }
 
-// TestMetricsAndReadinessTellWhatClientsSee holds what monitoring is told against what is served, through faults.
+// TestMetricsAndReadinessTellWhatClientsSee holds what monitoring is told against what is served,
+// through faults.
 func TestMetricsAndReadinessTellWhatClientsSee(t *testing.T) {
 	inBubble(t, testMetricsAndReadinessTellWhatClientsSee)
 }
@@ -211,7 +213,8 @@ func (w *watched) kills(a, b, c int, oneAway *sees) {
 	w.agree("all are back", &sees{})
 }
 
-// TestMetricsTellWhatClientsSeeWhenAllNodesWereReplaced: none is left that the groups were formed with.
+// TestMetricsTellWhatClientsSeeWhenAllNodesWereReplaced: none is left that the groups were formed
+// with.
 func TestMetricsTellWhatClientsSeeWhenAllNodesWereReplaced(t *testing.T) {
 	inBubble(t, testMetricsTellWhatClientsSeeWhenAllNodesWereReplaced)
 }
@@ -232,7 +235,8 @@ func testMetricsTellWhatClientsSeeWhenAllNodesWereReplaced(t *testing.T) {
 	w.kills(3, 4, 5, &sees{partitions: 2, catalog: 1})
 }
 
-// TestADeadVoterThatLeavesCounts: until it is out of the group, what is left of it is one death from nothing.
+// TestADeadVoterThatLeavesCounts: until it is out of the group, what is left of it is one death
+// from nothing.
 func TestADeadVoterThatLeavesCounts(t *testing.T) { inBubble(t, testADeadVoterThatLeavesCounts) }
 
 func testADeadVoterThatLeavesCounts(t *testing.T) {

@@ -53,8 +53,9 @@ func gaugeOf(t *testing.T, registry *prometheus.Registry, name string) float64 {
 	return 0
 }
 
-// One byte of the only replica is bad. What it is in cannot be read, with an error that says so; everything else of the
-// partition can, records are taken, and the operator sees it. Deleting up to it ends it.
+// One byte of the only replica is bad. What it is in cannot be read, with an error that says so;
+// everything else of the partition can, records are taken, and the operator sees it. Deleting up to
+// it ends it.
 func TestOneBadByteOfTheOnlyReplicaIsAllThatFails(t *testing.T) {
 	inBubble(t, testOneBadByteOfTheOnlyReplicaIsAllThatFails)
 }
@@ -125,8 +126,8 @@ func testOneBadByteOfTheOnlyReplicaIsAllThatFails(t *testing.T) {
 	c.nodes[0].running = false
 }
 
-// Many small records share the distance of two points of the index. Wherever one is damaged, the others are found, also in
-// segments that are not written to any more.
+// Many small records share the distance of two points of the index. Wherever one is damaged, the
+// others are found, also in segments that are not written to any more.
 func TestEveryRecordButTheDamagedOnesIsRead(t *testing.T) {
 	inBubble(t, testEveryRecordButTheDamagedOnesIsRead)
 }
@@ -176,8 +177,8 @@ func testEveryRecordButTheDamagedOnesIsRead(t *testing.T) {
 	}
 }
 
-// Of two replicas the leader has a bad byte. It hands its leadership over, and is rebuilt: closed as it was, it would leave a
-// group without a majority.
+// Of two replicas the leader has a bad byte. It hands its leadership over, and is rebuilt: closed
+// as it was, it would leave a group without a majority.
 func TestALeaderOfTwoWithABadByteIsRebuilt(t *testing.T) {
 	inBubble(t, testALeaderOfTwoWithABadByteIsRebuilt)
 }
@@ -204,7 +205,8 @@ func testALeaderOfTwoWithABadByteIsRebuilt(t *testing.T) {
 	c.wantEverywhere(id, []string{bad, "the next one"})
 }
 
-// A replica with a bad byte is not closed while the others could not do without it, and rebuilt once they can.
+// A replica with a bad byte is not closed while the others could not do without it, and rebuilt
+// once they can.
 func TestABadByteClosesNothingThatIsNeeded(t *testing.T) {
 	inBubble(t, testABadByteClosesNothingThatIsNeeded)
 }

@@ -10,8 +10,9 @@ import (
 	"github.com/trimaran-io/trimaran/fsm"
 )
 
-// A check reads all replicas at once and so finds something damaged in two of three at the same time. They
-// are rebuilt one after the other: closed together they would leave a group that nobody can lead.
+// A check reads all replicas at once and so finds something damaged in two of three at the same
+// time. They are rebuilt one after the other: closed together they would leave a group that nobody
+// can lead.
 func TestTwoOfThreeWithABadByteAreRebuilt(t *testing.T) {
 	inBubble(t, testTwoOfThreeWithABadByteAreRebuilt)
 }

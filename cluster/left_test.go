@@ -22,8 +22,8 @@ func (c *testCluster) ends(i int) {
 	c.kill(i)
 }
 
-// TestLeavingTwiceIsLeavingOnce: who asks again, since the first answer was lost or he does not trust it, is not told that
-// there never was such a node.
+// TestLeavingTwiceIsLeavingOnce: who asks again, since the first answer was lost or he does not
+// trust it, is not told that there never was such a node.
 func TestLeavingTwiceIsLeavingOnce(t *testing.T) { inBubble(t, testLeavingTwiceIsLeavingOnce) }
 
 func testLeavingTwiceIsLeavingOnce(t *testing.T) {
@@ -47,7 +47,8 @@ func testLeavingTwiceIsLeavingOnce(t *testing.T) {
 	}
 }
 
-// TestANodeHearsThatItHasLeftFromThoseItNeverMet: while it was away, all that it knew of the cluster went.
+// TestANodeHearsThatItHasLeftFromThoseItNeverMet: while it was away, all that it knew of the
+// cluster went.
 func TestANodeHearsThatItHasLeftFromThoseItNeverMet(t *testing.T) {
 	inBubble(t, testANodeHearsThatItHasLeftFromThoseItNeverMet)
 }
@@ -71,7 +72,8 @@ func testANodeHearsThatItHasLeftFromThoseItNeverMet(t *testing.T) {
 	c.ends(2)
 }
 
-// TestANodeThatWasCutOffWhenItLeftEnds: it has not been restarted since, and nobody tells it anything any more.
+// TestANodeThatWasCutOffWhenItLeftEnds: it has not been restarted since, and nobody tells it
+// anything any more.
 func TestANodeThatWasCutOffWhenItLeftEnds(t *testing.T) {
 	inBubble(t, testANodeThatWasCutOffWhenItLeftEnds)
 }

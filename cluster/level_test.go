@@ -10,7 +10,8 @@ import (
 	"github.com/trimaran-io/trimaran/fsm"
 )
 
-// TestNodesRegisterWhatTheyKnow: who forms a cluster does not know it, so every node says it itself.
+// TestNodesRegisterWhatTheyKnow: who forms a cluster does not know it, so every node says it
+// itself.
 func TestNodesRegisterWhatTheyKnow(t *testing.T) { inBubble(t, testNodesRegisterWhatTheyKnow) }
 
 func testNodesRegisterWhatTheyKnow(t *testing.T) {
@@ -48,7 +49,8 @@ func testAnOldProgramStopsWhenTheLevelRises(t *testing.T) {
 		}
 		_, err := n.catalog.Change(within(t), fsm.CatalogCommand{RaiseLevel: &fsm.RaiseLevel{Level: fsm.Level + 1}})
 		if errors.Is(err, fsm.ErrNewer) {
-			return nil // it has risen, and who asked is told by the same program why that does not go on
+			// it has risen, and who asked is told by the same program why that does not go on
+			return nil
 		}
 		return err
 	})

@@ -13,8 +13,8 @@ import (
 	"github.com/trimaran-io/trimaran/outcome"
 )
 
-// lifecycle is a cluster whose partitions are filled, emptied by retention and by hand, and whose nodes
-// come and go meanwhile, in an order that a seed gives.
+// lifecycle is a cluster whose partitions are filled, emptied by retention and by hand, and whose
+// nodes come and go meanwhile, in an order that a seed gives.
 type lifecycle struct {
 	*testCluster
 	random *rand.Rand
@@ -23,8 +23,9 @@ type lifecycle struct {
 	steps  []string
 }
 
-// TestRetentionAndRestartsInAnyOrder: whatever state retention has left a partition in, it comes up again, goes
-// on, and has what was acknowledged and is not too old. LIFECYCLE_SEED=n and LIFECYCLE_STEPS=n try others.
+// TestRetentionAndRestartsInAnyOrder: whatever state retention has left a partition in, it comes up
+// again, goes on, and has what was acknowledged and is not too old. LIFECYCLE_SEED=n and
+// LIFECYCLE_STEPS=n try others.
 func TestRetentionAndRestartsInAnyOrder(t *testing.T) {
 	number := func(name string, otherwise int) int {
 		if n, err := strconv.Atoi(os.Getenv(name)); err == nil {

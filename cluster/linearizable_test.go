@@ -189,7 +189,8 @@ func whatClientsAreTold(t *testing.T, seed uint64) {
 		}
 		return false
 	})
-	client(5, func(n *Node, from string, dice *rand.Rand) bool { // commits, and asks what is committed
+	// commits, and asks what is committed
+	client(5, func(n *Node, from string, dice *rand.Rand) bool {
 		ctx, cancel := short()
 		defer cancel()
 		before := commits.at.Load()

@@ -120,8 +120,8 @@ func (d *LogDir) Verify(name string, progress func(int64)) (raftlog.Verified, []
 	return found, append(bad, more...)
 }
 
-// VerifyOwn gives what is wrong with what the node keeps for itself: the catalog's log and the votes.
-// The files of an older program are verified when they are brought over.
+// VerifyOwn gives what is wrong with what the node keeps for itself: the catalog's log and the
+// votes. The files of an older program are verified when they are brought over.
 func (d *LogDir) VerifyOwn() (bad []error) {
 	if d.only != "" || d.old {
 		return nil
@@ -170,9 +170,10 @@ func checkEntry(entry *raft.Log) error {
 
 // DumpedEntry is one entry of a log.
 type DumpedEntry struct {
-	Index   uint64        `json:"index"`
-	Term    uint64        `json:"term"`
-	Kind    string        `json:"kind"` // "records", "groups", "catalog", "log start", "control", "configuration", "noop", "barrier"
+	Index uint64 `json:"index"`
+	Term  uint64 `json:"term"`
+	// "records", "groups", "catalog", "log start", "control", "configuration", "noop", "barrier"
+	Kind    string        `json:"kind"`
 	Pos     int64         `json:"position"`
 	Bytes   int           `json:"bytes"`
 	At      int64         `json:"appended_at"` // ms, the leader's clock; 0: not known
@@ -204,7 +205,8 @@ func (d *LogDir) Entries(name string, base uint64, records bool, fn func(DumpedE
 	return d.archive.Entries(name, base, func(pos int64, entry *raft.Log) error {
 		e := entry
 		if name == catalog.Group && entry.Type == raft.LogCommand {
-			e = &raft.Log{Index: entry.Index, Term: entry.Term, Type: entry.Type, AppendedAt: entry.AppendedAt} // no records
+			// no records
+			e = &raft.Log{Index: entry.Index, Term: entry.Term, Type: entry.Type, AppendedAt: entry.AppendedAt}
 		}
 		dumped := dumpEntry(pos, e, records)
 		if e != entry {

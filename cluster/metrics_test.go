@@ -7,7 +7,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// A partition with a replica on a node that is away is counted, by the node that leads it, until that is back.
+// A partition with a replica on a node that is away is counted, by the node that leads it, until
+// that is back.
 func TestUnderReplicatedPartitionsAreCounted(t *testing.T) {
 	inBubble(t, testUnderReplicatedPartitionsAreCounted)
 }

@@ -47,8 +47,8 @@ func TestADataDirectoryOfAProgramWithBoltFiles(t *testing.T) {
 	inBubble(t, testADataDirectoryOfAProgramWithBoltFiles)
 }
 
-// TestADirectoryThatWasNotBroughtOver: what a start that was cut short has left is not shown as what
-// the node has voted; the older program may have gone on since.
+// TestADirectoryThatWasNotBroughtOver: what a start that was cut short has left is not shown as
+// what the node has voted; the older program may have gone on since.
 func TestADirectoryThatWasNotBroughtOver(t *testing.T) {
 	dir := t.TempDir()
 	unpack(t, "bolt.zip", dir)

@@ -11,7 +11,8 @@ import (
 	"github.com/trimaran-io/trimaran/fsm"
 )
 
-// everyReplicaHas waits until exactly these nodes hold the partition, none is leaving, and the group votes alike.
+// everyReplicaHas waits until exactly these nodes hold the partition, none is leaving, and the
+// group votes alike.
 func (c *testCluster) replicasAre(id fsm.PartitionID, at int, want ...fsm.NodeID) {
 	c.t.Helper()
 	slices.Sort(want)
@@ -58,7 +59,8 @@ func (c *testCluster) administer(at int, request admin.Request) {
 	eventually(c.t, fmt.Sprintf("%+v", request), func() error { return c.nodes[at].Administer(within(c.t), request) })
 }
 
-// TestDecommissionUnderLoad moves everything of a node to a fourth one, among it the leadership, and the node goes.
+// TestDecommissionUnderLoad moves everything of a node to a fourth one, among it the leadership,
+// and the node goes.
 func TestDecommissionUnderLoad(t *testing.T) { inBubble(t, testDecommissionUnderLoad) }
 
 func testDecommissionUnderLoad(t *testing.T) {
@@ -112,8 +114,8 @@ func testDecommissionUnderLoad(t *testing.T) {
 	load.check(c, ids[0])
 }
 
-// TestReplacedWhileAway takes a dead node out of the cluster. When it is back, with all its data, it hears of that
-// and ends, and does not start another time.
+// TestReplacedWhileAway takes a dead node out of the cluster. When it is back, with all its data,
+// it hears of that and ends, and does not start another time.
 func TestReplacedWhileAway(t *testing.T) { inBubble(t, testReplacedWhileAway) }
 
 func testReplacedWhileAway(t *testing.T) {
@@ -155,7 +157,8 @@ func testReplacedWhileAway(t *testing.T) {
 	}
 }
 
-// TestAMoveGoesOnWhereItWasCut stops the source, the target and the leader while replicas are on the move.
+// TestAMoveGoesOnWhereItWasCut stops the source, the target and the leader while replicas are on
+// the move.
 func TestAMoveGoesOnWhereItWasCut(t *testing.T) { inBubble(t, testAMoveGoesOnWhereItWasCut) }
 
 func testAMoveGoesOnWhereItWasCut(t *testing.T) {
@@ -215,7 +218,8 @@ func testAMoveGoesOnWhereItWasCut(t *testing.T) {
 	}
 }
 
-// TestADeadNodeIsReplaced: its replicas go to another one by themselves, and when it comes back it holds none.
+// TestADeadNodeIsReplaced: its replicas go to another one by themselves, and when it comes back it
+// holds none.
 func TestADeadNodeIsReplaced(t *testing.T) { inBubble(t, testADeadNodeIsReplaced) }
 
 func testADeadNodeIsReplaced(t *testing.T) {

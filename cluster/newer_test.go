@@ -62,7 +62,8 @@ func (c *testCluster) logged() []*lines {
 
 const endsHere = "a replica ends here"
 
-// ended says why a node has no replica of a group any more; the error if it has, or for another reason.
+// ended says why a node has no replica of a group any more; the error if it has, or for another
+// reason.
 func (c *testCluster) ended(i int, id fsm.PartitionID, why string) error {
 	r, err := c.nodes[i].replicas.Look(id)
 	if r != nil || !errors.Is(err, fsm.ErrNewer) || !strings.Contains(err.Error(), why) {
@@ -71,8 +72,8 @@ func (c *testCluster) ended(i int, id fsm.PartitionID, why string) error {
 	return nil
 }
 
-// end waits until the replicas of a majority have ended. What is left of three cannot commit anything, and may never hear that
-// the others did.
+// end waits until the replicas of a majority have ended. What is left of three cannot commit
+// anything, and may never hear that the others did.
 func (c *testCluster) end(id fsm.PartitionID, why string) {
 	c.t.Helper()
 	eventually(c.t, "a majority ends", func() error {
@@ -89,9 +90,9 @@ func (c *testCluster) end(id fsm.PartitionID, why string) {
 	})
 }
 
-// A command that no program of today knows is committed to a partition and to a shard of consumer groups. Their replicas end,
-// each with one line, and have applied nothing of it, nor what is behind; they do not come back with this program. All else
-// goes on, and the nodes stop in order.
+// A command that no program of today knows is committed to a partition and to a shard of consumer
+// groups. Their replicas end, each with one line, and have applied nothing of it, nor what is
+// behind; they do not come back with this program. All else goes on, and the nodes stop in order.
 func TestAReplicaEndsWhereANewerProgramHasWritten(t *testing.T) {
 	inBubble(t, testAReplicaEndsWhereANewerProgramHasWritten)
 }
@@ -220,8 +221,8 @@ func later(snapshot []byte) []byte {
 	return binary.BigEndian.AppendUint32(body, crc32.Checksum(body, crc32.MakeTable(crc32.Castagnoli)))
 }
 
-// A leader of tomorrow offers its snapshot to a follower of today. It is refused before anything is copied, once, and the
-// leader does not send it again: the replica is gone.
+// A leader of tomorrow offers its snapshot to a follower of today. It is refused before anything is
+// copied, once, and the leader does not send it again: the replica is gone.
 func TestASnapshotOfANewerProgramIsRefusedOnce(t *testing.T) {
 	inBubble(t, testASnapshotOfANewerProgramIsRefusedOnce)
 }

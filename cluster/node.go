@@ -72,9 +72,10 @@ type Node struct {
 	room      *diskroom.Room
 	health    *status.Health
 	handovers *leading.Handovers
-	wired     chan struct{} // closed when link and gossip are there: the link is called by others before
-	initial   *catalog.InitialTopics
-	failover  *leading.Failover
+	// closed when link and gossip are there: the link is called by others before
+	wired    chan struct{}
+	initial  *catalog.InitialTopics
+	failover *leading.Failover
 
 	ctx    context.Context // ends when the node stops
 	cancel context.CancelFunc
@@ -148,7 +149,8 @@ func (n *Node) openFiles(undo *[]func()) (err error) {
 		return ErrLeft
 	}
 	n.nodeID, n.identity = n.who.NodeID(), n.who.String()
-	n.logger = slog.New(backofflog.New(n.cfg.Logger.Handler())).With("self", n.nodeID) // lines about another one say node
+	// lines about another one say node
+	n.logger = slog.New(backofflog.New(n.cfg.Logger.Handler())).With("self", n.nodeID)
 	n.ending.logger = n.logger
 	n.raftLogger = raftgroup.NewLogger(n.logger)
 	if n.logs, err = raftlog.OpenStore(n.dir.Path(), n.logOptions()); err != nil {

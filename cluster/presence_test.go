@@ -13,7 +13,8 @@ import (
 	"github.com/trimaran-io/trimaran/outcome"
 )
 
-// TestWhoHasJustDiedIsChosenForNothing: gossip holds it for alive for seconds, its connections broke at once.
+// TestWhoHasJustDiedIsChosenForNothing: gossip holds it for alive for seconds, its connections
+// broke at once.
 func TestWhoHasJustDiedIsChosenForNothing(t *testing.T) {
 	inBubble(t, testWhoHasJustDiedIsChosenForNothing)
 }
@@ -140,7 +141,8 @@ func testNoStepLeavesAGroupWithoutAMajority(t *testing.T) {
 	}
 }
 
-// TestANodeThatLeavesVotesAsLongAsItIsNeeded: it has nothing, and would end when it hears that it has left.
+// TestANodeThatLeavesVotesAsLongAsItIsNeeded: it has nothing, and would end when it hears that it
+// has left.
 func TestANodeThatLeavesVotesAsLongAsItIsNeeded(t *testing.T) {
 	inBubble(t, testANodeThatLeavesVotesAsLongAsItIsNeeded)
 }

@@ -11,8 +11,9 @@ import (
 	"github.com/trimaran-io/trimaran/fsm"
 )
 
-// TestRequestsGoThroughAThirdNodeWhereALinkIsCut: one of two nodes leads, and both reach the third. The other one takes
-// records, reads them, waits for them and tells the end, now and when its replica knows of no leader any more.
+// TestRequestsGoThroughAThirdNodeWhereALinkIsCut: one of two nodes leads, and both reach the third.
+// The other one takes records, reads them, waits for them and tells the end, now and when its
+// replica knows of no leader any more.
 func TestRequestsGoThroughAThirdNodeWhereALinkIsCut(t *testing.T) {
 	inBubble(t, testRequestsGoThroughAThirdNodeWhereALinkIsCut)
 }
@@ -70,7 +71,8 @@ func testRequestsGoThroughAThirdNodeWhereALinkIsCut(t *testing.T) {
 	c.wantEverywhere(id, append([]string{"before"}, want...))
 }
 
-// TestANodeThatIsCutOffSaysSo: others may serve its clients. One that is left over says so as well, but that nobody does.
+// TestANodeThatIsCutOffSaysSo: others may serve its clients. One that is left over says so as well,
+// but that nobody does.
 func TestANodeThatIsCutOffSaysSo(t *testing.T) { inBubble(t, testANodeThatIsCutOffSaysSo) }
 
 func testANodeThatIsCutOffSaysSo(t *testing.T) {
@@ -101,7 +103,8 @@ func testANodeThatIsCutOffSaysSo(t *testing.T) {
 	said("both others are dead", 0, false, true)
 }
 
-// TestACallIsRelayedOnce: a node hands on what clients ask and nothing else, and never to a further node.
+// TestACallIsRelayedOnce: a node hands on what clients ask and nothing else, and never to a further
+// node.
 func TestACallIsRelayedOnce(t *testing.T) { inBubble(t, testACallIsRelayedOnce) }
 
 func testACallIsRelayedOnce(t *testing.T) {

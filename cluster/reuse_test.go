@@ -15,8 +15,8 @@ import (
 	"github.com/trimaran-io/trimaran/fsm"
 )
 
-// Names of nodes are used again here: a node leaves for good, and another one comes under its name, with a data
-// directory of its own.
+// Names of nodes are used again here: a node leaves for good, and another one comes under its name,
+// with a data directory of its own.
 
 // again makes a node under the name of another one, with an empty data directory.
 func (c *testCluster) again(i int) int {
@@ -61,7 +61,8 @@ func formedWith(g *raftgroup.Member) string {
 	return strings.Join(ids, " ")
 }
 
-// formedOnce holds what all running nodes have of a group's beginning against who should have formed it.
+// formedOnce holds what all running nodes have of a group's beginning against who should have
+// formed it.
 func (c *testCluster) formedOnce(id fsm.PartitionID, want string) {
 	c.t.Helper()
 	found := 0
@@ -86,8 +87,9 @@ func (c *testCluster) formedOnce(id fsm.PartitionID, want string) {
 	}
 }
 
-// A cluster that has grown from one node: its name is alone in what the groups were formed with. The node goes, and another one
-// comes under the name and gets replicas. It must not take itself for the majority that the first one was.
+// A cluster that has grown from one node: its name is alone in what the groups were formed with.
+// The node goes, and another one comes under the name and gets replicas. It must not take itself
+// for the majority that the first one was.
 func TestANameIsUsedAgainInAClusterGrownFromOneNode(t *testing.T) {
 	inBubble(t, testANameIsUsedAgainInAClusterGrownFromOneNode)
 }
@@ -137,8 +139,9 @@ func testANameIsUsedAgainInAClusterGrownFromOneNode(t *testing.T) {
 	})
 }
 
-// Three replicas; one node is replaced while it is dead, another has been away since before the partition was created.
-// Then a node comes under the name of the dead one. Neither begins with a configuration that never was.
+// Three replicas; one node is replaced while it is dead, another has been away since before the
+// partition was created. Then a node comes under the name of the dead one. Neither begins with a
+// configuration that never was.
 func TestANameIsUsedAgainWhileAnotherNodeIsAway(t *testing.T) {
 	inBubble(t, testANameIsUsedAgainWhileAnotherNodeIsAway)
 }
@@ -186,8 +189,9 @@ func testANameIsUsedAgainWhileAnotherNodeIsAway(t *testing.T) {
 	c.formedOnce(id, first)
 }
 
-// While one node's program takes a name for who had it first, nobody gets the name of a node on which groups were created.
-// Whoever asks waits, and is let in when the last node has been upgraded.
+// While one node's program takes a name for who had it first, nobody gets the name of a node on
+// which groups were created. Whoever asks waits, and is let in when the last node has been
+// upgraded.
 func TestANameIsUsedAgainOnceAllNodesAreUpgraded(t *testing.T) {
 	inBubble(t, testANameIsUsedAgainOnceAllNodesAreUpgraded)
 }
@@ -236,8 +240,8 @@ func testANameIsUsedAgainOnceAllNodesAreUpgraded(t *testing.T) {
 	c.formedOnce(id, first)
 }
 
-// A node that formed its cluster alone and has lost what it voted and its catalog knows who it is and that it formed it. The
-// cluster goes on elsewhere.
+// A node that formed its cluster alone and has lost what it voted and its catalog knows who it is
+// and that it formed it. The cluster goes on elsewhere.
 func TestANodeThatFormedItsClusterDoesNotFormItAgain(t *testing.T) {
 	inBubble(t, testANodeThatFormedItsClusterDoesNotFormItAgain)
 }
@@ -260,7 +264,8 @@ func testANodeThatFormedItsClusterDoesNotFormItAgain(t *testing.T) {
 	}
 }
 
-// A node alone that is told of others waits for them: its disk may be gone, and its cluster be there.
+// A node alone that is told of others waits for them: its disk may be gone, and its cluster be
+// there.
 func TestANodeThatIsToldOfOthersFormsNoClusterAlone(t *testing.T) {
 	inBubble(t, testANodeThatIsToldOfOthersFormsNoClusterAlone)
 }

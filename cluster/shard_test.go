@@ -33,7 +33,8 @@ func (c *testCluster) commitMany(group string, workers, each int) {
 				}
 				err := commit()
 				for n := 0; errors.Is(err, kerr.NotCoordinator) && n < 3000; n++ {
-					time.Sleep(10 * time.Millisecond) // a busy machine: another node leads for a while
+					// a busy machine: another node leads for a while
+					time.Sleep(10 * time.Millisecond)
 					err = commit()
 				}
 				if err != nil {

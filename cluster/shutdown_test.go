@@ -91,8 +91,8 @@ func testAGroupIsServedUntilItIsHandedOver(t *testing.T) {
 	}
 }
 
-// beforeBarrier asks a leader for something while it seems not to be past its barrier, and then, if pass, lets it pass. It
-// gives what was answered, and whether that had waited for the barrier.
+// beforeBarrier asks a leader for something while it seems not to be past its barrier, and then, if
+// pass, lets it pass. It gives what was answered, and whether that had waited for the barrier.
 func beforeBarrier(t *testing.T, n *Node, r *replica.Replica, pass bool, kind uint8, payload []byte) (waited bool, err error) {
 	ctx := hold(within(t))
 	restore := r.HoldBack()
@@ -118,7 +118,8 @@ func beforeBarrier(t *testing.T, n *Node, r *replica.Replica, pass bool, kind ui
 	return true, err
 }
 
-// Other nodes hear of a leader before it has passed its barrier. What they ask of it waits that long, and not for ever.
+// Other nodes hear of a leader before it has passed its barrier. What they ask of it waits that
+// long, and not for ever.
 func TestACallWaitsForTheBarrier(t *testing.T) { inBubble(t, testACallWaitsForTheBarrier) }
 
 func testACallWaitsForTheBarrier(t *testing.T) {

@@ -48,8 +48,8 @@ func (f *front) NewProducerID(ctx context.Context) (int64, error) {
 }
 
 // Administer does what an operator asks and returns when it is in the catalog; what follows from it
-// takes its time and is seen in Status. Errors are outcome's: ErrInvalidAssignment where it cannot be
-// done, with the reason, ErrLevel while nodes run an older program.
+// takes its time and is seen in Status. Errors are outcome's: ErrInvalidAssignment where it cannot
+// be done, with the reason, ErrLevel while nodes run an older program.
 func (f *front) Administer(ctx context.Context, request admin.Request) error {
 	return f.catalog.Administer(ctx, request)
 }

@@ -29,7 +29,8 @@ type Config struct {
 	// of a topic whose id is another one by now or is gone count as none.
 	TopicID   func(name string) ([16]byte, bool)
 	TopicName func(id [16]byte) (string, bool)
-	// Awake gives since when this process runs without having stood still: nobody was heard before that. nil: always.
+	// Awake gives since when this process runs without having stood still: nobody was heard before
+	// that. nil: always.
 	Awake    func() time.Time
 	Settings Settings
 	Logger   *slog.Logger // nil: slog's default
@@ -127,8 +128,9 @@ func (c *Coordinator) after(d time.Duration, f func()) *time.Timer {
 	})
 }
 
-// more gives how much longer a wait of d that began then has to last: this process may have stood still meanwhile, and whoever
-// it waits for could not be heard. Then it begins anew with the end of that.
+// more gives how much longer a wait of d that began then has to last: this process may have stood
+// still meanwhile, and whoever it waits for could not be heard. Then it begins anew with the end of
+// that.
 func (c *Coordinator) more(began time.Time, d time.Duration) time.Duration {
 	if c.cfg.Awake == nil {
 		return 0

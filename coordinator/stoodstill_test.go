@@ -11,8 +11,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
-// A coordinator whose process stood still, with all that its members had to say in its sockets, gives them a session from then on. Who
-// says nothing then goes.
+// A coordinator whose process stood still, with all that its members had to say in its sockets,
+// gives them a session from then on. Who says nothing then goes.
 func TestSessionsBeginAnewWhenTheProcessStoodStill(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var awake atomic.Int64 // ns since 1970
@@ -41,7 +41,8 @@ func TestSessionsBeginAnewWhenTheProcessStoodStill(t *testing.T) {
 			req.Group, req.Generation, req.MemberID = "g", 1, id
 			return ask[*kmsg.HeartbeatResponse](t, c, 4, req).ErrorCode
 		}
-		// It stands still from now on, for longer than the session of 10 s; its timers fire when it goes on.
+		// It stands still from now on, for longer than the session of 10 s; its timers fire when it
+		// goes on.
 		time.Sleep(10*time.Second - time.Millisecond)
 		awake.Store(time.Now().Add(time.Millisecond).UnixNano())
 		time.Sleep(2 * time.Second)

@@ -10,9 +10,10 @@ import (
 	"github.com/trimaran-io/trimaran/outcome"
 )
 
-// commandVersion is the version of the envelope of the catalog's commands. All replicas of a group must
-// understand a command alike, so a new kind is used only when every registered node runs a program that
-// knows it (Level). One of a newer version or kind is ErrNewer; what is no command at all is void.
+// commandVersion is the version of the envelope of the catalog's commands. All replicas of a group
+// must understand a command alike, so a new kind is used only when every registered node runs a
+// program that knows it (Level). One of a newer version or kind is ErrNewer; what is no command at
+// all is void.
 const commandVersion = 1
 
 // CatalogCommand is one change of the catalog, as it stands in the catalog's
@@ -78,7 +79,8 @@ func (c CatalogCommand) Encode() []byte {
 	}
 	data, err := json.Marshal(c)
 	if err != nil {
-		panic("fsm: a catalog command does not encode: " + err.Error()) // strings, numbers and maps of them always do
+		// strings, numbers and maps of them always do
+		panic("fsm: a catalog command does not encode: " + err.Error())
 	}
 	return data
 }
@@ -150,8 +152,8 @@ func (c *Catalog) LastApplied() Index { return c.applied }
 // Apply changes the catalog as the command at index of the catalog's log says.
 // It decides by the catalog and the command alone, so all replicas answer alike.
 // A command that is hostile or not allowed changes nothing but LastApplied; one
-// that a newer program wrote nothing at all, and the error is ErrNewer: nothing behind it may be applied
-// then. A command at or below LastApplied is not applied again.
+// that a newer program wrote nothing at all, and the error is ErrNewer: nothing behind it may be
+// applied then. A command at or below LastApplied is not applied again.
 func (c *Catalog) Apply(index Index, cmd []byte) CatalogResult {
 	if index <= c.applied {
 		return CatalogResult{Err: fmt.Errorf("%w: catalog command %d applied after %d", outcome.ErrUnknown, index, c.applied)}

@@ -62,7 +62,8 @@ func (c *Catalog) Snapshot() []byte {
 			Left:    c.view.left,
 		})
 		if err != nil {
-			panic("fsm: a catalog does not encode: " + err.Error()) // strings, numbers and maps of them always do
+			// strings, numbers and maps of them always do
+			panic("fsm: a catalog does not encode: " + err.Error())
 		}
 		return append(b, data...)
 	})

@@ -33,7 +33,8 @@ func TestConfigsThatCannotBeObeyedAreRefused(t *testing.T) {
 		{nil, map[string]string{"min.insync.replicas": "3"}, 3, false},
 		{nil, map[string]string{"min.insync.replicas": "2"}, 2, true},
 		{nil, map[string]string{"min.insync.replicas": "2"}, 1, false},
-		{map[string]string{"min.insync.replicas": "3"}, map[string]string{"min.insync.replicas": " 3", "retention.ms": "5"}, 3, true}, // from before
+		// from before
+		{map[string]string{"min.insync.replicas": "3"}, map[string]string{"min.insync.replicas": " 3", "retention.ms": "5"}, 3, true},
 		{nil, map[string]string{"compression.gzip.level": "0"}, 1, false},
 		{nil, map[string]string{"compression.gzip.level": "-1"}, 1, true},
 		{nil, map[string]string{"message.format.version": "0.10.2"}, 1, true},
@@ -53,8 +54,8 @@ func TestConfigsThatCannotBeObeyedAreRefused(t *testing.T) {
 	}
 }
 
-// A list that is empty between two changes of one command makes the command void below level 3, as in programs that know no
-// empty lists.
+// A list that is empty between two changes of one command makes the command void below level 3, as
+// in programs that know no empty lists.
 func TestAListThatIsEmptyForAMomentNeedsLevel3(t *testing.T) {
 	changes := []ConfigChange{{"cleanup.policy", SubtractConfig, "delete"}, {"cleanup.policy", AppendConfig, "compact"}}
 	for _, level := range []int{2, 3} {

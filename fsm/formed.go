@@ -10,16 +10,16 @@ import (
 
 // This file says who forms a Raft group.
 //
-// A group is formed once: whoever of the nodes that it was created on opens it first, and each of the
-// others when it does, begins with the same configuration (Raft's entry 1 of term 1; invariant 7 of
-// the log). Those nodes are meant by identity. A node that comes later under the name of one that
-// has left is somebody else, has never been in the group and must not form it: alone in the list it
-// would elect itself beside the leader that there is.
+// A group is formed once: whoever of the nodes that it was created on opens it first, and each of
+// the others when it does, begins with the same configuration (Raft's entry 1 of term 1; invariant
+// 7 of the log). Those nodes are meant by identity. A node that comes later under the name of one
+// that has left is somebody else, has never been in the group and must not form it: alone in the
+// list it would elect itself beside the leader that there is.
 //
-// Commands name nodes. Whom a name means is decided when the creation is applied, in the order of the
-// catalog's log, so all replicas decide alike. Up to levelVoters that is not in snapshots, and
-// who began from one forms none of the groups in it: what is in a snapshot was formed before, but for
-// a group all of whose nodes ended in the moment in which it was created.
+// Commands name nodes. Whom a name means is decided when the creation is applied, in the order of
+// the catalog's log, so all replicas decide alike. Up to levelVoters that is not in snapshots, and
+// who began from one forms none of the groups in it: what is in a snapshot was formed before, but
+// for a group all of whose nodes ended in the moment in which it was created.
 
 // levelVoters is the level from which on voters are part of the catalog.
 const levelVoters = 3
@@ -43,15 +43,15 @@ func (t *Topics) identities(ids []NodeID) []string {
 	return identities
 }
 
-// withProvenVoters gives every partition its voters from its names alone, as far as these prove whom
-// they mean: replicas that do not know when which node was registered must come to the same.
+// withProvenVoters gives every partition its voters from its names alone, as far as these prove
+// whom they mean: replicas that do not know when which node was registered must come to the same.
 //
-// A node does not leave the cluster while it holds a replica. So where a partition is on the nodes that
-// it was created on and nobody is leaving, either it has never moved and the names mean who they
-// meant then, or all moves are settled, so that all of its replicas are members of a group that they did
-// not form and have its log. Everything else has moved, and moves are the work of a group's leader:
-// it has been formed. That holds since a node registers its new program only after it has opened
-// what it holds: of what was created before, nothing is left to be formed.
+// A node does not leave the cluster while it holds a replica. So where a partition is on the nodes
+// that it was created on and nobody is leaving, either it has never moved and the names mean who
+// they meant then, or all moves are settled, so that all of its replicas are members of a group
+// that they did not form and have its log. Everything else has moved, and moves are the work of a
+// group's leader: it has been formed. That holds since a node registers its new program only after
+// it has opened what it holds: of what was created before, nothing is left to be formed.
 func (t *Topics) withProvenVoters() *Topics {
 	prove := func(p *Partition) {
 		p.Voters = nil
@@ -112,10 +112,10 @@ func (p *Partition) checkVoters() error {
 	return nil
 }
 
-// CheckName says whether a node may be registered now, as far as its name is concerned. Programs that do
-// not know levelVoters take who has a name for who had it when a group was created. So until all know
-// it, nobody gets the name of a node that has left if a group was created on that one. The error is
-// ErrInvalidConfig.
+// CheckName says whether a node may be registered now, as far as its name is concerned. Programs
+// that do not know levelVoters take who has a name for who had it when a group was created. So
+// until all know it, nobody gets the name of a node that has left if a group was created on that
+// one. The error is ErrInvalidConfig.
 func (t *Topics) CheckName(id NodeID) error {
 	if t.Level() >= levelVoters || t.isRegistered(id) {
 		return nil

@@ -13,8 +13,8 @@ import (
 	"github.com/trimaran-io/trimaran/outcome"
 )
 
-// formingModel is nodes and one partition's groups beside a catalog: who has opened a replica, and whom the
-// group's configuration names.
+// formingModel is nodes and one partition's groups beside a catalog: who has opened a replica, and
+// whom the group's configuration names.
 type formingModel struct {
 	t     *rapid.T
 	c     *Catalog
@@ -104,9 +104,9 @@ func (m *formingModel) lead(topic *Topic) {
 	}
 }
 
-// TestAGroupIsFormedOnceWhoeverHasTheNames draws what can happen to nodes, names and replicas, and to the cluster's
-// level meanwhile: no node ever forms a group but those that it was created on, with the configuration that they
-// all begin with.
+// TestAGroupIsFormedOnceWhoeverHasTheNames draws what can happen to nodes, names and replicas, and
+// to the cluster's level meanwhile: no node ever forms a group but those that it was created on,
+// with the configuration that they all begin with.
 func TestAGroupIsFormedOnceWhoeverHasTheNames(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		m := &formingModel{t: t, c: NewCatalog(), up: map[string]bool{}, groups: map[TopicID]*formingGroup{}}
@@ -224,8 +224,8 @@ func TestAGroupIsFormedOnceWhoeverHasTheNames(t *testing.T) {
 	})
 }
 
-// twoIncarnations gives a cluster of level in which n2 has left and came back as another node, with topics from before,
-// and from after.
+// twoIncarnations gives a cluster of level in which n2 has left and came back as another node, with
+// topics from before, and from after.
 func twoIncarnations(t *testing.T, level int) *Catalog {
 	t.Helper()
 	c, index := NewCatalog(), Index(0)
@@ -298,7 +298,8 @@ func TestVotersAreIdentities(t *testing.T) {
 	}
 }
 
-// A move of the name alone proves nothing: until it is settled nobody says that the replica is one of the group.
+// A move of the name alone proves nothing: until it is settled nobody says that the replica is one
+// of the group.
 func TestAMoveUnderWayLeavesNoVoters(t *testing.T) {
 	c := twoIncarnations(t, 2)
 	c.Apply(90, CatalogCommand{RegisterNode: &Node{ID: "n1", Incarnation: "aaaaaaaa", Level: 3}}.Encode())

@@ -6,16 +6,16 @@ import (
 	"github.com/trimaran-io/trimaran/outcome"
 )
 
-// Level is what this program knows of the replicated formats: the catalog's commands, what may stand
-// in a partition's log, what nodes ask of each other on behalf of both. Whatever is added to
+// Level is what this program knows of the replicated formats: the catalog's commands, what may
+// stand in a partition's log, what nodes ask of each other on behalf of both. Whatever is added to
 // them raises it by one, once per release, and takes effect only when the cluster has reached that
 // level, so that every replica understands a log alike.
 //
 //	1  the first
 //	2  replicas move, nodes have states; shards of consumer groups
-//	3  groups are formed by identities; nodes that have left; a broker's configurations; empty lists in
-//	   configurations; partition logs of format 2, which an older program cannot go back to; calls go
-//	   through a third node where two do not reach each other
+//	3  groups are formed by identities; nodes that have left; a broker's configurations; empty lists
+//	   in configurations; partition logs of format 2, which an older program cannot go back to;
+//	   calls go through a third node where two do not reach each other
 const Level = 3
 
 // RaiseLevel makes the cluster use what programs of that level know. It is refused while a
@@ -38,7 +38,8 @@ func (c *CatalogCommand) level() int {
 	return 1
 }
 
-// Level is the one that the cluster has reached, 1 at first. A program that knows less must not go on.
+// Level is the one that the cluster has reached, 1 at first. A program that knows less must not go
+// on.
 func (t *Topics) Level() int { return max(t.level, 1) }
 
 // NextLevel is the highest level that every registered node's program knows.
@@ -64,9 +65,9 @@ func (t *Topics) CheckLevel(c *CatalogCommand) error {
 	return nil
 }
 
-// CheckProposal says whether the catalog's leader may propose an encoded command, as far as that does not
-// depend on what stands in the log before it. A leader proposes nothing that it does not know: what it
-// finds in the log and does not know is then from a newer program.
+// CheckProposal says whether the catalog's leader may propose an encoded command, as far as that
+// does not depend on what stands in the log before it. A leader proposes nothing that it does not
+// know: what it finds in the log and does not know is then from a newer program.
 func (t *Topics) CheckProposal(command []byte) error {
 	c, err := decodeCatalogCommand(command)
 	if err != nil {

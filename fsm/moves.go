@@ -9,18 +9,20 @@ import (
 
 // This file holds what moves replicas: states of nodes, and where partitions shall live.
 //
-// A move never lowers what a group can lose. With Reassign the catalog says where a partition's replicas
-// shall be; who holds one and shall not is noted as leaving and keeps it. The group's leader
-// takes in who is new, without a vote, lets them catch up and vote, and only then puts out who is
-// leaving. When they are out of the group's configuration it says so with Settle, and they delete their files.
-// All of that follows from the catalog and the group's own configuration, so it goes on wherever a crash cut it.
+// A move never lowers what a group can lose. With Reassign the catalog says where a partition's
+// replicas shall be; who holds one and shall not is noted as leaving and keeps it. The group's
+// leader takes in who is new, without a vote, lets them catch up and vote, and only then puts out
+// who is leaving. When they are out of the group's configuration it says so with Settle, and they
+// delete their files. All of that follows from the catalog and the group's own configuration, so it
+// goes on wherever a crash cut it.
 
 // NodeState is what an operator wants of a node.
 type NodeState string
 
 const (
 	NodeActive NodeState = "" // takes replicas and leads
-	// NodeDraining keeps its replicas, leads nothing that another can lead, and gets no more replicas.
+	// NodeDraining keeps its replicas, leads nothing that another can lead, and gets no more
+	// replicas.
 	NodeDraining NodeState = "draining"
 	// NodeLeaving gives its replicas to others, and leaves the cluster when it has none.
 	NodeLeaving NodeState = "leaving"
@@ -38,14 +40,16 @@ func (s NodeState) check() error {
 type SetNodeState struct {
 	ID    NodeID    `json:"id"`
 	State NodeState `json:"state"`
-	// Successor is the node that shall get the replicas of one that is leaving; "": whichever suits.
+	// Successor is the node that shall get the replicas of one that is leaving; "": whichever
+	// suits.
 	Successor NodeID `json:"successor,omitempty"`
 }
 
 // Reassign says where replicas shall be.
 type Reassign struct {
 	Topic TopicID `json:"topic"`
-	// ReplicationFactor is the topic's from now on; 0: as it is. With another one, Moves must name all partitions.
+	// ReplicationFactor is the topic's from now on; 0: as it is. With another one, Moves must name
+	// all partitions.
 	ReplicationFactor int    `json:"replication_factor,omitempty"`
 	Moves             []Move `json:"moves"`
 }
@@ -62,12 +66,13 @@ type Settle struct {
 	Topic     TopicID  `json:"topic"`
 	Partition int32    `json:"partition"`
 	Nodes     []NodeID `json:"nodes"`
-	// Replicas, if there are any, are those that the leader made its group of: with others by now the
-	// command is old, and void. From levelVoters on.
+	// Replicas, if there are any, are those that the leader made its group of: with others by now
+	// the command is old, and void. From levelVoters on.
 	Replicas []NodeID `json:"replicas,omitempty"`
 }
 
-// Holders gives the nodes that have a replica or shall have one: Replicas and those that are leaving.
+// Holders gives the nodes that have a replica or shall have one: Replicas and those that are
+// leaving.
 func (p *Partition) Holders() []NodeID {
 	if len(p.Leaving) == 0 {
 		return p.Replicas

@@ -8,8 +8,8 @@ import (
 	"github.com/trimaran-io/trimaran/outcome"
 )
 
-// TestAMoveInSteps: who leaves is a holder until it is settled, plans that rest on another state are void, and a
-// node that holds something does not leave the cluster.
+// TestAMoveInSteps: who leaves is a holder until it is settled, plans that rest on another state
+// are void, and a node that holds something does not leave the cluster.
 func TestAMoveInSteps(t *testing.T) {
 	c := NewCatalog()
 	var index Index

@@ -10,8 +10,8 @@ import (
 	"github.com/trimaran-io/trimaran/outcome"
 )
 
-// What a later program may write is not passed over: nothing is applied, not even the index, and the error says why. What no
-// program writes is void, as it always was, and the log goes on.
+// What a later program may write is not passed over: nothing is applied, not even the index, and
+// the error says why. What no program writes is void, as it always was, and the log goes on.
 func TestWhatANewerProgramWroteIsNotPassedOver(t *testing.T) {
 	id := TopicID{15: 2}.String()
 	for _, test := range []struct {
@@ -69,7 +69,8 @@ func TestWhatANewerProgramWroteIsNotPassedOver(t *testing.T) {
 	}
 }
 
-// Before all leaders look, names that nobody knows are proposed and are void; they stand in old logs.
+// Before all leaders look, names that nobody knows are proposed and are void; they stand in old
+// logs.
 func TestUnknownNamesInOldLogsAreVoid(t *testing.T) {
 	c := twoIncarnations(t, 2)
 	for i, command := range []CatalogCommand{
@@ -82,8 +83,8 @@ func TestUnknownNamesInOldLogsAreVoid(t *testing.T) {
 	}
 }
 
-// What a leader proposes while the level is being raised may come to stand behind the raise. It would end every node then,
-// and again at each start.
+// What a leader proposes while the level is being raised may come to stand behind the raise. It
+// would end every node then, and again at each start.
 func TestNothingIsProposedThatTheNextLevelTakesForANewerProgram(t *testing.T) {
 	on := []NodeID{"n1"}
 	hostile := &Topic{
@@ -105,7 +106,8 @@ func TestNothingIsProposedThatTheNextLevelTakesForANewerProgram(t *testing.T) {
 	}
 }
 
-// A snapshot is of the version that the cluster's level says, and one of a later version is refused for that.
+// A snapshot is of the version that the cluster's level says, and one of a later version is refused
+// for that.
 func TestSnapshotsAreOfTheClustersLevel(t *testing.T) {
 	for level, want := range map[int]uint16{2: 2, 3: 3} {
 		c := twoIncarnations(t, level)

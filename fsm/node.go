@@ -21,8 +21,8 @@ type Node struct {
 	Zone string `json:"zone,omitempty"`
 	// Level is what the node's program knows, see the constant; 0 is 1.
 	Level int `json:"level,omitempty"`
-	// State and Successor are what the operator wants (SetNodeState). A node does not change them by
-	// registering.
+	// State and Successor are what the operator wants (SetNodeState). A node does not change them
+	// by registering.
 	State     NodeState `json:"state,omitempty"`
 	Successor NodeID    `json:"successor,omitempty"`
 }

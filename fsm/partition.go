@@ -82,8 +82,8 @@ type Applied struct {
 	// MaxTimestamp is the largest timestamp of the batches that were appended, ms since epoch;
 	// math.MinInt64 if none was.
 	MaxTimestamp int64
-	// Err says why the first void batch or the control command had no effect. With ErrNewer nothing was
-	// applied at all.
+	// Err says why the first void batch or the control command had no effect. With ErrNewer nothing
+	// was applied at all.
 	Err error
 	// Breach, if not nil, says that a batch was appended which its producer's state
 	// does not allow: its proposer was wrong. See producers.go.
@@ -100,7 +100,8 @@ type PartitionState struct {
 	logStart Offset // 0 <= logStart <= next
 	chain    uint64 // over every good batch up to next
 
-	producers producerTable // of the good batches up to next; decides nothing here, see producers.go
+	// of the good batches up to next; decides nothing here, see producers.go
+	producers producerTable
 }
 
 // NewPartition gives the machine of an empty partition.
@@ -150,8 +151,8 @@ func (p *PartitionState) Apply(e Entry) Applied {
 // none is what becomes of an entry that appends no records.
 func none(err error) Applied { return Applied{MaxTimestamp: math.MinInt64, Err: err} }
 
-// splitRecords gives the batches that an entry's data begin with, in the memory of into if they have
-// room there, and what is left when there are no more. The error says why that is not nothing:
+// splitRecords gives the batches that an entry's data begin with, in the memory of into if they
+// have room there, and what is left when there are no more. The error says why that is not nothing:
 // ErrNewer if a newer program wrote it, else ErrCorruptMessage.
 func splitRecords(data []byte, into []kafkaproto.Batch) (batches []kafkaproto.Batch, rest []byte, err error) {
 	batches, rest = into, data

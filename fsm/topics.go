@@ -42,11 +42,12 @@ type Partition struct {
 
 // TopicSpec is a wish for a topic, before it is placed.
 type TopicSpec struct {
-	Name              string            `json:"name"`
-	Partitions        int32             `json:"partitions"`           // -1: the cluster's default
-	ReplicationFactor int16             `json:"replication_factor"`   // -1: the cluster's default
-	Assignment        [][]NodeID        `json:"assignment,omitempty"` // replicas per partition; nil: placement decides
-	Configs           map[string]string `json:"configs,omitempty"`
+	Name              string `json:"name"`
+	Partitions        int32  `json:"partitions"`         // -1: the cluster's default
+	ReplicationFactor int16  `json:"replication_factor"` // -1: the cluster's default
+	// replicas per partition; nil: placement decides
+	Assignment [][]NodeID        `json:"assignment,omitempty"`
+	Configs    map[string]string `json:"configs,omitempty"`
 }
 
 // Topics is the catalog at one moment. It never changes and may be read by any

@@ -90,7 +90,8 @@ func ParsePartitionID(s string) (PartitionID, error) {
 		return PartitionID{}, fmt.Errorf("partition id %q: bad partition number", s)
 	}
 	if id.Partition = int32(n); id.String() != s {
-		return PartitionID{}, fmt.Errorf("partition id %q: written %q", s, id) // one group, one name
+		// one group, one name
+		return PartitionID{}, fmt.Errorf("partition id %q: written %q", s, id)
 	}
 	return id, nil
 }

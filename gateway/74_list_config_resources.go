@@ -32,7 +32,8 @@ func handleListConfigResources(r *request) {
 		resp.ConfigResources = append(resp.ConfigResources, out)
 	}
 	if slices.Contains(kinds, topic) && !r.catalogKnown() {
-		resp.ErrorCode = r.fail(errTopicComing) // the list has no place to say that some may be missing
+		// the list has no place to say that some may be missing
+		resp.ErrorCode = r.fail(errTopicComing)
 		r.answer(resp)
 		return
 	}

@@ -55,8 +55,9 @@ func TestNodesAreShownByChoice(t *testing.T) {
 	}
 }
 
-// TestAnIDHasOneAddressAtEveryNode: clients key connections by it, and close those of a broker that has another address
-// than before. Leaders, coordinators and the controller are the same at every node as well, and are listed.
+// TestAnIDHasOneAddressAtEveryNode: clients key connections by it, and close those of a broker that
+// has another address than before. Leaders, coordinators and the controller are the same at every
+// node as well, and are listed.
 func TestAnIDHasOneAddressAtEveryNode(t *testing.T) {
 	for _, try := range []struct {
 		name   string

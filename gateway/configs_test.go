@@ -442,7 +442,8 @@ func TestTopicIDsOfCreateAndDelete(t *testing.T) {
 	}
 }
 
-// To delete a configuration that does not exist is no error, as in Kafka: tools delete what others may have.
+// To delete a configuration that does not exist is no error, as in Kafka: tools delete what others
+// may have.
 func TestDeletingAnUnknownConfigChangesNothing(t *testing.T) {
 	f := newFake(t, "a")
 	c := serve(t, f, nil).dial()

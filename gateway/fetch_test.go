@@ -339,7 +339,8 @@ func TestFewBatchesAreConvertedAtOnce(t *testing.T) {
 			t.Fatal("something is being converted already")
 		}
 		for _, version := range []int16{0, 2, 3} {
-			req := fetchOf("events", 0, 0, time.Minute, 1, 900) // one by one, since 1000 is all there is
+			// one by one, since 1000 is all there is
+			req := fetchOf("events", 0, 0, time.Minute, 1, 900)
 			req.Version, req.MaxBytes = version, 1000
 			for partition := range int32(2) {
 				req.Topics[0].Partitions = append(req.Topics[0].Partitions, kmsg.FetchRequestTopicPartition{Partition: 1 + partition, PartitionMaxBytes: 900})

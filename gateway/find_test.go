@@ -14,8 +14,8 @@ import (
 )
 
 // What each API says in each version of a partition that is not there, or whose leader has another
-// epoch than the client knows: testdata/partitions.txt has it, one line per API and case, first of a
-// node that serves and then of one that has just started.
+// epoch than the client knows: testdata/partitions.txt has it, one line per API and case, first of
+// a node that serves and then of one that has just started.
 func TestWhatIsSaidOfPartitionsThatAreNotThere(t *testing.T) {
 	var got strings.Builder
 	for _, state := range []string{"ready", "starting"} {

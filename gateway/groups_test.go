@@ -261,8 +261,8 @@ func TestNoCoordinator(t *testing.T) {
 	}
 }
 
-// TestTwoConsumersShareAndHandOver is a group of a real client: two members, one leaves, a third begins
-// where the others have committed.
+// TestTwoConsumersShareAndHandOver is a group of a real client: two members, one leaves, a third
+// begins where the others have committed.
 func TestTwoConsumersShareAndHandOver(t *testing.T) {
 	f := newFake(t, "events:4")
 	g := serve(t, f, nil)
@@ -290,8 +290,8 @@ func TestTwoConsumersShareAndHandOver(t *testing.T) {
 		}
 		wg.Wait()
 	}
-	// A member has partitions once it is returned: one that joins gets them after the others have given
-	// them up, so that nobody reads what somebody else is about to lose.
+	// A member has partitions once it is returned: one that joins gets them after the others have
+	// given them up, so that nobody reads what somebody else is about to lose.
 	member := func() *kgo.Client {
 		assigned := make(chan struct{}, 8)
 		cl := open(kgo.ConsumerGroup("readers"), kgo.ConsumeTopics("events"), kgo.HeartbeatInterval(200*time.Millisecond), kgo.DisableAutoCommit(),
@@ -346,8 +346,9 @@ func TestTwoConsumersShareAndHandOver(t *testing.T) {
 	}
 }
 
-// TestRequestsOfAConnectionAboutAGroupAreInLine: a client may send the next commit before the last is answered, as
-// Java's commitAsync does. The last one counts, and what is read behind them is that.
+// TestRequestsOfAConnectionAboutAGroupAreInLine: a client may send the next commit before the last
+// is answered, as Java's commitAsync does. The last one counts, and what is read behind them is
+// that.
 func TestRequestsOfAConnectionAboutAGroupAreInLine(t *testing.T) {
 	g := serve(t, newFake(t, "events"), nil)
 	c := g.dial()
@@ -398,7 +399,8 @@ type behind struct{ *fakeCluster }
 
 func (behind) Topics() *fsm.Topics { return fsm.NewCatalog().View() }
 
-// TestOffsetsOfATopicThatIsNotKnownHereYet: where topics have ids, an offset without one would read as none.
+// TestOffsetsOfATopicThatIsNotKnownHereYet: where topics have ids, an offset without one would read
+// as none.
 func TestOffsetsOfATopicThatIsNotKnownHereYet(t *testing.T) {
 	f := newFake(t, "events")
 	commit := kmsg.NewPtrOffsetCommitRequest()

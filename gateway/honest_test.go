@@ -198,7 +198,8 @@ func TestTheBrokersConfigurations(t *testing.T) {
 		{"1", "num.partitions", set, text("4"), 0}, // as it is
 		{"1", "num.partitions", set, text("5"), kerr.InvalidRequest.Code},
 		{"1", "num.partitions", remove, nil, 0},
-		{"1", "leader.replication.throttled.rate", remove, nil, 0}, // kafka-reassign-partitions --verify
+		// kafka-reassign-partitions --verify
+		{"1", "leader.replication.throttled.rate", remove, nil, 0},
 		{"1", "colour", remove, nil, 0},
 		{"1", "colour", set, text("red"), kerr.InvalidRequest.Code},
 	} {
@@ -219,7 +220,8 @@ func TestTheBrokersConfigurations(t *testing.T) {
 	shows("", backoff, "", 0)
 }
 
-// To take back what is not set is nothing to refuse, whatever it is called; and a list may become empty.
+// To take back what is not set is nothing to refuse, whatever it is called; and a list may become
+// empty.
 func TestTopicConfigurationsTakenBack(t *testing.T) {
 	f := newFake(t, "a")
 	c := serve(t, f, nil).dial()

@@ -170,8 +170,8 @@ func TestListGroupsSeesTheCommitBeforeIt(t *testing.T) {
 	}
 }
 
-// A timeout of 0 bounds the wait for replicas in Kafka, and here there are none: what is carried out
-// is said to be, and what is wrong is said, too.
+// A timeout of 0 bounds the wait for replicas in Kafka, and here there are none: what is carried
+// out is said to be, and what is wrong is said, too.
 func TestDeleteRecordsWithoutTimeout(t *testing.T) {
 	f := newFake(t, "events")
 	c := serve(t, f, nil).dial()

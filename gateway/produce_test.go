@@ -94,7 +94,8 @@ func TestNothingOvertakesAnOpenAppend(t *testing.T) {
 	})
 }
 
-// Where appends are slow, what a producer sends when it has its answer goes together with what it had sent before.
+// Where appends are slow, what a producer sends when it has its answer goes together with what it
+// had sent before.
 func TestALineLingersBehindASlowAppend(t *testing.T) {
 	for _, test := range []struct {
 		takes time.Duration

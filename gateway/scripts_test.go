@@ -20,11 +20,11 @@ import (
 // real connection. A script is read from top to bottom; its commands are
 //
 //	server topics=(a:2,b:1) [auto-create=no]   a new server and a new connection
-//	request                                    sends the bytes below it (see bytesOf) and shows the answer
+//	request                                    sends the bytes below (see bytesOf), shows the answer
 //	request closed                             the same, and the connection has to be closed instead
 //	request silence                            the same, and there must be no answer
 //	epoch is=N                                 leaders are of that epoch from now on
-//	fail append=X read=X offsets=X             lets the cluster fail with outcome's error ErrX; without X no more
+//	fail append=X read=X offsets=X             fails with outcome.ErrX; without X no more
 //	topic name=a max.message.bytes=99          creates a topic
 //	unready                                    the node does not know the whole catalog
 //	records topic=a partition=0 [start=7]      puts the values below it, one per line, into the log

@@ -17,8 +17,9 @@ import (
 
 var errCutOffForTest = errors.New("of 3 voters 1 is reached")
 
-// TestAGatewayThatIsCutOffPartsFromItsClients: idle ones and those that wait, what was asked is answered first where that is
-// possible, and who comes is sent on, until the gateway belongs to the majority again.
+// TestAGatewayThatIsCutOffPartsFromItsClients: idle ones and those that wait, what was asked is
+// answered first where that is possible, and who comes is sent on, until the gateway belongs to the
+// majority again.
 func TestAGatewayThatIsCutOffPartsFromItsClients(t *testing.T) {
 	f := newFake(t, "events")
 	waiting := make(chan struct{}, 2)
@@ -79,8 +80,8 @@ func TestAGatewayThatIsCutOffPartsFromItsClients(t *testing.T) {
 	}
 }
 
-// TestWhoAskedIsToldWhetherTheGatewayServes: by the answer to the handshake, and then at once when it changes. Such a
-// client is neither sent away nor refused, since it may have no other gateway.
+// TestWhoAskedIsToldWhetherTheGatewayServes: by the answer to the handshake, and then at once when
+// it changes. Such a client is neither sent away nor refused, since it may have no other gateway.
 func TestWhoAskedIsToldWhetherTheGatewayServes(t *testing.T) {
 	f := newFake(t, "events")
 	g := serve(t, f, nil)

@@ -13,8 +13,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
-// TestLoadBalancersAskWithOptions: HAProxy's default is OPTIONS / HTTP/1.0 without a Host. What it wants to know is whether to send
-// clients here.
+// TestLoadBalancersAskWithOptions: HAProxy's default is OPTIONS / HTTP/1.0 without a Host. What it
+// wants to know is whether to send clients here.
 func TestLoadBalancersAskWithOptions(t *testing.T) {
 	for _, ready := range []bool{true, false} {
 		f := newFake(t, "events")
@@ -67,8 +67,8 @@ func TestASubprotocolIsChosenOfThoseOffered(t *testing.T) {
 	}
 }
 
-// TestARequestOfAnyAPIMayBeLarge: a JoinGroup of 5 MiB is legal, and has an answer though the coordinator keeps no group of that
-// size. What a request takes is counted before it does.
+// TestARequestOfAnyAPIMayBeLarge: a JoinGroup of 5 MiB is legal, and has an answer though the
+// coordinator keeps no group of that size. What a request takes is counted before it does.
 func TestARequestOfAnyAPIMayBeLarge(t *testing.T) {
 	g := serve(t, newFake(t, "events"), func(c *Config) { c.AutoCreateTopics = false })
 	c := g.dial()

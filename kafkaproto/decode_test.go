@@ -236,7 +236,8 @@ func TestShapes(t *testing.T) {
 func TestEveryRequestHasAShape(t *testing.T) {
 	for key := range int16(128) {
 		req := kmsg.RequestForKey(key)
-		if req == nil || key == 63 { // BrokerHeartbeat has an array in a tagged field, and no client
+		// BrokerHeartbeat has an array in a tagged field, and no client
+		if req == nil || key == 63 {
 			continue
 		}
 		for v := int16(0); v <= req.MaxVersion(); v++ {

@@ -90,7 +90,8 @@ func TestFrameMemoryFollowsTheBytesThatArrive(t *testing.T) {
 	}
 }
 
-// A request of a producer's largest size by default is read into one piece of memory, beside the first step.
+// A request of a producer's largest size by default is read into one piece of memory, beside the
+// first step.
 func TestFrameOfOrdinarySizeIsNotCopiedAround(t *testing.T) {
 	sent := frameOf(0, 1<<20+1000)
 	var before, after runtime.MemStats

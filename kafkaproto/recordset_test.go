@@ -253,7 +253,8 @@ func TestLZ4HeaderChecksumOfMagic0IsIgnored(t *testing.T) {
 func TestUncompressedMessagesShareBatchesUpToTheLimit(t *testing.T) {
 	var messages []legacy
 	for i := range 100 {
-		messages = append(messages, legacy{0, 0, 0, -1, nil, bytes.Repeat([]byte{byte(i)}, 74)}) // 100 bytes each
+		// 100 bytes each
+		messages = append(messages, legacy{0, 0, 0, -1, nil, bytes.Repeat([]byte{byte(i)}, 74)})
 	}
 	batches, records, err := FromMessageSet(encodeSet(messages...), Limits{MaxMessageBytes: 1000})
 	if err != nil || records != 100 {

@@ -106,7 +106,8 @@ func (p prober) structure(v reflect.Value) (s shape) {
 		case f.Type() == tagsType:
 			var one kmsg.Tags
 			one.Set(99, nil)
-			if p.grows(f, f, reflect.ValueOf(one)) == 2 { // more in a struct that is a tagged field itself
+			// more in a struct that is a tagged field itself
+			if p.grows(f, f, reflect.ValueOf(one)) == 2 {
 				s = append(s, field{kind: kindTags})
 			}
 		case name == "Version" && v.Addr().Interface() == any(p.req):

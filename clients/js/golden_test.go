@@ -1,5 +1,5 @@
-// Package js holds no Go but this test, which gives the JavaScript client's tests frames that franz-go's structures
-// made, and batches in every codec.
+// Package js holds no Go but this test, which gives the JavaScript client's tests frames that
+// franz-go's structures made, and batches in every codec.
 package js
 
 import (
@@ -32,8 +32,8 @@ var versions = map[int16]int16{
 	22: 4, 29: 2, 30: 2, 31: 2, 32: 4, 36: 2, 37: 2, 42: 2, 44: 1, 47: 0, 50: 0, 51: 0, 60: 0,
 }
 
-// fill gives every field that is not a tagged one a value of its own: lists get two elements and byte strings their
-// number; with zero everything is empty, null where that may be.
+// fill gives every field that is not a tagged one a value of its own: lists get two elements and
+// byte strings their number; with zero everything is empty, null where that may be.
 func fill(v reflect.Value, n *int, zero bool) {
 	*n++
 	switch v.Kind() {
@@ -124,10 +124,11 @@ func untag(v reflect.Value) {
 }
 
 type golden struct {
-	Key       int16    `json:"key"`
-	Version   int16    `json:"version"`
-	Name      string   `json:"name"`
-	Requests  []string `json:"requests"`  // whole frames: header, correlation id 7, client id "golden"
+	Key     int16  `json:"key"`
+	Version int16  `json:"version"`
+	Name    string `json:"name"`
+	// whole frames: header, correlation id 7, client id "golden"
+	Requests  []string `json:"requests"`
 	Responses []string `json:"responses"` // behind the correlation id
 }
 
@@ -293,7 +294,8 @@ func kafkaErrors() []kafkaError {
 
 func encoded(b []byte) string { return base64.StdEncoding.EncodeToString(b) }
 
-// TestTheGoldenFilesOfTheJavaScriptClient holds them to what this program makes; -update writes them.
+// TestTheGoldenFilesOfTheJavaScriptClient holds them to what this program makes; -update writes
+// them.
 func TestTheGoldenFilesOfTheJavaScriptClient(t *testing.T) {
 	for name, content := range map[string]any{"frames.json": frames(t), "codecs.json": codecs(t), "errors.json": kafkaErrors()} {
 		want, err := json.MarshalIndent(content, "", " ")

@@ -12,8 +12,8 @@ import (
 )
 
 // Administer does what an operator asks and returns when it is in the catalog; what follows from it
-// takes its time and is seen in the status. Errors are outcome's: ErrInvalidAssignment where it cannot
-// be done, with the reason, ErrLevel while nodes run an older program.
+// takes its time and is seen in the status. Errors are outcome's: ErrInvalidAssignment where it
+// cannot be done, with the reason, ErrLevel while nodes run an older program.
 func (c *Catalog) Administer(ctx context.Context, request admin.Request) error {
 	// Every request may be made twice: it says how things shall be.
 	return askForAll(ctx, c, c.administer(), request)

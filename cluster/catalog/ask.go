@@ -28,8 +28,8 @@ type question[Q any] struct {
 
 // atLeader asks the group's leader, again as long as nothing happened, until ctx ends (10 s where
 // it has no deadline); then it waits until the result is known here. Errors are the leader's,
-// outcome.ErrNoLeader when ctx ends, outcome.ErrUnknownFate when it may have been done, outcome.ErrTimeout when
-// it was and is not known here, and outcome.ErrShuttingDown.
+// outcome.ErrNoLeader when ctx ends, outcome.ErrUnknownFate when it may have been done,
+// outcome.ErrTimeout when it was and is not known here, and outcome.ErrShuttingDown.
 func atLeader[Q any](ctx context.Context, c *Catalog, what question[Q], q Q) (calls.CatalogReply, error) {
 	if _, ok := ctx.Deadline(); !ok {
 		var cancel context.CancelFunc

@@ -65,8 +65,8 @@ func (m *machine) outgrown() error {
 	return m.newer
 }
 
-// awaitIndex returns when the entry of that index is applied. The error is outcome.ErrTimeout when ctx
-// ends first.
+// awaitIndex returns when the entry of that index is applied. The error is outcome.ErrTimeout when
+// ctx ends first.
 func (m *machine) awaitIndex(ctx context.Context, index fsm.Index) error {
 	for {
 		at, changed := m.now()

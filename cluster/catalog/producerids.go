@@ -51,7 +51,8 @@ func (ids *producerIDs) take(ctx, life context.Context) (int64, error) {
 }
 
 // NewProducerID gives an id for an idempotent producer that no other has had or will have (KIP-98).
-// Errors are outcome.ErrNoLeader, when the catalog has no leader within ctx, and outcome.ErrTimeout.
+// Errors are outcome.ErrNoLeader, when the catalog has no leader within ctx, and
+// outcome.ErrTimeout.
 func (c *Catalog) NewProducerID(ctx context.Context) (int64, error) {
 	return c.ids.take(ctx, c.cfg.Life)
 }

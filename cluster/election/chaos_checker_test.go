@@ -24,7 +24,8 @@ import (
 //     replaced them.
 //   - What was acknowledged is in the log once, in the order in which it was
 //     acknowledged; what was refused is not; what nobody knows of is there once at most.
-//   - A member's log does not end below what the member has acknowledged, unless a newer leader has other entries.
+//   - A member's log does not end below what the member has acknowledged, unless a newer leader has
+//     other entries.
 //   - Whoever is confirmed as the leader after an acknowledgement is none from before.
 type checker struct {
 	began time.Time

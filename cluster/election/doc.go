@@ -17,7 +17,8 @@
 //
 // Files:
 //
-//	pulse.go      Pulse: sending signs, and who is gone; still.go when this process itself stood still
+//	pulse.go      Pulse: sending signs, and who is gone
+//	still.go      when this process itself stood still
 //	reach.go      what is asked about other nodes
 //	member.go     Member: one group's member here, a raft.Transport
 //	poll.go       which groups have changed, and which have no leader

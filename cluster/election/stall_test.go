@@ -73,7 +73,8 @@ func TestNextEntryAfterABrokenConnection(t *testing.T) {
 		propose(t, l, 0, 10)
 		allHave(t, 10, ms...)
 		for i := range 3 {
-			time.Sleep(10 * time.Second) // what follows the last entry is over, and pipelines are open
+			// what follows the last entry is over, and pipelines are open
+			time.Sleep(10 * time.Second)
 			n.Break(l.id, others(ms, l)[0].id)
 			time.Sleep(100 * time.Millisecond)
 			began := time.Now()

@@ -11,7 +11,8 @@ const longStill = 2 * time.Second
 
 // still is when this process stood still, as it does while it is stopped or its machine is paused.
 type still struct {
-	awake   int64        // owned by the pulse: link clock since when this process runs without a pause
+	// owned by the pulse: link clock since when this process runs without a pause
+	awake   int64
 	pulsed  atomic.Int64 // link clock of the pulse's last round
 	resumed atomic.Int64 // link clock of the end of the last long pause; 0: there was none
 }

@@ -22,8 +22,8 @@ func (f *Formation) Grant(p *identity.Proposal) error {
 }
 
 // Admit answers a node that asks to be admitted to this node's cluster, and gives that: register
-// puts it into the catalog. from is the identity of who asks. Errors are outcome.ErrNoLeader where this
-// node is in no cluster itself, and those of register.
+// puts it into the catalog. from is the identity of who asks. Errors are outcome.ErrNoLeader where
+// this node is in no cluster itself, and those of register.
 func (f *Formation) Admit(ctx context.Context, from string, node fsm.Node, register func(context.Context, fsm.Node) error) (clusterID string, err error) {
 	if fsm.CheckNodeID(node.ID) != nil || node.Identity() != from {
 		return "", errMalformed

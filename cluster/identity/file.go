@@ -18,7 +18,8 @@ import (
 // it.
 const (
 	newFormat = 2 // all that Raft keeps is in files of package raftlog
-	oldFormat = 1 // votes and catalog are in bbolt files: votes.db, catalog/raft.db, catalog/snapshots/
+	// votes and catalog are in bbolt files: votes.db, catalog/raft.db, catalog/snapshots/
+	oldFormat = 1
 
 	// maxFile bounds what is read of node.json, in bytes; a proposal of a thousand nodes has a
 	// fraction.
@@ -61,8 +62,8 @@ func (f File) sum() string {
 	return fmt.Sprintf("%08x", crc32.Checksum(data, crc32.MakeTable(crc32.Castagnoli)))
 }
 
-// Old says that the votes and the catalog are still in the files of an older program. What is in this
-// program's own does not count then.
+// Old says that the votes and the catalog are still in the files of an older program. What is in
+// this program's own does not count then.
 func (f *File) Old() bool { return f.Format == oldFormat }
 
 // check says what is wrong with a file that was read; path is for the error.

@@ -63,8 +63,8 @@ func (id *Identity) Forming() *Proposal { return id.file.Load().Forming }
 func (id *Identity) HasLeft() bool { return id.file.Load().Left }
 
 // Grant agrees to form a cluster, unless the node has agreed to another one: it agrees once in its
-// life. The agreement is on stable storage on return. Errors are outcome.ErrClusterMismatch, and those
-// of the disk; that of a sync is a vfs.NotSynced.
+// life. The agreement is on stable storage on return. Errors are outcome.ErrClusterMismatch, and
+// those of the disk; that of a sync is a vfs.NotSynced.
 func (id *Identity) Grant(p *Proposal) error {
 	if !slices.ContainsFunc(p.Nodes, func(node fsm.Node) bool { return node.Identity() == id.name }) {
 		return fmt.Errorf("%w: this node is not part of the proposal", outcome.ErrClusterMismatch)

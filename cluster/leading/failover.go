@@ -49,9 +49,10 @@ type Failover struct {
 
 	surveys atomic.Uint64 // rounds in which others were asked
 
-	mu      sync.Mutex           // guards what follows; nothing else is done under it
-	orphans []election.Orphan    // as reported last; nil when taken
-	resting map[string]time.Time // groups that were told to stand, and until when they are left alone
+	mu      sync.Mutex        // guards what follows; nothing else is done under it
+	orphans []election.Orphan // as reported last; nil when taken
+	// groups that were told to stand, and until when they are left alone
+	resting map[string]time.Time
 }
 
 // FailoverConfig is what elections need of the node.
@@ -326,7 +327,8 @@ func (f *Failover) stand(g Member, term uint64, gentle bool) {
 		err = g.Yield(all[other], term)
 	}
 	switch {
-	case err != nil || g.State() != raft.Follower: // at a leader a TimeoutNow would end its leadership
+	case err != nil || g.State() != raft.Follower:
+		// at a leader a TimeoutNow would end its leadership
 	case gentle && time.Since(g.LastContact()) >= f.cfg.Heartbeat:
 		err = g.Expire(f.cfg.Heartbeat)
 	default:

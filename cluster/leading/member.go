@@ -29,10 +29,12 @@ type Seen interface {
 	Leader() (identity string, term uint64) // that it knows, "" for none
 	LastEntry() (index, term uint64)        // of its log, or of the snapshot that stands for it
 	Voteless() bool                         // a newcomer that knows nothing yet
-	Unled() bool                            // its leader's node is alive and does not say that it leads
-	Stuck() bool                            // an append does not end
-	Appending() uint64                      // the number of the append that is under way; 0: none is
-	SetStuck(append uint64)                 // that append takes too long
+	// its leader's node is alive and does not say that it leads
+	Unled() bool
+	Stuck() bool // an append does not end
+	// the number of the append that is under way; 0: none is
+	Appending() uint64
+	SetStuck(append uint64) // that append takes too long
 }
 
 // Candidate is a member that is made to stand for election.

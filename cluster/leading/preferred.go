@@ -16,8 +16,8 @@ import (
 
 const (
 	leadersTick = 500 * time.Millisecond
-	// DefaultSteadyFor is how long this node must have led, and the other one been connected, before
-	// leadership goes to where it should be: a node that comes and goes gets none.
+	// DefaultSteadyFor is how long this node must have led, and the other one been connected,
+	// before leadership goes to where it should be: a node that comes and goes gets none.
 	DefaultSteadyFor = 15 * time.Second
 	// giveWhenFullFor is how long the disk must have been full before leaderships go: retention by
 	// the disk's share, which is the leader's affair, makes room sooner if it can.

@@ -29,11 +29,12 @@ const (
 // StuckGroups looks after groups whose appends do not end. All but cfg belongs to the goroutine of
 // Run.
 type StuckGroups struct {
-	cfg     StuckConfig
-	last    time.Time             // of the turn before
-	seen    map[Member]seenAppend // those in an append
-	offered map[Member]time.Time  // those that are stuck, and when their leadership was offered last
-	offers  sync.WaitGroup        // leaderships that are being offered
+	cfg  StuckConfig
+	last time.Time             // of the turn before
+	seen map[Member]seenAppend // those in an append
+	// those that are stuck, and when their leadership was offered last
+	offered map[Member]time.Time
+	offers  sync.WaitGroup // leaderships that are being offered
 }
 
 // StuckConfig is what StuckGroups needs of the node.

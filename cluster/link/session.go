@@ -27,11 +27,12 @@ type Session struct {
 	over       func(*Session, error) // told when it is dead
 	identity   string
 	generation uint64
-	version    uint16              // agreed in the handshake; set before the session is seen by others
-	boot       uint64              // of the other process, 0 if it does not say
-	opened     int64               // link clock
-	calls      *semaphore.Weighted // what the calls in progress hold at the other side
-	nextID     atomic.Uint64
+	// agreed in the handshake; set before the session is seen by others
+	version uint16
+	boot    uint64              // of the other process, 0 if it does not say
+	opened  int64               // link clock
+	calls   *semaphore.Weighted // what the calls in progress hold at the other side
+	nextID  atomic.Uint64
 
 	mu      sync.Mutex // guards what follows; nothing is called under it
 	conns   [2]*conn

@@ -26,20 +26,23 @@ type Config struct {
 	// AdvertiseAddr is host:port that others reach it at; "" is what it is bound to,
 	// or for a wildcard a private address of this machine.
 	AdvertiseAddr string
-	// Join are gossip addresses of other nodes, host:port; host names are looked up each time. They need not be up yet.
+	// Join are gossip addresses of other nodes, host:port; host names are looked up each time. They
+	// need not be up yet.
 	Join []string
 	// Hints remember where others were; nil for none.
 	Hints Hints
-	// SecretKey encrypts and authenticates gossip: 16, 24 or 32 bytes, the same on all nodes; nil for none.
+	// SecretKey encrypts and authenticates gossip: 16, 24 or 32 bytes, the same on all nodes; nil
+	// for none.
 	SecretKey []byte
 	// Logger gets one line per node that came, left, failed or was kept out. Nil discards.
 	Logger *slog.Logger
-	// Transport carries the gossip in place of TCP and UDP at BindAddr, which must be the transport's
-	// own address; nil for the real network. It is closed with the Gossip.
+	// Transport carries the gossip in place of TCP and UDP at BindAddr, which must be the
+	// transport's own address; nil for the real network. It is closed with the Gossip.
 	Transport memberlist.Transport
 }
 
-// label stands before every packet and stream, so that another program's memberlist is not met by mistake.
+// label stands before every packet and stream, so that another program's memberlist is not met by
+// mistake.
 const label = "trimaran/1"
 
 // Gossip is this node's part in the gossip. All methods are safe for concurrent use.
@@ -59,12 +62,13 @@ type Gossip struct {
 
 	updating sync.Mutex // one Update at a time: memberlist broadcasts what meta says then
 
-	// mu is taken inside memberlist's own lock (its callbacks): nothing of memberlist is called under it.
+	// mu is taken inside memberlist's own lock (its callbacks): nothing of memberlist is called
+	// under it.
 	mu   sync.Mutex
 	self Member
 	meta []byte
-	// entries are the live members by memberlist's name, this one not among them, as its callbacks told:
-	// what its own Members gives may change under the reader.
+	// entries are the live members by memberlist's name, this one not among them, as its callbacks
+	// told: what its own Members gives may change under the reader.
 	entries map[string]entry
 	foreign map[string]string // memberlist name → its cluster: known to be another one
 	left    bool
@@ -98,7 +102,8 @@ func Start(cfg Config) (*Gossip, error) {
 	if g.list, err = memberlist.Create(mc); err != nil {
 		return nil, fmt.Errorf("membership: %w", err)
 	}
-	// Not with the lock held: memberlist calls back with its own, which this takes, and others may be joining already.
+	// Not with the lock held: memberlist calls back with its own, which this takes, and others may
+	// be joining already.
 	addr := g.list.LocalNode().Address()
 	g.mu.Lock()
 	g.addr = addr
@@ -124,8 +129,9 @@ func (g *Gossip) memberlistConfig() (*memberlist.Config, error) {
 			return nil, fmt.Errorf("membership: advertise address: %w", err)
 		}
 	}
-	// The name is new with every process. Under the old one the others still know the process before, until they notice
-	// that it is gone: they would take this one for it, at its old address.
+	// The name is new with every process. Under the old one the others still know the process
+	// before, until they notice that it is gone: they would take this one for it, at its old
+	// address.
 	var boot [4]byte
 	_, _ = rand.Read(boot[:]) // never fails
 	g.name = g.cfg.Self.Identity + "/" + hex.EncodeToString(boot[:])
@@ -200,8 +206,9 @@ func (g *Gossip) Members() []Member {
 	return out
 }
 
-// Twin gives the address of another process that gossips under this node's identity, "" if there is none, and whether this
-// process was started later. The process before this one may be taken for alive for some seconds.
+// Twin gives the address of another process that gossips under this node's identity, "" if there is
+// none, and whether this process was started later. The process before this one may be taken for
+// alive for some seconds.
 func (g *Gossip) Twin() (addr string, younger bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -230,7 +237,8 @@ func (g *Gossip) Changed() <-chan struct{} { return g.changed }
 func (g *Gossip) Update(self Member) error {
 	g.updating.Lock()
 	defer g.updating.Unlock()
-	// Memberlist drops the news, and never says so, when it refutes at that moment that this node is suspected.
+	// Memberlist drops the news, and never says so, when it refutes at that moment that this node
+	// is suspected.
 	var err error
 	for range updateTries {
 		if err = g.update(self, updateTimeout, false); err == nil {
@@ -246,8 +254,8 @@ const (
 	updateTries   = 3
 )
 
-// update is called with updating held; it waits for the broadcast for as long as timeout, which is above 0: else
-// memberlist may wait for ever. After Leave nobody is told anything more.
+// update is called with updating held; it waits for the broadcast for as long as timeout, which is
+// above 0: else memberlist may wait for ever. After Leave nobody is told anything more.
 func (g *Gossip) update(self Member, timeout time.Duration, leaving bool) error {
 	g.mu.Lock()
 	self.Leaving = g.left

@@ -219,11 +219,12 @@ func TestTwoClustersDoNotMerge(t *testing.T) {
 	sees(t, a1, "a1", "a2")
 	sees(t, b1, "b1", "b2")
 	until(t, "b1 noticed", func() bool { return seen.count("node of another cluster kept out") > 0 })
-	// One without a cluster is anybody's candidate: b1, should it ask at a1's address again, lists it, too, until it
-	// happens to exchange lists with it.
+	// One without a cluster is anybody's candidate: b1, should it ask at a1's address again, lists
+	// it, too, until it happens to exchange lists with it.
 	fresh := start(t, membership.Config{Self: of("new", ""), Join: []string{a1.Addr()}})
 	sees(t, a1, "a1", "a2", "new")
-	// A node that was seen without a cluster and then founds one of its own is not a candidate any more.
+	// A node that was seen without a cluster and then founds one of its own is not a candidate any
+	// more.
 	if err := fresh.Update(of("new", "C")); err != nil {
 		t.Fatal(err)
 	}

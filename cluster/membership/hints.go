@@ -23,7 +23,8 @@ const (
 
 // Hints keep one small file. Both methods may wait for a disk.
 type Hints interface {
-	// Load gives what is in the file. One that is longer than limit is an error; fs.ErrNotExist says that there is none.
+	// Load gives what is in the file. One that is longer than limit is an error; fs.ErrNotExist
+	// says that there is none.
 	Load(limit int64) ([]byte, error)
 	// Save replaces the file in one step.
 	Save([]byte) error

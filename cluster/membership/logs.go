@@ -26,7 +26,8 @@ func (a logAdapter) Write(line []byte) (int, error) {
 			}
 		}
 	}
-	// A stranger on the gossip port can cause these at any rate; kept out is logged once by events.go.
+	// A stranger on the gossip port can cause these at any rate; kept out is logged once by
+	// events.go.
 	if strings.Contains(text, "ignoring alive message") {
 		return len(line), nil
 	}

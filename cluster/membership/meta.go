@@ -42,8 +42,8 @@ var ErrMetaTooLong = errors.New("membership: what this node says about itself is
 var errMeta = errors.New("membership: malformed metadata")
 
 // On the wire: a version byte, then uvarints: the process's start in milliseconds, Expect,
-// flags (1: leaving); then the strings in the order of fields, each with its length (uvarint). Bytes
-// behind what is known are ignored, so that a later version can add to the end.
+// flags (1: leaving); then the strings in the order of fields, each with its length (uvarint).
+// Bytes behind what is known are ignored, so that a later version can add to the end.
 const (
 	metaVersion = 1
 	flagLeaving = 1 << 0

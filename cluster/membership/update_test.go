@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// TestAnUpdateEndsWhenItsNewsAreDropped: memberlist drops what a node says of itself when it has just refuted a suspicion, or
-// leaves, and then never says that it was sent.
+// TestAnUpdateEndsWhenItsNewsAreDropped: memberlist drops what a node says of itself when it has
+// just refuted a suspicion, or leaves, and then never says that it was sent.
 func TestAnUpdateEndsWhenItsNewsAreDropped(t *testing.T) {
 	t.Parallel()
 	open := func(id string, join ...string) *Gossip {

@@ -20,10 +20,10 @@ type Move struct {
 	From, To  fsm.NodeID
 }
 
-// Balance gives at most limit moves that even out how many replicas nodes hold, to within one of each other as
-// far as zones allow: a partition's replicas never stand in fewer zones than before. The same input
-// gives the same moves, and after them Balance gives the next ones. Partitions that may not move, and replicas on
-// nodes that are not given, stay where they are.
+// Balance gives at most limit moves that even out how many replicas nodes hold, to within one of
+// each other as far as zones allow: a partition's replicas never stand in fewer zones than before.
+// The same input gives the same moves, and after them Balance gives the next ones. Partitions that
+// may not move, and replicas on nodes that are not given, stay where they are.
 func Balance(nodes []Node, partitions []Placed, limit int) (moves []Move) {
 	b := newBalance(nodes, partitions)
 	for len(moves) < limit {
@@ -37,9 +37,9 @@ func Balance(nodes []Node, partitions []Placed, limit int) (moves []Move) {
 	return moves
 }
 
-// Target gives the node that should take the place of one in a partition: of those that hold no replica of
-// it, one in a zone that the others do not have, then the one with the fewest replicas, then the first by
-// name. ok is false if all hold one.
+// Target gives the node that should take the place of one in a partition: of those that hold no
+// replica of it, one in a zone that the others do not have, then the one with the fewest replicas,
+// then the first by name. ok is false if all hold one.
 func Target(nodes []Node, replicas []fsm.NodeID, instead fsm.NodeID) (target fsm.NodeID, ok bool) {
 	zone := map[fsm.NodeID]string{}
 	for _, n := range nodes {
@@ -106,7 +106,8 @@ func newBalance(nodes []Node, partitions []Placed) *balance {
 	return b
 }
 
-// next gives the move from the fullest node to the emptiest that is possible; nodes that differ by one are even.
+// next gives the move from the fullest node to the emptiest that is possible; nodes that differ by
+// one are even.
 func (b *balance) next() (Move, bool) {
 	full := make([]int, len(b.nodes))
 	for i := range full {
@@ -127,7 +128,8 @@ func (b *balance) next() (Move, bool) {
 	return Move{}, false
 }
 
-// between finds a partition to move: one that the giver leads if it leads too much as well, else one that it does not.
+// between finds a partition to move: one that the giver leads if it leads too much as well, else
+// one that it does not.
 func (b *balance) between(from, to *Node) (Move, bool) {
 	leader := from.Leaders-to.Leaders >= 2
 	found := -1

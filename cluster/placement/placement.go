@@ -138,7 +138,8 @@ func (b *board) better(n, m int, chance uint64) bool {
 		zy, zz := &b.zones[y], &b.zones[z]
 		if c := cmp.Or(
 			cmp.Compare(zy.used, zz.used),
-			cmp.Compare(zy.replicas*zz.nodes, zz.replicas*zy.nodes), // replicas per node, without dividing
+			// replicas per node, without dividing
+			cmp.Compare(zy.replicas*zz.nodes, zz.replicas*zy.nodes),
 			cmp.Compare(mix(zy.hash^chance), mix(zz.hash^chance)),
 		); c != 0 {
 			return c < 0

@@ -8,7 +8,8 @@
 //
 // The rules that are cited by number are those of docs/peer-link.md. Here are kept
 //
-//   - rule 2 and 4 (notice.go): what was agreed to is not repeated, and a follower hears of a commit;
+//   - rule 2 and 4 (notice.go): what was agreed to is not repeated, and a follower hears of a
+//     commit;
 //   - rule 5 (stall.go): a leader that waits for a commit is woken;
 //   - rule 6 and 8 (receive.go): what goes beside Raft's main loop, and in which term one says yes.
 //

@@ -84,7 +84,8 @@ func TestStuckGroupHoldsUpNobody(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		stuck := b.Transport("stuck")
 		var beats atomic.Int32
-		stuck.SetHeartbeatHandler(func(raft.RPC) { // as after Raft's shutdown, or with a disk that hangs
+		// as after Raft's shutdown, or with a disk that hangs
+		stuck.SetHeartbeatHandler(func(raft.RPC) {
 			beats.Add(1)
 			<-ctx.Done()
 		})
@@ -194,7 +195,8 @@ func TestPipelineKeepsOrderAndBound(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = p.Close() }()
-	sizes := []int{10, 100_000, 10, 10, 3 << 20, 10, 10, 10, 200_000, 5 << 20, 10, 10} // small, bulk, several messages
+	// small, bulk, several messages
+	sizes := []int{10, 100_000, 10, 10, 3 << 20, 10, 10, 10, 200_000, 5 << 20, 10, 10}
 	sent := make(chan int, len(sizes))
 	go func() {
 		at := 1

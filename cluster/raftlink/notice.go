@@ -45,7 +45,8 @@ func (p *pipeline) redundant(args *raft.AppendEntriesRequest) bool {
 // request of its own (rule 4).
 const (
 	noticeAfter = 20 * time.Millisecond
-	mostNotices = 6 // the pause doubles: the last one is more than a second after the acknowledgement
+	// the pause doubles: the last one is more than a second after the acknowledgement
+	mostNotices = 6
 )
 
 // appended are the last entries that followers took without a pipeline, until there is one.

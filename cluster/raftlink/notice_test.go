@@ -21,8 +21,8 @@ type says struct {
 func (s *says) Gone(string) bool                               { return s.gone.Load() }
 func (s *says) Instance(string, uint64, string, uint64) uint64 { return s.instance.Load() }
 
-// TestWhatWasAgreedToIsNotRepeated: an empty AppendEntries is left out as long as the host says that
-// the follower is the one that agreed to the same.
+// TestWhatWasAgreedToIsNotRepeated: an empty AppendEntries is left out as long as the host says
+// that the follower is the one that agreed to the same.
 func TestWhatWasAgreedToIsNotRepeated(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := peertest.New()
@@ -76,7 +76,8 @@ func TestWhatWasAgreedToIsNotRepeated(t *testing.T) {
 	})
 }
 
-// TestWhoIsGoneIsWaitedFor: a request to a node that is gone waits for it, and goes out when it is back.
+// TestWhoIsGoneIsWaitedFor: a request to a node that is gone waits for it, and goes out when it is
+// back.
 func TestWhoIsGoneIsWaitedFor(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := peertest.New()

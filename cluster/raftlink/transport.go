@@ -26,7 +26,8 @@ type Transport struct {
 	remove func() // what Close does about who opened it
 	once   sync.Once
 
-	// ctx is of requests to others: it ends with done, so that a node that hangs holds up no shutdown.
+	// ctx is of requests to others: it ends with done, so that a node that hangs holds up no
+	// shutdown.
 	ctx    context.Context
 	cancel context.CancelCauseFunc
 

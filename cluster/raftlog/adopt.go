@@ -101,7 +101,8 @@ func (l *PartitionLog) ownUpTo(index uint64, next int64) ([]segmentRecord, error
 			return nil, err
 		}
 		if at := slices.IndexFunc(m.Segments, func(r segmentRecord) bool { return r.Base == s.base }); at >= 0 && s.last > index {
-			r.MaxTime, r.LastWrite = m.Segments[at].MaxTime, m.Segments[at].LastWrite // those of what goes are not among them
+			// those of what goes are not among them
+			r.MaxTime, r.LastWrite = m.Segments[at].MaxTime, m.Segments[at].LastWrite
 		}
 		if s.start == unknownOffset {
 			r.Start = next // nothing in it but entries without records

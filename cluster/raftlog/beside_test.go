@@ -14,9 +14,10 @@ import (
 	"github.com/hashicorp/raft"
 )
 
-// TestReadersBesideCutTrimAndClose: everything that reads a log, while its end is cut off and written anew, its beginning is freed,
-// snapshots are taken and at last it is closed. Nothing that is read is torn, of a hole or of an
-// entry that was never there, what is applied is read as it was applied, and no replica is given up as damaged.
+// TestReadersBesideCutTrimAndClose: everything that reads a log, while its end is cut off and
+// written anew, its beginning is freed, snapshots are taken and at last it is closed. Nothing that
+// is read is torn, of a hole or of an entry that was never there, what is applied is read as it was
+// applied, and no replica is given up as damaged.
 func TestReadersBesideCutTrimAndClose(t *testing.T) {
 	for seed := range uint64(2) {
 		besideRun(t, rand.New(rand.NewPCG(seed, 5)), 150)
@@ -195,8 +196,8 @@ func besideRun(t *testing.T, random *rand.Rand, steps int) {
 	}
 }
 
-// TestAFileThatCannotBeOpenedIsNoDamage: without a descriptor nothing is wrong with the file. Raft waits until there is one,
-// and others try again.
+// TestAFileThatCannotBeOpenedIsNoDamage: without a descriptor nothing is wrong with the file. Raft
+// waits until there is one, and others try again.
 func TestAFileThatCannotBeOpenedIsNoDamage(t *testing.T) {
 	h := newHeld(t)
 	h.store(1, 40, 1)
@@ -248,8 +249,8 @@ func TestAFileThatCannotBeOpenedIsNoDamage(t *testing.T) {
 	h.st.Close()
 }
 
-// TestAReadBesideACutLooksAgain: the end is cut off, and may be written anew, between the moment at which a reader has found an
-// entry's place and that at which it reads there.
+// TestAReadBesideACutLooksAgain: the end is cut off, and may be written anew, between the moment at
+// which a reader has found an entry's place and that at which it reads there.
 func TestAReadBesideACutLooksAgain(t *testing.T) {
 	for _, anew := range []bool{false, true} {
 		for who, read := range map[string]func(h *held, e *raft.Log) error{

@@ -36,7 +36,8 @@ func fromFiles(t *testing.T, files map[string][]byte) *vfs.Mem {
 	return mem
 }
 
-// inJournal gives a log that has entries of one term, as many of them in the journal as fit, after the power went or after it was closed.
+// inJournal gives a log that has entries of one term, as many of them in the journal as fit, after
+// the power went or after it was closed.
 func inJournal(t *testing.T, entries uint64, closed bool, seed uint64) map[string][]byte {
 	t.Helper()
 	h := newHeld(t)
@@ -53,7 +54,8 @@ func inJournal(t *testing.T, entries uint64, closed bool, seed uint64) map[strin
 	return all(t, h.mem.Crash(rand.New(rand.NewPCG(seed, 3))))
 }
 
-// opens opens the log on a disk and gives an error unless it is refused as damaged or has its entries up to one of these.
+// opens opens the log on a disk and gives an error unless it is refused as damaged or has its
+// entries up to one of these.
 func opens(t *testing.T, mem *vfs.Mem, least, most uint64) (refused bool, err error) {
 	t.Helper()
 	h := &held{t: t, mem: mem, damaged: make(chan error, 1)}
@@ -74,8 +76,8 @@ func opens(t *testing.T, mem *vfs.Mem, least, most uint64) (refused bool, err er
 	return false, h.holds([]uint64{h.last}, []uint64{1})
 }
 
-// A flipped byte of the journal takes no node down, and no log that may have lost something by it is used. All but
-// the newest append counts: that one may be torn.
+// A flipped byte of the journal takes no node down, and no log that may have lost something by it
+// is used. All but the newest append counts: that one may be torn.
 func TestAFlippedByteOfTheJournal(t *testing.T) {
 	const entries = 12
 	for seed := range uint64(12) {
@@ -127,7 +129,8 @@ func TestAMissingJournal(t *testing.T) {
 	}
 }
 
-// Nothing of the journal is needed after a stop in good order. And then a damaged end of a log is no torn append.
+// Nothing of the journal is needed after a stop in good order. And then a damaged end of a log is
+// no torn append.
 func TestAFlippedByteAfterAStopInGoodOrder(t *testing.T) {
 	const entries = 12
 	disk := inJournal(t, entries, true, 0)
@@ -167,7 +170,8 @@ func TestAFlippedByteAfterAStopInGoodOrder(t *testing.T) {
 	}
 }
 
-// A log that is opened again and goes on is not held to where it ended before: it may have been cut since.
+// A log that is opened again and goes on is not held to where it ended before: it may have been cut
+// since.
 func TestALogGoesOnBehindWhereItWasClosed(t *testing.T) {
 	h := newHeld(t)
 	h.store(1, 12, 1)
@@ -227,7 +231,8 @@ func recordsLikeTheJournal(t *testing.T, format int) {
 	h.st.Close()
 }
 
-// A segment whose head the disk does not give at a start, or whose version is not what was written, takes down its own log only.
+// A segment whose head the disk does not give at a start, or whose version is not what was written,
+// takes down its own log only.
 func TestOneBadSegmentHead(t *testing.T) {
 	disk := inJournal(t, 12, false, 1)
 	first := filepath.Join("/data/partitions/g", segmentName(1, 1))

@@ -314,7 +314,8 @@ func (m *modelLog) step(l *PartitionLog, random *rand.Rand) error {
 			for i := range data {
 				data[i] = byte(random.Uint32())
 			}
-			if l.st.stamping() && random.IntN(3) == 0 { // a client's that knows how the log is written
+			// a client's that knows how the log is written
+			if l.st.stamping() && random.IntN(3) == 0 {
 				data = forgedEntries(random, m.last+1, 0, size)
 			}
 			entries = append(entries, &raft.Log{Index: m.last + 1 + uint64(i), Term: m.term, Type: kind, Data: data})
@@ -358,7 +359,8 @@ func (m *modelLog) step(l *PartitionLog, random *rand.Rand) error {
 			}
 			at, index := l.Standing(m.next), m.applied
 			fmt.Fprint(sink, "state at ", m.next)
-			for more := random.IntN(2) * random.IntN(9); more > 0 && m.applied < m.last; more-- { // while it is written
+			// while it is written
+			for more := random.IntN(2) * random.IntN(9); more > 0 && m.applied < m.last; more-- {
 				m.applied++
 				m.next = m.apply(l, m.applied, m.next)
 			}

@@ -5,9 +5,9 @@
 // same to hashicorp/raft as its Log. This package knows Raft entries and files; it does not know
 // offsets' meaning, topics or replicas.
 //
-// A log is a folder of segments (Store.OpenLog, FORMAT.md); that of the catalog is one, too, but for
-// who says what a snapshot is (WholeLog). Votes and terms of all groups of a node are in one file
-// (Store.OpenStable), so that an election of many groups is not a sync per group. What earlier
+// A log is a folder of segments (Store.OpenLog, FORMAT.md); that of the catalog is one, too, but
+// for who says what a snapshot is (WholeLog). Votes and terms of all groups of a node are in one
+// file (Store.OpenStable), so that an election of many groups is not a sync per group. What earlier
 // programs kept in bbolt files package raftlog/bolt reads, and Store.Import and Store.ImportVotes
 // take over.
 //
@@ -46,8 +46,8 @@
 //
 // Nothing is waited for and no file touched under those of the last group, which are the ones that
 // readers take. What readers see changes after the disk has it (an append, a snapshot that replaces
-// the log) or before the disk loses it (a cut), under view.mu alone. A reader waits at index.writing
-// only to check an index that this process has not written, once, and at fileHandle.opening only for
-// the file that it wants. The journal's writer and its flushes hold no lock while they write and
-// sync; whoever appends waits for them with its turn.
+// the log) or before the disk loses it (a cut), under view.mu alone. A reader waits at
+// index.writing only to check an index that this process has not written, once, and at
+// fileHandle.opening only for the file that it wants. The journal's writer and its flushes hold no
+// lock while they write and sync; whoever appends waits for them with its turn.
 package raftlog

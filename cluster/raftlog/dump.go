@@ -68,7 +68,8 @@ func (a *Archive) folder(name string) string {
 	return filepath.Join(a.st.Groups(), name)
 }
 
-// HasCatalog reports whether the catalog's log is there. A program with bbolt files keeps it otherwise.
+// HasCatalog reports whether the catalog's log is there. A program with bbolt files keeps it
+// otherwise.
 func (a *Archive) HasCatalog() bool {
 	files, err := a.st.fs.List(a.folder(CatalogLog))
 	return err == nil && slices.ContainsFunc(files, func(e vfs.Entry) bool { return e.Name == manifestName })
@@ -85,7 +86,8 @@ type ArchivedVotes struct {
 	Damaged   string `json:"damaged,omitempty"` // what is wrong; nothing else is known then
 }
 
-// Votes gives what all groups have voted, by name; nothing where there is no vote file. The error is why that cannot be known.
+// Votes gives what all groups have voted, by name; nothing where there is no vote file. The error
+// is why that cannot be known.
 func (a *Archive) Votes() (all []ArchivedVotes, err error) {
 	path := filepath.Join(a.st.dir, votesName)
 	b, err := a.st.readFile(path, maxVotesFile)
@@ -140,11 +142,12 @@ func (a *Archive) Groups() (names []string, bytes map[string]int64, err error) {
 
 // ArchivedLog is what the manifest and the heads of the files say of a log.
 type ArchivedLog struct {
-	Group      string            `json:"group"`
-	Generation uint32            `json:"generation"`
-	First      uint64            `json:"first"`              // index that the log begins at, 0: its first segment's
-	Snapshot   *ArchivedSnapshot `json:"snapshot,omitempty"` // nil: none
-	Segments   []ArchivedSegment `json:"segments"`
+	Group      string `json:"group"`
+	Generation uint32 `json:"generation"`
+	// index that the log begins at, 0: its first segment's
+	First    uint64            `json:"first"`
+	Snapshot *ArchivedSnapshot `json:"snapshot,omitempty"` // nil: none
+	Segments []ArchivedSegment `json:"segments"`
 }
 
 // ArchivedSnapshot is the snapshot in a manifest.

@@ -21,10 +21,10 @@ var errInjected = errors.New("injected")
 // errKilled is what a process that was killed does not see any more.
 var errKilled = fmt.Errorf("killed: %w", fs.ErrClosed)
 
-// TestFailures lets one operation of the file system fail, each run another one, or the disk lose in the background what was
-// written, or kills the process, and ends there, as a node does. The file system fails as Linux does (vfs.Mem.Lose). What was
-// acknowledged is there after a restart, with or without a loss of
-// power; what was not may be there in part, from its beginning.
+// TestFailures lets one operation of the file system fail, each run another one, or the disk lose
+// in the background what was written, or kills the process, and ends there, as a node does. The
+// file system fails as Linux does (vfs.Mem.Lose). What was acknowledged is there after a restart,
+// with or without a loss of power; what was not may be there in part, from its beginning.
 func TestFailures(t *testing.T) {
 	start := crashStart(t)
 	for seed := start; seed < start+uint64(crashSeeds(t)); seed++ {
@@ -79,7 +79,9 @@ func failingRun(seed uint64) error {
 		}}
 		err := live(opts, models, random)
 		if errors.Is(err, ErrDamaged) && strings.Contains(err.Error(), "may have lost acknowledged entries: read") {
-			return nil // a segment that the disk did not give when the journal was played back: the log is to be made anew
+			// a segment that the disk did not give when the journal was played back: the log is to
+			// be made anew
+			return nil
 		}
 		if err != nil && !errors.Is(err, errInjected) && !errors.Is(err, reason) && !errors.Is(err, errPower) {
 			return fmt.Errorf("life %d, %v: %w", life, reason, err)
@@ -92,8 +94,8 @@ func failingRun(seed uint64) error {
 	return nil
 }
 
-// TestNothingIsAcknowledgedAfterAFailedSync: what a disk could not sync once it may have dropped, and a second sync
-// would say that all is well.
+// TestNothingIsAcknowledgedAfterAFailedSync: what a disk could not sync once it may have dropped,
+// and a second sync would say that all is well.
 func TestNothingIsAcknowledgedAfterAFailedSync(t *testing.T) {
 	for _, journal := range []int64{8 << 10, -1} {
 		mem := vfs.NewMem()
@@ -144,7 +146,8 @@ func TestNothingIsAcknowledgedAfterAFailedSync(t *testing.T) {
 	}
 }
 
-// A journal on a file system that keeps no room for it finds none once: the append is not there, and the next is taken.
+// A journal on a file system that keeps no room for it finds none once: the append is not there,
+// and the next is taken.
 func TestAJournalWithoutRoomGoesOn(t *testing.T) {
 	mem := vfs.NewMem()
 	mem.MkdirAll("/data")
@@ -209,8 +212,8 @@ func TestAJournalWithoutRoomGoesOn(t *testing.T) {
 	h.st.Close()
 }
 
-// A segment that is to be cut off and cannot be removed is there at the next start, whole: the journal must not have
-// let go of it before it was synced.
+// A segment that is to be cut off and cannot be removed is there at the next start, whole: the
+// journal must not have let go of it before it was synced.
 func TestASegmentThatCannotBeRemovedStaysWhole(t *testing.T) {
 	for seed := range uint64(20) {
 		mem := vfs.NewMem()

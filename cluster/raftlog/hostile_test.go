@@ -21,10 +21,11 @@ import (
 	"github.com/trimaran-io/trimaran/cluster/raftlog/vfs"
 )
 
-// What clients send may look like anything: an entry of the log that it gets into, a batch of the journal.
+// What clients send may look like anything: an entry of the log that it gets into, a batch of the
+// journal.
 
-// forgedEntries gives what looks like entries that begin appends behind the entry at index, as good as can be without
-// knowing a secret, for data that begin at pos.
+// forgedEntries gives what looks like entries that begin appends behind the entry at index, as good
+// as can be without knowing a secret, for data that begin at pos.
 func forgedEntries(random *rand.Rand, index uint64, pos int64, size int) (data []byte) {
 	for i := uint64(0); len(data) < size; i++ {
 		guess := framing{}
@@ -37,8 +38,9 @@ func forgedEntries(random *rand.Rand, index uint64, pos int64, size int) (data [
 	return data[:size&^(frameAlign-1)]
 }
 
-// An append of records that look like entries of the log itself, torn by a loss of power, is torn and not damaged: with one
-// replica there would be nothing to make it anew from. In format 1 that could be forged.
+// An append of records that look like entries of the log itself, torn by a loss of power, is torn
+// and not damaged: with one replica there would be nothing to make it anew from. In format 1 that
+// could be forged.
 func TestATornAppendOfRecordsThatLookLikeEntries(t *testing.T) {
 	for format := 1; format <= segmentFormat; format++ {
 		refused := 0
@@ -209,7 +211,8 @@ func TestASweepFindsWhatIsGood(t *testing.T) {
 	}
 }
 
-// forgedClaims fills b with headers that claim as many bytes as there are behind them, or as may be, one behind the other.
+// forgedClaims fills b with headers that claim as many bytes as there are behind them, or as may
+// be, one behind the other.
 func forgedClaims(b []byte, header int, write func(b []byte, behind int)) {
 	for at := 0; at+header <= len(b); at += header {
 		write(b[at:at+header], len(b)-at-header)
@@ -259,8 +262,9 @@ func TestARestartHashesEachByteOnce(t *testing.T) {
 	}
 }
 
-// hostileJournal makes a data directory that a node left behind when it died: six files of the journal, of records that look
-// like batches and like entries. The last is half written over. It gives the entries of the log that must be there.
+// hostileJournal makes a data directory that a node left behind when it died: six files of the
+// journal, of records that look like batches and like entries. The last is half written over. It
+// gives the entries of the log that must be there.
 func hostileJournal(t *testing.T, dir string, format, bytes int) (entries uint64) {
 	t.Helper()
 	st, err := OpenStore(dir, Options{Format: format, JournalBytes: 1 << 20, ReserveBytes: -1})
@@ -326,8 +330,8 @@ func hostileJournal(t *testing.T, dir string, format, bytes int) (entries uint64
 	return entries - 1
 }
 
-// A start plays back a journal that is full of records that look like batches: it hashes a byte of it a few times
-// at most, and holds a batch in memory, not a file.
+// A start plays back a journal that is full of records that look like batches: it hashes a byte of
+// it a few times at most, and holds a batch in memory, not a file.
 func TestARestartWithHostileRecords(t *testing.T) {
 	const bytes = 12 << 20
 	for format := 1; format <= segmentFormat; format++ {
@@ -363,7 +367,8 @@ func TestARestartWithHostileRecords(t *testing.T) {
 	}
 }
 
-// A batch that is damaged, with good ones behind it, is found in both formats, and one of another round is not taken for it.
+// A batch that is damaged, with good ones behind it, is found in both formats, and one of another
+// round is not taken for it.
 func TestABadBatchInFrontOfGoodOnes(t *testing.T) {
 	for format := 1; format <= segmentFormat; format++ {
 		h := newHeldOf(t, format)

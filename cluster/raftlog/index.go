@@ -62,8 +62,9 @@ type index struct {
 	crc     uint32 // over them
 	recent  []point
 	final   bool
-	checked bool   // the file's points match crc; what this process wrote needs no check
-	undone  uint64 // counts how often points in the file became void: what was read beside that is read again
+	checked bool // the file's points match crc; what this process wrote needs no check
+	// counts how often points in the file became void: what was read beside that is read again
+	undone  uint64
 	stateAt int64
 	state   int // bytes of it
 }

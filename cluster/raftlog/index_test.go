@@ -25,8 +25,8 @@ func (h *held) flipIn(name string, at int64) {
 	}
 }
 
-// The points of a final index are checked when they are first used. If they are damaged then, the index is made
-// again, and who reads notices nothing.
+// The points of a final index are checked when they are first used. If they are damaged then, the
+// index is made again, and who reads notices nothing.
 func TestADamagedIndexIsMadeAgainWhenItIsUsed(t *testing.T) {
 	h := newHeld(t)
 	h.store(1, 40, 1)

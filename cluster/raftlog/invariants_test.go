@@ -15,9 +15,9 @@ import (
 	"github.com/trimaran-io/trimaran/cluster/raftlog/vfs"
 )
 
-// The log's invariants 1 to 6, 9 and 10, as far as they are about files (docs/architecture.md, "What the log holds to"), one
-// test each. make invariants takes the code that keeps each of them away and looks
-// whether its test fails.
+// The log's invariants 1 to 6, 9 and 10, as far as they are about files (docs/architecture.md,
+// "What the log holds to"), one test each. make invariants takes the code that keeps each of them
+// away and looks whether its test fails.
 
 // No byte at or below the newest snapshot is deleted by a call from Raft.
 func TestInvariant1RaftDeletesNothingOfThePast(t *testing.T) {
@@ -194,7 +194,8 @@ func TestInvariant3NothingOfADeadLeaderStaysBelowASnapshot(t *testing.T) {
 	}
 }
 
-// A log that retention has emptied up to its snapshot is copied without an entry, and goes on behind it.
+// A log that retention has emptied up to its snapshot is copied without an entry, and goes on
+// behind it.
 func TestInvariant3ACopyOfNothingButASnapshot(t *testing.T) {
 	source := newHeld(t)
 	source.store(1, 45, 3)
@@ -251,8 +252,8 @@ func TestInvariant3ACopyOfNothingButASnapshot(t *testing.T) {
 	})
 }
 
-// A log whose records are all below the log start, and which began a new segment before it was restarted, is freed though
-// nothing but an entry of Raft's own comes.
+// A log whose records are all below the log start, and which began a new segment before it was
+// restarted, is freed though nothing but an entry of Raft's own comes.
 func TestAnIdleLogIsFreedAfterARestart(t *testing.T) {
 	for _, snapshot := range []bool{false, true} {
 		h := newHeld(t)
@@ -348,7 +349,8 @@ func TestInvariant4NoHole(t *testing.T) {
 		config, _, transport := raftOf(h)
 		stable := raft.NewInmemStore()
 		stable.SetUint64([]byte("CurrentTerm"), 2)
-		r, err := raft.NewRaft(config, counter{h}, h.PartitionLog, stable, h.Snapshots(), transport) // panics on a hole
+		// panics on a hole
+		r, err := raft.NewRaft(config, counter{h}, h.PartitionLog, stable, h.Snapshots(), transport)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -481,7 +483,8 @@ func TestInvariant9RaftSeesNoErrorItPanicsOn(t *testing.T) {
 			t.Fatalf("%s: Raft is given %+v", name, e)
 		}
 		for _, none := range []uint64{0, 41, 1000} {
-			if err := h.GetLog(none, new(raft.Log)); err != raft.ErrLogNotFound { // Raft compares with ==
+			// Raft compares with ==
+			if err := h.GetLog(none, new(raft.Log)); err != raft.ErrLogNotFound {
 				t.Errorf("%s: entry %d: %v", name, none, err)
 			}
 		}
@@ -604,7 +607,8 @@ func TestInvariant7WhoBeginsAnewVotesNoSecondTime(t *testing.T) {
 	}
 }
 
-// A snapshot is written while more is applied. What it says of its last segment is what was so where it ends.
+// A snapshot is written while more is applied. What it says of its last segment is what was so
+// where it ends.
 func TestASnapshotSaysNothingOfWhatIsAppliedBehindIt(t *testing.T) {
 	h := newHeld(t)
 	h.store(1, 8, 1)

@@ -16,8 +16,8 @@ import (
 	"github.com/trimaran-io/trimaran/cluster/raftlog/vfs"
 )
 
-// TestJournalFilesAreUsedAgainInOrder: a journal file that waits for a slow segment holds the ones behind it
-// back. Were they used again before it, a start would find old batches, then a hole.
+// TestJournalFilesAreUsedAgainInOrder: a journal file that waits for a slow segment holds the ones
+// behind it back. Were they used again before it, a start would find old batches, then a hole.
 func TestJournalFilesAreUsedAgainInOrder(t *testing.T) {
 	synctest.Test(t, testJournalOrder)
 }
@@ -89,7 +89,8 @@ func testJournalOrder(t *testing.T) {
 	}
 }
 
-// TestAVoidJournalStillHasAnEpoch: a node may stop when the last full file is void already and the next has nothing yet.
+// TestAVoidJournalStillHasAnEpoch: a node may stop when the last full file is void already and the
+// next has nothing yet.
 func TestAVoidJournalStillHasAnEpoch(t *testing.T) {
 	mem := vfs.NewMem()
 	mem.MkdirAll("/data/journal")
@@ -125,8 +126,8 @@ func TestAVoidJournalStillHasAnEpoch(t *testing.T) {
 	}
 }
 
-// TestAJournalFileIsVoidBeforeItIsUsedAgain: the power goes while the first batches of another round are written over
-// those of the last, which nothing follows any more.
+// TestAJournalFileIsVoidBeforeItIsUsedAgain: the power goes while the first batches of another
+// round are written over those of the last, which nothing follows any more.
 func TestAJournalFileIsVoidBeforeItIsUsedAgain(t *testing.T) {
 	for round := range 4 * segmentFormat { // what happens at once happens in another order
 		format := 1 + round%segmentFormat

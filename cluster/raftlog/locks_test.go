@@ -20,8 +20,9 @@ var ioNames = []string{
 	"acquire", "release", "sync", "syncDir", "create", "flush", "write", "drop", "append", "check", "search",
 }
 
-// TestNothingIsReadOrWrittenUnderALockThatReadersTake looks at each method that takes such a lock: between that and
-// the unlocking nothing is called that touches a file, takes another lock or waits.
+// TestNothingIsReadOrWrittenUnderALockThatReadersTake looks at each method that takes such a lock:
+// between that and the unlocking nothing is called that touches a file, takes another lock or
+// waits.
 func TestNothingIsReadOrWrittenUnderALockThatReadersTake(t *testing.T) {
 	locked := 0
 	for _, file := range sources(t) {
@@ -66,7 +67,8 @@ func takes(call, what string) bool {
 	return strings.HasSuffix(call, "mu."+what) || strings.HasSuffix(call, "state."+what)
 }
 
-// TestTheViewIsLockedInItsOwnFiles: who wants to know what holds under the lock of a log's view has these to read.
+// TestTheViewIsLockedInItsOwnFiles: who wants to know what holds under the lock of a log's view has
+// these to read.
 func TestTheViewIsLockedInItsOwnFiles(t *testing.T) {
 	for name, file := range sources(t) {
 		if strings.HasPrefix(name, "view") {

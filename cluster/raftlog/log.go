@@ -102,8 +102,8 @@ func (st *Store) openLog(dir string, opts LogOptions, start int64) (*PartitionLo
 // Snapshots is the raft.SnapshotStore of a partition: there is one snapshot, and it is in the
 // manifest. The state in it is small; the records are the segments.
 //
-// Raft of a partition's group never installs a snapshot of another node by itself: see Staging. That
-// of a whole log does.
+// Raft of a partition's group never installs a snapshot of another node by itself: see Staging.
+// That of a whole log does.
 func (l *PartitionLog) Snapshots() raft.SnapshotStore { return l.snapshots }
 
 // Close brings everything to stable storage and closes the files. Raft must be down.

@@ -46,7 +46,8 @@ func TestInvariant3ACopyThatWasOvertakenLeavesTheLogAsItIs(t *testing.T) {
 			h.store(46, 50, 4)
 		}, []uint64{20, 45, 50}, []uint64{1, 3, 4}},
 	} {
-		for _, early := range []bool{false, true} { // Raft's entries come before the last are copied, or behind them
+		// Raft's entries come before the last are copied, or behind them
+		for _, early := range []bool{false, true} {
 			t.Run(fmt.Sprint(c.name, early), func(t *testing.T) {
 				h := newHeld(t)
 				h.store(1, 20, 1)

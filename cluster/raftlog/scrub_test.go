@@ -71,7 +71,9 @@ func TestScrubFindsAnyFlippedByte(t *testing.T) {
 	for at := range data {
 		f.WriteAt([]byte{data[at] ^ 4}, int64(at))
 		if err := l.Scrub(unpaced); !errors.Is(err, ErrDamaged) && !errors.Is(err, ErrVersion) {
-			missed++ // what fills an entry up to a multiple of 8 is nobody's, as is a segment's name for the journal
+			// what fills an entry up to a multiple of 8 is nobody's, as is a segment's name for the
+			// journal
+			missed++
 			if missed > 8*int(segments[2].Last-segments[2].Base+1) {
 				t.Fatalf("byte %d of %d: %v", at, len(data), err)
 			}

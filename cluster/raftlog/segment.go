@@ -28,8 +28,8 @@ const (
 
 // segment is one file of a log. What changes in it is changed by whoever has the log's turn, with
 // the view's lock held, by which readers look at it; the turn alone is enough to read it, and for
-// what no reader looks at (allocated). What applied entries tell is changed by whoever applies, with
-// the view's lock. The bytes of entries up to end need no lock.
+// what no reader looks at (allocated). What applied entries tell is changed by whoever applies,
+// with the view's lock. The bytes of entries up to end need no lock.
 type segment struct {
 	base uint64 // Raft index of the first entry, also if it is not there yet
 	gen  uint32 // of the manifest that it was made under

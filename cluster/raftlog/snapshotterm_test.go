@@ -7,7 +7,8 @@ import (
 	"github.com/hashicorp/raft"
 )
 
-// The term of the snapshot's last entry stands in for the entry where there is a hole, and nowhere else.
+// The term of the snapshot's last entry stands in for the entry where there is a hole, and nowhere
+// else.
 func TestSnapshotTerm(t *testing.T) {
 	for name, test := range map[string]struct {
 		entries []uint64 // in the log

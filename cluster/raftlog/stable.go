@@ -47,9 +47,10 @@ type Stable struct {
 
 // pending is one change that waits for its commit.
 type pending struct {
-	group  string
-	change func(old groupVotes) (groupVotes, error) // nil of a group that is not known; the answer nil forgets it
-	turn   chan struct{}                            // closed when it is committed, or when its caller is to commit what waits
+	group string
+	// nil of a group that is not known; the answer nil forgets it
+	change func(old groupVotes) (groupVotes, error)
+	turn   chan struct{} // closed when it is committed, or when its caller is to commit what waits
 
 	// Set before turn is closed, if it is committed.
 	done bool
@@ -60,7 +61,8 @@ var (
 	errKeyNotFound = errors.New("not found") // raft compares the text
 	createdKey     = "trimaran/created"
 	anewKey        = "trimaran/anew"
-	damagedKey     = "trimaran/damaged" // in place of all others, where votes are not what was written
+	// in place of all others, where votes are not what was written
+	damagedKey = "trimaran/damaged"
 )
 
 // votesName is the file of the votes in a store's folder.
@@ -225,8 +227,8 @@ type GroupStable struct {
 const fullRetry = 50 * time.Millisecond
 
 // Serving says that Raft is about to run: from now on a vote that does not fit the disk waits until
-// it does, and one that cannot be stored until the group is closed: the node ends (see Options.OnFail).
-// Raft panics when it cannot store its term (invariant 9).
+// it does, and one that cannot be stored until the group is closed: the node ends (see
+// Options.OnFail). Raft panics when it cannot store its term (invariant 9).
 func (g *GroupStable) Serving() { g.serving.Store(true) }
 
 // Abandon lets go of calls of Raft that wait for room. The group's transport must

@@ -20,7 +20,8 @@ type Options struct {
 	// nobody knows what is on the disk, and only a restart finds out. nil: it is logged.
 	OnFail func(error)
 
-	JournalBytes int64 // size of a journal file; 0: 64 MiB, less on a disk below 2 GiB; negative: no journal
+	// size of a journal file; 0: 64 MiB, less on a disk below 2 GiB; negative: no journal
+	JournalBytes int64
 	BypassBytes  int   // appends of this size go straight to their segment; 0: 64 KiB
 	CacheBytes   int64 // of the newest entries, all groups; 0: 64 MiB
 	ReserveBytes int64 // disk space kept for Raft's own small writes; 0: 64 MiB; negative: none

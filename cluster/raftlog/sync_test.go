@@ -14,9 +14,9 @@ import (
 	"github.com/trimaran-io/trimaran/cluster/raftlog/vfs"
 )
 
-// TestTheFirstFailedSyncEndsTheStore: whichever sync it is, of a file or of a folder, and though each later one succeeds,
-// as on Linux: nothing is acknowledged any more in any group, nothing more is published, and what was acknowledged before is there
-// after the power went.
+// TestTheFirstFailedSyncEndsTheStore: whichever sync it is, of a file or of a folder, and though
+// each later one succeeds, as on Linux: nothing is acknowledged any more in any group, nothing more
+// is published, and what was acknowledged before is there after the power went.
 func TestTheFirstFailedSyncEndsTheStore(t *testing.T) {
 	for _, journal := range []int64{2 << 10, -1} {
 		for fail, last := int64(1), false; !last; fail++ {
@@ -156,8 +156,8 @@ func failedSyncRun(t *testing.T, journal, fail int64) (last bool) {
 	return false
 }
 
-// TestWhatIsNotSyncedStaysOpen: closing a file can lose the error of writing it, and it needs no descriptor again to be synced. With
-// too many of them the oldest is synced, and then closed.
+// TestWhatIsNotSyncedStaysOpen: closing a file can lose the error of writing it, and it needs no
+// descriptor again to be synced. With too many of them the oldest is synced, and then closed.
 func TestWhatIsNotSyncedStaysOpen(t *testing.T) {
 	mem := vfs.NewMem()
 	mem.MkdirAll("/data")

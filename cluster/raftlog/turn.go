@@ -1,9 +1,6 @@
 package raftlog
 
-import (
-	"errors"
-	"sync"
-)
+import "sync"
 
 // turn lets one at a time change the files of a log: Raft's appends and cuts, snapshots, retention,
 // an adoption.
@@ -31,13 +28,6 @@ func (t *turn) take() error {
 
 // wait waits for the turn, whatever can be done in it.
 func (t *turn) wait() { t.mu.Lock() }
-
-// ended reports whether nothing more is taken, for another reason than that the log is closed.
-func (t *turn) ended() bool {
-	t.wait()
-	defer t.pass()
-	return t.err != nil && !errors.Is(t.err, errClosed)
-}
 
 // pass ends the turn.
 func (t *turn) pass() { t.mu.Unlock() }

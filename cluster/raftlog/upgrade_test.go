@@ -9,8 +9,9 @@ import (
 	"testing"
 )
 
-// format1 gives the data directory that a program left behind, by being killed, which knew format 1 alone: entries 1 to 40 of
-// term 1 (entry), applied up to 30, a snapshot of entry 20; some behind entry 32 had been cut off once.
+// format1 gives the data directory that a program left behind, by being killed, which knew format 1
+// alone: entries 1 to 40 of term 1 (entry), applied up to 30, a snapshot of entry 20; some behind
+// entry 32 had been cut off once.
 func format1(t *testing.T) map[string][]byte {
 	t.Helper()
 	z, err := zip.OpenReader("testdata/format1.zip")
@@ -33,7 +34,8 @@ func format1(t *testing.T) map[string][]byte {
 	return files
 }
 
-// A data directory of format 1 opens and goes on: as it is, after an upgrade of the cluster, and after losses of power.
+// A data directory of format 1 opens and goes on: as it is, after an upgrade of the cluster, and
+// after losses of power.
 func TestADataDirectoryOfFormat1GoesOn(t *testing.T) {
 	for _, lost := range []bool{false, true} {
 		for seed := range uint64(5) {

@@ -200,8 +200,9 @@ func swap(t *testing.T, a, b string) {
 	}
 }
 
-// The times of an index and of a manifest bound those of the records from above. Later ones, as snapshots had that were taken
-// while more was applied, cost a lookup some reading; earlier ones hide records.
+// The times of an index and of a manifest bound those of the records from above. Later ones, as
+// snapshots had that were taken while more was applied, cost a lookup some reading; earlier ones
+// hide records.
 func TestVerifyTakesTimesForUpperBounds(t *testing.T) {
 	for name, test := range map[string]struct {
 		point   point

@@ -67,8 +67,9 @@ func TestOneVoteInATerm(t *testing.T) {
 	}
 }
 
-// TestAVoteIsStoredWhole: Raft stores its term and then its candidate. After a crash between the two, the new term with the
-// candidate before would be a vote that was never given: Raft grants it again without a look at the candidate's log.
+// TestAVoteIsStoredWhole: Raft stores its term and then its candidate. After a crash between the
+// two, the new term with the candidate before would be a vote that was never given: Raft grants it
+// again without a look at the candidate's log.
 func TestAVoteIsStoredWhole(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "votes")
 	stable := openStable(t, path)

@@ -18,7 +18,8 @@ import (
 //   - A batch is on stable storage before the next is written, and before anybody is answered.
 //   - Another file comes in this one's place, by a rename, only when all that is kept is in it and
 //     synced.
-//   - After a sync that failed nothing is taken or given any more, by the vote store or by the logs.
+//   - After a sync that failed nothing is taken or given any more, by the vote store or by the
+//     logs.
 
 // room is how large a file may become that held so much when it was made.
 func (s *Stable) room(v votesLayout) int64 {

@@ -275,7 +275,8 @@ func TestTheFirstFailedSyncEndsTheVotes(t *testing.T) {
 				}
 			}
 		}
-		// A restart finds in the page cache what the disk has not; what it has found once must stay.
+		// A restart finds in the page cache what the disk has not; what it has found once must
+		// stay.
 		mem.Exit()
 		for round := range 3 {
 			if round > 0 {

@@ -38,18 +38,15 @@ func (l WholeLog) StoreLog(entry *raft.Log) error { return l.StoreLogs([]*raft.L
 // StoreLogs implements raft.LogStore. An error other than that of a full disk is none that passes:
 // it fails the store.
 func (l WholeLog) StoreLogs(entries []*raft.Log) error {
-	return l.snapshots.judge(l.PartitionLog.StoreLogs(entries))
+	return l.judge(l.PartitionLog.StoreLogs(entries))
 }
 
 // judge fails the store for an error that says more than that there is no room, or that a newer
 // snapshot is there: Raft takes its own in a goroutine beside installing another member's. Raft
-// would go on after it, and nobody makes such a log anew from the others'. So it does for any error
-// after which the log takes nothing more.
-func (l snapshots) judge(err error) error {
-	if err == nil || errors.Is(err, errClosed) {
-		return err
-	}
-	if l.turn.ended() || !errors.Is(err, vfs.ErrNoSpace) && !vfs.OutOfFiles(err) && !errors.Is(err, errOvertaken) {
+// would go on after it, and nobody makes such a log anew from the others'.
+func (l *home) judge(err error) error {
+	passes := errors.Is(err, vfs.ErrNoSpace) || vfs.OutOfFiles(err) || errors.Is(err, errClosed) || errors.Is(err, errOvertaken)
+	if err != nil && !passes {
 		l.st.fail(err)
 	}
 	return err
@@ -57,7 +54,7 @@ func (l snapshots) judge(err error) error {
 
 // DeleteRange implements raft.LogStore, and frees the segments that Raft has let go of.
 func (l WholeLog) DeleteRange(from, to uint64) error {
-	if err := l.snapshots.judge(l.PartitionLog.DeleteRange(from, to)); err != nil {
+	if err := l.judge(l.PartitionLog.DeleteRange(from, to)); err != nil {
 		return err
 	}
 	first, err := l.FirstIndex()

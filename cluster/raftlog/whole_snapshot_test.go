@@ -21,9 +21,9 @@ func (nothing) Apply(*raft.Log) any                 { return nil }
 func (nothing) Snapshot() (raft.FSMSnapshot, error) { return nil, errors.New("not here") }
 func (nothing) Restore(r io.ReadCloser) error       { return r.Close() }
 
-// TestASnapshotReplacesTheLog: the entries of a follower that gets a snapshot may be those of a leader that was deposed
-// before they were committed. Were they kept below the snapshot, as far as trailing logs reach, this
-// node would send them to others as committed when it leads.
+// TestASnapshotReplacesTheLog: the entries of a follower that gets a snapshot may be those of a
+// leader that was deposed before they were committed. Were they kept below the snapshot, as far as
+// trailing logs reach, this node would send them to others as committed when it leads.
 func TestASnapshotReplacesTheLog(t *testing.T) {
 	stable := raft.NewInmemStore()
 	store, err := raftlog.OpenStore(t.TempDir(), raftlog.Options{JournalBytes: 1 << 20, ReserveBytes: -1})
@@ -79,8 +79,8 @@ func TestASnapshotReplacesTheLog(t *testing.T) {
 	if first != 51 {
 		t.Errorf("the log begins at %d, the snapshot ends at 50", first)
 	}
-	// The leader of term 3 has died. What it appended behind the snapshot is replaced by that of the next one, which
-	// asks for the term of entry 50: it is in the snapshot and not in the log.
+	// The leader of term 3 has died. What it appended behind the snapshot is replaced by that of
+	// the next one, which asks for the term of entry 50: it is in the snapshot and not in the log.
 	header.ID, header.Addr = []byte("next"), []byte("next")
 	_, next := raft.NewInmemTransport("next")
 	next.Connect("here", here)

@@ -12,9 +12,9 @@ import (
 	"testing"
 )
 
-// TestLocks holds the rule of the package comment as far as the source shows it: under a lock nothing
-// is asked of a disk, of other nodes or of Raft's main loop, nothing is waited for, and no other lock
-// is taken but in the order that the comment gives.
+// TestLocks holds the rule of the package comment as far as the source shows it: under a lock
+// nothing is asked of a disk, of other nodes or of Raft's main loop, nothing is waited for, and no
+// other lock is taken but in the order that the comment gives.
 func TestLocks(t *testing.T) {
 	files, err := os.ReadDir(".")
 	if err != nil {

@@ -152,7 +152,8 @@ func (p *proposer) form(taken []*submission) (proposal, []byte) {
 				}
 				entry.producers = append(entry.producers, header.ProducerID)
 			}
-			batch.Stamp(int64(p.next), int32(p.term.Epoch())) // the bytes; the caller's value stays as it is
+			// the bytes; the caller's value stays as it is
+			batch.Stamp(int64(p.next), int32(p.term.Epoch()))
 			p.next += fsm.Offset(header.LastOffsetDelta) + 1
 			parts = append(parts, batch.Bytes())
 			size += batch.Size()
@@ -285,7 +286,8 @@ func (p *proposer) fateOf(s *submission, results []fsm.Appended, why error) (fat
 	}
 	switch {
 	case void > 0 && appended > 0:
-		return fate{err: outcome.ErrUnknownFate}, results // a part is in the log: not to be sent again
+		// a part is in the log: not to be sent again
+		return fate{err: outcome.ErrUnknownFate}, results
 	case void > 0:
 		if failed == nil || outcome.NotAppended(failed) {
 			failed = errors.Join(outcome.ErrVoid, why)

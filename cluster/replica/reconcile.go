@@ -218,7 +218,8 @@ func (s *Set) openReplica(id fsm.PartitionID, partition *fsm.Partition) error {
 	name := id.String()
 	r := newReplica(s.env, s, id)
 	config := raftgroup.Config(s.env.Identity, s.env.HeartbeatTimeout, s.env.CommitTimeout, s.env.Trailing, s.env.RaftLogger.Named(name))
-	config.SnapshotThreshold, config.SnapshotInterval = math.MaxUint64, never // housekeeping takes them
+	// housekeeping takes them
+	config.SnapshotThreshold, config.SnapshotInterval = math.MaxUint64, never
 	transport := s.env.Host.Transport(name, anew)
 	g, err := raftgroup.Open(raftgroup.Options{
 		Name: name, Files: r.files, Config: config, Machine: observed{r.machine, r},

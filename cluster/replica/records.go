@@ -223,7 +223,8 @@ func (r *Records) Snapshot() (raft.FSMSnapshot, error) {
 	if err != nil {
 		return nil, err
 	}
-	return replicaSnapshot{state, r.Log.Standing(int64(next))}, nil // nothing is applied beside this
+	// nothing is applied beside this
+	return replicaSnapshot{state, r.Log.Standing(int64(next))}, nil
 }
 
 // whole gives a snapshot of the state, and its next offset.
@@ -264,8 +265,8 @@ func (r *Records) fits(snapshot []byte, next int64) error {
 }
 
 // DeleteRecords makes before the first offset that can be read, -1 for the high watermark, and
-// gives the log start afterwards. The error is outcome.ErrOffsetOutOfRange, or why this replica is not
-// the leader.
+// gives the log start afterwards. The error is outcome.ErrOffsetOutOfRange, or why this replica is
+// not the leader.
 func (r *Records) DeleteRecords(ctx context.Context, before fsm.Offset) (fsm.Offset, error) {
 	// What a deposed leader does not know to be committed may be.
 	p, start, next, err := r.asConfirmedLeader(ctx)

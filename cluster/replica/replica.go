@@ -49,7 +49,8 @@ type Replica struct {
 	heldUntil time.Time
 	catchUp   progress
 
-	changing chan struct{} // capacity 1: taken by who changes the group's members, from the look at them on
+	// capacity 1: taken by who changes the group's members, from the look at them on
+	changing chan struct{}
 	// copying is held by who stages entries, over disk and network, so only TryLock may be called
 	// but by close; never free again once the replica is closed. mu may be taken under it.
 	copying     sync.Mutex

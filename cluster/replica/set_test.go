@@ -120,8 +120,8 @@ func TestAHurtReplicaServesOn(t *testing.T) {
 	}
 }
 
-// An index is written while entries are applied. A disk that takes its time for it keeps nobody waiting
-// who asks where the log ends or who leads.
+// An index is written while entries are applied. A disk that takes its time for it keeps nobody
+// waiting who asks where the log ends or who leads.
 func TestNobodyWaitsForAnIndex(t *testing.T) {
 	t.Parallel()
 	var hang atomic.Bool

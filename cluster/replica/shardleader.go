@@ -46,8 +46,9 @@ func startShardLeader(s *Shard, term fsm.Term) *shardLeader {
 	l.pump = &pump[*groupCommand, groupEntry]{
 		tenure: newTenure(s.Replica, term), what: "shard",
 		form: l.form, decide: l.decide, refusal: l.refused,
-		queue:    make(chan *groupCommand),
-		inFlight: make(chan pumped[groupEntry], shardInFlight-2), // one more is being decided, one waits to be sent
+		queue: make(chan *groupCommand),
+		// one more is being decided, one waits to be sent
+		inFlight: make(chan pumped[groupEntry], shardInFlight-2),
 	}
 	l.start(l.run)
 	return l

@@ -57,8 +57,8 @@ func ShardID(index int) fsm.PartitionID {
 // and returns its response. Both have the version that coordinator.Version names. The first
 // request creates the shards. JoinGroup and SyncGroup wait there as long as ctx allows.
 //
-// The error says that there is no answer. If outcome.NotAppended(err), surely nothing was done: there
-// is no leader, or it went. Else it may have been, for instance because the connection to the
+// The error says that there is no answer. If outcome.NotAppended(err), surely nothing was done:
+// there is no leader, or it went. Else it may have been, for instance because the connection to the
 // leader's node broke.
 func (g *Groups) Coordinate(ctx context.Context, index int, client coordinator.Client, req kmsg.Request) (resp kmsg.Response, err error) {
 	id, hold := ShardID(index), HoldLeaderless

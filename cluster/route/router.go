@@ -68,9 +68,10 @@ type Config struct {
 type Router struct {
 	cfg Config
 
-	mu       sync.Mutex                     // guards what follows; nothing else is done under it
-	hints    map[fsm.PartitionID]calls.Hint // leaders of partitions without a replica here, or that the replica does not reach
-	askedWho map[string]time.Time           // when others may be asked again who leads a group
+	mu sync.Mutex // guards what follows; nothing else is done under it
+	// leaders of partitions without a replica here, or that the replica does not reach
+	hints    map[fsm.PartitionID]calls.Hint
+	askedWho map[string]time.Time // when others may be asked again who leads a group
 }
 
 // New makes a Router that knows nothing yet.
@@ -195,8 +196,8 @@ func (r *Router) learn(id fsm.PartitionID, asked calls.Hint, err error) {
 
 // AtLeader runs try at the partition's leader, again as long as the answer says that nothing
 // happened, until hold has passed or ctx ends. here says that the leader is this node, whose
-// replica may be gone by then: try says outcome.ErrNoLeader if it is. hold 0 tries what is known and
-// what the first answer points to, and does not wait.
+// replica may be gone by then: try says outcome.ErrNoLeader if it is. hold 0 tries what is known
+// and what the first answer points to, and does not wait.
 func (r *Router) AtLeader(ctx context.Context, id fsm.PartitionID, hold time.Duration, try func(ctx context.Context, h calls.Hint, here bool) error) error {
 	deadline := time.Now().Add(hold)
 	pause := time.NewTimer(hold)

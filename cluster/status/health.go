@@ -67,7 +67,8 @@ func (h *Health) Online(id fsm.PartitionID, p *fsm.Partition, here map[fsm.NodeI
 	}
 	there := 0
 	for _, holder := range p.Holders() {
-		there += boolInt(here[holder] && holder != h.NodeID) // this one has no vote, or its disk hangs
+		// this one has no vote, or its disk hangs
+		there += boolInt(here[holder] && holder != h.NodeID)
 	}
 	return there > len(p.Replicas)/2
 }
@@ -130,8 +131,9 @@ func (h *Health) ofCatalog(view *fsm.Topics, leads bool) (out groupsHealth) {
 
 // Shortcomings counts what is amiss with the replicas that should run here.
 type Shortcomings struct {
-	Closed   int // not running
-	Starting int // neither broken nor up: not running yet, or never had a leader although a majority is there
+	Closed int // not running
+	// neither broken nor up: not running yet, or never had a leader although a majority is there
+	Starting int
 }
 
 // Shortcomings looks at all replicas that the catalog names here.

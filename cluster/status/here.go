@@ -31,7 +31,8 @@ type Member interface {
 	Leader() (identity string, term uint64) // that it knows, "" for none
 	Servers() ([]raft.Server, error)        // by its newest configuration
 	Stuck() bool                            // an append there does not end
-	Denied() bool                           // its leader's node is alive and does not say that it leads
+	// its leader's node is alive and does not say that it leads
+	Denied() bool
 }
 
 // CatalogMember is this node's member of the catalog's group.

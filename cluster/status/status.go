@@ -23,7 +23,8 @@ type Config struct {
 	Waiting   func() string // what it waits for until then
 	// Members are the nodes that gossip knows, with what they say of themselves.
 	Members func() []membership.Member
-	// CatchUp returns nil when this node knows the catalog as it was, or newer, when the call began.
+	// CatchUp returns nil when this node knows the catalog as it was, or newer, when the call
+	// began.
 	CatchUp func(ctx context.Context) error
 	// CaughtUp reports whether CatchUp was nil once since the start.
 	CaughtUp func() bool

@@ -68,7 +68,8 @@ type gateway struct {
 	age      int             // how often it was reached
 	dead     context.Context // ends when the gateway is taken for dead; another when it is back
 	die      context.CancelCauseFunc
-	away     chan struct{} // closed while it does not serve and another one does; replaced afterwards
+	// closed while it does not serve and another one does; replaced afterwards
+	away chan struct{}
 
 	kick chan struct{} // something went wrong with it: look again
 }
@@ -274,7 +275,8 @@ func (g *gateway) leave() {
 	g.sessions--
 }
 
-// tell wakes who waits for a change, and sends sessions away from where they are not served. The caller holds mu.
+// tell wakes who waits for a change, and sends sessions away from where they are not served. The
+// caller holds mu.
 func (gs *gateways) tell() {
 	close(gs.changed)
 	gs.changed = make(chan struct{})
@@ -313,8 +315,8 @@ type picked struct {
 }
 
 // pick gives the gateway with the fewest sessions, by chance among equals;
-// avoid only if there is no other, and one that does not serve only if none does. The session counts until leave. If there is
-// none, changed tells when to look again.
+// avoid only if there is no other, and one that does not serve only if none does. The session
+// counts until leave. If there is none, changed tells when to look again.
 func (gs *gateways) pick(avoid *gateway) (p picked, changed <-chan struct{}) {
 	gs.mu.Lock()
 	defer gs.mu.Unlock()

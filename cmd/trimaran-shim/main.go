@@ -7,7 +7,7 @@
 // where a message ends, whether a request is answered, whether it may be asked
 // twice. It keeps no record, invents no answer and changes no byte.
 //
-//	main.go      the process           session.go   one client: its requests, their order, what moves
+//	main.go      the process           session.go   one client: requests, order, what moves
 //	settings.go  flags, env, file      upstream.go  one gateway connection
 //	proxy.go     accepting, stopping   gateways.go  which gateways are there
 //	request.go   a request's head      client.go    reading from and writing to a client
@@ -36,7 +36,8 @@ import (
 const (
 	// mostGarbage is how much Go's collector may leave a shim, in bytes.
 	mostGarbage = 64 << 20
-	// leastPercent: a shim has a few MB alive, and by Go's default would collect whenever as many have passed.
+	// leastPercent: a shim has a few MB alive, and by Go's default would collect whenever as many
+	// have passed.
 	leastPercent = 400
 	// lastLines is how long the end of the process waits for who reads its log.
 	lastLines = time.Second

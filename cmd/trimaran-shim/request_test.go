@@ -84,7 +84,8 @@ func TestMemoryGrowsWithWhatArrives(t *testing.T) {
 		_, err := c.readRequest(context.Background())
 		ended <- err
 	}()
-	if _, err := far.Write(append([]byte{6, 0, 0, 0}, make([]byte, 200<<10)...)); err != nil { // of 96 MiB
+	// of 96 MiB
+	if _, err := far.Write(append([]byte{6, 0, 0, 0}, make([]byte, 200<<10)...)); err != nil {
 		t.Fatal(err)
 	}
 	if held := memory.held.Load(); held > 1<<20 {

@@ -55,20 +55,22 @@ type session struct {
 	bytes  int // of all frames in queue
 
 	up      *upstream
-	writing *request         // with up's writer
-	broken  bool             // up takes no more requests
-	parting <-chan time.Time // set once up is to be left: nothing more is handed to it, and answers are waited for so long
-	ended   error            // why up is gone; set until its writer is done
-	avoid   *gateway         // the gateway that was lost last
-	quick   int              // gateway connections in a row that brought nothing
-	began   time.Time        // of up
-	dials   chan dialed      // not nil while dialing
+	writing *request // with up's writer
+	broken  bool     // up takes no more requests
+	// set once up is to be left: nothing more is handed to it, and answers are waited for so long
+	parting <-chan time.Time
+	ended   error       // why up is gone; set until its writer is done
+	avoid   *gateway    // the gateway that was lost last
+	quick   int         // gateway connections in a row that brought nothing
+	began   time.Time   // of up
+	dials   chan dialed // not nil while dialing
 	hangUp  context.CancelFunc
 
-	ending bool             // nothing more is taken from the client
-	silent <-chan time.Time // set once the client has ended its half; then it gets answers no longer
-	gone   bool             // the client takes no answers
-	bound  bool             // the client authenticated itself on up
+	ending bool // nothing more is taken from the client
+	// set once the client has ended its half; then it gets answers no longer
+	silent <-chan time.Time
+	gone   bool // the client takes no answers
+	bound  bool // the client authenticated itself on up
 }
 
 type dialed struct {
@@ -146,7 +148,8 @@ func (s *session) run(stopping, ctx context.Context, requests <-chan *request, c
 	}
 }
 
-// mayPart reports whether a session that is to leave its gateway waits for nothing there that it could not ask again.
+// mayPart reports whether a session that is to leave its gateway waits for nothing there that it
+// could not ask again.
 func (s *session) mayPart() bool {
 	if s.parting == nil || s.up == nil || s.ended != nil || s.writing != nil {
 		return false

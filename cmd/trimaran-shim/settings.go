@@ -32,7 +32,8 @@ type settings struct {
 	dialTimeout, handshakeTimeout    time.Duration
 	gatewayTimeout, grace            time.Duration
 	logLevel                         slog.Level
-	logDropped                       func() uint64 // lines of the log that nobody read; nil: not counted
+	// lines of the log that nobody read; nil: not counted
+	logDropped func() uint64
 }
 
 func (s *settings) register(fs *pflag.FlagSet) {

@@ -26,7 +26,8 @@ func ask[R kmsg.Response](ctx context.Context, b *brokers, cl *kgo.Client, req k
 			if err == nil {
 				return resp.(R), nil
 			}
-			if last == nil || !timedOut(err) { // that the time is over tells less than what came before
+			// that the time is over tells less than what came before
+			if last == nil || !timedOut(err) {
 				last = err
 			}
 			if !retriable(err) {

@@ -16,7 +16,8 @@ import (
 // quietFor is how long nothing must have come before a group's consumer that does not follow ends.
 const quietFor = 3 * time.Second
 
-// consumeAsGroup reads as a member of a consumer group. What is printed is committed, at the latest when it ends.
+// consumeAsGroup reads as a member of a consumer group. What is printed is committed, at the latest
+// when it ends.
 func consumeAsGroup(cmd *cobra.Command, topic, group string) error {
 	f := cmd.Flags()
 	if f.Changed("partition") {

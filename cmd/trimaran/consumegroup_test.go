@@ -14,7 +14,8 @@ type fails struct{ err error }
 
 func (f fails) Write([]byte) (int, error) { return 0, f.err }
 
-// What a member could not print it does not commit, and it leaves the group, so that the next one is let in at once.
+// What a member could not print it does not commit, and it leaves the group, so that the next one
+// is let in at once.
 func TestAGroupLosesNothingThatCouldNotBePrinted(t *testing.T) {
 	_, addr, _ := oneNode(t)
 	brokers := []string{"--brokers", addr}

@@ -210,7 +210,8 @@ Ctrl-C stops it.
 `, len(nodes), where, strings.Join(addrs, ","), addrs[0], flag, flag, flag)
 }
 
-// firstToFail waits until ctx ends, for nil, or a node cannot go on. Those that leave the cluster are none.
+// firstToFail waits until ctx ends, for nil, or a node cannot go on. Those that leave the cluster
+// are none.
 func firstToFail(ctx context.Context, nodes []*node) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()

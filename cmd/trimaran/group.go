@@ -107,8 +107,8 @@ type describedGroup struct {
 	ProtocolBase64 string `json:"protocol_base64,omitempty"`
 }
 
-// exact gives the bytes of a text that JSON cannot say, since they are no UTF-8, in base64; "" if it can. JSON then has U+FFFD in
-// their place in the text itself.
+// exact gives the bytes of a text that JSON cannot say, since they are no UTF-8, in base64; "" if
+// it can. JSON then has U+FFFD in their place in the text itself.
 func exact(s string) string {
 	if utf8.ValidString(s) {
 		return ""

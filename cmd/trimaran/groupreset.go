@@ -202,8 +202,8 @@ func showReset(cmd *cobra.Command, all []resetOffset, execute bool) error {
 	return nil
 }
 
-// whole makes an answer of which a part failed an error: a partition without its offset would be set to an end of
-// its log.
+// whole makes an answer of which a part failed an error: a partition without its offset would be
+// set to an end of its log.
 func whole(listed kadm.ListedOffsets, err error) (kadm.ListedOffsets, error) {
 	if err == nil {
 		err = listed.Error()

@@ -54,7 +54,8 @@ func run(args []string, in io.Reader, out, errOut io.Writer) int {
 	case errors.As(err, &unread) && errors.Is(unread, syscall.EPIPE):
 		return 128 + int(syscall.SIGPIPE)
 	}
-	// Further lines of an error are set off, so that what is inside it cannot pass for a line of this program.
+	// Further lines of an error are set off, so that what is inside it cannot pass for a line of
+	// this program.
 	fmt.Fprintf(errOut, "%s: %s\n", cmd.CommandPath(), strings.ReplaceAll(err.Error(), "\n", "\n  "))
 	if usage := (*usageError)(nil); errors.As(err, &usage) {
 		fmt.Fprintf(errOut, "Run '%s --help' for what it takes.\n", cmd.CommandPath())

@@ -80,7 +80,8 @@ func (n *node) wait(ctx context.Context) error {
 	}
 }
 
-// mostClients and mostPeers bound connections where the process may have more files open than they could take.
+// mostClients and mostPeers bound connections where the process may have more files open than they
+// could take.
 const (
 	mostClients = 10_000
 	mostPeers   = 4096

@@ -131,10 +131,12 @@ than --replace-after are replaced without being told to, but stay in the cluster
 	return cmd
 }
 
-// drained tells what a node leads that another one could lead, and how many partitions are on that node alone.
+// drained tells what a node leads that another one could lead, and how many partitions are on that
+// node alone.
 func drained(status *admin.Status, node fsm.NodeID) (alone int, text string, over bool) {
 	active := map[fsm.NodeID]bool{}
-	silent := false // it does not answer, and whether it leads is not known of what nobody else leads
+	// it does not answer, and whether it leads is not known of what nobody else leads
+	silent := false
 	for _, n := range status.Nodes {
 		active[n.ID] = n.State == fsm.NodeActive
 		silent = silent || n.ID == node && !n.Alive
@@ -161,7 +163,8 @@ func drained(status *admin.Status, node fsm.NodeID) (alone int, text string, ove
 	return alone, fmt.Sprintf("node %s leads %d partitions", node, held), held == 0
 }
 
-// nearEnough is how many records a replica may be behind, by a status that is not of one moment, and count as caught up.
+// nearEnough is how many records a replica may be behind, by a status that is not of one moment,
+// and count as caught up.
 const nearEnough = 10_000
 
 // caughtUp tells how many of a node's replicas are not yet what they should be.
@@ -201,8 +204,9 @@ func takeOut(cmd *cobra.Command, request admin.Request) error {
 	return err
 }
 
-// leftBehind tells what a node that leaves still holds. It has left when the catalog does not name it, and when it
-// has no vote in the catalog's group either: as long as it has one the others need each other more.
+// leftBehind tells what a node that leaves still holds. It has left when the catalog does not name
+// it, and when it has no vote in the catalog's group either: as long as it has one the others need
+// each other more.
 func leftBehind(node fsm.NodeID) func(*admin.Status) (string, bool) {
 	return func(status *admin.Status) (string, bool) {
 		there, tells := false, false
@@ -242,8 +246,8 @@ func leftBehind(node fsm.NodeID) func(*admin.Status) (string, bool) {
 	}
 }
 
-// administer asks for something, again while the catalog has no leader, and, with --wait, waits until done says so.
-// done also tells how far it is.
+// administer asks for something, again while the catalog has no leader, and, with --wait, waits
+// until done says so. done also tells how far it is.
 func administer(cmd *cobra.Command, request admin.Request, done func(*admin.Status) (string, bool)) error {
 	b, err := brokersOf(cmd)
 	if err != nil {
@@ -276,8 +280,8 @@ func administer(cmd *cobra.Command, request admin.Request, done func(*admin.Stat
 // forever is longer than any --timeout.
 const forever = time.Duration(math.MaxInt64)
 
-// waitFor polls the status, and believes only one that the catalog's leader has confirmed. It has no deadline: moving
-// takes as long as there is to copy, and can be interrupted.
+// waitFor polls the status, and believes only one that the catalog's leader has confirmed. It has
+// no deadline: moving takes as long as there is to copy, and can be interrupted.
 func waitFor(ctx context.Context, b *brokers, progress io.Writer, done func(*admin.Status) (string, bool)) error {
 	shown := false
 	show := func(text string) {

@@ -8,7 +8,8 @@ import (
 	"github.com/trimaran-io/trimaran/fsm"
 )
 
-// A drained node is waited for as long as it leads what another one could, and not for ever for what is on it alone.
+// A drained node is waited for as long as it leads what another one could, and not for ever for
+// what is on it alone.
 func TestDrainWaitsForWhatOthersCanLead(t *testing.T) {
 	replicas := func(nodes ...fsm.NodeID) (all []admin.ReplicaStatus) {
 		for _, n := range nodes {

@@ -85,13 +85,15 @@ func statusOf(confirmed bool, voters string, nodes ...fsm.NodeID) *admin.Status 
 	return s
 }
 
-// TestWaitingBelievesOnlyAConfirmedCatalog: a node that has just started lists nobody, and one that the catalog does not name
-// has not left before it has given up its vote. A passing change of leaders ends nothing.
+// TestWaitingBelievesOnlyAConfirmedCatalog: a node that has just started lists nobody, and one that
+// the catalog does not name has not left before it has given up its vote. A passing change of
+// leaders ends nothing.
 func TestWaitingBelievesOnlyAConfirmedCatalog(t *testing.T) {
 	for _, args := range [][]string{{"decommission", "n3"}, {"replace", "n3", "n4"}} {
 		statuses := []any{
 			&admin.Status{Unconfirmed: "not in a cluster yet"},
-			statusOf(false, ""),                                // just started: the catalog is empty
+			// just started: the catalog is empty
+			statusOf(false, ""),
 			statusOf(false, "n1.a n2.a", "n1", "n2"),           // an old catalog, of before n3 came
 			statusOf(true, "n1.a n2.a n3.a", "n1", "n2", "n3"), // it is there
 			statusOf(true, "n1.a n2.a n3.a", "n1", "n2"),       // it still votes
@@ -119,7 +121,8 @@ func TestWaitingBelievesOnlyAConfirmedCatalog(t *testing.T) {
 	}
 }
 
-// TestWhoDoesNotKnowSaysSo: every command that lists something ends with an error where something may be missing.
+// TestWhoDoesNotKnowSaysSo: every command that lists something ends with an error where something
+// may be missing.
 func TestWhoDoesNotKnowSaysSo(t *testing.T) {
 	why := "this node has just started"
 	empty, old := &admin.Status{ClusterID: "c", Unconfirmed: why}, statusOf(false, "", "n1", "n2")
@@ -144,7 +147,8 @@ func TestWhoDoesNotKnowSaysSo(t *testing.T) {
 	}
 }
 
-// TestAnOlderNodeIsBelievedIfItKnowsAnything: it does not say whether its status is confirmed, and a rolling upgrade goes on.
+// TestAnOlderNodeIsBelievedIfItKnowsAnything: it does not say whether its status is confirmed, and
+// a rolling upgrade goes on.
 func TestAnOlderNodeIsBelievedIfItKnowsAnything(t *testing.T) {
 	_, addr := newScripted(t, map[uint16][]any{statusKey: {`{"cluster_id":"c","controller":"n1","nodes":[{"id":"n1","alive":true,"level":2}]}`}})
 	if out, _ := command(t, 0, "", "node", "list", "--brokers", addr); !strings.Contains(out, "n1") {

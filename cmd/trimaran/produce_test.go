@@ -16,7 +16,8 @@ func (l lines) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// Lines that a person types are answered one by one, and an interruption does not wait for the next one.
+// Lines that a person types are answered one by one, and an interruption does not wait for the next
+// one.
 func TestProduceOfWhatIsTyped(t *testing.T) {
 	_, addr, _ := oneNode(t)
 	in, typed := io.Pipe()

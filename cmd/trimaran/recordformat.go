@@ -17,7 +17,8 @@ type formatter func(dst []byte, r *kgo.Record) []byte
 
 // parseFormat understands the --format of consume: %v value, %k key, %o offset,
 // %p partition, %t topic, %T timestamp in ms since 1970 (-1: the record has
-// none), %% a percent sign, and the escapes \n \t \r \0 \\. escape makes keys and values fit for a terminal.
+// none), %% a percent sign, and the escapes \n \t \r \0 \\. escape makes keys and values fit for a
+// terminal.
 func parseFormat(format string, escape bool) (formatter, error) {
 	bytes := func(dst, b []byte) []byte { return append(dst, b...) }
 	if escape {

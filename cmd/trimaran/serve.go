@@ -270,8 +270,8 @@ func isLoopback(host string) bool {
 	return ip != nil && ip.IsLoopback()
 }
 
-// loggerOf gives the log of a command that runs for long, which outlives who reads what it prints, and its writer, which the
-// caller closes.
+// loggerOf gives the log of a command that runs for long, which outlives who reads what it prints,
+// and its writer, which the caller closes.
 func loggerOf(cmd *cobra.Command) (*slog.Logger, *logs.Writer, error) {
 	level, _ := cmd.Flags().GetString("log-level")
 	format, _ := cmd.Flags().GetString("log-format")
@@ -308,8 +308,8 @@ func newLogger(out io.Writer, level, format string) (*slog.Logger, error) {
 // its leaderships before it ends anyway.
 const stopWithin = 20 * time.Second
 
-// run serves until ctx ends or the node cannot go on, and then stops it. That the node has left the cluster
-// is an end as it was asked for.
+// run serves until ctx ends or the node cannot go on, and then stops it. That the node has left the
+// cluster is an end as it was asked for.
 func (n *node) run(ctx context.Context) error {
 	failed := n.wait(ctx)
 	stopping, cancel := context.WithTimeout(context.Background(), stopWithin)

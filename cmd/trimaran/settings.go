@@ -71,7 +71,8 @@ func loadSettings(cmd *cobra.Command, env func(string) (string, bool)) error {
 func setFromFile(flags *pflag.FlagSet, f *pflag.Flag, v *viper.Viper) error {
 	list, isList := v.Get(f.Name).([]any)
 	if !isList {
-		// As viper writes it: JSON has one kind of number, and fmt writes large ones with an exponent.
+		// As viper writes it: JSON has one kind of number, and fmt writes large ones with an
+		// exponent.
 		return flags.Set(f.Name, v.GetString(f.Name))
 	}
 	many, ok := f.Value.(pflag.SliceValue)

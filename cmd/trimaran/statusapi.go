@@ -30,12 +30,12 @@ const (
 	maxStatusBytes  = 256 << 20
 )
 
-// confirmPatience is how long a status is asked for again that the catalog's leader did not confirm:
-// longer than an election takes.
+// confirmPatience is how long a status is asked for again that the catalog's leader did not
+// confirm: longer than an election takes.
 const confirmPatience = 5 * time.Second
 
-// askStatus gives the cluster's status, decoded and as it came, of the first broker that has it confirmed. If
-// none has within confirmPatience it is that of one which has not: see doubtOf.
+// askStatus gives the cluster's status, decoded and as it came, of the first broker that has it
+// confirmed. If none has within confirmPatience it is that of one which has not: see doubtOf.
 func askStatus(ctx context.Context, b *brokers) (best *admin.Status, raw []byte, err error) {
 	err = askRounds(ctx, b, statusKey, nil, confirmPatience, func(answer []byte) (bool, error) {
 		status, err := readStatus(answer)
@@ -55,7 +55,8 @@ func readStatus(answer []byte) (*admin.Status, error) {
 	if err := decodeOwn(answer, &status); err != nil {
 		return nil, err
 	}
-	// A node of an older program does not say. Its catalog is not the newest if it is empty, for sure.
+	// A node of an older program does not say. Its catalog is not the newest if it is empty, for
+	// sure.
 	status.Status.Confirmed = status.ClusterID != "" && len(status.Nodes) > 0
 	if status.Confirmed != nil {
 		status.Status.Confirmed = *status.Confirmed
@@ -63,8 +64,8 @@ func readStatus(answer []byte) (*admin.Status, error) {
 	return &status.Status, nil
 }
 
-// doubtOf is nil if the status tells how things are, and else why that is not known. Commands that show it end with
-// it, so that a script does not take what is missing for gone.
+// doubtOf is nil if the status tells how things are, and else why that is not known. Commands that
+// show it end with it, so that a script does not take what is missing for gone.
 func doubtOf(status *admin.Status) error {
 	switch {
 	case status.Confirmed:
@@ -100,8 +101,9 @@ func decodeOwn(raw []byte, answer any) error {
 	return nil
 }
 
-// askRounds asks brokers in turn until take has enough of what they answer or has an error, or ctx ends. Where
-// there were answers, but none that was enough, it ends after patience, without an error.
+// askRounds asks brokers in turn until take has enough of what they answer or has an error, or ctx
+// ends. Where there were answers, but none that was enough, it ends after patience, without an
+// error.
 func askRounds(ctx context.Context, b *brokers, key uint16, request []byte, patience time.Duration, take func(raw []byte) (enough bool, err error)) error {
 	var last error
 	answered := false

@@ -61,7 +61,8 @@ func (s *Server) startWeb() {
 	mux := http.NewServeMux()
 	mux.HandleFunc("/{$}", s.serveRoot)
 	alive := func(w http.ResponseWriter, _ *http.Request) { plain(w, http.StatusOK, "ok\n") }
-	for _, method := range []string{http.MethodGet, http.MethodOptions} { // load balancers check with either
+	// load balancers check with either
+	for _, method := range []string{http.MethodGet, http.MethodOptions} {
 		mux.HandleFunc(method+" /healthz", alive)
 		mux.HandleFunc(method+" /readyz", s.serveReady)
 	}
@@ -158,7 +159,8 @@ func (s *Server) serveRoot(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	w.Header().Set("Allow", "GET, HEAD, OPTIONS")
-	if r.Method == http.MethodOptions { // what a load balancer asks by default, to know whether to send clients here
+	// what a load balancer asks by default, to know whether to send clients here
+	if r.Method == http.MethodOptions {
 		s.serveReady(w, r)
 		return
 	}

@@ -32,8 +32,8 @@ type Appender interface {
 	// this order, and returns when they are committed. It may write into them, not into the
 	// slice. One result per batch: one of an idempotent producer that was there already has the
 	// place of the first, and one that must not be there has Err. Waits for a leader at most
-	// ~1.5 s within ctx. err is in outcome's list; outcome.NotAppended(err) tells whether trying again
-	// is safe (Append itself already tried again as long as it could).
+	// ~1.5 s within ctx. err is in outcome's list; outcome.NotAppended(err) tells whether trying
+	// again is safe (Append itself already tried again as long as it could).
 	Append(ctx context.Context, p fsm.PartitionID, batches []kafkaproto.Batch) ([]fsm.Appended, error)
 }
 

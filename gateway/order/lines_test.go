@@ -16,7 +16,8 @@ import (
 	"github.com/trimaran-io/trimaran/outcome"
 )
 
-// batchOf makes a record batch of that sequence number; no producer sent it if producer is negative.
+// batchOf makes a record batch of that sequence number; no producer sent it if producer is
+// negative.
 func batchOf(t *testing.T, producer int64, sequence int32) kafkaproto.Batch {
 	t.Helper()
 	set := binary.BigEndian.AppendUint32(make([]byte, 8), 15)

@@ -26,7 +26,8 @@ const (
 // Order is what a connection's reader remembers of requests that are not answered yet.
 // Only the reader uses it.
 type Order struct {
-	change   <-chan struct{}   // closed when the last change that was read is answered; nil: none was
+	// closed when the last change that was read is answered; nil: none was
+	change   <-chan struct{}
 	produces []<-chan struct{} // of the produces behind that
 	looks    []<-chan struct{} // of those that look, behind that
 }

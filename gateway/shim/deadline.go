@@ -54,8 +54,9 @@ const nudgeEvery = 5 * time.Millisecond
 type writeDeadline struct {
 	conn net.Conn
 
-	mu      sync.Mutex // guards the rest, and conn's deadline while sending; nothing is taken under it
-	at      time.Time  // zero: none
+	// guards the rest, and conn's deadline while sending; nothing is taken under it
+	mu      sync.Mutex
+	at      time.Time // zero: none
 	sending bool
 	timer   *time.Timer // set while sending, if there is a deadline
 }

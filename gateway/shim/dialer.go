@@ -44,9 +44,9 @@ type Dialer struct {
 	// MaxMessageBytes for each connection. The caller of ReadMessage gives back
 	// len(message) when it is done with it; Read does so by itself.
 	Memory Memory
-	// Serving, if set, is called with what the gateway says of itself (ServingHeader): before a dial
-	// returns, and then by the connection's reader, which it must not keep. A gateway that does not know
-	// the header says nothing.
+	// Serving, if set, is called with what the gateway says of itself (ServingHeader): before a
+	// dial returns, and then by the connection's reader, which it must not keep. A gateway that
+	// does not know the header says nothing.
 	Serving func(serves bool)
 	// NetDialContext makes the TCP connection; nil means net.Dialer.
 	NetDialContext func(ctx context.Context, network, addr string) (net.Conn, error)

@@ -26,10 +26,10 @@ const AdvertiseHeader = "Trimaran-Advertise"
 const GoodbyeReason = "goodbye: what was read is answered"
 
 // ServingHeader is the request header by which a client of the gateway asks to be told whether the
-// gateway serves, that is, belongs to the majority of the cluster. The gateway's answer has the same header with
-// Serving or NotServing, and so has the data of every ping from then on, one of which follows each change at
-// once. Whoever asks is expected to go elsewhere by itself; from other clients a gateway that is cut off parts.
-// Gateways that do not know the header leave it out.
+// gateway serves, that is, belongs to the majority of the cluster. The gateway's answer has the
+// same header with Serving or NotServing, and so has the data of every ping from then on, one of
+// which follows each change at once. Whoever asks is expected to go elsewhere by itself; from other
+// clients a gateway that is cut off parts. Gateways that do not know the header leave it out.
 const ServingHeader = "Trimaran-Serving"
 
 // What a gateway says of itself, see ServingHeader.

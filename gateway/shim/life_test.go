@@ -33,7 +33,8 @@ func TestAnotherSideThatFallsSilentIsGivenUp(t *testing.T) {
 	over := make(chan struct{})
 	defer close(over)
 	d := &Dialer{KeepAlive: 50 * time.Millisecond}
-	conn, err := d.Dial("tcp", gateway(t, func(*websocket.Conn, *http.Request) { <-over })) // which reads no ping
+	// which reads no ping
+	conn, err := d.Dial("tcp", gateway(t, func(*websocket.Conn, *http.Request) { <-over }))
 	if err != nil {
 		t.Fatal(err)
 	}

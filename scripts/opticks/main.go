@@ -193,7 +193,8 @@ func (w *written) kill(ctx context.Context, o options) error {
 func leader(ctx context.Context, o options) (string, error) {
 	for {
 		out, err := exec.CommandContext(ctx, o.trimaran, "cluster", "status", "--json", "--brokers", o.brokers).Output()
-		if err != nil && len(out) == 0 { // who leads is told even where the catalog is not confirmed
+		// who leads is told even where the catalog is not confirmed
+		if err != nil && len(out) == 0 {
 			return "", fmt.Errorf("ask for the cluster's status: %w", err)
 		}
 		var status struct {

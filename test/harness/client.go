@@ -64,8 +64,8 @@ func (c *Cluster) CreateTopic(ctx context.Context, topic string, partitions int3
 	return nil
 }
 
-// CreateTopic creates a topic through CreateTopics and returns when the node can use it. It asks the given node itself: franz-go's own way asks the controller,
-// which Metadata v0 does not name.
+// CreateTopic creates a topic through CreateTopics and returns when the node can use it. It asks
+// the given node itself: franz-go's own way asks the controller, which Metadata v0 does not name.
 func CreateTopic(ctx context.Context, addr, topic string, partitions int32, rf int16) error {
 	cl, err := kgo.NewClient(kgo.SeedBrokers(addr))
 	if err != nil {

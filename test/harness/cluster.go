@@ -54,7 +54,8 @@ type Node struct {
 
 	cluster *Cluster
 
-	// ports is held while Client, Peer and Gossip change, and by those who ask for an address beside that.
+	// ports is held while Client, Peer and Gossip change, and by those who ask for an address
+	// beside that.
 	ports sync.Mutex
 }
 

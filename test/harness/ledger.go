@@ -40,11 +40,12 @@ type acked struct {
 // Ledger is what the producers were told. It is the truth that the log is held
 // against, and shares nothing with the cluster.
 type Ledger struct {
-	mu         sync.Mutex        // guards all below; nothing is waited for under it
-	acks       map[int32][]acked // by partition, in the order of the answers
-	told       map[int32]map[int64]bool
-	ends       map[int32]int64     // by partition, one past the highest acknowledged offset
-	retried    map[Attempt]bool    // those whose fate is unknown, all of which were tried again or given up
+	mu   sync.Mutex        // guards all below; nothing is waited for under it
+	acks map[int32][]acked // by partition, in the order of the answers
+	told map[int32]map[int64]bool
+	ends map[int32]int64 // by partition, one past the highest acknowledged offset
+	// those whose fate is unknown, all of which were tried again or given up
+	retried    map[Attempt]bool
 	sent       map[[2]int32]int32  // by producer and Seq, the last try
 	unknown    map[string]int      // unknown fates by reason
 	gaveUp     int                 // values that were never acknowledged

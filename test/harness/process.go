@@ -22,7 +22,9 @@ type Process struct {
 	Env  []string // added to the test's own environment
 	Log  string   // file that gets stdout and stderr of every run
 
-	foreign bool // runs, at first at least, a program that is not of this tree: how that writes its log is its own affair
+	// runs, at first at least, a program that is not of this tree: how that writes its log is its
+	// own affair
+	foreign bool
 
 	mu   sync.Mutex
 	cmd  *exec.Cmd

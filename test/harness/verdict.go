@@ -32,7 +32,8 @@ type Verdict struct {
 	Apart        int // replicas that differ on disk
 	Foreign      int // in the log, and never sent in this form
 	Changed      int // seen by a consumer during the run, and something else now
-	Again        int // values that are there more than once because an attempt of unknown fate was tried again
+	// values that are there more than once because an attempt of unknown fate was tried again
+	Again int
 
 	Examples []string
 }

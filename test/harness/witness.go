@@ -10,8 +10,8 @@ import (
 	"time"
 )
 
-// witnessGrace is how long a node may tell monitoring something else than its clients see: an election, and what a
-// machine that is busy with other tests adds to it.
+// witnessGrace is how long a node may tell monitoring something else than its clients see: an
+// election, and what a machine that is busy with other tests adds to it.
 const witnessGrace = 20 * time.Second
 
 const (
@@ -19,7 +19,8 @@ const (
 	witnessPartitions = 3
 )
 
-// Witness holds /readyz and /metrics of every node against what a client is served through it, as long as a test lasts.
+// Witness holds /readyz and /metrics of every node against what a client is served through it, as
+// long as a test lasts.
 type Witness struct {
 	c          *Cluster
 	stop       context.CancelFunc
@@ -28,7 +29,8 @@ type Witness struct {
 	complaints []string
 }
 
-// StartWitness creates a topic of its own and begins. The test fails if a node contradicts its clients for longer than witnessGrace.
+// StartWitness creates a topic of its own and begins. The test fails if a node contradicts its
+// clients for longer than witnessGrace.
 func StartWitness(t testing.TB, c *Cluster) {
 	t.Helper()
 	if err := c.CreateTopic(t.Context(), witnessTopic, witnessPartitions, 3); err != nil {

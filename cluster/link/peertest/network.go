@@ -32,7 +32,8 @@ const capacity = 256 << 10
 
 // Network connects nodes by name. All methods are safe for concurrent use.
 type Network struct {
-	// Latency is how long bytes and packets take each way where no Delay says otherwise. Set it before use.
+	// Latency is how long bytes and packets take each way where no Delay says otherwise. Set it
+	// before use.
 	Latency time.Duration
 
 	mu        sync.Mutex // guards everything, of halves and conns too
@@ -192,8 +193,8 @@ func (n *Network) Name(addr, node string) {
 	n.nodeAt[addr] = node
 }
 
-// Proxy gives a dialer of node that dials with dial (nil: TCP) and puts this network's faults between.
-// Addresses without Name count as nodes of their own.
+// Proxy gives a dialer of node that dials with dial (nil: TCP) and puts this network's faults
+// between. Addresses without Name count as nodes of their own.
 func (n *Network) Proxy(node string, dial DialFunc) DialFunc {
 	if dial == nil {
 		var d net.Dialer

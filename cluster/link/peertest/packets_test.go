@@ -17,7 +17,8 @@ func TestGossipInVirtualTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := New()
 		var lists []*memberlist.Memberlist
-		// A probe of memberlist's outlives its shutdown by its timeout, and the bubble's time ends with this function.
+		// A probe of memberlist's outlives its shutdown by its timeout, and the bubble's time ends
+		// with this function.
 		defer time.Sleep(time.Minute)
 		for i := range 3 {
 			addr := fmt.Sprintf("10.0.0.%d:7946", i+1)

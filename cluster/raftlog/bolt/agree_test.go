@@ -14,7 +14,8 @@ import (
 	"github.com/trimaran-io/trimaran/cluster/raftlog/vfs"
 )
 
-// TestTheLogsAgree does to both kinds of log what Raft does, at random, and compares what they have.
+// TestTheLogsAgree does to both kinds of log what Raft does, at random, and compares what they
+// have.
 func TestTheLogsAgree(t *testing.T) {
 	for seed := range uint64(3) {
 		random := rand.New(rand.NewPCG(seed, 5))

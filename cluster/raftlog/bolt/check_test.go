@@ -125,7 +125,9 @@ func TestADamagedBoltLogIsRefused(t *testing.T) {
 		next := uint64(21)
 		err = scan(b, 21, func(e *raft.Log) {
 			want := boltEntry(next)
-			if next == 21 { // it may look as if it were from before there were CRCs; the catalog's entries have no extensions
+			// it may look as if it were from before there were CRCs; the catalog's entries have no
+			// extensions
+			if next == 21 {
 				want.Extensions = e.Extensions
 			}
 			if e.Index != want.Index || e.Term != want.Term || e.Type != want.Type || !bytes.Equal(e.Data, want.Data) ||

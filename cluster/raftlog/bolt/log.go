@@ -74,7 +74,8 @@ func (l *Log) IsMonotonic() bool { return true }
 
 // check reads all entries; indexes are those that the file has.
 func (l *Log) check(indexes []uint64) error {
-	covered := uint64(0) // a log from before IsMonotonic may have a hole up to a snapshot that was installed
+	// a log from before IsMonotonic may have a hole up to a snapshot that was installed
+	covered := uint64(0)
 	if l.snapshots != nil {
 		if list, err := l.snapshots.List(); err == nil && len(list) > 0 {
 			covered = list[0].Index

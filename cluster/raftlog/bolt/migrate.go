@@ -208,7 +208,8 @@ func (l *Log) follow(snapshot *raft.SnapshotMeta) (entries []*raft.Log, err erro
 			return nil, fmt.Errorf("%s: entry %d: %w", l.path, index, err)
 		}
 		if index == covered && entry.Term != snapshot.Term {
-			return nil, nil // a dead leader's, as all behind it (Raft, section 5.3): a crash kept the log
+			// a dead leader's, as all behind it (Raft, section 5.3): a crash kept the log
+			return nil, nil
 		}
 		entries = append(entries, entry)
 	}

@@ -307,8 +307,8 @@ func TestAMigrationThatACrashCutsShort(t *testing.T) {
 	}
 }
 
-// TestAMigrationOfWhatADeadLeaderLeft: where another term stands in the log than the snapshot's last
-// entry has, the snapshot was installed and a crash kept the log. None of it was committed.
+// TestAMigrationOfWhatADeadLeaderLeft: where another term stands in the log than the snapshot's
+// last entry has, the snapshot was installed and a crash kept the log. None of it was committed.
 func TestAMigrationOfWhatADeadLeaderLeft(t *testing.T) {
 	c := oldCatalog{entries: [][2]uint64{{3, 60}}, snapshot: 55}
 	old := c.write(t)

@@ -87,11 +87,11 @@ func (m *Mem) SetFree(bytes int64) {
 	m.free = bytes
 }
 
-// Lose fails to write what was written to a file and not synced, as a disk does behind the back of the
-// program. As on Linux since 4.13 (fsync(2), "Errors"; lib/errseq.c), some of the pages are on
-// stable storage, the others never will be unless they are written to again, reads give all of them as if nothing had
-// been, the next sync of the file says so, and the one after that succeeds. Whoever closes the file before loses the error.
-// It reports whether there was anything to lose.
+// Lose fails to write what was written to a file and not synced, as a disk does behind the back of
+// the program. As on Linux since 4.13 (fsync(2), "Errors"; lib/errseq.c), some of the pages are on
+// stable storage, the others never will be unless they are written to again, reads give all of them
+// as if nothing had been, the next sync of the file says so, and the one after that succeeds.
+// Whoever closes the file before loses the error. It reports whether there was anything to lose.
 func (m *Mem) Lose(name string, err error) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -104,7 +104,8 @@ func (m *Mem) Lose(name string, err error) bool {
 	return true
 }
 
-// Exit closes all files and gives up all locks, as the end of a process does. The file system goes on.
+// Exit closes all files and gives up all locks, as the end of a process does. The file system goes
+// on.
 func (m *Mem) Exit() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -113,8 +114,8 @@ func (m *Mem) Exit() {
 	}
 }
 
-// lose makes what was written clean, some of it without having written it. Sizes are kept by the file
-// system's own journal.
+// lose makes what was written clean, some of it without having written it. Sizes are kept by the
+// file system's own journal.
 func (n *memNode) lose(lots *rand.PCG) {
 	for _, w := range n.pending {
 		if w.data == nil {

@@ -38,8 +38,8 @@ func content(t *testing.T, m *Mem, name string) []byte {
 	return b
 }
 
-// TestMemFailsAsLinuxDoes: a sync fails once, what it could not write is read as before, the next sync succeeds, and
-// after a power loss it is not there.
+// TestMemFailsAsLinuxDoes: a sync fails once, what it could not write is read as before, the next
+// sync succeeds, and after a power loss it is not there.
 func TestMemFailsAsLinuxDoes(t *testing.T) {
 	old, now := bytes.Repeat([]byte("o"), 20*page), bytes.Repeat([]byte("n"), 20*page)
 	for name, fail := range map[string]func(m *Mem, f File) error{
@@ -87,7 +87,8 @@ func TestMemFailsAsLinuxDoes(t *testing.T) {
 	}
 }
 
-// TestMemForgetsAnErrorThatNobodyHeard: of what was lost in the background, who opens the file later hears nothing.
+// TestMemForgetsAnErrorThatNobodyHeard: of what was lost in the background, who opens the file
+// later hears nothing.
 func TestMemForgetsAnErrorThatNobodyHeard(t *testing.T) {
 	m := NewMem()
 	f := written(t, m, "/f", []byte("new"))

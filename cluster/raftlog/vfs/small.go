@@ -35,8 +35,8 @@ func (s Small) Load(limit int64) ([]byte, error) {
 	return b, nil
 }
 
-// Save replaces the file in one step; it is on stable storage on return. After an error the file has
-// what it had before, or what it was to have.
+// Save replaces the file in one step; it is on stable storage on return. After an error the file
+// has what it had before, or what it was to have.
 func (s Small) Save(b []byte) error {
 	temporary := s.Path + ".new"
 	f, err := s.FS.Create(temporary)

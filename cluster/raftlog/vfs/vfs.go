@@ -16,14 +16,14 @@ import (
 // ErrNoSpace is in the error of a write or an allocation that did not fit.
 var ErrNoSpace = errors.New("no space left on device")
 
-// OutOfFiles reports whether an error says that this process, or the machine, has no file descriptor left. Nothing
-// is wrong with the file then, and later there may be one.
+// OutOfFiles reports whether an error says that this process, or the machine, has no file
+// descriptor left. Nothing is wrong with the file then, and later there may be one.
 func OutOfFiles(err error) bool {
 	return errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE)
 }
 
-// MaxFiles gives how many files this process may have open, sockets included (RLIMIT_NOFILE; Go raises it to the hard limit at
-// the start).
+// MaxFiles gives how many files this process may have open, sockets included (RLIMIT_NOFILE; Go
+// raises it to the hard limit at the start).
 func MaxFiles() int {
 	var limit syscall.Rlimit
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {

@@ -1,4 +1,5 @@
-// Package collector sets how often Go's garbage collector runs in a process that has more to do than to collect.
+// Package collector sets how often Go's garbage collector runs in a process that has more to do
+// than to collect.
 package collector
 
 import (
@@ -9,10 +10,11 @@ import (
 	"time"
 )
 
-// What a run of Go's garbage collector costs grows with the number of goroutines, of which a Raft group has seven, and
-// how often it runs does not: a node with a thousand groups that ten busy ones keep allocating for spends a third of
-// a core on it. The shim has next to nothing alive, so it runs after every few MB that pass. collector lets more garbage
-// wait then, within bounds, and lets go of that memory when it is quiet.
+// What a run of Go's garbage collector costs grows with the number of goroutines, of which a Raft
+// group has seven, and how often it runs does not: a node with a thousand groups that ten busy ones
+// keep allocating for spends a third of a core on it. The shim has next to nothing alive, so it
+// runs after every few MB that pass. collector lets more garbage wait then, within bounds, and lets
+// go of that memory when it is quiet.
 type collector struct {
 	most    int64 // bytes of garbage that may wait beyond what Go itself would allow
 	least   int   // percent, within most
@@ -21,7 +23,8 @@ type collector struct {
 
 const (
 	collectorTick = 2 * time.Second
-	// Shares of one core that the collector takes: above the one more garbage waits, below the other less.
+	// Shares of one core that the collector takes: above the one more garbage waits, below the
+	// other less.
 	collectorBusy = 0.05
 	collectorIdle = 0.01
 )
@@ -29,9 +32,10 @@ const (
 // GoPercent is Go's own default, see GOGC.
 const GoPercent = 100
 
-// Tune runs until ctx ends. At most so many bytes of garbage wait beyond what Go itself would allow, and not more than a
-// sixteenth of the memory of the machine or of the control group; within that always least percent of what is alive, see
-// GOGC. It leaves alone what an operator has set with GOGC.
+// Tune runs until ctx ends. At most so many bytes of garbage wait beyond what Go itself would
+// allow, and not more than a sixteenth of the memory of the machine or of the control group; within
+// that always least percent of what is alive, see GOGC. It leaves alone what an operator has set
+// with GOGC.
 func Tune(ctx context.Context, most int64, least int) {
 	if os.Getenv("GOGC") != "" {
 		return
@@ -70,8 +74,8 @@ func Tune(ctx context.Context, most int64, least int) {
 	}
 }
 
-// next gives the percentage for the coming seconds, from the bytes in use and the share of a core that the collector
-// took lately.
+// next gives the percentage for the coming seconds, from the bytes in use and the share of a core
+// that the collector took lately.
 func (c *collector) next(live int64, share float64) int {
 	percent := c.percent
 	switch {

@@ -1,8 +1,8 @@
 // Package logs is the way from a process's log to whoever reads it.
 //
 // You are here: below the commands that run for long. The reader of a log may go away
-// (a pager that is closed, a log daemon that is started again) or stand still. Neither is a reason for a
-// node to end, or to wait: lines that cannot be written are dropped and counted.
+// (a pager that is closed, a log daemon that is started again) or stand still. Neither is a reason
+// for a node to end, or to wait: lines that cannot be written are dropped and counted.
 package logs
 
 import (
@@ -45,16 +45,16 @@ func New(out io.Writer) *Writer {
 	return w
 }
 
-// Survive keeps the process alive when nobody reads what it prints any more; by default the write would end it. It
-// is for commands that run for long.
+// Survive keeps the process alive when nobody reads what it prints any more; by default the write
+// would end it. It is for commands that run for long.
 func Survive() { signal.Ignore(syscall.SIGPIPE) }
 
-// OnDropped has tell called, with how many, when lines are written again after some were dropped. It may log.
-// It must be called before the first Write.
+// OnDropped has tell called, with how many, when lines are written again after some were dropped.
+// It may log. It must be called before the first Write.
 func (w *Writer) OnDropped(tell func(lines uint64)) { w.tell = tell }
 
-// Write implements io.Writer for one whole line or several. What could do something to a terminal is escaped. It
-// never fails.
+// Write implements io.Writer for one whole line or several. What could do something to a terminal
+// is escaped. It never fails.
 func (w *Writer) Write(line []byte) (int, error) {
 	n := len(line)
 	line = escaped(line)
@@ -110,8 +110,9 @@ func (w *Writer) Close(within time.Duration) {
 	}
 }
 
-// escaped copies lines of which slog has quoted what is in them. Its JSON leaves characters as they are that steer a
-// terminal or turn the direction of text around; in a JSON string this says the same.
+// escaped copies lines of which slog has quoted what is in them. Its JSON leaves characters as they
+// are that steer a terminal or turn the direction of text around; in a JSON string this says the
+// same.
 func escaped(line []byte) []byte {
 	out := make([]byte, 0, len(line))
 	for len(line) > 0 {

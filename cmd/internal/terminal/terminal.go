@@ -1,9 +1,9 @@
 // Package terminal makes text from elsewhere fit for an operator's terminal.
 //
-// You are here: below the commands that people read. What a client called itself, its group or a record, and what a server
-// says went wrong, may hold sequences that steer a terminal, turn the direction of text around, forge a line or
-// break a table. Shown is for one such text among others; Writer is behind everything that is printed, so that
-// what was not thought of does no harm either.
+// You are here: below the commands that people read. What a client called itself, its group or a
+// record, and what a server says went wrong, may hold sequences that steer a terminal, turn the
+// direction of text around, forge a line or break a table. Shown is for one such text among others;
+// Writer is behind everything that is printed, so that what was not thought of does no harm either.
 package terminal
 
 import (
@@ -15,7 +15,8 @@ import (
 	"unicode/utf8"
 )
 
-// Shown gives a text as it is if every character of it is visible, else quoted as in Go: "a\x1b[2J", "\xff".
+// Shown gives a text as it is if every character of it is visible, else quoted as in Go:
+// "a\x1b[2J", "\xff".
 func Shown(s string) string {
 	for i := 0; i < len(s); {
 		r, n := utf8.DecodeRuneInString(s[i:])
@@ -32,8 +33,9 @@ func harmless(r rune, size int) bool {
 	return r == '\n' || r == '\t' || unicode.IsGraphic(r) && !(r == utf8.RuneError && size == 1)
 }
 
-// AppendText appends text of several lines, in which what is not fit for a terminal is escaped: a character as \u009b, which in
-// JSON says the same as the character, and a byte that is no character as \xff.
+// AppendText appends text of several lines, in which what is not fit for a terminal is escaped: a
+// character as \u009b, which in JSON says the same as the character, and a byte that is no
+// character as \xff.
 func AppendText(dst, text []byte) []byte {
 	for len(text) > 0 {
 		r, n := utf8.DecodeRune(text)

@@ -3,7 +3,7 @@
 // and by others, through every door.
 //
 // You are here: the outside, one file per client. What a client needs to be told
-// before it works stands at the top of its file and in docs/operations.md.
+// before it works stands at the top of its file and in docs/clients.md.
 package clients
 
 import (

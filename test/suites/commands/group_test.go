@@ -10,7 +10,8 @@ import (
 	"github.com/trimaran-io/trimaran/test/harness"
 )
 
-// A group's life on the command line: what one has read the next one does not read again, and an operator sets it back.
+// A group's life on the command line: what one has read the next one does not read again, and an
+// operator sets it back.
 func TestGroupCommands(t *testing.T) {
 	c := harness.Shared(t)
 	bin := program(t, "trimaran")

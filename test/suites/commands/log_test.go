@@ -17,7 +17,8 @@ import (
 	"github.com/trimaran-io/trimaran/test/harness"
 )
 
-// What runs for long outlives who reads its log: lines are dropped and counted, clients are served, and the end is a good one.
+// What runs for long outlives who reads its log: lines are dropped and counted, clients are served,
+// and the end is a good one.
 func TestTheReaderOfALogGoesAwayOrStandsStill(t *testing.T) {
 	for _, what := range []string{"serve", "dev", "shim"} {
 		for _, reader := range []string{"gone", "still"} {

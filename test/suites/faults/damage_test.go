@@ -75,9 +75,10 @@ var harms = []harm{
 	}, rebuiltLine},
 }
 
-// What a disk does to the files of a replica while its node is down, one after the other on one node after
-// the other, with producers at work. The others serve meanwhile, the replica is mended or made anew, and in
-// the end every replica has every acknowledged record. The other partitions of the node notice nothing.
+// What a disk does to the files of a replica while its node is down, one after the other on one
+// node after the other, with producers at work. The others serve meanwhile, the replica is mended
+// or made anew, and in the end every replica has every acknowledged record. The other partitions of
+// the node notice nothing.
 func TestDamagedFiles(t *testing.T) {
 	t.Parallel()
 	c := harness.New(t, harness.Options{NodeArgs: []string{fmt.Sprint("--log-segment-bytes=", damageSegment)}})
@@ -150,7 +151,8 @@ func allVote(t *testing.T, c *harness.Cluster, topic string) {
 	}
 }
 
-// replicaFolder gives the name of the folder of a topic's partition 0: the only one that grows by then.
+// replicaFolder gives the name of the folder of a topic's partition 0: the only one that grows by
+// then.
 func replicaFolder(t *testing.T, c *harness.Cluster, topic string) string {
 	t.Helper()
 	id := ""

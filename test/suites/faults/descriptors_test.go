@@ -36,8 +36,9 @@ func crowd(t *testing.T, addr string, want int) (held []net.Conn) {
 	return held
 }
 
-// TestClientsThatUseUpAllDescriptorsHarmNobodyElse: of each node. Records that come through other nodes are stored, a node
-// that comes back is reached, nothing is taken for damaged, and the log does not tell of each refused client.
+// TestClientsThatUseUpAllDescriptorsHarmNobodyElse: of each node. Records that come through other
+// nodes are stored, a node that comes back is reached, nothing is taken for damaged, and the log
+// does not tell of each refused client.
 func TestClientsThatUseUpAllDescriptorsHarmNobodyElse(t *testing.T) {
 	t.Parallel()
 	const files = 256
@@ -77,7 +78,8 @@ func TestClientsThatUseUpAllDescriptorsHarmNobodyElse(t *testing.T) {
 	}
 }
 
-// A shim whose clients use up what they may have still serves those, also when it has to find them another gateway.
+// A shim whose clients use up what they may have still serves those, also when it has to find them
+// another gateway.
 func TestAShimThatIsFullMovesItsClients(t *testing.T) {
 	t.Parallel()
 	c := harness.New(t, harness.Options{NoShim: true})

@@ -11,12 +11,14 @@ import (
 	"github.com/trimaran-io/trimaran/test/harness"
 )
 
-// hasLeftCode is the exit code of a node that is started and has left the cluster, see docs/operations.md.
+// hasLeftCode is the exit code of a node that is started and has left the cluster, see
+// docs/operations.md.
 const hasLeftCode = 3
 
-// All three nodes are replaced one after the other by a script that looks at the exit code of 'node replace --wait' and
-// nothing else. Nodes are killed and started meanwhile, so that it is often answered by one that has just started. When it says
-// that a node has left, the next one is killed at once: had it not, what is left would have no majority.
+// All three nodes are replaced one after the other by a script that looks at the exit code of 'node
+// replace --wait' and nothing else. Nodes are killed and started meanwhile, so that it is often
+// answered by one that has just started. When it says that a node has left, the next one is killed
+// at once: had it not, what is left would have no majority.
 func TestAScriptThatTrustsTheExitCodeReplacesAllNodes(t *testing.T) {
 	t.Parallel()
 	c := harness.New(t, harness.Options{NoShim: true})
@@ -85,7 +87,8 @@ func TestAScriptThatTrustsTheExitCodeReplacesAllNodes(t *testing.T) {
 	for _, addr := range story.addrs() {
 		must(t, l.Verify(addr, patience))
 	}
-	// What was lost comes back, hears that it has left, and ends as asked for; then it does not start.
+	// What was lost comes back, hears that it has left, and ends as asked for; then it does not
+	// start.
 	for i := 1; i <= 3; i++ {
 		for _, want := range []int{0, hasLeftCode} {
 			must(t, c.Node(i).Start())

@@ -10,9 +10,10 @@ import (
 	"github.com/trimaran-io/trimaran/test/harness"
 )
 
-// Replicas are on the move all the time, in a storm: a node joins, the oldest one is decommissioned, and until it
-// has left nodes are killed and stopped at random, it among them. Each round has a topic of its own, created
-// just before. STORM_SECONDS and STORM_SEED are as for TestKillStorm; the last round is finished.
+// Replicas are on the move all the time, in a storm: a node joins, the oldest one is
+// decommissioned, and until it has left nodes are killed and stopped at random, it among them. Each
+// round has a topic of its own, created just before. STORM_SECONDS and STORM_SEED are as for
+// TestKillStorm; the last round is finished.
 func TestMovesInAStorm(t *testing.T) {
 	t.Parallel()
 	lasts, seed := fromEnv(t, "STORM_SECONDS", 15), fromEnv(t, "STORM_SEED", rand.Uint64()>>1)
@@ -84,7 +85,8 @@ func TestMovesInAStorm(t *testing.T) {
 	t.Logf("%d kills, %d pauses", s.kills, s.pauses)
 }
 
-// threeOfEach: every partition and shard has a leader and three replicas that run, and none is on the move.
+// threeOfEach: every partition and shard has a leader and three replicas that run, and none is on
+// the move.
 func threeOfEach(s *harness.Status) bool {
 	for _, p := range everyPartition(s) {
 		if len(p.Replicas) != 3 || p.Leader == "" {

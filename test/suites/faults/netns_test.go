@@ -17,8 +17,8 @@ import (
 	"github.com/trimaran-io/trimaran/test/harness"
 )
 
-// hosts are network namespaces on one switch, which is a namespace of its own: three for nodes and one for the
-// clients. Nothing of the machine's own network is touched.
+// hosts are network namespaces on one switch, which is a namespace of its own: three for nodes and
+// one for the clients. Nothing of the machine's own network is touched.
 type hosts struct {
 	t    testing.TB
 	name string // of all namespaces, as a prefix
@@ -63,7 +63,8 @@ func newHosts(t testing.TB, name string) (*hosts, error) {
 	return h, nil
 }
 
-// A cut is made at a port of the switch. Nothing is refused or reset, packets are gone, as when a cable is drawn.
+// A cut is made at a port of the switch. Nothing is refused or reset, packets are gone, as when a
+// cable is drawn.
 type cut struct {
 	what      string
 	make, end [][]string
@@ -91,7 +92,8 @@ const (
 	askEnv    = "TRIMARAN_TEST_ASK"   // set in one that asks a node from its own host
 )
 
-// TestCutsBetweenHosts needs root and network namespaces. It runs itself again on the clients' host.
+// TestCutsBetweenHosts needs root and network namespaces. It runs itself again on the clients'
+// host.
 func TestCutsBetweenHosts(t *testing.T) { onHosts(t, cutsBetweenHosts) }
 
 // onHosts runs a test on the clients' host, where it calls work.
@@ -116,7 +118,8 @@ func onHosts(t *testing.T, work func(*testing.T, *hosts)) {
 
 var hostsMade atomic.Int32
 
-// TestAskFromItsOwnHost is the other half of TestCutsBetweenHosts: one produce to a node that is cut off.
+// TestAskFromItsOwnHost is the other half of TestCutsBetweenHosts: one produce to a node that is
+// cut off.
 func TestAskFromItsOwnHost(t *testing.T) {
 	addr := os.Getenv(askEnv)
 	if addr == "" {
@@ -200,7 +203,8 @@ func cutsBetweenHosts(t *testing.T, h *hosts) {
 	}
 }
 
-// askCutOff produces on the host of a node that is cut off: the answer is an error that clients try again after, and comes in time.
+// askCutOff produces on the host of a node that is cut off: the answer is an error that clients try
+// again after, and comes in time.
 func (h *hosts) askCutOff(t *testing.T, node, addr string) {
 	self, err := os.Executable()
 	must(t, err)
@@ -212,7 +216,8 @@ func (h *hosts) askCutOff(t *testing.T, node, addr string) {
 	_, answer, _ := strings.Cut(string(out), "ANSWER ")
 	answer, _, _ = strings.Cut(answer, "\n")
 	t.Logf("%s, cut off, answers a produce on its own host: %s", node, answer)
-	// The end of the connection; until the node has noticed also NOT_LEADER_FOR_PARTITION, LEADER_NOT_AVAILABLE or REQUEST_TIMED_OUT.
+	// The end of the connection; until the node has noticed also NOT_LEADER_FOR_PARTITION,
+	// LEADER_NOT_AVAILABLE or REQUEST_TIMED_OUT.
 	if answer == "" || strings.HasPrefix(answer, "<nil>") || strings.HasPrefix(answer, "error code ") && !slices.Contains([]string{"5", "6", "7"}, strings.Fields(answer)[2]) {
 		t.Errorf("that is no answer that a client would try again after:\n%s", out)
 	}
@@ -221,7 +226,8 @@ func (h *hosts) askCutOff(t *testing.T, node, addr string) {
 	}
 }
 
-// sever loses what two hosts send each other, and nothing else: each takes the other one for a machine that is not there.
+// sever loses what two hosts send each other, and nothing else: each takes the other one for a
+// machine that is not there.
 func (h *hosts) sever(a, b int, on bool) {
 	h.t.Helper()
 	for _, way := range [][2]int{{a, b}, {b, a}} {
@@ -237,9 +243,9 @@ func (h *hosts) sever(a, b int, on bool) {
 	}
 }
 
-// TestClientsBesideLinksThatAreCut: clients reach every node all the time. While a node does not reach the others,
-// clients behind the shim and one that knows all nodes go on at these. While two nodes do not reach each
-// other, clients of both go on where they are.
+// TestClientsBesideLinksThatAreCut: clients reach every node all the time. While a node does not
+// reach the others, clients behind the shim and one that knows all nodes go on at these. While two
+// nodes do not reach each other, clients of both go on where they are.
 func TestClientsBesideLinksThatAreCut(t *testing.T) {
 	onHosts(t, func(t *testing.T, h *hosts) {
 		addrs := h.startNodes(t)

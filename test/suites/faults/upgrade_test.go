@@ -12,10 +12,11 @@ import (
 	"github.com/trimaran-io/trimaran/test/harness"
 )
 
-// A cluster of an older program becomes one of this, node by node, while producers go on: through the shim
-// without one error. Clusters are upgraded from the commit before this one and from the first whose
-// nodes tell each other what they know, and from the last that kept votes and catalog in bbolt files. The first node goes
-// back in between, if its program then knows the files; else that refuses them.
+// A cluster of an older program becomes one of this, node by node, while producers go on: through
+// the shim without one error. Clusters are upgraded from the commit before this one and from the
+// first whose nodes tell each other what they know, and from the last that kept votes and catalog
+// in bbolt files. The first node goes back in between, if its program then knows the files; else
+// that refuses them.
 func TestRollingUpgrade(t *testing.T) {
 	for _, commit := range []string{"HEAD~1", lastWithBolt, "99cb287"} {
 		t.Run(commit, func(t *testing.T) {
@@ -42,7 +43,8 @@ func TestRollingUpgrade(t *testing.T) {
 				must(t, n.WaitReady(patience))
 				must(t, l.Progress(50, patience))
 				if i == 0 {
-					// While others are older it can go back to what it was, or that says why not: it would know of no votes.
+					// While others are older it can go back to what it was, or that says why not:
+					// it would know of no votes.
 					_, err := n.Terminate(patience)
 					must(t, err)
 					n.Path = older
@@ -65,15 +67,16 @@ func TestRollingUpgrade(t *testing.T) {
 					must(t, n.Start())
 					must(t, n.WaitReady(patience))
 					must(t, l.Progress(50, patience))
-					// An older node is no stranger to a topic that was made by a newer one, and the other way round.
+					// An older node is no stranger to a topic that was made by a newer one, and the
+					// other way round.
 					must(t, harness.CreateTopic(t.Context(), n.Addr(), "by-newer", 2, 3))
 					must(t, harness.CreateTopic(t.Context(), c.Node(3).Addr(), "by-older", 2, 3))
 				}
 			}
 			verify(t, c, l)
 			verify(t, c, behind)
-			// How a binary that is out already stops cannot be mended: 99cb287 may, on a busy machine, miss to hand
-			// over a partition. One from before this change has to.
+			// How a binary that is out already stops cannot be mended: 99cb287 may, on a busy
+			// machine, miss to hand over a partition. One from before this change has to.
 			missed := map[string]int{"99cb287": 3}[commit]
 			if failures := behind.Failures(); failures > missed {
 				t.Errorf("%d errors behind the shim", failures)
@@ -98,9 +101,10 @@ func knowsVotes(commit string) bool {
 // levelTwo is a commit whose program knows level 2, and takes a name for who had it first.
 const levelTwo = "b0e777d"
 
-// Nodes leave and others come under their names before a cluster reaches level 3, while it has nodes of both programs, and
-// after it has. Partitions with one replica and with three, and the shards of consumer groups, are formed once, and nothing of
-// what producers were acknowledged is lost.
+// Nodes leave and others come under their names before a cluster reaches level 3, while it has
+// nodes of both programs, and after it has. Partitions with one replica and with three, and the
+// shards of consumer groups, are formed once, and nothing of what producers were acknowledged is
+// lost.
 func TestNamesAreUsedAgainDuringAnUpgrade(t *testing.T) {
 	t.Parallel()
 	older, err := harness.ProgramOf(levelTwo, t.TempDir())

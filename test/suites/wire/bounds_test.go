@@ -107,7 +107,8 @@ func TestClientsThatDoNotRead(t *testing.T) {
 		}
 	}
 	// An answer is read, converted and laid out, and the collector lets the heap
-	// grow to twice what is in use, by GOGC; without that to more while there is a lot to do. Without the bound it is more than 600 MB.
+	// grow to twice what is in use, by GOGC; without that to more while there is a lot to do.
+	// Without the bound it is more than 600 MB.
 	grown := heapBytes(t, n.Addr()) - before
 	t.Logf("50 clients that do not read, 500 that say nothing: %d MB more", grown>>20)
 	if grown > 6*inflight {

@@ -148,7 +148,8 @@ var exchanges = []struct{ name, request, answer string }{
 }
 
 // fixCRCs writes the right CRC in every message of a set; the texts above have
-// 00000000 there. A CRC of deadbeef stays wrong on purpose. The CRC is that of Go's hash/crc32, IEEE, over magic to value.
+// 00000000 there. A CRC of deadbeef stays wrong on purpose. The CRC is that of Go's hash/crc32,
+// IEEE, over magic to value.
 func fixCRCs(set []byte) {
 	for len(set) >= 26 {
 		size := int(binary.BigEndian.Uint32(set[8:]))
@@ -228,8 +229,9 @@ func TestGoldenMetadata(t *testing.T) {
 		want = harness.Str(harness.Int16(harness.Int32(want, 1), 0), topic)
 		want = harness.Int32(want, 3)
 		for p := range int32(3) {
-			want = harness.Int32(harness.Int32(harness.Int16(want, 0), p), id) // no error, partition, leader
-			want = harness.Int32(harness.Int32(want, 0), 0)                    // no replicas, none in sync
+			// no error, partition, leader
+			want = harness.Int32(harness.Int32(harness.Int16(want, 0), p), id)
+			want = harness.Int32(harness.Int32(want, 0), 0) // no replicas, none in sync
 		}
 		if !bytes.Equal(answer, want) {
 			t.Errorf("%s\n got %x\nwant %x", addr, answer, want)

@@ -35,7 +35,8 @@ func ways(c *harness.Cluster) []way {
 	}
 }
 
-// What clients speak: Kafka 0.8, or the newest versions that are not flexible, which are cheap to read and write here.
+// What clients speak: Kafka 0.8, or the newest versions that are not flexible, which are cheap to
+// read and write here.
 const (
 	produceVersion = 8
 	fetchVersion   = 11

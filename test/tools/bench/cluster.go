@@ -21,7 +21,8 @@ type bench struct {
 	count              int           // clusters started
 }
 
-// with runs f on a fresh cluster whose data is below parent, then waits until every replica has everything.
+// with runs f on a fresh cluster whose data is below parent, then waits until every replica has
+// everything.
 func (b *bench) with(parent string, env []string, program string, f func(*harness.Cluster) error) error {
 	b.count++
 	dir := filepath.Join(parent, strconv.Itoa(b.count))
@@ -82,8 +83,8 @@ func (u *usage) add(p *harness.Process, node bool) error {
 	return nil
 }
 
-// drop deletes a topic and waits until its files are gone, so that what follows finds the room, in memory above
-// all: a virtual machine pays much for memory that it has not touched before.
+// drop deletes a topic and waits until its files are gone, so that what follows finds the room, in
+// memory above all: a virtual machine pays much for memory that it has not touched before.
 func drop(c *harness.Cluster, topic string) error {
 	replicas := func() (n int) {
 		for _, node := range c.Nodes {
@@ -111,8 +112,8 @@ func drop(c *harness.Cluster, topic string) error {
 	return nil
 }
 
-// quiet waits until the nodes have done what follows the creation of topics, moving leaders above all: until all of
-// them together take less than half a core for two seconds.
+// quiet waits until the nodes have done what follows the creation of topics, moving leaders above
+// all: until all of them together take less than half a core for two seconds.
 func quiet(c *harness.Cluster) error {
 	const step = 500 * time.Millisecond
 	calm := 0

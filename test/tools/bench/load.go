@@ -15,15 +15,17 @@ import (
 	"github.com/trimaran-io/trimaran/test/harness"
 )
 
-// load is what is produced: batches of p to partitions of a topic in turn, over several connections.
+// load is what is produced: batches of p to partitions of a topic in turn, over several
+// connections.
 type load struct {
 	topic      string
 	partitions int
 	p          payload
 	conns      int
-	inFlight   int     // unanswered requests of each connection
-	perSecond  float64 // requests, of all connections together; 0: as many as the room in flight allows
-	trim       bool    // delete what was written while more is: what is in memory stays small
+	inFlight   int // unanswered requests of each connection
+	// requests, of all connections together; 0: as many as the room in flight allows
+	perSecond float64
+	trim      bool // delete what was written while more is: what is in memory stays small
 }
 
 // result is one window, or the median of several.
@@ -89,9 +91,10 @@ func (l load) produce(c *harness.Cluster, w way, window time.Duration) (result, 
 	return r, errors.Join(append(errs, err)...)
 }
 
-// trimming deletes the partitions' records a few times in a second, with DeleteRecords, until ctx ends. Segments must
-// be small for it to free anything. Without it a run in memory soon measures what new memory costs: a virtual
-// machine gets it from its host, which takes several times as long as to write to it again.
+// trimming deletes the partitions' records a few times in a second, with DeleteRecords, until ctx
+// ends. Segments must be small for it to free anything. Without it a run in memory soon measures
+// what new memory costs: a virtual machine gets it from its host, which takes several times as long
+// as to write to it again.
 func (l load) trimming(ctx context.Context, c *harness.Cluster) error {
 	cl, err := kgo.NewClient(kgo.SeedBrokers(c.Node(1).Addr()))
 	if err != nil {
@@ -179,7 +182,8 @@ func (l load) connection(w way, i int, start time.Time, window time.Duration) (r
 	return r, err
 }
 
-// median runs several windows and gives the one in the middle by MB/s, with all latencies and the sum's CPU.
+// median runs several windows and gives the one in the middle by MB/s, with all latencies and the
+// sum's CPU.
 func (b *bench) median(c *harness.Cluster, w way, l load) (result, error) {
 	// The first requests find cold caches and connections.
 	if _, err := l.produce(c, w, b.window/4); err != nil {
@@ -209,7 +213,8 @@ func median(all []result) result {
 	return sorted[len(sorted)/2]
 }
 
-// fetchAll reads partitions from the start, one consumer after the other, until everything or enough was read.
+// fetchAll reads partitions from the start, one consumer after the other, until everything or
+// enough was read.
 func fetchAll(c *harness.Cluster, w way, topic string, partitions int, p payload, enough int) (r result, err error) {
 	conn, err := w.dial()
 	if err != nil {

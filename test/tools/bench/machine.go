@@ -63,7 +63,8 @@ func (b *bench) ceilings(when string) error {
 	return nil
 }
 
-// memoryCost is what writing to fresh memory takes by itself, which is part of every figure in memory, three times.
+// memoryCost is what writing to fresh memory takes by itself, which is part of every figure in
+// memory, three times.
 func (b *bench) memoryCost() error {
 	if b.memoryDir == "" {
 		return nil
@@ -85,7 +86,8 @@ func selfCPU() time.Duration {
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
-// writers lets n files be written at once and gives their MB/s together and the median of one write and sync.
+// writers lets n files be written at once and gives their MB/s together and the median of one write
+// and sync.
 func writers(dir string, n, size int, window time.Duration) (mbs float64, p50 time.Duration, err error) {
 	const file = 2 << 30
 	bytes, each, errs := make([]int, n), make([][]time.Duration, n), make([]error, n)

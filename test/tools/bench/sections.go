@@ -29,7 +29,8 @@ const enough = 1 << 30 // bytes that a fetch run reads at most
 // small segments let go of what is deleted while more is written.
 var small = []string{"TRIMARAN_LOG_SEGMENT_BYTES=67108864"}
 
-// onePartition measures both batch sizes and reads back what was written. In memory the nodes have small segments.
+// onePartition measures both batch sizes and reads back what was written. In memory the nodes have
+// small segments.
 func (b *bench) onePartition(c *harness.Cluster, w way, old, memory bool) (all []result, err error) {
 	for _, size := range []int{16 << 10, 1 << 20} {
 		t, err := topic(c, fmt.Sprintf("%s-%d", w.name, size>>10), 1)
@@ -185,8 +186,8 @@ func (b *bench) manyPartitions() error {
 	})
 }
 
-// busyAmongIdle measures ten partitions alone and with 990 others that nobody uses, in turn: a machine whose disk
-// or memory becomes slower on the way slows both.
+// busyAmongIdle measures ten partitions alone and with 990 others that nobody uses, in turn: a
+// machine whose disk or memory becomes slower on the way slows both.
 func (b *bench) busyAmongIdle() error {
 	const busy, idle = 10, 990
 	return b.with(b.fast(), []string{"TRIMARAN_LOG_SEGMENT_BYTES=16777216"}, "", func(c *harness.Cluster) error {

@@ -77,8 +77,8 @@ func start(dir string, partitions int32) (*harness.Cluster, error) {
 	return c, nil
 }
 
-// allLed waits until every partition has a leader and gives how many each node leads, by the nodes' own metrics: the status
-// of a cluster waits for nodes that do not answer yet.
+// allLed waits until every partition has a leader and gives how many each node leads, by the nodes'
+// own metrics: the status of a cluster waits for nodes that do not answer yet.
 func allLed(c *harness.Cluster, partitions int32, within time.Duration) (map[string]int, error) {
 	var leads map[string]int
 	led := 0

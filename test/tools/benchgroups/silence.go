@@ -67,7 +67,8 @@ func at(d []time.Duration, q float64) time.Duration {
 	return s[min(len(s)-1, int(q*float64(len(s))))]
 }
 
-// killOnce gives the longest silence of each partition around the end of the victim, and which of them it led.
+// killOnce gives the longest silence of each partition around the end of the victim, and which of
+// them it led.
 func killOnce(c *harness.Cluster, victim *harness.Node, partitions int32, signal syscall.Signal, pace time.Duration) (gaps []time.Duration, led map[int32]bool, failed map[string]int, err error) {
 	status, err := victim.Status()
 	if err != nil {

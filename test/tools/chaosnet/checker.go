@@ -16,14 +16,17 @@ import (
 //	aborted-read (G1a)           in the log, although the answer said that it surely is not
 //	unwritten-read               in the log, and nobody sent it
 //	duplicate                    in the log twice, and sent once
-//	inconsistent-offsets         two values at one offset, told by an acknowledgement, a reader or a node
+//	inconsistent-offsets         two values at one offset, told by an acknowledgement, a reader or
+//	                             a node
 //	nonmonotonic-poll            a reader is given an offset again
 //	int-poll-skip                a reader is not given an offset
 //	offset-out-of-range          an end that was known before is said not to be there
-//	nonmonotonic-latest          the latest offset, or the end of the log that is read back, is below what was known before it was
-//	                             asked for: also where what a reader was given is gone
+//	nonmonotonic-latest          the latest offset, or the end of the log that is read back, is
+//	                             below what was known before it was asked for: also where what a
+//	                             reader was given is gone
 //	nonmonotonic-high-watermark  the same, in the answer to a fetch
-//	lost-commit                  an offset of a group that is none of those since the last acknowledged one
+//	lost-commit                  an offset of a group that is none of those since the last
+//	                             acknowledged one
 //	corrupt, no-latest           what is not an answer at all
 type history struct {
 	began time.Time

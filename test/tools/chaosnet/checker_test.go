@@ -10,7 +10,8 @@ import (
 	"testing"
 )
 
-// told is a history of one partition: a and b acknowledged at 0 and 1, c of unknown fate, d refused.
+// told is a history of one partition: a and b acknowledged at 0 and 1, c of unknown fate, d
+// refused.
 func told() *history {
 	h := newHistory(1)
 	for _, v := range []string{"a", "b", "c", "d"} {
@@ -53,7 +54,8 @@ func TestTheCheckerNamesEachAnomaly(t *testing.T) {
 	}
 }
 
-// A value of unknown fate that a reader was given, or an end that somebody was told, may not be gone in the end.
+// A value of unknown fate that a reader was given, or an end that somebody was told, may not be
+// gone in the end.
 func TestWhatAReaderWasGivenMustBeThereInTheEnd(t *testing.T) {
 	for name, tell := range map[string]func(h *history){
 		"a record": func(h *history) { h.read(0, 2, "c", "n3") },

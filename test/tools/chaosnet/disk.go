@@ -91,8 +91,8 @@ func (d *disk) readOnly() error {
 	return os.WriteFile("/sys/fs/ext4/"+filepath.Base(link)+"/trigger_fs_error", []byte("chaosnet\n"), 0o200)
 }
 
-// EXT4_IOC_SHUTDOWN and its flag: the file system stops at once and nothing that is not on the device yet
-// gets there, the journal included (Linux, fs/ext4/ext4.h).
+// EXT4_IOC_SHUTDOWN and its flag: the file system stops at once and nothing that is not on the
+// device yet gets there, the journal included (Linux, fs/ext4/ext4.h).
 const (
 	ioctlShutdown = 0x8004587d
 	noLogFlush    = 2

@@ -8,8 +8,9 @@
 // (checker.go) names anomalies by Jepsen's words. What /readyz and the metrics said is held
 // against what clients got (monitor.go).
 //
-// Usage: go run ./tools/chaosnet [-seconds 600] [-seed N], in the folder test, as root. It ends with 1 if
-// there is an anomaly, and with 3 where it cannot make namespaces, TUN devices or loop mounts.
+// Usage: go run ./tools/chaosnet [-seconds 600] [-seed N], in the folder test, as root. It ends
+// with 1 if there is an anomaly, and with 3 where it cannot make namespaces, TUN devices or loop
+// mounts.
 package main
 
 import (

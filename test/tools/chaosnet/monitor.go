@@ -11,8 +11,8 @@ import (
 	"time"
 )
 
-// monitor asks every node for /readyz and /metrics all the time, as a load balancer and an operator's
-// dashboard do, and holds what they say against what producers got.
+// monitor asks every node for /readyz and /metrics all the time, as a load balancer and an
+// operator's dashboard do, and holds what they say against what producers got.
 type monitor struct {
 	w *world
 	h *history
@@ -22,14 +22,16 @@ type monitor struct {
 
 	mu    sync.Mutex
 	nodes map[string]*watched
-	blind time.Duration // no partition took records, and no node's metrics said that anything was wrong
+	// no partition took records, and no node's metrics said that anything was wrong
+	blind time.Duration
 }
 
 // watched is what is known of one node. The times are how long it said what was not so.
 type watched struct {
 	answers, ready int
-	falseReady     time.Duration // /readyz was 200 while nothing that was produced there was acknowledged
-	falseUnready   time.Duration // /readyz was not 200 while produces were
+	// /readyz was 200 while nothing that was produced there was acknowledged
+	falseReady   time.Duration
+	falseUnready time.Duration // /readyz was not 200 while produces were
 }
 
 const (

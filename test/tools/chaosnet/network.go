@@ -246,8 +246,8 @@ func (n *network) route(from *port, packet []byte) {
 	n.nudge()
 }
 
-// send gives a packet to a device; one that does not take them fast enough loses it, as a queue does.
-// The caller holds the network's mutex, so lines is not closed.
+// send gives a packet to a device; one that does not take them fast enough loses it, as a queue
+// does. The caller holds the network's mutex, so lines is not closed.
 func send(to *port, packet []byte) {
 	select {
 	case to.lines <- packet:

@@ -124,7 +124,8 @@ func (h *host) start() error {
 		}
 	}
 	at := func(port int) string { return fmt.Sprintf("%s:%d", h.addr, port) }
-	// Not ip netns exec: that gives each its own copy of the mounts, which keeps the others' disks from being unmounted.
+	// Not ip netns exec: that gives each its own copy of the mounts, which keeps the others' disks
+	// from being unmounted.
 	h.proc.Args = []string{"nsenter", "--net=/var/run/netns/" + h.w.net.ns(h.id), h.w.program, "serve", "--node-id", h.id,
 		"--data", filepath.Join(h.disk.mount, "data"), "--bootstrap-expect", fmt.Sprint(h.w.o.nodes),
 		"--listen", at(clientPort), "--peer-listen", at(peerPort), "--gossip-listen", at(gossipPort), "--join", strings.Join(join, ",")}
@@ -139,7 +140,8 @@ func (h *host) kill() error {
 	if err := h.proc.Signal(syscall.SIGKILL); err != nil && h.proc.Running() {
 		return err
 	}
-	_, err := h.proc.Wait(60 * time.Second) // what hangs in a frozen file system ends when that thaws
+	// what hangs in a frozen file system ends when that thaws
+	_, err := h.proc.Wait(60 * time.Second)
 	return err
 }
 

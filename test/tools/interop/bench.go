@@ -122,7 +122,8 @@ func (b *bench) bootstrap(way string, first *harness.Node) string {
 	return strings.Join(out, ",")
 }
 
-// verdict is the exit code: a failure fails, and on CI a missing client, or one that was built without a codec, too.
+// verdict is the exit code: a failure fails, and on CI a missing client, or one that was built
+// without a codec, too.
 func verdict(results []result, ci bool) int {
 	for _, r := range results {
 		if r.Result == failed || ci && (r.Result == missing || len(r.Lacks) > 0) {

@@ -167,7 +167,8 @@ func kadmTool(ctx context.Context, a *attempt) error {
 		}},
 		{"DescribeACLs, AlterPartitionAssignments", func() error {
 			acls, err := adm.DescribeACLs(ctx, kadm.NewACLs().AnyResource().ResourcePatternType(kadm.ACLPatternAny).Allow().AllowHosts().Operations(kadm.OpAny))
-			var one, another kadm.AlterPartitionAssignmentsReq // the one broker that there is, and none
+			// the one broker that there is, and none
+			var one, another kadm.AlterPartitionAssignmentsReq
 			one.Assign(topic, 0, []int32{1})
 			another.Assign(topic, 0, []int32{2})
 			taken, err2 := adm.AlterPartitionAssignments(ctx, one)

@@ -295,8 +295,9 @@ func otherTools(ctx context.Context, a *attempt) error {
 	return s.err
 }
 
-// replicaTools are those that look at replicas, elections and the quorum: kafka-reassign-partitions,
-// kafka-leader-election, kafka-metadata-quorum, kafka-features, kafka-log-dirs.
+// replicaTools are those that look at replicas, elections and the quorum:
+// kafka-reassign-partitions, kafka-leader-election, kafka-metadata-quorum, kafka-features,
+// kafka-log-dirs.
 func replicaTools(ctx context.Context, a *attempt) error {
 	s, t := &script{ctx: ctx, attempt: a}, harness.Topic("tool-replicas")
 	if err := a.makeTopic(ctx, t, 1); err != nil {

@@ -117,10 +117,6 @@ var mutants = []mutant{
 	{7, "a damaged batch of votes is taken for a torn one", []change{{"cluster/raftlog/votesfile.go",
 		"			case later == 0:", "			case true:"}},
 		raftlog, "TestDamagedVotesAreNotUsed"},
-	{7, "a vote that stands in another's place is believed", []change{
-		{"cluster/raftlog/votesfile.go", "	if !found {", "	if false {"},
-		{"cluster/raftlog/votesfile.go", "		if name <= before {", "		if false && name <= before {"}},
-		raftlog, "TestSpoiledVotes"},
 	{7, "what was voted in an older program's file is left there", []change{{"cluster/raftlog/bolt/migrate.go",
 		"	if err := st.ImportVotes(votes, damaged)", "	clear(votes)\n	if err := st.ImportVotes(votes, damaged)"}},
 		raftlog + "/bolt", "TestAMigrationThatACrashCutsShort"},

@@ -53,7 +53,8 @@ func produce(call line.Call, conf *sarama.Config) {
 	conf.Producer.Retry.Max = 100
 	p, err := sarama.NewAsyncProducer(call.Bootstrap, conf)
 	line.Must(err)
-	var open sync.WaitGroup // what is not acknowledged yet: closing gives up what is being tried again
+	// what is not acknowledged yet: closing gives up what is being tried again
+	var open sync.WaitGroup
 	n := 0
 	go func() {
 		for range p.Successes() {
