@@ -13,6 +13,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/trimaran-io/trimaran/fsm/groups"
+	"github.com/trimaran-io/trimaran/internal/locks"
 )
 
 // Config is what a Coordinator works with. State, Propose, TopicID and TopicName
@@ -53,7 +54,9 @@ type Coordinator struct {
 	// bytes is the sum of all groups' bytes, see MaxLiveBytes.
 	bytes atomic.Int64
 
-	mu     sync.Mutex
+	// mu guards what follows, the groups' entries in the map and not what is in them. State's may be
+	// taken under it, and timers are set; a group's may not, and nothing is waited for.
+	mu     locks.Mutex[Coordinator]
 	closed bool
 	// running counts requests, timers' functions and writers that are at work; it
 	// grows only while closed is false or it is not 0.
