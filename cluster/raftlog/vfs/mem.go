@@ -8,7 +8,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
+
+	"github.com/trimaran-io/trimaran/internal/locks"
 )
 
 // page is the unit in which a write that was not synced survives a power loss or
@@ -22,7 +23,9 @@ const page = 512
 //
 // What it does when a disk fails is what Linux does: see Lose.
 type Mem struct {
-	mu    sync.Mutex
+	// mu guards what follows, and what is in all nodes and open files. Nothing is called or taken
+	// under it.
+	mu    locks.Mutex[Mem]
 	dead  bool
 	root  map[string]*memNode // what is seen now; folders, too
 	saved map[string]*memNode // what is on stable storage
@@ -238,6 +241,7 @@ var errNoPower = fmt.Errorf("no power: %w", fs.ErrClosed)
 // change begins an operation that changes something; the lock is held when it
 // returns nil.
 func (m *Mem) change(op, name string) error {
+	locks.MayWait(op)
 	if m.step != nil {
 		m.step(op, name)
 	}
@@ -279,6 +283,7 @@ func (m *Mem) Create(name string) (File, error) {
 
 // Open implements FS.
 func (m *Mem) Open(name string) (File, error) {
+	locks.MayWait("opening a file")
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	node := m.root[filepath.Clean(name)]
@@ -341,6 +346,7 @@ func (m *Mem) below(dir string) []string {
 
 // List implements FS.
 func (m *Mem) List(dir string) ([]Entry, error) {
+	locks.MayWait("listing a folder")
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	dir = filepath.Clean(dir)

@@ -4,6 +4,11 @@
 //
 // You are here: below package raftlog and the other packages that keep something in a node's data
 // directory. Names are paths as the operating system has them.
+//
+// Locks: Mem.mu is the only one, and nothing is called or taken under it. Whoever calls a file system
+// that changes something, opens or lists may have to wait for the disk, so it must hold no mutex but
+// a locks.Slow (package internal/locks); Mem says so, too, where it waits for nothing. Reads say
+// nothing: most of what is read is in memory.
 package vfs
 
 import (
