@@ -11,6 +11,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	"github.com/trimaran-io/trimaran/cluster/calls"
+	"github.com/trimaran-io/trimaran/internal/locks"
 	"github.com/trimaran-io/trimaran/outcome"
 )
 
@@ -36,8 +37,8 @@ type diskRoom struct {
 	tell   func(ctx context.Context, identity string, full bool) error
 	hangs  atomic.Bool // an append here does not end
 
-	mu    sync.Mutex           // guards what follows; nothing else is done under it
-	until map[string]time.Time // nodes whose disk is full, and until when that holds
+	mu    locks.Mutex[diskRoom] // guards what follows; nothing else is done under it
+	until map[string]time.Time  // nodes whose disk is full, and until when that holds
 }
 
 func newDiskRoom(full func() bool, others func() []string, tell func(ctx context.Context, identity string, full bool) error) *diskRoom {

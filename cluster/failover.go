@@ -15,6 +15,7 @@ import (
 	"github.com/trimaran-io/trimaran/cluster/calls"
 	"github.com/trimaran-io/trimaran/cluster/election"
 	"github.com/trimaran-io/trimaran/cluster/raftgroup"
+	"github.com/trimaran-io/trimaran/internal/locks"
 )
 
 // The death of a node is noticed once per node, by the peer link, and not once
@@ -51,9 +52,9 @@ type failover struct {
 
 	surveys atomic.Uint64 // rounds in which others were asked
 
-	mu      sync.Mutex           // guards what follows; nothing else is done under it
-	orphans []election.Orphan    // as reported last; nil when taken
-	resting map[string]time.Time // groups that were told to stand, and until when they are left alone
+	mu      locks.Mutex[failover] // guards what follows; nothing else is done under it
+	orphans []election.Orphan     // as reported last; nil when taken
+	resting map[string]time.Time  // groups that were told to stand, and until when they are left alone
 }
 
 // failoverConfig is what elections need of the node.
