@@ -164,6 +164,43 @@ var layers = []layer{
 
 const module = "github.com/trimaran-io/trimaran"
 
+// TestMutexesHaveClasses holds that what runs in a node uses the mutexes of package locks, whose
+// order is checked in race builds.
+func TestMutexesHaveClasses(t *testing.T) {
+	seen := 0
+	for _, file := range shippedFiles(t) {
+		rule, _ := layerOf(file.folder)
+		if !rule.locks() || slices.Contains(unclassed, rule.folder) {
+			continue
+		}
+		ast.Inspect(file.parse(t), func(n ast.Node) bool {
+			s, ok := n.(*ast.SelectorExpr)
+			if !ok || s.Sel.Name != "Mutex" && s.Sel.Name != "RWMutex" && s.Sel.Name != "Slow" {
+				return true
+			}
+			switch from, _ := s.X.(*ast.Ident); {
+			case from == nil:
+			case from.Name == "locks":
+				seen++
+			case from.Name == "sync":
+				t.Errorf("%s has a sync.%s: use locks.%[2]s, whose class is the type that holds it", file.name, s.Sel.Name)
+			}
+			return true
+		})
+	}
+	if seen < 40 {
+		t.Errorf("%d mutexes are found: the test does not see them", seen)
+	}
+}
+
+// unclassed are folders whose mutexes are those of package sync, although they could have classes.
+var unclassed = []string{
+	"cluster/link/peertest", // the network of tests is not a part of a node
+	"cluster/raftlog",
+	"cmd/trimaran", // commands that end soon; the node has none of its own
+	"cmd/trimaran-shim",
+}
+
 // locks reports whether the layer's mutexes have classes: those of all that runs in a node.
 func (l layer) locks() bool {
 	first, _, _ := strings.Cut(l.folder, "/")
