@@ -27,7 +27,8 @@ type Config struct {
 	// any other that this is not known. It must return soon after ctx has ended.
 	Propose func(ctx context.Context, command []byte) error
 	// TopicID and TopicName know the topics as the node's catalog has them. Offsets
-	// of a topic whose id is another one by now or is gone count as none.
+	// of a topic whose id is another one by now or is gone count as none. They may wait for
+	// the catalog to catch up, and are called with no lock held.
 	TopicID   func(name string) ([16]byte, bool)
 	TopicName func(id [16]byte) (string, bool)
 	// Awake gives since when this process runs without having stood still: nobody was heard before that. nil: always.
@@ -181,6 +182,18 @@ func (c *Coordinator) Handle(ctx context.Context, client Client, req kmsg.Reques
 		return c.deleteGroups(ctx, req)
 	}
 	return nil, fmt.Errorf("%T is not for the coordinator of a group", req)
+}
+
+// topicID is Config.TopicID. It may wait.
+func (c *Coordinator) topicID(name string) ([16]byte, bool) {
+	locks.MayWait("the catalog")
+	return c.cfg.TopicID(name)
+}
+
+// topicName is Config.TopicName. It may wait.
+func (c *Coordinator) topicName(id [16]byte) (string, bool) {
+	locks.MayWait("the catalog")
+	return c.cfg.TopicName(id)
 }
 
 // codeOf is what a client is told after Propose gave err.
