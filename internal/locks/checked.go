@@ -137,6 +137,9 @@ func taking(c class) {
 	held := s.held[g]
 	s.mu.Unlock()
 	for _, h := range held {
+		if c.slow && !h.class.slow {
+			panic(fmt.Sprintf("locks: %s, whose holder may wait, is taken with the mutex of %s held since\n%s", c, h.class, h.where()))
+		}
 		if h.class.t == c.t {
 			panic(fmt.Sprintf("locks: two mutexes of %s at once: the first has been held since\n%s", c, h.where()))
 		}
