@@ -12,6 +12,7 @@ import (
 type cache struct {
 	limit int64
 
+	// mu guards all below. Nothing is taken or waited for under it.
 	mu    sync.Mutex
 	bytes int64
 	queue []cached // a ring: head is the oldest
@@ -29,6 +30,7 @@ type cached struct {
 type groupCache struct {
 	node *cache
 
+	// mu guards entries. Nothing is taken or waited for under it.
 	mu      sync.RWMutex
 	entries map[uint64]*raft.Log
 }

@@ -3,26 +3,21 @@ package raftlog
 import (
 	"encoding/binary"
 	"encoding/json"
-	"errors"
-	"fmt"
 	"hash/crc32"
-	"io/fs"
+	"maps"
 	"path/filepath"
 	"slices"
-	"strings"
+	"sync"
 )
 
-// A store that is closed notes where its logs end. That says two things to the next start: nothing in the journal is
-// needed any more, and a log that ends before that has lost something, which looks like a torn append otherwise.
+// A store that is closed notes where its logs end. That says two things to the next start: nothing
+// in the journal is needed any more, and a log that ends before that has lost something, which
+// looks like a torn append otherwise.
 
 const (
 	closedName   = "closed"
 	closedMagic  = "TRMEND\x00\x01"
 	closedHeader = 12
-
-	// suspectName is in the folder of a log that may have lost acknowledged entries, and says why. It goes
-	// with the folder, when the replica is made anew.
-	suspectName = "damaged"
 )
 
 // closed is what was noted.
@@ -39,21 +34,25 @@ type closedEnds struct {
 	Last uint64 `json:"last"`
 }
 
-// settles reports whether nothing is needed of a journal that has these files and, as far as can be known, this newest epoch: it
-// is the one that was there then. Each start makes a file with a higher number before anything else.
+// settles reports whether nothing is needed of a journal that has these files and, as far as can be
+// known, this newest epoch: it is the one that was there then. Each start makes a file with a
+// higher number before anything else.
 func (c closed) settles(epoch uint64, files []int) bool {
 	return c.noted && (c.Epoch == epoch || len(files) > 0 && slices.Max(files)+1 == c.Next)
 }
 
-// writeClosed replaces what was noted before.
-func (st *Store) writeClosed() error {
-	c := closed{}
-	if st.journal != nil {
-		c.Epoch, c.Next = st.journal.epoch, st.journal.next
+// endedAt gives the last entry of a segment when the store was closed last; 0: not known.
+func (c closed) endedAt(id uint64) uint64 {
+	for _, end := range c.Ends {
+		if end.ID == id {
+			return end.Last
+		}
 	}
-	for _, end := range st.ends {
-		c.Ends = append(c.Ends, end)
-	}
+	return 0
+}
+
+// write replaces what was noted before in the folder of a store.
+func (c closed) write(d *disk, dir string) error {
 	text, err := json.Marshal(c)
 	if err != nil {
 		return err
@@ -61,12 +60,13 @@ func (st *Store) writeClosed() error {
 	b := append([]byte(closedMagic), 0, 0, 0, 0)
 	b = append(b, text...)
 	binary.LittleEndian.PutUint32(b[8:], crc32.Checksum(text, castagnoli))
-	return writeFile(st, st.dir, closedName, b)
+	return d.writeFile(dir, closedName, b)
 }
 
-// readClosed gives what was noted when the store was closed last; nothing where that cannot be read.
-func (st *Store) readClosed() (c closed) {
-	b, err := readFile(st, filepath.Join(st.dir, closedName), maxManifest)
+// readClosed gives what was noted when the store in a folder was closed last; nothing where that
+// cannot be read.
+func readClosed(d *disk, dir string) (c closed) {
+	b, err := d.readFile(filepath.Join(dir, closedName), maxManifest)
 	if err != nil || len(b) < closedHeader || string(b[:8]) != closedMagic ||
 		binary.LittleEndian.Uint32(b[8:]) != crc32.Checksum(b[closedHeader:], castagnoli) || json.Unmarshal(b[closedHeader:], &c) != nil {
 		return closed{}
@@ -75,33 +75,63 @@ func (st *Store) readClosed() (c closed) {
 	return c
 }
 
-// distrust notes in the folders of all logs that they may have lost entries.
-func (st *Store) distrust(cause error) error {
-	dirs, err := st.fs.List(st.Groups())
-	if err != nil {
-		return err
-	}
-	st.logger.Error("the journal is damaged: every log here may have lost acknowledged entries, and is not used any more", "error", cause)
-	for _, d := range dirs {
-		dir := filepath.Join(st.Groups(), d.Name)
-		if !d.Dir || strings.HasSuffix(d.Name, ".deleted") {
-			continue
-		}
-		if err := writeFile(st, dir, suspectName, []byte(cause.Error()+"\n")); err != nil {
-			return fmt.Errorf("%w; and then: %w", cause, err)
-		}
-	}
-	return nil
+// ledger keeps the books of a store's logs: how many are open, and where those ended that are
+// closed.
+type ledger struct {
+	disk *disk
+
+	// mu guards all below. Nothing is taken or waited for under it.
+	mu     sync.Mutex
+	open   int
+	ends   map[string]closedEnds // by folder
+	tidyAt int                   // number of ends
 }
 
-// suspected gives an error if the log in a folder may have lost entries.
-func (st *Store) suspected(dir string) error {
-	b, err := readFile(st, filepath.Join(dir, suspectName), 64<<10)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
+// opened is told that the log in a folder is open.
+func (b *ledger) opened(dir string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.open++
+	delete(b.ends, dir)
+}
+
+// ended is told that a log was closed; last is where it ended, or nil if that is not known or not
+// all of it is on stable storage.
+func (b *ledger) ended(dir string, last *closedEnds) {
+	b.mu.Lock()
+	b.open--
+	if last != nil {
+		b.ends[dir] = *last
 	}
-	if err != nil {
-		return err
+	var all map[string]closedEnds
+	if len(b.ends) >= max(b.tidyAt, 1024) {
+		all = maps.Clone(b.ends)
 	}
-	return fmt.Errorf("%w: it may have lost acknowledged entries: %s", ErrDamaged, strings.TrimSpace(string(b)))
+	b.mu.Unlock()
+	if all != nil {
+		b.tidy(all)
+	}
+}
+
+// tidy forgets logs whose folders are gone: most are of partitions that were deleted. One that was
+// made, opened and closed there meanwhile ended elsewhere than what is in ends, and stays.
+func (b *ledger) tidy(ends map[string]closedEnds) {
+	maps.DeleteFunc(ends, func(dir string, _ closedEnds) bool {
+		_, err := b.disk.fs.List(dir)
+		return err == nil
+	})
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	maps.DeleteFunc(b.ends, func(dir string, end closedEnds) bool {
+		gone, ok := ends[dir]
+		return ok && gone == end
+	})
+	b.tidyAt = max(1024, 2*len(b.ends))
+}
+
+// all gives where the logs ended; ok is false if one is still open.
+func (b *ledger) all() (ends []closedEnds, ok bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return slices.Collect(maps.Values(b.ends)), b.open == 0
 }

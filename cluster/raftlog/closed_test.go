@@ -284,3 +284,37 @@ func TestOneBadSegmentHead(t *testing.T) {
 		}
 	})
 }
+
+// listing is told when a folder is looked for.
+type listing struct {
+	vfs.FS
+	told func(dir string)
+}
+
+func (l listing) List(dir string) ([]vfs.Entry, error) {
+	defer l.told(dir)
+	return l.FS.List(dir)
+}
+
+// TestTheLedgerForgetsLogsThatAreGone and no other: one may be made again where one was looked for.
+func TestTheLedgerForgetsLogsThatAreGone(t *testing.T) {
+	mem := vfs.NewMem()
+	mem.MkdirAll("/there")
+	d := &disk{}
+	b := &ledger{disk: d, ends: map[string]closedEnds{}}
+	d.fs = listing{mem, func(dir string) {
+		if dir == "/again" {
+			b.opened(dir)
+			b.ended(dir, &closedEnds{ID: 2, Last: 9})
+		}
+	}}
+	for dir, end := range map[string]closedEnds{"/there": {ID: 1, Last: 5}, "/gone": {ID: 3, Last: 5}, "/again": {ID: 4, Last: 5}} {
+		b.opened(dir)
+		b.ended(dir, &end)
+	}
+	b.tidy(maps.Clone(b.ends))
+	want := map[string]closedEnds{"/there": {ID: 1, Last: 5}, "/again": {ID: 2, Last: 9}}
+	if !maps.Equal(b.ends, want) {
+		t.Errorf("it knows %v", b.ends)
+	}
+}

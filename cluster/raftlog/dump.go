@@ -10,7 +10,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"sync"
 
 	"github.com/hashicorp/raft"
 
@@ -38,18 +37,17 @@ func OpenArchive(dir string) (*Archive, error) {
 }
 
 func openArchive(base vfs.FS, open func(string) (readable, error), dir string) (*Archive, error) {
-	st := &Store{fs: &readOnly{base: base, open: open, patches: map[string][]patch{}}, dir: dir, logger: slog.New(slog.DiscardHandler), cache: newCache(0)}
-	if _, err := st.fs.List(dir); err != nil {
+	d := &disk{fs: &readOnly{base: base, open: open, patches: map[string][]patch{}}, logger: slog.New(slog.DiscardHandler)}
+	if _, err := d.fs.List(dir); err != nil {
 		return nil, err
 	}
-	st.handles.init(vfs.MaxFiles())
+	st := newStore(dir, d, 0, 0)
 	a := &Archive{st: st}
-	st.closed = st.readClosed()
-	j := &journal{st: st, dir: filepath.Join(dir, "journal")}
-	epoch, files, err := j.replay(st.Groups())
+	st.noted = readClosed(d, dir)
+	epoch, files, err := newReplay(d, filepath.Join(dir, "journal")).run(st.Groups())
 	switch {
 	case err == nil || errors.Is(err, fs.ErrNotExist):
-	case errors.Is(err, ErrDamaged) && st.closed.settles(epoch, files):
+	case errors.Is(err, ErrDamaged) && st.noted.settles(epoch, files):
 		a.JournalErr = fmt.Errorf("journal: %w (the node was stopped in good order and does not need it)", err)
 	case errors.Is(err, ErrDamaged):
 		a.JournalErr = fmt.Errorf("journal: %w (the node copies all of its partitions from others when it starts)", err)
@@ -90,7 +88,7 @@ type ArchivedVotes struct {
 // Votes gives what all groups have voted, by name; nothing where there is no vote file. The error is why that cannot be known.
 func (a *Archive) Votes() (all []ArchivedVotes, err error) {
 	path := filepath.Join(a.st.dir, votesName)
-	b, err := readFile(a.st, path, maxVotesFile)
+	b, err := a.st.readFile(path, maxVotesFile)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
@@ -170,9 +168,9 @@ type ArchivedSegment struct {
 }
 
 // open reads the manifest and the heads of the segment files.
-func (a *Archive) open(name string) (*PartitionLog, error) {
-	l := &PartitionLog{st: a.st, dir: a.folder(name), opts: LogOptions{Group: name}, cache: a.st.cache.group()}
-	m, err := readManifest(a.st, l.dir)
+func (a *Archive) open(name string) (*recovery, error) {
+	l := &recovery{home: &home{st: a.st, dir: a.folder(name), opts: LogOptions{Group: name}}}
+	m, err := readManifest(a.st.disk, l.dir)
 	if err != nil {
 		return nil, err
 	}
@@ -184,19 +182,10 @@ func (a *Archive) open(name string) (*PartitionLog, error) {
 	}
 	l.manifest = m
 	if err := l.collect(); err != nil {
-		l.drop()
+		l.segments.drop()
 		return nil, err
 	}
 	return l, nil
-}
-
-func (l *PartitionLog) drop() {
-	for _, s := range l.segments {
-		s.handle.drop()
-		if s.index != nil {
-			s.index.handle.drop()
-		}
-	}
 }
 
 // Describe gives a log's segments.
@@ -205,7 +194,7 @@ func (a *Archive) Describe(name string) (*ArchivedLog, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer l.drop()
+	defer l.segments.drop()
 	out := &ArchivedLog{Group: l.manifest.Group, Generation: l.manifest.Generation, First: l.manifest.First}
 	if s := l.manifest.Snapshot; s != nil {
 		out.Snapshot = &ArchivedSnapshot{s.Index, s.Term, s.Next, len(l.manifest.state)}
@@ -235,7 +224,7 @@ func (a *Archive) Entries(name string, base uint64, fn func(pos int64, entry *ra
 	if err != nil {
 		return err
 	}
-	defer l.drop()
+	defer l.segments.drop()
 	for _, s := range l.segments {
 		if s.base != base {
 			continue
@@ -266,100 +255,4 @@ func (a *Archive) Entries(name string, base uint64, fn func(pos int64, entry *ra
 		}
 	}
 	return fmt.Errorf("%w: no segment begins with entry %d", ErrNotInLog, base)
-}
-
-// readable is a file that is open for reading alone.
-type readable interface {
-	io.ReaderAt
-	io.Closer
-	Size() (int64, error)
-}
-
-type osReadable struct{ *os.File }
-
-func (f osReadable) Size() (int64, error) {
-	info, err := f.Stat()
-	if err != nil {
-		return 0, err
-	}
-	return info.Size(), nil
-}
-
-// readOnly is a file system of which nothing is changed: what is
-// written to a file is remembered and read back from it.
-type readOnly struct {
-	base vfs.FS
-	open func(name string) (readable, error)
-
-	mu      sync.Mutex
-	patches map[string][]patch
-}
-
-type patch struct {
-	at   int64
-	data []byte
-}
-
-var errReadOnly = errors.New("only read")
-
-func (*readOnly) Create(name string) (vfs.File, error) { return nil, errReadOnly }
-func (*readOnly) Remove(string) error                  { return errReadOnly }
-func (*readOnly) Rename(string, string) error          { return errReadOnly }
-func (*readOnly) MkdirAll(string) error                { return errReadOnly }
-func (*readOnly) RemoveAll(string) error               { return errReadOnly }
-func (*readOnly) SyncDir(string) error                 { return nil }
-func (*readOnly) Lock(string) (io.Closer, error)       { return nil, errReadOnly }
-
-func (r *readOnly) List(dir string) ([]vfs.Entry, error)   { return r.base.List(dir) }
-func (r *readOnly) Space(dir string) (int64, int64, error) { return r.base.Space(dir) }
-
-func (r *readOnly) Open(name string) (vfs.File, error) {
-	f, err := r.open(name)
-	if err != nil {
-		return nil, err
-	}
-	return &readOnlyFile{f, r, name}, nil
-}
-
-type readOnlyFile struct {
-	readable
-	fs   *readOnly
-	name string
-}
-
-func (*readOnlyFile) WriteVector([][]byte, int64) error { return errReadOnly }
-func (*readOnlyFile) Truncate(int64) error              { return errReadOnly }
-func (*readOnlyFile) Allocate(int64) error              { return errReadOnly }
-func (*readOnlyFile) Sync() error                       { return nil }
-
-// WriteAt remembers what is not in the file anyway, as nearly all is that a
-// journal has.
-func (f *readOnlyFile) WriteAt(b []byte, at int64) (int, error) {
-	have := make([]byte, len(b))
-	if n, err := f.readable.ReadAt(have, at); n == len(b) && string(have) == string(b) {
-		return len(b), nil
-	} else if err != nil && !errors.Is(err, io.EOF) {
-		return 0, err
-	}
-	f.fs.mu.Lock()
-	defer f.fs.mu.Unlock()
-	f.fs.patches[f.name] = append(f.fs.patches[f.name], patch{at, append([]byte(nil), b...)})
-	return len(b), nil
-}
-
-func (f *readOnlyFile) ReadAt(b []byte, at int64) (int, error) {
-	n, err := f.readable.ReadAt(b, at)
-	f.fs.mu.Lock()
-	defer f.fs.mu.Unlock()
-	for _, p := range f.fs.patches[f.name] {
-		from, to := max(p.at, at), min(p.at+int64(len(p.data)), at+int64(len(b)))
-		if from < to {
-			copy(b[from-at:to-at], p.data[from-p.at:])
-			n = max(n, int(to-at))
-		}
-	}
-	if n == len(b) {
-		err = nil
-	}
-	return n, err
 }

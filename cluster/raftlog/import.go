@@ -19,7 +19,7 @@ import (
 // ImportVotes makes the vote file anew. Of damaged groups it is known that they have voted, and not
 // what.
 func (st *Store) ImportVotes(votes map[string]map[string][]byte, damaged []string) error {
-	s := &Stable{st: st, name: votesName, groups: map[string]groupVotes{}}
+	s := st.newStable()
 	for name, kept := range votes {
 		if err := checkVotes(name, kept); err != nil {
 			return err
@@ -92,7 +92,7 @@ func (st *Store) Import(dir string, opts LogOptions, in Imported) error {
 		return err
 	}
 	m := &manifest{Group: opts.Group, Generation: 1, First: in.first()}
-	if err := m.write(st, dir); err != nil {
+	if err := m.write(st.disk, dir); err != nil {
 		return err
 	}
 	start := int64(m.First)
@@ -124,28 +124,28 @@ func (l *PartitionLog) fill(in Imported) error {
 		return nil
 	}
 	if len(in.Entries) == 0 { // what comes behind the snapshot goes here
-		l.write.Lock()
+		l.turn.wait()
 		_, err := l.roll(in.first())
-		l.write.Unlock()
+		l.turn.pass()
 		if err != nil {
 			return err
 		}
 	}
 	for _, entry := range in.Entries {
 		if entry.Index <= in.Snapshot.Index {
-			l.applyStaged(entry)
+			l.applyStaged(l.opts.Span, entry)
 		}
 	}
 	s := in.Snapshot
 	_, next := l.LastApplied()
 	record := snapshotRecord{Index: s.Index, Term: s.Term, Configuration: s.Configuration, ConfigurationIndex: s.ConfigurationIndex}
-	return l.publish(record, l.Standing(next), in.State)
+	return l.snapshots.publish(record, l.Standing(next), in.State)
 }
 
 // ClearLog removes the files of a log from a folder, and leaves all others there. It may not be
 // open.
 func (st *Store) ClearLog(dir string) error {
-	m := &PartitionLog{st: st, dir: dir}
+	files := &recovery{home: &home{st: st, dir: dir}}
 	// Without its manifest nothing of it counts.
 	for _, name := range []string{manifestName, stagingName} {
 		if err := st.fs.RemoveAll(filepath.Join(dir, name)); err != nil {
@@ -155,7 +155,7 @@ func (st *Store) ClearLog(dir string) error {
 	if err := st.syncDir(dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	if err := m.sweep(); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := files.sweep(); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
 	return nil

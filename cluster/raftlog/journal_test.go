@@ -141,15 +141,15 @@ func TestAJournalFileIsVoidBeforeItIsUsedAgain(t *testing.T) {
 				h.store(last, last, 1)
 				return j.current.size - size
 			}
-			for j.next < 2 {
+			for j.files.next < 2 {
 				store()
 			}
 			for free := 0; free == 0; runtime.Gosched() { // the first file is
-				j.mu.Lock()
-				free = len(j.free)
-				j.mu.Unlock()
+				j.files.mu.Lock()
+				free = len(j.files.free)
+				j.files.mu.Unlock()
 			}
-			for size := int64(0); j.current.size+size <= j.limit; {
+			for size := int64(0); j.current.size+size <= j.files.limit; {
 				size = store()
 			}
 			return h
@@ -161,7 +161,7 @@ func TestAJournalFileIsVoidBeforeItIsUsedAgain(t *testing.T) {
 			if err := h.StoreLog(entry(last+3, 1)); err != nil {
 				return err
 			}
-			if n := h.st.journal.next; n != 2 {
+			if n := h.st.journal.files.next; n != 2 {
 				return fmt.Errorf("there are %d files", n)
 			}
 			return nil

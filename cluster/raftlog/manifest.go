@@ -141,8 +141,8 @@ func (m *manifest) check() error {
 }
 
 // readManifest gives nil if there is none.
-func readManifest(st *Store, dir string) (*manifest, error) {
-	b, err := readFile(st, filepath.Join(dir, manifestName), maxManifest)
+func readManifest(d *disk, dir string) (*manifest, error) {
+	b, err := d.readFile(filepath.Join(dir, manifestName), maxManifest)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
@@ -152,55 +152,11 @@ func readManifest(st *Store, dir string) (*manifest, error) {
 	return decodeManifest(b)
 }
 
-func readFile(st *Store, path string, limit int64) ([]byte, error) {
-	f, err := st.fs.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	size, err := f.Size()
-	if err != nil {
-		return nil, err
-	}
-	if size > limit {
-		return nil, fmt.Errorf("%w: %s has %d bytes", ErrDamaged, path, size)
-	}
-	b := make([]byte, size)
-	if n, err := f.ReadAt(b, 0); int64(n) < size {
-		return nil, err
-	}
-	return b, nil
-}
-
 // write puts the manifest in place of the one before, durably.
-func (m *manifest) write(st *Store, dir string) error {
+func (m *manifest) write(d *disk, dir string) error {
 	b, err := m.encode()
 	if err != nil {
 		return err
 	}
-	return writeFile(st, dir, manifestName, b)
-}
-
-// writeFile puts a file in place of the one before, durably.
-func writeFile(st *Store, dir, name string, b []byte) error {
-	path := filepath.Join(dir, name+".new")
-	f, err := st.create(path)
-	if err != nil {
-		return err
-	}
-	_, err = f.WriteAt(b, 0)
-	if err == nil {
-		err = st.sync(f)
-	}
-	if cerr := f.Close(); err == nil {
-		err = cerr
-	}
-	if err == nil {
-		err = st.fs.Rename(path, filepath.Join(dir, name))
-	}
-	if err != nil {
-		st.fs.Remove(path)
-		return err
-	}
-	return st.syncDir(dir)
+	return d.writeFile(dir, manifestName, b)
 }

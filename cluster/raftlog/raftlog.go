@@ -1,14 +1,3 @@
-// Package raftlog holds what Raft writes to disk: the log of each group, and
-// the votes and terms of all groups of a node.
-//
-// You are here: below package cluster, which reads partitions through Log and
-// hands the same Log to hashicorp/raft. This package knows Raft entries and
-// files; it does not know offsets, topics or replicas.
-//
-// A log is a folder of segments (Store.OpenLog, FORMAT.md); that of the catalog is one, too, but for who
-// says what a snapshot is (WholeLog). Votes and terms of all groups of a node are in one file
-// (Store.OpenStable), so that an election of many groups is not a sync per group. What earlier programs
-// kept in bbolt files package raftlog/bolt reads.
 package raftlog
 
 import "github.com/hashicorp/raft"

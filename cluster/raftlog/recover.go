@@ -15,31 +15,34 @@ import (
 	"github.com/trimaran-io/trimaran/cluster/raftlog/vfs"
 )
 
-// OpenLog opens the log of a group in the folder dir, or makes a new one if
-// opts.Fresh. What a crash has torn is cut off; what is damaged is refused with
-// ErrDamaged, and nothing is changed then.
-func (st *Store) OpenLog(dir string, opts LogOptions) (*PartitionLog, error) {
-	return st.openLog(dir, opts, 0)
+// recovery finds out what a log is from what is on the disk. One goroutine has it, and nobody else
+// knows the log yet.
+type recovery struct {
+	*home
+	manifest *manifest
+	segments segmentList
+	window
+	progress
 }
 
-// openLog is OpenLog for a log whose first entry, unless a snapshot says otherwise,
-// stands where the next offset is start.
-func (st *Store) openLog(dir string, opts LogOptions, start int64) (*PartitionLog, error) {
-	l := &PartitionLog{st: st, dir: dir, opts: opts, cache: st.cache.group(), abandon: make(chan struct{})}
-	if err := st.suspected(dir); err != nil {
-		return nil, fmt.Errorf("log of %s: %w", opts.Group, err)
+// recoverLog brings a log to what is on the disk, or makes a new one. Its first entry stands where
+// the next offset is start, unless a snapshot says otherwise.
+func recoverLog(h *home, start int64) (*view, error) {
+	l := &recovery{home: h}
+	if err := h.st.suspected(h.dir); err != nil {
+		return nil, err
 	}
-	m, err := readManifest(st, dir)
+	m, err := readManifest(h.st.disk, h.dir)
 	if err != nil {
-		return nil, fmt.Errorf("log of %s: %w", opts.Group, err)
+		return nil, err
 	}
 	if m == nil {
 		if m, err = l.begin(); err != nil {
-			return nil, fmt.Errorf("log of %s: %w", opts.Group, err)
+			return nil, err
 		}
 	}
-	if m.Group != opts.Group {
-		return nil, fmt.Errorf("log of %s: %s is that of %s", opts.Group, dir, m.Group)
+	if m.Group != h.opts.Group {
+		return nil, fmt.Errorf("%s is that of %s", h.dir, m.Group)
 	}
 	l.manifest, l.next = m, start
 	// What was not passed by an applied entry of commands has no final index.
@@ -48,20 +51,14 @@ func (st *Store) openLog(dir string, opts LogOptions, start int64) (*PartitionLo
 		l.applying = len(m.Segments) // Retention or a copy: the next one
 	}
 	if err := l.recover(); err != nil {
-		for _, s := range l.segments {
-			s.handle.drop()
-			if s.index != nil {
-				s.index.handle.drop()
-			}
-		}
-		return nil, fmt.Errorf("log of %s: %w", opts.Group, err)
+		l.segments.drop()
+		return nil, err
 	}
-	st.opened(dir)
-	return l, nil
+	return &view{manifest: l.manifest, segments: l.segments, window: l.window, progress: l.progress}, nil
 }
 
 // begin makes the folder of a log that is new here.
-func (l *PartitionLog) begin() (*manifest, error) {
+func (l *recovery) begin() (*manifest, error) {
 	entries, err := l.st.fs.List(l.dir)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
@@ -84,11 +81,11 @@ func (l *PartitionLog) begin() (*manifest, error) {
 		return nil, err
 	}
 	m := &manifest{Group: l.opts.Group, Generation: 1}
-	return m, m.write(l.st, l.dir)
+	return m, m.write(l.st.disk, l.dir)
 }
 
 // recover brings the log to what is on the disk.
-func (l *PartitionLog) recover() error {
+func (l *recovery) recover() error {
 	m := l.manifest
 	if err := l.collect(); err != nil {
 		return err
@@ -136,7 +133,7 @@ func (l *PartitionLog) recover() error {
 }
 
 // collect finds the segments that belong to the log.
-func (l *PartitionLog) collect() error {
+func (l *recovery) collect() error {
 	m := l.manifest
 	entries, err := l.st.fs.List(l.dir)
 	if err != nil {
@@ -221,9 +218,9 @@ func (s *segment) holdsNothing() bool {
 }
 
 // identify reads the head of a segment file.
-func (l *PartitionLog) identify(s *segment, name string) error {
+func (l *recovery) identify(s *segment, name string) error {
 	s.path = filepath.Join(l.dir, name)
-	s.handle.init(l.st, s.path, nil)
+	s.handle.init(l.st.disk, s.path, nil)
 	f, err := s.handle.acquire()
 	if err != nil {
 		return err
@@ -243,7 +240,7 @@ func (l *PartitionLog) identify(s *segment, name string) error {
 
 // checkpoint gives the segment and the position from where the log is read: all
 // in front of it was read before a snapshot was published.
-func (l *PartitionLog) checkpoint() (at int, pos int64, err error) {
+func (l *recovery) checkpoint() (at int, pos int64, err error) {
 	if len(l.segments) == 0 {
 		return 0, 0, nil
 	}
@@ -276,7 +273,7 @@ func (l *PartitionLog) checkpoint() (at int, pos int64, err error) {
 
 // readBack reads segment i from pos to its end, notes where index points may be
 // made, and cuts off what is torn.
-func (l *PartitionLog) readBack(i int, pos int64) error {
+func (l *recovery) readBack(i int, pos int64) error {
 	s := l.segments[i]
 	f, err := s.handle.acquire()
 	if err != nil {
@@ -295,11 +292,47 @@ func (l *PartitionLog) readBack(i int, pos int64) error {
 	if s.allocated < segmentHeader {
 		return fmt.Errorf("%w: %s has %d bytes", ErrDamaged, s.path, s.allocated)
 	}
+	call, damage, err := l.walk(s, f, pos, limit)
+	if err != nil {
+		return err
+	}
+	later := i+1 < len(l.segments)
+	switch {
+	case listed && (damage != nil || s.last != lastListed):
+		return fmt.Errorf("%s: %w", filepath.Base(s.path), errors.Join(damage, fmt.Errorf("%w: it ends at entry %d", ErrDamaged, s.last)))
+	case listed:
+		return nil
+	case later && s.last+1 == l.segments[i+1].base:
+		// It was complete and on stable storage before the next was begun.
+		s.sealed = true
+		return nil
+	case later:
+		next := l.segments[i+1]
+		return fmt.Errorf("%s: %w: it ends at entry %d, and segment %d follows: %w", filepath.Base(s.path), ErrDamaged, s.last, next.base, damage)
+	}
+	was := l.st.noted.endedAt(s.id.Load())
+	if s.last < was {
+		return fmt.Errorf("%s: it ends at entry %d, and was acknowledged up to entry %d when the node was stopped: %w", filepath.Base(s.path), s.last, was, orDamaged(damage))
+	}
+	if damage != nil {
+		if err := l.mend(s, f, damage); err != nil {
+			return err
+		}
+	}
+	if s.last == was && was != 0 {
+		return nil // all of it was synced when the node was stopped
+	}
+	return l.secure(s, f, call)
+}
+
+// walk reads a segment from pos to its last good entry, or to limit, and notes where index points
+// may be made. call is where the last call begins that stored entries here; damage says why it ends
+// before limit.
+func (l *recovery) walk(s *segment, f io.ReaderAt, pos, limit int64) (call int64, damage, err error) {
 	w := newWalker(f, s.framing, pos, limit, walkChunk)
 	index, chain := s.last, s.chain
-	var damage error
 	since, fresh := int64(0), true
-	call := pos // where the last call begins that stored entries here
+	call = pos
 	for {
 		at := w.pos
 		fr, _, err := w.next()
@@ -311,7 +344,7 @@ func (l *PartitionLog) readBack(i int, pos int64) error {
 		}
 		if err != nil {
 			if !errors.Is(err, ErrDamaged) {
-				return err
+				return 0, nil, err
 			}
 			damage = err
 			w.pos = at
@@ -331,40 +364,14 @@ func (l *PartitionLog) readBack(i int, pos int64) error {
 	if s.last >= s.base {
 		s.firstAt = nowMillis()
 	}
-	later := i+1 < len(l.segments)
-	switch {
-	case listed && (damage != nil || s.last != lastListed):
-		return fmt.Errorf("%s: %w", filepath.Base(s.path), errors.Join(damage, fmt.Errorf("%w: it ends at entry %d", ErrDamaged, s.last)))
-	case listed:
-		return nil
-	case later && s.last+1 == l.segments[i+1].base:
-		// It was complete and on stable storage before the next was begun.
-		s.sealed = true
-		return nil
-	case later:
-		next := l.segments[i+1]
-		return fmt.Errorf("%s: %w: it ends at entry %d, and segment %d follows: %w", filepath.Base(s.path), ErrDamaged, s.last, next.base, damage)
-	}
-	was := l.st.endedAt(s.id.Load())
-	if s.last < was {
-		return fmt.Errorf("%s: it ends at entry %d, and was acknowledged up to entry %d when the node was stopped: %w", filepath.Base(s.path), s.last, was, orDamaged(damage))
-	}
-	if damage != nil {
-		if err := l.mend(s, f, damage); err != nil {
-			return err
-		}
-	}
-	if s.last == was && was != 0 {
-		return nil // all of it was synced when the node was stopped
-	}
-	return l.secure(s, f, call)
+	return call, damage, nil
 }
 
-// secure writes again what a process that was not stopped in good order may have left of the last segment in the page
-// cache and not on the disk, though reads give it and a sync alone would do nothing (see Store.sync): the head, which a cut
-// changes, and the last call's entries, which begin at from. What was stored before them was acknowledged, or is
-// written again by the journal.
-func (l *PartitionLog) secure(s *segment, f vfs.File, from int64) error {
+// secure writes again what a process that was not stopped in good order may have left of the last
+// segment in the page cache and not on the disk, though reads give it and a sync alone would do
+// nothing (see disk): the head, which a cut changes, and the last call's entries, which begin
+// at from. What was stored before them was acknowledged, or is written again by the journal.
+func (l *recovery) secure(s *segment, f vfs.File, from int64) error {
 	if _, err := f.WriteAt(s.header(), 0); err != nil {
 		return err
 	}
@@ -382,7 +389,7 @@ func (l *PartitionLog) secure(s *segment, f vfs.File, from int64) error {
 	return l.st.sync(f)
 }
 
-func (l *PartitionLog) recordedLast(base uint64) uint64 {
+func (l *recovery) recordedLast(base uint64) uint64 {
 	for _, r := range l.manifest.Segments {
 		if r.Base == base {
 			return r.Last
@@ -394,7 +401,7 @@ func (l *PartitionLog) recordedLast(base uint64) uint64 {
 // mend makes the last segment end behind its last good entry. A torn append was
 // never acknowledged. But if a later append is there and good, then this one was
 // acknowledged, and is damaged: nothing is changed then.
-func (l *PartitionLog) mend(s *segment, f vfs.File, damage error) error {
+func (l *recovery) mend(s *segment, f vfs.File, damage error) error {
 	later, end, hashed, err := s.behind(f, s.end, s.last)
 	if err != nil {
 		return err
@@ -413,9 +420,9 @@ func (l *PartitionLog) mend(s *segment, f vfs.File, damage error) error {
 	return l.st.sync(f)
 }
 
-// behind searches what a segment has behind its last good entry. later is the index of a good entry that begins a later append
-// than the one that should follow, 0 if there is none: each entry in between takes some room.
-// end is where the zeros begin that are allocated ahead.
+// behind searches what a segment has behind its last good entry. later is the index of a good entry
+// that begins a later append than the one that should follow, 0 if there is none: each entry in
+// between takes some room. end is where the zeros begin that are allocated ahead.
 func (s *segment) behind(f io.ReaderAt, from int64, last uint64) (later uint64, end, hashed int64, err error) {
 	end = from
 	look := func(at int64, b []byte) (c claim, ok bool) {
@@ -441,150 +448,8 @@ func allZero(b []byte) bool {
 	return len(b) == 0 || b[0] == 0 && bytes.Equal(b[1:], b[:len(b)-1])
 }
 
-// openIndexes opens the indexes of all segments, and makes again those that are
-// missing or damaged.
-func (l *PartitionLog) openIndexes() error {
-	records := map[uint64]segmentRecord{}
-	for _, r := range l.manifest.Segments {
-		records[r.Base] = r
-	}
-	for i, s := range l.segments {
-		r, known := records[s.base]
-		var err error
-		switch {
-		case known && r.Final:
-			s.index, err = openIndex(l.st, s)
-		case known && r.Points >= 0:
-			s.index, err = resumeIndex(l.st, s, r.Points, r.PointsCRC)
-			if err == nil {
-				err = s.index.trim(l.manifest.Snapshot.Index)
-			}
-		default:
-			s.index, err = newIndex(l.st, s)
-			if err != nil {
-				return err
-			}
-			continue
-		}
-		if errors.Is(err, ErrDamaged) {
-			l.st.logger.Warn("an index is made again", "group", l.opts.Group, "segment", s.base, "error", err)
-			if s.index != nil {
-				s.index.handle.drop()
-			}
-			err = l.rebuildIndex(i)
-		}
-		if err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// rebuildIndex makes the index of a segment from the segment alone, as far as it
-// is applied.
-func (l *PartitionLog) rebuildIndex(i int) error {
-	s := l.segments[i]
-	x, err := newIndex(l.st, s)
-	if err != nil {
-		return err
-	}
-	s.index = x
-	if s.start == unknownOffset {
-		return nil // nothing in it is applied
-	}
-	if l.opts.Span == nil {
-		return fmt.Errorf("%w: the index of segment %d cannot be made again", ErrDamaged, s.base)
-	}
-	applied := l.manifest.Snapshot.Index
-	next, err := l.eachPoint(s, applied, x.add)
-	if err != nil {
-		return err
-	}
-	if s.sealed && s.last <= applied {
-		// The state at its end is not known any more; whoever needs it goes back to an
-		// earlier segment.
-		return x.finish(l.st, s, next, nil)
-	}
-	return nil
-}
-
-// eachPoint makes the points of a segment's index from the segment alone, up to an entry that is
-// applied, and gives the next offset behind it.
-func (l *PartitionLog) eachPoint(s *segment, applied uint64, add func(point) error) (next int64, err error) {
-	f, err := s.handle.acquire()
-	if err != nil {
-		return 0, err
-	}
-	defer s.handle.release()
-	w := newWalker(f, s.framing, segmentHeader, s.end, walkChunk)
-	next, maxTime, since := s.start, int64(noTime), int64(pointEvery)
-	for {
-		pos := w.pos
-		fr, b, err := w.next()
-		if errors.Is(err, io.EOF) || err == nil && fr.index > applied {
-			return next, nil
-		}
-		if err != nil {
-			return 0, fmt.Errorf("segment %d: %w", s.base, err)
-		}
-		if since >= pointEvery {
-			if err := add(point{fr.index, pos, next, maxTime}); err != nil {
-				return 0, err
-			}
-			since = 0
-		}
-		since += fr.size()
-		entry := fr.entry(b)
-		if after, newest := l.opts.Span(&entry, next); after > next {
-			next, maxTime = after, max(maxTime, newest)
-		}
-	}
-}
-
-// remakeIndex makes the final index of a segment again that was found damaged when it was first used. Who
-// else wants it waits.
-func (l *PartitionLog) remakeIndex(s *segment) error {
-	x := s.index
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	if x.checked {
-		return nil // somebody else did
-	}
-	if l.opts.Span == nil || !x.final {
-		return fmt.Errorf("%w: the index of segment %d cannot be made again", ErrDamaged, s.base)
-	}
-	x.written, x.crc, x.recent = 0, 0, nil
-	next, err := l.eachPoint(s, s.last, x.append)
-	if err != nil {
-		return err
-	}
-	if err := x.complete(l.st, s, next, nil); err != nil {
-		return err
-	}
-	x.checked = true
-	return nil
-}
-
-// trim drops the points above an index: they will be made again when their
-// entries are applied again.
-func (x *index) trim(applied uint64) error {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	x.recent = slices.DeleteFunc(x.recent, func(p point) bool { return p.index > applied })
-	f, err := x.handle.acquire()
-	if err != nil {
-		return err
-	}
-	defer x.handle.release()
-	n, crc, err := x.prefix(f, applied)
-	if err == nil {
-		x.written, x.crc = n, crc
-	}
-	return err
-}
-
 // sweep removes files that are not part of the log.
-func (l *PartitionLog) sweep() error {
+func (l *recovery) sweep() error {
 	entries, err := l.st.fs.List(l.dir)
 	if err != nil {
 		return err

@@ -5,8 +5,11 @@ import (
 	"fmt"
 	"io"
 	"path/filepath"
-	"slices"
 )
+
+// scrubber reads what nobody may have read for months: damage is better found while other replicas
+// are whole. It holds no lock while it reads.
+type scrubber struct{ view *view }
 
 // Scrub reads the segments that are complete and applied, and checks every entry:
 // its CRC, its index and the chain of CRCs. Nobody may have read them for months,
@@ -15,16 +18,8 @@ import (
 // pace is asked before bytes are read; its error ends the scrub and is returned.
 // The error wraps ErrDamaged if something is not what was written. What is freed
 // meanwhile is passed over. No append waits for it.
-func (l *PartitionLog) Scrub(pace func(bytes int) error) error {
-	l.state.RLock()
-	var all []*segment
-	for _, s := range l.segments {
-		if s.sealed && s.last <= l.applied { // such a one is never cut
-			all = append(all, s)
-		}
-	}
-	l.state.RUnlock()
-	for _, s := range all {
+func (l *scrubber) Scrub(pace func(bytes int) error) error {
+	for _, s := range l.view.complete() {
 		if err := l.scrub(s, pace); err != nil {
 			return err
 		}
@@ -32,7 +27,7 @@ func (l *PartitionLog) Scrub(pace func(bytes int) error) error {
 	return nil
 }
 
-func (l *PartitionLog) scrub(s *segment, pace func(int) error) error {
+func (l *scrubber) scrub(s *segment, pace func(int) error) error {
 	f, err := s.handle.acquire()
 	if errors.Is(err, errGone) {
 		return nil
@@ -73,10 +68,8 @@ func (l *PartitionLog) scrub(s *segment, pace func(int) error) error {
 }
 
 // unlessGone gives nil if the segment is no longer part of the log.
-func (l *PartitionLog) unlessGone(s *segment, err error) error {
-	l.state.RLock()
-	defer l.state.RUnlock()
-	if slices.Contains(l.segments, s) {
+func (l *scrubber) unlessGone(s *segment, err error) error {
+	if l.view.has(s) {
 		return err
 	}
 	return nil

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
+	mathrand "math/rand/v2"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -25,16 +26,18 @@ const (
 	maxAllocated   = 32 << 20 // more each time
 )
 
-// segment is one file of a partition's log. What is written by appends is
-// guarded by the log's write lock and published to readers through the log's
-// state lock; what is read needs neither.
+// segment is one file of a log. What changes in it is changed by whoever has the log's turn, with
+// the view's lock held, by which readers look at it; the turn alone is enough to read it, and for
+// what no reader looks at (allocated). What applied entries tell is changed by whoever applies, with
+// the view's lock. The bytes of entries up to end need no lock.
 type segment struct {
 	base uint64 // Raft index of the first entry, also if it is not there yet
 	gen  uint32 // of the manifest that it was made under
 	seed uint32 // in place of the CRC before the first entry's
 	path string // of the file
 
-	// framing changes once, if the segment was empty when a newer format came into use. Guarded as end is.
+	// framing changes once, if the segment was empty when a newer format came into use. Guarded as
+	// end is.
 	framing framing
 
 	// id names what the file holds in the journal; a cut gives it another one.
@@ -92,6 +95,9 @@ func newFraming(stamped bool) framing {
 	}
 	return framing{stamped: true, secret: newSecret()}
 }
+
+// newID gives a name for a segment's content that no other has had.
+func newID() uint64 { return mathrand.Uint64() }
 
 // newSecret gives a number that nobody can guess.
 func newSecret() uint64 {
@@ -157,20 +163,20 @@ func readSegmentHeader(path string, f io.ReaderAt) (h segmentHead, err error) {
 }
 
 // createSegment makes an empty segment that is on stable storage.
-func createSegment(st *Store, dir string, base uint64, gen uint32) (*segment, error) {
+func createSegment(d *disk, dir string, base uint64, gen uint32, stamped bool) (*segment, error) {
 	s := &segment{
-		base: base, gen: gen, seed: st.random32(), path: filepath.Join(dir, segmentName(base, gen)),
-		last: base - 1, end: segmentHeader, start: unknownOffset, maxTime: noTime, framing: newFraming(st.stamping()),
+		base: base, gen: gen, seed: mathrand.Uint32(), path: filepath.Join(dir, segmentName(base, gen)),
+		last: base - 1, end: segmentHeader, start: unknownOffset, maxTime: noTime, framing: newFraming(stamped),
 	}
-	s.id.Store(st.newID())
+	s.id.Store(newID())
 	s.chain = s.seed
-	f, err := st.create(s.path)
+	f, err := d.create(s.path)
 	if err != nil {
 		return nil, err
 	}
 	undo := func(err error) (*segment, error) {
 		f.Close()
-		st.unmake(s.path)
+		d.unmake(s.path)
 		return nil, err
 	}
 	if err := f.Allocate(firstAllocated); err != nil {
@@ -180,23 +186,22 @@ func createSegment(st *Store, dir string, base uint64, gen uint32) (*segment, er
 	if _, err := f.WriteAt(s.header(), 0); err != nil {
 		return undo(err)
 	}
-	if err := st.sync(f); err != nil {
+	if err := d.sync(f); err != nil {
 		return undo(err)
 	}
-	if err := st.syncDir(dir); err != nil {
+	if err := d.syncDir(dir); err != nil {
 		return undo(err)
 	}
-	s.handle.init(st, s.path, f)
+	s.handle.init(d, s.path, f)
 	return s, nil
 }
 
-// allocate makes room for size bytes more.
-func (s *segment) allocate(f vfs.File, size int64, limit int64) error {
+// allocate makes room for size bytes more, and for others up to a limit as far as there is space.
+func (s *segment) allocate(f vfs.File, space *space, size, limit int64) error {
 	need := s.end + size
 	if need <= s.allocated {
 		return nil
 	}
-	space := s.handle.st.space
 	step := space.ahead(min(max(s.allocated, firstAllocated), maxAllocated))
 	want := max(min(s.allocated+step, limit), need)
 	defer space.grown()
@@ -210,43 +215,48 @@ func (s *segment) allocate(f vfs.File, size int64, limit int64) error {
 	return nil
 }
 
-// unmake removes a segment that could not be finished, for good: were it there after a crash, with an entry
-// less in front of it by then, it would look as if something was lost. If that cannot be
-// had either, nothing more is taken until a restart, which finds what there is.
-func (st *Store) unmake(path string) {
-	err := st.fs.Remove(path)
-	if err == nil {
-		err = st.syncDir(filepath.Dir(path))
-	}
-	if err != nil {
-		st.fail(fmt.Errorf("remove %s: %w", path, err))
-	}
-}
-
 // cut makes what is behind the entry that ends at end go away for good. All that
 // is kept is on stable storage afterwards, and what the journal has of the
 // segment means nothing any more (FORMAT.md, Cutting). The caller then notes the segment's end.
-func (s *segment) cut(st *Store, f vfs.File, end int64) error {
-	if err := st.sync(f); err != nil {
+func (s *segment) cut(d *disk, f vfs.File, end int64) error {
+	if err := d.sync(f); err != nil {
 		return err
 	}
 	// What the journal has is void before anything goes: it may have a part of what
 	// is cut, and played back that would stand behind a hole.
 	old := s.id.Load()
-	s.id.Store(st.newID())
+	s.id.Store(newID())
 	if _, err := f.WriteAt(s.header(), 0); err != nil {
 		// A part of it may be written: the head that was there is put back, as far as that goes.
 		s.id.Store(old)
 		_, back := f.WriteAt(s.header(), 0)
 		return errors.Join(err, back)
 	}
-	if err := st.sync(f); err != nil {
+	if err := d.sync(f); err != nil {
 		return err
 	}
 	if err := f.Truncate(end); err != nil {
 		return err
 	}
-	return st.sync(f)
+	return d.sync(f)
+}
+
+// flush brings to stable storage what was written to the segment so far. A segment that is gone
+// needs none: whoever lets go of one that stays syncs it. One that has come there since is not
+// opened for it.
+func (s *segment) flush(d *disk) error {
+	if !s.handle.isDirty() {
+		return nil
+	}
+	f, err := s.handle.acquire()
+	if errors.Is(err, errGone) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer s.handle.release()
+	return d.sync(f)
 }
 
 // walker reads the entries of a segment one after the other.

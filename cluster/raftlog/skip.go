@@ -2,7 +2,6 @@ package raftlog
 
 import (
 	"fmt"
-	"sort"
 
 	"github.com/hashicorp/raft"
 )
@@ -14,13 +13,15 @@ type place struct {
 	offset int64
 }
 
-// Skip goes behind the entry that Next could not give since it is damaged, so that Next gives the one behind it, or one that
-// is some 16 KiB further on at most. Expected is right then. What is passed over cannot be read.
+// Skip goes behind the entry that Next could not give since it is damaged, so that Next gives the
+// one behind it, or one that is some 16 KiB further on at most. Expected is right then. What is
+// passed over cannot be read.
 //
-// first gives the offset that an entry claims for the first of its records; ok is false if it has none. The offset behind
-// a damaged entry is not known. It is taken from there if it leads to what the index says of a place further on.
+// first gives the offset that an entry claims for the first of its records; ok is false if it has
+// none. The offset behind a damaged entry is not known. It is taken from there if it leads to what
+// the index says of a place further on.
 func (r *Reader) Skip(first func(entry *raft.Log) (offset int64, ok bool)) error {
-	known, err := r.l.placeBehind(r.seg, r.index)
+	known, err := placeBehind(r.view, r.seg, r.index)
 	if err != nil {
 		return err
 	}
@@ -34,22 +35,10 @@ func (r *Reader) Skip(first func(entry *raft.Log) (offset int64, ok bool)) error
 	return nil
 }
 
-// placeBehind gives the first place behind an entry of a segment of which the offset is known: a point of the index, or
-// the end of what is applied of the segment.
-func (l *PartitionLog) placeBehind(s *segment, index uint64) (place, error) {
-	l.state.RLock()
-	end := place{l.applied + 1, s.end, l.next}
-	if s.last < l.applied {
-		end = place{s.last + 1, s.end, unknownOffset}
-		i := sort.Search(len(l.segments), func(i int) bool { return l.segments[i].base > s.base })
-		if i < len(l.segments) {
-			end.offset = l.segments[i].start
-		} else { // only Raft's own entries may follow
-			end.offset = l.next
-		}
-	}
-	x := s.index
-	l.state.RUnlock()
+// placeBehind gives the first place behind an entry of a segment of which the offset is known: a
+// point of the index, or the end of what is applied of the segment.
+func placeBehind(v *view, s *segment, index uint64) (place, error) {
+	end, x := v.endPlace(s)
 	if x != nil {
 		if p, ok, err := x.ceil(index); err == nil && ok && p.index < end.index {
 			return place{p.index, p.pos, p.offset}, nil
@@ -61,8 +50,9 @@ func (l *PartitionLog) placeBehind(s *segment, index uint64) (place, error) {
 	return end, nil
 }
 
-// entryBehind gives the place right behind the damaged entry, without its offset, if the entry there is whole and is the next one by
-// its index and by the CRC that it has of the damaged one: the damaged one's length is right then.
+// entryBehind gives the place right behind the damaged entry, without its offset, if the entry
+// there is whole and is the next one by its index and by the CRC that it has of the damaged one:
+// the damaged one's length is right then.
 func (r *Reader) entryBehind(known place) (place, bool) {
 	w := newWalker(r.w.f, r.w.fr, r.w.pos, known.pos, r.w.fr.header())
 	bad, err := w.peek()
@@ -78,10 +68,10 @@ func (r *Reader) entryBehind(known place) (place, bool) {
 	return at, err == nil && f.index == at.index && f.chain == bad.crc
 }
 
-// offsetAt gives the offset at a place: the one that the first records behind it claim, if that leads to the offset that
-// is known of the other place.
+// offsetAt gives the offset at a place: the one that the first records behind it claim, if that
+// leads to the offset that is known of the other place.
 func (r *Reader) offsetAt(from, known place, first func(*raft.Log) (int64, bool)) (int64, bool) {
-	if r.l.opts.Span == nil {
+	if r.span == nil {
 		return 0, false
 	}
 	w := newWalker(r.w.f, r.w.fr, from.pos, known.pos, pointEvery)
@@ -99,39 +89,7 @@ func (r *Reader) offsetAt(from, known place, first func(*raft.Log) (int64, bool)
 			}
 			next = offset
 		}
-		next, _ = r.l.opts.Span(&entry, next)
+		next, _ = r.span(&entry, next)
 	}
 	return offset, next == known.offset
-}
-
-// ceil gives the first point behind an entry.
-func (x *index) ceil(index uint64) (p point, ok bool, err error) {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	if x.written > 0 {
-		if err := x.check(); err != nil {
-			return p, false, err
-		}
-		f, err := x.handle.acquire()
-		if err != nil {
-			return p, false, err
-		}
-		defer x.handle.release()
-		var b [pointSize]byte
-		var failed error
-		at := func(i int) point {
-			if _, err := f.ReadAt(b[:], indexHeader+int64(i)*pointSize); err != nil {
-				failed = err
-			}
-			return parsePoint(b[:])
-		}
-		if i := sort.Search(x.written, func(i int) bool { return failed != nil || at(i).index > index }); i < x.written || failed != nil {
-			return at(i), failed == nil, failed
-		}
-	}
-	i := sort.Search(len(x.recent), func(i int) bool { return x.recent[i].index > index })
-	if i == len(x.recent) {
-		return p, false, nil
-	}
-	return x.recent[i], true, nil
 }

@@ -6,14 +6,14 @@ import (
 	"github.com/hashicorp/raft"
 )
 
-// SnapshotTerm is a log that has a hole in front of what came after an installed snapshot, as those of
-// hashicorp/raft have, and knows the term of the entry that the snapshot ends with.
+// SnapshotTerm is a log that has a hole in front of what came after an installed snapshot, as those
+// of hashicorp/raft have, and knows the term of the entry that the snapshot ends with.
 //
-// Without it a follower can refuse everything for ever. It has a snapshot up to entry S, which
-// it was sent, no entry S, and entries behind it of a leader that died. The next leader sends what
-// follows S; Raft compares the term of S with that of the newest snapshot only if nothing
-// is behind it, and else looks for the entry. So it asks for the snapshot again, at once and without an end, until
-// there is a newer one.
+// Without it a follower can refuse everything for ever. It has a snapshot up to entry S, which it
+// was sent, no entry S, and entries behind it of a leader that died. The next leader sends what
+// follows S; Raft compares the term of S with that of the newest snapshot only if nothing is behind
+// it, and else looks for the entry. So it asks for the snapshot again, at once and without an end,
+// until there is a newer one.
 //
 // What is made up here is compared and nothing else. A leader never sends it: for that it would
 // need the entry in front of it, and where that is in the log nothing is made up.

@@ -21,7 +21,10 @@ const (
 // before the disk says so, and a file that was kept in reserve makes room for
 // what Raft itself has to write. All ends by itself when there is room again.
 type space struct {
-	st   *Store
+	disk *disk
+	dir  string // on the disk, where the reserve is
+	most int64  // bytes of the reserve; 0 or less: none
+
 	full atomic.Bool
 	// short: what is free is all for Raft's own small writes; records that another
 	// node sends are refused, too.
@@ -29,14 +32,18 @@ type space struct {
 	free  atomic.Int64
 	size  atomic.Int64
 
+	// mu guards reserve, and is held while the disk is asked and the reserve made or given up: one
+	// looks at a time. The log's appends wait for it when a file grows; what reads uses the numbers
+	// above alone.
 	mu      sync.Mutex
-	reserve vfs.File // nil: given up, or none; guarded by mu
+	reserve vfs.File // nil: given up, or none
 	quit    chan struct{}
 	wg      sync.WaitGroup
 }
 
-func newSpace(st *Store) *space {
-	s := &space{st: st, quit: make(chan struct{})}
+// newSpace begins to watch the disk that the folder dir is on; most bounds the reserve, in bytes.
+func newSpace(d *disk, dir string, most int64) *space {
+	s := &space{disk: d, dir: dir, most: most, quit: make(chan struct{})}
 	s.look()
 	s.wg.Go(func() {
 		tick := time.NewTicker(spaceInterval)
@@ -65,19 +72,19 @@ func (s *space) close() {
 func (s *space) look() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	free, total, err := s.st.fs.Space(s.st.dir)
+	free, total, err := s.disk.fs.Space(s.dir)
 	if err != nil {
 		return // a disk that cannot be asked will say so when it is written
 	}
 	s.size.Store(total)
-	path := filepath.Join(s.st.dir, reserveName)
+	path := filepath.Join(s.dir, reserveName)
 	margin := min(spaceMargin, total/20)
-	want := min(s.st.opts.ReserveBytes, total/20)
+	want := min(s.most, total/20)
 	if s.reserve == nil && want > 0 && free > want+2*margin {
-		if f, err := s.st.create(path); err == nil {
+		if f, err := s.disk.create(path); err == nil {
 			if err := f.Allocate(want); err != nil {
 				f.Close()
-				s.st.fs.Remove(path)
+				s.disk.fs.Remove(path)
 			} else {
 				s.reserve = f
 				free -= want
@@ -90,8 +97,8 @@ func (s *space) look() {
 		s.reserve.Truncate(0)
 		s.reserve.Close()
 		s.reserve = nil
-		s.st.fs.Remove(path)
-		if again, _, err := s.st.fs.Space(s.st.dir); err == nil {
+		s.disk.fs.Remove(path)
+		if again, _, err := s.disk.fs.Space(s.dir); err == nil {
 			free = again
 		}
 	}
@@ -109,9 +116,9 @@ func (s *space) look() {
 	if full := free < margin; full != s.full.Load() {
 		s.full.Store(full)
 		if full {
-			s.st.logger.Error("the disk is full: records are refused until there is room", "free", free, "needed", margin)
+			s.disk.logger.Error("the disk is full: records are refused until there is room", "free", free, "needed", margin)
 		} else {
-			s.st.logger.Info("there is room on the disk again: records are taken", "free", free)
+			s.disk.logger.Info("there is room on the disk again: records are taken", "free", free)
 		}
 	}
 }
@@ -119,7 +126,7 @@ func (s *space) look() {
 // noteFull is told that a write did not fit.
 func (s *space) noteFull() {
 	if !s.full.Swap(true) {
-		s.st.logger.Error("the disk is full: records are refused until there is room")
+		s.disk.logger.Error("the disk is full: records are refused until there is room")
 	}
 }
 
@@ -138,9 +145,3 @@ func (s *space) ahead(step int64) int64 {
 	}
 	return min(step, max(s.free.Load()-2*min(spaceMargin, s.size.Load()/20), 0)/4)
 }
-
-// Full reports whether records should be refused since the disk is full.
-func (st *Store) Full() bool { return st.space.full.Load() }
-
-// Space gives the bytes free and in all on the disk, as of the last look.
-func (st *Store) Space() (free, total int64) { return st.space.free.Load(), st.space.size.Load() }

@@ -24,18 +24,21 @@ import (
 // together, with one sync: an election writes twice per voter, and many groups elect at once when a
 // node dies.
 type Stable struct {
-	st   *Store // whose rules for a failed sync hold here, too
-	name string // of the file, in the store's folder
+	disk  *disk  // whose rules for a failed sync hold here, too
+	dir   string // that the file is in
+	name  string // of the file
+	least int64  // bytes that a new file is allocated with, at least
 
 	mu         sync.Mutex // guards what follows; nothing is waited for under it
 	committing bool       // one of the callers of update is; it goes on with what waits
 	waiting    []*pending // in order of arrival
 
-	state  sync.RWMutex          // guards groups; nothing is done under it but to look or to put
+	// state guards groups. Nothing is done under it but to look or to put.
+	state  sync.RWMutex
 	groups map[string]groupVotes // what is on stable storage
 
-	// writing is held by whoever writes the file: it waits for the disk, so nobody who reads takes
-	// it. It guards what follows.
+	// writing is held by whoever writes the file, over I/O, so nobody who reads takes it; state is
+	// taken under it. It guards what follows.
 	writing sync.Mutex
 	file    vfs.File
 	layout  votesLayout
@@ -67,11 +70,19 @@ const votesName = "votes"
 // after the first sync of either that fails, neither takes anything. The error wraps ErrDamaged if
 // votes may be lost.
 func (st *Store) OpenStable() (*Stable, error) {
-	s := &Stable{st: st, name: votesName}
+	s := st.newStable()
 	if err := s.open(); err != nil {
 		return nil, fmt.Errorf("vote store %s: %w", s.path(), err)
 	}
 	return s, nil
+}
+
+// newStable gives a vote store in the store's folder that is not open.
+func (st *Store) newStable() *Stable {
+	return &Stable{
+		disk: st.disk, dir: st.dir, name: votesName, least: cmp.Or(st.votes, minVotesFile),
+		groups: map[string]groupVotes{},
+	}
 }
 
 // OpenStable opens or creates a vote store by itself, in the file path.
@@ -82,8 +93,8 @@ func OpenStable(path string, opts Options) (*Stable, error) {
 	if opts.Logger == nil {
 		opts.Logger = slog.New(slog.DiscardHandler)
 	}
-	st := &Store{fs: opts.FS, dir: filepath.Dir(path), opts: opts, logger: opts.Logger}
-	s := &Stable{st: st, name: filepath.Base(path)}
+	d := &disk{fs: opts.FS, logger: opts.Logger, noSync: opts.NoSync, onFail: opts.OnFail}
+	s := &Stable{disk: d, dir: filepath.Dir(path), name: filepath.Base(path), least: cmp.Or(opts.voteBytes, minVotesFile)}
 	if err := s.open(); err != nil {
 		return nil, fmt.Errorf("vote store %s: %w", path, err)
 	}
@@ -158,7 +169,7 @@ func (s *Stable) commit(waited []*pending) {
 
 // get gives what is kept of a group, nil if that is nothing.
 func (s *Stable) get(group string) (groupVotes, error) {
-	if err := s.st.failed(); err != nil {
+	if err := s.disk.failed(); err != nil {
 		return nil, err
 	}
 	s.state.RLock()
@@ -249,7 +260,7 @@ func number(n uint64) []byte { return binary.BigEndian.AppendUint64(nil, n) }
 
 // set stores all pairs or none.
 func (g *GroupStable) set(pairs ...pair) error {
-	if g.stable.st.failed() == nil && !slices.ContainsFunc(pairs, func(p pair) bool {
+	if g.stable.disk.failed() == nil && !slices.ContainsFunc(pairs, func(p pair) bool {
 		old, err := g.Get([]byte(p.key))
 		return err != nil || !bytes.Equal(old, p.value)
 	}) {
@@ -261,7 +272,7 @@ func (g *GroupStable) set(pairs ...pair) error {
 			return err
 		}
 		var again <-chan time.Time
-		if g.stable.st.failed() == nil {
+		if g.stable.disk.failed() == nil {
 			if !errors.Is(err, vfs.ErrNoSpace) {
 				return err
 			}

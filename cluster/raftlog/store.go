@@ -3,13 +3,9 @@ package raftlog
 import (
 	"cmp"
 	"errors"
-	"fmt"
 	"io/fs"
 	"log/slog"
-	"maps"
-	"math/rand/v2"
 	"path/filepath"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -29,49 +25,60 @@ type Options struct {
 	CacheBytes   int64 // of the newest entries, all groups; 0: 64 MiB
 	ReserveBytes int64 // disk space kept for Raft's own small writes; 0: 64 MiB; negative: none
 
-	// Format is that of new segments and journal files: 2, or 1 for those that programs from before format 2 read. 0:
-	// 2 if some that are there have it, else 1; see Upgrade.
+	// Format is that of new segments and journal files: 2, or 1 for those that programs from before
+	// format 2 read. 0: 2 if some that are there have it, else 1; see Upgrade.
 	Format int
 
 	// NoSync acknowledges what is not on stable storage. For measuring only.
 	NoSync bool
 
-	files     int   // in place of what the process may have open; 0: that
+	files     int   // how many files may be open; 0: what the process may
 	voteBytes int64 // in place of minVotesFile; 0: that
 }
 
-// Store holds the partition logs of one node: a folder per group below Groups(),
-// one journal, one cache.
+// Store holds the partition logs of one node: a folder per group below Groups(), one journal, one
+// cache.
 type Store struct {
-	fs      vfs.FS
+	*disk
 	dir     string
-	opts    Options
-	logger  *slog.Logger
+	bypass  int      // bytes; see Options.BypassBytes
+	votes   int64    // bytes; see Options.voteBytes
 	journal *journal // nil: none
 	cache   *cache
-	handles handles
 	space   *space
-
-	syncs  atomic.Uint64
-	lastID atomic.Uint64
+	ledger  ledger
+	noted   closed // when the store was closed last
 
 	stamped atomic.Bool // new files are of format 2
-
-	closed closed // what was noted when the store was closed last
-
-	failure atomic.Pointer[error] // nil: it has not failed
-
-	mu     sync.Mutex
-	logs   int                   // open
-	ends   map[string]closedEnds // of those that were closed, by folder
-	tidyAt int                   // number of ends
 }
 
 var errClosed = errors.New("the log is closed")
 
-// OpenStore opens or creates the store in the folder dir, which must be there. It
-// plays back the journal, so no group may be open yet. If acknowledged bytes of it are
-// damaged, the logs that are there are refused with ErrDamaged from now on.
+// withDefaults gives the options of a store in the folder dir with what was left open.
+func (opts Options) withDefaults(dir string) Options {
+	if opts.JournalBytes == 0 {
+		opts.JournalBytes = defaultJournal
+		if _, total, err := opts.FS.Space(dir); err == nil {
+			opts.JournalBytes = min(defaultJournal, max(total/32, smallJournal))
+		}
+	}
+	opts.BypassBytes = min(cmp.Or(opts.BypassBytes, 64<<10), maxJournalBatch/2)
+	opts.CacheBytes = cmp.Or(opts.CacheBytes, 64<<20)
+	opts.ReserveBytes = cmp.Or(opts.ReserveBytes, 64<<20)
+	return opts
+}
+
+// newStore gives a store of which nothing is opened yet.
+func newStore(dir string, d *disk, cacheBytes int64, files int) *Store {
+	st := &Store{disk: d, dir: dir, cache: newCache(cacheBytes)}
+	st.ledger.disk, st.ledger.ends = d, map[string]closedEnds{}
+	d.handles.init(cmp.Or(files, vfs.MaxFiles()))
+	return st
+}
+
+// OpenStore opens or creates the store in the folder dir, which must be there. It plays back the
+// journal, so no group may be open yet. If acknowledged bytes of it are damaged, the logs that are
+// there are refused with ErrDamaged from now on.
 func OpenStore(dir string, opts Options) (*Store, error) {
 	if opts.FS == nil {
 		opts.FS = vfs.OS
@@ -79,55 +86,46 @@ func OpenStore(dir string, opts Options) (*Store, error) {
 	if opts.Logger == nil {
 		opts.Logger = slog.New(slog.DiscardHandler)
 	}
-	// What an earlier process kept in reserve is room for the journal; the rest is
-	// taken again below if there is enough.
+	// What an earlier process kept in reserve is room for the journal; the rest is taken again
+	// below if there is enough.
 	if err := opts.FS.Remove(filepath.Join(dir, reserveName)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
-	if opts.JournalBytes == 0 {
-		opts.JournalBytes = defaultJournal
-		if _, total, err := opts.FS.Space(dir); err == nil {
-			opts.JournalBytes = min(defaultJournal, max(total/32, smallJournal))
-		}
-	}
-	if opts.BypassBytes == 0 {
-		opts.BypassBytes = 64 << 10
-	}
-	opts.BypassBytes = min(opts.BypassBytes, maxJournalBatch/2)
-	if opts.CacheBytes == 0 {
-		opts.CacheBytes = 64 << 20
-	}
-	if opts.ReserveBytes == 0 {
-		opts.ReserveBytes = 64 << 20
-	}
-	st := &Store{fs: opts.FS, dir: dir, opts: opts, logger: opts.Logger, cache: newCache(opts.CacheBytes), ends: map[string]closedEnds{}}
-	st.lastID.Store(rand.Uint64())
-	st.handles.init(cmp.Or(opts.files, vfs.MaxFiles()))
-	if err := st.fs.MkdirAll(st.Groups()); err != nil {
+	opts = opts.withDefaults(dir)
+	d := &disk{fs: opts.FS, logger: opts.Logger, noSync: opts.NoSync, onFail: opts.OnFail}
+	st := newStore(dir, d, opts.CacheBytes, opts.files)
+	st.bypass, st.votes = opts.BypassBytes, opts.voteBytes
+	if err := d.fs.MkdirAll(st.Groups()); err != nil {
 		return nil, err
 	}
-	st.stamped.Store(opts.Format >= segmentFormat)
-	st.closed = st.readClosed()
-	j, err := openJournal(st, filepath.Join(dir, "journal"), st.Groups(), max(opts.JournalBytes, 0))
+	st.noted = readClosed(d, dir)
+	j, stamped, err := openJournal(d, filepath.Join(dir, "journal"), st.Groups(), max(opts.JournalBytes, 0), st.noted, opts.Format >= segmentFormat)
 	if err != nil {
 		return nil, err
 	}
+	st.stamped.Store(stamped)
 	if opts.JournalBytes > 0 {
 		st.journal = j
 		j.start()
 	}
-	st.space = newSpace(st)
+	st.space = newSpace(d, dir, opts.ReserveBytes)
 	return st, nil
 }
 
-// Upgrade is told that no older program will open the store again: new segments are of format 2, and each log begins one at
-// its next append. The journal is, too, from the next start on.
+// Upgrade is told that no older program will open the store again: new segments are of format 2,
+// and each log begins one at its next append. The journal is, too, from the next start on.
 func (st *Store) Upgrade() { st.stamped.Store(true) }
 
 func (st *Store) stamping() bool { return st.stamped.Load() }
 
 // Groups is the folder that the groups' folders are in.
 func (st *Store) Groups() string { return filepath.Join(st.dir, "partitions") }
+
+// Full reports whether records should be refused since the disk is full.
+func (st *Store) Full() bool { return st.space.full.Load() }
+
+// Space gives the bytes free and in all on the disk, as of the last look.
+func (st *Store) Space() (free, total int64) { return st.space.free.Load(), st.space.size.Load() }
 
 // Close ends the journal. All logs must be closed.
 func (st *Store) Close() error {
@@ -138,75 +136,16 @@ func (st *Store) Close() error {
 	if err := st.failed(); err != nil {
 		return err
 	}
-	st.mu.Lock()
-	defer st.mu.Unlock()
-	if st.logs > 0 { // not in good order
+	ends, ok := st.ledger.all()
+	if !ok { // not in good order
 		return nil
 	}
-	if err := st.writeClosed(); err != nil {
+	c := closed{Ends: ends}
+	if st.journal != nil {
+		c.Epoch, c.Next = st.journal.epoch, st.journal.files.next
+	}
+	if err := c.write(st.disk, st.dir); err != nil {
 		st.logger.Warn("it is not noted where the logs end", "error", err)
-	}
-	return nil
-}
-
-// opened and ended keep the books of open logs.
-func (st *Store) opened(dir string) {
-	st.mu.Lock()
-	defer st.mu.Unlock()
-	st.logs++
-	delete(st.ends, dir)
-}
-
-// ended is told that a log was closed; good is that all of it is on stable storage, up to its last segment's end.
-func (st *Store) ended(dir string, last *segment, good bool) {
-	st.mu.Lock()
-	defer st.mu.Unlock()
-	st.logs--
-	if len(st.ends) >= st.tidyAt { // most are of partitions that were deleted
-		maps.DeleteFunc(st.ends, func(dir string, _ closedEnds) bool {
-			_, err := st.fs.List(dir)
-			return err != nil
-		})
-		st.tidyAt = max(1024, 2*len(st.ends))
-	}
-	if good && last != nil {
-		st.ends[dir] = closedEnds{last.id.Load(), last.last}
-	}
-}
-
-// endedAt gives the last entry of a segment when the store was closed last; 0: not known.
-func (st *Store) endedAt(id uint64) uint64 {
-	for _, end := range st.closed.Ends {
-		if end.ID == id {
-			return end.Last
-		}
-	}
-	return 0
-}
-
-// newID gives a name for a segment's content that no other has had.
-func (st *Store) newID() uint64 { return rand.Uint64() }
-
-func (st *Store) random32() uint32 { return rand.Uint32() }
-
-// Syncs counts the syncs so far.
-func (st *Store) Syncs() uint64 { return st.syncs.Load() }
-
-// fail makes the store take nothing more.
-func (st *Store) fail(err error) {
-	cause := fmt.Errorf("the log store has failed: %w", err)
-	if st.failure.CompareAndSwap(nil, &cause) {
-		if st.opts.OnFail == nil {
-			st.logger.Error("the log store takes nothing more until it is opened again", "error", err)
-			return
-		}
-		st.opts.OnFail(err)
-	}
-}
-
-func (st *Store) failed() error {
-	if err := st.failure.Load(); err != nil {
-		return *err
 	}
 	return nil
 }

@@ -8,8 +8,9 @@ import (
 	"sync"
 )
 
-// Behind a torn write something good may begin anywhere, and what clients sent may look like it anywhere. So such
-// a place is searched in one pass that takes time in proportion to its bytes, whatever they are.
+// Behind a torn write something good may begin anywhere, and what clients sent may look like it
+// anywhere. So such a place is searched in one pass that takes time in proportion to its bytes,
+// whatever they are.
 
 // claim is a range of bytes that begins at a position and says which CRC it has.
 type claim struct {
@@ -20,12 +21,14 @@ type claim struct {
 	skip uint8  // bytes of the header that the CRC is not over
 }
 
-// sweep looks for claims between from and limit. At each multiple of 8 bytes behind from, look is given the bytes
-// there, size of them unless the file ends before, and says whether they are a claim; one that ends beyond limit counts
-// as none. good is given those whose CRC is right, in the order in which they end, and says whether to go on.
+// sweep looks for claims between from and limit. At each multiple of 8 bytes behind from, look is
+// given the bytes there, size of them unless the file ends before, and says whether they are a
+// claim; one that ends beyond limit counts as none. good is given those whose CRC is right, in the
+// order in which they end, and says whether to go on.
 //
-// A CRC over some bytes follows from that of all bytes up to their first and that of all up to their last. So each byte
-// is hashed once, but for what skip names, however many claims reach over it. hashed is how many were.
+// A CRC over some bytes follows from that of all bytes up to their first and that of all up to
+// their last. So each byte is hashed once, but for what skip names, however many claims reach over
+// it. hashed is how many were.
 func sweep(r io.ReaderAt, from, limit int64, size int, look func(at int64, b []byte) (claim, bool), good func(claim) bool) (hashed int64, err error) {
 	var (
 		open claims
@@ -133,7 +136,8 @@ func timesMod(a, b uint32) (product uint32) {
 
 const shiftBits = 14
 
-// shifts gives x^8n modulo the polynomial, for n below 2^shiftBits and for multiples of that up to the largest entry.
+// shifts gives x^8n modulo the polynomial, for n below 2^shiftBits and for multiples of that up to
+// the largest entry.
 var shifts = sync.OnceValue(func() (s struct{ low, high []uint32 }) {
 	fill := func(n int, step uint32) []uint32 {
 		list := make([]uint32, n)
@@ -148,7 +152,8 @@ var shifts = sync.OnceValue(func() (s struct{ low, high []uint32 }) {
 	return s
 })
 
-// shiftSum gives what a CRC adds to that of what it is of and n bytes more, at most those of the largest entry.
+// shiftSum gives what a CRC adds to that of what it is of and n bytes more, at most those of the
+// largest entry.
 func shiftSum(crc uint32, n int64) uint32 {
 	s := shifts()
 	return timesMod(timesMod(s.low[n&(1<<shiftBits-1)], s.high[n>>shiftBits]), crc)

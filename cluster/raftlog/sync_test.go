@@ -118,9 +118,9 @@ func failedSyncRun(t *testing.T, journal, fail int64) (last bool) {
 	}
 	before := acknowledged
 	for i := range logs {
-		logs[i].state.RLock()
+		logs[i].view.mu.RLock()
 		past := logs[i].last == acknowledged[i]
-		logs[i].state.RUnlock()
+		logs[i].view.mu.RUnlock()
 		if past && store(i, 300) == nil || store(i, 1000) == nil {
 			t.Errorf("%s failed, and group %d acknowledges", what.Load(), i)
 		}
@@ -195,7 +195,7 @@ func TestWhatIsNotSyncedStaysOpen(t *testing.T) {
 				t.Errorf("segment %d is not synced and closed", i)
 			}
 		}
-		if err := s.flush(st); err != nil {
+		if err := s.flush(st.disk); err != nil {
 			t.Errorf("segment %d: %v", i, err)
 		}
 	}

@@ -25,7 +25,7 @@ type Verified struct {
 
 // verifier checks one log.
 type verifier struct {
-	*PartitionLog
+	*recovery
 	check func(entry *raft.Log) error
 	pace  func(bytes int64)
 	found Verified
@@ -51,10 +51,10 @@ func (a *Archive) Verify(name string, span Span, check func(*raft.Log) error, pr
 	if err != nil {
 		return Verified{Start: unknownOffset}, []error{err}
 	}
-	defer l.drop()
+	defer l.segments.drop()
 	l.opts.Span = span
-	suspected := a.st.suspected(l.dir)
-	v := &verifier{PartitionLog: l, check: check, pace: progress, next: unknownOffset}
+	suspected := a.st.disk.suspected(l.dir)
+	v := &verifier{recovery: l, check: check, pace: progress, next: unknownOffset}
 	v.found.Start = unknownOffset
 	v.found.Segments = len(l.segments)
 	if suspected != nil {
@@ -168,6 +168,12 @@ func (v *verifier) segment(i int) {
 	if len(points) > 0 {
 		v.problem("%s: its index names position %d, where no entry begins", name, points[0].pos)
 	}
+	v.end(i, c, end, damage)
+}
+
+// end compares where segment i ends, which c has read up to a position, with where it should.
+func (v *verifier) end(i int, c chainCheck, end int64, damage error) {
+	s, name := v.segments[i], filepath.Base(v.segments[i].path)
 	later := i+1 < len(v.segments)
 	switch {
 	case damage != nil && !errors.Is(damage, ErrDamaged):
@@ -176,8 +182,8 @@ func (v *verifier) segment(i int) {
 		v.problem("%s: it ends at entry %d instead of %d: %w", name, c.index, s.last, orDamaged(damage))
 	case later && c.index+1 != v.segments[i+1].base:
 		v.problem("%s: a hole: it ends at entry %d, the next segment begins with %d: %w", name, c.index, v.segments[i+1].base, orDamaged(damage))
-	case !later && c.index < v.st.endedAt(s.id.Load()):
-		v.problem("%s: it ends at entry %d, and was acknowledged up to entry %d when the node was stopped: %w", name, c.index, v.st.endedAt(s.id.Load()), orDamaged(damage))
+	case !later && c.index < v.st.noted.endedAt(s.id.Load()):
+		v.problem("%s: it ends at entry %d, and was acknowledged up to entry %d when the node was stopped: %w", name, c.index, v.st.noted.endedAt(s.id.Load()), orDamaged(damage))
 	case !later && damage != nil:
 		v.tail(s, end, c.index, damage)
 	}
@@ -193,9 +199,10 @@ func orDamaged(err error) error {
 	return err
 }
 
-// point compares a point of an index with what the segment has in its place: the entry with that index. latest is the time of the
-// point before. The times of points may be later than those of the records in front of them, as long as they never go back: a
-// lookup then begins earlier than it need. Snapshots that were taken while more was applied had such.
+// point compares a point of an index with what the segment has in its place: the entry with that
+// index. latest is the time of the point before. The times of points may be later than those of the
+// records in front of them, as long as they never go back: a lookup then begins earlier than it
+// need. Snapshots that were taken while more was applied had such.
 func (v *verifier) point(name string, p point, index uint64, latest int64) {
 	what := func(format string, args ...any) {
 		v.problem("%s: its index at position %d: %s", name, p.pos, fmt.Sprintf(format, args...))
@@ -220,8 +227,8 @@ func timeText(ms int64) string {
 	return fmt.Sprint(ms)
 }
 
-// newest compares the largest time that the manifest has of a segment with that of the records in it, as far as it is of them. A later
-// one does no harm: see point.
+// newest compares the largest time that the manifest has of a segment with that of the records in
+// it, as far as it is of them. A later one does no harm: see point.
 func (v *verifier) newest(s *segment) {
 	for _, r := range v.manifest.Segments {
 		if r.Base == s.base && r.MaxTime < v.maxTime && v.next != unknownOffset && v.opts.Span != nil {
@@ -279,16 +286,14 @@ func (v *verifier) points(i int) []point {
 	var err error
 	switch {
 	case record.Final:
-		s.index, err = openIndex(v.st, s)
+		s.index, err = openIndex(v.st.disk, s)
 	case record.Base != 0 && record.Points > 0:
-		s.index, err = resumeIndex(v.st, s, record.Points, record.PointsCRC)
+		s.index, err = resumeIndex(v.st.disk, s, record.Points, record.PointsCRC)
 	default:
 		return nil
 	}
 	if err == nil {
-		s.index.mu.Lock()
 		err = s.index.check()
-		s.index.mu.Unlock()
 	}
 	if err == nil {
 		_, err = s.index.readState()

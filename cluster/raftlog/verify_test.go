@@ -218,7 +218,7 @@ func TestVerifyTakesTimesForUpperBounds(t *testing.T) {
 		"another offset":   {point{5, 64, 8, 30}, 20, 30, "s: its index at position 64: offset 8 in front of entry 5, the segment has 7"},
 		"of another entry": {point{6, 64, 7, 30}, 20, 30, "s: its index at position 64: entry 6, the segment has entry 5 there"},
 	} {
-		v := &verifier{PartitionLog: &PartitionLog{opts: LogOptions{Span: testSpan}}, next: 7, maxTime: test.maxTime}
+		v := &verifier{recovery: &recovery{home: &home{opts: LogOptions{Span: testSpan}}}, next: 7, maxTime: test.maxTime}
 		v.point("s", test.point, 5, test.latest)
 		got := ""
 		for _, bad := range v.bad {
@@ -234,11 +234,11 @@ func TestVerifyTakesTimesForUpperBounds(t *testing.T) {
 func TestVerifyComparesTheManifestsTimes(t *testing.T) {
 	for _, shift := range []int64{-1, 0, 1000} {
 		dir, l, stop := filled(t, 40)
-		l.state.Lock()
+		l.view.mu.Lock()
 		for _, s := range l.segments {
 			s.maxTime += shift
 		}
-		l.state.Unlock()
+		l.view.mu.Unlock()
 		if err := snapshotAt(l, 40); err != nil {
 			t.Fatal(err)
 		}

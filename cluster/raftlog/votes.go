@@ -1,7 +1,6 @@
 package raftlog
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -17,23 +16,24 @@ import (
 //
 // What must hold (FORMAT.md, "Votes"):
 //   - A batch is on stable storage before the next is written, and before anybody is answered.
-//   - Another file comes in this one's place, by a rename, only when all that is kept is in it and synced.
+//   - Another file comes in this one's place, by a rename, only when all that is kept is in it and
+//     synced.
 //   - After a sync that failed nothing is taken or given any more, by the vote store or by the logs.
 
 // room is how large a file may become that held so much when it was made.
 func (s *Stable) room(v votesLayout) int64 {
-	return max(cmp.Or(s.st.opts.voteBytes, minVotesFile), 4*v.base)
+	return max(s.least, 4*v.base)
 }
 
-func (s *Stable) path() string { return filepath.Join(s.st.dir, s.name) }
+func (s *Stable) path() string { return filepath.Join(s.dir, s.name) }
 
 // open reads the file, or makes one.
 func (s *Stable) open() error {
-	st, path := s.st, s.path()
-	if err := st.fs.Remove(path + ".new"); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	d, path := s.disk, s.path()
+	if err := d.fs.Remove(path + ".new"); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	b, err := readFile(st, path, maxVotesFile)
+	b, err := d.readFile(path, maxVotesFile)
 	if errors.Is(err, fs.ErrNotExist) {
 		s.groups = map[string]groupVotes{}
 		return s.rewrite(nil)
@@ -45,7 +45,7 @@ func (s *Stable) open() error {
 	if err != nil {
 		return err
 	}
-	f, err := st.fs.Open(path)
+	f, err := d.fs.Open(path)
 	if err != nil {
 		return err
 	}
@@ -59,11 +59,11 @@ func (s *Stable) open() error {
 
 // secure makes the end of a file that is there fit to be gone on with. What is left of a batch that
 // was never acknowledged goes. The header and the last batch are written again: a disk that failed
-// to write them may have left them in the page cache alone (see Store.sync), and so may the file's
+// to write them may have left them in the page cache alone (see disk), and so may the file's
 // name.
 func (s *Stable) secure(f vfs.File, b []byte, v votesLayout, torn bool) error {
 	if torn {
-		s.st.logger.Info("the torn end of the vote file is cut off", "file", s.path(), "at", v.end)
+		s.disk.logger.Info("the torn end of the vote file is cut off", "file", s.path(), "at", v.end)
 		clear(b[v.end:])
 		if _, err := f.WriteAt(b[v.end:], v.end); err != nil { // there is room: the bytes are there
 			return err
@@ -75,10 +75,10 @@ func (s *Stable) secure(f vfs.File, b []byte, v votesLayout, torn bool) error {
 	if _, err := f.WriteAt(b[:votesHeader], 0); err != nil {
 		return err
 	}
-	if err := s.st.sync(f); err != nil {
+	if err := s.disk.sync(f); err != nil {
 		return err
 	}
-	return s.st.syncDir(s.st.dir)
+	return s.disk.syncDir(s.dir)
 }
 
 // write brings what is kept of some groups from now on to stable storage. After an error that is
@@ -93,7 +93,7 @@ func (s *Stable) write(next map[string]groupVotes) error {
 	if err == nil {
 		s.publish(next)
 	} else if !errors.Is(err, vfs.ErrNoSpace) {
-		s.st.fail(fmt.Errorf("%s: %w", s.path(), err))
+		s.disk.fail(fmt.Errorf("%s: %w", s.path(), err))
 	}
 	return err
 }
@@ -112,13 +112,13 @@ func (s *Stable) publish(next map[string]groupVotes) {
 }
 
 func (s *Stable) append(next map[string]groupVotes) error {
-	if err := s.st.failed(); err != nil {
+	if err := s.disk.failed(); err != nil {
 		return err
 	}
 	changes := layOut(next)
 	if s.layout.end+int64(ballotHeader+len(changes)) > s.limit {
 		err := s.rewrite(next)
-		if err == nil || !errors.Is(err, vfs.ErrNoSpace) && !vfs.OutOfFiles(err) || s.st.failed() != nil {
+		if err == nil || !errors.Is(err, vfs.ErrNoSpace) && !vfs.OutOfFiles(err) || s.disk.failed() != nil {
 			return err
 		}
 		s.limit *= 2 // a full disk, or no descriptor: this file goes on meanwhile
@@ -128,7 +128,7 @@ func (s *Stable) append(next map[string]groupVotes) error {
 	if _, err := s.file.WriteAt(v.appendBallot(nil, changes, len(next)), at); err != nil {
 		return err // what is written of it, if it did not fit, the next one comes over
 	}
-	if err := s.st.sync(s.file); err != nil {
+	if err := s.disk.sync(s.file); err != nil {
 		return err
 	}
 	s.layout = v
@@ -156,7 +156,7 @@ func (s *Stable) rewrite(next map[string]groupVotes) error {
 		return fmt.Errorf("the votes of %d groups take %d bytes", len(all), v.end)
 	}
 	fresh := s.path() + ".new"
-	f, err := s.st.create(fresh)
+	f, err := s.disk.create(fresh)
 	if err != nil {
 		return err
 	}
@@ -168,19 +168,19 @@ func (s *Stable) rewrite(next map[string]groupVotes) error {
 		_, err = f.WriteAt(b, 0)
 	}
 	if err == nil {
-		err = s.st.sync(f)
+		err = s.disk.sync(f)
 	}
 	if err == nil {
-		err = s.st.fs.Rename(fresh, s.path())
+		err = s.disk.fs.Rename(fresh, s.path())
 	}
 	if err != nil {
 		f.Close()
-		s.st.fs.Remove(fresh)
+		s.disk.fs.Remove(fresh)
 		return err
 	}
-	if err := s.st.syncDir(s.st.dir); err != nil {
+	if err := s.disk.syncDir(s.dir); err != nil {
 		// The new one may be in place or not.
-		s.st.fail(err)
+		s.disk.fail(err)
 		f.Close()
 		return err
 	}
@@ -219,11 +219,11 @@ func (s *Stable) Close() error {
 	if s.file == nil {
 		return nil
 	}
-	if s.st.failed() == nil {
+	if s.disk.failed() == nil {
 		v := s.layout
 		at := v.end
 		// Without it the next start knows less, and no more.
-		if _, err := s.file.WriteAt(v.appendBallot(nil, nil, 0), at); err == nil && s.st.sync(s.file) == nil {
+		if _, err := s.file.WriteAt(v.appendBallot(nil, nil, 0), at); err == nil && s.disk.sync(s.file) == nil {
 			s.layout = v
 		}
 	}

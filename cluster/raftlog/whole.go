@@ -43,7 +43,7 @@ func (l WholeLog) StoreLogs(entries []*raft.Log) error {
 
 // judge fails the store for an error that says more than that there is no room. Raft would go on
 // after it, and nobody makes such a log anew from the others'.
-func (l *PartitionLog) judge(err error) error {
+func (l *home) judge(err error) error {
 	if err != nil && !errors.Is(err, vfs.ErrNoSpace) && !vfs.OutOfFiles(err) && !errors.Is(err, errClosed) {
 		l.st.fail(err)
 	}
@@ -62,19 +62,22 @@ func (l WholeLog) DeleteRange(from, to uint64) error {
 	return err
 }
 
+// installer takes snapshots of other members for a whole log. It has no lock of its own.
+type installer struct {
+	snapshots
+	tail    *tail
+	entries *entries
+	gate    *gate
+}
+
 // install makes a snapshot that another member sent the log's own: record and state change with the
 // list of segments in one step (invariant 2). A log that has the snapshot's last entry, of its
-// term, has all that it stands for (Raft, section
-// 5.3): it stays, with what is behind, which may have been acknowledged. Any other gives way.
-func (l *PartitionLog) install(record snapshotRecord, state []byte) error {
-	l.write.Lock()
-	keep, err := l.overtakes(&record)
-	if err == nil && !keep {
-		err = l.replace(record, state)
-	}
-	l.write.Unlock()
-	if errors.Is(err, ErrDamaged) && l.opts.OnDamage != nil {
-		l.hurt.Do(func() { go l.opts.OnDamage(err) })
+// term, has all that it stands for (Raft, section 5.3): it stays, with what is behind, which may
+// have been acknowledged. Any other gives way.
+func (l *installer) install(record snapshotRecord, state []byte) error {
+	keep, err := l.give(record, state)
+	if errors.Is(err, ErrDamaged) {
+		l.gate.tell(err)
 	}
 	if err != nil || !keep {
 		return err
@@ -82,63 +85,66 @@ func (l *PartitionLog) install(record snapshotRecord, state []byte) error {
 	if err := l.passUpTo(record.Index); err != nil {
 		return err
 	}
-	_, next := l.LastApplied()
-	return l.publish(record, l.Standing(next), state)
+	_, next := l.view.LastApplied()
+	return l.publish(record, l.view.Standing(next), state)
+}
+
+// give replaces the log unless it has what the snapshot stands for: it must be kept then.
+func (l *installer) give(record snapshotRecord, state []byte) (keep bool, err error) {
+	l.turn.wait()
+	defer l.turn.pass()
+	keep, err = l.entries.overtakes(&record)
+	if err == nil && !keep {
+		err = l.replace(record, state)
+	}
+	return keep, err
 }
 
 // passUpTo tells the log of what Raft does not apply one by one, since it has it in a snapshot.
-func (l *PartitionLog) passUpTo(index uint64) error {
-	applied, _ := l.LastApplied()
-	return l.Scan(applied+1, func(entry *raft.Log) bool {
+func (l *installer) passUpTo(index uint64) error {
+	applied, _ := l.view.LastApplied()
+	return l.entries.Scan(applied+1, func(entry *raft.Log) bool {
 		if entry.Index <= index {
-			l.applyStaged(entry)
+			l.view.applyStaged(l.opts.Span, entry)
 		}
 		return entry.Index < index
 	})
 }
 
-// replace lets go of all that is in the log; the write lock is held.
-func (l *PartitionLog) replace(record snapshotRecord, state []byte) error {
-	if err := l.writable(); err != nil {
+// replace lets go of all that is in the log; the turn is held.
+func (l *installer) replace(record snapshotRecord, state []byte) error {
+	if err := l.turn.usable(); err != nil {
 		return err
 	}
 	record.Next = int64(record.Index) + 1
 	record.Segment, record.Pos = record.Index, segmentHeader
-	l.state.RLock()
-	m := &manifest{Group: l.manifest.Group, Generation: l.manifest.Generation + 1, First: record.Index + 1, Snapshot: &record, state: state}
-	l.state.RUnlock()
-	s, err := createSegment(l.st, l.dir, m.First, m.Generation)
+	now := l.view.published()
+	m := &manifest{Group: now.Group, Generation: now.Generation + 1, First: record.Index + 1, Snapshot: &record, state: state}
+	s, err := createSegment(l.st.disk, l.dir, m.First, m.Generation, l.st.stamping())
 	if err != nil {
 		return err
 	}
 	s.start = record.Next
-	if s.index, err = newIndex(l.st, s); err == nil {
-		if err = m.write(l.st, l.dir); err != nil {
-			if now, rerr := readManifest(l.st, l.dir); rerr != nil || now == nil || now.Generation == m.Generation {
+	if s.index, err = newIndex(l.st.disk, s); err == nil {
+		if err = m.write(l.st.disk, l.dir); err != nil {
+			if now, rerr := readManifest(l.st.disk, l.dir); rerr != nil || now == nil || now.Generation == m.Generation {
 				// It may be there or not: nothing may be appended to what it does not name.
-				l.err = err
+				l.turn.err = err
 				l.st.fail(err)
 			}
 		}
 	}
 	if err != nil {
-		s.handle.drop()
+		segmentList{s}.drop()
 		if l.st.failed() == nil {
 			l.st.unmake(s.path)
 		}
 		return err
 	}
 	l.cache.forget(0)
-	l.state.Lock()
-	old := l.segments
-	l.manifest, l.segments = m, []*segment{s}
-	l.first, l.last = m.First, record.Index
-	l.applied, l.next, l.applying = record.Index, record.Next, 0
-	l.marks, l.ends, l.lastMark = nil, nil, nil
-	l.cuts.Add(2)
-	l.state.Unlock()
-	for _, s := range slices.Backward(old) {
-		if rerr := l.remove(s); rerr != nil && err == nil {
+	l.tail.lastMark = nil
+	for _, old := range slices.Backward(l.view.replaced(m, s)) {
+		if rerr := l.remove(old); rerr != nil && err == nil {
 			err = rerr // no manifest names it: the next start removes it
 		}
 	}

@@ -1,0 +1,149 @@
+package raftlog
+
+import (
+	"errors"
+	"fmt"
+	"sync"
+
+	"github.com/trimaran-io/trimaran/cluster/raftlog/vfs"
+)
+
+// offsets reads a log by the partition's offsets, and by time.
+type offsets struct {
+	*home
+	view  *view
+	spots spots
+}
+
+// ReadAt gives a reader at an entry at or before the record at offset, within
+// some 16 KiB of it. want is how many bytes will be read, about. The error is
+// ErrNotInLog if the offset is below what is kept, or not applied yet.
+func (l *offsets) ReadAt(offset int64, want int) (*Reader, error) {
+	for {
+		r, err := l.readAt(offset, want)
+		if !errors.Is(err, errGone) {
+			return r, err
+		}
+		// The segment was freed this moment: look again.
+	}
+}
+
+// ErrNotInLog means that the log does not hold the place that was asked for.
+var ErrNotInLog = errors.New("not in the log")
+
+func (l *offsets) readAt(offset int64, want int) (*Reader, error) {
+	s, first, x, err := l.view.atOffset(offset)
+	if err != nil {
+		return nil, err
+	}
+	spot, near := l.spots.find(s, offset)
+	if near {
+		first = spot
+	} else if p, ok, err := l.floor(s, x, func(p point) bool { return p.offset > offset }); err != nil {
+		return nil, err
+	} else if ok {
+		first = p
+	}
+	return l.reader(s, first, want)
+}
+
+// floor is index.floor of a segment's index, which is made again if it is damaged. ErrDamaged then
+// means the segment.
+func (l *offsets) floor(s *segment, x *index, above func(point) bool) (p point, ok bool, err error) {
+	p, ok, err = x.floor(above)
+	if err == nil || errors.Is(err, errGone) || vfs.OutOfFiles(err) {
+		return p, ok, err
+	}
+	l.st.logger.Warn("an index is made again", "group", l.opts.Group, "segment", s.base, "error", err)
+	if err = l.remakeIndex(s); err == nil {
+		p, ok, err = x.floor(above)
+	}
+	if err == nil || errors.Is(err, errGone) || errors.Is(err, ErrDamaged) {
+		return p, ok, err
+	}
+	// No room for it, for instance: without an index it takes longer.
+	l.st.logger.Warn("an index is not used", "group", l.opts.Group, "segment", s.base, "error", err)
+	return point{}, false, nil
+}
+
+// OffsetBeforeTime gives an offset at or before the first record with a timestamp
+// (ms) of at least that, some 16 KiB in front of it at most. ok is false if no
+// record is that new.
+func (l *offsets) OffsetBeforeTime(timestamp int64) (offset int64, ok bool, err error) {
+	s, offset, x := l.view.atTime(timestamp)
+	if s == nil {
+		return 0, false, nil
+	}
+	p, found, err := l.floor(s, x, func(p point) bool { return p.before >= timestamp })
+	if found {
+		offset = p.offset
+	}
+	if errors.Is(err, errGone) {
+		err = nil // freed this moment: nothing in it is left to find
+	}
+	return offset, true, err
+}
+
+func (l *offsets) reader(s *segment, from point, want int) (*Reader, error) {
+	r := &Reader{view: l.view, spots: &l.spots, span: l.opts.Span, index: from.index, next: from.offset}
+	w := newWalker(nil, framing{}, from.pos, 0, min(max(want+4<<10, 16<<10), 1<<20+16<<10))
+	r.w = w
+	if err := r.enter(s); err != nil {
+		return nil, err
+	}
+	r.buf = readBuffers.Get().(*[]byte)
+	w.buf = *r.buf
+	return r, nil
+}
+
+// remakeIndex makes the final index of a segment again that was found damaged when it was first
+// used. Who else wants it waits.
+func (l *offsets) remakeIndex(s *segment) error {
+	if s.index.isChecked() {
+		return nil // somebody else did
+	}
+	if l.opts.Span == nil || !s.index.isFinal() {
+		return fmt.Errorf("%w: the index of segment %d cannot be made again", ErrDamaged, s.base)
+	}
+	return s.index.remake(l.st.disk, s.extent(), func(add func(point) error) (int64, error) {
+		return l.eachPoint(s, s.last, add)
+	})
+}
+
+// spots are the places where readers stopped last.
+type spots struct {
+	// mu guards all below. Nothing is taken or waited for under it.
+	mu   sync.Mutex
+	at   [8]spot
+	turn int
+}
+
+type spot struct {
+	seg *segment
+	point
+}
+
+func (s *spots) add(seg *segment, p point) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i := range s.at {
+		if s.at[i].seg == seg && s.at[i].offset == p.offset {
+			s.at[i].point = p
+			return
+		}
+	}
+	s.at[s.turn] = spot{seg, p}
+	s.turn = (s.turn + 1) % len(s.at)
+}
+
+// find gives a spot exactly at the offset.
+func (s *spots) find(seg *segment, offset int64) (point, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, at := range s.at {
+		if at.seg == seg && at.offset == offset {
+			return at.point, true
+		}
+	}
+	return point{}, false
+}

@@ -1,0 +1,41 @@
+package raftlog
+
+import "sync"
+
+// turn lets one at a time change the files of a log: Raft's appends and cuts, snapshots, retention,
+// an adoption.
+type turn struct {
+	disk *disk
+
+	// mu is held over writes, syncs and the wait for the journal: whoever changes files has to. No
+	// reader takes it. Under it are taken: the turn of a staged log, the locks of indexes and file
+	// handles, the view's.
+	mu     sync.Mutex
+	err    error // nothing more is taken; guarded by mu
+	closed bool  // guarded by mu
+}
+
+// take waits for the turn, if files can still be changed. After an error there is nothing to pass
+// on.
+func (t *turn) take() error {
+	t.wait()
+	if err := t.usable(); err != nil {
+		t.pass()
+		return err
+	}
+	return nil
+}
+
+// wait waits for the turn, whatever can be done in it.
+func (t *turn) wait() { t.mu.Lock() }
+
+// pass ends the turn.
+func (t *turn) pass() { t.mu.Unlock() }
+
+// usable gives what keeps the files from being changed; the turn is held.
+func (t *turn) usable() error {
+	if t.err != nil {
+		return t.err
+	}
+	return t.disk.failed()
+}
