@@ -196,7 +196,6 @@ func TestMutexesHaveClasses(t *testing.T) {
 // unclassed are folders whose mutexes are those of package sync, although they could have classes.
 var unclassed = []string{
 	"cluster/link/peertest", // the network of tests is not a part of a node
-	"cluster/raftlog",
 	"cmd/trimaran", // commands that end soon; the node has none of its own
 	"cmd/trimaran-shim",
 }

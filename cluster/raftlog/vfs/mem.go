@@ -437,6 +437,7 @@ type memFile struct {
 }
 
 func (f *memFile) ReadAt(b []byte, at int64) (int, error) {
+	locks.MayWait("reading a file")
 	f.fs.mu.Lock()
 	defer f.fs.mu.Unlock()
 	if f.fs.dead {

@@ -81,6 +81,11 @@ func (osFS) SyncDir(dir string) error {
 
 type osFile struct{ *os.File }
 
+func (f osFile) ReadAt(b []byte, at int64) (int, error) {
+	locks.MayWait("reading a file")
+	return f.File.ReadAt(b, at)
+}
+
 func (f osFile) WriteAt(b []byte, at int64) (int, error) {
 	locks.MayWait("writing a file")
 	n, err := f.File.WriteAt(b, at)
