@@ -102,7 +102,7 @@ var layers = []layer{
 		"the cluster does not know that clients and sessions exist; requests of consumer groups, in kmsg's structures, are all it carries for them, unread"},
 	{"cluster/backofflog", nil, []string{},
 		"what repeats is said less often, whoever says it"},
-	{"cluster/replica", []string{"cluster/calls", "cluster/raftgroup", "cluster/raftlog", "coordinator", "fsm", "kafkaproto", "outcome", "admin", "fsm/groups"}, []string{hashicorp, "github.com/twmb/franz-go/pkg/kmsg", "golang.org/x/"},
+	{"cluster/replica", []string{"cluster/calls", "cluster/raftgroup", "cluster/raftlog", "cluster/raftlog/vfs", "coordinator", "fsm", "kafkaproto", "outcome", "admin", "fsm/groups"}, []string{hashicorp, "github.com/twmb/franz-go/pkg/kmsg", "golang.org/x/"},
 		"a replica knows its log and its state machine; who should hold it, who is there and how others are reached it asks of its host"},
 	{"cluster/raftgroup", []string{"cluster/raftlog", "fsm", "outcome"}, []string{hashicorp},
 		"a member of a Raft group does not know what its entries mean, who should be in it, or how others are reached"},
@@ -169,6 +169,42 @@ var layers = []layer{
 }
 
 const module = "github.com/trimaran-io/trimaran"
+
+// TestMutexesHaveClasses holds that what runs in a node uses the mutexes of package locks, whose
+// order is checked in race builds.
+func TestMutexesHaveClasses(t *testing.T) {
+	seen := 0
+	for _, file := range shippedFiles(t) {
+		rule, _ := layerOf(file.folder)
+		if !rule.locks() || slices.Contains(unclassed, rule.folder) {
+			continue
+		}
+		ast.Inspect(file.parse(t), func(n ast.Node) bool {
+			s, ok := n.(*ast.SelectorExpr)
+			if !ok || s.Sel.Name != "Mutex" && s.Sel.Name != "RWMutex" && s.Sel.Name != "Slow" {
+				return true
+			}
+			switch from, _ := s.X.(*ast.Ident); {
+			case from == nil:
+			case from.Name == "locks":
+				seen++
+			case from.Name == "sync":
+				t.Errorf("%s has a sync.%s: use locks.%[2]s, whose class is the type that holds it", file.name, s.Sel.Name)
+			}
+			return true
+		})
+	}
+	if seen < 40 {
+		t.Errorf("%d mutexes are found: the test does not see them", seen)
+	}
+}
+
+// unclassed are folders whose mutexes are those of package sync, although they could have classes.
+var unclassed = []string{
+	"cluster/link/peertest", // the network of tests is not a part of a node
+	"cmd/trimaran", // commands that end soon; the node has none of its own
+	"cmd/trimaran-shim",
+}
 
 // locks reports whether the layer's mutexes have classes: those of all that runs in a node.
 func (l layer) locks() bool {

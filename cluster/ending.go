@@ -5,8 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"sync"
 
+	"github.com/trimaran-io/trimaran/internal/locks"
 	"github.com/trimaran-io/trimaran/outcome"
 )
 
@@ -17,7 +17,7 @@ type ending struct {
 	failed chan struct{}   // closed when fatal is set
 
 	// mu guards the fields below. Nothing is called under it.
-	mu       sync.Mutex
+	mu       locks.Mutex[ending]
 	stopping bool
 	fatal    error
 }

@@ -121,6 +121,10 @@ func (c *Coordinator) offsetDelete(ctx context.Context, req *kmsg.OffsetDeleteRe
 	if code := checkGroupID(req.Group); code != 0 {
 		return refuse(req, code), nil
 	}
+	known := make([]bool, len(req.Topics))
+	for i, topic := range req.Topics {
+		_, known[i] = c.topicID(topic.Topic)
+	}
 	g := c.lockGroup(req.Group, false)
 	if g == nil {
 		return refuse(req, kerr.GroupIDNotFound.Code), nil
@@ -131,15 +135,14 @@ func (c *Coordinator) offsetDelete(ctx context.Context, req *kmsg.OffsetDeleteRe
 	}
 	resp := req.ResponseKind().(*kmsg.OffsetDeleteResponse)
 	var cmd groups.Changes
-	for _, topic := range req.Topics {
+	for i, topic := range req.Topics {
 		t := kmsg.NewOffsetDeleteResponseTopic()
 		t.Topic = topic.Topic
-		_, known := c.cfg.TopicID(topic.Topic)
 		for _, partition := range topic.Partitions {
 			p := kmsg.NewOffsetDeleteResponseTopicPartition()
 			p.Partition = partition.Partition
 			switch {
-			case !known:
+			case !known[i]:
 				p.ErrorCode = kerr.UnknownTopicOrPartition.Code
 			case g.subscribes(topic.Topic):
 				p.ErrorCode = kerr.GroupSubscribedToTopic.Code

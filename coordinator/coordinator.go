@@ -13,6 +13,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/trimaran-io/trimaran/fsm/groups"
+	"github.com/trimaran-io/trimaran/internal/locks"
 )
 
 // Config is what a Coordinator works with. State, Propose, TopicID and TopicName
@@ -26,7 +27,8 @@ type Config struct {
 	// any other that this is not known. It must return soon after ctx has ended.
 	Propose func(ctx context.Context, command []byte) error
 	// TopicID and TopicName know the topics as the node's catalog has them. Offsets
-	// of a topic whose id is another one by now or is gone count as none.
+	// of a topic whose id is another one by now or is gone count as none. They may wait for
+	// the catalog to catch up, and are called with no lock held.
 	TopicID   func(name string) ([16]byte, bool)
 	TopicName func(id [16]byte) (string, bool)
 	// Awake gives since when this process runs without having stood still: nobody was heard before
@@ -54,7 +56,9 @@ type Coordinator struct {
 	// bytes is the sum of all groups' bytes, see MaxLiveBytes.
 	bytes atomic.Int64
 
-	mu     sync.Mutex
+	// mu guards what follows, the groups' entries in the map and not what is in them. State's may be
+	// taken under it, and timers are set; a group's may not, and nothing is waited for.
+	mu     locks.Mutex[Coordinator]
 	closed bool
 	// running counts requests, timers' functions and writers that are at work; it
 	// grows only while closed is false or it is not 0.
@@ -180,6 +184,18 @@ func (c *Coordinator) Handle(ctx context.Context, client Client, req kmsg.Reques
 		return c.deleteGroups(ctx, req)
 	}
 	return nil, fmt.Errorf("%T is not for the coordinator of a group", req)
+}
+
+// topicID is Config.TopicID. It may wait.
+func (c *Coordinator) topicID(name string) ([16]byte, bool) {
+	locks.MayWait("the catalog")
+	return c.cfg.TopicID(name)
+}
+
+// topicName is Config.TopicName. It may wait.
+func (c *Coordinator) topicName(id [16]byte) (string, bool) {
+	locks.MayWait("the catalog")
+	return c.cfg.TopicName(id)
 }
 
 // codeOf is what a client is told after Propose gave err.

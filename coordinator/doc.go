@@ -13,10 +13,9 @@
 // the network, the disk, Raft, nor which versions of the protocol a client speaks
 // beyond what Client says.
 //
-// Locks: Coordinator.mu guards the map of groups, group.mu one group, State.mu the
-// replicated state. Whoever holds group.mu may take Coordinator.mu or State.mu,
-// never the other way round, and nobody holds any of them while a command is
-// replicated: commands of a group go through its queue (writes.go), one at a time
+// Locks: group.mu guards one group and comes first, then Coordinator.mu, which guards
+// the map of groups, then State.mu, which guards the replicated state; two groups are
+// never locked at once. Nobody holds any of them while a command is replicated: commands of a group go through its queue (writes.go), one at a time
 // and in the order in which they were decided, while the group goes on.
 //
 // The rules are those of Apache Kafka's group coordinator with the classic protocol

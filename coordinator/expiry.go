@@ -30,6 +30,12 @@ func (c *Coordinator) sweepAll() {
 // node may be behind, but not for that long: a coordinator that is cut off from the
 // catalog is hardly not cut off from its shard.
 func (c *Coordinator) sweepGroup(id string, missing map[[16]byte]bool) {
+	known := make(map[[16]byte]bool)
+	for _, o := range c.cfg.State.offsets(id) {
+		if _, seen := known[o.TopicID]; !seen {
+			_, known[o.TopicID] = c.topicName(o.TopicID)
+		}
+	}
 	g := c.lockGroup(id, false)
 	if g == nil {
 		return
@@ -41,7 +47,7 @@ func (c *Coordinator) sweepGroup(id string, missing map[[16]byte]bool) {
 	var cmd groups.Changes
 	now, left := time.Now(), 0
 	for _, o := range c.cfg.State.offsets(id) {
-		if _, ok := c.cfg.TopicName(o.TopicID); !ok {
+		if there, seen := known[o.TopicID]; seen && !there { // what was not seen was committed just now
 			missing[o.TopicID] = true
 			if c.gone[o.TopicID] {
 				cmd.DeleteOffset(id, o.Topic, o.Partition, o.CommittedAt)

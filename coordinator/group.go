@@ -4,12 +4,12 @@ import (
 	"maps"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
 
 	"github.com/trimaran-io/trimaran/fsm/groups"
+	"github.com/trimaran-io/trimaran/internal/locks"
 )
 
 // groupState is where a group is in its life (Kafka's ClassicGroupState).
@@ -31,7 +31,10 @@ type group struct {
 	c  *Coordinator
 	id string
 
-	mu sync.Mutex
+	// mu guards what follows, and what is in the members. The coordinator's and State's may be taken
+	// under it, timers are set and commands queued; nothing is waited for, and a command is
+	// replicated without it.
+	mu locks.Mutex[group]
 	// dropped: no longer in Coordinator.groups. Whoever finds it looks again.
 	dropped bool
 

@@ -10,6 +10,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/trimaran-io/trimaran/fsm/groups"
+	"github.com/trimaran-io/trimaran/internal/locks"
 )
 
 // joinGroup answers JoinGroup: at once, or when the group's next generation begins.
@@ -28,6 +29,7 @@ func (c *Coordinator) joinGroup(ctx context.Context, client Client, req *kmsg.Jo
 	answer := make(chan joined, 1)
 	newcomer := g.handleJoin(j, answer)
 	c.unlockGroup(g)
+	locks.MayWait("the members of a group")
 	select {
 	case a := <-answer:
 		return a.response(req), nil

@@ -49,6 +49,7 @@ func (c *Coordinator) offsetCommit(ctx context.Context, client Client, req *kmsg
 		fillCommit(resp, kerr.InvalidGroupID.Code)
 		return resp, nil
 	}
+	topics := c.commitTopics(req)
 	g := c.lockGroup(req.Group, req.Generation < 0)
 	if g == nil {
 		code := kerr.IllegalGeneration.Code
@@ -66,7 +67,7 @@ func (c *Coordinator) offsetCommit(ctx context.Context, client Client, req *kmsg
 	if m := g.byID[req.MemberID]; m != nil && (g.state == stable || g.state == preparing) {
 		g.keepAlive(m)
 	}
-	cmd := c.commitCommand(g.id, req, resp)
+	cmd := c.commitCommand(g.id, topics, req, resp)
 	if cmd.Len() == 0 {
 		c.unlockGroup(g)
 		return resp, nil
@@ -112,23 +113,42 @@ func (g *group) validateCommit(req *kmsg.OffsetCommitRequest) int16 {
 	return 0
 }
 
+// commitTopic is a topic of a commit as the catalog has it.
+type commitTopic struct {
+	name string
+	id   [16]byte
+	ok   bool // it is there
+}
+
+// commitTopics looks up the topics of a commit, each of which may have to be waited for.
+func (c *Coordinator) commitTopics(req *kmsg.OffsetCommitRequest) []commitTopic {
+	topics := make([]commitTopic, len(req.Topics))
+	for i, topic := range req.Topics {
+		t := commitTopic{name: topic.Topic, id: topic.TopicID}
+		if req.Version >= 10 {
+			t.name, t.ok = c.topicName(t.id)
+		} else {
+			t.id, t.ok = c.topicID(t.name)
+		}
+		topics[i] = t
+	}
+	return topics
+}
+
 // commitCommand puts into a command what can be committed, and into the response
-// why the rest cannot.
-func (c *Coordinator) commitCommand(group string, req *kmsg.OffsetCommitRequest, resp *kmsg.OffsetCommitResponse) groups.Changes {
+// why the rest cannot. topics are those of the request, see commitTopics.
+func (c *Coordinator) commitCommand(group string, topics []commitTopic, req *kmsg.OffsetCommitRequest, resp *kmsg.OffsetCommitResponse) groups.Changes {
 	var cmd groups.Changes
 	now := time.Now().UnixMilli()
 	for i, topic := range req.Topics {
-		name, id, unknown := topic.Topic, topic.TopicID, kerr.UnknownTopicOrPartition.Code
-		ok := false
+		name, id, unknown := topics[i].name, topics[i].id, kerr.UnknownTopicOrPartition.Code
 		if req.Version >= 10 {
 			unknown = kerr.UnknownTopicID.Code
-			if name, ok = c.cfg.TopicName(id); ok {
+			if topics[i].ok {
 				resp.Topics[i].Topic = name
 			}
-		} else {
-			id, ok = c.cfg.TopicID(name)
 		}
-		ok = ok && len(name) <= groups.MaxTopic
+		ok := topics[i].ok && len(name) <= groups.MaxTopic
 		for j, partition := range topic.Partitions {
 			code := &resp.Topics[i].Partitions[j].ErrorCode
 			metadata := ""
@@ -191,10 +211,10 @@ func (c *Coordinator) fetchOffsets(group string, topics []kmsg.OffsetFetchReques
 		t.Topic, t.TopicID = topic.Topic, topic.TopicID
 		ok, unknown := false, int16(0)
 		if byID {
-			t.Topic, ok = c.cfg.TopicName(t.TopicID)
+			t.Topic, ok = c.topicName(t.TopicID)
 			unknown = kerr.UnknownTopicID.Code
 		} else {
-			t.TopicID, ok = c.cfg.TopicID(t.Topic)
+			t.TopicID, ok = c.topicID(t.Topic)
 		}
 		for _, partition := range topic.Partitions {
 			p := noOffset(partition)
@@ -213,7 +233,7 @@ func (c *Coordinator) fetchOffsets(group string, topics []kmsg.OffsetFetchReques
 func (c *Coordinator) allOffsets(group string) []kmsg.OffsetFetchResponseGroupTopic {
 	answers := []kmsg.OffsetFetchResponseGroupTopic{}
 	for _, o := range c.cfg.State.offsets(group) {
-		if id, ok := c.cfg.TopicID(o.Topic); !ok || id != o.TopicID {
+		if id, ok := c.topicID(o.Topic); !ok || id != o.TopicID {
 			continue
 		}
 		if n := len(answers); n == 0 || answers[n-1].Topic != o.Topic {

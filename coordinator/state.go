@@ -1,16 +1,15 @@
 package coordinator
 
 import (
-	"sync"
-
 	"github.com/trimaran-io/trimaran/fsm/groups"
+	"github.com/trimaran-io/trimaran/internal/locks"
 )
 
 // State is a shard's replicated state, where the one goroutine that applies commands meets those
 // that answer from it. What happens to it is groups.State's affair.
 type State struct {
 	// mu guards machine. Nothing is taken, waited for or written under it.
-	mu      sync.RWMutex
+	mu      locks.RWMutex[State]
 	machine *groups.State
 }
 

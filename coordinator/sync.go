@@ -8,6 +8,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/trimaran-io/trimaran/fsm/groups"
+	"github.com/trimaran-io/trimaran/internal/locks"
 )
 
 // syncGroup answers SyncGroup: at once, or when the leader's assignment is
@@ -23,6 +24,7 @@ func (c *Coordinator) syncGroup(ctx context.Context, req *kmsg.SyncGroupRequest)
 	answer := make(chan synced, 1)
 	g.handleSync(req, answer)
 	c.unlockGroup(g)
+	locks.MayWait("the members of a group")
 	select {
 	case a := <-answer:
 		return a.response(req), nil

@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"github.com/trimaran-io/trimaran/fsm/groups"
+	"github.com/trimaran-io/trimaran/internal/locks"
 )
 
 // maxCommand bounds what is replicated at a time, unless one command alone is
@@ -36,6 +37,7 @@ func (g *group) write(cmd groups.Changes, then func(err error)) *write {
 
 // wait waits until it is known what became of the command.
 func (w *write) wait(ctx context.Context) error {
+	locks.MayWait("a command to be replicated")
 	select {
 	case <-w.done:
 		return nil
@@ -77,6 +79,7 @@ func (g *group) writeQueue() {
 // propose replicates a command. One that is on its way when the coordinator is closed is
 // waited for: whether it got into the log decides what its client is told.
 func (c *Coordinator) propose(b []byte) error {
+	locks.MayWait("a command to be replicated")
 	if c.ctx.Err() != nil {
 		return ErrNotLeader
 	}

@@ -4,10 +4,10 @@ import (
 	"context"
 	"errors"
 	"log/slog"
-	"sync"
 	"time"
 
 	"github.com/trimaran-io/trimaran/fsm"
+	"github.com/trimaran-io/trimaran/internal/locks"
 	"github.com/trimaran-io/trimaran/kafkaproto"
 	"github.com/trimaran-io/trimaran/outcome"
 )
@@ -31,7 +31,7 @@ type topicMaker struct {
 	run     func(f func()) // runs f beside
 	log     *slog.Logger
 
-	mu      sync.Mutex // guards the rest; nothing is taken and nobody waits under it
+	mu      locks.Mutex[topicMaker] // guards the rest; nothing is taken and nobody waits under it
 	running int
 	making  map[string]*making // also those that failed lately
 }

@@ -29,4 +29,7 @@
 //	errors.go      the one place where errors become protocol codes
 //	metrics.go     what /metrics shows
 //	cluster.go     the cluster, made of what each of these knows of it
+//
+// Locks: topicMaker.mu is the only one, and nothing is taken or waited for under it. Those of the
+// packages in this folder are taken alone, too.
 package gateway

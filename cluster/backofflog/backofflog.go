@@ -2,14 +2,18 @@
 //
 // You are here: beside everything; the node puts it between its logger and the log. It knows lines,
 // and nothing of who writes them.
+//
+// Locks: causes.mu is the only one. Whoever logs may hold any other: nothing is called, taken or
+// written under it, and the Handler below gets the line without it.
 package backofflog
 
 import (
 	"context"
 	"log/slog"
 	"strings"
-	"sync"
 	"time"
+
+	"github.com/trimaran-io/trimaran/internal/locks"
 )
 
 // What is tried again for ever fails again for the same reason, and one line each time buries all
@@ -36,7 +40,7 @@ type Handler struct {
 // causes are the lines of late, by what they say.
 type causes struct {
 	// mu guards all. No other lock is taken, and nothing is written, while it is held.
-	mu  sync.Mutex
+	mu  locks.Mutex[causes]
 	all map[string]*cause
 	now func() time.Time
 }

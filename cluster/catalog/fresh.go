@@ -3,6 +3,8 @@ package catalog
 import (
 	"context"
 	"time"
+
+	"github.com/trimaran-io/trimaran/internal/locks"
 )
 
 // A coordinator that does not know a topic takes its offsets for gone, and a consumer that hears so
@@ -32,6 +34,7 @@ func newFreshness(catchUp func(context.Context) error) *freshness {
 
 // refresh brings the catalog up to date, at most once per freshFor, and says whether it is.
 func (f *freshness) refresh(life context.Context) bool {
+	locks.MayWait("the catalog to catch up")
 	<-f.turn
 	defer func() { f.turn <- struct{}{} }()
 	if time.Since(f.at) < freshFor {

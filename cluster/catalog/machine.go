@@ -5,13 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"sync"
 	"sync/atomic"
 
 	"github.com/hashicorp/raft"
 
 	"github.com/trimaran-io/trimaran/cluster/raftgroup"
 	"github.com/trimaran-io/trimaran/fsm"
+	"github.com/trimaran-io/trimaran/internal/locks"
 	"github.com/trimaran-io/trimaran/outcome"
 )
 
@@ -25,7 +25,7 @@ type machine struct {
 	view atomic.Pointer[fsm.Topics]
 
 	// mu guards the fields below. Nothing is called and no other lock taken while it is held.
-	mu      sync.Mutex
+	mu      locks.Mutex[machine]
 	state   *fsm.Catalog
 	index   fsm.Index     // of the last entry applied
 	newer   error         // what a newer program wrote was met: nothing behind it is applied

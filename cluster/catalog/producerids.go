@@ -3,6 +3,7 @@ package catalog
 import (
 	"context"
 
+	"github.com/trimaran-io/trimaran/internal/locks"
 	"github.com/trimaran-io/trimaran/outcome"
 )
 
@@ -27,6 +28,7 @@ func newProducerIDs(allocate func(context.Context) (int64, error)) *producerIDs 
 
 // take gives an id that no other has had. life is the node's.
 func (ids *producerIDs) take(ctx, life context.Context) (int64, error) {
+	locks.MayWait("a producer id")
 	select {
 	case <-ids.turn:
 	case <-ctx.Done():

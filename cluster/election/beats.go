@@ -1,18 +1,19 @@
 package election
 
 import (
-	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/raft"
+
+	"github.com/trimaran-io/trimaran/internal/locks"
 )
 
 // beats are the heartbeats of a member to others, only of the newest term: to whom it leads.
 type beats struct {
 	changed atomic.Bool // another node or term since the pulse looked
 
-	mu sync.Mutex // guards to; nothing is called under it
+	mu locks.Mutex[beats] // guards to; nothing is called under it
 	to map[raft.ServerID]beatTo
 }
 

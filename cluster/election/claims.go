@@ -2,6 +2,7 @@ package election
 
 import (
 	"github.com/hashicorp/raft"
+
 	"github.com/trimaran-io/trimaran/cluster/link"
 	"github.com/trimaran-io/trimaran/cluster/link/wire"
 )

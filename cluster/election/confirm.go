@@ -4,12 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sync"
 	"time"
 
 	"github.com/hashicorp/raft"
+
 	"github.com/trimaran-io/trimaran/cluster/link"
 	"github.com/trimaran-io/trimaran/cluster/raftlink"
+	"github.com/trimaran-io/trimaran/internal/locks"
 )
 
 // A leader that is to answer for its group must know that nobody has been elected after it.
@@ -33,7 +34,7 @@ var ErrNotConfirmed = errors.New("leadership is not confirmed")
 // confirms are the rounds of a group: one at most is under way, and one at most waits for it.
 type confirms struct {
 	// mu guards what follows. A goroutine is started under it, nothing is waited for.
-	mu      sync.Mutex
+	mu      locks.Mutex[confirms]
 	running bool
 	next    *round // nil: nobody waits
 }
@@ -51,6 +52,7 @@ type round struct {
 // later one: whatever was committed before the call was committed in that term or before. Those who
 // ask at once share a round trip. The error is ErrNotConfirmed, or that of ctx.
 func (m *Member) Confirm(ctx context.Context) (term uint64, err error) {
+	locks.MayWait("leadership to be confirmed")
 	c := &m.confirms
 	c.mu.Lock()
 	r := c.next

@@ -2,9 +2,9 @@ package election
 
 import (
 	"fmt"
-	"sync"
 
 	"github.com/trimaran-io/trimaran/cluster/link"
+	"github.com/trimaran-io/trimaran/internal/locks"
 )
 
 // inbound is a session of another node, a *link.Inbound; two of them are the same if they are
@@ -16,7 +16,7 @@ type inbound interface {
 
 // heardSigns is what the signs of one other node have said.
 type heardSigns struct {
-	mu sync.Mutex // guards what follows; nothing is called under it, and nobody is waited for
+	mu locks.Mutex[heardSigns] // guards what follows; nothing is called under it, and nobody is waited for
 
 	sent uint64 // signs that were made for that node
 

@@ -5,7 +5,9 @@ import (
 	"time"
 
 	"github.com/hashicorp/raft"
+
 	"github.com/trimaran-io/trimaran/cluster/link"
+	"github.com/trimaran-io/trimaran/internal/locks"
 )
 
 // heartbeat answers a heartbeat by a sign of the follower's node that was made after the call began
@@ -24,6 +26,7 @@ func (m *Member) heartbeat(id raft.ServerID, args *raft.AppendEntriesRequest, re
 	if w == nil {
 		return false
 	}
+	locks.MayWait("a sign of life")
 	limit := c.cfg.fresh()
 	timer := time.NewTimer(limit)
 	defer timer.Stop()

@@ -5,7 +5,9 @@ import (
 	"sync/atomic"
 
 	"github.com/hashicorp/raft"
+
 	"github.com/trimaran-io/trimaran/cluster/raftlink"
+	"github.com/trimaran-io/trimaran/internal/locks"
 )
 
 // Member is what Pulse.Open gives: the transport of this node's member of one Raft group, for which
@@ -91,7 +93,7 @@ var instances atomic.Uint64
 // members are the groups of this node that signs of life may speak for.
 type members struct {
 	// mu guards what follows. Transports are opened and closed under it, which waits for nothing.
-	mu     sync.Mutex
+	mu     locks.Mutex[members]
 	byName map[string]*Member
 	// For the pulse: byName has changed since it looked, and which were closed since.
 	changed bool

@@ -1,10 +1,10 @@
 package election
 
 import (
-	"sync"
 	"sync/atomic"
 
 	"github.com/trimaran-io/trimaran/cluster/link"
+	"github.com/trimaran-io/trimaran/internal/locks"
 )
 
 // nodes is what is known of the other nodes by their signs of life. It observes the link.
@@ -16,7 +16,7 @@ type nodes struct {
 	heard atomic.Uint64 // signs
 
 	// mu guards byName. It is a leaf: the link calls in here under locks of its own.
-	mu     sync.Mutex
+	mu     locks.Mutex[nodes]
 	byName map[string]*node
 }
 

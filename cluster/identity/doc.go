@@ -10,4 +10,7 @@
 //	file.go      node.json
 //	identity.go  Identity, what the node is now: read by everybody, changed in one step on disk
 //	twin.go      a data directory that was copied makes two nodes of one identity
+//
+// Locks: Identity.changing is the only one. It is held while node.json is written and synced, and
+// readers do not take it.
 package identity

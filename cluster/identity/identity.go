@@ -4,10 +4,10 @@ import (
 	"crypto/rand"
 	"fmt"
 	"slices"
-	"sync"
 	"sync/atomic"
 
 	"github.com/trimaran-io/trimaran/fsm"
+	"github.com/trimaran-io/trimaran/internal/locks"
 	"github.com/trimaran-io/trimaran/outcome"
 )
 
@@ -24,7 +24,7 @@ type Identity struct {
 
 	// changing is held by who changes the file, while that is written and synced. Nothing else is
 	// taken under it, and readers do not take it.
-	changing sync.Mutex
+	changing locks.Slow[Identity]
 }
 
 // Load reads who the node is from its data directory, and mints it for an empty one. want is the

@@ -13,6 +13,7 @@ import (
 
 	"github.com/trimaran-io/trimaran/cluster/calls"
 	"github.com/trimaran-io/trimaran/cluster/election"
+	"github.com/trimaran-io/trimaran/internal/locks"
 )
 
 // The death of a node is noticed once per node, by the peer link, and not once
@@ -49,10 +50,9 @@ type Failover struct {
 
 	surveys atomic.Uint64 // rounds in which others were asked
 
-	mu      sync.Mutex        // guards what follows; nothing else is done under it
-	orphans []election.Orphan // as reported last; nil when taken
-	// groups that were told to stand, and until when they are left alone
-	resting map[string]time.Time
+	mu      locks.Mutex[Failover] // guards what follows; nothing else is done under it
+	orphans []election.Orphan     // as reported last; nil when taken
+	resting map[string]time.Time  // groups that were told to stand, and until when they are left alone
 }
 
 // FailoverConfig is what elections need of the node.

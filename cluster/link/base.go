@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"golang.org/x/time/rate"
+
+	"github.com/trimaran-io/trimaran/internal/locks"
 )
 
 // base is what every part of a link uses: its configuration, clock, counters and lifetime.
@@ -66,7 +68,7 @@ type tasks struct {
 
 	// mu guards closed: nothing is added once somebody may wait. Goroutines are started under it,
 	// nothing is waited for, and no other lock is taken.
-	mu     sync.Mutex
+	mu     locks.Mutex[tasks]
 	closed bool
 }
 
@@ -91,7 +93,7 @@ func (t *tasks) close() bool {
 
 // connSet are the connections that are open, for the keepalive and Close.
 type connSet struct {
-	mu     sync.Mutex // guards what follows; nothing is called under it
+	mu     locks.Mutex[connSet] // guards what follows; nothing is called under it
 	closed bool
 	open   map[*conn]struct{}
 }
@@ -141,7 +143,7 @@ func (s *connSet) all(last bool) []*conn {
 
 // downs are those who want to know when the last session with a node is over.
 type downs struct {
-	mu  sync.Mutex // guards all, which is replaced and never changed; nothing is called under it
+	mu  locks.Mutex[downs] // guards all, which is replaced and never changed; nothing is called under it
 	all []func(identity string)
 }
 

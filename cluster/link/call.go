@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+
+	"github.com/trimaran-io/trimaran/internal/locks"
 )
 
 var errNoHandler = errors.New("this node takes no requests")
@@ -54,6 +56,7 @@ func (s *Session) call(ctx context.Context, c *conn, kind uint8, payload [][]byt
 
 // waitForCalls waits for the share of one more call, which the end of the session ends as well.
 func (s *Session) waitForCalls(ctx context.Context, c *conn, cost int64) error {
+	locks.MayWait("room for a call")
 	wait, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	defer context.AfterFunc(c.ctx, func() { cancel(context.Cause(c.ctx)) })()
@@ -78,6 +81,7 @@ func (l *Link) CallAddr(ctx context.Context, addr string, kind uint8, payload ..
 }
 
 func (l *Link) callAddr(ctx context.Context, addr string, kind uint8, payload [][]byte) (string, []byte, error) {
+	locks.MayWait("asking an address")
 	if l.ctx.Err() != nil {
 		return "", nil, notSent(ErrClosed)
 	}

@@ -5,11 +5,12 @@ import (
 	"context"
 	"net"
 	"runtime"
-	"sync"
 	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/semaphore"
+
+	"github.com/trimaran-io/trimaran/internal/locks"
 )
 
 const (
@@ -87,7 +88,7 @@ type conn struct {
 
 	room *semaphore.Weighted
 
-	mu      sync.Mutex // guards what follows; nothing is called under it
+	mu      locks.Mutex[conn] // guards what follows; nothing is called under it
 	queue   []*message
 	urgent  []*message // pings, pongs, credits: few and tiny, go first, do not wait for room
 	stopped bool
@@ -165,6 +166,7 @@ func (c *conn) readLoop() {
 // queued and never will be. Nil means queued: whether it was written is for
 // m.drop to say.
 func (c *conn) send(ctx context.Context, m *message) error {
+	locks.MayWait("room on a connection")
 	if !c.room.TryAcquire(m.room()) {
 		// The wait also ends with the connection.
 		wait, cancel := context.WithCancelCause(ctx)

@@ -4,8 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sync"
 	"sync/atomic"
+
+	"github.com/trimaran-io/trimaran/internal/locks"
 )
 
 // Inbound is the accepting side of one session of another node.
@@ -25,7 +26,7 @@ type Inbound struct {
 	cancel           context.CancelCauseFunc
 	held             atomic.Int64 // bytes of requests that wait for who serves them
 
-	mu      sync.Mutex // guards what follows; nothing is called under it
+	mu      locks.Mutex[Inbound] // guards what follows; nothing is called under it
 	conns   [2]*conn
 	calls   map[uint64]context.CancelFunc
 	streams map[uint64]*inStream

@@ -5,9 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/trimaran-io/trimaran/internal/locks"
 )
 
 const (
@@ -26,7 +27,7 @@ type Peer struct {
 
 	// mu guards what follows. The locks of sessions, of the set of connections and of what observes
 	// the link may be taken under it; nothing is waited for, and nothing is read or written.
-	mu      sync.Mutex
+	mu      locks.Mutex[Peer]
 	out     *Session // nil: none
 	dialing [2]*dialAttempt
 	fails   int
@@ -51,6 +52,7 @@ type dialAttempt struct {
 // obtain gives an open connection of class cl, dialing where there is none.
 // Its errors are all ErrNotSent: nothing was asked yet.
 func (p *Peer) obtain(ctx context.Context, cl Class) (*Session, *conn, error) {
+	locks.MayWait("opening a connection")
 	for {
 		if p.base.ctx.Err() != nil {
 			return nil, nil, notSent(ErrClosed)
@@ -148,6 +150,7 @@ func (p *Peer) dialLocked(cl Class) *dialAttempt {
 }
 
 func (p *Peer) dialOnce(cl Class) (*Session, *conn, error) {
+	locks.MayWait("dialing")
 	l := p.base
 	addr, ok := l.cfg.Resolve(p.identity)
 	if !ok {

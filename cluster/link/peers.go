@@ -1,6 +1,6 @@
 package link
 
-import "sync"
+import "github.com/trimaran-io/trimaran/internal/locks"
 
 // maxPeers bounds the nodes that are remembered: anybody can say a new name.
 const maxPeers = 4096
@@ -11,7 +11,7 @@ type peers struct {
 
 	// mu guards byName. Where it is full Observer.Forgotten is called under it, and locks of peers
 	// are tried, never waited for: the order is the other way round.
-	mu     sync.Mutex
+	mu     locks.Mutex[peers]
 	byName map[string]*Peer
 }
 

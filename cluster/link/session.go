@@ -5,10 +5,11 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"sync"
 	"sync/atomic"
 
 	"golang.org/x/sync/semaphore"
+
+	"github.com/trimaran-io/trimaran/internal/locks"
 )
 
 // bulkSize is the size from which a message takes the bulk connection.
@@ -34,7 +35,7 @@ type Session struct {
 	calls   *semaphore.Weighted // what the calls in progress hold at the other side
 	nextID  atomic.Uint64
 
-	mu      sync.Mutex // guards what follows; nothing is called under it
+	mu      locks.Mutex[Session] // guards what follows; nothing is called under it
 	conns   [2]*conn
 	pending map[uint64]*pending
 	dead    error
@@ -153,6 +154,7 @@ func (s *Session) forget(id uint64) *pending {
 
 // roundTrip sends a request and waits for its answer within ctx.
 func (s *Session) roundTrip(ctx context.Context, c *conn, typ, kind uint8, parts [][]byte) (Reply, error) {
+	locks.MayWait("asking another node")
 	got := make(chan Reply, 1)
 	id, err := s.begin(ctx, c, typ, kind, parts, nil, func(r Reply) { got <- r })
 	if err != nil {

@@ -5,8 +5,9 @@ import (
 	"encoding/binary"
 	"fmt"
 	"io"
-	"sync"
 	"time"
+
+	"github.com/trimaran-io/trimaran/internal/locks"
 )
 
 // A stream travels as the request and then chunks, on the bulk connection. The sender
@@ -19,9 +20,9 @@ const (
 
 // outStream is the sending side's view of one stream.
 type outStream struct {
-	mu     sync.Mutex    // guards window; nothing is called under it
-	window int64         // bytes that may be sent before more credit comes
-	wake   chan struct{} // capacity 1: credit, or a sign of progress
+	mu     locks.Mutex[outStream] // guards window; nothing is called under it
+	window int64                  // bytes that may be sent before more credit comes
+	wake   chan struct{}          // capacity 1: credit, or a sign of progress
 }
 
 func (s *outStream) credit(n int64) {
@@ -48,6 +49,7 @@ func (s *outStream) take(n int64) bool {
 // other side, and waits for the answer. There is no limit to how long it takes as long as the other
 // side says that it goes on; silence about it for Config.Timeout ends it.
 func (l *Link) Stream(ctx context.Context, identity string, kind uint8, parts [][]byte, size int64, data io.Reader) (Reply, error) {
+	locks.MayWait("a stream to another node")
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	patience := time.AfterFunc(l.cfg.Timeout, func() { cancel(ErrTimeout) })
@@ -112,7 +114,7 @@ type inStream struct {
 	id    uint64
 	ready chan struct{} // capacity 1: something changed
 
-	mu       sync.Mutex // guards what follows; nothing is called under it
+	mu       locks.Mutex[inStream] // guards what follows; nothing is called under it
 	chunks   [][]byte
 	coming   int64 // bytes not received yet
 	buffered int64 // received and not read; at most streamWindow
@@ -165,6 +167,7 @@ func (s *inStream) poke() {
 
 // Read waits for the next bytes, at most for Config.Timeout: who reads may have others waiting.
 func (s *inStream) Read(p []byte) (int, error) {
+	locks.MayWait("a stream from another node")
 	var timer *time.Timer
 	for {
 		n, credit, err := s.next(p)

@@ -2,13 +2,13 @@ package liveness
 
 import (
 	"fmt"
-	"sync"
 
 	"github.com/hashicorp/raft"
 
 	"github.com/trimaran-io/trimaran/cluster/membership"
 	"github.com/trimaran-io/trimaran/cluster/raftgroup"
 	"github.com/trimaran-io/trimaran/fsm"
+	"github.com/trimaran-io/trimaran/internal/locks"
 )
 
 // Way is what a node can say of its way to another one.
@@ -38,8 +38,8 @@ type Config struct {
 type Nodes struct {
 	cfg Config
 
-	mu        sync.Mutex        // guards what follows; nothing else is done under it
-	addresses map[string]string // peer addresses by identity, of everyone ever met
+	mu        locks.Mutex[Nodes] // guards what follows; nothing else is done under it
+	addresses map[string]string  // peer addresses by identity, of everyone ever met
 }
 
 // New gives the answers of one node.

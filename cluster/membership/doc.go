@@ -14,4 +14,7 @@
 //	meta.go    what a node says about itself, in at most 512 bytes
 //	hints.go   the file that remembers where others were
 //	logs.go    memberlist's log lines as slog records
+//
+// Locks: Gossip.updating comes first, and is held while memberlist tells the others; then
+// memberlist's own; then Gossip.mu, under which nothing is called, taken or waited for.
 package membership

@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/memberlist"
+
+	"github.com/trimaran-io/trimaran/internal/locks"
 )
 
 // Config says how this node gossips.
@@ -60,11 +62,14 @@ type Gossip struct {
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
 
-	updating sync.Mutex // one Update at a time: memberlist broadcasts what meta says then
+	// updating is held by who changes what others are told, until memberlist has told them, which
+	// takes its time: memberlist broadcasts what meta says then. Readers do not take it; mu may be
+	// taken under it, and memberlist's locks.
+	updating locks.Slow[gossipUpdating]
 
-	// mu is taken inside memberlist's own lock (its callbacks): nothing of memberlist is called
-	// under it.
-	mu   sync.Mutex
+	// mu guards what follows. It is taken inside memberlist's own lock (its callbacks): nothing of
+	// memberlist is called, nothing waited for and no other lock taken under it.
+	mu   locks.Mutex[Gossip]
 	self Member
 	meta []byte
 	// entries are the live members by memberlist's name, this one not among them, as its callbacks
@@ -74,6 +79,9 @@ type Gossip struct {
 	left    bool
 	closed  bool
 }
+
+// gossipUpdating is the class of a Gossip's updating.
+type gossipUpdating struct{}
 
 // entry is one process that gossips.
 type entry struct {
@@ -274,6 +282,7 @@ func (g *Gossip) update(self Member, timeout time.Duration, leaving bool) error 
 	if over {
 		return nil
 	}
+	locks.MayWait("gossip")
 	if err := g.list.UpdateNode(timeout); err != nil {
 		return fmt.Errorf("membership: %w", err)
 	}
@@ -302,6 +311,7 @@ func (g *Gossip) Leave(timeout time.Duration) error {
 	if err := g.update(self, max(timeout/2, time.Millisecond), true); err != nil {
 		g.log.Debug("gossip: not everyone was told of leaving", "error", err)
 	}
+	locks.MayWait("gossip")
 	if err := g.list.Leave(max(timeout/2, time.Millisecond)); err != nil {
 		return fmt.Errorf("membership: leave: %w", err)
 	}

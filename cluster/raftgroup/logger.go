@@ -4,10 +4,11 @@ import (
 	"context"
 	"io"
 	"log/slog"
-	"sync"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
+
+	"github.com/trimaran-io/trimaran/internal/locks"
 )
 
 // raftLogs turns what hashicorp libraries log into slog lines. Raft reports a
@@ -17,7 +18,7 @@ type raftLogs struct {
 	logger *slog.Logger
 
 	// mu guards seen. Nothing is logged, and no other lock taken, while it is held.
-	mu   sync.Mutex
+	mu   locks.Mutex[raftLogs]
 	seen map[string]*suppressed
 }
 

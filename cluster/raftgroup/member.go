@@ -8,6 +8,9 @@
 // open.go opens a member and decides whether it may take part as what it was; member.go is what
 // can be done with it; turnstile.go counts proposals while leadership changes hands; stall.go knows
 // of appends that do not end; leader.go is how its users say who leads.
+//
+// Locks: a Member has none. raftLogs.mu is the only one, and nothing is called, taken or waited for
+// under it.
 package raftgroup
 
 import (
@@ -21,6 +24,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	"github.com/trimaran-io/trimaran/cluster/raftlog"
+	"github.com/trimaran-io/trimaran/internal/locks"
 )
 
 // Member is one hashicorp/raft instance with its files: the log, the snapshots, and its part of the
@@ -73,6 +77,7 @@ var ErrBusy = errors.New("the group does not answer")
 // What becomes of the request when ctx ends first is not known: it is made and answered in a
 // goroutine, which ends with the member at the latest.
 func (m *Member) Ask(ctx context.Context, request func() raft.Future) error {
+	locks.MayWait("Raft")
 	if err := ctx.Err(); err != nil {
 		return err
 	}
@@ -107,6 +112,7 @@ func (m *Member) Change(ctx context.Context, request func() raft.Future) error {
 // channel. Its futures can end at a shutdown, but Raft sees to that for a few of them only
 // (future.go, ShutdownCh).
 func (m *Member) Await(f raft.Future) error {
+	locks.MayWait("Raft")
 	if v := reflect.ValueOf(f); v.Kind() == reflect.Pointer && v.Elem().Kind() == reflect.Struct {
 		if field := v.Elem().FieldByName("ShutdownCh"); field.CanSet() && field.Type() == reflect.TypeOf(m.stopped) && field.IsNil() {
 			field.Set(reflect.ValueOf(m.stopped))
@@ -174,6 +180,7 @@ func (m *Member) End() {
 
 // Stop stops Raft and waits for it; the files stay open.
 func (m *Member) Stop() error {
+	locks.MayWait("Raft to stop")
 	m.End()
 	<-m.stopped
 	return errors.Join(m.closed, m.ended)

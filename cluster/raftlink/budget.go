@@ -2,12 +2,13 @@ package raftlink
 
 import (
 	"fmt"
-	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/raft"
+
 	"github.com/trimaran-io/trimaran/cluster/link"
+	"github.com/trimaran-io/trimaran/internal/locks"
 )
 
 // maxAppends bounds the bytes of AppendEntries of all groups that one other node has not answered.
@@ -18,7 +19,7 @@ const maxAppends = 128 << 20
 // budgets count the bytes of AppendEntries to each other node that wait or are unanswered, of all
 // groups.
 type budgets struct {
-	mu     sync.Mutex // guards byNode; nothing is called under it
+	mu     locks.Mutex[budgets] // guards byNode; nothing is called under it
 	byNode map[string]*atomic.Int64
 }
 
@@ -61,6 +62,7 @@ func (t *Transport) park(node string, wanted func() bool) {
 
 // parkOnce says whether it waited for as long as it may and the node is still gone.
 func (t *Transport) parkOnce(node string) bool {
+	locks.MayWait("a node that is gone")
 	if !t.host.Gone(node) {
 		return false
 	}

@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/raft"
+
+	"github.com/trimaran-io/trimaran/internal/locks"
 )
 
 // appendFuture implements raft.AppendFuture. The pipeline's lock guards left; finish is called
@@ -35,6 +37,7 @@ func (f *appendFuture) finish(err error) {
 
 // Error waits for the answer.
 func (f *appendFuture) Error() error {
+	locks.MayWait("an answer to AppendEntries")
 	<-f.answered
 	return f.err
 }

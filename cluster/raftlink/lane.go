@@ -1,10 +1,10 @@
 package raftlink
 
 import (
-	"sync"
-
 	"github.com/hashicorp/raft"
+
 	"github.com/trimaran-io/trimaran/cluster/link"
+	"github.com/trimaran-io/trimaran/internal/locks"
 )
 
 const (
@@ -26,7 +26,7 @@ func (r *received) size() int { return len(r.Body) }
 
 // lane feeds one group in order, with a goroutine only while there is something to feed.
 type lane struct {
-	mu      sync.Mutex // guards what follows; nothing is called under it
+	mu      locks.Mutex[lane] // guards what follows; nothing is called under it
 	queue   []*received
 	bytes   int
 	running bool

@@ -4,11 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sync"
 	"time"
 
 	"github.com/hashicorp/raft"
+
 	"github.com/trimaran-io/trimaran/cluster/link"
+	"github.com/trimaran-io/trimaran/internal/locks"
 )
 
 // InstallHook is what Transport.BeforeInstall takes.
@@ -26,7 +27,7 @@ type local struct {
 	done     chan struct{} // closed when the group is
 	timeout  time.Duration // of a message
 
-	mu      sync.Mutex // guards what follows; nothing is called under it
+	mu      locks.Mutex[local] // guards what follows; nothing is called under it
 	beat    func(raft.RPC)
 	install InstallHook
 	raft    Raft
@@ -99,6 +100,7 @@ func (l *local) Consumer() <-chan raft.RPC { return l.consumer }
 // Inject gives the group here a request of this node, and waits for Raft's answer, within
 // Confit.Timeout.
 func (l *local) Inject(req any) error {
+	locks.MayWait("the group here")
 	resp := make(chan raft.RPCResponse, 1)
 	timer := time.NewTimer(l.timeout)
 	defer timer.Stop()

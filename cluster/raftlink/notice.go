@@ -4,11 +4,12 @@ package raftlink
 
 import (
 	"fmt"
-	"sync"
 	"time"
 
 	"github.com/hashicorp/raft"
+
 	"github.com/trimaran-io/trimaran/cluster/link"
+	"github.com/trimaran-io/trimaran/internal/locks"
 )
 
 // acknowledged is the last thing a follower agreed to on a pipeline.
@@ -51,7 +52,7 @@ const (
 
 // appended are the last entries that followers took without a pipeline, until there is one.
 type appended struct {
-	mu     sync.Mutex // guards byNode; nothing is called under it
+	mu     locks.Mutex[appended] // guards byNode; nothing is called under it
 	byNode map[raft.ServerID]acknowledged
 }
 

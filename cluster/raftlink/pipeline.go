@@ -3,11 +3,12 @@ package raftlink
 import (
 	"context"
 	"fmt"
-	"sync"
 	"time"
 
 	"github.com/hashicorp/raft"
+
 	"github.com/trimaran-io/trimaran/cluster/link"
+	"github.com/trimaran-io/trimaran/internal/locks"
 )
 
 // pipeline sends AppendEntries without waiting for the answer of the one before.
@@ -30,10 +31,11 @@ type pipeline struct {
 	change chan struct{} // capacity 1: something was answered
 
 	// sending is held from a request's place in flight to its place in the queue, so that answers
-	// come in that order. Whoever holds it may wait for both places, and take mu.
-	sending sync.Mutex
+	// come in that order. Whoever holds it may wait for both places, and take mu: only who sends
+	// takes it, and answers do not.
+	sending locks.Slow[pipelineSending]
 
-	mu       sync.Mutex // guards what follows; nothing is waited for under it
+	mu       locks.Mutex[pipeline] // guards what follows; nothing is waited for under it
 	class    link.Class
 	inFlight []*appendFuture // oldest first
 	acked    acknowledged
@@ -41,6 +43,9 @@ type pipeline struct {
 	notices  int         // how often it has fired since
 	err      error
 }
+
+// pipelineSending is the class of a pipeline's sending.
+type pipelineSending struct{}
 
 // doneSlack is how many answered futures Raft may leave untaken before sending waits for it.
 const doneSlack = 64
@@ -155,6 +160,7 @@ func (p *pipeline) send(f *appendFuture, cl link.Class, frames []frame) error {
 
 // admit waits for a place in flight and says which connection to take.
 func (p *pipeline) admit(f *appendFuture, want link.Class, limit time.Duration) (link.Class, error) {
+	locks.MayWait("a place in flight")
 	most := p.t.cfg.MaxInFlight
 	for {
 		p.mu.Lock()

@@ -4,12 +4,13 @@ import (
 	"context"
 	"encoding/binary"
 	"fmt"
-	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/raft"
+
 	"github.com/trimaran-io/trimaran/cluster/link"
+	"github.com/trimaran-io/trimaran/internal/locks"
 )
 
 // Config says how Raft's messages are sent.
@@ -77,7 +78,7 @@ type common struct {
 type Transports struct {
 	*common
 
-	mu     sync.Mutex // guards what follows; only prepare of Open is called under it
+	mu     locks.Mutex[Transports] // guards what follows; only prepare of Open is called under it
 	closed bool
 	groups map[string]*Transport
 }

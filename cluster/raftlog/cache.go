@@ -1,9 +1,9 @@
 package raftlog
 
 import (
-	"sync"
-
 	"github.com/hashicorp/raft"
+
+	"github.com/trimaran-io/trimaran/internal/locks"
 )
 
 // cache holds the newest entries of all groups of a node, bounded in bytes: what
@@ -13,7 +13,7 @@ type cache struct {
 	limit int64
 
 	// mu guards all below. Nothing is taken or waited for under it.
-	mu    sync.Mutex
+	mu    locks.Mutex[cache]
 	bytes int64
 	queue []cached // a ring: head is the oldest
 	head  int
@@ -31,7 +31,7 @@ type groupCache struct {
 	node *cache
 
 	// mu guards entries. Nothing is taken or waited for under it.
-	mu      sync.RWMutex
+	mu      locks.RWMutex[groupCache]
 	entries map[uint64]*raft.Log
 }
 

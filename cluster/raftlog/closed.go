@@ -7,7 +7,8 @@ import (
 	"maps"
 	"path/filepath"
 	"slices"
-	"sync"
+
+	"github.com/trimaran-io/trimaran/internal/locks"
 )
 
 // A store that is closed notes where its logs end. That says two things to the next start: nothing
@@ -81,7 +82,7 @@ type ledger struct {
 	disk *disk
 
 	// mu guards all below. Nothing is taken or waited for under it.
-	mu     sync.Mutex
+	mu     locks.Mutex[ledger]
 	open   int
 	ends   map[string]closedEnds // by folder
 	tidyAt int                   // number of ends

@@ -32,16 +32,18 @@
 //
 // # Locks
 //
-// In this order; each says beside it what it guards:
+// In this order, which race builds check (package internal/locks); each says beside it what it
+// guards:
 //
-//	turn.mu               of a log, then of what is staged for it   held over I/O
+//	turn.mu               of a log                                  held over I/O
+//	turn.staging          of what is staged for it                  held over I/O
 //	Stable.writing        by whoever stores votes                   held over I/O
 //	index.writing         of a segment's index                      held over I/O
 //	fileHandle.opening    while a file is opened                    held over I/O
 //	fileHandle.syncing    while a file is synced                    held over I/O
 //	space.mu              while the disk is asked for its space     held over I/O
 //	view.mu, index.mu, handles.mu, groupCache.mu, cache.mu, spots.mu, ledger.mu, journal.mu,
-//	journalFiles.mu, Stable.mu, Stable.state
+//	journalFiles.mu, readOnly.mu, Stable.mu, Stable.state
 //	                      in memory; none is taken under another of these
 //
 // Nothing is waited for and no file touched under those of the last group, which are the ones that

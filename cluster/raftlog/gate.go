@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/trimaran-io/trimaran/cluster/raftlog/vfs"
+	"github.com/trimaran-io/trimaran/internal/locks"
 )
 
 // gate keeps from Raft what it cannot bear: it panics when it cannot read what it is to apply
@@ -46,6 +47,7 @@ const outOfFilesPause = 50 * time.Millisecond
 // opened, or never. It reports false when the group is closed: nothing that Raft sends leaves the
 // node any more then, and it may get an entry that does nothing. It waits with no lock held.
 func (g *gate) hold(err error) (again bool) {
+	locks.MayWait("what keeps a log from Raft")
 	retry := make(<-chan time.Time)
 	if vfs.OutOfFiles(err) {
 		retry = time.After(outOfFilesPause)

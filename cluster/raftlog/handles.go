@@ -3,10 +3,10 @@ package raftlog
 import (
 	"container/list"
 	"errors"
-	"sync"
 	"sync/atomic"
 
 	"github.com/trimaran-io/trimaran/cluster/raftlog/vfs"
+	"github.com/trimaran-io/trimaran/internal/locks"
 )
 
 // handles keeps segment and index files open between uses. Of those that nobody uses the least
@@ -19,7 +19,7 @@ type handles struct {
 
 	// mu guards the lists and what handles say is guarded by it. All who read take it: nothing is
 	// taken under it, and files are opened, closed and synced without it.
-	mu    sync.Mutex
+	mu    locks.Mutex[handles]
 	clean list.List // *fileHandle, oldest at the front
 	dirty list.List
 }
@@ -41,10 +41,10 @@ type fileHandle struct {
 	writes atomic.Uint64
 	// syncing is held during a sync. Of two at once the kernel tells one of an error and lets the
 	// other succeed. handles.mu is taken under it. Readers do not take it.
-	syncing sync.Mutex
+	syncing locks.Slow[handleSyncing]
 	// opening is held while the file is opened, so that it is opened once. It is taken with no lock
 	// of the handles held, and handles.mu under it: who waits for it wants the very file.
-	opening sync.Mutex
+	opening locks.Slow[handleOpening]
 
 	// Guarded by handles.mu.
 	file   vfs.File // a handleFile; nil: closed
@@ -54,6 +54,12 @@ type fileHandle struct {
 	at     *list.Element // in idle
 	idle   *list.List    // nil: it is used, or closed
 }
+
+// handleSyncing and handleOpening are the classes of a fileHandle's mutexes.
+type (
+	handleSyncing struct{}
+	handleOpening struct{}
+)
 
 var errGone = errors.New("the file is no longer part of the log")
 

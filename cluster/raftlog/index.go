@@ -6,7 +6,8 @@ import (
 	"io"
 	"slices"
 	"strings"
-	"sync"
+
+	"github.com/trimaran-io/trimaran/internal/locks"
 )
 
 const (
@@ -54,10 +55,10 @@ type index struct {
 	// writing is held by who changes the file or checks it, while it reads, writes and syncs; mu
 	// and those of the handle are taken under it. A reader takes it only to check a file that this
 	// process has not written, once: who holds it then is making what the reader needs.
-	writing sync.Mutex
+	writing locks.Slow[indexWriting]
 
 	// mu guards all below. Nothing is taken, and no file touched, under it.
-	mu      sync.Mutex
+	mu      locks.Mutex[index]
 	written int    // points in the file
 	crc     uint32 // over them
 	recent  []point
@@ -68,6 +69,9 @@ type index struct {
 	stateAt int64
 	state   int // bytes of it
 }
+
+// indexWriting is the class of an index's writing.
+type indexWriting struct{}
 
 // extent is what a final index says of its segment.
 type extent struct {

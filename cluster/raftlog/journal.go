@@ -7,6 +7,7 @@ import (
 	"sync"
 
 	"github.com/trimaran-io/trimaran/cluster/raftlog/vfs"
+	"github.com/trimaran-io/trimaran/internal/locks"
 )
 
 // A disk syncs a few thousand times a second whatever is written, so many groups
@@ -59,7 +60,7 @@ type journal struct {
 	wg   sync.WaitGroup
 
 	// mu guards queue and closed. Nothing is taken or waited for under it.
-	mu     sync.Mutex
+	mu     locks.Mutex[journal]
 	queue  []*journalWrite
 	closed bool
 
@@ -73,6 +74,7 @@ type journal struct {
 // must not change before.
 func (j *journal) append(s *segment, pos int64, data []byte) error {
 	w := &journalWrite{seg: s, id: s.id.Load(), pos: pos, data: data, done: make(chan error, 1)}
+	locks.MayWait("the journal")
 	j.mu.Lock()
 	if j.closed {
 		j.mu.Unlock()

@@ -6,6 +6,7 @@ import (
 	"sync"
 
 	"github.com/trimaran-io/trimaran/cluster/raftlog/vfs"
+	"github.com/trimaran-io/trimaran/internal/locks"
 )
 
 // journalFile is a file of the journal. Its batches are written by the journal's writer; from when
@@ -29,7 +30,7 @@ type journalFiles struct {
 	freed chan struct{} // capacity 1: free has grown, or the store failed
 
 	// mu guards free. Nothing is taken or waited for under it.
-	mu   sync.Mutex
+	mu   locks.Mutex[journalFiles]
 	free []*journalFile
 
 	// The writer's own.
@@ -65,6 +66,7 @@ func (j *journalFiles) turnOver(full *journalFile) (*journalFile, error) {
 			}
 			limit = 0 // the disk is full: the files that there are have to do
 		}
+		locks.MayWait("a flush of the journal")
 		<-j.freed // sooner or later: a flush ends, or it fails and so does the store
 		if err := j.disk.failed(); err != nil {
 			return nil, err

@@ -3,9 +3,9 @@ package raftlog
 import (
 	"errors"
 	"fmt"
-	"sync"
 
 	"github.com/trimaran-io/trimaran/cluster/raftlog/vfs"
+	"github.com/trimaran-io/trimaran/internal/locks"
 )
 
 // offsets reads a log by the partition's offsets, and by time.
@@ -113,7 +113,7 @@ func (l *offsets) remakeIndex(s *segment) error {
 // spots are the places where readers stopped last.
 type spots struct {
 	// mu guards all below. Nothing is taken or waited for under it.
-	mu   sync.Mutex
+	mu   locks.Mutex[spots]
 	at   [8]spot
 	turn int
 }

@@ -4,9 +4,9 @@ import (
 	"errors"
 	"io"
 	"os"
-	"sync"
 
 	"github.com/trimaran-io/trimaran/cluster/raftlog/vfs"
+	"github.com/trimaran-io/trimaran/internal/locks"
 )
 
 // readable is a file that is open for reading alone.
@@ -33,7 +33,7 @@ type readOnly struct {
 	open func(name string) (readable, error)
 
 	// mu guards patches. Nothing is taken or waited for under it.
-	mu      sync.Mutex
+	mu      locks.Mutex[readOnly]
 	patches map[string][]patch
 }
 

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/trimaran-io/trimaran/cluster/raftlog/vfs"
+	"github.com/trimaran-io/trimaran/internal/locks"
 )
 
 const (
@@ -35,7 +36,7 @@ type space struct {
 	// mu guards reserve, and is held while the disk is asked and the reserve made or given up: one
 	// looks at a time. The log's appends wait for it when a file grows; what reads uses the numbers
 	// above alone.
-	mu      sync.Mutex
+	mu      locks.Slow[space]
 	reserve vfs.File // nil: given up, or none
 	quit    chan struct{}
 	wg      sync.WaitGroup

@@ -17,6 +17,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	"github.com/trimaran-io/trimaran/cluster/raftlog/vfs"
+	"github.com/trimaran-io/trimaran/internal/locks"
 )
 
 // Stable keeps the votes and terms (raft.StableStore) of all groups of a node in one file
@@ -29,21 +30,27 @@ type Stable struct {
 	name  string // of the file
 	least int64  // bytes that a new file is allocated with, at least
 
-	mu         sync.Mutex // guards what follows; nothing is waited for under it
-	committing bool       // one of the callers of update is; it goes on with what waits
-	waiting    []*pending // in order of arrival
+	mu         locks.Mutex[Stable] // guards what follows; nothing is waited for under it
+	committing bool                // one of the callers of update is; it goes on with what waits
+	waiting    []*pending          // in order of arrival
 
 	// state guards groups. Nothing is done under it but to look or to put.
-	state  sync.RWMutex
+	state  locks.RWMutex[stableState]
 	groups map[string]groupVotes // what is on stable storage
 
 	// writing is held by whoever writes the file, over I/O, so nobody who reads takes it; state is
 	// taken under it. It guards what follows.
-	writing sync.Mutex
+	writing locks.Slow[stableWriting]
 	file    vfs.File
 	layout  votesLayout
 	limit   int64 // bytes of the file from which on it is written anew
 }
+
+// stableState and stableWriting are the classes of a Stable's other mutexes.
+type (
+	stableState   struct{}
+	stableWriting struct{}
+)
 
 // pending is one change that waits for its commit.
 type pending struct {
@@ -105,6 +112,7 @@ func OpenStable(path string, opts Options) (*Stable, error) {
 
 // update makes a change and returns when it is on stable storage.
 func (s *Stable) update(group string, change func(old groupVotes) (groupVotes, error)) error {
+	locks.MayWait("votes to be written")
 	u := &pending{group: group, change: change, turn: make(chan struct{})}
 	s.mu.Lock()
 	s.waiting = append(s.waiting, u)

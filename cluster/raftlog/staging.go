@@ -95,6 +95,7 @@ func (st *Store) openStagedLog(dir string, opts LogOptions, start int64) (*Parti
 	if err != nil {
 		return nil, err
 	}
+	l.turn.staged = true
 	err = l.Scan(0, func(entry *raft.Log) bool { l.applyStaged(opts.Span, entry); return true })
 	if err != nil {
 		l.Close()

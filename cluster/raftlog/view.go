@@ -4,8 +4,9 @@ import (
 	"fmt"
 	"slices"
 	"sort"
-	"sync"
 	"sync/atomic"
+
+	"github.com/trimaran-io/trimaran/internal/locks"
 )
 
 // view is what a log consists of at this moment, as all who read it see it: its segments, Raft's
@@ -15,7 +16,7 @@ type view struct {
 	// mu guards all below but cuts, and what segments publish (see segment). It is taken in this
 	// file and in those named view….go alone, nothing is taken, waited for or done to a file under
 	// it, and it may be taken under any other lock of a log.
-	mu       sync.RWMutex
+	mu       locks.RWMutex[view]
 	manifest *manifest   // never changed, but replaced
 	segments segmentList // never changed in place
 	window

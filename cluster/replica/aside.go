@@ -4,6 +4,8 @@ import (
 	"context"
 	"sync"
 	"time"
+
+	"github.com/trimaran-io/trimaran/internal/locks"
 )
 
 // aside runs jobs for a loop that goes over all groups, one after the other. A job that takes
@@ -21,7 +23,7 @@ type aside struct {
 	timer  *time.Timer
 
 	// mu guards left. Nothing is waited for, and no other lock taken, while it is held.
-	mu   sync.Mutex
+	mu   locks.Mutex[aside]
 	left map[any]bool // jobs that take longer, by what they are about
 }
 
@@ -37,6 +39,7 @@ func newAside(done *sync.WaitGroup) *aside {
 // do runs a job about something, and returns when it is done or has had its turn. It does nothing
 // while an earlier one about the same is not done, or once ctx has ended.
 func (a *aside) do(ctx context.Context, about any, job func()) {
+	locks.MayWait("a job")
 	a.mu.Lock()
 	busy := a.left[about]
 	a.mu.Unlock()

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sync"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -13,6 +12,7 @@ import (
 	"github.com/trimaran-io/trimaran/admin"
 	"github.com/trimaran-io/trimaran/cluster/raftlog"
 	"github.com/trimaran-io/trimaran/fsm"
+	"github.com/trimaran-io/trimaran/internal/locks"
 	"github.com/trimaran-io/trimaran/outcome"
 )
 
@@ -40,7 +40,7 @@ var errCopies = errors.New("the entries are being copied, or the replica is bein
 // progress is how far a copy is.
 type progress struct {
 	// mu guards what follows. No other lock is taken under it, and nothing waited for.
-	mu      sync.Mutex
+	mu      locks.Mutex[progress]
 	active  bool
 	bytes   int64
 	total   int64

@@ -5,10 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"sync"
 
 	"github.com/trimaran-io/trimaran/cluster/raftgroup"
 	"github.com/trimaran-io/trimaran/fsm"
+	"github.com/trimaran-io/trimaran/internal/locks"
 	"github.com/trimaran-io/trimaran/kafkaproto"
 	"github.com/trimaran-io/trimaran/outcome"
 )
@@ -34,7 +34,7 @@ type proposer struct {
 	lost    *loss      // nil: nothing is; owned by who decides
 
 	// producersMu guards producers. The replica's mu may be taken under it; nothing is waited for.
-	producersMu sync.Mutex
+	producersMu locks.Mutex[proposer]
 	producers   fsm.ProducersAhead
 }
 

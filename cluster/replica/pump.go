@@ -6,6 +6,7 @@ import (
 
 	"github.com/hashicorp/raft"
 
+	"github.com/trimaran-io/trimaran/internal/locks"
 	"github.com/trimaran-io/trimaran/outcome"
 )
 
@@ -51,6 +52,7 @@ type pumped[E any] struct {
 
 // submit puts s into the queue. An error means that it will not be proposed.
 func (p *pump[S, E]) submit(ctx context.Context, s S) error {
+	locks.MayWait("the proposer")
 	select {
 	case p.queue <- s:
 		return nil
@@ -63,6 +65,7 @@ func (p *pump[S, E]) submit(ctx context.Context, s S) error {
 
 // awaitFate waits for what became of something that was submitted.
 func awaitFate[F any](ctx context.Context, t *tenure, fate <-chan F) (f F, err error) {
+	locks.MayWait("what becomes of a proposal")
 	select {
 	case f = <-fate:
 		return f, nil

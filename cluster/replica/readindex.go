@@ -4,12 +4,12 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"sync"
 
 	"github.com/hashicorp/raft"
 
 	"github.com/trimaran-io/trimaran/cluster/raftgroup"
 	"github.com/trimaran-io/trimaran/fsm"
+	"github.com/trimaran-io/trimaran/internal/locks"
 	"github.com/trimaran-io/trimaran/outcome"
 )
 
@@ -22,7 +22,7 @@ import (
 // appliedTo is what of the log the state machine has applied.
 type appliedTo struct {
 	// mu guards what follows. No other lock is taken under it, and nothing waited for.
-	mu      sync.Mutex
+	mu      locks.Mutex[appliedTo]
 	index   uint64 // of the last entry that was applied, or the snapshot that was read
 	clear   uint64 // behind index, up to here, the log has nothing for the state machine
 	changed chan struct{}
@@ -83,6 +83,7 @@ func (r *Replica) ReadIndex(ctx context.Context, term fsm.Term) error {
 // awaitApplied returns when the state machine has applied what the log has for it up to index,
 // which is committed.
 func (r *Replica) awaitApplied(ctx context.Context, index uint64) error {
+	locks.MayWait("the state machine")
 	a := &r.applied
 	for {
 		a.mu.Lock()

@@ -11,6 +11,7 @@ import (
 
 	"github.com/trimaran-io/trimaran/cluster/raftgroup"
 	"github.com/trimaran-io/trimaran/fsm"
+	"github.com/trimaran-io/trimaran/internal/locks"
 	"github.com/trimaran-io/trimaran/kafkaproto"
 	"github.com/trimaran-io/trimaran/outcome"
 )
@@ -110,6 +111,7 @@ func (r *Records) ReadAsLeader(ctx context.Context, from fsm.Offset, maxBytes in
 // await returns when the record at offset from has been applied here, or ctx
 // ends, or this replica is closed.
 func (r *Records) await(ctx context.Context, from fsm.Offset) error {
+	locks.MayWait("records")
 	for {
 		r.mu.Lock()
 		next, applied := r.seen.next, r.applied

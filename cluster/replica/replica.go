@@ -14,6 +14,7 @@ import (
 	"github.com/trimaran-io/trimaran/cluster/raftgroup"
 	"github.com/trimaran-io/trimaran/cluster/raftlog"
 	"github.com/trimaran-io/trimaran/fsm"
+	"github.com/trimaran-io/trimaran/internal/locks"
 	"github.com/trimaran-io/trimaran/outcome"
 )
 
@@ -38,7 +39,7 @@ type Replica struct {
 	// or written to a disk, asked of Raft's main loop or of another node, or waited for, and no
 	// other lock is taken. The locks that may be held when it is taken are copying and a proposer's
 	// producersMu.
-	mu      sync.Mutex
+	mu      locks.Mutex[Replica]
 	leading Leadership    // non-nil while this replica leads and has passed its barrier
 	changed chan struct{} // closed and replaced whenever the known leader or leading changes
 	everLed bool          // a leader was known once
@@ -53,7 +54,7 @@ type Replica struct {
 	changing chan struct{}
 	// copying is held by who stages entries, over disk and network, so only TryLock may be called
 	// but by close; never free again once the replica is closed. mu may be taken under it.
-	copying     sync.Mutex
+	copying     locks.Slow[replicaCopying]
 	closing     context.Context
 	stopCopying context.CancelFunc
 
@@ -63,6 +64,9 @@ type Replica struct {
 	stop    context.CancelFunc
 	stopped sync.WaitGroup
 }
+
+// replicaCopying is the class of a replica's copying.
+type replicaCopying struct{}
 
 // machine is the state machine of a replica's group, and what of a replica depends
 // on which it is: records of a partition, or shard of consumer groups.
@@ -333,6 +337,7 @@ const barrierPatience = 250 * time.Millisecond
 // after that, or after barrierPatience. A node hears of a new leader by the entry that the barrier
 // is about, so its first call comes too early, and to ask again costs it a pause.
 func (r *Replica) Settle(ctx context.Context) {
+	locks.MayWait("a barrier")
 	patience := time.NewTimer(barrierPatience)
 	defer patience.Stop()
 	for {

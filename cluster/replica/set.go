@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/trimaran-io/trimaran/fsm"
+	"github.com/trimaran-io/trimaran/internal/locks"
 )
 
 // Set is the replicas of one node: those that run, and those that should and do not. The
@@ -24,10 +25,9 @@ type Set struct {
 
 	// mu guards what follows. Under it nothing is read from or written to a disk, asked of another
 	// node or of Raft, or waited for, and no other lock is taken: not a replica's either.
-	mu   sync.Mutex
-	open map[fsm.PartitionID]*Replica
-	// could not be opened, or are closed for what is damaged
-	broken    map[fsm.PartitionID]error
+	mu        locks.Mutex[Set]
+	open      map[fsm.PartitionID]*Replica
+	broken    map[fsm.PartitionID]error     // could not be opened, or are closed for what is damaged
 	reopening map[fsm.PartitionID]bool      // to be closed and opened again
 	busy      map[fsm.PartitionID]bool      // being opened or closed, see inhand
 	rebuilt   map[fsm.PartitionID]time.Time // when that was tried last

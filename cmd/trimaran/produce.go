@@ -191,7 +191,7 @@ type tally struct {
 	left    func() int64 // records under way, perhaps with the one that is being counted
 	sent    int          // only the goroutine that produces touches it
 
-	mu    sync.Mutex
+	mu    sync.Mutex // guards the rest; what is printed is printed under it, and no other lock is taken
 	out   *bufio.Writer
 	acked int
 	bytes int64

@@ -15,4 +15,7 @@
 //	address.go   where a client is told that the broker is
 //	serving.go   a node that is cut off sends its clients elsewhere
 //	refusals.go  what is logged of hostile and broken clients
+//
+// Locks: Server.mu, serving.mu and Refusals.mu are taken alone, and nothing is taken or waited for
+// under them.
 package listen

@@ -2,9 +2,10 @@ package listen
 
 import (
 	"log/slog"
-	"sync"
 
 	"golang.org/x/time/rate"
+
+	"github.com/trimaran-io/trimaran/internal/locks"
 )
 
 // Refusals logs what hostile or broken clients do: one line per event, but not
@@ -13,8 +14,8 @@ import (
 type Refusals struct {
 	logger *slog.Logger
 
-	mu     sync.Mutex          // guards byKind and what is in it; nothing is taken under it
-	byKind map[string]*refusal // kinds are words of this program
+	mu     locks.Mutex[Refusals] // guards byKind and what is in it; nothing is taken under it
+	byKind map[string]*refusal   // kinds are words of this program
 }
 
 type refusal struct {

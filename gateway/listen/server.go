@@ -16,6 +16,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/trimaran-io/trimaran/gateway/session"
+	"github.com/trimaran-io/trimaran/internal/locks"
 )
 
 // Config is what a Server needs. All of it is required but Advertise, AllowHosts, AllowOrigins, TLS
@@ -87,7 +88,7 @@ type Server struct {
 
 	// mu guards what follows, and the kind and drain of connections. Nothing is taken and
 	// nobody waits under it; listeners may be closed under it, connections may not.
-	mu        sync.Mutex
+	mu        locks.Mutex[Server]
 	stopping  bool // no connection is added and no listener served any more
 	listeners map[net.Listener]struct{}
 	conns     map[*conn]struct{}

@@ -2,10 +2,10 @@ package listen
 
 import (
 	"net/http"
-	"sync"
 	"time"
 
 	"github.com/trimaran-io/trimaran/gateway/shim"
+	"github.com/trimaran-io/trimaran/internal/locks"
 )
 
 // A node that is cut off from the majority sends its clients elsewhere: sessions are ended in good
@@ -31,10 +31,10 @@ type Node interface {
 
 // serving is whether this node serves, as its cluster said last.
 type serving struct {
-	mu        sync.Mutex    // guards the rest; nothing is taken and nobody waits under it
-	why       error         // nil: it does
-	elsewhere bool          // others may, and this one does not
-	changed   chan struct{} // closed and replaced when that changes
+	mu        locks.Mutex[serving] // guards the rest; nothing is taken and nobody waits under it
+	why       error                // nil: it does
+	elsewhere bool                 // others may, and this one does not
+	changed   chan struct{}        // closed and replaced when that changes
 }
 
 // now gives the state, and a channel that is closed when it changes.

@@ -6,10 +6,10 @@ import (
 	"log/slog"
 	"runtime/debug"
 	"slices"
-	"sync"
 	"time"
 
 	"github.com/trimaran-io/trimaran/fsm"
+	"github.com/trimaran-io/trimaran/internal/locks"
 	"github.com/trimaran-io/trimaran/kafkaproto"
 	"github.com/trimaran-io/trimaran/outcome"
 )
@@ -54,7 +54,7 @@ type Config struct {
 type Lines struct {
 	cfg *Config
 
-	mu sync.Mutex // guards the rest; nothing is taken and nobody waits under it
+	mu locks.Mutex[Lines] // guards the rest; nothing is taken and nobody waits under it
 	// waiting has a key exactly while a goroutine works on that line.
 	waiting map[fsm.PartitionID][]*Parcel
 	// gaps are where batches of idempotent producers failed; see gap.
@@ -124,6 +124,7 @@ func (l *Lines) next(id fsm.PartitionID) []*Parcel {
 		return nil
 	}
 	l.mu.Unlock()
+	locks.MayWait("batches")
 	<-line[0].ready
 	l.mu.Lock()
 	defer l.mu.Unlock()

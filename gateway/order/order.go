@@ -1,6 +1,10 @@
 package order
 
-import "slices"
+import (
+	"slices"
+
+	"github.com/trimaran-io/trimaran/internal/locks"
+)
 
 // What a request of a connection sees of those that were read before it. A broker of Kafka's
 // finishes a request before it reads the connection's next one; here requests overlap, and what can
@@ -37,6 +41,7 @@ type Order struct {
 // looks is given: answers are sent in order, so waiting there holds up nobody.
 func (o *Order) Admit(done <-chan struct{}, what Effect) (before []<-chan struct{}) {
 	if o.change != nil {
+		locks.MayWait("the request before")
 		<-o.change
 		o.change = nil
 	}

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/trimaran-io/trimaran/fsm"
+	"github.com/trimaran-io/trimaran/internal/locks"
 	"github.com/trimaran-io/trimaran/kafkaproto"
 	"github.com/trimaran-io/trimaran/outcome"
 )
@@ -68,6 +69,7 @@ func (p *Parcel) Done() <-chan struct{} { return p.done }
 // Wait waits for the outcome: nil if the batches are committed, or if there are none. It is
 // outcome.ErrTimeout if expired is closed first.
 func (p *Parcel) Wait(expired <-chan struct{}) error {
+	locks.MayWait("what becomes of a produce")
 	select {
 	case <-p.done:
 		return p.err

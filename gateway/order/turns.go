@@ -1,13 +1,13 @@
 package order
 
-import "sync"
+import "github.com/trimaran-io/trimaran/internal/locks"
 
 // Turns keeps the requests of one connection about one consumer group in line. A broker of Kafka's
 // works on one request of a connection at a time, and clients rely on it: Java's commitAsync sends
 // the next commit before the last one is answered, and the last one sent is to count. The zero
 // value is ready.
 type Turns struct {
-	mu sync.Mutex // guards last; nothing is taken and nobody waits under it
+	mu locks.Mutex[Turns] // guards last; nothing is taken and nobody waits under it
 	// last has, by group, what is closed when the last request about it that was read is worked
 	// on. Then the key is gone.
 	last map[string]chan struct{}
@@ -36,6 +36,7 @@ func (t *Turns) Take(groups []string) (wait, end func()) {
 	}
 	wait = func() {
 		for _, last := range before {
+			locks.MayWait("the request before")
 			<-last
 		}
 	}

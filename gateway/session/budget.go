@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"golang.org/x/sync/semaphore"
+
+	"github.com/trimaran-io/trimaran/internal/locks"
 )
 
 // SmallRequest is the size up to which a request is not counted: with the bound
@@ -31,6 +33,7 @@ func NewBudget(bytes int64) *Budget {
 // Acquire waits for n bytes, first come first served. More than there are in all
 // are never there.
 func (b *Budget) Acquire(ctx context.Context, n int64) error {
+	locks.MayWait("memory for requests")
 	if err := b.sem.Acquire(ctx, n); err != nil {
 		return err
 	}

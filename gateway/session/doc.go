@@ -10,4 +10,6 @@
 //	reply.go    one answer, now or later
 //	budget.go   memory that all sessions share
 //	framer.go   what a transport has to be, and why a session ends
+//
+// Locks: Session.mu is the only one, and nothing is taken or waited for under it.
 package session

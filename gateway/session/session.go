@@ -8,10 +8,10 @@ import (
 	"log/slog"
 	"net"
 	"runtime/debug"
-	"sync"
 	"sync/atomic"
 	"syscall"
 
+	"github.com/trimaran-io/trimaran/internal/locks"
 	"github.com/trimaran-io/trimaran/kafkaproto"
 )
 
@@ -80,8 +80,8 @@ type Session struct {
 	hurry    context.CancelFunc
 	draining atomic.Bool
 
-	mu  sync.Mutex // guards why; nothing is taken and nobody waits under it
-	why error      // why the session ends; the first reason counts
+	mu  locks.Mutex[Session] // guards why; nothing is taken and nobody waits under it
+	why error                // why the session ends; the first reason counts
 }
 
 // New makes a session of a connection. It does not change cfg.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"reflect"
 	"runtime"
+	"slices"
 	"sync"
 
 	"github.com/petermattis/goid"
@@ -68,12 +69,8 @@ func (m *RWMutex[C]) RUnlock() {
 // MayWait says that its caller is about to wait for a disk, the network or another goroutine. It
 // panics when a mutex is held that is not Slow.
 func MayWait(what string) {
-	g := goid.Get()
-	s := &slots[uint64(g)%uint64(len(slots))]
-	s.mu.Lock()
-	held := s.held[g]
-	s.mu.Unlock()
-	for _, h := range held {
+	var some [4]holding
+	for _, h := range heldHere(some[:0]) {
 		if !h.class.slow {
 			panic(fmt.Sprintf("locks: %s, with the mutex of %s held since\n%s", what, h.class, h.where()))
 		}
@@ -89,11 +86,12 @@ func (c class) String() string { return c.t.String() }
 
 func classOf[C any]() class {
 	t := reflect.TypeFor[C]()
-	_, slow := any(*new(C)).(interface{ maySleep() })
+	_, slow := any((*C)(nil)).(interface{ maySleep() }) // of a pointer: nothing large is made for the question
 	return class{t: t, slow: slow}
 }
 
 type holding struct {
+	by    int64 // a goroutine
 	class class
 	mutex any
 	pcs   [6]uintptr
@@ -116,9 +114,27 @@ func (h holding) where() string {
 // slots keep what each goroutine holds. There are many, so that nearly always a goroutine has one
 // for itself: a mutex that all share would order them, and hide from the race detector the very
 // races it looks for.
-var slots [1 << 14]struct {
+var slots [1 << 14]slot
+
+type slot struct {
 	mu   sync.Mutex // guards held; nothing is taken under it
-	held map[int64][]holding
+	held []holding  // in the order in which they were taken
+}
+
+func slotOf(g int64) *slot { return &slots[uint64(g)%uint64(len(slots))] }
+
+// heldHere adds what this goroutine holds.
+func heldHere(to []holding) []holding {
+	g := goid.Get()
+	s := slotOf(g)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i := range s.held {
+		if s.held[i].by == g {
+			to = append(to, s.held[i])
+		}
+	}
+	return to
 }
 
 type pair struct{ first, second reflect.Type }
@@ -131,12 +147,11 @@ var orders struct {
 }
 
 func taking(c class) {
-	g := goid.Get()
-	s := &slots[uint64(g)%uint64(len(slots))]
-	s.mu.Lock()
-	held := s.held[g]
-	s.mu.Unlock()
-	for _, h := range held {
+	var some [4]holding
+	for _, h := range heldHere(some[:0]) {
+		if c.slow && !h.class.slow {
+			panic(fmt.Sprintf("locks: %s, whose holder may wait, is taken with the mutex of %s held since\n%s", c, h.class, h.where()))
+		}
 		if h.class.t == c.t {
 			panic(fmt.Sprintf("locks: two mutexes of %s at once: the first has been held since\n%s", c, h.where()))
 		}
@@ -183,59 +198,37 @@ func wayBetween(from, to reflect.Type, seen map[reflect.Type]bool) string {
 }
 
 func taken(c class, mutex any) {
-	h := holding{class: c, mutex: mutex}
+	h := holding{by: goid.Get(), class: c, mutex: mutex}
 	runtime.Callers(3, h.pcs[:])
-	g := goid.Get()
-	s := &slots[uint64(g)%uint64(len(slots))]
+	s := slotOf(h.by)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.held == nil {
-		s.held = map[int64][]holding{}
-	}
-	s.held[g] = append(s.held[g], h)
+	s.held = append(s.held, h)
 }
 
 // released forgets that the mutex is held, by this goroutine or, which package sync allows, by
 // another one.
 func released(mutex any) {
 	g := goid.Get()
-	if forget(g, mutex) {
+	if slotOf(g).forget(mutex, func(by int64) bool { return by == g }) {
 		return
 	}
 	for i := range slots {
-		s := &slots[i]
-		s.mu.Lock()
-		var owners []int64
-		for other, held := range s.held {
-			for _, h := range held {
-				if h.mutex == mutex {
-					owners = append(owners, other)
-				}
-			}
-		}
-		s.mu.Unlock()
-		for _, other := range owners {
-			forget(other, mutex)
+		if slots[i].forget(mutex, func(int64) bool { return true }) {
 			return
 		}
 	}
 }
 
-func forget(g int64, mutex any) bool {
-	s := &slots[uint64(g)%uint64(len(slots))]
+// forget takes out what was taken last of the mutex, by a goroutine that fits.
+func (s *slot) forget(mutex any, fits func(by int64) bool) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	held := s.held[g]
-	for i := len(held) - 1; i >= 0; i-- {
-		if held[i].mutex != mutex {
-			continue
+	for i := len(s.held) - 1; i >= 0; i-- {
+		if s.held[i].mutex == mutex && fits(s.held[i].by) {
+			s.held = slices.Delete(s.held, i, i+1)
+			return true
 		}
-		if len(held) == 1 {
-			delete(s.held, g)
-		} else {
-			s.held[g] = append(append([]holding(nil), held[:i]...), held[i+1:]...)
-		}
-		return true
 	}
 	return false
 }

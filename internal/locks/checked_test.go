@@ -35,7 +35,7 @@ func complaint(f func()) (said string) {
 func TestOrderIsLearnedAndHeld(t *testing.T) {
 	var a Mutex[first]
 	var b RWMutex[second]
-	var c Slow[third]
+	var c Mutex[third]
 	ab := func() { a.Lock(); b.RLock(); b.RUnlock(); a.Unlock() }
 	bc := func() { b.Lock(); c.Lock(); c.Unlock(); b.Unlock() }
 	for _, f := range []func(){ab, bc, ab} {
@@ -45,7 +45,7 @@ func TestOrderIsLearnedAndHeld(t *testing.T) {
 	}
 	// Other instances, the other way round, and through a third.
 	var a2 Mutex[first]
-	var c2 Slow[third]
+	var c2 Mutex[third]
 	said := complaint(func() { c2.Lock(); defer c2.Unlock(); a2.Lock() })
 	if !strings.Contains(said, "locks.first is taken while") || !strings.Contains(said, "locks.second, then") {
 		t.Fatalf("said %q", said)
@@ -78,6 +78,13 @@ func TestWhoWaitsHoldsNoMutexThatReadersNeed(t *testing.T) {
 		t.Fatalf("said %q", said)
 	}
 	if said := complaint(func() { r.Lock(); r.Unlock(); MayWait("sync") }); said != "" {
+		t.Fatal(said)
+	}
+	// Whoever waits for a Slow mutex waits for what its holder waits for.
+	if said := complaint(func() { r.Lock(); defer r.Unlock(); d.Lock() }); !strings.Contains(said, "whose holder may wait") {
+		t.Fatalf("said %q", said)
+	}
+	if said := complaint(func() { d.Lock(); defer d.Unlock(); r.Lock(); r.Unlock() }); said != "" {
 		t.Fatal(said)
 	}
 }

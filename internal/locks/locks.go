@@ -13,8 +13,8 @@
 //
 // In race builds, every order in which two classes were ever taken is remembered, and the first
 // goroutine that takes them the other way round panics, whether or not it would have waited; and so
-// does one that reaches MayWait with a Mutex or RWMutex held. In other builds the types are those
-// of package sync and cost nothing more.
+// does one that reaches MayWait, or wants a Slow mutex, with a Mutex or RWMutex held. In other
+// builds the types are those of package sync and cost nothing more.
 package locks
 
 import "sync"

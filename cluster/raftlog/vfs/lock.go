@@ -7,6 +7,8 @@ import (
 	"os"
 	"path/filepath"
 	"syscall"
+
+	"github.com/trimaran-io/trimaran/internal/locks"
 )
 
 // ErrLocked is in the error of a lock that somebody else has.
@@ -15,6 +17,7 @@ var ErrLocked = errors.New("locked by another process")
 // Lock implements FS. The lock is the process's: it goes when that ends, however it does
 // (flock(2)).
 func (osFS) Lock(name string) (io.Closer, error) {
+	locks.MayWait("locking a file")
 	f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, err

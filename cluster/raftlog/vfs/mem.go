@@ -8,7 +8,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
+
+	"github.com/trimaran-io/trimaran/internal/locks"
 )
 
 // page is the unit in which a write that was not synced survives a power loss or
@@ -22,8 +23,9 @@ const page = 512
 //
 // What it does when a disk fails is what Linux does: see Lose.
 type Mem struct {
-	// mu guards all below but step, and the nodes and files. step is called without it.
-	mu    sync.Mutex
+	// mu guards all below but step, and the nodes and files. step is called without it, and nothing is
+	// called or taken under it.
+	mu    locks.Mutex[Mem]
 	dead  bool
 	root  map[string]*memNode // what is seen now; folders, too
 	saved map[string]*memNode // what is on stable storage
@@ -240,6 +242,7 @@ var errNoPower = fmt.Errorf("no power: %w", fs.ErrClosed)
 // change begins an operation that changes something; the lock is held when it
 // returns nil.
 func (m *Mem) change(op, name string) error {
+	locks.MayWait(op)
 	if m.step != nil {
 		m.step(op, name)
 	}
@@ -281,6 +284,7 @@ func (m *Mem) Create(name string) (File, error) {
 
 // Open implements FS.
 func (m *Mem) Open(name string) (File, error) {
+	locks.MayWait("opening a file")
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	node := m.root[filepath.Clean(name)]
@@ -343,6 +347,7 @@ func (m *Mem) below(dir string) []string {
 
 // List implements FS.
 func (m *Mem) List(dir string) ([]Entry, error) {
+	locks.MayWait("listing a folder")
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	dir = filepath.Clean(dir)
@@ -433,6 +438,7 @@ type memFile struct {
 }
 
 func (f *memFile) ReadAt(b []byte, at int64) (int, error) {
+	locks.MayWait("reading a file")
 	f.fs.mu.Lock()
 	defer f.fs.mu.Unlock()
 	if f.fs.dead {

@@ -5,6 +5,8 @@ import (
 	"os"
 	"path/filepath"
 	"syscall"
+
+	"github.com/trimaran-io/trimaran/internal/locks"
 )
 
 // OS is the file system of the machine.
@@ -13,6 +15,7 @@ var OS FS = osFS{}
 type osFS struct{}
 
 func (osFS) Create(name string) (File, error) {
+	locks.MayWait("creating a file")
 	f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
 		return nil, noSpace(err)
@@ -21,6 +24,7 @@ func (osFS) Create(name string) (File, error) {
 }
 
 func (osFS) Open(name string) (File, error) {
+	locks.MayWait("opening a file")
 	f, err := os.OpenFile(name, os.O_RDWR, 0)
 	if err != nil {
 		return nil, err
@@ -28,12 +32,28 @@ func (osFS) Open(name string) (File, error) {
 	return osFile{f}, nil
 }
 
-func (osFS) Remove(name string) error     { return os.Remove(name) }
-func (osFS) Rename(from, to string) error { return noSpace(os.Rename(from, to)) }
-func (osFS) MkdirAll(dir string) error    { return noSpace(os.MkdirAll(dir, 0o700)) }
-func (osFS) RemoveAll(dir string) error   { return os.RemoveAll(dir) }
+func (osFS) Remove(name string) error {
+	locks.MayWait("removing a file")
+	return os.Remove(name)
+}
+
+func (osFS) Rename(from, to string) error {
+	locks.MayWait("renaming a file")
+	return noSpace(os.Rename(from, to))
+}
+
+func (osFS) MkdirAll(dir string) error {
+	locks.MayWait("making a folder")
+	return noSpace(os.MkdirAll(dir, 0o700))
+}
+
+func (osFS) RemoveAll(dir string) error {
+	locks.MayWait("removing a folder")
+	return os.RemoveAll(dir)
+}
 
 func (osFS) List(dir string) ([]Entry, error) {
+	locks.MayWait("listing a folder")
 	found, err := os.ReadDir(dir)
 	if err != nil {
 		return nil, err
@@ -50,6 +70,7 @@ func (osFS) List(dir string) ([]Entry, error) {
 }
 
 func (osFS) SyncDir(dir string) error {
+	locks.MayWait("syncing a folder")
 	f, err := os.Open(filepath.Clean(dir))
 	if err != nil {
 		return err
@@ -60,7 +81,13 @@ func (osFS) SyncDir(dir string) error {
 
 type osFile struct{ *os.File }
 
+func (f osFile) ReadAt(b []byte, at int64) (int, error) {
+	locks.MayWait("reading a file")
+	return f.File.ReadAt(b, at)
+}
+
 func (f osFile) WriteAt(b []byte, at int64) (int, error) {
+	locks.MayWait("writing a file")
 	n, err := f.File.WriteAt(b, at)
 	return n, noSpace(err)
 }

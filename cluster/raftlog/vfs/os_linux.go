@@ -6,12 +6,15 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/trimaran-io/trimaran/internal/locks"
 )
 
 // tmpfsMagic is what statfs says of a file system in memory (statfs(2)).
 const tmpfsMagic = 0x01021994
 
 func (f osFile) Allocate(size int64) error {
+	locks.MayWait("allocating room")
 	var fs syscall.Statfs_t
 	if err := syscall.Fstatfs(int(f.Fd()), &fs); err == nil && fs.Type == tmpfsMagic {
 		return f.grow(size) // allocating there means writing zeros, to be written over
@@ -41,6 +44,7 @@ func (f osFile) grow(size int64) error {
 const maxVector = 1024
 
 func (f osFile) WriteVector(pieces [][]byte, at int64) error {
+	locks.MayWait("writing a file")
 	for len(pieces) > 0 {
 		some := pieces[:min(len(pieces), maxVector)]
 		n, err := unix.Pwritev(int(f.Fd()), some, at)
@@ -64,6 +68,7 @@ func (f osFile) WriteVector(pieces [][]byte, at int64) error {
 }
 
 func (f osFile) Sync() error {
+	locks.MayWait("syncing a file")
 	for {
 		err := syscall.Fdatasync(int(f.Fd()))
 		switch {

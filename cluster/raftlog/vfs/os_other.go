@@ -4,9 +4,12 @@ package vfs
 
 import (
 	"math"
+
+	"github.com/trimaran-io/trimaran/internal/locks"
 )
 
 func (f osFile) Allocate(size int64) error {
+	locks.MayWait("allocating room")
 	have, err := f.Size()
 	if err != nil || have >= size {
 		return err
@@ -16,7 +19,10 @@ func (f osFile) Allocate(size int64) error {
 
 func (f osFile) WriteVector(pieces [][]byte, at int64) error { return writePieces(f, pieces, at) }
 
-func (f osFile) Sync() error { return noSpace(f.File.Sync()) }
+func (f osFile) Sync() error {
+	locks.MayWait("syncing a file")
+	return noSpace(f.File.Sync())
+}
 
 // Space is not known here: the disk is full when a write says so.
 func (osFS) Space(string) (free, total int64, err error) {

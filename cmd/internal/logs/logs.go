@@ -1,21 +1,25 @@
 // Package logs is the way from a process's log to whoever reads it.
 //
 // You are here: below the commands that run for long. The reader of a log may go away
-// (a pager that is closed, a log daemon that is started again) or stand still. Neither is a reason
-// for a node to end, or to wait: lines that cannot be written are dropped and counted.
+// (a pager that is closed, a log daemon that is started again) or stand still. Neither is a reason for a
+// node to end, or to wait: lines that cannot be written are dropped and counted.
+//
+// Locks: Writer.mu is the only one. Whoever logs may hold any other: nothing is written, called or
+// waited for under it.
 package logs
 
 import (
 	"fmt"
 	"io"
 	"os/signal"
-	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
 	"unicode"
 	"unicode/utf16"
 	"unicode/utf8"
+
+	"github.com/trimaran-io/trimaran/internal/locks"
 )
 
 // What may wait for the reader: lines, and their bytes.
@@ -34,7 +38,9 @@ type Writer struct {
 	dropped atomic.Uint64
 	done    chan struct{} // closed when everything is written after Close
 
-	mu     sync.Mutex // guards lines being closed
+	// mu guards lines being closed. A line is put into them under it, if there is room; nothing is
+	// waited for, and no other lock taken.
+	mu     locks.Mutex[Writer]
 	closed bool
 }
 
