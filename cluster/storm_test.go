@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -22,7 +23,7 @@ import (
 )
 
 // stormRuns is how many seeds are tried where STORM_RUNS says nothing.
-const stormRuns = 3
+const stormRuns = 2
 
 // TestStorm lets everything happen at once that may happen to a cluster: processes end, power goes,
 // networks are cut in one direction or both or are slow, disks fill and flip bits, nodes leave and
@@ -58,11 +59,13 @@ type storm struct {
 	acked   []map[string]fsm.Offset // by partition
 	deleted []fsm.Offset            // below which somebody has asked to delete
 
+	over      context.Context // ends with the test
 	quiet     context.Context // ends with the storm
 	calm      context.CancelFunc
 	clients   sync.WaitGroup
-	operators sync.WaitGroup // what was asked of the cluster and goes on
-	leaving   chan struct{}  // closed when who was told to leave is gone; nil: nobody was
+	operators sync.WaitGroup        // what was asked of the cluster and goes on
+	refused   atomic.Pointer[error] // of who was told to leave, last
+	leaving   chan struct{}         // closed when who was told to leave is gone; nil: nobody was
 	left      map[int]bool
 	damaged   bool // a bit was flipped, and it is not known to be mended
 }
@@ -76,9 +79,11 @@ func newStorm(t *testing.T, seed uint64) *storm {
 	for i := range s.nodes {
 		s.settings(i)
 	}
-	s.quiet, s.calm = context.WithCancel(context.Background())
+	var end context.CancelFunc
+	s.over, end = context.WithCancel(context.Background())
+	s.quiet, s.calm = context.WithCancel(s.over)
 	t.Cleanup(func() {
-		s.calm()
+		end()
 		if t.Failed() {
 			t.Logf("STORM_SEED=%d STORM_RUNS=1 repeats it:\n%s", seed, strings.Join(s.log, "\n"))
 		}
@@ -400,13 +405,15 @@ func (s *storm) comeAndGo(i int) {
 	done := s.leaving
 	s.operators.Go(func() {
 		defer close(done)
-		for {
+		for s.over.Err() == nil {
 			if node := s.through(); node != nil {
 				if _, there := node.Topics().Node(leaves); node.CatalogKnown() && !there {
 					return
 				}
 				ctx, end := context.WithTimeout(context.Background(), 5*time.Second)
-				_ = node.Administer(ctx, admin.Request{Op: admin.OpDecommission, Node: leaves})
+				if err := node.Administer(ctx, admin.Request{Op: admin.OpDecommission, Node: leaves}); err != nil {
+					s.refused.Store(&err)
+				}
 				end()
 			}
 			time.Sleep(time.Second)
@@ -436,6 +443,33 @@ func (s *storm) gone() {
 		}
 	}
 	s.noteUp()
+}
+
+// tell says how nodes and partitions stand.
+func (s *storm) tell() string {
+	var b strings.Builder
+	if err := s.refused.Load(); err != nil {
+		fmt.Fprintf(&b, "; it was refused: %v", *err)
+	}
+	for _, i := range s.members(true) {
+		n := s.nodes[i]
+		broken, hurt := n.replicas.Troubles()
+		fmt.Fprintf(&b, "\n%s: ready %v, broken %v, hurt %v, nodes", s.name(i), n.Ready(), broken, hurt)
+		for _, node := range n.Topics().Nodes() {
+			fmt.Fprintf(&b, " %s %v", node.ID, node.State)
+		}
+		for p, id := range s.ids {
+			part, _ := n.Topics().Partition(id)
+			fmt.Fprintf(&b, "; partition %d on %v leaving %v", p, part.Replicas, part.Leaving)
+			if r := n.replica(id); r != nil {
+				fmt.Fprintf(&b, " %v, voters %v", r.Member.Raft.State(), r.Member.Voters())
+			}
+		}
+		if g := n.catalog.Member(); g != nil {
+			fmt.Fprintf(&b, "; catalog %v, voters %v", g.Raft.State(), g.Voters())
+		}
+	}
+	return b.String()
 }
 
 // moveLeader gives the leadership of a partition away.
@@ -468,7 +502,7 @@ func (s *storm) heal() {
 	s.patiently("who leaves is gone", func() error {
 		s.gone()
 		if s.leaving != nil {
-			return errors.New("it is there")
+			return errors.New("it is there" + s.tell())
 		}
 		return nil
 	})
