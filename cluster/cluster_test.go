@@ -64,7 +64,8 @@ var errCut = errors.New("the test cut the network")
 
 func newCuttable() *cuttable {
 	under := peertest.New()
-	under.Latency = 200 * time.Microsecond // where nothing takes time, whoever does something again and again ends virtual time
+	// where nothing takes time, whoever does something again and again ends virtual time
+	under.Latency = 200 * time.Microsecond
 	return &cuttable{under: under, owner: map[string]int{}, cut: map[[2]int]bool{}, conns: map[[2]int]map[net.Conn]bool{}, dead: map[int]bool{}}
 }
 

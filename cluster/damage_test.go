@@ -185,7 +185,8 @@ func flipIndex(t *testing.T, dir folder, index uint64) bool {
 	})
 }
 
-// editSegments writes back the first segment of a stopped node's replica that edit changes; false: there is none.
+// editSegments writes back the first segment of a stopped node's replica that edit changes; false:
+// there is none.
 func editSegments(t *testing.T, dir folder, edit func(data []byte) bool) bool {
 	t.Helper()
 	emptyJournal(t, dir)
@@ -224,7 +225,8 @@ func entryHead(segment []byte) int {
 	return 48
 }
 
-// emptyJournal takes away what the journal of a stopped node still has of the log in that folder, and would bring back.
+// emptyJournal takes away what the journal of a stopped node still has of the log in that folder,
+// and would bring back.
 func emptyJournal(t *testing.T, dir folder) {
 	t.Helper()
 	files := find(t, dir.disk, filepath.Join(dir.path, "..", "..", "journal"), "*")

@@ -25,7 +25,8 @@ func seedIdentity(t *testing.T, n *testNode, file identity.File) {
 	if err := dir.Save(&file); err != nil {
 		t.Fatal(err)
 	}
-	votes, err := raftlog.OpenStable(dir.Join("votes"), raftlog.Options{FS: n.on()}) // a node has one before it looks for others
+	// a node has one before it looks for others
+	votes, err := raftlog.OpenStable(dir.Join("votes"), raftlog.Options{FS: n.on()})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -167,7 +167,8 @@ func testEveryRecordButTheDamagedOnesIsRead(t *testing.T) {
 	if got != len(values)-len(damaged) {
 		t.Errorf("%d of %d records were read, with %d damaged", got, len(values), len(damaged))
 	}
-	// Two side by side hide what is between them and the next point of the index, and nothing further on.
+	// Two side by side hide what is between them and the next point of the index, and nothing
+	// further on.
 	flipRunning(t, c.nodes[0].folder(id), values[1][:10])
 	if _, err := node.Read(within(t), id, 0, 1); outcome.Code(err) != outcome.ErrCorruptMessage {
 		t.Errorf("two damaged records: %v", err)

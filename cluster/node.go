@@ -15,8 +15,8 @@
 //	cataloghost.go, replicahost.go, statushere.go, forming.go: what those parts need of the node
 //
 // Node has no lock: what changes belongs to the parts, each of which says beside its lock what may
-// be done under it (package internal/locks): diskRoom, failover and ending here, each with one under
-// which nothing is called. None of them calls another one while it holds its own.
+// be done under it (package internal/locks): diskRoom, failover and ending here, each with one
+// under which nothing is called. None of them calls another one while it holds its own.
 package cluster
 
 import (

@@ -19,8 +19,8 @@ import (
 )
 
 // TestScripts runs testdata/scripts, each with a cluster of its own, in virtual time. In place of a
-// node's name may stand a word that `leader` or `follower` gave one: which node that is differs from
-// run to run.
+// node's name may stand a word that `leader` or `follower` gave one: which node that is differs
+// from run to run.
 //
 //	nodes n1 n2 n3           nodes that form a cluster when they are started
 //	start N...               starts them, and waits for nothing

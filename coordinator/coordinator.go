@@ -56,8 +56,8 @@ type Coordinator struct {
 	// bytes is the sum of all groups' bytes, see MaxLiveBytes.
 	bytes atomic.Int64
 
-	// mu guards what follows, the groups' entries in the map and not what is in them. State's may be
-	// taken under it, and timers are set; a group's may not, and nothing is waited for.
+	// mu guards what follows, the groups' entries in the map and not what is in them. State's may
+	// be taken under it, and timers are set; a group's may not, and nothing is waited for.
 	mu     locks.Mutex[Coordinator]
 	closed bool
 	// running counts requests, timers' functions and writers that are at work; it

@@ -15,8 +15,9 @@
 //
 // Locks: group.mu guards one group and comes first, then Coordinator.mu, which guards
 // the map of groups, then State.mu, which guards the replicated state; two groups are
-// never locked at once. Nobody holds any of them while a command is replicated: commands of a group go through its queue (writes.go), one at a time
-// and in the order in which they were decided, while the group goes on.
+// never locked at once. Nobody holds any of them while a command is replicated: commands of a group
+// go through its queue (writes.go), one at a time and in the order in which they were decided,
+// while the group goes on.
 //
 // The rules are those of Apache Kafka's group coordinator with the classic protocol
 // (GroupMetadataManager, ClassicGroup, OffsetMetadataManager; KIP-62, KIP-134,

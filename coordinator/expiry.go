@@ -47,7 +47,8 @@ func (c *Coordinator) sweepGroup(id string, missing map[[16]byte]bool) {
 	var cmd groups.Changes
 	now, left := time.Now(), 0
 	for _, o := range c.cfg.State.offsets(id) {
-		if there, seen := known[o.TopicID]; seen && !there { // what was not seen was committed just now
+		// what was not seen was committed just now
+		if there, seen := known[o.TopicID]; seen && !there {
 			missing[o.TopicID] = true
 			if c.gone[o.TopicID] {
 				cmd.DeleteOffset(id, o.Topic, o.Partition, o.CommittedAt)

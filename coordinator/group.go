@@ -31,8 +31,8 @@ type group struct {
 	c  *Coordinator
 	id string
 
-	// mu guards what follows, and what is in the members. The coordinator's and State's may be taken
-	// under it, timers are set and commands queued; nothing is waited for, and a command is
+	// mu guards what follows, and what is in the members. The coordinator's and State's may be
+	// taken under it, timers are set and commands queued; nothing is waited for, and a command is
 	// replicated without it.
 	mu locks.Mutex[group]
 	// dropped: no longer in Coordinator.groups. Whoever finds it looks again.

@@ -16,7 +16,8 @@ type inbound interface {
 
 // heardSigns is what the signs of one other node have said.
 type heardSigns struct {
-	mu locks.Mutex[heardSigns] // guards what follows; nothing is called under it, and nobody is waited for
+	// guards what follows; nothing is called under it, and nobody is waited for
+	mu locks.Mutex[heardSigns]
 
 	sent uint64 // signs that were made for that node
 

@@ -52,7 +52,8 @@ type Failover struct {
 
 	mu      locks.Mutex[Failover] // guards what follows; nothing else is done under it
 	orphans []election.Orphan     // as reported last; nil when taken
-	resting map[string]time.Time  // groups that were told to stand, and until when they are left alone
+	// groups that were told to stand, and until when they are left alone
+	resting map[string]time.Time
 }
 
 // FailoverConfig is what elections need of the node.

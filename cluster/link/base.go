@@ -143,7 +143,8 @@ func (s *connSet) all(last bool) []*conn {
 
 // downs are those who want to know when the last session with a node is over.
 type downs struct {
-	mu  locks.Mutex[downs] // guards all, which is replaced and never changed; nothing is called under it
+	// guards all, which is replaced and never changed; nothing is called under it
+	mu  locks.Mutex[downs]
 	all []func(identity string)
 }
 

@@ -25,9 +25,10 @@ type Set struct {
 
 	// mu guards what follows. Under it nothing is read from or written to a disk, asked of another
 	// node or of Raft, or waited for, and no other lock is taken: not a replica's either.
-	mu        locks.Mutex[Set]
-	open      map[fsm.PartitionID]*Replica
-	broken    map[fsm.PartitionID]error     // could not be opened, or are closed for what is damaged
+	mu   locks.Mutex[Set]
+	open map[fsm.PartitionID]*Replica
+	// could not be opened, or are closed for what is damaged
+	broken    map[fsm.PartitionID]error
 	reopening map[fsm.PartitionID]bool      // to be closed and opened again
 	busy      map[fsm.PartitionID]bool      // being opened or closed, see inhand
 	rebuilt   map[fsm.PartitionID]time.Time // when that was tried last

@@ -68,9 +68,10 @@ type Config struct {
 type Router struct {
 	cfg Config
 
-	mu       locks.Mutex[Router]            // guards what follows; nothing else is done under it
-	hints    map[fsm.PartitionID]calls.Hint // leaders of partitions without a replica here, or that the replica does not reach
-	askedWho map[string]time.Time           // when others may be asked again who leads a group
+	mu locks.Mutex[Router] // guards what follows; nothing else is done under it
+	// leaders of partitions without a replica here, or that the replica does not reach
+	hints    map[fsm.PartitionID]calls.Hint
+	askedWho map[string]time.Time // when others may be asked again who leads a group
 }
 
 // New makes a Router that knows nothing yet.

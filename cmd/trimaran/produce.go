@@ -191,7 +191,8 @@ type tally struct {
 	left    func() int64 // records under way, perhaps with the one that is being counted
 	sent    int          // only the goroutine that produces touches it
 
-	mu    sync.Mutex // guards the rest; what is printed is printed under it, and no other lock is taken
+	// guards the rest; what is printed is printed under it, and no other lock is taken
+	mu    sync.Mutex
 	out   *bufio.Writer
 	acked int
 	bytes int64

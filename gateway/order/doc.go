@@ -13,6 +13,6 @@
 //	gaps.go    what an idempotent producer sent behind a batch that failed
 //	turns.go   requests about one consumer group, in line
 //
-// Locks: Lines.mu and Turns.mu are taken alone, one at a time. Nothing is waited for under them: what
-// a request waits for are channels.
+// Locks: Lines.mu and Turns.mu are taken alone, one at a time. Nothing is waited for under them:
+// what a request waits for are channels.
 package order

@@ -86,7 +86,8 @@ func (c class) String() string { return c.t.String() }
 
 func classOf[C any]() class {
 	t := reflect.TypeFor[C]()
-	_, slow := any((*C)(nil)).(interface{ maySleep() }) // of a pointer: nothing large is made for the question
+	// of a pointer: nothing large is made for the question
+	_, slow := any((*C)(nil)).(interface{ maySleep() })
 	return class{t: t, slow: slow}
 }
 

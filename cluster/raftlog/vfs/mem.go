@@ -23,8 +23,8 @@ const page = 512
 //
 // What it does when a disk fails is what Linux does: see Lose.
 type Mem struct {
-	// mu guards all below but step, and the nodes and files. step is called without it, and nothing is
-	// called or taken under it.
+	// mu guards all below but step, and the nodes and files. step is called without it, and nothing
+	// is called or taken under it.
 	mu    locks.Mutex[Mem]
 	dead  bool
 	root  map[string]*memNode // what is seen now; folders, too

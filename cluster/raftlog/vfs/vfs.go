@@ -6,8 +6,8 @@
 // directory. Names are paths as the operating system has them.
 //
 // Locks: Mem.mu is the only one, and nothing is called or taken under it. Whoever has a file system
-// change, open, list or read something may have to wait for the disk, so it must hold no mutex but a
-// locks.Slow (package internal/locks); Mem says so, too, although it waits for nothing.
+// change, open, list or read something may have to wait for the disk, so it must hold no mutex but
+// a locks.Slow (package internal/locks); Mem says so, too, although it waits for nothing.
 package vfs
 
 import (

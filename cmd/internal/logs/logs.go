@@ -1,8 +1,8 @@
 // Package logs is the way from a process's log to whoever reads it.
 //
 // You are here: below the commands that run for long. The reader of a log may go away
-// (a pager that is closed, a log daemon that is started again) or stand still. Neither is a reason for a
-// node to end, or to wait: lines that cannot be written are dropped and counted.
+// (a pager that is closed, a log daemon that is started again) or stand still. Neither is a reason
+// for a node to end, or to wait: lines that cannot be written are dropped and counted.
 //
 // Locks: Writer.mu is the only one. Whoever logs may hold any other: nothing is written, called or
 // waited for under it.
