@@ -50,7 +50,7 @@ const (
 
 // producing is what a Produce has for one partition.
 type producing struct {
-	order.Parcel
+	order.Produce
 	topic   string
 	records int
 }
@@ -65,7 +65,7 @@ func handleProduce(r *request) {
 	}
 	resp := req.ResponseKind().(*kmsg.ProduceResponse)
 	resp.Topics = make([]kmsg.ProduceResponseTopic, 0, len(req.Topics))
-	var parcels []*producing // one per partition of the response, in its order; nil: see errs
+	var produces []*producing // one per partition of the response, in its order; nil: see errs
 	var errs []error
 	var sets [][]byte
 	rules := make([]produceRules, 0, len(req.Topics))
@@ -92,9 +92,9 @@ func handleProduce(r *request) {
 			case err == nil:
 				p = &producing{topic: topic.Name}
 				p.Init(id, until)
-				r.conn.lines.Add(&p.Parcel)
+				r.conn.queues.Add(&p.Produce)
 			}
-			parcels, errs, sets, rules = append(parcels, p), append(errs, err), append(sets, t.Partitions[j].Records), append(rules, rule)
+			produces, errs, sets, rules = append(produces, p), append(errs, err), append(sets, t.Partitions[j].Records), append(rules, rule)
 		}
 		resp.Topics = append(resp.Topics, rt)
 	}
@@ -103,11 +103,11 @@ func handleProduce(r *request) {
 		if free != nil {
 			defer free()
 		}
-		r.convert(parcels, sets, rules)
-		r.answerProduce(req, resp, parcels, errs, deadline)
+		r.convert(produces, sets, rules)
+		r.answerProduce(req, resp, produces, errs, deadline)
 		// The answer may have gone out at the deadline; the bytes are in use until
 		// the last append is over.
-		for _, p := range parcels {
+		for _, p := range produces {
 			if p != nil {
 				<-p.Done()
 			}
@@ -139,19 +139,19 @@ func (p *produceRules) of(topic *fsm.Topic, defaults map[string]string, now int6
 	}
 }
 
-// convert makes batches of what the request brought and lets the lines go on.
-func (r *request) convert(parcels []*producing, sets [][]byte, rules []produceRules) {
+// convert makes batches of what the request brought and lets the queues go on.
+func (r *request) convert(produces []*producing, sets [][]byte, rules []produceRules) {
 	i := 0
 	defer func() {
-		for _, p := range parcels[i:] { // only after a panic, or a stop
+		for _, p := range produces[i:] { // only after a panic, or a stop
 			if p != nil {
 				p.Ready()
 			}
 		}
 	}()
 	s := r.conn.server
-	for ; i < len(parcels); i++ {
-		p := parcels[i]
+	for ; i < len(produces); i++ {
+		p := produces[i]
 		if p == nil {
 			continue
 		}
@@ -199,8 +199,8 @@ func (p *produceRules) batches(set []byte) (batches []kafkaproto.Batch, records 
 	return []kafkaproto.Batch{batch}, int(batch.Header().Records), nil
 }
 
-// answerProduce waits for the parcels until the deadline and answers.
-func (r *request) answerProduce(req *kmsg.ProduceRequest, resp *kmsg.ProduceResponse, parcels []*producing, errs []error, deadline time.Time) {
+// answerProduce waits for the produces until the deadline and answers.
+func (r *request) answerProduce(req *kmsg.ProduceRequest, resp *kmsg.ProduceResponse, produces []*producing, errs []error, deadline time.Time) {
 	ctx, cancel := context.WithDeadline(context.Background(), deadline)
 	defer cancel()
 	expired := ctx.Done()
@@ -212,7 +212,7 @@ func (r *request) answerProduce(req *kmsg.ProduceRequest, resp *kmsg.ProduceResp
 	for i := range resp.Topics {
 		for j := range resp.Topics[i].Partitions {
 			out := &resp.Topics[i].Partitions[j]
-			p, err := parcels[next], errs[next]
+			p, err := produces[next], errs[next]
 			next++
 			if p != nil {
 				err = p.Wait(expired)

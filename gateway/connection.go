@@ -13,9 +13,9 @@ type connection struct {
 	server *Server
 	client listen.Client
 
-	lines order.Lines // produces in order
-	order order.Order // what a request sees of those before it
-	turns order.Turns // what is asked about consumer groups in order
+	queues order.Queues // produces in order
+	order  order.Order  // what a request sees of those before it
+	turns  order.Turns  // what is asked about consumer groups in order
 	// fetchSent is closed when the answer of the last fetch that was read is sent.
 	// Only the reader uses it.
 	fetchSent chan struct{}
@@ -24,7 +24,7 @@ type connection struct {
 // newSession makes the session of a client.
 func (s *Server) newSession(client listen.Client, framer session.Framer) listen.Session {
 	c := &connection{server: s, client: client}
-	c.lines.Init(&s.lines)
+	c.queues.Init(&s.queues)
 	return session.New(&s.sessions, framer, c, client.Peer)
 }
 

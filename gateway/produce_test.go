@@ -96,7 +96,7 @@ func TestNothingOvertakesAnOpenAppend(t *testing.T) {
 
 // Where appends are slow, what a producer sends when it has its answer goes together with what it
 // had sent before.
-func TestALineLingersBehindASlowAppend(t *testing.T) {
+func TestAQueueLingersBehindASlowAppend(t *testing.T) {
 	for _, test := range []struct {
 		takes time.Duration
 		want  int // appends
@@ -114,7 +114,7 @@ func TestALineLingersBehindASlowAppend(t *testing.T) {
 			c.send(encode(2, produce(-1, "events", 0, "second")))
 			resp := kmsg.NewPtrProduceResponse()
 			c.want(1, resp)
-			synctest.Wait() // the second goes on, or its line lingers
+			synctest.Wait() // the second goes on, or its queue lingers
 			c.send(encode(3, produce(-1, "events", 0, "third")))
 			began := time.Now()
 			c.want(2, resp)

@@ -73,9 +73,9 @@ type Server struct {
 	listener *listen.Server
 	topics   *topicMaker
 
-	// What the sessions and the lines of all connections have in common.
+	// What the sessions and the queues of all connections have in common.
 	sessions session.Config
-	lines    order.Config
+	queues   order.Config
 
 	answerBytes *session.Budget
 	conversions *semaphore.Weighted // bounds the memory and cores that record sets take at once
@@ -142,7 +142,7 @@ func New(cfg Config) (*Server, error) {
 	}
 	s.sessions.Context, s.sessions.Go = s.listener.Context(), s.listener.Go
 	s.sessions.Read, s.sessions.Written = s.metrics.networkIn, s.metrics.networkOut
-	s.lines = order.Config{Appender: s.appender, Go: s.listener.Go, Context: s.listener.Context(), Logger: s.log}
+	s.queues = order.Config{Appender: s.appender, Go: s.listener.Go, Context: s.listener.Context(), Logger: s.log}
 	s.topics = &topicMaker{
 		changes: s.changes, unknown: s.unknownTopic, enabled: cfg.AutoCreateTopics,
 		leaving: s.listener.Leaving(), run: s.listener.Go, log: s.log, making: map[string]*making{},

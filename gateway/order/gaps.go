@@ -26,39 +26,39 @@ func (g gap) covers(h kafkaproto.BatchHeader) bool {
 	return g.left > 0 && h.ProducerID == g.producer && h.ProducerEpoch == g.epoch && behind > 0 && behind < 1<<30
 }
 
-// openGap remembers that the parcel failed, if it is an idempotent producer's.
-func (l *Lines) openGap(id fsm.PartitionID, p *Parcel) {
+// openGap remembers that the produce failed, if it is an idempotent producer's.
+func (q *Queues) openGap(id fsm.PartitionID, p *Produce) {
 	h, ok := p.idempotent()
 	if !ok {
 		return
 	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if g, open := l.gaps[id]; !open || !g.covers(h) {
-		l.gaps[id] = gap{producer: h.ProducerID, epoch: h.ProducerEpoch, sequence: h.BaseSequence, left: fsm.ProducerBatches - 1}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if g, open := q.gaps[id]; !open || !g.covers(h) {
+		q.gaps[id] = gap{producer: h.ProducerID, epoch: h.ProducerEpoch, sequence: h.BaseSequence, left: fsm.ProducerBatches - 1}
 	}
 }
 
-// passGap refuses a parcel that the producer sent when it did not know yet that one
+// passGap refuses a produce that the producer sent when it did not know yet that one
 // before it failed.
-func (l *Lines) passGap(id fsm.PartitionID, p *Parcel) error {
+func (q *Queues) passGap(id fsm.PartitionID, p *Produce) error {
 	h, ok := p.idempotent()
 	if !ok {
 		return nil
 	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	g, open := l.gaps[id]
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	g, open := q.gaps[id]
 	if !open {
 		return nil
 	}
 	if g.covers(h) {
 		g.left--
-		l.gaps[id] = g
+		q.gaps[id] = g
 		return fmt.Errorf("%w: the batch with sequence number %d was not appended", outcome.ErrNotLeader, g.sequence)
 	}
 	if h.ProducerID == g.producer && (g.left == 0 || h.BaseSequence == g.sequence || h.ProducerEpoch != g.epoch) {
-		delete(l.gaps, id)
+		delete(q.gaps, id)
 	}
 	return nil
 }

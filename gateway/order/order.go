@@ -16,7 +16,7 @@ type Effect int8
 const (
 	// Looks: it shows what is there, and so waits for the produces before it.
 	Looks Effect = iota
-	// Appends: it puts records into partitions. Produces overlap; their lines keep their order.
+	// Appends: it puts records into partitions. Produces overlap; their queues keep their order.
 	Appends
 	// Changes: topics, configurations, or what a partition still has. It waits for all before
 	// it, and nothing behind it begins before it is answered.

@@ -59,14 +59,14 @@ func (l *log) Append(_ context.Context, _ fsm.PartitionID, batches []kafkaproto.
 	return make([]fsm.Appended, len(batches)), l.err
 }
 
-// bench is lines over a log.
+// bench is queues over a log.
 type bench struct {
 	t *testing.T
 	log
-	Lines
+	Queues
 }
 
-func inLine(t *testing.T, test func(t *testing.T, b *bench)) {
+func inQueue(t *testing.T, test func(t *testing.T, b *bench)) {
 	synctest.Test(t, func(t *testing.T) {
 		b := &bench{t: t}
 		b.Init(&Config{Appender: &b.log, Go: func(f func()) { go f() }, Context: t.Context(), Logger: slog.New(slog.DiscardHandler)})
@@ -74,14 +74,14 @@ func inLine(t *testing.T, test func(t *testing.T, b *bench)) {
 	})
 }
 
-func (b *bench) add() *Parcel {
-	p := new(Parcel)
+func (b *bench) add() *Produce {
+	p := new(Produce)
 	p.Init(fsm.PartitionID{Partition: 1}, time.Now().Add(time.Minute))
 	b.Add(p)
 	return p
 }
 
-func (b *bench) send(producer int64, sequence int32) *Parcel {
+func (b *bench) send(producer int64, sequence int32) *Produce {
 	p := b.add()
 	p.Fill([]kafkaproto.Batch{batchOf(b.t, producer, sequence)}, -1, nil)
 	p.Ready()
@@ -90,8 +90,8 @@ func (b *bench) send(producer int64, sequence int32) *Parcel {
 
 // What waits behind an append goes together, in the order in which it was added and not in that in
 // which it was ready; what was never filled is an error and holds up nobody.
-func TestAParcelKeepsItsPlace(t *testing.T) {
-	inLine(t, func(t *testing.T, b *bench) {
+func TestAProduceKeepsItsPlace(t *testing.T) {
+	inQueue(t, func(t *testing.T, b *bench) {
 		first := b.send(-1, 1)
 		synctest.Wait()
 		second, never := b.add(), b.add()
@@ -105,9 +105,9 @@ func TestAParcelKeepsItsPlace(t *testing.T) {
 		never.Ready()
 		second.Fill([]kafkaproto.Batch{batchOf(t, -1, 2)}, 77, nil)
 		second.Ready()
-		for i, p := range []*Parcel{first, second, fourth} {
+		for i, p := range []*Produce{first, second, fourth} {
 			if err := p.Wait(nil); err != nil {
-				t.Errorf("parcel %d: %v", i, err)
+				t.Errorf("produce %d: %v", i, err)
 			}
 		}
 		if err := never.Wait(nil); err == nil {
@@ -121,7 +121,7 @@ func TestAParcelKeepsItsPlace(t *testing.T) {
 
 // Behind a batch that failed those that its producer had in flight fail, and no others.
 func TestAGapIsPassedByNobodyButTheBatchItself(t *testing.T) {
-	inLine(t, func(t *testing.T, b *bench) {
+	inQueue(t, func(t *testing.T, b *bench) {
 		b.err = outcome.ErrNoLeader
 		if err := b.send(7, 3).Wait(nil); err == nil {
 			t.Fatal("it did not fail")
@@ -139,9 +139,9 @@ func TestAGapIsPassedByNobodyButTheBatchItself(t *testing.T) {
 	})
 }
 
-// A wait that takes too long ends, and the parcel goes its way.
+// A wait that takes too long ends, and the produce goes its way.
 func TestAWaitEnds(t *testing.T) {
-	inLine(t, func(t *testing.T, b *bench) {
+	inQueue(t, func(t *testing.T, b *bench) {
 		p := b.send(-1, 1)
 		expired := make(chan struct{})
 		close(expired)

@@ -10,12 +10,12 @@ import (
 	"github.com/trimaran-io/trimaran/outcome"
 )
 
-// errIncomplete is what a parcel's batches are if nobody gets to make them.
+// errIncomplete is what a produce's batches are if nobody gets to make them.
 var errIncomplete = errors.New("produce was not worked on")
 
-// Parcel is what one request has for one partition. Whoever makes it calls Init, Lines.Add, Fill or
-// not, and Ready; then its outcome can be waited for.
-type Parcel struct {
+// Produce is what one request has for one partition. Whoever makes it calls Init, Queues.Add, Fill
+// or not, and Ready; then its outcome can be waited for.
+type Produce struct {
 	partition fsm.PartitionID
 	until     time.Time // when Append may give up
 
@@ -32,18 +32,18 @@ type Parcel struct {
 	logStart fsm.Offset // when it was appended; -1 if there is none
 }
 
-// Init makes an empty parcel for a partition, whose append may give up at a time.
-func (p *Parcel) Init(partition fsm.PartitionID, until time.Time) {
-	*p = Parcel{
+// Init makes an empty produce for a partition, whose append may give up at a time.
+func (p *Produce) Init(partition fsm.PartitionID, until time.Time) {
+	*p = Produce{
 		partition: partition, until: until, ready: make(chan struct{}), done: make(chan struct{}),
 		stamped: -1, err: errIncomplete,
 	}
 }
 
-// Fill puts batches into the parcel, none for an empty record set. stamped is the LogAppendTime of
+// Fill puts batches into the produce, none for an empty record set. stamped is the LogAppendTime of
 // their records, ms since epoch, -1 if they have times of their own. With an error nothing is
 // appended.
-func (p *Parcel) Fill(batches []kafkaproto.Batch, stamped int64, err error) {
+func (p *Produce) Fill(batches []kafkaproto.Batch, stamped int64, err error) {
 	p.batches, p.stamped, p.err = batches, stamped, err
 	p.bytes = 0
 	for i := range batches {
@@ -51,10 +51,10 @@ func (p *Parcel) Fill(batches []kafkaproto.Batch, stamped int64, err error) {
 	}
 }
 
-// Ready lets the line go on with the parcel, filled or not. It is called once.
-func (p *Parcel) Ready() { close(p.ready) }
+// Ready lets the queue go on with the produce, filled or not. It is called once.
+func (p *Produce) Ready() { close(p.ready) }
 
-func (p *Parcel) isReady() bool {
+func (p *Produce) isReady() bool {
 	select {
 	case <-p.ready:
 		return true
@@ -63,12 +63,12 @@ func (p *Parcel) isReady() bool {
 	}
 }
 
-// Done is closed when the parcel has its outcome.
-func (p *Parcel) Done() <-chan struct{} { return p.done }
+// Done is closed when the produce has its outcome.
+func (p *Produce) Done() <-chan struct{} { return p.done }
 
 // Wait waits for the outcome: nil if the batches are committed, or if there are none. It is
 // outcome.ErrTimeout if expired is closed first.
-func (p *Parcel) Wait(expired <-chan struct{}) error {
+func (p *Produce) Wait(expired <-chan struct{}) error {
 	locks.MayWait("what becomes of a produce")
 	select {
 	case <-p.done:
@@ -86,7 +86,7 @@ func (p *Parcel) Wait(expired <-chan struct{}) error {
 // Place is where the batches are, when they are there: the offset of the first record, the log
 // start offset at that time, and the LogAppendTime, ms since epoch, of the records. Each is -1 if
 // there is none.
-func (p *Parcel) Place() (base, logStart fsm.Offset, stamped int64) {
+func (p *Produce) Place() (base, logStart fsm.Offset, stamped int64) {
 	if len(p.batches) == 0 {
 		return p.base, p.logStart, -1
 	}
@@ -94,10 +94,10 @@ func (p *Parcel) Place() (base, logStart fsm.Offset, stamped int64) {
 }
 
 // Bytes is the size of the batches.
-func (p *Parcel) Bytes() int { return p.bytes }
+func (p *Produce) Bytes() int { return p.bytes }
 
-// take keeps what became of the parcel's batches.
-func (p *Parcel) take(appended []fsm.Appended) {
+// take keeps what became of the produce's batches.
+func (p *Produce) take(appended []fsm.Appended) {
 	p.base, p.logStart = appended[0].BaseOffset, appended[0].LogStart
 	for _, a := range appended {
 		switch {
@@ -112,9 +112,9 @@ func (p *Parcel) take(appended []fsm.Appended) {
 	}
 }
 
-// idempotent gives the header of the parcel's batch if it has a producer id. Then it
+// idempotent gives the header of the produce's batch if it has a producer id. Then it
 // is the only one: requests that can carry producer ids carry one batch each.
-func (p *Parcel) idempotent() (kafkaproto.BatchHeader, bool) {
+func (p *Produce) idempotent() (kafkaproto.BatchHeader, bool) {
 	if len(p.batches) != 1 {
 		return kafkaproto.BatchHeader{}, false
 	}

@@ -18,7 +18,7 @@ const (
 	// maxCoalesced bounds the bytes of produces that are sent on together with the
 	// first of them, in one Append.
 	maxCoalesced = 1 << 20
-	// A line lingers for a quarter of the time that its last Append took, if that was at least
+	// A queue lingers for a quarter of the time that its last Append took, if that was at least
 	// LingerFrom, for lingerMost at most, and not when it has lingerBytes: they are worth an
 	// entry.
 	LingerFrom  = 4 * time.Millisecond
@@ -37,7 +37,7 @@ type Appender interface {
 	Append(ctx context.Context, p fsm.PartitionID, batches []kafkaproto.Batch) ([]fsm.Appended, error)
 }
 
-// Config is what the lines of all connections have in common.
+// Config is what the queues of all connections have in common.
 type Config struct {
 	Appender Appender
 	// Go runs f beside, and has whoever stops the process wait for it.
@@ -47,111 +47,111 @@ type Config struct {
 	Logger  *slog.Logger
 }
 
-// Lines keeps the produces of one connection in line, one line per partition. At
-// most one Append per line is under way; what waits behind it goes together in
+// Queues keeps the produces of one connection in queues, one per partition. At
+// most one Append per queue is under way; what waits behind it goes together in
 // the next one. So nothing overtakes an entry whose fate is not known yet, and
 // the slower the cluster, the larger the entries.
-type Lines struct {
+type Queues struct {
 	cfg *Config
 
-	mu locks.Mutex[Lines] // guards the rest; nothing is taken and nobody waits under it
-	// waiting has a key exactly while a goroutine works on that line.
-	waiting map[fsm.PartitionID][]*Parcel
+	mu locks.Mutex[Queues] // guards the rest; nothing is taken and nobody waits under it
+	// waiting has a key exactly while a goroutine works on that queue.
+	waiting map[fsm.PartitionID][]*Produce
 	// gaps are where batches of idempotent producers failed; see gap.
 	gaps map[fsm.PartitionID]gap
 }
 
-// Init makes the lines ready for use. It does not change cfg.
-func (l *Lines) Init(cfg *Config) {
-	l.cfg, l.waiting, l.gaps = cfg, map[fsm.PartitionID][]*Parcel{}, map[fsm.PartitionID]gap{}
+// Init makes the queues ready for use. It does not change cfg.
+func (q *Queues) Init(cfg *Config) {
+	q.cfg, q.waiting, q.gaps = cfg, map[fsm.PartitionID][]*Produce{}, map[fsm.PartitionID]gap{}
 }
 
-// Add puts a parcel at the end of its line. Its batches may come later: whoever
+// Add puts a produce at the end of its queue. Its batches may come later: whoever
 // adds it must call Ready in any case.
-func (l *Lines) Add(p *Parcel) {
-	l.mu.Lock()
-	line, running := l.waiting[p.partition]
-	l.waiting[p.partition] = append(line, p)
-	l.mu.Unlock()
+func (q *Queues) Add(p *Produce) {
+	q.mu.Lock()
+	queue, running := q.waiting[p.partition]
+	q.waiting[p.partition] = append(queue, p)
+	q.mu.Unlock()
 	if !running {
-		l.cfg.Go(func() { l.run(p.partition) })
+		q.cfg.Go(func() { q.run(p.partition) })
 	}
 }
 
-func (l *Lines) run(id fsm.PartitionID) {
+func (q *Queues) run(id fsm.PartitionID) {
 	for {
-		parcels := l.next(id)
-		if parcels == nil {
+		produces := q.next(id)
+		if produces == nil {
 			return
 		}
 		began := time.Now()
-		l.deliver(id, parcels)
+		q.deliver(id, produces)
 		took := time.Since(began)
-		for _, p := range parcels {
+		for _, p := range produces {
 			close(p.done)
 		}
-		l.linger(id, took)
+		q.linger(id, took)
 	}
 }
 
 // linger gives a producer that has more waiting, and was answered just now, the time to send what
 // follows. Where cores are busy, an append waits for the ones of other partitions, so few large
 // ones are sooner through than many small ones.
-func (l *Lines) linger(id fsm.PartitionID, took time.Duration) {
+func (q *Queues) linger(id fsm.PartitionID, took time.Duration) {
 	if took < LingerFrom {
 		return
 	}
-	l.mu.Lock()
-	waiting, bytes := l.waiting[id], 0
+	q.mu.Lock()
+	waiting, bytes := q.waiting[id], 0
 	for _, p := range waiting {
 		if p.isReady() {
 			bytes += p.bytes
 		}
 	}
-	l.mu.Unlock()
+	q.mu.Unlock()
 	if len(waiting) > 0 && bytes < lingerBytes {
 		time.Sleep(min(took/4, lingerMost))
 	}
 }
 
-// next waits for the first parcel and takes those behind it that are ready.
-func (l *Lines) next(id fsm.PartitionID) []*Parcel {
-	l.mu.Lock()
-	line := l.waiting[id]
-	if len(line) == 0 {
-		delete(l.waiting, id)
-		l.mu.Unlock()
+// next waits for the first produce and takes those behind it that are ready.
+func (q *Queues) next(id fsm.PartitionID) []*Produce {
+	q.mu.Lock()
+	queue := q.waiting[id]
+	if len(queue) == 0 {
+		delete(q.waiting, id)
+		q.mu.Unlock()
 		return nil
 	}
-	l.mu.Unlock()
+	q.mu.Unlock()
 	locks.MayWait("batches")
-	<-line[0].ready
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	line = l.waiting[id]
+	<-queue[0].ready
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	queue = q.waiting[id]
 	n, more := 1, 0
-	for _, p := range line[1:] {
+	for _, p := range queue[1:] {
 		if !p.isReady() || more+p.bytes > maxCoalesced {
 			break
 		}
 		n++
 		more += p.bytes
 	}
-	taken := slices.Clone(line[:n])
-	l.waiting[id] = slices.Delete(line, 0, n) // which lets go of the batches, too
+	taken := slices.Clone(queue[:n])
+	q.waiting[id] = slices.Delete(queue, 0, n) // which lets go of the batches, too
 	return taken
 }
 
-// deliver appends what the parcels hold and tells each what became of it.
-func (l *Lines) deliver(id fsm.PartitionID, parcels []*Parcel) {
+// deliver appends what the produces hold and tells each what became of it.
+func (q *Queues) deliver(id fsm.PartitionID, produces []*Produce) {
 	var batches []kafkaproto.Batch
 	var until time.Time
-	for _, p := range parcels {
+	for _, p := range produces {
 		p.base, p.logStart = -1, -1
 		if p.err != nil {
 			continue
 		}
-		if p.err = l.passGap(id, p); p.err != nil {
+		if p.err = q.passGap(id, p); p.err != nil {
 			continue
 		}
 		batches = append(batches, p.batches...)
@@ -162,17 +162,17 @@ func (l *Lines) deliver(id fsm.PartitionID, parcels []*Parcel) {
 	if len(batches) == 0 {
 		return
 	}
-	appended, err := l.append(id, batches, until)
+	appended, err := q.append(id, batches, until)
 	if err == nil && len(appended) != len(batches) {
 		err = fmt.Errorf("%w: %d results for %d batches", outcome.ErrUnknownFate, len(appended), len(batches))
 	}
-	for _, p := range parcels {
+	for _, p := range produces {
 		switch {
 		case p.err != nil || len(p.batches) == 0:
 			continue
 		case err != nil:
 			p.err = err
-			l.openGap(id, p)
+			q.openGap(id, p)
 			continue
 		}
 		p.take(appended[:len(p.batches)])
@@ -181,14 +181,14 @@ func (l *Lines) deliver(id fsm.PartitionID, parcels []*Parcel) {
 }
 
 // append is Appender.Append, and a panic in it an error of unknown fate.
-func (l *Lines) append(id fsm.PartitionID, batches []kafkaproto.Batch, until time.Time) (_ []fsm.Appended, err error) {
+func (q *Queues) append(id fsm.PartitionID, batches []kafkaproto.Batch, until time.Time) (_ []fsm.Appended, err error) {
 	defer func() {
 		if v := recover(); v != nil {
-			l.cfg.Logger.Error("an append panicked", "panic", v, "partition", id, "stack", string(debug.Stack()))
+			q.cfg.Logger.Error("an append panicked", "panic", v, "partition", id, "stack", string(debug.Stack()))
 			err = outcome.ErrUnknownFate
 		}
 	}()
-	ctx, cancel := context.WithDeadline(l.cfg.Context, until)
+	ctx, cancel := context.WithDeadline(q.cfg.Context, until)
 	defer cancel()
-	return l.cfg.Appender.Append(ctx, id, batches)
+	return q.cfg.Appender.Append(ctx, id, batches)
 }
