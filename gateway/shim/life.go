@@ -139,7 +139,7 @@ func (c *Conn) closeWith(code int) (err error) {
 		}
 		until := time.Now().Add(closeGrace)
 		if c.ws.WriteControl(websocket.CloseMessage, data, until) == nil {
-			c.linger(until)
+			c.letArrive(until)
 			grace := time.NewTimer(time.Until(until))
 			select {
 			case <-c.readDone:
@@ -153,9 +153,9 @@ func (c *Conn) closeWith(code int) (err error) {
 	return err
 }
 
-// linger lets a goodbye arrive that this side says because of what it read: bytes
+// letArrive lets a goodbye arrive that this side says because of what it read: bytes
 // that nobody read would make the close a reset, which may overtake it.
-func (c *Conn) linger(until time.Time) {
+func (c *Conn) letArrive(until time.Time) {
 	select {
 	case <-c.readDone:
 	default:
