@@ -125,7 +125,7 @@ var layers = []layer{
 	{"cluster/raftlink", []string{"cluster/link", "cluster/link/wire"}, []string{hashicorp},
 		"Raft's messages travel over the link; who is alive is asked of a Host, and what entries mean is nobody's affair here"},
 	{"cluster/election", []string{"cluster/link", "cluster/link/wire", "cluster/raftlink"}, []string{hashicorp},
-		"who may lead follows from terms, logs and signs of life, and from nothing that the groups are for"},
+		"who may lead follows from terms, logs and beacons, and from nothing that the groups are for"},
 	{"cluster/membership", nil, []string{hashicorp, "golang.org/x/"},
 		"gossip suggests and decides nothing, so it needs to know nothing"},
 	{"cluster/raftlog", nil, []string{"github.com/hashicorp/go-hclog", "github.com/hashicorp/raft", "golang.org/x/"},
@@ -202,7 +202,7 @@ func TestMutexesHaveClasses(t *testing.T) {
 // unclassed are folders whose mutexes are those of package sync, although they could have classes.
 var unclassed = []string{
 	"cluster/link/peertest", // the network of tests is not a part of a node
-	"cmd/trimaran", // commands that end soon; the node has none of its own
+	"cmd/trimaran",          // commands that end soon; the node has none of its own
 	"cmd/trimaran-shim",
 }
 

@@ -66,7 +66,7 @@ type Node struct {
 	logs   *raftlog.Store // of all groups
 
 	link      *link.Link
-	election  *election.Pulse // signs of life: who is gone, who leads
+	election  *election.Beacons // beacons: who is gone, who leads
 	gossip    *membership.Gossip
 	caller    *route.Caller // calls to other nodes
 	server    *calls.Server // and their answers

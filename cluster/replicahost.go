@@ -67,7 +67,7 @@ type replicaHost struct {
 	router    *route.Router
 	handovers *leading.Handovers
 	failover  *leading.Failover
-	pulse     func() *election.Pulse // there once the node listens
+	pulse     func() *election.Beacons // there once the node listens
 }
 
 func (h *replicaHost) Topics() *fsm.Topics                  { return h.catalog.View() }

@@ -100,7 +100,7 @@ func (n *Node) newDiskRoom() *diskroom.Room {
 // linkLater is the node's link, which calls back before it is there.
 type linkLater struct {
 	link  func() *link.Link
-	pulse func() *election.Pulse
+	pulse func() *election.Beacons
 }
 
 func (l linkLater) Call(ctx context.Context, identity string, kind uint8, payload ...[]byte) ([]byte, error) {
@@ -111,8 +111,8 @@ func (l linkLater) SuspectedBy(identity string) (suspects []string, known bool) 
 	return l.pulse().SuspectedBy(identity)
 }
 
-// pulse gives the node's signs of life, once it listens.
-func (n *Node) pulse() *election.Pulse { return n.election }
+// pulse gives the node's beacons, once it listens.
+func (n *Node) pulse() *election.Beacons { return n.election }
 
 // newPreferred gives away what others should lead.
 func (n *Node) newPreferred() *leading.Preferred {
@@ -176,7 +176,7 @@ func (n *Node) runningGroups() (groups []leading.Member) {
 // vouch lets the peer link speak for a member that was opened, and looks whether it has a leader.
 func vouch(m *raftgroup.Member, failover *leading.Failover) {
 	if t, ok := m.Transport.(*election.Member); ok {
-		t.Vouch(m.Raft)
+		t.Claim(m.Raft)
 	}
 	failover.Poke()
 }

@@ -11,7 +11,7 @@ import (
 
 // beats are the heartbeats of a member to others, only of the newest term: to whom it leads.
 type beats struct {
-	changed atomic.Bool // another node or term since the pulse looked
+	changed atomic.Bool // another node or term since run looked
 
 	mu locks.Mutex[beats] // guards to; nothing is called under it
 	to map[raft.ServerID]beatTo

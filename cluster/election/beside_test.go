@@ -17,8 +17,8 @@ func TestADeposedLeaderAppendsNothingInTheNewTerm(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := peertest.New()
 		old := startMember(t, n, "a", "g", slow)
-		old.trans.Vouch(old.raft)
-		link := linkOn(t, n, "b", withSigns)
+		old.trans.Claim(old.raft)
+		link := linkOn(t, n, "b", withBeacons)
 		defer old.stop()
 		defer func() { _ = link.Close() }()
 		other := link.Transport("g")

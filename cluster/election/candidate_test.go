@@ -16,7 +16,7 @@ func (m *member) reopen(t *testing.T) {
 	t.Helper()
 	m.fsm = &words{}
 	m.open(t, "g", slow)
-	m.trans.Vouch(m.raft)
+	m.trans.Claim(m.raft)
 }
 
 func (m *member) shut(t *testing.T) {
@@ -29,9 +29,9 @@ func (m *member) shut(t *testing.T) {
 // joined makes one more member, which is in no configuration yet.
 func joined(t *testing.T, n *peertest.Network, id string) *member {
 	t.Helper()
-	m := &member{id: id, link: linkOn(t, n, id, withSigns), fsm: &words{}, snaps: raft.NewInmemSnapshotStore(), logs: raft.NewInmemStore()}
+	m := &member{id: id, link: linkOn(t, n, id, withBeacons), fsm: &words{}, snaps: raft.NewInmemSnapshotStore(), logs: raft.NewInmemStore()}
 	m.open(t, "g", slow)
-	m.trans.Vouch(m.raft)
+	m.trans.Claim(m.raft)
 	return m
 }
 
@@ -47,7 +47,7 @@ func must(t *testing.T, f raft.Future) {
 func TestAVoterThatMissedChangesOfMembersVotesForNewOnes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := peertest.New()
-		ms := vouched(t, n, withSigns)
+		ms := claiming(t, n, withBeacons)
 		defer func() { stopAll(ms) }()
 		l := leader(t, ms...)
 		left, away := others(ms, l)[0], others(ms, l)[1]
@@ -78,7 +78,7 @@ func TestAVoterThatMissedChangesOfMembersVotesForNewOnes(t *testing.T) {
 func TestARemovedMemberDeposesNobody(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := peertest.New()
-		ms := vouched(t, n, withSigns)
+		ms := claiming(t, n, withBeacons)
 		defer stopAll(ms)
 		l := leader(t, ms...)
 		left := others(ms, l)[0]
@@ -104,7 +104,7 @@ func TestARemovedMemberDeposesNobody(t *testing.T) {
 func TestANewcomerHasNoVoteBeforeItHasAConfiguration(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := peertest.New()
-		ms := vouched(t, n, withSigns)
+		ms := claiming(t, n, withBeacons)
 		defer stopAll(ms)
 		l := leader(t, ms...)
 		propose(t, l, 0, 10)

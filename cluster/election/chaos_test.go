@@ -172,7 +172,7 @@ func (c *chaos) start(n *chaosNode) {
 			}
 			return nil
 		})
-		trans.Vouch(m.raft)
+		trans.Claim(m.raft)
 		members[g] = m
 	}
 	n.mu.Lock()

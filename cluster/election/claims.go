@@ -32,7 +32,7 @@ func (m *Member) wanted(identity string) claim {
 
 // news fills x with what is to be said to that node of the groups that have changed or were closed,
 // on a new session of all.
-func (t *told) news(x *sign, identity string, all, changed, closed []*Member) {
+func (t *told) news(x *beacon, identity string, all, changed, closed []*Member) {
 	if t.behind {
 		t.behind = false
 		changed, closed = all, nil

@@ -26,7 +26,7 @@ func confirmed(m *member) (uint64, error) {
 func TestConfirmationsShareARoundTrip(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := peertest.New()
-		ms := vouched(t, n, withSigns)
+		ms := claiming(t, n, withBeacons)
 		defer stopAll(ms)
 		l := leader(t, ms...)
 		propose(t, l, 0, 1)
@@ -62,14 +62,14 @@ func TestConfirmationsShareARoundTrip(t *testing.T) {
 func TestMembersWithoutAVoteConfirmNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := peertest.New()
-		ms := vouched(t, n, withSigns)
+		ms := claiming(t, n, withBeacons)
 		defer stopAll(ms)
 		l := leader(t, ms...)
 		rest := others(ms, l)
 		for _, id := range []string{"x", "y"} {
-			m := &member{id: id, link: linkOn(t, n, id, withSigns), fsm: &words{}, snaps: raft.NewInmemSnapshotStore(), logs: raft.NewInmemStore()}
+			m := &member{id: id, link: linkOn(t, n, id, withBeacons), fsm: &words{}, snaps: raft.NewInmemSnapshotStore(), logs: raft.NewInmemStore()}
 			m.open(t, "g", slow)
-			m.trans.Vouch(m.raft)
+			m.trans.Claim(m.raft)
 			defer m.stop()
 			if err := l.raft.AddNonvoter(raft.ServerID(id), raft.ServerAddress(id), 0, 0).Error(); err != nil {
 				t.Fatal(err)
@@ -104,7 +104,7 @@ func TestMembersWithoutAVoteConfirmNothing(t *testing.T) {
 func TestLateAnswersToEntriesConfirmNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := peertest.New()
-		ms := vouched(t, n, neverBroken)
+		ms := claiming(t, n, neverBroken)
 		defer stopAll(ms)
 		first := leader(t, ms...)
 		propose(t, first, 0, 10)
@@ -147,9 +147,9 @@ func TestSuccessIsSaidInOnesOwnTermOnly(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := peertest.New()
 		m := startMember(t, n, "a", "g", slow)
-		m.trans.Vouch(m.raft)
+		m.trans.Claim(m.raft)
 		m.trans.BeforeInstall(func(context.Context, string, *raft.InstallSnapshotRequest) error { return raftlink.ErrInstalled })
-		link := linkOn(t, n, "b", withSigns)
+		link := linkOn(t, n, "b", withBeacons)
 		defer m.stop()
 		defer func() { _ = link.Close() }()
 		other := link.Transport("g")
@@ -177,7 +177,7 @@ func TestSuccessIsSaidInOnesOwnTermOnly(t *testing.T) {
 func TestAConfirmationEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := peertest.New()
-		ms := vouched(t, n, neverBroken)
+		ms := claiming(t, n, neverBroken)
 		defer stopAll(ms)
 		l := leader(t, ms...)
 		for _, m := range others(ms, l) {

@@ -1,30 +1,30 @@
-// Package election is who is alive for its groups, what nodes vouch for, who stands and who leads:
-// what the signs of life of nodes say, and what follows from them. It owns docs/peer-link.md.
+// Package election is who is alive for its groups, what nodes claim, who stands and who leads:
+// what the beacons of nodes say, and what follows from them. It owns docs/peer-link.md.
 //
 // You are here: above cluster/link, which says who is connected, and cluster/raftlink, which
 // carries Raft's messages; below package cluster, which turns orphans into elections. The package
 // knows nodes by identity and groups by name. It does not know topics, partitions, the catalog or
 // membership.
 //
-// With Config.HeartbeatTimeout nodes vouch for their groups towards each other, in one
+// With Config.HeartbeatTimeout nodes make claims about their groups towards each other, in one
 // small message per pair and tenth of a second, so that idle groups cost next to nothing, and
-// notice who is gone. What may be concluded from a sign, why, and what must hold for
+// notice who is gone. What may be concluded from a beacon, why, and what must hold for
 // it is written down in docs/peer-link.md; its rules are cited by number in the code. Here are kept
 //
-//   - rule 1 and 3 (heartbeat.go): a sign that was made after a heartbeat began answers it, and a
-//     follower's timer is fed locally while its leader's signs claim to lead;
+//   - rule 1 and 3 (heartbeat.go): a beacon that was made after a heartbeat began answers it, and a
+//     follower's timer is fed locally while its leader's beacons claim to lead;
 //   - rule 7 (candidate.go): a candidate that a voter does not know may have its vote.
 //
 // Files:
 //
-//	pulse.go      Pulse: sending signs, and who is gone
+//	beacons.go    Beacons: sending beacons, and who is gone
 //	still.go      when this process itself stood still
 //	reach.go      what is asked about other nodes
 //	member.go     Member: one group's member here, a raft.Transport
 //	poll.go       which groups have changed, and which have no leader
-//	sign.go       the sign of life as bytes, claims.go what is said in it
-//	nodes.go      the other nodes, heard.go what the signs of one have said
-//	heartbeat.go  heartbeats that signs spare, beats.go to whom a member sends them
+//	beacon.go     the beacon as bytes, claims.go what is said in it
+//	nodes.go      the other nodes, heard.go what the beacons of one have said
+//	heartbeat.go  heartbeats that beacons spare, beats.go to whom a member sends them
 //	confirm.go    whether a leader still leads, stand.go making a member stand for election
 //
 // # Locks

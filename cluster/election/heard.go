@@ -14,50 +14,50 @@ type inbound interface {
 	Boot() uint64
 }
 
-// heardSigns is what the signs of one other node have said.
-type heardSigns struct {
+// heardBeacons is what the beacons of one other node have said.
+type heardBeacons struct {
 	// guards what follows; nothing is called under it, and nobody is waited for
-	mu locks.Mutex[heardSigns]
+	mu locks.Mutex[heardBeacons]
 
-	sent uint64 // signs that were made for that node
+	sent uint64 // beacons that were made for that node
 
 	from     inbound // the session that the rest came over; nil: none, and the rest is empty
-	at       int64   // link clock of the last sign
-	seq      uint64  // of the last sign
-	echo     uint64  // the highest of our signs that it says to have seen
+	at       int64   // link clock of the last beacon
+	seq      uint64  // of the last beacon
+	echo     uint64  // the highest of our beacons that it says to have seen
 	claims   map[string]claim
 	suspects []string
 	waiting  []*confirmation // by what they need, ascending
 }
 
-// confirmation is one heartbeat that waits for a sign.
+// confirmation is one heartbeat that waits for a beacon.
 type confirmation struct {
-	need  uint64 // the first of our signs that was made after the heartbeat began
+	need  uint64 // the first of our beacons that was made after the heartbeat began
 	group string
 	term  uint64
 	got   chan bool // capacity 1
 }
 
-// reset forgets everything: signs of from are what counts now. Whoever waits is told no.
-func (h *heardSigns) reset(from inbound) {
+// reset forgets everything: beacons of from are what counts now. Whoever waits is told no.
+func (h *heardBeacons) reset(from inbound) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.resetLocked(from)
 }
 
-func (h *heardSigns) resetLocked(from inbound) {
+func (h *heardBeacons) resetLocked(from inbound) {
 	h.refuseLocked()
 	h.from, h.at, h.seq, h.echo, h.claims, h.suspects = from, 0, 0, 0, nil, nil
 }
 
-// refuse tells whoever waits no: the session that our signs went over is over.
-func (h *heardSigns) refuse() {
+// refuse tells whoever waits no: the session that our beacons went over is over.
+func (h *heardBeacons) refuse() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.refuseLocked()
 }
 
-func (h *heardSigns) refuseLocked() {
+func (h *heardBeacons) refuseLocked() {
 	for _, w := range h.waiting {
 		w.got <- false
 	}
@@ -65,7 +65,7 @@ func (h *heardSigns) refuseLocked() {
 }
 
 // ended forgets what came over a session that is over.
-func (h *heardSigns) ended(in inbound) {
+func (h *heardBeacons) ended(in inbound) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.from == in {
@@ -74,14 +74,14 @@ func (h *heardSigns) ended(in inbound) {
 }
 
 // take says whether the suspicions of that node have changed.
-func (h *heardSigns) take(in inbound, seq uint64, s *sign, boot uint64, now int64) (news bool, err error) {
+func (h *heardBeacons) take(in inbound, seq uint64, s *beacon, boot uint64, now int64) (news bool, err error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.from != in {
 		return false, nil // a newer session has begun
 	}
 	if seq <= h.seq {
-		return false, fmt.Errorf("%w: sign %d after %d", link.ErrProtocol, seq, h.seq)
+		return false, fmt.Errorf("%w: beacon %d after %d", link.ErrProtocol, seq, h.seq)
 	}
 	if h.claims == nil {
 		h.claims = make(map[string]claim)
@@ -116,13 +116,14 @@ func (h *heardSigns) take(in inbound, seq uint64, s *sign, boot uint64, now int6
 	return news, nil
 }
 
-// freshLocked says whether the last sign is at most as old as a sign may be late.
-func (h *heardSigns) freshLocked(now, limit int64) bool {
+// freshLocked says whether the last beacon is at most as old as a beacon may be late.
+func (h *heardBeacons) freshLocked(now, limit int64) bool {
 	return h.from != nil && h.at != 0 && now-h.at <= limit
 }
 
-// last gives what our next sign echoes: the process and the number of the last sign of that node.
-func (h *heardSigns) last() (boot, seq uint64) {
+// last gives what our next beacon echoes: the process and the number of the last beacon of that
+// node.
+func (h *heardBeacons) last() (boot, seq uint64) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.from == nil {
@@ -131,8 +132,8 @@ func (h *heardSigns) last() (boot, seq uint64) {
 	return h.from.Boot(), h.seq
 }
 
-// number gives our next sign its number.
-func (h *heardSigns) number() uint64 {
+// number gives our next beacon its number.
+func (h *heardBeacons) number() uint64 {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.sent++

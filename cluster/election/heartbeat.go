@@ -10,13 +10,14 @@ import (
 	"github.com/trimaran-io/trimaran/internal/locks"
 )
 
-// heartbeat answers a heartbeat by a sign of the follower's node that was made after the call began
-// and says that the follower still follows; false means that it has to go on the wire (rule 1).
+// heartbeat answers a heartbeat by a beacon of the follower's node that was made after the call
+// began and says that the follower still follows; false means that it has to go on the wire (rule
+// 1).
 func (m *Member) heartbeat(id raft.ServerID, args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) bool {
 	c := m.common
 	every := c.cfg.HeartbeatTimeout / 10
-	if every < 2*c.cfg.SignInterval {
-		return false // signs would come too late to be of use
+	if every < 2*c.cfg.BeaconInterval {
+		return false // beacons would come too late to be of use
 	}
 	began := c.link.Now()
 	if !m.beats.periodic(id, args.Term, began, every) {
@@ -26,13 +27,13 @@ func (m *Member) heartbeat(id raft.ServerID, args *raft.AppendEntriesRequest, re
 	if w == nil {
 		return false
 	}
-	locks.MayWait("a sign of life")
+	locks.MayWait("a beacon")
 	limit := c.cfg.fresh()
 	timer := time.NewTimer(limit)
 	defer timer.Stop()
 	select {
 	case ok := <-w.got:
-		// A process that was stopped meanwhile finds the sign in its socket, and it may be old by
+		// A process that was stopped meanwhile finds the beacon in its socket, and it may be old by
 		// now.
 		if !ok || c.link.Now()-began > int64(limit) {
 			return false
@@ -43,7 +44,7 @@ func (m *Member) heartbeat(id raft.ServerID, args *raft.AppendEntriesRequest, re
 		return false
 	}
 	*resp = raft.AppendEntriesResponse{RPCHeader: args.RPCHeader, Term: args.Term, Success: true}
-	c.stats.vouched.Add(1)
+	c.stats.spared.Add(1)
 	return true
 }
 
@@ -72,21 +73,21 @@ func (m *Member) timelyHeartbeat(id raft.ServerID, addr raft.ServerAddress, args
 // notes where leaders do not say that they lead. A candidate may have a leader, too: by a
 // TimeoutNow it lost to that one and goes on to know it, whatever becomes of it (raft.go,
 // appendEntries), and as long as it does it denies all others its vote.
-func (p *Pulse) feed(groups []*Member, now int64) {
-	every := int64(p.cfg.HeartbeatTimeout / 3)
+func (b *Beacons) feed(groups []*Member, now int64) {
+	every := int64(b.cfg.HeartbeatTimeout / 3)
 	for _, m := range groups {
 		v := &m.polled
 		stands := v.state == raft.Candidate
-		if v.since == 0 || v.state != raft.Follower && !stands || v.leader == "" || v.leader == p.link.Self() || now-v.fed < every {
+		if v.since == 0 || v.state != raft.Follower && !stands || v.leader == "" || v.leader == b.link.Self() || now-v.fed < every {
 			continue
 		}
-		n := p.nodes.known(v.leader)
+		n := b.nodes.known(v.leader)
 		if n == nil {
 			continue
 		}
-		c, boot := p.nodes.claimed(n, m.Group())
+		c, boot := b.nodes.claimed(n, m.Group())
 		if boot == 0 {
-			v.unled = 0 // its signs are late, or it sends none
+			v.unled = 0 // its beacons are late, or it sends none
 			continue
 		}
 		if c.kind != claimLeads || c.term != v.term {
@@ -103,12 +104,12 @@ func (p *Pulse) feed(groups []*Member, now int64) {
 		v.fed = now
 		term, leader := v.term, v.leader
 		// Not here: the handler takes Raft's locks, and one group must not hold up the others.
-		if !p.link.Go(func() {
+		if !b.link.Go(func() {
 			defer m.feeding.Store(false)
 			if r.State() != raft.Follower || r.CurrentTerm() != term {
 				return
 			}
-			p.stats.fed.Add(1)
+			b.stats.fed.Add(1)
 			beat(raft.RPC{
 				Command: &raft.AppendEntriesRequest{
 					RPCHeader: raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax, ID: []byte(leader), Addr: []byte(leader)},

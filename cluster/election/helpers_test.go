@@ -19,7 +19,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 type (
 	linkConfig     = link.Config
 	electionConfig = election.Config
-	pulse          = election.Pulse
+	beacons        = election.Beacons
 )
 
 // config is what tests change of a node: Timeout counts for Raft's messages, too.
@@ -33,7 +33,7 @@ type config struct {
 // node is a link, the transports over it, and its part in elections.
 type node struct {
 	*link.Link
-	*pulse
+	*beacons
 	rafts *raftlink.Transports
 }
 
@@ -50,13 +50,13 @@ func start(c config) node {
 // stats are the counters that tests look at.
 type stats struct {
 	link.Stats
-	RaftOut, HeartbeatsVouched, AppendsSwallowed uint64
-	Groups                                       int
+	RaftOut, HeartbeatsSpared, AppendsSwallowed uint64
+	Groups                                      int
 }
 
 func (n node) Stats() stats {
-	r, e := n.rafts.Stats(), n.pulse.Stats()
-	return stats{n.Link.Stats(), r.Out, e.Vouched, r.Swallowed, r.Groups}
+	r, e := n.rafts.Stats(), n.beacons.Stats()
+	return stats{n.Link.Stats(), r.Out, e.HeartbeatsSpared, r.Swallowed, r.Groups}
 }
 
 // Transport opens a group.

@@ -10,8 +10,8 @@ import (
 	"github.com/trimaran-io/trimaran/internal/locks"
 )
 
-// Member is what Pulse.Open gives: the transport of this node's member of one Raft group, for which
-// signs of life speak.
+// Member is what Beacons.Open gives: the transport of this node's member of one Raft group, for
+// which beacons speak.
 type Member struct {
 	*raftlink.Transport
 	common *common
@@ -25,7 +25,7 @@ type Member struct {
 	newcomer atomic.Bool // as Newcomer says
 	unled    atomic.Bool // as Unled says
 	feeding  atomic.Bool // a heartbeat is being given to the group
-	polled   polled      // owned by the pulse
+	polled   polled      // owned by run
 }
 
 var (
@@ -38,10 +38,10 @@ var (
 // while that it leads.
 func (m *Member) Unled() bool { return m.unled.Load() }
 
-// Vouch lets signs of life speak for this group: r is the group's Raft here. Until it is called
+// Claim lets beacons say of this group what r says, the group's Raft here. Until it is called
 // every message of the group goes on the wire, and every heartbeat is taken beside Raft's main
 // loop.
-func (m *Member) Vouch(r raftlink.Raft) { m.Attach(r) }
+func (m *Member) Claim(r raftlink.Raft) { m.Attach(r) }
 
 // Close ends this group's part of the link. Raft calls it when its shutdown is awaited.
 func (m *Member) Close() error {
@@ -52,7 +52,7 @@ func (m *Member) Close() error {
 // AppendEntries implements raft.Transport.
 func (m *Member) AppendEntries(id raft.ServerID, addr raft.ServerAddress, args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
 	switch {
-	case !m.common.signs():
+	case !m.common.beaconing():
 		return m.Transport.AppendEntries(id, addr, args, resp)
 	case !raftlink.IsHeartbeat(args):
 		m.beats.first(id, args.Term, m.common.link.Now())
@@ -68,7 +68,7 @@ func (m *Member) AppendEntries(id raft.ServerID, addr raft.ServerAddress, args *
 // AppendEntriesPipeline implements raft.Transport.
 func (m *Member) AppendEntriesPipeline(id raft.ServerID, addr raft.ServerAddress) (raft.AppendPipeline, error) {
 	p, err := m.Transport.AppendEntriesPipeline(id, addr)
-	if err != nil || !m.common.signs() {
+	if err != nil || !m.common.beaconing() {
 		return p, err
 	}
 	return &pipeline{p, m, id}, nil
@@ -90,12 +90,12 @@ func (p *pipeline) AppendEntries(args *raft.AppendEntriesRequest, resp *raft.App
 // instances numbers the groups that are opened in this process.
 var instances atomic.Uint64
 
-// members are the groups of this node that signs of life may speak for.
+// members are the groups of this node that beacons may speak for.
 type members struct {
 	// mu guards what follows. Transports are opened and closed under it, which waits for nothing.
 	mu     locks.Mutex[members]
 	byName map[string]*Member
-	// For the pulse: byName has changed since it looked, and which were closed since.
+	// For run: byName has changed since it looked, and which were closed since.
 	changed bool
 	leaving []*Member
 }
@@ -104,16 +104,16 @@ type members struct {
 // on the group's messages are taken here. Between Close and the next Open with that name they are
 // refused. The name goes with every message: keep it short. Nobody else may open transports among
 // those that New was given.
-func (p *Pulse) Open(group string) *Member {
-	s := &p.members
+func (b *Beacons) Open(group string) *Member {
+	s := &b.members
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if m := s.byName[group]; m != nil {
 		return m
 	}
-	m := &Member{common: p.common, instance: instances.Add(1)}
-	m.remove = func() { s.close(m, m.common.signs()) }
-	p.rafts.Open(group, func(t *raftlink.Transport) {
+	m := &Member{common: b.common, instance: instances.Add(1)}
+	m.remove = func() { s.close(m, m.common.beaconing()) }
+	b.rafts.Open(group, func(t *raftlink.Transport) {
 		// From here on messages may come, and m must not change any more.
 		m.Transport = t
 		t.OnRequest(m.admitCandidate)
@@ -123,7 +123,7 @@ func (p *Pulse) Open(group string) *Member {
 	return m
 }
 
-// close ends m. Whoever opens the group anew gets another one. polled says that a pulse looks.
+// close ends m. Whoever opens the group anew gets another one. polled says that run looks.
 func (s *members) close(m *Member, polled bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

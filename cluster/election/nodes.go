@@ -7,13 +7,13 @@ import (
 	"github.com/trimaran-io/trimaran/internal/locks"
 )
 
-// nodes is what is known of the other nodes by their signs of life. It observes the link.
+// nodes is what is known of the other nodes by their beacons. It observes the link.
 type nodes struct {
 	boot  uint64       // of this process
 	now   func() int64 // link clock
-	fresh int64        // nanoseconds that a sign may be old
+	fresh int64        // nanoseconds that a beacon may be old
 	poke  chan struct{}
-	heard atomic.Uint64 // signs
+	heard atomic.Uint64 // beacons
 
 	// mu guards byName. It is a leaf: the link calls in here under locks of its own.
 	mu     locks.Mutex[nodes]
@@ -23,10 +23,10 @@ type nodes struct {
 // node is what is known of one other node.
 type node struct {
 	identity string
-	gone     atomic.Bool // as Pulse.Gone says
-	signs    heardSigns
+	gone     atomic.Bool // as Beacons.Gone says
+	beacons  heardBeacons
 
-	// Owned by the pulse.
+	// Owned by run.
 	wantedSince int64 // link clock; 0: no session is kept for its own sake
 	told        told
 }
@@ -50,8 +50,8 @@ func (s *nodes) known(identity string) *node {
 	return s.byName[identity]
 }
 
-// pulseSoon makes the next round of the pulse begin now.
-func (s *nodes) pulseSoon() {
+// roundSoon makes the next round of beacons begin now.
+func (s *nodes) roundSoon() {
 	select {
 	case s.poke <- struct{}{}:
 	default:
@@ -59,19 +59,19 @@ func (s *nodes) pulseSoon() {
 }
 
 // Accepted implements link.Observer.
-func (s *nodes) Accepted(in *link.Inbound) { s.named(in.Node()).signs.reset(in) }
+func (s *nodes) Accepted(in *link.Inbound) { s.named(in.Node()).beacons.reset(in) }
 
 // Ended implements link.Observer.
 func (s *nodes) Ended(in *link.Inbound) {
 	if n := s.known(in.Node()); n != nil {
-		n.signs.ended(in)
+		n.beacons.ended(in)
 	}
 }
 
 // Lost implements link.Observer.
 func (s *nodes) Lost(identity string) {
 	if n := s.known(identity); n != nil {
-		n.signs.refuse()
+		n.beacons.refuse()
 	}
 }
 
@@ -83,11 +83,11 @@ func (s *nodes) Forgotten(identity string) {
 }
 
 // Changed implements link.Observer.
-func (s *nodes) Changed() { s.pulseSoon() }
+func (s *nodes) Changed() { s.roundSoon() }
 
-// Sign implements link.Observer: it takes one sign of life, on the reading goroutine.
-func (s *nodes) Sign(in *link.Inbound, seq uint64, body []byte) error {
-	said, err := decodeSign(body)
+// Beacon implements link.Observer: it takes one beacon, on the reading goroutine.
+func (s *nodes) Beacon(in *link.Inbound, seq uint64, body []byte) error {
+	said, err := decodeBeacon(body)
 	if err != nil {
 		return err
 	}
@@ -96,9 +96,9 @@ func (s *nodes) Sign(in *link.Inbound, seq uint64, body []byte) error {
 	if n == nil {
 		return nil // forgotten: its session is over
 	}
-	news, err := n.signs.take(in, seq, &said, s.boot, s.now())
+	news, err := n.beacons.take(in, seq, &said, s.boot, s.now())
 	if news {
-		s.pulseSoon()
+		s.roundSoon()
 	}
 	return err
 }
@@ -122,10 +122,10 @@ func (s *nodes) Instance(identity string, boot uint64, group string, term uint64
 	return c.instance
 }
 
-// claimed gives what that node claims of a group, the zero claim if its signs
+// claimed gives what that node claims of a group, the zero claim if its beacons
 // are late. boot is the process that claims it.
 func (s *nodes) claimed(n *node, group string) (c claim, boot uint64) {
-	h := &n.signs
+	h := &n.beacons
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if !h.freshLocked(s.now(), s.fresh) {
@@ -134,14 +134,14 @@ func (s *nodes) claimed(n *node, group string) (c claim, boot uint64) {
 	return h.claims[group], h.from.Boot()
 }
 
-// expect enters a heartbeat that waits for a sign; nil if it is already known that it would wait in
-// vain.
+// expect enters a heartbeat that waits for a beacon; nil if it is already known that it would wait
+// in vain.
 func (s *nodes) expect(identity, group string, term uint64) *confirmation {
 	n := s.known(identity)
 	if n == nil {
 		return nil
 	}
-	h := &n.signs
+	h := &n.beacons
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if c := h.claims[group]; !h.freshLocked(s.now(), s.fresh) || c.kind != claimFollows || c.term != term || len(h.waiting) >= maxClaims {
@@ -152,10 +152,10 @@ func (s *nodes) expect(identity, group string, term uint64) *confirmation {
 	return w
 }
 
-// suspectedBy gives the nodes that n holds for gone, by its last sign; known is false if there is
+// suspectedBy gives the nodes that n holds for gone, by its last beacon; known is false if there is
 // none that is fresh.
 func (s *nodes) suspectedBy(n *node) (suspects []string, known bool) {
-	h := &n.signs
+	h := &n.beacons
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return h.suspects, h.freshLocked(s.now(), s.fresh)

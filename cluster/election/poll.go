@@ -18,14 +18,14 @@ type Orphan struct {
 	For    time.Duration // since it became one, or its state, term or leader changed since
 }
 
-// polled is what the pulse saw of a group last; its goroutine owns it.
+// polled is what run saw of a group last; its goroutine owns it.
 type polled struct {
 	state  raft.RaftState
 	term   uint64
 	leader string
 	since  int64 // link clock: when these last changed
 	orphan int64 // link clock: since when it is an orphan, 0 if it is not
-	unled  int64 // link clock: since when its leader's signs do not say so; 0: they do, or are late
+	unled  int64 // link clock: since when its leader's beacons do not say so; 0: they do, or are late
 	fed    int64 // link clock of the last heartbeat that was given to the group here
 
 	stall raftlink.Stall
@@ -33,7 +33,7 @@ type polled struct {
 
 // poll looks at every group. The term is read before the leader: if it changes in
 // between, the pair names a leader with a term that is too old, which no leader is interested in.
-func (p *Pulse) poll(groups []*Member, gone map[string]bool, now int64) (changed []*Member, orphans []Orphan) {
+func (b *Beacons) poll(groups []*Member, gone map[string]bool, now int64) (changed []*Member, orphans []Orphan) {
 	for _, m := range groups {
 		r := m.Raft()
 		if r == nil {

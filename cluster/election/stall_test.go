@@ -23,11 +23,11 @@ func TestFollowerFarBehindIsNeededAtOnce(t *testing.T) {
 		for _, id := range []string{"a", "b", "c"} {
 			m := &member{
 				id: id, fsm: &words{}, snaps: raft.NewInmemSnapshotStore(), logs: raft.NewInmemStore(),
-				link: linkOn(t, n, id, func(c *config) { withSigns(c); c.MaxAppendEntries = raft.DefaultConfig().MaxAppendEntries }),
+				link: linkOn(t, n, id, func(c *config) { withBeacons(c); c.MaxAppendEntries = raft.DefaultConfig().MaxAppendEntries }),
 			}
 			stores[id] = &stuckLogs{InmemStore: m.logs}
 			m.openOn(t, "g", slow, stores[id])
-			m.trans.Vouch(m.raft)
+			m.trans.Claim(m.raft)
 			ms = append(ms, m)
 		}
 		defer stopAll(ms)
@@ -67,7 +67,7 @@ func TestFollowerFarBehindIsNeededAtOnce(t *testing.T) {
 func TestNextEntryAfterABrokenConnection(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := peertest.New()
-		ms := vouched(t, n, withSigns)
+		ms := claiming(t, n, withBeacons)
 		defer stopAll(ms)
 		l := leader(t, ms...)
 		propose(t, l, 0, 10)

@@ -11,8 +11,8 @@ import (
 	"github.com/trimaran-io/trimaran/cluster/raftlink"
 )
 
-// idle gives a pulse that does not run: what it owns is the test's.
-func idle(cfg link.Config) (*link.Link, *Pulse) {
+// idle gives Beacons that do not run: what it owns is the test's.
+func idle(cfg link.Config) (*link.Link, *Beacons) {
 	l := link.New(cfg)
 	return l, New(l, raftlink.New(l, raftlink.Config{}), Config{})
 }
@@ -57,24 +57,24 @@ func (r *silent) Look() link.View { return link.View{} }
 func (r *silent) Heard() int64    { return r.heard }
 func (r *silent) Dial()           {}
 
-// Awake tells of a pause that the pulse has not noticed yet, and not of moments in which the
+// Awake tells of a pause that run has not noticed yet, and not of moments in which the
 // machine was busy.
 func TestAwakeIsSinceTheLastLongPause(t *testing.T) {
 	l, p := idle(link.Config{Self: "a"})
 	if err := l.Close(); err != nil {
 		t.Fatal(err)
 	}
-	p.still.pulsed.Store(l.Now() + int64(time.Hour))
+	p.still.lastRound.Store(l.Now() + int64(time.Hour))
 	if !p.Awake().IsZero() {
 		t.Error("it has not stood still")
 	}
 	before := time.Now()
-	p.still.pulsed.Store(l.Now() - int64(longStill) - 1)
+	p.still.lastRound.Store(l.Now() - int64(longStill) - 1)
 	if at := p.Awake(); at.Before(before) {
 		t.Errorf("it stood still until now, and says %v before", before.Sub(at))
 	}
 	p.still.resumed.Store(5)
-	p.still.pulsed.Store(l.Now() + int64(time.Hour))
+	p.still.lastRound.Store(l.Now() + int64(time.Hour))
 	if at := p.Awake(); !at.Equal(l.At(5)) {
 		t.Errorf("%v after the start", at.Sub(l.At(0)))
 	}

@@ -16,7 +16,7 @@ import (
 func TestALostCandidateWhoseLeaderIsGoneIsAnOrphan(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := peertest.New()
-		ms := vouched(t, n, withSigns)
+		ms := claiming(t, n, withBeacons)
 		defer stopAll(ms)
 		for _, m := range ms {
 			m.link.Watch([]string{"a", "b", "c"})

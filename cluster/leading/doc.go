@@ -1,7 +1,7 @@
 // Package leading sees to it that each group has a leader, and the one that it should have.
 //
-// You are here: below the node, which says which groups run here and who is there; above signs of
-// life and Raft (cluster/election, cluster/raftgroup), of which it uses what Member says, and the
+// You are here: below the node, which says which groups run here and who is there; above beacons
+// and Raft (cluster/election, cluster/raftgroup), of which it uses what Member says, and the
 // table of calls (cluster/calls). It elects nobody: it has members stand, and Raft's rules decide.
 // It does not know what groups are for, but that partitions have a preferred leader.
 //

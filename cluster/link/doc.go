@@ -1,5 +1,5 @@
 // Package link is the connections between nodes: calls that are forwarded from one node to another,
-// other requests with or without a stream of data behind them, and signs, over a few shared
+// other requests with or without a stream of data behind them, and beacons, over a few shared
 // connections per pair of nodes.
 //
 // You are here: below cluster/raftlink, cluster/election and package cluster, above nothing but
@@ -11,7 +11,7 @@
 // # Sessions
 //
 // Every ordered pair of nodes that has something to say keeps one session, which
-// the side that asks dials: a control connection (small requests, signs) and a bulk connection
+// the side that asks dials: a control connection (small requests, beacons) and a bulk connection
 // (streams, big requests, big answers), so that a megabyte does not stand in front of a heartbeat.
 // Requests go from the dialing side to the accepting one, answers come back on the same session. A
 // session lives and dies as one: when either connection breaks, both are closed,
@@ -28,7 +28,7 @@
 //	conn.go       one connection: reader, queue and batching writer
 //	frame.go      the frame, hello.go the handshake
 //	call.go       forwarded calls, request.go other requests, stream.go data behind one
-//	observer.go   who is told of sessions and signs
+//	observer.go   who is told of sessions and beacons
 //
 // # Locks
 //

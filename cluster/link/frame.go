@@ -31,7 +31,7 @@ const (
 	frameChunk    uint8 = 7  // a piece of the stream of that id; an empty one: the source failed
 	frameCredit   uint8 = 8  // acceptor → dialer: u32 bytes of a stream consumed
 	frameProgress uint8 = 9  // acceptor → dialer: still working on that id
-	frameSign     uint8 = 10 // dialer → acceptor, from version 2 on: unanswered (Observer.Sign)
+	frameBeacon   uint8 = 10 // dialer → acceptor, from version 2 on: unanswered (Observer.Beacon)
 )
 
 // Status of an answer.

@@ -36,7 +36,7 @@ func TestGarbageAfterAGoodHello(t *testing.T) {
 		"unknown type":            frame(200, 0, ""),
 		"answer from the dialer":  frame(frameAnswer, 0, ""),
 		"garbage after a request": append(frame(frameCall, 1, "x"), frame(200, 0, "")...),
-		"a sign of version 1":     frame(frameSign, 0, ""),
+		"a beacon of version 1":   frame(frameBeacon, 0, ""),
 	} {
 		nc, err := net.Dial("tcp", ln.Addr().String())
 		if err != nil {

@@ -31,7 +31,7 @@ func TestFramesStayAsTheyAre(t *testing.T) {
 		{"chunk", frameChunk, "chunk", "00000005070700000102030405060708957572ed6368756e6b"},
 		{"credit", frameCredit, "\x00\x10\x00\x00", "00000004080700000102030405060708cef767b100100000"},
 		{"progress", frameProgress, "", "00000000090700000102030405060708dda368f4"},
-		{"sign", frameSign, "sign", "000000040a0700000102030405060708241a132e7369676e"},
+		{"sign", frameBeacon, "sign", "000000040a0700000102030405060708241a132e7369676e"},
 	} {
 		golden(t, c.name, bytes.Join(newMessage(c.typ, 7, 0x0102030405060708, []byte(c.body)).parts, nil), c.want)
 	}

@@ -28,10 +28,10 @@ const (
 	maxIdentity = wire.MaxName
 
 	versionMin uint16 = 1
-	// versionMax is 2: signs of life (frameSign) may be sent to the accepting side.
+	// versionMax is 2: beacons (frameBeacon) may be sent to the accepting side.
 	versionMax uint16 = 2
 
-	versionSigns uint16 = 2 // the first with frameSign
+	versionBeacons uint16 = 2 // the first with frameBeacon
 )
 
 // Class says what a connection carries.

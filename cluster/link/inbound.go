@@ -40,8 +40,8 @@ func (in *Inbound) Node() string { return in.identity }
 // Boot is the other process's random number.
 func (in *Inbound) Boot() uint64 { return in.boot }
 
-// TakesSigns says whether both sides know signs.
-func (in *Inbound) TakesSigns() bool { return in.version >= versionSigns }
+// TakesBeacons says whether both sides know beacons.
+func (in *Inbound) TakesBeacons() bool { return in.version >= versionBeacons }
 
 // Close ends the session: handlers' contexts first, then both connections.
 func (in *Inbound) Close(err error) { in.close(err) }
@@ -163,11 +163,11 @@ func (in *Inbound) receive(c *conn, h frameHeader, body []byte) error {
 	switch h.typ {
 	case framePing:
 		return in.urgent(c, newMessage(framePong, 0, h.id))
-	case frameSign:
-		if in.over == nil || !in.TakesSigns() {
-			return fmt.Errorf("%w: a sign of life where none was agreed on", ErrProtocol)
+	case frameBeacon:
+		if in.over == nil || !in.TakesBeacons() {
+			return fmt.Errorf("%w: a beacon where none was agreed on", ErrProtocol)
 		}
-		return in.base.observer.Sign(in, h.id, body)
+		return in.base.observer.Beacon(in, h.id, body)
 	case frameCall:
 		return in.startCall(c, h, body)
 	case frameCancel:

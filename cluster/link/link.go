@@ -120,7 +120,7 @@ func New(cfg Config) *Link {
 	}
 }
 
-// Observe names who is told of sessions and takes signs. It must be called before Start.
+// Observe names who is told of sessions and takes beacons. It must be called before Start.
 func (l *Link) Observe(o Observer) { l.observer = o }
 
 // Serve names who takes requests of others that are no calls, on the reading goroutine: it must not

@@ -1,6 +1,6 @@
 package link
 
-// Observer is told what becomes of sessions with other nodes, and takes their signs. No call may
+// Observer is told what becomes of sessions with other nodes, and takes their beacons. No call may
 // block. Accepted and Forgotten come under locks of the link, so they may not call it.
 type Observer interface {
 	// Accepted: a session from another node begins, and replaces the one before it. Whoever hears
@@ -15,16 +15,16 @@ type Observer interface {
 	Forgotten(identity string)
 	// Changed: something about some node may be different now.
 	Changed()
-	// Sign takes a sign of the other side, on the reading goroutine. An error ends its session.
-	Sign(in *Inbound, seq uint64, body []byte) error
+	// Beacon takes a beacon of the other side, on the reading goroutine. An error ends its session.
+	Beacon(in *Inbound, seq uint64, body []byte) error
 }
 
 // nobody observes.
 type nobody struct{}
 
-func (nobody) Accepted(*Inbound)                   {}
-func (nobody) Ended(*Inbound)                      {}
-func (nobody) Lost(string)                         {}
-func (nobody) Forgotten(string)                    {}
-func (nobody) Changed()                            {}
-func (nobody) Sign(*Inbound, uint64, []byte) error { return nil }
+func (nobody) Accepted(*Inbound)                     {}
+func (nobody) Ended(*Inbound)                        {}
+func (nobody) Lost(string)                           {}
+func (nobody) Forgotten(string)                      {}
+func (nobody) Changed()                              {}
+func (nobody) Beacon(*Inbound, uint64, []byte) error { return nil }

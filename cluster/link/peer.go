@@ -189,7 +189,7 @@ func (p *Peer) failedLocked(err error) {
 	p.fails++
 	if errors.Is(err, ErrUnknownPeer) {
 		// Nothing was dialed, and the address book may learn it any moment. But a failure makes a
-		// round of the pulse, the round may ask this peer again, and that one would fail at once.
+		// round of beacons, the round may ask this peer again, and that one would fail at once.
 		p.retryAt = p.base.Now() + int64(minBackoff)
 		return
 	}

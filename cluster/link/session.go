@@ -232,8 +232,8 @@ func (r Reply) Failure() error {
 // Boot is the other process's random number, 0 if it does not say.
 func (s *Session) Boot() uint64 { return s.boot }
 
-// TakesSigns says whether the other side takes signs.
-func (s *Session) TakesSigns() bool { return s.version >= versionSigns }
+// TakesBeacons says whether the other side takes beacons.
+func (s *Session) TakesBeacons() bool { return s.version >= versionBeacons }
 
 // Close ends the session: both connections are closed and everyone who waits is told err.
 func (s *Session) Close(err error) { s.fail(err) }
@@ -270,7 +270,7 @@ func ClassFor(size int) Class {
 	return Control
 }
 
-// Unread says how many signs and the like the other side has not taken yet; false if there is no
+// Unread says how many beacons and the like the other side has not taken yet; false if there is no
 // connection for them.
 func (s *Session) Unread() (int, bool) {
 	c := s.conn(Control)
@@ -280,9 +280,9 @@ func (s *Session) Unread() (int, bool) {
 	return c.urgentQueued(), true
 }
 
-// Sign sends a sign. Nobody answers it, and whether it arrives is for the other side to say.
-func (s *Session) Sign(seq uint64, body []byte) {
+// Beacon sends a beacon. Nobody answers it, and whether it arrives is for the other side to say.
+func (s *Session) Beacon(seq uint64, body []byte) {
 	if c := s.conn(Control); c != nil {
-		c.sendUrgent(newMessage(frameSign, 0, seq, body))
+		c.sendUrgent(newMessage(frameBeacon, 0, seq, body))
 	}
 }

@@ -15,7 +15,7 @@ import (
 // leader; a leader that a majority does not answer steps down after the lease. They are slow
 // because a group costs something at each of them, and because they are not what failover waits
 // for: the node notices sooner. The lease must be longer than it takes a heartbeat to be answered
-// by a sign of life: a fifth of the heartbeat timeout and 0.3 s, and as much again for a late one.
+// by a beacon: a fifth of the heartbeat timeout and 0.3 s, and as much again for a late one.
 const (
 	DefaultHeartbeatTimeout = 15 * time.Second
 	DefaultCommitTimeout    = 4 * time.Second

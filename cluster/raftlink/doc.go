@@ -2,7 +2,7 @@
 // groups of a node over the connections that they share, in pipelines that leave out what was said.
 //
 // You are here: above cluster/link, which carries the bytes, and below cluster/election, which adds
-// what signs of life make needless. The package knows Raft's messages and what a group's own Raft
+// what beacons make needless. The package knows Raft's messages and what a group's own Raft
 // says of itself (Raft). What is known of other nodes it asks its Host. It does not know topics,
 // partitions or membership.
 //

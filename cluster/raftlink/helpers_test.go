@@ -33,7 +33,7 @@ func linkOn(t *testing.T, n *peertest.Network, self string, change ...func(*raft
 	return startOn(t, n, self, cfg, nil)
 }
 
-// hostedOn is linkOn for a node that hears signs of life.
+// hostedOn is linkOn for a node that hears beacons.
 func hostedOn(t *testing.T, n *peertest.Network, self string, host raftlink.Host) node {
 	t.Helper()
 	return startOn(t, n, self, raftlink.Config{}, host)

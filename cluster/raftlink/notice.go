@@ -20,7 +20,7 @@ type acknowledged struct {
 }
 
 // followerInstance is the instance of the follower's group that follows in that term now, by
-// the signs of the process at the other end of this pipeline; 0 if there is none.
+// the beacons of the process at the other end of this pipeline; 0 if there is none.
 func (p *pipeline) followerInstance(term uint64) uint64 {
 	if p.s.Boot() == 0 {
 		return 0

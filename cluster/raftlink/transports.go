@@ -69,8 +69,8 @@ type common struct {
 
 	// Set before the link is started.
 	host Host
-	// fresh is how old a yes may be to count as contact with who said it. 0: nodes send no signs of
-	// life, and nothing is left out.
+	// fresh is how old a yes may be to count as contact with who said it. 0: nodes send no beacons,
+	// and nothing is left out.
 	fresh time.Duration
 }
 
@@ -97,7 +97,7 @@ func New(l *link.Link, cfg Config) *Transports {
 	return s
 }
 
-// Consult names who knows other nodes, by signs of life of which none older than fresh counts; 0:
+// Consult names who knows other nodes, by beacons of which none older than fresh counts; 0:
 // there are none. It must be called before the link is started.
 func (s *Transports) Consult(h Host, fresh time.Duration) { s.host, s.fresh = h, fresh }
 

@@ -7,22 +7,22 @@ import (
 	"github.com/trimaran-io/trimaran/cluster/link/wire"
 )
 
-// A sign of life is what a node tells each other node every Config.SignInterval,
-// on the control connection that it dialed. The frame's id counts a node's signs
+// A beacon is what a node tells each other node every Config.BeaconInterval,
+// on the control connection that it dialed. The frame's id counts a node's beacons
 // to that other node, from 1 in each process; the body is
 //
 //	u8   layout, 1
-//	u64  boot of the process whose sign is echoed, 0 for none seen
-//	u64  the last of that process's signs that was seen before the groups were looked at
+//	u64  boot of the process whose beacon is echoed, 0 for none seen
+//	u64  the last of that process's beacons that was seen before the groups were looked at
 //	uvarint count, then so many: u8 length and identity: nodes that the sender holds for gone
 //	uvarint count, then so many: u8 length and name: groups of which nothing is claimed any more
 //	uvarint count, then so many: u8 kind, u64 term, uvarint instance, u8 length and name: claims
 //
-// Withdrawals and claims are what changed since the sender's last sign of the
+// Withdrawals and claims are what changed since the sender's last beacon of the
 // same session; a new session begins with none. Bytes behind what is known are
-// ignored. docs/peer-link.md says what may be concluded from a sign, and why.
+// ignored. docs/peer-link.md says what may be concluded from a beacon, and why.
 const (
-	signLayout uint8 = 1
+	beaconLayout uint8 = 1
 
 	claimFollows uint8 = 1 // the sender is a follower in that term and its leader is the receiver
 	claimLeads   uint8 = 2 // the sender leads in that term
@@ -45,16 +45,16 @@ type namedClaim struct {
 	claim
 }
 
-type sign struct {
+type beacon struct {
 	echoBoot, echoSeq uint64
 	suspects          []string
 	withdrawn         []string
 	claims            []namedClaim
 }
 
-func (s *sign) encode() []byte {
+func (s *beacon) encode() []byte {
 	b := make([]byte, 0, 32+48*(len(s.withdrawn)+len(s.claims)))
-	b = append(b, signLayout)
+	b = append(b, beaconLayout)
 	b = binary.BigEndian.AppendUint64(b, s.echoBoot)
 	b = binary.BigEndian.AppendUint64(b, s.echoSeq)
 	b = binary.AppendUvarint(b, uint64(len(s.suspects)))
@@ -75,15 +75,15 @@ func (s *sign) encode() []byte {
 	return b
 }
 
-var errSign = errors.New("malformed sign of life")
+var errBeacon = errors.New("malformed beacon")
 
-func decodeSign(b []byte) (sign, error) {
-	var s sign
+func decodeBeacon(b []byte) (beacon, error) {
+	var s beacon
 	d := wire.Decoder{B: b}
 	layout := d.U8()
 	s.echoBoot, s.echoSeq = d.U64(), d.U64()
-	if d.Bad || layout != signLayout {
-		return s, errSign
+	if d.Bad || layout != beaconLayout {
+		return s, errBeacon
 	}
 	// least is what one element takes: nothing is allocated on the word of a count alone.
 	count := func(least, most uint64) int {
@@ -115,7 +115,7 @@ func decodeSign(b []byte) (sign, error) {
 		}
 	}
 	if d.Bad {
-		return s, errSign
+		return s, errBeacon
 	}
 	return s, nil
 }

@@ -22,22 +22,22 @@ func slow(c *raft.Config) {
 	c.CommitTimeout = 2 * time.Second
 }
 
-func withSigns(c *config) { c.HeartbeatTimeout = slowHeartbeat }
+func withBeacons(c *config) { c.HeartbeatTimeout = slowHeartbeat }
 
 // neverBroken makes connections outlive every cut, so that what was held back arrives late.
 func neverBroken(c *config) {
-	withSigns(c)
+	withBeacons(c)
 	c.PingTimeout, c.SuspectAfter, c.Timeout = time.Hour, time.Hour, time.Hour
 }
 
-// vouched starts three members of one group whose links speak for it.
-func vouched(t *testing.T, n *peertest.Network, change func(*config)) []*member {
+// claiming starts three members of one group whose links speak for it.
+func claiming(t *testing.T, n *peertest.Network, change func(*config)) []*member {
 	t.Helper()
 	var ms []*member
 	for _, id := range []string{"a", "b", "c"} {
 		m := &member{id: id, link: linkOn(t, n, id, change), fsm: &words{}, snaps: raft.NewInmemSnapshotStore(), logs: raft.NewInmemStore()}
 		m.open(t, "g", slow)
-		m.trans.Vouch(m.raft)
+		m.trans.Claim(m.raft)
 		ms = append(ms, m)
 	}
 	bootstrap(t, ms...)
@@ -59,10 +59,10 @@ func others(ms []*member, one *member) (out []*member) {
 	return out
 }
 
-func TestIdleGroupSendsSignsOnly(t *testing.T) {
+func TestIdleGroupSendsBeaconsOnly(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := peertest.New()
-		ms := vouched(t, n, withSigns)
+		ms := claiming(t, n, withBeacons)
 		defer stopAll(ms)
 		l := leader(t, ms...)
 		propose(t, l, 0, 10)
@@ -74,8 +74,8 @@ func TestIdleGroupSendsSignsOnly(t *testing.T) {
 		if sent := after.RaftOut - before.RaftOut; sent > 0 {
 			t.Errorf("%d messages of raft in an idle hour", sent)
 		}
-		if v := after.HeartbeatsVouched - before.HeartbeatsVouched; v < 2*1000 {
-			t.Errorf("%d heartbeats were answered by signs, which is fewer than there must have been", v)
+		if v := after.HeartbeatsSpared - before.HeartbeatsSpared; v < 2*1000 {
+			t.Errorf("%d heartbeats were answered by beacons, which is fewer than there must have been", v)
 		}
 		if after.AppendsSwallowed == before.AppendsSwallowed {
 			t.Error("no empty AppendEntries was spared")
@@ -93,11 +93,12 @@ func TestIdleGroupSendsSignsOnly(t *testing.T) {
 	})
 }
 
-// TestVerifyLeaderDoesNotWaitForASign: somebody waits for it, so it takes a round trip and no more.
-func TestVerifyLeaderDoesNotWaitForASign(t *testing.T) {
+// TestVerifyLeaderDoesNotWaitForABeacon: somebody waits for it, so it takes a round trip and no
+// more.
+func TestVerifyLeaderDoesNotWaitForABeacon(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := peertest.New()
-		ms := vouched(t, n, withSigns)
+		ms := claiming(t, n, withBeacons)
 		defer stopAll(ms)
 		l := leader(t, ms...)
 		time.Sleep(time.Minute)
@@ -110,7 +111,7 @@ func TestVerifyLeaderDoesNotWaitForASign(t *testing.T) {
 			worst = max(worst, time.Since(began))
 			time.Sleep(33 * time.Millisecond)
 		}
-		// One may meet a heartbeat that is waiting for its sign.
+		// One may meet a heartbeat that is waiting for its beacon.
 		if worst > 400*time.Millisecond {
 			t.Errorf("VerifyLeader took up to %v", worst)
 		}
@@ -120,7 +121,7 @@ func TestVerifyLeaderDoesNotWaitForASign(t *testing.T) {
 func TestFollowersHearOfTheCommitWithoutFurtherEntries(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := peertest.New()
-		ms := vouched(t, n, withSigns)
+		ms := claiming(t, n, withBeacons)
 		defer stopAll(ms)
 		l := leader(t, ms...)
 		time.Sleep(10 * time.Second)
@@ -133,11 +134,11 @@ func TestFollowersHearOfTheCommitWithoutFurtherEntries(t *testing.T) {
 	})
 }
 
-// TestNodesAliveGroupsClosed: signs of the nodes go on, and the leader must notice all the same.
+// TestNodesAliveGroupsClosed: beacons of the nodes go on, and the leader must notice all the same.
 func TestNodesAliveGroupsClosed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := peertest.New()
-		ms := vouched(t, n, withSigns)
+		ms := claiming(t, n, withBeacons)
 		defer stopAll(ms)
 		l := leader(t, ms...)
 		time.Sleep(time.Minute)
@@ -160,11 +161,11 @@ func TestNodesAliveGroupsClosed(t *testing.T) {
 }
 
 // TestLeadersNodeAliveGroupClosed: the followers' timers must run although the leader's node gives
-// signs.
+// beacons.
 func TestLeadersNodeAliveGroupClosed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := peertest.New()
-		ms := vouched(t, n, withSigns)
+		ms := claiming(t, n, withBeacons)
 		defer stopAll(ms)
 		l := leader(t, ms...)
 		time.Sleep(time.Minute)
@@ -201,18 +202,18 @@ func (s *stuckLogs) StoreLogs(logs []*raft.Log) error {
 	return s.InmemStore.StoreLogs(logs)
 }
 
-// TestFollowerStuckOnItsDisk: its node gives signs and its group does not move. It has not
-// voted for anybody else, so it may vouch for the leader; it must not count for a commit.
+// TestFollowerStuckOnItsDisk: its node gives beacons and its group does not move. It has not
+// voted for anybody else, so it may claim to follow the leader; it must not count for a commit.
 func TestFollowerStuckOnItsDisk(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := peertest.New()
 		stores := map[string]*stuckLogs{}
 		var ms []*member
 		for _, id := range []string{"a", "b", "c"} {
-			m := &member{id: id, link: linkOn(t, n, id, withSigns), fsm: &words{}, snaps: raft.NewInmemSnapshotStore(), logs: raft.NewInmemStore()}
+			m := &member{id: id, link: linkOn(t, n, id, withBeacons), fsm: &words{}, snaps: raft.NewInmemSnapshotStore(), logs: raft.NewInmemStore()}
 			stores[id] = &stuckLogs{InmemStore: m.logs}
 			m.openOn(t, "g", slow, stores[id])
-			m.trans.Vouch(m.raft)
+			m.trans.Claim(m.raft)
 			ms = append(ms, m)
 		}
 		defer stopAll(ms)
@@ -275,7 +276,7 @@ func (v *verifier) watch(m *member, stop <-chan struct{}, wg *sync.WaitGroup) {
 	})
 }
 
-// TestADeposedLeaderIsNeverConfirmed: connections outlive the cut, so that signs and answers from
+// TestADeposedLeaderIsNeverConfirmed: connections outlive the cut, so that beacons and answers from
 // before reach the old leader after it was deposed, as they reach a process that was stopped.
 func TestADeposedLeaderIsNeverConfirmed(t *testing.T) {
 	for name, cut := range map[string]func(n *peertest.Network, l string, others []*member){
@@ -299,11 +300,11 @@ func TestADeposedLeaderIsNeverConfirmed(t *testing.T) {
 			for _, broken := range []bool{false, true} {
 				change := neverBroken
 				if broken {
-					change = withSigns
+					change = withBeacons
 				}
 				synctest.Test(t, func(t *testing.T) {
 					n := peertest.New()
-					ms := vouched(t, n, change)
+					ms := claiming(t, n, change)
 					defer stopAll(ms)
 					first := leader(t, ms...)
 					propose(t, first, 0, 10)
@@ -355,7 +356,7 @@ func TestOneWayCutToOneFollowerChangesNothing(t *testing.T) {
 	for _, towards := range []bool{true, false} {
 		synctest.Test(t, func(t *testing.T) {
 			n := peertest.New()
-			ms := vouched(t, n, withSigns)
+			ms := claiming(t, n, withBeacons)
 			defer stopAll(ms)
 			l := leader(t, ms...)
 			time.Sleep(time.Minute)
@@ -388,7 +389,7 @@ func TestRestartedFollowerIsBroughtUpToDate(t *testing.T) {
 		t.Run(fmt.Sprintf("process %v", process), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				n := peertest.New()
-				ms := vouched(t, n, withSigns)
+				ms := claiming(t, n, withBeacons)
 				defer stopAll(ms)
 				l := leader(t, ms...)
 				propose(t, l, 0, 100)
@@ -398,7 +399,7 @@ func TestRestartedFollowerIsBroughtUpToDate(t *testing.T) {
 				_ = f.raft.Shutdown().Error()
 				if process {
 					_ = f.link.Close()
-					f.link = linkOn(t, n, f.id, withSigns)
+					f.link = linkOn(t, n, f.id, withBeacons)
 				}
 				// It has kept its term and its vote and lost entries: a store that this cannot
 				// happen to is not what this test is about.
@@ -408,7 +409,7 @@ func TestRestartedFollowerIsBroughtUpToDate(t *testing.T) {
 				}
 				f.fsm = &words{}
 				f.open(t, "g", slow)
-				f.trans.Vouch(f.raft)
+				f.trans.Claim(f.raft)
 				allHave(t, 100, f) // nothing new is proposed
 				if l.raft.State() != raft.Leader {
 					t.Errorf("the leader is %v", l.raft.State())
@@ -430,7 +431,7 @@ func TestGoneIsNoticedAndForgotten(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				n := peertest.New()
-				a, b := linkOn(t, n, "a", withSigns), linkOn(t, n, "b", withSigns)
+				a, b := linkOn(t, n, "a", withBeacons), linkOn(t, n, "b", withBeacons)
 				a.Watch([]string{"a", "b"})
 				time.Sleep(2 * time.Second)
 				if a.Gone("b") || b.Gone("a") {
@@ -444,7 +445,7 @@ func TestGoneIsNoticedAndForgotten(t *testing.T) {
 				}
 				n.HealAll()
 				if name == "refused" {
-					b = linkOn(t, n, "b", withSigns)
+					b = linkOn(t, n, "b", withBeacons)
 				}
 				until(t, "b is back", func() bool { return !a.Gone("b") && !b.Gone("a") })
 				_, _ = a.Close(), b.Close()
@@ -457,7 +458,7 @@ func TestGoneIsNoticedAndForgotten(t *testing.T) {
 func TestABrokenConnectionIsNoDeath(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := peertest.New()
-		a, b := linkOn(t, n, "a", withSigns), linkOn(t, n, "b", withSigns)
+		a, b := linkOn(t, n, "a", withBeacons), linkOn(t, n, "b", withBeacons)
 		a.Watch([]string{"b"})
 		time.Sleep(2 * time.Second)
 		for range 20 {
@@ -477,7 +478,7 @@ func TestABrokenConnectionIsNoDeath(t *testing.T) {
 func TestRequestsToADeadNodeAreParked(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := peertest.New()
-		ms := vouched(t, n, withSigns)
+		ms := claiming(t, n, withBeacons)
 		defer stopAll(ms)
 		l := leader(t, ms...)
 		propose(t, l, 0, 10)
@@ -504,7 +505,7 @@ func TestRequestsToADeadNodeAreParked(t *testing.T) {
 func TestYieldEndsACandidacy(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := peertest.New()
-		ms := vouched(t, n, withSigns)
+		ms := claiming(t, n, withBeacons)
 		defer stopAll(ms)
 		l := leader(t, ms...)
 		propose(t, l, 0, 10)
@@ -538,7 +539,7 @@ func TestYieldEndsACandidacy(t *testing.T) {
 func TestASlowPeerTakesBoundedMemory(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := peertest.New()
-		a, b := linkOn(t, n, "a", withSigns), linkOn(t, n, "b", withSigns)
+		a, b := linkOn(t, n, "a", withBeacons), linkOn(t, n, "b", withBeacons)
 		a.Watch([]string{"b"})
 		time.Sleep(time.Second)
 		n.CutOneWay("a", "b")

@@ -10,9 +10,9 @@ import (
 	"github.com/trimaran-io/trimaran/cluster/link/wire"
 )
 
-func anySign(t *rapid.T) sign {
+func anyBeacon(t *rapid.T) beacon {
 	name := rapid.StringN(0, 20, wire.MaxName)
-	s := sign{
+	s := beacon{
 		echoBoot: rapid.Uint64().Draw(t, "boot"), echoSeq: rapid.Uint64().Draw(t, "seq"),
 		suspects: rapid.SliceOfN(name, 0, 4).Draw(t, "suspects"), withdrawn: rapid.SliceOfN(name, 0, 4).Draw(t, "withdrawn"),
 	}
@@ -22,10 +22,10 @@ func anySign(t *rapid.T) sign {
 	return s
 }
 
-func TestSignsSurviveTheWire(t *testing.T) {
+func TestBeaconsSurviveTheWire(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		s := anySign(t)
-		got, err := decodeSign(append(s.encode(), "of a later version"...))
+		s := anyBeacon(t)
+		got, err := decodeBeacon(append(s.encode(), "of a later version"...))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -40,33 +40,33 @@ func TestSignsSurviveTheWire(t *testing.T) {
 	})
 }
 
-func FuzzSign(f *testing.F) {
-	f.Add((&sign{echoBoot: 1, echoSeq: 2, suspects: []string{"n1.0000abcd"}, withdrawn: []string{"g"}, claims: []namedClaim{{"h", claim{claimLeads, 3, 4}}}}).encode())
-	f.Add([]byte{signLayout, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, 0x0f})
+func FuzzBeacon(f *testing.F) {
+	f.Add((&beacon{echoBoot: 1, echoSeq: 2, suspects: []string{"n1.0000abcd"}, withdrawn: []string{"g"}, claims: []namedClaim{{"h", claim{claimLeads, 3, 4}}}}).encode())
+	f.Add([]byte{beaconLayout, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, 0x0f})
 	f.Add([]byte{})
 	f.Fuzz(func(t *testing.T, b []byte) {
-		s, err := decodeSign(b)
+		s, err := decodeBeacon(b)
 		if err != nil {
 			return
 		}
-		again, err := decodeSign(s.encode())
+		again, err := decodeBeacon(s.encode())
 		if err != nil || !reflect.DeepEqual(again, s) {
 			t.Fatalf("%+v became %+v, %v", s, again, err)
 		}
 	})
 }
 
-// TestAHeartbeatIsConfirmedOnlyByALaterSign holds rule 1 at the place where it is decided.
-func TestAHeartbeatIsConfirmedOnlyByALaterSign(t *testing.T) {
+// TestAHeartbeatIsConfirmedOnlyByALaterBeacon holds rule 1 at the place where it is decided.
+func TestAHeartbeatIsConfirmedOnlyByALaterBeacon(t *testing.T) {
 	const group, term = "g", 7
 	follows := []namedClaim{{group, claim{claimFollows, term, 1}}}
-	begin := func(t *testing.T) (*nodes, *heardSigns, *process, *confirmation) {
+	begin := func(t *testing.T) (*nodes, *heardBeacons, *process, *confirmation) {
 		s := &nodes{boot: 3, now: func() int64 { return int64(time.Hour) }, fresh: int64(300 * time.Millisecond), byName: map[string]*node{}}
-		h := &s.named("b").signs
+		h := &s.named("b").beacons
 		in := &process{boot: 5}
 		h.reset(in)
 		h.sent = 10
-		if _, err := h.take(in, 1, &sign{echoBoot: s.boot, echoSeq: 10, claims: follows}, s.boot, s.now()); err != nil {
+		if _, err := h.take(in, 1, &beacon{echoBoot: s.boot, echoSeq: 10, claims: follows}, s.boot, s.now()); err != nil {
 			t.Fatal(err)
 		}
 		w := s.expect("b", group, term)
@@ -88,20 +88,20 @@ func TestAHeartbeatIsConfirmedOnlyByALaterSign(t *testing.T) {
 		}
 	}
 	for name, c := range map[string]struct {
-		s    sign
+		s    beacon
 		boot bool // the echo is of this process
 		want string
 	}{
-		"echoes what was sent before":            {sign{echoSeq: 10}, true, "waits"},
-		"echoes what was sent after":             {sign{echoSeq: 11}, true, "yes"},
-		"echoes another process":                 {sign{echoSeq: 11}, false, "waits"},
-		"echoes what was never sent":             {sign{echoSeq: 13}, true, "waits"},
-		"follows no longer":                      {sign{echoSeq: 11, withdrawn: []string{group}}, true, "no"},
-		"follows in another term":                {sign{echoSeq: 11, claims: []namedClaim{{group, claim{claimFollows, term + 1, 1}}}}, true, "no"},
-		"leads itself":                           {sign{echoSeq: 11, claims: []namedClaim{{group, claim{claimLeads, term, 1}}}}, true, "no"},
-		"withdraws another group":                {sign{echoSeq: 12, withdrawn: []string{"other"}}, true, "yes"},
-		"closed the group and opened it anew":    {sign{echoSeq: 11, withdrawn: []string{group}, claims: []namedClaim{{group, claim{claimFollows, term, 2}}}}, true, "yes"},
-		"closed it and opened another like this": {sign{echoSeq: 11, withdrawn: []string{group}, claims: []namedClaim{{"other", claim{claimFollows, term, 2}}}}, true, "no"},
+		"echoes what was sent before":            {beacon{echoSeq: 10}, true, "waits"},
+		"echoes what was sent after":             {beacon{echoSeq: 11}, true, "yes"},
+		"echoes another process":                 {beacon{echoSeq: 11}, false, "waits"},
+		"echoes what was never sent":             {beacon{echoSeq: 13}, true, "waits"},
+		"follows no longer":                      {beacon{echoSeq: 11, withdrawn: []string{group}}, true, "no"},
+		"follows in another term":                {beacon{echoSeq: 11, claims: []namedClaim{{group, claim{claimFollows, term + 1, 1}}}}, true, "no"},
+		"leads itself":                           {beacon{echoSeq: 11, claims: []namedClaim{{group, claim{claimLeads, term, 1}}}}, true, "no"},
+		"withdraws another group":                {beacon{echoSeq: 12, withdrawn: []string{"other"}}, true, "yes"},
+		"closed the group and opened it anew":    {beacon{echoSeq: 11, withdrawn: []string{group}, claims: []namedClaim{{group, claim{claimFollows, term, 2}}}}, true, "yes"},
+		"closed it and opened another like this": {beacon{echoSeq: 11, withdrawn: []string{group}, claims: []namedClaim{{"other", claim{claimFollows, term, 2}}}}, true, "no"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s, h, in, w := begin(t)
@@ -124,26 +124,26 @@ func TestAHeartbeatIsConfirmedOnlyByALaterSign(t *testing.T) {
 		if got := answered(w); got != "no" {
 			t.Errorf("it %s", got)
 		}
-		if _, err := h.take(in, 3, &sign{echoBoot: s.boot, echoSeq: 12, claims: follows}, s.boot, s.now()); err != nil {
+		if _, err := h.take(in, 3, &beacon{echoBoot: s.boot, echoSeq: 12, claims: follows}, s.boot, s.now()); err != nil {
 			t.Fatal(err)
 		}
 		if c, _ := s.claimed(s.known("b"), group); c != (claim{}) {
-			t.Error("a sign of the old session was taken")
+			t.Error("a beacon of the old session was taken")
 		}
 	})
-	t.Run("signs are late", func(t *testing.T) {
+	t.Run("beacons are late", func(t *testing.T) {
 		s, h, _, _ := begin(t)
 		h.at = s.now() - s.fresh - int64(time.Millisecond)
 		if s.expect("b", group, term) != nil {
 			t.Error("a heartbeat waits for a node that is silent")
 		}
 		if c, _ := s.claimed(s.known("b"), group); c != (claim{}) {
-			t.Error("a late sign still speaks")
+			t.Error("a late beacon still speaks")
 		}
 	})
-	t.Run("a sign comes twice", func(t *testing.T) {
+	t.Run("a beacon comes twice", func(t *testing.T) {
 		s, h, in, _ := begin(t)
-		if _, err := h.take(in, 1, &sign{}, s.boot, s.now()); err == nil {
+		if _, err := h.take(in, 1, &beacon{}, s.boot, s.now()); err == nil {
 			t.Error("it was taken")
 		}
 	})
