@@ -5,7 +5,7 @@
 // partitions and knows the cluster only by the interfaces that Cluster is made of;
 // where a partition lives, who leads it and how records get there is behind them.
 // Record formats are package kafkaproto's: what a client sends is checked and turned
-// into record batches here at the door, and nothing further in knows another format.
+// into record batches here at the listener, and nothing further in knows another format.
 // Nothing in this package survives a restart.
 //
 // The way of a request:

@@ -58,7 +58,7 @@ func newMetrics(registry *prometheus.Registry, catalog Catalog, requests, answer
 			Name: "trimaran_connection_count", Help: "Open client connections.",
 		}, []string{"transport"}),
 		refusals: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "trimaran_connections_refused_total", Help: "Connections and HTTP requests refused at the door.",
+			Name: "trimaran_connections_refused_total", Help: "Connections and HTTP requests refused by the listener.",
 		}, []string{"reason"}),
 	}
 	for _, kind := range []string{listen.KindTCP, listen.KindTLS, listen.KindWebSocket, listen.KindHTTP} {

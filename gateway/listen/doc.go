@@ -7,7 +7,7 @@
 // Kafka it knows that a frame has a size.
 //
 //	server.go    accepts, counts and closes connections
-//	door.go      the first byte: TLS, HTTP or a Kafka frame
+//	firstbyte.go the first byte: TLS, HTTP or a Kafka frame
 //	stream.go    frames over TCP and TLS
 //	websocket.go frames over WebSocket
 //	web.go       HTTP pages and the WebSocket upgrade

@@ -61,7 +61,7 @@ type Session interface {
 
 // Metrics counts connections.
 type Metrics interface {
-	// Refused counts a connection or an HTTP request that was refused at the door.
+	// Refused counts a connection or an HTTP request that was refused by the listener.
 	Refused(reason string)
 	// Connection changes the number of open connections of a kind.
 	Connection(kind string, change float64)

@@ -2,7 +2,7 @@
 // that carries each Kafka message in one binary WebSocket message, and dialers
 // for clients that take one.
 //
-// You are here: at the client's end of the WebSocket door. The package knows the
+// You are here: at the client's end of the WebSocket listener. The package knows the
 // framing and nothing else of Kafka's protocol, and imports nothing else of this
 // module. It tries one gateway once; who tries again, and elsewhere, is whoever
 // calls it. The rule is that of kafka-websocket-shim, in both directions: a plain

@@ -1,6 +1,6 @@
 // Package clients holds Kafka clients against a real cluster: each library and
 // tool produces, with each compression it has, what is then read back by itself
-// and by others, through every door.
+// and by others, through every listener.
 //
 // You are here: the outside, one file per client. What a client needs to be told
 // before it works stands at the top of its file and in docs/clients.md.

@@ -212,7 +212,7 @@ func TestGoldenMetadata(t *testing.T) {
 		port, _ := strconv.Atoi(p)
 		answer, err := w.Do(3, 0, harness.Str(harness.Int32(nil, 1), topic))
 		if err != nil {
-			t.Fatalf("door %d: %v", i, err)
+			t.Fatalf("listener %d: %v", i, err)
 		}
 		m, err := harness.ReadMetadata(answer)
 		if err != nil {
@@ -239,7 +239,7 @@ func TestGoldenMetadata(t *testing.T) {
 	}
 	for _, id := range ids {
 		if id != ids[0] {
-			t.Errorf("broker ids %v differ from door to door", ids)
+			t.Errorf("broker ids %v differ from listener to listener", ids)
 		}
 	}
 }

@@ -15,10 +15,10 @@ import (
 // bench is a running cluster and what is asked of it.
 type bench struct {
 	settings
-	cluster *harness.Cluster // nil with -against
-	addrs   []string         // every broker's, or node's, own address
-	door    string           // where the driver itself looks at the cluster
-	work    string
+	cluster    *harness.Cluster // nil with -against
+	addrs      []string         // every broker's, or node's, own address
+	driverAddr string           // where the driver itself looks at the cluster
+	work       string
 }
 
 // result is one cell of the table.

@@ -12,7 +12,7 @@ import (
 
 // judge gives the client by which the driver itself looks at the cluster.
 func (a *attempt) judge() (*kgo.Client, error) {
-	return kgo.NewClient(kgo.SeedBrokers(a.door), kgo.MetadataMinAge(50*time.Millisecond))
+	return kgo.NewClient(kgo.SeedBrokers(a.driverAddr), kgo.MetadataMinAge(50*time.Millisecond))
 }
 
 // makeTopic makes a topic of three replicas without the client and waits until it is
@@ -63,7 +63,7 @@ func (a *attempt) ends(ctx context.Context) (map[int32]int64, error) {
 	for p := range int32(partitions) {
 		var last error
 		err := harness.Eventually(a.deadline(), func() bool {
-			out[p], last = harness.EndOffset(ctx, a.door, a.topic, p, -1)
+			out[p], last = harness.EndOffset(ctx, a.driverAddr, a.topic, p, -1)
 			return last == nil || ctx.Err() != nil
 		})
 		if err = errors.Join(err, last); err != nil {
@@ -76,7 +76,7 @@ func (a *attempt) ends(ctx context.Context) (map[int32]int64, error) {
 // cross reads what the client wrote with franz-go of today and, as far as a client
 // of 0.8 can (it knows no zstd), with franz-go held to 0.8.
 func (a *attempt) cross(ctx context.Context, written []record, codecs []string) error {
-	modern := []kgo.Opt{kgo.SeedBrokers(a.door)}
+	modern := []kgo.Opt{kgo.SeedBrokers(a.driverAddr)}
 	if err := a.crossRead(ctx, modern, written, rules{headers: !a.noHeaders}); err != nil {
 		return fmt.Errorf("read by franz-go: %w", err)
 	}
@@ -86,7 +86,7 @@ func (a *attempt) cross(ctx context.Context, written []record, codecs []string) 
 			return nil
 		}
 	}
-	if err := a.crossRead(ctx, harness.Old(a.door), written, rules{}); err != nil {
+	if err := a.crossRead(ctx, harness.Old(a.driverAddr), written, rules{}); err != nil {
 		return fmt.Errorf("read by a client of 0.8: %w", err)
 	}
 	return nil

@@ -138,7 +138,7 @@ func run() (int, error) {
 	b := &bench{settings: s, work: work}
 	if s.against != "" {
 		b.addrs = strings.Split(s.against, ",")
-		b.door = b.addrs[0]
+		b.driverAddr = b.addrs[0]
 	} else {
 		cluster, err := harness.Start(harness.Options{Dir: filepath.Join(work, "cluster")})
 		defer harness.RemoveBinaries()
@@ -149,7 +149,7 @@ func run() (int, error) {
 			}
 			return 1, err
 		}
-		b.cluster, b.addrs, b.door = cluster, cluster.Addrs(), cluster.ShimAddr()
+		b.cluster, b.addrs, b.driverAddr = cluster, cluster.Addrs(), cluster.ShimAddr()
 	}
 	results := b.all(ctx, ready)
 	complaint := ""

@@ -34,7 +34,7 @@ func wordCount(ctx context.Context, a *attempt) error {
 			return err
 		}
 	}
-	cl, err := kgo.NewClient(kgo.SeedBrokers(a.door), kgo.DefaultProduceTopic(in),
+	cl, err := kgo.NewClient(kgo.SeedBrokers(a.driverAddr), kgo.DefaultProduceTopic(in),
 		kgo.ConsumeTopics(out), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()))
 	if err != nil {
 		return err
