@@ -28,7 +28,7 @@ type Index uint64
 // Term is a Raft term (Raft paper, section 5.1).
 type Term uint64
 
-// LeaderEpoch is Kafka's name for the age of a leadership; here it is the Raft
+// LeaderEpoch is Kafka's name for the number of a leadership; here it is the Raft
 // term of the partition's group, cut to the 32 bits that a record batch has for it.
 type LeaderEpoch int32
 

@@ -104,7 +104,7 @@ func (r *Replica) reconcileMembers() bool {
 
 // removeMembers takes out of the group who is no longer wanted, one at a time and this node last,
 // by handing leadership over; when nobody is left of them the catalog hears of it.
-func (r *Replica) removeMembers(p Leadership, partition *fsm.Partition, wanted map[string]bool, servers []raft.Server) {
+func (r *Replica) removeMembers(p Leader, partition *fsm.Partition, wanted map[string]bool, servers []raft.Server) {
 	host, logger := r.env.Host, r.env.Logger
 	surplus := raftgroup.LeastMissed(servers, r.env.Identity, host.Connected, func(identity string) bool { return !wanted[identity] })
 	for _, identity := range surplus {
@@ -148,7 +148,7 @@ func (r *Replica) removeMembers(p Leadership, partition *fsm.Partition, wanted m
 // settled returns nil when the configuration that this replica had when it was called, as the
 // leader p, is committed. One that is not, or that of a leader that was deposed, says nothing of
 // who is in the group.
-func (r *Replica) settled(p Leadership) error {
+func (r *Replica) settled(p Leader) error {
 	if err := r.Member.Change(r.env.ctx, func() raft.Future { return r.Member.Raft.Barrier(membersTimeout) }); err != nil {
 		return err
 	}

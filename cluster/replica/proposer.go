@@ -75,10 +75,10 @@ type proposal struct {
 }
 
 func startProposer(r *Records, term fsm.Term) *proposer {
-	p, tenure := &proposer{records: r}, newTenure(r.Replica, term)
+	p, leadership := &proposer{records: r}, newLeadership(r.Replica, term)
 	p.pump = &pump[*submission, proposal]{
-		tenure: tenure, what: "partition",
-		form: p.form, decide: p.decide, refusal: tenure.notLeader,
+		leadership: leadership, what: "partition",
+		form: p.form, decide: p.decide, refusal: leadership.notLeader,
 		queue:    make(chan *submission),
 		inFlight: make(chan pumped[proposal], raftgroup.MaxInFlight),
 	}
@@ -117,7 +117,7 @@ func (p *proposer) submitAndWait(ctx context.Context, s *submission) ([]fsm.Appe
 	if err := p.submit(ctx, s); err != nil {
 		return nil, err
 	}
-	f, err := awaitFate(ctx, p.tenure, s.fate)
+	f, err := awaitFate(ctx, p.leadership, s.fate)
 	if err != nil {
 		return nil, err
 	}

@@ -18,7 +18,7 @@ const maxEntryBytes = 1 << 20
 // order of the log. It has no lock: one goroutine runs propose, another one decides, and what is
 // between them is in a channel.
 type pump[S submitted, E any] struct {
-	*tenure
+	*leadership
 	what string // in errors: "partition", "shard"
 
 	// form makes an entry of what was taken. Without data nothing has to be proposed: its fate is
@@ -64,7 +64,7 @@ func (p *pump[S, E]) submit(ctx context.Context, s S) error {
 }
 
 // awaitFate waits for what became of something that was submitted.
-func awaitFate[F any](ctx context.Context, t *tenure, fate <-chan F) (f F, err error) {
+func awaitFate[F any](ctx context.Context, t *leadership, fate <-chan F) (f F, err error) {
 	locks.MayWait("what becomes of a proposal")
 	select {
 	case f = <-fate:

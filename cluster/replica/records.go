@@ -45,7 +45,7 @@ func seenOf(state *fsm.PartitionState) seen {
 }
 
 // lead implements machine.
-func (r *Records) lead(term fsm.Term) Leadership { return startProposer(r, term) }
+func (r *Records) lead(term fsm.Term) Leader { return startProposer(r, term) }
 
 // proposing gives the proposer if this replica leads and has passed its barrier, else
 // raftgroup.NotLeader.

@@ -40,7 +40,7 @@ type Replica struct {
 	// other lock is taken. The locks that may be held when it is taken are copying and a proposer's
 	// producersMu.
 	mu      locks.Mutex[Replica]
-	leading Leadership    // non-nil while this replica leads and has passed its barrier
+	leading Leader        // non-nil while this replica leads and has passed its barrier
 	changed chan struct{} // closed and replaced whenever the known leader or leading changes
 	everLed bool          // a leader was known once
 	newer   error         // what a newer program wrote was met: nothing behind it is applied
@@ -74,7 +74,7 @@ type machine interface {
 	raft.FSM
 
 	// lead begins what a leader does in a term.
-	lead(term fsm.Term) Leadership
+	lead(term fsm.Term) Leader
 	// bounds gives the first offset and the next one; a shard counts entries.
 	Bounds() (start, next fsm.Offset)
 	// logOptions says how the log is kept.
@@ -98,8 +98,8 @@ type keeping struct {
 	entry bool
 }
 
-// Leadership is what a replica does while it leads.
-type Leadership interface {
+// Leader is what a replica does while it leads.
+type Leader interface {
 	InTerm() fsm.Term
 	ready() bool            // the barrier is behind it
 	failed() bool           // it has to be ended, and begun anew if the node still leads
@@ -108,8 +108,9 @@ type Leadership interface {
 	abandon()               // fails, and who waits for a fate hears that nobody knows it
 }
 
-// tenure is the term of a leadership, for those who embed it.
-type tenure struct {
+// leadership is a leader's time in office, which has the number of its term, for those who embed
+// it.
+type leadership struct {
 	replica *Replica
 	term    fsm.Term
 
@@ -126,63 +127,63 @@ type tenure struct {
 	done sync.WaitGroup
 }
 
-func newTenure(r *Replica, term fsm.Term) *tenure {
-	t := &tenure{replica: r, term: term, turned: make(chan struct{}, 1), abandoned: make(chan struct{})}
+func newLeadership(r *Replica, term fsm.Term) *leadership {
+	t := &leadership{replica: r, term: term, turned: make(chan struct{}, 1), abandoned: make(chan struct{})}
 	t.ctx, t.cancel = context.WithCancel(context.Background())
 	return t
 }
 
-func (t *tenure) InTerm() fsm.Term       { return t.term }
-func (t *tenure) ready() bool            { return t.isReady.Load() }
-func (t *tenure) failed() bool           { return t.isFailed.Load() }
-func (t *tenure) turns() <-chan struct{} { return t.turned }
+func (l *leadership) InTerm() fsm.Term       { return l.term }
+func (l *leadership) ready() bool            { return l.isReady.Load() }
+func (l *leadership) failed() bool           { return l.isFailed.Load() }
+func (l *leadership) turns() <-chan struct{} { return l.turned }
 
-func (t *tenure) turn() {
+func (l *leadership) turn() {
 	select {
-	case t.turned <- struct{}{}:
+	case l.turned <- struct{}{}:
 	default:
 	}
 }
 
 // begin says that the leader may speak for its group.
-func (t *tenure) begin() {
-	t.isReady.Store(true)
-	t.turn()
+func (l *leadership) begin() {
+	l.isReady.Store(true)
+	l.turn()
 }
 
 // fail makes the leader take nothing more.
-func (t *tenure) fail() {
-	t.isFailed.Store(true)
-	t.cancel()
-	t.turn()
+func (l *leadership) fail() {
+	l.isFailed.Store(true)
+	l.cancel()
+	l.turn()
 }
 
-func (t *tenure) abandon() {
-	t.fail()
-	t.once.Do(func() { close(t.abandoned) })
+func (l *leadership) abandon() {
+	l.fail()
+	l.once.Do(func() { close(l.abandoned) })
 }
 
 // barrier returns true when whatever was committed before this term is applied
 // here. If the term has moved on meanwhile, what is proposed as its leader is void
 // or refused, so that check only saves the trouble.
-func (t *tenure) barrier() bool {
-	g := t.replica.Member
+func (l *leadership) barrier() bool {
+	g := l.replica.Member
 	r := g.Raft
-	return g.Await(r.Barrier(0)) == nil && r.State() == raft.Leader && fsm.Term(r.CurrentTerm()) == t.term
+	return g.Await(r.Barrier(0)) == nil && r.State() == raft.Leader && fsm.Term(r.CurrentTerm()) == l.term
 }
 
 // notLeader is an error that says what the replica knows of the leader.
-func (t *tenure) notLeader() error {
-	h, _ := t.replica.Leader()
+func (l *leadership) notLeader() error {
+	h, _ := l.replica.Leader()
 	return raftgroup.NotLeader{Hint: h}
 }
 
 // proposalError says what an error of raft.Apply means for what was proposed.
-func (t *tenure) proposalError(err error) error {
+func (l *leadership) proposalError(err error) error {
 	switch {
 	case errors.Is(err, raft.ErrNotLeader), errors.Is(err, raft.ErrEnqueueTimeout), errors.Is(err, raft.ErrLeadershipTransferInProgress):
 		// Raft refused it before it was written.
-		return t.notLeader()
+		return l.notLeader()
 	default:
 		// Leadership lost, shutdown, a store error: another leader may have it, now or later.
 		return fmt.Errorf("%w: %w", outcome.ErrUnknownFate, err)
@@ -236,7 +237,7 @@ func (r *Replica) Close() error {
 // watch begins a leadership for every term in which this replica leads, and
 // tells those who wait that the leader changed.
 func (r *Replica) watch(ctx context.Context) {
-	var current Leadership
+	var current Leader
 	endCurrent := func() {
 		if current != nil {
 			current.end()
@@ -315,9 +316,9 @@ func (r *Replica) WasLed() bool {
 	return r.everLed
 }
 
-// Leads gives the leadership if this replica leads, has passed its barrier and so
+// Leads gives the leader if this replica leads, has passed its barrier and so
 // may speak for the group (invariant 8), else raftgroup.NotLeader.
-func (r *Replica) Leads() (Leadership, error) {
+func (r *Replica) Leads() (Leader, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.leading == nil || r.Member.Stuck() {

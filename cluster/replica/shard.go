@@ -35,7 +35,7 @@ type Shard struct {
 func newShard(r *Replica) *Shard { return &Shard{Replica: r, state: coordinator.NewState()} }
 
 // lead implements machine.
-func (s *Shard) lead(term fsm.Term) Leadership { return startShardLeader(s, term) }
+func (s *Shard) lead(term fsm.Term) Leader { return startShardLeader(s, term) }
 
 // coordinating gives the leader's half if this replica leads and has passed its barrier,
 // else raftgroup.NotLeader.

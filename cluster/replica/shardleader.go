@@ -44,7 +44,7 @@ type groupEntry []*groupCommand
 func startShardLeader(s *Shard, term fsm.Term) *shardLeader {
 	l := &shardLeader{shard: s}
 	l.pump = &pump[*groupCommand, groupEntry]{
-		tenure: newTenure(s.Replica, term), what: "shard",
+		leadership: newLeadership(s.Replica, term), what: "shard",
 		form: l.form, decide: l.decide, refusal: l.refused,
 		queue: make(chan *groupCommand),
 		// one more is being decided, one waits to be sent
@@ -141,7 +141,7 @@ func (l *shardLeader) command(ctx context.Context, command []byte) error {
 	if err := l.submit(ctx, c); err != nil {
 		return err
 	}
-	err, late := awaitFate(ctx, l.tenure, c.fate)
+	err, late := awaitFate(ctx, l.leadership, c.fate)
 	return cmp.Or(late, err)
 }
 
