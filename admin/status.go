@@ -12,9 +12,9 @@ import "github.com/trimaran-io/trimaran/fsm"
 // Status is what an operator sees of a cluster. It is gathered from all nodes,
 // not replicated: two nodes asked at once may tell it slightly differently.
 type Status struct {
-	ClusterID  string     `json:"cluster_id"` // "": not formed yet
-	Controller fsm.NodeID `json:"controller"` // the node that leads the catalog, "": none known
-	Level      int        `json:"level"`      // that the cluster has reached
+	ClusterID    string     `json:"cluster_id"` // "": not formed yet
+	Controller   fsm.NodeID `json:"controller"` // the node that leads the catalog, "": none known
+	FeatureLevel int        `json:"level"`      // that the cluster has reached
 	// Confirmed says that the catalog behind this status is the newest one: the catalog's leader
 	// has said so after it was asked. Otherwise Unconfirmed says why not. What an unconfirmed
 	// status does not list may be there, and what it lists may be gone.
@@ -43,11 +43,11 @@ type NodeStatus struct {
 	Leaders       int           `json:"leaders"` // partitions it leads
 	Replicas      int           `json:"replicas"`
 	State         fsm.NodeState `json:"state,omitempty"`
-	// what its program knows, see fsm.Level
-	Level     int   `json:"level"`
-	DiskFree  int64 `json:"disk_free"`           // bytes, below the data directory
-	DiskTotal int64 `json:"disk_total"`          // bytes; 0: not known
-	DiskFull  bool  `json:"disk_full,omitempty"` // it takes no records
+	// what its program knows, see fsm.FeatureLevel
+	FeatureLevel int   `json:"level"`
+	DiskFree     int64 `json:"disk_free"`           // bytes, below the data directory
+	DiskTotal    int64 `json:"disk_total"`          // bytes; 0: not known
+	DiskFull     bool  `json:"disk_full,omitempty"` // it takes no records
 	// "leader", "voter", "nonvoter", "": not known
 	CatalogRole string   `json:"catalog_role"`
 	CatalogTerm fsm.Term `json:"catalog_term"` // of the catalog's group; 0: not known

@@ -71,7 +71,7 @@ func testAReplicaThatMissedAMoveElectsTheNewOne(t *testing.T) {
 func (c *testCluster) allKnow() {
 	c.t.Helper()
 	eventually(c.t, "all have said what they know", func() error {
-		if level := c.any().Topics().Level(); level < fsm.Level {
+		if level := c.any().Topics().FeatureLevel(); level < fsm.FeatureLevel {
 			return fmt.Errorf("level %d", level)
 		}
 		return nil
@@ -143,7 +143,7 @@ func TestANodeThatNobodyReachesDoesNotVote(t *testing.T) {
 func testANodeThatNobodyReachesDoesNotVote(t *testing.T) {
 	c := newTestCluster(t, 1)
 	c.startAll()
-	ghost := fsm.Node{ID: "ghost", Incarnation: "00000000", Level: fsm.Level}
+	ghost := fsm.Node{ID: "ghost", Incarnation: "00000000", FeatureLevel: fsm.FeatureLevel}
 	if _, err := c.nodes[0].catalog.Change(within(t), fsm.CatalogCommand{RegisterNode: &ghost}); err != nil {
 		t.Fatal(err)
 	}

@@ -71,9 +71,9 @@ func (h *catalogHost) Members() (identities []string) {
 	return identities
 }
 
-// LevelReached implements catalog.Host: logs have their newer form where nobody goes back to a
-// program that does not read it.
-func (h *catalogHost) LevelReached(level int) {
+// FeatureLevelReached implements catalog.Host: logs have their newer form where nobody goes back to
+// a program that does not read it.
+func (h *catalogHost) FeatureLevelReached(level int) {
 	if level >= 3 {
 		h.logs.Upgrade()
 	}

@@ -69,8 +69,8 @@ type Config struct {
 	beforeApply func(id fsm.PartitionID, index uint64)
 	onCopy      func(id fsm.PartitionID, step string)
 	answered    func(group string, req, resp any) // raftlink.Config.Answered
-	// what the node says its program knows; 0: fsm.Level
-	level int
+	// what the node says its program knows; 0: fsm.FeatureLevel
+	featureLevel int
 	// Groups are the settings of consumer groups; the zero value is Kafka's defaults
 	// but for the initial rebalance delay, which is none.
 	Groups coordinator.Settings

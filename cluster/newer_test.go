@@ -177,7 +177,7 @@ func testANodeEndsWhereANewerProgramHasWrittenTheCatalog(t *testing.T) {
 	// Nobody proposes it for another node.
 	last := n.catalog.Member().Raft.LastIndex()
 	_, err := n.server.Answer(within(t), "n9.00000000", calls.CatalogApply.Kind, []byte(command))
-	if outcome.Code(err) != outcome.ErrLevel || n.catalog.Member().Raft.LastIndex() != last {
+	if outcome.Code(err) != outcome.ErrFeatureLevel || n.catalog.Member().Raft.LastIndex() != last {
 		t.Errorf("proposed for another node: %v", err)
 	}
 	view := n.Topics()
@@ -317,7 +317,7 @@ func testCallsWithUnknownFieldsAreRefused(t *testing.T) {
 		calls.CreatePartitions.Kind: `{"topic":"` + fsm.TopicID(newUUID()).String() + `","count":3,"from":1,"pinned":true}`,
 		calls.Form.Kind:             `{"cluster_id":"c","proposer":"n9.00000000","nodes":[],"quorum":2}`,
 	} {
-		if _, err := n.server.Answer(within(t), "n9.00000000", kind, []byte(payload)); !errors.Is(err, fsm.ErrNewer) || outcome.Code(err) != outcome.ErrLevel {
+		if _, err := n.server.Answer(within(t), "n9.00000000", kind, []byte(payload)); !errors.Is(err, fsm.ErrNewer) || outcome.Code(err) != outcome.ErrFeatureLevel {
 			t.Errorf("call %d: %v", kind, err)
 		}
 		if _, err := n.server.Answer(within(t), "n9.00000000", kind, []byte(payload[:len(payload)-1])); outcome.Code(err) != outcome.ErrUnknown {

@@ -199,11 +199,11 @@ func TestANameIsUsedAgainOnceAllNodesAreUpgraded(t *testing.T) {
 func testANameIsUsedAgainOnceAllNodesAreUpgraded(t *testing.T) {
 	c := newTestCluster(t, 3)
 	for _, n := range c.nodes {
-		n.cfg.level, n.cfg.NoAutoBalance = 2, true
+		n.cfg.featureLevel, n.cfg.NoAutoBalance = 2, true
 	}
 	c.startAll()
 	eventually(t, "level 2", func() error {
-		if level := c.any().Topics().Level(); level != 2 {
+		if level := c.any().Topics().FeatureLevel(); level != 2 {
 			return fmt.Errorf("level %d", level)
 		}
 		return nil
@@ -226,7 +226,7 @@ func testANameIsUsedAgainOnceAllNodesAreUpgraded(t *testing.T) {
 	})
 	for i := range 2 { // one after the other is upgraded
 		c.kill(i)
-		c.nodes[i].cfg.level = 0
+		c.nodes[i].cfg.featureLevel = 0
 		c.start(i)
 		eventually(t, "it is back", func() error { return c.nodes[i].Ready() })
 		c.mustAppend(i, id, fmt.Sprint("b", i))

@@ -30,7 +30,7 @@ type front struct {
 
 // self is this node as it registers.
 func (n *Node) self() fsm.Node {
-	return fsm.Node{ID: n.nodeID, Incarnation: n.who.Incarnation(), Zone: n.cfg.Zone, Level: cmp.Or(n.cfg.level, fsm.Level)}
+	return fsm.Node{ID: n.nodeID, Incarnation: n.who.Incarnation(), Zone: n.cfg.Zone, FeatureLevel: cmp.Or(n.cfg.featureLevel, fsm.FeatureLevel)}
 }
 
 // Topics gives the catalog as this node knows it. It must not be changed.
@@ -49,7 +49,7 @@ func (f *front) NewProducerID(ctx context.Context) (int64, error) {
 
 // Administer does what an operator asks and returns when it is in the catalog; what follows from it
 // takes its time and is seen in Status. Errors are outcome's: ErrInvalidAssignment where it cannot
-// be done, with the reason, ErrLevel while nodes run an older program.
+// be done, with the reason, ErrFeatureLevel while nodes run an older program.
 func (f *front) Administer(ctx context.Context, request admin.Request) error {
 	return f.catalog.Administer(ctx, request)
 }
@@ -64,7 +64,7 @@ func (f *front) AlterConfigs(ctx context.Context, alter fsm.AlterConfigs, valida
 
 // AlterBrokerConfigs changes what is set for the broker and returns when that is known at all
 // connected nodes. With validateOnly nothing is changed. Errors are outcome.ErrInvalidConfig,
-// outcome.ErrLevel, outcome.ErrNoLeader, outcome.ErrTimeout.
+// outcome.ErrFeatureLevel, outcome.ErrNoLeader, outcome.ErrTimeout.
 func (f *front) AlterBrokerConfigs(ctx context.Context, alter fsm.AlterBrokerConfigs, validateOnly bool) error {
 	return f.catalog.AlterBrokerConfigs(ctx, alter, validateOnly)
 }

@@ -177,7 +177,7 @@ func (c *Catalog) alterConfigs(alter *AlterConfigs) (*Topics, error) {
 	if err != nil {
 		return nil, err
 	}
-	if c.view.Level() < 3 {
+	if c.view.FeatureLevel() < 3 {
 		// Programs of that level look at a list behind each change of it.
 		for n := range alter.Changes {
 			step := AlterConfigs{Replace: alter.Replace, Changes: alter.Changes[:n+1]}

@@ -31,7 +31,7 @@ type CatalogCommand struct {
 	AlterBrokerConfigs  *AlterBrokerConfigs  `json:"alter_broker_configs,omitempty"`
 	CreatePartitions    *CreatePartitions    `json:"create_partitions,omitempty"`
 	CreateGroupShards   *CreateGroupShards   `json:"create_group_shards,omitempty"`
-	RaiseLevel          *RaiseLevel          `json:"raise_level,omitempty"`
+	RaiseFeatureLevel   *RaiseFeatureLevel   `json:"raise_level,omitempty"`
 	SetNodeState        *SetNodeState        `json:"set_node_state,omitempty"`
 	Reassign            *Reassign            `json:"reassign,omitempty"`
 	Settle              *Settle              `json:"settle,omitempty"`
@@ -101,7 +101,7 @@ func decodeCatalogCommand(data []byte) (CatalogCommand, error) {
 	set := 0
 	for _, is := range []bool{c.FormCluster != nil, c.RegisterNode != nil, c.RemoveNode != nil, c.CreateTopic != nil, c.DeleteTopic != nil,
 		c.AllocateProducerIDs != nil, c.AlterConfigs != nil, c.AlterBrokerConfigs != nil, c.CreatePartitions != nil, c.CreateGroupShards != nil,
-		c.RaiseLevel != nil, c.SetNodeState != nil, c.Reassign != nil, c.Settle != nil} {
+		c.RaiseFeatureLevel != nil, c.SetNodeState != nil, c.Reassign != nil, c.Settle != nil} {
 		if is {
 			set++
 		}
@@ -162,7 +162,7 @@ func (c *Catalog) Apply(index Index, cmd []byte) CatalogResult {
 	if errors.Is(err, ErrNewer) {
 		return CatalogResult{Err: err}
 	}
-	if err == nil && c.view.Level() >= levelChecked {
+	if err == nil && c.view.FeatureLevel() >= levelChecked {
 		if err := command.checkWords(); err != nil {
 			return CatalogResult{Err: newer("catalog command: %v", err)}
 		}
@@ -171,7 +171,7 @@ func (c *Catalog) Apply(index Index, cmd []byte) CatalogResult {
 	if err != nil {
 		return CatalogResult{Err: err}
 	}
-	if err := c.view.CheckLevel(&command); err != nil {
+	if err := c.view.CheckFeatureLevel(&command); err != nil {
 		return CatalogResult{Err: err}
 	}
 	if command.AllocateProducerIDs != nil {
@@ -197,8 +197,8 @@ func (c *Catalog) Apply(index Index, cmd []byte) CatalogResult {
 		next, err = c.createPartitions(command.CreatePartitions)
 	case command.CreateGroupShards != nil:
 		next, err = c.createGroupShards(command.CreateGroupShards)
-	case command.RaiseLevel != nil:
-		next, err = c.raiseLevel(command.RaiseLevel)
+	case command.RaiseFeatureLevel != nil:
+		next, err = c.raiseFeatureLevel(command.RaiseFeatureLevel)
 	case command.SetNodeState != nil:
 		next, err = c.setNodeState(command.SetNodeState)
 	case command.Reassign != nil:
@@ -276,8 +276,8 @@ func (c *Catalog) registerNode(node Node) (*Topics, error) {
 	case old == node:
 		return c.view, nil
 	}
-	if node.level() < c.view.Level() {
-		return nil, fmt.Errorf("%w: node %s knows level %d, and the cluster is at %d: start it with a newer program", outcome.ErrLevel, node.ID, node.level(), c.view.Level())
+	if node.featureLevel() < c.view.FeatureLevel() {
+		return nil, fmt.Errorf("%w: node %s knows level %d, and the cluster is at %d: start it with a newer program", outcome.ErrFeatureLevel, node.ID, node.featureLevel(), c.view.FeatureLevel())
 	}
 	return c.view.withNode(node), nil
 }
@@ -298,7 +298,7 @@ func (c *Catalog) removeNode(r *RemoveNode) (*Topics, error) {
 		}
 	}
 	next := c.view.withoutNode(r.ID)
-	if c.view.Level() >= 3 {
+	if c.view.FeatureLevel() >= 3 {
 		next.left = rememberLeft(c.view.left, old.Identity())
 	}
 	return next, nil

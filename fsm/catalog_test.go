@@ -19,10 +19,10 @@ import (
 func drawCommand(t *rapid.T) []byte {
 	node := func() Node {
 		return Node{
-			ID:          NodeID(rapid.SampledFrom([]string{"n1", "n2", "n3", "n4", "N5", ""}).Draw(t, "node")),
-			Incarnation: rapid.SampledFrom([]string{"aaaaaaaa", "aaaaaaaa", "bbbbbbbb", "x"}).Draw(t, "incarnation"),
-			Zone:        rapid.SampledFrom([]string{"", "z"}).Draw(t, "zone"),
-			Level:       rapid.SampledFrom([]int{0, 2, 3, 3}).Draw(t, "knows"),
+			ID:           NodeID(rapid.SampledFrom([]string{"n1", "n2", "n3", "n4", "N5", ""}).Draw(t, "node")),
+			Incarnation:  rapid.SampledFrom([]string{"aaaaaaaa", "aaaaaaaa", "bbbbbbbb", "x"}).Draw(t, "incarnation"),
+			Zone:         rapid.SampledFrom([]string{"", "z"}).Draw(t, "zone"),
+			FeatureLevel: rapid.SampledFrom([]int{0, 2, 3, 3}).Draw(t, "knows"),
 		}
 	}
 	name := func() string {
@@ -59,7 +59,7 @@ func drawCommand(t *rapid.T) []byte {
 	case "delete":
 		c.DeleteTopic = &DeleteTopic{Name: name(), ID: id()}
 	case "level":
-		c.RaiseLevel = &RaiseLevel{Level: rapid.IntRange(0, 4).Draw(t, "level")}
+		c.RaiseFeatureLevel = &RaiseFeatureLevel{FeatureLevel: rapid.IntRange(0, 4).Draw(t, "level")}
 	case "state":
 		c.SetNodeState = &SetNodeState{ID: node().ID, State: NodeState(rapid.SampledFrom([]string{"", "draining", "leaving", "x"}).Draw(t, "state")), Successor: node().ID}
 	case "reassign":

@@ -25,7 +25,7 @@ type catalogFile struct {
 	Deleted   []TopicID `json:"deleted"`
 
 	NextProducerID int64 `json:"next_producer_id"`
-	Level          int   `json:"level,omitempty"`
+	FeatureLevel   int   `json:"level,omitempty"`
 
 	Groups *Topic `json:"groups,omitempty"` // the shards of consumer groups
 
@@ -40,7 +40,7 @@ type catalogFile struct {
 // same catalog, the same bytes.
 func (c *Catalog) Snapshot() []byte {
 	version, topics, groups := uint16(catalogVersion), c.view.all, c.view.groups
-	if c.view.Level() < levelVoters {
+	if c.view.FeatureLevel() < levelVoters {
 		version, topics, groups = catalogBefore, withoutVoters(topics), withoutVoters([]*Topic{groups})[0]
 	}
 	return seal(catalogMagic, version, func(b []byte) []byte {
@@ -53,7 +53,7 @@ func (c *Catalog) Snapshot() []byte {
 			Deleted:   list(c.deleted),
 
 			NextProducerID: c.nextProducerID,
-			Level:          c.view.level,
+			FeatureLevel:   c.view.featureLevel,
 
 			Groups: groups,
 
@@ -104,13 +104,13 @@ func RestoreCatalog(data []byte) (*Catalog, error) {
 // must not keep a node from starting.
 func (file *catalogFile) catalog() (*Catalog, error) {
 	view := emptyTopics()
-	view.clusterID, view.version, view.level = file.ClusterID, file.Version, file.Level
-	if file.Level < 0 {
-		return nil, fmt.Errorf("level %d", file.Level)
+	view.clusterID, view.version, view.featureLevel = file.ClusterID, file.Version, file.FeatureLevel
+	if file.FeatureLevel < 0 {
+		return nil, fmt.Errorf("level %d", file.FeatureLevel)
 	}
-	if file.Level > Level {
+	if file.FeatureLevel > FeatureLevel {
 		// What was not understood is not in this catalog.
-		return nil, newer("a catalog of level %d, this program knows %d", file.Level, Level)
+		return nil, newer("a catalog of level %d, this program knows %d", file.FeatureLevel, FeatureLevel)
 	}
 	if file.Version > file.Applied {
 		return nil, fmt.Errorf("changed at index %d, applied up to %d", file.Version, file.Applied)

@@ -268,12 +268,12 @@ func (c Config) Check(value string) error {
 // checkLists reports whether lists that may only have certain values, and have none, are allowed
 // yet: programs below level 3 know no empty ones. The error is ErrInvalidConfig.
 func (t *Topics) checkLists(values map[string]string) error {
-	if t.Level() >= 3 {
+	if t.FeatureLevel() >= 3 {
 		return nil
 	}
 	for _, name := range slices.Sorted(maps.Keys(values)) {
 		if c, ok := LookupConfig(name); ok && c.Type == ConfigList && c.Values != nil && strings.TrimSpace(values[name]) == "" {
-			return fmt.Errorf("%w: %s is empty, which needs level 3 on all nodes, and the cluster is at %d", outcome.ErrInvalidConfig, name, t.Level())
+			return fmt.Errorf("%w: %s is empty, which needs level 3 on all nodes, and the cluster is at %d", outcome.ErrInvalidConfig, name, t.FeatureLevel())
 		}
 	}
 	return nil

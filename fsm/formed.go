@@ -117,14 +117,14 @@ func (p *Partition) checkVoters() error {
 // until all know it, nobody gets the name of a node that has left if a group was created on that
 // one. The error is ErrInvalidConfig.
 func (t *Topics) CheckName(id NodeID) error {
-	if t.Level() >= levelVoters || t.isRegistered(id) {
+	if t.FeatureLevel() >= levelVoters || t.isRegistered(id) {
 		return nil
 	}
 	for _, topic := range t.Placed() {
 		for i := range topic.Partitions {
 			if slices.Contains(topic.Partitions[i].Bootstrap, id) {
 				return fmt.Errorf("%w: the name %s was that of a node that has left, and %s-%d was created on it; it can be used again when all nodes run this program (level %d, the cluster is at %d)",
-					outcome.ErrInvalidConfig, id, topic.Name, i, levelVoters, t.Level())
+					outcome.ErrInvalidConfig, id, topic.Name, i, levelVoters, t.FeatureLevel())
 			}
 		}
 	}

@@ -96,7 +96,7 @@ func (m *formingModel) lead(topic *Topic) {
 	}
 	g.voters = wanted
 	settle := &Settle{Topic: topic.ID, Nodes: p.Leaving}
-	if m.c.View().Level() >= levelVoters {
+	if m.c.View().FeatureLevel() >= levelVoters {
 		settle.Replicas = p.Replicas
 	}
 	if err := m.apply(CatalogCommand{Settle: settle}); err != nil {
@@ -105,15 +105,15 @@ func (m *formingModel) lead(topic *Topic) {
 }
 
 // TestAGroupIsFormedOnceWhoeverHasTheNames draws what can happen to nodes, names and replicas, and
-// to the cluster's level meanwhile: no node ever forms a group but those that it was created on,
-// with the configuration that they all begin with.
+// to the cluster's feature level meanwhile: no node ever forms a group but those that it was
+// created on, with the configuration that they all begin with.
 func TestAGroupIsFormedOnceWhoeverHasTheNames(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		m := &formingModel{t: t, c: NewCatalog(), up: map[string]bool{}, groups: map[TopicID]*formingGroup{}}
 		born := 0
 		node := func(name string, level int) *Node {
 			born++
-			n := &Node{ID: NodeID(name), Incarnation: fmt.Sprintf("%08x", born), Level: level}
+			n := &Node{ID: NodeID(name), Incarnation: fmt.Sprintf("%08x", born), FeatureLevel: level}
 			m.up[n.Identity()] = true
 			return n
 		}
@@ -126,7 +126,7 @@ func TestAGroupIsFormedOnceWhoeverHasTheNames(t *testing.T) {
 		if err := m.apply(CatalogCommand{FormCluster: form}); err != nil {
 			t.Fatal(err)
 		}
-		if err := m.apply(CatalogCommand{RaiseLevel: &RaiseLevel{2}}); err != nil {
+		if err := m.apply(CatalogCommand{RaiseFeatureLevel: &RaiseFeatureLevel{2}}); err != nil {
 			t.Fatal(err)
 		}
 		some := func(label string) Node { return rapid.SampledFrom(m.c.View().Nodes()).Draw(t, label) }
@@ -198,15 +198,15 @@ func TestAGroupIsFormedOnceWhoeverHasTheNames(t *testing.T) {
 				m.open()
 			case "upgrade":
 				n := some("node")
-				if n.Level = 3; !m.up[n.Identity()] {
+				if n.FeatureLevel = 3; !m.up[n.Identity()] {
 					continue
 				}
 				if err := m.apply(CatalogCommand{RegisterNode: &n}); err != nil {
 					t.Fatal(err)
 				}
 			case "raise":
-				level := m.c.View().NextLevel()
-				if err := m.apply(CatalogCommand{RaiseLevel: &RaiseLevel{level}}); err != nil {
+				level := m.c.View().NextFeatureLevel()
+				if err := m.apply(CatalogCommand{RaiseFeatureLevel: &RaiseFeatureLevel{level}}); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -239,8 +239,8 @@ func twoIncarnations(t *testing.T, level int) *Catalog {
 	topic := func(number byte, name string, on ...NodeID) {
 		must(CatalogCommand{CreateTopic: &CreateTopic{Topic{Name: name, ID: TopicID{15: number}, ReplicationFactor: len(on), Partitions: []Partition{{Replicas: on, Bootstrap: on}}}}})
 	}
-	must(CatalogCommand{FormCluster: &FormCluster{"c", []Node{{ID: "n1", Incarnation: "aaaaaaaa", Level: level}, {ID: "n2", Incarnation: "aaaaaaaa", Level: level}}}})
-	must(CatalogCommand{RaiseLevel: &RaiseLevel{level}})
+	must(CatalogCommand{FormCluster: &FormCluster{"c", []Node{{ID: "n1", Incarnation: "aaaaaaaa", FeatureLevel: level}, {ID: "n2", Incarnation: "aaaaaaaa", FeatureLevel: level}}}})
+	must(CatalogCommand{RaiseFeatureLevel: &RaiseFeatureLevel{level}})
 	topic(1, "moved", "n2")
 	topic(2, "stays", "n1")
 	topic(3, "both", "n1", "n2")
@@ -249,7 +249,7 @@ func twoIncarnations(t *testing.T, level int) *Catalog {
 	must(CatalogCommand{Reassign: &Reassign{Topic: TopicID{15: 3}, ReplicationFactor: 1, Moves: []Move{{From: []NodeID{"n1", "n2"}, To: []NodeID{"n1"}}}}})
 	must(CatalogCommand{Settle: &Settle{Topic: TopicID{15: 3}, Nodes: []NodeID{"n2"}}})
 	must(CatalogCommand{RemoveNode: &RemoveNode{"n2", "aaaaaaaa"}})
-	must(CatalogCommand{RegisterNode: &Node{ID: "n2", Incarnation: "bbbbbbbb", Level: 3}})
+	must(CatalogCommand{RegisterNode: &Node{ID: "n2", Incarnation: "bbbbbbbb", FeatureLevel: 3}})
 	must(CatalogCommand{Reassign: &Reassign{Topic: TopicID{15: 1}, Moves: []Move{{From: []NodeID{"n1"}, To: []NodeID{"n2"}}}}})
 	topic(4, "after", "n2", "n1")
 	return c
@@ -284,8 +284,8 @@ func TestVotersAreIdentities(t *testing.T) {
 		}
 		// Replicas that know it and such that do not become the same.
 		for _, c := range []*Catalog{c, restored} {
-			c.Apply(100, CatalogCommand{RegisterNode: &Node{ID: "n1", Incarnation: "aaaaaaaa", Level: 3}}.Encode())
-			if err := c.Apply(101, CatalogCommand{RaiseLevel: &RaiseLevel{3}}.Encode()).Err; err != nil {
+			c.Apply(100, CatalogCommand{RegisterNode: &Node{ID: "n1", Incarnation: "aaaaaaaa", FeatureLevel: 3}}.Encode())
+			if err := c.Apply(101, CatalogCommand{RaiseFeatureLevel: &RaiseFeatureLevel{3}}.Encode()).Err; err != nil {
 				t.Fatal(err)
 			}
 			if got := votersOf(c); got != want {
@@ -302,12 +302,12 @@ func TestVotersAreIdentities(t *testing.T) {
 // of the group.
 func TestAMoveUnderWayLeavesNoVoters(t *testing.T) {
 	c := twoIncarnations(t, 2)
-	c.Apply(90, CatalogCommand{RegisterNode: &Node{ID: "n1", Incarnation: "aaaaaaaa", Level: 3}}.Encode())
+	c.Apply(90, CatalogCommand{RegisterNode: &Node{ID: "n1", Incarnation: "aaaaaaaa", FeatureLevel: 3}}.Encode())
 	// Where it was created, by the names.
 	if p, _ := c.View().Partition(PartitionID{Topic: TopicID{15: 1}}); !slices.Equal(p.Replicas, p.Bootstrap) || len(p.Leaving) != 1 {
 		t.Fatalf("%+v", p)
 	}
-	c.Apply(91, CatalogCommand{RaiseLevel: &RaiseLevel{3}}.Encode())
+	c.Apply(91, CatalogCommand{RaiseFeatureLevel: &RaiseFeatureLevel{3}}.Encode())
 	if p, _ := c.View().Partition(PartitionID{Topic: TopicID{15: 1}}); p.Voters != nil {
 		t.Errorf("voters %q", p.Voters)
 	}
@@ -367,7 +367,7 @@ func TestAnOldSettleIsVoid(t *testing.T) {
 		t.Errorf("%d are leaving", n)
 	}
 	before := twoIncarnations(t, 2)
-	if err := before.Apply(100, CatalogCommand{Settle: &Settle{Topic: TopicID{15: 1}, Nodes: []NodeID{"n1"}, Replicas: []NodeID{"n2"}}}.Encode()).Err; !errors.Is(err, outcome.ErrLevel) {
+	if err := before.Apply(100, CatalogCommand{Settle: &Settle{Topic: TopicID{15: 1}, Nodes: []NodeID{"n1"}, Replicas: []NodeID{"n2"}}}.Encode()).Err; !errors.Is(err, outcome.ErrFeatureLevel) {
 		t.Errorf("at level 2: %v", err)
 	}
 }

@@ -35,12 +35,12 @@ func raisedCatalog(t testing.TB) *Catalog {
 	t.Helper()
 	c := sampleCatalog()
 	for i, node := range c.View().Nodes() {
-		node.Level = Level
+		node.FeatureLevel = FeatureLevel
 		if r := c.Apply(Index(6+i), CatalogCommand{RegisterNode: &node}.Encode()); r.Err != nil {
 			t.Fatal(r.Err)
 		}
 	}
-	if r := c.Apply(8, CatalogCommand{RaiseLevel: &RaiseLevel{Level}}.Encode()); r.Err != nil {
+	if r := c.Apply(8, CatalogCommand{RaiseFeatureLevel: &RaiseFeatureLevel{FeatureLevel}}.Encode()); r.Err != nil {
 		t.Fatal(r.Err)
 	}
 	return c
@@ -48,8 +48,8 @@ func raisedCatalog(t testing.TB) *Catalog {
 
 func TestShardsWaitForTheLastOldProgram(t *testing.T) {
 	c := sampleCatalog()
-	if r := c.Apply(5, CatalogCommand{CreateGroupShards: shardsOn(4)}.Encode()); outcome.Code(r.Err) != outcome.ErrLevel {
-		t.Errorf("created in a cluster of level %d: %v", c.View().Level(), r.Err)
+	if r := c.Apply(5, CatalogCommand{CreateGroupShards: shardsOn(4)}.Encode()); outcome.Code(r.Err) != outcome.ErrFeatureLevel {
+		t.Errorf("created in a cluster of level %d: %v", c.View().FeatureLevel(), r.Err)
 	}
 }
 

@@ -32,12 +32,12 @@ func TestAMoveInSteps(t *testing.T) {
 		return CatalogCommand{Reassign: &Reassign{Topic: id, Moves: []Move{{From: from, To: to}}}}
 	}
 	second := []NodeID{"n4", "n2", "n3"}
-	must(outcome.ErrLevel, move(first, second))
+	must(outcome.ErrFeatureLevel, move(first, second))
 	for _, node := range nodes {
-		node.Level = 2
+		node.FeatureLevel = 2
 		must(nil, CatalogCommand{RegisterNode: &node})
 	}
-	must(nil, CatalogCommand{RaiseLevel: &RaiseLevel{2}})
+	must(nil, CatalogCommand{RaiseFeatureLevel: &RaiseFeatureLevel{2}})
 	holders := func(want ...NodeID) {
 		t.Helper()
 		p, _ := c.View().Partition(PartitionID{Topic: id})
@@ -80,7 +80,7 @@ func TestAMoveInSteps(t *testing.T) {
 	must(outcome.ErrInvalidAssignment, CatalogCommand{SetNodeState: &SetNodeState{ID: "n4", State: NodeLeaving, Successor: "n4"}})
 	must(outcome.ErrInvalidConfig, CatalogCommand{SetNodeState: &SetNodeState{ID: "n4", State: "tired"}})
 	registered := nodes[3]
-	registered.Level, registered.Zone = 2, "z"
+	registered.FeatureLevel, registered.Zone = 2, "z"
 	must(nil, CatalogCommand{RegisterNode: &registered})
 	if n, _ := c.View().Node("n4"); n.State != NodeLeaving || n.Successor != "n1" || n.Zone != "z" {
 		t.Fatalf("registering changed what the operator wants: %+v", n)

@@ -17,11 +17,11 @@ import (
 // group here. Bytes that no program ever wrote are something else: they change nothing anywhere.
 var ErrNewer = errors.New("written by a newer program")
 
-// newerError is ErrNewer, and ErrLevel to who asked for it.
+// newerError is ErrNewer, and ErrFeatureLevel to who asked for it.
 type newerError struct{ what string }
 
 func (e newerError) Error() string   { return e.what + ", " + ErrNewer.Error() + ": start that one" }
-func (e newerError) Unwrap() []error { return []error{outcome.ErrLevel, ErrNewer} }
+func (e newerError) Unwrap() []error { return []error{outcome.ErrFeatureLevel, ErrNewer} }
 
 func newer(format string, args ...any) error { return newerError{fmt.Sprintf(format, args...)} }
 

@@ -85,7 +85,7 @@ func TestUnknownNamesInOldLogsAreVoid(t *testing.T) {
 
 // What a leader proposes while the level is being raised may come to stand behind the raise. It
 // would end every node then, and again at each start.
-func TestNothingIsProposedThatTheNextLevelTakesForANewerProgram(t *testing.T) {
+func TestNothingIsProposedThatTheNextFeatureLevelTakesForANewerProgram(t *testing.T) {
 	on := []NodeID{"n1"}
 	hostile := &Topic{
 		Name: "hostile", ID: TopicID{15: 9}, ReplicationFactor: 1, Partitions: []Partition{{Replicas: on, Bootstrap: on}},
@@ -98,7 +98,7 @@ func TestNothingIsProposedThatTheNextLevelTakesForANewerProgram(t *testing.T) {
 		c := twoIncarnations(t, 2)
 		refused := c.View().CheckProposal(command.Encode())
 		next := *c.view
-		next.level = levelChecked
+		next.featureLevel = levelChecked
 		c.view = &next
 		if err := c.Apply(100, command.Encode()).Err; !errors.Is(err, ErrNewer) || !errors.Is(refused, outcome.ErrInvalidConfig) {
 			t.Errorf("behind the raise it is %v, and before that a leader says %v", err, refused)
@@ -106,9 +106,9 @@ func TestNothingIsProposedThatTheNextLevelTakesForANewerProgram(t *testing.T) {
 	}
 }
 
-// A snapshot is of the version that the cluster's level says, and one of a later version is refused
-// for that.
-func TestSnapshotsAreOfTheClustersLevel(t *testing.T) {
+// A snapshot is of the version that the cluster's feature level says, and one of a later version is
+// refused for that.
+func TestSnapshotsAreOfTheClustersFeatureLevel(t *testing.T) {
 	for level, want := range map[int]uint16{2: 2, 3: 3} {
 		c := twoIncarnations(t, level)
 		snapshot := c.Snapshot()
@@ -126,7 +126,7 @@ func TestSnapshotsAreOfTheClustersLevel(t *testing.T) {
 		t.Errorf("a later version: %v", err)
 	}
 	higher := *c.view
-	higher.level = Level + 1
+	higher.featureLevel = FeatureLevel + 1
 	if _, err := RestoreCatalog((&Catalog{applied: 99, view: &higher}).Snapshot()); !errors.Is(err, ErrNewer) {
 		t.Errorf("a higher level: %v", err)
 	}
@@ -139,7 +139,7 @@ func TestSnapshotsAreOfTheClustersLevel(t *testing.T) {
 	if _, err := RestoreCatalog(damaged); errors.Is(err, ErrNewer) {
 		t.Errorf("damage is taken for a later version: %v", err)
 	}
-	if err := error(newer("x")); outcome.Code(err) != outcome.ErrLevel || !strings.Contains(err.Error(), "start that one") {
+	if err := error(newer("x")); outcome.Code(err) != outcome.ErrFeatureLevel || !strings.Contains(err.Error(), "start that one") {
 		t.Errorf("%v, %d", err, outcome.Code(err))
 	}
 }

@@ -19,8 +19,8 @@ type Node struct {
 	// Zone is where the node stands: a rack, an availability zone. Replicas are
 	// spread over zones. "" if the operator named none.
 	Zone string `json:"zone,omitempty"`
-	// Level is what the node's program knows, see the constant; 0 is 1.
-	Level int `json:"level,omitempty"`
+	// FeatureLevel is what the node's program knows, see the constant; 0 is 1.
+	FeatureLevel int `json:"level,omitempty"`
 	// State and Successor are what the operator wants (SetNodeState). A node does not change them
 	// by registering.
 	State     NodeState `json:"state,omitempty"`
@@ -63,8 +63,8 @@ func (n Node) check() error {
 			return fmt.Errorf("%w: node %s: incarnation %q, want lowercase hexadecimal digits", outcome.ErrInvalidConfig, n.ID, n.Incarnation)
 		}
 	}
-	if n.Level < 0 {
-		return fmt.Errorf("%w: node %s: level %d", outcome.ErrInvalidConfig, n.ID, n.Level)
+	if n.FeatureLevel < 0 {
+		return fmt.Errorf("%w: node %s: level %d", outcome.ErrInvalidConfig, n.ID, n.FeatureLevel)
 	}
 	if len(n.Zone) > maxZone || !utf8.ValidString(n.Zone) {
 		return fmt.Errorf("%w: node %s: zone of %d bytes, want at most %d of UTF-8", outcome.ErrInvalidConfig, n.ID, len(n.Zone), maxZone)

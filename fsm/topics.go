@@ -54,13 +54,13 @@ type TopicSpec struct {
 // number of goroutines; what its methods return belongs to it and must not be
 // changed either.
 type Topics struct {
-	clusterID string
-	version   Index
-	level     int      // 0 is 1
-	nodes     []Node   // by id
-	all       []*Topic // by name
-	byName    map[string]*Topic
-	byID      map[TopicID]*Topic
+	clusterID    string
+	version      Index
+	featureLevel int      // 0 is 1
+	nodes        []Node   // by id
+	all          []*Topic // by name
+	byName       map[string]*Topic
+	byID         map[TopicID]*Topic
 	// byMetric finds a topic by its name with '.' read as '_': two topics of one
 	// such name would share their metrics, which Kafka refuses.
 	byMetric map[string]*Topic

@@ -12,7 +12,7 @@ import (
 // names none changes nothing and is no error.
 //
 // Differs: what Kafka's metadata.version is for, not to use what an older program does not
-// know, is done by the cluster's level, which rises by itself.
+// know, is done by the cluster's feature level, which rises by itself.
 
 const noFeatures = "the cluster has no features to update: what is new is used when all nodes know it"
 

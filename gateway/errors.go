@@ -89,7 +89,7 @@ func kafkaError(err error) *kerr.Error {
 		return kerr.OutOfOrderSequenceNumber
 	case outcome.ErrInvalidProducerEpoch:
 		return kerr.InvalidProducerEpoch
-	case outcome.ErrLevel:
+	case outcome.ErrFeatureLevel:
 		return kerr.UnsupportedVersion
 	case outcome.ErrPolicy:
 		return kerr.PolicyViolation

@@ -61,9 +61,9 @@ func newFake(t testing.TB, topics ...string) *fakeCluster {
 	})
 	form := &fsm.FormCluster{ClusterID: "fake"}
 	for i := range 3 {
-		form.Nodes = append(form.Nodes, fsm.Node{ID: fsm.NodeID(fmt.Sprintf("n%d", i+1)), Incarnation: fmt.Sprintf("%08x", i+1), Level: fsm.Level})
+		form.Nodes = append(form.Nodes, fsm.Node{ID: fsm.NodeID(fmt.Sprintf("n%d", i+1)), Incarnation: fmt.Sprintf("%08x", i+1), FeatureLevel: fsm.FeatureLevel})
 	}
-	for _, command := range []fsm.CatalogCommand{{FormCluster: form}, {RaiseLevel: &fsm.RaiseLevel{Level: fsm.Level}}} {
+	for _, command := range []fsm.CatalogCommand{{FormCluster: form}, {RaiseFeatureLevel: &fsm.RaiseFeatureLevel{FeatureLevel: fsm.FeatureLevel}}} {
 		if err := f.apply(command); err != nil {
 			t.Fatal(err)
 		}

@@ -64,8 +64,8 @@ const (
 	ErrInvalidProducerEpoch
 	// ErrPolicy: what is asked contradicts the topic's configuration. Nothing happened.
 	ErrPolicy
-	// ErrLevel: a node's program is too old for what is asked. Nothing happened.
-	ErrLevel
+	// ErrFeatureLevel: a node's program is too old for what is asked. Nothing happened.
+	ErrFeatureLevel
 
 	lastError
 )
@@ -93,7 +93,7 @@ var errorTexts = [lastError]string{
 	ErrClusterMismatch:          "the other side belongs to another cluster",
 	ErrOutOfOrderSequence:       "sequence number out of order",
 	ErrInvalidProducerEpoch:     "the producer has a newer epoch",
-	ErrLevel:                    "not all nodes run a program that knows this",
+	ErrFeatureLevel:             "not all nodes run a program that knows this",
 	ErrPolicy:                   "not allowed by the topic's configuration",
 }
 

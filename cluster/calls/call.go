@@ -20,8 +20,8 @@ type Row struct {
 	// Repeats: it changes nothing, or nothing that a second one would change again. An answer
 	// that did not come is as good as a request that was not sent.
 	Repeats bool
-	// Level is that of the cluster from which on all nodes know it; 0: all do.
-	Level int
+	// FeatureLevel is that of the cluster from which on all nodes know it; 0: all do.
+	FeatureLevel int
 }
 
 // Caller takes a call to a node, and gives the payload of its answer. The parts of a payload are

@@ -117,7 +117,7 @@ func TestBytesOnTheWire(t *testing.T) {
 	golden(t, CatalogKnown, 9, "0000000000000009", Nothing{}, "")
 	golden(t, Form, Formation{"c", "n1.00000001", []fsm.Node{{ID: "n1", Incarnation: "00000001"}}},
 		text(`{"cluster_id":"c","proposer":"n1.00000001","nodes":[{"id":"n1","incarnation":"00000001"}]}`), Nothing{}, "")
-	golden(t, Join, fsm.Node{ID: "n1", Incarnation: "00000001", Level: 3}, text(`{"id":"n1","incarnation":"00000001","level":3}`), JoinReply{"c"}, text(`{"cluster_id":"c"}`))
+	golden(t, Join, fsm.Node{ID: "n1", Incarnation: "00000001", FeatureLevel: 3}, text(`{"id":"n1","incarnation":"00000001","level":3}`), JoinReply{"c"}, text(`{"cluster_id":"c"}`))
 	golden(t, ReplicaStatus, Nothing{}, "", NodeReport{Catalog: "leader", Term: 2, End: 9, CatalogVoters: []string{"n1.00000001"},
 		Replicas: map[string]ReplicaReport{"p": {Leads: true, Term: 4, LogStart: 1, Applied: 5, Bytes: 6, Voters: []string{"v"}}}, Broken: map[string]string{"q": "why"}, DiskFree: 1, DiskTotal: 2},
 		text(`{"catalog":"leader","catalog_term":2,"catalog_end":9,"catalog_voters":["n1.00000001"],"replicas":{"p":{"leads":true,"term":4,"log_start":1,"applied":5,"bytes":6,"voters":["v"]}},"broken":{"q":"why"},"disk_free":1,"disk_total":2,"disk_full":false}`))

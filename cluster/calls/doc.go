@@ -15,7 +15,7 @@
 //
 // Nodes with programs of different age call each other. So a number is never used again, the
 // bytes of a call never change, and what is new comes as a call of its own or with a level of the
-// cluster (fsm.Level) from which on all nodes know it. Bytes behind what a request has are
+// cluster (fsm.FeatureLevel) from which on all nodes know it. Bytes behind what a request has are
 // ignored where nothing else is said; JSON with a field that is not known is refused, since what
 // is asked may rest on it.
 package calls

@@ -76,9 +76,9 @@ var (
 	Administer = define(Row{Kind: 80, Name: "Administer", Relayed: true,
 		Request: "what an operator asks", Answer: "where it is in the catalog"}, administerCall)
 
-	Relay = define(Row{Kind: 90, Name: "Relay", Level: 3,
+	Relay = define(Row{Kind: 90, Name: "Relay", FeatureLevel: 3,
 		Request: "a call to a third node", Answer: "that node's whole answer"}, relayCall)
-	Who = define(Row{Kind: 91, Name: "Who", Repeats: true, Level: 3,
+	Who = define(Row{Kind: 91, Name: "Who", Repeats: true, FeatureLevel: 3,
 		Request: "group", Answer: "an error with the leader in it, when it is known"}, whoCall)
 )
 
@@ -113,7 +113,7 @@ func WriteTable(w io.Writer) {
 		for _, note := range []struct {
 			holds bool
 			text  string
-		}{{row.Relayed, "relayed"}, {row.Repeats, "repeats"}, {row.Early, "early"}, {row.Level > 0, fmt.Sprintf("level %d", row.Level)}} {
+		}{{row.Relayed, "relayed"}, {row.Repeats, "repeats"}, {row.Early, "early"}, {row.FeatureLevel > 0, fmt.Sprintf("level %d", row.FeatureLevel)}} {
 			if note.holds {
 				notes = append(notes, note.text)
 			}

@@ -13,7 +13,7 @@ import (
 
 // Administer does what an operator asks and returns when it is in the catalog; what follows from it
 // takes its time and is seen in the status. Errors are outcome's: ErrInvalidAssignment where it
-// cannot be done, with the reason, ErrLevel while nodes run an older program.
+// cannot be done, with the reason, ErrFeatureLevel while nodes run an older program.
 func (c *Catalog) Administer(ctx context.Context, request admin.Request) error {
 	// Every request may be made twice: it says how things shall be.
 	return askForAll(ctx, c, c.administer(), request)
@@ -23,7 +23,7 @@ func (c *Catalog) Administer(ctx context.Context, request admin.Request) error {
 func (p *placer) administer(view *fsm.Topics, request admin.Request) (fsm.CatalogCommand, error) {
 	command, err := p.commandOf(view, request)
 	if err == nil {
-		err = view.CheckLevel(&command)
+		err = view.CheckFeatureLevel(&command)
 	}
 	return command, err
 }
@@ -40,7 +40,7 @@ func (p *placer) commandOf(view *fsm.Topics, request admin.Request) (command fsm
 		return command, errDone
 	case view.HasLeft(request.Node):
 		return command, fmt.Errorf("%w: node %q has left the cluster", outcome.ErrInvalidAssignment, request.Node)
-	case view.Level() < 3: // it is not remembered
+	case view.FeatureLevel() < 3: // it is not remembered
 		return command, fmt.Errorf("%w: no node is named %q: there never was one, or it has left", outcome.ErrInvalidAssignment, request.Node)
 	default:
 		return command, fmt.Errorf("%w: no node is named %q", outcome.ErrInvalidAssignment, request.Node)

@@ -77,9 +77,9 @@ func tryLeader[Q any](ctx context.Context, c *Catalog, what question[Q], q Q) (a
 }
 
 // Change makes a change to the catalog and returns when it is known here. Errors are those of the
-// change, outcome.ErrLevel while nodes run an older program, and those of atLeader.
+// change, outcome.ErrFeatureLevel while nodes run an older program, and those of atLeader.
 func (c *Catalog) Change(ctx context.Context, command fsm.CatalogCommand) (calls.CatalogReply, error) {
-	if err := c.View().CheckLevel(&command); err != nil {
+	if err := c.View().CheckFeatureLevel(&command); err != nil {
 		return calls.CatalogReply{}, err
 	}
 	return atLeader(ctx, c, c.apply(), command.Encode())
@@ -88,7 +88,7 @@ func (c *Catalog) Change(ctx context.Context, command fsm.CatalogCommand) (calls
 // ChangeForAll is Change for what is made once however often it is asked for, and returns when it
 // is known here and at all nodes that are connected.
 func (c *Catalog) ChangeForAll(ctx context.Context, command fsm.CatalogCommand) error {
-	if err := c.View().CheckLevel(&command); err != nil {
+	if err := c.View().CheckFeatureLevel(&command); err != nil {
 		return err
 	}
 	return askForAll(ctx, c, c.apply(), command.Encode())

@@ -42,8 +42,9 @@ type Host interface {
 	HandOver(m *raftgroup.Member, suitable func(identity string) bool) error
 	// Members gives the other nodes of this cluster that gossip names.
 	Members() []string
-	// LevelReached is told the cluster's level, again and again. It must not wait for anything.
-	LevelReached(level int)
+	// FeatureLevelReached is told the cluster's feature level, again and again. It must not wait
+	// for anything.
+	FeatureLevelReached(level int)
 	// Fail ends the node for a reason that only the operator can mend. It must not wait for
 	// anything.
 	Fail(error)
@@ -89,7 +90,7 @@ type Catalog struct {
 // New makes a catalog that is empty until Open.
 func New(cfg Config) *Catalog {
 	c := &Catalog{cfg: cfg, self: cfg.Self.Identity(), placing: make(chan struct{}, 1)}
-	c.machine = newMachine(cfg.Host.Fail, cfg.Host.LevelReached)
+	c.machine = newMachine(cfg.Host.Fail, cfg.Host.FeatureLevelReached)
 	c.placer = &placer{
 		partitions: cfg.DefaultPartitions, factor: cfg.DefaultReplicationFactor, shards: cfg.Shards,
 		connected: cfg.Host.Connected, voters: c.voters,

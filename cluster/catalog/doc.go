@@ -1,6 +1,6 @@
 // Package catalog is one node's member of the catalog's Raft group, which knows topics, partitions,
-// where their replicas are, nodes, and the cluster's level. Every node has one, as a voter or not,
-// so that metadata is answered from memory everywhere.
+// where their replicas are, nodes, and the cluster's feature level. Every node has one, as a voter
+// or not, so that metadata is answered from memory everywhere.
 //
 // You are here: below package cluster, which opens the group's files and transport, and has the
 // calls of other nodes answered by it; above the state machine (fsm.Catalog), the group
@@ -20,7 +20,7 @@
 //	planner.go     the leader moves replicas, from nodes that are gone and to those that have fewer
 //	members.go     the leader takes nodes into the group and out of it
 //	departure.go   a node that was taken out of the cluster hears of it
-//	level.go       nodes say what their program knows; the leader raises the cluster's level
+//	featurelevel.go nodes say what their program knows; the leader raises the cluster's feature level
 //	producerids.go blocks of producer ids, given out one by one
 //	fresh.go       the catalog is brought up to date for who must know that a topic is gone
 //	initial.go     the topics of the configuration

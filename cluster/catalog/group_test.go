@@ -48,7 +48,7 @@ type hosted struct {
 }
 
 func (h *hosted) Connected(identity string) bool { return h.all.find(identity) != nil }
-func (h *hosted) LevelReached(level int)         { h.level.Store(int64(level)) }
+func (h *hosted) FeatureLevelReached(level int)  { h.level.Store(int64(level)) }
 func (h *hosted) Fail(err error)                 { h.fatal.CompareAndSwap(nil, &err) }
 func (h *hosted) Left()                          { h.left.Store(true) }
 
@@ -210,8 +210,8 @@ func (a *catalogs) up(nodes int) {
 	a.eventually("all know the cluster", func() error {
 		for _, h := range a.nodes {
 			view := h.c.View()
-			if h.alive.Load() && (!h.c.CaughtUp() || len(view.Nodes()) != nodes || view.Level() != fsm.Level) {
-				return fmt.Errorf("%s: %v, %d nodes, level %d", h.c.self, h.c.CaughtUp(), len(view.Nodes()), view.Level())
+			if h.alive.Load() && (!h.c.CaughtUp() || len(view.Nodes()) != nodes || view.FeatureLevel() != fsm.FeatureLevel) {
+				return fmt.Errorf("%s: %v, %d nodes, level %d", h.c.self, h.c.CaughtUp(), len(view.Nodes()), view.FeatureLevel())
 			}
 		}
 		return nil

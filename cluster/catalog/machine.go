@@ -20,7 +20,7 @@ import (
 // and since a node without its catalog does not know what it should do, the node ends.
 type machine struct {
 	fail    func(error)     // ends the node; it does not wait
-	reached func(level int) // told the cluster's level when an entry was applied; it does not wait
+	reached func(level int) // told the cluster's feature level when an entry was applied; it does not wait
 
 	view atomic.Pointer[fsm.Topics]
 
@@ -88,13 +88,13 @@ func (m *machine) Apply(entry *raft.Log) any {
 		m.fail(result.Err)
 	}
 	if level > 0 {
-		m.levelReached(level)
+		m.featureLevelReached(level)
 	}
 	return result
 }
 
-// apply gives the cluster's level where the entry was applied, 0 where not; met says that a newer
-// program wrote it.
+// apply gives the cluster's feature level where the entry was applied, 0 where not; met says that a
+// newer program wrote it.
 func (m *machine) apply(entry *raft.Log) (result fsm.CatalogResult, level int, met bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -110,8 +110,8 @@ func (m *machine) apply(entry *raft.Log) (result fsm.CatalogResult, level int, m
 	view := m.state.View()
 	m.view.Store(view)
 	m.wakeLocked()
-	level = view.Level()
-	if level > fsm.Level {
+	level = view.FeatureLevel()
+	if level > fsm.FeatureLevel {
 		// Whatever comes behind this may mean something else from now on.
 		m.newer = fmt.Errorf("%w: %w", fsm.ErrNewer, tooOld(level))
 	}
@@ -119,11 +119,11 @@ func (m *machine) apply(entry *raft.Log) (result fsm.CatalogResult, level int, m
 }
 
 func tooOld(level int) error {
-	return fmt.Errorf("the cluster is at level %d and this program knows %d: start a newer one", level, fsm.Level)
+	return fmt.Errorf("the cluster is at level %d and this program knows %d: start a newer one", level, fsm.FeatureLevel)
 }
 
-func (m *machine) levelReached(level int) {
-	if level > fsm.Level {
+func (m *machine) featureLevelReached(level int) {
+	if level > fsm.FeatureLevel {
 		m.fail(tooOld(level))
 	}
 	m.reached(level)
@@ -162,6 +162,6 @@ func (m *machine) Restore(source io.ReadCloser) error {
 	m.view.Store(view)
 	m.wakeLocked()
 	m.mu.Unlock()
-	m.levelReached(view.Level())
+	m.featureLevelReached(view.FeatureLevel())
 	return nil
 }

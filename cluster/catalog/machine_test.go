@@ -53,7 +53,7 @@ func (l *log) add(t *testing.T, command fsm.CatalogCommand) fsm.CatalogResult {
 }
 
 func node(id fsm.NodeID) fsm.Node {
-	return fsm.Node{ID: id, Incarnation: "0000000" + string(id[1:]), Level: fsm.Level}
+	return fsm.Node{ID: id, Incarnation: "0000000" + string(id[1:]), FeatureLevel: fsm.FeatureLevel}
 }
 
 // formed writes a cluster of those nodes, at the newest level.
@@ -67,7 +67,7 @@ func (l *log) formed(t *testing.T, ids ...fsm.NodeID) {
 	for _, n := range form.Nodes {
 		l.add(t, fsm.CatalogCommand{RegisterNode: &n})
 	}
-	l.add(t, fsm.CatalogCommand{RaiseLevel: &fsm.RaiseLevel{Level: fsm.Level}})
+	l.add(t, fsm.CatalogCommand{RaiseFeatureLevel: &fsm.RaiseFeatureLevel{FeatureLevel: fsm.FeatureLevel}})
 }
 
 // later makes a snapshot one of the next version, with a right checksum.
@@ -119,18 +119,18 @@ func TestTheCatalogEndsWhereANewerProgramHasWritten(t *testing.T) {
 
 // A level that this program does not know ends the node when it is applied, and nothing behind it
 // is.
-func TestTheCatalogEndsWhereTheLevelIsTooHigh(t *testing.T) {
+func TestTheCatalogEndsWhereTheFeatureLevelIsTooHigh(t *testing.T) {
 	e := new(ends)
 	m := e.machine()
 	l := &log{to: m}
 	l.formed(t, "n1")
-	if e.why != nil || e.levels[len(e.levels)-1] != fsm.Level {
+	if e.why != nil || e.levels[len(e.levels)-1] != fsm.FeatureLevel {
 		t.Errorf("levels %v, %v", e.levels, e.why)
 	}
 	newer := node("n1")
-	newer.Level++
+	newer.FeatureLevel++
 	l.add(t, fsm.CatalogCommand{RegisterNode: &newer})
-	raise := fsm.CatalogCommand{RaiseLevel: &fsm.RaiseLevel{Level: newer.Level}}
+	raise := fsm.CatalogCommand{RaiseFeatureLevel: &fsm.RaiseFeatureLevel{FeatureLevel: newer.FeatureLevel}}
 	l.raw(raise.Encode())
 	if e.why == nil || !strings.Contains(e.why.Error(), "start a newer one") {
 		t.Errorf("the node ends with: %v", e.why)

@@ -27,7 +27,7 @@ func (c *Catalog) lead(ctx context.Context) {
 		view = c.View()
 		c.cfg.Logger.Info("cluster formed", "cluster", forming.ClusterID, "nodes", len(forming.Nodes))
 	}
-	c.raiseLevel(ctx, view)
+	c.raiseFeatureLevel(ctx, view)
 	servers, err := m.Servers()
 	if err != nil {
 		return

@@ -130,7 +130,7 @@ func (p *placer) createShards(view *fsm.Topics) (command fsm.CatalogCommand, err
 		return command, errDone
 	}
 	// Clients ask again, also while a node's program is too old.
-	if err := view.CheckLevel(&fsm.CatalogCommand{CreateGroupShards: &fsm.CreateGroupShards{}}); err != nil {
+	if err := view.CheckFeatureLevel(&fsm.CatalogCommand{CreateGroupShards: &fsm.CreateGroupShards{}}); err != nil {
 		return command, fmt.Errorf("%w: %w", outcome.ErrNoLeader, err)
 	}
 	create := &fsm.CreateGroupShards{ReplicationFactor: min(max(int(p.factor), 3), len(view.Nodes()))}

@@ -87,7 +87,7 @@ func (c *Catalog) Plan(ctx context.Context) {
 
 // plan takes the steps that can be taken now.
 func (p *planner) plan(ctx context.Context, now time.Time, view *fsm.Topics, here map[fsm.NodeID]bool) {
-	if view.ClusterID() == "" || view.Level() < 2 {
+	if view.ClusterID() == "" || view.FeatureLevel() < 2 {
 		return
 	}
 	p.look(now, view, here)

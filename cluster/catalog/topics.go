@@ -109,7 +109,7 @@ func (c *Catalog) AlterConfigs(ctx context.Context, alter fsm.AlterConfigs, vali
 
 // AlterBrokerConfigs changes what is set for the broker and returns when that is known at all
 // connected nodes. With validateOnly nothing is changed. Errors are outcome.ErrInvalidConfig,
-// outcome.ErrLevel, outcome.ErrNoLeader, outcome.ErrTimeout.
+// outcome.ErrFeatureLevel, outcome.ErrNoLeader, outcome.ErrTimeout.
 func (c *Catalog) AlterBrokerConfigs(ctx context.Context, alter fsm.AlterBrokerConfigs, validateOnly bool) error {
 	now := c.View().BrokerConfigs(alter.All)
 	if next, err := alter.Apply(now); err != nil || validateOnly || maps.Equal(next, now) {

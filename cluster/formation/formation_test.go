@@ -84,7 +84,7 @@ func (n *node) start() {
 	}
 	f := New(Config{
 		Identity: who,
-		Self:     fsm.Node{ID: who.NodeID(), Incarnation: who.Incarnation(), Level: fsm.Level},
+		Self:     fsm.Node{ID: who.NodeID(), Incarnation: who.Incarnation(), FeatureLevel: fsm.FeatureLevel},
 		Expect:   n.expect, Told: n.told, Gossip: n,
 		Propose: n.w.propose, Join: n.w.join,
 		Adopted: func(id string) {

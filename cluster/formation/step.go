@@ -114,7 +114,7 @@ func (f *Formation) join(ctx context.Context, through membership.Member) (waitin
 		return "malformed answer of a member", nil
 	case err == nil:
 		return "", f.adopt(clusterID)
-	case code == outcome.ErrNodeConflict, code == outcome.ErrClusterMismatch, code == outcome.ErrLevel:
+	case code == outcome.ErrNodeConflict, code == outcome.ErrClusterMismatch, code == outcome.ErrFeatureLevel:
 		return "", fmt.Errorf("cluster %s refuses this node: %w", through.ClusterID, err)
 	default:
 		return fmt.Sprintf("asking %s to be admitted to cluster %s: %v", through.NodeID, through.ClusterID, err), nil

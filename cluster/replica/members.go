@@ -137,7 +137,7 @@ func (r *Replica) removeMembers(p Leader, partition *fsm.Partition, wanted map[s
 	ctx, cancel := context.WithTimeout(r.env.ctx, membersTimeout)
 	defer cancel()
 	settle := &fsm.Settle{Topic: r.ID.Topic, Partition: r.ID.Partition, Nodes: partition.Leaving}
-	if host.Topics().Level() >= 3 {
+	if host.Topics().FeatureLevel() >= 3 {
 		settle.Replicas = partition.Replicas
 	}
 	if err := host.Settle(ctx, settle); err != nil {

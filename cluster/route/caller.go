@@ -15,8 +15,9 @@ import (
 // Two nodes may not reach each other while a third reaches both. What clients ask at one of them
 // then goes to the leader through the third node: one hop more, never two.
 
-// RelayLevel is the level of the cluster from which on all nodes know calls.Relay and calls.Who.
-const RelayLevel = 3
+// RelayFeatureLevel is the level of the cluster from which on all nodes know calls.Relay and
+// calls.Who.
+const RelayFeatureLevel = 3
 
 // Link takes the bytes of a call to a node and those of its answer back (link.Link).
 type Link interface {
@@ -77,7 +78,7 @@ func linkError(ctx context.Context, err error) error {
 // nothing was asked. asked is false if no node could hand it on.
 func (c *Caller) through(ctx context.Context, identity string, kind uint8, payload [][]byte) (reply []byte, err error, asked bool) {
 	topics := c.Topics()
-	if topics.Level() < RelayLevel {
+	if topics.FeatureLevel() < RelayFeatureLevel {
 		return nil, nil, false
 	}
 	relayed := calls.RelayRequest{Kind: kind, Identity: identity, Payload: payload}

@@ -31,7 +31,7 @@ func catalog(t *testing.T) *fsm.Topics {
 	c := fsm.NewCatalog()
 	var nodes []fsm.Node
 	for i := range 4 {
-		nodes = append(nodes, fsm.Node{ID: fsm.NodeID(fmt.Sprint("n", i+1)), Incarnation: "00000000", Level: fsm.Level})
+		nodes = append(nodes, fsm.Node{ID: fsm.NodeID(fmt.Sprint("n", i+1)), Incarnation: "00000000", FeatureLevel: fsm.FeatureLevel})
 	}
 	topic := fsm.Topic{Name: "t", ID: topicID, ReplicationFactor: 3}
 	for _, replicas := range [][]fsm.NodeID{{"n1", "n2", "n3"}, {"n2", "n3", "n4"}} {
@@ -41,8 +41,8 @@ func catalog(t *testing.T) *fsm.Topics {
 	for i := range nodes {
 		commands = append(commands, fsm.CatalogCommand{RegisterNode: &nodes[i]})
 	}
-	for level := 2; level <= RelayLevel; level++ {
-		commands = append(commands, fsm.CatalogCommand{RaiseLevel: &fsm.RaiseLevel{Level: level}})
+	for level := 2; level <= RelayFeatureLevel; level++ {
+		commands = append(commands, fsm.CatalogCommand{RaiseFeatureLevel: &fsm.RaiseFeatureLevel{FeatureLevel: level}})
 	}
 	shards := &fsm.CreateGroupShards{ReplicationFactor: 3}
 	for range coordinator.Shards {

@@ -245,7 +245,7 @@ func (r *Router) AtLeader(ctx context.Context, id fsm.PartitionID, hold time.Dur
 // Severed says whether other members of a group may know of a leader that its member here cannot
 // hear of, and can be asked: what the member knows, "" for none, tells no more.
 func (r *Router) Severed(leader string, members []string) bool {
-	return leader != r.cfg.Self && r.cfg.Host.Topics().Level() >= RelayLevel && r.cfg.Presence.Severed(leader, members)
+	return leader != r.cfg.Self && r.cfg.Host.Topics().FeatureLevel() >= RelayFeatureLevel && r.cfg.Presence.Severed(leader, members)
 }
 
 // AskWho asks the members of a group that are reached who leads it. A group is asked about by one

@@ -18,7 +18,7 @@ func threeNodes(t *testing.T, more ...fsm.CatalogCommand) (*fsm.Topics, fsm.Topi
 	c := fsm.NewCatalog()
 	var nodes []fsm.Node
 	for i := range 3 {
-		nodes = append(nodes, fsm.Node{ID: fsm.NodeID(fmt.Sprint("n", i+1)), Incarnation: "00000000", Level: fsm.Level})
+		nodes = append(nodes, fsm.Node{ID: fsm.NodeID(fmt.Sprint("n", i+1)), Incarnation: "00000000", FeatureLevel: fsm.FeatureLevel})
 	}
 	topic := fsm.Topic{Name: "t", ID: fsm.TopicID{1}, ReplicationFactor: 3}
 	for _, replicas := range [][]fsm.NodeID{{"n1", "n2", "n3"}, {"n2", "n3", "n1"}} {
@@ -28,7 +28,7 @@ func threeNodes(t *testing.T, more ...fsm.CatalogCommand) (*fsm.Topics, fsm.Topi
 	for i := range nodes {
 		commands = append(commands, fsm.CatalogCommand{RegisterNode: &nodes[i]})
 	}
-	commands = append(commands, fsm.CatalogCommand{RaiseLevel: &fsm.RaiseLevel{Level: 2}}, fsm.CatalogCommand{CreateTopic: &fsm.CreateTopic{Topic: topic}})
+	commands = append(commands, fsm.CatalogCommand{RaiseFeatureLevel: &fsm.RaiseFeatureLevel{FeatureLevel: 2}}, fsm.CatalogCommand{CreateTopic: &fsm.CreateTopic{Topic: topic}})
 	for i, command := range append(commands, more...) {
 		if r := c.Apply(fsm.Index(i+1), command.Encode()); r.Err != nil {
 			t.Fatal(r.Err)

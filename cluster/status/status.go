@@ -95,7 +95,7 @@ func (o *Overview) confirm(ctx context.Context) error {
 func (o *Overview) Status(ctx context.Context) (*admin.Status, error) {
 	doubt := o.confirm(ctx)
 	topics := o.cfg.Here.Topics()
-	status := &admin.Status{ClusterID: o.cfg.ClusterID(), Level: topics.Level(), Confirmed: doubt == nil}
+	status := &admin.Status{ClusterID: o.cfg.ClusterID(), FeatureLevel: topics.FeatureLevel(), Confirmed: doubt == nil}
 	if doubt != nil {
 		status.Unconfirmed = doubt.Error()
 	}
@@ -110,7 +110,7 @@ func (o *Overview) Status(ctx context.Context) (*admin.Status, error) {
 	index := map[fsm.NodeID]int{}
 	for i, node := range nodes {
 		index[node.ID] = i
-		s := admin.NodeStatus{ID: node.ID, Identity: node.Identity(), Zone: node.Zone, Alive: reports[i] != nil, State: node.State, Level: max(node.Level, 1)}
+		s := admin.NodeStatus{ID: node.ID, Identity: node.Identity(), Zone: node.Zone, Alive: reports[i] != nil, State: node.State, FeatureLevel: max(node.FeatureLevel, 1)}
 		if m, ok := members[node.Identity()]; ok {
 			s.PeerAddress, s.ClientAddress, s.Version = live[m].PeerAddr, live[m].ClientAddr, live[m].Version
 		}

@@ -213,7 +213,7 @@ func leftBehind(node fsm.NodeID) func(*admin.Status) (string, bool) {
 		for _, n := range status.Nodes {
 			there = there || n.ID == node
 			// Who leads the catalog says who votes, unless its program is older.
-			tells = tells || n.ID == status.Controller && (n.Level < 3 || len(status.CatalogVoters) > 0)
+			tells = tells || n.ID == status.Controller && (n.FeatureLevel < 3 || len(status.CatalogVoters) > 0)
 		}
 		votes := slices.ContainsFunc(status.CatalogVoters, func(identity string) bool {
 			name, _, _ := strings.Cut(identity, ".")

@@ -77,9 +77,9 @@ func (s *scripted) times(key uint16) int {
 }
 
 func statusOf(confirmed bool, voters string, nodes ...fsm.NodeID) *admin.Status {
-	s := &admin.Status{ClusterID: "c", Level: fsm.Level, Confirmed: confirmed, CatalogVoters: strings.Fields(voters)}
+	s := &admin.Status{ClusterID: "c", FeatureLevel: fsm.FeatureLevel, Confirmed: confirmed, CatalogVoters: strings.Fields(voters)}
 	for _, id := range nodes {
-		s.Nodes = append(s.Nodes, admin.NodeStatus{ID: id, Alive: true, Level: fsm.Level})
+		s.Nodes = append(s.Nodes, admin.NodeStatus{ID: id, Alive: true, FeatureLevel: fsm.FeatureLevel})
 		s.Controller = nodes[0]
 	}
 	return s

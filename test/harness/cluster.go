@@ -356,7 +356,7 @@ func Get(url string) (body string, status int, err error) {
 type Status struct {
 	ClusterID     string   `json:"cluster_id"`
 	Controller    string   `json:"controller"`
-	Level         int      `json:"level"`
+	FeatureLevel  int      `json:"level"`
 	Confirmed     bool     `json:"confirmed"`
 	CatalogVoters []string `json:"catalog_voters"` // identities
 	Nodes         []struct {

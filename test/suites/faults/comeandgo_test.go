@@ -200,7 +200,7 @@ func hasLeft(s *harness.Status, id string) bool {
 	}
 	votes := slices.ContainsFunc(s.CatalogVoters, func(v string) bool { return strings.HasPrefix(v, id+".") })
 	// A program that knows no more than level 2 does not tell who votes.
-	return held(s, id) == 0 && (len(s.CatalogVoters) > 0 || s.Level < 3) && !votes
+	return held(s, id) == 0 && (len(s.CatalogVoters) > 0 || s.FeatureLevel < 3) && !votes
 }
 
 func everyPartition(s *harness.Status) []harness.PartitionStatus {

@@ -183,11 +183,11 @@ func TestNamesAreUsedAgainDuringAnUpgrade(t *testing.T) {
 	})
 	served()
 	var status struct {
-		Level int `json:"level"`
+		FeatureLevel int `json:"level"`
 	}
 	must(t, json.Unmarshal([]byte(trimaran(t, story.addrs(), "cluster", "status", "--json")), &status))
-	if status.Level < 3 {
-		t.Errorf("the cluster is at level %d", status.Level)
+	if status.FeatureLevel < 3 {
+		t.Errorf("the cluster is at level %d", status.FeatureLevel)
 	}
 	if got := committed(t, three.Addr(), "readers", "three", 0); got != 23 {
 		t.Errorf("the group's offset is %d, was 23", got)

@@ -20,34 +20,35 @@ func testNodesRegisterWhatTheyKnow(t *testing.T) {
 	eventually(t, "all nodes have registered their level", func() error {
 		view := c.nodes[0].Topics()
 		for _, n := range view.Nodes() {
-			if n.Level != fsm.Level {
-				return fmt.Errorf("node %s: %d", n.ID, n.Level)
+			if n.FeatureLevel != fsm.FeatureLevel {
+				return fmt.Errorf("node %s: %d", n.ID, n.FeatureLevel)
 			}
 		}
-		if view.Level() != fsm.Level {
-			return fmt.Errorf("the cluster is at %d", view.Level())
+		if view.FeatureLevel() != fsm.FeatureLevel {
+			return fmt.Errorf("the cluster is at %d", view.FeatureLevel())
 		}
 		return nil
 	})
 }
 
-// TestAnOldProgramStopsWhenTheLevelRises: it would not understand the catalog's log any more.
-func TestAnOldProgramStopsWhenTheLevelRises(t *testing.T) {
-	inBubble(t, testAnOldProgramStopsWhenTheLevelRises)
+// TestAnOldProgramStopsWhenTheFeatureLevelRises: it would not understand the catalog's log any
+// more.
+func TestAnOldProgramStopsWhenTheFeatureLevelRises(t *testing.T) {
+	inBubble(t, testAnOldProgramStopsWhenTheFeatureLevelRises)
 }
 
-func testAnOldProgramStopsWhenTheLevelRises(t *testing.T) {
+func testAnOldProgramStopsWhenTheFeatureLevelRises(t *testing.T) {
 	c := newTestCluster(t, 1)
 	c.startAll()
 	n := c.nodes[0]
 	newer := n.self()
-	newer.Level = fsm.Level + 1
+	newer.FeatureLevel = fsm.FeatureLevel + 1
 	eventually(t, "the level rises", func() error {
 		// The node registers itself as it is as soon as it sees that it is not.
 		if _, err := n.catalog.Change(within(t), fsm.CatalogCommand{RegisterNode: &newer}); err != nil {
 			return err
 		}
-		_, err := n.catalog.Change(within(t), fsm.CatalogCommand{RaiseLevel: &fsm.RaiseLevel{Level: fsm.Level + 1}})
+		_, err := n.catalog.Change(within(t), fsm.CatalogCommand{RaiseFeatureLevel: &fsm.RaiseFeatureLevel{FeatureLevel: fsm.FeatureLevel + 1}})
 		if errors.Is(err, fsm.ErrNewer) {
 			// it has risen, and who asked is told by the same program why that does not go on
 			return nil

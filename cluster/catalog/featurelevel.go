@@ -16,22 +16,23 @@ func (c *Catalog) register(ctx context.Context) {
 	if !ok || known.Incarnation != self.Incarnation || known == self {
 		return
 	}
-	if _, err := c.Change(ctx, fsm.CatalogCommand{RegisterNode: &self}); outcome.Code(err) == outcome.ErrLevel {
+	if _, err := c.Change(ctx, fsm.CatalogCommand{RegisterNode: &self}); outcome.Code(err) == outcome.ErrFeatureLevel {
 		c.cfg.Host.Fail(err)
 	} else if err != nil {
 		c.cfg.Logger.Debug("not registered anew yet", "error", err)
 	}
 }
 
-// raiseLevel is done by the group's leader when every node's program knows more than is used.
-func (c *Catalog) raiseLevel(ctx context.Context, view *fsm.Topics) {
-	next := view.NextLevel()
-	if next <= view.Level() {
+// raiseFeatureLevel is done by the group's leader when every node's program knows more than is
+// used.
+func (c *Catalog) raiseFeatureLevel(ctx context.Context, view *fsm.Topics) {
+	next := view.NextFeatureLevel()
+	if next <= view.FeatureLevel() {
 		return
 	}
-	if _, err := c.Change(ctx, fsm.CatalogCommand{RaiseLevel: &fsm.RaiseLevel{Level: next}}); err != nil {
+	if _, err := c.Change(ctx, fsm.CatalogCommand{RaiseFeatureLevel: &fsm.RaiseFeatureLevel{FeatureLevel: next}}); err != nil {
 		c.cfg.Logger.Warn("cannot raise the cluster's level yet", "error", err)
 		return
 	}
-	c.cfg.Logger.Info("cluster's level raised", "from", view.Level(), "to", next)
+	c.cfg.Logger.Info("cluster's level raised", "from", view.FeatureLevel(), "to", next)
 }
