@@ -7,14 +7,10 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/trimaran-io/trimaran/cluster/calls"
-	"github.com/trimaran-io/trimaran/cluster/route"
-	"github.com/trimaran-io/trimaran/fsm"
 )
 
 // createShardsTimeout bounds how long the first request for a consumer group waits for the catalog.
 const createShardsTimeout = 3 * time.Second
-
-func shardID(index int) fsm.PartitionID { return route.ShardID(index) }
 
 // answerCoordinate answers calls.Coordinate.
 func (n *Node) answerCoordinate(ctx context.Context, _ string, q calls.CoordinateRequest) (kmsg.Response, error) {

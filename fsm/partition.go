@@ -119,11 +119,6 @@ func (p *PartitionState) LogStart() Offset { return p.logStart }
 // LastApplied is the Raft index of the last entry applied; 0 before the first.
 func (p *PartitionState) LastApplied() Index { return p.applied }
 
-// HashChain is a hash over all batches ever applied: base offset, leader epoch
-// and CRC of each. Two replicas with the same next offset have the same chain,
-// or their logs differ somewhere below. It detects bugs and bit rot, not forgery.
-func (p *PartitionState) HashChain() uint64 { return p.chain }
-
 // Apply takes the next entry of the log. It decides by the state and the entry
 // alone, so a batch that is void here is void on every replica. An entry at or
 // below LastApplied is not applied again, and one that a newer program wrote not at all (ErrNewer).

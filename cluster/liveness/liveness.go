@@ -70,17 +70,6 @@ func (n *Nodes) Here(view *fsm.Topics) map[fsm.NodeID]bool {
 	return here
 }
 
-// MajorityOf reports whether more than half of the nodes are among those here.
-func MajorityOf(nodes []fsm.NodeID, here map[fsm.NodeID]bool) bool {
-	there := 0
-	for _, id := range nodes {
-		if here[id] {
-			there++
-		}
-	}
-	return there > len(nodes)/2
-}
-
 // MajorityHere reports whether a majority of a group's voters is there.
 func (n *Nodes) MajorityHere(servers []raft.Server) bool { return n.MajorityWithout(servers, "") }
 
