@@ -48,7 +48,7 @@ func (n *Node) wire(catalogs *catalogHost, replicas *replicaHost) {
 		Caller:    n.caller,
 		Watch:     func(identities []string) { n.election.Watch(identities) },
 		Others:    n.electorate,
-		Group:     n.groupNamed,
+		Group:     n.candidateNamed,
 	})
 	n.handovers = &leading.Handovers{
 		Standings: standings,
@@ -214,8 +214,8 @@ func (n *Node) memberNamed(name string) *raftgroup.Member {
 	return nil
 }
 
-// groupNamed is memberNamed for package leading.
-func (n *Node) groupNamed(name string) leading.Member {
+// candidateNamed is memberNamed for package leading.
+func (n *Node) candidateNamed(name string) leading.Member {
 	if m := n.memberNamed(name); m != nil {
 		return leading.Of(m)
 	}
