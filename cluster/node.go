@@ -227,7 +227,7 @@ func (n *Node) run() {
 	n.done.Go(n.createInitialTopics)
 	n.done.Go(func() { n.room.Run(n.ctx) })
 	n.done.Go(func() { n.newPreferred().Run(n.ctx) })
-	n.done.Go(func() { n.newStuckGroups().Run(n.ctx) })
+	n.done.Go(func() { n.newStuckMembers().Run(n.ctx) })
 	n.done.Go(func() { n.catalog.Run(n.ctx) })
 	n.done.Go(func() { n.catalog.Plan(n.ctx) })
 	n.replicas.Run()

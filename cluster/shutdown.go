@@ -17,7 +17,7 @@ func (n *Node) Shutdown(ctx context.Context) error {
 	n.ending.stop()
 	// What a group is asked before it is its turn is served here, and behind it the answer names
 	// the next leader.
-	n.handovers.GiveAll(ctx, n.runningGroups())
+	n.handovers.GiveAll(ctx, n.runningMembers())
 	// Requests of other nodes are refused from now on, before they are read; Raft's own messages go
 	// on. What was begun, in groups that nobody else can lead, has the time that gossip takes to
 	// say goodbye.

@@ -144,10 +144,10 @@ func (n *Node) newPreferred() *leading.Preferred {
 	})
 }
 
-func (n *Node) newStuckGroups() *leading.StuckGroups {
+func (n *Node) newStuckMembers() *leading.StuckGroups {
 	return leading.NewStuckGroups(leading.StuckConfig{
 		Logger: n.logger,
-		Groups: n.runningGroups,
+		Groups: n.runningMembers,
 		Offer: func(g leading.Member) {
 			if !n.handovers.Offer(g) {
 				return
@@ -162,8 +162,8 @@ func (n *Node) newStuckGroups() *leading.StuckGroups {
 	})
 }
 
-// runningGroups are the groups of the replicas that run here, and the catalog's.
-func (n *Node) runningGroups() (groups []leading.Member) {
+// runningMembers are the groups of the replicas that run here, and the catalog's.
+func (n *Node) runningMembers() (groups []leading.Member) {
 	for _, r := range n.runningReplicas() {
 		groups = append(groups, leading.Of(r.Member))
 	}

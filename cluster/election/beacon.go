@@ -13,9 +13,9 @@ import (
 //
 //	u8   layout, 1
 //	u64  boot of the process whose beacon is echoed, 0 for none seen
-//	u64  the last of that process's beacons that was seen before the groups were looked at
+//	u64  the last of that process's beacons that was seen before the raft groups were looked at
 //	uvarint count, then so many: u8 length and identity: nodes that the sender holds for gone
-//	uvarint count, then so many: u8 length and name: groups of which nothing is claimed any more
+//	uvarint count, then so many: u8 length and name: raft groups of which nothing is claimed any more
 //	uvarint count, then so many: u8 kind, u64 term, uvarint instance, u8 length and name: claims
 //
 // Withdrawals and claims are what changed since the sender's last beacon of the
@@ -36,7 +36,7 @@ const (
 type claim struct {
 	kind uint8
 	term uint64
-	// instance tells a group that was closed and opened again from one that stayed open.
+	// instance tells a raft group that was closed and opened again from one that stayed open.
 	instance uint64
 }
 

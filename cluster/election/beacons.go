@@ -13,14 +13,14 @@ import (
 // Config says how often beacons are sent, and what follows from silence.
 type Config struct {
 	// HeartbeatTimeout is raft.Config.HeartbeatTimeout of the groups. With it nodes send each
-	// other beacons, which spare idle groups most of their messages (where a tenth
+	// other beacons, which spare idle raft groups most of their messages (where a tenth
 	// of it is at least twice BeaconInterval), and notice who is gone. 0: neither.
 	HeartbeatTimeout time.Duration
 	// BeaconInterval is how often a beacon is sent to every other node. Default 100 ms.
 	BeaconInterval time.Duration
 	// SuspectAfter is after how much silence a node is held for gone. Default 500 ms.
 	SuspectAfter time.Duration
-	// OnOrphans is told, every BeaconInterval while there are any, which groups here have no
+	// OnOrphans is told, every BeaconInterval while there are any, which raft groups here have no
 	// leader that they can rely on. It must not block.
 	OnOrphans func([]Orphan)
 }
@@ -40,8 +40,8 @@ const (
 	// stuckCandidate is after how long a candidacy counts as lost: raft itself waits for its
 	// election timer.
 	stuckCandidate = time.Second
-	// unledAfter is after how long a group whose leader's node is alive, but does not say that it
-	// leads, counts as an orphan.
+	// unledAfter is after how long a raft group whose leader's node is alive, but does not say that
+	// it leads, counts as an orphan.
 	unledAfter = 2 * time.Second
 )
 
@@ -72,7 +72,7 @@ type Beacons struct {
 	polling []*Member // owned by the goroutine of run
 }
 
-// New begins to send beacons over a link, for the groups whose transports these are. It must
+// New begins to send beacons over a link, for the raft groups whose transports these are. It must
 // be called before the link is started, and ends with it.
 func New(l *link.Link, rafts *raftlink.Transports, cfg Config) *Beacons {
 	if cfg.BeaconInterval <= 0 {
@@ -143,8 +143,8 @@ func (b *Beacons) round(now int64) {
 		}
 	}
 	sort.Strings(suspects)
-	// The echoes are read before the groups: a claim must be true after the beacon that it echoes
-	// was seen.
+	// The echoes are read before the raft groups: a claim must be true after the beacon that it
+	// echoes was seen.
 	letters := make([]letter, 0, len(peers))
 	for _, peer := range peers {
 		if x, ok := b.begin(peer, suspects); ok {
@@ -253,8 +253,8 @@ type counters struct {
 
 // Stats are counters since New, for metrics.
 type Stats struct {
-	// BeaconsOut and BeaconsIn count beacons. They spared HeartbeatsSpared heartbeats, and groups
-	// here were given Fed heartbeats for what they spared others.
+	// BeaconsOut and BeaconsIn count beacons. They spared HeartbeatsSpared heartbeats, and raft
+	// groups here were given Fed heartbeats for what they spared others.
 	BeaconsOut, BeaconsIn, HeartbeatsSpared, Fed uint64
 }
 

@@ -23,8 +23,8 @@ type beatTo struct {
 	last int64 // link clock: when the last one ended
 }
 
-// towards says whether this group sends heartbeats of that term to that node: it leads, and the
-// node is a member.
+// towards says whether this raft group sends heartbeats of that term to that node: it leads, and
+// the node is a member.
 func (b *beats) towards(id raft.ServerID, term uint64) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -6,13 +6,13 @@ import (
 	"github.com/hashicorp/raft"
 )
 
-// Newcomer says that this member, which is about to open the group with nothing, was in it before
-// and has let go of what it had. It has no vote until it has a configuration, which comes from the
-// group's leader: hashicorp/raft gives its vote to anyone as long as it has none, and an old
-// configuration may count it as a voter. It must be called before Raft begins.
+// Newcomer says that this member, which is about to open the raft group with nothing, was in it
+// before and has let go of what it had. It has no vote until it has a configuration, which comes
+// from the raft group's leader: hashicorp/raft gives its vote to anyone as long as it has none, and
+// an old configuration may count it as a voter. It must be called before Raft begins.
 func (m *Member) Newcomer() { m.newcomer.Store(true) }
 
-// Voteless says that the group here is that of a newcomer that has no configuration yet.
+// Voteless says that the raft group here is that of a newcomer that has no configuration yet.
 func (m *Member) Voteless() bool {
 	if !m.newcomer.Load() {
 		return false

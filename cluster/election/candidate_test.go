@@ -11,7 +11,7 @@ import (
 	"github.com/trimaran-io/trimaran/cluster/link/peertest"
 )
 
-// reopen starts a member's group again, on the log that it has.
+// reopen starts a member's raft group again, on the log that it has.
 func (m *member) reopen(t *testing.T) {
 	t.Helper()
 	m.fsm = &words{}

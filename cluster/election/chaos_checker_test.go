@@ -14,11 +14,11 @@ import (
 	"github.com/hashicorp/raft"
 )
 
-// checker watches groups from outside and knows nothing of how Raft or the link
+// checker watches raft groups from outside and knows nothing of how Raft or the link
 // work. What it is told: who claims to lead in a term, what each replica applies, what a
 // client was told of its proposals, and when a leader was confirmed. What it holds to:
 //
-//   - One node at most claims to lead a group in a term.
+//   - One node at most claims to lead a raft group in a term.
 //   - An applied entry never changes: the same index, the same term and bytes, on every
 //     replica, and the same chain of hashes over all before it, also where a snapshot
 //     replaced them.

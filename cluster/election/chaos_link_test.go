@@ -51,7 +51,7 @@ const maxLate = 3 * time.Second
 
 var errLost = errors.New("lost on the way")
 
-// faulty is the link's transport of a group on a network that mistreats Raft's messages. What
+// faulty is the link's transport of a raft group on a network that mistreats Raft's messages. What
 // TCP does to bytes is the business of peertest; here whole messages are lost, late, out of order
 // and doubled, as they are when connections break and requests are sent again.
 type faulty struct {

@@ -59,8 +59,8 @@ func (c *chaos) step() {
 	}
 }
 
-// fall ends a node, or starts it again. Of three of five in a group there may be no majority for a
-// while.
+// fall ends a node, or starts it again. Of three of five in a raft group there may be no majority
+// for a while.
 func (c *chaos) fall(n *chaosNode) {
 	if n.member(c.groups[0]) != nil {
 		c.c.note("%s ends", n.id)
@@ -71,7 +71,7 @@ func (c *chaos) fall(n *chaosNode) {
 	c.start(n)
 }
 
-// mistreat sets what happens to Raft's messages of all groups of all nodes.
+// mistreat sets what happens to Raft's messages of all raft groups of all nodes.
 func (c *chaos) mistreat() {
 	r := rates{lost: c.dice.n(200), unheard: c.dice.n(100), late: c.dice.n(200), overdue: c.dice.n(200), repeated: c.dice.n(200)}
 	if c.dice.n(3) == 0 {
@@ -87,8 +87,8 @@ func (c *chaos) mistreat() {
 	}
 }
 
-// move changes the members of a group by one, as moves of replicas do: a non-voter first, then a
-// voter, and away. Now and then the leader is cut off in the middle of it.
+// move changes the members of a raft group by one, as moves of replicas do: a non-voter first, then
+// a voter, and away. Now and then the leader is cut off in the middle of it.
 func (c *chaos) move(group string, n, cut *chaosNode) {
 	leader, m := c.leader(group)
 	if m == nil {

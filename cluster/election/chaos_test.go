@@ -204,7 +204,7 @@ func (n *chaosNode) member(group string) *chaosMember {
 	return n.members[group]
 }
 
-// leader gives a node that believes to lead the group; nil: there is none.
+// leader gives a node that believes to lead the raft group; nil: there is none.
 func (c *chaos) leader(group string) (*chaosNode, *chaosMember) {
 	offset := c.dice.n(len(c.nodes))
 	for i := range c.nodes {
@@ -347,7 +347,7 @@ func (c *chaos) confirm(group string) {
 	}
 }
 
-// settle wants the group to serve soon, and all its members to have the same.
+// settle wants the raft group to serve soon, and all its members to have the same.
 func (c *chaos) settle(group string) {
 	var waiting string
 	serves := func() bool {

@@ -21,7 +21,7 @@ type told struct {
 func (m *Member) wanted(identity string) claim {
 	v := &m.polled
 	switch {
-	case v.since == 0 || len(m.Group()) > wire.MaxName:
+	case v.since == 0 || len(m.RaftGroup()) > wire.MaxName:
 	case v.state == raft.Follower && v.leader == identity:
 		return claim{claimFollows, v.term, m.instance}
 	case v.state == raft.Leader && v.leader == m.common.link.Self() && m.beats.towards(raft.ServerID(identity), v.term):
@@ -30,8 +30,8 @@ func (m *Member) wanted(identity string) claim {
 	return claim{}
 }
 
-// news fills x with what is to be said to that node of the groups that have changed or were closed,
-// on a new session of all.
+// news fills x with what is to be said to that node of the raft groups that have changed or were
+// closed, on a new session of all.
 func (t *told) news(x *beacon, identity string, all, changed, closed []*Member) {
 	if t.behind {
 		t.behind = false
@@ -44,12 +44,12 @@ func (t *told) news(x *beacon, identity string, all, changed, closed []*Member) 
 			}
 		}
 	}
-	// Withdrawals come first at the other side: a closed group may have been opened anew under its
-	// name.
+	// Withdrawals come first at the other side: a closed raft group may have been opened anew under
+	// its name.
 	for _, m := range closed {
 		if _, told := t.said[m]; told {
 			delete(t.said, m)
-			x.withdrawn = append(x.withdrawn, m.Group())
+			x.withdrawn = append(x.withdrawn, m.RaftGroup())
 		}
 	}
 	for _, m := range changed {
@@ -57,10 +57,10 @@ func (t *told) news(x *beacon, identity string, all, changed, closed []*Member) 
 		was, told := t.said[m]
 		switch {
 		case w == claim{} && told:
-			x.withdrawn = append(x.withdrawn, m.Group())
+			x.withdrawn = append(x.withdrawn, m.RaftGroup())
 			delete(t.said, m)
 		case w != claim{} && was != w:
-			x.claims = append(x.claims, namedClaim{m.Group(), w})
+			x.claims = append(x.claims, namedClaim{m.RaftGroup(), w})
 			t.said[m] = w
 		}
 	}

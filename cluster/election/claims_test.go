@@ -16,7 +16,7 @@ import (
 
 const slowHeartbeat = 10 * time.Second
 
-// slow gives a group the timers of a cluster with many groups.
+// slow gives a raft group the timers of a cluster with many groups.
 func slow(c *raft.Config) {
 	c.HeartbeatTimeout, c.ElectionTimeout, c.LeaderLeaseTimeout = slowHeartbeat, slowHeartbeat, 4*time.Second
 	c.CommitTimeout = 2 * time.Second
@@ -30,7 +30,7 @@ func neverBroken(c *config) {
 	c.PingTimeout, c.SuspectAfter, c.Timeout = time.Hour, time.Hour, time.Hour
 }
 
-// claiming starts three members of one group whose links speak for it.
+// claiming starts three members of one raft group whose links speak for it.
 func claiming(t *testing.T, n *peertest.Network, change func(*config)) []*member {
 	t.Helper()
 	var ms []*member
@@ -202,7 +202,7 @@ func (s *stuckLogs) StoreLogs(logs []*raft.Log) error {
 	return s.InmemStore.StoreLogs(logs)
 }
 
-// TestFollowerStuckOnItsDisk: its node gives beacons and its group does not move. It has not
+// TestFollowerStuckOnItsDisk: its node gives beacons and its raft group does not move. It has not
 // voted for anybody else, so it may claim to follow the leader; it must not count for a commit.
 func TestFollowerStuckOnItsDisk(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -382,8 +382,8 @@ func TestOneWayCutToOneFollowerChangesNothing(t *testing.T) {
 	}
 }
 
-// TestRestartedFollowerIsBroughtUpToDate: what another process, or another opening of the group,
-// had agreed to proves nothing of this one.
+// TestRestartedFollowerIsBroughtUpToDate: what another process, or another opening of the raft
+// group, had agreed to proves nothing of this one.
 func TestRestartedFollowerIsBroughtUpToDate(t *testing.T) {
 	for _, process := range []bool{true, false} {
 		t.Run(fmt.Sprintf("process %v", process), func(t *testing.T) {
@@ -474,7 +474,7 @@ func TestABrokenConnectionIsNoDeath(t *testing.T) {
 	})
 }
 
-// TestRequestsToADeadNodeAreParked: raft asks for every group again and again.
+// TestRequestsToADeadNodeAreParked: raft asks for every raft group again and again.
 func TestRequestsToADeadNodeAreParked(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := peertest.New()
@@ -534,8 +534,8 @@ func TestYieldEndsACandidacy(t *testing.T) {
 	})
 }
 
-// TestASlowPeerTakesBoundedMemory: what many groups have for a node that does not read is bounded
-// for all of them.
+// TestASlowPeerTakesBoundedMemory: what many raft groups have for a node that does not read is
+// bounded for all of them.
 func TestASlowPeerTakesBoundedMemory(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := peertest.New()

@@ -13,7 +13,7 @@ import (
 	"github.com/trimaran-io/trimaran/internal/locks"
 )
 
-// A leader that is to answer for its group must know that nobody has been elected after it.
+// A leader that is to answer for its raft group must know that nobody has been elected after it.
 // hashicorp/raft's VerifyLeader does not prove that: any answer counts that arrives after it was
 // asked, also one that was given long before; and so does that of a member without a vote. So the
 // question is asked here, by heartbeats of its own on the wire. Only their own answers count, of
@@ -27,11 +27,11 @@ const (
 	confirmAgain = 25 * time.Millisecond
 )
 
-// ErrNotConfirmed: this node does not lead the group, as far as it knows, or no majority of the
-// voters says so.
+// ErrNotConfirmed: this node does not lead the raft group, as far as it knows, or no majority of
+// the voters says so.
 var ErrNotConfirmed = errors.New("leadership is not confirmed")
 
-// confirms are the rounds of a group: one at most is under way, and one at most waits for it.
+// confirms are the rounds of a raft group: one at most is under way, and one at most waits for it.
 type confirms struct {
 	// mu guards what follows. A goroutine is started under it, nothing is waited for.
 	mu      locks.Mutex[confirms]
@@ -90,7 +90,7 @@ func (m *Member) runConfirms() {
 		}
 		r.term, r.err = m.confirmOnce()
 		if r.err != nil {
-			r.err = fmt.Errorf("%w: group %s: %w", ErrNotConfirmed, m.Group(), r.err)
+			r.err = fmt.Errorf("%w: group %s: %w", ErrNotConfirmed, m.RaftGroup(), r.err)
 		}
 		close(r.done)
 	}

@@ -1,13 +1,13 @@
-// Package election is who is alive for its groups, what nodes claim, who stands and who leads:
+// Package election is who is alive for its raft groups, what nodes claim, who stands and who leads:
 // what the beacons of nodes say, and what follows from them. It owns docs/peer-link.md.
 //
 // You are here: above cluster/link, which says who is connected, and cluster/raftlink, which
 // carries Raft's messages; below package cluster, which turns orphans into elections. The package
-// knows nodes by identity and groups by name. It does not know topics, partitions, the catalog or
-// membership.
+// knows nodes by identity and raft groups by name. It does not know topics, partitions, the catalog
+// or membership.
 //
-// With Config.HeartbeatTimeout nodes make claims about their groups towards each other, in one
-// small message per pair and tenth of a second, so that idle groups cost next to nothing, and
+// With Config.HeartbeatTimeout nodes make claims about their raft groups towards each other, in one
+// small message per pair and tenth of a second, so that idle raft groups cost next to nothing, and
 // notice who is gone. What may be concluded from a beacon, why, and what must hold for
 // it is written down in docs/peer-link.md; its rules are cited by number in the code. Here are kept
 //
@@ -20,8 +20,8 @@
 //	beacons.go    Beacons: sending beacons, and who is gone
 //	still.go      when this process itself stood still
 //	reach.go      what is asked about other nodes
-//	member.go     Member: one group's member here, a raft.Transport
-//	poll.go       which groups have changed, and which have no leader
+//	member.go     Member: one raft group's member here, a raft.Transport
+//	poll.go       which raft groups have changed, and which have no leader
 //	beacon.go     the beacon as bytes, claims.go what is said in it
 //	nodes.go      the other nodes, heard.go what the beacons of one have said
 //	heartbeat.go  heartbeats that beacons spare, beats.go to whom a member sends them

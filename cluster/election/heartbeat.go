@@ -23,7 +23,7 @@ func (m *Member) heartbeat(id raft.ServerID, args *raft.AppendEntriesRequest, re
 	if !m.beats.periodic(id, args.Term, began, every) {
 		return false
 	}
-	w := c.nodes.expect(string(id), m.Group(), args.Term)
+	w := c.nodes.expect(string(id), m.RaftGroup(), args.Term)
 	if w == nil {
 		return false
 	}
@@ -85,7 +85,7 @@ func (b *Beacons) feed(groups []*Member, now int64) {
 		if n == nil {
 			continue
 		}
-		c, boot := b.nodes.claimed(n, m.Group())
+		c, boot := b.nodes.claimed(n, m.RaftGroup())
 		if boot == 0 {
 			v.unled = 0 // its beacons are late, or it sends none
 			continue
@@ -103,7 +103,7 @@ func (b *Beacons) feed(groups []*Member, now int64) {
 		}
 		v.fed = now
 		term, leader := v.term, v.leader
-		// Not here: the handler takes Raft's locks, and one group must not hold up the others.
+		// Not here: the handler takes Raft's locks, and one raft group must not hold up the others.
 		if !b.link.Go(func() {
 			defer m.feeding.Store(false)
 			if r.State() != raft.Follower || r.CurrentTerm() != term {
@@ -115,7 +115,7 @@ func (b *Beacons) feed(groups []*Member, now int64) {
 					RPCHeader: raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax, ID: []byte(leader), Addr: []byte(leader)},
 					Term:      term,
 				},
-				// Nobody waits: a group that was shut down never answers.
+				// Nobody waits: a raft group that was shut down never answers.
 				RespChan: make(chan raft.RPCResponse, 1),
 			})
 		}) {

@@ -17,14 +17,15 @@ type Member struct {
 	common *common
 	remove func() // what Close does
 	once   sync.Once
-	// instance tells this from another group of the same name, before or after it in this process.
+	// instance tells this from another raft group of the same name, before or after it in this
+	// process.
 	instance uint64
 
 	beats    beats
 	confirms confirms
 	newcomer atomic.Bool // as Newcomer says
 	unled    atomic.Bool // as Unled says
-	feeding  atomic.Bool // a heartbeat is being given to the group
+	feeding  atomic.Bool // a heartbeat is being given to the raft group
 	polled   polled      // owned by run
 }
 
@@ -34,16 +35,16 @@ var (
 	_ raft.WithClose   = (*Member)(nil)
 )
 
-// Unled says that the leader this group follows is on a node that is alive and has not said for a
-// while that it leads.
+// Unled says that the leader this raft group follows is on a node that is alive and has not said
+// for a while that it leads.
 func (m *Member) Unled() bool { return m.unled.Load() }
 
-// Claim lets beacons say of this group what r says, the group's Raft here. Until it is called
-// every message of the group goes on the wire, and every heartbeat is taken beside Raft's main
-// loop.
+// Claim lets beacons say of this raft group what r says, the raft group's Raft here. Until it is
+// called every message of the raft group goes on the wire, and every heartbeat is taken beside
+// Raft's main loop.
 func (m *Member) Claim(r raftlink.Raft) { m.Attach(r) }
 
-// Close ends this group's part of the link. Raft calls it when its shutdown is awaited.
+// Close ends this raft group's part of the link. Raft calls it when its shutdown is awaited.
 func (m *Member) Close() error {
 	m.once.Do(m.remove)
 	return nil
@@ -87,10 +88,10 @@ func (p *pipeline) AppendEntries(args *raft.AppendEntriesRequest, resp *raft.App
 	return p.AppendPipeline.AppendEntries(args, resp)
 }
 
-// instances numbers the groups that are opened in this process.
+// instances numbers the raft groups that are opened in this process.
 var instances atomic.Uint64
 
-// members are the groups of this node that beacons may speak for.
+// members are the raft groups of this node that beacons may speak for.
 type members struct {
 	// mu guards what follows. Transports are opened and closed under it, which waits for nothing.
 	mu     locks.Mutex[members]
@@ -100,10 +101,10 @@ type members struct {
 	leaving []*Member
 }
 
-// Open gives the member of that group here, opening its transport where it is not open: from then
-// on the group's messages are taken here. Between Close and the next Open with that name they are
-// refused. The name goes with every message: keep it short. Nobody else may open transports among
-// those that New was given.
+// Open gives the member of that raft group here, opening its transport where it is not open: from
+// then on the raft group's messages are taken here. Between Close and the next Open with that name
+// they are refused. The name goes with every message: keep it short. Nobody else may open
+// transports among those that New was given.
 func (b *Beacons) Open(group string) *Member {
 	s := &b.members
 	s.mu.Lock()
@@ -123,11 +124,11 @@ func (b *Beacons) Open(group string) *Member {
 	return m
 }
 
-// close ends m. Whoever opens the group anew gets another one. polled says that run looks.
+// close ends m. Whoever opens the raft group anew gets another one. polled says that run looks.
 func (s *members) close(m *Member, polled bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	delete(s.byName, m.Group())
+	delete(s.byName, m.RaftGroup())
 	s.changed = true
 	if polled {
 		s.leaving = append(s.leaving, m)

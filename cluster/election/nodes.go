@@ -122,7 +122,7 @@ func (s *nodes) Instance(identity string, boot uint64, group string, term uint64
 	return c.instance
 }
 
-// claimed gives what that node claims of a group, the zero claim if its beacons
+// claimed gives what that node claims of a raft group, the zero claim if its beacons
 // are late. boot is the process that claims it.
 func (s *nodes) claimed(n *node, group string) (c claim, boot uint64) {
 	h := &n.beacons

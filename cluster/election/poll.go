@@ -8,8 +8,8 @@ import (
 	"github.com/trimaran-io/trimaran/cluster/raftlink"
 )
 
-// Orphan is a group here that has no leader it can rely on: it follows nobody, or a node that this
-// one holds for gone or that does not say that it leads, or it has stood for election in vain.
+// Orphan is a raft group here that has no leader it can rely on: it follows nobody, or a node that
+// this one holds for gone or that does not say that it leads, or it has stood for election in vain.
 type Orphan struct {
 	Group  string
 	State  raft.RaftState
@@ -18,7 +18,7 @@ type Orphan struct {
 	For    time.Duration // since it became one, or its state, term or leader changed since
 }
 
-// polled is what run saw of a group last; its goroutine owns it.
+// polled is what run saw of a raft group last; its goroutine owns it.
 type polled struct {
 	state  raft.RaftState
 	term   uint64
@@ -26,7 +26,7 @@ type polled struct {
 	since  int64 // link clock: when these last changed
 	orphan int64 // link clock: since when it is an orphan, 0 if it is not
 	unled  int64 // link clock: since when its leader's beacons do not say so; 0: they do, or are late
-	fed    int64 // link clock of the last heartbeat that was given to the group here
+	fed    int64 // link clock of the last heartbeat that was given to the raft group here
 
 	stall raftlink.Stall
 }
@@ -66,7 +66,7 @@ func (b *Beacons) poll(groups []*Member, gone map[string]bool, now int64) (chang
 		if v.orphan == 0 {
 			v.orphan = now
 		}
-		orphans = append(orphans, Orphan{Group: m.Group(), State: state, Term: term, Leader: leader, For: time.Duration(now - v.orphan)})
+		orphans = append(orphans, Orphan{Group: m.RaftGroup(), State: state, Term: term, Leader: leader, For: time.Duration(now - v.orphan)})
 	}
 	return changed, orphans
 }

@@ -72,8 +72,8 @@ func (b *Beacons) SuspectedBy(identity string) (suspects []string, known bool) {
 	return b.nodes.suspectedBy(n)
 }
 
-// Follows says whether that node's last beacon says that the group there follows this node in that
-// term.
+// Follows says whether that node's last beacon says that the raft group there follows this node in
+// that term.
 func (b *Beacons) Follows(identity, group string, term uint64) bool {
 	n := b.nodes.known(identity)
 	if n == nil {

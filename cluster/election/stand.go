@@ -6,9 +6,10 @@ import (
 	"github.com/hashicorp/raft"
 )
 
-// Stand makes the group here stand for election at once, by a TimeoutNow of this node to itself.
-// That skips the pre-vote and makes others vote although they know a leader: it is for groups whose
-// leader a majority holds for gone. It waits for Raft to take it, within Config.Timeout.
+// Stand makes the raft group here stand for election at once, by a TimeoutNow of this node to
+// itself. That skips the pre-vote and makes others vote although they know a leader: it is for raft
+// groups whose leader a majority holds for gone. It waits for Raft to take it, within
+// Config.Timeout.
 func (m *Member) Stand() error {
 	return m.Inject(&raft.TimeoutNowRequest{RPCHeader: m.ownHeader()})
 }
@@ -29,9 +30,9 @@ func (m *Member) ownHeader() raft.RPCHeader {
 	return raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax, ID: self, Addr: self}
 }
 
-// Nominate tells a voter of the group on another node to stand for election at once, as a leader
-// does that gives its leadership away (Raft dissertation, section 3.10). hashicorp/raft's own
-// transfer refuses proposals from its begin until an election timeout has passed if that node
+// Nominate tells a voter of the raft group on another node to stand for election at once, as a
+// leader does that gives its leadership away (Raft dissertation, section 3.10). hashicorp/raft's
+// own transfer refuses proposals from its begin until an election timeout has passed if that node
 // hangs. This only sends the message: the leader leads on, and its Raft is not even asked, until it
 // hears of a newer term. The error may come although the message is taken.
 func (m *Member) Nominate(ctx context.Context, identity string) error {

@@ -215,7 +215,7 @@ type 5 kind 1 id 13: 67 bytes "/snapshot stream is over: the sender gave it up\x
 type 2 kind 0 id 1: 0 bytes
 `
 
-// serve answers a group's requests with f until ctx ends, as Raft's main loop would.
+// serve answers a raft group's requests with f until ctx ends, as Raft's main loop would.
 func serve(ctx context.Context, tr raft.Transport, f func(raft.RPC)) {
 	for {
 		select {

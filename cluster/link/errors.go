@@ -22,8 +22,8 @@ var (
 	ErrClosed = errors.New("peer link closed")
 	// ErrStopping: the other node is about to stop and takes no more requests.
 	ErrStopping = errors.New("the other node is stopping")
-	// ErrNoGroup: the other node has nobody of that name who takes requests (yet, or any more).
-	ErrNoGroup = errors.New("no such group on the other node")
+	// ErrNoMember: the other node has nobody of that name who takes requests (yet, or any more).
+	ErrNoMember = errors.New("no such group on the other node")
 	// ErrBusy: a bound of the other node was reached: handlers, or the queue of what the request is
 	// for.
 	ErrBusy = errors.New("the other node is busy")
@@ -63,7 +63,7 @@ const (
 	reasonIdentity uint8 = 2
 	reasonVersion  uint8 = 3
 	reasonStopping uint8 = 4
-	reasonNoGroup  uint8 = 5
+	reasonNoMember uint8 = 5
 	reasonBusy     uint8 = 6
 	reasonStale    uint8 = 7
 	reasonOther    uint8 = 255
@@ -74,7 +74,7 @@ var reasons = map[uint8]error{
 	reasonIdentity: ErrIdentityMismatch,
 	reasonVersion:  ErrVersionMismatch,
 	reasonStopping: ErrStopping,
-	reasonNoGroup:  ErrNoGroup,
+	reasonNoMember: ErrNoMember,
 	reasonBusy:     ErrBusy,
 	reasonStale:    errStale,
 }

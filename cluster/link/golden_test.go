@@ -42,7 +42,7 @@ func TestFramesStayAsTheyAre(t *testing.T) {
 	}
 	golden(t, "hello", b.Bytes(), "54524d50002f0001000201000000000000000200000000000000030b6e312e30303030616263640b6e322e30303030303030300163ac16d1ff")
 	b.Reset()
-	a := helloAnswer{version: 2, reason: reasonNoGroup, identity: "n2.00000000", clusterID: "c", text: "no", boot: 4}
+	a := helloAnswer{version: 2, reason: reasonNoMember, identity: "n2.00000000", clusterID: "c", text: "no", boot: 4}
 	if err := writeHello(&b, a.encode()); err != nil {
 		t.Fatal(err)
 	}

@@ -24,7 +24,7 @@ type Request struct {
 // startRequest hands a request to whoever serves them, or refuses it.
 func (in *Inbound) startRequest(c *conn, h frameHeader, body []byte) error {
 	if in.base.requests == nil {
-		return in.refuse(c, h.id, ErrNoGroup)
+		return in.refuse(c, h.id, ErrNoMember)
 	}
 	return in.base.requests(&Request{Kind: h.kind, Body: body, in: in, c: c, id: h.id})
 }

@@ -6,8 +6,8 @@ import (
 	"github.com/trimaran-io/trimaran/outcome"
 )
 
-// Hint names a group's leader: the identity and the term in which it leads. It may be old; "" is
-// nobody.
+// Hint names a raft group's leader: the identity and the term in which it leads. It may be old; ""
+// is nobody.
 type Hint struct {
 	Identity string
 	Term     uint64

@@ -12,7 +12,7 @@ import (
 )
 
 // raftLogs turns what hashicorp libraries log into slog lines. Raft reports a
-// dead peer several times a second for each group, so a message is let through
+// dead peer several times a second for each raft group, so a message is let through
 // once in a while and the rest are counted.
 type raftLogs struct {
 	logger *slog.Logger
@@ -29,7 +29,7 @@ type suppressed struct {
 
 const repeatEvery = 30 * time.Second
 
-// NewLogger gives the hclog.Logger for all groups of a node.
+// NewLogger gives the hclog.Logger for all raft groups of a node.
 func NewLogger(logger *slog.Logger) hclog.InterceptLogger {
 	intercept := hclog.NewInterceptLogger(&hclog.LoggerOptions{Output: io.Discard, Level: hclog.Warn})
 	intercept.RegisterSink(&raftLogs{logger: logger, seen: map[string]*suppressed{}})

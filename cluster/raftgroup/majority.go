@@ -10,8 +10,8 @@ import (
 
 // MajorityWithout reports whether a majority of the voters that are left without a member is there.
 // If not it must not go: a configuration counts from the moment at which it is in the leader's log,
-// and such a one could neither be committed nor taken back, so that the group would be without a
-// leader until others return. there says whether a node is reached right now.
+// and such a one could neither be committed nor taken back, so that the raft group would be without
+// a leader until others return. there says whether a node is reached right now.
 func MajorityWithout(servers []raft.Server, identity string, there func(identity string) bool) bool {
 	voters, here := 0, 0
 	for _, s := range servers {
@@ -37,8 +37,8 @@ func MajorityWith(servers []raft.Server, identity string, there func(identity st
 	return there(identity) && MajorityWithout(with, "", there)
 }
 
-// LeastMissed gives the members of a group that are to go: those first that are not there, since
-// while they are members the others need more of each other, and self last.
+// LeastMissed gives the members of a raft group that are to go: those first that are not there,
+// since while they are members the others need more of each other, and self last.
 func LeastMissed(servers []raft.Server, self string, there, goes func(identity string) bool) (out []string) {
 	for _, s := range servers {
 		if goes(string(s.ID)) {

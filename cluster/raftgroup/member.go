@@ -1,9 +1,10 @@
 // Package raftgroup runs one node's member of a Raft group: hashicorp/raft, the files that it
 // keeps, and what has to be known to use it without waiting for ever.
 //
-// You are here: below the catalog and the replicas, each of which is a state machine of one group;
-// above the log (cluster/raftlog). The way to other nodes is a Transport that the caller brings.
-// This package does not know what entries mean, who should be in a group, or when to elect.
+// You are here: below the catalog and the replicas, each of which is a state machine of one raft
+// group; above the log (cluster/raftlog). The way to other nodes is a Transport that the caller
+// brings. This package does not know what entries mean, who should be in a raft group, or when to
+// elect.
 //
 // open.go opens a member and decides whether it may take part as what it was; member.go is what
 // can be done with it; turnstile.go counts proposals while leadership changes hands; stall.go knows
@@ -41,7 +42,7 @@ type Member struct {
 	// Log is to be read only: its end belongs to Raft.
 	Log raftlog.Log
 
-	stable   *raftlog.GroupStable
+	stable   *raftlog.MemberStable
 	observer *raft.Observer
 	appends  *timedLog
 
@@ -98,8 +99,8 @@ func (m *Member) Ask(ctx context.Context, request func() raft.Future) error {
 	}
 }
 
-// Change is Ask for a change of the group's configuration, or a barrier in front of one: it waits 5
-// s at most.
+// Change is Ask for a change of the raft group's configuration, or a barrier in front of one: it
+// waits 5 s at most.
 func (m *Member) Change(ctx context.Context, request func() raft.Future) error {
 	ctx, cancel := context.WithTimeout(ctx, changeTimeout)
 	defer cancel()
@@ -121,7 +122,7 @@ func (m *Member) Await(f raft.Future) error {
 	return f.Error()
 }
 
-// Servers gives the members of the group by the newest configuration that this one has.
+// Servers gives the members of the raft group by the newest configuration that this one has.
 func (m *Member) Servers() ([]raft.Server, error) {
 	future := m.Raft.GetConfiguration()
 	if err := future.Error(); err != nil {
@@ -130,8 +131,8 @@ func (m *Member) Servers() ([]raft.Server, error) {
 	return future.Configuration().Servers, nil
 }
 
-// Voters gives the identities of the group's voters in the order of its configuration, where the
-// preferred leader is the first; nil where the configuration is not known.
+// Voters gives the identities of the raft group's voters in the order of its configuration, where
+// the preferred leader is the first; nil where the configuration is not known.
 func (m *Member) Voters() (out []string) {
 	servers, err := m.Servers()
 	if err != nil {

@@ -13,9 +13,10 @@ import (
 
 // Raft timings. A follower stands for election after one to two heartbeat timeouts without its
 // leader; a leader that a majority does not answer steps down after the lease. They are slow
-// because a group costs something at each of them, and because they are not what failover waits
-// for: the node notices sooner. The lease must be longer than it takes a heartbeat to be answered
-// by a beacon: a fifth of the heartbeat timeout and 0.3 s, and as much again for a late one.
+// because a raft group costs something at each of them, and because they are not what failover
+// waits for: the node notices sooner. The lease must be longer than it takes a heartbeat to be
+// answered by a beacon: a fifth of the heartbeat timeout and 0.3 s, and as much again for a late
+// one.
 const (
 	DefaultHeartbeatTimeout = 15 * time.Second
 	DefaultCommitTimeout    = 4 * time.Second
@@ -56,7 +57,7 @@ func leaderLease(heartbeat time.Duration) time.Duration {
 	return min(heartbeat*4/5, maxLeaderLease)
 }
 
-// LostError means that this node once had the group's member and has lost its log.
+// LostError means that this node once had the raft group's member and has lost its log.
 type LostError struct{ Group string }
 
 func (e LostError) Error() string {
@@ -76,14 +77,14 @@ type OpenFiles func(fresh bool) (Files, error)
 
 // Options say what Open opens.
 type Options struct {
-	Name      string // of the group
+	Name      string // of the raft group
 	Files     OpenFiles
 	Config    *raft.Config
 	Machine   raft.FSM
-	Stable    *raftlog.GroupStable
+	Stable    *raftlog.MemberStable
 	Transport Transport // ends with the member, also when Open fails
-	// Voters and Nonvoters are the identities that the group is first formed with if nothing of it
-	// is here yet; no voters means that the configuration comes from the group's leader.
+	// Voters and Nonvoters are the identities that the raft group is first formed with if nothing
+	// of it is here yet; no voters means that the configuration comes from the raft group's leader.
 	Voters, Nonvoters []string
 }
 
@@ -92,7 +93,7 @@ type Options struct {
 func Open(o Options) (_ *Member, err error) {
 	defer func() {
 		if err != nil {
-			o.Transport.Close() // else messages for the group wait for someone to take them
+			o.Transport.Close() // else messages for the raft group wait for someone to take them
 		}
 	}()
 	if err := o.Stable.Check(); err != nil {
@@ -137,8 +138,8 @@ func Open(o Options) (_ *Member, err error) {
 	return m, nil
 }
 
-// prepare checks that the files go with each other and with what was voted, and forms the group if
-// nothing of it is here yet.
+// prepare checks that the files go with each other and with what was voted, and forms the raft
+// group if nothing of it is here yet.
 func (o *Options) prepare(files Files, created bool) error {
 	last, err := files.Log.LastIndex()
 	if err != nil {
@@ -158,7 +159,7 @@ func (o *Options) prepare(files Files, created bool) error {
 		return errors.Join(err, fmt.Errorf("%w: what group %s has voted is gone", raftlog.ErrDamaged, o.Name))
 	}
 	// The mark is written after the first entry, so a member that is marked and
-	// should have formed the group has lost its entries.
+	// should have formed the raft group has lost its entries.
 	if empty && created && len(o.Voters) > 0 {
 		return LostError{o.Name}
 	}
@@ -176,7 +177,7 @@ func (o *Options) prepare(files Files, created bool) error {
 	return nil
 }
 
-// form writes the group's first configuration.
+// form writes the raft group's first configuration.
 func (o *Options) form(log raftlog.Log) error {
 	var servers []raft.Server
 	add := func(ids []string, suffrage raft.ServerSuffrage) {

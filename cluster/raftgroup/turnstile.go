@@ -5,8 +5,8 @@ import (
 	"sync/atomic"
 )
 
-// Turnstile counts what a group's leader has proposed, and holds up who wants to propose. The zero
-// Turnstile is open.
+// Turnstile counts what a raft group's leader has proposed, and holds up who wants to propose. The
+// zero Turnstile is open.
 type Turnstile struct {
 	under atomic.Int64                  // proposals whose fate is not known
 	held  atomic.Pointer[chan struct{}] // closed when proposals are taken again; nil: they are

@@ -11,9 +11,9 @@ import (
 	"github.com/trimaran-io/trimaran/internal/locks"
 )
 
-// maxAppends bounds the bytes of AppendEntries of all groups that one other node has not answered.
-// Beyond it they fail: each group's Raft reads the entries again when it tries again, where it
-// would hold them while it waits.
+// maxAppends bounds the bytes of AppendEntries of all raft groups that one other node has not
+// answered. Beyond it they fail: each raft group's Raft reads the entries again when it tries
+// again, where it would hold them while it waits.
 const maxAppends = 128 << 20
 
 // budgets count the bytes of AppendEntries to each other node that wait or are unanswered, of all
@@ -49,12 +49,12 @@ func (b *budgets) hold(node string, n int64) (release func(), err error) {
 
 // parkFor is how long a request to a node that is gone waits for it to come back before it fails,
 // or before it is asked whether it is still wanted. Raft asks again after every failure, for each
-// group, and after a dozen of them only every ten seconds: parked, it asks seldom while the node is
-// away and at once when it is back.
+// raft group, and after a dozen of them only every ten seconds: parked, it asks seldom while the
+// node is away and at once when it is back.
 const parkFor = 10 * time.Second
 
-// park waits while the node is gone and no session to it is open, until the group is closed, and
-// every parkFor asks wanted whether to go on.
+// park waits while the node is gone and no session to it is open, until the raft group is closed,
+// and every parkFor asks wanted whether to go on.
 func (t *Transport) park(node string, wanted func() bool) {
 	for t.parkOnce(node) && wanted() {
 	}
@@ -82,7 +82,7 @@ func (t *Transport) parkOnce(node string) bool {
 	return false
 }
 
-// replicatesTo says whether this group leads in that term and has that node as a member.
+// replicatesTo says whether this raft group leads in that term and has that node as a member.
 func (t *Transport) replicatesTo(id raft.ServerID, term uint64) bool {
 	r := t.Raft()
 	if r == nil || r.State() != raft.Leader || r.CurrentTerm() != term {

@@ -1,8 +1,9 @@
 // Package raftlink is raft.Transport over the link between nodes: Raft's messages in binary, of all
-// groups of a node over the connections that they share, in pipelines that leave out what was said.
+// raft groups of a node over the connections that they share, in pipelines that leave out what was
+// said.
 //
 // You are here: above cluster/link, which carries the bytes, and below cluster/election, which adds
-// what beacons make needless. The package knows Raft's messages and what a group's own Raft
+// what beacons make needless. The package knows Raft's messages and what a raft group's own Raft
 // says of itself (Raft). What is known of other nodes it asks its Host. It does not know topics,
 // partitions or membership.
 //
@@ -15,8 +16,8 @@
 //
 // Files:
 //
-//	transports.go the transports of all groups of a node; which one a request is for
-//	transport.go  Transport: sending one group's messages; budget.go what bounds them
+//	transports.go the transports of all raft groups of a node; which one a request is for
+//	transport.go  Transport: sending one raft group's messages; budget.go what bounds them
 //	pipeline.go   AppendEntries without waiting, future.go what Raft waits for
 //	local.go      this node's member: its Raft, and what was set for it
 //	receive.go    the receiving side, install.go snapshots, lane.go its bounded queues

@@ -17,7 +17,7 @@ type appendFuture struct {
 	resp     *raft.AppendEntriesResponse
 	left     int    // answers to come
 	own      bool   // of the pipeline, not of Raft: not delivered
-	instance uint64 // of the follower's group when this was sent, 0 if unknown
+	instance uint64 // of the follower's raft group when this was sent, 0 if unknown
 	timer    *time.Timer
 	err      error  // valid once answered is closed
 	release  func() // gives back what holdAppend took; nil: nothing

@@ -20,7 +20,7 @@ import (
 	"github.com/trimaran-io/trimaran/cluster/raftlink"
 )
 
-// serve answers a group's requests with f until ctx ends, as Raft's main loop would.
+// serve answers a raft group's requests with f until ctx ends, as Raft's main loop would.
 func serve(ctx context.Context, tr raft.Transport, f func(raft.RPC)) {
 	for {
 		select {
@@ -59,7 +59,7 @@ func TestUnknownGroupIsAnsweredAtOnce(t *testing.T) {
 	tr := a.Transport("g")
 	start := time.Now()
 	err := tr.AppendEntries("b", "b", heartbeat(), &raft.AppendEntriesResponse{})
-	if !errors.Is(err, link.ErrNoGroup) || time.Since(start) > 5*time.Second {
+	if !errors.Is(err, link.ErrNoMember) || time.Since(start) > 5*time.Second {
 		t.Errorf("%v after %v", err, time.Since(start))
 	}
 	ctx, cancel := context.WithCancel(t.Context())
@@ -70,12 +70,12 @@ func TestUnknownGroupIsAnsweredAtOnce(t *testing.T) {
 		t.Error(err)
 	}
 	_ = there.(raft.WithClose).Close()
-	if err := tr.AppendEntries("b", "b", heartbeat(), &raft.AppendEntriesResponse{}); !errors.Is(err, link.ErrNoGroup) {
+	if err := tr.AppendEntries("b", "b", heartbeat(), &raft.AppendEntriesResponse{}); !errors.Is(err, link.ErrNoMember) {
 		t.Errorf("after Close: %v", err)
 	}
 }
 
-// TestStuckGroupHoldsUpNobody fills one group whose Raft takes nothing, over the connection of
+// TestStuckGroupHoldsUpNobody fills one raft group whose Raft takes nothing, over the connection of
 // another that works.
 func TestStuckGroupHoldsUpNobody(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -125,8 +125,8 @@ func TestStuckGroupHoldsUpNobody(t *testing.T) {
 	})
 }
 
-// TestCloseEndsRequestsUnderWay has a request wait at a node that never answers: the group here can
-// end all the same.
+// TestCloseEndsRequestsUnderWay has a request wait at a node that never answers: the raft group
+// here can end all the same.
 func TestCloseEndsRequestsUnderWay(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := peertest.New()

@@ -8,7 +8,7 @@ import (
 )
 
 const (
-	// laneLength and laneBytes bound what waits for one group; more is refused.
+	// laneLength and laneBytes bound what waits for one raft group; more is refused.
 	laneLength = 256
 	laneBytes  = 64 << 20
 	// heartbeatLane bounds the heartbeats that wait for one group.
@@ -24,7 +24,7 @@ type received struct {
 
 func (r *received) size() int { return len(r.Body) }
 
-// lane feeds one group in order, with a goroutine only while there is something to feed.
+// lane feeds one raft group in order, with a goroutine only while there is something to feed.
 type lane struct {
 	mu      locks.Mutex[lane] // guards what follows; nothing is called under it
 	queue   []*received

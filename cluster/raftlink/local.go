@@ -19,12 +19,12 @@ type InstallHook = func(ctx context.Context, from string, req *raft.InstallSnaps
 // for.
 var ErrInstalled = errors.New("the snapshot is installed")
 
-// local is this node's member of a group: its Raft, and how messages get there.
+// local is this node's member of a raft group: its Raft, and how messages get there.
 type local struct {
 	group    string
 	admit    func(req any) bool // nil: all; set before the first message is taken
 	consumer chan raft.RPC
-	done     chan struct{} // closed when the group is
+	done     chan struct{} // closed when the raft group is
 	timeout  time.Duration // of a message
 
 	mu      locks.Mutex[local] // guards what follows; nothing is called under it
@@ -33,8 +33,8 @@ type local struct {
 	raft    Raft
 }
 
-// Group is the group's name.
-func (l *local) Group() string { return l.group }
+// RaftGroup is the raft group's name.
+func (l *local) RaftGroup() string { return l.group }
 
 // Done is closed by Close.
 func (l *local) Done() <-chan struct{} { return l.done }
@@ -43,15 +43,15 @@ func (l *local) Done() <-chan struct{} { return l.done }
 // beside its main loop; false refuses it. It must be called by what Transports.Open prepares with.
 func (l *local) OnRequest(admit func(req any) bool) { l.admit = admit }
 
-// Attach tells the transport of the group's Raft here. Until then every message goes on the wire,
-// and every heartbeat is taken beside Raft's main loop.
+// Attach tells the transport of the raft group's Raft here. Until then every message goes on the
+// wire, and every heartbeat is taken beside Raft's main loop.
 func (l *local) Attach(r Raft) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.raft = r
 }
 
-// Raft is what Attach was told of, nil once the group is closed.
+// Raft is what Attach was told of, nil once the raft group is closed.
 func (l *local) Raft() Raft {
 	select {
 	case <-l.done:
@@ -97,7 +97,7 @@ func (l *local) HeartbeatHandler() func(raft.RPC) {
 // Consumer implements raft.Transport.
 func (l *local) Consumer() <-chan raft.RPC { return l.consumer }
 
-// Inject gives the group here a request of this node, and waits for Raft's answer, within
+// Inject gives the raft group here a request of this node, and waits for Raft's answer, within
 // Confit.Timeout.
 func (l *local) Inject(req any) error {
 	locks.MayWait("the group here")

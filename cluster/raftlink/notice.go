@@ -16,10 +16,10 @@ import (
 type acknowledged struct {
 	args                *raft.AppendEntriesRequest
 	index, term, commit uint64
-	instance            uint64 // of the follower's group, 0 if unknown
+	instance            uint64 // of the follower's raft group, 0 if unknown
 }
 
-// followerInstance is the instance of the follower's group that follows in that term now, by
+// followerInstance is the instance of the follower's raft group that follows in that term now, by
 // the beacons of the process at the other end of this pipeline; 0 if there is none.
 func (p *pipeline) followerInstance(term uint64) uint64 {
 	if p.s.Boot() == 0 {

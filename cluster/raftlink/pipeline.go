@@ -14,8 +14,8 @@ import (
 // pipeline sends AppendEntries without waiting for the answer of the one before.
 //
 // Order: all requests of a pipeline go over one connection, and the other side works
-// on one request of a group after the other. A pipeline changes between the control and the bulk
-// connection only while nothing is in flight.
+// on one request of a raft group after the other. A pipeline changes between the control and the
+// bulk connection only while nothing is in flight.
 //
 // A future that failed because the link did is not delivered to Consumer: Raft takes every
 // delivered future, failed or not, for contact with the follower (replication.go, pipelineDecode),

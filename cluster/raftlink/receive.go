@@ -21,7 +21,7 @@ type inbox struct {
 	main, beats, installs lane
 }
 
-// take puts a request for this group into its lane, or refuses it. It never waits.
+// take puts a request for this raft group into its lane, or refuses it. It never waits.
 func (b *inbox) take(in *link.Request, msg []byte) error {
 	req, err := decodeRequest(in.Kind, msg)
 	if err != nil {
@@ -118,8 +118,8 @@ func (b *inbox) runBeats() {
 
 // beside says whether Raft may take a heartbeat of that term beside its main loop: if it only
 // repeats what the main loop holds for true. hashicorp/raft's handler (raft.go, appendEntries)
-// makes a follower of that term out of whatever the group is, and the main loop, which is not told,
-// goes on meanwhile with what it was doing:
+// makes a follower of that term out of whatever the raft group is, and the main loop, which is not
+// told, goes on meanwhile with what it was doing:
 //
 //   - A leader appends the next proposal in the new term, in which another leads. That one has
 //     another entry of this term at the same index, Raft takes the two for the same, and the
@@ -129,9 +129,9 @@ func (b *inbox) runBeats() {
 //   - A candidate that has just gone to a newer term goes back, and then may vote twice in it.
 //
 // What the main loop has to take waits for it: a node that hangs in its disk does not answer the
-// heartbeats of a leader that it does not know yet. The group may still change between this look
-// and the handler's own, by its election timer. Before Attach nothing is known of the group, and
-// heartbeats are taken as by Raft's own transport: all of them beside.
+// heartbeats of a leader that it does not know yet. The raft group may still change between this
+// look and the handler's own, by its election timer. Before Attach nothing is known of the raft
+// group, and heartbeats are taken as by Raft's own transport: all of them beside.
 func (b *inbox) beside(term uint64) bool {
 	r := b.Raft()
 	return r == nil || r.CurrentTerm() == term && r.State() == raft.Follower
@@ -140,7 +140,7 @@ func (b *inbox) beside(term uint64) bool {
 // deliver gives r to Raft and sends back what it says.
 func (b *inbox) deliver(r *received) {
 	if b.admit != nil && !b.admit(r.req) {
-		_ = r.Refuse(link.ErrNoGroup)
+		_ = r.Refuse(link.ErrNoMember)
 		return
 	}
 	resp := make(chan raft.RPCResponse, 1)
@@ -153,7 +153,7 @@ func (b *inbox) deliver(r *received) {
 	select {
 	case b.consumer <- rpc:
 	case <-b.done:
-		_ = r.Refuse(link.ErrNoGroup)
+		_ = r.Refuse(link.ErrNoMember)
 		return
 	case <-r.Context().Done():
 		return
@@ -191,8 +191,8 @@ func (b *inbox) respond(r *received, a raft.RPCResponse) {
 }
 
 // inOwnTerm takes back a yes to entries or a snapshot of another term than the one in which the
-// group is by now: it is said only to the leader of one's own term. Whoever asked in an older one
-// is told the newer one.
+// raft group is by now: it is said only to the leader of one's own term. Whoever asked in an older
+// one is told the newer one.
 func (b *inbox) inOwnTerm(req, resp any) {
 	r := b.Raft()
 	if r == nil {

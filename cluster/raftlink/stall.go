@@ -32,7 +32,7 @@ const (
 // errBehind ends a pipeline whose follower has more to get than one request holds.
 var errBehind = errors.New("peer: the follower is behind, it is brought up without a pipeline")
 
-// Stall is what was seen of the commits of a group that is led here. Whoever looks owns it.
+// Stall is what was seen of the commits of a raft group that is led here. Whoever looks owns it.
 type Stall struct {
 	commit uint64
 	since  int64 // link clock; 0: everything is committed
@@ -40,8 +40,8 @@ type Stall struct {
 	pause  time.Duration
 }
 
-// WakeStalled gives a leader that waits for a commit a reason to send. r is the group's Raft, state
-// the one that it was in a moment ago, s what was seen when it was looked at last.
+// WakeStalled gives a leader that waits for a commit a reason to send. r is the raft group's Raft,
+// state the one that it was in a moment ago, s what was seen when it was looked at last.
 func (t *Transport) WakeStalled(s *Stall, r Raft, state raft.RaftState, now int64) {
 	commit := r.CommitIndex()
 	if state != raft.Leader || r.LastIndex() <= commit {
@@ -60,7 +60,8 @@ func (t *Transport) WakeStalled(s *Stall, r Raft, state raft.RaftState, now int6
 	t.wake(r)
 }
 
-// wake proposes a barrier. It does not wait for the group's main loop, and nobody needs the answer.
+// wake proposes a barrier. It does not wait for the raft group's main loop, and nobody needs the
+// answer.
 func (t *Transport) wake(r Raft) {
 	t.link.Go(func() {
 		t.stats.barriers.Add(1)

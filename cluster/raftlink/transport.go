@@ -33,7 +33,7 @@ type Transport struct {
 	cancel context.CancelCauseFunc
 
 	appended appended
-	wokenAt  atomic.Int64 // link clock: when a broken pipeline last had the group woken
+	wokenAt  atomic.Int64 // link clock: when a broken pipeline last had the raft group woken
 }
 
 var (
@@ -42,7 +42,7 @@ var (
 	_ raft.WithClose   = (*Transport)(nil)
 )
 
-// Close ends this group's part of the link. Raft calls it when its shutdown is awaited.
+// Close ends this raft group's part of the link. Raft calls it when its shutdown is awaited.
 func (t *Transport) Close() error {
 	t.once.Do(func() {
 		t.remove()

@@ -24,8 +24,9 @@ type Config struct {
 	// MaxAppendEntries is raft.Config.MaxAppendEntries of the groups. With it a pipeline gives way
 	// where more than that many entries wait for a follower. 0: never.
 	MaxAppendEntries int
-	// Answered is told of every answer of a group here to a request of Raft, before it leaves, resp
-	// nil for an error: tests hold them against each other. It must not block or change anything.
+	// Answered is told of every answer of a raft group here to a request of Raft, before it leaves,
+	// resp nil for an error: tests hold them against each other. It must not block or change
+	// anything.
 	Answered func(group string, req, resp any)
 }
 
@@ -38,8 +39,9 @@ const (
 type Host interface {
 	// Gone says whether this node holds that one for gone.
 	Gone(node string) bool
-	// Instance tells the group on that node which follows this one in that term now, as the process
-	// of that boot says, from one that was closed or opened since. 0: it says nothing of the kind.
+	// Instance tells the raft group on that node which follows this one in that term now, as the
+	// process of that boot says, from one that was closed or opened since. 0: it says nothing of
+	// the kind.
 	Instance(node string, boot uint64, group string, term uint64) uint64
 }
 
@@ -49,7 +51,7 @@ type alone struct{}
 func (alone) Gone(string) bool                               { return false }
 func (alone) Instance(string, uint64, string, uint64) uint64 { return 0 }
 
-// Raft is what a transport must see of its group's Raft here; *raft.Raft is one.
+// Raft is what a transport must see of its raft group's Raft here; *raft.Raft is one.
 type Raft interface {
 	State() raft.RaftState
 	CurrentTerm() uint64
@@ -74,7 +76,8 @@ type common struct {
 	fresh time.Duration
 }
 
-// Transports are the transports of all groups of a node. All methods are safe for concurrent use.
+// Transports are the transports of all raft groups of a node. All methods are safe for concurrent
+// use.
 type Transports struct {
 	*common
 
@@ -104,10 +107,10 @@ func (s *Transports) Consult(h Host, fresh time.Duration) { s.host, s.fresh = h,
 // Timeout is Config.Timeout.
 func (s *Transports) Timeout() time.Duration { return s.cfg.Timeout }
 
-// Open gives the transport of one group, opening it where it is not open: from then on the group's
-// messages are taken here. Between Close and the next Open with that name they are refused. The
-// name goes with every message: keep it short. prepare, if not nil, is called before the first
-// message is taken; it must not block nor call the Transports.
+// Open gives the transport of one raft group, opening it where it is not open: from then on the
+// raft group's messages are taken here. Between Close and the next Open with that name they are
+// refused. The name goes with every message: keep it short. prepare, if not nil, is called before
+// the first message is taken; it must not block nor call the Transports.
 func (s *Transports) Open(group string, prepare func(*Transport)) *Transport {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -160,8 +163,8 @@ func (s *Transports) named(group []byte) *Transport {
 	return s.groups[string(group)]
 }
 
-// take hands one request to its group, or refuses it. It never waits: a stuck group must not hold
-// up the others of this connection.
+// take hands one request to its raft group, or refuses it. It never waits: a stuck raft group must
+// not hold up the others of this connection.
 func (s *Transports) take(r *link.Request) error {
 	s.stats.in.Add(1)
 	n, used := binary.Uvarint(r.Body)
@@ -171,24 +174,24 @@ func (s *Transports) take(r *link.Request) error {
 	name, msg := r.Body[used:used+int(n)], r.Body[used+int(n):]
 	t := s.named(name)
 	if t == nil {
-		s.stats.unknownGroup.Add(1)
-		return r.Refuse(link.ErrNoGroup)
+		s.stats.noMember.Add(1)
+		return r.Refuse(link.ErrNoMember)
 	}
 	return t.inbox.take(r, msg)
 }
 
 type counters struct {
-	out, in, heartbeatsIn, overflow, unknownGroup atomic.Uint64
-	swallowed, parked, barriers                   atomic.Uint64
+	out, in, heartbeatsIn, overflow, noMember atomic.Uint64
+	swallowed, parked, barriers               atomic.Uint64
 }
 
 // Stats are counters since New, for metrics.
 type Stats struct {
 	// Out and In count requests, HeartbeatsIn those of them that took the fast path.
 	Out, In, HeartbeatsIn uint64
-	// Overflow counts requests refused because a group's queue was full, UnknownGroup those for
-	// groups that are not here.
-	Overflow, UnknownGroup uint64
+	// Overflow counts requests refused because a raft group's queue was full, NoMember those for
+	// raft groups that are not here.
+	Overflow, NoMember uint64
 	// Swallowed counts empty AppendEntries that were left out, Parked requests that waited for a
 	// node that is gone, Barriers those proposed where a leader waited for a commit.
 	Swallowed, Parked, Barriers uint64
@@ -203,7 +206,7 @@ func (s *Transports) Stats() Stats {
 	s.mu.Unlock()
 	return Stats{
 		Out: c.out.Load(), In: c.in.Load(), HeartbeatsIn: c.heartbeatsIn.Load(),
-		Overflow: c.overflow.Load(), UnknownGroup: c.unknownGroup.Load(),
+		Overflow: c.overflow.Load(), NoMember: c.noMember.Load(),
 		Swallowed: c.swallowed.Load(), Parked: c.parked.Load(), Barriers: c.barriers.Load(), Groups: groups,
 	}
 }

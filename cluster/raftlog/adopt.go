@@ -12,7 +12,7 @@ import (
 
 // Adopt makes what was staged and finished the log's own, in one step, behind its
 // own entries up to the index where the staging began. A log that has come as far by
-// itself stays as it is, and the staging goes. Raft of the group must be
+// itself stays as it is, and the staging goes. Raft of the raft group must be
 // shut down. The log must be closed and opened again afterwards.
 func (l *PartitionLog) Adopt(s *Staging) error {
 	if err := l.turn.take(); err != nil {
@@ -126,10 +126,10 @@ func (l *PartitionLog) ownUpTo(index uint64, next int64) ([]segmentRecord, error
 }
 
 // overtakes reports whether the log must stay as it is, though a snapshot of another replica was
-// copied. Raft of the group is down. An entry of the snapshot's term at its index proves that the
-// log has what the snapshot stands for (Raft, section 5.3), and what lies behind it may have been
-// acknowledged. Only a log that ends below the snapshot, or in which another term stands there,
-// which a dead leader left, gives way. A log that cannot tell is damaged.
+// copied. Raft of the raft group is down. An entry of the snapshot's term at its index proves that
+// the log has what the snapshot stands for (Raft, section 5.3), and what lies behind it may have
+// been acknowledged. Only a log that ends below the snapshot, or in which another term stands
+// there, which a dead leader left, gives way. A log that cannot tell is damaged.
 func (l *entries) overtakes(s *snapshotRecord) (bool, error) {
 	covered := l.view.SnapshotIndex() >= s.Index
 	last, applied := l.view.reach()

@@ -6,7 +6,7 @@ import (
 	"github.com/trimaran-io/trimaran/internal/locks"
 )
 
-// cache holds the newest entries of all groups of a node, bounded in bytes: what
+// cache holds the newest entries of all raft groups of a node, bounded in bytes: what
 // was just stored is sent to followers and applied a moment later. The oldest go
 // first, whosever they are.
 type cache struct {
@@ -21,17 +21,17 @@ type cache struct {
 }
 
 type cached struct {
-	of    *groupCache
+	of    *memberCache
 	index uint64
 	size  int64
 }
 
-// groupCache is the part of one group.
-type groupCache struct {
+// memberCache is the part of one group.
+type memberCache struct {
 	node *cache
 
 	// mu guards entries. Nothing is taken or waited for under it.
-	mu      locks.RWMutex[groupCache]
+	mu      locks.RWMutex[memberCache]
 	entries map[uint64]*raft.Log
 }
 
@@ -42,12 +42,12 @@ func newCache(limit int64) *cache {
 	return &cache{limit: limit, queue: make([]cached, 1024)}
 }
 
-func (c *cache) group() *groupCache {
-	return &groupCache{node: c, entries: map[uint64]*raft.Log{}}
+func (c *cache) group() *memberCache {
+	return &memberCache{node: c, entries: map[uint64]*raft.Log{}}
 }
 
 // add keeps entries. Their data must not change any more.
-func (g *groupCache) add(entries []*raft.Log) {
+func (g *memberCache) add(entries []*raft.Log) {
 	c := g.node
 	g.mu.Lock()
 	for _, entry := range entries {
@@ -85,7 +85,7 @@ func (g *groupCache) add(entries []*raft.Log) {
 	}
 }
 
-func (g *groupCache) get(index uint64) *raft.Log {
+func (g *memberCache) get(index uint64) *raft.Log {
 	g.mu.RLock()
 	defer g.mu.RUnlock()
 	return g.entries[index]
@@ -93,7 +93,7 @@ func (g *groupCache) get(index uint64) *raft.Log {
 
 // forget drops the entries from index from on. They still count until they would
 // have been dropped anyway.
-func (g *groupCache) forget(from uint64) {
+func (g *memberCache) forget(from uint64) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	for index := range g.entries {

@@ -16,7 +16,7 @@ import (
 	"github.com/trimaran-io/trimaran/cluster/raftlog/vfs"
 )
 
-// A crash run does random things to the logs of two groups on a file system that
+// A crash run does random things to the logs of two raft groups on a file system that
 // loses power at a random operation, opens them again and compares with what was
 // acknowledged. Each seed is one run of several lives.
 

@@ -18,7 +18,7 @@ import (
 // What the kernel could not write it tells once, to the next sync of the file, and takes for
 // written from then on: reads give it, the sync after that succeeds, and the next loss of power
 // shows that it is not there (fsync(2), "Errors"). So the first error of any sync, of a file or a
-// folder, ends the store. The whole of it, since all groups share the journal and the disk. A
+// folder, ends the store. The whole of it, since all raft groups share the journal and the disk. A
 // restart finds out what there is: the journal is written to the segments again, and so is the last
 // append of each log, whatever reads say of it.
 type disk struct {

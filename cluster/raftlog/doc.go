@@ -1,15 +1,15 @@
-// Package raftlog holds what Raft writes to disk: the log of each group, and the votes and terms of
-// all groups of a node.
+// Package raftlog holds what Raft writes to disk: the log of each raft group, and the votes and
+// terms of all raft groups of a node.
 //
 // You are here: below package cluster, which reads partitions through PartitionLog and hands the
 // same to hashicorp/raft as its Log. This package knows Raft entries and files; it does not know
 // offsets' meaning, topics or replicas.
 //
 // A log is a folder of segments (Store.OpenLog, FORMAT.md); that of the catalog is one, too, but
-// for who says what a snapshot is (WholeLog). Votes and terms of all groups of a node are in one
-// file (Store.OpenStable), so that an election of many groups is not a sync per group. What earlier
-// programs kept in bbolt files package raftlog/bolt reads, and Store.Import and Store.ImportVotes
-// take over.
+// for who says what a snapshot is (WholeLog). Votes and terms of all raft groups of a node are in
+// one file (Store.OpenStable), so that an election of many raft groups is not a sync per group.
+// What earlier programs kept in bbolt files package raftlog/bolt reads, and Store.Import and
+// Store.ImportVotes take over.
 //
 // From below:
 //
@@ -42,13 +42,13 @@
 //	fileHandle.opening    while a file is opened                    held over I/O
 //	fileHandle.syncing    while a file is synced                    held over I/O
 //	space.mu              while the disk is asked for its space     held over I/O
-//	view.mu, index.mu, handles.mu, groupCache.mu, cache.mu, spots.mu, ledger.mu, journal.mu,
+//	view.mu, index.mu, handles.mu, memberCache.mu, cache.mu, spots.mu, ledger.mu, journal.mu,
 //	journalFiles.mu, readOnly.mu, Stable.mu, Stable.state
 //	                      in memory; none is taken under another of these
 //
-// Nothing is waited for and no file touched under those of the last group, which are the ones that
-// readers take. What readers see changes after the disk has it (an append, a snapshot that replaces
-// the log) or before the disk loses it (a cut), under view.mu alone. A reader waits at
+// Nothing is waited for and no file touched under those of the last raft group, which are the ones
+// that readers take. What readers see changes after the disk has it (an append, a snapshot that
+// replaces the log) or before the disk loses it (a cut), under view.mu alone. A reader waits at
 // index.writing only to check an index that this process has not written, once, and at
 // fileHandle.opening only for the file that it wants. The journal's writer and its flushes hold no
 // lock while they write and sync; whoever appends waits for them with its turn.

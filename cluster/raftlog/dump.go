@@ -75,19 +75,19 @@ func (a *Archive) HasCatalog() bool {
 	return err == nil && slices.ContainsFunc(files, func(e vfs.Entry) bool { return e.Name == manifestName })
 }
 
-// ArchivedVotes is what a group has voted. Its fields are 0 and "" where nothing is stored.
+// ArchivedVotes is what a raft group has voted. Its fields are 0 and "" where nothing is stored.
 type ArchivedVotes struct {
 	Group     string `json:"group"`
 	Term      uint64 `json:"term"`
 	VoteTerm  uint64 `json:"vote_term"`
 	Candidate string `json:"candidate"`
-	Created   bool   `json:"created"`           // this node has a member of the group
+	Created   bool   `json:"created"`           // this node has a member of the raft group
 	Anew      bool   `json:"anew"`              // which had none once
 	Damaged   string `json:"damaged,omitempty"` // what is wrong; nothing else is known then
 }
 
-// Votes gives what all groups have voted, by name; nothing where there is no vote file. The error
-// is why that cannot be known.
+// Votes gives what all raft groups have voted, by name; nothing where there is no vote file. The
+// error is why that cannot be known.
 func (a *Archive) Votes() (all []ArchivedVotes, err error) {
 	path := filepath.Join(a.st.dir, votesName)
 	b, err := a.st.readFile(path, maxVotesFile)

@@ -30,7 +30,7 @@ func TestFormatExample(t *testing.T) {
 		return encodeBatch(nil, form, form.start(), 3, 4, []*journalWrite{{id: 9, pos: segmentHeader, data: []byte("hi")}})
 	}
 	votes := votesLayout{secret: secret, end: votesHeader}
-	file := encodeVotes(&votes, map[string]groupVotes{"g": {"k": []byte("v")}})
+	file := encodeVotes(&votes, map[string]memberVotes{"g": {"k": []byte("v")}})
 	votes.size = minVotesFile
 	copy(file, votes.header())
 	file = votes.appendBallot(file, appendChange(nil, "g", nil), 1)

@@ -27,8 +27,8 @@ func newGate(onDamage func(error)) *gate {
 // Serving says that Raft runs: from now on what cannot be read is told to OnDamage and not to Raft.
 func (g *gate) Serving() { g.serving.Store(true) }
 
-// Abandon lets go of calls of Raft that wait at damage. The group's transport must be closed and
-// its shutdown begun: what they get is not what was written.
+// Abandon lets go of calls of Raft that wait at damage. The raft group's transport must be closed
+// and its shutdown begun: what they get is not what was written.
 func (g *gate) Abandon() { g.left.Do(func() { close(g.abandon) }) }
 
 // tell tells of damage, once.
@@ -44,8 +44,8 @@ func (g *gate) tell(err error) {
 const outOfFilesPause = 50 * time.Millisecond
 
 // hold keeps a call of Raft that met an error until it is worth to try again: when the file may be
-// opened, or never. It reports false when the group is closed: nothing that Raft sends leaves the
-// node any more then, and it may get an entry that does nothing. It waits with no lock held.
+// opened, or never. It reports false when the raft group is closed: nothing that Raft sends leaves
+// the node any more then, and it may get an entry that does nothing. It waits with no lock held.
 func (g *gate) hold(err error) (again bool) {
 	locks.MayWait("what keeps a log from Raft")
 	retry := make(<-chan time.Time)

@@ -16,8 +16,8 @@ import (
 // anything else is done with them. Whoever imports says by himself, on stable storage, that the
 // import is over; until then it can be done again.
 
-// ImportVotes makes the vote file anew. Of damaged groups it is known that they have voted, and not
-// what.
+// ImportVotes makes the vote file anew. Of damaged raft groups it is known that they have voted,
+// and not what.
 func (st *Store) ImportVotes(votes map[string]map[string][]byte, damaged []string) error {
 	s := st.newStable()
 	for name, kept := range votes {
@@ -27,7 +27,7 @@ func (st *Store) ImportVotes(votes map[string]map[string][]byte, damaged []strin
 		s.groups[name] = kept
 	}
 	for _, name := range damaged {
-		s.groups[name] = groupVotes{damagedKey: []byte("its votes were not what was written")}
+		s.groups[name] = memberVotes{damagedKey: []byte("its votes were not what was written")}
 	}
 	if err := s.rewrite(nil); err != nil {
 		return fmt.Errorf("vote store %s: %w", s.path(), err)
@@ -76,7 +76,7 @@ func (in Imported) check() error {
 // importedBytes is about how much is stored in one piece.
 const importedBytes = 1 << 20
 
-// Import makes the log of a WholeLog's group anew in the folder dir. What is there of a log is
+// Import makes the log of a WholeLog's raft group anew in the folder dir. What is there of a log is
 // removed.
 func (st *Store) Import(dir string, opts LogOptions, in Imported) error {
 	if err := in.check(); err != nil {

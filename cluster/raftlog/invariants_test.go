@@ -448,7 +448,7 @@ func TestInvariant6ASnapshotIsOfWhatIsSynced(t *testing.T) {
 }
 
 // Raft sees no error that it panics on: it waits in front of what cannot be read,
-// until its group is shut down for that.
+// until its raft group is shut down for that.
 func TestInvariant9RaftSeesNoErrorItPanicsOn(t *testing.T) {
 	flipped := func(h *held) {
 		f, err := h.mem.Open(h.segments[0].path)
@@ -513,7 +513,7 @@ func TestInvariant9RecordsLeaveTheReserve(t *testing.T) {
 	}
 }
 
-// What a node keeps in memory of its logs is bounded in bytes for all groups
+// What a node keeps in memory of its logs is bounded in bytes for all raft groups
 // together, and so is what is copied at once.
 func TestInvariant10MemoryIsBoundedInBytes(t *testing.T) {
 	h := newHeld(t)
@@ -568,7 +568,7 @@ func TestInvariant10MemoryIsBoundedInBytes(t *testing.T) {
 }
 
 // A replica that begins anew gives no other vote in a term in which it may have given one,
-// and never forms its group again.
+// and never forms its raft group again.
 func TestInvariant7WhoBeginsAnewVotesNoSecondTime(t *testing.T) {
 	stable, err := OpenStable(filepath.Join(t.TempDir(), "votes"), Options{})
 	if err != nil {

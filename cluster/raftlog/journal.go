@@ -10,9 +10,9 @@ import (
 	"github.com/trimaran-io/trimaran/internal/locks"
 )
 
-// A disk syncs a few thousand times a second whatever is written, so many groups
+// A disk syncs a few thousand times a second whatever is written, so many raft groups
 // with small appends must not sync each. The journal takes the small appends of
-// all groups of a node in one write and one sync. They are in their segments'
+// all raft groups of a node in one write and one sync. They are in their segments'
 // page cache already; the segments are synced later, before the journal's bytes
 // are overwritten, and after a crash the journal is played back into them.
 //
@@ -116,8 +116,8 @@ func (j *journal) run() {
 	busy := false // several appends waited last time
 	for {
 		// Groups that are ready to run may be about to append, too: that makes batches larger and
-		// syncs fewer, and the groups of a batch go on together. One that appends alone does not
-		// wait for others.
+		// syncs fewer, and the raft groups of a batch go on together. One that appends alone does
+		// not wait for others.
 		for n := 0; busy && n < yields; n++ {
 			runtime.Gosched()
 		}

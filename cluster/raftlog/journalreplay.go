@@ -14,9 +14,9 @@ import (
 )
 
 // openJournal plays back what the journal in the folder dir has into the segments, which it finds
-// below groups, and begins a new epoch. noted is what the store noted when it was closed; stamped
-// says that new files are of format 2, as they are if there is one, which the answer says of
-// segments, too.
+// below raft groups, and begins a new epoch. noted is what the store noted when it was closed;
+// stamped says that new files are of format 2, as they are if there is one, which the answer says
+// of segments, too.
 func openJournal(d *disk, dir, groups string, limit int64, noted closed, stamped bool) (*journal, bool, error) {
 	wrap := func(err error) error { return fmt.Errorf("journal %s: %w", dir, err) }
 	if err := d.fs.MkdirAll(dir); err != nil {
@@ -284,8 +284,8 @@ type replayTarget struct {
 // replayTargets are segments by their id.
 type replayTargets map[uint64]*replayTarget
 
-// findSegments gives the segments below groups, and notes the folders that have one whose head the
-// disk does not give.
+// findSegments gives the segments below raft groups, and notes the folders that have one whose head
+// the disk does not give.
 func (r *replay) findSegments(groups string) (replayTargets, error) {
 	targets := replayTargets{}
 	dirs, err := r.disk.fs.List(groups)

@@ -24,12 +24,12 @@ type LogOptions struct {
 	// Trailing is how many entries below a snapshot Raft still has after a restart.
 	Trailing uint64
 	// OnDamage is told, in a goroutine of its own, when Raft wanted an entry that
-	// cannot be read while the group runs. See PartitionLog.Abandon.
+	// cannot be read while the raft group runs. See PartitionLog.Abandon.
 	OnDamage func(error)
 	// Bulk reports whether an entry may be refused because the disk is nearly full:
 	// records, but nothing that Raft or retention needs to go on. nil: none may.
 	Bulk func(*raft.Log) bool
-	// Fresh says that the group may begin here with nothing.
+	// Fresh says that the raft group may begin here with nothing.
 	Fresh bool
 	// Whole says that it is a WholeLog's.
 	Whole bool
@@ -43,11 +43,11 @@ type home struct {
 	st    *Store
 	dir   string
 	opts  LogOptions
-	cache *groupCache
+	cache *memberCache
 }
 
-// PartitionLog is the log of one partition's group: segments in a folder. It is what Raft writes
-// (Log), where the partition's records are read (ReadAt), and where its snapshots are kept
+// PartitionLog is the log of one partition's raft group: segments in a folder. It is what Raft
+// writes (Log), where the partition's records are read (ReadAt), and where its snapshots are kept
 // (Snapshots). It only puts its parts together; each owns its state and says what its lock is for.
 type PartitionLog struct {
 	*home
@@ -65,7 +65,7 @@ type PartitionLog struct {
 
 var _ Log = (*PartitionLog)(nil)
 
-// OpenLog opens the log of a group in the folder dir, or makes a new one if opts.Fresh. What a
+// OpenLog opens the log of a raft group in the folder dir, or makes a new one if opts.Fresh. What a
 // crash has torn is cut off; what is damaged is refused with ErrDamaged, and nothing is changed
 // then.
 func (st *Store) OpenLog(dir string, opts LogOptions) (*PartitionLog, error) {
@@ -102,8 +102,8 @@ func (st *Store) openLog(dir string, opts LogOptions, start int64) (*PartitionLo
 // Snapshots is the raft.SnapshotStore of a partition: there is one snapshot, and it is in the
 // manifest. The state in it is small; the records are the segments.
 //
-// Raft of a partition's group never installs a snapshot of another node by itself: see Staging.
-// That of a whole log does.
+// Raft of a partition's raft group never installs a snapshot of another node by itself: see
+// Staging. That of a whole log does.
 func (l *PartitionLog) Snapshots() raft.SnapshotStore { return l.snapshots }
 
 // Close brings everything to stable storage and closes the files. Raft must be down.

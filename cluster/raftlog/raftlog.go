@@ -2,7 +2,7 @@ package raftlog
 
 import "github.com/hashicorp/raft"
 
-// Log is what a replica needs of the log of its group: what Raft writes, and a
+// Log is what a replica needs of the log of its raft group: what Raft writes, and a
 // way to read committed entries in order. StoreLogs returns only when its
 // entries are on stable storage. GetLog of an entry that is not there returns
 // exactly raft.ErrLogNotFound: any other error stalls replication silently.

@@ -24,7 +24,7 @@ func TestStableKeepsGroupsApartAndSurvivesReopen(t *testing.T) {
 		t.Fatal("created before anything was stored")
 	}
 	var writers sync.WaitGroup
-	for i, group := range []*GroupStable{a, b} {
+	for i, group := range []*MemberStable{a, b} {
 		writers.Add(1)
 		go func() {
 			defer writers.Done()
@@ -34,7 +34,7 @@ func TestStableKeepsGroupsApartAndSurvivesReopen(t *testing.T) {
 		}()
 	}
 	writers.Wait()
-	for _, group := range []*GroupStable{a, b} {
+	for _, group := range []*MemberStable{a, b} {
 		if created, err := group.Created(); created || err != nil {
 			t.Fatalf("a vote alone must not count as created: %v, %v", created, err)
 		}
@@ -70,7 +70,7 @@ func TestStableKeepsGroupsApartAndSurvivesReopen(t *testing.T) {
 }
 
 // TestVotesOfManyGroupsShareTheirSyncs: an election writes twice per voter, and a thousand
-// groups elect at once when a node dies.
+// raft groups elect at once when a node dies.
 func TestVotesOfManyGroupsShareTheirSyncs(t *testing.T) {
 	var syncs atomic.Uint64
 	fs := vfs.Failing{FS: vfs.OS, Fail: func(op, _ string) error {

@@ -20,10 +20,10 @@ import (
 	"github.com/trimaran-io/trimaran/internal/locks"
 )
 
-// Stable keeps the votes and terms (raft.StableStore) of all groups of a node in one file
+// Stable keeps the votes and terms (raft.StableStore) of all raft groups of a node in one file
 // (FORMAT.md, "Votes"), and in memory. Writes that arrive while another is committed are committed
-// together, with one sync: an election writes twice per voter, and many groups elect at once when a
-// node dies.
+// together, with one sync: an election writes twice per voter, and many raft groups elect at once
+// when a node dies.
 type Stable struct {
 	disk  *disk  // whose rules for a failed sync hold here, too
 	dir   string // that the file is in
@@ -36,7 +36,7 @@ type Stable struct {
 
 	// state guards groups. Nothing is done under it but to look or to put.
 	state  locks.RWMutex[stableState]
-	groups map[string]groupVotes // what is on stable storage
+	groups map[string]memberVotes // what is on stable storage
 
 	// writing is held by whoever writes the file, over I/O, so nobody who reads takes it; state is
 	// taken under it. It guards what follows.
@@ -55,8 +55,8 @@ type (
 // pending is one change that waits for its commit.
 type pending struct {
 	group string
-	// nil of a group that is not known; the answer nil forgets it
-	change func(old groupVotes) (groupVotes, error)
+	// nil of a raft group that is not known; the answer nil forgets it
+	change func(old memberVotes) (memberVotes, error)
 	turn   chan struct{} // closed when it is committed, or when its caller is to commit what waits
 
 	// Set before turn is closed, if it is committed.
@@ -90,7 +90,7 @@ func (st *Store) OpenStable() (*Stable, error) {
 func (st *Store) newStable() *Stable {
 	return &Stable{
 		disk: st.disk, dir: st.dir, name: votesName, least: cmp.Or(st.votes, minVotesFile),
-		groups: map[string]groupVotes{},
+		groups: map[string]memberVotes{},
 	}
 }
 
@@ -111,7 +111,7 @@ func OpenStable(path string, opts Options) (*Stable, error) {
 }
 
 // update makes a change and returns when it is on stable storage.
-func (s *Stable) update(group string, change func(old groupVotes) (groupVotes, error)) error {
+func (s *Stable) update(group string, change func(old memberVotes) (memberVotes, error)) error {
 	locks.MayWait("votes to be written")
 	u := &pending{group: group, change: change, turn: make(chan struct{})}
 	s.mu.Lock()
@@ -148,7 +148,7 @@ func (s *Stable) update(group string, change func(old groupVotes) (groupVotes, e
 // others are made without it.
 func (s *Stable) commit(waited []*pending) {
 	for len(waited) > 0 {
-		next := map[string]groupVotes{}
+		next := map[string]memberVotes{}
 		size, n := 0, 0
 		for n < len(waited) && size < splitBallot {
 			u := waited[n]
@@ -177,8 +177,8 @@ func (s *Stable) commit(waited []*pending) {
 	}
 }
 
-// get gives what is kept of a group, nil if that is nothing.
-func (s *Stable) get(group string) (groupVotes, error) {
+// get gives what is kept of a raft group, nil if that is nothing.
+func (s *Stable) get(group string) (memberVotes, error) {
 	if err := s.disk.failed(); err != nil {
 		return nil, err
 	}
@@ -187,18 +187,18 @@ func (s *Stable) get(group string) (groupVotes, error) {
 	return s.groups[group], nil
 }
 
-// Group gives the store of one group; the name is any non-empty string.
-func (s *Stable) Group(name string) *GroupStable {
-	return &GroupStable{stable: s, group: name, abandon: make(chan struct{})}
+// Group gives the store of one raft group; the name is any non-empty string.
+func (s *Stable) Group(name string) *MemberStable {
+	return &MemberStable{stable: s, group: name, abandon: make(chan struct{})}
 }
 
-// Delete forgets a group. Only for a group that can never come back, such as
+// Delete forgets a group. Only for a raft group that can never come back, such as
 // one of a deleted topic: its votes are gone with it.
 func (s *Stable) Delete(name string) error {
 	if votes, err := s.get(name); err == nil && votes == nil {
 		return nil
 	}
-	return s.update(name, func(groupVotes) (groupVotes, error) { return nil, nil })
+	return s.update(name, func(memberVotes) (memberVotes, error) { return nil, nil })
 }
 
 // The keys under which hashicorp/raft stores its term, and a vote, the term first (raft.go,
@@ -215,8 +215,8 @@ const (
 // gives no vote that it cannot store.
 var ErrVoted = errors.New("vote store: this node has voted")
 
-// GroupStable is the raft.StableStore of one group.
-type GroupStable struct {
+// MemberStable is the raft.StableStore of one group.
+type MemberStable struct {
 	stable *Stable
 	group  string
 
@@ -235,19 +235,19 @@ type GroupStable struct {
 const fullRetry = 50 * time.Millisecond
 
 // Serving says that Raft is about to run: from now on a vote that does not fit the disk waits until
-// it does, and one that cannot be stored until the group is closed: the node ends (see
+// it does, and one that cannot be stored until the raft group is closed: the node ends (see
 // Options.OnFail). Raft panics when it cannot store its term (invariant 9).
-func (g *GroupStable) Serving() { g.serving.Store(true) }
+func (g *MemberStable) Serving() { g.serving.Store(true) }
 
-// Abandon lets go of calls of Raft that wait for room. The group's transport must
+// Abandon lets go of calls of Raft that wait for room. The raft group's transport must
 // be closed and its shutdown begun: what they are told is stored is not.
-func (g *GroupStable) Abandon() { g.left.Do(func() { close(g.abandon) }) }
+func (g *MemberStable) Abandon() { g.left.Do(func() { close(g.abandon) }) }
 
-var _ raft.StableStore = (*GroupStable)(nil)
+var _ raft.StableStore = (*MemberStable)(nil)
 
 // Set implements raft.StableStore; the value is on stable storage when it returns. It fails with
 // ErrVoted for another candidate in a term in which this node has voted.
-func (g *GroupStable) Set(key, value []byte) error {
+func (g *MemberStable) Set(key, value []byte) error {
 	if string(key) != keyVoteCandidate {
 		return g.set(pair{string(key), value})
 	}
@@ -269,7 +269,7 @@ type pair struct {
 func number(n uint64) []byte { return binary.BigEndian.AppendUint64(nil, n) }
 
 // set stores all pairs or none.
-func (g *GroupStable) set(pairs ...pair) error {
+func (g *MemberStable) set(pairs ...pair) error {
 	if g.stable.disk.failed() == nil && !slices.ContainsFunc(pairs, func(p pair) bool {
 		old, err := g.Get([]byte(p.key))
 		return err != nil || !bytes.Equal(old, p.value)
@@ -296,8 +296,8 @@ func (g *GroupStable) set(pairs ...pair) error {
 	}
 }
 
-func (g *GroupStable) put(pairs []pair) error {
-	return g.stable.update(g.group, func(old groupVotes) (groupVotes, error) {
+func (g *MemberStable) put(pairs []pair) error {
+	return g.stable.update(g.group, func(old memberVotes) (memberVotes, error) {
 		if err := old.check(g.group); err != nil {
 			return nil, err
 		}
@@ -310,16 +310,16 @@ func (g *GroupStable) put(pairs []pair) error {
 }
 
 // clone gives what can be changed.
-func (v groupVotes) clone() groupVotes {
+func (v memberVotes) clone() memberVotes {
 	votes := maps.Clone(v)
 	if votes == nil {
-		votes = groupVotes{}
+		votes = memberVotes{}
 	}
 	return votes
 }
 
 // number gives a number that is stored, 0 if none is.
-func (v groupVotes) number(key string) uint64 {
+func (v memberVotes) number(key string) uint64 {
 	if b := v[key]; len(b) == 8 {
 		return binary.BigEndian.Uint64(b)
 	}
@@ -327,21 +327,22 @@ func (v groupVotes) number(key string) uint64 {
 }
 
 // check gives an error that wraps ErrDamaged if the votes are not what was written.
-func (v groupVotes) check(group string) error {
+func (v memberVotes) check(group string) error {
 	if reason, damaged := v[damagedKey]; damaged {
 		return fmt.Errorf("%w: group %s: %s", ErrDamaged, group, reason)
 	}
 	return nil
 }
 
-// Known reports whether anything of the group was ever stored.
-func (g *GroupStable) Known() (known bool, err error) {
+// Known reports whether anything of the raft group was ever stored.
+func (g *MemberStable) Known() (known bool, err error) {
 	votes, err := g.stable.get(g.group)
 	return votes != nil, err
 }
 
-// Check gives an error that wraps ErrDamaged if what the group has voted is not what was written.
-func (g *GroupStable) Check() error {
+// Check gives an error that wraps ErrDamaged if what the raft group has voted is not what was
+// written.
+func (g *MemberStable) Check() error {
 	votes, err := g.stable.get(g.group)
 	if err != nil {
 		return err
@@ -350,7 +351,7 @@ func (g *GroupStable) Check() error {
 }
 
 // Get implements raft.StableStore.
-func (g *GroupStable) Get(key []byte) ([]byte, error) {
+func (g *MemberStable) Get(key []byte) ([]byte, error) {
 	votes, err := g.stable.get(g.group)
 	if err == nil {
 		err = votes.check(g.group)
@@ -368,7 +369,7 @@ func (g *GroupStable) Get(key []byte) ([]byte, error) {
 // SetUint64 implements raft.StableStore; the value is on stable storage when it returns, but the
 // term of a vote, which is stored with its candidate. It fails with ErrVoted for a vote in a term
 // before that of the last one.
-func (g *GroupStable) SetUint64(key []byte, value uint64) error {
+func (g *MemberStable) SetUint64(key []byte, value uint64) error {
 	if string(key) == keyVoteTerm {
 		old, err := g.GetUint64(key)
 		if err == nil && value < old {
@@ -384,7 +385,7 @@ func (g *GroupStable) SetUint64(key []byte, value uint64) error {
 }
 
 // GetUint64 implements raft.StableStore.
-func (g *GroupStable) GetUint64(key []byte) (uint64, error) {
+func (g *MemberStable) GetUint64(key []byte) (uint64, error) {
 	value, err := g.Get(key)
 	if err != nil {
 		return 0, err
@@ -398,10 +399,10 @@ func (g *GroupStable) GetUint64(key []byte) (uint64, error) {
 // MarkCreated records that this node has had a replica of the group. A replica
 // that was here once and has lost its log may have lost acknowledged records
 // and votes: it must not begin anew under the same identity (invariant 7).
-func (g *GroupStable) MarkCreated() error { return g.Set([]byte(createdKey), []byte{1}) }
+func (g *MemberStable) MarkCreated() error { return g.Set([]byte(createdKey), []byte{1}) }
 
 // Created reports whether MarkCreated was called.
-func (g *GroupStable) Created() (bool, error) {
+func (g *MemberStable) Created() (bool, error) {
 	_, err := g.Get([]byte(createdKey))
 	if errors.Is(err, errKeyNotFound) {
 		return false, nil
@@ -409,12 +410,12 @@ func (g *GroupStable) Created() (bool, error) {
 	return err == nil, err
 }
 
-// BeginAnew forgets that this node has had a replica of the group, and keeps its
-// term and its votes. For one that has left the group's configuration, as the
+// BeginAnew forgets that this node has had a replica of the raft group, and keeps its
+// term and its votes. For one that has left the raft group's configuration, as the
 // leader of that term says: it gives no other vote in that term, and never forms
-// the group (see Anew). Damaged ones cannot be kept.
-func (g *GroupStable) BeginAnew(term uint64, leader string) error {
-	return g.stable.update(g.group, func(old groupVotes) (groupVotes, error) {
+// the raft group (see Anew). Damaged ones cannot be kept.
+func (g *MemberStable) BeginAnew(term uint64, leader string) error {
+	return g.stable.update(g.group, func(old memberVotes) (memberVotes, error) {
 		if old.check(g.group) != nil {
 			old = nil
 		}
@@ -431,9 +432,9 @@ func (g *GroupStable) BeginAnew(term uint64, leader string) error {
 	})
 }
 
-// Anew reports whether BeginAnew was ever called: the group was formed long ago,
+// Anew reports whether BeginAnew was ever called: the raft group was formed long ago,
 // and its configuration comes from its leader.
-func (g *GroupStable) Anew() (bool, error) {
+func (g *MemberStable) Anew() (bool, error) {
 	_, err := g.Get([]byte(anewKey))
 	if errors.Is(err, errKeyNotFound) {
 		return false, nil

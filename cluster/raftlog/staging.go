@@ -10,7 +10,7 @@ import (
 // A replica that is too far behind is not fed through Raft. It copies the entries
 // that it lacks, up to a snapshot of another replica, into a folder of their own
 // (Staging). Only when all of it is there and on stable storage does the log
-// adopt it, in one step (PartitionLog.Adopt), with Raft of the group shut down.
+// adopt it, in one step (PartitionLog.Adopt), with Raft of the raft group shut down.
 //
 // What is adopted replaces everything above the log's own snapshot: what a dead leader left behind
 // must not look committed (invariant 3). Raft goes on beside the copy, and another leader may bring

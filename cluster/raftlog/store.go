@@ -23,7 +23,7 @@ type Options struct {
 	// size of a journal file; 0: 64 MiB, less on a disk below 2 GiB; negative: no journal
 	JournalBytes int64
 	BypassBytes  int   // appends of this size go straight to their segment; 0: 64 KiB
-	CacheBytes   int64 // of the newest entries, all groups; 0: 64 MiB
+	CacheBytes   int64 // of the newest entries, all raft groups; 0: 64 MiB
 	ReserveBytes int64 // disk space kept for Raft's own small writes; 0: 64 MiB; negative: none
 
 	// Format is that of new segments and journal files: 2, or 1 for those that programs from before
@@ -37,8 +37,8 @@ type Options struct {
 	voteBytes int64 // in place of minVotesFile; 0: that
 }
 
-// Store holds the partition logs of one node: a folder per group below Groups(), one journal, one
-// cache.
+// Store holds the partition logs of one node: a folder per raft group below Groups(), one journal,
+// one cache.
 type Store struct {
 	*disk
 	dir     string
@@ -78,8 +78,8 @@ func newStore(dir string, d *disk, cacheBytes int64, files int) *Store {
 }
 
 // OpenStore opens or creates the store in the folder dir, which must be there. It plays back the
-// journal, so no group may be open yet. If acknowledged bytes of it are damaged, the logs that are
-// there are refused with ErrDamaged from now on.
+// journal, so no raft group may be open yet. If acknowledged bytes of it are damaged, the logs that
+// are there are refused with ErrDamaged from now on.
 func OpenStore(dir string, opts Options) (*Store, error) {
 	if opts.FS == nil {
 		opts.FS = vfs.OS
@@ -119,7 +119,7 @@ func (st *Store) Upgrade() { st.stamped.Store(true) }
 
 func (st *Store) stamping() bool { return st.stamped.Load() }
 
-// Groups is the folder that the groups' folders are in.
+// Groups is the folder that the raft groups' folders are in.
 func (st *Store) Groups() string { return filepath.Join(st.dir, "partitions") }
 
 // Full reports whether records should be refused since the disk is full.

@@ -17,7 +17,7 @@ func (d *disk) suspect(dir string, cause error) error {
 	return d.writeFile(dir, suspectName, []byte(cause.Error()+"\n"))
 }
 
-// suspectAll notes in the folders of all logs below groups that they may have lost entries.
+// suspectAll notes in the folders of all logs below raft groups that they may have lost entries.
 func (d *disk) suspectAll(groups string, cause error) error {
 	dirs, err := d.fs.List(groups)
 	if err != nil {

@@ -15,8 +15,8 @@ import (
 )
 
 // TestTheFirstFailedSyncEndsTheStore: whichever sync it is, of a file or of a folder, and though
-// each later one succeeds, as on Linux: nothing is acknowledged any more in any group, nothing more
-// is published, and what was acknowledged before is there after the power went.
+// each later one succeeds, as on Linux: nothing is acknowledged any more in any raft group, nothing
+// more is published, and what was acknowledged before is there after the power went.
 func TestTheFirstFailedSyncEndsTheStore(t *testing.T) {
 	for _, journal := range []int64{2 << 10, -1} {
 		for fail, last := int64(1), false; !last; fail++ {

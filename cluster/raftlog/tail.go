@@ -122,7 +122,7 @@ func (l *tail) storeSome(entries []*raft.Log, flags uint8) (int, error) {
 		n++
 	}
 	if l.buf = batch.buf; cap(l.buf) > 1<<20 {
-		l.buf = nil // a burst should not stay in memory for each group
+		l.buf = nil // a burst should not stay in memory for each raft group
 	}
 	if err := s.allocate(f, l.st.space, batch.size, max(limit, s.end+batch.size)); err != nil {
 		return 0, err

@@ -103,9 +103,9 @@ func TestAChangeThatFailsFailsAlone(t *testing.T) {
 	var callers sync.WaitGroup
 	callers.Go(func() {
 		var once sync.Once
-		if err := stable.update("first", func(old groupVotes) (groupVotes, error) {
+		if err := stable.update("first", func(old memberVotes) (memberVotes, error) {
 			once.Do(func() { close(begun); <-proceed }) // all others wait behind this one
-			return groupVotes{}, nil
+			return memberVotes{}, nil
 		}); err != nil {
 			t.Error(err)
 		}
@@ -115,7 +115,7 @@ func TestAChangeThatFailsFailsAlone(t *testing.T) {
 		callers.Go(func() {
 			group := stable.Group(fmt.Sprint(i))
 			if i == 5 {
-				if err := stable.update("5", func(groupVotes) (groupVotes, error) { return nil, wrong }); !errors.Is(err, wrong) {
+				if err := stable.update("5", func(memberVotes) (memberVotes, error) { return nil, wrong }); !errors.Is(err, wrong) {
 					t.Errorf("the one that fails is told %v", err)
 				}
 			} else if err := group.MarkCreated(); err != nil {

@@ -36,7 +36,7 @@ func (s *Stable) open() error {
 	}
 	b, err := d.readFile(path, maxVotesFile)
 	if errors.Is(err, fs.ErrNotExist) {
-		s.groups = map[string]groupVotes{}
+		s.groups = map[string]memberVotes{}
 		return s.rewrite(nil)
 	}
 	if err != nil {
@@ -82,9 +82,9 @@ func (s *Stable) secure(f vfs.File, b []byte, v votesLayout, torn bool) error {
 	return s.disk.syncDir(s.dir)
 }
 
-// write brings what is kept of some groups from now on to stable storage. After an error that is
-// vfs.ErrNoSpace nothing of it is there; after any other one the store has failed.
-func (s *Stable) write(next map[string]groupVotes) error {
+// write brings what is kept of some raft groups from now on to stable storage. After an error that
+// is vfs.ErrNoSpace nothing of it is there; after any other one the store has failed.
+func (s *Stable) write(next map[string]memberVotes) error {
 	s.writing.Lock()
 	defer s.writing.Unlock()
 	if s.file == nil {
@@ -100,7 +100,7 @@ func (s *Stable) write(next map[string]groupVotes) error {
 }
 
 // publish makes readers see what is on stable storage.
-func (s *Stable) publish(next map[string]groupVotes) {
+func (s *Stable) publish(next map[string]memberVotes) {
 	s.state.Lock()
 	defer s.state.Unlock()
 	for name, votes := range next {
@@ -112,7 +112,7 @@ func (s *Stable) publish(next map[string]groupVotes) {
 	}
 }
 
-func (s *Stable) append(next map[string]groupVotes) error {
+func (s *Stable) append(next map[string]memberVotes) error {
 	if err := s.disk.failed(); err != nil {
 		return err
 	}
@@ -136,20 +136,20 @@ func (s *Stable) append(next map[string]groupVotes) error {
 	return nil
 }
 
-// layOut gives what is kept of groups as it is written, in one order.
-func layOut(groups map[string]groupVotes) (changes []byte) {
+// layOut gives what is kept of raft groups as it is written, in one order.
+func layOut(groups map[string]memberVotes) (changes []byte) {
 	for _, name := range slices.Sorted(maps.Keys(groups)) {
 		changes = appendChange(changes, name, groups[name])
 	}
 	return changes
 }
 
-// rewrite puts a file that holds what is kept, and what is kept of some groups from now on, in
+// rewrite puts a file that holds what is kept, and what is kept of some raft groups from now on, in
 // place of the one before.
-func (s *Stable) rewrite(next map[string]groupVotes) error {
+func (s *Stable) rewrite(next map[string]memberVotes) error {
 	all := maps.Clone(s.groups)
 	maps.Copy(all, next)
-	maps.DeleteFunc(all, func(_ string, votes groupVotes) bool { return votes == nil })
+	maps.DeleteFunc(all, func(_ string, votes memberVotes) bool { return votes == nil })
 	v := votesLayout{secret: newSecret(), end: votesHeader}
 	b := encodeVotes(&v, all)
 	v.size = s.room(v)
@@ -192,9 +192,9 @@ func (s *Stable) rewrite(next map[string]groupVotes) error {
 	return nil
 }
 
-// encodeVotes lays out a file that holds these groups, with room for its header, and says where it
-// ends.
-func encodeVotes(v *votesLayout, groups map[string]groupVotes) []byte {
+// encodeVotes lays out a file that holds these raft groups, with room for its header, and says
+// where it ends.
+func encodeVotes(v *votesLayout, groups map[string]memberVotes) []byte {
 	b := make([]byte, votesHeader)
 	var changes []byte
 	count := 0

@@ -46,8 +46,8 @@ func spoilEach(t *testing.T, path string, check func(path, what string)) {
 	}
 }
 
-// The same of the votes: what a group has voted is as it was, or the group or the node does not go
-// on with it.
+// The same of the votes: what a raft group has voted is as it was, or the raft group or the node
+// does not go on with it.
 func TestDamagedVotesAreNotUsed(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "votes")
 	s, err := OpenStable(path, Options{voteBytes: 1, NoSync: true})
@@ -127,7 +127,7 @@ func votesDisk() *vfs.Mem {
 }
 
 // castVote stores a term and a vote as Raft does.
-func castVote(g *GroupStable, term uint64, candidate string) error {
+func castVote(g *MemberStable, term uint64, candidate string) error {
 	for _, err := range []error{
 		g.SetUint64([]byte(keyTerm), term), g.SetUint64([]byte(keyVoteTerm), term), g.Set([]byte(keyVoteCandidate), []byte(candidate)),
 	} {
@@ -139,13 +139,13 @@ func castVote(g *GroupStable, term uint64, candidate string) error {
 }
 
 // allVotes gives what a vote store has.
-func allVotes(s *Stable) map[string]groupVotes {
+func allVotes(s *Stable) map[string]memberVotes {
 	s.state.RLock()
 	defer s.state.RUnlock()
 	return maps.Clone(s.groups)
 }
 
-func sameGroup(a, b groupVotes) bool {
+func sameMember(a, b memberVotes) bool {
 	return (a == nil) == (b == nil) && maps.EqualFunc(a, b, func(a, b []byte) bool { return bytes.Equal(a, b) })
 }
 
@@ -166,9 +166,9 @@ func votesCrash(t *testing.T, seed uint64, stop int64) (over bool) {
 	t.Helper()
 	random := rand.New(rand.NewPCG(seed, uint64(stop)))
 	mem := votesDisk()
-	model := map[string]groupVotes{} // acknowledged
-	var group string                 // of what is under way
-	var before, after groupVotes
+	model := map[string]memberVotes{} // acknowledged
+	var group string                  // of what is under way
+	var before, after memberVotes
 	live := func(steps int) {
 		stable, err := OpenStable("/data/votes", Options{FS: mem, voteBytes: 1500})
 		if err != nil {
@@ -212,12 +212,12 @@ func votesCrash(t *testing.T, seed uint64, stop int64) (over bool) {
 			t.Fatalf("seed %d, stopped at operation %d: %v", seed, stop, err)
 		}
 		got := allVotes(stable)
-		if v := got[group]; !sameGroup(v, before) && !sameGroup(v, after) {
+		if v := got[group]; !sameMember(v, before) && !sameMember(v, after) {
 			t.Fatalf("seed %d, stopped at operation %d: %s has %q, and had %q or %q", seed, stop, group, v, before, after)
 		}
 		delete(got, group)
 		delete(model, group)
-		if !maps.EqualFunc(got, model, sameGroup) {
+		if !maps.EqualFunc(got, model, sameMember) {
 			t.Fatalf("seed %d, stopped at operation %d: %q instead of %q", seed, stop, got, model)
 		}
 		// What follows a torn end is good, too.
@@ -297,9 +297,9 @@ func TestTheFirstFailedSyncEndsTheVotes(t *testing.T) {
 	}
 }
 
-// TestAVoteThatCannotBeStoredEndsTheVoteStore: Raft, which would panic, waits until its group is
-// closed; the node is told once, what is tried later fails, too, though the disk would take it, and
-// nothing of it was stored.
+// TestAVoteThatCannotBeStoredEndsTheVoteStore: Raft, which would panic, waits until its raft group
+// is closed; the node is told once, what is tried later fails, too, though the disk would take it,
+// and nothing of it was stored.
 func TestAVoteThatCannotBeStoredEndsTheVoteStore(t *testing.T) {
 	mem := votesDisk()
 	var broken atomic.Bool
@@ -462,7 +462,7 @@ func TestTheVoteFileStaysSmall(t *testing.T) {
 		t.Fatal(err)
 	}
 	again, err := OpenStable("/data/votes", Options{FS: mem})
-	if err != nil || len(want) != 10 || !maps.EqualFunc(allVotes(again), want, sameGroup) {
+	if err != nil || len(want) != 10 || !maps.EqualFunc(allVotes(again), want, sameMember) {
 		t.Errorf("%d groups, %v", len(want), err)
 	}
 	if names, _ := mem.List("/data"); len(names) != 1 {
@@ -478,7 +478,7 @@ func TestMoreThanFitsIsRefused(t *testing.T) {
 	}
 	for _, err := range []error{
 		stable.Group("g").Set([]byte("key"), make([]byte, maxVotesValue+1)),
-		stable.Group(string(make([]byte, maxGroupName+1))).MarkCreated(),
+		stable.Group(string(make([]byte, maxRaftGroupName+1))).MarkCreated(),
 		stable.Group("").MarkCreated(),
 	} {
 		if err == nil {
@@ -494,10 +494,10 @@ func TestMoreThanFitsIsRefused(t *testing.T) {
 // it is written.
 func FuzzVotes(f *testing.F) {
 	v := votesLayout{secret: 7, end: votesHeader}
-	b := encodeVotes(&v, map[string]groupVotes{"g": {"key": []byte("value")}, "h": {}})
+	b := encodeVotes(&v, map[string]memberVotes{"g": {"key": []byte("value")}, "h": {}})
 	v.size = v.end + 200
 	copy(b, v.header())
-	b = v.appendBallot(b, appendChange(nil, "g", groupVotes{"other": nil}), 1)
+	b = v.appendBallot(b, appendChange(nil, "g", memberVotes{"other": nil}), 1)
 	b = v.appendBallot(b, appendChange(nil, "h", nil), 1)
 	b = append(b, make([]byte, 100)...)
 	f.Add(b, uint16(0), byte(0))
@@ -522,7 +522,7 @@ func FuzzVotes(f *testing.F) {
 		again.size = again.end
 		copy(file, again.header())
 		_, same, torn, err := parseVotesFile(file)
-		if err != nil || torn || !maps.EqualFunc(groups, same, sameGroup) {
+		if err != nil || torn || !maps.EqualFunc(groups, same, sameMember) {
 			t.Fatalf("%q is read as %q, %v, %v", groups, same, torn, err)
 		}
 	})

@@ -16,21 +16,21 @@ const (
 	ballotMagic  = "TVB1"
 	ballotHeader = 48
 	changeHeader = 16
-	forgotten    = 1<<16 - 1 // in place of the number of a group's pairs: nothing of it is kept
+	forgotten    = 1<<16 - 1 // in place of the number of a raft group's pairs: nothing of it is kept
 
-	maxVotesFile  = 256 << 20 // bytes; what a wrong file makes us read
-	maxBallot     = 4 << 20   // bytes of changes in one batch; they are split well before
-	splitBallot   = 1 << 20   // bytes of changes behind which another batch begins
-	maxGroupName  = 1 << 10   // bytes
-	maxVotesKey   = 1 << 8    // bytes
-	maxVotesValue = 4 << 10   // bytes
-	maxVotesPairs = 64
-	minVotesFile  = 256 << 10 // bytes that a new file is allocated with, at least
+	maxVotesFile     = 256 << 20 // bytes; what a wrong file makes us read
+	maxBallot        = 4 << 20   // bytes of changes in one batch; they are split well before
+	splitBallot      = 1 << 20   // bytes of changes behind which another batch begins
+	maxRaftGroupName = 1 << 10   // bytes
+	maxVotesKey      = 1 << 8    // bytes
+	maxVotesValue    = 4 << 10   // bytes
+	maxVotesPairs    = 64
+	minVotesFile     = 256 << 10 // bytes that a new file is allocated with, at least
 )
 
-// groupVotes is all that is kept of one group: what Raft stores, and what this package notes. It is
-// replaced, never changed.
-type groupVotes map[string][]byte
+// memberVotes is all that is kept of one raft group: what Raft stores, and what this package notes.
+// It is replaced, never changed.
+type memberVotes map[string][]byte
 
 // votesLayout is how the batches of a vote file are laid out, and where they end.
 type votesLayout struct {
@@ -53,9 +53,9 @@ func (v votesLayout) header() []byte {
 	return le.AppendUint32(b, crc32.Checksum(b, castagnoli))
 }
 
-// checkVotes gives an error if what is kept of a group is more than the file takes.
-func checkVotes(name string, votes groupVotes) error {
-	bad := name == "" || len(name) > maxGroupName || len(votes) > maxVotesPairs
+// checkVotes gives an error if what is kept of a raft group is more than the file takes.
+func checkVotes(name string, votes memberVotes) error {
+	bad := name == "" || len(name) > maxRaftGroupName || len(votes) > maxVotesPairs
 	for key, value := range votes {
 		bad = bad || len(key) > maxVotesKey || len(value) > maxVotesValue
 	}
@@ -65,8 +65,8 @@ func checkVotes(name string, votes groupVotes) error {
 	return nil
 }
 
-// appendChange lays out what is kept of a group from now on; nil: nothing.
-func appendChange(b []byte, name string, votes groupVotes) []byte {
+// appendChange lays out what is kept of a raft group from now on; nil: nothing.
+func appendChange(b []byte, name string, votes memberVotes) []byte {
 	le := binary.LittleEndian
 	var values []byte
 	for _, key := range slices.Sorted(maps.Keys(votes)) {
@@ -139,10 +139,10 @@ func (v *votesLayout) parseBallot(file []byte, pos int64) (p ballot, ok bool) {
 
 func (p *ballot) good() bool { return crc32.Checksum(p.changes, castagnoli) == p.sum }
 
-// each calls fn for what the batch says of each group. Of a batch that is not good, those groups
-// are damaged whose names are good; the error says that not even the names are, or that changes
-// may stand in each other's places.
-func (p *ballot) each(fn func(name string, votes groupVotes)) error {
+// each calls fn for what the batch says of each group. Of a batch that is not good, those raft
+// groups are damaged whose names are good; the error says that not even the names are, or that
+// changes may stand in each other's places.
+func (p *ballot) each(fn func(name string, votes memberVotes)) error {
 	le := binary.LittleEndian
 	rest, before := p.changes, ""
 	found := p.good() // where it is not what was written
@@ -152,7 +152,7 @@ func (p *ballot) each(fn func(name string, votes groupVotes)) error {
 			return bad("it is too short")
 		}
 		names, pairs, size := int(le.Uint16(rest)), int(le.Uint16(rest[2:])), int(le.Uint32(rest[4:]))
-		if names == 0 || names > maxGroupName || size > len(rest)-changeHeader-names {
+		if names == 0 || names > maxRaftGroupName || size > len(rest)-changeHeader-names {
 			return bad("a change reaches beyond it")
 		}
 		name := string(rest[changeHeader : changeHeader+names])
@@ -165,7 +165,7 @@ func (p *ballot) each(fn func(name string, votes groupVotes)) error {
 		values := rest[changeHeader+names:][:size]
 		votes, ok := parseVotes(values, pairs)
 		if !ok || crc32.Checksum(values, castagnoli) != le.Uint32(rest[12:]) {
-			votes = groupVotes{damagedKey: []byte("its votes are not what was written")}
+			votes = memberVotes{damagedKey: []byte("its votes are not what was written")}
 			found = true
 		}
 		fn(name, votes)
@@ -184,7 +184,7 @@ func (p *ballot) each(fn func(name string, votes groupVotes)) error {
 }
 
 // parseVotes reads what is kept of a group.
-func parseVotes(b []byte, pairs int) (groupVotes, bool) {
+func parseVotes(b []byte, pairs int) (memberVotes, bool) {
 	if pairs == forgotten {
 		return nil, len(b) == 0
 	}
@@ -192,7 +192,7 @@ func parseVotes(b []byte, pairs int) (groupVotes, bool) {
 		return nil, false
 	}
 	le := binary.LittleEndian
-	votes := make(groupVotes, pairs)
+	votes := make(memberVotes, pairs)
 	for range pairs {
 		if len(b) < 4 {
 			return nil, false
@@ -210,7 +210,7 @@ func parseVotes(b []byte, pairs int) (groupVotes, bool) {
 // parseVotesFile reads a vote file. torn says that behind the last batch stands what is left of one
 // that was never acknowledged. The error wraps ErrDamaged if votes may be lost of which it is not
 // known whose they are, and ErrVersion if a newer program wrote the file.
-func parseVotesFile(b []byte) (v votesLayout, groups map[string]groupVotes, torn bool, err error) {
+func parseVotesFile(b []byte) (v votesLayout, groups map[string]memberVotes, torn bool, err error) {
 	le := binary.LittleEndian
 	if len(b) < votesHeader || string(b[:7]) != votesMagic[:7] ||
 		crc32.Checksum(b[:votesHeader-4], castagnoli) != le.Uint32(b[votesHeader-4:]) {
@@ -227,7 +227,7 @@ func parseVotesFile(b []byte) (v votesLayout, groups map[string]groupVotes, torn
 		return v, nil, false, fmt.Errorf("%w: it has %d bytes, want %d", ErrDamaged, len(b), size)
 	}
 	v = votesLayout{secret: le.Uint64(b[16:]), base: int64(base), size: int64(size), end: votesHeader}
-	groups = map[string]groupVotes{}
+	groups = map[string]memberVotes{}
 	later := uint64(0) // number of a good batch somewhere behind
 	for {
 		p, ok := v.parseBallot(b, v.end)
@@ -248,7 +248,7 @@ func parseVotesFile(b []byte) (v votesLayout, groups map[string]groupVotes, torn
 				return v, nil, false, fmt.Errorf("%w: at position %d; batch %d, which is later, is good", ErrDamaged, v.end, later)
 			}
 		}
-		err := p.each(func(name string, votes groupVotes) {
+		err := p.each(func(name string, votes memberVotes) {
 			if votes == nil {
 				delete(groups, name)
 			} else {

@@ -10,7 +10,7 @@ import (
 	"github.com/trimaran-io/trimaran/cluster/raftlog/vfs"
 )
 
-// WholeLog is the log of a group whose snapshot is all that its state machine knows, as the
+// WholeLog is the log of a raft group whose snapshot is all that its state machine knows, as the
 // catalog's is. Nobody reads its past, so what Raft lets go of is freed; and Raft installs another
 // member's snapshot by itself, since there are no records to be copied first.
 type WholeLog struct{ *PartitionLog }

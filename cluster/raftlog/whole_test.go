@@ -348,7 +348,7 @@ func TestADamagedJournalLeavesTheCatalog(t *testing.T) {
 }
 
 // TestACatalogThatCannotBeStoredEndsTheStore: an error of the disk is none that passes. What cannot
-// be read Raft, which would panic, waits for until the group is closed.
+// be read Raft, which would panic, waits for until the raft group is closed.
 func TestACatalogThatCannotBeStoredEndsTheStore(t *testing.T) {
 	mem := votesDisk()
 	var broken atomic.Pointer[string] // what fails

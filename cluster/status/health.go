@@ -89,8 +89,8 @@ func (h *Health) UnderReplicated(topics *fsm.Topics, p *fsm.Partition, m Member)
 	})
 }
 
-// groupsHealth counts groups of one kind.
-type groupsHealth struct {
+// raftGroupsHealth counts groups of one kind.
+type raftGroupsHealth struct {
 	all     int
 	offline int // without a leader, as Online says
 	led     int // by this node
@@ -98,7 +98,7 @@ type groupsHealth struct {
 }
 
 // of looks at topics' partitions, or at shards.
-func (h *Health) of(view *fsm.Topics, topics []*fsm.Topic, here map[fsm.NodeID]bool) (out groupsHealth) {
+func (h *Health) of(view *fsm.Topics, topics []*fsm.Topic, here map[fsm.NodeID]bool) (out raftGroupsHealth) {
 	for _, topic := range topics {
 		for i := range topic.Partitions {
 			id, p := fsm.PartitionID{Topic: topic.ID, Partition: int32(i)}, &topic.Partitions[i]
@@ -114,7 +114,7 @@ func (h *Health) of(view *fsm.Topics, topics []*fsm.Topic, here map[fsm.NodeID]b
 }
 
 // ofCatalog is of for the catalog's group; leads says whether this node's member leads it.
-func (h *Health) ofCatalog(view *fsm.Topics, leads bool) (out groupsHealth) {
+func (h *Health) ofCatalog(view *fsm.Topics, leads bool) (out raftGroupsHealth) {
 	out.all, out.offline = 1, boolInt(!h.CatalogLed())
 	m := h.Here.Catalog()
 	if m == nil || !leads {

@@ -54,7 +54,7 @@ func (c Collector) Collect(to chan<- prometheus.Metric) {
 		controller = 1
 	}
 	partitions, catalog := c.of(topics, topics.All(), here), c.ofCatalog(topics, controller == 1)
-	var groups groupsHealth
+	var groups raftGroupsHealth
 	if shards, ok := topics.GroupShards(); ok {
 		groups = c.of(topics, []*fsm.Topic{shards}, here)
 	}

@@ -172,7 +172,7 @@ func oldVotes(t *testing.T, path string, votes map[string]map[string][]byte, sea
 	}
 }
 
-// someVotes is what groups have voted.
+// someVotes is what raft groups have voted.
 func someVotes(groups int) map[string]map[string][]byte {
 	votes := map[string]map[string][]byte{}
 	for i := range groups {
@@ -188,7 +188,8 @@ func sameVotes(a, b map[string][]byte) bool {
 	return maps.EqualFunc(a, b, func(a, b []byte) bool { return bytes.Equal(a, b) })
 }
 
-// The same of the votes: what a group has voted is as it was, or the group or the file is refused.
+// The same of the votes: what a raft group has voted is as it was, or the raft group or the file is
+// refused.
 func TestDamagedOldVotesAreNotUsed(t *testing.T) {
 	path := filepath.Join(t.TempDir(), VotesFile)
 	want := someVotes(60)

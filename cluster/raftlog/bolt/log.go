@@ -40,7 +40,7 @@ func (l *Log) GetLog(index uint64, out *raft.Log) error {
 	})
 }
 
-// OpenLog opens or creates the log in the file path, of a group whose snapshots are there (see
+// OpenLog opens or creates the log in the file path, of a raft group whose snapshots are there (see
 // raftlog.SnapshotTerm; nil: none). It fails when another process has the file open, and with
 // raftlog.ErrDamaged if something in it is not what was written.
 func OpenLog(path string, snapshots raft.SnapshotStore) (*Log, error) {

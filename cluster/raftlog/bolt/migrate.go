@@ -68,8 +68,8 @@ var (
 	sealedBucket = []byte("\x00trimaran/sealed") // all buckets have a CRC
 )
 
-// readVotes gives what a vote file has of each group, and the groups whose votes are not what was
-// written. No file is no votes.
+// readVotes gives what a vote file has of each raft group, and the raft groups whose votes are not
+// what was written. No file is no votes.
 func readVotes(path string) (votes map[string]map[string][]byte, damaged []string, err error) {
 	votes = map[string]map[string][]byte{}
 	err = reading(path, func(tx *bbolt.Tx) error {

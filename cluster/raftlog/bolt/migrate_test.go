@@ -339,7 +339,8 @@ func TestAMigrationOfWhatADeadLeaderLeft(t *testing.T) {
 	}
 }
 
-// What is not what was written is not taken over, and what is not known of a group stays unknown.
+// What is not what was written is not taken over, and what is not known of a raft group stays
+// unknown.
 func TestAMigrationOfDamagedFiles(t *testing.T) {
 	c := oldCatalogs[2]
 	for _, file := range []string{"votes.db", "catalog/raft.db"} {
