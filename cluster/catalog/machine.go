@@ -19,8 +19,9 @@ import (
 // log or a snapshot (fsm.ErrNewer) ends it: nothing is applied from there on, no snapshot is taken,
 // and since a node without its catalog does not know what it should do, the node ends.
 type machine struct {
-	fail    func(error)     // ends the node; it does not wait
-	reached func(level int) // told the cluster's feature level when an entry was applied; it does not wait
+	fail func(error) // ends the node; it does not wait
+	// told the cluster's feature level when an entry was applied; it does not wait
+	reached func(level int)
 
 	view atomic.Pointer[fsm.Topics]
 

@@ -25,8 +25,9 @@ type polled struct {
 	leader string
 	since  int64 // link clock: when these last changed
 	orphan int64 // link clock: since when it is an orphan, 0 if it is not
-	unled  int64 // link clock: since when its leader's beacons do not say so; 0: they do, or are late
-	fed    int64 // link clock of the last heartbeat that was given to the raft group here
+	// link clock: since when its leader's beacons do not say so; 0: they do, or are late
+	unled int64
+	fed   int64 // link clock of the last heartbeat that was given to the raft group here
 
 	stall raftlink.Stall
 }

@@ -16,7 +16,8 @@ const (
 	ballotMagic  = "TVB1"
 	ballotHeader = 48
 	changeHeader = 16
-	forgotten    = 1<<16 - 1 // in place of the number of a raft group's pairs: nothing of it is kept
+	// in place of the number of a raft group's pairs: nothing of it is kept
+	forgotten = 1<<16 - 1
 
 	maxVotesFile     = 256 << 20 // bytes; what a wrong file makes us read
 	maxBallot        = 4 << 20   // bytes of changes in one batch; they are split well before
