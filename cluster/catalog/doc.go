@@ -20,7 +20,7 @@
 //	planner.go     the leader moves replicas, from nodes that are gone and to those that have fewer
 //	members.go     the leader takes nodes into the group and out of it
 //	departure.go   a node that was taken out of the cluster hears of it
-//	featurelevel.go nodes say what their program knows; the leader raises the cluster's feature level
+//	featurelevel.go  nodes say what their program knows; the leader raises the cluster's level
 //	producerids.go blocks of producer ids, given out one by one
 //	fresh.go       the catalog is brought up to date for who must know that a topic is gone
 //	initial.go     the topics of the configuration

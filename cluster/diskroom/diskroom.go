@@ -53,8 +53,8 @@ type Room struct {
 	cfg   Config
 	hangs atomic.Bool // an append here does not end
 
-	mu    locks.Mutex[Room] // guards what follows; nothing else is done under it
-	until map[string]time.Time  // nodes whose disk is full, and until when that holds
+	mu    locks.Mutex[Room]    // guards what follows; nothing else is done under it
+	until map[string]time.Time // nodes whose disk is full, and until when that holds
 }
 
 // New makes a Room that has Heard of no full disk. Run tells the others.

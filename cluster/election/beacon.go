@@ -15,7 +15,7 @@ import (
 //	u64  boot of the process whose beacon is echoed, 0 for none seen
 //	u64  the last of that process's beacons that was seen before the raft groups were looked at
 //	uvarint count, then so many: u8 length and identity: nodes that the sender holds for gone
-//	uvarint count, then so many: u8 length and name: raft groups of which nothing is claimed any more
+//	uvarint count, then so many: u8 length and name: raft groups that are claimed no more
 //	uvarint count, then so many: u8 kind, u64 term, uvarint instance, u8 length and name: claims
 //
 // Withdrawals and claims are what changed since the sender's last beacon of the
