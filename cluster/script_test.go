@@ -66,7 +66,6 @@ type script struct {
 	words map[string]int
 	sent  map[string]int        // how many records of a topic were acknowledged
 	below map[string]fsm.Offset // what was deleted of a topic
-	gone  []int
 }
 
 // do runs one command.

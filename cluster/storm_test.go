@@ -221,8 +221,6 @@ func (s *storm) members(running bool) (out []int) {
 	return out
 }
 
-func (s *storm) one(of []int) int { return of[s.dice.IntN(len(of))] }
-
 func (s *storm) name(i int) string { return fmt.Sprint("n", i+1) }
 
 // fault does one thing to the cluster. What is drawn does not depend on what is possible just now.

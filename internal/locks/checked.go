@@ -91,6 +91,8 @@ func classOf[C any]() class {
 	return class{t: t, slow: slow}
 }
 
+func (slow[C]) maySleep() {}
+
 type holding struct {
 	by    int64 // a goroutine
 	class class

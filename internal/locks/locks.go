@@ -26,6 +26,4 @@ type Slow[C any] struct{ Mutex[slow[C]] }
 // slow marks the class of a mutex that may be held while its holder waits.
 type slow[C any] struct{}
 
-func (slow[C]) maySleep() {}
-
 var _ sync.Locker = (*Mutex[int])(nil)
