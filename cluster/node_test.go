@@ -1,9 +1,6 @@
 package cluster
 
 import (
-	"errors"
-	"os"
-
 	"github.com/trimaran-io/trimaran/cluster/identity"
 	"github.com/trimaran-io/trimaran/cluster/leading"
 	"github.com/trimaran-io/trimaran/cluster/raftgroup"
@@ -25,13 +22,5 @@ func (n *Node) partitionDir(id fsm.PartitionID) string {
 }
 
 func (n *Node) nodesHere(view *fsm.Topics) map[fsm.NodeID]bool { return n.nodes.Here(view) }
-
-func fileExists(path string) (bool, error) {
-	_, err := os.Stat(path)
-	if errors.Is(err, os.ErrNotExist) {
-		return false, nil
-	}
-	return err == nil, err
-}
 
 func newUUID() [16]byte { return identity.NewUUID() }

@@ -457,8 +457,9 @@ func (s *storm) tell() string {
 			fmt.Fprintf(&b, " %s %v", node.ID, node.State)
 		}
 		for p, id := range s.ids {
-			part, _ := n.Topics().Partition(id)
-			fmt.Fprintf(&b, "; partition %d on %v leaving %v", p, part.Replicas, part.Leaving)
+			if part, ok := n.Topics().Partition(id); ok { // a node that has just come does not know it yet
+				fmt.Fprintf(&b, "; partition %d on %v leaving %v", p, part.Replicas, part.Leaving)
+			}
 			if r := n.replica(id); r != nil {
 				fmt.Fprintf(&b, " %v, voters %v", r.Member.Raft.State(), r.Member.Voters())
 			}

@@ -25,9 +25,8 @@ func wholeSpan(entry *raft.Log, next int64) (after, maxTime int64) {
 
 // whole is a whole log on a file system that loses what was not synced.
 type whole struct {
-	t   *testing.T
-	mem *vfs.Mem
-	st  *Store
+	t  *testing.T
+	st *Store
 	WholeLog
 }
 
