@@ -94,8 +94,10 @@ func TestTheCatalogIsFreshForASecond(t *testing.T) {
 		}
 		time.Sleep(freshFor)
 		err = outcome.ErrNoLeader
-		if f.refresh(t.Context()) || f.refresh(t.Context()) || asked != 3 {
-			t.Errorf("without a leader it is fresh, asked %d times", asked)
+		for again := range 2 {
+			if f.refresh(t.Context()) || asked != 2+again {
+				t.Errorf("without a leader it is fresh, asked %d times", asked)
+			}
 		}
 	})
 }
