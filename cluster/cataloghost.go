@@ -118,6 +118,7 @@ func (n *Node) openCatalogMember(machine raft.FSM, voters, nonvoters []string) (
 	m, err := raftgroup.Open(raftgroup.Options{
 		Name: catalog.Group, Files: files, Config: config, Machine: machine,
 		Stable: n.stable.Group(catalog.Group), Transport: n.election.Open(catalog.Group), Voters: voters, Nonvoters: nonvoters,
+		Ends: n.ctx,
 	})
 	if err != nil {
 		return nil, err

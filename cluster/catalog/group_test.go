@@ -149,6 +149,7 @@ func (h *hosted) start(votes string, voters, nonvoters []string) {
 	h.votes = stable
 	err = h.c.Open(func(machine raft.FSM) (*raftgroup.Member, error) {
 		return raftgroup.Open(raftgroup.Options{
+			Ends: h.all.t.Context(),
 			Name: Group, Machine: machine, Transport: wire{h.wire}, Stable: stable.Group(Group), Voters: voters, Nonvoters: nonvoters,
 			Config: raftgroup.Config(h.c.self, time.Second, 50*time.Millisecond, 100, hclog.NewNullLogger()),
 			Files: func(bool) (raftgroup.Files, error) {

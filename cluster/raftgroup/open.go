@@ -1,6 +1,7 @@
 package raftgroup
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"time"
@@ -86,6 +87,9 @@ type Options struct {
 	// Voters and Nonvoters are the identities that the raft group is first formed with if nothing
 	// of it is here yet; no voters means that the configuration comes from the raft group's leader.
 	Voters, Nonvoters []string
+	// Ends is the life of who opens. Raft stores its term while it starts, and waits for ever where
+	// the disk has failed; there is no member yet that could be told to let go of it.
+	Ends context.Context
 }
 
 // Open opens the files of a member and starts Raft. A member that may have lost what it
@@ -119,7 +123,9 @@ func Open(o Options) (_ *Member, err error) {
 		return nil, err
 	}
 	appends := &timedLog{LogStore: files.Log}
+	started := context.AfterFunc(o.Ends, o.Stable.Abandon)
 	r, err := raft.NewRaft(o.Config, o.Machine, appends, o.Stable, files.Snapshots, o.Transport)
+	started()
 	if err != nil {
 		return nil, fmt.Errorf("start group %s: %w", o.Name, err)
 	}

@@ -224,6 +224,7 @@ func (s *Set) openReplica(id fsm.PartitionID, partition *fsm.Partition) error {
 	g, err := raftgroup.Open(raftgroup.Options{
 		Name: name, Files: r.files, Config: config, Machine: observed{r.machine, r},
 		Stable: s.env.Stable.Group(name), Transport: transport, Voters: voters,
+		Ends: s.env.ctx,
 	})
 	if err != nil {
 		return cmp.Or(r.metNewer(), err) // Raft does not say why it cannot restore a snapshot

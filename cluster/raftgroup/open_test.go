@@ -1,0 +1,98 @@
+package raftgroup
+
+import (
+	"context"
+	"errors"
+	"io"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/hashicorp/raft"
+
+	"github.com/trimaran-io/trimaran/cluster/raftlog"
+	"github.com/trimaran-io/trimaran/cluster/raftlog/vfs"
+)
+
+type emptyMachine struct{}
+
+func (emptyMachine) Apply(*raft.Log) any                 { return nil }
+func (emptyMachine) Snapshot() (raft.FSMSnapshot, error) { return SnapshotBytes(nil), nil }
+func (emptyMachine) Restore(io.ReadCloser) error         { return nil }
+
+type nowhere struct{ *raft.InmemTransport }
+
+func (nowhere) Confirm(context.Context) (uint64, error) { return 0, errors.New("nobody is there") }
+
+type inMemory struct{ *raft.InmemStore }
+
+func (inMemory) Scan(uint64, func(*raft.Log) bool) error { return nil }
+func (inMemory) Close() error                            { return nil }
+
+// later is a log in which something happens when Raft first looks at it: not when Open does.
+type later struct {
+	inMemory
+	looked *atomic.Int64
+	then   func()
+}
+
+func (l later) LastIndex() (uint64, error) {
+	if l.looked.Add(1) == 3 { // Open looks, and who forms the group
+		l.then()
+	}
+	return l.inMemory.LastIndex()
+}
+
+// TestAMemberIsLetGoOfWhileItStarts: Raft stores its term while it starts and panics if that fails,
+// so it is held there when the disk has just failed; when its node ends, that ends, too.
+func TestAMemberIsLetGoOfWhileItStarts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var fails atomic.Bool
+		disk := vfs.Failing{FS: vfs.NewMem(), Fail: func(op, _ string) error {
+			if op == "sync" && fails.Load() {
+				return errors.New("the disk has failed")
+			}
+			return nil
+		}}
+		votes, err := raftlog.OpenStable("/votes", raftlog.Options{FS: disk})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ends, end := context.WithCancel(t.Context())
+		opened, closed := make(chan struct{}), make(chan struct{})
+		go func() {
+			defer close(closed)
+			_, transport := raft.NewInmemTransport("n1")
+			m, err := Open(Options{
+				Name: "g", Machine: emptyMachine{}, Transport: nowhere{transport}, Stable: votes.Group("g"),
+				Voters: []string{"n1"}, Ends: ends,
+				Config: Config("n1", time.Second, 50*time.Millisecond, 100, hclog.NewNullLogger()),
+				Files: func(bool) (Files, error) {
+					log := later{inMemory{raft.NewInmemStore()}, new(atomic.Int64), func() {
+						fails.Store(true)
+						if votes.Group("other").MarkCreated() == nil {
+							t.Error("the disk has not failed")
+						}
+					}}
+					return Files{Log: log, Snapshots: raft.NewInmemSnapshotStore(), Serving: func() {}}, nil
+				},
+			})
+			close(opened)
+			if err == nil {
+				m.End()
+				m.Close()
+			}
+		}()
+		synctest.Wait()
+		select {
+		case <-opened:
+			t.Error("Raft was not held where the disk had failed")
+		default:
+		}
+		end()
+		<-closed
+		votes.Close()
+	})
+}
