@@ -194,11 +194,28 @@ func (o *Options) form(log raftlog.Log) error {
 	add(o.Voters, raft.Voter)
 	add(o.Nonvoters, raft.Nonvoter)
 	// Snapshots in memory: BootstrapCluster only looks whether there is one.
-	err := raft.BootstrapCluster(o.Config, log, o.Stable, raft.NewInmemSnapshotStore(), o.Transport, raft.Configuration{Servers: servers})
+	err := raft.BootstrapCluster(o.Config, log, unformed{o.Stable}, raft.NewInmemSnapshotStore(), o.Transport, raft.Configuration{Servers: servers})
 	if err != nil {
 		return fmt.Errorf("bootstrap group %s: %w", o.Name, err)
 	}
 	return nil
+}
+
+// unformed is what the member has stored that forms its raft group, whose log is empty.
+// BootstrapCluster stores the first term and then the configuration, and refuses a store with a term:
+// who was cut short between the two would never start again.
+type unformed struct{ *raftlog.MemberStable }
+
+// GetUint64 implements raft.StableStore: the first term without a vote is what BootstrapCluster left.
+func (u unformed) GetUint64(key []byte) (uint64, error) {
+	value, err := u.MemberStable.GetUint64(key)
+	if string(key) != "CurrentTerm" || err != nil || value != 1 {
+		return value, err
+	}
+	if voted, err := u.MemberStable.GetUint64([]byte("LastVoteTerm")); err != nil || voted != 0 {
+		return value, err
+	}
+	return 0, nil
 }
 
 // follows gives an error if the newest snapshot that can be read is not where the log begins, or

@@ -96,3 +96,49 @@ func TestAMemberIsLetGoOfWhileItStarts(t *testing.T) {
 		votes.Close()
 	})
 }
+
+// full is a log that takes nothing.
+type full struct{ inMemory }
+
+func (full) StoreLog(*raft.Log) error { return errors.New("no room") }
+
+// TestAMemberIsFormedAfterItWasCutShort: the term is stored and the configuration is not.
+func TestAMemberIsFormedAfterItWasCutShort(t *testing.T) {
+	votes, err := raftlog.OpenStable("/votes", raftlog.Options{FS: vfs.NewMem()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer votes.Close()
+	open := func(log raftlog.Log) (*Member, error) {
+		_, transport := raft.NewInmemTransport("n1")
+		return Open(Options{
+			Name: "g", Machine: emptyMachine{}, Transport: nowhere{transport}, Stable: votes.Group("g"),
+			Voters: []string{"n1"}, Ends: t.Context(),
+			Config: Config("n1", time.Second, 50*time.Millisecond, 100, hclog.NewNullLogger()),
+			Files: func(bool) (Files, error) {
+				return Files{Log: log, Snapshots: raft.NewInmemSnapshotStore(), Serving: func() {}}, nil
+			},
+		})
+	}
+	if _, err := open(full{inMemory{raft.NewInmemStore()}}); err == nil {
+		t.Fatal("it is formed without a configuration")
+	}
+	if term, err := votes.Group("g").GetUint64([]byte("CurrentTerm")); term != 1 || err != nil {
+		t.Fatalf("the term is %d, %v: this is not where it is to be cut short", term, err)
+	}
+	m, err := open(inMemory{raft.NewInmemStore()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.End()
+	m.Close()
+
+	// Who has voted in that term has met others: something else was lost.
+	voted := votes.Group("other")
+	if err := errors.Join(voted.SetUint64([]byte("LastVoteTerm"), 1), voted.Set([]byte("LastVoteCand"), []byte("n2")), voted.SetUint64([]byte("CurrentTerm"), 1)); err != nil {
+		t.Fatal(err)
+	}
+	if term, err := (unformed{voted}).GetUint64([]byte("CurrentTerm")); term != 1 || err != nil {
+		t.Errorf("a member that has voted is taken for one that never was: term %d, %v", term, err)
+	}
+}
