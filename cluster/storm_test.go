@@ -457,7 +457,8 @@ func (s *storm) tell() string {
 			fmt.Fprintf(&b, " %s %v", node.ID, node.State)
 		}
 		for p, id := range s.ids {
-			if part, ok := n.Topics().Partition(id); ok { // a node that has just come does not know it yet
+			// a node that has just come does not know it yet
+			if part, ok := n.Topics().Partition(id); ok {
 				fmt.Fprintf(&b, "; partition %d on %v leaving %v", p, part.Replicas, part.Leaving)
 			}
 			if r := n.replica(id); r != nil {
@@ -559,7 +560,7 @@ func (s *storm) check() {
 				c, err := s.through().CheckReplicas(ctx, id, from)
 				end()
 				if err != nil {
-					return err
+					return fmt.Errorf("%w%s", err, s.tell())
 				}
 				if c.DiffersAt != -1 {
 					s.t.Fatalf("replicas of partition %d differ: %+v", p, c)

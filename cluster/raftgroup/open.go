@@ -202,11 +202,12 @@ func (o *Options) form(log raftlog.Log) error {
 }
 
 // unformed is what the member has stored that forms its raft group, whose log is empty.
-// BootstrapCluster stores the first term and then the configuration, and refuses a store with a term:
-// who was cut short between the two would never start again.
+// BootstrapCluster stores the first term and then the configuration, and refuses a store with a
+// term: who was cut short between the two would never start again.
 type unformed struct{ *raftlog.MemberStable }
 
-// GetUint64 implements raft.StableStore: the first term without a vote is what BootstrapCluster left.
+// GetUint64 implements raft.StableStore: the first term without a vote is what BootstrapCluster
+// left.
 func (u unformed) GetUint64(key []byte) (uint64, error) {
 	value, err := u.MemberStable.GetUint64(key)
 	if string(key) != "CurrentTerm" || err != nil || value != 1 {
