@@ -138,13 +138,14 @@ func (s *Set) rebuildHurt() {
 			s.mu.Unlock()
 			continue
 		}
-		if !r.canDoWithout() || !r.othersVote() {
+		if !r.canDoWithout() {
 			continue
 		}
 		leader, _ := r.Leader()
 		switch leader.Identity {
 		case "":
 		case s.env.Identity:
+			// Also while another one joins: that one cannot be given what its leader cannot read.
 			s.done.Add(1)
 			go func() {
 				defer s.done.Done()
@@ -153,7 +154,9 @@ func (s *Set) rebuildHurt() {
 				}
 			}()
 		default:
-			s.leaveHurt(r, leader.Identity)
+			if r.othersVote() {
+				s.leaveHurt(r, leader.Identity)
+			}
 		}
 	}
 }
