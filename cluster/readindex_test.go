@@ -175,3 +175,56 @@ func testTheCatalogTakesNoSnapshotThatItIsBeyond(t *testing.T) {
 		t.Errorf("it knows %d members", len(servers))
 	}
 }
+
+// TestALeaderProposesNothingBeforeItsBarrier: a new leader whose state machine is behind does not
+// know the next offset, and what it stamps with another one is void.
+func TestALeaderProposesNothingBeforeItsBarrier(t *testing.T) {
+	inBubble(t, testALeaderProposesNothingBeforeItsBarrier)
+}
+
+func testALeaderProposesNothingBeforeItsBarrier(t *testing.T) {
+	c := newTestCluster(t, 3)
+	var held atomic.Int64 // the node that applies nothing, -1: none
+	held.Store(-1)
+	goOn := make(chan struct{})
+	for i := range c.nodes {
+		c.nodes[i].cfg.NoAutoBalance = true
+		c.nodes[i].cfg.beforeApply = func(id fsm.PartitionID, _ uint64) {
+			if held.Load() == int64(i) && id.Topic != fsm.GroupShardsID {
+				<-goOn
+			}
+		}
+	}
+	c.startAll()
+	id := fsm.PartitionID{Topic: c.topic("a", 1, 3).ID}
+	c.mustAppend(0, id, "v")
+	leader := c.leaderOf(id)
+	next := (leader + 1) % 3
+	c.everywhere(id, 1)
+	held.Store(int64(next))
+	for range 10 {
+		c.mustAppend(leader, id, "v")
+	}
+	eventually(t, "the one that is behind leads its group", func() error {
+		r := c.nodes[next].records(id).Member.Raft
+		if r.State() == raft.Leader {
+			return nil
+		}
+		to := c.nodes[next].identity
+		c.nodes[leader].records(id).Member.Raft.LeadershipTransferToServer(raft.ServerID(to), raft.ServerAddress(to))
+		return errors.New("not yet")
+	})
+	answer := make(chan error, 1)
+	go func() {
+		_, err := c.nodes[next].records(id).Append(within(t), 0, batchList{prototest.Batch("w")})
+		answer <- err
+	}()
+	time.Sleep(time.Second) // virtual
+	close(goOn)
+	if err := <-answer; outcome.Code(err) == outcome.ErrVoid {
+		t.Errorf("it was proposed at an offset that was taken: %v", err)
+	}
+	if at := c.mustAppend(next, id, "x"); at < 11 {
+		t.Errorf("appended at %d, where something else is", at)
+	}
+}

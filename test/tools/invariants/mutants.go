@@ -156,7 +156,7 @@ var mutants = []mutant{
 		cluster, "TestANodeThatIsToldOfOthersFormsNoClusterAlone"},
 	{8, "a leader speaks before its barrier", []change{{"cluster/replica/replica.go",
 		"return g.Await(r.Barrier(0)) == nil && r.State()", "_ = g\n	return r.State()"}},
-		cluster, "TestInvariant8TheEndNeverGoesBack"},
+		cluster, "TestALeaderProposesNothingBeforeItsBarrier"},
 	{8, "a leader speaks without a majority", []change{{"cluster/replica/readindex.go",
 		"confirmed, err := r.Member.Transport.Confirm(ctx)", "confirmed, err := uint64(term), error(nil)"}},
 		cluster, "TestTheMinoritySideRefusesAndTheMajorityGoesOn"},
