@@ -72,6 +72,7 @@ type Node struct {
 	server    *calls.Server // and their answers
 	room      *diskroom.Room
 	health    *status.Health
+	metrics   *metrics
 	handovers *leading.Handovers
 	// closed when link and gossip are there: the link is called by others before
 	wired    chan struct{}
@@ -103,6 +104,10 @@ func Start(cfg Config) (_ *Node, err error) {
 			}
 		}
 	}()
+	n.metrics = newMetrics(n)
+	if n.cfg.fs == nil && cfg.Registry != nil {
+		n.cfg.fs = vfs.Observed(n.metrics.synced)
+	}
 	if err := n.openFiles(&undo); err != nil {
 		return nil, err
 	}
@@ -122,7 +127,7 @@ func Start(cfg Config) (_ *Node, err error) {
 		}
 	}
 	if cfg.Registry != nil {
-		if err := cfg.Registry.Register(status.Collector{Health: n.health}); err != nil {
+		if err := n.metrics.register(cfg.Registry); err != nil {
 			return nil, err
 		}
 	}

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/trimaran-io/trimaran/cluster/status"
 )
 
 // Shutdown stops the node: leadership is handed to others, then everything
@@ -60,7 +59,7 @@ func (n *Node) stop() error {
 	}
 	err = errors.Join(err, n.gossip.Close(), n.link.Close(), n.stable.Close(), n.logs.Close(), n.dir.Close())
 	if n.cfg.Registry != nil {
-		n.cfg.Registry.Unregister(status.Collector{Health: n.health})
+		n.metrics.unregister(n.cfg.Registry)
 	}
 	n.logger.Info("node stopped")
 	return err

@@ -67,8 +67,7 @@ func (f osFile) WriteVector(pieces [][]byte, at int64) error {
 	return nil
 }
 
-func (f osFile) Sync() error {
-	locks.MayWait("syncing a file")
+func (f osFile) sync() error {
 	for {
 		err := syscall.Fdatasync(int(f.Fd()))
 		switch {

@@ -19,8 +19,7 @@ func (f osFile) Allocate(size int64) error {
 
 func (f osFile) WriteVector(pieces [][]byte, at int64) error { return writePieces(f, pieces, at) }
 
-func (f osFile) Sync() error {
-	locks.MayWait("syncing a file")
+func (f osFile) sync() error {
 	return noSpace(f.File.Sync())
 }
 

@@ -1,0 +1,61 @@
+package cluster
+
+import (
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/trimaran-io/trimaran/cluster/status"
+)
+
+// metrics are the node's, beside those that its gateway has.
+type metrics struct {
+	node    *Node
+	flushes prometheus.Histogram
+}
+
+func newMetrics(n *Node) *metrics {
+	return &metrics{n, prometheus.NewHistogram(prometheus.HistogramOpts{
+		Name: "trimaran_log_flush_time_seconds", Help: "Syncs of files of the data directory: how long each took.",
+		Buckets: prometheus.ExponentialBuckets(0.0001, 2, 15), // 0.1 ms to 1.6 s
+	})}
+}
+
+// synced is told of each sync of a file.
+func (m *metrics) synced(took time.Duration) { m.flushes.Observe(took.Seconds()) }
+
+// all gives what there is to register. Status and link must be there.
+func (m *metrics) all() []prometheus.Collector {
+	stats := m.node.link.Stats
+	counter := func(name, help string, read func() uint64) prometheus.Collector {
+		return prometheus.NewCounterFunc(prometheus.CounterOpts{Name: name, Help: help}, func() float64 { return float64(read()) })
+	}
+	return []prometheus.Collector{
+		status.Collector{Health: m.node.health},
+		m.flushes,
+		counter("trimaran_peer_messages_in_total", "Messages that came from other nodes.", func() uint64 { return stats().FramesIn }),
+		counter("trimaran_peer_messages_out_total", "Messages that were sent to other nodes.", func() uint64 { return stats().FramesOut }),
+		counter("trimaran_peer_writes_total", "System calls that sent messages to other nodes; one may send many.", func() uint64 { return stats().Writes }),
+		counter("trimaran_peer_bytes_in_total", "Bytes that came from other nodes.", func() uint64 { return stats().BytesIn }),
+		counter("trimaran_peer_bytes_out_total", "Bytes that were sent to other nodes.", func() uint64 { return stats().BytesOut }),
+	}
+}
+
+// register adds all metrics, or none.
+func (m *metrics) register(to prometheus.Registerer) error {
+	for i, c := range m.all() {
+		if err := to.Register(c); err != nil {
+			for _, done := range m.all()[:i] {
+				to.Unregister(done)
+			}
+			return err
+		}
+	}
+	return nil
+}
+
+func (m *metrics) unregister(from prometheus.Registerer) {
+	for _, c := range m.all() {
+		from.Unregister(c)
+	}
+}
