@@ -63,6 +63,7 @@ var sections = []section{
 	{"old", "Old clients: message sets of magic 0, converted on the way in and out", (*bench).oldClients},
 	{"ways", "WebSocket and the shim beside TCP", (*bench).waysIn},
 	{"one", "One 1 KB record outstanding at a time", (*bench).oneAtATime},
+	{"counts", "What a request costs, counted: context switches, system calls, syncs, messages", (*bench).counts},
 	{"many", "16 and 100 partitions, 16 KB batches", (*bench).manyPartitions},
 	{"busy", "10 partitions, 16 KB batches, alone and beside 990 that nobody uses", (*bench).busyAmongIdle},
 	{"journal", "100 partitions, 1 KB records, one per batch: with the journal, without it, and without any sync", (*bench).smallBatches},

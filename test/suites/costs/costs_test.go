@@ -1,0 +1,137 @@
+// Package costs holds what one acknowledged record costs, counted in context switches, system calls
+// and syncs of files, below bounds. Times are not looked at: they depend on the machine.
+//
+// You are here: the outside, with programs built as users have them. `make bench` prints the same
+// counts and more (section counts of test/tools/bench).
+package costs
+
+import (
+	"bytes"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/trimaran-io/trimaran/test/harness"
+)
+
+func TestMain(m *testing.M) { harness.Main(m) }
+
+// bounds are per acknowledged request, over all nodes: about one and a half times what an idle
+// machine of two cores counts.
+type bounds struct{ switches, reads, writes, syncs float64 }
+
+func (b bounds) String() string {
+	return fmt.Sprintf("%.1f switches, %.1f reads, %.1f writes, %.2f syncs", b.switches, b.reads, b.writes, b.syncs)
+}
+
+func (b bounds) within(most bounds) bool {
+	return b.switches <= most.switches && b.reads <= most.reads && b.writes <= most.writes && b.syncs <= most.syncs
+}
+
+const (
+	rounds   = 5   // of which one must be within the bounds: what else runs here only adds
+	requests = 400 // of each round
+)
+
+func TestOneRecordAtATime(t *testing.T) {
+	for _, got := range hold(t, 1<<10, 1, bounds{switches: 72, reads: 16, writes: 17, syncs: 3.5}) {
+		// Two of three have it on stable storage before it is acknowledged, and nobody shares.
+		if got.syncs < 2 {
+			t.Errorf("%v for each record: it was acknowledged without a majority's sync", got)
+		}
+	}
+}
+
+func TestFiveBatchesInFlight(t *testing.T) {
+	hold(t, 16<<10, 5, bounds{switches: 35, reads: 10, writes: 8, syncs: 2})
+}
+
+// hold produces records of that size with so many requests in flight, in rounds, until one is
+// within the bounds; it gives what was counted in each.
+func hold(t *testing.T, size, inFlight int, most bounds) (all []bounds) {
+	bin, err := harness.PlainBinaries()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := harness.New(t, harness.Options{NoShim: true, Program: bin + "/trimaran"})
+	if err := c.CreateTopic(t.Context(), "costs", 1, 3); err != nil {
+		t.Fatal(err)
+	}
+	leader, err := c.Leader("costs", 0, time.Minute) // another node would have one hop more
+	if err != nil {
+		t.Fatal(err)
+	}
+	w, err := harness.DialWire(leader.Addr())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Close()
+	request := harness.Request(0, 0, 1, harness.ProduceBody("costs", 0, -1, 30_000, harness.Message(nil, 0, 0, nil, bytes.Repeat([]byte{'x'}, size))))
+	produce(t, w, request, inFlight) // the first find cold caches and connections
+	for range rounds {
+		got := count(t, c, func() { produce(t, w, request, inFlight) })
+		all = append(all, got)
+		t.Logf("%d bytes, %d in flight, for each request: %v", size, inFlight, got)
+		if got.within(most) {
+			return all
+		}
+	}
+	t.Errorf("%d bytes, %d in flight: none of %d rounds is within %v for each request: %v", size, inFlight, rounds, most, all)
+	return all
+}
+
+// produce sends the requests of one round and reads their answers.
+func produce(t *testing.T, w *harness.Wire, request []byte, inFlight int) {
+	t.Helper()
+	w.Conn.SetDeadline(time.Now().Add(2 * time.Minute))
+	for sent, answered := 0, 0; answered < requests; {
+		if sent < requests && sent-answered < inFlight {
+			if err := w.Send(request); err != nil {
+				t.Fatal(err)
+			}
+			sent++
+			continue
+		}
+		_, answer, err := w.ReadFrame()
+		if err == nil {
+			_, err = harness.ReadProduce(answer)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		answered++
+	}
+}
+
+// count gives what all nodes together did for each request of one round. It asks when no replica is
+// behind, before and after, so that each sync belongs to a request.
+func count(t *testing.T, c *harness.Cluster, round func()) (b bounds) {
+	t.Helper()
+	const syncs = "trimaran_log_flush_time_seconds_count"
+	counter := c.NodeCounter()
+	if err := c.WaitApplied(time.Minute); err != nil {
+		t.Fatal(err)
+	}
+	metrics, err := c.Metrics(syncs)
+	if err != nil {
+		t.Fatal(err)
+	}
+	before, err := counter.Read()
+	if err != nil {
+		t.Fatal(err)
+	}
+	round()
+	after, err := counter.Read()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.WaitApplied(time.Minute); err != nil {
+		t.Fatal(err)
+	}
+	later, err := c.Metrics(syncs)
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := after.Minus(before)
+	return bounds{float64(n.Switches()) / requests, float64(n.Reads) / requests, float64(n.Writes) / requests, (later[syncs] - metrics[syncs]) / requests}
+}
