@@ -9,7 +9,7 @@ LDFLAGS := -X main.version=$(VERSION)
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 GOVULNCHECK := golang.org/x/vuln/cmd/govulncheck@v1.8.0
 
-.PHONY: build test demo bench bench-groups bench-failover durability storm crash chaos chaos-net invariants interop interop-quick oracle js js-install js-bench fmt fmt-check vet lint vuln clean help
+.PHONY: build test demo bench bench-versus bench-groups bench-failover durability storm crash chaos chaos-net invariants interop interop-quick oracle js js-install js-bench fmt fmt-check vet lint vuln clean help
 
 build: ## build bin/trimaran and bin/trimaran-shim
 	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/trimaran ./cmd/trimaran-shim
@@ -24,6 +24,11 @@ demo: ## three nodes, a real text, the leader killed half-way: nothing is lost
 
 bench: build ## throughput, latency and CPU of three-node clusters, beside what the machine gives; about 15 minutes
 	cd test && $(GO) run ./tools/bench
+
+VERSUS ?=
+
+bench-versus: build ## the same loads on this, Kafka, NATS JetStream and klite, and what is to be reached; about 20 minutes (installs them into a cache)
+	cd test && $(GO) run ./tools/bench -versus $(VERSUS)
 
 bench-groups: build ## what 100, 1000 and 3000 idle partitions cost
 	cd test && $(GO) run ./tools/benchgroups -partitions 100,1000,3000

@@ -1,14 +1,10 @@
 package oracle
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"strings"
-	"syscall"
 	"time"
 
 	"github.com/trimaran-io/trimaran/test/harness"
@@ -33,26 +29,6 @@ share.coordinator.state.topic.min.isr=1
 group.initial.rebalance.delay.ms=0
 `
 
-// pom gathers a Kafka's jars. The version is put in by Maven.
-const pom = `<project xmlns="http://maven.apache.org/POM/4.0.0">
-  <modelVersion>4.0.0</modelVersion>
-  <groupId>io.trimaran</groupId>
-  <artifactId>oracle</artifactId>
-  <version>1</version>
-  <packaging>pom</packaging>
-  <dependencies>
-    <dependency>
-      <groupId>org.apache.kafka</groupId>
-      <artifactId>kafka_2.13</artifactId>
-      <version>${kafka.version}</version>
-    </dependency>
-  </dependencies>
-</project>
-`
-
-// mavenCopy is the plugin that copies jars, pinned like everything else.
-const mavenCopy = "org.apache.maven.plugins:maven-dependency-plugin:3.6.1:copy-dependencies"
-
 // clusterID is any: the format wants 16 bytes in base 64.
 const clusterID = "MkU3OEVBNTcwNTJENDM2Qg"
 
@@ -74,7 +50,7 @@ type Kafka struct {
 
 // StartKafka runs a Kafka of that version in a temporary folder and returns when it serves.
 func StartKafka(version string) (*Kafka, error) {
-	lib, err := jars(version)
+	lib, err := harness.KafkaJars(version)
 	if err != nil {
 		return nil, err
 	}
@@ -96,7 +72,7 @@ func StartKafka(version string) (*Kafka, error) {
 		return nil, errors.Join(err, k.Close())
 	}
 	class := filepath.Join(lib, "*")
-	if err := command(dir, "java", "-cp", class, "kafka.tools.StorageTool", "format", "-t", clusterID, "-c", properties); err != nil {
+	if err := harness.Tool(dir, "java", "-cp", class, "kafka.tools.StorageTool", "format", "-t", clusterID, "-c", properties); err != nil {
 		return nil, errors.Join(err, k.Close())
 	}
 	k.process = harness.Process{Name: "kafka", Path: "java", Args: []string{"-Xmx512m", "-cp", class, "kafka.Kafka", properties}, Log: filepath.Join(dir, "kafka.log")}
@@ -116,45 +92,4 @@ func (k *Kafka) Close() error {
 		err = k.process.Kill9()
 	}
 	return errors.Join(err, os.RemoveAll(k.dir))
-}
-
-// jars gives the folder with a Kafka's jars, from the cache or from Maven's repository.
-func jars(version string) (string, error) {
-	cache := os.Getenv("TRIMARAN_INTEROP_CACHE")
-	if cache == "" {
-		user, err := os.UserCacheDir()
-		if err != nil {
-			return "", fmt.Errorf("no cache folder (set TRIMARAN_INTEROP_CACHE): %w", err)
-		}
-		cache = filepath.Join(user, "trimaran-interop")
-	}
-	dir, err := filepath.Abs(filepath.Join(cache, "oracle-"+version))
-	if err != nil {
-		return "", err
-	}
-	lib, ready := filepath.Join(dir, "lib"), filepath.Join(dir, ".ready")
-	if _, err := os.Stat(ready); err == nil {
-		return lib, nil
-	}
-	if err := errors.Join(os.RemoveAll(dir), os.MkdirAll(dir, 0o777), os.WriteFile(filepath.Join(dir, "pom.xml"), []byte(pom), 0o666)); err != nil {
-		return "", err
-	}
-	if err := command(dir, "mvn", "-B", "-q", "-f", filepath.Join(dir, "pom.xml"), mavenCopy, "-DoutputDirectory="+lib, "-Dkafka.version="+version); err != nil {
-		return "", err
-	}
-	return lib, os.WriteFile(ready, nil, 0o666)
-}
-
-// command runs a program to its end, for at most ten minutes.
-func command(dir, name string, args ...string) error {
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute)
-	defer cancel()
-	cmd := exec.CommandContext(ctx, name, args...)
-	cmd.Dir = dir
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	out, err := cmd.CombinedOutput()
-	if err != nil {
-		return fmt.Errorf("%s: %w: %s", name, err, strings.TrimSpace(string(out[max(0, len(out)-2000):])))
-	}
-	return nil
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"slices"
 	"sync"
 	"time"
@@ -128,13 +129,18 @@ func (l load) connection(w way, i int, start time.Time, window time.Duration) (r
 	if err != nil {
 		return r, err
 	}
-	wire := harness.NewWire(conn)
-	defer wire.Close()
-	conn.SetDeadline(time.Now().Add(window + 60*time.Second))
 	var requests [][]byte
 	for p := i; p < max(l.partitions, i+1); p += l.conns {
 		requests = append(requests, l.p.produceRequest(l.topic, int32(p%l.partitions)))
 	}
+	return l.exchange(conn, requests, i, start, window)
+}
+
+// exchange sends requests in turn and reads their answers, as the i-th of l.conns connections.
+func (l load) exchange(conn net.Conn, requests [][]byte, i int, start time.Time, window time.Duration) (r result, err error) {
+	wire := harness.NewWire(conn)
+	defer wire.Close()
+	conn.SetDeadline(time.Now().Add(window + 60*time.Second))
 	sent := make(chan time.Time, l.inFlight)
 	room := make(chan struct{}, l.inFlight) // an element for each request that is not answered
 	failed := make(chan error, 1)

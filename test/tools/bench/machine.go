@@ -12,6 +12,9 @@ import (
 	"sync"
 	"syscall"
 	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
 )
 
 func printConditions(dir string) error {
@@ -75,6 +78,99 @@ func (b *bench) memoryCost() error {
 		return err
 	}
 	fmt.Printf("  tmpfs: one writer of 1 MiB: %.0f MB/s, CPU %.2f ms/MB\n", mbs, float64((selfCPU()-before).Microseconds())/1000/mbs)
+	return nil
+}
+
+// pingPong is what it takes one thread to wake another and wait for it, through two pipes: half of
+// a round trip, which has two context switches. Both threads on one core, if core is not negative.
+func pingPong(core int) (time.Duration, error) {
+	const rounds = 20_000
+	// Each thread keeps its P while it waits, which is no work of the kernel's that is measured.
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(max(4, runtime.GOMAXPROCS(0))))
+	var there, back [2]int
+	if err := errors.Join(syscall.Pipe(there[:]), syscall.Pipe(back[:])); err != nil {
+		return 0, err
+	}
+	defer func() {
+		for _, fd := range []int{there[0], there[1], back[0], back[1]} {
+			syscall.Close(fd)
+		}
+	}()
+	move := func(trap uintptr, fd int) error {
+		var b [1]byte
+		for {
+			_, _, errno := syscall.RawSyscall(trap, uintptr(fd), uintptr(unsafe.Pointer(&b)), 1)
+			switch errno {
+			case 0:
+				return nil
+			case syscall.EINTR:
+			default:
+				return errno
+			}
+		}
+	}
+	thread := func(first, second uintptr, firstFD, secondFD int) error {
+		runtime.LockOSThread() // and never unlocked: the thread ends with its affinity
+		if core >= 0 {
+			var set unix.CPUSet
+			set.Set(core)
+			if err := unix.SchedSetaffinity(0, &set); err != nil {
+				return err
+			}
+		}
+		for range rounds {
+			if err := errors.Join(move(first, firstFD), move(second, secondFD)); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	var errs [2]error
+	var wg sync.WaitGroup
+	start := time.Now()
+	wg.Go(func() { errs[0] = thread(syscall.SYS_WRITE, syscall.SYS_READ, there[1], back[0]) })
+	wg.Go(func() { errs[1] = thread(syscall.SYS_READ, syscall.SYS_WRITE, there[0], back[1]) })
+	wg.Wait()
+	return time.Since(start) / (2 * rounds), errors.Join(errs[:]...)
+}
+
+// printPaced says what a sync and a round trip take when the machine has nothing to do in between,
+// as with one record at a time: cores and disks that have gone to sleep take longer.
+func (b *bench) printPaced() error {
+	f, err := os.CreateTemp(b.diskDir, "paced")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(f.Name())
+	defer f.Close()
+	block := make([]byte, 4<<10)
+	var each []time.Duration
+	for range 250 {
+		time.Sleep(2 * time.Millisecond)
+		at := time.Now()
+		if _, err := f.Write(block); err != nil {
+			return err
+		}
+		if err := syscall.Fdatasync(int(f.Fd())); err != nil {
+			return err
+		}
+		each = append(each, time.Since(at))
+	}
+	fmt.Printf("  disk, one 4 KiB write + fdatasync every 2 ms, to a growing file: %s\n", ms(quantile(each, 0.5)))
+	return nil
+}
+
+func printPingPong() error {
+	one, err := pingPong(0)
+	if err != nil {
+		fmt.Printf("  context switch: not measured: %v\n", err)
+		return nil
+	}
+	free, err := pingPong(-1)
+	if err != nil {
+		return err
+	}
+	fmt.Printf("  context switch, by a ping-pong through two pipes: %.1f µs on one core, %.1f µs where the kernel likes\n", float64(one.Nanoseconds())/1000, float64(free.Nanoseconds())/1000)
 	return nil
 }
 

@@ -29,6 +29,7 @@ type options struct {
 	memory  string
 	only    *regexp.Regexp
 	against string
+	versusOptions
 }
 
 func main() {
@@ -38,8 +39,13 @@ func main() {
 	memory := flag.String("memory", "/dev/shm", "folder on tmpfs, to take the disk out; empty: leave those runs out")
 	only := flag.String("only", "", "regular expression of the sections to run: "+names())
 	against := flag.String("against", lastBolt, "commit whose binary is measured beside this one in the section bolt")
+	o := options{}
+	o.versusFlags()
 	flag.Parse()
-	o := options{window: time.Duration(*seconds * float64(time.Second)), windows: *windows, disk: *disk, memory: *memory, against: *against}
+	o.window, o.windows, o.disk, o.memory, o.against = time.Duration(*seconds*float64(time.Second)), *windows, *disk, *memory, *against
+	if o.versus {
+		o.memory = "" // all there is about the disk
+	}
 	var err error
 	if o.only, err = regexp.Compile(*only); err == nil {
 		err = run(o)
@@ -110,8 +116,12 @@ func run(o options) error {
 	if err := printConditions(dir); err != nil {
 		return err
 	}
-	fmt.Printf("  three nodes, replication factor 3, acks=-1, no compression; medians of %d windows of %v\n", o.windows, o.window)
-	fmt.Println("  \"wrote\" is bytes written by a node (mean of three) per byte of user data, as the kernel counts them")
+	if o.versus {
+		fmt.Println("  acks=-1, no compression, records of 1 KB of noise; client and servers share the cores")
+	} else {
+		fmt.Printf("  three nodes, replication factor 3, acks=-1, no compression; medians of %d windows of %v\n", o.windows, o.window)
+		fmt.Println("  \"wrote\" is bytes written by a node (mean of three) per byte of user data, as the kernel counts them")
+	}
 	fmt.Println("\nWhat the machine gives")
 	if err := b.ceilings("at the start"); err != nil {
 		return err
@@ -121,6 +131,12 @@ func run(o options) error {
 	}
 	if err := printLoopback(&b.roundTrip); err != nil {
 		return err
+	}
+	if err := printPingPong(); err != nil {
+		return err
+	}
+	if o.versus {
+		return b.versus()
 	}
 	for _, s := range sections {
 		if !o.only.MatchString(s.name) {
