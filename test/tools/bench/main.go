@@ -29,6 +29,7 @@ type options struct {
 	memory  string
 	only    *regexp.Regexp
 	against string
+	program string
 }
 
 func main() {
@@ -38,8 +39,9 @@ func main() {
 	memory := flag.String("memory", "/dev/shm", "folder on tmpfs, to take the disk out; empty: leave those runs out")
 	only := flag.String("only", "", "regular expression of the sections to run: "+names())
 	against := flag.String("against", lastBolt, "commit whose binary is measured beside this one in the section bolt")
+	program := flag.String("program", "", "binary of the nodes, where a section does not name one; empty: of this tree")
 	flag.Parse()
-	o := options{window: time.Duration(*seconds * float64(time.Second)), windows: *windows, disk: *disk, memory: *memory, against: *against}
+	o := options{program: *program, window: time.Duration(*seconds * float64(time.Second)), windows: *windows, disk: *disk, memory: *memory, against: *against}
 	var err error
 	if o.only, err = regexp.Compile(*only); err == nil {
 		err = run(o)
@@ -63,6 +65,7 @@ var sections = []section{
 	{"old", "Old clients: message sets of magic 0, converted on the way in and out", (*bench).oldClients},
 	{"ways", "WebSocket and the shim beside TCP", (*bench).waysIn},
 	{"one", "One 1 KB record outstanding at a time", (*bench).oneAtATime},
+	{"pipeline", "One partition, 16 KB batches, by requests in flight", (*bench).pipeline},
 	{"many", "16 and 100 partitions, 16 KB batches", (*bench).manyPartitions},
 	{"busy", "10 partitions, 16 KB batches, alone and beside 990 that nobody uses", (*bench).busyAmongIdle},
 	{"journal", "100 partitions, 1 KB records, one per batch: with the journal, without it, and without any sync", (*bench).smallBatches},
