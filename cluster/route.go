@@ -65,6 +65,19 @@ func (f *front) Append(ctx context.Context, id fsm.PartitionID, batches []kafkap
 	return f.router.Append(ctx, id, batches)
 }
 
+// AppendInLine is route.Router.AppendInLine.
+func (f *front) AppendInLine(ctx context.Context, id fsm.PartitionID, line uint64, batches []kafkaproto.Batch) ([]fsm.Appended, error) {
+	return f.router.AppendInLine(ctx, id, line, batches)
+}
+
+// NewLine is route.Router.NewLine.
+func (f *front) NewLine() uint64 { return f.router.NewLine() }
+
+// Pipe is route.Router.Pipe.
+func (f *front) Pipe(id fsm.PartitionID, line uint64) func(ctx context.Context, number uint32, batches []kafkaproto.Batch) ([]fsm.Appended, error) {
+	return f.router.Pipe(id, line)
+}
+
 // Read is route.Router.Read.
 func (f *front) Read(ctx context.Context, id fsm.PartitionID, from fsm.Offset, maxBytes int) (fsm.Slice, error) {
 	return f.router.Read(ctx, id, from, maxBytes)

@@ -54,6 +54,10 @@ func (n *Node) answerRecords(s *calls.Server) {
 		func(ctx context.Context, r *replica.Records, q calls.AppendRequest) ([]fsm.Appended, error) {
 			return r.Append(ctx, q.Term, q.Batches)
 		})
+	onRecords(n, s, calls.AppendInLine, func(q calls.AppendInLineRequest) fsm.PartitionID { return q.Partition },
+		func(ctx context.Context, r *replica.Records, q calls.AppendInLineRequest) ([]fsm.Appended, error) {
+			return r.AppendInLine(ctx, q.Term, q.Place, q.Batches)
+		})
 	onRecords(n, s, calls.Read, func(q calls.ReadRequest) fsm.PartitionID { return q.Partition },
 		func(ctx context.Context, r *replica.Records, q calls.ReadRequest) (fsm.Slice, error) {
 			return r.ReadAsLeader(ctx, q.From, int(q.MaxBytes))

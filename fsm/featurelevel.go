@@ -16,7 +16,8 @@ import (
 //	3  groups are formed by identities; nodes that have left; a broker's configurations; empty lists
 //	   in configurations; partition logs of format 2, which an older program cannot go back to;
 //	   calls go through a third node where two do not reach each other
-const FeatureLevel = 3
+//	4  appends that follow each other before the first is answered (calls.AppendInLine)
+const FeatureLevel = 4
 
 // RaiseFeatureLevel makes the cluster use what programs of that level know. It is refused while a
 // registered node runs an older one, and there is no way back.

@@ -1,8 +1,9 @@
 package gateway
 
 import (
-	"context"
 	"errors"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
@@ -65,8 +66,8 @@ func handleProduce(r *request) {
 	}
 	resp := req.ResponseKind().(*kmsg.ProduceResponse)
 	resp.Topics = make([]kmsg.ProduceResponseTopic, 0, len(req.Topics))
-	var produces []*producing // one per partition of the response, in its order; nil: see errs
-	var errs []error
+	a := &producesAnswered{request: r, acks: req.Acks, resp: resp}
+	a.left.Store(1)
 	var sets [][]byte
 	rules := make([]produceRules, 0, len(req.Topics))
 	badAcks := req.Version > 0 && (req.Acks < -1 || req.Acks > 1)
@@ -91,26 +92,21 @@ func handleProduce(r *request) {
 				err = errRequiredAcks
 			case err == nil:
 				p = &producing{topic: topic.Name}
-				p.Init(id, until)
+				a.left.Add(1)
+				p.Init(id, until, a.done)
 				r.conn.queues.Add(&p.Produce)
 			}
-			produces, errs, sets, rules = append(produces, p), append(errs, err), append(sets, t.Partitions[j].Records), append(rules, rule)
+			a.produces, a.errs, sets, rules = append(a.produces, p), append(a.errs, err), append(sets, t.Partitions[j].Records), append(rules, rule)
 		}
 		resp.Topics = append(resp.Topics, rt)
 	}
-	free := r.reply.KeepFrame()
+	a.free = r.reply.KeepFrame()
+	if req.Acks != 0 { // else only the outcome decides whether the connection stays
+		a.expiry = time.AfterFunc(time.Until(deadline), a.respond)
+	}
 	r.background(func() {
-		if free != nil {
-			defer free()
-		}
-		r.convert(produces, sets, rules)
-		r.answerProduce(req, resp, produces, errs, deadline)
-		// The answer may have gone out at the deadline; the bytes are in use until
-		// the last append is over.
-		for _, p := range produces {
-			if p != nil {
-				<-p.Done()
-			}
+		if work := a.convert(sets, rules); work != nil {
+			work() // in this goroutine, which has nothing else to do
 		}
 	})
 }
@@ -139,27 +135,69 @@ func (p *produceRules) of(topic *fsm.Topic, defaults map[string]string, now int6
 	}
 }
 
-// convert makes batches of what the request brought and lets the queues go on.
-func (r *request) convert(produces []*producing, sets [][]byte, rules []produceRules) {
-	i := 0
+// producesAnswered waits for what a request produces, and answers.
+type producesAnswered struct {
+	*request
+	acks     int16
+	resp     *kmsg.ProduceResponse
+	produces []*producing // one per partition of the response, in its order; nil: see errs
+	errs     []error
+	// left is how many produces have no outcome yet, and one more until all are handed over.
+	left   atomic.Int32
+	once   sync.Once   // of the answer
+	expiry *time.Timer // answers when the time is up; nil: it never is
+	free   func()      // gives the request's bytes back; nil: they are not counted
+}
+
+// convert makes batches of what the request brought and lets the queues go on. It gives what is left
+// to do, nil for nothing.
+func (a *producesAnswered) convert(sets [][]byte, rules []produceRules) (work func()) {
+	defer a.done()
+	s, i := a.conn.server, 0
 	defer func() {
-		for _, p := range produces[i:] { // only after a panic, or a stop
+		for _, p := range a.produces[i:] { // only after a panic, or a stop
 			if p != nil {
-				p.Ready()
+				a.ready(p)
 			}
 		}
 	}()
-	s := r.conn.server
-	for ; i < len(produces); i++ {
-		p := produces[i]
+	for ; i < len(a.produces); i++ {
+		p := a.produces[i]
 		if p == nil {
 			continue
 		}
+		if work != nil {
+			s.listener.Go(work)
+		}
 		if err := s.conversions.Acquire(s.listener.Context(), 1); err != nil {
-			return
+			return nil
 		}
 		p.fill(sets[i], rules[i], s.conversions.Release)
-		p.Ready()
+		work = a.conn.queues.Ready(&p.Produce)
+	}
+	return work
+}
+
+// ready has the queue go on beside.
+func (a *producesAnswered) ready(p *producing) {
+	if work := a.conn.queues.Ready(&p.Produce); work != nil {
+		a.conn.server.listener.Go(work)
+	}
+}
+
+// done is called when one of them has its outcome, by whoever found it out.
+func (a *producesAnswered) done() {
+	if a.left.Add(-1) > 0 {
+		return
+	}
+	if a.expiry != nil {
+		a.expiry.Stop()
+	}
+	a.respond()
+	// The answer may have gone out at the deadline; the bytes are in use until the last append is
+	// over.
+	if a.free != nil {
+		a.free()
 	}
 }
 
@@ -199,50 +237,63 @@ func (p *produceRules) batches(set []byte) (batches []kafkaproto.Batch, records 
 	return []kafkaproto.Batch{batch}, int(batch.Header().Records), nil
 }
 
-// answerProduce waits for the produces until the deadline and answers.
-func (r *request) answerProduce(req *kmsg.ProduceRequest, resp *kmsg.ProduceResponse, produces []*producing, errs []error, deadline time.Time) {
-	ctx, cancel := context.WithDeadline(context.Background(), deadline)
-	defer cancel()
-	expired := ctx.Done()
-	if req.Acks == 0 {
-		expired = nil // only the outcome decides whether the connection stays
-	}
+// respond tells what became of the produces; of those that are under way that their time is up.
+func (a *producesAnswered) respond() {
+	a.once.Do(func() {
+		defer func() {
+			if v := recover(); v != nil {
+				a.hangUp(a.reply.Panicked(v))
+			}
+		}()
+		a.tell()
+	})
+}
+
+func (a *producesAnswered) tell() {
 	var failed error
 	next := 0
-	for i := range resp.Topics {
-		for j := range resp.Topics[i].Partitions {
-			out := &resp.Topics[i].Partitions[j]
-			p, err := produces[next], errs[next]
+	for i := range a.resp.Topics {
+		for j := range a.resp.Topics[i].Partitions {
+			out := &a.resp.Topics[i].Partitions[j]
+			p, err := a.produces[next], a.errs[next]
 			next++
 			if p != nil {
-				err = p.Wait(expired)
+				var over bool
+				if err, over = p.Outcome(); !over {
+					err = outcome.ErrTimeout
+				}
 			}
 			if err != nil {
-				out.ErrorCode = r.fail(err)
-				var records *kafkaproto.InvalidRecords
-				var inside outcome.Error // its details name nodes
-				if !errors.As(err, &inside) {
-					out.ErrorMessage = kmsg.StringPtr(err.Error())
-				}
-				if errors.As(err, &records) {
-					for _, e := range records.Records {
-						out.ErrorRecords = append(out.ErrorRecords, kmsg.ProduceResponseTopicPartitionErrorRecord{RelativeOffset: e.Index, ErrorMessage: &e.Reason})
-					}
-				}
+				a.refused(out, err)
 				failed = err
 				continue
 			}
 			base, logStart, stamped := p.Place()
 			out.BaseOffset, out.LogStartOffset, out.LogAppendTime = int64(base), int64(logStart), stamped
-			r.conn.server.metrics.produced(p.topic, p.Bytes(), p.records)
+			a.conn.server.metrics.produced(p.topic, p.Bytes(), p.records)
 		}
 	}
 	switch {
-	case req.Acks != 0:
-		r.answer(resp)
+	case a.acks != 0:
+		a.answer(a.resp)
 	case failed != nil:
-		r.hangUp(errors.Join(session.ErrAcksZero, failed))
+		a.hangUp(errors.Join(session.ErrAcksZero, failed))
 	default:
-		r.silence()
+		a.silence()
+	}
+}
+
+// refused says of a partition why its records are not there.
+func (a *producesAnswered) refused(out *kmsg.ProduceResponseTopicPartition, err error) {
+	out.ErrorCode = a.fail(err)
+	var inside outcome.Error // its details name nodes
+	if !errors.As(err, &inside) {
+		out.ErrorMessage = kmsg.StringPtr(err.Error())
+	}
+	var records *kafkaproto.InvalidRecords
+	if errors.As(err, &records) {
+		for _, e := range records.Records {
+			out.ErrorRecords = append(out.ErrorRecords, kmsg.ProduceResponseTopicPartitionErrorRecord{RelativeOffset: e.Index, ErrorMessage: &e.Reason})
+		}
 	}
 }

@@ -57,6 +57,19 @@ func (f *fakeCluster) Append(ctx context.Context, p fsm.PartitionID, batches []k
 	return f.doAppend(p, batches)
 }
 
+// AppendInLine implements order.Appender.
+func (f *fakeCluster) AppendInLine(ctx context.Context, p fsm.PartitionID, _ uint64, batches []kafkaproto.Batch) ([]fsm.Appended, error) {
+	return f.Append(ctx, p, batches)
+}
+
+// NewLine implements order.Appender.
+func (f *fakeCluster) NewLine() uint64 { return 1 }
+
+// Pipe implements order.Appender: there is none, so one append of a queue is under way at a time.
+func (f *fakeCluster) Pipe(fsm.PartitionID, uint64) func(context.Context, uint32, []kafkaproto.Batch) ([]fsm.Appended, error) {
+	return nil
+}
+
 func (f *fakeCluster) doAppend(p fsm.PartitionID, batches []kafkaproto.Batch) ([]fsm.Appended, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -14,7 +14,6 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/trimaran-io/trimaran/fsm"
-	"github.com/trimaran-io/trimaran/gateway/order"
 	"github.com/trimaran-io/trimaran/gateway/session"
 	"github.com/trimaran-io/trimaran/kafkaproto"
 	"github.com/trimaran-io/trimaran/outcome"
@@ -92,41 +91,6 @@ func TestNothingOvertakesAnOpenAppend(t *testing.T) {
 			t.Errorf("second: %+v after %v: before the first was over", resp.Topics[0], time.Since(began))
 		}
 	})
-}
-
-// Where appends are slow, what a producer sends when it has its answer goes together with what it
-// had sent before.
-func TestAQueueLingersBehindASlowAppend(t *testing.T) {
-	for _, test := range []struct {
-		takes time.Duration
-		want  int // appends
-	}{{order.LingerFrom / 2, 3}, {2 * order.LingerFrom, 2}} {
-		f := newFake(t, "events")
-		f.append = func(ctx context.Context, p fsm.PartitionID, b []kafkaproto.Batch) ([]fsm.Appended, error) {
-			time.Sleep(test.takes)
-			return f.doAppend(p, b)
-		}
-		inBubble(t, func(cfg *Config) { cfg.Cluster = f }, func(t *testing.T, p *pipes, _ *Server) {
-			c := &client{p.dial(), t}
-			defer c.Close()
-			c.send(encode(1, produce(-1, "events", 0, "first")))
-			synctest.Wait()
-			c.send(encode(2, produce(-1, "events", 0, "second")))
-			resp := kmsg.NewPtrProduceResponse()
-			c.want(1, resp)
-			synctest.Wait() // the second goes on, or its queue lingers
-			c.send(encode(3, produce(-1, "events", 0, "third")))
-			began := time.Now()
-			c.want(2, resp)
-			if took := time.Since(began); took > test.takes+test.takes/4 {
-				t.Errorf("the second took %v behind the first", took)
-			}
-			c.want(3, resp)
-			if len(f.appends) != test.want {
-				t.Errorf("appends of %v: %v, want %d of them", test.takes, f.appends, test.want)
-			}
-		})
-	}
 }
 
 // What was read is appended though its client is gone.

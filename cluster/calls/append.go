@@ -17,6 +17,27 @@ type AppendRequest struct {
 	Batches []kafkaproto.Batch
 }
 
+// Place says where an append stands among those that one connection of a client has for one
+// partition: its line. What it means is package replica's affair (lines.go there).
+type Place struct {
+	// Line is the connection's; 0: the append stands in none.
+	Line uint64
+	// Run is larger than that of any append of the line whose fate was known when this one was
+	// sent. Those of a run go to one leader, and are appended in order or not at all.
+	Run uint64
+	// Number counts the appends of a run from 0.
+	Number uint32
+}
+
+// AppendInLineRequest hands batches to a partition's leader that stand in a line.
+type AppendInLineRequest struct {
+	AppendRequest
+	Place Place
+}
+
+// LineFeatureLevel is the level of the cluster from which on all nodes know AppendInLine.
+const LineFeatureLevel = 4
+
 // maxBatches bounds what a call of another node makes us allocate.
 const maxBatches = 1 << 16
 
@@ -27,11 +48,31 @@ var appendCall = Call[AppendRequest, []fsm.Appended]{
 	reads:   readAppended,
 }
 
+var appendInLineCall = Call[AppendInLineRequest, []fsm.Appended]{
+	request: form[AppendInLineRequest]{
+		func(q AppendInLineRequest) ([]byte, error) { return joined(appendInLineParts(q)), nil }, readAppendInLine,
+	},
+	parts:  appendInLineParts,
+	answer: form[[]fsm.Appended]{put: putAppended},
+	reads: func(q AppendInLineRequest, answer []byte) ([]fsm.Appended, error) {
+		return readAppended(q.AppendRequest, answer)
+	},
+}
+
 // appendParts is the request in front of, between and with the batches, which are not copied.
 func appendParts(q AppendRequest) [][]byte {
-	head := fields(nil).partition(q.Partition).uint64(q.Term).uint32(uint32(len(q.Batches)))
-	parts := append(make([][]byte, 0, 1+2*len(q.Batches)), head)
-	for _, batch := range q.Batches {
+	return withBatches(fields(nil).partition(q.Partition).uint64(q.Term), q.Batches)
+}
+
+func appendInLineParts(q AppendInLineRequest) [][]byte {
+	head := fields(nil).partition(q.Partition).uint64(q.Term)
+	return withBatches(head.uint64(q.Place.Line).uint64(q.Place.Run).uint32(q.Place.Number), q.Batches)
+}
+
+// withBatches adds the batches to what stands in front of them.
+func withBatches(head fields, batches []kafkaproto.Batch) [][]byte {
+	parts := append(make([][]byte, 0, 1+2*len(batches)), head.uint32(uint32(len(batches))))
+	for _, batch := range batches {
 		parts = append(parts, binary.BigEndian.AppendUint32(nil, uint32(batch.Size())), batch.Bytes())
 	}
 	return parts
@@ -49,23 +90,38 @@ func joined(parts [][]byte) (out []byte) {
 func readAppend(payload []byte) (q AppendRequest, err error) {
 	r := Reader{B: payload}
 	q.Partition, q.Term = r.Partition(), r.Uint64()
+	q.Batches, err = readBatches(r)
+	return q, err
+}
+
+// readAppendInLine is the reverse of appendInLineParts, as readAppend.
+func readAppendInLine(payload []byte) (q AppendInLineRequest, err error) {
+	r := Reader{B: payload}
+	q.Partition, q.Term = r.Partition(), r.Uint64()
+	q.Place = Place{Line: r.Uint64(), Run: r.Uint64(), Number: r.Uint32()}
+	q.Batches, err = readBatches(r)
+	return q, err
+}
+
+// readBatches reads the rest of a request, which is batches.
+func readBatches(r Reader) (batches []kafkaproto.Batch, err error) {
 	count := r.Uint32()
 	// A batch has at least its length and its header.
 	if r.Bad || count > maxBatches || int64(count)*(4+kafkaproto.BatchHeaderSize) > int64(len(r.B)) {
-		return q, ErrMalformed
+		return nil, ErrMalformed
 	}
-	q.Batches = make([]kafkaproto.Batch, 0, count)
+	batches = make([]kafkaproto.Batch, 0, count)
 	for range count {
 		batch, err := kafkaproto.ParseBatch(r.Bytes(int(r.Uint32())))
 		if r.Bad || err != nil || batch.CheckCRC() != nil {
-			return q, ErrMalformed
+			return nil, ErrMalformed
 		}
-		q.Batches = append(q.Batches, batch)
+		batches = append(batches, batch)
 	}
 	if len(r.B) > 0 {
-		return q, ErrMalformed
+		return nil, ErrMalformed
 	}
-	return q, nil
+	return batches, nil
 }
 
 // appendedSize is what the answer has for each batch, in bytes.

@@ -99,6 +99,9 @@ func TestBytesOnTheWire(t *testing.T) {
 		partHex+"000000000000002a 00000002"+fmt.Sprintf("%08x", batches[0].Size())+hex.EncodeToString(batches[0].Bytes())+fmt.Sprintf("%08x", batches[1].Size())+hex.EncodeToString(batches[1].Bytes()),
 		[]fsm.Appended{{BaseOffset: 16, LogStart: 3, Timestamp: 1700000000000, Err: 0}, {BaseOffset: -1, LogStart: -1, Timestamp: -1, Err: outcome.ErrNotLeader}},
 		"0000000000000010 0000000000000003 0000018bcfe56800 0000 ffffffffffffffff ffffffffffffffff ffffffffffffffff "+fmt.Sprintf("%04x", uint16(outcome.ErrNotLeader)))
+	golden(t, AppendInLine, AppendInLineRequest{AppendRequest{part, 42, batches[1:]}, Place{Line: 0x0102030405060708, Run: 9, Number: 10}},
+		partHex+"000000000000002a 0102030405060708 0000000000000009 0000000a 00000001"+fmt.Sprintf("%08x", batches[1].Size())+hex.EncodeToString(batches[1].Bytes()),
+		[]fsm.Appended{{BaseOffset: 16, LogStart: 3, Timestamp: 1700000000000, Err: 0}}, "0000000000000010 0000000000000003 0000018bcfe56800 0000")
 	golden(t, Read, ReadRequest{part, 258, 65536}, partHex+"0000000000000102 00010000",
 		fsm.Slice{HighWatermark: 300, LogStart: 2, Batches: []byte("batches")}, "000000000000012c 0000000000000002"+text("batches"))
 	golden(t, Await, AwaitRequest{part, 258}, partHex+"0000000000000102", Nothing{}, "")

@@ -38,7 +38,7 @@ func roundTrip[Q, A any](c *Call[Q, A]) func(payload, reply []byte) (request, an
 // each other. What they sent was recorded on the peer link while tests of package cluster ran.
 func TestWhatOlderNodesSent(t *testing.T) {
 	trips := map[uint8]func(payload, reply []byte) (request, answer []byte, err error){
-		Append.Kind: roundTrip(Append), Read.Kind: roundTrip(Read), Await.Kind: roundTrip(Await), ListOffsets.Kind: roundTrip(ListOffsets),
+		Append.Kind: roundTrip(Append), AppendInLine.Kind: roundTrip(AppendInLine), Read.Kind: roundTrip(Read), Await.Kind: roundTrip(Await), ListOffsets.Kind: roundTrip(ListOffsets),
 		Leader.Kind: roundTrip(Leader), Describe.Kind: roundTrip(Describe), Entries.Kind: roundTrip(Entries), Applied.Kind: roundTrip(Applied),
 		Leave.Kind: roundTrip(Leave), CatalogApply.Kind: roundTrip(CatalogApply), CreateTopic.Kind: roundTrip(CreateTopic),
 		CatalogIndex.Kind: roundTrip(CatalogIndex), CatalogKnown.Kind: roundTrip(CatalogKnown), Form.Kind: roundTrip(Form), Join.Kind: roundTrip(Join),

@@ -25,6 +25,8 @@ var (
 		Request: "partition, first and last entry, most bytes", Answer: "entries"}, entriesCall)
 	Applied = define(Row{Kind: 8, Name: "Applied", Repeats: true,
 		Request: "partition", Answer: "the last entry that is applied there"}, appliedCall)
+	AppendInLine = define(Row{Kind: 14, Name: "AppendInLine", Relayed: true, FeatureLevel: LineFeatureLevel,
+		Request: "partition, term that is meant or 0, place in a connection's line, batches", Answer: "of each batch: offset, log start, time, error"}, appendInLineCall)
 	Leave = define(Row{Kind: 9, Name: "Leave", Repeats: true,
 		Request: "partition; the caller's replica leaves its group", Answer: "the leader's term"}, leaveCall)
 

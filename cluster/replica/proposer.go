@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/trimaran-io/trimaran/cluster/calls"
 	"github.com/trimaran-io/trimaran/cluster/raftgroup"
 	"github.com/trimaran-io/trimaran/fsm"
 	"github.com/trimaran-io/trimaran/internal/locks"
@@ -42,9 +43,13 @@ type proposer struct {
 type submission struct {
 	ctx     context.Context
 	batches []kafkaproto.Batch
+	place   calls.Place
 	control []byte // a control command, in place of batches: an entry of its own
 	bytes   int
 	fate    chan fate // buffered: the proposer never waits for a caller
+
+	// Set when it is put in order; nil: it stands in no line.
+	line *line
 
 	// Set when an entry is formed: what was made of each batch. nil: all are proposed.
 	verdicts []fsm.Verdict
@@ -79,6 +84,7 @@ func startProposer(r *Records, term fsm.Term) *proposer {
 	p.pump = &pump[*submission, proposal]{
 		leadership: leadership, what: "partition",
 		form: p.form, decide: p.decide, refusal: leadership.notLeader,
+		order:    newLines(),
 		queue:    make(chan *submission),
 		inFlight: make(chan pumped[proposal], raftgroup.MaxInFlight),
 	}
@@ -86,10 +92,10 @@ func startProposer(r *Records, term fsm.Term) *proposer {
 	return p
 }
 
-// append puts batches into the log and returns when they are committed and
-// applied here. Nothing was appended if outcome.NotAppended(err).
-func (p *proposer) append(ctx context.Context, batches []kafkaproto.Batch) ([]fsm.Appended, error) {
-	s := &submission{ctx: ctx, batches: batches, fate: make(chan fate, 1)}
+// append puts batches into the log, at their place in their line, and returns when they are
+// committed and applied here. Nothing was appended if outcome.NotAppended(err).
+func (p *proposer) append(ctx context.Context, place calls.Place, batches []kafkaproto.Batch) ([]fsm.Appended, error) {
+	s := &submission{ctx: ctx, batches: batches, place: place, fate: make(chan fate, 1)}
 	for _, batch := range batches {
 		header := batch.Header()
 		if batch.Size() == 0 {

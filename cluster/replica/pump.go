@@ -3,6 +3,8 @@ package replica
 import (
 	"context"
 	"fmt"
+	"slices"
+	"time"
 
 	"github.com/hashicorp/raft"
 
@@ -30,8 +32,29 @@ type pump[S submitted, E any] struct {
 	// refusal is what those are told that are not proposed since the leadership is over.
 	refusal func() error
 
+	// order is what puts them in order before they are proposed; nil: they go as they come.
+	order    arranger[S]
+	arranged []S // in order, and not taken yet; owned by propose
+
 	queue    chan S
 	inFlight chan pumped[E] // proposed, in order, not yet decided
+}
+
+// arranger puts what is submitted in order. All of it is called by propose.
+type arranger[S any] interface {
+	// arrange takes s, and adds what may be proposed now, in order: s, others, or nothing yet. What
+	// must not be proposed it refuses.
+	arrange(ready []S, s S) []S
+	// check says why s, which arrange gave, must not be proposed any more, at the last moment.
+	check(s S) error
+	// gone is told that s, which arrange gave, was refused since nobody waits for it any more.
+	gone(s S)
+	// overdue has an element when expire is to be called.
+	overdue() <-chan time.Time
+	// expire refuses what has waited too long.
+	expire()
+	// end refuses what still waits.
+	end()
 }
 
 // submitted is one call of somebody who wants something in the log.
@@ -80,10 +103,10 @@ func awaitFate[F any](ctx context.Context, t *leadership, fate <-chan F) (f F, e
 // propose turns what is submitted into entries until the leadership is over. The barrier must be
 // behind it.
 func (p *pump[S, E]) propose() {
-	var carried *S // did not fit the entry before
+	defer p.refuseRest()
 	for {
-		var taken []S
-		if taken, carried = p.gather(carried); taken == nil {
+		taken := p.gather()
+		if taken == nil {
 			return
 		}
 		proposals := &p.replica.Member.Proposals
@@ -93,25 +116,10 @@ func (p *pump[S, E]) propose() {
 			if entered {
 				proposals.Leave()
 			}
-			if carried != nil {
-				taken = append(taken, *carried)
-			}
-			err := p.refusal()
-			for _, s := range taken {
-				s.refuse(err)
-			}
+			p.arranged = append(taken, p.arranged...)
 			return
 		}
-		wanted := taken[:0]
-		for _, s := range taken {
-			if err := s.caller().Err(); err != nil {
-				// Nobody waits any more, and a request that came later over a newer
-				// connection may be in the log already.
-				s.refuse(fmt.Errorf("%w: %w", outcome.ErrNoLeader, err))
-				continue
-			}
-			wanted = append(wanted, s)
-		}
+		wanted := p.wanted(taken)
 		if len(wanted) == 0 {
 			proposals.Leave()
 			continue
@@ -125,32 +133,87 @@ func (p *pump[S, E]) propose() {
 	}
 }
 
+// refuseRest refuses what was submitted and is not proposed.
+func (p *pump[S, E]) refuseRest() {
+	err := p.refusal()
+	for _, s := range p.arranged {
+		s.refuse(err)
+	}
+	p.arranged = nil
+	if p.order != nil {
+		p.order.end()
+	}
+}
+
+// wanted leaves out what is not to be proposed any more, and refuses it.
+func (p *pump[S, E]) wanted(taken []S) []S {
+	wanted := taken[:0]
+	for _, s := range taken {
+		if p.order != nil {
+			if err := p.order.check(s); err != nil {
+				s.refuse(err)
+				continue
+			}
+		}
+		if err := s.caller().Err(); err != nil {
+			// Nobody waits any more, and a request that came later over a newer connection may be
+			// in the log already.
+			s.refuse(fmt.Errorf("%w: %w", outcome.ErrNoLeader, err))
+			if p.order != nil {
+				p.order.gone(s)
+			}
+			continue
+		}
+		wanted = append(wanted, s)
+	}
+	return wanted
+}
+
 // gather waits for something, and takes with it what waits already and fits. taken is nil when the
 // leadership is over.
-func (p *pump[S, E]) gather(carried *S) (taken []S, next *S) {
-	var first S
-	if carried != nil {
-		first = *carried
-	} else {
-		select {
-		case first = <-p.queue:
-		case <-p.ctx.Done():
-			return nil, nil
-		}
+func (p *pump[S, E]) gather() (taken []S) {
+	var overdue <-chan time.Time
+	if p.order != nil {
+		overdue = p.order.overdue()
 	}
-	taken = []S{first}
-	for size := first.size(); size < maxEntryBytes; {
+	for len(p.arranged) == 0 {
 		select {
 		case s := <-p.queue:
-			if size+s.size() > maxEntryBytes {
-				return taken, &s
-			}
-			taken, size = append(taken, s), size+s.size()
-		default:
-			return taken, nil
+			p.arrange(s)
+		case <-overdue:
+			p.order.expire()
+		case <-p.ctx.Done():
+			return nil
 		}
 	}
-	return taken, nil
+	n, size := 1, p.arranged[0].size()
+	for size < maxEntryBytes {
+		if n == len(p.arranged) {
+			select {
+			case s := <-p.queue:
+				p.arrange(s)
+				continue
+			default:
+			}
+			break
+		}
+		if size += p.arranged[n].size(); size > maxEntryBytes {
+			break
+		}
+		n++
+	}
+	taken = slices.Clone(p.arranged[:n])
+	p.arranged = slices.Delete(p.arranged, 0, n) // which lets go of what is in them, too
+	return taken
+}
+
+// arrange puts s where it belongs.
+func (p *pump[S, E]) arrange(s S) {
+	if p.order == nil {
+		p.arranged = append(p.arranged, s)
+		return
+	}
+	p.arranged = p.order.arrange(p.arranged, s)
 }
 
 // decideAll has all entries decided, in the order of the log, until propose has ended.

@@ -9,6 +9,7 @@ import (
 
 	"github.com/hashicorp/raft"
 
+	"github.com/trimaran-io/trimaran/cluster/calls"
 	"github.com/trimaran-io/trimaran/cluster/raftgroup"
 	"github.com/trimaran-io/trimaran/fsm"
 	"github.com/trimaran-io/trimaran/internal/locks"
@@ -61,6 +62,11 @@ func (r *Records) proposing() (*proposer, error) {
 // the caller meant, 0 for any: a request that was on its way while leadership
 // went and came back must not land behind a later one.
 func (r *Records) Append(ctx context.Context, term uint64, batches []kafkaproto.Batch) ([]fsm.Appended, error) {
+	return r.AppendInLine(ctx, term, calls.Place{}, batches)
+}
+
+// AppendInLine is Append at a place in a connection's line; see lines.
+func (r *Records) AppendInLine(ctx context.Context, term uint64, place calls.Place, batches []kafkaproto.Batch) ([]fsm.Appended, error) {
 	p, err := r.proposing()
 	if err != nil {
 		return nil, err
@@ -68,7 +74,7 @@ func (r *Records) Append(ctx context.Context, term uint64, batches []kafkaproto.
 	if term != 0 && p.term != fsm.Term(term) {
 		return nil, raftgroup.NotLeader{Hint: raftgroup.Hint{Identity: r.env.Identity, Term: uint64(p.term)}}
 	}
-	return p.append(ctx, batches)
+	return p.append(ctx, place, batches)
 }
 
 // Bounds implements machine: the log start and the next offset.

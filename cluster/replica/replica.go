@@ -339,8 +339,7 @@ const barrierPatience = 250 * time.Millisecond
 // is about, so its first call comes too early, and to ask again costs it a pause.
 func (r *Replica) Settle(ctx context.Context) {
 	locks.MayWait("a barrier")
-	patience := time.NewTimer(barrierPatience)
-	defer patience.Stop()
+	var patience *time.Timer // most calls need none
 	for {
 		r.mu.Lock()
 		identity, _ := r.Member.Leader()
@@ -348,6 +347,10 @@ func (r *Replica) Settle(ctx context.Context) {
 		r.mu.Unlock()
 		if !between {
 			return
+		}
+		if patience == nil {
+			patience = time.NewTimer(barrierPatience)
+			defer patience.Stop()
 		}
 		select {
 		case <-changed:

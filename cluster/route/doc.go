@@ -8,6 +8,7 @@
 //	caller.go   a call to a node: directly, or through a third one where a link is cut
 //	router.go   who leads a partition, what others said of it, and trying until one answers
 //	records.go  what clients ask of a partition: at the replica here, or at its leader's node
+//	append.go   records on their way there, alone or one behind the other
 //	groups.go   what clients ask of a consumer group's coordinator
 //
 // A request waits for a leader holdLeaderless, 1.5 s, and is tried again only while surely

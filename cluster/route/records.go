@@ -15,8 +15,9 @@ import (
 // Records is a replica of a partition on this node. What is asked AsLeader is answered by a leader
 // that a majority confirmed, else with calls.NotLeader.
 type Records interface {
-	// Append hands batches to the leader; term is the leadership that is meant, 0 for any.
-	Append(ctx context.Context, term uint64, batches []kafkaproto.Batch) ([]fsm.Appended, error)
+	// AppendInLine hands batches to the leader; term is the leadership that is meant, 0 for any, and
+	// place their place in a connection's line.
+	AppendInLine(ctx context.Context, term uint64, place calls.Place, batches []kafkaproto.Batch) ([]fsm.Appended, error)
 	// ReadCommitted gives what is committed here; ok is false if from lies outside of that.
 	ReadCommitted(from fsm.Offset, maxBytes int) (slice fsm.Slice, ok bool, err error)
 	ReadAsLeader(ctx context.Context, from fsm.Offset, maxBytes int) (fsm.Slice, error)
@@ -52,75 +53,6 @@ func atRecords[Q, A any](ctx context.Context, r *Router, id fsm.PartitionID, hol
 		return err
 	})
 	return answer, err
-}
-
-// Append hands record batches to the partition's leader, wherever it is, and returns when they are
-// committed: on stable storage at a majority. Batches are neighbours in the log, in this order,
-// but those of idempotent producers that are there already, which are answered with their place,
-// or are refused (fsm.Appended.Err). It waits for a leader for 1.5 s at most. When
-// outcome.NotAppended(err), surely nothing was written. If the fate is unknown and all batches have
-// producers that make them recognizable, they are handed over again, for 1.5 s more at most. The
-// batches' offset and epoch fields are overwritten.
-func (r *Router) Append(ctx context.Context, id fsm.PartitionID, batches []kafkaproto.Batch) ([]fsm.Appended, error) {
-	appended, err := r.appendOnce(ctx, id, batches)
-	if err == nil || outcome.Code(err) != outcome.ErrUnknownFate || !idempotent(batches) {
-		return appended, err
-	}
-	unknown := err
-	until := time.Now().Add(HoldLeaderless)
-	for ctx.Err() == nil && time.Now().Before(until) {
-		// What was handed over may still be on its way into the log: those bytes are not to be
-		// written to.
-		batches = clones(batches)
-		if appended, err = r.appendOnce(ctx, id, batches); err == nil {
-			return appended, nil
-		}
-		if outcome.Code(err) != outcome.ErrUnknownFate {
-			break
-		}
-		select {
-		case <-time.After(RetryPause):
-		case <-ctx.Done():
-		}
-	}
-	// Whatever became of trying again, the first may be in the log.
-	return nil, fmt.Errorf("%w: tried again: %w", unknown, err)
-}
-
-// idempotent reports whether each of the batches can be handed over twice and is appended once.
-func idempotent(batches []kafkaproto.Batch) bool {
-	for _, batch := range batches {
-		if !fsm.Idempotent(batch.Header()) {
-			return false
-		}
-	}
-	return len(batches) > 0
-}
-
-func clones(batches []kafkaproto.Batch) []kafkaproto.Batch {
-	copies := make([]kafkaproto.Batch, len(batches))
-	for i, batch := range batches {
-		copies[i] = batch.Clone()
-	}
-	return copies
-}
-
-func (r *Router) appendOnce(ctx context.Context, id fsm.PartitionID, batches []kafkaproto.Batch) ([]fsm.Appended, error) {
-	appended, err := atRecords(ctx, r, id, HoldLeaderless, calls.Append,
-		func(h calls.Hint) calls.AppendRequest {
-			return calls.AppendRequest{Partition: id, Term: h.Term, Batches: batches}
-		},
-		func(ctx context.Context, here Records) ([]fsm.Appended, error) {
-			appended, err := here.Append(ctx, 0, batches)
-			if outcome.Code(err) == outcome.ErrVoid {
-				batches = clones(batches) // the void ones are in Raft's log
-			}
-			return appended, err
-		})
-	if err != nil {
-		return nil, err
-	}
-	return appended, nil
 }
 
 // Read gives committed batches from offset from on, without waiting for records or for a leader. A

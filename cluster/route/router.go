@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math/rand/v2"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/trimaran-io/trimaran/cluster/calls"
@@ -68,6 +70,8 @@ type Config struct {
 type Router struct {
 	cfg Config
 
+	lines, runs atomic.Uint64 // the last that were given out
+
 	mu locks.Mutex[Router] // guards what follows; nothing else is done under it
 	// leaders of partitions without a replica here, or that the replica does not reach
 	hints    map[fsm.PartitionID]calls.Hint
@@ -76,7 +80,9 @@ type Router struct {
 
 // New makes a Router that knows nothing yet.
 func New(cfg Config) *Router {
-	return &Router{cfg: cfg, hints: map[fsm.PartitionID]calls.Hint{}, askedWho: map[string]time.Time{}}
+	r := &Router{cfg: cfg, hints: map[fsm.PartitionID]calls.Hint{}, askedWho: map[string]time.Time{}}
+	r.lines.Store(rand.Uint64()) // other nodes, and other processes of this one, have others
+	return r
 }
 
 func (r *Router) hint(id fsm.PartitionID) (calls.Hint, bool) {

@@ -26,28 +26,24 @@ func (g gap) covers(h kafkaproto.BatchHeader) bool {
 	return g.left > 0 && h.ProducerID == g.producer && h.ProducerEpoch == g.epoch && behind > 0 && behind < 1<<30
 }
 
-// openGap remembers that the produce failed, if it is an idempotent producer's.
+// openGap remembers that the produce failed, if it is an idempotent producer's. q.mu is held.
 func (q *Queues) openGap(id fsm.PartitionID, p *Produce) {
 	h, ok := p.idempotent()
 	if !ok {
 		return
 	}
-	q.mu.Lock()
-	defer q.mu.Unlock()
 	if g, open := q.gaps[id]; !open || !g.covers(h) {
 		q.gaps[id] = gap{producer: h.ProducerID, epoch: h.ProducerEpoch, sequence: h.BaseSequence, left: fsm.ProducerBatches - 1}
 	}
 }
 
 // passGap refuses a produce that the producer sent when it did not know yet that one
-// before it failed.
+// before it failed. q.mu is held.
 func (q *Queues) passGap(id fsm.PartitionID, p *Produce) error {
 	h, ok := p.idempotent()
 	if !ok {
 		return nil
 	}
-	q.mu.Lock()
-	defer q.mu.Unlock()
 	g, open := q.gaps[id]
 	if !open {
 		return nil

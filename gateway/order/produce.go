@@ -2,10 +2,10 @@ package order
 
 import (
 	"errors"
+	"sync/atomic"
 	"time"
 
 	"github.com/trimaran-io/trimaran/fsm"
-	"github.com/trimaran-io/trimaran/internal/locks"
 	"github.com/trimaran-io/trimaran/kafkaproto"
 	"github.com/trimaran-io/trimaran/outcome"
 )
@@ -14,30 +14,34 @@ import (
 var errIncomplete = errors.New("produce was not worked on")
 
 // Produce is what one request has for one partition. Whoever makes it calls Init, Queues.Add, Fill
-// or not, and Ready; then its outcome can be waited for.
+// or not, and Queues.Ready; then it is told when the outcome is there.
 type Produce struct {
 	partition fsm.PartitionID
 	until     time.Time // when Append may give up
+	done      func()
 
-	// Set before ready is closed.
-	ready   chan struct{}
+	// Set before Ready, by who makes it.
 	batches []kafkaproto.Batch
 	bytes   int
 	stamped int64 // LogAppendTime of its records, ms since epoch; -1: they have their own
 	err     error // not fit to be appended
 
-	// Set before done is closed. err may be set, too.
-	done     chan struct{}
+	ready bool // guarded by Queues.mu
+
+	// over is true when the outcome is there, and nothing changes any more. Until then, and once it
+	// is ready, the queues own what is above and here.
+	over     atomic.Bool
 	base     fsm.Offset // of the first record; -1 if there is none
 	logStart fsm.Offset // when it was appended; -1 if there is none
 }
 
-// Init makes an empty produce for a partition, whose append may give up at a time.
-func (p *Produce) Init(partition fsm.PartitionID, until time.Time) {
-	*p = Produce{
-		partition: partition, until: until, ready: make(chan struct{}), done: make(chan struct{}),
-		stamped: -1, err: errIncomplete,
-	}
+// Init makes an empty produce for a partition, whose append may give up at a time. done is called
+// once, when the outcome is there, by whoever brought that about; it must not wait for anything.
+func (p *Produce) Init(partition fsm.PartitionID, until time.Time, done func()) {
+	p.partition, p.until, p.done = partition, until, done
+	p.batches, p.bytes, p.stamped, p.err, p.ready = nil, 0, -1, errIncomplete, false
+	p.over.Store(false)
+	p.base, p.logStart = -1, -1
 }
 
 // Fill puts batches into the produce, none for an empty record set. stamped is the LogAppendTime of
@@ -51,36 +55,13 @@ func (p *Produce) Fill(batches []kafkaproto.Batch, stamped int64, err error) {
 	}
 }
 
-// Ready lets the queue go on with the produce, filled or not. It is called once.
-func (p *Produce) Ready() { close(p.ready) }
-
-func (p *Produce) isReady() bool {
-	select {
-	case <-p.ready:
-		return true
-	default:
-		return false
+// Outcome is nil if the batches are committed, or if there are none. over is false as long as it is
+// not known.
+func (p *Produce) Outcome() (err error, over bool) {
+	if !p.over.Load() {
+		return nil, false
 	}
-}
-
-// Done is closed when the produce has its outcome.
-func (p *Produce) Done() <-chan struct{} { return p.done }
-
-// Wait waits for the outcome: nil if the batches are committed, or if there are none. It is
-// outcome.ErrTimeout if expired is closed first.
-func (p *Produce) Wait(expired <-chan struct{}) error {
-	locks.MayWait("what becomes of a produce")
-	select {
-	case <-p.done:
-		return p.err
-	default:
-	}
-	select {
-	case <-p.done:
-		return p.err
-	case <-expired:
-		return outcome.ErrTimeout
-	}
+	return p.err, true
 }
 
 // Place is where the batches are, when they are there: the offset of the first record, the log
@@ -110,6 +91,21 @@ func (p *Produce) take(appended []fsm.Appended) {
 	if p.err == nil && p.stamped >= 0 {
 		p.stamped = appended[0].Timestamp // another than ours if it was there already
 	}
+}
+
+// again says whether the batches may be sent once more after that error, without a record being
+// there twice, and makes them ready for it.
+func (p *Produce) again(err error) bool {
+	if !outcome.NotAppended(err) {
+		if _, ok := p.idempotent(); !ok || outcome.Code(err) != outcome.ErrUnknownFate {
+			return false
+		}
+	}
+	// What was sent may still be on its way somewhere: those bytes are not to be written to.
+	for i := range p.batches {
+		p.batches[i] = p.batches[i].Clone()
+	}
+	return true
 }
 
 // idempotent gives the header of the produce's batch if it has a producer id. Then it

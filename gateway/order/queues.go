@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"log/slog"
 	"runtime/debug"
-	"slices"
 	"time"
 
 	"github.com/trimaran-io/trimaran/fsm"
@@ -14,27 +13,24 @@ import (
 	"github.com/trimaran-io/trimaran/outcome"
 )
 
-const (
-	// maxCoalesced bounds the bytes of produces that are sent on together with the
-	// first of them, in one Append.
-	maxCoalesced = 1 << 20
-	// A queue lingers for a quarter of the time that its last Append took, if that was at least
-	// LingerFrom, for lingerMost at most, and not when it has lingerBytes: they are worth an
-	// entry.
-	LingerFrom  = 4 * time.Millisecond
-	lingerMost  = 5 * time.Millisecond
-	lingerBytes = maxCoalesced / 4
-)
-
-// Appender is the way to partitions' leaders.
+// Appender is the way to partitions' leaders. Errors are in outcome's list; what
+// outcome.NotAppended holds for was surely not written.
 type Appender interface {
-	// Append hands batches, whose CRC is checked, to the partition's leader, wherever it is, in
-	// this order, and returns when they are committed. It may write into them, not into the
+	// NewLine gives a number for what one connection appends, which no other connection has.
+	NewLine() uint64
+	// AppendInLine hands batches, whose CRC is checked, to the partition's leader, wherever it is,
+	// in this order, and returns when they are committed. It may write into them, not into the
 	// slice. One result per batch: one of an idempotent producer that was there already has the
-	// place of the first, and one that must not be there has Err. Waits for a leader at most
-	// ~1.5 s within ctx. err is in outcome's list; outcome.NotAppended(err) tells whether trying
-	// again is safe (Append itself already tried again as long as it could).
-	Append(ctx context.Context, p fsm.PartitionID, batches []kafkaproto.Batch) ([]fsm.Appended, error)
+	// place of the first, and one that must not be there has Err. Waits for a leader at most ~1.5 s
+	// within ctx, and tries again as long as it can. Whatever the line has sent before is over then,
+	// and does not come behind these batches any more.
+	AppendInLine(ctx context.Context, p fsm.PartitionID, line uint64, batches []kafkaproto.Batch) ([]fsm.Appended, error)
+	// Pipe begins a run of the line: the function is AppendInLine at the leader that is known now,
+	// tried once, and many may be under way. number is 0, 1 and so on, and is the order in the log:
+	// if one fails, those with higher numbers were surely not appended unless they are behind it
+	// there. Then all are waited for, and nothing more goes this way. Whatever the line has sent
+	// before is over when the first is called. It is nil if there is no such way now.
+	Pipe(p fsm.PartitionID, line uint64) func(ctx context.Context, number uint32, batches []kafkaproto.Batch) ([]fsm.Appended, error)
 }
 
 // Config is what the queues of all connections have in common.
@@ -47,148 +43,124 @@ type Config struct {
 	Logger  *slog.Logger
 }
 
-// Queues keeps the produces of one connection in queues, one per partition. At
-// most one Append per queue is under way; what waits behind it goes together in
-// the next one. So nothing overtakes an entry whose fate is not known yet, and
-// the slower the cluster, the larger the entries.
+// Queues keeps the produces of one connection in queues, one per partition, whose order is that of
+// the log. See queue.
 type Queues struct {
-	cfg *Config
+	cfg  *Config
+	line uint64
 
 	mu locks.Mutex[Queues] // guards the rest; nothing is taken and nobody waits under it
-	// waiting has a key exactly while a goroutine works on that queue.
-	waiting map[fsm.PartitionID][]*Produce
+	// queues has a key exactly while a queue has something in it.
+	queues map[fsm.PartitionID]*queue
 	// gaps are where batches of idempotent producers failed; see gap.
 	gaps map[fsm.PartitionID]gap
 }
 
 // Init makes the queues ready for use. It does not change cfg.
 func (q *Queues) Init(cfg *Config) {
-	q.cfg, q.waiting, q.gaps = cfg, map[fsm.PartitionID][]*Produce{}, map[fsm.PartitionID]gap{}
+	q.cfg, q.line = cfg, cfg.Appender.NewLine()
+	q.queues, q.gaps = map[fsm.PartitionID]*queue{}, map[fsm.PartitionID]gap{}
 }
 
 // Add puts a produce at the end of its queue. Its batches may come later: whoever
-// adds it must call Ready in any case.
+// adds it must call Ready in any case. One goroutine calls Add.
 func (q *Queues) Add(p *Produce) {
 	q.mu.Lock()
-	queue, running := q.waiting[p.partition]
-	q.waiting[p.partition] = append(queue, p)
-	q.mu.Unlock()
-	if !running {
-		q.cfg.Go(func() { q.run(p.partition) })
-	}
-}
-
-func (q *Queues) run(id fsm.PartitionID) {
-	for {
-		produces := q.next(id)
-		if produces == nil {
-			return
-		}
-		began := time.Now()
-		q.deliver(id, produces)
-		took := time.Since(began)
-		for _, p := range produces {
-			close(p.done)
-		}
-		q.linger(id, took)
-	}
-}
-
-// linger gives a producer that has more waiting, and was answered just now, the time to send what
-// follows. Where cores are busy, an append waits for the ones of other partitions, so few large
-// ones are sooner through than many small ones.
-func (q *Queues) linger(id fsm.PartitionID, took time.Duration) {
-	if took < LingerFrom {
-		return
-	}
-	q.mu.Lock()
-	waiting, bytes := q.waiting[id], 0
-	for _, p := range waiting {
-		if p.isReady() {
-			bytes += p.bytes
-		}
-	}
-	q.mu.Unlock()
-	if len(waiting) > 0 && bytes < lingerBytes {
-		time.Sleep(min(took/4, lingerMost))
-	}
-}
-
-// next waits for the first produce and takes those behind it that are ready.
-func (q *Queues) next(id fsm.PartitionID) []*Produce {
-	q.mu.Lock()
-	queue := q.waiting[id]
-	if len(queue) == 0 {
-		delete(q.waiting, id)
+	line := q.queues[p.partition]
+	if line == nil {
 		q.mu.Unlock()
+		pipe := q.cfg.Appender.Pipe(p.partition, q.line)
+		q.mu.Lock()
+		// Nobody else makes one, and there was none whose appends could still be under way.
+		line = &queue{id: p.partition, pipe: pipe}
+		q.queues[p.partition] = line
+	}
+	line.waiting = append(line.waiting, p)
+	q.mu.Unlock()
+}
+
+// Ready lets the queue go on with a produce, filled or not. It is called once. What is to be done
+// now is given, nil for nothing: the caller runs it, here or beside. It waits for an append that
+// ends when Config.Context does, or at the latest time of those that the produces were given.
+func (q *Queues) Ready(p *Produce) (work func()) {
+	q.mu.Lock()
+	p.ready = true
+	line := q.queues[p.partition]
+	sends, over := line.next(q, nil)
+	q.mu.Unlock()
+	tell(over)
+	if len(sends) == 0 {
 		return nil
 	}
-	q.mu.Unlock()
-	locks.MayWait("batches")
-	<-queue[0].ready
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	queue = q.waiting[id]
-	n, more := 1, 0
-	for _, p := range queue[1:] {
-		if !p.isReady() || more+p.bytes > maxCoalesced {
-			break
-		}
-		n++
-		more += p.bytes
+	for _, s := range sends[1:] {
+		q.cfg.Go(func() { q.run(s, true) })
 	}
-	taken := slices.Clone(queue[:n])
-	q.waiting[id] = slices.Delete(queue, 0, n) // which lets go of the batches, too
-	return taken
+	return func() { q.run(sends[0], false) }
 }
 
-// deliver appends what the produces hold and tells each what became of it.
-func (q *Queues) deliver(id fsm.PartitionID, produces []*Produce) {
-	var batches []kafkaproto.Batch
-	var until time.Time
-	for _, p := range produces {
-		p.base, p.logStart = -1, -1
-		if p.err != nil {
-			continue
+// run makes an append, tells its produces what became of it, and sees to what can be sent then: here
+// if it stays, else beside.
+func (q *Queues) run(s *send, stay bool) {
+	for s != nil {
+		appended, err := q.append(s)
+		if err == nil && len(appended) != len(s.batches) {
+			err = fmt.Errorf("%w: %d results for %d batches", outcome.ErrUnknownFate, len(appended), len(s.batches))
 		}
-		if p.err = q.passGap(id, p); p.err != nil {
-			continue
+		if err == nil && s.pipe == nil {
+			s.next = q.cfg.Appender.Pipe(s.queue.id, q.line) // this was the only one under way
 		}
-		batches = append(batches, p.batches...)
-		if p.until.After(until) {
-			until = p.until
+		q.mu.Lock()
+		over := s.queue.ended(q, s, appended, err)
+		sends, over := s.queue.next(q, over)
+		q.mu.Unlock()
+		tell(over)
+		s = nil
+		if stay && len(sends) > 0 {
+			s, sends = sends[0], sends[1:]
 		}
-	}
-	if len(batches) == 0 {
-		return
-	}
-	appended, err := q.append(id, batches, until)
-	if err == nil && len(appended) != len(batches) {
-		err = fmt.Errorf("%w: %d results for %d batches", outcome.ErrUnknownFate, len(appended), len(batches))
-	}
-	for _, p := range produces {
-		switch {
-		case p.err != nil || len(p.batches) == 0:
-			continue
-		case err != nil:
-			p.err = err
-			q.openGap(id, p)
-			continue
+		for _, more := range sends {
+			q.cfg.Go(func() { q.run(more, true) })
 		}
-		p.take(appended[:len(p.batches)])
-		appended = appended[len(p.batches):]
 	}
 }
 
-// append is Appender.Append, and a panic in it an error of unknown fate.
-func (q *Queues) append(id fsm.PartitionID, batches []kafkaproto.Batch, until time.Time) (_ []fsm.Appended, err error) {
+// tell says of produces that they are over.
+func tell(produces []*Produce) {
+	for _, p := range produces {
+		p.over.Store(true)
+		p.done()
+	}
+}
+
+// append hands over what is in s. A panic there is an error of unknown fate.
+func (q *Queues) append(s *send) (_ []fsm.Appended, err error) {
 	defer func() {
 		if v := recover(); v != nil {
-			q.cfg.Logger.Error("an append panicked", "panic", v, "partition", id, "stack", string(debug.Stack()))
+			q.cfg.Logger.Error("an append panicked", "panic", v, "partition", s.queue.id, "stack", string(debug.Stack()))
 			err = outcome.ErrUnknownFate
 		}
 	}()
-	ctx, cancel := context.WithDeadline(q.cfg.Context, until)
+	ctx, cancel := context.WithDeadline(q.cfg.Context, s.until)
 	defer cancel()
-	return q.cfg.Appender.Append(ctx, id, batches)
+	if s.pipe != nil {
+		return s.pipe(ctx, s.number, s.batches)
+	}
+	return q.cfg.Appender.AppendInLine(ctx, s.queue.id, q.line, s.batches)
+}
+
+// pipe is one run of appends; see Appender.Pipe.
+type pipe = func(ctx context.Context, number uint32, batches []kafkaproto.Batch) ([]fsm.Appended, error)
+
+// send is one append.
+type send struct {
+	queue    *queue
+	produces []*Produce // at least one
+	batches  []kafkaproto.Batch
+	bytes    int
+	until    time.Time
+
+	pipe   pipe // nil: it finds the leader itself, and is the only one under way
+	number uint32
+	next   pipe  // that can be used when it is over
+	err    error // why it failed
 }

@@ -47,7 +47,12 @@ type log struct {
 	err     error
 }
 
-func (l *log) Append(_ context.Context, _ fsm.PartitionID, batches []kafkaproto.Batch) ([]fsm.Appended, error) {
+// Pipe implements Appender: there is none.
+func (l *log) Pipe(fsm.PartitionID, uint64) pipe { return nil }
+
+func (l *log) NewLine() uint64 { return 1 }
+
+func (l *log) AppendInLine(_ context.Context, _ fsm.PartitionID, _ uint64, batches []kafkaproto.Batch) ([]fsm.Appended, error) {
 	time.Sleep(time.Second)
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -74,18 +79,40 @@ func inQueue(t *testing.T, test func(t *testing.T, b *bench)) {
 	})
 }
 
-func (b *bench) add() *Produce {
-	p := new(Produce)
-	p.Init(fsm.PartitionID{Partition: 1}, time.Now().Add(time.Minute))
-	b.Add(p)
+// waited is a produce that can be waited for.
+type waited struct {
+	Produce
+	over chan struct{}
+}
+
+func (b *bench) add() *waited {
+	p := &waited{over: make(chan struct{})}
+	p.Init(fsm.PartitionID{Partition: 1}, time.Now().Add(time.Minute), func() { close(p.over) })
+	b.Add(&p.Produce)
 	return p
 }
 
-func (b *bench) send(producer int64, sequence int32) *Produce {
+func (b *bench) ready(p *waited) {
+	if work := b.Ready(&p.Produce); work != nil {
+		go work()
+	}
+}
+
+func (b *bench) send(producer int64, sequence int32) *waited {
 	p := b.add()
 	p.Fill([]kafkaproto.Batch{batchOf(b.t, producer, sequence)}, -1, nil)
-	p.Ready()
+	b.ready(p)
 	return p
+}
+
+// wait waits for the outcome.
+func (p *waited) wait() error {
+	<-p.over
+	err, over := p.Outcome()
+	if !over {
+		panic("told, and not over")
+	}
+	return err
 }
 
 // What waits behind an append goes together, in the order in which it was added and not in that in
@@ -97,20 +124,18 @@ func TestAProduceKeepsItsPlace(t *testing.T) {
 		second, never := b.add(), b.add()
 		fourth := b.send(-1, 4)
 		time.Sleep(2 * time.Second)
-		select {
-		case <-fourth.Done():
+		if _, over := fourth.Outcome(); over {
 			t.Fatal("the fourth overtook the second")
-		default:
 		}
-		never.Ready()
+		b.ready(never)
 		second.Fill([]kafkaproto.Batch{batchOf(t, -1, 2)}, 77, nil)
-		second.Ready()
-		for i, p := range []*Produce{first, second, fourth} {
-			if err := p.Wait(nil); err != nil {
+		b.ready(second)
+		for i, p := range []*waited{first, second, fourth} {
+			if err := p.wait(); err != nil {
 				t.Errorf("produce %d: %v", i, err)
 			}
 		}
-		if err := never.Wait(nil); err == nil {
+		if err := never.wait(); err == nil {
 			t.Error("an append of nothing that was brought")
 		}
 		if want := [][]int32{{1}, {2, 4}}; !slices.EqualFunc(b.appends, want, slices.Equal) {
@@ -123,7 +148,7 @@ func TestAProduceKeepsItsPlace(t *testing.T) {
 func TestAGapIsPassedByNobodyButTheBatchItself(t *testing.T) {
 	inQueue(t, func(t *testing.T, b *bench) {
 		b.err = outcome.ErrNoLeader
-		if err := b.send(7, 3).Wait(nil); err == nil {
+		if err := b.send(7, 3).wait(); err == nil {
 			t.Fatal("it did not fail")
 		}
 		b.err = nil
@@ -132,24 +157,9 @@ func TestAGapIsPassedByNobodyButTheBatchItself(t *testing.T) {
 			sequence int32
 			fails    bool
 		}{{7, 4, true}, {8, 4, false}, {-1, -1, false}, {7, 3, false}, {7, 4, false}} {
-			if err := b.send(step.producer, step.sequence).Wait(nil); (err != nil) != step.fails {
+			if err := b.send(step.producer, step.sequence).wait(); (err != nil) != step.fails {
 				t.Errorf("step %d: %v", i, err)
 			}
-		}
-	})
-}
-
-// A wait that takes too long ends, and the produce goes its way.
-func TestAWaitEnds(t *testing.T) {
-	inQueue(t, func(t *testing.T, b *bench) {
-		p := b.send(-1, 1)
-		expired := make(chan struct{})
-		close(expired)
-		if err := p.Wait(expired); outcome.Code(err) != outcome.ErrTimeout {
-			t.Error(err)
-		}
-		if err := p.Wait(nil); err != nil {
-			t.Error(err)
 		}
 	})
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -30,7 +31,7 @@ func (b *bench) with(parent string, env []string, program string, f func(*harnes
 		return err
 	}
 	defer os.RemoveAll(dir)
-	c, err := harness.Start(harness.Options{Dir: dir, Env: env, Program: program})
+	c, err := harness.Start(harness.Options{Dir: dir, Env: env, Program: cmp.Or(program, b.program)})
 	if err == nil {
 		if err = f(c); err == nil {
 			err = c.WaitApplied(time.Minute)

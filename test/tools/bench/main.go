@@ -30,6 +30,7 @@ type options struct {
 	only    *regexp.Regexp
 	against string
 	versusOptions
+	program string
 }
 
 func main() {
@@ -39,10 +40,12 @@ func main() {
 	memory := flag.String("memory", "/dev/shm", "folder on tmpfs, to take the disk out; empty: leave those runs out")
 	only := flag.String("only", "", "regular expression of the sections to run: "+names())
 	against := flag.String("against", lastBolt, "commit whose binary is measured beside this one in the section bolt")
+	program := flag.String("program", "", "binary of the nodes, where a section does not name one; empty: of this tree")
 	o := options{}
 	o.versusFlags()
 	flag.Parse()
 	o.window, o.windows, o.disk, o.memory, o.against = time.Duration(*seconds*float64(time.Second)), *windows, *disk, *memory, *against
+	o.program = *program
 	if o.versus {
 		o.memory = "" // all there is about the disk
 	}
@@ -70,6 +73,7 @@ var sections = []section{
 	{"ways", "WebSocket and the shim beside TCP", (*bench).waysIn},
 	{"one", "One 1 KB record outstanding at a time", (*bench).oneAtATime},
 	{"counts", "What a request costs, counted: context switches, system calls, syncs, messages", (*bench).counts},
+	{"pipeline", "One partition, 16 KB batches, by requests in flight", (*bench).pipeline},
 	{"many", "16 and 100 partitions, 16 KB batches", (*bench).manyPartitions},
 	{"busy", "10 partitions, 16 KB batches, alone and beside 990 that nobody uses", (*bench).busyAmongIdle},
 	{"journal", "100 partitions, 1 KB records, one per batch: with the journal, without it, and without any sync", (*bench).smallBatches},

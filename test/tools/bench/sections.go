@@ -157,6 +157,32 @@ func (b *bench) oneAtATime() error {
 	})
 }
 
+// pipeline measures what a client gets that has few requests in flight, as clients do by default,
+// beside one that has many.
+func (b *bench) pipeline() error {
+	return b.with(b.diskDir, nil, "", func(c *harness.Cluster) error {
+		header()
+		var figures []float64
+		for _, inFlight := range []int{1, 5, 64} {
+			t, err := topic(c, fmt.Sprintf("pipeline-%d", inFlight), 1)
+			if err != nil {
+				return err
+			}
+			r, err := b.median(c, ways(c)[0], load{topic: t, partitions: 1, p: batch(16<<10, false), conns: 1, inFlight: inFlight})
+			if err != nil {
+				return err
+			}
+			r.print(fmt.Sprintf("TCP, %d in flight", inFlight))
+			figures = append(figures, r.mbs())
+			if err := drop(c, t); err != nil {
+				return err
+			}
+		}
+		fmt.Printf("  5 in flight give %.2f of what 64 give\n", figures[1]/figures[2])
+		return nil
+	})
+}
+
 func (b *bench) manyPartitions() error {
 	return b.with(b.diskDir, nil, "", func(c *harness.Cluster) error {
 		header()
