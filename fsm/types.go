@@ -116,4 +116,7 @@ type Slice struct {
 	Batches       []byte
 	HighWatermark Offset // first offset not yet committed, as the replica that answered knows it
 	LogStart      Offset // first offset that can be read
+	// Done, where it is not nil, may be called once when nobody uses Batches any more: their memory
+	// is used again then. Who does not call it leaves them to the garbage collector.
+	Done func()
 }

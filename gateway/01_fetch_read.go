@@ -87,10 +87,14 @@ func (f *fetch) fit(wave []*fetchPart) {
 			f.have -= had
 			f.left += had
 			p.out.RecordBatches, p.joined = []byte{}, false
+			p.letGo()
 		}
 		f.have += len(p.more)
 		f.left += p.granted - len(p.more)
 		p.join()
+		if f.version < 4 || len(p.out.RecordBatches) == 0 {
+			p.letGo() // a message set is memory of its own
+		}
 		if total := int64(len(p.out.RecordBatches)); p.held > total {
 			f.conn.server.answerBytes.Release(p.held - total)
 			p.held = total
@@ -110,10 +114,21 @@ func (p *fetchPart) join() {
 		p.out.RecordBatches = p.more
 	case !p.joined:
 		p.out.RecordBatches, p.joined = append(slices.Clip(p.out.RecordBatches), p.more...), true
+		p.letGo()
 	default:
 		p.out.RecordBatches = append(p.out.RecordBatches, p.more...)
+		p.letGo()
 	}
 	p.more = nil
+}
+
+// letGo gives back the memory of what reads gave: nothing of it is in the answer any more, or the
+// answer is sent.
+func (p *fetchPart) letGo() {
+	for _, done := range p.done {
+		done()
+	}
+	p.done = nil
 }
 
 // fitWhole has the first message of a part, for which there is not enough room, only
@@ -225,6 +240,9 @@ func (f *fetch) readBatches(ctx context.Context, p *fetchPart, from fsm.Offset) 
 	got.from = from
 	if got.Slice, err = f.conn.server.records.Read(ctx, p.id, from, p.granted); err != nil {
 		return got, err
+	}
+	if got.Done != nil {
+		p.done = append(p.done, got.Done)
 	}
 	got.Batches, got.end, err = readable(got.Batches, f.version >= 10, from)
 	return got, err
@@ -350,6 +368,7 @@ func (f *fetch) grant(p *fetchPart) int {
 
 func (f *fetch) release() {
 	for _, p := range f.parts {
+		p.letGo()
 		if p.held > 0 {
 			f.conn.server.answerBytes.Release(p.held)
 			p.held = 0

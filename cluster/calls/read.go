@@ -18,9 +18,14 @@ var readCall = Call[ReadRequest, fsm.Slice]{
 	answer: form[fsm.Slice]{putSlice, readSlice},
 }
 
+// putSlice is done with the slice's batches when it returns.
 func putSlice(s fsm.Slice) ([]byte, error) {
 	out := fields(make([]byte, 0, 16+len(s.Batches))).uint64(uint64(s.HighWatermark)).uint64(uint64(s.LogStart))
-	return append(out, s.Batches...), nil
+	out = append(out, s.Batches...)
+	if s.Done != nil {
+		s.Done()
+	}
+	return out, nil
 }
 
 // readSlice aliases the answer.

@@ -84,9 +84,13 @@ func (l *offsets) OffsetBeforeTime(timestamp int64) (offset int64, ok bool, err 
 	return offset, true, err
 }
 
+// readChunk is the most that a reader reads at once, in bytes, if entries are no larger: what is
+// checked and copied right behind that is still in the processor's cache.
+const readChunk = 256 << 10
+
 func (l *offsets) reader(s *segment, from point, want int) (*Reader, error) {
 	r := &Reader{view: l.view, spots: &l.spots, span: l.opts.Span, index: from.index, next: from.offset}
-	w := newWalker(nil, framing{}, from.pos, 0, min(max(want+4<<10, 16<<10), 1<<20+16<<10))
+	w := newWalker(nil, framing{}, from.pos, 0, min(max(want+4<<10, 16<<10), readChunk))
 	r.w = w
 	if err := r.enter(s); err != nil {
 		return nil, err

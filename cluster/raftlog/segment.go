@@ -285,12 +285,14 @@ func (w *walker) fill(n int) error {
 	if size < n {
 		return io.ErrUnexpectedEOF
 	}
+	// What is there already moves to the front; the rest is read behind it.
+	old := w.have
 	if cap(w.buf) < size {
 		w.buf = make([]byte, size)
 	}
-	// What is in have is read again: moving it would save little, since entries
-	// that do not fit a chunk are large.
-	got, err := w.f.ReadAt(w.buf[:size], w.pos)
+	got := copy(w.buf[:size], old)
+	more, err := w.f.ReadAt(w.buf[got:size], w.pos+int64(got))
+	got += more
 	w.have = w.buf[:got]
 	if got >= n {
 		return nil

@@ -146,7 +146,16 @@ func takeBatches(slice *fsm.Slice, reader *raftlog.Reader, entry *raft.Log, from
 		if slice.Batches == nil {
 			// The reader's bytes are its own. Most reads get what they asked for, if
 			// there is as much.
-			slice.Batches = make([]byte, 0, max(batch.Size(), min(int64AsInt(reader.Left())+len(entry.Data), maxBytes)))
+			slice.Batches, slice.Done = memoryFor(max(batch.Size(), min(int64AsInt(reader.Left())+len(entry.Data), maxBytes)))
+		}
+		if need := len(slice.Batches) + batch.Size(); need > cap(slice.Batches) {
+			// There was more behind the segment's end.
+			old := *slice
+			slice.Batches, slice.Done = memoryFor(max(need, min(2*need, maxBytes)))
+			slice.Batches = append(slice.Batches, old.Batches...)
+			if old.Done != nil {
+				old.Done()
+			}
 		}
 		slice.Batches = append(slice.Batches, batch.Bytes()...)
 		if len(slice.Batches) >= maxBytes {

@@ -10,6 +10,8 @@
 //	firstbyte.go the first byte: TLS, HTTP or a Kafka frame
 //	stream.go    frames over TCP and TLS
 //	websocket.go frames over WebSocket
+//	webframes.go its frames that carry answers, beside gorilla's
+//	output.go    what is sent, in few calls
 //	web.go       HTTP pages and the WebSocket upgrade
 //	allow.go     Host and Origin
 //	address.go   where a client is told that the broker is

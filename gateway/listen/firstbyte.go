@@ -98,7 +98,7 @@ func (s *Server) handle(c *conn) {
 		return
 	}
 	if opensHTTP(first) {
-		s.serveHTTP(&webConn{peeked: in, conn: c, state: state})
+		s.serveHTTP(&webConn{frameTurns: newFrameTurns(in), conn: c, state: state})
 		return
 	}
 	kind := KindTCP

@@ -74,15 +74,14 @@ func (l *readLimits) err(err, late error) error {
 // stream is a session.Framer over TCP or TLS.
 type stream struct {
 	readLimits
+	output
 	in  *bufio.Reader
-	out *bufio.Writer
 	max int
 }
 
 func newStream(c *peeked, max int) *stream {
 	return &stream{
-		readLimits: readLimits{conn: c},
-		in:         c.in, out: bufio.NewWriterSize(pieces{c}, 4<<10), max: max,
+		readLimits: readLimits{conn: c}, output: newOutput(c), in: c.in, max: max,
 	}
 }
 
@@ -141,35 +140,7 @@ func (a *arrival) Read(b []byte) (int, error) {
 	return n, err
 }
 
-func (f *stream) Write(frame [][]byte, more bool) error {
-	for _, part := range frame {
-		if _, err := f.out.Write(part); err != nil {
-			return err
-		}
-	}
-	if more {
-		return nil
-	}
-	return f.out.Flush()
-}
+func (f *stream) Write(frame [][]byte, more bool) error { return f.write(more, frame...) }
 
-func (f *stream) Flush() error { return f.out.Flush() }
-func (f *stream) Close(error)  { closeGently(f.conn) }
-
-// pieces writes in pieces, each of which the other side has to take in time.
-type pieces struct{ net.Conn }
-
-func (p pieces) Write(b []byte) (int, error) {
-	written := 0
-	for {
-		piece := b[written:min(len(b), written+writePiece)]
-		if err := p.SetWriteDeadline(time.Now().Add(stallTimeout)); err != nil {
-			return written, err
-		}
-		n, err := p.Conn.Write(piece)
-		written += n
-		if err != nil || written == len(b) {
-			return written, err
-		}
-	}
-}
+func (f *stream) Flush() error { return f.flush() }
+func (f *stream) Close(error)  { closeGently(f.readLimits.conn) }

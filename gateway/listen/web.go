@@ -21,7 +21,7 @@ import (
 
 // webConn is a connection that began with a letter.
 type webConn struct {
-	*peeked
+	*frameTurns
 	conn  *conn
 	state *tls.ConnectionState // nil: plaintext
 }
@@ -232,7 +232,8 @@ func (s *Server) serveWebSocket(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer s.survive(c)
-	f := newWebSocket(ws, s.cfg.MaxRequestBytes)
+	c.upgraded.Store(true)
+	f := newWebSocket(ws, c.frameTurns, s.cfg.MaxRequestBytes)
 	if c.conn.told {
 		f.serving = &s.serving
 	}

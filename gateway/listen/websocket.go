@@ -7,9 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"slices"
 	"sync"
-	"syscall"
 	"time"
 
 	"github.com/gorilla/websocket"
@@ -34,6 +32,10 @@ var errDisagrees = fmt.Errorf("%w: the prefix disagrees with the WebSocket messa
 // is exactly one binary message, in both directions.
 type webSocket struct {
 	readLimits
+	output
+	turns   *frameTurns
+	header  []byte   // of the frame that is written
+	parts   [][]byte // it and what is behind it
 	ws      *websocket.Conn
 	max     int
 	serving *serving // what pings tell of; nil: they tell nothing
@@ -42,8 +44,10 @@ type webSocket struct {
 	done  chan struct{} // closed: no more pings
 }
 
-func newWebSocket(ws *websocket.Conn, max int) *webSocket {
-	f := &webSocket{readLimits: readLimits{conn: ws.NetConn()}, ws: ws, max: max, done: make(chan struct{})}
+func newWebSocket(ws *websocket.Conn, turns *frameTurns, max int) *webSocket {
+	f := &webSocket{
+		readLimits: readLimits{conn: ws.NetConn()}, output: newOutput(turns.Conn), turns: turns, ws: ws, max: max, done: make(chan struct{}),
+	}
 	ws.SetReadLimit(int64(max) + 4)
 	return f
 }
@@ -130,29 +134,31 @@ func (f *webSocket) readError(err, late error) error {
 	return f.err(err, late)
 }
 
-func (f *webSocket) Write(parts [][]byte, _ bool) error {
-	frame := parts[0]
-	if len(parts) > 1 {
-		frame = slices.Concat(parts...) // a message in one piece, which every client can read
+// Write implements session.Framer: an answer is a message of one frame, which every client can read.
+func (f *webSocket) Write(parts [][]byte, more bool) error {
+	size := 0
+	for _, part := range parts {
+		size += len(part)
 	}
-	// One deadline for all of it: gorilla writes a message in one go.
-	if err := f.ws.SetWriteDeadline(time.Now().Add(stallTimeout + transferTimeout(len(frame)))); err != nil {
-		return err
-	}
-	err := f.ws.WriteMessage(websocket.BinaryMessage, frame)
-	if errors.Is(err, websocket.ErrCloseSent) {
-		return syscall.EPIPE // the client has said goodbye: what a closed connection is over TCP
-	}
-	return err
+	f.header = appendFrameHeader(f.header[:0], size)
+	f.parts = append(append(f.parts[:0], f.header), parts...)
+	defer clear(f.parts)
+	return f.turns.answer(func() error { return f.write(more, f.parts...) })
 }
 
-func (f *webSocket) Flush() error { return nil }
+// Flush implements session.Framer.
+func (f *webSocket) Flush() error {
+	if f.out.Buffered() == 0 {
+		return nil
+	}
+	return f.turns.answer(f.flush)
+}
 
 func (f *webSocket) Close(why error) {
 	f.quiet.Do(func() { close(f.done) })
 	code, reason := closeCode(why)
 	_ = f.ws.WriteControl(websocket.CloseMessage, websocket.FormatCloseMessage(code, reason), time.Now().Add(controlGrace))
-	closeGently(f.conn)
+	closeGently(f.readLimits.conn)
 }
 
 // closeCode says in WebSocket's words (RFC 6455, section 7.4.1) why a connection

@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/signal"
 	"regexp"
+	"strings"
 	"syscall"
 	"time"
 
@@ -34,6 +35,13 @@ type options struct {
 }
 
 func main() {
+	if paths := os.Getenv(plainServer); paths != "" {
+		if err := servePlainly(strings.Split(paths, ":"), os.Getenv(plainHow)); err != nil {
+			fmt.Fprintln(os.Stderr, "bench: plain server:", err)
+			os.Exit(1)
+		}
+		return
+	}
 	seconds := flag.Float64("seconds", 3, "length of each window")
 	windows := flag.Int("windows", 3, "windows per produce run; their median counts")
 	disk := flag.String("disk", "", "folder on the disk to measure (default: the one for temporary files)")
@@ -71,6 +79,8 @@ var sections = []section{
 	{"disk", "One partition, data on the disk", (*bench).onePartitionDisk},
 	{"old", "Old clients: message sets of magic 0, converted on the way in and out", (*bench).oldClients},
 	{"ways", "WebSocket and the shim beside TCP", (*bench).waysIn},
+	{"reads", "Consume, beside reading the same file and writing it to a socket", (*bench).consuming},
+	{"shim", "The shim and WebSocket beside TCP, in turns", (*bench).shimBesideTCP},
 	{"one", "One 1 KB record outstanding at a time", (*bench).oneAtATime},
 	{"counts", "What a request costs, counted: context switches, system calls, syncs, messages", (*bench).counts},
 	{"pipeline", "One partition, 16 KB batches, by requests in flight", (*bench).pipeline},
