@@ -22,13 +22,19 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/trimaran-io/trimaran/cluster"
+	"github.com/trimaran-io/trimaran/cmd/internal/monitor"
 	"github.com/trimaran-io/trimaran/cmd/internal/terminal"
 )
 
 // version is set by the linker: -ldflags "-X main.version=…".
 var version = "dev"
 
-func main() { os.Exit(run(os.Args[1:], os.Stdin, os.Stdout, os.Stderr)) }
+func main() {
+	if len(os.Args) > 1 && (os.Args[1] == "serve" || os.Args[1] == "dev") {
+		monitor.Relax() // first of all: it starts the program once more
+	}
+	os.Exit(run(os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
+}
 
 // run is the whole program but for the process: 0 is success, 1 a failure that
 // stderr explains, 2 settings that were not understood, 3 that a node was started which has

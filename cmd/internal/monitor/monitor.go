@@ -1,0 +1,22 @@
+// Package monitor has Go's monitor thread look less often at a process that does little things
+// many times a second.
+package monitor
+
+import "time"
+
+// Go's runtime has a thread that takes the processor away from a goroutine whose system call takes
+// long, and preempts one that computes for long. It is woken by whatever goes on in the process
+// after a pause, looks every 20 µs for the first millisecond, and sleeps again when all is quiet
+// (runtime.sysmon). A node that takes a record now and then, or a few hundred a second, is busy for
+// a millisecond each time, most of it waiting for its disk: a third of all its context switches
+// were this thread's. The runtime has no setting for it, but Linux may let a thread sleep longer
+// than it asked for, by its timer slack, which it has from who started it. So a process sets its
+// own and starts itself once more.
+//
+// What it costs: a processor that a system call holds is given to others after a millisecond or two
+// where it was a tenth of that, if all of them are held. So it is not done with one processor.
+const (
+	relaxed = time.Millisecond
+	// usual is Linux's own, and what other threads go on with: timers are as exact as before.
+	usual = 50 * time.Microsecond
+)

@@ -1,0 +1,48 @@
+package monitor
+
+import (
+	"os"
+	"runtime"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Relax makes the monitor thread sleep for a millisecond at least. It must be called before
+// anything else is done: it starts the program once more in this process, with
+// the same arguments and environment. Where that cannot be, where there is one processor only, or
+// where somebody has set a timer slack of at least as much, all stays as it is.
+func Relax() {
+	if runtime.GOMAXPROCS(0) < 2 {
+		return
+	}
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	before := slack()
+	if before == relaxed {
+		setSlack(usual) // of this thread and those that it starts; the monitor has been started
+		return
+	}
+	if before > relaxed {
+		return
+	}
+	if setSlack(relaxed); slack() != relaxed {
+		return
+	}
+	_ = syscall.Exec("/proc/self/exe", os.Args, os.Environ()) // does not return if it succeeds
+	setSlack(before)
+}
+
+// slack is the timer slack of this thread.
+func slack() time.Duration {
+	n, err := unix.PrctlRetInt(unix.PR_GET_TIMERSLACK, 0, 0, 0, 0)
+	if err != nil {
+		return relaxed + 1
+	}
+	return time.Duration(n)
+}
+
+func setSlack(d time.Duration) {
+	_ = unix.Prctl(unix.PR_SET_TIMERSLACK, uintptr(d), 0, 0, 0)
+}
