@@ -30,8 +30,26 @@ func Relax() {
 	if setSlack(relaxed); slack() != relaxed {
 		return
 	}
-	_ = syscall.Exec("/proc/self/exe", os.Args, os.Environ()) // does not return if it succeeds
+	_ = syscall.Exec(program(), os.Args, os.Environ()) // does not return if it succeeds
 	setSlack(before)
+}
+
+// program is a path to the running program: its own, by which Linux names the process, unless
+// another program lies there by now.
+func program() string {
+	const running = "/proc/self/exe"
+	own, err := os.Executable()
+	if err != nil {
+		return running
+	}
+	a, err := os.Stat(own)
+	if err != nil {
+		return running
+	}
+	if b, err := os.Stat(running); err != nil || !os.SameFile(a, b) {
+		return running
+	}
+	return own
 }
 
 // slack is the timer slack of this thread.

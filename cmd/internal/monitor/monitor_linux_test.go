@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"runtime"
 	"strings"
 	"testing"
@@ -17,7 +18,8 @@ func TestMain(m *testing.M) {
 		os.Exit(m.Run())
 	}
 	Relax()
-	fmt.Println(os.Getpid(), slack(), strings.Join(os.Args[1:], " "))
+	comm, _ := os.ReadFile("/proc/self/comm")
+	fmt.Println(os.Getpid(), slack(), strings.TrimSpace(string(comm)), strings.Join(os.Args[1:], " "))
 	os.Exit(0)
 }
 
@@ -27,6 +29,8 @@ func TestRelax(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	name := filepath.Base(self)
+	name = name[:min(len(name), 15)] // as much as Linux keeps
 	for _, c := range []struct {
 		procs string
 		first time.Duration // the slack before
@@ -39,7 +43,7 @@ func TestRelax(t *testing.T) {
 		cmd := exec.Command(self, "-test.run=none", "some words")
 		cmd.Env = append(os.Environ(), asked+"=1", "GOMAXPROCS="+c.procs)
 		out, err := start(t, cmd, c.first)
-		if want := fmt.Sprintf("%d %s -test.run=none some words\n", cmd.Process.Pid, c.then); err != nil || out != want {
+		if want := fmt.Sprintf("%d %s %s -test.run=none some words\n", cmd.Process.Pid, c.then, name); err != nil || out != want {
 			t.Errorf("with %s processors and a slack of %v: %q, %v; want %q", c.procs, c.first, out, err, want)
 		}
 	}
