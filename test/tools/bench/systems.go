@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -178,12 +179,29 @@ func (r *running) kafkaTopics(replicas int16, configs map[string]*string) error 
 		_, err := admin.CreateTopic(ctx, int32(partitions), replicas, configs, name)
 		return err
 	}
-	return harness.Eventually(time.Minute, func() bool {
+	last := errors.New("nothing asked")
+	err = harness.Eventually(2*time.Minute, func() bool {
+		for _, p := range r.processes {
+			if !p.Running() {
+				last = fmt.Errorf("%s has ended", p.Args[len(p.Args)-1])
+				return true
+			}
+		}
 		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 		defer cancel()
-		m, err := admin.BrokerMetadata(ctx)
-		return err == nil && len(m.Brokers) == len(r.seeds)
+		var m kadm.Metadata
+		if m, last = admin.BrokerMetadata(ctx); last == nil && len(m.Brokers) != len(r.seeds) {
+			last = fmt.Errorf("%d of %d brokers are there", len(m.Brokers), len(r.seeds))
+		}
+		return last == nil
 	})
+	if last != nil {
+		for _, p := range r.processes {
+			last = fmt.Errorf("%w\n  %s", last, p.Tail(2))
+		}
+		return last
+	}
+	return err
 }
 
 // brokerConfigs are what a Kafka of three processes, each broker and controller, must be told.
