@@ -7,8 +7,8 @@ import (
 	"github.com/trimaran-io/trimaran/gateway/shim"
 )
 
-// upstream is one connection to a gateway, with a goroutine that writes what the connection does not
-// take at once. It only passes things on: the session decides, and reads.
+// upstream is one connection to a gateway, with a goroutine that writes what the connection does
+// not take at once. It only passes things on: the session decides, and reads.
 type upstream struct {
 	conn    *shim.Conn
 	gateway *gateway

@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// gatherFrom is the size of a frame from which its parts go to the connection as they are, in bytes;
-// smaller ones are put together, and may wait for those behind them.
+// gatherFrom is the size of a frame from which its parts go to the connection as they are, in
+// bytes; smaller ones are put together, and may wait for those behind them.
 const gatherFrom = 4 << 10
 
 // output is the sending half of a connection. One goroutine uses it at a time.
@@ -35,8 +35,8 @@ func plainTCP(c net.Conn) *net.TCPConn {
 	return nil
 }
 
-// write sends a frame in parts, or keeps it if it is small and more follow at once. Nothing of parts
-// is used afterwards.
+// write sends a frame in parts, or keeps it if it is small and more follow at once. Nothing of
+// parts is used afterwards.
 func (o *output) write(more bool, parts ...[]byte) error {
 	size := 0
 	for _, part := range parts {

@@ -12,10 +12,10 @@ import (
 	"time"
 )
 
-// gorilla/websocket does the handshake, reads, and writes control frames. Over plain TCP messages are
-// framed here: the library divides a message into frames of its buffer's size, and can only wait
-// until the connection takes them. Over TLS, and on connections that somebody else has made, it
-// writes messages, too.
+// gorilla/websocket does the handshake, reads, and writes control frames. Over plain TCP messages
+// are framed here: the library divides a message into frames of its buffer's size, and can only
+// wait until the connection takes them. Over TLS, and on connections that somebody else has made,
+// it writes messages, too.
 
 // Of a frame's first two bytes (RFC 6455, section 5.2).
 const (

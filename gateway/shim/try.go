@@ -13,10 +13,10 @@ const (
 
 var errBegun = errors.New("shim: another message is half sent")
 
-// TryMessage sends a whole Kafka message, its size prefix included, as far as the connection takes it
-// without waiting. After HalfSent WriteMessage must be called with the same slice, and sends what is
-// left. Over TLS, and for large messages, it is always NotSent; why something cannot be sent is told
-// by WriteMessage.
+// TryMessage sends a whole Kafka message, its size prefix included, as far as the connection takes
+// it without waiting. After HalfSent WriteMessage must be called with the same slice, and sends
+// what is left. Over TLS, and for large messages, it is always NotSent; why something cannot be
+// sent is told by WriteMessage.
 func (c *Conn) TryMessage(message []byte) Tried {
 	if size, err := c.messageSize(message); c.turns == nil || err != nil || size != len(message) || size == 0 {
 		return NotSent
@@ -39,8 +39,8 @@ func (c *Conn) TryMessage(message []byte) Tried {
 	return HalfSent
 }
 
-// Messages gives the channel that ReadMessage takes messages from, for who waits for other things as
-// well; Ended is closed behind the last one. Deadlines do not count there.
+// Messages gives the channel that ReadMessage takes messages from, for who waits for other things
+// as well; Ended is closed behind the last one. Deadlines do not count there.
 func (c *Conn) Messages() <-chan []byte { return c.messages }
 
 // Ended is closed when nothing more comes; ReadMessage then says why.
