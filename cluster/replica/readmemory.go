@@ -6,9 +6,9 @@ import (
 )
 
 // What reads give is mostly as large as a fetch may ask for, a megabyte by default, and gone a
-// moment later. New memory of that size is cleared first, costs a page fault for each 4 KiB where it
-// was given back to the system, and brings the next run of the garbage collector nearer: together as
-// much as the copying. So such memory is used again.
+// moment later. New memory of that size is cleared first, costs a page fault for each 4 KiB where
+// it was given back to the system, and brings the next run of the garbage collector nearer:
+// together as much as the copying. So such memory is used again.
 const (
 	// From leastReused to mostReused bytes; what is larger is rare, and should not stay.
 	leastReused = 32 << 10
@@ -17,8 +17,8 @@ const (
 	reuseSteps = 4
 )
 
-// readMemory is memory that was read into and is not used now, by size. Go's garbage collector takes
-// what nobody has used for a while.
+// readMemory is memory that was read into and is not used now, by size. Go's garbage collector
+// takes what nobody has used for a while.
 var readMemory [reuseClasses]sync.Pool
 
 const reuseClasses = 1 + reuseSteps*7 // 7 doublings from leastReused to mostReused

@@ -2,4 +2,6 @@
 
 package replica
 
+const raceBuild = false
+
 func spoil([]byte) {}

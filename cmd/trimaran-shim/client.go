@@ -23,6 +23,8 @@ const (
 	piece        = 256 << 10 // at most so much is read or written under one deadline
 	// farewell is how long a client that is let go may take to read what it was sent.
 	farewell = 500 * time.Millisecond
+	// smallAnswers is the size of answers that are sent together, in all.
+	smallAnswers = 4 << 10
 	// readAhead is what one read brings at most of small requests.
 	readAhead = 32 << 10
 )
@@ -32,13 +34,14 @@ const (
 type client struct {
 	net.Conn
 	in          *bufio.Reader
-	most        int // bytes of a request without its prefix
+	out         *bufio.Writer // small answers, until flush
+	most        int           // bytes of a request without its prefix
 	memory      *budget
 	interrupted atomic.Bool
 }
 
 func newClient(conn net.Conn, most int, memory *budget) *client {
-	return &client{Conn: conn, in: bufio.NewReaderSize(conn, readAhead), most: most, memory: memory}
+	return &client{Conn: conn, in: bufio.NewReaderSize(conn, readAhead), out: bufio.NewWriterSize(stalling{conn}, smallAnswers), most: most, memory: memory}
 }
 
 // readRequest gives the next request, whose frame counts in memory until it is
@@ -142,19 +145,34 @@ func (c *client) interrupt() {
 	_ = c.SetReadDeadline(time.Unix(1, 0))
 }
 
-// answer writes an answer whole.
+// answer writes an answer whole, or keeps it until flush if it is small.
 func (c *client) answer(frame []byte) error {
-	for len(frame) > 0 {
-		if err := c.SetWriteDeadline(time.Now().Add(stallTimeout)); err != nil {
-			return err
-		}
-		n, err := c.Write(frame[:min(len(frame), piece)])
-		if err != nil {
-			return err
-		}
-		frame = frame[n:]
+	_, err := c.out.Write(frame)
+	if err == nil && len(frame) >= smallAnswers {
+		err = c.flush() // what is behind the last full buffer
 	}
-	return nil
+	return err
+}
+
+// unsent reports whether answers wait for flush.
+func (c *client) unsent() bool { return c.out.Buffered() > 0 }
+
+// flush sends what answer has kept.
+func (c *client) flush() error { return c.out.Flush() }
+
+// stalling writes in pieces, each of which the client has to take in time.
+type stalling struct{ net.Conn }
+
+func (c stalling) Write(b []byte) (written int, err error) {
+	for written < len(b) && err == nil {
+		if err := c.SetWriteDeadline(time.Now().Add(stallTimeout)); err != nil {
+			return written, err
+		}
+		var n int
+		n, err = c.Conn.Write(b[written:min(len(b), written+piece)])
+		written += n
+	}
+	return written, err
 }
 
 // letGo closes the connection so that what was written arrives: bytes that nobody

@@ -369,7 +369,7 @@ var errNoGateway = errors.New("no gateway could be reached")
 
 // dial connects to one of the gateways, trying them until ctx ends; avoid is the
 // last choice at first.
-func (gs *gateways) dial(ctx context.Context, d shim.Dialer, avoid *gateway, memory *budget) (*upstream, error) {
+func (gs *gateways) dial(ctx context.Context, d shim.Dialer, avoid *gateway) (*upstream, error) {
 	var last error
 	gaveUp := func() error {
 		if last == nil {
@@ -393,7 +393,7 @@ func (gs *gateways) dial(ctx context.Context, d shim.Dialer, avoid *gateway, mem
 		given()
 		cancel()
 		if err == nil {
-			return newUpstream(conn, g, memory), nil
+			return newUpstream(conn, g), nil
 		}
 		g.leave()
 		if ctx.Err() != nil {

@@ -6,9 +6,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
+	"runtime"
 	"slices"
 	"syscall"
 	"time"
+
+	"github.com/trimaran-io/trimaran/gateway/shim"
 )
 
 const (
@@ -59,11 +63,12 @@ type session struct {
 	broken  bool     // up takes no more requests
 	// set once up is to be left: nothing more is handed to it, and answers are waited for so long
 	parting <-chan time.Time
-	ended   error       // why up is gone; set until its writer is done
-	avoid   *gateway    // the gateway that was lost last
-	quick   int         // gateway connections in a row that brought nothing
-	began   time.Time   // of up
-	dials   chan dialed // not nil while dialing
+	late    <-chan time.Time // set once up takes no requests: until then it may still answer
+	ended   error            // why up is gone; set until its writer is done
+	avoid   *gateway         // the gateway that was lost last
+	quick   int              // gateway connections in a row that brought nothing
+	began   time.Time        // of up
+	dials   chan dialed      // not nil while dialing
 	hangUp  context.CancelFunc
 
 	ending bool // nothing more is taken from the client
@@ -82,6 +87,11 @@ type dialed struct {
 // after stopping has ended.
 func (s *session) run(stopping, ctx context.Context, requests <-chan *request, clientEnd <-chan error) error {
 	defer s.release()
+	defer func() {
+		if !s.gone {
+			_ = s.client.flush() // what was passed on arrives, whatever this ends with
+		}
+	}()
 	stop := stopping.Done()
 	for {
 		if s.done() {
@@ -90,19 +100,24 @@ func (s *session) run(stopping, ctx context.Context, requests <-chan *request, c
 		if s.up == nil && s.dials == nil && s.handed < len(s.queue) {
 			s.dial(ctx)
 		}
+		s.handOver()
+		if err := s.flush(); err != nil {
+			return err
+		}
 		var events <-chan event
-		var dead, away <-chan struct{}
+		var answers <-chan []byte
+		var dead, away, over <-chan struct{}
 		var out chan<- *request
 		var next *request
 		if s.up != nil {
-			events = s.up.events
+			events, answers = s.up.events, s.up.conn.Messages()
 			if s.ended == nil {
-				dead = s.up.dead.Done()
+				dead, over = s.up.dead.Done(), s.up.conn.Ended()
 			}
 			if s.ended == nil && s.parting == nil && !s.bound {
 				away = s.up.away
 			}
-			if s.writing == nil && !s.broken && s.parting == nil && s.handed < len(s.queue) {
+			if s.mayHandOver() {
 				out, next = s.up.out, s.queue[s.handed]
 			}
 		}
@@ -136,6 +151,14 @@ func (s *session) run(stopping, ctx context.Context, requests <-chan *request, c
 			err = s.lose(errMoved)
 		case <-dead:
 			err = s.lose(context.Cause(s.up.dead))
+		case <-s.late:
+			s.late = nil
+			err = s.lose(os.ErrDeadlineExceeded)
+		case answer := <-answers:
+			err = s.answered(answer)
+		case <-over:
+			_, why := s.up.conn.ReadMessage()
+			err = s.lose(why)
 		case e := <-events:
 			err = s.event(e)
 		}
@@ -146,6 +169,66 @@ func (s *session) run(stopping, ctx context.Context, requests <-chan *request, c
 			return err
 		}
 	}
+}
+
+// mayHandOver reports whether the next request can go to the gateway.
+func (s *session) mayHandOver() bool {
+	return s.up != nil && s.writing == nil && !s.broken && s.parting == nil && s.handed < len(s.queue)
+}
+
+// handOver sends what the gateway's connection takes at once. What it does not take is for the
+// writer, which waits.
+func (s *session) handOver() {
+	for s.mayHandOver() && s.ended == nil {
+		next := s.queue[s.handed]
+		switch s.up.conn.TryMessage(next.frame) {
+		case shim.NotSent:
+			return
+		case shim.HalfSent:
+			s.writing = next
+			s.up.out <- next // the writer has nothing else to do
+		case shim.Sent:
+		}
+		s.bound = s.bound || next.binds()
+		s.handed++
+		if s.writing == nil && !next.answered {
+			s.remove(s.handed - 1) // nobody waits for it
+		}
+	}
+}
+
+// flush sends small answers that wait for others, unless more are there already.
+func (s *session) flush() error {
+	if !s.client.unsent() {
+		return nil
+	}
+	for tries := 0; s.up != nil; {
+		select {
+		case answer := <-s.up.conn.Messages():
+			if err := s.answered(answer); err != nil {
+				return err
+			}
+			continue
+		default:
+		}
+		if tries++; tries > 1 {
+			break
+		}
+		runtime.Gosched() // the connection's reader may have the next one already
+	}
+	return s.toClient(s.client.flush())
+}
+
+// toClient gives the error of writing to the client its meaning.
+func (s *session) toClient(err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case s.silent != nil:
+		s.forget() // it had closed
+		return nil
+	}
+	return fmt.Errorf("client: %w", err)
 }
 
 // mayPart reports whether a session that is to leave its gateway waits for nothing there that it
@@ -195,7 +278,7 @@ func (s *session) dial(ctx context.Context) {
 	s.dials = dials
 	go func() {
 		pause(ctx, backoff(quick-1)) // the first move is at once
-		up, err := s.proxy.gateways.dial(ctx, dialer, avoid, s.proxy.answerMemory)
+		up, err := s.proxy.gateways.dial(ctx, dialer, avoid)
 		dials <- dialed{up, err}
 	}()
 }
@@ -263,13 +346,6 @@ func (s *session) handedAt(r *request) int {
 }
 
 func (s *session) event(e event) error {
-	switch {
-	case e.answer != nil:
-		defer s.proxy.answerMemory.Release(len(e.answer))
-		return s.deliver(e.answer)
-	case e.readErr != nil:
-		return s.lose(e.readErr)
-	}
 	s.writing = nil
 	i := s.handedAt(e.wrote)
 	switch {
@@ -279,7 +355,7 @@ func (s *session) event(e event) error {
 			s.handed--
 		}
 		s.broken = true
-		_ = s.up.conn.SetReadDeadline(time.Now().Add(lastAnswers))
+		s.late = time.After(lastAnswers)
 	case i >= 0 && !e.wrote.answered:
 		s.remove(i) // nobody waits for it
 	}
@@ -287,6 +363,12 @@ func (s *session) event(e event) error {
 		return s.settle()
 	}
 	return nil
+}
+
+// answered takes an answer, which counts in memory until it is passed on.
+func (s *session) answered(answer []byte) error {
+	defer s.proxy.answerMemory.Release(len(answer))
+	return s.deliver(answer)
 }
 
 // deliver passes an answer on. Answers come in the order of requests.
@@ -304,13 +386,7 @@ func (s *session) deliver(answer []byte) error {
 		if s.gone {
 			return nil
 		}
-		err := s.client.answer(answer)
-		if err != nil && s.silent != nil {
-			s.forget() // it had closed
-		} else if err != nil {
-			return fmt.Errorf("client: %w", err)
-		}
-		return nil
+		return s.toClient(s.client.answer(answer))
 	}
 	return errAnswer
 }
@@ -331,7 +407,7 @@ func (s *session) lose(cause error) error {
 // writer is done.
 func (s *session) settle() error {
 	cause, up := s.ended, s.up
-	s.ended, s.up, s.avoid, s.parting = nil, nil, up.gateway, nil
+	s.ended, s.up, s.avoid, s.parting, s.late = nil, nil, up.gateway, nil, nil
 	s.proxy.background.Go(up.close)
 	what := verdictOf(cause)
 	if what == lost || what == goodbye || what == promised {

@@ -7,8 +7,8 @@ import (
 	"github.com/trimaran-io/trimaran/gateway/shim"
 )
 
-// upstream is one connection to a gateway, with a goroutine that reads and one
-// that writes. They only pass things on: the session decides.
+// upstream is one connection to a gateway, with a goroutine that writes what the connection does
+// not take at once. It only passes things on: the session decides, and reads.
 type upstream struct {
 	conn    *shim.Conn
 	gateway *gateway
@@ -16,8 +16,7 @@ type upstream struct {
 	// dead ends when the gateway as a whole is taken for dead.
 	dead context.Context
 	// away is closed when the gateway does not serve and another one does.
-	away   <-chan struct{}
-	memory *budget // of answers
+	away <-chan struct{}
 
 	out    chan *request
 	events chan event
@@ -26,36 +25,19 @@ type upstream struct {
 	done   sync.WaitGroup
 }
 
-// event is what comes from a gateway connection; one field is set.
+// event is what comes from the writer.
 type event struct {
-	answer  []byte   // counts in memory until it is released
-	readErr error    // the last event of the reader
-	wrote   *request // the writer is done with it
-	// writeErr, with wrote: the gateway has not got it whole and never will. It is
+	wrote *request // the writer is done with it
+	// writeErr: the gateway has not got it whole and never will. It is
 	// the last event of the writer.
 	writeErr error
 }
 
-func newUpstream(conn *shim.Conn, p picked, memory *budget) *upstream {
-	up := &upstream{conn: conn, gateway: p.gateway, age: p.age, dead: p.dead, away: p.away, memory: memory, out: make(chan *request), events: make(chan event)}
+func newUpstream(conn *shim.Conn, p picked) *upstream {
+	up := &upstream{conn: conn, gateway: p.gateway, age: p.age, dead: p.dead, away: p.away, out: make(chan *request), events: make(chan event)}
 	up.ctx, up.cancel = context.WithCancel(context.Background())
-	up.done.Go(up.read)
 	up.done.Go(up.write)
 	return up
-}
-
-func (up *upstream) read() {
-	for {
-		answer, err := up.conn.ReadMessage()
-		if err != nil {
-			up.tell(event{readErr: err})
-			return
-		}
-		if !up.tell(event{answer: answer}) {
-			up.memory.Release(len(answer))
-			return
-		}
-	}
 }
 
 func (up *upstream) write() {

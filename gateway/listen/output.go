@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// gatherFrom is the size of a frame from which its parts go to the connection as they are, in bytes;
-// smaller ones are put together, and may wait for those behind them.
+// gatherFrom is the size of a frame from which its parts go to the connection as they are, in
+// bytes; smaller ones are put together, and may wait for those behind them.
 const gatherFrom = 4 << 10
 
 // output is the sending half of a connection. One goroutine uses it at a time.
@@ -35,8 +35,8 @@ func plainTCP(c net.Conn) *net.TCPConn {
 	return nil
 }
 
-// write sends a frame in parts, or keeps it if it is small and more follow at once. Nothing of parts
-// is used afterwards.
+// write sends a frame in parts, or keeps it if it is small and more follow at once. Nothing of
+// parts is used afterwards.
 func (o *output) write(more bool, parts ...[]byte) error {
 	size := 0
 	for _, part := range parts {
@@ -64,17 +64,20 @@ func (o *output) flush() error { return o.out.Flush() }
 // gather writes parts where they are, in pieces, each of which the other side has to take in time.
 func (o *output) gather(parts [][]byte) error {
 	piece := make(net.Buffers, 0, len(parts))
-	for room := writePiece; len(parts) > 0; room = writePiece {
+	var part []byte // what is left of the one that comes next; parts are the caller's
+	for {
 		piece = piece[:0]
-		for room > 0 && len(parts) > 0 {
-			n := min(room, len(parts[0]))
-			if n > 0 {
-				piece = append(piece, parts[0][:n:n])
+		for room := writePiece; room > 0; {
+			if len(part) == 0 {
+				if len(parts) == 0 {
+					break
+				}
+				part, parts = parts[0], parts[1:]
+				continue
 			}
-			room -= n
-			if parts[0] = parts[0][n:]; len(parts[0]) == 0 {
-				parts = parts[1:]
-			}
+			n := min(room, len(part))
+			piece = append(piece, part[:n:n])
+			room, part = room-n, part[n:]
 		}
 		if len(piece) == 0 {
 			return nil
@@ -87,7 +90,6 @@ func (o *output) gather(parts [][]byte) error {
 			return err
 		}
 	}
-	return nil
 }
 
 // pieces writes in pieces, each of which the other side has to take in time.

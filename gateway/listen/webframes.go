@@ -44,6 +44,8 @@ type frameTurns struct {
 	control  atomic.Int64
 	goodbye  atomic.Bool // a close frame was sent: nothing may follow it
 	upgraded atomic.Bool // what is written is frames
+	// broken: a frame was cut short, and what follows would be taken for the rest of it.
+	broken atomic.Bool
 }
 
 func newFrameTurns(c net.Conn) *frameTurns {
@@ -84,6 +86,9 @@ func (t *frameTurns) Write(b []byte) (int, error) {
 		<-t.turn
 	}
 	defer func() { t.turn <- struct{}{} }()
+	if t.broken.Load() {
+		return 0, net.ErrClosed
+	}
 	if len(b) > 0 && b[0]&opcodeMask == closeFrame {
 		t.goodbye.Store(true)
 	}
@@ -105,8 +110,12 @@ func (t *frameTurns) CloseWrite() error {
 func (t *frameTurns) answer(write func() error) error {
 	<-t.turn
 	defer func() { t.turn <- struct{}{} }()
-	if t.goodbye.Load() {
+	if t.goodbye.Load() || t.broken.Load() {
 		return syscall.EPIPE // as over TCP when the other side has closed
 	}
-	return write()
+	err := write()
+	if err != nil {
+		t.broken.Store(true)
+	}
+	return err
 }

@@ -134,7 +134,8 @@ func (f *webSocket) readError(err, late error) error {
 	return f.err(err, late)
 }
 
-// Write implements session.Framer: an answer is a message of one frame, which every client can read.
+// Write implements session.Framer: an answer is a message of one frame, which every client can
+// read.
 func (f *webSocket) Write(parts [][]byte, more bool) error {
 	size := 0
 	for _, part := range parts {

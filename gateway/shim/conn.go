@@ -50,6 +50,7 @@ var (
 // nobody reads.
 type Conn struct {
 	ws     *websocket.Conn
+	turns  *frameTurns // messages are framed here; nil: gorilla does
 	max    int
 	memory Memory // nil: unbounded
 
@@ -70,6 +71,8 @@ type Conn struct {
 	// behind it. It guards unsent and writeErr. writeDeadline.mu may be taken under it.
 	writeMu       sync.Mutex
 	unsent        []byte // beginning of a message that is not complete yet
+	begun         []byte // the message that TryMessage has begun; nil: none
+	left          []byte // of its frame, to be written before anything else
 	writeErr      error  // once set, it stays: a message that was begun cannot be taken back
 	writeDeadline writeDeadline
 
@@ -87,19 +90,23 @@ var _ net.Conn = (*Conn)(nil)
 // maxMessageBytes bounds a Kafka message in both directions, 0 means
 // DefaultMaxMessageBytes.
 func NewConn(ws *websocket.Conn, maxMessageBytes int) *Conn {
-	return newConn(ws, maxMessageBytes, 0, nil, nil)
+	return newConn(ws, nil, maxMessageBytes, 0, nil, nil)
 }
 
-func newConn(ws *websocket.Conn, maxMessageBytes int, keepAlive time.Duration, memory Memory, serving func(bool)) *Conn {
+func newConn(ws *websocket.Conn, turns *frameTurns, maxMessageBytes int, keepAlive time.Duration, memory Memory, serving func(bool)) *Conn {
 	if maxMessageBytes <= 0 || maxMessageBytes > DefaultMaxMessageBytes {
 		maxMessageBytes = DefaultMaxMessageBytes
 	}
+	below := ws.NetConn()
+	if turns != nil {
+		below = turns.Conn
+	}
 	c := &Conn{
-		ws: ws, max: maxMessageBytes, memory: memory,
+		ws: ws, turns: turns, max: maxMessageBytes, memory: memory,
 		messages:      make(chan []byte),
 		readDone:      make(chan struct{}),
 		readDeadline:  newDeadline(),
-		writeDeadline: writeDeadline{conn: ws.NetConn()},
+		writeDeadline: writeDeadline{conn: below},
 		closed:        make(chan struct{}),
 	}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
@@ -417,9 +424,19 @@ func (c *Conn) writeSome(p []byte) (int, error) {
 }
 
 // send writes one WebSocket message. The caller holds writeMu.
-func (c *Conn) send(message []byte) error {
+func (c *Conn) send(message []byte) (err error) {
 	c.writeDeadline.begin()
-	err := c.ws.WriteMessage(websocket.BinaryMessage, message)
+	switch {
+	case c.turns == nil:
+		err = c.ws.WriteMessage(websocket.BinaryMessage, message)
+	case c.begun == nil:
+		err = c.turns.message(message, c.closed)
+	case &c.begun[0] == &message[0]:
+		err = c.turns.rest(c.left)
+		c.begun, c.left = nil, nil
+	default:
+		err = errBegun
+	}
 	late := c.writeDeadline.end()
 	if err == nil {
 		return nil

@@ -115,6 +115,7 @@ func (d *Dialer) dial(ctx context.Context, network string, u url.URL) (*Conn, er
 	if netDial == nil {
 		netDial = new(net.Dialer).DialContext
 	}
+	var turns *frameTurns
 	watching := func() bool { return true }
 	ws.NetDialContext = func(dialCtx context.Context, _, addr string) (net.Conn, error) {
 		conn, err := netDial(dialCtx, network, addr)
@@ -123,6 +124,10 @@ func (d *Dialer) dial(ctx context.Context, network string, u url.URL) (*Conn, er
 		}
 		// The handshake looks at ctx's deadline and not at its end.
 		watching = context.AfterFunc(ctx, func() { conn.Close() })
+		if u.Scheme == "ws" {
+			turns = newFrameTurns(conn)
+			return turns, nil
+		}
 		return conn, nil
 	}
 	header := d.Header.Clone()
@@ -149,10 +154,13 @@ func (d *Dialer) dial(ctx context.Context, network string, u url.URL) (*Conn, er
 		}
 		return nil, fmt.Errorf("shim: dial %s: %w", u.Redacted(), err)
 	}
+	if turns != nil {
+		turns.upgraded.Store(true)
+	}
 	if d.Serving != nil {
 		tell(d.Serving, response.Header.Get(ServingHeader))
 	}
-	return newConn(conn, d.MaxMessageBytes, d.KeepAlive, d.Memory, d.Serving), nil
+	return newConn(conn, turns, d.MaxMessageBytes, d.KeepAlive, d.Memory, d.Serving), nil
 }
 
 // tell passes on what a gateway says of itself, if it does.

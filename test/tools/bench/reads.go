@@ -29,8 +29,8 @@ const (
 	plainHow = "TRIMARAN_BENCH_PLAIN_HOW"
 	// readSize is what one fetch asks for, and one read of the plain server.
 	readSize = 1 << 20
-	// plainPiece is what the plain server reads and writes at once: what is written then is still in
-	// the processor's cache.
+	// plainPiece is what the plain server reads and writes at once: what is written then is still
+	// in the processor's cache.
 	plainPiece = 256 << 10
 	// readTotal is what is written to be read, in bytes of records.
 	readTotal = 256 << 20
