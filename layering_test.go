@@ -160,6 +160,8 @@ var layers = []layer{
 		"what tests append is made by the code that clients' records go through"},
 	{"internal/locks", nil, []string{"github.com/petermattis/goid"},
 		"the rules of mutexes are the same whatever they guard"},
+	{"internal/ticks", nil, nil,
+		"when something is looked at is the same whatever it is"},
 	{"scripts", []string{"gateway/shim"}, nil,
 		"what scripts use looks from outside, as its users do"},
 	{"examples", []string{"gateway/shim"}, nil,
@@ -239,7 +241,7 @@ func (l layer) forbids(folder, imported string) string {
 		if inside(target, path.Join(folder, "internal")) {
 			return ""
 		}
-		if target == "internal/locks" && l.locks() {
+		if (target == "internal/locks" || target == "internal/ticks") && l.locks() {
 			return ""
 		}
 		return l.why

@@ -75,9 +75,9 @@ type Config struct {
 	// but for the initial rebalance delay, which is none.
 	Groups coordinator.Settings
 
-	// of every Raft group; 0 means 15 s. The death of a node is noticed sooner
+	// of every Raft group; 0 means 3 min. The death of a node is noticed sooner
 	HeartbeatTimeout time.Duration
-	CommitTimeout    time.Duration // of every Raft group; 0 means 4 s
+	CommitTimeout    time.Duration // of every Raft group; 0 means 1 min
 
 	Logger   *slog.Logger
 	Registry prometheus.Registerer // nil for no metrics

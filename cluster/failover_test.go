@@ -10,7 +10,6 @@ import (
 
 	"github.com/trimaran-io/trimaran/cluster/calls"
 	"github.com/trimaran-io/trimaran/cluster/leading"
-	"github.com/trimaran-io/trimaran/cluster/raftgroup"
 	"github.com/trimaran-io/trimaran/fsm"
 	"github.com/trimaran-io/trimaran/kafkaproto/prototest"
 )
@@ -38,7 +37,7 @@ func testManyGroupsElectAtOnceWhenANodeDies(t *testing.T) {
 	for p := range int32(partitions) {
 		c.leaderOf(fsm.PartitionID{Topic: topic.ID, Partition: p})
 	}
-	if took := time.Since(died); took > raftgroup.DefaultHeartbeatTimeout/2 {
+	if took := time.Since(died); took > 7*time.Second {
 		t.Errorf("%d groups had a leader again after %v", led[victim], took)
 	}
 }
@@ -176,7 +175,7 @@ func testAGroupThatEndedOnALiveNodeIsLedByAnother(t *testing.T) {
 		_, err := other.Append(ctx, id, batchList{prototest.Batch("on")})
 		return err
 	})
-	if took := time.Since(ended); took > raftgroup.DefaultHeartbeatTimeout {
+	if took := time.Since(ended); took > 10*time.Second {
 		t.Errorf("another led after %v", took)
 	}
 }

@@ -192,6 +192,7 @@ func (n *Node) listen(undo *[]func()) error {
 	})
 	n.election = election.New(n.link, rafts, election.Config{
 		HeartbeatTimeout: n.cfg.HeartbeatTimeout,
+		ElectionTimeout:  raftgroup.LeaderLease(n.cfg.HeartbeatTimeout),
 		OnOrphans:        n.failover.Noticed,
 	})
 	n.link.Start()

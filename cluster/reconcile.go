@@ -5,6 +5,7 @@ import (
 
 	"github.com/trimaran-io/trimaran/cluster/replica"
 	"github.com/trimaran-io/trimaran/fsm"
+	"github.com/trimaran-io/trimaran/internal/ticks"
 )
 
 // The catalog says which replicas should be here; this loop has them opened and closed.
@@ -15,7 +16,7 @@ const (
 )
 
 func (n *Node) reconcileLoop() {
-	tick := time.NewTicker(reconcileTick)
+	tick := ticks.New(reconcileTick)
 	defer tick.Stop()
 	lastBroken := time.Now()
 	for n.ctx.Err() == nil {

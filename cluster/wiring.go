@@ -147,7 +147,7 @@ func (n *Node) newPreferred() *leading.Preferred {
 func (n *Node) newStuckMembers() *leading.StuckGroups {
 	return leading.NewStuckGroups(leading.StuckConfig{
 		Logger: n.logger,
-		Groups: n.runningMembers,
+		Groups: n.appendingMembers,
 		Offer: func(g leading.Member) {
 			if !n.handovers.Offer(g) {
 				return
@@ -173,12 +173,25 @@ func (n *Node) runningMembers() (groups []leading.Member) {
 	return groups
 }
 
+// appendingMembers are those of runningMembers in whose log an append is under way.
+func (n *Node) appendingMembers() (groups []leading.Member) {
+	for _, r := range n.runningReplicas() {
+		if r.Member.Appending() != 0 {
+			groups = append(groups, leading.Of(r.Member))
+		}
+	}
+	if g := n.catalog.Member(); g != nil && g.Appending() != 0 {
+		groups = append(groups, leading.Of(g))
+	}
+	return groups
+}
+
 // vouch lets the peer link speak for a member that was opened, and looks whether it has a leader.
 func vouch(m *raftgroup.Member, failover *leading.Failover) {
 	if t, ok := m.Transport.(*election.Member); ok {
 		t.Claim(m.Raft)
 	}
-	failover.Poke()
+	failover.Opened(leading.Of(m))
 }
 
 // electorate gives the nodes whose death matters here: those of the catalog, and of

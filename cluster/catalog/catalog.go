@@ -13,6 +13,7 @@ import (
 	"github.com/trimaran-io/trimaran/cluster/identity"
 	"github.com/trimaran-io/trimaran/cluster/raftgroup"
 	"github.com/trimaran-io/trimaran/fsm"
+	"github.com/trimaran-io/trimaran/internal/ticks"
 )
 
 const (
@@ -153,7 +154,7 @@ func (c *Catalog) CaughtUp() bool { return c.caughtUp.Load() }
 // the start, has this node registered as it is, leads where this node leads, and ends the node when
 // it was taken out of the cluster. Open must have returned.
 func (c *Catalog) Run(ctx context.Context) {
-	tick := time.NewTicker(turnEvery)
+	tick := ticks.New(turnEvery)
 	defer tick.Stop()
 	var d departure
 	for ctx.Err() == nil {

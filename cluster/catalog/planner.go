@@ -13,6 +13,7 @@ import (
 	"github.com/trimaran-io/trimaran/cluster/calls"
 	"github.com/trimaran-io/trimaran/cluster/placement"
 	"github.com/trimaran-io/trimaran/fsm"
+	"github.com/trimaran-io/trimaran/internal/ticks"
 )
 
 // The catalog's leader plans where replicas go: away from nodes that leave or have been dead for
@@ -68,7 +69,7 @@ func (p *planner) forget() {
 // Plan plans while this node leads the group, until ctx ends.
 func (c *Catalog) Plan(ctx context.Context) {
 	p := newPlanner(c, &c.cfg)
-	tick := time.NewTicker(planTick)
+	tick := ticks.New(planTick)
 	defer tick.Stop()
 	for {
 		select {

@@ -20,6 +20,7 @@ import (
 
 	"github.com/trimaran-io/trimaran/cluster/calls"
 	"github.com/trimaran-io/trimaran/internal/locks"
+	"github.com/trimaran-io/trimaran/internal/ticks"
 	"github.com/trimaran-io/trimaran/outcome"
 )
 
@@ -103,7 +104,7 @@ func (d *Room) ForRecords(servers func() ([]raft.Server, error)) error {
 // Run tells the other nodes, once a second, that this node's disk is full, and once that it is not
 // any more. It returns when ctx has ended and nobody is told any more.
 func (d *Room) Run(ctx context.Context) {
-	tick := time.NewTicker(tellFullEvery)
+	tick := ticks.New(tellFullEvery)
 	defer tick.Stop()
 	var telling sync.WaitGroup
 	defer telling.Wait()

@@ -8,6 +8,7 @@ import (
 
 	"github.com/trimaran-io/trimaran/cluster/link"
 	"github.com/trimaran-io/trimaran/cluster/raftlink"
+	"github.com/trimaran-io/trimaran/internal/ticks"
 )
 
 // Config says how often beacons are sent, and what follows from silence.
@@ -16,6 +17,9 @@ type Config struct {
 	// other beacons, which spare idle raft groups most of their messages (where a tenth
 	// of it is at least twice BeaconInterval), and notice who is gone. 0: neither.
 	HeartbeatTimeout time.Duration
+	// ElectionTimeout is for candidates that have lost and wait for their election timer: at least
+	// raft.Config.LeaderLeaseTimeout. 0: that of their raft group.
+	ElectionTimeout time.Duration
 	// BeaconInterval is how often a beacon is sent to every other node. Default 100 ms.
 	BeaconInterval time.Duration
 	// SuspectAfter is after how much silence a node is held for gone. Default 500 ms.
@@ -69,7 +73,13 @@ type Beacons struct {
 	watched atomic.Pointer[map[string]bool] // never changed once it is here
 	still   still
 
-	polling []*Member // owned by the goroutine of run
+	// Owned by the goroutine of run.
+	polling  []*Member
+	glances  []glance // of those in polling
+	returned []returned
+	// link clock: when attend looked last, and when poll read every leader
+	attended, polledAll, fed int64
+	unled                    bool // feed has found a leader that does not say so
 }
 
 // New begins to send beacons over a link, for the raft groups whose transports these are. It must
@@ -104,7 +114,7 @@ func New(l *link.Link, rafts *raftlink.Transports, cfg Config) *Beacons {
 // run sends beacons, judges who is gone, gives followers their
 // leader's heartbeats and reports orphans.
 func (b *Beacons) run() {
-	tick := time.NewTicker(b.cfg.BeaconInterval)
+	tick := ticks.New(b.cfg.BeaconInterval)
 	defer tick.Stop()
 	last := b.link.Now()
 	b.still.awake = last
@@ -127,8 +137,10 @@ func (b *Beacons) run() {
 }
 
 func (b *Beacons) round(now int64) {
-	groups, closed := b.members.look(b.polling)
-	b.polling = groups
+	groups, closed, others := b.members.look(b.polling)
+	if b.polling = groups; others {
+		b.glances = make([]glance, len(groups))
+	}
 	watched := *b.watched.Load()
 	peers := b.link.All()
 	gone := map[string]bool{}
@@ -156,9 +168,13 @@ func (b *Beacons) round(now int64) {
 		x := &letters[i]
 		x.to.told.news(&x.beacon, x.to.identity, groups, changed, closed)
 		b.stats.beaconsOut.Add(1)
-		x.session.Beacon(x.to.beacons.number(), x.encode())
+		x.session.Beacon(x.to.beacons.number(now), x.encode())
 	}
-	b.feed(groups, now)
+	if len(changed) > 0 || b.unled || now-b.fed >= int64(feedTick) {
+		b.fed, b.unled = now, b.feed(groups, now)
+	}
+	b.greet(now)
+	b.attend(groups, now)
 	if len(orphans) > 0 && b.cfg.OnOrphans != nil {
 		b.cfg.OnOrphans(orphans)
 	}
@@ -248,7 +264,7 @@ func (b *Beacons) tend(n *node, to peer, now int64, watched bool) (gone bool) {
 }
 
 type counters struct {
-	beaconsOut, spared, fed atomic.Uint64
+	beaconsOut, spared, fed, steppedDown atomic.Uint64
 }
 
 // Stats are counters since New, for metrics.
@@ -256,9 +272,11 @@ type Stats struct {
 	// BeaconsOut and BeaconsIn count beacons. They spared HeartbeatsSpared heartbeats, and raft
 	// groups here were given Fed heartbeats for what they spared others.
 	BeaconsOut, BeaconsIn, HeartbeatsSpared, Fed uint64
+	// SteppedDown counts leaders here that no majority followed.
+	SteppedDown uint64
 }
 
 // Stats reads all counters.
 func (b *Beacons) Stats() Stats {
-	return Stats{BeaconsOut: b.stats.beaconsOut.Load(), BeaconsIn: b.nodes.heard.Load(), HeartbeatsSpared: b.stats.spared.Load(), Fed: b.stats.fed.Load()}
+	return Stats{BeaconsOut: b.stats.beaconsOut.Load(), BeaconsIn: b.nodes.heard.Load(), HeartbeatsSpared: b.stats.spared.Load(), Fed: b.stats.fed.Load(), SteppedDown: b.stats.steppedDown.Load()}
 }

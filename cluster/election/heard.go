@@ -19,16 +19,21 @@ type heardBeacons struct {
 	// guards what follows; nothing is called under it, and nobody is waited for
 	mu locks.Mutex[heardBeacons]
 
-	sent uint64 // beacons that were made for that node
+	sent   uint64           // beacons that were made for that node
+	sentAt [sentTimes]int64 // link clock: when the last of them were, by their number
 
 	from     inbound // the session that the rest came over; nil: none, and the rest is empty
 	at       int64   // link clock of the last beacon
 	seq      uint64  // of the last beacon
 	echo     uint64  // the highest of our beacons that it says to have seen
 	claims   map[string]claim
+	new      map[string]claim // who has begun to follow since somebody asked
 	suspects []string
 	waiting  []*confirmation // by what they need, ascending
 }
+
+// sentTimes is of how many beacons it is remembered when they were made: those of 1.6 s.
+const sentTimes = 16
 
 // confirmation is one heartbeat that waits for a beacon.
 type confirmation struct {
@@ -47,7 +52,7 @@ func (h *heardBeacons) reset(from inbound) {
 
 func (h *heardBeacons) resetLocked(from inbound) {
 	h.refuseLocked()
-	h.from, h.at, h.seq, h.echo, h.claims, h.suspects = from, 0, 0, 0, nil, nil
+	h.from, h.at, h.seq, h.echo, h.claims, h.new, h.suspects = from, 0, 0, 0, nil, nil, nil
 }
 
 // refuse tells whoever waits no: the session that our beacons went over is over.
@@ -91,6 +96,12 @@ func (h *heardBeacons) take(in inbound, seq uint64, s *beacon, boot uint64, now 
 	}
 	for _, c := range s.claims {
 		h.claims[c.group] = c.claim
+		if c.kind == claimFollows {
+			if h.new == nil {
+				h.new = make(map[string]claim)
+			}
+			h.new[c.group] = c.claim
+		}
 	}
 	if len(h.claims) > maxClaims {
 		return false, fmt.Errorf("%w: claims of %d groups", link.ErrProtocol, len(h.claims))
@@ -132,10 +143,28 @@ func (h *heardBeacons) last() (boot, seq uint64) {
 	return h.from.Boot(), h.seq
 }
 
-// number gives our next beacon its number.
-func (h *heardBeacons) number() uint64 {
+// number gives our next beacon, which is made now, its number.
+func (h *heardBeacons) number(now int64) uint64 {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.sent++
+	h.sentAt[h.sent%sentTimes] = now
 	return h.sent
+}
+
+// news gives who has begun to follow since the last call. There are no more than claims.
+func (h *heardBeacons) news() map[string]claim {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	n := h.new
+	h.new = nil
+	return n
+}
+
+// confirms says whether that node's claims are of no more than limit ago: of after it had seen a
+// beacon of ours that was made then.
+func (h *heardBeacons) confirms(now, limit int64) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.freshLocked(now, limit) && h.echo != 0 && h.sent-h.echo < sentTimes && now-h.sentAt[h.echo%sentTimes] <= limit
 }

@@ -69,16 +69,22 @@ func (m *Member) timelyHeartbeat(id raft.ServerID, addr raft.ServerAddress, args
 	}
 }
 
+// ledEvery is how often it is looked whether a leader says that it leads.
+const ledEvery = 5 * time.Second
+
+// feedTick is how often those are looked for that are due.
+const feedTick = 500 * time.Millisecond
+
 // feed gives followers here the heartbeats that their leaders did not have to send (rule 3), and
 // notes where leaders do not say that they lead. A candidate may have a leader, too: by a
 // TimeoutNow it lost to that one and goes on to know it, whatever becomes of it (raft.go,
 // appendEntries), and as long as it does it denies all others its vote.
-func (b *Beacons) feed(groups []*Member, now int64) {
-	every := int64(b.cfg.HeartbeatTimeout / 3)
-	for _, m := range groups {
+func (b *Beacons) feed(groups []*Member, now int64) (unled bool) {
+	every, look := int64(b.cfg.HeartbeatTimeout/3), int64(min(b.cfg.HeartbeatTimeout/3, ledEvery))
+	for i, m := range groups {
 		v := &m.polled
 		stands := v.state == raft.Candidate
-		if v.since == 0 || v.state != raft.Follower && !stands || v.leader == "" || v.leader == b.link.Self() || now-v.fed < every {
+		if v.since == 0 || v.state != raft.Follower && !stands || v.leader == "" || v.leader == b.link.Self() || now-v.led < look {
 			continue
 		}
 		n := b.nodes.known(v.leader)
@@ -94,9 +100,13 @@ func (b *Beacons) feed(groups []*Member, now int64) {
 			if v.unled == 0 {
 				v.unled = now
 			}
+			unled, b.glances[i].calm = true, false
 			continue
 		}
-		v.unled = 0
+		v.unled, v.led = 0, now
+		if now-v.fed < every {
+			continue
+		}
 		r, beat := m.Raft(), m.HeartbeatHandler()
 		if stands || r == nil || beat == nil || !m.feeding.CompareAndSwap(false, true) {
 			continue
@@ -122,4 +132,5 @@ func (b *Beacons) feed(groups []*Member, now int64) {
 			m.feeding.Store(false)
 		}
 	}
+	return unled
 }

@@ -26,6 +26,7 @@ type Member struct {
 	newcomer atomic.Bool // as Newcomer says
 	unled    atomic.Bool // as Unled says
 	feeding  atomic.Bool // a heartbeat is being given to the raft group
+	leaving  atomic.Bool // it is being asked who follows, and stepped down if nobody does
 	polled   polled      // owned by run
 }
 
@@ -138,15 +139,15 @@ func (s *members) close(m *Member, polled bool) {
 
 // look gives all members into all, if they have changed, and those that were closed since the last
 // look.
-func (s *members) look(all []*Member) (now, closed []*Member) {
+func (s *members) look(all []*Member) (now, closed []*Member, changed bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.changed {
+	if changed = s.changed; changed {
 		all, s.changed = all[:0], false
 		for _, m := range s.byName {
 			all = append(all, m)
 		}
 	}
 	closed, s.leaving = s.leaving, nil
-	return all, closed
+	return all, closed, changed
 }

@@ -58,6 +58,17 @@ func (s *nodes) roundSoon() {
 	}
 }
 
+// all gives the nodes that are known.
+func (s *nodes) all() []*node {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	out := make([]*node, 0, len(s.byName))
+	for _, n := range s.byName {
+		out = append(out, n)
+	}
+	return out
+}
+
 // Accepted implements link.Observer.
 func (s *nodes) Accepted(in *link.Inbound) { s.named(in.Node()).beacons.reset(in) }
 

@@ -28,14 +28,59 @@ type polled struct {
 	// link clock: since when its leader's beacons do not say so; 0: they do, or are late
 	unled int64
 	fed   int64 // link clock of the last heartbeat that was given to the raft group here
+	led   int64 // link clock: when its leader's beacons were last seen to say so
+	// link clock: since when no majority follows the leader here, by beacons; 0: one does
+	unfollowed int64
+	hurried    bool             // its election timer is short
+	introduced map[string]int64 // link clock: when a follower that does not follow was last told
 
 	stall raftlink.Stall
+}
+
+// glance is what a raft group is recognised by in which there is nothing to do as long as it stays
+// so. Most are so nearly always, and all are looked at ten times a second: it lies side by side
+// with those of the others, and little else is read.
+type glance struct {
+	r      raftlink.Raft
+	calm   bool
+	state  raft.RaftState
+	term   uint64
+	commit uint64 // of a leader, the last entry, too
+}
+
+// look takes a glance at m, whose Raft is r and was polled in that term.
+func (g *glance) look(m *Member, r raftlink.Raft, term uint64) {
+	v := &m.polled
+	*g = glance{r: r, state: v.state, term: term}
+	switch v.state {
+	case raft.Follower:
+		g.calm = v.leader != "" && v.unled == 0 && !v.hurried
+	case raft.Leader:
+		g.commit = r.CommitIndex()
+		g.calm = r.LastIndex() == g.commit && !v.hurried
+	}
+}
+
+// same says whether nothing has changed since it was looked at. A follower's leader is not read: in
+// one term it follows one, and leaves it by leaving its state or term.
+func (g *glance) same(m *Member) bool {
+	return g.calm && g.r.CurrentTerm() == g.term && g.r.State() == g.state &&
+		(g.state == raft.Follower || g.r.CommitIndex() == g.commit && g.r.LastIndex() == g.commit && !m.beats.changed.Load())
 }
 
 // poll looks at every group. The term is read before the leader: if it changes in
 // between, the pair names a leader with a term that is too old, which no leader is interested in.
 func (b *Beacons) poll(groups []*Member, gone map[string]bool, now int64) (changed []*Member, orphans []Orphan) {
-	for _, m := range groups {
+	all := len(gone) > 0 || now-b.polledAll >= int64(time.Second)
+	if all {
+		b.polledAll = now
+	}
+	for i, m := range groups {
+		g := &b.glances[i]
+		if !all && g.same(m) {
+			continue
+		}
+		g.calm = false
 		r := m.Raft()
 		if r == nil {
 			continue
@@ -46,10 +91,13 @@ func (b *Beacons) poll(groups []*Member, gone map[string]bool, now int64) (chang
 		v := &m.polled
 		beats := m.beats.changed.Swap(false)
 		if v.state != state || v.term != term || v.leader != leader || v.since == 0 {
-			v.state, v.term, v.leader, v.since, v.orphan, v.unled = state, term, leader, now, 0, 0
+			v.state, v.term, v.leader, v.since, v.orphan, v.unled, v.led = state, term, leader, now, 0, 0, 0
 			changed = append(changed, m)
 		} else if beats {
 			changed = append(changed, m)
+		}
+		if state != raft.Follower || v.hurried {
+			m.hurry(r, state == raft.Candidate && leader != "" && now-v.since >= int64(stuckCandidate))
 		}
 		m.WakeStalled(&v.stall, r, state, now)
 		unled := v.unled != 0 && now-v.unled >= int64(unledAfter)
@@ -62,6 +110,7 @@ func (b *Beacons) poll(groups []*Member, gone map[string]bool, now int64) (chang
 		case state == raft.Candidate && leader == "" && now-v.since >= int64(stuckCandidate):
 		default:
 			v.orphan = 0
+			g.look(m, r, term)
 			continue
 		}
 		if v.orphan == 0 {

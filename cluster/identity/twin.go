@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"time"
+
+	"github.com/trimaran-io/trimaran/internal/ticks"
 )
 
 // A data directory that was copied makes two nodes of one identity. Each of them acknowledges
@@ -27,7 +29,7 @@ func (id *Identity) WatchForTwin(ctx context.Context, gossip Gossip, patience ti
 	if patience == 0 {
 		patience = twinFor
 	}
-	tick := time.NewTicker(time.Second)
+	tick := ticks.New(time.Second)
 	defer tick.Stop()
 	limit := int(patience / time.Second)
 	// Turns and not time: what is seen after this process itself stood still is old.

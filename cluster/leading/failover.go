@@ -14,6 +14,7 @@ import (
 	"github.com/trimaran-io/trimaran/cluster/calls"
 	"github.com/trimaran-io/trimaran/cluster/election"
 	"github.com/trimaran-io/trimaran/internal/locks"
+	"github.com/trimaran-io/trimaran/internal/ticks"
 )
 
 // The death of a node is noticed once per node, by the peer link, and not once
@@ -80,6 +81,16 @@ func (f *Failover) Poke() {
 	}
 }
 
+// Opened is told of a member that runs from now on. The only voter of a group has nobody to ask and
+// nobody to wait for: it stands at once.
+func (f *Failover) Opened(g Member) {
+	if voters := g.Voters(); len(voters) == 1 && voters[0] == f.cfg.Self {
+		f.stand(g, g.Term(), true)
+		return
+	}
+	f.Poke()
+}
+
 // Noticed is told by the peer link which groups have no leader (election.Config.OnOrphans).
 func (f *Failover) Noticed(orphans []election.Orphan) {
 	f.mu.Lock()
@@ -90,7 +101,7 @@ func (f *Failover) Noticed(orphans []election.Orphan) {
 
 // Run starts elections until ctx ends, and returns when those that it began have been told of.
 func (f *Failover) Run(ctx context.Context) {
-	tick := time.NewTicker(watchEvery)
+	tick := ticks.New(watchEvery)
 	defer tick.Stop()
 	asked := map[string]time.Time{}
 	var began sync.WaitGroup

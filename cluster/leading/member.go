@@ -117,7 +117,7 @@ func (m member) Yield(as string, term uint64) error {
 func (m member) Expire(heartbeat time.Duration) error {
 	config := m.Raft.ReloadableConfig()
 	if config.HeartbeatTimeout < heartbeat {
-		config.HeartbeatTimeout = heartbeat
+		config.HeartbeatTimeout, config.ElectionTimeout = heartbeat, heartbeat
 		if err := m.Raft.ReloadConfig(config); err != nil {
 			return err
 		}

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/trimaran-io/trimaran/fsm"
+	"github.com/trimaran-io/trimaran/internal/ticks"
 )
 
 // Every node gives leadership away that others should have: of partitions whose preferred leader,
@@ -16,6 +17,9 @@ import (
 
 const (
 	leadersTick = 500 * time.Millisecond
+	// balanceEvery is how often it is looked which leaderships should be elsewhere, while there are
+	// none to give. It is less where that is.
+	balanceEvery = 2 * time.Second
 	// DefaultSteadyFor is how long this node must have led, and the other one been connected,
 	// before leadership goes to where it should be: a node that comes and goes gets none.
 	DefaultSteadyFor = 15 * time.Second
@@ -34,6 +38,8 @@ type Preferred struct {
 	led   map[fsm.PartitionID]ledSince
 	there map[string]time.Time // identities, and since when they are connected
 	full  time.Time            // since when the disk here is full; zero: it is not
+	// when it was last looked for what others should lead; the disk is looked at in every turn
+	looked time.Time
 }
 
 // PreferredConfig is what Preferred needs of the node.
@@ -68,7 +74,7 @@ func NewPreferred(cfg PreferredConfig) *Preferred {
 
 // Run returns when ctx has ended.
 func (l *Preferred) Run(ctx context.Context) {
-	tick := time.NewTicker(leadersTick)
+	tick := ticks.New(leadersTick)
 	defer tick.Stop()
 	for {
 		select {
@@ -76,7 +82,9 @@ func (l *Preferred) Run(ctx context.Context) {
 			return
 		case <-tick.C:
 		}
-		l.turn(time.Now())
+		if now := time.Now(); l.due(now) {
+			l.turn(now)
+		}
 	}
 }
 
@@ -108,6 +116,14 @@ func (l *Preferred) suitable(view *fsm.Topics, identity string) bool {
 		}
 	}
 	return false
+}
+
+// due reports whether it is time for a turn: all that this node leads is looked at in it.
+func (l *Preferred) due(now time.Time) bool {
+	view := l.cfg.Topics()
+	full := l.look(now, view)
+	self, ok := view.Node(l.cfg.NodeID)
+	return full || ok && self.State != fsm.NodeActive || now.Sub(l.looked) >= min(balanceEvery, l.cfg.Steady/4)
 }
 
 // turn gives away what is due, each within its bound.
@@ -161,6 +177,9 @@ func (l *Preferred) turn(now time.Time) {
 		})
 	}
 	l.led = led
+	if l.looked = now; giving > 0 {
+		l.looked = time.Time{} // there may be more
+	}
 	if leaves || full {
 		given.Go(func() {
 			if err := l.cfg.GiveCatalog(suitable); err != nil {

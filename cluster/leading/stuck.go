@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/raft"
+
+	"github.com/trimaran-io/trimaran/internal/ticks"
 )
 
 // A disk that hangs takes Raft's main loop with it, and not the heartbeats, which go on beside
@@ -40,7 +42,8 @@ type StuckGroups struct {
 // StuckConfig is what StuckGroups needs of the node.
 type StuckConfig struct {
 	Logger *slog.Logger
-	Groups func() []Member // those that run here
+	// Groups are those that run here; those without an append under way may be left out.
+	Groups func() []Member
 	// Offer has another voter stand for election; where it follows no more the leader here is to be
 	// given up. It may take a while.
 	Offer func(g Member)
@@ -56,7 +59,7 @@ func NewStuckGroups(cfg StuckConfig) *StuckGroups {
 // Run returns when ctx has ended and nothing is offered any more.
 func (s *StuckGroups) Run(ctx context.Context) {
 	defer s.offers.Wait()
-	tick := time.NewTicker(stuckTick)
+	tick := ticks.New(stuckTick)
 	defer tick.Stop()
 	for {
 		select {

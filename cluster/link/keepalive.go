@@ -3,11 +3,13 @@ package link
 import (
 	"fmt"
 	"time"
+
+	"github.com/trimaran-io/trimaran/internal/ticks"
 )
 
 // keepalive tries every connection in turn and ends those that are silent.
 func (l *Link) keepalive() {
-	tick := time.NewTicker(l.cfg.PingInterval)
+	tick := ticks.New(l.cfg.PingInterval)
 	defer tick.Stop()
 	last := l.Now()
 	for seq := uint64(1); ; seq++ {

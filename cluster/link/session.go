@@ -238,6 +238,13 @@ func (s *Session) TakesBeacons() bool { return s.version >= versionBeacons }
 // Close ends the session: both connections are closed and everyone who waits is told err.
 func (s *Session) Close(err error) { s.fail(err) }
 
+// Ended says whether the session is over.
+func (s *Session) Ended() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.dead != nil
+}
+
 // Has says whether the session has a connection of that class.
 func (s *Session) Has(cl Class) bool { return s.conn(cl) != nil }
 

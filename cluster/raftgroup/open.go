@@ -14,14 +14,18 @@ import (
 
 // Raft timings. A follower stands for election after one to two heartbeat timeouts without its
 // leader; a leader that a majority does not answer steps down after the lease. They are slow
-// because a raft group costs something at each of them, and because they are not what failover
-// waits for: the node notices sooner. The lease must be longer than it takes a heartbeat to be
-// answered by a beacon: a fifth of the heartbeat timeout and 0.3 s, and as much again for a late
-// one.
+// because a raft group costs something at each of them, and because they are not what anybody waits
+// for: the node notices sooner who is gone (cluster/election), has leaders step down that no
+// majority follows, and has them send to a follower that is back. The lease must be longer than the
+// time between two contacts: a heartbeat comes after a fifth of the heartbeat timeout at most, to a
+// follower that is back 10.3 s later (hashicorp/raft's backoff), and is answered within 0.3 s.
 const (
-	DefaultHeartbeatTimeout = 15 * time.Second
-	DefaultCommitTimeout    = 4 * time.Second
-	maxLeaderLease          = 5 * time.Second
+	DefaultHeartbeatTimeout = 180 * time.Second
+	DefaultCommitTimeout    = 60 * time.Second
+	maxLeaderLease          = 60 * time.Second
+	// snapshotInterval is how often Raft looks for SnapshotThreshold. Replicas look for bytes more
+	// often (cluster/replica/housekeeping.go).
+	snapshotInterval = 5 * time.Minute
 
 	// MaxInFlight bounds what a proposer has handed to Raft and not seen committed, in entries. It
 	// stays below MaxAppendEntries: with more, hashicorp/raft sends one batch per wake-up and
@@ -37,14 +41,14 @@ func Config(self string, heartbeat, commit time.Duration, trailing uint64, logge
 	config.LocalID = raft.ServerID(self)
 	config.HeartbeatTimeout = heartbeat
 	config.ElectionTimeout = heartbeat
-	config.LeaderLeaseTimeout = leaderLease(heartbeat)
+	config.LeaderLeaseTimeout = LeaderLease(heartbeat)
 	config.CommitTimeout = commit
 	config.MaxAppendEntries = MaxAppendEntries
 	// What waits in a buffered channel when Raft is shut down never gets an answer. A
 	// proposer puts what waits together itself.
 	config.BatchApplyCh = false
 	config.TrailingLogs = trailing
-	config.SnapshotInterval = 30 * time.Second
+	config.SnapshotInterval = snapshotInterval
 	config.SnapshotThreshold = 8192
 	config.ShutdownOnRemove = false
 	config.NoLegacyTelemetry = true
@@ -52,9 +56,9 @@ func Config(self string, heartbeat, commit time.Duration, trailing uint64, logge
 	return config
 }
 
-// leaderLease is below the heartbeat timeout: by the time followers stand for
+// LeaderLease is below the heartbeat timeout: by the time followers stand for
 // election by their own timers, an old leader has stepped down.
-func leaderLease(heartbeat time.Duration) time.Duration {
+func LeaderLease(heartbeat time.Duration) time.Duration {
 	return min(heartbeat*4/5, maxLeaderLease)
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -27,10 +28,13 @@ type local struct {
 	done     chan struct{} // closed when the raft group is
 	timeout  time.Duration // of a message
 
+	// attached is what Attach was told of, nil once done is closed: every look at all raft groups
+	// reads it.
+	attached atomic.Pointer[Raft]
+
 	mu      locks.Mutex[local] // guards what follows; nothing is called under it
 	beat    func(raft.RPC)
 	install InstallHook
-	raft    Raft
 }
 
 // RaftGroup is the raft group's name.
@@ -46,21 +50,26 @@ func (l *local) OnRequest(admit func(req any) bool) { l.admit = admit }
 // Attach tells the transport of the raft group's Raft here. Until then every message goes on the
 // wire, and every heartbeat is taken beside Raft's main loop.
 func (l *local) Attach(r Raft) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.raft = r
+	l.attached.Store(&r)
+	select {
+	case <-l.done:
+		l.attached.Store(nil)
+	default:
+	}
+}
+
+// close ends the raft group's part here.
+func (l *local) close() {
+	close(l.done)
+	l.attached.Store(nil)
 }
 
 // Raft is what Attach was told of, nil once the raft group is closed.
 func (l *local) Raft() Raft {
-	select {
-	case <-l.done:
-		return nil
-	default:
+	if r := l.attached.Load(); r != nil {
+		return *r
 	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.raft
+	return nil
 }
 
 // BeforeInstall sets what happens when another node wants to install a snapshot here, before Raft

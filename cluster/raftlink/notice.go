@@ -46,7 +46,7 @@ func (p *pipeline) redundant(args *raft.AppendEntriesRequest) bool {
 // request of its own (rule 4).
 const (
 	noticeAfter = 20 * time.Millisecond
-	// the pause doubles: the last one is more than a second after the acknowledgement
+	// the pause doubles up to 1.28 s, and stays so while the entries are not committed
 	mostNotices = 6
 )
 
@@ -119,7 +119,7 @@ func (p *pipeline) sendNotice() {
 		p.mu.Unlock()
 		return
 	}
-	if p.notices++; commit < a.index && p.notices < mostNotices {
+	if p.notices = min(p.notices+1, mostNotices); commit < a.index {
 		p.notice.Reset(noticeAfter << p.notices)
 	}
 	if commit <= a.commit {

@@ -39,6 +39,7 @@ type pipeline struct {
 	class    link.Class
 	inFlight []*appendFuture // oldest first
 	acked    acknowledged
+	follower uint64      // the instance that agreed to something here; owned by Replicates
 	notice   *time.Timer // nil until the first entry was acknowledged
 	notices  int         // how often it has fired since
 	err      error
@@ -71,6 +72,7 @@ func (t *Transport) AppendEntriesPipeline(id raft.ServerID, _ raft.ServerAddress
 		done: make(chan raft.AppendFuture, doneSlack+t.cfg.MaxInFlight), change: make(chan struct{}, 1),
 	}
 	p.ctx, p.cancel = context.WithCancelCause(t.ctx)
+	t.newest.note(p)
 	if a, ok := t.appended.take(id); ok {
 		p.mu.Lock()
 		p.acked = a
@@ -279,5 +281,6 @@ func (p *pipeline) Consumer() <-chan raft.AppendFuture { return p.done }
 // Close implements raft.AppendPipeline.
 func (p *pipeline) Close() error {
 	p.fail(raft.ErrPipelineShutdown)
+	p.t.newest.forget(p)
 	return nil
 }

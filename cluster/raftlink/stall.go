@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/raft"
+
+	"github.com/trimaran-io/trimaran/internal/locks"
 )
 
 // hashicorp/raft sends to a follower when something is proposed, and otherwise once per
@@ -19,6 +21,7 @@ import (
 //     wake-up.
 //   - So does a leader whose pipeline turns out to be broken when it sends. Raft goes on without
 //     one, but has used up the wake-up for what it wanted to send.
+//   - And one to whom a follower has come back, where nothing is sent that would find that out.
 
 const (
 	// stalledAfter is after how long without progress a leader with uncommitted entries is woken;
@@ -43,8 +46,12 @@ type Stall struct {
 // WakeStalled gives a leader that waits for a commit a reason to send. r is the raft group's Raft,
 // state the one that it was in a moment ago, s what was seen when it was looked at last.
 func (t *Transport) WakeStalled(s *Stall, r Raft, state raft.RaftState, now int64) {
+	if state != raft.Leader {
+		s.since = 0
+		return
+	}
 	commit := r.CommitIndex()
-	if state != raft.Leader || r.LastIndex() <= commit {
+	if r.LastIndex() <= commit {
 		s.since = 0
 		return
 	}
@@ -58,6 +65,59 @@ func (t *Transport) WakeStalled(s *Stall, r Raft, state raft.RaftState, now int6
 	s.pause = min(2*s.pause, mostStalled)
 	s.wake = now + int64(s.pause)
 	t.wake(r)
+}
+
+// Replicates says whether there is a pipeline to that node on which a follower that is there now has
+// acknowledged something: that of the process and of the opening of the raft group that its beacons
+// speak for. Whoever leads in term asks, and wakes Raft where it is not so.
+func (t *Transport) Replicates(id raft.ServerID, term uint64) bool {
+	t.newest.mu.Lock()
+	p := t.newest.byNode[id]
+	t.newest.mu.Unlock()
+	if p == nil || p.s.Ended() {
+		return false
+	}
+	now := p.followerInstance(term)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.acked.instance != 0 {
+		p.follower = p.acked.instance
+	}
+	if p.follower == 0 {
+		p.follower = now // the first that is heard of who agreed to the pipeline
+	}
+	return p.err == nil && p.follower == now
+}
+
+// Wake gives a leader a reason to send to its followers.
+func (t *Transport) Wake() {
+	if r := t.Raft(); r != nil {
+		t.wake(r)
+	}
+}
+
+// newest are the pipelines that Raft opened last.
+type newest struct {
+	mu     locks.Mutex[newest] // guards byNode; nothing is called under it
+	byNode map[raft.ServerID]*pipeline
+}
+
+func (n *newest) note(p *pipeline) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.byNode == nil {
+		n.byNode = make(map[raft.ServerID]*pipeline)
+	}
+	n.byNode[p.id] = p
+}
+
+// forget lets go of p, unless another has followed it.
+func (n *newest) forget(p *pipeline) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.byNode[p.id] == p {
+		delete(n.byNode, p.id)
+	}
 }
 
 // wake proposes a barrier. It does not wait for the raft group's main loop, and nobody needs the

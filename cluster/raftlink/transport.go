@@ -33,6 +33,7 @@ type Transport struct {
 	cancel context.CancelCauseFunc
 
 	appended appended
+	newest   newest
 	wokenAt  atomic.Int64 // link clock: when a broken pipeline last had the raft group woken
 }
 

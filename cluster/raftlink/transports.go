@@ -125,7 +125,7 @@ func (s *Transports) Open(group string, prepare func(*Transport)) *Transport {
 		prepare(t)
 	}
 	if s.closed {
-		close(t.done)
+		t.local.close()
 		t.once.Do(func() {})
 		return t
 	}
@@ -140,7 +140,7 @@ func (s *Transports) remove(t *Transport) {
 	if s.groups[t.group] == t {
 		delete(s.groups, t.group)
 	}
-	close(t.done)
+	t.local.close()
 }
 
 // close ends all transports.

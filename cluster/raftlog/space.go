@@ -8,6 +8,7 @@ import (
 
 	"github.com/trimaran-io/trimaran/cluster/raftlog/vfs"
 	"github.com/trimaran-io/trimaran/internal/locks"
+	"github.com/trimaran-io/trimaran/internal/ticks"
 )
 
 const (
@@ -47,7 +48,7 @@ func newSpace(d *disk, dir string, most int64) *space {
 	s := &space{disk: d, dir: dir, most: most, quit: make(chan struct{})}
 	s.look()
 	s.wg.Go(func() {
-		tick := time.NewTicker(spaceInterval)
+		tick := ticks.New(spaceInterval)
 		defer tick.Stop()
 		for {
 			select {

@@ -8,6 +8,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	"github.com/trimaran-io/trimaran/fsm"
+	"github.com/trimaran-io/trimaran/internal/ticks"
 )
 
 // Housekeeping is what a replica does in its own time: snapshots by bytes, so
@@ -27,7 +28,7 @@ const (
 // housekeepingLoop looks after all replicas until ctx ends.
 func (s *Set) housekeepingLoop() {
 	ctx := s.env.ctx
-	tick := time.NewTicker(housekeepingTick)
+	tick := ticks.New(housekeepingTick)
 	defer tick.Stop()
 	interval := s.env.RetentionInterval
 	if interval <= 0 {

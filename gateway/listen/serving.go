@@ -6,6 +6,7 @@ import (
 
 	"github.com/trimaran-io/trimaran/gateway/shim"
 	"github.com/trimaran-io/trimaran/internal/locks"
+	"github.com/trimaran-io/trimaran/internal/ticks"
 )
 
 // A node that is cut off from the majority sends its clients elsewhere: sessions are ended in good
@@ -58,7 +59,7 @@ func (v *serving) set(elsewhere bool, why error) (was, is bool) {
 
 // watchServing runs until the server stops.
 func (s *Server) watchServing() {
-	tick := time.NewTicker(servingTick)
+	tick := ticks.New(servingTick)
 	defer tick.Stop()
 	for {
 		elsewhere, why := s.cfg.Node.Serving()

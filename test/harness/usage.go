@@ -3,6 +3,7 @@ package harness
 import (
 	"fmt"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
@@ -31,6 +32,33 @@ func (p *Process) CPUTime() (time.Duration, error) {
 		used += time.Duration(n) * tick
 	}
 	return used, nil
+}
+
+// Switches is how often threads of the current run gave up a core to wait, and how often one was
+// taken from them. Threads that have ended are not counted.
+func (p *Process) Switches() (voluntary, forced uint64, err error) {
+	tasks := fmt.Sprintf("/proc/%d/task", p.Pid())
+	threads, err := os.ReadDir(tasks)
+	if err != nil {
+		return 0, 0, err
+	}
+	for _, t := range threads {
+		b, err := os.ReadFile(filepath.Join(tasks, t.Name(), "status"))
+		if err != nil {
+			continue // it has ended
+		}
+		for line := range strings.Lines(string(b)) {
+			key, value, _ := strings.Cut(line, ":")
+			n, _ := strconv.ParseUint(strings.TrimSpace(value), 10, 64)
+			switch key {
+			case "voluntary_ctxt_switches":
+				voluntary += n
+			case "nonvoluntary_ctxt_switches":
+				forced += n
+			}
+		}
+	}
+	return voluntary, forced, nil
 }
 
 // WaitApplied waits until each replica's own end is the partition's, as node 1 tells it: two of

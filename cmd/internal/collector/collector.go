@@ -8,6 +8,8 @@ import (
 	"runtime/debug"
 	"runtime/metrics"
 	"time"
+
+	"github.com/trimaran-io/trimaran/internal/ticks"
 )
 
 // What a run of Go's garbage collector costs grows with the number of goroutines, of which a Raft
@@ -52,7 +54,7 @@ func Tune(ctx context.Context, most int64, least int) {
 	}
 	var used float64
 	at := time.Now()
-	tick := time.NewTicker(collectorTick)
+	tick := ticks.New(collectorTick)
 	defer tick.Stop()
 	for {
 		select {

@@ -47,20 +47,16 @@ func idle(dir string, partitions int32, window time.Duration) error {
 	cold := time.Since(began)
 
 	time.Sleep(settle)
-	type reading struct{ before, after time.Duration }
-	cpu := make([]reading, len(c.Nodes))
-	for i, n := range c.Nodes {
-		if cpu[i].before, err = n.CPUTime(); err != nil {
-			return err
-		}
+	before, err := readAll(c)
+	if err != nil {
+		return err
 	}
 	at := time.Now()
 	time.Sleep(window)
 	took := time.Since(at)
-	for i, n := range c.Nodes {
-		if cpu[i].after, err = n.CPUTime(); err != nil {
-			return err
-		}
+	after, err := readAll(c)
+	if err != nil {
+		return err
 	}
 	leads, err := allLed(c, partitions, time.Minute)
 	if err != nil {
@@ -68,11 +64,34 @@ func idle(dir string, partitions int32, window time.Duration) error {
 	}
 	fmt.Printf("%d partitions, 3 replicas each; all led %.2f s after a cold start of three processes\n", partitions, cold.Seconds())
 	for i, n := range c.Nodes {
-		fmt.Printf("  %s: idle CPU %.1f %% of a core over %.0f s, RSS %d MB, leads %d\n", n.ID,
-			100*(cpu[i].after-cpu[i].before).Seconds()/took.Seconds(), took.Seconds(), residentMB(n.Pid()), leads[n.ID])
+		fmt.Printf("  %s: idle CPU %.2f %% of a core over %.0f s, %.0f context switches/s, RSS %d MB, leads %d\n", n.ID,
+			100*(after[i].cpu-before[i].cpu).Seconds()/took.Seconds(), took.Seconds(),
+			float64(after[i].switches-before[i].switches)/took.Seconds(), residentMB(n.Pid()), leads[n.ID])
 	}
 	printGoroutines(c.Node(1))
 	return nil
+}
+
+// usage is what a node has used so far.
+type usage struct {
+	cpu      time.Duration
+	switches uint64 // of threads that wait
+}
+
+func readAll(c *harness.Cluster) ([]usage, error) {
+	var all []usage
+	for _, n := range c.Nodes {
+		cpu, err := n.CPUTime()
+		if err != nil {
+			return nil, err
+		}
+		switches, _, err := n.Switches()
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, usage{cpu, switches})
+	}
+	return all, nil
 }
 
 func residentMB(pid int) int {
