@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"time"
-
 )
 
 // Shutdown stops the node: leadership is handed to others, then everything
