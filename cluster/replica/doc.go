@@ -9,11 +9,11 @@
 //
 // set.go is the replicas of a node and what is wrong with them, and reconcile.go opens and closes
 // them. replica.go is one, whichever it is: who leads, and what it does while it leads. records.go
-// is a partition's, read.go and lookup.go how it is read, proposer.go how records get into it;
-// shard.go and shardleader.go are that for a shard. Both propose through pump.go. members.go has
-// the group's members be those that the catalog names; catchup.go copies what a replica is behind
-// by; housekeeping.go takes snapshots, and retention.go lets go of what is too old. hurt.go and
-// rebuild.go are what becomes of damage, which scrub.go looks for.
+// is a partition's, read.go and lookup.go how it is read, proposer.go how records get into it,
+// lines.go in which order; shard.go and shardleader.go are that for a shard. Both propose through
+// pump.go. members.go has the group's members be those that the catalog names; catchup.go copies
+// what a replica is behind by; housekeeping.go takes snapshots, and retention.go lets go of what is
+// too old. hurt.go and rebuild.go are what becomes of damage, which scrub.go looks for.
 //
 // # Locks
 //

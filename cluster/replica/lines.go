@@ -45,10 +45,9 @@ type line struct {
 }
 
 const (
-	// linePatience is how long an append waits for the one in front of it. Longer than two messages
-	// can overtake each other on links that are not overloaded; where it is too short, all is sent
-	// again.
-	linePatience = 250 * time.Millisecond
+	// linePatience is how long an append waits for the one in front of it. Longer than a message can
+	// overtake another on links that are not overloaded; where it is too short, all is sent again.
+	linePatience = time.Second
 	// lineMemory is how long a line that is not used is remembered: longer than a message can be on
 	// its way between nodes whose session lives.
 	lineMemory = time.Minute

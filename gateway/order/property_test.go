@@ -173,6 +173,8 @@ func (c *clients) check(idempotent bool, produces int, acked map[int32]fsm.Offse
 	if idempotent && len(acked) != produces {
 		errs = append(errs, fmt.Errorf("%d of %d are acknowledged", len(acked), produces))
 	}
+	c.Queues.mu.Lock()
+	defer c.Queues.mu.Unlock()
 	if len(c.queues) > 0 {
 		errs = append(errs, fmt.Errorf("%d queues are left of what is over", len(c.queues)))
 	}
@@ -208,7 +210,10 @@ func TestAppendsAreUnderWayAtOnce(t *testing.T) {
 			all = append(all, b.send(-1, maxUnderWay+i))
 		}
 		synctest.Wait()
-		if n := b.queues[fsm.PartitionID{Partition: 1}].sent; n != maxUnderWay {
+		b.Queues.mu.Lock()
+		n := b.queues[fsm.PartitionID{Partition: 1}].sent
+		b.Queues.mu.Unlock()
+		if n != maxUnderWay {
 			t.Errorf("%d are under way, want %d", n, maxUnderWay)
 		}
 		began = time.Now()
