@@ -50,6 +50,6 @@
 // that readers take. What readers see changes after the disk has it (an append, a snapshot that
 // replaces the log) or before the disk loses it (a cut), under view.mu alone. A reader waits at
 // index.writing only to check an index that this process has not written, once, and at
-// fileHandle.opening only for the file that it wants. The journal's writer and its flushes hold no
-// lock while they write and sync; whoever appends waits for them with its turn.
+// fileHandle.opening only for the file that it wants. Who writes the journal has the turn of its
+// own log, as those have who wait for it; flushes hold no lock while they write and sync.
 package raftlog

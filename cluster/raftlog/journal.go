@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
-	"sync"
 
 	"github.com/trimaran-io/trimaran/cluster/raftlog/vfs"
 	"github.com/trimaran-io/trimaran/internal/locks"
@@ -39,67 +38,82 @@ const (
 	journalNamesakes = "%06d.journal"
 )
 
-// journalWrite is an append that waits for its turn.
+// journalWrite is an append on its way to the journal.
 type journalWrite struct {
 	seg  *segment
 	id   uint64
 	pos  int64
 	data []byte
-	done chan error
+	told chan journalWord // capacity 1; nil: it began to write at once
 }
 
-// journal is the journal of a node. Its writer is the only one that writes batches.
+// journalWord is what an append that waited is told: how the batch went that it was in, or that it
+// is to write the next one.
+type journalWord struct {
+	err   error
+	write bool
+}
+
+// journal is the journal of a node. It has no goroutine of its own: an append that finds nobody
+// writing writes, what comes meanwhile waits for the next batch, and the first of those writes that
+// one. So where one appends at a time nothing is handed over.
 type journal struct {
 	disk  *disk
 	files *journalFiles
 
 	replayed int64 // bytes that the start computed checksums over
 
-	wake chan struct{} // capacity 1
-	quit chan struct{}
-	wg   sync.WaitGroup
+	// mu guards what follows. Nothing is taken or waited for under it.
+	mu      locks.Mutex[journal]
+	queue   []*journalWrite
+	writing bool          // somebody writes, or is told to
+	closed  bool          // nothing more is taken
+	over    chan struct{} // closed when nobody writes any more; nil: nobody waits for that
 
-	// mu guards queue and closed. Nothing is taken or waited for under it.
-	mu     locks.Mutex[journal]
-	queue  []*journalWrite
-	closed bool
-
-	// The writer's own.
+	// Of who writes.
 	epoch, seq uint64
 	current    *journalFile
 	buf        []byte
+	busy       bool // several appends were in the last batch
 }
 
 // append returns when the bytes, which stand in the segment already, are on stable storage. data
 // must not change before.
 func (j *journal) append(s *segment, pos int64, data []byte) error {
-	w := &journalWrite{seg: s, id: s.id.Load(), pos: pos, data: data, done: make(chan error, 1)}
+	w := &journalWrite{seg: s, id: s.id.Load(), pos: pos, data: data}
 	locks.MayWait("the journal")
 	j.mu.Lock()
 	if j.closed {
 		j.mu.Unlock()
 		return errClosed
 	}
+	wait := j.writing
+	if wait {
+		w.told = make(chan journalWord, 1)
+	}
+	j.writing = true
 	j.queue = append(j.queue, w)
 	j.mu.Unlock()
-	select {
-	case j.wake <- struct{}{}:
-	default:
+	if wait {
+		if word := <-w.told; !word.write {
+			return word.err
+		}
 	}
-	return <-w.done
+	return j.writeNext()
 }
 
-func (j *journal) start() {
-	j.wg.Go(j.run)
-}
-
-// close ends the writer when what waits is written, and waits for the flushes.
+// close waits until what was taken is written, and for the flushes. Nothing more is taken.
 func (j *journal) close() {
 	j.mu.Lock()
 	j.closed = true
+	if j.writing {
+		j.over = make(chan struct{})
+	}
+	over := j.over
 	j.mu.Unlock()
-	close(j.quit)
-	j.wg.Wait()
+	if over != nil {
+		<-over
+	}
 	j.files.close()
 	if j.current == nil {
 		return
@@ -112,52 +126,51 @@ func (j *journal) close() {
 	j.current.file.Close()
 }
 
-func (j *journal) run() {
-	busy := false // several appends waited last time
-	for {
-		// Groups that are ready to run may be about to append, too: that makes batches larger and
-		// syncs fewer, and the raft groups of a batch go on together. One that appends alone does
-		// not wait for others.
-		for n := 0; busy && n < yields; n++ {
-			runtime.Gosched()
-		}
-		j.mu.Lock()
-		waiting := j.queue
+// writeNext writes the next batch, with the append whose turn it is in front, and gives its error.
+// It passes the turn on, and tells the others of the batch.
+func (j *journal) writeNext() error {
+	// Groups that are ready to run may be about to append, too: that makes batches larger and
+	// syncs fewer, and the raft groups of a batch go on together. One that appends alone does not
+	// wait for others.
+	for n := 0; j.busy && n < yields; n++ {
+		runtime.Gosched()
+	}
+	j.mu.Lock()
+	n, size := j.batchOf(j.queue)
+	batch := j.queue[:n:n]
+	if j.queue = j.queue[n:]; len(j.queue) == 0 {
 		j.queue = nil
-		closed := j.closed
-		j.mu.Unlock()
-		if len(waiting) == 0 {
-			if closed {
-				return
+	}
+	j.mu.Unlock()
+	j.busy = n > 1
+	err := j.disk.failed()
+	if err == nil {
+		if err = j.write(batch, size); err != nil {
+			err = fmt.Errorf("journal: %w", err)
+			// A sync that failed may have thrown away what it could not write. A write that
+			// found no room, on a file system that keeps none, leaves a torn batch, and the
+			// next one comes over it.
+			var full errNoRoom
+			if !errors.As(err, &full) {
+				j.disk.fail(err)
 			}
-			select {
-			case <-j.wake:
-			case <-j.quit:
-			}
-			continue
-		}
-		busy = len(waiting) > 1
-		for len(waiting) > 0 {
-			n, size := j.batchOf(waiting)
-			err := j.disk.failed()
-			if err == nil {
-				if err = j.write(waiting[:n], size); err != nil {
-					err = fmt.Errorf("journal: %w", err)
-					// A sync that failed may have thrown away what it could not write. A write that
-					// found no room, on a file system that keeps none, leaves a torn batch, and the
-					// next one comes over it.
-					var full errNoRoom
-					if !errors.As(err, &full) {
-						j.disk.fail(err)
-					}
-				}
-			}
-			for _, w := range waiting[:n] {
-				w.done <- err
-			}
-			waiting = waiting[n:]
 		}
 	}
+	j.mu.Lock()
+	var next *journalWrite
+	if len(j.queue) > 0 {
+		next = j.queue[0]
+	} else if j.writing = false; j.over != nil {
+		close(j.over)
+	}
+	j.mu.Unlock()
+	if next != nil {
+		next.told <- journalWord{write: true}
+	}
+	for _, w := range batch[1:] {
+		w.told <- journalWord{err: err}
+	}
+	return err
 }
 
 // batchOf gives how many appends the next batch takes, at least one, and its size in bytes.

@@ -9,7 +9,7 @@ import (
 	"github.com/trimaran-io/trimaran/internal/locks"
 )
 
-// journalFile is a file of the journal. Its batches are written by the journal's writer; from when
+// journalFile is a file of the journal. Its batches are written by whoever writes; from when
 // it is full until it is free again it is that of a flush.
 type journalFile struct {
 	file  vfs.File
@@ -33,7 +33,7 @@ type journalFiles struct {
 	mu   locks.Mutex[journalFiles]
 	free []*journalFile
 
-	// The writer's own.
+	// Of who writes.
 	count   int           // of files in all
 	next    int           // number of the next file
 	retired chan struct{} // closed when the files that were full so far are free

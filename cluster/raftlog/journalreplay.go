@@ -34,7 +34,7 @@ func openJournal(d *disk, dir, groups string, limit int64, noted closed, stamped
 	}
 	d.logger.Debug("the journal was played back", "files", len(old), "epoch", epoch, "hashed", r.hashed)
 	j := &journal{
-		disk: d, epoch: epoch + 1, replayed: r.hashed, wake: make(chan struct{}, 1), quit: make(chan struct{}),
+		disk: d, epoch: epoch + 1, replayed: r.hashed,
 		files: &journalFiles{disk: d, dir: dir, limit: limit, stamped: stamped, freed: make(chan struct{}, 1)},
 	}
 	for _, number := range old {

@@ -107,7 +107,6 @@ func OpenStore(dir string, opts Options) (*Store, error) {
 	st.stamped.Store(stamped)
 	if opts.JournalBytes > 0 {
 		st.journal = j
-		j.start()
 	}
 	st.space = newSpace(d, dir, opts.ReserveBytes)
 	return st, nil
