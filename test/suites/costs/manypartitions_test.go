@@ -14,7 +14,7 @@ import (
 func TestMessagesOfManyPartitionsShareWrites(t *testing.T) {
 	const (
 		partitions, inFlight, sent = 60, 5, 150
-		// Where a writer did not wait it was 1.6; a machine of two cores counts 9.
+		// Where a writer did not wait it was 1.4; a machine of two cores counts 9.
 		least = 2.5
 	)
 	bin, err := harness.PlainBinaries()
