@@ -291,9 +291,9 @@ func (c *conn) writeLoop() {
 	}
 }
 
-// gather lets what is ready to run go first, as long as more comes of it, some times at most: it may
-// have something to send, too. What goes together costs one system call here and one on the other
-// side.
+// gather lets what is ready to run go first, as long as more comes of it, a few times at most: it
+// may have something to send, too. What goes together costs one system call here and one on the
+// other side.
 func (c *conn) gather() {
 	for i, before := 0, -1; i < maxYields; i++ {
 		c.mu.Lock()
