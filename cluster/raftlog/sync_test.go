@@ -5,9 +5,11 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"path/filepath"
+	"runtime"
 	"sync/atomic"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/hashicorp/raft"
 
@@ -115,6 +117,10 @@ func failedSyncRun(t *testing.T, journal, fail int64) (last bool) {
 		}
 		st.Close()
 		return true
+	}
+	// A flush of the journal may have met it, beside the script, and be about to say so.
+	for until := time.Now().Add(10 * time.Second); told.Load() == 0 && time.Now().Before(until); {
+		runtime.Gosched()
 	}
 	before := acknowledged
 	for i := range logs {
