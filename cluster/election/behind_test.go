@@ -2,6 +2,7 @@ package election_test
 
 import (
 	"errors"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -79,6 +80,53 @@ func TestAFollowerThatFollowsOnIsBroughtUp(t *testing.T) {
 				time.Sleep(time.Hour)
 				if more := ms[0].raft.LastIndex() - before; more > 0 {
 					t.Errorf("%d entries in an idle hour", more)
+				}
+			})
+		})
+	}
+}
+
+// TestTimersOfTheProgramBeforeThis: while nodes are upgraded one after the other some have Raft
+// timers of seconds, and follow a leader, or lead followers, that have those of minutes.
+func TestTimersOfTheProgramBeforeThis(t *testing.T) {
+	older := func(c *raft.Config) {
+		c.HeartbeatTimeout, c.ElectionTimeout, c.LeaderLeaseTimeout = 15*time.Second, 15*time.Second, 5*time.Second
+		c.CommitTimeout = 4 * time.Second
+	}
+	for _, upgraded := range []string{"a", "bc", "ab", "c"} {
+		t.Run(upgraded, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				n := peertest.New()
+				var ms []*member
+				for _, id := range []string{"a", "b", "c"} {
+					raftTimers, beaconTimers := older, func(c *config) { c.HeartbeatTimeout = 15 * time.Second }
+					if strings.Contains(upgraded, id) {
+						raftTimers, beaconTimers = real, withRealBeacons
+					}
+					m := &member{id: id, link: linkOn(t, n, id, beaconTimers), fsm: &words{}, snaps: raft.NewInmemSnapshotStore(), logs: raft.NewInmemStore()}
+					m.open(t, "g", raftTimers)
+					m.trans.Claim(m.raft)
+					ms = append(ms, m)
+				}
+				defer stopAll(ms)
+				bootstrap(t, ms...)
+				for _, m := range ms {
+					for _, o := range others(ms, m) {
+						m.link.Watch([]string{o.id})
+					}
+				}
+				if err := ms[0].trans.Stand(); err != nil {
+					t.Fatal(err)
+				}
+				until(t, "the first leads", func() bool { return ms[0].raft.State() == raft.Leader })
+				propose(t, ms[0], 0, 10)
+				allHave(t, 10, ms...)
+				term := ms[0].raft.CurrentTerm()
+				time.Sleep(time.Hour)
+				for _, m := range ms {
+					if _, id := m.raft.LeaderWithID(); id != "a" || m.raft.CurrentTerm() != term {
+						t.Errorf("%s follows %q in term %d, not %d", m.id, id, m.raft.CurrentTerm(), term)
+					}
 				}
 			})
 		})
