@@ -76,7 +76,7 @@ type Beacons struct {
 	// Owned by the goroutine of run.
 	polling  []*Member
 	glances  []glance // of those in polling
-	returned []returned
+	returned map[follower]returned
 	// link clock: when attend looked last, and when poll read every leader
 	attended, polledAll, fed int64
 	unled                    bool // feed has found a leader that does not say so
@@ -98,7 +98,7 @@ func New(l *link.Link, rafts *raftlink.Transports, cfg Config) *Beacons {
 	p := &Beacons{
 		common:  &common{cfg: cfg, link: l, nodes: n, timeout: rafts.Timeout()},
 		rafts:   rafts,
-		members: members{byName: make(map[string]*Member)},
+		members: members{byName: make(map[string]*Member)}, returned: make(map[follower]returned),
 	}
 	p.watched.Store(new(map[string]bool))
 	l.Observe(n)

@@ -29,7 +29,8 @@ const (
 )
 
 // attend looks after the leaders here: those that no majority follows ask, and step down, and
-// followers that do not say that they follow hear of their leader.
+// followers that do not say that they follow hear of their leader. To those that do something is
+// sent if no pipeline is open to them.
 func (b *Beacons) attend(groups []*Member, now int64) {
 	if now-b.attended < int64(leaseTick) {
 		return
@@ -73,7 +74,9 @@ func (b *Beacons) followed(m *Member, r raftlink.Raft, heard map[string]bool, no
 		if n := b.nodes.known(id); !follows && n != nil {
 			c, boot := b.nodes.claimed(n, m.RaftGroup())
 			claims := c.kind == claimFollows && c.term == m.polled.term
-			follows = claims && heard[id]
+			if follows = claims && heard[id]; follows {
+				b.replicating(m, id, c, now)
+			}
 			if boot != 0 && !claims && now-m.polled.since >= int64(introduceAfter) {
 				b.introduce(m, id, now)
 			}

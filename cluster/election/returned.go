@@ -7,8 +7,9 @@ import (
 )
 
 // Raft sends to a follower when something is proposed, and else once per CommitTimeout, which is
-// long. So that a follower that was away has what it missed soon, a leader is woken when a node's
-// beacons begin to say that a raft group there follows it, unless it replicates to just that
+// long. So that a follower that was away, or could not take what was sent, has what it missed soon,
+// a leader is woken when a node's beacons begin to say that a raft group there follows it, and when
+// a follower is found to which no pipeline is open (attend), unless it replicates to just that
 // follower already (docs/peer-link.md, rule 5).
 
 const (
@@ -18,11 +19,14 @@ const (
 	returnedMost  = 30 * time.Second
 )
 
-// returned is a follower on another node that has just said whom it follows.
+// follower is one of a raft group that is led here.
+type follower struct {
+	m  *Member
+	to string // identity
+}
+
+// returned is what was said by a follower that may have to be sent to.
 type returned struct {
-	m       *Member
-	to      string // identity
-	term    uint64
 	look    int64 // link clock
 	pause   time.Duration
 	claimed claim
@@ -39,35 +43,39 @@ func (b *Beacons) greet(now int64) {
 		b.members.mu.Lock()
 		for group, c := range news {
 			if m := b.members.byName[group]; m != nil {
-				b.returned = append(b.returned, returned{m, n.identity, c.term, now + int64(returnedAfter), returnedAfter, c})
+				b.returned[follower{m, n.identity}] = returned{now + int64(returnedAfter), returnedAfter, c}
 			}
 		}
 		b.members.mu.Unlock()
 	}
-	kept := b.returned[:0]
-	for _, x := range b.returned {
+	for f, x := range b.returned {
 		if now < x.look {
-			kept = append(kept, x)
 			continue
 		}
-		// Another claim has an entry of its own.
-		n := b.nodes.known(x.to)
-		r := x.m.Raft()
-		if n == nil || r == nil || r.State() != raft.Leader || r.CurrentTerm() != x.term {
+		n := b.nodes.known(f.to)
+		r := f.m.Raft()
+		if n == nil || r == nil || r.State() != raft.Leader || r.CurrentTerm() != x.claimed.term {
+			delete(b.returned, f)
 			continue
 		}
-		if c, boot := b.nodes.claimed(n, x.m.RaftGroup()); boot != 0 && c != x.claimed {
-			continue
-		} else if boot != 0 {
-			if x.m.Replicates(raft.ServerID(x.to), x.term) {
+		if c, boot := b.nodes.claimed(n, f.m.RaftGroup()); boot != 0 {
+			if c != x.claimed || f.m.Replicates(raft.ServerID(f.to), c.term) {
+				delete(b.returned, f)
 				continue
 			}
-			x.m.Wake()
+			f.m.Wake()
 		}
 		x.pause = min(2*x.pause, returnedMost)
 		x.look = now + int64(x.pause)
-		kept = append(kept, x)
+		b.returned[f] = x
 	}
-	clear(b.returned[len(kept):])
-	b.returned = kept
+}
+
+// replicating has greet look at a follower that claims c and to which nothing is replicated.
+func (b *Beacons) replicating(m *Member, id string, c claim, now int64) {
+	f := follower{m, id}
+	if x, ok := b.returned[f]; ok && x.claimed == c || m.Replicates(raft.ServerID(id), c.term) {
+		return
+	}
+	b.returned[f] = returned{now + int64(returnedAfter), returnedAfter, c}
 }

@@ -28,10 +28,16 @@ func withRealBeacons(c *config) {
 // led starts three members of a raft group with those timers, of which the first leads.
 func led(t *testing.T, n *peertest.Network) []*member {
 	t.Helper()
+	return ledOn(t, n, func(m *member) raft.LogStore { return m.logs })
+}
+
+// ledOn is led with logs that the test gives.
+func ledOn(t *testing.T, n *peertest.Network, logs func(*member) raft.LogStore) []*member {
+	t.Helper()
 	var ms []*member
 	for _, id := range []string{"a", "b", "c"} {
 		m := &member{id: id, link: linkOn(t, n, id, withRealBeacons), fsm: &words{}, snaps: raft.NewInmemSnapshotStore(), logs: raft.NewInmemStore()}
-		m.open(t, "g", real)
+		m.openOn(t, "g", real, logs(m))
 		m.trans.Claim(m.raft)
 		ms = append(ms, m)
 	}

@@ -10,10 +10,10 @@ import (
 )
 
 // hashicorp/raft sends to a follower when something is proposed, and otherwise once per
-// CommitTimeout, which is seconds here. On a pipeline each of these wake-ups sends MaxAppendEntries
-// entries at most. So a follower that is far behind would be brought up slowly or, if nothing more
-// is proposed because everybody waits for a commit that needs this follower, hardly at all. Three
-// things help (rule 5):
+// CommitTimeout, which is a minute here. On a pipeline each of these wake-ups sends at most
+// MaxAppendEntries entries. So a follower that is far behind would be brought up slowly or, if
+// nothing more is proposed because everybody waits for a commit that needs this follower, hardly at
+// all. Four things help (rule 5):
 //
 //   - A pipeline whose follower is behind by more than one request ends. Without one Raft sends
 //     until all is sent.
