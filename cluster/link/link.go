@@ -22,7 +22,8 @@ type Config struct {
 	// same). Two nodes with different non-empty ids refuse each other. It is called from many
 	// goroutines.
 	ClusterID func() string
-	// Listener takes connections of other nodes; Close closes it. Nil: this link only dials.
+	// Listener takes connections of other nodes; Close closes it. Nil: this link only dials. Its
+	// connections may be Secured, and so may those of Dial.
 	Listener net.Listener
 	// Dial opens a connection to an address; nil is TCP. Tests inject faults here.
 	Dial func(ctx context.Context, addr string) (net.Conn, error)
@@ -73,7 +74,8 @@ const (
 type Link struct {
 	*base
 	peers      peers
-	handshakes chan struct{}
+	handshakes chan struct{} // at most so many goroutines, those of strangers that go among them
+	strangers  strangers
 	closing    []func() // set before Start
 }
 
@@ -116,7 +118,7 @@ func New(cfg Config) *Link {
 	return &Link{
 		base:       b,
 		peers:      peers{base: b, byName: make(map[string]*Peer)},
-		handshakes: make(chan struct{}, maxHandshakes),
+		handshakes: make(chan struct{}, 2*maxHandshakes),
 	}
 }
 
