@@ -150,6 +150,11 @@ func (n *Node) openFiles(undo *[]func()) (err error) {
 		return ErrLeft
 	}
 	n.nodeID, n.identity = n.who.NodeID(), n.who.String()
+	if g := n.cfg.PeerTLS; g != nil {
+		if err := g.CheckNode(string(n.nodeID)); err != nil {
+			return err
+		}
+	}
 	// lines about another one say node
 	n.logger = slog.New(backofflog.New(n.cfg.Logger.Handler())).With("self", n.nodeID)
 	n.ending.logger = n.logger
@@ -171,11 +176,15 @@ func (n *Node) listen(undo *[]func()) error {
 	if err != nil {
 		return fmt.Errorf("listen for peers: %w", err)
 	}
+	dial := n.cfg.Dial
+	if g := n.cfg.PeerTLS; g != nil {
+		listener, dial = g.Listener(listener), g.Dialer(dial)
+	}
 	n.link = link.New(link.Config{
 		Self:           n.identity,
 		ClusterID:      n.ClusterID,
 		Listener:       listener,
-		Dial:           n.cfg.Dial,
+		Dial:           dial,
 		Resolve:        n.nodes.Resolve,
 		Handler:        n.server.Serve,
 		Logger:         n.logger,
@@ -201,7 +210,8 @@ func (n *Node) listen(undo *[]func()) error {
 		AdvertiseAddr: n.cfg.GossipAdvertise,
 		Join:          n.cfg.Join,
 		Hints:         vfs.Small{FS: n.cfg.disk(), Path: n.dir.Join("members")},
-		SecretKey:     n.cfg.GossipKey,
+		Keys:          n.cfg.GossipKeys,
+		Plaintext:     n.cfg.GossipPlaintext,
 		Transport:     n.cfg.gossip,
 		Logger:        n.logger,
 	})
@@ -258,6 +268,9 @@ func (n *Node) ClusterID() string {
 func (n *Node) Addresses() (peer, gossip string) {
 	return n.cfg.PeerAdvertise, n.gossip.Addr()
 }
+
+// SetGossipKeys replaces the keys of gossip while the node runs. The first one encrypts from now on.
+func (n *Node) SetGossipKeys(keys [][]byte) error { return n.gossip.SetKeys(keys) }
 
 // member is what gossip says of this node.
 func (n *Node) member() membership.Member {

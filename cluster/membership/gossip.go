@@ -33,9 +33,11 @@ type Config struct {
 	Join []string
 	// Hints remember where others were; nil for none.
 	Hints Hints
-	// SecretKey encrypts and authenticates gossip: 16, 24 or 32 bytes, the same on all nodes; nil
-	// for none.
-	SecretKey []byte
+	// Keys encrypt and authenticate gossip, 16, 24 or 32 bytes each, at most MaxKeys: the first one
+	// what is sent, any of them what is heard. None: gossip is not encrypted.
+	Keys [][]byte
+	// Plaintext says what counts beside what is encrypted; without Keys it means nothing.
+	Plaintext Plaintext
 	// Logger gets one line per node that came, left, failed or was kept out. Nil discards.
 	Logger *slog.Logger
 	// Transport carries the gossip in place of TCP and UDP at BindAddr, which must be the
@@ -55,6 +57,7 @@ type Gossip struct {
 	name    string // memberlist's name of this process
 	addr    string // gossip address that others are told
 	list    *memberlist.Memberlist
+	keys    keyring
 	changed chan struct{} // capacity 1
 	wake    chan struct{} // capacity 1: for the joining loop
 
@@ -146,7 +149,9 @@ func (g *Gossip) memberlistConfig() (*memberlist.Config, error) {
 	mc.Name = g.name
 	mc.Transport = g.cfg.Transport
 	mc.Label = label
-	mc.SecretKey = g.cfg.SecretKey
+	if err := g.useKeys(mc); err != nil {
+		return nil, err
+	}
 	mc.Logger = newLogAdapter(g.log)
 	mc.ProbeInterval = 500 * time.Millisecond
 	mc.ProbeTimeout = 250 * time.Millisecond

@@ -31,7 +31,7 @@ type nodeOptions struct {
 	listen, advertise             string
 	peerListen, peerAdvertise     string
 	gossipListen, gossipAdvertise string
-	gossipKey                     []byte // 16, 24 or 32 bytes; nil: gossip is not encrypted
+	peers                         peerOptions
 	join                          []string
 	expect                        int // 0: never form a cluster, only join one
 
@@ -155,7 +155,8 @@ func startNode(o nodeOptions) (*node, error) {
 	c, err := cluster.Start(cluster.Config{
 		DataDir: o.data, NodeID: o.id, Zone: o.zone, Version: version,
 		PeerListen: o.peerListen, PeerAdvertise: o.peerAdvertise,
-		GossipListen: o.gossipListen, GossipAdvertise: o.gossipAdvertise, GossipKey: o.gossipKey,
+		GossipListen: o.gossipListen, GossipAdvertise: o.gossipAdvertise,
+		GossipKeys: o.peers.gossipKeys, GossipPlaintext: o.peers.gossipPlaintext, PeerTLS: o.peers.tls,
 		ClientAddress: shown, MaxPeerConnections: o.maxPeers, Join: o.join, BootstrapExpect: o.expect,
 		DefaultPartitions: o.partitions, DefaultReplicationFactor: o.replication, InitialTopics: o.topics,
 		TopicDefaults: o.storage.topicDefaults, RetentionInterval: o.storage.retentionInterval,
