@@ -71,7 +71,6 @@ type Config struct {
 	// NoAutoBalance leaves replicas and leaders where they are unless a node leaves or is drained.
 	NoAutoBalance bool
 	steadyFor     time.Duration // 0: defaultSteadyFor
-	twinFor       time.Duration // 0: twinFor
 	// Seams for tests; nil: nothing happens there.
 	beforeApply func(id fsm.PartitionID, index uint64)
 	onCopy      func(id fsm.PartitionID, step string)

@@ -10,7 +10,7 @@
 //	config.go      Config; ready.go: when the node serves; ending.go: why it ends; shutdown.go: how
 //	topics.go      front: what a gateway asks goes to the catalog; route.go: to package route
 //	rpc.go         what other nodes ask (package calls) is answered by which part
-//	presence.go    who is there (package liveness)
+//	presence.go    who is there (package liveness); twin.go whether somebody else is this node
 //	reconcile.go   has the replicas run that the catalog says should be here
 //	cataloghost.go, replicahost.go, statushere.go, forming.go: what those parts need of the node
 //
@@ -25,6 +25,7 @@ import (
 	"log/slog"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/hashicorp/go-hclog"
 
@@ -54,6 +55,7 @@ type Node struct {
 	front // what is asked of it
 
 	cfg        Config
+	started    time.Time
 	logger     *slog.Logger
 	raftLogger hclog.InterceptLogger
 	dir        *identity.Dir
@@ -90,7 +92,7 @@ type Node struct {
 // It returns before the node is in one: see WaitReady.
 func Start(cfg Config) (_ *Node, err error) {
 	cfg.setDefaults()
-	n := &Node{cfg: cfg, wired: make(chan struct{})}
+	n := &Node{cfg: cfg, started: time.Now(), wired: make(chan struct{})}
 	n.defaults = cfg.TopicDefaults
 	n.ctx, n.cancel = context.WithCancel(context.Background())
 	n.ending = newEnding(n.ctx)
@@ -129,7 +131,7 @@ func Start(cfg Config) (_ *Node, err error) {
 	n.logger.Info("node started", "identity", n.identity, "cluster", n.ClusterID(), "data", cfg.DataDir, "peers", n.cfg.PeerAdvertise)
 	n.done.Go(n.run)
 	n.done.Go(func() {
-		if err := n.who.WatchForTwin(n.ctx, n.gossip, cfg.twinFor); err != nil {
+		if err := n.who.WatchForTwin(n.ctx, n.twins()); err != nil {
 			n.fail(err)
 		}
 	})

@@ -1,7 +1,6 @@
 package membership
 
 import (
-	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/hex"
@@ -9,6 +8,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"slices"
 	"sort"
 	"strconv"
 	"sync"
@@ -219,21 +219,19 @@ func (g *Gossip) Members() []Member {
 	return out
 }
 
-// Twin gives the address of another process that gossips under this node's identity, "" if there is
-// none, and whether this process was started later. The process before this one may be taken for
-// alive for some seconds.
-func (g *Gossip) Twin() (addr string, younger bool) {
+// Twins are where other processes listen for nodes that gossip under this node's identity. The
+// process before this one may be taken for alive for some seconds, and anybody can say that he is
+// this node.
+func (g *Gossip) Twins() (peerAddrs []string) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	for name, e := range g.entries {
-		if e.Identity != g.self.Identity || g.foreign[name] != "" {
-			continue
-		}
-		if addr == "" || !younger {
-			addr, younger = e.GossipAddr, cmp.Or(cmp.Compare(g.started, e.started), cmp.Compare(g.name, name)) > 0
+		if e.Identity == g.self.Identity && g.foreign[name] == "" && e.PeerAddr != "" {
+			peerAddrs = append(peerAddrs, e.PeerAddr)
 		}
 	}
-	return addr, younger
+	slices.Sort(peerAddrs)
+	return slices.Compact(peerAddrs)
 }
 
 // isForeign is called with mu held.
