@@ -188,6 +188,8 @@ func (n *Node) listen(undo *[]func()) error {
 		Listener:       listener,
 		Dial:           dial,
 		Resolve:        n.nodes.Resolve,
+		Elsewhere:      n.nodes.Elsewhere,
+		Reached:        n.nodes.ReachedAt,
 		Handler:        n.server.Serve,
 		Logger:         n.logger,
 		MaxConnections: n.cfg.MaxPeerConnections,

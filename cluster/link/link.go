@@ -30,6 +30,11 @@ type Config struct {
 	// Resolve is the address book: where the node with this identity listens now.
 	// It is asked before every dial and must not block.
 	Resolve func(identity string) (addr string, ok bool)
+	// Elsewhere gives further addresses at which that node may be: they are tried a moment later,
+	// whichever it answers at first is taken. It must not block; nil: none.
+	Elsewhere func(identity string) []string
+	// Reached is told where a session to that node was opened. It must not block; nil: nobody is.
+	Reached func(identity, addr string)
 	// Handler works on forwarded requests; nil refuses them all.
 	Handler Handler
 	// Logger gets one line per event: a node reached, lost, refused. Nil discards.

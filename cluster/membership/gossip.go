@@ -1,12 +1,14 @@
 package membership
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/hex"
 	"errors"
 	"fmt"
 	"log/slog"
+	mathrand "math/rand/v2"
 	"net"
 	"slices"
 	"sort"
@@ -232,6 +234,31 @@ func (g *Gossip) Twins() (peerAddrs []string) {
 	}
 	slices.Sort(peerAddrs)
 	return slices.Compact(peerAddrs)
+}
+
+// manyAddrs is how many processes of one identity there are only where somebody makes them up.
+const manyAddrs = 4
+
+// PeerAddrs are where processes listen for nodes that gossip under that identity, the latest start
+// first. Anybody can say that he is that node; where many do the order is by chance, so that the
+// right one comes to the front again and again.
+func (g *Gossip) PeerAddrs(identity string) (addrs []string) {
+	var found []entry
+	g.mu.Lock()
+	for name, e := range g.entries {
+		if e.Identity == identity && e.PeerAddr != "" && g.foreign[name] == "" && !g.isForeign(e.Member) {
+			found = append(found, e)
+		}
+	}
+	g.mu.Unlock()
+	slices.SortFunc(found, func(a, b entry) int { return cmp.Compare(b.started, a.started) })
+	if len(found) > manyAddrs {
+		mathrand.Shuffle(len(found), func(i, j int) { found[i], found[j] = found[j], found[i] })
+	}
+	for _, e := range found {
+		addrs = append(addrs, e.PeerAddr)
+	}
+	return addrs
 }
 
 // isForeign is called with mu held.
