@@ -84,7 +84,7 @@ var layers = []layer{
 		"how many files a process may open is divided before anything is opened"},
 	{"cmd/internal/terminal", nil, nil,
 		"what is fit for a terminal does not depend on where it comes from"},
-	{"cmd/trimaran", []string{"cmd/internal/collector", "cmd/internal/descriptors", "cmd/internal/logs", "cmd/internal/terminal", "gateway", "gateway/shim", "cluster", "cluster/membership", "cluster/peertls", "security/certs", "coordinator", "admin", "fsm", "outcome", "kafkaproto"}, nil,
+	{"cmd/trimaran", []string{"cmd/internal/collector", "cmd/internal/descriptors", "cmd/internal/logs", "cmd/internal/terminal", "gateway", "gateway/shim", "cluster", "cluster/membership", "cluster/peertls", "security", "security/certs", "coordinator", "admin", "fsm", "outcome", "kafkaproto"}, nil,
 		"the node's command introduces gateway and cluster to each other; what lies below them is their affair"},
 	{"cmd/trimaran-shim", []string{"cmd/internal/collector", "cmd/internal/descriptors", "cmd/internal/logs", "gateway/shim"}, nil,
 		"the shim runs beside clients and must not carry a node"},

@@ -46,13 +46,16 @@ func TestParseBroker(t *testing.T) {
 		"WSS://host/":           {scheme: "wss", addr: "host:443", path: "/"},
 		"ws://host":             {scheme: "ws", addr: "host:80"},
 		" 127.0.0.1:9092 ":      {scheme: "tcp", addr: "127.0.0.1:9092"},
+		"unix:/var/lib/t":       {scheme: "unix", addr: "local:18519", path: "/var/lib/t"},
+		"unix:///var/lib/t":     {scheme: "unix", addr: "local:18519", path: "/var/lib/t"},
+		"unix:data":             {scheme: "unix", addr: "local:41304", path: "data"},
 		"wss://host:9443/kafka": {scheme: "wss", addr: "host:9443", path: "/kafka"},
 	} {
 		if got, err := parseBroker(in); err != nil || got != want {
 			t.Errorf("%q gives %+v, %v, want %+v", in, got, err, want)
 		}
 	}
-	for _, bad := range []string{"", ":9092", "http://host:1", "ws://", "a b:1", "ws://%zz"} {
+	for _, bad := range []string{"", ":9092", "http://host:1", "ws://", "a b:1", "ws://%zz", "unix:", "unix://"} {
 		if got, err := parseBroker(bad); err == nil {
 			t.Errorf("%q is taken as %+v", bad, got)
 		}

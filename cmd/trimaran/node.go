@@ -177,6 +177,11 @@ func startNode(o nodeOptions) (*node, error) {
 		defer cancel()
 		return nil, errors.Join(err, c.Shutdown(ctx))
 	}
+	local, err := listenLocal(o.data)
+	if err != nil {
+		// Nothing that clients need: the node serves without.
+		log.Warn("there is no Unix socket for the super user", "error", err)
+	}
 	started = true
 	n := &node{cluster: c, gateway: g, addr: listener.Addr().String(), failed: make(chan error, 1), log: log}
 	go func() {
@@ -184,6 +189,13 @@ func startNode(o nodeOptions) (*node, error) {
 			n.failed <- fmt.Errorf("client port: %w", err)
 		}
 	}()
+	if local != nil {
+		go func() {
+			if err := g.Serve(local); err != nil && !errors.Is(err, net.ErrClosed) {
+				log.Error("the Unix socket for the super user does not serve any more", "error", err)
+			}
+		}()
+	}
 	peer, gossip := c.Addresses()
 	log.Info("node listens", "version", version, "clients", n.addr, "peers", peer, "gossip", gossip, "data", o.data)
 	return n, nil
