@@ -29,7 +29,8 @@ type Config struct {
 	PeerAdvertise   string // "" for the address listened on
 	GossipListen    string // TCP and UDP
 	GossipAdvertise string // "" for the address listened on
-	// GossipKeys encrypt gossip, 16, 24 or 32 bytes each, the first what is sent; none: not encrypted.
+	// GossipKeys encrypt gossip, 16, 24 or 32 bytes each, the first what is sent; none: it is not
+	// encrypted.
 	GossipKeys [][]byte
 	// GossipPlaintext says what of gossip counts that is not encrypted although there are keys.
 	GossipPlaintext membership.Plaintext

@@ -273,7 +273,8 @@ func (n *Node) Addresses() (peer, gossip string) {
 	return n.cfg.PeerAdvertise, n.gossip.Addr()
 }
 
-// SetGossipKeys replaces the keys of gossip while the node runs. The first one encrypts from now on.
+// SetGossipKeys replaces the keys of gossip while the node runs. The first one encrypts from now
+// on.
 func (n *Node) SetGossipKeys(keys [][]byte) error { return n.gossip.SetKeys(keys) }
 
 // member is what gossip says of this node.

@@ -43,7 +43,8 @@ func TestANodeIsFoundWhereItIs(t *testing.T) {
 				}
 			})
 			began := time.Now()
-			got, err := a.Call(within(t, 10*time.Second), "b", 1, make([]byte, 100_000)) // both connections
+			// It takes both connections.
+			got, err := a.Call(within(t, 10*time.Second), "b", 1, make([]byte, 100_000))
 			if err != nil || len(got) < 100_000 {
 				t.Errorf("%s: %v", what, err)
 			}

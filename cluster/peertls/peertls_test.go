@@ -380,7 +380,8 @@ func TestBeforeTheHello(t *testing.T) {
 		}
 		_, _ = c.Write(input)
 		if len(input) > 8 || input[0] == 'T' || input[0] == 0 {
-			_ = c.SetReadDeadline(time.Now().Add(4 * time.Second)) // less than the time for a handshake
+			// Less than the time for a handshake.
+			_ = c.SetReadDeadline(time.Now().Add(4 * time.Second))
 			if _, err := io.Copy(io.Discard, c); errors.Is(err, os.ErrDeadlineExceeded) {
 				t.Errorf("after %d bytes %.4x it is still listened to", len(input), input)
 			}

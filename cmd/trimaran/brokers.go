@@ -27,7 +27,7 @@ const defaultBroker = "127.0.0.1:9092"
 type broker struct {
 	scheme string // "tcp", "tls", "ws", "wss" or "unix"
 	addr   string // host:port; for unix one that is made up, since clients need one
-	path   string // of the WebSocket handshake, for ws and wss; of the socket or its directory, for unix
+	path   string // of the WebSocket handshake, for ws and wss; of the socket, for unix
 }
 
 // String gives the address as one would type it.

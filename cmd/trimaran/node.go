@@ -148,6 +148,7 @@ func startNode(o nodeOptions) (*node, error) {
 			Name: "trimaran_log_lines_dropped_total", Help: "Lines of the process's log that were dropped since nobody read them.",
 		}, func() float64 { return float64(o.logDropped()) }))
 	}
+	o.peers.register(registry)
 	shown := o.advertise
 	if shown == "" {
 		shown = listener.Addr().String()

@@ -13,6 +13,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/spf13/cobra"
 
 	"github.com/trimaran-io/trimaran/cluster"
@@ -91,6 +92,23 @@ func (o peerOptions) warn(log *slog.Logger, beyondLoopback bool) {
 	case len(o.gossipKeys) > 0 && o.gossipPlaintext != membership.NoPlaintext:
 		log.Warn("gossip is still heard without a key, as is meant for the time of the change")
 	}
+}
+
+// register adds what is to be seen of this in metrics.
+func (o peerOptions) register(registry *prometheus.Registry) {
+	open := 1.0
+	if o.tls != nil && o.tls.Mode() == peertls.Require {
+		open = 0
+	}
+	registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "trimaran_peers_open", Help: "1 while whoever reaches the port for other nodes is taken for one.",
+	}, func() float64 { return open }))
+	if o.tls == nil {
+		return
+	}
+	registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "trimaran_peer_certificate_expiry_seconds", Help: "When this node's certificate for other nodes expires, in seconds since the epoch.",
+	}, func() float64 { return float64(o.tls.Expires().Unix()) }))
 }
 
 // maxKeyFile bounds what is read of a file with keys, in bytes.

@@ -20,7 +20,8 @@ func TestTheSocketOfADataDirectory(t *testing.T) {
 			t.Fatal(err)
 		}
 		path := filepath.Join(dir, socketName)
-		if err := os.WriteFile(path, nil, 0o666); err != nil { // as a process left it that was killed
+		// As a process left it that was killed.
+		if err := os.WriteFile(path, nil, 0o666); err != nil {
 			t.Fatal(err)
 		}
 		l, err := listenLocal(dir)
