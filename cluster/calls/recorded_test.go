@@ -46,7 +46,7 @@ func TestWhatOlderNodesSent(t *testing.T) {
 		OffsetForTime.Kind: roundTrip(OffsetForTime), EpochEnd.Kind: roundTrip(EpochEnd), CreatePartitions.Kind: roundTrip(CreatePartitions),
 		DeleteRecords.Kind: roundTrip(DeleteRecords), Producers.Kind: roundTrip(Producers), Full.Kind: roundTrip(Full), Hash.Kind: roundTrip(Hash),
 		Coordinate.Kind: roundTrip(Coordinate), CreateShards.Kind: roundTrip(CreateShards), Administer.Kind: roundTrip(Administer),
-		Relay.Kind: roundTrip(Relay), Who.Kind: roundTrip(Who),
+		Relay.Kind: roundTrip(Relay), Who.Kind: roundTrip(Who), Twin.Kind: roundTrip(Twin),
 	}
 	data, err := os.ReadFile("testdata/recorded.txt")
 	if err != nil {

@@ -82,6 +82,8 @@ var (
 		Request: "a call to a third node", Answer: "that node's whole answer"}, relayCall)
 	Who = define(Row{Kind: 91, Name: "Who", Repeats: true, FeatureLevel: 3,
 		Request: "group", Answer: "an error with the leader in it, when it is known"}, whoCall)
+	Twin = define(Row{Kind: 92, Name: "Twin", Early: true, Repeats: true, FeatureLevel: 3,
+		Request: "a random number", Answer: "which process this is, and a proof that it has its data directory"}, twinCall)
 )
 
 var table [256]Row

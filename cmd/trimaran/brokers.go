@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"net"
 	"net/url"
 	"os"
@@ -24,22 +25,35 @@ const defaultBroker = "127.0.0.1:9092"
 
 // broker is one address of --brokers.
 type broker struct {
-	scheme string // "tcp", "tls", "ws" or "wss"
-	addr   string // host:port
-	path   string // of the WebSocket handshake, for ws and wss
+	scheme string // "tcp", "tls", "ws", "wss" or "unix"
+	addr   string // host:port; for unix one that is made up, since clients need one
+	path   string // of the WebSocket handshake, for ws and wss; of the socket, for unix
 }
 
 // String gives the address as one would type it.
 func (b broker) String() string {
-	if b.scheme == "tcp" {
+	switch b.scheme {
+	case "tcp":
 		return b.addr
+	case "unix":
+		return "unix:" + b.path
 	}
 	return b.scheme + "://" + b.addr + b.path
 }
 
-// parseBroker understands host:port, host, tcp://…, tls://…, ws://… and wss://….
+// parseBroker understands host:port, host, tcp://…, tls://…, ws://…, wss://… and unix:path.
 func parseBroker(s string) (broker, error) {
 	s = strings.TrimSpace(s)
+	if path, ok := strings.CutPrefix(s, "unix:"); ok {
+		if strings.HasPrefix(path, "//") { // a URL without a host
+			path = path[2:]
+		}
+		if path == "" {
+			return broker{}, usagef("--brokers %q: want unix: and the path of a node's data directory, or of the socket in it", s)
+		}
+		port := 1 + crc32.ChecksumIEEE([]byte(path))%65535
+		return broker{scheme: "unix", addr: fmt.Sprintf("local:%d", port), path: path}, nil
+	}
 	scheme, rest, ok := strings.Cut(s, "://")
 	if !ok {
 		scheme, rest = "tcp", s
@@ -58,7 +72,7 @@ func parseBroker(s string) (broker, error) {
 			port = "443"
 		}
 	default:
-		return broker{}, usagef("--brokers %q: want host:port, tls://host:port, ws://host:port or wss://host:port", s)
+		return broker{}, usagef("--brokers %q: want host:port, tls://host:port, ws://host:port, wss://host:port or unix:path", s)
 	}
 	host, given, err := net.SplitHostPort(rest)
 	if err != nil { // no port
@@ -80,7 +94,7 @@ type brokers struct {
 // addBrokerFlags gives a client-side command the flags that brokersOf reads.
 func addBrokerFlags(cmd *cobra.Command) {
 	cmd.Flags().StringSlice("brokers", []string{defaultBroker},
-		"nodes or shims, tried in turn: host:port, tls://host:port, ws://host:port or wss://host:port")
+		"nodes or shims, tried in turn: host:port, tls://host:port, ws://host:port, wss://host:port, or unix:path of a node's data directory here")
 	cmd.Flags().String("tls-ca", "", "`file` with the certificates to trust for tls:// and wss:// (default: the system's)")
 	cmd.Flags().String("tls-server-name", "", "`name` expected in the server's certificate (default: the broker's host)")
 	cmd.Flags().Duration("timeout", 15*time.Second, "how long to wait for an answer")
@@ -174,6 +188,8 @@ func (b *brokers) dial(ctx context.Context, network, addr string) (net.Conn, err
 
 func (b *brokers) dialOne(ctx context.Context, network string, one broker) (net.Conn, error) {
 	switch one.scheme {
+	case "unix":
+		return dialLocal(ctx, one.path)
 	case "tls":
 		return (&tls.Dialer{Config: b.tls}).DialContext(ctx, network, one.addr)
 	case "ws":

@@ -189,6 +189,7 @@ func TestNoCommandLetsHostileTextReachTheTerminal(t *testing.T) {
 		"cluster status": {{}, {"--json"}}, "cluster verify": {{"events"}, {hostile}, {"events", "--json"}},
 		"node list": {{}, {"--json"}}, "node drain": {{hostile}}, "node decommission": {{hostile}}, "node replace": {{hostile, "n2"}},
 		"produce": {{"events"}, {hostile}, {"events", "--json"}}, "consume": {{hostile}, {"events", "--json"}},
+		"cert ca": {{hostile}}, "cert node": {{hostile}}, "cert client": {{hostile}},
 		"log dump": {{hostile}}, "log verify": {{hostile}}, "version": {{}},
 	}
 	unreached := map[string]bool{"serve": true, "dev": true} // they run for long: package logs
@@ -203,7 +204,7 @@ func TestNoCommandLetsHostileTextReachTheTerminal(t *testing.T) {
 		}
 		for _, more := range tries {
 			args := append(words[:len(words):len(words)], more...)
-			if words[0] != "log" && words[0] != "version" {
+			if words[0] != "log" && words[0] != "cert" && words[0] != "version" {
 				args = append(args, "--brokers", addr, "--timeout", "1s")
 			}
 			var out, errOut bytes.Buffer

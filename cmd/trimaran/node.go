@@ -31,7 +31,7 @@ type nodeOptions struct {
 	listen, advertise             string
 	peerListen, peerAdvertise     string
 	gossipListen, gossipAdvertise string
-	gossipKey                     []byte // 16, 24 or 32 bytes; nil: gossip is not encrypted
+	peers                         peerOptions
 	join                          []string
 	expect                        int // 0: never form a cluster, only join one
 
@@ -148,6 +148,7 @@ func startNode(o nodeOptions) (*node, error) {
 			Name: "trimaran_log_lines_dropped_total", Help: "Lines of the process's log that were dropped since nobody read them.",
 		}, func() float64 { return float64(o.logDropped()) }))
 	}
+	o.peers.register(registry)
 	shown := o.advertise
 	if shown == "" {
 		shown = listener.Addr().String()
@@ -155,7 +156,8 @@ func startNode(o nodeOptions) (*node, error) {
 	c, err := cluster.Start(cluster.Config{
 		DataDir: o.data, NodeID: o.id, Zone: o.zone, Version: version,
 		PeerListen: o.peerListen, PeerAdvertise: o.peerAdvertise,
-		GossipListen: o.gossipListen, GossipAdvertise: o.gossipAdvertise, GossipKey: o.gossipKey,
+		GossipListen: o.gossipListen, GossipAdvertise: o.gossipAdvertise,
+		GossipKeys: o.peers.gossipKeys, GossipPlaintext: o.peers.gossipPlaintext, PeerTLS: o.peers.tls,
 		ClientAddress: shown, MaxPeerConnections: o.maxPeers, Join: o.join, BootstrapExpect: o.expect,
 		DefaultPartitions: o.partitions, DefaultReplicationFactor: o.replication, InitialTopics: o.topics,
 		TopicDefaults: o.storage.topicDefaults, RetentionInterval: o.storage.retentionInterval,
@@ -176,6 +178,11 @@ func startNode(o nodeOptions) (*node, error) {
 		defer cancel()
 		return nil, errors.Join(err, c.Shutdown(ctx))
 	}
+	local, err := listenLocal(o.data)
+	if err != nil {
+		// Nothing that clients need: the node serves without.
+		log.Warn("there is no Unix socket for the super user", "error", err)
+	}
 	started = true
 	n := &node{cluster: c, gateway: g, addr: listener.Addr().String(), failed: make(chan error, 1), log: log}
 	go func() {
@@ -183,6 +190,13 @@ func startNode(o nodeOptions) (*node, error) {
 			n.failed <- fmt.Errorf("client port: %w", err)
 		}
 	}()
+	if local != nil {
+		go func() {
+			if err := g.Serve(local); err != nil && !errors.Is(err, net.ErrClosed) {
+				log.Error("the Unix socket for the super user does not serve any more", "error", err)
+			}
+		}()
+	}
 	peer, gossip := c.Addresses()
 	log.Info("node listens", "version", version, "clients", n.addr, "peers", peer, "gossip", gossip, "data", o.data)
 	return n, nil
