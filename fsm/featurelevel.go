@@ -15,7 +15,7 @@ import (
 //	2  replicas move, nodes have states; shards of consumer groups
 //	3  groups are formed by identities; nodes that have left; a broker's configurations; empty lists
 //	   in configurations; partition logs of format 2, which an older program cannot go back to;
-//	   calls go through a third node where two do not reach each other
+//	   calls go through a third node where two do not reach each other; users, ACLs, keys of tokens
 const FeatureLevel = 3
 
 // RaiseFeatureLevel makes the cluster use what programs of that level know. It is refused while a
@@ -26,7 +26,7 @@ type RaiseFeatureLevel struct {
 
 // featureLevel is the one from which on the command may be used.
 func (c *CatalogCommand) featureLevel() int {
-	if c.AlterBrokerConfigs != nil {
+	if c.AlterBrokerConfigs != nil || c.AlterCredentials != nil || c.AlterACLs != nil || c.AlterTokens != nil {
 		return 3
 	}
 	if c.Settle != nil && c.Settle.Replicas != nil {
