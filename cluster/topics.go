@@ -70,8 +70,8 @@ func (f *front) AlterBrokerConfigs(ctx context.Context, alter fsm.AlterBrokerCon
 	return f.catalog.AlterBrokerConfigs(ctx, alter, validateOnly)
 }
 
-// AlterACLs adds ACLs and removes those that filters select, which it gives. It returns when that is
-// known at all connected nodes.
+// AlterACLs adds ACLs and removes those that filters select, which it gives. It returns when that
+// is known at all connected nodes.
 func (f *front) AlterACLs(ctx context.Context, add []acl.Binding, remove []acl.Filter) ([][]acl.Binding, error) {
 	return f.catalog.AlterACLs(ctx, add, remove)
 }

@@ -95,7 +95,8 @@ type Revocation struct {
 	Token     string `json:"token,omitempty"`
 	Principal string `json:"principal,omitempty"`
 	Before    int64  `json:"before,omitempty"` // ms since epoch; with Principal
-	Until     int64  `json:"until"`            // ms since epoch: when nobody has such a token any more
+	// Until is when nobody has such a token any more, in ms since epoch.
+	Until int64 `json:"until"`
 }
 
 // AlterTokens changes the keys of tokens, the newest of which signs, and what is revoked. Level 3.
@@ -103,7 +104,8 @@ type AlterTokens struct {
 	AddKeys    []TokenKey   `json:"add_keys,omitempty"`
 	RemoveKeys []string     `json:"remove_keys,omitempty"`
 	Revoke     []Revocation `json:"revoke,omitempty"`
-	Now        int64        `json:"now"` // ms since epoch at the proposer: what ended before is forgotten
+	// Now is the proposer's time, in ms since epoch: what ended before is forgotten.
+	Now int64 `json:"now"`
 }
 
 // Security is who may log in and what they may do, at one moment. It never changes. The zero value

@@ -19,8 +19,8 @@ import (
 // types (from 5, KIP-848) filter. Groups with members are not deleted, nor are offsets of topics
 // that members consume.
 //
-// Where rights are judged, ListGroups leaves out groups that the client may not describe; authorized
-// operations (from version 3) are what it may do.
+// Where rights are judged, ListGroups leaves out groups that the client may not describe;
+// authorized operations (from version 3) are what it may do.
 
 func handleDescribeGroups(r *request) {
 	req := r.body.(*kmsg.DescribeGroupsRequest)

@@ -95,8 +95,8 @@ func handleDeleteTopics(r *request) {
 	})
 }
 
-// mayDelete says whether the caller may delete the topic. That there is none is for who may describe
-// it to hear, and this node's word: in a newer catalog there may be one.
+// mayDelete says whether the caller may delete the topic. That there is none is for who may
+// describe it to hear, and this node's word: in a newer catalog there may be one.
 func (r *request) mayDelete(topics *fsm.Topics, name string) error {
 	if _, there := topics.Lookup(name); !there && !r.seesTopic(name) && r.sees(acl.Describe, acl.Topic, name) {
 		return r.conn.server.unknownTopic()
@@ -107,8 +107,8 @@ func (r *request) mayDelete(topics *fsm.Topics, name string) error {
 	return nil
 }
 
-// mayDeleteID is mayDelete of a topic by its id. Of one that is not known here nobody knows whose it
-// is.
+// mayDeleteID is mayDelete of a topic by its id. Of one that is not known here nobody knows whose
+// it is.
 func (r *request) mayDeleteID(topics *fsm.Topics, id fsm.TopicID) error {
 	topic, there := topics.ByID(id)
 	switch {

@@ -22,7 +22,8 @@ import (
 // the partition (int32) and the offset to begin at (int64; negative: the log
 // start). Every replica that is online is asked for a hash over the same records
 // from there on, some tens of megabytes of them; who asks goes on where the answer
-// ends. A node works on one at a time. The response is as that of Status, with the JSON of admin.PartitionCheck.
+// ends. A node works on one at a time. The response is as that of Status, with the JSON of
+// admin.PartitionCheck.
 
 // ReplicaCheckKey is the API key of ReplicaCheck.
 const ReplicaCheckKey = StatusKey + 1

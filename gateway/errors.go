@@ -9,6 +9,7 @@ import (
 
 	"github.com/trimaran-io/trimaran/kafkaproto"
 	"github.com/trimaran-io/trimaran/outcome"
+	"github.com/trimaran-io/trimaran/security/acl"
 )
 
 // codeOf gives the protocol code for an error in the answer of an API in a
@@ -41,7 +42,7 @@ func kafkaError(err error) *kerr.Error {
 		return kerr.InvalidTxnState
 	case errors.Is(err, kafkaproto.ErrTopicName):
 		return kerr.InvalidTopicException
-	case errors.Is(err, errInvalidRequest):
+	case errors.Is(err, errInvalidRequest), errors.Is(err, acl.ErrInvalid):
 		return kerr.InvalidRequest
 	case errors.Is(err, errFetchSize):
 		return kerr.InvalidFetchSize
@@ -124,7 +125,8 @@ var (
 	// What a client says of the leader's epoch, against what this node knows (KIP-320).
 	errFencedLeaderEpoch  = errors.New("the leader epoch is older than the partition's")
 	errUnknownLeaderEpoch = errors.New("the leader epoch is newer than the partition's")
-	// What the caller has no right to. The texts name nothing: whether it is there is not to be heard.
+	// What the caller has no right to. The texts name nothing: whether it is there is not to be
+	// heard.
 	errTopicDenied           = errors.New("not authorized to access the topic")
 	errGroupDenied           = errors.New("not authorized to access the group")
 	errClusterDenied         = errors.New("not authorized to do that to the cluster")

@@ -115,8 +115,8 @@ func (p *patterns) longest(name string) int {
 }
 
 // AnyAllowed says whether a principal at a host may do that to some resource of the type that
-// could be: an ALLOW counts unless a DENY of "*", of a prefix of its name or of the very same covers
-// it (KIP-679, Authorizer.authorizeByResourceType).
+// could be: an ALLOW counts unless a DENY of "*", of a prefix of its name or of the very same
+// covers it (KIP-679, Authorizer.authorizeByResourceType).
 func (s *Set) AnyAllowed(principal, host string, op Operation, t ResourceType) bool {
 	if s == nil || t <= 0 || int(t) >= len(s.all) {
 		return false
