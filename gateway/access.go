@@ -68,8 +68,8 @@ type caller struct {
 
 // principal is who the client is; super says that it may do everything, whoever it is.
 func (c *connection) principal() (p security.Principal, super bool) {
-	if c.server.identify != nil {
-		return c.server.identify(c.client)
+	if identify := c.server.cfg.identify; identify != nil {
+		return identify(c.client)
 	}
 	return security.Anonymous, false
 }

@@ -19,7 +19,7 @@ func TestACLsByKafkasRequests(t *testing.T) {
 	for version := int16(0); version <= 3; version++ {
 		f := newFake(t)
 		g := judged(t, f, nil)
-		g.identify = asSuper
+		g.as(asSuper)
 		c := g.dial()
 		create := kmsg.NewPtrCreateACLsRequest()
 		create.Version = version
@@ -80,7 +80,7 @@ func TestACLsByKafkasRequests(t *testing.T) {
 func TestACLsAreBounded(t *testing.T) {
 	f := newFake(t)
 	g := judged(t, f, nil)
-	g.identify = asSuper
+	g.as(asSuper)
 	c := g.dial()
 	create := func(from, n int) []kmsg.CreateACLsResponseResult {
 		req := kmsg.NewPtrCreateACLsRequest()
@@ -199,7 +199,7 @@ func TestAnAnsweredACLHolds(t *testing.T) {
 	g := judged(t, f, nil)
 	alices, roots := g.dial(), g.dial()
 	as := func(super bool) {
-		g.identify = func(listen.Client) (security.Principal, bool) { return security.User("alice"), super }
+		g.as(func(listen.Client) (security.Principal, bool) { return security.User("alice"), super })
 	}
 	for range 3 {
 		for _, allowed := range []bool{true, false} {

@@ -123,9 +123,9 @@ func commitOf(f *fakeCluster, version int16) *kmsg.OffsetCommitRequest {
 // asRoot has a super user ask, by another connection.
 func (c *matrixCase) asRoot(req kmsg.Request) {
 	c.t.Helper()
-	was := c.g.identify
-	c.g.identify = asSuper
-	defer func() { c.g.identify = was }()
+	was := c.g.who.Load()
+	c.g.as(asSuper)
+	defer c.g.who.Store(was)
 	c.g.dial().ask(req)
 }
 

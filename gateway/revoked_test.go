@@ -24,9 +24,9 @@ func TestAWaitingFetchIsJudgedAnew(t *testing.T) {
 	f.give(t, read)
 	inBubble(t, func(cfg *Config) {
 		cfg.Cluster, cfg.Access = f, Access{Authorize: true}
+		cfg.identify = func(listen.Client) (security.Principal, bool) { return security.User("alice"), false }
 		f.changed = make(chan struct{}) // one of the bubble's
-	}, func(t *testing.T, p *pipes, s *Server) {
-		s.identify = func(listen.Client) (security.Principal, bool) { return security.User("alice"), false }
+	}, func(t *testing.T, p *pipes, _ *Server) {
 		reader := &client{p.dial(), t}
 		defer reader.Close()
 		req := fetchAt(11, f, 0, 1<<20, "events")
@@ -233,7 +233,7 @@ func TestDenialsAreLoggedAndCounted(t *testing.T) {
 		}
 	}
 	// Another principal has lines of its own.
-	g.identify = func(listen.Client) (security.Principal, bool) { return security.User("mallory"), false }
+	g.as(func(listen.Client) (security.Principal, bool) { return security.User("mallory"), false })
 	c.ask(fetchAt(11, f, 0, 1, "events"))
 	if !strings.Contains(lines.String(), "User:mallory") {
 		t.Error("another principal's denial is not logged")

@@ -5,6 +5,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
@@ -27,13 +28,16 @@ func allow(kind acl.ResourceType, name string, op acl.Operation) acl.Binding {
 // judged starts a server that judges rights, whose clients are alice.
 func judged(t testing.TB, f *fakeCluster, change func(*Config)) *gatewayOf {
 	t.Helper()
+	var served atomic.Pointer[gatewayOf]
 	g := serve(t, f, func(cfg *Config) {
+		cfg.identify = func(c listen.Client) (security.Principal, bool) { return (*served.Load().who.Load())(c) }
 		cfg.Access = Access{Authorize: true, SuperUsers: []security.Principal{security.User("root")}}
 		if change != nil {
 			change(cfg)
 		}
 	})
-	g.identify = func(listen.Client) (security.Principal, bool) { return security.User("alice"), false }
+	g.as(func(listen.Client) (security.Principal, bool) { return security.User("alice"), false })
+	served.Store(g)
 	return g
 }
 
@@ -111,7 +115,7 @@ func TestAnAPIWithoutARowIsRefused(t *testing.T) {
 	c := g.dial()
 	c.send(encode(1, kmsg.NewPtrDescribeClusterRequest()))
 	c.closed()
-	g.identify = func(listen.Client) (security.Principal, bool) { return security.User("root"), false }
+	g.as(func(listen.Client) (security.Principal, bool) { return security.User("root"), false })
 	c = g.dial()
 	c.ask(kmsg.NewPtrDescribeClusterRequest())
 }
@@ -177,7 +181,7 @@ func TestTheMatrixOfRights(t *testing.T) {
 			if who.Name == "" {
 				who = security.User("alice")
 			}
-			g.identify = func(listen.Client) (security.Principal, bool) { return who, v.super }
+			g.as(func(listen.Client) (security.Principal, bool) { return who, v.super })
 			f.give(t, slices.Concat(row.given, v.acls(allow(row.kind, row.resource, row.op)))...)
 			want, allowed := row.denied, v.allowed || row.some && v.name == "deny over allow"
 			if allowed {

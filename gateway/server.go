@@ -58,6 +58,9 @@ type Config struct {
 	Registry      *prometheus.Registry // what /metrics shows; nil: one of its own
 	Access        Access
 	Audit         *slog.Logger // what was denied to whom; nil: Logger
+
+	// identify says who a client is, and whether it may do everything. nil: nobody logs in.
+	identify func(listen.Client) (p security.Principal, super bool)
 }
 
 const (
@@ -77,8 +80,6 @@ type Server struct {
 	topics   *topicMaker
 	access   *access // nil: everybody may do everything
 	audit    *audit
-	// identify says who a client is, and whether it may do everything. nil: nobody logs in.
-	identify func(listen.Client) (p security.Principal, super bool)
 
 	// What the sessions and the queues of all connections have in common.
 	sessions session.Config
