@@ -38,10 +38,10 @@ func TestLayering(t *testing.T) {
 func TestStateMachinesArePure(t *testing.T) {
 	allowed := []string{
 		"bytes", "cmp", "encoding/binary", "encoding/hex", "encoding/json", "errors", "fmt", "hash/crc32", "io",
-		"iter", "maps", "math", "math/bits", "slices", "sort", "strconv", "strings", "unicode", "unicode/utf8",
+		"iter", "maps", "math", "math/bits", "net/netip", "slices", "sort", "strconv", "strings", "unicode", "unicode/utf8",
 	}
 	for _, file := range shippedFiles(t) {
-		if !inside(file.folder, "fsm") && file.folder != "cluster/placement" && file.folder != "outcome" {
+		if !inside(file.folder, "fsm") && !slices.Contains([]string{"cluster/placement", "outcome", "security/acl"}, file.folder) {
 			continue
 		}
 		for _, imported := range file.imports {
@@ -86,11 +86,11 @@ var layers = []layer{
 		"how Go's own threads behave is settled before anything is started"},
 	{"cmd/internal/terminal", nil, nil,
 		"what is fit for a terminal does not depend on where it comes from"},
-	{"cmd/trimaran", []string{"cmd/internal/collector", "cmd/internal/descriptors", "cmd/internal/logs", "cmd/internal/monitor", "cmd/internal/terminal", "gateway", "gateway/shim", "cluster", "cluster/membership", "cluster/peertls", "security", "security/certs", "coordinator", "admin", "fsm", "outcome", "kafkaproto"}, nil,
+	{"cmd/trimaran", []string{"cmd/internal/collector", "cmd/internal/descriptors", "cmd/internal/logs", "cmd/internal/monitor", "cmd/internal/terminal", "gateway", "gateway/shim", "cluster", "cluster/membership", "cluster/peertls", "security", "security/certs", "coordinator", "admin", "fsm", "outcome", "kafkaproto", "security/acl", "security/scram"}, nil,
 		"the node's command introduces gateway and cluster to each other; what lies below them is their affair"},
 	{"cmd/trimaran-shim", []string{"cmd/internal/collector", "cmd/internal/descriptors", "cmd/internal/logs", "gateway/shim"}, nil,
 		"the shim runs beside clients and must not carry a node"},
-	{"gateway", []string{"coordinator", "fsm", "kafkaproto", "gateway/listen", "gateway/order", "gateway/session", "admin", "outcome"}, []string{"github.com/prometheus/", "github.com/twmb/franz-go/", "golang.org/x/"},
+	{"gateway", []string{"coordinator", "fsm", "kafkaproto", "gateway/listen", "gateway/order", "gateway/session", "admin", "outcome", "security", "security/acl", "security/scram"}, []string{"github.com/prometheus/", "github.com/twmb/franz-go/", "golang.org/x/"},
 		"the gateway knows the cluster only by the interface it declares, so that either can be understood, tested and replaced alone"},
 	{"gateway/listen", []string{"gateway/session", "gateway/shim", "kafkaproto"}, []string{"github.com/gorilla/websocket", "github.com/prometheus/", "golang.org/x/"},
 		"what listens knows connections, of Kafka no more than a frame's size, and of the cluster only whether it serves"},
@@ -100,7 +100,7 @@ var layers = []layer{
 		"in which order a connection's requests are worked on does not depend on what listens, nor on the APIs' formats"},
 	{"gateway/shim", nil, []string{"github.com/gorilla/websocket", "golang.org/x/"},
 		"clients compile this package into their programs: it brings nothing along"},
-	{"cluster", []string{"cluster/backofflog", "cluster/calls", "cluster/catalog", "cluster/diskroom", "cluster/formation", "cluster/identity", "cluster/leading", "cluster/liveness", "cluster/route", "cluster/raftgroup", "cluster/replica", "cluster/link", "cluster/peertls", "cluster/raftlink", "cluster/election", "cluster/membership", "cluster/placement", "cluster/raftlog", "cluster/raftlog/bolt", "cluster/raftlog/vfs", "cluster/status", "coordinator", "fsm", "kafkaproto", "admin", "fsm/groups", "outcome"}, []string{hashicorp, "github.com/prometheus/", "github.com/twmb/franz-go/pkg/kmsg", "golang.org/x/"},
+	{"cluster", []string{"cluster/backofflog", "cluster/calls", "cluster/catalog", "cluster/diskroom", "cluster/formation", "cluster/identity", "cluster/leading", "cluster/liveness", "cluster/route", "cluster/raftgroup", "cluster/replica", "cluster/link", "cluster/peertls", "cluster/raftlink", "cluster/election", "cluster/membership", "cluster/placement", "cluster/raftlog", "cluster/raftlog/bolt", "cluster/raftlog/vfs", "cluster/status", "coordinator", "fsm", "kafkaproto", "admin", "fsm/groups", "outcome", "security/acl"}, []string{hashicorp, "github.com/prometheus/", "github.com/twmb/franz-go/pkg/kmsg", "golang.org/x/"},
 		"the cluster does not know that clients and sessions exist; requests of consumer groups, in kmsg's structures, are all it carries for them, unread"},
 	{"cluster/backofflog", nil, []string{},
 		"what repeats is said less often, whoever says it"},
@@ -116,7 +116,7 @@ var layers = []layer{
 		"who should lead is said to members, and Raft elects: what runs here and who is there comes from the node, what groups are for does not matter"},
 	{"cluster/liveness", []string{"cluster/membership", "cluster/raftgroup", "fsm", "outcome"}, []string{hashicorp + "raft"},
 		"who is there is said once, from gossip and connections; what follows from it is decided by who asks"},
-	{"cluster/calls", []string{"cluster/raftgroup", "cluster/raftlog", "coordinator", "fsm", "kafkaproto", "outcome", "admin", "fsm/groups"}, []string{"github.com/twmb/franz-go/pkg/kmsg"},
+	{"cluster/calls", []string{"cluster/raftgroup", "cluster/raftlog", "coordinator", "fsm", "kafkaproto", "outcome", "admin", "fsm/groups", "security/acl"}, []string{"github.com/twmb/franz-go/pkg/kmsg"},
 		"what travels between nodes is words and bytes: who asks brings the way, who answers brings the function"},
 	{"cluster/link", []string{"cluster/link/wire"}, []string{"golang.org/x/"},
 		"the link carries bytes between nodes and does not know what they mean, nor that Raft exists"},
@@ -136,7 +136,7 @@ var layers = []layer{
 		"the log stores entries and does not know what they mean to the state machine; its files are its own, and no library's"},
 	{"cluster/raftlog/bolt", []string{"cluster/raftlog", "cluster/raftlog/vfs"}, []string{hashicorp, "go.etcd.io/bbolt"},
 		"what earlier programs kept in a library's files is read in one place, and brought into those of package raftlog"},
-	{"cluster/catalog", []string{"cluster/calls", "cluster/identity", "cluster/placement", "cluster/raftgroup", "fsm", "outcome", "admin", "fsm/groups"}, []string{hashicorp + "raft"},
+	{"cluster/catalog", []string{"cluster/calls", "cluster/identity", "cluster/placement", "cluster/raftgroup", "fsm", "outcome", "admin", "fsm/groups", "security/acl"}, []string{hashicorp + "raft"},
 		"the catalog says where replicas should be and runs none; how it reaches other nodes, and where its log lies, is its node's affair"},
 	{"cluster/status", []string{"cluster/calls", "cluster/catalog", "cluster/membership", "fsm", "outcome", "admin"}, []string{hashicorp + "raft", "github.com/prometheus/"},
 		"what operators are told is seen, not done: what runs here comes through an interface, so it knows neither replicas nor disks"},
@@ -150,8 +150,8 @@ var layers = []layer{
 		"the protocol of consumer groups knows time and what it is given; network, disk and Raft are its callers' affair, and its replicated state is fsm/groups'"},
 	{"admin", []string{"fsm"}, []string{},
 		"what operators ask and see is no state machine's, and both gateway and cluster speak of it: it names nodes and offsets and does nothing"},
-	{"fsm", []string{"outcome", "kafkaproto"}, []string{},
-		"the state machines are the bottom of the node; of the wire they know only a record batch's header"},
+	{"fsm", []string{"outcome", "kafkaproto", "security", "security/acl"}, []string{},
+		"the state machines are the bottom of the node; of the wire they know only a record batch's header, of clients only what the catalog keeps about them"},
 	{"security", nil, []string{},
 		"who may is decided from values: who asks, over what, and where they are kept is others' affair"},
 	{"security/certs", []string{"internal/locks"}, []string{},

@@ -372,7 +372,7 @@ func TestPlaintextFromBeyondLoopbackIsRefusedWithTLS(t *testing.T) {
 		t.Fatal(err)
 	}
 	go func() { _ = g.Serve(from{l, &net.TCPAddr{IP: net.IPv4(192, 0, 2, 1), Port: 1234}}) }()
-	far := &gatewayOf{g.Server, t, l.Addr().String(), g.logs}
+	far := &gatewayOf{Server: g.Server, t: t, addr: l.Addr().String(), logs: g.logs}
 	for _, first := range [][]byte{encode(1, metadataOf()), []byte("GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")} {
 		c := far.dial()
 		c.send(first)

@@ -27,6 +27,7 @@ type request struct {
 	code   int16  // the first error code in the answer
 	// before are the answers that background waits for: what the request has to see.
 	before []<-chan struct{}
+	caller caller // who asks; set where rights are judged
 
 	once sync.Once
 }
@@ -66,6 +67,10 @@ func (r *request) serve(frame []byte) (err error) {
 		return err
 	}
 	if api.own != nil {
+		r.name = apiName(kmsg.Key(header.Key))
+		if !r.admitCaller() {
+			return nil
+		}
 		return api.own(r, body)
 	}
 	if r.body, err = kafkaproto.DecodeRequest(header, body, r.admit); err != nil {
@@ -80,7 +85,9 @@ func (r *request) serve(frame []byte) (err error) {
 		r.hangUp(err)
 		return err
 	}
-	api.handle(r)
+	if r.admitCaller() {
+		api.handle(r)
+	}
 	return nil
 }
 

@@ -16,6 +16,7 @@ import (
 	"github.com/trimaran-io/trimaran/gateway/order"
 	"github.com/trimaran-io/trimaran/gateway/session"
 	"github.com/trimaran-io/trimaran/kafkaproto"
+	"github.com/trimaran-io/trimaran/security"
 )
 
 // Config is what a Server needs. Cluster is required; the zero value of the rest
@@ -55,6 +56,11 @@ type Config struct {
 	Version       string // for the page at "/", "" for none
 	Logger        *slog.Logger
 	Registry      *prometheus.Registry // what /metrics shows; nil: one of its own
+	Access        Access
+	Audit         *slog.Logger // what was denied to whom; nil: Logger
+
+	// identify says who a client is, and whether it may do everything. nil: nobody logs in.
+	identify func(listen.Client) (p security.Principal, super bool)
 }
 
 const (
@@ -72,12 +78,15 @@ type Server struct {
 	metrics  *metrics
 	listener *listen.Server
 	topics   *topicMaker
+	access   *access // nil: everybody may do everything
+	audit    *audit
 
 	// What the sessions and the queues of all connections have in common.
 	sessions session.Config
 	queues   order.Config
 
 	answerBytes *session.Budget
+	checks      *semaphore.Weighted // comparisons of replicas, one at a time
 	conversions *semaphore.Weighted // bounds the memory and cores that record sets take at once
 }
 
@@ -118,13 +127,17 @@ func New(cfg Config) (*Server, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
+	if cfg.Audit == nil {
+		cfg.Audit = cfg.Logger
+	}
 	if cfg.Registry == nil {
 		cfg.Registry = prometheus.NewRegistry()
 	}
 	s := &Server{
-		cfg: cfg, parts: partsOf(cfg.Cluster), log: cfg.Logger,
+		cfg: cfg, parts: partsOf(cfg.Cluster), log: cfg.Logger, access: cfg.Access.compile(), audit: newAudit(cfg.Audit),
 		refusals:    listen.NewRefusals(cfg.Logger),
 		answerBytes: session.NewBudget(cfg.MaxInflightBytes),
+		checks:      semaphore.NewWeighted(1),
 		conversions: semaphore.NewWeighted(int64(2 * runtime.GOMAXPROCS(0))),
 	}
 	s.sessions = session.Config{Requests: session.NewBudget(cfg.MaxInflightBytes), Logger: s.log, Refused: s.refusals.Log}
@@ -133,6 +146,9 @@ func New(cfg Config) (*Server, error) {
 	}
 	var err error
 	if s.metrics, err = newMetrics(cfg.Registry, s.catalog, s.sessions.Requests, s.answerBytes); err != nil {
+		return nil, fmt.Errorf("gateway: %w", err)
+	}
+	if err := cfg.Registry.Register(s.audit.refused); err != nil {
 		return nil, fmt.Errorf("gateway: %w", err)
 	}
 	listening := cfg.listening()

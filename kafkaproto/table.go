@@ -99,7 +99,7 @@ var Served = []API{
 	},
 	{
 		Key: kmsg.DescribeACLs, Name: "DescribeACLs", Min: 0, Max: 3,
-		Note: "SECURITY_DISABLED, as a broker without an authorizer.",
+		Note: "SECURITY_DISABLED, as a broker without an authorizer, unless nodes run with `--authorize`.",
 	},
 	{
 		Key: kmsg.CreateACLs, Name: "CreateACLs", Min: 0, Max: 3,
@@ -161,7 +161,11 @@ var Served = []API{
 	},
 	{
 		Key: kmsg.DescribeUserSCRAMCredentials, Name: "DescribeUserSCRAMCredentials", Min: 0, Max: 0,
-		Note: "There are no users.",
+		Note: "Those of the catalog.",
+	},
+	{
+		Key: kmsg.AlterUserSCRAMCredentials, Name: "AlterUserSCRAMCredentials", Min: 0, Max: 0,
+		Note: "Both mechanisms of a user may be in one request.",
 	},
 	{
 		Key: kmsg.DescribeQuorum, Name: "DescribeQuorum", Min: 0, Max: 2,

@@ -78,6 +78,9 @@ var (
 	Administer = define(Row{Kind: 80, Name: "Administer", Relayed: true,
 		Request: "what an operator asks", Answer: "where it is in the catalog"}, administerCall)
 
+	AlterACLs = define(Row{Kind: 81, Name: "AlterACLs", Relayed: true, FeatureLevel: 4,
+		Request: "ACLs to add, filters of those to remove", Answer: "where it is in the catalog, and what was removed"}, alterACLsCall)
+
 	Relay = define(Row{Kind: 90, Name: "Relay", FeatureLevel: 3,
 		Request: "a call to a third node", Answer: "that node's whole answer"}, relayCall)
 	Who = define(Row{Kind: 91, Name: "Who", Repeats: true, FeatureLevel: 3,

@@ -54,7 +54,10 @@ type nodeOptions struct {
 	allowHosts   []string
 	allowOrigins []string
 
+	access gateway.Access
+
 	log        *slog.Logger
+	audit      *slog.Logger  // nil: log
 	logDropped func() uint64 // lines of log that nobody read; nil: not counted
 }
 
@@ -109,7 +112,7 @@ func (o nodeOptions) gateway() gateway.Config {
 		TLS: o.tls, MaxConnections: o.maxClients, MaxRequestBytes: o.maxRequest, MaxInflightBytes: o.maxInflight, AutoCreateTopics: o.autoCreate,
 		ListGateways: o.listGateways, ShowReplicas: o.showReplicas,
 		TopicDefaults: o.storage.topicDefaults, Version: version,
-		BrokerConfigs: o.brokerConfigs(),
+		BrokerConfigs: o.brokerConfigs(), Access: o.access,
 	}
 }
 
@@ -172,6 +175,9 @@ func startNode(o nodeOptions) (*node, error) {
 	log := o.log.With("self", string(c.NodeID()))
 	config := o.gateway()
 	config.Cluster, config.Logger, config.Registry = c, log, registry
+	if o.audit != nil {
+		config.Audit = o.audit.With("self", string(c.NodeID()))
+	}
 	g, err := gateway.New(config)
 	if err != nil {
 		ctx, cancel := context.WithTimeout(context.Background(), stopWithin)

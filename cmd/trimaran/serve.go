@@ -74,6 +74,7 @@ cluster of its own.`,
 	f.StringSlice("allow-host", nil, "further `names` that HTTP and WebSocket clients may call this node by; loopback names always may")
 	f.StringSlice("allow-origin", nil, "web `origins`, such as https://example.org, whose pages may connect")
 	addPeerFlags(cmd)
+	addAccessFlags(cmd)
 	addStorageFlags(cmd)
 	addGroupFlags(cmd)
 	addLogFlags(cmd, "info")
@@ -103,6 +104,14 @@ func serve(cmd *cobra.Command) error {
 	o.log, o.logDropped = log, lines.Dropped
 	peerHost, _, _ := net.SplitHostPort(o.peerListen)
 	o.peers.warn(log, !isLoopback(peerHost))
+	// Whatever the log's format: what was denied is read by programs.
+	level, _ := cmd.Flags().GetString("log-level")
+	if o.audit, err = newLogger(lines, level, "json"); err != nil {
+		return err
+	}
+	if o.access.Authorize && len(o.access.SuperUsers) == 0 {
+		log.Warn("there are no super users: who may create ACLs has to be in ACLs already")
+	}
 	if host, _, _ := net.SplitHostPort(o.listen); !isLoopback(host) && o.advertise == "" {
 		log.Warn("listening beyond loopback without --advertise: plain TCP clients that come through NAT or a port forward " +
 			"are told the address that this node sees, and cannot use it; WebSocket and TLS clients can")
@@ -173,6 +182,9 @@ func serveOptions(cmd *cobra.Command) (nodeOptions, error) {
 		return o, err
 	}
 	if o.groups, err = groupsOf(cmd); err != nil {
+		return o, err
+	}
+	if o.access, err = accessOf(cmd); err != nil {
 		return o, err
 	}
 	cert, key := text("tls-cert"), text("tls-key")
