@@ -148,7 +148,7 @@ var layers = []layer{
 		"what operators ask and see is no state machine's, and both gateway and cluster speak of it: it names nodes and offsets and does nothing"},
 	{"fsm", []string{"outcome", "kafkaproto"}, []string{},
 		"the state machines are the bottom of the node; of the wire they know only a record batch's header"},
-	{"security", nil, []string{},
+	{"security", nil, []string{"github.com/go-jose/go-jose/v4"},
 		"who may is decided from values: who asks, over what, and where they are kept is others' affair"},
 	{"outcome", nil, []string{},
 		"why something was not done is said by the lowest and told by the highest, so the list of reasons stands below all"},
