@@ -27,6 +27,7 @@ type request struct {
 	code   int16  // the first error code in the answer
 	// before are the answers that background waits for: what the request has to see.
 	before []<-chan struct{}
+	ends   error // why the connection ends after the answer; the reader sets and reads it
 
 	once sync.Once
 }
@@ -58,6 +59,9 @@ func (r *request) serve(frame []byte) (err error) {
 		r.hangUp(err)
 		return err
 	}
+	if err := r.conn.login.Admit(header.Key); err != nil {
+		return r.refuseStranger(err)
+	}
 	api := apis[kmsg.Key(header.Key)]
 	r.before = r.conn.order.Admit(r.reply.Done(), api.effect)
 	if header.Key >= StatusKey && len(frame) > maxOwnRequest {
@@ -81,7 +85,7 @@ func (r *request) serve(frame []byte) (err error) {
 		return err
 	}
 	api.handle(r)
-	return nil
+	return r.ends
 }
 
 // elementCost is about what an array element or a tagged field of a request takes in

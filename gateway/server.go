@@ -12,7 +12,9 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/semaphore"
 
+	"github.com/trimaran-io/trimaran/gateway/audit"
 	"github.com/trimaran-io/trimaran/gateway/listen"
+	"github.com/trimaran-io/trimaran/gateway/login"
 	"github.com/trimaran-io/trimaran/gateway/order"
 	"github.com/trimaran-io/trimaran/gateway/session"
 	"github.com/trimaran-io/trimaran/kafkaproto"
@@ -32,6 +34,12 @@ type Config struct {
 	AllowHosts, AllowOrigins []string
 	// TLS, if set, makes the port take TLS, and plaintext only from loopback.
 	TLS *tls.Config
+	// Login is how clients log in; the zero value is that nobody can and nobody has to.
+	Login login.Config
+	// Strangers bounds those who have not, and says which shims are believed.
+	Strangers listen.Strangers
+	// Audit writes down who was refused what; nil: nobody does.
+	Audit *audit.Log
 	// MaxRequestBytes bounds one request; default 100 MiB. It also bounds one
 	// fetch's answer and what one produced record set decompresses to.
 	MaxRequestBytes int
@@ -76,6 +84,7 @@ type Server struct {
 	// What the sessions and the queues of all connections have in common.
 	sessions session.Config
 	queues   order.Config
+	login    *login.Server
 
 	answerBytes *session.Budget
 	conversions *semaphore.Weighted // bounds the memory and cores that record sets take at once
@@ -84,7 +93,7 @@ type Server struct {
 // listening is the configuration of what listens, as far as it follows from this one.
 func (cfg Config) listening() listen.Config {
 	return listen.Config{
-		Advertise: cfg.Advertise, AllowHosts: cfg.AllowHosts, AllowOrigins: cfg.AllowOrigins, TLS: cfg.TLS,
+		Advertise: cfg.Advertise, AllowHosts: cfg.AllowHosts, AllowOrigins: cfg.AllowOrigins, TLS: cfg.TLS, Strangers: cfg.Strangers,
 		MaxRequestBytes: cfg.MaxRequestBytes, MaxConnections: cfg.MaxConnections, Version: cfg.Version,
 		Node: cfg.Cluster, Registry: cfg.Registry, Logger: cfg.Logger,
 	}
@@ -93,6 +102,12 @@ func (cfg Config) listening() listen.Config {
 // Check tells what in the configuration cannot be, before there is a cluster.
 func (cfg Config) Check() error {
 	if err := cfg.listening().Check(); err != nil {
+		return fmt.Errorf("gateway: %w", err)
+	}
+	if cfg.Cluster == nil {
+		return nil // credentials come with it
+	}
+	if err := cfg.Login.Check(); err != nil {
 		return fmt.Errorf("gateway: %w", err)
 	}
 	return nil
@@ -135,10 +150,18 @@ func New(cfg Config) (*Server, error) {
 	if s.metrics, err = newMetrics(cfg.Registry, s.catalog, s.sessions.Requests, s.answerBytes); err != nil {
 		return nil, fmt.Errorf("gateway: %w", err)
 	}
+	cfg.Login.Audit, cfg.Login.Registry, cfg.Login.ClusterID = cfg.Audit, cfg.Registry, s.nodes.ClusterID
+	if s.login, err = login.New(cfg.Login); err != nil {
+		return nil, fmt.Errorf("gateway: %w", err)
+	}
 	listening := cfg.listening()
+	listening.Login = s.login
 	listening.Metrics, listening.Refusals, listening.Session = s.metrics, s.refusals, s.newSession
 	if s.listener, err = listen.New(listening); err != nil {
 		return nil, fmt.Errorf("gateway: %w", err)
+	}
+	if s.login.Takes() {
+		s.listener.Go(func() { s.login.Run(s.listener.Leaving()) })
 	}
 	s.sessions.Context, s.sessions.Go = s.listener.Context(), s.listener.Go
 	s.sessions.Read, s.sessions.Written = s.metrics.networkIn, s.metrics.networkOut

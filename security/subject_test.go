@@ -44,7 +44,7 @@ func TestSubject(t *testing.T) {
 		"1.2.840.113549.1.9.1=#1605614062632e,CN=a": subject(t, one(is(oidCN, "a")), one(is(oidMail, asn1.RawValue{
 			FullBytes: []byte{0x16, 5, 'a', '@', 'b', 'c', '.'}}))),
 		`CN=\00a\00b`: subject(t, one(is(oidCN, asn1.RawValue{FullBytes: []byte{0x1e, 4, 0, 'a', 0, 'b'}}))),
-		"":      subject(t),
+		"":            subject(t),
 	} {
 		if got, err := Subject(der); err != nil || got != want {
 			t.Errorf("%q, want %q: %v", got, want, err)

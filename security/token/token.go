@@ -63,6 +63,9 @@ type Claims struct {
 	Session   time.Time // when the session ends; zero: not by itself
 	Token     string    // id of the token that it was logged in by, "" for none
 	TokenFrom time.Time // when that was issued
+	TokenEnds time.Time // when the token ends that it was logged in by; zero: there was none
+	// The mechanism whose credential the session rests on, and that credential's fingerprint.
+	Kept, Print string
 }
 
 type wire struct {
@@ -73,6 +76,9 @@ type wire struct {
 	Session   *jwt.NumericDate `json:"end,omitempty"`
 	Token     string           `json:"tok,omitempty"`
 	TokenFrom *jwt.NumericDate `json:"toki,omitempty"`
+	TokenEnds *jwt.NumericDate `json:"toke,omitempty"`
+	Kept      string           `json:"kept,omitempty"`
+	Print     string           `json:"print,omitempty"`
 }
 
 // Errors of tokens. They go to the log.
@@ -114,13 +120,8 @@ func sign(keys Keys, clusterID, purpose string, c Claims) (string, error) {
 			Issuer: Issuer(clusterID), Subject: c.Principal.String(), Audience: jwt.Audience{purpose}, ID: c.ID,
 			IssuedAt: jwt.NewNumericDate(c.Issued), Expiry: jwt.NewNumericDate(c.Expires),
 		},
-		Scope: c.Scope, Mechanism: c.Mechanism, Host: c.Host, Token: c.Token,
-	}
-	if !c.Session.IsZero() {
-		w.Session = jwt.NewNumericDate(c.Session)
-	}
-	if !c.TokenFrom.IsZero() {
-		w.TokenFrom = jwt.NewNumericDate(c.TokenFrom)
+		Scope: c.Scope, Mechanism: c.Mechanism, Host: c.Host, Token: c.Token, Kept: c.Kept, Print: c.Print,
+		Session: date(c.Session), TokenFrom: date(c.TokenFrom), TokenEnds: date(c.TokenEnds),
 	}
 	return jwt.Signed(signer).Claims(w).Serialize()
 }
@@ -172,18 +173,27 @@ func read(keys Keys, clusterID, purpose string, longest time.Duration, text stri
 	}
 	c := Claims{
 		ID: w.ID, Principal: principal, Issued: w.IssuedAt.Time(), Expires: w.Expiry.Time(), Scope: w.Scope,
-		Mechanism: w.Mechanism, Host: w.Host, Token: w.Token,
-	}
-	if w.Session != nil {
-		c.Session = w.Session.Time()
-	}
-	if w.TokenFrom != nil {
-		c.TokenFrom = w.TokenFrom.Time()
+		Mechanism: w.Mechanism, Host: w.Host, Token: w.Token, Kept: w.Kept, Print: w.Print,
+		Session: timeOf(w.Session), TokenFrom: timeOf(w.TokenFrom), TokenEnds: timeOf(w.TokenEnds),
 	}
 	if keys.Revoked(c.ID, c.Principal, c.Issued) || c.Token != "" && keys.Revoked(c.Token, c.Principal, c.TokenFrom) {
 		return Claims{}, ErrRevoked
 	}
 	return c, nil
+}
+
+func date(t time.Time) *jwt.NumericDate {
+	if t.IsZero() {
+		return nil
+	}
+	return jwt.NewNumericDate(t)
+}
+
+func timeOf(d *jwt.NumericDate) time.Time {
+	if d == nil {
+		return time.Time{}
+	}
+	return d.Time()
 }
 
 // Ours reports whether a JWT says that this cluster has signed it, which it still has to prove.
