@@ -20,6 +20,7 @@ type allowList struct {
 	origins map[string]bool // scheme://host[:port], lower case, default port left out
 	anyPort map[string]bool // scheme://host, lower case: whatever the port
 	leaves  []*x509.Certificate
+	tls     *tls.Config // nil: none
 }
 
 // newAllowList takes names with or without port, and origins as browsers write
@@ -48,6 +49,7 @@ func newAllowList(cfg Config, advertise *Address) (*allowList, error) {
 			a.origins[o] = true
 		}
 	}
+	a.tls = cfg.TLS
 	if cfg.TLS != nil {
 		for i := range cfg.TLS.Certificates {
 			leaf := cfg.TLS.Certificates[i].Leaf
@@ -88,13 +90,31 @@ func (a *allowList) host(header string, local net.Addr, state *tls.ConnectionSta
 		return true
 	}
 	if state != nil {
-		for _, leaf := range a.leaves {
+		for _, leaf := range a.certificates() {
 			if leaf.VerifyHostname(name) == nil {
 				return true
 			}
 		}
 	}
 	return false
+}
+
+// certificates are those that the node shows now.
+func (a *allowList) certificates() []*x509.Certificate {
+	if a.tls.GetConfigForClient == nil {
+		return a.leaves
+	}
+	now, err := a.tls.GetConfigForClient(&tls.ClientHelloInfo{})
+	if err != nil || now == nil {
+		return a.leaves
+	}
+	var leaves []*x509.Certificate
+	for _, c := range now.Certificates {
+		if c.Leaf != nil {
+			leaves = append(leaves, c.Leaf)
+		}
+	}
+	return leaves
 }
 
 // origin reports whether the request comes from a page that may talk to this
