@@ -21,7 +21,7 @@ import (
 	kscram "github.com/twmb/franz-go/pkg/sasl/scram"
 
 	"github.com/trimaran-io/trimaran/fsm"
-	"github.com/trimaran-io/trimaran/gateway"
+	node "github.com/trimaran-io/trimaran/gateway"
 	"github.com/trimaran-io/trimaran/gateway/login"
 	"github.com/trimaran-io/trimaran/security"
 	"github.com/trimaran-io/trimaran/security/scram"
@@ -30,7 +30,7 @@ import (
 
 // loginCluster is as much of a cluster as a client needs to log in and to ask for topics.
 type loginCluster struct {
-	gateway.Cluster
+	node.Cluster
 	catalog *fsm.Catalog
 
 	mu   sync.Mutex
@@ -67,7 +67,7 @@ func (*loginCluster) Revoked(string, security.Principal, time.Time) bool { retur
 
 // loginGateway is a true gateway that wants clients to log in. It can die without a word.
 type loginGateway struct {
-	*gateway.Server
+	*node.Server
 	addr  string
 	conns *countingListener
 }
@@ -100,7 +100,7 @@ func (g *loginGateway) die() {
 
 func startLoginGateway(t *testing.T, c *loginCluster) *loginGateway {
 	t.Helper()
-	g, err := gateway.New(gateway.Config{Cluster: c, Login: login.Config{
+	g, err := node.New(node.Config{Cluster: c, Login: login.Config{
 		Mechanisms: login.Mechanisms, Required: true, Credentials: c, Tokens: c,
 	}})
 	if err != nil {
