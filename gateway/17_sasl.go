@@ -104,7 +104,8 @@ func (r *request) refuseStranger(why error) error {
 
 // begin has the connection know who its client is, as far as that is known.
 func (c *connection) begin(framer session.Framer, n *session.Session) {
-	facts := c.client.Facts
+	client := c.client
+	facts := client.Facts
 	if facts.Proven == nil {
 		facts.Proven = func() {}
 	}
@@ -113,7 +114,10 @@ func (c *connection) begin(framer session.Framer, n *session.Session) {
 	if bounded, ok := framer.(interface {
 		Bound(most int, until time.Time, raw bool)
 	}); ok && !c.login.LoggedIn() {
-		c.bound, c.until = bounded.Bound, time.Now().Add(login.Within)
+		c.bound = bounded.Bound
+		if !client.Told { // by which a shim watches this node
+			c.until = time.Now().Add(login.Within)
+		}
 	} else if ok {
 		c.bound = bounded.Bound
 	}

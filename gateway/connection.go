@@ -39,6 +39,10 @@ func (s *Server) newSession(client listen.Client, framer session.Framer) listen.
 // Handle implements session.Handler.
 func (c *connection) Handle(reply *session.Reply, frame []byte) error {
 	r := &request{conn: c, reply: reply}
+	if c.until.IsZero() && !c.login.LoggedIn() {
+		c.until = time.Now().Add(login.Within) // it was not known that it would ask for anything
+		c.bounds()
+	}
 	if c.login.Raw() {
 		return r.serveToken(frame)
 	}

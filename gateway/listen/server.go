@@ -54,6 +54,7 @@ type Client struct {
 	Peer   net.Addr
 	Broker Address // the one broker, as this connection came to it
 	Named  bool    // a shim says that it is the broker
+	Told   bool    // it is told whether this node serves, and may have nothing to ask
 	Facts  login.Facts
 }
 
@@ -354,7 +355,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 
 // serveSession serves a connection that speaks Kafka until it ends.
 func (s *Server) serveSession(c *conn, kind string, f session.Framer, broker Address, facts login.Facts) {
-	n := s.cfg.Session(Client{Peer: c.RemoteAddr(), Broker: broker, Named: c.named, Facts: facts}, f)
+	n := s.cfg.Session(Client{Peer: c.RemoteAddr(), Broker: broker, Named: c.named, Told: c.told, Facts: facts}, f)
 	stays := s.become(c, kind, n.Drain)
 	// After that: either this sees that the node is cut off, or sendAway sees the session.
 	if elsewhere, _, _ := s.serving.now(); elsewhere && !c.told {

@@ -38,8 +38,12 @@ func (t *strangers) init() { t.addresses = map[netip.Addr]int{} }
 
 // add counts a connection in. oldest is one that has to go for it.
 func (t *strangers) add(c *conn, cfg Config) (oldest *conn, err error) {
+	ip, _ := ipOf(c.RemoteAddr())
+	if cfg.Strangers.trusts(ip) { // its own bound is the shim's, which watches this node as well
+		return nil, nil
+	}
 	if cfg.Strangers.PerAddress > 0 {
-		if ip, _ := ipOf(c.RemoteAddr()); ip.IsValid() && !cfg.Strangers.trusts(ip) {
+		if ip.IsValid() {
 			if t.addresses[ip] >= cfg.Strangers.PerAddress {
 				return nil, fmt.Errorf("there are %d connections of this address already", t.addresses[ip])
 			}
