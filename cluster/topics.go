@@ -81,6 +81,11 @@ func (f *front) AlterCredentials(ctx context.Context, alter fsm.AlterCredentials
 	return f.catalog.AlterCredentials(ctx, alter)
 }
 
+// AlterTokens changes keys of tokens and what is revoked, as AlterACLs.
+func (f *front) AlterTokens(ctx context.Context, alter fsm.AlterTokens) error {
+	return f.catalog.AlterTokens(ctx, alter)
+}
+
 // CatalogChanged gives a channel that is closed when the catalog here may have changed.
 func (f *front) CatalogChanged() <-chan struct{} { return f.catalog.Changed() }
 

@@ -156,7 +156,7 @@ func handleOffsetDelete(r *request) {
 // refuseOffsetsOf takes topics out of the request that the caller has no right to, and gives the
 // answers for them.
 func (r *request) refuseOffsetsOf(req *kmsg.OffsetDeleteRequest) (refused []kmsg.OffsetDeleteResponseTopic) {
-	if r.conn.server.access == nil {
+	if r.caller.everything() {
 		return nil
 	}
 	req.Topics = slices.DeleteFunc(req.Topics, func(t kmsg.OffsetDeleteRequestTopic) bool {

@@ -114,7 +114,7 @@ func (r *request) mayDeleteID(topics *fsm.Topics, id fsm.TopicID) error {
 	switch {
 	case there && !r.mayTopic(topic.Name):
 		return errTopicDenied
-	case !there && r.conn.server.access != nil && !r.caller.super && !r.mayInstead():
+	case !there && !r.caller.everything() && !r.mayInstead():
 		return r.conn.server.unknownTopic()
 	}
 	return nil

@@ -43,7 +43,7 @@ func (r *request) serveStatus(body []byte) error {
 		r.hangUp(err)
 		return err
 	}
-	whole := r.conn.server.access == nil || r.mayInstead()
+	whole := r.caller.everything() || r.mayInstead()
 	if !whole && !r.seesAnyTopic() {
 		r.answerJSON(StatusKey, nil, errClusterDenied)
 		return nil

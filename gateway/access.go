@@ -63,19 +63,12 @@ func ParseSuperUsers(s string) (list []security.Principal, err error) {
 type caller struct {
 	principal string // as ACLs write it
 	host      string
-	super     bool // it may do everything
+	super     bool           // no ACL is asked
+	scope     security.Scope // of its token; nil: it has none that bounds it
 }
 
-// principal is who the client is; super says that it may do everything, whoever it is.
-func (c *connection) principal() (p security.Principal, super bool) {
-	if identify := c.server.cfg.identify; identify != nil {
-		return identify(c.client)
-	}
-	return security.Anonymous, false
-}
-
-// host is the client's address in the form that ACLs have.
-func (c *connection) host() string { return acl.NormalHost(c.remoteHost()) }
+// everything says that the caller may do everything.
+func (c *caller) everything() bool { return c.super && c.scope == nil }
 
 // errNoRights: an API that has no row.
 var errNoRights = errors.New("nobody has said who may call this API")
@@ -84,20 +77,20 @@ var errNoRights = errors.New("nobody has said who may call this API")
 // answered.
 func (r *request) admitCaller() bool {
 	a := r.conn.server.access
-	if a == nil {
+	id := r.conn.identity()
+	if r.caller = (caller{super: a == nil, scope: id.Scope}); r.caller.everything() {
 		return true
 	}
-	p, super := r.conn.principal()
-	r.caller = caller{principal: p.String(), host: r.conn.host()}
-	r.caller.super = super || a.superUsers[r.caller.principal]
+	r.caller.principal, r.caller.host = id.Principal.String(), acl.NormalHost(id.Host)
+	r.caller.super = a == nil || id.Local || a.superUsers[r.caller.principal]
 	row, ok := apiRights[kmsg.Key(r.header.Key)]
 	switch {
-	case r.caller.super || row.free:
+	case row.free || r.caller.everything():
 		return true
 	case !ok:
 		r.hangUp(errNoRights)
 		return false
-	case !r.catalogKnown() && !r.awaitCatalog():
+	case !r.caller.super && !r.catalogKnown() && !r.awaitCatalog():
 		// This node does not know the ACLs yet, and clients take a denial for final.
 		r.hangUp(errCatalogUnknown)
 		return false
@@ -108,14 +101,40 @@ func (r *request) admitCaller() bool {
 	return true
 }
 
-// decide says whether the caller may do that, and why.
-func (r *request) decide(op acl.Operation, of acl.ResourceType, name string) (allowed bool, why acl.Decision) {
-	a := r.conn.server.access
-	if a == nil || r.caller.super {
-		return true, acl.Allowed
+// outsideScope is why a token is not enough.
+const outsideScope = "outside the token's scope"
+
+// covers says whether a token of that scope may be used for that; its principal must have the right,
+// too. Whatever is not named here is for no token.
+func covers(s security.Scope, op acl.Operation, of acl.ResourceType, name string) bool {
+	switch {
+	case of == acl.Topic && op == acl.Read:
+		return s.Reads(name)
+	case of == acl.Topic && op == acl.Write:
+		return s.Writes(name)
+	case of == acl.Topic && op == acl.Describe:
+		return s.Describes(name)
+	case of == acl.Group && (op == acl.Read || op == acl.Describe):
+		return s.Group(name)
 	}
-	why = r.conn.server.catalog.Topics().Security().ACLs().Decide(r.caller.principal, r.caller.host, op, of, name)
-	return why == acl.Allowed || why == acl.NoACL && a.everyone, why
+	return false
+}
+
+// decide says whether the caller may do that, and why not.
+func (r *request) decide(op acl.Operation, of acl.ResourceType, name string) (allowed bool, why string) {
+	if r.caller.scope != nil && !covers(r.caller.scope, op, of, name) {
+		return false, outsideScope
+	}
+	return r.decidePrincipal(op, of, name)
+}
+
+// decidePrincipal is decide without regard to a token's scope.
+func (r *request) decidePrincipal(op acl.Operation, of acl.ResourceType, name string) (allowed bool, why string) {
+	if r.caller.super {
+		return true, ""
+	}
+	d := r.conn.server.catalog.Topics().Security().ACLs().Decide(r.caller.principal, r.caller.host, op, of, name)
+	return d == acl.Allowed || d == acl.NoACL && r.conn.server.access.everyone, d.String()
 }
 
 // sees says whether the caller may do that, where it has not asked for it by name: a denial is
@@ -129,7 +148,7 @@ func (r *request) sees(op acl.Operation, of acl.ResourceType, name string) bool 
 func (r *request) may(op acl.Operation, of acl.ResourceType, name string) bool {
 	allowed, why := r.decide(op, of, name)
 	if !allowed {
-		r.conn.server.audit.denied(r, op, of, name, why.String())
+		r.denied(op, of, name, why)
 	}
 	return allowed
 }
@@ -146,13 +165,13 @@ func (r *request) mayInstead() bool {
 // mayTopic says whether the caller may do to a topic that it names what the request does.
 func (r *request) mayTopic(name string) bool {
 	op := r.needs().topic
-	return op == 0 || r.conn.server.access == nil || r.mayInstead() || r.may(op, acl.Topic, name)
+	return op == 0 || r.caller.everything() || r.mayInstead() || r.may(op, acl.Topic, name)
 }
 
 // seesTopic is mayTopic for a topic that the caller has not named.
 func (r *request) seesTopic(name string) bool {
 	op := r.needs().topic
-	return op == 0 || r.conn.server.access == nil || r.mayInstead() || r.sees(op, acl.Topic, name)
+	return op == 0 || r.caller.everything() || r.mayInstead() || r.sees(op, acl.Topic, name)
 }
 
 // mayGroup says whether the caller may do to a group what the request does.
@@ -189,17 +208,26 @@ func (r *request) mayConfigure(kind kmsg.ConfigResourceType, name string) error 
 // mayWriteSomewhere says whether the caller may have a producer id: by a right to the cluster, or
 // since it may write to some topic (KIP-679).
 func (r *request) mayWriteSomewhere() bool {
-	a := r.conn.server.access
-	if a == nil || r.caller.super || r.mayInstead() {
+	if r.caller.everything() || r.mayInstead() {
 		return true
 	}
-	// Of a name that nobody thought of, as Kafka asks: everybody may where no ACL is.
-	if r.sees(acl.Write, acl.Topic, "hardcode") ||
-		r.conn.server.catalog.Topics().Security().ACLs().AnyAllowed(r.caller.principal, r.caller.host, acl.Write, acl.Topic) {
+	why := "no ACL allows it, nor to write to any topic"
+	if r.caller.scope != nil && !r.caller.scope.WritesAny() {
+		why = outsideScope
+	} else if r.writesSomewhere() {
 		return true
 	}
-	r.conn.server.audit.denied(r, r.needs().instead, acl.Cluster, acl.ClusterName, "no ACL allows it, nor to write to any topic")
+	r.denied(r.needs().instead, acl.Cluster, acl.ClusterName, why)
 	return false
+}
+
+// writesSomewhere says whether the caller's principal may write to some topic.
+func (r *request) writesSomewhere() bool {
+	// Of a name that nobody thought of, as Kafka asks: everybody may where no ACL is.
+	if allowed, _ := r.decidePrincipal(acl.Write, acl.Topic, "hardcode"); allowed {
+		return true
+	}
+	return r.conn.server.catalog.Topics().Security().ACLs().AnyAllowed(r.caller.principal, r.caller.host, acl.Write, acl.Topic)
 }
 
 // mostShown bounds text of a client's in a line of the log, in bytes.

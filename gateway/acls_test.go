@@ -199,7 +199,9 @@ func TestAnAnsweredACLHolds(t *testing.T) {
 	g := judged(t, f, nil)
 	alices, roots := g.dial(), g.dial()
 	as := func(super bool) {
-		g.as(func(listen.Client) (security.Principal, bool) { return security.User("alice"), super })
+		g.as(func(listen.Client) security.Identity {
+			return security.Identity{Principal: security.User("alice"), Local: super}
+		})
 	}
 	for range 3 {
 		for _, allowed := range []bool{true, false} {

@@ -70,4 +70,5 @@ var apis = map[kmsg.Key]api{
 	StatusKey:       {order.Looks, nil, (*request).serveStatus},
 	ReplicaCheckKey: {order.Looks, nil, (*request).serveReplicaCheck},
 	AdministerKey:   {order.Changes, nil, (*request).serveAdminister},
+	TokenKey:        {order.Blind, nil, (*request).serveTokenRequest},
 }

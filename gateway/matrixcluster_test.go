@@ -9,7 +9,7 @@ import (
 	"github.com/trimaran-io/trimaran/security/acl"
 )
 
-func asSuper(listen.Client) (security.Principal, bool) { return security.User("root"), false }
+func asSuper(listen.Client) security.Identity { return security.Identity{Principal: security.User("root")} }
 
 func clusterRows() (rows []matrixRow) {
 	cluster := func(api kmsg.Key, op acl.Operation, allowed int16, ask func(c *matrixCase) int16) {

@@ -28,6 +28,7 @@ type request struct {
 	// before are the answers that background waits for: what the request has to see.
 	before []<-chan struct{}
 	caller caller // who asks; set where rights are judged
+	ends   error  // why the connection ends after the answer; the reader sets and reads it
 
 	once sync.Once
 }
@@ -59,6 +60,9 @@ func (r *request) serve(frame []byte) (err error) {
 		r.hangUp(err)
 		return err
 	}
+	if err := r.conn.login.Admit(header.Key); err != nil {
+		return r.refuseStranger(err)
+	}
 	api := apis[kmsg.Key(header.Key)]
 	r.before = r.conn.order.Admit(r.reply.Done(), api.effect)
 	if header.Key >= StatusKey && len(frame) > maxOwnRequest {
@@ -88,7 +92,7 @@ func (r *request) serve(frame []byte) (err error) {
 	if r.admitCaller() {
 		api.handle(r)
 	}
-	return nil
+	return r.ends
 }
 
 // elementCost is about what an array element or a tagged field of a request takes in

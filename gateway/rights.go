@@ -104,10 +104,11 @@ var apiRights = map[kmsg.Key]rights{
 		denied: clusterDenied + " where no topic may be described"},
 	ReplicaCheckKey: {cluster: acl.Alter, also: "one at a time per node", denied: clusterDenied},
 	AdministerKey:   {cluster: acl.Alter, denied: clusterDenied},
+	TokenKey:        {free: true, also: "a client that has logged in, and not by such a token", denied: "no token"},
 }
 
 // ownNames are the names of the APIs that kafkaproto's table does not have.
-var ownNames = map[kmsg.Key]string{StatusKey: "Status", ReplicaCheckKey: "ReplicaCheck", AdministerKey: "Administer"}
+var ownNames = map[kmsg.Key]string{StatusKey: "Status", ReplicaCheckKey: "ReplicaCheck", AdministerKey: "Administer", TokenKey: "Token"}
 
 func apiName(key kmsg.Key) string {
 	if api, ok := kafkaproto.Lookup(int16(key)); ok {

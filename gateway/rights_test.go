@@ -30,13 +30,15 @@ func judged(t testing.TB, f *fakeCluster, change func(*Config)) *gatewayOf {
 	t.Helper()
 	var served atomic.Pointer[gatewayOf]
 	g := serve(t, f, func(cfg *Config) {
-		cfg.identify = func(c listen.Client) (security.Principal, bool) { return (*served.Load().who.Load())(c) }
+		cfg.identify = func(c listen.Client) security.Identity { return (*served.Load().who.Load())(c) }
 		cfg.Access = Access{Authorize: true, SuperUsers: []security.Principal{security.User("root")}}
 		if change != nil {
 			change(cfg)
 		}
 	})
-	g.as(func(listen.Client) (security.Principal, bool) { return security.User("alice"), false })
+	g.as(func(listen.Client) security.Identity {
+		return security.Identity{Principal: security.User("alice"), Local: false}
+	})
 	served.Store(g)
 	return g
 }
@@ -115,7 +117,9 @@ func TestAnAPIWithoutARowIsRefused(t *testing.T) {
 	c := g.dial()
 	c.send(encode(1, kmsg.NewPtrDescribeClusterRequest()))
 	c.closed()
-	g.as(func(listen.Client) (security.Principal, bool) { return security.User("root"), false })
+	g.as(func(listen.Client) security.Identity {
+		return security.Identity{Principal: security.User("root"), Local: false}
+	})
 	c = g.dial()
 	c.ask(kmsg.NewPtrDescribeClusterRequest())
 }
@@ -181,7 +185,7 @@ func TestTheMatrixOfRights(t *testing.T) {
 			if who.Name == "" {
 				who = security.User("alice")
 			}
-			g.as(func(listen.Client) (security.Principal, bool) { return who, v.super })
+			g.as(func(listen.Client) security.Identity { return security.Identity{Principal: who, Local: v.super} })
 			f.give(t, slices.Concat(row.given, v.acls(allow(row.kind, row.resource, row.op)))...)
 			want, allowed := row.denied, v.allowed || row.some && v.name == "deny over allow"
 			if allowed {
@@ -190,7 +194,7 @@ func TestTheMatrixOfRights(t *testing.T) {
 			if got := row.ask(&matrixCase{f: f, client: g.dial(), g: g}); got != want {
 				t.Errorf("%s: code %d, want %d", name, got, want)
 			}
-			denials := strings.Count(g.logs.String(), "authorization denied")
+			denials := strings.Count(g.logs.String(), "msg=denied")
 			if (denials > 0) != (!allowed && !row.quiet) {
 				t.Errorf("%s: %d lines about denials\n%s", name, denials, g.logs.String())
 			}

@@ -23,11 +23,11 @@ type gatewayOf struct {
 	t    testing.TB
 	addr string
 	logs *logBuffer
-	who  atomic.Pointer[func(listen.Client) (security.Principal, bool)] // see judged
+	who  atomic.Pointer[func(listen.Client) security.Identity] // see judged
 }
 
 // as has clients be somebody from now on.
-func (g *gatewayOf) as(who func(listen.Client) (security.Principal, bool)) { g.who.Store(&who) }
+func (g *gatewayOf) as(who func(listen.Client) security.Identity) { g.who.Store(&who) }
 
 // serve starts a server for the cluster. change may be nil.
 func serve(t testing.TB, c Cluster, change func(*Config)) *gatewayOf {

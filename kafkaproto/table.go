@@ -71,7 +71,7 @@ var Served = []API{
 	},
 	{
 		Key: kmsg.SASLHandshake, Name: "SASLHandshake", Min: 0, Max: 1,
-		Note: "ILLEGAL_SASL_STATE, as at a listener without SASL.",
+		Note: "PLAIN, SCRAM-SHA-256, SCRAM-SHA-512, OAUTHBEARER; without `--sasl-mechanisms` ILLEGAL_SASL_STATE.",
 	},
 	{
 		Key: kmsg.ApiVersions, Name: "ApiVersions", Min: 0, Max: 5,
@@ -127,7 +127,7 @@ var Served = []API{
 	},
 	{
 		Key: kmsg.SASLAuthenticate, Name: "SASLAuthenticate", Min: 0, Max: 2,
-		Note: "As SASLHandshake.",
+		Note: "Sessions may have an end (KIP-368).",
 	},
 	{
 		Key: kmsg.CreatePartitions, Name: "CreatePartitions", Min: 0, Max: 3,

@@ -15,6 +15,7 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/sasl"
 
 	"github.com/trimaran-io/trimaran/gateway/shim"
 )
@@ -62,6 +63,12 @@ func parseBroker(s string) (broker, error) {
 	port := "9092"
 	switch b.scheme {
 	case "tcp", "tls":
+	case "unix": // its address is a name, so that clients have one to ask for
+		if !strings.HasPrefix(rest, "/") {
+			return broker{}, usagef("--brokers %q: want unix:///path/of/the/socket", s)
+		}
+		b.path, b.addr = rest, "localhost:"+port
+		return b, nil
 	case "ws", "wss":
 		u, err := url.Parse(s)
 		if err != nil {
@@ -87,8 +94,9 @@ func parseBroker(s string) (broker, error) {
 
 // brokers is how a client-side command reaches the cluster.
 type brokers struct {
-	list []broker
-	tls  *tls.Config
+	list      []broker
+	tls       *tls.Config
+	mechanism sasl.Mechanism // nil: it does not log in
 }
 
 // addBrokerFlags gives a client-side command the flags that brokersOf reads.
@@ -97,6 +105,7 @@ func addBrokerFlags(cmd *cobra.Command) {
 		"nodes or shims, tried in turn: host:port, tls://host:port, ws://host:port, wss://host:port, or unix:path of a node's data directory here")
 	cmd.Flags().String("tls-ca", "", "`file` with the certificates to trust for tls:// and wss:// (default: the system's)")
 	cmd.Flags().String("tls-server-name", "", "`name` expected in the server's certificate (default: the broker's host)")
+	addCredentialFlags(cmd)
 	cmd.Flags().Duration("timeout", 15*time.Second, "how long to wait for an answer")
 }
 
@@ -135,7 +144,21 @@ func brokersOf(cmd *cobra.Command) (*brokers, error) {
 			return nil, fmt.Errorf("--tls-ca %s: no certificate in it", ca)
 		}
 	}
-	return b, nil
+	cert, _ := cmd.Flags().GetString("tls-cert")
+	key, _ := cmd.Flags().GetString("tls-key")
+	if (cert == "") != (key == "") {
+		return nil, usagef("--tls-cert and --tls-key go together")
+	}
+	if cert != "" {
+		pair, err := tls.LoadX509KeyPair(cert, key)
+		if err != nil {
+			return nil, fmt.Errorf("--tls-cert %s, --tls-key %s: %w", cert, key, err)
+		}
+		b.tls.Certificates = []tls.Certificate{pair}
+	}
+	var err error
+	b.mechanism, err = credentialOf(cmd, b)
+	return b, err
 }
 
 // String lists the brokers for an error message.
@@ -206,6 +229,9 @@ func (b *brokers) client(opts ...kgo.Opt) (*kgo.Client, error) {
 	var seeds []string
 	for _, one := range b.list {
 		seeds = append(seeds, one.addr)
+	}
+	if b.mechanism != nil {
+		opts = append(opts, kgo.SASL(b.mechanism))
 	}
 	return kgo.NewClient(append([]kgo.Opt{
 		kgo.ClientID("trimaran"),

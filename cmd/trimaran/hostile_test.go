@@ -190,6 +190,8 @@ func TestNoCommandLetsHostileTextReachTheTerminal(t *testing.T) {
 		"node list": {{}, {"--json"}}, "node drain": {{hostile}}, "node decommission": {{hostile}}, "node replace": {{hostile, "n2"}},
 		"produce": {{"events"}, {hostile}, {"events", "--json"}}, "consume": {{hostile}, {"events", "--json"}},
 		"cert ca": {{hostile}}, "cert node": {{hostile}}, "cert client": {{hostile}},
+		"user create": {{hostile}}, "user password": {{hostile}}, "user delete": {{hostile}}, "user list": {{}, {"--json"}},
+		"acl list": {{}, {"--json"}}, "acl add": {{"--principal", "User:a", "--topic", hostile, "--operation", "read"}}, "acl remove": {{"--principal", "User:" + hostile}},
 		"log dump": {{hostile}}, "log verify": {{hostile}}, "version": {{}},
 	}
 	unreached := map[string]bool{"serve": true, "dev": true} // they run for long: package logs

@@ -51,6 +51,7 @@ type nodeOptions struct {
 	maxRequest   int
 	maxInflight  int64       // 0: the gateway's default
 	tls          *tls.Config // nil: no TLS
+	login        loginOptions
 	allowHosts   []string
 	allowOrigins []string
 
@@ -69,6 +70,17 @@ type node struct {
 	addr    string     // where clients connect
 	failed  chan error // gets an error when the gateway stops serving by itself
 	log     *slog.Logger
+	// of what else a node has
+	closeAudit, stopWatching func()
+}
+
+// auditTo is the log that denials are written to; a node that has none for them writes them to its
+// own.
+func (o *nodeOptions) auditTo(log *slog.Logger) *slog.Logger {
+	if o.audit == nil {
+		return log
+	}
+	return o.audit.With("self", string(o.id))
 }
 
 // wait returns when ctx ends, with nil, or when the node cannot go on.
@@ -175,11 +187,13 @@ func startNode(o nodeOptions) (*node, error) {
 	log := o.log.With("self", string(c.NodeID()))
 	config := o.gateway()
 	config.Cluster, config.Logger, config.Registry = c, log, registry
-	if o.audit != nil {
-		config.Audit = o.audit.With("self", string(c.NodeID()))
+	closeAudit, err := o.login.login(&config, c, o.auditTo(log))
+	var g *gateway.Server
+	if err == nil {
+		g, err = gateway.New(config)
 	}
-	g, err := gateway.New(config)
 	if err != nil {
+		closeAudit()
 		ctx, cancel := context.WithTimeout(context.Background(), stopWithin)
 		defer cancel()
 		return nil, errors.Join(err, c.Shutdown(ctx))
@@ -190,7 +204,13 @@ func startNode(o nodeOptions) (*node, error) {
 		log.Warn("there is no Unix socket for the super user", "error", err)
 	}
 	started = true
-	n := &node{cluster: c, gateway: g, addr: listener.Addr().String(), failed: make(chan error, 1), log: log}
+	n := &node{cluster: c, gateway: g, addr: listener.Addr().String(), failed: make(chan error, 1), log: log, closeAudit: closeAudit}
+	watching, stopWatching := context.WithCancel(context.Background())
+	n.stopWatching = stopWatching
+	go o.login.watch(watching, log)
+	if len(o.login.mechanisms) > 0 {
+		go catalogKeys{cluster: c}.makeFirstKey(watching, log)
+	}
 	go func() {
 		if err := g.Serve(listener); err != nil && !errors.Is(err, net.ErrClosed) {
 			n.failed <- fmt.Errorf("client port: %w", err)
@@ -212,6 +232,8 @@ func startNode(o nodeOptions) (*node, error) {
 // hands leaderships over and ends. When ctx ends first, the rest is cut off.
 func (n *node) stop(ctx context.Context) error {
 	n.log.Info("node is stopping")
+	defer n.closeAudit()
+	defer n.stopWatching()
 	err := n.gateway.Shutdown(ctx)
 	if err != nil {
 		err = fmt.Errorf("stop serving clients: %w", err)

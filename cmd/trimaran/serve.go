@@ -2,9 +2,7 @@ package main
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
-	"fmt"
 	"io"
 	"log/slog"
 	"net"
@@ -71,8 +69,9 @@ cluster of its own.`,
 	f.Int64("max-inflight-bytes", 1<<30, "memory for clients' larger requests, and as much again for fetched records on their way")
 	f.String("tls-cert", "", "PEM `file` with the certificate chain; clients then use TLS, except on loopback")
 	f.String("tls-key", "", "PEM `file` with the certificate's key")
+	addServeLoginFlags(cmd)
 	f.StringSlice("allow-host", nil, "further `names` that HTTP and WebSocket clients may call this node by; loopback names always may")
-	f.StringSlice("allow-origin", nil, "web `origins`, such as https://example.org, whose pages may connect")
+	f.StringSlice("allow-origin", nil, "web `origins`, such as https://example.org or http://localhost:*, whose pages may connect; this node's own may")
 	addPeerFlags(cmd)
 	addAccessFlags(cmd)
 	addStorageFlags(cmd)
@@ -187,16 +186,11 @@ func serveOptions(cmd *cobra.Command) (nodeOptions, error) {
 	if o.access, err = accessOf(cmd); err != nil {
 		return o, err
 	}
-	cert, key := text("tls-cert"), text("tls-key")
-	if (cert == "") != (key == "") {
-		return o, usagef("--tls-cert and --tls-key go together")
+	if o.login, err = serveLogin(cmd); err != nil {
+		return o, err
 	}
-	if cert != "" {
-		pair, err := tls.LoadX509KeyPair(cert, key)
-		if err != nil {
-			return o, fmt.Errorf("--tls-cert %s, --tls-key %s: %w", cert, key, err)
-		}
-		o.tls = &tls.Config{Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12}
+	if o.login.certificates != nil {
+		o.tls = o.login.certificates.Server(!o.login.certRequired)
 	}
 	if host, _, _ := net.SplitHostPort(o.listen); (o.listGateways || o.showReplicas) && o.advertise == "" && isUnspecified(host) {
 		return o, usagef("--list-gateways and --show-replicas name each node to clients of all: give its --advertise, since --listen is all addresses of this machine")

@@ -155,7 +155,11 @@ func askOneOwn(ctx context.Context, b *brokers, one broker, key uint16, request 
 			return nil, err
 		}
 	}
-	body, err := exchangeOwn(conn, key, request)
+	host, _, _ := net.SplitHostPort(one.addr)
+	var body []byte
+	if err = b.logIn(ctx, conn, host); err == nil {
+		body, err = exchangeOwn(conn, key, request)
+	}
 	switch {
 	case err != nil && ctx.Err() != nil:
 		return nil, ctx.Err() // which closed the connection

@@ -78,8 +78,8 @@ func addPasswordFlag(cmd *cobra.Command) {
 	cmd.Flags().Bool("password-stdin", false, "read the password from the first line of standard input; else one is made up and printed")
 }
 
-// passwordOf gives the password that the command is to set, and whether it was made up.
-func passwordOf(cmd *cobra.Command) (password string, madeUp bool, err error) {
+// newPasswordOf gives the password that the command is to set, and whether it was made up.
+func newPasswordOf(cmd *cobra.Command) (password string, madeUp bool, err error) {
 	if given, _ := cmd.Flags().GetBool("password-stdin"); !given {
 		return rand.Text(), true, nil // 130 bits
 	}
@@ -96,7 +96,7 @@ func passwordOf(cmd *cobra.Command) (password string, madeUp bool, err error) {
 
 // setPassword gives a user a password. there says whether the user has to be there, or must not.
 func setPassword(cmd *cobra.Command, name string, there bool) error {
-	password, madeUp, err := passwordOf(cmd)
+	password, madeUp, err := newPasswordOf(cmd)
 	if err != nil {
 		return err
 	}
