@@ -104,8 +104,8 @@ func (r *request) admitCaller() bool {
 // outsideScope is why a token is not enough.
 const outsideScope = "outside the token's scope"
 
-// covers says whether a token of that scope may be used for that; its principal must have the right,
-// too. Whatever is not named here is for no token.
+// covers says whether a token of that scope may be used for that; its principal must have the
+// right, too. Whatever is not named here is for no token.
 func covers(s security.Scope, op acl.Operation, of acl.ResourceType, name string) bool {
 	switch {
 	case of == acl.Topic && op == acl.Read:

@@ -29,9 +29,9 @@ func inScope(kind acl.ResourceType, op acl.Operation) bool {
 	return false
 }
 
-// TestTheMatrixOfScopes asks every API by tokens: of a principal with the right and of a super user,
-// in and out of scope, and of one that has no right and whose token says it had. Whether rights are
-// judged or not (below), nobody can do with a token what is not in it.
+// TestTheMatrixOfScopes asks every API by tokens: of a principal with the right and of a super
+// user, in and out of scope, and of one that has no right and whose token says it had. Whether
+// rights are judged or not (below), nobody can do with a token what is not in it.
 func TestTheMatrixOfScopes(t *testing.T) {
 	elsewhere := security.Scope{{Resource: security.TopicResource, Name: "elsewhere", Access: security.ReadAccess}}
 	cases := 0

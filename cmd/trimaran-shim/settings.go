@@ -241,8 +241,8 @@ func redacted(g string) string {
 	return u.Redacted()
 }
 
-// tlsConfig is for the gateways that are reached by wss. A certificate that is shown to them follows
-// its files; watch has to run.
+// tlsConfig is for the gateways that are reached by wss. A certificate that is shown to them
+// follows its files; watch has to run.
 func (s *settings) tlsConfig() (config *tls.Config, source *certificates.Source, err error) {
 	source, err = certificates.Load(certificates.Files{Cert: s.tlsCert, Key: s.tlsKey, CA: s.tlsCA})
 	if err != nil {

@@ -12,8 +12,8 @@ import (
 
 // A client that logs in does so at one gateway. The shim asks that gateway for a ticket, again and
 // again, and shows it to the next one when the first is gone; so the client notices as little as
-// one that has not logged in. What the client says while it logs in is passed on unread, but for how
-// many messages the mechanism takes.
+// one that has not logged in. What the client says while it logs in is passed on unread, but for
+// how many messages the mechanism takes.
 
 const (
 	// apiToken is Trimaran's own API that issues tickets. Its answer is an error code (int16) and,

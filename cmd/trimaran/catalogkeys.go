@@ -66,8 +66,8 @@ func (k catalogKeys) Revoked(id string, principal security.Principal, issued tim
 // and the others' are the same key and change nothing.
 const firstKey = "1"
 
-// makeFirstKey has the cluster get a key to sign tokens and tickets with, if it has none, as soon as
-// its nodes know of such keys. It returns when there is one or ctx ends.
+// makeFirstKey has the cluster get a key to sign tokens and tickets with, if it has none, as soon
+// as its nodes know of such keys. It returns when there is one or ctx ends.
 func (k catalogKeys) makeFirstKey(ctx context.Context, log *slog.Logger) {
 	for {
 		changed := k.cluster.CatalogChanged()

@@ -1,8 +1,8 @@
 // Package audit writes down who was refused what.
 //
-// You are here: beside the gateway's handlers and the login, which call it. A line is JSON where its
-// logger is: who (the principal, or the name that was claimed), from (the address), what, and why.
-// Who makes refusals cannot make more lines than a few a second, and what it says is cut.
+// You are here: beside the gateway's handlers and the login, which call it. A line is JSON where
+// its logger is: who (the principal, or the name that was claimed), from (the address), what, and
+// why. Who makes refusals cannot make more lines than a few a second, and what it says is cut.
 //
 // Locks: Log.mu is taken alone, and nothing is taken or waited for under it.
 package audit

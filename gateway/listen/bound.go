@@ -8,17 +8,17 @@ import (
 	"github.com/trimaran-io/trimaran/kafkaproto"
 )
 
-// bound is what a connection may send that has not logged in. The connection's reader sets and reads
-// it.
+// bound is what a connection may send that has not logged in. The connection's reader sets and
+// reads it.
 type bound struct {
 	most  int       // bytes of a frame; 0: as configured
 	until time.Time // when nothing more is read; zero: never
 	raw   bool      // the next frame is a message of a SASL mechanism's, of any size from 0
 }
 
-// Bound has at most so many bytes read as one frame, and nothing at all after that time, until it is
-// called again; 0 and a zero time are no bounds. raw says that frames are no requests but messages
-// of a SASL mechanism's. It must be called by who reads, or before.
+// Bound has at most so many bytes read as one frame, and nothing at all after that time, until it
+// is called again; 0 and a zero time are no bounds. raw says that frames are no requests but
+// messages of a SASL mechanism's. It must be called by who reads, or before.
 func (b *bound) Bound(most int, until time.Time, raw bool) {
 	b.most, b.until, b.raw = most, until, raw
 }

@@ -21,7 +21,8 @@ type Who struct {
 	Scope     security.Scope // nil: all that the principal may
 	Mechanism string         // "" for who came with a principal
 	Local     bool
-	// Expires is when the token ends that it logged in by, Until when the session does; zero: never.
+	// Expires is when the token ends that it logged in by, Until when the session does; zero:
+	// never.
 	Expires, Until time.Time
 
 	// Of a password: the mechanism whose credential was looked at, and its fingerprint.

@@ -163,8 +163,9 @@ func (c *Conn) refuse(code int16, mechanism string, why error) Answer {
 	return Answer{Code: code, Mechanisms: []string{}, End: errFailed}
 }
 
-// Authenticate answers a message of the mechanism's, in SaslAuthenticate or raw. It takes as long as
-// checking a password does; a failure is answered after FailureDelay. ctx ends with the connection.
+// Authenticate answers a message of the mechanism's, in SaslAuthenticate or raw. It takes as long
+// as checking a password does; a failure is answered after FailureDelay. ctx ends with the
+// connection.
 func (c *Conn) Authenticate(ctx context.Context, message []byte) Answer {
 	began := time.Now()
 	mechanism := c.mechanism

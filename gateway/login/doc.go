@@ -14,7 +14,7 @@
 //	keyset.go   keys of an identity provider, from a file or an https URL
 //	metrics.go  what an operator sees
 //
-// A client that fails is told one sentence, whatever the reason, after a delay; the reason is in the
-// audit log. Locks: Server.mu, limiter.mu and KeySet.mu are taken alone, and nothing is taken or
-// waited for under them.
+// A client that fails is told one sentence, whatever the reason, after a delay; the reason is in
+// the audit log. Locks: Server.mu, limiter.mu and KeySet.mu are taken alone, and nothing is taken
+// or waited for under them.
 package login

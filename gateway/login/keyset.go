@@ -31,8 +31,8 @@ const (
 )
 
 // KeySet has the keys of an identity provider. They are fetched beside, when it begins, every hour
-// (a file every minute), and when a token names one that is not known, then at most once a minute. When a fetch fails the
-// old ones stay.
+// (a file every minute), and when a token names one that is not known, then at most once a minute.
+// When a fetch fails the old ones stay.
 type KeySet struct {
 	source string // file or URL
 	client *http.Client

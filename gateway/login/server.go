@@ -35,8 +35,8 @@ const (
 	Within      = 30 * time.Second // from the connection's beginning
 )
 
-// FailureDelay is how long after its beginning a login that fails is answered (KIP-306): who guesses
-// waits, and how long the check took cannot be seen.
+// FailureDelay is how long after its beginning a login that fails is answered (KIP-306): who
+// guesses waits, and how long the check took cannot be seen.
 const FailureDelay = 100 * time.Millisecond
 
 // Failed is what a client is told whatever the reason.
@@ -48,8 +48,8 @@ type Config struct {
 	Mechanisms []string
 	// Required: who has neither logged in nor come with a principal may do nothing else.
 	Required bool
-	// Credentials are needed for SCRAM and PLAIN. Where they have a method LoginSecret() []byte, what
-	// unknown users are shown comes from it, and is the same on all nodes.
+	// Credentials are needed for SCRAM and PLAIN. Where they have a method LoginSecret() []byte,
+	// what unknown users are shown comes from it, and is the same on all nodes.
 	Credentials security.Credentials
 	// Tokens has the cluster's own keys, nil: none are issued or taken.
 	Tokens token.Keys
@@ -119,8 +119,8 @@ func New(cfg Config) (*Server, error) {
 	return s, err
 }
 
-// secretNow is what unknown users are shown comes from: the cluster's, and as long as that has none,
-// which is before its first user, the node's own.
+// secretNow is what unknown users are shown comes from: the cluster's, and as long as that has
+// none, which is before its first user, the node's own.
 func (s *Server) secretNow() []byte {
 	if shared, ok := s.cfg.Credentials.(interface{ LoginSecret() []byte }); ok {
 		if secret := shared.LoginSecret(); len(secret) > 0 {
@@ -156,7 +156,8 @@ func (s *Server) Run(ctx context.Context) {
 }
 
 // look ends the sessions of users that were changed or deleted and of tokens that were revoked. It
-// asks the node's own catalog and waits for nobody: with 10,000 sessions it takes some milliseconds.
+// asks the node's own catalog and waits for nobody: with 10,000 sessions it takes some
+// milliseconds.
 func (s *Server) look() {
 	var over []*Conn
 	s.mu.Lock()

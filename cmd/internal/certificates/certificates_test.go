@@ -76,7 +76,8 @@ func meet(server, client *tls.Config) (seenByClient, seenByServer string, err er
 		<-done
 		return "", "", err
 	}
-	if _, err := io.ReadFull(c, make([]byte, 1)); err != nil { // TLS 1.3: refused after the client's end
+	// With TLS 1.3 it is refused after the client's end.
+	if _, err := io.ReadFull(c, make([]byte, 1)); err != nil {
 		a.Close()
 		<-done
 		return "", "", err
