@@ -152,8 +152,8 @@ type producesAnswered struct {
 	free   func()      // gives the request's bytes back; nil: they are not counted
 }
 
-// convert makes batches of what the request brought and lets the queues go on. It gives what is left
-// to do, nil for nothing.
+// convert makes batches of what the request brought and lets the queues go on. It gives what is
+// left to do, nil for nothing.
 func (a *producesAnswered) convert(sets [][]byte, rules []produceRules) (work func()) {
 	defer a.done()
 	s, i := a.conn.server, 0

@@ -19,6 +19,8 @@ const (
 	maxQueued = 64 << 20
 	// writeBatch is about how much goes into one write.
 	writeBatch = 512 << 10
+	// maxYields bounds how often the writer gives way to who may have something to send, too.
+	maxYields = 4
 	// maxParts bounds the pieces of one write (the kernel takes 1024).
 	maxParts = 512
 	// smallPart is the size below which copying is cheaper than a piece of its own.
@@ -243,23 +245,17 @@ func (c *conn) poke() {
 func (c *conn) writeLoop() {
 	w := batchWriter{c: c}
 	var queue, urgent []*message
-	busy := false // several messages were queued last time
 	for {
 		select {
 		case <-c.wake:
 		case <-c.ctx.Done():
 			return
 		}
-		if busy {
-			// Whatever else is ready to run may have something to send, too, and what goes together
-			// costs one call.
-			runtime.Gosched()
-		}
+		c.gather()
 		c.mu.Lock()
 		queue, c.queue = c.queue, queue[:0]
 		urgent, c.urgent = c.urgent, urgent[:0]
 		c.mu.Unlock()
-		busy = len(queue) > 1
 		for i, m := range urgent {
 			w.add(m)
 			urgent[i] = nil
@@ -292,6 +288,22 @@ func (c *conn) writeLoop() {
 		if cap(queue) > 4096 {
 			queue = nil
 		}
+	}
+}
+
+// gather lets what is ready to run go first, as long as more comes of it, a few times at most: it
+// may have something to send, too. What goes together costs one system call here and one on the
+// other side.
+func (c *conn) gather() {
+	for i, before := 0, -1; i < maxYields; i++ {
+		c.mu.Lock()
+		n := len(c.queue)
+		c.mu.Unlock()
+		if n == before {
+			return
+		}
+		before = n
+		runtime.Gosched()
 	}
 }
 

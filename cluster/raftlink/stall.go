@@ -67,9 +67,9 @@ func (t *Transport) WakeStalled(s *Stall, r Raft, state raft.RaftState, now int6
 	t.wake(r)
 }
 
-// Replicates says whether there is a pipeline to that node on which a follower that is there now has
-// acknowledged something: that of the process and of the opening of the raft group that its beacons
-// speak for. Whoever leads in term asks, and wakes Raft where it is not so.
+// Replicates says whether there is a pipeline to that node on which a follower that is there now
+// has acknowledged something: that of the process and of the opening of the raft group that its
+// beacons speak for. Whoever leads in term asks, and wakes Raft where it is not so.
 func (t *Transport) Replicates(id raft.ServerID, term uint64) bool {
 	t.newest.mu.Lock()
 	p := t.newest.byNode[id]

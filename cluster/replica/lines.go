@@ -45,13 +45,15 @@ type line struct {
 }
 
 const (
-	// linePatience is how long an append waits for the one in front of it. Longer than a message can
-	// overtake another on links that are not overloaded; where it is too short, all is sent again.
+	// linePatience is how long an append waits for the one in front of it. Longer than a message
+	// can overtake another on links that are not overloaded; where it is too short, all is sent
+	// again.
 	linePatience = time.Second
 	// lineMemory is how long a line that is not used is remembered: longer than a message can be on
 	// its way between nodes whose session lives.
 	lineMemory = time.Minute
-	// maxLines bounds the lines that a proposer remembers. More have one append under way at a time.
+	// maxLines bounds the lines that a proposer remembers. More have one append under way at a
+	// time.
 	maxLines = 4096
 	// fewLines are not worth looking through.
 	fewLines = 64

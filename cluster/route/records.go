@@ -15,8 +15,8 @@ import (
 // Records is a replica of a partition on this node. What is asked AsLeader is answered by a leader
 // that a majority confirmed, else with calls.NotLeader.
 type Records interface {
-	// AppendInLine hands batches to the leader; term is the leadership that is meant, 0 for any, and
-	// place their place in a connection's line.
+	// AppendInLine hands batches to the leader; term is the leadership that is meant, 0 for any,
+	// and place their place in a connection's line.
 	AppendInLine(ctx context.Context, term uint64, place calls.Place, batches []kafkaproto.Batch) ([]fsm.Appended, error)
 	// ReadCommitted gives what is committed here; ok is false if from lies outside of that.
 	ReadCommitted(from fsm.Offset, maxBytes int) (slice fsm.Slice, ok bool, err error)

@@ -7,8 +7,8 @@ import (
 	"testing"
 )
 
-// What is written in parts arrives as it is, in order, whatever the parts' sizes, and the parts stay
-// as they were: whoever gave them counts them afterwards.
+// What is written in parts arrives as it is, in order, whatever the parts' sizes, and the parts
+// stay as they were: whoever gave them counts them afterwards.
 func TestPartsArriveInOrderAndStayWhatTheyWere(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

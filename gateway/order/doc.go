@@ -14,14 +14,15 @@
 //	gaps.go    what an idempotent producer sent behind a batch that failed
 //	turns.go   requests about one consumer group, in line
 //
-// Why nothing overtakes: appends of a queue that are under way together are in one run, whose leader
-// takes them by their numbers, from the first on and without a hole (Appender.Pipe). A failure ends
-// the run. Nothing is sent before all of it is over, and the next run is newer, so that what arrives
-// late of an old one is refused. At that point each produce is in one of three states: in the log,
-// behind all in front of it that are; surely not there, and then goes again in its order; or nobody
-// knows. Of the last the idempotent ones go again, since the leader knows them if they are there,
-// and the others are given up: the client hears that it is not known, and whatever it sends then is
-// behind them. What was given up before the last failure was known opens a gap for the producer.
+// Why nothing overtakes: appends of a queue that are under way together are in one run, whose
+// leader takes them by their numbers, from the first on and without a hole (Appender.Pipe). A
+// failure ends the run. Nothing is sent before all of it is over, and the next run is newer, so
+// that what arrives late of an old one is refused. At that point each produce is in one of three
+// states: in the log, behind all in front of it that are; surely not there, and then goes again in
+// its order; or nobody knows. Of the last the idempotent ones go again, since the leader knows them
+// if they are there, and the others are given up: the client hears that it is not known, and
+// whatever it sends then is behind them. What was given up before the last failure was known opens
+// a gap for the producer.
 //
 // Locks: Queues.mu and Turns.mu are taken alone, one at a time. Nothing is waited for under them:
 // what a request waits for are channels.

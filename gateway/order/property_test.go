@@ -19,8 +19,8 @@ import (
 )
 
 // TestPipelinedOrder holds queues against a model of leaders that fail in the middle of a pipeline:
-// they refuse, lose leadership, answers get lost, what was given up arrives late. LINE_SEEDS=n tries
-// more seeds, LINE_SEED=n that one.
+// they refuse, lose leadership, answers get lost, what was given up arrives late. LINE_SEEDS=n
+// tries more seeds, LINE_SEED=n that one.
 func TestPipelinedOrder(t *testing.T) {
 	first, seeds := uint64(1), uint64(300)
 	if n, err := strconv.ParseUint(os.Getenv("LINE_SEEDS"), 10, 64); err == nil {
@@ -53,8 +53,8 @@ func TestPipelinedOrder(t *testing.T) {
 	}
 }
 
-// clients are what one connection sends to one partition: a producer that is idempotent, one that is
-// not, or both in turns.
+// clients are what one connection sends to one partition: a producer that is idempotent, one that
+// is not, or both in turns.
 type clients struct {
 	*bench
 	seed  uint64

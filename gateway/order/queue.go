@@ -26,15 +26,15 @@ const (
 //
 //   - It sends one append after the other into a pipe, without waiting for the one in front.
 //   - One of those failed. Nothing is sent until all that are under way are over. Then what was
-//     surely not appended, or can be told from itself if it was, is put back in front, in its order,
-//     and the others are told why they failed.
-//   - It has no pipe: so after a failure, and while no leader is known. Then one append is under way
-//     at a time, which may wait for a leader and be tried again. When one has succeeded there may be
-//     a pipe.
+//     surely not appended, or can be told from itself if it was, is put back in front, in its
+//     order, and the others are told why they failed.
+//   - It has no pipe: so after a failure, and while no leader is known. Then one append is under
+//     way at a time, which may wait for a leader and be tried again. When one has succeeded there
+//     may be a pipe.
 //
 // So nothing is sent twice beside itself, and nothing overtakes what its client does not know the
-// fate of: in a pipe what is behind a failure is not appended (Appender.Pipe), and out of it nothing
-// else is under way.
+// fate of: in a pipe what is behind a failure is not appended (Appender.Pipe), and out of it
+// nothing else is under way.
 type queue struct {
 	id      fsm.PartitionID
 	waiting []*Produce // in order, not sent, or sent in vain

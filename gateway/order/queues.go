@@ -22,8 +22,8 @@ type Appender interface {
 	// in this order, and returns when they are committed. It may write into them, not into the
 	// slice. One result per batch: one of an idempotent producer that was there already has the
 	// place of the first, and one that must not be there has Err. Waits for a leader at most ~1.5 s
-	// within ctx, and tries again as long as it can. Whatever the line has sent before is over then,
-	// and does not come behind these batches any more.
+	// within ctx, and tries again as long as it can. Whatever the line has sent before is over
+	// then, and does not come behind these batches any more.
 	AppendInLine(ctx context.Context, p fsm.PartitionID, line uint64, batches []kafkaproto.Batch) ([]fsm.Appended, error)
 	// Pipe begins a run of the line: the function is AppendInLine at the leader that is known now,
 	// tried once, and many may be under way. number is 0, 1 and so on, and is the order in the log:
@@ -98,8 +98,8 @@ func (q *Queues) Ready(p *Produce) (work func()) {
 	return func() { q.run(sends[0], false) }
 }
 
-// run makes an append, tells its produces what became of it, and sees to what can be sent then: here
-// if it stays, else beside.
+// run makes an append, tells its produces what became of it, and sees to what can be sent then:
+// here if it stays, else beside.
 func (q *Queues) run(s *send, stay bool) {
 	for s != nil {
 		appended, err := q.append(s)

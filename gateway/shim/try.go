@@ -8,7 +8,7 @@ type Tried int
 const (
 	NotSent  Tried = iota // nothing of it was sent
 	Sent                  // all of it was
-	HalfSent              // a part was: nothing else can be sent before WriteMessage has sent the rest
+	HalfSent              // a part was: nothing else is sent before WriteMessage has sent the rest
 )
 
 var errBegun = errors.New("shim: another message is half sent")
