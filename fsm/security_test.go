@@ -71,7 +71,7 @@ func atLevel(t testing.TB, level int) *Catalog {
 
 func securedCatalog(t testing.TB) *Catalog {
 	t.Helper()
-	c := atLevel(t, 3)
+	c := atLevel(t, 4)
 	for i, command := range []CatalogCommand{sampleCredentials(), sampleACLs(), sampleTokens()} {
 		if r := c.Apply(Index(10+i), command.Encode()); r.Err != nil {
 			t.Fatal(r.Err)
@@ -142,7 +142,7 @@ func TestBytesOfSecurity(t *testing.T) {
 	if got := contents(securedCatalog(t)); !strings.Contains(got, want) {
 		t.Errorf("the snapshot is\n%s\nand had\n%s", got, want)
 	}
-	if got := contents(atLevel(t, 3)); strings.Contains(got, "security") {
+	if got := contents(atLevel(t, 4)); strings.Contains(got, "security") {
 		t.Errorf("a catalog without any has it in its snapshot:\n%s", got)
 	}
 }
@@ -236,7 +236,7 @@ func TestSecurityIsBoundedAndChecked(t *testing.T) {
 		"too many revocations": {
 			CatalogCommand{AlterTokens: &AlterTokens{Revoke: manyRevocations(maxRevoked + 1)}}, outcome.ErrPolicy},
 	} {
-		c := atLevel(t, 3)
+		c := atLevel(t, 4)
 		before := contents(c)
 		err := c.Apply(10, test.command.Encode()).Err
 		if !errors.Is(err, test.want) || (err != nil && contents(c) != before) {
@@ -247,7 +247,7 @@ func TestSecurityIsBoundedAndChecked(t *testing.T) {
 		}
 	}
 	for _, command := range []CatalogCommand{sampleCredentials(), sampleACLs(), sampleTokens()} {
-		if err := atLevel(t, 2).Apply(10, command.Encode()).Err; !errors.Is(err, outcome.ErrFeatureLevel) {
+		if err := atLevel(t, 3).Apply(10, command.Encode()).Err; !errors.Is(err, outcome.ErrFeatureLevel) {
 			t.Errorf("at level 2: %v", err)
 		}
 	}

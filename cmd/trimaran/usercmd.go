@@ -18,8 +18,8 @@ import (
 
 const (
 	// scramIterations is what a password costs who tries them out; Kafka takes 4096 to 16384.
-	scramIterations = 8192
-	saltBytes       = 16
+	scramIterations = scram.DefaultIterations
+	saltBytes       = scram.SaltBytes
 	maxPassword     = 1024 // bytes
 )
 
