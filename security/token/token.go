@@ -55,7 +55,8 @@ type Claims struct {
 	Principal security.Principal
 	Issued    time.Time
 	Expires   time.Time
-	Scope     security.Scope // of a token; of a ticket it is that of the session, which may have none
+	// Scope is that of a token; of a ticket it is that of the session, which may have none.
+	Scope security.Scope
 
 	// Of a ticket:
 	Mechanism string    // that the session was logged in by
