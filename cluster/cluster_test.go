@@ -34,7 +34,7 @@ type testCluster struct {
 	t    *testing.T
 	base string
 	// of its gossip: tests side by side must not meet when one takes a port that another had
-	key    []byte
+	keys   [][]byte
 	nodes  []*testNode
 	net    *cuttable
 	starts int
@@ -191,8 +191,8 @@ func runInBubble(t *testing.T, name string, test func(t *testing.T)) {
 // newTestCluster makes n nodes that expect each other; none is started.
 func newTestCluster(t *testing.T, n int) *testCluster {
 	t.Helper()
-	c := &testCluster{t: t, base: "/", key: make([]byte, 16), net: newCuttable(), acks: newPromised(t)}
-	rand.Read(c.key)
+	c := &testCluster{t: t, base: "/", keys: [][]byte{make([]byte, 16)}, net: newCuttable(), acks: newPromised(t)}
+	rand.Read(c.keys[0])
 	if !virtual() {
 		c.base = t.TempDir()
 	}
@@ -222,7 +222,7 @@ func (c *testCluster) add(expect int) int {
 	cfg := Config{
 		DataDir:         filepath.Join(c.base, fmt.Sprintf("n%d", i+1)),
 		NodeID:          fsm.NodeID(fmt.Sprintf("n%d", i+1)),
-		GossipKey:       c.key,
+		GossipKeys:      c.keys,
 		BootstrapExpect: expect,
 		Logger:          testLogger(c.t),
 		Dial:            c.net.dialer(i),

@@ -9,6 +9,8 @@ import (
 	"github.com/hashicorp/memberlist"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/trimaran-io/trimaran/cluster/membership"
+	"github.com/trimaran-io/trimaran/cluster/peertls"
 	"github.com/trimaran-io/trimaran/cluster/raftgroup"
 	"github.com/trimaran-io/trimaran/cluster/raftlog/vfs"
 	"github.com/trimaran-io/trimaran/coordinator"
@@ -27,8 +29,14 @@ type Config struct {
 	PeerAdvertise   string // "" for the address listened on
 	GossipListen    string // TCP and UDP
 	GossipAdvertise string // "" for the address listened on
-	GossipKey       []byte // 16, 24 or 32 bytes encrypt gossip; nil for none
-	ClientAddress   string // shown in status
+	// GossipKeys encrypt gossip, 16, 24 or 32 bytes each, the first what is sent; none: it is not
+	// encrypted.
+	GossipKeys [][]byte
+	// GossipPlaintext says what of gossip counts that is not encrypted although there are keys.
+	GossipPlaintext membership.Plaintext
+	// PeerTLS secures the connections with other nodes; nil for none.
+	PeerTLS       *peertls.Guard
+	ClientAddress string // shown in status
 	// MaxPeerConnections bounds the connections with other nodes; 0 means 4096.
 	MaxPeerConnections int
 
@@ -64,7 +72,6 @@ type Config struct {
 	// NoAutoBalance leaves replicas and leaders where they are unless a node leaves or is drained.
 	NoAutoBalance bool
 	steadyFor     time.Duration // 0: defaultSteadyFor
-	twinFor       time.Duration // 0: twinFor
 	// Seams for tests; nil: nothing happens there.
 	beforeApply func(id fsm.PartitionID, index uint64)
 	onCopy      func(id fsm.PartitionID, step string)

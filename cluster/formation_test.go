@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/trimaran-io/trimaran/cluster/identity"
 	"github.com/trimaran-io/trimaran/cluster/raftlog"
@@ -142,14 +141,11 @@ func TestACopyOfADataDirectoryIsNoSecondNode(t *testing.T) {
 
 func testACopyOfADataDirectoryIsNoSecondNode(t *testing.T) {
 	c := newTestCluster(t, 3)
-	for _, n := range c.nodes {
-		n.cfg.twinFor = 5 * time.Second
-	}
 	c.startAll()
 	id := fsm.PartitionID{Topic: c.topic("copied", 1, 3).ID}
 	c.kill(2)
 	copied := c.add(0)
-	c.nodes[copied].cfg.NodeID, c.nodes[copied].cfg.twinFor = "n3", 5*time.Second
+	c.nodes[copied].cfg.NodeID = "n3"
 	copyFolder(t, c.nodes[2].on(), c.nodes[2].cfg.DataDir, c.nodes[copied].on(), c.nodes[copied].cfg.DataDir)
 	c.start(2)
 	c.ready()

@@ -378,6 +378,12 @@ func callsOf(n *Node, id fsm.PartitionID) map[string]func(context.Context) error
 		"AlterConfigs": func(ctx context.Context) error {
 			return n.AlterConfigs(ctx, fsm.AlterConfigs{Topic: id.Topic, Replace: true}, false)
 		},
+		"AlterACLs": func(ctx context.Context) error {
+			_, err := n.AlterACLs(ctx, nil, nil)
+			return err
+		},
+		"AlterCredentials": func(ctx context.Context) error { return n.AlterCredentials(ctx, fsm.AlterCredentials{}) },
+		"CatalogChanged":   func(context.Context) error { n.CatalogChanged(); return nil },
 		"CreatePartitions": func(ctx context.Context) error { return n.CreatePartitions(ctx, id.Topic, 2, false) },
 		"CreateTopic": func(ctx context.Context) error {
 			return n.CreateTopic(ctx, fsm.TopicSpec{Name: "b", Partitions: 1, ReplicationFactor: 1}, false)

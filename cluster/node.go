@@ -10,7 +10,7 @@
 //	config.go      Config; ready.go: when the node serves; ending.go: why it ends; shutdown.go: how
 //	topics.go      front: what a gateway asks goes to the catalog; route.go: to package route
 //	rpc.go         what other nodes ask (package calls) is answered by which part
-//	presence.go    who is there (package liveness)
+//	presence.go    who is there (package liveness); twin.go whether somebody else is this node
 //	reconcile.go   has the replicas run that the catalog says should be here
 //	cataloghost.go, replicahost.go, statushere.go, forming.go: what those parts need of the node
 //
@@ -25,6 +25,7 @@ import (
 	"log/slog"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/hashicorp/go-hclog"
 
@@ -54,6 +55,7 @@ type Node struct {
 	front // what is asked of it
 
 	cfg        Config
+	started    time.Time
 	logger     *slog.Logger
 	raftLogger hclog.InterceptLogger
 	dir        *identity.Dir
@@ -91,7 +93,7 @@ type Node struct {
 // It returns before the node is in one: see WaitReady.
 func Start(cfg Config) (_ *Node, err error) {
 	cfg.setDefaults()
-	n := &Node{cfg: cfg, wired: make(chan struct{})}
+	n := &Node{cfg: cfg, started: time.Now(), wired: make(chan struct{})}
 	n.defaults = cfg.TopicDefaults
 	n.ctx, n.cancel = context.WithCancel(context.Background())
 	n.ending = newEnding(n.ctx)
@@ -134,7 +136,7 @@ func Start(cfg Config) (_ *Node, err error) {
 	n.logger.Info("node started", "identity", n.identity, "cluster", n.ClusterID(), "data", cfg.DataDir, "peers", n.cfg.PeerAdvertise)
 	n.done.Go(n.run)
 	n.done.Go(func() {
-		if err := n.who.WatchForTwin(n.ctx, n.gossip, cfg.twinFor); err != nil {
+		if err := n.who.WatchForTwin(n.ctx, n.twins()); err != nil {
 			n.fail(err)
 		}
 	})
@@ -155,6 +157,11 @@ func (n *Node) openFiles(undo *[]func()) (err error) {
 		return ErrLeft
 	}
 	n.nodeID, n.identity = n.who.NodeID(), n.who.String()
+	if g := n.cfg.PeerTLS; g != nil {
+		if err := g.CheckNode(string(n.nodeID)); err != nil {
+			return err
+		}
+	}
 	// lines about another one say node
 	n.logger = slog.New(backofflog.New(n.cfg.Logger.Handler())).With("self", n.nodeID)
 	n.ending.logger = n.logger
@@ -176,12 +183,18 @@ func (n *Node) listen(undo *[]func()) error {
 	if err != nil {
 		return fmt.Errorf("listen for peers: %w", err)
 	}
+	dial := n.cfg.Dial
+	if g := n.cfg.PeerTLS; g != nil {
+		listener, dial = g.Listener(listener), g.Dialer(dial)
+	}
 	n.link = link.New(link.Config{
 		Self:           n.identity,
 		ClusterID:      n.ClusterID,
 		Listener:       listener,
-		Dial:           n.cfg.Dial,
+		Dial:           dial,
 		Resolve:        n.nodes.Resolve,
+		Elsewhere:      n.nodes.Elsewhere,
+		Reached:        n.nodes.ReachedAt,
 		Handler:        n.server.Serve,
 		Logger:         n.logger,
 		MaxConnections: n.cfg.MaxPeerConnections,
@@ -207,7 +220,8 @@ func (n *Node) listen(undo *[]func()) error {
 		AdvertiseAddr: n.cfg.GossipAdvertise,
 		Join:          n.cfg.Join,
 		Hints:         vfs.Small{FS: n.cfg.disk(), Path: n.dir.Join("members")},
-		SecretKey:     n.cfg.GossipKey,
+		Keys:          n.cfg.GossipKeys,
+		Plaintext:     n.cfg.GossipPlaintext,
 		Transport:     n.cfg.gossip,
 		Logger:        n.logger,
 	})
@@ -264,6 +278,10 @@ func (n *Node) ClusterID() string {
 func (n *Node) Addresses() (peer, gossip string) {
 	return n.cfg.PeerAdvertise, n.gossip.Addr()
 }
+
+// SetGossipKeys replaces the keys of gossip while the node runs. The first one encrypts from now
+// on.
+func (n *Node) SetGossipKeys(keys [][]byte) error { return n.gossip.SetKeys(keys) }
 
 // member is what gossip says of this node.
 func (n *Node) member() membership.Member {

@@ -32,6 +32,12 @@ func newPresence(n *Node) *liveness.Nodes {
 			}
 			return n.gossip.Members()
 		},
+		Said: func(identity string) []string {
+			if !n.isWired() {
+				return nil
+			}
+			return n.gossip.PeerAddrs(identity)
+		},
 	})
 }
 

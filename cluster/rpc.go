@@ -32,6 +32,7 @@ func (n *Node) answers() *calls.Server {
 	calls.Handle(s, calls.Who, func(ctx context.Context, _ string, group string) (calls.Nothing, error) {
 		return calls.Nothing{}, n.answerWho(ctx, group)
 	})
+	calls.Handle(s, calls.Twin, n.answerTwin)
 	return s
 }
 

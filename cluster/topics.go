@@ -13,6 +13,7 @@ import (
 	"github.com/trimaran-io/trimaran/cluster/status"
 	"github.com/trimaran-io/trimaran/fsm"
 	"github.com/trimaran-io/trimaran/outcome"
+	"github.com/trimaran-io/trimaran/security/acl"
 )
 
 // front is what a gateway asks of a node: of partitions and groups in route.go, of the catalog in
@@ -68,6 +69,25 @@ func (f *front) AlterConfigs(ctx context.Context, alter fsm.AlterConfigs, valida
 func (f *front) AlterBrokerConfigs(ctx context.Context, alter fsm.AlterBrokerConfigs, validateOnly bool) error {
 	return f.catalog.AlterBrokerConfigs(ctx, alter, validateOnly)
 }
+
+// AlterACLs adds ACLs and removes those that filters select, which it gives. It returns when that
+// is known at all connected nodes.
+func (f *front) AlterACLs(ctx context.Context, add []acl.Binding, remove []acl.Filter) ([][]acl.Binding, error) {
+	return f.catalog.AlterACLs(ctx, add, remove)
+}
+
+// AlterCredentials gives users passwords and takes them away, as AlterACLs.
+func (f *front) AlterCredentials(ctx context.Context, alter fsm.AlterCredentials) error {
+	return f.catalog.AlterCredentials(ctx, alter)
+}
+
+// AlterTokens changes keys of tokens and what is revoked, as AlterACLs.
+func (f *front) AlterTokens(ctx context.Context, alter fsm.AlterTokens) error {
+	return f.catalog.AlterTokens(ctx, alter)
+}
+
+// CatalogChanged gives a channel that is closed when the catalog here may have changed.
+func (f *front) CatalogChanged() <-chan struct{} { return f.catalog.Changed() }
 
 // CreateTopic creates a topic and returns when it is known at all connected nodes and all
 // its partitions have a leader. If ctx ends before that the error is

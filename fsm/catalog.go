@@ -35,6 +35,9 @@ type CatalogCommand struct {
 	SetNodeState        *SetNodeState        `json:"set_node_state,omitempty"`
 	Reassign            *Reassign            `json:"reassign,omitempty"`
 	Settle              *Settle              `json:"settle,omitempty"`
+	AlterCredentials    *AlterCredentials    `json:"alter_credentials,omitempty"`
+	AlterACLs           *AlterACLs           `json:"alter_acls,omitempty"`
+	AlterTokens         *AlterTokens         `json:"alter_tokens,omitempty"`
 }
 
 // FormCluster gives the cluster its id, once, and registers its first nodes.
@@ -101,7 +104,8 @@ func decodeCatalogCommand(data []byte) (CatalogCommand, error) {
 	set := 0
 	for _, is := range []bool{c.FormCluster != nil, c.RegisterNode != nil, c.RemoveNode != nil, c.CreateTopic != nil, c.DeleteTopic != nil,
 		c.AllocateProducerIDs != nil, c.AlterConfigs != nil, c.AlterBrokerConfigs != nil, c.CreatePartitions != nil, c.CreateGroupShards != nil,
-		c.RaiseFeatureLevel != nil, c.SetNodeState != nil, c.Reassign != nil, c.Settle != nil} {
+		c.RaiseFeatureLevel != nil, c.SetNodeState != nil, c.Reassign != nil, c.Settle != nil,
+		c.AlterCredentials != nil, c.AlterACLs != nil, c.AlterTokens != nil} {
 		if is {
 			set++
 		}
@@ -205,6 +209,12 @@ func (c *Catalog) Apply(index Index, cmd []byte) CatalogResult {
 		next, err = c.reassign(command.Reassign)
 	case command.Settle != nil:
 		next, err = c.settle(command.Settle)
+	case command.AlterCredentials != nil:
+		next, err = c.alterCredentials(index, command.AlterCredentials)
+	case command.AlterACLs != nil:
+		next, err = c.alterACLs(index, command.AlterACLs)
+	case command.AlterTokens != nil:
+		next, err = c.alterTokens(index, command.AlterTokens)
 	}
 	if err != nil {
 		return CatalogResult{Err: err}

@@ -30,7 +30,7 @@ func drawCommand(t *rapid.T) []byte {
 	}
 	id := func() TopicID { return TopicID{15: byte(rapid.IntRange(0, 6).Draw(t, "id"))} }
 	c := CatalogCommand{Version: rapid.SampledFrom([]int{0, 0, 0, 0, 0, 0, 0, 2}).Draw(t, "version")}
-	switch rapid.SampledFrom([]string{"form", "register", "remove", "create", "create", "create", "delete", "none", "garbage", "level", "state", "reassign", "reassign", "settle"}).Draw(t, "kind") {
+	switch rapid.SampledFrom([]string{"form", "register", "remove", "create", "create", "create", "delete", "none", "garbage", "level", "state", "reassign", "reassign", "settle", "credentials", "acls", "tokens"}).Draw(t, "kind") {
 	case "form":
 		c.FormCluster = &FormCluster{ClusterID: rapid.SampledFrom([]string{"c", "d"}).Draw(t, "cluster")}
 		for range rapid.IntRange(0, 3).Draw(t, "nodes") {
@@ -59,7 +59,7 @@ func drawCommand(t *rapid.T) []byte {
 	case "delete":
 		c.DeleteTopic = &DeleteTopic{Name: name(), ID: id()}
 	case "level":
-		c.RaiseFeatureLevel = &RaiseFeatureLevel{FeatureLevel: rapid.IntRange(0, 4).Draw(t, "level")}
+		c.RaiseFeatureLevel = &RaiseFeatureLevel{FeatureLevel: rapid.IntRange(0, 5).Draw(t, "level")}
 	case "state":
 		c.SetNodeState = &SetNodeState{ID: node().ID, State: NodeState(rapid.SampledFrom([]string{"", "draining", "leaving", "x"}).Draw(t, "state")), Successor: node().ID}
 	case "reassign":
@@ -75,6 +75,12 @@ func drawCommand(t *rapid.T) []byte {
 		}
 	case "settle":
 		c.Settle = &Settle{Topic: id(), Partition: int32(rapid.IntRange(-1, 2).Draw(t, "partition")), Nodes: []NodeID{node().ID}, Replicas: rapid.SampledFrom([][]NodeID{nil, {"n1"}, {"n1", "n2"}}).Draw(t, "where")}
+	case "credentials":
+		c.AlterCredentials = drawCredentials(t)
+	case "acls":
+		c.AlterACLs = drawACLs(t)
+	case "tokens":
+		c.AlterTokens = drawTokens(t)
 	case "garbage":
 		return rapid.SliceOf(rapid.Byte()).Draw(t, "garbage")
 	}
@@ -299,6 +305,9 @@ func FuzzCatalogApply(f *testing.F) {
 	} {
 		f.Add(c.Encode())
 	}
+	f.Add(sampleCredentials().Encode())
+	f.Add(sampleACLs().Encode())
+	f.Add(sampleTokens().Encode())
 	f.Add([]byte("{}"))
 	f.Add([]byte("null"))
 	f.Add([]byte{0xff})
@@ -322,7 +331,7 @@ func FuzzCatalogApply(f *testing.F) {
 
 // Any bytes may be given as a snapshot, also such that carry a right CRC.
 func FuzzRestoreCatalog(f *testing.F) {
-	for _, c := range []*Catalog{NewCatalog(), sampleCatalog(), catalogWithShards(f)} {
+	for _, c := range []*Catalog{NewCatalog(), sampleCatalog(), catalogWithShards(f), securedCatalog(f)} {
 		snapshot := c.Snapshot()
 		f.Add(snapshot)
 		f.Add(snapshot[envelopeHead : len(snapshot)-envelopeTail])

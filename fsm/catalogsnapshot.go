@@ -34,6 +34,8 @@ type catalogFile struct {
 	Brokers map[string]string `json:"brokers,omitempty"`
 
 	Left []string `json:"left,omitempty"` // identities of nodes that have left, since level 3
+
+	Security *securityFile `json:"security,omitempty"` // since level 4
 }
 
 // Snapshot gives the whole catalog as bytes, in the version that all nodes of the cluster know; the
@@ -60,6 +62,8 @@ func (c *Catalog) Snapshot() []byte {
 			Broker:  c.view.broker[false],
 			Brokers: c.view.broker[true],
 			Left:    c.view.left,
+
+			Security: c.view.security.file(),
 		})
 		if err != nil {
 			// strings, numbers and maps of them always do
@@ -166,6 +170,10 @@ func (file *catalogFile) catalog() (*Catalog, error) {
 		return nil, fmt.Errorf("%d nodes that have left, want at most %d", len(file.Left), maxLeft)
 	}
 	view.left = slices.Clip(file.Left)
+	var err error
+	if view.security, err = file.Security.security(file.Applied); err != nil {
+		return nil, err
+	}
 	if len(file.Deleted) > maxDeleted {
 		return nil, fmt.Errorf("%d deleted topics, want at most %d", len(file.Deleted), maxDeleted)
 	}

@@ -16,7 +16,8 @@ import (
 //	3  groups are formed by identities; nodes that have left; a broker's configurations; empty lists
 //	   in configurations; partition logs of format 2, which an older program cannot go back to;
 //	   calls go through a third node where two do not reach each other
-//	4  appends that follow each other before the first is answered (calls.AppendInLine)
+//	4  appends that follow each other before the first is answered (calls.AppendInLine);
+//	   users, ACLs, keys of tokens
 const FeatureLevel = 4
 
 // RaiseFeatureLevel makes the cluster use what programs of that level know. It is refused while a
@@ -27,6 +28,9 @@ type RaiseFeatureLevel struct {
 
 // featureLevel is the one from which on the command may be used.
 func (c *CatalogCommand) featureLevel() int {
+	if c.AlterCredentials != nil || c.AlterACLs != nil || c.AlterTokens != nil {
+		return 4
+	}
 	if c.AlterBrokerConfigs != nil {
 		return 3
 	}

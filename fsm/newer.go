@@ -65,6 +65,18 @@ func (c *CatalogCommand) checkWords() error {
 		})
 	case c.AlterBrokerConfigs != nil:
 		return checkChanges(c.AlterBrokerConfigs.Changes, LookupBrokerConfig)
+	case c.AlterCredentials != nil:
+		for _, set := range c.AlterCredentials.Set {
+			if err := checkMechanism(set.Mechanism); err != nil {
+				return err
+			}
+		}
+	case c.AlterACLs != nil:
+		for _, b := range c.AlterACLs.Add {
+			if err := b.Known(); err != nil {
+				return outcome.With(outcome.ErrInvalidConfig, err)
+			}
+		}
 	}
 	return nil
 }

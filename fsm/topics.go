@@ -69,6 +69,8 @@ type Topics struct {
 	// in none of the above.
 	groups *Topic
 	broker BrokerSettings // replaced, never changed
+	// security is nil before the first command about it. Read it with Security.
+	security *Security
 }
 
 // Lookup finds a topic by name.

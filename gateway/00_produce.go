@@ -72,6 +72,7 @@ func handleProduce(r *request) {
 	rules := make([]produceRules, 0, len(req.Topics))
 	badAcks := req.Version > 0 && (req.Acks < -1 || req.Acks > 1)
 	topics := r.conn.server.catalog.Topics()
+	noTransactions := req.TransactionID != nil && !r.mayTransactionalID(*req.TransactionID)
 	for i := range req.Topics {
 		t := &req.Topics[i]
 		topic, unknown := r.findTopic(topics, t.Topic, t.TopicID, req.Version >= 13)
@@ -88,6 +89,8 @@ func handleProduce(r *request) {
 			var p *producing
 			id, err := r.findPartition(topic, unknown, t.Partitions[j].Partition, noEpoch)
 			switch {
+			case noTransactions:
+				err = errTransactionalIDDenied
 			case badAcks:
 				err = errRequiredAcks
 			case err == nil:

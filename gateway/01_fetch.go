@@ -87,6 +87,8 @@ type fetch struct {
 	version int16
 	parts   []*fetchPart // those that are in the catalog
 
+	judged *fsm.Security // by which the parts were found to be the caller's
+
 	left int  // bytes that the answer may still grow by
 	have int  // bytes of records in the answer
 	full bool // something that is there does not fit: nothing is waited for
@@ -133,6 +135,7 @@ func (r *request) fetch() {
 	if wait > 0 && !f.satisfied(int(req.MinBytes)) {
 		f.await(r.began.Add(wait), int(req.MinBytes))
 	}
+	f.judge()
 	for _, p := range f.parts {
 		r.conn.server.metrics.fetched(p.topic, len(p.out.RecordBatches))
 		r.note(p.out.ErrorCode)
@@ -199,6 +202,7 @@ func (f *fetch) resolve(req *kmsg.FetchRequest, resp *kmsg.FetchResponse) {
 		}
 	}
 	topics := s.catalog.Topics()
+	f.judged = topics.Security()
 	for i := range resp.Topics {
 		topic, unknown := f.findTopic(topics, resp.Topics[i].Topic, resp.Topics[i].TopicID, req.Version >= 13)
 		for j := range resp.Topics[i].Partitions {

@@ -406,9 +406,15 @@ func (f *fetch) await(deadline time.Time, minBytes int) {
 	}
 	for {
 		var some []*fetchPart
+		changed := f.rightsChanged()
 		select {
 		case p := <-woken:
 			some = append(some, p)
+		case <-changed:
+			if f.judge() {
+				return
+			}
+			continue
 		case <-ctx.Done():
 			return
 		}

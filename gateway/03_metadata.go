@@ -1,11 +1,14 @@
 package gateway
 
 import (
+	"errors"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/trimaran-io/trimaran/fsm"
+	"github.com/trimaran-io/trimaran/kafkaproto"
+	"github.com/trimaran-io/trimaran/security/acl"
 )
 
 // Metadata, versions 0 to 13.
@@ -24,8 +27,9 @@ import (
 // fetches. A name that Kafka forbids is INVALID_TOPIC_EXCEPTION (17), as since 0.8.2; 0.8.0 failed
 // the whole request.
 //
-// Who asks for authorized operations (from version 8) is told all that there are, as by
-// a broker without an authorizer.
+// Where rights are judged, a topic that the client may not describe is
+// TOPIC_AUTHORIZATION_FAILED whether it is there or not, and missing among all. Who asks for
+// authorized operations (from version 8) is told what it may do.
 //
 // Left out: the request to bootstrap again (from 13).
 
@@ -91,7 +95,7 @@ func (r *request) answerMetadata(req *kmsg.MetadataRequest) {
 	}
 	resp.ControllerID = shown.controller()
 	if req.IncludeClusterAuthorizedOperations {
-		resp.AuthorizedOperations = clusterOperations
+		resp.AuthorizedOperations = r.operationsOnCluster()
 	}
 	s := r.conn.server
 	resp.ClusterID = kmsg.StringPtr(s.nodes.ClusterID())
@@ -101,7 +105,9 @@ func (r *request) answerMetadata(req *kmsg.MetadataRequest) {
 		all := topics.All()
 		resp.Topics = make([]kmsg.MetadataResponseTopic, 0, len(all))
 		for _, topic := range all {
-			resp.Topics = append(resp.Topics, r.describe(topic, shown))
+			if r.seesTopic(topic.Name) {
+				resp.Topics = append(resp.Topics, r.describe(topic, shown))
+			}
 		}
 	}
 	type key struct {
@@ -130,8 +136,8 @@ func (r *request) answerMetadata(req *kmsg.MetadataRequest) {
 		if req.Version < 12 || !byID {
 			rt.Topic = kmsg.StringPtr(asked.name)
 		}
-		if !byID {
-			err = s.topics.missing(asked.name, mayCreate)
+		if !byID && !errors.Is(err, errTopicDenied) {
+			err = r.missing(asked.name, mayCreate)
 		}
 		rt.ErrorCode = r.fail(err)
 		resp.Topics = append(resp.Topics, rt)
@@ -139,7 +145,7 @@ func (r *request) answerMetadata(req *kmsg.MetadataRequest) {
 	if req.IncludeTopicAuthorizedOperations {
 		for i := range resp.Topics {
 			if resp.Topics[i].ErrorCode == 0 {
-				resp.Topics[i].AuthorizedOperations = topicOperations
+				resp.Topics[i].AuthorizedOperations = r.operationsOn(acl.Topic, *resp.Topics[i].Topic, topicOperations)
 			}
 		}
 	}
@@ -154,6 +160,17 @@ func (r *request) answerMetadata(req *kmsg.MetadataRequest) {
 		}
 	}
 	r.answerSized(resp, size)
+}
+
+// missing says what to answer for a topic that is not there, and begins to create it where the
+// caller may. Who may not is told that, as Kafka does, if the topic would be created.
+func (r *request) missing(name string, mayCreate bool) error {
+	s := r.conn.server
+	if mayCreate && s.cfg.AutoCreateTopics && kafkaproto.CheckTopicName(name) == nil &&
+		!r.sees(acl.Create, acl.Cluster, acl.ClusterName) && !r.may(acl.Create, acl.Topic, name) {
+		return errTopicDenied
+	}
+	return s.topics.missing(name, mayCreate)
 }
 
 func (r *request) describe(topic *fsm.Topic, shown *brokers) kmsg.MetadataResponseTopic {

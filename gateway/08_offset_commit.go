@@ -20,6 +20,10 @@ import (
 
 func handleOffsetCommit(r *request) {
 	req := r.body.(*kmsg.OffsetCommitRequest)
+	if !r.mayGroup(req.Group) {
+		r.refuseOffsetCommit(req)
+		return
+	}
 	r.asked(coordinateTimeout, []string{req.Group}, func(ctx context.Context) {
 		topics := r.conn.server.catalog.Topics()
 		type place struct {
@@ -87,4 +91,20 @@ func handleOffsetCommit(r *request) {
 		}
 		r.answer(resp)
 	})
+}
+
+func (r *request) refuseOffsetCommit(req *kmsg.OffsetCommitRequest) {
+	resp := kmsg.NewPtrOffsetCommitResponse()
+	resp.Version = r.header.Version
+	for _, t := range req.Topics {
+		out := kmsg.NewOffsetCommitResponseTopic()
+		out.Topic, out.TopicID = t.Topic, t.TopicID
+		for _, p := range t.Partitions {
+			o := kmsg.NewOffsetCommitResponseTopicPartition()
+			o.Partition, o.ErrorCode = p.Partition, r.fail(errGroupDenied)
+			out.Partitions = append(out.Partitions, o)
+		}
+		resp.Topics = append(resp.Topics, out)
+	}
+	r.answer(resp)
 }

@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"context"
+	"slices"
 
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
@@ -132,20 +133,61 @@ func (r *request) namedTopics(topics *fsm.Topics, asked []kmsg.OffsetFetchReques
 			named = append(named, t)
 			continue
 		}
-		out := kmsg.NewOffsetFetchResponseGroupTopic()
+		out := noOffsets(t, errUnknownTopicID)
 		out.TopicID = t.TopicID
-		for _, p := range t.Partitions {
-			o := kmsg.NewOffsetFetchResponseGroupTopicPartition()
-			o.Partition, o.Offset, o.Metadata, o.ErrorCode = p, -1, kmsg.StringPtr(""), kerr.UnknownTopicID.Code
-			out.Partitions = append(out.Partitions, o)
-		}
 		unknown = append(unknown, out)
 	}
 	return named, unknown
 }
 
-// offsetsOf asks for the offsets of one group.
+// offsetsOf gives the offsets of one group, as far as the caller may have them.
 func (r *request) offsetsOf(ctx context.Context, group kmsg.OffsetFetchRequestGroup, stable bool) kmsg.OffsetFetchResponseGroup {
+	if r.caller.everything() {
+		return r.askOffsetsOf(ctx, group, stable)
+	}
+	if !r.mayGroup(group.Group) {
+		out := kmsg.NewOffsetFetchResponseGroup()
+		out.Group, out.ErrorCode = group.Group, errorCode(errGroupDenied)
+		return out
+	}
+	var refused []kmsg.OffsetFetchResponseGroupTopic
+	all := group.Topics == nil
+	if !all {
+		asked := group.Topics
+		group.Topics = []kmsg.OffsetFetchRequestGroupTopic{}
+		for _, t := range asked {
+			if r.mayTopic(t.Topic) {
+				group.Topics = append(group.Topics, t)
+				continue
+			}
+			out := noOffsets(t, errTopicDenied)
+			out.Topic, out.TopicID = t.Topic, t.TopicID
+			refused = append(refused, out)
+		}
+	}
+	answer := r.askOffsetsOf(ctx, group, stable)
+	if all {
+		answer.Topics = slices.DeleteFunc(answer.Topics, func(t kmsg.OffsetFetchResponseGroupTopic) bool { return !r.seesTopic(t.Topic) })
+	}
+	if answer.ErrorCode == 0 {
+		answer.Topics = append(answer.Topics, refused...)
+	}
+	return answer
+}
+
+// noOffsets is the answer for a topic whose offsets are not given.
+func noOffsets(t kmsg.OffsetFetchRequestGroupTopic, why error) kmsg.OffsetFetchResponseGroupTopic {
+	out := kmsg.NewOffsetFetchResponseGroupTopic()
+	for _, p := range t.Partitions {
+		o := kmsg.NewOffsetFetchResponseGroupTopicPartition()
+		o.Partition, o.Offset, o.Metadata, o.ErrorCode = p, -1, kmsg.StringPtr(""), errorCode(why)
+		out.Partitions = append(out.Partitions, o)
+	}
+	return out
+}
+
+// askOffsetsOf asks the coordinator for the offsets of one group.
+func (r *request) askOffsetsOf(ctx context.Context, group kmsg.OffsetFetchRequestGroup, stable bool) kmsg.OffsetFetchResponseGroup {
 	req := kmsg.NewPtrOffsetFetchRequest()
 	req.RequireStable = stable
 	req.Groups = []kmsg.OffsetFetchRequestGroup{group}

@@ -1,7 +1,6 @@
 package gateway
 
 import (
-	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/trimaran-io/trimaran/coordinator"
@@ -27,11 +26,22 @@ func handleFindCoordinator(r *request) {
 		return shown.list[0]
 	}
 	known := req.CoordinatorType == group || req.CoordinatorType == transaction
+	refused := func(key string) error {
+		switch {
+		case !known:
+			return errInvalidRequest
+		case req.CoordinatorType == group && !r.mayGroup(key):
+			return errGroupDenied
+		case req.CoordinatorType == transaction && !r.mayTransactionalID(key):
+			return errTransactionalIDDenied
+		}
+		return nil
+	}
 	if req.Version < 4 {
 		b := of(req.CoordinatorKey)
 		resp.NodeID, resp.Host, resp.Port = b.id, b.at.Host, b.at.Port
-		if !known {
-			resp.ErrorCode, resp.NodeID, resp.Host, resp.Port = r.note(kerr.InvalidRequest.Code), -1, "", -1
+		if err := refused(req.CoordinatorKey); err != nil {
+			resp.ErrorCode, resp.NodeID, resp.Host, resp.Port = r.fail(err), -1, "", -1
 		}
 		r.answer(resp)
 		return
@@ -40,8 +50,8 @@ func handleFindCoordinator(r *request) {
 		c := kmsg.NewFindCoordinatorResponseCoordinator()
 		b := of(key)
 		c.Key, c.NodeID, c.Host, c.Port = key, b.id, b.at.Host, b.at.Port
-		if !known {
-			c.ErrorCode, c.NodeID, c.Host, c.Port = r.note(kerr.InvalidRequest.Code), -1, "", -1
+		if err := refused(key); err != nil {
+			c.ErrorCode, c.NodeID, c.Host, c.Port = r.fail(err), -1, "", -1
 		}
 		resp.Coordinators = append(resp.Coordinators, c)
 	}

@@ -21,9 +21,16 @@ import (
 
 func handleJoinGroup(r *request) {
 	req := r.body.(*kmsg.JoinGroupRequest)
+	if !r.mayGroup(req.Group) {
+		r.refuseMember()
+		return
+	}
 	limit := time.Duration(max(req.RebalanceTimeoutMillis, req.SessionTimeoutMillis, 0))*time.Millisecond + 5*time.Minute + coordinateTimeout
 	r.asked(min(limit, maxGroupWait), []string{req.Group}, func(ctx context.Context) {
 		answer, err := r.coordinate(ctx, coordinator.ShardOf(req.Group), req)
+		if r.lost(req.Group) {
+			return
+		}
 		resp, _ := answer.(*kmsg.JoinGroupResponse)
 		if err != nil {
 			resp = kmsg.NewPtrJoinGroupResponse()
@@ -41,8 +48,15 @@ func handleJoinGroup(r *request) {
 
 func handleSyncGroup(r *request) {
 	req := r.body.(*kmsg.SyncGroupRequest)
+	if !r.mayGroup(req.Group) {
+		r.refuseMember()
+		return
+	}
 	r.asked(maxGroupWait, []string{req.Group}, func(ctx context.Context) {
 		answer, err := r.coordinate(ctx, coordinator.ShardOf(req.Group), req)
+		if r.lost(req.Group) {
+			return
+		}
 		resp, _ := answer.(*kmsg.SyncGroupResponse)
 		if err != nil {
 			resp = kmsg.NewPtrSyncGroupResponse()
@@ -56,6 +70,10 @@ func handleSyncGroup(r *request) {
 
 func handleHeartbeat(r *request) {
 	req := r.body.(*kmsg.HeartbeatRequest)
+	if !r.mayGroup(req.Group) {
+		r.refuseMember()
+		return
+	}
 	r.asked(coordinateTimeout, []string{req.Group}, func(ctx context.Context) {
 		answer, err := r.coordinate(ctx, coordinator.ShardOf(req.Group), req)
 		resp, _ := answer.(*kmsg.HeartbeatResponse)
@@ -71,6 +89,10 @@ func handleHeartbeat(r *request) {
 
 func handleLeaveGroup(r *request) {
 	req := r.body.(*kmsg.LeaveGroupRequest)
+	if !r.mayGroup(req.Group) {
+		r.refuseMember()
+		return
+	}
 	single := req.Version < 3
 	if single { // one member, named beside the list that came later
 		m := kmsg.NewLeaveGroupRequestMember()
@@ -91,4 +113,32 @@ func handleLeaveGroup(r *request) {
 		r.note(resp.ErrorCode)
 		r.answer(resp)
 	})
+}
+
+// lost says whether the caller has lost its right to the group while it waited; it is answered
+// then.
+func (r *request) lost(group string) bool {
+	if r.mayGroup(group) {
+		return false
+	}
+	r.refuseMember()
+	return true
+}
+
+// refuseMember answers a member who has no right to the group.
+func (r *request) refuseMember() {
+	code := r.fail(errGroupDenied)
+	resp := r.body.ResponseKind()
+	switch resp := resp.(type) {
+	case *kmsg.JoinGroupResponse:
+		resp.Generation, resp.MemberID, resp.ErrorCode = -1, r.body.(*kmsg.JoinGroupRequest).MemberID, code
+	case *kmsg.SyncGroupResponse:
+		resp.ErrorCode = code
+	case *kmsg.HeartbeatResponse:
+		resp.ErrorCode = code
+	case *kmsg.LeaveGroupResponse:
+		resp.ErrorCode = code
+	}
+	resp.SetVersion(r.header.Version)
+	r.answer(resp)
 }

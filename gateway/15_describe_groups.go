@@ -8,6 +8,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/trimaran-io/trimaran/coordinator"
+	"github.com/trimaran-io/trimaran/security/acl"
 )
 
 // DescribeGroups, versions 0 to 6, ListGroups, versions 0 to 5, DeleteGroups, versions 0 to 3, and
@@ -18,7 +19,8 @@ import (
 // types (from 5, KIP-848) filter. Groups with members are not deleted, nor are offsets of topics
 // that members consume.
 //
-// Authorized operations (from version 3) are all that there are, as without an authorizer.
+// Where rights are judged, ListGroups leaves out groups that the client may not describe;
+// authorized operations (from version 3) are what it may do.
 
 func handleDescribeGroups(r *request) {
 	req := r.body.(*kmsg.DescribeGroupsRequest)
@@ -36,6 +38,10 @@ func handleDescribeGroups(r *request) {
 			out := &resp.Groups[i]
 			out.Default()
 			out.Group = req.Groups[i]
+			if !r.mayGroup(out.Group) {
+				out.ErrorCode = errorCode(errGroupDenied)
+				return
+			}
 			answer, err := r.coordinate(ctx, coordinator.ShardOf(req.Groups[i]), one)
 			if err != nil {
 				out.ErrorCode = r.coordinatorCodeQuiet(err)
@@ -43,7 +49,7 @@ func handleDescribeGroups(r *request) {
 				*out = got[0]
 			}
 			if req.IncludeAuthorizedOperations && out.ErrorCode == 0 {
-				out.AuthorizedOperations = groupOperations
+				out.AuthorizedOperations = r.operationsOn(acl.Group, out.Group, groupOperations)
 			}
 		})
 		size := 64
@@ -81,6 +87,9 @@ func handleListGroups(r *request) {
 			}
 			resp.Groups = append(resp.Groups, answer.Groups...)
 		}
+		if r.conn.server.access != nil && !r.mayInstead() {
+			resp.Groups = slices.DeleteFunc(resp.Groups, func(g kmsg.ListGroupsResponseGroup) bool { return !r.sees(r.needs().group, acl.Group, g.Group) })
+		}
 		slices.SortFunc(resp.Groups, func(a, b kmsg.ListGroupsResponseGroup) int { return cmp.Compare(a.Group, b.Group) })
 		r.answerSized(resp, 64+64*len(resp.Groups))
 	})
@@ -102,6 +111,10 @@ func handleDeleteGroups(r *request) {
 			out := &resp.Groups[i]
 			out.Default()
 			out.Group = req.Groups[i]
+			if !r.mayGroup(out.Group) {
+				out.ErrorCode = errorCode(errGroupDenied)
+				return
+			}
 			answer, err := r.coordinate(ctx, coordinator.ShardOf(req.Groups[i]), one)
 			if err != nil {
 				out.ErrorCode = r.coordinatorCodeQuiet(err)
@@ -118,6 +131,13 @@ func handleDeleteGroups(r *request) {
 
 func handleOffsetDelete(r *request) {
 	req := r.body.(*kmsg.OffsetDeleteRequest)
+	if !r.mayGroup(req.Group) {
+		resp := kmsg.NewPtrOffsetDeleteResponse()
+		resp.ErrorCode = r.fail(errGroupDenied)
+		r.answer(resp)
+		return
+	}
+	refused := r.refuseOffsetsOf(req)
 	r.asked(coordinateTimeout, []string{req.Group}, func(ctx context.Context) {
 		answer, err := r.coordinate(ctx, coordinator.ShardOf(req.Group), req)
 		resp, _ := answer.(*kmsg.OffsetDeleteResponse)
@@ -125,7 +145,33 @@ func handleOffsetDelete(r *request) {
 			resp = kmsg.NewPtrOffsetDeleteResponse()
 			resp.ErrorCode = r.coordinatorCode(err)
 		}
+		if resp.ErrorCode == 0 {
+			resp.Topics = append(resp.Topics, refused...)
+		}
 		r.note(resp.ErrorCode)
 		r.answer(resp)
 	})
+}
+
+// refuseOffsetsOf takes topics out of the request that the caller has no right to, and gives the
+// answers for them.
+func (r *request) refuseOffsetsOf(req *kmsg.OffsetDeleteRequest) (refused []kmsg.OffsetDeleteResponseTopic) {
+	if r.caller.everything() {
+		return nil
+	}
+	req.Topics = slices.DeleteFunc(req.Topics, func(t kmsg.OffsetDeleteRequestTopic) bool {
+		if r.mayTopic(t.Topic) {
+			return false
+		}
+		out := kmsg.NewOffsetDeleteResponseTopic()
+		out.Topic = t.Topic
+		for _, p := range t.Partitions {
+			o := kmsg.NewOffsetDeleteResponseTopicPartition()
+			o.Partition, o.ErrorCode = p.Partition, r.fail(errTopicDenied)
+			out.Partitions = append(out.Partitions, o)
+		}
+		refused = append(refused, out)
+		return true
+	})
+	return refused
 }

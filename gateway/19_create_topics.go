@@ -10,6 +10,7 @@ import (
 	"github.com/trimaran-io/trimaran/gateway/listen"
 	"github.com/trimaran-io/trimaran/kafkaproto"
 	"github.com/trimaran-io/trimaran/outcome"
+	"github.com/trimaran-io/trimaran/security/acl"
 )
 
 // CreateTopics, versions 0 to 7.
@@ -36,6 +37,9 @@ func handleCreateTopics(r *request) {
 		}
 		errs := r.admin(req.TimeoutMillis, len(req.Topics), func(ctx context.Context, i int) error {
 			t := &req.Topics[i]
+			if !r.mayTopic(t.Topic) {
+				return errTopicDenied
+			}
 			if named[t.Topic] > 1 {
 				return fmt.Errorf("%w: the topic is named more than once", errInvalidRequest)
 			}
@@ -78,6 +82,10 @@ func (r *request) tellCreated(rt *kmsg.CreateTopicsResponseTopic, asked *kmsg.Cr
 		rt.TopicID, rt.NumPartitions, rt.ReplicationFactor = topic.ID, int32(len(topic.Partitions)), int16(topic.ReplicationFactor)
 	}
 	if r.header.Version < 5 {
+		return
+	}
+	if !r.sees(acl.DescribeConfigs, acl.Topic, rt.Topic) {
+		rt.ConfigErrorCode, rt.NumPartitions, rt.ReplicationFactor = errorCode(errTopicDenied), -1, -1
 		return
 	}
 	for _, c := range fsm.Configs() {

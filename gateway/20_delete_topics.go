@@ -2,12 +2,14 @@ package gateway
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/trimaran-io/trimaran/fsm"
+	"github.com/trimaran-io/trimaran/security/acl"
 )
 
 // DeleteTopics, versions 0 to 6.
@@ -58,7 +60,13 @@ func handleDeleteTopics(r *request) {
 			case byID == (t.Topic != nil):
 				return fmt.Errorf("%w: a topic has to have either its name or its id given", errInvalidRequest)
 			case byID:
+				if err := r.mayDeleteID(topics, t.TopicID); err != nil {
+					return err
+				}
 				return s.changes.DeleteTopicByID(ctx, t.TopicID)
+			}
+			if err := r.mayDelete(topics, *t.Topic); err != nil {
+				return err
 			}
 			return s.changes.DeleteTopic(ctx, *t.Topic)
 		})
@@ -71,6 +79,9 @@ func handleDeleteTopics(r *request) {
 					rt.ErrorCode = r.fail(errUnknownTopicID)
 				}
 				rt.ErrorMessage = kmsg.StringPtr(message(errs[i]))
+				if topic, ok := topics.ByID(rt.TopicID); ok && errors.Is(errs[i], errTopicDenied) && r.sees(acl.Describe, acl.Topic, topic.Name) {
+					rt.Topic = &topic.Name
+				}
 			} else if rt.Topic == nil {
 				if topic, ok := topics.ByID(rt.TopicID); ok {
 					rt.Topic = &topic.Name
@@ -82,4 +93,29 @@ func handleDeleteTopics(r *request) {
 		}
 		r.answer(resp)
 	})
+}
+
+// mayDelete says whether the caller may delete the topic. That there is none is for who may
+// describe it to hear, and this node's word: in a newer catalog there may be one.
+func (r *request) mayDelete(topics *fsm.Topics, name string) error {
+	if _, there := topics.Lookup(name); !there && !r.seesTopic(name) && r.sees(acl.Describe, acl.Topic, name) {
+		return r.conn.server.unknownTopic()
+	}
+	if !r.mayTopic(name) {
+		return errTopicDenied
+	}
+	return nil
+}
+
+// mayDeleteID is mayDelete of a topic by its id. Of one that is not known here nobody knows whose
+// it is.
+func (r *request) mayDeleteID(topics *fsm.Topics, id fsm.TopicID) error {
+	topic, there := topics.ByID(id)
+	switch {
+	case there && !r.mayTopic(topic.Name):
+		return errTopicDenied
+	case !there && !r.caller.everything() && !r.mayInstead():
+		return r.conn.server.unknownTopic()
+	}
+	return nil
 }

@@ -3,11 +3,13 @@ package gateway
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/trimaran-io/trimaran/admin"
 	"github.com/trimaran-io/trimaran/fsm"
 	"github.com/trimaran-io/trimaran/kafkaproto"
+	"github.com/trimaran-io/trimaran/security/acl"
 )
 
 // Status, version 0: Trimaran's own, for its command line. ApiVersions does not
@@ -36,17 +38,50 @@ type Operations interface {
 
 // serveStatus begins to answer. An error ends the connection.
 func (r *request) serveStatus(body []byte) error {
-	r.name = "Status"
 	if r.header.Version != 0 || len(body) > 0 {
 		err := fmt.Errorf("%w: Status version %d with %d bytes", kafkaproto.ErrNotServed, r.header.Version, len(body))
 		r.hangUp(err)
 		return err
 	}
+	whole := r.caller.everything() || r.mayInstead()
+	if !whole && !r.seesAnyTopic() {
+		r.answerJSON(StatusKey, nil, errClusterDenied)
+		return nil
+	}
 	r.background(func() {
 		ctx, cancel := context.WithTimeout(r.reply.Open(), statusTimeout)
 		defer cancel()
 		status, err := r.conn.server.operations.Status(ctx)
+		if err == nil && !whole {
+			status = r.topicsOf(status)
+		}
 		r.answerJSON(StatusKey, status, err)
 	})
 	return nil
+}
+
+// seesAnyTopic says whether there is a topic that the caller may describe.
+func (r *request) seesAnyTopic() bool {
+	for _, topic := range r.conn.server.catalog.Topics().All() {
+		if r.seesTopic(topic.Name) {
+			return true
+		}
+	}
+	return r.may(r.needs().instead, acl.Cluster, acl.ClusterName)
+}
+
+// topicsOf is what of a status is for who may describe topics and not the cluster.
+func (r *request) topicsOf(status *admin.Status) *admin.Status {
+	part := *status
+	part.CatalogVoters, part.GroupShards = nil, nil
+	part.Nodes, part.Topics = slices.Clone(status.Nodes), nil
+	for i := range part.Nodes {
+		part.Nodes[i].PeerAddress, part.Nodes[i].ClientAddress = "", ""
+	}
+	for _, topic := range status.Topics {
+		if r.seesTopic(topic.Name) {
+			part.Topics = append(part.Topics, topic)
+		}
+	}
+	return &part
 }

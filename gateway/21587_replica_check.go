@@ -22,7 +22,8 @@ import (
 // the partition (int32) and the offset to begin at (int64; negative: the log
 // start). Every replica that is online is asked for a hash over the same records
 // from there on, some tens of megabytes of them; who asks goes on where the answer
-// ends. The response is as that of Status, with the JSON of admin.PartitionCheck.
+// ends. A node works on one at a time. The response is as that of Status, with the JSON of
+// admin.PartitionCheck.
 
 // ReplicaCheckKey is the API key of ReplicaCheck.
 const ReplicaCheckKey = StatusKey + 1
@@ -31,7 +32,6 @@ const replicaCheckTimeout = time.Minute
 
 // serveReplicaCheck begins to answer. An error ends the connection.
 func (r *request) serveReplicaCheck(body []byte) error {
-	r.name = "ReplicaCheck"
 	name, partition, from, ok := parseReplicaCheck(body)
 	if r.header.Version != 0 || !ok {
 		err := fmt.Errorf("%w: ReplicaCheck version %d with %d bytes", kafkaproto.ErrNotServed, r.header.Version, len(body))
@@ -46,6 +46,13 @@ func (r *request) serveReplicaCheck(body []byte) error {
 		topic, unknown := r.findNamed(s.catalog.Topics(), name)
 		id, err := r.findPartitionHere(topic, unknown, partition)
 		if err == nil {
+			// Every replica reads and hashes tens of megabytes for it.
+			if err = s.checks.Acquire(ctx, 1); err != nil {
+				err = fmt.Errorf("%w: another check is under way", outcome.ErrTimeout)
+			}
+		}
+		if err == nil {
+			defer s.checks.Release(1)
 			check, err = s.operations.CheckReplicas(ctx, id, from)
 		}
 		r.answerJSON(ReplicaCheckKey, check, err)

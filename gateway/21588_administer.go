@@ -29,7 +29,6 @@ const (
 
 // serveAdminister begins to answer. An error ends the connection.
 func (r *request) serveAdminister(body []byte) error {
-	r.name = "Administer"
 	var asked admin.Request
 	d := json.NewDecoder(bytes.NewReader(body))
 	d.DisallowUnknownFields()

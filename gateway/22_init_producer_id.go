@@ -32,7 +32,13 @@ func handleInitProducerID(r *request) {
 		req := r.body.(*kmsg.InitProducerIDRequest)
 		resp := req.ResponseKind().(*kmsg.InitProducerIDResponse)
 		resp.ProducerID, resp.ProducerEpoch = -1, -1
+		if req.TransactionalID == nil && !r.mayWriteSomewhere() {
+			resp.ErrorCode = r.fail(errClusterDenied)
+			r.answer(resp)
+			return
+		}
 		if req.TransactionalID != nil {
+			r.mayTransactionalID(*req.TransactionalID)
 			resp.ErrorCode = r.note(kerr.TransactionalIDAuthorizationFailed.Code)
 			r.answer(resp)
 			return

@@ -57,6 +57,9 @@ type resource struct {
 
 func (r *request) describeConfigs(req *kmsg.DescribeConfigsRequest, asked *kmsg.DescribeConfigsRequestResource) ([]kmsg.DescribeConfigsResponseResourceConfig, error) {
 	s := r.conn.server
+	if err := r.mayConfigure(asked.ResourceType, asked.ResourceName); err != nil {
+		return nil, err
+	}
 	wanted := func(name string) bool { return len(asked.ConfigNames) == 0 || slices.Contains(asked.ConfigNames, name) }
 	var list []kmsg.DescribeConfigsResponseResourceConfig
 	switch asked.ResourceType {

@@ -100,6 +100,11 @@ func (r *request) alterConfigs(alterations []alteration, validateOnly bool) []er
 		switch {
 		case named[resource{a.typ, a.name}] > 1:
 			return fmt.Errorf("%w: the resource is named more than once", errInvalidRequest)
+		}
+		if err := r.mayConfigure(a.typ, a.name); err != nil {
+			return err
+		}
+		switch {
 		case a.err != nil:
 			return a.err
 		case a.typ == kmsg.ConfigResourceTypeBroker:

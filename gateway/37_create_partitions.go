@@ -32,9 +32,9 @@ func handleCreatePartitions(r *request) {
 			if named[t.Topic] > 1 {
 				return fmt.Errorf("%w: the topic is named more than once", errInvalidRequest)
 			}
-			topic, ok := s.catalog.Topics().Lookup(t.Topic)
-			if !ok {
-				return s.unknownTopic()
+			topic, err := r.findNamed(s.catalog.Topics(), t.Topic)
+			if err != nil {
+				return err
 			}
 			has := len(topic.Partitions)
 			if t.Assignment != nil && int(t.Count) > has && len(t.Assignment) != int(t.Count)-has {

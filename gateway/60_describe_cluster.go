@@ -10,7 +10,7 @@ import (
 // There is one broker, as in Metadata, and it is the controller. It is never
 // fenced. The endpoint type (from version 1, KIP-919) has to be 1, brokers:
 // nobody here is a controller that listens for clients.
-// Authorized operations are all that there are, as without an authorizer.
+// Authorized operations are what the client may do; none for who may not describe the cluster.
 
 func handleDescribeCluster(r *request) {
 	req := r.body.(*kmsg.DescribeClusterRequest)
@@ -31,7 +31,7 @@ func handleDescribeCluster(r *request) {
 	shown := r.brokers()
 	resp.ClusterID, resp.ControllerID = r.conn.server.nodes.ClusterID(), shown.controller()
 	if req.IncludeClusterAuthorizedOperations {
-		resp.ClusterAuthorizedOperations = clusterOperations
+		resp.ClusterAuthorizedOperations = r.operationsOnCluster()
 	}
 	for _, b := range shown.list {
 		broker := kmsg.NewDescribeClusterResponseBroker()

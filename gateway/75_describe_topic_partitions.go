@@ -2,12 +2,14 @@ package gateway
 
 import (
 	"cmp"
+	"errors"
 	"slices"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/trimaran-io/trimaran/fsm"
 	"github.com/trimaran-io/trimaran/kafkaproto"
+	"github.com/trimaran-io/trimaran/security/acl"
 )
 
 // DescribeTopicPartitions, version 0 (KIP-966).
@@ -37,7 +39,9 @@ func handleDescribeTopicPartitions(r *request) {
 	}
 	if len(names) == 0 {
 		for _, t := range topics.All() {
-			names = append(names, t.Name)
+			if r.seesTopic(t.Name) {
+				names = append(names, t.Name)
+			}
 		}
 	}
 	slices.Sort(names)
@@ -62,7 +66,7 @@ func handleDescribeTopicPartitions(r *request) {
 		}
 		rt, next := r.describePartitions(topics, name, first, left)
 		if rt.ErrorCode == 0 {
-			rt.AuthorizedOperations = topicOperations
+			rt.AuthorizedOperations = r.operationsOn(acl.Topic, name, topicOperations)
 		}
 		resp.Topics = append(resp.Topics, rt)
 		if next >= 0 {
@@ -95,11 +99,10 @@ func (r *request) refuseCursor(req *kmsg.DescribeTopicPartitionsRequest, resp *k
 func (r *request) describePartitions(topics *fsm.Topics, name string, first int32, limit int) (rt kmsg.DescribeTopicPartitionsResponseTopic, next int32) {
 	rt = kmsg.NewDescribeTopicPartitionsResponseTopic()
 	rt.Topic = &name
-	if err := kafkaproto.CheckTopicName(name); err != nil {
-		rt.ErrorCode = r.fail(err)
-		return rt, -1
-	}
 	topic, err := r.findNamed(topics, name)
+	if invalid := kafkaproto.CheckTopicName(name); invalid != nil && !errors.Is(err, errTopicDenied) {
+		err = invalid
+	}
 	if err != nil {
 		rt.ErrorCode = r.fail(err)
 		return rt, -1

@@ -9,6 +9,7 @@ import (
 
 	"github.com/trimaran-io/trimaran/fsm"
 	"github.com/trimaran-io/trimaran/outcome"
+	"github.com/trimaran-io/trimaran/security/acl"
 )
 
 // Changes is what clients change in the catalog. Each returns when the change is known at all
@@ -25,6 +26,9 @@ type Changes interface {
 	AlterConfigs(ctx context.Context, alter fsm.AlterConfigs, validateOnly bool) error
 	// AlterBrokerConfigs is AlterConfigs for the one broker, of what has no effect here.
 	AlterBrokerConfigs(ctx context.Context, alter fsm.AlterBrokerConfigs, validateOnly bool) error
+	// AlterACLs adds ACLs, and removes those that filters select, which it gives filter by filter.
+	AlterACLs(ctx context.Context, add []acl.Binding, remove []acl.Filter) (removed [][]acl.Binding, err error)
+	AlterCredentials(ctx context.Context, alter fsm.AlterCredentials) error
 }
 
 // parallelAdmin bounds the topics of one request that are worked on at once.

@@ -2,8 +2,10 @@ package gateway
 
 import (
 	"net"
+	"time"
 
 	"github.com/trimaran-io/trimaran/gateway/listen"
+	"github.com/trimaran-io/trimaran/gateway/login"
 	"github.com/trimaran-io/trimaran/gateway/order"
 	"github.com/trimaran-io/trimaran/gateway/session"
 )
@@ -12,6 +14,10 @@ import (
 type connection struct {
 	server *Server
 	client listen.Client
+
+	login *login.Conn
+	bound func(most int, until time.Time, raw bool) // of what is read; nil: the transport has none
+	until time.Time                                 // when a client must have logged in
 
 	queues order.Queues // produces in order
 	order  order.Order  // what a request sees of those before it
@@ -25,17 +31,30 @@ type connection struct {
 func (s *Server) newSession(client listen.Client, framer session.Framer) listen.Session {
 	c := &connection{server: s, client: client}
 	c.queues.Init(&s.queues)
-	return session.New(&s.sessions, framer, c, client.Peer)
+	n := session.New(&s.sessions, framer, c, client.Peer)
+	c.begin(framer, n)
+	return &leaving{n, c.login}
 }
 
 // Handle implements session.Handler.
 func (c *connection) Handle(reply *session.Reply, frame []byte) error {
 	r := &request{conn: c, reply: reply}
+	if c.until.IsZero() && !c.login.LoggedIn() {
+		c.until = time.Now().Add(login.Within) // it was not known that it would ask for anything
+		c.bounds()
+	}
+	if c.login.Raw() {
+		return r.serveToken(frame)
+	}
 	return r.serve(frame)
 }
 
-// remoteHost is the address that the connection comes from, without its port.
+// remoteHost is the address that the client comes from, without its port; behind a shim that is
+// trusted, the one that the shim says.
 func (c *connection) remoteHost() string {
+	if host := c.client.Facts.Host; host != "" {
+		return host
+	}
 	addr := c.client.Peer.String()
 	if host, _, err := net.SplitHostPort(addr); err == nil {
 		return host

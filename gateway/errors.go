@@ -9,6 +9,7 @@ import (
 
 	"github.com/trimaran-io/trimaran/kafkaproto"
 	"github.com/trimaran-io/trimaran/outcome"
+	"github.com/trimaran-io/trimaran/security/acl"
 )
 
 // codeOf gives the protocol code for an error in the answer of an API in a
@@ -19,6 +20,9 @@ func codeOf(err error, key kmsg.Key, version int16) int16 {
 	}
 	return asKnown(kafkaError(err), key, version).Code
 }
+
+// errorCode is codeOf where every version knows the error, and nobody notes it yet.
+func errorCode(err error) int16 { return kafkaError(err).Code }
 
 // kafkaError gives Kafka's error of today for a condition.
 func kafkaError(err error) *kerr.Error {
@@ -38,7 +42,7 @@ func kafkaError(err error) *kerr.Error {
 		return kerr.InvalidTxnState
 	case errors.Is(err, kafkaproto.ErrTopicName):
 		return kerr.InvalidTopicException
-	case errors.Is(err, errInvalidRequest):
+	case errors.Is(err, errInvalidRequest), errors.Is(err, acl.ErrInvalid):
 		return kerr.InvalidRequest
 	case errors.Is(err, errFetchSize):
 		return kerr.InvalidFetchSize
@@ -54,6 +58,14 @@ func kafkaError(err error) *kerr.Error {
 		return kerr.UnknownLeaderEpoch
 	case errors.Is(err, errUnsupportedVersion):
 		return kerr.UnsupportedVersion
+	case errors.Is(err, errTopicDenied):
+		return kerr.TopicAuthorizationFailed
+	case errors.Is(err, errGroupDenied):
+		return kerr.GroupAuthorizationFailed
+	case errors.Is(err, errClusterDenied):
+		return kerr.ClusterAuthorizationFailed
+	case errors.Is(err, errTransactionalIDDenied):
+		return kerr.TransactionalIDAuthorizationFailed
 	}
 	switch outcome.Code(err) {
 	case outcome.ErrUnknown:
@@ -113,6 +125,12 @@ var (
 	// What a client says of the leader's epoch, against what this node knows (KIP-320).
 	errFencedLeaderEpoch  = errors.New("the leader epoch is older than the partition's")
 	errUnknownLeaderEpoch = errors.New("the leader epoch is newer than the partition's")
+	// What the caller has no right to. The texts name nothing: whether it is there is not to be
+	// heard.
+	errTopicDenied           = errors.New("not authorized to access the topic")
+	errGroupDenied           = errors.New("not authorized to access the group")
+	errClusterDenied         = errors.New("not authorized to do that to the cluster")
+	errTransactionalIDDenied = errors.New("not authorized to use the transactional id")
 )
 
 // asKnown replaces an error by one that clients which speak that version know.
@@ -156,6 +174,9 @@ func asKnown(e *kerr.Error, key kmsg.Key, version int16) *kerr.Error {
 	}
 	if version > 0 || e.Code <= kerr.OffsetMetadataTooLarge.Code || e == kerr.InvalidTopicException || e == kerr.InvalidRecord {
 		return e
+	}
+	if e == kerr.TopicAuthorizationFailed || e == kerr.TransactionalIDAuthorizationFailed {
+		return e // as Kafka says it to everyone; to those who do not know it, it is final as well
 	}
 	switch e {
 	case kerr.KafkaStorageError:

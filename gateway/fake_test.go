@@ -32,6 +32,7 @@ type fakeCluster struct {
 	mu      sync.Mutex
 	catalog *fsm.Catalog
 	index   fsm.Index
+	changed chan struct{} // closed and replaced with every command
 	logs    map[fsm.PartitionID]*fakeLog
 	appends [][]int // records per batch of each Append, in order
 
@@ -51,7 +52,7 @@ type fakeCluster struct {
 // newFake makes a cluster of three nodes with topics "name:partitions".
 func newFake(t testing.TB, topics ...string) *fakeCluster {
 	t.Helper()
-	f := &fakeCluster{catalog: fsm.NewCatalog(), logs: map[fsm.PartitionID]*fakeLog{}}
+	f := &fakeCluster{catalog: fsm.NewCatalog(), changed: make(chan struct{}), logs: map[fsm.PartitionID]*fakeLog{}}
 	t.Cleanup(func() {
 		for _, c := range f.coordinators {
 			if c != nil {
@@ -85,6 +86,10 @@ func newFake(t testing.TB, topics ...string) *fakeCluster {
 
 func (f *fakeCluster) apply(c fsm.CatalogCommand) error {
 	f.index++
+	defer func() {
+		close(f.changed)
+		f.changed = make(chan struct{})
+	}()
 	return f.catalog.Apply(f.index, c.Encode()).Err
 }
 

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 
 	"github.com/trimaran-io/trimaran/fsm"
+	"github.com/trimaran-io/trimaran/security/acl"
 )
 
 // What implements Changes.
@@ -70,6 +71,31 @@ func (f *fakeCluster) AlterBrokerConfigs(ctx context.Context, alter fsm.AlterBro
 		return err
 	}
 	return f.apply(fsm.CatalogCommand{AlterBrokerConfigs: &alter})
+}
+
+func (f *fakeCluster) AlterACLs(_ context.Context, add []acl.Binding, remove []acl.Filter) ([][]acl.Binding, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	alter := &fsm.AlterACLs{Add: add}
+	removed := make([][]acl.Binding, len(remove))
+	for i, filter := range remove {
+		removed[i] = f.catalog.View().Security().ACLs().Select(filter)
+		alter.Remove = append(alter.Remove, removed[i]...)
+	}
+	return removed, f.apply(fsm.CatalogCommand{AlterACLs: alter})
+}
+
+func (f *fakeCluster) AlterCredentials(_ context.Context, alter fsm.AlterCredentials) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.apply(fsm.CatalogCommand{AlterCredentials: &alter})
+}
+
+// CatalogChanged implements Catalog.
+func (f *fakeCluster) CatalogChanged() <-chan struct{} {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.changed
 }
 
 func (f *fakeCluster) CreatePartitions(ctx context.Context, id fsm.TopicID, count int, validateOnly bool) error {

@@ -12,6 +12,8 @@ type Catalog interface {
 	// CatalogKnown says whether Topics was once as new as the cluster's since this node has
 	// started.
 	CatalogKnown() bool
+	// CatalogChanged gives a channel that is closed when Topics may have changed.
+	CatalogChanged() <-chan struct{}
 	// Ready is nil when this node serves: catalog known, caught up, leader known.
 	// The error says what is missing.
 	Ready() error
@@ -22,11 +24,14 @@ type Catalog interface {
 
 // findTopic finds the topic that a request means, by its id where the request's
 // version has ids instead of names. The error says what to answer if it is not
-// in the catalog.
+// in the catalog, or if the caller has no right to it.
 func (r *request) findTopic(topics *fsm.Topics, name string, id [16]byte, byID bool) (*fsm.Topic, error) {
 	s := r.conn.server
 	if byID {
 		if topic, ok := topics.ByID(id); ok {
+			if !r.mayTopic(topic.Name) {
+				return nil, errTopicDenied
+			}
 			return topic, nil
 		}
 		if s.catalog.Ready() != nil {
@@ -39,6 +44,9 @@ func (r *request) findTopic(topics *fsm.Topics, name string, id [16]byte, byID b
 
 // findNamed is findTopic for an API that knows topics by their names only.
 func (r *request) findNamed(topics *fsm.Topics, name string) (*fsm.Topic, error) {
+	if !r.mayTopic(name) {
+		return nil, errTopicDenied
+	}
 	if topic, ok := topics.Lookup(name); ok {
 		return topic, nil
 	}

@@ -29,7 +29,7 @@ func TestHostAndOrigin(t *testing.T) {
 	g := serve(t, newFake(t), func(cfg *Config) {
 		cfg.Advertise = "kafka.example:9092"
 		cfg.AllowHosts = []string{"Other.example"}
-		cfg.AllowOrigins = []string{"https://app.example", "http://dev.example:3000"}
+		cfg.AllowOrigins = []string{"https://app.example", "http://dev.example:3000", "http://pages.example:*"}
 	})
 	_, port, _ := net.SplitHostPort(g.addr)
 	for _, try := range []struct {
@@ -51,9 +51,22 @@ func TestHostAndOrigin(t *testing.T) {
 		{"10.0.0.1", "", 403},
 		{"127.0.0.1.evil.example", "", 403},
 		{"0x7f000001", "", 403},
-		{"localhost", "http://localhost:3000", 200},
-		{"localhost", "http://127.0.0.1", 200},
-		{"localhost", "https://kafka.example", 200},
+		{"localhost", "http://localhost", 200},
+		{"localhost:80", "http://LOCALHOST", 200},
+		{"localhost:" + port, "http://localhost:" + port, 200},
+		{"localhost", "http://localhost:3000", 403},
+		{"localhost:" + port, "http://localhost", 403},
+		{"localhost", "https://localhost", 403},
+		{"localhost", "ftp://localhost", 403},
+		{"localhost", "http://127.0.0.1", 403},
+		{"localhost", "http://a.localhost", 403},
+		{"[::1]:9092", "http://[::1]:9092", 200},
+		{"localhost", "https://kafka.example", 403},
+		{"kafka.example:9092", "http://kafka.example:9092", 200},
+		{"localhost", "http://pages.example", 200},
+		{"localhost", "http://pages.example:5173", 200},
+		{"localhost", "https://pages.example:5173", 403},
+		{"localhost", "http://x.pages.example:5173", 403},
 		{"localhost", "https://app.example", 200},
 		{"localhost", "https://app.example:443", 200},
 		{"localhost", "http://app.example", 403},
@@ -372,7 +385,7 @@ func TestPlaintextFromBeyondLoopbackIsRefusedWithTLS(t *testing.T) {
 		t.Fatal(err)
 	}
 	go func() { _ = g.Serve(from{l, &net.TCPAddr{IP: net.IPv4(192, 0, 2, 1), Port: 1234}}) }()
-	far := &gatewayOf{g.Server, t, l.Addr().String(), g.logs}
+	far := &gatewayOf{Server: g.Server, t: t, addr: l.Addr().String(), logs: g.logs}
 	for _, first := range [][]byte{encode(1, metadataOf()), []byte("GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")} {
 		c := far.dial()
 		c.send(first)

@@ -1,22 +1,29 @@
 package gateway
 
-import "github.com/twmb/franz-go/pkg/kmsg"
+import "github.com/trimaran-io/trimaran/security/acl"
 
-// Authorized operations (KIP-430): a bit for each operation that the client may do. Without an
-// authorizer, as in Kafka, all that the kind of resource has (AclEntry.supportedOperations).
+// Authorized operations (KIP-430): a bit for each operation that the client may do, of those that
+// the kind of resource has (AclEntry.supportedOperations).
+var (
+	topicOperations   = []acl.Operation{acl.Read, acl.Write, acl.Create, acl.Describe, acl.Delete, acl.Alter, acl.DescribeConfigs, acl.AlterConfigs}
+	groupOperations   = []acl.Operation{acl.Read, acl.Describe, acl.Delete, acl.DescribeConfigs, acl.AlterConfigs}
+	clusterOperations = []acl.Operation{acl.Create, acl.ClusterAction, acl.DescribeConfigs, acl.AlterConfigs, acl.IdempotentWrite, acl.Alter, acl.Describe}
+)
 
-func operations(list ...kmsg.ACLOperation) (bits int32) {
-	for _, op := range list {
-		bits |= 1 << op
+// operationsOn gives the bits for a resource.
+func (r *request) operationsOn(kind acl.ResourceType, name string, all []acl.Operation) (bits int32) {
+	for _, op := range all {
+		if r.sees(op, kind, name) {
+			bits |= 1 << op
+		}
 	}
 	return bits
 }
 
-var (
-	topicOperations = operations(kmsg.ACLOperationRead, kmsg.ACLOperationWrite, kmsg.ACLOperationCreate, kmsg.ACLOperationDescribe,
-		kmsg.ACLOperationDelete, kmsg.ACLOperationAlter, kmsg.ACLOperationDescribeConfigs, kmsg.ACLOperationAlterConfigs)
-	groupOperations = operations(kmsg.ACLOperationRead, kmsg.ACLOperationDescribe, kmsg.ACLOperationDelete,
-		kmsg.ACLOperationDescribeConfigs, kmsg.ACLOperationAlterConfigs)
-	clusterOperations = operations(kmsg.ACLOperationCreate, kmsg.ACLOperationClusterAction, kmsg.ACLOperationDescribeConfigs,
-		kmsg.ACLOperationAlterConfigs, kmsg.ACLOperationIdempotentWrite, kmsg.ACLOperationAlter, kmsg.ACLOperationDescribe)
-)
+// operationsOnCluster gives the bits for the cluster, none to who may not describe it.
+func (r *request) operationsOnCluster() int32 {
+	if !r.sees(acl.Describe, acl.Cluster, acl.ClusterName) {
+		return 0
+	}
+	return r.operationsOn(acl.Cluster, acl.ClusterName, clusterOperations)
+}

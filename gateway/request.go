@@ -27,6 +27,8 @@ type request struct {
 	code   int16  // the first error code in the answer
 	// before are the answers that background waits for: what the request has to see.
 	before []<-chan struct{}
+	caller caller // who asks; set where rights are judged
+	ends   error  // why the connection ends after the answer; the reader sets and reads it
 
 	once sync.Once
 }
@@ -58,6 +60,9 @@ func (r *request) serve(frame []byte) (err error) {
 		r.hangUp(err)
 		return err
 	}
+	if err := r.conn.login.Admit(header.Key); err != nil {
+		return r.refuseStranger(err)
+	}
 	api := apis[kmsg.Key(header.Key)]
 	r.before = r.conn.order.Admit(r.reply.Done(), api.effect)
 	if header.Key >= StatusKey && len(frame) > maxOwnRequest {
@@ -66,6 +71,10 @@ func (r *request) serve(frame []byte) (err error) {
 		return err
 	}
 	if api.own != nil {
+		r.name = apiName(kmsg.Key(header.Key))
+		if !r.admitCaller() {
+			return nil
+		}
 		return api.own(r, body)
 	}
 	if r.body, err = kafkaproto.DecodeRequest(header, body, r.admit); err != nil {
@@ -80,8 +89,10 @@ func (r *request) serve(frame []byte) (err error) {
 		r.hangUp(err)
 		return err
 	}
-	api.handle(r)
-	return nil
+	if r.admitCaller() {
+		api.handle(r)
+	}
+	return r.ends
 }
 
 // elementCost is about what an array element or a tagged field of a request takes in

@@ -7,10 +7,14 @@ import (
 	"net"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/trimaran-io/trimaran/gateway/listen"
+	"github.com/trimaran-io/trimaran/security"
 )
 
 // gatewayOf is a server on loopback, stopped when the test ends.
@@ -19,7 +23,11 @@ type gatewayOf struct {
 	t    testing.TB
 	addr string
 	logs *logBuffer
+	who  atomic.Pointer[func(listen.Client) security.Identity] // see judged
 }
+
+// as has clients be somebody from now on.
+func (g *gatewayOf) as(who func(listen.Client) security.Identity) { g.who.Store(&who) }
 
 // serve starts a server for the cluster. change may be nil.
 func serve(t testing.TB, c Cluster, change func(*Config)) *gatewayOf {
@@ -50,7 +58,7 @@ func serve(t testing.TB, c Cluster, change func(*Config)) *gatewayOf {
 		}
 		<-served
 	})
-	return &gatewayOf{s, t, l.Addr().String(), logs}
+	return &gatewayOf{Server: s, t: t, addr: l.Addr().String(), logs: logs}
 }
 
 type logBuffer struct {

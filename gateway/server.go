@@ -12,10 +12,13 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/semaphore"
 
+	"github.com/trimaran-io/trimaran/gateway/audit"
 	"github.com/trimaran-io/trimaran/gateway/listen"
+	"github.com/trimaran-io/trimaran/gateway/login"
 	"github.com/trimaran-io/trimaran/gateway/order"
 	"github.com/trimaran-io/trimaran/gateway/session"
 	"github.com/trimaran-io/trimaran/kafkaproto"
+	"github.com/trimaran-io/trimaran/security"
 )
 
 // Config is what a Server needs. Cluster is required; the zero value of the rest
@@ -32,6 +35,12 @@ type Config struct {
 	AllowHosts, AllowOrigins []string
 	// TLS, if set, makes the port take TLS, and plaintext only from loopback.
 	TLS *tls.Config
+	// Login is how clients log in; the zero value is that nobody can and nobody has to.
+	Login login.Config
+	// Strangers bounds those who have not, and says which shims are believed.
+	Strangers listen.Strangers
+	// Audit writes down who was refused what; nil: to Logger.
+	Audit *audit.Log
 	// MaxRequestBytes bounds one request; default 100 MiB. It also bounds one
 	// fetch's answer and what one produced record set decompresses to.
 	MaxRequestBytes int
@@ -55,6 +64,10 @@ type Config struct {
 	Version       string // for the page at "/", "" for none
 	Logger        *slog.Logger
 	Registry      *prometheus.Registry // what /metrics shows; nil: one of its own
+	Access        Access
+
+	// identify says in tests who a client is. nil: its login does.
+	identify func(listen.Client) security.Identity
 }
 
 const (
@@ -72,19 +85,23 @@ type Server struct {
 	metrics  *metrics
 	listener *listen.Server
 	topics   *topicMaker
+	access   *access                // nil: everybody may do everything
+	denials  *prometheus.CounterVec // by API and operation
 
 	// What the sessions and the queues of all connections have in common.
 	sessions session.Config
 	queues   order.Config
+	login    *login.Server
 
 	answerBytes *session.Budget
+	checks      *semaphore.Weighted // comparisons of replicas, one at a time
 	conversions *semaphore.Weighted // bounds the memory and cores that record sets take at once
 }
 
 // listening is the configuration of what listens, as far as it follows from this one.
 func (cfg Config) listening() listen.Config {
 	return listen.Config{
-		Advertise: cfg.Advertise, AllowHosts: cfg.AllowHosts, AllowOrigins: cfg.AllowOrigins, TLS: cfg.TLS,
+		Advertise: cfg.Advertise, AllowHosts: cfg.AllowHosts, AllowOrigins: cfg.AllowOrigins, TLS: cfg.TLS, Strangers: cfg.Strangers,
 		MaxRequestBytes: cfg.MaxRequestBytes, MaxConnections: cfg.MaxConnections, Version: cfg.Version,
 		Node: cfg.Cluster, Registry: cfg.Registry, Logger: cfg.Logger,
 	}
@@ -93,6 +110,12 @@ func (cfg Config) listening() listen.Config {
 // Check tells what in the configuration cannot be, before there is a cluster.
 func (cfg Config) Check() error {
 	if err := cfg.listening().Check(); err != nil {
+		return fmt.Errorf("gateway: %w", err)
+	}
+	if cfg.Cluster == nil {
+		return nil // credentials come with it
+	}
+	if err := cfg.Login.Check(); err != nil {
 		return fmt.Errorf("gateway: %w", err)
 	}
 	return nil
@@ -118,13 +141,17 @@ func New(cfg Config) (*Server, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
+	if cfg.Audit == nil {
+		cfg.Audit = audit.New(cfg.Logger)
+	}
 	if cfg.Registry == nil {
 		cfg.Registry = prometheus.NewRegistry()
 	}
 	s := &Server{
-		cfg: cfg, parts: partsOf(cfg.Cluster), log: cfg.Logger,
+		cfg: cfg, parts: partsOf(cfg.Cluster), log: cfg.Logger, access: cfg.Access.compile(), denials: newDenied(),
 		refusals:    listen.NewRefusals(cfg.Logger),
 		answerBytes: session.NewBudget(cfg.MaxInflightBytes),
+		checks:      semaphore.NewWeighted(1),
 		conversions: semaphore.NewWeighted(int64(2 * runtime.GOMAXPROCS(0))),
 	}
 	s.sessions = session.Config{Requests: session.NewBudget(cfg.MaxInflightBytes), Logger: s.log, Refused: s.refusals.Log}
@@ -135,10 +162,21 @@ func New(cfg Config) (*Server, error) {
 	if s.metrics, err = newMetrics(cfg.Registry, s.catalog, s.sessions.Requests, s.answerBytes); err != nil {
 		return nil, fmt.Errorf("gateway: %w", err)
 	}
+	if err := cfg.Registry.Register(s.denials); err != nil {
+		return nil, fmt.Errorf("gateway: %w", err)
+	}
+	cfg.Login.Audit, cfg.Login.Registry, cfg.Login.ClusterID = cfg.Audit, cfg.Registry, s.nodes.ClusterID
+	if s.login, err = login.New(cfg.Login); err != nil {
+		return nil, fmt.Errorf("gateway: %w", err)
+	}
 	listening := cfg.listening()
+	listening.Login = s.login
 	listening.Metrics, listening.Refusals, listening.Session = s.metrics, s.refusals, s.newSession
 	if s.listener, err = listen.New(listening); err != nil {
 		return nil, fmt.Errorf("gateway: %w", err)
+	}
+	if s.login.Takes() {
+		s.listener.Go(func() { s.login.Run(s.listener.Leaving()) })
 	}
 	s.sessions.Context, s.sessions.Go = s.listener.Context(), s.listener.Go
 	s.sessions.Read, s.sessions.Written = s.metrics.networkIn, s.metrics.networkOut

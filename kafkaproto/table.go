@@ -71,7 +71,7 @@ var Served = []API{
 	},
 	{
 		Key: kmsg.SASLHandshake, Name: "SASLHandshake", Min: 0, Max: 1,
-		Note: "ILLEGAL_SASL_STATE, as at a listener without SASL.",
+		Note: "PLAIN, SCRAM-SHA-256, SCRAM-SHA-512, OAUTHBEARER; without `--sasl-mechanisms` ILLEGAL_SASL_STATE.",
 	},
 	{
 		Key: kmsg.ApiVersions, Name: "ApiVersions", Min: 0, Max: 5,
@@ -99,7 +99,7 @@ var Served = []API{
 	},
 	{
 		Key: kmsg.DescribeACLs, Name: "DescribeACLs", Min: 0, Max: 3,
-		Note: "SECURITY_DISABLED, as a broker without an authorizer.",
+		Note: "SECURITY_DISABLED, as a broker without an authorizer, unless nodes run with `--authorize`.",
 	},
 	{
 		Key: kmsg.CreateACLs, Name: "CreateACLs", Min: 0, Max: 3,
@@ -127,7 +127,7 @@ var Served = []API{
 	},
 	{
 		Key: kmsg.SASLAuthenticate, Name: "SASLAuthenticate", Min: 0, Max: 2,
-		Note: "As SASLHandshake.",
+		Note: "Sessions may have an end (KIP-368).",
 	},
 	{
 		Key: kmsg.CreatePartitions, Name: "CreatePartitions", Min: 0, Max: 3,
@@ -161,7 +161,11 @@ var Served = []API{
 	},
 	{
 		Key: kmsg.DescribeUserSCRAMCredentials, Name: "DescribeUserSCRAMCredentials", Min: 0, Max: 0,
-		Note: "There are no users.",
+		Note: "Those of the catalog.",
+	},
+	{
+		Key: kmsg.AlterUserSCRAMCredentials, Name: "AlterUserSCRAMCredentials", Min: 0, Max: 0,
+		Note: "Both mechanisms of a user may be in one request.",
 	},
 	{
 		Key: kmsg.DescribeQuorum, Name: "DescribeQuorum", Min: 0, Max: 2,

@@ -25,6 +25,7 @@ import (
 	"github.com/trimaran-io/trimaran/kafkaproto"
 	"github.com/trimaran-io/trimaran/kafkaproto/prototest"
 	"github.com/trimaran-io/trimaran/outcome"
+	"github.com/trimaran-io/trimaran/security/acl"
 )
 
 var part = fsm.PartitionID{Topic: fsm.TopicID{0xa1, 0xa2, 0xa3, 0xa4, 0xa5, 0xa6, 0xa7, 0xa8, 0xa9, 0xaa, 0xab, 0xac, 0xad, 0xae, 0xaf, 0xb0}, Partition: 7}
@@ -140,6 +141,12 @@ func TestBytesOnTheWire(t *testing.T) {
 	golden(t, Hash, HashRequest{part, 1, 2, 3}, partHex+"0000000000000001 0000000000000002 0000000000000003", ReplicaHash{UpTo: 2, Bytes: 70, Sum: [32]byte{0xee}}, "0000000000000002 0000000000000046 ee"+strings.Repeat("00", 31))
 	golden(t, CreateShards, Nothing{}, "", CatalogReply{Index: 9}, text(`{"index":9}`))
 	golden(t, Administer, admin.Request{Op: admin.OpDrain, Node: "n1"}, text(`{"op":"drain","node":"n1"}`), CatalogReply{Index: 9}, text(`{"index":9}`))
+	binding := acl.Binding{Type: acl.Topic, Pattern: acl.Literal, Name: "t", Principal: "User:a", Host: "*", Operation: acl.Read, Permission: acl.Allow}
+	name := "t"
+	golden(t, AlterACLs, AlterACLsRequest{Add: []acl.Binding{binding}, Remove: []acl.Filter{{Type: acl.Topic, Pattern: acl.Match, Name: &name, Operation: acl.AnyOperation, Permission: acl.AnyPermission}}},
+		text(`{"add":[{"type":2,"pattern":3,"name":"t","principal":"User:a","host":"*","operation":3,"permission":3}],"remove":[{"type":2,"pattern":2,"name":"t","operation":1,"permission":1}]}`),
+		CatalogReply{Index: 9, RemovedACLs: [][]acl.Binding{{binding}}},
+		text(`{"index":9,"removed_acls":[[{"type":2,"pattern":3,"name":"t","principal":"User:a","host":"*","operation":3,"permission":3}]]}`))
 	golden(t, Relay, RelayRequest{1, "n3.00000003", [][]byte{[]byte("payload")}}, "01 0b"+text("n3.00000003")+text("payload"), []byte("answer"), text("answer"))
 	golden(t, Who, "catalog", text("catalog"), Nothing{}, "")
 }

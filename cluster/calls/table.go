@@ -78,10 +78,15 @@ var (
 	Administer = define(Row{Kind: 80, Name: "Administer", Relayed: true,
 		Request: "what an operator asks", Answer: "where it is in the catalog"}, administerCall)
 
+	AlterACLs = define(Row{Kind: 81, Name: "AlterACLs", Relayed: true, FeatureLevel: 4,
+		Request: "ACLs to add, filters of those to remove", Answer: "where it is in the catalog, and what was removed"}, alterACLsCall)
+
 	Relay = define(Row{Kind: 90, Name: "Relay", FeatureLevel: 3,
 		Request: "a call to a third node", Answer: "that node's whole answer"}, relayCall)
 	Who = define(Row{Kind: 91, Name: "Who", Repeats: true, FeatureLevel: 3,
 		Request: "group", Answer: "an error with the leader in it, when it is known"}, whoCall)
+	Twin = define(Row{Kind: 92, Name: "Twin", Early: true, Repeats: true, FeatureLevel: 3,
+		Request: "a random number", Answer: "which process this is, and a proof that it has its data directory"}, twinCall)
 )
 
 var table [256]Row

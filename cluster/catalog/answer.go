@@ -27,6 +27,7 @@ func (c *Catalog) Answers(s *calls.Server) {
 	calls.Handle(s, calls.CreatePartitions, c.createPartitions().here)
 	calls.Handle(s, calls.CreateShards, c.createShards().here)
 	calls.Handle(s, calls.Administer, c.administer().here)
+	calls.Handle(s, calls.AlterACLs, c.alterACLs().here)
 }
 
 func (c *Catalog) apply() question[[]byte] { return question[[]byte]{calls.CatalogApply, c.propose} }

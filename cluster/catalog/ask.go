@@ -98,6 +98,12 @@ func (c *Catalog) ChangeForAll(ctx context.Context, command fsm.CatalogCommand) 
 // returns when it is known here and at all nodes that are connected: whoever asked for it may turn
 // to another gateway next.
 func askForAll[Q any](ctx context.Context, c *Catalog, what question[Q], q Q) error {
+	_, err := askAndTell(ctx, c, what, q)
+	return err
+}
+
+// askAndTell is askForAll for who wants the leader's reply, too.
+func askAndTell[Q any](ctx context.Context, c *Catalog, what question[Q], q Q) (calls.CatalogReply, error) {
 	for {
 		at, err := atLeader(ctx, c, what, q)
 		if outcome.Code(err) == outcome.ErrUnknownFate && ctx.Err() == nil {
@@ -106,7 +112,7 @@ func askForAll[Q any](ctx context.Context, c *Catalog, what question[Q], q Q) er
 		if err == nil {
 			c.makeKnown(ctx, at.Index)
 		}
-		return err
+		return at, err
 	}
 }
 

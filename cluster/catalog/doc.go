@@ -17,6 +17,7 @@
 //	topics.go      topics, partitions and shards are created, changed, deleted
 //	placer.go      which nodes get the replicas of what is created
 //	administer.go  what an operator asks for: drain, decommission, replace, replication factor
+//	security.go    users, ACLs and keys of tokens are changed
 //	planner.go     the leader moves replicas, from nodes that are gone and to those that have fewer
 //	members.go     the leader takes nodes into the group and out of it
 //	departure.go   a node that was taken out of the cluster hears of it

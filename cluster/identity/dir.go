@@ -15,6 +15,7 @@ import (
 
 // The data directory:
 //
+//	secret          random, so that a copy of the directory can be told from a stranger
 //	LOCK            held by the process that uses it
 //	node.json       who this node is (File)
 //	votes           votes and terms of all groups; votes.db in a directory of the old format
@@ -26,6 +27,7 @@ import (
 
 const (
 	lockName     = "LOCK"
+	secretName   = "secret"
 	fileName     = "node.json"
 	votesName    = "votes"
 	oldVotesName = "votes.db"

@@ -19,6 +19,7 @@ type Identity struct {
 	nodeID      fsm.NodeID
 	incarnation string
 	name        string
+	secret      Secret
 
 	file atomic.Pointer[File] // replaced, never changed
 
@@ -40,6 +41,9 @@ func Load(dir *Dir, want fsm.NodeID) (*Identity, error) {
 		name: fsm.Node{ID: file.NodeID, Incarnation: file.Incarnation}.Identity(),
 	}
 	id.file.Store(file)
+	if id.secret, err = dir.readSecret(); err != nil {
+		return nil, err
+	}
 	return id, nil
 }
 

@@ -5,7 +5,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
+	"maps"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -274,66 +277,122 @@ func TestAChangeThatWasNotSyncedIsNone(t *testing.T) {
 	}
 }
 
-// twins is gossip with another process of this identity.
+// twins are other processes of this identity, by address. nil: nobody answers there.
 type twins struct {
-	mu      sync.Mutex
-	addr    string
-	younger bool
+	mu sync.Mutex
+	at map[string]func(nonce [16]byte) Answer
 }
 
-func (g *twins) Twin() (string, bool) {
+func (g *twins) addresses() (addrs []string) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return g.addr, g.younger
+	return slices.Sorted(maps.Keys(g.at))
 }
 
-func (g *twins) set(addr string, younger bool) {
+func (g *twins) ask(ctx context.Context, addr string, nonce [16]byte) (Answer, error) {
+	g.mu.Lock()
+	answer := g.at[addr]
+	g.mu.Unlock()
+	if answer == nil {
+		<-ctx.Done()
+		return Answer{}, ctx.Err()
+	}
+	return answer(nonce), nil
+}
+
+func (g *twins) set(at map[string]func(nonce [16]byte) Answer) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.addr, g.younger = addr, younger
+	g.at = at
 }
 
-// The younger one of two ends, and not before the other was seen for long.
+// The later one of two with one data directory ends. Nobody else ends it, whatever he says.
 func TestTheCopyEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		id, err := Load(opened(t, vfs.NewMem()), "n1")
+		m := vfs.NewMem()
+		id, err := Load(opened(t, m), "n1")
 		if err != nil {
 			t.Fatal(err)
 		}
+		stranger, err := Load(opened(t, vfs.NewMem()), "n1")
+		if err != nil {
+			t.Fatal(err)
+		}
+		stranger.name = id.name // he knows it from gossip
 		ctx, cancel := context.WithCancel(t.Context())
-		gossip := new(twins)
+		others, self := new(twins), Process{Boot: 7, Started: 1000}
+		var log bytes.Buffer
+		watch := Twins{Self: self, Addresses: others.addresses, Ask: others.ask, Logger: slog.New(slog.NewTextHandler(&log, nil))}
 		ended := make(chan error, 1)
 		began := time.Now()
-		go func() { ended <- id.WatchForTwin(ctx, gossip, 0) }()
-		still := func(d time.Duration) {
-			t.Helper()
-			time.Sleep(d)
+		go func() { ended <- id.WatchForTwin(ctx, watch) }()
+		by := func(who *Identity, p Process) func([16]byte) Answer {
+			return func(nonce [16]byte) Answer { return Answer{id.name, p, who.Prove(nonce, p)} }
+		}
+		older, younger := Process{1, 999}, Process{9, 1000}
+		var heard Answer
+		for what, at := range map[string]map[string]func([16]byte) Answer{
+			"nobody":                       nil,
+			"one that does not answer":     {"a:1": nil},
+			"a stranger":                   {"a:1": by(stranger, older)},
+			"the copy, which is later":     {"a:1": by(id, younger)},
+			"a mirror":                     {"a:1": by(id, self)},
+			"a mirror that says it is old": {"a:1": func(nonce [16]byte) Answer { return Answer{id.name, older, id.Prove(nonce, self)} }},
+			"another identity":             {"a:1": func(nonce [16]byte) Answer { return Answer{"n2.0123abcd", older, id.Prove(nonce, older)} }},
+			"an answer that was heard once": {"a:1": func(nonce [16]byte) Answer {
+				if heard.Identity == "" {
+					heard = Answer{id.name, older, id.Prove([16]byte{1}, older)}
+				}
+				return heard
+			}},
+		} {
+			others.set(at)
+			time.Sleep(time.Hour)
 			synctest.Wait()
 			select {
 			case err := <-ended:
-				t.Fatalf("after %v: %v", time.Since(began), err)
+				t.Fatalf("%s, after %v: %v", what, time.Since(began), err)
 			default:
 			}
 		}
-		still(time.Hour)
-		gossip.set("127.0.0.1:1", false) // the other one is the copy
-		still(time.Hour)
-		gossip.set("127.0.0.1:1", true)
-		still(twinFor - time.Second) // one that was ended, and is taken for alive
-		gossip.set("", true)
-		still(2 * time.Second)
-		gossip.set("127.0.0.1:1", true)
-		still(twinFor - time.Second)
-		time.Sleep(3 * time.Second)
+		if said := strings.Count(log.String(), "does not prove it"); said < 1 || said > 8 {
+			t.Errorf("%d lines:\n%s", said, log.String())
+		}
+		others.set(map[string]func([16]byte) Answer{"a:1": nil, "b:1": by(id, older), "c:1": by(stranger, older)})
+		time.Sleep(30 * time.Second)
 		if err := <-ended; err == nil || !strings.Contains(err.Error(), "is a copy") {
 			t.Errorf("it ended with: %v", err)
 		}
-		go func() { ended <- id.WatchForTwin(ctx, gossip, 0) }()
+		go func() { ended <- id.WatchForTwin(ctx, watch) }()
 		cancel()
 		if err := <-ended; err != nil {
 			t.Errorf("it was told to end: %v", err)
 		}
 	})
+}
+
+// The secret stays, and a directory of before there was one gets it.
+func TestTheSecretOfADirectory(t *testing.T) {
+	m := vfs.NewMem()
+	d := opened(t, m)
+	first, err := Load(d, "n1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	again, err := Load(d, "n1")
+	if err != nil || again.secret != first.secret || first.secret == (Secret{}) {
+		t.Errorf("another secret: %v", err)
+	}
+	if err := m.Remove(d.Join(secretName)); err != nil {
+		t.Fatal(err)
+	}
+	if again, err = Load(d, "n1"); err != nil || again.secret == first.secret || again.name != first.name {
+		t.Errorf("%v", err)
+	}
+	write(t, m, d.Join(secretName), "short")
+	if _, err = Load(d, "n1"); err == nil || !strings.Contains(err.Error(), "damaged") {
+		t.Errorf("%v", err)
+	}
 }
 
 // A directory of the old format stays one until it is said that its files were taken over.

@@ -32,8 +32,13 @@ func (l *Link) acceptLoop() {
 		delay = 0
 		select {
 		case l.handshakes <- struct{}{}:
+			if oldest := l.strangers.enter(nc); oldest != nil {
+				l.stats.refused.Add(1)
+				_ = oldest.Close()
+			}
 			l.tasks.wg.Go(func() {
 				defer func() { <-l.handshakes }()
+				defer l.strangers.leave(nc)
 				l.welcome(nc)
 			})
 		default:
@@ -46,7 +51,8 @@ func (l *Link) acceptLoop() {
 // welcome shakes hands with a stranger and starts its connection.
 func (l *Link) welcome(nc net.Conn) {
 	_ = nc.SetDeadline(time.Now().Add(handshakeTimeout))
-	stop := context.AfterFunc(l.ctx, func() { _ = nc.Close() })
+	stranger := nc
+	stop := context.AfterFunc(l.ctx, func() { _ = stranger.Close() })
 	defer stop()
 	body, err := readHello(nc)
 	if err != nil {
@@ -63,7 +69,11 @@ func (l *Link) welcome(nc net.Conn) {
 		return
 	}
 	ours := helloAnswer{identity: l.cfg.Self, clusterID: l.cfg.ClusterID(), boot: l.boot}
-	version, err := l.judge(h, ours.clusterID)
+	nc, err = proven(nc, h.identity)
+	var version uint16
+	if err == nil {
+		version, err = l.judge(h, ours.clusterID)
+	}
 	if err == nil && l.conns.count() >= l.cfg.MaxConnections {
 		err = ErrBusy
 	}

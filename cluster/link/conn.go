@@ -364,7 +364,7 @@ func (w *batchWriter) flush() {
 		// The error is of no interest: a connection without deadlines is closed by the keepalive.
 		_ = w.c.nc.SetWriteDeadline(time.Now().Add(writeStall))
 		var written int64
-		written, w.err = piece.WriteTo(w.c.nc)
+		written, w.err = writeParts(w.c.nc, piece)
 		if written > 0 {
 			w.c.lastWrite.Store(w.c.base.Now())
 			w.c.base.stats.bytesOut.Add(uint64(written))

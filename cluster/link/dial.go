@@ -23,13 +23,17 @@ func (b *base) dialHello(ctx context.Context, addr string, h hello) (net.Conn, h
 func (b *base) dialHelloOnce(ctx context.Context, addr string, h hello) (net.Conn, helloAnswer, error) {
 	dctx, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()
-	nc, err := b.cfg.Dial(dctx, addr)
+	dialed, err := b.cfg.Dial(dctx, addr)
 	if err != nil {
 		return nil, helloAnswer{}, err
 	}
 	// The handshake ends with the context, too.
-	stop := context.AfterFunc(ctx, func() { _ = nc.Close() })
+	stop := context.AfterFunc(ctx, func() { _ = dialed.Close() })
+	nc := dialed
 	a, err := b.shake(nc, h)
+	if err == nil {
+		nc, err = proven(nc, a.identity)
+	}
 	if !stop() && err == nil {
 		err = context.Cause(ctx)
 	}

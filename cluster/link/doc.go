@@ -22,7 +22,9 @@
 //
 //	link.go       Link: configuration, start and end; base.go what its parts share
 //	accept.go     the listener and the handshake with strangers; keepalive.go
-//	peers.go      the other nodes, peer.go what is known about one of them; dial.go
+//	secure.go     connections that prove who is at the other end
+//	peers.go      the other nodes, peer.go what is known about one of them
+//	dial.go       the handshake with an address, dialany.go with a node that has several
 //	session.go    the dialing side of a session: requests that wait for answers
 //	inbound.go    the accepting side: generations, dispatch to who serves
 //	conn.go       one connection: reader, queue and batching writer

@@ -66,6 +66,7 @@ const (
 	reasonNoMember uint8 = 5
 	reasonBusy     uint8 = 6
 	reasonStale    uint8 = 7
+	reasonUnproven uint8 = 8
 	reasonOther    uint8 = 255
 )
 
@@ -77,6 +78,7 @@ var reasons = map[uint8]error{
 	reasonNoMember: ErrNoMember,
 	reasonBusy:     ErrBusy,
 	reasonStale:    errStale,
+	reasonUnproven: ErrUnproven,
 }
 
 func reasonOf(err error) uint8 {

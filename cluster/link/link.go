@@ -22,13 +22,19 @@ type Config struct {
 	// same). Two nodes with different non-empty ids refuse each other. It is called from many
 	// goroutines.
 	ClusterID func() string
-	// Listener takes connections of other nodes; Close closes it. Nil: this link only dials.
+	// Listener takes connections of other nodes; Close closes it. Nil: this link only dials. Its
+	// connections may be Secured, and so may those of Dial.
 	Listener net.Listener
 	// Dial opens a connection to an address; nil is TCP. Tests inject faults here.
 	Dial func(ctx context.Context, addr string) (net.Conn, error)
 	// Resolve is the address book: where the node with this identity listens now.
 	// It is asked before every dial and must not block.
 	Resolve func(identity string) (addr string, ok bool)
+	// Elsewhere gives further addresses at which that node may be: they are tried a moment later,
+	// whichever it answers at first is taken. It must not block; nil: none.
+	Elsewhere func(identity string) []string
+	// Reached is told where a session to that node was opened. It must not block; nil: nobody is.
+	Reached func(identity, addr string)
 	// Handler works on forwarded requests; nil refuses them all.
 	Handler Handler
 	// Logger gets one line per event: a node reached, lost, refused. Nil discards.
@@ -73,7 +79,8 @@ const (
 type Link struct {
 	*base
 	peers      peers
-	handshakes chan struct{}
+	handshakes chan struct{} // at most so many goroutines, those of strangers that go among them
+	strangers  strangers
 	closing    []func() // set before Start
 }
 
@@ -116,7 +123,7 @@ func New(cfg Config) *Link {
 	return &Link{
 		base:       b,
 		peers:      peers{base: b, byName: make(map[string]*Peer)},
-		handshakes: make(chan struct{}, maxHandshakes),
+		handshakes: make(chan struct{}, 2*maxHandshakes),
 	}
 }
 

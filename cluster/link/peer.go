@@ -152,12 +152,12 @@ func (p *Peer) dialLocked(cl Class) *dialAttempt {
 func (p *Peer) dialOnce(cl Class) (*Session, *conn, error) {
 	locks.MayWait("dialing")
 	l := p.base
-	addr, ok := l.cfg.Resolve(p.identity)
-	if !ok {
-		return nil, nil, fmt.Errorf("%w for %q", ErrUnknownPeer, p.identity)
-	}
 	var s *Session
+	var addrs []string
 	if cl == Control {
+		if addrs = l.addresses(p.identity); len(addrs) == 0 {
+			return nil, nil, fmt.Errorf("%w for %q", ErrUnknownPeer, p.identity)
+		}
 		s = newSession(l, p.identity, l.generation.Add(1), p.lost)
 	} else {
 		p.mu.Lock()
@@ -166,13 +166,17 @@ func (p *Peer) dialOnce(cl Class) (*Session, *conn, error) {
 		if s == nil {
 			return nil, nil, ErrBroken
 		}
+		addrs = []string{s.addr}
 	}
-	nc, a, err := l.dialHello(l.ctx, addr, hello{class: cl, generation: s.generation, target: p.identity})
+	nc, a, addr, err := l.dialAny(l.ctx, addrs, hello{class: cl, generation: s.generation, target: p.identity})
 	if err != nil {
 		return nil, nil, fmt.Errorf("node %s at %s: %w", p.identity, addr, err)
 	}
 	if cl == Control {
-		s.version, s.boot = a.version, a.boot
+		s.version, s.boot, s.addr = a.version, a.boot, addr
+		if l.cfg.Reached != nil {
+			l.cfg.Reached(p.identity, addr)
+		}
 	}
 	c := newConn(l, nc, cl, &p.heard)
 	c.dialed = true

@@ -31,6 +31,7 @@ type Session struct {
 	// agreed in the handshake; set before the session is seen by others
 	version uint16
 	boot    uint64              // of the other process, 0 if it does not say
+	addr    string              // where it was reached
 	opened  int64               // link clock
 	calls   *semaphore.Weighted // what the calls in progress hold at the other side
 	nextID  atomic.Uint64

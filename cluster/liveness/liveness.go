@@ -32,6 +32,9 @@ type Config struct {
 	Way func(identity string) Way
 	// Members is what gossip says; nil while gossip is not there yet.
 	Members func() []membership.Member
+	// Said are the addresses at which gossip says that a node listens for others, the newest first.
+	// Anybody may have said so.
+	Said func(identity string) []string
 }
 
 // Nodes answers who is there. All methods are safe for concurrent use.
@@ -40,11 +43,12 @@ type Nodes struct {
 
 	mu        locks.Mutex[Nodes] // guards what follows; nothing else is done under it
 	addresses map[string]string  // peer addresses by identity, of everyone ever met
+	reached   map[string]bool    // those of them at which the node itself has answered
 }
 
 // New gives the answers of one node.
 func New(cfg Config) *Nodes {
-	return &Nodes{cfg: cfg, addresses: map[string]string{}}
+	return &Nodes{cfg: cfg, addresses: map[string]string{}, reached: map[string]bool{}}
 }
 
 // Connected reports whether the node is reached right now. A node reaches itself.
@@ -131,21 +135,43 @@ func (n *Nodes) Severed(leader string, members []string) bool {
 // Members are the nodes that gossip knows, with what they say of themselves.
 func (n *Nodes) Members() []membership.Member { return n.cfg.Members() }
 
-// Resolve gives the peer address of a node: what gossip says now, else what it said last. It
-// does not block.
+// Resolve gives the peer address of a node: where it was reached last, else what gossip says. What
+// gossip says moves no node: Elsewhere has it, for who does not find the node where it was. It does
+// not block.
 func (n *Nodes) Resolve(identity string) (addr string, ok bool) {
+	n.mu.Lock()
+	addr, ok = n.addresses[identity]
+	reached := n.reached[identity]
+	n.mu.Unlock()
+	if reached {
+		return addr, true
+	}
 	for _, m := range n.cfg.Members() {
 		if m.Identity == identity {
-			n.mu.Lock()
-			n.addresses[identity] = m.PeerAddr
-			n.mu.Unlock()
+			n.note(identity, m.PeerAddr, false)
 			return m.PeerAddr, true
 		}
 	}
+	return addr, ok
+}
+
+// ReachedAt notes where a node has answered, having proved that it is the one as far as it has to.
+func (n *Nodes) ReachedAt(identity, addr string) { n.note(identity, addr, true) }
+
+func (n *Nodes) note(identity, addr string, reached bool) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	addr, ok = n.addresses[identity]
-	return addr, ok
+	if reached || !n.reached[identity] {
+		n.addresses[identity], n.reached[identity] = addr, reached
+	}
+}
+
+// Elsewhere gives the addresses at which gossip says that a node is. It does not block.
+func (n *Nodes) Elsewhere(identity string) []string {
+	if n.cfg.Said == nil {
+		return nil
+	}
+	return n.cfg.Said(identity)
 }
 
 // ClientAddresses gives the addresses, host:port, at which the registered nodes that are there

@@ -108,6 +108,20 @@ func TestAnAddressIsRemembered(t *testing.T) {
 	if addr, ok := n.Resolve("n2"); !ok || addr != "a:1" {
 		t.Errorf("when gossip is silent: %q, %v", addr, ok)
 	}
+	// Gossip says where a node is until it was reached, and moves it nowhere then.
+	known = []membership.Member{{Identity: "n2", PeerAddr: "b:1"}}
+	if addr, _ := n.Resolve("n2"); addr != "b:1" {
+		t.Errorf("before it was reached: %q", addr)
+	}
+	n.ReachedAt("n2", "b:1")
+	known = []membership.Member{{Identity: "n2", PeerAddr: "evil:1"}}
+	if addr, _ := n.Resolve("n2"); addr != "b:1" {
+		t.Errorf("gossip moved it to %q", addr)
+	}
+	n.ReachedAt("n2", "c:1")
+	if addr, _ := n.Resolve("n2"); addr != "c:1" {
+		t.Errorf("it was reached at c:1 and is looked for at %q", addr)
+	}
 	if _, ok := n.Resolve("n3"); ok {
 		t.Error("one that nobody has met has an address")
 	}

@@ -11,10 +11,12 @@
 //	gossip.go  Config, Start, Members, Update, Leave, Close
 //	events.go  memberlist's callbacks: what came, what is kept out
 //	join.go    finding others: retries, and islands that must meet again
+//	keys.go    the keys that gossip is encrypted with, and how they are replaced
 //	meta.go    what a node says about itself, in at most 512 bytes
 //	hints.go   the file that remembers where others were
 //	logs.go    memberlist's log lines as slog records
 //
 // Locks: Gossip.updating comes first, and is held while memberlist tells the others; then
-// memberlist's own; then Gossip.mu, under which nothing is called, taken or waited for.
+// memberlist's own; then Gossip.mu, under which nothing is called, taken or waited for. keyring.mu
+// is taken alone, and memberlist's mutex of its keyring under it.
 package membership

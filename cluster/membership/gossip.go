@@ -8,7 +8,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	mathrand "math/rand/v2"
 	"net"
+	"slices"
 	"sort"
 	"strconv"
 	"sync"
@@ -33,9 +35,11 @@ type Config struct {
 	Join []string
 	// Hints remember where others were; nil for none.
 	Hints Hints
-	// SecretKey encrypts and authenticates gossip: 16, 24 or 32 bytes, the same on all nodes; nil
-	// for none.
-	SecretKey []byte
+	// Keys encrypt and authenticate gossip, 16, 24 or 32 bytes each, at most MaxKeys: the first one
+	// what is sent, any of them what is heard. None: gossip is not encrypted.
+	Keys [][]byte
+	// Plaintext says what counts beside what is encrypted; without Keys it means nothing.
+	Plaintext Plaintext
 	// Logger gets one line per node that came, left, failed or was kept out. Nil discards.
 	Logger *slog.Logger
 	// Transport carries the gossip in place of TCP and UDP at BindAddr, which must be the
@@ -55,6 +59,7 @@ type Gossip struct {
 	name    string // memberlist's name of this process
 	addr    string // gossip address that others are told
 	list    *memberlist.Memberlist
+	keys    keyring
 	changed chan struct{} // capacity 1
 	wake    chan struct{} // capacity 1: for the joining loop
 
@@ -146,7 +151,9 @@ func (g *Gossip) memberlistConfig() (*memberlist.Config, error) {
 	mc.Name = g.name
 	mc.Transport = g.cfg.Transport
 	mc.Label = label
-	mc.SecretKey = g.cfg.SecretKey
+	if err := g.useKeys(mc); err != nil {
+		return nil, err
+	}
 	mc.Logger = newLogAdapter(g.log)
 	mc.ProbeInterval = 500 * time.Millisecond
 	mc.ProbeTimeout = 250 * time.Millisecond
@@ -214,21 +221,44 @@ func (g *Gossip) Members() []Member {
 	return out
 }
 
-// Twin gives the address of another process that gossips under this node's identity, "" if there is
-// none, and whether this process was started later. The process before this one may be taken for
-// alive for some seconds.
-func (g *Gossip) Twin() (addr string, younger bool) {
+// Twins are where other processes listen for nodes that gossip under this node's identity. The
+// process before this one may be taken for alive for some seconds, and anybody can say that he is
+// this node.
+func (g *Gossip) Twins() (peerAddrs []string) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	for name, e := range g.entries {
-		if e.Identity != g.self.Identity || g.foreign[name] != "" {
-			continue
-		}
-		if addr == "" || !younger {
-			addr, younger = e.GossipAddr, cmp.Or(cmp.Compare(g.started, e.started), cmp.Compare(g.name, name)) > 0
+		if e.Identity == g.self.Identity && g.foreign[name] == "" && e.PeerAddr != "" {
+			peerAddrs = append(peerAddrs, e.PeerAddr)
 		}
 	}
-	return addr, younger
+	slices.Sort(peerAddrs)
+	return slices.Compact(peerAddrs)
+}
+
+// manyAddrs is how many processes of one identity there are only where somebody makes them up.
+const manyAddrs = 4
+
+// PeerAddrs are where processes listen for nodes that gossip under that identity, the latest start
+// first. Anybody can say that he is that node; where many do the order is by chance, so that the
+// right one comes to the front again and again.
+func (g *Gossip) PeerAddrs(identity string) (addrs []string) {
+	var found []entry
+	g.mu.Lock()
+	for name, e := range g.entries {
+		if e.Identity == identity && e.PeerAddr != "" && g.foreign[name] == "" && !g.isForeign(e.Member) {
+			found = append(found, e)
+		}
+	}
+	g.mu.Unlock()
+	slices.SortFunc(found, func(a, b entry) int { return cmp.Compare(b.started, a.started) })
+	if len(found) > manyAddrs {
+		mathrand.Shuffle(len(found), func(i, j int) { found[i], found[j] = found[j], found[i] })
+	}
+	for _, e := range found {
+		addrs = append(addrs, e.PeerAddr)
+	}
+	return addrs
 }
 
 // isForeign is called with mu held.

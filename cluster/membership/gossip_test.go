@@ -279,13 +279,13 @@ func TestSameNodeIDWithTwoIncarnationsShowsBoth(t *testing.T) {
 func TestSecretKeyKeepsOthersOut(t *testing.T) {
 	t.Parallel()
 	key := []byte("0123456789abcdef")
-	a := start(t, membership.Config{Self: member("a"), SecretKey: key})
-	b := start(t, membership.Config{Self: member("b"), SecretKey: key, Join: []string{a.Addr()}})
+	a := start(t, membership.Config{Self: member("a"), Keys: [][]byte{key}})
+	b := start(t, membership.Config{Self: member("b"), Keys: [][]byte{key}, Join: []string{a.Addr()}})
 	stranger := start(t, membership.Config{Self: member("x"), Join: []string{a.Addr()}})
 	sees(t, a, "a", "b")
 	sees(t, b, "a", "b")
 	sees(t, stranger, "x")
-	if _, err := membership.Start(membership.Config{Self: member("y"), BindAddr: "127.0.0.1:0", SecretKey: []byte("short")}); err == nil {
+	if _, err := membership.Start(membership.Config{Self: member("y"), BindAddr: "127.0.0.1:0", Keys: [][]byte{[]byte("short")}}); err == nil {
 		t.Error("a key of 5 bytes was taken")
 	}
 }

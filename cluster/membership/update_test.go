@@ -10,7 +10,7 @@ import (
 func TestAnUpdateEndsWhenItsNewsAreDropped(t *testing.T) {
 	t.Parallel()
 	open := func(id string, join ...string) *Gossip {
-		g, err := Start(Config{Self: Member{Identity: id + ".0000abcd", NodeID: id, Incarnation: "0000abcd"}, BindAddr: "127.0.0.1:0", Join: join, SecretKey: []byte("0123456789abcdef")})
+		g, err := Start(Config{Self: Member{Identity: id + ".0000abcd", NodeID: id, Incarnation: "0000abcd"}, BindAddr: "127.0.0.1:0", Join: join, Keys: [][]byte{[]byte("0123456789abcdef")}})
 		if err != nil {
 			t.Fatal(err)
 		}

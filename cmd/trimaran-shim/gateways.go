@@ -404,7 +404,11 @@ func (gs *gateways) dial(ctx context.Context, d shim.Dialer, avoid *gateway) (*u
 			g.doubt(g.age)
 		}
 		last, avoid = fmt.Errorf("%s: %w", g.name, err), g.gateway
-		if failures++; failures >= len(gs.list) {
+		failures++
+		if errors.Is(err, shim.ErrUnauthorized) && failures >= len(gs.list) {
+			return nil, gaveUp() // the ticket is not taken, and will not be
+		}
+		if failures >= len(gs.list) {
 			pause(ctx, backoff(failures-len(gs.list)+1))
 		}
 	}

@@ -263,7 +263,7 @@ func runProxy(t *testing.T, flags []string, gateways ...*fakeGateway) (p *proxy,
 	if err != nil {
 		t.Fatal(err)
 	}
-	config, err := s.tlsConfig()
+	config, _, err := s.tlsConfig()
 	if err != nil {
 		t.Fatal(err)
 	}

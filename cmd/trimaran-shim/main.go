@@ -12,6 +12,7 @@
 //	proxy.go     accepting, stopping   gateways.go  which gateways are there
 //	request.go   a request's head      client.go    reading from and writing to a client
 //	budget.go    memory in all         metrics.go   what an operator sees
+//	ticket.go    logins that outlive gateways
 package main
 
 import (
@@ -154,7 +155,11 @@ func (e *usageError) Unwrap() error { return e.error }
 
 // serve runs the shim until ctx ends.
 func serve(ctx context.Context, s settings, logger *slog.Logger) error {
-	config, err := s.tlsConfig()
+	config, shown, err := s.tlsConfig()
+	if err != nil {
+		return err
+	}
+	clients, served, err := s.listenTLS()
 	if err != nil {
 		return err
 	}
@@ -175,6 +180,7 @@ func serve(ctx context.Context, s settings, logger *slog.Logger) error {
 		s.maxConnections = most
 	}
 	p := newProxy(s, config, logger)
+	p.clientTLS = clients
 	names := s.advertise
 	if names == "" {
 		names = "the address that each client connected to"
@@ -190,5 +196,9 @@ func serve(ctx context.Context, s settings, logger *slog.Logger) error {
 	tuning, stop := context.WithCancel(ctx)
 	defer stop()
 	go collector.Tune(tuning, mostGarbage, leastPercent)
+	go shown.Watch(tuning, logger)
+	if served != nil {
+		go served.Watch(tuning, logger)
+	}
 	return p.serve(ctx, listener)
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"log/slog"
 	"net"
+	"net/netip"
 	"strings"
 	"sync"
 	"syscall"
@@ -19,6 +20,7 @@ type proxy struct {
 	settings      settings
 	gateways      *gateways
 	dialer        shim.Dialer // of sessions
+	clientTLS     *tls.Config // nil: clients do not use TLS
 	requestMemory *budget
 	answerMemory  *budget
 	metrics       *metrics
@@ -135,7 +137,14 @@ func (s slot) CloseWrite() error {
 
 // session serves one client.
 func (p *proxy) session(stopping, hard context.Context, conn net.Conn) {
-	c := newClient(conn, p.settings.maxRequestBytes, p.requestMemory)
+	secure, err := p.secure(hard, conn)
+	if err != nil {
+		conn.Close()
+		p.logger.Info("client connection ended in the TLS handshake", "client", conn.RemoteAddr().String(), "error", err)
+		return
+	}
+	c := newClient(secure, p.settings.maxRequestBytes, p.requestMemory)
+	c.secure = p.clientTLS != nil
 	s := &session{proxy: p, client: c, advertise: p.settings.advertise}
 	if s.advertise == "" {
 		s.advertise = advertised(conn.LocalAddr())
@@ -148,7 +157,7 @@ func (p *proxy) session(stopping, hard context.Context, conn net.Conn) {
 	clientEnd := make(chan error, 1)
 	var reader sync.WaitGroup
 	reader.Go(func() { clientEnd <- p.readClient(ctx, c, requests) })
-	err := s.run(stopping, ctx, requests, clientEnd)
+	err = s.run(stopping, ctx, requests, clientEnd)
 	cancel()
 	c.interrupt()
 	reader.Wait()
@@ -162,6 +171,31 @@ func (p *proxy) session(stopping, hard context.Context, conn net.Conn) {
 		level = slog.LevelDebug
 	}
 	p.logger.Log(context.Background(), level, "client connection ended", "client", conn.RemoteAddr().String(), "error", err)
+}
+
+// secure makes the TLS connection that clients have to use where it is configured.
+func (p *proxy) secure(ctx context.Context, conn net.Conn) (net.Conn, error) {
+	if p.clientTLS == nil {
+		return conn, nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, tlsTimeout)
+	defer cancel()
+	t := tls.Server(conn, p.clientTLS)
+	return t, t.HandshakeContext(ctx)
+}
+
+// tlsTimeout is how long a client may take for the TLS handshake.
+const tlsTimeout = 10 * time.Second
+
+// plainAddress is an address and port of TCP without a zone, which means something on this machine
+// only; "" for any other.
+func plainAddress(a net.Addr) string {
+	tcp, ok := a.(*net.TCPAddr)
+	if !ok {
+		return ""
+	}
+	at := tcp.AddrPort()
+	return netip.AddrPortFrom(at.Addr().Unmap().WithZone(""), at.Port()).String()
 }
 
 // readClient takes requests off the client's connection.

@@ -58,6 +58,9 @@ type request struct {
 	correlation int32
 	answered    bool // an answer will come; false for Produce with acks 0
 	losses      int  // gateways that were lost while this one waited longest
+	raw         bool // a message of a SASL mechanism's, without key, version and correlation id
+	own         bool // the shim's own: its answer is not the client's
+	mechanism   string
 }
 
 // binds reports whether the request ties what follows to this gateway
@@ -84,6 +87,9 @@ func parseRequest(frame []byte) (*request, error) {
 	if r.key == apiProduce {
 		acks, ok := produceAcks(frame[head:], r.version)
 		r.answered = !ok || acks != 0
+	}
+	if r.key == apiSaslHandshake {
+		r.mechanism = handshakeMechanism(frame)
 	}
 	return r, nil
 }

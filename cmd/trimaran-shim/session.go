@@ -76,6 +76,13 @@ type session struct {
 	silent <-chan time.Time
 	gone   bool // the client takes no answers
 	bound  bool // the client authenticated itself on up
+
+	// See ticket.go.
+	mechanism  string // that the client logs in by
+	steps      int    // messages of it that are not answered yet
+	ticket     string
+	ticketEnds time.Time
+	renew      <-chan time.Time
 }
 
 type dialed struct {
@@ -114,7 +121,7 @@ func (s *session) run(stopping, ctx context.Context, requests <-chan *request, c
 			if s.ended == nil {
 				dead, over = s.up.dead.Done(), s.up.conn.Ended()
 			}
-			if s.ended == nil && s.parting == nil && !s.bound {
+			if s.ended == nil && s.parting == nil && !s.tied() {
 				away = s.up.away
 			}
 			if s.mayHandOver() {
@@ -145,6 +152,8 @@ func (s *session) run(stopping, ctx context.Context, requests <-chan *request, c
 			s.handed++
 		case <-s.silent:
 			s.forget()
+		case <-s.renew:
+			s.askTicket()
 		case <-away:
 			s.parting = time.After(partingGrace)
 		case <-s.parting:
@@ -237,7 +246,7 @@ func (s *session) mayPart() bool {
 	if s.parting == nil || s.up == nil || s.ended != nil || s.writing != nil {
 		return false
 	}
-	return !slices.ContainsFunc(s.queue[:s.handed], func(r *request) bool { return r.answered && !repeatable[r.key] })
+	return !slices.ContainsFunc(s.queue[:s.handed], func(r *request) bool { return r.answered && !r.own && !repeatable[r.key] })
 }
 
 // done reports whether there is nothing left to do for a session that takes no
@@ -273,7 +282,7 @@ func (s *session) dial(ctx context.Context) {
 	dials := make(chan dialed, 1)
 	ctx, s.hangUp = context.WithTimeout(ctx, s.proxy.settings.dialTimeout)
 	dialer := s.proxy.dialer
-	dialer.Advertise = s.advertise
+	dialer.Advertise, dialer.Header = s.advertise, s.header()
 	avoid, quick := s.avoid, s.quick
 	s.dials = dials
 	go func() {
@@ -290,6 +299,9 @@ func (s *session) dialed(d dialed) error {
 		return d.err
 	}
 	s.up, s.began, s.broken, s.parting = d.up, time.Now(), false, nil
+	if s.bound { // the ticket has let it in
+		s.askTicket()
+	}
 	return nil
 }
 
@@ -313,7 +325,7 @@ func (s *session) forget() {
 	s.gone = true
 	kept := s.queue[:s.handed]
 	for _, r := range s.queue[s.handed:] {
-		if repeatable[r.key] {
+		if repeatable[r.key] || r.own {
 			s.drop(r)
 		} else {
 			kept = append(kept, r)
@@ -377,11 +389,16 @@ func (s *session) deliver(answer []byte) error {
 		if !r.answered {
 			continue
 		}
-		if len(answer) < 8 || int32(binary.BigEndian.Uint32(answer[4:])) != r.correlation {
+		if !r.raw && (len(answer) < 8 || int32(binary.BigEndian.Uint32(answer[4:])) != r.correlation) {
 			return errAnswer
 		}
 		s.remove(i)
 		s.quick = 0
+		if r.own {
+			s.takeTicket(answer)
+			return nil
+		}
+		s.heard(r, answer)
 		s.proxy.metrics.answers.Inc()
 		if s.gone {
 			return nil
@@ -419,12 +436,16 @@ func (s *session) settle() error {
 	switch {
 	case what == refused:
 		return fmt.Errorf("%w: %w", errRefused, cause)
-	case s.bound:
+	case s.tied():
 		return fmt.Errorf("the client authenticated itself at a gateway that is gone: %w", cause)
 	}
 	kept := s.queue[:0]
 	var unknown *request
 	for i, r := range s.queue {
+		if r.own { // it is asked anew, elsewhere
+			s.drop(r)
+			continue
+		}
 		if i < s.handed {
 			if !r.answered || s.gone {
 				s.drop(r) // nobody waits for it, and it may have arrived

@@ -2,13 +2,11 @@ package main
 
 import (
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net"
 	"net/url"
-	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -18,6 +16,7 @@ import (
 	"github.com/spf13/pflag"
 	"github.com/spf13/viper"
 
+	"github.com/trimaran-io/trimaran/cmd/internal/certificates"
 	"github.com/trimaran-io/trimaran/gateway/shim"
 )
 
@@ -27,11 +26,15 @@ type settings struct {
 	gateways                         []string // URLs after check
 	useTLS                           bool
 	tlsCA, tlsServerName             string
-	maxRequestBytes, maxConnections  int
-	maxMemoryBytes                   int64
-	dialTimeout, handshakeTimeout    time.Duration
-	gatewayTimeout, grace            time.Duration
-	logLevel                         slog.Level
+	// certificate that gateways are shown
+	tlsCert, tlsKey string
+	// certificate that clients are shown, and the CA of theirs
+	listenCert, listenKey, listenCA string
+	maxRequestBytes, maxConnections int
+	maxMemoryBytes                  int64
+	dialTimeout, handshakeTimeout   time.Duration
+	gatewayTimeout, grace           time.Duration
+	logLevel                        slog.Level
 	// lines of the log that nobody read; nil: not counted
 	logDropped func() uint64
 }
@@ -44,6 +47,11 @@ func (s *settings) register(fs *pflag.FlagSet) {
 	fs.BoolVar(&s.useTLS, "tls", false, "reach gateways that are given as host:port by TLS (wss)")
 	fs.StringVar(&s.tlsCA, "tls-ca", "", "`file` of PEM certificates that sign the gateways' certificates (default: the system's)")
 	fs.StringVar(&s.tlsServerName, "tls-server-name", "", "`name` in the gateways' certificates (default: the host of the gateway's address)")
+	fs.StringVar(&s.tlsCert, "tls-cert", "", "PEM `file` with the certificate that gateways are shown")
+	fs.StringVar(&s.tlsKey, "tls-key", "", "PEM `file` with its key")
+	fs.StringVar(&s.listenCert, "listen-tls-cert", "", "PEM `file` with the certificate that clients are shown; they have to use TLS then")
+	fs.StringVar(&s.listenKey, "listen-tls-key", "", "PEM `file` with its key")
+	fs.StringVar(&s.listenCA, "listen-tls-client-ca", "", "PEM `file` with the CA of the certificates that clients have to show (default: they need none)")
 	fs.DurationVar(&s.gatewayTimeout, "gateway-timeout", 1200*time.Millisecond, "a gateway that shows no sign of life for so long is taken for dead")
 	fs.DurationVar(&s.handshakeTimeout, "handshake-timeout", 3*time.Second, "how long one gateway may take to accept a connection before the next is tried")
 	fs.DurationVar(&s.dialTimeout, "dial-timeout", 30*time.Second, "how long a client's request waits for a gateway before its connection is closed")
@@ -158,8 +166,14 @@ func (s *settings) check() error {
 		return errors.New("no gateway given: --gateways ws://host:port,…")
 	}
 	s.gateways = urls
-	if !secure && (s.tlsCA != "" || s.tlsServerName != "") {
-		return errors.New("--tls-ca and --tls-server-name are given, but no gateway is reached by TLS: give --tls or wss://")
+	if (s.tlsCert == "") != (s.tlsKey == "") {
+		return errors.New("--tls-cert and --tls-key go together")
+	}
+	if (s.listenCert == "") != (s.listenKey == "") || s.listenCA != "" && s.listenCert == "" {
+		return errors.New("--listen-tls-cert and --listen-tls-key go together, and --listen-tls-client-ca with them")
+	}
+	if !secure && (s.tlsCA != "" || s.tlsServerName != "" || s.tlsCert != "") {
+		return errors.New("--tls-ca, --tls-server-name or --tls-cert are given, but no gateway is reached by TLS: give --tls or wss://")
 	}
 	if s.advertise != "" {
 		if !hostPort(s.advertise) {
@@ -227,18 +241,24 @@ func redacted(g string) string {
 	return u.Redacted()
 }
 
-// tlsConfig is for the gateways that are reached by wss.
-func (s *settings) tlsConfig() (*tls.Config, error) {
-	config := &tls.Config{ServerName: s.tlsServerName, MinVersion: tls.VersionTLS12}
-	if s.tlsCA != "" {
-		pem, err := os.ReadFile(s.tlsCA)
-		if err != nil {
-			return nil, fmt.Errorf("--tls-ca: %w", err)
-		}
-		config.RootCAs = x509.NewCertPool()
-		if !config.RootCAs.AppendCertsFromPEM(pem) {
-			return nil, fmt.Errorf("--tls-ca: no certificate in %s", s.tlsCA)
-		}
+// tlsConfig is for the gateways that are reached by wss. A certificate that is shown to them
+// follows its files; watch has to run.
+func (s *settings) tlsConfig() (config *tls.Config, source *certificates.Source, err error) {
+	source, err = certificates.Load(certificates.Files{Cert: s.tlsCert, Key: s.tlsKey, CA: s.tlsCA})
+	if err != nil {
+		return nil, nil, fmt.Errorf("--tls-ca, --tls-cert, --tls-key: %w", err)
 	}
-	return config, nil
+	return source.Client(s.tlsServerName), source, nil
+}
+
+// listenTLS is for clients; nil: they do not use TLS.
+func (s *settings) listenTLS() (*tls.Config, *certificates.Source, error) {
+	if s.listenCert == "" {
+		return nil, nil, nil
+	}
+	source, err := certificates.Load(certificates.Files{Cert: s.listenCert, Key: s.listenKey, CA: s.listenCA})
+	if err != nil {
+		return nil, nil, fmt.Errorf("--listen-tls-cert, --listen-tls-key, --listen-tls-client-ca: %w", err)
+	}
+	return source.Server(false), source, nil
 }

@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"net"
 	"net/url"
 	"os"
@@ -14,6 +15,7 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/sasl"
 
 	"github.com/trimaran-io/trimaran/gateway/shim"
 )
@@ -24,22 +26,35 @@ const defaultBroker = "127.0.0.1:9092"
 
 // broker is one address of --brokers.
 type broker struct {
-	scheme string // "tcp", "tls", "ws" or "wss"
-	addr   string // host:port
-	path   string // of the WebSocket handshake, for ws and wss
+	scheme string // "tcp", "tls", "ws", "wss" or "unix"
+	addr   string // host:port; for unix one that is made up, since clients need one
+	path   string // of the WebSocket handshake, for ws and wss; of the socket, for unix
 }
 
 // String gives the address as one would type it.
 func (b broker) String() string {
-	if b.scheme == "tcp" {
+	switch b.scheme {
+	case "tcp":
 		return b.addr
+	case "unix":
+		return "unix:" + b.path
 	}
 	return b.scheme + "://" + b.addr + b.path
 }
 
-// parseBroker understands host:port, host, tcp://…, tls://…, ws://… and wss://….
+// parseBroker understands host:port, host, tcp://…, tls://…, ws://…, wss://… and unix:path.
 func parseBroker(s string) (broker, error) {
 	s = strings.TrimSpace(s)
+	if path, ok := strings.CutPrefix(s, "unix:"); ok {
+		if strings.HasPrefix(path, "//") { // a URL without a host
+			path = path[2:]
+		}
+		if path == "" {
+			return broker{}, usagef("--brokers %q: want unix: and the path of a node's data directory, or of the socket in it", s)
+		}
+		port := 1 + crc32.ChecksumIEEE([]byte(path))%65535
+		return broker{scheme: "unix", addr: fmt.Sprintf("local:%d", port), path: path}, nil
+	}
 	scheme, rest, ok := strings.Cut(s, "://")
 	if !ok {
 		scheme, rest = "tcp", s
@@ -48,6 +63,12 @@ func parseBroker(s string) (broker, error) {
 	port := "9092"
 	switch b.scheme {
 	case "tcp", "tls":
+	case "unix": // its address is a name, so that clients have one to ask for
+		if !strings.HasPrefix(rest, "/") {
+			return broker{}, usagef("--brokers %q: want unix:///path/of/the/socket", s)
+		}
+		b.path, b.addr = rest, "localhost:"+port
+		return b, nil
 	case "ws", "wss":
 		u, err := url.Parse(s)
 		if err != nil {
@@ -58,7 +79,7 @@ func parseBroker(s string) (broker, error) {
 			port = "443"
 		}
 	default:
-		return broker{}, usagef("--brokers %q: want host:port, tls://host:port, ws://host:port or wss://host:port", s)
+		return broker{}, usagef("--brokers %q: want host:port, tls://host:port, ws://host:port, wss://host:port or unix:path", s)
 	}
 	host, given, err := net.SplitHostPort(rest)
 	if err != nil { // no port
@@ -73,16 +94,18 @@ func parseBroker(s string) (broker, error) {
 
 // brokers is how a client-side command reaches the cluster.
 type brokers struct {
-	list []broker
-	tls  *tls.Config
+	list      []broker
+	tls       *tls.Config
+	mechanism sasl.Mechanism // nil: it does not log in
 }
 
 // addBrokerFlags gives a client-side command the flags that brokersOf reads.
 func addBrokerFlags(cmd *cobra.Command) {
 	cmd.Flags().StringSlice("brokers", []string{defaultBroker},
-		"nodes or shims, tried in turn: host:port, tls://host:port, ws://host:port or wss://host:port")
+		"nodes or shims, tried in turn: host:port, tls://host:port, ws://host:port, wss://host:port, or unix:path of a node's data directory here")
 	cmd.Flags().String("tls-ca", "", "`file` with the certificates to trust for tls:// and wss:// (default: the system's)")
 	cmd.Flags().String("tls-server-name", "", "`name` expected in the server's certificate (default: the broker's host)")
+	addCredentialFlags(cmd)
 	cmd.Flags().Duration("timeout", 15*time.Second, "how long to wait for an answer")
 }
 
@@ -121,7 +144,21 @@ func brokersOf(cmd *cobra.Command) (*brokers, error) {
 			return nil, fmt.Errorf("--tls-ca %s: no certificate in it", ca)
 		}
 	}
-	return b, nil
+	cert, _ := cmd.Flags().GetString("tls-cert")
+	key, _ := cmd.Flags().GetString("tls-key")
+	if (cert == "") != (key == "") {
+		return nil, usagef("--tls-cert and --tls-key go together")
+	}
+	if cert != "" {
+		pair, err := tls.LoadX509KeyPair(cert, key)
+		if err != nil {
+			return nil, fmt.Errorf("--tls-cert %s, --tls-key %s: %w", cert, key, err)
+		}
+		b.tls.Certificates = []tls.Certificate{pair}
+	}
+	var err error
+	b.mechanism, err = credentialOf(cmd, b)
+	return b, err
 }
 
 // String lists the brokers for an error message.
@@ -174,6 +211,8 @@ func (b *brokers) dial(ctx context.Context, network, addr string) (net.Conn, err
 
 func (b *brokers) dialOne(ctx context.Context, network string, one broker) (net.Conn, error) {
 	switch one.scheme {
+	case "unix":
+		return dialLocal(ctx, one.path)
 	case "tls":
 		return (&tls.Dialer{Config: b.tls}).DialContext(ctx, network, one.addr)
 	case "ws":
@@ -190,6 +229,9 @@ func (b *brokers) client(opts ...kgo.Opt) (*kgo.Client, error) {
 	var seeds []string
 	for _, one := range b.list {
 		seeds = append(seeds, one.addr)
+	}
+	if b.mechanism != nil {
+		opts = append(opts, kgo.SASL(b.mechanism))
 	}
 	return kgo.NewClient(append([]kgo.Opt{
 		kgo.ClientID("trimaran"),

@@ -46,13 +46,16 @@ func TestParseBroker(t *testing.T) {
 		"WSS://host/":           {scheme: "wss", addr: "host:443", path: "/"},
 		"ws://host":             {scheme: "ws", addr: "host:80"},
 		" 127.0.0.1:9092 ":      {scheme: "tcp", addr: "127.0.0.1:9092"},
+		"unix:/var/lib/t":       {scheme: "unix", addr: "local:18519", path: "/var/lib/t"},
+		"unix:///var/lib/t":     {scheme: "unix", addr: "local:18519", path: "/var/lib/t"},
+		"unix:data":             {scheme: "unix", addr: "local:41304", path: "data"},
 		"wss://host:9443/kafka": {scheme: "wss", addr: "host:9443", path: "/kafka"},
 	} {
 		if got, err := parseBroker(in); err != nil || got != want {
 			t.Errorf("%q gives %+v, %v, want %+v", in, got, err, want)
 		}
 	}
-	for _, bad := range []string{"", ":9092", "http://host:1", "ws://", "a b:1", "ws://%zz"} {
+	for _, bad := range []string{"", ":9092", "http://host:1", "ws://", "a b:1", "ws://%zz", "unix:", "unix://"} {
 		if got, err := parseBroker(bad); err == nil {
 			t.Errorf("%q is taken as %+v", bad, got)
 		}
@@ -85,7 +88,7 @@ func TestServeOptions(t *testing.T) {
 	for _, bad := range [][]string{
 		{"--listen", "9092"}, {"--listen", "h:65400"}, {"--listen", "h:x"}, {"--peer-listen", "h"}, {"--gossip-listen", "h"},
 		{"--max-request-bytes", "10"}, {"--max-request-bytes", "369098752"}, {"--tls-cert", "x"}, {"--tls-cert", "x", "--tls-key", "y"},
-		{"--default-partitions", "0"}, {"--bootstrap-expect", "-1"}, {"--topics", "a:b"}, {"--gossip-key-file", "/nowhere"},
+		{"--default-partitions", "0"}, {"--bootstrap-expect", "-1"}, {"--topics", "a:b"},
 	} {
 		if o, err := parse(bad...); err == nil {
 			t.Errorf("%v is taken as %+v", bad, o)
@@ -95,12 +98,13 @@ func TestServeOptions(t *testing.T) {
 
 func TestGossipKey(t *testing.T) {
 	key := bytes.Repeat([]byte{7}, 32)
-	got, err := readGossipKey(writeFile(t, "key", base64.StdEncoding.EncodeToString(key)+"\n"))
-	if err != nil || !bytes.Equal(got, key) {
+	text := base64.StdEncoding.EncodeToString
+	got, err := readGossipKeys(writeFile(t, "key", "# of June\n"+text(key)+"\n\n"+text(key[:16])))
+	if err != nil || len(got) != 2 || !bytes.Equal(got[0], key) || !bytes.Equal(got[1], key[:16]) {
 		t.Fatalf("got %x, %v", got, err)
 	}
-	for _, bad := range []string{"", "short", base64.StdEncoding.EncodeToString(key[:31])} {
-		if _, err := readGossipKey(writeFile(t, "key", bad)); err == nil {
+	for _, bad := range []string{"", "short", text(key[:31]), text(key) + "\nshort", strings.Repeat(text(key)+"\n", 9)} {
+		if _, err := readGossipKeys(writeFile(t, "key", bad)); err == nil {
 			t.Errorf("%q is a key", bad)
 		}
 	}

@@ -21,6 +21,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kversion"
 
 	"github.com/trimaran-io/trimaran/admin"
+	"github.com/trimaran-io/trimaran/gateway"
 )
 
 // hostile steers a terminal in every way, forges a line, breaks a table and is no UTF-8.
@@ -122,6 +123,8 @@ func hostileAnswer(addr string, frame []byte) []byte {
 		return own(new(admin.PartitionCheck))
 	case administerKey:
 		return own(new(admin.Answer))
+	case gateway.TokenKey:
+		return own(new(gateway.TokenAnswer))
 	}
 	req := kmsg.RequestForKey(key)
 	req.SetVersion(version)
@@ -189,7 +192,11 @@ func TestNoCommandLetsHostileTextReachTheTerminal(t *testing.T) {
 		"cluster status": {{}, {"--json"}}, "cluster verify": {{"events"}, {hostile}, {"events", "--json"}},
 		"node list": {{}, {"--json"}}, "node drain": {{hostile}}, "node decommission": {{hostile}}, "node replace": {{hostile, "n2"}},
 		"produce": {{"events"}, {hostile}, {"events", "--json"}}, "consume": {{hostile}, {"events", "--json"}},
-		"log dump": {{hostile}}, "log verify": {{hostile}}, "version": {{}},
+		"cert ca": {{hostile}}, "cert node": {{hostile}}, "cert client": {{hostile}},
+		"user create": {{hostile}}, "user password": {{hostile}}, "user delete": {{hostile}}, "user list": {{}, {"--json"}},
+		"acl list": {{}, {"--json"}}, "acl add": {{"--principal", "User:a", "--topic", hostile, "--operation", "read"}}, "acl remove": {{"--principal", "User:" + hostile}},
+		"token create": {{"--read", hostile}},
+		"log dump":     {{hostile}}, "log verify": {{hostile}}, "version": {{}},
 	}
 	unreached := map[string]bool{"serve": true, "dev": true} // they run for long: package logs
 	for _, words := range leaves(newRoot(), nil) {
@@ -203,7 +210,7 @@ func TestNoCommandLetsHostileTextReachTheTerminal(t *testing.T) {
 		}
 		for _, more := range tries {
 			args := append(words[:len(words):len(words)], more...)
-			if words[0] != "log" && words[0] != "version" {
+			if words[0] != "log" && words[0] != "cert" && words[0] != "version" {
 				args = append(args, "--brokers", addr, "--timeout", "1s")
 			}
 			var out, errOut bytes.Buffer

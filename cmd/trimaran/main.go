@@ -41,12 +41,12 @@ func main() {
 // left its cluster, so that starting it once more is in vain, too. Where nobody reads what it
 // prints it ends without a word, with the code that the signal would give.
 func run(args []string, in io.Reader, out, errOut io.Writer) int {
-	ctx, stop := signal.NotifyContext(context.Background(), endings()...)
+	root := newRoot()
+	ctx, stop := signal.NotifyContext(context.Background(), endings(root, args)...)
 	defer stop()
 	// A second signal ends the process at once: the first one restores the default.
 	context.AfterFunc(ctx, stop)
 
-	root := newRoot()
 	root.SetArgs(args)
 	root.SetIn(in)
 	// Whatever is printed may hold what a client or a server made up.
@@ -74,10 +74,12 @@ func run(args []string, in io.Reader, out, errOut io.Writer) int {
 }
 
 // endings are the signals that ask for an end in good order, that of a closed terminal
-// among them, unless who started this wants it to survive that (nohup).
-func endings() []os.Signal {
+// among them, unless who started this wants it to survive that (nohup), and unless it is a node,
+// which reads its certificates and keys again.
+func endings(root *cobra.Command, args []string) []os.Signal {
 	all := []os.Signal{os.Interrupt, syscall.SIGTERM}
-	if !signal.Ignored(syscall.SIGHUP) {
+	cmd, _, err := root.Find(args)
+	if isNode := err == nil && cmd.Name() == serveName; !isNode && !signal.Ignored(syscall.SIGHUP) {
 		all = append(all, syscall.SIGHUP)
 	}
 	return all
@@ -129,7 +131,7 @@ the file.`,
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &usageError{err} })
 	root.AddCommand(
 		newServe(), newDev(),
-		newTopic(), newProduce(), newConsume(), newGroup(), newCluster(), newNode(), newLog(),
+		newTopic(), newProduce(), newConsume(), newGroup(), newUser(), newACL(), newToken(), newCluster(), newNode(), newLog(), newCert(),
 		newVersion(),
 	)
 	markArgErrors(root)

@@ -31,7 +31,7 @@ type nodeOptions struct {
 	listen, advertise             string
 	peerListen, peerAdvertise     string
 	gossipListen, gossipAdvertise string
-	gossipKey                     []byte // 16, 24 or 32 bytes; nil: gossip is not encrypted
+	peers                         peerOptions
 	join                          []string
 	expect                        int // 0: never form a cluster, only join one
 
@@ -51,10 +51,14 @@ type nodeOptions struct {
 	maxRequest   int
 	maxInflight  int64       // 0: the gateway's default
 	tls          *tls.Config // nil: no TLS
+	login        loginOptions
 	allowHosts   []string
 	allowOrigins []string
 
+	access gateway.Access
+
 	log        *slog.Logger
+	audit      *slog.Logger  // nil: log
 	logDropped func() uint64 // lines of log that nobody read; nil: not counted
 }
 
@@ -66,6 +70,17 @@ type node struct {
 	addr    string     // where clients connect
 	failed  chan error // gets an error when the gateway stops serving by itself
 	log     *slog.Logger
+	// of what else a node has
+	closeAudit, stopWatching func()
+}
+
+// auditTo is the log that denials are written to; a node that has none for them writes them to its
+// own.
+func (o *nodeOptions) auditTo(log *slog.Logger) *slog.Logger {
+	if o.audit == nil {
+		return log
+	}
+	return o.audit.With("self", string(o.id))
 }
 
 // wait returns when ctx ends, with nil, or when the node cannot go on.
@@ -109,7 +124,7 @@ func (o nodeOptions) gateway() gateway.Config {
 		TLS: o.tls, MaxConnections: o.maxClients, MaxRequestBytes: o.maxRequest, MaxInflightBytes: o.maxInflight, AutoCreateTopics: o.autoCreate,
 		ListGateways: o.listGateways, ShowReplicas: o.showReplicas,
 		TopicDefaults: o.storage.topicDefaults, Version: version,
-		BrokerConfigs: o.brokerConfigs(),
+		BrokerConfigs: o.brokerConfigs(), Access: o.access,
 	}
 }
 
@@ -148,6 +163,7 @@ func startNode(o nodeOptions) (*node, error) {
 			Name: "trimaran_log_lines_dropped_total", Help: "Lines of the process's log that were dropped since nobody read them.",
 		}, func() float64 { return float64(o.logDropped()) }))
 	}
+	o.peers.register(registry)
 	shown := o.advertise
 	if shown == "" {
 		shown = listener.Addr().String()
@@ -155,7 +171,8 @@ func startNode(o nodeOptions) (*node, error) {
 	c, err := cluster.Start(cluster.Config{
 		DataDir: o.data, NodeID: o.id, Zone: o.zone, Version: version,
 		PeerListen: o.peerListen, PeerAdvertise: o.peerAdvertise,
-		GossipListen: o.gossipListen, GossipAdvertise: o.gossipAdvertise, GossipKey: o.gossipKey,
+		GossipListen: o.gossipListen, GossipAdvertise: o.gossipAdvertise,
+		GossipKeys: o.peers.gossipKeys, GossipPlaintext: o.peers.gossipPlaintext, PeerTLS: o.peers.tls,
 		ClientAddress: shown, MaxPeerConnections: o.maxPeers, Join: o.join, BootstrapExpect: o.expect,
 		DefaultPartitions: o.partitions, DefaultReplicationFactor: o.replication, InitialTopics: o.topics,
 		TopicDefaults: o.storage.topicDefaults, RetentionInterval: o.storage.retentionInterval,
@@ -170,19 +187,42 @@ func startNode(o nodeOptions) (*node, error) {
 	log := o.log.With("self", string(c.NodeID()))
 	config := o.gateway()
 	config.Cluster, config.Logger, config.Registry = c, log, registry
-	g, err := gateway.New(config)
+	closeAudit, err := o.login.login(&config, c, o.auditTo(log))
+	var g *gateway.Server
+	if err == nil {
+		g, err = gateway.New(config)
+	}
 	if err != nil {
+		closeAudit()
 		ctx, cancel := context.WithTimeout(context.Background(), stopWithin)
 		defer cancel()
 		return nil, errors.Join(err, c.Shutdown(ctx))
 	}
+	local, err := listenLocal(o.data)
+	if err != nil {
+		// Nothing that clients need: the node serves without.
+		log.Warn("there is no Unix socket for the super user", "error", err)
+	}
 	started = true
-	n := &node{cluster: c, gateway: g, addr: listener.Addr().String(), failed: make(chan error, 1), log: log}
+	n := &node{cluster: c, gateway: g, addr: listener.Addr().String(), failed: make(chan error, 1), log: log, closeAudit: closeAudit}
+	watching, stopWatching := context.WithCancel(context.Background())
+	n.stopWatching = stopWatching
+	go o.login.watch(watching, log)
+	if len(o.login.mechanisms) > 0 {
+		go catalogKeys{cluster: c}.makeFirstKey(watching, log)
+	}
 	go func() {
 		if err := g.Serve(listener); err != nil && !errors.Is(err, net.ErrClosed) {
 			n.failed <- fmt.Errorf("client port: %w", err)
 		}
 	}()
+	if local != nil {
+		go func() {
+			if err := g.Serve(local); err != nil && !errors.Is(err, net.ErrClosed) {
+				log.Error("the Unix socket for the super user does not serve any more", "error", err)
+			}
+		}()
+	}
 	peer, gossip := c.Addresses()
 	log.Info("node listens", "version", version, "clients", n.addr, "peers", peer, "gossip", gossip, "data", o.data)
 	return n, nil
@@ -192,6 +232,8 @@ func startNode(o nodeOptions) (*node, error) {
 // hands leaderships over and ends. When ctx ends first, the rest is cut off.
 func (n *node) stop(ctx context.Context) error {
 	n.log.Info("node is stopping")
+	defer n.closeAudit()
+	defer n.stopWatching()
 	err := n.gateway.Shutdown(ctx)
 	if err != nil {
 		err = fmt.Errorf("stop serving clients: %w", err)

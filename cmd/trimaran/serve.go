@@ -2,16 +2,12 @@ package main
 
 import (
 	"context"
-	"crypto/tls"
-	"encoding/base64"
 	"errors"
-	"fmt"
 	"io"
 	"log/slog"
 	"net"
-	"os"
+	"os/signal"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -25,9 +21,11 @@ import (
 // mostGarbage is how much Go's collector may leave a busy node, in bytes.
 const mostGarbage = 256 << 20
 
+const serveName = "serve"
+
 func newServe() *cobra.Command {
 	cmd := &cobra.Command{
-		Use:   "serve",
+		Use:   serveName,
 		Short: "Run a node",
 		Long: `Run a node until it is told to stop (SIGTERM or Ctrl-C).
 
@@ -56,7 +54,6 @@ cluster of its own.`,
 	f.String("peer-advertise", "", "`host:port` that other nodes use (default: --peer-listen)")
 	f.String("gossip-listen", "", "`address` for gossip, TCP and UDP (default: the client port + 200)")
 	f.String("gossip-advertise", "", "`host:port` that others gossip to (default: --gossip-listen)")
-	f.String("gossip-key-file", "", "`file` with 16, 24 or 32 bytes in base64 that encrypt gossip; the same on all nodes")
 	f.StringSlice("join", nil, "gossip `addresses` of any live nodes")
 	f.Int("bootstrap-expect", 0, "form the first cluster when so many new nodes see each other (default: 1, or with --join never)")
 	f.String("zone", "", "`name` of what fails together, such as a rack; replicas are spread over zones")
@@ -72,8 +69,11 @@ cluster of its own.`,
 	f.Int64("max-inflight-bytes", 1<<30, "memory for clients' larger requests, and as much again for fetched records on their way")
 	f.String("tls-cert", "", "PEM `file` with the certificate chain; clients then use TLS, except on loopback")
 	f.String("tls-key", "", "PEM `file` with the certificate's key")
+	addServeLoginFlags(cmd)
 	f.StringSlice("allow-host", nil, "further `names` that HTTP and WebSocket clients may call this node by; loopback names always may")
-	f.StringSlice("allow-origin", nil, "web `origins`, such as https://example.org, whose pages may connect")
+	f.StringSlice("allow-origin", nil, "web `origins`, such as https://example.org or http://localhost:*, whose pages may connect; this node's own may")
+	addPeerFlags(cmd)
+	addAccessFlags(cmd)
 	addStorageFlags(cmd)
 	addGroupFlags(cmd)
 	addLogFlags(cmd, "info")
@@ -91,11 +91,26 @@ func serve(cmd *cobra.Command) error {
 		return err
 	}
 	defer lines.Close(lastLines)
+	hangup := hangups()
+	defer signal.Stop(hangup)
 	o, err := serveOptions(cmd)
 	if err != nil {
 		return err
 	}
+	if o.peers, err = peersOf(cmd, log); err != nil {
+		return err
+	}
 	o.log, o.logDropped = log, lines.Dropped
+	peerHost, _, _ := net.SplitHostPort(o.peerListen)
+	o.peers.warn(log, !isLoopback(peerHost))
+	// Whatever the log's format: what was denied is read by programs.
+	level, _ := cmd.Flags().GetString("log-level")
+	if o.audit, err = newLogger(lines, level, "json"); err != nil {
+		return err
+	}
+	if o.access.Authorize && len(o.access.SuperUsers) == 0 {
+		log.Warn("there are no super users: who may create ACLs has to be in ACLs already")
+	}
 	if host, _, _ := net.SplitHostPort(o.listen); !isLoopback(host) && o.advertise == "" {
 		log.Warn("listening beyond loopback without --advertise: plain TCP clients that come through NAT or a port forward " +
 			"are told the address that this node sees, and cannot use it; WebSocket and TLS clients can")
@@ -107,6 +122,7 @@ func serve(cmd *cobra.Command) error {
 	if err != nil {
 		return err
 	}
+	go o.peers.reread(cmd.Context(), hangup, n.cluster, n.log)
 	return n.run(cmd.Context())
 }
 
@@ -131,9 +147,6 @@ func serveOptions(cmd *cobra.Command) (nodeOptions, error) {
 	}
 	if o.peerAdvertise == "" {
 		o.peerAdvertise = reachable(o.peerListen, o.advertise)
-	}
-	if o.gossipKey, err = readGossipKey(text("gossip-key-file")); err != nil {
-		return o, err
 	}
 	if o.topics, err = parseTopics(list("topics")); err != nil {
 		return o, err
@@ -170,16 +183,14 @@ func serveOptions(cmd *cobra.Command) (nodeOptions, error) {
 	if o.groups, err = groupsOf(cmd); err != nil {
 		return o, err
 	}
-	cert, key := text("tls-cert"), text("tls-key")
-	if (cert == "") != (key == "") {
-		return o, usagef("--tls-cert and --tls-key go together")
+	if o.access, err = accessOf(cmd); err != nil {
+		return o, err
 	}
-	if cert != "" {
-		pair, err := tls.LoadX509KeyPair(cert, key)
-		if err != nil {
-			return o, fmt.Errorf("--tls-cert %s, --tls-key %s: %w", cert, key, err)
-		}
-		o.tls = &tls.Config{Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12}
+	if o.login, err = serveLogin(cmd); err != nil {
+		return o, err
+	}
+	if o.login.certificates != nil {
+		o.tls = o.login.certificates.Server(!o.login.certRequired)
 	}
 	if host, _, _ := net.SplitHostPort(o.listen); (o.listGateways || o.showReplicas) && o.advertise == "" && isUnspecified(host) {
 		return o, usagef("--list-gateways and --show-replicas name each node to clients of all: give its --advertise, since --listen is all addresses of this machine")
@@ -238,22 +249,6 @@ func reachable(listen, advertise string) string {
 		}
 	}
 	return ""
-}
-
-// readGossipKey gives nil when there is no file to read.
-func readGossipKey(path string) ([]byte, error) {
-	if path == "" {
-		return nil, nil
-	}
-	text, err := os.ReadFile(path)
-	if err != nil {
-		return nil, fmt.Errorf("--gossip-key-file: %w", err)
-	}
-	key, err := base64.StdEncoding.DecodeString(strings.TrimSpace(string(text)))
-	if n := len(key); err != nil || (n != 16 && n != 24 && n != 32) {
-		return nil, fmt.Errorf("--gossip-key-file %s: want 16, 24 or 32 bytes in base64", path)
-	}
-	return key, nil
 }
 
 // isUnspecified: "" and the addresses that mean all of a machine's.

@@ -101,6 +101,23 @@ func decodeOwn(raw []byte, answer any) error {
 	return nil
 }
 
+// isDenial says whether it is of no use to ask again, or elsewhere: it is about who asks.
+func isDenial(e *kerr.Error) bool {
+	switch e.Code {
+	case kerr.ClusterAuthorizationFailed.Code, kerr.SaslAuthenticationFailed.Code, kerr.IllegalSaslState.Code:
+		return true
+	}
+	return false
+}
+
+// denial explains an error that a login would have prevented.
+func denial(err error) error {
+	if errors.Is(err, kerr.IllegalSaslState) {
+		return fmt.Errorf("%w\nThe cluster wants to know who asks: --user, --token-file or --tls-cert says it", err)
+	}
+	return err
+}
+
 // askRounds asks brokers in turn until take has enough of what they answer or has an error, or ctx
 // ends. Where there were answers, but none that was enough, it ends after patience, without an
 // error.
@@ -119,8 +136,8 @@ func askRounds(ctx context.Context, b *brokers, key uint16, request []byte, pati
 				answered = true
 				continue
 			}
-			if e := (*kerr.Error)(nil); errors.As(err, &e) && key != statusKey && !e.Retriable {
-				return err
+			if e := (*kerr.Error)(nil); errors.As(err, &e) && !e.Retriable && (key != statusKey || isDenial(e)) {
+				return denial(err)
 			}
 			if len(b.list) > 1 {
 				err = fmt.Errorf("%s: %w", one, err)
@@ -155,7 +172,11 @@ func askOneOwn(ctx context.Context, b *brokers, one broker, key uint16, request 
 			return nil, err
 		}
 	}
-	body, err := exchangeOwn(conn, key, request)
+	host, _, _ := net.SplitHostPort(one.addr)
+	var body []byte
+	if err = b.logIn(ctx, conn, host); err == nil {
+		body, err = exchangeOwn(conn, key, request)
+	}
 	switch {
 	case err != nil && ctx.Err() != nil:
 		return nil, ctx.Err() // which closed the connection

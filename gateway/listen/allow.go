@@ -18,13 +18,15 @@ import (
 type allowList struct {
 	hosts   map[string]bool // lower case, no port
 	origins map[string]bool // scheme://host[:port], lower case, default port left out
+	anyPort map[string]bool // scheme://host, lower case: whatever the port
 	leaves  []*x509.Certificate
+	tls     *tls.Config // nil: none
 }
 
 // newAllowList takes names with or without port, and origins as browsers write
 // them. What is not one is an error.
 func newAllowList(cfg Config, advertise *Address) (*allowList, error) {
-	a := &allowList{hosts: map[string]bool{}, origins: map[string]bool{}}
+	a := &allowList{hosts: map[string]bool{}, origins: map[string]bool{}, anyPort: map[string]bool{}}
 	if advertise != nil {
 		a.hosts[canonicalHost(advertise.Host)] = true
 	}
@@ -36,12 +38,18 @@ func newAllowList(cfg Config, advertise *Address) (*allowList, error) {
 		a.hosts[canonicalHost(host)] = true
 	}
 	for _, origin := range cfg.AllowOrigins {
-		o, ok := canonicalOrigin(origin)
-		if !ok {
-			return nil, fmt.Errorf("allowed origin %q: want scheme://host or scheme://host:port", origin)
+		whole, anyPort := strings.CutSuffix(origin, ":*")
+		o, ok := canonicalOrigin(whole)
+		switch {
+		case !ok || anyPort && withoutPort(o) != o:
+			return nil, fmt.Errorf("allowed origin %q: want scheme://host, scheme://host:port or scheme://host:*", origin)
+		case anyPort:
+			a.anyPort[o] = true
+		default:
+			a.origins[o] = true
 		}
-		a.origins[o] = true
 	}
+	a.tls = cfg.TLS
 	if cfg.TLS != nil {
 		for i := range cfg.TLS.Certificates {
 			leaf := cfg.TLS.Certificates[i].Leaf
@@ -82,7 +90,7 @@ func (a *allowList) host(header string, local net.Addr, state *tls.ConnectionSta
 		return true
 	}
 	if state != nil {
-		for _, leaf := range a.leaves {
+		for _, leaf := range a.certificates() {
 			if leaf.VerifyHostname(name) == nil {
 				return true
 			}
@@ -91,12 +99,30 @@ func (a *allowList) host(header string, local net.Addr, state *tls.ConnectionSta
 	return false
 }
 
+// certificates are those that the node shows now.
+func (a *allowList) certificates() []*x509.Certificate {
+	if a.tls.GetConfigForClient == nil {
+		return a.leaves
+	}
+	now, err := a.tls.GetConfigForClient(&tls.ClientHelloInfo{})
+	if err != nil || now == nil {
+		return a.leaves
+	}
+	var leaves []*x509.Certificate
+	for _, c := range now.Certificates {
+		if c.Leaf != nil {
+			leaves = append(leaves, c.Leaf)
+		}
+	}
+	return leaves
+}
+
 // origin reports whether the request comes from a page that may talk to this
-// node: one of a host that this node may be called by, whatever its port, or a
-// configured one. So a page that is being developed on localhost may. A request without Origin does
-// not come from a page of another site: browsers always say where a WebSocket or a cross-origin
-// request comes from.
-func (a *allowList) origin(r *http.Request, local net.Addr, state *tls.ConnectionState) bool {
+// node: one of this node's own, of the same scheme, host and port, or a configured one. A page of
+// another port is another program's, and browsers send along what they remember for the host. A
+// request without Origin does not come from a page of another site: browsers always say where a
+// WebSocket or a cross-origin request comes from.
+func (a *allowList) origin(r *http.Request, state *tls.ConnectionState) bool {
 	values := r.Header.Values("Origin")
 	if len(values) == 0 {
 		return true
@@ -105,11 +131,24 @@ func (a *allowList) origin(r *http.Request, local net.Addr, state *tls.Connectio
 	if !ok || len(values) > 1 {
 		return false // "null" among them
 	}
-	if a.origins[origin] {
+	if a.origins[origin] || a.anyPort[withoutPort(origin)] {
 		return true
 	}
-	_, host, _ := strings.Cut(origin, "://")
-	return a.host(host, local, state)
+	scheme := "http"
+	if state != nil {
+		scheme = "https"
+	}
+	own, ok := canonicalOrigin(scheme + "://" + r.Host) // a host that was looked at before
+	return ok && own == origin
+}
+
+// withoutPort takes the port off an origin in its canonical form.
+func withoutPort(origin string) string {
+	scheme, host, _ := strings.Cut(origin, "://")
+	if at := strings.LastIndexByte(host, ':'); at > strings.LastIndexByte(host, ']') {
+		host = host[:at]
+	}
+	return scheme + "://" + host
 }
 
 func canonicalHost(host string) string {

@@ -14,6 +14,9 @@
 //	output.go    what is sent, in few calls
 //	web.go       HTTP pages and the WebSocket upgrade
 //	allow.go     Host and Origin
+//	credentials.go who a WebSocket's handshake comes from
+//	strangers.go bounds on those of whom is not known who they are
+//	bound.go     what may be read before a login
 //	address.go   where a client is told that the broker is
 //	serving.go   a node that is cut off sends its clients elsewhere
 //	refusals.go  what is logged of hostile and broken clients

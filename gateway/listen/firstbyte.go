@@ -93,7 +93,7 @@ func (s *Server) handle(c *conn) {
 			s.refuse(c, "tls", errTLSInTLS)
 			return
 		}
-	case s.tls != nil && !isLoopback(c.RemoteAddr()):
+	case s.tls != nil && !isLoopback(c.RemoteAddr()) && principalOf(c) == nil:
 		s.refuse(c, "plaintext", errPlaintext)
 		return
 	}
@@ -105,7 +105,12 @@ func (s *Server) handle(c *conn) {
 	if state != nil {
 		kind = KindTLS
 	}
-	s.serveSession(c, kind, newStream(in, s.cfg.MaxRequestBytes), s.ofConnection(c.LocalAddr(), state))
+	facts, err := s.facts(c, state)
+	if err != nil {
+		s.refuse(c, "certificate", err)
+		return
+	}
+	s.serveSession(c, kind, newStream(in, s.cfg.MaxRequestBytes), s.ofConnection(c.LocalAddr(), state), facts)
 }
 
 // handshake makes the TLS connection inside.

@@ -1,6 +1,7 @@
 package listen
 
 import (
+	"container/list"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -15,6 +16,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/trimaran-io/trimaran/gateway/login"
 	"github.com/trimaran-io/trimaran/gateway/session"
 	"github.com/trimaran-io/trimaran/internal/locks"
 )
@@ -30,6 +32,10 @@ type Config struct {
 	AllowHosts, AllowOrigins []string
 	// TLS, if set, makes the port take TLS, and plaintext only from loopback.
 	TLS *tls.Config
+	// Login judges who comes; required.
+	Login *login.Server
+	// Strangers is what is done about clients of which is not known who they are.
+	Strangers Strangers
 	// MaxRequestBytes bounds one request, MaxConnections connections of all kinds.
 	MaxRequestBytes, MaxConnections int
 	Version                         string // for the page at "/", "" for none
@@ -48,6 +54,8 @@ type Client struct {
 	Peer   net.Addr
 	Broker Address // the one broker, as this connection came to it
 	Named  bool    // a shim says that it is the broker
+	Told   bool    // it is told whether this node serves, and may have nothing to ask
+	Facts  login.Facts
 }
 
 // Session is what is served over a connection.
@@ -92,6 +100,7 @@ type Server struct {
 	stopping  bool // no connection is added and no listener served any more
 	listeners map[net.Listener]struct{}
 	conns     map[*conn]struct{}
+	strangers strangers
 }
 
 // Check tells what in the configuration cannot be.
@@ -132,6 +141,7 @@ func New(cfg Config) (*Server, error) {
 	s.ctx, s.stop = context.WithCancel(context.Background())
 	s.leaving, s.leave = context.WithCancel(s.ctx)
 	s.serving.changed = make(chan struct{})
+	s.strangers.init()
 	s.startWeb()
 	s.wg.Go(s.watchServing)
 	return s, nil
@@ -185,7 +195,11 @@ func (s *Server) Serve(l net.Listener) error {
 		}
 		pause = 0
 		c := &conn{Conn: raw, gone: s.remove}
-		if why := s.add(c); why != nil {
+		oldest, why := s.add(c)
+		if oldest != nil {
+			s.refuse(oldest, "unproven", errStrangers)
+		}
+		if why != nil {
 			s.cfg.Refusals.Log("connection refused", why, "peer", raw.RemoteAddr())
 			s.cfg.Metrics.Refused("too many connections")
 			raw.Close()
@@ -223,6 +237,8 @@ type conn struct {
 	drain func() // ends it in good order; nil: by closing it. Guarded by the server's mu
 	named bool   // its client says where the broker is. Set before drain is
 	told  bool   // its client is told whether this node serves. Set before drain is
+
+	stranger *list.Element // in the server's strangers; nil: not among them. Guarded by mu
 }
 
 // Close closes the connection and forgets it. It may be called again.
@@ -250,23 +266,30 @@ func (s *Server) counts(kind string, change float64) {
 	}
 }
 
-func (s *Server) add(c *conn) error {
+// add counts a connection in, or says why not. oldest is one that has to go for it.
+func (s *Server) add(c *conn) (oldest *conn, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
 	case s.stopping:
-		return net.ErrClosed
+		return nil, net.ErrClosed
 	case len(s.conns) >= s.cfg.MaxConnections:
-		return fmt.Errorf("there are %d connections already", len(s.conns))
+		return nil, fmt.Errorf("there are %d connections already", len(s.conns))
+	}
+	if oldest, err = s.strangers.add(c, s.cfg); err != nil {
+		return nil, err
 	}
 	s.conns[c] = struct{}{}
 	s.wg.Add(1)
-	return nil
+	return oldest, nil
 }
 
 func (s *Server) remove(c *conn) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if _, there := s.conns[c]; there {
+		s.strangers.remove(c, s.cfg)
+	}
 	delete(s.conns, c)
 	s.counts(c.kind, -1)
 }
@@ -331,8 +354,8 @@ func (s *Server) Shutdown(ctx context.Context) error {
 }
 
 // serveSession serves a connection that speaks Kafka until it ends.
-func (s *Server) serveSession(c *conn, kind string, f session.Framer, broker Address) {
-	n := s.cfg.Session(Client{Peer: c.RemoteAddr(), Broker: broker, Named: c.named}, f)
+func (s *Server) serveSession(c *conn, kind string, f session.Framer, broker Address, facts login.Facts) {
+	n := s.cfg.Session(Client{Peer: c.RemoteAddr(), Broker: broker, Named: c.named, Told: c.told, Facts: facts}, f)
 	stays := s.become(c, kind, n.Drain)
 	// After that: either this sees that the node is cut off, or sendAway sees the session.
 	if elsewhere, _, _ := s.serving.now(); elsewhere && !c.told {

@@ -40,6 +40,7 @@ func transferTimeout(size int) time.Duration {
 type readLimits struct {
 	conn        net.Conn
 	interrupted atomic.Bool
+	bound
 }
 
 // Interrupt implements session.Framer.
@@ -53,7 +54,7 @@ func (l *readLimits) Interrupt() {
 func (l *readLimits) within(d time.Duration) { l.until(time.Now().Add(d)) }
 
 func (l *readLimits) until(deadline time.Time) {
-	_ = l.conn.SetReadDeadline(deadline)
+	_ = l.conn.SetReadDeadline(l.atMost(deadline))
 	if l.interrupted.Load() {
 		_ = l.conn.SetReadDeadline(time.Unix(1, 0))
 	}
@@ -99,8 +100,13 @@ func (f *stream) ReadFrame(reserve func(int) error) ([]byte, error) {
 		return nil, f.err(err, session.ErrSlow)
 	}
 	size := int32(binary.BigEndian.Uint32(prefix))
-	if err := kafkaproto.CheckFrameSize(size, f.max); err != nil {
+	if err := f.check(size, f.max); err != nil {
 		return nil, err
+	}
+	if f.raw {
+		_, _ = f.in.Discard(4)
+		frame, err := readToken(f.arriving(f.in, int(size), reserve), int(size))
+		return frame, f.err(err, session.ErrSlow)
 	}
 	frame, err := kafkaproto.ReadFrame(f.arriving(f.in, int(size), reserve), f.max)
 	return frame, f.err(err, session.ErrSlow)

@@ -124,7 +124,7 @@ func (s *Server) allowed(next http.Handler) http.Handler {
 			s.cfg.Metrics.Refused("host")
 			s.cfg.Refusals.Log("http request refused", fmt.Errorf("host %s is not allowed", Shown(r.Host)), "peer", c.RemoteAddr())
 			plain(w, http.StatusForbidden, "This node is not known by that name (Host). Names are allowed with --allow-host.\n")
-		case !s.allow.origin(r, c.LocalAddr(), c.state):
+		case !s.allow.origin(r, c.state):
 			s.cfg.Metrics.Refused("origin")
 			s.cfg.Refusals.Log("http request refused", fmt.Errorf("origin %s is not allowed", Shown(r.Header.Get("Origin"))), "peer", c.RemoteAddr())
 			plain(w, http.StatusForbidden, "Pages of that origin may not connect. Origins are allowed with --allow-origin.\n")
@@ -197,6 +197,10 @@ func (s *Server) serveWebSocket(w http.ResponseWriter, r *http.Request) {
 		}
 		said, c.conn.named = &a, true
 	}
+	facts, chosen, ok := s.judge(w, r, c)
+	if !ok {
+		return
+	}
 	s.mu.Lock()
 	if s.stopping {
 		s.mu.Unlock()
@@ -219,7 +223,7 @@ func (s *Server) serveWebSocket(w http.ResponseWriter, r *http.Request) {
 	upgrader := websocket.Upgrader{
 		HandshakeTimeout: handshakeTimeout,
 		WriteBufferPool:  &webSocketBuffers,
-		Subprotocols:     subprotocols,
+		Subprotocols:     chosen,
 		CheckOrigin:      func(*http.Request) bool { return true }, // done for every request
 		Error: func(w http.ResponseWriter, _ *http.Request, status int, reason error) {
 			plain(w, status, reason.Error()+"\n")
@@ -238,7 +242,7 @@ func (s *Server) serveWebSocket(w http.ResponseWriter, r *http.Request) {
 		f.serving = &s.serving
 	}
 	s.wg.Go(f.ping)
-	s.serveSession(c.conn, KindWebSocket, f, s.ofWebSocket(said, r.Host, c.LocalAddr(), c.state))
+	s.serveSession(c.conn, KindWebSocket, f, s.ofWebSocket(said, r.Host, c.LocalAddr(), c.state), facts)
 }
 
 // subprotocols are names for what is spoken here, of which the first that a client offers is

@@ -95,11 +95,16 @@ func (f *webSocket) ReadFrame(reserve func(int) error) ([]byte, error) {
 		return nil, f.readError(messageEnded(err), session.ErrSlow)
 	}
 	size := int32(binary.BigEndian.Uint32(prefix[:]))
-	if err := kafkaproto.CheckFrameSize(size, f.max); err != nil {
+	if err := f.check(size, f.max); err != nil {
 		return nil, err
 	}
-	in := f.arriving(io.MultiReader(bytes.NewReader(prefix[:]), message), int(size), reserve)
-	frame, err := kafkaproto.ReadFrame(in, f.max)
+	var frame []byte
+	if f.raw {
+		frame, err = readToken(f.arriving(message, int(size), reserve), int(size))
+	} else {
+		in := f.arriving(io.MultiReader(bytes.NewReader(prefix[:]), message), int(size), reserve)
+		frame, err = kafkaproto.ReadFrame(in, f.max)
+	}
 	if err != nil {
 		return nil, f.readError(messageEnded(err), session.ErrSlow)
 	}
@@ -182,6 +187,8 @@ func closeCode(why error) (code int, reason string) {
 		return websocket.CloseMessageTooBig, "size out of bounds"
 	case errors.Is(why, kafkaproto.ErrMalformed), errors.Is(why, kafkaproto.ErrNotServed):
 		return websocket.CloseProtocolError, "request not understood"
+	case errors.Is(why, session.ErrLogin):
+		return websocket.ClosePolicyViolation, "not logged in"
 	case errors.Is(why, session.ErrAcksZero):
 		return websocket.ClosePolicyViolation, "a produce with acks=0 failed"
 	case errors.Is(why, session.ErrCrowded):

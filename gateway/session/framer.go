@@ -34,6 +34,8 @@ var (
 	ErrCrowded     = errors.New("the memory for requests is used up, and does not get free")
 	ErrText        = errors.New("a text message; Kafka is binary")
 	ErrAcksZero    = errors.New("a produce with acks=0 failed")
+	// ErrLogin: it is not known who the client is. The request that it ends at may have its answer.
+	ErrLogin = errors.New("the client is not logged in")
 	// ErrServerLeaves: nothing more is read.
 	ErrServerLeaves = errors.New("the node takes no more requests")
 	// ErrAllAnswered: and whatever was read has its answer, so a client may send

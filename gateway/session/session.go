@@ -173,7 +173,9 @@ func (n *Session) readLoop() (why error) {
 		r := &Reply{session: n, done: make(chan struct{}), size: len(frame), free: hold.take(), held: int64(len(frame))}
 		n.held.Add(r.held)
 		n.replies <- r
-		if err := n.handler.Handle(r, frame); err != nil {
+		if err := n.handler.Handle(r, frame); errors.Is(err, ErrLogin) {
+			return err // after its answer
+		} else if err != nil {
 			return nil // the reply says it, in its turn
 		}
 	}

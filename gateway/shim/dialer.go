@@ -16,6 +16,9 @@ import (
 	"github.com/gorilla/websocket"
 )
 
+// ErrUnauthorized: the gateway does not take the credential or ticket in the header.
+var ErrUnauthorized = errors.New("shim: the gateway does not take the credential")
+
 const defaultHandshakeTimeout = 10 * time.Second
 
 // writeBuffers keeps write buffers while connections have nothing to write.
@@ -151,6 +154,9 @@ func (d *Dialer) dial(ctx context.Context, network string, u url.URL) (*Conn, er
 		if errors.Is(err, websocket.ErrBadHandshake) && response != nil {
 			reason, _ := io.ReadAll(io.LimitReader(response.Body, 256))
 			err = fmt.Errorf("%w: status %d: %q", err, response.StatusCode, strings.TrimSpace(string(reason)))
+			if response.StatusCode == http.StatusUnauthorized {
+				err = fmt.Errorf("%w: %w", ErrUnauthorized, err)
+			}
 		}
 		return nil, fmt.Errorf("shim: dial %s: %w", u.Redacted(), err)
 	}

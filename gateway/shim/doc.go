@@ -25,6 +25,21 @@ const AdvertiseHeader = "Trimaran-Advertise"
 // nothing.
 const GoodbyeReason = "goodbye: what was read is answered"
 
+// ClientHeader is the request header in which a proxy says where its client comes from: address and
+// port, a blank, and "tls" or "clear". A gateway believes the address only of proxies that it was
+// told to trust; that what the client sends can be read on the way it believes of every one.
+const ClientHeader = "Trimaran-Client"
+
+// What ClientHeader says of the way between client and proxy.
+const (
+	ClientTLS   = "tls"
+	ClientClear = "clear"
+)
+
+// TicketHeader is the request header in which a proxy shows a ticket: that its client has logged in
+// at another gateway of the cluster. A gateway that does not take it answers with status 401.
+const TicketHeader = "Trimaran-Ticket"
+
 // ServingHeader is the request header by which a client of the gateway asks to be told whether the
 // gateway serves, that is, belongs to the majority of the cluster. The gateway's answer has the
 // same header with Serving or NotServing, and so has the data of every ping from then on, one of
