@@ -9,7 +9,9 @@ import (
 	"github.com/trimaran-io/trimaran/security/acl"
 )
 
-func asSuper(listen.Client) security.Identity { return security.Identity{Principal: security.User("root")} }
+func asSuper(listen.Client) security.Identity {
+	return security.Identity{Principal: security.User("root")}
+}
 
 func clusterRows() (rows []matrixRow) {
 	cluster := func(api kmsg.Key, op acl.Operation, allowed int16, ask func(c *matrixCase) int16) {
