@@ -46,9 +46,7 @@ func (b broker) String() string {
 func parseBroker(s string) (broker, error) {
 	s = strings.TrimSpace(s)
 	if path, ok := strings.CutPrefix(s, "unix:"); ok {
-		if strings.HasPrefix(path, "//") { // a URL without a host
-			path = path[2:]
-		}
+		path = strings.TrimPrefix(path, "//") // a URL without a host
 		if path == "" {
 			return broker{}, usagef("--brokers %q: want unix: and the path of a node's data directory, or of the socket in it", s)
 		}
