@@ -202,7 +202,10 @@ test('topics, configurations and offsets are administered', async () => {
   const any = { resourceType: 1, resourceName: null, patternType: 1, principal: null, host: null, operation: 1, permissionType: 1 }
   await assert.rejects(admin.describeAcls(any), (e: KafkaError) => e.name === 'SECURITY_DISABLED')
   assert.deepEqual(await admin.describeUsers(), [])
-  await assert.rejects(admin.upsertUser('u', 'p'), (e: KafkaError) => e.name === 'UNSUPPORTED_VERSION')
+  await admin.upsertUser('u', 'p')
+  assert.equal((await admin.describeUsers(['u'])).length, 1)
+  await admin.deleteUser('u', 'SCRAM-SHA-256')
+  assert.deepEqual(await admin.describeUsers(), [])
   await admin.deleteTopics([topic])
   await assert.rejects(client.partitions(topic), (e: KafkaError) => e.name === 'UNKNOWN_TOPIC_OR_PARTITION')
   client.close()
