@@ -254,6 +254,12 @@ func parse(args []string, env func(string) (string, bool)) (s settings, err erro
 // runProxy runs a proxy with these flags in front of the gateways.
 func runProxy(t *testing.T, flags []string, gateways ...*fakeGateway) (p *proxy, addr string, stop func()) {
 	t.Helper()
+	return runProxyWith(t, flags, func(*proxy) {}, gateways...)
+}
+
+// runProxyWith is runProxy, and changes the shim before it serves.
+func runProxyWith(t *testing.T, flags []string, change func(*proxy), gateways ...*fakeGateway) (p *proxy, addr string, stop func()) {
+	t.Helper()
 	var urls []string
 	for _, g := range gateways {
 		urls = append(urls, "ws"+strings.TrimPrefix(g.URL, "http"))
@@ -273,6 +279,7 @@ func runProxy(t *testing.T, flags []string, gateways ...*fakeGateway) (p *proxy,
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	p = newProxy(s, config, slog.New(slog.DiscardHandler))
+	change(p)
 	served := make(chan error, 1)
 	go func() { served <- p.serve(ctx, listener) }()
 	stop = sync.OnceFunc(func() {

@@ -45,6 +45,7 @@ func (*loginCluster) ClusterID() string               { return "c" }
 func (*loginCluster) Gateways() map[fsm.NodeID]string { return nil }
 func (*loginCluster) CatalogKnown() bool              { return true }
 func (*loginCluster) Ready() error                    { return nil }
+func (*loginCluster) NewLine() uint64                 { return 1 }
 func (*loginCluster) Serving() (bool, error)          { return false, nil }
 func (c *loginCluster) Topics() *fsm.Topics           { return c.catalog.View() }
 
@@ -289,12 +290,13 @@ func TestReadingALogin(t *testing.T) {
 // Clients reach a shim over TLS where it is configured, and not otherwise.
 func TestClientsOverTLS(t *testing.T) {
 	g := newFakeGateway(t)
-	p, addr, _ := runProxy(t, nil, g)
-	p.waitUp(t, 1)
 	web := httptest.NewUnstartedServer(nil)
 	web.StartTLS()
 	defer web.Close()
-	p.clientTLS = &tls.Config{Certificates: web.TLS.Certificates}
+	p, addr, _ := runProxyWith(t, nil, func(p *proxy) {
+		p.clientTLS = &tls.Config{Certificates: web.TLS.Certificates}
+	}, g)
+	p.waitUp(t, 1)
 	conn, err := tls.Dial("tcp", addr, &tls.Config{InsecureSkipVerify: true})
 	if err != nil {
 		t.Fatal(err)
