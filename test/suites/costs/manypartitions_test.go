@@ -34,11 +34,12 @@ func TestMessagesOfManyPartitionsShareWrites(t *testing.T) {
 	}
 	defer w.Close()
 	request := harness.Request(0, 0, 1, manyBody("many", partitions))
-	exchange(t, w, request, partitions, 20, inFlight) // the first find cold connections
+	well := func(answer []byte) error { return allWell(answer, partitions) }
+	exchange(t, w, request, 20, inFlight, well) // the first find cold connections
 	var all []float64
 	for range rounds {
 		messages, writes := talk(t, c)
-		exchange(t, w, request, partitions, sent, inFlight)
+		exchange(t, w, request, sent, inFlight, well)
 		laterMessages, laterWrites := talk(t, c)
 		messages, writes = laterMessages-messages, laterWrites-writes
 		t.Logf("for each request to %d partitions: %.1f messages in %.1f writes", partitions, messages/sent, writes/sent)
@@ -72,29 +73,6 @@ func manyBody(topic string, partitions int) []byte {
 		b = harness.Bytes(harness.Int32(b, int32(p)), set)
 	}
 	return b
-}
-
-// exchange sends a request so many times, and reads the answers: no partition may have an error.
-func exchange(t *testing.T, w *harness.Wire, request []byte, partitions, times, inFlight int) {
-	t.Helper()
-	w.Conn.SetDeadline(time.Now().Add(2 * time.Minute))
-	for sent, answered := 0, 0; answered < times; {
-		if sent < times && sent-answered < inFlight {
-			if err := w.Send(request); err != nil {
-				t.Fatal(err)
-			}
-			sent++
-			continue
-		}
-		_, answer, err := w.ReadFrame()
-		if err == nil {
-			err = allWell(answer, partitions)
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-		answered++
-	}
 }
 
 // allWell is nil if a Produce v0 answer about one topic has an offset for each of its partitions.
