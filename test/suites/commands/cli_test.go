@@ -228,7 +228,7 @@ func TestHelpExamplesWork(t *testing.T) {
 			line = strings.TrimSpace(line)
 			if line == "" || strings.HasPrefix(line, "#") || strings.Contains(line, "trimaran serve") || strings.Contains(line, "trimaran dev") ||
 				strings.Contains(line, "node decommission") || strings.Contains(line, "node replace") ||
-				strings.Contains(line, "token") { // who asks for one has logged in: tests of the gateway and the shim
+				strings.Contains(line, "token") { // who asks for one has logged in
 				continue
 			}
 			if first, _, _ := strings.Cut(name, " "); first == "acl" || first == "user" || first == "cert" {

@@ -67,7 +67,7 @@ func hold(t *testing.T, size, inFlight int, most bounds) (all []bounds) {
 	}
 	defer w.Close()
 	request := harness.Request(0, 0, 1, harness.ProduceBody("costs", 0, -1, 30_000, harness.Message(nil, 0, 0, nil, bytes.Repeat([]byte{'x'}, size))))
-	exchange(t, w, request, requests, inFlight, produced) // the first find cold caches and connections
+	exchange(t, w, request, requests, inFlight, produced) // the first find cold caches
 	for range rounds {
 		got := count(t, c, func() { exchange(t, w, request, requests, inFlight, produced) })
 		all = append(all, got)
