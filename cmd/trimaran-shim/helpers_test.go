@@ -38,9 +38,14 @@ type fakeGateway struct {
 	still    chan struct{} // not nil: it stands still until this is closed
 }
 
-func (g *fakeGateway) watch(ws *websocket.Conn) {
+// watch serves a watcher who was told a word in its handshake. What the gateway has said since then
+// it hears now: a real one says it again and again.
+func (g *fakeGateway) watch(ws *websocket.Conn, told string) {
 	g.mu.Lock()
 	g.watchers[ws] = true
+	if g.serving != told {
+		_ = ws.WriteControl(websocket.PingMessage, []byte(g.serving), time.Now().Add(time.Second))
+	}
 	g.mu.Unlock()
 	_, _, _ = ws.ReadMessage()
 	ws.Close()
@@ -87,16 +92,17 @@ func newFakeGatewayTLS(t *testing.T, config *tls.Config) *fakeGateway {
 		}
 		said := http.Header{}
 		g.mu.Lock()
-		if g.serving != "" && r.Header.Get(shim.ServingHeader) != "" {
-			said.Set(shim.ServingHeader, g.serving)
-		}
+		told := g.serving
 		g.mu.Unlock()
+		if told != "" && r.Header.Get(shim.ServingHeader) != "" {
+			said.Set(shim.ServingHeader, told)
+		}
 		ws, err := new(websocket.Upgrader).Upgrade(w, r, said)
 		if err != nil {
 			return
 		}
 		if r.Header.Get(shim.AdvertiseHeader) == "" { // a watcher: it says nothing
-			g.watch(ws)
+			g.watch(ws, told)
 			return
 		}
 		c := &gatewayConn{t, ws, r.Header.Clone(), make(chan struct{})}
