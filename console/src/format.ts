@@ -35,7 +35,7 @@ export function time(ms: number): string {
 export const localTime = (ms: number): string => time(ms).replace(' ', 'T').slice(0, 19)
 
 export const duration = (ms: number): string =>
-  ms >= 864e5 ? `${+(ms / 864e5).toFixed(1)} days` : ms >= 36e5 ? `${+(ms / 36e5).toFixed(1)} h`
+  ms >= 864e5 ? `${+(ms / 864e5).toFixed(1)} ${ms === 864e5 ? 'day' : 'days'}` : ms >= 36e5 ? `${+(ms / 36e5).toFixed(1)} h`
     : ms >= 6e4 ? `${+(ms / 6e4).toFixed(1)} min` : ms >= 1e3 ? `${+(ms / 1e3).toFixed(1)} s` : `${ms} ms`
 
 export const plural = (n: number, one: string, many = one + 's'): string => `${count(n)} ${n === 1 ? one : many}`

@@ -13,7 +13,7 @@ import { Badge, Button, Empty, Failure, Rows, Search, Waiting, type Column } fro
 const page = 100
 
 const columns: Column<Message>[] = [
-  { title: 'Time', class: 'when', cell: m => <time>{time(m.timestamp).slice(5)}</time> },
+  { title: 'Time', class: 'when', cell: m => <time><span class="date">{time(m.timestamp).slice(5, 11)}</span>{time(m.timestamp).slice(11)}</time> },
   { title: 'At', class: 'at', cell: m => <button type="button" class="open text" title={`partition ${m.partition}, offset ${m.offset}`}>{m.partition}<i>/</i>{String(m.offset)}</button> },
   { title: 'Key', class: 'key', cell: m => (m.key ? preview(m.key, 80) : <span class="none">no key</span>) },
   { title: 'Value', class: 'value', cell: m => (m.value ? m.value.length ? preview(m.value) : <span class="none">empty</span> : <Badge>tombstone</Badge>) },

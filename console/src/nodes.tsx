@@ -131,7 +131,7 @@ export function Nodes(_: { place: Place }) {
     <>
       <div class="title">
         <h1>Nodes</h1>
-        {s.data && <span class="quiet">{plural(s.data.nodes.filter(n => n.alive).length, 'node')} of {s.data.nodes.length} there</span>}
+        {s.data && <span class="quiet">{s.data.nodes.filter(n => n.alive).length} of {plural(s.data.nodes.length, 'node')} there</span>}
       </div>
       {s.data ? (
         s.data.nodes.length ? (

@@ -7,8 +7,6 @@ interface PlotProps {
   series: Series
   /** of a value, for the axis and the crosshair */
   format: (n: number) => string
-  /** how much time is shown, in ms */
-  span?: number
   /** the name of a custom property with the line's colour */
   color?: string
 }
@@ -32,8 +30,9 @@ function draw(canvas: HTMLCanvasElement, p: PlotProps, pointer: number | undefin
   c.clearRect(0, 0, width, height)
   c.font = `11px ${style.fontFamily}`
   const { times, values } = p.series
-  const span = p.span ?? 300_000
   const end = times.length ? times[times.length - 1] : Date.now()
+  // A plot that has just begun is not all empty.
+  const span = Math.min(300_000, Math.max(60_000, end - (times[0] ?? end)))
   const top = nice(Math.max(1, ...values) * 1.05)
   const left = 0
   const bottom = height - 16
@@ -50,7 +49,7 @@ function draw(canvas: HTMLCanvasElement, p: PlotProps, pointer: number | undefin
     c.stroke()
     if (v) c.fillText(p.format(v), 2, at - 4)
   }
-  c.fillText(`${Math.round(span / 60_000)} min ago`, 2, height - 3)
+  c.fillText(span < 120_000 ? `${Math.round(span / 1000)} s ago` : `${+(span / 60_000).toFixed(1)} min ago`, 2, height - 3)
   c.textAlign = 'right'
   c.fillText('now', width - 2, height - 3)
   c.textAlign = 'left'

@@ -43,13 +43,13 @@ export function Topic({ place }: { place: Place }) {
             </Button>
           )}
           {m.data && !gone && may(bits, 'alter') && (
-            <Button icon="plus" onClick={() => setDialog('partitions')}>
+            <Button icon="plus" aria-label="Add partitions" onClick={() => setDialog('partitions')}>
               Partitions
             </Button>
           )}
           {m.data && !gone && may(bits, 'delete') && (
-            <Button icon="trash" look="plain" onClick={() => setDialog('delete')}>
-              Delete
+            <Button icon="trash" look="plain" aria-label="Delete this topic" onClick={() => setDialog('delete')}>
+              <span class="wide">Delete</span>
             </Button>
           )}
         </div>
@@ -116,7 +116,7 @@ function Partitions({ topic }: { topic: string }) {
               <tr>
                 <th scope="col" class="number">Partition</th>
                 <th scope="col">Replicas</th>
-                <th scope="col" class="number">First</th>
+                <th scope="col" class="number wide">First</th>
                 <th scope="col" class="number">End</th>
                 <th scope="col" class="number">Records</th>
                 <th scope="col" class="number wide">Size</th>
@@ -130,7 +130,7 @@ function Partitions({ topic }: { topic: string }) {
                   <td>
                     {!p.leader && <Badge level="bad">no leader</Badge>} {p.replicas.map(r => <ReplicaBadge r={r} />)}
                   </td>
-                  <td class="number">{count(p.log_start)}</td>
+                  <td class="number wide">{count(p.log_start)}</td>
                   <td class="number">{count(p.high_watermark)}</td>
                   <td class="number">{count(p.high_watermark - p.log_start)}</td>
                   <td class="number wide">{bytes(Math.max(0, ...p.replicas.map(r => r.bytes)))}</td>
