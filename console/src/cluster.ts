@@ -1,7 +1,7 @@
 // What the cluster says of itself, asked every two seconds and kept for plots.
 import type { Metadata } from 'trimaran/apis'
 import type { Of } from 'trimaran/schema'
-import { client, isLocked, locked } from './link.js'
+import { client, guard } from './link.js'
 import { askOperations, askStatus } from './own.js'
 import { Poll, Value } from './state.js'
 import { count, plural } from './format.js'
@@ -120,16 +120,6 @@ function note(status: Status, at: number): void {
     rates.bytes.add(at, bytes)
   }
   before = { at, sums: now }
-}
-
-/** Has the page ask for a login where an answer says so. */
-export async function guard<T>(p: Promise<T>): Promise<T> {
-  try {
-    return await p
-  } catch (e) {
-    if (isLocked(e)) locked()
-    throw e
-  }
 }
 
 export const status = new Poll<Status>(signal => guard(askStatus<Status>(signal, 6_000)), 2_000, note)

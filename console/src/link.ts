@@ -2,14 +2,16 @@
 // in, and what the node at the other end is.
 import { Client, KafkaError, type ClientEvent, type Sasl } from 'trimaran'
 import { SaslHandshake } from 'trimaran/apis-sasl'
-import { Value } from './state.js'
+import { Value, paused } from './state.js'
 
 export interface Link {
   /** the gateway that answers; '' while none does */
   gateway: string
   /** since when none does, in ms since 1970 */
   lostAt?: number
-  /** the cluster does not answer to strangers */
+  /** the cluster has answered */
+  open?: boolean
+  /** it does not answer to strangers */
   locked?: boolean
   user?: string
 }
@@ -25,7 +27,7 @@ export const onConnect: (() => void)[] = []
 
 function onEvent(e: ClientEvent): void {
   const now = linked.get()
-  if (e.type === 'connected') linked.set({ ...now, gateway: e.gateway, lostAt: undefined, locked: false })
+  if (e.type === 'connected') linked.set({ ...now, gateway: e.gateway, lostAt: undefined })
   if (e.type === 'lost' && e.gateway === now.gateway) linked.set({ ...now, gateway: '', lostAt: Date.now() })
 }
 
@@ -55,22 +57,49 @@ export async function findGateways(): Promise<void> {
   }
 }
 
-/** Errors that say: log in first. */
-export function isLocked(e: unknown): boolean {
-  const code = (e as KafkaError)?.code
-  return e instanceof KafkaError && (code === 34 || code === 58)
+/** Whether an error says: log in first. */
+const asksForLogin = (e: unknown): boolean => e instanceof KafkaError && (e.code === 34 || e.code === 58)
+
+/**
+ * Learns whether the cluster answers at all, before pages ask for more: where clients have to log
+ * in, what they ask for without ends their connection. Status alone is answered with the reason.
+ */
+export async function knock(): Promise<void> {
+  const mine = client
+  for (;;) {
+    try {
+      await mine.metadata([])
+      if (mine === client) linked.set({ ...linked.get(), open: true })
+      return
+    } catch (e) {
+      if (mine !== client || linked.get().locked) return
+      if (asksForLogin(e)) return lock()
+    }
+  }
 }
 
-export function locked(): void {
-  linked.set({ ...linked.get(), locked: true, user: undefined })
+function lock(): void {
+  if (linked.get().locked) return
+  paused.set(true)
+  linked.set({ ...linked.get(), locked: true, open: false, user: undefined })
+  client.close()
+}
+
+/** Has the page ask for a login where an answer says so. */
+export async function guard<T>(p: Promise<T>): Promise<T> {
+  try {
+    return await p
+  } catch (e) {
+    if (asksForLogin(e)) lock()
+    throw e
+  }
 }
 
 /** By which mechanisms the cluster takes clients; none where it has no SASL. */
 export async function mechanisms(): Promise<string[]> {
   const probe = new Client({ gateways, clientId: 'trimaran-console', connectTimeoutMs: 2_000, timeoutMs: 5_000 })
   try {
-    const answer = await probe.ask(SaslHandshake, { mechanism: '' }, () => {})
-    return answer.mechanisms
+    return (await probe.ask(SaslHandshake, { mechanism: 'SCRAM-SHA-512' }, () => {})).mechanisms
   } finally {
     probe.close()
   }
@@ -85,21 +114,19 @@ export async function login(credentials: Sasl): Promise<void> {
     probe.close()
   }
   sasl = credentials
-  linked.set({ ...linked.get(), locked: false, user: 'username' in credentials ? credentials.username : 'by token' })
   connect()
+  paused.set(false)
+  linked.set({ ...linked.get(), locked: false, open: true, user: 'username' in credentials ? credentials.username : 'by token' })
 }
 
-export function logout(): void {
-  sasl = undefined
-  linked.set({ gateway: '', lostAt: Date.now(), locked: true })
-  connect()
-}
+/** Nothing of what was seen stays. */
+export const logout = (): void => location.reload()
 
 /** The address in a gateway's URL. */
 export const hostOf = (gateway: string): string => gateway.replace(/^wss?:\/\//, '').replace(/\/$/, '')
 
 // KIP-430: a bit for each operation that the client may do, by AclOperation's numbers.
 export const ops = { read: 3, write: 4, create: 5, delete: 6, alter: 7, describe: 8, describeConfigs: 10, alterConfigs: 11 } as const
-/** Whether the bits have the operation. What is not told (no bits at all) is for the cluster to judge. */
+/** Whether the bits have the operation. Where none are told it is for the cluster to judge. */
 export const may = (bits: number | undefined, op: keyof typeof ops): boolean =>
   bits === undefined || bits === -2147483648 || (bits & (1 << ops[op])) !== 0

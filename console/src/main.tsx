@@ -3,12 +3,12 @@ import { render } from 'preact'
 import { useEffect, useState } from 'preact/hooks'
 import { askClusterOps, status, troubles } from './cluster.js'
 import { shown } from './format.js'
-import { findGateways, hostOf, linked, logout } from './link.js'
+import { findGateways, hostOf, knock, linked, logout } from './link.js'
 import { later } from './later.js'
 import { Overview } from './overview.js'
 import { link, place, use, usePoll, type Place } from './state.js'
 import { Topics } from './topics.js'
-import { Button, Empty, Toast } from './ui.js'
+import { Button, Empty, Toast, Waiting } from './ui.js'
 
 export interface PageProps {
   place: Place
@@ -112,8 +112,8 @@ function Shell() {
   const first = at.path[0] ?? ''
   const bad = s.data ? troubles(s.data).filter(t => t.level === 'bad').length : 0
   useEffect(() => {
-    if (!l.locked) void askClusterOps().catch(() => {})
-  }, [l.locked, l.user])
+    if (l.open) void askClusterOps().catch(() => {})
+  }, [l.open, l.user])
   useEffect(() => {
     const title = at.path.length ? shown(at.path[1] ?? pages.find(p => p.id === first)?.name ?? '') + ' · ' : ''
     document.title = (bad ? `(${bad}) ` : '') + title + 'Trimaran'
@@ -151,7 +151,7 @@ function Shell() {
         </div>
       </header>
       <main id="main" tabIndex={-1}>
-        {l.locked || first === 'login' ? <Login place={at} /> : <Page place={at} />}
+        {l.locked || first === 'login' ? <Login place={at} /> : l.open || first === '' ? <Page place={at} /> : <Waiting />}
       </main>
       <Toast />
     </>
@@ -170,6 +170,7 @@ addEventListener('keydown', e => {
 const root = document.getElementById('page')!
 root.replaceChildren()
 render(<Shell />, root)
+void knock()
 // A page that is loaded later comes from this node as well, which may be gone by then.
 addEventListener('load', () => {
   void findGateways().catch(() => {})

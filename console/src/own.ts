@@ -1,5 +1,5 @@
-// Trimaran's own APIs, with JSON in them: status, what a node is asked to do, and tokens. And what of
-// administration the first page needs, so that the rest is loaded later.
+// Trimaran's own APIs, with JSON in them: status, what a node is asked to do, and tokens. And what
+// of administration the first page needs, so that the rest is loaded later.
 import { decode, encode } from 'trimaran/bytes'
 import type { Lane } from 'trimaran/client'
 import { KafkaError, check } from 'trimaran/errors'
@@ -19,7 +19,7 @@ const Token = api(21589, 0, 0, json, answer)
 
 const lanes = new WeakMap<typeof client, Lane>()
 
-/** On a connection of its own: it waits for nodes that do not answer, and others would wait for it. */
+/** On a connection of its own: it waits for nodes that do not answer, and others for it. */
 export async function askStatus<T>(signal: AbortSignal, timeoutMs: number): Promise<T> {
   let lane = lanes.get(client)
   if (!lane) lanes.set(client, (lane = client.lane()))

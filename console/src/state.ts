@@ -37,6 +37,9 @@ export interface Polled<T> {
   at: number
 }
 
+/** Nothing is asked meanwhile: nobody is logged in who would get an answer. */
+export const paused = new Value(false)
+
 /**
  * Asks while somebody looks and the page is visible: every so often, and less often when answers
  * take long. What it knows stays when an attempt fails.
@@ -75,6 +78,7 @@ export class Poll<T> extends Value<Polled<T>> {
   refresh = async (): Promise<void> => {
     clearTimeout(this.timer)
     this.running?.abort()
+    if (paused.get()) return
     const mine = (this.running = new AbortController())
     const began = Date.now()
     let failed = false

@@ -156,7 +156,7 @@ test('the newest come first, older ones on demand, from an offset and a time', a
 
 test('a group shows members and lag, and its offsets are reset as previewed', async () => {
   const name = `readers ${hostile}`
-  await cluster.trimaran(['consume', 'numbers', '--group', name, '--count', '50'])
+  await cluster.trimaran(['consume', 'numbers', '--group', name, '--max-messages', '50'])
   const page = await browser.open(cluster, { hash: '#/groups' })
   await page.getByRole('link', { name }).click()
   await page.getByRole('heading', { name }).waitFor()

@@ -21,8 +21,8 @@ import (
 	"github.com/trimaran-io/trimaran/internal/locks"
 )
 
-// Config is what a Server needs. All of it is required but Advertise, AllowHosts, AllowOrigins, TLS,
-// Version and Gateways.
+// Config is what a Server needs. All of it is required but Advertise, AllowHosts, AllowOrigins,
+// TLS, Version and Gateways.
 type Config struct {
 	// Advertise is the host:port that clients are told; "" is the address that the client used.
 	Advertise string
