@@ -49,6 +49,7 @@ export class Cluster {
     for (let i = 0; i < count; i++) c.ports.push(await freePort())
     for (let i = 0; i < count; i++) c.run(i, true)
     process.on('exit', () => c.nodes.forEach(n => n?.kill('SIGKILL')))
+    process.once('SIGTERM', () => process.exit(1))
     await c.ready()
     return c
   }
