@@ -196,7 +196,7 @@ export function Messages(p: Props) {
             ))}
           </select>
         )}
-        <Search value={q} label="Search: words, key:…, /regex/" wrong={!!wrong} onInput={v => set({ q: v })} />
+        <Search value={q} label="Search: words, key:…, /regex/, .json.path=value" wrong={!!wrong} onInput={v => set({ q: v })} />
         {mode === 'live' && (
           <Button icon={paused ? 'play' : 'pause'} onClick={() => setPaused(!paused)}>
             {paused ? 'Go on' : 'Hold'}

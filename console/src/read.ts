@@ -23,14 +23,53 @@ export const sizeOf = (m: ConsumedRecord): number => 200 + (m.key?.length ?? 0) 
 
 export type Match = (r: ConsumedRecord) => boolean
 
+/** What is at a path, such as `.customer.tier` or `.items.0.sku`, of a value that is JSON. */
+function at(r: ConsumedRecord, path: string): unknown {
+  const s = r.value && text(r.value)
+  if (!s || !/^\s*[[{]/.test(s)) return undefined
+  let v: unknown
+  try {
+    v = JSON.parse(s)
+  } catch {
+    return undefined
+  }
+  for (const name of path.split('.').slice(1)) {
+    if (v === null || typeof v !== 'object' || !Object.hasOwn(v, name)) return undefined
+    v = (v as Record<string, unknown>)[name]
+  }
+  return v
+}
+
+/** `.path=value`, and with !=, <, >, <= and >=, which compare numbers where both are. */
+function comparison(part: string): Match | undefined {
+  const m = /^((?:\.[^.=<>!"\s]+)+)(!=|<=|>=|=|<|>)("[^"]*"|\S*)$/.exec(part)
+  if (!m) return undefined
+  const [, path, op] = m
+  const wanted = m[3].replace(/^"([^"]*)"$/, '$1')
+  return r => {
+    const v = at(r, path)
+    if (v === undefined || (typeof v === 'object' && v !== null)) return false
+    const numbers = typeof v === 'number' && wanted !== '' && Number.isFinite(Number(wanted))
+    const [a, b] = numbers ? [v as number, Number(wanted)] : [String(v), wanted]
+    if (op === '=') return a === b
+    if (op === '!=') return a !== b
+    if (op === '<') return a < b
+    if (op === '>') return a > b
+    return op === '<=' ? a <= b : a >= b
+  }
+}
+
 /**
  * Understands what is searched for: words that all have to be somewhere; `key:` in front of one
- * for the key alone, `header:` for headers, /…/ for a regular expression. Throws what is wrong.
+ * for the key alone, `header:` for headers, /…/ for a regular expression, and `.path=value` for
+ * what is in JSON. Throws what is wrong.
  */
 export function matcher(query: string): Match | undefined {
-  const parts = query.match(/(?:(?:key|value|header):)?(?:\/(?:\\.|[^/\\])+\/i?|"[^"]*"|\S+)/g)
+  const parts = query.match(/(?:\.[^\s"]+"[^"]*"|(?:(?:key|value|header):)?(?:\/(?:\\.|[^/\\])+\/i?|"[^"]*"|\S+))/g)
   if (!parts) return undefined
-  const tests = parts.map(part => {
+  const tests = parts.map((part): Match => {
+    const compared = comparison(part)
+    if (compared) return compared
     const [, where = '', what] = /^(?:(key|value|header):)?([^]*)$/.exec(part)!
     const regex = /^\/((?:\\.|[^/\\])+)\/(i?)$/.exec(what)
     const word = what.replace(/^"([^"]*)"$/, '$1').toLowerCase()

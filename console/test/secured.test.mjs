@@ -79,3 +79,14 @@ test('who may only read has no buttons to write, and does not see what is not hi
   await page.getByRole('heading', { name: /boat/ }).waitFor()
   await browser.close(page)
 })
+
+test('with --console=false a browser gets what curl gets', async () => {
+  const plain = await Cluster.start(1, '--console=false')
+  try {
+    const answer = await fetch(plain.url(), { headers: { Accept: 'text/html' } })
+    assert.equal(answer.headers.get('Content-Security-Policy'), null)
+    assert.match(await answer.text(), /^Trimaran .*: a log that Kafka clients can use/)
+  } finally {
+    await plain.end()
+  }
+})
