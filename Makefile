@@ -9,7 +9,7 @@ LDFLAGS := -X main.version=$(VERSION)
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 GOVULNCHECK := golang.org/x/vuln/cmd/govulncheck@v1.8.0
 
-.PHONY: build test demo bench bench-versus bench-groups bench-failover durability storm crash chaos chaos-net invariants interop interop-quick oracle js js-install js-bench console console-check console-test console-install fmt fmt-check vet lint vuln clean help
+.PHONY: build test demo bench bench-versus bench-groups bench-failover durability storm crash chaos chaos-net invariants interop interop-quick oracle js js-install js-bench console console-check console-test console-shots console-install fmt fmt-check vet lint vuln clean help
 
 build: ## build bin/trimaran and bin/trimaran-shim
 	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/trimaran ./cmd/trimaran-shim
@@ -96,6 +96,9 @@ console-check: console-install ## are the console's committed files what its sou
 
 console-test: build console-check ## the console in headless Chromium, against real nodes; skipped where there is none
 	cd console && npm test
+
+console-shots: build console-install ## pictures of the console's pages, in both themes and three widths, into console/build/shots
+	cd console && node test/shots.mjs
 
 fmt: ## format the code
 	gofmt -w $$(git ls-files -co --exclude-standard '*.go')

@@ -5,10 +5,19 @@ import { createHash } from 'node:crypto'
 import { mkdirSync, readFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
 import { basename, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
-import { build } from 'esbuild'
+import { build, transform } from 'esbuild'
 
 process.chdir(fileURLToPath(new URL('.', import.meta.url)))
+// Styles of what is loaded later are files of their own, to which its code has the name.
+const sheets = {
+  name: 'sheets',
+  setup: b => b.onLoad({ filter: /\.sheet\.css$/ }, async file => ({
+    contents: (await transform(readFileSync(file.path, 'utf8'), { loader: 'css', minify: true })).code,
+    loader: 'file',
+  })),
+}
 const result = await build({
+  plugins: [sheets],
   entryPoints: [{ in: 'src/main.tsx', out: 'console' }, { in: 'src/style.css', out: 'style' }],
   outdir: 'dist',
   bundle: true,
@@ -20,6 +29,7 @@ const result = await build({
   legalComments: 'none',
   entryNames: '[name]-[hash]',
   chunkNames: '[name]-[hash]',
+  assetNames: '[name]-[hash]',
   write: false,
   logLevel: 'warning',
 })

@@ -56,7 +56,7 @@ func TestEveryFileOfThePageIsThere(t *testing.T) {
 		if again, err := io.ReadAll(z); err != nil || !bytes.Equal(again, body) {
 			t.Errorf("%s: compressed it is something else: %v", path, err)
 		}
-		for _, m := range regexp.MustCompile(`(?:from|import\()"\./([^"]+)"`).FindAllStringSubmatch(string(body), -1) {
+		for _, m := range regexp.MustCompile(`(?:from|import\(|=)"\./([^"]+)"`).FindAllStringSubmatch(string(body), -1) {
 			open = append(open, []string{"", Prefix + m[1]})
 		}
 	}

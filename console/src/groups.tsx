@@ -174,7 +174,7 @@ function Offsets({ known }: { known: Known }) {
           <tr>
             <th scope="col">Topic</th>
             <th scope="col" class="number">Partition</th>
-            <th scope="col" class="number">Committed</th>
+            <th scope="col" class="number wide">Committed</th>
             <th scope="col" class="number wide">End</th>
             <th scope="col" class="number">Behind</th>
             <th scope="col" class="wide">Member</th>
@@ -187,7 +187,7 @@ function Offsets({ known }: { known: Known }) {
                 <a href={link(['topics', p.topic])}>{shown(p.topic)}</a>
               </td>
               <td class="number">{p.partition}</td>
-              <td class="number">{p.committed < 0n ? 'nothing' : count(p.committed)}</td>
+              <td class="number wide">{p.committed < 0n ? 'nothing' : count(p.committed)}</td>
               <td class="number wide">{count(p.end)}</td>
               <td class="number">
                 <meter min={0} max={most} value={Number(p.lag)} aria-hidden="true" />

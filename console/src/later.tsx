@@ -29,3 +29,20 @@ export function later<P extends object>(load: () => Promise<ComponentType<P>>): 
     return error ? <Failure error={error} again={get} /> : <Waiting />
   }
 }
+
+/** Adds a sheet of styles, and waits until it holds. */
+export function style(name: string): Promise<void> {
+  const href = new URL(name, import.meta.url).href
+  if ([...document.styleSheets].some(s => s.href === href)) return Promise.resolve()
+  return new Promise((done, failed) => {
+    const sheet = document.createElement('link')
+    sheet.rel = 'stylesheet'
+    sheet.href = href
+    sheet.onload = () => done()
+    sheet.onerror = () => {
+      sheet.remove()
+      failed(new Error('a file of the page cannot be loaded: is its node gone?'))
+    }
+    document.head.append(sheet)
+  })
+}

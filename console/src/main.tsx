@@ -4,7 +4,7 @@ import { useEffect, useState } from 'preact/hooks'
 import { askClusterOps, status, troubles } from './cluster.js'
 import { shown } from './format.js'
 import { findGateways, hostOf, knock, linked, logout } from './link.js'
-import { later } from './later.js'
+import { later, style } from './later.js'
 import { Overview } from './overview.js'
 import { link, place, use, usePoll, type Place } from './state.js'
 import { Topics } from './topics.js'
@@ -14,7 +14,11 @@ export interface PageProps {
   place: Place
 }
 
-const Topic = later(async () => (await import('./topic.js')).Topic)
+const Topic = later(async () => {
+  const { Topic, sheet } = await import('./topic.js')
+  await style(sheet)
+  return Topic
+})
 const Groups = later(async () => (await import('./groups.js')).Groups)
 const Access = later(async () => (await import('./access.js')).Access)
 const Nodes = later(async () => (await import('./nodes.js')).Nodes)
@@ -174,7 +178,7 @@ void knock()
 // A page that is loaded later comes from this node as well, which may be gone by then.
 addEventListener('load', () => {
   void findGateways().catch(() => {})
-  for (const load of [() => import('./topic.js'), () => import('./groups.js'), () => import('./nodes.js'), () => import('./access.js'), () => import('./create.js')]) {
+  for (const load of [async () => style((await import('./topic.js')).sheet), () => import('./groups.js'), () => import('./nodes.js'), () => import('./access.js'), () => import('./create.js')]) {
     void load().catch(() => {})
   }
 })

@@ -49,6 +49,7 @@ function usePages(topic: string, partitions: number[], mode: Mode, at: string, m
     const order = mine.from === 'newest' ? newestFirst : oldestFirst
     setView(v => ({ ...v, busy: true, error: undefined }))
     const settle = (error?: Error): void => {
+      if (mine.done) mine.close()
       if (scan.current === mine) setView(v => ({ ...v, busy: false, error, done: mine.done, scanned: mine.scanned }))
     }
     mine
@@ -65,8 +66,9 @@ function usePages(topic: string, partitions: number[], mode: Mode, at: string, m
     const timer = setTimeout(more, match ? 250 : 0)
     return () => {
       clearTimeout(timer)
-      scan.current = undefined
       stop.current?.abort()
+      scan.current?.close()
+      scan.current = undefined
     }
   }, [topic, partitions.join(), mode, at, match])
   return [view, more, () => stop.current?.abort()]

@@ -131,7 +131,7 @@ export function Overview() {
           <Plot label="Records per second" series={rates.records} format={short} />
         </Panel>
         <Panel title="Bytes stored per second" of={s} again={status.refresh} actions={<Now value={rates.bytes.last} format={n => bytes(n) + '/s'} />}>
-          <Plot label="Bytes stored per second" series={rates.bytes} format={n => bytes(n)} color="--accent2" />
+          <Plot label="Bytes stored per second" series={rates.bytes} format={bytes} bytes color="--accent2" />
         </Panel>
       </div>
       <Panel title="Busiest topics" of={s} again={status.refresh} actions={<a href={link(['topics'])}>All topics</a>}>

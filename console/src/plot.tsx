@@ -7,12 +7,16 @@ interface PlotProps {
   series: Series
   /** of a value, for the axis and the crosshair */
   format: (n: number) => string
+  /** values are bytes */
+  bytes?: boolean
   /** the name of a custom property with the line's colour */
   color?: string
 }
 
-const nice = (n: number): number => {
-  const size = 10 ** Math.floor(Math.log10(n))
+/** A round number that is not less, in units of 1024 for bytes. */
+const nice = (n: number, bytes?: boolean): number => {
+  const unit = bytes ? 1024 ** Math.floor(Math.log2(n) / 10) : 1
+  const size = unit * 10 ** Math.floor(Math.log10(n / unit))
   return [1, 2, 5, 10].map(f => f * size).find(x => x >= n) ?? n
 }
 
@@ -33,7 +37,7 @@ function draw(canvas: HTMLCanvasElement, p: PlotProps, pointer: number | undefin
   const end = times.length ? times[times.length - 1] : Date.now()
   // A plot that has just begun is not all empty.
   const span = Math.min(300_000, Math.max(60_000, end - (times[0] ?? end)))
-  const top = nice(Math.max(1, ...values) * 1.05)
+  const top = nice(Math.max(1, ...values) * 1.05, p.bytes)
   const left = 0
   const bottom = height - 16
   const x = (t: number): number => left + (1 - (end - t) / span) * (width - left - 3)

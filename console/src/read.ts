@@ -96,6 +96,7 @@ export class Scan {
   private cursors: Cursor[] = []
   private starts = new Map<number, bigint>()
   private begun = false
+  private fetcher?: Fetcher
   constructor(
     readonly topic: string,
     readonly partitions: number[],
@@ -150,16 +151,19 @@ export class Scan {
     return all
   }
 
+  /** One connection does for all of a scan: each would log in anew. */
+  private of(cursors: Cursor[]): Fetcher {
+    this.fetcher ??= new Fetcher(client, [], { maxBytes: this.from === 'newest' ? 4 << 20 : 256 << 10, maxWaitMs: 100, reset: 'earliest' })
+    if (this.fetcher.cursors !== cursors) this.fetcher.cursors.splice(0, Infinity, ...cursors)
+    return this.fetcher
+  }
+
   private async read(windows: Cursor[], signal: AbortSignal): Promise<ConsumedRecord[]> {
     const all: ConsumedRecord[] = []
     const ends = new Map(windows.map(w => [w.partition, w.end!]))
-    const fetcher = new Fetcher(client, windows, { maxBytes: 4 << 20, maxWaitMs: 100, reset: 'earliest' })
-    try {
-      while (!fetcher.done) {
-        for (const b of await fetcher.next(signal)) for (const r of b.records) if (r.offset < ends.get(r.partition)!) all.push(r)
-      }
-    } finally {
-      fetcher.close()
+    const fetcher = this.of(windows)
+    while (!fetcher.done) {
+      for (const b of await fetcher.next(signal)) for (const r of b.records) if (r.offset < ends.get(r.partition)!) all.push(r)
     }
     return all
   }
@@ -167,16 +171,18 @@ export class Scan {
   /** What one answer has. */
   private async newer(signal: AbortSignal): Promise<ConsumedRecord[]> {
     const all: ConsumedRecord[] = []
-    const fetcher = new Fetcher(client, this.cursors, { maxBytes: 256 << 10, maxWaitMs: 100, reset: 'earliest' })
-    try {
-      if (!fetcher.done) {
-        for (const b of await fetcher.next(signal)) for (const r of b.records) if (r.offset < this.cursors.find(c => c.partition === r.partition)!.end!) all.push(r)
-      }
-      this.done = fetcher.done
-    } finally {
-      fetcher.close()
+    const ends = new Map(this.cursors.map(c => [c.partition, c.end!]))
+    const fetcher = this.of(this.cursors)
+    if (!fetcher.done) {
+      for (const b of await fetcher.next(signal)) for (const r of b.records) if (r.offset < ends.get(r.partition)!) all.push(r)
     }
+    this.done = fetcher.done
     return all
+  }
+
+  close(): void {
+    this.fetcher?.close()
+    this.fetcher = undefined
   }
 }
 

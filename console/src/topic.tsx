@@ -5,10 +5,13 @@ import { status, topics, type Partition, type Replica } from './cluster.js'
 import { bytes, count, duration, plural, short, shown } from './format.js'
 import { client, may } from './link.js'
 import { Messages } from './messages.js'
+import sheet from './messages.sheet.css'
 import { Produce, type Draft } from './produce.js'
 import { Poll, go, link, usePoll, type Place } from './state.js'
 import { Confirm, Dialog, Field, Form } from './form.js'
 import { Badge, Button, Empty, Failure, Panel, Tabs, Waiting, say } from './ui.js'
+
+export { sheet }
 
 type Meta = Awaited<ReturnType<typeof client.metadata>>['topics'][number]
 

@@ -1,0 +1,4 @@
+declare module '*.sheet.css' {
+  const name: string
+  export default name
+}
