@@ -46,7 +46,8 @@ type Config struct {
 	Registry *prometheus.Registry // what /metrics shows
 	Refusals *Refusals
 	Logger   *slog.Logger
-	// Observes says who is shown metrics that name topics, where clients have to log in; nil: who has.
+	// Observes says who is shown metrics that name topics, where clients have to log in; nil: who
+	// has.
 	Observes func(security.Identity) bool
 	// Session makes the session of a client over one of its transports.
 	Session func(client Client, framer session.Framer) Session

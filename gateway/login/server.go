@@ -61,8 +61,8 @@ type Config struct {
 	// MaxSession is after how long a client has to log in again (KIP-368); 0: as long as its token
 	// lasts, or without end.
 	MaxSession time.Duration
-	// Known waits until this node knows the cluster's users and keys, and says whether it does; nil:
-	// it does.
+	// Known waits until this node knows the cluster's users and keys, and says whether it does;
+	// nil: it does.
 	Known    func(ctx context.Context) bool
 	Audit    *audit.Log
 	Registry prometheus.Registerer
