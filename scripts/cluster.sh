@@ -28,6 +28,9 @@ Environment:
   TRIMARAN_PORT   B, the first port (default 9092): the shim listens on B, node i
                   on B+i, for other nodes on B+100+i, for gossip on B+200+i
   TRIMARAN_BIN    folder with finished binaries, to build nothing
+
+With a folder 'secrets' in TRIMARAN_RUN, with ca.crt, gossip.key and certificates of all nodes (as
+'trimaran cert' makes them), nodes and clients have to show who they are.
 USAGE
 }
 
@@ -146,7 +149,14 @@ start_node() { # NUMBER NODES
 	launch "n$i" "$BIN/trimaran" serve --data "$RUN/n$i" --node-id "n$i" \
 		--listen "$HOST:$(node_port "$i")" \
 		--peer-listen "$HOST:$((PORT + 100 + i))" --gossip-listen "$HOST:$((PORT + 200 + i))" \
-		--bootstrap-expect "$n" ${join:+--join "$join"}
+		--bootstrap-expect "$n" ${join:+--join "$join"} $(secured "n$i")
+}
+
+secured() { # NODE: its flags if there are secrets, of which the path has no spaces
+	local s=$RUN/secrets
+	[ -d "$s" ] || return 0
+	echo "--peer-tls-cert $s/$1.crt --peer-tls-key $s/$1.key --peer-tls-ca $s/ca.crt --gossip-key-file $s/gossip.key" \
+		"--sasl-mechanisms SCRAM-SHA-512,SCRAM-SHA-256 --authorize"
 }
 
 start_shim() { # NODES
@@ -216,6 +226,7 @@ wait_ready() { # NUMBER SECONDS [NUMBER...]: the others must go on meanwhile, it
 
 wait_shim() { # SECONDS: until a request gets an answer through it
 	local end=$((SECONDS + $1))
+	[ ! -d "$RUN/secrets" ] || return 0 # it asks for a user, whom nobody has made yet
 	until "$BIN/trimaran" cluster status --brokers "$HOST:$PORT" --timeout 2s >/dev/null 2>&1; do
 		if ! pid_of shim >/dev/null || [ "$SECONDS" -ge "$end" ]; then
 			tail_log shim

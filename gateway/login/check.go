@@ -71,12 +71,12 @@ func (s *Server) password(ctx context.Context, host, user, password string) (Who
 		if !ok {
 			continue
 		}
-		if !scram.Check(mechanism, password, credential) {
+		if !s.check(mechanism, password, credential) {
 			return Who{}, errPassword
 		}
 		return Who{Principal: security.User(user), Kept: mechanism, Print: fingerprint(credential)}, nil
 	}
-	scram.Check(security.ScramSHA256, password, scram.Decoy(security.ScramSHA256, s.secretNow(), user))
+	s.check(security.ScramSHA256, password, scram.Decoy(security.ScramSHA256, s.secretNow(), user))
 	return Who{}, errUser
 }
 

@@ -15,6 +15,9 @@ import (
 	"time"
 
 	"go.uber.org/goleak"
+
+	"github.com/trimaran-io/trimaran/security"
+	"github.com/trimaran-io/trimaran/security/scram"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -120,6 +123,57 @@ func TestLimiter(t *testing.T) {
 			t.Errorf("%d, %d, %d, %d are remembered", len(l.hosts), len(l.pairs), len(l.users), len(l.good))
 		}
 	})
+}
+
+// kept has one user, as `trimaran user create` makes them.
+type kept struct{}
+
+func (kept) Scram(user, mechanism string) (security.ScramCredential, bool) {
+	if user != "alice" {
+		return security.ScramCredential{}, false
+	}
+	return security.ScramCredential{Salt: make([]byte, scram.SaltBytes), StoredKey: []byte("k"), ServerKey: []byte("k"), Iterations: scram.DefaultIterations}, true
+}
+
+// A user whom nobody knows costs the work that a wrong password does, and SCRAM tells of it what it
+// tells of one that is known: salts of that size, those iterations, and the same when asked again.
+func TestUnknownUsersAreAsMuchWork(t *testing.T) {
+	s, err := New(Config{Mechanisms: []string{Plain, security.ScramSHA256, security.ScramSHA512}, Required: true, Credentials: kept{}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	type work struct {
+		mechanism        string
+		iterations, salt int
+	}
+	var done []work
+	s.check = func(mechanism, _ string, c security.ScramCredential) bool {
+		done = append(done, work{mechanism, c.Iterations, len(c.Salt)})
+		return false
+	}
+	for _, user := range []string{"alice", "nobody"} {
+		if _, err := s.password(t.Context(), "192.0.2.1", user, "a guess"); err == nil {
+			t.Errorf("%s gets in", user)
+		}
+	}
+	if len(done) != 2 || done[0] != done[1] || done[0].iterations != scram.DefaultIterations {
+		t.Errorf("for one that is known and one that is not: %+v", done)
+	}
+	for _, mechanism := range []string{security.ScramSHA256, security.ScramSHA512} {
+		said := func(user string) string {
+			c := &Conn{server: s, facts: Facts{Host: "192.0.2.1"}, mechanism: mechanism}
+			answer, _, err := c.step(t.Context(), mechanism, []byte("n,,n="+user+",r=abc"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, told, _ := strings.Cut(string(answer), ",")
+			return told
+		}
+		known, unknown := said("alice"), said("nobody")
+		if len(known) != len(unknown) || known[len(known)-7:] != unknown[len(unknown)-7:] || unknown != said("nobody") || unknown == said("nobody2") {
+			t.Errorf("%s: %q and %q", mechanism, known, unknown)
+		}
+	}
 }
 
 const oneKey = `{"keys":[{"kty":"OKP","crv":"Ed25519","kid":"k","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}`

@@ -16,6 +16,7 @@ import (
 	"github.com/trimaran-io/trimaran/internal/locks"
 	"github.com/trimaran-io/trimaran/security"
 	"github.com/trimaran-io/trimaran/security/jwt"
+	"github.com/trimaran-io/trimaran/security/scram"
 	"github.com/trimaran-io/trimaran/security/token"
 )
 
@@ -99,6 +100,8 @@ type Server struct {
 	limit   *limiter
 	checks  *semaphore.Weighted // passwords that are hashed at a time
 	metrics *metrics
+	// check is scram.Check, but for tests, which count its work.
+	check func(mechanism, password string, c security.ScramCredential) bool
 
 	mu    locks.Mutex[Server] // guards conns
 	conns map[*Conn]struct{}  // those that are logged in
@@ -109,7 +112,7 @@ func New(cfg Config) (*Server, error) {
 	if err := cfg.Check(); err != nil {
 		return nil, err
 	}
-	s := &Server{cfg: cfg, limit: newLimiter(), conns: map[*Conn]struct{}{}}
+	s := &Server{cfg: cfg, limit: newLimiter(), check: scram.Check, conns: map[*Conn]struct{}{}}
 	// Half of the cores: who asks for many checks at once does not keep the node from its work.
 	s.checks = semaphore.NewWeighted(int64(max(1, runtime.GOMAXPROCS(0)/2)))
 	s.secret = make([]byte, 32)

@@ -46,7 +46,7 @@ func fetches(t *testing.T, n *harness.Node, m sasl.Mechanism) waiting {
 // joins has somebody wait in JoinGroup: another member of the group does not join again.
 func joins(t *testing.T, n *harness.Node, m sasl.Mechanism) waiting {
 	t.Helper()
-	group := "team-" + n.ID
+	group := "team-" + n.ID + strings.ReplaceAll(t.Name(), "/", "-")
 	join := kmsg.NewPtrJoinGroupRequest()
 	join.Group, join.ProtocolType, join.SessionTimeoutMillis, join.RebalanceTimeoutMillis = group, "consumer", 60_000, 60_000
 	join.Protocols = []kmsg.JoinGroupRequestProtocol{{Name: "range"}}
@@ -78,7 +78,7 @@ func joins(t *testing.T, n *harness.Node, m sasl.Mechanism) waiting {
 // can be used at no node a second later, whatever waits.
 func TestWhatIsTakenIsGoneWithinASecond(t *testing.T) {
 	t.Parallel()
-	c := harness.New(t, harness.Options{NoShim: true, NodeArgs: locked})
+	c := harness.New(t, harness.Options{NoShim: true, NodeArgs: append([]string{"--group-initial-rebalance-delay-ms", "0"}, locked...)})
 	operator(t, c, "topic", "create", "quiet", "--partitions", "1", "--replication-factor", "3")
 	rights := []string{"--topic quiet --operation read", "--group-prefix team- --operation read"}
 	names := []string{"alice", "bob", "carol", "dora", "eve"}
@@ -113,8 +113,12 @@ func TestWhatIsTakenIsGoneWithinASecond(t *testing.T) {
 		t.Run(what, func(t *testing.T) {
 			var all []waiting
 			for _, n := range c.Nodes {
-				all = append(all, fetches(t, n, try.as), joins(t, n, try.as))
+				all = append(all, joins(t, n, try.as))
 			}
+			for _, n := range c.Nodes {
+				all = append(all, fetches(t, n, try.as))
+			}
+			time.Sleep(500 * time.Millisecond) // until they wait, which nothing tells
 			for _, w := range all {
 				select {
 				case err := <-w.ends:
