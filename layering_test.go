@@ -90,7 +90,7 @@ var layers = []layer{
 		"what is fit for a terminal does not depend on where it comes from"},
 	{"cmd/trimaran", []string{"cmd/internal/collector", "cmd/internal/descriptors", "cmd/internal/logs", "cmd/internal/monitor", "cmd/internal/terminal", "gateway", "gateway/shim", "cluster", "cluster/membership", "cluster/peertls", "security", "security/certs", "coordinator", "admin", "fsm", "outcome", "kafkaproto", "security/acl", "security/scram", "cmd/internal/certificates", "gateway/audit", "gateway/listen", "gateway/login", "security/jwt", "security/token"}, nil,
 		"the node's command introduces gateway and cluster to each other; what lies below them is their affair"},
-	{"cmd/trimaran-shim", []string{"cmd/internal/certificates", "cmd/internal/collector", "cmd/internal/descriptors", "cmd/internal/logs", "gateway/shim"}, nil,
+	{"cmd/trimaran-shim", []string{"cmd/internal/certificates", "cmd/internal/collector", "cmd/internal/descriptors", "cmd/internal/logs", "cmd/internal/monitor", "gateway/shim"}, nil,
 		"the shim runs beside clients and must not carry a node"},
 	{"gateway", []string{"coordinator", "fsm", "kafkaproto", "gateway/listen", "gateway/order", "gateway/session", "admin", "outcome", "security", "security/acl", "security/scram", "gateway/audit", "gateway/login"}, []string{"github.com/prometheus/", "github.com/twmb/franz-go/", "golang.org/x/"},
 		"the gateway knows the cluster only by the interface it declares, so that either can be understood, tested and replaced alone"},
