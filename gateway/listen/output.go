@@ -35,9 +35,9 @@ func plainTCP(c net.Conn) *net.TCPConn {
 	return nil
 }
 
-// write sends a frame in parts, or keeps it if it is small and more follow at once. What is sent ends
-// with a frame, so that something else may follow that does not come through here. Nothing of parts
-// is used afterwards.
+// write sends a frame in parts, or keeps it if it is small and more follow at once. What is sent
+// ends with a frame, so that something else may follow that does not come through here. Nothing of
+// parts is used afterwards.
 func (o *output) write(more bool, parts ...[]byte) error {
 	size := 0
 	for _, part := range parts {
