@@ -14,7 +14,6 @@ import (
 	"time"
 
 	"github.com/gorilla/websocket"
-	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/trimaran-io/trimaran/gateway/internal/frames"
 	"github.com/trimaran-io/trimaran/gateway/shim"
@@ -67,7 +66,7 @@ func (s *Server) startWeb() {
 		mux.HandleFunc(method+" /healthz", alive)
 		mux.HandleFunc(method+" /readyz", s.serveReady)
 	}
-	mux.Handle("GET /metrics", promhttp.HandlerFor(s.cfg.Registry, promhttp.HandlerOpts{ErrorLog: log.New(webErrors{s.cfg.Refusals}, "", 0)}))
+	mux.Handle("GET /metrics", s.metricsHandler())
 	s.web = &http.Server{
 		Handler:           s.allowed(mux),
 		ReadHeaderTimeout: handshakeTimeout,

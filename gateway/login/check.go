@@ -61,6 +61,11 @@ func (s *Server) password(ctx context.Context, host, user, password string) (Who
 		return Who{}, errBusy
 	}
 	defer s.checks.Release(1)
+	// Others may have failed meanwhile: of many that came at once no more are checked than of many
+	// that came one by one.
+	if !s.limit.allows(host, user) {
+		return Who{}, errLimited
+	}
 	for _, mechanism := range []string{security.ScramSHA256, security.ScramSHA512} {
 		credential, ok := s.cfg.Credentials.Scram(user, mechanism)
 		if !ok {
@@ -92,7 +97,11 @@ func (s *Server) token(ctx context.Context, host, text string) (Who, error) {
 		if err != nil {
 			return Who{Principal: c.Principal}, err
 		}
-		return Who{Principal: c.Principal, Scope: c.Scope, Expires: c.Expires, Token: c.ID, TokenFrom: c.Issued}, nil
+		w := Who{
+			Principal: c.Principal, Scope: c.Scope, Expires: c.Expires, Token: c.ID, TokenFrom: c.Issued,
+			Kept: c.Kept, Print: c.Print,
+		}
+		return w, s.stands(w)
 	}
 	if s.cfg.OAuth == nil {
 		return Who{}, errNoTokens
@@ -146,6 +155,9 @@ func (s *Server) Basic(ctx context.Context, facts Facts, user, password string) 
 
 func (s *Server) handshake(ctx context.Context, facts Facts, mechanism, user string, check func() (Who, error)) (*Who, error) {
 	began := time.Now()
+	if !s.known(ctx) {
+		return nil, ErrNotKnown
+	}
 	var who Who
 	err := errNotOffered
 	switch offered := s.offered(facts); {
@@ -184,6 +196,9 @@ func (s *Server) Ticket(c *Conn) (string, time.Time, error) {
 // FromTicket lets a session go on that has logged in at another node.
 func (s *Server) FromTicket(ctx context.Context, facts Facts, text string) (*Who, error) {
 	began := time.Now()
+	if !s.known(ctx) {
+		return nil, ErrNotKnown
+	}
 	who, err := s.ticket(facts, text)
 	if err != nil {
 		s.failed(facts.Host, "", "ticket", err)
@@ -241,6 +256,7 @@ func (s *Server) Token(c *Conn, scope security.Scope, lifetime time.Duration) (t
 	id = token.NewID()
 	text, err = token.Sign(s.cfg.Tokens, s.cfg.ClusterID(), token.Claims{
 		ID: id, Principal: who.Principal, Issued: now, Expires: expires, Scope: scope,
+		Kept: who.Kept, Print: who.Print, // it does not outlive the user or the password
 	})
 	return text, id, expires, err
 }

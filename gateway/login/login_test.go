@@ -102,6 +102,16 @@ func TestLimiter(t *testing.T) {
 		if !l.allows("home", "carol") {
 			t.Error("somebody locks a user out from where it is known")
 		}
+		all = 0
+		for i := range 100 {
+			all += tries(fmt.Sprintf("2001:db8::%x", i), fmt.Sprint("one", i))
+		}
+		if all != ofHost.burst {
+			t.Errorf("all from one network of IPv6, whose addresses a client may choose: %d", all)
+		}
+		if !l.allows("2001:db8:0:1::1", "one1") {
+			t.Error("another network is held back")
+		}
 		for i := range 3 * maxRemembered {
 			l.failed(fmt.Sprint(i), fmt.Sprint(i))
 			l.succeeded(fmt.Sprint(i), fmt.Sprint(i))
@@ -163,6 +173,11 @@ func TestKeySources(t *testing.T) {
 	k, err := NewKeySet(file, slog.New(slog.DiscardHandler))
 	if err != nil || k.fetch(t.Context()) != nil || len(k.Known("k")) != 1 {
 		t.Errorf("a file: %v", err)
+	}
+	// A fetch that began by itself is the one that was asked for.
+	k.kick <- struct{}{}
+	if k.fetch(t.Context()) != nil || len(k.kick) > 0 {
+		t.Error("it would be fetched once more")
 	}
 	// What cannot be read leaves the keys as they are.
 	if err := os.WriteFile(file, make([]byte, maxKeysFile+1), 0o600); err != nil {

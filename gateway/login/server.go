@@ -61,8 +61,11 @@ type Config struct {
 	// MaxSession is after how long a client has to log in again (KIP-368); 0: as long as its token
 	// lasts, or without end.
 	MaxSession time.Duration
-	Audit      *audit.Log
-	Registry   prometheus.Registerer
+	// Known waits until this node knows the cluster's users and keys, and says whether it does;
+	// nil: it does.
+	Known    func(ctx context.Context) bool
+	Audit    *audit.Log
+	Registry prometheus.Registerer
 }
 
 // Check tells what in the configuration cannot be.
@@ -130,6 +133,9 @@ func (s *Server) secretNow() []byte {
 	return s.secret
 }
 
+// known says whether this node knows who may log in. One that has just started may have to wait.
+func (s *Server) known(ctx context.Context) bool { return s.cfg.Known == nil || s.cfg.Known(ctx) }
+
 // lookEvery is how often sessions are held against what they rest on.
 const lookEvery = 250 * time.Millisecond
 
@@ -170,6 +176,7 @@ func (s *Server) look() {
 		return who == nil || s.stands(*who) == nil
 	})
 	for _, c := range over {
+		s.leave(c) // it ends once
 		s.metrics.ended.Inc()
 		c.facts.End()
 	}
