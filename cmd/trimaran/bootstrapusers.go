@@ -161,17 +161,10 @@ func credentials(users []firstUser) (list []fsm.Credential, err error) {
 	return list, nil
 }
 
-// userKeeper is a keeper of users.
-type userKeeper interface {
-	keeper
-	CatalogKnown() bool
-	AlterCredentials(ctx context.Context, alter fsm.AlterCredentials) error
-}
-
 // createFirstUsers gives a cluster that never had a user those of the file. Whoever was deleted
 // since, or has another password, stays so: the file counts once in a cluster's life, whichever
 // node comes first. It returns when the cluster has had users, or ctx ends.
-func createFirstUsers(ctx context.Context, c userKeeper, users []firstUser, log *slog.Logger) {
+func createFirstUsers(ctx context.Context, c keeper, users []firstUser, log *slog.Logger) {
 	var list []fsm.Credential
 	for ctx.Err() == nil {
 		changed := c.CatalogChanged()
