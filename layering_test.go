@@ -92,7 +92,7 @@ var layers = []layer{
 		"the node's command introduces gateway and cluster to each other; what lies below them is their affair"},
 	{"cmd/trimaran-shim", []string{"cmd/internal/certificates", "cmd/internal/collector", "cmd/internal/descriptors", "cmd/internal/logs", "cmd/internal/monitor", "gateway/shim"}, nil,
 		"the shim runs beside clients and must not carry a node"},
-	{"gateway", []string{"coordinator", "fsm", "kafkaproto", "gateway/listen", "gateway/order", "gateway/session", "admin", "outcome", "security", "security/acl", "security/scram", "gateway/audit", "gateway/login"}, []string{"github.com/prometheus/", "github.com/twmb/franz-go/", "golang.org/x/"},
+	{"gateway", []string{"coordinator", "fsm", "kafkaproto", "gateway/listen", "gateway/order", "gateway/session", "admin", "outcome", "security", "security/acl", "security/scram", "security/token", "gateway/audit", "gateway/login"}, []string{"github.com/prometheus/", "github.com/twmb/franz-go/", "golang.org/x/"},
 		"the gateway knows the cluster only by the interface it declares, so that either can be understood, tested and replaced alone"},
 	{"gateway/audit", nil, []string{"golang.org/x/"},
 		"who was refused what is written down the same way, whoever refuses"},
