@@ -104,7 +104,8 @@ var apiRights = map[kmsg.Key]rights{
 		denied: clusterDenied + " where no topic may be described"},
 	ReplicaCheckKey: {cluster: acl.Alter, also: "one at a time per node", denied: clusterDenied},
 	AdministerKey:   {cluster: acl.Alter, denied: clusterDenied},
-	TokenKey:        {free: true, also: "a client that has logged in, and not by such a token", denied: "no token"},
+	TokenKey: {free: true, also: "to have one issued, a login, and not by such a token; to revoke and to rotate keys, ALTER of the cluster, to list them DESCRIBE",
+		denied: "no token; " + clusterDenied},
 }
 
 // ownNames are the names of the APIs that kafkaproto's table does not have.

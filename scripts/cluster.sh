@@ -67,9 +67,26 @@ mark() {
 	fi
 }
 
+process_state() { # PID: R, S, T …, Z for a zombie; nothing if it is gone
+	ps -p "$1" -o state= 2>/dev/null || { sed 's/.*) //' <"/proc/$1/stat"; } 2>/dev/null
+}
+
+lives() { # PID
+	case $(process_state "$1") in '' | Z* | X*) return 1 ;; esac
+}
+
+# A process that is just starting a program, as a node does with itself, has no command line for
+# a moment. It is looked at again, up to 100 times.
 command_of() { # PID: its command line; nothing if it is gone or a zombie
+	local line='' left=100
 	if [ -d /proc/self ]; then
-		{ tr '\0' ' ' <"/proc/$1/cmdline"; } 2>/dev/null
+		while [ "$left" -gt 0 ]; do
+			line=$({ tr '\0' ' ' <"/proc/$1/cmdline"; } 2>/dev/null)
+			if [ -n "$line" ] || ! lives "$1"; then break; fi
+			left=$((left - 1))
+			sleep 0.01
+		done
+		printf '%s' "$line"
 	else
 		ps -p "$1" -o command= 2>/dev/null
 	fi
@@ -137,6 +154,8 @@ launch() { # NAME PROGRAM ARGUMENTS…
 	printf -- '--- %s\n' "$*" >>"$RUN/$name.log"
 	nohup "$@" </dev/null >>"$RUN/$name.log" 2>&1 &
 	echo $! >"$RUN/$name.pid"
+	# Until nohup runs under that id it is this script's, and would not be known as ours.
+	until pid_of "$name" >/dev/null || ! lives $!; do sleep 0.01; done
 	disown $! 2>/dev/null || true
 }
 
@@ -312,10 +331,9 @@ cmd_stop() {
 }
 
 state_of() { # NAME
-	local pid stat
+	local pid
 	pid=$(pid_of "$1") || { echo down; return; }
-	stat=$(ps -p "$pid" -o state= 2>/dev/null || sed 's/.*) //' "/proc/$pid/stat" 2>/dev/null)
-	case $stat in
+	case $(process_state "$pid") in
 	*T*) echo "paused, pid $pid" ;;
 	*) echo "runs, pid $pid" ;;
 	esac

@@ -14,12 +14,14 @@ import (
 	"time"
 
 	"github.com/gorilla/websocket"
+
+	"github.com/trimaran-io/trimaran/gateway/internal/frames"
 	"github.com/trimaran-io/trimaran/gateway/shim"
 )
 
 // webConn is a connection that began with a letter.
 type webConn struct {
-	*frameTurns
+	*frames.Turns
 	conn  *conn
 	state *tls.ConnectionState // nil: plaintext
 }
@@ -234,8 +236,8 @@ func (s *Server) serveWebSocket(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer s.survive(c)
-	c.upgraded.Store(true)
-	f := newWebSocket(ws, c.frameTurns, s.cfg.MaxRequestBytes)
+	c.Upgraded()
+	f := newWebSocket(ws, c.Turns, s.cfg.MaxRequestBytes)
 	if c.conn.told {
 		f.serving = &s.serving
 	}

@@ -238,7 +238,7 @@ func (c *Conn) step(ctx context.Context, mechanism string, message []byte) (answ
 	case !done:
 		return answer, nil, nil
 	}
-	return answer, &Who{Principal: security.User(c.claimed), Kept: mechanism, Print: fingerprint(c.scram.Credential())}, nil
+	return answer, &Who{Principal: security.User(c.claimed), Kept: mechanism, Print: c.server.fingerprint(c.scram.Credential())}, nil
 }
 
 // bearer takes OAUTHBEARER's message. A token that is not taken is told so in its own words, and
