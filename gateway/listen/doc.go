@@ -12,6 +12,7 @@
 //	websocket.go frames over WebSocket
 //	output.go    what is sent, in few calls
 //	web.go       HTTP pages and the WebSocket upgrade
+//	page.go      the console, and which nodes it may go on with
 //	allow.go     Host and Origin
 //	credentials.go who a WebSocket's handshake comes from
 //	strangers.go bounds on those of whom is not known who they are

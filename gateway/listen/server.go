@@ -22,8 +22,8 @@ import (
 	"github.com/trimaran-io/trimaran/security"
 )
 
-// Config is what a Server needs. All of it is required but Advertise, AllowHosts, AllowOrigins, TLS
-// and Version.
+// Config is what a Server needs. All of it is required but Advertise, AllowHosts, AllowOrigins,
+// TLS, Version and Gateways.
 type Config struct {
 	// Advertise is the host:port that clients are told; "" is the address that the client used.
 	Advertise string
@@ -40,6 +40,10 @@ type Config struct {
 	// MaxRequestBytes bounds one request, MaxConnections connections of all kinds.
 	MaxRequestBytes, MaxConnections int
 	Version                         string // for the page at "/", "" for none
+	// Gateways gives the addresses at which the cluster's nodes take clients, those that are away
+	// included as far as they are known. It is asked for each page and must not wait. nil: there is
+	// no console.
+	Gateways func() []Address
 
 	Node     Node
 	Metrics  Metrics
