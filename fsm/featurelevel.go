@@ -71,6 +71,12 @@ func (t *Topics) CheckFeatureLevel(c *CatalogCommand) error {
 	return nil
 }
 
+// FeatureLevelComes says whether every registered node's program knows the command's level, so that
+// the cluster is about to reach it, as in its first second; also while none is registered yet.
+func (t *Topics) FeatureLevelComes(c *CatalogCommand) bool {
+	return len(t.nodes) == 0 || c.featureLevel() <= t.NextFeatureLevel()
+}
+
 // CheckProposal says whether the catalog's leader may propose an encoded command, as far as that
 // does not depend on what stands in the log before it. A leader proposes nothing that it does not
 // know: what it finds in the log and does not know is then from a newer program.

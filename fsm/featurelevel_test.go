@@ -59,3 +59,20 @@ func TestFeatureLevelRisesWhenEveryNodeKnowsIt(t *testing.T) {
 	at(newer, newer)
 	must(outcome.ErrInvalidConfig, CatalogCommand{RegisterNode: node("n4", -1)})
 }
+
+// A level comes where all nodes' programs know it, and does not where one's does not.
+func TestFeatureLevelComes(t *testing.T) {
+	command := &CatalogCommand{AlterACLs: &AlterACLs{}}
+	c := NewCatalog()
+	if !c.View().FeatureLevelComes(command) {
+		t.Error("before the cluster is formed nothing is said")
+	}
+	form := CatalogCommand{FormCluster: &FormCluster{"c", []Node{{ID: "n1", Incarnation: "aaaaaaaa", FeatureLevel: FeatureLevel}}}}
+	if r := c.Apply(1, form.Encode()); r.Err != nil || !c.View().FeatureLevelComes(command) {
+		t.Error("all nodes know it:", r.Err)
+	}
+	older := CatalogCommand{RegisterNode: &Node{ID: "n2", Incarnation: "bbbbbbbb", FeatureLevel: 3}}
+	if r := c.Apply(2, older.Encode()); r.Err != nil || c.View().FeatureLevelComes(command) {
+		t.Error("one node does not know it:", r.Err)
+	}
+}

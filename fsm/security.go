@@ -68,6 +68,8 @@ type AlterCredentials struct {
 	// Secret is kept if the catalog has none yet: chance that the proposer has drawn, from which
 	// salts of users that do not exist are made.
 	Secret []byte `json:"secret,omitempty"`
+	// First: nothing is changed where there is, or ever was, a user.
+	First bool `json:"first,omitempty"`
 }
 
 // AlterACLs adds access control lists and removes them, each exactly. Adding what is there and
@@ -133,6 +135,9 @@ func (s *Security) ACLs() *acl.Set { return s.acls }
 
 // Secret is what salts of users that do not exist are made from; nil before the first user.
 func (s *Security) Secret() []byte { return s.secret }
+
+// HadUsers says whether there is, or ever was, a user.
+func (s *Security) HadUsers() bool { return len(s.secret) > 0 }
 
 // Scram implements security.Credentials.
 func (s *Security) Scram(user, mechanism string) (security.ScramCredential, bool) {
@@ -211,6 +216,9 @@ func (c *Catalog) alterCredentials(index Index, a *AlterCredentials) (*Topics, e
 	}
 	if len(a.Secret) > maxSecret {
 		return nil, fmt.Errorf("%w: a secret of %d bytes, want at most %d", outcome.ErrInvalidConfig, len(a.Secret), maxSecret)
+	}
+	if a.First && c.view.Security().HadUsers() {
+		return c.view, nil
 	}
 	view, next := c.changedSecurity(index)
 	old := next.credentials

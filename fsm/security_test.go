@@ -253,6 +253,33 @@ func TestSecurityIsBoundedAndChecked(t *testing.T) {
 	}
 }
 
+// The first users are those of a cluster that never had one, and nobody else.
+func TestFirstUsers(t *testing.T) {
+	c, index := atLevel(t, 4), Index(10)
+	apply := func(a AlterCredentials) {
+		t.Helper()
+		if r := c.Apply(index, (&CatalogCommand{AlterCredentials: &a}).Encode()); r.Err != nil {
+			t.Fatal(r.Err)
+		}
+		index++
+	}
+	first := func(salt string) AlterCredentials {
+		made := credential("a", security.ScramSHA256)
+		made.Salt = []byte(salt)
+		return AlterCredentials{Set: []Credential{made}, Secret: []byte("secret"), First: true}
+	}
+	apply(first("one"))
+	apply(first("two"))
+	if got, _ := c.View().Security().Scram("a", security.ScramSHA256); string(got.Salt) != "one" {
+		t.Errorf("salt %q", got.Salt)
+	}
+	apply(AlterCredentials{Delete: []CredentialName{{"a", security.ScramSHA256}}})
+	apply(first("three"))
+	if _, there := c.View().Security().Scram("a", security.ScramSHA256); there || !c.View().Security().HadUsers() {
+		t.Error("a user that was deleted is back")
+	}
+}
+
 func manyRevocations(n int) (list []Revocation) {
 	for i := range n {
 		list = append(list, Revocation{Token: fmt.Sprint("t", i), Until: 1})

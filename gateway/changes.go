@@ -29,6 +29,8 @@ type Changes interface {
 	// AlterACLs adds ACLs, and removes those that filters select, which it gives filter by filter.
 	AlterACLs(ctx context.Context, add []acl.Binding, remove []acl.Filter) (removed [][]acl.Binding, err error)
 	AlterCredentials(ctx context.Context, alter fsm.AlterCredentials) error
+	// AlterTokens changes keys of tokens and what is revoked.
+	AlterTokens(ctx context.Context, alter fsm.AlterTokens) error
 }
 
 // parallelAdmin bounds the topics of one request that are worked on at once.

@@ -91,6 +91,12 @@ func (f *fakeCluster) AlterCredentials(_ context.Context, alter fsm.AlterCredent
 	return f.apply(fsm.CatalogCommand{AlterCredentials: &alter})
 }
 
+func (f *fakeCluster) AlterTokens(_ context.Context, alter fsm.AlterTokens) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.apply(fsm.CatalogCommand{AlterTokens: &alter})
+}
+
 // CatalogChanged implements Catalog.
 func (f *fakeCluster) CatalogChanged() <-chan struct{} {
 	f.mu.Lock()

@@ -44,17 +44,17 @@ const (
 var apiRights = map[kmsg.Key]rights{
 	kmsg.Produce: {topic: acl.Write, transactionalID: acl.Write,
 		denied: topicDenied + " per partition, with acks=0 the connection ends; TRANSACTIONAL_ID_AUTHORIZATION_FAILED"},
-	kmsg.Fetch:       {topic: acl.Read, denied: topicDenied + " per partition; looked at again when a wait is over"},
+	kmsg.Fetch:       {topic: acl.Read, denied: topicDenied + " per partition; looked at again while it waits"},
 	kmsg.ListOffsets: {topic: acl.Describe, denied: topicDenied + " per partition"},
 	kmsg.Metadata: {topic: acl.Describe, also: "to create a topic by naming it, CREATE of the cluster or of the topic",
 		denied: topicDenied + " without id and partitions, whether the topic is there or not"},
 	kmsg.OffsetCommit:    {group: acl.Read, topic: acl.Read, denied: groupDenied + "; " + topicDenied + " per partition"},
 	kmsg.OffsetFetch:     {group: acl.Describe, topic: acl.Describe, denied: groupDenied + "; " + topicDenied + " per partition"},
 	kmsg.FindCoordinator: {group: acl.Describe, transactionalID: acl.Describe, denied: groupDenied + ", TRANSACTIONAL_ID_AUTHORIZATION_FAILED"},
-	kmsg.JoinGroup:       {group: acl.Read, denied: groupDenied + "; looked at again when a wait is over"},
+	kmsg.JoinGroup:       {group: acl.Read, denied: groupDenied + "; looked at again while it waits"},
 	kmsg.Heartbeat:       {group: acl.Read, denied: groupDenied},
 	kmsg.LeaveGroup:      {group: acl.Read, denied: groupDenied},
-	kmsg.SyncGroup:       {group: acl.Read, denied: groupDenied + "; looked at again when a wait is over"},
+	kmsg.SyncGroup:       {group: acl.Read, denied: groupDenied + "; looked at again while it waits"},
 	kmsg.DescribeGroups:  {group: acl.Describe, denied: groupDenied + " per group"},
 	kmsg.ListGroups:      {group: acl.Describe, instead: acl.Describe, denied: "left out"},
 
@@ -104,7 +104,8 @@ var apiRights = map[kmsg.Key]rights{
 		denied: clusterDenied + " where no topic may be described"},
 	ReplicaCheckKey: {cluster: acl.Alter, also: "one at a time per node", denied: clusterDenied},
 	AdministerKey:   {cluster: acl.Alter, denied: clusterDenied},
-	TokenKey:        {free: true, also: "a client that has logged in, and not by such a token", denied: "no token"},
+	TokenKey: {free: true, also: "to have one issued, a login, and not by such a token; to revoke and to rotate keys, ALTER of the cluster, to list them DESCRIBE",
+		denied: "no token; " + clusterDenied},
 }
 
 // ownNames are the names of the APIs that kafkaproto's table does not have.

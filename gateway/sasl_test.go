@@ -81,6 +81,7 @@ func (s *signing) Signer() (string, ed25519.PrivateKey, bool) { return "k1", sig
 func (s *signing) Verifier(id string) (ed25519.PublicKey, bool) {
 	return signingKey.Public().(ed25519.PublicKey), id == "k1"
 }
+func (s *signing) Known(id string) bool { return id == "k1" }
 func (s *signing) Revoked(id string, _ security.Principal, _ time.Time) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()

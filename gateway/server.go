@@ -170,11 +170,12 @@ func New(cfg Config) (*Server, error) {
 		return nil, fmt.Errorf("gateway: %w", err)
 	}
 	cfg.Login.Audit, cfg.Login.Registry, cfg.Login.ClusterID = cfg.Audit, cfg.Registry, s.nodes.ClusterID
+	cfg.Login.Known = s.awaitCatalog
 	if s.login, err = login.New(cfg.Login); err != nil {
 		return nil, fmt.Errorf("gateway: %w", err)
 	}
 	listening := cfg.listening()
-	listening.Login = s.login
+	listening.Login, listening.Observes = s.login, s.observes
 	listening.Metrics, listening.Refusals, listening.Session = s.metrics, s.refusals, s.newSession
 	if cfg.Console {
 		listening.Gateways = s.neighbours.addresses

@@ -2,6 +2,8 @@ package catalog
 
 import (
 	"context"
+	"fmt"
+	"time"
 
 	"github.com/trimaran-io/trimaran/fsm"
 	"github.com/trimaran-io/trimaran/outcome"
@@ -35,4 +37,30 @@ func (c *Catalog) raiseFeatureLevel(ctx context.Context, view *fsm.Topics) {
 		return
 	}
 	c.cfg.Logger.Info("cluster's level raised", "from", view.FeatureLevel(), "to", next)
+}
+
+// levelPatience is how long a change waits for a level that is about to be reached: the catalog's
+// leader raises it within a second.
+const levelPatience = 5 * time.Second
+
+// awaitFeatureLevel returns when the catalog here has the level that a command needs. Where all
+// nodes' programs know that level it waits for it. Errors are outcome.ErrFeatureLevel where some do
+// not, and outcome.ErrNoLeader when the level does not come.
+func (c *Catalog) awaitFeatureLevel(ctx context.Context, command fsm.CatalogCommand) error {
+	ctx, cancel := context.WithTimeout(ctx, levelPatience)
+	defer cancel()
+	for {
+		changed, view := c.Changed(), c.View()
+		err := view.CheckFeatureLevel(&command)
+		if err == nil || !view.FeatureLevelComes(&command) {
+			return err
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return fmt.Errorf("%w: the cluster's level is not raised yet: %v", outcome.ErrNoLeader, err)
+		case <-c.cfg.Life.Done():
+			return outcome.ErrShuttingDown
+		}
+	}
 }

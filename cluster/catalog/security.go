@@ -17,7 +17,7 @@ import (
 // gone already is missing in the answer. Errors are outcome.ErrInvalidConfig, outcome.ErrPolicy
 // when there would be too many, outcome.ErrFeatureLevel, and those of atLeader.
 func (c *Catalog) AlterACLs(ctx context.Context, add []acl.Binding, remove []acl.Filter) (removed [][]acl.Binding, err error) {
-	if err := c.View().CheckFeatureLevel(&fsm.CatalogCommand{AlterACLs: &fsm.AlterACLs{}}); err != nil {
+	if err := c.awaitFeatureLevel(ctx, fsm.CatalogCommand{AlterACLs: &fsm.AlterACLs{}}); err != nil {
 		return nil, err // nodes of that level do not know the call
 	}
 	reply, err := askAndTell(ctx, c, c.alterACLs(), calls.AlterACLsRequest{Add: add, Remove: remove})
@@ -76,7 +76,10 @@ func (c *Catalog) AlterCredentials(ctx context.Context, alter fsm.AlterCredentia
 			return err // what it holds is not for other nodes to read
 		}
 	}
-	if len(c.View().Security().Secret()) == 0 {
+	if err := c.awaitFeatureLevel(ctx, fsm.CatalogCommand{AlterCredentials: &alter}); err != nil {
+		return err
+	}
+	if !c.View().Security().HadUsers() {
 		alter.Secret = make([]byte, secretBytes)
 		if _, err := rand.Read(alter.Secret); err != nil {
 			return errors.Join(outcome.ErrUnknown, err)
@@ -87,5 +90,9 @@ func (c *Catalog) AlterCredentials(ctx context.Context, alter fsm.AlterCredentia
 
 // AlterTokens changes keys of tokens and what is revoked, as AlterCredentials.
 func (c *Catalog) AlterTokens(ctx context.Context, alter fsm.AlterTokens) error {
-	return c.ChangeForAll(ctx, fsm.CatalogCommand{AlterTokens: &alter})
+	command := fsm.CatalogCommand{AlterTokens: &alter}
+	if err := c.awaitFeatureLevel(ctx, command); err != nil {
+		return err
+	}
+	return c.ChangeForAll(ctx, command)
 }

@@ -64,6 +64,8 @@ func (*loginCluster) Signer() (string, ed25519.PrivateKey, bool) { return "k", l
 func (*loginCluster) Verifier(id string) (ed25519.PublicKey, bool) {
 	return loginKey.Public().(ed25519.PublicKey), id == "k"
 }
+func (*loginCluster) Known(id string) bool                               { return id == "k" }
+func (*loginCluster) LoginSecret() []byte                                { return loginKey.Seed() }
 func (*loginCluster) Revoked(string, security.Principal, time.Time) bool { return false }
 
 // loginGateway is a true gateway that wants clients to log in. It can die without a word.

@@ -5,6 +5,7 @@ import (
 	"crypto/ed25519"
 	"crypto/rand"
 	"log/slog"
+	"slices"
 	"time"
 
 	"github.com/trimaran-io/trimaran/fsm"
@@ -15,7 +16,9 @@ import (
 type keeper interface {
 	Topics() *fsm.Topics
 	CatalogChanged() <-chan struct{}
+	CatalogKnown() bool
 	AlterTokens(ctx context.Context, alter fsm.AlterTokens) error
+	AlterCredentials(ctx context.Context, alter fsm.AlterCredentials) error
 }
 
 // catalogKeys gives logins the users and the keys of tokens that the catalog keeps. It implements
@@ -52,6 +55,11 @@ func (k catalogKeys) Verifier(id string) (ed25519.PublicKey, bool) {
 	return nil, false
 }
 
+// Known implements token.Keys.
+func (k catalogKeys) Known(id string) bool {
+	return slices.ContainsFunc(k.security().TokenKeys(), func(one fsm.TokenKey) bool { return one.ID == id })
+}
+
 // Revoked implements token.Keys.
 func (k catalogKeys) Revoked(id string, principal security.Principal, issued time.Time) bool {
 	for _, r := range k.security().Revoked() {
@@ -71,11 +79,14 @@ const firstKey = "1"
 func (k catalogKeys) makeFirstKey(ctx context.Context, log *slog.Logger) {
 	for {
 		changed := k.cluster.CatalogChanged()
+		known := k.cluster.CatalogKnown()
 		if len(k.security().TokenKeys()) > 0 {
 			return
 		}
 		pause := time.Minute // until the catalog changes, as when its level rises
-		if k.cluster.Topics().CheckFeatureLevel(&fsm.CatalogCommand{AlterTokens: &fsm.AlterTokens{}}) == nil {
+		if !known {
+			pause = time.Second
+		} else if k.cluster.Topics().CheckFeatureLevel(&fsm.CatalogCommand{AlterTokens: &fsm.AlterTokens{}}) == nil {
 			pause = time.Second
 			seed := make([]byte, ed25519.SeedSize)
 			_, _ = rand.Read(seed) // never fails (crypto/rand)

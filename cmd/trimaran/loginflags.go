@@ -32,7 +32,8 @@ type loginOptions struct {
 	oauth        *jwt.Verifier // nil: no identity provider
 	keysFrom     string        // file or URL of its keys
 	strangers    listen.Strangers
-	auditLog     string // file; "": the node's log
+	auditLog     string      // file; "": the node's log
+	firstUsers   []firstUser // of a cluster that has had none
 }
 
 // The defaults of what strangers can take.
@@ -55,6 +56,7 @@ func addServeLoginFlags(cmd *cobra.Command) {
 	f.StringSlice("trusted-proxy", nil, "`addresses` or networks of shims that are believed where their clients come from")
 	f.Int("max-unauthenticated", maxUnauthenticated, "connections that have to log in and have not; for one more the oldest is closed")
 	f.Int("max-connections-per-address", 0, "connections of one address but trusted proxies'; 0: no bound")
+	f.String("bootstrap-user-file", "", "`file` with the first users of a cluster that has had none, NAME:PASSWORD on each line")
 	f.String("audit-log", "", "`file` that denials are written to, as lines of JSON (default: the node's log)")
 }
 
@@ -102,6 +104,11 @@ func serveLogin(cmd *cobra.Command) (o loginOptions, err error) {
 		return o, usagef("--max-unauthenticated and --max-connections-per-address cannot be negative, and the first not 0")
 	}
 	o.auditLog = text("audit-log")
+	if path := text("bootstrap-user-file"); path != "" {
+		if o.firstUsers, err = readFirstUsers(path); err != nil {
+			return o, fmt.Errorf("--bootstrap-user-file: %w", err)
+		}
+	}
 	return o, o.readOAuth(cmd)
 }
 
@@ -138,6 +145,9 @@ func parseNetwork(s string) (netip.Prefix, error) {
 	return network.Masked(), err
 }
 
+// required says whether clients have to show who they are.
+func (o loginOptions) required() bool { return len(o.mechanisms) > 0 && !o.optional || o.certRequired }
+
 // login sets how clients log in to the gateway of a cluster, which has the users and the keys where
 // its catalog keeps them. The closer is of the audit log.
 func (o loginOptions) login(config *gateway.Config, cluster *cluster.Node, log *slog.Logger) (close func(), err error) {
@@ -154,7 +164,7 @@ func (o loginOptions) login(config *gateway.Config, cluster *cluster.Node, log *
 	config.Strangers = o.strangers
 	l := &config.Login
 	l.Mechanisms, l.MaxSession = o.mechanisms, o.maxSession
-	l.Required = len(o.mechanisms) > 0 && !o.optional || o.certRequired
+	l.Required = o.required()
 	kept := catalogKeys{cluster: cluster}
 	l.Credentials, l.Tokens = kept, kept
 	if o.oauth != nil {
@@ -167,9 +177,16 @@ func (o loginOptions) login(config *gateway.Config, cluster *cluster.Node, log *
 	return close, nil
 }
 
-// watch follows the files of certificates until ctx ends.
-func (o loginOptions) watch(ctx context.Context, log *slog.Logger) {
+// begin does what a node does about logins beside serving, until ctx ends: certificates follow
+// their files, and the cluster gets a key for tokens and its first users.
+func (o loginOptions) begin(ctx context.Context, c *cluster.Node, log *slog.Logger) {
 	if o.certificates != nil {
-		o.certificates.Watch(ctx, log)
+		go o.certificates.Watch(ctx, log)
+	}
+	if len(o.mechanisms) > 0 {
+		go catalogKeys{cluster: c}.makeFirstKey(ctx, log)
+	}
+	if len(o.firstUsers) > 0 {
+		go createFirstUsers(ctx, c, o.firstUsers, log)
 	}
 }

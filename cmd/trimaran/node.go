@@ -164,7 +164,7 @@ func startNode(o nodeOptions) (*node, error) {
 			Name: "trimaran_log_lines_dropped_total", Help: "Lines of the process's log that were dropped since nobody read them.",
 		}, func() float64 { return float64(o.logDropped()) }))
 	}
-	o.peers.register(registry)
+	o.register(registry)
 	shown := o.advertise
 	if shown == "" {
 		shown = listener.Addr().String()
@@ -208,10 +208,7 @@ func startNode(o nodeOptions) (*node, error) {
 	n := &node{cluster: c, gateway: g, addr: listener.Addr().String(), failed: make(chan error, 1), log: log, closeAudit: closeAudit}
 	watching, stopWatching := context.WithCancel(context.Background())
 	n.stopWatching = stopWatching
-	go o.login.watch(watching, log)
-	if len(o.login.mechanisms) > 0 {
-		go catalogKeys{cluster: c}.makeFirstKey(watching, log)
-	}
+	o.login.begin(watching, c, log)
 	go func() {
 		if err := g.Serve(listener); err != nil && !errors.Is(err, net.ErrClosed) {
 			n.failed <- fmt.Errorf("client port: %w", err)

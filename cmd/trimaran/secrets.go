@@ -78,12 +78,9 @@ func peersOf(cmd *cobra.Command, log *slog.Logger) (o peerOptions, err error) {
 	return o, err
 }
 
-// warn says in what way strangers may come in after all.
-func (o peerOptions) warn(log *slog.Logger, beyondLoopback bool) {
-	switch {
-	case o.tls == nil && beyondLoopback:
-		log.Warn("nodes are not told from strangers: whoever reaches the port for other nodes can read and change everything; --peer-tls-cert, docs/security.md")
-	case o.tls != nil && o.tls.Mode() != peertls.Require:
+// warn says in what way strangers may come in although there are certificates or keys.
+func (o peerOptions) warn(log *slog.Logger) {
+	if o.tls != nil && o.tls.Mode() != peertls.Require {
 		log.Warn("strangers are still taken for nodes without TLS, as is meant for the time of the change", "peer-tls-mode", o.tls.Mode())
 	}
 	switch {

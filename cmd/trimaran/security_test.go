@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/trimaran-io/trimaran/gateway"
 	"github.com/trimaran-io/trimaran/security"
 	"github.com/trimaran-io/trimaran/security/scram"
@@ -136,6 +138,49 @@ func TestAccessFlags(t *testing.T) {
 	for _, bad := range [][]string{{"--super-users", "User:admin"}, {"--allow-everyone-if-no-acl"}, {"--authorize", "--super-users", "admin"}} {
 		if o, err := parse(bad...); err == nil {
 			t.Errorf("%v is taken as %+v", bad, o.access)
+		}
+	}
+}
+
+// A node that is open says so once, and shows it; one that is not says nothing.
+func TestAnOpenNodeSaysSo(t *testing.T) {
+	for name, test := range map[string]struct {
+		args           []string
+		clients, peers bool // from beyond this machine
+		said           string
+		open           bool
+	}{
+		"nothing configured":   {nil, true, true, "this node is open: ", true},
+		"on loopback":          {nil, false, false, "", true},
+		"clients log in":       {[]string{"--sasl-mechanisms", "PLAIN"}, true, false, "", false},
+		"and nodes do not":     {[]string{"--sasl-mechanisms", "PLAIN"}, true, true, "nodes are not told from strangers", false},
+		"they need not log in": {[]string{"--sasl-mechanisms", "PLAIN", "--sasl-optional"}, true, false, "open to clients", true},
+		"rights are judged":    {[]string{"--authorize"}, true, false, "", false},
+		"strangers are super":  {[]string{"--authorize", "--super-users", "User:ANONYMOUS"}, true, false, "open to clients", true},
+	} {
+		cmd, err := loaded(t, nil, append([]string{"serve"}, test.args...)...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		o, err := serveOptions(cmd)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var lines bytes.Buffer
+		o.warnOpen(slog.New(slog.NewTextHandler(&lines, nil)), test.clients, test.peers)
+		if n := strings.Count(lines.String(), "\n"); n > 1 || (n == 1) != (test.said != "") || !strings.Contains(lines.String(), test.said) {
+			t.Errorf("%s: %s", name, lines.String())
+		}
+		registry := prometheus.NewRegistry()
+		o.register(registry)
+		families, err := registry.Gather()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, f := range families {
+			if f.GetName() == "trimaran_clients_open" && (f.GetMetric()[0].GetGauge().GetValue() == 1) != test.open {
+				t.Errorf("%s: the metric says %v", name, f)
+			}
 		}
 	}
 }

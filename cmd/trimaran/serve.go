@@ -103,7 +103,9 @@ func serve(cmd *cobra.Command) error {
 	}
 	o.log, o.logDropped = log, lines.Dropped
 	peerHost, _, _ := net.SplitHostPort(o.peerListen)
-	o.peers.warn(log, !isLoopback(peerHost))
+	clientHost, _, _ := net.SplitHostPort(o.listen)
+	o.warnOpen(log, !isLoopback(clientHost), !isLoopback(peerHost))
+	o.peers.warn(log)
 	// Whatever the log's format: what was denied is read by programs.
 	level, _ := cmd.Flags().GetString("log-level")
 	if o.audit, err = newLogger(lines, level, "json"); err != nil {
@@ -112,7 +114,7 @@ func serve(cmd *cobra.Command) error {
 	if o.access.Authorize && len(o.access.SuperUsers) == 0 {
 		log.Warn("there are no super users: who may create ACLs has to be in ACLs already")
 	}
-	if host, _, _ := net.SplitHostPort(o.listen); !isLoopback(host) && o.advertise == "" {
+	if !isLoopback(clientHost) && o.advertise == "" {
 		log.Warn("listening beyond loopback without --advertise: plain TCP clients that come through NAT or a port forward " +
 			"are told the address that this node sees, and cannot use it; WebSocket and TLS clients can")
 	}

@@ -43,7 +43,7 @@ type Log struct {
 	all    *rate.Limiter
 }
 
-type kind struct{ who, from, what string }
+type kind struct{ message, who, from, what string }
 
 type limit struct {
 	rate    *rate.Limiter
@@ -59,12 +59,16 @@ func New(logger *slog.Logger) *Log {
 }
 
 // Denied writes an event down, or counts it for the next line of its kind.
-func (l *Log) Denied(e Event) {
+func (l *Log) Denied(e Event) { l.Note("denied", e) }
+
+// Note is Denied of what is no refusal and is to be found again: a token that was issued or
+// revoked.
+func (l *Log) Note(message string, e Event) {
 	if l == nil {
 		return
 	}
 	e.Who = cut(e.Who)
-	dropped, say := l.count(kind{e.Who, e.From, e.What})
+	dropped, say := l.count(kind{message, e.Who, e.From, e.What})
 	if !say {
 		return
 	}
@@ -72,7 +76,7 @@ func (l *Log) Denied(e Event) {
 	if dropped > 0 {
 		attrs = append(attrs, "not_logged_before", dropped)
 	}
-	l.logger.Log(context.Background(), slog.LevelInfo, "denied", attrs...)
+	l.logger.Log(context.Background(), slog.LevelInfo, message, attrs...)
 }
 
 func (l *Log) count(k kind) (dropped int, say bool) {

@@ -10,7 +10,6 @@
 //	firstbyte.go the first byte: TLS, HTTP or a Kafka frame
 //	stream.go    frames over TCP and TLS
 //	websocket.go frames over WebSocket
-//	webframes.go its frames that carry answers, beside gorilla's
 //	output.go    what is sent, in few calls
 //	web.go       HTTP pages and the WebSocket upgrade
 //	page.go      the console, and which nodes it may go on with

@@ -19,6 +19,7 @@ import (
 	"github.com/trimaran-io/trimaran/gateway/login"
 	"github.com/trimaran-io/trimaran/gateway/session"
 	"github.com/trimaran-io/trimaran/internal/locks"
+	"github.com/trimaran-io/trimaran/security"
 )
 
 // Config is what a Server needs. All of it is required but Advertise, AllowHosts, AllowOrigins,
@@ -49,6 +50,9 @@ type Config struct {
 	Registry *prometheus.Registry // what /metrics shows
 	Refusals *Refusals
 	Logger   *slog.Logger
+	// Observes says who is shown metrics that name topics, where clients have to log in; nil: who
+	// has.
+	Observes func(security.Identity) bool
 	// Session makes the session of a client over one of its transports.
 	Session func(client Client, framer session.Framer) Session
 }

@@ -14,15 +14,15 @@ import (
 	"time"
 
 	"github.com/gorilla/websocket"
-	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/trimaran-io/trimaran/console"
+	"github.com/trimaran-io/trimaran/gateway/internal/frames"
 	"github.com/trimaran-io/trimaran/gateway/shim"
 )
 
 // webConn is a connection that began with a letter.
 type webConn struct {
-	*frameTurns
+	*frames.Turns
 	conn  *conn
 	state *tls.ConnectionState // nil: plaintext
 }
@@ -70,7 +70,7 @@ func (s *Server) startWeb() {
 		mux.HandleFunc(method+" /healthz", alive)
 		mux.HandleFunc(method+" /readyz", s.serveReady)
 	}
-	mux.Handle("GET /metrics", promhttp.HandlerFor(s.cfg.Registry, promhttp.HandlerOpts{ErrorLog: log.New(webErrors{s.cfg.Refusals}, "", 0)}))
+	mux.Handle("GET /metrics", s.metricsHandler())
 	s.web = &http.Server{
 		Handler:           s.allowed(mux),
 		ReadHeaderTimeout: handshakeTimeout,
@@ -251,8 +251,8 @@ func (s *Server) serveWebSocket(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer s.survive(c)
-	c.upgraded.Store(true)
-	f := newWebSocket(ws, c.frameTurns, s.cfg.MaxRequestBytes)
+	c.Upgraded()
+	f := newWebSocket(ws, c.Turns, s.cfg.MaxRequestBytes)
 	if c.conn.told {
 		f.serving = &s.serving
 	}

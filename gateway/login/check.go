@@ -2,6 +2,7 @@ package login
 
 import (
 	"context"
+	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -27,9 +28,9 @@ type Who struct {
 
 	// Of a password: the mechanism whose credential was looked at, and its fingerprint.
 	Kept, Print string
-	// Of a token of the cluster's.
-	Token     string
-	TokenFrom time.Time
+	// Of a token of the cluster's: its id, and the key that has signed it.
+	Token, TokenKey string
+	TokenFrom       time.Time
 }
 
 // Reasons; they go to the audit log.
@@ -61,24 +62,32 @@ func (s *Server) password(ctx context.Context, host, user, password string) (Who
 		return Who{}, errBusy
 	}
 	defer s.checks.Release(1)
+	// Others may have failed meanwhile: of many that came at once no more are checked than of many
+	// that came one by one.
+	if !s.limit.allows(host, user) {
+		return Who{}, errLimited
+	}
 	for _, mechanism := range []string{security.ScramSHA256, security.ScramSHA512} {
 		credential, ok := s.cfg.Credentials.Scram(user, mechanism)
 		if !ok {
 			continue
 		}
-		if !scram.Check(mechanism, password, credential) {
+		if !s.check(mechanism, password, credential) {
 			return Who{}, errPassword
 		}
-		return Who{Principal: security.User(user), Kept: mechanism, Print: fingerprint(credential)}, nil
+		return Who{Principal: security.User(user), Kept: mechanism, Print: s.fingerprint(credential)}, nil
 	}
-	scram.Check(security.ScramSHA256, password, scram.Decoy(security.ScramSHA256, s.secretNow(), user))
+	s.check(security.ScramSHA256, password, scram.Decoy(security.ScramSHA256, s.secretNow(), user))
 	return Who{}, errUser
 }
 
-// fingerprint tells whether a credential is the same as it was; nothing can be read from it.
-func fingerprint(c security.ScramCredential) string {
-	sum := sha256.Sum256(append([]byte("trimaran session\x00"), c.StoredKey...))
-	return hex.EncodeToString(sum[:8])
+// fingerprint tells whether a credential is the same as it was. It is in tickets and tokens, so
+// nobody without the cluster's secret can try passwords out on it.
+func (s *Server) fingerprint(c security.ScramCredential) string {
+	mac := hmac.New(sha256.New, s.secretNow())
+	mac.Write([]byte("trimaran session\x00"))
+	mac.Write(c.StoredKey)
+	return hex.EncodeToString(mac.Sum(nil)[:8])
 }
 
 // token judges a token, of the cluster's own or of the identity provider's.
@@ -92,7 +101,11 @@ func (s *Server) token(ctx context.Context, host, text string) (Who, error) {
 		if err != nil {
 			return Who{Principal: c.Principal}, err
 		}
-		return Who{Principal: c.Principal, Scope: c.Scope, Expires: c.Expires, Token: c.ID, TokenFrom: c.Issued}, nil
+		who := Who{
+			Principal: c.Principal, Scope: c.Scope, Expires: c.Expires, Kept: c.Kept, Print: c.Print,
+			Token: c.ID, TokenKey: c.Key, TokenFrom: c.Issued,
+		}
+		return who, s.stands(who)
 	}
 	if s.cfg.OAuth == nil {
 		return Who{}, errNoTokens
@@ -111,11 +124,11 @@ func (s *Server) token(ctx context.Context, host, text string) (Who, error) {
 func (s *Server) stands(w Who) error {
 	if w.Kept != "" {
 		c, ok := s.cfg.Credentials.Scram(w.Principal.Name, w.Kept)
-		if !ok || fingerprint(c) != w.Print {
+		if !ok || s.fingerprint(c) != w.Print {
 			return errChanged
 		}
 	}
-	if w.Token != "" && (s.cfg.Tokens == nil || s.cfg.Tokens.Revoked(w.Token, w.Principal, w.TokenFrom)) {
+	if keys := s.cfg.Tokens; w.Token != "" && (keys == nil || keys.Revoked(w.Token, w.Principal, w.TokenFrom) || !keys.Known(w.TokenKey)) {
 		return token.ErrRevoked
 	}
 	return nil
@@ -146,6 +159,9 @@ func (s *Server) Basic(ctx context.Context, facts Facts, user, password string) 
 
 func (s *Server) handshake(ctx context.Context, facts Facts, mechanism, user string, check func() (Who, error)) (*Who, error) {
 	began := time.Now()
+	if !s.known(ctx) {
+		return nil, ErrNotKnown
+	}
 	var who Who
 	err := errNotOffered
 	switch offered := s.offered(facts); {
@@ -176,7 +192,7 @@ func (s *Server) Ticket(c *Conn) (string, time.Time, error) {
 	text, err := token.Ticket(s.cfg.Tokens, s.cfg.ClusterID(), token.Claims{
 		ID: token.NewID(), Principal: who.Principal, Issued: now, Expires: expires, Scope: who.Scope,
 		Mechanism: who.Mechanism, Host: c.facts.Host, Session: who.Until, Kept: who.Kept, Print: who.Print,
-		Token: who.Token, TokenFrom: who.TokenFrom, TokenEnds: who.Expires,
+		Token: who.Token, TokenKey: who.TokenKey, TokenFrom: who.TokenFrom, TokenEnds: who.Expires,
 	})
 	return text, expires, err
 }
@@ -184,6 +200,9 @@ func (s *Server) Ticket(c *Conn) (string, time.Time, error) {
 // FromTicket lets a session go on that has logged in at another node.
 func (s *Server) FromTicket(ctx context.Context, facts Facts, text string) (*Who, error) {
 	began := time.Now()
+	if !s.known(ctx) {
+		return nil, ErrNotKnown
+	}
 	who, err := s.ticket(facts, text)
 	if err != nil {
 		s.failed(facts.Host, "", "ticket", err)
@@ -208,7 +227,7 @@ func (s *Server) ticket(facts Facts, text string) (Who, error) {
 	}
 	who := Who{
 		Principal: c.Principal, Scope: c.Scope, Mechanism: c.Mechanism, Expires: c.TokenEnds, Until: c.Session,
-		Kept: c.Kept, Print: c.Print, Token: c.Token, TokenFrom: c.TokenFrom,
+		Kept: c.Kept, Print: c.Print, Token: c.Token, TokenKey: c.TokenKey, TokenFrom: c.TokenFrom,
 	}
 	switch {
 	case c.Host != facts.Host:
@@ -241,7 +260,14 @@ func (s *Server) Token(c *Conn, scope security.Scope, lifetime time.Duration) (t
 	id = token.NewID()
 	text, err = token.Sign(s.cfg.Tokens, s.cfg.ClusterID(), token.Claims{
 		ID: id, Principal: who.Principal, Issued: now, Expires: expires, Scope: scope,
+		Kept: who.Kept, Print: who.Print, // whoever changes the password takes the token back
 	})
+	if err == nil {
+		s.cfg.Audit.Note("token issued", audit.Event{
+			Who: who.Principal.String(), From: c.facts.Host, What: "Token", Why: "asked for",
+			More: []any{"token", id, "expires", expires.UTC().Format(time.RFC3339)},
+		})
+	}
 	return text, id, expires, err
 }
 

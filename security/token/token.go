@@ -22,6 +22,8 @@ type Keys interface {
 	Signer() (id string, key ed25519.PrivateKey, ok bool)
 	// Verifier is the public half of a key that signed what may still be valid.
 	Verifier(id string) (ed25519.PublicKey, bool)
+	// Known reports whether Verifier has that key.
+	Known(id string) bool
 	// Revoked reports whether a token was taken back: by its id, or with all that the principal
 	// issued at that time or earlier.
 	Revoked(id string, principal security.Principal, issued time.Time) bool
@@ -33,8 +35,8 @@ const (
 	TicketLifetime = time.Minute
 	// TicketRenewal is how often who holds a ticket should ask for another one.
 	TicketRenewal = 20 * time.Second
-	// skew is by how much clocks of nodes may differ.
-	skew = 10 * time.Second
+	// Skew is by how much clocks of nodes may differ.
+	Skew = 10 * time.Second
 )
 
 // MaxBytes bounds a token.
@@ -53,10 +55,15 @@ func Issuer(clusterID string) string { return "trimaran:" + clusterID }
 type Claims struct {
 	ID        string
 	Principal security.Principal
+	Key       string // id of the key that has signed them; Sign sets it
 	Issued    time.Time
 	Expires   time.Time
 	// Scope is that of a token; of a ticket it is that of the session, which may have none.
 	Scope security.Scope
+
+	// The mechanism whose credential the session rests on, or the one that issued the token, and
+	// that credential's fingerprint; "" for none.
+	Kept, Print string
 
 	// Of a ticket:
 	Mechanism string    // that the session was logged in by
@@ -64,9 +71,8 @@ type Claims struct {
 	Session   time.Time // when the session ends; zero: not by itself
 	Token     string    // id of the token that it was logged in by, "" for none
 	TokenFrom time.Time // when that was issued
+	TokenKey  string    // that has signed it
 	TokenEnds time.Time // when the token ends that it was logged in by; zero: there was none
-	// The mechanism whose credential the session rests on, and that credential's fingerprint.
-	Kept, Print string
 }
 
 type wire struct {
@@ -77,6 +83,7 @@ type wire struct {
 	Session   *jwt.NumericDate `json:"end,omitempty"`
 	Token     string           `json:"tok,omitempty"`
 	TokenFrom *jwt.NumericDate `json:"toki,omitempty"`
+	TokenKey  string           `json:"tokk,omitempty"`
 	TokenEnds *jwt.NumericDate `json:"toke,omitempty"`
 	Kept      string           `json:"kept,omitempty"`
 	Print     string           `json:"print,omitempty"`
@@ -94,6 +101,12 @@ func NewID() string {
 	var b [16]byte
 	_, _ = rand.Read(b[:]) // never fails (crypto/rand)
 	return hex.EncodeToString(b[:])
+}
+
+// IsID says whether s may be the id of a token.
+func IsID(s string) bool {
+	b, err := hex.DecodeString(s)
+	return err == nil && len(b) == 16 && strings.ToLower(s) == s
 }
 
 // Sign makes a token of claims, Ticket a ticket. The claims must have an id, and must expire.
@@ -121,7 +134,7 @@ func sign(keys Keys, clusterID, purpose string, c Claims) (string, error) {
 			Issuer: Issuer(clusterID), Subject: c.Principal.String(), Audience: jwt.Audience{purpose}, ID: c.ID,
 			IssuedAt: jwt.NewNumericDate(c.Issued), Expiry: jwt.NewNumericDate(c.Expires),
 		},
-		Scope: c.Scope, Mechanism: c.Mechanism, Host: c.Host, Token: c.Token, Kept: c.Kept, Print: c.Print,
+		Scope: c.Scope, Mechanism: c.Mechanism, Host: c.Host, Token: c.Token, TokenKey: c.TokenKey, Kept: c.Kept, Print: c.Print,
 		Session: date(c.Session), TokenFrom: date(c.TokenFrom), TokenEnds: date(c.TokenEnds),
 	}
 	return jwt.Signed(signer).Claims(w).Serialize()
@@ -162,7 +175,7 @@ func read(keys Keys, clusterID, purpose string, longest time.Duration, text stri
 		return Claims{}, fmt.Errorf("%w: without exp, iat or jti", errToken)
 	}
 	expected := jwt.Expected{Issuer: Issuer(clusterID), AnyAudience: jwt.Audience{purpose}, Time: now}
-	if err := w.ValidateWithLeeway(expected, skew); err != nil {
+	if err := w.ValidateWithLeeway(expected, Skew); err != nil {
 		return Claims{}, fmt.Errorf("%w: %w", errToken, err)
 	}
 	if w.Expiry.Time().Sub(w.IssuedAt.Time()) > longest {
@@ -173,11 +186,16 @@ func read(keys Keys, clusterID, purpose string, longest time.Duration, text stri
 		return Claims{}, fmt.Errorf("%w: %w", errToken, err)
 	}
 	c := Claims{
-		ID: w.ID, Principal: principal, Issued: w.IssuedAt.Time(), Expires: w.Expiry.Time(), Scope: w.Scope,
-		Mechanism: w.Mechanism, Host: w.Host, Token: w.Token, Kept: w.Kept, Print: w.Print,
+		ID: w.ID, Principal: principal, Key: parsed.Headers[0].KeyID, Issued: w.IssuedAt.Time(), Expires: w.Expiry.Time(), Scope: w.Scope,
+		Mechanism: w.Mechanism, Host: w.Host, Token: w.Token, TokenKey: w.TokenKey, Kept: w.Kept, Print: w.Print,
 		Session: timeOf(w.Session), TokenFrom: timeOf(w.TokenFrom), TokenEnds: timeOf(w.TokenEnds),
 	}
-	if keys.Revoked(c.ID, c.Principal, c.Issued) || c.Token != "" && keys.Revoked(c.Token, c.Principal, c.TokenFrom) {
+	id, signer, issued := c.ID, c.Key, c.Issued
+	if purpose == forShims {
+		// What is revoked are tokens: a ticket is as good as that of its session, if it has one.
+		id, signer, issued = c.Token, c.TokenKey, c.TokenFrom
+	}
+	if id != "" && (keys.Revoked(id, c.Principal, issued) || !keys.Known(signer)) {
 		return Claims{}, ErrRevoked
 	}
 	return c, nil

@@ -41,6 +41,11 @@ func (r *ring) Verifier(id string) (ed25519.PublicKey, bool) {
 	return key.Public().(ed25519.PublicKey), true
 }
 
+func (r *ring) Known(id string) bool {
+	_, ok := r.keys[id]
+	return ok
+}
+
 func (r *ring) Revoked(id string, _ security.Principal, issued time.Time) bool {
 	return r.revoked[id] || !issued.After(r.before)
 }
@@ -134,7 +139,8 @@ func TestTickets(t *testing.T) {
 	keys := newRing("k1")
 	c := claims()
 	c.Expires, c.Scope, c.Mechanism, c.Host, c.Session = now.Add(TicketLifetime), nil, "PLAIN", "10.0.0.1", now.Add(time.Hour)
-	c.Token, c.TokenFrom = "t1", now.Add(-time.Hour)
+	c.Token, c.TokenKey, c.TokenFrom = "t1", "k0", now.Add(-time.Hour)
+	keys.keys["k0"] = keys.keys["k1"]
 	text, err := Ticket(keys, "c", c)
 	if err != nil {
 		t.Fatal(err)
@@ -149,7 +155,11 @@ func TestTickets(t *testing.T) {
 	if _, err := ReadTicket(keys, "c", text, now.Add(2*TicketLifetime)); err == nil {
 		t.Error("a ticket outlives its minute")
 	}
-	keys.revoked["t1"] = true
+	delete(keys.keys, "k0")
+	if _, err := ReadTicket(keys, "c", text, now); err != ErrRevoked {
+		t.Errorf("the ticket of a session whose token's key is gone: %v", err)
+	}
+	keys.keys["k0"], keys.revoked["t1"] = keys.keys["k1"], true
 	if _, err := ReadTicket(keys, "c", text, now); err != ErrRevoked {
 		t.Errorf("the ticket of a session whose token is revoked: %v", err)
 	}

@@ -1,0 +1,181 @@
+package gateway
+
+import (
+	"bytes"
+	"encoding/json"
+	"io"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+
+	"github.com/trimaran-io/trimaran/fsm"
+	"github.com/trimaran-io/trimaran/gateway/listen"
+	"github.com/trimaran-io/trimaran/gateway/login"
+	"github.com/trimaran-io/trimaran/security"
+	"github.com/trimaran-io/trimaran/security/acl"
+	"github.com/trimaran-io/trimaran/security/token"
+)
+
+// Keys overlap as long as a token that they signed can be good, and not longer.
+func TestKeysAreRotatedWithAnOverlap(t *testing.T) {
+	began := time.UnixMilli(1_800_000_000_000)
+	var keys []fsm.TokenKey
+	rotate := func(after time.Duration, atOnce bool) []string {
+		t.Helper()
+		now := began.Add(after)
+		alter, err := alterTokens(TokenRequest{Kind: RotateKeysKind, AtOnce: atOnce}, keys, now)
+		if err != nil || len(alter.AddKeys) != 1 || alter.AddKeys[0].Created != now.UnixMilli() || bytes.Equal(alter.AddKeys[0].Seed, make([]byte, 32)) {
+			t.Fatalf("%+v, %v", alter, err)
+		}
+		keys = slices.DeleteFunc(keys, func(k fsm.TokenKey) bool { return slices.Contains(alter.RemoveKeys, k.ID) })
+		alter.AddKeys[0].ID = after.String()
+		keys = append(keys, alter.AddKeys[0])
+		var left []string
+		for _, k := range keys {
+			left = append(left, k.ID)
+		}
+		return left
+	}
+	for _, step := range []struct {
+		after  time.Duration
+		atOnce bool
+		want   string
+	}{
+		{0, false, "0s"},
+		{time.Hour, false, "0s 1h0m0s"},
+		// The first has signed until the second came: what it signed then is good for a day.
+		{25 * time.Hour, false, "0s 1h0m0s 25h0m0s"},
+		{25*time.Hour + time.Minute, false, "1h0m0s 25h0m0s 25h1m0s"},
+		{26 * time.Hour, true, "26h0m0s"},
+	} {
+		if got := strings.Join(rotate(step.after, step.atOnce), " "); got != step.want {
+			t.Errorf("after %v: %s, want %s", step.after, got, step.want)
+		}
+	}
+}
+
+func TestWhatIsRevoked(t *testing.T) {
+	now := time.UnixMilli(1_800_000_000_000)
+	id := token.NewID()
+	alter, err := alterTokens(TokenRequest{Kind: RevokeKind, IDs: []string{id}}, nil, now)
+	if err != nil || len(alter.Revoke) != 1 || alter.Revoke[0].Token != id || alter.Revoke[0].Until < now.Add(token.MaxLifetime).UnixMilli() {
+		t.Errorf("%+v, %v", alter, err)
+	}
+	// Whoever issued one has a clock that may be ahead.
+	alter, err = alterTokens(TokenRequest{Kind: RevokeKind, Principal: "User:a"}, nil, now)
+	if err != nil || len(alter.Revoke) != 1 || alter.Revoke[0].Before < now.Add(token.Skew).UnixMilli() {
+		t.Errorf("%+v, %v", alter, err)
+	}
+	for _, bad := range []TokenRequest{
+		{}, {IDs: []string{"x"}}, {IDs: []string{strings.ToUpper(id)}}, {IDs: []string{id}, Principal: "User:a"}, {Principal: "a"},
+		{IDs: slices.Repeat([]string{id}, mostIDs+1)},
+	} {
+		bad.Kind = RevokeKind
+		if alter, err := alterTokens(bad, nil, now); err == nil {
+			t.Errorf("%d ids, principal %q: %+v", len(bad.IDs), bad.Principal, alter)
+		}
+	}
+}
+
+// What is about all tokens is for who may alter the cluster, and to see it for who may describe it;
+// no token is enough.
+func TestWhoMayManageTokens(t *testing.T) {
+	f := newFake(t, "events")
+	g := judged(t, f, nil)
+	c := g.dial()
+	ask := func(asked TokenRequest) (code int16, answer TokenAnswer) {
+		t.Helper()
+		body, err := json.Marshal(asked)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.send(raw(append(head(TokenKey, 0), body...)...))
+		frame, err := c.frame()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if code = int16(frame[8])<<8 | int16(frame[9]); code == 0 {
+			err = json.Unmarshal(frame[14:], &answer)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		return code, answer
+	}
+	denied := kerr.ClusterAuthorizationFailed.Code
+	all := []TokenRequest{{Kind: RevokeKind, Principal: "User:a"}, {Kind: RotateKeysKind}, {Kind: ListKind}, {Kind: ListKeysKind}}
+	codes := func(want ...int16) {
+		t.Helper()
+		for i, asked := range all {
+			if code, _ := ask(asked); code != want[i] {
+				t.Errorf("%s: code %d, want %d", asked.Kind, code, want[i])
+			}
+		}
+	}
+	f.give(t)
+	codes(denied, denied, denied, denied)
+	if s := f.Topics().Security(); len(s.TokenKeys())+len(s.Revoked()) > 0 {
+		t.Error("what was denied was done")
+	}
+	f.give(t, allow(acl.Cluster, acl.ClusterName, acl.Describe))
+	codes(denied, denied, 0, 0)
+	f.give(t, allow(acl.Cluster, acl.ClusterName, acl.Alter))
+	codes(0, 0, 0, 0)
+	if _, a := ask(all[2]); len(a.Revoked) != 1 || a.Revoked[0].Principal != "User:a" {
+		t.Errorf("%+v", a)
+	}
+	if _, a := ask(all[1]); len(a.Keys) != 2 || a.Keys[0].Signs || !a.Keys[1].Signs {
+		t.Errorf("%+v", a)
+	}
+	if _, a := ask(TokenRequest{Kind: RotateKeysKind, AtOnce: true}); len(a.Keys) != 1 {
+		t.Errorf("%+v", a)
+	}
+	if _, a := ask(TokenRequest{Kind: RevokeKind}); a.Error == "" {
+		t.Error("nothing is revoked, and no error")
+	}
+	g.as(func(listen.Client) security.Identity {
+		return security.Identity{Principal: security.User("alice"), Scope: security.Scope{{Resource: security.TopicResource, Prefix: true, Access: security.WriteAccess}}}
+	})
+	c = g.dial()
+	codes(denied, denied, denied, denied)
+}
+
+// A token that a user has issued is worth nothing once the password is another one, and what logged
+// in by it ends.
+func TestATokenFallsWithItsUsersPassword(t *testing.T) {
+	s := serveSecured(t, nil)
+	c := s.dial()
+	logIn(t, c)
+	issued := askToken(c, TokenRequest{
+		Kind: TokenKind, LifetimeMs: time.Hour.Milliseconds(), Scope: security.Scope{{Resource: security.TopicResource, Name: "events", Access: security.ReadAccess}},
+	})
+	if issued.Error != "" || !token.IsID(issued.ID) || !strings.Contains(s.audit.String(), issued.ID) || strings.Contains(s.audit.String(), issued.Token) {
+		t.Fatalf("%+v; the audit log: %s", issued, s.audit.String())
+	}
+	shown := func() (*client, int16) {
+		c := s.dial()
+		handshake(c, 1, login.OAuthBearer)
+		in := authenticate(c, "n,,\x01auth=Bearer "+issued.Token+"\x01\x01")
+		if len(in.SASLAuthBytes) > 0 {
+			in = authenticate(c, "\x01")
+		}
+		return c, in.ErrorCode
+	}
+	c, code := shown()
+	if code != 0 {
+		t.Fatalf("code %d", code)
+	}
+	s.users.set(t, "alice", "another")
+	if err := c.SetReadDeadline(time.Now().Add(5 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Read(make([]byte, 1)); err != io.EOF && !strings.Contains(err.Error(), "reset") {
+		t.Errorf("what logged in by it goes on: %v", err)
+	}
+	if _, code := shown(); code != kerr.SaslAuthenticationFailed.Code {
+		t.Errorf("it is taken still: code %d", code)
+	}
+}
