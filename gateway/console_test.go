@@ -96,17 +96,15 @@ func sameSources(policy, want string) bool {
 // TestAConsoleGoesOnAtAnotherNode: its origin is that of the node that it came from, which may be
 // gone. Nobody else's page may connect.
 func TestAConsoleGoesOnAtAnotherNode(t *testing.T) {
-	f := newFake(t, "events")
-	f.gateways = map[fsm.NodeID]string{"n1": "127.0.0.1:1001", "n2": "n2.example.org:1002", "n3": "0.0.0.0:1003", "n9": "not-registered:1009"}
 	for _, on := range []bool{true, false} {
+		f := newFake(t, "events")
+		f.gateways = map[fsm.NodeID]string{"n1": "127.0.0.1:1001", "n2": "n2.example.org:1002", "n3": "0.0.0.0:1003", "n9": "not-registered:1009"}
 		g := serve(t, f, func(c *Config) { c.Console = on })
 		if on {
 			g.neighbours.addresses() // as it does each second
 			f.mu.Lock()
-			kept := f.gateways
-			f.gateways = map[fsm.NodeID]string{}
+			f.gateways = map[fsm.NodeID]string{} // all are away
 			f.mu.Unlock()
-			defer func() { f.gateways = kept }()
 		}
 		for origin, sibling := range map[string]bool{
 			"http://127.0.0.1:1001": true, "http://localhost:1001": true, "http://[::1]:1001": true, "http://n2.example.org:1002": true, "http://N2.example.org:1002": true,

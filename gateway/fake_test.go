@@ -145,7 +145,11 @@ func (f *fakeCluster) Status(ctx context.Context) (*admin.Status, error) {
 func (f *fakeCluster) CatalogKnown() bool { return !f.catalogUnknown.Load() }
 
 // Gateways implements Nodes.
-func (f *fakeCluster) Gateways() map[fsm.NodeID]string { return f.gateways }
+func (f *fakeCluster) Gateways() map[fsm.NodeID]string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.gateways
+}
 
 // Administer implements Operations.
 func (f *fakeCluster) Administer(_ context.Context, request admin.Request) error {
