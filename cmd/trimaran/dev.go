@@ -203,13 +203,14 @@ func devBanner(out io.Writer, nodes []*node, where string) {
 
   Kafka clients  %s
   WebSocket      ws://%s
+  Console        http://%s/
   Status         trimaran cluster status%s
 
   echo hello | trimaran produce greetings%s
   trimaran consume greetings%s
 
 Ctrl-C stops it.
-`, len(nodes), where, strings.Join(addrs, ","), addrs[0], flag, flag, flag)
+`, len(nodes), where, strings.Join(addrs, ","), addrs[0], addrs[0], flag, flag, flag)
 }
 
 // firstToFail waits until ctx ends, for nil, or a node cannot go on. Those that leave the cluster
