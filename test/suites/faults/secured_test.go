@@ -19,8 +19,8 @@ import (
 
 // A cluster in plaintext, under load of clients that log in by SCRAM and have the ACLs that they
 // need, becomes one whose nodes know each other by certificates and whose gossip has a key, by
-// three rolling restarts. Then keys and the CA give way to others while it runs, and nodes are killed.
-// Nothing that was acknowledged is lost, and nobody behind the shim sees an error.
+// three rolling restarts. Then keys and the CA give way to others while it runs, and nodes are
+// killed. Nothing that was acknowledged is lost, and nobody behind the shim sees an error.
 func TestFromPlaintextToSecuredUnderLoad(t *testing.T) {
 	t.Parallel()
 	program, err := harness.Program("trimaran")
