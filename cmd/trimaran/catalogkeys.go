@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"log/slog"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/trimaran-io/trimaran/fsm"
@@ -23,7 +24,39 @@ type keeper interface {
 
 // catalogKeys gives logins the users and the keys of tokens that the catalog keeps. It implements
 // security.Credentials and token.Keys.
-type catalogKeys struct{ cluster keeper }
+type catalogKeys struct {
+	cluster keeper
+	revoked *atomic.Pointer[revocations] // what was looked up last; nil: it is looked up each time
+}
+
+// revocations are what was revoked, to be found at once: all sessions ask four times a second.
+type revocations struct {
+	of         *fsm.Security
+	tokens     map[string]bool
+	principals map[string]int64 // tokens of until then, in ms since epoch
+}
+
+func (k catalogKeys) revocations() *revocations {
+	now := k.security()
+	if k.revoked != nil {
+		if r := k.revoked.Load(); r != nil && r.of == now {
+			return r
+		}
+	}
+	r := &revocations{of: now, tokens: map[string]bool{}, principals: map[string]int64{}}
+	for _, one := range now.Revoked() {
+		if one.Token != "" {
+			r.tokens[one.Token] = true
+		}
+		if one.Principal != "" {
+			r.principals[one.Principal] = max(r.principals[one.Principal], one.Before)
+		}
+	}
+	if k.revoked != nil {
+		k.revoked.Store(r)
+	}
+	return r
+}
 
 func (k catalogKeys) security() *fsm.Security { return k.cluster.Topics().Security() }
 
@@ -62,12 +95,9 @@ func (k catalogKeys) Known(id string) bool {
 
 // Revoked implements token.Keys.
 func (k catalogKeys) Revoked(id string, principal security.Principal, issued time.Time) bool {
-	for _, r := range k.security().Revoked() {
-		if r.Token != "" && r.Token == id || r.Principal != "" && r.Principal == principal.String() && issued.UnixMilli() <= r.Before {
-			return true
-		}
-	}
-	return false
+	r := k.revocations()
+	before, all := r.principals[principal.String()]
+	return r.tokens[id] || all && issued.UnixMilli() <= before
 }
 
 // firstKey is the id of the first key: of several nodes that propose one at once the first has it,

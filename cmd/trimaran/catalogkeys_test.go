@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -50,7 +51,7 @@ func (k *keptHere) apply(c fsm.CatalogCommand) error {
 // until it is revoked, by its id or with all that its principal had.
 func TestKeysOfTokensAreInTheCatalog(t *testing.T) {
 	k := &keptHere{catalog: fsm.NewCatalog(), changed: make(chan struct{})}
-	keys := catalogKeys{cluster: k}
+	keys := catalogKeys{cluster: k, revoked: new(atomic.Pointer[revocations])}
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	var nodes sync.WaitGroup
@@ -102,5 +103,28 @@ func TestKeysOfTokensAreInTheCatalog(t *testing.T) {
 	}
 	if read(two) == nil {
 		t.Error("a token of a principal whose tokens were revoked is taken")
+	}
+}
+
+// To ask whether a token was revoked costs the same whatever else was: each session asks again and
+// again.
+func TestManyRevocationsAreAskedAtOnce(t *testing.T) {
+	k := &keptHere{catalog: fsm.NewCatalog(), changed: make(chan struct{})}
+	formed := &fsm.FormCluster{ClusterID: "c", Nodes: []fsm.Node{{ID: "n1", Incarnation: "aaaaaaaa", FeatureLevel: fsm.FeatureLevel}}}
+	alter := &fsm.AlterTokens{Now: 1}
+	for range 9_000 {
+		alter.Revoke = append(alter.Revoke, fsm.Revocation{Token: token.NewID(), Until: 1 << 50})
+	}
+	for _, c := range []fsm.CatalogCommand{{FormCluster: formed}, {RaiseFeatureLevel: &fsm.RaiseFeatureLevel{FeatureLevel: fsm.FeatureLevel}}, {AlterTokens: alter}} {
+		if err := k.apply(c); err != nil {
+			t.Fatal(err)
+		}
+	}
+	keys := catalogKeys{cluster: k, revoked: new(atomic.Pointer[revocations])}
+	if !keys.Revoked(alter.Revoke[8_999].Token, security.User("alice"), time.Now()) {
+		t.Error("the last one is not revoked")
+	}
+	if n := testing.AllocsPerRun(100, func() { keys.Revoked("other", security.User("alice"), time.Now()) }); n > 1 {
+		t.Errorf("%v allocations", n)
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -165,7 +166,7 @@ func (o loginOptions) login(config *gateway.Config, cluster *cluster.Node, log *
 	l := &config.Login
 	l.Mechanisms, l.MaxSession = o.mechanisms, o.maxSession
 	l.Required = o.required()
-	kept := catalogKeys{cluster: cluster}
+	kept := catalogKeys{cluster: cluster, revoked: new(atomic.Pointer[revocations])}
 	l.Credentials, l.Tokens = kept, kept
 	if o.oauth != nil {
 		verifier := *o.oauth

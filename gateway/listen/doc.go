@@ -15,6 +15,7 @@
 //	page.go      the console, and which nodes it may go on with
 //	allow.go     Host and Origin
 //	credentials.go who a WebSocket's handshake comes from
+//	observe.go   who is shown which metrics
 //	strangers.go bounds on those of whom is not known who they are
 //	bound.go     what may be read before a login
 //	address.go   where a client is told that the broker is

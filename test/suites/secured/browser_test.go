@@ -27,7 +27,7 @@ type browser struct {
 	next int
 }
 
-var errNoChromium = errors.New("Chromium is not installed: no page of a real browser is tried")
+var errNoChromium = errors.New("there is no Chromium here: no page of a real browser is tried")
 
 // newBrowser starts Chromium, for which every name under example is this machine.
 func newBrowser(t *testing.T) *browser {

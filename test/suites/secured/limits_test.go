@@ -80,8 +80,8 @@ type line struct {
 }
 
 // TestDenialsAreLinesOfJSON: who, from where, what and why of each denial, and not more lines than
-// a few a second whatever a client does; the number of those left out is told. No password, token
-// or key is among them.
+// a few a second whatever a client does; the number of those left out is told. No password is among
+// them.
 func TestDenialsAreLinesOfJSON(t *testing.T) {
 	t.Parallel()
 	file := filepath.Join(t.TempDir(), "audit.json")
