@@ -24,8 +24,8 @@ import (
 // by ApiVersions.
 //
 // The request has header version 1 and the JSON of TokenRequest. The response is as that of Status,
-// with the JSON of TokenAnswer, whose error is empty if it was done. Who has logged in by a token is
-// issued none. What is about all tokens of the cluster needs a right to the cluster.
+// with the JSON of TokenAnswer, whose error is empty if it was done. Who has logged in by a token
+// is issued none. What is about all tokens of the cluster needs a right to the cluster.
 
 // TokenKey is the API key of Token.
 const TokenKey = StatusKey + 3
@@ -60,8 +60,9 @@ type TokenRequest struct {
 
 // TokenAnswer has it. Times are in milliseconds since 1970.
 type TokenAnswer struct {
-	Token     string         `json:"token,omitempty"`
-	ID        string         `json:"id,omitempty"` // by which it is revoked; a ticket has none that is told
+	Token string `json:"token,omitempty"`
+	// ID is that by which it is revoked; that of a ticket is not told.
+	ID        string         `json:"id,omitempty"`
 	ExpiresMs int64          `json:"expires_ms,omitempty"`
 	Revoked   []RevokedToken `json:"revoked,omitempty"`
 	Keys      []TokenKeyInfo `json:"keys,omitempty"` // the oldest first

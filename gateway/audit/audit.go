@@ -61,7 +61,8 @@ func New(logger *slog.Logger) *Log {
 // Denied writes an event down, or counts it for the next line of its kind.
 func (l *Log) Denied(e Event) { l.Note("denied", e) }
 
-// Note is Denied of what is no refusal and is to be found again: a token that was issued or revoked.
+// Note is Denied of what is no refusal and is to be found again: a token that was issued or
+// revoked.
 func (l *Log) Note(message string, e Event) {
 	if l == nil {
 		return
