@@ -9,7 +9,7 @@ LDFLAGS := -X main.version=$(VERSION)
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 GOVULNCHECK := golang.org/x/vuln/cmd/govulncheck@v1.8.0
 
-.PHONY: build test demo bench bench-versus bench-groups bench-failover durability storm crash chaos chaos-net invariants interop interop-quick oracle js js-install js-bench fmt fmt-check vet lint vuln clean help
+.PHONY: build test demo bench bench-versus bench-groups bench-failover durability storm crash chaos chaos-net invariants interop interop-quick oracle js js-install js-bench console console-check console-test console-install fmt fmt-check vet lint vuln clean help
 
 build: ## build bin/trimaran and bin/trimaran-shim
 	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/trimaran ./cmd/trimaran-shim
@@ -84,6 +84,18 @@ js: build js-install ## the JavaScript client: check its types, build it, test i
 
 js-bench: build js-install ## records per second that the JavaScript client fetches and decodes
 	cd clients/js && npm run bench
+
+console-install:
+	cd console && npm ci --ignore-scripts --no-audit --no-fund
+
+console: console-install ## build the console's files, which are committed (needs Node.js 20 and npm)
+	cd console && npm run check && npm run build
+
+console-check: console-install ## are the console's committed files what its source makes?
+	cd console && npm run check && npm run build -- --check
+
+console-test: build console-check ## the console in headless Chromium, against real nodes; skipped where there is none
+	cd console && npm test
 
 fmt: ## format the code
 	gofmt -w $$(git ls-files -co --exclude-standard '*.go')

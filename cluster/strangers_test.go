@@ -178,6 +178,7 @@ type scene struct {
 	leader   string // of the catalog
 	follower string // of the catalog, and not n2
 	led      string // who leads the partition
+	voter    string // of the partition, and does not lead it
 }
 
 // attacks are what strangers have done to a cluster that trusts whoever reaches its ports. Each
@@ -248,6 +249,24 @@ var attacks = map[string]func(ctx context.Context, s *scene, dial peertls.DialFu
 			return err == nil && resp.Success
 		})
 	},
+	"installs a snapshot": func(_ context.Context, s *scene, dial peertls.DialFunc) bool {
+		return s.raft(dial, func(t *raftlink.Transport, header raft.RPCHeader) bool {
+			var resp raft.InstallSnapshotResponse
+			forged := "not a catalog"
+			err := t.InstallSnapshot(raft.ServerID(s.follower), "", &raft.InstallSnapshotRequest{
+				RPCHeader: header, SnapshotVersion: 1, Term: 1_000_000, LastLogIndex: 1 << 40, LastLogTerm: 999_999,
+				Configuration: raft.EncodeConfiguration(raft.Configuration{Servers: []raft.Server{{ID: "evil.00000000", Address: "evil"}}}),
+				Size:          int64(len(forged)),
+			}, &resp, strings.NewReader(forged))
+			return err == nil && resp.Success
+		})
+	},
+	"has a node's replica leave its group": func(ctx context.Context, s *scene, dial peertls.DialFunc) bool {
+		evil := s.stranger(s.voter, dial)
+		defer evil.Close()
+		_, err := calls.Leave.Ask(ctx, evil, s.led, s.id)
+		return err == nil
+	},
 	"has a follower stand for election": func(_ context.Context, s *scene, dial peertls.DialFunc) bool {
 		return s.raft(dial, func(t *raftlink.Transport, header raft.RPCHeader) bool {
 			var resp raft.TimeoutNowResponse
@@ -285,8 +304,12 @@ func newScene(t *testing.T, p *pki, secured bool) *scene {
 		}
 	}
 	for i := range c.nodes {
-		if id := c.nodes[i].identity; i != 1 && id != s.leader {
+		id := c.nodes[i].identity
+		if i != 1 && id != s.leader {
 			s.follower = id
+		}
+		if id != s.led {
+			s.voter = id
 		}
 	}
 	return s

@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"context"
 	"errors"
 	"time"
 
@@ -66,16 +67,21 @@ func handleMetadata(r *request) {
 func (r *request) catalogKnown() bool { return r.conn.server.catalog.CatalogKnown() }
 
 // awaitCatalog waits for a moment until this node, which has just started, knows all topics.
-func (r *request) awaitCatalog() bool {
+func (r *request) awaitCatalog() bool { return r.conn.server.awaitCatalog(r.reply.Patient()) }
+
+func (s *Server) awaitCatalog(ctx context.Context) bool {
+	if s.catalog.CatalogKnown() {
+		return true
+	}
 	tick := time.NewTicker(catalogTick)
 	defer tick.Stop()
 	for range int(catalogPatience / catalogTick) {
-		if r.catalogKnown() {
+		if s.catalog.CatalogKnown() {
 			return true
 		}
 		select {
 		case <-tick.C:
-		case <-r.reply.Patient().Done():
+		case <-ctx.Done():
 			return false
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/trimaran-io/trimaran/coordinator"
+	"github.com/trimaran-io/trimaran/security/acl"
 )
 
 // JoinGroup, versions 0 to 9, SyncGroup, versions 0 to 5, Heartbeat, versions 0 to 4, and
@@ -27,6 +28,8 @@ func handleJoinGroup(r *request) {
 	}
 	limit := time.Duration(max(req.RebalanceTimeoutMillis, req.SessionTimeoutMillis, 0))*time.Millisecond + 5*time.Minute + coordinateTimeout
 	r.asked(min(limit, maxGroupWait), []string{req.Group}, func(ctx context.Context) {
+		ctx, end := r.whileMayGroup(ctx, req.Group)
+		defer end()
 		answer, err := r.coordinate(ctx, coordinator.ShardOf(req.Group), req)
 		if r.lost(req.Group) {
 			return
@@ -53,6 +56,8 @@ func handleSyncGroup(r *request) {
 		return
 	}
 	r.asked(maxGroupWait, []string{req.Group}, func(ctx context.Context) {
+		ctx, end := r.whileMayGroup(ctx, req.Group)
+		defer end()
 		answer, err := r.coordinate(ctx, coordinator.ShardOf(req.Group), req)
 		if r.lost(req.Group) {
 			return
@@ -113,6 +118,33 @@ func handleLeaveGroup(r *request) {
 		r.note(resp.ErrorCode)
 		r.answer(resp)
 	})
+}
+
+// whileMayGroup gives a context that also ends when the caller has no right to the group any more.
+// end must be called.
+func (r *request) whileMayGroup(ctx context.Context, group string) (_ context.Context, end func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	if r.caller.everything() {
+		return ctx, cancel
+	}
+	s := r.conn.server
+	over := make(chan struct{})
+	s.listener.Go(func() {
+		defer close(over)
+		for {
+			changed := s.catalog.CatalogChanged()
+			if !r.sees(r.needs().group, acl.Group, group) {
+				cancel()
+				return
+			}
+			select {
+			case <-changed:
+			case <-ctx.Done():
+				return
+			}
+		}
+	})
+	return ctx, func() { cancel(); <-over }
 }
 
 // lost says whether the caller has lost its right to the group while it waited; it is answered

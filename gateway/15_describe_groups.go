@@ -87,7 +87,7 @@ func handleListGroups(r *request) {
 			}
 			resp.Groups = append(resp.Groups, answer.Groups...)
 		}
-		if r.conn.server.access != nil && !r.mayInstead() {
+		if !r.caller.everything() && !r.mayInstead() {
 			resp.Groups = slices.DeleteFunc(resp.Groups, func(g kmsg.ListGroupsResponseGroup) bool { return !r.sees(r.needs().group, acl.Group, g.Group) })
 		}
 		slices.SortFunc(resp.Groups, func(a, b kmsg.ListGroupsResponseGroup) int { return cmp.Compare(a.Group, b.Group) })

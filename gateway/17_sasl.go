@@ -53,12 +53,15 @@ func handleSASLAuthenticate(r *request) {
 		return
 	}
 	a := r.conn.login.Authenticate(r.reply.Open(), req.SASLAuthBytes)
+	if r.endsWith(a); a.Silent {
+		r.hangUp(r.ends)
+		return
+	}
 	resp.ErrorCode, resp.SASLAuthBytes, resp.SessionLifetimeMillis = r.note(a.Code), a.Bytes, a.Lifetime.Milliseconds()
 	if a.Code != 0 {
 		resp.ErrorMessage, resp.SASLAuthBytes = kmsg.StringPtr(login.Failed), []byte{}
 	}
 	r.answer(resp)
-	r.endsWith(a)
 	r.conn.bounds()
 }
 
@@ -102,6 +105,9 @@ func (r *request) refuseStranger(why error) error {
 	return why
 }
 
+// endsWithin is how long a session whose user or token is no more may take for its last answers.
+const endsWithin = 500 * time.Millisecond
+
 // begin has the connection know who its client is, as far as that is known.
 func (c *connection) begin(framer session.Framer, n *session.Session) {
 	client := c.client
@@ -109,7 +115,13 @@ func (c *connection) begin(framer session.Framer, n *session.Session) {
 	if facts.Proven == nil {
 		facts.Proven = func() {}
 	}
-	facts.End = n.Drain
+	facts.End = func() {
+		n.Drain()
+		// A client that takes no answers would have those that are left later than anybody thinks.
+		if facts.Cut != nil {
+			time.AfterFunc(endsWithin, facts.Cut)
+		}
+	}
 	c.login = c.server.login.Conn(facts)
 	if bounded, ok := framer.(interface {
 		Bound(most int, until time.Time, raw bool)

@@ -60,9 +60,8 @@ type TokenRequest struct {
 
 // TokenAnswer has it. Times are in milliseconds since 1970.
 type TokenAnswer struct {
-	Token string `json:"token,omitempty"`
-	// ID is that by which it is revoked; that of a ticket is not told.
-	ID        string         `json:"id,omitempty"`
+	Token     string         `json:"token,omitempty"`
+	ID        string         `json:"id,omitempty"` // it is revoked by this; a ticket has none
 	ExpiresMs int64          `json:"expires_ms,omitempty"`
 	Revoked   []RevokedToken `json:"revoked,omitempty"`
 	Keys      []TokenKeyInfo `json:"keys,omitempty"` // the oldest first

@@ -70,22 +70,34 @@ type caller struct {
 // everything says that the caller may do everything.
 func (c *caller) everything() bool { return c.super && c.scope == nil }
 
+func (s *Server) callerOf(id security.Identity) caller {
+	c := caller{super: s.access == nil, scope: id.Scope}
+	if c.everything() {
+		return c
+	}
+	c.principal, c.host = id.Principal.String(), acl.NormalHost(id.Host)
+	c.super = c.super || id.Local || s.access.superUsers[c.principal]
+	return c
+}
+
+// observes says who is shown metrics that name topics.
+func (s *Server) observes(id security.Identity) bool {
+	r := &request{conn: &connection{server: s}, caller: s.callerOf(id)}
+	return r.sees(acl.Describe, acl.Cluster, acl.ClusterName)
+}
+
 // errNoRights: an API that has no row.
 var errNoRights = errors.New("nobody has said who may call this API")
 
 // admitCaller finds out who calls, and whether the request as a whole is for them. false: it is
 // answered.
 func (r *request) admitCaller() bool {
-	a := r.conn.server.access
-	id := r.conn.identity()
-	if r.caller = (caller{super: a == nil, scope: id.Scope}); r.caller.everything() {
+	if r.caller = r.conn.server.callerOf(r.conn.identity()); r.caller.everything() {
 		return true
 	}
-	r.caller.principal, r.caller.host = id.Principal.String(), acl.NormalHost(id.Host)
-	r.caller.super = a == nil || id.Local || a.superUsers[r.caller.principal]
 	row, ok := apiRights[kmsg.Key(r.header.Key)]
 	switch {
-	case row.free || r.caller.everything():
+	case row.free:
 		return true
 	case !ok:
 		r.hangUp(errNoRights)

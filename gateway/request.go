@@ -52,6 +52,9 @@ func (r *request) serve(frame []byte) (err error) {
 	if api, ok := kafkaproto.Lookup(header.Key); ok {
 		r.name = api.Name
 		if header.Key == int16(kmsg.ApiVersions) && !api.Serves(header.Version) && len(frame) >= 8 {
+			if err := r.conn.login.Admit(header.Key); err != nil {
+				return r.refuseStranger(err)
+			}
 			r.answerUnknownApiVersions()
 			return nil
 		}

@@ -12,6 +12,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/semaphore"
 
+	"github.com/trimaran-io/trimaran/fsm"
 	"github.com/trimaran-io/trimaran/gateway/audit"
 	"github.com/trimaran-io/trimaran/gateway/listen"
 	"github.com/trimaran-io/trimaran/gateway/login"
@@ -62,6 +63,7 @@ type Config struct {
 	// nothing of, Kafka's names. They are shown as they are.
 	BrokerConfigs map[string]string
 	Version       string // for the page at "/", "" for none
+	Console       bool   // browsers get the console at "/"
 	Logger        *slog.Logger
 	Registry      *prometheus.Registry // what /metrics shows; nil: one of its own
 	Access        Access
@@ -79,14 +81,15 @@ const (
 // Server is the gateway of a node. It serves any number of listeners.
 type Server struct {
 	parts
-	cfg      Config
-	log      *slog.Logger
-	refusals *listen.Refusals
-	metrics  *metrics
-	listener *listen.Server
-	topics   *topicMaker
-	access   *access                // nil: everybody may do everything
-	denials  *prometheus.CounterVec // by API and operation
+	cfg        Config
+	log        *slog.Logger
+	refusals   *listen.Refusals
+	metrics    *metrics
+	listener   *listen.Server
+	topics     *topicMaker
+	access     *access // nil: everybody may do everything
+	neighbours *neighbours
+	denials    *prometheus.CounterVec // by API and operation
 
 	// What the sessions and the queues of all connections have in common.
 	sessions session.Config
@@ -158,6 +161,7 @@ func New(cfg Config) (*Server, error) {
 	if err := cfg.Check(); err != nil {
 		return nil, err
 	}
+	s.neighbours = &neighbours{catalog: s.catalog, nodes: s.nodes, last: map[fsm.NodeID]string{}}
 	var err error
 	if s.metrics, err = newMetrics(cfg.Registry, s.catalog, s.sessions.Requests, s.answerBytes); err != nil {
 		return nil, fmt.Errorf("gateway: %w", err)
@@ -166,14 +170,21 @@ func New(cfg Config) (*Server, error) {
 		return nil, fmt.Errorf("gateway: %w", err)
 	}
 	cfg.Login.Audit, cfg.Login.Registry, cfg.Login.ClusterID = cfg.Audit, cfg.Registry, s.nodes.ClusterID
+	cfg.Login.Known = s.awaitCatalog
 	if s.login, err = login.New(cfg.Login); err != nil {
 		return nil, fmt.Errorf("gateway: %w", err)
 	}
 	listening := cfg.listening()
-	listening.Login = s.login
+	listening.Login, listening.Observes = s.login, s.observes
 	listening.Metrics, listening.Refusals, listening.Session = s.metrics, s.refusals, s.newSession
+	if cfg.Console {
+		listening.Gateways = s.neighbours.addresses
+	}
 	if s.listener, err = listen.New(listening); err != nil {
 		return nil, fmt.Errorf("gateway: %w", err)
+	}
+	if cfg.Console {
+		s.listener.Go(func() { s.neighbours.watch(s.listener.Leaving()) })
 	}
 	if s.login.Takes() {
 		s.listener.Go(func() { s.login.Run(s.listener.Leaving()) })

@@ -28,6 +28,9 @@ Environment:
   TRIMARAN_PORT   B, the first port (default 9092): the shim listens on B, node i
                   on B+i, for other nodes on B+100+i, for gossip on B+200+i
   TRIMARAN_BIN    folder with finished binaries, to build nothing
+
+With a folder 'secrets' in TRIMARAN_RUN, with ca.crt, gossip.key and certificates of all nodes (as
+'trimaran cert' makes them), nodes and clients have to show who they are.
 USAGE
 }
 
@@ -64,9 +67,26 @@ mark() {
 	fi
 }
 
+process_state() { # PID: R, S, T …, Z for a zombie; nothing if it is gone
+	ps -p "$1" -o state= 2>/dev/null || { sed 's/.*) //' <"/proc/$1/stat"; } 2>/dev/null
+}
+
+lives() { # PID
+	case $(process_state "$1") in '' | Z* | X*) return 1 ;; esac
+}
+
+# A process that is just starting a program, as a node does with itself, has no command line for
+# a moment. It is looked at again, up to 100 times.
 command_of() { # PID: its command line; nothing if it is gone or a zombie
+	local line='' left=100
 	if [ -d /proc/self ]; then
-		{ tr '\0' ' ' <"/proc/$1/cmdline"; } 2>/dev/null
+		while [ "$left" -gt 0 ]; do
+			line=$({ tr '\0' ' ' <"/proc/$1/cmdline"; } 2>/dev/null)
+			if [ -n "$line" ] || ! lives "$1"; then break; fi
+			left=$((left - 1))
+			sleep 0.01
+		done
+		printf '%s' "$line"
 	else
 		ps -p "$1" -o command= 2>/dev/null
 	fi
@@ -134,6 +154,8 @@ launch() { # NAME PROGRAM ARGUMENTS…
 	printf -- '--- %s\n' "$*" >>"$RUN/$name.log"
 	nohup "$@" </dev/null >>"$RUN/$name.log" 2>&1 &
 	echo $! >"$RUN/$name.pid"
+	# Until nohup runs under that id it is this script's, and would not be known as ours.
+	until pid_of "$name" >/dev/null || ! lives $!; do sleep 0.01; done
 	disown $! 2>/dev/null || true
 }
 
@@ -146,7 +168,14 @@ start_node() { # NUMBER NODES
 	launch "n$i" "$BIN/trimaran" serve --data "$RUN/n$i" --node-id "n$i" \
 		--listen "$HOST:$(node_port "$i")" \
 		--peer-listen "$HOST:$((PORT + 100 + i))" --gossip-listen "$HOST:$((PORT + 200 + i))" \
-		--bootstrap-expect "$n" ${join:+--join "$join"}
+		--bootstrap-expect "$n" ${join:+--join "$join"} $(secured "n$i")
+}
+
+secured() { # NODE: its flags if there are secrets, of which the path has no spaces
+	local s=$RUN/secrets
+	[ -d "$s" ] || return 0
+	echo "--peer-tls-cert $s/$1.crt --peer-tls-key $s/$1.key --peer-tls-ca $s/ca.crt --gossip-key-file $s/gossip.key" \
+		"--sasl-mechanisms SCRAM-SHA-512,SCRAM-SHA-256 --authorize"
 }
 
 start_shim() { # NODES
@@ -216,6 +245,7 @@ wait_ready() { # NUMBER SECONDS [NUMBER...]: the others must go on meanwhile, it
 
 wait_shim() { # SECONDS: until a request gets an answer through it
 	local end=$((SECONDS + $1))
+	[ ! -d "$RUN/secrets" ] || return 0 # it asks for a user, whom nobody has made yet
 	until "$BIN/trimaran" cluster status --brokers "$HOST:$PORT" --timeout 2s >/dev/null 2>&1; do
 		if ! pid_of shim >/dev/null || [ "$SECONDS" -ge "$end" ]; then
 			tail_log shim
@@ -301,10 +331,9 @@ cmd_stop() {
 }
 
 state_of() { # NAME
-	local pid stat
+	local pid
 	pid=$(pid_of "$1") || { echo down; return; }
-	stat=$(ps -p "$pid" -o state= 2>/dev/null || sed 's/.*) //' "/proc/$pid/stat" 2>/dev/null)
-	case $stat in
+	case $(process_state "$pid") in
 	*T*) echo "paused, pid $pid" ;;
 	*) echo "runs, pid $pid" ;;
 	esac

@@ -32,6 +32,7 @@ import (
 	"github.com/trimaran-io/trimaran/cmd/internal/collector"
 	"github.com/trimaran-io/trimaran/cmd/internal/descriptors"
 	"github.com/trimaran-io/trimaran/cmd/internal/logs"
+	"github.com/trimaran-io/trimaran/cmd/internal/monitor"
 )
 
 const (
@@ -48,6 +49,7 @@ const (
 var version = "dev"
 
 func main() {
+	monitor.Relax() // first of all: it starts the program once more
 	ctx, stop := signal.NotifyContext(context.Background(), endings()...)
 	// A second signal ends the process at once: the first one restores the default.
 	context.AfterFunc(ctx, stop)

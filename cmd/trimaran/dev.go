@@ -176,7 +176,7 @@ func devOptions(dir, listen string, count int) ([]nodeOptions, error) {
 		o := nodeOptions{
 			id: fsm.NodeID(fmt.Sprintf("n%d", i+1)), data: filepath.Join(dir, fmt.Sprintf("n%d", i+1)),
 			listen: at(i), peerListen: at(100 + i), gossipListen: at(200 + i),
-			expect: count, autoCreate: true, autoBalance: true, partitions: 1, replication: 3, maxRequest: 100 << 20,
+			expect: count, autoCreate: true, autoBalance: true, partitions: 1, replication: 3, maxRequest: 100 << 20, console: true,
 			// a page that is being developed on this machine
 			allowOrigins: []string{"http://localhost:*", "http://127.0.0.1:*"},
 		}

@@ -38,6 +38,7 @@ type nodeOptions struct {
 	topics                     []fsm.TopicSpec
 	autoCreate                 bool
 	showReplicas, listGateways bool
+	console                    bool
 	replaceAfter               time.Duration // 0: the default, negative: never
 	autoBalance                bool
 	partitions                 int32
@@ -123,7 +124,7 @@ func (o nodeOptions) gateway() gateway.Config {
 		Advertise: o.advertise, AllowHosts: o.allowHosts, AllowOrigins: o.allowOrigins,
 		TLS: o.tls, MaxConnections: o.maxClients, MaxRequestBytes: o.maxRequest, MaxInflightBytes: o.maxInflight, AutoCreateTopics: o.autoCreate,
 		ListGateways: o.listGateways, ShowReplicas: o.showReplicas,
-		TopicDefaults: o.storage.topicDefaults, Version: version,
+		TopicDefaults: o.storage.topicDefaults, Version: version, Console: o.console,
 		BrokerConfigs: o.brokerConfigs(), Access: o.access,
 	}
 }

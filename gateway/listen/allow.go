@@ -121,8 +121,9 @@ func (a *allowList) certificates() []*x509.Certificate {
 // node: one of this node's own, of the same scheme, host and port, or a configured one. A page of
 // another port is another program's, and browsers send along what they remember for the host. A
 // request without Origin does not come from a page of another site: browsers always say where a
-// WebSocket or a cross-origin request comes from.
-func (a *allowList) origin(r *http.Request, state *tls.ConnectionState) bool {
+// WebSocket or a cross-origin request comes from. sibling tells of pages of the cluster's other
+// nodes.
+func (a *allowList) origin(r *http.Request, state *tls.ConnectionState, sibling func(string, *tls.ConnectionState) bool) bool {
 	values := r.Header.Values("Origin")
 	if len(values) == 0 {
 		return true
@@ -139,7 +140,7 @@ func (a *allowList) origin(r *http.Request, state *tls.ConnectionState) bool {
 		scheme = "https"
 	}
 	own, ok := canonicalOrigin(scheme + "://" + r.Host) // a host that was looked at before
-	return ok && own == origin
+	return ok && own == origin || sibling(origin, state)
 }
 
 // withoutPort takes the port off an origin in its canonical form.

@@ -70,7 +70,10 @@ func (s *Server) judge(w http.ResponseWriter, r *http.Request, c *webConn) (fact
 	case "ticket":
 		who, err = s.cfg.Login.FromTicket(r.Context(), facts, asked.secret)
 	}
-	if err != nil {
+	switch {
+	case errors.Is(err, login.ErrNotKnown):
+		return refuse(http.StatusServiceUnavailable, err)
+	case err != nil:
 		return refuse(http.StatusUnauthorized, err)
 	}
 	facts.Who = who
@@ -142,7 +145,7 @@ func (s *Server) forwarded(r *http.Request, c *webConn, facts *login.Facts) erro
 	ip := client.Addr().Unmap().WithZone("")
 	proxy, _ := ipOf(c.RemoteAddr())
 	if proxy.IsValid() && s.cfg.Strangers.trusts(proxy) {
-		facts.Host, facts.Clear = ip.String(), false
+		facts.Host = ip.String() // whether the way from the shim to here is clear is seen here
 	}
 	if way == shim.ClientClear && !ip.IsLoopback() {
 		facts.Clear = true

@@ -10,9 +10,9 @@
 //	firstbyte.go the first byte: TLS, HTTP or a Kafka frame
 //	stream.go    frames over TCP and TLS
 //	websocket.go frames over WebSocket
-//	webframes.go its frames that carry answers, beside gorilla's
 //	output.go    what is sent, in few calls
 //	web.go       HTTP pages and the WebSocket upgrade
+//	page.go      the console, and which nodes it may go on with
 //	allow.go     Host and Origin
 //	credentials.go who a WebSocket's handshake comes from
 //	strangers.go bounds on those of whom is not known who they are

@@ -9,6 +9,8 @@ import (
 	"io"
 	"net"
 	"time"
+
+	"github.com/trimaran-io/trimaran/gateway/internal/frames"
 )
 
 // How long a connection may take to show what it is.
@@ -98,7 +100,7 @@ func (s *Server) handle(c *conn) {
 		return
 	}
 	if opensHTTP(first) {
-		s.serveHTTP(&webConn{frameTurns: newFrameTurns(in), conn: c, state: state})
+		s.serveHTTP(&webConn{Turns: frames.NewTurns(in), conn: c, state: state})
 		return
 	}
 	kind := KindTCP

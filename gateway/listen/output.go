@@ -35,7 +35,8 @@ func plainTCP(c net.Conn) *net.TCPConn {
 	return nil
 }
 
-// write sends a frame in parts, or keeps it if it is small and more follow at once. Nothing of
+// write sends a frame in parts, or keeps it if it is small and more follow at once. What is sent
+// ends with a frame, so that something else may follow that does not come through here. Nothing of
 // parts is used afterwards.
 func (o *output) write(more bool, parts ...[]byte) error {
 	size := 0
@@ -48,12 +49,18 @@ func (o *output) write(more bool, parts ...[]byte) error {
 		}
 		return o.gather(parts)
 	}
+	if size > o.out.Available() {
+		if err := o.flush(); err != nil {
+			return err
+		}
+	}
+	whole := size <= o.out.Available()
 	for _, part := range parts {
 		if _, err := o.out.Write(part); err != nil {
 			return err
 		}
 	}
-	if more {
+	if more && whole {
 		return nil
 	}
 	return o.flush()

@@ -5,6 +5,7 @@ import (
 	"io"
 	"net"
 	"testing"
+	"time"
 )
 
 // What is written in parts arrives as it is, in order, whatever the parts' sizes, and the parts
@@ -55,5 +56,45 @@ func TestPartsArriveInOrderAndStayWhatTheyWere(t *testing.T) {
 	got, err := io.ReadAll(in)
 	if err != nil || !bytes.Equal(got, want) {
 		t.Errorf("%d bytes arrive, want %d, %v", len(got), len(want), err)
+	}
+}
+
+// taken is a connection that notes how much it was given.
+type taken struct {
+	net.Conn
+	bytes int
+}
+
+func (c *taken) Write(b []byte) (int, error) {
+	c.bytes += len(b)
+	return len(b), nil
+}
+
+func (c *taken) SetWriteDeadline(time.Time) error { return nil }
+
+// What the connection was given ends where a frame ends, whatever is kept back: a ping of a
+// WebSocket may go out behind it, and in the middle of a frame it would be taken for a part of it.
+func TestNothingIsSentInTheMiddleOfAFrame(t *testing.T) {
+	for _, sizes := range [][]int{{70}, {4, 1500}, {gatherFrom - 1, 1}, {1, gatherFrom}, {100, 3 * gatherFrom}} {
+		conn := &taken{}
+		o := newOutput(conn)
+		ends, end := map[int]bool{0: true}, 0
+		for range 200 {
+			var parts [][]byte
+			for _, size := range sizes {
+				parts = append(parts, make([]byte, size))
+				end += size
+			}
+			ends[end] = true
+			if err := o.write(true, parts...); err != nil {
+				t.Fatal(err)
+			}
+			if !ends[conn.bytes] {
+				t.Fatalf("frames of %v bytes: %d bytes are sent, which is in the middle of one", sizes, conn.bytes)
+			}
+		}
+		if err := o.flush(); err != nil || conn.bytes != end {
+			t.Errorf("frames of %v bytes: %d bytes are sent in the end, want %d, %v", sizes, conn.bytes, end, err)
+		}
 	}
 }

@@ -19,10 +19,11 @@ import (
 	"github.com/trimaran-io/trimaran/gateway/login"
 	"github.com/trimaran-io/trimaran/gateway/session"
 	"github.com/trimaran-io/trimaran/internal/locks"
+	"github.com/trimaran-io/trimaran/security"
 )
 
-// Config is what a Server needs. All of it is required but Advertise, AllowHosts, AllowOrigins, TLS
-// and Version.
+// Config is what a Server needs. All of it is required but Advertise, AllowHosts, AllowOrigins,
+// TLS, Version and Gateways.
 type Config struct {
 	// Advertise is the host:port that clients are told; "" is the address that the client used.
 	Advertise string
@@ -39,12 +40,19 @@ type Config struct {
 	// MaxRequestBytes bounds one request, MaxConnections connections of all kinds.
 	MaxRequestBytes, MaxConnections int
 	Version                         string // for the page at "/", "" for none
+	// Gateways gives the addresses at which the cluster's nodes take clients, those that are away
+	// included as far as they are known. It is asked for each page and must not wait. nil: there is
+	// no console.
+	Gateways func() []Address
 
 	Node     Node
 	Metrics  Metrics
 	Registry *prometheus.Registry // what /metrics shows
 	Refusals *Refusals
 	Logger   *slog.Logger
+	// Observes says who is shown metrics that name topics, where clients have to log in; nil: who
+	// has.
+	Observes func(security.Identity) bool
 	// Session makes the session of a client over one of its transports.
 	Session func(client Client, framer session.Framer) Session
 }

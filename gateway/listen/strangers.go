@@ -17,7 +17,8 @@ type Strangers struct {
 	// Most is how many connections may be open of clients that have to log in and have not. For one
 	// more the oldest goes. 0: as many as connections.
 	Most int
-	// PerAddress bounds all connections of one address but those of Proxies; 0: no bound.
+	// PerAddress bounds all connections of one address, of IPv6 of one network of 64 bits, but
+	// those of Proxies; 0: no bound.
 	PerAddress int
 	// Proxies are addresses of shims that are believed where their clients come from.
 	Proxies []netip.Prefix
@@ -30,11 +31,11 @@ var errStrangers = errors.New("there are too many connections that have not logg
 
 // strangers counts. The server's mu guards it.
 type strangers struct {
-	order     list.List // of *conn, the oldest first
-	addresses map[netip.Addr]int
+	order     list.List      // of *conn, the oldest first
+	addresses map[string]int // by login.Network
 }
 
-func (t *strangers) init() { t.addresses = map[netip.Addr]int{} }
+func (t *strangers) init() { t.addresses = map[string]int{} }
 
 // add counts a connection in. oldest is one that has to go for it.
 func (t *strangers) add(c *conn, cfg Config) (oldest *conn, err error) {
@@ -44,10 +45,11 @@ func (t *strangers) add(c *conn, cfg Config) (oldest *conn, err error) {
 	}
 	if cfg.Strangers.PerAddress > 0 {
 		if ip.IsValid() {
-			if t.addresses[ip] >= cfg.Strangers.PerAddress {
-				return nil, fmt.Errorf("there are %d connections of this address already", t.addresses[ip])
+			from := login.Network(ip.String())
+			if t.addresses[from] >= cfg.Strangers.PerAddress {
+				return nil, fmt.Errorf("there are %d connections of this address already", t.addresses[from])
 			}
-			t.addresses[ip]++
+			t.addresses[from]++
 		}
 	}
 	if !cfg.Login.Required() || cfg.Strangers.Most <= 0 {
@@ -73,10 +75,11 @@ func (t *strangers) known(c *conn) {
 func (t *strangers) remove(c *conn, cfg Config) {
 	t.known(c)
 	ip, _ := ipOf(c.RemoteAddr())
-	if n := t.addresses[ip]; n > 1 {
-		t.addresses[ip]--
+	from := login.Network(ip.String())
+	if n := t.addresses[from]; n > 1 {
+		t.addresses[from]--
 	} else if n == 1 {
-		delete(t.addresses, ip)
+		delete(t.addresses, from)
 	}
 }
 
@@ -106,7 +109,7 @@ const localHost = "local"
 
 // facts are what a connection shows before anything is said over it.
 func (s *Server) facts(c *conn, state *tls.ConnectionState) (login.Facts, error) {
-	f := login.Facts{Proven: func() { s.proven(c) }}
+	f := login.Facts{Proven: func() { s.proven(c) }, Cut: func() { c.Close() }}
 	if p := principalOf(c); p != nil {
 		f.Host, f.Who = localHost, &login.Who{Principal: *p, Local: true}
 		return f, nil

@@ -1,6 +1,7 @@
 package listen
 
 import (
+	"fmt"
 	"net"
 	"net/netip"
 	"testing"
@@ -48,6 +49,11 @@ func TestStrangers(t *testing.T) {
 	}
 	if _, oldest, err := add("10.0.0.4:1"); err != nil || oldest != c {
 		t.Errorf("the oldest stays: %v, %v", oldest, err)
+	}
+	for i, want := range []bool{true, true, false} {
+		if _, _, err := add(fmt.Sprintf("[2001:db8::%d]:1", i)); (err == nil) != want {
+			t.Errorf("connection %d of one network of IPv6: %v", i, err)
+		}
 	}
 	for range 10 {
 		if _, oldest, err := add("10.9.1.1:1"); err != nil || oldest != nil {

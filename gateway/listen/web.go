@@ -14,14 +14,15 @@ import (
 	"time"
 
 	"github.com/gorilla/websocket"
-	"github.com/prometheus/client_golang/prometheus/promhttp"
 
+	"github.com/trimaran-io/trimaran/console"
+	"github.com/trimaran-io/trimaran/gateway/internal/frames"
 	"github.com/trimaran-io/trimaran/gateway/shim"
 )
 
 // webConn is a connection that began with a letter.
 type webConn struct {
-	*frameTurns
+	*frames.Turns
 	conn  *conn
 	state *tls.ConnectionState // nil: plaintext
 }
@@ -61,12 +62,15 @@ func (s *Server) startWeb() {
 	mux := http.NewServeMux()
 	mux.HandleFunc("/{$}", s.serveRoot)
 	alive := func(w http.ResponseWriter, _ *http.Request) { plain(w, http.StatusOK, "ok\n") }
+	if s.cfg.Gateways != nil {
+		mux.HandleFunc("GET "+console.Prefix, console.ServeFile) // and HEAD
+	}
 	// load balancers check with either
 	for _, method := range []string{http.MethodGet, http.MethodOptions} {
 		mux.HandleFunc(method+" /healthz", alive)
 		mux.HandleFunc(method+" /readyz", s.serveReady)
 	}
-	mux.Handle("GET /metrics", promhttp.HandlerFor(s.cfg.Registry, promhttp.HandlerOpts{ErrorLog: log.New(webErrors{s.cfg.Refusals}, "", 0)}))
+	mux.Handle("GET /metrics", s.metricsHandler())
 	s.web = &http.Server{
 		Handler:           s.allowed(mux),
 		ReadHeaderTimeout: handshakeTimeout,
@@ -124,7 +128,7 @@ func (s *Server) allowed(next http.Handler) http.Handler {
 			s.cfg.Metrics.Refused("host")
 			s.cfg.Refusals.Log("http request refused", fmt.Errorf("host %s is not allowed", Shown(r.Host)), "peer", c.RemoteAddr())
 			plain(w, http.StatusForbidden, "This node is not known by that name (Host). Names are allowed with --allow-host.\n")
-		case !s.allow.origin(r, c.state):
+		case !s.allow.origin(r, c.state, s.sibling):
 			s.cfg.Metrics.Refused("origin")
 			s.cfg.Refusals.Log("http request refused", fmt.Errorf("origin %s is not allowed", Shown(r.Header.Get("Origin"))), "peer", c.RemoteAddr())
 			plain(w, http.StatusForbidden, "Pages of that origin may not connect. Origins are allowed with --allow-origin.\n")
@@ -168,16 +172,27 @@ func (s *Server) serveRoot(w http.ResponseWriter, r *http.Request) {
 		plain(w, http.StatusMethodNotAllowed, "Only GET.\n")
 		return
 	}
+	if s.cfg.Gateways != nil {
+		w.Header().Add("Vary", "Accept")
+		if console.Wanted(r) {
+			s.servePage(w, r, r.Context().Value(webConnKey{}).(*webConn).state)
+			return
+		}
+	}
 	version := s.cfg.Version
 	if version != "" {
 		version = " " + version
+	}
+	where := ""
+	if s.cfg.Gateways != nil {
+		where = "  console         on this path, for browsers\n"
 	}
 	plain(w, http.StatusOK, "Trimaran"+version+`: a log that Kafka clients can use.
 
 On this port:
   Kafka protocol  bootstrap.servers=`+r.Host+`
   WebSocket       on this path; one Kafka message, its size included, per binary message
-  /healthz        the process works
+`+where+`  /healthz        the process works
   /readyz         this node serves, or what is missing
   /metrics        for Prometheus
 `)
@@ -236,8 +251,8 @@ func (s *Server) serveWebSocket(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer s.survive(c)
-	c.upgraded.Store(true)
-	f := newWebSocket(ws, c.frameTurns, s.cfg.MaxRequestBytes)
+	c.Upgraded()
+	f := newWebSocket(ws, c.Turns, s.cfg.MaxRequestBytes)
 	if c.conn.told {
 		f.serving = &s.serving
 	}

@@ -8,10 +8,12 @@ import (
 	"io"
 	"net"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/gorilla/websocket"
 
+	"github.com/trimaran-io/trimaran/gateway/internal/frames"
 	"github.com/trimaran-io/trimaran/gateway/session"
 	"github.com/trimaran-io/trimaran/gateway/shim"
 	"github.com/trimaran-io/trimaran/kafkaproto"
@@ -33,9 +35,9 @@ var errDisagrees = fmt.Errorf("%w: the prefix disagrees with the WebSocket messa
 type webSocket struct {
 	readLimits
 	output
-	turns   *frameTurns
-	header  []byte   // of the frame that is written
-	parts   [][]byte // it and what is behind it
+	turns   *frames.Turns // answers are framed here; gorilla does the rest
+	header  []byte        // of the frame that is written
+	parts   [][]byte      // it and what is behind it
 	ws      *websocket.Conn
 	max     int
 	serving *serving // what pings tell of; nil: they tell nothing
@@ -44,7 +46,7 @@ type webSocket struct {
 	done  chan struct{} // closed: no more pings
 }
 
-func newWebSocket(ws *websocket.Conn, turns *frameTurns, max int) *webSocket {
+func newWebSocket(ws *websocket.Conn, turns *frames.Turns, max int) *webSocket {
 	f := &webSocket{
 		readLimits: readLimits{conn: ws.NetConn()}, output: newOutput(turns.Conn), turns: turns, ws: ws, max: max, done: make(chan struct{}),
 	}
@@ -146,10 +148,10 @@ func (f *webSocket) Write(parts [][]byte, more bool) error {
 	for _, part := range parts {
 		size += len(part)
 	}
-	f.header = appendFrameHeader(f.header[:0], size)
+	f.header = frames.AppendHeader(f.header[:0], size, nil)
 	f.parts = append(append(f.parts[:0], f.header), parts...)
 	defer clear(f.parts)
-	return f.turns.answer(func() error { return f.write(more, f.parts...) })
+	return f.answer(func() error { return f.write(more, f.parts...) })
 }
 
 // Flush implements session.Framer.
@@ -157,7 +159,16 @@ func (f *webSocket) Flush() error {
 	if f.out.Buffered() == 0 {
 		return nil
 	}
-	return f.turns.answer(f.flush)
+	return f.answer(f.flush)
+}
+
+// answer has write send what is no control frame, in its turn.
+func (f *webSocket) answer(write func() error) error {
+	err := f.turns.Send(nil, write)
+	if errors.Is(err, frames.ErrOver) {
+		return syscall.EPIPE // as over TCP when the other side has closed
+	}
+	return err
 }
 
 func (f *webSocket) Close(why error) {

@@ -62,17 +62,22 @@ func (s *Server) password(ctx context.Context, host, user, password string) (Who
 		return Who{}, errBusy
 	}
 	defer s.checks.Release(1)
+	// Others may have failed meanwhile: of many that came at once no more are checked than of many
+	// that came one by one.
+	if !s.limit.allows(host, user) {
+		return Who{}, errLimited
+	}
 	for _, mechanism := range []string{security.ScramSHA256, security.ScramSHA512} {
 		credential, ok := s.cfg.Credentials.Scram(user, mechanism)
 		if !ok {
 			continue
 		}
-		if !scram.Check(mechanism, password, credential) {
+		if !s.check(mechanism, password, credential) {
 			return Who{}, errPassword
 		}
 		return Who{Principal: security.User(user), Kept: mechanism, Print: s.fingerprint(credential)}, nil
 	}
-	scram.Check(security.ScramSHA256, password, scram.Decoy(security.ScramSHA256, s.secretNow(), user))
+	s.check(security.ScramSHA256, password, scram.Decoy(security.ScramSHA256, s.secretNow(), user))
 	return Who{}, errUser
 }
 
@@ -154,6 +159,9 @@ func (s *Server) Basic(ctx context.Context, facts Facts, user, password string) 
 
 func (s *Server) handshake(ctx context.Context, facts Facts, mechanism, user string, check func() (Who, error)) (*Who, error) {
 	began := time.Now()
+	if !s.known(ctx) {
+		return nil, ErrNotKnown
+	}
 	var who Who
 	err := errNotOffered
 	switch offered := s.offered(facts); {
@@ -192,6 +200,9 @@ func (s *Server) Ticket(c *Conn) (string, time.Time, error) {
 // FromTicket lets a session go on that has logged in at another node.
 func (s *Server) FromTicket(ctx context.Context, facts Facts, text string) (*Who, error) {
 	began := time.Now()
+	if !s.known(ctx) {
+		return nil, ErrNotKnown
+	}
 	who, err := s.ticket(facts, text)
 	if err != nil {
 		s.failed(facts.Host, "", "ticket", err)

@@ -34,6 +34,9 @@ var (
 	errFailed      = errors.New("the login failed")
 	errState       = errors.New("a SASL message out of its turn")
 	errMany        = errors.New("too many requests before the login")
+	// ErrNotKnown: this node has just started and does not know the users and keys yet. Nothing is
+	// said to the client, who would take a failure for final.
+	ErrNotKnown = errors.New("this node does not know yet who may log in")
 )
 
 // Facts are what is known of a connection before it says anything.
@@ -44,8 +47,9 @@ type Facts struct {
 	// Who came with the connection, by a certificate, a header of its handshake or the Unix socket;
 	// nil: nobody that is known.
 	Who *Who
-	// Proven is called when it is known who the client is, End when its session must end.
-	Proven, End func()
+	// Proven is called when it is known who the client is, End when its session must end, whatever
+	// the client does. Cut closes the connection at once.
+	Proven, End, Cut func()
 }
 
 // Answer is what is told to a SASL request.
@@ -54,8 +58,9 @@ type Answer struct {
 	Mechanisms []string // of a handshake
 	Bytes      []byte
 	Lifetime   time.Duration // of the session, 0: without end
-	// End is why the connection ends after this answer, nil if it does not.
-	End error
+	// End is why the connection ends after this answer, nil if it does not; Silent: in its place.
+	End    error
+	Silent bool
 }
 
 // Conn is what is known of one connection. Its reader calls the methods; Identity may be called by
@@ -90,11 +95,15 @@ func (c *Conn) Leave() { c.server.leave(c) }
 
 // Identity is who the client is at this moment.
 func (c *Conn) Identity() security.Identity {
-	id := security.Identity{Principal: security.Anonymous, Host: c.facts.Host}
 	if who := c.who.Load(); who != nil {
-		id.Principal, id.Scope, id.Local = who.Principal, who.Scope, who.Local
+		return *IdentityOf(*who, c.facts.Host)
 	}
-	return id
+	return security.Identity{Principal: security.Anonymous, Host: c.facts.Host}
+}
+
+// IdentityOf is who that is at a host.
+func IdentityOf(who Who, host string) *security.Identity {
+	return &security.Identity{Principal: who.Principal, Host: host, Scope: who.Scope, Local: who.Local}
 }
 
 // LoggedIn reports whether it is known who the client is, or need not be.
@@ -138,11 +147,15 @@ func (c *Conn) Handshake(version int16, mechanism string) Answer {
 	offered := c.server.offered(c.facts)
 	who := c.who.Load()
 	again := who != nil && who.Mechanism != ""
+	known := contains(c.server.cfg.Mechanisms, mechanism)
+	if !known {
+		mechanism = "other" // what a client makes up is no metric's label
+	}
 	switch {
 	case c.mechanism != "" || again && version == 0:
 		return c.refuse(codeIllegalState, mechanism, errState)
-	case !contains(c.server.cfg.Mechanisms, mechanism):
-		a := c.refuse(codeUnsupported, "other", errNotOffered)
+	case !known:
+		a := c.refuse(codeUnsupported, mechanism, errNotOffered)
 		a.Mechanisms = offered
 		return a
 	case !contains(offered, mechanism):
@@ -171,6 +184,9 @@ func (c *Conn) Authenticate(ctx context.Context, message []byte) Answer {
 	mechanism := c.mechanism
 	if mechanism == "" {
 		return c.refuse(codeIllegalState, "none", errState)
+	}
+	if !c.server.known(ctx) {
+		return Answer{End: ErrNotKnown, Silent: true}
 	}
 	answer, who, err := c.step(ctx, mechanism, message)
 	if err == nil && who == nil {

@@ -144,6 +144,10 @@ func (k *KeySet) Refresh(ctx context.Context) bool {
 func (k *KeySet) fetch(ctx context.Context) error {
 	k.mu.Lock()
 	k.last, k.asked = time.Now(), true
+	select {
+	case <-k.kick: // this is the fetch that was asked for
+	default:
+	}
 	k.mu.Unlock()
 	text, err := k.read(ctx)
 	var keys []jose.JSONWebKey

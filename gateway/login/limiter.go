@@ -1,6 +1,7 @@
 package login
 
 import (
+	"net/netip"
 	"time"
 
 	"golang.org/x/time/rate"
@@ -30,6 +31,19 @@ const (
 
 type pair struct{ host, user string }
 
+// Network is what is counted as one address: of IPv6 the 64 bits that a client cannot choose
+// (RFC 4291, section 2.5.1). What is no address stays what it is.
+func Network(host string) string {
+	ip, err := netip.ParseAddr(host)
+	if err != nil {
+		return host
+	}
+	if ip = ip.Unmap().WithZone(""); ip.Is4() {
+		return ip.String()
+	}
+	return netip.PrefixFrom(ip, 64).Masked().String()
+}
+
 // limiter slows guessing down: who has failed too often is not checked at all for a while, and told
 // what who is wrong is told.
 type limiter struct {
@@ -52,6 +66,7 @@ func (l *limiter) allows(host, user string) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	now := time.Now()
+	host = Network(host)
 	if left(l.hosts, host, now) < 1 {
 		return false
 	}
@@ -70,6 +85,7 @@ func (l *limiter) failed(host, user string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	now := time.Now()
+	host = Network(host)
 	count(l.hosts, host, ofHost, now)
 	if user != "" {
 		count(l.pairs, pair{host, user}, ofPair, now)
@@ -81,7 +97,7 @@ func (l *limiter) failed(host, user string) {
 func (l *limiter) succeeded(host, user string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	p, now := pair{host, user}, time.Now()
+	p, now := pair{Network(host), user}, time.Now()
 	if _, known := l.good[p]; !known && len(l.good) >= maxRemembered {
 		for p, at := range l.good {
 			if now.Sub(at) >= trusted {

@@ -15,6 +15,9 @@ import (
 	"time"
 
 	"go.uber.org/goleak"
+
+	"github.com/trimaran-io/trimaran/security"
+	"github.com/trimaran-io/trimaran/security/scram"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -102,6 +105,16 @@ func TestLimiter(t *testing.T) {
 		if !l.allows("home", "carol") {
 			t.Error("somebody locks a user out from where it is known")
 		}
+		all = 0
+		for i := range 100 {
+			all += tries(fmt.Sprintf("2001:db8::%x", i), fmt.Sprint("one", i))
+		}
+		if all != ofHost.burst {
+			t.Errorf("all from one network of IPv6, whose addresses a client may choose: %d", all)
+		}
+		if !l.allows("2001:db8:0:1::1", "one1") {
+			t.Error("another network is held back")
+		}
 		for i := range 3 * maxRemembered {
 			l.failed(fmt.Sprint(i), fmt.Sprint(i))
 			l.succeeded(fmt.Sprint(i), fmt.Sprint(i))
@@ -110,6 +123,57 @@ func TestLimiter(t *testing.T) {
 			t.Errorf("%d, %d, %d, %d are remembered", len(l.hosts), len(l.pairs), len(l.users), len(l.good))
 		}
 	})
+}
+
+// kept has one user, as `trimaran user create` makes them.
+type kept struct{}
+
+func (kept) Scram(user, mechanism string) (security.ScramCredential, bool) {
+	if user != "alice" {
+		return security.ScramCredential{}, false
+	}
+	return security.ScramCredential{Salt: make([]byte, scram.SaltBytes), StoredKey: []byte("k"), ServerKey: []byte("k"), Iterations: scram.DefaultIterations}, true
+}
+
+// A user whom nobody knows costs the work that a wrong password does, and SCRAM tells of it what it
+// tells of one that is known: salts of that size, those iterations, and the same when asked again.
+func TestUnknownUsersAreAsMuchWork(t *testing.T) {
+	s, err := New(Config{Mechanisms: []string{Plain, security.ScramSHA256, security.ScramSHA512}, Required: true, Credentials: kept{}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	type work struct {
+		mechanism        string
+		iterations, salt int
+	}
+	var done []work
+	s.check = func(mechanism, _ string, c security.ScramCredential) bool {
+		done = append(done, work{mechanism, c.Iterations, len(c.Salt)})
+		return false
+	}
+	for _, user := range []string{"alice", "nobody"} {
+		if _, err := s.password(t.Context(), "192.0.2.1", user, "a guess"); err == nil {
+			t.Errorf("%s gets in", user)
+		}
+	}
+	if len(done) != 2 || done[0] != done[1] || done[0].iterations != scram.DefaultIterations {
+		t.Errorf("for one that is known and one that is not: %+v", done)
+	}
+	for _, mechanism := range []string{security.ScramSHA256, security.ScramSHA512} {
+		said := func(user string) string {
+			c := &Conn{server: s, facts: Facts{Host: "192.0.2.1"}, mechanism: mechanism}
+			answer, _, err := c.step(t.Context(), mechanism, []byte("n,,n="+user+",r=abc"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, told, _ := strings.Cut(string(answer), ",")
+			return told
+		}
+		known, unknown := said("alice"), said("nobody")
+		if len(known) != len(unknown) || known[len(known)-7:] != unknown[len(unknown)-7:] || unknown != said("nobody") || unknown == said("nobody2") {
+			t.Errorf("%s: %q and %q", mechanism, known, unknown)
+		}
+	}
 }
 
 const oneKey = `{"keys":[{"kty":"OKP","crv":"Ed25519","kid":"k","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}`
@@ -163,6 +227,11 @@ func TestKeySources(t *testing.T) {
 	k, err := NewKeySet(file, slog.New(slog.DiscardHandler))
 	if err != nil || k.fetch(t.Context()) != nil || len(k.Known("k")) != 1 {
 		t.Errorf("a file: %v", err)
+	}
+	// A fetch that began by itself is the one that was asked for.
+	k.kick <- struct{}{}
+	if k.fetch(t.Context()) != nil || len(k.kick) > 0 {
+		t.Error("it would be fetched once more")
 	}
 	// What cannot be read leaves the keys as they are.
 	if err := os.WriteFile(file, make([]byte, maxKeysFile+1), 0o600); err != nil {

@@ -16,6 +16,7 @@ import (
 	"github.com/trimaran-io/trimaran/internal/locks"
 	"github.com/trimaran-io/trimaran/security"
 	"github.com/trimaran-io/trimaran/security/jwt"
+	"github.com/trimaran-io/trimaran/security/scram"
 	"github.com/trimaran-io/trimaran/security/token"
 )
 
@@ -61,8 +62,11 @@ type Config struct {
 	// MaxSession is after how long a client has to log in again (KIP-368); 0: as long as its token
 	// lasts, or without end.
 	MaxSession time.Duration
-	Audit      *audit.Log
-	Registry   prometheus.Registerer
+	// Known waits until this node knows the cluster's users and keys, and says whether it does;
+	// nil: it does.
+	Known    func(ctx context.Context) bool
+	Audit    *audit.Log
+	Registry prometheus.Registerer
 }
 
 // Check tells what in the configuration cannot be.
@@ -96,6 +100,8 @@ type Server struct {
 	limit   *limiter
 	checks  *semaphore.Weighted // passwords that are hashed at a time
 	metrics *metrics
+	// check is scram.Check, but for tests, which count its work.
+	check func(mechanism, password string, c security.ScramCredential) bool
 
 	mu    locks.Mutex[Server] // guards conns
 	conns map[*Conn]struct{}  // those that are logged in
@@ -106,7 +112,7 @@ func New(cfg Config) (*Server, error) {
 	if err := cfg.Check(); err != nil {
 		return nil, err
 	}
-	s := &Server{cfg: cfg, limit: newLimiter(), conns: map[*Conn]struct{}{}}
+	s := &Server{cfg: cfg, limit: newLimiter(), check: scram.Check, conns: map[*Conn]struct{}{}}
 	// Half of the cores: who asks for many checks at once does not keep the node from its work.
 	s.checks = semaphore.NewWeighted(int64(max(1, runtime.GOMAXPROCS(0)/2)))
 	s.secret = make([]byte, 32)
@@ -129,6 +135,9 @@ func (s *Server) secretNow() []byte {
 	}
 	return s.secret
 }
+
+// known says whether this node knows who may log in. One that has just started may have to wait.
+func (s *Server) known(ctx context.Context) bool { return s.cfg.Known == nil || s.cfg.Known(ctx) }
 
 // lookEvery is how often sessions are held against what they rest on.
 const lookEvery = 250 * time.Millisecond
@@ -170,6 +179,7 @@ func (s *Server) look() {
 		return who == nil || s.stands(*who) == nil
 	})
 	for _, c := range over {
+		s.leave(c) // it ends once
 		s.metrics.ended.Inc()
 		c.facts.End()
 	}

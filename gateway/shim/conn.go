@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/gorilla/websocket"
+
+	"github.com/trimaran-io/trimaran/gateway/internal/frames"
 )
 
 const (
@@ -50,7 +52,7 @@ var (
 // nobody reads.
 type Conn struct {
 	ws     *websocket.Conn
-	turns  *frameTurns // messages are framed here; nil: gorilla does
+	turns  *frames.Turns // messages are framed here; nil: gorilla does
 	max    int
 	memory Memory // nil: unbounded
 
@@ -93,7 +95,7 @@ func NewConn(ws *websocket.Conn, maxMessageBytes int) *Conn {
 	return newConn(ws, nil, maxMessageBytes, 0, nil, nil)
 }
 
-func newConn(ws *websocket.Conn, turns *frameTurns, maxMessageBytes int, keepAlive time.Duration, memory Memory, serving func(bool)) *Conn {
+func newConn(ws *websocket.Conn, turns *frames.Turns, maxMessageBytes int, keepAlive time.Duration, memory Memory, serving func(bool)) *Conn {
 	if maxMessageBytes <= 0 || maxMessageBytes > DefaultMaxMessageBytes {
 		maxMessageBytes = DefaultMaxMessageBytes
 	}
@@ -430,9 +432,9 @@ func (c *Conn) send(message []byte) (err error) {
 	case c.turns == nil:
 		err = c.ws.WriteMessage(websocket.BinaryMessage, message)
 	case c.begun == nil:
-		err = c.turns.message(message, c.closed)
+		err = sendMasked(c.turns, message, c.closed)
 	case &c.begun[0] == &message[0]:
-		err = c.turns.rest(c.left)
+		err = finishMasked(c.turns, c.left)
 		c.begun, c.left = nil, nil
 	default:
 		err = errBegun

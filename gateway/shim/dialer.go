@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"github.com/gorilla/websocket"
+
+	"github.com/trimaran-io/trimaran/gateway/internal/frames"
 )
 
 // ErrUnauthorized: the gateway does not take the credential or ticket in the header.
@@ -118,7 +120,7 @@ func (d *Dialer) dial(ctx context.Context, network string, u url.URL) (*Conn, er
 	if netDial == nil {
 		netDial = new(net.Dialer).DialContext
 	}
-	var turns *frameTurns
+	var turns *frames.Turns
 	watching := func() bool { return true }
 	ws.NetDialContext = func(dialCtx context.Context, _, addr string) (net.Conn, error) {
 		conn, err := netDial(dialCtx, network, addr)
@@ -128,7 +130,7 @@ func (d *Dialer) dial(ctx context.Context, network string, u url.URL) (*Conn, er
 		// The handshake looks at ctx's deadline and not at its end.
 		watching = context.AfterFunc(ctx, func() { conn.Close() })
 		if u.Scheme == "ws" {
-			turns = newFrameTurns(conn)
+			turns = frames.NewTurns(conn)
 			return turns, nil
 		}
 		return conn, nil
@@ -161,7 +163,7 @@ func (d *Dialer) dial(ctx context.Context, network string, u url.URL) (*Conn, er
 		return nil, fmt.Errorf("shim: dial %s: %w", u.Redacted(), err)
 	}
 	if turns != nil {
-		turns.upgraded.Store(true)
+		turns.Upgraded()
 	}
 	if d.Serving != nil {
 		tell(d.Serving, response.Header.Get(ServingHeader))

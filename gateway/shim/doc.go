@@ -2,12 +2,11 @@
 // that carries each Kafka message in one binary WebSocket message, and dialers
 // for clients that take one.
 //
-// You are here: at the client's end of the WebSocket listener. The package knows the
-// framing and nothing else of Kafka's protocol, and imports nothing else of this
-// module. It tries one gateway once; who tries again, and elsewhere, is whoever
-// calls it. The rule is that of kafka-websocket-shim, in both directions: a plain
-// handshake on path /, each Kafka message with its 4-byte size in exactly one
-// binary message.
+// You are here: at the client's end of the WebSocket listener. The package knows the framing and
+// nothing else of Kafka's protocol, and imports of this module only how frames are written. It
+// tries one gateway once; who tries again, and elsewhere, is whoever calls it. The rule is that of
+// kafka-websocket-shim, in both directions: a plain handshake on path /, each Kafka message with
+// its 4-byte size in exactly one binary message.
 //
 //	franz-go:  kgo.Dialer((&shim.Dialer{}).DialContext)
 //	sarama:    config.Net.Proxy.Enable = true; config.Net.Proxy.Dialer = &shim.Dialer{}

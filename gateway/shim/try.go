@@ -28,7 +28,7 @@ func (c *Conn) TryMessage(message []byte) Tried {
 	if c.begun != nil || len(c.unsent) > 0 || c.writable() != nil {
 		return NotSent
 	}
-	left, begun := c.turns.try(message)
+	left, begun := tryMasked(c.turns, message)
 	switch {
 	case !begun:
 		return NotSent

@@ -97,7 +97,11 @@ func checkText(s string) error {
 	return nil
 }
 
-func isAddress(s string) bool { _, err := netip.ParseAddr(s); return err == nil }
+// isAddress: one with a zone is none, since zones are not compared.
+func isAddress(s string) bool {
+	a, err := netip.ParseAddr(s)
+	return err == nil && a.Zone() == ""
+}
 
 // NormalHost gives an address the form in which hosts are compared, so that ::ffff:192.0.2.1 is
 // 192.0.2.1 and Java's 0:0:0:0:0:0:0:1 is ::1. What is no address stays what it is.

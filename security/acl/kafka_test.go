@@ -214,6 +214,7 @@ func TestWhatMayBeStored(t *testing.T) {
 			func(b *Binding) { b.Principal = "alice" }, false},
 		"a principal of no name": {func(b *Binding) { b.Principal = "User:" }, false},
 		"a host's name":          {func(b *Binding) { b.Host = "example.org" }, false},
+		"an address with a zone": {func(b *Binding) { b.Host = "fe80::1%eth0" }, false},
 		"no host":                {func(b *Binding) { b.Host = "" }, false},
 		"an address in another form": {
 			func(b *Binding) { b.Host = "::ffff:192.0.2.1" }, false},

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"strings"
 	"unicode/utf8"
+
+	"github.com/trimaran-io/trimaran/security"
 )
 
 // maxMessage bounds a client's message, in bytes: names have at most 249, nonces some dozens.
@@ -52,7 +54,8 @@ func parseClientFirst(message string) (f clientFirst, err error) {
 	}
 	name, named := strings.CutPrefix(attributes[0], "n=")
 	nonce, random := strings.CutPrefix(attributes[1], "r=")
-	if f.user, err = unescape(name); err != nil || !named || name == "" {
+	if f.user, err = unescape(name); err != nil || !named || name == "" || len(f.user) > security.MaxName {
+		f.user = ""
 		return f, fmt.Errorf("%w: the user's name", errMalformed)
 	}
 	if !random || !printable(nonce) {

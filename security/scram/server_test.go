@@ -196,6 +196,7 @@ func TestNames(t *testing.T) {
 		"", "n", "n,", "n,,", "n,,n=a", "n,,n=,r=x", "n,,r=x,n=a", "n,,n=a,r=", "n,,n=a,r=x y", "x,,n=a,r=x",
 		"n,b=c,n=a,r=x", "n,a=,n=a,r=x", "n,,m=x,n=a,r=x", "n,,n=a,r=x,", "n,,n=a,r=x,=y", "n,,n=\xff,r=x",
 		"n,,n=" + strings.Repeat("a", maxMessage) + ",r=x",
+		"n,,n=" + strings.Repeat("a", security.MaxName+1) + ",r=x",
 	} {
 		if f, err := parseClientFirst(in); err == nil {
 			t.Errorf("%q is taken as %+v", in, f)

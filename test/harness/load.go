@@ -16,6 +16,7 @@ type Load struct {
 
 	topic      string
 	partitions int32
+	login      *Login // nil: none
 	cancel     context.CancelFunc
 	wg         sync.WaitGroup
 
@@ -28,9 +29,14 @@ const loadValue = 1
 
 // StartLoad starts producers for each partition through each address. acks is -1 or 1.
 func StartLoad(topic string, partitions int32, addrs []string, acks int16) *Load {
+	return StartLoadAs(nil, topic, partitions, addrs, acks)
+}
+
+// StartLoadAs is StartLoad by producers that log in. So does Verify.
+func StartLoadAs(login *Login, topic string, partitions int32, addrs []string, acks int16) *Load {
 	ctx, cancel := context.WithCancel(context.Background())
 	l := &Load{
-		Ledger: NewLedger(partitions, time.Now()), topic: topic, partitions: partitions, cancel: cancel,
+		Ledger: NewLedger(partitions, time.Now()), topic: topic, partitions: partitions, login: login, cancel: cancel,
 		failures: map[string]int{},
 	}
 	for p := range partitions {
@@ -56,7 +62,7 @@ func (l *Load) produce(ctx context.Context, partition, producer int32, addr stri
 	for n := int32(0); ctx.Err() == nil; n++ {
 		if w == nil {
 			var err error
-			if w, err = DialWire(addr); err != nil {
+			if w, err = l.login.Dial(addr, 5*time.Second); err != nil {
 				l.failed("dial: " + short(err))
 				select {
 				case <-ctx.Done():
@@ -167,7 +173,7 @@ func (l *Load) String() string {
 func (l *Load) Verify(addr string, within time.Duration) error {
 	deadline := time.Now().Add(within)
 	for p := range l.partitions {
-		w, err := DialWire(addr)
+		w, err := l.login.Dial(addr, 5*time.Second)
 		if err != nil {
 			return err
 		}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -186,6 +187,37 @@ func TestClusterScriptSaysWhoseStartFailed(t *testing.T) {
 	}
 	contains(t, "what start says", r.err, "node 2 has ended", "address already in use")
 	contains(t, "status", l.sh("status").out, "nothing runs")
+}
+
+// A node starts its program once more in its process, which has no command line for a moment.
+func TestClusterScriptKnowsAProcessThatStartsItselfAnew(t *testing.T) {
+	l := newLocalCluster(t, 1)
+	bin := t.TempDir()
+	fake := filepath.Join(bin, "trimaran")
+	script := "#!/bin/bash\n[ \"$1\" = serve ] || exit 0\n" +
+		"[ \"${N:-0}\" -ge 100000 ] || N=$((N+1)) exec \"$0\" \"$@\"\n"
+	if err := os.WriteFile(fake, []byte(script), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	l.command.env = append(l.command.env, "TRIMARAN_BIN="+bin)
+	if err := os.Mkdir(l.run, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	node := exec.Command(fake, "serve", "--data", filepath.Join(l.run, "n1"), "--node-id", "n1")
+	if err := node.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = node.Process.Kill(); _ = node.Wait() }()
+	for file, what := range map[string]string{"n1.log": "", "n1.pid": fmt.Sprintln(node.Process.Pid)} {
+		if err := os.WriteFile(filepath.Join(l.run, file), []byte(what), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for i := range 30 {
+		if out := l.sh("status").out; !strings.Contains(out, "n1: runs") {
+			t.Fatalf("look %d: %s", i, out)
+		}
+	}
 }
 
 func sorted(lines string) string {

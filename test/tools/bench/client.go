@@ -20,18 +20,19 @@ import (
 type way struct {
 	name string
 	dial func() (net.Conn, error)
-	shim bool // the shim's CPU counts too
+	// through is the shim on the way, whose CPU counts, too; nil: none is.
+	through *harness.Process
 }
 
 // ways lead to the first node; its role (leader or not) is what placement made it.
 func ways(c *harness.Cluster) []way {
 	node := c.Node(1).Addr()
 	return []way{
-		{"TCP", func() (net.Conn, error) { return net.Dial("tcp", node) }, false},
+		{"TCP", func() (net.Conn, error) { return net.Dial("tcp", node) }, nil},
 		{"WebSocket", func() (net.Conn, error) {
 			return (&shim.Dialer{}).DialContext(context.Background(), "tcp", node)
-		}, false},
-		{"shim", func() (net.Conn, error) { return net.Dial("tcp", c.ShimAddr()) }, true},
+		}, nil},
+		{"shim", func() (net.Conn, error) { return net.Dial("tcp", c.ShimAddr()) }, c.Shim},
 	}
 }
 

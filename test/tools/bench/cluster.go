@@ -50,14 +50,14 @@ type usage struct {
 	wrote int64 // bytes, of the nodes
 }
 
-func used(c *harness.Cluster, shim bool) (u usage, err error) {
+func used(c *harness.Cluster, shim *harness.Process) (u usage, err error) {
 	for _, n := range c.Nodes {
 		if err = u.add(&n.Process, true); err != nil {
 			return u, err
 		}
 	}
-	if shim {
-		err = u.add(c.Shim, false)
+	if shim != nil {
+		err = u.add(shim, false)
 	}
 	return u, err
 }
@@ -119,12 +119,12 @@ func quiet(c *harness.Cluster) error {
 	const step = 500 * time.Millisecond
 	calm := 0
 	for range 120 {
-		before, err := used(c, false)
+		before, err := used(c, nil)
 		if err != nil {
 			return err
 		}
 		time.Sleep(step)
-		after, err := used(c, false)
+		after, err := used(c, nil)
 		if err != nil {
 			return err
 		}

@@ -86,7 +86,7 @@ func (b *bench) counts() error {
 			other = c.Nodes[1]
 		}
 		to := func(n *harness.Node) way {
-			return way{"TCP", func() (net.Conn, error) { return net.Dial("tcp", n.Addr()) }, false}
+			return way{"TCP", func() (net.Conn, error) { return net.Dial("tcp", n.Addr()) }, nil}
 		}
 		idle, err := counting(c, func() (int, error) { time.Sleep(b.window); return 0, nil })
 		if err != nil {

@@ -60,7 +60,7 @@ func (r result) print(what string) {
 
 // produce sends for one window over w.
 func (l load) produce(c *harness.Cluster, w way, window time.Duration) (result, error) {
-	before, err := used(c, w.shim)
+	before, err := used(c, w.through)
 	if err != nil {
 		return result{}, err
 	}
@@ -84,7 +84,7 @@ func (l load) produce(c *harness.Cluster, w way, window time.Duration) (result, 
 		r.records += one.records
 		r.latency = append(r.latency, one.latency...)
 	}
-	after, err := used(c, w.shim)
+	after, err := used(c, w.through)
 	r.used = usage{after.cpu - before.cpu, after.wrote - before.wrote}
 	if stop(); l.trim {
 		errs = append(errs, <-trimmed)
@@ -241,7 +241,7 @@ func fetchAll(c *harness.Cluster, w way, topic string, partitions int, p payload
 			}
 		}
 	}
-	before, err := used(c, w.shim)
+	before, err := used(c, w.through)
 	if err != nil {
 		return r, err
 	}
@@ -269,7 +269,7 @@ func fetchAll(c *harness.Cluster, w way, topic string, partitions int, p payload
 		}
 	}
 	r.took = time.Since(start)
-	after, err := used(c, w.shim)
+	after, err := used(c, w.through)
 	r.used = usage{cpu: after.cpu - before.cpu}
 	return r, err
 }

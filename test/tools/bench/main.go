@@ -32,6 +32,7 @@ type options struct {
 	against string
 	versusOptions
 	program string
+	shim    string // another shim's binary
 }
 
 func main() {
@@ -49,11 +50,12 @@ func main() {
 	only := flag.String("only", "", "regular expression of the sections to run: "+names())
 	against := flag.String("against", lastBolt, "commit whose binary is measured beside this one in the section bolt")
 	program := flag.String("program", "", "binary of the nodes, where a section does not name one; empty: of this tree")
+	other := flag.String("other-shim", "", "binary of another shim, measured in turns with this tree's in the section shim")
 	o := options{}
 	o.versusFlags()
 	flag.Parse()
 	o.window, o.windows, o.disk, o.memory, o.against = time.Duration(*seconds*float64(time.Second)), *windows, *disk, *memory, *against
-	o.program = *program
+	o.program, o.shim = *program, *other
 	if o.versus {
 		o.memory = "" // all there is about the disk
 	}

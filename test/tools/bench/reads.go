@@ -279,6 +279,14 @@ func (b *bench) shimBesideTCP() error {
 	return b.with(b.fast(), small, "", func(c *harness.Cluster) error {
 		header()
 		all := ways(c)
+		if b.shim != "" {
+			w, err := otherShim(c, b.shim)
+			if err != nil {
+				return err
+			}
+			defer func() { _ = w.through.Kill9() }()
+			all = append(all, w)
+		}
 		for _, load16 := range []struct {
 			name            string
 			conns, inFlight int
@@ -307,6 +315,23 @@ func (b *bench) shimBesideTCP() error {
 			return fetchAll(c, w, t, 1, batch(16<<10, false), enough)
 		})
 	})
+}
+
+// otherShim starts another shim's binary in front of the same nodes.
+func otherShim(c *harness.Cluster, program string) (w way, err error) {
+	port, err := harness.FreePort()
+	if err != nil {
+		return w, err
+	}
+	at := harness.Loopback(port)
+	p := &harness.Process{
+		Name: "other-shim", Path: program, Log: filepath.Join(c.Dir, "other-shim.log"),
+		Args: []string{"--listen", at, "--gateways", strings.Join(c.Gateways(), ",")},
+	}
+	if err := p.Start(); err != nil {
+		return w, err
+	}
+	return way{"other shim", func() (net.Conn, error) { return net.Dial("tcp", at) }, p}, harness.WaitTCP(at, 10*time.Second)
 }
 
 // inTurns measures all ways one after the other, several times, and compares them with the first.

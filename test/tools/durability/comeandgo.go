@@ -39,7 +39,7 @@ func (d *disturber) comeAndGo(ctx context.Context) error {
 		return err
 	}
 	d.tell("decommission %s", decommissioned)
-	if _, err := output(d.trimaran, "node", "decommission", decommissioned, "--brokers", d.shim); err != nil {
+	if _, err := output(d.trimaran, asUser("node", "decommission", decommissioned, "--brokers", d.shim)...); err != nil {
 		return err
 	}
 	if err := d.killed(ctx, number(joined[0]), d.down); err != nil {
@@ -60,7 +60,7 @@ func (d *disturber) comeAndGo(ctx context.Context) error {
 		return err
 	}
 	d.tell("replace %s by %s", lost, successor)
-	if _, err := output(d.trimaran, "node", "replace", lost, successor, "--brokers", d.shim); err != nil {
+	if _, err := output(d.trimaran, asUser("node", "replace", lost, successor, "--brokers", d.shim)...); err != nil {
 		return err
 	}
 	if err := d.gone(ctx, lost); err != nil {
@@ -126,7 +126,7 @@ type partitionStatus struct {
 }
 
 func (d *disturber) status() (*clusterStatus, error) {
-	out, err := output(d.trimaran, "cluster", "status", "--json", "--brokers", d.shim)
+	out, err := output(d.trimaran, asUser("cluster", "status", "--json", "--brokers", d.shim)...)
 	if err != nil {
 		return nil, err
 	}

@@ -47,6 +47,7 @@ type options struct {
 	numbers    []int
 	how        string
 	trimaran   string
+	user       string
 	calm, down time.Duration
 	seed       uint64
 }
@@ -67,10 +68,14 @@ func main() {
 	numbers := flag.String("numbers", "", "the nodes' numbers for cluster.sh, with commas")
 	flag.StringVar(&o.how, "how", "turns", "turns: one node after the other; storm: several at once, by dice; come-and-go: nodes join, are decommissioned and replaced")
 	flag.StringVar(&o.trimaran, "trimaran", "", "path of trimaran, to compare replicas with, and for come-and-go")
+	flag.StringVar(&o.user, "user", "", "who logs in, by SCRAM-SHA-256; the password is in $TRIMARAN_PASSWORD")
 	flag.DurationVar(&o.calm, "calm", 2*time.Second, "between two disturbances; in a storm, at most")
 	flag.DurationVar(&o.down, "down", 3*time.Second, "how long a node is killed or paused; in a storm, at most")
 	flag.Uint64Var(&o.seed, "seed", uint64(time.Now().UnixNano()), "of batch sizes and pauses, and of a storm")
 	flag.Parse()
+	if o.user != "" {
+		login = &harness.Login{User: o.user, Password: os.Getenv("TRIMARAN_PASSWORD")}
+	}
 	o.brokers = strings.Split(*brokers, ",")
 	for _, text := range strings.Split(*numbers, ",") {
 		if n, err := strconv.Atoi(text); err == nil {
@@ -170,7 +175,7 @@ func run(ctx context.Context, o options, out io.Writer) (good bool, err error) {
 		return false, err
 	}
 	if o.trimaran != "" {
-		if _, err := output(o.trimaran, "cluster", "verify", o.topic, "--brokers", o.shim); err != nil {
+		if _, err := output(o.trimaran, asUser("cluster", "verify", o.topic, "--brokers", o.shim)...); err != nil {
 			v.Apart++
 			v.Example("%v", err)
 		}

@@ -10,10 +10,21 @@ import (
 // maxAnswer bounds what is asked for at a time, in bytes.
 const maxAnswer = 128 << 20
 
+// login is how connections log in; nil: they do not. It is set before there are any.
+var login *harness.Login
+
+// asUser adds to arguments of the command line who calls.
+func asUser(args ...string) []string {
+	if login != nil {
+		args = append(args, "--user", login.User)
+	}
+	return args
+}
+
 // connect gives a connection with at most one request outstanding, so that the fate
 // of every request is exact: an answer, or unknown because the connection broke.
 func connect(addr string, within time.Duration) (*harness.Wire, error) {
-	w, err := harness.DialWireWithin(addr, within)
+	w, err := login.Dial(addr, within)
 	if err == nil {
 		w.Client = "durability"
 	}

@@ -1,0 +1,132 @@
+// The connection to the cluster: one client for the page, the nodes that it may use, who is logged
+// in, and what the node at the other end is.
+import { Client, KafkaError, type ClientEvent, type Sasl } from 'trimaran'
+import { SaslHandshake } from 'trimaran/apis-sasl'
+import { Value, paused } from './state.js'
+
+export interface Link {
+  /** the gateway that answers; '' while none does */
+  gateway: string
+  /** since when none does, in ms since 1970 */
+  lostAt?: number
+  /** the cluster has answered */
+  open?: boolean
+  /** it does not answer to strangers */
+  locked?: boolean
+  user?: string
+}
+
+const scheme = location.protocol === 'https:' ? 'wss:' : 'ws:'
+const own = `${scheme}//${location.host}/`
+
+export const linked = new Value<Link>({ gateway: '', lostAt: Date.now() })
+let sasl: Sasl | undefined
+export let client: Client
+/** Called when there is another client. */
+export const onConnect: (() => void)[] = []
+
+function onEvent(e: ClientEvent): void {
+  const now = linked.get()
+  if (e.type === 'connected') linked.set({ ...now, gateway: e.gateway, lostAt: undefined })
+  if (e.type === 'lost' && e.gateway === now.gateway) linked.set({ ...now, gateway: '', lostAt: Date.now() })
+}
+
+let gateways = [own]
+
+function connect(): void {
+  client?.close()
+  client = new Client({
+    gateways, clientId: 'trimaran-console', sasl, onEvent, requestTimeoutMs: 8_000, connectTimeoutMs: 2_000, timeoutMs: 15_000,
+  })
+  for (const f of onConnect) f()
+}
+connect()
+
+/**
+ * The other nodes, from the policy that the page came with: to these it may connect. So nothing but
+ * the page's own header has to say it, whoever is logged in.
+ */
+export async function findGateways(): Promise<void> {
+  const answer = await fetch('/', { method: 'HEAD', headers: { Accept: 'text/html' } })
+  const policy = answer.headers.get('Content-Security-Policy') ?? ''
+  const sources = /connect-src ([^;]*)/.exec(policy)?.[1].split(' ') ?? []
+  for (const source of sources) {
+    if (!source.startsWith(scheme)) continue
+    const url = source + '/'
+    if (!gateways.includes(url)) gateways.push(url)
+  }
+}
+
+/** Whether an error says: log in first. */
+const asksForLogin = (e: unknown): boolean => e instanceof KafkaError && (e.code === 34 || e.code === 58)
+
+/**
+ * Learns whether the cluster answers at all, before pages ask for more: where clients have to log
+ * in, what they ask for without ends their connection. Status alone is answered with the reason.
+ */
+export async function knock(): Promise<void> {
+  const mine = client
+  for (;;) {
+    try {
+      await mine.metadata([])
+      if (mine === client) linked.set({ ...linked.get(), open: true })
+      return
+    } catch (e) {
+      if (mine !== client || linked.get().locked) return
+      if (asksForLogin(e)) return lock()
+    }
+  }
+}
+
+function lock(): void {
+  if (linked.get().locked) return
+  paused.set(true)
+  linked.set({ ...linked.get(), locked: true, open: false, user: undefined })
+  client.close()
+}
+
+/** Has the page ask for a login where an answer says so. */
+export async function guard<T>(p: Promise<T>): Promise<T> {
+  try {
+    return await p
+  } catch (e) {
+    if (asksForLogin(e)) lock()
+    throw e
+  }
+}
+
+/** By which mechanisms the cluster takes clients; none where it has no SASL. */
+export async function mechanisms(): Promise<string[]> {
+  const probe = new Client({ gateways, clientId: 'trimaran-console', connectTimeoutMs: 2_000, timeoutMs: 5_000 })
+  try {
+    return (await probe.ask(SaslHandshake, { mechanism: 'SCRAM-SHA-512' }, () => {})).mechanisms
+  } finally {
+    probe.close()
+  }
+}
+
+/** Logs in, or fails and leaves everything as it was. */
+export async function login(credentials: Sasl): Promise<void> {
+  const probe = new Client({ gateways, clientId: 'trimaran-console', sasl: credentials, connectTimeoutMs: 8_000, timeoutMs: 10_000 })
+  try {
+    await probe.metadata([])
+  } finally {
+    probe.close()
+  }
+  sasl = credentials
+  connect()
+  paused.set(false)
+  linked.set({ ...linked.get(), locked: false, open: true, user: 'username' in credentials ? credentials.username : 'by token' })
+}
+
+/** Nothing of what was seen stays. */
+export const logout = (): void => location.reload()
+
+/** The address in a gateway's URL. */
+export const hostOf = (gateway: string): string => gateway.replace(/^wss?:\/\//, '').replace(/\/$/, '')
+
+// KIP-430: a bit for each operation that the client may do, by AclOperation's numbers.
+export const ops = { read: 3, write: 4, create: 5, delete: 6, alter: 7, describe: 8, describeConfigs: 10, alterConfigs: 11 } as const
+/** Whether the bits have the operation. Where none are told it is for the cluster to judge. */
+export const may = (bits: number | undefined, op: keyof typeof ops): boolean =>
+  bits === undefined || bits === -2147483648 || (bits & (1 << ops[op])) !== 0

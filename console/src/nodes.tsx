@@ -1,0 +1,165 @@
+// The nodes: what they are and carry, and what an operator asks of them.
+import { useState } from 'preact/hooks'
+import { clusterOps, status, type Node, type Status } from './cluster.js'
+import { bytes, plural, shown } from './format.js'
+import { may } from './link.js'
+import { administer, type Op } from './own.js'
+import { use, usePoll, type Place } from './state.js'
+import { Confirm, Dialog, Form } from './form.js'
+import { Badge, Button, Empty, Panel, say } from './ui.js'
+
+interface Moving {
+  replicas: number
+  left: number
+  bytes: number
+  total: number
+  rate: number
+}
+
+/** What is being copied to a node. */
+function copies(s: Status, node: string): Moving {
+  const m: Moving = { replicas: 0, left: 0, bytes: 0, total: 0, rate: 0 }
+  for (const t of s.topics ?? []) {
+    for (const p of t.partitions) {
+      for (const r of p.replicas) {
+        if (r.node !== node) continue
+        if (r.leaving) m.left++
+        if (r.role !== 'copying') continue
+        m.replicas++
+        m.bytes += r.catch_up?.bytes ?? 0
+        m.total += r.catch_up?.total ?? 0
+        m.rate += r.catch_up?.bytes_per_second ?? 0
+      }
+    }
+  }
+  return m
+}
+
+function Disk({ node }: { node: Node }) {
+  if (!node.disk_total) return <span class="quiet">–</span>
+  const used = 1 - node.disk_free / node.disk_total
+  return (
+    <span class="disk">
+      <meter min={0} max={1} high={0.85} optimum={0} value={used} aria-label="Used" /> {bytes(node.disk_free)} free of {bytes(node.disk_total)}
+    </span>
+  )
+}
+
+function Card({ node, s, mayAlter, ask }: { node: Node; s: Status; mayAlter: boolean; ask: (op: Op) => void }) {
+  const m = copies(s, node.id)
+  return (
+    <Panel
+      title={
+        <>
+          {shown(node.id)} {!node.alive && <Badge level="bad">does not answer</Badge>}
+          {node.alive && !node.state && <Badge level="good">serves</Badge>}
+          {node.state && <Badge level="warn">{node.state}</Badge>}
+        </>
+      }
+      actions={
+        mayAlter && (
+          <>
+            {node.state ? <Button onClick={() => ask('activate')}>Resume</Button> : <Button onClick={() => ask('drain')}>Drain</Button>}
+            {node.state !== 'leaving' && (
+              <Button look="plain" onClick={() => ask('decommission')}>
+                Decommission
+              </Button>
+            )}
+          </>
+        )
+      }
+    >
+      <dl class="facts">
+        <dt>Leads</dt>
+        <dd>
+          {plural(node.leaders, 'partition')} of {plural(node.replicas, 'replica')}
+        </dd>
+        <dt>Clients</dt>
+        <dd>
+          <code>{shown(node.client_address || '–')}</code>
+        </dd>
+        <dt>Disk</dt>
+        <dd>
+          <Disk node={node} />
+        </dd>
+        <dt>Catalog</dt>
+        <dd>{shown(node.catalog_role || 'not known')}</dd>
+        <dt>Zone</dt>
+        <dd>{shown(node.zone || 'none')}</dd>
+        <dt>Version</dt>
+        <dd>
+          <code>{shown(node.version || '–')}</code>
+        </dd>
+        {m.replicas > 0 && (
+          <>
+            <dt>Copies</dt>
+            <dd>
+              <progress max={m.total || 1} value={m.bytes} aria-label="Copied" /> {plural(m.replicas, 'replica')}, {bytes(m.bytes)} of {bytes(m.total)}, {bytes(m.rate)}/s
+            </dd>
+          </>
+        )}
+        {m.left > 0 && (
+          <>
+            <dt>Leave it</dt>
+            <dd>{plural(m.left, 'replica')}</dd>
+          </>
+        )}
+      </dl>
+    </Panel>
+  )
+}
+
+const words: Record<Op, { title: string; verb: string; text: string; done: string }> = {
+  drain: { title: 'Drain this node', verb: 'Drain', text: 'It leads nothing from then on; its replicas stay. Do that before a restart; "Resume" ends it.', done: 'is drained' },
+  activate: { title: 'Resume this node', verb: 'Resume', text: 'It leads partitions and takes replicas again.', done: 'is active again' },
+  decommission: { title: 'Take this node out of the cluster', verb: 'Decommission', text: 'All its replicas go to others, and then it leaves. "Resume" ends that as long as it is there.', done: 'is on its way out' },
+}
+
+export function Nodes(_: { place: Place }) {
+  const s = usePoll(status)
+  const bits = use(clusterOps)
+  const [asked, setAsked] = useState<{ op: Op; node: string }>()
+  const close = (): void => setAsked(undefined)
+  const submit = async (): Promise<void> => {
+    await administer(asked!.op, asked!.node)
+    say(`Node ${asked!.node} ${words[asked!.op].done}`)
+    void status.refresh()
+    close()
+  }
+  const w = asked && words[asked.op]
+  return (
+    <>
+      <div class="title">
+        <h1>Nodes</h1>
+        {s.data && <span class="quiet">{s.data.nodes.filter(n => n.alive).length} of {plural(s.data.nodes.length, 'node')} there</span>}
+      </div>
+      {s.data ? (
+        s.data.nodes.length ? (
+          <div class="cards">
+            {s.data.nodes.map(n => (
+              <Card key={n.id} node={n} s={s.data!} mayAlter={may(bits, 'alter')} ask={op => setAsked({ op, node: n.id })} />
+            ))}
+          </div>
+        ) : (
+          <Empty title="The cluster is not formed yet" />
+        )
+      ) : (
+        <Panel title="Nodes" of={s} again={status.refresh}>
+          {null}
+        </Panel>
+      )}
+      {asked && w && asked.op === 'decommission' && (
+        <Confirm title={w.title} verb={w.verb} name={asked.node} onClose={close} onSubmit={submit}>
+          {w.text}
+        </Confirm>
+      )}
+      {asked && w && asked.op !== 'decommission' && (
+        <Dialog title={`${w.title}: ${shown(asked.node)}`} onClose={close}>
+          <Form submit={w.verb} onSubmit={submit} onCancel={close}>
+            <p>{w.text}</p>
+          </Form>
+        </Dialog>
+      )}
+    </>
+  )
+}

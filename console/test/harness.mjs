@@ -1,0 +1,145 @@
+// Real nodes on free loopback ports, ended by their process ids, and pages of headless Chromium
+// whose complaints are noted.
+import assert from 'node:assert/strict'
+import { execFile, spawn } from 'node:child_process'
+import { existsSync, mkdtempSync, openSync, readFileSync, rmSync } from 'node:fs'
+import { createServer } from 'node:net'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { promisify } from 'node:util'
+import { chromium } from 'playwright-core'
+
+export const program = process.env.TRIMARAN_BIN ?? fileURLToPath(new URL('../../bin/trimaran', import.meta.url))
+
+const usable = port =>
+  new Promise(done => {
+    const s = createServer().on('error', () => done(false))
+    s.listen(port, '127.0.0.1', () => s.close(() => done(true)))
+  })
+
+// Below the kernel's ephemeral range, so that no outgoing connection takes one in between.
+async function freePort() {
+  for (;;) {
+    const port = 14000 + Math.floor(Math.random() * 17000)
+    if ((await Promise.all([0, 100, 200].map(o => usable(port + o)))).every(Boolean)) return port
+  }
+}
+
+/** Waits until it gives something. */
+export async function until(what, ms = 20_000) {
+  const end = Date.now() + ms
+  for (;;) {
+    const found = await what()
+    if (found) return found
+    assert.ok(Date.now() < end, `not within ${ms} ms: ${what}`)
+    await new Promise(done => setTimeout(done, 25))
+  }
+}
+
+export class Cluster {
+  dir = mkdtempSync(join(tmpdir(), 'trimaran-console-'))
+  ports = []
+  nodes = []
+
+  static async start(count, ...args) {
+    if (!existsSync(program)) throw new Error(`${program} is not there: make build, or set TRIMARAN_BIN`)
+    const c = new Cluster()
+    c.args = args
+    for (let i = 0; i < count; i++) c.ports.push(await freePort())
+    for (let i = 0; i < count; i++) c.run(i, true)
+    process.on('exit', () => c.nodes.forEach(n => n?.kill('SIGKILL')))
+    process.once('SIGTERM', () => process.exit(1))
+    await c.ready()
+    return c
+  }
+
+  run(i, first = false) {
+    const log = openSync(join(this.dir, `n${i + 1}.log`), 'a')
+    const args = ['serve', '--data', join(this.dir, `n${i + 1}`), '--node-id', `n${i + 1}`, '--listen', `127.0.0.1:${this.ports[i]}`, ...this.args]
+    if (this.ports.length > 1) args.push('--join', this.ports.filter((_, k) => k !== i).map(p => `127.0.0.1:${p + 200}`).join(','))
+    if (first) args.push('--bootstrap-expect', String(this.ports.length))
+    this.nodes[i] = spawn(program, args, { stdio: ['ignore', log, log] })
+  }
+
+  async ready() {
+    for (const [i, port] of this.ports.entries()) {
+      if (!this.nodes[i]) continue
+      await until(() => {
+        assert.equal(this.nodes[i].exitCode, null, this.log(i))
+        return fetch(`http://127.0.0.1:${port}/readyz`).then(r => r.ok, () => false)
+      }, 120_000)
+    }
+  }
+
+  log(i) {
+    return readFileSync(join(this.dir, `n${i + 1}.log`), 'utf8')
+  }
+
+  url(i = 0) {
+    return `http://127.0.0.1:${this.ports[i]}/`
+  }
+
+  /** Runs a command of the program against the nodes. */
+  async trimaran(args, input) {
+    const p = promisify(execFile)(program, [...args, '--brokers', this.brokers ?? this.ports.map(p => `127.0.0.1:${p}`).join(',')], { maxBuffer: 64 << 20 })
+    if (input !== undefined) p.child.stdin.end(input)
+    return (await p).stdout
+  }
+
+  kill(i) {
+    this.nodes[i].kill('SIGKILL')
+    this.nodes[i] = undefined
+  }
+
+  async end() {
+    const gone = this.nodes.filter(Boolean).map(n => new Promise(done => n.once('exit', done)))
+    for (const n of this.nodes) n?.kill('SIGKILL')
+    await Promise.all(gone)
+    rmSync(this.dir, { recursive: true, force: true })
+  }
+}
+
+export class Browser {
+  static async start() {
+    const b = new Browser()
+    b.chromium = await chromium.launch({ executablePath: process.env.CHROMIUM, args: ['--no-sandbox'] })
+    return b
+  }
+
+  /** A page of the console. What breaks its policy, fails in it, or goes elsewhere is noted. */
+  async open(cluster, { node = 0, hash = '#/', width = 1280, height = 860, theme = 'light' } = {}) {
+    const context = await this.chromium.newContext({ viewport: { width, height }, colorScheme: theme, acceptDownloads: true })
+    await context.addInitScript(() => {
+      globalThis.violations = []
+      document.addEventListener('securitypolicyviolation', e => globalThis.violations.push(`${e.effectiveDirective} ${e.blockedURI} ${e.sample}`))
+      globalThis.alert = () => globalThis.violations.push('alert was called')
+    })
+    const page = await context.newPage()
+    page.faults = []
+    page.on('pageerror', e => page.faults.push(e.message))
+    page.on('console', m => {
+      // A gateway that is gone is told of by the browser.
+      if (m.type() === 'error' && !/ERR_CONNECTION_REFUSED|WebSocket connection to/.test(m.text())) page.faults.push(m.text())
+    })
+    const inside = new Set(cluster.ports.map(p => `127.0.0.1:${p}`))
+    const seen = url => !url.startsWith('blob:') && !inside.has(new URL(url).host) && page.faults.push(`asked elsewhere: ${url}`)
+    page.on('request', r => seen(r.url()))
+    page.on('websocket', w => seen(w.url()))
+    await page.goto(cluster.url(node) + hash)
+    return page
+  }
+
+  /** Ends a page that must have had nothing to complain about. */
+  async close(page) {
+    assert.deepEqual(await page.evaluate(() => globalThis.violations), [])
+    assert.deepEqual(page.faults, [])
+    await page.context().close()
+  }
+
+  end() {
+    return this.chromium.close()
+  }
+}
+
+export const go = (page, hash) => page.evaluate(h => void (location.hash = h), hash)

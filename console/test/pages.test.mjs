@@ -1,0 +1,233 @@
+// Each page and what can be done there, on one cluster of three nodes.
+import assert from 'node:assert/strict'
+import { readFileSync } from 'node:fs'
+import { after, before, test } from 'node:test'
+import { Browser, Cluster, go, until } from './harness.mjs'
+
+let cluster
+let browser
+before(async () => {
+  cluster = await Cluster.start(3, '--auto-create-topics=false')
+  browser = await Browser.start()
+})
+after(async () => {
+  await browser?.end()
+  await cluster?.end()
+})
+
+const row = (page, text) => page.locator('.rows .body .row', { hasText: text })
+
+test('a cluster without topics has hulls and says what to do', async () => {
+  const page = await browser.open(cluster)
+  await page.getByRole('heading', { name: 'Three hulls, one boat' }).waitFor()
+  assert.equal(await page.locator('.boat .hull').count(), 3)
+  await page.getByText('No topics yet').waitFor()
+  await go(page, '#/groups')
+  await page.getByText('No groups yet').waitFor()
+  await go(page, '#/no-such-page')
+  await page.getByText('There is no such page').waitFor()
+  await go(page, '#/topics/no-such-topic')
+  await page.getByText('There is no such topic').waitFor()
+  assert.deepEqual(JSON.parse(await cluster.trimaran(['topic', 'list', '--json'])), [], 'nothing creates topics by itself')
+  await browser.close(page)
+})
+
+test('a topic is created, configured, gets partitions, and is deleted by its name', async () => {
+  const page = await browser.open(cluster, { hash: '#/topics' })
+  await page.getByRole('button', { name: 'Create topic' }).click()
+  const dialog = page.getByRole('dialog')
+  await dialog.getByLabel('Name').fill('no spaces')
+  assert.ok(await dialog.getByRole('button', { name: 'Create' }).isDisabled())
+  await dialog.getByLabel('Name').fill('made')
+  await dialog.getByLabel('Partitions').fill('2')
+  await dialog.getByLabel('Records are kept for').selectOption('86400000')
+  await dialog.getByRole('button', { name: 'Create' }).click()
+  await page.getByRole('heading', { name: 'made' }).waitFor()
+  await page.getByText('2 partitions').first().waitFor()
+
+  await page.getByRole('button', { name: 'Add partitions' }).click()
+  await dialog.getByLabel('Partitions in all').fill('5')
+  await dialog.getByRole('button', { name: 'Add' }).click()
+  await page.getByText('5 partitions').first().waitFor()
+  await page.getByRole('link', { name: 'Partitions', exact: true }).click()
+  await until(async () => (await page.locator('.panel tbody tr').count()) === 5)
+  await until(async () => (await page.locator('.panel tbody tr', { hasText: 'leads' }).count()) === 5)
+
+  await page.getByRole('link', { name: 'Configuration' }).click()
+  await page.locator('tr.own', { hasText: 'retention.ms' }).getByText('1 day').waitFor()
+  await page.getByRole('button', { name: 'Change retention.ms' }).click()
+  await dialog.getByLabel('Value').fill('nonsense')
+  await dialog.getByRole('button', { name: 'Set' }).click()
+  await dialog.getByRole('alert').getByText('INVALID_CONFIG').waitFor()
+  await dialog.getByLabel('Value').fill('3600000')
+  await dialog.getByRole('button', { name: 'Set' }).click()
+  await page.locator('tr.own', { hasText: 'retention.ms' }).getByText('1 h').waitFor()
+  await page.getByRole('button', { name: 'Change retention.ms' }).click()
+  await dialog.getByRole('button', { name: 'Back to the default' }).click()
+  await until(async () => (await page.locator('tr.own', { hasText: 'retention.ms' }).count()) === 0)
+
+  await page.getByRole('button', { name: 'Delete this topic' }).click()
+  await dialog.getByLabel('Type the name').fill('mad')
+  assert.ok(await dialog.getByRole('button', { name: 'Delete for good' }).isDisabled())
+  await dialog.getByLabel('Type the name').fill('made')
+  await dialog.getByRole('button', { name: 'Delete for good' }).click()
+  await page.getByText('No topics yet').waitFor()
+  await browser.close(page)
+})
+
+const hostile = '<img src=x onerror=alert(1)><script>alert(2)</script>'
+
+test('messages are produced, shown, searched, sent again and exported', async () => {
+  await cluster.trimaran(['topic', 'create', 'events', '--partitions', '3', '--replication-factor', '3'])
+  const page = await browser.open(cluster, { hash: '#/topics/events' })
+  await page.getByText('No messages here').waitFor()
+  const produce = async (value, key, header) => {
+    await page.getByRole('button', { name: 'Produce', exact: true }).click()
+    const dialog = page.getByRole('dialog')
+    await dialog.getByLabel('Value', { exact: true }).fill(value)
+    if (key) await dialog.getByLabel('Key', { exact: true }).fill(key)
+    if (header) {
+      await dialog.getByRole('button', { name: 'Add a header' }).click()
+      await dialog.getByLabel("Header's name").fill(header)
+      await dialog.getByLabel("Header's value").fill(header)
+    }
+    const began = Date.now()
+    await dialog.getByRole('button', { name: 'Send' }).click()
+    return began
+  }
+  await go(page, '#/topics/events?from=live')
+  await page.getByText('Waiting for messages').waitFor()
+  await page.waitForTimeout(500) // the tail asks where the end is
+  await produce(hostile, hostile, hostile)
+  await row(page, hostile.slice(0, 20)).first().waitFor()
+  await produce('{"a":{"b":[1,2,{"c":"deep"}]},"n":12}', 'json-key')
+  await row(page, 'json-key').waitFor()
+  const began = await produce('quick', 'quick')
+  await row(page, 'quick').waitFor()
+  console.log(`# from "Send" to the tail within ${Date.now() - began} ms`)
+
+  await row(page, 'json-key').click()
+  await page.locator('.detail .json').getByText('"deep"').waitFor({ state: 'attached' })
+  await page.locator('.detail').getByRole('button', { name: 'Hex' }).first().click()
+  await page.locator('.detail pre.hex').getByText('7b 22 61').waitFor()
+  await page.keyboard.press('Escape')
+  await row(page, hostile.slice(0, 20)).first().click()
+  await page.locator('.detail dd', { hasText: hostile }).waitFor()
+  assert.equal(await page.locator('main img, main script').count(), 0)
+
+  await page.getByRole('button', { name: 'Send a copy' }).click()
+  await page.getByRole('dialog').getByRole('button', { name: 'Send' }).click()
+  await until(async () => (await row(page, hostile.slice(0, 20)).count()) === 2)
+
+  await go(page, '#/topics/events?q=key:json')
+  await until(async () => (await row(page, '').count()) === 1)
+  await go(page, '#/topics/events?q=/DEEP%22|nothing/i')
+  await until(async () => (await row(page, '').count()) === 1)
+  await go(page, '#/topics/events?q=nowhere')
+  await page.getByText('4 messages were looked at').waitFor()
+  await go(page, '#/topics/events?q=.n%3E11')
+  await until(async () => (await row(page, '').count()) === 1)
+  await go(page, '#/topics/events?from=earliest')
+  await until(async () => (await row(page, '').count()) === 4)
+  for (const how of ['jsonl', 'csv']) {
+    const download = page.waitForEvent('download')
+    await page.getByLabel('Export what is listed').selectOption(how)
+    const file = await download
+    assert.equal(file.suggestedFilename(), `events.${how}`)
+    const text = readFileSync(await file.path(), 'utf8')
+    assert.ok(text.includes('json-key'))
+    if (how === 'jsonl') assert.equal(text.trim().split('\n').map(l => JSON.parse(l)).filter(m => m.value === hostile).length, 2)
+  }
+  await browser.close(page)
+})
+
+test('the newest come first, older ones on demand, from an offset and a time', async () => {
+  await cluster.trimaran(['topic', 'create', 'numbers', '--partitions', '1', '--replication-factor', '3'])
+  await cluster.trimaran(['produce', 'numbers'], Array.from({ length: 350 }, (_, i) => `number ${i}\n`).join(''))
+  const page = await browser.open(cluster, { hash: '#/topics/numbers' })
+  await row(page, 'number 349').waitFor()
+  assert.equal(await page.locator('.rows .body .row').first().textContent().then(t => t.endsWith('number 349')), true)
+  await page.getByText('100 messages').waitFor()
+  await page.getByRole('button', { name: 'Older' }).click()
+  await page.getByText('200 messages').waitFor()
+  await go(page, '#/topics/numbers?from=offset&at=340')
+  await row(page, 'number 340').waitFor()
+  assert.equal(await page.locator('.rows .body .row').count(), 10)
+  await go(page, '#/topics/numbers?from=time&at=2020-01-01T00:00:00')
+  await page.locator('.rows .body .row').first().getByText('number 0', { exact: true }).waitFor()
+  await browser.close(page)
+})
+
+test('a group shows members and lag, and its offsets are reset as previewed', async () => {
+  const name = `readers ${hostile}`
+  await cluster.trimaran(['consume', 'numbers', '--group', name, '--max-messages', '50'])
+  const page = await browser.open(cluster, { hash: '#/groups' })
+  await page.getByRole('link', { name }).click()
+  await page.getByRole('heading', { name }).waitFor()
+  await page.locator('td', { hasText: 'numbers' }).waitFor()
+  await until(async () => (await page.locator('.now').textContent()) === '300', 20_000)
+  await until(() => page.getByRole('button', { name: 'Reset offsets' }).isEnabled())
+  await page.getByRole('button', { name: 'Reset offsets' }).click()
+  const dialog = page.getByRole('dialog')
+  await dialog.locator('tbody tr', { hasText: '50' }).waitFor()
+  await dialog.getByLabel('Go on at').selectOption('shift')
+  await dialog.getByLabel('Records').fill('-20')
+  await dialog.locator('tbody strong', { hasText: '30' }).waitFor()
+  await dialog.getByRole('button', { name: 'Set these offsets' }).click()
+  await dialog.waitFor({ state: 'detached' })
+  await until(async () => (await page.locator('.now').textContent()) === '320')
+  await page.getByRole('button', { name: 'Delete' }).click()
+  await dialog.getByLabel('Type the name').fill(name)
+  await dialog.getByRole('button', { name: 'Delete' }).click()
+  await page.getByText('No groups yet').waitFor()
+  await browser.close(page)
+})
+
+test('a node is drained and resumed', async () => {
+  const page = await browser.open(cluster, { hash: '#/nodes' })
+  const card = page.locator('.panel', { has: page.getByRole('heading', { name: 'n2' }) })
+  await card.getByRole('button', { name: 'Drain' }).click()
+  await page.getByRole('dialog').getByRole('button', { name: 'Drain' }).click()
+  await card.getByText('draining').waitFor()
+  await card.getByRole('button', { name: 'Resume' }).click()
+  await page.getByRole('dialog').getByRole('button', { name: 'Resume' }).click()
+  await card.getByText('serves').waitFor()
+  await browser.close(page)
+})
+
+test('access says that this cluster judges no rights', async () => {
+  const page = await browser.open(cluster, { hash: '#/access/rights' })
+  await page.getByText('This cluster judges no rights').waitFor()
+  await go(page, '#/access')
+  await page.getByText('No users yet').waitFor()
+  await browser.close(page)
+})
+
+test('pages are usable by keyboard and for assistive technology, in both themes, at 360 pixels', async () => {
+  const axe = readFileSync(new URL('../node_modules/axe-core/axe.min.js', import.meta.url), 'utf8')
+  for (const [theme, width] of [['light', 1280], ['dark', 360]]) {
+    const page = await browser.open(cluster, { theme, width, height: 720 })
+    await page.locator('.boat .hull').first().waitFor()
+    for (const hash of ['#/', '#/topics', '#/topics?create=1', '#/topics/events?from=earliest', '#/topics/events/partitions', '#/topics/events/configuration', '#/groups', '#/nodes', '#/access', '#/access/rights', '#/login']) {
+      await go(page, hash)
+      await page.waitForTimeout(700)
+      if (hash.includes('earliest')) await page.locator('.rows .body .row').first().click()
+      const wider = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth)
+      assert.ok(wider <= 0, `${hash} is ${wider} pixels wider than ${width}`)
+      await page.evaluate(axe)
+      const { violations } = await page.evaluate(() => globalThis.axe.run({ runOnly: ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa'] }))
+      assert.deepEqual(violations.map(v => `${hash} ${theme}: ${v.id}: ${v.nodes.slice(0, 2).map(n => n.html + ' ' + n.failureSummary).join(' | ')}`), [])
+      if (hash.includes('create')) await page.keyboard.press('Escape')
+    }
+    await browser.close(page)
+  }
+  const page = await browser.open(cluster, { hash: '#/topics' })
+  await page.locator('.rows .body .row').first().waitFor()
+  await page.keyboard.press('/')
+  await page.keyboard.type('numb')
+  await until(async () => (await page.locator('.rows .body .row').count()) === 1)
+  await page.locator('.rows .body a').focus()
+  await page.keyboard.press('Enter')
+  await page.getByRole('heading', { name: 'numbers' }).waitFor()
+  await browser.close(page)
+})

@@ -1,0 +1,92 @@
+// A cluster that wants to know who comes, and judges rights.
+import assert from 'node:assert/strict'
+import { after, before, test } from 'node:test'
+import { Browser, Cluster, go, until } from './harness.mjs'
+
+let cluster
+let browser
+before(async () => {
+  cluster = await Cluster.start(1, '--sasl-mechanisms', 'SCRAM-SHA-512,SCRAM-SHA-256', '--authorize', '--super-users', 'User:admin')
+  cluster.brokers = `unix:${cluster.dir}/n1`
+  for (const user of ['admin', 'alice']) await cluster.trimaran(['user', 'create', user, '--password-stdin'], `${user}-password\n`)
+  await cluster.trimaran(['topic', 'create', 'events', '--partitions', '2'])
+  await cluster.trimaran(['topic', 'create', 'secret'])
+  await cluster.trimaran(['acl', 'add', '--principal', 'User:alice', '--topic', 'events', '--operation', 'read'])
+  browser = await Browser.start()
+})
+after(async () => {
+  await browser?.end()
+  await cluster?.end()
+})
+
+async function login(page, user, password) {
+  await page.getByLabel('User', { exact: true }).fill(user)
+  await page.getByLabel('Password', { exact: true }).fill(password)
+  await page.getByRole('button', { name: 'Log in' }).click()
+}
+
+test('strangers get the page and nothing else, by no prompt of the browser', async () => {
+  const answer = await fetch(cluster.url(), { headers: { Accept: 'text/html' } })
+  assert.equal(answer.status, 200)
+  assert.equal(answer.headers.get('WWW-Authenticate'), null)
+  const page = await browser.open(cluster)
+  await page.getByRole('heading', { name: 'Come aboard' }).waitFor()
+  await login(page, 'admin', 'wrong-password')
+  await page.getByRole('alert').getByText('SASL_AUTHENTICATION_FAILED').waitFor()
+  await login(page, 'admin', 'admin-password')
+  await page.getByRole('heading', { name: 'One hull, one boat' }).waitFor()
+  assert.deepEqual(await page.evaluate(() => [Object.keys(localStorage), Object.keys(sessionStorage), document.cookie]), [[], [], ''])
+
+  await go(page, '#/access')
+  await page.getByRole('button', { name: 'Create user' }).click()
+  const dialog = page.getByRole('dialog')
+  await dialog.getByLabel('Name').fill('<b>bob</b>')
+  await dialog.getByLabel('Password').fill('bob-password')
+  await dialog.getByRole('button', { name: 'Create' }).click()
+  await page.getByRole('link', { name: '<b>bob</b>' }).waitFor()
+  await go(page, '#/access/rights')
+  await page.locator('tr', { hasText: 'User:alice' }).waitFor()
+  await page.getByRole('button', { name: 'Add' }).click()
+  await dialog.getByLabel('Who', { exact: true }).fill('User:<b>bob</b>')
+  await dialog.getByLabel('Name', { exact: true }).fill('events')
+  await dialog.getByRole('button', { name: 'Add' }).click()
+  await page.locator('tr', { hasText: 'User:<b>bob</b>' }).waitFor()
+  await page.getByRole('button', { name: /Take away: User:<b>bob/ }).click()
+  await until(async () => (await page.locator('tr', { hasText: 'User:<b>bob</b>' }).count()) === 0)
+  await go(page, '#/access/tokens')
+  await page.getByLabel('Name', { exact: true }).fill('events')
+  await page.getByRole('button', { name: 'Issue' }).click()
+  await page.getByText('This is shown once').waitFor()
+  await page.getByRole('button', { name: 'Log out' }).click()
+  await page.getByRole('heading', { name: 'Come aboard' }).waitFor()
+  await browser.close(page)
+})
+
+test('who may only read has no buttons to write, and does not see what is not his', async () => {
+  const page = await browser.open(cluster, { hash: '#/topics' })
+  await page.getByRole('heading', { name: 'Come aboard' }).waitFor()
+  await login(page, 'alice', 'alice-password')
+  await page.locator('.rows .body .row', { hasText: 'events' }).waitFor()
+  assert.equal(await page.locator('.rows .body .row').count(), 1)
+  await go(page, '#/topics/events')
+  await page.getByText('No messages here').waitFor()
+  for (const name of ['Produce', 'Add partitions', 'Delete this topic']) assert.equal(await page.getByRole('button', { name, exact: true }).count(), 0, name)
+  await go(page, '#/topics/secret')
+  await page.getByText(/You may not see this topic|There is no such topic/).waitFor()
+  await go(page, '#/access')
+  await page.getByText('You have no right to see or do this').waitFor()
+  await go(page, '#/')
+  await page.getByRole('heading', { name: /boat/ }).waitFor()
+  await browser.close(page)
+})
+
+test('with --console=false a browser gets what curl gets', async () => {
+  const plain = await Cluster.start(1, '--console=false')
+  try {
+    const answer = await fetch(plain.url(), { headers: { Accept: 'text/html' } })
+    assert.equal(answer.headers.get('Content-Security-Policy'), null)
+    assert.match(await answer.text(), /^Trimaran .*: a log that Kafka clients can use/)
+  } finally {
+    await plain.end()
+  }
+})
