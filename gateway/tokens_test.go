@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/trimaran-io/trimaran/fsm"
 	"github.com/trimaran-io/trimaran/gateway/listen"
@@ -177,5 +178,52 @@ func TestATokenFallsWithItsUsersPassword(t *testing.T) {
 	}
 	if _, code := shown(); code != kerr.SaslAuthenticationFailed.Code {
 		t.Errorf("it is taken still: code %d", code)
+	}
+}
+
+// Authorized operations (KIP-430) of who has logged in by a token are what both the token and its
+// principal may.
+func TestAuthorizedOperationsOfAToken(t *testing.T) {
+	f := newFake(t, "events", "others")
+	g := judged(t, f, nil)
+	f.give(t, allow(acl.Topic, "events", acl.All), allow(acl.Topic, "others", acl.All), allow(acl.Cluster, acl.ClusterName, acl.All), allow(acl.Group, "g", acl.All))
+	bits := func(ops ...acl.Operation) (b int32) {
+		for _, op := range ops {
+			b |= 1 << op
+		}
+		return b
+	}
+	read, write := bits(acl.Read, acl.Describe), bits(acl.Write, acl.Describe)
+	for name, test := range map[string]struct {
+		scope         security.Scope
+		topic, group  int32
+		topicDenied   bool
+		clusterIsSeen bool
+	}{
+		"no token":    {nil, 3576, 3400, false, true},
+		"to read":     {security.Scope{{Resource: security.TopicResource, Name: "events", Access: security.ReadAccess}, {Resource: security.GroupResource, Name: "g"}}, read, bits(acl.Read, acl.Describe), false, false},
+		"to write":    {security.Scope{{Resource: security.TopicResource, Name: "ev", Prefix: true, Access: security.WriteAccess}}, write, 0, false, false},
+		"for another": {security.Scope{{Resource: security.TopicResource, Name: "others", Access: security.ReadAccess}}, 0, 0, true, false},
+		"for a group": {security.Scope{{Resource: security.GroupResource, Prefix: true}}, 0, bits(acl.Read, acl.Describe), true, false},
+	} {
+		g.as(func(listen.Client) security.Identity {
+			return security.Identity{Principal: security.User("alice"), Scope: test.scope}
+		})
+		c := g.dial()
+		req := metadataOf("events")
+		req.Version, req.IncludeTopicAuthorizedOperations, req.IncludeClusterAuthorizedOperations = 8, true, true
+		m := c.ask(req).(*kmsg.MetadataResponse)
+		groups := kmsg.NewPtrDescribeGroupsRequest()
+		groups.Version, groups.Groups, groups.IncludeAuthorizedOperations = 3, []string{"g"}, true
+		group := c.ask(groups).(*kmsg.DescribeGroupsResponse).Groups[0]
+		if denied := m.Topics[0].ErrorCode == topic29; denied != test.topicDenied || !denied && m.Topics[0].AuthorizedOperations != test.topic {
+			t.Errorf("%s: the topic's %b, code %d", name, m.Topics[0].AuthorizedOperations, m.Topics[0].ErrorCode)
+		}
+		if group.ErrorCode == 0 && group.AuthorizedOperations != test.group || group.ErrorCode != 0 && test.group != 0 {
+			t.Errorf("%s: the group's %b, code %d", name, group.AuthorizedOperations, group.ErrorCode)
+		}
+		if m.AuthorizedOperations != 0 != test.clusterIsSeen {
+			t.Errorf("%s: the cluster's %b", name, m.AuthorizedOperations)
+		}
 	}
 }

@@ -45,6 +45,8 @@ func backoff(failures int) time.Duration {
 type gateways struct {
 	logger *slog.Logger
 	dialer shim.Dialer // of watchers
+	// eachTLS gives what the next connection takes: certificates and CAs follow their files.
+	eachTLS func() *tls.Config
 	// A watcher's connection is silent for half of timeout before it asks whether
 	// the gateway takes another; the answer has the other half.
 	timeout time.Duration
@@ -74,8 +76,8 @@ type gateway struct {
 	kick chan struct{} // something went wrong with it: look again
 }
 
-func newGateways(urls []string, dialer shim.Dialer, timeout time.Duration, logger *slog.Logger) *gateways {
-	gs := &gateways{logger: logger, dialer: dialer, timeout: timeout, changed: make(chan struct{})}
+func newGateways(urls []string, dialer shim.Dialer, eachTLS func() *tls.Config, timeout time.Duration, logger *slog.Logger) *gateways {
+	gs := &gateways{logger: logger, dialer: dialer, eachTLS: eachTLS, timeout: timeout, changed: make(chan struct{})}
 	gs.dialer.KeepAlive = timeout / 2
 	for _, url := range urls {
 		g := &gateway{all: gs, url: url, name: redacted(url), kick: make(chan struct{}, 1), serves: true, away: make(chan struct{})}
@@ -116,6 +118,7 @@ func (g *gateway) watch(ctx context.Context) {
 		}
 		attempt, cancel := context.WithTimeout(ctx, within)
 		dialer := g.all.dialer
+		dialer.TLSConfig = g.all.eachTLS()
 		var told atomic.Bool // a gateway that says so does in the handshake, and then in pings
 		dialer.Serving = func(serves bool) {
 			told.Store(true)
@@ -389,6 +392,7 @@ func (gs *gateways) dial(ctx context.Context, d shim.Dialer, avoid *gateway) (*u
 		}
 		attempt, cancel := context.WithTimeout(ctx, d.HandshakeTimeout)
 		given := context.AfterFunc(g.dead, cancel) // others found out that it is dead
+		d.TLSConfig = gs.eachTLS()
 		conn, err := d.DialURL(attempt, g.url)
 		given()
 		cancel()

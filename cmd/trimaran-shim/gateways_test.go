@@ -1,7 +1,9 @@
 package main
 
 import (
+	"crypto/tls"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -127,7 +129,7 @@ func TestManyLossesAtOnceAreOnePieceOfNews(t *testing.T) {
 }
 
 func TestSessionsSpreadOverGateways(t *testing.T) {
-	gs := newGateways([]string{"ws://a:1", "ws://b:1", "ws://c:1"}, newProxyDialer(), time.Second, discard())
+	gs := newGateways([]string{"ws://a:1", "ws://b:1", "ws://c:1"}, newProxyDialer(), func() *tls.Config { return nil }, time.Second, discard())
 	for _, g := range gs.list {
 		g.reached()
 	}
@@ -179,5 +181,31 @@ func TestBackoff(t *testing.T) {
 func TestWhatALogShowsOfAGateway(t *testing.T) {
 	if got := redacted("wss://user:secret@host:1/"); strings.Contains(got, "secret") {
 		t.Error(got)
+	}
+}
+
+// Each connection to a gateway takes certificates and CAs as their files are then.
+func TestEachConnectionFollowsTheFiles(t *testing.T) {
+	g := newFakeGateway(t)
+	var read atomic.Int32
+	_, addr, stop := runProxyWith(t, nil, func(p *proxy) {
+		p.gateways.eachTLS = func() *tls.Config {
+			read.Add(1)
+			return nil
+		}
+	}, g)
+	defer stop()
+	client := connect(t, addr)
+	for i := range int32(3) {
+		before := read.Load()
+		write(t, client, asked(apiMetadata, i))
+		gw := g.accept(t)
+		gw.send(answer(i))
+		wantRead(t, client, answer(i))
+		if read.Load() == before {
+			t.Error("a connection by what was read before")
+		}
+		gw.die()
+		gw.wantGone()
 	}
 }

@@ -275,7 +275,7 @@ func runProxyWith(t *testing.T, flags []string, change func(*proxy), gateways ..
 	if err != nil {
 		t.Fatal(err)
 	}
-	config, _, err := s.tlsConfig()
+	each, _, err := s.gatewayTLS()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -284,7 +284,7 @@ func runProxyWith(t *testing.T, flags []string, change func(*proxy), gateways ..
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	p = newProxy(s, config, slog.New(slog.DiscardHandler))
+	p = newProxy(s, each, slog.New(slog.DiscardHandler))
 	change(p)
 	served := make(chan error, 1)
 	go func() { served <- p.serve(ctx, listener) }()

@@ -157,7 +157,7 @@ func (e *usageError) Unwrap() error { return e.error }
 
 // serve runs the shim until ctx ends.
 func serve(ctx context.Context, s settings, logger *slog.Logger) error {
-	config, shown, err := s.tlsConfig()
+	each, shown, err := s.gatewayTLS()
 	if err != nil {
 		return err
 	}
@@ -181,7 +181,7 @@ func serve(ctx context.Context, s settings, logger *slog.Logger) error {
 		logger.Warn("fewer clients than --max-connections are taken: two files for each are more than the process may have open", "open_files", limit, "clients", most)
 		s.maxConnections = most
 	}
-	p := newProxy(s, config, logger)
+	p := newProxy(s, each, logger)
 	p.clientTLS = clients
 	names := s.advertise
 	if names == "" {
@@ -198,9 +198,9 @@ func serve(ctx context.Context, s settings, logger *slog.Logger) error {
 	tuning, stop := context.WithCancel(ctx)
 	defer stop()
 	go collector.Tune(tuning, mostGarbage, leastPercent)
-	go shown.Watch(tuning, logger)
+	go shown.Follow(tuning, logger)
 	if served != nil {
-		go served.Watch(tuning, logger)
+		go served.Follow(tuning, logger)
 	}
 	return p.serve(ctx, listener)
 }

@@ -28,11 +28,12 @@ type proxy struct {
 	background    sync.WaitGroup // gateway connections that are being closed
 }
 
-func newProxy(s settings, config *tls.Config, logger *slog.Logger) *proxy {
-	dialer := shim.Dialer{TLSConfig: config, HandshakeTimeout: s.handshakeTimeout}
+// newProxy makes one that does not serve yet. eachTLS gives what a connection to a gateway takes.
+func newProxy(s settings, eachTLS func() *tls.Config, logger *slog.Logger) *proxy {
+	dialer := shim.Dialer{HandshakeTimeout: s.handshakeTimeout}
 	p := &proxy{
 		settings:      s,
-		gateways:      newGateways(s.gateways, dialer, s.gatewayTimeout, logger),
+		gateways:      newGateways(s.gateways, dialer, eachTLS, s.gatewayTimeout, logger),
 		dialer:        dialer,
 		requestMemory: newBudget(s.maxMemoryBytes),
 		answerMemory:  newBudget(s.maxMemoryBytes),

@@ -16,8 +16,8 @@ import (
 	"github.com/spf13/pflag"
 	"github.com/spf13/viper"
 
-	"github.com/trimaran-io/trimaran/cmd/internal/certificates"
 	"github.com/trimaran-io/trimaran/gateway/shim"
+	"github.com/trimaran-io/trimaran/security/certs"
 )
 
 // settings are what the flags say.
@@ -241,22 +241,22 @@ func redacted(g string) string {
 	return u.Redacted()
 }
 
-// tlsConfig is for the gateways that are reached by wss. A certificate that is shown to them
-// follows its files; watch has to run.
-func (s *settings) tlsConfig() (config *tls.Config, source *certificates.Source, err error) {
-	source, err = certificates.Load(certificates.Files{Cert: s.tlsCert, Key: s.tlsKey, CA: s.tlsCA})
+// gatewayTLS is for the gateways that are reached by wss: what each connection to one takes, and
+// the files that it follows.
+func (s *settings) gatewayTLS() (each func() *tls.Config, files *certs.Watched, err error) {
+	files, err = certs.WatchParts(certs.Files{Cert: s.tlsCert, Key: s.tlsKey, CA: s.tlsCA})
 	if err != nil {
 		return nil, nil, fmt.Errorf("--tls-ca, --tls-cert, --tls-key: %w", err)
 	}
-	return source.Client(s.tlsServerName), source, nil
+	return func() *tls.Config { return files.Client(s.tlsServerName) }, files, nil
 }
 
 // listenTLS is for clients; nil: they do not use TLS.
-func (s *settings) listenTLS() (*tls.Config, *certificates.Source, error) {
+func (s *settings) listenTLS() (*tls.Config, *certs.Watched, error) {
 	if s.listenCert == "" {
 		return nil, nil, nil
 	}
-	source, err := certificates.Load(certificates.Files{Cert: s.listenCert, Key: s.listenKey, CA: s.listenCA})
+	source, err := certs.WatchParts(certs.Files{Cert: s.listenCert, Key: s.listenKey, CA: s.listenCA})
 	if err != nil {
 		return nil, nil, fmt.Errorf("--listen-tls-cert, --listen-tls-key, --listen-tls-client-ca: %w", err)
 	}

@@ -14,18 +14,18 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/trimaran-io/trimaran/cluster"
-	"github.com/trimaran-io/trimaran/cmd/internal/certificates"
 	"github.com/trimaran-io/trimaran/gateway"
 	"github.com/trimaran-io/trimaran/gateway/audit"
 	"github.com/trimaran-io/trimaran/gateway/listen"
 	"github.com/trimaran-io/trimaran/gateway/login"
 	"github.com/trimaran-io/trimaran/security"
+	"github.com/trimaran-io/trimaran/security/certs"
 	"github.com/trimaran-io/trimaran/security/jwt"
 )
 
 // loginOptions is how clients say who they are.
 type loginOptions struct {
-	certificates *certificates.Source // nil: no TLS
+	certificates *certs.Watched // nil: no TLS
 	certRequired bool
 	mechanisms   []string
 	optional     bool
@@ -65,12 +65,12 @@ func addServeLoginFlags(cmd *cobra.Command) {
 func serveLogin(cmd *cobra.Command) (o loginOptions, err error) {
 	f := cmd.Flags()
 	text := func(name string) string { s, _ := f.GetString(name); return s }
-	files := certificates.Files{Cert: text("tls-cert"), Key: text("tls-key"), CA: text("tls-client-ca")}
-	if files != (certificates.Files{}) {
+	files := certs.Files{Cert: text("tls-cert"), Key: text("tls-key"), CA: text("tls-client-ca")}
+	if files != (certs.Files{}) {
 		if files.Cert == "" || files.Key == "" {
 			return o, usagef("--tls-cert and --tls-key go together, and --tls-client-ca with them")
 		}
-		if o.certificates, err = certificates.Load(files); err != nil {
+		if o.certificates, err = certs.WatchParts(files); err != nil {
 			return o, fmt.Errorf("--tls-cert, --tls-key, --tls-client-ca: %w", err)
 		}
 	}
@@ -182,7 +182,7 @@ func (o loginOptions) login(config *gateway.Config, cluster *cluster.Node, log *
 // their files, and the cluster gets a key for tokens and its first users.
 func (o loginOptions) begin(ctx context.Context, c *cluster.Node, log *slog.Logger) {
 	if o.certificates != nil {
-		go o.certificates.Watch(ctx, log)
+		go o.certificates.Follow(ctx, log)
 	}
 	if len(o.mechanisms) > 0 {
 		go catalogKeys{cluster: c}.makeFirstKey(ctx, log)

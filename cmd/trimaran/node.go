@@ -77,11 +77,11 @@ type node struct {
 
 // auditTo is the log that denials are written to; a node that has none for them writes them to its
 // own.
-func (o *nodeOptions) auditTo(log *slog.Logger) *slog.Logger {
+func (o *nodeOptions) auditTo(log *slog.Logger, self fsm.NodeID) *slog.Logger {
 	if o.audit == nil {
 		return log
 	}
-	return o.audit.With("self", string(o.id))
+	return o.audit.With("self", string(self))
 }
 
 // wait returns when ctx ends, with nil, or when the node cannot go on.
@@ -188,7 +188,7 @@ func startNode(o nodeOptions) (*node, error) {
 	log := o.log.With("self", string(c.NodeID()))
 	config := o.gateway()
 	config.Cluster, config.Logger, config.Registry = c, log, registry
-	closeAudit, err := o.login.login(&config, c, o.auditTo(log))
+	closeAudit, err := o.login.login(&config, c, o.auditTo(log, c.NodeID()))
 	var g *gateway.Server
 	if err == nil {
 		g, err = gateway.New(config)

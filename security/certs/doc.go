@@ -9,6 +9,7 @@
 //	make.go  a CA, and certificates of nodes and clients
 //	save.go  the files in which they are kept
 //	files.go certificate, key and CA as files, read again when they change
+//	tls.go   settings of TLS for clients and for who serves them, which follow the files
 //
 // Locks: Watched.mu is the only one. It is held while files are read, and readers of what was read
 // do not take it.

@@ -26,9 +26,9 @@ type Files struct {
 // Bundle is what is in Files. It is not changed.
 type Bundle struct {
 	Pair  tls.Certificate
-	Leaf  *x509.Certificate
-	CAs   *x509.CertPool
-	Roots []*x509.Certificate // those in CAs
+	Leaf  *x509.Certificate   // nil: no certificate
+	CAs   *x509.CertPool      // nil: no file with CAs
+	Roots []*x509.Certificate // those in CAs, of Load
 
 	sum [sha256.Size]byte
 }
@@ -37,29 +37,18 @@ type Bundle struct {
 // signed the certificate for servers and for clients, and be valid now as it is. What is in the
 // files is in no error.
 func (f Files) Load() (*Bundle, error) {
-	var data [3][]byte
-	sum := sha256.New()
-	for i, name := range []string{f.Cert, f.Key, f.CA} {
-		var err error
-		if data[i], err = read(name); err != nil {
-			return nil, err
-		}
-		fmt.Fprintf(sum, "%d ", len(data[i]))
-		sum.Write(data[i])
-	}
-	pair, err := tls.X509KeyPair(data[0], data[1])
+	b, cas, err := f.loadParts()
 	if err != nil {
-		return nil, fmt.Errorf("%s, %s: %w", f.Cert, f.Key, err)
+		return nil, err
 	}
-	b := &Bundle{Pair: pair, Leaf: pair.Leaf, CAs: x509.NewCertPool()}
-	sum.Sum(b.sum[:0])
-	if b.Roots, err = parseAll(data[2]); err != nil {
+	if b.Roots, err = parseAll(cas); err != nil {
 		return nil, fmt.Errorf("%s: %w", f.CA, err)
 	}
+	b.CAs = x509.NewCertPool()
 	for _, root := range b.Roots {
 		b.CAs.AddCert(root)
 	}
-	chain, err := x509.ParseCertificates(join(pair.Certificate))
+	chain, err := x509.ParseCertificates(join(b.Pair.Certificate))
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", f.Cert, err)
 	}
@@ -69,6 +58,38 @@ func (f Files) Load() (*Bundle, error) {
 		}
 	}
 	return b, nil
+}
+
+// loadParts reads those of the files that have a name. What is in the file with CAs is given as it
+// is, too.
+func (f Files) loadParts() (b *Bundle, cas []byte, err error) {
+	var data [3][]byte
+	sum := sha256.New()
+	for i, name := range []string{f.Cert, f.Key, f.CA} {
+		if name == "" {
+			continue
+		}
+		if data[i], err = read(name); err != nil {
+			return nil, nil, err
+		}
+		fmt.Fprintf(sum, "%d %d ", i, len(data[i]))
+		sum.Write(data[i])
+	}
+	b = &Bundle{}
+	sum.Sum(b.sum[:0])
+	if f.Cert != "" || f.Key != "" {
+		if b.Pair, err = tls.X509KeyPair(data[0], data[1]); err != nil {
+			return nil, nil, fmt.Errorf("%s, %s: %w", f.Cert, f.Key, err)
+		}
+		b.Leaf = b.Pair.Leaf
+	}
+	if f.CA != "" {
+		b.CAs = x509.NewCertPool()
+		if !b.CAs.AppendCertsFromPEM(data[2]) {
+			return nil, nil, fmt.Errorf("no certificate in %s", f.CA)
+		}
+	}
+	return b, data[2], nil
 }
 
 // Verify gives an error unless one of the CAs has signed the first of the certificates for that
@@ -92,9 +113,8 @@ func (b *Bundle) Verify(chain []*x509.Certificate, usage x509.ExtKeyUsage, at ti
 
 // Watched are Files that are read again when they change.
 type Watched struct {
-	files Files
-	check func(*Bundle) error
-	now   atomic.Pointer[Bundle]
+	load func() (*Bundle, error)
+	now  atomic.Pointer[Bundle]
 
 	// mu is held by who reads the files again. Nothing is taken under it, and readers of now do not
 	// take it.
@@ -102,13 +122,33 @@ type Watched struct {
 	failed string // why what is there now cannot be taken, "" if it was
 }
 
-// Watch reads the files. check may refuse what is in them, now and later; nil takes all.
+// Watch reads the files as Load does. check may refuse what is in them, now and later; nil takes
+// all.
 func Watch(files Files, check func(*Bundle) error) (*Watched, error) {
-	w := &Watched{files: files, check: check}
-	b, err := files.Load()
-	if err == nil && check != nil {
-		err = check(b)
+	return watch(func() (*Bundle, error) {
+		b, err := files.Load()
+		if err == nil && check != nil {
+			err = check(b)
+		}
+		return b, err
+	})
+}
+
+// WatchParts is Watch for who shows a certificate to others than those whose certificates the CAs
+// sign: certificate and key, or the CAs, may have no name.
+func WatchParts(files Files) (*Watched, error) {
+	if (files.Cert == "") != (files.Key == "") {
+		return nil, errors.New("a certificate and its key go together")
 	}
+	return watch(func() (*Bundle, error) {
+		b, _, err := files.loadParts()
+		return b, err
+	})
+}
+
+func watch(load func() (*Bundle, error)) (*Watched, error) {
+	w := &Watched{load: load}
+	b, err := load()
 	if err != nil {
 		return nil, err
 	}
@@ -126,15 +166,10 @@ func (w *Watched) Reload() (changed bool, err error) {
 	locks.MayWait("reading certificates")
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	b, err := w.files.Load()
-	if err == nil {
-		if b.sum == w.now.Load().sum {
-			w.failed = ""
-			return false, nil
-		}
-		if w.check != nil {
-			err = w.check(b)
-		}
+	b, err := w.load()
+	if err == nil && b.sum == w.now.Load().sum {
+		w.failed = ""
+		return false, nil
 	}
 	if err != nil {
 		if w.failed == err.Error() {

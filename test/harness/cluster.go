@@ -21,7 +21,7 @@ type Options struct {
 	Nodes      int      // 3 when 0
 	Expect     int      // --bootstrap-expect; Nodes when 0
 	Topics     string   // --topics, e.g. "events:3,one:1"
-	NodeArgs   []string // further flags of every node
+	NodeArgs   []string // further flags of every node, whose id stands where they say {node}
 	ShimArgs   []string // further flags of the shim
 	NoShim     bool
 	NoWait     bool     // do not wait until the cluster serves
@@ -171,7 +171,10 @@ func (n *Node) Start() error {
 	if o.Topics != "" {
 		n.Args = append(n.Args, "--topics", o.Topics)
 	}
-	n.Args = append(append(n.Args, o.NodeArgs...), n.ExtraArgs...)
+	for _, arg := range o.NodeArgs {
+		n.Args = append(n.Args, strings.ReplaceAll(arg, "{node}", n.ID))
+	}
+	n.Args = append(n.Args, n.ExtraArgs...)
 	return n.Process.Start()
 }
 

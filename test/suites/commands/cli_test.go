@@ -200,7 +200,7 @@ func TestHelpExamplesWork(t *testing.T) {
 	if _, err := stopped.Node(1).Terminate(30 * time.Second); err != nil {
 		t.Fatal(err)
 	}
-	secured := harness.New(t, harness.Options{Nodes: 1, NoShim: true, NodeArgs: []string{"--authorize", "--super-users", "User:ANONYMOUS"}})
+	secured := harness.New(t, harness.Options{Nodes: 1, NoShim: true, NodeArgs: []string{"--authorize", "--super-users", "User:ANONYMOUS", "--sasl-mechanisms", "SCRAM-SHA-512,OAUTHBEARER", "--sasl-optional"}})
 	files := stopped.Node(1).Data
 	partition, err := os.ReadDir(filepath.Join(files, "partitions"))
 	if err != nil || len(partition) != 1 {
@@ -227,11 +227,10 @@ func TestHelpExamplesWork(t *testing.T) {
 		for line := range strings.Lines(examples) {
 			line = strings.TrimSpace(line)
 			if line == "" || strings.HasPrefix(line, "#") || strings.Contains(line, "trimaran serve") || strings.Contains(line, "trimaran dev") ||
-				strings.Contains(line, "node decommission") || strings.Contains(line, "node replace") ||
-				strings.Contains(line, "token") { // who asks for one has logged in
+				strings.Contains(line, "node decommission") || strings.Contains(line, "node replace") {
 				continue
 			}
-			if first, _, _ := strings.Cut(name, " "); first == "acl" || first == "user" || first == "cert" {
+			if first, _, _ := strings.Cut(name, " "); first == "acl" || first == "user" || first == "cert" || first == "token" {
 				t.Run(strings.ReplaceAll(line, "/", "|"), func(t *testing.T) { secureExample(t, secured, filepath.Dir(bin), line) })
 				continue
 			}
@@ -258,12 +257,13 @@ func TestShimHelp(t *testing.T) {
 	contains(t, "trimaran-shim --help", r.out+r.err, "-listen", "-gateways", "-tls-ca", "Examples:")
 }
 
-// secureExample runs a line about users, ACLs or certificates on a node that judges rights, where
-// what the line is about is there before it.
+// secureExample runs a line about users, ACLs, tokens or certificates on a node that judges rights,
+// where what the line is about is there before it.
 func secureExample(t *testing.T, c *harness.Cluster, bin, line string) {
 	t.Helper()
-	shell := command{dir: t.TempDir(), env: []string{"TRIMARAN_BROKERS=" + c.Node(1).Addr(), "PATH=" + bin + ":" + os.Getenv("PATH")}}
-	if err := os.WriteFile(filepath.Join(shell.dir, "password.txt"), []byte("correct horse battery staple\n"), 0o600); err != nil {
+	const password = "correct horse battery staple"
+	shell := command{dir: t.TempDir(), env: []string{"TRIMARAN_BROKERS=" + c.Node(1).Addr(), "PATH=" + bin + ":" + os.Getenv("PATH"), "TRIMARAN_PASSWORD=" + password}}
+	if err := os.WriteFile(filepath.Join(shell.dir, "password.txt"), []byte(password+"\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	before := []string{"trimaran acl add --principal User:alice --topic events --operation read --operation write"}
@@ -273,6 +273,14 @@ func secureExample(t *testing.T, c *harness.Cluster, bin, line string) {
 		} else {
 			before = append(before, "trimaran user create "+user+" || true")
 		}
+	}
+	if strings.Contains(line, "token") {
+		before = append(before, "trimaran user password alice --password-stdin < password.txt", "trimaran topic create events --partitions 1 || true")
+	}
+	if strings.Contains(line, "--token-file") {
+		// Of a user whose tokens no example has revoked, as all of alice's of the next seconds are.
+		before = append(before, "trimaran user delete carol || true", "trimaran user create carol --password-stdin < password.txt",
+			"trimaran acl add --principal User:carol --topic events --operation read", "trimaran token create --read events --user carol > token")
 	}
 	if strings.Contains(line, "cert ") && !strings.Contains(line, "cert ca") {
 		before = append(before, "trimaran cert ca")

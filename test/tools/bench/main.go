@@ -83,6 +83,7 @@ var sections = []section{
 	{"ways", "WebSocket and the shim beside TCP", (*bench).waysIn},
 	{"reads", "Consume, beside reading the same file and writing it to a socket", (*bench).consuming},
 	{"shim", "The shim and WebSocket beside TCP, in turns", (*bench).shimBesideTCP},
+	{"secured", "What rights and TLS cost, in turns with plaintext", (*bench).secured},
 	{"one", "One 1 KB record outstanding at a time", (*bench).oneAtATime},
 	{"counts", "What a request costs, counted: context switches, system calls, syncs, messages", (*bench).counts},
 	{"pipeline", "One partition, 16 KB batches, by requests in flight", (*bench).pipeline},

@@ -18,7 +18,7 @@ import (
 const settle = 40 * time.Second
 
 func idle(dir string, partitions int32, window time.Duration) error {
-	c, err := start(dir, partitions)
+	c, err := start(dir, partitions, nil)
 	if err != nil {
 		return err
 	}

@@ -28,14 +28,15 @@ func main() {
 	kill := flag.String("kill", "", "instead: end nodes by KILL, STOP or TERM under load")
 	times := flag.Int("times", 10, "how often, with -kill")
 	pace := flag.Duration("pace", 50*time.Millisecond, "how long a producer waits between an acknowledgement and its next produce, with -kill")
+	secured := flag.Bool("secured", false, "with -kill: in turns with a cluster whose nodes know each other by certificates")
 	flag.Parse()
-	if err := run(*groups, time.Duration(*seconds*float64(time.Second)), *dir, strings.ToUpper(*kill), *times, *pace); err != nil {
+	if err := run(*groups, time.Duration(*seconds*float64(time.Second)), *dir, strings.ToUpper(*kill), *times, *pace, *secured); err != nil {
 		fmt.Fprintln(os.Stderr, "benchgroups:", err)
 		os.Exit(1)
 	}
 }
 
-func run(groups string, window time.Duration, parent, kill string, times int, pace time.Duration) error {
+func run(groups string, window time.Duration, parent, kill string, times int, pace time.Duration, secured bool) error {
 	defer harness.RemoveBinaries()
 	for _, s := range strings.Split(groups, ",") {
 		n, err := strconv.Atoi(strings.TrimSpace(s))
@@ -49,7 +50,7 @@ func run(groups string, window time.Duration, parent, kill string, times int, pa
 		if kill == "" {
 			err = idle(dir, int32(n), window)
 		} else {
-			err = silence(dir, int32(n), kill, times, pace)
+			err = silence(dir, int32(n), kill, times, pace, secured)
 		}
 		os.RemoveAll(dir)
 		if err != nil {
@@ -60,9 +61,9 @@ func run(groups string, window time.Duration, parent, kill string, times int, pa
 }
 
 // start gives a cluster with one topic, all of whose partitions have a leader.
-func start(dir string, partitions int32) (*harness.Cluster, error) {
+func start(dir string, partitions int32, args []string) (*harness.Cluster, error) {
 	topics := fmt.Sprintf("many:%d", partitions)
-	c, err := harness.Start(harness.Options{Dir: dir, NoShim: true, NoWait: true, Topics: topics})
+	c, err := harness.Start(harness.Options{Dir: dir, NoShim: true, NoWait: true, Topics: topics, NodeArgs: args})
 	if err == nil {
 		err = c.WaitReady(5 * time.Minute)
 	}

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
 	"sync"
 	"syscall"
@@ -17,46 +19,95 @@ const (
 	afterKill = 4 * time.Second
 )
 
-// silence ends nodes in turn, each under a load that goes through the other nodes only.
-func silence(dir string, partitions int32, how string, times int, pace time.Duration) error {
+// silent is a cluster whose nodes are ended, and for how long its partitions were silent.
+type silent struct {
+	name               string
+	c                  *harness.Cluster
+	led, others, worst []time.Duration
+	failures           map[string]int
+}
+
+// silence ends nodes in turn, each under a load that goes through the other nodes only. With
+// secured it does so in turns to a cluster and to one whose nodes know each other by certificates.
+func silence(dir string, partitions int32, how string, times int, pace time.Duration, secured bool) error {
 	signal, ok := map[string]syscall.Signal{"KILL": syscall.SIGKILL, "STOP": syscall.SIGSTOP, "TERM": syscall.SIGTERM}[how]
 	if !ok {
 		return fmt.Errorf("-kill %s: KILL, STOP or TERM", how)
 	}
-	c, err := start(dir, partitions)
-	if err != nil {
-		return err
+	all := []*silent{{name: "plaintext between nodes"}}
+	if secured {
+		all = append(all, &silent{name: "TLS between nodes"})
 	}
-	defer c.Close()
-	var led, others, worst []time.Duration
-	failures := map[string]int{}
-	for i := range times {
-		victim := c.Nodes[i%len(c.Nodes)]
-		gaps, affected, failed, err := killOnce(c, victim, partitions, signal, pace)
+	for i, s := range all {
+		own := filepath.Join(dir, fmt.Sprint(i))
+		var args []string
+		err := os.Mkdir(own, 0o777)
+		if err == nil && i > 0 {
+			args, err = harness.PeerTLS(filepath.Join(dir, "secrets"), 3)
+		}
+		if err == nil {
+			s.c, err = start(own, partitions, args)
+		}
 		if err != nil {
-			return fmt.Errorf("%s of %s: %w\n%s", how, victim.ID, err, c.Logs(20))
+			return err
 		}
-		for what, n := range failed {
-			failures[what] += n
-		}
-		most := time.Duration(0)
-		for p, gap := range gaps {
-			most = max(most, gap)
-			if affected[int32(p)] {
-				led = append(led, gap)
-			} else {
-				others = append(others, gap)
+		defer s.c.Close()
+		s.failures = map[string]int{}
+	}
+	for i := range times {
+		for _, s := range all {
+			if err := s.once(i, partitions, how, signal, pace); err != nil {
+				return err
 			}
 		}
-		worst = append(worst, most)
-		fmt.Printf("  %2d: %s of %s, which led %d of %d: longest silence of any partition %d ms\n", i+1, how, victim.ID, len(affected), partitions, most.Milliseconds())
 	}
 	fmt.Printf("%s, %d times, %d partitions, a produce every %v per partition and its answer, through the other nodes\n", how, times, partitions, pace)
-	fmt.Printf("  silence of partitions that the node led: p50 %d ms, p99 %d ms, longest %d ms\n", at(led, .5).Milliseconds(), at(led, .99).Milliseconds(), at(led, 1).Milliseconds())
-	fmt.Printf("  of the others:                             p50 %d ms, p99 %d ms, longest %d ms\n", at(others, .5).Milliseconds(), at(others, .99).Milliseconds(), at(others, 1).Milliseconds())
-	fmt.Printf("  longest silence of any partition, per kill: p50 %d ms, p99 %d ms\n", at(worst, .5).Milliseconds(), at(worst, .99).Milliseconds())
-	fmt.Printf("  errors that producers were answered: %v\n", failures)
+	for _, s := range all {
+		s.print()
+	}
+	if secured {
+		mean := func(d []time.Duration) (sum float64) {
+			for _, x := range d {
+				sum += x.Seconds() / float64(len(d))
+			}
+			return sum
+		}
+		fmt.Printf("TLS beside plaintext, longest silence per kill: mean %.2f times, p50 %.2f times\n",
+			mean(all[1].worst)/mean(all[0].worst), at(all[1].worst, .5).Seconds()/at(all[0].worst, .5).Seconds())
+	}
 	return nil
+}
+
+// once ends one node and starts it again.
+func (s *silent) once(i int, partitions int32, how string, signal syscall.Signal, pace time.Duration) error {
+	victim := s.c.Nodes[i%len(s.c.Nodes)]
+	gaps, affected, failed, err := killOnce(s.c, victim, partitions, signal, pace)
+	if err != nil {
+		return fmt.Errorf("%s of %s: %w\n%s", how, victim.ID, err, s.c.Logs(20))
+	}
+	for what, n := range failed {
+		s.failures[what] += n
+	}
+	most := time.Duration(0)
+	for p, gap := range gaps {
+		most = max(most, gap)
+		if affected[int32(p)] {
+			s.led = append(s.led, gap)
+		} else {
+			s.others = append(s.others, gap)
+		}
+	}
+	s.worst = append(s.worst, most)
+	fmt.Printf("  %2d: %s, %s of %s, which led %d of %d: longest silence of any partition %d ms\n", i+1, s.name, how, victim.ID, len(affected), partitions, most.Milliseconds())
+	return nil
+}
+
+func (s *silent) print() {
+	fmt.Printf("%s\n", s.name)
+	fmt.Printf("  silence of partitions that the node led: p50 %d ms, p99 %d ms, longest %d ms\n", at(s.led, .5).Milliseconds(), at(s.led, .99).Milliseconds(), at(s.led, 1).Milliseconds())
+	fmt.Printf("  of the others:                             p50 %d ms, p99 %d ms, longest %d ms\n", at(s.others, .5).Milliseconds(), at(s.others, .99).Milliseconds(), at(s.others, 1).Milliseconds())
+	fmt.Printf("  longest silence of any partition, per kill: p50 %d ms, p99 %d ms\n", at(s.worst, .5).Milliseconds(), at(s.worst, .99).Milliseconds())
+	fmt.Printf("  errors that producers were answered: %v\n", s.failures)
 }
 
 func at(d []time.Duration, q float64) time.Duration {

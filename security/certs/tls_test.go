@@ -1,4 +1,4 @@
-package certificates
+package certs
 
 import (
 	"crypto/ecdsa"
@@ -9,7 +9,6 @@ import (
 	"crypto/x509/pkix"
 	"encoding/pem"
 	"io"
-	"log/slog"
 	"math/big"
 	"net"
 	"os"
@@ -94,7 +93,7 @@ func meet(server, client *tls.Config) (seenByClient, seenByServer string, err er
 
 func TestCertificatesAreReadAnew(t *testing.T) {
 	dir := t.TempDir()
-	s, err := Load(write(t, dir, "first"))
+	s, err := WatchParts(write(t, dir, "first"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -110,7 +109,7 @@ func TestCertificatesAreReadAnew(t *testing.T) {
 	}
 	old := s.Client("node")
 	write(t, dir, "second")
-	s.look(slog.New(slog.DiscardHandler), "")
+	_, _ = s.Reload()
 	if c, sv, err := meet(server, s.Client("node")); err != nil || c != "second" || sv != "second" {
 		t.Errorf("%q, %q, %v", c, sv, err)
 	}
@@ -120,22 +119,22 @@ func TestCertificatesAreReadAnew(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, "key"), []byte("broken"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	s.look(slog.New(slog.DiscardHandler), "")
+	_, _ = s.Reload()
 	if c, _, err := meet(server, s.Client("node")); err != nil || c != "second" {
 		t.Errorf("with a broken key: %q, %v", c, err)
 	}
 }
 
-func TestLoad(t *testing.T) {
+func TestPartsOfFiles(t *testing.T) {
 	f := write(t, t.TempDir(), "a")
 	for name, bad := range map[string]Files{
 		"no key": {Cert: f.Cert}, "no certificate": {Key: f.Key}, "not there": {CA: f.CA + "x"}, "a key for a CA": {CA: f.Key}, "a CA for a key": {Cert: f.Cert, Key: f.CA},
 	} {
-		if _, err := Load(bad); err == nil {
+		if _, err := WatchParts(bad); err == nil {
 			t.Errorf("%s is taken", name)
 		}
 	}
-	if s, err := Load(Files{CA: f.CA}); err != nil || s.Client("").GetClientCertificate != nil {
+	if s, err := WatchParts(Files{CA: f.CA}); err != nil || s.Client("").GetClientCertificate != nil {
 		t.Errorf("a CA alone: %v", err)
 	}
 }
