@@ -49,7 +49,7 @@ func (p *preparer) tools(ctx context.Context, r row) (program, error) {
 		return command(ctx, dir, nil, "javac", "-nowarn", "-cp", "lib/*", "-d", "classes", "WordCount.java")
 	})
 	return program{command: []string{"java", "-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1",
-		"-cp", filepath.Join(dir, "classes") + ":" + filepath.Join(dir, "lib", "*")}}, err
+		"-Dorg.slf4j.simpleLogger.defaultLogLevel=warn", "-cp", filepath.Join(dir, "classes") + ":" + filepath.Join(dir, "lib", "*")}}, err
 }
 
 // tool runs one class to its end and gives what it wrote to stdout.

@@ -46,10 +46,12 @@ async def log_in():
     producer = AIOKafkaProducer(**common)
     try:
         await producer.start()
-    except KafkaError:
-        if not refused.why:
+    except KafkaError as e:
+        # A token that is refused it takes for one that is not, and its connection ends at the next
+        # request.
+        if not refused.why and login["mechanism"] != "OAUTHBEARER":
             raise
-        line.say("refused " + refused.why)
+        line.say("refused " + (refused.why or repr(e)))
     else:
         line.say("in")
     await producer.stop()
