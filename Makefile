@@ -9,7 +9,7 @@ LDFLAGS := -X main.version=$(VERSION)
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 GOVULNCHECK := golang.org/x/vuln/cmd/govulncheck@v1.8.0
 
-.PHONY: build test demo bench bench-versus bench-groups bench-failover durability storm crash chaos chaos-net invariants interop interop-quick oracle js js-install js-bench console console-check console-test console-shots console-install fmt fmt-check vet lint vuln clean help
+.PHONY: build test demo bench bench-versus bench-groups bench-failover durability storm crash chaos chaos-net invariants interop interop-quick interop-secured oracle js js-install js-bench console console-check console-test console-shots console-install fmt fmt-check vet lint vuln clean help
 
 build: ## build bin/trimaran and bin/trimaran-shim
 	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/trimaran ./cmd/trimaran-shim
@@ -75,6 +75,11 @@ oracle: ## ask a real Kafka and this what test/suites/oracle asks, and write dow
 
 interop-quick: ## a few clients with fewer records
 	cd test && $(GO) run ./tools/interop -quick
+
+SECURED ?= -kill
+
+interop-secured: ## foreign clients, Kafka's tools and admin clients that log in over TLS, by each mechanism, with kills; about 30 minutes
+	cd test && $(GO) run ./tools/interop -secured $(SECURED)
 
 js-install:
 	cd clients/js && npm ci --ignore-scripts --no-audit --no-fund

@@ -55,16 +55,25 @@ func (r *request) scramChanges(req *kmsg.AlterUserSCRAMCredentialsRequest) (map[
 	known := r.conn.server.catalog.Topics().Security()
 	failures := map[string]scramFailure{}
 	seen := map[fsm.CredentialName]bool{}
+	// The first that is wrong about a user is what is said, as in Kafka.
+	fail := func(user string, failure *kerr.Error, why string) {
+		if _, failed := failures[user]; !failed {
+			failures[user] = scramFailure{failure, why}
+		}
+	}
 	// named says whether the name can be, once for a user's mechanism.
-	named := func(user string, number int8) (fsm.CredentialName, bool) {
+	named := func(user string, number int8, deletes bool) (fsm.CredentialName, bool) {
 		name := fsm.CredentialName{User: user, Mechanism: scramMechanisms[number]}
+		_, there := known.Scram(name.User, name.Mechanism)
 		switch {
 		case user == "" || len(user) > fsm.MaxUserName:
-			failures[user] = scramFailure{kerr.UnacceptableCredential, fmt.Sprintf("a user's name has 1 to %d bytes", fsm.MaxUserName)}
+			fail(user, kerr.UnacceptableCredential, fmt.Sprintf("a user's name has 1 to %d bytes", fsm.MaxUserName))
 		case name.Mechanism == "":
-			failures[user] = scramFailure{kerr.UnsupportedSaslMechanism, "unknown SCRAM mechanism"}
+			fail(user, kerr.UnsupportedSaslMechanism, "unknown SCRAM mechanism")
+		case deletes && !there:
+			fail(user, kerr.ResourceNotFound, "there is no such credential to delete")
 		case seen[name]:
-			failures[user] = scramFailure{kerr.DuplicateResource, "a user's credential cannot be altered twice in one request"}
+			fail(user, kerr.DuplicateResource, "a user's credential cannot be altered twice in one request")
 		}
 		seen[name] = true
 		_, failed := failures[user]
@@ -72,24 +81,21 @@ func (r *request) scramChanges(req *kmsg.AlterUserSCRAMCredentialsRequest) (map[
 	}
 	var all fsm.AlterCredentials
 	for _, d := range req.Deletions {
-		if name, ok := named(d.Name, d.Mechanism); ok {
-			if _, there := known.Scram(name.User, name.Mechanism); !there {
-				failures[d.Name] = scramFailure{kerr.ResourceNotFound, "there is no such credential to delete"}
-			}
+		if name, ok := named(d.Name, d.Mechanism, true); ok {
 			all.Delete = append(all.Delete, name)
 		}
 	}
 	for _, u := range req.Upsertions {
-		name, ok := named(u.Name, u.Mechanism)
+		name, ok := named(u.Name, u.Mechanism, false)
 		if !ok {
 			continue
 		}
 		c := fsm.Credential{User: name.User, Mechanism: name.Mechanism, Salt: u.Salt, Iterations: int(u.Iterations)}
 		c.StoredKey, c.ServerKey = scram.Keys(name.Mechanism, u.SaltedPassword)
 		if len(u.SaltedPassword) != len(c.StoredKey) {
-			failures[u.Name] = scramFailure{kerr.UnacceptableCredential, fmt.Sprintf("a salted password of %d bytes, want %d", len(u.SaltedPassword), len(c.StoredKey))}
+			fail(u.Name, kerr.UnacceptableCredential, fmt.Sprintf("a salted password of %d bytes, want %d", len(u.SaltedPassword), len(c.StoredKey)))
 		} else if err := c.Check(); err != nil {
-			failures[u.Name] = scramFailure{kerr.UnacceptableCredential, message(err)}
+			fail(u.Name, kerr.UnacceptableCredential, message(err))
 		}
 		all.Set = append(all.Set, c)
 	}

@@ -141,12 +141,15 @@ func TestScramUsers(t *testing.T) {
 		set(r, "half", 1, 4096, 32)
 		set(r, "half", 2, 1, 64)
 		remove(r, "nobody", 1)
+		remove(r, "new", 1)
+		set(r, "new", 1, 4096, 32)
 		set(r, strings.Repeat("x", 250), 1, 4096, 32)
 	})
 	bad := kerr.UnacceptableCredential.Code
 	for user, want := range map[string]int16{
 		"both": 0, "": bad, "few": bad, "many": bad, "other": kerr.UnsupportedSaslMechanism.Code, "short": bad,
-		"twice": kerr.DuplicateResource.Code, "half": bad, "nobody": kerr.ResourceNotFound.Code, strings.Repeat("x", 250): bad,
+		"twice": kerr.DuplicateResource.Code, "half": bad, "nobody": kerr.ResourceNotFound.Code,
+		"new": kerr.ResourceNotFound.Code, strings.Repeat("x", 250): bad,
 	} {
 		if codes[user] != want {
 			t.Errorf("user %.10q: code %d, want %d", user, codes[user], want)

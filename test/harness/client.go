@@ -16,15 +16,14 @@ import (
 // Old gives the options that hold franz-go to what a 0.8.0 client speaks.
 // Idempotent writes need a producer id, which 0.8 does not have.
 func Old(seeds ...string) []kgo.Opt {
-	return []kgo.Opt{
-		kgo.SeedBrokers(seeds...),
+	return append(Seeds(seeds...),
 		kgo.MaxVersions(kversion.V0_8_0()),
 		kgo.DisableIdempotentWrite(),
 		kgo.ProducerBatchCompression(kgo.NoCompression()),
 		kgo.RequiredAcks(kgo.AllISRAcks()),
-		kgo.MetadataMinAge(50 * time.Millisecond),
+		kgo.MetadataMinAge(50*time.Millisecond),
 		kgo.RetryBackoffFn(func(n int) time.Duration { return min(time.Duration(n)*50*time.Millisecond, 500*time.Millisecond) }),
-	}
+	)
 }
 
 // CreateTopic creates a topic and returns when every running node serves it.
@@ -38,13 +37,13 @@ func (c *Cluster) CreateTopic(ctx context.Context, topic string, partitions int3
 			running = append(running, n)
 		}
 	}
-	if err := CreateTopic(ctx, running[0].Addr(), topic, partitions, rf); err != nil {
+	if err := CreateTopic(ctx, running[0].Driver(), topic, partitions, rf); err != nil {
 		return err
 	}
 	for _, n := range running {
 		var last error
 		err := Eventually(20*time.Second, func() bool {
-			w, err := DialWire(n.Addr())
+			w, err := DialWire(n.Driver())
 			if err != nil {
 				last = err
 				return false
@@ -67,7 +66,7 @@ func (c *Cluster) CreateTopic(ctx context.Context, topic string, partitions int3
 // CreateTopic creates a topic through CreateTopics and returns when the node can use it. It asks
 // the given node itself: franz-go's own way asks the controller, which Metadata v0 does not name.
 func CreateTopic(ctx context.Context, addr, topic string, partitions int32, rf int16) error {
-	cl, err := kgo.NewClient(kgo.SeedBrokers(addr))
+	cl, err := kgo.NewClient(Seeds(addr)...)
 	if err != nil {
 		return err
 	}

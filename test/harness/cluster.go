@@ -30,6 +30,10 @@ type Options struct {
 	StartOrder []int    // node numbers from 1; 1, 2, 3 … when nil
 	Env        []string // added to the nodes' environment
 	Program    string   // the nodes' binary; the one of this tree when ""
+
+	// BySocket: tests come by the nodes' Unix sockets, where they are the super user. For nodes whose
+	// clients have to log in.
+	BySocket bool
 }
 
 // Cluster is a set of node processes and a shim.
@@ -64,6 +68,17 @@ func (n *Node) Addr() string {
 	n.ports.Lock()
 	defer n.ports.Unlock()
 	return Loopback(n.Client)
+}
+
+// Socket is the node's Unix socket, as an address for DialWire and Seeds.
+func (n *Node) Socket() string { return unixScheme + filepath.Join(n.Data, "trimaran.sock") }
+
+// Driver is where a test itself reaches the node, see Options.BySocket.
+func (n *Node) Driver() string {
+	if n.cluster.options.BySocket {
+		return n.Socket()
+	}
+	return n.Addr()
 }
 
 // WS is the node's address for WebSocket clients.
@@ -396,7 +411,7 @@ const statusKey = 21586
 
 // Status asks one node what `trimaran cluster status` shows.
 func (n *Node) Status() (*Status, error) {
-	w, err := DialWire(n.Addr())
+	w, err := DialWire(n.Driver())
 	if err != nil {
 		return nil, err
 	}

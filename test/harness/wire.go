@@ -1,6 +1,7 @@
 package harness
 
 import (
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -23,9 +24,12 @@ type Wire struct {
 // unless SetDeadline says otherwise.
 func DialWire(addr string) (*Wire, error) { return DialWireWithin(addr, 5*time.Second) }
 
-// DialWireWithin is DialWire with a limit on connecting.
+// DialWireWithin is DialWire with a limit on connecting. An address that begins with unix: is that
+// of nodes' Unix sockets, see Node.Socket.
 func DialWireWithin(addr string, within time.Duration) (*Wire, error) {
-	conn, err := net.DialTimeout("tcp", addr, within)
+	ctx, cancel := context.WithTimeout(context.Background(), within)
+	defer cancel()
+	conn, err := dial(ctx, addr)
 	if err != nil {
 		return nil, err
 	}

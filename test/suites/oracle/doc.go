@@ -32,6 +32,9 @@
 // shorthands for one partition. Bytes that no client library would make are put together
 // in batches.go and codecs.go; Raw sends a request that is no request.
 //
+// In a suite that is Secured clients have to log in and are judged by ACLs. There a case may do
+// everything, until T.As has it go on as a user (T.User, T.Allow).
+//
 // The cases of a suite run beside each other against one broker, each with topics and
 // groups of its own (T.Name). A node of Trimaran stands for the broker: there is one of
 // each, with the configuration of brokerConfigs and nodeFlags.

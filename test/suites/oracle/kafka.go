@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/trimaran-io/trimaran/test/harness"
@@ -29,6 +30,19 @@ share.coordinator.state.topic.min.isr=1
 group.initial.rebalance.delay.ms=0
 `
 
+// securedConfigs come behind them: a listener where clients log in, and the authorizer, to whom who
+// comes by the other listeners is a super user.
+const securedConfigs = `listeners=PLAINTEXT://127.0.0.1:%[1]d,CONTROLLER://127.0.0.1:%[2]d,CLIENT://127.0.0.1:%[3]d
+advertised.listeners=PLAINTEXT://127.0.0.1:%[1]d,CLIENT://127.0.0.1:%[3]d
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,CLIENT:SASL_PLAINTEXT
+inter.broker.listener.name=PLAINTEXT
+sasl.enabled.mechanisms=SCRAM-SHA-256,SCRAM-SHA-512
+listener.name.client.scram-sha-256.sasl.jaas.config=org.apache.kafka.common.security.scram.ScramLoginModule required;
+listener.name.client.scram-sha-512.sasl.jaas.config=org.apache.kafka.common.security.scram.ScramLoginModule required;
+authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer
+super.users=User:ANONYMOUS
+`
+
 // clusterID is any: the format wants 16 bytes in base 64.
 const clusterID = "MkU3OEVBNTcwNTJENDM2Qg"
 
@@ -37,19 +51,30 @@ func NodeOptions() harness.Options {
 	return harness.Options{Nodes: 1, NoShim: true, NodeArgs: nodeFlags}
 }
 
+// SecuredOptions are those of the one that is as a Kafka with securedConfigs.
+func SecuredOptions() harness.Options {
+	o := NodeOptions()
+	o.BySocket = true
+	o.NodeArgs = append(slices.Clip(nodeFlags), "--sasl-mechanisms", "SCRAM-SHA-256,SCRAM-SHA-512", "--authorize")
+	return o
+}
+
+// Of says where a node of ours is reached.
+func Of(n *harness.Node) Broker { return Broker{Addr: n.Driver(), SASL: n.Addr()} }
+
 // nodeFlags are as brokerConfigs, where a node's defaults are not a broker's.
 var nodeFlags []string
 
 // Kafka is a broker that runs until Close.
 type Kafka struct {
-	Addr string
+	Broker
 
 	process harness.Process
 	dir     string
 }
 
 // StartKafka runs a Kafka of that version in a temporary folder and returns when it serves.
-func StartKafka(version string) (*Kafka, error) {
+func StartKafka(version string, secured bool) (*Kafka, error) {
 	lib, err := harness.KafkaJars(version)
 	if err != nil {
 		return nil, err
@@ -62,13 +87,21 @@ func StartKafka(version string) (*Kafka, error) {
 	if err != nil {
 		return nil, err
 	}
+	sasl, err := harness.FreePort()
+	if err != nil {
+		return nil, err
+	}
 	dir, err := os.MkdirTemp("", "oracle-")
 	if err != nil {
 		return nil, err
 	}
-	k := &Kafka{Addr: harness.Loopback(port), dir: dir}
+	k := &Kafka{Broker: Broker{Addr: harness.Loopback(port), SASL: harness.Loopback(sasl)}, dir: dir}
 	properties := filepath.Join(dir, "server.properties")
-	if err := os.WriteFile(properties, fmt.Appendf(nil, brokerConfigs, port, controller, dir), 0o666); err != nil {
+	configs := fmt.Sprintf(brokerConfigs, port, controller, dir)
+	if secured {
+		configs += fmt.Sprintf(securedConfigs, port, controller, sasl) // the last of a name counts
+	}
+	if err := os.WriteFile(properties, []byte(configs), 0o666); err != nil {
 		return nil, errors.Join(err, k.Close())
 	}
 	class := filepath.Join(lib, "*")

@@ -12,14 +12,18 @@ func TestMain(m *testing.M) { harness.Main(m) }
 
 // Trimaran answers as Kafka does, but where the file says why not.
 func TestAnswersAreKafkas(t *testing.T) {
-	c := harness.New(t, NodeOptions())
+	open, secured := harness.New(t, NodeOptions()), harness.New(t, SecuredOptions())
 	for _, s := range Suites {
 		t.Run(s.Name, func(t *testing.T) {
 			want, err := s.read()
 			if err != nil {
 				t.Fatal(err)
 			}
-			got, err := s.Answers(c.Node(1).Addr())
+			c := open
+			if s.Secured {
+				c = secured
+			}
+			got, err := s.Answers(Of(c.Node(1)))
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -45,7 +45,7 @@ func (t *T) structure(b *strings.Builder, v reflect.Value, indent string, withou
 			fmt.Fprintf(&below, "%s  %s: ", indent, name)
 			t.structure(&below, f, indent+"  ", without)
 		case f.Kind() == reflect.Slice && f.Type().Elem().Kind() == reflect.Struct:
-			for j := range f.Len() {
+			for _, j := range t.order(f) {
 				fmt.Fprintf(&below, "%s  %s: ", indent, name)
 				t.structure(&below, f.Index(j), indent+"  ", without)
 			}
@@ -56,6 +56,34 @@ func (t *T) structure(b *strings.Builder, v reflect.Value, indent string, withou
 	b.WriteString(strings.Join(words, " "))
 	b.WriteString("\n")
 	b.WriteString(below.String())
+}
+
+// order gives the places of a list's elements, in the order in which they are written down.
+func (t *T) order(list reflect.Value) []int {
+	places := make([]int, list.Len())
+	for i := range places {
+		places[i] = i
+	}
+	if !t.byName {
+		return places
+	}
+	name := func(i int) string {
+		for _, field := range []string{"Topic", "Group", "Name", "User", "Key", "ResourceName"} {
+			f := list.Index(i).FieldByName(field)
+			if f.IsValid() && f.Kind() == reflect.Pointer {
+				f = f.Elem()
+			}
+			if f.IsValid() && f.Kind() == reflect.String && f.String() != "" {
+				return t.replaced(f.String())
+			}
+		}
+		if f := list.Index(i).FieldByName("TopicID"); f.IsValid() && f.Index(0).Uint() == 1 && f.Index(1).Uint() == 0 {
+			return "an id of no topic"
+		}
+		return "topic"
+	}
+	slices.SortStableFunc(places, func(a, b int) int { return strings.Compare(name(a), name(b)) })
+	return places
 }
 
 func (t *T) scalar(name string, v reflect.Value) string {

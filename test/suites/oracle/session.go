@@ -22,6 +22,9 @@ type Suite struct {
 	Name  string
 	Kafka string // version
 	Cases []Case
+
+	// Secured: clients have to log in, and are judged by ACLs.
+	Secured bool
 }
 
 // Case is some requests, whose answers are written down.
@@ -34,15 +37,21 @@ type Case struct {
 // More would keep the one thread of Kafka's controller waiting.
 const atOnce = 4
 
-// Answers runs the suite against the broker at addr: the lines of each case, in order.
-func (s Suite) Answers(addr string) ([][]string, error) {
+// Broker is where one is reached.
+type Broker struct {
+	Addr string // whoever comes there may do everything
+	SASL string // who comes there has to log in; only where that is secured
+}
+
+// Answers runs the suite against a broker: the lines of each case, in order.
+func (s Suite) Answers(b Broker) ([][]string, error) {
 	all, errs := make([][]string, len(s.Cases)), make([]error, len(s.Cases))
 	var wg sync.WaitGroup
 	next := make(chan int)
 	for range atOnce {
 		wg.Go(func() {
 			for i := range next {
-				t := &T{addr: addr, suite: s.Name, number: i + 1, Now: time.Now().UnixMilli(), aliases: map[string]string{}}
+				t := &T{broker: b, suite: s.Name, number: i + 1, Now: time.Now().UnixMilli(), aliases: map[string]string{}}
 				if err := t.run(s.Cases[i].Run); err != nil {
 					errs[i] = fmt.Errorf("%s: %s: %w", s.Name, s.Cases[i].Name, err)
 				}
@@ -64,7 +73,10 @@ type T struct {
 	// written down as their distance to it.
 	Now int64
 
-	addr    string
+	broker  Broker
+	user    string // who it is logged in as; "" for nobody, who may do everything
+	byName  bool   // what an answer lists is written down by its names: brokers have other orders
+	guest   bool   // at the broker's SASL address, and not logged in
 	suite   string
 	number  int
 	topics  int
@@ -133,9 +145,14 @@ func (t *T) Topic(configs ...string) string {
 
 // usable waits until a topic can be read: a broker that lists it may not lead it yet.
 func (t *T) usable(name string) {
-	for end := time.Now().Add(setupPatience); t.read(name).ErrorCode != 0; time.Sleep(10 * time.Millisecond) {
+	t.until("a leader of "+name, func() bool { return t.read(name).ErrorCode == 0 })
+}
+
+// until waits for what a case needs.
+func (t *T) until(what string, holds func() bool) {
+	for end := time.Now().Add(setupPatience); !holds(); time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(end) {
-			t.fail("topic %s has no leader", name)
+			t.fail("not to be had: %s", what)
 		}
 	}
 }
@@ -194,12 +211,7 @@ func (t *T) send(req kmsg.Request) (kmsg.Response, error) {
 // an error; anything else that is wrong ends the case.
 func exchange[A any](t *T, ask func(*harness.Wire) (A, error)) (none A, err error) {
 	if t.wire == nil {
-		wire, err := harness.DialWire(t.addr)
-		if err != nil {
-			t.fail("%v", err)
-		}
-		wire.Client = "oracle"
-		t.wire = wire
+		t.wire = t.dial()
 	}
 	limit := t.patience
 	if limit == 0 {
@@ -218,6 +230,24 @@ func exchange[A any](t *T, ask func(*harness.Wire) (A, error)) (none A, err erro
 		t.fail("%v", err)
 	}
 	return answer, nil
+}
+
+func (t *T) dial() *harness.Wire {
+	addr := t.broker.Addr
+	if t.user != "" || t.guest {
+		addr = t.broker.SASL
+	}
+	wire, err := harness.DialWire(addr)
+	if err != nil {
+		t.fail("%v", err)
+	}
+	wire.Client = "oracle"
+	if t.user != "" {
+		if err := logIn(wire, t.user, password); err != nil {
+			t.fail("%s logs in: %v", t.user, err)
+		}
+	}
+	return wire
 }
 
 func (t *T) hangUp() {

@@ -2,19 +2,24 @@ package oracle
 
 import (
 	"math"
+	"slices"
 	"strings"
 )
 
 // Suites are all there are.
 var Suites = []Suite{
-	{"batches", "4.3.1", batchCases},
-	{"codecs", "4.3.1", codecCases},
-	{"messagesets", "3.9.1", messageSetCases},
-	{"times", "4.3.1", timeCases},
-	{"topics", "4.3.1", topicCases},
-	{"configs", "4.3.1", configCases},
-	{"offsets", "4.3.1", offsetCases},
-	{"groups", "4.3.1", groupCases},
+	{Name: "batches", Kafka: "4.3.1", Cases: batchCases},
+	{Name: "codecs", Kafka: "4.3.1", Cases: codecCases},
+	{Name: "messagesets", Kafka: "3.9.1", Cases: messageSetCases},
+	{Name: "times", Kafka: "4.3.1", Cases: timeCases},
+	{Name: "topics", Kafka: "4.3.1", Cases: topicCases},
+	{Name: "configs", Kafka: "4.3.1", Cases: configCases},
+	{Name: "offsets", Kafka: "4.3.1", Cases: offsetCases},
+	{Name: "groups", Kafka: "4.3.1", Cases: groupCases},
+	{Name: "acls", Kafka: "4.4.0", Secured: true, Cases: aclCases},
+	{Name: "users", Kafka: "4.4.0", Secured: true, Cases: userCases},
+	{Name: "rights", Kafka: "4.4.0", Secured: true, Cases: slices.Concat(rightCases, adminRightCases)},
+	{Name: "logins", Kafka: "4.4.0", Secured: true, Cases: loginCases},
 }
 
 // odd is a case of one batch, which a producer of version 9 sends to a topic of its own,

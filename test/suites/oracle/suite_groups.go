@@ -10,16 +10,14 @@ import (
 func (t *T) coordinated(group string) {
 	req := kmsg.NewPtrFindCoordinatorRequest()
 	req.CoordinatorKey = group
-	for range 200 {
-		if t.ask(req).(*kmsg.FindCoordinatorResponse).ErrorCode == 0 {
-			offsets := kmsg.NewPtrOffsetFetchRequest()
-			offsets.Version, offsets.Group = 2, group
-			if t.ask(offsets).(*kmsg.OffsetFetchResponse).ErrorCode == 0 {
-				return
-			}
+	t.until("a coordinator of groups", func() bool {
+		if t.ask(req).(*kmsg.FindCoordinatorResponse).ErrorCode != 0 {
+			return false
 		}
-	}
-	t.fail("no coordinator of groups")
+		offsets := kmsg.NewPtrOffsetFetchRequest()
+		offsets.Version, offsets.Group = 2, group
+		return t.ask(offsets).(*kmsg.OffsetFetchResponse).ErrorCode == 0
+	})
 }
 
 // commit writes down what a commit for one partition answers.

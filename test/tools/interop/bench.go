@@ -18,29 +18,36 @@ type bench struct {
 	cluster    *harness.Cluster // nil with -against
 	addrs      []string         // every broker's, or node's, own address
 	driverAddr string           // where the driver itself looks at the cluster
+	looks      []string         // and at each node
+	shimAddr   string
+	guard      *guard // nil without -secured
 	work       string
 }
 
 // result is one cell of the table.
 type result struct {
-	Client  string   `json:"client"`
-	Version string   `json:"version"`
-	Mode    string   `json:"mode"`
-	Way     string   `json:"way"`  // tcp or shim
-	Pass    string   `json:"pass"` // quiet or kill
-	Result  string   `json:"result"`
-	Seconds float64  `json:"seconds"`
-	Codecs  []string `json:"codecs,omitempty"`
-	Lacks   []string `json:"lacks,omitempty"` // codecs that it should have and was built without
-	Reason  string   `json:"reason,omitempty"`
-	Notes   []string `json:"notes,omitempty"`
+	Client    string   `json:"client"`
+	Version   string   `json:"version"`
+	Mode      string   `json:"mode"`
+	Way       string   `json:"way"`                 // tcp or shim
+	Pass      string   `json:"pass"`                // quiet or kill
+	Mechanism string   `json:"mechanism,omitempty"` // with -secured
+	Result    string   `json:"result"`
+	Seconds   float64  `json:"seconds"`
+	Codecs    []string `json:"codecs,omitempty"`
+	Lacks     []string `json:"lacks,omitempty"` // codecs that it should have and was built without
+	Reason    string   `json:"reason,omitempty"`
+	Notes     []string `json:"notes,omitempty"`
 }
 
-// The three results.
+// The results.
 const (
 	ok      = "ok"
 	failed  = "FAIL"
 	missing = "missing"
+
+	// the client has no such mechanism to log in with
+	impossible = "not possible"
 )
 
 // errDeadline ends a step that took too long.
@@ -108,7 +115,7 @@ func (b *bench) cell(ctx context.Context, r prepared, way, pass string) result {
 // that leads the topic's partition 0 when that is known.
 func (b *bench) bootstrap(way string, first *harness.Node) string {
 	if way == "shim" {
-		return b.cluster.ShimAddr()
+		return b.shimAddr
 	}
 	var out []string
 	if first != nil {
@@ -194,6 +201,11 @@ func table(results []result) string {
 		cols = append(cols, codecs[l])
 		rows = append(rows, cols)
 	}
+	return aligned(rows, below)
+}
+
+// aligned gives rows in columns, and remarks below them.
+func aligned(rows [][]string, below []string) string {
 	widths := make([]int, len(rows[0]))
 	for _, r := range rows {
 		for i, c := range r {

@@ -20,8 +20,14 @@ import (
 //
 //	client BOOTSTRAP MODE STEP TOPIC ARGUMENT
 //
+// INTEROP_LOGIN names a file that says how to log in, over TLS: lines name=value, with mechanism,
+// user, password, token (for OAUTHBEARER), ca (file of PEM) and truststore (the same, PKCS #12).
+// Without it the client does not log in and uses no TLS.
+//
 //	MODE     default, or a protocol version such as 0.8
-//	STEP     create    make the topic with ARGUMENT partitions
+//	STEP     login     ask for something, and say "# asking" before, and then "# in", or
+//	                   "# refused WHY" with the client's own error of a login that failed
+//	         create    make the topic with ARGUMENT partitions
 //	         produce   write the records that come on stdin, compressed with codec
 //	                   ARGUMENT; stdin is "key TAB value" per line, and each record
 //	                   gets the header h=interop
@@ -48,7 +54,8 @@ type client struct {
 	mu      sync.Mutex
 	records []record
 	said    []string
-	bad     error // the first line that broke the contract
+	times   []time.Time // when it was said
+	bad     error       // the first line that broke the contract
 }
 
 // startClient runs one step. The program is killed when ctx ends.
@@ -120,7 +127,7 @@ func (c *client) line(line []byte) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if said, ok := bytes.CutPrefix(line, []byte("# ")); ok {
-		c.said = append(c.said, string(said))
+		c.said, c.times = append(c.said, string(said)), append(c.times, time.Now())
 	} else if r, err := parseRecord(line); err != nil {
 		if c.bad == nil && !c.lax {
 			c.bad = err
@@ -153,6 +160,18 @@ func (c *client) heard(start string) (string, bool) {
 		}
 	}
 	return "", false
+}
+
+// saidAt gives when the first line was said with this beginning.
+func (c *client) saidAt(start string) time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for i, s := range c.said {
+		if strings.HasPrefix(s, start) {
+			return c.times[i]
+		}
+	}
+	return time.Time{}
 }
 
 // wait gives how the program ended.

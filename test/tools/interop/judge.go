@@ -12,7 +12,7 @@ import (
 
 // judge gives the client by which the driver itself looks at the cluster.
 func (a *attempt) judge() (*kgo.Client, error) {
-	return kgo.NewClient(kgo.SeedBrokers(a.driverAddr), kgo.MetadataMinAge(50*time.Millisecond))
+	return kgo.NewClient(append(harness.Seeds(a.driverAddr), kgo.MetadataMinAge(50*time.Millisecond))...)
 }
 
 // makeTopic makes a topic of three replicas without the client and waits until it is
@@ -28,7 +28,7 @@ func (b *bench) makeTopic(ctx context.Context, topic string, partitions int32) e
 
 // awaitTopic waits until every node serves all partitions of the topic.
 func (a *attempt) awaitTopic() error {
-	for _, addr := range a.addrs {
+	for _, addr := range a.looks {
 		var last error
 		err := harness.Eventually(a.deadline(), func() bool {
 			w, err := harness.DialWire(addr)
@@ -76,7 +76,7 @@ func (a *attempt) ends(ctx context.Context) (map[int32]int64, error) {
 // cross reads what the client wrote with franz-go of today and, as far as a client
 // of 0.8 can (it knows no zstd), with franz-go held to 0.8.
 func (a *attempt) cross(ctx context.Context, written []record, codecs []string) error {
-	modern := []kgo.Opt{kgo.SeedBrokers(a.driverAddr)}
+	modern := harness.Seeds(a.driverAddr)
 	if err := a.crossRead(ctx, modern, written, rules{headers: !a.noHeaders}); err != nil {
 		return fmt.Errorf("read by franz-go: %w", err)
 	}

@@ -17,6 +17,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -33,6 +34,7 @@ type settings struct {
 	groups  bool
 	kill    bool
 	quick   bool
+	secured bool
 	json    bool
 	list    bool
 	verbose bool
@@ -60,6 +62,7 @@ func parse() (settings, error) {
 	flag.BoolVar(&s.groups, "groups", true, "consumer groups too")
 	flag.BoolVar(&s.kill, "kill", false, "once more while the node that leads is killed and restarted")
 	flag.BoolVar(&s.quick, "quick", false, "a few clients, one way in, 1000 records")
+	flag.BoolVar(&s.secured, "secured", false, "clients log in, over TLS, by each mechanism")
 	flag.BoolVar(&s.json, "json", false, "print JSON instead of the table")
 	flag.BoolVar(&s.list, "list", false, "list the clients and end")
 	flag.BoolVar(&s.verbose, "v", false, "say every step")
@@ -78,6 +81,12 @@ func parse() (settings, error) {
 			return s, errors.New("-against and -kill exclude each other")
 		}
 		s.ways = []string{"tcp"}
+	}
+	if s.secured {
+		if s.against != "" {
+			return s, errors.New("-against and -secured exclude each other")
+		}
+		s.records, s.groups = min(s.records, 500), s.groups && !s.quick
 	}
 	if s.quick {
 		s.records = min(s.records, 1000)
@@ -108,6 +117,9 @@ func run() (int, error) {
 		return 1, err
 	}
 	rows := choose(catalog(), s)
+	if s.secured {
+		rows = chooseSecured(append(catalog(), securedRows()...), s)
+	}
 	if len(rows) == 0 {
 		return 1, fmt.Errorf("no client is called %q (-list lists them)", strings.Join(s.only, ","))
 	}
@@ -138,7 +150,20 @@ func run() (int, error) {
 	b := &bench{settings: s, work: work}
 	if s.against != "" {
 		b.addrs = strings.Split(s.against, ",")
-		b.driverAddr = b.addrs[0]
+		b.driverAddr, b.looks = b.addrs[0], b.addrs
+	} else if s.secured {
+		defer harness.RemoveBinaries()
+		err := b.startSecured(ctx)
+		if b.guard.relay != nil {
+			defer b.guard.relay.close()
+		}
+		if err != nil {
+			if b.cluster != nil {
+				err = fmt.Errorf("%w\n%s", err, b.cluster.Logs(20))
+				b.cluster.Close()
+			}
+			return 1, err
+		}
 	} else {
 		cluster, err := harness.Start(harness.Options{Dir: filepath.Join(work, "cluster")})
 		defer harness.RemoveBinaries()
@@ -149,9 +174,15 @@ func run() (int, error) {
 			}
 			return 1, err
 		}
-		b.cluster, b.addrs, b.driverAddr = cluster, cluster.Addrs(), cluster.ShimAddr()
+		b.cluster, b.addrs, b.looks = cluster, cluster.Addrs(), cluster.Addrs()
+		b.driverAddr, b.shimAddr = cluster.ShimAddr(), cluster.ShimAddr()
 	}
-	results := b.all(ctx, ready)
+	var results []result
+	if s.secured {
+		results = b.allSecured(ctx, ready)
+	} else {
+		results = b.all(ctx, ready)
+	}
 	complaint := ""
 	if b.cluster != nil {
 		complaint = b.cluster.Close()
@@ -164,7 +195,11 @@ func run() (int, error) {
 			return 1, err
 		}
 	} else {
-		fmt.Print(table(results))
+		show := table
+		if s.secured {
+			show = securedTable
+		}
+		fmt.Print(show(results))
 	}
 	if complaint != "" {
 		return 1, fmt.Errorf("a process of the cluster complained:\n%s", complaint)
@@ -173,6 +208,18 @@ func run() (int, error) {
 		return 1, errors.New("interrupted")
 	}
 	return verdict(results, os.Getenv("CI") == "true"), nil
+}
+
+// chooseSecured keeps the rows that can log in and were asked for.
+func chooseSecured(rows []row, s settings) []row {
+	var out []row
+	for _, r := range rows {
+		if r.mode == "default" && (r.run == nil || r.secured) {
+			r.quick = slices.Contains(quickly, r.name)
+			out = append(out, r)
+		}
+	}
+	return choose(out, s)
 }
 
 // choose keeps the rows that were asked for.

@@ -196,13 +196,16 @@ func (p *preparer) java(ctx context.Context, r row) (program, error) {
 	if err := need("java", "javac", "mvn"); err != nil {
 		return program{}, err
 	}
-	dir, err := p.once("java-"+r.version, []string{"java/pom.xml", "java/Client.java", "java/Admin.java"}, []string{r.version}, func(dir string) error {
+	dir, err := p.once("java-"+r.version, []string{"java/pom.xml", "java/Client.java", "java/Login.java", "java/TokenLogin.java", "java/Admin.java", "java/Security.java"}, []string{r.version}, func(dir string) error {
 		if err := maven(ctx, dir, "-Dkafka.version="+r.version); err != nil {
 			return err
 		}
-		sources := []string{"Client.java"}
+		sources := []string{"Client.java", "Login.java"}
+		if r.version[0] != '0' {
+			sources = append(sources, "TokenLogin.java")
+		}
 		if r.version[0] >= '3' {
-			sources = append(sources, "Admin.java")
+			sources = append(sources, "Admin.java", "Security.java")
 		}
 		return command(ctx, dir, nil, "javac", append([]string{"-nowarn", "-cp", "lib/*", "-d", "classes"}, sources...)...)
 	})

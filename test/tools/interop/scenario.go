@@ -22,14 +22,16 @@ const partitions = 6
 type attempt struct {
 	*bench
 	prepared
-	way   string
-	pass  string
-	dir   string // logs
-	topic string
-	wrote []string // codecs
-	notes []string
-	lacks []string      // codecs
-	first *harness.Node // leads partition 0 and comes first in the bootstrap list
+	way       string
+	mechanism string        // by which it logs in, with -secured
+	entered   time.Duration // how long its last login took
+	pass      string
+	dir       string // logs
+	topic     string
+	wrote     []string // codecs
+	notes     []string
+	lacks     []string      // codecs
+	first     *harness.Node // leads partition 0 and comes first in the bootstrap list
 
 	mu      sync.Mutex
 	runs    int

@@ -49,7 +49,7 @@ func (p *preparer) tools(ctx context.Context, r row) (program, error) {
 		return command(ctx, dir, nil, "javac", "-nowarn", "-cp", "lib/*", "-d", "classes", "WordCount.java")
 	})
 	return program{command: []string{"java", "-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1",
-		"-cp", filepath.Join(dir, "classes") + ":" + filepath.Join(dir, "lib", "*")}}, err
+		"-Dorg.slf4j.simpleLogger.defaultLogLevel=warn", "-cp", filepath.Join(dir, "classes") + ":" + filepath.Join(dir, "lib", "*")}}, err
 }
 
 // tool runs one class to its end and gives what it wrote to stdout.
@@ -70,6 +70,7 @@ func (a *attempt) tool(ctx context.Context, stdin string, class string, args ...
 	ctx, cancel := context.WithTimeout(ctx, a.step)
 	defer cancel()
 	cmd := a.java(ctx, append([]string{class}, args...)...)
+	cmd.Env = append(os.Environ(), a.env...)
 	fmt.Fprintf(log, "--- %s %s\n", class, strings.Join(args, " "))
 	cmd.Stdin = strings.NewReader(stdin)
 	var out bytes.Buffer
@@ -89,7 +90,18 @@ func (a *attempt) tool(ctx context.Context, stdin string, class string, args ...
 type script struct {
 	ctx context.Context
 	*attempt
-	err error
+	err    error
+	config string // what --command-config names
+	stdin  string // for the tool that must fail
+}
+
+// common is what every tool is told.
+func (s *script) common() []string {
+	out := []string{"--bootstrap-server", s.bootstrap(s.way, nil)}
+	if s.config != "" {
+		out = append(out, "--command-config", s.config)
+	}
+	return out
 }
 
 // run runs a tool with --bootstrap-server and wants each of the texts in its output.
@@ -101,7 +113,7 @@ func (s *script) feed(stdin, class, args string, want ...string) string {
 	if s.err != nil {
 		return ""
 	}
-	all := append([]string{"--bootstrap-server", s.bootstrap(s.way, nil)}, strings.Fields(args)...)
+	all := append(s.common(), strings.Fields(args)...)
 	out, err := s.tool(s.ctx, stdin, class, all...)
 	if err != nil {
 		s.err = err
@@ -120,8 +132,8 @@ func (s *script) refuse(class, args, why string) {
 	if s.err != nil {
 		return
 	}
-	all := append([]string{"--bootstrap-server", s.bootstrap(s.way, nil)}, strings.Fields(args)...)
-	out, err := s.tool(s.ctx, "", class, all...)
+	all := append(s.common(), strings.Fields(args)...)
+	out, err := s.tool(s.ctx, s.stdin, class, all...)
 	switch {
 	case errors.Is(err, errDeadline):
 		s.err = err

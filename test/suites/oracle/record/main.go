@@ -22,15 +22,23 @@ func main() {
 }
 
 func record(only string) (err error) {
-	trimaran, err := harness.Start(oracle.NodeOptions())
 	defer harness.RemoveBinaries()
-	if trimaran != nil {
-		defer trimaran.Close()
+	nodes := map[bool]*harness.Cluster{} // by Secured
+	for secured, options := range map[bool]harness.Options{false: oracle.NodeOptions(), true: oracle.SecuredOptions()} {
+		c, err := harness.Start(options)
+		if c != nil {
+			defer c.Close()
+		}
+		if err != nil {
+			return err
+		}
+		nodes[secured] = c
 	}
-	if err != nil {
-		return err
+	type kind struct {
+		version string
+		secured bool
 	}
-	kafkas := map[string]*oracle.Kafka{}
+	kafkas := map[kind]*oracle.Kafka{}
 	defer func() {
 		for _, k := range kafkas {
 			k.Close()
@@ -40,18 +48,19 @@ func record(only string) (err error) {
 		if only != "" && s.Name != only {
 			continue
 		}
-		k := kafkas[s.Kafka]
+		of := kind{s.Kafka, s.Secured}
+		k := kafkas[of]
 		if k == nil {
-			if k, err = oracle.StartKafka(s.Kafka); err != nil {
+			if k, err = oracle.StartKafka(s.Kafka, s.Secured); err != nil {
 				return fmt.Errorf("with Kafka %s: %w", s.Kafka, err)
 			}
-			kafkas[s.Kafka] = k
+			kafkas[of] = k
 		}
-		theirs, err := s.Answers(k.Addr)
+		theirs, err := s.Answers(k.Broker)
 		if err != nil {
 			return fmt.Errorf("with Kafka %s: %w", s.Kafka, err)
 		}
-		ours, err := s.Answers(trimaran.Node(1).Addr())
+		ours, err := s.Answers(oracle.Of(nodes[s.Secured].Node(1)))
 		if err != nil {
 			return fmt.Errorf("with Trimaran: %w", err)
 		}

@@ -8,9 +8,36 @@ const line = require('../kafkajs/line.js');
 const { Kafka, CompressionTypes, logLevel } = confluent.KafkaJS;
 const codecs = { none: CompressionTypes.None, gzip: CompressionTypes.GZIP, snappy: CompressionTypes.SNAPPY, lz4: CompressionTypes.LZ4, zstd: CompressionTypes.ZSTD };
 
-const toStderr = (level) => (message, extra) => console.error(level, message, JSON.stringify(extra));
+let complain = () => {};
+const toStderr = (level) => (message, extra) => {
+  console.error(level, message, JSON.stringify(extra));
+  complain(message);
+};
 const logger = { info() {}, debug() {}, warn: toStderr('warn'), error: toStderr('error'), namespace: () => logger, setLogLevel() {} };
-const kafka = new Kafka({ kafkaJS: { brokers: line.bootstrap, logLevel: logLevel.WARN, logger } });
+// security is kafkajs's way to say it; the file of the CA is librdkafka's.
+function security() {
+  if (!line.login) return {};
+  const { mechanism, user, password, token } = line.login;
+  return {
+    ssl: true,
+    sasl: mechanism === 'OAUTHBEARER'
+      ? { mechanism: 'oauthbearer', oauthBearerProvider: async () => ({ value: token, principal: user, lifetime: Date.now() + 3600_000 }) }
+      : { mechanism: mechanism.toLowerCase(), username: user, password },
+  };
+}
+
+const kafka = new Kafka({
+  kafkaJS: { ...security(), brokers: line.bootstrap, logLevel: logLevel.WARN, logger },
+  ...(line.login ? { 'ssl.ca.location': line.login.ca } : {}),
+});
+
+async function login() {
+  // librdkafka goes on trying, and tells each time; connect() fails later, with no broker to be had.
+  const refused = new Promise((_, reject) => { complain = (text) => /SASL authentication error/.test(text) && reject(new Error(text)); });
+  const admin = kafka.admin();
+  await line.logIn(() => Promise.race([refused, admin.connect().then(() => admin.listTopics())]), (e) => /SASL authentication error/.test(e));
+  process.exit(0);
+}
 
 async function create() {
   const admin = kafka.admin();
@@ -51,4 +78,4 @@ async function consume(groupId, done) {
 }
 
 // Its consumer always has a group, so reading goes through one of its own.
-line.go({ create, produce, ...line.consuming(consume) });
+line.go({ login, create, produce, ...line.consuming(consume) });

@@ -3,12 +3,18 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"strings"
 	"sync/atomic"
 
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
+	"github.com/twmb/franz-go/pkg/sasl"
+	"github.com/twmb/franz-go/pkg/sasl/oauth"
+	"github.com/twmb/franz-go/pkg/sasl/plain"
+	"github.com/twmb/franz-go/pkg/sasl/scram"
 
 	"github.com/trimaran-io/trimaran/test/harness"
 	"github.com/trimaran-io/trimaran/test/tools/interop/clients/line"
@@ -20,8 +26,22 @@ func main() {
 	if call.Old() {
 		opts = harness.Old(call.Bootstrap...)
 	}
+	if l := call.Login; l != nil {
+		opts = append(opts, kgo.DialTLSConfig(l.TLS()), kgo.SASL(mechanism(l)))
+	}
 	ctx := context.Background()
 	switch call.Step {
+	case "login":
+		cl := client(opts)
+		defer cl.Close()
+		line.LogIn(func() error {
+			req := kmsg.NewPtrMetadataRequest()
+			_, err := req.RequestWith(ctx, cl)
+			return err
+		}, func(err error) bool {
+			// With a token, to hear a reason (RFC 7628) is to it an error of its own.
+			return errors.Is(err, kerr.SaslAuthenticationFailed) || strings.Contains(err.Error(), "unexpected data in oauth response")
+		})
 	case "create":
 		create(ctx, call, opts)
 	case "produce":
@@ -34,6 +54,18 @@ func main() {
 		line.Must(fmt.Errorf("no step %q", call.Step))
 	}
 	line.Flush()
+}
+
+func mechanism(l *line.Login) sasl.Mechanism {
+	switch l.Mechanism {
+	case "PLAIN":
+		return plain.Auth{User: l.User, Pass: l.Password}.AsMechanism()
+	case "SCRAM-SHA-256":
+		return scram.Auth{User: l.User, Pass: l.Password}.AsSha256Mechanism()
+	case "SCRAM-SHA-512":
+		return scram.Auth{User: l.User, Pass: l.Password}.AsSha512Mechanism()
+	}
+	return oauth.Auth{Token: l.Token}.AsMechanism()
 }
 
 func client(opts []kgo.Opt) *kgo.Client {

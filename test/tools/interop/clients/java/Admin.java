@@ -46,6 +46,7 @@ public final class Admin {
         System.setProperty("org.slf4j.simpleLogger.defaultLogLevel", "warn");
         Properties p = new Properties();
         p.put("bootstrap.servers", args[0]);
+        Login.secure(p);
         topic = args[1];
         admin = AdminClient.create(p);
         cluster();

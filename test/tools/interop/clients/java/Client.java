@@ -38,9 +38,13 @@ public final class Client {
         }
         Properties p = new Properties();
         p.put("bootstrap.servers", args[0]);
+        Login.secure(p);
         String topic = args[3];
         String argument = args[4];
         switch (args[2]) {
+            case "login":
+                Login.step(p);
+                break;
             case "create":
                 try (AdminClient admin = AdminClient.create(p)) {
                     admin.createTopics(Collections.singleton(new NewTopic(topic, Integer.parseInt(argument), (short) 3))).all().get();

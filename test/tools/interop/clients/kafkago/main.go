@@ -10,6 +10,9 @@ import (
 	"time"
 
 	"github.com/segmentio/kafka-go"
+	"github.com/segmentio/kafka-go/sasl"
+	"github.com/segmentio/kafka-go/sasl/plain"
+	"github.com/segmentio/kafka-go/sasl/scram"
 
 	"github.com/trimaran-io/trimaran/test/tools/interop/clients/line"
 )
@@ -18,8 +21,16 @@ func main() {
 	call := line.Args()
 	ctx := context.Background()
 	switch call.Step {
+	case "login":
+		line.LogIn(func() error {
+			conn, err := dialer(call).Dial("tcp", call.Bootstrap[0])
+			if err == nil {
+				_, err = conn.ReadPartitions(call.Topic)
+			}
+			return err
+		}, func(err error) bool { return errors.Is(err, kafka.SASLAuthenticationFailed) })
 	case "create":
-		cl := &kafka.Client{Addr: kafka.TCP(call.Bootstrap...)}
+		cl := &kafka.Client{Addr: kafka.TCP(call.Bootstrap...), Transport: transport(call)}
 		resp, err := cl.CreateTopics(ctx, &kafka.CreateTopicsRequest{Topics: []kafka.TopicConfig{{Topic: call.Topic, NumPartitions: call.Number(), ReplicationFactor: 3}}})
 		line.Must(err)
 		line.Must(resp.Errors[call.Topic])
@@ -35,6 +46,38 @@ func main() {
 	line.Flush()
 }
 
+// mechanism is nil where the client does not log in.
+func mechanism(l *line.Login) sasl.Mechanism {
+	switch l.Mechanism {
+	case "PLAIN":
+		return plain.Mechanism{Username: l.User, Password: l.Password}
+	case "SCRAM-SHA-256", "SCRAM-SHA-512":
+		hash := scram.SHA512
+		if l.Mechanism == "SCRAM-SHA-256" {
+			hash = scram.SHA256
+		}
+		m, err := scram.Mechanism(hash, l.User, l.Password)
+		line.Must(err)
+		return m
+	}
+	line.Must(fmt.Errorf("kafka-go has no %s", l.Mechanism))
+	return nil
+}
+
+func transport(call line.Call) kafka.RoundTripper {
+	if call.Login == nil {
+		return kafka.DefaultTransport
+	}
+	return &kafka.Transport{TLS: call.Login.TLS(), SASL: mechanism(call.Login)}
+}
+
+func dialer(call line.Call) *kafka.Dialer {
+	if call.Login == nil {
+		return kafka.DefaultDialer
+	}
+	return &kafka.Dialer{Timeout: 10 * time.Second, DualStack: true, TLS: call.Login.TLS(), SASLMechanism: mechanism(call.Login)}
+}
+
 var complaints = log.New(os.Stderr, "", log.Ltime)
 
 func produce(ctx context.Context, call line.Call) {
@@ -46,7 +89,7 @@ func produce(ctx context.Context, call line.Call) {
 	}
 	// Without RequiredAcks it does not wait for an answer, and its ten attempts
 	// within some seconds are what an election has time for.
-	w := &kafka.Writer{Addr: kafka.TCP(call.Bootstrap...), Topic: call.Topic, Balancer: &kafka.Hash{}, Compression: codec,
+	w := &kafka.Writer{Transport: transport(call), Addr: kafka.TCP(call.Bootstrap...), Topic: call.Topic, Balancer: &kafka.Hash{}, Compression: codec,
 		RequiredAcks: kafka.RequireAll, MaxAttempts: 100, ErrorLogger: complaints}
 	n := 0
 	var pending []kafka.Message
@@ -77,13 +120,13 @@ func show(m kafka.Message) {
 }
 
 func read(ctx context.Context, call line.Call) {
-	conn, err := kafka.Dial("tcp", call.Bootstrap[0])
+	conn, err := dialer(call).Dial("tcp", call.Bootstrap[0])
 	line.Must(err)
 	partitions, err := conn.ReadPartitions(call.Topic)
 	line.Must(err)
 	all := make(chan kafka.Message, 1000)
 	for _, p := range partitions {
-		r := kafka.NewReader(kafka.ReaderConfig{Brokers: call.Bootstrap, Topic: call.Topic, Partition: p.ID, ErrorLogger: complaints})
+		r := kafka.NewReader(kafka.ReaderConfig{Dialer: dialer(call), Brokers: call.Bootstrap, Topic: call.Topic, Partition: p.ID, ErrorLogger: complaints})
 		go func() {
 			for {
 				m, err := r.ReadMessage(ctx)
@@ -98,7 +141,7 @@ func read(ctx context.Context, call line.Call) {
 }
 
 func group(ctx context.Context, call line.Call) {
-	r := kafka.NewReader(kafka.ReaderConfig{Brokers: call.Bootstrap, Topic: call.Topic, GroupID: call.Argument, StartOffset: kafka.FirstOffset, ErrorLogger: complaints})
+	r := kafka.NewReader(kafka.ReaderConfig{Dialer: dialer(call), Brokers: call.Bootstrap, Topic: call.Topic, GroupID: call.Argument, StartOffset: kafka.FirstOffset, ErrorLogger: complaints})
 	reading, stop := context.WithCancel(ctx)
 	ended := line.Ended()
 	go func() { <-ended; stop() }()

@@ -1,6 +1,7 @@
 'use strict';
 // kafkajs in the interop test.
 
+const fs = require('fs');
 const { CompressionCodecs, CompressionTypes, Kafka, logLevel } = require('kafkajs');
 const SnappyCodec = require('kafkajs-snappy');
 const LZ4Codec = require('kafkajs-lz4');
@@ -16,7 +17,29 @@ CompressionCodecs[CompressionTypes.ZSTD] = () => ({
 });
 const codecs = { none: CompressionTypes.None, gzip: CompressionTypes.GZIP, snappy: CompressionTypes.Snappy, lz4: CompressionTypes.LZ4, zstd: CompressionTypes.ZSTD };
 
-const kafka = new Kafka({ brokers: line.bootstrap, logLevel: logLevel.WARN, logCreator: () => (e) => console.error(e.level, e.namespace, JSON.stringify(e.log)) });
+function security() {
+  if (!line.login) return {};
+  const { mechanism, user, password, token, ca } = line.login;
+  return {
+    ssl: { ca: [fs.readFileSync(ca)] },
+    sasl: mechanism === 'OAUTHBEARER'
+      ? { mechanism: 'oauthbearer', oauthBearerProvider: async () => ({ value: token }) }
+      : { mechanism: mechanism.toLowerCase(), username: user, password },
+  };
+}
+
+const kafka = new Kafka({ ...security(), brokers: line.bootstrap, logLevel: logLevel.WARN, logCreator: () => (e) => console.error(e.level, e.namespace, JSON.stringify(e.log)) });
+
+async function login() {
+  const admin = kafka.admin();
+  // A token that is refused it takes for one that is not, and its connection is ended at the next request.
+  const refusals = ['KafkaJSSASLAuthenticationError', ...(line.login.mechanism === 'OAUTHBEARER' ? ['KafkaJSConnectionClosedError'] : [])];
+  await line.logIn(async () => {
+    await admin.connect();
+    await admin.listTopics();
+  }, (e) => refusals.includes(e.name) || refusals.includes(e.cause && e.cause.name));
+  process.exit(0);
+}
 
 async function create() {
   const admin = kafka.admin();
@@ -60,4 +83,4 @@ async function consume(groupId, done) {
 }
 
 // kafkajs has no consumer without a group, so reading goes through one of its own.
-line.go({ create, produce, ...line.consuming(consume) });
+line.go({ login, create, produce, ...line.consuming(consume) });

@@ -3,6 +3,8 @@
 // driver's contract.go describes it. Bytes are kept as they are: latin1, one
 // character each.
 
+const fs = require('fs');
+
 const [bootstrap, mode, step, topic, argument] = process.argv.slice(2);
 if (argument === undefined) {
   console.error('usage: client BOOTSTRAP MODE STEP TOPIC ARGUMENT');
@@ -23,6 +25,26 @@ async function* records() {
       });
     }
   }
+}
+
+// login is how to log in, over TLS: mechanism, user, password, token, ca. undefined: not at all.
+const login = process.env.INTEROP_LOGIN && Object.fromEntries(fs.readFileSync(process.env.INTEROP_LOGIN, 'utf8').trimEnd().split('\n').map((l) => {
+  const equals = l.indexOf('=');
+  return [l.slice(0, equals), l.slice(equals + 1)];
+}));
+
+// logIn is step login: enter does something that needs a login, and refused tells the client's
+// own error of a login that failed.
+async function logIn(enter, refused) {
+  say('asking');
+  try {
+    await enter();
+  } catch (e) {
+    if (!refused(e)) throw e;
+    say(`refused ${String(e).replace(/\s+/g, ' ')}`);
+    return;
+  }
+  say('in');
 }
 
 // ended resolves when stdin ends.
@@ -70,4 +92,4 @@ function consuming(consume) {
   return { read, group };
 }
 
-module.exports = { bootstrap: bootstrap.split(','), mode, topic, argument, records, ended, show, say, go, consuming };
+module.exports = { login, logIn, bootstrap: bootstrap.split(','), mode, topic, argument, records, ended, show, say, go, consuming };

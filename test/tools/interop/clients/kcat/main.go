@@ -20,12 +20,24 @@ func main() {
 	// -E: kcat ends when no broker is connected, and where there is one broker to be
 	// seen that is whenever its connection breaks.
 	args := []string{"-E", "-b", strings.Join(call.Bootstrap, ",")}
+	if l := call.Login; l != nil {
+		// A file, for its arguments everybody can read.
+		file, err := os.CreateTemp("", "kcat-")
+		line.Must(err)
+		defer os.Remove(file.Name())
+		fmt.Fprintf(file, "security.protocol=SASL_SSL\nssl.ca.location=%s\nsasl.mechanisms=%s\nsasl.username=%s\nsasl.password=%s\n",
+			l.CA, l.Mechanism, l.User, l.Password)
+		line.Must(file.Close())
+		args = append([]string{"-F", file.Name()}, args...)
+	}
 	format := `%p\t%o\t%k\t%s\t%h\n`
 	if call.Old() {
 		args = append(args, "-X", "api.version.request=false", "-X", "broker.version.fallback=0.8.2")
 		format = `%p\t%o\t%k\t%s\n`
 	}
 	switch call.Step {
+	case "login":
+		login(append(args, "-L", "-m", "4"))
 	case "produce":
 		args = append(args, "-P", "-t", call.Topic, "-K", "\t", "-z", call.Argument, "-X", "request.required.acks=-1")
 		if !call.Old() {
@@ -67,6 +79,24 @@ func main() {
 	default:
 		line.Must(fmt.Errorf("no step %q", call.Step))
 	}
+}
+
+// login lists topics. librdkafka goes on trying with a password that is wrong, and says each time
+// what was wrong with it.
+func login(args []string) {
+	var said []byte
+	line.LogIn(func() (err error) {
+		said, err = exec.Command("kcat", args...).CombinedOutput()
+		if err != nil {
+			os.Stderr.Write(said)
+			for l := range bytes.Lines(said) {
+				if bytes.Contains(l, []byte("SASL authentication error")) {
+					return fmt.Errorf("%s", l)
+				}
+			}
+		}
+		return err
+	}, func(err error) bool { return strings.Contains(err.Error(), "SASL authentication error") })
 }
 
 // group runs kcat until stdin ends; on SIGTERM it commits and leaves.

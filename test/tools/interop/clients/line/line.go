@@ -5,6 +5,8 @@ package line
 import (
 	"bufio"
 	"bytes"
+	"crypto/tls"
+	"crypto/x509"
 	"fmt"
 	"io"
 	"os"
@@ -26,6 +28,55 @@ type Call struct {
 	Step      string
 	Topic     string
 	Argument  string
+	Login     *Login // nil: the client does not log in, and uses no TLS
+}
+
+// Login is how a client logs in, over TLS. It comes in a file, so that no password is an argument.
+type Login struct {
+	Mechanism, User, Password string
+	Token                     string // with OAUTHBEARER
+	CA                        string // file of the certificate that signs the servers'
+}
+
+// login reads the file that INTEROP_LOGIN names: lines name=value.
+func login() *Login {
+	name := os.Getenv("INTEROP_LOGIN")
+	if name == "" {
+		return nil
+	}
+	content, err := os.ReadFile(name)
+	Must(err)
+	said := map[string]string{}
+	for l := range strings.Lines(string(content)) {
+		name, value, _ := strings.Cut(strings.TrimSuffix(l, "\n"), "=")
+		said[name] = value
+	}
+	return &Login{said["mechanism"], said["user"], said["password"], said["token"], said["ca"]}
+}
+
+// TLS is the configuration of a client of Go's.
+func (l *Login) TLS() *tls.Config {
+	pem, err := os.ReadFile(l.CA)
+	Must(err)
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(pem) {
+		Must(fmt.Errorf("no certificates in %s", l.CA))
+	}
+	return &tls.Config{RootCAs: pool}
+}
+
+// LogIn is step login: enter does something that needs a login, and refused tells the client's
+// own error of a login that failed.
+func LogIn(enter func() error, refused func(error) bool) {
+	Say("asking")
+	switch err := enter(); {
+	case err == nil:
+		Say("in")
+	case refused(err):
+		Say("refused %s", strings.Join(strings.Fields(err.Error()), " "))
+	default:
+		Must(err)
+	}
 }
 
 // Old reports whether the client must talk as one of 0.8.
@@ -43,7 +94,7 @@ func Args() Call {
 	if len(os.Args) != 6 {
 		Must(fmt.Errorf("usage: %s BOOTSTRAP MODE STEP TOPIC ARGUMENT", os.Args[0]))
 	}
-	return Call{strings.Split(os.Args[1], ","), os.Args[2], os.Args[3], os.Args[4], os.Args[5]}
+	return Call{strings.Split(os.Args[1], ","), os.Args[2], os.Args[3], os.Args[4], os.Args[5], login()}
 }
 
 // Must ends the program when something failed.

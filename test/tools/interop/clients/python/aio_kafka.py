@@ -1,16 +1,60 @@
 """aiokafka in the interop test."""
 import asyncio
 import itertools
+import logging
 import sys
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka.abc import AbstractTokenProvider
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import KafkaError
+from aiokafka.helpers import create_ssl_context
 
 import line
 
 call = line.call()
 common = {"bootstrap_servers": call.bootstrap}
+
+
+class Token(AbstractTokenProvider):
+    async def token(self):
+        return login["token"]
+
+
+login = line.login()
+if login:
+    common.update(
+        security_protocol="SASL_SSL", ssl_context=create_ssl_context(cafile=login["ca"]), sasl_mechanism=login["mechanism"],
+        sasl_plain_username=login["user"], sasl_plain_password=login["password"])
+    if login["mechanism"] == "OAUTHBEARER":
+        common["sasl_oauth_token_provider"] = Token()
+
+
+class Refusal(logging.Handler):
+    """It raises that there is no broker: what was wrong it only logs."""
+    why = ""
+
+    def emit(self, record):
+        if "AuthenticationFailed" in record.getMessage():
+            self.why = " ".join(record.getMessage().split())
+
+
+async def log_in():
+    line.say("asking")
+    refused = Refusal()
+    logging.getLogger("aiokafka").addHandler(refused)
+    producer = AIOKafkaProducer(**common)
+    try:
+        await producer.start()
+    except KafkaError as e:
+        # A token that is refused it takes for one that is not, and its connection ends at the next
+        # request.
+        if not refused.why and login["mechanism"] != "OAUTHBEARER":
+            raise
+        line.say("refused " + (refused.why or repr(e)))
+    else:
+        line.say("in")
+    await producer.stop()
 
 
 async def create():
@@ -77,4 +121,4 @@ async def group():
     line.say("closed")
 
 
-asyncio.run({"create": create, "produce": produce, "read": read, "group": group}[call.step]())
+asyncio.run({"login": log_in, "create": create, "produce": produce, "read": read, "group": group}[call.step]())

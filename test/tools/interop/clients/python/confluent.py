@@ -1,5 +1,6 @@
 """confluent-kafka, librdkafka for Python, in the interop test."""
 import sys
+import time
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
@@ -8,6 +9,36 @@ import line
 
 call = line.call()
 common = {"bootstrap.servers": call.bootstrap}
+login = line.login()
+if login:
+    common.update({"security.protocol": "SASL_SSL", "ssl.ca.location": login["ca"], "sasl.mechanisms": login["mechanism"]})
+    if login["mechanism"] == "OAUTHBEARER":
+        common["oauth_cb"] = lambda _: (login["token"], time.time() + 3600)
+    else:
+        common.update({"sasl.username": login["user"], "sasl.password": login["password"]})
+
+
+def log_in():
+    wrong = []
+
+    def enter():
+        # librdkafka goes on trying, and tells each time.
+        consumer = Consumer({"group.id": "unused", "error_cb": lambda e: wrong.append(e), **common})
+        for _ in range(40):
+            consumer.poll(0.1)
+            for e in wrong:
+                if e.code() == KafkaError._AUTHENTICATION:
+                    raise KafkaException(e)
+            try:
+                consumer.list_topics(call.topic, timeout=0.5)
+                return
+            except KafkaException as e:
+                if e.args[0].code() not in (KafkaError._TRANSPORT, KafkaError._TIMED_OUT):
+                    raise
+        raise TimeoutError(wrong)
+
+    line.log_in(enter, KafkaException)
+
 
 
 def create():
@@ -89,4 +120,4 @@ def group():
     line.say("closed")
 
 
-{"create": create, "produce": produce, "read": read, "group": group}[call.step]()
+{"login": log_in, "create": create, "produce": produce, "read": read, "group": group}[call.step]()

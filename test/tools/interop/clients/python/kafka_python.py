@@ -1,9 +1,11 @@
 """kafka-python in the interop test: 2.0.6, the last that can be told to talk as a
 client of 0.8, and today's."""
+import logging
+import os
 import sys
 
 import kafka
-from kafka import KafkaConsumer, KafkaProducer, TopicPartition
+from kafka import KafkaConsumer, KafkaProducer, TopicPartition, errors
 from kafka.errors import CommitFailedError
 
 import line
@@ -14,6 +16,46 @@ common = {"bootstrap_servers": call.bootstrap.split(",")}
 if old:
     common["api_version"] = (0, 8, 0)
 first = kafka.__version__.startswith("2.0.")
+if first:
+    from kafka.oauth.abstract import AbstractTokenProvider
+else:
+    from kafka.net.sasl.oauth import AbstractTokenProvider
+
+
+class Token(AbstractTokenProvider):
+    def token(self):
+        return login["token"]
+
+
+login = line.login()
+if login:
+    common.update(
+        security_protocol="SASL_SSL", ssl_cafile=login["ca"], sasl_mechanism=login["mechanism"],
+        sasl_plain_username=login["user"], sasl_plain_password=login["password"])
+    if login["mechanism"] == "OAUTHBEARER":
+        common["sasl_oauth_token_provider"] = Token()
+
+
+class Refusal(logging.Handler):
+    """Today's goes on trying and raises, much later, that there is no broker: what was wrong it only
+    logs."""
+    def emit(self, record):
+        if "AuthenticationFailed" in record.getMessage():
+            line.say("refused " + " ".join(record.getMessage().split()))
+            os._exit(0)
+
+
+def log_in():
+    logging.getLogger("kafka").addHandler(Refusal())
+
+    def enter():
+        consumer = KafkaConsumer(group_id=None, **common)
+        consumer.partitions_for_topic(call.topic)
+        consumer.close()
+
+    # 2.0 shakes hands at version 0, where the end of the connection says all there is to say.
+    line.log_in(enter, (errors.AuthenticationFailedError, errors.NoBrokersAvailable) if first else errors.SaslAuthenticationFailedError)
+
 
 
 def create():
@@ -84,4 +126,4 @@ def group():
     line.say("closed")
 
 
-{"create": create, "produce": produce, "read": read, "group": group}[call.step]()
+{"login": log_in, "create": create, "produce": produce, "read": read, "group": group}[call.step]()

@@ -1,6 +1,7 @@
 """The command line that all Python clients of the interop test share; the driver's
 contract.go describes it."""
 import collections
+import os
 import sys
 import threading
 
@@ -12,6 +13,26 @@ def call():
     if len(sys.argv) != 6:
         sys.exit("usage: client BOOTSTRAP MODE STEP TOPIC ARGUMENT")
     return Call(*sys.argv[1:])
+
+
+def login():
+    """How to log in, over TLS: mechanism, user, password, token, ca. Empty: not at all."""
+    if "INTEROP_LOGIN" not in os.environ:
+        return {}
+    with open(os.environ["INTEROP_LOGIN"], encoding="utf-8") as f:
+        return dict(line.rstrip("\n").split("=", 1) for line in f)
+
+
+def log_in(enter, refused):
+    """Step login: enter does something that needs a login, and refused is what the client raises
+    when it fails."""
+    say("asking")
+    try:
+        enter()
+    except refused as e:
+        say("refused " + " ".join(repr(e).split()))
+    else:
+        say("in")
 
 
 def records():

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/IBM/sarama"
+	"github.com/xdg-go/scram"
 
 	"github.com/trimaran-io/trimaran/test/tools/interop/clients/line"
 )
@@ -22,7 +23,18 @@ func main() {
 	if call.Old() {
 		conf.Version = sarama.V0_8_2_0
 	}
+	if l := call.Login; l != nil {
+		secure(conf, l)
+	}
 	switch call.Step {
+	case "login":
+		line.LogIn(func() error {
+			cl, err := sarama.NewClient(call.Bootstrap, conf)
+			if err == nil {
+				err = cl.Close()
+			}
+			return err
+		}, func(err error) bool { return errors.Is(err, sarama.ErrSASLAuthenticationFailed) })
 	case "create":
 		admin, err := sarama.NewClusterAdmin(call.Bootstrap, conf)
 		line.Must(err)
@@ -38,6 +50,39 @@ func main() {
 		line.Must(fmt.Errorf("no step %q", call.Step))
 	}
 	line.Flush()
+}
+
+func secure(conf *sarama.Config, l *line.Login) {
+	conf.Net.TLS.Enable, conf.Net.TLS.Config = true, l.TLS()
+	conf.Net.SASL.Enable, conf.Net.SASL.Mechanism = true, sarama.SASLMechanism(l.Mechanism)
+	conf.Net.SASL.User, conf.Net.SASL.Password = l.User, l.Password
+	conf.Net.SASL.SCRAMClientGeneratorFunc = func() sarama.SCRAMClient { return &scramClient{hash: scram.SHA512} }
+	if l.Mechanism == sarama.SASLTypeSCRAMSHA256 {
+		conf.Net.SASL.SCRAMClientGeneratorFunc = func() sarama.SCRAMClient { return &scramClient{hash: scram.SHA256} }
+	}
+	conf.Net.SASL.TokenProvider = token(l.Token)
+}
+
+// scramClient is SCRAM as sarama's own example has it: by xdg-go/scram.
+type scramClient struct {
+	hash         scram.HashGeneratorFcn
+	conversation *scram.ClientConversation
+}
+
+func (c *scramClient) Begin(user, password, authzID string) error {
+	client, err := c.hash.NewClient(user, password, authzID)
+	if err == nil {
+		c.conversation = client.NewConversation()
+	}
+	return err
+}
+func (c *scramClient) Step(challenge string) (string, error) { return c.conversation.Step(challenge) }
+func (c *scramClient) Done() bool                            { return c.conversation.Done() }
+
+type token string
+
+func (t token) Token() (*sarama.AccessToken, error) {
+	return &sarama.AccessToken{Token: string(t)}, nil
 }
 
 func produce(call line.Call, conf *sarama.Config) {

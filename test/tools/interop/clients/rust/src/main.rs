@@ -2,13 +2,13 @@
 
 use std::io::{BufRead, Read, Write};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
-use rdkafka::client::DefaultClientContext;
+use rdkafka::client::OAuthToken;
 use rdkafka::config::ClientConfig;
-use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, DeliveryResult, Header, Headers, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, Producer, ProducerContext, ThreadedProducer};
@@ -25,17 +25,92 @@ fn main() -> Fallible<()> {
     };
     let mut conf = ClientConfig::new();
     conf.set("bootstrap.servers", bootstrap);
+    let mut how = Session::default();
+    if let Ok(file) = std::env::var("INTEROP_LOGIN") {
+        how = secure(&mut conf, &file)?;
+    }
     match step.as_str() {
-        "create" => create(conf, topic, argument.parse()?),
-        "produce" => produce(conf, topic, argument),
-        "read" => read(conf, topic, argument.parse()?),
-        "group" => group(conf, topic, argument),
+        "login" => login(conf, how, topic),
+        "create" => create(conf, how, topic, argument.parse()?),
+        "produce" => produce(conf, how, topic, argument),
+        "read" => read(conf, how, topic, argument.parse()?),
+        "group" => group(conf, how, topic, argument),
         other => Err(format!("no step {other}").into()),
     }
 }
 
-fn create(conf: ClientConfig, topic: &str, partitions: i32) -> Fallible<()> {
-    let admin: AdminClient<DefaultClientContext> = conf.create()?;
+/// What a session needs beside its configuration: the token, and whether a login was refused.
+#[derive(Clone, Default)]
+struct Session {
+    token: String,
+    refused: Arc<Mutex<Option<String>>>,
+}
+
+impl ClientContext for Session {
+    const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
+
+    fn generate_oauth_token(&self, _: Option<&str>) -> Result<OAuthToken, Box<dyn std::error::Error>> {
+        let lifetime = SystemTime::now() + Duration::from_secs(3600);
+        Ok(OAuthToken {
+            token: self.token.clone(),
+            principal_name: String::new(),
+            lifetime_ms: lifetime.duration_since(UNIX_EPOCH)?.as_millis() as i64,
+        })
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        eprintln!("{error}: {reason}");
+        if error.rdkafka_error_code() == Some(RDKafkaErrorCode::Authentication) {
+            self.refused.lock().unwrap().get_or_insert(format!("{error}: {reason}").replace('\n', " "));
+        }
+    }
+}
+
+impl ConsumerContext for Session {}
+
+/// The file has lines name=value: mechanism, user, password, token, ca.
+fn secure(conf: &mut ClientConfig, file: &str) -> Fallible<Session> {
+    let mut how = Session::default();
+    conf.set("security.protocol", "SASL_SSL");
+    for line in std::fs::read_to_string(file)?.lines() {
+        let (name, value) = line.split_once('=').ok_or("a line without =")?;
+        match name {
+            "mechanism" => conf.set("sasl.mechanisms", value),
+            "user" => conf.set("sasl.username", value),
+            "password" => conf.set("sasl.password", value),
+            "ca" => conf.set("ssl.ca.location", value),
+            _ => {
+                if name == "token" {
+                    how.token = value.to_string();
+                }
+                continue;
+            }
+        };
+    }
+    Ok(how)
+}
+
+/// librdkafka goes on trying with what is wrong, and tells each time.
+fn login(mut conf: ClientConfig, how: Session, topic: &str) -> Fallible<()> {
+    conf.set("group.id", "unused");
+    println!("# asking");
+    let consumer: BaseConsumer<Session> = conf.create_with_context(how.clone())?;
+    for _ in 0..20 {
+        consumer.poll(Duration::from_millis(100));
+        if let Some(why) = how.refused.lock().unwrap().as_ref() {
+            println!("# refused {why}");
+            return Ok(());
+        }
+        if consumer.fetch_metadata(Some(topic), Duration::from_millis(500)).is_ok() {
+            println!("# in");
+            return Ok(());
+        }
+    }
+    Err("neither in nor refused".into())
+}
+
+fn create(conf: ClientConfig, how: Session, topic: &str, partitions: i32) -> Fallible<()> {
+    let admin: AdminClient<Session> = conf.create_with_context(how)?;
     let new = NewTopic::new(topic, partitions, TopicReplication::Fixed(3));
     let answer = futures_executor::block_on(admin.create_topics(&[new], &AdminOptions::new()))?;
     for result in answer {
@@ -45,9 +120,15 @@ fn create(conf: ClientConfig, topic: &str, partitions: i32) -> Fallible<()> {
 }
 
 /// Counts what is acknowledged and ends the program when something is not.
-struct Count(Arc<AtomicUsize>);
+struct Count(Arc<AtomicUsize>, Session);
 
-impl ClientContext for Count {}
+impl ClientContext for Count {
+    const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
+
+    fn generate_oauth_token(&self, config: Option<&str>) -> Result<OAuthToken, Box<dyn std::error::Error>> {
+        self.1.generate_oauth_token(config)
+    }
+}
 
 impl ProducerContext for Count {
     type DeliveryOpaque = ();
@@ -60,10 +141,10 @@ impl ProducerContext for Count {
     }
 }
 
-fn produce(mut conf: ClientConfig, topic: &str, codec: &str) -> Fallible<()> {
+fn produce(mut conf: ClientConfig, how: Session, topic: &str, codec: &str) -> Fallible<()> {
     let done = Arc::new(AtomicUsize::new(0));
     conf.set("compression.type", codec);
-    let producer: ThreadedProducer<Count> = conf.create_with_context(Count(done.clone()))?;
+    let producer: ThreadedProducer<Count> = conf.create_with_context(Count(done.clone(), how))?;
     for line in std::io::stdin().lock().split(b'\n') {
         let line = line?;
         let tab = line.iter().position(|c| *c == b'\t').ok_or("a line without a tab")?;
@@ -103,9 +184,9 @@ fn show(m: &BorrowedMessage) -> Fallible<()> {
     Ok(())
 }
 
-fn read(mut conf: ClientConfig, topic: &str, n: usize) -> Fallible<()> {
+fn read(mut conf: ClientConfig, how: Session, topic: &str, n: usize) -> Fallible<()> {
     conf.set("group.id", "unused").set("enable.auto.commit", "false");
-    let consumer: BaseConsumer = conf.create()?;
+    let consumer: BaseConsumer<Session> = conf.create_with_context(how)?;
     // All topics: a request of another form than the one for some.
     let metadata = consumer.fetch_metadata(None, PATIENCE)?;
     let ours = metadata.topics().iter().find(|t| t.name() == topic).ok_or("the topic is not listed")?;
@@ -129,9 +210,9 @@ fn read(mut conf: ClientConfig, topic: &str, n: usize) -> Fallible<()> {
     Ok(())
 }
 
-fn group(mut conf: ClientConfig, topic: &str, group: &str) -> Fallible<()> {
+fn group(mut conf: ClientConfig, how: Session, topic: &str, group: &str) -> Fallible<()> {
     conf.set("group.id", group).set("auto.offset.reset", "earliest").set("enable.auto.commit", "false");
-    let consumer: BaseConsumer = conf.create()?;
+    let consumer: BaseConsumer<Session> = conf.create_with_context(how)?;
     consumer.subscribe(&[topic])?;
     let ended = Arc::new(AtomicBool::new(false));
     let flag = ended.clone();
