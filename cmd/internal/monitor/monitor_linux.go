@@ -20,18 +20,24 @@ func Relax() {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	before := slack()
-	if before == relaxed {
-		setSlack(usual) // of this thread and those that it starts; the monitor has been started
-		return
+	if before >= relaxed {
+		return // it has been done, or is somebody's setting
 	}
-	if before > relaxed {
-		return
+	if setSlack(relaxed); slack() == relaxed {
+		restart(program())
 	}
-	if setSlack(relaxed); slack() != relaxed {
-		return
-	}
-	_ = syscall.Exec(program(), os.Args, os.Environ()) // does not return if it succeeds
 	setSlack(before)
+}
+
+// restart starts a program in place of this one. It returns if that fails, and nothing has changed.
+func restart(path string) {
+	var files syscall.Rlimit
+	err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &files)
+	_ = syscall.Exec(path, os.Args, os.Environ())
+	if err == nil {
+		// Exec has put back the soft limit, which Go had raised when the program began.
+		_ = syscall.Setrlimit(syscall.RLIMIT_NOFILE, &files)
+	}
 }
 
 // program is a path to the running program: its own, by which Linux names the process, unless

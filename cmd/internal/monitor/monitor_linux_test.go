@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -16,6 +17,14 @@ const asked = "TRIMARAN_MONITOR_TEST"
 func TestMain(m *testing.M) {
 	if os.Getenv(asked) == "" {
 		os.Exit(m.Run())
+	}
+	if os.Getenv(asked) == "fails" {
+		var before, after syscall.Rlimit
+		syscall.Getrlimit(syscall.RLIMIT_NOFILE, &before)
+		restart("/nowhere")
+		syscall.Getrlimit(syscall.RLIMIT_NOFILE, &after)
+		fmt.Print(before.Cur, " ", after.Cur)
+		os.Exit(0)
 	}
 	Relax()
 	comm, _ := os.ReadFile("/proc/self/comm")
@@ -36,7 +45,7 @@ func TestRelax(t *testing.T) {
 		first time.Duration // the slack before
 		then  time.Duration
 	}{
-		{"2", 70 * time.Microsecond, usual}, // started once more, and put back
+		{"2", 70 * time.Microsecond, relaxed}, // started once more
 		{"1", 70 * time.Microsecond, 70 * time.Microsecond},
 		{"2", 2 * relaxed, 2 * relaxed}, // somebody's setting
 	} {
@@ -46,6 +55,21 @@ func TestRelax(t *testing.T) {
 		if want := fmt.Sprintf("%d %s %s -test.run=none some words\n", cmd.Process.Pid, c.then, name); err != nil || out != want {
 			t.Errorf("with %s processors and a slack of %v: %q, %v; want %q", c.procs, c.first, out, err, want)
 		}
+	}
+}
+
+// Where the program cannot be started once more it goes on with as many files as before.
+func TestNothingChangesWhereTheStartFails(t *testing.T) {
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command("sh", "-c", `ulimit -Sn 64 && exec "$0"`, self)
+	cmd.Env = append(os.Environ(), asked+"=fails")
+	out, err := cmd.Output()
+	before, after, _ := strings.Cut(string(out), " ")
+	if err != nil || before != after || before == "64" {
+		t.Errorf("before and after: %q, %v", out, err)
 	}
 }
 
