@@ -31,8 +31,8 @@ type Options struct {
 	Env        []string // added to the nodes' environment
 	Program    string   // the nodes' binary; the one of this tree when ""
 
-	// BySocket: tests come by the nodes' Unix sockets, where they are the super user. For nodes whose
-	// clients have to log in.
+	// BySocket: tests come by the nodes' Unix sockets, where they are the super user. For nodes
+	// whose clients have to log in.
 	BySocket bool
 }
 

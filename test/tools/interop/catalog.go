@@ -23,7 +23,7 @@ type row struct {
 
 	prepare     func(p *preparer, ctx context.Context, r row) (program, error)
 	run         func(ctx context.Context, a *attempt) error // instead of the scenario
-	secured     bool                                        // run needs a cluster whose clients log in
+	secured     bool                                        // run needs clients that log in
 	needsGroups bool                                        // run needs consumer groups
 }
 
