@@ -109,7 +109,7 @@ func (b *bench) compare(before, beside *harness.Cluster) error {
 // window is one turn of a side.
 func (s *side) window(l load, window time.Duration) error {
 	l.topic = s.topic
-	w := way{"TCP", func() (net.Conn, error) { return net.Dial("tcp", s.leader.Addr()) }, false}
+	w := way{"TCP", func() (net.Conn, error) { return net.Dial("tcp", s.leader.Addr()) }, nil}
 	// The first requests find cold caches and connections.
 	if _, err := l.produce(s.c, w, window/8); err != nil {
 		return err
