@@ -5,6 +5,7 @@ package cluster
 import (
 	"log/slog"
 	"os"
+	"runtime"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -26,14 +27,23 @@ func forMeasuring(opts *raftlog.Options, logger *slog.Logger) {
 	}
 	// So long a sync takes at least: several nodes on one machine seem to have a disk each.
 	if took, err := time.ParseDuration(os.Getenv("TRIMARAN_TEST_SYNC")); err == nil {
-		wait := unix.NsecToTimespec(took.Nanoseconds())
-		opts.FS = vfs.Failing{FS: vfs.OS, Fail: func(op, _ string) error {
+		opts.FS = vfs.Failing{FS: opts.FS, Fail: func(op, _ string) error {
 			if op == "sync" {
-				_ = unix.Nanosleep(&wait, nil) // as a sync, it holds the thread
+				asSync(took)
 			}
 			return nil
 		}}
 	}
+}
+
+// asSync holds the thread, as a sync does.
+func asSync(d time.Duration) {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	// Threads that Go's monitor thread starts sleep as inexactly as that one does.
+	_ = unix.Prctl(unix.PR_SET_TIMERSLACK, uintptr(50*time.Microsecond), 0, 0, 0)
+	wait := unix.NsecToTimespec(d.Nanoseconds())
+	_ = unix.Nanosleep(&wait, nil)
 }
 
 // linksForMeasuring lets `make bench` see what it is worth that entries go ahead.

@@ -69,7 +69,7 @@ var mutants = []mutant{
 		"if a.Term != at.term || a.PrevLogEntry != at.index || a.PrevLogTerm != at.entryTerm || len(a.Entries) > len(rest) {", "if at.term == 0 || len(a.Entries) > len(rest) {"}},
 		rafts, "TestOnlyWhatRaftAsksForCounts"},
 	{3, "an answer counts for other entries", []change{{aheadGo,
-		"if entry.Index != rest[i].Index || entry.Term != rest[i].Term {", "if i < 0 {"}},
+		"if entry.Index != rest[i].Index || entry.Term != rest[i].Term {", "if entry == nil && i < 0 {"}},
 		rafts, "TestOnlyWhatRaftAsksForCounts"},
 	{4, "retention frees above the snapshot", []change{{belowGo,
 		"after.start > logStart || s.last > snapshot.Index ||", "after.start > logStart ||"},
