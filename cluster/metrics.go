@@ -38,6 +38,8 @@ func (m *metrics) all() []prometheus.Collector {
 		counter("trimaran_peer_writes_total", "System calls that sent messages to other nodes; one may send many.", func() uint64 { return stats().Writes }),
 		counter("trimaran_peer_bytes_in_total", "Bytes that came from other nodes.", func() uint64 { return stats().BytesIn }),
 		counter("trimaran_peer_bytes_out_total", "Bytes that were sent to other nodes.", func() uint64 { return stats().BytesOut }),
+		counter("trimaran_peer_appends_ahead_total", "AppendEntries that were sent before the leader had stored their entries.", func() uint64 { return m.node.rafts.Stats().Ahead }),
+		counter("trimaran_peer_appends_ahead_used_total", "Those of them that were what Raft sends then; the others were sent in vain.", func() uint64 { return m.node.rafts.Stats().AheadUsed }),
 	}
 }
 

@@ -68,6 +68,7 @@ type Node struct {
 	logs   *raftlog.Store // of all groups
 
 	link      *link.Link
+	rafts     *raftlink.Transports
 	election  *election.Beacons // beacons: who is gone, who leads
 	gossip    *membership.Gossip
 	caller    *route.Caller // calls to other nodes
@@ -199,11 +200,10 @@ func (n *Node) listen(undo *[]func()) error {
 		Logger:         n.logger,
 		MaxConnections: n.cfg.MaxPeerConnections,
 	})
-	rafts := raftlink.New(n.link, raftlink.Config{
-		MaxAppendEntries: raftgroup.MaxAppendEntries,
-		Answered:         n.cfg.answered,
-	})
-	n.election = election.New(n.link, rafts, election.Config{
+	rafts := raftlink.Config{MaxAppendEntries: raftgroup.MaxAppendEntries, Answered: n.cfg.answered}
+	linksForMeasuring(&rafts)
+	n.rafts = raftlink.New(n.link, rafts)
+	n.election = election.New(n.link, n.rafts, election.Config{
 		HeartbeatTimeout: n.cfg.HeartbeatTimeout,
 		ElectionTimeout:  raftgroup.LeaderLease(n.cfg.HeartbeatTimeout),
 		OnOrphans:        n.failover.Noticed,

@@ -94,6 +94,7 @@ func (a *catalogs) find(identity string) *hosted {
 type wire struct{ *raft.InmemTransport }
 
 func (wire) Confirm(context.Context) (uint64, error) { return 0, outcome.ErrNoLeader }
+func (wire) Ahead([]*raft.Log)                       {}
 
 // memory is a raftlog.Log that is kept nowhere.
 type memory struct{ *raft.InmemStore }

@@ -45,6 +45,8 @@ type rates struct {
 	late     int // it waits up to maxLate first, so that others overtake it
 	overdue  int // its answer waits up to maxLate, so that others overtake that
 	repeated int // it arrives once more, up to maxLate later
+	hangs    int // the disk takes up to maxLate for what it carries, or for what is proposed
+	full     int // a leader's disk has no room for what is proposed
 }
 
 const maxLate = 3 * time.Second

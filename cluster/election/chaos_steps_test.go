@@ -73,7 +73,7 @@ func (c *chaos) fall(n *chaosNode) {
 
 // mistreat sets what happens to Raft's messages of all raft groups of all nodes.
 func (c *chaos) mistreat() {
-	r := rates{lost: c.dice.n(200), unheard: c.dice.n(100), late: c.dice.n(200), overdue: c.dice.n(200), repeated: c.dice.n(200)}
+	r := rates{lost: c.dice.n(200), unheard: c.dice.n(100), late: c.dice.n(200), overdue: c.dice.n(200), repeated: c.dice.n(200), hangs: c.dice.n(50), full: c.dice.n(20)}
 	if c.dice.n(3) == 0 {
 		r = rates{}
 	}

@@ -162,7 +162,7 @@ func (c *chaos) start(n *chaosNode) {
 		cfg.SnapshotInterval, cfg.SnapshotThreshold, cfg.TrailingLogs, cfg.MaxAppendEntries = 5*time.Second, 30, chaosTrailing, 4
 		cfg.ShutdownOnRemove = false
 		disk := n.disks[g]
-		if m.raft, err = raft.NewRaft(cfg, m.fsm, raftlog.SnapshotTerm{LogStore: disk.logs, Snapshots: disk.snaps}, disk.logs, disk.snaps, trans); err != nil {
+		if m.raft, err = raft.NewRaft(cfg, m.fsm, raftlog.SnapshotTerm{LogStore: &slowLogs{disk.logs, trans}, Snapshots: disk.snaps}, disk.logs, disk.snaps, trans); err != nil {
 			c.t.Fatal(err)
 		}
 		// As partitions do: what is here already is not installed again.

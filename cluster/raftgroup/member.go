@@ -8,7 +8,8 @@
 //
 // open.go opens a member and decides whether it may take part as what it was; member.go is what
 // can be done with it; turnstile.go counts proposals while leadership changes hands; stall.go knows
-// of appends that do not end; leader.go is how its users say who leads.
+// of appends that do not end, and has entries sent while they are stored; leader.go is how those
+// who use it say who leads.
 //
 // Locks: a Member has none. raftLogs.mu is the only one, and nothing is called, taken or waited for
 // under it.
@@ -61,6 +62,9 @@ type Transport interface {
 	// Confirm returns the term in which a majority has confirmed, after the call began, that this
 	// member leads.
 	Confirm(ctx context.Context) (term uint64, err error)
+	// Ahead is told what the member is about to store, on the goroutine that stores it, and may
+	// send it to followers if the member leads. It does not wait.
+	Ahead(entries []*raft.Log)
 }
 
 // maxAsking bounds the requests that wait for a member whose main loop hangs, as it does with its

@@ -126,7 +126,7 @@ func Open(o Options) (_ *Member, err error) {
 	if err := o.prepare(files, created); err != nil {
 		return nil, err
 	}
-	appends := &timedLog{LogStore: files.Log}
+	appends := &timedLog{LogStore: files.Log, ahead: o.Transport.Ahead}
 	started := context.AfterFunc(o.Ends, o.Stable.Abandon)
 	r, err := raft.NewRaft(o.Config, o.Machine, appends, o.Stable, files.Snapshots, o.Transport)
 	started()

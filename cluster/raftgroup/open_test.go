@@ -25,6 +25,7 @@ func (emptyMachine) Restore(io.ReadCloser) error         { return nil }
 type nowhere struct{ *raft.InmemTransport }
 
 func (nowhere) Confirm(context.Context) (uint64, error) { return 0, errors.New("nobody is there") }
+func (nowhere) Ahead([]*raft.Log)                       {}
 
 type inMemory struct{ *raft.InmemStore }
 

@@ -6,11 +6,13 @@ import (
 	"github.com/hashicorp/raft"
 )
 
-// timedLog is a member's log that knows since when Raft has waited for it.
+// timedLog is a member's log that knows since when Raft has waited for it, and has entries sent
+// while they are stored.
 type timedLog struct {
 	raft.LogStore
-	count atomic.Uint64 // appends begun and ended: odd while one is under way
-	stuck atomic.Uint64 // the count of the append that does not end; 0: none
+	ahead func([]*raft.Log) // Transport.Ahead
+	count atomic.Uint64     // appends begun and ended: odd while one is under way
+	stuck atomic.Uint64     // the count of the append that does not end; 0: none
 }
 
 // StoreLog implements raft.LogStore.
@@ -20,6 +22,7 @@ func (l *timedLog) StoreLog(entry *raft.Log) error { return l.StoreLogs([]*raft.
 func (l *timedLog) StoreLogs(entries []*raft.Log) error {
 	l.count.Add(1)
 	defer l.count.Add(1)
+	l.ahead(entries)
 	return l.LogStore.StoreLogs(entries)
 }
 

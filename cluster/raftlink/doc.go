@@ -12,13 +12,15 @@
 //   - rule 2 and 4 (notice.go): what was agreed to is not repeated, and a follower hears of a
 //     commit;
 //   - rule 5 (stall.go): a leader that waits for a commit is woken;
-//   - rule 6 and 8 (receive.go): what goes beside Raft's main loop, and in which term one says yes.
+//   - rule 6 and 8 (receive.go): what goes beside Raft's main loop, and in which term one says yes;
+//   - rule 9 (ahead.go): entries go to followers while their leader stores them.
 //
 // Files:
 //
 //	transports.go the transports of all raft groups of a node; which one a request is for
 //	transport.go  Transport: sending one raft group's messages; budget.go what bounds them
 //	pipeline.go   AppendEntries without waiting, future.go what Raft waits for
+//	ahead.go      AppendEntries before Raft asks for them
 //	local.go      this node's member: its Raft, and what was set for it
 //	receive.go    the receiving side, install.go snapshots, lane.go its bounded queues
 //	codec.go      Raft's messages as bytes, split.go large ones in parts

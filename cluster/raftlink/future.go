@@ -15,9 +15,12 @@ type appendFuture struct {
 	start    time.Time
 	args     *raft.AppendEntriesRequest
 	resp     *raft.AppendEntriesResponse
-	left     int    // answers to come
-	own      bool   // of the pipeline, not of Raft: not delivered
-	instance uint64 // of the follower's raft group when this was sent, 0 if unknown
+	left     int       // answers to come
+	own      bool      // of the pipeline, not of Raft: not delivered
+	ahead    bool      // sent before Raft asked; its own until Raft does
+	commit   uint64    // what it said is committed
+	at       time.Time // when it was answered; zero: it was not
+	instance uint64    // of the follower's raft group when this was sent, 0 if unknown
 	timer    *time.Timer
 	err      error  // valid once answered is closed
 	release  func() // gives back what holdAppend took; nil: nothing

@@ -131,7 +131,7 @@ func (p *pipeline) sendNotice() {
 		PrevLogEntry: a.index, PrevLogTerm: a.term, LeaderCommitIndex: commit,
 	}
 	limit := p.t.cfg.Timeout
-	f := &appendFuture{start: time.Now(), args: args, resp: new(raft.AppendEntriesResponse), answered: make(chan struct{}), own: true, left: 1}
+	f := &appendFuture{start: time.Now(), args: args, resp: new(raft.AppendEntriesResponse), commit: commit, answered: make(chan struct{}), own: true, left: 1}
 	f.timer = time.AfterFunc(limit, func() { p.fail(fmt.Errorf("%w: no answer to AppendEntries for %v", link.ErrTimeout, limit)) })
 	p.class = link.Control
 	p.inFlight = append(p.inFlight, f)

@@ -13,6 +13,8 @@ import (
 
 // pipeline sends AppendEntries without waiting for the answer of the one before.
 //
+// What it sends is what Raft asks for, or what Raft is about to ask for (ahead.go).
+//
 // Order: all requests of a pipeline go over one connection, and the other side works
 // on one request of a raft group after the other. A pipeline changes between the control and the
 // bulk connection only while nothing is in flight.
@@ -38,6 +40,8 @@ type pipeline struct {
 	mu       locks.Mutex[pipeline] // guards what follows; nothing is waited for under it
 	class    link.Class
 	inFlight []*appendFuture // oldest first
+	early    []*appendFuture // sent ahead, and not asked for yet; oldest first
+	reach    reach           // of what was sent
 	acked    acknowledged
 	follower uint64      // the instance that agreed to something here; owned by Replicates
 	notice   *time.Timer // nil until the first entry was acknowledged
@@ -69,13 +73,14 @@ func (t *Transport) AppendEntriesPipeline(id raft.ServerID, _ raft.ServerAddress
 	}
 	p := &pipeline{
 		t: t, id: id, s: s, class: link.Control,
-		done: make(chan raft.AppendFuture, doneSlack+t.cfg.MaxInFlight), change: make(chan struct{}, 1),
+		done: make(chan raft.AppendFuture, doneSlack+2*t.cfg.MaxInFlight), change: make(chan struct{}, 1),
 	}
 	p.ctx, p.cancel = context.WithCancelCause(t.ctx)
 	t.newest.note(p)
 	if a, ok := t.appended.take(id); ok {
 		p.mu.Lock()
 		p.acked = a
+		p.reach = reach{a.args.RPCHeader, a.args.Leader, a.args.Term, a.index, a.term}
 		p.noticeLaterLocked()
 		p.mu.Unlock()
 	}
@@ -96,9 +101,13 @@ func (p *pipeline) AppendEntries(args *raft.AppendEntriesRequest, resp *raft.App
 	}
 	p.sending.Lock()
 	defer p.sending.Unlock()
-	f := &appendFuture{start: time.Now(), args: args, resp: resp, answered: make(chan struct{})}
+	f, more := p.attach(args, resp)
+	if f != nil {
+		return f, nil
+	}
+	f = &appendFuture{start: time.Now(), args: args, resp: resp, commit: args.LeaderCommitIndex, answered: make(chan struct{})}
 	f.instance = p.followerInstance(args.Term)
-	frames, total := t.frames(args)
+	frames, total := t.frames(more)
 	f.left = len(frames)
 	release, err := t.unanswered.hold(string(p.id), int64(total))
 	if err != nil {
@@ -163,7 +172,6 @@ func (p *pipeline) send(f *appendFuture, cl link.Class, frames []frame) error {
 // admit waits for a place in flight and says which connection to take.
 func (p *pipeline) admit(f *appendFuture, want link.Class, limit time.Duration) (link.Class, error) {
 	locks.MayWait("a place in flight")
-	most := p.t.cfg.MaxInFlight
 	for {
 		p.mu.Lock()
 		n := len(p.inFlight)
@@ -175,10 +183,12 @@ func (p *pipeline) admit(f *appendFuture, want link.Class, limit time.Duration) 
 		case n == 0:
 			p.class = want
 		}
-		free := n < most && len(p.done) < doneSlack && (want == p.class || want == link.Control)
-		if free {
-			p.inFlight = append(p.inFlight, f)
-			f.timer = time.AfterFunc(limit, func() { p.fail(fmt.Errorf("%w: no answer to AppendEntries for %v", link.ErrTimeout, limit)) })
+		if p.freeLocked(want) {
+			p.placeLocked(f, limit)
+			// An empty one may come behind what was sent ahead of it.
+			if to := reachOf(f.args); to.term != p.reach.term || to.index >= p.reach.index {
+				p.reach = to
+			}
 			cl := p.class
 			p.mu.Unlock()
 			return cl, nil
@@ -196,6 +206,18 @@ func (p *pipeline) admit(f *appendFuture, want link.Class, limit time.Duration) 
 			p.fail(raft.ErrTransportShutdown)
 		}
 	}
+}
+
+// freeLocked says whether one more request of that class may be in flight.
+func (p *pipeline) freeLocked(want link.Class) bool {
+	n := len(p.inFlight)
+	return n < p.t.cfg.MaxInFlight && len(p.done) < doneSlack && (n == 0 || want == p.class || want == link.Control)
+}
+
+// placeLocked gives f its place in flight.
+func (p *pipeline) placeLocked(f *appendFuture, limit time.Duration) {
+	p.inFlight = append(p.inFlight, f)
+	f.timer = time.AfterFunc(limit, func() { p.fail(fmt.Errorf("%w: no answer to AppendEntries for %v", link.ErrTimeout, limit)) })
 }
 
 // answer takes one answer, on the reading goroutine: it does not wait.
@@ -227,14 +249,15 @@ func (p *pipeline) answer(f *appendFuture, r link.Reply) {
 	p.inFlight[0] = nil
 	p.inFlight = p.inFlight[1:]
 	if err == nil && f.resp.Success {
-		p.acked = acknowledged{args: f.args, index: f.args.PrevLogEntry, term: f.args.PrevLogTerm, commit: f.args.LeaderCommitIndex, instance: f.instance}
+		p.acked = acknowledged{args: f.args, index: f.args.PrevLogEntry, term: f.args.PrevLogTerm, commit: f.commit, instance: f.instance}
 		if n := len(f.args.Entries); n > 0 {
 			p.acked.index, p.acked.term = f.args.Entries[n-1].Index, f.args.Entries[n-1].Term
 			p.noticeLaterLocked()
 		}
 	}
 	f.finish(err)
-	if !f.own && !(err == nil && p.late(f)) {
+	f.at = time.Now()
+	if (!f.own || f.ahead && !f.resp.Success) && !(err == nil && p.late(f)) {
 		p.done <- f // never waits: admit leaves room for all in flight
 	}
 	if err != nil || !f.resp.Success {
@@ -272,7 +295,7 @@ func (p *pipeline) endLocked(err error) {
 	for _, f := range p.inFlight {
 		f.finish(err)
 	}
-	p.inFlight = nil
+	p.inFlight, p.early = nil, nil
 }
 
 // Consumer implements raft.AppendPipeline.

@@ -24,6 +24,8 @@ type Config struct {
 	// MaxAppendEntries is raft.Config.MaxAppendEntries of the groups. With it a pipeline gives way
 	// where more than that many entries wait for a follower. 0: never.
 	MaxAppendEntries int
+	// StoreFirst has Ahead send nothing. For measuring only.
+	StoreFirst bool
 	// Answered is told of every answer of a raft group here to a request of Raft, before it leaves,
 	// resp nil for an error: tests hold them against each other. It must not block or change
 	// anything.
@@ -183,6 +185,7 @@ func (s *Transports) take(r *link.Request) error {
 type counters struct {
 	out, in, heartbeatsIn, overflow, noMember atomic.Uint64
 	swallowed, parked, barriers               atomic.Uint64
+	ahead, aheadUsed                          atomic.Uint64
 }
 
 // Stats are counters since New, for metrics.
@@ -195,7 +198,10 @@ type Stats struct {
 	// Swallowed counts empty AppendEntries that were left out, Parked requests that waited for a
 	// node that is gone, Barriers those proposed where a leader waited for a commit.
 	Swallowed, Parked, Barriers uint64
-	Groups                      int
+	// Ahead counts AppendEntries that were sent before the leader had stored their entries,
+	// AheadUsed those of them that Raft then asked for.
+	Ahead, AheadUsed uint64
+	Groups           int
 }
 
 // Stats reads all counters.
@@ -207,6 +213,7 @@ func (s *Transports) Stats() Stats {
 	return Stats{
 		Out: c.out.Load(), In: c.in.Load(), HeartbeatsIn: c.heartbeatsIn.Load(),
 		Overflow: c.overflow.Load(), NoMember: c.noMember.Load(),
-		Swallowed: c.swallowed.Load(), Parked: c.parked.Load(), Barriers: c.barriers.Load(), Groups: groups,
+		Swallowed: c.swallowed.Load(), Parked: c.parked.Load(), Barriers: c.barriers.Load(),
+		Ahead: c.ahead.Load(), AheadUsed: c.aheadUsed.Load(), Groups: groups,
 	}
 }

@@ -90,6 +90,8 @@ type aloneTransport struct {
 	group string
 }
 
+func (aloneTransport) Ahead([]*raft.Log) {}
+
 func (t aloneTransport) Confirm(context.Context) (uint64, error) {
 	t.h.mu.Lock()
 	m := t.h.members[t.group]

@@ -45,8 +45,9 @@ func Program(name string) (string, error) {
 // them, without the race detector, for scripts and command lines.
 func PlainBinaries() (string, error) { return plain.get() }
 
-// MeasuringProgram gives the path of a trimaran that obeys TRIMARAN_TEST_JOURNAL=off and
-// TRIMARAN_TEST_SYNC=off, as no program does that users have. It is always built here.
+// MeasuringProgram gives the path of a trimaran that obeys TRIMARAN_TEST_JOURNAL=off,
+// TRIMARAN_TEST_SYNC=off (or a duration: each sync takes so long) and TRIMARAN_TEST_AHEAD=off, as
+// no program does that users have. It is always built here.
 func MeasuringProgram() (string, error) {
 	dir, err := measuring.get()
 	return filepath.Join(dir, "trimaran"), err

@@ -12,7 +12,7 @@ import (
 // does not: the variables that benchmarks turn syncing and the journal off with are not in the
 // program that users have. A program that does not hold a variable's name cannot ask for it.
 func TestNoSettingTurnsSyncOff(t *testing.T) {
-	variables := []string{"TRIMARAN_TEST_SYNC", "TRIMARAN_TEST_JOURNAL"}
+	variables := []string{"TRIMARAN_TEST_SYNC", "TRIMARAN_TEST_JOURNAL", "TRIMARAN_TEST_AHEAD"}
 	read := func(path string, err error) []byte {
 		t.Helper()
 		if err != nil {

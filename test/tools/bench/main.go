@@ -86,6 +86,7 @@ var sections = []section{
 	{"secured", "What rights and TLS cost, in turns with plaintext", (*bench).secured},
 	{"one", "One 1 KB record outstanding at a time", (*bench).oneAtATime},
 	{"counts", "What a request costs, counted: context switches, system calls, syncs, messages", (*bench).counts},
+	{"ahead", "Entries that go to followers while their leader stores them, beside after that, in turns", (*bench).ahead},
 	{"pipeline", "One partition, 16 KB batches, by requests in flight", (*bench).pipeline},
 	{"many", "16 and 100 partitions, 16 KB batches", (*bench).manyPartitions},
 	{"busy", "10 partitions, 16 KB batches, alone and beside 990 that nobody uses", (*bench).busyAmongIdle},

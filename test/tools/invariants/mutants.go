@@ -4,10 +4,12 @@ const (
 	raftlog = "./cluster/raftlog"
 	cluster = "./cluster"
 	members = "./cluster/election"
+	rafts   = "./cluster/raftlink"
 	tailGo  = "cluster/raftlog/tail.go"
 	viewGo  = "cluster/raftlog/view.go"
 	belowGo = "cluster/raftlog/viewretention.go"
 	cutGo   = "cluster/raftlog/cut.go"
+	aheadGo = "cluster/raftlink/ahead.go"
 
 	diskGo  = "cluster/raftlog/disk.go"
 	filesGo = "cluster/raftlog/journalfiles.go"
@@ -54,6 +56,21 @@ var mutants = []mutant{
 	{3, "a snapshot of a newer program is copied, again and again", []change{{"cluster/replica/catchup.go",
 		"if err := r.machine.fits(d.State, d.Next); errors.Is(err, fsm.ErrNewer) {", "if err := r.machine.fits(d.State, d.Next); errors.Is(err, fsm.ErrNewer) && d.Index == 0 {"}},
 		cluster, "TestASnapshotOfANewerProgramIsRefusedOnce"},
+	{3, "a leader counts itself before its own sync", []change{{"cluster/raftgroup/stall.go",
+		"	return l.LogStore.StoreLogs(entries)", "	go l.LogStore.StoreLogs(entries)\n	return nil"}},
+		"./cluster/raftgroup", "TestEntriesGoAheadOfTheirSync"},
+	{3, "a follower counts before its leader", []change{{"cluster/raftlink/pipeline.go",
+		"if (!f.own || f.ahead && !f.resp.Success) &&", "if (!f.own || f.ahead) &&"}},
+		rafts, "TestRaftGetsTheAnswerToWhatWasSentAhead"},
+	{3, "a follower sends on what it stores", []change{{aheadGo,
+		"r == nil || r.State() != raft.Leader || !mayGoAhead(entries) || r.CurrentTerm() != entries[0].Term", "r == nil || !mayGoAhead(entries)"}},
+		rafts, "TestOnlyALeadersNextEntriesGoAhead"},
+	{3, "an answer counts for a request of another term or place", []change{{aheadGo,
+		"if a.Term != at.term || a.PrevLogEntry != at.index || a.PrevLogTerm != at.entryTerm || len(a.Entries) > len(rest) {", "if at.term == 0 || len(a.Entries) > len(rest) {"}},
+		rafts, "TestOnlyWhatRaftAsksForCounts"},
+	{3, "an answer counts for other entries", []change{{aheadGo,
+		"if entry.Index != rest[i].Index || entry.Term != rest[i].Term {", "if entry == nil && i < 0 {"}},
+		rafts, "TestOnlyWhatRaftAsksForCounts"},
 	{4, "retention frees above the snapshot", []change{{belowGo,
 		"after.start > logStart || s.last > snapshot.Index ||", "after.start > logStart ||"},
 		{belowGo, "	snapshot := v.manifest.Snapshot\n", ""},
