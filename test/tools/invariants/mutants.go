@@ -66,7 +66,7 @@ var mutants = []mutant{
 		"r == nil || r.State() != raft.Leader || !mayGoAhead(entries) || r.CurrentTerm() != entries[0].Term", "r == nil || !mayGoAhead(entries)"}},
 		rafts, "TestOnlyALeadersNextEntriesGoAhead"},
 	{3, "an answer counts for a request of another term or place", []change{{aheadGo,
-		"if a.Term != at.term || a.PrevLogEntry != at.index || a.PrevLogTerm != at.entryTerm || len(a.Entries) > len(rest) {", "if len(a.Entries) > len(rest) {"}},
+		"if a.Term != at.term || a.PrevLogEntry != at.index || a.PrevLogTerm != at.entryTerm || len(a.Entries) > len(rest) {", "if at.term == 0 || len(a.Entries) > len(rest) {"}},
 		rafts, "TestOnlyWhatRaftAsksForCounts"},
 	{3, "an answer counts for other entries", []change{{aheadGo,
 		"if entry.Index != rest[i].Index || entry.Term != rest[i].Term {", "if i < 0 {"}},
