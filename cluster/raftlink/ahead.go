@@ -222,7 +222,8 @@ func (p *pipeline) attach(args *raft.AppendEntriesRequest, resp *raft.AppendEntr
 	*resp = *f.resp
 	f.args, f.resp, f.own = args, resp, false
 	if !f.at.IsZero() {
-		p.done <- f // never waits: there is room for all that may be early
+		p.done <- f           // never waits: there is room for all that may be early
+		p.noticeLaterLocked() // it could not be committed before
 	}
 	return f, nil
 }

@@ -386,3 +386,24 @@ func TestWhatWentAheadSaysNoMoreThanItSaid(t *testing.T) {
 		}
 	})
 }
+
+// TestAnEmptyRequestBehindWhatWentAheadHidesNothing: Raft wakes its senders more often than there
+// is something new, so an empty request may come behind what was sent ahead of it. The follower is
+// told all the same when that is committed, and not after Raft's commit timeout.
+func TestAnEmptyRequestBehindWhatWentAheadHidesNothing(t *testing.T) {
+	testAhead(t, func(x *aheadTest) {
+		x.host.instance.Store(7)
+		x.ask(1, 1)
+		<-x.p.Consumer()
+		x.ahead(entries(2, 1, 10)...)
+		x.ask(1, 1)
+		<-x.p.Consumer()
+		x.wantTold(x.ask(1, 1, entries(2, 1, 10)...))
+		x.came()
+		x.raft.set(raft.Leader, 1, 2)
+		time.Sleep(time.Second)
+		if got := x.came(); len(got) != 1 || got[0].LeaderCommitIndex != 2 || got[0].PrevLogEntry != 2 {
+			t.Errorf("sent: %+v", got)
+		}
+	})
+}

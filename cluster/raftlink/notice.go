@@ -19,6 +19,20 @@ type acknowledged struct {
 	instance            uint64 // of the follower's raft group, 0 if unknown
 }
 
+// agreedLocked notes that the follower has agreed to f. What it has agreed to before in the same
+// term it still has: an empty request of Raft's may come behind what was sent ahead of it, and that
+// is not sent again.
+func (p *pipeline) agreedLocked(f *appendFuture) {
+	to, before := reachOf(f.args), p.acked
+	p.acked = acknowledged{args: f.args, index: to.index, term: to.entryTerm, commit: f.commit, instance: f.instance}
+	if before.args != nil && before.args.Term == to.term && before.instance == f.instance && before.index > to.index {
+		p.acked.index, p.acked.term = before.index, before.term
+	}
+	if len(f.args.Entries) > 0 {
+		p.noticeLaterLocked()
+	}
+}
+
 // followerInstance is the instance of the follower's raft group that follows in that term now, by
 // the beacons of the process at the other end of this pipeline; 0 if there is none.
 func (p *pipeline) followerInstance(term uint64) uint64 {

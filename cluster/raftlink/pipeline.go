@@ -249,11 +249,7 @@ func (p *pipeline) answer(f *appendFuture, r link.Reply) {
 	p.inFlight[0] = nil
 	p.inFlight = p.inFlight[1:]
 	if err == nil && f.resp.Success {
-		p.acked = acknowledged{args: f.args, index: f.args.PrevLogEntry, term: f.args.PrevLogTerm, commit: f.commit, instance: f.instance}
-		if n := len(f.args.Entries); n > 0 {
-			p.acked.index, p.acked.term = f.args.Entries[n-1].Index, f.args.Entries[n-1].Term
-			p.noticeLaterLocked()
-		}
+		p.agreedLocked(f)
 	}
 	f.finish(err)
 	f.at = time.Now()
