@@ -1,5 +1,7 @@
 package raftlink
 
+//lint:file-ignore SA1019 raft still fills the deprecated field Leader, so it is carried as it is
+
 import (
 	"context"
 	"fmt"
