@@ -178,7 +178,7 @@ type scene struct {
 	leader   string // of the catalog
 	follower string // of the catalog, and not n2
 	led      string // who leads the partition
-	voter    string // of the partition, and does not lead it
+	voter    string // of the partition, does not lead it, and not n3
 }
 
 // attacks are what strangers have done to a cluster that trusts whoever reaches its ports. Each
@@ -308,8 +308,8 @@ func newScene(t *testing.T, p *pki, secured bool) *scene {
 		if i != 1 && id != s.leader {
 			s.follower = id
 		}
-		if id != s.led {
-			s.voter = id
+		if id != s.led && i != 2 {
+			s.voter = id // not n3, whose certificate one of the strangers has
 		}
 	}
 	return s
