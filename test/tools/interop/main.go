@@ -148,34 +148,14 @@ func run() (int, error) {
 	ready := prepareAll(ctx, s, rows)
 
 	b := &bench{settings: s, work: work}
-	if s.against != "" {
-		b.addrs = strings.Split(s.against, ",")
-		b.driverAddr, b.looks = b.addrs[0], b.addrs
-	} else if s.secured {
-		defer harness.RemoveBinaries()
-		err := b.startSecured(ctx)
-		if b.guard.relay != nil {
-			defer b.guard.relay.close()
+	defer harness.RemoveBinaries()
+	defer b.stop()
+	if err := b.start(ctx); err != nil {
+		if b.cluster != nil {
+			err = fmt.Errorf("%w\n%s", err, b.cluster.Logs(20))
+			b.cluster.Close()
 		}
-		if err != nil {
-			if b.cluster != nil {
-				err = fmt.Errorf("%w\n%s", err, b.cluster.Logs(20))
-				b.cluster.Close()
-			}
-			return 1, err
-		}
-	} else {
-		cluster, err := harness.Start(harness.Options{Dir: filepath.Join(work, "cluster")})
-		defer harness.RemoveBinaries()
-		if err != nil {
-			if cluster != nil {
-				err = fmt.Errorf("%w\n%s", err, cluster.Logs(20))
-				cluster.Close()
-			}
-			return 1, err
-		}
-		b.cluster, b.addrs, b.looks = cluster, cluster.Addrs(), cluster.Addrs()
-		b.driverAddr, b.shimAddr = cluster.ShimAddr(), cluster.ShimAddr()
+		return 1, err
 	}
 	var results []result
 	if s.secured {
@@ -208,6 +188,31 @@ func run() (int, error) {
 		return 1, errors.New("interrupted")
 	}
 	return verdict(results, os.Getenv("CI") == "true"), nil
+}
+
+// start starts the cluster, or takes the one that is there already.
+func (b *bench) start(ctx context.Context) (err error) {
+	switch {
+	case b.against != "":
+		b.addrs = strings.Split(b.against, ",")
+		b.driverAddr, b.looks = b.addrs[0], b.addrs
+	case b.secured:
+		return b.startSecured(ctx)
+	default:
+		if b.cluster, err = harness.Start(harness.Options{Dir: filepath.Join(b.work, "cluster")}); err != nil {
+			return err
+		}
+		b.addrs, b.looks = b.cluster.Addrs(), b.cluster.Addrs()
+		b.driverAddr, b.shimAddr = b.cluster.ShimAddr(), b.cluster.ShimAddr()
+	}
+	return nil
+}
+
+// stop ends what stands before the cluster, which run itself ends.
+func (b *bench) stop() {
+	if b.guard != nil && b.guard.relay != nil {
+		b.guard.relay.close()
+	}
 }
 
 // chooseSecured keeps the rows that can log in and were asked for.

@@ -35,6 +35,12 @@ var cannot = map[string]map[string]string{
 	"kafka-go":      {"OAUTHBEARER": "it has none"},
 }
 
+// tokenless says whose admin client cannot log in with a token, and why.
+var tokenless = map[string]string{
+	"rust rdkafka":         "its AdminClient does not ask for a token",
+	"confluent-javascript": "createTopics of its admin client does not end with a token",
+}
+
 // quickly are the clients of -secured -quick.
 var quickly = []string{"java 4.4.0", "kcat", "kafka-python", "franz-go", "kafkajs"}
 

@@ -116,6 +116,10 @@ func (a *attempt) doSecured(ctx context.Context) error {
 	if err := a.as(rightUser); err != nil {
 		return err
 	}
+	if why := tokenless[a.name]; why != "" && a.mechanism == "OAUTHBEARER" {
+		a.noAdmin = true
+		a.note("OAUTHBEARER: %s", why)
+	}
 	if err := a.create(ctx); err != nil {
 		return err
 	}
@@ -142,11 +146,18 @@ func (a *attempt) logIn(ctx context.Context, user string, in bool) error {
 		return err
 	}
 	c.stdin.Close()
-	if err := c.wait(a.step); err != nil {
+	var why string
+	var refused, entered bool
+	err = a.await("login", func() (bool, error) {
+		why, refused = c.heard("refused")
+		_, entered = c.heard("in")
+		return refused || entered, c.ended()
+	})
+	// A client that was refused may take its time to end, or not end well: it goes on trying.
+	c.kill()
+	if err != nil && !refused && !entered {
 		return err
 	}
-	why, refused := c.heard("refused")
-	_, entered := c.heard("in")
 	switch {
 	case in && entered && !refused, !in && refused && !entered:
 	default:

@@ -187,6 +187,8 @@ fn show(m: &BorrowedMessage) -> Fallible<()> {
 fn read(mut conf: ClientConfig, how: Session, topic: &str, n: usize) -> Fallible<()> {
     conf.set("group.id", "unused").set("enable.auto.commit", "false");
     let consumer: BaseConsumer<Session> = conf.create_with_context(how)?;
+    // A token is asked for when the consumer is polled.
+    consumer.poll(Duration::from_millis(100));
     // All topics: a request of another form than the one for some.
     let metadata = consumer.fetch_metadata(None, PATIENCE)?;
     let ours = metadata.topics().iter().find(|t| t.name() == topic).ok_or("the topic is not listed")?;
