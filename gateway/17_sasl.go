@@ -19,8 +19,9 @@ import (
 // Kept: after version 0 of the handshake the mechanism's messages come and go as they are, with
 // their size and without Kafka's headers; nothing but the end of the connection tells of a failure.
 // A failure is SASL_AUTHENTICATION_FAILED with one sentence for all reasons, 100 ms after the
-// message came (KIP-306), and then the connection ends. A client may log in again, as the same
-// principal by the same mechanism, and has to before its session ends (KIP-368).
+// message came (KIP-306), and then the connection ends: at once if the client closes it, else
+// within 200 ms. A client may log in again, as the same principal by the same mechanism, and has to
+// before its session ends (KIP-368).
 //
 // Where there are no mechanisms both are ILLEGAL_SASL_STATE, as at a listener of Kafka's that has
 // no SASL, and the connection stays. A client that is configured for SASL says so at once; it would

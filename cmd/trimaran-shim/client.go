@@ -23,6 +23,10 @@ const (
 	piece        = 256 << 10 // at most so much is read or written under one deadline
 	// farewell is how long a client that is let go may take to read what it was sent.
 	farewell = 500 * time.Millisecond
+	// partingWords is how long a client whose login failed has to read that before its connection
+	// ends. Some take an end that comes together with an answer for all that came, and try again for
+	// seconds.
+	partingWords = 200 * time.Millisecond
 	// smallAnswers is the size of answers that are sent together, in all.
 	smallAnswers = 4 << 10
 	// readAhead is what one read brings at most of small requests.
@@ -40,6 +44,7 @@ type client struct {
 	interrupted atomic.Bool
 	secure      bool // TLS
 	tokens      int  // messages of a SASL mechanism's that come next, without a header
+	denied      bool // it was told that its login failed; the session sets it
 }
 
 func newClient(conn net.Conn, most int, memory *budget) *client {
@@ -195,10 +200,14 @@ func (c stalling) Write(b []byte) (written int, err error) {
 // any more.
 func (c *client) letGo(ctx context.Context) {
 	defer c.Close()
+	defer context.AfterFunc(ctx, func() { c.Close() })()
+	if c.denied {
+		_ = c.SetReadDeadline(time.Now().Add(partingWords))
+		_, _ = io.Copy(io.Discard, c.Conn) // until it leaves by itself
+	}
 	if conn, ok := c.Conn.(interface{ CloseWrite() error }); !ok || conn.CloseWrite() != nil {
 		return
 	}
 	_ = c.SetReadDeadline(time.Now().Add(farewell))
-	defer context.AfterFunc(ctx, func() { c.Close() })()
 	_, _ = io.Copy(io.Discard, c.Conn)
 }

@@ -72,6 +72,7 @@ func (s *session) heard(r *request, answer []byte) {
 		s.mechanism, s.steps = r.mechanism, messages[r.mechanism]
 	case apiSaslAuthenticate:
 		taken, nothing := authenticated(r, answer)
+		s.client.denied = !taken
 		if s.steps--; !taken || s.steps != 0 || s.mechanism == "OAUTHBEARER" && !nothing {
 			return
 		}

@@ -149,4 +149,15 @@ func (a *arrival) Read(b []byte) (int, error) {
 func (f *stream) Write(frame [][]byte, more bool) error { return f.write(more, frame...) }
 
 func (f *stream) Flush() error { return f.flush() }
-func (f *stream) Close(error)  { closeGently(f.readLimits.conn) }
+
+// partingWords is how long a client whose login failed has to read that before the connection ends.
+// Some take an end that comes together with an answer for all that came, and try again for seconds.
+const partingWords = 200 * time.Millisecond
+
+func (f *stream) Close(why error) {
+	c := f.readLimits.conn
+	if errors.Is(why, session.ErrLogin) && c.SetReadDeadline(time.Now().Add(partingWords)) == nil {
+		_, _ = io.CopyN(io.Discard, c, 64<<10) // until it leaves by itself
+	}
+	closeGently(c)
+}
