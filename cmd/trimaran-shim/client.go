@@ -24,8 +24,8 @@ const (
 	// farewell is how long a client that is let go may take to read what it was sent.
 	farewell = 500 * time.Millisecond
 	// partingWords is how long a client whose login failed has to read that before its connection
-	// ends. Some take an end that comes together with an answer for all that came, and try again for
-	// seconds.
+	// ends. Some take an end that comes together with an answer for all that came, and try again
+	// for seconds.
 	partingWords = 200 * time.Millisecond
 	// smallAnswers is the size of answers that are sent together, in all.
 	smallAnswers = 4 << 10

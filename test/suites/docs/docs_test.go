@@ -70,7 +70,7 @@ func TestPathsInDocumentsExist(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, e := range entries {
-		tops[e.Name()] = true
+		tops[e.Name()] = e.Name() != "bin" // what is in there is built, or is not
 	}
 	exists := func(p string) bool { _, err := os.Stat(p); return err == nil }
 	for doc, text := range documents(t) {
