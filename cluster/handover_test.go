@@ -15,8 +15,8 @@ import (
 )
 
 // The disk of a leader hangs. Another replica leads before it moves again, through whichever node
-// it is asked for; what was acknowledged is there once, what has an unknown fate once or not at all,
-// and when the disk moves all replicas agree.
+// it is asked for; what was acknowledged is there once, what has an unknown fate once or not at
+// all, and when the disk moves all replicas agree.
 func TestALeaderWhoseDiskHangsIsReplaced(t *testing.T) {
 	inRealTime(t, testALeaderWhoseDiskHangsIsReplaced)
 }
