@@ -181,6 +181,9 @@ func TestTokensEndWithTheirUser(t *testing.T) {
 		c := s.dial()
 		logIn(t, c)
 		a := askToken(c, TokenRequest{Kind: TokenKind, LifetimeMs: 60_000, Scope: widest})
+		if said := s.audit.String(); !strings.Contains(said, a.ID) || strings.Contains(said, a.Token) {
+			t.Errorf("%s: the audit log does not tell of the token's id, or tells the token: %s", name, said)
+		}
 		try := func() (*client, int16) {
 			c := s.dial()
 			handshake(c, 1, login.OAuthBearer)

@@ -3,7 +3,6 @@ package gateway
 import (
 	"bytes"
 	"encoding/json"
-	"io"
 	"slices"
 	"strings"
 	"testing"
@@ -14,7 +13,6 @@ import (
 
 	"github.com/trimaran-io/trimaran/fsm"
 	"github.com/trimaran-io/trimaran/gateway/listen"
-	"github.com/trimaran-io/trimaran/gateway/login"
 	"github.com/trimaran-io/trimaran/security"
 	"github.com/trimaran-io/trimaran/security/acl"
 	"github.com/trimaran-io/trimaran/security/token"
@@ -142,43 +140,6 @@ func TestWhoMayManageTokens(t *testing.T) {
 	})
 	c = g.dial()
 	codes(denied, denied, denied, denied)
-}
-
-// A token that a user has issued is worth nothing once the password is another one, and what logged
-// in by it ends.
-func TestATokenFallsWithItsUsersPassword(t *testing.T) {
-	s := serveSecured(t, nil)
-	c := s.dial()
-	logIn(t, c)
-	issued := askToken(c, TokenRequest{
-		Kind: TokenKind, LifetimeMs: time.Hour.Milliseconds(), Scope: security.Scope{{Resource: security.TopicResource, Name: "events", Access: security.ReadAccess}},
-	})
-	if issued.Error != "" || !token.IsID(issued.ID) || !strings.Contains(s.audit.String(), issued.ID) || strings.Contains(s.audit.String(), issued.Token) {
-		t.Fatalf("%+v; the audit log: %s", issued, s.audit.String())
-	}
-	shown := func() (*client, int16) {
-		c := s.dial()
-		handshake(c, 1, login.OAuthBearer)
-		in := authenticate(c, "n,,\x01auth=Bearer "+issued.Token+"\x01\x01")
-		if len(in.SASLAuthBytes) > 0 {
-			in = authenticate(c, "\x01")
-		}
-		return c, in.ErrorCode
-	}
-	c, code := shown()
-	if code != 0 {
-		t.Fatalf("code %d", code)
-	}
-	s.users.set(t, "alice", "another")
-	if err := c.SetReadDeadline(time.Now().Add(5 * time.Second)); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := c.Read(make([]byte, 1)); err != io.EOF && !strings.Contains(err.Error(), "reset") {
-		t.Errorf("what logged in by it goes on: %v", err)
-	}
-	if _, code := shown(); code != kerr.SaslAuthenticationFailed.Code {
-		t.Errorf("it is taken still: code %d", code)
-	}
 }
 
 // Authorized operations (KIP-430) of who has logged in by a token are what both the token and its

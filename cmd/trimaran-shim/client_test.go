@@ -38,3 +38,20 @@ func TestAFailedLoginIsReadBeforeTheEnd(t *testing.T) {
 		})
 	}
 }
+
+// What the gateway says to a login decides whether the client is one of those.
+func TestAFailedLoginIsNoticed(t *testing.T) {
+	s := &session{client: &client{}, steps: 2}
+	r := &request{key: apiSaslAuthenticate}
+	for _, c := range []struct {
+		answer string
+		want   bool
+	}{
+		{"\x00\x00\x00\x00\x00\x00\x00\x01\x00\x3a\xff\xff\x00\x00\x00\x00", true}, // 58
+		{"\x00\x00\x00\x00\x00\x00\x00\x01\x00\x00\xff\xff\x00\x00\x00\x01x", false},
+	} {
+		if s.heard(r, []byte(c.answer)); s.client.denied != c.want {
+			t.Errorf("%q: %v", c.answer, s.client.denied)
+		}
+	}
+}
