@@ -105,6 +105,18 @@ func kafkaError(err error) *kerr.Error {
 		return kerr.UnsupportedVersion
 	case outcome.ErrPolicy:
 		return kerr.PolicyViolation
+	case outcome.ErrInvalidTxnState:
+		return kerr.InvalidTxnState
+	case outcome.ErrConcurrentTransactions:
+		return kerr.ConcurrentTransactions
+	case outcome.ErrProducerFenced:
+		return kerr.ProducerFenced
+	case outcome.ErrInvalidProducerIDMapping:
+		return kerr.InvalidProducerIDMapping
+	case outcome.ErrTransactionAbortable:
+		return kerr.TransactionAbortable
+	case outcome.ErrTransactionCoordinatorFenced:
+		return kerr.TransactionCoordinatorFenced
 	case outcome.ErrNodeConflict, outcome.ErrClusterMismatch:
 		return kerr.UnknownServerError // between nodes; no client causes them
 	}
