@@ -8,7 +8,7 @@ import { encodeBatch, toBytes, toHeaders, type Header, type Identity, type Produ
 import { abortable, backoff, sleep } from './wait.js'
 
 export interface ProducerOptions {
-  /** 'none'. snappy and lz4 are written without compressing, zstd is not written. */
+  /** 'none' */
   compression?: Compression
   /** Records that wait for the batch in front of them go together in batches of about so many bytes; 512 KiB */
   batchBytes?: number

@@ -104,15 +104,27 @@ test('a batch is encoded to the bytes of franz-go', async () => {
   assert.deepEqual(same(got), same(want))
 })
 
-test('what is written is read, in every codec that is written', async () => {
-  for (const codec of codecNames.slice(0, 4)) {
-    for (const size of [0, 1, 59, 60, 61, 65535, 65536, 65537, 300_000]) {
-      const value = new Uint8Array(size).map((_, i) => i * i)
-      const [b] = await decodeBatches(await encodeBatch([{ value }, { value: null, timestamp: 5 }], codec), 't', 0)
-      const [one, two] = [...b.records]
-      assert.deepEqual(one.value, value)
-      assert.deepEqual([two.value, two.timestamp], [null, 5])
+test('what is written is read, in every codec', async () => {
+  const random = generator(7)
+  const noise = new Uint8Array(300_000).map(() => random(256))
+  const words = ['the same ', 'again ', 'ä', '0', ', ', 'and something that is longer than the others; ']
+  const texts = new TextEncoder().encode(Array.from({ length: 40_000 }, () => words[random(words.length)]).join(''))
+  // Runs of noise between repetitions of every length and from every distance.
+  const mixed = noise.slice()
+  for (let at = 1; at < mixed.length; at += random(400)) mixed.copyWithin(at, Math.max(0, at - 1 - random(1 << random(18))), at + random(1 << random(9)))
+  for (const codec of codecNames) {
+    for (const size of [0, 1, 4, 11, 12, 13, 59, 60, 61, 255, 256, 257, 4095, 4096, 65535, 65536, 65537, 131071, 131072, 131073, 300_000]) {
+      for (const value of [new Uint8Array(size), noise.subarray(0, size), texts.subarray(0, size), mixed.subarray(0, size)]) {
+        const [b] = await decodeBatches(await encodeBatch([{ value }, { value: null, timestamp: 5 }], codec), 't', 0)
+        const [one, two] = [...b.records]
+        assert.ok(Buffer.compare(one.value!, value) === 0, `${codec}, ${size} bytes`)
+        assert.deepEqual([two.value, two.timestamp], [null, 5])
+      }
     }
+    const [small, large] = [await encodeBatch([{ value: texts }], codec), await encodeBatch([{ value: noise }], codec)]
+    if (codec !== 'none') assert.ok(small.length < texts.length / 2, `${codec}: ${small.length} of ${texts.length}`)
+    assert.ok(large.length < noise.length * 1.001 + 200, `${codec}: ${large.length} of ${noise.length}`)
+    console.log(`# ${codec}: ${texts.length} bytes of words become ${small.length}`)
   }
 })
 
@@ -123,13 +135,16 @@ test('what decompresses to more than allowed is refused', async () => {
   }
 })
 
-// Mutations: a number of bytes is changed, some runs are cut out or doubled.
-function* mutated(seeds: Uint8Array[], count: number): Generator<[number, Uint8Array]> {
-  let state = 12345
-  const random = (n: number): number => {
+function generator(state: number): (n: number) => number {
+  return n => {
     state = (Math.imul(state, 1103515245) + 12345) >>> 0
     return Math.floor((state / 2 ** 32) * n)
   }
+}
+
+// Mutations: a number of bytes is changed, some runs are cut out or doubled.
+function* mutated(seeds: Uint8Array[], count: number): Generator<[number, Uint8Array]> {
+  const random = generator(12345)
   for (let i = 0; i < count; i++) {
     const which = random(seeds.length)
     let b = Uint8Array.from(seeds[which])

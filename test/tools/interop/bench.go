@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -63,9 +64,10 @@ func (b *bench) all(ctx context.Context, rows []prepared) []result {
 	}
 	for _, pass := range passes {
 		for _, r := range rows {
-			cells := make([]result, len(b.ways))
+			ways := b.waysOf(r)
+			cells := make([]result, len(ways))
 			var wg sync.WaitGroup
-			for i, way := range b.ways {
+			for i, way := range ways {
 				one := func() { cells[i] = b.cell(ctx, r, way, pass) }
 				if pass == "kill" {
 					one()
@@ -81,6 +83,11 @@ func (b *bench) all(ctx context.Context, rows []prepared) []result {
 		}
 	}
 	return out
+}
+
+// waysOf gives the ways in that the client has.
+func (b *bench) waysOf(r prepared) []string {
+	return slices.DeleteFunc(slices.Clone(b.ways), func(way string) bool { return r.noShim && way == "shim" })
 }
 
 func (b *bench) cell(ctx context.Context, r prepared, way, pass string) result {

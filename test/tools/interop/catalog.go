@@ -20,6 +20,7 @@ type row struct {
 	noHeaders  bool
 	groupReads bool // cannot read without a group
 	idempotent bool // its producer is, at the settings used
+	noShim     bool // speaks over WebSocket, which is behind the shim and not before it
 
 	prepare     func(p *preparer, ctx context.Context, r row) (program, error)
 	run         func(ctx context.Context, a *attempt) error // instead of the scenario
@@ -76,6 +77,10 @@ func catalog() []row {
 		{name: "rust rdkafka", version: "0.39.0", mode: "default", codecs: allCodecs, prepare: (*preparer).rust},
 		adminRow("3.9.2"),
 		adminRow("4.4.0"),
+	}
+	for _, runtime := range []string{"node", "deno", "bun"} {
+		rows = append(rows, row{name: "trimaran-js " + runtime, version: "0.1.0", mode: "default", quick: runtime == "node",
+			codecs: allCodecs, idempotent: true, noShim: true, prepare: trimaranjs(runtime)})
 	}
 	rows = append(rows, kadmRow())
 	return append(rows, toolRows()...)
