@@ -1,10 +1,8 @@
-// Compression. gzip is the platform's, snappy and lz4 are read here. What writes them and what reads and writes zstd are
-// chunks of their own, loaded when a batch needs them.
+// Compression, a chunk of its own. gzip is the platform's, snappy and lz4 are read here. What writes them and what reads and
+// writes zstd are chunks of their own, too.
 import { concat } from './bytes.js'
+import { loaded, type Compression } from './compression.js'
 import { KafkaError, corrupt } from './errors.js'
-
-export type Compression = 'none' | 'gzip' | 'snappy' | 'lz4' | 'zstd'
-export const codecNames: Compression[] = ['none', 'gzip', 'snappy', 'lz4', 'zstd']
 
 /** The output of a decompressor: it grows, up to a bound, and gives back parts of what it has. */
 export class Output {
@@ -221,7 +219,7 @@ export async function decompress(codec: number, b: Uint8Array, max: number): Pro
     case 3:
       return lz4(b, max)
     case 4:
-      return (await import('./zstd.js')).zstd(b, max)
+      return (await loaded(import('./zstd.js'))).zstd(b, max)
   }
   throw new KafkaError(76, `compression codec ${codec} is not known`)
 }
@@ -229,19 +227,17 @@ export async function decompress(codec: number, b: Uint8Array, max: number): Pro
 /** Compresses for a producer. */
 export async function compress(codec: Compression, b: Uint8Array): Promise<Uint8Array> {
   switch (codec) {
-    case 'none':
-      return b
     case 'gzip':
       platform(globalThis.CompressionStream)
       return new Uint8Array(
         await new Response(new Blob([b as BlobPart]).stream().pipeThrough(new CompressionStream('gzip') as Pair) as ReadableStream).arrayBuffer(),
       )
     case 'snappy':
-      return (await import('./lz.js')).writeSnappy(b)
+      return (await loaded(import('./lz.js'))).writeSnappy(b)
     case 'lz4':
-      return (await import('./lz.js')).writeLz4(b)
+      return (await loaded(import('./lz.js'))).writeLz4(b)
     case 'zstd':
-      return (await import('./zstd-write.js')).writeZstd(b)
+      return (await loaded(import('./zstd-write.js'))).writeZstd(b)
   }
   throw new KafkaError(76, `compression ${codec} is not known`)
 }

@@ -272,7 +272,7 @@ export class Group implements AsyncIterable<ConsumedRecord> {
         if (at && at.offset >= 0n) cursors.push({ topic, partition, offset: at.offset })
         else rest.push(partition)
       }
-      if (rest.length) cursors.push(...(await positions(this.client, topic, rest, from, signal)))
+      if (rest.length) cursors.push(...(await positions(this.client, topic, rest, from, { signal, isolation: this.o.isolation })))
     }
     return cursors
   }
@@ -287,7 +287,8 @@ export class Group implements AsyncIterable<ConsumedRecord> {
         const a = await this.lane!.call(
           Heartbeat,
           { groupId, generationId: j.generationId, memberId: this.memberId, groupInstanceId },
-          { signal: until },
+          // A gateway that hangs is left while there is time to find another.
+          { signal: until, limitMs: sessionTimeoutMs / 3 },
         )
         check(a.errorCode)
         if (j.leader === j.memberId && Date.now() - looked > 30_000) {
