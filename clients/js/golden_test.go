@@ -282,9 +282,11 @@ func sortCodecs(all []codec) {
 }
 
 // fetched is an answer to Fetch with transactions that were aborted, committed or interleaved, and
-// the offsets that a client has of it, as franz-go has them.
+// the offsets that a client has of it, as franz-go has them. kafka-transactions.json has one that
+// Kafka 4.4.0 gave to read_committed: five transactional producers wrote, each with another codec.
 type fetched struct {
 	From        int64   `json:"from"`
+	End         int64   `json:"end"`
 	Response    string  `json:"response"` // behind the correlation id
 	Uncommitted []int64 `json:"uncommitted"`
 	Committed   []int64 `json:"committed"`
@@ -334,13 +336,15 @@ func transactions(t *testing.T) []fetched {
 	for _, from := range []int64{0, 3, 4, 6, 9, 12, 14, 15, 18} {
 		p := kmsg.NewFetchResponseTopicPartition()
 		p.HighWatermark, p.LastStableOffset = next, next
-		// As a broker answers: from the batch on that has the offset, and with what was aborted behind it.
+		// As a broker answers: from the batch on that has the offset, and with what was aborted
+		// behind it.
 		for i, b := range batches {
 			if ends[i] > from {
 				p.RecordBatches = append(p.RecordBatches, b...)
 			}
 		}
-		for _, a := range []struct{ producer, first, marker int64 }{{10, 11, 14}, {30, 13, 17}, {10, 2, 5}} {
+		type transaction struct{ producer, first, marker int64 }
+		for _, a := range []transaction{{10, 11, 14}, {30, 13, 17}, {10, 2, 5}} {
 			if a.marker >= from {
 				one := kmsg.NewFetchResponseTopicPartitionAbortedTransaction()
 				one.ProducerID, one.FirstOffset = a.producer, a.first
@@ -364,7 +368,10 @@ func transactions(t *testing.T) []fetched {
 			}
 			return at
 		}
-		all = append(all, fetched{from, encoded(resp.AppendTo([]byte{0})), offsets(kgo.ReadUncommitted()), offsets(kgo.ReadCommitted())})
+		all = append(all, fetched{
+			From: from, End: next, Response: encoded(resp.AppendTo([]byte{0})),
+			Uncommitted: offsets(kgo.ReadUncommitted()), Committed: offsets(kgo.ReadCommitted()),
+		})
 	}
 	return all
 }

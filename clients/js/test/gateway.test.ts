@@ -35,13 +35,14 @@ const at = async (base: number, value: Uint8Array | string, codec: 'none' | 'gzi
 }
 
 test('what transactions aborted is left out of read_committed, markers always are', async () => {
-  for (const f of data('transactions.json') as { from: number; response: string; uncommitted: number[]; committed: number[] }[]) {
+  const all = [...data('transactions.json'), ...data('kafka-transactions.json')]
+  for (const f of all as { from: number; end: number; response: string; uncommitted: number[]; committed: number[] }[]) {
     for (const isolation of [undefined, 'read_uncommitted', 'read_committed'] as const) {
       const level = isolation === 'read_committed' ? 1 : 0
       const client = connect(({ key }, request) => {
         if (key === 2) {
           assert.equal(request.isolationLevel, level)
-          return { throttleMs: 0, topics: [{ topic: 't', partitions: [{ partition: 0, errorCode: 0, timestamp: -1n, offset: 19n, leaderEpoch: 0 }] }] }
+          return { throttleMs: 0, topics: [{ topic: 't', partitions: [{ partition: 0, errorCode: 0, timestamp: -1n, offset: BigInt(f.end), leaderEpoch: 0 }] }] }
         }
         if (key === 1) {
           assert.equal(request.isolationLevel, level)
