@@ -86,7 +86,9 @@ export class Fetcher {
 
   private async fetch(signal?: AbortSignal): Promise<Batch[]> {
     const { maxWaitMs = 500, maxBytes = 4 << 20, isolation } = this.o
-    if (this.failure) throw this.failure
+    const before = this.failure
+    this.failure = undefined
+    if (before) throw before
     // Another one is first each time, so that none starves when an answer is full.
     const open = this.cursors.filter(c => c.end === undefined || c.offset < c.end)
     if (!open.length) return []
