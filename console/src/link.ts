@@ -1,6 +1,6 @@
 // The connection to the cluster: one client for the page, the nodes that it may use, who is logged
 // in, and what the node at the other end is.
-import { Client, KafkaError, type ClientEvent, type Sasl } from 'trimaran'
+import { Client, KafkaError, type ClientEvent, type ClientOptions, type Sasl } from 'trimaran'
 import { SaslHandshake } from 'trimaran/apis-sasl'
 import { Value, paused } from './state.js'
 
@@ -31,23 +31,30 @@ function onEvent(e: ClientEvent): void {
   if (e.type === 'lost' && e.gateway === now.gateway) linked.set({ ...now, gateway: '', lostAt: Date.now() })
 }
 
-let gateways = [own]
+/** The page comes from who runs the nodes, and none of them is at its address (package drill). */
+export const drills = location.pathname === '/drill'
+const gateways = drills ? [] : [own]
 
 function connect(): void {
   client?.close()
-  client = new Client({
-    gateways, clientId: 'trimaran-console', sasl, onEvent, requestTimeoutMs: 8_000, connectTimeoutMs: 2_000, timeoutMs: 15_000,
-  })
+  client = another({ onEvent, requestTimeoutMs: 8_000, connectTimeoutMs: 2_000, timeoutMs: 15_000 })
   for (const f of onConnect) f()
 }
-connect()
+
+export const another = (o: Partial<ClientOptions>): Client => new Client({ gateways, clientId: 'trimaran-console', sasl, ...o })
+
+/** Has a client from then on. */
+export async function begin(): Promise<void> {
+  if (drills) await findGateways()
+  connect()
+}
 
 /**
  * The other nodes, from the policy that the page came with: to these it may connect. So nothing but
  * the page's own header has to say it, whoever is logged in.
  */
 export async function findGateways(): Promise<void> {
-  const answer = await fetch('/', { method: 'HEAD', headers: { Accept: 'text/html' } })
+  const answer = await fetch(location.pathname, { method: 'HEAD', headers: { Accept: 'text/html' } })
   const policy = answer.headers.get('Content-Security-Policy') ?? ''
   const sources = /connect-src ([^;]*)/.exec(policy)?.[1].split(' ') ?? []
   for (const source of sources) {
@@ -97,7 +104,7 @@ export async function guard<T>(p: Promise<T>): Promise<T> {
 
 /** By which mechanisms the cluster takes clients; none where it has no SASL. */
 export async function mechanisms(): Promise<string[]> {
-  const probe = new Client({ gateways, clientId: 'trimaran-console', connectTimeoutMs: 2_000, timeoutMs: 5_000 })
+  const probe = another({ sasl: undefined, connectTimeoutMs: 2_000, timeoutMs: 5_000 })
   try {
     return (await probe.ask(SaslHandshake, { mechanism: 'SCRAM-SHA-512' }, () => {})).mechanisms
   } finally {
@@ -107,7 +114,7 @@ export async function mechanisms(): Promise<string[]> {
 
 /** Logs in, or fails and leaves everything as it was. */
 export async function login(credentials: Sasl): Promise<void> {
-  const probe = new Client({ gateways, clientId: 'trimaran-console', sasl: credentials, connectTimeoutMs: 8_000, timeoutMs: 10_000 })
+  const probe = another({ sasl: credentials, connectTimeoutMs: 8_000, timeoutMs: 10_000 })
   try {
     await probe.metadata([])
   } finally {

@@ -19,7 +19,7 @@ interface Moving {
 /** What is being copied to a node. */
 function copies(s: Status, node: string): Moving {
   const m: Moving = { replicas: 0, left: 0, bytes: 0, total: 0, rate: 0 }
-  for (const t of s.topics ?? []) {
+  for (const t of s.topics) {
     for (const p of t.partitions) {
       for (const r of p.replicas) {
         if (r.node !== node) continue

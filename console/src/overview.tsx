@@ -1,11 +1,10 @@
 // What is wrong first, then the boat: nodes as hulls, and what they carry.
 import { inWords, rates, status, sums, troubles, type Node, type Status } from './cluster.js'
 import { bytes, plural, short, shown } from './format.js'
+import { path } from './hull.js'
 import { Plot } from './plot.js'
 import { link, usePoll } from './state.js'
 import { Badge, Empty, Panel } from './ui.js'
-
-const path = 'M3 3 H66 C82 3 93 24 99.500 50 C93 76 82 97 66 97 H3 C1 97 .5 90 .5 82 V18 C.5 10 1 3 3 3 Z'
 
 /** One node: filled as far as it leads partitions. */
 function Hull({ node, share, main }: { node: Node; share: number; main: boolean }) {
@@ -61,7 +60,7 @@ function headline(s: Status): string {
 }
 
 function Busy({ status }: { status: Status }) {
-  const all = (status.topics ?? [])
+  const all = status.topics
     .map(t => ({ name: t.name, rate: rates.topics.get(t.name)?.records ?? 0, sum: sums.get(t.name) }))
     .sort((a, b) => b.rate - a.rate || (b.sum?.messages ?? 0) - (a.sum?.messages ?? 0))
     .slice(0, 6)
