@@ -2,7 +2,7 @@
 // in, and what the node at the other end is.
 import { Client, KafkaError, type ClientEvent, type ClientOptions, type Sasl } from 'trimaran'
 import { SaslHandshake } from 'trimaran/apis-sasl'
-import { Value, paused } from './state.js'
+import { Value, go, paused } from './state.js'
 
 export interface Link {
   /** the gateway that answers; '' while none does */
@@ -13,6 +13,8 @@ export interface Link {
   open?: boolean
   /** it does not answer to strangers */
   locked?: boolean
+  /** what was wrong with a login that held before, or came with the address */
+  why?: Error
   user?: string
 }
 
@@ -46,8 +48,26 @@ export const another = (o: Partial<ClientOptions>): Client => new Client({ gatew
 /** Has a client from then on. */
 export async function begin(): Promise<void> {
   if (drills) await findGateways()
+  takeToken()
   connect()
+  addEventListener('hashchange', () => {
+    if (!takeToken()) return
+    connect()
+    paused.set(false)
+    void knock()
+  })
 }
+
+/** A token in the address logs in, and does not stay there. */
+function takeToken(): boolean {
+  const token = /^#token=([\w.~+/-]+=*)$/.exec(location.hash)?.[1]
+  if (!token) return false
+  go([], {}, true)
+  sasl = { mechanism: 'OAUTHBEARER', token }
+  linked.set({ ...linked.get(), locked: false, open: false, user: byToken })
+  return true
+}
+const byToken = 'by token'
 
 /**
  * The other nodes, from the policy that the page came with: to these it may connect. So nothing but
@@ -80,15 +100,16 @@ export async function knock(): Promise<void> {
       return
     } catch (e) {
       if (mine !== client || linked.get().locked) return
-      if (asksForLogin(e)) return lock()
+      if (asksForLogin(e)) return lock(e as Error)
     }
   }
 }
 
-function lock(): void {
+function lock(e: Error): void {
   if (linked.get().locked) return
   paused.set(true)
-  linked.set({ ...linked.get(), locked: true, open: false, user: undefined })
+  linked.set({ ...linked.get(), locked: true, why: sasl && e, open: false, user: undefined })
+  sasl = undefined
   client.close()
 }
 
@@ -97,7 +118,7 @@ export async function guard<T>(p: Promise<T>): Promise<T> {
   try {
     return await p
   } catch (e) {
-    if (asksForLogin(e)) lock()
+    if (asksForLogin(e)) lock(e as Error)
     throw e
   }
 }
@@ -123,7 +144,7 @@ export async function login(credentials: Sasl): Promise<void> {
   sasl = credentials
   connect()
   paused.set(false)
-  linked.set({ ...linked.get(), locked: false, open: true, user: 'username' in credentials ? credentials.username : 'by token' })
+  linked.set({ ...linked.get(), locked: false, open: true, user: 'username' in credentials ? credentials.username : byToken })
 }
 
 /** Nothing of what was seen stays. */

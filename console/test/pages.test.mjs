@@ -91,9 +91,8 @@ test('messages are produced, shown, searched, sent again and exported', async ()
       await dialog.getByLabel("Header's name").fill(header)
       await dialog.getByLabel("Header's value").fill(header)
     }
-    const began = Date.now()
     await dialog.getByRole('button', { name: 'Send' }).click()
-    return began
+    await dialog.waitFor({ state: 'detached' })
   }
   await go(page, '#/topics/events?from=live')
   await page.getByText('Waiting for messages').waitFor()
@@ -102,9 +101,26 @@ test('messages are produced, shown, searched, sent again and exported', async ()
   await row(page, hostile.slice(0, 20)).first().waitFor()
   await produce('{"a":{"b":[1,2,{"c":"deep"}]},"n":12}', 'json-key')
   await row(page, 'json-key').waitFor()
-  const began = await produce('quick', 'quick')
-  await row(page, 'quick').waitFor()
-  console.log(`# from "Send" to the tail within ${Date.now() - began} ms`)
+  // Something else may have the machine at the time: the best of five counts.
+  let best = Infinity
+  for (let i = 0; i < 5 && best > 500; i++) {
+    // Seen by the page itself, so that this process's own turns do not count.
+    const seen = page.evaluate(text => new Promise(done => {
+      const clicked = e => {
+        if (e.target.textContent !== 'Send') return
+        removeEventListener('click', clicked, true)
+        const began = performance.now()
+        const look = () => (document.querySelector('.records')?.textContent.includes(text) ? done(performance.now() - began) : requestAnimationFrame(look))
+        look()
+      }
+      addEventListener('click', clicked, true)
+    }), `quick-${i}`)
+    await produce(`quick-${i}`, 'quick')
+    best = Math.min(best, await seen)
+  }
+  console.log(`# from "Send" to the tail ${Math.round(best)} ms`)
+  assert.ok(best <= 500, `${best} ms`)
+  const messages = 2 + (await row(page, 'quick').count())
 
   await row(page, 'json-key').click()
   await page.locator('.detail .json').getByText('"deep"').waitFor({ state: 'attached' })
@@ -124,11 +140,11 @@ test('messages are produced, shown, searched, sent again and exported', async ()
   await go(page, '#/topics/events?q=/DEEP%22|nothing/i')
   await until(async () => (await row(page, '').count()) === 1)
   await go(page, '#/topics/events?q=nowhere')
-  await page.getByText('4 messages were looked at').waitFor()
+  await page.getByText(`${messages + 1} messages were looked at`).waitFor()
   await go(page, '#/topics/events?q=.n%3E11')
   await until(async () => (await row(page, '').count()) === 1)
   await go(page, '#/topics/events?from=earliest')
-  await until(async () => (await row(page, '').count()) === 4)
+  await until(async () => (await row(page, '').count()) === messages + 1)
   for (const how of ['jsonl', 'csv']) {
     const download = page.waitForEvent('download')
     await page.getByLabel('Export what is listed').selectOption(how)
