@@ -7,6 +7,7 @@ import { clusterOps } from './cluster.js'
 import { duration, shown, time } from './format.js'
 import { linked, may } from './link.js'
 import { issueToken, revokeTokens, revoked, type Grant, type Issued, type Revoked } from './own.js'
+import { useSome } from './some.js'
 import { Poll, link, use, usePoll, type Place } from './state.js'
 import { Confirm, Dialog, Field, Form } from './form.js'
 import { Badge, Button, Empty, Failure, Panel, Search, Tabs, say } from './ui.js'
@@ -48,6 +49,7 @@ function Users() {
   const [editing, setEditing] = useState<{ name?: string }>()
   const [removing, setRemoving] = useState<User>()
   const mayAlter = may(bits, 'alter')
+  const [some, more] = useSome(u.data ?? [], 3)
   const remove = async (): Promise<void> => {
     for (const c of removing!.credentials) await admin.deleteUser(removing!.user, mechanismName(c.mechanism) as 'SCRAM-SHA-256')
     say(`User ${removing!.user} is deleted`)
@@ -70,7 +72,7 @@ function Users() {
             </tr>
           </thead>
           <tbody>
-            {u.data.map(one => (
+            {some.map(one => (
               <tr key={one.user}>
                 <td>
                   <a href={link(['access', 'rights'], { q: `User:${one.user}` })}>{shown(one.user)}</a>
@@ -86,6 +88,7 @@ function Users() {
                 </td>
               </tr>
             ))}
+            {more}
           </tbody>
         </table>
       )}
@@ -135,6 +138,7 @@ function Rights({ place }: { place: Place }) {
   const [error, setError] = useState<Error>()
   const mayAlter = may(bits, 'alter')
   const list = useMemo(() => (a.data ?? []).filter(x => `${x.principal} ${sentence(x)}`.toLowerCase().includes(q.toLowerCase())).sort((x, y) => (x.principal < y.principal ? -1 : 1)), [a.data, q])
+  const [some, more] = useSome(list, 4)
   if ((a.error as KafkaError | undefined)?.code === 54) return <Empty title="This cluster judges no rights">Nodes run without --authorize: whoever comes in may do everything.</Empty>
   const remove = async (acl: Acl): Promise<void> => {
     try {
@@ -170,7 +174,7 @@ function Rights({ place }: { place: Place }) {
               </tr>
             </thead>
             <tbody>
-              {list.map(x => (
+              {some.map(x => (
                 <tr key={JSON.stringify(x)}>
                   <td>{shown(x.principal)}</td>
                   <td>
@@ -181,6 +185,7 @@ function Rights({ place }: { place: Place }) {
                   <td class="number">{mayAlter && <Button look="plain" icon="trash" aria-label={`Take away: ${shown(x.principal)} ${shown(sentence(x))}`} onClick={() => void remove(x)} />}</td>
                 </tr>
               ))}
+              {more}
             </tbody>
           </table>
         </div>
@@ -289,6 +294,7 @@ function RevokedTokens() {
   const mayAlter = may(use(clusterOps), 'alter')
   const [adding, setAdding] = useState(false)
   const list = [...(r.data ?? [])].sort((a, b) => b.until_ms - a.until_ms)
+  const [some, more] = useSome(list, 2)
   return (
     <Panel title="Revoked tokens" of={r} again={gone.refresh} actions={mayAlter && r.data && <Button onClick={() => setAdding(true)}>Revoke</Button>}>
       {r.data && !list.length && <Empty title="None is revoked">Tokens end by themselves; nodes keep no list of those that are about.</Empty>}
@@ -302,12 +308,13 @@ function RevokedTokens() {
               </tr>
             </thead>
             <tbody>
-              {list.slice(0, 1_000).map(x => (
+              {some.map(x => (
                 <tr key={x.id ?? x.principal}>
                   <td>{x.id ? <code>{shown(x.id)}</code> : <>all of {shown(x.principal ?? '')} until {time(x.before_ms).slice(0, 19)}</>}</td>
                   <td class="wide quiet">{time(x.until_ms).slice(0, 19)}</td>
                 </tr>
               ))}
+              {more}
             </tbody>
           </table>
         </div>
