@@ -1,6 +1,7 @@
 // What the cluster says of itself, asked every two seconds and kept for plots.
 import type { Metadata } from 'trimaran/apis'
 import type { Of } from 'trimaran/schema'
+import { KafkaError } from 'trimaran'
 import { client, guard } from './link.js'
 import { askOperations, askStatus } from './own.js'
 import { Poll, Value } from './state.js'
@@ -124,6 +125,7 @@ function note(status: Status, at: number): void {
 
 /** Lists that a node has nothing in come as null. */
 function whole(s: Status): Status {
+  if (typeof s?.confirmed !== 'boolean') throw new KafkaError(2, 'this is no status')
   s.nodes ??= []
   s.topics ??= []
   for (const t of s.topics) {

@@ -8,7 +8,7 @@ import { later, style } from './later.js'
 import { Overview } from './overview.js'
 import { go, link, place, use, usePoll, type Place } from './state.js'
 import { Topics } from './topics.js'
-import { Button, Empty, Toast, Waiting } from './ui.js'
+import { Bounded, Button, Empty, Toast, Waiting } from './ui.js'
 
 export interface PageProps {
   place: Place
@@ -163,7 +163,7 @@ function Shell() {
         </div>
       </header>
       <main id="main" tabIndex={-1}>
-        {l.locked || first === 'login' ? <Login place={at} /> : l.open || first === '' || first === 'drill' ? <Page place={at} /> : <Waiting />}
+        {l.locked || first === 'login' ? <Login place={at} /> : l.open || first === '' || first === 'drill' ? <Bounded key={at.path.join('/')}><Page place={at} /></Bounded> : <Waiting />}
       </main>
       <Toast />
     </>

@@ -54,7 +54,7 @@ function Card({ node, s, mayAlter, ask }: { node: Node; s: Status; mayAlter: boo
         <>
           {shown(node.id)} {!node.alive && <Badge level="bad">does not answer</Badge>}
           {node.alive && !node.state && <Badge level="good">serves</Badge>}
-          {node.state && <Badge level="warn">{node.state}</Badge>}
+          {node.state && <Badge level="warn">{shown(node.state)}</Badge>}
         </>
       }
       actions={

@@ -7,22 +7,22 @@ import { link, usePoll } from './state.js'
 import { Badge, Empty, Panel } from './ui.js'
 
 /** One node: filled as far as it leads partitions. */
-function Hull({ node, share, main }: { node: Node; share: number; main: boolean }) {
+function Hull({ node, share, main, at }: { node: Node; share: number; main: boolean; at: number }) {
   const state = !node.alive ? 'gone' : node.state ? 'resting' : ''
   return (
     <li class={`hull ${state} ${main ? 'main' : ''}`}>
       <svg viewBox="0 0 100 100" preserveAspectRatio="none" aria-hidden="true">
-        <clipPath id={`hull-${node.id}`}>
+        <clipPath id={`hull-${at}`}>
           <path d={path} />
         </clipPath>
         <path class="shell" d={path} />
-        <rect class="load" x="0" y="0" height="100" width={node.alive ? share * 100 : 0} clip-path={`url(#hull-${node.id})`} />
+        <rect class="load" x="0" y="0" height="100" width={node.alive ? share * 100 : 0} clip-path={`url(#hull-${at})`} />
         <path class="edge" d={path} vector-effect="non-scaling-stroke" />
       </svg>
       <div class="words">
         <strong>{shown(node.id)}</strong>
         {!node.alive && <Badge level="bad">does not answer</Badge>}
-        {node.alive && node.state && <Badge level="warn">{node.state}</Badge>}
+        {node.alive && node.state && <Badge level="warn">{shown(node.state)}</Badge>}
         {node.catalog_role === 'leader' && <Badge>leads the catalog</Badge>}
         {node.alive && (
           <span class="facts">
@@ -43,7 +43,7 @@ function Boat({ status }: { status: Status }) {
     <ul class="boat" aria-label="Nodes">
       <li class="beams" aria-hidden="true" />
       {nodes.map((node, i) => (
-        <Hull node={node} share={led ? node.leaders / led : 0} main={nodes.length < 2 || i === middle} key={node.id} />
+        <Hull node={node} share={led ? node.leaders / led : 0} main={nodes.length < 2 || i === middle} at={i} key={node.id} />
       ))}
     </ul>
   )

@@ -99,7 +99,7 @@ function ReplicaBadge({ r }: { r: Replica }) {
     <Badge level={roleLevel[r.role] ?? ''}>
       <span title={shown(r.error ?? `${r.role}, ${bytes(r.bytes)}, ends at ${r.applied}`)}>
         {shown(r.node)}
-        {r.role === 'leader' ? ' leads' : r.role === 'follower' ? late : ` ${r.role}${copied}`}
+        {r.role === 'leader' ? ' leads' : r.role === 'follower' ? late : ` ${shown(r.role)}${copied}`}
         {r.leaving && ' leaves'}
       </span>
     </Badge>

@@ -1,6 +1,6 @@
 // The parts that pages are made of.
 import type { ComponentChildren, JSX } from 'preact'
-import { useEffect, useRef, useState } from 'preact/hooks'
+import { useEffect, useErrorBoundary, useRef, useState } from 'preact/hooks'
 import type { KafkaError } from 'trimaran'
 import { shown } from './format.js'
 import { Value, use, type Polled } from './state.js'
@@ -71,6 +71,12 @@ export const Empty = ({ title, children }: { title: string; children?: Component
   </div>
 )
 
+/** What cannot be shown takes nothing else along. */
+export function Bounded({ children }: { children: ComponentChildren }) {
+  const [error, again] = useErrorBoundary()
+  return error ? <Failure error={error as Error} again={again} /> : <>{children}</>
+}
+
 export function Panel(p: {
   title: ComponentChildren
   actions?: ComponentChildren
@@ -92,7 +98,7 @@ export function Panel(p: {
         )}
         <div class="actions">{p.actions}</div>
       </header>
-      {of && of.data === undefined ? of.error ? <Failure error={of.error} again={p.again} /> : <Waiting /> : p.children}
+      {of && of.data === undefined ? of.error ? <Failure error={of.error} again={p.again} /> : <Waiting /> : <Bounded>{p.children}</Bounded>}
     </section>
   )
 }

@@ -9,7 +9,6 @@ import { Browser, Cluster, Dev, go } from './harness.mjs'
 const out = process.argv[2] ?? fileURLToPath(new URL('../build/shots/', import.meta.url))
 rmSync(out, { recursive: true, force: true })
 mkdirSync(out, { recursive: true })
-process.env.CHROMIUM ??= '/usr/bin/chromium'
 
 const order = i => JSON.stringify({ id: i, customer: { name: 'Ada Lovelace', tier: i % 3 ? 'silver' : 'gold' }, items: [{ sku: `A-${i}`, n: 2 }, { sku: 'B', n: 1 }], total: i * 7.5, paid: i % 2 === 0 })
 let pictures = 0
