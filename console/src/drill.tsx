@@ -8,8 +8,7 @@ import sheet from './drill.sheet.css'
 import { count, shown } from './format.js'
 import { another } from './link.js'
 import { Poll, link, use, usePoll } from './state.js'
-import { Badge, Button, Failure, Panel, say } from './ui.js'
-import { path } from './hull.js'
+import { Badge, Button, Failure, Panel, hull, say } from './ui.js'
 
 export { sheet }
 
@@ -57,11 +56,11 @@ function Hull({ node, s, main }: { node: Drilled; s?: Status; main: boolean }) {
     <li class={`hull ${up ? '' : node.state === 'down' ? 'gone' : 'resting'} ${main ? 'main' : ''}`}>
       <svg viewBox="0 0 100 100" preserveAspectRatio="none" aria-hidden="true">
         <clipPath id={`drill-${node.id}`}>
-          <path d={path} />
+          <path d={hull} />
         </clipPath>
-        <path class="shell" d={path} />
+        <path class="shell" d={hull} />
         <rect class="load" x="0" y="0" height="100" width={up && known && led ? (known.leaders / led) * 100 : 0} clip-path={`url(#drill-${node.id})`} />
-        <path class="edge" d={path} vector-effect="non-scaling-stroke" />
+        <path class="edge" d={hull} vector-effect="non-scaling-stroke" />
       </svg>
       <div class="words">
         <strong>{shown(node.id)}</strong>

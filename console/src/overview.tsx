@@ -1,10 +1,9 @@
 // What is wrong first, then the boat: nodes as hulls, and what they carry.
 import { inWords, rates, status, sums, troubles, type Node, type Status } from './cluster.js'
 import { bytes, plural, short, shown } from './format.js'
-import { path } from './hull.js'
 import { Plot } from './plot.js'
 import { link, usePoll } from './state.js'
-import { Badge, Empty, Panel } from './ui.js'
+import { Badge, Empty, Panel, hull } from './ui.js'
 
 /** One node: filled as far as it leads partitions. */
 function Hull({ node, share, main, at }: { node: Node; share: number; main: boolean; at: number }) {
@@ -13,11 +12,11 @@ function Hull({ node, share, main, at }: { node: Node; share: number; main: bool
     <li class={`hull ${state} ${main ? 'main' : ''}`}>
       <svg viewBox="0 0 100 100" preserveAspectRatio="none" aria-hidden="true">
         <clipPath id={`hull-${at}`}>
-          <path d={path} />
+          <path d={hull} />
         </clipPath>
-        <path class="shell" d={path} />
+        <path class="shell" d={hull} />
         <rect class="load" x="0" y="0" height="100" width={node.alive ? share * 100 : 0} clip-path={`url(#hull-${at})`} />
-        <path class="edge" d={path} vector-effect="non-scaling-stroke" />
+        <path class="edge" d={hull} vector-effect="non-scaling-stroke" />
       </svg>
       <div class="words">
         <strong>{shown(node.id)}</strong>

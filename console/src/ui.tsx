@@ -60,6 +60,9 @@ function explain(e: Error): string {
   return 'This did not work'
 }
 
+/** A hull seen from above, in a box of 100 by 100. */
+export const hull = 'M3 3 H66 C82 3 93 24 99.500 50 C93 76 82 97 66 97 H3 C1 97 .5 90 .5 82 V18 C.5 10 1 3 3 3 Z'
+
 export const Empty = ({ title, children }: { title: string; children?: ComponentChildren }) => (
   <div class="empty">
     <svg viewBox="0 0 120 44" aria-hidden="true">
