@@ -9,7 +9,8 @@ import { Reset } from './reset.js'
 import { useSome } from './some.js'
 import { Poll, go, link, usePoll, type Place } from './state.js'
 import { Confirm } from './form.js'
-import { Badge, Button, Empty, Failure, Panel, Rows, Search, Waiting, say, sortBy, type Column } from './ui.js'
+import { Rows, sortBy, type Column } from './rows.js'
+import { Badge, Button, Empty, Failure, Panel, Search, Waiting, say } from './ui.js'
 
 type Listed = Awaited<ReturnType<typeof admin.listGroups>>[number]
 const groups = new Poll<Listed[]>(signal => admin.listGroups({ signal, timeoutMs: 10_000 }), 5_000)

@@ -7,13 +7,13 @@ import { begin, drills, findGateways, hostOf, knock, linked, logout } from './li
 import { later, style } from './later.js'
 import { Overview } from './overview.js'
 import { go, link, place, use, usePoll, type Place } from './state.js'
-import { Topics } from './topics.js'
 import { Bounded, Button, Empty, Toast, Waiting } from './ui.js'
 
 export interface PageProps {
   place: Place
 }
 
+const Topics = later(async () => (await import('./topics.js')).Topics)
 const Topic = later(async () => {
   const { Topic, sheet } = await import('./topic.js')
   await style(sheet)
@@ -190,7 +190,7 @@ void begin().then(() => {
 // A page that is loaded later comes from this node as well, which may be gone by then.
 addEventListener('load', () => {
   void findGateways().catch(() => {})
-  for (const load of [async () => style((await import('./topic.js')).sheet), () => import('./groups.js'), () => import('./nodes.js'), () => import('./access.js'), () => import('./create.js')]) {
+  for (const load of [() => import('./topics.js'), async () => style((await import('./topic.js')).sheet), () => import('./groups.js'), () => import('./nodes.js'), () => import('./access.js'), () => import('./create.js')]) {
     void load().catch(() => {})
   }
 })

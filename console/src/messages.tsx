@@ -9,7 +9,8 @@ import { fromMessage, type Draft } from './produce.js'
 import { Ring, Scan, keep, matcher, newestFirst, oldestFirst, type Match, type Message, type Start } from './read.js'
 import { Partition } from './some.js'
 import { go, place, use } from './state.js'
-import { Badge, Button, Empty, Failure, Rows, Search, Waiting, type Column } from './ui.js'
+import { Rows, type Column } from './rows.js'
+import { Badge, Button, Empty, Failure, Search, Waiting } from './ui.js'
 
 const page = 100
 
