@@ -2,7 +2,7 @@
 // what a client sees.
 import assert from 'node:assert/strict'
 import { after, before, test } from 'node:test'
-import { Browser, Dev, until } from './harness.mjs'
+import { Browser, Dev, audit, until } from './harness.mjs'
 
 let dev
 let browser
@@ -39,6 +39,11 @@ test('nodes are killed, paused and restarted, nothing is lost, and the page outl
     await goesOn()
   }
   await page.locator('.events li', { hasText: 'n1 killed' }).waitFor()
+  for (const [theme, width] of [['dark', 360], ['light', 1280]]) {
+    await page.setViewportSize({ width, height: 860 })
+    await page.emulateMedia({ colorScheme: theme })
+    await audit(page, `drill ${theme}`)
+  }
   // Two of three are none that could acknowledge anything.
   for (const id of ['n1', 'n2', 'n3']) {
     await page.getByRole('button', { name: `Kill ${id}` }).click()

@@ -170,4 +170,13 @@ export class Browser {
   }
 }
 
+/** What is not usable by assistive technology is a failure: axe-core's rules of WCAG 2.1 AA; and so is what is too wide. */
+export async function audit(page, name) {
+  const wider = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth)
+  assert.ok(wider <= 0, `${name} is ${wider} pixels too wide`)
+  await page.evaluate(readFileSync(new URL('../node_modules/axe-core/axe.min.js', import.meta.url), 'utf8'))
+  const { violations } = await page.evaluate(() => globalThis.axe.run({ runOnly: ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa'] }))
+  assert.deepEqual(violations.map(v => `${name}: ${v.id}: ${v.nodes.slice(0, 2).map(n => n.html + ' ' + n.failureSummary).join(' | ')}`), [])
+}
+
 export const go = (page, hash) => page.evaluate(h => void (location.hash = h), hash)

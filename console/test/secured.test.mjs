@@ -3,7 +3,7 @@ import assert from 'node:assert/strict'
 import { readFileSync, readdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { after, before, test } from 'node:test'
-import { Browser, Cluster, go, until } from './harness.mjs'
+import { Browser, Cluster, audit, go, until } from './harness.mjs'
 
 let cluster
 let browser
@@ -48,6 +48,7 @@ test('strangers get the page and nothing else, by no prompt of the browser', asy
   await page.getByRole('link', { name: '<b>bob</b>' }).waitFor()
   await go(page, '#/access/rights')
   await page.locator('tr', { hasText: 'User:alice' }).waitFor()
+  await audit(page, 'rights')
   await page.getByRole('button', { name: 'Add' }).click()
   await dialog.getByLabel('Who', { exact: true }).fill('User:<b>bob</b>')
   await dialog.getByLabel('Name', { exact: true }).fill('events')
@@ -59,6 +60,7 @@ test('strangers get the page and nothing else, by no prompt of the browser', asy
   await page.getByLabel('Name', { exact: true }).fill('events')
   await page.getByRole('button', { name: 'Issue' }).click()
   await page.getByText('This is shown once').waitFor()
+  await audit(page, 'tokens')
   const token = await page.locator('.issued pre').textContent()
   const id = await page.locator('.issued code').first().textContent()
 
