@@ -53,6 +53,7 @@ type running struct {
 	makeTopic func(name string, partitions int) error
 	leaders   func(name string, partitions int) (map[string][]int32, error)
 	nats      func(s shape, topic string) (driver, error) // nil for all but NATS
+	messages  func() (float64, error)                     // between nodes so far; nil: nobody counts them
 	topics    map[string]bool
 }
 
@@ -107,8 +108,10 @@ func (r *running) warmUp() error {
 	return nil
 }
 
-func startTrimaran(b *bench, dir string) (*running, error) {
-	c, err := harness.Start(harness.Options{Dir: dir, NoShim: true, Program: b.program})
+func startTrimaran(b *bench, dir string) (*running, error) { return startNodes(b.program, dir) }
+
+func startNodes(program, dir string) (*running, error) {
+	c, err := harness.Start(harness.Options{Dir: dir, NoShim: true, Program: program})
 	r := &running{stop: func() { c.Close() }, topics: map[string]bool{}}
 	if err != nil {
 		return r, err
@@ -117,6 +120,10 @@ func startTrimaran(b *bench, dir string) (*running, error) {
 		r.processes = append(r.processes, &n.Process)
 	}
 	r.seeds = []string{c.Node(1).Addr()}
+	r.messages = func() (float64, error) {
+		m, err := c.Metrics(messagesMetric)
+		return m[messagesMetric], err
+	}
 	r.makeTopic = func(name string, partitions int) error {
 		if err := c.CreateTopic(context.Background(), name, int32(partitions), 3); err != nil {
 			return err
