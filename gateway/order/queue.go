@@ -18,6 +18,9 @@ const (
 	// maxBytesUnderWay is what they have together from which on none is added: a leader does with
 	// few large ones better than with many, and large ones fill a pipe alone.
 	maxBytesUnderWay = 256 << 10
+	// manyUnderWay is how many appends of a connection, to all partitions together, keep a node
+	// busy: none is added until there are fewer, and then all that can be at once.
+	manyUnderWay = 16
 )
 
 // queue is the produces of one connection to one partition. Queues.mu guards all of it.
@@ -43,10 +46,11 @@ type queue struct {
 	sent    int        // appends under way
 	bytes   int        // in them
 	failed  []*send    // of the pipe; then nothing is sent
+	held    bool       // it is one of Queues.held
 }
 
-// next takes what can be sent now. What is over without that is added to over.
-func (l *queue) next(q *Queues, over []*Produce) (sends []*send, _ []*Produce) {
+// next adds what can be sent now to sends. What is over without that is added to over.
+func (l *queue) next(q *Queues, sends []*send, over []*Produce) ([]*send, []*Produce) {
 	for l.failed == nil && len(l.waiting) > 0 && l.waiting[0].ready && l.room() {
 		s := &send{queue: l, pipe: l.pipe}
 		n := 0
@@ -76,6 +80,7 @@ func (l *queue) next(q *Queues, over []*Produce) (sends []*send, _ []*Produce) {
 			l.number++
 		}
 		l.sent++
+		q.sent++
 		l.bytes += s.bytes
 		sends = append(sends, s)
 	}
@@ -96,6 +101,7 @@ func (l *queue) room() bool {
 // ended takes an append's outcome, and gives the produces that are over by that.
 func (l *queue) ended(q *Queues, s *send, appended []fsm.Appended, err error) (over []*Produce) {
 	l.sent--
+	q.sent--
 	l.bytes -= s.bytes
 	switch {
 	case err == nil:

@@ -50,8 +50,10 @@ type Queues struct {
 	line uint64
 
 	mu locks.Mutex[Queues] // guards the rest; nothing is taken and nobody waits under it
-	// queues has a key exactly while a queue has something in it.
+	// queues has a key while a queue has something in it, or is held.
 	queues map[fsm.PartitionID]*queue
+	sent   int      // appends under way, of all queues
+	held   []*queue // that go on as soon as fewer than manyUnderWay are
 	// gaps are where batches of idempotent producers failed; see gap.
 	gaps map[fsm.PartitionID]gap
 }
@@ -79,14 +81,19 @@ func (q *Queues) Add(p *Produce) {
 	q.mu.Unlock()
 }
 
-// Ready lets the queue go on with a produce, filled or not. It is called once. What is to be done
-// now is given, nil for nothing: the caller runs it, here or beside. It waits for an append that
-// ends when Config.Context does, or at the latest time of those that the produces were given.
-func (q *Queues) Ready(p *Produce) (work func()) {
+// Ready lets queues go on with the produces of a request, filled or not. It is called once for each
+// of them. What is to be done now is given, nil for nothing: the caller runs it, here or beside. It
+// waits for an append that ends when Config.Context does, or at the latest time of those that the
+// produces were given.
+func (q *Queues) Ready(produces ...*Produce) (work func()) {
+	var sends []*send
+	var over []*Produce
 	q.mu.Lock()
-	p.ready = true
-	line := q.queues[p.partition]
-	sends, over := line.next(q, nil)
+	for _, p := range produces {
+		p.ready = true
+		q.hold(q.queues[p.partition])
+	}
+	sends, over = q.next(sends, over)
 	q.mu.Unlock()
 	tell(over)
 	if len(sends) == 0 {
@@ -111,7 +118,8 @@ func (q *Queues) run(s *send, stay bool) {
 		}
 		q.mu.Lock()
 		over := s.queue.ended(q, s, appended, err)
-		sends, over := s.queue.next(q, over)
+		q.hold(s.queue)
+		sends, over := q.next(nil, over)
 		q.mu.Unlock()
 		tell(over)
 		s = nil
@@ -122,6 +130,28 @@ func (q *Queues) run(s *send, stay bool) {
 			q.cfg.Go(func() { q.run(more, true) })
 		}
 	}
+}
+
+// hold has a queue go on with the next call of next that lets any.
+func (q *Queues) hold(l *queue) {
+	if !l.held {
+		l.held, q.held = true, append(q.held, l)
+	}
+}
+
+// next takes what can be sent now of all that are held, or nothing as long as many appends are under
+// way. Each of those lets go of one, and comes here when it is over.
+func (q *Queues) next(sends []*send, over []*Produce) ([]*send, []*Produce) {
+	if q.sent >= manyUnderWay {
+		return sends, over
+	}
+	held := q.held
+	q.held = nil
+	for _, l := range held {
+		l.held = false
+		sends, over = l.next(q, sends, over)
+	}
+	return sends, over
 }
 
 // tell says of produces that they are over.
