@@ -3,6 +3,7 @@ package order
 import (
 	"cmp"
 	"slices"
+	"time"
 
 	"github.com/trimaran-io/trimaran/fsm"
 )
@@ -21,6 +22,10 @@ const (
 	// manyUnderWay is how many appends of a connection, to all partitions together, keep a node
 	// busy: none is added until there are fewer, and then all that can be at once.
 	manyUnderWay = 16
+	// pausePart of the time that those took, and maxPause at most, what comes behind them waits for
+	// more.
+	pausePart = 8
+	maxPause  = 10 * time.Millisecond
 )
 
 // queue is the produces of one connection to one partition. Queues.mu guards all of it.
@@ -84,11 +89,14 @@ func (l *queue) next(q *Queues, sends []*send, over []*Produce) ([]*send, []*Pro
 		l.bytes += s.bytes
 		sends = append(sends, s)
 	}
-	if len(l.waiting) == 0 && l.sent == 0 {
+	if l.empty() {
 		delete(q.queues, l.id)
 	}
 	return sends, over
 }
+
+// empty says whether the queue is no longer needed.
+func (l *queue) empty() bool { return len(l.waiting) == 0 && l.sent == 0 }
 
 // room says whether one more append may be under way.
 func (l *queue) room() bool {
