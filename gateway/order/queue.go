@@ -21,7 +21,7 @@ const (
 	maxBytesUnderWay = 256 << 10
 	// manyUnderWay is how many appends of a connection, to all partitions together, keep a node
 	// busy: none is added until there are fewer, and then all that can be at once.
-	manyUnderWay = 16
+	manyUnderWay = 8
 	// pausePart of the time that those took, and maxPause at most, what comes behind them waits for
 	// more.
 	pausePart = 8

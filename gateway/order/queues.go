@@ -141,9 +141,9 @@ func (q *Queues) hold(l *queue) {
 	}
 }
 
-// next takes what can be sent now of all that are held, or nothing as long as many appends are under
-// way, and in a pause. Each append comes here when it is over, and so does the end of a pause: what
-// is held is sent in the end.
+// next takes what can be sent now of all that are held, or nothing as long as many appends are
+// under way, and in a pause. Each append comes here when it is over, and so does the end of a
+// pause: what is held is sent in the end.
 func (q *Queues) next(over []*Produce) ([]*send, []*Produce) {
 	if q.pausing {
 		return nil, over

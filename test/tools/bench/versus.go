@@ -21,8 +21,9 @@ type versusOptions struct {
 	warm    time.Duration // of a system whose code is compiled while it runs
 	klite   string        // a finished program
 	results string        // file that keeps rows from one run to the next
-	turns   int           // how often each load is measured on each system, in turns; 0: once, system by system
-	beside  string        // another program of the nodes
+	// how often each load is measured on each system, in turns; 0: once, system by system
+	turns  int
+	beside string // another program of the nodes
 }
 
 func (o *versusOptions) versusFlags() {
