@@ -53,8 +53,9 @@ type running struct {
 	makeTopic func(name string, partitions int) error
 	leaders   func(name string, partitions int) (map[string][]int32, error)
 	nats      func(s shape, topic string) (driver, error) // nil for all but NATS
-	messages  func() (float64, error)                     // between nodes so far; nil: nobody counts them
-	topics    map[string]bool
+	// messages gives how many nodes have sent each other; nil: nobody counts them
+	messages func() (float64, error)
+	topics   map[string]bool
 }
 
 // driver makes the load's topic, if it is not there, and the client.
