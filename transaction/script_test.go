@@ -338,16 +338,14 @@ func (s *script) dump() string {
 // send sends the request of a command; its answer comes when it comes.
 func (s *script) send(d *datadriven.TestData, name string, a *actor) {
 	version, ctx := int16(number(d, "v", 99)), a.ctx
-	client, req := Client{Version: version}, s.request(d, a)
+	client, req, cmd, c := Client{Version: version}, s.request(d, a), d.Cmd, s.c
 	go func() {
-		resp, err := s.c.Handle(ctx, client, req)
+		resp, err := c.Handle(ctx, client, req)
 		if err != nil {
-			s.answered(name, d.Cmd+": "+err.Error())
+			s.answered(name, cmd+": "+err.Error())
 			return
 		}
-		for _, line := range s.shown(resp, a) {
-			s.answered(name, d.Cmd+": "+line)
-		}
+		s.answered(name, cmd+": "+s.shown(resp, a))
 	}()
 }
 
@@ -424,7 +422,7 @@ func (s *script) request(d *datadriven.TestData, a *actor) kmsg.Request {
 }
 
 // shown is a response in words. What it tells a producer of its identity, that learns.
-func (s *script) shown(resp kmsg.Response, a *actor) []string {
+func (s *script) shown(resp kmsg.Response, a *actor) string {
 	learn := func(id int64, epoch int16) string {
 		if id == -1 {
 			return ""
@@ -434,11 +432,11 @@ func (s *script) shown(resp kmsg.Response, a *actor) []string {
 	}
 	switch r := resp.(type) {
 	case *kmsg.InitProducerIDResponse:
-		return []string{code(r.ErrorCode) + learn(r.ProducerID, r.ProducerEpoch)}
+		return code(r.ErrorCode) + learn(r.ProducerID, r.ProducerEpoch)
 	case *kmsg.EndTxnResponse:
-		return []string{code(r.ErrorCode) + learn(r.ProducerID, r.ProducerEpoch)}
+		return code(r.ErrorCode) + learn(r.ProducerID, r.ProducerEpoch)
 	case *kmsg.AddOffsetsToTxnResponse:
-		return []string{code(r.ErrorCode)}
+		return code(r.ErrorCode)
 	case *kmsg.AddPartitionsToTxnResponse:
 		var all []string
 		for _, t := range r.Transactions[0].Topics {
@@ -446,14 +444,14 @@ func (s *script) shown(resp kmsg.Response, a *actor) []string {
 				all = append(all, fmt.Sprintf("%s/%d %s", t.Topic, p.Partition, code(p.ErrorCode)))
 			}
 		}
-		return []string{strings.Join(all, ", ")}
+		return strings.Join(all, ", ")
 	case *kmsg.DescribeTransactionsResponse:
 		t := r.TransactionStates[0]
 		line := fmt.Sprintf("%s %q timeout %d start %d, %d epoch %d", code(t.ErrorCode), t.State, t.TimeoutMillis, max(t.StartTimestamp-s.began.UnixMilli(), -1), t.ProducerID, t.ProducerEpoch)
 		for _, topic := range t.Topics {
 			line += fmt.Sprintf(" %s%d", topic.Topic, topic.Partitions)
 		}
-		return []string{line}
+		return line
 	case *kmsg.ListTransactionsResponse:
 		line := code(r.ErrorCode)
 		for _, t := range r.TransactionStates {
@@ -462,9 +460,9 @@ func (s *script) shown(resp kmsg.Response, a *actor) []string {
 		if len(r.UnknownStateFilters) > 0 {
 			line += fmt.Sprintf(" unknown states %s", r.UnknownStateFilters)
 		}
-		return []string{line}
+		return line
 	}
-	return []string{fmt.Sprintf("%T", resp)}
+	return fmt.Sprintf("%T", resp)
 }
 
 func code(c int16) string {
