@@ -57,7 +57,7 @@ func (w *world) checkValues(name string, values []*value, told string) {
 // the program goes on.
 func TestEveryCrashPoint(t *testing.T) {
 	for _, v2 := range []bool{false, true} {
-		for _, how := range []fate{failed, lost, late, crashBefore, crashAfter} {
+		for _, how := range []fate{failed, lost, late, crashBefore, crashAfter, slow, stray} {
 			t.Run(fmt.Sprintf("version2=%v/fate=%d", v2, how), func(t *testing.T) {
 				for at := 1; ; at++ {
 					n := 0
@@ -135,9 +135,9 @@ func crashAt(t *testing.T, v2 bool, how fate, at int) int {
 // lost or late, coordinators die and a topic's partition goes. The reference model of a partition
 // (world) tells who sees what.
 func TestChaos(t *testing.T) {
-	rounds := 150
+	rounds := 300
 	if testing.Short() {
-		rounds = 30
+		rounds = 50
 	}
 	for seed := range rounds {
 		synctest.Test(t, func(t *testing.T) { chaos(t, uint64(seed)) })
@@ -155,9 +155,9 @@ func chaos(t *testing.T, seed uint64) {
 			return done
 		}
 		if kind == "marker" {
-			return []fate{failed, failed, lost, crashBefore, crashAfter}[random.IntN(5)]
+			return []fate{failed, failed, lost, slow, stray, stray, crashBefore, crashAfter}[random.IntN(8)]
 		}
-		return []fate{failed, lost, late, late, crashBefore, crashAfter}[random.IntN(6)]
+		return []fate{failed, lost, slow, late, late, crashBefore, crashAfter}[random.IntN(7)]
 	})
 	ctx, cancel := context.WithCancel(t.Context())
 	defer func() { cancel(); synctest.Wait(); w.c.Close() }()
@@ -175,6 +175,9 @@ func chaos(t *testing.T, seed uint64) {
 	for i := range 5 {
 		random := rand.New(rand.NewPCG(seed, uint64(i)+2))
 		c := &client{w: w, name: fmt.Sprint("client ", i), id: fmt.Sprint("id ", i/2), v2: random.IntN(2) == 0}
+		c.pause = func() time.Duration {
+			return []time.Duration{0, 0, 0, 0, 0, 10 * time.Millisecond, 100 * time.Millisecond, 25 * time.Second}[random.IntN(8)]
+		}
 		clients.Go(func() {
 			for n := range 8 {
 				if n == 0 || random.IntN(4) == 0 {

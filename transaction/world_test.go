@@ -27,9 +27,11 @@ const (
 	done        fate = iota
 	failed           // it is not written, and who wrote is told so, or that nobody knows
 	lost             // it is written, and nobody knows
-	late             // nobody knows; it is written before the next write, or never if the coordinator dies first
+	late             // nobody knows; it is written some time before the next write, or never if the coordinator dies first
 	crashBefore      // the coordinator dies, and nothing was written
 	crashAfter       // the coordinator dies, and it was written
+	slow             // it is written, but not at once
+	stray            // a marker is written, and the same comes again much later
 )
 
 // world is a coordinator with partitions and groups, which are a reference model of what a
@@ -151,30 +153,53 @@ func (w *world) propose(term int, command []byte) error {
 	if w.dead || term != w.term {
 		return fmt.Errorf("dead: %w", coordinator.ErrNotLeader)
 	}
-	f := w.decide("command")
-	apply := func() {
-		for _, c := range append(w.late, command) {
-			if err := w.state.Apply(c); err != nil {
-				w.t.Error(err)
-			}
-		}
-		w.late = nil
-	}
-	switch f {
+	switch w.decide("command") {
 	case done:
-		apply()
+		w.apply(command)
+		return nil
+	case slow:
+		w.late = append(w.late, command)
+		w.wait(100 * time.Millisecond)
+		if w.dead || term != w.term {
+			break
+		}
+		w.apply()
 		return nil
 	case lost:
-		apply()
+		w.apply(command)
 	case late:
 		w.late = append(w.late, command)
+		time.AfterFunc(50*time.Millisecond, func() {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			if !w.dead && term == w.term {
+				w.apply()
+			}
+		})
 	case crashBefore:
 		w.crash()
 	case crashAfter:
-		apply()
+		w.apply(command)
 		w.crash()
 	}
 	return errNobodyKnows
+}
+
+// wait lets time pass. mu is held, but not meanwhile.
+func (w *world) wait(d time.Duration) {
+	w.mu.Unlock()
+	time.Sleep(d)
+	w.mu.Lock()
+}
+
+// apply applies what came before, and commands.
+func (w *world) apply(commands ...[]byte) {
+	for _, c := range append(w.late, commands...) {
+		if err := w.state.Apply(c); err != nil {
+			w.t.Error(err)
+		}
+	}
+	w.late = nil
 }
 
 func (w *world) marker(term int, to string, m fsm.Marker) error {
@@ -189,6 +214,18 @@ func (w *world) marker(term int, to string, m fsm.Marker) error {
 	switch w.decide("marker") {
 	case done:
 		w.end(to, m)
+		return nil
+	case slow:
+		w.wait(100 * time.Millisecond)
+		w.end(to, m)
+		return nil
+	case stray:
+		w.end(to, m)
+		time.AfterFunc(3*time.Second, func() {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			w.end(to, m)
+		})
 		return nil
 	case lost:
 		w.end(to, m)
@@ -255,6 +292,7 @@ type client struct {
 	id   string
 	v2   bool
 	identity
+	pause func() time.Duration // before what it wrote gets into the log; nil: none
 }
 
 // ask asks until there is an answer that is one.
@@ -316,6 +354,9 @@ func (c *client) write(ctx context.Context, txn, target string) (*value, error) 
 			if err := c.join(ctx, target); err != nil {
 				return nil, err
 			}
+		}
+		if c.pause != nil {
+			time.Sleep(c.pause())
 		}
 		w.mu.Lock()
 		if w.gone[target] {
