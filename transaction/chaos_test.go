@@ -190,6 +190,10 @@ func chaos(t *testing.T, seed uint64) {
 					chosen = append(chosen, targets[random.IntN(len(targets))])
 				}
 				name := fmt.Sprintf("%s, transaction %d", c.name, n)
+				if random.IntN(10) == 0 { // its process ends, and nobody takes its place
+					_, _ = c.write(ctx, name, chosen[0])
+					return
+				}
 				values, told := c.transact(ctx, name, chosen, random.IntN(3) > 0)
 				mu.Lock()
 				results = append(results, result{name, values, told})

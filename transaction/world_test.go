@@ -159,7 +159,7 @@ func (w *world) propose(term int, command []byte) error {
 		return nil
 	case slow:
 		w.late = append(w.late, command)
-		w.wait(100 * time.Millisecond)
+		w.wait(4 * time.Second) // longer than it takes until it is looked at what is open, now and then
 		if w.dead || term != w.term {
 			break
 		}
