@@ -123,7 +123,9 @@ func crashAt(t *testing.T, v2 bool, how fate, at int) int {
 		t.Error("a fenced producer commits")
 	}
 	values["last"], told["last"] = other.transact(ctx, "last", []string{"t/1"}, true)
+	w.mu.Lock()
 	writes := n
+	w.mu.Unlock()
 	w.settle()
 	for name, values := range values {
 		w.checkValues(name, values, told[name])
@@ -149,7 +151,7 @@ func TestChaos(t *testing.T) {
 
 func chaos(t *testing.T, seed uint64) {
 	random := rand.New(rand.NewPCG(seed, 1)) // under world.mu in decide, else before anything runs
-	trouble := random.IntN(30) + 1
+	trouble, goes := random.IntN(30)+1, random.IntN(3) == 0
 	w := newWorld(t, func(kind string) fate {
 		if random.IntN(100) >= trouble {
 			return done
@@ -205,7 +207,7 @@ func chaos(t *testing.T, seed uint64) {
 			}
 		})
 	}
-	if random.IntN(3) == 0 {
+	if goes {
 		time.Sleep(time.Second)
 		w.mu.Lock()
 		w.gone["t/2"] = true

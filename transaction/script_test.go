@@ -54,19 +54,19 @@ type script struct {
 	state  *State
 	set    Settings
 	c      *Coordinator
-	topics map[string][16]byte
 	actors map[string]*actor
-	awake  time.Time
 
 	counters Counters
 
-	mu sync.Mutex
+	mu    sync.Mutex
+	awake time.Time
 	// replication is what happens to commands: "" they are applied, "fail" they are not, "deposed" not
 	// since this is not the leader, "lost" they are and nobody knows, "late" nobody knows, and they are
 	// applied before the next that is, "hang" not yet.
 	replication string
 	resume      chan struct{}
 	late        [][]byte
+	topics      map[string][16]byte
 	down        map[string]string // a target's name: "down" or "gone"
 	version     int
 	nextID      int64    // -1: there is none
@@ -95,17 +95,24 @@ type actor struct {
 func (s *script) lead() {
 	s.c = New(Config{
 		State: s.state, Propose: s.propose, NewProducerID: s.newProducerID,
-		TopicID:     func(name string) ([16]byte, bool) { id, ok := s.topics[name]; return id, ok },
+		TopicID: func(name string) ([16]byte, bool) {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			id, ok := s.topics[name]
+			return id, ok
+		},
 		TopicName:   s.topicName,
 		WriteMarker: func(ctx context.Context, p fsm.PartitionID, m fsm.Marker) error { return s.marker(s.nameOf(p), m) },
 		EndOffsets:  func(ctx context.Context, group string, m fsm.Marker) error { return s.marker("group "+group, m) },
-		Version:     func() int { return s.version },
-		Awake:       func() time.Time { return s.awake },
+		Version:     func() int { s.mu.Lock(); defer s.mu.Unlock(); return s.version },
+		Awake:       func() time.Time { s.mu.Lock(); defer s.mu.Unlock(); return s.awake },
 		Settings:    s.set, Counters: &s.counters, Logger: slog.New(slog.DiscardHandler),
 	})
 }
 
 func (s *script) topicName(id [16]byte) (string, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	for name, i := range s.topics {
 		if i == id {
 			return name, true
@@ -224,6 +231,8 @@ func (s *script) command(d *datadriven.TestData) string {
 	case "failover":
 		return s.failover()
 	case "stood-still":
+		s.mu.Lock()
+		defer s.mu.Unlock()
 		s.awake = time.Now()
 		return "awake again\n"
 	case "replication":
@@ -242,9 +251,13 @@ func (s *script) command(d *datadriven.TestData) string {
 		}
 		return d.CmdArgs[0].Key + "\n"
 	case "delete-topic":
+		s.mu.Lock()
+		defer s.mu.Unlock()
 		delete(s.topics, d.CmdArgs[0].Key)
 		return fmt.Sprintf("%d topics\n", len(s.topics))
 	case "version":
+		s.mu.Lock()
+		defer s.mu.Unlock()
 		s.version = number(d, "", 0)
 		return fmt.Sprintf("transaction.version %d\n", s.version)
 	case "producer-ids":
@@ -351,6 +364,8 @@ func (s *script) send(d *datadriven.TestData, name string, a *actor) {
 
 func (s *script) request(d *datadriven.TestData, a *actor) kmsg.Request {
 	a.id = text(d, "id", a.id)
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	from := identity{int64(number(d, "pid", int(a.producerID))), int16(number(d, "epoch", int(a.epoch)))}
 	switch d.Cmd {
 	case "init", "recover":
@@ -427,6 +442,8 @@ func (s *script) shown(resp kmsg.Response, a *actor) string {
 		if id == -1 {
 			return ""
 		}
+		s.mu.Lock()
+		defer s.mu.Unlock()
 		a.identity = identity{id, epoch}
 		return fmt.Sprintf(", %d epoch %d", id, epoch)
 	}
