@@ -304,11 +304,10 @@ func TestSnapshotsWithoutProducersAreRead(t *testing.T) {
 // What no table of producers can be is refused.
 func TestImpossibleProducersAreNotRestored(t *testing.T) {
 	for name, spoil := range map[string]func(*producerTable){
-		"a batch beyond the end": func(p *producerTable) { p.oldest.state.batches[0].Base = math.MaxInt64 },
-		"no batch":               func(p *producerTable) { p.oldest.state.count = 0 },
-		"one producer twice":     func(p *producerTable) { p.newest.state.ID = p.oldest.state.ID },
-		"a negative id":          func(p *producerTable) { p.newest.state.ID = -1 },
-		"a negative sequence":    func(p *producerTable) { p.newest.state.batches[0].Last = -1 },
+		"a batch beyond the end": func(p *producerTable) { p.idle.oldest.state.batches[0].Base = math.MaxInt64 },
+		"one producer twice":     func(p *producerTable) { p.idle.newest.state.ID = p.idle.oldest.state.ID },
+		"a negative id":          func(p *producerTable) { p.idle.newest.state.ID = -1 },
+		"a negative sequence":    func(p *producerTable) { p.idle.newest.state.batches[0].Last = -1 },
 	} {
 		p := samplePartition()
 		spoil(&p.producers)
