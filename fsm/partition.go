@@ -102,7 +102,7 @@ type PartitionState struct {
 
 	// of the good batches up to next; decides nothing here, see producers.go
 	producers producerTable
-	// aborted is in the order of Last; see transactions.go
+	// aborted is in the order of Last, appended to and cut only; see transactions.go
 	aborted []AbortedTransaction
 }
 
@@ -221,7 +221,7 @@ func (p *PartitionState) advanceLogStart(start Offset) error {
 		return nil
 	}
 	p.logStart = start
-	p.forgetAborted(start)
+	p.DropAborted(start)
 	return nil
 }
 

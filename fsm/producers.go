@@ -67,6 +67,7 @@ type ProducerState struct {
 	Epoch      int16
 	Open       bool   // a transaction of the producer is open here
 	First      Offset // of the open transaction's first record
+	Since      int64  // when that was appended, ms since epoch
 	Ended      int32  // number of the last marker (Marker.Number); 0: none is known
 	LastAppend int64  // ms since epoch, by the clock of the leader that took it
 	count      int    // 0 to ProducerBatches; 0 only behind a marker
@@ -225,7 +226,7 @@ func (t *producerTable) append(h kafkaproto.BatchHeader, base Offset, at int64) 
 		breach = err
 	}
 	n.state.add(h, base, at)
-	if err := t.transaction(n, h, base); breach == nil {
+	if err := t.transaction(n, h, base, at); breach == nil {
 		breach = err
 	}
 	return breach
@@ -304,7 +305,7 @@ func (t *producerTable) all() iter.Seq[*producerNode] {
 //	id, epoch, time of the last append (signed), count of batches, then of each
 //	batch, oldest first: first and last sequence number, base offset, timestamp (signed);
 //	from version 3 on: number of the last marker (signed; 0: none), 0 or 1 + the open
-//	transaction's first offset
+//	transaction's first offset; with that since when it is open (signed)
 
 func (t *producerTable) snapshot(b []byte, version uint16) []byte {
 	b = binary.AppendUvarint(b, uint64(len(t.byID)))
@@ -321,11 +322,12 @@ func (t *producerTable) snapshot(b []byte, version uint16) []byte {
 		}
 		if version >= transactionsVersion {
 			b = binary.AppendVarint(b, int64(n.state.Ended))
-			open := uint64(0)
 			if n.state.Open {
-				open = 1 + uint64(n.state.First)
+				b = binary.AppendUvarint(b, 1+uint64(n.state.First))
+				b = binary.AppendVarint(b, n.state.Since)
+			} else {
+				b = binary.AppendUvarint(b, 0)
 			}
-			b = binary.AppendUvarint(b, open)
 		}
 	}
 	return b
@@ -355,7 +357,7 @@ func (t *producerTable) restore(r *numbers, version uint16) {
 			if open := r.unsigned(); open > math.MaxInt64 {
 				r.fail()
 			} else if open > 0 {
-				s.Open, s.First = true, Offset(open-1)
+				s.Open, s.First, s.Since = true, Offset(open-1), r.signed()
 			}
 		}
 		// Without a batch only a marker makes a producer known.

@@ -28,6 +28,13 @@ type AbortedTransaction struct {
 	LastStable Offset
 }
 
+// OpenTransaction is a transaction that has not ended here.
+type OpenTransaction struct {
+	ProducerID int64
+	First      Offset // of its first record
+	Since      int64  // when that was appended, by the clock of the leader then, ms since epoch
+}
+
 // LastStable is the first offset that readers of committed records must not have yet: that of the
 // first record of an open transaction, but no less than the log start; without any the next offset.
 func (p *PartitionState) LastStable() Offset {
@@ -40,23 +47,30 @@ func (p *PartitionState) LastStable() Offset {
 // OpenTransactions counts the transactions that are open here, at most MaxOpenTransactions.
 func (p *PartitionState) OpenTransactions() int { return p.producers.opened }
 
-// Aborted gives the transactions aborted since DropAborted, in the order of their markers, without
-// those whose marker is below the log start. It must not be changed, and does not change.
+// Open gives the transactions that are open here, in the order of their first offsets.
+func (p *PartitionState) Open() []OpenTransaction {
+	open := make([]OpenTransaction, 0, p.producers.opened)
+	for n := p.producers.open.oldest; n != nil; n = n.newer {
+		open = append(open, OpenTransaction{n.state.ID, n.state.First, n.state.Since})
+	}
+	return open
+}
+
+// Aborted gives the aborted transactions that are not dropped, in the order of their markers,
+// without those whose marker is below the log start. What was given never changes, and must not be
+// changed.
 func (p *PartitionState) Aborted() []AbortedTransaction {
 	return p.aborted[:len(p.aborted):len(p.aborted)]
 }
 
-// DropAborted forgets what Aborted gives. Whoever calls it has kept that elsewhere.
-func (p *PartitionState) DropAborted() { p.aborted = nil }
-
-// forgetAborted forgets the transactions whose marker is below start.
-func (p *PartitionState) forgetAborted(start Offset) {
+// DropAborted forgets the aborted transactions whose marker is below before. Whoever calls it has
+// kept them elsewhere, or nobody can read there any more.
+func (p *PartitionState) DropAborted(before Offset) {
 	n := 0
-	for n < len(p.aborted) && p.aborted[n].Last < start {
+	for n < len(p.aborted) && p.aborted[n].Last < before {
 		n++
 	}
-	p.aborted = p.aborted[n:]
-	if len(p.aborted) == 0 {
+	if p.aborted = p.aborted[n:]; len(p.aborted) == 0 {
 		p.aborted = nil
 	}
 }
@@ -116,13 +130,13 @@ func (p *ProducerState) end(m Marker, at int64) {
 	if m.Number != 0 && (p.Ended == 0 || m.Follows(p.Ended)) {
 		p.Ended = m.Number
 	}
-	p.Open, p.First = false, 0
+	p.Open, p.First, p.Since = false, 0, 0
 	p.LastAppend = at
 }
 
 // transaction opens the transaction of a batch at base, or says what is wrong with it, and puts n
 // into its list; it is in none unless it has an open transaction.
-func (t *producerTable) transaction(n *producerNode, h kafkaproto.BatchHeader, base Offset) (breach error) {
+func (t *producerTable) transaction(n *producerNode, h kafkaproto.BatchHeader, base Offset, at int64) (breach error) {
 	if n.state.Open {
 		if !h.Transactional() {
 			breach = fmt.Errorf("%w: a batch of producer %d is in no transaction, and one is open", outcome.ErrInvalidTxnState, n.state.ID)
@@ -131,7 +145,7 @@ func (t *producerTable) transaction(n *producerNode, h kafkaproto.BatchHeader, b
 	}
 	if h.Transactional() {
 		if t.opened < MaxOpenTransactions {
-			n.state.Open, n.state.First = true, base
+			n.state.Open, n.state.First, n.state.Since = true, base, at
 		} else {
 			breach = fmt.Errorf("%w: more than %d transactions are open", outcome.ErrInvalidTxnState, MaxOpenTransactions)
 		}
