@@ -77,6 +77,8 @@ type Node struct {
 	health    *status.Health
 	metrics   *metrics
 	handovers *leading.Handovers
+	// transactionCounters are of the coordinators here.
+	transactionCounters transaction.Counters
 	// closed when link and gossip are there: the link is called by others before
 	wired    chan struct{}
 	initial  *catalog.InitialTopics

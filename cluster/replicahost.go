@@ -35,7 +35,8 @@ func (n *Node) replicaConfig(host *replicaHost) replica.Config {
 		Host: host, Identity: n.identity, NodeID: n.nodeID,
 		Logs: n.logs, Stable: n.stable, FS: n.cfg.disk(), Dir: n.dir.Join("partitions"),
 		Logger: n.logger, RaftLogger: n.raftLogger,
-		TopicDefaults: n.cfg.TopicDefaults, Groups: n.cfg.Groups,
+		TopicDefaults: n.cfg.TopicDefaults, Groups: n.cfg.Groups, Transactions: n.cfg.Transactions,
+		TransactionCounters: &n.transactionCounters,
 		HeartbeatTimeout: n.cfg.HeartbeatTimeout, CommitTimeout: n.cfg.CommitTimeout,
 		RetentionInterval: n.cfg.RetentionInterval, MaxDiskShare: n.cfg.MaxDiskShare,
 		CatchUpRate: n.cfg.CatchUpRate, ScrubRate: n.cfg.ScrubRate,
@@ -65,6 +66,7 @@ type replicaHost struct {
 	nodes     *liveness.Nodes
 	caller    *route.Caller
 	router    *route.Router
+	groups    *route.Groups
 	handovers *leading.Handovers
 	failover  *leading.Failover
 	pulse     func() *election.Beacons // there once the node listens
