@@ -47,6 +47,7 @@ import (
 	"github.com/trimaran-io/trimaran/cluster/route"
 	"github.com/trimaran-io/trimaran/cluster/status"
 	"github.com/trimaran-io/trimaran/fsm"
+	"github.com/trimaran-io/trimaran/transaction"
 )
 
 // Node is one running node. It answers for every partition of the cluster,

@@ -37,7 +37,7 @@ func (n *Node) replicaConfig(host *replicaHost) replica.Config {
 		Logger: n.logger, RaftLogger: n.raftLogger,
 		TopicDefaults: n.cfg.TopicDefaults, Groups: n.cfg.Groups, Transactions: n.cfg.Transactions,
 		TransactionCounters: &n.transactionCounters,
-		HeartbeatTimeout: n.cfg.HeartbeatTimeout, CommitTimeout: n.cfg.CommitTimeout,
+		HeartbeatTimeout:    n.cfg.HeartbeatTimeout, CommitTimeout: n.cfg.CommitTimeout,
 		RetentionInterval: n.cfg.RetentionInterval, MaxDiskShare: n.cfg.MaxDiskShare,
 		CatchUpRate: n.cfg.CatchUpRate, ScrubRate: n.cfg.ScrubRate,
 		Trailing: trailingEntries, ShardSegmentBytes: shardSegmentBytes,
@@ -70,6 +70,8 @@ type replicaHost struct {
 	handovers *leading.Handovers
 	failover  *leading.Failover
 	pulse     func() *election.Beacons // there once the node listens
+	// coordinatedBy, if not nil, stands for the coordinators of transactions; a seam for tests.
+	coordinatedBy func(ctx context.Context, t fsm.Transaction, producerID int64, epoch int16, p fsm.PartitionID) error
 }
 
 func (h *replicaHost) Topics() *fsm.Topics                  { return h.catalog.View() }

@@ -14,11 +14,11 @@ import (
 
 // What replicas need of those who have to do with a transaction elsewhere (replica.Transactions).
 
-// leaderVersion is what a leader that asks a transaction's coordinator says it speaks.
-const leaderVersion = 5
-
 // JoinTransaction implements replica.Transactions.
 func (h *replicaHost) JoinTransaction(ctx context.Context, t fsm.Transaction, producerID int64, epoch int16, p fsm.PartitionID) error {
+	if h.coordinatedBy != nil {
+		return h.coordinatedBy(ctx, t, producerID, epoch, p)
+	}
 	topic, ok := h.Topics().ByID(p.Topic)
 	if !ok {
 		return outcome.ErrUnknownTopicOrPartition
@@ -37,7 +37,7 @@ func (h *replicaHost) join(ctx context.Context, t fsm.Transaction, req kmsg.Requ
 	if h.Topics().FeatureLevel() < fsm.LevelTransactions {
 		return outcome.ErrInvalidTxnState // there is none
 	}
-	resp, err := h.groups.Coordinate(ctx, coordinator.ShardOf(t.ID), coordinator.Client{Version: leaderVersion}, req)
+	resp, err := h.groups.Coordinate(ctx, coordinator.ShardOf(t.ID), transaction.Leader(), req)
 	if err != nil {
 		return fmt.Errorf("%w: the transaction's coordinator does not answer: %v", outcome.ErrNoLeader, err)
 	}

@@ -16,7 +16,8 @@ import (
 // is what an operator ends a transaction with that nobody coordinates any more (kafka-transactions
 // abort, KIP-664): what the producer has open in the partition with that epoch, whatever its number.
 //
-// Differs: there is no topic __consumer_offsets, so it is UNKNOWN_TOPIC_OR_PARTITION.
+// Differs: only aborts are written, since a commit is its coordinator's decision: one is
+// INVALID_TXN_STATE. There is no topic __consumer_offsets, so it is UNKNOWN_TOPIC_OR_PARTITION.
 
 // Markers is how the cluster ends transactions in partitions.
 type Markers interface {
@@ -79,11 +80,14 @@ func handleWriteTxnMarkers(r *request) {
 }
 
 func (r *request) writeMarker(ctx context.Context, id fsm.PartitionID, m *kmsg.WriteTxnMarkersRequestMarker) error {
-	if m.ProducerID < 0 || m.ProducerEpoch < 0 {
+	switch {
+	case m.ProducerID < 0 || m.ProducerEpoch < 0:
 		return outcome.ErrInvalidProducerEpoch
+	case m.Committed:
+		return outcome.ErrInvalidTxnState
 	}
 	outcomes, err := r.conn.server.markers.WriteMarkers(ctx, id, []fsm.Marker{{
-		ProducerID: m.ProducerID, Epoch: m.ProducerEpoch, Number: m.CoordinatorEpoch, Commit: m.Committed, Forced: true,
+		ProducerID: m.ProducerID, Epoch: m.ProducerEpoch, Number: m.CoordinatorEpoch, Forced: true,
 	}})
 	if err == nil && outcomes[0] != 0 {
 		err = outcomes[0]

@@ -12,8 +12,6 @@ const (
 	markerKnown // all that are known
 )
 
-func (f fields) uint16(v uint16) fields { return append(f, byte(v>>8), byte(v)) }
-
 func (f fields) marker(m fsm.Marker) fields {
 	var flags uint8
 	if m.Commit {
@@ -25,13 +23,14 @@ func (f fields) marker(m fsm.Marker) fields {
 	return f.uint64(uint64(m.ProducerID)).uint16(uint16(m.Epoch)).uint32(uint32(m.Number)).uint8(flags)
 }
 
-// Marker takes a marker. One with a flag that is not known here is malformed.
+// Marker takes a marker. One with a flag that is not known here is malformed, and one that forces a
+// commit, which nobody decided.
 func (r *Reader) Marker() fsm.Marker {
 	m := fsm.Marker{ProducerID: int64(r.Uint64()), Epoch: int16(r.Uint16()), Number: int32(r.Uint32())}
 	flags := r.Uint8()
-	if m.ProducerID < 0 || m.Epoch < 0 || flags >= markerKnown {
+	m.Commit, m.Forced = flags&markerCommit != 0, flags&markerForced != 0
+	if m.ProducerID < 0 || m.Epoch < 0 || flags >= markerKnown || m.Commit && m.Forced {
 		r.Bad = true
 	}
-	m.Commit, m.Forced = flags&markerCommit != 0, flags&markerForced != 0
 	return m
 }
