@@ -5,6 +5,8 @@ import (
 	"io"
 	"slices"
 	"strings"
+
+	"github.com/trimaran-io/trimaran/fsm"
 )
 
 // The calls. Numbers are never reused; a node that does not know one answers outcome.ErrUnknown.
@@ -27,6 +29,12 @@ var (
 		Request: "partition", Answer: "the last entry that is applied there"}, appliedCall)
 	AppendInLine = define(Row{Kind: 14, Name: "AppendInLine", Relayed: true, FeatureLevel: LineFeatureLevel,
 		Request: "partition, term that is meant or 0, place in a connection's line, batches", Answer: "of each batch: offset, log start, time, error"}, appendInLineCall)
+	ReadStable = define(Row{Kind: 17, Name: "ReadStable", Relayed: true, Repeats: true, FeatureLevel: fsm.LevelTransactions,
+		Request: "partition, offset, most bytes, isolation level", Answer: "high watermark, last stable offset, log start, aborted transactions, batches"}, readStableCall)
+	AwaitStable = define(Row{Kind: 18, Name: "AwaitStable", Relayed: true, Repeats: true, FeatureLevel: fsm.LevelTransactions,
+		Request: "partition, offset", Answer: "nothing, when there is something to read below the last stable offset"}, awaitCall)
+	LastStable = define(Row{Kind: 19, Name: "LastStable", Relayed: true, Repeats: true, FeatureLevel: fsm.LevelTransactions,
+		Request: "partition", Answer: "last stable offset"}, lastStableCall)
 	Leave = define(Row{Kind: 9, Name: "Leave", Repeats: true,
 		Request: "partition; the caller's replica leaves its group", Answer: "the leader's term"}, leaveCall)
 
