@@ -74,8 +74,10 @@ type Config struct {
 	steadyFor     time.Duration // 0: defaultSteadyFor
 	// Seams for tests; nil: nothing happens there.
 	beforeApply func(id fsm.PartitionID, index uint64)
-	onCopy      func(id fsm.PartitionID, step string)
-	answered    func(group string, req, resp any) // raftlink.Config.Answered
+	// joinTransaction, if not nil, is the coordinator of all transactions
+	joinTransaction func(ctx context.Context, t fsm.Transaction, producerID int64, epoch int16, p fsm.PartitionID) error
+	onCopy          func(id fsm.PartitionID, step string)
+	answered        func(group string, req, resp any) // raftlink.Config.Answered
 	// what the node says its program knows; 0: fsm.FeatureLevel
 	featureLevel int
 	// Groups are the settings of consumer groups; the zero value is Kafka's defaults

@@ -355,9 +355,12 @@ func callsOf(n *Node, id fsm.PartitionID) map[string]func(context.Context) error
 		"Read the first": func(ctx context.Context) error { _, err := n.Read(ctx, id, 0, 1<<20, fsm.ReadUncommitted); return err },
 		"Read":           func(ctx context.Context) error { _, err := n.Read(ctx, id, 1, 1<<20, fsm.ReadUncommitted); return err },
 		"Read the end":   func(ctx context.Context) error { _, err := n.Read(ctx, id, 3, 1<<20, fsm.ReadUncommitted); return err },
-		"Read too far":   func(ctx context.Context) error { _, err := n.Read(ctx, id, 1000, 1<<20, fsm.ReadUncommitted); return err },
-		"Await":          func(ctx context.Context) error { return n.Await(ctx, id, 1000, fsm.ReadUncommitted) },
-		"ListOffsets":    func(ctx context.Context) error { _, err := n.ListOffsets(ctx, id, -1, 1); return err },
+		"Read too far": func(ctx context.Context) error {
+			_, err := n.Read(ctx, id, 1000, 1<<20, fsm.ReadUncommitted)
+			return err
+		},
+		"Await":       func(ctx context.Context) error { return n.Await(ctx, id, 1000, fsm.ReadUncommitted) },
+		"ListOffsets": func(ctx context.Context) error { _, err := n.ListOffsets(ctx, id, -1, 1); return err },
 		"OffsetForTime": func(ctx context.Context) error {
 			_, _, _, _, err := n.OffsetForTime(ctx, id, 1)
 			return err

@@ -68,6 +68,7 @@ type replicaHost struct {
 	handovers *leading.Handovers
 	failover  *leading.Failover
 	pulse     func() *election.Beacons // there once the node listens
+	join      func(ctx context.Context, t fsm.Transaction, producerID int64, epoch int16, p fsm.PartitionID) error
 }
 
 func (h *replicaHost) Topics() *fsm.Topics                  { return h.catalog.View() }
@@ -93,6 +94,14 @@ func (h *replicaHost) Opened(id fsm.PartitionID) {
 func (h *replicaHost) Settle(ctx context.Context, settle *fsm.Settle) error {
 	_, err := h.catalog.Change(ctx, fsm.CatalogCommand{Settle: settle})
 	return err
+}
+
+// JoinTransaction implements ReplicaTransactions: without a coordinator no partition is in any.
+func (h *replicaHost) JoinTransaction(ctx context.Context, t fsm.Transaction, producerID int64, epoch int16, p fsm.PartitionID) error {
+	if h.join != nil {
+		return h.join(ctx, t, producerID, epoch, p)
+	}
+	return outcome.ErrInvalidTxnState
 }
 
 // Transport implements ReplicaPeers.

@@ -66,15 +66,15 @@ func (f *front) Append(ctx context.Context, id fsm.PartitionID, batches []kafkap
 }
 
 // AppendInLine is route.Router.AppendInLine.
-func (f *front) AppendInLine(ctx context.Context, id fsm.PartitionID, line uint64, batches []kafkaproto.Batch) ([]fsm.Appended, error) {
-	return f.router.AppendInLine(ctx, id, line, batches)
+func (f *front) AppendInLine(ctx context.Context, id fsm.PartitionID, line uint64, txn fsm.Transaction, batches []kafkaproto.Batch) ([]fsm.Appended, error) {
+	return f.router.AppendInLine(ctx, id, line, txn, batches)
 }
 
 // NewLine is route.Router.NewLine.
 func (f *front) NewLine() uint64 { return f.router.NewLine() }
 
 // Pipe is route.Router.Pipe.
-func (f *front) Pipe(id fsm.PartitionID, line uint64) func(ctx context.Context, number uint32, batches []kafkaproto.Batch) ([]fsm.Appended, error) {
+func (f *front) Pipe(id fsm.PartitionID, line uint64) func(ctx context.Context, number uint32, txn fsm.Transaction, batches []kafkaproto.Batch) ([]fsm.Appended, error) {
 	return f.router.Pipe(id, line)
 }
 

@@ -57,7 +57,15 @@ func (n *Node) answerRecords(s *calls.Server) {
 		})
 	onRecords(n, s, calls.AppendInLine, func(q calls.AppendInLineRequest) fsm.PartitionID { return q.Partition },
 		func(ctx context.Context, r *replica.Records, q calls.AppendInLineRequest) ([]fsm.Appended, error) {
-			return r.AppendInLine(ctx, q.Term, q.Place, q.Batches)
+			return r.AppendInLine(ctx, q.Term, q.Place, fsm.Transaction{}, q.Batches)
+		})
+	onRecords(n, s, calls.AppendTransactional, func(q calls.AppendTransactionalRequest) fsm.PartitionID { return q.Partition },
+		func(ctx context.Context, r *replica.Records, q calls.AppendTransactionalRequest) ([]fsm.Appended, error) {
+			return r.AppendInLine(ctx, q.Term, q.Place, q.Transaction, q.Batches)
+		})
+	onRecords(n, s, calls.WriteMarkers, func(q calls.WriteMarkersRequest) fsm.PartitionID { return q.Partition },
+		func(ctx context.Context, r *replica.Records, q calls.WriteMarkersRequest) ([]outcome.Error, error) {
+			return r.WriteMarkers(ctx, q.Term, q.Markers)
 		})
 	onRecords(n, s, calls.Read, func(q calls.ReadRequest) fsm.PartitionID { return q.Partition },
 		func(ctx context.Context, r *replica.Records, q calls.ReadRequest) (fsm.Slice, error) {

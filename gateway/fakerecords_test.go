@@ -17,7 +17,7 @@ type fakeLog struct {
 	start, next  fsm.Offset
 	batches      []kafkaproto.Batch
 	transactions fsm.TransactionIndex
-	changed     chan struct{} // closed and replaced at every append
+	changed      chan struct{} // closed and replaced at every append
 }
 
 func (f *fakeCluster) log(p fsm.PartitionID) (*fakeLog, error) {
@@ -61,7 +61,7 @@ func (f *fakeCluster) Append(ctx context.Context, p fsm.PartitionID, batches []k
 }
 
 // AppendInLine implements order.Appender.
-func (f *fakeCluster) AppendInLine(ctx context.Context, p fsm.PartitionID, _ uint64, batches []kafkaproto.Batch) ([]fsm.Appended, error) {
+func (f *fakeCluster) AppendInLine(ctx context.Context, p fsm.PartitionID, _ uint64, _ fsm.Transaction, batches []kafkaproto.Batch) ([]fsm.Appended, error) {
 	return f.Append(ctx, p, batches)
 }
 
@@ -69,7 +69,7 @@ func (f *fakeCluster) AppendInLine(ctx context.Context, p fsm.PartitionID, _ uin
 func (f *fakeCluster) NewLine() uint64 { return 1 }
 
 // Pipe implements order.Appender: there is none, so one append of a queue is under way at a time.
-func (f *fakeCluster) Pipe(fsm.PartitionID, uint64) func(context.Context, uint32, []kafkaproto.Batch) ([]fsm.Appended, error) {
+func (f *fakeCluster) Pipe(fsm.PartitionID, uint64) func(context.Context, uint32, fsm.Transaction, []kafkaproto.Batch) ([]fsm.Appended, error) {
 	return nil
 }
 

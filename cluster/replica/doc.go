@@ -10,7 +10,7 @@
 // set.go is the replicas of a node and what is wrong with them, and reconcile.go opens and closes
 // them. replica.go is one, whichever it is: who leads, and what it does while it leads. records.go
 // is a partition's, read.go and lookup.go how it is read, readmemory.go into which memory,
-// transactions.go which transactions readers are told of, with what keptcache.go has in memory;
+// aborted.go which transactions readers are told of, with what keptcache.go has in memory;
 // proposer.go is how records get into it, lines.go in which order; shard.go and shardleader.go are
 // that for a shard. Both propose through pump.go. members.go has the group's members be those that
 // the catalog names; catchup.go copies what a replica is behind by; housekeeping.go takes

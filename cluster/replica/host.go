@@ -25,6 +25,7 @@ import (
 type Host interface {
 	Catalog
 	Peers
+	Transactions
 
 	// Opened is told that a replica runs here now.
 	Opened(id fsm.PartitionID)
@@ -51,6 +52,16 @@ type Catalog interface {
 	RefreshTopics() bool
 	// Settle tells the catalog that replicas have left their group.
 	Settle(ctx context.Context, settle *fsm.Settle) error
+}
+
+// Transactions is what replicas need of those who have to do with a transaction elsewhere: its
+// coordinator, and what it touches. Each finds the leader itself, and tries again for a moment.
+type Transactions interface {
+	// JoinTransaction asks a transaction's coordinator to add a partition to it (t.Add), or whether
+	// it was added. Errors are outcome.ErrInvalidTxnState, ErrConcurrentTransactions,
+	// ErrProducerFenced, ErrInvalidProducerEpoch, ErrInvalidProducerIDMapping,
+	// ErrTransactionAbortable; what is no answer is ErrNoLeader: nothing happened.
+	JoinTransaction(ctx context.Context, t fsm.Transaction, producerID int64, epoch int16, p fsm.PartitionID) error
 }
 
 // Peers is what replicas need of other nodes.

@@ -83,11 +83,12 @@ func (r *Records) proposing() (*proposer, error) {
 // the caller meant, 0 for any: a request that was on its way while leadership
 // went and came back must not land behind a later one.
 func (r *Records) Append(ctx context.Context, term uint64, batches []kafkaproto.Batch) ([]fsm.Appended, error) {
-	return r.AppendInLine(ctx, term, calls.Place{}, batches)
+	return r.AppendInLine(ctx, term, calls.Place{}, fsm.Transaction{}, batches)
 }
 
-// AppendInLine is Append at a place in a connection's line; see lines.
-func (r *Records) AppendInLine(ctx context.Context, term uint64, place calls.Place, batches []kafkaproto.Batch) ([]fsm.Appended, error) {
+// AppendInLine is Append at a place in a connection's line (see lines), of batches that may belong
+// to a transaction.
+func (r *Records) AppendInLine(ctx context.Context, term uint64, place calls.Place, txn fsm.Transaction, batches []kafkaproto.Batch) ([]fsm.Appended, error) {
 	p, err := r.proposing()
 	if err != nil {
 		return nil, err
@@ -95,7 +96,7 @@ func (r *Records) AppendInLine(ctx context.Context, term uint64, place calls.Pla
 	if term != 0 && p.term != fsm.Term(term) {
 		return nil, raftgroup.NotLeader{Hint: raftgroup.Hint{Identity: r.env.Identity, Term: uint64(p.term)}}
 	}
-	return p.append(ctx, place, batches)
+	return p.append(ctx, place, txn, batches)
 }
 
 // Bounds implements machine: the log start and the next offset.
@@ -121,11 +122,18 @@ func (r *Records) LastStable(ctx context.Context) (fsm.Offset, error) {
 	return stable, nil
 }
 
-// producer gives what the state machine knows of an idempotent producer.
-func (r *Records) producer(id int64) (fsm.ProducerState, bool) {
+// Producer implements fsm.Known.
+func (r *Records) Producer(id int64) (fsm.ProducerState, bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.state.Producer(id)
+}
+
+// OpenTransactions implements fsm.Known.
+func (r *Records) OpenTransactions() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.state.OpenTransactions()
 }
 
 // ReadAsLeader answers for the whole partition: what lies outside of the log is said to be so only

@@ -162,7 +162,7 @@ func TestNobodyWaitsForAnIndex(t *testing.T) {
 		}
 		r.Leader()
 		r.WasLed()
-		r.producer(1)
+		r.Producer(1)
 		done <- r.await(t.Context(), next-1, fsm.ReadUncommitted)
 	}()
 	select {

@@ -1,207 +1,169 @@
 package replica
 
 import (
-	"cmp"
-	"errors"
+	"context"
 	"fmt"
-	"slices"
-	"sort"
+	"time"
 
-	"github.com/hashicorp/raft"
-
-	"github.com/trimaran-io/trimaran/cluster/raftlog"
+	"github.com/trimaran-io/trimaran/cluster/raftgroup"
 	"github.com/trimaran-io/trimaran/fsm"
+	"github.com/trimaran-io/trimaran/internal/locks"
 	"github.com/trimaran-io/trimaran/kafkaproto"
+	"github.com/trimaran-io/trimaran/outcome"
 )
 
-// Which transactions were aborted is known from two places: the state machine has those whose
-// markers came last, and what is older is kept with the index of the segment that has the marker.
-// The state machine lets go of it only when that index is on the disk. So a reader that looks at the
-// state machine first and at the segments then finds each, in one of them or in both.
+// What begins a transaction in a partition. The leader notes a guard, asks the transaction's
+// coordinator, and submits the batch with both. The proposer takes it only while the guard holds: a
+// marker that comes in between voids it, so that nothing of a transaction gets behind its marker.
+// Guards are the proposer's, so one of an earlier leadership never holds.
+//
+// A batch that the coordinator refuses is submitted as well, with the refusal: it has its place in
+// its line, and is judged there. So whoever sends behind it is told in the right order.
 
-const (
-	// maxAborted bounds the aborted transactions of one answer, but for those that have records in
-	// its first batch: what follows is for the next read.
-	maxAborted = 1 << 14
-	// crowdedAt is with how many aborted transactions a segment ends.
-	crowdedAt = 1 << 16
-)
-
-// kept makes the transaction index of a segment from its entries (raftlog.Kept).
-type kept struct{ index fsm.TransactionIndex }
-
-func newKept(before []byte) (raftlog.Kept, error) {
-	x, err := fsm.ParseTransactionIndex(before)
-	if err != nil {
-		return nil, fmt.Errorf("%w: %w", raftlog.ErrDamaged, err)
-	}
-	return &kept{fsm.TransactionIndex{Open: x.Open}}, nil
+// admission is what a batch has from its transaction's coordinator. Both nil: it needs none.
+type admission struct {
+	guard   *fsm.Guard
+	refused error
 }
 
-// Add implements raftlog.Kept.
-func (k *kept) Add(entry *raft.Log, next int64) {
-	if entry.Type == raft.LogCommand {
-		k.index.Add(entry.Data, fsm.Term(entry.Term), fsm.Offset(next))
-	}
+// joining is a question to a coordinator.
+type joining struct {
+	txn      fsm.Transaction
+	producer int64
+	epoch    int16
+	guard    *fsm.Guard
 }
 
-// End implements raftlog.Kept.
-func (k *kept) End(from, to int64) []byte {
-	x := k.index.Within(fsm.Offset(from), fsm.Offset(to))
-	b := x.Bytes()
-	k.index.Aborted = nil
-	return b
+// join is a question that is under way. What comes meanwhile waits for the same answer.
+type join struct {
+	over chan struct{}
+	err  error // valid once over is closed
 }
 
-// Holds implements raftlog.Kept.
-func (k *kept) Holds() bool { return len(k.index.Open) > 0 || len(k.index.Aborted) > 0 }
-
-// Crowded implements raftlog.Kept.
-func (k *kept) Crowded(int64) bool { return len(k.index.Aborted) >= crowdedAt }
-
-// crowded reports whether the segment that is written to, which begins at offset start, has so many
-// aborted transactions that it should end.
-func (r *Records) crowded(start int64) bool {
-	rows := r.recent.Load()
-	if rows == nil || start < 0 || len(*rows) < crowdedAt {
-		return false
-	}
-	return len(behind(*rows, fsm.Offset(start))) >= crowdedAt
-}
-
-// behind gives the rows whose markers are at an offset or behind it; rows are in the order of their
-// markers.
-func behind(rows []fsm.AbortedTransaction, offset fsm.Offset) []fsm.AbortedTransaction {
-	return rows[sort.Search(len(rows), func(i int) bool { return rows[i].Last >= offset }):]
-}
-
-// keeps gives what is kept with a segment that ends where the state machine is.
-func (r *Records) keeps() []byte {
-	r.forget()
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	x := r.state.Transactions()
-	return x.Bytes()
-}
-
-// forget lets the state machine go of the aborted transactions that are kept with segments on the
-// disk, and of those that are below the log start: nobody can read what was in them.
-func (r *Records) forget() {
-	indexed := fsm.Offset(r.Log.IndexedTo())
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if rows := r.state.Aborted(); len(rows) > 0 && rows[0].Last < max(indexed, r.seen.start) {
-		r.state.DropAborted(max(indexed, r.seen.start))
-	}
-}
-
-// aborted gives the aborted transactions that have records from offset from to below end, or reach
-// over them, in the order of their first offsets. seen is the state that the answer is of; end is at
-// most its last stable offset. The error is raftlog.ErrNotInLog if what is at from was freed this
-// moment.
-func (r *Records) aborted(seen seen, from, end fsm.Offset) ([]fsm.AbortedTransaction, error) {
-	var found []fsm.AbortedTransaction
-	// take adds the rows that concern the reader, and reports whether later ones cannot.
-	take := func(rows []fsm.AbortedTransaction) (all bool) {
-		for _, a := range behind(rows, from) {
-			if a.First < end {
-				found = append(found, a)
-			}
-			if a.LastStable >= end {
-				return true
-			}
+// admit gets what the transactional ones of the batches need. What it gives is to be released.
+func (p *proposer) admit(ctx context.Context, txn fsm.Transaction, batches []kafkaproto.Batch) []admission {
+	admits := make([]admission, len(batches))
+	for i, batch := range batches {
+		h := batch.Header()
+		if !h.Transactional() {
+			continue
 		}
-		return false
-	}
-	for at := from; at < seen.next; {
-		segment, final, ok := r.Log.KeptAt(int64(at))
-		if !ok {
-			return nil, raftlog.ErrNotInLog
-		}
-		at = fsm.Offset(segment.To)
-		if !final {
-			continue // the state machine knows
-		}
-		stable := at
-		if segment.Keeps() {
-			x, err := r.keptWith(segment)
-			if err != nil {
-				return nil, err
-			}
-			if take(x.Aborted) {
-				break
-			}
-			stable = x.LastStable(at)
-		}
-		if stable >= end {
-			break
+		p.producersMu.Lock()
+		guard := p.producers.Guard(h, txn.Add, p.records)
+		p.producersMu.Unlock()
+		if admits[i].guard = guard; guard != nil {
+			admits[i].refused = p.join(ctx, joining{txn, h.ProducerID, h.ProducerEpoch, guard})
 		}
 	}
-	take(seen.aborted)
-	if len(found) < 2 {
-		return found, nil
-	}
-	slices.SortFunc(found, func(a, b fsm.AbortedTransaction) int { return cmp.Compare(a.Last, b.Last) })
-	found = slices.CompactFunc(found, func(a, b fsm.AbortedTransaction) bool { return a.Last == b.Last })
-	slices.SortFunc(found, func(a, b fsm.AbortedTransaction) int {
-		return cmp.Or(cmp.Compare(a.First, b.First), cmp.Compare(a.Last, b.Last))
-	})
-	return found, nil
+	return admits
 }
 
-// keptWith gives the transaction index of a complete segment.
-func (r *Records) keptWith(segment raftlog.KeptSegment) (x fsm.TransactionIndex, err error) {
-	key := keptSegment{r.ID, fsm.Offset(segment.From), fsm.Offset(segment.To)}
-	if x, ok := r.env.kept.get(key); ok {
-		return x, nil
-	}
-	err = segment.Kept(func(b []byte) (err error) {
-		if x, err = fsm.ParseTransactionIndex(b); err != nil {
-			err = fmt.Errorf("%w: %w", raftlog.ErrDamaged, err)
+// release says that the batches have their fates.
+func (p *proposer) release(admits []admission) {
+	p.producersMu.Lock()
+	defer p.producersMu.Unlock()
+	for _, a := range admits {
+		if a.guard != nil {
+			p.producers.Release(a.guard)
 		}
+	}
+}
+
+// join asks the coordinator. The error is why the batch may not begin its transaction here.
+func (p *proposer) join(ctx context.Context, q joining) error {
+	locks.MayWait("a transaction's coordinator")
+	if q.txn.ID == "" {
+		return fmt.Errorf("%w: without a transactional id", outcome.ErrInvalidTxnState)
+	}
+	p.producersMu.Lock()
+	j, underWay := p.joins[q]
+	if !underWay {
+		j = &join{over: make(chan struct{})}
+		if p.joins == nil {
+			p.joins = map[joining]*join{}
+		}
+		p.joins[q] = j
+	}
+	p.producersMu.Unlock()
+	if underWay {
+		select {
+		case <-j.over:
+			return j.err
+		case <-ctx.Done():
+			return fmt.Errorf("%w: %w", outcome.ErrNoLeader, ctx.Err())
+		}
+	}
+	defer func() {
+		p.producersMu.Lock()
+		delete(p.joins, q)
+		p.producersMu.Unlock()
+		close(j.over)
+	}()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(p.ctx, cancel)()
+	j.err = refusal(p.replica.env.Host.JoinTransaction(ctx, q.txn, q.producer, q.epoch, p.replica.ID))
+	return j.err
+}
+
+// refusal is what a batch is told of an answer to JoinTransaction.
+func refusal(err error) error {
+	switch outcome.Code(err) {
+	case 0, outcome.ErrInvalidTxnState, outcome.ErrConcurrentTransactions, outcome.ErrInvalidProducerEpoch,
+		outcome.ErrInvalidProducerIDMapping, outcome.ErrTransactionAbortable:
 		return err
-	})
-	if err != nil {
-		return x, err
+	case outcome.ErrProducerFenced:
+		// Producers take this one for what it is here (AddPartitionsToTxnManager of Kafka).
+		return outcome.With(outcome.ErrInvalidProducerEpoch, err)
 	}
-	x = x.Within(key.from, key.to)
-	x.Aborted = slices.Clip(x.Aborted)
-	r.env.kept.put(key, x)
-	return x, nil
+	return fmt.Errorf("%w: %v", outcome.ErrNoLeader, err) // of the transaction: nothing was appended
 }
 
-// addAborted tells the reader at offset from which transactions of its slice were aborted. ok is
-// false if what it has was freed this moment.
-func (r *Records) addAborted(slice *fsm.Slice, seen seen, from, end fsm.Offset) (ok bool, err error) {
-	rows, err := r.aborted(seen, from, end)
-	if errors.Is(err, raftlog.ErrNotInLog) {
-		if start, _ := r.Bounds(); from < start {
-			return false, nil
-		}
+// takeMarker judges marker i of s, and gives the batch that it is in the log if it is taken.
+func (p *proposer) takeMarker(s *submission, i int, m fsm.Marker) (batch kafkaproto.Batch, taken bool) {
+	p.producersMu.Lock()
+	defer p.producersMu.Unlock()
+	number, verdict := p.producers.TakeMarker(m, p.records)
+	if !s.judged(i, verdict) {
+		return batch, false
 	}
-	if err != nil {
-		return true, r.unreadable(err, 0)
-	}
-	slice.Aborted = rows
-	if len(rows) > maxAborted {
-		boundAborted(slice, rows[maxAborted].First)
-	}
-	return true, nil
+	return kafkaproto.NewMarker(kafkaproto.Marker{Commit: m.Commit, CoordinatorEpoch: number}, m.ProducerID, m.Epoch, time.Now().UnixMilli()), true
 }
 
-// boundAborted leaves out of a slice the batches from an offset on, at which one begins, but never
-// the first, and what concerns them alone.
-func boundAborted(slice *fsm.Slice, to fsm.Offset) {
-	size := 0
-	for batch, err := range kafkaproto.Batches(slice.Batches) {
-		next := fsm.Offset(batch.Header().NextOffset())
-		if err != nil || size > 0 && next > to {
-			break
-		}
-		size += batch.Size()
-		to = max(to, next)
+// markerBytes is what a marker takes in an entry, at most.
+const markerBytes = kafkaproto.BatchHeaderSize + 40
+
+// WriteMarkers ends transactions in this partition, and returns when the markers are committed and
+// applied here; those that were here before are acknowledged once they are. term is the leadership
+// that is meant, 0 for any. The outcome of each marker is 0, or why it was not taken:
+// outcome.ErrInvalidProducerEpoch or ErrCorruptMessage.
+func (r *Records) WriteMarkers(ctx context.Context, term uint64, markers []fsm.Marker) ([]outcome.Error, error) {
+	p, err := r.proposing()
+	if err != nil {
+		return nil, err
 	}
-	slice.Batches = slice.Batches[:size]
-	n := sort.Search(len(slice.Aborted), func(i int) bool { return slice.Aborted[i].First >= to })
-	slice.Aborted = slice.Aborted[:n]
+	if term != 0 && p.term != fsm.Term(term) {
+		return nil, raftgroup.NotLeader{Hint: raftgroup.Hint{Identity: r.env.Identity, Term: uint64(p.term)}}
+	}
+	if r.env.Host.Topics().FeatureLevel() < fsm.LevelTransactions {
+		return nil, outcome.ErrFeatureLevel
+	}
+	for _, m := range markers {
+		if m.ProducerID < 0 || m.Epoch < 0 {
+			return nil, fmt.Errorf("%w: marker of producer %d with epoch %d", outcome.ErrCorruptMessage, m.ProducerID, m.Epoch)
+		}
+	}
+	if err := r.env.Host.Room(r.Member); err != nil {
+		return nil, err
+	}
+	s := &submission{ctx: ctx, markers: markers, bytes: markerBytes * len(markers), fate: make(chan fate, 1)}
+	appended, err := p.submitAndWait(ctx, s)
+	if err != nil {
+		return nil, err
+	}
+	outcomes := make([]outcome.Error, len(appended))
+	for i, a := range appended {
+		outcomes[i] = a.Err
+	}
+	return outcomes, nil
 }

@@ -16,8 +16,10 @@ import (
 // that a majority confirmed, else with calls.NotLeader.
 type Records interface {
 	// AppendInLine hands batches to the leader; term is the leadership that is meant, 0 for any,
-	// and place their place in a connection's line.
-	AppendInLine(ctx context.Context, term uint64, place calls.Place, batches []kafkaproto.Batch) ([]fsm.Appended, error)
+	// place their place in a connection's line, and txn the transaction that they may belong to.
+	AppendInLine(ctx context.Context, term uint64, place calls.Place, txn fsm.Transaction, batches []kafkaproto.Batch) ([]fsm.Appended, error)
+	// WriteMarkers ends transactions; the outcome of each marker is 0 when it is in the log.
+	WriteMarkers(ctx context.Context, term uint64, markers []fsm.Marker) ([]outcome.Error, error)
 	// ReadHere gives what can be read here; ok is false if from lies outside of that.
 	ReadHere(from fsm.Offset, maxBytes int, isolation fsm.Isolation) (slice fsm.Slice, ok bool, err error)
 	ReadAsLeader(ctx context.Context, from fsm.Offset, maxBytes int, isolation fsm.Isolation) (fsm.Slice, error)
@@ -247,5 +249,19 @@ func (r *Router) Producers(ctx context.Context, id fsm.PartitionID) ([]fsm.Activ
 		func(calls.Hint) fsm.PartitionID { return id },
 		func(ctx context.Context, here Records) ([]fsm.ActiveProducer, error) {
 			return here.ActiveProducers(ctx)
+		})
+}
+
+// WriteMarkers ends transactions in a partition, at most calls.MaxMarkers, and returns when the
+// markers are committed. The outcome of each is 0 then, or why the partition's leader did not take
+// it. The error is that no leader answered; what is not forced may be handed over again, since a
+// partition takes each number once.
+func (r *Router) WriteMarkers(ctx context.Context, id fsm.PartitionID, markers []fsm.Marker) ([]outcome.Error, error) {
+	return atRecords(ctx, r, id, HoldLeaderless, calls.WriteMarkers,
+		func(h calls.Hint) calls.WriteMarkersRequest {
+			return calls.WriteMarkersRequest{Partition: id, Term: h.Term, Markers: markers}
+		},
+		func(ctx context.Context, here Records) ([]outcome.Error, error) {
+			return here.WriteMarkers(ctx, 0, markers)
 		})
 }
