@@ -154,7 +154,7 @@ var layers = []layer{
 		"how nodes come to one cluster is a protocol of its own: whoever runs it brings the calls and the registration"},
 	{"cluster/placement", []string{"fsm", "outcome"}, []string{},
 		"placement is a pure function of nodes and load"},
-	{"coordinator", []string{"fsm/groups"}, []string{"github.com/twmb/franz-go/pkg/"},
+	{"coordinator", []string{"fsm", "fsm/groups", "outcome"}, []string{"github.com/twmb/franz-go/pkg/"},
 		"the protocol of consumer groups knows time and what it is given; network, disk and Raft are its callers' affair, and its replicated state is fsm/groups'"},
 	{"transaction", []string{"coordinator", "fsm", "fsm/transactions", "outcome"}, []string{"github.com/twmb/franz-go/pkg/"},
 		"the protocol of transactions knows time and what it is given; network, disk and Raft are its callers' affair, and its replicated state is fsm/transactions'"},
