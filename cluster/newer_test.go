@@ -213,10 +213,13 @@ func testANodeEndsWhereANewerProgramHasWrittenTheCatalog(t *testing.T) {
 	}
 }
 
-// later makes a snapshot one of a version to come, 99, with a right checksum.
+// laterFormat is further than any program is.
+const laterFormat = 1000
+
+// later makes a snapshot one of laterFormat, with a right checksum.
 func later(snapshot []byte) []byte {
 	b := bytes.Clone(snapshot)
-	binary.BigEndian.PutUint16(b[4:], 99)
+	binary.BigEndian.PutUint16(b[4:], laterFormat)
 	body := b[:len(b)-4]
 	return binary.BigEndian.AppendUint32(body, crc32.Checksum(body, crc32.MakeTable(crc32.Castagnoli)))
 }
@@ -260,7 +263,7 @@ func testASnapshotOfANewerProgramIsRefusedOnce(t *testing.T) {
 		})
 	}
 	c.start(away)
-	eventually(t, "its replica ends", func() error { return c.ended(away, id, "format 99") })
+	eventually(t, "its replica ends", func() error { return c.ended(away, id, fmt.Sprint("format ", laterFormat)) })
 	c.mustAppend(there[0], id, "goes on")
 	c.mustAppend(there[1], id, "goes on")
 	if n := logs[away].with("copying a partition from its leader\""); n > 0 {

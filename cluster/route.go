@@ -79,13 +79,18 @@ func (f *front) Pipe(id fsm.PartitionID, line uint64) func(ctx context.Context, 
 }
 
 // Read is route.Router.Read.
-func (f *front) Read(ctx context.Context, id fsm.PartitionID, from fsm.Offset, maxBytes int) (fsm.Slice, error) {
-	return f.router.Read(ctx, id, from, maxBytes)
+func (f *front) Read(ctx context.Context, id fsm.PartitionID, from fsm.Offset, maxBytes int, isolation fsm.Isolation) (fsm.Slice, error) {
+	return f.router.Read(ctx, id, from, maxBytes, isolation)
 }
 
 // Await is route.Router.Await.
-func (f *front) Await(ctx context.Context, id fsm.PartitionID, from fsm.Offset) error {
-	return f.router.Await(ctx, id, from)
+func (f *front) Await(ctx context.Context, id fsm.PartitionID, from fsm.Offset, isolation fsm.Isolation) error {
+	return f.router.Await(ctx, id, from, isolation)
+}
+
+// LastStable is route.Router.LastStable.
+func (f *front) LastStable(ctx context.Context, id fsm.PartitionID) (fsm.Offset, error) {
+	return f.router.LastStable(ctx, id)
 }
 
 // ListOffsets is route.Router.ListOffsets.

@@ -104,7 +104,17 @@ func TestBytesOnTheWire(t *testing.T) {
 		partHex+"000000000000002a 0102030405060708 0000000000000009 0000000a 00000001"+fmt.Sprintf("%08x", batches[1].Size())+hex.EncodeToString(batches[1].Bytes()),
 		[]fsm.Appended{{BaseOffset: 16, LogStart: 3, Timestamp: 1700000000000, Err: 0}}, "0000000000000010 0000000000000003 0000018bcfe56800 0000")
 	golden(t, Read, ReadRequest{part, 258, 65536}, partHex+"0000000000000102 00010000",
-		fsm.Slice{HighWatermark: 300, LogStart: 2, Batches: []byte("batches")}, "000000000000012c 0000000000000002"+text("batches"))
+		fsm.Slice{HighWatermark: 300, LastStable: 300, LogStart: 2, Batches: []byte("batches")}, "000000000000012c 0000000000000002"+text("batches"))
+	golden(t, ReadStable, ReadStableRequest{ReadRequest{part, 258, 65536}, fsm.ReadCommitted}, partHex+"0000000000000102 00010000 01",
+		fsm.Slice{
+			HighWatermark: 300, LastStable: 290, LogStart: 2, Batches: []byte("batches"),
+			Aborted: []fsm.AbortedTransaction{{ProducerID: 9, First: 250, Last: 260, LastStable: 255}, {ProducerID: 10, First: 255, Last: 270, LastStable: 271}},
+		},
+		"000000000000012c 0000000000000122 0000000000000002 00000002"+
+			"0000000000000009 00000000000000fa 0000000000000104 00000000000000ff"+
+			"000000000000000a 00000000000000ff 000000000000010e 000000000000010f"+text("batches"))
+	golden(t, AwaitStable, AwaitRequest{part, 258}, partHex+"0000000000000102", Nothing{}, "")
+	golden(t, LastStable, part, partHex, fsm.Offset(290), "0000000000000122")
 	golden(t, Await, AwaitRequest{part, 258}, partHex+"0000000000000102", Nothing{}, "")
 	golden(t, ListOffsets, ListOffsetsRequest{part, -1, 1}, partHex+"ffffffffffffffff 00000001", []fsm.Offset{5, 0}, "0000000000000005 0000000000000000")
 	golden(t, Leader, part, partHex, Nothing{}, "")
@@ -324,6 +334,7 @@ func FuzzRequests(f *testing.F) {
 	f.Add(uint8(16), markers)
 	f.Add(uint8(2), []byte{})
 	f.Add(uint8(31), []byte(putNames([]string{"catalog"})))
+	f.Add(uint8(17), append(make([]byte, 32), 1))
 	s := &Server{}
 	taken := func(t *testing.T, kind uint8, payload []byte) ([]byte, error) {
 		switch kind {
@@ -337,6 +348,8 @@ func FuzzRequests(f *testing.F) {
 			return again(Survey, payload)
 		case Hash.Kind:
 			return again(Hash, payload)
+		case ReadStable.Kind:
+			return again(ReadStable, payload)
 		case Relay.Kind:
 			return again(Relay, payload)
 		case Coordinate.Kind:
@@ -419,6 +432,29 @@ func TestSurveysComeBack(t *testing.T) {
 		}
 		if _, err := readStandings(names, append(answer, 0)); err == nil {
 			t.Fatal("a longer answer was taken")
+		}
+	})
+}
+
+// An answer with aborted transactions claims no memory that it has no bytes for.
+func FuzzReadStable(f *testing.F) {
+	whole, _ := putStableSlice(fsm.Slice{
+		HighWatermark: 9, LastStable: 8, LogStart: 1, Batches: []byte("b"),
+		Aborted: []fsm.AbortedTransaction{{ProducerID: 1, First: 2, Last: 3, LastStable: 4}},
+	})
+	f.Add(whole)
+	f.Add(append(make([]byte, 24), 255, 255, 255, 255))
+	f.Add(append(make([]byte, 24), 8, 0, 0, 0)) // times 32 it is more than 32 bits
+	f.Fuzz(func(t *testing.T, answer []byte) {
+		s, err := readStableSlice(answer)
+		if err != nil {
+			if outcome.Code(err) != outcome.ErrUnknown {
+				t.Fatal(err)
+			}
+			return
+		}
+		if again, _ := putStableSlice(s); !bytes.Equal(again, answer) {
+			t.Fatalf("%x was read, and is written %x", answer, again)
 		}
 	})
 }

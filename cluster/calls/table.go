@@ -33,6 +33,12 @@ var (
 		Request: "as AppendInLine, whether the partition is to be added, transactional id, batches", Answer: "of each batch: offset, log start, time, error"}, appendTransactionalCall)
 	WriteMarkers = define(Row{Kind: 16, Name: "WriteMarkers", Relayed: true, Repeats: true, FeatureLevel: fsm.LevelTransactions,
 		Request: "partition, term that is meant or 0, markers", Answer: "of each marker: error"}, writeMarkersCall)
+	ReadStable = define(Row{Kind: 17, Name: "ReadStable", Relayed: true, Repeats: true, FeatureLevel: fsm.LevelTransactions,
+		Request: "partition, offset, most bytes, isolation level", Answer: "high watermark, last stable offset, log start, aborted transactions, batches"}, readStableCall)
+	AwaitStable = define(Row{Kind: 18, Name: "AwaitStable", Relayed: true, Repeats: true, FeatureLevel: fsm.LevelTransactions,
+		Request: "partition, offset", Answer: "nothing, when there is something to read below the last stable offset"}, awaitCall)
+	LastStable = define(Row{Kind: 19, Name: "LastStable", Relayed: true, Repeats: true, FeatureLevel: fsm.LevelTransactions,
+		Request: "partition", Answer: "last stable offset"}, lastStableCall)
 	Leave = define(Row{Kind: 9, Name: "Leave", Repeats: true,
 		Request: "partition; the caller's replica leaves its group", Answer: "the leader's term"}, leaveCall)
 

@@ -132,8 +132,8 @@ const (
 	defaultShardSegmentBytes = 4 << 20
 )
 
-// environment is what all replicas of a node share: how they run, and the node's budgets. It has no
-// lock, and does not change.
+// environment is what all replicas of a node share: how they run, and the node's budgets. It does not
+// change.
 type environment struct {
 	Config
 	ctx context.Context // ends when the node stops
@@ -141,6 +141,7 @@ type environment struct {
 	catchUpLimit *rate.Limiter       // bytes that are copied from others
 	unpacking    *semaphore.Weighted // batches that are unpacked to look for a time
 	hashing      chan struct{}       // capacity 1: one check of replicas reads at a time
+	kept         *keptCache          // what is kept with segments
 }
 
 func newEnvironment(ctx context.Context, config Config) *environment {
@@ -156,6 +157,7 @@ func newEnvironment(ctx context.Context, config Config) *environment {
 		// A small batch may become a hundred megabytes.
 		unpacking: semaphore.NewWeighted(int64(runtime.GOMAXPROCS(0))),
 		hashing:   make(chan struct{}, 1),
+		kept:      new(keptCache),
 	}
 }
 
