@@ -1,14 +1,18 @@
 package replica
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"fmt"
+	"log/slog"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/trimaran-io/trimaran/cluster/calls"
 	"github.com/trimaran-io/trimaran/fsm"
@@ -201,9 +205,7 @@ func TestReadersSeeWhatTheyMay(t *testing.T) {
 }
 
 func testReadersSeeWhatTheyMay(t *testing.T, seed uint64) {
-	s := newTestSet(t, nil)
-	s.host.join = func(context.Context, fsm.Transaction, int64, int16, fsm.PartitionID) error { return nil }
-	s.apply(fsm.CatalogCommand{RaiseFeatureLevel: &fsm.RaiseFeatureLevel{FeatureLevel: fsm.LevelTransactions}})
+	s := transactional(t)
 	rnd := rand.New(rand.NewPCG(seed, 2))
 	id := s.topic("a", map[string]string{"segment.bytes": fmt.Sprint(1000 + rnd.IntN(3000))})
 	r := s.led(id)
@@ -265,6 +267,159 @@ func testReadersSeeWhatTheyMay(t *testing.T, seed uint64) {
 	}
 	w.checkReads(w.start, fsm.ReadCommitted)
 	t.Logf("%v, %d segments, offsets %d to %d", counts, len(r.Log.Segments()), w.start, w.next)
+}
+
+// transactional gives a set in which transactions may begin.
+func transactional(t *testing.T) *testSet {
+	s := newTestSet(t, nil)
+	s.host.join = func(context.Context, fsm.Transaction, int64, int16, fsm.PartitionID) error { return nil }
+	s.apply(fsm.CatalogCommand{RaiseFeatureLevel: &fsm.RaiseFeatureLevel{FeatureLevel: fsm.LevelTransactions}})
+	return s
+}
+
+// Retention lets go of nothing that an open transaction has written, nor of what is behind that, and
+// of whole segments. When it has ended, it lets go.
+func TestRetentionKeepsWhatAnOpenTransactionNeeds(t *testing.T) {
+	t.Parallel()
+	s := transactional(t)
+	id := s.topic("a", map[string]string{"segment.bytes": "1000", "retention.bytes": "3000"})
+	r := s.led(id)
+	w := &txnWriter{txnModel: newTxnModel(), t: t, rnd: rand.New(rand.NewPCG(1, 1)), r: func() *Records { return r }}
+	for range 30 {
+		w.write(noProducer)
+	}
+	w.write(1)
+	first := w.open[1].first
+	for range 60 {
+		w.write(noProducer)
+	}
+	r.retain(false)
+	start, _ := r.Bounds()
+	if start == 0 || int64(start) > first || start != r.segmentStart(fsm.Offset(first)) {
+		t.Fatalf("it begins at %d, the transaction at %d, its segment at %d", start, first, r.segmentStart(fsm.Offset(first)))
+	}
+	w.start = int64(start)
+	w.checkReads(w.start, fsm.ReadCommitted)
+	w.end(1, false)
+	w.checkReads(w.start, fsm.ReadCommitted)
+	r.retain(false)
+	if start, _ = r.Bounds(); int64(start) <= first {
+		t.Errorf("it begins at %d still", start)
+	}
+	w.start = int64(start)
+	w.checkReads(w.start, fsm.ReadCommitted)
+}
+
+// DeleteRecords may take what an open transaction has written, as in Kafka: the last stable offset
+// is the log start then, and goes on when the transaction has ended.
+func TestRecordsOfAnOpenTransactionMayBeDeleted(t *testing.T) {
+	t.Parallel()
+	s := transactional(t)
+	r := s.led(s.topic("a", nil))
+	w := &txnWriter{txnModel: newTxnModel(), t: t, rnd: rand.New(rand.NewPCG(1, 1)), r: func() *Records { return r }}
+	w.write(1)
+	w.write(noProducer)
+	w.write(1)
+	for _, before := range []int64{w.next - 1, -1} {
+		start, err := r.DeleteRecords(within(t), fsm.Offset(before))
+		if before < 0 {
+			before = w.next
+		}
+		if err != nil || int64(start) != before {
+			t.Fatalf("%d, %v", start, err)
+		}
+		w.start = before
+		w.checkReads(w.start, fsm.ReadCommitted)
+		w.checkReads(w.start, fsm.ReadUncommitted)
+	}
+	w.write(1)
+	w.checkReads(w.start, fsm.ReadCommitted)
+	w.end(1, false)
+	w.write(noProducer)
+	w.checkReads(w.start, fsm.ReadCommitted)
+	if stable, err := r.LastStable(within(t)); err != nil || int64(stable) != w.next {
+		t.Errorf("%d, %v, want %d", stable, err, w.next)
+	}
+}
+
+// A transaction that is open for too long is named in the log, once.
+func TestAHangingTransactionIsNamed(t *testing.T) {
+	t.Parallel()
+	s := transactional(t)
+	var log bytes.Buffer
+	s.env.Logger = slog.New(slog.NewTextHandler(&log, nil))
+	id := s.topic("a", nil)
+	r := s.led(id)
+	w := &txnWriter{txnModel: newTxnModel(), t: t, rnd: rand.New(rand.NewPCG(1, 1)), r: func() *Records { return r }}
+	topic, _ := s.host.Topics().ByID(id.Topic)
+	said := func(after time.Duration) int {
+		t.Helper()
+		r.sayLate(topic, time.Now().Add(after))
+		return strings.Count(log.String(), "a transaction is open for too long")
+	}
+	w.write(noProducer)
+	w.write(7)
+	if n := said(LateTransaction - time.Minute); n != 0 {
+		t.Error("it was said too early")
+	}
+	if n := said(LateTransaction + time.Minute); n != 1 || !strings.Contains(log.String(), fmt.Sprintf("producer_id=7 epoch=0 first_offset=%d", w.open[7].first)) {
+		t.Errorf("%d times: %s", n, log.String())
+	}
+	if n := said(LateTransaction + time.Hour); n != 1 {
+		t.Errorf("it was said %d times", n)
+	}
+	if open, oldest, behind := r.Transactions(); open != 1 || oldest.ProducerID != 7 || behind != w.next-w.open[7].first {
+		t.Errorf("%d, %+v, %d", open, oldest, behind)
+	}
+	w.end(7, true)
+	if n := said(LateTransaction + time.Hour); n != 1 {
+		t.Errorf("it was said %d times", n)
+	}
+	w.write(7)
+	if n := said(LateTransaction + time.Hour); n != 2 {
+		t.Errorf("another one: it was said %d times", n)
+	}
+}
+
+// Who waits for committed records is woken by a marker, not by records of an open transaction.
+func TestAMarkerWakesWhoWaits(t *testing.T) {
+	t.Parallel()
+	s := transactional(t)
+	r := s.led(s.topic("a", nil))
+	w := &txnWriter{txnModel: newTxnModel(), t: t, rnd: rand.New(rand.NewPCG(1, 1)), r: func() *Records { return r }}
+	w.write(1)
+	committed, any := make(chan error, 1), make(chan error, 1)
+	end := fsm.Offset(w.next)
+	go func() { committed <- r.AwaitAsLeader(within(t), 0, fsm.ReadCommitted) }()
+	go func() { any <- r.AwaitAsLeader(within(t), end, fsm.ReadUncommitted) }()
+	w.write(1)
+	if err := <-any; err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case err := <-committed:
+		t.Fatalf("woken while the transaction is open: %v", err)
+	default:
+	}
+	w.end(1, false)
+	if err := <-committed; err != nil {
+		t.Fatal(err)
+	}
+}
+
+// A segment for which much would be kept ends.
+func TestASegmentWithManyAbortedTransactionsEnds(t *testing.T) {
+	r := &Records{}
+	rows := make([]fsm.AbortedTransaction, crowdedAt+10)
+	for i := range rows {
+		rows[i].Last = fsm.Offset(2*i + 1)
+	}
+	r.recent.Store(&rows)
+	for start, want := range map[int64]bool{0: true, 20: true, 24: false, -1: false} {
+		if got := r.crowded(start); got != want {
+			t.Errorf("from %d: %v", start, got)
+		}
+	}
 }
 
 // An answer has a bound, also where many transactions reach over what is read.
