@@ -35,8 +35,8 @@ func openTransaction(t *testing.T, c *harness.Cluster, id, topic string) (*kgo.C
 	return producer, record.Offset
 }
 
-// Transactions on the command line: what is open is listed and described, and aborted by its id or in
-// its partition.
+// Transactions on the command line: what is open is listed and described, and aborted by its id or
+// in its partition.
 func TestTransactionCommands(t *testing.T) {
 	c := harness.Shared(t)
 	bin := program(t, "trimaran")
