@@ -15,6 +15,7 @@ import (
 	"github.com/trimaran-io/trimaran/cluster/raftlog/vfs"
 	"github.com/trimaran-io/trimaran/coordinator"
 	"github.com/trimaran-io/trimaran/fsm"
+	"github.com/trimaran-io/trimaran/transaction"
 )
 
 // Config says how a node starts. Addresses are host:port.
@@ -83,6 +84,8 @@ type Config struct {
 	// Groups are the settings of consumer groups; the zero value is Kafka's defaults
 	// but for the initial rebalance delay, which is none.
 	Groups coordinator.Settings
+	// Transactions are the settings of transactions; the zero value is Kafka's defaults.
+	Transactions transaction.Settings
 
 	// of every Raft group; 0 means 3 min. The death of a node is noticed sooner
 	HeartbeatTimeout time.Duration

@@ -139,6 +139,11 @@ func (f *front) Coordinate(ctx context.Context, index int, client coordinator.Cl
 	return f.groups.Coordinate(ctx, index, client, req)
 }
 
+// WriteMarkers is route.Router.WriteMarkers.
+func (f *front) WriteMarkers(ctx context.Context, id fsm.PartitionID, markers []fsm.Marker) ([]outcome.Error, error) {
+	return f.router.WriteMarkers(ctx, id, markers)
+}
+
 // awaitLeader is route.Router.AwaitLeader.
 func (f *front) awaitLeader(ctx context.Context, id fsm.PartitionID) error {
 	return f.router.AwaitLeader(ctx, id)

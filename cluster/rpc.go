@@ -120,6 +120,7 @@ func (n *Node) answerRecords(s *calls.Server) {
 		return r.ActiveProducers(ctx)
 	})
 	calls.Handle(s, calls.Coordinate, n.answerCoordinate)
+	calls.Handle(s, calls.EndOffsets, n.answerEndOffsets)
 }
 
 // tellLeader returns errNotLeader with the leader in it when that is known.

@@ -19,7 +19,8 @@ const (
 	controlNone     = 0x80 // does nothing
 	controlLogStart = 0x81 // then 8 bytes, big endian: the new log start offset
 	controlGroups   = 0x82 // of consumer groups, see groupshards.go; never in a partition's log
-	controlLast     = controlGroups
+	controlShard    = 0x83 // of consumer groups and transactions, see groupshards.go; likewise
+	controlLast     = controlShard
 
 	logStartSize = 9
 )

@@ -83,9 +83,12 @@ var (
 		Request: "partition, offsets from and to, most bytes", Answer: "offset reached, bytes, SHA-256"}, hashCall)
 
 	Coordinate = define(Row{Kind: 70, Name: "Coordinate", Relayed: true,
-		Request: "shard, client, request of a consumer group", Answer: "Kafka's response"}, coordinateCall)
+		Request: "shard, client, request of a consumer group or a transaction", Answer: "Kafka's response"}, coordinateCall)
 	CreateShards = define(Row{Kind: 71, Name: "CreateShards", Relayed: true,
 		Request: "nothing", Answer: "where the shards are in the catalog"}, createShardsCall)
+
+	EndOffsets = define(Row{Kind: 72, Name: "EndOffsets", Relayed: true, Repeats: true, FeatureLevel: fsm.LevelTransactions,
+		Request: "shard, group, marker of a transaction", Answer: "nothing, when the group's offsets are committed or dropped"}, endOffsetsCall)
 
 	Administer = define(Row{Kind: 80, Name: "Administer", Relayed: true,
 		Request: "what an operator asks", Answer: "where it is in the catalog"}, administerCall)

@@ -16,14 +16,6 @@ type WriteMarkersRequest struct {
 // MaxMarkers bounds the markers of one call.
 const MaxMarkers = 4096
 
-// A marker is producer id 8, epoch 2, number 4, flags 1.
-const (
-	markerSize = 8 + 2 + 4 + 1
-
-	markerCommits = 1
-	markerForced  = 2
-)
-
 // writeMarkersCall may be asked again where no answer came, since a partition takes each number
 // once; what an operator forces has none.
 var writeMarkersCall = Call[WriteMarkersRequest, []outcome.Error]{
@@ -45,14 +37,7 @@ var writeMarkersCall = Call[WriteMarkersRequest, []outcome.Error]{
 func putMarkers(q WriteMarkersRequest) ([]byte, error) {
 	out := fields(make([]byte, 0, 32+markerSize*len(q.Markers))).partition(q.Partition).uint64(q.Term).uint32(uint32(len(q.Markers)))
 	for _, m := range q.Markers {
-		flags := uint8(0)
-		if m.Commit {
-			flags |= markerCommits
-		}
-		if m.Forced {
-			flags |= markerForced
-		}
-		out = out.uint64(uint64(m.ProducerID)).uint16(uint16(m.Epoch)).uint32(uint32(m.Number)).uint8(flags)
+		out = out.marker(m)
 	}
 	return out, nil
 }
@@ -66,13 +51,10 @@ func readMarkers(payload []byte) (q WriteMarkersRequest, err error) {
 	}
 	q.Markers = make([]fsm.Marker, count)
 	for i := range q.Markers {
-		m := fsm.Marker{ProducerID: int64(r.Uint64()), Epoch: int16(r.Uint16()), Number: int32(r.Uint32())}
-		flags := r.Uint8()
-		m.Commit, m.Forced = flags&markerCommits != 0, flags&markerForced != 0
-		if flags&^(markerCommits|markerForced) != 0 || m.Commit && m.Forced || m.ProducerID < 0 || m.Epoch < 0 {
-			return q, ErrMalformed
-		}
-		q.Markers[i] = m
+		q.Markers[i] = r.Marker()
+	}
+	if r.Bad {
+		return q, ErrMalformed
 	}
 	return q, nil
 }

@@ -18,6 +18,7 @@ import (
 	"github.com/trimaran-io/trimaran/cluster/raftlog/vfs"
 	"github.com/trimaran-io/trimaran/coordinator"
 	"github.com/trimaran-io/trimaran/fsm"
+	"github.com/trimaran-io/trimaran/transaction"
 )
 
 // Host is what replicas need of the node that they run on. Its methods may be called from
@@ -62,6 +63,15 @@ type Transactions interface {
 	// ErrProducerFenced, ErrInvalidProducerEpoch, ErrInvalidProducerIDMapping,
 	// ErrTransactionAbortable; what is no answer is ErrNoLeader: nothing happened.
 	JoinTransaction(ctx context.Context, t fsm.Transaction, producerID int64, epoch int16, p fsm.PartitionID) error
+	// JoinTransactionGroup is the same for the offsets of a group.
+	JoinTransactionGroup(ctx context.Context, t fsm.Transaction, producerID int64, epoch int16, group string) error
+	// WriteMarker ends a transaction in a partition. outcome.ErrUnknownTopicOrPartition: it is gone
+	// for good.
+	WriteMarker(ctx context.Context, p fsm.PartitionID, m fsm.Marker) error
+	// EndOffsets ends it in a group's offsets.
+	EndOffsets(ctx context.Context, group string, m fsm.Marker) error
+	// NewProducerID gives a producer id that nobody had before.
+	NewProducerID(ctx context.Context) (int64, error)
 }
 
 // Peers is what replicas need of other nodes.
@@ -110,12 +120,15 @@ type Config struct {
 
 	TopicDefaults     map[string]string // topic configurations, for topics that do not set them
 	Groups            coordinator.Settings
+	Transactions      transaction.Settings
 	HeartbeatTimeout  time.Duration // of every group
 	CommitTimeout     time.Duration
 	RetentionInterval time.Duration // 0: 30 s
 	MaxDiskShare      float64       // 0 to 1; 0: no bound
 	CatchUpRate       int64         // bytes a second; 0: 100 MiB
 	ScrubRate         int64         // bytes a second; 0: 4 MiB, negative: never
+	// TransactionCounters count what the coordinators here decide; nil: nobody reads them.
+	TransactionCounters *transaction.Counters
 	// Trailing is how many entries below a snapshot a leader still sends one by one; 0: 1024. A
 	// follower that is further behind copies segments instead.
 	Trailing uint64

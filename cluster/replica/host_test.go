@@ -61,6 +61,14 @@ func (h *testHost) JoinTransaction(ctx context.Context, t fsm.Transaction, produ
 
 func (h *testHost) HandOverTo(*raftgroup.Member, func(string) bool) error { return errAlone }
 
+func (h *testHost) JoinTransactionGroup(context.Context, fsm.Transaction, int64, int16, string) error {
+	return errAlone
+}
+
+func (h *testHost) WriteMarker(context.Context, fsm.PartitionID, fsm.Marker) error { return errAlone }
+func (h *testHost) EndOffsets(context.Context, string, fsm.Marker) error           { return errAlone }
+func (h *testHost) NewProducerID(context.Context) (int64, error)                   { return 0, errAlone }
+
 func (h *testHost) Opened(id fsm.PartitionID) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
