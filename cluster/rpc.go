@@ -57,15 +57,35 @@ func (n *Node) answerRecords(s *calls.Server) {
 		})
 	onRecords(n, s, calls.AppendInLine, func(q calls.AppendInLineRequest) fsm.PartitionID { return q.Partition },
 		func(ctx context.Context, r *replica.Records, q calls.AppendInLineRequest) ([]fsm.Appended, error) {
-			return r.AppendInLine(ctx, q.Term, q.Place, q.Batches)
+			return r.AppendInLine(ctx, q.Term, q.Place, fsm.Transaction{}, q.Batches)
+		})
+	onRecords(n, s, calls.AppendTransactional, func(q calls.AppendTransactionalRequest) fsm.PartitionID { return q.Partition },
+		func(ctx context.Context, r *replica.Records, q calls.AppendTransactionalRequest) ([]fsm.Appended, error) {
+			return r.AppendInLine(ctx, q.Term, q.Place, q.Transaction, q.Batches)
+		})
+	onRecords(n, s, calls.WriteMarkers, func(q calls.WriteMarkersRequest) fsm.PartitionID { return q.Partition },
+		func(ctx context.Context, r *replica.Records, q calls.WriteMarkersRequest) ([]outcome.Error, error) {
+			return r.WriteMarkers(ctx, q.Term, q.Markers)
 		})
 	onRecords(n, s, calls.Read, func(q calls.ReadRequest) fsm.PartitionID { return q.Partition },
 		func(ctx context.Context, r *replica.Records, q calls.ReadRequest) (fsm.Slice, error) {
-			return r.ReadAsLeader(ctx, q.From, int(q.MaxBytes))
+			return r.ReadAsLeader(ctx, q.From, int(q.MaxBytes), fsm.ReadUncommitted)
+		})
+	onRecords(n, s, calls.ReadStable, func(q calls.ReadStableRequest) fsm.PartitionID { return q.Partition },
+		func(ctx context.Context, r *replica.Records, q calls.ReadStableRequest) (fsm.Slice, error) {
+			return r.ReadAsLeader(ctx, q.From, int(q.MaxBytes), q.Isolation)
 		})
 	onRecords(n, s, calls.Await, func(q calls.AwaitRequest) fsm.PartitionID { return q.Partition },
 		func(ctx context.Context, r *replica.Records, q calls.AwaitRequest) (calls.Nothing, error) {
-			return calls.Nothing{}, r.AwaitAsLeader(ctx, q.From)
+			return calls.Nothing{}, r.AwaitAsLeader(ctx, q.From, fsm.ReadUncommitted)
+		})
+	onRecords(n, s, calls.AwaitStable, func(q calls.AwaitRequest) fsm.PartitionID { return q.Partition },
+		func(ctx context.Context, r *replica.Records, q calls.AwaitRequest) (calls.Nothing, error) {
+			return calls.Nothing{}, r.AwaitAsLeader(ctx, q.From, fsm.ReadCommitted)
+		})
+	onRecords(n, s, calls.LastStable, func(id fsm.PartitionID) fsm.PartitionID { return id },
+		func(ctx context.Context, r *replica.Records, _ fsm.PartitionID) (fsm.Offset, error) {
+			return r.LastStable(ctx)
 		})
 	onRecords(n, s, calls.ListOffsets, func(q calls.ListOffsetsRequest) fsm.PartitionID { return q.Partition },
 		func(ctx context.Context, r *replica.Records, q calls.ListOffsetsRequest) ([]fsm.Offset, error) {
@@ -100,6 +120,7 @@ func (n *Node) answerRecords(s *calls.Server) {
 		return r.ActiveProducers(ctx)
 	})
 	calls.Handle(s, calls.Coordinate, n.answerCoordinate)
+	calls.Handle(s, calls.EndOffsets, n.answerEndOffsets)
 }
 
 // tellLeader returns errNotLeader with the leader in it when that is known.

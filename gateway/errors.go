@@ -166,6 +166,18 @@ func asKnown(e *kerr.Error, key kmsg.Key, version int16) *kerr.Error {
 			e = kerr.CoordinatorLoadInProgress
 		}
 		return e
+	case kmsg.AddPartitionsToTxn, kmsg.TxnOffsetCommit:
+		// A node that does not know all topics yet.
+		if e == kerr.LeaderNotAvailable {
+			e = kerr.CoordinatorLoadInProgress
+		}
+		switch {
+		case key == kmsg.TxnOffsetCommit && version < 2 && e == kerr.CoordinatorLoadInProgress:
+			return kerr.CoordinatorNotAvailable // which clients before 2.0 fail at (KAFKA-7296)
+		case key == kmsg.TxnOffsetCommit && version < 4 && e == kerr.TransactionAbortable:
+			return kerr.InvalidTxnState // as AddPartitionsToTxnManager has it
+		}
+		return e
 	case kmsg.OffsetCommit:
 		// A node that does not know all topics yet: consumers take any other error for
 		// final.
@@ -178,6 +190,13 @@ func asKnown(e *kerr.Error, key kmsg.Key, version int16) *kerr.Error {
 			e = kerr.LeaderNotAvailable
 		}
 	case kmsg.Produce:
+		switch {
+		case e == kerr.ConcurrentTransactions:
+			// What every producer tries again without asking for metadata (ReplicaManager of Kafka).
+			e = kerr.NotEnoughReplicas
+		case e == kerr.TransactionAbortable && version < 11:
+			e = kerr.InvalidTxnState // KIP-890
+		}
 	default:
 		return e
 	}
