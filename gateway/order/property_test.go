@@ -264,7 +264,7 @@ type slow struct{ *model }
 
 func (s slow) Pipe(id fsm.PartitionID, line uint64) pipe {
 	run := s.newRun()
-	return func(_ context.Context, number uint32, batches []kafkaproto.Batch) ([]fsm.Appended, error) {
+	return func(_ context.Context, number uint32, _ fsm.Transaction, batches []kafkaproto.Batch) ([]fsm.Appended, error) {
 		appended, err := s.arrive(0, run, number, batches, false)
 		time.Sleep(time.Second)
 		return appended, err

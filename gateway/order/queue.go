@@ -60,7 +60,7 @@ func (l *queue) next(q *Queues, sends []*send, over []*Produce) ([]*send, []*Pro
 		s := &send{queue: l, pipe: l.pipe}
 		n := 0
 		for _, p := range l.waiting {
-			if !p.ready || n > 0 && s.bytes+p.bytes > maxCoalesced {
+			if !p.ready || n > 0 && s.bytes+p.bytes > maxCoalesced || len(s.produces) > 0 && p.txn != s.txn {
 				break
 			}
 			n++
@@ -71,6 +71,7 @@ func (l *queue) next(q *Queues, sends []*send, over []*Produce) ([]*send, []*Pro
 				over = append(over, p)
 				continue
 			}
+			s.txn = p.txn
 			s.produces, s.batches, s.bytes = append(s.produces, p), append(s.batches, p.batches...), s.bytes+p.bytes
 			if p.until.After(s.until) {
 				s.until = p.until
@@ -116,6 +117,9 @@ func (l *queue) ended(q *Queues, s *send, appended []fsm.Appended, err error) (o
 		for _, p := range s.produces {
 			p.take(appended[:len(p.batches)])
 			appended = appended[len(p.batches):]
+			if p.outOfTransaction() {
+				q.openGap(l.id, p)
+			}
 		}
 		over = s.produces
 		if s.pipe == nil {

@@ -23,14 +23,15 @@ type Appender interface {
 	// slice. One result per batch: one of an idempotent producer that was there already has the
 	// place of the first, and one that must not be there has Err. Waits for a leader at most ~1.5 s
 	// within ctx, and tries again as long as it can. Whatever the line has sent before is over
-	// then, and does not come behind these batches any more.
-	AppendInLine(ctx context.Context, p fsm.PartitionID, line uint64, batches []kafkaproto.Batch) ([]fsm.Appended, error)
+	// then, and does not come behind these batches any more. txn is what the client says of the
+	// transaction that they may belong to.
+	AppendInLine(ctx context.Context, p fsm.PartitionID, line uint64, txn fsm.Transaction, batches []kafkaproto.Batch) ([]fsm.Appended, error)
 	// Pipe begins a run of the line: the function is AppendInLine at the leader that is known now,
 	// tried once, and many may be under way. number is 0, 1 and so on, and is the order in the log:
 	// if one fails, those with higher numbers were surely not appended unless they are behind it
 	// there. Then all are waited for, and nothing more goes this way. Whatever the line has sent
 	// before is over when the first is called. It is nil if there is no such way now.
-	Pipe(p fsm.PartitionID, line uint64) func(ctx context.Context, number uint32, batches []kafkaproto.Batch) ([]fsm.Appended, error)
+	Pipe(p fsm.PartitionID, line uint64) func(ctx context.Context, number uint32, txn fsm.Transaction, batches []kafkaproto.Batch) ([]fsm.Appended, error)
 }
 
 // Config is what the queues of all connections have in common.
@@ -235,18 +236,19 @@ func (q *Queues) append(s *send) (_ []fsm.Appended, err error) {
 	ctx, cancel := context.WithDeadline(q.cfg.Context, s.until)
 	defer cancel()
 	if s.pipe != nil {
-		return s.pipe(ctx, s.number, s.batches)
+		return s.pipe(ctx, s.number, s.txn, s.batches)
 	}
-	return q.cfg.Appender.AppendInLine(ctx, s.queue.id, q.line, s.batches)
+	return q.cfg.Appender.AppendInLine(ctx, s.queue.id, q.line, s.txn, s.batches)
 }
 
 // pipe is one run of appends; see Appender.Pipe.
-type pipe = func(ctx context.Context, number uint32, batches []kafkaproto.Batch) ([]fsm.Appended, error)
+type pipe = func(ctx context.Context, number uint32, txn fsm.Transaction, batches []kafkaproto.Batch) ([]fsm.Appended, error)
 
 // send is one append.
 type send struct {
 	queue    *queue
-	produces []*Produce // at least one
+	produces []*Produce      // at least one
+	txn      fsm.Transaction // of all of them
 	batches  []kafkaproto.Batch
 	bytes    int
 	until    time.Time

@@ -52,7 +52,7 @@ func (l *log) Pipe(fsm.PartitionID, uint64) pipe { return nil }
 
 func (l *log) NewLine() uint64 { return 1 }
 
-func (l *log) AppendInLine(_ context.Context, _ fsm.PartitionID, _ uint64, batches []kafkaproto.Batch) ([]fsm.Appended, error) {
+func (l *log) AppendInLine(_ context.Context, _ fsm.PartitionID, _ uint64, _ fsm.Transaction, batches []kafkaproto.Batch) ([]fsm.Appended, error) {
 	time.Sleep(time.Second)
 	l.mu.Lock()
 	defer l.mu.Unlock()
