@@ -248,8 +248,16 @@ func TestEveryReplicaServesCommittedRecords(t *testing.T) {
 func testEveryReplicaServesCommittedRecords(t *testing.T, seed uint64) {
 	rnd := rand.New(rand.NewPCG(seed, 7))
 	c := newTestCluster(t, 3)
-	small(c, map[string]string{"segment.bytes": fmt.Sprint(6000 + rnd.IntN(8000))})
-	for _, node := range c.nodes {
+	small(c, nil)
+	away := rnd.IntN(3)
+	for i, node := range c.nodes {
+		// Segments of the replicas end at different places. The one that copies has large ones: what
+		// those that it copies from keep with several of theirs is in one of its own.
+		size := 3000 + rnd.IntN(6000)
+		if i == away {
+			size = 20000 + rnd.IntN(60000)
+		}
+		node.cfg.TopicDefaults = map[string]string{"segment.bytes": fmt.Sprint(size)}
 		node.cfg.joinTransaction = func(context.Context, fsm.Transaction, int64, int16, fsm.PartitionID) error { return nil }
 	}
 	c.startAll()
@@ -276,7 +284,6 @@ func testEveryReplicaServesCommittedRecords(t *testing.T, seed uint64) {
 	}
 	stop := watchReads(c, nodes, id, seed)
 	for range 3 {
-		away := rnd.IntN(3)
 		there := []int{(away + 1) % 3, (away + 2) % 3}
 		nodes[away].Store(nil)
 		c.kill(away)
