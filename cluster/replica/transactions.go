@@ -30,8 +30,9 @@ type joining struct {
 
 // join is a question that is under way. What comes meanwhile waits for the same answer.
 type join struct {
-	over chan struct{}
-	err  error // valid once over is closed
+	over    chan struct{}
+	err     error // valid once over is closed
+	waiting int   // beside the one who asks; guarded by producersMu
 }
 
 // admit gets what the transactional ones of the batches need. What it gives is to be released.
@@ -94,6 +95,8 @@ func (p *proposer) join(ctx context.Context, q joining) error {
 			p.joins = map[joining]*join{}
 		}
 		p.joins[q] = j
+	} else {
+		j.waiting++
 	}
 	p.producersMu.Unlock()
 	if underWay {
