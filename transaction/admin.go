@@ -80,7 +80,7 @@ func (c *Coordinator) list(req *kmsg.ListTransactionsRequest) kmsg.Response {
 		switch {
 		case phase <= transactions.CompleteAbort:
 			phases = append(phases, phase)
-		case name != "Dead" && name != "PrepareEpochFence": // states of Kafka's that none is in here
+		case name != "Dead" && name != "PrepareEpochFence": // Kafka's; none is in them here
 			resp.UnknownStateFilters = append(resp.UnknownStateFilters, name)
 		}
 	}

@@ -32,8 +32,8 @@ func (c *client) transact(ctx context.Context, name string, targets []string, co
 	return values, "aborted"
 }
 
-// checkValues holds that a transaction is one: its values have one fate, the one that its client was
-// told. What stood in a topic that was deleted counts no more.
+// checkValues holds that a transaction is one: its values have one fate, the one that its client
+// was told. What stood in a topic that was deleted counts no more.
 func (w *world) checkValues(name string, values []*value, told string) {
 	w.t.Helper()
 	w.mu.Lock()
@@ -200,7 +200,7 @@ func chaos(t *testing.T, seed uint64) {
 				mu.Lock()
 				results = append(results, result{name, values, told})
 				mu.Unlock()
-				if told == "" && c.init(ctx) != nil { // fenced, or it stopped in the middle: another instance
+				if told == "" && c.init(ctx) != nil { // fenced: another instance takes its place
 					return
 				}
 				time.Sleep(time.Duration(random.IntN(2000)) * time.Millisecond)

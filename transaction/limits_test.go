@@ -96,8 +96,8 @@ func (l *large) end(t *testing.T, id string, from identity) (identity, int16) {
 }
 
 // TestTenThousandPartitions: as many leaders at once ask to be in one transaction. Their requests
-// share commands, no command repeats what is there already, and so many markers are written a few at
-// a time.
+// share commands, no command repeats what is there already, and so many markers are written a few
+// at a time.
 func TestTenThousandPartitions(t *testing.T) {
 	const partitions = 10_000
 	synctest.Test(t, func(t *testing.T) {
@@ -130,9 +130,9 @@ func TestTenThousandPartitions(t *testing.T) {
 	})
 }
 
-// TestNobodyWaitsForAnUnreachablePartition: a thousand transactions end while one partition, in which
-// half of them are, cannot be reached. The others are over as if it did not exist, and those of it
-// once it is back.
+// TestNobodyWaitsForAnUnreachablePartition: a thousand transactions end while one partition, in
+// which half of them are, cannot be reached. The others are over as if it did not exist, and those
+// of it once it is back.
 func TestNobodyWaitsForAnUnreachablePartition(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := newLarge(NewState())
@@ -178,8 +178,8 @@ func TestNobodyWaitsForAnUnreachablePartition(t *testing.T) {
 	})
 }
 
-// TestAHundredThousandIDs: so many ids have a transaction in one shard, within the memory that State
-// says they take, and the next coordinator ends those that are open too long.
+// TestAHundredThousandIDs: so many ids have a transaction in one shard, within the memory that
+// State says they take, and the next coordinator ends those that are open too long.
 func TestAHundredThousandIDs(t *testing.T) {
 	const ids, late = 100_000, 5_000
 	before := heap()

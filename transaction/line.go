@@ -28,8 +28,8 @@ type step struct {
 	needsID bool
 	// waits: the transaction before is not over; once it is, it is decided again.
 	waits bool
-	// set is what the id is to become, scope what its transaction touches besides; then code is 0 and
-	// counts is what it counts as. If remove, the id goes.
+	// set is what the id is to become, scope what its transaction touches besides; then code is 0
+	// and counts is what it counts as. If remove, the id goes.
 	set    *transactions.Producer
 	scope  transactions.Scope
 	remove bool
@@ -47,7 +47,8 @@ var none = identity{-1, -1}
 
 func refuse(err *kerr.Error) step { return step{code: err.Code, told: none} }
 
-// writes reports whether something is to be replicated, adds whether that only adds to a transaction.
+// writes reports whether something is to be replicated, adds whether that only adds to a
+// transaction.
 func (s step) writes() bool { return s.set != nil || s.remove }
 func (s step) adds() bool   { return s.set != nil && s.set.Phase == transactions.Ongoing }
 
@@ -71,8 +72,8 @@ type line struct {
 	over chan struct{}
 }
 
-// ask has it decided in turn and waits for what comes of it: until that is replicated, and while the
-// transaction before is not over, at most Settings.EndWait. The error is ctx's.
+// ask has it decided in turn and waits for what comes of it: until that is replicated, and while
+// the transaction before is not over, at most Settings.EndWait. The error is ctx's.
 func (c *Coordinator) ask(ctx context.Context, id string, decide func(v view) step) (step, error) {
 	locks.MayWait("a command to be replicated")
 	limit := time.NewTimer(c.set.EndWait)

@@ -27,9 +27,9 @@ import (
 )
 
 // TestScripts runs testdata: a coordinator in virtual time. Commands are requests of the producers
-// a, b and so on (as=a); what they know of their producer id and epoch is filled in. Below a command
-// stand the answers that came and the markers that were written until nothing moved any more, also
-// those of earlier commands, with the time since the script began.
+// a, b and so on (as=a); what they know of their producer id and epoch is filled in. Below a
+// command stand the answers that came and the markers that were written until nothing moved any
+// more, also those of earlier commands, with the time since the script began.
 func TestScripts(t *testing.T) {
 	datadriven.Walk(t, "testdata/scripts", func(t *testing.T, path string) {
 		synctest.Test(t, func(t *testing.T) {
@@ -60,9 +60,9 @@ type script struct {
 
 	mu    sync.Mutex
 	awake time.Time
-	// replication is what happens to commands: "" they are applied, "fail" they are not, "deposed" not
-	// since this is not the leader, "lost" they are and nobody knows, "late" nobody knows, and they are
-	// applied before the next that is, "hang" not yet.
+	// replication is what happens to commands: "" they are applied, "fail" they are not, "deposed"
+	// not since this is not the leader, "lost" they are and nobody knows, "late" nobody knows, and
+	// they are applied before the next that is, "hang" not yet.
 	replication string
 	resume      chan struct{}
 	late        [][]byte

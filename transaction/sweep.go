@@ -10,8 +10,8 @@ import (
 // sweepers is how many ids a sweep is at work on at a time.
 const sweepers = 64
 
-// armAbort sees to it that what is open is looked at. It is called when there may be something: also
-// when nobody knows whether a command was applied or will be.
+// armAbort sees to it that what is open is looked at. It is called when there may be something:
+// also when nobody knows whether a command was applied or will be.
 func (c *Coordinator) armAbort() {
 	c.mu.Lock()
 	defer c.mu.Unlock()

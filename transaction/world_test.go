@@ -27,7 +27,7 @@ const (
 	done        fate = iota
 	failed           // it is not written, and who wrote is told so, or that nobody knows
 	lost             // it is written, and nobody knows
-	late             // nobody knows; it is written some time before the next write, or never if the coordinator dies first
+	late             // it is written before the next, or never if the coordinator dies, unknown to all
 	crashBefore      // the coordinator dies, and nothing was written
 	crashAfter       // the coordinator dies, and it was written
 	slow             // it is written, but not at once
@@ -159,7 +159,7 @@ func (w *world) propose(term int, command []byte) error {
 		return nil
 	case slow:
 		w.late = append(w.late, command)
-		w.wait(4 * time.Second) // longer than it takes until it is looked at what is open, now and then
+		w.wait(4 * time.Second) // now and then, it is looked meanwhile at what is open
 		if w.dead || term != w.term {
 			break
 		}
@@ -336,8 +336,8 @@ func (c *client) init(ctx context.Context) error {
 }
 
 // write writes a value to a target, as a leader does that asks the coordinator first, with a guard:
-// what is in the target must not have been ended meanwhile. A client of version 1 has added the target
-// to its transaction before.
+// what is in the target must not have been ended meanwhile. A client of version 1 has added the
+// target to its transaction before.
 func (c *client) write(ctx context.Context, txn, target string) (*value, error) {
 	w := c.w
 	if !c.v2 {

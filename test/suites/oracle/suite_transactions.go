@@ -11,7 +11,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
-// txn is a producer with a transactional id. It knows what it was told of its producer id and epoch.
+// txn is a producer with a transactional id. It knows what it was told of its producer id and
+// epoch.
 type txn struct {
 	t     *T
 	id    string
