@@ -75,13 +75,10 @@ func (p *PartitionState) DropAborted(before Offset) {
 	}
 }
 
-// record takes a good batch, which has its place at next, into what is known of its producer. The
-// error says why it should not be in the log.
-func (p *PartitionState) record(b kafkaproto.Batch, at int64) (breach error) {
+// endTransaction takes a good control batch, which has its place at next, into what is known of its
+// producer. The error says why it should not be in the log.
+func (p *PartitionState) endTransaction(b kafkaproto.Batch, at int64) (breach error) {
 	h := b.Header()
-	if !h.Control() {
-		return p.producers.append(h, p.next, at)
-	}
 	p.producers.expire(at)
 	m, err := kafkaproto.ParseMarker(b)
 	if err != nil {

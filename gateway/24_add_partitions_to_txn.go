@@ -7,7 +7,6 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/trimaran-io/trimaran/coordinator"
-	"github.com/trimaran-io/trimaran/outcome"
 	"github.com/trimaran-io/trimaran/security/acl"
 )
 
@@ -57,10 +56,7 @@ func (r *request) addPartitionsToTxns(req *kmsg.AddPartitionsToTxnRequest, resp 
 		r.hangUp(errInvalidRequest)
 		return
 	}
-	var refused error
-	if !r.conn.server.transactional() {
-		refused = outcome.ErrFeatureLevel
-	}
+	refused := r.conn.server.transactional()
 	r.transact(func(ctx context.Context) {
 		resp.Transactions = make([]kmsg.AddPartitionsToTxnResponseTransaction, len(req.Transactions))
 		eachOf(len(req.Transactions), func(i int) {

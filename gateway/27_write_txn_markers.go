@@ -36,8 +36,8 @@ func handleWriteTxnMarkers(r *request) {
 		r.answer(refuseMarkers(req, r.fail(errClusterDenied)))
 		return
 	}
-	if !r.conn.server.transactional() {
-		r.answer(refuseMarkers(req, r.fail(outcome.ErrFeatureLevel)))
+	if err := r.conn.server.transactional(); err != nil {
+		r.answer(refuseMarkers(req, r.fail(err)))
 		return
 	}
 	resp := refuseMarkers(req, 0)

@@ -80,7 +80,7 @@ type Coordinator struct {
 	// lines are those of ids of which something is asked, or whose markers are on their way. Of all
 	// others State knows everything.
 	lines map[string]*line
-	// abort is the next look at what is open too long; nil: nothing is open. remove is the next look
+	// abort is the next look at what is open too long; nil: there are no ids. remove is the next look
 	// for ids to expire.
 	abort, remove *time.Timer
 }
@@ -103,8 +103,11 @@ func New(cfg Config) *Coordinator {
 	c.mu.Lock()
 	c.remove = c.after(c.set.RemoveInterval, c.sweepIDs)
 	c.mu.Unlock()
-	for _, open := range cfg.State.opened() {
+	opened, ids := cfg.State.opened()
+	if ids > 0 {
 		c.armAbort()
+	}
+	for _, open := range opened {
 		if open.producer.Phase.Preparing() {
 			c.finish(open.id)
 		}

@@ -160,6 +160,9 @@ func (l *line) turn(asks []*ask) []*ask {
 	c := l.c
 	v := view{id: l.id, newID: -1, now: time.Now().UnixMilli()}
 	v.producer, v.revision = c.cfg.State.lookUp(l.id)
+	if v.producer.Phase.Preparing() {
+		c.finish(l.id) // it may have been decided by a command whose fate was unknown
+	}
 	after, joined, size := v.revision, asks[:0:0], 0
 	var set transactions.Producer
 	remove, rest := false, asks
@@ -209,13 +212,11 @@ func (l *line) turn(asks []*ask) []*ask {
 		}
 	}
 	err := c.propose(transactions.Encode(command))
+	c.armAbort()
 	if err == nil {
 		if _, now := c.cfg.State.lookUp(l.id); !remove && now != revision || remove && now == after {
 			// A command of before, whose fate was unknown, came first.
 			return append(joined, rest...)
-		}
-		if set.Phase.Open() {
-			c.armAbort()
 		}
 	}
 	for _, a := range joined {

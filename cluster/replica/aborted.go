@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"sort"
+	"time"
 
 	"github.com/hashicorp/raft"
 
@@ -204,4 +205,43 @@ func boundAborted(slice *fsm.Slice, to fsm.Offset) {
 	slice.Batches = slice.Batches[:size]
 	n := sort.Search(len(slice.Aborted), func(i int) bool { return slice.Aborted[i].First >= to })
 	slice.Aborted = slice.Aborted[:n]
+}
+
+// LateTransaction is the age from which on a transaction's coordinator should have ended it: the
+// longest that a client may ask for by default (transaction.max.timeout.ms), and what Kafka adds to
+// it for the markers (ProducerStateManager.LATE_TRANSACTION_BUFFER_MS).
+const LateTransaction = 15*time.Minute + 5*time.Minute
+
+// Transactions tells of the transactions that are open here: how many, the oldest, and how many
+// records readers of committed ones do not get yet.
+func (r *Records) Transactions() (count int, oldest fsm.OpenTransaction, behind int64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if count = r.state.OpenTransactions(); count > 0 {
+		oldest = r.state.Open()[0]
+	}
+	return count, oldest, int64(r.seen.next - r.seen.stable)
+}
+
+// sayLate says once of the oldest open transaction that it is open for too long: it holds up who
+// reads committed records, and retention, for ever if its coordinator does not know it any more.
+func (r *Records) sayLate(topic *fsm.Topic, now time.Time) {
+	count, oldest, behind := r.Transactions()
+	if count == 0 || now.UnixMilli()-oldest.Since < LateTransaction.Milliseconds() {
+		return
+	}
+	r.mu.Lock()
+	said := r.late == oldest
+	r.late = oldest
+	epoch := int16(-1)
+	if p, known := r.state.Producer(oldest.ProducerID); known {
+		epoch = p.Epoch
+	}
+	r.mu.Unlock()
+	if said {
+		return
+	}
+	r.env.Logger.Warn("a transaction is open for too long: readers of committed records wait for it, and it may be hanging",
+		"topic", topic.Name, "partition", r.ID.Partition, "producer_id", oldest.ProducerID, "epoch", epoch,
+		"first_offset", oldest.First, "since", time.UnixMilli(oldest.Since).UTC(), "offsets_behind", behind, "open", count)
 }

@@ -154,7 +154,7 @@ func newTestSet(t *testing.T, fs vfs.FS) *testSet {
 		t.Fatal(err)
 	}
 	s := &testSet{t: t, host: &testHost{members: map[string]*raftgroup.Member{}}, catalog: fsm.NewCatalog()}
-	s.apply(fsm.CatalogCommand{FormCluster: &fsm.FormCluster{ClusterID: "c", Nodes: []fsm.Node{{ID: testNode, Incarnation: "aaaaaaaa"}}}})
+	s.apply(fsm.CatalogCommand{FormCluster: &fsm.FormCluster{ClusterID: "c", Nodes: []fsm.Node{{ID: testNode, Incarnation: "aaaaaaaa", FeatureLevel: fsm.FeatureLevel}}}})
 	ctx, cancel := context.WithCancel(context.Background())
 	s.end = cancel
 	s.Set = New(ctx, Config{

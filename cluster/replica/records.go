@@ -30,6 +30,9 @@ type Records struct {
 	seen    seen          // what readers go by
 	applied chan struct{} // closed and replaced whenever seen moves
 
+	// late is the oldest transaction that the log was told of to be open for too long.
+	late fsm.OpenTransaction
+
 	// recent is seen.aborted, for who must not take mu.
 	recent atomic.Pointer[[]fsm.AbortedTransaction]
 }
