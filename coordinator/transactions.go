@@ -57,8 +57,8 @@ func fillTxnCommit(resp *kmsg.TxnOffsetCommitResponse, code int16) *kmsg.TxnOffs
 	return resp
 }
 
-// txnOffsetCommit answers TxnOffsetCommit when the offsets are replicated, pending. That topics have
-// the partitions is for the caller to check.
+// txnOffsetCommit answers TxnOffsetCommit when the offsets are replicated, pending. That topics
+// have the partitions is for the caller to check.
 func (c *Coordinator) txnOffsetCommit(ctx context.Context, client Client, req *kmsg.TxnOffsetCommitRequest) (kmsg.Response, error) {
 	resp := txnCommitResponse(req)
 	switch {
@@ -201,9 +201,9 @@ func (c *Coordinator) txnCommitCommand(group string, topics []commitTopic, req *
 	return cmd
 }
 
-// EndOffsets ends a transaction in a group: what it has pending is committed, or dropped. It returns
-// nil when that is replicated. An error that wraps ErrNotLeader says that nothing was done, any
-// other that this is not known; then it may be asked again, since a marker counts once.
+// EndOffsets ends a transaction in a group: what it has pending is committed, or dropped. It
+// returns nil when that is replicated. An error that wraps ErrNotLeader says that nothing was done,
+// any other that this is not known; then it may be asked again, since a marker counts once.
 func (c *Coordinator) EndOffsets(ctx context.Context, id string, m fsm.Marker) error {
 	if len(id) > groups.MaxGroupID || m.ProducerID < 0 || m.Epoch < 0 {
 		return fmt.Errorf("%w: a marker of producer %d with epoch %d for a group's id of %d bytes", outcome.ErrUnknown, m.ProducerID, m.Epoch, len(id))

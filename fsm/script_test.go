@@ -291,7 +291,7 @@ func (s *partitionScript) proposer(t *testing.T, d *datadriven.TestData) string 
 	h, _ := kafkaproto.ParseBatchHeader(b)
 	switch d.Cmd {
 	case "guard":
-		g := s.ahead.Guard(h, d.HasArg("add"), s.p)
+		g := s.ahead.Guard(h, s.p)
 		if g == nil {
 			return "none is needed"
 		}
@@ -301,14 +301,13 @@ func (s *partitionScript) proposer(t *testing.T, d *datadriven.TestData) string 
 		s.guards[argument(d, "as")] = g
 		return "the coordinator is to be asked"
 	case "propose":
-		var refused error
+		a := Admission{Guard: s.guards[argument(d, "guard")], Add: d.HasArg("add")}
 		if d.HasArg("refused") {
-			refused = outcome.ErrInvalidTxnState
+			a.Refused = outcome.ErrInvalidTxnState
 		}
-		g := s.guards[argument(d, "guard")]
-		v := s.ahead.Take(h, s.p.NextOffset(), g, refused, s.p)
-		if g != nil {
-			s.ahead.Release(g)
+		v := s.ahead.Take(h, s.p.NextOffset(), a, s.p)
+		if a.Guard != nil {
+			s.ahead.Release(a.Guard)
 		}
 		if v.Duplicate {
 			return fmt.Sprintf("duplicate of %d", v.Original.Base)

@@ -143,10 +143,9 @@ type txnBatch struct {
 
 // pendingBatch is on its way between the coordinator's answer and the proposer.
 type pendingBatch struct {
-	batch   *txnBatch
-	guard   *Guard
-	refused error
-	term    Term
+	batch     *txnBatch
+	admission Admission
+	term      Term
 }
 
 func (w *transactional) ofNow(p *txnProducer) (all []*txnBatch) {
@@ -203,9 +202,9 @@ func (w *transactional) ask(b *txnBatch) {
 		return // the gateway sees to it that what comes first comes first
 	}
 	h := w.header(b)
-	pending := &pendingBatch{batch: b, term: w.term, guard: w.ahead.Guard(h, p.bumps, w.machine)}
-	if pending.guard != nil {
-		pending.refused = p.join(b.epoch)
+	pending := &pendingBatch{batch: b, term: w.term, admission: Admission{Guard: w.ahead.Guard(h, w.machine), Add: p.bumps}}
+	if pending.admission.Guard != nil {
+		pending.admission.Refused = p.join(b.epoch)
 	}
 	w.pending = append(w.pending, pending)
 }
@@ -226,9 +225,9 @@ func (w *transactional) submit(i int) {
 		return // its proposer is gone
 	}
 	b := pending.batch
-	v := w.ahead.Take(w.header(b), w.next, pending.guard, pending.refused, w.machine)
-	if pending.guard != nil {
-		w.ahead.Release(pending.guard)
+	v := w.ahead.Take(w.header(b), w.next, pending.admission, w.machine)
+	if pending.admission.Guard != nil {
+		w.ahead.Release(pending.admission.Guard)
 	}
 	switch {
 	case v.Duplicate:
@@ -532,7 +531,7 @@ func TestOpenTransactionsAreBoundedAndKept(t *testing.T) {
 	begin := func(id int64) error {
 		b := newTransactional(next, 1, 1, id, 0, 0)
 		h, _ := kafkaproto.ParseBatchHeader(b)
-		v := ahead.Take(h, next, ahead.Guard(h, true, p), nil, p)
+		v := ahead.Take(h, next, Admission{Guard: ahead.Guard(h, p), Add: true}, p)
 		if v.Err == nil && !v.Duplicate {
 			index++
 			next++

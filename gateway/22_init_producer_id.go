@@ -17,9 +17,9 @@ import (
 // had before, with epoch 0, also one that says which id the client has (KIP-360):
 // a client raises the epoch of such an id by itself.
 //
-// One with a transactional id goes to its coordinator, which fences who had the id before. Until all
-// nodes know transactions it is refused with TRANSACTIONAL_ID_AUTHORIZATION_FAILED, which clients
-// take for final; in a cluster's first second, when that is about to be, with
+// One with a transactional id goes to its coordinator, which fences who had the id before. Until
+// all nodes know transactions it is refused with TRANSACTIONAL_ID_AUTHORIZATION_FAILED, which
+// clients take for final; in a cluster's first second, when that is about to be, with
 // COORDINATOR_LOAD_IN_PROGRESS.
 //
 // Left out: version 6, with prepared transactions of two-phase commit (KIP-939). Clients that want

@@ -73,8 +73,8 @@ func (r *request) addPartitionsToTxns(req *kmsg.AddPartitionsToTxnRequest, resp 
 	})
 }
 
-// addPartitions has the coordinator add partitions to a transaction, or look whether they are in it.
-// refused is why nothing of it is done; may says whether the caller may write to a topic.
+// addPartitions has the coordinator add partitions to a transaction, or look whether they are in
+// it. refused is why nothing of it is done; may says whether the caller may write to a topic.
 func (r *request) addPartitions(ctx context.Context, t kmsg.AddPartitionsToTxnRequestTransaction, refused error, may func(topic string) bool) kmsg.AddPartitionsToTxnResponseTransaction {
 	topics := r.conn.server.catalog.Topics()
 	bad := false

@@ -195,7 +195,8 @@ func asKnown(e *kerr.Error, key kmsg.Key, version int16) *kerr.Error {
 	case kmsg.Produce:
 		switch {
 		case e == kerr.ConcurrentTransactions:
-			// What every producer tries again without asking for metadata (ReplicaManager of Kafka).
+			// What every producer tries again without asking for metadata (ReplicaManager of
+			// Kafka).
 			e = kerr.NotEnoughReplicas
 		case e == kerr.TransactionAbortable && version < 11:
 			e = kerr.InvalidTxnState // KIP-890

@@ -293,8 +293,8 @@ func TestNoTransactionsBelowTheirLevel(t *testing.T) {
 	}
 }
 
-// While all nodes know transactions, and the cluster's level is about to rise, clients are told to ask
-// again.
+// While all nodes know transactions, and the cluster's level is about to rise, clients are told to
+// ask again.
 func TestTransactionsAreAboutToCome(t *testing.T) {
 	f := newFakeAt(t, fsm.LevelTransactions-1, "events")
 	for _, node := range f.Topics().Nodes() {
@@ -317,8 +317,8 @@ func TestTransactionsAreAboutToCome(t *testing.T) {
 	}
 }
 
-// The feature transaction.version is there when all nodes know transactions; what is supported from 0
-// on is kept from clients that fail at it (KAFKA-17492).
+// The feature transaction.version is there when all nodes know transactions; what is supported from
+// 0 on is kept from clients that fail at it (KAFKA-17492).
 func TestTheFeatureOfTransactions(t *testing.T) {
 	for level, has := range map[int]bool{fsm.LevelTransactions - 1: false, fsm.FeatureLevel: true} {
 		c := serve(t, newFakeAt(t, level), nil).dial()

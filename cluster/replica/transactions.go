@@ -20,12 +20,6 @@ import (
 // A batch that the coordinator refuses is submitted as well, with the refusal: it has its place in
 // its line, and is judged there. So whoever sends behind it is told in the right order.
 
-// admission is what a batch has from its transaction's coordinator. Both nil: it needs none.
-type admission struct {
-	guard   *fsm.Guard
-	refused error
-}
-
 // joining is a question to a coordinator.
 type joining struct {
 	txn      fsm.Transaction
@@ -41,30 +35,47 @@ type join struct {
 }
 
 // admit gets what the transactional ones of the batches need. What it gives is to be released.
-func (p *proposer) admit(ctx context.Context, txn fsm.Transaction, batches []kafkaproto.Batch) []admission {
-	admits := make([]admission, len(batches))
+func (p *proposer) admit(ctx context.Context, txn fsm.Transaction, batches []kafkaproto.Batch) []fsm.Admission {
+	admits := make([]fsm.Admission, len(batches))
 	for i, batch := range batches {
 		h := batch.Header()
 		if !h.Transactional() {
 			continue
 		}
-		p.producersMu.Lock()
-		guard := p.producers.Guard(h, txn.Add, p.records)
-		p.producersMu.Unlock()
-		if admits[i].guard = guard; guard != nil {
-			admits[i].refused = p.join(ctx, joining{txn, h.ProducerID, h.ProducerEpoch, guard})
-		}
+		admits[i] = p.admitOne(ctx, txn, h)
 	}
 	return admits
 }
 
+// admitOne asks for one batch. The coordinator may let it wait until the producer's last transaction
+// is over, whose marker voids the guard: then it is asked again with a new one.
+func (p *proposer) admitOne(ctx context.Context, txn fsm.Transaction, h kafkaproto.BatchHeader) (a fsm.Admission) {
+	a.Add = txn.Add
+	for {
+		p.producersMu.Lock()
+		if a.Guard != nil {
+			if a.Refused != nil || p.producers.Holds(a.Guard) || ctx.Err() != nil {
+				p.producersMu.Unlock()
+				return a
+			}
+			p.producers.Release(a.Guard)
+		}
+		a.Guard = p.producers.Guard(h, p.records)
+		p.producersMu.Unlock()
+		if a.Guard == nil {
+			return a
+		}
+		a.Refused = p.join(ctx, joining{txn, h.ProducerID, h.ProducerEpoch, a.Guard})
+	}
+}
+
 // release says that the batches have their fates.
-func (p *proposer) release(admits []admission) {
+func (p *proposer) release(admits []fsm.Admission) {
 	p.producersMu.Lock()
 	defer p.producersMu.Unlock()
 	for _, a := range admits {
-		if a.guard != nil {
-			p.producers.Release(a.guard)
+		if a.Guard != nil {
+			p.producers.Release(a.Guard)
 		}
 	}
 }
