@@ -63,6 +63,7 @@ type history struct {
 	messages     map[message]bool    // put into the ring; true: surely
 	arrived      map[int]int         // message by id: the highest hop that a reader was given
 	works        []work
+	givenUp      int // transactions of workers that were aborted with offsets in them
 	found        map[string][]string
 	cycles       int // G0, pairs
 }
@@ -134,6 +135,12 @@ func (h *history) worked(did bool, w work) {
 	if did {
 		h.works = append(h.works, w)
 	}
+}
+
+func (h *history) gaveUp() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.givenUp++
 }
 
 // followed takes what a reader was given while all went on.

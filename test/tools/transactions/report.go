@@ -22,7 +22,8 @@ func (w *world) report(out io.Writer, d *disturber) {
 		}
 	}
 	fmt.Fprintf(out, "\ntransactions   %d committed (%d records), %d aborted, %d of unknown fate\n", fates[committed], records, fates[aborted], fates[unknown]+fates[open])
-	fmt.Fprintf(out, "ring           %d messages, %d transactions of workers\n", len(h.messages), len(h.works))
+	fmt.Fprintf(out, "ring           %d messages, %d transactions of workers committed, %d aborted with offsets in them\n",
+		len(h.messages), len(h.works), h.givenUp)
 	fmt.Fprintf(out, "disturbances   %d kills, %d pauses, %d restarts\n", d.kills, d.pauses, d.restarts)
 	fmt.Fprintf(out, "write cycles   %d (Kafka does not order writes of transactions that overlap)\n", h.cycles)
 	few := 12

@@ -4,12 +4,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"strconv"
 	"strings"
 	"sync"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
 // message names a message of the ring at one of its hops; its String is the record's value.
@@ -100,6 +103,7 @@ func (w *world) work(ctx context.Context, parity, n int) error {
 		return err
 	}
 	defer s.Close()
+	dice := rand.New(rand.NewPCG(w.seed, rand.Uint64()))
 	for ctx.Err() == nil {
 		fetches := s.PollRecords(ctx, 50)
 		if ctx.Err() != nil {
@@ -141,6 +145,9 @@ func (w *world) work(ctx context.Context, parity, n int) error {
 				good = false
 			}
 		}
+		if dice.IntN(12) == 0 {
+			return w.giveUp(s.Client(), parity, fetches)
+		}
 		within, cancel := context.WithTimeout(context.Background(), endTimeout)
 		did, err := s.End(within, kgo.TransactionEndTry(good))
 		cancel()
@@ -149,6 +156,50 @@ func (w *world) work(ctx context.Context, parity, n int) error {
 		}
 		w.h.worked(did, done)
 	}
+	return nil
+}
+
+// giveUp commits the offsets of what a worker consumed in its transaction, aborts that, and has the
+// worker leave: whoever comes next has to consume the same again.
+func (w *world) giveUp(cl *kgo.Client, parity int, consumed kgo.Fetches) error {
+	ctx, cancel := context.WithTimeout(context.Background(), endTimeout)
+	defer cancel()
+	id, epoch, err := cl.ProducerID(ctx)
+	if err != nil {
+		return err
+	}
+	member, generation := cl.GroupMetadata()
+	transactionalID, group := cl.OptValue(kgo.TransactionalID).(*string), "ring-"+strconv.Itoa(parity)
+	add := kmsg.NewPtrAddOffsetsToTxnRequest()
+	add.TransactionalID, add.ProducerID, add.ProducerEpoch, add.Group = *transactionalID, id, epoch, group
+	if resp, err := add.RequestWith(ctx, cl); err != nil {
+		return err
+	} else if err := kerr.ErrorForCode(resp.ErrorCode); err != nil {
+		return err
+	}
+	commit := kmsg.NewPtrTxnOffsetCommitRequest()
+	commit.TransactionalID, commit.Group, commit.ProducerID, commit.ProducerEpoch = *transactionalID, group, id, epoch
+	commit.MemberID, commit.Generation = member, generation
+	topic := kmsg.NewTxnOffsetCommitRequestTopic()
+	topic.Topic = ringTopic(parity)
+	consumed.EachPartition(func(p kgo.FetchTopicPartition) {
+		if len(p.Records) == 0 {
+			return
+		}
+		partition := kmsg.NewTxnOffsetCommitRequestTopicPartition()
+		partition.Partition, partition.Offset = p.Partition, p.Records[len(p.Records)-1].Offset+1
+		topic.Partitions = append(topic.Partitions, partition)
+	})
+	commit.Topics = append(commit.Topics, topic)
+	if resp, err := commit.RequestWith(ctx, cl); err != nil {
+		return err
+	} else if err := kerr.ErrorForCode(resp.Topics[0].Partitions[0].ErrorCode); err != nil {
+		return err
+	}
+	if err := cl.EndTransaction(ctx, kgo.TryAbort); err != nil {
+		return err
+	}
+	w.h.gaveUp()
 	return nil
 }
 
