@@ -50,8 +50,8 @@ func logBatches(t *testing.T, n *Node, id fsm.PartitionID) (all []kafkaproto.Bat
 }
 
 // The leader asks the coordinator, another one leads meanwhile, and the transaction's marker is
-// written there: the batch gets nowhere, since the one who asked leads no more and the next one asks
-// anew.
+// written there: the batch gets nowhere, since the one who asked leads no more and the next one
+// asks anew.
 func TestALeaderThatIsDeposedWhileItAsks(t *testing.T) {
 	inBubble(t, testALeaderThatIsDeposedWhileItAsks)
 }

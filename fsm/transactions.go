@@ -11,8 +11,8 @@ import (
 
 // This file holds what a partition makes of transactions (KIP-98). A transaction of a producer is
 // open from its first transactional batch to the next marker of that producer, as Kafka's followers
-// read a log (ProducerAppendInfo with AppendOrigin.REPLICATION). What may get into the log is judged
-// by the proposer (ProducersAhead); here it is recorded as it is found.
+// read a log (ProducerAppendInfo with AppendOrigin.REPLICATION). What may get into the log is
+// judged by the proposer (ProducersAhead); here it is recorded as it is found.
 
 // MaxOpenTransactions bounds the transactions that are open in a partition at once, so that
 // others than those who have one are remembered as well.

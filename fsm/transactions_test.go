@@ -646,13 +646,15 @@ func sampleTransactions() *PartitionState {
 
 // The bytes of a snapshot with transactions in it stand still, and so do those of one without.
 func TestSnapshotsAreTheBytesThatAreDocumented(t *testing.T) {
-	const head = "54726950 0003 07 0b 00 55c6254f6146b6ce" // magic, version, applied, next, log start, chain
+	// magic, version, applied, next, log start, chain
+	const head = "54726950 0003 07 0b 00 55c6254f6146b6ce"
 	const producers = "04" +
 		"07 01 c03e 00 02 00" + // id, epoch, last append, no batch; marker 1, nothing open
 		"0a 04 e05d 00 d804 00" +
 		"08 03 a01f 01 00000200 00 03 a01f" + // one batch; no marker, open from 2 on, since
 		"09 00 b06d 02 05050300 06090700 01 08 b06d"
-	const aborted = "02 07 04 04 04 09 01 02 06" // of 7 from 0 to 4, stable 2; of 9 from 3 to 5, stable 2
+	// of 7 from 0 to 4, stable 2; of 9 from 3 to 5, stable 2
+	const aborted = "02 07 04 04 04 09 01 02 06"
 	want := strings.ReplaceAll(head+producers+aborted+"da18e810", " ", "")
 	if got := hex.EncodeToString(sampleTransactions().Snapshot()); got != want {
 		t.Errorf("got  %s\nwant %s", got, want)

@@ -27,7 +27,7 @@ const (
 	done        fate = iota
 	failed           // it is not written, and who wrote is told so, or that nobody knows
 	lost             // it is written, and nobody knows
-	late             // it is written before the next, or never if the coordinator dies, unknown to all
+	late             // it is written before the next, or never if the coordinator dies, unnoticed
 	crashBefore      // the coordinator dies, and nothing was written
 	crashAfter       // the coordinator dies, and it was written
 	slow             // it is written, but not at once

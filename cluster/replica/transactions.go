@@ -48,8 +48,8 @@ func (p *proposer) admit(ctx context.Context, txn fsm.Transaction, batches []kaf
 	return admits
 }
 
-// admitOne asks for one batch. The coordinator may let it wait until the producer's last transaction
-// is over, whose marker voids the guard: then it is asked again with a new one.
+// admitOne asks for one batch. The coordinator may let it wait until the producer's last
+// transaction is over, whose marker voids the guard: then it is asked again with a new one.
 func (p *proposer) admitOne(ctx context.Context, txn fsm.Transaction, h kafkaproto.BatchHeader) (a fsm.Admission) {
 	a.Add = txn.Add
 	for {
@@ -130,7 +130,8 @@ func refusal(err error) error {
 		// Producers take this one for what it is here (AddPartitionsToTxnManager of Kafka).
 		return outcome.With(outcome.ErrInvalidProducerEpoch, err)
 	}
-	return fmt.Errorf("%w: %v", outcome.ErrNoLeader, err) // of the transaction: nothing was appended
+	// It is the transaction's coordinator that was not found: nothing was appended.
+	return fmt.Errorf("%w: %v", outcome.ErrNoLeader, err)
 }
 
 // takeMarker judges marker i of s, and gives the batch that it is in the log if it is taken.

@@ -31,7 +31,8 @@ func inTransaction(t *testing.T, producer int64, epoch int16, sequence int32) ka
 	return batch
 }
 
-// asked is a coordinator that answers as it is told, in order, the last answer for ever, and counts.
+// asked is a coordinator that answers as it is told, in order, the last answer for ever, and
+// counts.
 type asked struct {
 	mu      sync.Mutex // guards the rest
 	n       int
@@ -138,8 +139,8 @@ func TestAMarkerWhileTheCoordinatorIsAsked(t *testing.T) {
 	}
 }
 
-// What a coordinator refuses is refused for that batch alone, with what producers understand, and so
-// is what the line has behind it, since its sequence number does not follow.
+// What a coordinator refuses is refused for that batch alone, with what producers understand, and
+// so is what the line has behind it, since its sequence number does not follow.
 func TestWhatACoordinatorRefuses(t *testing.T) {
 	for refused, told := range map[error]outcome.Error{
 		outcome.ErrInvalidTxnState:          outcome.ErrInvalidTxnState,
@@ -167,8 +168,8 @@ func TestWhatACoordinatorRefuses(t *testing.T) {
 	}
 }
 
-// Without a transactional id, in a cluster that has no transactions yet, and as a marker that clients
-// sent themselves: none of it gets into the log.
+// Without a transactional id, in a cluster that has no transactions yet, and as a marker that
+// clients sent themselves: none of it gets into the log.
 func TestWhatIsNoTransaction(t *testing.T) {
 	a := &asked{answers: []func() error{yes}}
 	r := transactionalSet(t, a)
