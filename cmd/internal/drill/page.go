@@ -72,7 +72,7 @@ func Handler(nodes *Nodes, hosts []string) http.Handler {
 		h.Set("X-Content-Type-Options", "nosniff")
 		h.Set("Cross-Origin-Resource-Policy", "same-origin")
 		known := slices.ContainsFunc(hosts, func(host string) bool { return strings.EqualFold(r.Host, host) })
-		// Browsers say where a request comes from; a page of another port of this machine is another.
+		// Browsers say where a request comes from. A page of another port is another's.
 		site := r.Header.Get("Sec-Fetch-Site")
 		if own := site == "" || site == "same-origin"; !known || r.URL.Path == nodesPath && !own {
 			http.Error(w, "This is not for pages of others.", http.StatusForbidden)
