@@ -103,7 +103,7 @@ console-test: build console-check ## the console in headless Chromium, against r
 	cd console && npm test
 
 console-shots: build console-install ## pictures of the console's pages, in both themes and three widths, into console/build/shots
-	cd console && node test/shots.mjs
+	cd console && node test/run.mjs shots.mjs $(SHOTS)
 
 fmt: ## format the code
 	gofmt -w $$(git ls-files -co --exclude-standard '*.go')

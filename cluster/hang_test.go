@@ -180,23 +180,23 @@ func testAnIdleReplicaIsLeftAlone(t *testing.T) {
 	node := c.nodes[0].Node
 	r := node.replica(id)
 	eventually(t, "it rests", func() error {
-		if !r.Quiet(node.Topics()) {
+		if !r.Quiet(node.Topics(), time.Now()) {
 			return errors.New("not yet")
 		}
 		return nil
 	})
 	c.mustAppend(0, id, "x")
-	if r.Quiet(node.Topics()) {
+	if r.Quiet(node.Topics(), time.Now()) {
 		t.Error("it rests though something was written")
 	}
 	eventually(t, "it rests again", func() error {
-		if !r.Quiet(node.Topics()) {
+		if !r.Quiet(node.Topics(), time.Now()) {
 			return errors.New("not yet")
 		}
 		return nil
 	})
 	c.topic("b", 1, 1)
-	if r.Quiet(node.Topics()) {
+	if r.Quiet(node.Topics(), time.Now()) {
 		t.Error("it rests though the catalog has changed")
 	}
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/hashicorp/raft"
 
+	"github.com/trimaran-io/trimaran/cluster/calls"
 	"github.com/trimaran-io/trimaran/fsm"
 	"github.com/trimaran-io/trimaran/kafkaproto"
 	"github.com/trimaran-io/trimaran/kafkaproto/prototest"
@@ -259,4 +260,46 @@ func testWhatIsMissingInAPipeIsMissed(t *testing.T) {
 		want = append(want, value(0), value(1), value(2))
 	}
 	c.wantEverywhere(id, want)
+}
+
+// An append in a line says which leadership it means: a node without a replica that does not know
+// hears of it from the leader.
+func TestALineKnowsItsLeadersTerm(t *testing.T) { inBubble(t, testALineKnowsItsLeadersTerm) }
+
+func testALineKnowsItsLeadersTerm(t *testing.T) {
+	c := newTestCluster(t, 2)
+	c.startAll()
+	id := fsm.PartitionID{Topic: c.topic("a", 1, 1).ID}
+	leader := c.nodes[c.leaderOf(id)].Node
+	other := c.nodes[1-c.leaderOf(id)].Node
+	p, err := leader.records(id).Leads()
+	if err != nil {
+		t.Fatal(err)
+	}
+	q := calls.AppendInLineRequest{
+		AppendRequest: calls.AppendRequest{Partition: id, Batches: []kafkaproto.Batch{prototest.Batch("no")}},
+		Place:         calls.Place{Line: other.NewLine(), Run: 1},
+	}
+	want := errNotLeader{Hint: hint{Identity: leader.identity, Term: uint64(p.InTerm())}}
+	if _, err := calls.AppendInLine.Ask(within(t), other.caller, leader.identity, q); err != want {
+		t.Fatalf("without a term: %v, not %v", err, want)
+	}
+	q.Term, q.Batches = want.Hint.Term, []kafkaproto.Batch{prototest.Batch("0")}
+	if _, err := calls.AppendInLine.Ask(within(t), other.caller, leader.identity, q); err != nil {
+		t.Fatalf("with its term: %v", err)
+	}
+
+	// The other node asks as its gateway does.
+	line := other.NewLine()
+	if _, err := other.AppendInLine(within(t), id, line, batchList{prototest.Batch("1")}); err != nil {
+		t.Fatal(err)
+	}
+	pipe := other.Pipe(id, line)
+	if pipe == nil {
+		t.Fatal("no leader is known")
+	}
+	if _, err := pipe(within(t), 0, []kafkaproto.Batch{prototest.Batch("2")}); err != nil {
+		t.Errorf("the first of a run, which must know the term: %v", err)
+	}
+	c.wantEverywhere(id, []string{"0", "1", "2"})
 }

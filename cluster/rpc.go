@@ -57,6 +57,15 @@ func (n *Node) answerRecords(s *calls.Server) {
 		})
 	onRecords(n, s, calls.AppendInLine, func(q calls.AppendInLineRequest) fsm.PartitionID { return q.Partition },
 		func(ctx context.Context, r *replica.Records, q calls.AppendInLineRequest) ([]fsm.Appended, error) {
+			if q.Term == 0 {
+				// An append that does not say which leadership it means, and was long on its way,
+				// could come behind what was sent later in another.
+				p, err := r.Leads()
+				if err == nil {
+					err = errNotLeader{Hint: hint{Identity: n.identity, Term: uint64(p.InTerm())}}
+				}
+				return nil, err
+			}
 			return r.AppendInLine(ctx, q.Term, q.Place, q.Batches)
 		})
 	onRecords(n, s, calls.Read, func(q calls.ReadRequest) fsm.PartitionID { return q.Partition },

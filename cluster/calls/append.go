@@ -12,7 +12,8 @@ import (
 type AppendRequest struct {
 	Partition fsm.PartitionID
 	// Term is the leadership that the caller means, 0 for any: a request that was on its way while
-	// leadership went and came back must not land behind a later one.
+	// leadership went and came back must not land behind a later one. In a line 0 is answered with
+	// a NotLeader that has the term.
 	Term    uint64
 	Batches []kafkaproto.Batch
 }

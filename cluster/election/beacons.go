@@ -80,6 +80,11 @@ type Beacons struct {
 	// link clock: when attend looked last, and when poll read every leader
 	attended, polledAll, fed int64
 	unled                    bool // feed has found a leader that does not say so
+	// What attend found: epoch counts up when anything of it is not as it was, or is old.
+	epoch       uint64
+	heard       map[string]hearing // by identity
+	ended       uint64             // pipelines
+	attendedAll int64              // link clock
 }
 
 // New begins to send beacons over a link, for the raft groups whose transports these are. It must

@@ -22,11 +22,13 @@ type heardBeacons struct {
 	sent   uint64           // beacons that were made for that node
 	sentAt [sentTimes]int64 // link clock: when the last of them were, by their number
 
-	from     inbound // the session that the rest came over; nil: none, and the rest is empty
-	at       int64   // link clock of the last beacon
-	seq      uint64  // of the last beacon
-	echo     uint64  // the highest of our beacons that it says to have seen
-	claims   map[string]claim
+	from   inbound // the session that the rest came over; nil: none, and the rest is empty
+	at     int64   // link clock of the last beacon
+	seq    uint64  // of the last beacon
+	echo   uint64  // the highest of our beacons that it says to have seen
+	claims map[string]claim
+	// version counts up when claims may be others than before, and when a session to that node ends
+	version  uint64
 	new      map[string]claim // who has begun to follow since somebody asked
 	suspects []string
 	waiting  []*confirmation // by what they need, ascending
@@ -52,6 +54,7 @@ func (h *heardBeacons) reset(from inbound) {
 
 func (h *heardBeacons) resetLocked(from inbound) {
 	h.refuseLocked()
+	h.version++
 	h.from, h.at, h.seq, h.echo, h.claims, h.new, h.suspects = from, 0, 0, 0, nil, nil, nil
 }
 
@@ -60,6 +63,7 @@ func (h *heardBeacons) refuse() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.refuseLocked()
+	h.version++
 }
 
 func (h *heardBeacons) refuseLocked() {
@@ -90,6 +94,9 @@ func (h *heardBeacons) take(in inbound, seq uint64, s *beacon, boot uint64, now 
 	}
 	if h.claims == nil {
 		h.claims = make(map[string]claim)
+	}
+	if len(s.withdrawn)+len(s.claims) > 0 {
+		h.version++
 	}
 	for _, group := range s.withdrawn {
 		delete(h.claims, group)
@@ -161,10 +168,22 @@ func (h *heardBeacons) news() map[string]claim {
 	return n
 }
 
-// confirms says whether that node's claims are of no more than limit ago: of after it had seen a
-// beacon of ours that was made then.
-func (h *heardBeacons) confirms(now, limit int64) bool {
+// hearing is what can be made of a node's beacons at a moment. As long as it is the same for a node,
+// its claims are.
+type hearing struct {
+	version uint64
+	fresh   bool // as freshLocked says
+	// confirms says that the claims are of no more than twice that ago: of after that node had seen
+	// a beacon of ours that was made then.
+	confirms bool
+}
+
+func (h *heardBeacons) hearing(now, fresh int64) hearing {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	return hearing{h.version, h.freshLocked(now, fresh), h.confirmsLocked(now, 2*fresh)}
+}
+
+func (h *heardBeacons) confirmsLocked(now, limit int64) bool {
 	return h.freshLocked(now, limit) && h.echo != 0 && h.sent-h.echo < sentTimes && now-h.sentAt[h.echo%sentTimes] <= limit
 }

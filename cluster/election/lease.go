@@ -2,6 +2,7 @@ package election
 
 import (
 	"context"
+	"maps"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -19,6 +20,9 @@ import (
 const (
 	// leaseTick is how often leaders here are looked at.
 	leaseTick = time.Second
+	// attendEvery is how often it is looked at those, too, for whom nothing seems to have changed
+	// since all followed and were sent to.
+	attendEvery = 10 * time.Second
 	// unfollowedFor is how long no majority may follow by the beacons before the leader asks, or
 	// steps down at once where none is there to be asked: about 5 s after it was cut off.
 	unfollowedFor = 4 * time.Second
@@ -36,14 +40,32 @@ func (b *Beacons) attend(groups []*Member, now int64) {
 		return
 	}
 	b.attended = now
-	heard := make(map[string]bool) // whose beacons confirm that they hear this node
+	heard := make(map[string]hearing)
 	for _, n := range b.nodes.all() {
-		heard[n.identity] = n.beacons.confirms(now, int64(2*b.cfg.fresh()))
+		heard[n.identity] = n.beacons.hearing(now, int64(b.cfg.fresh()))
 	}
-	for _, m := range groups {
-		v := &m.polled
+	if ended := b.rafts.PipelinesEnded(); ended != b.ended || !maps.Equal(heard, b.heard) || now-b.attendedAll >= int64(attendEvery) {
+		b.ended, b.heard, b.attendedAll = ended, heard, now
+		b.epoch++
+	}
+	for i, m := range groups {
+		v, g := &m.polled, &b.glances[i]
+		if g.calm && g.settled == b.epoch {
+			continue
+		}
 		r := m.Raft()
-		if r == nil || v.state != raft.Leader || b.followed(m, r, heard, now) {
+		if r == nil {
+			v.unfollowed = 0
+			continue
+		}
+		majority, all := true, true
+		if v.state == raft.Leader {
+			majority, all = b.followed(m, r, heard, now)
+		}
+		if all {
+			g.settled = b.epoch
+		}
+		if majority {
 			v.unfollowed = 0
 			continue
 		}
@@ -65,22 +87,25 @@ func (b *Beacons) attend(groups []*Member, now int64) {
 	}
 }
 
-// followed says whether a majority of the voters follows the leader here, by beacons.
-func (b *Beacons) followed(m *Member, r raftlink.Raft, heard map[string]bool, now int64) bool {
+// followed says whether a majority of the voters follows the leader here, by beacons, and whether
+// all members do and are sent to.
+func (b *Beacons) followed(m *Member, r raftlink.Raft, heard map[string]hearing, now int64) (majority, all bool) {
 	votes, follow := 0, 0
+	all = true
 	for _, s := range r.GetConfiguration().Configuration().Servers {
 		id := string(s.ID)
 		follows := id == b.link.Self()
 		if n := b.nodes.known(id); !follows && n != nil {
 			c, boot := b.nodes.claimed(n, m.RaftGroup())
 			claims := c.kind == claimFollows && c.term == m.polled.term
-			if follows = claims && heard[id]; follows {
-				b.replicating(m, id, c, now)
+			if follows = claims && heard[id].confirms; follows {
+				all = b.replicating(m, id, c, now) && all
 			}
 			if boot != 0 && !claims && now-m.polled.since >= int64(introduceAfter) {
 				b.introduce(m, id, now)
 			}
 		}
+		all = all && follows
 		if s.Suffrage == raft.Voter {
 			votes++
 			if follows {
@@ -88,7 +113,7 @@ func (b *Beacons) followed(m *Member, r raftlink.Raft, heard map[string]bool, no
 			}
 		}
 	}
-	return follow > votes/2
+	return follow > votes/2, all
 }
 
 // introduce sends a heartbeat to a follower that does not say that it follows, as one that was

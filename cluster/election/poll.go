@@ -46,18 +46,24 @@ type glance struct {
 	state  raft.RaftState
 	term   uint64
 	commit uint64 // of a leader, the last entry, too
+	// settled is the epoch in which attend found nothing to do for it; 0: none
+	settled uint64
 }
 
-// look takes a glance at m, whose Raft is r and was polled in that term.
-func (g *glance) look(m *Member, r raftlink.Raft, term uint64) {
+// look takes a glance at m, whose Raft is r and was polled in that term. was is the one before, if
+// nothing has changed for other nodes since.
+func (g *glance) look(m *Member, r raftlink.Raft, term uint64, was glance) {
 	v := &m.polled
-	*g = glance{r: r, state: v.state, term: term}
+	*g = glance{r: r, state: v.state, term: term, settled: was.settled}
 	switch v.state {
 	case raft.Follower:
 		g.calm = v.leader != "" && v.unled == 0 && !v.hurried
 	case raft.Leader:
 		g.commit = r.CommitIndex()
 		g.calm = r.LastIndex() == g.commit && !v.hurried
+	}
+	if *g != was {
+		g.settled = 0
 	}
 }
 
@@ -80,6 +86,7 @@ func (b *Beacons) poll(groups []*Member, gone map[string]bool, now int64) (chang
 		if !all && g.same(m) {
 			continue
 		}
+		was := *g
 		g.calm = false
 		r := m.Raft()
 		if r == nil {
@@ -95,6 +102,7 @@ func (b *Beacons) poll(groups []*Member, gone map[string]bool, now int64) (chang
 			changed = append(changed, m)
 		} else if beats {
 			changed = append(changed, m)
+			was = glance{}
 		}
 		if state != raft.Follower || v.hurried {
 			m.hurry(r, state == raft.Candidate && leader != "" && now-v.since >= int64(stuckCandidate))
@@ -110,7 +118,7 @@ func (b *Beacons) poll(groups []*Member, gone map[string]bool, now int64) (chang
 		case state == raft.Candidate && leader == "" && now-v.since >= int64(stuckCandidate):
 		default:
 			v.orphan = 0
-			g.look(m, r, term)
+			g.look(m, r, term, was)
 			continue
 		}
 		if v.orphan == 0 {

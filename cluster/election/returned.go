@@ -71,11 +71,16 @@ func (b *Beacons) greet(now int64) {
 	}
 }
 
-// replicating has greet look at a follower that claims c and to which nothing is replicated.
-func (b *Beacons) replicating(m *Member, id string, c claim, now int64) {
+// replicating says whether something is replicated to a follower that claims c, and has greet look
+// at it where it is not so.
+func (b *Beacons) replicating(m *Member, id string, c claim, now int64) bool {
 	f := follower{m, id}
-	if x, ok := b.returned[f]; ok && x.claimed == c || m.Replicates(raft.ServerID(id), c.term) {
-		return
+	if x, ok := b.returned[f]; ok && x.claimed == c {
+		return false
+	}
+	if m.Replicates(raft.ServerID(id), c.term) {
+		return true
 	}
 	b.returned[f] = returned{now + int64(returnedAfter), returnedAfter, c}
+	return false
 }

@@ -19,7 +19,7 @@ const (
 	leadersTick = 500 * time.Millisecond
 	// balanceEvery is how often it is looked which leaderships should be elsewhere, while there are
 	// none to give. It is less where that is.
-	balanceEvery = 2 * time.Second
+	balanceEvery = 5 * time.Second
 	// DefaultSteadyFor is how long this node must have led, and the other one been connected,
 	// before leadership goes to where it should be: a node that comes and goes gets none.
 	DefaultSteadyFor = 15 * time.Second

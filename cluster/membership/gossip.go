@@ -155,10 +155,15 @@ func (g *Gossip) memberlistConfig() (*memberlist.Config, error) {
 		return nil, err
 	}
 	mc.Logger = newLogAdapter(g.log)
-	mc.ProbeInterval = 500 * time.Millisecond
-	mc.ProbeTimeout = 250 * time.Millisecond
+	// Nobody waits for gossip to notice who is gone (cluster/liveness), and each packet costs: it
+	// wakes both nodes, and memberlist takes 64 KiB of memory for one that it reads.
+	mc.ProbeInterval = time.Second
+	mc.ProbeTimeout = 500 * time.Millisecond
 	mc.SuspicionMaxTimeoutMult = 3
 	mc.GossipInterval = 200 * time.Millisecond
+	// Packets are a few dozen bytes, and the compressor takes more memory for each than all else
+	// that an idle node does. What others compress is understood.
+	mc.EnableCompression = false
 	mc.PushPullInterval = 10 * time.Second
 	mc.TCPTimeout = 3 * time.Second
 	mc.DeadNodeReclaimTime = time.Second

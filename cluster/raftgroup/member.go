@@ -169,6 +169,7 @@ func (m *Member) Close() error {
 func (m *Member) End() {
 	m.ending.Do(func() {
 		m.Raft.DeregisterObserver(m.observer)
+		m.appends.gauge.end(true)
 		shutdown := m.Raft.Shutdown()
 		// Closed before Raft is waited for: calls to a node that hangs would hold it up.
 		m.closed = m.Transport.Close()

@@ -20,9 +20,9 @@ import (
 // time between two contacts: a heartbeat comes after a fifth of the heartbeat timeout at most, to a
 // follower that is back 10.3 s later (hashicorp/raft's backoff), and is answered within 0.3 s.
 const (
-	DefaultHeartbeatTimeout = 180 * time.Second
-	DefaultCommitTimeout    = 60 * time.Second
-	maxLeaderLease          = 60 * time.Second
+	DefaultHeartbeatTimeout = 15 * time.Minute
+	DefaultCommitTimeout    = 10 * time.Minute
+	maxLeaderLease          = 5 * time.Minute
 	// snapshotInterval is how often Raft looks for SnapshotThreshold. Replicas look for bytes more
 	// often (cluster/replica/housekeeping.go).
 	snapshotInterval = 5 * time.Minute
@@ -138,6 +138,7 @@ func Open(o Options) (_ *Member, err error) {
 	// A dropped observation is no loss: whoever is woken looks at the state itself.
 	m.Observations = make(chan raft.Observation, 1)
 	m.observer = raft.NewObserver(m.Observations, false, func(o *raft.Observation) bool {
+		appends.observed(o)
 		switch o.Data.(type) {
 		case raft.LeaderObservation, raft.RaftState:
 			return true

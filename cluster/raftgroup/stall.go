@@ -6,13 +6,14 @@ import (
 	"github.com/hashicorp/raft"
 )
 
-// timedLog is a member's log that knows since when Raft has waited for it, and has entries sent
-// while they are stored.
+// timedLog is a member's log that knows since when Raft has waited for it, has entries sent while
+// they are stored, and answers Raft's gauge of the oldest entry when a leadership ends.
 type timedLog struct {
 	raft.LogStore
 	ahead func([]*raft.Log) // Transport.Ahead
 	count atomic.Uint64     // appends begun and ended: odd while one is under way
 	stuck atomic.Uint64     // the count of the append that does not end; 0: none
+	gauge gauge
 }
 
 // StoreLog implements raft.LogStore.

@@ -286,6 +286,7 @@ func (p *pipeline) endLocked(err error) {
 		return
 	}
 	p.err = err
+	p.t.stats.pipelinesEnded.Add(1)
 	if p.notice != nil {
 		p.notice.Stop()
 	}

@@ -185,6 +185,7 @@ func (s *Transports) take(r *link.Request) error {
 type counters struct {
 	out, in, heartbeatsIn, overflow, noMember atomic.Uint64
 	swallowed, parked, barriers               atomic.Uint64
+	pipelinesEnded                            atomic.Uint64
 	ahead, aheadUsed                          atomic.Uint64
 }
 
@@ -203,6 +204,9 @@ type Stats struct {
 	Ahead, AheadUsed uint64
 	Groups           int
 }
+
+// PipelinesEnded counts the pipelines that have ended, of all raft groups.
+func (s *Transports) PipelinesEnded() uint64 { return s.stats.pipelinesEnded.Load() }
 
 // Stats reads all counters.
 func (s *Transports) Stats() Stats {

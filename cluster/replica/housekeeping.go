@@ -50,9 +50,9 @@ func (s *Set) housekeepingLoop() {
 			lastRetention = time.Now()
 		}
 		full := s.diskShareExceeded()
+		view, now := s.env.Host.Topics(), time.Now()
 		for _, r := range s.Running() {
-			view := s.env.Host.Topics()
-			if !retention && !full && r.Quiet(view) {
+			if !retention && !full && r.Quiet(view, now) {
 				continue
 			}
 			work.do(ctx, r, func() {
@@ -79,12 +79,12 @@ type rest struct {
 
 // restFor is how often a replica in which nothing happens is looked at: most do nothing most of the
 // time.
-const restFor = 10 * time.Second
+const restFor = 30 * time.Second
 
 // Quiet reports whether nothing has changed since there was nothing to do for the replica.
-func (r *Replica) Quiet(view *fsm.Topics) bool {
+func (r *Replica) Quiet(view *fsm.Topics, now time.Time) bool {
 	rest := r.rest.Load()
-	if rest == nil || rest.view != view || time.Now().After(rest.until) {
+	if rest == nil || rest.view != view || now.After(rest.until) {
 		return false
 	}
 	return rest.log == r.logState()

@@ -55,6 +55,10 @@ const (
 	// maxLines bounds the lines that a proposer remembers. More have one append under way at a
 	// time.
 	maxLines = 4096
+	// shortMemory is lineMemory where there are maxLines, so that connections that are used have
+	// pipelines though many others were. A session ends after a second of silence: what has been
+	// under way for longer is not on one that lives.
+	shortMemory = 5 * time.Second
 	// fewLines are not worth looking through.
 	fewLines = 64
 )
@@ -112,7 +116,11 @@ func (l *lines) arrange(ready []*submission, s *submission) []*submission {
 // add makes a line, nil if there are too many.
 func (l *lines) add(id uint64, now time.Time) *line {
 	if len(l.byID) >= l.sweepAt && now.Sub(l.swept) > time.Second {
-		maps.DeleteFunc(l.byID, func(_ uint64, x *line) bool { return len(x.parked) == 0 && now.Sub(x.used) > lineMemory })
+		memory := lineMemory
+		if len(l.byID) >= maxLines {
+			memory = shortMemory
+		}
+		maps.DeleteFunc(l.byID, func(_ uint64, x *line) bool { return len(x.parked) == 0 && now.Sub(x.used) > memory })
 		l.sweepAt, l.swept = min(max(fewLines, 2*len(l.byID)), maxLines), now
 	}
 	if len(l.byID) >= maxLines {

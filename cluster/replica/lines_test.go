@@ -132,12 +132,29 @@ func TestLinesAreBounded(t *testing.T) {
 		for line := range uint64(maxLines) {
 			a.come(calls.Place{Line: line + 1, Run: 1})
 		}
+		time.Sleep(shortMemory - time.Second)
 		first, second := a.come(calls.Place{Line: maxLines + 1, Run: 1}), a.come(calls.Place{Line: maxLines + 1, Run: 1, Number: 1})
 		if len(first.fate) != 0 || len(second.fate) != 1 || len(a.lines.byID) != maxLines {
 			t.Errorf("%d lines; of one more the first is refused: %v, the second: %v", len(a.lines.byID), len(first.fate) != 0, len(second.fate) != 0)
 		}
+		used := a.come(calls.Place{Line: 1, Run: 1, Number: 1})
+		time.Sleep(2 * time.Second)
+		first, second = a.come(calls.Place{Line: maxLines + 2, Run: 1}), a.come(calls.Place{Line: maxLines + 2, Run: 1, Number: 1})
+		if n := len(a.lines.byID); n != 2 || len(first.fate)+len(second.fate)+len(used.fate) != 0 {
+			t.Errorf("%d lines are remembered when those that are not used have gone", n)
+		}
+		for line := range uint64(fewLines) {
+			a.come(calls.Place{Line: maxLines + 3 + line, Run: 1})
+		}
+		time.Sleep(2 * shortMemory)
+		for line := range uint64(2 * fewLines) {
+			a.come(calls.Place{Line: 2*maxLines + line, Run: 1})
+		}
+		if n := len(a.lines.byID); n != 2+3*fewLines {
+			t.Errorf("%d lines are remembered where there are few, within a minute", n)
+		}
 		time.Sleep(lineMemory + time.Second)
-		a.come(calls.Place{Line: maxLines + 2, Run: 1})
+		a.come(calls.Place{Line: 3 * maxLines, Run: 1})
 		if n := len(a.lines.byID); n != 1 {
 			t.Errorf("%d lines are remembered after a minute", n)
 		}

@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"github.com/trimaran-io/trimaran/cluster/raftgroup"
-	"github.com/trimaran-io/trimaran/cluster/raftlog/vfs"
 	"github.com/trimaran-io/trimaran/fsm"
 )
 
@@ -75,11 +74,13 @@ func (s *Set) Reconcile(topics *fsm.Topics, current bool) {
 		s.rebuildHurt()
 	}
 	limit := make(chan struct{}, openAtOnce)
+	var here map[string]bool
+	if !current && len(toOpen) > 0 {
+		here = s.folders()
+	}
 	for _, id := range toOpen {
-		if !current {
-			if there, err := vfs.Exists(s.env.FS, s.env.dirOf(id)); !there || err != nil {
-				continue
-			}
+		if !current && !here[id.String()] {
+			continue
 		}
 		work.begin(s, id, func() {
 			limit <- struct{}{}
@@ -96,8 +97,25 @@ func (s *Set) Reconcile(topics *fsm.Topics, current bool) {
 	work.wait()
 }
 
-// desired gives the partitions and shards that should have a replica here.
+// folders gives the names in the folder of replicas.
+func (s *Set) folders() map[string]bool {
+	entries, err := s.env.FS.List(s.env.Dir)
+	if err != nil {
+		return nil
+	}
+	names := make(map[string]bool, len(entries))
+	for _, e := range entries {
+		names[e.Name] = true
+	}
+	return names
+}
+
+// desired gives the partitions and shards that should have a replica here. It is asked every
+// second, and the catalog seldom changes.
 func (s *Set) desired(topics *fsm.Topics) map[fsm.PartitionID]*fsm.Partition {
+	if s.wanted.view == topics {
+		return s.wanted.all
+	}
 	desired := map[fsm.PartitionID]*fsm.Partition{}
 	for _, topic := range topics.Placed() {
 		for p := range topic.Partitions {
@@ -107,6 +125,7 @@ func (s *Set) desired(topics *fsm.Topics) map[fsm.PartitionID]*fsm.Partition {
 			}
 		}
 	}
+	s.wanted.view, s.wanted.all = topics, desired
 	return desired
 }
 
@@ -232,7 +251,7 @@ func (s *Set) openReplica(id fsm.PartitionID, partition *fsm.Partition) error {
 	r.start(g)
 	s.env.Host.Serve(g, r.beforeInstall)
 	s.mu.Lock()
-	s.open[id] = r
+	s.open[id], s.running = r, nil
 	s.mu.Unlock()
 	s.env.Host.Opened(id)
 	if newer := r.metNewer(); newer != nil { // met before it was one of the replicas

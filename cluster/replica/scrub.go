@@ -32,7 +32,7 @@ func (s *Set) scrubLoop() {
 	pause := min(scrubPause, max(time.Duration(float64(scrubPause)*defaultScrubRate/float64(bytesPerSecond)), time.Second))
 	for {
 		began, bytes := time.Now(), int64(0)
-		replicas := s.Running()
+		replicas := slices.Clone(s.Running())
 		slices.SortFunc(replicas, func(a, b *Replica) int { return strings.Compare(a.ID.String(), b.ID.String()) })
 		for _, r := range replicas {
 			err := r.Log.Scrub(func(size int) error {

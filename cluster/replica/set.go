@@ -3,6 +3,8 @@ package replica
 import (
 	"context"
 	"errors"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -23,10 +25,19 @@ type Set struct {
 		at   time.Time
 	}
 
+	// wanted is what the catalog wants here, by the view that Reconcile looked at last, to whose
+	// goroutine it belongs. The map is not changed once it is here.
+	wanted struct {
+		view *fsm.Topics
+		all  map[fsm.PartitionID]*fsm.Partition
+	}
+
 	// mu guards what follows. Under it nothing is read from or written to a disk, asked of another
 	// node or of Raft, or waited for, and no other lock is taken: not a replica's either.
 	mu   locks.Mutex[Set]
 	open map[fsm.PartitionID]*Replica
+	// running are those of open; nil when open has changed. It is not changed once it is here.
+	running []*Replica
 	// could not be opened, or are closed for what is damaged
 	broken    map[fsm.PartitionID]error
 	reopening map[fsm.PartitionID]bool      // to be closed and opened again
@@ -69,7 +80,7 @@ func (s *Set) Close() error {
 	s.done.Wait()
 	s.mu.Lock()
 	open := s.open
-	s.open = map[fsm.PartitionID]*Replica{}
+	s.open, s.running = map[fsm.PartitionID]*Replica{}, nil
 	s.mu.Unlock()
 	errs := make(chan error)
 	for _, r := range open {
@@ -107,15 +118,14 @@ func (s *Set) Shard(id fsm.PartitionID) *Shard {
 	return r.Shard()
 }
 
-// Running gives all replicas that run.
+// Running gives all replicas that run. The slice is not to be changed.
 func (s *Set) Running() []*Replica {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	replicas := make([]*Replica, 0, len(s.open))
-	for _, r := range s.open {
-		replicas = append(replicas, r)
+	if s.running == nil {
+		s.running = slices.AppendSeq(make([]*Replica, 0, len(s.open)), maps.Values(s.open))
 	}
-	return replicas
+	return s.running
 }
 
 // Count is how many replicas run.
@@ -139,6 +149,7 @@ func (s *Set) Detach(id fsm.PartitionID) *Replica {
 	defer s.mu.Unlock()
 	r := s.open[id]
 	delete(s.open, id)
+	s.running = nil
 	s.busy[id] = true
 	return r
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"os"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strconv"
@@ -17,8 +18,28 @@ import (
 // half a minute after their start.
 const settle = 40 * time.Second
 
-func idle(dir string, partitions int32, window time.Duration) error {
-	c, err := start(dir, partitions, nil)
+// idleInTurns measures this program and, if there is one, the old one of that commit.
+func idleInTurns(dir string, partitions int32, window time.Duration, commit, old string) error {
+	if old == "" {
+		return idle(filepath.Join(dir, "1"), "", partitions, window)
+	}
+	for turn := range 2 {
+		for i, program := range []string{old, ""} {
+			fmt.Printf("turn %d, %s: ", turn+1, []string{commit, "this program"}[i])
+			if err := idle(filepath.Join(dir, fmt.Sprint(turn, i)), program, partitions, window); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func idle(dir, program string, partitions int32, window time.Duration) error {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	c, err := start(dir, program, partitions, nil)
 	if err != nil {
 		return err
 	}

@@ -28,16 +28,24 @@ func main() {
 	kill := flag.String("kill", "", "instead: end nodes by KILL, STOP or TERM under load")
 	times := flag.Int("times", 10, "how often, with -kill")
 	pace := flag.Duration("pace", 50*time.Millisecond, "how long a producer waits between an acknowledgement and its next produce, with -kill")
+	against := flag.String("against", "", "idle mode in turns with the program of this commit")
 	secured := flag.Bool("secured", false, "with -kill: in turns with a cluster whose nodes know each other by certificates")
 	flag.Parse()
-	if err := run(*groups, time.Duration(*seconds*float64(time.Second)), *dir, strings.ToUpper(*kill), *times, *pace, *secured); err != nil {
+	if err := run(*groups, time.Duration(*seconds*float64(time.Second)), *dir, strings.ToUpper(*kill), *times, *pace, *against, *secured); err != nil {
 		fmt.Fprintln(os.Stderr, "benchgroups:", err)
 		os.Exit(1)
 	}
 }
 
-func run(groups string, window time.Duration, parent, kill string, times int, pace time.Duration, secured bool) error {
+func run(groups string, window time.Duration, parent, kill string, times int, pace time.Duration, against string, secured bool) error {
 	defer harness.RemoveBinaries()
+	old, err := program(against, parent)
+	if err != nil {
+		return err
+	}
+	if old != "" {
+		defer os.Remove(old)
+	}
 	for _, s := range strings.Split(groups, ",") {
 		n, err := strconv.Atoi(strings.TrimSpace(s))
 		if err != nil || n < 1 {
@@ -48,7 +56,7 @@ func run(groups string, window time.Duration, parent, kill string, times int, pa
 			return err
 		}
 		if kill == "" {
-			err = idle(dir, int32(n), window)
+			err = idleInTurns(dir, int32(n), window, against, old)
 		} else {
 			err = silence(dir, int32(n), kill, times, pace, secured)
 		}
@@ -60,10 +68,22 @@ func run(groups string, window time.Duration, parent, kill string, times int, pa
 	return nil
 }
 
-// start gives a cluster with one topic, all of whose partitions have a leader.
-func start(dir string, partitions int32, args []string) (*harness.Cluster, error) {
+// program builds the node's binary of a commit; "" for none.
+func program(commit, parent string) (string, error) {
+	if commit == "" {
+		return "", nil
+	}
+	if parent == "" {
+		parent = os.TempDir()
+	}
+	return harness.ProgramOf(commit, parent)
+}
+
+// start gives a cluster with one topic, all of whose partitions have a leader. program "" is the
+// one of this tree.
+func start(dir, program string, partitions int32, args []string) (*harness.Cluster, error) {
 	topics := fmt.Sprintf("many:%d", partitions)
-	c, err := harness.Start(harness.Options{Dir: dir, NoShim: true, NoWait: true, Topics: topics, NodeArgs: args})
+	c, err := harness.Start(harness.Options{Dir: dir, NoShim: true, NoWait: true, Topics: topics, NodeArgs: args, Program: program})
 	if err == nil {
 		err = c.WaitReady(5 * time.Minute)
 	}

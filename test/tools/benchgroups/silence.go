@@ -46,7 +46,7 @@ func silence(dir string, partitions int32, how string, times int, pace time.Dura
 			args, err = harness.PeerTLS(filepath.Join(dir, "secrets"), 3)
 		}
 		if err == nil {
-			s.c, err = start(own, partitions, args)
+			s.c, err = start(own, "", partitions, args)
 		}
 		if err != nil {
 			return err
