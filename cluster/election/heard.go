@@ -168,8 +168,8 @@ func (h *heardBeacons) news() map[string]claim {
 	return n
 }
 
-// hearing is what can be made of a node's beacons at a moment. As long as it is the same for a node,
-// its claims are.
+// hearing is what can be made of a node's beacons at a moment. As long as it is the same for a
+// node, its claims are.
 type hearing struct {
 	version uint64
 	fresh   bool // as freshLocked says
