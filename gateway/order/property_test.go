@@ -21,7 +21,7 @@ import (
 
 // TestPipelinedOrder holds queues against a model of leaders that fail in the middle of a pipeline:
 // they refuse, lose leadership, answers get lost, what was given up arrives late. LINE_SEEDS=n
-// tries more seeds, LINE_SEED=n that one. Every fourth has many partitions, which have to wait for
+// tries more seeds, LINE_SEED=n that one. Every eighth has many partitions, which have to wait for
 // each other.
 func TestPipelinedOrder(t *testing.T) {
 	first, seeds := uint64(1), uint64(300)
@@ -37,7 +37,7 @@ func TestPipelinedOrder(t *testing.T) {
 			b, appender := &bench{t: t}, models{}
 			var all []*clients
 			partitions, produces := int32(1), 150
-			if seed%4 == 0 {
+			if seed%8 == 0 {
 				partitions, produces = 3*manyUnderWay, 40
 			}
 			for i := range partitions {

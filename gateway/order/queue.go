@@ -25,7 +25,7 @@ const (
 	// pausePart of the time that those took, and maxPause at most, what comes behind them waits for
 	// more.
 	pausePart = 8
-	maxPause  = 10 * time.Millisecond
+	maxPause  = 50 * time.Millisecond
 )
 
 // queue is the produces of one connection to one partition. Queues.mu guards all of it.

@@ -159,7 +159,7 @@ func (q *Queues) next(over []*Produce) ([]*send, []*Produce) {
 	if len(q.held) == 0 {
 		return nil, over
 	}
-	if wait := q.round.pause(); wait > 0 {
+	if wait := q.round.pause(len(q.held)); wait > 0 {
 		q.pausing = true
 		q.cfg.Go(func() { q.wait(wait) })
 		return nil, over
@@ -209,9 +209,10 @@ type round struct {
 	held              bool // something had to wait for it
 }
 
-// pause gives how long it is worth to wait for more before the next one.
-func (r *round) pause() time.Duration {
-	if r.appends == 0 || !r.held && (r.produces < 2*r.appends || time.Since(r.began) > 2*r.took) {
+// pause gives how long it is worth to wait for more before the next one, with so many appends that
+// wait. It is not where one request at a time comes, where little waits, or long after.
+func (r *round) pause(waiting int) time.Duration {
+	if r.appends == 0 || waiting < manyUnderWay || time.Since(r.began) > 2*r.took || !r.held && r.produces < 2*r.appends {
 		return 0
 	}
 	return min(r.took/pausePart, maxPause)
