@@ -82,15 +82,17 @@ var layers = []layer{
 		"who reads a log is the same to whoever writes it"},
 	{"cmd/internal/descriptors", nil, nil,
 		"how many files a process may open is divided before anything is opened"},
+	{"cmd/internal/drill", []string{"console"}, []string{},
+		"who runs nodes can end them; it knows their processes, and no node knows of it"},
 	{"cmd/internal/monitor", nil, []string{"golang.org/x/"},
 		"how Go's own threads behave is settled before anything is started"},
 	{"cmd/internal/terminal", nil, nil,
 		"what is fit for a terminal does not depend on where it comes from"},
-	{"cmd/trimaran", []string{"cmd/internal/collector", "cmd/internal/descriptors", "cmd/internal/logs", "cmd/internal/monitor", "cmd/internal/terminal", "gateway", "gateway/shim", "cluster", "cluster/membership", "cluster/peertls", "security", "security/certs", "coordinator", "admin", "fsm", "outcome", "kafkaproto", "security/acl", "security/scram", "gateway/audit", "gateway/listen", "gateway/login", "security/jwt", "security/token"}, nil,
+	{"cmd/trimaran", []string{"cmd/internal/collector", "cmd/internal/descriptors", "cmd/internal/drill", "cmd/internal/logs", "cmd/internal/monitor", "cmd/internal/terminal", "gateway", "gateway/shim", "cluster", "cluster/membership", "cluster/peertls", "security", "security/certs", "coordinator", "transaction", "admin", "fsm", "outcome", "kafkaproto", "security/acl", "security/scram", "gateway/audit", "gateway/listen", "gateway/login", "security/jwt", "security/token"}, nil,
 		"the node's command introduces gateway and cluster to each other; what lies below them is their affair"},
 	{"cmd/trimaran-shim", []string{"cmd/internal/collector", "cmd/internal/descriptors", "cmd/internal/logs", "cmd/internal/monitor", "gateway/shim", "security/certs"}, nil,
 		"the shim runs beside clients and must not carry a node"},
-	{"gateway", []string{"coordinator", "fsm", "kafkaproto", "gateway/listen", "gateway/order", "gateway/session", "admin", "outcome", "security", "security/acl", "security/scram", "security/token", "gateway/audit", "gateway/login"}, []string{"github.com/prometheus/", "github.com/twmb/franz-go/", "golang.org/x/"},
+	{"gateway", []string{"coordinator", "transaction", "fsm", "kafkaproto", "gateway/listen", "gateway/order", "gateway/session", "admin", "outcome", "security", "security/acl", "security/scram", "security/token", "gateway/audit", "gateway/login"}, []string{"github.com/prometheus/", "github.com/twmb/franz-go/", "golang.org/x/"},
 		"the gateway knows the cluster only by the interface it declares, so that either can be understood, tested and replaced alone"},
 	{"gateway/audit", nil, []string{"golang.org/x/"},
 		"who was refused what is written down the same way, whoever refuses"},
@@ -108,15 +110,15 @@ var layers = []layer{
 		"in which order a connection's requests are worked on does not depend on what listens, nor on the APIs' formats"},
 	{"gateway/shim", []string{"gateway/internal/frames"}, []string{"github.com/gorilla/websocket", "golang.org/x/"},
 		"clients compile this package into their programs: it brings nothing along"},
-	{"cluster", []string{"cluster/backofflog", "cluster/calls", "cluster/catalog", "cluster/diskroom", "cluster/formation", "cluster/identity", "cluster/leading", "cluster/liveness", "cluster/route", "cluster/raftgroup", "cluster/replica", "cluster/link", "cluster/peertls", "cluster/raftlink", "cluster/election", "cluster/membership", "cluster/placement", "cluster/raftlog", "cluster/raftlog/bolt", "cluster/raftlog/vfs", "cluster/status", "coordinator", "fsm", "kafkaproto", "admin", "fsm/groups", "outcome", "security/acl"}, []string{hashicorp, "github.com/prometheus/", "github.com/twmb/franz-go/pkg/kmsg", "golang.org/x/"},
+	{"cluster", []string{"cluster/backofflog", "cluster/calls", "cluster/catalog", "cluster/diskroom", "cluster/formation", "cluster/identity", "cluster/leading", "cluster/liveness", "cluster/route", "cluster/raftgroup", "cluster/replica", "cluster/link", "cluster/peertls", "cluster/raftlink", "cluster/election", "cluster/membership", "cluster/placement", "cluster/raftlog", "cluster/raftlog/bolt", "cluster/raftlog/vfs", "cluster/status", "coordinator", "transaction", "fsm", "kafkaproto", "admin", "fsm/groups", "fsm/transactions", "outcome", "security/acl"}, []string{hashicorp, "github.com/prometheus/", "github.com/twmb/franz-go/pkg/kmsg", "golang.org/x/"},
 		"the cluster does not know that clients and sessions exist; requests of consumer groups, in kmsg's structures, are all it carries for them, unread"},
 	{"cluster/backofflog", nil, []string{},
 		"what repeats is said less often, whoever says it"},
-	{"cluster/replica", []string{"cluster/calls", "cluster/raftgroup", "cluster/raftlog", "cluster/raftlog/vfs", "coordinator", "fsm", "kafkaproto", "outcome", "admin", "fsm/groups"}, []string{hashicorp, "github.com/twmb/franz-go/pkg/kmsg", "golang.org/x/"},
+	{"cluster/replica", []string{"cluster/calls", "cluster/raftgroup", "cluster/raftlog", "cluster/raftlog/vfs", "coordinator", "transaction", "fsm", "kafkaproto", "outcome", "admin", "fsm/groups", "fsm/transactions"}, []string{hashicorp, "github.com/twmb/franz-go/pkg/kmsg", "golang.org/x/"},
 		"a replica knows its log and its state machine; who should hold it, who is there and how others are reached it asks of its host"},
 	{"cluster/raftgroup", []string{"cluster/raftlog", "fsm", "outcome"}, []string{hashicorp},
 		"a member of a Raft group does not know what its entries mean, who should be in it, or how others are reached"},
-	{"cluster/route", []string{"cluster/calls", "cluster/link", "coordinator", "fsm", "kafkaproto", "outcome", "admin", "fsm/groups"}, []string{"github.com/twmb/franz-go/pkg/kmsg", "golang.org/x/"},
+	{"cluster/route", []string{"cluster/calls", "cluster/link", "coordinator", "transaction", "fsm", "kafkaproto", "outcome", "admin", "fsm/groups", "fsm/transactions"}, []string{"github.com/twmb/franz-go/pkg/kmsg", "golang.org/x/"},
 		"the way to a partition is found from the catalog and from what nodes say of leaders; what a replica is does not matter to it, so it knows no Raft and no disk"},
 	{"cluster/diskroom", []string{"cluster/calls", "outcome"}, []string{hashicorp + "raft"},
 		"whether there is room is told from node to node; who measures the disk and what follows from it is its node's affair"},
@@ -124,7 +126,7 @@ var layers = []layer{
 		"who should lead is said to members, and Raft elects: what runs here and who is there comes from the node, what groups are for does not matter"},
 	{"cluster/liveness", []string{"cluster/membership", "cluster/raftgroup", "fsm", "outcome"}, []string{hashicorp + "raft"},
 		"who is there is said once, from gossip and connections; what follows from it is decided by who asks"},
-	{"cluster/calls", []string{"cluster/raftgroup", "cluster/raftlog", "coordinator", "fsm", "kafkaproto", "outcome", "admin", "fsm/groups", "security/acl"}, []string{"github.com/twmb/franz-go/pkg/kmsg"},
+	{"cluster/calls", []string{"cluster/raftgroup", "cluster/raftlog", "coordinator", "transaction", "fsm", "kafkaproto", "outcome", "admin", "fsm/groups", "fsm/transactions", "security/acl"}, []string{"github.com/twmb/franz-go/pkg/kmsg"},
 		"what travels between nodes is words and bytes: who asks brings the way, who answers brings the function"},
 	{"cluster/link", []string{"cluster/link/wire"}, []string{"golang.org/x/"},
 		"the link carries bytes between nodes and does not know what they mean, nor that Raft exists"},
@@ -154,8 +156,10 @@ var layers = []layer{
 		"how nodes come to one cluster is a protocol of its own: whoever runs it brings the calls and the registration"},
 	{"cluster/placement", []string{"fsm", "outcome"}, []string{},
 		"placement is a pure function of nodes and load"},
-	{"coordinator", []string{"fsm/groups"}, []string{"github.com/twmb/franz-go/pkg/"},
+	{"coordinator", []string{"fsm", "fsm/groups", "outcome"}, []string{"github.com/twmb/franz-go/pkg/"},
 		"the protocol of consumer groups knows time and what it is given; network, disk and Raft are its callers' affair, and its replicated state is fsm/groups'"},
+	{"transaction", []string{"coordinator", "fsm", "fsm/transactions", "outcome"}, []string{"github.com/twmb/franz-go/pkg/"},
+		"the protocol of transactions knows time and what it is given; network, disk and Raft are its callers' affair, and its replicated state is fsm/transactions'"},
 	{"admin", []string{"fsm"}, []string{},
 		"what operators ask and see is no state machine's, and both gateway and cluster speak of it: it names nodes and offsets and does nothing"},
 	{"fsm", []string{"outcome", "kafkaproto", "security", "security/acl"}, []string{},
@@ -227,7 +231,7 @@ var unclassed = []string{
 // locks reports whether the layer's mutexes have classes: those of all that runs in a node.
 func (l layer) locks() bool {
 	first, _, _ := strings.Cut(l.folder, "/")
-	return l.folder != "gateway/shim" && slices.Contains([]string{"cluster", "gateway", "coordinator", "cmd"}, first)
+	return l.folder != "gateway/shim" && slices.Contains([]string{"cluster", "gateway", "coordinator", "transaction", "cmd"}, first)
 }
 
 // layerOf finds the rule of a folder, the longest that fits.

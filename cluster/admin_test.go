@@ -178,7 +178,7 @@ func testRecordsAreDeletedEverywhere(t *testing.T) {
 			}
 			return nil
 		})
-		if _, err := c.nodes[i].Read(ctx, id, 4, 100); outcome.Code(err) != outcome.ErrOffsetOutOfRange {
+		if _, err := c.nodes[i].Read(ctx, id, 4, 100, fsm.ReadUncommitted); outcome.Code(err) != outcome.ErrOffsetOutOfRange {
 			t.Errorf("node %d reads what is deleted: %v", i+1, err)
 		}
 	}
@@ -187,7 +187,7 @@ func testRecordsAreDeletedEverywhere(t *testing.T) {
 	}
 	c.mustAppend(0, id, "after")
 	for i := range c.nodes {
-		slice, err := c.nodes[i].Read(ctx, id, 10, 100)
+		slice, err := c.nodes[i].Read(ctx, id, 10, 100, fsm.ReadUncommitted)
 		if err != nil || len(slice.Batches) == 0 {
 			t.Errorf("node %d: %v", i+1, err)
 		}

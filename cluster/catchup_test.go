@@ -43,7 +43,7 @@ func localValues(t *testing.T, n *Node, id fsm.PartitionID) (start fsm.Offset, v
 	}
 	start, end := r.Bounds()
 	for from := start; from < end; {
-		slice, ok, err := r.ReadCommitted(from, 1<<20)
+		slice, ok, err := r.ReadHere(from, 1<<20, fsm.ReadUncommitted)
 		if err != nil || !ok {
 			t.Fatalf("offset %d: %v, %v", from, ok, err)
 		}
@@ -146,7 +146,7 @@ func testAFollowerIsAwayWhileRetentionTrimsPastIt(t *testing.T) {
 		return nil
 	})
 	eventually(t, "a read below the log start is refused", func() error {
-		if _, err := c.nodes[there[0]].Read(within(t), id, 5, 1000); outcome.Code(err) != outcome.ErrOffsetOutOfRange {
+		if _, err := c.nodes[there[0]].Read(within(t), id, 5, 1000, fsm.ReadUncommitted); outcome.Code(err) != outcome.ErrOffsetOutOfRange {
 			return fmt.Errorf("a read below the log start: %v", err)
 		}
 		return nil

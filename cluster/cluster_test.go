@@ -450,7 +450,7 @@ func valuesFrom(ctx context.Context, n *Node, id fsm.PartitionID) ([]string, err
 func valuesBehind(ctx context.Context, n *Node, id fsm.PartitionID, next fsm.Offset) ([]string, error) {
 	var values []string
 	for {
-		slice, err := n.Read(ctx, id, next, 1<<20)
+		slice, err := n.Read(ctx, id, next, 1<<20, fsm.ReadUncommitted)
 		if err != nil {
 			return values, err
 		}
@@ -607,13 +607,13 @@ func testRecordsAppendedAtAnyNodeAreReadAtEveryNode(t *testing.T) {
 					t.Errorf("node %d: offset for %d: %v, %v; want %d", i+1, timestamp, got, err, offset)
 				}
 			}
-			if _, err := node.Read(within(t), id, 25, 100); !errors.Is(err, outcome.ErrOffsetOutOfRange) {
+			if _, err := node.Read(within(t), id, 25, 100, fsm.ReadUncommitted); !errors.Is(err, outcome.ErrOffsetOutOfRange) {
 				t.Errorf("node %d: read above the end: %v", i+1, err)
 			}
-			if slice, err := node.Read(within(t), id, 24, 100); err != nil || len(slice.Batches) != 0 || slice.HighWatermark != 24 {
+			if slice, err := node.Read(within(t), id, 24, 100, fsm.ReadUncommitted); err != nil || len(slice.Batches) != 0 || slice.HighWatermark != 24 {
 				t.Errorf("node %d: read at the end: %+v, %v", i+1, slice, err)
 			}
-			slice, err := node.Read(within(t), id, 5, 1)
+			slice, err := node.Read(within(t), id, 5, 1, fsm.ReadUncommitted)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -633,7 +633,7 @@ func testAwaitWakesOnCommitAtEveryNode(t *testing.T) {
 	id := fsm.PartitionID{Topic: topic.ID}
 	woken := make(chan error, 3)
 	for _, node := range c.nodes {
-		go func() { woken <- node.Await(within(t), id, 0) }()
+		go func() { woken <- node.Await(within(t), id, 0, fsm.ReadUncommitted) }()
 	}
 	select {
 	case err := <-woken:
@@ -648,7 +648,7 @@ func testAwaitWakesOnCommitAtEveryNode(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
-	if err := c.nodes[0].Await(ctx, id, 1); !errors.Is(err, context.Canceled) {
+	if err := c.nodes[0].Await(ctx, id, 1, fsm.ReadUncommitted); !errors.Is(err, context.Canceled) {
 		t.Errorf("await with an ended context: %v", err)
 	}
 }
@@ -971,7 +971,7 @@ func testADeletedTopicIsAnotherTopicWhenCreatedAgain(t *testing.T) {
 			}
 			return nil
 		})
-		if _, err := node.Read(within(t), fsm.PartitionID{Topic: first.ID}, 0, 100); !errors.Is(err, outcome.ErrUnknownTopicOrPartition) {
+		if _, err := node.Read(within(t), fsm.PartitionID{Topic: first.ID}, 0, 100, fsm.ReadUncommitted); !errors.Is(err, outcome.ErrUnknownTopicOrPartition) {
 			t.Errorf("node %d: reading the deleted topic: %v", i+1, err)
 		}
 	}
@@ -1040,7 +1040,7 @@ func testAFourthNodeJoinsAndServes(t *testing.T) {
 		t.Errorf("offset %d through a node without a replica, want 1", base)
 	}
 	c.wantEverywhere(id, []string{"v0", "v1"})
-	if err := c.nodes[fourth].Await(within(t), id, 1); err != nil {
+	if err := c.nodes[fourth].Await(within(t), id, 1, fsm.ReadUncommitted); err != nil {
 		t.Error(err)
 	}
 	wide := c.topic("wide", 1, 4)

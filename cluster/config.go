@@ -15,6 +15,7 @@ import (
 	"github.com/trimaran-io/trimaran/cluster/raftlog/vfs"
 	"github.com/trimaran-io/trimaran/coordinator"
 	"github.com/trimaran-io/trimaran/fsm"
+	"github.com/trimaran-io/trimaran/transaction"
 )
 
 // Config says how a node starts. Addresses are host:port.
@@ -74,13 +75,17 @@ type Config struct {
 	steadyFor     time.Duration // 0: defaultSteadyFor
 	// Seams for tests; nil: nothing happens there.
 	beforeApply func(id fsm.PartitionID, index uint64)
-	onCopy      func(id fsm.PartitionID, step string)
-	answered    func(group string, req, resp any) // raftlink.Config.Answered
+	// joinTransaction, if not nil, is the coordinator of all transactions
+	joinTransaction func(ctx context.Context, t fsm.Transaction, producerID int64, epoch int16, p fsm.PartitionID) error
+	onCopy          func(id fsm.PartitionID, step string)
+	answered        func(group string, req, resp any) // raftlink.Config.Answered
 	// what the node says its program knows; 0: fsm.FeatureLevel
 	featureLevel int
 	// Groups are the settings of consumer groups; the zero value is Kafka's defaults
 	// but for the initial rebalance delay, which is none.
 	Groups coordinator.Settings
+	// Transactions are the settings of transactions; the zero value is Kafka's defaults.
+	Transactions transaction.Settings
 
 	// of every Raft group; 0 means 3 min. The death of a node is noticed sooner
 	HeartbeatTimeout time.Duration

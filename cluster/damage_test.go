@@ -41,7 +41,7 @@ func testADamagedRecordIsNeverServed(t *testing.T) {
 	// The replica leaves the group, is rebuilt from the others and votes again.
 	c.rebuilt(victim, id, 2)
 	c.wantEverywhere(id, want)
-	slice, ok, err := c.nodes[victim].records(id).ReadCommitted(0, 1<<20)
+	slice, ok, err := c.nodes[victim].records(id).ReadHere(0, 1<<20, fsm.ReadUncommitted)
 	if err != nil || !ok || !bytes.Contains(slice.Batches, []byte(value)) {
 		t.Errorf("the rebuilt replica serves %d bytes, %v, %v", len(slice.Batches), ok, err)
 	}
@@ -125,7 +125,7 @@ func testAMajorityDamagedIsRefused(t *testing.T) {
 		return nil
 	})
 	for i, n := range c.nodes {
-		if slice, err := n.Read(within(t), id, 0, 1<<20); err == nil && bytes.Contains(slice.Batches, []byte("A"+value[1:])) {
+		if slice, err := n.Read(within(t), id, 0, 1<<20, fsm.ReadUncommitted); err == nil && bytes.Contains(slice.Batches, []byte("A"+value[1:])) {
 			t.Errorf("node %d serves what was damaged", i)
 		}
 	}

@@ -256,7 +256,7 @@ func testNotAByteLeft(t *testing.T) {
 	for _, i := range []int{1, 2} {
 		for p := range want {
 			id := fsm.PartitionID{Topic: topic.ID, Partition: int32(p)}
-			if slice, ok, err := c.nodes[i].records(id).ReadCommitted(0, 1000); err != nil || !ok || len(slice.Batches) == 0 {
+			if slice, ok, err := c.nodes[i].records(id).ReadHere(0, 1000, fsm.ReadUncommitted); err != nil || !ok || len(slice.Batches) == 0 {
 				t.Errorf("node %d, partition %d: %v, %v", i+1, p, ok, err)
 			}
 		}
@@ -305,7 +305,7 @@ func testADiskFillsInAMoment(t *testing.T) {
 		t.Fatal("all was taken")
 	}
 	c.allRun()
-	if slice, ok, err := c.nodes[0].records(id).ReadCommitted(0, 1000); err != nil || !ok || len(slice.Batches) == 0 {
+	if slice, ok, err := c.nodes[0].records(id).ReadHere(0, 1000, fsm.ReadUncommitted); err != nil || !ok || len(slice.Batches) == 0 {
 		t.Errorf("%v, %v", ok, err)
 	}
 	if err := os.Remove(ballast); err != nil {

@@ -21,3 +21,13 @@ func (n *Node) answerCoordinate(ctx context.Context, _ string, q calls.Coordinat
 	s.Settle(ctx)
 	return s.Coordinate(ctx, q.Client, q.Request)
 }
+
+// answerEndOffsets answers calls.EndOffsets.
+func (n *Node) answerEndOffsets(ctx context.Context, _ string, q calls.EndOffsetsRequest) (calls.Nothing, error) {
+	s := n.shard(q.Shard)
+	if s == nil {
+		return calls.Nothing{}, errNotLeader{}
+	}
+	s.Settle(ctx)
+	return calls.Nothing{}, s.EndOffsets(ctx, q.Group, q.Marker)
+}

@@ -263,7 +263,7 @@ func testRequestsForShardsThatAreNotAreRefused(t *testing.T) {
 	if _, err := c.any().Append(ctx, id, batchList{prototest.Batch("x")}); outcome.Code(err) != outcome.ErrUnknownTopicOrPartition {
 		t.Errorf("append: %v", err)
 	}
-	if _, err := c.any().Read(ctx, id, 0, 100); outcome.Code(err) != outcome.ErrUnknownTopicOrPartition {
+	if _, err := c.any().Read(ctx, id, 0, 100, fsm.ReadUncommitted); outcome.Code(err) != outcome.ErrUnknownTopicOrPartition {
 		t.Errorf("read: %v", err)
 	}
 	if err := c.any().DeleteTopicByID(ctx, fsm.GroupShardsID); outcome.Code(err) != outcome.ErrUnknownTopicOrPartition {

@@ -76,7 +76,7 @@ func testOneBadByteOfTheOnlyReplicaIsAllThatFails(t *testing.T) {
 	r := node.replica(id)
 
 	read := func(from fsm.Offset) (string, error) {
-		slice, err := node.Read(within(t), id, from, 1<<20)
+		slice, err := node.Read(within(t), id, from, 1<<20, fsm.ReadUncommitted)
 		return string(slice.Batches), err
 	}
 	if got, err := read(0); err != nil || !strings.Contains(got, "before") || strings.Contains(got, "behind") {
@@ -150,7 +150,7 @@ func testEveryRecordButTheDamagedOnesIsRead(t *testing.T) {
 	}
 	got := 0
 	for i := range values {
-		slice, err := node.Read(within(t), id, fsm.Offset(i), 1)
+		slice, err := node.Read(within(t), id, fsm.Offset(i), 1, fsm.ReadUncommitted)
 		switch {
 		case err != nil && outcome.Code(err) != outcome.ErrCorruptMessage:
 			t.Errorf("record %d: %v", i, err)
@@ -170,10 +170,10 @@ func testEveryRecordButTheDamagedOnesIsRead(t *testing.T) {
 	// Two side by side hide what is between them and the next point of the index, and nothing
 	// further on.
 	flipRunning(t, c.nodes[0].folder(id), values[1][:10])
-	if _, err := node.Read(within(t), id, 0, 1); outcome.Code(err) != outcome.ErrCorruptMessage {
+	if _, err := node.Read(within(t), id, 0, 1, fsm.ReadUncommitted); outcome.Code(err) != outcome.ErrCorruptMessage {
 		t.Errorf("two damaged records: %v", err)
 	}
-	if _, err := node.Read(within(t), id, 40, 1); err != nil {
+	if _, err := node.Read(within(t), id, 40, 1, fsm.ReadUncommitted); err != nil {
 		t.Errorf("a record behind them: %v", err)
 	}
 }
@@ -195,7 +195,7 @@ func testALeaderOfTwoWithABadByteIsRebuilt(t *testing.T) {
 	leader := c.leaderOf(id)
 	r := c.nodes[leader].replica(id)
 	flipRunning(t, c.nodes[leader].folder(id), bad)
-	c.nodes[leader].records(id).ReadCommitted(0, 1<<20)
+	c.nodes[leader].records(id).ReadHere(0, 1<<20, fsm.ReadUncommitted)
 	eventually(t, "the replica is replaced", func() error {
 		if now := c.nodes[leader].replica(id); now == nil || now == r {
 			return errors.New("not yet")
@@ -226,7 +226,7 @@ func testABadByteClosesNothingThatIsNeeded(t *testing.T) {
 	hurt := c.nodes[1]
 	r := hurt.replica(id)
 	flipRunning(t, hurt.folder(id), bad)
-	if _, _, err := hurt.records(id).ReadCommitted(0, 1<<20); err == nil {
+	if _, _, err := hurt.records(id).ReadHere(0, 1<<20, fsm.ReadUncommitted); err == nil {
 		t.Error("a damaged record was read")
 	}
 	for range 20 {
@@ -352,12 +352,15 @@ func callsOf(n *Node, id fsm.PartitionID) map[string]func(context.Context) error
 			_, err := n.Append(ctx, id, batchList{prototest.Batch("x")})
 			return err
 		},
-		"Read the first": func(ctx context.Context) error { _, err := n.Read(ctx, id, 0, 1<<20); return err },
-		"Read":           func(ctx context.Context) error { _, err := n.Read(ctx, id, 1, 1<<20); return err },
-		"Read the end":   func(ctx context.Context) error { _, err := n.Read(ctx, id, 3, 1<<20); return err },
-		"Read too far":   func(ctx context.Context) error { _, err := n.Read(ctx, id, 1000, 1<<20); return err },
-		"Await":          func(ctx context.Context) error { return n.Await(ctx, id, 1000) },
-		"ListOffsets":    func(ctx context.Context) error { _, err := n.ListOffsets(ctx, id, -1, 1); return err },
+		"Read the first": func(ctx context.Context) error { _, err := n.Read(ctx, id, 0, 1<<20, fsm.ReadUncommitted); return err },
+		"Read":           func(ctx context.Context) error { _, err := n.Read(ctx, id, 1, 1<<20, fsm.ReadUncommitted); return err },
+		"Read the end":   func(ctx context.Context) error { _, err := n.Read(ctx, id, 3, 1<<20, fsm.ReadUncommitted); return err },
+		"Read too far": func(ctx context.Context) error {
+			_, err := n.Read(ctx, id, 1000, 1<<20, fsm.ReadUncommitted)
+			return err
+		},
+		"Await":       func(ctx context.Context) error { return n.Await(ctx, id, 1000, fsm.ReadUncommitted) },
+		"ListOffsets": func(ctx context.Context) error { _, err := n.ListOffsets(ctx, id, -1, 1); return err },
 		"OffsetForTime": func(ctx context.Context) error {
 			_, _, _, _, err := n.OffsetForTime(ctx, id, 1)
 			return err

@@ -222,7 +222,7 @@ func (c *lifecycle) compare() {
 			r := n.records(id)
 			start, end := r.Bounds()
 			for from := start; from < end; {
-				slice, ok, err := r.ReadCommitted(from, 1<<20)
+				slice, ok, err := r.ReadHere(from, 1<<20, fsm.ReadUncommitted)
 				if err != nil || !ok {
 					if now, _ := r.Bounds(); now > from {
 						from = now // freed meanwhile

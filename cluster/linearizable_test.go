@@ -122,7 +122,7 @@ func whatClientsAreTold(t *testing.T, seed uint64) {
 			ctx, cancel := short()
 			defer cancel()
 			at := ends.at.Load()
-			slice, err := n.Read(ctx, id, fsm.Offset(at), 1<<20)
+			slice, err := n.Read(ctx, id, fsm.Offset(at), 1<<20, fsm.ReadUncommitted)
 			switch {
 			case outcome.Code(err) == outcome.ErrOffsetOutOfRange:
 				t.Errorf("%s says that offset %d is out of range, which was told as the end: %v", from, at, err)
@@ -177,7 +177,7 @@ func whatClientsAreTold(t *testing.T, seed uint64) {
 		defer cancel()
 		if dice.IntN(3) > 0 {
 			at := ends.at.Load()
-			if n.Await(ctx, id, fsm.Offset(at)) != nil {
+			if n.Await(ctx, id, fsm.Offset(at), fsm.ReadUncommitted) != nil {
 				return false
 			}
 			ends.raise(at + 1)

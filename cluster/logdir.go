@@ -242,7 +242,7 @@ func dumpEntry(pos int64, entry *raft.Log, records bool) DumpedEntry {
 	default:
 		if start, ok := fsm.ParseLogStart(entry.Data); ok {
 			e.Kind, e.Start = "log start", int64(start)
-		} else if fsm.IsGroupEntry(entry.Data) {
+		} else if fsm.IsShardEntry(entry.Data) {
 			e.Kind = "groups"
 		}
 	}

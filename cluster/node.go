@@ -47,6 +47,7 @@ import (
 	"github.com/trimaran-io/trimaran/cluster/route"
 	"github.com/trimaran-io/trimaran/cluster/status"
 	"github.com/trimaran-io/trimaran/fsm"
+	"github.com/trimaran-io/trimaran/transaction"
 )
 
 // Node is one running node. It answers for every partition of the cluster,
@@ -77,6 +78,8 @@ type Node struct {
 	health    *status.Health
 	metrics   *metrics
 	handovers *leading.Handovers
+	// transactionCounters are of the coordinators here.
+	transactionCounters transaction.Counters
 	// closed when link and gossip are there: the link is called by others before
 	wired    chan struct{}
 	initial  *catalog.InitialTopics

@@ -154,7 +154,7 @@ func testEpochEnd(t *testing.T) {
 		for range 1 + i {
 			c.mustAppend(leader, id, "x", "y")
 		}
-		slice, err := c.nodes[leader].Read(within(t), id, 0, 1<<20)
+		slice, err := c.nodes[leader].Read(within(t), id, 0, 1<<20, fsm.ReadUncommitted)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -79,7 +79,7 @@ func (l *liner) run(over context.Context) {
 			go func() {
 				ctx, end := l.deadline()
 				defer end()
-				appended, err := pipe(ctx, number, l.batch(n))
+				appended, err := pipe(ctx, number, fsm.Transaction{}, l.batch(n))
 				done <- piece{n, appended, err}
 			}()
 			for under >= l.window {
@@ -102,7 +102,7 @@ func (l *liner) run(over context.Context) {
 func (l *liner) alone(n int) {
 	for range 100 {
 		ctx, end := l.deadline()
-		appended, err := l.node.AppendInLine(ctx, l.id, l.line, l.batch(n))
+		appended, err := l.node.AppendInLine(ctx, l.id, l.line, fsm.Transaction{}, l.batch(n))
 		end()
 		if err == nil {
 			l.take(n, appended)
@@ -236,7 +236,7 @@ func testWhatIsMissingInAPipeIsMissed(t *testing.T) {
 		}
 		value := func(k int) string { return fmt.Sprintf("%d-%d", i, k) }
 		put := func(k uint32, v string) error {
-			_, err := pipe(within(t), k, []kafkaproto.Batch{prototest.Batch(v)})
+			_, err := pipe(within(t), k, fsm.Transaction{}, []kafkaproto.Batch{prototest.Batch(v)})
 			return err
 		}
 		second := make(chan error, 1)
@@ -254,7 +254,7 @@ func testWhatIsMissingInAPipeIsMissed(t *testing.T) {
 		if err := put(2, "no"); !outcome.NotAppended(err) {
 			t.Errorf("%s: the predecessor, late: %v", where, err)
 		}
-		if _, err := n.AppendInLine(within(t), id, line, batchList{prototest.Batch(value(2))}); err != nil {
+		if _, err := n.AppendInLine(within(t), id, line, fsm.Transaction{}, batchList{prototest.Batch(value(2))}); err != nil {
 			t.Errorf("%s: in a new run: %v", where, err)
 		}
 		want = append(want, value(0), value(1), value(2))

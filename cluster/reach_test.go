@@ -42,11 +42,11 @@ func testRequestsGoThroughAThirdNodeWhereALinkIsCut(t *testing.T) {
 		if err != nil || offsets[0] != end {
 			t.Fatalf("the end is %v, %v; want %d", offsets, err, end)
 		}
-		if err := n.Await(within(t), id, end-1); err != nil {
+		if err := n.Await(within(t), id, end-1, fsm.ReadUncommitted); err != nil {
 			t.Fatal(err)
 		}
 		eventually(t, "it is read", func() error {
-			slice, err := n.Read(within(t), id, end-1, 1<<20)
+			slice, err := n.Read(within(t), id, end-1, 1<<20, fsm.ReadUncommitted)
 			if err == nil && len(slice.Batches) == 0 {
 				err = errors.New("nothing")
 			}

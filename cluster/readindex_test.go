@@ -63,7 +63,7 @@ func testALeaderAnswersWhenItsStateMachineHasCaughtUp(t *testing.T) {
 			return offsets[0], nil
 		},
 		"Read": func(ctx context.Context, n *Node) (fsm.Offset, error) {
-			slice, err := n.Read(ctx, id, 11, 1000)
+			slice, err := n.Read(ctx, id, 11, 1000, fsm.ReadUncommitted)
 			if outcome.Code(err) == outcome.ErrOffsetOutOfRange {
 				t.Errorf("offset 11 was seen, and is out of range: %v", err)
 			}

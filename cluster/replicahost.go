@@ -35,8 +35,9 @@ func (n *Node) replicaConfig(host *replicaHost) replica.Config {
 		Host: host, Identity: n.identity, NodeID: n.nodeID,
 		Logs: n.logs, Stable: n.stable, FS: n.cfg.disk(), Dir: n.dir.Join("partitions"),
 		Logger: n.logger, RaftLogger: n.raftLogger,
-		TopicDefaults: n.cfg.TopicDefaults, Groups: n.cfg.Groups,
-		HeartbeatTimeout: n.cfg.HeartbeatTimeout, CommitTimeout: n.cfg.CommitTimeout,
+		TopicDefaults: n.cfg.TopicDefaults, Groups: n.cfg.Groups, Transactions: n.cfg.Transactions,
+		TransactionCounters: &n.transactionCounters,
+		HeartbeatTimeout:    n.cfg.HeartbeatTimeout, CommitTimeout: n.cfg.CommitTimeout,
 		RetentionInterval: n.cfg.RetentionInterval, MaxDiskShare: n.cfg.MaxDiskShare,
 		CatchUpRate: n.cfg.CatchUpRate, ScrubRate: n.cfg.ScrubRate,
 		Trailing: trailingEntries, ShardSegmentBytes: shardSegmentBytes,
@@ -65,9 +66,12 @@ type replicaHost struct {
 	nodes     *liveness.Nodes
 	caller    *route.Caller
 	router    *route.Router
+	groups    *route.Groups
 	handovers *leading.Handovers
 	failover  *leading.Failover
 	pulse     func() *election.Beacons // there once the node listens
+	// coordinatedBy, if not nil, stands for the coordinators of transactions; a seam for tests.
+	coordinatedBy func(ctx context.Context, t fsm.Transaction, producerID int64, epoch int16, p fsm.PartitionID) error
 }
 
 func (h *replicaHost) Topics() *fsm.Topics                  { return h.catalog.View() }

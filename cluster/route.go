@@ -66,26 +66,31 @@ func (f *front) Append(ctx context.Context, id fsm.PartitionID, batches []kafkap
 }
 
 // AppendInLine is route.Router.AppendInLine.
-func (f *front) AppendInLine(ctx context.Context, id fsm.PartitionID, line uint64, batches []kafkaproto.Batch) ([]fsm.Appended, error) {
-	return f.router.AppendInLine(ctx, id, line, batches)
+func (f *front) AppendInLine(ctx context.Context, id fsm.PartitionID, line uint64, txn fsm.Transaction, batches []kafkaproto.Batch) ([]fsm.Appended, error) {
+	return f.router.AppendInLine(ctx, id, line, txn, batches)
 }
 
 // NewLine is route.Router.NewLine.
 func (f *front) NewLine() uint64 { return f.router.NewLine() }
 
 // Pipe is route.Router.Pipe.
-func (f *front) Pipe(id fsm.PartitionID, line uint64) func(ctx context.Context, number uint32, batches []kafkaproto.Batch) ([]fsm.Appended, error) {
+func (f *front) Pipe(id fsm.PartitionID, line uint64) func(ctx context.Context, number uint32, txn fsm.Transaction, batches []kafkaproto.Batch) ([]fsm.Appended, error) {
 	return f.router.Pipe(id, line)
 }
 
 // Read is route.Router.Read.
-func (f *front) Read(ctx context.Context, id fsm.PartitionID, from fsm.Offset, maxBytes int) (fsm.Slice, error) {
-	return f.router.Read(ctx, id, from, maxBytes)
+func (f *front) Read(ctx context.Context, id fsm.PartitionID, from fsm.Offset, maxBytes int, isolation fsm.Isolation) (fsm.Slice, error) {
+	return f.router.Read(ctx, id, from, maxBytes, isolation)
 }
 
 // Await is route.Router.Await.
-func (f *front) Await(ctx context.Context, id fsm.PartitionID, from fsm.Offset) error {
-	return f.router.Await(ctx, id, from)
+func (f *front) Await(ctx context.Context, id fsm.PartitionID, from fsm.Offset, isolation fsm.Isolation) error {
+	return f.router.Await(ctx, id, from, isolation)
+}
+
+// LastStable is route.Router.LastStable.
+func (f *front) LastStable(ctx context.Context, id fsm.PartitionID) (fsm.Offset, error) {
+	return f.router.LastStable(ctx, id)
 }
 
 // ListOffsets is route.Router.ListOffsets.
@@ -132,6 +137,11 @@ func (f *front) DeleteRecords(ctx context.Context, id fsm.PartitionID, before fs
 // Coordinate is route.Groups.Coordinate.
 func (f *front) Coordinate(ctx context.Context, index int, client coordinator.Client, req kmsg.Request) (kmsg.Response, error) {
 	return f.groups.Coordinate(ctx, index, client, req)
+}
+
+// WriteMarkers is route.Router.WriteMarkers.
+func (f *front) WriteMarkers(ctx context.Context, id fsm.PartitionID, markers []fsm.Marker) ([]outcome.Error, error) {
+	return f.router.WriteMarkers(ctx, id, markers)
 }
 
 // awaitLeader is route.Router.AwaitLeader.

@@ -49,6 +49,19 @@ func onRecords[Q, A any](n *Node, s *calls.Server, c *calls.Call[Q, A], partitio
 	})
 }
 
+// appendInLine is Records.AppendInLine of an append that says which leadership it means: one that
+// was long on its way could come behind what was sent later in another.
+func (n *Node) appendInLine(ctx context.Context, r *replica.Records, q calls.AppendInLineRequest, txn fsm.Transaction) ([]fsm.Appended, error) {
+	if q.Term == 0 {
+		p, err := r.Leads()
+		if err == nil {
+			err = errNotLeader{Hint: hint{Identity: n.identity, Term: uint64(p.InTerm())}}
+		}
+		return nil, err
+	}
+	return r.AppendInLine(ctx, q.Term, q.Place, txn, q.Batches)
+}
+
 // answerRecords answers what is asked of the leader of a partition or a shard.
 func (n *Node) answerRecords(s *calls.Server) {
 	onRecords(n, s, calls.Append, func(q calls.AppendRequest) fsm.PartitionID { return q.Partition },
@@ -57,24 +70,35 @@ func (n *Node) answerRecords(s *calls.Server) {
 		})
 	onRecords(n, s, calls.AppendInLine, func(q calls.AppendInLineRequest) fsm.PartitionID { return q.Partition },
 		func(ctx context.Context, r *replica.Records, q calls.AppendInLineRequest) ([]fsm.Appended, error) {
-			if q.Term == 0 {
-				// An append that does not say which leadership it means, and was long on its way,
-				// could come behind what was sent later in another.
-				p, err := r.Leads()
-				if err == nil {
-					err = errNotLeader{Hint: hint{Identity: n.identity, Term: uint64(p.InTerm())}}
-				}
-				return nil, err
-			}
-			return r.AppendInLine(ctx, q.Term, q.Place, q.Batches)
+			return n.appendInLine(ctx, r, q, fsm.Transaction{})
+		})
+	onRecords(n, s, calls.AppendTransactional, func(q calls.AppendTransactionalRequest) fsm.PartitionID { return q.Partition },
+		func(ctx context.Context, r *replica.Records, q calls.AppendTransactionalRequest) ([]fsm.Appended, error) {
+			return n.appendInLine(ctx, r, q.AppendInLineRequest, q.Transaction)
+		})
+	onRecords(n, s, calls.WriteMarkers, func(q calls.WriteMarkersRequest) fsm.PartitionID { return q.Partition },
+		func(ctx context.Context, r *replica.Records, q calls.WriteMarkersRequest) ([]outcome.Error, error) {
+			return r.WriteMarkers(ctx, q.Term, q.Markers)
 		})
 	onRecords(n, s, calls.Read, func(q calls.ReadRequest) fsm.PartitionID { return q.Partition },
 		func(ctx context.Context, r *replica.Records, q calls.ReadRequest) (fsm.Slice, error) {
-			return r.ReadAsLeader(ctx, q.From, int(q.MaxBytes))
+			return r.ReadAsLeader(ctx, q.From, int(q.MaxBytes), fsm.ReadUncommitted)
+		})
+	onRecords(n, s, calls.ReadStable, func(q calls.ReadStableRequest) fsm.PartitionID { return q.Partition },
+		func(ctx context.Context, r *replica.Records, q calls.ReadStableRequest) (fsm.Slice, error) {
+			return r.ReadAsLeader(ctx, q.From, int(q.MaxBytes), q.Isolation)
 		})
 	onRecords(n, s, calls.Await, func(q calls.AwaitRequest) fsm.PartitionID { return q.Partition },
 		func(ctx context.Context, r *replica.Records, q calls.AwaitRequest) (calls.Nothing, error) {
-			return calls.Nothing{}, r.AwaitAsLeader(ctx, q.From)
+			return calls.Nothing{}, r.AwaitAsLeader(ctx, q.From, fsm.ReadUncommitted)
+		})
+	onRecords(n, s, calls.AwaitStable, func(q calls.AwaitRequest) fsm.PartitionID { return q.Partition },
+		func(ctx context.Context, r *replica.Records, q calls.AwaitRequest) (calls.Nothing, error) {
+			return calls.Nothing{}, r.AwaitAsLeader(ctx, q.From, fsm.ReadCommitted)
+		})
+	onRecords(n, s, calls.LastStable, func(id fsm.PartitionID) fsm.PartitionID { return id },
+		func(ctx context.Context, r *replica.Records, _ fsm.PartitionID) (fsm.Offset, error) {
+			return r.LastStable(ctx)
 		})
 	onRecords(n, s, calls.ListOffsets, func(q calls.ListOffsetsRequest) fsm.PartitionID { return q.Partition },
 		func(ctx context.Context, r *replica.Records, q calls.ListOffsetsRequest) ([]fsm.Offset, error) {
@@ -109,6 +133,7 @@ func (n *Node) answerRecords(s *calls.Server) {
 		return r.ActiveProducers(ctx)
 	})
 	calls.Handle(s, calls.Coordinate, n.answerCoordinate)
+	calls.Handle(s, calls.EndOffsets, n.answerEndOffsets)
 }
 
 // tellLeader returns errNotLeader with the leader in it when that is known.

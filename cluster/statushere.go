@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"context"
+	"time"
 
 	"github.com/hashicorp/raft"
 
@@ -38,7 +39,7 @@ func (h seenHere) Catalog() status.CatalogMember {
 // Replica implements status.Here.
 func (h seenHere) Replica(id fsm.PartitionID) status.Replica {
 	if r := h.replicas.Replica(id); r != nil {
-		return seenReplica{r, h.self}
+		return seenReplica{r, h.replicas.Records(id), h.self}
 	}
 	return nil
 }
@@ -46,7 +47,7 @@ func (h seenHere) Replica(id fsm.PartitionID) status.Replica {
 // Running implements status.Here.
 func (h seenHere) Running() (all []status.Replica) {
 	for _, r := range h.replicas.Running() {
-		all = append(all, seenReplica{r, h.self})
+		all = append(all, seenReplica{r, h.replicas.Records(r.ID), h.self})
 	}
 	return all
 }
@@ -87,7 +88,8 @@ func (m seenMember) End() int64 { return int64(m.Raft.LastIndex()) + 1 }
 // seenReplica is a replica as package status sees it.
 type seenReplica struct {
 	*replica.Replica
-	self string
+	records *replica.Records // nil: it is a shard's
+	self    string
 }
 
 // ID implements status.Replica.
@@ -106,6 +108,19 @@ func (r seenReplica) ThinksItLeads() bool {
 func (r seenReplica) ServesAsLeader() bool {
 	_, err := r.Leads()
 	return err == nil
+}
+
+// Transactions implements status.Replica.
+func (r seenReplica) Transactions() (t status.Transactions) {
+	if r.records == nil {
+		return t // a shard has none
+	}
+	var oldest fsm.OpenTransaction
+	if t.Open, oldest, t.Behind = r.records.Transactions(); t.Open > 0 {
+		t.Oldest = max(time.Since(time.UnixMilli(oldest.Since)), 0)
+		t.Late = t.Oldest >= replica.LateTransaction
+	}
+	return t
 }
 
 // Bytes implements status.Replica.

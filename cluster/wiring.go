@@ -72,8 +72,8 @@ func (n *Node) wire(catalogs *catalogHost, replicas *replicaHost) {
 	*replicas = replicaHost{
 		disk: n.cfg.disk(),
 		self: n.identity, catalog: n.catalog, replicas: n.replicas, ending: n.ending, room: n.room,
-		nodes: n.nodes, caller: n.caller, router: n.router, handovers: n.handovers, failover: n.failover,
-		pulse: n.pulse,
+		nodes: n.nodes, caller: n.caller, router: n.router, groups: n.groups, handovers: n.handovers, failover: n.failover,
+		pulse: n.pulse, coordinatedBy: n.cfg.joinTransaction,
 	}
 	n.server = n.answers()
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"github.com/trimaran-io/trimaran/fsm"
 	"github.com/trimaran-io/trimaran/fsm/groups"
 	"github.com/trimaran-io/trimaran/internal/locks"
 )
@@ -31,6 +32,12 @@ type Config struct {
 	// the catalog to catch up, and are called with no lock held.
 	TopicID   func(name string) ([16]byte, bool)
 	TopicName func(id [16]byte) (string, bool)
+	// Join asks a transaction's coordinator to add a group to it (t.Add), or whether it was added.
+	// Errors are those of outcome: ErrInvalidTxnState, ErrConcurrentTransactions,
+	// ErrProducerFenced, ErrInvalidProducerEpoch, ErrInvalidProducerIDMapping,
+	// ErrTransactionAbortable; any other is no answer. It is called with no lock held. nil: there
+	// are no transactions.
+	Join func(ctx context.Context, t fsm.Transaction, producerID int64, epoch int16, group string) error
 	// Awake gives since when this process runs without having stood still: nobody was heard before
 	// that. nil: always.
 	Awake    func() time.Time
@@ -172,6 +179,8 @@ func (c *Coordinator) Handle(ctx context.Context, client Client, req kmsg.Reques
 		return c.leaveGroup(ctx, req)
 	case *kmsg.OffsetCommitRequest:
 		return c.offsetCommit(ctx, client, req)
+	case *kmsg.TxnOffsetCommitRequest:
+		return c.txnOffsetCommit(ctx, client, req)
 	case *kmsg.OffsetFetchRequest:
 		return c.offsetFetch(req), nil
 	case *kmsg.OffsetDeleteRequest:

@@ -1,6 +1,7 @@
 package coordinator
 
 import (
+	"slices"
 	"time"
 
 	"github.com/trimaran-io/trimaran/fsm/groups"
@@ -11,7 +12,9 @@ import (
 // sweep never queues more than one.
 func (c *Coordinator) sweepAll() {
 	missing := make(map[[16]byte]bool)
-	for _, id := range c.all() {
+	ids := append(c.all(), c.cfg.State.transactional()...)
+	slices.Sort(ids)
+	for _, id := range slices.Compact(ids) {
 		if c.ctx.Err() != nil {
 			return
 		}
@@ -36,7 +39,9 @@ func (c *Coordinator) sweepGroup(id string, missing map[[16]byte]bool) {
 			_, known[o.TopicID] = c.topicName(o.TopicID)
 		}
 	}
-	g := c.lockGroup(id, false)
+	now := time.Now()
+	producers, ended := c.cfg.State.endedBefore(id, now.Add(-markerRetention).UnixMilli())
+	g := c.lockGroup(id, len(producers) > 0)
 	if g == nil {
 		return
 	}
@@ -45,7 +50,7 @@ func (c *Coordinator) sweepGroup(id string, missing map[[16]byte]bool) {
 	}
 	expired := g.expiry()
 	var cmd groups.Changes
-	now, left := time.Now(), 0
+	left := 0
 	for _, o := range c.cfg.State.offsets(id) {
 		// what was not seen was committed just now
 		if there, seen := known[o.TopicID]; seen && !there {
@@ -54,7 +59,7 @@ func (c *Coordinator) sweepGroup(id string, missing map[[16]byte]bool) {
 				cmd.DeleteOffset(id, o.Topic, o.Partition, o.CommittedAt)
 				continue
 			}
-		} else if expired != nil && !g.subscribes(o.Topic) && expired(o, now) {
+		} else if expired != nil && !g.subscribes(o.Topic) && expired(o, now) && !c.cfg.State.pending(id, o.Topic, o.TopicID, o.Partition) {
 			cmd.DeleteOffset(id, o.Topic, o.Partition, o.CommittedAt)
 			continue
 		}
@@ -65,6 +70,9 @@ func (c *Coordinator) sweepGroup(id string, missing map[[16]byte]bool) {
 	}
 	if left == 0 && g.state == empty && len(g.pending) == 0 {
 		cmd.DeleteGroupIfEmpty(id)
+	}
+	for i, producer := range producers {
+		cmd.ForgetProducer(id, producer, ended[i])
 	}
 	var w *write
 	if cmd.Len() > 0 {

@@ -72,6 +72,9 @@ type group struct {
 	// unsaved: State believes in members who are gone, since the command that says
 	// so was not replicated. The next sweep tries again.
 	unsaved bool
+	// ending are the markers of transactions on their way, by producer id: the number of the last
+	// one.
+	ending map[int64]int32
 }
 
 // lockGroup gives the locked group. If it is not there, it is made from what State
@@ -101,7 +104,7 @@ func (c *Coordinator) lockGroup(id string, create bool) *group {
 
 // unlockGroup unlocks the group, and forgets it if State knows all of it.
 func (c *Coordinator) unlockGroup(g *group) {
-	if g.state == empty && len(g.pending) == 0 && !g.writing && !g.unsaved {
+	if g.state == empty && len(g.pending) == 0 && !g.writing && !g.unsaved && len(g.ending) == 0 {
 		g.dropped = true
 		c.mu.Lock()
 		delete(c.groups, g.id)
@@ -117,6 +120,7 @@ func (c *Coordinator) load(id string, meta *groups.Group) *group {
 		c: c, id: id,
 		byID: make(map[string]*member), instances: make(map[string]*member),
 		pending: make(map[string]*time.Timer), unsynced: make(map[string]bool),
+		ending: make(map[int64]int32),
 	}
 	if meta == nil {
 		return g

@@ -172,8 +172,8 @@ func (c *Coordinator) commitCommand(group string, topics []commitTopic, req *kms
 	return cmd
 }
 
-// offsetFetch answers OffsetFetch from what is replicated. There are no
-// transactions, so all offsets are stable.
+// offsetFetch answers OffsetFetch from what is replicated. Where only stable offsets are wanted, a
+// partition for which a transaction has one pending is UNSTABLE_OFFSET_COMMIT (KIP-447).
 func (c *Coordinator) offsetFetch(req *kmsg.OffsetFetchRequest) *kmsg.OffsetFetchResponse {
 	resp := req.ResponseKind().(*kmsg.OffsetFetchResponse)
 	if req.Version < 8 {
@@ -182,7 +182,7 @@ func (c *Coordinator) offsetFetch(req *kmsg.OffsetFetchRequest) *kmsg.OffsetFetc
 		for _, topic := range req.Topics {
 			topics = append(topics, kmsg.OffsetFetchRequestGroupTopic{Topic: topic.Topic, Partitions: topic.Partitions})
 		}
-		for _, topic := range c.fetchOffsets(req.Group, topics, all, false) {
+		for _, topic := range c.fetchOffsets(req.Group, topics, all, false, req.RequireStable) {
 			t := kmsg.NewOffsetFetchResponseTopic()
 			t.Topic = topic.Topic
 			for _, p := range topic.Partitions {
@@ -195,15 +195,15 @@ func (c *Coordinator) offsetFetch(req *kmsg.OffsetFetchRequest) *kmsg.OffsetFetc
 	for _, group := range req.Groups {
 		g := kmsg.NewOffsetFetchResponseGroup()
 		g.Group = group.Group
-		g.Topics = c.fetchOffsets(group.Group, group.Topics, group.Topics == nil, req.Version >= 10)
+		g.Topics = c.fetchOffsets(group.Group, group.Topics, group.Topics == nil, req.Version >= 10, req.RequireStable)
 		resp.Groups = append(resp.Groups, g)
 	}
 	return resp
 }
 
-func (c *Coordinator) fetchOffsets(group string, topics []kmsg.OffsetFetchRequestGroupTopic, all, byID bool) []kmsg.OffsetFetchResponseGroupTopic {
+func (c *Coordinator) fetchOffsets(group string, topics []kmsg.OffsetFetchRequestGroupTopic, all, byID, stable bool) []kmsg.OffsetFetchResponseGroupTopic {
 	if all {
-		return c.allOffsets(group)
+		return c.allOffsets(group, stable)
 	}
 	answers := make([]kmsg.OffsetFetchResponseGroupTopic, 0, len(topics))
 	for _, topic := range topics {
@@ -220,6 +220,8 @@ func (c *Coordinator) fetchOffsets(group string, topics []kmsg.OffsetFetchReques
 			p := noOffset(partition)
 			if !ok {
 				p.ErrorCode = unknown
+			} else if stable && c.cfg.State.pending(group, t.Topic, t.TopicID, partition) {
+				p.ErrorCode = kerr.UnstableOffsetCommit.Code
 			} else if o, found := c.cfg.State.offset(group, t.Topic, t.TopicID, partition); found {
 				p.set(o)
 			}
@@ -230,7 +232,7 @@ func (c *Coordinator) fetchOffsets(group string, topics []kmsg.OffsetFetchReques
 	return answers
 }
 
-func (c *Coordinator) allOffsets(group string) []kmsg.OffsetFetchResponseGroupTopic {
+func (c *Coordinator) allOffsets(group string, stable bool) []kmsg.OffsetFetchResponseGroupTopic {
 	answers := []kmsg.OffsetFetchResponseGroupTopic{}
 	for _, o := range c.cfg.State.offsets(group) {
 		if id, ok := c.topicID(o.Topic); !ok || id != o.TopicID {
@@ -242,7 +244,11 @@ func (c *Coordinator) allOffsets(group string) []kmsg.OffsetFetchResponseGroupTo
 			answers = append(answers, t)
 		}
 		p := noOffset(o.Partition)
-		p.set(o.Offset)
+		if stable && c.cfg.State.pending(group, o.Topic, o.TopicID, o.Partition) {
+			p.ErrorCode = kerr.UnstableOffsetCommit.Code
+		} else {
+			p.set(o.Offset)
+		}
 		t := &answers[len(answers)-1]
 		t.Partitions = append(t.Partitions, p.OffsetFetchResponseGroupTopicPartition)
 	}

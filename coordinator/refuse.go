@@ -21,6 +21,8 @@ func refuse(req kmsg.Request, code int16) kmsg.Response {
 		resp := commitResponse(req)
 		fillCommit(resp, code)
 		return resp
+	case *kmsg.TxnOffsetCommitRequest:
+		return fillTxnCommit(txnCommitResponse(req), code)
 	case *kmsg.OffsetFetchRequest:
 		resp := req.ResponseKind().(*kmsg.OffsetFetchResponse)
 		resp.ErrorCode = code

@@ -84,3 +84,33 @@ func (s *State) offsets(group string) []groups.Committed {
 	defer s.mu.RUnlock()
 	return s.machine.Offsets(group)
 }
+
+// pending reports whether a transaction has an offset pending for a partition of that incarnation
+// of the topic.
+func (s *State) pending(group, topic string, id [16]byte, partition int32) bool {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.machine.Pending(group, topic, id, partition)
+}
+
+// producer gives what the group knows of a transactional producer.
+func (s *State) producer(group string, id int64) groups.Producer {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.machine.Producer(group, id)
+}
+
+// transactional gives the groups that know of producers.
+func (s *State) transactional() []string {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.machine.Transactional()
+}
+
+// endedBefore gives the producers of a group whose last marker is older than that (ms) and who have
+// nothing pending, with the times of their markers.
+func (s *State) endedBefore(group string, before int64) (ids, at []int64) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.machine.EndedBefore(group, before)
+}

@@ -48,27 +48,31 @@ type Client struct {
 	Host string // "/127.0.0.1"
 	// Version is the request's version as the client sent it, which the converted
 	// request does not tell. It decides on JoinGroup v4+ (MEMBER_ID_REQUIRED), v9+
-	// (SkipAssignment), OffsetCommit v9+ and DescribeGroups v6+ (GROUP_ID_NOT_FOUND).
+	// (SkipAssignment), OffsetCommit v9+ and DescribeGroups v6+ (GROUP_ID_NOT_FOUND), and
+	// TxnOffsetCommit v5+, which adds the group to the transaction (KIP-890).
 	Version int16
 }
 
 // Version is the version in which requests and responses of that API key travel
 // between gateway and coordinator; false: it is none of the coordinator's keys.
 //
-// It is the newest that kmsg knows, but for OffsetCommit and OffsetFetch. Those are
-// 9, the newest that calls topics by name: whoever has only a topic's id (10 and up)
-// names it first. What older versions know and these do not is converted before:
+// It is the newest that kmsg knows, but for OffsetCommit, OffsetFetch and TxnOffsetCommit. Those
+// are 9 and 5, the newest that call topics by name: whoever has only a topic's id (10 and up) names
+// it first. What older versions know and these do not is converted before:
 //   - JoinGroup v0 has no rebalance timeout: -1 is taken as the session timeout.
 //   - LeaveGroup v0 to v2 name one member: a list of that one, and its error is the
 //     response's.
 //   - OffsetCommit v0 has neither member nor generation: "" and -1. The retention
 //     time of v2 to v4 and the timestamp of v1 are not kept; clients send -1.
+//   - TxnOffsetCommit v0 to v2 has neither member nor generation: "" and -1.
 //   - OffsetFetch v0 to v7: a list of one group. v0 knows UNKNOWN_TOPIC_OR_PARTITION
 //     where later versions have offset -1 and no error.
 func Version(key int16) (int16, bool) {
 	switch kmsg.Key(key) {
 	case kmsg.OffsetCommit, kmsg.OffsetFetch:
 		return 9, true
+	case kmsg.TxnOffsetCommit:
+		return 5, true
 	case kmsg.JoinGroup, kmsg.Heartbeat, kmsg.LeaveGroup, kmsg.SyncGroup,
 		kmsg.DescribeGroups, kmsg.ListGroups, kmsg.DeleteGroups, kmsg.OffsetDelete:
 		return kmsg.RequestForKey(key).MaxVersion(), true

@@ -18,7 +18,12 @@ import (
 //	   calls go through a third node where two do not reach each other
 //	4  appends that follow each other before the first is answered (calls.AppendInLine);
 //	   users, ACLs, keys of tokens
-const FeatureLevel = 4
+//	5  transactions: their batches and markers in partitions' logs, their coordinators and pending
+//	   offsets in the shards of consumer groups
+const FeatureLevel = 5
+
+// LevelTransactions is the level from which on transactions may begin.
+const LevelTransactions = 5
 
 // RaiseFeatureLevel makes the cluster use what programs of that level know. It is refused while a
 // registered node runs an older one, and there is no way back.

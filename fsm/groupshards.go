@@ -99,44 +99,81 @@ func (t *Topics) checkShards(topic *Topic) error {
 	return nil
 }
 
-// An entry of a shard's log is controlGroups and then commands of package
-// coordinator, each behind its length (a variable-length integer of encoding/binary).
+// ShardCommand is a command in an entry of a shard's log: of package coordinator, or of package
+// transaction, since a transactional id lives in a shard of consumer groups, too.
+type ShardCommand struct {
+	Transactional bool
+	Bytes         []byte
+}
 
-// GroupEntry gives the data of an entry with these commands, at least one.
-func GroupEntry(commands ...[]byte) []byte {
-	size := 1
+// An entry of a shard's log is controlGroups and then commands of package coordinator, each behind
+// its length (a variable-length integer of encoding/binary). One with commands of package
+// transaction in it, which only a cluster of level LevelTransactions has, is controlShard, and each
+// command has one more byte before its length: 0 for coordinator's, 1 for transaction's.
+
+// ShardEntry gives the data of an entry with these commands, at least one.
+func ShardEntry(commands ...ShardCommand) []byte {
+	size, kind := 1, byte(controlGroups)
 	for _, c := range commands {
-		size += binary.MaxVarintLen32 + len(c)
+		size += 1 + binary.MaxVarintLen32 + len(c.Bytes)
+		if c.Transactional {
+			kind = controlShard
+		}
 	}
-	data := append(make([]byte, 0, size), controlGroups)
+	data := append(make([]byte, 0, size), kind)
 	for _, c := range commands {
-		data = append(binary.AppendUvarint(data, uint64(len(c))), c...)
+		if kind == controlShard {
+			data = append(data, 0)
+			if c.Transactional {
+				data[len(data)-1] = 1
+			}
+		}
+		data = append(binary.AppendUvarint(data, uint64(len(c.Bytes))), c.Bytes...)
 	}
 	return data
 }
 
-// IsGroupEntry reports whether an entry's data are such commands.
-func IsGroupEntry(data []byte) bool { return len(data) > 0 && data[0] == controlGroups }
+// GroupEntry gives the data of an entry with these commands of package coordinator, at least one.
+func GroupEntry(commands ...[]byte) []byte {
+	all := make([]ShardCommand, len(commands))
+	for i, c := range commands {
+		all[i].Bytes = c
+	}
+	return ShardEntry(all...)
+}
 
-// GroupCommands gives the commands of an entry, which alias data. After an error
+// IsShardEntry reports whether an entry's data are such commands.
+func IsShardEntry(data []byte) bool {
+	return len(data) > 0 && (data[0] == controlGroups || data[0] == controlShard)
+}
+
+// ShardCommands gives the commands of an entry, which alias data. After an error
 // there are no more.
-func GroupCommands(data []byte) iter.Seq2[[]byte, error] {
-	return func(yield func([]byte, error) bool) {
+func ShardCommands(data []byte) iter.Seq2[ShardCommand, error] {
+	return func(yield func(ShardCommand, error) bool) {
 		if len(data) > 0 && data[0] > controlLast {
-			yield(nil, newer("control command %#x", data[0]))
+			yield(ShardCommand{}, newer("control command %#x", data[0]))
 			return
 		}
-		if !IsGroupEntry(data) {
-			yield(nil, fmt.Errorf("%w: no commands of consumer groups", outcome.ErrUnknown))
+		if !IsShardEntry(data) {
+			yield(ShardCommand{}, fmt.Errorf("%w: no commands of consumer groups", outcome.ErrUnknown))
 			return
 		}
 		for rest := data[1:]; len(rest) > 0; {
+			var command ShardCommand
+			if data[0] == controlShard {
+				if rest[0] > 1 {
+					yield(command, newer("command of kind %d in a shard", rest[0]))
+					return
+				}
+				command.Transactional, rest = rest[0] == 1, rest[1:]
+			}
 			size, n := binary.Uvarint(rest)
 			if n <= 0 || size > uint64(len(rest)-n) {
-				yield(nil, fmt.Errorf("%w: a command of consumer groups is cut short", outcome.ErrUnknown))
+				yield(ShardCommand{}, fmt.Errorf("%w: a command of consumer groups is cut short", outcome.ErrUnknown))
 				return
 			}
-			command := rest[n : n+int(size) : n+int(size)]
+			command.Bytes = rest[n : n+int(size) : n+int(size)]
 			rest = rest[n+int(size):]
 			if !yield(command, nil) {
 				return

@@ -2,6 +2,7 @@ package fsm
 
 import (
 	"bytes"
+	"errors"
 	"slices"
 	"testing"
 
@@ -135,52 +136,67 @@ func TestImpossibleGroupShardsAreRefused(t *testing.T) {
 	}
 }
 
-func TestGroupEntries(t *testing.T) {
-	commands := [][]byte{[]byte("a"), {}, bytes.Repeat([]byte("b"), 300)}
-	data := GroupEntry(commands...)
-	if IsRecords(data) {
-		t.Error("it reads as records")
-	}
-	var got [][]byte
-	for c, err := range GroupCommands(data) {
-		if err != nil {
-			t.Fatal(err)
+func TestShardEntries(t *testing.T) {
+	groups := []ShardCommand{{Bytes: []byte("a")}, {Bytes: []byte{}}, {Bytes: bytes.Repeat([]byte("b"), 300)}}
+	both := append(slices.Clone(groups), ShardCommand{true, []byte("c")}, ShardCommand{true, nil})
+	for first, commands := range map[byte][]ShardCommand{controlGroups: groups, controlShard: both} {
+		data := ShardEntry(commands...)
+		if data[0] != first {
+			t.Errorf("%d commands are in an entry of kind %#x, want %#x", len(commands), data[0], first)
 		}
-		got = append(got, c)
+		if IsRecords(data) {
+			t.Error("it reads as records")
+		}
+		if got, err := shardCommands(data); err != nil || !slices.EqualFunc(got, commands, sameCommand) {
+			t.Errorf("got %v, %v", got, err)
+		}
+		// In a partition's log it does nothing.
+		p := NewPartition()
+		if applied := p.Apply(Entry{Index: 1, Term: 1, Data: data}); applied.Err == nil || p.NextOffset() != 0 {
+			t.Errorf("a partition took it: %+v", applied)
+		}
 	}
-	if !slices.EqualFunc(got, commands, bytes.Equal) {
-		t.Errorf("got %q", got)
+	if got := GroupEntry([]byte("a"), []byte("bc")); string(got) != "\x82\x01a\x02bc" {
+		t.Errorf("commands of groups alone are %x, as earlier programs have them they are not", got)
 	}
-	// In a partition's log it does nothing.
-	p := NewPartition()
-	if applied := p.Apply(Entry{Index: 1, Term: 1, Data: data}); applied.Err == nil || p.NextOffset() != 0 {
-		t.Errorf("a partition took it: %+v", applied)
+	if _, err := shardCommands([]byte{controlShard, 2, 0}); !errors.Is(err, ErrNewer) {
+		t.Errorf("a command of another kind: %v, want ErrNewer", err)
 	}
 }
 
+func sameCommand(a, b ShardCommand) bool {
+	return a.Transactional == b.Transactional && bytes.Equal(a.Bytes, b.Bytes)
+}
+
+func shardCommands(data []byte) (commands []ShardCommand, err error) {
+	for c, err := range ShardCommands(data) {
+		if err != nil {
+			return commands, err
+		}
+		commands = append(commands, c)
+	}
+	return commands, nil
+}
+
 // Any bytes may be committed to a shard's log.
-func FuzzGroupCommands(f *testing.F) {
+func FuzzShardCommands(f *testing.F) {
 	f.Add(GroupEntry([]byte("a"), []byte("bc")))
+	f.Add(ShardEntry(ShardCommand{Bytes: []byte("a")}, ShardCommand{true, []byte("bc")}))
 	f.Add([]byte{controlGroups, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01})
 	f.Add([]byte{controlGroups, 5, 1})
+	f.Add([]byte{controlShard, 1, 5, 1})
 	f.Add([]byte{})
 	f.Fuzz(func(t *testing.T, data []byte) {
-		var commands [][]byte
-		for c, err := range GroupCommands(data) {
-			if err != nil {
-				return
-			}
-			commands = append(commands, c)
+		commands, err := shardCommands(data)
+		if err != nil {
+			return
 		}
-		var again [][]byte
-		for c, err := range GroupCommands(GroupEntry(commands...)) {
-			if err != nil {
-				t.Fatal(err)
-			}
-			again = append(again, c)
+		again, err := shardCommands(ShardEntry(commands...))
+		if err != nil {
+			t.Fatal(err)
 		}
-		if !slices.EqualFunc(commands, again, bytes.Equal) {
-			t.Fatalf("%q became %q", commands, again)
+		if !slices.EqualFunc(commands, again, sameCommand) {
+			t.Fatalf("%v became %v", commands, again)
 		}
 	})
 }

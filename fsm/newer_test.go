@@ -51,7 +51,7 @@ func TestWhatANewerProgramWroteIsNotPassedOver(t *testing.T) {
 		data  []byte
 		newer bool
 	}{
-		{[]byte{0x83}, true},
+		{[]byte{controlLast + 1}, true},
 		{[]byte{0xff, 1, 2}, true},
 		{append(LogStartCommand(0), 1), true},
 		{batch, true},

@@ -19,7 +19,8 @@ const (
 	controlNone     = 0x80 // does nothing
 	controlLogStart = 0x81 // then 8 bytes, big endian: the new log start offset
 	controlGroups   = 0x82 // of consumer groups, see groupshards.go; never in a partition's log
-	controlLast     = controlGroups
+	controlShard    = 0x83 // of consumer groups and transactions, see groupshards.go; likewise
+	controlLast     = controlShard
 
 	logStartSize = 9
 )
@@ -85,7 +86,7 @@ type Applied struct {
 	// Err says why the first void batch or the control command had no effect. With ErrNewer nothing
 	// was applied at all.
 	Err error
-	// Breach, if not nil, says that a batch was appended which its producer's state
+	// Breach, if not nil, says that a batch or marker was appended which its producer's state
 	// does not allow: its proposer was wrong. See producers.go.
 	Breach error
 }
@@ -102,6 +103,8 @@ type PartitionState struct {
 
 	// of the good batches up to next; decides nothing here, see producers.go
 	producers producerTable
+	// aborted is in the order of Last, appended to and cut only; see transactions.go
+	aborted []AbortedTransaction
 }
 
 // NewPartition gives the machine of an empty partition.
@@ -180,8 +183,14 @@ func (p *PartitionState) applyRecords(e Entry, batches []kafkaproto.Batch, rest 
 		}
 		result.Batches = append(result.Batches, Appended{BaseOffset: p.next, LogStart: p.logStart, Timestamp: header.MaxTimestamp})
 		result.MaxTimestamp = max(result.MaxTimestamp, header.MaxTimestamp)
-		if err := p.producers.append(header, p.next, e.AppendedAt); err != nil && result.Breach == nil {
-			result.Breach = err
+		var breach error
+		if header.Control() {
+			breach = p.endTransaction(batches[i], e.AppendedAt)
+		} else {
+			breach = p.producers.append(header, p.next, e.AppendedAt)
+		}
+		if breach != nil && result.Breach == nil {
+			result.Breach = breach
 		}
 		p.extend(header)
 	}
@@ -219,6 +228,7 @@ func (p *PartitionState) advanceLogStart(start Offset) error {
 		return nil
 	}
 	p.logStart = start
+	p.DropAborted(start)
 	return nil
 }
 

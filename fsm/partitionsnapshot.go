@@ -8,23 +8,36 @@ import (
 
 const (
 	partitionMagic   = "TriP"
-	partitionVersion = 2 // 1 had no producers
+	partitionVersion = transactionsVersion // 1 had no producers
+
+	// transactionsVersion is written only where there is something of transactions in the state,
+	// so that programs that know of none read all other snapshots.
+	transactionsVersion = 3
 )
 
 // A partition's snapshot, inside of the envelope, is a row of numbers, each a
 // variable-length integer of encoding/binary but the chain, which has 8 bytes:
 //
-//	last applied index, next offset, log start offset, chain, producers (see producers.go)
+//	last applied index, next offset, log start offset, chain, producers (see producers.go),
+//	from version 3 on: aborted transactions (see transactions.go)
 
 // Snapshot gives the whole state as bytes; the same state, the same bytes.
 func (p *PartitionState) Snapshot() []byte {
-	return seal(partitionMagic, partitionVersion, func(b []byte) []byte {
+	version := uint16(transactionsVersion - 1)
+	if p.transactional() {
+		version = transactionsVersion
+	}
+	return seal(partitionMagic, version, func(b []byte) []byte {
 		put := func(v uint64) { b = binary.AppendUvarint(b, v) }
 		put(uint64(p.applied))
 		put(uint64(p.next))
 		put(uint64(p.logStart))
 		b = binary.BigEndian.AppendUint64(b, p.chain)
-		return p.producers.snapshot(b)
+		b = p.producers.snapshot(b, version)
+		if version >= transactionsVersion {
+			b = snapshotAborted(b, p.aborted)
+		}
+		return b
 	})
 }
 
@@ -45,7 +58,10 @@ func RestorePartition(data []byte) (*PartitionState, error) {
 		producers: newProducerTable(),
 	}
 	if version >= 2 {
-		p.producers.restore(&r)
+		p.producers.restore(&r, version)
+	}
+	if version >= transactionsVersion {
+		p.aborted = restoreAborted(&r)
 	}
 	if r.bad || len(r.b) > 0 {
 		return nil, fmt.Errorf("partition: %w: malformed", ErrSnapshot)
@@ -61,12 +77,18 @@ func (p *PartitionState) check() error {
 	if p.logStart > p.next {
 		return fmt.Errorf("log start %d above the end %d", p.logStart, p.next)
 	}
-	for n := p.producers.oldest; n != nil; n = n.newer {
+	for n := range p.producers.all() {
+		if n.state.Open && n.state.First >= p.next {
+			return fmt.Errorf("producer %d has a transaction open from %d on, the log ends at %d", n.state.ID, n.state.First, p.next)
+		}
 		for _, b := range n.state.Batches() {
 			if b.Base >= p.next {
 				return fmt.Errorf("producer %d has a batch at %d, the log ends at %d", n.state.ID, b.Base, p.next)
 			}
 		}
+	}
+	if n := len(p.aborted); n > 0 && p.aborted[n-1].Last >= p.next {
+		return fmt.Errorf("a transaction was aborted at %d, the log ends at %d", p.aborted[n-1].Last, p.next)
 	}
 	return nil
 }
@@ -111,6 +133,16 @@ func (r *numbers) signed() int64 {
 	}
 	r.b = r.b[n:]
 	return v
+}
+
+// int32 reads a number of 32 bits that may be negative.
+func (r *numbers) int32() int32 {
+	v := r.signed()
+	if v != int64(int32(v)) {
+		r.fail()
+		return 0
+	}
+	return int32(v)
 }
 
 // atMost reads a number up to limit.

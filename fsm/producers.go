@@ -3,6 +3,7 @@ package fsm
 import (
 	"encoding/binary"
 	"fmt"
+	"iter"
 	"math"
 
 	"github.com/trimaran-io/trimaran/kafkaproto"
@@ -10,7 +11,8 @@ import (
 )
 
 // This file holds what a partition remembers of idempotent producers (KIP-98),
-// so that a batch that is sent again is not appended again.
+// so that a batch that is sent again is not appended again, and of their
+// transactions (transactions.go).
 //
 // Who decides: the proposer of the partition's leader, before it stamps a batch
 // (ProducersAhead). What Apply makes of the log follows from GoodBatch alone,
@@ -30,7 +32,7 @@ import (
 // ProducersAhead. So it judged the batch on the producer state that the machine
 // has when it comes to that batch, or on that state with producers in it that were
 // forgotten meanwhile; and a machine that knows nothing of a producer takes anything
-// from it.
+// from it. Producers with an open transaction are never forgotten.
 
 const (
 	// ProducerBatches is how many batches of a producer are remembered: as many as
@@ -40,8 +42,9 @@ const (
 	// in ms: Kafka's default of producer.id.expiration.ms.
 	ProducerExpiration = day
 	// MaxProducers bounds the producers that a partition remembers. Beyond it the
-	// one that appended longest ago is forgotten: then its next batch is taken
-	// whatever its sequence number, and is not known if it was there before.
+	// one that appended longest ago, and has no open transaction, is forgotten: then its
+	// next batch is taken whatever its sequence number, and is not known if it was there
+	// before.
 	MaxProducers = 4096
 )
 
@@ -62,30 +65,50 @@ type ProducerBatch struct {
 type ProducerState struct {
 	ID         int64
 	Epoch      int16
-	LastAppend int64 // ms since epoch, by the clock of the leader that took it
-	count      int   // 1 to ProducerBatches
+	Open       bool   // a transaction of the producer is open here
+	First      Offset // of the open transaction's first record
+	Since      int64  // when that was appended, ms since epoch
+	Ended      int32  // number of the last marker (Marker.Number); 0: none is known
+	LastAppend int64  // ms since epoch, by the clock of the leader that took it
+	count      int    // 0 to ProducerBatches; 0 only behind a marker
 	batches    [ProducerBatches]ProducerBatch
 }
 
 // Batches gives the batches of the producer's present epoch that are remembered,
-// oldest first, at least one.
+// oldest first. There is none if a marker brought the epoch.
 func (p *ProducerState) Batches() []ProducerBatch { return p.batches[:p.count] }
 
-// LastSequence is the sequence number of the last record.
-func (p *ProducerState) LastSequence() int32 { return p.batches[p.count-1].Last }
+// LastSequence is the sequence number of the present epoch's last record; -1: none.
+func (p *ProducerState) LastSequence() int32 {
+	if p.count == 0 {
+		return -1
+	}
+	return p.batches[p.count-1].Last
+}
 
 // ActiveProducer is what an operator sees of a producer (KIP-664).
 type ActiveProducer struct {
 	ID            int64 `json:"id"`
 	Epoch         int16 `json:"epoch"`
-	LastSequence  int32 `json:"last_sequence"`
-	LastTimestamp int64 `json:"last_timestamp"` // of its newest record, ms
+	LastSequence  int32 `json:"last_sequence"`  // -1: none in this epoch
+	LastTimestamp int64 `json:"last_timestamp"` // of its newest record, or its marker, ms
+	// Ended is the number of its last marker; 0: none is known.
+	Ended int32 `json:"ended,omitempty"`
+	// Open is the first offset of its open transaction; nil: none is open.
+	Open *Offset `json:"open,omitempty"`
 }
 
 // Active gives what an operator sees.
 func (p *ProducerState) Active() ActiveProducer {
-	last := p.batches[p.count-1]
-	return ActiveProducer{ID: p.ID, Epoch: p.Epoch, LastSequence: last.Last, LastTimestamp: last.Timestamp}
+	a := ActiveProducer{ID: p.ID, Epoch: p.Epoch, LastSequence: p.LastSequence(), LastTimestamp: p.LastAppend, Ended: p.Ended}
+	if p.count > 0 {
+		a.LastTimestamp = p.batches[p.count-1].Timestamp
+	}
+	if p.Open {
+		first := p.First
+		a.Open = &first
+	}
+	return a
 }
 
 // Judge says what the batch, for which Idempotent holds, is to a producer of this
@@ -137,17 +160,48 @@ func lastSequence(h kafkaproto.BatchHeader) int32 {
 
 func nextSequence(last int32) int32 { return int32((int64(last) + 1) & math.MaxInt32) }
 
-// producerTable is the producers of a partition, in the order in which they last
-// appended. That order is the log's, so it is the same on every replica.
+// producerTable is the producers of a partition. Its orders are the log's, so they are
+// the same on every replica.
 type producerTable struct {
 	byID map[int64]*producerNode
-	// oldest and newest are the ends of the list of all nodes of byID; nil without any.
-	oldest, newest *producerNode
+	// Each node of byID is in one list: open has those with an open transaction, in the order of
+	// its first offset, at most MaxOpenTransactions; idle the others, in the order in which they
+	// last appended.
+	idle, open producerList
+	opened     int // length of open
 }
 
 type producerNode struct {
 	state        ProducerState
 	older, newer *producerNode
+}
+
+// producerList is a list of nodes; nil, nil without any.
+type producerList struct{ oldest, newest *producerNode }
+
+// push makes n the newest; it is in no list.
+func (l *producerList) push(n *producerNode) {
+	n.older, n.newer = l.newest, nil
+	if l.newest != nil {
+		l.newest.newer = n
+	} else {
+		l.oldest = n
+	}
+	l.newest = n
+}
+
+// remove takes n, which is in the list, out of it.
+func (l *producerList) remove(n *producerNode) {
+	if n.older != nil {
+		n.older.newer = n.newer
+	} else {
+		l.oldest = n.newer
+	}
+	if n.newer != nil {
+		n.newer.older = n.older
+	} else {
+		l.newest = n.older
+	}
 }
 
 func newProducerTable() producerTable { return producerTable{byID: map[int64]*producerNode{}} }
@@ -156,29 +210,49 @@ func newProducerTable() producerTable { return producerTable{byID: map[int64]*pr
 // the given time, and forgets producers that were silent for too long then. The
 // error says why the batch should not be in the log; it is recorded nonetheless.
 func (t *producerTable) append(h kafkaproto.BatchHeader, base Offset, at int64) (breach error) {
-	for t.oldest != nil && expired(&t.oldest.state, at) {
-		t.forget(t.oldest)
-	}
+	t.expire(at)
 	if !Idempotent(h) {
+		if h.Transactional() {
+			return fmt.Errorf("%w: a transactional batch of no producer at %d", outcome.ErrInvalidTxnState, base)
+		}
 		return nil
 	}
-	n := t.byID[h.ProducerID]
-	if n == nil {
-		if len(t.byID) == MaxProducers {
-			t.forget(t.oldest)
-		}
-		n = &producerNode{state: ProducerState{ID: h.ProducerID, Epoch: h.ProducerEpoch}}
-	} else {
+	n, known := t.take(h)
+	if known {
 		_, duplicate, err := n.state.Judge(h)
 		if duplicate {
 			err = fmt.Errorf("%w: producer %d has the records from %d on twice in the log", outcome.ErrOutOfOrderSequence, h.ProducerID, h.BaseSequence)
 		}
 		breach = err
-		t.forget(n)
 	}
 	n.state.add(h, base, at)
-	t.push(n)
+	if err := t.transaction(n, h, base, at); breach == nil {
+		breach = err
+	}
 	return breach
+}
+
+// expire forgets who was silent for too long.
+func (t *producerTable) expire(at int64) {
+	for n := t.idle.oldest; n != nil && expired(&n.state, at); n = t.idle.oldest {
+		t.forget(n)
+	}
+}
+
+// take gives the node of the batch's producer, in no list if it has no open transaction.
+func (t *producerTable) take(h kafkaproto.BatchHeader) (n *producerNode, known bool) {
+	if n = t.byID[h.ProducerID]; n != nil {
+		if !n.state.Open {
+			t.idle.remove(n)
+		}
+		return n, true
+	}
+	if len(t.byID) == MaxProducers {
+		t.forget(t.idle.oldest) // there is one, since not so many transactions may be open
+	}
+	n = &producerNode{state: ProducerState{ID: h.ProducerID, Epoch: h.ProducerEpoch}}
+	t.byID[h.ProducerID] = n
+	return n, false
 }
 
 // expired reports whether the producer was silent for too long. Clocks of leaders
@@ -187,30 +261,9 @@ func expired(p *ProducerState, now int64) bool {
 	return now > p.LastAppend && uint64(now)-uint64(p.LastAppend) >= ProducerExpiration
 }
 
-// push makes n the newest; it is not in the list.
-func (t *producerTable) push(n *producerNode) {
-	n.older, n.newer = t.newest, nil
-	if t.newest != nil {
-		t.newest.newer = n
-	} else {
-		t.oldest = n
-	}
-	t.newest = n
-	t.byID[n.state.ID] = n
-}
-
-// forget takes n, which is in the list, out of it.
+// forget takes n, which is in the list of the idle, out of the table.
 func (t *producerTable) forget(n *producerNode) {
-	if n.older != nil {
-		n.older.newer = n.newer
-	} else {
-		t.oldest = n.newer
-	}
-	if n.newer != nil {
-		n.newer.older = n.older
-	} else {
-		t.newest = n.older
-	}
+	t.idle.remove(n)
 	delete(t.byID, n.state.ID)
 }
 
@@ -222,25 +275,41 @@ func (p *PartitionState) Producer(id int64) (ProducerState, bool) {
 	return ProducerState{}, false
 }
 
-// Producers gives all producers that the partition knows, in the order in which
-// they last appended, at most MaxProducers.
+// Producers gives all producers that the partition knows, at most MaxProducers: those
+// without an open transaction in the order in which they last appended, then the others in the
+// order in which their transactions began.
 func (p *PartitionState) Producers() []ProducerState {
 	all := make([]ProducerState, 0, len(p.producers.byID))
-	for n := p.producers.oldest; n != nil; n = n.newer {
+	for n := range p.producers.all() {
 		all = append(all, n.state)
 	}
 	return all
 }
 
+// all gives the nodes of both lists, the idle first.
+func (t *producerTable) all() iter.Seq[*producerNode] {
+	return func(yield func(*producerNode) bool) {
+		for _, l := range []producerList{t.idle, t.open} {
+			for n := l.oldest; n != nil; n = n.newer {
+				if !yield(n) {
+					return
+				}
+			}
+		}
+	}
+}
+
 // Producers in a snapshot, from version 2 on, follow the other numbers: their
-// count, then of each, in the order in which they last appended,
+// count, then of each, in the order of PartitionState.Producers,
 //
 //	id, epoch, time of the last append (signed), count of batches, then of each
-//	batch, oldest first: first and last sequence number, base offset, timestamp (signed)
+//	batch, oldest first: first and last sequence number, base offset, timestamp (signed);
+//	from version 3 on: number of the last marker (signed; 0: none), 0 or 1 + the open
+//	transaction's first offset; with that since when it is open (signed)
 
-func (t *producerTable) snapshot(b []byte) []byte {
+func (t *producerTable) snapshot(b []byte, version uint16) []byte {
 	b = binary.AppendUvarint(b, uint64(len(t.byID)))
-	for n := t.oldest; n != nil; n = n.newer {
+	for n := range t.all() {
 		b = binary.AppendUvarint(b, uint64(n.state.ID))
 		b = binary.AppendUvarint(b, uint64(n.state.Epoch))
 		b = binary.AppendVarint(b, n.state.LastAppend)
@@ -251,12 +320,21 @@ func (t *producerTable) snapshot(b []byte) []byte {
 			b = binary.AppendUvarint(b, uint64(batch.Base))
 			b = binary.AppendVarint(b, batch.Timestamp)
 		}
+		if version >= transactionsVersion {
+			b = binary.AppendVarint(b, int64(n.state.Ended))
+			if n.state.Open {
+				b = binary.AppendUvarint(b, 1+uint64(n.state.First))
+				b = binary.AppendVarint(b, n.state.Since)
+			} else {
+				b = binary.AppendUvarint(b, 0)
+			}
+		}
 	}
 	return b
 }
 
 // restore reads what snapshot wrote; r.bad says that it is no such thing.
-func (t *producerTable) restore(r *numbers) {
+func (t *producerTable) restore(r *numbers, version uint16) {
 	count := r.atMost(MaxProducers)
 	for range count {
 		n := &producerNode{state: ProducerState{
@@ -265,20 +343,34 @@ func (t *producerTable) restore(r *numbers) {
 			LastAppend: r.signed(),
 			count:      int(r.atMost(ProducerBatches)),
 		}}
-		if n.state.count == 0 || t.byID[n.state.ID] != nil {
-			r.fail()
-		}
-		for i := range n.state.count {
-			n.state.batches[i] = ProducerBatch{
+		s := &n.state
+		for i := range s.count {
+			s.batches[i] = ProducerBatch{
 				First:     int32(r.atMost(math.MaxInt32)),
 				Last:      int32(r.atMost(math.MaxInt32)),
 				Base:      Offset(r.positive()),
 				Timestamp: r.signed(),
 			}
 		}
+		if version >= transactionsVersion {
+			s.Ended = r.int32()
+			if open := r.unsigned(); open > math.MaxInt64 {
+				r.fail()
+			} else if open > 0 {
+				s.Open, s.First, s.Since = true, Offset(open-1), r.signed()
+			}
+		}
+		// Without a batch only a marker makes a producer known.
+		impossible := s.count == 0 && (version < transactionsVersion || s.Open) ||
+			t.opened > 0 && (!s.Open || s.First <= t.open.newest.state.First) ||
+			s.Open && t.opened == MaxOpenTransactions
+		if impossible || t.byID[s.ID] != nil {
+			r.fail()
+		}
 		if r.bad {
 			return
 		}
-		t.push(n)
+		t.byID[s.ID] = n
+		t.list(n)
 	}
 }

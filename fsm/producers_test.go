@@ -87,7 +87,7 @@ func (h *honest) send(c *honestClient, b *honestBatch) {
 	if err != nil {
 		h.t.Fatal(err)
 	}
-	v := h.ahead.Take(batch.Header(), h.next, h.machine.Producer)
+	v := h.ahead.Take(batch.Header(), h.next, Admission{}, h.machine)
 	switch {
 	case v.Err != nil:
 		if b.base >= 0 && slices.Index(c.sent, b) >= len(c.sent)-ProducerBatches && b.epoch == c.sent[len(c.sent)-1].epoch {
@@ -237,7 +237,7 @@ func TestForgettingProducersIsNoBreach(t *testing.T) {
 			b := newBatch(next, 1, 80, 1, 'x')
 			fillProducer(b, rapid.Int64Range(0, 2).Draw(t, "producer"), rapid.IntRange(0, 2).Draw(t, "epoch"), rapid.IntRange(0, 6).Draw(t, "sequence"), 0)
 			h, _ := kafkaproto.ParseBatchHeader(b)
-			if v := ahead.Take(h, next, p.Producer); v.Err == nil && !v.Duplicate {
+			if v := ahead.Take(h, next, Admission{}, p); v.Err == nil && !v.Duplicate {
 				next++
 				now += rapid.SampledFrom([]int64{0, 1, ProducerExpiration / 3, ProducerExpiration, -ProducerExpiration}).Draw(t, "time")
 				inFlight = append(inFlight, Entry{Index: i + 1, Term: 1, AppendedAt: now, Data: b})
@@ -304,11 +304,10 @@ func TestSnapshotsWithoutProducersAreRead(t *testing.T) {
 // What no table of producers can be is refused.
 func TestImpossibleProducersAreNotRestored(t *testing.T) {
 	for name, spoil := range map[string]func(*producerTable){
-		"a batch beyond the end": func(p *producerTable) { p.oldest.state.batches[0].Base = math.MaxInt64 },
-		"no batch":               func(p *producerTable) { p.oldest.state.count = 0 },
-		"one producer twice":     func(p *producerTable) { p.newest.state.ID = p.oldest.state.ID },
-		"a negative id":          func(p *producerTable) { p.newest.state.ID = -1 },
-		"a negative sequence":    func(p *producerTable) { p.newest.state.batches[0].Last = -1 },
+		"a batch beyond the end": func(p *producerTable) { p.idle.oldest.state.batches[0].Base = math.MaxInt64 },
+		"one producer twice":     func(p *producerTable) { p.idle.newest.state.ID = p.idle.oldest.state.ID },
+		"a negative id":          func(p *producerTable) { p.idle.newest.state.ID = -1 },
+		"a negative sequence":    func(p *producerTable) { p.idle.newest.state.batches[0].Last = -1 },
 	} {
 		p := samplePartition()
 		spoil(&p.producers)

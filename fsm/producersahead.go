@@ -1,70 +1,241 @@
 package fsm
 
-import "github.com/trimaran-io/trimaran/kafkaproto"
+import (
+	"fmt"
+
+	"github.com/trimaran-io/trimaran/kafkaproto"
+	"github.com/trimaran-io/trimaran/outcome"
+)
 
 // ProducersAhead is what the proposer of a partition knows of producers beyond the
-// state machine: the batches that it has proposed and whose entries are not applied
+// state machine: the batches and markers that it has proposed and whose entries are not applied
 // yet. It judges by both together, so that a batch is found out of order, or a
 // duplicate, before it gets a place in the log. It is not safe for concurrent use.
+//
+// A batch that begins a transaction needs a guard, which says that the transaction's coordinator
+// has, or was told, that the partition is in it, and that no marker has come since it was asked
+// (Kafka's VerificationGuard, KIP-890). So no batch comes behind the marker of its transaction,
+// where nothing would ever end what it begins.
 type ProducersAhead struct {
-	// byID has a key exactly while batches of that producer are in flight.
+	// byID has a key exactly while batches or markers of that producer are in flight.
 	byID map[int64]*producerAhead
+	// opening counts those in byID that opened a transaction since they are there.
+	opening int
+	// guards has those that hold: at most one of a producer. More than maxGuards only while all are
+	// in use.
+	guards map[int64]*Guard
 }
+
+// maxGuards bounds the guards that are kept for their lowest sequence number alone.
+const maxGuards = MaxProducers
 
 type producerAhead struct {
-	state    ProducerState // the machine's, and the batches in flight
+	state    ProducerState // the machine's, and what is in flight
 	inFlight int
+	opened   bool // a transaction was opened in flight
 }
 
-// Verdict is what a proposer makes of a batch.
+// Guard lets a producer's batch begin a transaction, as long as it holds.
+type Guard struct {
+	producer int64
+	// lowest is the lowest sequence number of epoch, the highest, that asked for it: what has a
+	// higher one must not be the first, where nothing else is known of the producer (as
+	// VerificationStateEntry of Kafka).
+	epoch  int16
+	lowest int32
+	users  int
+}
+
+// Admission is what the leader found out for a batch before it was submitted. The zero value:
+// nothing, since it is in no transaction or in one that is open.
+type Admission struct {
+	Guard *Guard
+	Add   bool // Transaction.Add
+	// Refused is why the transaction's coordinator does not let the batch begin it.
+	Refused error
+}
+
+// Known is what the state machine knows of producers. It may be asked at any time, but must know
+// all that Applied was called for.
+type Known interface {
+	Producer(id int64) (ProducerState, bool)
+	// OpenTransactions counts those that are open.
+	OpenTransactions() int
+}
+
+// Verdict is what a proposer makes of a batch or a marker.
 type Verdict struct {
-	// Duplicate: the batch is Original, which is in the log or on its way there.
+	// Duplicate: the batch is Original, which is in the log or on its way there; so is a marker of
+	// that number, or a later one.
 	Duplicate bool
 	Original  ProducerBatch
-	// Err, if not nil, is ErrInvalidProducerEpoch or ErrOutOfOrderSequence: the
-	// batch must not be proposed.
+	// Err, if not nil, is why it must not be proposed: of a batch ErrInvalidProducerEpoch,
+	// ErrOutOfOrderSequence, ErrInvalidTxnState, ErrConcurrentTransactions, or what its coordinator
+	// said; of a marker ErrInvalidProducerEpoch.
 	Err error
 }
 
-// Take judges a batch for which Idempotent holds. If it is neither a duplicate nor
-// wrong, it must be proposed at base, and Applied be called when it is applied.
-// machine is the state machine's Producer: it may be asked at any time before that,
-// but must know all that Applied was called for.
-func (a *ProducersAhead) Take(h kafkaproto.BatchHeader, base Offset, machine func(id int64) (ProducerState, bool)) Verdict {
-	p := a.byID[h.ProducerID]
-	if p == nil {
-		p = new(producerAhead)
-		known := false
-		if p.state, known = machine(h.ProducerID); !known {
-			// Nothing is known of the producer, perhaps no more: any sequence number will
-			// do, as in Kafka since KIP-360.
-			p.state = ProducerState{ID: h.ProducerID, Epoch: h.ProducerEpoch}
-			return a.take(p, h, base)
-		}
+// state gives what is known of a producer, with what is in flight.
+func (a *ProducersAhead) state(id int64, machine Known) (p *producerAhead, known bool) {
+	if p = a.byID[id]; p != nil {
+		return p, true
 	}
-	original, duplicate, err := p.state.Judge(h)
-	if duplicate || err != nil {
-		return Verdict{Duplicate: duplicate, Original: original, Err: err}
-	}
-	return a.take(p, h, base)
+	p = new(producerAhead)
+	p.state, known = machine.Producer(id)
+	return p, known
 }
 
-func (a *ProducersAhead) take(p *producerAhead, h kafkaproto.BatchHeader, base Offset) Verdict {
+// Guard gives the guard that the transactional batch needs, nil if its transaction is open. The
+// coordinator is to be asked after this, and Release called when the batch has its fate.
+func (a *ProducersAhead) Guard(h kafkaproto.BatchHeader, machine Known) *Guard {
+	if p, known := a.state(h.ProducerID, machine); known && p.state.Open && p.state.Epoch == h.ProducerEpoch {
+		return nil
+	}
+	g := a.guards[h.ProducerID]
+	if g == nil {
+		if a.guards == nil {
+			a.guards = map[int64]*Guard{}
+		}
+		a.limitGuards()
+		g = &Guard{producer: h.ProducerID, epoch: h.ProducerEpoch, lowest: h.BaseSequence}
+		a.guards[h.ProducerID] = g
+	}
+	switch {
+	case h.ProducerEpoch > g.epoch:
+		g.epoch, g.lowest = h.ProducerEpoch, h.BaseSequence
+	case h.ProducerEpoch == g.epoch:
+		g.lowest = min(g.lowest, h.BaseSequence)
+	}
+	g.users++
+	return g
+}
+
+// Holds reports whether no marker has come, and nothing has begun, since the guard was given.
+func (a *ProducersAhead) Holds(g *Guard) bool { return a.guards[g.producer] == g }
+
+// limitGuards forgets guards that nobody uses if there are too many.
+func (a *ProducersAhead) limitGuards() {
+	if len(a.guards) < maxGuards {
+		return
+	}
+	for id, g := range a.guards {
+		if g.users == 0 {
+			delete(a.guards, id)
+		}
+	}
+}
+
+// Release says that a batch does not need its guard any more.
+func (a *ProducersAhead) Release(g *Guard) { g.users-- }
+
+// Take judges a batch for which Idempotent holds. If it is neither a duplicate nor
+// wrong, it must be proposed at base, and Applied be called when it is applied.
+func (a *ProducersAhead) Take(h kafkaproto.BatchHeader, base Offset, admission Admission, machine Known) Verdict {
+	p, known := a.state(h.ProducerID, machine)
+	if !known {
+		// Nothing is known of the producer, perhaps no more: any sequence number will
+		// do, as in Kafka since KIP-360.
+		p.state = ProducerState{ID: h.ProducerID, Epoch: h.ProducerEpoch}
+	} else if original, duplicate, err := p.state.Judge(h); duplicate {
+		return Verdict{Duplicate: true, Original: original}
+	} else if err != nil {
+		if admission.Refused != nil && h.ProducerEpoch >= p.state.Epoch {
+			err = admission.Refused
+		}
+		return Verdict{Err: err}
+	}
+	if h.Transactional() || p.state.Open {
+		if err := a.begins(p, h, admission, machine); err != nil {
+			return Verdict{Err: err}
+		}
+	}
+	if h.Transactional() && !p.state.Open {
+		p.state.Open, p.state.First = true, base
+		delete(a.guards, h.ProducerID)
+		if !p.opened {
+			p.opened = true
+			a.opening++
+		}
+	}
 	p.state.add(h, base, p.state.LastAppend)
+	a.take(p)
+	return Verdict{}
+}
+
+// begins says why the batch may not begin or go on with a transaction, or be in none; nil: it may.
+func (a *ProducersAhead) begins(p *producerAhead, h kafkaproto.BatchHeader, admission Admission, machine Known) error {
+	s, guard := &p.state, admission.Guard
+	switch {
+	case admission.Refused != nil:
+		return admission.Refused
+	case s.Open && !h.Transactional():
+		return fmt.Errorf("%w: producer %d has a transaction open, and the batch is in none", outcome.ErrInvalidTxnState, s.ID)
+	case s.Open && s.Epoch == h.ProducerEpoch:
+		return nil
+	case s.Open:
+		return fmt.Errorf("%w: producer %d has a transaction open with epoch %d, the batch has %d", outcome.ErrInvalidTxnState, s.ID, s.Epoch, h.ProducerEpoch)
+	case guard == nil:
+		return fmt.Errorf("%w: producer %d has no transaction open with epoch %d", outcome.ErrInvalidTxnState, s.ID, h.ProducerEpoch)
+	case !a.Holds(guard):
+		// The marker may have been that of the transaction before, and the coordinator will say so.
+		return fmt.Errorf("%w: a marker of producer %d came while its coordinator was asked", outcome.ErrConcurrentTransactions, s.ID)
+	case s.count == 0 && h.ProducerEpoch == guard.epoch && h.BaseSequence > guard.lowest:
+		return fmt.Errorf("%w: producer %d begins with %d, and has sent %d", outcome.ErrOutOfOrderSequence, s.ID, h.BaseSequence, guard.lowest)
+	case s.count == 0 && admission.Add && h.BaseSequence != 0:
+		return fmt.Errorf("%w: a transaction of producer %d begins with %d", outcome.ErrOutOfOrderSequence, s.ID, h.BaseSequence)
+	case machine.OpenTransactions()+a.opening >= MaxOpenTransactions:
+		// What is applied beside may be counted twice.
+		return fmt.Errorf("%w: %d transactions are open", outcome.ErrConcurrentTransactions, MaxOpenTransactions)
+	}
+	return nil
+}
+
+// take notes that something of the producer is in flight.
+func (a *ProducersAhead) take(p *producerAhead) {
 	p.inFlight++
 	if a.byID == nil {
 		a.byID = map[int64]*producerAhead{}
 	}
-	a.byID[h.ProducerID] = p
-	return Verdict{}
+	a.byID[p.state.ID] = p
 }
 
-// Applied says that the state machine has applied a batch of that producer which
+// TakeMarker judges a marker. If it is neither a duplicate nor wrong it must be proposed with that
+// number, and Applied be called when it is applied.
+func (a *ProducersAhead) TakeMarker(m Marker, machine Known) (number int32, v Verdict) {
+	p, known := a.state(m.ProducerID, machine)
+	s := &p.state
+	switch {
+	case m.Forced && (!s.Open || s.Epoch != m.Epoch):
+		if known && m.Epoch < s.Epoch {
+			return 0, Verdict{Err: fmt.Errorf("%w: producer %d has epoch %d, the marker %d", outcome.ErrInvalidProducerEpoch, s.ID, s.Epoch, m.Epoch)}
+		}
+		return 0, Verdict{Duplicate: true} // it has nothing open with that epoch
+	case m.Forced:
+		m.Number = s.Ended
+	case s.Ended != 0 && !m.Follows(s.Ended):
+		return 0, Verdict{Duplicate: true}
+	}
+	if err := s.JudgeMarker(m); err != nil {
+		return 0, Verdict{Err: err}
+	}
+	if !known {
+		p.state = ProducerState{ID: m.ProducerID, Epoch: m.Epoch}
+	}
+	s.end(m, s.LastAppend)
+	delete(a.guards, m.ProducerID)
+	a.take(p)
+	return m.Number, Verdict{}
+}
+
+// Applied says that the state machine has applied a batch or marker of that producer which
 // was proposed.
 func (a *ProducersAhead) Applied(id int64) {
 	if p := a.byID[id]; p != nil {
 		if p.inFlight--; p.inFlight == 0 {
 			delete(a.byID, id)
+			if p.opened {
+				a.opening--
+			}
 		}
 	}
 }

@@ -2,6 +2,8 @@ package gateway
 
 import (
 	"errors"
+	"fmt"
+	"math"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -25,6 +27,9 @@ import (
 // on the answer says which record was refused and why (KIP-467), from 13 on topics have ids instead
 // of names.
 //
+// Batches of transactions need the request's transactional id, and the partition in the
+// transaction; from version 12 on the partition's leader adds it (KIP-890).
+//
 // Kept: acks 0 is never answered, and closes the connection if anything failed,
 // since nothing else would tell the client (KafkaApis.handleProducerRequest of
 // 0.8). Every other acks waits until the records are on stable storage at a
@@ -40,8 +45,8 @@ import (
 // replicas only, which acks 1 has none of, so there it is at least minAppend.
 //
 // Left out: producing does not create a topic; 0.8 did not either, its clients
-// ask for metadata first. Batches of transactions are INVALID_TXN_STATE. The
-// answer never names another leader (KIP-951): the cluster's one broker is it.
+// ask for metadata first. Batches of transactions are INVALID_TXN_STATE while not all nodes know
+// them. The answer never names another leader (KIP-951): the cluster's one broker is it.
 const (
 	// minAppend is how long an append may take however short the timeout is.
 	minAppend = 5 * time.Second
@@ -72,11 +77,13 @@ func handleProduce(r *request) {
 	rules := make([]produceRules, 0, len(req.Topics))
 	badAcks := req.Version > 0 && (req.Acks < -1 || req.Acks > 1)
 	topics := r.conn.server.catalog.Topics()
-	noTransactions := req.TransactionID != nil && !r.mayTransactionalID(*req.TransactionID)
+	transactions := topics.FeatureLevel() >= fsm.LevelTransactions
+	noTransactions := req.TransactionID == nil && transactions && transactional(req) ||
+		req.TransactionID != nil && !r.mayTransactionalID(*req.TransactionID)
 	for i := range req.Topics {
 		t := &req.Topics[i]
 		topic, unknown := r.findTopic(topics, t.Topic, t.TopicID, req.Version >= 13)
-		rule := produceRules{version: req.Version, maxDecompressed: r.conn.server.cfg.MaxRequestBytes}
+		rule := produceRules{version: req.Version, maxDecompressed: r.conn.server.cfg.MaxRequestBytes, transactions: transactions, transaction: req.TransactionID}
 		if topic != nil {
 			rule.of(topic, r.conn.server.cfg.TopicDefaults, time.Now().UnixMilli())
 		}
@@ -121,6 +128,8 @@ type produceRules struct {
 	maxDecompressed int // bytes of a set, decompressed
 	logAppendTime   bool
 	needKeys        bool
+	transactions    bool    // the cluster has them
+	transaction     *string // transactional id of the request; nil: none
 	// earliest and latest are the first and the last timestamp, ms since epoch, that
 	// records may bring; with logAppendTime their own do not count.
 	earliest, latest int64
@@ -156,36 +165,32 @@ type producesAnswered struct {
 // left to do, nil for nothing.
 func (a *producesAnswered) convert(sets [][]byte, rules []produceRules) (work func()) {
 	defer a.done()
-	s, i := a.conn.server, 0
+	s := a.conn.server
+	all := make([]*order.Produce, 0, len(a.produces))
+	for _, p := range a.produces {
+		if p != nil {
+			all = append(all, &p.Produce)
+		}
+	}
+	// All of a request at once: what it has for many partitions goes to their leaders together.
+	panicked := true
 	defer func() {
-		for _, p := range a.produces[i:] { // only after a panic, or a stop
-			if p != nil {
-				a.ready(p)
-			}
+		// After a panic, or a stop, some are not filled.
+		if work = a.conn.queues.Ready(all...); panicked && work != nil {
+			s.listener.Go(work)
 		}
 	}()
-	for ; i < len(a.produces); i++ {
-		p := a.produces[i]
+	for i, p := range a.produces {
 		if p == nil {
 			continue
 		}
-		if work != nil {
-			s.listener.Go(work)
-		}
 		if err := s.conversions.Acquire(s.listener.Context(), 1); err != nil {
-			return nil
+			break
 		}
 		p.fill(sets[i], rules[i], s.conversions.Release)
-		work = a.conn.queues.Ready(&p.Produce)
 	}
-	return work
-}
-
-// ready has the queue go on beside.
-func (a *producesAnswered) ready(p *producing) {
-	if work := a.conn.queues.Ready(&p.Produce); work != nil {
-		a.conn.server.listener.Go(work)
-	}
+	panicked = false
+	return nil
 }
 
 // done is called when one of them has its outcome, by whoever found it out.
@@ -215,8 +220,41 @@ func (p *producing) fill(set []byte, rules produceRules, release func(int64)) {
 			batches[i].StampLogAppendTime(stamped)
 		}
 	}
+	if err == nil && len(batches) > 0 && batches[0].Header().Transactional() {
+		err = p.inTransaction(rules)
+	}
 	p.records = records
 	p.Fill(batches, stamped, err)
+}
+
+// addsPartition is the version of Produce from which on the partition's leader adds the partition
+// to the transaction (KIP-890).
+const addsPartition = 12
+
+// transactional reports whether a request has batches of transactions. Without a transactional id
+// all of it is refused then (KafkaApis.handleProduceRequest).
+func transactional(req *kmsg.ProduceRequest) bool {
+	for i := range req.Topics {
+		for j := range req.Topics[i].Partitions {
+			if req.Version >= 3 && kafkaproto.BeginsTransactional(req.Topics[i].Partitions[j].Records) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// inTransaction says which transaction the batches belong to.
+func (p *producing) inTransaction(rules produceRules) error {
+	id := ""
+	if rules.transaction != nil {
+		id = *rules.transaction
+	}
+	if id == "" || len(id) > math.MaxInt16 {
+		return fmt.Errorf("%w: transactional id of %d bytes", outcome.ErrInvalidTxnState, len(id))
+	}
+	p.InTransaction(fsm.Transaction{ID: id, Add: rules.version >= addsPartition})
+	return nil
 }
 
 // batches makes record batches of what the request has for a partition, or checks those that it
@@ -226,6 +264,7 @@ func (p *produceRules) batches(set []byte) (batches []kafkaproto.Batch, records 
 		MaxMessageBytes: p.maxMessage,
 		MaxDecompressed: p.maxDecompressed, // compressed or not, a request holds no more
 		NoZstd:          p.version < 7,
+		Transactions:    p.transactions,
 		NeedKeys:        p.needKeys,
 		Earliest:        p.earliest,
 		Latest:          p.latest,

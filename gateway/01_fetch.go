@@ -15,10 +15,15 @@ import (
 //
 // Records are given as message sets of magic 0 in versions 0 and 1, of magic 1 in
 // 2 and 3, and as the record batches that are stored from 4 on. A batch with zstd
-// is UNSUPPORTED_COMPRESSION_TYPE below version 10 (KIP-110). The last stable
-// offset is the high watermark: there are no transactions, so isolation levels do
-// not differ. From 9 on the client may say which leader epoch it knows (KIP-320),
-// from 13 on topics have ids instead of names (KIP-516).
+// is UNSUPPORTED_COMPRESSION_TYPE below version 10 (KIP-110). From 9 on the client
+// may say which leader epoch it knows (KIP-320), from 13 on topics have ids instead
+// of names (KIP-516).
+//
+// From 4 on there are isolation levels (KIP-98). One that reads committed records gets
+// what is below the last stable offset, waits for that, and is told which transactions
+// were aborted, in the order of their first offsets; leaving their records out is its
+// affair. One that does not is told the last stable offset, too. Markers of transactions
+// stand among the batches. Versions below 4 see all records and no markers.
 //
 // Kept: min_bytes counts over all partitions, max_wait_ms bounds the wait for
 // them (here to 5 minutes), max_bytes bounds each partition. Up to version 2 the
@@ -53,10 +58,10 @@ const (
 // Records is where fetches find records, and DeleteRecords ends them.
 type Records interface {
 	// Read never waits for records. maxBytes bounds the answer but for one whole batch.
-	Read(ctx context.Context, p fsm.PartitionID, from fsm.Offset, maxBytes int) (fsm.Slice, error)
-	// Await returns nil when a record at offset from or above is committed and
-	// readable, ctx.Err() when ctx ends first.
-	Await(ctx context.Context, p fsm.PartitionID, from fsm.Offset) error
+	Read(ctx context.Context, p fsm.PartitionID, from fsm.Offset, maxBytes int, isolation fsm.Isolation) (fsm.Slice, error)
+	// Await returns nil when a record at offset from or above is committed and may be read at that
+	// isolation level, ctx.Err() when ctx ends first.
+	Await(ctx context.Context, p fsm.PartitionID, from fsm.Offset, isolation fsm.Isolation) error
 	// DeleteRecords makes before, -1 for the high watermark, the first offset that can
 	// be read, and gives the log start offset afterwards.
 	DeleteRecords(ctx context.Context, p fsm.PartitionID, before fsm.Offset) (low fsm.Offset, err error)
@@ -69,14 +74,15 @@ type fetchPart struct {
 	maxBytes int
 	out      *kmsg.FetchResponseTopicPartition
 
-	granted int        // bytes that this read may give
-	held    int64      // bytes of the budget for answers
-	got     reading    // what is still to become a message set
-	whole   int        // bytes of the first message of got, if it is larger than granted; else 0
-	more    []byte     // what this read gave, to come behind what out has already
-	done    []func()   // to be called when nobody uses what reads gave any more
-	joined  bool       // out's records are in memory of their own
-	next    fsm.Offset // where more would come; -1: nothing more fits
+	granted int                      // bytes that this read may give
+	held    int64                    // bytes of the budget for answers
+	got     reading                  // what is still to become a message set
+	whole   int                      // bytes of the first message of got, if it is larger than granted; else 0
+	more    []byte                   // what this read gave, to come behind what out has already
+	aborted []fsm.AbortedTransaction // of more, but for those of what out has already
+	done    []func()                 // to be called when nobody uses what reads gave any more
+	joined  bool                     // out's records are in memory of their own
+	next    fsm.Offset               // where more would come; -1: nothing more fits
 	err     error
 }
 
@@ -84,8 +90,9 @@ type fetchPart struct {
 // each of which owns its part.
 type fetch struct {
 	*request
-	version int16
-	parts   []*fetchPart // those that are in the catalog
+	version   int16
+	isolation fsm.Isolation
+	parts     []*fetchPart // those that are in the catalog
 
 	judged *fsm.Security // by which the parts were found to be the caller's
 
@@ -113,7 +120,7 @@ func handleFetch(r *request) {
 
 func (r *request) fetch() {
 	req := r.body.(*kmsg.FetchRequest)
-	f := &fetch{request: r, version: req.Version, left: r.conn.server.cfg.MaxRequestBytes}
+	f := &fetch{request: r, version: req.Version, isolation: fsm.Isolation(req.IsolationLevel), left: r.conn.server.cfg.MaxRequestBytes}
 	if req.Version >= 3 {
 		f.left = min(f.left, max(int(req.MaxBytes), 1))
 	}
@@ -210,6 +217,8 @@ func (f *fetch) resolve(req *kmsg.FetchRequest, resp *kmsg.FetchResponse) {
 			id, err := f.findPartition(topic, unknown, out.Partition, noEpoch)
 			switch {
 			case err != nil:
+			case f.isolation != fsm.ReadUncommitted && f.isolation != fsm.ReadCommitted:
+				err = errInvalidRequest
 			case p.PartitionMaxBytes < 0:
 				err = errFetchSize
 			case p.FetchOffset < 0:

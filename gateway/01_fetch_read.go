@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sort"
 	"sync"
 	"time"
 
@@ -81,16 +82,17 @@ func (f *fetch) fit(wave []*fetchPart) {
 			f.fitWhole(p)
 		}
 		if f.version >= 3 && len(p.more) > p.granted && f.have > 0 {
-			p.more, p.next, f.full = nil, -1, true
+			p.more, p.aborted, p.next, f.full = nil, nil, -1, true
 		}
 		if had := len(p.out.RecordBatches); p.err != nil && had > 0 {
 			f.have -= had
 			f.left += had
 			p.out.RecordBatches, p.joined = []byte{}, false
+			p.out.AbortedTransactions = p.out.AbortedTransactions[:0]
 			p.letGo()
 		}
 		f.have += len(p.more)
-		f.left += p.granted - len(p.more)
+		f.left += p.granted - len(p.more) - abortedSize*len(p.aborted)
 		p.join()
 		if f.version < 4 || len(p.out.RecordBatches) == 0 {
 			p.letGo() // a message set is memory of its own
@@ -108,6 +110,12 @@ func (f *fetch) fit(wave []*fetchPart) {
 // join puts what was read behind what there is. What a single read gave stays where it
 // is: it belongs to somebody else and may be large.
 func (p *fetchPart) join() {
+	for _, a := range p.aborted {
+		p.out.AbortedTransactions = append(p.out.AbortedTransactions, kmsg.FetchResponseTopicPartitionAbortedTransaction{
+			ProducerID: a.ProducerID, FirstOffset: int64(a.First),
+		})
+	}
+	p.aborted = nil
 	switch {
 	case len(p.more) == 0:
 	case len(p.out.RecordBatches) == 0:
@@ -135,7 +143,7 @@ func (p *fetchPart) letGo() {
 // if nothing comes before it.
 func (f *fetch) fitWhole(p *fetchPart) {
 	whole, got := p.whole, p.got
-	p.whole, p.got, p.more = 0, reading{}, nil
+	p.whole, p.got, p.more, p.aborted = 0, reading{}, nil, nil
 	if f.have > 0 {
 		p.next, f.full = -1, true
 		return
@@ -184,7 +192,7 @@ func (f *fetch) each(parts []*fetchPart, work func(*fetchPart)) {
 
 // readPart reads one partition with what it was granted.
 func (f *fetch) readPart(ctx context.Context, p *fetchPart) {
-	p.got, p.more = reading{}, nil
+	p.got, p.more, p.aborted = reading{}, nil, nil
 	if p.granted == 0 && p.maxBytes > 0 {
 		p.next = -1 // nothing is left; the answer is full
 		return
@@ -208,24 +216,37 @@ func (f *fetch) refuse(ctx context.Context, p *fetchPart, err error) {
 		err = fmt.Errorf("%w: %w", outcome.ErrNoLeader, err) // somebody else may answer sooner
 	}
 	p.err, p.next = err, -1
-	p.answer(codeOf(err, kmsg.Fetch, f.version), -1, -1)
+	p.answer(codeOf(err, kmsg.Fetch, f.version), -1, -1, -1)
 }
 
 // give answers a partition with what was read, in the format of the version.
 func (f *fetch) give(p *fetchPart, got reading, set []byte) {
 	p.err, p.more = nil, set
-	p.answer(0, got.HighWatermark, got.LogStart)
+	p.answer(0, got.HighWatermark, got.LastStable, got.LogStart)
+	p.aborted = got.Aborted
+	if len(p.out.RecordBatches) > 0 {
+		// What began in front of this was told with what is there: that ended at a last stable offset
+		// or before.
+		n := sort.Search(len(p.aborted), func(i int) bool { return p.aborted[i].First >= got.from })
+		p.aborted = p.aborted[n:]
+	}
+	end := got.HighWatermark
+	if f.isolation == fsm.ReadCommitted {
+		end = got.LastStable
+	}
 	p.next = got.end
-	if len(set) >= p.granted || p.next < got.HighWatermark {
+	if len(set) >= p.granted || p.next < end {
 		p.next = -1 // what is there already does not fit: to wait for it would be to spin
 	}
 }
 
-// answer fills in the partition's answer. What is committed is stable: there are
-// no transactions that could be open.
-func (p *fetchPart) answer(code int16, highWatermark, logStart fsm.Offset) {
+// abortedSize is what an aborted transaction takes in an answer.
+const abortedSize = 16
+
+// answer fills in the partition's answer.
+func (p *fetchPart) answer(code int16, highWatermark, lastStable, logStart fsm.Offset) {
 	p.out.ErrorCode = code
-	p.out.HighWatermark, p.out.LastStableOffset, p.out.LogStartOffset = int64(highWatermark), int64(highWatermark), int64(logStart)
+	p.out.HighWatermark, p.out.LastStableOffset, p.out.LogStartOffset = int64(highWatermark), int64(lastStable), int64(logStart)
 }
 
 // reading is what one read of a partition gave.
@@ -238,7 +259,7 @@ type reading struct {
 // readBatches reads those batches that a client of the version knows.
 func (f *fetch) readBatches(ctx context.Context, p *fetchPart, from fsm.Offset) (got reading, err error) {
 	got.from = from
-	if got.Slice, err = f.conn.server.records.Read(ctx, p.id, from, p.granted); err != nil {
+	if got.Slice, err = f.conn.server.records.Read(ctx, p.id, from, p.granted, f.isolation); err != nil {
 		return got, err
 	}
 	if got.Done != nil {
@@ -395,7 +416,7 @@ func (f *fetch) await(deadline time.Time, minBytes int) {
 					f.conn.server.log.Error("waiting for records panicked", "panic", v, "partition", p.id)
 				}
 			}()
-			err := f.conn.server.records.Await(ctx, p.id, from)
+			err := f.conn.server.records.Await(ctx, p.id, from, f.isolation)
 			if err == nil || ctx.Err() == nil && !errors.Is(err, context.Canceled) {
 				woken <- p // an error is found again by reading
 			}

@@ -43,9 +43,9 @@ func (f *fetch) judge() (denied bool) {
 			continue
 		}
 		denied = true
-		p.answer(f.fail(errTopicDenied), -1, -1)
+		p.answer(f.fail(errTopicDenied), -1, -1, -1)
 		p.err, p.next = errTopicDenied, -1
-		p.out.RecordBatches = []byte{}
+		p.out.RecordBatches, p.out.AbortedTransactions = []byte{}, p.out.AbortedTransactions[:0]
 	}
 	return denied
 }

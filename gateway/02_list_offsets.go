@@ -27,8 +27,9 @@ import (
 // know is UNSUPPORTED_VERSION, a partition named twice INVALID_REQUEST. From 4 on
 // answers have leader epochs, and the client may say which one it knows (KIP-320).
 //
-// All of it comes from a leader that a majority confirmed. Isolation levels do not
-// differ: there are no transactions.
+// All of it comes from a leader that a majority confirmed. From version 2 on there are
+// isolation levels: for one that reads committed records the log ends at the last stable
+// offset, and a record at or behind that is none.
 //
 // Left out: the replica id. A partition whose leader does not answer within
 // offsetsGrace is NOT_LEADER_FOR_PARTITION; looking for a time may take searchGrace,
@@ -52,6 +53,8 @@ type Offsets interface {
 	// Where no epoch at or below has records: the asked one, and where the first one begins. An
 	// epoch that is still to come gives -1, -1.
 	EpochEnd(ctx context.Context, p fsm.PartitionID, epoch fsm.LeaderEpoch) (fsm.LeaderEpoch, fsm.Offset, error)
+	// LastStable gives the last stable offset: below it no transaction is open.
+	LastStable(ctx context.Context, p fsm.PartitionID) (fsm.Offset, error)
 }
 
 // maxListed bounds the offsets of one answer.
@@ -85,6 +88,7 @@ func handleListOffsets(r *request) {
 		}
 		searching, cancel := context.WithTimeout(r.reply.Open(), grace)
 		defer cancel()
+		isolation := fsm.Isolation(req.IsolationLevel)
 		var work errgroup.Group
 		work.SetLimit(parallelReads)
 		left := maxListed
@@ -100,7 +104,8 @@ func handleListOffsets(r *request) {
 				out.Partition, out.OldStyleOffsets, out.Timestamp, out.Offset = p.Partition, []int64{}, -1, -1
 				id, err := r.findPartition(topic, unknown, p.Partition, p.CurrentLeaderEpoch)
 				switch since, special := specialSince[p.Timestamp]; {
-				case req.Version > 0 && twice[named{t.Topic, p.Partition}]:
+				case isolation != fsm.ReadUncommitted && isolation != fsm.ReadCommitted,
+					req.Version > 0 && twice[named{t.Topic, p.Partition}]:
 					err = errInvalidRequest
 				case req.Version > 0 && p.Timestamp < 0 && (!special || req.Version < since):
 					err = errUnsupportedVersion
@@ -129,9 +134,9 @@ func handleListOffsets(r *request) {
 							out.OldStyleOffsets = append(out.OldStyleOffsets, int64(o))
 						}
 					case p.Timestamp >= 0 || p.Timestamp == maxTimestampOffset:
-						err = r.offsetForTime(searching, id, p.Timestamp, out)
+						err = r.offsetForTime(searching, id, p.Timestamp, isolation, out)
 					default:
-						err = r.endOffset(ctx, id, p.Timestamp, out)
+						err = r.endOffset(ctx, id, p.Timestamp, isolation, out)
 					}
 					out.ErrorCode = codeOf(err, kmsg.ListOffsets, r.header.Version)
 					return nil
@@ -168,14 +173,20 @@ func duplicates(req *kmsg.ListOffsetsRequest) map[named]bool {
 }
 
 // endOffset fills in an end of the log.
-func (r *request) endOffset(ctx context.Context, id fsm.PartitionID, which int64, out *kmsg.ListOffsetsResponseTopicPartition) error {
+func (r *request) endOffset(ctx context.Context, id fsm.PartitionID, which int64, isolation fsm.Isolation, out *kmsg.ListOffsetsResponseTopicPartition) error {
 	switch which {
 	case latestTieredOffset, earliestPendingOffset:
 		return nil
 	case earliestLocalOffset:
 		which = earliestOffset
 	}
-	offsets, err := r.listOffsets(ctx, id, which, 1)
+	var offsets []fsm.Offset
+	var err error
+	if which == latestOffset && isolation == fsm.ReadCommitted {
+		offsets, err = r.lastStable(ctx, id)
+	} else {
+		offsets, err = r.listOffsets(ctx, id, which, 1)
+	}
 	if err != nil {
 		return err
 	}
@@ -192,13 +203,19 @@ func (r *request) endOffset(ctx context.Context, id fsm.PartitionID, which int64
 }
 
 // offsetForTime fills in the offset for a time; a panic of the cluster is an error.
-func (r *request) offsetForTime(ctx context.Context, id fsm.PartitionID, timestamp int64, out *kmsg.ListOffsetsResponseTopicPartition) (err error) {
+func (r *request) offsetForTime(ctx context.Context, id fsm.PartitionID, timestamp int64, isolation fsm.Isolation, out *kmsg.ListOffsetsResponseTopicPartition) (err error) {
 	defer func() {
 		if v := recover(); v != nil {
 			err = r.reply.Panicked(v)
 		}
 	}()
 	offset, at, epoch, ok, err := r.conn.server.offsets.OffsetForTime(ctx, id, timestamp)
+	if err == nil && ok && isolation == fsm.ReadCommitted {
+		// As in Kafka (Partition.fetchOffsetForTimestamp), nothing further back is looked for.
+		var stable fsm.Offset
+		stable, err = r.conn.server.offsets.LastStable(ctx, id)
+		ok = offset < stable
+	}
 	if err != nil && ctx.Err() != nil && !errors.Is(err, outcome.ErrUnknownTopicOrPartition) {
 		return fmt.Errorf("%w: %w", outcome.ErrTimeout, err)
 	}
@@ -206,6 +223,20 @@ func (r *request) offsetForTime(ctx context.Context, id fsm.PartitionID, timesta
 		out.Offset, out.Timestamp, out.LeaderEpoch = int64(offset), at, int32(epoch)
 	}
 	return err
+}
+
+// lastStable asks the cluster; a panic there is an error here.
+func (r *request) lastStable(ctx context.Context, id fsm.PartitionID) (offsets []fsm.Offset, err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			err = r.reply.Panicked(v)
+		}
+	}()
+	stable, err := r.conn.server.offsets.LastStable(ctx, id)
+	if err != nil && ctx.Err() != nil {
+		err = fmt.Errorf("%w: %w", outcome.ErrNoLeader, err)
+	}
+	return []fsm.Offset{stable}, err
 }
 
 // listOffsets asks the cluster; a panic there is an error here.

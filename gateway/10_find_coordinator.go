@@ -8,11 +8,8 @@ import (
 
 // FindCoordinator, versions 0 to 6; several keys at once from 4 on (KIP-699).
 //
-// The one broker coordinates every group; where nodes are shown (brokers.go) it is the
-// one that leads the group's shard. A broker is named for transactional
-// ids as well: whoever asks it for a producer id then hears that there are no
-// transactions, which is final, while an error here would be asked about again for ever.
-// Share groups are not served.
+// The one broker coordinates every group and every transactional id; where nodes are shown
+// (brokers.go) it is the one that leads the shard. Share groups are not served.
 
 func handleFindCoordinator(r *request) {
 	req := r.body.(*kmsg.FindCoordinatorRequest)
@@ -20,10 +17,7 @@ func handleFindCoordinator(r *request) {
 	const group, transaction = 0, 1
 	shown, topics := r.brokers(), r.conn.server.catalog.Topics()
 	of := func(key string) shownBroker {
-		if req.CoordinatorType == group {
-			return shown.coordinator(topics, coordinator.ShardOf(key))
-		}
-		return shown.list[0]
+		return shown.coordinator(topics, coordinator.ShardOf(key))
 	}
 	known := req.CoordinatorType == group || req.CoordinatorType == transaction
 	refused := func(key string) error {

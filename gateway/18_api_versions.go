@@ -18,8 +18,11 @@ import (
 // cluster and broker it means to talk to, and is told REBOOTSTRAP_REQUIRED where it
 // does not (KIP-1242).
 //
-// Left out: no features are listed. Java clients before 3.9 take a feature whose
-// minimum is 0 for a broken answer and never get any further.
+// Once all nodes know transactions the feature transaction.version is supported from 0 to 2 and
+// finalized at 2, which has clients use version 2 of the protocol of transactions (KIP-890). As in
+// Kafka what is supported stands in versions from 4 on only: Java clients before 3.9, which do not
+// speak those, take a feature whose minimum is 0 for a broken answer and never get any further
+// (KAFKA-17492).
 
 func handleApiVersions(r *request) {
 	req := r.body.(*kmsg.ApiVersionsRequest)
@@ -33,6 +36,7 @@ func handleApiVersions(r *request) {
 		resp.ErrorCode = r.note(kerr.RebootstrapRequired.Code)
 	default:
 		resp.ApiKeys = served()
+		r.features(resp)
 	}
 	r.answer(resp)
 }
@@ -45,6 +49,29 @@ func (r *request) answerUnknownApiVersions() {
 	resp.ApiKeys = served()
 	r.header.Version = 0
 	r.answer(resp)
+}
+
+// transactionVersion is Kafka's name of the feature.
+const (
+	transactionVersion       = "transaction.version"
+	transactionVersionLatest = 2
+)
+
+// features adds the features that the cluster has. Their epoch is the cluster's level, which
+// changes when they do.
+func (r *request) features(resp *kmsg.ApiVersionsResponse) {
+	if r.header.Version < 3 || r.conn.server.transactional() != nil {
+		return
+	}
+	if r.header.Version >= 4 {
+		supported := kmsg.NewApiVersionsResponseSupportedFeature()
+		supported.Name, supported.MaxVersion = transactionVersion, transactionVersionLatest
+		resp.SupportedFeatures = append(resp.SupportedFeatures, supported)
+	}
+	finalized := kmsg.NewApiVersionsResponseFinalizedFeature()
+	finalized.Name, finalized.MinVersionLevel, finalized.MaxVersionLevel = transactionVersion, transactionVersionLatest, transactionVersionLatest
+	resp.FinalizedFeatures = append(resp.FinalizedFeatures, finalized)
+	resp.FinalizedFeaturesEpoch = int64(r.conn.server.catalog.Topics().FeatureLevel())
 }
 
 func served() []kmsg.ApiVersionsResponseApiKey {

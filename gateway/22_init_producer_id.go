@@ -2,11 +2,13 @@ package gateway
 
 import (
 	"context"
+	"errors"
 
-	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"github.com/trimaran-io/trimaran/coordinator"
 	"github.com/trimaran-io/trimaran/fsm"
+	"github.com/trimaran-io/trimaran/outcome"
 )
 
 // InitProducerId, versions 0 to 5.
@@ -15,9 +17,13 @@ import (
 // had before, with epoch 0, also one that says which id the client has (KIP-360):
 // a client raises the epoch of such an id by itself.
 //
-// Left out: there are no transactions. A transactional id is refused with
-// TRANSACTIONAL_ID_AUTHORIZATION_FAILED, which clients take for final: nobody may
-// use one here.
+// One with a transactional id goes to its coordinator, which fences who had the id before. Until
+// all nodes know transactions it is refused with TRANSACTIONAL_ID_AUTHORIZATION_FAILED, which
+// clients take for final; in a cluster's first second, when that is about to be, with
+// COORDINATOR_LOAD_IN_PROGRESS.
+//
+// Left out: version 6, with prepared transactions of two-phase commit (KIP-939). Clients that want
+// them find that version missing and say so.
 
 // Producers is what the cluster knows of idempotent producers.
 type Producers interface {
@@ -38,13 +44,28 @@ func handleInitProducerID(r *request) {
 			return
 		}
 		if req.TransactionalID != nil {
-			r.mayTransactionalID(*req.TransactionalID)
-			resp.ErrorCode = r.note(kerr.TransactionalIDAuthorizationFailed.Code)
+			err := r.noTransactions(*req.TransactionalID)
+			if errors.Is(err, outcome.ErrFeatureLevel) {
+				err = errTransactionalIDDenied
+			}
+			if err != nil {
+				resp.ErrorCode = r.fail(err)
+				r.answer(resp)
+				return
+			}
+		}
+		if (req.ProducerID < 0) != (req.ProducerEpoch < 0) {
+			resp.ErrorCode = r.fail(errInvalidRequest)
 			r.answer(resp)
 			return
 		}
 		ctx, cancel := context.WithTimeout(r.reply.Open(), minAppend)
 		defer cancel()
+		if req.TransactionalID != nil {
+			r.initTransactions(ctx, req, resp)
+			r.answer(resp)
+			return
+		}
 		id, err := r.conn.server.producers.NewProducerID(ctx)
 		if err != nil {
 			resp.ErrorCode = r.fail(err)
@@ -53,4 +74,15 @@ func handleInitProducerID(r *request) {
 		}
 		r.answer(resp)
 	})
+}
+
+// initTransactions has the coordinator give the transactional id a producer id and an epoch.
+func (r *request) initTransactions(ctx context.Context, req *kmsg.InitProducerIDRequest, resp *kmsg.InitProducerIDResponse) {
+	answer, err := r.coordinate(ctx, coordinator.ShardOf(*req.TransactionalID), req)
+	if err != nil {
+		resp.ErrorCode = r.coordinatorCode(err)
+		return
+	}
+	given := answer.(*kmsg.InitProducerIDResponse)
+	resp.ErrorCode, resp.ProducerID, resp.ProducerEpoch = r.answered(given.ErrorCode), given.ProducerID, given.ProducerEpoch
 }

@@ -7,14 +7,15 @@ import (
 
 // UpdateFeatures, versions 0 to 2 (KIP-584).
 //
-// Kept: ApiVersions lists no feature, so none can be updated: each is INVALID_UPDATE_VERSION, up
-// to version 1 one by one, from 2 on for the whole request, as Kafka says it. A request that
-// names none changes nothing and is no error.
+// Kept: a request that names no feature changes nothing and is no error. None can be updated: each
+// is INVALID_UPDATE_VERSION, up to version 1 one by one, from 2 on for the whole request, as Kafka
+// says it.
 //
 // Differs: what Kafka's metadata.version is for, not to use what an older program does not
-// know, is done by the cluster's feature level, which rises by itself.
+// know, is done by the cluster's feature level, which rises by itself; transaction.version, which
+// ApiVersions lists, follows from it.
 
-const noFeatures = "the cluster has no features to update: what is new is used when all nodes know it"
+const noFeatures = "features follow from the cluster's level, which rises by itself: what is new is used when all nodes know it"
 
 func handleUpdateFeatures(r *request) {
 	req := r.body.(*kmsg.UpdateFeaturesRequest)

@@ -11,11 +11,11 @@ import (
 // DescribeProducers, version 0 (KIP-664).
 //
 // Kept: the producers that a partition remembers, with the sequence number and the
-// timestamp of each one's last record. A partition that a request names again is
-// answered once: it may have thousands of producers.
+// timestamp of each one's last record, and the first offset of its open transaction. A
+// partition that a request names again is answered once: it may have thousands of producers.
 //
-// Left out: there are no transactions, so no coordinator has an epoch and nothing is
-// pending.
+// The coordinator's epoch is the number of the producer's last transaction that was ended there
+// (fsm.Marker.Number), and -1 before the first.
 
 func handleDescribeProducers(r *request) {
 	r.background(func() {
@@ -50,6 +50,12 @@ func handleDescribeProducers(r *request) {
 					out.ProducerID, out.ProducerEpoch = p.ID, int32(p.Epoch)
 					out.LastSequence, out.LastTimestamp = p.LastSequence, p.LastTimestamp
 					out.CoordinatorEpoch, out.CurrentTxnStartOffset = -1, -1
+					if p.Ended != 0 {
+						out.CoordinatorEpoch = p.Ended
+					}
+					if p.Open != nil {
+						out.CurrentTxnStartOffset = int64(*p.Open)
+					}
 					rp.ActiveProducers = append(rp.ActiveProducers, out)
 				}
 				rt.Partitions = append(rt.Partitions, rp)

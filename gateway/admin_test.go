@@ -163,9 +163,6 @@ func TestApiVersions3(t *testing.T) {
 		if resp.ErrorCode != want || (want == 0) != (len(resp.ApiKeys) == len(kafkaproto.Served)) {
 			t.Errorf("%q: %+v", name, resp)
 		}
-		if len(resp.SupportedFeatures) != 0 || len(resp.FinalizedFeatures) != 0 {
-			t.Errorf("features are listed: %+v", resp)
-		}
 		for _, k := range resp.ApiKeys {
 			if k.ApiKey == StatusKey {
 				t.Error("the private API is listed")

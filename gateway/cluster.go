@@ -17,6 +17,7 @@ type Cluster interface {
 	Changes      // changes.go
 	Producers    // 22_init_producer_id.go
 	Coordinators // groups.go
+	Markers      // 27_write_txn_markers.go
 	Operations   // 21586_status.go
 }
 
@@ -30,12 +31,13 @@ type parts struct {
 	changes      Changes
 	producers    Producers
 	coordinators Coordinators
+	markers      Markers
 	operations   Operations
 }
 
 func partsOf(c Cluster) parts {
 	return parts{
 		catalog: c, nodes: c, appender: c, records: c, offsets: c, changes: c, producers: c,
-		coordinators: c, operations: c,
+		coordinators: c, markers: c, operations: c,
 	}
 }

@@ -132,3 +132,45 @@ func TestASecuredClusterHandsOutThePage(t *testing.T) {
 		t.Errorf("a stranger gets %v", resp)
 	}
 }
+
+// TestNobodyWritesThePolicy: whatever a request calls the node, and whatever address another node
+// says it has, the page's policy lists origins of hosts and nothing else.
+func TestNobodyWritesThePolicy(t *testing.T) {
+	f := newFake(t, "events")
+	g := serve(t, f, func(c *Config) { c.Console = true })
+	ask := func(host string) {
+		t.Helper()
+		r, err := http.NewRequest("GET", "http://"+g.addr+"/", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Host = host
+		r.Header.Set("Accept", browserAccepts)
+		resp, err := http.DefaultTransport.RoundTrip(r)
+		if err != nil {
+			return // not even sent
+		}
+		resp.Body.Close()
+		if resp.StatusCode == http.StatusBadRequest || resp.StatusCode == http.StatusForbidden {
+			return
+		}
+		policy := resp.Header.Values("Content-Security-Policy")
+		if len(policy) != 1 || resp.Header.Get("X-Evil") != "" || strings.Count(policy[0], ";") != 9 {
+			t.Fatalf("host %q: %d, %v", host, resp.StatusCode, resp.Header)
+		}
+		if strings.ContainsAny(policy[0], "*,\\") || strings.Contains(policy[0], "unsafe") || strings.Contains(policy[0], "evil") {
+			t.Errorf("host %q: %s", host, policy[0])
+		}
+	}
+	for _, address := range []string{
+		"*:1001", "evil;script-src *:1002", "evil *:1003", "evil,*:1004", "'unsafe-inline':1005", "https://evil:1006", "evil\r\nX-Evil: 1:1007", "*.evil:1008", "evil:*", "evil:70000", "evil@x:1", "evil/x:1", "",
+	} {
+		f.mu.Lock()
+		f.gateways = map[fsm.NodeID]string{"n1": address}
+		f.mu.Unlock()
+		ask(g.addr)
+	}
+	for _, host := range []string{"*.localhost", "a;b.localhost", "a b.localhost", "a,b.localhost", "'self'.localhost", "localhost:0", "localhost:99999", "localhost:*", "", "x.localhost:1", "[::1]", "LOCALHOST.:80"} {
+		ask(host)
+	}
+}

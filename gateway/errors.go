@@ -66,6 +66,8 @@ func kafkaError(err error) *kerr.Error {
 		return kerr.ClusterAuthorizationFailed
 	case errors.Is(err, errTransactionalIDDenied):
 		return kerr.TransactionalIDAuthorizationFailed
+	case errors.Is(err, errTransactionsComing):
+		return kerr.CoordinatorLoadInProgress
 	}
 	switch outcome.Code(err) {
 	case outcome.ErrUnknown:
@@ -105,6 +107,18 @@ func kafkaError(err error) *kerr.Error {
 		return kerr.UnsupportedVersion
 	case outcome.ErrPolicy:
 		return kerr.PolicyViolation
+	case outcome.ErrInvalidTxnState:
+		return kerr.InvalidTxnState
+	case outcome.ErrConcurrentTransactions:
+		return kerr.ConcurrentTransactions
+	case outcome.ErrProducerFenced:
+		return kerr.ProducerFenced
+	case outcome.ErrInvalidProducerIDMapping:
+		return kerr.InvalidProducerIDMapping
+	case outcome.ErrTransactionAbortable:
+		return kerr.TransactionAbortable
+	case outcome.ErrTransactionCoordinatorFenced:
+		return kerr.TransactionCoordinatorFenced
 	case outcome.ErrNodeConflict, outcome.ErrClusterMismatch:
 		return kerr.UnknownServerError // between nodes; no client causes them
 	}
@@ -122,6 +136,7 @@ var (
 	errUnknownTopicID     = errors.New("no topic has this id")
 	errRequiredAcks       = errors.New("acks is neither -1 nor 0 nor 1")
 	errUnsupportedVersion = errors.New("this version of the request does not have that")
+	errTransactionsComing = errors.New("the cluster is about to know transactions")
 	// What a client says of the leader's epoch, against what this node knows (KIP-320).
 	errFencedLeaderEpoch  = errors.New("the leader epoch is older than the partition's")
 	errUnknownLeaderEpoch = errors.New("the leader epoch is newer than the partition's")
@@ -154,6 +169,18 @@ func asKnown(e *kerr.Error, key kmsg.Key, version int16) *kerr.Error {
 			e = kerr.CoordinatorLoadInProgress
 		}
 		return e
+	case kmsg.AddPartitionsToTxn, kmsg.TxnOffsetCommit:
+		// A node that does not know all topics yet.
+		if e == kerr.LeaderNotAvailable {
+			e = kerr.CoordinatorLoadInProgress
+		}
+		switch {
+		case key == kmsg.TxnOffsetCommit && version < 2 && e == kerr.CoordinatorLoadInProgress:
+			return kerr.CoordinatorNotAvailable // which clients before 2.0 fail at (KAFKA-7296)
+		case key == kmsg.TxnOffsetCommit && version < 4 && e == kerr.TransactionAbortable:
+			return kerr.InvalidTxnState // as AddPartitionsToTxnManager has it
+		}
+		return e
 	case kmsg.OffsetCommit:
 		// A node that does not know all topics yet: consumers take any other error for
 		// final.
@@ -166,6 +193,14 @@ func asKnown(e *kerr.Error, key kmsg.Key, version int16) *kerr.Error {
 			e = kerr.LeaderNotAvailable
 		}
 	case kmsg.Produce:
+		switch {
+		case e == kerr.ConcurrentTransactions:
+			// What every producer tries again without asking for metadata (ReplicaManager of
+			// Kafka).
+			e = kerr.NotEnoughReplicas
+		case e == kerr.TransactionAbortable && version < 11:
+			e = kerr.InvalidTxnState // KIP-890
+		}
 	default:
 		return e
 	}

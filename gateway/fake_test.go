@@ -3,19 +3,17 @@ package gateway
 import (
 	"context"
 	"fmt"
-	"log/slog"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
-
-	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/trimaran-io/trimaran/admin"
 	"github.com/trimaran-io/trimaran/coordinator"
 	"github.com/trimaran-io/trimaran/fsm"
 	"github.com/trimaran-io/trimaran/kafkaproto"
 	"github.com/trimaran-io/trimaran/outcome"
+	"github.com/trimaran-io/trimaran/transaction"
 )
 
 // fakeCluster is a cluster in memory: the true catalog's state machine, and per
@@ -27,6 +25,9 @@ type fakeCluster struct {
 
 	coordinating  sync.Mutex
 	coordinators  [coordinator.Shards]*coordinator.Coordinator
+	transactions  [coordinator.Shards]*transaction.Coordinator
+	written       map[fsm.PartitionID][]fsm.Marker // in their order
+	markerErr     error                            // of WriteMarkers
 	coordinateErr error
 
 	mu      sync.Mutex
@@ -52,19 +53,26 @@ type fakeCluster struct {
 // newFake makes a cluster of three nodes with topics "name:partitions".
 func newFake(t testing.TB, topics ...string) *fakeCluster {
 	t.Helper()
+	return newFakeAt(t, fsm.FeatureLevel, topics...)
+}
+
+// newFakeAt is newFake of a cluster of that feature level.
+func newFakeAt(t testing.TB, level int, topics ...string) *fakeCluster {
+	t.Helper()
 	f := &fakeCluster{catalog: fsm.NewCatalog(), changed: make(chan struct{}), logs: map[fsm.PartitionID]*fakeLog{}}
 	t.Cleanup(func() {
-		for _, c := range f.coordinators {
+		for shard, c := range f.coordinators {
 			if c != nil {
 				c.Close()
+				f.transactions[shard].Close()
 			}
 		}
 	})
 	form := &fsm.FormCluster{ClusterID: "fake"}
 	for i := range 3 {
-		form.Nodes = append(form.Nodes, fsm.Node{ID: fsm.NodeID(fmt.Sprintf("n%d", i+1)), Incarnation: fmt.Sprintf("%08x", i+1), FeatureLevel: fsm.FeatureLevel})
+		form.Nodes = append(form.Nodes, fsm.Node{ID: fsm.NodeID(fmt.Sprintf("n%d", i+1)), Incarnation: fmt.Sprintf("%08x", i+1), FeatureLevel: level})
 	}
-	for _, command := range []fsm.CatalogCommand{{FormCluster: form}, {RaiseFeatureLevel: &fsm.RaiseFeatureLevel{FeatureLevel: fsm.FeatureLevel}}} {
+	for _, command := range []fsm.CatalogCommand{{FormCluster: form}, {RaiseFeatureLevel: &fsm.RaiseFeatureLevel{FeatureLevel: level}}} {
 		if err := f.apply(command); err != nil {
 			t.Fatal(err)
 		}
@@ -160,37 +168,3 @@ func (f *fakeCluster) Administer(_ context.Context, request admin.Request) error
 }
 
 // Coordinate implements Coordinators, with coordinators over states in memory.
-func (f *fakeCluster) Coordinate(ctx context.Context, shard int, client coordinator.Client, req kmsg.Request) (kmsg.Response, error) {
-	f.coordinating.Lock()
-	if f.coordinateErr != nil {
-		defer f.coordinating.Unlock()
-		return nil, f.coordinateErr
-	}
-	c := f.coordinators[shard]
-	if c == nil {
-		state := coordinator.NewState()
-		c = coordinator.New(coordinator.Config{
-			State: state, Logger: slog.New(slog.DiscardHandler),
-			Propose: func(_ context.Context, command []byte) error {
-				f.coordinating.Lock()
-				defer f.coordinating.Unlock()
-				return state.Apply(command)
-			},
-			TopicID: func(name string) ([16]byte, bool) {
-				if topic, ok := f.Topics().Lookup(name); ok {
-					return topic.ID, true
-				}
-				return [16]byte{}, false
-			},
-			TopicName: func(id [16]byte) (string, bool) {
-				if topic, ok := f.Topics().ByID(id); ok {
-					return topic.Name, true
-				}
-				return "", false
-			},
-		})
-		f.coordinators[shard] = c
-	}
-	f.coordinating.Unlock()
-	return c.Handle(ctx, client, req)
-}

@@ -1,8 +1,10 @@
 package gateway
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"slices"
 
 	"github.com/trimaran-io/trimaran/fsm"
 	"github.com/trimaran-io/trimaran/kafkaproto"
@@ -12,9 +14,10 @@ import (
 // What implements Appender, Records, Offsets and Producers.
 
 type fakeLog struct {
-	start, next fsm.Offset
-	batches     []kafkaproto.Batch
-	changed     chan struct{} // closed and replaced at every append
+	start, next  fsm.Offset
+	batches      []kafkaproto.Batch
+	transactions fsm.TransactionIndex
+	changed      chan struct{} // closed and replaced at every append
 }
 
 func (f *fakeCluster) log(p fsm.PartitionID) (*fakeLog, error) {
@@ -58,7 +61,7 @@ func (f *fakeCluster) Append(ctx context.Context, p fsm.PartitionID, batches []k
 }
 
 // AppendInLine implements order.Appender.
-func (f *fakeCluster) AppendInLine(ctx context.Context, p fsm.PartitionID, _ uint64, batches []kafkaproto.Batch) ([]fsm.Appended, error) {
+func (f *fakeCluster) AppendInLine(ctx context.Context, p fsm.PartitionID, _ uint64, _ fsm.Transaction, batches []kafkaproto.Batch) ([]fsm.Appended, error) {
 	return f.Append(ctx, p, batches)
 }
 
@@ -66,7 +69,7 @@ func (f *fakeCluster) AppendInLine(ctx context.Context, p fsm.PartitionID, _ uin
 func (f *fakeCluster) NewLine() uint64 { return 1 }
 
 // Pipe implements order.Appender: there is none, so one append of a queue is under way at a time.
-func (f *fakeCluster) Pipe(fsm.PartitionID, uint64) func(context.Context, uint32, []kafkaproto.Batch) ([]fsm.Appended, error) {
+func (f *fakeCluster) Pipe(fsm.PartitionID, uint64) func(context.Context, uint32, fsm.Transaction, []kafkaproto.Batch) ([]fsm.Appended, error) {
 	return nil
 }
 
@@ -88,6 +91,7 @@ func (f *fakeCluster) doAppend(p fsm.PartitionID, batches []kafkaproto.Batch) ([
 		h := b.Header()
 		out = append(out, fsm.Appended{BaseOffset: l.next, LogStart: l.start, Timestamp: h.MaxTimestamp})
 		counts = append(counts, int(h.Records))
+		l.transactions.Add(b.Bytes(), fsm.Term(f.leaderEpoch()), l.next)
 		l.next = fsm.Offset(h.NextOffset())
 		l.batches = append(l.batches, b)
 	}
@@ -97,14 +101,20 @@ func (f *fakeCluster) doAppend(p fsm.PartitionID, batches []kafkaproto.Batch) ([
 	return out, nil
 }
 
-func (f *fakeCluster) Read(ctx context.Context, p fsm.PartitionID, from fsm.Offset, maxBytes int) (fsm.Slice, error) {
+func (f *fakeCluster) Read(ctx context.Context, p fsm.PartitionID, from fsm.Offset, maxBytes int, isolation fsm.Isolation) (fsm.Slice, error) {
 	if f.read != nil {
-		return f.read(ctx, p, from, maxBytes)
+		s, err := f.read(ctx, p, from, maxBytes)
+		s.LastStable = s.HighWatermark
+		return s, err
 	}
-	return f.doRead(p, from, maxBytes)
+	return f.readAt(p, from, maxBytes, isolation)
 }
 
 func (f *fakeCluster) doRead(p fsm.PartitionID, from fsm.Offset, maxBytes int) (fsm.Slice, error) {
+	return f.readAt(p, from, maxBytes, fsm.ReadUncommitted)
+}
+
+func (f *fakeCluster) readAt(p fsm.PartitionID, from fsm.Offset, maxBytes int, isolation fsm.Isolation) (fsm.Slice, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	l, err := f.log(p)
@@ -114,32 +124,61 @@ func (f *fakeCluster) doRead(p fsm.PartitionID, from fsm.Offset, maxBytes int) (
 	if from < l.start || from > l.next {
 		return fsm.Slice{}, outcome.ErrOffsetOutOfRange
 	}
-	s := fsm.Slice{HighWatermark: l.next, LogStart: l.start}
+	s := fsm.Slice{HighWatermark: l.next, LastStable: l.end(fsm.ReadCommitted), LogStart: l.start}
+	end := from
 	for _, b := range l.batches {
 		h := b.Header()
 		if fsm.Offset(h.LastOffset()) < from {
 			continue
 		}
-		if len(s.Batches) > 0 && len(s.Batches)+b.Size() > maxBytes {
+		if len(s.Batches) > 0 && len(s.Batches)+b.Size() > maxBytes || fsm.Offset(h.BaseOffset) >= l.end(isolation) {
 			break
 		}
-		s.Batches = append(s.Batches, b.Bytes()...)
+		s.Batches, end = append(s.Batches, b.Bytes()...), fsm.Offset(h.NextOffset())
 	}
+	for _, a := range l.transactions.Aborted {
+		if isolation == fsm.ReadCommitted && a.First < end && a.Last >= from {
+			s.Aborted = append(s.Aborted, a)
+		}
+	}
+	slices.SortFunc(s.Aborted, func(a, b fsm.AbortedTransaction) int { return cmp.Compare(a.First, b.First) })
 	return s, nil
 }
 
-func (f *fakeCluster) Await(ctx context.Context, p fsm.PartitionID, from fsm.Offset) error {
+// end is where a reader has nothing more to read.
+func (l *fakeLog) end(isolation fsm.Isolation) fsm.Offset {
+	if isolation == fsm.ReadCommitted {
+		return max(l.start, l.transactions.LastStable(l.next))
+	}
+	return l.next
+}
+
+func (f *fakeCluster) LastStable(ctx context.Context, p fsm.PartitionID) (fsm.Offset, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	l, err := f.log(p)
+	if err != nil {
+		return -1, err
+	}
+	return l.end(fsm.ReadCommitted), nil
+}
+
+func (f *fakeCluster) Await(ctx context.Context, p fsm.PartitionID, from fsm.Offset, isolation fsm.Isolation) error {
 	if f.await != nil {
 		return f.await(ctx, p, from)
 	}
-	return f.doAwait(ctx, p, from)
+	return f.awaitAt(ctx, p, from, isolation)
 }
 
 func (f *fakeCluster) doAwait(ctx context.Context, p fsm.PartitionID, from fsm.Offset) error {
+	return f.awaitAt(ctx, p, from, fsm.ReadUncommitted)
+}
+
+func (f *fakeCluster) awaitAt(ctx context.Context, p fsm.PartitionID, from fsm.Offset, isolation fsm.Isolation) error {
 	for {
 		f.mu.Lock()
 		l, err := f.log(p)
-		if err != nil || l.next > from {
+		if err != nil || l.end(isolation) > from {
 			f.mu.Unlock()
 			return err
 		}

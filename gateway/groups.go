@@ -10,6 +10,7 @@ import (
 
 	"github.com/trimaran-io/trimaran/coordinator"
 	"github.com/trimaran-io/trimaran/outcome"
+	"github.com/trimaran-io/trimaran/transaction"
 )
 
 // Consumer groups: requests go to the coordinator of their group, wherever that is, in one version,
@@ -28,19 +29,22 @@ const (
 	parallelGroups = 16
 )
 
-// Coordinators is the way to the coordinators of consumer groups.
+// Coordinators is the way to the coordinators of consumer groups and transactions.
 type Coordinators interface {
-	// Coordinate hands a request of a consumer group to the coordinator of its shard and
-	// returns the response. Both have the version that coordinator.Version names. If
-	// outcome.NotAppended(err), surely nothing was done.
+	// Coordinate hands a request of a consumer group or a transactional id to the coordinator of
+	// its shard and returns the response. Both have the version that coordinator.Version names, or
+	// transaction.Version. If outcome.NotAppended(err), surely nothing was done.
 	Coordinate(ctx context.Context, shard int, client coordinator.Client, req kmsg.Request) (kmsg.Response, error)
 }
 
-// coordinate asks the coordinator of a group. An error is no answer; coordinatorCode says what
-// clients are told.
+// coordinate asks the coordinator of a group or a transactional id. An error is no answer;
+// coordinatorCode says what clients are told.
 func (r *request) coordinate(ctx context.Context, shard int, req kmsg.Request) (kmsg.Response, error) {
 	client := coordinator.Client{ID: r.header.ClientID, Host: "/" + r.conn.remoteHost(), Version: r.header.Version}
-	version, _ := coordinator.Version(req.Key())
+	version, ok := coordinator.Version(req.Key())
+	if !ok {
+		version, _ = transaction.Version(req.Key())
+	}
 	req.SetVersion(version)
 	resp, err := r.conn.server.coordinators.Coordinate(ctx, shard, client, req)
 	if err == nil {

@@ -27,9 +27,10 @@ func producerBatch(producer int64, epoch int16, sequence int32, values ...string
 	return b
 }
 
-// Every version gives a producer id of its own; a transactional id is refused for good.
+// Every version gives a producer id of its own; where not all nodes know transactions a transactional
+// id is refused for good.
 func TestInitProducerID(t *testing.T) {
-	f := newFake(t)
+	f := newFakeAt(t, fsm.LevelTransactions-1)
 	c := serve(t, f, nil).dial()
 	for v := int16(0); v <= 5; v++ {
 		req := kmsg.NewPtrInitProducerIDRequest()

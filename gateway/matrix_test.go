@@ -48,6 +48,7 @@ func matrix() []matrixRow {
 	rows := topicRows()
 	rows = append(rows, groupRows()...)
 	rows = append(rows, clusterRows()...)
+	rows = append(rows, transactionRows()...)
 	return rows
 }
 

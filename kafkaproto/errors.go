@@ -27,8 +27,8 @@ var (
 	// ErrInvalidRecord: a record batch that breaks a rule for producers (Kafka's
 	// INVALID_RECORD, code 87).
 	ErrInvalidRecord = errors.New("invalid record")
-	// ErrTransactional: a record batch that belongs to a transaction.
-	ErrTransactional = errors.New("transactions are not supported")
+	// ErrTransactional: a record batch that belongs to a transaction, where none are allowed.
+	ErrTransactional = errors.New("transactions are not supported yet")
 	// ErrTopicName: a topic name that Kafka's rules forbid.
 	ErrTopicName = errors.New("invalid topic name")
 )

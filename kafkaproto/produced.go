@@ -113,8 +113,10 @@ func checkProducedHeader(set []byte, lim Limits) (h BatchHeader, err error) {
 		return h, fmt.Errorf("%w: %d records in %d offsets", ErrInvalidRecord, h.Records, h.LastOffsetDelta+1)
 	case h.Control():
 		return h, fmt.Errorf("%w: clients may not write control records", ErrInvalidRecord)
-	case h.Transactional():
+	case h.Transactional() && !lim.Transactions:
 		return h, ErrTransactional
+	case h.Transactional() && h.ProducerID < 0:
+		return h, fmt.Errorf("%w: transactional, and of no producer", ErrInvalidRecord)
 	case h.ProducerID >= 0 && (h.BaseSequence < 0 || h.ProducerEpoch < 0):
 		return h, fmt.Errorf("%w: sequence number %d and epoch %d of producer %d", ErrInvalidRecord, h.BaseSequence, h.ProducerEpoch, h.ProducerID)
 	case h.LogAppendTime():

@@ -21,6 +21,8 @@ type Limits struct {
 	// NoZstd is that a record batch may not be compressed with zstd (KIP-110: before Produce
 	// version 7).
 	NoZstd bool
+	// Transactions is that batches may belong to transactions.
+	Transactions bool
 	// NeedKeys is that every record needs a key, as in a compacted topic.
 	NeedKeys bool
 	// Earliest and Latest bound the timestamps that records bring, in ms since epoch,

@@ -23,7 +23,7 @@ type API struct {
 var Served = []API{
 	{
 		Key: kmsg.Produce, Name: "Produce", Min: 0, Max: 13,
-		Note: "Message sets of magic 0 and 1 up to version 2, record batches from 3 on. No transactions.",
+		Note: "Message sets of magic 0 and 1 up to version 2, record batches from 3 on.",
 	},
 	{
 		Key: kmsg.Fetch, Name: "Fetch", Min: 0, Max: 18,
@@ -91,11 +91,30 @@ var Served = []API{
 	},
 	{
 		Key: kmsg.InitProducerID, Name: "InitProducerID", Min: 0, Max: 5,
-		Note: "For idempotent producers. No transactions.",
+		Note: "For idempotent and transactional producers. No two-phase commit (KIP-939).",
 	},
 	{
 		Key: kmsg.OffsetForLeaderEpoch, Name: "OffsetForLeaderEpoch", Min: 0, Max: 4,
 		Note: "Leader epochs are terms of the partition's Raft group.",
+	},
+	{
+		Key: kmsg.AddPartitionsToTxn, Name: "AddPartitionsToTxn", Min: 0, Max: 5,
+		Note: "From version 4 on for who has CLUSTER_ACTION, as brokers have.",
+	},
+	{
+		Key: kmsg.AddOffsetsToTxn, Name: "AddOffsetsToTxn", Min: 0, Max: 4,
+	},
+	{
+		Key: kmsg.EndTxn, Name: "EndTxn", Min: 0, Max: 5,
+		Note: "Version 5 begins the next transaction's epoch (KIP-890).",
+	},
+	{
+		Key: kmsg.WriteTxnMarkers, Name: "WriteTxnMarkers", Min: 0, Max: 2,
+		Note: "For operators: it ends what hangs (KIP-664).",
+	},
+	{
+		Key: kmsg.TxnOffsetCommit, Name: "TxnOffsetCommit", Min: 0, Max: 5,
+		Note: "Pending until the transaction ends.",
 	},
 	{
 		Key: kmsg.DescribeACLs, Name: "DescribeACLs", Min: 0, Max: 3,
@@ -173,7 +192,7 @@ var Served = []API{
 	},
 	{
 		Key: kmsg.UpdateFeatures, Name: "UpdateFeatures", Min: 0, Max: 2,
-		Note: "There are no features; what is new is used when all nodes know it.",
+		Note: "No feature can be updated; what is new is used when all nodes know it.",
 	},
 	{
 		Key: kmsg.DescribeCluster, Name: "DescribeCluster", Min: 0, Max: 2,
@@ -181,7 +200,14 @@ var Served = []API{
 	},
 	{
 		Key: kmsg.DescribeProducers, Name: "DescribeProducers", Min: 0, Max: 0,
-		Note: "Idempotent producers. No transactions.",
+		Note: "Idempotent and transactional producers.",
+	},
+	{
+		Key: kmsg.DescribeTransactions, Name: "DescribeTransactions", Min: 0, Max: 0,
+	},
+	{
+		Key: kmsg.ListTransactions, Name: "ListTransactions", Min: 0, Max: 2,
+		Note: "Those of all coordinators.",
 	},
 	{
 		Key: kmsg.ListConfigResources, Name: "ListConfigResources", Min: 0, Max: 1,

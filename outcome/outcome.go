@@ -66,6 +66,21 @@ const (
 	ErrPolicy
 	// ErrFeatureLevel: a node's program is too old for what is asked. Nothing happened.
 	ErrFeatureLevel
+	// ErrInvalidTxnState: no transaction of that producer has the partition, or it is at another
+	// step. Nothing happened.
+	ErrInvalidTxnState
+	// ErrConcurrentTransactions: the producer's last transaction is not over. Nothing happened;
+	// asking again helps.
+	ErrConcurrentTransactions
+	// ErrProducerFenced: another producer has the transactional id by now. Nothing happened.
+	ErrProducerFenced
+	// ErrInvalidProducerIDMapping: the transactional id has another producer id. Nothing happened.
+	ErrInvalidProducerIDMapping
+	// ErrTransactionAbortable: the transaction can only be aborted. Nothing happened.
+	ErrTransactionAbortable
+	// ErrTransactionCoordinatorFenced: a later transaction of the producer has been ended here.
+	// Nothing happened.
+	ErrTransactionCoordinatorFenced
 
 	lastError
 )
@@ -95,6 +110,13 @@ var errorTexts = [lastError]string{
 	ErrInvalidProducerEpoch:     "the producer has a newer epoch",
 	ErrFeatureLevel:             "not all nodes run a program that knows this",
 	ErrPolicy:                   "not allowed by the topic's configuration",
+
+	ErrInvalidTxnState:              "the transaction is not open here",
+	ErrConcurrentTransactions:       "the producer's last transaction is not over",
+	ErrProducerFenced:               "another producer has the transactional id",
+	ErrInvalidProducerIDMapping:     "the transactional id has another producer id",
+	ErrTransactionAbortable:         "the transaction can only be aborted",
+	ErrTransactionCoordinatorFenced: "a later transaction of the producer has been ended",
 }
 
 // Error implements error.

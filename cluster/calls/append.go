@@ -36,6 +36,13 @@ type AppendInLineRequest struct {
 	Place Place
 }
 
+// AppendTransactionalRequest hands batches to a partition's leader that belong to a transaction, or
+// came with those that do.
+type AppendTransactionalRequest struct {
+	AppendInLineRequest
+	Transaction fsm.Transaction
+}
+
 // LineFeatureLevel is the level of the cluster from which on all nodes know AppendInLine.
 const LineFeatureLevel = 4
 
@@ -60,14 +67,41 @@ var appendInLineCall = Call[AppendInLineRequest, []fsm.Appended]{
 	},
 }
 
+var appendTransactionalCall = Call[AppendTransactionalRequest, []fsm.Appended]{
+	request: form[AppendTransactionalRequest]{
+		func(q AppendTransactionalRequest) ([]byte, error) { return joined(appendTransactionalParts(q)), nil }, readAppendTransactional,
+	},
+	parts:  appendTransactionalParts,
+	answer: form[[]fsm.Appended]{put: putAppended},
+	reads: func(q AppendTransactionalRequest, answer []byte) ([]fsm.Appended, error) {
+		return readAppended(q.AppendRequest, answer)
+	},
+}
+
 // appendParts is the request in front of, between and with the batches, which are not copied.
 func appendParts(q AppendRequest) [][]byte {
 	return withBatches(fields(nil).partition(q.Partition).uint64(q.Term), q.Batches)
 }
 
 func appendInLineParts(q AppendInLineRequest) [][]byte {
+	return withBatches(inLine(q), q.Batches)
+}
+
+func inLine(q AppendInLineRequest) fields {
 	head := fields(nil).partition(q.Partition).uint64(q.Term)
-	return withBatches(head.uint64(q.Place.Line).uint64(q.Place.Run).uint32(q.Place.Number), q.Batches)
+	return head.uint64(q.Place.Line).uint64(q.Place.Run).uint32(q.Place.Number)
+}
+
+// addsPartition in an AppendTransactionalRequest's flags is Transaction.Add.
+const addsPartition = 1
+
+func appendTransactionalParts(q AppendTransactionalRequest) [][]byte {
+	flags := uint8(0)
+	if q.Transaction.Add {
+		flags |= addsPartition
+	}
+	head := inLine(q.AppendInLineRequest).uint8(flags).uint16(uint16(len(q.Transaction.ID)))
+	return withBatches(append(head, q.Transaction.ID...), q.Batches)
 }
 
 // withBatches adds the batches to what stands in front of them.
@@ -100,6 +134,20 @@ func readAppendInLine(payload []byte) (q AppendInLineRequest, err error) {
 	r := Reader{B: payload}
 	q.Partition, q.Term = r.Partition(), r.Uint64()
 	q.Place = Place{Line: r.Uint64(), Run: r.Uint64(), Number: r.Uint32()}
+	q.Batches, err = readBatches(r)
+	return q, err
+}
+
+// readAppendTransactional is the reverse of appendTransactionalParts, as readAppend.
+func readAppendTransactional(payload []byte) (q AppendTransactionalRequest, err error) {
+	r := Reader{B: payload}
+	q.Partition, q.Term = r.Partition(), r.Uint64()
+	q.Place = Place{Line: r.Uint64(), Run: r.Uint64(), Number: r.Uint32()}
+	flags := r.Uint8()
+	q.Transaction = fsm.Transaction{ID: string(r.Bytes(int(r.Uint16()))), Add: flags&addsPartition != 0}
+	if flags&^addsPartition != 0 || q.Transaction.ID == "" {
+		return q, ErrMalformed
+	}
 	q.Batches, err = readBatches(r)
 	return q, err
 }

@@ -83,6 +83,7 @@ func onPartition() form[fsm.PartitionID] {
 type fields []byte
 
 func (f fields) uint8(v uint8) fields   { return append(f, v) }
+func (f fields) uint16(v uint16) fields { return binary.BigEndian.AppendUint16(f, v) }
 func (f fields) uint32(v uint32) fields { return binary.BigEndian.AppendUint32(f, v) }
 func (f fields) uint64(v uint64) fields { return binary.BigEndian.AppendUint64(f, v) }
 

@@ -104,7 +104,17 @@ func TestBytesOnTheWire(t *testing.T) {
 		partHex+"000000000000002a 0102030405060708 0000000000000009 0000000a 00000001"+fmt.Sprintf("%08x", batches[1].Size())+hex.EncodeToString(batches[1].Bytes()),
 		[]fsm.Appended{{BaseOffset: 16, LogStart: 3, Timestamp: 1700000000000, Err: 0}}, "0000000000000010 0000000000000003 0000018bcfe56800 0000")
 	golden(t, Read, ReadRequest{part, 258, 65536}, partHex+"0000000000000102 00010000",
-		fsm.Slice{HighWatermark: 300, LogStart: 2, Batches: []byte("batches")}, "000000000000012c 0000000000000002"+text("batches"))
+		fsm.Slice{HighWatermark: 300, LastStable: 300, LogStart: 2, Batches: []byte("batches")}, "000000000000012c 0000000000000002"+text("batches"))
+	golden(t, ReadStable, ReadStableRequest{ReadRequest{part, 258, 65536}, fsm.ReadCommitted}, partHex+"0000000000000102 00010000 01",
+		fsm.Slice{
+			HighWatermark: 300, LastStable: 290, LogStart: 2, Batches: []byte("batches"),
+			Aborted: []fsm.AbortedTransaction{{ProducerID: 9, First: 250, Last: 260, LastStable: 255}, {ProducerID: 10, First: 255, Last: 270, LastStable: 271}},
+		},
+		"000000000000012c 0000000000000122 0000000000000002 00000002"+
+			"0000000000000009 00000000000000fa 0000000000000104 00000000000000ff"+
+			"000000000000000a 00000000000000ff 000000000000010e 000000000000010f"+text("batches"))
+	golden(t, AwaitStable, AwaitRequest{part, 258}, partHex+"0000000000000102", Nothing{}, "")
+	golden(t, LastStable, part, partHex, fsm.Offset(290), "0000000000000122")
 	golden(t, Await, AwaitRequest{part, 258}, partHex+"0000000000000102", Nothing{}, "")
 	golden(t, ListOffsets, ListOffsetsRequest{part, -1, 1}, partHex+"ffffffffffffffff 00000001", []fsm.Offset{5, 0}, "0000000000000005 0000000000000000")
 	golden(t, Leader, part, partHex, Nothing{}, "")
@@ -137,6 +147,13 @@ func TestBytesOnTheWire(t *testing.T) {
 	golden(t, CreatePartitions, CreatePartitionsRequest{Topic: part.Topic, Count: 3, From: 1}, text(`{"topic":"`+part.Topic.String()+`","count":3,"from":1}`), CatalogReply{Index: 9}, text(`{"index":9}`))
 	golden(t, DeleteRecords, DeleteRecordsRequest{part, -1}, partHex+"ffffffffffffffff", 40, "0000000000000028")
 	golden(t, Producers, part, partHex, []fsm.ActiveProducer{{ID: 1, Epoch: 2, LastSequence: 3, LastTimestamp: 4}}, text(`[{"id":1,"epoch":2,"last_sequence":3,"last_timestamp":4}]`))
+	appendOne := AppendRequest{part, 42, []kafkaproto.Batch{prototest.Batch("a")}}
+	golden(t, AppendTransactional, AppendTransactionalRequest{AppendInLineRequest{appendOne, Place{7, 8, 9}}, fsm.Transaction{ID: "t", Add: true}},
+		partHex+"000000000000002a 0000000000000007 0000000000000008 00000009 01 0001"+text("t")+"00000001"+fmt.Sprintf("%08x", appendOne.Batches[0].Size())+text(string(appendOne.Batches[0].Bytes())),
+		[]fsm.Appended{{BaseOffset: -1, Err: outcome.ErrInvalidTxnState}}, "ffffffffffffffff 0000000000000000 0000000000000000 "+fmt.Sprintf("%04x", uint16(outcome.ErrInvalidTxnState)))
+	golden(t, WriteMarkers, WriteMarkersRequest{part, 42, []fsm.Marker{{ProducerID: 5, Epoch: 6, Number: -7, Commit: true}, {ProducerID: 8, Forced: true}}},
+		partHex+"000000000000002a 00000002 0000000000000005 0006 fffffff9 01 0000000000000008 0000 00000000 02",
+		[]outcome.Error{0, outcome.ErrInvalidProducerEpoch}, "0000 "+fmt.Sprintf("%04x", uint16(outcome.ErrInvalidProducerEpoch)))
 	golden(t, Full, true, "01", Nothing{}, "")
 	golden(t, Hash, HashRequest{part, 1, 2, 3}, partHex+"0000000000000001 0000000000000002 0000000000000003", ReplicaHash{UpTo: 2, Bytes: 70, Sum: [32]byte{0xee}}, "0000000000000002 0000000000000046 ee"+strings.Repeat("00", 31))
 	golden(t, CreateShards, Nothing{}, "", CatalogReply{Index: 9}, text(`{"index":9}`))
@@ -201,6 +218,11 @@ func TestWhatRepeatsIsAskedAgain(t *testing.T) {
 	}
 	if _, err := Append.Ask(ctx, broken{}, "n2.00000000", AppendRequest{}); outcome.Code(err) != outcome.ErrUnknownFate {
 		t.Errorf("an append: %v", err)
+	}
+	for forced, repeats := range map[bool]bool{false: true, true: false} {
+		if _, err := WriteMarkers.Ask(ctx, broken{}, "n2.00000000", WriteMarkersRequest{Markers: []fsm.Marker{{}, {Forced: forced}}}); outcome.NotAppended(err) != repeats {
+			t.Errorf("a marker that is forced: %v: %v", forced, err)
+		}
 	}
 	for req, repeats := range map[kmsg.Request]bool{kmsg.NewPtrOffsetFetchRequest(): true, kmsg.NewPtrHeartbeatRequest(): true, kmsg.NewPtrJoinGroupRequest(): false, kmsg.NewPtrOffsetCommitRequest(): false} {
 		if _, err := Coordinate.Ask(ctx, broken{}, "n2.00000000", CoordinateRequest{Request: req}); outcome.NotAppended(err) != repeats {
@@ -305,17 +327,29 @@ func TestTheTableIsInTheDocs(t *testing.T) {
 // FuzzRequests gives every call any bytes: it takes them or says what is wrong.
 func FuzzRequests(f *testing.F) {
 	f.Add(uint8(1), joined(appendParts(AppendRequest{part, 3, []kafkaproto.Batch{prototest.Batch("a"), prototest.Batch("b")}})))
+	transactional := AppendTransactionalRequest{Transaction: fsm.Transaction{ID: "t", Add: true}}
+	transactional.Batches = []kafkaproto.Batch{prototest.Batch("a")}
+	f.Add(uint8(15), joined(appendTransactionalParts(transactional)))
+	markers, _ := putMarkers(WriteMarkersRequest{Markers: []fsm.Marker{{ProducerID: 1, Epoch: 2, Number: 3, Commit: true}, {Forced: true}}})
+	f.Add(uint8(16), markers)
 	f.Add(uint8(2), []byte{})
 	f.Add(uint8(31), []byte(putNames([]string{"catalog"})))
+	f.Add(uint8(17), append(make([]byte, 32), 1))
 	s := &Server{}
 	taken := func(t *testing.T, kind uint8, payload []byte) ([]byte, error) {
 		switch kind {
 		case Append.Kind:
 			return again(Append, payload)
+		case AppendTransactional.Kind:
+			return again(AppendTransactional, payload)
+		case WriteMarkers.Kind:
+			return again(WriteMarkers, payload)
 		case Survey.Kind:
 			return again(Survey, payload)
 		case Hash.Kind:
 			return again(Hash, payload)
+		case ReadStable.Kind:
+			return again(ReadStable, payload)
 		case Relay.Kind:
 			return again(Relay, payload)
 		case Coordinate.Kind:
@@ -398,6 +432,29 @@ func TestSurveysComeBack(t *testing.T) {
 		}
 		if _, err := readStandings(names, append(answer, 0)); err == nil {
 			t.Fatal("a longer answer was taken")
+		}
+	})
+}
+
+// An answer with aborted transactions claims no memory that it has no bytes for.
+func FuzzReadStable(f *testing.F) {
+	whole, _ := putStableSlice(fsm.Slice{
+		HighWatermark: 9, LastStable: 8, LogStart: 1, Batches: []byte("b"),
+		Aborted: []fsm.AbortedTransaction{{ProducerID: 1, First: 2, Last: 3, LastStable: 4}},
+	})
+	f.Add(whole)
+	f.Add(append(make([]byte, 24), 255, 255, 255, 255))
+	f.Add(append(make([]byte, 24), 8, 0, 0, 0)) // times 32 it is more than 32 bits
+	f.Fuzz(func(t *testing.T, answer []byte) {
+		s, err := readStableSlice(answer)
+		if err != nil {
+			if outcome.Code(err) != outcome.ErrUnknown {
+				t.Fatal(err)
+			}
+			return
+		}
+		if again, _ := putStableSlice(s); !bytes.Equal(again, answer) {
+			t.Fatalf("%x was read, and is written %x", answer, again)
 		}
 	})
 }

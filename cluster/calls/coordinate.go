@@ -11,10 +11,11 @@ import (
 	"github.com/trimaran-io/trimaran/coordinator"
 	"github.com/trimaran-io/trimaran/fsm"
 	"github.com/trimaran-io/trimaran/outcome"
+	"github.com/trimaran-io/trimaran/transaction"
 )
 
-// CoordinateRequest hands a request of a consumer group to its coordinator. Request and response
-// are Kafka's, in the version that coordinator.Version names.
+// CoordinateRequest hands a request of a consumer group or of a transactional id to its
+// coordinator. Request and response are Kafka's, in the version that CoordinatedVersion names.
 type CoordinateRequest struct {
 	Shard   fsm.PartitionID
 	Client  coordinator.Client
@@ -28,11 +29,21 @@ var coordinateCall = Call[CoordinateRequest, kmsg.Response]{
 	repeats: func(q CoordinateRequest) bool { return Repeatable(q.Request) },
 }
 
+// CoordinatedVersion is coordinator.Version, for requests of transactions transaction.Version.
+func CoordinatedVersion(key int16) (int16, bool) {
+	if version, ok := coordinator.Version(key); ok {
+		return version, true
+	}
+	return transaction.Version(key)
+}
+
 // Repeatable reports whether it does no harm that a request is handled twice, by two
-// coordinators: it changes nothing, or nothing that is replicated.
+// coordinators: it changes nothing, or nothing that is replicated, or nothing that the second one
+// would change again.
 func Repeatable(req kmsg.Request) bool {
 	switch kmsg.Key(req.Key()) {
-	case kmsg.OffsetFetch, kmsg.Heartbeat, kmsg.DescribeGroups, kmsg.ListGroups:
+	case kmsg.OffsetFetch, kmsg.Heartbeat, kmsg.DescribeGroups, kmsg.ListGroups,
+		kmsg.AddPartitionsToTxn, kmsg.AddOffsetsToTxn, kmsg.DescribeTransactions, kmsg.ListTransactions:
 		return true
 	}
 	return false
@@ -67,8 +78,8 @@ func readCoordinate(payload []byte) (q CoordinateRequest, err error) {
 		return q, ErrMalformed
 	}
 	// Both nodes must mean the same by a field.
-	if known, ok := coordinator.Version(key); !ok || known != version {
-		return q, fmt.Errorf("%w: a request %d of version %d for a consumer group is not known here", outcome.ErrUnknown, key, version)
+	if known, ok := CoordinatedVersion(key); !ok || known != version {
+		return q, fmt.Errorf("%w: a request %d of version %d for a coordinator is not known here", outcome.ErrUnknown, key, version)
 	}
 	q.Request = kmsg.RequestForKey(key)
 	q.Request.SetVersion(version)

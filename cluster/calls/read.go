@@ -32,6 +32,7 @@ func putSlice(s fsm.Slice) ([]byte, error) {
 func readSlice(answer []byte) (s fsm.Slice, err error) {
 	r := Reader{B: answer}
 	s.HighWatermark, s.LogStart = fsm.Offset(r.Uint64()), fsm.Offset(r.Uint64())
+	s.LastStable = s.HighWatermark // there are no transactions yet
 	s.Batches = r.B
 	if r.Bad {
 		return s, ErrMalformedAnswer

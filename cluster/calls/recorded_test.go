@@ -45,7 +45,7 @@ func TestWhatOlderNodesSent(t *testing.T) {
 		ReplicaStatus.Kind: roundTrip(ReplicaStatus), Survey.Kind: roundTrip(Survey), Stand.Kind: roundTrip(Stand), Member.Kind: roundTrip(Member),
 		OffsetForTime.Kind: roundTrip(OffsetForTime), EpochEnd.Kind: roundTrip(EpochEnd), CreatePartitions.Kind: roundTrip(CreatePartitions),
 		DeleteRecords.Kind: roundTrip(DeleteRecords), Producers.Kind: roundTrip(Producers), Full.Kind: roundTrip(Full), Hash.Kind: roundTrip(Hash),
-		Coordinate.Kind: roundTrip(Coordinate), CreateShards.Kind: roundTrip(CreateShards), Administer.Kind: roundTrip(Administer), AlterACLs.Kind: roundTrip(AlterACLs),
+		Coordinate.Kind: roundTrip(Coordinate), EndOffsets.Kind: roundTrip(EndOffsets), CreateShards.Kind: roundTrip(CreateShards), Administer.Kind: roundTrip(Administer), AlterACLs.Kind: roundTrip(AlterACLs),
 		Relay.Kind: roundTrip(Relay), Who.Kind: roundTrip(Who), Twin.Kind: roundTrip(Twin),
 	}
 	data, err := os.ReadFile("testdata/recorded.txt")

@@ -5,6 +5,8 @@ import (
 	"io"
 	"slices"
 	"strings"
+
+	"github.com/trimaran-io/trimaran/fsm"
 )
 
 // The calls. Numbers are never reused; a node that does not know one answers outcome.ErrUnknown.
@@ -27,6 +29,16 @@ var (
 		Request: "partition", Answer: "the last entry that is applied there"}, appliedCall)
 	AppendInLine = define(Row{Kind: 14, Name: "AppendInLine", Relayed: true, FeatureLevel: LineFeatureLevel,
 		Request: "partition, term that is meant or 0, place in a connection's line, batches", Answer: "of each batch: offset, log start, time, error"}, appendInLineCall)
+	AppendTransactional = define(Row{Kind: 15, Name: "AppendTransactional", Relayed: true, FeatureLevel: fsm.LevelTransactions,
+		Request: "as AppendInLine, whether the partition is to be added, transactional id, batches", Answer: "of each batch: offset, log start, time, error"}, appendTransactionalCall)
+	WriteMarkers = define(Row{Kind: 16, Name: "WriteMarkers", Relayed: true, Repeats: true, FeatureLevel: fsm.LevelTransactions,
+		Request: "partition, term that is meant or 0, markers", Answer: "of each marker: error"}, writeMarkersCall)
+	ReadStable = define(Row{Kind: 17, Name: "ReadStable", Relayed: true, Repeats: true, FeatureLevel: fsm.LevelTransactions,
+		Request: "partition, offset, most bytes, isolation level", Answer: "high watermark, last stable offset, log start, aborted transactions, batches"}, readStableCall)
+	AwaitStable = define(Row{Kind: 18, Name: "AwaitStable", Relayed: true, Repeats: true, FeatureLevel: fsm.LevelTransactions,
+		Request: "partition, offset", Answer: "nothing, when there is something to read below the last stable offset"}, awaitCall)
+	LastStable = define(Row{Kind: 19, Name: "LastStable", Relayed: true, Repeats: true, FeatureLevel: fsm.LevelTransactions,
+		Request: "partition", Answer: "last stable offset"}, lastStableCall)
 	Leave = define(Row{Kind: 9, Name: "Leave", Repeats: true,
 		Request: "partition; the caller's replica leaves its group", Answer: "the leader's term"}, leaveCall)
 
@@ -71,9 +83,12 @@ var (
 		Request: "partition, offsets from and to, most bytes", Answer: "offset reached, bytes, SHA-256"}, hashCall)
 
 	Coordinate = define(Row{Kind: 70, Name: "Coordinate", Relayed: true,
-		Request: "shard, client, request of a consumer group", Answer: "Kafka's response"}, coordinateCall)
+		Request: "shard, client, request of a consumer group or a transaction", Answer: "Kafka's response"}, coordinateCall)
 	CreateShards = define(Row{Kind: 71, Name: "CreateShards", Relayed: true,
 		Request: "nothing", Answer: "where the shards are in the catalog"}, createShardsCall)
+
+	EndOffsets = define(Row{Kind: 72, Name: "EndOffsets", Relayed: true, Repeats: true, FeatureLevel: fsm.LevelTransactions,
+		Request: "shard, group, marker of a transaction", Answer: "nothing, when the group's offsets are committed or dropped"}, endOffsetsCall)
 
 	Administer = define(Row{Kind: 80, Name: "Administer", Relayed: true,
 		Request: "what an operator asks", Answer: "where it is in the catalog"}, administerCall)

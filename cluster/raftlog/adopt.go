@@ -82,6 +82,10 @@ func (l *PartitionLog) moveIn(m *manifest) error {
 // The turn is held.
 func (l *PartitionLog) ownUpTo(index uint64, next int64) ([]segmentRecord, error) {
 	m, segments, _, ends := l.parts()
+	var kept []byte
+	if l.opts.Kept != nil {
+		kept = m.state
+	}
 	var records []segmentRecord
 	for _, s := range segments {
 		if s.base > index {
@@ -108,9 +112,10 @@ func (l *PartitionLog) ownUpTo(index uint64, next int64) ([]segmentRecord, error
 			r.Start = next // nothing in it but entries without records
 		}
 		if !s.index.isFinal() {
-			end := segmentEnd{next: next}
-			if at := slices.IndexFunc(ends, func(e segmentEnd) bool { return e.seg == s }); at >= 0 && r.Last == s.last {
-				end = ends[at]
+			// Behind it nothing was applied up to the snapshot, whose state is that of its end.
+			end := segmentEnd{next: next, state: kept}
+			if told, known := endOfSegment(ends, s); known && r.Last == s.last {
+				end = told
 			}
 			if err := s.index.trim(index); err != nil {
 				return nil, err

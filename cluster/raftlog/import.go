@@ -133,7 +133,7 @@ func (l *PartitionLog) fill(in Imported) error {
 	}
 	for _, entry := range in.Entries {
 		if entry.Index <= in.Snapshot.Index {
-			l.applyStaged(l.opts.Span, entry)
+			l.applyStaged(l.opts.Span, nil, entry)
 		}
 	}
 	s := in.Snapshot

@@ -19,7 +19,7 @@ const (
 	pointEvery = 16 << 10
 	// pointsKept is how many points wait in memory to be written together, at least.
 	pointsKept = 64
-	// maxState bounds the state kept at a segment's end.
+	// maxState bounds what is kept with a segment, and a snapshot's state.
 	maxState = 1 << 30
 )
 
@@ -67,7 +67,7 @@ type index struct {
 	// counts how often points in the file became void: what was read beside that is read again
 	undone  uint64
 	stateAt int64
-	state   int // bytes of it
+	state   int // bytes of what is kept with the segment
 }
 
 // indexWriting is the class of an index's writing.
@@ -220,8 +220,7 @@ func (x *index) trim(applied uint64) error {
 	return err
 }
 
-// finish writes the header and the state of the partition behind the segment's last entry. The file
-// never changes afterwards.
+// finish writes the header and what is kept with the segment. The file never changes afterwards.
 func (x *index) finish(d *disk, of extent, next int64, state []byte) error {
 	x.writing.Lock()
 	defer x.writing.Unlock()
@@ -260,17 +259,17 @@ func (x *index) complete(d *disk, of extent, next int64, state []byte) error {
 	return nil
 }
 
-// remake makes the points of a final index again, which was found damaged when it was first used.
-// each passes all of them to add and gives the next offset behind the segment. Who else wants the
-// index waits.
-func (x *index) remake(d *disk, of extent, each func(add func(point) error) (next int64, err error)) error {
+// remake makes a final index again, which was found damaged when it was used, unless it is good by
+// now: somebody else did. each passes all points to add, and gives the next offset behind the
+// segment and what is kept with it. Who else wants the index waits.
+func (x *index) remake(d *disk, of extent, good func() bool, each func(add func(point) error) (next int64, state []byte, err error)) error {
 	x.writing.Lock()
 	defer x.writing.Unlock()
-	if x.isChecked() {
-		return nil // somebody else did
+	if good() {
+		return nil
 	}
 	var points []point
-	next, err := each(func(p point) error { points = append(points, p); return nil })
+	next, state, err := each(func(p point) error { points = append(points, p); return nil })
 	if err != nil {
 		return err
 	}
@@ -278,5 +277,5 @@ func (x *index) remake(d *disk, of extent, each func(add func(point) error) (nex
 	x.written, x.crc, x.recent, x.checked = 0, 0, points, true
 	x.undone++
 	x.mu.Unlock()
-	return x.complete(d, of, next, nil)
+	return x.complete(d, of, next, state)
 }

@@ -98,26 +98,36 @@ func crcOf(f io.ReaderAt, at, size int64) (uint32, error) {
 	return crc, nil
 }
 
-// readState gives the state kept at the segment's end; nil: none.
+// keeps gives where the file has what is kept with the segment, and how many bytes; final is false
+// while it may still change.
+func (x *index) keeps() (at int64, size int, final bool) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return x.stateAt, x.state, x.final
+}
+
+// readState gives what is kept with the segment; nil: nothing, or the index is not final. The error
+// wraps ErrDamaged if it can be made again.
 func (x *index) readState() ([]byte, error) {
-	if !x.final || x.state == 0 {
+	at, size, final := x.keeps()
+	if !final || size == 0 {
 		return nil, nil
 	}
-	f, err := x.handle.acquire()
+	f, err := x.acquire()
 	if err != nil {
 		return nil, err
 	}
 	defer x.handle.release()
-	header := make([]byte, indexHeader)
-	if _, err := f.ReadAt(header, 0); err != nil {
-		return nil, err
+	header, b := make([]byte, indexHeader), make([]byte, size)
+	_, err = f.ReadAt(header, 0)
+	if err == nil {
+		_, err = f.ReadAt(b, at)
 	}
-	b := make([]byte, x.state)
-	if _, err := f.ReadAt(b, x.stateAt); err != nil {
-		return nil, err
+	if errors.Is(err, io.EOF) || err == nil && crc32.Checksum(b, castagnoli) != binary.LittleEndian.Uint32(header[68:]) {
+		err = fmt.Errorf("%w: %s: what is kept with its segment", ErrDamaged, x.path)
 	}
-	if crc32.Checksum(b, castagnoli) != binary.LittleEndian.Uint32(header[68:]) {
-		return nil, fmt.Errorf("%w: %s: the state at its end", ErrDamaged, x.path)
+	if err != nil {
+		return nil, err
 	}
 	return b, nil
 }

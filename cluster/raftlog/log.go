@@ -13,6 +13,20 @@ import (
 // after == next means nothing: it is no entry of records, or all of it is void.
 type Span func(entry *raft.Log, next int64) (after, maxTime int64)
 
+// Kept makes what readers of a segment need beside its entries, and is kept with its index: it is
+// given entries in their order.
+type Kept interface {
+	// Add takes an entry in front of which the next offset is next.
+	Add(entry *raft.Log, next int64)
+	// End gives what is kept with a segment that reaches from one offset to another and whose last
+	// entry was added last; nil: nothing. What is kept with it alone is forgotten.
+	End(from, to int64) []byte
+	// Holds reports whether End would give something.
+	Holds() bool
+	// Crowded is LogOptions.Crowded of the entries so far.
+	Crowded(start int64) bool
+}
+
 // LogOptions says how a partition's log works.
 type LogOptions struct {
 	Group string
@@ -21,6 +35,14 @@ type LogOptions struct {
 	SegmentBytes func() int64
 	SegmentAge   func() time.Duration
 	Span         Span // needed to make an index again
+	// Kept begins to make what is kept with the indexes of segments from their entries alone;
+	// before is what the segment in front is kept with, nil where that is nothing or there is none.
+	// The error says that before is not that. nil: nothing is kept.
+	Kept func(before []byte) (Kept, error)
+	// Crowded reports whether so much is to be kept with the segment that is written to, which
+	// begins at offset start, that it should end. It is asked before each append, and must not wait.
+	// nil: never.
+	Crowded func(start int64) bool
 	// Trailing is how many entries below a snapshot Raft still has after a restart.
 	Trailing uint64
 	// OnDamage is told, in a goroutine of its own, when Raft wanted an entry that

@@ -1,8 +1,10 @@
 package raftlog
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/trimaran-io/trimaran/cluster/raftlog/vfs"
 	"github.com/trimaran-io/trimaran/internal/locks"
@@ -55,7 +57,7 @@ func (l *offsets) floor(s *segment, x *index, above func(point) bool) (p point, 
 		return p, ok, err
 	}
 	l.st.logger.Warn("an index is made again", "group", l.opts.Group, "segment", s.base, "error", err)
-	if err = l.remakeIndex(s); err == nil {
+	if err = l.remakeIndex(s, s.index.isChecked); err == nil {
 		p, ok, err = x.floor(above)
 	}
 	if err == nil || errors.Is(err, errGone) || errors.Is(err, ErrDamaged) {
@@ -100,18 +102,95 @@ func (l *offsets) reader(s *segment, from point, want int) (*Reader, error) {
 	return r, nil
 }
 
-// remakeIndex makes the final index of a segment again that was found damaged when it was first
-// used. Who else wants it waits.
-func (l *offsets) remakeIndex(s *segment) error {
-	if s.index.isChecked() {
-		return nil // somebody else did
+// remakeIndex makes the final index of a segment again that was found damaged when it was used,
+// unless it is good by now: somebody else did. Who else wants it waits.
+func (l *offsets) remakeIndex(s *segment, good func() bool) error {
+	if good() {
+		return nil
 	}
 	if l.opts.Span == nil || !s.index.isFinal() {
 		return fmt.Errorf("%w: the index of segment %d cannot be made again", ErrDamaged, s.base)
 	}
-	return s.index.remake(l.st.disk, s.extent(), func(add func(point) error) (int64, error) {
-		return l.eachPoint(s, s.last, add)
+	list := l.view.list()
+	in, _ := slices.BinarySearchFunc(list, s.base, func(s *segment, base uint64) int { return cmp.Compare(s.base, base) })
+	// What is in front is read before the index is taken: it may have to be made again as well.
+	kept, err := l.keptBefore(list[:in], l.view.startOf)
+	if err != nil {
+		return err
+	}
+	start := l.view.startOf(s)
+	return s.index.remake(l.st.disk, s.extent(), good, func(add func(point) error) (int64, []byte, error) {
+		next, err := l.eachPoint(s, start, s.last, kept, add)
+		if err != nil {
+			return 0, nil, err
+		}
+		return next, endOfKept(kept, start, next), nil
 	})
+}
+
+// KeptSegment is a segment that is complete, and whose index is final.
+type KeptSegment struct {
+	Base     uint64 // Raft index of its first entry
+	From, To int64  // the offsets that it reaches from and to
+	log      *offsets
+	seg      *segment
+}
+
+// Keeps reports whether anything is kept with the segment. It touches no file.
+func (k KeptSegment) Keeps() bool {
+	_, size, _ := k.seg.index.keeps()
+	return size > 0
+}
+
+// Kept gives what is kept with the segment, as good says that it should be: damage is mended. The
+// error is ErrNotInLog if the segment was freed this moment, and wraps ErrDamaged if the index
+// cannot be made again since its segment is damaged, too.
+func (k KeptSegment) Kept(good func([]byte) error) error {
+	read := func() error {
+		b, err := k.seg.index.readState()
+		if err == nil {
+			err = good(b)
+		}
+		return err
+	}
+	err := read()
+	if err != nil && !errors.Is(err, errGone) && !vfs.OutOfFiles(err) {
+		l := k.log
+		l.st.logger.Warn("an index is made again", "group", l.opts.Group, "segment", k.Base, "error", err)
+		if err = l.remakeIndex(k.seg, func() bool { return read() == nil }); err == nil {
+			err = read()
+		}
+	}
+	if errors.Is(err, errGone) {
+		return fmt.Errorf("%w: segment %d was freed this moment", ErrNotInLog, k.Base)
+	}
+	return err
+}
+
+// KeptAt gives the segment that holds the record at an offset. final is false while more may come to
+// it, or its index is not written yet: what will be kept with it is the state machine's affair. ok is
+// false if the offset is below what is kept, or not applied yet.
+func (l *offsets) KeptAt(offset int64) (k KeptSegment, final, ok bool) {
+	s, from, to, ok := l.view.reachOf(offset)
+	if !ok {
+		return k, false, false
+	}
+	return KeptSegment{s.base, from, to, l, s}, s.index != nil && s.index.isFinal(), true
+}
+
+// IndexedTo gives the offset up to which all is in segments whose indexes are final; -1: not known,
+// or none is.
+func (l *offsets) IndexedTo() int64 {
+	list, applying := l.view.passed()
+	for i := min(applying, len(list)-1); i >= 0; i-- {
+		if list[i].index != nil && list[i].index.isFinal() {
+			if i+1 < len(list) {
+				return l.view.startOf(list[i+1])
+			}
+			break
+		}
+	}
+	return unknownOffset
 }
 
 // spots are the places where readers stopped last.

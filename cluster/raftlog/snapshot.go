@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"slices"
 
 	"github.com/hashicorp/raft"
 )
@@ -159,11 +158,11 @@ func (l snapshots) describe(record snapshotRecord, at Standing) (m *manifest, fi
 		}
 		done := s.index != nil && s.index.isFinal()
 		if !done && i < applying && s.last <= record.Index {
-			end := slices.IndexFunc(ends, func(e segmentEnd) bool { return e.seg == s })
-			if end < 0 {
+			end, known := endOfSegment(ends, s)
+			if !known {
 				return nil, nil, fmt.Errorf("the state at the end of segment %d is not known", s.base)
 			}
-			if err := s.index.finish(l.st.disk, s.extent(), ends[end].next, ends[end].state); err != nil {
+			if err := s.index.finish(l.st.disk, s.extent(), end.next, end.state); err != nil {
 				return nil, nil, err
 			}
 			done = true

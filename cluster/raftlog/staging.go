@@ -23,6 +23,7 @@ const stagingName = "staging"
 type Staging struct {
 	parent *PartitionLog
 	log    *PartitionLog
+	kept   Kept   // of what is staged; nil: nothing is kept
 	have   uint64 // what the parent keeps of its own: up to here; 0: nothing
 	start  int64  // next offset in front of what is staged
 }
@@ -32,8 +33,9 @@ type Staging struct {
 // other has trimmed entries that this one lacks, none.
 func (l *PartitionLog) Stage(d Described) (*Staging, error) {
 	have, from, start := uint64(0), d.First, d.FirstStart
-	if s := l.published().Snapshot; s != nil && s.Index+1 >= d.First {
-		have, from, start = s.Index, s.Index+1, s.Next
+	var state []byte // in front of that
+	if m := l.published(); m.Snapshot != nil && m.Snapshot.Index+1 >= d.First {
+		have, from, start, state = m.Snapshot.Index, m.Snapshot.Index+1, m.Snapshot.Next, m.state
 	}
 	if d.empty() {
 		start = d.Next
@@ -41,13 +43,13 @@ func (l *PartitionLog) Stage(d Described) (*Staging, error) {
 	if start < 0 || d.Index < from && !d.empty() {
 		return nil, fmt.Errorf("nothing to copy from entry %d to %d", from, d.Index)
 	}
-	s, err := openStaging(l, from, start)
+	s, err := openStaging(l, from, start, state)
 	if err != nil {
 		// Of another transfer, or damaged: from the beginning.
 		if err := l.st.fs.RemoveAll(filepath.Join(l.dir, stagingName)); err != nil {
 			return nil, err
 		}
-		if s, err = openStaging(l, from, start); err != nil {
+		if s, err = openStaging(l, from, start, state); err != nil {
 			return nil, err
 		}
 	}
@@ -55,7 +57,7 @@ func (l *PartitionLog) Stage(d Described) (*Staging, error) {
 	return s, nil
 }
 
-func openStaging(parent *PartitionLog, from uint64, start int64) (*Staging, error) {
+func openStaging(parent *PartitionLog, from uint64, start int64, state []byte) (*Staging, error) {
 	st, dir := parent.st, filepath.Join(parent.dir, stagingName)
 	gen := parent.published().Generation + 1
 	m, err := readManifest(st.disk, dir)
@@ -80,42 +82,53 @@ func openStaging(parent *PartitionLog, from uint64, start int64) (*Staging, erro
 	if m.Generation != gen || m.First != from || m.Snapshot != nil {
 		return nil, fmt.Errorf("%w: a transfer of something else", ErrDamaged)
 	}
-	l, err := st.openStagedLog(dir, parent.opts, start)
-	if err != nil {
-		return nil, err
-	}
-	return &Staging{parent: parent, log: l}, nil
+	s := &Staging{parent: parent}
+	return s, s.open(dir, start, state)
 }
 
-// openStagedLog opens a log that begins anywhere, has no snapshot, and applies what
-// it holds.
-func (st *Store) openStagedLog(dir string, opts LogOptions, start int64) (*PartitionLog, error) {
-	opts.Fresh, opts.OnDamage, opts.SegmentAge = false, nil, nil
-	l, err := st.openLog(dir, opts, start)
-	if err != nil {
-		return nil, err
+// open opens a log that begins anywhere, has no snapshot, and applies what it holds. state is what
+// is in front of it.
+func (s *Staging) open(dir string, start int64, state []byte) (err error) {
+	opts := s.parent.opts
+	opts.Fresh, opts.OnDamage, opts.SegmentAge, opts.Crowded = false, nil, nil, nil
+	if opts.Kept != nil {
+		if s.kept, err = opts.Kept(state); err != nil {
+			return err
+		}
+		opts.Crowded = s.kept.Crowded
 	}
-	l.turn.staged = true
-	err = l.Scan(0, func(entry *raft.Log) bool { l.applyStaged(opts.Span, entry); return true })
-	if err != nil {
-		l.Close()
-		return nil, err
+	if s.log, err = s.parent.st.openLog(dir, opts, start); err != nil {
+		return err
 	}
-	return l, nil
+	s.log.turn.staged = true
+	err = s.log.Scan(0, func(entry *raft.Log) bool { s.log.applyStaged(opts.Span, s.kept, entry); return true })
+	if err != nil {
+		s.log.Close()
+	}
+	return err
 }
 
 // applyStaged applies an entry that the state machine never sees: what it stands for is in a
-// snapshot.
-func (v *view) applyStaged(span Span, entry *raft.Log) {
+// snapshot. kept, unless nil, is of the entries so far.
+func (v *view) applyStaged(span Span, kept Kept, entry *raft.Log) {
 	if entry.Type != raft.LogCommand {
 		return
 	}
-	if v.Crosses(entry.Index) {
-		v.Cross(entry.Index, nil)
-	}
+	v.crossStaged(kept, entry.Index)
 	_, next := v.LastApplied()
+	if kept != nil {
+		kept.Add(entry, next)
+	}
 	after, newest := span(entry, next)
 	v.Applied(entry.Index, after, newest, entry.AppendedAt.UnixMilli())
+}
+
+// crossStaged is Cross if the entry at index is in another segment than the one applied before.
+func (v *view) crossStaged(kept Kept, index uint64) {
+	if v.Crosses(index) {
+		_, next := v.LastApplied()
+		v.Cross(index, endOfKept(kept, v.applyingStart(), next))
+	}
 }
 
 // Next is the index of the entry that comes next.
@@ -141,7 +154,7 @@ func (s *Staging) Add(entries []*raft.Log) error {
 		return err
 	}
 	for _, entry := range entries {
-		s.log.applyStaged(s.log.opts.Span, entry)
+		s.log.applyStaged(s.log.opts.Span, s.kept, entry)
 	}
 	return nil
 }
@@ -155,12 +168,12 @@ func (s *Staging) Finish(d Described) error {
 	if _, next := s.log.LastApplied(); next != d.Next {
 		return fmt.Errorf("%w: what was copied ends at offset %d, the snapshot says %d", ErrDamaged, next, d.Next)
 	}
-	if d.empty() && len(s.log.Segments()) == 0 {
-		// What comes behind the snapshot goes here.
-		s.log.turn.wait()
-		_, err := s.log.roll(d.First)
-		s.log.turn.pass()
-		if err != nil {
+	// What comes behind the snapshot goes to a segment of its own where nothing was copied, and where
+	// something is kept with the segment that ends: the snapshot's state knows only what is not kept
+	// with the segments of the replica that it comes from, and those are others.
+	none := d.empty() && len(s.log.Segments()) == 0
+	if none || s.kept != nil && s.kept.Holds() {
+		if err := s.endAt(d.Index); err != nil {
 			return err
 		}
 	}
@@ -174,6 +187,19 @@ func (s *Staging) Finish(d Described) error {
 		return err
 	}
 	return own.Close()
+}
+
+// endAt makes what comes behind an entry go to another segment.
+func (s *Staging) endAt(index uint64) error {
+	s.log.turn.wait()
+	defer s.log.turn.pass()
+	if last, _ := s.log.view.active(); last == nil || last.base <= index {
+		if _, err := s.log.roll(index + 1); err != nil {
+			return err
+		}
+	}
+	s.log.crossStaged(s.kept, index+1)
+	return nil
 }
 
 // Close lets go of the files; they stay, to go on with.

@@ -164,8 +164,8 @@ func (l *tail) undo(s *segment, f vfs.File, cause error) error {
 	return cause
 }
 
-// active gives the segment that an entry goes to, a new one if the last is full, too
-// old, or of an older format than new ones are: the turn is held.
+// active gives the segment that an entry goes to, a new one if the last is full, too old, crowded,
+// or of an older format than new ones are: the turn is held.
 func (l *tail) active(entry *raft.Log, limit int64) (*segment, error) {
 	s, _ := l.view.active()
 	if s != nil {
@@ -175,12 +175,13 @@ func (l *tail) active(entry *raft.Log, limit int64) (*segment, error) {
 			age := l.opts.SegmentAge()
 			old = age > 0 && nowMillis()-s.firstAt >= age.Milliseconds()
 		}
+		crowded := l.opts.Crowded != nil && l.opts.Crowded(l.view.startOf(s))
 		before := l.st.stamping() && !s.framing.stamped
 		empty := s.last < s.base
 		if empty && before && !s.sealed {
 			return s, l.rewriteHead(s)
 		}
-		if !s.sealed && (empty || !full && !old && !before) {
+		if !s.sealed && (empty || !full && !old && !crowded && !before) {
 			return s, nil
 		}
 	}

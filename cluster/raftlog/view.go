@@ -206,6 +206,39 @@ func (v *view) atOffset(offset int64) (s *segment, first point, x *index, err er
 	return s, point{index: s.base, pos: segmentHeader, offset: s.start}, s.index, nil
 }
 
+// reachOf gives the segment that holds the record at an offset, and the offsets that it reaches from
+// and to, as far as it is applied; ok is false if there is none.
+func (v *view) reachOf(offset int64) (s *segment, from, to int64, ok bool) {
+	v.mu.RLock()
+	defer v.mu.RUnlock()
+	i := sort.Search(len(v.segments), func(i int) bool {
+		return v.segments[i].start == unknownOffset || v.segments[i].start > offset
+	})
+	if offset >= v.next || i == 0 {
+		return nil, 0, 0, false
+	}
+	to = v.next
+	if i < len(v.segments) && v.segments[i].start != unknownOffset {
+		to = v.segments[i].start
+	}
+	return v.segments[i-1], v.segments[i-1].start, to, true
+}
+
+// startOf gives the offset that a segment begins at; unknownOffset: it is not applied so far.
+func (v *view) startOf(s *segment) int64 {
+	v.mu.RLock()
+	defer v.mu.RUnlock()
+	return s.start
+}
+
+// passed gives the segments, and the position of the one that is being applied. The list must not be
+// changed.
+func (v *view) passed() (segments segmentList, applying int) {
+	v.mu.RLock()
+	defer v.mu.RUnlock()
+	return v.segments, v.applying
+}
+
 // atTime gives the first segment that has a record with a timestamp (ms) of at least that, the
 // offset it begins at, and its index; nil: none has.
 func (v *view) atTime(timestamp int64) (s *segment, start int64, x *index) {

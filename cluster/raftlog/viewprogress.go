@@ -21,7 +21,8 @@ type mark struct {
 	pos   int64
 }
 
-// segmentEnd is the partition's state behind a segment, kept until its index is final.
+// segmentEnd is what will be kept with a segment, until its index is final. A segment that was cut
+// since has another one behind it, which counts.
 type segmentEnd struct {
 	seg   *segment
 	next  int64
@@ -36,6 +37,16 @@ func (p *progress) takeMarks(index uint64) []mark {
 		p.marks = nil // let the array go
 	}
 	return taken
+}
+
+// endOfSegment gives what was told of a segment last; ok is false if nothing was.
+func endOfSegment(ends []segmentEnd, s *segment) (end segmentEnd, ok bool) {
+	for _, e := range slices.Backward(ends) {
+		if e.seg == s {
+			return e, true
+		}
+	}
+	return end, false
 }
 
 // cut is told that the log ends at last, with n segments.
@@ -60,8 +71,8 @@ func (v *view) Crosses(index uint64) bool {
 	return v.applying+1 < len(v.segments) && v.segments[v.applying+1].base <= index
 }
 
-// Cross is told that everything in front of the entry at index is applied, and the partition's
-// state there, which is kept with the index of the segment that ends.
+// Cross is told that everything in front of the entry at index is applied, and what is kept with the
+// index of the segment that ends.
 func (v *view) Cross(index uint64, state []byte) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -103,6 +114,16 @@ func (v *view) apply(index uint64, next, maxTime, written int64) (x *index, poin
 		s.lastWrite = written
 	}
 	return s.index, points
+}
+
+// applyingStart gives the offset that the segment which is being applied begins at.
+func (v *view) applyingStart() int64 {
+	v.mu.RLock()
+	defer v.mu.RUnlock()
+	if v.applying < len(v.segments) {
+		return v.segments[v.applying].start
+	}
+	return v.next
 }
 
 // LastApplied gives the highest index applied and the offset behind it, as far as the log was told.

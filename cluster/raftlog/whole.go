@@ -107,7 +107,7 @@ func (l *installer) passUpTo(index uint64) error {
 	applied, _ := l.view.LastApplied()
 	return l.entries.Scan(applied+1, func(entry *raft.Log) bool {
 		if entry.Index <= index {
-			l.view.applyStaged(l.opts.Span, entry)
+			l.view.applyStaged(l.opts.Span, nil, entry)
 		}
 		return entry.Index < index
 	})

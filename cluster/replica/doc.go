@@ -10,7 +10,8 @@
 // set.go is the replicas of a node and what is wrong with them, and reconcile.go opens and closes
 // them. replica.go is one, whichever it is: who leads, and what it does while it leads. records.go
 // is a partition's, read.go and lookup.go how it is read, readmemory.go into which memory,
-// proposer.go how records get into it, lines.go in which order; shard.go and shardleader.go are
+// aborted.go which transactions readers are told of, with what keptcache.go has in memory;
+// proposer.go is how records get into it, lines.go in which order; shard.go and shardleader.go are
 // that for a shard. Both propose through pump.go. members.go has the group's members be those that
 // the catalog names; catchup.go copies what a replica is behind by; housekeeping.go takes
 // snapshots, and retention.go lets go of what is too old. hurt.go and rebuild.go are what becomes
@@ -23,7 +24,7 @@
 //   - a proposer's producersMu
 //   - Replica.mu
 //
-// Set.mu, progress.mu, appliedTo.mu and aside.mu are taken alone, and nothing under them. But for
+// Set.mu, progress.mu, appliedTo.mu, keptCache.mu and aside.mu are taken alone, and nothing under them. But for
 // copying, nothing waits for a disk, a network or another goroutine while it holds one of these.
 // Raft's calls into a state machine come one after the other and hold none. The log (raftlog) has
 // locks of its own: it is called without any of these but copying.

@@ -18,6 +18,7 @@ import (
 	"github.com/trimaran-io/trimaran/cluster/raftlog/vfs"
 	"github.com/trimaran-io/trimaran/coordinator"
 	"github.com/trimaran-io/trimaran/fsm"
+	"github.com/trimaran-io/trimaran/transaction"
 )
 
 // Host is what replicas need of the node that they run on. Its methods may be called from
@@ -25,6 +26,7 @@ import (
 type Host interface {
 	Catalog
 	Peers
+	Transactions
 
 	// Opened is told that a replica runs here now.
 	Opened(id fsm.PartitionID)
@@ -51,6 +53,25 @@ type Catalog interface {
 	RefreshTopics() bool
 	// Settle tells the catalog that replicas have left their group.
 	Settle(ctx context.Context, settle *fsm.Settle) error
+}
+
+// Transactions is what replicas need of those who have to do with a transaction elsewhere: its
+// coordinator, and what it touches. Each finds the leader itself, and tries again for a moment.
+type Transactions interface {
+	// JoinTransaction asks a transaction's coordinator to add a partition to it (t.Add), or whether
+	// it was added. Errors are outcome.ErrInvalidTxnState, ErrConcurrentTransactions,
+	// ErrProducerFenced, ErrInvalidProducerEpoch, ErrInvalidProducerIDMapping,
+	// ErrTransactionAbortable; what is no answer is ErrNoLeader: nothing happened.
+	JoinTransaction(ctx context.Context, t fsm.Transaction, producerID int64, epoch int16, p fsm.PartitionID) error
+	// JoinTransactionGroup is the same for the offsets of a group.
+	JoinTransactionGroup(ctx context.Context, t fsm.Transaction, producerID int64, epoch int16, group string) error
+	// WriteMarker ends a transaction in a partition. outcome.ErrUnknownTopicOrPartition: it is gone
+	// for good.
+	WriteMarker(ctx context.Context, p fsm.PartitionID, m fsm.Marker) error
+	// EndOffsets ends it in a group's offsets.
+	EndOffsets(ctx context.Context, group string, m fsm.Marker) error
+	// NewProducerID gives a producer id that nobody had before.
+	NewProducerID(ctx context.Context) (int64, error)
 }
 
 // Peers is what replicas need of other nodes.
@@ -99,12 +120,15 @@ type Config struct {
 
 	TopicDefaults     map[string]string // topic configurations, for topics that do not set them
 	Groups            coordinator.Settings
+	Transactions      transaction.Settings
 	HeartbeatTimeout  time.Duration // of every group
 	CommitTimeout     time.Duration
 	RetentionInterval time.Duration // 0: 30 s
 	MaxDiskShare      float64       // 0 to 1; 0: no bound
 	CatchUpRate       int64         // bytes a second; 0: 100 MiB
 	ScrubRate         int64         // bytes a second; 0: 4 MiB, negative: never
+	// TransactionCounters count what the coordinators here decide; nil: nobody reads them.
+	TransactionCounters *transaction.Counters
 	// Trailing is how many entries below a snapshot a leader still sends one by one; 0: 1024. A
 	// follower that is further behind copies segments instead.
 	Trailing uint64
@@ -121,8 +145,8 @@ const (
 	defaultShardSegmentBytes = 4 << 20
 )
 
-// environment is what all replicas of a node share: how they run, and the node's budgets. It has no
-// lock, and does not change.
+// environment is what all replicas of a node share: how they run, and the node's budgets. It does
+// not change.
 type environment struct {
 	Config
 	ctx context.Context // ends when the node stops
@@ -130,6 +154,7 @@ type environment struct {
 	catchUpLimit *rate.Limiter       // bytes that are copied from others
 	unpacking    *semaphore.Weighted // batches that are unpacked to look for a time
 	hashing      chan struct{}       // capacity 1: one check of replicas reads at a time
+	kept         *keptCache          // what is kept with segments
 }
 
 func newEnvironment(ctx context.Context, config Config) *environment {
@@ -145,6 +170,7 @@ func newEnvironment(ctx context.Context, config Config) *environment {
 		// A small batch may become a hundred megabytes.
 		unpacking: semaphore.NewWeighted(int64(runtime.GOMAXPROCS(0))),
 		hashing:   make(chan struct{}, 1),
+		kept:      new(keptCache),
 	}
 }
 

@@ -17,6 +17,7 @@ import (
 	"github.com/trimaran-io/trimaran/cluster/raftlog"
 	"github.com/trimaran-io/trimaran/cluster/raftlog/vfs"
 	"github.com/trimaran-io/trimaran/fsm"
+	"github.com/trimaran-io/trimaran/outcome"
 )
 
 const (
@@ -30,6 +31,8 @@ var errAlone = errors.New("there is no other node")
 type testHost struct {
 	topics atomic.Pointer[fsm.Topics]
 	woken  atomic.Int64
+	// join is the coordinator of all transactions; nil: there is none. Set before it is asked.
+	join func(ctx context.Context, t fsm.Transaction, producerID int64, epoch int16, p fsm.PartitionID) error
 
 	mu sync.Mutex // guards what follows; nothing is done under it
 	// leave is what the leader of a group says to a replica that wants to leave it.
@@ -49,7 +52,22 @@ func (h *testHost) Awake() time.Time                          { return time.Now(
 func (h *testHost) HandOver(*raftgroup.Member) error          { return errAlone }
 func (h *testHost) Settle(context.Context, *fsm.Settle) error { return errAlone }
 
+func (h *testHost) JoinTransaction(ctx context.Context, t fsm.Transaction, producerID int64, epoch int16, p fsm.PartitionID) error {
+	if h.join == nil {
+		return outcome.ErrInvalidTxnState
+	}
+	return h.join(ctx, t, producerID, epoch, p)
+}
+
 func (h *testHost) HandOverTo(*raftgroup.Member, func(string) bool) error { return errAlone }
+
+func (h *testHost) JoinTransactionGroup(context.Context, fsm.Transaction, int64, int16, string) error {
+	return errAlone
+}
+
+func (h *testHost) WriteMarker(context.Context, fsm.PartitionID, fsm.Marker) error { return errAlone }
+func (h *testHost) EndOffsets(context.Context, string, fsm.Marker) error           { return errAlone }
+func (h *testHost) NewProducerID(context.Context) (int64, error)                   { return 0, errAlone }
 
 func (h *testHost) Opened(id fsm.PartitionID) {
 	h.mu.Lock()
@@ -136,7 +154,7 @@ func newTestSet(t *testing.T, fs vfs.FS) *testSet {
 		t.Fatal(err)
 	}
 	s := &testSet{t: t, host: &testHost{members: map[string]*raftgroup.Member{}}, catalog: fsm.NewCatalog()}
-	s.apply(fsm.CatalogCommand{FormCluster: &fsm.FormCluster{ClusterID: "c", Nodes: []fsm.Node{{ID: testNode, Incarnation: "aaaaaaaa"}}}})
+	s.apply(fsm.CatalogCommand{FormCluster: &fsm.FormCluster{ClusterID: "c", Nodes: []fsm.Node{{ID: testNode, Incarnation: "aaaaaaaa", FeatureLevel: fsm.FeatureLevel}}}})
 	ctx, cancel := context.WithCancel(context.Background())
 	s.end = cancel
 	s.Set = New(ctx, Config{

@@ -129,17 +129,18 @@ func (r *Replica) housekeep() (idle bool) {
 
 // needs implements machine.
 func (r *Records) needs() (keeping, error) {
+	r.forget()
 	passed := r.Log.Passed()
 	r.mu.Lock()
 	start, next, applied := r.seen.start, r.seen.next, r.seen.last
 	var state []byte
 	// The state is that of another entry while one is being applied; then the log comes further
 	// this moment, and nothing would be done with it.
-	settled := r.seen == seenOf(r.state)
-	if settled && (start == next || !passed) {
-		state = r.state.Snapshot()
-	}
+	settled := r.seen.last == r.state.LastApplied()
 	r.mu.Unlock()
+	if settled && (start == next || !passed) {
+		state = r.keeps()
+	}
 	k := keeping{from: int64(start), every: snapshotEvery}
 	if !settled {
 		return k, nil

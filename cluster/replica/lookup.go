@@ -65,7 +65,7 @@ func (r *Records) OffsetForTime(ctx context.Context, timestamp int64) (found kaf
 		if err := ctx.Err(); err != nil {
 			return found, false, fmt.Errorf("%w: looking for a time: %w", outcome.ErrTimeout, err)
 		}
-		slice, inside, err := r.ReadCommitted(from, scanStep)
+		slice, inside, err := r.ReadHere(from, scanStep, fsm.ReadUncommitted)
 		if err != nil {
 			return found, false, err
 		}
@@ -166,7 +166,7 @@ func (r *Records) EpochEnd(ctx context.Context, epoch fsm.LeaderEpoch) (fsm.Lead
 
 // epochAt gives the leader epoch of the batch that holds the offset.
 func (r *Records) epochAt(o fsm.Offset) (fsm.LeaderEpoch, error) {
-	slice, ok, err := r.ReadCommitted(o, 1)
+	slice, ok, err := r.ReadHere(o, 1, fsm.ReadUncommitted)
 	if err != nil {
 		return -1, err
 	}

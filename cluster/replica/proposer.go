@@ -27,22 +27,27 @@ import (
 // machine's producers and what is in flight (fsm.ProducersAhead). One that is there
 // already is not proposed; it is answered with the place of the first, when that is
 // committed. All verdicts are told in the order of the log, since what they rest on
-// may fail.
+// may fail. Markers of transactions are judged in the same way; transactions.go has what may begin
+// one.
 type proposer struct {
 	*pump[*submission, proposal]
 	records *Records
 	next    fsm.Offset // what the next batch is stamped with; owned by who forms entries
 	lost    *loss      // nil: nothing is; owned by who decides
 
-	// producersMu guards producers. The replica's mu may be taken under it; nothing is waited for.
+	// producersMu guards producers and joins. The replica's mu may be taken under it; nothing is
+	// waited for.
 	producersMu locks.Mutex[proposer]
 	producers   fsm.ProducersAhead
+	joins       map[joining]*join // under way
 }
 
 // submission is one call of append: its batches become neighbours in the log.
 type submission struct {
 	ctx     context.Context
 	batches []kafkaproto.Batch
+	markers []fsm.Marker    // in place of batches
+	admits  []fsm.Admission // of each batch; nil: of none
 	place   calls.Place
 	control []byte // a control command, in place of batches: an entry of its own
 	bytes   int
@@ -51,15 +56,18 @@ type submission struct {
 	// Set when it is put in order; nil: it stands in no line.
 	line *line
 
-	// Set when an entry is formed: what was made of each batch. nil: all are proposed.
+	// Set when an entry is formed: what was made of each batch or marker. nil: all are proposed.
 	verdicts []fsm.Verdict
 }
+
+// items counts the batches or markers.
+func (s *submission) items() int { return len(s.batches) + len(s.markers) }
 
 func (s *submission) caller() context.Context { return s.ctx }
 func (s *submission) size() int               { return s.bytes }
 func (s *submission) refuse(err error)        { s.fate <- fate{err: err} }
 
-// verdict gives what was made of batch i; the zero Verdict: it was proposed.
+// verdict gives what was made of batch or marker i; the zero Verdict: it was proposed.
 func (s *submission) verdict(i int) fsm.Verdict {
 	if s.verdicts == nil {
 		return fsm.Verdict{}
@@ -76,7 +84,7 @@ type fate struct {
 type proposal struct {
 	base        fsm.Offset // the offset that its first batch was stamped with
 	submissions []*submission
-	producers   []int64 // of the batches in it that have one
+	producers   []int64 // of the batches and markers in it that have one
 }
 
 func startProposer(r *Records, term fsm.Term) *proposer {
@@ -94,8 +102,9 @@ func startProposer(r *Records, term fsm.Term) *proposer {
 
 // append puts batches into the log, at their place in their line, and returns when they are
 // committed and applied here. Nothing was appended if outcome.NotAppended(err).
-func (p *proposer) append(ctx context.Context, place calls.Place, batches []kafkaproto.Batch) ([]fsm.Appended, error) {
+func (p *proposer) append(ctx context.Context, place calls.Place, txn fsm.Transaction, batches []kafkaproto.Batch) ([]fsm.Appended, error) {
 	s := &submission{ctx: ctx, batches: batches, place: place, fate: make(chan fate, 1)}
+	transactional := false
 	for _, batch := range batches {
 		header := batch.Header()
 		if batch.Size() == 0 {
@@ -104,10 +113,22 @@ func (p *proposer) append(ctx context.Context, place calls.Place, batches []kafk
 		if header.ProducerID >= 0 && !fsm.Idempotent(header) {
 			return nil, fmt.Errorf("%w: producer %d with epoch %d and sequence number %d", outcome.ErrCorruptMessage, header.ProducerID, header.ProducerEpoch, header.BaseSequence)
 		}
+		if header.Control() || header.Transactional() && header.ProducerID < 0 {
+			return nil, fmt.Errorf("%w: a batch with attributes %#x of producer %d", outcome.ErrCorruptMessage, header.Attributes, header.ProducerID)
+		}
+		transactional = transactional || header.Transactional()
 		s.bytes += batch.Size()
 	}
 	if err := p.replica.env.Host.Room(p.replica.Member); err != nil {
 		return nil, err
+	}
+	if transactional && p.replica.env.Host.Topics().FeatureLevel() < fsm.LevelTransactions {
+		// Whoever sent it knows a higher level, which will soon be known here.
+		return nil, fmt.Errorf("%w: transactions are not known to be allowed", outcome.ErrNoLeader)
+	}
+	if transactional {
+		s.admits = p.admit(ctx, txn, batches)
+		defer p.release(s.admits)
 	}
 	return p.submitAndWait(ctx, s)
 }
@@ -164,6 +185,17 @@ func (p *proposer) form(taken []*submission) (proposal, []byte) {
 			parts = append(parts, batch.Bytes())
 			size += batch.Size()
 		}
+		for i, m := range s.markers {
+			batch, taken := p.takeMarker(s, i, m)
+			if !taken {
+				continue
+			}
+			entry.producers = append(entry.producers, m.ProducerID)
+			batch.Stamp(int64(p.next), int32(p.term.Epoch()))
+			p.next++
+			parts = append(parts, batch.Bytes())
+			size += batch.Size()
+		}
 	}
 	switch len(parts) {
 	case 0:
@@ -181,20 +213,28 @@ func (p *proposer) form(taken []*submission) (proposal, []byte) {
 // take judges batch i of s, which an idempotent producer sent. If it is neither
 // there already nor refused, it is now in flight, with base as its first offset.
 func (p *proposer) take(s *submission, i int, header kafkaproto.BatchHeader, base fsm.Offset) bool {
+	var admission fsm.Admission
+	if s.admits != nil {
+		admission = s.admits[i]
+	}
 	p.producersMu.Lock()
 	defer p.producersMu.Unlock()
-	verdict := p.producers.Take(header, base, p.records.producer)
-	if !verdict.Duplicate && verdict.Err == nil {
+	return s.judged(i, p.producers.Take(header, base, admission, p.records))
+}
+
+// judged notes what was made of batch or marker i, and says whether it is proposed.
+func (s *submission) judged(i int, v fsm.Verdict) bool {
+	if !v.Duplicate && v.Err == nil {
 		return true
 	}
 	if s.verdicts == nil {
-		s.verdicts = make([]fsm.Verdict, len(s.batches))
+		s.verdicts = make([]fsm.Verdict, s.items())
 	}
-	s.verdicts[i] = verdict
+	s.verdicts[i] = v
 	return false
 }
 
-// applied says that the state machine knows of these producers' batches.
+// applied says that the state machine knows of these producers' batches and markers.
 func (p *proposer) applied(producers []int64) {
 	if len(producers) == 0 {
 		return
@@ -263,12 +303,17 @@ func (p *proposer) decide(entry proposal, proposed bool, response any, err error
 // results are what the entry's batches became, from this submission's on; those of
 // the submissions behind it are given back.
 func (p *proposer) fateOf(s *submission, results []fsm.Appended, why error) (fate, []fsm.Appended) {
-	own := make([]fsm.Appended, len(s.batches))
+	own := make([]fsm.Appended, s.items())
 	start, _ := p.replica.Bounds()
 	appended, void := 0, 0
 	var failed error
 	for i := range own {
 		switch v := s.verdict(i); {
+		case v.Duplicate && s.markers != nil:
+			own[i] = fsm.Appended{BaseOffset: -1, LogStart: start}
+			if p.lost != nil && failed == nil {
+				failed = p.notLeader() // the first may be among what is lost
+			}
 		case v.Duplicate:
 			own[i] = fsm.Appended{BaseOffset: v.Original.Base, LogStart: start, Timestamp: v.Original.Timestamp}
 			if p.lost != nil && v.Original.Base >= p.lost.from {

@@ -39,7 +39,7 @@ func (r *Records) logOptions() raftlog.LogOptions {
 		SegmentAge: func() time.Duration {
 			return time.Duration(min(r.env.configNumber(r.ID.Topic, "segment.ms"), math.MaxInt64/int64(time.Millisecond))) * time.Millisecond
 		},
-		Span: span,
+		Span: span, Kept: newKept, Crowded: r.crowded,
 		Bulk: func(entry *raft.Log) bool { return entry.Type == raft.LogCommand && fsm.IsRecords(entry.Data) },
 	}
 }
@@ -71,24 +71,41 @@ func span(entry *raft.Log, next int64) (after, maxTime int64) {
 	return next, maxTime
 }
 
-// ReadCommitted gives what this replica has applied at offset from. ok is false
-// if from lies outside of what it has.
-func (r *Records) ReadCommitted(from fsm.Offset, maxBytes int) (slice fsm.Slice, ok bool, err error) {
+// ReadHere gives what a reader can read of what this replica has applied, at offset from; all of it
+// comes from one state. ok is false if from lies outside of that.
+func (r *Records) ReadHere(from fsm.Offset, maxBytes int, isolation fsm.Isolation) (slice fsm.Slice, ok bool, err error) {
 	r.mu.Lock()
-	slice.LogStart, slice.HighWatermark = r.seen.start, r.seen.next
-	last := r.seen.last
+	seen := r.seen
 	r.mu.Unlock()
-	if from < slice.LogStart || from >= slice.HighWatermark {
+	slice.LogStart, slice.HighWatermark, slice.LastStable = seen.start, seen.next, seen.stable
+	limit := seen.end(isolation)
+	if from < slice.LogStart || from >= limit {
 		return slice, false, nil
 	}
+	end, ok, err := r.readBatches(&slice, seen.last, from, limit, maxBytes)
+	if ok && err == nil && isolation == fsm.ReadCommitted {
+		ok, err = r.addAborted(&slice, seen, from, end)
+	}
+	if !ok || err != nil {
+		if slice.Done != nil {
+			slice.Done()
+		}
+		slice.Batches, slice.Done, slice.Aborted = nil, nil, nil
+	}
+	return slice, ok, err
+}
+
+// readBatches adds batches from offset from on, up to the entry at index last and below limit, to a
+// slice, and gives the offset behind them.
+func (r *Records) readBatches(slice *fsm.Slice, last fsm.Index, from, limit fsm.Offset, maxBytes int) (end fsm.Offset, ok bool, err error) {
 	reader, err := r.Log.ReadAt(int64(from), maxBytes)
 	if errors.Is(err, raftlog.ErrNotInLog) {
 		if start, _ := r.Bounds(); from < start {
-			return slice, false, nil // freed this moment
+			return from, false, nil // freed this moment
 		}
 	}
 	if err != nil {
-		return slice, true, r.unreadable(err, 0)
+		return from, true, r.unreadable(err, 0)
 	}
 	defer reader.Close()
 	for len(slice.Batches) < maxBytes || len(slice.Batches) == 0 {
@@ -99,7 +116,7 @@ func (r *Records) ReadCommitted(from fsm.Offset, maxBytes int) (slice fsm.Slice,
 		}
 		if errors.Is(err, raftlog.ErrNotInLog) && len(slice.Batches) == 0 {
 			if start, _ := r.Bounds(); from < start {
-				return slice, false, nil // freed this moment
+				return from, false, nil // freed this moment
 			}
 		}
 		if err != nil {
@@ -107,22 +124,23 @@ func (r *Records) ReadCommitted(from fsm.Offset, maxBytes int) (slice fsm.Slice,
 				break // the next read begins there
 			}
 			if err := r.passDamage(reader, from, err); err != nil {
-				return slice, true, err
+				return from, true, err
 			}
 			continue
 		}
-		if full := takeBatches(&slice, reader, &entry, from, maxBytes); full {
+		if full := takeBatches(slice, reader, &entry, &end, from, limit, maxBytes); full {
 			break
 		}
 	}
 	if len(slice.Batches) == 0 {
-		return slice, true, fmt.Errorf("%w: offset %d is committed and not in the log", outcome.ErrStorage, from)
+		return from, true, fmt.Errorf("%w: offset %d is committed and not in the log", outcome.ErrStorage, from)
 	}
-	return slice, true, nil
+	return end, true, nil
 }
 
-// takeBatches adds what a reader at offset from gets of an entry. full: it is enough.
-func takeBatches(slice *fsm.Slice, reader *raftlog.Reader, entry *raft.Log, from fsm.Offset, maxBytes int) (full bool) {
+// takeBatches adds what a reader at offset from gets of an entry below limit, where a batch begins,
+// and notes the offset behind it. full: it is enough.
+func takeBatches(slice *fsm.Slice, reader *raftlog.Reader, entry *raft.Log, end *fsm.Offset, from, limit fsm.Offset, maxBytes int) (full bool) {
 	if entry.Type != raft.LogCommand || !fsm.IsRecords(entry.Data) {
 		return false
 	}
@@ -134,11 +152,12 @@ func takeBatches(slice *fsm.Slice, reader *raftlog.Reader, entry *raft.Log, from
 		if !fsm.GoodBatch(batch, next, fsm.Term(entry.Term)) {
 			continue
 		}
+		base := next
 		next = fsm.Offset(batch.Header().NextOffset())
 		if next <= from {
 			continue
 		}
-		if len(slice.Batches) > 0 && len(slice.Batches)+batch.Size() > maxBytes {
+		if base >= limit || len(slice.Batches) > 0 && len(slice.Batches)+batch.Size() > maxBytes {
 			// Not all of the entry: the next read begins in front of it.
 			reader.Unread()
 			return true
@@ -158,6 +177,7 @@ func takeBatches(slice *fsm.Slice, reader *raftlog.Reader, entry *raft.Log, from
 			}
 		}
 		slice.Batches = append(slice.Batches, batch.Bytes()...)
+		*end = next
 		if len(slice.Batches) >= maxBytes {
 			full = true
 		}

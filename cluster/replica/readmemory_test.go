@@ -57,7 +57,7 @@ func TestAReadTakesNoNewMemory(t *testing.T) {
 	}
 	const most = 1 << 20
 	read := func() {
-		slice, ok, err := r.ReadCommitted(fsm.Offset(0), most)
+		slice, ok, err := r.ReadHere(fsm.Offset(0), most, fsm.ReadUncommitted)
 		if err != nil || !ok || len(slice.Batches) < most-2*len(value) {
 			t.Fatalf("%d bytes, %v, %v", len(slice.Batches), ok, err)
 		}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -23,16 +24,36 @@ import (
 type Records struct {
 	*Replica
 
-	state   *fsm.PartitionState // changed by Raft's calls only, which come one after the other
-	seen    seen                // what readers go by
-	applied chan struct{}       // closed and replaced whenever seen moves
+	// state is changed by Raft's calls only, which come one after the other, but for what it forgets
+	// (keeps).
+	state   *fsm.PartitionState
+	seen    seen          // what readers go by
+	applied chan struct{} // closed and replaced whenever seen moves
+
+	// late is the oldest transaction that the log was told of to be open for too long.
+	late fsm.OpenTransaction
+
+	// recent is seen.aborted, for who must not take mu.
+	recent atomic.Pointer[[]fsm.AbortedTransaction]
 }
 
 // seen is the state of a partition that readers may know of: the log has been told of everything in
 // it. The state machine may be one entry further.
 type seen struct {
 	start, next fsm.Offset
-	last        fsm.Index // applied
+	stable      fsm.Offset // the last stable offset; start <= stable <= next
+	last        fsm.Index  // applied
+	// aborted are the aborted transactions that are not kept with segments, and perhaps some that
+	// are, in the order of their markers. What is in it does not change.
+	aborted []fsm.AbortedTransaction
+}
+
+// end is the offset at which a reader has nothing more to read.
+func (s seen) end(isolation fsm.Isolation) fsm.Offset {
+	if isolation == fsm.ReadCommitted {
+		return s.stable
+	}
+	return s.next
 }
 
 func newRecords(r *Replica) *Records {
@@ -42,7 +63,10 @@ func newRecords(r *Replica) *Records {
 }
 
 func seenOf(state *fsm.PartitionState) seen {
-	return seen{start: state.LogStart(), next: state.NextOffset(), last: state.LastApplied()}
+	return seen{
+		start: state.LogStart(), next: state.NextOffset(), stable: state.LastStable(),
+		last: state.LastApplied(), aborted: state.Aborted(),
+	}
 }
 
 // lead implements machine.
@@ -62,11 +86,12 @@ func (r *Records) proposing() (*proposer, error) {
 // the caller meant, 0 for any: a request that was on its way while leadership
 // went and came back must not land behind a later one.
 func (r *Records) Append(ctx context.Context, term uint64, batches []kafkaproto.Batch) ([]fsm.Appended, error) {
-	return r.AppendInLine(ctx, term, calls.Place{}, batches)
+	return r.AppendInLine(ctx, term, calls.Place{}, fsm.Transaction{}, batches)
 }
 
-// AppendInLine is Append at a place in a connection's line; see lines.
-func (r *Records) AppendInLine(ctx context.Context, term uint64, place calls.Place, batches []kafkaproto.Batch) ([]fsm.Appended, error) {
+// AppendInLine is Append at a place in a connection's line (see lines), of batches that may belong
+// to a transaction.
+func (r *Records) AppendInLine(ctx context.Context, term uint64, place calls.Place, txn fsm.Transaction, batches []kafkaproto.Batch) ([]fsm.Appended, error) {
 	p, err := r.proposing()
 	if err != nil {
 		return nil, err
@@ -74,7 +99,7 @@ func (r *Records) AppendInLine(ctx context.Context, term uint64, place calls.Pla
 	if term != 0 && p.term != fsm.Term(term) {
 		return nil, raftgroup.NotLeader{Hint: raftgroup.Hint{Identity: r.env.Identity, Term: uint64(p.term)}}
 	}
-	return p.append(ctx, place, batches)
+	return p.append(ctx, place, txn, batches)
 }
 
 // Bounds implements machine: the log start and the next offset.
@@ -84,28 +109,51 @@ func (r *Records) Bounds() (start, next fsm.Offset) {
 	return r.seen.start, r.seen.next
 }
 
-// producer gives what the state machine knows of an idempotent producer.
-func (r *Records) producer(id int64) (fsm.ProducerState, bool) {
+// Ends gives the log start, the next offset and the last stable offset.
+func (r *Records) Ends() (start, next, stable fsm.Offset) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.seen.start, r.seen.next, r.seen.stable
+}
+
+// LastStable gives the last stable offset as the confirmed leader.
+func (r *Records) LastStable(ctx context.Context) (fsm.Offset, error) {
+	if _, _, _, err := r.asConfirmedLeader(ctx); err != nil {
+		return -1, err
+	}
+	_, _, stable := r.Ends()
+	return stable, nil
+}
+
+// Producer implements fsm.Known.
+func (r *Records) Producer(id int64) (fsm.ProducerState, bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.state.Producer(id)
 }
 
+// OpenTransactions implements fsm.Known.
+func (r *Records) OpenTransactions() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.state.OpenTransactions()
+}
+
 // ReadAsLeader answers for the whole partition: what lies outside of the log is said to be so only
 // after a majority confirmed that this replica leads, of all that was committed before.
-func (r *Records) ReadAsLeader(ctx context.Context, from fsm.Offset, maxBytes int) (fsm.Slice, error) {
+func (r *Records) ReadAsLeader(ctx context.Context, from fsm.Offset, maxBytes int, isolation fsm.Isolation) (fsm.Slice, error) {
 	p, err := r.proposing()
 	if err != nil {
 		return fsm.Slice{}, err
 	}
-	slice, ok, err := r.ReadCommitted(from, maxBytes)
+	slice, ok, err := r.ReadHere(from, maxBytes, isolation)
 	if ok || err != nil {
 		return slice, err
 	}
 	if err := r.ReadIndex(ctx, p.term); err != nil {
 		return fsm.Slice{}, err
 	}
-	if slice, ok, err = r.ReadCommitted(from, maxBytes); ok || err != nil {
+	if slice, ok, err = r.ReadHere(from, maxBytes, isolation); ok || err != nil {
 		return slice, err
 	}
 	if from < slice.LogStart || from > slice.HighWatermark {
@@ -114,15 +162,14 @@ func (r *Records) ReadAsLeader(ctx context.Context, from fsm.Offset, maxBytes in
 	return slice, nil
 }
 
-// await returns when the record at offset from has been applied here, or ctx
-// ends, or this replica is closed.
-func (r *Records) await(ctx context.Context, from fsm.Offset) error {
+// await returns when a reader can read at offset from here, or ctx ends, or this replica is closed.
+func (r *Records) await(ctx context.Context, from fsm.Offset, isolation fsm.Isolation) error {
 	locks.MayWait("records")
 	for {
 		r.mu.Lock()
-		next, applied := r.seen.next, r.applied
+		end, applied := r.seen.end(isolation), r.applied
 		r.mu.Unlock()
-		if next > from {
+		if end > from {
 			return nil
 		}
 		select {
@@ -134,7 +181,7 @@ func (r *Records) await(ctx context.Context, from fsm.Offset) error {
 }
 
 // AwaitAsLeader is await that ends with raftgroup.NotLeader when this replica no longer leads.
-func (r *Records) AwaitAsLeader(ctx context.Context, from fsm.Offset) error {
+func (r *Records) AwaitAsLeader(ctx context.Context, from fsm.Offset, isolation fsm.Isolation) error {
 	p, err := r.proposing()
 	if err != nil {
 		return err
@@ -143,7 +190,7 @@ func (r *Records) AwaitAsLeader(ctx context.Context, from fsm.Offset) error {
 	defer cancel(nil)
 	stop := context.AfterFunc(p.ctx, func() { cancel(outcome.ErrNotLeader) })
 	defer stop()
-	if err := r.await(ctx, from); err != nil {
+	if err := r.await(ctx, from, isolation); err != nil {
 		if errors.Is(context.Cause(ctx), outcome.ErrNotLeader) {
 			h, _ := r.Leader()
 			return raftgroup.NotLeader{Hint: h}
@@ -189,10 +236,7 @@ func (r *Records) apply(entry *raft.Log) fsm.Applied {
 		return fsm.Applied{Err: err}
 	}
 	if r.Log.Crosses(entry.Index) {
-		r.mu.Lock()
-		state := r.state.Snapshot()
-		r.mu.Unlock()
-		r.Log.Cross(entry.Index, state)
+		r.Log.Cross(entry.Index, r.keeps())
 	}
 	r.mu.Lock()
 	applied := r.state.Apply(fsm.Entry{
@@ -221,6 +265,9 @@ func (r *Records) apply(entry *raft.Log) fsm.Applied {
 // showLocked lets readers see the state as it is.
 func (r *Records) showLocked() {
 	r.seen = seenOf(r.state)
+	if rows := r.seen.aborted; len(rows) > 0 || r.recent.Load() != nil {
+		r.recent.Store(&rows)
+	}
 	close(r.applied)
 	r.applied = make(chan struct{})
 }

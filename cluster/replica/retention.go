@@ -13,7 +13,7 @@ import (
 const proposeTimeout = 5 * time.Second
 
 // retain implements machine: the decision is an offset, so all replicas begin at
-// the same one.
+// the same one. What an open transaction has written stays, and all behind it.
 func (r *Records) retain(share bool) {
 	env := r.env
 	p, err := r.proposing()
@@ -24,7 +24,8 @@ func (r *Records) retain(share bool) {
 	if !ok {
 		return
 	}
-	start, next := r.Bounds()
+	r.sayLate(topic, time.Now())
+	start, next, stable := r.Ends()
 	to := start
 	if policy := env.config(topic, "cleanup.policy"); strings.Contains(policy, "delete") {
 		limits := retention{
@@ -35,6 +36,9 @@ func (r *Records) retain(share bool) {
 	}
 	if share {
 		to = max(to, r.oldest())
+	}
+	if to > stable {
+		to = max(start, r.segmentStart(stable))
 	}
 	if to <= start || to > next {
 		return
@@ -117,6 +121,17 @@ func (r *Records) expired(limits retention, now time.Time) fsm.Offset {
 		}
 	}
 	return to
+}
+
+// segmentStart gives the offset at which the segment begins that holds an offset, or would; 0: not
+// known.
+func (r *Records) segmentStart(offset fsm.Offset) (start fsm.Offset) {
+	for _, s := range r.Log.Segments() {
+		if s.Start >= 0 && fsm.Offset(s.Start) <= offset {
+			start = fsm.Offset(s.Start)
+		}
+	}
+	return start
 }
 
 // oldest gives the end of the oldest segment that is complete.

@@ -38,9 +38,9 @@ func (r *Records) State() (state []byte, next fsm.Offset, last uint64) {
 	return r.state.Snapshot(), r.state.NextOffset(), uint64(r.state.LastApplied())
 }
 
-// State gives the coordinator's state as it is in a snapshot.
+// State gives the coordinators' states as they are in a snapshot.
 func (s *Shard) State() []byte {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.state.Snapshot()
+	return appendShardSnapshot(0, 0, s.state)
 }

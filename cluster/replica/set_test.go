@@ -31,7 +31,7 @@ func TestASetHasWhatTheCatalogSays(t *testing.T) {
 	if err != nil || appended[0].BaseOffset != 0 {
 		t.Fatalf("%+v, %v", appended, err)
 	}
-	if slice, ok, err := r.ReadCommitted(0, 1<<20); err != nil || !ok || !bytes.Contains(slice.Batches, []byte("x")) {
+	if slice, ok, err := r.ReadHere(0, 1<<20, fsm.ReadUncommitted); err != nil || !ok || !bytes.Contains(slice.Batches, []byte("x")) {
 		t.Errorf("%+v, %v, %v", slice, ok, err)
 	}
 	if len(s.host.opened) != 1 || s.host.opened[0] != id {
@@ -162,8 +162,8 @@ func TestNobodyWaitsForAnIndex(t *testing.T) {
 		}
 		r.Leader()
 		r.WasLed()
-		r.producer(1)
-		done <- r.await(t.Context(), next-1)
+		r.Producer(1)
+		done <- r.await(t.Context(), next-1, fsm.ReadUncommitted)
 	}()
 	select {
 	case err := <-done:

@@ -15,11 +15,13 @@ import (
 	"github.com/trimaran-io/trimaran/coordinator"
 	"github.com/trimaran-io/trimaran/fsm"
 	"github.com/trimaran-io/trimaran/fsm/groups"
+	"github.com/trimaran-io/trimaran/fsm/transactions"
 	"github.com/trimaran-io/trimaran/outcome"
+	"github.com/trimaran-io/trimaran/transaction"
 )
 
-// Shard is the machine of a replica of one shard of consumer groups: the state of
-// package coordinator, and a coordinator while it leads. Its offsets count the
+// Shard is the machine of a replica of one shard of consumer groups: the states of
+// packages coordinator and transaction, and both coordinators while it leads. Its offsets count the
 // entries that were applied; nothing reads them but the log, to know what it holds.
 type Shard struct {
 	*Replica
@@ -27,12 +29,22 @@ type Shard struct {
 	stateSize atomic.Int64 // bytes of the last snapshot
 
 	// The replica's mu guards these. state is replaced only before Raft applies to it.
-	state   *coordinator.State
+	state   shardState
 	applied fsm.Index
 	next    int64
 }
 
-func newShard(r *Replica) *Shard { return &Shard{Replica: r, state: coordinator.NewState()} }
+// shardState is what a shard's replicas agree on.
+type shardState struct {
+	groups       *coordinator.State
+	transactions *transaction.State
+}
+
+func newShardState() shardState {
+	return shardState{coordinator.NewState(), transaction.NewState()}
+}
+
+func newShard(r *Replica) *Shard { return &Shard{Replica: r, state: newShardState()} }
 
 // lead implements machine.
 func (s *Shard) lead(term fsm.Term) Leader { return startShardLeader(s, term) }
@@ -126,31 +138,38 @@ func (s *Shard) Apply(entry *raft.Log) any {
 	s.mu.Unlock()
 	for i, err := range results {
 		if err != nil {
-			s.env.Logger.Error("a command of consumer groups cannot be applied", "shard", s.ID.Partition, "entry", entry.Index, "error", err)
+			s.env.Logger.Error("a command of consumer groups or transactions cannot be applied", "shard", s.ID.Partition, "entry", entry.Index, "error", err)
 			continue
 		}
-		state.Do(commands[i])
+		commands[i](state)
 	}
 	return results
 }
 
 // shardCommands reads the commands of an entry, each with its error: what is no command is void.
 // err is fsm.ErrNewer if a newer program wrote one; then none may be applied.
-func shardCommands(data []byte) (commands []groups.Command, results shardApplied, err error) {
-	for b, err := range fsm.GroupCommands(data) {
-		var command groups.Command
+func shardCommands(data []byte) (commands []func(shardState), results shardApplied, err error) {
+	for c, err := range fsm.ShardCommands(data) {
+		var command func(shardState)
 		if err == nil {
-			command, err = groups.ParseCommand(b)
+			command, err = shardCommand(c)
 		}
 		if errors.Is(err, fsm.ErrNewer) {
-			err = fmt.Errorf("%w: %w", fsm.ErrNewer, err)
-		}
-		if errors.Is(err, fsm.ErrNewer) {
-			return nil, nil, err
+			return nil, nil, fmt.Errorf("%w: %w", fsm.ErrNewer, err)
 		}
 		commands, results = append(commands, command), append(results, err)
 	}
 	return commands, results, nil
+}
+
+// shardCommand reads a command, and gives what applies it.
+func shardCommand(c fsm.ShardCommand) (func(shardState), error) {
+	if c.Transactional {
+		command, err := transactions.ParseCommand(c.Bytes)
+		return func(s shardState) { s.transactions.Do(command) }, err
+	}
+	command, err := groups.ParseCommand(c.Bytes)
+	return func(s shardState) { s.groups.Do(command) }, err
 }
 
 // Snapshot implements raft.FSM. Raft never calls it beside Apply.
@@ -161,7 +180,7 @@ func (s *Shard) Snapshot() (raft.FSMSnapshot, error) {
 	if newer != nil {
 		return nil, newer // Raft takes what came behind it for applied
 	}
-	snapshot := appendShardSnapshot(applied, next, state.Snapshot())
+	snapshot := appendShardSnapshot(applied, next, state)
 	s.stateSize.Store(int64(len(snapshot)))
 	return replicaSnapshot{snapshot, s.Log.Standing(next)}, nil
 }
@@ -184,34 +203,64 @@ func (s *Shard) Restore(source io.ReadCloser) error {
 	return nil
 }
 
-// A snapshot of a shard is u8 layout (1), u64 index of the last entry applied, u64
-// entries applied, and the snapshot of its coordinator.State, which has a CRC.
-const shardSnapshotLayout = 1
+// A snapshot of a shard is u8 layout, u64 index of the last entry applied, u64 entries applied, and
+// the snapshot of its coordinator.State, which has a CRC. Where there is something of transactional
+// ids it is layout 2, which has a u32 in front of that, its length, and the snapshot of the
+// transaction.State behind it, which has a CRC, too. Earlier programs know layout 1 only.
+const (
+	shardSnapshotGroups = 1
+	shardSnapshotBoth   = 2
+	shardSnapshotHead   = 17 // bytes, of layout 1
+)
 
-func appendShardSnapshot(applied fsm.Index, next int64, state []byte) []byte {
-	out := append(make([]byte, 0, 17+len(state)), shardSnapshotLayout)
+func appendShardSnapshot(applied fsm.Index, next int64, state shardState) []byte {
+	layout, of := byte(shardSnapshotGroups), state.groups.Snapshot()
+	var transactional []byte
+	if !state.transactions.Empty() {
+		layout, transactional = shardSnapshotBoth, state.transactions.Snapshot()
+	}
+	out := append(make([]byte, 0, shardSnapshotHead+4+len(of)+len(transactional)), layout)
 	out = binary.BigEndian.AppendUint64(out, uint64(applied))
 	out = binary.BigEndian.AppendUint64(out, uint64(next))
-	return append(out, state...)
+	if layout == shardSnapshotBoth {
+		out = binary.BigEndian.AppendUint32(out, uint32(len(of)))
+	}
+	return append(append(out, of...), transactional...)
 }
 
-func parseShardSnapshot(data []byte) (applied fsm.Index, next int64, state *coordinator.State, err error) {
-	if len(data) < 17 {
-		return 0, 0, nil, fmt.Errorf("%w: %d bytes are too few for a shard", fsm.ErrSnapshot, len(data))
+func parseShardSnapshot(data []byte) (applied fsm.Index, next int64, state shardState, err error) {
+	fail := func(format string, args ...any) (fsm.Index, int64, shardState, error) {
+		return 0, 0, shardState{}, fmt.Errorf("%w: "+format, append([]any{fsm.ErrSnapshot}, args...)...)
+	}
+	if len(data) < shardSnapshotHead {
+		return fail("%d bytes are too few for a shard", len(data))
 	}
 	layout, index, count := data[0], binary.BigEndian.Uint64(data[1:]), binary.BigEndian.Uint64(data[9:])
 	switch {
-	case layout > shardSnapshotLayout:
-		return 0, 0, nil, fmt.Errorf("%w: shard layout %d, this program knows %d; %w", fsm.ErrSnapshot, layout, shardSnapshotLayout, fsm.ErrNewer)
-	case layout != shardSnapshotLayout:
-		return 0, 0, nil, fmt.Errorf("%w: shard layout %d, this program knows %d", fsm.ErrSnapshot, layout, shardSnapshotLayout)
+	case layout > shardSnapshotBoth:
+		return fail("shard layout %d, this program knows %d; %w", layout, shardSnapshotBoth, fsm.ErrNewer)
+	case layout < shardSnapshotGroups:
+		return fail("shard layout %d, this program knows %d", layout, shardSnapshotBoth)
 	case count > index || index > math.MaxInt64:
-		return 0, 0, nil, fmt.Errorf("%w: %d entries of a shard up to entry %d", fsm.ErrSnapshot, count, index)
+		return fail("%d entries of a shard up to entry %d", count, index)
 	}
-	if state, err = coordinator.RestoreState(data[17:]); errors.Is(err, fsm.ErrNewer) {
-		return 0, 0, nil, fmt.Errorf("%w: %w: %w", fsm.ErrSnapshot, fsm.ErrNewer, err)
+	of := data[shardSnapshotHead:]
+	state.transactions = transaction.NewState()
+	if layout == shardSnapshotBoth {
+		if len(of) < 4 || uint64(binary.BigEndian.Uint32(of)) > uint64(len(of)-4) {
+			return fail("the states of a shard are cut short")
+		}
+		size := 4 + int(binary.BigEndian.Uint32(of))
+		state.transactions, err = transaction.RestoreState(of[size:])
+		of = of[4:size]
+	}
+	if err == nil {
+		state.groups, err = coordinator.RestoreState(of)
+	}
+	if errors.Is(err, fsm.ErrNewer) {
+		return fail("%w: %w", fsm.ErrNewer, err)
 	} else if err != nil {
-		return 0, 0, nil, fmt.Errorf("%w: %w", fsm.ErrSnapshot, err)
+		return fail("%w", err)
 	}
 	return fsm.Index(index), int64(count), state, nil
 }

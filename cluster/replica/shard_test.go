@@ -2,13 +2,11 @@ package replica
 
 import (
 	"testing"
-
-	"github.com/trimaran-io/trimaran/coordinator"
 )
 
 // Any bytes may be on disk, or come from another node, as a snapshot.
 func FuzzParseShardSnapshot(f *testing.F) {
-	f.Add(appendShardSnapshot(5, 3, coordinator.NewState().Snapshot()))
+	f.Add(appendShardSnapshot(5, 3, newShardState()))
 	f.Add([]byte{})
 	f.Fuzz(func(t *testing.T, data []byte) {
 		applied, next, state, err := parseShardSnapshot(data)
@@ -18,7 +16,7 @@ func FuzzParseShardSnapshot(f *testing.F) {
 		if next < 0 || uint64(next) > uint64(applied) {
 			t.Fatalf("%d entries up to %d", next, applied)
 		}
-		if again := appendShardSnapshot(applied, next, state.Snapshot()); len(again) != len(data) {
+		if again := appendShardSnapshot(applied, next, state); len(again) != len(data) {
 			t.Fatalf("%d bytes became %d", len(data), len(again))
 		}
 	})

@@ -11,44 +11,47 @@ import (
 	"github.com/trimaran-io/trimaran/cluster/calls"
 	"github.com/trimaran-io/trimaran/coordinator"
 	"github.com/trimaran-io/trimaran/fsm"
+	"github.com/trimaran-io/trimaran/internal/locks"
 	"github.com/trimaran-io/trimaran/outcome"
+	"github.com/trimaran-io/trimaran/transaction"
 )
 
 // shardInFlight is how many entries of commands are handed to Raft and not yet
 // committed. It is small, so that commands that wait share the next one.
 const shardInFlight = 4
 
-// shardLeader is a shard's leader in one term: the coordinator, and the queue of
+// shardLeader is a shard's leader in one term: the coordinators, and the queue of
 // commands on their way into the log. Unlike records, commands hold nothing that
 // depends on their place, so one that fails leaves the others as they are.
 type shardLeader struct {
-	*pump[*groupCommand, groupEntry]
-	shard       *Shard
-	coordinator *coordinator.Coordinator // set before ready
+	*pump[*shardProposal, shardEntry]
+	shard        *Shard
+	groups       *coordinator.Coordinator // set before ready
+	transactions *transaction.Coordinator // likewise
 }
 
-// groupCommand is one call of command.
-type groupCommand struct {
-	ctx  context.Context
-	b    []byte
-	fate chan error // buffered: nobody waits for the caller
+// shardProposal is one call of command.
+type shardProposal struct {
+	ctx     context.Context
+	command fsm.ShardCommand
+	fate    chan error // buffered: nobody waits for the caller
 }
 
-func (c *groupCommand) caller() context.Context { return c.ctx }
-func (c *groupCommand) size() int               { return len(c.b) }
-func (c *groupCommand) refuse(err error)        { c.fate <- err }
+func (c *shardProposal) caller() context.Context { return c.ctx }
+func (c *shardProposal) size() int               { return len(c.command.Bytes) }
+func (c *shardProposal) refuse(err error)        { c.fate <- err }
 
-// groupEntry is the commands of one Raft entry.
-type groupEntry []*groupCommand
+// shardEntry is the commands of one Raft entry.
+type shardEntry []*shardProposal
 
 func startShardLeader(s *Shard, term fsm.Term) *shardLeader {
 	l := &shardLeader{shard: s}
-	l.pump = &pump[*groupCommand, groupEntry]{
+	l.pump = &pump[*shardProposal, shardEntry]{
 		leadership: newLeadership(s.Replica, term), what: "shard",
 		form: l.form, decide: l.decide, refusal: l.refused,
-		queue: make(chan *groupCommand),
+		queue: make(chan *shardProposal),
 		// one more is being decided, one waits to be sent
-		inFlight: make(chan pumped[groupEntry], shardInFlight-2),
+		inFlight: make(chan pumped[shardEntry], shardInFlight-2),
 	}
 	l.start(l.run)
 	return l
@@ -74,50 +77,71 @@ func (l *shardLeader) run() {
 	l.shard.mu.Lock()
 	state := l.shard.state
 	l.shard.mu.Unlock()
-	l.coordinator = coordinator.New(coordinator.Config{
-		State:   state,
-		Propose: l.command,
-		TopicID: func(name string) ([16]byte, bool) {
-			topic, ok := host.Topics().Lookup(name)
-			if !ok && host.RefreshTopics() {
-				topic, ok = host.Topics().Lookup(name)
-			}
-			if !ok {
-				return [16]byte{}, false
-			}
-			return topic.ID, true
-		},
-		TopicName: func(id [16]byte) (string, bool) {
-			topic, ok := host.Topics().ByID(id)
-			if !ok && host.RefreshTopics() {
-				topic, ok = host.Topics().ByID(id)
-			}
-			if !ok {
-				return "", false
-			}
-			return topic.Name, true
-		},
+	topicID := func(name string) ([16]byte, bool) {
+		topic, ok := host.Topics().Lookup(name)
+		if !ok && host.RefreshTopics() {
+			topic, ok = host.Topics().Lookup(name)
+		}
+		if !ok {
+			return [16]byte{}, false
+		}
+		return topic.ID, true
+	}
+	topicName := func(id [16]byte) (string, bool) {
+		topic, ok := host.Topics().ByID(id)
+		if !ok && host.RefreshTopics() {
+			topic, ok = host.Topics().ByID(id)
+		}
+		if !ok {
+			return "", false
+		}
+		return topic.Name, true
+	}
+	logger := env.Logger.With("shard", l.replica.ID.Partition)
+	l.groups = coordinator.New(coordinator.Config{
+		State:   state.groups,
+		Propose: func(ctx context.Context, command []byte) error { return l.propose(ctx, false, command) },
+		TopicID: topicID, TopicName: topicName,
+		Join:     host.JoinTransactionGroup,
 		Awake:    host.Awake,
 		Settings: env.Groups,
-		Logger:   env.Logger.With("shard", l.replica.ID.Partition),
+		Logger:   logger,
 	})
-	defer l.coordinator.Close()
+	defer l.groups.Close()
+	l.transactions = transaction.New(transaction.Config{
+		State:         state.transactions,
+		Propose:       func(ctx context.Context, command []byte) error { return l.propose(ctx, true, command) },
+		NewProducerID: host.NewProducerID,
+		TopicID:       topicID, TopicName: topicName,
+		WriteMarker: host.WriteMarker, EndOffsets: host.EndOffsets,
+		Version: func() int {
+			if host.Topics().FeatureLevel() < fsm.LevelTransactions {
+				return 0
+			}
+			return 2
+		},
+		Awake:    host.Awake,
+		Settings: env.Transactions,
+		Counters: env.TransactionCounters,
+		Logger:   logger,
+	})
+	defer l.transactions.Close()
 	env.Logger.Debug("a shard of consumer groups is coordinated here", "shard", l.replica.ID.Partition, "term", l.term)
 	l.begin()
-	l.propose()
+	l.pump.propose()
 }
 
 // form puts commands together.
-func (l *shardLeader) form(taken []*groupCommand) (groupEntry, []byte) {
-	data := make([][]byte, len(taken))
+func (l *shardLeader) form(taken []*shardProposal) (shardEntry, []byte) {
+	commands := make([]fsm.ShardCommand, len(taken))
 	for i, c := range taken {
-		data[i] = c.b
+		commands[i] = c.command
 	}
-	return taken, fsm.GroupEntry(data...)
+	return taken, fsm.ShardEntry(commands...)
 }
 
 // decide tells every command of an entry its fate.
-func (l *shardLeader) decide(commands groupEntry, _ bool, response any, err error) {
+func (l *shardLeader) decide(commands shardEntry, _ bool, response any, err error) {
 	var results shardApplied
 	if err != nil {
 		if err = l.proposalError(err); outcome.Code(err) == outcome.ErrNotLeader {
@@ -135,9 +159,9 @@ func (l *shardLeader) decide(commands groupEntry, _ bool, response any, err erro
 	}
 }
 
-// command is the coordinator's way into the log (coordinator.Config.Propose).
-func (l *shardLeader) command(ctx context.Context, command []byte) error {
-	c := &groupCommand{ctx: ctx, b: command, fate: make(chan error, 1)}
+// propose is a coordinator's way into the log (Config.Propose).
+func (l *shardLeader) propose(ctx context.Context, transactional bool, command []byte) error {
+	c := &shardProposal{ctx: ctx, command: fsm.ShardCommand{Transactional: transactional, Bytes: command}, fate: make(chan error, 1)}
 	if err := l.submit(ctx, c); err != nil {
 		return err
 	}
@@ -145,38 +169,81 @@ func (l *shardLeader) command(ctx context.Context, command []byte) error {
 	return cmp.Or(late, err)
 }
 
-// committed reports whether a request asks for what is replicated.
+// Coordinate hands a request to the coordinator here that it is for. The error is
+// raftgroup.NotLeader if it was surely not handled, or if it may be handed to another one all the
+// same.
+//
+// A leader that was deposed without noticing must not bring back what is over: old offsets, or a
+// transaction that has ended. So one that answers from what is replicated is confirmed first, and
+// one of transactions beside its work, which mostly takes longer.
+func (s *Shard) Coordinate(ctx context.Context, client coordinator.Client, req kmsg.Request) (kmsg.Response, error) {
+	l, err := s.coordinating()
+	if err != nil {
+		return nil, err
+	}
+	handle, confirmed := l.groups.Handle, func() error { return nil }
+	if _, ok := transaction.Version(req.Key()); ok {
+		handle, confirmed = l.transactions.Handle, l.confirmBeside(ctx)
+	} else if committed(req) {
+		if err := s.ReadIndex(ctx, l.term); err != nil {
+			return nil, err
+		}
+	}
+	resp, err := handle(ctx, client, req)
+	if err == nil {
+		if err := confirmed(); err != nil {
+			return nil, err
+		}
+	}
+	switch {
+	case err == nil && l.ctx.Err() != nil && calls.Repeatable(req):
+		return nil, l.notLeader()
+	case err == nil:
+		return resp, nil
+	}
+	return nil, l.unanswered(ctx, err)
+}
+
+// confirmBeside has a majority confirm this leader, from now on. The function that it gives waits
+// for that.
+func (l *shardLeader) confirmBeside(ctx context.Context) func() error {
+	confirmed := make(chan error, 1)
+	go func() { confirmed <- l.shard.ReadIndex(ctx, l.term) }()
+	return func() error {
+		locks.MayWait("a majority to confirm the leader")
+		return <-confirmed
+	}
+}
+
+// unanswered is what a coordinator's error means for who asks.
+func (l *shardLeader) unanswered(ctx context.Context, err error) error {
+	switch {
+	case errors.Is(err, coordinator.ErrNotLeader):
+		return l.notLeader()
+	case ctx.Err() != nil:
+		return fmt.Errorf("%w: %w", outcome.ErrTimeout, err)
+	}
+	return errors.Join(outcome.ErrUnknown, err)
+}
+
+// EndOffsets has the coordinator here end a transaction in a group. Errors are as those of
+// Coordinate; asking again does no harm.
+func (s *Shard) EndOffsets(ctx context.Context, group string, m fsm.Marker) error {
+	l, err := s.coordinating()
+	if err != nil {
+		return err
+	}
+	if err := l.groups.EndOffsets(ctx, group, m); err != nil {
+		return l.unanswered(ctx, err)
+	}
+	return nil
+}
+
+// committed reports whether a request of a group asks for what is replicated.
 func committed(req kmsg.Request) bool {
 	switch kmsg.Key(req.Key()) {
 	case kmsg.OffsetFetch, kmsg.DescribeGroups, kmsg.ListGroups:
 		return true
 	}
 	return false
-}
-
-// Coordinate hands a request to the coordinator here. The error is raftgroup.NotLeader if
-// it was surely not handled, or if it may be handed to another one all the same.
-func (s *Shard) Coordinate(ctx context.Context, client coordinator.Client, req kmsg.Request) (kmsg.Response, error) {
-	l, err := s.coordinating()
-	if err != nil {
-		return nil, err
-	}
-	if committed(req) {
-		// A leader that was deposed without noticing must not bring back old offsets.
-		if err := s.ReadIndex(ctx, l.term); err != nil {
-			return nil, err
-		}
-	}
-	resp, err := l.coordinator.Handle(ctx, client, req)
-	switch {
-	case err == nil && l.ctx.Err() != nil && calls.Repeatable(req):
-		return nil, l.notLeader()
-	case err == nil:
-		return resp, nil
-	case errors.Is(err, coordinator.ErrNotLeader):
-		return nil, l.notLeader()
-	case ctx.Err() != nil:
-		return nil, fmt.Errorf("%w: %w", outcome.ErrTimeout, err)
-	}
-	return nil, errors.Join(outcome.ErrUnknown, err)
 }

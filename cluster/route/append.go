@@ -23,21 +23,21 @@ func (r *Router) NewLine() uint64 {
 
 // Append is AppendInLine for who has no line.
 func (r *Router) Append(ctx context.Context, id fsm.PartitionID, batches []kafkaproto.Batch) ([]fsm.Appended, error) {
-	return r.AppendInLine(ctx, id, 0, batches)
+	return r.AppendInLine(ctx, id, 0, fsm.Transaction{}, batches)
 }
 
 // AppendInLine hands record batches to the partition's leader, wherever it is, and returns when
 // they are committed: on stable storage at a majority. Batches are neighbours in the log, in this
 // order, but those of idempotent producers that are there already, which are answered with their
-// place, or are refused (fsm.Appended.Err). It waits for a leader for 1.5 s at most. When
-// outcome.NotAppended(err), surely nothing was written. If the fate is unknown and all batches have
-// producers that make them recognizable, they are handed over again, for 1.5 s more at most. The
-// batches' offset and epoch fields are overwritten.
+// place, or are refused (fsm.Appended.Err). txn is the transaction that they may belong to. It
+// waits for a leader for 1.5 s at most. When outcome.NotAppended(err), surely nothing was written.
+// If the fate is unknown and all batches have producers that make them recognizable, they are
+// handed over again, for 1.5 s more at most. The batches' offset and epoch fields are overwritten.
 //
 // Whoever has a line waits until all that it has sent is over before it calls this; then nothing of
 // that comes behind these batches. line 0 promises nothing of the kind.
-func (r *Router) AppendInLine(ctx context.Context, id fsm.PartitionID, line uint64, batches []kafkaproto.Batch) ([]fsm.Appended, error) {
-	appended, err := r.appendOnce(ctx, id, line, batches)
+func (r *Router) AppendInLine(ctx context.Context, id fsm.PartitionID, line uint64, txn fsm.Transaction, batches []kafkaproto.Batch) ([]fsm.Appended, error) {
+	appended, err := r.appendOnce(ctx, id, line, txn, batches)
 	if err == nil || outcome.Code(err) != outcome.ErrUnknownFate || !idempotent(batches) {
 		return appended, err
 	}
@@ -47,7 +47,7 @@ func (r *Router) AppendInLine(ctx context.Context, id fsm.PartitionID, line uint
 		// What was handed over may still be on its way into the log: those bytes are not to be
 		// written to.
 		batches = clones(batches)
-		if appended, err = r.appendOnce(ctx, id, line, batches); err == nil {
+		if appended, err = r.appendOnce(ctx, id, line, txn, batches); err == nil {
 			return appended, nil
 		}
 		if outcome.Code(err) != outcome.ErrUnknownFate {
@@ -81,7 +81,7 @@ func clones(batches []kafkaproto.Batch) []kafkaproto.Batch {
 }
 
 // appendOnce appends at the leader, each try in a run of its own.
-func (r *Router) appendOnce(ctx context.Context, id fsm.PartitionID, line uint64, batches []kafkaproto.Batch) (appended []fsm.Appended, err error) {
+func (r *Router) appendOnce(ctx context.Context, id fsm.PartitionID, line uint64, txn fsm.Transaction, batches []kafkaproto.Batch) (appended []fsm.Appended, err error) {
 	if id.Topic == fsm.GroupShardsID {
 		return nil, outcome.ErrUnknownTopicOrPartition
 	}
@@ -89,7 +89,7 @@ func (r *Router) appendOnce(ctx context.Context, id fsm.PartitionID, line uint64
 		if here {
 			h.Term = 0 // the replica here knows better than who was asked before
 		}
-		appended, err = r.appendAt(ctx, id, h, here, calls.Place{Line: line, Run: r.runs.Add(1)}, batches)
+		appended, err = r.appendAt(ctx, id, h, here, calls.Place{Line: line, Run: r.runs.Add(1)}, txn, batches)
 		if here && outcome.Code(err) == outcome.ErrVoid {
 			batches = clones(batches) // the void ones are in Raft's log
 		}
@@ -102,15 +102,19 @@ func (r *Router) appendOnce(ctx context.Context, id fsm.PartitionID, line uint64
 }
 
 // appendAt hands batches to the replica that is said to lead, once.
-func (r *Router) appendAt(ctx context.Context, id fsm.PartitionID, h calls.Hint, here bool, place calls.Place, batches []kafkaproto.Batch) ([]fsm.Appended, error) {
+func (r *Router) appendAt(ctx context.Context, id fsm.PartitionID, h calls.Hint, here bool, place calls.Place, txn fsm.Transaction, batches []kafkaproto.Batch) ([]fsm.Appended, error) {
 	if here {
 		records := r.cfg.Host.Records(id)
 		if records == nil {
 			return nil, outcome.ErrNoLeader // closed this moment, or another node is mistaken
 		}
-		return records.AppendInLine(ctx, h.Term, place, batches)
+		return records.AppendInLine(ctx, h.Term, place, txn, batches)
 	}
 	q := calls.AppendRequest{Partition: id, Term: h.Term, Batches: batches}
+	if txn.ID != "" {
+		inLine := calls.AppendInLineRequest{AppendRequest: q, Place: place}
+		return calls.AppendTransactional.Ask(ctx, r.cfg.Caller, h.Identity, calls.AppendTransactionalRequest{AppendInLineRequest: inLine, Transaction: txn})
+	}
 	if place.Line == 0 || r.cfg.Host.Topics().FeatureLevel() < calls.LineFeatureLevel {
 		return calls.Append.Ask(ctx, r.cfg.Caller, h.Identity, q)
 	}
@@ -125,15 +129,15 @@ func (r *Router) appendAt(ctx context.Context, id fsm.PartitionID, h calls.Hint,
 //
 // Before it is called first all that the line has sent is over. It is nil if no leader is known, or
 // nodes run a program that keeps no lines.
-func (r *Router) Pipe(id fsm.PartitionID, line uint64) func(ctx context.Context, number uint32, batches []kafkaproto.Batch) ([]fsm.Appended, error) {
+func (r *Router) Pipe(id fsm.PartitionID, line uint64) func(ctx context.Context, number uint32, txn fsm.Transaction, batches []kafkaproto.Batch) ([]fsm.Appended, error) {
 	topics := r.cfg.Host.Topics()
 	h, known := r.leaderKnown(topics, id)
 	if !known || line == 0 || topics.FeatureLevel() < calls.LineFeatureLevel || id.Topic == fsm.GroupShardsID {
 		return nil
 	}
 	here, run := h.Identity == r.cfg.Self, r.runs.Add(1)
-	return func(ctx context.Context, number uint32, batches []kafkaproto.Batch) ([]fsm.Appended, error) {
-		appended, err := r.appendAt(ctx, id, h, here, calls.Place{Line: line, Run: run, Number: number}, batches)
+	return func(ctx context.Context, number uint32, txn fsm.Transaction, batches []kafkaproto.Batch) ([]fsm.Appended, error) {
+		appended, err := r.appendAt(ctx, id, h, here, calls.Place{Line: line, Run: run, Number: number}, txn, batches)
 		if err != nil {
 			r.learn(id, h, err)
 			return nil, err

@@ -14,8 +14,9 @@ import (
 	"github.com/trimaran-io/trimaran/outcome"
 )
 
-// The way from a consumer group's request to its coordinator, which runs where its shard is led.
-// Requests and responses are those of Kafka, of which this package looks at nothing but their kind.
+// The way from a request of a consumer group, or of a transactional id, to its coordinator, which
+// runs where its shard is led. Requests and responses are those of Kafka, of which this package
+// looks at nothing but their kind.
 
 const (
 	// firstShardsHold is how long the first request for a consumer group waits for the leaders
@@ -29,10 +30,13 @@ const (
 	forwardedOverhead = 8 << 10
 )
 
-// Coordinator is a replica on this node of a shard of consumer groups.
+// Coordinator is a replica on this node of a shard of consumer groups. Where it does not lead the
+// error is calls.NotLeader.
 type Coordinator interface {
-	// Coordinate hands a request to the coordinator here; calls.NotLeader where it is not.
+	// Coordinate hands a request to the coordinator here.
 	Coordinate(ctx context.Context, client coordinator.Client, req kmsg.Request) (kmsg.Response, error)
+	// EndOffsets ends a transaction in the offsets of a group.
+	EndOffsets(ctx context.Context, group string, m fsm.Marker) error
 }
 
 // Groups finds the coordinators of consumer groups.
@@ -54,7 +58,7 @@ func ShardID(index int) fsm.PartitionID {
 }
 
 // Coordinate hands a request to the coordinator of a shard (coordinator.ShardOf), wherever it is,
-// and returns its response. Both have the version that coordinator.Version names. The first
+// and returns its response. Both have the version that calls.CoordinatedVersion names. The first
 // request creates the shards. JoinGroup and SyncGroup wait there as long as ctx allows.
 //
 // The error says that there is no answer. If outcome.NotAppended(err), surely nothing was done:
@@ -102,4 +106,21 @@ func (g *Groups) forward(ctx context.Context, identity string, q calls.Coordinat
 	}
 	defer g.forwarded.Release(cost)
 	return calls.Coordinate.AskWith(ctx, g.router.cfg.Caller, identity, q, payload)
+}
+
+// EndOffsets ends a transaction in the offsets of a group, at the leader of its shard. If it
+// returns nil that is committed there; after any error it may be asked again.
+func (g *Groups) EndOffsets(ctx context.Context, group string, m fsm.Marker) error {
+	id := ShardID(coordinator.ShardOf(group))
+	return g.router.AtLeader(ctx, id, HoldLeaderless, func(ctx context.Context, h calls.Hint, here bool) error {
+		if !here {
+			_, err := calls.EndOffsets.Ask(ctx, g.router.cfg.Caller, h.Identity, calls.EndOffsetsRequest{Shard: id, Group: group, Marker: m})
+			return err
+		}
+		local := g.router.cfg.Host.Coordinator(id)
+		if local == nil {
+			return outcome.ErrNoLeader // closed this moment, or another node is mistaken
+		}
+		return local.EndOffsets(ctx, group, m)
+	})
 }

@@ -16,14 +16,17 @@ import (
 // that a majority confirmed, else with calls.NotLeader.
 type Records interface {
 	// AppendInLine hands batches to the leader; term is the leadership that is meant, 0 for any,
-	// and place their place in a connection's line.
-	AppendInLine(ctx context.Context, term uint64, place calls.Place, batches []kafkaproto.Batch) ([]fsm.Appended, error)
-	// ReadCommitted gives what is committed here; ok is false if from lies outside of that.
-	ReadCommitted(from fsm.Offset, maxBytes int) (slice fsm.Slice, ok bool, err error)
-	ReadAsLeader(ctx context.Context, from fsm.Offset, maxBytes int) (fsm.Slice, error)
-	// Bounds gives the log start and the next offset here.
-	Bounds() (start, next fsm.Offset)
-	AwaitAsLeader(ctx context.Context, from fsm.Offset) error
+	// place their place in a connection's line, and txn the transaction that they may belong to.
+	AppendInLine(ctx context.Context, term uint64, place calls.Place, txn fsm.Transaction, batches []kafkaproto.Batch) ([]fsm.Appended, error)
+	// WriteMarkers ends transactions; the outcome of each marker is 0 when it is in the log.
+	WriteMarkers(ctx context.Context, term uint64, markers []fsm.Marker) ([]outcome.Error, error)
+	// ReadHere gives what can be read here; ok is false if from lies outside of that.
+	ReadHere(from fsm.Offset, maxBytes int, isolation fsm.Isolation) (slice fsm.Slice, ok bool, err error)
+	ReadAsLeader(ctx context.Context, from fsm.Offset, maxBytes int, isolation fsm.Isolation) (fsm.Slice, error)
+	// Ends gives the log start, the next offset and the last stable offset here.
+	Ends() (start, next, stable fsm.Offset)
+	AwaitAsLeader(ctx context.Context, from fsm.Offset, isolation fsm.Isolation) error
+	LastStable(ctx context.Context) (fsm.Offset, error)
 	// OffsetsBefore answers ListOffsets v0.
 	OffsetsBefore(ctx context.Context, timestamp int64, max int) ([]fsm.Offset, error)
 	// ConfirmLeader returns nil at a leader that takes records.
@@ -55,16 +58,18 @@ func atRecords[Q, A any](ctx context.Context, r *Router, id fsm.PartitionID, hol
 	return answer, err
 }
 
-// Read gives committed batches from offset from on, without waiting for records or for a leader. A
-// replica on this node answers for what it has; the rest is asked of the leader, so that an offset
-// that is valid there and not yet here is never said to be out of range.
-func (r *Router) Read(ctx context.Context, id fsm.PartitionID, from fsm.Offset, maxBytes int) (fsm.Slice, error) {
-	if _, ok := r.cfg.Host.Topics().Partition(id); !ok {
+// Read gives the batches from offset from on that a reader of that isolation may see, without
+// waiting for records or for a leader. A replica on this node answers for what it has; the rest is
+// asked of the leader, so that an offset that is valid there and not yet here is never said to be
+// out of range.
+func (r *Router) Read(ctx context.Context, id fsm.PartitionID, from fsm.Offset, maxBytes int, isolation fsm.Isolation) (fsm.Slice, error) {
+	topics := r.cfg.Host.Topics()
+	if _, ok := topics.Partition(id); !ok {
 		return fsm.Slice{}, outcome.ErrUnknownTopicOrPartition
 	}
 	here := r.cfg.Host.Records(id)
 	if here != nil {
-		slice, ok, err := here.ReadCommitted(from, maxBytes)
+		slice, ok, err := here.ReadHere(from, maxBytes, isolation)
 		if ok && err == nil {
 			return slice, nil
 		}
@@ -72,36 +77,54 @@ func (r *Router) Read(ctx context.Context, id fsm.PartitionID, from fsm.Offset, 
 			r.cfg.Unreadable(id, from, err)
 		}
 	}
-	slice, err := atRecords(ctx, r, id, 0, calls.Read,
-		func(calls.Hint) calls.ReadRequest {
-			return calls.ReadRequest{Partition: id, From: from, MaxBytes: uint32(min(max(maxBytes, 0), 1<<30))}
-		},
-		func(ctx context.Context, here Records) (fsm.Slice, error) {
-			return here.ReadAsLeader(ctx, from, maxBytes)
-		})
+	q := calls.ReadRequest{Partition: id, From: from, MaxBytes: uint32(min(max(maxBytes, 0), 1<<30))}
+	local := func(ctx context.Context, here Records) (fsm.Slice, error) {
+		return here.ReadAsLeader(ctx, from, maxBytes, isolation)
+	}
+	var slice fsm.Slice
+	var err error
+	if topics.FeatureLevel() < fsm.LevelTransactions {
+		slice, err = atRecords(ctx, r, id, 0, calls.Read, func(calls.Hint) calls.ReadRequest { return q }, local)
+	} else {
+		slice, err = atRecords(ctx, r, id, 0, calls.ReadStable,
+			func(calls.Hint) calls.ReadStableRequest {
+				return calls.ReadStableRequest{ReadRequest: q, Isolation: isolation}
+			}, local)
+	}
 	if err != nil && here != nil && outcome.NotAppended(err) {
 		// No leader to ask: at the end of what this replica has there is nothing to read yet.
-		if start, next := here.Bounds(); from == next {
-			return fsm.Slice{HighWatermark: next, LogStart: start}, nil
+		start, next, stable := here.Ends()
+		if from == next || isolation == fsm.ReadCommitted && from >= stable && from < next {
+			return fsm.Slice{HighWatermark: next, LastStable: stable, LogStart: start}, nil
 		}
 	}
 	return slice, err
 }
 
-// Await returns nil when a record at offset from is committed, ctx.Err() when ctx ends first. While
-// the partition has no leader it waits on.
-func (r *Router) Await(ctx context.Context, id fsm.PartitionID, from fsm.Offset) error {
+// Await returns nil when a reader of that isolation can read at offset from, ctx.Err() when ctx
+// ends first. While the partition has no leader it waits on.
+func (r *Router) Await(ctx context.Context, id fsm.PartitionID, from fsm.Offset, isolation fsm.Isolation) error {
 	if here := r.cfg.Host.Records(id); here != nil {
-		if _, next := here.Bounds(); next > from {
+		_, end, stable := here.Ends()
+		if isolation == fsm.ReadCommitted {
+			end = stable
+		}
+		if end > from {
 			return nil // the leader's state machine may be behind
 		}
 	}
+	local := func(ctx context.Context, here Records) (calls.Nothing, error) {
+		return calls.Nothing{}, here.AwaitAsLeader(ctx, from, isolation)
+	}
 	for {
-		_, err := atRecords(ctx, r, id, HoldLeaderless, calls.Await,
-			func(calls.Hint) calls.AwaitRequest { return calls.AwaitRequest{Partition: id, From: from} },
-			func(ctx context.Context, here Records) (calls.Nothing, error) {
-				return calls.Nothing{}, here.AwaitAsLeader(ctx, from)
-			})
+		var err error
+		if isolation == fsm.ReadCommitted && r.cfg.Host.Topics().FeatureLevel() >= fsm.LevelTransactions {
+			_, err = atRecords(ctx, r, id, HoldLeaderless, calls.AwaitStable,
+				func(calls.Hint) calls.AwaitRequest { return calls.AwaitRequest{Partition: id, From: from} }, local)
+		} else {
+			_, err = atRecords(ctx, r, id, HoldLeaderless, calls.Await,
+				func(calls.Hint) calls.AwaitRequest { return calls.AwaitRequest{Partition: id, From: from} }, local)
+		}
 		switch {
 		case err == nil:
 			return nil
@@ -134,6 +157,21 @@ func (r *Router) ListOffsets(ctx context.Context, id fsm.PartitionID, timestamp 
 		func(ctx context.Context, here Records) ([]fsm.Offset, error) {
 			return here.OffsetsBefore(ctx, timestamp, max)
 		})
+}
+
+// LastStable gives the last stable offset as the partition's leader, confirmed by a majority, knows
+// it: below it no transaction is open.
+func (r *Router) LastStable(ctx context.Context, id fsm.PartitionID) (fsm.Offset, error) {
+	if r.cfg.Host.Topics().FeatureLevel() < fsm.LevelTransactions {
+		ends, err := r.ListOffsets(ctx, id, fsm.LatestOffset, 1)
+		if err != nil || len(ends) == 0 {
+			return -1, errors.Join(err, outcome.ErrUnknown)
+		}
+		return ends[0], nil
+	}
+	return atRecords(ctx, r, id, HoldLeaderless, calls.LastStable,
+		func(calls.Hint) fsm.PartitionID { return id },
+		func(ctx context.Context, here Records) (fsm.Offset, error) { return here.LastStable(ctx) })
 }
 
 // AwaitLeader returns when the partition's leader is known and takes records. The error is
@@ -211,5 +249,19 @@ func (r *Router) Producers(ctx context.Context, id fsm.PartitionID) ([]fsm.Activ
 		func(calls.Hint) fsm.PartitionID { return id },
 		func(ctx context.Context, here Records) ([]fsm.ActiveProducer, error) {
 			return here.ActiveProducers(ctx)
+		})
+}
+
+// WriteMarkers ends transactions in a partition, at most calls.MaxMarkers, and returns when the
+// markers are committed. The outcome of each is 0 then, or why the partition's leader did not take
+// it. The error is that no leader answered; what is not forced may be handed over again, since a
+// partition takes each number once.
+func (r *Router) WriteMarkers(ctx context.Context, id fsm.PartitionID, markers []fsm.Marker) ([]outcome.Error, error) {
+	return atRecords(ctx, r, id, HoldLeaderless, calls.WriteMarkers,
+		func(h calls.Hint) calls.WriteMarkersRequest {
+			return calls.WriteMarkersRequest{Partition: id, Term: h.Term, Markers: markers}
+		},
+		func(ctx context.Context, here Records) ([]outcome.Error, error) {
+			return here.WriteMarkers(ctx, 0, markers)
 		})
 }

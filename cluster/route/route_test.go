@@ -158,11 +158,11 @@ func TestAHintIsFollowedAndRemembered(t *testing.T) {
 			return make([]byte, 16), nil
 		}
 		r := c.router(t)
-		if _, err := r.Read(t.Context(), part(1), 0, 100); err != nil {
+		if _, err := r.Read(t.Context(), part(1), 0, 100, fsm.ReadUncommitted); err != nil {
 			t.Fatal(err)
 		}
 		c.wasAsked("at first", "n2.00000000 Read", "n4.00000000 Read")
-		if _, err := r.Read(t.Context(), part(1), 0, 100); err != nil {
+		if _, err := r.Read(t.Context(), part(1), 0, 100, fsm.ReadUncommitted); err != nil {
 			t.Fatal(err)
 		}
 		c.wasAsked("then", "n4.00000000 Read")
@@ -189,7 +189,7 @@ func TestAProduceWaitsForALeader(t *testing.T) {
 			return make([]byte, 26), nil
 		}
 		r := c.router(t)
-		if _, err := r.Read(t.Context(), part(1), 0, 100); !outcome.NotAppended(err) || time.Since(began) > 0 {
+		if _, err := r.Read(t.Context(), part(1), 0, 100, fsm.ReadUncommitted); !outcome.NotAppended(err) || time.Since(began) > 0 {
 			t.Errorf("a read: %v after %v", err, time.Since(began))
 		}
 		if _, err := r.Append(t.Context(), part(1), []kafkaproto.Batch{prototest.Batch("x")}); err != nil || time.Since(began) < time.Second {
@@ -250,14 +250,14 @@ func TestAMemberThatIsSeveredAsksWhoLeads(t *testing.T) {
 		}
 		r := c.router(t)
 		for range 3 {
-			if _, err := r.Read(t.Context(), part(0), 0, 100); !outcome.NotAppended(err) {
+			if _, err := r.Read(t.Context(), part(0), 0, 100, fsm.ReadUncommitted); !outcome.NotAppended(err) {
 				t.Errorf("nobody knows: %v", err)
 			}
 		}
 		c.wasAsked("three reads at once", "n2.00000000 Who")
 		time.Sleep(askWhoEvery)
 		leader = "n3.00000000"
-		if _, err := r.Read(t.Context(), part(0), 0, 100); err != nil {
+		if _, err := r.Read(t.Context(), part(0), 0, 100, fsm.ReadUncommitted); err != nil {
 			t.Error(err)
 		}
 		c.wasAsked("a moment later", "n2.00000000 Who", "n2.00000000 Relay", "n3.00000000 Read")

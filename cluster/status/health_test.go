@@ -83,6 +83,7 @@ type seen struct {
 	denied  bool
 	barrier bool // it is past it
 	known   bool // a leader was
+	open    Transactions
 }
 
 func (s *seen) Leader() (string, uint64) { return s.led, 1 }
@@ -97,6 +98,7 @@ func (s *seen) Member() Member                   { return s }
 func (s *seen) Denied() bool                     { return s.denied }
 func (s *seen) ID() fsm.PartitionID              { return s.id }
 func (s *seen) Bounds() (start, next fsm.Offset) { return 2, 10 }
+func (s *seen) Transactions() Transactions       { return s.open }
 func (s *seen) Bytes() int64                     { return 1000 }
 func (s *seen) CatchUp() *admin.CatchUpStatus    { return nil }
 func (s *seen) Leads() bool                      { return s.ThinksItLeads() }

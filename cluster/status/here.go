@@ -1,6 +1,8 @@
 package status
 
 import (
+	"time"
+
 	"github.com/hashicorp/raft"
 
 	"github.com/trimaran-io/trimaran/admin"
@@ -51,8 +53,17 @@ type Replica interface {
 	ServesAsLeader() bool             // it leads and is past its barrier
 	WasLed() bool                     // it knew a leader once
 	Bounds() (start, next fsm.Offset) // what can be read here
+	Transactions() Transactions       // that are open
 	Bytes() int64                     // of its log
 	CatchUp() *admin.CatchUpStatus    // nil unless it is being copied
+}
+
+// Transactions are those that are open in a partition.
+type Transactions struct {
+	Open   int           // how many
+	Oldest time.Duration // age of the oldest
+	Late   bool          // that one should have been ended by now
+	Behind int64         // offsets below the high watermark that readers of committed records lack
 }
 
 // Presence says who is there (liveness.Nodes).

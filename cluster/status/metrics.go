@@ -2,6 +2,7 @@ package status
 
 import (
 	"strconv"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -30,12 +31,16 @@ var (
 	metricShards     = prometheus.NewDesc("trimaran_group_shard_count", "Replicas of shards of consumer groups running on this node.", nil, nil)
 	metricShardsLed  = prometheus.NewDesc("trimaran_group_shard_leader_count", "Shards of consumer groups that this node coordinates.", nil, nil)
 	metricLogEnd     = prometheus.NewDesc("trimaran_log_end_offset", "Next offset of the replica on this node.", []string{"topic", "partition"}, nil)
+	metricStableLag  = prometheus.NewDesc("trimaran_last_stable_offset_lag", "Offsets of the replica on this node that readers of committed records do not get yet, since a transaction is open.", []string{"topic", "partition"}, nil)
+	metricOpen       = prometheus.NewDesc("trimaran_open_transaction_count", "Transactions that are open in partitions that this node leads; one that writes to several counts in each.", nil, nil)
+	metricOldest     = prometheus.NewDesc("trimaran_oldest_open_transaction_age_seconds", "Age of the oldest of them; 0: none.", nil, nil)
+	metricLate       = prometheus.NewDesc("trimaran_partitions_with_late_transactions_count", "Partitions that this node leads with a transaction that should have been ended: it may be hanging.", nil, nil)
 	metricLogStart   = prometheus.NewDesc("trimaran_log_start_offset", "First offset that can be read from the replica on this node.", []string{"topic", "partition"}, nil)
 )
 
 // Describe implements prometheus.Collector.
 func (c Collector) Describe(to chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{metricPartitions, metricLeaders, metricOffline, metricBroken, metricHurt, metricUnder, metricOfflineShards, metricUnderShards, metricOfflineCatalog, metricUnderCatalog, metricController, metricDiskFree, metricDiskFull, metricShards, metricShardsLed, metricLogEnd, metricLogStart} {
+	for _, d := range []*prometheus.Desc{metricPartitions, metricLeaders, metricOffline, metricBroken, metricHurt, metricUnder, metricOfflineShards, metricUnderShards, metricOfflineCatalog, metricUnderCatalog, metricController, metricDiskFree, metricDiskFull, metricShards, metricShardsLed, metricLogEnd, metricLogStart, metricStableLag, metricOpen, metricOldest, metricLate} {
 		to <- d
 	}
 }
@@ -47,6 +52,7 @@ func (c Collector) Collect(to chan<- prometheus.Metric) {
 	}
 	short := c.Shortcomings()
 	running := 0
+	transactions, late, oldest := 0, 0, time.Duration(0)
 	topics := c.Here.Topics()
 	here := c.Presence.Here(topics)
 	controller := 0.0
@@ -69,8 +75,21 @@ func (c Collector) Collect(to chan<- prometheus.Metric) {
 			labels := []string{topic.Name, strconv.Itoa(p)}
 			gauge(metricLogEnd, float64(next), labels...)
 			gauge(metricLogStart, float64(start), labels...)
+			open := r.Transactions()
+			gauge(metricStableLag, float64(open.Behind), labels...)
+			if !r.ServesAsLeader() {
+				continue
+			}
+			transactions += open.Open
+			oldest = max(oldest, open.Oldest)
+			if open.Late {
+				late++
+			}
 		}
 	}
+	gauge(metricOpen, float64(transactions))
+	gauge(metricOldest, oldest.Seconds())
+	gauge(metricLate, float64(late))
 	shards, led := 0, 0
 	for _, r := range c.Here.Running() {
 		if r.ID().Topic != fsm.GroupShardsID {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -178,7 +179,8 @@ func TestTheGaugesOfANode(t *testing.T) {
 	here := &node{view: view, catalog: &seen{led: n1, voters: all}, full: true, replicas: map[fsm.PartitionID]*seen{}}
 	for p, led := range []string{n1, n3} {
 		id := fsm.PartitionID{Topic: topic, Partition: int32(p)}
-		here.replicas[id] = &seen{id: id, led: led, voters: all, barrier: true, known: true}
+		here.replicas[id] = &seen{id: id, led: led, voters: all, barrier: led == n1, known: true}
+		here.replicas[id].open = Transactions{Open: 2 + p, Oldest: time.Duration(1+p) * time.Hour, Late: true, Behind: 5}
 	}
 	r := prometheus.NewRegistry()
 	r.MustRegister(Collector{&Health{Self: n1, NodeID: "n1", Presence: reached{n2}, Here: here}})
@@ -194,6 +196,8 @@ func TestTheGaugesOfANode(t *testing.T) {
 		"partition_count": 2, "leader_count": 1, "offline_partitions_count": 1, "under_replicated_partitions": 1,
 		"offline_replica_count": 0, "offline_catalog_count": 0, "under_replicated_catalog": 1,
 		"active_controller_count": 1, "disk_full": 1, "log_end_offset": 10, "log_start_offset": 2,
+		"last_stable_offset_lag": 5, "open_transaction_count": 2, "oldest_open_transaction_age_seconds": 3600,
+		"partitions_with_late_transactions_count": 1,
 	} {
 		if v, ok := got[name]; !ok || v != want {
 			t.Errorf("%s is %v, want %v", name, v, want)

@@ -2,28 +2,34 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
+	golog "log"
+	"log/slog"
 	"net"
+	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
-	"sync"
+	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
-	"github.com/trimaran-io/trimaran/cluster"
+	"github.com/trimaran-io/trimaran/cmd/internal/drill"
 	"github.com/trimaran-io/trimaran/fsm"
 )
 
 func newDev() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "dev",
-		Short: "Run one or more nodes in this process, for development",
-		Long: `Run a cluster in one process, on loopback, until Ctrl-C. Its nodes are real ones, with
-a data directory each; the data is kept for the next time.`,
+		Short: "Run one or more nodes in this terminal, for development",
+		Long: `Run a cluster on loopback until Ctrl-C. Its nodes are real ones, with a data directory
+each; the data is kept for the next time. Several nodes are a process each, and there is a page that
+kills, pauses and restarts them.`,
 		Example: `  trimaran dev
   trimaran dev --nodes 3
   trimaran dev --ephemeral --topics events:3`,
@@ -36,6 +42,8 @@ a data directory each; the data is kept for the next time.`,
 	f.Bool("ephemeral", false, "keep the data in a temporary directory that is deleted at the end")
 	f.String("listen", defaultBroker, "`address` for clients of the first node; the others follow, port by port")
 	f.StringSlice("topics", nil, "topics to create at first start: `name:partitions[:replication-factor]`,…")
+	f.String(oneOfThem, "", "be this `node` of several, until stdin ends; for 'trimaran dev' itself")
+	_ = f.MarkHidden(oneOfThem)
 	cmd.MarkFlagsMutuallyExclusive("data", "ephemeral")
 	addStorageFlags(cmd)
 	addGroupFlags(cmd)
@@ -81,43 +89,146 @@ func dev(cmd *cobra.Command) (err error) {
 	if err != nil {
 		return err
 	}
-	var nodes []*node
-	defer func() {
-		if serr := stopAll(nodes); err == nil {
-			err = serr
-		}
-	}()
-	divide(log, all)
-	for _, o := range all {
-		o.log, o.logDropped = log, lines.Dropped
-		o.topics = topics
-		o.storage = storage
-		o.groups = groups
-		n, err := startNode(o)
-		if errors.Is(err, cluster.ErrLeft) && (len(nodes) > 0 || o.id != all[count-1].id) {
-			fmt.Fprintf(cmd.ErrOrStderr(), "node %s has left the cluster and is not started\n", o.id)
-			continue
-		}
-		if err != nil {
-			return err
-		}
-		nodes = append(nodes, n)
-	}
-	for _, n := range nodes {
-		if err := n.cluster.WaitReady(cmd.Context()); err != nil {
-			if cmd.Context().Err() != nil {
-				return nil
-			}
-			return err
-		}
-	}
 	where := dir + " (kept)"
 	if ephemeral {
 		where = "a temporary directory"
 	}
-	devBanner(cmd.OutOrStdout(), nodes, where)
-	return firstToFail(cmd.Context(), nodes)
+	one, _ := f.GetString(oneOfThem)
+	if one == "" && count > 1 {
+		return devProcesses(cmd, log, dir, where, all)
+	}
+	at := max(0, slices.IndexFunc(all, func(o nodeOptions) bool { return string(o.id) == one }))
+	mine := all[at : at+1]
+	divide(log, mine)
+	o := mine[0]
+	o.log, o.logDropped = log, lines.Dropped
+	o.topics, o.storage, o.groups = topics, storage, groups
+	n, err := startNode(o)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancel(cmd.Context())
+	defer cancel()
+	if one != "" {
+		go func() {
+			_, _ = io.Copy(io.Discard, cmd.InOrStdin())
+			cancel() // who runs this node is gone, or wants it to end
+		}()
+	}
+	go func() {
+		if n.cluster.WaitReady(ctx) != nil {
+			return // how it ends says why
+		}
+		if one != "" {
+			fmt.Fprintln(cmd.OutOrStdout(), drill.Ready)
+		} else {
+			devBanner(cmd.OutOrStdout(), []string{n.addr}, where, "")
+		}
+	}()
+	return n.run(ctx)
 }
+
+// oneOfThem is the flag with which dev starts a process for each node.
+const oneOfThem = "one-of-them"
+
+// devProcesses runs a process for each node, and the page that ends them.
+func devProcesses(cmd *cobra.Command, log *slog.Logger, dir, where string, all []nodeOptions) error {
+	program, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	args, err := devArgs(cmd, dir, len(all))
+	if err != nil {
+		return err
+	}
+	var nodes []drill.Node
+	var addrs []string
+	for _, o := range all {
+		nodes = append(nodes, drill.Node{ID: string(o.id), Address: o.listen})
+		addrs = append(addrs, o.listen)
+	}
+	stderr := raw(cmd.ErrOrStderr())
+	processes := drill.New(nodes, func(id string) *exec.Cmd {
+		c := exec.Command(program, append(slices.Clone(args), "--"+oneOfThem, id)...)
+		c.Stderr = stderr
+		// All settings are in the arguments.
+		c.Env = slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "TRIMARAN_") })
+		return c
+	}, func(line string) { log.Error(line) })
+	defer func() {
+		ctx, cancel := context.WithTimeout(context.Background(), stopWithin+time.Second)
+		defer cancel()
+		processes.Stop(ctx)
+	}()
+	if err := processes.StartAll(cmd.Context()); err != nil {
+		if cmd.Context().Err() != nil {
+			return nil
+		}
+		return err
+	}
+	page, closePage, err := serveDrill(processes, all[0].listen)
+	if err != nil {
+		log.Error("there is no page for fault drills", "error", err)
+	}
+	defer closePage()
+	devBanner(cmd.OutOrStdout(), addrs, where, page)
+	select {
+	case err := <-processes.Failed():
+		return err
+	case <-cmd.Context().Done():
+		return nil
+	}
+}
+
+// devArgs are the arguments of a node's process: all that is set here, wherever from.
+func devArgs(cmd *cobra.Command, dir string, count int) ([]string, error) {
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return nil, err
+	}
+	args := []string{cmd.Name(), "--data=" + dir, "--nodes=" + strconv.Itoa(count)}
+	cmd.Flags().VisitAll(func(f *pflag.Flag) {
+		if !f.Changed || slices.Contains([]string{"data", "ephemeral", "nodes", "config"}, f.Name) {
+			return
+		}
+		if many, ok := f.Value.(pflag.SliceValue); ok {
+			for _, value := range many.GetSlice() {
+				args = append(args, "--"+f.Name+"="+value)
+			}
+			return
+		}
+		args = append(args, "--"+f.Name+"="+f.Value.String())
+	})
+	return args, nil
+}
+
+// serveDrill serves the page on loopback, at the port of the first node and 300.
+func serveDrill(nodes *drill.Nodes, first string) (url string, closePage func(), err error) {
+	_, port, err := net.SplitHostPort(first)
+	if err != nil {
+		return "", func() {}, err
+	}
+	n, err := strconv.Atoi(port)
+	if err != nil {
+		return "", func() {}, err
+	}
+	port = strconv.Itoa(n + drillPort)
+	l, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", port))
+	if err != nil {
+		return "", func() {}, err
+	}
+	at := l.Addr().String()
+	s := &http.Server{
+		Handler:           drill.Handler(nodes, []string{at, "localhost:" + port}),
+		ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second, WriteTimeout: 10 * time.Second, IdleTimeout: time.Minute,
+		MaxHeaderBytes: 16 << 10, ErrorLog: golog.New(io.Discard, "", 0),
+	}
+	go func() { _ = s.Serve(l) }()
+	return "http://" + at + drill.Path, func() { _ = s.Close() }, nil
+}
+
+// drillPort is added to the first node's port.
+const drillPort = 300
 
 // devDir gives the directory that holds the nodes' data directories.
 func devDir(cmd *cobra.Command) (string, error) {
@@ -161,7 +272,7 @@ func devNodes(dir string, wanted int, given bool) (int, error) {
 func devOptions(dir, listen string, count int) ([]nodeOptions, error) {
 	host, portText, err := net.SplitHostPort(listen)
 	port, perr := strconv.Atoi(portText)
-	if err != nil || perr != nil || port < 0 || port+count+200 > 65535 {
+	if err != nil || perr != nil || port < 0 || port+count+drillPort > 65535 {
 		return nil, usagef("--listen %q: want host:port with room for %d nodes", listen, count)
 	}
 	at := func(add int) string { return net.JoinHostPort(host, strconv.Itoa(port+add)) }
@@ -190,56 +301,24 @@ func devOptions(dir, listen string, count int) ([]nodeOptions, error) {
 	return all, nil
 }
 
-func devBanner(out io.Writer, nodes []*node, where string) {
-	var addrs []string
-	for _, n := range nodes {
-		addrs = append(addrs, n.addr)
-	}
+func devBanner(out io.Writer, addrs []string, where, drills string) {
 	flag := ""
 	if addrs[0] != defaultBroker {
 		flag = " --brokers " + addrs[0]
+	}
+	if drills != "" {
+		drills = "\n  Fault drill    " + drills
 	}
 	fmt.Fprintf(out, `Trimaran runs: %d node(s), data in %s
 
   Kafka clients  %s
   WebSocket      ws://%s
-  Console        http://%s/
+  Console        http://%s/%s
   Status         trimaran cluster status%s
 
   echo hello | trimaran produce greetings%s
   trimaran consume greetings%s
 
 Ctrl-C stops it.
-`, len(nodes), where, strings.Join(addrs, ","), addrs[0], addrs[0], flag, flag, flag)
-}
-
-// firstToFail waits until ctx ends, for nil, or a node cannot go on. Those that leave the cluster
-// are none.
-func firstToFail(ctx context.Context, nodes []*node) error {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	ended := make(chan error, len(nodes))
-	for _, n := range nodes {
-		go func() { ended <- n.wait(ctx) }()
-	}
-	for range nodes {
-		if err := <-ended; !errors.Is(err, cluster.ErrLeft) {
-			return err
-		}
-	}
-	return nil
-}
-
-// stopAll stops the nodes at once: the last ones could hand their leaderships to
-// nobody anyway.
-func stopAll(nodes []*node) error {
-	ctx, cancel := context.WithTimeout(context.Background(), stopWithin)
-	defer cancel()
-	var wg sync.WaitGroup
-	errs := make([]error, len(nodes))
-	for i, n := range nodes {
-		wg.Go(func() { errs[i] = n.stop(ctx) })
-	}
-	wg.Wait()
-	return errors.Join(errs...)
+`, len(addrs), where, strings.Join(addrs, ","), addrs[0], addrs[0], drills, flag, flag, flag)
 }

@@ -6,7 +6,8 @@ import { admin } from './admin.js'
 import { clusterOps } from './cluster.js'
 import { duration, shown, time } from './format.js'
 import { linked, may } from './link.js'
-import { issueToken, type Grant, type Issued } from './own.js'
+import { issueToken, revokeTokens, revoked, type Grant, type Issued, type Revoked } from './own.js'
+import { useSome } from './some.js'
 import { Poll, link, use, usePoll, type Place } from './state.js'
 import { Confirm, Dialog, Field, Form } from './form.js'
 import { Badge, Button, Empty, Failure, Panel, Search, Tabs, say } from './ui.js'
@@ -48,6 +49,7 @@ function Users() {
   const [editing, setEditing] = useState<{ name?: string }>()
   const [removing, setRemoving] = useState<User>()
   const mayAlter = may(bits, 'alter')
+  const [some, more] = useSome(u.data ?? [], 3)
   const remove = async (): Promise<void> => {
     for (const c of removing!.credentials) await admin.deleteUser(removing!.user, mechanismName(c.mechanism) as 'SCRAM-SHA-256')
     say(`User ${removing!.user} is deleted`)
@@ -70,7 +72,7 @@ function Users() {
             </tr>
           </thead>
           <tbody>
-            {u.data.map(one => (
+            {some.map(one => (
               <tr key={one.user}>
                 <td>
                   <a href={link(['access', 'rights'], { q: `User:${one.user}` })}>{shown(one.user)}</a>
@@ -86,6 +88,7 @@ function Users() {
                 </td>
               </tr>
             ))}
+            {more}
           </tbody>
         </table>
       )}
@@ -135,6 +138,7 @@ function Rights({ place }: { place: Place }) {
   const [error, setError] = useState<Error>()
   const mayAlter = may(bits, 'alter')
   const list = useMemo(() => (a.data ?? []).filter(x => `${x.principal} ${sentence(x)}`.toLowerCase().includes(q.toLowerCase())).sort((x, y) => (x.principal < y.principal ? -1 : 1)), [a.data, q])
+  const [some, more] = useSome(list, 4)
   if ((a.error as KafkaError | undefined)?.code === 54) return <Empty title="This cluster judges no rights">Nodes run without --authorize: whoever comes in may do everything.</Empty>
   const remove = async (acl: Acl): Promise<void> => {
     try {
@@ -170,7 +174,7 @@ function Rights({ place }: { place: Place }) {
               </tr>
             </thead>
             <tbody>
-              {list.map(x => (
+              {some.map(x => (
                 <tr key={JSON.stringify(x)}>
                   <td>{shown(x.principal)}</td>
                   <td>
@@ -181,6 +185,7 @@ function Rights({ place }: { place: Place }) {
                   <td class="number">{mayAlter && <Button look="plain" icon="trash" aria-label={`Take away: ${shown(x.principal)} ${shown(sentence(x))}`} onClick={() => void remove(x)} />}</td>
                 </tr>
               ))}
+              {more}
             </tbody>
           </table>
         </div>
@@ -231,15 +236,26 @@ function Add({ onClose }: { onClose: () => void }) {
   )
 }
 
+const gone = new Poll<Revoked[]>(revoked, 15_000)
+
 function Tokens({ user }: { user?: string }) {
+  if (user === undefined) {
+    return <Empty title="Log in to issue tokens">A token lets its holder do a part of what you may, for a while. <a href={link(['login'])}>Log in</a></Empty>
+  }
+  return (
+    <>
+      <Issue />
+      <RevokedTokens />
+    </>
+  )
+}
+
+function Issue() {
   const [kind, setKind] = useState<'read' | 'write' | 'group'>('read')
   const [name, setName] = useState('')
   const [prefix, setPrefix] = useState(false)
   const [hours, setHours] = useState('24')
   const [issued, setIssued] = useState<Issued>()
-  if (user === undefined) {
-    return <Empty title="Log in to issue tokens">A token lets its holder do a part of what you may, for a while. <a href={link(['login'])}>Log in</a></Empty>
-  }
   const submit = async (): Promise<void> => {
     const grant: Grant = kind === 'group' ? { resource: 'group', name, prefix } : { resource: 'topic', name, prefix, access: kind }
     setIssued(await issueToken([grant], Number(hours) * 3_600_000))
@@ -264,10 +280,65 @@ function Tokens({ user }: { user?: string }) {
       </Form>
       {issued && (
         <div class="issued" role="status">
-          <p>This is shown once. It ends {time(issued.expires_ms).slice(0, 19)}; <code>trimaran token</code> revokes it as <code>{shown(issued.id)}</code>.</p>
+          <p>This is shown once. It ends {time(issued.expires_ms).slice(0, 19)}; by its id <code>{shown(issued.id)}</code> it is revoked.</p>
           <pre>{shown(issued.token)}</pre>
+          <p>Who opens <code>{location.origin}/#token=…</code> with it is logged in by it.</p>
         </div>
       )}
     </Panel>
+  )
+}
+
+function RevokedTokens() {
+  const r = usePoll(gone)
+  const mayAlter = may(use(clusterOps), 'alter')
+  const [adding, setAdding] = useState(false)
+  const list = [...(r.data ?? [])].sort((a, b) => b.until_ms - a.until_ms)
+  const [some, more] = useSome(list, 2)
+  return (
+    <Panel title="Revoked tokens" of={r} again={gone.refresh} actions={mayAlter && r.data && <Button onClick={() => setAdding(true)}>Revoke</Button>}>
+      {r.data && !list.length && <Empty title="None is revoked">Tokens end by themselves; nodes keep no list of those that are about.</Empty>}
+      {list.length > 0 && (
+        <div class="scroll">
+          <table>
+            <thead>
+              <tr>
+                <th scope="col">Which</th>
+                <th scope="col" class="wide">Forgotten</th>
+              </tr>
+            </thead>
+            <tbody>
+              {some.map(x => (
+                <tr key={x.id ?? x.principal}>
+                  <td>{x.id ? <code>{shown(x.id)}</code> : <>all of {shown(x.principal ?? '')} until {time(x.before_ms).slice(0, 19)}</>}</td>
+                  <td class="wide quiet">{time(x.until_ms).slice(0, 19)}</td>
+                </tr>
+              ))}
+              {more}
+            </tbody>
+          </table>
+        </div>
+      )}
+      {adding && <Revoke onClose={() => setAdding(false)} />}
+    </Panel>
+  )
+}
+
+function Revoke({ onClose }: { onClose: () => void }) {
+  const [which, setWhich] = useState('')
+  const id = /^[0-9a-f]{32}$/.test(which)
+  const submit = async (): Promise<void> => {
+    await revokeTokens(id ? { ids: [which] } : { principal: which })
+    say(id ? 'The token is revoked' : `All tokens of ${which} are revoked`)
+    void gone.refresh()
+    onClose()
+  }
+  return (
+    <Dialog title="Revoke tokens" onClose={onClose}>
+      <Form submit="Revoke" danger ready={id || /^.+:.+$/.test(which)} onSubmit={submit} onCancel={onClose}>
+        <p>Whoever uses one is cut off within a second.</p>
+        <Field label="Which" hint="A token's id, or User:name for all that it has issued until now.">{id => <input id={id} value={which} onInput={e => setWhich(e.currentTarget.value.trim())} spellcheck={false} autocapitalize="none" />}</Field>
+      </Form>
+    </Dialog>
   )
 }

@@ -1,6 +1,7 @@
 // What the cluster says of itself, asked every two seconds and kept for plots.
 import type { Metadata } from 'trimaran/apis'
 import type { Of } from 'trimaran/schema'
+import { KafkaError } from 'trimaran'
 import { client, guard } from './link.js'
 import { askOperations, askStatus } from './own.js'
 import { Poll, Value } from './state.js'
@@ -51,7 +52,7 @@ export interface Status {
   confirmed: boolean
   unconfirmed?: string
   nodes: Node[]
-  topics: TopicStatus[] | null
+  topics: TopicStatus[]
   group_shards?: Partition[]
 }
 
@@ -99,7 +100,7 @@ export const rates = { records: new Series(), bytes: new Series(), topics: new M
 let before: { at: number; sums: Map<string, Sum> } | undefined
 
 function note(status: Status, at: number): void {
-  const now = new Map((status.topics ?? []).map(t => [t.name, sumOf(t)]))
+  const now = new Map(status.topics.map(t => [t.name, sumOf(t)]))
   sums.clear()
   for (const [name, s] of now) sums.set(name, s)
   if (before && at - before.at < 60_000) {
@@ -122,7 +123,19 @@ function note(status: Status, at: number): void {
   before = { at, sums: now }
 }
 
-export const status = new Poll<Status>(signal => guard(askStatus<Status>(signal, 6_000)), 2_000, note)
+/** Lists that a node has nothing in come as null. */
+function whole(s: Status): Status {
+  if (typeof s?.confirmed !== 'boolean') throw new KafkaError(2, 'this is no status')
+  s.nodes ??= []
+  s.topics ??= []
+  for (const t of s.topics) {
+    t.partitions ??= []
+    for (const p of t.partitions) p.replicas ??= []
+  }
+  return s
+}
+
+export const status = new Poll<Status>(async signal => whole(await guard(askStatus<Status>(signal, 6_000))), 2_000, note)
 
 export type TopicMeta = Of<typeof Metadata.response>['topics'][number]
 /** Topics as every Kafka client sees them, with what may be done with them. */
@@ -161,7 +174,7 @@ export function troubles(s: Status): Trouble[] {
   }
   let leaderless = 0
   const roles: Record<string, number> = {}
-  for (const t of s.topics ?? []) {
+  for (const t of s.topics) {
     for (const p of t.partitions) {
       if (!p.leader) leaderless++
       for (const r of p.replicas) roles[r.role] = (roles[r.role] ?? 0) + 1

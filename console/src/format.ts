@@ -64,6 +64,24 @@ export function text(b: Uint8Array): string | undefined {
   }
 }
 
+/** A number of JSON as it is written, where JavaScript would round it. */
+export class Exact {
+  constructor(readonly source: string) {}
+}
+
+/** The JSON that text is, or nothing if it is none. */
+export function parseJson(s: string): { json: unknown } | undefined {
+  if (!/^\s*[[{]/.test(s)) return undefined
+  try {
+    // Browsers that do not give the source show the rounded number.
+    const exact = (_: string, v: unknown, c?: { source?: string }): unknown =>
+      typeof v === 'number' && !Number.isSafeInteger(v) && c?.source && /^-?\d+$/.test(c.source) ? new Exact(c.source) : v
+    return { json: JSON.parse(s, exact as (key: string, v: unknown) => unknown) }
+  } catch {
+    return undefined
+  }
+}
+
 export const hexOf = (b: Uint8Array): string => Array.from(b, x => x.toString(16).padStart(2, '0')).join('')
 
 /** Bytes from hexadecimal digits, with spaces between them or not. */
@@ -73,13 +91,18 @@ export function unhex(s: string): Uint8Array | undefined {
   return Uint8Array.from(digits.match(/../g) ?? [], d => parseInt(d, 16))
 }
 
+/** At most so many bytes, with no character cut in two. */
+export function cut(b: Uint8Array, most: number): Uint8Array {
+  if (b.length <= most) return b
+  let end = most
+  while (end > most - 4 && (b[end] & 0xc0) === 0x80) end--
+  return b.subarray(0, end)
+}
+
 /** One line of at most so many characters. */
 export function preview(b: Uint8Array | null, most = 200): string {
   if (!b) return ''
-  const part = b.length > most * 4 ? b.subarray(0, most * 4) : b
-  let s = text(part)
-  // A character may be cut in two at the end.
-  for (let cut = 1; s === undefined && part !== b && cut < 4; cut++) s = text(part.subarray(0, part.length - cut))
+  const s = text(cut(b, most * 4))
   if (s === undefined) return `${hexOf(b.subarray(0, Math.min(most / 2, 48)))}${b.length > 48 ? '…' : ''}`
   return shown(s.length > most ? s.slice(0, most) + '…' : s)
 }

@@ -6,9 +6,11 @@ import { count, plural, short, shown } from './format.js'
 import { client, may } from './link.js'
 import { Plot } from './plot.js'
 import { Reset } from './reset.js'
+import { useSome } from './some.js'
 import { Poll, go, link, usePoll, type Place } from './state.js'
 import { Confirm } from './form.js'
-import { Badge, Button, Empty, Failure, Panel, Rows, Search, Waiting, say, sortBy, type Column } from './ui.js'
+import { Rows, sortBy, type Column } from './rows.js'
+import { Badge, Button, Empty, Failure, Panel, Search, Waiting, say } from './ui.js'
 
 type Listed = Awaited<ReturnType<typeof admin.listGroups>>[number]
 const groups = new Poll<Listed[]>(signal => admin.listGroups({ signal, timeoutMs: 10_000 }), 5_000)
@@ -164,8 +166,9 @@ function One({ id }: { id: string }) {
 }
 
 function Offsets({ known }: { known: Known }) {
+  const [some, more] = useSome(known.positions, 6)
   if (!known.positions.length && !known.missing.length) return <Empty title="Nothing is committed">And no member has a partition.</Empty>
-  const most = Math.max(1, ...known.positions.map(p => Number(p.lag)))
+  const most = known.positions.reduce((n, p) => Math.max(n, Number(p.lag)), 1)
   return (
     <div class="scroll">
       {known.missing.length > 0 && <p class="wrong">Nothing can be learned of {known.missing.map(t => shown(t)).join(', ')}: deleted, or not for you.</p>}
@@ -181,7 +184,7 @@ function Offsets({ known }: { known: Known }) {
           </tr>
         </thead>
         <tbody>
-          {known.positions.map(p => (
+          {some.map(p => (
             <tr key={`${p.topic}/${p.partition}`}>
               <td>
                 <a href={link(['topics', p.topic])}>{shown(p.topic)}</a>
@@ -196,6 +199,7 @@ function Offsets({ known }: { known: Known }) {
               <td class="wide">{shown(p.member ?? '–')}</td>
             </tr>
           ))}
+          {more}
         </tbody>
       </table>
     </div>
@@ -203,6 +207,7 @@ function Offsets({ known }: { known: Known }) {
 }
 
 function Members({ group }: { group: Described }) {
+  const [some, more] = useSome(group.members, 4)
   if (!group.members.length) return <Empty title="Nobody is in the group">Offsets can be reset now.</Empty>
   return (
     <div class="scroll">
@@ -216,7 +221,7 @@ function Members({ group }: { group: Described }) {
           </tr>
         </thead>
         <tbody>
-          {group.members.map(m => (
+          {some.map(m => (
             <tr key={m.memberId}>
               <td>{shown(m.clientId)}</td>
               <td>
@@ -228,6 +233,7 @@ function Members({ group }: { group: Described }) {
               </td>
             </tr>
           ))}
+          {more}
         </tbody>
       </table>
     </div>

@@ -1,8 +1,8 @@
 // The connection to the cluster: one client for the page, the nodes that it may use, who is logged
 // in, and what the node at the other end is.
-import { Client, KafkaError, type ClientEvent, type Sasl } from 'trimaran'
+import { Client, KafkaError, type ClientEvent, type ClientOptions, type Sasl } from 'trimaran'
 import { SaslHandshake } from 'trimaran/apis-sasl'
-import { Value, paused } from './state.js'
+import { Value, go, paused } from './state.js'
 
 export interface Link {
   /** the gateway that answers; '' while none does */
@@ -13,6 +13,8 @@ export interface Link {
   open?: boolean
   /** it does not answer to strangers */
   locked?: boolean
+  /** what was wrong with a login that held before, or came with the address */
+  why?: Error
   user?: string
 }
 
@@ -31,23 +33,48 @@ function onEvent(e: ClientEvent): void {
   if (e.type === 'lost' && e.gateway === now.gateway) linked.set({ ...now, gateway: '', lostAt: Date.now() })
 }
 
-let gateways = [own]
+/** The page comes from who runs the nodes, and none of them is at its address (package drill). */
+export const drills = location.pathname === '/drill'
+const gateways = drills ? [] : [own]
 
 function connect(): void {
   client?.close()
-  client = new Client({
-    gateways, clientId: 'trimaran-console', sasl, onEvent, requestTimeoutMs: 8_000, connectTimeoutMs: 2_000, timeoutMs: 15_000,
-  })
+  client = another({ onEvent, requestTimeoutMs: 8_000, connectTimeoutMs: 2_000, timeoutMs: 15_000 })
   for (const f of onConnect) f()
 }
-connect()
+
+export const another = (o: Partial<ClientOptions>): Client => new Client({ gateways, clientId: 'trimaran-console', sasl, ...o })
+
+/** Has a client from then on. */
+export async function begin(): Promise<void> {
+  if (drills) await findGateways()
+  takeToken()
+  connect()
+  addEventListener('hashchange', () => {
+    if (!takeToken()) return
+    connect()
+    paused.set(false)
+    void knock()
+  })
+}
+
+/** A token in the address logs in, and does not stay there. */
+function takeToken(): boolean {
+  const token = /^#token=([\w.~+/-]+=*)$/.exec(location.hash)?.[1]
+  if (!token) return false
+  go([], {}, true)
+  sasl = { mechanism: 'OAUTHBEARER', token }
+  linked.set({ ...linked.get(), locked: false, open: false, user: byToken })
+  return true
+}
+const byToken = 'by token'
 
 /**
  * The other nodes, from the policy that the page came with: to these it may connect. So nothing but
  * the page's own header has to say it, whoever is logged in.
  */
 export async function findGateways(): Promise<void> {
-  const answer = await fetch('/', { method: 'HEAD', headers: { Accept: 'text/html' } })
+  const answer = await fetch(location.pathname, { method: 'HEAD', headers: { Accept: 'text/html' } })
   const policy = answer.headers.get('Content-Security-Policy') ?? ''
   const sources = /connect-src ([^;]*)/.exec(policy)?.[1].split(' ') ?? []
   for (const source of sources) {
@@ -73,15 +100,16 @@ export async function knock(): Promise<void> {
       return
     } catch (e) {
       if (mine !== client || linked.get().locked) return
-      if (asksForLogin(e)) return lock()
+      if (asksForLogin(e)) return lock(e as Error)
     }
   }
 }
 
-function lock(): void {
+function lock(e: Error): void {
   if (linked.get().locked) return
   paused.set(true)
-  linked.set({ ...linked.get(), locked: true, open: false, user: undefined })
+  linked.set({ ...linked.get(), locked: true, why: sasl && e, open: false, user: undefined })
+  sasl = undefined
   client.close()
 }
 
@@ -90,14 +118,14 @@ export async function guard<T>(p: Promise<T>): Promise<T> {
   try {
     return await p
   } catch (e) {
-    if (asksForLogin(e)) lock()
+    if (asksForLogin(e)) lock(e as Error)
     throw e
   }
 }
 
 /** By which mechanisms the cluster takes clients; none where it has no SASL. */
 export async function mechanisms(): Promise<string[]> {
-  const probe = new Client({ gateways, clientId: 'trimaran-console', connectTimeoutMs: 2_000, timeoutMs: 5_000 })
+  const probe = another({ sasl: undefined, connectTimeoutMs: 2_000, timeoutMs: 5_000 })
   try {
     return (await probe.ask(SaslHandshake, { mechanism: 'SCRAM-SHA-512' }, () => {})).mechanisms
   } finally {
@@ -107,7 +135,7 @@ export async function mechanisms(): Promise<string[]> {
 
 /** Logs in, or fails and leaves everything as it was. */
 export async function login(credentials: Sasl): Promise<void> {
-  const probe = new Client({ gateways, clientId: 'trimaran-console', sasl: credentials, connectTimeoutMs: 8_000, timeoutMs: 10_000 })
+  const probe = another({ sasl: credentials, connectTimeoutMs: 8_000, timeoutMs: 10_000 })
   try {
     await probe.metadata([])
   } finally {
@@ -116,7 +144,7 @@ export async function login(credentials: Sasl): Promise<void> {
   sasl = credentials
   connect()
   paused.set(false)
-  linked.set({ ...linked.get(), locked: false, open: true, user: 'username' in credentials ? credentials.username : 'by token' })
+  linked.set({ ...linked.get(), locked: false, open: true, user: 'username' in credentials ? credentials.username : byToken })
 }
 
 /** Nothing of what was seen stays. */

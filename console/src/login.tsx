@@ -2,8 +2,8 @@
 import { useEffect, useState } from 'preact/hooks'
 import type { Sasl } from 'trimaran'
 import { status, topics } from './cluster.js'
-import { login, mechanisms } from './link.js'
-import { go, type Place } from './state.js'
+import { linked, login, mechanisms } from './link.js'
+import { go, use, type Place } from './state.js'
 import { Field, Form } from './form.js'
 import { Empty, Failure, Waiting } from './ui.js'
 
@@ -30,6 +30,7 @@ export function Login({ place }: { place: Place }) {
     }, setError)
   }
   useEffect(ask, [])
+  const { why } = use(linked)
   const byToken = mechanism === 'OAUTHBEARER'
   const submit = async (): Promise<void> => {
     await login(byToken ? { mechanism: 'OAUTHBEARER', token: secret.trim() } : { mechanism: mechanism as 'PLAIN', username, password: secret })
@@ -44,6 +45,7 @@ export function Login({ place }: { place: Place }) {
         <path class="beam" d="M9.500 3.500v17M17 3.500v17" />
       </svg>
       <h1>Come aboard</h1>
+      {why && <Failure error={why} />}
       {error ? (
         <Failure error={error} again={ask} />
       ) : !offered ? (

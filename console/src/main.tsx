@@ -3,17 +3,17 @@ import { render } from 'preact'
 import { useEffect, useState } from 'preact/hooks'
 import { askClusterOps, status, troubles } from './cluster.js'
 import { shown } from './format.js'
-import { findGateways, hostOf, knock, linked, logout } from './link.js'
+import { begin, drills, findGateways, hostOf, knock, linked, logout } from './link.js'
 import { later, style } from './later.js'
 import { Overview } from './overview.js'
-import { link, place, use, usePoll, type Place } from './state.js'
-import { Topics } from './topics.js'
-import { Button, Empty, Toast, Waiting } from './ui.js'
+import { go, link, place, use, usePoll, type Place } from './state.js'
+import { Bounded, Button, Empty, Toast, Waiting } from './ui.js'
 
 export interface PageProps {
   place: Place
 }
 
+const Topics = later(async () => (await import('./topics.js')).Topics)
 const Topic = later(async () => {
   const { Topic, sheet } = await import('./topic.js')
   await style(sheet)
@@ -22,6 +22,11 @@ const Topic = later(async () => {
 const Groups = later(async () => (await import('./groups.js')).Groups)
 const Access = later(async () => (await import('./access.js')).Access)
 const Nodes = later(async () => (await import('./nodes.js')).Nodes)
+const Drill = later(async () => {
+  const { Drill, sheet } = await import('./drill.js')
+  await style(sheet)
+  return Drill
+})
 const Login = later(async () => (await import('./login.js')).Login)
 
 const pages = [
@@ -31,6 +36,7 @@ const pages = [
   { id: 'nodes', name: 'Nodes' },
   { id: 'access', name: 'Access' },
 ]
+if (drills) pages.push({ id: 'drill', name: 'Drill' })
 
 function Page({ place }: PageProps) {
   const [first = '', name] = place.path
@@ -45,6 +51,8 @@ function Page({ place }: PageProps) {
       return <Nodes place={place} />
     case 'access':
       return <Access place={place} />
+    case 'drill':
+      if (drills) return <Drill />
   }
   return (
     <Empty title="There is no such page">
@@ -155,7 +163,7 @@ function Shell() {
         </div>
       </header>
       <main id="main" tabIndex={-1}>
-        {l.locked || first === 'login' ? <Login place={at} /> : l.open || first === '' ? <Page place={at} /> : <Waiting />}
+        {l.locked || first === 'login' ? <Login place={at} /> : l.open || first === '' || first === 'drill' ? <Bounded key={at.path.join('/')}><Page place={at} /></Bounded> : <Waiting />}
       </main>
       <Toast />
     </>
@@ -172,13 +180,17 @@ addEventListener('keydown', e => {
 })
 
 const root = document.getElementById('page')!
-root.replaceChildren()
-render(<Shell />, root)
-void knock()
+void begin().then(() => {
+  // Who drills comes for that.
+  if (drills && !location.hash) go(['drill'], {}, true)
+  root.replaceChildren()
+  render(<Shell />, root)
+  void knock()
+})
 // A page that is loaded later comes from this node as well, which may be gone by then.
 addEventListener('load', () => {
   void findGateways().catch(() => {})
-  for (const load of [async () => style((await import('./topic.js')).sheet), () => import('./groups.js'), () => import('./nodes.js'), () => import('./access.js'), () => import('./create.js')]) {
+  for (const load of [() => import('./topics.js'), async () => style((await import('./topic.js')).sheet), () => import('./groups.js'), () => import('./nodes.js'), () => import('./access.js'), () => import('./create.js')]) {
     void load().catch(() => {})
   }
 })

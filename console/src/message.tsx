@@ -1,24 +1,23 @@
 // One message, all of it: JSON folded, text, or bytes.
 import { useEffect, useRef, useState } from 'preact/hooks'
-import { bytes, count, dump, preview, shown, text, time } from './format.js'
+import { Exact, bytes, count, cut, dump, parseJson, preview, shown, text, time } from './format.js'
 import type { Message } from './read.js'
 import { Badge, Button, say } from './ui.js'
 
 const most = 64 << 10
 
-function parse(s: string): { json: unknown } | undefined {
-  if (!/^\s*[[{]/.test(s)) return undefined
-  try {
-    return { json: JSON.parse(s) }
-  } catch {
-    return undefined
-  }
-}
-
 /** A value of JSON; what is deep or long is folded. */
 function Json({ value, name, depth }: { value: unknown; name?: string; depth: number }) {
   const [all, setAll] = useState(false)
   const label = name !== undefined && <span class="name">{shown(name)}: </span>
+  if (value instanceof Exact) {
+    return (
+      <div class="leaf">
+        {label}
+        <span class="number">{value.source}</span>
+      </div>
+    )
+  }
   if (value === null || typeof value !== 'object') {
     const kind = value === null ? 'null' : typeof value
     return (
@@ -48,9 +47,9 @@ function Json({ value, name, depth }: { value: unknown; name?: string; depth: nu
 }
 
 function Content({ label, data }: { label: string; data: Uint8Array | null }) {
-  const part = data && data.length > most ? data.subarray(0, most) : data
+  const part = data && cut(data, most)
   const s = part ? text(part) : undefined
-  const json = s !== undefined && data === part ? parse(s) : undefined
+  const json = s !== undefined && data === part ? parseJson(s) : undefined
   const ways = [...(json ? ['JSON'] : []), ...(s !== undefined ? ['Text'] : []), 'Hex']
   const [way, setWay] = useState('')
   const now = ways.includes(way) ? way : ways[0]

@@ -7,8 +7,10 @@ import { Detail } from './message.js'
 import { exportAs } from './export.js'
 import { fromMessage, type Draft } from './produce.js'
 import { Ring, Scan, keep, matcher, newestFirst, oldestFirst, type Match, type Message, type Start } from './read.js'
+import { Partition } from './some.js'
 import { go, place, use } from './state.js'
-import { Badge, Button, Empty, Failure, Rows, Search, Waiting, type Column } from './ui.js'
+import { Rows, type Column } from './rows.js'
+import { Badge, Button, Empty, Failure, Search, Waiting } from './ui.js'
 
 const page = 100
 
@@ -190,14 +192,7 @@ export function Messages(p: Props) {
         </div>
         {mode === 'offset' && <input class="place" type="number" min={0} aria-label="Offset" placeholder="0" value={where} onChange={e => set({ at: e.currentTarget.value })} />}
         {mode === 'time' && <input class="place" type="datetime-local" step="1" aria-label="Time" value={where} onChange={e => set({ at: e.currentTarget.value })} />}
-        {p.partitions.length > 1 && (
-          <select aria-label="Partition" value={only ?? ''} onChange={e => set({ partition: e.currentTarget.value })}>
-            <option value="">all partitions</option>
-            {p.partitions.map(n => (
-              <option value={n}>partition {n}</option>
-            ))}
-          </select>
-        )}
+        {p.partitions.length > 1 && <Partition all={p.partitions} value={only ?? ''} none="all partitions" set={partition => set({ partition })} />}
         <Search value={q} label="Search: words, key:…, /regex/, .json.path=value" wrong={!!wrong} onInput={v => set({ q: v })} />
         {mode === 'live' && (
           <Button icon={paused ? 'play' : 'pause'} onClick={() => setPaused(!paused)}>

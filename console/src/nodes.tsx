@@ -1,10 +1,11 @@
 // The nodes: what they are and carry, and what an operator asks of them.
 import { useState } from 'preact/hooks'
-import { clusterOps, status, type Node, type Status } from './cluster.js'
-import { bytes, plural, shown } from './format.js'
+import { clusterOps, status, type Node, type Replica, type Status } from './cluster.js'
+import { bytes, duration, plural, shown } from './format.js'
 import { may } from './link.js'
 import { administer, type Op } from './own.js'
-import { use, usePoll, type Place } from './state.js'
+import { useSome } from './some.js'
+import { link, use, usePoll, type Place } from './state.js'
 import { Confirm, Dialog, Form } from './form.js'
 import { Badge, Button, Empty, Panel, say } from './ui.js'
 
@@ -19,7 +20,7 @@ interface Moving {
 /** What is being copied to a node. */
 function copies(s: Status, node: string): Moving {
   const m: Moving = { replicas: 0, left: 0, bytes: 0, total: 0, rate: 0 }
-  for (const t of s.topics ?? []) {
+  for (const t of s.topics) {
     for (const p of t.partitions) {
       for (const r of p.replicas) {
         if (r.node !== node) continue
@@ -53,7 +54,7 @@ function Card({ node, s, mayAlter, ask }: { node: Node; s: Status; mayAlter: boo
         <>
           {shown(node.id)} {!node.alive && <Badge level="bad">does not answer</Badge>}
           {node.alive && !node.state && <Badge level="good">serves</Badge>}
-          {node.state && <Badge level="warn">{node.state}</Badge>}
+          {node.state && <Badge level="warn">{shown(node.state)}</Badge>}
         </>
       }
       actions={
@@ -109,6 +110,77 @@ function Card({ node, s, mayAlter, ask }: { node: Node; s: Status; mayAlter: boo
   )
 }
 
+interface Move {
+  topic: string
+  /** the name is of shards of consumer groups */
+  shard?: boolean
+  partition: number
+  r: Replica
+}
+
+/** What is on its way to a node, or away from one. */
+function movesOf(s: Status): Move[] {
+  const all = [...s.topics, { name: 'consumer groups, shard', shard: true, partitions: s.group_shards ?? [] }]
+  return all.flatMap(t =>
+    t.partitions.flatMap(p => p.replicas.filter(r => r.leaving || r.role === 'copying').map(r => ({ topic: t.name, shard: 'shard' in t, partition: p.partition, r }))),
+  )
+}
+
+function Progress({ r }: { r: Replica }) {
+  const c = r.catch_up
+  if (r.role !== 'copying') return <span class="quiet">goes when the others do without it</span>
+  if (!c?.total) return <span class="quiet">begins</span>
+  const left = c.bytes_per_second > 0 ? (Math.max(0, c.total - c.bytes) / c.bytes_per_second) * 1000 : undefined
+  return (
+    <>
+      <progress max={c.total} value={c.bytes} aria-label="Copied" /> {bytes(c.bytes)} of {bytes(c.total)}
+      <span class="quiet wide">
+        , {bytes(c.bytes_per_second)}/s{left !== undefined && `, ${left < 1000 ? 'a moment' : duration(Math.round(left / 1000) * 1000)} left`}
+      </span>
+    </>
+  )
+}
+
+function Moves({ s }: { s: Status }) {
+  const all = movesOf(s)
+  const [some, more] = useSome(all, 3)
+  return (
+    <Panel title="Moves" actions={<span class="quiet">{all.length ? plural(all.length, 'replica') : 'none'}</span>}>
+      {all.length ? (
+        <div class="scroll">
+          <table>
+            <thead>
+              <tr>
+                <th scope="col">Replica</th>
+                <th scope="col">Node</th>
+                <th scope="col">Progress</th>
+              </tr>
+            </thead>
+            <tbody>
+              {some.map(m => (
+                <tr key={`${m.topic}/${m.partition}/${m.r.node}`}>
+                  <td>
+                    {m.shard ? m.topic : <a href={link(['topics', m.topic, 'partitions'])}>{shown(m.topic)}</a>} {m.partition}
+                  </td>
+                  <td>
+                    {shown(m.r.node)} {m.r.leaving && <Badge level="note">leaves</Badge>}
+                  </td>
+                  <td>
+                    <Progress r={m.r} />
+                  </td>
+                </tr>
+              ))}
+              {more}
+            </tbody>
+          </table>
+        </div>
+      ) : (
+        <p class="quiet">Every replica is where it should be.</p>
+      )}
+    </Panel>
+  )
+}
+
 const words: Record<Op, { title: string; verb: string; text: string; done: string }> = {
   drain: { title: 'Drain this node', verb: 'Drain', text: 'It leads nothing from then on; its replicas stay. Do that before a restart; "Resume" ends it.', done: 'is drained' },
   activate: { title: 'Resume this node', verb: 'Resume', text: 'It leads partitions and takes replicas again.', done: 'is active again' },
@@ -135,11 +207,14 @@ export function Nodes(_: { place: Place }) {
       </div>
       {s.data ? (
         s.data.nodes.length ? (
-          <div class="cards">
-            {s.data.nodes.map(n => (
-              <Card key={n.id} node={n} s={s.data!} mayAlter={may(bits, 'alter')} ask={op => setAsked({ op, node: n.id })} />
-            ))}
-          </div>
+          <>
+            <div class="cards">
+              {s.data.nodes.map(n => (
+                <Card key={n.id} node={n} s={s.data!} mayAlter={may(bits, 'alter')} ask={op => setAsked({ op, node: n.id })} />
+              ))}
+            </div>
+            <Moves s={s.data} />
+          </>
         ) : (
           <Empty title="The cluster is not formed yet" />
         )

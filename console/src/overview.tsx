@@ -3,27 +3,25 @@ import { inWords, rates, status, sums, troubles, type Node, type Status } from '
 import { bytes, plural, short, shown } from './format.js'
 import { Plot } from './plot.js'
 import { link, usePoll } from './state.js'
-import { Badge, Empty, Panel } from './ui.js'
-
-const path = 'M3 3 H66 C82 3 93 24 99.500 50 C93 76 82 97 66 97 H3 C1 97 .5 90 .5 82 V18 C.5 10 1 3 3 3 Z'
+import { Badge, Empty, Panel, hull } from './ui.js'
 
 /** One node: filled as far as it leads partitions. */
-function Hull({ node, share, main }: { node: Node; share: number; main: boolean }) {
+function Hull({ node, share, main, at }: { node: Node; share: number; main: boolean; at: number }) {
   const state = !node.alive ? 'gone' : node.state ? 'resting' : ''
   return (
     <li class={`hull ${state} ${main ? 'main' : ''}`}>
       <svg viewBox="0 0 100 100" preserveAspectRatio="none" aria-hidden="true">
-        <clipPath id={`hull-${node.id}`}>
-          <path d={path} />
+        <clipPath id={`hull-${at}`}>
+          <path d={hull} />
         </clipPath>
-        <path class="shell" d={path} />
-        <rect class="load" x="0" y="0" height="100" width={node.alive ? share * 100 : 0} clip-path={`url(#hull-${node.id})`} />
-        <path class="edge" d={path} vector-effect="non-scaling-stroke" />
+        <path class="shell" d={hull} />
+        <rect class="load" x="0" y="0" height="100" width={node.alive ? share * 100 : 0} clip-path={`url(#hull-${at})`} />
+        <path class="edge" d={hull} vector-effect="non-scaling-stroke" />
       </svg>
       <div class="words">
         <strong>{shown(node.id)}</strong>
         {!node.alive && <Badge level="bad">does not answer</Badge>}
-        {node.alive && node.state && <Badge level="warn">{node.state}</Badge>}
+        {node.alive && node.state && <Badge level="warn">{shown(node.state)}</Badge>}
         {node.catalog_role === 'leader' && <Badge>leads the catalog</Badge>}
         {node.alive && (
           <span class="facts">
@@ -44,7 +42,7 @@ function Boat({ status }: { status: Status }) {
     <ul class="boat" aria-label="Nodes">
       <li class="beams" aria-hidden="true" />
       {nodes.map((node, i) => (
-        <Hull node={node} share={led ? node.leaders / led : 0} main={nodes.length < 2 || i === middle} key={node.id} />
+        <Hull node={node} share={led ? node.leaders / led : 0} main={nodes.length < 2 || i === middle} at={i} key={node.id} />
       ))}
     </ul>
   )
@@ -61,7 +59,7 @@ function headline(s: Status): string {
 }
 
 function Busy({ status }: { status: Status }) {
-  const all = (status.topics ?? [])
+  const all = status.topics
     .map(t => ({ name: t.name, rate: rates.topics.get(t.name)?.records ?? 0, sum: sums.get(t.name) }))
     .sort((a, b) => b.rate - a.rate || (b.sum?.messages ?? 0) - (a.sum?.messages ?? 0))
     .slice(0, 6)

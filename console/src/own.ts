@@ -63,9 +63,22 @@ export interface Issued {
   expires_ms: number
 }
 
-export async function issueToken(scope: Grant[], lifetimeMs: number): Promise<Issued> {
-  const a = await client.ask(Token, { kind: 'token', scope, lifetime_ms: lifetimeMs }, a => check(a.errorCode))
-  const said = JSON.parse(decode(a.json)) as Issued & { error?: string }
+/** Tokens that are not taken any more: one by its id, or all that a principal issued up to a time. */
+export interface Revoked {
+  id?: string
+  principal?: string
+  before_ms: number
+  /** when that is forgotten, since nobody can have such a token any more */
+  until_ms: number
+}
+
+async function askToken<T>(request: Record<string, unknown>, signal?: AbortSignal): Promise<T> {
+  const a = await client.ask(Token, request, a => check(a.errorCode), { signal, timeoutMs: 10_000 })
+  const said = JSON.parse(decode(a.json)) as T & { error?: string }
   if (said.error) throw new KafkaError(42, said.error)
   return said
 }
+
+export const issueToken = (scope: Grant[], lifetimeMs: number): Promise<Issued> => askToken({ kind: 'token', scope, lifetime_ms: lifetimeMs })
+export const revoked = async (signal: AbortSignal): Promise<Revoked[]> => (await askToken<{ revoked?: Revoked[] }>({ kind: 'list' }, signal)).revoked ?? []
+export const revokeTokens = (which: { ids: string[] } | { principal: string }): Promise<unknown> => askToken({ kind: 'revoke', ...which })

@@ -5,6 +5,7 @@ import { hexOf, text, unhex } from './format.js'
 import { client } from './link.js'
 import type { Message } from './read.js'
 import { Dialog, Field, Form } from './form.js'
+import { Partition } from './some.js'
 import { say } from './ui.js'
 
 type Shape = 'text' | 'hex'
@@ -61,7 +62,7 @@ function PartField(p: { label: string; part: Part; rows: number; set: (part: Par
   )
 }
 
-export function Produce({ topic, partitions, draft, onClose }: { topic: string; partitions: number; draft: Draft; onClose: () => void }) {
+export function Produce({ topic, partitions, draft, onClose }: { topic: string; partitions: number[]; draft: Draft; onClose: () => void }) {
   const [key, setKey] = useState<Part>(draft.key ?? { shape: 'text', content: '' })
   const [noKey, setNoKey] = useState(draft.key === undefined)
   const [value, setValue] = useState<Part>(draft.value ?? { shape: 'text', content: '' })
@@ -108,12 +109,7 @@ export function Produce({ topic, partitions, draft, onClose }: { topic: string; 
           <button type="button" class="text" onClick={() => setHeaders([...headers, { key: '', value: { shape: 'text', content: '' } }])}>
             Add a header
           </button>
-          <select aria-label="Partition" value={partition} onChange={e => setPartition(e.currentTarget.value)}>
-            <option value="">partition by key, or in turn</option>
-            {Array.from({ length: partitions }, (_, n) => (
-              <option value={n}>partition {n}</option>
-            ))}
-          </select>
+          <Partition all={partitions} value={partition} none="partition by key, or in turn" set={setPartition} />
         </div>
       </Form>
     </Dialog>

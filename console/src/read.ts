@@ -2,7 +2,7 @@
 import { type ConsumedRecord } from 'trimaran'
 import { Fetcher, type Cursor } from 'trimaran/tail'
 import { client } from './link.js'
-import { hexOf, text } from './format.js'
+import { Exact, cut, hexOf, parseJson, text } from './format.js'
 
 export interface Message extends ConsumedRecord {
   id: string
@@ -26,13 +26,7 @@ export type Match = (r: ConsumedRecord) => boolean
 /** What is at a path, such as `.customer.tier` or `.items.0.sku`, of a value that is JSON. */
 function at(r: ConsumedRecord, path: string): unknown {
   const s = r.value && text(r.value)
-  if (!s || !/^\s*[[{]/.test(s)) return undefined
-  let v: unknown
-  try {
-    v = JSON.parse(s)
-  } catch {
-    return undefined
-  }
+  let v = s === undefined || s === null ? undefined : parseJson(s)?.json
   for (const name of path.split('.').slice(1)) {
     if (v === null || typeof v !== 'object' || !Object.hasOwn(v, name)) return undefined
     v = (v as Record<string, unknown>)[name]
@@ -47,7 +41,8 @@ function comparison(part: string): Match | undefined {
   const [, path, op] = m
   const wanted = m[3].replace(/^"([^"]*)"$/, '$1')
   return r => {
-    const v = at(r, path)
+    let v = at(r, path)
+    if (v instanceof Exact) v = op === '=' || op === '!=' ? v.source : Number(v.source)
     if (v === undefined || (typeof v === 'object' && v !== null)) return false
     const numbers = typeof v === 'number' && wanted !== '' && Number.isFinite(Number(wanted))
     const [a, b] = numbers ? [v as number, Number(wanted)] : [String(v), wanted]
@@ -75,7 +70,7 @@ export function matcher(query: string): Match | undefined {
     const word = what.replace(/^"([^"]*)"$/, '$1').toLowerCase()
     const expression = regex && new RegExp(regex[1], regex[2])
     const hit = (s: string): boolean => (expression ? expression.test(s) : s.toLowerCase().includes(word))
-    const inBytes = (b: Uint8Array | null): boolean => b !== null && hit(text(b.length > 1 << 16 ? b.subarray(0, 1 << 16) : b) ?? hexOf(b.subarray(0, 4096)))
+    const inBytes = (b: Uint8Array | null): boolean => b !== null && hit(text(cut(b, 1 << 16)) ?? hexOf(b.subarray(0, 4096)))
     return (r: ConsumedRecord): boolean =>
       ((where === '' || where === 'key') && inBytes(r.key)) ||
       ((where === '' || where === 'value') && inBytes(r.value)) ||

@@ -5,6 +5,7 @@ import { count, localTime, shown } from './format.js'
 import type { Position } from './groups.js'
 import { client } from './link.js'
 import { Dialog, Field, Form } from './form.js'
+import { useSome } from './some.js'
 import { Failure, Waiting, say } from './ui.js'
 
 type To = 'earliest' | 'latest' | 'time' | 'offset' | 'shift'
@@ -113,6 +114,7 @@ export function Reset(p: { group: string; positions: Position[]; onClose: () => 
 }
 
 function Preview({ planned }: { planned: Planned[] }) {
+  const [some, more] = useSome(planned, 5)
   return (
     <div class="scroll preview">
       <table>
@@ -126,8 +128,8 @@ function Preview({ planned }: { planned: Planned[] }) {
           </tr>
         </thead>
         <tbody>
-          {planned.map(c => (
-            <tr>
+          {some.map(c => (
+            <tr key={`${c.topic}/${c.partition}`}>
               <td>{shown(c.topic)}</td>
               <td class="number">{c.partition}</td>
               <td class="number">{c.committed < 0n ? 'nothing' : count(c.committed)}</td>
@@ -137,6 +139,7 @@ function Preview({ planned }: { planned: Planned[] }) {
               <td class="number">{count(c.end - c.to)}</td>
             </tr>
           ))}
+          {more}
         </tbody>
       </table>
     </div>

@@ -1,12 +1,13 @@
 // One topic: its messages, partitions and configuration.
-import { useEffect, useState } from 'preact/hooks'
+import { useEffect, useMemo, useState } from 'preact/hooks'
 import { admin } from './admin.js'
-import { status, topics, type Partition, type Replica } from './cluster.js'
+import { status, topics, troubled, type Partition, type Replica } from './cluster.js'
 import { bytes, count, duration, plural, short, shown } from './format.js'
 import { client, may } from './link.js'
 import { Messages } from './messages.js'
 import sheet from './messages.sheet.css'
 import { Produce, type Draft } from './produce.js'
+import { useSome } from './some.js'
 import { Poll, go, link, usePoll, type Place } from './state.js'
 import { Confirm, Dialog, Field, Form } from './form.js'
 import { Badge, Button, Empty, Failure, Panel, Tabs, Waiting, say } from './ui.js'
@@ -76,7 +77,7 @@ export function Topic({ place }: { place: Place }) {
           {tab === 'messages' && <Messages topic={name} partitions={m.data.partitions.map(p => p.partition)} mayRead={may(bits, 'read')} onResend={may(bits, 'write') ? setDraft : undefined} />}
           {tab === 'partitions' && <Partitions topic={name} />}
           {tab === 'configuration' && <Configuration topic={name} mayAlter={may(bits, 'alterConfigs')} />}
-          {draft && <Produce topic={name} partitions={m.data.partitions.length} draft={draft} onClose={() => setDraft(undefined)} />}
+          {draft && <Produce topic={name} partitions={m.data.partitions.map(p => p.partition)} draft={draft} onClose={() => setDraft(undefined)} />}
           {dialog === 'partitions' && <AddPartitions topic={name} now={m.data.partitions.length} onClose={close} onDone={meta.refresh} />}
         </>
       )}
@@ -98,7 +99,7 @@ function ReplicaBadge({ r }: { r: Replica }) {
     <Badge level={roleLevel[r.role] ?? ''}>
       <span title={shown(r.error ?? `${r.role}, ${bytes(r.bytes)}, ends at ${r.applied}`)}>
         {shown(r.node)}
-        {r.role === 'leader' ? ' leads' : r.role === 'follower' ? late : ` ${r.role}${copied}`}
+        {r.role === 'leader' ? ' leads' : r.role === 'follower' ? late : ` ${shown(r.role)}${copied}`}
         {r.leaving && ' leaves'}
       </span>
     </Badge>
@@ -108,8 +109,9 @@ function ReplicaBadge({ r }: { r: Replica }) {
 function Partitions({ topic }: { topic: string }) {
   const s = usePoll(status)
   const t = s.data?.topics?.find(t => t.name === topic)
-  const troubledFirst = (p: Partition): number => (p.leader ? (p.replicas.some(r => ['copying', 'damaged', 'offline'].includes(r.role)) ? 1 : 2) : 0)
-  const list = [...(t?.partitions ?? [])].sort((a, b) => troubledFirst(a) - troubledFirst(b) || a.partition - b.partition)
+  const troubledFirst = (p: Partition): number => (p.leader ? (p.replicas.some(troubled) ? 1 : 2) : 0)
+  const list = useMemo(() => [...(t?.partitions ?? [])].sort((a, b) => troubledFirst(a) - troubledFirst(b) || a.partition - b.partition), [t])
+  const [some, more] = useSome(list, 7)
   return (
     <Panel title="Partitions" of={s} again={status.refresh} actions={t && <span class="quiet">{plural(t.replication_factor, 'replica')} of each</span>}>
       {t ? (
@@ -127,7 +129,7 @@ function Partitions({ topic }: { topic: string }) {
               </tr>
             </thead>
             <tbody>
-              {list.map(p => (
+              {some.map(p => (
                 <tr key={p.partition}>
                   <td class="number">{p.partition}</td>
                   <td>
@@ -140,6 +142,7 @@ function Partitions({ topic }: { topic: string }) {
                   <td class="number wide">{p.term}</td>
                 </tr>
               ))}
+              {more}
             </tbody>
           </table>
         </div>

@@ -5,7 +5,8 @@ import { bytes, plural, short, shown } from './format.js'
 import { later } from './later.js'
 import { may } from './link.js'
 import { go, link, use, usePoll, type Place } from './state.js'
-import { Badge, Button, Empty, Failure, Rows, Search, Waiting, sortBy, type Column } from './ui.js'
+import { Rows, sortBy, type Column } from './rows.js'
+import { Badge, Button, Empty, Failure, Search, Waiting } from './ui.js'
 
 const Create = later(async () => (await import('./create.js')).Create)
 

@@ -1,6 +1,6 @@
 // The parts that pages are made of.
 import type { ComponentChildren, JSX } from 'preact'
-import { useEffect, useRef, useState } from 'preact/hooks'
+import { useErrorBoundary } from 'preact/hooks'
 import type { KafkaError } from 'trimaran'
 import { shown } from './format.js'
 import { Value, use, type Polled } from './state.js'
@@ -60,6 +60,9 @@ function explain(e: Error): string {
   return 'This did not work'
 }
 
+/** A hull seen from above, in a box of 100 by 100. */
+export const hull = 'M3 3 H66 C82 3 93 24 99.500 50 C93 76 82 97 66 97 H3 C1 97 .5 90 .5 82 V18 C.5 10 1 3 3 3 Z'
+
 export const Empty = ({ title, children }: { title: string; children?: ComponentChildren }) => (
   <div class="empty">
     <svg viewBox="0 0 120 44" aria-hidden="true">
@@ -70,6 +73,12 @@ export const Empty = ({ title, children }: { title: string; children?: Component
     {children && <p>{children}</p>}
   </div>
 )
+
+/** What cannot be shown takes nothing else along. */
+export function Bounded({ children }: { children: ComponentChildren }) {
+  const [error, again] = useErrorBoundary()
+  return error ? <Failure error={error as Error} again={again} /> : <>{children}</>
+}
 
 export function Panel(p: {
   title: ComponentChildren
@@ -92,7 +101,7 @@ export function Panel(p: {
         )}
         <div class="actions">{p.actions}</div>
       </header>
-      {of && of.data === undefined ? of.error ? <Failure error={of.error} again={p.again} /> : <Waiting /> : p.children}
+      {of && of.data === undefined ? of.error ? <Failure error={of.error} again={p.again} /> : <Waiting /> : <Bounded>{p.children}</Bounded>}
     </section>
   )
 }
@@ -107,107 +116,6 @@ export const Waiting = () => (
 export const Badge = ({ level, children }: { level?: string; children: ComponentChildren }) => (
   <span class={`badge ${level ?? ''}`}>{children}</span>
 )
-
-export interface Column<T> {
-  title: string
-  /** a CSS class of the column, which gives its width */
-  class: string
-  cell: (row: T) => ComponentChildren
-  sort?: (row: T) => number | string | bigint
-  /** largest first when it is sorted by for the first time */
-  down?: boolean
-}
-
-/** Rows of one height, of which only those are in the document that can be seen. */
-export function Rows<T>(p: {
-  label: string
-  rows: T[]
-  columns: Column<T>[]
-  keyOf: (row: T) => string | number
-  sorted?: { by: string; down: boolean }
-  onSort?: (by: string, down: boolean) => void
-  onOpen?: (row: T) => void
-  current?: T
-  onTop?: (top: boolean) => void
-  class?: string
-}) {
-  const box = useRef<HTMLDivElement>(null)
-  const [from, setFrom] = useState(0)
-  const [seen, setSeen] = useState(40)
-  const height = 40
-  useEffect(() => {
-    const b = box.current!
-    const look = (): void => setSeen(Math.ceil(b.clientHeight / height) + 2)
-    const observer = new ResizeObserver(look)
-    observer.observe(b)
-    return () => observer.disconnect()
-  }, [])
-  const first = Math.max(0, Math.min(from, p.rows.length - seen))
-  const visible = p.rows.slice(first, first + seen)
-  const onScroll = (): void => {
-    const { scrollTop } = box.current!
-    setFrom(Math.floor(scrollTop / height))
-    p.onTop?.(scrollTop < 4)
-  }
-  const onKeyDown = (e: KeyboardEvent): void => {
-    const step = { ArrowDown: 1, ArrowUp: -1, PageDown: seen - 3, PageUp: 3 - seen }[e.key]
-    const at = (document.activeElement as HTMLElement)?.closest<HTMLElement>('[data-at]')
-    if (!step || !at) return
-    e.preventDefault()
-    const to = Math.max(0, Math.min(p.rows.length - 1, Number(at.dataset.at) + step))
-    const b = box.current!
-    // The head of the table covers what is below it.
-    if (to * height < b.scrollTop) b.scrollTop = to * height
-    else if ((to + 2) * height > b.scrollTop + b.clientHeight) b.scrollTop = (to + 2) * height - b.clientHeight
-    setFrom(Math.floor(b.scrollTop / height))
-    requestAnimationFrame(() => (b.querySelector(`[data-at="${to}"] a, [data-at="${to}"] .open`) as HTMLElement | null)?.focus())
-  }
-  return (
-    <div class={`rows ${p.class ?? ''}`} ref={box} onScroll={onScroll} onKeyDown={onKeyDown} role="table" aria-label={p.label} aria-rowcount={p.rows.length + 1} tabIndex={-1}>
-      <div class="row head" role="row" aria-rowindex={1}>
-        {p.columns.map(c => {
-          const on = p.sorted?.by === c.title
-          return (
-            <div class={c.class} role="columnheader" aria-sort={on ? (p.sorted!.down ? 'descending' : 'ascending') : undefined}>
-              {c.sort && p.onSort ? (
-                <button type="button" onClick={() => p.onSort!(c.title, on ? !p.sorted!.down : !!c.down)}>
-                  {c.title}
-                  <span aria-hidden="true">{on ? (p.sorted!.down ? ' ↓' : ' ↑') : ''}</span>
-                </button>
-              ) : (
-                c.title
-              )}
-            </div>
-          )
-        })}
-      </div>
-      <div class="body" role="rowgroup" ref={(e: HTMLElement | null) => void (e && (e.style.height = `${p.rows.length * height}px`))}>
-        {visible.map((row, i) => (
-          <div
-            class={`row ${p.onOpen ? 'opens' : ''} ${row === p.current ? 'current' : ''}`} role="row" key={p.keyOf(row)} data-at={first + i} aria-rowindex={first + i + 2}
-            ref={(e: HTMLElement | null) => void (e && (e.style.transform = `translateY(${(first + i) * height}px)`))}
-            onClick={p.onOpen && (() => p.onOpen!(row))}
-          >
-            {p.columns.map(c => (
-              <div class={c.class} role="cell">
-                {c.cell(row)}
-              </div>
-            ))}
-          </div>
-        ))}
-      </div>
-    </div>
-  )
-}
-
-/** Sorts by a column; what is equal stays in the order of names. */
-export function sortBy<T>(rows: T[], columns: Column<T>[], by: string, down: boolean): T[] {
-  const key = columns.find(c => c.title === by)?.sort
-  if (!key) return rows
-  const keyed = rows.map(row => ({ row, key: key(row) }))
-  keyed.sort((a, b) => (a.key < b.key ? -1 : a.key > b.key ? 1 : 0) * (down ? -1 : 1))
-  return keyed.map(k => k.row)
-}
 
 export const toast = new Value<{ text: string; bad?: boolean; n: number } | undefined>(undefined)
 let said = 0

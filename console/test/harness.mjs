@@ -19,10 +19,10 @@ const usable = port =>
   })
 
 // Below the kernel's ephemeral range, so that no outgoing connection takes one in between.
-async function freePort() {
+async function freePort(offsets = [0, 100, 200]) {
   for (;;) {
     const port = 14000 + Math.floor(Math.random() * 17000)
-    if ((await Promise.all([0, 100, 200].map(o => usable(port + o)))).every(Boolean)) return port
+    if ((await Promise.all(offsets.map(o => usable(port + o)))).every(Boolean)) return port
   }
 }
 
@@ -100,6 +100,34 @@ export class Cluster {
   }
 }
 
+/** `trimaran dev` with three nodes, whose own page is the first of its addresses. */
+export class Dev {
+  static async start(...args) {
+    const d = new Dev()
+    const base = await freePort([0, 1, 2, 100, 101, 102, 200, 201, 202, 300])
+    d.ports = [base + 300, base, base + 1, base + 2]
+    d.process = spawn(program, ['dev', '--nodes', '3', '--ephemeral', '--listen', `127.0.0.1:${base}`, ...args], { stdio: ['ignore', 'pipe', 'inherit'] })
+    process.on('exit', () => d.process.kill())
+    let said = ''
+    d.process.stdout.on('data', text => (said += text))
+    await until(() => {
+      assert.equal(d.process.exitCode, null, said)
+      return said.includes('Fault drill')
+    }, 120_000)
+    return d
+  }
+
+  url() {
+    return `http://127.0.0.1:${this.ports[0]}/drill`
+  }
+
+  async end() {
+    const gone = new Promise(done => this.process.once('exit', done))
+    this.process.kill()
+    await gone
+  }
+}
+
 export class Browser {
   static async start() {
     const b = new Browser()
@@ -140,6 +168,15 @@ export class Browser {
   end() {
     return this.chromium.close()
   }
+}
+
+/** What is not usable by assistive technology is a failure: axe-core's rules of WCAG 2.1 AA; and so is what is too wide. */
+export async function audit(page, name) {
+  const wider = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth)
+  assert.ok(wider <= 0, `${name} is ${wider} pixels too wide`)
+  await page.evaluate(readFileSync(new URL('../node_modules/axe-core/axe.min.js', import.meta.url), 'utf8'))
+  const { violations } = await page.evaluate(() => globalThis.axe.run({ runOnly: ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa'] }))
+  assert.deepEqual(violations.map(v => `${name}: ${v.id}: ${v.nodes.slice(0, 2).map(n => n.html + ' ' + n.failureSummary).join(' | ')}`), [])
 }
 
 export const go = (page, hash) => page.evaluate(h => void (location.hash = h), hash)

@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict'
 import { readFileSync } from 'node:fs'
 import { after, before, test } from 'node:test'
-import { Browser, Cluster, go, until } from './harness.mjs'
+import { Browser, Cluster, audit, go, until } from './harness.mjs'
 
 let cluster
 let browser
@@ -91,25 +91,43 @@ test('messages are produced, shown, searched, sent again and exported', async ()
       await dialog.getByLabel("Header's name").fill(header)
       await dialog.getByLabel("Header's value").fill(header)
     }
-    const began = Date.now()
     await dialog.getByRole('button', { name: 'Send' }).click()
-    return began
+    await dialog.waitFor({ state: 'detached' })
   }
   await go(page, '#/topics/events?from=live')
   await page.getByText('Waiting for messages').waitFor()
   await page.waitForTimeout(500) // the tail asks where the end is
   await produce(hostile, hostile, hostile)
   await row(page, hostile.slice(0, 20)).first().waitFor()
-  await produce('{"a":{"b":[1,2,{"c":"deep"}]},"n":12}', 'json-key')
+  await produce('{"a":{"b":[1,2,{"c":"deep"}]},"n":12,"big":9007199254740993}', 'json-key')
   await row(page, 'json-key').waitFor()
-  const began = await produce('quick', 'quick')
-  await row(page, 'quick').waitFor()
-  console.log(`# from "Send" to the tail within ${Date.now() - began} ms`)
+  // Something else may have the machine at the time: the best of five counts.
+  let best = Infinity
+  for (let i = 0; i < 5 && best > 500; i++) {
+    // Seen by the page itself, so that this process's own turns do not count.
+    const seen = page.evaluate(text => new Promise(done => {
+      const clicked = e => {
+        if (e.target.textContent !== 'Send') return
+        removeEventListener('click', clicked, true)
+        const began = performance.now()
+        const look = () => (document.querySelector('.records')?.textContent.includes(text) ? done(performance.now() - began) : requestAnimationFrame(look))
+        look()
+      }
+      addEventListener('click', clicked, true)
+    }), `quick-${i}`)
+    await produce(`quick-${i}`, 'quick')
+    best = Math.min(best, await seen)
+  }
+  console.log(`# from "Send" to the tail ${Math.round(best)} ms`)
+  assert.ok(best <= 500, `${best} ms`)
+  const messages = 2 + (await row(page, 'quick').count())
 
   await row(page, 'json-key').click()
   await page.locator('.detail .json').getByText('"deep"').waitFor({ state: 'attached' })
+  await page.locator('.detail .json').getByText('9007199254740993', { exact: true }).waitFor()
   await page.locator('.detail').getByRole('button', { name: 'Hex' }).first().click()
   await page.locator('.detail pre.hex').getByText('7b 22 61').waitFor()
+  await page.locator('.detail .json, .detail pre').first().waitFor()
   await page.keyboard.press('Escape')
   await row(page, hostile.slice(0, 20)).first().click()
   await page.locator('.detail dd', { hasText: hostile }).waitFor()
@@ -124,11 +142,15 @@ test('messages are produced, shown, searched, sent again and exported', async ()
   await go(page, '#/topics/events?q=/DEEP%22|nothing/i')
   await until(async () => (await row(page, '').count()) === 1)
   await go(page, '#/topics/events?q=nowhere')
-  await page.getByText('4 messages were looked at').waitFor()
+  await page.getByText(`${messages + 1} messages were looked at`).waitFor()
   await go(page, '#/topics/events?q=.n%3E11')
   await until(async () => (await row(page, '').count()) === 1)
+  await go(page, '#/topics/events?q=.big%3D9007199254740993')
+  await until(async () => (await row(page, '').count()) === 1)
+  await go(page, '#/topics/events?q=.big%3D9007199254740992')
+  await page.getByText('Nothing fits').waitFor()
   await go(page, '#/topics/events?from=earliest')
-  await until(async () => (await row(page, '').count()) === 4)
+  await until(async () => (await row(page, '').count()) === messages + 1)
   for (const how of ['jsonl', 'csv']) {
     const download = page.waitForEvent('download')
     await page.getByLabel('Export what is listed').selectOption(how)
@@ -204,7 +226,6 @@ test('access says that this cluster judges no rights', async () => {
 })
 
 test('pages are usable by keyboard and for assistive technology, in both themes, at 360 pixels', async () => {
-  const axe = readFileSync(new URL('../node_modules/axe-core/axe.min.js', import.meta.url), 'utf8')
   for (const [theme, width] of [['light', 1280], ['dark', 360]]) {
     const page = await browser.open(cluster, { theme, width, height: 720 })
     await page.locator('.boat .hull').first().waitFor()
@@ -212,11 +233,7 @@ test('pages are usable by keyboard and for assistive technology, in both themes,
       await go(page, hash)
       await page.waitForTimeout(700)
       if (hash.includes('earliest')) await page.locator('.rows .body .row').first().click()
-      const wider = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth)
-      assert.ok(wider <= 0, `${hash} is ${wider} pixels wider than ${width}`)
-      await page.evaluate(axe)
-      const { violations } = await page.evaluate(() => globalThis.axe.run({ runOnly: ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa'] }))
-      assert.deepEqual(violations.map(v => `${hash} ${theme}: ${v.id}: ${v.nodes.slice(0, 2).map(n => n.html + ' ' + n.failureSummary).join(' | ')}`), [])
+      await audit(page, `${hash} ${theme}`)
       if (hash.includes('create')) await page.keyboard.press('Escape')
     }
     await browser.close(page)
@@ -230,4 +247,29 @@ test('pages are usable by keyboard and for assistive technology, in both themes,
   await page.keyboard.press('Enter')
   await page.getByRole('heading', { name: 'numbers' }).waitFor()
   await browser.close(page)
+})
+
+test('the policy holds: no markup, code or style out of text, and nothing from elsewhere', async () => {
+  const page = await browser.open(cluster)
+  await page.locator('.boat .hull').first().waitFor()
+  const tried = await page.evaluate(async other => {
+    const said = {}
+    const tries = {
+      markup: () => void (document.body.innerHTML = '<p>'), adjacent: () => document.body.insertAdjacentHTML('beforeend', '<p>'), write: () => document.write('<p>'), parsed: () => void (document.createElement('iframe').srcdoc = '<p>'),
+      eval: () => eval('1'), code: () => new Function('1')(), timer: () => setTimeout('globalThis.ran = 1'), policy: () => trustedTypes.createPolicy('x', {}), script: () => void (document.createElement('script').src = '/x.js'),
+      fetch: () => fetch(other), socket: () => new Promise((done, failed) => { const ws = new WebSocket(other.replace('http', 'ws')); ws.onopen = done; ws.onerror = () => failed(new Error('refused')) }),
+      worker: () => new Promise((done, failed) => { const w = new Worker(URL.createObjectURL(new Blob(['1']))); w.onmessage = done; w.onerror = () => failed(new Error('refused')) }),
+      picture: () => new Promise((done, failed) => { const i = new Image(); i.onload = done; i.onerror = () => failed(new Error('refused')); i.src = other }),
+      form: () => new Promise((done, failed) => { const f = document.createElement('form'); f.action = '/healthz'; document.body.append(f); addEventListener('pagehide', done); f.submit(); setTimeout(() => failed(new Error('refused')), 300) }),
+    }
+    // Not at once: what DevTools evaluates is not held to all of it.
+    for (const [what, how] of Object.entries(tries)) said[what] = await new Promise(done => setTimeout(done)).then(how).then(() => 'done', e => e.name)
+    const styled = document.createElement('p')
+    styled.setAttribute('style', 'position: fixed')
+    document.body.append(styled)
+    said.style = getComputedStyle(styled).position === 'fixed' ? 'done' : 'refused'
+    return said
+  }, cluster.url(1).replace('127.0.0.1', '127.0.0.2'))
+  for (const [what, said] of Object.entries(tried)) assert.notEqual(said, 'done', what)
+  await page.context().close()
 })

@@ -10,7 +10,7 @@ const bundle = await build({
 globalThis.location = { protocol: 'http:', host: '127.0.0.1:1', hash: '' }
 globalThis.addEventListener = () => {}
 globalThis.WebSocket = class {}
-const { matcher, csv, jsonLine, shown, preview, text, short, unhex } = await import('data:text/javascript;base64,' + Buffer.from(bundle.outputFiles[0].contents).toString('base64'))
+const { matcher, csv, jsonLine, cut, shown, preview, text, short, unhex } = await import('data:text/javascript;base64,' + Buffer.from(bundle.outputFiles[0].contents).toString('base64'))
 
 const encode = s => new TextEncoder().encode(s)
 const record = (key, value, headers = []) => ({ topic: 't', partition: 0, offset: 1n, timestamp: 5, key: key === null ? null : encode(key), value: value === null ? null : typeof value === 'string' ? encode(value) : value, headers })
@@ -37,6 +37,8 @@ test('text that plays tricks is shown as what it is', () => {
   assert.equal(preview(Uint8Array.of(0xff, 0xfe)), 'fffe')
   assert.equal(preview(encode('é'.repeat(1000)), 200), 'é'.repeat(200) + '…')
   assert.equal(text(Uint8Array.of(0xc3)), undefined)
+  for (let most = 1; most < 12; most++) assert.ok('aé€𝄞é'.startsWith(text(cut(encode('aé€𝄞é'), most))), `cut at ${most}`)
+  assert.equal(matcher('ö')(record(null, 'x'.repeat((1 << 16) - 3) + 'öéé')), true)
   assert.deepEqual([...unhex('0a FF')], [10, 255])
   assert.equal(unhex('0x'), undefined)
   assert.deepEqual([short(0), short(9.44), short(999), short(1000), short(123456), short(99950)], ['0', '9.4', '999', '1.00k', '123k', '100k'])

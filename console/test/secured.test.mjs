@@ -1,12 +1,14 @@
 // A cluster that wants to know who comes, and judges rights.
 import assert from 'node:assert/strict'
+import { readFileSync, readdirSync } from 'node:fs'
+import { join } from 'node:path'
 import { after, before, test } from 'node:test'
-import { Browser, Cluster, go, until } from './harness.mjs'
+import { Browser, Cluster, audit, go, until } from './harness.mjs'
 
 let cluster
 let browser
 before(async () => {
-  cluster = await Cluster.start(1, '--sasl-mechanisms', 'SCRAM-SHA-512,SCRAM-SHA-256', '--authorize', '--super-users', 'User:admin')
+  cluster = await Cluster.start(1, '--sasl-mechanisms', 'SCRAM-SHA-512,SCRAM-SHA-256,OAUTHBEARER', '--authorize', '--super-users', 'User:admin')
   cluster.brokers = `unix:${cluster.dir}/n1`
   for (const user of ['admin', 'alice']) await cluster.trimaran(['user', 'create', user, '--password-stdin'], `${user}-password\n`)
   await cluster.trimaran(['topic', 'create', 'events', '--partitions', '2'])
@@ -46,6 +48,7 @@ test('strangers get the page and nothing else, by no prompt of the browser', asy
   await page.getByRole('link', { name: '<b>bob</b>' }).waitFor()
   await go(page, '#/access/rights')
   await page.locator('tr', { hasText: 'User:alice' }).waitFor()
+  await audit(page, 'rights')
   await page.getByRole('button', { name: 'Add' }).click()
   await dialog.getByLabel('Who', { exact: true }).fill('User:<b>bob</b>')
   await dialog.getByLabel('Name', { exact: true }).fill('events')
@@ -57,8 +60,70 @@ test('strangers get the page and nothing else, by no prompt of the browser', asy
   await page.getByLabel('Name', { exact: true }).fill('events')
   await page.getByRole('button', { name: 'Issue' }).click()
   await page.getByText('This is shown once').waitFor()
+  await audit(page, 'tokens')
+  const token = await page.locator('.issued pre').textContent()
+  const id = await page.locator('.issued code').first().textContent()
+
+  // Whoever gets it in an address is in, and it does not stay there.
+  const holder = await browser.open(cluster, { hash: `#token=${token}` })
+  await holder.getByText('Log out').waitFor()
+  assert.equal(await holder.evaluate(() => location.href + JSON.stringify(history.state)), `${cluster.url()}#/null`)
+  await go(holder, '#/topics')
+  await until(async () => (await holder.locator('.rows .body .row').count()) === 1)
+  await go(page, '#/access/tokens')
+  await page.getByText('None is revoked').waitFor()
+  await page.getByRole('button', { name: 'Revoke', exact: true }).click()
+  await dialog.getByLabel('Which').fill(id)
+  await dialog.getByRole('button', { name: 'Revoke' }).click()
+  await page.locator('td', { hasText: id }).waitFor()
+  await holder.getByRole('heading', { name: 'Come aboard' }).waitFor()
+  await holder.getByRole('alert').getByText('SASL_AUTHENTICATION_FAILED').waitFor()
+  // By the same address in the same page, which loads nothing.
+  await holder.evaluate(t => void (location.hash = `#token=${t}`), token)
+  await holder.getByRole('alert').getByText('SASL_AUTHENTICATION_FAILED').waitFor()
+  assert.equal(await holder.evaluate(() => location.hash), '#/')
+  await browser.close(holder)
   await page.getByRole('button', { name: 'Log out' }).click()
   await page.getByRole('heading', { name: 'Come aboard' }).waitFor()
+  await browser.close(page)
+})
+
+// What is secret and was planted on the way is looked for wherever it could be kept or sent.
+test('what is secret stays in the page', async () => {
+  const page = await browser.open(cluster, { hash: '#/access' })
+  const sent = []
+  const watch = w => {
+    w.on('framesent', f => sent.push(Buffer.from(f.payload)))
+    w.on('framereceived', f => sent.push(Buffer.from(f.payload)))
+  }
+  page.on('websocket', watch)
+  page.on('request', r => sent.push(Buffer.from(r.url() + JSON.stringify(r.headers()) + (r.postData() ?? ''))))
+  await page.getByRole('heading', { name: 'Come aboard' }).waitFor()
+  await login(page, 'admin', 'planted-wrong-1')
+  await page.getByRole('alert').getByText('SASL_AUTHENTICATION_FAILED').waitFor()
+  await login(page, 'admin', 'admin-password')
+  await page.getByRole('button', { name: 'Create user' }).click()
+  const dialog = page.getByRole('dialog')
+  await dialog.getByLabel('Name').fill('carol')
+  await dialog.getByLabel('Password').fill('planted-carol-2')
+  await dialog.getByRole('button', { name: 'Create' }).click()
+  await page.getByRole('link', { name: 'carol' }).waitFor()
+  await page.getByRole('button', { name: 'Log out' }).click()
+  await page.getByRole('heading', { name: 'Come aboard' }).waitFor()
+  await login(page, 'carol', 'planted-carol-2')
+  await page.getByText('Log out').waitFor()
+  const kept = await page.evaluate(async () => JSON.stringify([
+    { ...localStorage }, { ...sessionStorage }, document.cookie, location.href, history.state, document.documentElement.outerHTML, (await indexedDB.databases?.()) ?? [], await caches.keys(),
+  ]))
+  const files = readdirSync(cluster.dir, { recursive: true, withFileTypes: true }).filter(f => f.isFile()).map(f => join(f.parentPath ?? f.path, f.name))
+  const metrics = await (await fetch(cluster.url() + 'metrics')).text()
+  for (const secret of ['planted-wrong-1', 'planted-carol-2', 'admin-password']) {
+    assert.ok(!kept.includes(secret), `${secret} is kept in the page`)
+    assert.ok(!sent.some(b => b.includes(secret)), `${secret} was sent`)
+    assert.ok(!metrics.includes(secret), `${secret} is in the metrics`)
+    for (const file of files) assert.ok(!readFileSync(file).includes(secret), `${secret} is in ${file}`)
+  }
+  assert.ok(sent.some(b => b.includes('carol')) && files.some(f => readFileSync(f).includes('carol')), 'what is sent and kept was looked through')
   await browser.close(page)
 })
 

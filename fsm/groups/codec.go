@@ -39,6 +39,13 @@ func appendOptional(b []byte, s *string) []byte {
 	return appendString(append(b, 1), *s)
 }
 
+func appendBool(b []byte, v bool) []byte {
+	if v {
+		return append(b, 1)
+	}
+	return append(b, 0)
+}
+
 // reader takes such a thing apart. After the first error everything reads as zero.
 // What it returns does not share memory with its input.
 type reader struct {
@@ -90,6 +97,34 @@ func (r *reader) int32() int32 {
 		return 0
 	}
 	return int32(v)
+}
+
+// epoch is a producer's, never negative.
+func (r *reader) epoch() int16 {
+	v := r.varint()
+	if v < 0 || v > math.MaxInt16 {
+		r.fail("producer epoch %d", v)
+		return 0
+	}
+	return int16(v)
+}
+
+// producerID is never negative.
+func (r *reader) producerID() int64 {
+	v := r.varint()
+	if v < 0 {
+		r.fail("producer id %d", v)
+		return 0
+	}
+	return v
+}
+
+func (r *reader) bool() bool {
+	v := r.byte()
+	if v > 1 {
+		r.fail("%d is neither no nor yes", v)
+	}
+	return v == 1
 }
 
 // take gives the next n bytes, which is at most max, of the input itself.

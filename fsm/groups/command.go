@@ -21,7 +21,11 @@ const (
 	kindGroup        = 3 // group, Group
 	kindGroupGone    = 4 // group, its offsets with it
 	kindGroupIfEmpty = 5 // group: gone if it has neither members nor offsets
-	kindLast         = kindGroupIfEmpty
+	// Those of transactions; only a cluster of level fsm.LevelTransactions writes them.
+	kindPending      = 6 // group, producer id, epoch, topic, topic id, partition, Offset
+	kindEnded        = 7 // group, producer id, epoch, number, 0 or 1 for commit, time
+	kindProducerGone = 8 // group, producer id, time of its last marker
+	kindLast         = kindProducerGone
 )
 
 // Offset is a committed offset.
@@ -92,6 +96,30 @@ func (c *Changes) SetGroup(group string, g Group) {
 
 func (c *Changes) DeleteGroup(group string)        { c.record(kindGroupGone, group) }
 func (c *Changes) DeleteGroupIfEmpty(group string) { c.record(kindGroupIfEmpty, group) }
+
+// SetPending commits an offset in a producer's transaction.
+func (c *Changes) SetPending(group string, producerID int64, epoch int16, topic string, id [16]byte, partition int32, o Offset) {
+	c.record(kindPending, group)
+	c.b = binary.AppendVarint(binary.AppendVarint(c.b, producerID), int64(epoch))
+	c.b = append(appendString(c.b, topic), id[:]...)
+	c.b = appendOffset(binary.AppendVarint(c.b, int64(partition)), o)
+}
+
+// End ends a producer's transaction in the group at a time (ms), unless a marker with this number
+// or a later one did.
+func (c *Changes) End(group string, producerID int64, epoch int16, number int32, commit bool, at int64) {
+	c.record(kindEnded, group)
+	c.b = binary.AppendVarint(binary.AppendVarint(c.b, producerID), int64(epoch))
+	c.b = appendBool(binary.AppendVarint(c.b, int64(number)), commit)
+	c.b = binary.AppendVarint(c.b, at)
+}
+
+// ForgetProducer forgets the last marker of a producer that has nothing pending, if it is of that
+// time (ms).
+func (c *Changes) ForgetProducer(group string, producerID, at int64) {
+	c.record(kindProducerGone, group)
+	c.b = binary.AppendVarint(binary.AppendVarint(c.b, producerID), at)
+}
 
 // Encode joins commands to one.
 func Encode(commands ...Changes) []byte {

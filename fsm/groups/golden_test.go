@@ -50,6 +50,16 @@ func TestGoldenBytes(t *testing.T) {
 	}
 	check("snapshot-full", state.Snapshot())
 
+	for i, command := range transactionalSeeds() {
+		check("command-"+[]string{"pending", "ended", "producer-gone"}[i], command)
+		if err := state.Apply(command); err != nil {
+			t.Fatal(err)
+		}
+		if i < 2 {
+			check("snapshot-"+[]string{"pending", "ended"}[i], state.Snapshot())
+		}
+	}
+
 	for name, text := range want {
 		b, err := hex.DecodeString(text)
 		if err != nil {

@@ -11,15 +11,23 @@ import (
 // A snapshot, numbers of fixed size big endian, the others as in commands:
 //
 //	magic      4   "TriG"
-//	version    2   1
+//	version    2   1, or 2 where there is something of transactions
 //	number of groups, then each, in the order of their ids:
 //	  id; 0 or 1 and its Group
 //	  number of topics, then each, in the order of their names:
 //	    name; id; number of partitions, then each, ascending: partition, Offset
+//	in version 2, number of groups with transactional producers, then each, ordered by id:
+//	  id; number of producers, at least one, then each, ascending:
+//	    id; epoch; 0, or 1 and number and time of its last marker
+//	    number of topics, then each, in the order of their names:
+//	      name; id; number of partitions, then each, ascending:
+//	        partition, 0 or 1 for overtaken, Offset
 //	CRC-32C    4   over everything before it
 const (
 	snapshotMagic   = "TriG"
-	snapshotVersion = 1
+	snapshotVersion = 2
+	// snapshotWithout is the version without transactions, which earlier programs know, too.
+	snapshotWithout = 1
 	snapshotHead    = len(snapshotMagic) + 2
 )
 
@@ -28,7 +36,11 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 // Snapshot gives the whole state as bytes; the same state, the same bytes.
 func (s *State) Snapshot() []byte {
 	b := append(make([]byte, 0, 64+s.bytes/2), snapshotMagic...)
-	b = binary.BigEndian.AppendUint16(b, snapshotVersion)
+	version := uint16(snapshotWithout)
+	if len(s.pending) > 0 {
+		version = snapshotVersion
+	}
+	b = binary.BigEndian.AppendUint16(b, version)
 	b = binary.AppendUvarint(b, uint64(len(s.groups)))
 	for _, id := range slices.Sorted(maps.Keys(s.groups)) {
 		g := s.groups[id]
@@ -48,7 +60,36 @@ func (s *State) Snapshot() []byte {
 			}
 		}
 	}
+	if version > snapshotWithout {
+		b = s.appendPending(b)
+	}
 	return binary.BigEndian.AppendUint32(b, crc32.Checksum(b, castagnoli))
+}
+
+func (s *State) appendPending(b []byte) []byte {
+	b = binary.AppendUvarint(b, uint64(len(s.pending)))
+	for _, group := range slices.Sorted(maps.Keys(s.pending)) {
+		t := s.pending[group]
+		b = binary.AppendUvarint(appendString(b, group), uint64(len(t.producers)))
+		for _, id := range slices.Sorted(maps.Keys(t.producers)) {
+			p := t.producers[id]
+			b = binary.AppendVarint(binary.AppendVarint(b, id), int64(p.epoch))
+			if b = appendBool(b, p.ended); p.ended {
+				b = binary.AppendVarint(binary.AppendVarint(b, int64(p.number)), p.at)
+			}
+			b = binary.AppendUvarint(b, uint64(len(p.topics)))
+			for _, topic := range slices.Sorted(maps.Keys(p.topics)) {
+				on := p.topics[topic]
+				b = append(appendString(b, topic), on.id[:]...)
+				b = binary.AppendUvarint(b, uint64(len(on.partitions)))
+				for _, partition := range slices.Sorted(maps.Keys(on.partitions)) {
+					o := on.partitions[partition]
+					b = appendOffset(appendBool(binary.AppendVarint(b, int64(partition)), o.overtaken), o.Offset)
+				}
+			}
+		}
+	}
+	return b
 }
 
 // RestoreState gives the state that Snapshot was called on. The error wraps
@@ -74,9 +115,10 @@ func restoreState(data []byte) (*State, error) {
 	if got := crc32.Checksum(body, castagnoli); got != sum {
 		return nil, fmt.Errorf("%w: damaged: CRC %08x, its bytes give %08x", ErrMalformed, sum, got)
 	}
-	if v := binary.BigEndian.Uint16(data[4:]); v > snapshotVersion {
+	version := binary.BigEndian.Uint16(data[4:])
+	if v := version; v > snapshotVersion {
 		return nil, newer("format %d, this program knows %d", v, snapshotVersion)
-	} else if v != snapshotVersion {
+	} else if v < snapshotWithout {
 		return nil, fmt.Errorf("%w: format %d, this program knows %d", ErrMalformed, v, snapshotVersion)
 	}
 	s := NewState()
@@ -91,6 +133,9 @@ func restoreState(data []byte) (*State, error) {
 			break
 		}
 		s.restoreGroup(r, id)
+	}
+	if version > snapshotWithout {
+		s.restorePending(r)
 	}
 	if err := r.end(); err != nil {
 		return nil, err
@@ -132,5 +177,74 @@ func (s *State) restoreGroup(r *reader, id string) {
 	}
 	if r.err == nil && s.groups[id] == nil {
 		r.fail("nothing of group %q", id)
+	}
+}
+
+// leastProducer is what a producer takes at least.
+const leastProducer = 4
+
+func (s *State) restorePending(r *reader) {
+	n, last := r.count(2+leastProducer), ""
+	if n == 0 {
+		r.fail("no transactions")
+	}
+	for i := range n {
+		group := r.string(MaxGroupID)
+		if i > 0 && group <= last {
+			r.fail("transactions of group %q are out of order", group)
+		}
+		last = group
+		count, lastID := r.count(leastProducer), int64(-1)
+		if count == 0 {
+			r.fail("no producers in group %q", group)
+		}
+		for range count {
+			id := r.producerID()
+			if id <= lastID {
+				r.fail("producer %d is out of order", id)
+			}
+			if lastID = id; r.err != nil {
+				return
+			}
+			s.restoreProducer(r, group, id)
+		}
+	}
+}
+
+func (s *State) restoreProducer(r *reader, group string, id int64) {
+	epoch, ended := r.epoch(), r.bool()
+	if r.err != nil {
+		return
+	}
+	p := s.producer(group, id)
+	p.epoch = epoch
+	if p.ended = ended; ended {
+		p.number, p.at = r.int32(), r.varint()
+	}
+	lastTopic := ""
+	topics := r.count(len([16]byte{}) + 2)
+	if topics == 0 && !ended {
+		r.fail("nothing of producer %d", id)
+	}
+	for i := range topics {
+		topic, topicID := r.string(MaxTopic), r.topicID()
+		if i > 0 && topic <= lastTopic {
+			r.fail("topic %q is out of order", topic)
+		}
+		lastTopic = topic
+		n, last := r.count(6), int32(0)
+		if n == 0 {
+			r.fail("nothing pending in topic %q", topic)
+		}
+		for j := range n {
+			partition, o := r.int32(), pendingOffset{overtaken: r.bool(), Offset: r.offset()}
+			if j > 0 && partition <= last {
+				r.fail("partition %d is out of order", partition)
+			}
+			if last = partition; r.err != nil {
+				return
+			}
+			s.setPending(group, id, epoch, topic, topicID, partition, o)
+		}
 	}
 }

@@ -10,8 +10,9 @@ import (
 // give the same Snapshot, byte for byte. It has no clock and no chance; times come
 // in commands. It has no lock either: nobody may read while somebody applies.
 type State struct {
-	groups map[string]*stored
-	bytes  int // about what it takes in memory
+	groups  map[string]*stored
+	pending map[string]*transactional // by group
+	bytes   int                       // about what it takes in memory
 }
 
 // stored is what is kept of a group. A group that has neither meta nor topics is
@@ -37,7 +38,9 @@ const (
 )
 
 // NewState gives a State of no groups.
-func NewState() *State { return &State{groups: make(map[string]*stored)} }
+func NewState() *State {
+	return &State{groups: make(map[string]*stored), pending: make(map[string]*transactional)}
+}
 
 // Apply applies a command. The error wraps ErrMalformed and means that this is none;
 // then nothing has changed. With fsm.ErrNewer the replica must end.
@@ -75,6 +78,10 @@ type change struct {
 	offset    Offset
 	at        int64
 	meta      Group
+	producer  int64
+	epoch     int16
+	last      Ended
+	commit    bool
 }
 
 // leastRecord is what a record takes at least.
@@ -100,6 +107,14 @@ func decodeCommand(b []byte) ([]change, error) {
 		case kindGroup:
 			c.meta = r.group()
 		case kindGroupGone, kindGroupIfEmpty:
+		case kindPending:
+			c.producer, c.epoch = r.producerID(), r.epoch()
+			c.topic, c.id, c.partition, c.offset = r.string(MaxTopic), r.topicID(), r.int32(), r.offset()
+		case kindEnded:
+			c.producer, c.epoch = r.producerID(), r.epoch()
+			c.last, c.commit, c.at = Ended{true, r.int32()}, r.bool(), r.varint()
+		case kindProducerGone:
+			c.producer, c.at = r.producerID(), r.varint()
 		default:
 			if r.err == nil && c.kind > kindLast {
 				r.b, r.err = nil, newer("record of kind %d", c.kind)
@@ -120,17 +135,28 @@ func decodeCommand(b []byte) ([]change, error) {
 func (c *change) apply(s *State) {
 	switch c.kind {
 	case kindOffset:
+		s.overtake(c.group, c.topic, c.id, c.partition)
 		s.setOffset(c.group, c.topic, c.id, c.partition, c.offset)
 	case kindOffsetGone:
+		if c.at == -1 {
+			s.deletePending(c.group, &c.topic, c.partition)
+		}
 		s.deleteOffset(c.group, c.topic, c.partition, c.at)
 	case kindGroup:
 		s.setGroup(c.group, c.meta)
 	case kindGroupGone:
+		s.deletePending(c.group, nil, 0)
 		s.deleteGroup(c.group)
 	case kindGroupIfEmpty:
-		if g := s.groups[c.group]; g != nil && len(g.topics) == 0 && (g.meta == nil || len(g.meta.Members) == 0) {
+		if g := s.groups[c.group]; g != nil && len(g.topics) == 0 && (g.meta == nil || len(g.meta.Members) == 0) && !s.hasOpen(c.group) {
 			s.deleteGroup(c.group)
 		}
+	case kindPending:
+		s.setPending(c.group, c.producer, c.epoch, c.topic, c.id, c.partition, pendingOffset{Offset: c.offset})
+	case kindEnded:
+		s.end(c.group, c.producer, c.epoch, c.last, c.commit, c.at)
+	case kindProducerGone:
+		s.forgetProducer(c.group, c.producer, c.at)
 	}
 }
 
@@ -232,18 +258,25 @@ func (s *State) Size() int {
 }
 
 // LookUp gives the group's replicated metadata, nil if it has none, and whether
-// there is anything of the group.
+// there is anything of the group, be it pending.
 func (s *State) LookUp(group string) (*Group, bool) {
 	g := s.groups[group]
 	if g == nil {
-		return nil, false
+		return nil, s.hasOpen(group)
 	}
 	return g.meta, true
 }
 
 // IDs gives all groups, sorted.
 func (s *State) IDs() []string {
-	return slices.Sorted(maps.Keys(s.groups))
+	ids := slices.Collect(maps.Keys(s.groups))
+	for id, t := range s.pending {
+		if len(t.open) > 0 && s.groups[id] == nil {
+			ids = append(ids, id)
+		}
+	}
+	slices.Sort(ids)
+	return ids
 }
 
 // Offset gives what is committed for a partition of that incarnation of the topic.

@@ -21,7 +21,8 @@ func drawCommand(t *rapid.T) []byte {
 	partitions := rapid.Int32Range(0, 4)
 	for range rapid.IntRange(0, 5).Draw(t, "records") {
 		group := groups.Draw(t, "group")
-		switch rapid.IntRange(0, 5).Draw(t, "kind") {
+		producer, epoch := rapid.Int64Range(0, 2).Draw(t, "producer"), rapid.Int16Range(0, 2).Draw(t, "epoch")
+		switch rapid.IntRange(0, 8).Draw(t, "kind") {
 		case 0, 1:
 			cmd.SetOffset(group, topics.Draw(t, "topic"), [16]byte{rapid.Byte().Draw(t, "id") % 3}, partitions.Draw(t, "partition"), Offset{
 				Offset: rapid.Int64().Draw(t, "offset"), LeaderEpoch: rapid.Int32().Draw(t, "epoch"),
@@ -35,6 +36,14 @@ func drawCommand(t *rapid.T) []byte {
 			cmd.DeleteGroup(group)
 		case 5:
 			cmd.DeleteGroupIfEmpty(group)
+		case 6:
+			cmd.SetPending(group, producer, epoch, topics.Draw(t, "topic"), [16]byte{rapid.Byte().Draw(t, "id") % 2}, partitions.Draw(t, "partition"), Offset{
+				Offset: rapid.Int64().Draw(t, "offset"), Metadata: rapid.StringN(-1, 8, -1).Draw(t, "metadata"),
+			})
+		case 7:
+			cmd.End(group, producer, epoch, rapid.Int32Range(0, 4).Draw(t, "number"), rapid.Bool().Draw(t, "commit"), rapid.Int64Range(0, 3).Draw(t, "at"))
+		case 8:
+			cmd.ForgetProducer(group, producer, rapid.Int64Range(0, 3).Draw(t, "at"))
 		}
 	}
 	return Encode(cmd)
@@ -89,8 +98,8 @@ func TestStateReplays(t *testing.T) {
 		if all.bytes != begun.bytes {
 			t.Fatalf("%d bytes are accounted for, %d after restarts", all.bytes, begun.bytes)
 		}
-		for _, id := range all.IDs() {
-			if err := all.Apply(Encode(deletion(id))); err != nil {
+		for _, id := range append(all.IDs(), all.Transactional()...) {
+			if err := all.Apply(Encode(deletion(all, id))); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -100,8 +109,13 @@ func TestStateReplays(t *testing.T) {
 	})
 }
 
-func deletion(group string) (c Changes) {
+func deletion(s *State, group string) (c Changes) {
 	c.DeleteGroup(group)
+	if t := s.pending[group]; t != nil {
+		for id, p := range t.producers {
+			c.ForgetProducer(group, id, p.at)
+		}
+	}
 	return c
 }
 
@@ -138,16 +152,30 @@ func seeds() [][]byte {
 	return [][]byte{Encode(), Encode(c), Encode(d), Encode(c, d)}
 }
 
+// transactionalSeeds are as seeds, of transactions.
+func transactionalSeeds() [][]byte {
+	var c, d, e Changes
+	c.SetPending("g", 7, 2, "t1", [16]byte{1}, 3, Offset{Offset: 43, LeaderEpoch: -1, Metadata: "m", CommittedAt: 8})
+	c.SetPending("h", 8, 0, "t2", [16]byte{2}, 0, Offset{Offset: 1})
+	c.SetOffset("h", "t2", [16]byte{2}, 0, Offset{Offset: 2})
+	d.End("g", 7, 3, 1, true, 9)
+	d.End("h", 9, 1, -1<<31, false, -1)
+	e.ForgetProducer("g", 7, 9)
+	return [][]byte{Encode(c), Encode(d), Encode(e)}
+}
+
 // FuzzApply: whatever is applied, the state is one that can be restored, and what is
 // no command changes nothing.
 func FuzzApply(f *testing.F) {
-	for _, seed := range seeds() {
+	for _, seed := range append(seeds(), transactionalSeeds()...) {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		s := NewState()
-		if err := s.Apply(seeds()[1]); err != nil {
-			t.Fatal(err)
+		for _, seed := range [][]byte{seeds()[1], transactionalSeeds()[0]} {
+			if err := s.Apply(seed); err != nil {
+				t.Fatal(err)
+			}
 		}
 		before := s.Snapshot()
 		err := s.Apply(b)
@@ -176,7 +204,7 @@ func FuzzApply(f *testing.F) {
 func FuzzRestoreState(f *testing.F) {
 	s := NewState()
 	f.Add(payload(s.Snapshot()))
-	for _, seed := range seeds() {
+	for _, seed := range append(seeds(), transactionalSeeds()...) {
 		if err := s.Apply(seed); err != nil {
 			f.Fatal(err)
 		}
@@ -184,8 +212,7 @@ func FuzzRestoreState(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, body []byte) {
 		// The checksum would keep the fuzzer out.
-		b := binary.BigEndian.AppendUint16([]byte(snapshotMagic), snapshotVersion)
-		b = append(b, body...)
+		b := append([]byte(snapshotMagic), body...)
 		b = binary.BigEndian.AppendUint32(b, crc32.Checksum(b, castagnoli))
 		s, err := RestoreState(b)
 		if err != nil {
@@ -198,13 +225,13 @@ func FuzzRestoreState(f *testing.F) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if !reflect.DeepEqual(s.groups, again.groups) || s.bytes != again.bytes {
+		if !reflect.DeepEqual(s.groups, again.groups) || !reflect.DeepEqual(s.pending, again.pending) || s.bytes != again.bytes {
 			t.Error("the snapshot of a restored state gives another one")
 		}
 	})
 }
 
-func payload(snapshot []byte) []byte { return snapshot[snapshotHead : len(snapshot)-4] }
+func payload(snapshot []byte) []byte { return snapshot[len(snapshotMagic) : len(snapshot)-4] }
 
 // TestRestoreTellsWhatIsWrong keeps damage, other files and newer formats apart.
 func TestRestoreTellsWhatIsWrong(t *testing.T) {
@@ -227,7 +254,8 @@ func TestRestoreTellsWhatIsWrong(t *testing.T) {
 	}{
 		{"short", good[:5], "5 bytes are too few"},
 		{"other file", change(3, 'C'), `it begins with "TriC"`},
-		{"newer", change(5, 2), "format 2, this program knows 1"},
+		{"newer", change(5, 3), "format 3, this program knows 2"},
+		{"of transactions without any", change(5, 2), "no number"},
 		{"damage", change(6, 1), "damaged"},
 	} {
 		if _, err := RestoreState(c.b); !errors.Is(err, ErrMalformed) || !bytes.Contains([]byte(fmt.Sprint(err)), []byte(c.want)) {

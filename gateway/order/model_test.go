@@ -67,12 +67,12 @@ func (m *model) Pipe(fsm.PartitionID, uint64) pipe {
 	m.mu.Lock()
 	leader := m.leader
 	m.mu.Unlock()
-	return func(ctx context.Context, number uint32, batches []kafkaproto.Batch) ([]fsm.Appended, error) {
+	return func(ctx context.Context, number uint32, _ fsm.Transaction, batches []kafkaproto.Batch) ([]fsm.Appended, error) {
 		return m.hand(ctx, leader, run, number, batches)
 	}
 }
 
-func (m *model) AppendInLine(ctx context.Context, _ fsm.PartitionID, _ uint64, batches []kafkaproto.Batch) (appended []fsm.Appended, err error) {
+func (m *model) AppendInLine(ctx context.Context, _ fsm.PartitionID, _ uint64, _ fsm.Transaction, batches []kafkaproto.Batch) (appended []fsm.Appended, err error) {
 	for range 3 {
 		m.mu.Lock()
 		leader := m.leader

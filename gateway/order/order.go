@@ -21,6 +21,9 @@ const (
 	// Changes: topics, configurations, or what a partition still has. It waits for all before
 	// it, and nothing behind it begins before it is answered.
 	Changes
+	// Transacts: it widens a transaction, or ends it. It waits for the produces before it, and
+	// nothing behind it begins before it is answered.
+	Transacts
 	// InTurn: it is about consumer groups, whose turns keep the order. See Turns.
 	InTurn
 	// Blind: it depends on nothing that a connection's requests do.
@@ -52,6 +55,9 @@ func (o *Order) Admit(done <-chan struct{}, what Effect) (before []<-chan struct
 	case Looks:
 		before = slices.Clone(o.produces)
 		o.looks = append(o.looks, done)
+	case Transacts:
+		before = o.produces
+		o.change, o.produces = done, nil
 	case Changes:
 		before = slices.Concat(o.produces, o.looks)
 		o.change, o.produces, o.looks = done, nil, nil

@@ -20,11 +20,15 @@ func TestWhatARequestWaitsFor(t *testing.T) {
 			want int // answers to wait for
 		}{
 			{"produce", Appends, 0}, {"another produce", Appends, 0}, {"fetch", Looks, 2}, {"versions", Blind, 0},
-			{"commit", InTurn, 0}, {"delete", Changes, 3},
+			{"commit", InTurn, 0}, {"end", Transacts, 2},
 		} {
 			if got := admit(step.name, step.what); got != step.want {
 				t.Errorf("%s waits for %d answers, want %d", step.name, got, step.want)
 			}
+		}
+		close(done["end"])
+		if got := admit("delete", Changes); got != 1 {
+			t.Errorf("behind the end of a transaction, whose produces are there, a change waits for %d answers, want that of the fetch", got)
 		}
 		change, admitted := done["delete"], make(chan int, 1)
 		go func() { admitted <- admit("behind the change", Looks) }()

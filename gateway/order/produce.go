@@ -23,8 +23,9 @@ type Produce struct {
 	// Set before Ready, by who makes it.
 	batches []kafkaproto.Batch
 	bytes   int
-	stamped int64 // LogAppendTime of its records, ms since epoch; -1: they have their own
-	err     error // not fit to be appended
+	stamped int64           // LogAppendTime of its records, ms since epoch; -1: they have their own
+	txn     fsm.Transaction // that the batches belong to
+	err     error           // not fit to be appended
 
 	ready bool // guarded by Queues.mu
 
@@ -40,9 +41,13 @@ type Produce struct {
 func (p *Produce) Init(partition fsm.PartitionID, until time.Time, done func()) {
 	p.partition, p.until, p.done = partition, until, done
 	p.batches, p.bytes, p.stamped, p.err, p.ready = nil, 0, -1, errIncomplete, false
+	p.txn = fsm.Transaction{}
 	p.over.Store(false)
 	p.base, p.logStart = -1, -1
 }
+
+// InTransaction says before Ready that the batches belong to a transaction.
+func (p *Produce) InTransaction(txn fsm.Transaction) { p.txn = txn }
 
 // Fill puts batches into the produce, none for an empty record set. stamped is the LogAppendTime of
 // their records, ms since epoch, -1 if they have times of their own. With an error nothing is
@@ -91,6 +96,16 @@ func (p *Produce) take(appended []fsm.Appended) {
 	if p.err == nil && p.stamped >= 0 {
 		p.stamped = appended[0].Timestamp // another than ours if it was there already
 	}
+}
+
+// outOfTransaction says whether the batches were refused since their transaction does not have
+// them.
+func (p *Produce) outOfTransaction() bool {
+	switch outcome.Code(p.err) {
+	case 0, outcome.ErrVoid, outcome.ErrOutOfOrderSequence, outcome.ErrInvalidProducerEpoch:
+		return false
+	}
+	return true
 }
 
 // again says whether the batches may be sent once more after that error, without a record being

@@ -3,6 +3,7 @@ package order
 import (
 	"cmp"
 	"slices"
+	"time"
 
 	"github.com/trimaran-io/trimaran/fsm"
 )
@@ -18,6 +19,13 @@ const (
 	// maxBytesUnderWay is what they have together from which on none is added: a leader does with
 	// few large ones better than with many, and large ones fill a pipe alone.
 	maxBytesUnderWay = 256 << 10
+	// manyUnderWay is how many appends of a connection, to all partitions together, keep a node
+	// busy: none is added until there are fewer, and then all that can be at once.
+	manyUnderWay = 8
+	// pausePart of the time that those took, and maxPause at most, what comes behind them waits for
+	// more.
+	pausePart = 8
+	maxPause  = 10 * time.Millisecond
 )
 
 // queue is the produces of one connection to one partition. Queues.mu guards all of it.
@@ -43,15 +51,16 @@ type queue struct {
 	sent    int        // appends under way
 	bytes   int        // in them
 	failed  []*send    // of the pipe; then nothing is sent
+	held    bool       // it is one of Queues.held
 }
 
-// next takes what can be sent now. What is over without that is added to over.
-func (l *queue) next(q *Queues, over []*Produce) (sends []*send, _ []*Produce) {
+// next adds what can be sent now to sends. What is over without that is added to over.
+func (l *queue) next(q *Queues, sends []*send, over []*Produce) ([]*send, []*Produce) {
 	for l.failed == nil && len(l.waiting) > 0 && l.waiting[0].ready && l.room() {
 		s := &send{queue: l, pipe: l.pipe}
 		n := 0
 		for _, p := range l.waiting {
-			if !p.ready || n > 0 && s.bytes+p.bytes > maxCoalesced {
+			if !p.ready || n > 0 && s.bytes+p.bytes > maxCoalesced || len(s.produces) > 0 && p.txn != s.txn {
 				break
 			}
 			n++
@@ -62,6 +71,7 @@ func (l *queue) next(q *Queues, over []*Produce) (sends []*send, _ []*Produce) {
 				over = append(over, p)
 				continue
 			}
+			s.txn = p.txn
 			s.produces, s.batches, s.bytes = append(s.produces, p), append(s.batches, p.batches...), s.bytes+p.bytes
 			if p.until.After(s.until) {
 				s.until = p.until
@@ -76,14 +86,18 @@ func (l *queue) next(q *Queues, over []*Produce) (sends []*send, _ []*Produce) {
 			l.number++
 		}
 		l.sent++
+		q.sent++
 		l.bytes += s.bytes
 		sends = append(sends, s)
 	}
-	if len(l.waiting) == 0 && l.sent == 0 {
+	if l.empty() {
 		delete(q.queues, l.id)
 	}
 	return sends, over
 }
+
+// empty says whether the queue is no longer needed.
+func (l *queue) empty() bool { return len(l.waiting) == 0 && l.sent == 0 }
 
 // room says whether one more append may be under way.
 func (l *queue) room() bool {
@@ -96,12 +110,16 @@ func (l *queue) room() bool {
 // ended takes an append's outcome, and gives the produces that are over by that.
 func (l *queue) ended(q *Queues, s *send, appended []fsm.Appended, err error) (over []*Produce) {
 	l.sent--
+	q.sent--
 	l.bytes -= s.bytes
 	switch {
 	case err == nil:
 		for _, p := range s.produces {
 			p.take(appended[:len(p.batches)])
 			appended = appended[len(p.batches):]
+			if p.outOfTransaction() {
+				q.openGap(l.id, p)
+			}
 		}
 		over = s.produces
 		if s.pipe == nil {

@@ -52,7 +52,7 @@ func (l *log) Pipe(fsm.PartitionID, uint64) pipe { return nil }
 
 func (l *log) NewLine() uint64 { return 1 }
 
-func (l *log) AppendInLine(_ context.Context, _ fsm.PartitionID, _ uint64, batches []kafkaproto.Batch) ([]fsm.Appended, error) {
+func (l *log) AppendInLine(_ context.Context, _ fsm.PartitionID, _ uint64, _ fsm.Transaction, batches []kafkaproto.Batch) ([]fsm.Appended, error) {
 	time.Sleep(time.Second)
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -85,9 +85,11 @@ type waited struct {
 	over chan struct{}
 }
 
-func (b *bench) add() *waited {
+func (b *bench) add() *waited { return b.addTo(1) }
+
+func (b *bench) addTo(partition int32) *waited {
 	p := &waited{over: make(chan struct{})}
-	p.Init(fsm.PartitionID{Partition: 1}, time.Now().Add(time.Minute), func() { close(p.over) })
+	p.Init(fsm.PartitionID{Partition: partition}, time.Now().Add(time.Minute), func() { close(p.over) })
 	b.Add(&p.Produce)
 	return p
 }

@@ -39,6 +39,12 @@ const kafkaPom = `<project xmlns="http://maven.apache.org/POM/4.0.0">
       <artifactId>kafka_2.13</artifactId>
       <version>${kafka.version}</version>
     </dependency>
+    <!-- Kafka's jars come without any that writes its log; this writes to standard error. -->
+    <dependency>
+      <groupId>org.slf4j</groupId>
+      <artifactId>slf4j-simple</artifactId>
+      <version>1.7.36</version>
+    </dependency>
   </dependencies>
 </project>
 `
@@ -58,8 +64,9 @@ func KafkaJars(version string) (string, error) {
 		}
 	}
 	dir := filepath.Join(cache, "oracle-"+version)
+	// What is ready was gathered by the same pom, or is gathered again.
 	lib, ready := filepath.Join(dir, "lib"), filepath.Join(dir, ".ready")
-	if _, err := os.Stat(ready); err == nil {
+	if by, err := os.ReadFile(ready); err == nil && string(by) == kafkaPom {
 		return lib, nil
 	}
 	if err := errors.Join(os.RemoveAll(dir), os.MkdirAll(dir, 0o777), os.WriteFile(filepath.Join(dir, "pom.xml"), []byte(kafkaPom), 0o666)); err != nil {
@@ -68,7 +75,7 @@ func KafkaJars(version string) (string, error) {
 	if err := Tool(dir, "mvn", "-B", "-q", "-f", filepath.Join(dir, "pom.xml"), mavenCopy, "-DoutputDirectory="+lib, "-Dkafka.version="+version); err != nil {
 		return "", err
 	}
-	return lib, os.WriteFile(ready, nil, 0o666)
+	return lib, os.WriteFile(ready, []byte(kafkaPom), 0o666)
 }
 
 // Tool runs a program to its end, for at most ten minutes.

@@ -54,11 +54,11 @@ export class Admin {
   private async once<Q, A>(api: Api<Q, A>, request: Q, o: CallOptions = {}): Promise<A> {
     let sent = false
     let failure: unknown
-    const answer = await this.client.retry(async () => {
+    const answer = await this.client.retry(async signal => {
       try {
-        return await this.client.main.call(api, request, { ...o, onSend: () => (sent = true) })
+        return await this.client.main.call(api, request, { signal, onSend: () => (sent = true) })
       } catch (e) {
-        if (!sent) throw e
+        if (!sent || signal?.aborted) throw e
         failure = e
         return
       }

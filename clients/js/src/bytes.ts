@@ -1,6 +1,6 @@
 // Bytes of the wire: big-endian numbers, varints, strings. A Reader never looks beyond its bytes, and no length is
 // believed before it was compared with what is left.
-import { corrupt } from './errors.js'
+import { KafkaError, corrupt } from './errors.js'
 
 const utf8 = new TextEncoder()
 const text = new TextDecoder('utf-8', { ignoreBOM: true })
@@ -20,6 +20,8 @@ export const concat = (...parts: Uint8Array[]): Uint8Array<ArrayBuffer> => {
 
 export class Reader {
   at = 0
+  /** How many more elements may be read: each becomes an object, which takes many times its bytes. */
+  private elements = 2 << 20
   readonly view: DataView
   constructor(
     readonly bytes: Uint8Array,
@@ -87,6 +89,13 @@ export class Reader {
   take(n: number): Uint8Array {
     const at = this.skip(n)
     return this.bytes.subarray(at, at + n)
+  }
+
+  /** A count of elements that take at least `min` bytes each. */
+  count(n: number, min: number): number {
+    if (n < 0 || n * min > this.left) throw corrupt(`${n} elements in ${this.left} bytes`)
+    if ((this.elements -= n) < 0) throw new KafkaError(10, 'an answer of too many elements')
+    return n
   }
 
   end(): void {

@@ -6,8 +6,8 @@ import { Producer, type ProducerOptions } from './producer.js'
 import type { ConsumedRecord } from './records.js'
 import type { Sasl } from './sasl.js'
 import type { Api } from './schema.js'
-import { tail, type TailOptions } from './tail.js'
-import { abortable, backoff, sleep } from './wait.js'
+import { isolationLevel, tail, type Isolation, type TailOptions } from './tail.js'
+import { abortable, backoff, sleep, within } from './wait.js'
 
 export interface ClientEvent {
   type: 'connected' | 'lost' | 'refused'
@@ -32,7 +32,10 @@ export interface ClientOptions {
   autoCreateTopics?: boolean
   /** Larger answers are refused; 100 MiB */
   maxAnswerBytes?: number
-  /** What the compressed batches of one partition in an answer may decompress to; 64 MiB */
+  /**
+   * What one compressed batch may decompress to, and those of one answer together: what is beyond is asked for again;
+   * 64 MiB
+   */
   maxDecompressedBytes?: number
   /** Told about connections, for a display. */
   onEvent?: (event: ClientEvent) => void
@@ -40,6 +43,7 @@ export interface ClientOptions {
 
 export interface CallOptions {
   signal?: AbortSignal
+  /** In place of the client's: what takes longer fails with REQUEST_TIMED_OUT, and may have been done. */
   timeoutMs?: number
 }
 
@@ -49,6 +53,8 @@ export interface LaneCall extends CallOptions {
   onSend?: () => void
   /** Beyond the usual time, since the cluster waits before it answers. */
   waitsMs?: number
+  /** Less than the usual time: an answer that is later is of no use. */
+  limitMs?: number
 }
 
 /** Where to begin: an offset, or the first record that is not older than a time. */
@@ -70,7 +76,8 @@ export class Lane {
     this.closed.signal.throwIfAborted()
     const c = await abortable(this.open(), o.signal)
     o.onSend?.()
-    return c.call(api, request, this.client.options.requestTimeoutMs + (o.waitsMs ?? 0), o.signal)
+    const { requestTimeoutMs } = this.client.options
+    return c.call(api, request, Math.min(requestTimeoutMs, o.limitMs ?? Infinity) + (o.waitsMs ?? 0), o.signal)
   }
 
   private open(): Promise<Connection> {
@@ -181,24 +188,27 @@ export class Client {
    * Does it until it succeeds, fails for good, or takes too long. A topic that does not exist is asked for again for
    * a moment, since a node may not have heard of it yet. @internal
    */
-  async retry<T>(what: (attempt: number) => Promise<T>, o: CallOptions = {}): Promise<T> {
+  retry<T>(what: (signal?: AbortSignal) => Promise<T>, o: CallOptions = {}): Promise<T> {
     const began = Date.now()
-    for (let attempt = 0; ; attempt++) {
-      try {
-        return await what(attempt)
-      } catch (e) {
-        const wait = backoff(attempt)
-        const limit = (e as KafkaError).code === 3 ? 1500 : o.timeoutMs ?? this.options.timeoutMs
-        if (!retriable(e) || Date.now() + wait - began > limit) throw e
-        await sleep(wait, o.signal)
+    const { signal, timeoutMs = this.options.timeoutMs } = o
+    return within({ signal, timeoutMs }, async signal => {
+      for (let attempt = 0; ; attempt++) {
+        try {
+          return await what(signal)
+        } catch (e) {
+          const wait = backoff(attempt)
+          const limit = (e as KafkaError).code === 3 ? 1500 : timeoutMs
+          if (signal?.aborted || !retriable(e) || Date.now() + wait - began > limit) throw e
+          await sleep(wait, signal)
+        }
       }
-    }
+    })
   }
 
   /** One request that may be sent more than once. @internal */
   ask<Q, A>(api: Api<Q, A>, request: Q, verify: (a: A) => void, o: CallOptions = {}, lane = this.main): Promise<A> {
-    return this.retry(async () => {
-      const a = await lane.call(api, request, o)
+    return this.retry(async signal => {
+      const a = await lane.call(api, request, { signal })
       verify(a)
       return a
     }, o)
@@ -222,8 +232,8 @@ export class Client {
 
   /** The numbers of a topic's partitions. */
   async partitions(topic: string, o: CallOptions & { create?: boolean } = {}): Promise<number[]> {
-    return this.retry(async () => {
-      const { topics } = await this.metadata([topic], o)
+    return this.retry(async signal => {
+      const { topics } = await this.metadata([topic], { ...o, signal })
       check(topics[0]?.errorCode ?? 3, `topic ${topic}: ${topics.length ? topics[0].errorCode : 'no answer'}`)
       return topics[0].partitions.map(p => p.partition).sort((a, b) => a - b)
     }, o)
@@ -231,19 +241,20 @@ export class Client {
 
   /**
    * Offsets of one topic's partitions, all of them when none is named: the log's start or end, of the first record not
-   * older than a time, or of the first with the largest time. -1 where there is none.
+   * older than a time, or of the first with the largest time. -1 where there is none. Toward who reads what is committed
+   * the end is where the first transaction begins that is not decided yet.
    */
   async listOffsets(
     topic: string,
     at: 'earliest' | 'latest' | 'maxTimestamp' | number,
     partitions?: number[],
-    o: CallOptions = {},
+    o: CallOptions & Isolation = {},
   ): Promise<Map<number, { offset: bigint; timestamp: number }>> {
     partitions ??= await this.partitions(topic, o)
     const timestamp = at === 'latest' ? -1n : at === 'earliest' ? -2n : at === 'maxTimestamp' ? -3n : BigInt(at)
     const request = {
       replicaId: -1,
-      isolationLevel: 0,
+      isolationLevel: isolationLevel(o),
       topics: [{ topic, partitions: partitions.map(partition => ({ partition, currentLeaderEpoch: -1, timestamp })) }],
     }
     const all = new Map<number, { offset: bigint; timestamp: number }>()

@@ -1,10 +1,8 @@
-// Compression. gzip is the platform's; snappy and lz4 are read here in full, and written as literals only, which
-// every reader takes and which compresses nothing; zstd is a chunk of its own, loaded when a batch needs it.
+// Compression, a chunk of its own. gzip is the platform's, snappy and lz4 are read here. What writes them and what reads and
+// writes zstd are chunks of their own, too.
 import { concat } from './bytes.js'
+import { loaded, type Compression } from './compression.js'
 import { KafkaError, corrupt } from './errors.js'
-
-export type Compression = 'none' | 'gzip' | 'snappy' | 'lz4' | 'zstd'
-export const codecNames: Compression[] = ['none', 'gzip', 'snappy', 'lz4', 'zstd']
 
 /** The output of a decompressor: it grows, up to a bound, and gives back parts of what it has. */
 export class Output {
@@ -25,7 +23,7 @@ export class Output {
       this.bytes = more
     }
   }
-  put(b: Uint8Array): void {
+  put(b: Uint8Array | number[]): void {
     this.room(b.length)
     this.bytes.set(b, this.at)
     this.at += b.length
@@ -186,8 +184,13 @@ function lz4(b: Uint8Array, max: number): Uint8Array {
 // TypeScript's declarations of streams of bytes are narrower than streams are.
 type Pair = ReadableWritablePair<Uint8Array<ArrayBuffer>, Uint8Array<ArrayBuffer>>
 
-/** One gzip stream or several, by the platform. Reads no more than it may give. */
+const platform = (has: unknown): void => {
+  if (!has) throw new KafkaError(76, 'this platform has no gzip')
+}
+
+/** A gzip stream, by the platform. Reads no more than it may give. */
 async function gunzip(b: Uint8Array, max: number): Promise<Uint8Array> {
+  platform(globalThis.DecompressionStream)
   const parts: Uint8Array[] = []
   let n = 0
   try {
@@ -216,42 +219,25 @@ export async function decompress(codec: number, b: Uint8Array, max: number): Pro
     case 3:
       return lz4(b, max)
     case 4:
-      return (await import('./zstd.js')).zstd(b, max)
+      return (await loaded(import('./zstd.js'))).zstd(b, max)
   }
   throw new KafkaError(76, `compression codec ${codec} is not known`)
 }
 
-/** Compresses for a producer. zstd is not written. */
+/** Compresses for a producer. */
 export async function compress(codec: Compression, b: Uint8Array): Promise<Uint8Array> {
   switch (codec) {
-    case 'none':
-      return b
     case 'gzip':
+      platform(globalThis.CompressionStream)
       return new Uint8Array(
         await new Response(new Blob([b as BlobPart]).stream().pipeThrough(new CompressionStream('gzip') as Pair) as ReadableStream).arrayBuffer(),
       )
-    case 'snappy': {
-      // The length, then literals of up to 64 KiB.
-      const parts: Uint8Array[] = []
-      const size: number[] = []
-      let n = b.length
-      for (; n >= 128; n = Math.floor(n / 128)) size.push((n % 128) | 128)
-      parts.push(Uint8Array.from([...size, n]))
-      for (let at = 0; at < b.length; at += 65536) {
-        const part = b.subarray(at, at + 65536)
-        parts.push(Uint8Array.of(61 << 2, (part.length - 1) & 255, (part.length - 1) >> 8), part)
-      }
-      return concat(...parts)
-    }
-    case 'lz4': {
-      // A frame of independent blocks of at most 64 KiB, none compressed; 0x82 is the checksum of this header.
-      const parts: Uint8Array[] = [Uint8Array.of(4, 0x22, 0x4d, 0x18, 0x60, 0x40, 0x82)]
-      for (let at = 0; at < b.length; at += 65536) {
-        const part = b.subarray(at, at + 65536)
-        parts.push(Uint8Array.of(part.length & 255, (part.length >> 8) & 255, part.length >> 16, 0x80), part)
-      }
-      return concat(...parts, new Uint8Array(4))
-    }
+    case 'snappy':
+      return (await loaded(import('./lz.js'))).writeSnappy(b)
+    case 'lz4':
+      return (await loaded(import('./lz.js'))).writeLz4(b)
+    case 'zstd':
+      return (await loaded(import('./zstd-write.js'))).writeZstd(b)
   }
-  throw new KafkaError(76, `${codec} is not written`)
+  throw new KafkaError(76, `compression ${codec} is not known`)
 }

@@ -72,6 +72,7 @@ export class Connection {
   onclose: (e: KafkaError) => void = () => {}
   private id = 0
   private pending: Pending[] = []
+  private renewal?: ReturnType<typeof setTimeout>
   private versions = new Map<number, [min: number, max: number]>()
 
   private constructor(
@@ -86,27 +87,20 @@ export class Connection {
     const ws = new options.WebSocket(gateway)
     ws.binaryType = 'arraybuffer'
     const c = new Connection(gateway, ws, options)
-    const opened = new Promise<void>((resolve, reject) => {
-      ws.onopen = () => resolve()
-      ws.onerror = () => {} // what happened is in the close event, or nowhere
-      ws.onclose = e => {
-        const why = `${gateway}: ${e?.reason || `the connection was closed (${e?.code})`}`
-        c.fail(new KafkaError(13, why))
-        reject(new KafkaError(13, why))
-      }
-      c.onclose = reject
-    })
-    opened.catch(() => {})
-    ws.onmessage = e => c.receive(new Uint8Array(e.data))
+    ws.onerror = () => {} // what happened is in the close event, or nowhere
+    ws.onclose = e => c.fail(new KafkaError(13, `${gateway}: ${e?.reason || `the connection was closed (${e?.code})`}`))
+    const broken = new Promise<never>((_, reject) => (c.onclose = reject))
+    ws.onmessage = e => c.receive(e.data)
     const timer = setTimeout(() => c.fail(new KafkaError(13, `${gateway} does not answer`)), options.timeoutMs)
-    try {
-      await abortable(opened, signal)
+    const enter = async (): Promise<void> => {
+      await new Promise<void>(resolve => (ws.onopen = () => resolve()))
       const { apis } = await c.call(ApiVersions, { softwareName: 'trimaran-js', softwareVersion: '0.1.0' }, options.timeoutMs, signal)
       for (const a of apis) c.versions.set(a.key, [a.min, a.max])
-      if (options.sasl) {
-        const { login } = await import('./sasl.js')
-        await login(options.sasl, (api, request) => c.call(api, request, options.timeoutMs, signal))
-      }
+      if (options.sasl) await c.login(options.sasl, signal)
+    }
+    try {
+      // A token may never come, and the connection may break while it is waited for.
+      await abortable(Promise.race([enter(), broken]), signal)
       return c
     } catch (e) {
       c.fail(new KafkaError(13, `${gateway} was given up`, { cause: e }))
@@ -114,6 +108,16 @@ export class Connection {
     } finally {
       clearTimeout(timer)
     }
+  }
+
+  /** Logs in, and again before the session ends (KIP-368): other requests go on meanwhile. */
+  private async login(sasl: Sasl, signal?: AbortSignal): Promise<void> {
+    const { login } = await import('./sasl.js')
+    const lifetimeMs = await login(sasl, (api, request) => this.call(api, request, this.options.timeoutMs, signal))
+    // What ends sooner, such as the last moments of a token that is not replaced, ends.
+    if (lifetimeMs < 5000 || this.closed) return
+    const inMs = Math.min(lifetimeMs * 0.8, 2 ** 31 - 1)
+    this.renewal = setTimeout(() => this.login(sasl).catch(e => this.fail(e)), inMs)
   }
 
   /** Sends one request and gives its answer. Who aborts stops waiting; the request is not taken back. */
@@ -151,9 +155,12 @@ export class Connection {
     }
   }
 
-  private receive(message: Uint8Array): void {
+  private receive(data: unknown): void {
     if (this.closed) return
     try {
+      // Of a text it would be an array of the number that it is.
+      if (!(data instanceof ArrayBuffer)) throw corrupt('a message of text')
+      const message = new Uint8Array(data)
       if (message.length > this.options.maxAnswerBytes) throw new KafkaError(10, `an answer of ${message.length} bytes`)
       const [id, r] = openAnswer(message)
       const p = this.pending.shift()
@@ -172,6 +179,7 @@ export class Connection {
   private fail(e: KafkaError): void {
     if (this.closed) return
     this.closed = true
+    clearTimeout(this.renewal)
     for (const p of this.pending) {
       clearTimeout(p.timer)
       p.reject(e)

@@ -228,10 +228,7 @@ export class Group implements AsyncIterable<ConsumedRecord> {
       groupInstanceId: m.groupInstanceId,
       topics: Subscription.read(new Reader(m.metadata)).topics,
     }))
-    const counts = new Map<string, number[]>()
-    for (const topic of new Set(members.flatMap(m => m.topics))) {
-      counts.set(topic, await this.partitionsOf(topic))
-    }
+    const counts = await this.partitionsOf([...new Set(members.flatMap(m => m.topics))])
     const shares = range(members, counts)
     this.seen = counts
     return members.map(m => ({
@@ -242,12 +239,19 @@ export class Group implements AsyncIterable<ConsumedRecord> {
 
   private seen = new Map<string, number[]>()
 
-  // A topic that is not there has none yet.
-  private partitionsOf(topic: string): Promise<number[]> {
-    return this.client.partitions(topic, { signal: this.stop.signal }).catch(e => {
-      if (e.code === 3) return []
-      throw e
+  // A topic that is not there, or that this member may not see, has none yet.
+  private async partitionsOf(topics: string[]): Promise<Map<string, number[]>> {
+    const found = new Map(topics.map(topic => [topic, [] as number[]]))
+    if (!topics.length) return found
+    const ask = async (signal?: AbortSignal): Promise<void> => {
+      const all = (await this.client.metadata(topics, { signal })).topics
+      for (const t of all) if (found.has(t.topic!)) found.set(t.topic!, t.partitions.map(p => p.partition).sort((a, b) => a - b))
+      for (const t of all) if (t.errorCode === 3) check(3, t.topic)
+    }
+    await this.client.retry(ask, { signal: this.stop.signal }).catch(e => {
+      if (e.code !== 3) throw e
     })
+    return found
   }
 
   private async cursors(from: 'earliest' | 'latest', signal: AbortSignal): Promise<Cursor[]> {
@@ -272,7 +276,7 @@ export class Group implements AsyncIterable<ConsumedRecord> {
         if (at && at.offset >= 0n) cursors.push({ topic, partition, offset: at.offset })
         else rest.push(partition)
       }
-      if (rest.length) cursors.push(...(await positions(this.client, topic, rest, from, signal)))
+      if (rest.length) cursors.push(...(await positions(this.client, topic, rest, from, { signal, isolation: this.o.isolation })))
     }
     return cursors
   }
@@ -287,13 +291,14 @@ export class Group implements AsyncIterable<ConsumedRecord> {
         const a = await this.lane!.call(
           Heartbeat,
           { groupId, generationId: j.generationId, memberId: this.memberId, groupInstanceId },
-          { signal: until },
+          // A gateway that hangs is left while there is time to find another.
+          { signal: until, limitMs: sessionTimeoutMs / 3 },
         )
         check(a.errorCode)
         if (j.leader === j.memberId && Date.now() - looked > 30_000) {
           looked = Date.now()
-          for (const [topic, before] of this.seen) {
-            if ((await this.partitionsOf(topic)).length !== before.length) turn.abort(new KafkaError(27, 'a topic has other partitions'))
+          for (const [topic, now] of await this.partitionsOf([...this.seen.keys()])) {
+            if (now.length !== this.seen.get(topic)!.length) turn.abort(new KafkaError(27, 'a topic has other partitions'))
           }
         }
       } catch (e) {

@@ -2,13 +2,13 @@
 // again is appended once.
 import { InitProducerId, Produce } from './apis.js'
 import type { CallOptions, Client, Lane } from './client.js'
-import type { Compression } from './codecs.js'
+import type { Compression } from './compression.js'
 import { KafkaError, check, retriable } from './errors.js'
 import { encodeBatch, toBytes, toHeaders, type Header, type Identity, type ProducedRecord } from './records.js'
-import { abortable, backoff, sleep } from './wait.js'
+import { abortable, backoff, sleep, within } from './wait.js'
 
 export interface ProducerOptions {
-  /** 'none'. snappy and lz4 are written without compressing, zstd is not written. */
+  /** 'none' */
   compression?: Compression
   /** Records that wait for the batch in front of them go together in batches of about so many bytes; 512 KiB */
   batchBytes?: number
@@ -69,11 +69,15 @@ export class Producer {
    * Appends records and tells where. Those of one partition keep their order, over calls, too. When it fails with
    * REQUEST_TIMED_OUT or NETWORK_EXCEPTION, or is aborted, the records may have been appended or not, but not twice.
    */
-  async send(topic: string, records: ProducedRecord | ProducedRecord[], o: CallOptions = {}): Promise<Written[]> {
-    const all = [records].flat().map(r => ({ ...r, key: toBytes(r.key), value: toBytes(r.value), headers: toHeaders(r.headers) }))
+  send(topic: string, records: ProducedRecord | ProducedRecord[], o: CallOptions = {}): Promise<Written[]> {
+    return within(o, signal => this.write(topic, [records].flat(), signal))
+  }
+
+  private async write(topic: string, records: ProducedRecord[], signal?: AbortSignal): Promise<Written[]> {
+    const all = records.map(r => ({ ...r, key: toBytes(r.key), value: toBytes(r.value), headers: toHeaders(r.headers) }))
     if (!all.length) return []
-    const partitions = await abortable(this.partitions(topic), o.signal)
-    o.signal?.throwIfAborted()
+    const partitions = await abortable(this.partitions(topic), signal)
+    signal?.throwIfAborted()
     const rest = partitions[this.turn++ % partitions.length]
     const by = new Map<number, number[]>()
     all.forEach((r, i) => {
@@ -85,7 +89,7 @@ export class Producer {
     const written: Written[] = new Array(all.length)
     const parts = [...by].flatMap(([partition, indexes]) =>
       this.chunks(all, indexes).map(async chunk => {
-        const base = await this.enqueue(topic, partition, chunk.map(i => all[i]), o.signal)
+        const base = await this.enqueue(topic, partition, chunk.map(i => all[i]), signal)
         chunk.forEach((i, n) => (written[i] = { topic, partition, offset: base < 0n ? base : base + BigInt(n) }))
       }),
     )
@@ -190,7 +194,10 @@ export class Producer {
       } catch (e) {
         const code = (e as KafkaError).code
         const fresh = otherIdentity.includes(code) && !maybe
-        if (code === 3) unknownSince ||= Date.now()
+        if (code === 3) {
+          unknownSince ||= Date.now()
+          this.topics.delete(topic) // it may have other partitions now
+        }
         const late = Date.now() - began > (this.o.deliveryTimeoutMs ?? 120_000) || (unknownSince && Date.now() - unknownSince > 1500)
         if (sent && retriable(e) && !notAppended.includes(code)) maybe = true
         if (late || !(retriable(e) || fresh)) {

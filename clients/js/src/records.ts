@@ -1,6 +1,6 @@
 // Record batches (magic 2).
 import { Reader, Writer, decode, encode } from './bytes.js'
-import { compress, decompress, type Compression, codecNames } from './codecs.js'
+import { codecNames, codecs, type Compression } from './compression.js'
 import { crc32c } from './crc32c.js'
 import { KafkaError, corrupt } from './errors.js'
 
@@ -59,7 +59,10 @@ export interface Batch {
   producerId: bigint
   producerEpoch: number
   baseSequence: number
+  /** A marker of a transaction's end, or the like: no records. */
   control: boolean
+  /** Of a transaction that was aborted, as far as those were told. */
+  aborted: boolean
   /** Read when it is iterated over, so that small bytes do not become many objects at once. */
   records: Iterable<ConsumedRecord>
 }
@@ -93,7 +96,7 @@ export async function encodeBatch(
     body.varint(w.at)
     body.raw(w.done())
   })
-  const data = await compress(compression, body.done())
+  const data = compression === 'none' ? body.done() : await (await codecs()).compress(compression, body.done())
   const w = new Writer(false, data.length + 64)
   w.i64(0n)
   w.i32(data.length + 49)
@@ -113,59 +116,90 @@ export async function encodeBatch(
   return w.done()
 }
 
+/** What the compressed batches of one answer may decompress to, and what of that is left. */
+export class Room {
+  left: number
+  constructor(readonly all: number) {
+    this.left = all
+  }
+}
+
+/** From which offset on the transactions of which producers were aborted. */
+export type Aborted = { producerId: bigint; firstOffset: bigint }[]
+
 /**
- * The batches of one partition in an answer to Fetch. One that is cut off at the end is left out. `from` leaves out
- * records below it, which come along when they share a batch.
+ * The batches of one partition in an answer to Fetch. One that is cut off at the end is left out, and so is what follows
+ * one for which those before it have left no room. `from` leaves out records below it, which come along when they share
+ * a batch. Records of aborted transactions are left out, up to the marker of each one's end.
  */
 export async function decodeBatches(
   set: Uint8Array,
   topic: string,
   partition: number,
   from = 0n,
-  max = 64 << 20,
+  room = new Room(64 << 20),
+  transactions: Aborted = [],
 ): Promise<Batch[]> {
   const r = new Reader(set)
   const batches: Batch[] = []
+  const begins = [...transactions].sort((a, b) => (a.firstOffset < b.firstOffset ? -1 : 1))
+  let begun = 0
+  const aborted = new Set<bigint>()
   while (r.left > 12) {
-    const start = r.at
-    const baseOffset = r.i64()
-    const size = r.i32()
-    if (size > r.left) break
-    if (size < 49) throw corrupt(`a batch of ${size} bytes`)
-    const end = r.at + size
-    const leaderEpoch = r.i32()
-    if (r.i8() !== 2) throw new KafkaError(43, 'a record format other than 2')
-    const crc = r.u32()
-    if (crc !== crc32c(set.subarray(r.at, end))) throw new KafkaError(2, `wrong checksum in ${topic}/${partition} at ${baseOffset}`)
-    const attributes = r.i16()
-    const lastDelta = r.i32()
-    const baseTime = r.i64()
-    const maxTime = r.i64()
-    const producerId = r.i64()
-    const producerEpoch = r.i16()
-    const baseSequence = r.i32()
-    const count = r.i32()
-    if (lastDelta < 0 || baseOffset < 0n || count < 0) throw corrupt('a batch that counts backwards')
-    const batch: Batch = {
-      baseOffset, lastOffset: baseOffset + BigInt(lastDelta), leaderEpoch, attributes, producerId, producerEpoch, baseSequence,
-      control: (attributes & 0x20) !== 0, records: [],
-    }
-    batches.push(batch)
-    if (batch.lastOffset >= from) {
-      let data = r.take(end - r.at)
-      const codec = attributes & 7
-      if (codec) {
-        data = await decompress(codec, data, max)
-        max -= data.length
+    try {
+      const start = r.at
+      const baseOffset = r.i64()
+      const size = r.i32()
+      if (size > r.left) break
+      if (size < 49) throw corrupt(`a batch of ${size} bytes`)
+      const end = r.at + size
+      const leaderEpoch = r.i32()
+      if (r.i8() !== 2) throw new KafkaError(43, 'a record format other than 2')
+      const crc = r.u32()
+      if (crc !== crc32c(set.subarray(r.at, end))) throw new KafkaError(2, `wrong checksum in ${topic}/${partition} at ${baseOffset}`)
+      const attributes = r.i16()
+      const lastDelta = r.i32()
+      const baseTime = r.i64()
+      const maxTime = r.i64()
+      const producerId = r.i64()
+      const producerEpoch = r.i16()
+      const baseSequence = r.i32()
+      const count = r.i32()
+      if (lastDelta < 0 || baseOffset < 0n || count < 0) throw corrupt('a batch that counts backwards')
+      const batch: Batch = {
+        baseOffset, lastOffset: baseOffset + BigInt(lastDelta), leaderEpoch, attributes, producerId, producerEpoch, baseSequence,
+        control: (attributes & 0x20) !== 0, aborted: false, records: [],
       }
-      if (count * 7 > data.length) throw corrupt(`${count} records in ${data.length} bytes`)
-      const appendTime = attributes & 8 ? Number(maxTime) : null
-      batch.records = {
-        [Symbol.iterator]: () => readRecords(new Reader(data), count, batch, topic, partition, from, Number(baseTime), appendTime),
+      for (; begun < begins.length && begins[begun].firstOffset <= batch.lastOffset; begun++) aborted.add(begins[begun].producerId)
+      batch.aborted = !batch.control && (attributes & 0x10) !== 0 && aborted.has(producerId)
+      if (batch.control || (batch.lastOffset >= from && !batch.aborted)) {
+        let data = r.take(end - r.at)
+        const codec = attributes & 7
+        if (codec) {
+          try {
+            data = await (await codecs()).decompress(codec, data, room.left)
+          } catch (e) {
+            if ((e as KafkaError).code === 10 && room.left < room.all) break
+            throw e
+          }
+          room.left -= data.length
+        }
+        if (count * 7 > data.length) throw corrupt(`${count} records in ${data.length} bytes`)
+        const appendTime = attributes & 8 ? Number(maxTime) : null
+        batch.records = {
+          [Symbol.iterator]: () => readRecords(new Reader(data), count, batch, topic, partition, batch.control ? 0n : from, Number(baseTime), appendTime),
+        }
+        // The key of a marker: a version, and 0 for an abort, 1 for a commit.
+        if (batch.control) for (const { key } of batch.records) if (key && key.length > 3 && !key[2] && !key[3]) aborted.delete(producerId)
       }
+      batches.push(batch)
+      r.at = end
+      if (r.at <= start) throw corrupt('a batch without an end')
+    } catch (e) {
+      // What comes before it is good, and then it is the first.
+      if (batches.some(b => b.lastOffset >= from)) break
+      throw e
     }
-    r.at = end
-    if (r.at <= start) throw corrupt('a batch without an end')
   }
   return batches
 }
@@ -195,7 +229,7 @@ function* readRecords(
     const key = bytes()
     const value = bytes()
     const count = r.varint()
-    if (count < 0 || count * 2 > r.left) throw corrupt(`${count} headers in ${r.left} bytes`)
+    r.count(count, 2)
     const headers: Header[] = []
     for (let h = 0; h < count; h++) headers.push({ key: decode(bytes() ?? new Uint8Array()), value: bytes() })
     if (r.at !== end) throw corrupt('a record that is not as long as it says')

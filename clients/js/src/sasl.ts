@@ -15,15 +15,18 @@ export type Exchange = (message: Uint8Array) => Promise<Uint8Array>
 
 const refused = (why: string): KafkaError => new KafkaError(58, why)
 
-/** Both halves of a login over a connection. @internal */
-export async function login(sasl: Sasl, call: <Q, A>(api: Api<Q, A>, request: Q) => Promise<A>): Promise<void> {
+/** Both halves of a login over a connection. Gives how long it lasts, in ms; 0: without end. @internal */
+export async function login(sasl: Sasl, call: <Q, A>(api: Api<Q, A>, request: Q) => Promise<A>): Promise<number> {
   const hello = await call(SaslHandshake, { mechanism: sasl.mechanism })
   check(hello.errorCode, hello.mechanisms.length ? `the cluster takes ${hello.mechanisms.join(', ')}` : null)
+  let lifetimeMs = 0
   await authenticate(sasl, async authBytes => {
     const answer = await call(SaslAuthenticate, { authBytes })
     check(answer.errorCode, answer.errorMessage)
+    lifetimeMs = Number(answer.sessionLifetimeMs)
     return answer.authBytes
   })
+  return lifetimeMs
 }
 
 /** @internal */

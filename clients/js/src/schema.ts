@@ -72,9 +72,8 @@ export const nullableArr = <T>(c: Codec<T>): Codec<T[] | null> =>
     1,
     false,
     (r, n) => {
-      if (n * c.min > r.left) throw corrupt(`${n} elements in ${r.left} bytes`)
       const all: T[] = []
-      while (n--) all.push(c.read(r))
+      for (r.count(n, c.min); n > 0; n--) all.push(c.read(r))
       return all
     },
     (w, v: T[]) => {
@@ -94,8 +93,7 @@ export const tags: Codec<Tags> = make(
   r => {
     const all: Tags = []
     if (r.flexible) {
-      const n = r.uvarint()
-      if (n * 2 > r.left) throw corrupt(`${n} tagged fields in ${r.left} bytes`)
+      const n = r.count(r.uvarint(), 2)
       for (let i = 0; i < n; i++) all.push([r.uvarint(), r.take(r.uvarint())])
     }
     return all

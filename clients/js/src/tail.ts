@@ -2,10 +2,20 @@
 import { Fetch } from './apis.js'
 import type { Client, Lane, Position } from './client.js'
 import { KafkaError, check, retriable } from './errors.js'
-import { decodeBatches, type Batch, type ConsumedRecord } from './records.js'
+import { codecs } from './compression.js'
+import { Room, decodeBatches, type Batch, type ConsumedRecord } from './records.js'
 import { backoff, sleep } from './wait.js'
 
-export interface TailOptions {
+/** Which records of transactions are read (`isolation.level`). */
+export interface Isolation {
+  /**
+   * 'read_committed': those that are committed, up to the first transaction that is not decided yet. 'read_uncommitted',
+   * the default: all, aborted ones as well.
+   */
+  isolation?: 'read_uncommitted' | 'read_committed'
+}
+
+export interface TailOptions extends Isolation {
   topics: string | string[]
   /** Of each topic; all when there are none, and then those that are added later, too. */
   partitions?: number[]
@@ -32,7 +42,7 @@ export interface Cursor {
   end?: bigint
 }
 
-export interface FetcherOptions {
+export interface FetcherOptions extends Isolation {
   maxWaitMs?: number
   maxBytes?: number
   reset?: 'earliest' | 'latest'
@@ -42,12 +52,18 @@ export interface FetcherOptions {
 export class Fetcher {
   private lane: Lane
   private turn = 0
+  // How often in a row a partition's bytes could not be understood.
+  private corrupt = new Map<Cursor, number>()
+  // What one partition met when others had records, to be told before they have more.
+  private failure?: unknown
   constructor(
     private client: Client,
     readonly cursors: Cursor[],
     private o: FetcherOptions,
   ) {
     this.lane = client.lane()
+    // A page whose node is gone reads on with another one, so it has what decompresses before it needs it.
+    codecs().catch(() => {})
   }
 
   /** The next batches, none if there was nothing in time. Cursors are behind them then. */
@@ -59,8 +75,6 @@ export class Fetcher {
       } catch (e) {
         signal?.throwIfAborted()
         if (!retriable(e)) throw e
-        // Checksums that are wrong three times are wrong in the log.
-        if ((e as KafkaError).code === 2 && attempt > 1) throw e
         if ((e as KafkaError).code === 3) {
           unknownSince ||= Date.now()
           if (Date.now() - unknownSince > 1500) throw e
@@ -71,7 +85,10 @@ export class Fetcher {
   }
 
   private async fetch(signal?: AbortSignal): Promise<Batch[]> {
-    const { maxWaitMs = 500, maxBytes = 4 << 20 } = this.o
+    const { maxWaitMs = 500, maxBytes = 4 << 20, isolation } = this.o
+    const before = this.failure
+    this.failure = undefined
+    if (before) throw before
     // Another one is first each time, so that none starves when an answer is full.
     const open = this.cursors.filter(c => c.end === undefined || c.offset < c.end)
     if (!open.length) return []
@@ -86,7 +103,7 @@ export class Fetcher {
     const answer = await this.lane.call(
       Fetch,
       {
-        replicaId: -1, maxWaitMs, minBytes: 1, maxBytes, isolationLevel: 0, sessionId: 0, sessionEpoch: -1,
+        replicaId: -1, maxWaitMs, minBytes: 1, maxBytes, isolationLevel: isolationLevel(this.o), sessionId: 0, sessionEpoch: -1,
         topics: [...topics].map(([topic, cursors]) => ({
           topic,
           partitions: cursors.map(c => ({
@@ -100,6 +117,7 @@ export class Fetcher {
     )
     check(answer.errorCode)
     const batches: Batch[] = []
+    const room = new Room(this.client.options.maxDecompressedBytes)
     let failure: unknown
     for (const t of answer.topics) {
       for (const p of t.partitions) {
@@ -107,24 +125,32 @@ export class Fetcher {
         if (!c) throw new KafkaError(2, 'an answer about another partition')
         try {
           if (p.errorCode === 1 && this.o.reset) {
-            const at = await this.client.listOffsets(c.topic, this.o.reset, [c.partition], { signal })
+            const at = await this.client.listOffsets(c.topic, this.o.reset, [c.partition], { signal, isolation })
             c.offset = at.get(c.partition)!.offset
             continue
           }
           check(p.errorCode, `${c.topic}/${c.partition} at ${c.offset}`)
           if (!p.records) continue
-          for (const b of await decodeBatches(p.records, c.topic, c.partition, c.offset, this.client.options.maxDecompressedBytes)) {
+          const aborted = isolationLevel(this.o) ? p.abortedTransactions ?? [] : []
+          for (const b of await decodeBatches(p.records, c.topic, c.partition, c.offset, room, aborted)) {
             if (b.lastOffset < c.offset) continue
             c.offset = b.lastOffset + 1n
-            if (!b.control) batches.push(b)
+            if (!b.control && !b.aborted) batches.push(b)
           }
+          this.corrupt.delete(c)
         } catch (e) {
-          // What other partitions gave is not lost; this one is asked for again.
           failure ??= e
+          if ((e as KafkaError).code !== 2) continue
+          // What is wrong three times is wrong in the log.
+          const times = (this.corrupt.get(c) ?? 0) + 1
+          this.corrupt.set(c, times)
+          if (times > 2) failure = new KafkaError(2, (e as Error).message, { cause: e, retriable: false })
         }
       }
     }
     if (failure && !batches.length) throw failure
+    // What other partitions gave is not lost. This one is asked for again where that may help.
+    if (failure && !retriable(failure)) this.failure = failure
     return batches
   }
 
@@ -138,20 +164,23 @@ export class Fetcher {
 }
 
 /** @internal */
+export const isolationLevel = (o: Isolation): number => (o.isolation === 'read_committed' ? 1 : 0)
+
+/** @internal */
 export async function positions(
   client: Client,
   topic: string,
   partitions: number[],
   from: Position,
-  signal?: AbortSignal,
+  o: Isolation & { signal?: AbortSignal },
 ): Promise<Cursor[]> {
   if (typeof from === 'object' && 'offset' in from) return partitions.map(partition => ({ topic, partition, offset: from.offset }))
-  const at = await client.listOffsets(topic, typeof from === 'object' ? from.timestamp : from, partitions, { signal })
+  const at = await client.listOffsets(topic, typeof from === 'object' ? from.timestamp : from, partitions, o)
   const cursors = partitions.map(partition => ({ topic, partition, offset: at.get(partition)!.offset }))
   // No record is so young: the end.
   const late = cursors.filter(c => c.offset < 0n)
   if (late.length) {
-    const end = await client.listOffsets(topic, 'latest', late.map(c => c.partition), { signal })
+    const end = await client.listOffsets(topic, 'latest', late.map(c => c.partition), o)
     for (const c of late) c.offset = end.get(c.partition)!.offset
   }
   return cursors
@@ -160,7 +189,7 @@ export async function positions(
 const refreshMs = 30_000
 
 export async function* tail(client: Client, o: TailOptions): AsyncGenerator<ConsumedRecord, void, void> {
-  const { from = 'latest', signal } = o
+  const { from = 'latest', signal, isolation } = o
   const topics = [o.topics].flat()
   const cursors: Cursor[] = []
   for (const topic of topics) {
@@ -168,9 +197,9 @@ export async function* tail(client: Client, o: TailOptions): AsyncGenerator<Cons
     const given = o.offsets?.filter(c => c.topic === topic && partitions.includes(c.partition)) ?? []
     const rest = partitions.filter(p => !given.some(c => c.partition === p))
     cursors.push(...given.map(c => ({ ...c })))
-    if (rest.length) cursors.push(...(await positions(client, topic, rest, from, signal)))
+    if (rest.length) cursors.push(...(await positions(client, topic, rest, from, { signal, isolation })))
     if (o.until) {
-      const ends = await client.listOffsets(topic, 'latest', partitions, { signal })
+      const ends = await client.listOffsets(topic, 'latest', partitions, { signal, isolation })
       for (const c of cursors) if (c.topic === topic) c.end = ends.get(c.partition)!.offset
     }
   }

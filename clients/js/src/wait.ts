@@ -1,4 +1,5 @@
 // Waiting that an AbortSignal ends.
+import { KafkaError } from './errors.js'
 
 /** The promise, or the signal's reason as soon as it is aborted. */
 export async function abortable<T>(promise: Promise<T>, signal?: AbortSignal): Promise<T> {
@@ -15,6 +16,26 @@ export async function abortable<T>(promise: Promise<T>, signal?: AbortSignal): P
     ])
   } finally {
     signal.removeEventListener('abort', stop)
+  }
+}
+
+/** Does it with a signal that is aborted by the one that is given, or with REQUEST_TIMED_OUT when the time is over. */
+export async function within<T>(
+  o: { signal?: AbortSignal; timeoutMs?: number },
+  what: (signal?: AbortSignal) => Promise<T>,
+): Promise<T> {
+  const { signal, timeoutMs } = o
+  signal?.throwIfAborted()
+  if (timeoutMs === undefined) return what(signal)
+  const both = new AbortController()
+  const onAbort = (): void => both.abort(signal!.reason)
+  signal?.addEventListener('abort', onAbort)
+  const timer = setTimeout(() => both.abort(new KafkaError(7, `not done within ${timeoutMs} ms`)), timeoutMs)
+  try {
+    return await abortable(what(both.signal), both.signal)
+  } finally {
+    clearTimeout(timer)
+    signal?.removeEventListener('abort', onAbort)
   }
 }
 

@@ -1,12 +1,12 @@
-// Zstandard, reading only (RFC 8878). A chunk of its own. Written here rather than taken from a library because what
+// Zstandard, reading (RFC 8878). A chunk of its own. Written here rather than taken from a library because what
 // it reads is hostile: no length is believed, and the output is bounded before it grows. Checksums are not compared,
 // since the batch has its own; dictionaries are refused.
 import { Output } from './codecs.js'
 import { KafkaError, corrupt } from './errors.js'
 
-const blockMax = 1 << 17
+export const blockMax = 1 << 17
 const bad = (what: string): KafkaError => corrupt('zstd: ' + what)
-const highBit = (n: number): number => 31 - Math.clz32(n)
+export const highBit = (n: number): number => 31 - Math.clz32(n)
 
 /** Bits from the end to the start. Below the start there are zeros, which `at < 0` tells. */
 class Backward {
@@ -29,7 +29,7 @@ class Backward {
   }
 }
 
-interface Fse {
+export interface Fse {
   log: number
   symbol: Uint8Array
   bits: Uint8Array
@@ -168,11 +168,11 @@ const bases = (first: number, bits: number[]): [base: number[], bits: number[]] 
   bits,
 ]
 const zeros = (n: number): number[] => new Array(n).fill(0)
-const [llBase, llBits] = bases(0, [...zeros(16), 1, 1, 1, 1, 2, 2, 3, 3, 4, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16])
-const [mlBase, mlBits] = bases(3, [...zeros(32), 1, 1, 1, 1, 2, 2, 3, 3, 4, 4, 5, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16])
+export const [llBase, llBits] = bases(0, [...zeros(16), 1, 1, 1, 1, 2, 2, 3, 3, 4, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16])
+export const [mlBase, mlBits] = bases(3, [...zeros(32), 1, 1, 1, 1, 2, 2, 3, 3, 4, 4, 5, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16])
 const ones = (n: number, v = 1): number[] => new Array(n).fill(v)
 // Literal lengths, offsets, match lengths: predefined table, largest log, largest code.
-const kinds: [Fse, number, number][] = [
+export const kinds: [Fse, number, number][] = [
   [fse([4, 3, ...ones(11, 2), 1, 1, 1, ...ones(9, 2), 3, 2, ...ones(5), ...ones(4, -1)], 6), 9, 35],
   [fse([...ones(6), 2, 2, 2, ...ones(15), ...ones(5, -1)], 5), 8, 31],
   [fse([1, 4, 3, ...ones(6, 2), ...ones(37), ...ones(7, -1)], 6), 9, 52],

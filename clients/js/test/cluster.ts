@@ -1,5 +1,5 @@
 // Real nodes on free loopback ports, in a temporary folder; ended by their process ids.
-import { spawn, type ChildProcess } from 'node:child_process'
+import { execFileSync, spawn, type ChildProcess } from 'node:child_process'
 import { createSocket } from 'node:dgram'
 import { existsSync, mkdtempSync, openSync, readFileSync, rmSync } from 'node:fs'
 import { createServer } from 'node:net'
@@ -38,9 +38,12 @@ export class Cluster {
   ports: number[] = []
   private nodes: (ChildProcess | undefined)[] = []
 
-  static async start(nodes = 3): Promise<Cluster> {
+  private args: string[] = []
+
+  static async start(nodes = 3, ...args: string[]): Promise<Cluster> {
     if (!existsSync(program)) throw new Error(`${program} is not there: make build, or set TRIMARAN_BIN`)
     const c = new Cluster()
+    c.args = args
     for (let i = 0; i < nodes; i++) c.ports.push(await freePort())
     for (let i = 0; i < nodes; i++) c.run(i, true)
     process.on('exit', () => c.nodes.forEach(n => n?.kill('SIGKILL')))
@@ -52,7 +55,7 @@ export class Cluster {
     const log = openSync(join(this.dir, `n${i + 1}.log`), 'a')
     const args = [
       'serve', '--data', join(this.dir, `n${i + 1}`), '--node-id', `n${i + 1}`, '--listen', `127.0.0.1:${this.ports[i]}`,
-      '--auto-create-topics=false',
+      '--auto-create-topics=false', ...this.args,
     ]
     if (this.ports.length > 1) args.push('--join', this.ports.filter((_, k) => k !== i).map(p => `127.0.0.1:${p + 200}`).join(','))
     if (first) args.push('--bootstrap-expect', String(this.ports.length))
@@ -73,6 +76,11 @@ export class Cluster {
         await new Promise(done => setTimeout(done, 50))
       }
     }
+  }
+
+  /** Runs the command line tool at a node's Unix socket, as its super user. */
+  tool(i: number, args: string[], input = ''): string {
+    return execFileSync(program, [...args, '--brokers', `unix:${join(this.dir, `n${i + 1}`)}`], { encoding: 'utf8', input })
   }
 
   gateway(i: number): string {

@@ -1,14 +1,11 @@
 import assert from 'node:assert/strict'
 import { createHash, createHmac, pbkdf2Sync } from 'node:crypto'
-import { test } from 'node:test'
-import { ApiVersions, Metadata } from '../src/apis.js'
-import { SaslAuthenticate, SaslHandshake } from '../src/apis-sasl.js'
-import { Reader, Writer } from '../src/bytes.js'
-import { Client, KafkaError, type Sasl } from '../src/index.js'
+import { mock, test } from 'node:test'
+import { Client, KafkaError, type Sasl, type WebSocketConstructor } from '../src/index.js'
 import { ownHashes } from '../src/sha2.js'
 import { subtleHashes, type HashName, type Hashes } from '../src/hash.js'
 import { authenticate, scram } from '../src/sasl.js'
-import { tags, type Api } from '../src/schema.js'
+import { fakeGateway, type FakeSocket } from './fake.js'
 
 const bytes = (s: string): Uint8Array => new Uint8Array(Buffer.from(s))
 const text = (b: Uint8Array): string => Buffer.from(b).toString()
@@ -88,79 +85,47 @@ test('PLAIN and OAUTHBEARER say what their RFCs say', async () => {
 })
 
 /** A gateway with SASL, which knows one user. */
-function fakeGateway(mechanism: 'SCRAM-SHA-256' | 'SCRAM-SHA-512' | 'PLAIN', log: string[], h?: Hashes) {
-  return class {
-    binaryType = ''
-    onopen: ((e: unknown) => void) | null = null
-    onmessage: ((e: unknown) => void) | null = null
-    onclose: ((e: unknown) => void) | null = null
-    onerror: ((e: unknown) => void) | null = null
-    private steps: string[] = []
-    constructor(_url: string) {
-      setTimeout(() => this.onopen?.({}))
+function gatewayOf(mechanism: 'SCRAM-SHA-256' | 'SCRAM-SHA-512' | 'PLAIN', log: string[], h?: Hashes, lifetimeMs = 0n): WebSocketConstructor {
+  const exchanges = new Map<FakeSocket, string[]>()
+  const check = async (steps: string[], said: string): Promise<string | null> => {
+    if (mechanism === 'PLAIN') return said === '\0me=,\0secret' ? '' : null
+    steps.push(said)
+    const b64 = (b: Uint8Array): string => Buffer.from(b).toString('base64')
+    const salt = bytes('salt')
+    if (steps.length === 1) {
+      const m = /^n,,(n=me=3D=2C,r=(.*))$/.exec(said)
+      if (!m) return null
+      steps.push(m[1], `r=${m[2]}server,s=${b64(salt)},i=4096`)
+      return steps[2]
     }
-    close(): void {
-      log.push('closed')
-    }
-    send(frame: Uint8Array): void {
-      void this.answer(frame)
-    }
-    private async answer(frame: Uint8Array): Promise<void> {
-      const r = new Reader(frame)
-      r.i32()
-      const key = r.i16()
-      r.i16()
-      const id = r.i32()
-      r.take(r.i16())
-      const api = [ApiVersions, SaslHandshake, SaslAuthenticate, Metadata].find(a => a.key === key) as Api<any, any>
-      const body = new Reader(frame.subarray(r.at), api.flexible)
-      tags.read(body)
-      const request = api.request.read(body)
-      log.push(String(key))
-      let answer: unknown
-      if (key === 18) answer = { errorCode: 0, apis: [3, 17, 18, 36].map(key => ({ key, min: 0, max: 12 })), throttleMs: 0 }
-      else if (key === 17) answer = { errorCode: request.mechanism === mechanism ? 0 : 33, mechanisms: [mechanism] }
-      else if (key === 3) answer = { throttleMs: 0, brokers: [], clusterId: 'fake', controllerId: 1, topics: [] }
-      else {
-        const said = await this.check(text(request.authBytes))
-        answer = { errorCode: said === null ? 58 : 0, errorMessage: said === null ? 'no' : null, authBytes: bytes(said ?? ''), sessionLifetimeMs: 0n }
-      }
-      const w = new Writer(api.flexible)
-      w.i32(0)
-      w.i32(id)
-      if (key !== 18) tags.write(w, [])
-      api.response.write(w, answer)
-      w.patch(0, w.at - 4)
-      this.onmessage?.({ data: w.done().slice().buffer })
-    }
-    private async check(said: string): Promise<string | null> {
-      if (mechanism === 'PLAIN') return said === '\0me=,\0secret' ? '' : null
-      this.steps.push(said)
-      const b64 = (b: Uint8Array): string => Buffer.from(b).toString('base64')
-      const salt = bytes('salt')
-      if (this.steps.length === 1) {
-        const m = /^n,,(n=me=3D=2C,r=(.*))$/.exec(said)
-        if (!m) return null
-        this.steps.push(m[1], `r=${m[2]}server,s=${b64(salt)},i=4096`)
-        return this.steps[2]
-      }
-      const [, bare, first] = this.steps
-      const [final, proof] = said.split(',p=')
-      const message = bytes(`${bare},${first},${final}`)
-      const salted = await h!.pbkdf2(bytes('secret'), salt, 4096)
-      const key = await h!.hmac(salted, bytes('Client Key'))
-      const signature = await h!.hmac(await h!.hash(key), message)
-      if (b64(key.map((k, i) => k ^ signature[i])) !== proof) return null
-      return 'v=' + b64(await h!.hmac(await h!.hmac(salted, bytes('Server Key')), message))
-    }
+    const [, bare, first] = steps
+    const [final, proof] = said.split(',p=')
+    const message = bytes(`${bare},${first},${final}`)
+    const salted = await h!.pbkdf2(bytes('secret'), salt, 4096)
+    const key = await h!.hmac(salted, bytes('Client Key'))
+    const signature = await h!.hmac(await h!.hash(key), message)
+    if (b64(key.map((k, i) => k ^ signature[i])) !== proof) return null
+    return 'v=' + b64(await h!.hmac(await h!.hmac(salted, bytes('Server Key')), message))
   }
+  return fakeGateway(async ({ key }, request, socket) => {
+    log.push(String(key))
+    if (key === 17) {
+      exchanges.set(socket, [])
+      return { errorCode: request.mechanism === mechanism ? 0 : 33, mechanisms: [mechanism] }
+    }
+    if (key === 3) return { throttleMs: 0, brokers: [], clusterId: 'fake', controllerId: 1, topics: [] }
+    if (key !== 36) return
+    const said = await check(exchanges.get(socket)!, text(request.authBytes))
+    const ok = said !== null
+    return { errorCode: ok ? 0 : 58, errorMessage: ok ? null : 'no', authBytes: bytes(said ?? ''), sessionLifetimeMs: lifetimeMs }
+  })
 }
 
 test('a client logs in before it asks for anything, and wrong credentials are told at once', async () => {
   for (const mechanism of ['PLAIN', 'SCRAM-SHA-256', 'SCRAM-SHA-512'] as const) {
     const log: string[] = []
     const h = mechanism === 'PLAIN' ? undefined : subtleHashes(mechanism.slice(6) as HashName, crypto.subtle)
-    const connect = (sasl: Sasl) => new Client({ gateways: ['ws://fake/'], WebSocket: fakeGateway(mechanism, log, h), sasl })
+    const connect = (sasl: Sasl) => new Client({ gateways: ['ws://fake/'], WebSocket: gatewayOf(mechanism, log, h), sasl })
     const good = connect({ mechanism, username: 'me=,', password: 'secret' })
     assert.equal((await good.metadata()).clusterId, 'fake')
     assert.deepEqual(log, mechanism === 'PLAIN' ? ['18', '17', '36', '3'] : ['18', '17', '36', '36', '3'])
@@ -170,5 +135,39 @@ test('a client logs in before it asks for anything, and wrong credentials are to
       connect({ mechanism: 'OAUTHBEARER', token: 'x' }).metadata(),
       (e: KafkaError) => e.name === 'UNSUPPORTED_SASL_MECHANISM' && e.message.includes(mechanism),
     )
+  }
+})
+
+test('a session is renewed before it ends, and its connection stays', async () => {
+  mock.timers.enable({ apis: ['setTimeout'] } as never) // typed as it was in Node.js 20.4
+  try {
+    const log: string[] = []
+    const h = subtleHashes('SHA-256', crypto.subtle)
+    const events: string[] = []
+    const until = async (f: () => boolean): Promise<void> => {
+      while (!f()) await new Promise(done => setImmediate(done))
+    }
+    const client = new Client({
+      gateways: ['ws://fake/'], WebSocket: gatewayOf('SCRAM-SHA-256', log, h, 60_000n), onEvent: e => events.push(e.type),
+      sasl: { mechanism: 'SCRAM-SHA-256', username: 'me=,', password: 'secret' },
+    })
+    await client.metadata()
+    log.length = 0
+    mock.timers.tick(47_000)
+    await client.metadata()
+    assert.deepEqual(log, ['3'])
+    mock.timers.tick(2_000)
+    await until(() => log.length === 4)
+    await client.metadata()
+    assert.deepEqual(log, ['3', '17', '36', '36', '3'])
+    // What it makes of the last answer takes its time, and then the next one is due.
+    await until(() => {
+      mock.timers.tick(100)
+      return log.length === 8
+    })
+    assert.deepEqual(events, ['connected'])
+    client.close()
+  } finally {
+    mock.timers.reset()
   }
 })

@@ -2,6 +2,8 @@ package commands
 
 import (
 	"fmt"
+	"io"
+	"net/http"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -13,12 +15,12 @@ import (
 	"github.com/trimaran-io/trimaran/test/harness"
 )
 
-// trimaran dev is one process; with --nodes 3 it runs three real nodes. It keeps
-// its data from run to run.
+// trimaran dev runs a node in its process; with --nodes 3 three, in a process each, of which one is
+// killed and started again by its page. It keeps its data from run to run.
 func TestDev(t *testing.T) {
 	for _, nodes := range []int{1, 3} {
 		t.Run(fmt.Sprint(nodes), func(t *testing.T) {
-			port, err := harness.FreePortBase(0, 1, 2, 3, 4, 100, 101, 102, 103, 200, 201, 202, 203)
+			port, err := harness.FreePortBase(0, 1, 2, 3, 4, 100, 101, 102, 103, 200, 201, 202, 203, 300)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -54,6 +56,15 @@ func TestDev(t *testing.T) {
 				if want := strings.Repeat("hello\n", round+1); got != want {
 					t.Errorf("round %d: %q, want %q", round, got, want)
 				}
+				if nodes > 1 {
+					drill := harness.Loopback(port + 300)
+					for _, op := range []string{"kill", "restart"} {
+						ask(t, drill, op)
+						if got := run.ok(t, p.Path, "consume", "greetings"); got != strings.Repeat("hello\n", round+1) {
+							t.Errorf("round %d, after %s: %q", round, op, got)
+						}
+					}
+				}
 				status := run.ok(t, p.Path, "cluster", "status")
 				t.Log(status)
 				end := []os.Signal{syscall.SIGTERM, syscall.SIGHUP}[round]
@@ -72,5 +83,30 @@ func TestDev(t *testing.T) {
 				t.Error(s)
 			}
 		})
+	}
+}
+
+// ask has the drill page's server do something to the second node, as the page does.
+func ask(t *testing.T, drill, op string) {
+	t.Helper()
+	body := fmt.Sprintf(`{"op":%q,"node":"n2"}`, op)
+	r, err := http.NewRequest(http.MethodPost, "http://"+drill+"/drill/nodes", strings.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Header.Set("Origin", "http://"+drill)
+	r.Header.Set("Content-Type", "application/json")
+	// What was asked for before may not have come to pass.
+	err = harness.Eventually(patience, func() bool {
+		r.Body = io.NopCloser(strings.NewReader(body))
+		resp, err := http.DefaultClient.Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+		return resp.StatusCode == http.StatusOK
+	})
+	if err != nil {
+		t.Fatalf("%s: %v", op, err)
 	}
 }

@@ -44,7 +44,7 @@ func startNATS(more string) func(*bench, string) (*running, error) {
 		if err != nil {
 			return nil, err
 		}
-		ports, err := harness.FreePortBase(0, 6)
+		ports, err := harness.FreePortBase(0, 1, 2, 3, 4, 5)
 		if err != nil {
 			return nil, err
 		}

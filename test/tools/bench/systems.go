@@ -13,6 +13,7 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/trimaran-io/trimaran/test/harness"
 )
@@ -52,7 +53,9 @@ type running struct {
 	makeTopic func(name string, partitions int) error
 	leaders   func(name string, partitions int) (map[string][]int32, error)
 	nats      func(s shape, topic string) (driver, error) // nil for all but NATS
-	topics    map[string]bool
+	// messages gives how many nodes have sent each other; nil: nobody counts them
+	messages func() (float64, error)
+	topics   map[string]bool
 }
 
 // driver makes the load's topic, if it is not there, and the client.
@@ -106,8 +109,10 @@ func (r *running) warmUp() error {
 	return nil
 }
 
-func startTrimaran(b *bench, dir string) (*running, error) {
-	c, err := harness.Start(harness.Options{Dir: dir, NoShim: true})
+func startTrimaran(b *bench, dir string) (*running, error) { return startNodes(b.program, dir) }
+
+func startNodes(program, dir string) (*running, error) {
+	c, err := harness.Start(harness.Options{Dir: dir, NoShim: true, Program: program})
 	r := &running{stop: func() { c.Close() }, topics: map[string]bool{}}
 	if err != nil {
 		return r, err
@@ -116,6 +121,10 @@ func startTrimaran(b *bench, dir string) (*running, error) {
 		r.processes = append(r.processes, &n.Process)
 	}
 	r.seeds = []string{c.Node(1).Addr()}
+	r.messages = func() (float64, error) {
+		m, err := c.Metrics(messagesMetric)
+		return m[messagesMetric], err
+	}
 	r.makeTopic = func(name string, partitions int) error {
 		if err := c.CreateTopic(context.Background(), name, int32(partitions), 3); err != nil {
 			return err
@@ -153,14 +162,12 @@ func (r *running) kafkaTopics(replicas int16, configs map[string]*string) error 
 		found := map[string][]int32{}
 		err := harness.Eventually(30*time.Second, func() bool {
 			clear(found)
-			ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
-			defer cancel()
-			m, err := admin.Metadata(ctx, name)
-			if err != nil {
+			m, err := metadata(cl, name)
+			if err != nil || len(m.Topics) != 1 {
 				return false
 			}
 			led := 0
-			for _, p := range m.Topics[name].Partitions.Sorted() {
+			for _, p := range m.Topics[0].Partitions {
 				for _, broker := range m.Brokers {
 					if broker.NodeID == p.Leader && len(p.ISR) >= int(replicas) {
 						addr := net.JoinHostPort(broker.Host, strconv.Itoa(int(broker.Port)))
@@ -187,10 +194,8 @@ func (r *running) kafkaTopics(replicas int16, configs map[string]*string) error 
 				return true
 			}
 		}
-		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
-		defer cancel()
-		var m kadm.Metadata
-		if m, last = admin.BrokerMetadata(ctx); last == nil && len(m.Brokers) != len(r.seeds) {
+		var m *kmsg.MetadataResponse
+		if m, last = metadata(cl); last == nil && len(m.Brokers) != len(r.seeds) {
 			last = fmt.Errorf("%d of %d brokers are there", len(m.Brokers), len(r.seeds))
 		}
 		return last == nil
@@ -204,6 +209,20 @@ func (r *running) kafkaTopics(replicas int16, configs map[string]*string) error 
 	return err
 }
 
+// metadata asks for brokers and topics. kadm would answer from what its client heard minutes ago.
+func metadata(cl *kgo.Client, topics ...string) (*kmsg.MetadataResponse, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	req := kmsg.NewPtrMetadataRequest()
+	req.Topics = []kmsg.MetadataRequestTopic{}
+	for _, name := range topics {
+		t := kmsg.NewMetadataRequestTopic()
+		t.Topic = kmsg.StringPtr(name)
+		req.Topics = append(req.Topics, t)
+	}
+	return req.RequestWith(ctx, cl)
+}
+
 // brokerConfigs are what a Kafka of three processes, each broker and controller, must be told.
 const brokerConfigs = `process.roles=broker,controller
 node.id=%d
@@ -215,9 +234,10 @@ log.dirs=%[5]s
 min.insync.replicas=2
 `
 
-// javaFlags are those of Kafka's own start script.
+// javaFlags are those of Kafka's own start script, and its log has what should not be.
 var javaFlags = []string{"-Xmx1G", "-Xms1G", "-server", "-XX:+UseG1GC", "-XX:MaxGCPauseMillis=20",
-	"-XX:InitiatingHeapOccupancyPercent=35", "-XX:+ExplicitGCInvokesConcurrent", "-Djava.awt.headless=true"}
+	"-XX:InitiatingHeapOccupancyPercent=35", "-XX:+ExplicitGCInvokesConcurrent", "-Djava.awt.headless=true",
+	"-Dorg.slf4j.simpleLogger.defaultLogLevel=warn", "-Dorg.slf4j.simpleLogger.showDateTime=true"}
 
 func startKafka(configs map[string]*string) func(*bench, string) (*running, error) {
 	return func(b *bench, dir string) (*running, error) {
@@ -227,7 +247,7 @@ func startKafka(configs map[string]*string) func(*bench, string) (*running, erro
 		}
 		r := &running{topics: map[string]bool{}, warm: b.warm}
 		r.stop = func() { r.kill() }
-		ports, err := harness.FreePortBase(0, 6)
+		ports, err := harness.FreePortBase(0, 1, 2, 3, 4, 5)
 		if err != nil {
 			return r, err
 		}

@@ -21,6 +21,9 @@ type versusOptions struct {
 	warm    time.Duration // of a system whose code is compiled while it runs
 	klite   string        // a finished program
 	results string        // file that keeps rows from one run to the next
+	// how often each load is measured on each system, in turns; 0: once, system by system
+	turns  int
+	beside string // another program of the nodes
 }
 
 func (o *versusOptions) versusFlags() {
@@ -28,6 +31,8 @@ func (o *versusOptions) versusFlags() {
 	flag.BoolVar(&o.quick, "quick", false, "with -versus: one second for each load, and a third of the warm-up")
 	flag.DurationVar(&o.warm, "warm", time.Minute, "with -versus: how long Kafka is warmed before it is measured, beside 5 s before each load")
 	flag.StringVar(&o.klite, "klite", "", "with -versus: program of klite (default: go install of the pinned version)")
+	flag.IntVar(&o.turns, "turns", 0, "with -versus: start all systems that -only asks for, and measure each load so often on each in turns")
+	flag.StringVar(&o.beside, "beside", "", "with -turns: another program of the nodes, which is the system beside")
 	flag.StringVar(&o.results, "results", "", "with -versus: file of rows; those in it that are not measured now count in the table, marked with *")
 }
 
@@ -40,7 +45,8 @@ type row struct {
 	Records, Requests float64
 	P50, P99          time.Duration
 	CPU               time.Duration // of all server processes
-	Switches          float64       // of them
+	Switches, Writes  float64       // of them
+	Messages          float64       // between nodes; 0: not counted
 	Unit              time.Duration // two syncs and two round trips, as measured around the load
 	earlier           bool          // from a file
 }
@@ -84,13 +90,11 @@ func (b *bench) versus() error {
 	fmt.Printf("  windows of %v, each after a quarter of that; what is dirty is written back before each\n", b.window)
 	fmt.Println("  switches: context switches of all server processes per batch, or per message of NATS")
 	fmt.Println("  to one partition all clients connect to the node that leads it, to many those of Trimaran and NATS to the first")
+	if b.turns > 0 {
+		return b.inTurns()
+	}
 	for _, s := range systems {
-		var todo []shape
-		for _, l := range shapes {
-			if b.only.MatchString(s.name+"/"+l.name) && !(s.nats && l.notNATS) {
-				todo = append(todo, l)
-			}
-		}
+		todo := b.loads(s)
 		if len(todo) == 0 {
 			continue
 		}
@@ -110,6 +114,16 @@ func (b *bench) versus() error {
 	b.aims(rows)
 	fmt.Println("\nWhat the machine gives")
 	return b.ceilings("at the end")
+}
+
+// loads are those that -only asks for on a system.
+func (b *bench) loads(s system) (todo []shape) {
+	for _, l := range shapes {
+		if b.only.MatchString(s.name+"/"+l.name) && !(s.nats && l.notNATS) {
+			todo = append(todo, l)
+		}
+	}
+	return todo
 }
 
 // measure runs one system's loads.
@@ -162,6 +176,10 @@ func (b *bench) one(run *running, l shape, counter *harness.Counter) (r row, err
 	if err != nil {
 		return r, err
 	}
+	messages, err := run.told()
+	if err != nil {
+		return r, err
+	}
 	first, err := counter.Read()
 	if err != nil {
 		return r, err
@@ -174,6 +192,10 @@ func (b *bench) one(run *running, l shape, counter *harness.Counter) (r row, err
 	if err != nil {
 		return r, err
 	}
+	later, err := run.told()
+	if err != nil {
+		return r, err
+	}
 	_, after, err := writers(b.diskDir, 1, 4<<10, 200*time.Millisecond)
 	if err != nil {
 		return r, err
@@ -183,7 +205,15 @@ func (b *bench) one(run *running, l shape, counter *harness.Counter) (r row, err
 	}
 	used := last.Minus(first)
 	return row{Load: l.name, MB: got.mb(), Seconds: got.took.Seconds(), Records: float64(got.records), Requests: float64(got.records) / float64(l.perRequest()),
-		P50: quantile(got.latency, 0.5), P99: quantile(got.latency, 0.99), CPU: used.CPU, Switches: float64(used.Switches()), Unit: before + after + 2*b.roundTrip}, nil
+		P50: quantile(got.latency, 0.5), P99: quantile(got.latency, 0.99), CPU: used.CPU, Switches: float64(used.Switches()), Writes: float64(used.Writes), Messages: later - messages, Unit: before + after + 2*b.roundTrip}, nil
+}
+
+// told gives how many messages nodes have sent each other, 0 where nobody counts them.
+func (r *running) told() (float64, error) {
+	if r.messages == nil {
+		return 0, nil
+	}
+	return r.messages()
 }
 
 // sideBySide prints all rows again, by load.

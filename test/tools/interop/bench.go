@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -63,9 +64,10 @@ func (b *bench) all(ctx context.Context, rows []prepared) []result {
 	}
 	for _, pass := range passes {
 		for _, r := range rows {
-			cells := make([]result, len(b.ways))
+			ways := b.waysOf(r)
+			cells := make([]result, len(ways))
 			var wg sync.WaitGroup
-			for i, way := range b.ways {
+			for i, way := range ways {
 				one := func() { cells[i] = b.cell(ctx, r, way, pass) }
 				if pass == "kill" {
 					one()
@@ -74,7 +76,7 @@ func (b *bench) all(ctx context.Context, rows []prepared) []result {
 				}
 			}
 			wg.Wait()
-			if r.run != nil && pass == "kill" {
+			if r.run != nil && !r.transactions && pass == "kill" {
 				continue // tools and applications have no such pass
 			}
 			out = append(out, cells...)
@@ -83,13 +85,18 @@ func (b *bench) all(ctx context.Context, rows []prepared) []result {
 	return out
 }
 
+// waysOf gives the ways in that the client has.
+func (b *bench) waysOf(r prepared) []string {
+	return slices.DeleteFunc(slices.Clone(b.ways), func(way string) bool { return r.noShim && way == "shim" })
+}
+
 func (b *bench) cell(ctx context.Context, r prepared, way, pass string) result {
 	res := result{Client: r.name, Version: r.version, Mode: r.mode, Way: way, Pass: pass, Result: ok}
 	if r.err != nil {
 		res.Result, res.Reason = missing, r.err.Error()
 		return res
 	}
-	if r.run != nil && pass == "kill" {
+	if r.run != nil && !r.transactions && pass == "kill" {
 		return res
 	}
 	if ctx.Err() != nil {

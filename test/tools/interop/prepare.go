@@ -6,9 +6,11 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -56,18 +58,29 @@ func need(programs ...string) error {
 // once runs steps for a folder of the cache unless they were run for the same
 // inputs before: files and words. The steps find an empty folder with the files in it.
 func (p *preparer) once(name string, inputs []string, words []string, steps func(dir string) error) (string, error) {
+	files := map[string]string{}
+	for _, in := range inputs {
+		// A client's own folder is the top of the cache folder.
+		_, rel, _ := strings.Cut(in, "/")
+		files[rel] = filepath.Join(p.clients, in)
+	}
+	return p.onceIn(name, files, words, steps)
+}
+
+// onceIn is once for files from anywhere, by their names in the cache folder.
+func (p *preparer) onceIn(name string, files map[string]string, words []string, steps func(dir string) error) (string, error) {
 	sum := sha256.New()
 	for _, w := range words {
 		fmt.Fprintf(sum, "%q\n", w)
 	}
 	content := map[string][]byte{}
-	for _, in := range inputs {
-		b, err := os.ReadFile(filepath.Join(p.clients, in))
+	for _, name := range slices.Sorted(maps.Keys(files)) {
+		b, err := os.ReadFile(files[name])
 		if err != nil {
 			return "", err
 		}
-		content[in] = b
-		fmt.Fprintf(sum, "%q %d\n", in, len(b))
+		content[name] = b
+		fmt.Fprintf(sum, "%q %d\n", name, len(b))
 		sum.Write(b)
 	}
 	dir := filepath.Join(p.cache, fmt.Sprintf("%s-%x", name, sum.Sum(nil)[:6]))
@@ -83,10 +96,8 @@ func (p *preparer) once(name string, inputs []string, words []string, steps func
 		if err := os.RemoveAll(dir); err != nil {
 			return err
 		}
-		for in, b := range content {
-			// A client's own folder is the top of the cache folder.
-			_, rel, _ := strings.Cut(in, "/")
-			to := filepath.Join(dir, rel)
+		for name, b := range content {
+			to := filepath.Join(dir, name)
 			if err := os.MkdirAll(filepath.Dir(to), 0o777); err != nil {
 				return err
 			}
@@ -266,6 +277,52 @@ func (p *preparer) node(dir, script string, err error) (program, error) {
 		command: []string{"node", filepath.Join(p.clients, script)},
 		env:     []string{"NODE_PATH=" + filepath.Join(dir, "node_modules"), "KAFKAJS_NO_PARTITIONER_WARNING=1"},
 	}, err
+}
+
+// trimaranjs builds Trimaran's own JavaScript client as a package and runs it in a runtime: the
+// machine's Node.js, or Deno or Bun of the lock file.
+func trimaranjs(runtime string) func(*preparer, context.Context, row) (program, error) {
+	return func(p *preparer, ctx context.Context, r row) (program, error) {
+		if err := need("node", "npm"); err != nil {
+			return program{}, err
+		}
+		source := filepath.Join(harness.Root(), "clients", "js")
+		files := map[string]string{}
+		for _, pattern := range []string{"package*.json", "tsconfig*.json", ".npmrc", "build.mjs", "src/*.ts"} {
+			found, err := filepath.Glob(filepath.Join(source, pattern))
+			if err != nil {
+				return program{}, err
+			}
+			for _, file := range found {
+				files[strings.TrimPrefix(file, source+"/")] = file
+			}
+		}
+		built, err := p.onceIn("trimaranjs", files, nil, func(dir string) error {
+			if err := command(ctx, dir, nil, "npm", "ci", "--ignore-scripts", "--loglevel=error"); err != nil {
+				return err
+			}
+			return command(ctx, dir, nil, "npm", "run", "build")
+		})
+		if err != nil {
+			return program{}, err
+		}
+		commands := map[string][]string{"node": {"node"}, "deno": {"deno", "run", "--quiet", "--allow-all"}, "bun": {"bun", "run"}}
+		run := commands[runtime]
+		if runtime != "node" {
+			// Their scripts put the programs where they are looked for.
+			dir, err := p.once("jsruntimes", []string{"trimaranjs/package.json", "trimaranjs/package-lock.json"}, nil, func(dir string) error {
+				return command(ctx, dir, nil, "npm", "ci", "--loglevel=error")
+			})
+			if err != nil {
+				return program{}, err
+			}
+			run[0] = filepath.Join(dir, "node_modules", ".bin", runtime)
+			if err := command(ctx, dir, nil, run[0], "--version"); err != nil {
+				return program{}, err
+			}
+		}
+		return program{command: append(run, filepath.Join(p.clients, "trimaranjs", "client.mjs")), env: []string{"TRIMARAN_JS=" + built}}, nil
+	}
 }
 
 func (p *preparer) rust(ctx context.Context, r row) (program, error) {

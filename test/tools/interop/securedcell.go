@@ -25,9 +25,10 @@ func (b *bench) allSecured(ctx context.Context, rows []prepared) []result {
 			ways = mechanisms[2:3]
 		}
 		for _, m := range ways {
-			cells := make([]result, len(b.ways))
+			in := b.waysOf(r)
+			cells := make([]result, len(in))
 			var wg sync.WaitGroup
-			for i, way := range b.ways {
+			for i, way := range in {
 				wg.Go(func() { cells[i] = b.securedCell(ctx, r, m, way) })
 			}
 			wg.Wait()
@@ -36,7 +37,7 @@ func (b *bench) allSecured(ctx context.Context, rows []prepared) []result {
 	}
 	if b.kill {
 		for _, r := range rows {
-			if r.run == nil {
+			if r.run == nil && !r.noShim {
 				out = append(out, b.underKills(ctx, r)...)
 			}
 		}
@@ -90,7 +91,8 @@ func (b *bench) securedCell(ctx context.Context, r prepared, mechanism, way stri
 // as has the client log in as that user from now on.
 func (a *attempt) as(user string) error {
 	file, err := a.guard.login(a.dir, a.mechanism, user)
-	a.env = append(slices.Clip(a.prepared.env), "INTEROP_LOGIN="+file)
+	ca := filepath.Join(a.guard.dir, "ca.crt")
+	a.env = append(slices.Clip(a.prepared.env), "INTEROP_LOGIN="+file, "NODE_EXTRA_CA_CERTS="+ca, "DENO_CERT="+ca)
 	return err
 }
 

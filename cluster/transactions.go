@@ -1,0 +1,64 @@
+package cluster
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/trimaran-io/trimaran/coordinator"
+	"github.com/trimaran-io/trimaran/fsm"
+	"github.com/trimaran-io/trimaran/outcome"
+	"github.com/trimaran-io/trimaran/transaction"
+)
+
+// What replicas need of those who have to do with a transaction elsewhere (replica.Transactions).
+
+// JoinTransaction implements replica.Transactions.
+func (h *replicaHost) JoinTransaction(ctx context.Context, t fsm.Transaction, producerID int64, epoch int16, p fsm.PartitionID) error {
+	if h.coordinatedBy != nil {
+		return h.coordinatedBy(ctx, t, producerID, epoch, p)
+	}
+	topic, ok := h.Topics().ByID(p.Topic)
+	if !ok {
+		return outcome.ErrUnknownTopicOrPartition
+	}
+	return h.join(ctx, t, transaction.JoinPartition(t, producerID, epoch, topic.Name, p.Partition))
+}
+
+// JoinTransactionGroup implements replica.Transactions.
+func (h *replicaHost) JoinTransactionGroup(ctx context.Context, t fsm.Transaction, producerID int64, epoch int16, group string) error {
+	return h.join(ctx, t, transaction.JoinGroup(t, producerID, epoch, group))
+}
+
+// join asks a transaction's coordinator. That a partition or group is added is as good the second
+// time, so whatever is no answer is ErrNoLeader.
+func (h *replicaHost) join(ctx context.Context, t fsm.Transaction, req kmsg.Request) error {
+	if h.Topics().FeatureLevel() < fsm.LevelTransactions {
+		return outcome.ErrInvalidTxnState // there is none
+	}
+	resp, err := h.groups.Coordinate(ctx, coordinator.ShardOf(t.ID), transaction.Leader(), req)
+	if err != nil {
+		return fmt.Errorf("%w: the transaction's coordinator does not answer: %v", outcome.ErrNoLeader, err)
+	}
+	return transaction.Joined(resp)
+}
+
+// WriteMarker implements replica.Transactions.
+func (h *replicaHost) WriteMarker(ctx context.Context, p fsm.PartitionID, m fsm.Marker) error {
+	outcomes, err := h.router.WriteMarkers(ctx, p, []fsm.Marker{m})
+	if err == nil && outcomes[0] != 0 {
+		err = outcomes[0]
+	}
+	return err
+}
+
+// EndOffsets implements replica.Transactions.
+func (h *replicaHost) EndOffsets(ctx context.Context, group string, m fsm.Marker) error {
+	return h.groups.EndOffsets(ctx, group, m)
+}
+
+// NewProducerID implements replica.Transactions.
+func (h *replicaHost) NewProducerID(ctx context.Context) (int64, error) {
+	return h.catalog.NewProducerID(ctx)
+}

@@ -1,0 +1,1 @@
+import{a as o}from"./chunk-4PLZ62AN.js";var t=["none","gzip","snappy","lz4","zstd"],p=e=>e.catch(s=>{throw new o(13,"a codec cannot be loaded",{cause:s})}),c=()=>p(import("./codecs-W542Y6QW.js"));export{t as a,p as b,c};

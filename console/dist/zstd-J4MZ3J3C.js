@@ -1,0 +1,1 @@
+import{a,b,c,d,e,f,g,h}from"./chunk-5IKET5VD.js";import"./chunk-MPH5DRV7.js";import"./chunk-M45YFAEI.js";import"./chunk-4PLZ62AN.js";export{a as blockMax,b as highBit,g as kinds,c as llBase,d as llBits,e as mlBase,f as mlBits,h as zstd};

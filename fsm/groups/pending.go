@@ -1,0 +1,276 @@
+package groups
+
+import (
+	"maps"
+	"slices"
+)
+
+// Offsets that are committed in a transaction are pending until its marker. A group's are kept by
+// producer id, beside what is committed: nobody but who asks for stable offsets sees them.
+//
+// Of each producer its last marker stays for a while, since a marker may come twice, the second
+// time when the producer has the next transaction open here. Each number is taken once
+// (fsm.Marker).
+
+// transactional is what producers have pending in a group, and their last markers. One of no
+// producers is not kept.
+type transactional struct {
+	producers map[int64]*producer
+	// open are those of producers that have offsets pending.
+	open map[int64]*producer
+}
+
+// producer is what is kept of one.
+type producer struct {
+	epoch  int16 // the largest that was seen
+	ended  bool  // a marker was seen, and these are of the last one
+	number int32
+	at     int64 // ms: when the marker was decided here
+
+	topics map[string]*pendingTopic // empty: no transaction is open here
+}
+
+// pendingTopic belongs to one incarnation of a topic, and has at least one partition.
+type pendingTopic struct {
+	id         [16]byte
+	partitions map[int32]pendingOffset
+}
+
+type pendingOffset struct {
+	Offset
+	// overtaken: an offset was committed without a transaction after this one, and stays.
+	overtaken bool
+}
+
+// Ended is the last marker of a producer.
+type Ended struct {
+	Known  bool // there was one; the rest is 0 if not
+	Number int32
+}
+
+// Producer is what a group knows of a transactional producer.
+type Producer struct {
+	Known bool  // there is something; the rest is 0 if not
+	Epoch int16 // the largest that was seen
+	Last  Ended
+	Open  bool // it has offsets pending, of Epoch
+}
+
+const costProducer = 128
+
+func (s *State) transactions(group string) *transactional {
+	t := s.pending[group]
+	if t == nil {
+		t = &transactional{producers: make(map[int64]*producer), open: make(map[int64]*producer)}
+		s.pending[group] = t
+		s.bytes += costGroup + len(group)
+	}
+	return t
+}
+
+func (s *State) producer(group string, id int64) *producer {
+	t := s.transactions(group)
+	p := t.producers[id]
+	if p == nil {
+		p = &producer{topics: make(map[string]*pendingTopic)}
+		t.producers[id] = p
+		s.bytes += costProducer
+	}
+	return p
+}
+
+// setPending notes an offset of a transaction. Those of a smaller epoch are of a transaction that
+// is over.
+func (s *State) setPending(group string, id int64, epoch int16, topic string, topicID [16]byte, partition int32, o pendingOffset) {
+	p := s.producer(group, id)
+	if epoch < p.epoch {
+		return
+	}
+	if epoch > p.epoch {
+		s.dropPending(p)
+		p.epoch = epoch
+	}
+	on := p.topics[topic]
+	if on != nil && on.id != topicID {
+		s.dropPendingTopic(p, topic)
+		on = nil
+	}
+	if on == nil {
+		on = &pendingTopic{id: topicID, partitions: make(map[int32]pendingOffset)}
+		p.topics[topic] = on
+		s.bytes += costTopic + len(topic)
+	}
+	if old, ok := on.partitions[partition]; ok {
+		s.bytes -= costOffset + len(old.Metadata)
+	}
+	on.partitions[partition] = o
+	s.bytes += costOffset + len(o.Metadata)
+	s.pending[group].open[id] = p
+}
+
+// end ends a producer's transaction in the group, unless the marker came before.
+func (s *State) end(group string, id int64, epoch int16, last Ended, commit bool, at int64) {
+	p := s.producer(group, id)
+	if p.ended && last.Number-p.number <= 0 {
+		return
+	}
+	if commit {
+		for topic, on := range p.topics {
+			for partition, o := range on.partitions {
+				if !o.overtaken {
+					s.setOffset(group, topic, on.id, partition, o.Offset)
+				}
+			}
+		}
+	}
+	s.dropPending(p)
+	delete(s.pending[group].open, id)
+	p.epoch, p.ended, p.number, p.at = max(p.epoch, epoch), true, last.Number, at
+}
+
+// forgetProducer lets go of a producer whose last marker is of that time, and who has nothing
+// pending.
+func (s *State) forgetProducer(group string, id, at int64) {
+	t := s.pending[group]
+	if t == nil {
+		return
+	}
+	if p := t.producers[id]; p != nil && len(p.topics) == 0 && p.at == at {
+		delete(t.producers, id)
+		s.bytes -= costProducer
+		s.tidyTransactions(group, t)
+	}
+}
+
+func (s *State) tidyTransactions(group string, t *transactional) {
+	if len(t.producers) == 0 {
+		delete(s.pending, group)
+		s.bytes -= costGroup + len(group)
+	}
+}
+
+func (s *State) dropPending(p *producer) {
+	for topic := range p.topics {
+		s.dropPendingTopic(p, topic)
+	}
+}
+
+func (s *State) dropPendingTopic(p *producer, topic string) {
+	for _, o := range p.topics[topic].partitions {
+		s.bytes -= costOffset + len(o.Metadata)
+	}
+	delete(p.topics, topic)
+	s.bytes -= costTopic + len(topic)
+}
+
+// deletePending lets go of what is pending for a partition, or in the whole group if topic is nil.
+func (s *State) deletePending(group string, topic *string, partition int32) {
+	t := s.pending[group]
+	if t == nil {
+		return
+	}
+	for id, p := range t.open {
+		if topic == nil {
+			s.dropPending(p)
+		} else if on := p.topics[*topic]; on != nil {
+			if o, ok := on.partitions[partition]; ok {
+				delete(on.partitions, partition)
+				s.bytes -= costOffset + len(o.Metadata)
+			}
+			if len(on.partitions) == 0 {
+				s.dropPendingTopic(p, *topic)
+			}
+		}
+		s.closeIfEmpty(group, t, id, p)
+	}
+}
+
+// closeIfEmpty notes that nothing is pending any more. Who never ended a transaction here is
+// forgotten then.
+func (s *State) closeIfEmpty(group string, t *transactional, id int64, p *producer) {
+	if len(p.topics) > 0 {
+		return
+	}
+	delete(t.open, id)
+	if !p.ended {
+		delete(t.producers, id)
+		s.bytes -= costProducer
+		s.tidyTransactions(group, t)
+	}
+}
+
+// overtake notes that an offset is committed now, without a transaction, which is to stay whatever
+// becomes of those pending.
+func (s *State) overtake(group, topic string, topicID [16]byte, partition int32) {
+	t := s.pending[group]
+	if t == nil {
+		return
+	}
+	for id, p := range t.open {
+		on := p.topics[topic]
+		switch {
+		case on == nil:
+		case on.id != topicID:
+			s.dropPendingTopic(p, topic)
+			s.closeIfEmpty(group, t, id, p)
+		default:
+			if o, ok := on.partitions[partition]; ok {
+				o.overtaken = true
+				on.partitions[partition] = o
+			}
+		}
+	}
+}
+
+// hasOpen reports whether some transaction has offsets pending in the group.
+func (s *State) hasOpen(group string) bool {
+	t := s.pending[group]
+	return t != nil && len(t.open) > 0
+}
+
+// The reading half.
+
+// Pending reports whether a transaction has an offset pending for a partition of that incarnation
+// of the topic.
+func (s *State) Pending(group, topic string, id [16]byte, partition int32) bool {
+	t := s.pending[group]
+	if t == nil {
+		return false
+	}
+	for _, p := range t.open {
+		if on := p.topics[topic]; on != nil && on.id == id {
+			if _, ok := on.partitions[partition]; ok {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// Producer gives what the group knows of a transactional producer.
+func (s *State) Producer(group string, id int64) Producer {
+	if t := s.pending[group]; t != nil {
+		if p := t.producers[id]; p != nil {
+			return Producer{Known: true, Epoch: p.epoch, Last: Ended{p.ended, p.number}, Open: len(p.topics) > 0}
+		}
+	}
+	return Producer{}
+}
+
+// EndedBefore gives the producers in a group whose last marker is older than that (ms) and who have
+// nothing pending, in the order of their ids, with the times of their markers.
+func (s *State) EndedBefore(group string, before int64) (ids, at []int64) {
+	t := s.pending[group]
+	if t == nil {
+		return nil, nil
+	}
+	for _, id := range slices.Sorted(maps.Keys(t.producers)) {
+		if p := t.producers[id]; len(p.topics) == 0 && p.at < before {
+			ids, at = append(ids, id), append(at, p.at)
+		}
+	}
+	return ids, at
+}
+
+// Transactional gives the groups in which producers have transactions, or had some lately, sorted.
+func (s *State) Transactional() []string { return slices.Sorted(maps.Keys(s.pending)) }

@@ -1,0 +1,63 @@
+package gateway
+
+import (
+	"context"
+	"slices"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/trimaran-io/trimaran/coordinator"
+	"github.com/trimaran-io/trimaran/security/acl"
+)
+
+// DescribeTransactions, version 0 (KIP-664).
+//
+// Kept: the topics of a transaction that the caller may not describe are left out.
+
+func handleDescribeTransactions(r *request) {
+	req := r.body.(*kmsg.DescribeTransactionsRequest)
+	if len(req.TransactionalIDs) > maxGroups {
+		r.hangUp(errInvalidRequest)
+		return
+	}
+	resp := req.ResponseKind().(*kmsg.DescribeTransactionsResponse)
+	r.transact(func(ctx context.Context) {
+		resp.TransactionStates = make([]kmsg.DescribeTransactionsResponseTransactionState, len(req.TransactionalIDs))
+		eachOf(len(req.TransactionalIDs), func(i int) {
+			resp.TransactionStates[i] = r.describeTransaction(ctx, req.TransactionalIDs[i])
+		})
+		for _, state := range resp.TransactionStates {
+			r.note(state.ErrorCode)
+		}
+		r.answer(resp)
+	})
+}
+
+func (r *request) describeTransaction(ctx context.Context, id string) kmsg.DescribeTransactionsResponseTransactionState {
+	out := kmsg.NewDescribeTransactionsResponseTransactionState()
+	out.TransactionalID = id
+	if err := r.noTransactions(id); err != nil {
+		out.ErrorCode = errorCode(err)
+		return out
+	}
+	one := kmsg.NewPtrDescribeTransactionsRequest()
+	one.TransactionalIDs = []string{id}
+	answer, err := r.coordinate(ctx, coordinator.ShardOf(id), one)
+	if err != nil {
+		out.ErrorCode = r.coordinatorCodeQuiet(err)
+		return out
+	}
+	states := answer.(*kmsg.DescribeTransactionsResponse).TransactionStates
+	if len(states) != 1 {
+		out.ErrorCode = kerr.UnknownServerError.Code
+		return out
+	}
+	out = states[0]
+	if !r.caller.everything() {
+		out.Topics = slices.DeleteFunc(out.Topics, func(t kmsg.DescribeTransactionsResponseTransactionStateTopic) bool {
+			return !r.sees(acl.Describe, acl.Topic, t.Topic)
+		})
+	}
+	return out
+}

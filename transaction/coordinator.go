@@ -1,0 +1,249 @@
+package transaction
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/trimaran-io/trimaran/coordinator"
+	"github.com/trimaran-io/trimaran/fsm"
+	"github.com/trimaran-io/trimaran/fsm/transactions"
+	"github.com/trimaran-io/trimaran/internal/locks"
+)
+
+// Client is who sent a request. Version is the request's version as the client sent it: EndTxn v5+
+// and AddPartitionsToTxn v4+ are of version 2 of the protocol (KIP-890), and old versions are told
+// INVALID_PRODUCER_EPOCH where newer ones are told PRODUCER_FENCED.
+type Client = coordinator.Client
+
+// Config is what a Coordinator works with. All are needed but Awake, Settings, Counters and Logger.
+type Config struct {
+	// State is the replica of this node. All commands of earlier terms must be applied before New:
+	// whoever just won an election lets a barrier pass first.
+	State *State
+	// Propose replicates a command and returns when it is applied to State here. An error that
+	// wraps coordinator.ErrNotLeader means that it surely is not and will not be, any other that
+	// this is not known. It must return soon after ctx has ended.
+	Propose func(ctx context.Context, command []byte) error
+	// NewProducerID gives a producer id that nobody has.
+	NewProducerID func(ctx context.Context) (int64, error)
+	// TopicID and TopicName know the topics as the node's catalog has them. They may wait for the
+	// catalog to catch up, and are called with no lock held.
+	TopicID   func(name string) ([16]byte, bool)
+	TopicName func(id [16]byte) (string, bool)
+	// WriteMarker has the marker written to the partition, and EndOffsets to the group's offsets;
+	// they return when that is committed there. The error outcome.ErrUnknownTopicOrPartition says
+	// that the partition is gone for good; after any other it is tried again, without end.
+	WriteMarker func(ctx context.Context, p fsm.PartitionID, m fsm.Marker) error
+	EndOffsets  func(ctx context.Context, group string, m fsm.Marker) error
+	// Version is the cluster's transaction.version: 0, transactions are refused; 2.
+	Version func() int
+	// Awake gives since when this process runs without having stood still: nobody was heard before
+	// that. nil: always.
+	Awake    func() time.Time
+	Settings Settings
+	Counters *Counters    // nil: nobody reads them
+	Logger   *slog.Logger // nil: slog's default
+}
+
+// Coordinator serves the transactional ids of one shard on the node that leads it, for one term.
+type Coordinator struct {
+	cfg      Config
+	set      Settings
+	log      *slog.Logger
+	counters *Counters
+	began    time.Time
+	// maxState is MaxStateBytes; tests make it less.
+	maxState int
+
+	// ctx ends with Close. What waits, waits for it too.
+	ctx    context.Context
+	cancel context.CancelFunc
+	// revision is the last that a command named. All of this term are higher than those before.
+	revision atomic.Uint64
+	markers  *markers
+
+	// mu guards what follows, and what is in the lines. Timers are set and goroutines started under
+	// it; no other mutex is taken, and nothing is waited for.
+	mu     locks.Mutex[Coordinator]
+	closed bool
+	// running counts requests, timers' functions and all that is at work; it grows only while
+	// closed is false or it is not 0.
+	running sync.WaitGroup
+	// lines are those of ids of which something is asked, or whose markers are on their way. Of all
+	// others State knows everything.
+	lines map[string]*line
+	// abort is the next look at what is open too long; nil: there are no ids. remove is the next
+	// look for ids to expire.
+	abort, remove *time.Timer
+}
+
+// New takes over the shard. What was decided before goes on from here.
+func New(cfg Config) *Coordinator {
+	c := &Coordinator{
+		cfg: cfg, set: cfg.Settings.withDefaults(), log: cfg.Logger, counters: cfg.Counters,
+		began: time.Now(), maxState: MaxStateBytes, lines: make(map[string]*line),
+	}
+	if c.log == nil {
+		c.log = slog.Default()
+	}
+	if c.counters == nil {
+		c.counters = &Counters{}
+	}
+	c.ctx, c.cancel = context.WithCancel(context.Background())
+	c.revision.Store(cfg.State.revision())
+	c.markers = newMarkers(c)
+	c.mu.Lock()
+	c.remove = c.after(c.set.RemoveInterval, c.sweepIDs)
+	c.mu.Unlock()
+	opened, ids := cfg.State.opened()
+	if ids > 0 {
+		c.armAbort()
+	}
+	for _, open := range opened {
+		if open.producer.Phase.Preparing() {
+			c.finish(open.id)
+		}
+	}
+	return c
+}
+
+// Close ends everything: who waits gets NOT_COORDINATOR, who comes later coordinator.ErrNotLeader.
+// It waits for commands that are on their way; when it returns, no goroutine is left and no timer.
+func (c *Coordinator) Close() {
+	c.mu.Lock()
+	c.closed = true
+	c.mu.Unlock()
+	c.cancel()
+	c.running.Wait()
+	// Nothing runs any more, so no timer is set after this.
+	c.mu.Lock()
+	c.remove.Stop()
+	if c.abort != nil {
+		c.abort.Stop()
+	}
+	c.mu.Unlock()
+	c.markers.stop()
+}
+
+// begin announces work that Close waits for, and says false if it is too late.
+func (c *Coordinator) begin() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		return false
+	}
+	c.running.Add(1)
+	return true
+}
+
+// after runs f later, unless the coordinator is closed by then.
+func (c *Coordinator) after(d time.Duration, f func()) *time.Timer {
+	return time.AfterFunc(d, func() {
+		if c.begin() {
+			defer c.running.Done()
+			f()
+		}
+	})
+}
+
+// Handle answers a request whose API key Version knows. It may wait for a command to be replicated,
+// and for the transaction before to be over; it ends with ctx. The error says that there is no
+// answer: ctx has ended, or the request is of another kind, or, if it wraps
+// coordinator.ErrNotLeader, surely nothing was done and another coordinator is to be asked.
+//
+// The response has the request's version.
+func (c *Coordinator) Handle(ctx context.Context, client Client, req kmsg.Request) (kmsg.Response, error) {
+	if _, ok := Version(req.Key()); !ok {
+		return nil, fmt.Errorf("%s is not for the coordinator of transactions", kmsg.NameForKey(req.Key()))
+	}
+	if !c.begin() {
+		return nil, coordinator.ErrNotLeader
+	}
+	defer c.running.Done()
+	switch req := req.(type) {
+	case *kmsg.InitProducerIDRequest:
+		return c.initProducerID(ctx, client, req)
+	case *kmsg.AddPartitionsToTxnRequest:
+		return c.addPartitions(ctx, client, req)
+	case *kmsg.AddOffsetsToTxnRequest:
+		return c.addOffsets(ctx, client, req)
+	case *kmsg.EndTxnRequest:
+		return c.endTxn(ctx, client, req)
+	case *kmsg.DescribeTransactionsRequest:
+		return c.describe(req), nil
+	case *kmsg.ListTransactionsRequest:
+		return c.list(req), nil
+	}
+	return nil, fmt.Errorf("%T is not for the coordinator of transactions", req)
+}
+
+// topicID is Config.TopicID. It may wait.
+func (c *Coordinator) topicID(name string) ([16]byte, bool) {
+	locks.MayWait("the catalog")
+	return c.cfg.TopicID(name)
+}
+
+// topicName is Config.TopicName. It may wait.
+func (c *Coordinator) topicName(id [16]byte) (string, bool) {
+	locks.MayWait("the catalog")
+	return c.cfg.TopicName(id)
+}
+
+// propose replicates a command. One that is on its way when the coordinator is closed is waited
+// for: whether it got into the log decides what its client is told.
+func (c *Coordinator) propose(b []byte) error {
+	locks.MayWait("a command to be replicated")
+	if c.ctx.Err() != nil {
+		return coordinator.ErrNotLeader
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(c.ctx), c.set.CommitTimeout)
+	defer cancel()
+	return c.cfg.Propose(ctx, b)
+}
+
+// newProducerID gives a producer id that nobody has.
+func (c *Coordinator) newProducerID() (int64, error) {
+	locks.MayWait("a producer id")
+	ctx, cancel := context.WithTimeout(c.ctx, c.set.CommitTimeout)
+	defer cancel()
+	return c.cfg.NewProducerID(ctx)
+}
+
+// codeOf is what a client is told after Propose or NewProducerID gave err.
+func (c *Coordinator) codeOf(err error) int16 {
+	switch {
+	case err == nil:
+		return 0
+	case c.ctx.Err() != nil, errors.Is(err, coordinator.ErrNotLeader):
+		return kerr.NotCoordinator.Code
+	}
+	return kerr.CoordinatorNotAvailable.Code
+}
+
+// refused is the code of a request for that id at this time, 0: it may be asked.
+func (c *Coordinator) refused(id string) int16 {
+	switch {
+	case id == "" || len(id) > transactions.MaxID:
+		return kerr.InvalidRequest.Code
+	case c.cfg.Version() == 0:
+		return kerr.CoordinatorNotAvailable.Code // not all nodes would understand
+	}
+	return 0
+}
+
+// told is the code for a client whose request is of that version: until version fenced it did not
+// know PRODUCER_FENCED.
+func told(code int16, version, fenced int16) int16 {
+	if code == kerr.ProducerFenced.Code && version < fenced {
+		return kerr.InvalidProducerEpoch.Code
+	}
+	return code
+}
