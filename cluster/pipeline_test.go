@@ -291,14 +291,14 @@ func testALineKnowsItsLeadersTerm(t *testing.T) {
 
 	// The other node asks as its gateway does.
 	line := other.NewLine()
-	if _, err := other.AppendInLine(within(t), id, line, batchList{prototest.Batch("1")}); err != nil {
+	if _, err := other.AppendInLine(within(t), id, line, fsm.Transaction{}, batchList{prototest.Batch("1")}); err != nil {
 		t.Fatal(err)
 	}
 	pipe := other.Pipe(id, line)
 	if pipe == nil {
 		t.Fatal("no leader is known")
 	}
-	if _, err := pipe(within(t), 0, []kafkaproto.Batch{prototest.Batch("2")}); err != nil {
+	if _, err := pipe(within(t), 0, fsm.Transaction{}, []kafkaproto.Batch{prototest.Batch("2")}); err != nil {
 		t.Errorf("the first of a run, which must know the term: %v", err)
 	}
 	c.wantEverywhere(id, []string{"0", "1", "2"})
