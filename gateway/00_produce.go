@@ -165,32 +165,36 @@ type producesAnswered struct {
 // left to do, nil for nothing.
 func (a *producesAnswered) convert(sets [][]byte, rules []produceRules) (work func()) {
 	defer a.done()
-	s := a.conn.server
-	all := make([]*order.Produce, 0, len(a.produces))
-	for _, p := range a.produces {
-		if p != nil {
-			all = append(all, &p.Produce)
-		}
-	}
-	// All of a request at once: what it has for many partitions goes to their leaders together.
-	panicked := true
+	s, i := a.conn.server, 0
 	defer func() {
-		// After a panic, or a stop, some are not filled.
-		if work = a.conn.queues.Ready(all...); panicked && work != nil {
-			s.listener.Go(work)
+		for _, p := range a.produces[i:] { // only after a panic, or a stop
+			if p != nil {
+				a.ready(p)
+			}
 		}
 	}()
-	for i, p := range a.produces {
+	for ; i < len(a.produces); i++ {
+		p := a.produces[i]
 		if p == nil {
 			continue
 		}
+		if work != nil {
+			s.listener.Go(work)
+		}
 		if err := s.conversions.Acquire(s.listener.Context(), 1); err != nil {
-			break
+			return nil
 		}
 		p.fill(sets[i], rules[i], s.conversions.Release)
+		work = a.conn.queues.Ready(&p.Produce)
 	}
-	panicked = false
-	return nil
+	return work
+}
+
+// ready has the queue go on beside.
+func (a *producesAnswered) ready(p *producing) {
+	if work := a.conn.queues.Ready(&p.Produce); work != nil {
+		a.conn.server.listener.Go(work)
+	}
 }
 
 // done is called when one of them has its outcome, by whoever found it out.

@@ -9,7 +9,6 @@ import (
 	"os"
 	"slices"
 	"strconv"
-	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -21,8 +20,7 @@ import (
 
 // TestPipelinedOrder holds queues against a model of leaders that fail in the middle of a pipeline:
 // they refuse, lose leadership, answers get lost, what was given up arrives late. LINE_SEEDS=n
-// tries more seeds, LINE_SEED=n that one. Every fourth has many partitions, which have to wait for
-// each other.
+// tries more seeds, LINE_SEED=n that one.
 func TestPipelinedOrder(t *testing.T) {
 	first, seeds := uint64(1), uint64(300)
 	if n, err := strconv.ParseUint(os.Getenv("LINE_SEEDS"), 10, 64); err == nil {
@@ -34,35 +32,14 @@ func TestPipelinedOrder(t *testing.T) {
 	most, plain, acked := 0, 0, 0
 	for seed := first; seed < first+seeds && !t.Failed(); seed++ {
 		synctest.Test(t, func(t *testing.T) {
-			b, appender := &bench{t: t}, models{}
-			var all []*clients
-			partitions, produces := int32(1), 150
-			if seed%4 == 0 {
-				partitions, produces = 3*manyUnderWay, 40
-			}
-			for i := range partitions {
-				of := seed + uint64(i)<<32
-				c := &clients{bench: b, partition: i, seed: seed, model: newModel(of), dice: rand.New(rand.NewPCG(of, 4)), produces: produces}
-				all, appender = append(all, c), append(appender, c.model)
-			}
-			b.Init(&Config{Appender: appender, Go: func(f func()) { go f() }, Context: t.Context(), Logger: slog.New(slog.DiscardHandler)})
-			var wg sync.WaitGroup
-			for _, c := range all {
-				wg.Go(c.run)
-			}
-			wg.Wait()
-			b.Queues.mu.Lock()
-			if len(b.queues) > 0 || len(b.held) > 0 || b.sent != 0 {
-				t.Errorf("LINE_SEED=%d: of what is over %d queues are left, %d are held, and %d appends under way", seed, len(b.queues), len(b.held), b.sent)
-			}
-			b.Queues.mu.Unlock()
-			for _, c := range all {
-				most = max(most, c.model.most)
-				for _, p := range c.plain {
-					plain++
-					if err, _ := p.Outcome(); err == nil {
-						acked++
-					}
+			c := &clients{bench: &bench{t: t}, seed: seed, model: newModel(seed), dice: rand.New(rand.NewPCG(seed, 4))}
+			c.Init(&Config{Appender: c.model, Go: func(f func()) { go f() }, Context: t.Context(), Logger: slog.New(slog.DiscardHandler)})
+			c.run()
+			most = max(most, c.model.most)
+			for _, p := range c.plain {
+				plain++
+				if err, _ := p.Outcome(); err == nil {
+					acked++
 				}
 			}
 		})
@@ -76,27 +53,14 @@ func TestPipelinedOrder(t *testing.T) {
 	}
 }
 
-// models are partitions by their number.
-type models []*model
-
-func (m models) NewLine() uint64 { return 1 }
-
-func (m models) Pipe(p fsm.PartitionID, line uint64) pipe { return m[p.Partition].Pipe(p, line) }
-
-func (m models) AppendInLine(ctx context.Context, p fsm.PartitionID, line uint64, batches []kafkaproto.Batch) ([]fsm.Appended, error) {
-	return m[p.Partition].AppendInLine(ctx, p, line, batches)
-}
-
 // clients are what one connection sends to one partition: a producer that is idempotent, one that
 // is not, or both in turns.
 type clients struct {
 	*bench
-	partition int32
-	seed      uint64
-	model     *model
-	dice      *rand.Rand
-	produces  int       // of each producer
-	plain     []*waited // in order
+	seed  uint64
+	model *model
+	dice  *rand.Rand
+	plain []*waited // in order
 }
 
 const idempotentProducer = 7
@@ -107,7 +71,7 @@ func (c *clients) run() {
 	if !plain {
 		idempotent = true
 	}
-	produces := c.produces
+	const produces = 150
 	acked := map[int32]fsm.Offset{}
 	var todo, unanswered []int32
 	for i := range int32(produces) {
@@ -163,7 +127,7 @@ func (c *clients) run() {
 
 // sendSoon sends a produce whose batches are ready at once or later.
 func (c *clients) sendSoon(producer int64, sequence int32) *waited {
-	p := c.addTo(c.partition)
+	p := c.add()
 	batches := []kafkaproto.Batch{batchOf(c.t, producer, sequence)}
 	later := time.Duration(c.dice.IntN(3)*c.dice.IntN(1000)) * time.Microsecond
 	go func() {
@@ -209,8 +173,13 @@ func (c *clients) check(idempotent bool, produces int, acked map[int32]fsm.Offse
 	if idempotent && len(acked) != produces {
 		errs = append(errs, fmt.Errorf("%d of %d are acknowledged", len(acked), produces))
 	}
+	c.Queues.mu.Lock()
+	defer c.Queues.mu.Unlock()
+	if len(c.queues) > 0 {
+		errs = append(errs, fmt.Errorf("%d queues are left of what is over", len(c.queues)))
+	}
 	if err := errors.Join(errs...); err != nil {
-		c.t.Errorf("LINE_SEED=%d, partition %d:\n%v", c.seed, c.partition, err)
+		c.t.Errorf("LINE_SEED=%d:\n%v", c.seed, err)
 	}
 }
 

@@ -3,7 +3,6 @@ package order
 import (
 	"cmp"
 	"slices"
-	"time"
 
 	"github.com/trimaran-io/trimaran/fsm"
 )
@@ -19,13 +18,6 @@ const (
 	// maxBytesUnderWay is what they have together from which on none is added: a leader does with
 	// few large ones better than with many, and large ones fill a pipe alone.
 	maxBytesUnderWay = 256 << 10
-	// manyUnderWay is how many appends of a connection, to all partitions together, keep a node
-	// busy: none is added until there are fewer, and then all that can be at once.
-	manyUnderWay = 8
-	// pausePart of the time that those took, and maxPause at most, what comes behind them waits for
-	// more.
-	pausePart = 8
-	maxPause  = 10 * time.Millisecond
 )
 
 // queue is the produces of one connection to one partition. Queues.mu guards all of it.
@@ -51,11 +43,10 @@ type queue struct {
 	sent    int        // appends under way
 	bytes   int        // in them
 	failed  []*send    // of the pipe; then nothing is sent
-	held    bool       // it is one of Queues.held
 }
 
-// next adds what can be sent now to sends. What is over without that is added to over.
-func (l *queue) next(q *Queues, sends []*send, over []*Produce) ([]*send, []*Produce) {
+// next takes what can be sent now. What is over without that is added to over.
+func (l *queue) next(q *Queues, over []*Produce) (sends []*send, _ []*Produce) {
 	for l.failed == nil && len(l.waiting) > 0 && l.waiting[0].ready && l.room() {
 		s := &send{queue: l, pipe: l.pipe}
 		n := 0
@@ -86,18 +77,14 @@ func (l *queue) next(q *Queues, sends []*send, over []*Produce) ([]*send, []*Pro
 			l.number++
 		}
 		l.sent++
-		q.sent++
 		l.bytes += s.bytes
 		sends = append(sends, s)
 	}
-	if l.empty() {
+	if len(l.waiting) == 0 && l.sent == 0 {
 		delete(q.queues, l.id)
 	}
 	return sends, over
 }
-
-// empty says whether the queue is no longer needed.
-func (l *queue) empty() bool { return len(l.waiting) == 0 && l.sent == 0 }
 
 // room says whether one more append may be under way.
 func (l *queue) room() bool {
@@ -110,7 +97,6 @@ func (l *queue) room() bool {
 // ended takes an append's outcome, and gives the produces that are over by that.
 func (l *queue) ended(q *Queues, s *send, appended []fsm.Appended, err error) (over []*Produce) {
 	l.sent--
-	q.sent--
 	l.bytes -= s.bytes
 	switch {
 	case err == nil:

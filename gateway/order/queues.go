@@ -52,11 +52,7 @@ type Queues struct {
 
 	mu locks.Mutex[Queues] // guards the rest; nothing is taken and nobody waits under it
 	// queues has a key exactly while a queue has something in it.
-	queues  map[fsm.PartitionID]*queue
-	sent    int      // appends under way, of all queues
-	held    []*queue // those that have something to send, and have to wait for others
-	round   round    // the last one
-	pausing bool     // between it and the next one
+	queues map[fsm.PartitionID]*queue
 	// gaps are where batches of idempotent producers failed; see gap.
 	gaps map[fsm.PartitionID]gap
 }
@@ -84,17 +80,14 @@ func (q *Queues) Add(p *Produce) {
 	q.mu.Unlock()
 }
 
-// Ready lets queues go on with the produces of a request, filled or not. It is called once for each
-// of them. What is to be done now is given, nil for nothing: the caller runs it, here or beside. It
-// waits for an append that ends when Config.Context does, or at the latest time of those that the
-// produces were given.
-func (q *Queues) Ready(produces ...*Produce) (work func()) {
+// Ready lets the queue go on with a produce, filled or not. It is called once. What is to be done
+// now is given, nil for nothing: the caller runs it, here or beside. It waits for an append that
+// ends when Config.Context does, or at the latest time of those that the produces were given.
+func (q *Queues) Ready(p *Produce) (work func()) {
 	q.mu.Lock()
-	for _, p := range produces {
-		p.ready = true
-		q.hold(q.queues[p.partition])
-	}
-	sends, over := q.next(nil)
+	p.ready = true
+	line := q.queues[p.partition]
+	sends, over := line.next(q, nil)
 	q.mu.Unlock()
 	tell(over)
 	if len(sends) == 0 {
@@ -119,8 +112,7 @@ func (q *Queues) run(s *send, stay bool) {
 		}
 		q.mu.Lock()
 		over := s.queue.ended(q, s, appended, err)
-		q.hold(s.queue)
-		sends, over := q.next(over)
+		sends, over := s.queue.next(q, over)
 		q.mu.Unlock()
 		tell(over)
 		s = nil
@@ -131,90 +123,6 @@ func (q *Queues) run(s *send, stay bool) {
 			q.cfg.Go(func() { q.run(more, true) })
 		}
 	}
-}
-
-// hold has a queue go on with the next call of next that lets any, if it has something to send.
-func (q *Queues) hold(l *queue) {
-	if l.empty() {
-		delete(q.queues, l.id)
-	} else if !l.held && len(l.waiting) > 0 && l.waiting[0].ready {
-		l.held, q.held = true, append(q.held, l)
-	}
-}
-
-// next takes what can be sent now of all that are held, or nothing as long as many appends are
-// under way, and in a pause. Each append comes here when it is over, and so does the end of a
-// pause: what is held is sent in the end.
-func (q *Queues) next(over []*Produce) ([]*send, []*Produce) {
-	if q.pausing {
-		return nil, over
-	}
-	if q.sent >= manyUnderWay {
-		q.round.held = q.round.held || len(q.held) > 0
-		return nil, over
-	}
-	if q.round.took == 0 {
-		q.round.took = time.Since(q.round.began)
-	}
-	if len(q.held) == 0 {
-		return nil, over
-	}
-	if wait := q.round.pause(); wait > 0 {
-		q.pausing = true
-		q.cfg.Go(func() { q.wait(wait) })
-		return nil, over
-	}
-	held := q.held
-	q.held = nil
-	var sends []*send
-	for _, l := range held {
-		l.held = false
-		sends, over = l.next(q, sends, over)
-	}
-	if len(sends) >= manyUnderWay {
-		q.round = round{began: time.Now(), appends: len(sends)}
-		for _, s := range sends {
-			q.round.produces += len(s.produces)
-		}
-	}
-	return sends, over
-}
-
-// wait ends a pause.
-func (q *Queues) wait(pause time.Duration) {
-	timer := time.NewTimer(pause)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-	case <-q.cfg.Context.Done():
-	}
-	q.mu.Lock()
-	q.pausing, q.round = false, round{}
-	sends, over := q.next(nil)
-	q.mu.Unlock()
-	tell(over)
-	for _, s := range sends {
-		q.cfg.Go(func() { q.run(s, true) })
-	}
-}
-
-// round is many appends, to different partitions, that went together. A client that has several
-// requests to many partitions in flight sends new ones when it has the answers, all of them, and so
-// those come together, too, a little later. What comes alone, and goes alone, costs as much as what
-// goes with others.
-type round struct {
-	began             time.Time
-	took              time.Duration // until few of them were left; 0: they are not
-	appends, produces int
-	held              bool // something had to wait for it
-}
-
-// pause gives how long it is worth to wait for more before the next one.
-func (r *round) pause() time.Duration {
-	if r.appends == 0 || !r.held && (r.produces < 2*r.appends || time.Since(r.began) > 2*r.took) {
-		return 0
-	}
-	return min(r.took/pausePart, maxPause)
 }
 
 // tell says of produces that they are over.

@@ -85,11 +85,9 @@ type waited struct {
 	over chan struct{}
 }
 
-func (b *bench) add() *waited { return b.addTo(1) }
-
-func (b *bench) addTo(partition int32) *waited {
+func (b *bench) add() *waited {
 	p := &waited{over: make(chan struct{})}
-	p.Init(fsm.PartitionID{Partition: partition}, time.Now().Add(time.Minute), func() { close(p.over) })
+	p.Init(fsm.PartitionID{Partition: 1}, time.Now().Add(time.Minute), func() { close(p.over) })
 	b.Add(&p.Produce)
 	return p
 }

@@ -48,12 +48,16 @@ export interface FetcherOptions extends Isolation {
   reset?: 'earliest' | 'latest'
 }
 
+const leastPatienceMs = 3000
+
 /** Fetches for a set of partitions, whatever happens to gateways. @internal */
 export class Fetcher {
   private lane: Lane
   private turn = 0
   // How often in a row a partition's bytes could not be understood.
   private corrupt = new Map<Cursor, number>()
+  // How long an answer may take: one that hangs is left soon, and a slow line gets more time with each attempt.
+  private patienceMs = leastPatienceMs
   // What one partition met when others had records, to be told before they have more.
   private failure?: unknown
   constructor(
@@ -100,7 +104,8 @@ export class Fetcher {
       else topics.set(c.topic, [c])
     }
     this.turn++
-    const answer = await this.lane.call(
+    const asked = Date.now()
+    const call = this.lane.call(
       Fetch,
       {
         replicaId: -1, maxWaitMs, minBytes: 1, maxBytes, isolationLevel: isolationLevel(this.o), sessionId: 0, sessionEpoch: -1,
@@ -113,8 +118,13 @@ export class Fetcher {
         })),
         forgotten: [], rackId: '',
       },
-      { signal, waitsMs: maxWaitMs },
+      { signal, waitsMs: maxWaitMs, limitMs: this.patienceMs },
     )
+    const answer = await call.catch(e => {
+      if (e.code === 7) this.patienceMs *= 2
+      throw e
+    })
+    this.patienceMs = Math.max(leastPatienceMs, 4 * (Date.now() - asked - maxWaitMs))
     check(answer.errorCode)
     const batches: Batch[] = []
     const room = new Room(this.client.options.maxDecompressedBytes)

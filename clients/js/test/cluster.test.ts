@@ -108,6 +108,43 @@ test('kill -9 of the node that a tail reads from: it goes on within 3 s, none of
   await cluster.ready()
 })
 
+test('a node that hangs is left for another within 8 s, and no message comes twice or is missing', async () => {
+  const topic = 'hanging'
+  const client = cluster.client(1)
+  await new Admin(client).createTopics([{ topic, partitions: 1, replicationFactor: 3 }])
+  const reader = cluster.client(0)
+  const stop = new AbortController()
+  const timer = setTimeout(() => stop.abort(new Error('nothing came')), 60_000)
+  const tail = reader.tail({ topics: topic, from: 'earliest', signal: stop.signal })
+  // The writer's node does not hang, though its partition may have to find another leader.
+  const producer = client.producer()
+  let sent = 0
+  const write = () => producer.send(topic, { value: String(sent++) })
+  await write()
+  assert.equal(text((await tail.next()).value!.value), '0')
+  const next = tail.next()
+  cluster.pause(0)
+  const began = Date.now()
+  try {
+    await write()
+    assert.equal(text((await next).value!.value), '1')
+    const silent = Date.now() - began
+    console.log(`# silent for ${silent} ms when the node hangs`)
+    assert.ok(silent < 8000, `silent for ${silent} ms`)
+  } finally {
+    cluster.resume(0)
+  }
+  for (let n = 2; n < 10; n++) {
+    await write()
+    assert.equal(text((await tail.next()).value!.value), String(n))
+  }
+  clearTimeout(timer)
+  await tail.return()
+  reader.close()
+  client.close()
+  await cluster.ready()
+})
+
 test('two members of a group share its partitions, and what one leaves the other goes on with', async () => {
   const topic = 'shared'
   const client = cluster.client()

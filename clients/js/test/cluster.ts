@@ -93,6 +93,14 @@ export class Cluster {
     return new Client({ gateways, WebSocket: wsConstructor, ...o })
   }
 
+  /** Has a node hang: its connections stay, and nothing is answered. */
+  pause(i: number): void {
+    this.nodes[i]!.kill('SIGSTOP')
+  }
+  resume(i: number): void {
+    this.nodes[i]!.kill('SIGCONT')
+  }
+
   kill(i: number): void {
     this.nodes[i]!.kill('SIGKILL')
     this.nodes[i] = undefined

@@ -9,17 +9,13 @@ import (
 	"github.com/trimaran-io/trimaran/test/harness"
 )
 
-// What requests to many partitions have nodes tell each other is little, and goes in few writes:
-// each partition is a Raft group with messages of its own, so what several requests have for one
-// goes together, and a connection's writer waits for all messages that are ready.
+// What a request to many partitions has nodes tell each other goes in few writes: each partition is
+// a Raft group with messages of its own, and a connection's writer waits for all that are ready.
 func TestMessagesOfManyPartitionsShareWrites(t *testing.T) {
 	const (
 		partitions, inFlight, sent = 60, 5, 150
 		// Where a writer did not wait it was 1.4; a machine of two cores counts 9.
 		least = 2.5
-		// For each record, where five requests go together; a machine of two cores counts 1.1, and
-		// 3.3 where each goes by itself.
-		most = 1.8
 	)
 	bin, err := harness.PlainBinaries()
 	if err != nil {
@@ -47,14 +43,14 @@ func TestMessagesOfManyPartitionsShareWrites(t *testing.T) {
 		laterMessages, laterWrites := talk(t, c)
 		messages, writes = laterMessages-messages, laterWrites-writes
 		t.Logf("for each request to %d partitions: %.1f messages in %.1f writes", partitions, messages/sent, writes/sent)
-		if messages < 2*partitions*sent/inFlight {
+		if messages < partitions*sent {
 			t.Fatalf("%.0f messages for %d records, which two followers have: they are not counted", messages, partitions*sent)
 		}
-		if all = append(all, messages/writes); messages >= least*writes && messages <= most*partitions*sent {
+		if all = append(all, messages/writes); messages >= least*writes {
 			return
 		}
 	}
-	t.Errorf("messages in a write: %.2f, want %.1f in one of the rounds, with %.1f messages for each record", all, least, most)
+	t.Errorf("messages in a write: %.2f, want %.1f in one of the rounds", all, least)
 }
 
 // talk gives the messages between nodes so far, and the writes that they went in.
