@@ -33,9 +33,10 @@ type Config struct {
 	TopicID   func(name string) ([16]byte, bool)
 	TopicName func(id [16]byte) (string, bool)
 	// Join asks a transaction's coordinator to add a group to it (t.Add), or whether it was added.
-	// Errors are those of outcome: ErrInvalidTxnState, ErrConcurrentTransactions, ErrProducerFenced,
-	// ErrInvalidProducerEpoch, ErrInvalidProducerIDMapping, ErrTransactionAbortable; any other is no
-	// answer. It is called with no lock held. nil: there are no transactions.
+	// Errors are those of outcome: ErrInvalidTxnState, ErrConcurrentTransactions,
+	// ErrProducerFenced, ErrInvalidProducerEpoch, ErrInvalidProducerIDMapping,
+	// ErrTransactionAbortable; any other is no answer. It is called with no lock held. nil: there
+	// are no transactions.
 	Join func(ctx context.Context, t fsm.Transaction, producerID int64, epoch int16, group string) error
 	// Awake gives since when this process runs without having stood still: nobody was heard before
 	// that. nil: always.

@@ -72,7 +72,8 @@ type group struct {
 	// unsaved: State believes in members who are gone, since the command that says
 	// so was not replicated. The next sweep tries again.
 	unsaved bool
-	// ending are the markers of transactions on their way, by producer id: the number of the last one.
+	// ending are the markers of transactions on their way, by producer id: the number of the last
+	// one.
 	ending map[int64]int32
 }
 

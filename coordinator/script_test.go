@@ -15,6 +15,9 @@ import (
 
 	"github.com/cockroachdb/datadriven"
 	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/trimaran-io/trimaran/fsm"
+	"github.com/trimaran-io/trimaran/outcome"
 )
 
 // TestScripts runs testdata: a coordinator in virtual time. Commands are requests
@@ -53,7 +56,10 @@ type script struct {
 	// not, "deposed" not since this is not the leader, "hang" not yet.
 	replication string
 	resume      chan struct{}
-	answers     []answer // since the command began
+	// says is what a transaction's coordinator says of it, see join; "": that it is in order.
+	says       string
+	resumeJoin chan struct{}
+	answers    []answer // since the command began
 }
 
 type answer struct {
@@ -88,6 +94,7 @@ func (s *script) lead() {
 			}
 			return "", false
 		},
+		Join:     s.join,
 		Settings: s.set,
 		Logger:   slog.New(slog.DiscardHandler),
 	})
@@ -111,6 +118,46 @@ func (s *script) propose(ctx context.Context, command []byte) error {
 		}
 	}
 	return s.state.Apply(command)
+}
+
+// join is what the coordinator of a transaction says of it.
+func (s *script) join(ctx context.Context, t fsm.Transaction, producerID int64, epoch int16, group string) error {
+	s.mu.Lock()
+	says, resume := s.says, s.resumeJoin
+	s.mu.Unlock()
+	if says == "hang" {
+		select {
+		case <-resume:
+		case <-ctx.Done():
+			return outcome.ErrNoLeader
+		}
+	}
+	what := "verify"
+	if t.Add {
+		what = "add"
+	}
+	s.answered("coordinator", fmt.Sprintf("%s %s of producer %d with epoch %d to %s", what, group, producerID, epoch, t.ID))
+	return map[string]error{
+		"not-in-it": outcome.ErrInvalidTxnState, "busy": outcome.ErrConcurrentTransactions, "fenced": outcome.ErrProducerFenced,
+		"other-id": outcome.ErrInvalidProducerIDMapping, "abortable": outcome.ErrTransactionAbortable, "gone": outcome.ErrNoLeader,
+	}[says]
+}
+
+// end is the marker of a transaction.
+func (s *script) end(d *datadriven.TestData) {
+	m := fsm.Marker{ProducerID: int64(number(d, "pid", 7)), Epoch: int16(number(d, "epoch", 0)), Number: int32(number(d, "number", 1)), Commit: d.HasArg("commit")}
+	ctx := s.actor("end").ctx
+	go func() {
+		err := s.c.EndOffsets(ctx, text(d, "g", "g"), m)
+		line := "ok"
+		switch {
+		case errors.Is(err, ErrNotLeader):
+			line = "another coordinator is to be asked"
+		case err != nil:
+			line = "not known"
+		}
+		s.answered("end", line)
+	}()
 }
 
 func (s *script) actor(name string) *actor {
@@ -155,6 +202,16 @@ func (s *script) command(d *datadriven.TestData) string {
 		}
 		s.replication, s.resume = d.CmdArgs[0].Key, make(chan struct{})
 		return s.replication + "\n"
+	case "coordinator":
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if s.says == "hang" {
+			close(s.resumeJoin)
+		}
+		s.says, s.resumeJoin = d.CmdArgs[0].Key, make(chan struct{})
+		return s.says + "\n"
+	case "end":
+		s.end(d)
 	case "topic":
 		delete(s.topics, d.CmdArgs[0].Key)
 		if n := number(d, "id", 0); n != 0 {
@@ -252,6 +309,9 @@ func (s *script) dump() string {
 		for _, o := range s.state.offsets(id) {
 			text += fmt.Sprintf("  %s/%d = %d %q\n", o.Topic, o.Partition, o.Offset.Offset, o.Metadata)
 		}
+	}
+	for _, id := range s.state.transactional() {
+		text += fmt.Sprintf("transactions with group %q\n", id)
 	}
 	if text == "" {
 		return "nothing\n"

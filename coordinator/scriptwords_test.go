@@ -89,7 +89,21 @@ func (s *script) request(d *datadriven.TestData, a *actor) kmsg.Request {
 			t.Topic, t.Partitions = topic, []int32{partition}
 			g.Topics = append(g.Topics, t)
 		})
-		req.Groups = append(req.Groups, g)
+		req.Groups, req.RequireStable = append(req.Groups, g), d.HasArg("stable")
+		return req
+	case "pend":
+		req := kmsg.NewPtrTxnOffsetCommitRequest()
+		req.TransactionalID, req.Group, req.MemberID, req.InstanceID, req.Generation = "id", group, member, instance, generation
+		req.ProducerID, req.ProducerEpoch = int64(number(d, "pid", 7)), int16(number(d, "epoch", 0))
+		s.positions(d, func(topic string, partition int32, offset string) {
+			t := kmsg.NewTxnOffsetCommitRequestTopic()
+			p := kmsg.NewTxnOffsetCommitRequestTopicPartition()
+			metadata := text(d, "metadata", "")
+			t.Topic, p.Partition, p.Metadata, p.LeaderEpoch = topic, partition, &metadata, -1
+			p.Offset, _ = strconv.ParseInt(offset, 10, 64)
+			t.Partitions = append(t.Partitions, p)
+			req.Topics = append(req.Topics, t)
+		})
 		return req
 	case "describe":
 		req := kmsg.NewPtrDescribeGroupsRequest()
@@ -171,6 +185,14 @@ func (a *actor) learn(resp kmsg.Response) string {
 		}
 		return text
 	case *kmsg.OffsetCommitResponse:
+		text := ""
+		for _, t := range r.Topics {
+			for _, p := range t.Partitions {
+				text += fmt.Sprintf("%s/%d %s ", t.Topic, p.Partition, code(p.ErrorCode))
+			}
+		}
+		return strings.TrimSpace(text)
+	case *kmsg.TxnOffsetCommitResponse:
 		text := ""
 		for _, t := range r.Topics {
 			for _, p := range t.Partitions {

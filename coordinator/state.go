@@ -85,8 +85,8 @@ func (s *State) offsets(group string) []groups.Committed {
 	return s.machine.Offsets(group)
 }
 
-// pending reports whether a transaction has an offset pending for a partition of that incarnation of
-// the topic.
+// pending reports whether a transaction has an offset pending for a partition of that incarnation
+// of the topic.
 func (s *State) pending(group, topic string, id [16]byte, partition int32) bool {
 	s.mu.RLock()
 	defer s.mu.RUnlock()

@@ -57,8 +57,8 @@ func fillTxnCommit(resp *kmsg.TxnOffsetCommitResponse, code int16) *kmsg.TxnOffs
 	return resp
 }
 
-// txnOffsetCommit answers TxnOffsetCommit when the offsets are replicated, pending. That topics have
-// the partitions is for the caller to check.
+// txnOffsetCommit answers TxnOffsetCommit when the offsets are replicated, pending. That topics
+// have the partitions is for the caller to check.
 func (c *Coordinator) txnOffsetCommit(ctx context.Context, client Client, req *kmsg.TxnOffsetCommitRequest) (kmsg.Response, error) {
 	resp := txnCommitResponse(req)
 	switch {
@@ -72,20 +72,14 @@ func (c *Coordinator) txnOffsetCommit(ctx context.Context, client Client, req *k
 		topics[i].name = topic.Topic
 		topics[i].id, topics[i].ok = c.topicID(topic.Topic)
 	}
-	joined, code, err := c.joinTransaction(ctx, client, req)
+	g, code, err := c.lockJoined(ctx, client, req)
 	if err != nil {
 		return nil, err
 	}
-	if code != 0 {
+	if g == nil {
 		return fillTxnCommit(resp, code), nil
 	}
-	g := c.lockGroup(req.Group, req.Generation < 0)
-	if g == nil {
-		return fillTxnCommit(resp, kerr.IllegalGeneration.Code), nil
-	}
-	if code = g.validateTxnCommit(req); code == 0 && !joined.holds(g, req) {
-		code = kerr.InvalidTxnState.Code
-	}
+	code = g.validateTxnCommit(req)
 	cmd := c.txnCommitCommand(g.id, topics, req, resp)
 	if code == 0 && (cmd.Size() > maxCommitBytes || c.cfg.State.size()+2*cmd.Size() > c.maxState) {
 		code = kerr.InvalidCommitOffsetSize.Code
@@ -103,6 +97,30 @@ func (c *Coordinator) txnOffsetCommit(ctx context.Context, client Client, req *k
 		return nil, w.err
 	}
 	return fillTxnCommit(resp, c.codeOf(w.err)), nil
+}
+
+// joinAttempts bounds how often a transaction's coordinator is asked for one request. The marker of
+// the producer's transaction before mostly comes while it is asked the first time, which waits for
+// that to be over.
+const joinAttempts = 4
+
+// lockJoined gives the locked group, which is in the producer's transaction. A code other than 0
+// says why it is not, and an error is no answer; then the group is nil.
+func (c *Coordinator) lockJoined(ctx context.Context, client Client, req *kmsg.TxnOffsetCommitRequest) (g *group, code int16, err error) {
+	for range joinAttempts {
+		v, code, err := c.joinTransaction(ctx, client, req)
+		if err != nil || code != 0 {
+			return nil, code, err
+		}
+		if g = c.lockGroup(req.Group, req.Generation < 0); g == nil {
+			return nil, kerr.IllegalGeneration.Code, nil
+		}
+		if v.holds(g, req) {
+			return g, 0, nil
+		}
+		c.unlockGroup(g)
+	}
+	return nil, kerr.ConcurrentTransactions.Code, nil
 }
 
 // guard is that a transaction was open while a producer's last marker in the group was this one.
@@ -201,9 +219,9 @@ func (c *Coordinator) txnCommitCommand(group string, topics []commitTopic, req *
 	return cmd
 }
 
-// EndOffsets ends a transaction in a group: what it has pending is committed, or dropped. It returns
-// nil when that is replicated. An error that wraps ErrNotLeader says that nothing was done, any
-// other that this is not known; then it may be asked again, since a marker counts once.
+// EndOffsets ends a transaction in a group: what it has pending is committed, or dropped. It
+// returns nil when that is replicated. An error that wraps ErrNotLeader says that nothing was done,
+// any other that this is not known; then it may be asked again, since a marker counts once.
 func (c *Coordinator) EndOffsets(ctx context.Context, id string, m fsm.Marker) error {
 	if len(id) > groups.MaxGroupID || m.ProducerID < 0 || m.Epoch < 0 {
 		return fmt.Errorf("%w: a marker of producer %d with epoch %d for a group's id of %d bytes", outcome.ErrUnknown, m.ProducerID, m.Epoch, len(id))

@@ -56,9 +56,9 @@ type Client struct {
 // Version is the version in which requests and responses of that API key travel
 // between gateway and coordinator; false: it is none of the coordinator's keys.
 //
-// It is the newest that kmsg knows, but for OffsetCommit, OffsetFetch and TxnOffsetCommit. Those are
-// 9 and 5, the newest that call topics by name: whoever has only a topic's id (10 and up)
-// names it first. What older versions know and these do not is converted before:
+// It is the newest that kmsg knows, but for OffsetCommit, OffsetFetch and TxnOffsetCommit. Those
+// are 9 and 5, the newest that call topics by name: whoever has only a topic's id (10 and up) names
+// it first. What older versions know and these do not is converted before:
 //   - JoinGroup v0 has no rebalance timeout: -1 is taken as the session timeout.
 //   - LeaveGroup v0 to v2 name one member: a list of that one, and its error is the
 //     response's.

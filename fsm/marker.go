@@ -13,8 +13,8 @@ type Marker struct {
 	// the same epoch (version 1). In the log it stands as the coordinator's epoch.
 	Number int32
 	Commit bool
-	// Forced is an operator's (kafka-transactions abort): it aborts what this producer has open with
-	// this epoch, whatever its number.
+	// Forced is an operator's (kafka-transactions abort): it aborts what this producer has open
+	// with this epoch, whatever its number.
 	Forced bool
 }
 

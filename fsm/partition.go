@@ -183,8 +183,14 @@ func (p *PartitionState) applyRecords(e Entry, batches []kafkaproto.Batch, rest 
 		}
 		result.Batches = append(result.Batches, Appended{BaseOffset: p.next, LogStart: p.logStart, Timestamp: header.MaxTimestamp})
 		result.MaxTimestamp = max(result.MaxTimestamp, header.MaxTimestamp)
-		if err := p.record(batches[i], e.AppendedAt); err != nil && result.Breach == nil {
-			result.Breach = err
+		var breach error
+		if header.Control() {
+			breach = p.endTransaction(batches[i], e.AppendedAt)
+		} else {
+			breach = p.producers.append(header, p.next, e.AppendedAt)
+		}
+		if breach != nil && result.Breach == nil {
+			result.Breach = breach
 		}
 		p.extend(header)
 	}

@@ -256,6 +256,8 @@ func FuzzPartitionApply(f *testing.F) {
 	f.Add(uint64(2), LogStartCommand(next))
 	f.Add(uint64(2), LogStartCommand(math.MaxInt64))
 	f.Add(uint64(2), []byte{0x80})
+	f.Add(uint64(2), newTransactional(next, 3, 2, 7, 1, 0))
+	f.Add(uint64(2), append(newTransactional(next, 1, 2, 7, 1, 0), newMarker(next+1, 2, Marker{ProducerID: 7, Epoch: 2, Number: 1})...))
 	f.Add(uint64(2), []byte{0x7f, 0xff})
 	f.Add(uint64(1<<40+2), newBatch(next, 3, 200, 2, 'x')[:100])
 	f.Fuzz(func(t *testing.T, term uint64, data []byte) {
@@ -284,15 +286,18 @@ func FuzzPartitionApply(f *testing.F) {
 // Any bytes may be given as a snapshot, also such that carry a right CRC: they
 // are refused, or give a machine that works.
 func FuzzRestorePartition(f *testing.F) {
-	for _, p := range []*PartitionState{NewPartition(), samplePartition()} {
+	for _, p := range []*PartitionState{NewPartition(), samplePartition(), sampleTransactions()} {
 		snapshot := p.Snapshot()
 		f.Add(snapshot)
 		f.Add(snapshot[envelopeHead : len(snapshot)-envelopeTail])
 	}
 	f.Add([]byte("TriP\x00\x03"))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		sealed := seal(partitionMagic, partitionVersion, func(b []byte) []byte { return append(b, data...) })
-		for _, data := range [][]byte{data, sealed} {
+		sealed := [][]byte{data}
+		for version := uint16(1); version <= partitionVersion; version++ {
+			sealed = append(sealed, seal(partitionMagic, version, func(b []byte) []byte { return append(b, data...) }))
+		}
+		for _, data := range sealed {
 			p, err := RestorePartition(data)
 			if err != nil {
 				continue
@@ -304,8 +309,23 @@ func FuzzRestorePartition(f *testing.F) {
 			if p.applied < math.MaxUint64 {
 				p.Apply(Entry{Index: p.applied + 1, Term: 1, Data: newBatch(p.next, 1, 0, 1, 0)})
 			}
+			room := p.applied < math.MaxUint64-2*MaxProducers && p.next < math.MaxInt64-2*MaxProducers
+			for _, s := range p.Producers() {
+				if room {
+					p.Apply(Entry{Index: p.applied + 1, Term: 1, Data: newMarker(p.next, 1, Marker{ProducerID: s.ID, Epoch: s.Epoch})})
+				}
+			}
+			if p.OpenTransactions() > 0 && room {
+				t.Fatal("markers of all producers leave something open")
+			}
+			if err := p.check(); err != nil {
+				t.Fatal(err)
+			}
 			if p.applied < math.MaxUint64 {
 				p.Apply(Entry{Index: p.applied + 1, Term: 1, Data: LogStartCommand(p.next)})
+			}
+			if len(p.Aborted()) > 0 && room {
+				t.Fatal("the log is empty, and not all that was aborted is forgotten")
 			}
 		}
 	})

@@ -212,7 +212,7 @@ func newProducerTable() producerTable { return producerTable{byID: map[int64]*pr
 func (t *producerTable) append(h kafkaproto.BatchHeader, base Offset, at int64) (breach error) {
 	t.expire(at)
 	if !Idempotent(h) {
-		if h.Transactional() && !h.Control() {
+		if h.Transactional() {
 			return fmt.Errorf("%w: a transactional batch of no producer at %d", outcome.ErrInvalidTxnState, base)
 		}
 		return nil

@@ -87,7 +87,7 @@ func (h *honest) send(c *honestClient, b *honestBatch) {
 	if err != nil {
 		h.t.Fatal(err)
 	}
-	v := h.ahead.Take(batch.Header(), h.next, nil, nil, h.machine)
+	v := h.ahead.Take(batch.Header(), h.next, Admission{}, h.machine)
 	switch {
 	case v.Err != nil:
 		if b.base >= 0 && slices.Index(c.sent, b) >= len(c.sent)-ProducerBatches && b.epoch == c.sent[len(c.sent)-1].epoch {
@@ -237,7 +237,7 @@ func TestForgettingProducersIsNoBreach(t *testing.T) {
 			b := newBatch(next, 1, 80, 1, 'x')
 			fillProducer(b, rapid.Int64Range(0, 2).Draw(t, "producer"), rapid.IntRange(0, 2).Draw(t, "epoch"), rapid.IntRange(0, 6).Draw(t, "sequence"), 0)
 			h, _ := kafkaproto.ParseBatchHeader(b)
-			if v := ahead.Take(h, next, nil, nil, p); v.Err == nil && !v.Duplicate {
+			if v := ahead.Take(h, next, Admission{}, p); v.Err == nil && !v.Duplicate {
 				next++
 				now += rapid.SampledFrom([]int64{0, 1, ProducerExpiration / 3, ProducerExpiration, -ProducerExpiration}).Draw(t, "time")
 				inFlight = append(inFlight, Entry{Index: i + 1, Term: 1, AppendedAt: now, Data: b})

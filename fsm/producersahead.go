@@ -38,12 +38,21 @@ type producerAhead struct {
 // Guard lets a producer's batch begin a transaction, as long as it holds.
 type Guard struct {
 	producer int64
-	epoch    int16
-	add      bool
-	// lowest is the lowest sequence number that asked for it: what has a higher one must not be the
-	// first, where nothing else is known of the producer (as VerificationStateEntry of Kafka).
+	// lowest is the lowest sequence number of epoch, the highest, that asked for it: what has a
+	// higher one must not be the first, where nothing else is known of the producer (as
+	// VerificationStateEntry of Kafka).
+	epoch  int16
 	lowest int32
 	users  int
+}
+
+// Admission is what the leader found out for a batch before it was submitted. The zero value:
+// nothing, since it is in no transaction or in one that is open.
+type Admission struct {
+	Guard *Guard
+	Add   bool // Transaction.Add
+	// Refused is why the transaction's coordinator does not let the batch begin it.
+	Refused error
 }
 
 // Known is what the state machine knows of producers. It may be asked at any time, but must know
@@ -76,30 +85,33 @@ func (a *ProducersAhead) state(id int64, machine Known) (p *producerAhead, known
 	return p, known
 }
 
-// Guard gives the guard that the transactional batch needs, nil if its transaction is open. add is
-// fsm.Transaction.Add. The coordinator is to be asked after this, and Release called when the batch
-// has its fate.
-func (a *ProducersAhead) Guard(h kafkaproto.BatchHeader, add bool, machine Known) *Guard {
+// Guard gives the guard that the transactional batch needs, nil if its transaction is open. The
+// coordinator is to be asked after this, and Release called when the batch has its fate.
+func (a *ProducersAhead) Guard(h kafkaproto.BatchHeader, machine Known) *Guard {
 	if p, known := a.state(h.ProducerID, machine); known && p.state.Open && p.state.Epoch == h.ProducerEpoch {
 		return nil
 	}
 	g := a.guards[h.ProducerID]
-	switch {
-	case g == nil || g.epoch < h.ProducerEpoch || g.add != add:
+	if g == nil {
 		if a.guards == nil {
 			a.guards = map[int64]*Guard{}
 		}
 		a.limitGuards()
-		g = &Guard{producer: h.ProducerID, epoch: h.ProducerEpoch, add: add, lowest: h.BaseSequence}
+		g = &Guard{producer: h.ProducerID, epoch: h.ProducerEpoch, lowest: h.BaseSequence}
 		a.guards[h.ProducerID] = g
-	case g.epoch > h.ProducerEpoch:
-		// A newer producer asks, so this one gets a guard that does not hold.
-		return &Guard{producer: h.ProducerID, epoch: h.ProducerEpoch, users: 1}
 	}
-	g.lowest = min(g.lowest, h.BaseSequence)
+	switch {
+	case h.ProducerEpoch > g.epoch:
+		g.epoch, g.lowest = h.ProducerEpoch, h.BaseSequence
+	case h.ProducerEpoch == g.epoch:
+		g.lowest = min(g.lowest, h.BaseSequence)
+	}
 	g.users++
 	return g
 }
+
+// Holds reports whether no marker has come, and nothing has begun, since the guard was given.
+func (a *ProducersAhead) Holds(g *Guard) bool { return a.guards[g.producer] == g }
 
 // limitGuards forgets guards that nobody uses if there are too many.
 func (a *ProducersAhead) limitGuards() {
@@ -118,8 +130,7 @@ func (a *ProducersAhead) Release(g *Guard) { g.users-- }
 
 // Take judges a batch for which Idempotent holds. If it is neither a duplicate nor
 // wrong, it must be proposed at base, and Applied be called when it is applied.
-// guard is what Guard gave for it, refused why its coordinator does not let it begin a transaction.
-func (a *ProducersAhead) Take(h kafkaproto.BatchHeader, base Offset, guard *Guard, refused error, machine Known) Verdict {
+func (a *ProducersAhead) Take(h kafkaproto.BatchHeader, base Offset, admission Admission, machine Known) Verdict {
 	p, known := a.state(h.ProducerID, machine)
 	if !known {
 		// Nothing is known of the producer, perhaps no more: any sequence number will
@@ -128,13 +139,13 @@ func (a *ProducersAhead) Take(h kafkaproto.BatchHeader, base Offset, guard *Guar
 	} else if original, duplicate, err := p.state.Judge(h); duplicate {
 		return Verdict{Duplicate: true, Original: original}
 	} else if err != nil {
-		if refused != nil && h.ProducerEpoch >= p.state.Epoch {
-			err = refused
+		if admission.Refused != nil && h.ProducerEpoch >= p.state.Epoch {
+			err = admission.Refused
 		}
 		return Verdict{Err: err}
 	}
 	if h.Transactional() || p.state.Open {
-		if err := a.begins(p, h, guard, refused, machine); err != nil {
+		if err := a.begins(p, h, admission, machine); err != nil {
 			return Verdict{Err: err}
 		}
 	}
@@ -152,22 +163,25 @@ func (a *ProducersAhead) Take(h kafkaproto.BatchHeader, base Offset, guard *Guar
 }
 
 // begins says why the batch may not begin or go on with a transaction, or be in none; nil: it may.
-func (a *ProducersAhead) begins(p *producerAhead, h kafkaproto.BatchHeader, guard *Guard, refused error, machine Known) error {
-	s := &p.state
+func (a *ProducersAhead) begins(p *producerAhead, h kafkaproto.BatchHeader, admission Admission, machine Known) error {
+	s, guard := &p.state, admission.Guard
 	switch {
-	case refused != nil:
-		return refused
+	case admission.Refused != nil:
+		return admission.Refused
 	case s.Open && !h.Transactional():
 		return fmt.Errorf("%w: producer %d has a transaction open, and the batch is in none", outcome.ErrInvalidTxnState, s.ID)
 	case s.Open && s.Epoch == h.ProducerEpoch:
 		return nil
 	case s.Open:
 		return fmt.Errorf("%w: producer %d has a transaction open with epoch %d, the batch has %d", outcome.ErrInvalidTxnState, s.ID, s.Epoch, h.ProducerEpoch)
-	case guard == nil || a.guards[h.ProducerID] != guard || guard.epoch != h.ProducerEpoch:
+	case guard == nil:
 		return fmt.Errorf("%w: producer %d has no transaction open with epoch %d", outcome.ErrInvalidTxnState, s.ID, h.ProducerEpoch)
-	case s.count == 0 && h.BaseSequence > guard.lowest:
+	case !a.Holds(guard):
+		// The marker may have been that of the transaction before, and the coordinator will say so.
+		return fmt.Errorf("%w: a marker of producer %d came while its coordinator was asked", outcome.ErrConcurrentTransactions, s.ID)
+	case s.count == 0 && h.ProducerEpoch == guard.epoch && h.BaseSequence > guard.lowest:
 		return fmt.Errorf("%w: producer %d begins with %d, and has sent %d", outcome.ErrOutOfOrderSequence, s.ID, h.BaseSequence, guard.lowest)
-	case s.count == 0 && guard.add && h.BaseSequence != 0:
+	case s.count == 0 && admission.Add && h.BaseSequence != 0:
 		return fmt.Errorf("%w: a transaction of producer %d begins with %d", outcome.ErrOutOfOrderSequence, s.ID, h.BaseSequence)
 	case machine.OpenTransactions()+a.opening >= MaxOpenTransactions:
 		// What is applied beside may be counted twice.

@@ -210,9 +210,11 @@ func TestPartitionScripts(t *testing.T) {
 }
 
 type partitionScript struct {
-	p     *PartitionState
-	index Index
-	large []byte // shared by batches so large that their bytes are not worth making
+	p      *PartitionState
+	ahead  ProducersAhead
+	guards map[string]*Guard
+	index  Index
+	large  []byte // shared by batches so large that their bytes are not worth making
 }
 
 func (s *partitionScript) run(t *testing.T, d *datadriven.TestData) string {
@@ -243,6 +245,13 @@ func (s *partitionScript) run(t *testing.T, d *datadriven.TestData) string {
 			p.LastApplied(), p.LogStart(), p.NextOffset(), p.HashChain(), len(p.Snapshot()))
 	case "producers":
 		return showProducers(s.p.Producers())
+	case "transactions":
+		return showTransactions(s.p)
+	case "drop":
+		s.p.DropAborted(Offset(integer(t, argument(d, "before"), 0)))
+		return showTransactions(s.p)
+	case "guard", "propose", "propose-marker", "applied":
+		return s.proposer(t, d)
 	case "judge":
 		b := newBatch(0, integer(t, argument(d, "records"), 1), 100, 1, 'x')
 		fillProducer(b, int64(integer(t, argument(d, "producer"), 0)), integer(t, argument(d, "of-epoch"), 0), integer(t, argument(d, "sequence"), 0), 0)
@@ -271,7 +280,68 @@ func (s *partitionScript) run(t *testing.T, d *datadriven.TestData) string {
 	return ""
 }
 
-// entry reads lines "batch base=0 records=1 bytes=100 epoch=1" and "hex 00ff".
+// proposer is what a proposer asks of the producers ahead of the state machine.
+func (s *partitionScript) proposer(t *testing.T, d *datadriven.TestData) string {
+	number := func(name string, missing int) int { return integer(t, argument(d, name), missing) }
+	b := newBatch(0, number("records", 1), 100, 1, 'x')
+	if !d.HasArg("plain") {
+		b[22] |= 0x10
+	}
+	fillProducer(b, int64(number("producer", 0)), number("of-epoch", 0), number("sequence", 0), 0)
+	h, _ := kafkaproto.ParseBatchHeader(b)
+	switch d.Cmd {
+	case "guard":
+		g := s.ahead.Guard(h, s.p)
+		if g == nil {
+			return "none is needed"
+		}
+		if s.guards == nil {
+			s.guards = map[string]*Guard{}
+		}
+		s.guards[argument(d, "as")] = g
+		return "the coordinator is to be asked"
+	case "propose":
+		a := Admission{Guard: s.guards[argument(d, "guard")], Add: d.HasArg("add")}
+		if d.HasArg("refused") {
+			a.Refused = outcome.ErrInvalidTxnState
+		}
+		v := s.ahead.Take(h, s.p.NextOffset(), a, s.p)
+		if a.Guard != nil {
+			s.ahead.Release(a.Guard)
+		}
+		if v.Duplicate {
+			return fmt.Sprintf("duplicate of %d", v.Original.Base)
+		}
+		return told(v.Err)
+	case "propose-marker":
+		m := Marker{ProducerID: h.ProducerID, Epoch: h.ProducerEpoch, Number: int32(number("number", 1)), Commit: d.HasArg("commit"), Forced: d.HasArg("forced")}
+		number, v := s.ahead.TakeMarker(m, s.p)
+		if v.Duplicate {
+			return "it was here"
+		}
+		if v.Err == nil {
+			return fmt.Sprintf("done, with number %d", number)
+		}
+		return told(v.Err)
+	}
+	s.ahead.Applied(h.ProducerID)
+	return "done"
+}
+
+func showTransactions(p *PartitionState) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "last stable offset %d\n", p.LastStable())
+	for _, o := range p.Open() {
+		fmt.Fprintf(&b, "producer %d has one open from %d on, since %d\n", o.ProducerID, o.First, o.Since)
+	}
+	for _, a := range p.Aborted() {
+		fmt.Fprintf(&b, "producer %d has one aborted from %d to %d, last stable offset %d\n", a.ProducerID, a.First, a.Last, a.LastStable)
+	}
+	return b.String()
+}
+
+// entry reads lines "batch base=0 records=1 bytes=100 epoch=1" "marker base=1 number=1" and
+// "hex 00ff".
 func (s *partitionScript) entry(t *testing.T, d *datadriven.TestData) string {
 	term := integer(t, argument(d, "term"), 1)
 	var data []byte
@@ -298,10 +368,22 @@ func (s *partitionScript) entry(t *testing.T, d *datadriven.TestData) string {
 			if v["producer"] != "" {
 				fillProducer(b, int64(integer(t, v["producer"], 0)), integer(t, v["of-epoch"], 0), integer(t, v["sequence"], 0), int64(integer(t, v["time"], 0)))
 			}
+			if v["transactional"] != "" {
+				b[22] |= 0x10
+				fillProducer(b, int64(integer(t, v["producer"], 0)), integer(t, v["of-epoch"], 0), integer(t, v["sequence"], 0), 0)
+			}
 			if v["cut"] != "" {
 				b = b[:len(b)-integer(t, v["cut"], 0)]
 			}
 			data = append(data, b...)
+		case "marker":
+			v := map[string]string{}
+			for _, field := range strings.Fields(rest) {
+				name, value, _ := strings.Cut(field, "=")
+				v[name] = value
+			}
+			m := Marker{ProducerID: int64(integer(t, v["producer"], 0)), Epoch: int16(integer(t, v["of-epoch"], 0)), Number: int32(integer(t, v["number"], 1)), Commit: v["commit"] != ""}
+			data = append(data, newMarker(Offset(integer(t, v["base"], 0)), LeaderEpoch(term), m)...)
 		default:
 			d.Fatalf(t, "no such line: %s", line)
 		}
@@ -332,6 +414,9 @@ func showProducers(producers []ProducerState) string {
 		fmt.Fprintf(&b, "producer %d epoch %d, last at %d:", p.ID, p.Epoch, p.LastAppend)
 		for _, batch := range p.Batches() {
 			fmt.Fprintf(&b, " %d-%d at %d", batch.First, batch.Last, batch.Base)
+		}
+		if p.Ended != 0 {
+			fmt.Fprintf(&b, ", transaction %d was ended", p.Ended)
 		}
 		b.WriteByte('\n')
 	}

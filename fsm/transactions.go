@@ -11,8 +11,8 @@ import (
 
 // This file holds what a partition makes of transactions (KIP-98). A transaction of a producer is
 // open from its first transactional batch to the next marker of that producer, as Kafka's followers
-// read a log (ProducerAppendInfo with AppendOrigin.REPLICATION). What may get into the log is judged
-// by the proposer (ProducersAhead); here it is recorded as it is found.
+// read a log (ProducerAppendInfo with AppendOrigin.REPLICATION). What may get into the log is
+// judged by the proposer (ProducersAhead); here it is recorded as it is found.
 
 // MaxOpenTransactions bounds the transactions that are open in a partition at once, so that
 // others than those who have one are remembered as well.
@@ -75,13 +75,10 @@ func (p *PartitionState) DropAborted(before Offset) {
 	}
 }
 
-// record takes a good batch, which has its place at next, into what is known of its producer. The
-// error says why it should not be in the log.
-func (p *PartitionState) record(b kafkaproto.Batch, at int64) (breach error) {
+// endTransaction takes a good control batch, which has its place at next, into what is known of its
+// producer. The error says why it should not be in the log.
+func (p *PartitionState) endTransaction(b kafkaproto.Batch, at int64) (breach error) {
 	h := b.Header()
-	if !h.Control() {
-		return p.producers.append(h, p.next, at)
-	}
 	p.producers.expire(at)
 	m, err := kafkaproto.ParseMarker(b)
 	if err != nil {

@@ -2,10 +2,13 @@ package fsm
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"encoding/binary"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 
 	"pgregory.net/rapid"
@@ -140,10 +143,9 @@ type txnBatch struct {
 
 // pendingBatch is on its way between the coordinator's answer and the proposer.
 type pendingBatch struct {
-	batch   *txnBatch
-	guard   *Guard
-	refused error
-	term    Term
+	batch     *txnBatch
+	admission Admission
+	term      Term
 }
 
 func (w *transactional) ofNow(p *txnProducer) (all []*txnBatch) {
@@ -200,9 +202,9 @@ func (w *transactional) ask(b *txnBatch) {
 		return // the gateway sees to it that what comes first comes first
 	}
 	h := w.header(b)
-	pending := &pendingBatch{batch: b, term: w.term, guard: w.ahead.Guard(h, p.bumps, w.machine)}
-	if pending.guard != nil {
-		pending.refused = p.join(b.epoch)
+	pending := &pendingBatch{batch: b, term: w.term, admission: Admission{Guard: w.ahead.Guard(h, w.machine), Add: p.bumps}}
+	if pending.admission.Guard != nil {
+		pending.admission.Refused = p.join(b.epoch)
 	}
 	w.pending = append(w.pending, pending)
 }
@@ -223,9 +225,9 @@ func (w *transactional) submit(i int) {
 		return // its proposer is gone
 	}
 	b := pending.batch
-	v := w.ahead.Take(w.header(b), w.next, pending.guard, pending.refused, w.machine)
-	if pending.guard != nil {
-		w.ahead.Release(pending.guard)
+	v := w.ahead.Take(w.header(b), w.next, pending.admission, w.machine)
+	if pending.admission.Guard != nil {
+		w.ahead.Release(pending.admission.Guard)
 	}
 	switch {
 	case v.Duplicate:
@@ -529,7 +531,7 @@ func TestOpenTransactionsAreBoundedAndKept(t *testing.T) {
 	begin := func(id int64) error {
 		b := newTransactional(next, 1, 1, id, 0, 0)
 		h, _ := kafkaproto.ParseBatchHeader(b)
-		v := ahead.Take(h, next, ahead.Guard(h, true, p), nil, p)
+		v := ahead.Take(h, next, Admission{Guard: ahead.Guard(h, p), Add: true}, p)
 		if v.Err == nil && !v.Duplicate {
 			index++
 			next++
@@ -640,4 +642,47 @@ func sampleTransactions() *PartitionState {
 	apply(newMarker(p.next, 1, Marker{ProducerID: 10, Epoch: 4, Number: 300, Commit: true}))
 	apply(newTransactional(p.next, 4, 1, 9, 0, 6))
 	return p
+}
+
+// The bytes of a snapshot with transactions in it stand still, and so do those of one without.
+func TestSnapshotsAreTheBytesThatAreDocumented(t *testing.T) {
+	// magic, version, applied, next, log start, chain
+	const head = "54726950 0003 07 0b 00 55c6254f6146b6ce"
+	const producers = "04" +
+		"07 01 c03e 00 02 00" + // id, epoch, last append, no batch; marker 1, nothing open
+		"0a 04 e05d 00 d804 00" +
+		"08 03 a01f 01 00000200 00 03 a01f" + // one batch; no marker, open from 2 on, since
+		"09 00 b06d 02 05050300 06090700 01 08 b06d"
+	// of 7 from 0 to 4, stable 2; of 9 from 3 to 5, stable 2
+	const aborted = "02 07 04 04 04 09 01 02 06"
+	want := strings.ReplaceAll(head+producers+aborted+"da18e810", " ", "")
+	if got := hex.EncodeToString(sampleTransactions().Snapshot()); got != want {
+		t.Errorf("got  %s\nwant %s", got, want)
+	}
+	sum := sha256.Sum256(samplePartition().Snapshot())
+	if got := hex.EncodeToString(sum[:]); got != "a98c65d435b4e83cacadc8259d1d4474b616f3e32c5e331abaad13b0a8bb5178" {
+		t.Errorf("a partition without transactions has another snapshot: %s", got)
+	}
+}
+
+// A producer without batches is known by a marker only: earlier formats have none.
+func TestAProducerWithoutBatchesIsOfTheNewFormat(t *testing.T) {
+	payload := []byte{1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 7, 0, 0, 0}
+	old := seal(partitionMagic, 2, func(b []byte) []byte { return append(b, payload...) })
+	if _, err := RestorePartition(old); !errors.Is(err, ErrSnapshot) {
+		t.Errorf("restored, %v", err)
+	}
+	p, err := RestorePartition(seal(partitionMagic, 3, func(b []byte) []byte { return append(append(b, payload...), 2, 0, 0) }))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s, known := p.Producer(7); !known || s.Ended != 1 || s.LastSequence() != -1 {
+		t.Errorf("%+v", s)
+	}
+	// What counts more transactions than there are bytes for takes no memory.
+	if _, err := RestorePartition(seal(partitionMagic, 3, func(b []byte) []byte {
+		return append(append(b, payload...), 2, 0, 0xff, 0xff, 0xff, 0xff, 0x0f)
+	})); !errors.Is(err, ErrSnapshot) {
+		t.Errorf("restored, %v", err)
+	}
 }

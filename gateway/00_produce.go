@@ -231,12 +231,12 @@ func (p *producing) fill(set []byte, rules produceRules, release func(int64)) {
 	p.Fill(batches, stamped, err)
 }
 
-// addsPartition is the version of Produce from which on the partition's leader adds the partition to
-// the transaction (KIP-890).
+// addsPartition is the version of Produce from which on the partition's leader adds the partition
+// to the transaction (KIP-890).
 const addsPartition = 12
 
-// transactional reports whether a request has batches of transactions. Without a transactional id all
-// of it is refused then (KafkaApis.handleProduceRequest).
+// transactional reports whether a request has batches of transactions. Without a transactional id
+// all of it is refused then (KafkaApis.handleProduceRequest).
 func transactional(req *kmsg.ProduceRequest) bool {
 	for i := range req.Topics {
 		for j := range req.Topics[i].Partitions {

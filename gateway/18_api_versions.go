@@ -57,10 +57,10 @@ const (
 	transactionVersionLatest = 2
 )
 
-// features adds the features that the cluster has. Their epoch is the cluster's level, which changes
-// when they do.
+// features adds the features that the cluster has. Their epoch is the cluster's level, which
+// changes when they do.
 func (r *request) features(resp *kmsg.ApiVersionsResponse) {
-	if r.header.Version < 3 || !r.conn.server.transactional() {
+	if r.header.Version < 3 || r.conn.server.transactional() != nil {
 		return
 	}
 	if r.header.Version >= 4 {

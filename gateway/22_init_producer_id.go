@@ -2,11 +2,13 @@ package gateway
 
 import (
 	"context"
+	"errors"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/trimaran-io/trimaran/coordinator"
 	"github.com/trimaran-io/trimaran/fsm"
+	"github.com/trimaran-io/trimaran/outcome"
 )
 
 // InitProducerId, versions 0 to 5.
@@ -15,9 +17,10 @@ import (
 // had before, with epoch 0, also one that says which id the client has (KIP-360):
 // a client raises the epoch of such an id by itself.
 //
-// One with a transactional id goes to its coordinator, which fences who had the id before. Until all
-// nodes know transactions it is refused with TRANSACTIONAL_ID_AUTHORIZATION_FAILED, which clients
-// take for final.
+// One with a transactional id goes to its coordinator, which fences who had the id before. Until
+// all nodes know transactions it is refused with TRANSACTIONAL_ID_AUTHORIZATION_FAILED, which
+// clients take for final; in a cluster's first second, when that is about to be, with
+// COORDINATOR_LOAD_IN_PROGRESS.
 //
 // Left out: version 6, with prepared transactions of two-phase commit (KIP-939). Clients that want
 // them find that version missing and say so.
@@ -40,10 +43,16 @@ func handleInitProducerID(r *request) {
 			r.answer(resp)
 			return
 		}
-		if req.TransactionalID != nil && (!r.mayTransactionalID(*req.TransactionalID) || !r.conn.server.transactional()) {
-			resp.ErrorCode = r.fail(errTransactionalIDDenied)
-			r.answer(resp)
-			return
+		if req.TransactionalID != nil {
+			err := r.noTransactions(*req.TransactionalID)
+			if errors.Is(err, outcome.ErrFeatureLevel) {
+				err = errTransactionalIDDenied
+			}
+			if err != nil {
+				resp.ErrorCode = r.fail(err)
+				r.answer(resp)
+				return
+			}
 		}
 		if (req.ProducerID < 0) != (req.ProducerEpoch < 0) {
 			resp.ErrorCode = r.fail(errInvalidRequest)

@@ -7,7 +7,6 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/trimaran-io/trimaran/coordinator"
-	"github.com/trimaran-io/trimaran/outcome"
 	"github.com/trimaran-io/trimaran/security/acl"
 )
 
@@ -57,10 +56,7 @@ func (r *request) addPartitionsToTxns(req *kmsg.AddPartitionsToTxnRequest, resp 
 		r.hangUp(errInvalidRequest)
 		return
 	}
-	var refused error
-	if !r.conn.server.transactional() {
-		refused = outcome.ErrFeatureLevel
-	}
+	refused := r.conn.server.transactional()
 	r.transact(func(ctx context.Context) {
 		resp.Transactions = make([]kmsg.AddPartitionsToTxnResponseTransaction, len(req.Transactions))
 		eachOf(len(req.Transactions), func(i int) {
@@ -77,8 +73,8 @@ func (r *request) addPartitionsToTxns(req *kmsg.AddPartitionsToTxnRequest, resp 
 	})
 }
 
-// addPartitions has the coordinator add partitions to a transaction, or look whether they are in it.
-// refused is why nothing of it is done; may says whether the caller may write to a topic.
+// addPartitions has the coordinator add partitions to a transaction, or look whether they are in
+// it. refused is why nothing of it is done; may says whether the caller may write to a topic.
 func (r *request) addPartitions(ctx context.Context, t kmsg.AddPartitionsToTxnRequestTransaction, refused error, may func(topic string) bool) kmsg.AddPartitionsToTxnResponseTransaction {
 	topics := r.conn.server.catalog.Topics()
 	bad := false

@@ -10,8 +10,8 @@ import (
 
 // AddOffsetsToTxn, versions 0 to 4.
 //
-// Differs: what is added is the group itself. In Kafka it is a partition of __consumer_offsets, which
-// is not there here.
+// Differs: what is added is the group itself. In Kafka it is a partition of __consumer_offsets,
+// which is not there here.
 
 func handleAddOffsetsToTxn(r *request) {
 	req := r.body.(*kmsg.AddOffsetsToTxnRequest)

@@ -8,8 +8,8 @@ import (
 	"github.com/trimaran-io/trimaran/coordinator"
 )
 
-// EndTxn, versions 0 to 5. From 5 on the answer has the producer id and epoch of the next transaction
-// (KIP-890).
+// EndTxn, versions 0 to 5. From 5 on the answer has the producer id and epoch of the next
+// transaction (KIP-890).
 //
 // Kept: it is answered once the decision is on stable storage at a majority; the markers follow.
 

@@ -12,18 +12,19 @@ import (
 
 // WriteTxnMarkers, versions 0 to 2.
 //
-// In Kafka coordinators send it to partitions' leaders. Here they have a call of their own, and this
-// is what an operator ends a transaction with that nobody coordinates any more (kafka-transactions
-// abort, KIP-664): what the producer has open in the partition with that epoch, whatever its number.
+// In Kafka coordinators send it to partitions' leaders. Here they have a call of their own, and
+// this is what an operator ends a transaction with that nobody coordinates any more
+// (kafka-transactions abort, KIP-664): what the producer has open in the partition with that epoch,
+// whatever its number.
 //
 // Differs: only aborts are written, since a commit is its coordinator's decision: one is
 // INVALID_TXN_STATE. There is no topic __consumer_offsets, so it is UNKNOWN_TOPIC_OR_PARTITION.
 
 // Markers is how the cluster ends transactions in partitions.
 type Markers interface {
-	// WriteMarkers has the partition's leader write markers, and gives the outcome of each, 0 where it
-	// is committed. After an error the fate of all is not known, or, if outcome.NotAppended(err), none
-	// was written.
+	// WriteMarkers has the partition's leader write markers, and gives the outcome of each, 0 where
+	// it is committed. After an error the fate of all is not known, or, if
+	// outcome.NotAppended(err), none was written.
 	WriteMarkers(ctx context.Context, p fsm.PartitionID, markers []fsm.Marker) ([]outcome.Error, error)
 }
 
@@ -36,8 +37,8 @@ func handleWriteTxnMarkers(r *request) {
 		r.answer(refuseMarkers(req, r.fail(errClusterDenied)))
 		return
 	}
-	if !r.conn.server.transactional() {
-		r.answer(refuseMarkers(req, r.fail(outcome.ErrFeatureLevel)))
+	if err := r.conn.server.transactional(); err != nil {
+		r.answer(refuseMarkers(req, r.fail(err)))
 		return
 	}
 	resp := refuseMarkers(req, 0)

@@ -10,8 +10,8 @@ import (
 	"github.com/trimaran-io/trimaran/fsm"
 )
 
-// TxnOffsetCommit, versions 0 to 5. Member and generation are checked from 3 on (KIP-447), and from 5
-// on it adds the group to the transaction (KIP-890).
+// TxnOffsetCommit, versions 0 to 5. Member and generation are checked from 3 on (KIP-447), and from
+// 5 on it adds the group to the transaction (KIP-890).
 //
 // Kept: the offsets are pending until the transaction ends. A partition that is not there is
 // UNKNOWN_TOPIC_OR_PARTITION and does not keep the others from being committed.

@@ -7,9 +7,9 @@ import (
 
 // UpdateFeatures, versions 0 to 2 (KIP-584).
 //
-// Kept: a request that names no feature changes nothing and is no error. None can be updated: each is
-// INVALID_UPDATE_VERSION, up to version 1 one by one, from 2 on for the whole request, as Kafka says
-// it.
+// Kept: a request that names no feature changes nothing and is no error. None can be updated: each
+// is INVALID_UPDATE_VERSION, up to version 1 one by one, from 2 on for the whole request, as Kafka
+// says it.
 //
 // Differs: what Kafka's metadata.version is for, not to use what an older program does not
 // know, is done by the cluster's feature level, which rises by itself; transaction.version, which

@@ -8,7 +8,6 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/trimaran-io/trimaran/coordinator"
-	"github.com/trimaran-io/trimaran/outcome"
 	"github.com/trimaran-io/trimaran/security/acl"
 )
 
@@ -38,12 +37,8 @@ func handleDescribeTransactions(r *request) {
 func (r *request) describeTransaction(ctx context.Context, id string) kmsg.DescribeTransactionsResponseTransactionState {
 	out := kmsg.NewDescribeTransactionsResponseTransactionState()
 	out.TransactionalID = id
-	switch {
-	case !r.mayTransactionalID(id):
-		out.ErrorCode = errorCode(errTransactionalIDDenied)
-		return out
-	case !r.conn.server.transactional():
-		out.ErrorCode = errorCode(outcome.ErrFeatureLevel)
+	if err := r.noTransactions(id); err != nil {
+		out.ErrorCode = errorCode(err)
 		return out
 	}
 	one := kmsg.NewPtrDescribeTransactionsRequest()

@@ -3,6 +3,7 @@ package gateway
 import (
 	"cmp"
 	"context"
+	"errors"
 	"slices"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
@@ -19,7 +20,10 @@ import (
 func handleListTransactions(r *request) {
 	req := r.body.(*kmsg.ListTransactionsRequest)
 	resp := req.ResponseKind().(*kmsg.ListTransactionsResponse)
-	if !r.conn.server.transactional() {
+	if err := r.conn.server.transactional(); err != nil {
+		if errors.Is(err, errTransactionsComing) {
+			resp.ErrorCode = r.fail(err)
+		}
 		r.answer(resp)
 		return
 	}

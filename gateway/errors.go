@@ -66,6 +66,8 @@ func kafkaError(err error) *kerr.Error {
 		return kerr.ClusterAuthorizationFailed
 	case errors.Is(err, errTransactionalIDDenied):
 		return kerr.TransactionalIDAuthorizationFailed
+	case errors.Is(err, errTransactionsComing):
+		return kerr.CoordinatorLoadInProgress
 	}
 	switch outcome.Code(err) {
 	case outcome.ErrUnknown:
@@ -134,6 +136,7 @@ var (
 	errUnknownTopicID     = errors.New("no topic has this id")
 	errRequiredAcks       = errors.New("acks is neither -1 nor 0 nor 1")
 	errUnsupportedVersion = errors.New("this version of the request does not have that")
+	errTransactionsComing = errors.New("the cluster is about to know transactions")
 	// What a client says of the leader's epoch, against what this node knows (KIP-320).
 	errFencedLeaderEpoch  = errors.New("the leader epoch is older than the partition's")
 	errUnknownLeaderEpoch = errors.New("the leader epoch is newer than the partition's")
@@ -192,7 +195,8 @@ func asKnown(e *kerr.Error, key kmsg.Key, version int16) *kerr.Error {
 	case kmsg.Produce:
 		switch {
 		case e == kerr.ConcurrentTransactions:
-			// What every producer tries again without asking for metadata (ReplicaManager of Kafka).
+			// What every producer tries again without asking for metadata (ReplicaManager of
+			// Kafka).
 			e = kerr.NotEnoughReplicas
 		case e == kerr.TransactionAbortable && version < 11:
 			e = kerr.InvalidTxnState // KIP-890

@@ -70,7 +70,7 @@ func newFakeAt(t testing.TB, level int, topics ...string) *fakeCluster {
 	})
 	form := &fsm.FormCluster{ClusterID: "fake"}
 	for i := range 3 {
-		form.Nodes = append(form.Nodes, fsm.Node{ID: fsm.NodeID(fmt.Sprintf("n%d", i+1)), Incarnation: fmt.Sprintf("%08x", i+1), FeatureLevel: fsm.FeatureLevel})
+		form.Nodes = append(form.Nodes, fsm.Node{ID: fsm.NodeID(fmt.Sprintf("n%d", i+1)), Incarnation: fmt.Sprintf("%08x", i+1), FeatureLevel: level})
 	}
 	for _, command := range []fsm.CatalogCommand{{FormCluster: form}, {RaiseFeatureLevel: &fsm.RaiseFeatureLevel{FeatureLevel: level}}} {
 		if err := f.apply(command); err != nil {

@@ -31,15 +31,14 @@ const (
 
 // Coordinators is the way to the coordinators of consumer groups and transactions.
 type Coordinators interface {
-	// Coordinate hands a request of a consumer group or a transactional id to the coordinator of its
-	// shard and returns the response. Both have the version that coordinator.Version names, or
-	// transaction.Version. If
-	// outcome.NotAppended(err), surely nothing was done.
+	// Coordinate hands a request of a consumer group or a transactional id to the coordinator of
+	// its shard and returns the response. Both have the version that coordinator.Version names, or
+	// transaction.Version. If outcome.NotAppended(err), surely nothing was done.
 	Coordinate(ctx context.Context, shard int, client coordinator.Client, req kmsg.Request) (kmsg.Response, error)
 }
 
-// coordinate asks the coordinator of a group or a transactional id. An error is no answer; coordinatorCode says what
-// clients are told.
+// coordinate asks the coordinator of a group or a transactional id. An error is no answer;
+// coordinatorCode says what clients are told.
 func (r *request) coordinate(ctx context.Context, shard int, req kmsg.Request) (kmsg.Response, error) {
 	client := coordinator.Client{ID: r.header.ClientID, Host: "/" + r.conn.remoteHost(), Version: r.header.Version}
 	version, ok := coordinator.Version(req.Key())

@@ -13,9 +13,18 @@ import (
 // Transactions: a transactional id's requests go to its coordinator, which runs where the shard of
 // consumer groups with that id is led, as those of groups go to theirs.
 
-// transactional reports whether the cluster has transactions: when all nodes know them.
-func (s *Server) transactional() bool {
-	return s.catalog.Topics().FeatureLevel() >= fsm.LevelTransactions
+// transactional says whether the cluster has transactions, which is when all nodes know them. The
+// error is errTransactionsComing where they do and the level is about to rise, as in a cluster's
+// first second, or where this node does not know the catalog yet; else outcome.ErrFeatureLevel.
+func (s *Server) transactional() error {
+	topics := s.catalog.Topics()
+	switch {
+	case topics.FeatureLevel() >= fsm.LevelTransactions:
+		return nil
+	case s.catalog.Ready() != nil, topics.NextFeatureLevel() >= fsm.LevelTransactions:
+		return errTransactionsComing
+	}
+	return outcome.ErrFeatureLevel
 }
 
 // transact runs the rest of a handler in the background, when what was read before it is worked on,
@@ -31,13 +40,10 @@ func (r *request) transact(work func(ctx context.Context)) {
 // noTransactions is what a request is told that there are none, or that the caller may not use that
 // transactional id; nil: go on.
 func (r *request) noTransactions(id string) error {
-	switch {
-	case !r.mayTransactionalID(id):
+	if !r.mayTransactionalID(id) {
 		return errTransactionalIDDenied
-	case !r.conn.server.transactional():
-		return outcome.ErrFeatureLevel
 	}
-	return nil
+	return r.conn.server.transactional()
 }
 
 // answered is a code that a coordinator answered, as the version of the request knows it.

@@ -293,8 +293,32 @@ func TestNoTransactionsBelowTheirLevel(t *testing.T) {
 	}
 }
 
-// The feature transaction.version is there when all nodes know transactions; what is supported from 0
-// on is kept from clients that fail at it (KAFKA-17492).
+// While all nodes know transactions, and the cluster's level is about to rise, clients are told to
+// ask again.
+func TestTransactionsAreAboutToCome(t *testing.T) {
+	f := newFakeAt(t, fsm.LevelTransactions-1, "events")
+	for _, node := range f.Topics().Nodes() {
+		node.FeatureLevel = fsm.LevelTransactions
+		if err := f.apply(fsm.CatalogCommand{RegisterNode: &node}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c := serve(t, f, nil).dial()
+	init := kmsg.NewPtrInitProducerIDRequest()
+	init.TransactionalID = kmsg.StringPtr("txn-1")
+	if got := c.ask(init).(*kmsg.InitProducerIDResponse).ErrorCode; got != kerr.CoordinatorLoadInProgress.Code {
+		t.Errorf("InitProducerID: %d", got)
+	}
+	if got := c.ask(kmsg.NewPtrEndTxnRequest()).(*kmsg.EndTxnResponse).ErrorCode; got != kerr.CoordinatorLoadInProgress.Code {
+		t.Errorf("EndTxn: %d", got)
+	}
+	if got := c.ask(kmsg.NewPtrListTransactionsRequest()).(*kmsg.ListTransactionsResponse).ErrorCode; got != kerr.CoordinatorLoadInProgress.Code {
+		t.Errorf("ListTransactions: %d", got)
+	}
+}
+
+// The feature transaction.version is there when all nodes know transactions; what is supported from
+// 0 on is kept from clients that fail at it (KAFKA-17492).
 func TestTheFeatureOfTransactions(t *testing.T) {
 	for level, has := range map[int]bool{fsm.LevelTransactions - 1: false, fsm.FeatureLevel: true} {
 		c := serve(t, newFakeAt(t, level), nil).dial()

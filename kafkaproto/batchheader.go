@@ -87,8 +87,8 @@ func (h BatchHeader) Control() bool { return h.Attributes&attrControl != 0 }
 // Transactional reports whether the batch belongs to a transaction.
 func (h BatchHeader) Transactional() bool { return h.Attributes&attrTransactional != 0 }
 
-// BeginsTransactional reports whether b, which may be anything, begins with a record batch that says
-// that it belongs to a transaction.
+// BeginsTransactional reports whether b, which may be anything, begins with a record batch that
+// says that it belongs to a transaction.
 func BeginsTransactional(b []byte) bool {
 	return len(b) >= BatchHeaderSize && b[batchMagicAt] == 2 && b[batchAttributesAt+1]&attrTransactional != 0
 }

@@ -23,7 +23,7 @@ type API struct {
 var Served = []API{
 	{
 		Key: kmsg.Produce, Name: "Produce", Min: 0, Max: 13,
-		Note: "Message sets of magic 0 and 1 up to version 2, record batches from 3 on. No transactions.",
+		Note: "Message sets of magic 0 and 1 up to version 2, record batches from 3 on.",
 	},
 	{
 		Key: kmsg.Fetch, Name: "Fetch", Min: 0, Max: 18,
@@ -200,7 +200,7 @@ var Served = []API{
 	},
 	{
 		Key: kmsg.DescribeProducers, Name: "DescribeProducers", Min: 0, Max: 0,
-		Note: "Idempotent producers. No transactions.",
+		Note: "Idempotent and transactional producers.",
 	},
 	{
 		Key: kmsg.DescribeTransactions, Name: "DescribeTransactions", Min: 0, Max: 0,

@@ -141,10 +141,18 @@ func (c *Coordinator) decideAdd(v view, from identity, version byte, scope trans
 		return refuse(kerr.TransactionAbortable)
 	}
 	if p.Phase != transactions.Ongoing {
-		p.Phase, p.Start, p.Number = transactions.Ongoing, v.now, p.Number+1
+		p.Phase, p.Start, p.Number = transactions.Ongoing, v.now, nextNumber(p.Number)
 	}
 	p.Version, p.Previous, p.Updated = version, p.ProducerID, v.now
 	return step{set: &p, scope: missing, told: none}
+}
+
+// nextNumber is the number of the transaction after that (fsm.Marker). None is 0.
+func nextNumber(n int32) int32 {
+	if n == -1 {
+		return 1
+	}
+	return n + 1
 }
 
 func costOf(s transactions.Scope) int {

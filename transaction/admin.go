@@ -22,7 +22,7 @@ func (c *Coordinator) describe(req *kmsg.DescribeTransactionsRequest) kmsg.Respo
 	names := make(map[[16]byte]string)
 	for _, id := range req.TransactionalIDs {
 		d := kmsg.NewDescribeTransactionsResponseTransactionState()
-		d.TransactionalID, d.StartTimestamp, d.ProducerID, d.ProducerEpoch = id, -1, -1, -1
+		d.TransactionalID = id
 		p, revision := c.cfg.State.lookUp(id)
 		switch {
 		case id == "":
@@ -80,7 +80,7 @@ func (c *Coordinator) list(req *kmsg.ListTransactionsRequest) kmsg.Response {
 		switch {
 		case phase <= transactions.CompleteAbort:
 			phases = append(phases, phase)
-		case name != "Dead" && name != "PrepareEpochFence": // states of Kafka's that none is in here
+		case name != "Dead" && name != "PrepareEpochFence": // Kafka's; none is in them here
 			resp.UnknownStateFilters = append(resp.UnknownStateFilters, name)
 		}
 	}

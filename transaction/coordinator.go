@@ -28,9 +28,9 @@ type Config struct {
 	// State is the replica of this node. All commands of earlier terms must be applied before New:
 	// whoever just won an election lets a barrier pass first.
 	State *State
-	// Propose replicates a command and returns when it is applied to State here. An error that wraps
-	// coordinator.ErrNotLeader means that it surely is not and will not be, any other that this is
-	// not known. It must return soon after ctx has ended.
+	// Propose replicates a command and returns when it is applied to State here. An error that
+	// wraps coordinator.ErrNotLeader means that it surely is not and will not be, any other that
+	// this is not known. It must return soon after ctx has ended.
 	Propose func(ctx context.Context, command []byte) error
 	// NewProducerID gives a producer id that nobody has.
 	NewProducerID func(ctx context.Context) (int64, error)
@@ -38,9 +38,9 @@ type Config struct {
 	// catalog to catch up, and are called with no lock held.
 	TopicID   func(name string) ([16]byte, bool)
 	TopicName func(id [16]byte) (string, bool)
-	// WriteMarker has the marker written to the partition, and EndOffsets to the group's offsets; they
-	// return when that is committed there. The error outcome.ErrUnknownTopicOrPartition says that the
-	// partition is gone for good; after any other it is tried again, without end.
+	// WriteMarker has the marker written to the partition, and EndOffsets to the group's offsets;
+	// they return when that is committed there. The error outcome.ErrUnknownTopicOrPartition says
+	// that the partition is gone for good; after any other it is tried again, without end.
 	WriteMarker func(ctx context.Context, p fsm.PartitionID, m fsm.Marker) error
 	EndOffsets  func(ctx context.Context, group string, m fsm.Marker) error
 	// Version is the cluster's transaction.version: 0, transactions are refused; 2.
@@ -74,14 +74,14 @@ type Coordinator struct {
 	// it; no other mutex is taken, and nothing is waited for.
 	mu     locks.Mutex[Coordinator]
 	closed bool
-	// running counts requests, timers' functions and all that is at work; it grows only while closed
-	// is false or it is not 0.
+	// running counts requests, timers' functions and all that is at work; it grows only while
+	// closed is false or it is not 0.
 	running sync.WaitGroup
 	// lines are those of ids of which something is asked, or whose markers are on their way. Of all
 	// others State knows everything.
 	lines map[string]*line
-	// abort is the next look at what is open too long; nil: nothing is open. remove is the next look
-	// for ids to expire.
+	// abort is the next look at what is open too long; nil: there are no ids. remove is the next
+	// look for ids to expire.
 	abort, remove *time.Timer
 }
 
@@ -103,8 +103,11 @@ func New(cfg Config) *Coordinator {
 	c.mu.Lock()
 	c.remove = c.after(c.set.RemoveInterval, c.sweepIDs)
 	c.mu.Unlock()
-	for _, open := range cfg.State.opened() {
+	opened, ids := cfg.State.opened()
+	if ids > 0 {
 		c.armAbort()
+	}
+	for _, open := range opened {
 		if open.producer.Phase.Preparing() {
 			c.finish(open.id)
 		}

@@ -52,7 +52,8 @@ func ended(commit bool) func(*Counters) counter {
 	}
 }
 
-// decideEnd is EndTxn of version 1: the epoch stays. A repeated request is told that it has happened.
+// decideEnd is EndTxn of version 1: the epoch stays. A repeated request is told that it has
+// happened.
 func decideEnd(v view, from identity, commit bool) step {
 	p := v.producer
 	switch {

@@ -77,7 +77,6 @@ func decideInit(v view, expected identity, timeout int32) step {
 		if expected.epoch != p.LastEpoch {
 			return refuse(kerr.ProducerFenced)
 		}
-		p.Previous = p.ProducerID
 		return fresh(p) // it asked before and did not hear the answer
 	}
 	last := p.Epoch

@@ -8,8 +8,8 @@ import (
 	"github.com/trimaran-io/trimaran/outcome"
 )
 
-// groupPrefix begins what a group's offsets are called in AddPartitionsToTxn between nodes: no topic
-// can be called so.
+// groupPrefix begins what a group's offsets are called in AddPartitionsToTxn between nodes: no
+// topic can be called so.
 const groupPrefix = "group:"
 
 // Leader is the Client that JoinPartition and JoinGroup are sent as.

@@ -28,8 +28,8 @@ type step struct {
 	needsID bool
 	// waits: the transaction before is not over; once it is, it is decided again.
 	waits bool
-	// set is what the id is to become, scope what its transaction touches besides; then code is 0 and
-	// counts is what it counts as. If remove, the id goes.
+	// set is what the id is to become, scope what its transaction touches besides; then code is 0
+	// and counts is what it counts as. If remove, the id goes.
 	set    *transactions.Producer
 	scope  transactions.Scope
 	remove bool
@@ -47,7 +47,8 @@ var none = identity{-1, -1}
 
 func refuse(err *kerr.Error) step { return step{code: err.Code, told: none} }
 
-// writes reports whether something is to be replicated, adds whether that only adds to a transaction.
+// writes reports whether something is to be replicated, adds whether that only adds to a
+// transaction.
 func (s step) writes() bool { return s.set != nil || s.remove }
 func (s step) adds() bool   { return s.set != nil && s.set.Phase == transactions.Ongoing }
 
@@ -71,8 +72,8 @@ type line struct {
 	over chan struct{}
 }
 
-// ask has it decided in turn and waits for what comes of it: until that is replicated, and while the
-// transaction before is not over, at most Settings.EndWait. The error is ctx's.
+// ask has it decided in turn and waits for what comes of it: until that is replicated, and while
+// the transaction before is not over, at most Settings.EndWait. The error is ctx's.
 func (c *Coordinator) ask(ctx context.Context, id string, decide func(v view) step) (step, error) {
 	locks.MayWait("a command to be replicated")
 	limit := time.NewTimer(c.set.EndWait)
@@ -160,6 +161,9 @@ func (l *line) turn(asks []*ask) []*ask {
 	c := l.c
 	v := view{id: l.id, newID: -1, now: time.Now().UnixMilli()}
 	v.producer, v.revision = c.cfg.State.lookUp(l.id)
+	if v.producer.Phase.Preparing() {
+		c.finish(l.id) // it may have been decided by a command whose fate was unknown
+	}
 	after, joined, size := v.revision, asks[:0:0], 0
 	var set transactions.Producer
 	remove, rest := false, asks
@@ -209,13 +213,11 @@ func (l *line) turn(asks []*ask) []*ask {
 		}
 	}
 	err := c.propose(transactions.Encode(command))
+	c.armAbort()
 	if err == nil {
 		if _, now := c.cfg.State.lookUp(l.id); !remove && now != revision || remove && now == after {
 			// A command of before, whose fate was unknown, came first.
 			return append(joined, rest...)
-		}
-		if set.Phase.Open() {
-			c.armAbort()
 		}
 	}
 	for _, a := range joined {

@@ -12,8 +12,8 @@ import (
 )
 
 const (
-	// markerWorkers is how many markers are on their way at a time to targets that took the last, and
-	// as many again to those that did not: who cannot be reached delays only its own.
+	// markerWorkers is how many markers are on their way at a time to targets that took the last,
+	// and as many again to those that did not: who cannot be reached delays only its own.
 	markerWorkers = 512
 	// markersToOne is how many are on their way to one target; one, while it takes none.
 	markersToOne = 32
@@ -21,7 +21,8 @@ const (
 	// markerBackOff << markerBackOffs (3.2 s).
 	markerBackOff  = 50 * time.Millisecond
 	markerBackOffs = 6
-	// markerSilence is after how many times in vain it is said, some 20 s; and again at each double.
+	// markerSilence is after how many times in vain it is said, some 20 s; and again at each
+	// double.
 	markerSilence = 12
 )
 
@@ -33,8 +34,8 @@ type markers struct {
 	// other mutex is taken, and nothing is waited for.
 	mu      locks.Mutex[markers]
 	targets map[target]*queue
-	// ready are queues from which a worker may take the next marker: of targets that take them, and of
-	// those that took none the last time. workers are at work on either.
+	// ready are queues from which a worker may take the next marker: of targets that take them, and
+	// of those that took none the last time. workers are at work on either.
 	ready   [2][]*queue
 	workers [2]int
 }

@@ -27,9 +27,9 @@ import (
 )
 
 // TestScripts runs testdata: a coordinator in virtual time. Commands are requests of the producers
-// a, b and so on (as=a); what they know of their producer id and epoch is filled in. Below a command
-// stand the answers that came and the markers that were written until nothing moved any more, also
-// those of earlier commands, with the time since the script began.
+// a, b and so on (as=a); what they know of their producer id and epoch is filled in. Below a
+// command stand the answers that came and the markers that were written until nothing moved any
+// more, also those of earlier commands, with the time since the script began.
 func TestScripts(t *testing.T) {
 	datadriven.Walk(t, "testdata/scripts", func(t *testing.T, path string) {
 		synctest.Test(t, func(t *testing.T) {
@@ -54,19 +54,19 @@ type script struct {
 	state  *State
 	set    Settings
 	c      *Coordinator
-	topics map[string][16]byte
 	actors map[string]*actor
-	awake  time.Time
 
 	counters Counters
 
-	mu sync.Mutex
-	// replication is what happens to commands: "" they are applied, "fail" they are not, "deposed" not
-	// since this is not the leader, "lost" they are and nobody knows, "late" nobody knows, and they are
-	// applied before the next that is, "hang" not yet.
+	mu    sync.Mutex
+	awake time.Time
+	// replication is what happens to commands: "" they are applied, "fail" they are not, "deposed"
+	// not since this is not the leader, "lost" they are and nobody knows, "late" nobody knows, and
+	// they are applied before the next that is, "hang" not yet.
 	replication string
 	resume      chan struct{}
 	late        [][]byte
+	topics      map[string][16]byte
 	down        map[string]string // a target's name: "down" or "gone"
 	version     int
 	nextID      int64    // -1: there is none
@@ -95,17 +95,24 @@ type actor struct {
 func (s *script) lead() {
 	s.c = New(Config{
 		State: s.state, Propose: s.propose, NewProducerID: s.newProducerID,
-		TopicID:     func(name string) ([16]byte, bool) { id, ok := s.topics[name]; return id, ok },
+		TopicID: func(name string) ([16]byte, bool) {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			id, ok := s.topics[name]
+			return id, ok
+		},
 		TopicName:   s.topicName,
 		WriteMarker: func(ctx context.Context, p fsm.PartitionID, m fsm.Marker) error { return s.marker(s.nameOf(p), m) },
 		EndOffsets:  func(ctx context.Context, group string, m fsm.Marker) error { return s.marker("group "+group, m) },
-		Version:     func() int { return s.version },
-		Awake:       func() time.Time { return s.awake },
+		Version:     func() int { s.mu.Lock(); defer s.mu.Unlock(); return s.version },
+		Awake:       func() time.Time { s.mu.Lock(); defer s.mu.Unlock(); return s.awake },
 		Settings:    s.set, Counters: &s.counters, Logger: slog.New(slog.DiscardHandler),
 	})
 }
 
 func (s *script) topicName(id [16]byte) (string, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	for name, i := range s.topics {
 		if i == id {
 			return name, true
@@ -224,6 +231,8 @@ func (s *script) command(d *datadriven.TestData) string {
 	case "failover":
 		return s.failover()
 	case "stood-still":
+		s.mu.Lock()
+		defer s.mu.Unlock()
 		s.awake = time.Now()
 		return "awake again\n"
 	case "replication":
@@ -242,9 +251,13 @@ func (s *script) command(d *datadriven.TestData) string {
 		}
 		return d.CmdArgs[0].Key + "\n"
 	case "delete-topic":
+		s.mu.Lock()
+		defer s.mu.Unlock()
 		delete(s.topics, d.CmdArgs[0].Key)
 		return fmt.Sprintf("%d topics\n", len(s.topics))
 	case "version":
+		s.mu.Lock()
+		defer s.mu.Unlock()
 		s.version = number(d, "", 0)
 		return fmt.Sprintf("transaction.version %d\n", s.version)
 	case "producer-ids":
@@ -338,21 +351,21 @@ func (s *script) dump() string {
 // send sends the request of a command; its answer comes when it comes.
 func (s *script) send(d *datadriven.TestData, name string, a *actor) {
 	version, ctx := int16(number(d, "v", 99)), a.ctx
-	client, req := Client{Version: version}, s.request(d, a)
+	client, req, cmd, c := Client{Version: version}, s.request(d, a), d.Cmd, s.c
 	go func() {
-		resp, err := s.c.Handle(ctx, client, req)
+		resp, err := c.Handle(ctx, client, req)
 		if err != nil {
-			s.answered(name, d.Cmd+": "+err.Error())
+			s.answered(name, cmd+": "+err.Error())
 			return
 		}
-		for _, line := range s.shown(resp, a) {
-			s.answered(name, d.Cmd+": "+line)
-		}
+		s.answered(name, cmd+": "+s.shown(resp, a))
 	}()
 }
 
 func (s *script) request(d *datadriven.TestData, a *actor) kmsg.Request {
 	a.id = text(d, "id", a.id)
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	from := identity{int64(number(d, "pid", int(a.producerID))), int16(number(d, "epoch", int(a.epoch)))}
 	switch d.Cmd {
 	case "init", "recover":
@@ -424,21 +437,23 @@ func (s *script) request(d *datadriven.TestData, a *actor) kmsg.Request {
 }
 
 // shown is a response in words. What it tells a producer of its identity, that learns.
-func (s *script) shown(resp kmsg.Response, a *actor) []string {
+func (s *script) shown(resp kmsg.Response, a *actor) string {
 	learn := func(id int64, epoch int16) string {
 		if id == -1 {
 			return ""
 		}
+		s.mu.Lock()
+		defer s.mu.Unlock()
 		a.identity = identity{id, epoch}
 		return fmt.Sprintf(", %d epoch %d", id, epoch)
 	}
 	switch r := resp.(type) {
 	case *kmsg.InitProducerIDResponse:
-		return []string{code(r.ErrorCode) + learn(r.ProducerID, r.ProducerEpoch)}
+		return code(r.ErrorCode) + learn(r.ProducerID, r.ProducerEpoch)
 	case *kmsg.EndTxnResponse:
-		return []string{code(r.ErrorCode) + learn(r.ProducerID, r.ProducerEpoch)}
+		return code(r.ErrorCode) + learn(r.ProducerID, r.ProducerEpoch)
 	case *kmsg.AddOffsetsToTxnResponse:
-		return []string{code(r.ErrorCode)}
+		return code(r.ErrorCode)
 	case *kmsg.AddPartitionsToTxnResponse:
 		var all []string
 		for _, t := range r.Transactions[0].Topics {
@@ -446,14 +461,14 @@ func (s *script) shown(resp kmsg.Response, a *actor) []string {
 				all = append(all, fmt.Sprintf("%s/%d %s", t.Topic, p.Partition, code(p.ErrorCode)))
 			}
 		}
-		return []string{strings.Join(all, ", ")}
+		return strings.Join(all, ", ")
 	case *kmsg.DescribeTransactionsResponse:
 		t := r.TransactionStates[0]
 		line := fmt.Sprintf("%s %q timeout %d start %d, %d epoch %d", code(t.ErrorCode), t.State, t.TimeoutMillis, max(t.StartTimestamp-s.began.UnixMilli(), -1), t.ProducerID, t.ProducerEpoch)
 		for _, topic := range t.Topics {
 			line += fmt.Sprintf(" %s%d", topic.Topic, topic.Partitions)
 		}
-		return []string{line}
+		return line
 	case *kmsg.ListTransactionsResponse:
 		line := code(r.ErrorCode)
 		for _, t := range r.TransactionStates {
@@ -462,9 +477,9 @@ func (s *script) shown(resp kmsg.Response, a *actor) []string {
 		if len(r.UnknownStateFilters) > 0 {
 			line += fmt.Sprintf(" unknown states %s", r.UnknownStateFilters)
 		}
-		return []string{line}
+		return line
 	}
-	return []string{fmt.Sprintf("%T", resp)}
+	return fmt.Sprintf("%T", resp)
 }
 
 func code(c int16) string {

@@ -119,12 +119,13 @@ type opened struct {
 	producer transactions.Producer
 }
 
-// opened gives what is ongoing, or decided and not everywhere over, in no order.
-func (s *State) opened() (all []opened) {
+// opened gives what is ongoing, or decided and not everywhere over, in no order, and how many ids
+// there are.
+func (s *State) opened() (open []opened, ids int) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	for id, p := range s.machine.Open {
-		all = append(all, opened{id, p})
+		open = append(open, opened{id, p})
 	}
-	return all
+	return open, s.machine.Len()
 }

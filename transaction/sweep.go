@@ -10,7 +10,8 @@ import (
 // sweepers is how many ids a sweep is at work on at a time.
 const sweepers = 64
 
-// armAbort sees to it that what is open is looked at.
+// armAbort sees to it that what is open is looked at. It is called when there may be something:
+// also when nobody knows whether a command was applied or will be.
 func (c *Coordinator) armAbort() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -26,8 +27,8 @@ func (c *Coordinator) sweepOpen() {
 	c.mu.Lock()
 	c.abort = nil
 	c.mu.Unlock()
-	open := c.cfg.State.opened()
-	if len(open) > 0 {
+	open, ids := c.cfg.State.opened()
+	if ids > 0 {
 		defer c.armAbort()
 	}
 	now, heard := time.Now(), c.heardSince()

@@ -7,8 +7,8 @@ import (
 )
 
 // MaxStateBytes bounds a shard's State. Beyond it a transactional id that is new gets
-// POLICY_VIOLATION, and what would be added to a transaction TRANSACTION_ABORTABLE. An id takes about
-// 400 bytes, a partition in an open transaction 64.
+// POLICY_VIOLATION, and what would be added to a transaction TRANSACTION_ABORTABLE. An id takes
+// about 400 bytes, a partition in an open transaction 64.
 const MaxStateBytes = 128 << 20
 
 // maxPattern bounds the pattern of ListTransactions, in bytes; a longer one gets
@@ -36,10 +36,10 @@ func Version(key int16) (int16, bool) {
 type Settings struct {
 	// MaxTimeout (transaction.max.timeout.ms, 15 min) bounds what a producer may ask for.
 	MaxTimeout time.Duration
-	// AbortInterval (transaction.abort.timed.out.transaction.cleanup.interval.ms, 10 s) is how often
-	// it is looked whether a transaction is open longer than its timeout. It is also how long a
-	// producer that could not be heard, since the coordinator is new or its process stood still, has
-	// to end its transaction itself.
+	// AbortInterval (transaction.abort.timed.out.transaction.cleanup.interval.ms, 10 s) is how
+	// often it is looked whether a transaction is open longer than its timeout. It is also how long
+	// a producer that could not be heard, since the coordinator is new or its process stood still,
+	// has to end its transaction itself.
 	AbortInterval time.Duration
 	// IDExpiration (transactional.id.expiration.ms, 7 days) is how long an id is kept that nobody
 	// uses; RemoveInterval (transaction.remove.expired.transaction.cleanup.interval.ms, 1 h) is how
@@ -48,8 +48,8 @@ type Settings struct {
 	// CommitTimeout (5 s) is how long a command may take to be replicated before its client is told
 	// COORDINATOR_NOT_AVAILABLE.
 	CommitTimeout time.Duration
-	// EndWait (1 s) is how long a request waits for the transaction before it to be over everywhere,
-	// before it is answered CONCURRENT_TRANSACTIONS. Kafka does not wait.
+	// EndWait (1 s) is how long a request waits for the transaction before it to be over
+	// everywhere, before it is answered CONCURRENT_TRANSACTIONS. Kafka does not wait.
 	EndWait time.Duration
 }
 

@@ -14,8 +14,8 @@ import (
 	"github.com/trimaran-io/trimaran/transaction"
 )
 
-// CoordinateRequest hands a request of a consumer group or of a transactional id to its coordinator.
-// Request and response are Kafka's, in the version that CoordinatedVersion names.
+// CoordinateRequest hands a request of a consumer group or of a transactional id to its
+// coordinator. Request and response are Kafka's, in the version that CoordinatedVersion names.
 type CoordinateRequest struct {
 	Shard   fsm.PartitionID
 	Client  coordinator.Client

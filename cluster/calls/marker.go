@@ -2,8 +2,8 @@ package calls
 
 import "github.com/trimaran-io/trimaran/fsm"
 
-// markerSize is what a marker takes on the way, in bytes: u64 producer id, u16 epoch, u32 number, u8
-// of flags.
+// markerSize is what a marker takes on the way, in bytes: u64 producer id, u16 epoch, u32 number,
+// u8 of flags.
 const markerSize = 8 + 2 + 4 + 1
 
 const (

@@ -145,8 +145,8 @@ const (
 	defaultShardSegmentBytes = 4 << 20
 )
 
-// environment is what all replicas of a node share: how they run, and the node's budgets. It does not
-// change.
+// environment is what all replicas of a node share: how they run, and the node's budgets. It does
+// not change.
 type environment struct {
 	Config
 	ctx context.Context // ends when the node stops

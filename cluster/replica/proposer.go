@@ -46,8 +46,8 @@ type proposer struct {
 type submission struct {
 	ctx     context.Context
 	batches []kafkaproto.Batch
-	markers []fsm.Marker // in place of batches
-	admits  []admission  // of each batch; nil: of none
+	markers []fsm.Marker    // in place of batches
+	admits  []fsm.Admission // of each batch; nil: of none
 	place   calls.Place
 	control []byte // a control command, in place of batches: an entry of its own
 	bytes   int
@@ -213,13 +213,13 @@ func (p *proposer) form(taken []*submission) (proposal, []byte) {
 // take judges batch i of s, which an idempotent producer sent. If it is neither
 // there already nor refused, it is now in flight, with base as its first offset.
 func (p *proposer) take(s *submission, i int, header kafkaproto.BatchHeader, base fsm.Offset) bool {
-	var admits admission
+	var admission fsm.Admission
 	if s.admits != nil {
-		admits = s.admits[i]
+		admission = s.admits[i]
 	}
 	p.producersMu.Lock()
 	defer p.producersMu.Unlock()
-	return s.judged(i, p.producers.Take(header, base, admits.guard, admits.refused, p.records))
+	return s.judged(i, p.producers.Take(header, base, admission, p.records))
 }
 
 // judged notes what was made of batch or marker i, and says whether it is proposed.

@@ -20,12 +20,6 @@ import (
 // A batch that the coordinator refuses is submitted as well, with the refusal: it has its place in
 // its line, and is judged there. So whoever sends behind it is told in the right order.
 
-// admission is what a batch has from its transaction's coordinator. Both nil: it needs none.
-type admission struct {
-	guard   *fsm.Guard
-	refused error
-}
-
 // joining is a question to a coordinator.
 type joining struct {
 	txn      fsm.Transaction
@@ -36,35 +30,53 @@ type joining struct {
 
 // join is a question that is under way. What comes meanwhile waits for the same answer.
 type join struct {
-	over chan struct{}
-	err  error // valid once over is closed
+	over    chan struct{}
+	err     error // valid once over is closed
+	waiting int   // beside the one who asks; guarded by producersMu
 }
 
 // admit gets what the transactional ones of the batches need. What it gives is to be released.
-func (p *proposer) admit(ctx context.Context, txn fsm.Transaction, batches []kafkaproto.Batch) []admission {
-	admits := make([]admission, len(batches))
+func (p *proposer) admit(ctx context.Context, txn fsm.Transaction, batches []kafkaproto.Batch) []fsm.Admission {
+	admits := make([]fsm.Admission, len(batches))
 	for i, batch := range batches {
 		h := batch.Header()
 		if !h.Transactional() {
 			continue
 		}
-		p.producersMu.Lock()
-		guard := p.producers.Guard(h, txn.Add, p.records)
-		p.producersMu.Unlock()
-		if admits[i].guard = guard; guard != nil {
-			admits[i].refused = p.join(ctx, joining{txn, h.ProducerID, h.ProducerEpoch, guard})
-		}
+		admits[i] = p.admitOne(ctx, txn, h)
 	}
 	return admits
 }
 
+// admitOne asks for one batch. The coordinator may let it wait until the producer's last
+// transaction is over, whose marker voids the guard: then it is asked again with a new one.
+func (p *proposer) admitOne(ctx context.Context, txn fsm.Transaction, h kafkaproto.BatchHeader) (a fsm.Admission) {
+	a.Add = txn.Add
+	for {
+		p.producersMu.Lock()
+		if a.Guard != nil {
+			if a.Refused != nil || p.producers.Holds(a.Guard) || ctx.Err() != nil {
+				p.producersMu.Unlock()
+				return a
+			}
+			p.producers.Release(a.Guard)
+		}
+		a.Guard = p.producers.Guard(h, p.records)
+		p.producersMu.Unlock()
+		if a.Guard == nil {
+			return a
+		}
+		a.Refused = p.join(ctx, joining{txn, h.ProducerID, h.ProducerEpoch, a.Guard})
+	}
+}
+
 // release says that the batches have their fates.
-func (p *proposer) release(admits []admission) {
+func (p *proposer) release(admits []fsm.Admission) {
 	p.producersMu.Lock()
 	defer p.producersMu.Unlock()
 	for _, a := range admits {
-		if a.guard != nil {
-			p.producers.Release(a.guard)
+		if a.Guard != nil {
+			p.producers.Release(a.Guard)
 		}
 	}
 }
@@ -83,6 +95,8 @@ func (p *proposer) join(ctx context.Context, q joining) error {
 			p.joins = map[joining]*join{}
 		}
 		p.joins[q] = j
+	} else {
+		j.waiting++
 	}
 	p.producersMu.Unlock()
 	if underWay {
@@ -116,7 +130,8 @@ func refusal(err error) error {
 		// Producers take this one for what it is here (AddPartitionsToTxnManager of Kafka).
 		return outcome.With(outcome.ErrInvalidProducerEpoch, err)
 	}
-	return fmt.Errorf("%w: %v", outcome.ErrNoLeader, err) // of the transaction: nothing was appended
+	// It is the transaction's coordinator that was not found: nothing was appended.
+	return fmt.Errorf("%w: %v", outcome.ErrNoLeader, err)
 }
 
 // takeMarker judges marker i of s, and gives the batch that it is in the log if it is taken.

@@ -29,10 +29,10 @@ func (r *Router) Append(ctx context.Context, id fsm.PartitionID, batches []kafka
 // AppendInLine hands record batches to the partition's leader, wherever it is, and returns when
 // they are committed: on stable storage at a majority. Batches are neighbours in the log, in this
 // order, but those of idempotent producers that are there already, which are answered with their
-// place, or are refused (fsm.Appended.Err). txn is the transaction that they may belong to. It waits for a leader for 1.5 s at most. When
-// outcome.NotAppended(err), surely nothing was written. If the fate is unknown and all batches have
-// producers that make them recognizable, they are handed over again, for 1.5 s more at most. The
-// batches' offset and epoch fields are overwritten.
+// place, or are refused (fsm.Appended.Err). txn is the transaction that they may belong to. It
+// waits for a leader for 1.5 s at most. When outcome.NotAppended(err), surely nothing was written.
+// If the fate is unknown and all batches have producers that make them recognizable, they are
+// handed over again, for 1.5 s more at most. The batches' offset and epoch fields are overwritten.
 //
 // Whoever has a line waits until all that it has sent is over before it calls this; then nothing of
 // that comes behind these batches. line 0 promises nothing of the kind.

@@ -14,8 +14,9 @@ import (
 	"github.com/trimaran-io/trimaran/outcome"
 )
 
-// The way from a request of a consumer group, or of a transactional id, to its coordinator, which runs
-// where its shard is led. Requests and responses are those of Kafka, of which this package looks at nothing but their kind.
+// The way from a request of a consumer group, or of a transactional id, to its coordinator, which
+// runs where its shard is led. Requests and responses are those of Kafka, of which this package
+// looks at nothing but their kind.
 
 const (
 	// firstShardsHold is how long the first request for a consumer group waits for the leaders
@@ -107,8 +108,8 @@ func (g *Groups) forward(ctx context.Context, identity string, q calls.Coordinat
 	return calls.Coordinate.AskWith(ctx, g.router.cfg.Caller, identity, q, payload)
 }
 
-// EndOffsets ends a transaction in the offsets of a group, at the leader of its shard. If it returns
-// nil that is committed there; after any error it may be asked again.
+// EndOffsets ends a transaction in the offsets of a group, at the leader of its shard. If it
+// returns nil that is committed there; after any error it may be asked again.
 func (g *Groups) EndOffsets(ctx context.Context, group string, m fsm.Marker) error {
 	id := ShardID(coordinator.ShardOf(group))
 	return g.router.AtLeader(ctx, id, HoldLeaderless, func(ctx context.Context, h calls.Hint, here bool) error {

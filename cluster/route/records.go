@@ -58,10 +58,10 @@ func atRecords[Q, A any](ctx context.Context, r *Router, id fsm.PartitionID, hol
 	return answer, err
 }
 
-// Read gives the batches from offset from on that a reader of that isolation may see, without waiting
-// for records or for a leader. A replica on this node answers for what it has; the rest is asked of
-// the leader, so that an offset that is valid there and not yet here is never said to be out of
-// range.
+// Read gives the batches from offset from on that a reader of that isolation may see, without
+// waiting for records or for a leader. A replica on this node answers for what it has; the rest is
+// asked of the leader, so that an offset that is valid there and not yet here is never said to be
+// out of range.
 func (r *Router) Read(ctx context.Context, id fsm.PartitionID, from fsm.Offset, maxBytes int, isolation fsm.Isolation) (fsm.Slice, error) {
 	topics := r.cfg.Host.Topics()
 	if _, ok := topics.Partition(id); !ok {
@@ -101,8 +101,8 @@ func (r *Router) Read(ctx context.Context, id fsm.PartitionID, from fsm.Offset, 
 	return slice, err
 }
 
-// Await returns nil when a reader of that isolation can read at offset from, ctx.Err() when ctx ends
-// first. While the partition has no leader it waits on.
+// Await returns nil when a reader of that isolation can read at offset from, ctx.Err() when ctx
+// ends first. While the partition has no leader it waits on.
 func (r *Router) Await(ctx context.Context, id fsm.PartitionID, from fsm.Offset, isolation fsm.Isolation) error {
 	if here := r.cfg.Host.Records(id); here != nil {
 		_, end, stable := here.Ends()

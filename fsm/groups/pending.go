@@ -79,8 +79,8 @@ func (s *State) producer(group string, id int64) *producer {
 	return p
 }
 
-// setPending notes an offset of a transaction. Those of a smaller epoch are of a transaction that is
-// over.
+// setPending notes an offset of a transaction. Those of a smaller epoch are of a transaction that
+// is over.
 func (s *State) setPending(group string, id int64, epoch int16, topic string, topicID [16]byte, partition int32, o pendingOffset) {
 	p := s.producer(group, id)
 	if epoch < p.epoch {

@@ -16,11 +16,12 @@ import (
 //	  id; 0 or 1 and its Group
 //	  number of topics, then each, in the order of their names:
 //	    name; id; number of partitions, then each, ascending: partition, Offset
-//	in version 2, number of groups with transactional producers, then each, in the order of their ids:
+//	in version 2, number of groups with transactional producers, then each, ordered by id:
 //	  id; number of producers, at least one, then each, ascending:
 //	    id; epoch; 0, or 1 and number and time of its last marker
 //	    number of topics, then each, in the order of their names:
-//	      name; id; number of partitions, then each, ascending: partition, 0 or 1 for overtaken, Offset
+//	      name; id; number of partitions, then each, ascending:
+//	        partition, 0 or 1 for overtaken, Offset
 //	CRC-32C    4   over everything before it
 const (
 	snapshotMagic   = "TriG"

@@ -17,8 +17,10 @@ import (
 const commandVersion = 1
 
 const (
-	kindSet   = 1 // revision that must be there, revision then, Producer
-	kindAdd   = 2 // revision that must be there; number of topics, each: id, number of partitions, those; number of groups, those
+	kindSet = 1 // revision that must be there, revision then, Producer
+	// revision that must be there; number of topics, each: id, number of partitions, those; number
+	// of groups, those
+	kindAdd   = 2
 	kindGone  = 3 // revision that must be there
 	kindLast  = kindGone
 	leastItem = 3 // bytes that a record takes at least
@@ -55,8 +57,8 @@ func (p Phase) Open() bool { return p == Ongoing || p.Preparing() }
 // (Kafka's TransactionMetadata).
 type Producer struct {
 	ProducerID int64
-	// Previous is the producer id before the last change, mostly the same; Next the one that is given
-	// out once the transaction is over, since the epochs of ProducerID are used up; -1: none.
+	// Previous is the producer id before the last change, mostly the same; Next the one that is
+	// given out once the transaction is over, since the epochs of ProducerID are used up; -1: none.
 	Previous, Next int64
 	// Epoch is the newest. LastEpoch was given out before it, and whoever still has it may not have
 	// heard of the newest; -1: nobody may.

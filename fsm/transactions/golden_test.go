@@ -74,8 +74,8 @@ func TestGoldenBytes(t *testing.T) {
 	}
 }
 
-// seeds are commands one after the other: nothing, two ids, what the transaction of one touches, and
-// the same joined, which is void by then.
+// seeds are commands one after the other: nothing, two ids, what the transaction of one touches,
+// and the same joined, which is void by then.
 func seeds() [][]byte {
 	var c, d Changes
 	c.Set("a", 0, 1, Producer{ProducerID: 7, Previous: 7, Next: -1, LastEpoch: -1, Timeout: 60000, Start: -1, Updated: 1000})

@@ -157,7 +157,8 @@ func TestACommandOfAnotherRevisionIsVoid(t *testing.T) {
 	apply(func(c *Changes) { c.Set("x", 5, 7, Producer{Phase: PrepareCommit}) })
 	expect(PrepareCommit, 7, 1)
 	apply(func(c *Changes) { c.Set("x", 5, 8, Producer{Phase: PrepareAbort}) })
-	apply(func(c *Changes) { c.Add("x", 7, Scope{Partitions: []fsm.PartitionID{{Partition: 2}}}) }) // it is decided
+	two := Scope{Partitions: []fsm.PartitionID{{Partition: 2}}}
+	apply(func(c *Changes) { c.Add("x", 7, two) }) // it is decided
 	apply(func(c *Changes) { c.Delete("x", 5) })
 	expect(PrepareCommit, 7, 1)
 	apply(func(c *Changes) { c.Set("x", 7, 9, Producer{Phase: CompleteCommit}) })
@@ -285,8 +286,8 @@ func file(body []byte) []byte {
 	return binary.BigEndian.AppendUint32(b, crc32.Checksum(b, castagnoli))
 }
 
-// TestRestoreTellsWhatIsWrong keeps damage, other files, newer formats and states that none can have
-// apart.
+// TestRestoreTellsWhatIsWrong keeps damage, other files, newer formats and states that none can
+// have apart.
 func TestRestoreTellsWhatIsWrong(t *testing.T) {
 	full := NewState()
 	for _, seed := range seeds() {

@@ -21,8 +21,8 @@ const (
 	// Changes: topics, configurations, or what a partition still has. It waits for all before
 	// it, and nothing behind it begins before it is answered.
 	Changes
-	// Transacts: it widens a transaction, or ends it. It waits for the produces before it, and nothing
-	// behind it begins before it is answered.
+	// Transacts: it widens a transaction, or ends it. It waits for the produces before it, and
+	// nothing behind it begins before it is answered.
 	Transacts
 	// InTurn: it is about consumer groups, whose turns keep the order. See Turns.
 	InTurn

@@ -98,7 +98,8 @@ func (p *Produce) take(appended []fsm.Appended) {
 	}
 }
 
-// outOfTransaction says whether the batches were refused since their transaction does not have them.
+// outOfTransaction says whether the batches were refused since their transaction does not have
+// them.
 func (p *Produce) outOfTransaction() bool {
 	switch outcome.Code(p.err) {
 	case 0, outcome.ErrVoid, outcome.ErrOutOfOrderSequence, outcome.ErrInvalidProducerEpoch:

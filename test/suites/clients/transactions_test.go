@@ -13,9 +13,9 @@ import (
 	"github.com/twmb/franz-go/pkg/kversion"
 )
 
-// franz-go's transactions: those of today, whose partitions are added as records come (KIP-890), and
-// those of Kafka 2.4, the last one before members and generations were checked (KIP-447), and 3.8,
-// which adds them by a request of its own.
+// franz-go's transactions: those of today, whose partitions are added as records come (KIP-890),
+// and those of Kafka 2.4, the last one before members and generations were checked (KIP-447), and
+// 3.8, which adds them by a request of its own.
 func TestFranzGoTransactions(t *testing.T) {
 	c := harness.Shared(t)
 	for name, versions := range map[string]*kversion.Versions{"today": nil, "3.8": kversion.V3_8_0(), "2.4": kversion.V2_4_0()} {
@@ -37,8 +37,8 @@ func TestFranzGoTransactions(t *testing.T) {
 	}
 }
 
-// consumeTransformProduce reads a topic ten records at a time and writes each one to both partitions
-// of another, in transactions of which every second one is aborted, and so comes again.
+// consumeTransformProduce reads a topic ten records at a time and writes each one to both
+// partitions of another, in transactions of which every second one is aborted, and so comes again.
 func consumeTransformProduce(t *testing.T, opts []kgo.Opt, in, out string) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(testContext(t), time.Minute)

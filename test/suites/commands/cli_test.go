@@ -223,6 +223,9 @@ func TestHelpExamplesWork(t *testing.T) {
 		if strings.HasPrefix(name, "group ") { // someone has read, and left
 			shell.ok(t, bin, "consume", "events", "--group", "readers", "--max-messages", "500")
 		}
+		if strings.HasPrefix(name, "transaction ") {
+			openTransaction(t, c, "payments", "events")
+		}
 		examples = strings.ReplaceAll(examples, "\\\n", "") // a backslash at a line's end goes on
 		for line := range strings.Lines(examples) {
 			line = strings.TrimSpace(line)

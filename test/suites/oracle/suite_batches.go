@@ -20,6 +20,7 @@ var Suites = []Suite{
 	{Name: "users", Kafka: "4.4.0", Secured: true, Cases: userCases},
 	{Name: "rights", Kafka: "4.4.0", Secured: true, Cases: slices.Concat(rightCases, adminRightCases)},
 	{Name: "logins", Kafka: "4.4.0", Secured: true, Cases: loginCases},
+	{Name: "transactions", Kafka: "4.4.0", Cases: transactionCases},
 }
 
 // odd is a case of one batch, which a producer of version 9 sends to a topic of its own,

@@ -74,7 +74,7 @@ func (b *bench) all(ctx context.Context, rows []prepared) []result {
 				}
 			}
 			wg.Wait()
-			if r.run != nil && pass == "kill" {
+			if r.run != nil && !r.transactions && pass == "kill" {
 				continue // tools and applications have no such pass
 			}
 			out = append(out, cells...)
@@ -89,7 +89,7 @@ func (b *bench) cell(ctx context.Context, r prepared, way, pass string) result {
 		res.Result, res.Reason = missing, r.err.Error()
 		return res
 	}
-	if r.run != nil && pass == "kill" {
+	if r.run != nil && !r.transactions && pass == "kill" {
 		return res
 	}
 	if ctx.Err() != nil {

@@ -21,6 +21,10 @@ type row struct {
 	groupReads bool // cannot read without a group
 	idempotent bool // its producer is, at the settings used
 
+	// transactions: it has a transactional producer, which is a row of its own and has the pass with
+	// kills, as few of those with run have.
+	transactions bool
+
 	prepare     func(p *preparer, ctx context.Context, r row) (program, error)
 	run         func(ctx context.Context, a *attempt) error // instead of the scenario
 	secured     bool                                        // run needs clients that log in
@@ -52,7 +56,7 @@ var (
 func catalog() []row {
 	java := func(version string, codecs []string, idempotent, quick bool) row {
 		return row{name: "java " + version, version: version, mode: "default", quick: quick,
-			codecs: codecs, idempotent: idempotent, prepare: (*preparer).java}
+			codecs: codecs, idempotent: idempotent, transactions: true, prepare: (*preparer).java}
 	}
 	rows := []row{
 		java("0.11.0.3", noZstd, false, false),
@@ -61,22 +65,23 @@ func catalog() []row {
 		java("4.4.0", allCodecs, true, true),
 		{name: "kcat", version: "1.7.1", mode: "default", quick: true, codecs: allCodecs, noAdmin: true, prepare: (*preparer).kcat},
 		{name: "kcat", version: "1.7.1", mode: "0.8", codecs: codecsOf08, noAdmin: true, noGroup: true, noHeaders: true, prepare: (*preparer).kcat},
-		{name: "confluent-kafka", version: "2.16.1", mode: "default", codecs: allCodecs, prepare: python("python", "confluent.py")},
-		{name: "kafka-python", version: "3.0.12", mode: "default", quick: true, codecs: allCodecs, idempotent: true, prepare: python("python", "kafka_python.py")},
+		{name: "confluent-kafka", version: "2.16.1", mode: "default", transactions: true, codecs: allCodecs, prepare: python("python", "confluent.py")},
+		{name: "kafka-python", version: "3.0.12", mode: "default", transactions: true, quick: true, codecs: allCodecs, idempotent: true, prepare: python("python", "kafka_python.py")},
 		{name: "kafka-python old", version: "2.0.6", mode: "default", codecs: noZstd, prepare: python("pythonold", "kafka_python.py")},
 		{name: "kafka-python old", version: "2.0.6", mode: "0.8", quick: true, codecs: codecsOf08, noAdmin: true, noGroup: true, noHeaders: true, prepare: python("pythonold", "kafka_python.py")},
-		{name: "aiokafka", version: "0.14.0", mode: "default", codecs: allCodecs, prepare: python("python", "aio_kafka.py")},
-		{name: "franz-go", version: "1.22.2", mode: "default", quick: true, codecs: allCodecs, idempotent: true, prepare: goProgram("franzgo")},
+		{name: "aiokafka", version: "0.14.0", mode: "default", transactions: true, codecs: allCodecs, prepare: python("python", "aio_kafka.py")},
+		{name: "franz-go", version: "1.22.2", mode: "default", transactions: true, quick: true, codecs: allCodecs, idempotent: true, prepare: goProgram("franzgo")},
 		{name: "franz-go", version: "1.22.2", mode: "0.8", quick: true, codecs: codecsOf08, noAdmin: true, noGroup: true, noHeaders: true, prepare: goProgram("franzgo")},
-		{name: "sarama", version: "1.61.1", mode: "default", quick: true, codecs: allCodecs, prepare: goProgram("sarama")},
+		{name: "sarama", version: "1.61.1", mode: "default", transactions: true, quick: true, codecs: allCodecs, prepare: goProgram("sarama")},
 		{name: "sarama", version: "1.61.1", mode: "0.8", codecs: codecsOf08, noAdmin: true, noGroup: true, noHeaders: true, prepare: goProgram("sarama")},
 		{name: "kafka-go", version: "0.4.51", mode: "default", codecs: allCodecs, prepare: goProgram("kafkago")},
-		{name: "kafkajs", version: "2.2.4", mode: "default", codecs: allCodecs, groupReads: true, prepare: (*preparer).kafkajs},
-		{name: "confluent-javascript", version: "1.10.1", mode: "default", codecs: allCodecs, groupReads: true, prepare: (*preparer).confluentjs},
-		{name: "rust rdkafka", version: "0.39.0", mode: "default", codecs: allCodecs, prepare: (*preparer).rust},
+		{name: "kafkajs", version: "2.2.4", mode: "default", transactions: true, codecs: allCodecs, groupReads: true, prepare: (*preparer).kafkajs},
+		{name: "confluent-javascript", version: "1.10.1", mode: "default", transactions: true, codecs: allCodecs, groupReads: true, prepare: (*preparer).confluentjs},
+		{name: "rust rdkafka", version: "0.39.0", mode: "default", transactions: true, codecs: allCodecs, prepare: (*preparer).rust},
 		adminRow("3.9.2"),
 		adminRow("4.4.0"),
 	}
+	rows = append(rows, transactional(rows)...)
 	rows = append(rows, kadmRow())
 	return append(rows, toolRows()...)
 }

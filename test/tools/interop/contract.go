@@ -33,6 +33,11 @@ import (
 //	                   gets the header h=interop
 //	         read      read ARGUMENT records in all from the start of each of the
 //	                   topic's partitions, without a group, and end
+//	         transact  write transactions with the transactional id ARGUMENT: lines of stdin are
+//	                   records as for produce, or the word commit or abort, which ends the
+//	                   transaction of the records before it; say "# committed" or "# aborted"
+//	                   when that is done
+//	         committed the step read with read_committed
 //	         group     join group ARGUMENT, read and commit until stdin ends, then
 //	                   leave. A group that has no offset begins at the earliest.
 //

@@ -23,7 +23,7 @@ func (b *bench) makeTopic(ctx context.Context, topic string, partitions int32) e
 	if b.cluster != nil {
 		return b.cluster.CreateTopic(ctx, topic, partitions, 3)
 	}
-	return harness.CreateTopic(ctx, b.addrs[0], topic, partitions, 3)
+	return harness.CreateTopic(ctx, b.addrs[0], topic, partitions, -1) // its own default
 }
 
 // awaitTopic waits until every node serves all partitions of the topic.

@@ -24,18 +24,24 @@ func (a *attempt) java(ctx context.Context, args ...string) *exec.Cmd {
 	return cmd
 }
 
-// wordCount is Kafka Streams' word count, at least once, with its repartition and
-// changelog topics. A second instance comes and goes in the middle, and one is
-// started anew at the end: the counts must be right each time.
-func wordCount(ctx context.Context, a *attempt) error {
+// wordCount is Kafka Streams' word count, at least or exactly once as guarantee says, with its
+// repartition and changelog topics. A second instance comes and goes in the middle, and one is
+// started anew at the end: the counts must be right each time. In the pass with kills the leader of
+// an input partition dies while the two work; exactly once, the counts are right nonetheless.
+func wordCount(guarantee string) func(ctx context.Context, a *attempt) error {
+	return func(ctx context.Context, a *attempt) error { return countWords(ctx, a, guarantee) }
+}
+
+func countWords(ctx context.Context, a *attempt, guarantee string) error {
 	in, out := harness.Topic("words"), harness.Topic("counts")
 	for _, t := range []string{in, out} {
 		if err := a.makeTopic(ctx, t, 3); err != nil {
 			return err
 		}
 	}
+	a.topic = in
 	cl, err := kgo.NewClient(kgo.SeedBrokers(a.driverAddr), kgo.DefaultProduceTopic(in),
-		kgo.ConsumeTopics(out), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()))
+		kgo.FetchIsolationLevel(kgo.ReadCommitted()), kgo.ConsumeTopics(out), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()))
 	if err != nil {
 		return err
 	}
@@ -86,7 +92,7 @@ func wordCount(ctx context.Context, a *attempt) error {
 		return nil
 	}
 	start := func(name string) (*client, error) {
-		return a.startClient(ctx, name, "WordCount", a.bootstrap(a.way, nil), in+"-app", in, out, filepath.Join(a.dir, name))
+		return a.startClient(ctx, name, "WordCount", a.bootstrap(a.way, nil), in+"-app", in, out, filepath.Join(a.dir, name), guarantee)
 	}
 	if err := write(1); err != nil {
 		return err
@@ -102,11 +108,18 @@ func wordCount(ctx context.Context, a *attempt) error {
 	if err != nil {
 		return err
 	}
+	if a.pass == "kill" {
+		a.kill9()
+	}
 	if err := write(2); err != nil {
 		return err
 	}
 	if err := counted(one, two); err != nil {
 		return fmt.Errorf("with two instances: %w", err)
+	}
+	a.restart.Wait()
+	if a.killErr != nil {
+		return a.killErr
 	}
 	for _, c := range []*client{one, two} {
 		if err := a.leave(c); err != nil {

@@ -32,9 +32,17 @@ func toolRows() []row {
 		tool("kafka-other-tools", false, false, otherTools),
 		tool("kafka-replica-tools", false, false, replicaTools),
 		tool("kafka-consumer-groups", true, true, groupsTool),
-		tool("streams word count", false, true, wordCount),
+		tool("streams word count", false, true, wordCount("at_least_once")),
+		killed(tool("streams exactly once", false, true, wordCount("exactly_once_v2"))),
+		tool("kafka-transactions", false, false, transactionsTool),
 		tool("connect file", false, true, connectFile),
 	}
+}
+
+// killed gives a row that has the pass with kills, too.
+func killed(r row) row {
+	r.transactions = true
+	return r
 }
 
 // tools gathers the jars and compiles the word count against them.

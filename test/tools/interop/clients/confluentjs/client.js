@@ -64,8 +64,15 @@ async function produce() {
   line.say(`produced ${n}`);
 }
 
+async function transact() {
+  const producer = kafka.producer({ kafkaJS: { transactionalId: line.argument, transactionTimeout: 30_000 } });
+  await producer.connect();
+  await line.transact(() => producer.transaction());
+  await producer.disconnect();
+}
+
 async function consume(groupId, done) {
-  const consumer = kafka.consumer({ kafkaJS: { groupId, fromBeginning: true } });
+  const consumer = kafka.consumer({ kafkaJS: { groupId, fromBeginning: true, readUncommitted: line.step !== 'committed' } });
   await consumer.connect();
   await consumer.subscribe({ topics: [line.topic] });
   await consumer.run({
@@ -78,4 +85,4 @@ async function consume(groupId, done) {
 }
 
 // Its consumer always has a group, so reading goes through one of its own.
-line.go({ login, create, produce, ...line.consuming(consume) });
+line.go({ login, create, produce, transact, ...line.consuming(consume) });

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"strings"
 	"sync/atomic"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -48,6 +49,10 @@ func main() {
 		produce(ctx, call, opts)
 	case "read":
 		read(ctx, call, opts)
+	case "transact":
+		transact(ctx, call, opts)
+	case "committed":
+		read(ctx, call, append(opts, kgo.FetchIsolationLevel(kgo.ReadCommitted())))
 	case "group":
 		group(ctx, call, opts)
 	default:
@@ -108,6 +113,24 @@ func produce(ctx context.Context, call line.Call, opts []kgo.Opt) {
 	})
 	line.Must(cl.Flush(ctx))
 	line.Say("produced %d", done.Load())
+}
+
+func transact(ctx context.Context, call line.Call, opts []kgo.Opt) {
+	cl := client(append(opts, kgo.TransactionalID(call.Argument), kgo.TransactionTimeout(30*time.Second)))
+	defer cl.Close()
+	line.Transactions(func(records [][2][]byte, commit bool) error {
+		if err := cl.BeginTransaction(); err != nil {
+			return err
+		}
+		var all []*kgo.Record
+		for _, r := range records {
+			all = append(all, &kgo.Record{Topic: call.Topic, Key: r[0], Value: r[1]})
+		}
+		if err := cl.ProduceSync(ctx, all...).FirstErr(); err != nil {
+			return err
+		}
+		return cl.EndTransaction(ctx, kgo.TransactionEndTry(commit))
+	})
 }
 
 func show(r *kgo.Record) {

@@ -56,6 +56,13 @@ public final class Client {
             case "read":
                 read(p, topic, Integer.parseInt(argument));
                 break;
+            case "transact":
+                transact(p, topic, argument);
+                break;
+            case "committed":
+                p.put("isolation.level", "read_committed");
+                read(p, topic, Integer.parseInt(argument));
+                break;
             case "group":
                 group(p, topic, argument);
                 break;
@@ -96,6 +103,36 @@ public final class Client {
             throw failure.get();
         }
         say("produced " + done.get());
+    }
+
+    private static void transact(Properties p, String topic, String id) throws Exception {
+        p.put("transactional.id", id);
+        p.put("transaction.timeout.ms", "30000");
+        try (KafkaProducer<byte[], byte[]> producer = new KafkaProducer<>(p, new ByteArraySerializer(), new ByteArraySerializer())) {
+            producer.initTransactions();
+            BufferedReader in = new BufferedReader(new InputStreamReader(System.in, StandardCharsets.ISO_8859_1), 1 << 16);
+            boolean open = false;
+            for (String l = in.readLine(); l != null; l = in.readLine()) {
+                int tab = l.indexOf('\t');
+                if (tab >= 0) {
+                    if (!open) {
+                        producer.beginTransaction();
+                        open = true;
+                    }
+                    producer.send(new ProducerRecord<>(topic, bytes(l.substring(0, tab)), bytes(l.substring(tab + 1))));
+                    continue;
+                }
+                if (l.equals("commit")) {
+                    producer.commitTransaction();
+                    say("committed");
+                } else {
+                    producer.flush();
+                    producer.abortTransaction();
+                    say("aborted");
+                }
+                open = false;
+            }
+        }
     }
 
     private static void read(Properties p, String topic, int n) throws Exception {

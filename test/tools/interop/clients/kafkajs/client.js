@@ -62,9 +62,16 @@ async function produce() {
   line.say(`produced ${n}`);
 }
 
+async function transact() {
+  const producer = kafka.producer({ transactionalId: line.argument, transactionTimeout: 30_000, idempotent: true, maxInFlightRequests: 1, retry: { retries: 20 } });
+  await producer.connect();
+  await line.transact(() => producer.transaction());
+  await producer.disconnect();
+}
+
 async function consume(groupId, done) {
   await zstd.init();
-  const consumer = kafka.consumer({ groupId, retry: { retries: 20 } });
+  const consumer = kafka.consumer({ groupId, readUncommitted: line.step !== 'committed', retry: { retries: 20 } });
   await consumer.connect();
   await consumer.subscribe({ topics: [line.topic], fromBeginning: true });
   await consumer.run({
@@ -83,4 +90,4 @@ async function consume(groupId, done) {
 }
 
 // kafkajs has no consumer without a group, so reading goes through one of its own.
-line.go({ login, create, produce, ...line.consuming(consume) });
+line.go({ login, create, produce, transact, ...line.consuming(consume) });

@@ -27,6 +27,29 @@ async function* records() {
   }
 }
 
+// transact is step transact: begin gives a transaction with send, commit and abort.
+async function transact(begin) {
+  let rest = '';
+  let some = [];
+  process.stdin.setEncoding('latin1');
+  for await (const piece of process.stdin) {
+    const lines = (rest + piece).split('\n');
+    rest = lines.pop();
+    for (const l of lines) {
+      const tab = l.indexOf('\t');
+      if (tab >= 0) {
+        some.push({ key: Buffer.from(l.slice(0, tab), 'latin1'), value: Buffer.from(l.slice(tab + 1), 'latin1') });
+        continue;
+      }
+      const transaction = await begin();
+      await transaction.send({ topic, messages: some });
+      await transaction[l]();
+      some = [];
+      say(l === 'commit' ? 'committed' : 'aborted');
+    }
+  }
+}
+
 // login is how to log in, over TLS: mechanism, user, password, token, ca. undefined: not at all.
 const login = process.env.INTEROP_LOGIN && Object.fromEntries(fs.readFileSync(process.env.INTEROP_LOGIN, 'utf8').trimEnd().split('\n').map((l) => {
   const equals = l.indexOf('=');
@@ -71,7 +94,7 @@ function go(steps) {
   );
 }
 
-// consuming gives the steps read and group of a client whose consumer always has a group. consume joins the
+// consuming gives the steps read, committed and group of a client whose consumer always has a group. consume joins the
 // group and calls back after each record.
 function consuming(consume) {
   async function read() {
@@ -89,7 +112,7 @@ function consuming(consume) {
     await consumer.disconnect();
     say('closed');
   }
-  return { read, group };
+  return { read, group, committed: read };
 }
 
-module.exports = { login, logIn, bootstrap: bootstrap.split(','), mode, topic, argument, records, ended, show, say, go, consuming };
+module.exports = { login, logIn, bootstrap: bootstrap.split(','), mode, step, topic, argument, records, transact, ended, show, say, go, consuming };

@@ -121,6 +121,26 @@ func Records(do func(key, value []byte)) {
 	}
 }
 
+// Transactions hands over each transaction of stdin: do gets its records, which belong to it,
+// and whether it is to be committed. What it gives is told when it is over.
+func Transactions(do func(records [][2][]byte, commit bool) error) {
+	var records [][2][]byte
+	Records(func(key, value []byte) {
+		if value != nil {
+			records = append(records, [2][]byte{bytes.Clone(key), bytes.Clone(value)})
+			return
+		}
+		commit := string(key) == "commit"
+		Must(do(records, commit))
+		records = nil
+		if commit {
+			Say("committed")
+		} else {
+			Say("aborted")
+		}
+	})
+}
+
 // Ended gives a channel that is closed when stdin ends.
 func Ended() <-chan struct{} {
 	c := make(chan struct{})

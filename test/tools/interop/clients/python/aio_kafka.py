@@ -85,13 +85,31 @@ async def produce():
     line.say("produced %d" % len(sent))
 
 
+async def transact():
+    producer = AIOKafkaProducer(transactional_id=call.argument, transaction_timeout_ms=30_000, **common)
+    await producer.start()
+    source = line.transactions()
+    while True:
+        # stdin blocks, and the producer works in this thread.
+        one = await asyncio.to_thread(lambda: next(source, None))
+        if one is None:
+            break
+        records, end = one
+        await producer.begin_transaction()
+        sent = [await producer.send(call.topic, key=key, value=value) for key, value in records]
+        await asyncio.gather(*sent)
+        await (producer.commit_transaction() if end == "commit" else producer.abort_transaction())
+        line.over(end)
+    await producer.stop()
+
+
 def show(records):
     for r in records:
         line.show(r.partition, r.offset, r.key, r.value, r.headers)
 
 
-async def read():
-    consumer = AIOKafkaConsumer(call.topic, group_id=None, auto_offset_reset="earliest", **common)
+async def read(level="read_uncommitted"):
+    consumer = AIOKafkaConsumer(call.topic, group_id=None, auto_offset_reset="earliest", isolation_level=level, **common)
     await consumer.start()
     n = 0
     while n < int(call.argument):
@@ -121,4 +139,5 @@ async def group():
     line.say("closed")
 
 
-asyncio.run({"login": log_in, "create": create, "produce": produce, "read": read, "group": group}[call.step]())
+asyncio.run({"login": log_in, "create": create, "produce": produce, "read": read, "transact": transact,
+             "committed": lambda: read("read_committed"), "group": group}[call.step]())

@@ -87,8 +87,31 @@ def take(consumer):
     return out
 
 
-def read():
-    consumer = Consumer({"group.id": "unused", "enable.auto.commit": False, **common})
+def transact():
+    producer = Producer({"transactional.id": call.argument, "transaction.timeout.ms": 30_000, **common})
+
+    def patiently(do):
+        while True:
+            try:
+                return do()
+            except KafkaException as e:
+                # As its documentation says.
+                if not e.args[0].retriable():
+                    raise
+                print("again:", e, file=sys.stderr)
+
+    patiently(lambda: producer.init_transactions(60))
+    for records, end in line.transactions():
+        producer.begin_transaction()
+        for key, value in records:
+            producer.produce(call.topic, key=key, value=value)
+        producer.flush()
+        patiently(lambda: (producer.commit_transaction if end == "commit" else producer.abort_transaction)(60))
+        line.over(end)
+
+
+def read(level="read_uncommitted"):
+    consumer = Consumer({"group.id": "unused", "enable.auto.commit": False, "isolation.level": level, **common})
     # All topics: a request of another form than the one for some.
     parts = consumer.list_topics(timeout=30).topics[call.topic].partitions
     consumer.assign([TopicPartition(call.topic, p, 0) for p in parts])
@@ -120,4 +143,5 @@ def group():
     line.say("closed")
 
 
-{"login": log_in, "create": create, "produce": produce, "read": read, "group": group}[call.step]()
+{"login": log_in, "create": create, "produce": produce, "read": read, "transact": transact,
+ "committed": lambda: read("read_committed"), "group": group}[call.step]()

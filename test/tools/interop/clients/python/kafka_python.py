@@ -89,12 +89,24 @@ def produce():
     line.say("produced %d" % len(sent))
 
 
+def transact():
+    producer = KafkaProducer(transactional_id=call.argument, transaction_timeout_ms=30_000, **common)
+    producer.init_transactions()
+    for records, end in line.transactions():
+        producer.begin_transaction()
+        for future in [producer.send(call.topic, key=key, value=value) for key, value in records]:
+            future.get(timeout=60)
+        (producer.commit_transaction if end == "commit" else producer.abort_transaction)()
+        line.over(end)
+    producer.close()
+
+
 def show(r):
     line.show(r.partition, r.offset, r.key, r.value, r.headers)
 
 
-def read():
-    consumer = KafkaConsumer(group_id=None, **common)
+def read(**level):
+    consumer = KafkaConsumer(group_id=None, **level, **common)
     parts = [TopicPartition(call.topic, p) for p in sorted(consumer.partitions_for_topic(call.topic))]
     consumer.assign(parts)
     consumer.seek_to_beginning(*parts)
@@ -126,4 +138,5 @@ def group():
     line.say("closed")
 
 
-{"login": log_in, "create": create, "produce": produce, "read": read, "group": group}[call.step]()
+{"login": log_in, "create": create, "produce": produce, "read": read, "transact": transact,
+ "committed": lambda: read(isolation_level="read_committed"), "group": group}[call.step]()

@@ -41,6 +41,23 @@ def records():
         yield line.rstrip(b"\n").split(b"\t", 1)
 
 
+def transactions():
+    """Gives the records and the end, commit or abort, of each transaction on stdin."""
+    records = []
+    for line in sys.stdin.buffer:
+        key, tab, value = line.rstrip(b"\n").partition(b"\t")
+        if tab:
+            records.append((key, value))
+            continue
+        yield records, key.decode()
+        records = []
+
+
+def over(end):
+    """Tells that a transaction has ended."""
+    say({"commit": "committed", "abort": "aborted"}[end])
+
+
 def ended():
     """Gives an event that is set when stdin ends."""
     event = threading.Event()

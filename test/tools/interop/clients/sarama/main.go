@@ -44,6 +44,11 @@ func main() {
 		produce(call, conf)
 	case "read":
 		read(call, conf)
+	case "transact":
+		transact(call, conf)
+	case "committed":
+		conf.Consumer.IsolationLevel = sarama.ReadCommitted
+		read(call, conf)
 	case "group":
 		group(call, conf)
 	default:
@@ -123,6 +128,32 @@ func produce(call line.Call, conf *sarama.Config) {
 	open.Wait()
 	line.Must(p.Close())
 	line.Say("produced %d", n)
+}
+
+func transact(call line.Call, conf *sarama.Config) {
+	conf.Producer.Transaction.ID, conf.Producer.Transaction.Timeout = call.Argument, 30*time.Second
+	conf.Producer.Idempotent, conf.Producer.RequiredAcks, conf.Net.MaxOpenRequests = true, sarama.WaitForAll, 1
+	conf.Producer.Return.Successes = true
+	conf.Producer.Retry.Max, conf.Producer.Transaction.Retry.Max = 100, 100
+	p, err := sarama.NewSyncProducer(call.Bootstrap, conf)
+	line.Must(err)
+	line.Transactions(func(records [][2][]byte, commit bool) error {
+		if err := p.BeginTxn(); err != nil {
+			return err
+		}
+		var all []*sarama.ProducerMessage
+		for _, r := range records {
+			all = append(all, &sarama.ProducerMessage{Topic: call.Topic, Key: sarama.ByteEncoder(r[0]), Value: sarama.ByteEncoder(r[1])})
+		}
+		if err := p.SendMessages(all); err != nil {
+			return err
+		}
+		if commit {
+			return p.CommitTxn()
+		}
+		return p.AbortTxn()
+	})
+	line.Must(p.Close())
 }
 
 func show(m *sarama.ConsumerMessage) {

@@ -9,11 +9,11 @@ import org.apache.kafka.streams.kstream.Grouped;
 import org.apache.kafka.streams.kstream.Materialized;
 import org.apache.kafka.streams.kstream.Produced;
 
-/** Kafka Streams' word count, at least once, until stdin ends. */
+/** Kafka Streams' word count, at least or exactly once, until stdin ends. */
 public final class WordCount {
     public static void main(String[] args) throws Exception {
-        if (args.length != 5) {
-            throw new IllegalArgumentException("usage: WordCount BOOTSTRAP APPLICATION INPUT OUTPUT STATE_DIR");
+        if (args.length != 6) {
+            throw new IllegalArgumentException("usage: WordCount BOOTSTRAP APPLICATION INPUT OUTPUT STATE_DIR GUARANTEE");
         }
         Properties p = new Properties();
         p.put(StreamsConfig.BOOTSTRAP_SERVERS_CONFIG, args[0]);
@@ -21,6 +21,7 @@ public final class WordCount {
         p.put(StreamsConfig.STATE_DIR_CONFIG, args[4]);
         p.put(StreamsConfig.DEFAULT_KEY_SERDE_CLASS_CONFIG, Serdes.StringSerde.class);
         p.put(StreamsConfig.DEFAULT_VALUE_SERDE_CLASS_CONFIG, Serdes.StringSerde.class);
+        p.put(StreamsConfig.PROCESSING_GUARANTEE_CONFIG, args[5]);
         // Its default, 30 s, is how long a result may stay in its cache.
         p.put(StreamsConfig.COMMIT_INTERVAL_MS_CONFIG, 1000);
         p.put("consumer.auto.offset.reset", "earliest");

@@ -34,6 +34,11 @@ fn main() -> Fallible<()> {
         "create" => create(conf, how, topic, argument.parse()?),
         "produce" => produce(conf, how, topic, argument),
         "read" => read(conf, how, topic, argument.parse()?),
+        "transact" => transact(conf, how, topic, argument),
+        "committed" => {
+            conf.set("isolation.level", "read_committed");
+            read(conf, how, topic, argument.parse()?)
+        }
         "group" => group(conf, how, topic, argument),
         other => Err(format!("no step {other}").into()),
     }
@@ -165,6 +170,44 @@ fn produce(mut conf: ClientConfig, how: Session, topic: &str, codec: &str) -> Fa
     }
     producer.flush(PATIENCE)?;
     println!("# produced {}", done.load(Ordering::SeqCst));
+    Ok(())
+}
+
+/// Tries again what librdkafka says can be.
+fn patiently<T>(mut what: impl FnMut() -> Result<T, KafkaError>) -> Fallible<T> {
+    loop {
+        match what() {
+            Err(KafkaError::Transaction(e)) if e.is_retriable() => eprintln!("again: {e}"),
+            other => return Ok(other?),
+        }
+    }
+}
+
+fn transact(mut conf: ClientConfig, how: Session, topic: &str, id: &str) -> Fallible<()> {
+    conf.set("transactional.id", id).set("transaction.timeout.ms", "30000");
+    let producer: ThreadedProducer<Count> = conf.create_with_context(Count(Arc::default(), how))?;
+    patiently(|| producer.init_transactions(PATIENCE))?;
+    let mut open = false;
+    for line in std::io::stdin().lock().split(b'\n') {
+        let line = line?;
+        if let Some(tab) = line.iter().position(|c| *c == b'\t') {
+            if !open {
+                producer.begin_transaction()?;
+                open = true;
+            }
+            producer.send(BaseRecord::to(topic).key(&line[..tab]).payload(&line[tab + 1..])).map_err(|(e, _)| e)?;
+            continue;
+        }
+        producer.flush(PATIENCE)?;
+        if line == b"commit" {
+            patiently(|| producer.commit_transaction(PATIENCE))?;
+            println!("# committed");
+        } else {
+            patiently(|| producer.abort_transaction(PATIENCE))?;
+            println!("# aborted");
+        }
+        open = false;
+    }
     Ok(())
 }
 

@@ -1,0 +1,244 @@
+package replica
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"hash/crc32"
+	"sync"
+	"testing"
+
+	"github.com/trimaran-io/trimaran/cluster/calls"
+	"github.com/trimaran-io/trimaran/fsm"
+	"github.com/trimaran-io/trimaran/kafkaproto"
+	"github.com/trimaran-io/trimaran/kafkaproto/prototest"
+	"github.com/trimaran-io/trimaran/outcome"
+)
+
+// inTransaction makes a batch of a producer's transaction.
+func inTransaction(t *testing.T, producer int64, epoch int16, sequence int32) kafkaproto.Batch {
+	t.Helper()
+	b, be := prototest.Batch("v").Bytes(), binary.BigEndian
+	b[22] |= 0x10
+	be.PutUint64(b[43:], uint64(producer))
+	be.PutUint16(b[51:], uint16(epoch))
+	be.PutUint32(b[53:], uint32(sequence))
+	be.PutUint32(b[17:], crc32.Checksum(b[21:], crc32.MakeTable(crc32.Castagnoli)))
+	batch, err := kafkaproto.ParseBatch(b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return batch
+}
+
+// asked is a coordinator that answers as it is told, in order, the last answer for ever, and
+// counts.
+type asked struct {
+	mu      sync.Mutex // guards the rest
+	n       int
+	answers []func() error
+}
+
+func (a *asked) join(context.Context, fsm.Transaction, int64, int16, fsm.PartitionID) error {
+	a.mu.Lock()
+	answer := a.answers[min(a.n, len(a.answers)-1)]
+	a.n++
+	a.mu.Unlock()
+	return answer()
+}
+
+func (a *asked) times() int {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.n
+}
+
+func yes() error { return nil }
+
+// transactionalSet gives the leader of a partition whose transactions a is asked for.
+func transactionalSet(t *testing.T, a *asked) *Records {
+	s := newTestSet(t, nil)
+	s.host.join = a.join
+	s.apply(fsm.CatalogCommand{RegisterNode: &fsm.Node{ID: testNode, Incarnation: "aaaaaaaa", FeatureLevel: fsm.LevelTransactions}})
+	s.apply(fsm.CatalogCommand{RaiseFeatureLevel: &fsm.RaiseFeatureLevel{FeatureLevel: fsm.LevelTransactions}})
+	return s.led(s.topic("a", nil))
+}
+
+func (r *Records) begin(t *testing.T, txn fsm.Transaction, batches ...kafkaproto.Batch) []fsm.Appended {
+	t.Helper()
+	appended, err := r.AppendInLine(within(t), 0, calls.Place{}, txn, batches)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return appended
+}
+
+func (r *Records) marks(t *testing.T, m fsm.Marker) outcome.Error {
+	t.Helper()
+	outcomes, err := r.WriteMarkers(within(t), 0, []fsm.Marker{m})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return outcomes[0]
+}
+
+var version2 = fsm.Transaction{ID: "t", Add: true}
+
+// The coordinator is asked for a transaction's first batch, and not for those behind it.
+func TestTheFirstBatchOfATransactionAsksItsCoordinator(t *testing.T) {
+	a := &asked{answers: []func() error{yes}}
+	r := transactionalSet(t, a)
+	for sequence := range int32(10) {
+		if got := r.begin(t, version2, inTransaction(t, 7, 0, sequence))[0]; got.Err != 0 || got.BaseOffset != fsm.Offset(sequence) {
+			t.Fatalf("%+v", got)
+		}
+	}
+	if got := r.begin(t, version2, inTransaction(t, 7, 0, 9))[0]; got.BaseOffset != 9 || a.times() != 1 {
+		t.Errorf("sent again: %+v; asked %d times", got, a.times())
+	}
+	m := fsm.Marker{ProducerID: 7, Epoch: 1, Number: 1, Commit: true}
+	for range 2 { // it is written once
+		if err := r.marks(t, m); err != 0 {
+			t.Error(err)
+		}
+	}
+	if _, next := r.Bounds(); next != 11 {
+		t.Errorf("the log ends at %d", next)
+	}
+	if got := r.begin(t, version2, inTransaction(t, 7, 1, 0))[0]; got.BaseOffset != 11 || a.times() != 2 {
+		t.Errorf("the next transaction: %+v; asked %d times", got, a.times())
+	}
+	producers, err := r.ActiveProducers(within(t))
+	if err != nil || len(producers) != 1 || producers[0].Ended != 1 || producers[0].Open == nil || *producers[0].Open != 11 {
+		t.Errorf("%+v, %v", producers, err)
+	}
+}
+
+// A marker that comes while the coordinator is asked has it asked again: what it said before may be
+// of the transaction that the marker ended. Nothing gets behind its own marker.
+func TestAMarkerWhileTheCoordinatorIsAsked(t *testing.T) {
+	for name, second := range map[string]error{"the next one is open": nil, "it was the last": outcome.ErrInvalidTxnState} {
+		t.Run(name, func(t *testing.T) {
+			var r *Records
+			a := &asked{answers: []func() error{
+				func() error {
+					r.marks(t, fsm.Marker{ProducerID: 7, Epoch: 0, Number: 1})
+					return nil
+				},
+				func() error { return second },
+			}}
+			r = transactionalSet(t, a)
+			got := r.begin(t, fsm.Transaction{ID: "t"}, inTransaction(t, 7, 0, 0))[0]
+			if got.Err != outcome.Code(second) || a.times() != 2 || (got.BaseOffset < 0) != (second != nil) {
+				t.Errorf("%+v; asked %d times", got, a.times())
+			}
+			if open := r.OpenTransactions(); (open == 0) != (second != nil) {
+				t.Errorf("%d are open", open)
+			}
+		})
+	}
+}
+
+// What a coordinator refuses is refused for that batch alone, with what producers understand, and
+// so is what the line has behind it, since its sequence number does not follow.
+func TestWhatACoordinatorRefuses(t *testing.T) {
+	for refused, told := range map[error]outcome.Error{
+		outcome.ErrInvalidTxnState:          outcome.ErrInvalidTxnState,
+		outcome.ErrConcurrentTransactions:   outcome.ErrConcurrentTransactions,
+		outcome.ErrProducerFenced:           outcome.ErrInvalidProducerEpoch,
+		outcome.ErrInvalidProducerEpoch:     outcome.ErrInvalidProducerEpoch,
+		outcome.ErrInvalidProducerIDMapping: outcome.ErrInvalidProducerIDMapping,
+		outcome.ErrTransactionAbortable:     outcome.ErrTransactionAbortable,
+		outcome.ErrUnknownFate:              outcome.ErrNoLeader,
+		errors.New("anything"):              outcome.ErrNoLeader,
+	} {
+		a := &asked{answers: []func() error{func() error { return refused }, yes}}
+		r := transactionalSet(t, a)
+		line := calls.Place{Line: 1, Run: 1}
+		for number, want := range []outcome.Error{told, outcome.ErrOutOfOrderSequence} {
+			line.Number = uint32(number)
+			appended, err := r.AppendInLine(within(t), 0, line, fsm.Transaction{ID: "t"}, []kafkaproto.Batch{inTransaction(t, 7, 3, int32(5+number))})
+			if err != nil || appended[0].Err != want || appended[0].BaseOffset != -1 {
+				t.Fatalf("%v: batch %d: %+v, %v, want %v", refused, number, appended, err, want)
+			}
+		}
+		if got := r.begin(t, fsm.Transaction{ID: "t"}, inTransaction(t, 7, 3, 5), inTransaction(t, 7, 3, 6)); got[0].BaseOffset != 0 || got[1].BaseOffset != 1 {
+			t.Errorf("sent again: %+v", got)
+		}
+	}
+}
+
+// Without a transactional id, in a cluster that has no transactions yet, and as a marker that
+// clients sent themselves: none of it gets into the log.
+func TestWhatIsNoTransaction(t *testing.T) {
+	a := &asked{answers: []func() error{yes}}
+	r := transactionalSet(t, a)
+	if got := r.begin(t, fsm.Transaction{}, inTransaction(t, 7, 0, 0))[0]; got.Err != outcome.ErrInvalidTxnState {
+		t.Errorf("without an id: %+v", got)
+	}
+	marker := kafkaproto.NewMarker(kafkaproto.Marker{Commit: true, CoordinatorEpoch: 1}, 7, 0, 0)
+	if _, err := r.AppendInLine(within(t), 0, calls.Place{}, version2, []kafkaproto.Batch{marker}); outcome.Code(err) != outcome.ErrCorruptMessage {
+		t.Errorf("a marker as a batch: %v", err)
+	}
+	if _, err := r.WriteMarkers(within(t), 0, []fsm.Marker{{ProducerID: -1}}); outcome.Code(err) != outcome.ErrCorruptMessage {
+		t.Errorf("a marker of nobody: %v", err)
+	}
+	if _, err := r.WriteMarkers(within(t), 99, []fsm.Marker{{ProducerID: 1, Number: 1}}); outcome.Code(err) != outcome.ErrNotLeader {
+		t.Errorf("a marker for another leadership: %v", err)
+	}
+	if _, next := r.Bounds(); next != 0 || a.times() != 0 {
+		t.Errorf("the log ends at %d; asked %d times", next, a.times())
+	}
+
+	s := newTestSet(t, nil)
+	s.host.join = a.join
+	old := s.led(s.topic("a", nil))
+	if _, err := old.AppendInLine(within(t), 0, calls.Place{}, version2, []kafkaproto.Batch{inTransaction(t, 7, 0, 0)}); !outcome.NotAppended(err) {
+		t.Errorf("below the level of transactions: %v", err)
+	}
+	if _, err := old.WriteMarkers(within(t), 0, []fsm.Marker{{ProducerID: 1, Number: 1}}); outcome.Code(err) != outcome.ErrFeatureLevel {
+		t.Errorf("a marker below the level of transactions: %v", err)
+	}
+}
+
+// Those who come while the coordinator is asked wait for the same answer.
+func TestOneQuestionForAllThatWait(t *testing.T) {
+	release := make(chan struct{})
+	a := &asked{answers: []func() error{func() error { <-release; return nil }}}
+	r := transactionalSet(t, a)
+	type result struct {
+		appended []fsm.Appended
+		err      error
+	}
+	results := make([]chan result, 5)
+	for i := range results {
+		results[i] = make(chan result, 1)
+		go func() {
+			appended, err := r.AppendInLine(within(t), 0, calls.Place{Line: 1, Run: 1, Number: uint32(i)}, version2, []kafkaproto.Batch{inTransaction(t, 7, 0, int32(i))})
+			results[i] <- result{appended, err}
+		}()
+	}
+	p, err := r.proposing()
+	if err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "all of them wait", func() error {
+		p.producersMu.Lock()
+		defer p.producersMu.Unlock()
+		for _, j := range p.joins {
+			if j.waiting == len(results)-1 {
+				return nil
+			}
+		}
+		return errors.New("not yet")
+	})
+	close(release)
+	for i, c := range results {
+		if got := <-c; got.err != nil || got.appended[0].BaseOffset != fsm.Offset(i) {
+			t.Errorf("batch %d: %+v, %v", i, got.appended, got.err)
+		}
+	}
+	if a.times() != 1 {
+		t.Errorf("asked %d times", a.times())
+	}
+}

@@ -1,0 +1,55 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strings"
+)
+
+// report says what was done and what was found.
+func (w *world) report(out io.Writer, d *disturber) {
+	h := w.h
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	var fates [4]int
+	records := 0
+	for _, t := range h.transactions {
+		fates[t.fate]++
+		if t.fate == committed {
+			records += len(t.partitions)
+		}
+	}
+	fmt.Fprintf(out, "\ntransactions   %d committed (%d records), %d aborted, %d of unknown fate\n", fates[committed], records, fates[aborted], fates[unknown]+fates[open])
+	fmt.Fprintf(out, "ring           %d messages, %d transactions of workers\n", len(h.messages), len(h.works))
+	fmt.Fprintf(out, "disturbances   %d kills, %d pauses, %d restarts\n", d.kills, d.pauses, d.restarts)
+	fmt.Fprintf(out, "write cycles   %d (Kafka does not order writes of transactions that overlap)\n", h.cycles)
+	few := 12
+	w.trouble.each(func(what string, n int) {
+		if few--; few >= 0 {
+			fmt.Fprintf(out, "clients told   %6d × %s\n", n, printable(what))
+		}
+	})
+	if len(h.found) == 0 {
+		fmt.Fprintln(out, "anomalies      none")
+		return
+	}
+	for _, kind := range slices.Sorted(maps.Keys(h.found)) {
+		found := h.found[kind]
+		fmt.Fprintf(out, "ANOMALY        %6d × %s\n", len(found), kind)
+		for _, example := range found[:min(len(found), 5)] {
+			fmt.Fprintf(out, "               %s\n", printable(example))
+		}
+	}
+}
+
+// printable keeps what a server said from moving the cursor.
+func printable(s string) string {
+	return strings.Map(func(r rune) rune {
+		if r < ' ' || r == 0x7f {
+			return '?'
+		}
+		return r
+	}, s)
+}

@@ -1,0 +1,228 @@
+package transaction
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// transact is one transaction: values to targets, and how it is to end. It returns the values, and
+// what the client knows of how it ended: "committed", "aborted", or "" that it does not know.
+func (c *client) transact(ctx context.Context, name string, targets []string, commit bool) ([]*value, string) {
+	var values []*value
+	for _, target := range targets {
+		v, err := c.write(ctx, name, target)
+		if err != nil {
+			return values, ""
+		}
+		if v != nil {
+			values = append(values, v)
+		}
+	}
+	if c.end(ctx, commit) != nil {
+		return values, ""
+	}
+	if commit {
+		return values, "committed"
+	}
+	return values, "aborted"
+}
+
+// checkValues holds that a transaction is one: its values have one fate, the one that its client
+// was told. What stood in a topic that was deleted counts no more.
+func (w *world) checkValues(name string, values []*value, told string) {
+	w.t.Helper()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, v := range values {
+		if w.gone[v.target] {
+			continue
+		}
+		if told == "" {
+			told = v.fate
+		}
+		if v.fate != told {
+			w.t.Errorf("%s: its value in %s is %q, want %q", name, v.target, v.fate, told)
+		}
+	}
+}
+
+// TestEveryCrashPoint has the coordinator die before and after each of its writes, commands and
+// markers, and each of them be lost or late, one at a time, in a program of both versions. Whatever
+// happens, each transaction is whole and ends as its producer was told, and at the next coordinator
+// the program goes on.
+func TestEveryCrashPoint(t *testing.T) {
+	for _, v2 := range []bool{false, true} {
+		for _, how := range []fate{failed, lost, late, crashBefore, crashAfter, slow, stray} {
+			t.Run(fmt.Sprintf("version2=%v/fate=%d", v2, how), func(t *testing.T) {
+				for at := 1; ; at++ {
+					n := 0
+					synctest.Test(t, func(t *testing.T) { n = crashAt(t, v2, how, at) })
+					if n < at {
+						if at < 15 {
+							t.Errorf("there are only %d writes", n)
+						}
+						return
+					}
+					if t.Failed() {
+						t.Fatalf("with write %d", at)
+					}
+				}
+			})
+		}
+	}
+}
+
+// crashAt runs the program with that fate for one write, and returns how many writes there were.
+func crashAt(t *testing.T, v2 bool, how fate, at int) int {
+	n := 0
+	w := newWorld(t, func(string) fate {
+		n++
+		if n == at {
+			return how
+		}
+		return done
+	})
+	ctx, cancel := context.WithCancel(t.Context())
+	defer func() { cancel(); synctest.Wait(); w.c.Close() }()
+	go w.failovers(ctx)
+	c := &client{w: w, name: "a", id: "x", v2: v2}
+	if err := c.init(ctx); err != nil {
+		t.Fatal(err)
+	}
+	told := make(map[string]string)
+	values := make(map[string][]*value)
+	for i, program := range []struct {
+		targets []string
+		commit  bool
+	}{{[]string{"t/0", "t/1", "group g"}, true}, {[]string{"t/1", "t/0"}, false}, {[]string{"t/0"}, true}} {
+		name := fmt.Sprint("transaction ", i)
+		values[name], told[name] = c.transact(ctx, name, program.targets, program.commit)
+		if told[name] == "" {
+			t.Errorf("%s did not end", name)
+		}
+	}
+	// another producer takes the id in the middle of a transaction
+	values["cut"], told["cut"] = nil, "aborted"
+	for _, target := range []string{"t/0", "t/1"} {
+		v, err := c.write(ctx, "cut", target)
+		if err != nil {
+			t.Fatal(err)
+		}
+		values["cut"] = append(values["cut"], v)
+	}
+	other := &client{w: w, name: "b", id: "x", v2: v2}
+	if err := other.init(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.end(ctx, true); err == nil {
+		t.Error("a fenced producer commits")
+	}
+	values["last"], told["last"] = other.transact(ctx, "last", []string{"t/1"}, true)
+	w.mu.Lock()
+	writes := n
+	w.mu.Unlock()
+	w.settle()
+	for name, values := range values {
+		w.checkValues(name, values, told[name])
+	}
+	return writes
+}
+
+// TestChaos: several producers, two of which fight for one id, while commands and markers fail, are
+// lost or late, coordinators die and a topic's partition goes. The reference model of a partition
+// (world) tells who sees what.
+func TestChaos(t *testing.T) {
+	rounds := 300
+	if testing.Short() {
+		rounds = 50
+	}
+	for seed := range rounds {
+		synctest.Test(t, func(t *testing.T) { chaos(t, uint64(seed)) })
+		if t.Failed() {
+			t.Fatalf("with seed %d", seed)
+		}
+	}
+}
+
+func chaos(t *testing.T, seed uint64) {
+	random := rand.New(rand.NewPCG(seed, 1)) // under world.mu in decide, else before anything runs
+	trouble, goes := random.IntN(30)+1, random.IntN(3) == 0
+	w := newWorld(t, func(kind string) fate {
+		if random.IntN(100) >= trouble {
+			return done
+		}
+		if kind == "marker" {
+			return []fate{failed, failed, lost, slow, stray, stray, crashBefore, crashAfter}[random.IntN(8)]
+		}
+		return []fate{failed, lost, slow, late, late, crashBefore, crashAfter}[random.IntN(7)]
+	})
+	ctx, cancel := context.WithCancel(t.Context())
+	defer func() { cancel(); synctest.Wait(); w.c.Close() }()
+	go w.failovers(ctx)
+
+	type result struct {
+		name   string
+		values []*value
+		told   string
+	}
+	var mu sync.Mutex
+	var results []result
+	var clients sync.WaitGroup
+	targets := []string{"t/0", "t/1", "t/2", "group g", "group h"}
+	for i := range 5 {
+		random := rand.New(rand.NewPCG(seed, uint64(i)+2))
+		c := &client{w: w, name: fmt.Sprint("client ", i), id: fmt.Sprint("id ", i/2), v2: random.IntN(2) == 0}
+		c.pause = func() time.Duration {
+			return []time.Duration{0, 0, 0, 0, 0, 10 * time.Millisecond, 100 * time.Millisecond, 25 * time.Second}[random.IntN(8)]
+		}
+		clients.Go(func() {
+			for n := range 8 {
+				if n == 0 || random.IntN(4) == 0 {
+					if c.init(ctx) != nil {
+						return
+					}
+				}
+				var chosen []string
+				for range random.IntN(4) + 1 {
+					chosen = append(chosen, targets[random.IntN(len(targets))])
+				}
+				name := fmt.Sprintf("%s, transaction %d", c.name, n)
+				if random.IntN(10) == 0 { // its process ends, and nobody takes its place
+					_, _ = c.write(ctx, name, chosen[0])
+					return
+				}
+				values, told := c.transact(ctx, name, chosen, random.IntN(3) > 0)
+				mu.Lock()
+				results = append(results, result{name, values, told})
+				mu.Unlock()
+				if told == "" && c.init(ctx) != nil { // fenced: another instance takes its place
+					return
+				}
+				time.Sleep(time.Duration(random.IntN(2000)) * time.Millisecond)
+			}
+		})
+	}
+	if goes {
+		time.Sleep(time.Second)
+		w.mu.Lock()
+		w.gone["t/2"] = true
+		w.mu.Unlock()
+	}
+	clients.Wait()
+	w.settle()
+	ended := 0
+	for _, r := range results {
+		w.checkValues(r.name, r.values, r.told)
+		if r.told != "" {
+			ended++
+		}
+	}
+	if ended == 0 {
+		t.Error("no transaction ended")
+	}
+}
