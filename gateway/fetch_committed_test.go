@@ -1,0 +1,137 @@
+package gateway
+
+import (
+	"encoding/binary"
+	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/trimaran-io/trimaran/fsm"
+	"github.com/trimaran-io/trimaran/kafkaproto"
+	"github.com/trimaran-io/trimaran/kafkaproto/prototest"
+)
+
+// inTransaction gives a batch of one record of a producer, and a marker of it.
+func inTransaction(producer int64, value string) kafkaproto.Batch {
+	return prototest.Of(prototest.Batch(value), producer, 0, 0, true)
+}
+
+func markerOf(producer int64, commit bool) kafkaproto.Batch {
+	return kafkaproto.NewMarker(kafkaproto.Marker{Commit: commit}, producer, 0, 1)
+}
+
+// Offsets 0 and 1 are of producers 1 and 2, which abort at 3 and 2; 4 and 6 are of producer 3, which
+// commits at 7; 5 is of producer 4, whose transaction is open, 8 of none.
+func transactionsOf(t *testing.T, f *fakeCluster) fsm.PartitionID {
+	t.Helper()
+	id := f.id("events", 0)
+	for _, batch := range []kafkaproto.Batch{
+		inTransaction(1, "a"), inTransaction(2, "b"), markerOf(2, false), markerOf(1, false),
+		inTransaction(3, "c"), inTransaction(4, "d"), inTransaction(3, "e"), markerOf(3, true), prototest.Batch("f"),
+	} {
+		if _, err := f.doAppend(id, []kafkaproto.Batch{batch}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return id
+}
+
+func TestFetchHasIsolationLevels(t *testing.T) {
+	f := newFake(t, "events:1")
+	inBubble(t, func(cfg *Config) { cfg.Cluster = f }, func(t *testing.T, p *pipes, _ *Server) {
+		id := transactionsOf(t, f)
+		c := &client{p.dial(), t}
+		defer c.Close()
+		fetch := func(version int16, isolation int8, from int64, wait time.Duration) kmsg.FetchResponseTopicPartition {
+			t.Helper()
+			req := fetchOf("events", 0, from, wait, 1, 10000)
+			req.Version, req.IsolationLevel, req.MaxBytes = version, isolation, 1<<20
+			req.Topics[0].Partitions[0].CurrentLeaderEpoch = -1
+			return c.do(req).(*kmsg.FetchResponse).Topics[0].Partitions[0]
+		}
+		// end is where the batches end.
+		end := func(part kmsg.FetchResponseTopicPartition) (next int64) {
+			for batch := range kafkaproto.Batches(part.RecordBatches) {
+				next = batch.Header().NextOffset()
+			}
+			return next
+		}
+		for _, version := range []int16{4, 11} {
+			got := fetch(version, 1, 0, 0)
+			if got.ErrorCode != 0 || end(got) != 5 || got.HighWatermark != 9 || got.LastStableOffset != 5 || len(got.AbortedTransactions) != 2 ||
+				got.AbortedTransactions[0].ProducerID != 1 || got.AbortedTransactions[0].FirstOffset != 0 ||
+				got.AbortedTransactions[1].ProducerID != 2 || got.AbortedTransactions[1].FirstOffset != 1 {
+				t.Errorf("version %d: %+v", version, got)
+			}
+			if got := fetch(version, 0, 0, 0); end(got) != 9 || got.LastStableOffset != 5 || len(got.AbortedTransactions) != 0 {
+				t.Errorf("version %d, uncommitted: %+v", version, got)
+			}
+			if got := fetch(version, 1, 5, 0); got.ErrorCode != 0 || len(got.RecordBatches) != 0 || got.LastStableOffset != 5 {
+				t.Errorf("version %d, at the last stable offset: %+v", version, got)
+			}
+			if got := fetch(version, 2, 0, 0); got.ErrorCode != 42 {
+				t.Errorf("version %d, isolation 2: %+v", version, got)
+			}
+		}
+		// Old versions see records of all transactions, and no markers.
+		for _, version := range []int16{0, 1, 2, 3} {
+			if got := fetch(version, 0, 0, 0); len(values(t, got.RecordBatches)) != 6 {
+				t.Errorf("version %d: %q", version, values(t, got.RecordBatches))
+			}
+			// All that is small enough is markers: it goes on behind them.
+			req := fetchOf("events", 0, 2, 0, 1, 100)
+			req.Version, req.MaxBytes = version, 1<<20
+			got := c.do(req).(*kmsg.FetchResponse).Topics[0].Partitions[0]
+			if b := got.RecordBatches; got.ErrorCode != 0 || len(b) < 8 || binary.BigEndian.Uint64(b) != 4 {
+				t.Errorf("version %d, from a marker on: %+v", version, got)
+			}
+		}
+		// Records wake nobody who waits at an open transaction; its marker does.
+		began := time.Now()
+		woken := make(chan kmsg.FetchResponseTopicPartition, 1)
+		go func() { woken <- fetch(11, 1, 5, time.Minute) }()
+		time.Sleep(time.Second)
+		if _, err := f.doAppend(id, []kafkaproto.Batch{prototest.Batch("g")}); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Second)
+		if _, err := f.doAppend(id, []kafkaproto.Batch{markerOf(4, false)}); err != nil {
+			t.Fatal(err)
+		}
+		got := <-woken
+		if took := time.Since(began); took != 2*time.Second || end(got) != 11 || len(got.AbortedTransactions) != 1 || got.AbortedTransactions[0].FirstOffset != 5 {
+			t.Errorf("after %v: %+v", took, got)
+		}
+	})
+}
+
+func TestListOffsetsHasIsolationLevels(t *testing.T) {
+	f := newFake(t, "events:1")
+	inBubble(t, func(cfg *Config) { cfg.Cluster = f }, func(t *testing.T, p *pipes, _ *Server) {
+		transactionsOf(t, f)
+		c := &client{p.dial(), t}
+		defer c.Close()
+		list := func(isolation int8, timestamp int64) kmsg.ListOffsetsResponseTopicPartition {
+			req := kmsg.NewPtrListOffsetsRequest()
+			req.Version, req.IsolationLevel, req.ReplicaID = 5, isolation, -1
+			part := kmsg.NewListOffsetsRequestTopicPartition()
+			part.Timestamp = timestamp
+			topic := kmsg.NewListOffsetsRequestTopic()
+			topic.Topic, topic.Partitions = "events", []kmsg.ListOffsetsRequestTopicPartition{part}
+			req.Topics = append(req.Topics, topic)
+			return c.do(req).(*kmsg.ListOffsetsResponse).Topics[0].Partitions[0]
+		}
+		for isolation, want := range map[int8]int64{0: 9, 1: 5} {
+			if got := list(isolation, -1); got.ErrorCode != 0 || got.Offset != want {
+				t.Errorf("isolation %d, latest: %+v", isolation, got)
+			}
+			if got := list(isolation, -2); got.ErrorCode != 0 || got.Offset != 0 {
+				t.Errorf("isolation %d, earliest: %+v", isolation, got)
+			}
+		}
+		if got := list(2, -1); got.ErrorCode != 42 {
+			t.Errorf("isolation 2: %+v", got)
+		}
+	})
+}
