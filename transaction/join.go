@@ -60,7 +60,7 @@ func Joined(resp kmsg.Response) error {
 		return outcome.ErrProducerFenced
 	case kerr.InvalidProducerEpoch.Code:
 		return outcome.ErrInvalidProducerEpoch
-	case kerr.InvalidProducerIDMapping.Code:
+	case kerr.InvalidProducerIDMapping.Code, kerr.InvalidRequest.Code: // an id that nobody can have
 		return outcome.ErrInvalidProducerIDMapping
 	case kerr.TransactionAbortable.Code:
 		return outcome.ErrTransactionAbortable
