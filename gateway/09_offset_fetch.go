@@ -16,7 +16,8 @@ import (
 //
 // Kept: a group never seen, and a partition without a commit, have offset -1 and no error; in
 // version 0, which stood for ZooKeeper, the error UNKNOWN_TOPIC_OR_PARTITION. No topics (null, from
-// 2 on) means all that the group has offsets of. Every offset is stable: there are no transactions.
+// 2 on) means all that the group has offsets of. What a transaction has committed and not ended is
+// not seen; who requires stable offsets (7 on) is told UNSTABLE_OFFSET_COMMIT for it (KIP-447).
 
 func handleOffsetFetch(r *request) {
 	req := r.body.(*kmsg.OffsetFetchRequest)

@@ -27,8 +27,8 @@ func producerBatch(producer int64, epoch int16, sequence int32, values ...string
 	return b
 }
 
-// Every version gives a producer id of its own; where not all nodes know transactions a transactional
-// id is refused for good.
+// Every version gives a producer id of its own; where not all nodes know transactions a
+// transactional id is refused for good.
 func TestInitProducerID(t *testing.T) {
 	f := newFakeAt(t, fsm.LevelTransactions-1)
 	c := serve(t, f, nil).dial()

@@ -22,8 +22,8 @@ type row struct {
 	idempotent bool // its producer is, at the settings used
 	noShim     bool // speaks over WebSocket, which is behind the shim and not before it
 
-	// transactions: it has a transactional producer, which is a row of its own and has the pass with
-	// kills, as few of those with run have.
+	// transactions: it has a transactional producer, which is a row of its own and has the pass
+	// with kills, as few of those with run have.
 	transactions bool
 
 	prepare     func(p *preparer, ctx context.Context, r row) (program, error)

@@ -140,7 +140,7 @@ func (w *world) transaction(cl *kgo.Client, dice *rand.Rand, id txnID) bool {
 		w.h.ended(id, unknown)
 	case err != nil:
 		w.trouble.add("abort", err)
-		w.h.ended(id, aborted) // nobody asked to commit it, so it is not, whatever became of the abort
+		w.h.ended(id, aborted) // nobody asked to commit it
 	case commit:
 		w.h.ended(id, committed)
 	default:

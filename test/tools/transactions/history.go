@@ -39,8 +39,8 @@ type work struct{ consumed, produced []message }
 // history is what producers were told and readers were given, and the anomalies in it, by Jepsen's
 // names where there is one:
 //
-//	aborted-read (G1a)     read_committed gave a record of a transaction whose commit nobody asked for
-//	intermediate-read (G1b) records of a transaction stand in another order than they were written in
+//	aborted-read (G1a)     a record of a transaction whose commit nobody asked for was read
+//	intermediate-read (G1b) a transaction's records are not in the order they were written in
 //	cyclic-read (G1c)      workers' transactions read, round a circle, what each other wrote
 //	precommitted-read      read_committed gave a record before its commit was asked for
 //	lost-write             a record of a transaction whose commit was acknowledged is not there
@@ -49,7 +49,7 @@ type work struct{ consumed, produced []message }
 //	unwritten-read         a reader was given what nobody wrote
 //	lost-message           a message of the ring did not get to its last hop
 //	nonmonotonic-poll      a reader was given an offset again, or a lower one
-//	nonmonotonic-send      two transactions of one producer stand in another order than they ended in
+//	nonmonotonic-send      two transactions of a producer are not in the order they ended in
 //	int-poll-skip          a reader was not given an offset between two that it was given
 //	unseen                 a reader was not given the end
 //	inconsistent-offsets   two readers were given different values at one offset
