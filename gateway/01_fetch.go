@@ -77,7 +77,7 @@ type fetchPart struct {
 	granted int                      // bytes that this read may give
 	held    int64                    // bytes of the budget for answers
 	got     reading                  // what is still to become a message set
-	whole   int                      // bytes of got's first message where it is above granted; else 0
+	whole   int                      // bytes of got's first message if above granted; else 0
 	more    []byte                   // what this read gave, to come behind what out has already
 	aborted []fsm.AbortedTransaction // of more, but for those of what out has already
 	done    []func()                 // to be called when nobody uses what reads gave any more

@@ -57,7 +57,6 @@ func consumeTransformProduce(t *testing.T, opts []kgo.Opt, in, out string) {
 	group, id := "group-"+out, "id-"+out
 	session, err := kgo.NewGroupTransactSession(append(slices.Clone(opts),
 		kgo.TransactionalID(id), kgo.TransactionTimeout(30*time.Second), kgo.ConsumerGroup(group), kgo.ConsumeTopics(in),
-		kgo.FetchIsolationLevel(kgo.ReadCommitted()), kgo.RequireStableFetchOffsets(), kgo.DefaultProduceTopic(out),
 		kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()),
 	)...)
 	if err != nil {

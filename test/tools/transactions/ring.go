@@ -89,7 +89,6 @@ func (w *world) work(ctx context.Context, parity, n int) error {
 		kgo.SessionTimeout(6 * time.Second),
 		kgo.RebalanceTimeout(6 * time.Second),
 		kgo.HeartbeatInterval(500 * time.Millisecond),
-		kgo.RequireStableFetchOffsets(),
 		kgo.FetchMaxWait(300 * time.Millisecond),
 		kgo.ProducerLinger(0),
 		kgo.RecordDeliveryTimeout(endTimeout),
