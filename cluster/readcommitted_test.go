@@ -251,8 +251,8 @@ func testEveryReplicaServesCommittedRecords(t *testing.T, seed uint64) {
 	small(c, nil)
 	away := rnd.IntN(3)
 	for i, node := range c.nodes {
-		// Segments of the replicas end at different places. The one that copies has large ones: what
-		// those that it copies from keep with several of theirs is in one of its own.
+		// Segments of the replicas end at different places. The one that copies has large ones:
+		// what those that it copies from keep with several of theirs is in one of its own.
 		size := 3000 + rnd.IntN(6000)
 		if i == away {
 			size = 20000 + rnd.IntN(60000)

@@ -140,7 +140,8 @@ func (x *TransactionIndex) Bytes() []byte {
 }
 
 // ParseTransactionIndex reads what Bytes gave, and a partition's snapshot, which has the same in it
-// and which programs kept with segments before there were transactions. The error wraps ErrSnapshot.
+// and which programs kept with segments before there were transactions. The error wraps
+// ErrSnapshot.
 func ParseTransactionIndex(data []byte) (x TransactionIndex, err error) {
 	if len(data) == 0 {
 		return x, nil

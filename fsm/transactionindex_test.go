@@ -10,8 +10,8 @@ import (
 	"github.com/trimaran-io/trimaran/kafkaproto/prototest"
 )
 
-// What is made of the entries of a segment alone, and of what the one in front is kept with, is what
-// the state machine knows there, wherever segments end.
+// What is made of the entries of a segment alone, and of what the one in front is kept with, is
+// what the state machine knows there, wherever segments end.
 func TestATransactionIndexIsMadeOfTheLogAlone(t *testing.T) {
 	for seed := range uint64(200) {
 		rnd := rand.New(rand.NewPCG(seed, 1))

@@ -118,8 +118,8 @@ type Slice struct {
 	LastStable    Offset // below it no transaction is open; at most HighWatermark
 	LogStart      Offset // first offset that can be read
 	// Aborted are the aborted transactions that have records among Batches or reach over them, in
-	// the order of their first offsets; only where ReadCommitted was asked for. All of a slice comes
-	// from one state of the partition.
+	// the order of their first offsets; only where ReadCommitted was asked for. All of a slice
+	// comes from one state of the partition.
 	Aborted []AbortedTransaction
 	// Done, where it is not nil, may be called once when nobody uses Batches any more: their memory
 	// is used again then. Who does not call it leaves them to the garbage collector.

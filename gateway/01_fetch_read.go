@@ -225,8 +225,8 @@ func (f *fetch) give(p *fetchPart, got reading, set []byte) {
 	p.answer(0, got.HighWatermark, got.LastStable, got.LogStart)
 	p.aborted = got.Aborted
 	if len(p.out.RecordBatches) > 0 {
-		// What began in front of this was told with what is there: that ended at a last stable offset
-		// or before.
+		// What began in front of this was told with what is there: that ended at a last stable
+		// offset or before.
 		n := sort.Search(len(p.aborted), func(i int) bool { return p.aborted[i].First >= got.from })
 		p.aborted = p.aborted[n:]
 	}

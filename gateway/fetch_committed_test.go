@@ -21,8 +21,8 @@ func markerOf(producer int64, commit bool) kafkaproto.Batch {
 	return kafkaproto.NewMarker(kafkaproto.Marker{Commit: commit}, producer, 0, 1)
 }
 
-// Offsets 0 and 1 are of producers 1 and 2, which abort at 3 and 2; 4 and 6 are of producer 3, which
-// commits at 7; 5 is of producer 4, whose transaction is open, 8 of none.
+// Offsets 0 and 1 are of producers 1 and 2, which abort at 3 and 2; 4 and 6 are of producer 3,
+// which commits at 7; 5 is of producer 4, whose transaction is open, 8 of none.
 func transactionsOf(t *testing.T, f *fakeCluster) fsm.PartitionID {
 	t.Helper()
 	id := f.id("events", 0)

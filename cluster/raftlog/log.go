@@ -40,8 +40,8 @@ type LogOptions struct {
 	// The error says that before is not that. nil: nothing is kept.
 	Kept func(before []byte) (Kept, error)
 	// Crowded reports whether so much is to be kept with the segment that is written to, which
-	// begins at offset start, that it should end. It is asked before each append, and must not wait.
-	// nil: never.
+	// begins at offset start, that it should end. It is asked before each append, and must not
+	// wait. nil: never.
 	Crowded func(start int64) bool
 	// Trailing is how many entries below a snapshot Raft still has after a restart.
 	Trailing uint64

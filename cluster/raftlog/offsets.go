@@ -167,9 +167,9 @@ func (k KeptSegment) Kept(good func([]byte) error) error {
 	return err
 }
 
-// KeptAt gives the segment that holds the record at an offset. final is false while more may come to
-// it, or its index is not written yet: what will be kept with it is the state machine's affair. ok is
-// false if the offset is below what is kept, or not applied yet.
+// KeptAt gives the segment that holds the record at an offset. final is false while more may come
+// to it, or its index is not written yet: what will be kept with it is the state machine's affair.
+// ok is false if the offset is below what is kept, or not applied yet.
 func (l *offsets) KeptAt(offset int64) (k KeptSegment, final, ok bool) {
 	s, from, to, ok := l.view.reachOf(offset)
 	if !ok {

@@ -80,8 +80,8 @@ func (l *recovery) rebuildIndex(i int) error {
 }
 
 // keptBefore begins to make what is kept with the segment behind some: with what the last of them
-// is kept with or, where that cannot be read, with what gives it again. startOf gives the offset that
-// a segment begins at.
+// is kept with or, where that cannot be read, with what gives it again. startOf gives the offset
+// that a segment begins at.
 func (l *home) keptBefore(segments segmentList, startOf func(*segment) int64) (kept Kept, err error) {
 	if l.opts.Kept == nil {
 		return nil, nil

@@ -168,9 +168,9 @@ func (s *Staging) Finish(d Described) error {
 	if _, next := s.log.LastApplied(); next != d.Next {
 		return fmt.Errorf("%w: what was copied ends at offset %d, the snapshot says %d", ErrDamaged, next, d.Next)
 	}
-	// What comes behind the snapshot goes to a segment of its own where nothing was copied, and where
-	// something is kept with the segment that ends: the snapshot's state knows only what is not kept
-	// with the segments of the replica that it comes from, and those are others.
+	// What comes behind the snapshot goes to a segment of its own where nothing was copied, and
+	// where something is kept with the segment that ends: the snapshot's state knows only what is
+	// not kept with the segments of the replica that it comes from, and those are others.
 	none := d.empty() && len(s.log.Segments()) == 0
 	if none || s.kept != nil && s.kept.Holds() {
 		if err := s.endAt(d.Index); err != nil {

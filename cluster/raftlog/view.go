@@ -206,8 +206,8 @@ func (v *view) atOffset(offset int64) (s *segment, first point, x *index, err er
 	return s, point{index: s.base, pos: segmentHeader, offset: s.start}, s.index, nil
 }
 
-// reachOf gives the segment that holds the record at an offset, and the offsets that it reaches from
-// and to, as far as it is applied; ok is false if there is none.
+// reachOf gives the segment that holds the record at an offset, and the offsets that it reaches
+// from and to, as far as it is applied; ok is false if there is none.
 func (v *view) reachOf(offset int64) (s *segment, from, to int64, ok bool) {
 	v.mu.RLock()
 	defer v.mu.RUnlock()
@@ -231,8 +231,8 @@ func (v *view) startOf(s *segment) int64 {
 	return s.start
 }
 
-// passed gives the segments, and the position of the one that is being applied. The list must not be
-// changed.
+// passed gives the segments, and the position of the one that is being applied. The list must not
+// be changed.
 func (v *view) passed() (segments segmentList, applying int) {
 	v.mu.RLock()
 	defer v.mu.RUnlock()

@@ -71,8 +71,8 @@ func (v *view) Crosses(index uint64) bool {
 	return v.applying+1 < len(v.segments) && v.segments[v.applying+1].base <= index
 }
 
-// Cross is told that everything in front of the entry at index is applied, and what is kept with the
-// index of the segment that ends.
+// Cross is told that everything in front of the entry at index is applied, and what is kept with
+// the index of the segment that ends.
 func (v *view) Cross(index uint64, state []byte) {
 	v.mu.Lock()
 	defer v.mu.Unlock()

@@ -17,8 +17,8 @@ import (
 
 // Which transactions were aborted is known from two places: the state machine has those whose
 // markers came last, and what is older is kept with the index of the segment that has the marker.
-// The state machine lets go of it only when that index is on the disk. So a reader that looks at the
-// state machine first and at the segments then finds each, in one of them or in both.
+// The state machine lets go of it only when that index is on the disk. So a reader that looks at
+// the state machine first and at the segments then finds each, in one of them or in both.
 
 const (
 	// maxAborted bounds the aborted transactions of one answer, but for those that have records in
@@ -97,9 +97,9 @@ func (r *Records) forget() {
 }
 
 // aborted gives the aborted transactions that have records from offset from to below end, or reach
-// over them, in the order of their first offsets. seen is the state that the answer is of; end is at
-// most its last stable offset. The error is raftlog.ErrNotInLog if what is at from was freed this
-// moment.
+// over them, in the order of their first offsets. seen is the state that the answer is of; end is
+// at most its last stable offset. The error is raftlog.ErrNotInLog if what is at from was freed
+// this moment.
 func (r *Records) aborted(seen seen, from, end fsm.Offset) ([]fsm.AbortedTransaction, error) {
 	var found []fsm.AbortedTransaction
 	// take adds the rows that concern the reader, and reports whether later ones cannot.

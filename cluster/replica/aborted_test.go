@@ -277,8 +277,8 @@ func transactional(t *testing.T) *testSet {
 	return s
 }
 
-// Retention lets go of nothing that an open transaction has written, nor of what is behind that, and
-// of whole segments. When it has ended, it lets go.
+// Retention lets go of nothing that an open transaction has written, nor of what is behind that,
+// and of whole segments. When it has ended, it lets go.
 func TestRetentionKeepsWhatAnOpenTransactionNeeds(t *testing.T) {
 	t.Parallel()
 	s := transactional(t)

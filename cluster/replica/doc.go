@@ -24,8 +24,8 @@
 //   - a proposer's producersMu
 //   - Replica.mu
 //
-// Set.mu, progress.mu, appliedTo.mu, keptCache.mu and aside.mu are taken alone, and nothing under them. But for
-// copying, nothing waits for a disk, a network or another goroutine while it holds one of these.
-// Raft's calls into a state machine come one after the other and hold none. The log (raftlog) has
-// locks of its own: it is called without any of these but copying.
+// Set.mu, progress.mu, appliedTo.mu, keptCache.mu and aside.mu are taken alone, and nothing under
+// them. But for copying, nothing waits for a disk, a network or another goroutine while it holds
+// one of these. Raft's calls into a state machine come one after the other and hold none. The log
+// (raftlog) has locks of its own: it is called without any of these but copying.
 package replica

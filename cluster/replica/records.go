@@ -24,8 +24,8 @@ import (
 type Records struct {
 	*Replica
 
-	// state is changed by Raft's calls only, which come one after the other, but for what it forgets
-	// (keeps).
+	// state is changed by Raft's calls only, which come one after the other, but for what it
+	// forgets (keeps).
 	state   *fsm.PartitionState
 	seen    seen          // what readers go by
 	applied chan struct{} // closed and replaced whenever seen moves
