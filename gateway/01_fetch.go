@@ -74,15 +74,16 @@ type fetchPart struct {
 	maxBytes int
 	out      *kmsg.FetchResponseTopicPartition
 
-	granted int                      // bytes that this read may give
-	held    int64                    // bytes of the budget for answers
-	got     reading                  // what is still to become a message set
-	whole   int                      // bytes of got's first message if above granted; else 0
-	more    []byte                   // what this read gave, to come behind what out has already
-	aborted []fsm.AbortedTransaction // of more, but for those of what out has already
-	done    []func()                 // to be called when nobody uses what reads gave any more
-	joined  bool                     // out's records are in memory of their own
-	next    fsm.Offset               // where more would come; -1: nothing more fits
+	granted int     // bytes that this read may give
+	held    int64   // bytes of the budget for answers
+	got     reading // what is still to become a message set
+	whole   int     // bytes of the first message of got, if it is larger than granted; else 0
+	more    []byte  // what this read gave, to come behind what out has already
+	// aborted are those of more, but for those of what out has already
+	aborted []fsm.AbortedTransaction
+	done    []func()   // to be called when nobody uses what reads gave any more
+	joined  bool       // out's records are in memory of their own
+	next    fsm.Offset // where more would come; -1: nothing more fits
 	err     error
 }
 
