@@ -145,7 +145,7 @@ func (w *world) work(ctx context.Context, parity, n int) error {
 			}
 		}
 		if dice.IntN(12) == 0 {
-			return w.giveUp(s.Client(), parity, fetches)
+			return w.giveUp(s.Client(), workerID(parity, n), parity, fetches)
 		}
 		within, cancel := context.WithTimeout(context.Background(), endTimeout)
 		did, err := s.End(within, kgo.TransactionEndTry(good))
@@ -160,7 +160,7 @@ func (w *world) work(ctx context.Context, parity, n int) error {
 
 // giveUp commits the offsets of what a worker consumed in its transaction, aborts that, and has the
 // worker leave: whoever comes next has to consume the same again.
-func (w *world) giveUp(cl *kgo.Client, parity int, consumed kgo.Fetches) error {
+func (w *world) giveUp(cl *kgo.Client, transactionalID string, parity int, consumed kgo.Fetches) error {
 	ctx, cancel := context.WithTimeout(context.Background(), endTimeout)
 	defer cancel()
 	id, epoch, err := cl.ProducerID(ctx)
@@ -168,16 +168,16 @@ func (w *world) giveUp(cl *kgo.Client, parity int, consumed kgo.Fetches) error {
 		return err
 	}
 	member, generation := cl.GroupMetadata()
-	transactionalID, group := cl.OptValue(kgo.TransactionalID).(*string), "ring-"+strconv.Itoa(parity)
+	group := "ring-" + strconv.Itoa(parity)
 	add := kmsg.NewPtrAddOffsetsToTxnRequest()
-	add.TransactionalID, add.ProducerID, add.ProducerEpoch, add.Group = *transactionalID, id, epoch, group
+	add.TransactionalID, add.ProducerID, add.ProducerEpoch, add.Group = transactionalID, id, epoch, group
 	if resp, err := add.RequestWith(ctx, cl); err != nil {
 		return err
 	} else if err := kerr.ErrorForCode(resp.ErrorCode); err != nil {
 		return err
 	}
 	commit := kmsg.NewPtrTxnOffsetCommitRequest()
-	commit.TransactionalID, commit.Group, commit.ProducerID, commit.ProducerEpoch = *transactionalID, group, id, epoch
+	commit.TransactionalID, commit.Group, commit.ProducerID, commit.ProducerEpoch = transactionalID, group, id, epoch
 	commit.MemberID, commit.Generation = member, generation
 	topic := kmsg.NewTxnOffsetCommitRequestTopic()
 	topic.Topic = ringTopic(parity)
