@@ -15,6 +15,7 @@ export interface WebSocketLike {
   onerror: ((event: any) => void) | null
   send(data: any): void
   close(): void
+  readonly readyState?: number
 }
 export type WebSocketConstructor = new (url: string) => WebSocketLike
 
@@ -141,6 +142,8 @@ export class Connection {
     })
     answered.catch(() => {})
     try {
+      // A browser says it on the page's console, and nothing to who sends, where it is closing.
+      if ((this.ws.readyState ?? 1) > 1) throw new Error('the connection is closing')
       this.ws.send(frame)
     } catch (e) {
       this.fail(new KafkaError(13, `${this.gateway}: cannot send`, { cause: e }))

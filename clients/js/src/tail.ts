@@ -132,7 +132,7 @@ export class Fetcher {
     for (const t of answer.topics) {
       for (const p of t.partitions) {
         const c = topics.get(t.topic)?.find(c => c.partition === p.partition)
-        if (!c) throw new KafkaError(2, 'an answer about another partition')
+        if (!c) throw new KafkaError(2, 'an answer about another partition', { retriable: false })
         try {
           if (p.errorCode === 1 && this.o.reset) {
             const at = await this.client.listOffsets(c.topic, this.o.reset, [c.partition], { signal, isolation })
