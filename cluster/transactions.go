@@ -6,6 +6,7 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"github.com/trimaran-io/trimaran/cluster/replica"
 	"github.com/trimaran-io/trimaran/coordinator"
 	"github.com/trimaran-io/trimaran/fsm"
 	"github.com/trimaran-io/trimaran/outcome"
@@ -19,11 +20,7 @@ func (h *replicaHost) JoinTransaction(ctx context.Context, t fsm.Transaction, pr
 	if h.coordinatedBy != nil {
 		return h.coordinatedBy(ctx, t, producerID, epoch, p)
 	}
-	topic, ok := h.Topics().ByID(p.Topic)
-	if !ok {
-		return outcome.ErrUnknownTopicOrPartition
-	}
-	return h.join(ctx, t, transaction.JoinPartition(t, producerID, epoch, topic.Name, p.Partition))
+	return h.join(ctx, t, transaction.JoinPartition(t, producerID, epoch, p))
 }
 
 // JoinTransactionGroup implements replica.Transactions.
@@ -50,7 +47,23 @@ func (h *replicaHost) WriteMarker(ctx context.Context, p fsm.PartitionID, m fsm.
 	if err == nil && outcomes[0] != 0 {
 		err = outcomes[0]
 	}
+	if outcome.Code(err) == outcome.ErrUnknownTopicOrPartition {
+		err = goneForGood(ctx, h, p)
+	}
 	return err
+}
+
+// goneForGood gives outcome.ErrUnknownTopicOrPartition if a partition that the catalog here does not
+// list is not in the newest either: a new one may not be known here yet, and a transaction whose
+// marker it does not get stays open there.
+func goneForGood(ctx context.Context, catalog replica.Catalog, p fsm.PartitionID) error {
+	if !catalog.AwaitTopics(ctx) {
+		return fmt.Errorf("%w: the catalog here may be behind", outcome.ErrNoLeader)
+	}
+	if _, there := catalog.Topics().Partition(p); there {
+		return fmt.Errorf("%w: the catalog here was behind", outcome.ErrNoLeader)
+	}
+	return outcome.ErrUnknownTopicOrPartition
 }
 
 // EndOffsets implements replica.Transactions.
