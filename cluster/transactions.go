@@ -31,14 +31,23 @@ func (h *replicaHost) JoinTransactionGroup(ctx context.Context, t fsm.Transactio
 // join asks a transaction's coordinator. That a partition or group is added is as good the second
 // time, so whatever is no answer is ErrNoLeader.
 func (h *replicaHost) join(ctx context.Context, t fsm.Transaction, req kmsg.Request) error {
-	if h.Topics().FeatureLevel() < fsm.LevelTransactions {
-		return outcome.ErrInvalidTxnState // there is none
+	if err := transactionsKnown(h.Topics()); err != nil {
+		return err
 	}
 	resp, err := h.groups.Coordinate(ctx, coordinator.ShardOf(t.ID), transaction.Leader(), req)
 	if err != nil {
 		return fmt.Errorf("%w: the transaction's coordinator does not answer: %v", outcome.ErrNoLeader, err)
 	}
 	return transaction.Joined(resp)
+}
+
+// transactionsKnown says why nothing of a transaction is done here; nil: it may be.
+func transactionsKnown(topics *fsm.Topics) error {
+	if topics.FeatureLevel() < fsm.LevelTransactions {
+		// Whoever sent it knows a higher level, which will soon be known here.
+		return fmt.Errorf("%w: transactions are not known to be allowed", outcome.ErrNoLeader)
+	}
+	return nil
 }
 
 // WriteMarker implements replica.Transactions.

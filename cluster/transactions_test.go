@@ -59,3 +59,11 @@ func TestGoneForGood(t *testing.T) {
 		}
 	}
 }
+
+// A node that does not know yet that there are transactions says nothing of one that a client takes
+// for final.
+func TestTransactionsNotKnownYet(t *testing.T) {
+	if err := transactionsKnown(fsm.NewCatalog().View()); !outcome.NotAppended(err) {
+		t.Error(err)
+	}
+}
