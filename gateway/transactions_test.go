@@ -248,8 +248,11 @@ func TestTransactionsAreShown(t *testing.T) {
 	x.init(3)
 	x.add(3, kmsg.AddPartitionsToTxnRequestTopic{Topic: "events", Partitions: []int32{1}})
 	describe := kmsg.NewPtrDescribeTransactionsRequest()
-	describe.TransactionalIDs = []string{"txn-1", "none"}
+	describe.TransactionalIDs = []string{"txn-1", "none", "txn-1", "txn-1"}
 	states := x.ask(describe).(*kmsg.DescribeTransactionsResponse).TransactionStates
+	if len(states) != 2 {
+		t.Errorf("%d are described, of 2", len(states))
+	}
 	if s := states[0]; s.ErrorCode != 0 || s.State != "Ongoing" || s.ProducerID != x.producer || s.TimeoutMillis != 60_000 || len(s.Topics) != 1 || !slices.Equal(s.Topics[0].Partitions, []int32{1}) {
 		t.Errorf("%+v", s)
 	}
