@@ -62,9 +62,9 @@ func (h *replicaHost) WriteMarker(ctx context.Context, p fsm.PartitionID, m fsm.
 	return err
 }
 
-// goneForGood gives outcome.ErrUnknownTopicOrPartition if a partition that the catalog here does not
-// list is not in the newest either: a new one may not be known here yet, and a transaction whose
-// marker it does not get stays open there.
+// goneForGood gives outcome.ErrUnknownTopicOrPartition if a partition that the catalog here does
+// not list is not in the newest either: a new one may not be known here yet, and a transaction
+// whose marker it does not get stays open there.
 func goneForGood(ctx context.Context, catalog replica.Catalog, p fsm.PartitionID) error {
 	if !catalog.AwaitTopics(ctx) {
 		return fmt.Errorf("%w: the catalog here may be behind", outcome.ErrNoLeader)

@@ -8,10 +8,10 @@ import (
 	"github.com/trimaran-io/trimaran/outcome"
 )
 
-// What begins the names of what is no client's topic in AddPartitionsToTxn between nodes; no topic
-// can be called so. A group's offsets are named by the group. A topic is named by its id: the leader
-// of one of its partitions knows which it means, and another one may have its name by now, or had it
-// as the coordinator's node knows the catalog.
+// What names begin with in AddPartitionsToTxn between nodes; no topic can be called so. A group's
+// offsets are named by the group, a topic by its id: the leader of one of its partitions knows
+// which it means, and as the coordinator's node knows the catalog another one may have its name
+// still.
 const (
 	groupPrefix = "group:"
 	idPrefix    = "id:" // then fsm.TopicID.String

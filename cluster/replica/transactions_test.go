@@ -243,8 +243,8 @@ func TestOneQuestionForAllThatWait(t *testing.T) {
 	}
 }
 
-// Whoever asked the coordinator goes, as a client does whose connection breaks, and sends again over
-// another one: what waited for the answer asks anew.
+// Whoever asked the coordinator goes, as a client does whose connection breaks, and sends again
+// over another one: what waited for the answer asks anew.
 func TestWhoAsksGoes(t *testing.T) {
 	first, leave := context.WithCancel(t.Context())
 	a := &asked{answers: []func() error{func() error { <-first.Done(); return errors.New("gone") }, yes}}
