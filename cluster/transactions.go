@@ -6,6 +6,7 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"github.com/trimaran-io/trimaran/cluster/replica"
 	"github.com/trimaran-io/trimaran/coordinator"
 	"github.com/trimaran-io/trimaran/fsm"
 	"github.com/trimaran-io/trimaran/outcome"
@@ -19,11 +20,7 @@ func (h *replicaHost) JoinTransaction(ctx context.Context, t fsm.Transaction, pr
 	if h.coordinatedBy != nil {
 		return h.coordinatedBy(ctx, t, producerID, epoch, p)
 	}
-	topic, ok := h.Topics().ByID(p.Topic)
-	if !ok {
-		return outcome.ErrUnknownTopicOrPartition
-	}
-	return h.join(ctx, t, transaction.JoinPartition(t, producerID, epoch, topic.Name, p.Partition))
+	return h.join(ctx, t, transaction.JoinPartition(t, producerID, epoch, p))
 }
 
 // JoinTransactionGroup implements replica.Transactions.
@@ -34,8 +31,8 @@ func (h *replicaHost) JoinTransactionGroup(ctx context.Context, t fsm.Transactio
 // join asks a transaction's coordinator. That a partition or group is added is as good the second
 // time, so whatever is no answer is ErrNoLeader.
 func (h *replicaHost) join(ctx context.Context, t fsm.Transaction, req kmsg.Request) error {
-	if h.Topics().FeatureLevel() < fsm.LevelTransactions {
-		return outcome.ErrInvalidTxnState // there is none
+	if err := transactionsKnown(h.Topics()); err != nil {
+		return err
 	}
 	resp, err := h.groups.Coordinate(ctx, coordinator.ShardOf(t.ID), transaction.Leader(), req)
 	if err != nil {
@@ -44,13 +41,38 @@ func (h *replicaHost) join(ctx context.Context, t fsm.Transaction, req kmsg.Requ
 	return transaction.Joined(resp)
 }
 
+// transactionsKnown says why nothing of a transaction is done here; nil: it may be.
+func transactionsKnown(topics *fsm.Topics) error {
+	if topics.FeatureLevel() < fsm.LevelTransactions {
+		// Whoever sent it knows a higher level, which will soon be known here.
+		return fmt.Errorf("%w: transactions are not known to be allowed", outcome.ErrNoLeader)
+	}
+	return nil
+}
+
 // WriteMarker implements replica.Transactions.
 func (h *replicaHost) WriteMarker(ctx context.Context, p fsm.PartitionID, m fsm.Marker) error {
 	outcomes, err := h.router.WriteMarkers(ctx, p, []fsm.Marker{m})
 	if err == nil && outcomes[0] != 0 {
 		err = outcomes[0]
 	}
+	if outcome.Code(err) == outcome.ErrUnknownTopicOrPartition {
+		err = goneForGood(ctx, h, p)
+	}
 	return err
+}
+
+// goneForGood gives outcome.ErrUnknownTopicOrPartition if a partition that the catalog here does
+// not list is not in the newest either: a new one may not be known here yet, and a transaction
+// whose marker it does not get stays open there.
+func goneForGood(ctx context.Context, catalog replica.Catalog, p fsm.PartitionID) error {
+	if !catalog.AwaitTopics(ctx) {
+		return fmt.Errorf("%w: the catalog here may be behind", outcome.ErrNoLeader)
+	}
+	if _, there := catalog.Topics().Partition(p); there {
+		return fmt.Errorf("%w: the catalog here was behind", outcome.ErrNoLeader)
+	}
+	return outcome.ErrUnknownTopicOrPartition
 }
 
 // EndOffsets implements replica.Transactions.

@@ -52,8 +52,8 @@ type script struct {
 	minted int
 
 	mu sync.Mutex
-	// replication is what happens to commands: "" they are applied, "fail" they are
-	// not, "deposed" not since this is not the leader, "hang" not yet.
+	// replication is what happens to commands: "" they are applied, "lost" they are and nobody
+	// knows, "fail" they are not, "deposed" not since this is not the leader, "hang" not yet.
 	replication string
 	resume      chan struct{}
 	// says is what a transaction's coordinator says of it, see join; "": that it is in order.
@@ -117,7 +117,10 @@ func (s *script) propose(ctx context.Context, command []byte) error {
 			return ctx.Err()
 		}
 	}
-	return s.state.Apply(command)
+	if err := s.state.Apply(command); err != nil || replication != "lost" {
+		return err
+	}
+	return errors.New("timed out")
 }
 
 // join is what the coordinator of a transaction says of it.

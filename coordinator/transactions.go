@@ -233,6 +233,9 @@ func (c *Coordinator) EndOffsets(ctx context.Context, id string, m fsm.Marker) e
 	g := c.lockGroup(id, true)
 	known := c.cfg.State.producer(id, m.ProducerID)
 	if known.Last.Known && !m.Follows(known.Last.Number) {
+		if g.ending[m.ProducerID] == m.Number {
+			delete(g.ending, m.ProducerID) // its fate was not known before
+		}
 		c.unlockGroup(g)
 		return nil
 	}

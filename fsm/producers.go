@@ -42,10 +42,14 @@ const (
 	// in ms: Kafka's default of producer.id.expiration.ms.
 	ProducerExpiration = day
 	// MaxProducers bounds the producers that a partition remembers. Beyond it the
-	// one that appended longest ago, and has no open transaction, is forgotten: then its
-	// next batch is taken whatever its sequence number, and is not known if it was there
-	// before.
+	// one that appended longest ago, and has no open transaction nor had one within
+	// markerMemory, is forgotten: then its next batch is taken whatever its sequence
+	// number, and is not known if it was there before.
 	MaxProducers = 4096
+	// markerMemory is for how long, in ms, a producer whose transaction ended here is rather
+	// remembered than those that have none: a copy of the marker that a stalled coordinator sends
+	// must not end the producer's next transaction.
+	markerMemory = 10 * 60 * 1000
 )
 
 // Idempotent reports whether the batch has a producer id and sequence numbers, so
@@ -217,7 +221,7 @@ func (t *producerTable) append(h kafkaproto.BatchHeader, base Offset, at int64) 
 		}
 		return nil
 	}
-	n, known := t.take(h)
+	n, known := t.take(h, at)
 	if known {
 		_, duplicate, err := n.state.Judge(h)
 		if duplicate {
@@ -240,7 +244,7 @@ func (t *producerTable) expire(at int64) {
 }
 
 // take gives the node of the batch's producer, in no list if it has no open transaction.
-func (t *producerTable) take(h kafkaproto.BatchHeader) (n *producerNode, known bool) {
+func (t *producerTable) take(h kafkaproto.BatchHeader, at int64) (n *producerNode, known bool) {
 	if n = t.byID[h.ProducerID]; n != nil {
 		if !n.state.Open {
 			t.idle.remove(n)
@@ -248,17 +252,30 @@ func (t *producerTable) take(h kafkaproto.BatchHeader) (n *producerNode, known b
 		return n, true
 	}
 	if len(t.byID) == MaxProducers {
-		t.forget(t.idle.oldest) // there is one, since not so many transactions may be open
+		t.forget(t.leastNeeded(at))
 	}
 	n = &producerNode{state: ProducerState{ID: h.ProducerID, Epoch: h.ProducerEpoch}}
 	t.byID[h.ProducerID] = n
 	return n, false
 }
 
+// leastNeeded gives who is forgotten for another. There is one, since not so many transactions may
+// be open.
+func (t *producerTable) leastNeeded(at int64) *producerNode {
+	for n := t.idle.oldest; n != nil; n = n.newer {
+		if n.state.Ended == 0 || silentFor(&n.state, at, markerMemory) {
+			return n
+		}
+	}
+	return t.idle.oldest
+}
+
 // expired reports whether the producer was silent for too long. Clocks of leaders
 // differ and may go back; then it is not.
-func expired(p *ProducerState, now int64) bool {
-	return now > p.LastAppend && uint64(now)-uint64(p.LastAppend) >= ProducerExpiration
+func expired(p *ProducerState, now int64) bool { return silentFor(p, now, ProducerExpiration) }
+
+func silentFor(p *ProducerState, now int64, ms uint64) bool {
+	return now > p.LastAppend && uint64(now)-uint64(p.LastAppend) >= ms
 }
 
 // forget takes n, which is in the list of the idle, out of the table.

@@ -84,7 +84,7 @@ func (p *PartitionState) endTransaction(b kafkaproto.Batch, at int64) (breach er
 	if err != nil {
 		return nil // it ends nothing, as readers see it
 	}
-	n, known := p.producers.take(h)
+	n, known := p.producers.take(h, at)
 	marker := Marker{ProducerID: h.ProducerID, Epoch: h.ProducerEpoch, Number: m.CoordinatorEpoch, Commit: m.Commit}
 	if known {
 		breach = n.state.JudgeMarker(marker)

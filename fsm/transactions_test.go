@@ -686,3 +686,51 @@ func TestAProducerWithoutBatchesIsOfTheNewFormat(t *testing.T) {
 		t.Errorf("restored, %v", err)
 	}
 }
+
+// Others than can be remembered append, and the producer's next transaction begins. A copy of the
+// marker of the last one does not end that: for some minutes a partition rather forgets producers
+// without transactions.
+func TestAMarkerIsRememberedForMinutes(t *testing.T) {
+	for _, test := range []struct {
+		others int64 // ms after the marker
+		known  bool
+	}{{0, true}, {markerMemory - 1, true}, {markerMemory, false}} {
+		p, index := NewPartition(), Index(0)
+		apply := func(at int64, data []byte) {
+			index++
+			if r := p.Apply(Entry{Index: index, Term: 1, AppendedAt: at, Data: data}); r.Err != nil || r.Breach != nil {
+				t.Fatal(r.Err, r.Breach)
+			}
+		}
+		epoch, first := Term(1).Epoch(), Marker{ProducerID: 7, Epoch: 1, Number: 1, Commit: true}
+		apply(0, newTransactional(p.NextOffset(), 1, epoch, 7, 0, 0))
+		apply(0, newMarker(p.NextOffset(), epoch, first))
+		for other := range int64(2 * MaxProducers) {
+			b := newBatch(p.NextOffset(), 1, 100, epoch, 'x')
+			fillProducer(b, 100+other, 0, 0, 0)
+			apply(test.others, b)
+		}
+		if n := len(p.Producers()); n != MaxProducers {
+			t.Errorf("%d producers", n)
+		}
+		apply(test.others, newTransactional(p.NextOffset(), 1, epoch, 7, 1, 0))
+		var ahead ProducersAhead
+		if _, v := ahead.TakeMarker(first, p); v.Duplicate != test.known {
+			t.Errorf("after %d ms: %+v", test.others, v)
+		}
+	}
+}
+
+// Where all have ended transactions a moment ago, who did longest ago is forgotten.
+func TestMarkersAreBounded(t *testing.T) {
+	p, epoch := NewPartition(), Term(1).Epoch()
+	for i := range int64(MaxProducers + 10) {
+		m := newMarker(p.NextOffset(), epoch, Marker{ProducerID: i, Epoch: 1, Number: 1})
+		if r := p.Apply(Entry{Index: Index(i + 1), Term: 1, AppendedAt: 5, Data: m}); r.Err != nil {
+			t.Fatal(r.Err)
+		}
+	}
+	if all := p.Producers(); len(all) != MaxProducers || all[0].ID != 10 {
+		t.Errorf("%d producers from %d on", len(all), all[0].ID)
+	}
+}

@@ -14,6 +14,9 @@ import (
 // DescribeTransactions, version 0 (KIP-664).
 //
 // Kept: the topics of a transaction that the caller may not describe are left out.
+//
+// Differs: an id that is named several times is described once, so that a short request has no
+// answer of any size.
 
 func handleDescribeTransactions(r *request) {
 	req := r.body.(*kmsg.DescribeTransactionsRequest)
@@ -22,11 +25,16 @@ func handleDescribeTransactions(r *request) {
 		return
 	}
 	resp := req.ResponseKind().(*kmsg.DescribeTransactionsResponse)
+	var ids []string
+	seen := make(map[string]bool)
+	for _, id := range req.TransactionalIDs {
+		if !seen[id] {
+			ids, seen[id] = append(ids, id), true
+		}
+	}
 	r.transact(func(ctx context.Context) {
-		resp.TransactionStates = make([]kmsg.DescribeTransactionsResponseTransactionState, len(req.TransactionalIDs))
-		eachOf(len(req.TransactionalIDs), func(i int) {
-			resp.TransactionStates[i] = r.describeTransaction(ctx, req.TransactionalIDs[i])
-		})
+		resp.TransactionStates = make([]kmsg.DescribeTransactionsResponseTransactionState, len(ids))
+		eachOf(len(ids), func(i int) { resp.TransactionStates[i] = r.describeTransaction(ctx, ids[i]) })
 		for _, state := range resp.TransactionStates {
 			r.note(state.ErrorCode)
 		}

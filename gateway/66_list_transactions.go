@@ -17,6 +17,10 @@ import (
 //
 // Those of all coordinators. Transactional ids that the caller may not describe are left out.
 
+// maxFilters bounds what a request filters by, in bytes: each coordinator gets all of it, and what
+// it does not know comes back from each.
+const maxFilters = 1 << 20
+
 func handleListTransactions(r *request) {
 	req := r.body.(*kmsg.ListTransactionsRequest)
 	resp := req.ResponseKind().(*kmsg.ListTransactionsResponse)
@@ -25,6 +29,17 @@ func handleListTransactions(r *request) {
 			resp.ErrorCode = r.fail(err)
 		}
 		r.answer(resp)
+		return
+	}
+	size := 8 * len(req.ProducerIDFilters)
+	for _, state := range req.StateFilters {
+		size += 16 + len(state)
+	}
+	if req.TransactionalIDPattern != nil {
+		size += len(*req.TransactionalIDPattern)
+	}
+	if size > maxFilters {
+		r.hangUp(errInvalidRequest)
 		return
 	}
 	r.transact(func(ctx context.Context) {

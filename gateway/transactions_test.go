@@ -3,6 +3,7 @@ package gateway
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -248,8 +249,11 @@ func TestTransactionsAreShown(t *testing.T) {
 	x.init(3)
 	x.add(3, kmsg.AddPartitionsToTxnRequestTopic{Topic: "events", Partitions: []int32{1}})
 	describe := kmsg.NewPtrDescribeTransactionsRequest()
-	describe.TransactionalIDs = []string{"txn-1", "none"}
+	describe.TransactionalIDs = []string{"txn-1", "none", "txn-1", "txn-1"}
 	states := x.ask(describe).(*kmsg.DescribeTransactionsResponse).TransactionStates
+	if len(states) != 2 {
+		t.Errorf("%d are described, of 2", len(states))
+	}
 	if s := states[0]; s.ErrorCode != 0 || s.State != "Ongoing" || s.ProducerID != x.producer || s.TimeoutMillis != 60_000 || len(s.Topics) != 1 || !slices.Equal(s.Topics[0].Partitions, []int32{1}) {
 		t.Errorf("%+v", s)
 	}
@@ -262,6 +266,22 @@ func TestTransactionsAreShown(t *testing.T) {
 		resp := x.ask(list).(*kmsg.ListTransactionsResponse)
 		if len(resp.TransactionStates) != 1 || resp.TransactionStates[0].TransactionalID != "txn-1" || !slices.Equal(resp.UnknownStateFilters, []string{"Nonsense"}) {
 			t.Errorf("v%d: %+v", v, resp)
+		}
+	}
+}
+
+// What ListTransactions filters by goes to all coordinators, so it is bounded.
+func TestFiltersOfTransactionsAreBounded(t *testing.T) {
+	large := strings.Repeat("x", maxFilters+1)
+	for name, list := range map[string]kmsg.ListTransactionsRequest{
+		"producers": {ProducerIDFilters: make([]int64, maxFilters/8+1)},
+		"states":    {StateFilters: make([]string, maxFilters/16+1)},
+		"pattern":   {Version: 2, TransactionalIDPattern: &large},
+	} {
+		c := serve(t, newFake(t, "events:2"), nil).dial()
+		c.send(encode(9, &list))
+		if _, err := c.frame(); !isClosed(err) {
+			t.Errorf("%s: %v", name, err)
 		}
 	}
 }

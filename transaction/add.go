@@ -86,7 +86,7 @@ func (c *Coordinator) scopeOf(named []kmsg.AddPartitionsToTxnRequestTransactionT
 		}
 		id, known := topics[topic.Topic]
 		if !known {
-			id, known = c.topicID(topic.Topic)
+			id, known = c.named(topic.Topic)
 		}
 		if !known {
 			ok = false
@@ -98,6 +98,14 @@ func (c *Coordinator) scopeOf(named []kmsg.AddPartitionsToTxnRequestTransactionT
 		}
 	}
 	return s, topics, ok
+}
+
+// named gives the id of a topic that a client named, or a leader (idPrefix).
+func (c *Coordinator) named(topic string) (id fsm.TopicID, known bool) {
+	if text, is := strings.CutPrefix(topic, idPrefix); is {
+		return id, id.UnmarshalText([]byte(text)) == nil
+	}
+	return c.topicID(topic)
 }
 
 func (c *Coordinator) addOffsets(ctx context.Context, client Client, req *kmsg.AddOffsetsToTxnRequest) (kmsg.Response, error) {

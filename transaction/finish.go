@@ -50,6 +50,9 @@ func (l *line) complete(mark fsm.Marker) {
 				return
 			}
 			l.finished()
+			if s.set == nil {
+				l.c.finish(l.id) // it was over before, and the next one may be decided by now
+			}
 		},
 	})
 }

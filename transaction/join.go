@@ -8,9 +8,14 @@ import (
 	"github.com/trimaran-io/trimaran/outcome"
 )
 
-// groupPrefix begins what a group's offsets are called in AddPartitionsToTxn between nodes: no
-// topic can be called so.
-const groupPrefix = "group:"
+// What names begin with in AddPartitionsToTxn between nodes; no topic can be called so. A group's
+// offsets are named by the group, a topic by its id: the leader of one of its partitions knows
+// which it means, and as the coordinator's node knows the catalog another one may have its name
+// still.
+const (
+	groupPrefix = "group:"
+	idPrefix    = "id:" // then fsm.TopicID.String
+)
 
 // Leader is the Client that JoinPartition and JoinGroup are sent as.
 func Leader() Client { return Client{Version: 5} }
@@ -18,7 +23,11 @@ func Leader() Client { return Client{Version: 5} }
 // JoinPartition is what a partition's leader asks the transaction's coordinator before it takes the
 // first batch of a transaction: to add the partition (t.Add), or whether the client has. The answer
 // is for Joined.
-func JoinPartition(t fsm.Transaction, producerID int64, epoch int16, topic string, partition int32) kmsg.Request {
+func JoinPartition(t fsm.Transaction, producerID int64, epoch int16, p fsm.PartitionID) kmsg.Request {
+	return join(t, producerID, epoch, idPrefix+p.Topic.String(), p.Partition)
+}
+
+func join(t fsm.Transaction, producerID int64, epoch int16, topic string, partition int32) kmsg.Request {
 	named := kmsg.NewAddPartitionsToTxnRequestTransactionTopic()
 	named.Topic, named.Partitions = topic, []int32{partition}
 	txn := kmsg.NewAddPartitionsToTxnRequestTransaction()
@@ -32,7 +41,7 @@ func JoinPartition(t fsm.Transaction, producerID int64, epoch int16, topic strin
 
 // JoinGroup is the same for the offsets of a group, asked by the group's leader.
 func JoinGroup(t fsm.Transaction, producerID int64, epoch int16, group string) kmsg.Request {
-	return JoinPartition(t, producerID, epoch, groupPrefix+group, 0)
+	return join(t, producerID, epoch, groupPrefix+group, 0)
 }
 
 // Joined says what became of JoinPartition or JoinGroup: nil, it is in the transaction;

@@ -76,7 +76,7 @@ func (l *large) init(t *testing.T, id string) identity {
 }
 
 func (l *large) add(t *testing.T, id string, from identity, partition int32) error {
-	resp, err := l.c.Handle(t.Context(), Leader(), JoinPartition(fsm.Transaction{ID: id, Add: true}, from.producerID, from.epoch, "t", partition))
+	resp, err := l.c.Handle(t.Context(), Leader(), join(fsm.Transaction{ID: id, Add: true}, from.producerID, from.epoch, "t", partition))
 	if err != nil {
 		return err
 	}

@@ -382,7 +382,7 @@ func (c *client) write(ctx context.Context, txn, target string) (*value, error) 
 func (c *client) add(ctx context.Context, target string) error {
 	if partition, is := strings.CutPrefix(target, "t/"); is {
 		n, _ := strconv.Atoi(partition)
-		req := JoinPartition(fsm.Transaction{ID: c.id, Add: true}, c.producerID, c.epoch, "t", int32(n))
+		req := join(fsm.Transaction{ID: c.id, Add: true}, c.producerID, c.epoch, "t", int32(n))
 		return c.added(ctx, 3, req)
 	}
 	req := kmsg.NewPtrAddOffsetsToTxnRequest()
@@ -397,7 +397,7 @@ func (c *client) join(ctx context.Context, target string) error {
 	t := fsm.Transaction{ID: c.id, Add: c.v2}
 	if partition, is := strings.CutPrefix(target, "t/"); is {
 		n, _ := strconv.Atoi(partition)
-		return c.added(ctx, 5, JoinPartition(t, c.producerID, c.epoch, "t", int32(n)))
+		return c.added(ctx, 5, JoinPartition(t, c.producerID, c.epoch, fsm.PartitionID{Topic: c.w.topic, Partition: int32(n)}))
 	}
 	return c.added(ctx, 5, JoinGroup(t, c.producerID, c.epoch, strings.TrimPrefix(target, "group ")))
 }

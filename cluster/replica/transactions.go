@@ -32,6 +32,7 @@ type joining struct {
 type join struct {
 	over    chan struct{}
 	err     error // valid once over is closed
+	left    bool  // likewise: who asked does not wait for the answer any more
 	waiting int   // beside the one who asks; guarded by producersMu
 }
 
@@ -87,27 +88,21 @@ func (p *proposer) join(ctx context.Context, q joining) error {
 	if q.txn.ID == "" {
 		return fmt.Errorf("%w: without a transactional id", outcome.ErrInvalidTxnState)
 	}
-	p.producersMu.Lock()
-	j, underWay := p.joins[q]
-	if !underWay {
-		j = &join{over: make(chan struct{})}
-		if p.joins == nil {
-			p.joins = map[joining]*join{}
-		}
-		p.joins[q] = j
-	} else {
-		j.waiting++
-	}
-	p.producersMu.Unlock()
-	if underWay {
+	j, underWay := p.joinUnderWay(q)
+	for underWay {
 		select {
 		case <-j.over:
-			return j.err
+			if !j.left {
+				return j.err
+			}
+			j, underWay = p.joinUnderWay(q)
 		case <-ctx.Done():
 			return fmt.Errorf("%w: %w", outcome.ErrNoLeader, ctx.Err())
 		}
 	}
+	asks := ctx
 	defer func() {
+		j.left = asks.Err() != nil
 		p.producersMu.Lock()
 		delete(p.joins, q)
 		p.producersMu.Unlock()
@@ -118,6 +113,22 @@ func (p *proposer) join(ctx context.Context, q joining) error {
 	defer context.AfterFunc(p.ctx, cancel)()
 	j.err = refusal(p.replica.env.Host.JoinTransaction(ctx, q.txn, q.producer, q.epoch, p.replica.ID))
 	return j.err
+}
+
+// joinUnderWay gives the question that is under way, or a new one, which whoever called it asks.
+func (p *proposer) joinUnderWay(q joining) (j *join, underWay bool) {
+	p.producersMu.Lock()
+	defer p.producersMu.Unlock()
+	if j, underWay = p.joins[q]; underWay {
+		j.waiting++
+		return j, true
+	}
+	j = &join{over: make(chan struct{})}
+	if p.joins == nil {
+		p.joins = map[joining]*join{}
+	}
+	p.joins[q] = j
+	return j, false
 }
 
 // refusal is what a batch is told of an answer to JoinTransaction.

@@ -242,3 +242,49 @@ func TestOneQuestionForAllThatWait(t *testing.T) {
 		t.Errorf("asked %d times", a.times())
 	}
 }
+
+// Whoever asked the coordinator goes, as a client does whose connection breaks, and sends again
+// over another one: what waited for the answer asks anew.
+func TestWhoAsksGoes(t *testing.T) {
+	first, leave := context.WithCancel(t.Context())
+	a := &asked{answers: []func() error{func() error { <-first.Done(); return errors.New("gone") }, yes}}
+	r := transactionalSet(t, a)
+	send := func(ctx context.Context) chan fsm.Appended {
+		done := make(chan fsm.Appended, 1)
+		go func() {
+			appended, err := r.AppendInLine(ctx, 0, calls.Place{}, version2, []kafkaproto.Batch{inTransaction(t, 7, 0, 0)})
+			if err != nil {
+				appended = []fsm.Appended{{BaseOffset: -1, Err: outcome.Code(err)}}
+			}
+			done <- appended[0]
+		}()
+		return done
+	}
+	p, err := r.proposing()
+	if err != nil {
+		t.Fatal(err)
+	}
+	waits := func(n int) {
+		eventually(t, "it is asked", func() error {
+			p.producersMu.Lock()
+			defer p.producersMu.Unlock()
+			for _, j := range p.joins {
+				if j.waiting == n {
+					return nil
+				}
+			}
+			return errors.New("not yet")
+		})
+	}
+	one := send(first)
+	waits(0)
+	other := send(within(t))
+	waits(1)
+	leave()
+	if got := <-one; got.Err == 0 {
+		t.Errorf("who has gone: %+v", got)
+	}
+	if got := <-other; got.Err != 0 || got.BaseOffset != 0 || a.times() != 2 {
+		t.Errorf("who waited: %+v; asked %d times", got, a.times())
+	}
+}

@@ -80,7 +80,8 @@ func (s *State) producer(group string, id int64) *producer {
 }
 
 // setPending notes an offset of a transaction. Those of a smaller epoch are of a transaction that
-// is over.
+// is over. What others have pending for another incarnation of the topic is gone, as what is
+// committed for one is: else it would take the place of what is committed for this one.
 func (s *State) setPending(group string, id int64, epoch int16, topic string, topicID [16]byte, partition int32, o pendingOffset) {
 	p := s.producer(group, id)
 	if epoch < p.epoch {
@@ -96,6 +97,7 @@ func (s *State) setPending(group string, id int64, epoch int16, topic string, to
 		on = nil
 	}
 	if on == nil {
+		s.dropOthers(group, id, topic, topicID)
 		on = &pendingTopic{id: topicID, partitions: make(map[int32]pendingOffset)}
 		p.topics[topic] = on
 		s.bytes += costTopic + len(topic)
@@ -206,18 +208,24 @@ func (s *State) overtake(group, topic string, topicID [16]byte, partition int32)
 	if t == nil {
 		return
 	}
-	for id, p := range t.open {
-		on := p.topics[topic]
-		switch {
-		case on == nil:
-		case on.id != topicID:
-			s.dropPendingTopic(p, topic)
-			s.closeIfEmpty(group, t, id, p)
-		default:
+	s.dropOthers(group, -1, topic, topicID)
+	for _, p := range t.open {
+		if on := p.topics[topic]; on != nil {
 			if o, ok := on.partitions[partition]; ok {
 				o.overtaken = true
 				on.partitions[partition] = o
 			}
+		}
+	}
+}
+
+// dropOthers lets go of what is pending for other incarnations of a topic, but of one producer.
+func (s *State) dropOthers(group string, but int64, topic string, topicID [16]byte) {
+	t := s.pending[group]
+	for id, p := range t.open {
+		if on := p.topics[topic]; id != but && on != nil && on.id != topicID {
+			s.dropPendingTopic(p, topic)
+			s.closeIfEmpty(group, t, id, p)
 		}
 	}
 }

@@ -236,6 +236,11 @@ func (s *State) restoreProducer(r *reader, group string, id int64) {
 		if n == 0 {
 			r.fail("nothing pending in topic %q", topic)
 		}
+		for _, other := range s.pending[group].open {
+			if on := other.topics[topic]; on != nil && on.id != topicID {
+				r.fail("two topics are called %q in group %q", topic, group)
+			}
+		}
 		for j := range n {
 			partition, o := r.int32(), pendingOffset{overtaken: r.bool(), Offset: r.offset()}
 			if j > 0 && partition <= last {

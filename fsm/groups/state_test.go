@@ -263,3 +263,21 @@ func TestRestoreTellsWhatIsWrong(t *testing.T) {
 		}
 	}
 }
+
+// A topic was deleted and created again, and two producers have offsets pending, one of each topic.
+// What is committed for the new one stays, whichever transaction ends last.
+func TestOffsetsOfATopicCreatedAgain(t *testing.T) {
+	s := NewState()
+	last, next := [16]byte{1}, [16]byte{2}
+	var cmd Changes
+	cmd.SetPending("g", 1, 0, "t", last, 0, Offset{Offset: 100})
+	cmd.SetPending("g", 2, 0, "t", next, 0, Offset{Offset: 5})
+	cmd.End("g", 2, 0, 1, true, 0)
+	cmd.End("g", 1, 0, 1, true, 0)
+	if err := s.Apply(Encode(cmd)); err != nil {
+		t.Fatal(err)
+	}
+	if o, ok := s.Offset("g", "t", next, 0); !ok || o.Offset != 5 {
+		t.Errorf("%+v, %t, want offset 5", o, ok)
+	}
+}
