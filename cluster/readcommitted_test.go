@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -11,10 +12,12 @@ import (
 	"testing"
 	"time"
 
+	"github.com/trimaran-io/trimaran/cluster/calls"
 	"github.com/trimaran-io/trimaran/cluster/replica"
 	"github.com/trimaran-io/trimaran/fsm"
 	"github.com/trimaran-io/trimaran/kafkaproto"
 	"github.com/trimaran-io/trimaran/kafkaproto/prototest"
+	"github.com/trimaran-io/trimaran/outcome"
 )
 
 // producerLog is what one client has written to a partition, in its order: nobody else writes, so
@@ -362,4 +365,37 @@ func (c *testCluster) atLevel(level int) {
 			return nil
 		})
 	}
+}
+
+// A node that has not heard yet that there are transactions asks as before: it may ask for a reader
+// of committed records, and would give it what is open or was aborted.
+func TestNobodyIsReadTransactionsWithoutKnowing(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		c := newTestCluster(t, 3)
+		for _, node := range c.nodes {
+			node.cfg.joinTransaction = func(context.Context, fsm.Transaction, int64, int16, fsm.PartitionID) error { return nil }
+		}
+		c.startAll()
+		c.atLevel(fsm.LevelTransactions)
+		id := fsm.PartitionID{Topic: c.topic("a", 1, 3).ID}
+		p := newProducerLog(c, id)
+		read := func(from fsm.Offset) (slice fsm.Slice, err error) {
+			t.Helper()
+			leader := c.leaderOf(id)
+			asks := c.nodes[(leader+1)%3]
+			return calls.Read.Ask(within(t), asks.caller, c.nodes[leader].identity, calls.ReadRequest{Partition: id, From: from, MaxBytes: 1000})
+		}
+		p.write(100, false, "in none")
+		if slice, err := read(0); err != nil || len(slice.Batches) == 0 {
+			t.Fatalf("%+v, %v", slice, err)
+		}
+		p.write(1, true, "open")
+		if slice, err := read(1); !errors.Is(err, outcome.ErrNoLeader) {
+			t.Errorf("of an open transaction: %d bytes, %v", len(slice.Batches), err)
+		}
+		p.end(1, false)
+		if slice, err := read(0); !errors.Is(err, outcome.ErrNoLeader) {
+			t.Errorf("of an aborted transaction: %d bytes, %v", len(slice.Batches), err)
+		}
+	})
 }
