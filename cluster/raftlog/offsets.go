@@ -134,7 +134,7 @@ func (l *offsets) Recheck(offset int64, wrong error) {
 	if err == nil && x != nil {
 		err = l.recheck(s, wrong)
 	}
-	if err != nil && !errors.Is(err, errGone) && !errors.Is(err, ErrNotInLog) {
+	if err != nil && !errors.Is(err, errGone) && !errors.Is(err, ErrNotInLog) && !vfs.OutOfFiles(err) {
 		l.st.logger.Warn("an index cannot be made again", "group", l.opts.Group, "offset", offset, "error", err)
 	}
 }
