@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -11,10 +12,12 @@ import (
 	"testing"
 	"time"
 
+	"github.com/trimaran-io/trimaran/cluster/calls"
 	"github.com/trimaran-io/trimaran/cluster/replica"
 	"github.com/trimaran-io/trimaran/fsm"
 	"github.com/trimaran-io/trimaran/kafkaproto"
 	"github.com/trimaran-io/trimaran/kafkaproto/prototest"
+	"github.com/trimaran-io/trimaran/outcome"
 )
 
 // producerLog is what one client has written to a partition, in its order: nobody else writes, so
@@ -362,4 +365,109 @@ func (c *testCluster) atLevel(level int) {
 			return nil
 		})
 	}
+}
+
+// A node that has not heard yet that there are transactions asks as before: it may ask for a reader
+// of committed records, and would give it what is open or was aborted.
+func TestNobodyIsReadTransactionsWithoutKnowing(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		c := newTestCluster(t, 3)
+		for _, node := range c.nodes {
+			node.cfg.joinTransaction = func(context.Context, fsm.Transaction, int64, int16, fsm.PartitionID) error { return nil }
+		}
+		c.startAll()
+		c.atLevel(fsm.LevelTransactions)
+		id := fsm.PartitionID{Topic: c.topic("a", 1, 3).ID}
+		p := newProducerLog(c, id)
+		read := func(from fsm.Offset) (slice fsm.Slice, err error) {
+			t.Helper()
+			leader := c.leaderOf(id)
+			asks := c.nodes[(leader+1)%3]
+			return calls.Read.Ask(within(t), asks.caller, c.nodes[leader].identity, calls.ReadRequest{Partition: id, From: from, MaxBytes: 1000})
+		}
+		p.write(100, false, "in none")
+		if slice, err := read(0); err != nil || len(slice.Batches) == 0 {
+			t.Fatalf("%+v, %v", slice, err)
+		}
+		p.write(1, true, "open")
+		if slice, err := read(1); !errors.Is(err, outcome.ErrNoLeader) {
+			t.Errorf("of an open transaction: %d bytes, %v", len(slice.Batches), err)
+		}
+		p.end(1, false)
+		if slice, err := read(0); !errors.Is(err, outcome.ErrNoLeader) {
+			t.Errorf("of an aborted transaction: %d bytes, %v", len(slice.Batches), err)
+		}
+	})
+}
+
+// A replica that copies a log whose beginning is gone, within a transaction that is open over that
+// place, serves no record of it when it was aborted, before the copy or behind it.
+func TestACopyThatBeginsWithinATransaction(t *testing.T) {
+	for _, before := range []bool{true, false} {
+		t.Run(fmt.Sprint("aborted before ", before), func(t *testing.T) {
+			inBubble(t, func(t *testing.T) { testACopyThatBeginsWithinATransaction(t, before) })
+		})
+	}
+}
+
+func testACopyThatBeginsWithinATransaction(t *testing.T, before bool) {
+	const away = 2
+	c := newTestCluster(t, 3)
+	small(c, nil)
+	for _, node := range c.nodes {
+		node.cfg.TopicDefaults = map[string]string{"segment.bytes": "3000"}
+		node.cfg.joinTransaction = func(context.Context, fsm.Transaction, int64, int16, fsm.PartitionID) error { return nil }
+	}
+	c.startAll()
+	c.atLevel(fsm.LevelTransactions)
+	id := fsm.PartitionID{Topic: c.topic("a", 1, 3).ID}
+	p := newProducerLog(c, id)
+	fill := func(n int) {
+		for range n {
+			p.write(100, false, strings.Repeat("n", 500))
+		}
+	}
+	p.write(1, true, "first of the transaction")
+	fill(3)
+	c.kill(away)
+	there := []int{0, 1}
+	fill(40)
+	p.write(1, true, "in what is left")
+	fill(20)
+	p.write(2, true, "of one that is committed")
+	p.end(2, true)
+	if before {
+		p.end(1, false)
+	}
+	fill(20)
+	p.through("delete records", func(ctx context.Context, n *Node) error {
+		_, err := n.DeleteRecords(ctx, id, 35)
+		return err
+	})
+	eventually(t, "what is deleted is freed", func() error {
+		for _, i := range there {
+			if s := c.nodes[i].records(id).Log.Segments(); s[0].Start < 20 {
+				return fmt.Errorf("node %d begins at %d", i+1, s[0].Start)
+			}
+		}
+		return nil
+	})
+	c.outOfWindow(there, id, 20) // so that it is copied, not sent
+	c.start(away)
+	c.rebuilt(away, id, fsm.Offset(p.next))
+	if s := c.nodes[away].records(id).Log.Segments(); s[0].Start < 20 {
+		t.Fatalf("the copy begins at %d", s[0].Start)
+	}
+	p.readAll(away, fsm.ReadCommitted)
+	p.end(1, false)
+	fill(20)
+	c.rebuilt(away, id, fsm.Offset(p.next))
+	for i := range c.nodes {
+		p.readAll(i, fsm.ReadCommitted)
+		p.readAll(i, fsm.ReadUncommitted)
+	}
+	c.kill(away)
+	c.start(away)
+	c.rebuilt(away, id, fsm.Offset(p.next))
+	p.readAll(away, fsm.ReadCommitted)
 }

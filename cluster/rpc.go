@@ -2,11 +2,13 @@ package cluster
 
 import (
 	"context"
+	"fmt"
 
 	"github.com/trimaran-io/trimaran/cluster/calls"
 	"github.com/trimaran-io/trimaran/cluster/raftlog"
 	"github.com/trimaran-io/trimaran/cluster/replica"
 	"github.com/trimaran-io/trimaran/fsm"
+	"github.com/trimaran-io/trimaran/kafkaproto"
 	"github.com/trimaran-io/trimaran/outcome"
 )
 
@@ -62,6 +64,16 @@ func (n *Node) appendInLine(ctx context.Context, r *replica.Records, q calls.App
 	return r.AppendInLine(ctx, q.Term, q.Place, txn, q.Batches)
 }
 
+// transactional says whether a batch is part of a transaction, or a marker.
+func transactional(batches []byte) bool {
+	for batch, err := range kafkaproto.Batches(batches) {
+		if err == nil && batch.Header().Transactional() {
+			return true
+		}
+	}
+	return false
+}
+
 // answerRecords answers what is asked of the leader of a partition or a shard.
 func (n *Node) answerRecords(s *calls.Server) {
 	onRecords(n, s, calls.Append, func(q calls.AppendRequest) fsm.PartitionID { return q.Partition },
@@ -82,7 +94,16 @@ func (n *Node) answerRecords(s *calls.Server) {
 		})
 	onRecords(n, s, calls.Read, func(q calls.ReadRequest) fsm.PartitionID { return q.Partition },
 		func(ctx context.Context, r *replica.Records, q calls.ReadRequest) (fsm.Slice, error) {
-			return r.ReadAsLeader(ctx, q.From, int(q.MaxBytes), fsm.ReadUncommitted)
+			slice, err := r.ReadAsLeader(ctx, q.From, int(q.MaxBytes), fsm.ReadUncommitted)
+			if err == nil && transactional(slice.Batches) {
+				// Who asks so has not heard of the level at which there are transactions, and may
+				// ask for a reader of committed records: it is to ask again when it has.
+				if slice.Done != nil {
+					slice.Done()
+				}
+				return fsm.Slice{}, fmt.Errorf("%w: records of transactions for a node that knows of none yet", outcome.ErrNoLeader)
+			}
+			return slice, err
 		})
 	onRecords(n, s, calls.ReadStable, func(q calls.ReadStableRequest) fsm.PartitionID { return q.Partition },
 		func(ctx context.Context, r *replica.Records, q calls.ReadStableRequest) (fsm.Slice, error) {

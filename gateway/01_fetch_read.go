@@ -295,6 +295,7 @@ func (f *fetch) convertPart(p *fetchPart) {
 			f.give(p, got, set)
 			return
 		}
+		p.letGo() // nothing of what was read is in the answer
 		ctx, cancel := context.WithTimeout(f.reply.Open(), readGrace)
 		got, err = f.readBatches(ctx, p, got.end)
 		switch {

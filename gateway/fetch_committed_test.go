@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"context"
 	"encoding/binary"
 	"testing"
 	"time"
@@ -132,6 +133,43 @@ func TestListOffsetsHasIsolationLevels(t *testing.T) {
 		}
 		if got := list(2, -1); got.ErrorCode != 42 {
 			t.Errorf("isolation 2: %+v", got)
+		}
+	})
+}
+
+// Markers in front of the first record that an old version sees are many where transactions are
+// ended that have no records here any more: what was read of them is not held on to.
+func TestMarkersThatAreSkippedAreLetGo(t *testing.T) {
+	f := newFake(t, "events:1")
+	held, most := 0, 0
+	f.read = func(_ context.Context, p fsm.PartitionID, from fsm.Offset, maxBytes int) (fsm.Slice, error) {
+		slice, err := f.doRead(p, from, maxBytes)
+		if held++; held > most {
+			most = held
+		}
+		slice.Done = func() { held-- }
+		return slice, err
+	}
+	inBubble(t, func(cfg *Config) { cfg.Cluster = f }, func(t *testing.T, p *pipes, _ *Server) {
+		id := f.id("events", 0)
+		for range 20 {
+			if _, err := f.doAppend(id, []kafkaproto.Batch{markerOf(1, true)}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if _, err := f.doAppend(id, []kafkaproto.Batch{prototest.Batch("a")}); err != nil {
+			t.Fatal(err)
+		}
+		c := &client{p.dial(), t}
+		defer c.Close()
+		req := fetchOf("events", 0, 0, 0, 1, 100)
+		req.Version, req.MaxBytes = 2, 1<<20
+		got := c.do(req).(*kmsg.FetchResponse).Topics[0].Partitions[0]
+		if b := got.RecordBatches; got.ErrorCode != 0 || len(b) < 8 || binary.BigEndian.Uint64(b) != 20 {
+			t.Errorf("%+v", got)
+		}
+		if most != 1 || held != 0 {
+			t.Errorf("of what was read %d were held at once, %d in the end", most, held)
 		}
 	})
 }

@@ -31,7 +31,7 @@ func (l *PartitionLog) Adopt(s *Staging) error {
 		return s.Discard()
 	}
 	if s.have > 0 {
-		own, err := l.ownUpTo(s.have, s.start)
+		own, err := l.ownUpTo(s.have, s.start, s.state)
 		if err != nil {
 			return err
 		}
@@ -77,14 +77,13 @@ func (l *PartitionLog) moveIn(m *manifest) error {
 	return nil
 }
 
-// ownUpTo describes the log's own segments up to an entry at or below its
-// snapshot, behind which the next offset is next: complete, with final indexes.
-// The turn is held.
-func (l *PartitionLog) ownUpTo(index uint64, next int64) ([]segmentRecord, error) {
+// ownUpTo describes the log's own segments up to an entry at or below its snapshot, behind which
+// the next offset is next and the state machine's state is state, as it was when the staging began:
+// complete, with final indexes. The turn is held.
+func (l *PartitionLog) ownUpTo(index uint64, next int64, state []byte) ([]segmentRecord, error) {
 	m, segments, _, ends := l.parts()
-	var kept []byte
-	if l.opts.Kept != nil {
-		kept = m.state
+	if l.opts.Kept == nil {
+		state = nil
 	}
 	var records []segmentRecord
 	for _, s := range segments {
@@ -112,8 +111,8 @@ func (l *PartitionLog) ownUpTo(index uint64, next int64) ([]segmentRecord, error
 			r.Start = next // nothing in it but entries without records
 		}
 		if !s.index.isFinal() {
-			// Behind it nothing was applied up to the snapshot, whose state is that of its end.
-			end := segmentEnd{next: next, state: kept}
+			// Behind it nothing was applied up to there.
+			end := segmentEnd{next: next, state: state}
 			if told, known := endOfSegment(ends, s); known && r.Last == s.last {
 				end = told
 			}

@@ -1,6 +1,7 @@
 package raftlog
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"sort"
@@ -40,6 +41,37 @@ func (x *index) check() error {
 	defer x.mu.Unlock()
 	x.checked = true
 	return nil
+}
+
+// doubt compares the points in the file with their CRC once more, since what they led to is not
+// what was looked for, and reports whether they are damaged. Those of an index that still grows are
+// let go then: it takes longer without them.
+func (x *index) doubt() (damaged bool, err error) {
+	x.writing.Lock()
+	defer x.writing.Unlock()
+	good, err := x.holds()
+	if good || err != nil && !errors.Is(err, ErrDamaged) {
+		return false, err
+	}
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.checked = !x.final; x.checked {
+		x.written, x.crc = 0, 0
+		x.undone++
+	}
+	return true, nil
+}
+
+// holds reports whether the points in the file match their CRC; writing is held.
+func (x *index) holds() (bool, error) {
+	f, err := x.acquire()
+	if err != nil {
+		return false, err
+	}
+	defer x.handle.release()
+	written, want := x.inFile()
+	crc, err := crcOf(f, indexHeader, int64(written)*pointSize)
+	return err == nil && crc == want, err
 }
 
 // floor gives the last point for which not(above) holds; above must be false for some first points

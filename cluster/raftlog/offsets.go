@@ -56,8 +56,7 @@ func (l *offsets) floor(s *segment, x *index, above func(point) bool) (p point, 
 	if err == nil || errors.Is(err, errGone) || vfs.OutOfFiles(err) {
 		return p, ok, err
 	}
-	l.st.logger.Warn("an index is made again", "group", l.opts.Group, "segment", s.base, "error", err)
-	if err = l.remakeIndex(s, s.index.isChecked); err == nil {
+	if err = l.recheck(s, err); err == nil {
 		p, ok, err = x.floor(above)
 	}
 	if err == nil || errors.Is(err, errGone) || errors.Is(err, ErrDamaged) {
@@ -126,6 +125,33 @@ func (l *offsets) remakeIndex(s *segment, good func() bool) error {
 		}
 		return next, endOfKept(kept, start, next), nil
 	})
+}
+
+// Recheck mends the index by which the record at an offset was looked for, if it is damaged: wrong
+// is what seems to be wrong with the log. It says so in the node's log where it cannot.
+func (l *offsets) Recheck(offset int64, wrong error) {
+	s, _, x, err := l.view.atOffset(offset)
+	if err == nil && x != nil {
+		err = l.recheck(s, wrong)
+	}
+	if err != nil && !errors.Is(err, errGone) && !errors.Is(err, ErrNotInLog) && !vfs.OutOfFiles(err) {
+		l.st.logger.Warn("an index cannot be made again", "group", l.opts.Group, "offset", offset, "error", err)
+	}
+}
+
+// recheck compares the index of a segment with its CRC, and makes it again if it is damaged.
+func (l *offsets) recheck(s *segment, wrong error) error {
+	if s.index.isChecked() { // else it is known to be damaged, or not to be there
+		if damaged, err := s.index.doubt(); err != nil || !damaged {
+			return err
+		}
+	}
+	l.spots.forget(s)
+	l.st.logger.Warn("an index is made again", "group", l.opts.Group, "segment", s.base, "error", wrong)
+	if !s.index.isFinal() {
+		return nil
+	}
+	return l.remakeIndex(s, s.index.isChecked)
 }
 
 // KeptSegment is a segment that is complete, and whose index is final.
@@ -217,6 +243,17 @@ func (s *spots) add(seg *segment, p point) {
 	}
 	s.at[s.turn] = spot{seg, p}
 	s.turn = (s.turn + 1) % len(s.at)
+}
+
+// forget lets go of the spots in a segment.
+func (s *spots) forget(seg *segment) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i := range s.at {
+		if s.at[i].seg == seg {
+			s.at[i] = spot{}
+		}
+	}
 }
 
 // find gives a spot exactly at the offset.

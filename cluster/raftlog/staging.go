@@ -26,6 +26,7 @@ type Staging struct {
 	kept   Kept   // of what is staged; nil: nothing is kept
 	have   uint64 // what the parent keeps of its own: up to here; 0: nothing
 	start  int64  // next offset in front of what is staged
+	state  []byte // the state machine's there, if the parent keeps something
 }
 
 // Stage begins to copy, or goes on with what was copied before. d is what the
@@ -53,7 +54,7 @@ func (l *PartitionLog) Stage(d Described) (*Staging, error) {
 			return nil, err
 		}
 	}
-	s.have, s.start = have, start
+	s.have, s.start, s.state = have, start, state
 	return s, nil
 }
 

@@ -373,7 +373,7 @@ func (v *view) cutBegins(segments segmentList, last uint64) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	v.segments, v.last = slices.Clone(segments), last
-	v.progress.cut(len(segments), last)
+	v.progress.cut(segments, last)
 	v.cuts.Add(1)
 }
 

@@ -21,8 +21,7 @@ type mark struct {
 	pos   int64
 }
 
-// segmentEnd is what will be kept with a segment, until its index is final. A segment that was cut
-// since has another one behind it, which counts.
+// segmentEnd is what will be kept with a segment, until its index is final.
 type segmentEnd struct {
 	seg   *segment
 	next  int64
@@ -49,9 +48,12 @@ func endOfSegment(ends []segmentEnd, s *segment) (end segmentEnd, ok bool) {
 	return end, false
 }
 
-// cut is told that the log ends at last, with n segments.
-func (p *progress) cut(n int, last uint64) {
-	p.applying = min(p.applying, max(n-1, 0))
+// cut is told that the log ends at last, with these segments.
+func (p *progress) cut(segments segmentList, last uint64) {
+	p.applying = min(p.applying, max(len(segments)-1, 0))
+	// The newest segment goes on, even if it was passed: only entries of Raft's own followed.
+	passed := segments[:p.applying]
+	p.ends = slices.DeleteFunc(slices.Clone(p.ends), func(e segmentEnd) bool { return !slices.Contains(passed, e.seg) })
 	i := sort.Search(len(p.marks), func(i int) bool { return p.marks[i].index > last })
 	p.marks = p.marks[:i]
 }

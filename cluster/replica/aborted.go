@@ -166,7 +166,8 @@ func (r *Records) keptWith(segment raftlog.KeptSegment) (x fsm.TransactionIndex,
 		return x, err
 	}
 	x = x.Within(key.from, key.to)
-	x.Aborted = slices.Clip(x.Aborted)
+	// What is kept with the segments in front may be there as well, and is not to stay in memory.
+	x.Aborted = slices.Clone(x.Aborted)
 	r.env.kept.put(key, x)
 	return x, nil
 }

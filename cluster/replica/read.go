@@ -98,6 +98,22 @@ func (r *Records) ReadHere(from fsm.Offset, maxBytes int, isolation fsm.Isolatio
 // readBatches adds batches from offset from on, up to the entry at index last and below limit, to a
 // slice, and gives the offset behind them.
 func (r *Records) readBatches(slice *fsm.Slice, last fsm.Index, from, limit fsm.Offset, maxBytes int) (end fsm.Offset, ok bool, err error) {
+	end, ok, err = r.searchBatches(slice, last, from, limit, maxBytes, false)
+	var lost errLost
+	if errors.As(err, &lost) {
+		r.Log.Recheck(int64(from), lost.error)
+		end, ok, err = r.searchBatches(slice, last, from, limit, maxBytes, true)
+	}
+	return end, ok, err
+}
+
+// errLost says that nothing was found, and why: the log may be damaged, or only the index that told
+// where to look.
+type errLost struct{ error }
+
+// searchBatches is readBatches. The error is errLost where nothing is found, unless rechecked: the
+// index is known to be good.
+func (r *Records) searchBatches(slice *fsm.Slice, last fsm.Index, from, limit fsm.Offset, maxBytes int, rechecked bool) (end fsm.Offset, ok bool, err error) {
 	reader, err := r.Log.ReadAt(int64(from), maxBytes)
 	if errors.Is(err, raftlog.ErrNotInLog) {
 		if start, _ := r.Bounds(); from < start {
@@ -123,6 +139,9 @@ func (r *Records) readBatches(slice *fsm.Slice, last fsm.Index, from, limit fsm.
 			if len(slice.Batches) > 0 {
 				break // the next read begins there
 			}
+			if !rechecked {
+				return from, true, errLost{err}
+			}
 			if err := r.passDamage(reader, from, err); err != nil {
 				return from, true, err
 			}
@@ -133,7 +152,11 @@ func (r *Records) readBatches(slice *fsm.Slice, last fsm.Index, from, limit fsm.
 		}
 	}
 	if len(slice.Batches) == 0 {
-		return from, true, fmt.Errorf("%w: offset %d is committed and not in the log", outcome.ErrStorage, from)
+		err := fmt.Errorf("%w: offset %d is committed and not in the log", outcome.ErrStorage, from)
+		if !rechecked {
+			err = errLost{err}
+		}
+		return from, true, err
 	}
 	return end, true, nil
 }
