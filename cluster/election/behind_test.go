@@ -12,6 +12,7 @@ import (
 
 	"github.com/trimaran-io/trimaran/cluster/link"
 	"github.com/trimaran-io/trimaran/cluster/link/peertest"
+	"github.com/trimaran-io/trimaran/cluster/raftgroup"
 )
 
 // refusingLogs fail to store while they are told to.
@@ -28,6 +29,9 @@ func (s *refusingLogs) StoreLogs(logs []*raft.Log) error {
 	}
 	return s.InmemStore.StoreLogs(logs)
 }
+
+// idle is longer than Raft's timers.
+const idle = raftgroup.DefaultHeartbeatTimeout + 5*time.Minute
 
 // TestAFollowerThatFollowsOnIsBroughtUp: its pipeline ends with entries in flight that the others
 // commit. It follows all the while, so that no claim of it is new, and nobody proposes anything
@@ -77,9 +81,9 @@ func TestAFollowerThatFollowsOnIsBroughtUp(t *testing.T) {
 				}
 				time.Sleep(5 * time.Minute)
 				before := ms[0].raft.LastIndex()
-				time.Sleep(time.Hour)
+				time.Sleep(idle)
 				if more := ms[0].raft.LastIndex() - before; more > 0 {
-					t.Errorf("%d entries in an idle hour", more)
+					t.Errorf("%d entries while nothing happens", more)
 				}
 			})
 		})
@@ -122,7 +126,7 @@ func TestTimersOfTheProgramBeforeThis(t *testing.T) {
 				propose(t, ms[0], 0, 10)
 				allHave(t, 10, ms...)
 				term := ms[0].raft.CurrentTerm()
-				time.Sleep(time.Hour)
+				time.Sleep(idle)
 				for _, m := range ms {
 					if _, id := m.raft.LeaderWithID(); id != "a" || m.raft.CurrentTerm() != term {
 						t.Errorf("%s follows %q in term %d, not %d", m.id, id, m.raft.CurrentTerm(), term)

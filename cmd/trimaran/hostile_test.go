@@ -198,7 +198,10 @@ func TestNoCommandLetsHostileTextReachTheTerminal(t *testing.T) {
 		"cert ca": {{hostile}}, "cert node": {{hostile}}, "cert client": {{hostile}},
 		"user create": {{hostile}}, "user password": {{hostile}}, "user delete": {{hostile}}, "user list": {{}, {"--json"}},
 		"acl list": {{}, {"--json"}}, "acl add": {{"--principal", "User:a", "--topic", hostile, "--operation", "read"}}, "acl remove": {{"--principal", "User:" + hostile}},
-		"token create": {{"--read", hostile}}, "token revoke": {{hostile}, {"--principal", "User:" + hostile}},
+		"transaction list": {{}, {"--json"}}, "transaction describe": {{hostile}, {hostile, "--json"}},
+		"transaction abort":        {{"--topic", hostile, "--partition", "0", "--start-offset", "0"}},
+		"transaction find-hanging": {{}, {"--json"}},
+		"token create":             {{"--read", hostile}}, "token revoke": {{hostile}, {"--principal", "User:" + hostile}},
 		"token list": {{}, {"--json"}}, "token list-keys": {{}, {"--json"}}, "token rotate-keys": {{}, {"--at-once"}},
 		"log dump": {{hostile}}, "log verify": {{hostile}}, "version": {{}},
 	}
