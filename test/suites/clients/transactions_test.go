@@ -58,6 +58,7 @@ func consumeTransformProduce(t *testing.T, opts []kgo.Opt, in, out string) {
 	session, err := kgo.NewGroupTransactSession(append(slices.Clone(opts),
 		kgo.TransactionalID(id), kgo.TransactionTimeout(30*time.Second), kgo.ConsumerGroup(group), kgo.ConsumeTopics(in),
 		kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()),
+		kgo.FetchIsolationLevel(kgo.ReadCommitted()), kgo.DefaultProduceTopic(out),
 	)...)
 	if err != nil {
 		t.Fatal(err)
