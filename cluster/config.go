@@ -87,9 +87,9 @@ type Config struct {
 	// Transactions are the settings of transactions; the zero value is Kafka's defaults.
 	Transactions transaction.Settings
 
-	// of every Raft group; 0 means 3 min. The death of a node is noticed sooner
+	// of every Raft group; 0 means 15 min. The death of a node is noticed sooner
 	HeartbeatTimeout time.Duration
-	CommitTimeout    time.Duration // of every Raft group; 0 means 1 min
+	CommitTimeout    time.Duration // of every Raft group; 0 means 10 min
 
 	Logger   *slog.Logger
 	Registry prometheus.Registerer // nil for no metrics

@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -30,7 +31,18 @@ func (m *metrics) all() []prometheus.Collector {
 	counter := func(name, help string, read func() uint64) prometheus.Collector {
 		return prometheus.NewCounterFunc(prometheus.CounterOpts{Name: name, Help: help}, func() float64 { return float64(read()) })
 	}
+	ended := &m.node.transactionCounters
+	transactions := func(how string, count *atomic.Int64) prometheus.Collector {
+		return prometheus.NewCounterFunc(prometheus.CounterOpts{
+			Name: "trimaran_transactions_ended_total", Help: "Transactions whose end was decided by the coordinators on this node, by how.",
+			ConstLabels: prometheus.Labels{"how": how},
+		}, func() float64 { return float64(count.Load()) })
+	}
 	return []prometheus.Collector{
+		transactions("committed", &ended.Committed),
+		transactions("aborted", &ended.Aborted),
+		transactions("timed-out", &ended.TimedOut),
+		transactions("fenced", &ended.Fenced),
 		status.Collector{Health: m.node.health},
 		m.flushes,
 		counter("trimaran_peer_messages_in_total", "Messages that came from other nodes.", func() uint64 { return stats().FramesIn }),

@@ -118,7 +118,7 @@ func (r seenReplica) Transactions() (t status.Transactions) {
 	var oldest fsm.OpenTransaction
 	if t.Open, oldest, t.Behind = r.records.Transactions(); t.Open > 0 {
 		t.Oldest = max(time.Since(time.UnixMilli(oldest.Since)), 0)
-		t.Late = t.Oldest >= replica.LateTransaction
+		t.Late = r.records.Late(t.Oldest)
 	}
 	return t
 }

@@ -88,7 +88,7 @@ type Coordinator struct {
 // New takes over the shard. What was decided before goes on from here.
 func New(cfg Config) *Coordinator {
 	c := &Coordinator{
-		cfg: cfg, set: cfg.Settings.withDefaults(), log: cfg.Logger, counters: cfg.Counters,
+		cfg: cfg, set: cfg.Settings.WithDefaults(), log: cfg.Logger, counters: cfg.Counters,
 		began: time.Now(), maxState: MaxStateBytes, lines: make(map[string]*line),
 	}
 	if c.log == nil {

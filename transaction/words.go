@@ -54,9 +54,10 @@ type Settings struct {
 }
 
 // DefaultSettings are Kafka's.
-func DefaultSettings() Settings { return Settings{}.withDefaults() }
+func DefaultSettings() Settings { return Settings{}.WithDefaults() }
 
-func (s Settings) withDefaults() Settings {
+// WithDefaults gives fields that are 0 Kafka's defaults.
+func (s Settings) WithDefaults() Settings {
 	orElse(&s.MaxTimeout, 15*time.Minute)
 	orElse(&s.AbortInterval, 10*time.Second)
 	orElse(&s.IDExpiration, 7*24*time.Hour)

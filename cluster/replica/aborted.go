@@ -208,10 +208,15 @@ func boundAborted(slice *fsm.Slice, to fsm.Offset) {
 	slice.Aborted = slice.Aborted[:n]
 }
 
-// LateTransaction is the age from which on a transaction's coordinator should have ended it: the
-// longest that a client may ask for by default (transaction.max.timeout.ms), and what Kafka adds to
-// it for the markers (ProducerStateManager.LATE_TRANSACTION_BUFFER_MS).
-const LateTransaction = 15*time.Minute + 5*time.Minute
+// lateBuffer is the time that Kafka gives the markers before it calls a transaction late
+// (ProducerStateManager.LATE_TRANSACTION_BUFFER_MS).
+const lateBuffer = 5 * time.Minute
+
+// Late reports whether a transaction of that age should have been ended by its coordinator: it is
+// open for longer than a client may ask for (transaction.max.timeout.ms), and lateBuffer.
+func (r *Records) Late(age time.Duration) bool {
+	return age >= r.env.Transactions.MaxTimeout+lateBuffer
+}
 
 // Transactions tells of the transactions that are open here: how many, the oldest, and how many
 // records readers of committed ones do not get yet.
@@ -228,7 +233,7 @@ func (r *Records) Transactions() (count int, oldest fsm.OpenTransaction, behind 
 // reads committed records, and retention, for ever if its coordinator does not know it any more.
 func (r *Records) sayLate(topic *fsm.Topic, now time.Time) {
 	count, oldest, behind := r.Transactions()
-	if count == 0 || now.UnixMilli()-oldest.Since < LateTransaction.Milliseconds() {
+	if count == 0 || !r.Late(time.Duration(now.UnixMilli()-oldest.Since)*time.Millisecond) {
 		return
 	}
 	r.mu.Lock()

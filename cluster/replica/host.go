@@ -161,6 +161,7 @@ func newEnvironment(ctx context.Context, config Config) *environment {
 	if config.Trailing == 0 {
 		config.Trailing = defaultTrailing
 	}
+	config.Transactions = config.Transactions.WithDefaults()
 	if config.ShardSegmentBytes == 0 {
 		config.ShardSegmentBytes = defaultShardSegmentBytes
 	}

@@ -46,7 +46,7 @@ kills, pauses and restarts them.`,
 	_ = f.MarkHidden(oneOfThem)
 	cmd.MarkFlagsMutuallyExclusive("data", "ephemeral")
 	addStorageFlags(cmd)
-	addGroupFlags(cmd)
+	addCoordinatorFlags(cmd)
 	addLogFlags(cmd, "error")
 	return cmd
 }
@@ -81,7 +81,7 @@ func dev(cmd *cobra.Command) (err error) {
 	if err != nil {
 		return err
 	}
-	groups, err := groupsOf(cmd)
+	coordinators, err := coordinatorSettingsOf(cmd)
 	if err != nil {
 		return err
 	}
@@ -102,7 +102,7 @@ func dev(cmd *cobra.Command) (err error) {
 	divide(log, mine)
 	o := mine[0]
 	o.log, o.logDropped = log, lines.Dropped
-	o.topics, o.storage, o.groups = topics, storage, groups
+	o.topics, o.storage, o.coordinators = topics, storage, coordinators
 	n, err := startNode(o)
 	if err != nil {
 		return err

@@ -17,7 +17,6 @@ import (
 
 	"github.com/trimaran-io/trimaran/cluster"
 	"github.com/trimaran-io/trimaran/cmd/internal/descriptors"
-	"github.com/trimaran-io/trimaran/coordinator"
 	"github.com/trimaran-io/trimaran/fsm"
 	"github.com/trimaran-io/trimaran/gateway"
 )
@@ -44,8 +43,8 @@ type nodeOptions struct {
 	partitions                 int32
 	replication                int16
 
-	storage storageOptions
-	groups  coordinator.Settings
+	storage      storageOptions
+	coordinators coordinatorSettings
 
 	maxClients   int // connections; 0: the gateway's default
 	maxPeers     int // connections with other nodes; 0: the default
@@ -136,8 +135,8 @@ func (o nodeOptions) brokerConfigs() map[string]string {
 		"num.partitions":             strconv.Itoa(int(o.partitions)),
 		"default.replication.factor": strconv.Itoa(int(o.replication)),
 	}
-	for _, g := range groupFlags {
-		configs[strings.ReplaceAll(g.flag, "-", ".")] = strconv.FormatInt(g.standard(o.groups), 10)
+	for _, g := range coordinatorFlags {
+		configs[strings.ReplaceAll(g.flag, "-", ".")] = strconv.FormatInt(g.standard(o.coordinators), 10)
 	}
 	return configs
 }
@@ -179,7 +178,7 @@ func startNode(o nodeOptions) (*node, error) {
 		TopicDefaults: o.storage.topicDefaults, RetentionInterval: o.storage.retentionInterval,
 		MaxDiskShare: o.storage.maxDiskShare, CatchUpRate: o.storage.catchUpRate, ScrubRate: o.storage.scrubRate,
 		ReplaceAfter: o.replaceAfter, NoAutoBalance: !o.autoBalance,
-		Groups: o.groups,
+		Groups: o.coordinators.groups, Transactions: o.coordinators.transactions,
 		Logger: o.log, Registry: registry,
 	})
 	if err != nil {

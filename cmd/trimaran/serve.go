@@ -76,7 +76,7 @@ cluster of its own.`,
 	addPeerFlags(cmd)
 	addAccessFlags(cmd)
 	addStorageFlags(cmd)
-	addGroupFlags(cmd)
+	addCoordinatorFlags(cmd)
 	addLogFlags(cmd, "info")
 	return cmd
 }
@@ -184,7 +184,7 @@ func serveOptions(cmd *cobra.Command) (nodeOptions, error) {
 	if o.storage, err = storageOf(cmd); err != nil {
 		return o, err
 	}
-	if o.groups, err = groupsOf(cmd); err != nil {
+	if o.coordinators, err = coordinatorSettingsOf(cmd); err != nil {
 		return o, err
 	}
 	if o.access, err = accessOf(cmd); err != nil {

@@ -309,3 +309,46 @@ func TestManyTransactions(t *testing.T) {
 	}
 	x.awaitStable("wide", 2)
 }
+
+// TestTransactionsAsTheOperatorSays: the longest timeout is a setting of the nodes, which Kafka's
+// tools see, and the metrics tell how transactions ended.
+func TestTransactionsAsTheOperatorSays(t *testing.T) {
+	c := harness.New(t, harness.Options{Nodes: 1, NoShim: true, Topics: "ended:1", NodeArgs: []string{"--transaction-max-timeout-ms", "60000"}})
+	x := newTransacting(t, c, "operated") // 60 s
+	id := "too long"
+	req := kmsg.NewPtrInitProducerIDRequest()
+	req.Version, req.TransactionalID, req.TransactionTimeoutMillis = 4, &id, 60_001
+	if err := kerr.ErrorForCode(x.ask(req).(*kmsg.InitProducerIDResponse).ErrorCode); err != kerr.InvalidTransactionTimeout {
+		t.Errorf("a longer one: %v", err)
+	}
+	describe := kmsg.NewPtrDescribeConfigsRequest()
+	describe.Version = 1
+	describe.Resources = []kmsg.DescribeConfigsRequestResource{{ResourceType: kmsg.ConfigResourceTypeBroker, ResourceName: "1", ConfigNames: []string{"transaction.max.timeout.ms"}}}
+	told := x.ask(describe).(*kmsg.DescribeConfigsResponse).Resources[0].Configs
+	if len(told) != 1 || told[0].Value == nil || *told[0].Value != "60000" {
+		t.Errorf("the broker's configuration is told as %+v", told)
+	}
+	for _, commit := range []bool{true, false, true} {
+		if err := x.add("ended", 0); err != nil {
+			t.Fatal(err)
+		}
+		if err := x.write(9, "ended", "x"); err != nil {
+			t.Fatal(err)
+		}
+		if err := x.end(3, commit); err != nil {
+			t.Fatal(err)
+		}
+		if err := harness.Eventually(10*time.Second, func() bool { return !kerr.IsRetriable(x.add("ended", 0)) }); err != nil {
+			t.Fatal(err)
+		}
+	}
+	body, _, err := harness.Get("http://" + c.Node(1).Addr() + "/metrics")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{`trimaran_transactions_ended_total{how="committed"} 2`, `trimaran_transactions_ended_total{how="aborted"} 1`} {
+		if !strings.Contains(body, want) {
+			t.Errorf("the metrics do not have %s", want)
+		}
+	}
+}

@@ -11,32 +11,33 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 
 	"github.com/trimaran-io/trimaran/admin"
-	"github.com/trimaran-io/trimaran/coordinator"
 )
 
-func TestGroupSettings(t *testing.T) {
-	parse := func(env map[string]string, args ...string) (coordinator.Settings, error) {
+func TestCoordinatorSettings(t *testing.T) {
+	parse := func(env map[string]string, args ...string) (coordinatorSettings, error) {
 		cmd, err := loaded(t, env, append([]string{"serve"}, args...)...)
 		if err != nil {
 			t.Fatal(err)
 		}
 		o, err := serveOptions(cmd)
-		return o.groups, err
+		return o.coordinators, err
 	}
-	if s, err := parse(nil); err != nil || s != coordinator.DefaultSettings() || s.InitialRebalanceDelay != 3*time.Second {
+	if s, err := parse(nil); err != nil || s != defaultCoordinatorSettings() || s.groups.InitialRebalanceDelay != 3*time.Second || s.transactions.MaxTimeout != 15*time.Minute {
 		t.Errorf("nothing given: %+v, %v", s, err)
 	}
 	s, err := parse(map[string]string{"TRIMARAN_GROUP_MAX_SIZE": "7"}, "--group-initial-rebalance-delay-ms", "0",
-		"--group-min-session-timeout-ms", "100", "--group-max-session-timeout-ms", "200", "--offsets-retention-minutes", "5")
-	want := coordinator.DefaultSettings()
-	want.MaxGroupSize, want.InitialRebalanceDelay, want.OffsetsRetention = 7, 0, 5*time.Minute
-	want.MinSessionTimeout, want.MaxSessionTimeout = 100*time.Millisecond, 200*time.Millisecond
+		"--group-min-session-timeout-ms", "100", "--group-max-session-timeout-ms", "200", "--offsets-retention-minutes", "5",
+		"--transaction-max-timeout-ms", "60000", "--transactional-id-expiration-ms", "3600000")
+	want := defaultCoordinatorSettings()
+	want.transactions.MaxTimeout, want.transactions.IDExpiration = time.Minute, time.Hour
+	want.groups.MaxGroupSize, want.groups.InitialRebalanceDelay, want.groups.OffsetsRetention = 7, 0, 5*time.Minute
+	want.groups.MinSessionTimeout, want.groups.MaxSessionTimeout = 100*time.Millisecond, 200*time.Millisecond
 	if err != nil || s != want {
 		t.Errorf("all given: %+v, %v", s, err)
 	}
 	for _, bad := range [][]string{
 		{"--group-initial-rebalance-delay-ms", "-1"}, {"--group-max-size", "0"}, {"--offsets-retention-minutes", "0"},
-		{"--group-min-session-timeout-ms", "0"}, {"--group-max-session-timeout-ms", "2147483648"},
+		{"--group-min-session-timeout-ms", "0"}, {"--transaction-max-timeout-ms", "0"}, {"--transactional-id-expiration-ms", "0"}, {"--group-max-session-timeout-ms", "2147483648"},
 		{"--group-min-session-timeout-ms", "2000", "--group-max-session-timeout-ms", "1000"},
 	} {
 		if s, err := parse(nil, bad...); err == nil {
