@@ -111,9 +111,9 @@ func testAReplicaEndsWhereANewerProgramHasWritten(t *testing.T) {
 		why      string
 	}{
 		"partition": {fsm.PartitionID{Topic: topic.ID}, []byte{0x84, 1}, prototest.Batch("behind").Bytes(), "control command 0x84"},
-		"shard":     {shardID(0), fsm.GroupEntry([]byte{1, 0}, []byte{2, 0}), fsm.GroupEntry([]byte{1, 0}), "command of version 2"},
-		"record":    {shardID(1), fsm.GroupEntry([]byte{1, 1, 99, 1, 'g'}), fsm.GroupEntry([]byte{1, 0}), "record of kind 99"},
-		"kind":      {shardID(2), []byte{0x84}, fsm.GroupEntry([]byte{1, 0}), "control command 0x84"},
+		"shard":     {shardID(0), groupEntry([]byte{1, 0}, []byte{2, 0}), groupEntry([]byte{1, 0}), "command of version 2"},
+		"record":    {shardID(1), groupEntry([]byte{1, 1, 99, 1, 'g'}), groupEntry([]byte{1, 0}), "record of kind 99"},
+		"kind":      {shardID(2), []byte{0x84}, groupEntry([]byte{1, 0}), "control command 0x84"},
 	} {
 		before := make([]fsm.Offset, len(c.nodes))
 		r := c.nodes[c.leaderOf(test.id)].Node.replica(test.id)
@@ -330,4 +330,13 @@ func testCallsWithUnknownFieldsAreRefused(t *testing.T) {
 	if view := n.Topics(); len(view.All()) > 0 {
 		t.Errorf("topics: %v", view.All())
 	}
+}
+
+// groupEntry is an entry with these commands of consumer groups.
+func groupEntry(commands ...[]byte) []byte {
+	all := make([]fsm.ShardCommand, len(commands))
+	for i, c := range commands {
+		all[i].Bytes = c
+	}
+	return fsm.ShardEntry(all...)
 }

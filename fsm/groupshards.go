@@ -133,15 +133,6 @@ func ShardEntry(commands ...ShardCommand) []byte {
 	return data
 }
 
-// GroupEntry gives the data of an entry with these commands of package coordinator, at least one.
-func GroupEntry(commands ...[]byte) []byte {
-	all := make([]ShardCommand, len(commands))
-	for i, c := range commands {
-		all[i].Bytes = c
-	}
-	return ShardEntry(all...)
-}
-
 // IsShardEntry reports whether an entry's data are such commands.
 func IsShardEntry(data []byte) bool {
 	return len(data) > 0 && (data[0] == controlGroups || data[0] == controlShard)

@@ -156,7 +156,7 @@ func TestShardEntries(t *testing.T) {
 			t.Errorf("a partition took it: %+v", applied)
 		}
 	}
-	if got := GroupEntry([]byte("a"), []byte("bc")); string(got) != "\x82\x01a\x02bc" {
+	if got := groupEntry([]byte("a"), []byte("bc")); string(got) != "\x82\x01a\x02bc" {
 		t.Errorf("commands of groups alone are %x, as earlier programs have them they are not", got)
 	}
 	if _, err := shardCommands([]byte{controlShard, 2, 0}); !errors.Is(err, ErrNewer) {
@@ -180,7 +180,7 @@ func shardCommands(data []byte) (commands []ShardCommand, err error) {
 
 // Any bytes may be committed to a shard's log.
 func FuzzShardCommands(f *testing.F) {
-	f.Add(GroupEntry([]byte("a"), []byte("bc")))
+	f.Add(groupEntry([]byte("a"), []byte("bc")))
 	f.Add(ShardEntry(ShardCommand{Bytes: []byte("a")}, ShardCommand{true, []byte("bc")}))
 	f.Add([]byte{controlGroups, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01})
 	f.Add([]byte{controlGroups, 5, 1})
@@ -199,4 +199,13 @@ func FuzzShardCommands(f *testing.F) {
 			t.Fatalf("%v became %v", commands, again)
 		}
 	})
+}
+
+// groupEntry is an entry with these commands of consumer groups.
+func groupEntry(commands ...[]byte) []byte {
+	all := make([]ShardCommand, len(commands))
+	for i, c := range commands {
+		all[i].Bytes = c
+	}
+	return ShardEntry(all...)
 }

@@ -58,7 +58,7 @@ func TestWhatANewerProgramWroteIsNotPassedOver(t *testing.T) {
 		{append(newBatch(0, 1, 80, 1, 0), batch...), true},
 		{LogStartCommand(0)[:8], false},
 		{nil, false},
-		{GroupEntry([]byte("a")), false},
+		{groupEntry([]byte("a")), false},
 		{[]byte{0, 1, 2}, false},
 	} {
 		p := NewPartition()
