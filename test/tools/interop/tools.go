@@ -341,7 +341,7 @@ func replicaTools(ctx context.Context, a *attempt) error {
 	s.run("org.apache.kafka.tools.LeaderElectionCommand", "--election-type preferred --all-topic-partitions")
 	s.run("org.apache.kafka.tools.MetadataQuorumCommand", "describe --status", "LeaderEpoch:", "CurrentVoters:")
 	s.run("org.apache.kafka.tools.MetadataQuorumCommand", "describe --replication", "Leader")
-	s.refuse("org.apache.kafka.tools.FeatureCommand", "upgrade --feature metadata.version=25", "no features to update")
+	s.refuse("org.apache.kafka.tools.FeatureCommand", "upgrade --feature metadata.version=25", "rises by itself")
 	return s.err
 }
 

@@ -178,13 +178,13 @@ public final class Admin {
         fails(InvalidPartitionsException.class, admin.createTopics(Collections.singleton(new NewTopic(topic + "-0", 0, (short) 1))).all());
         NewTopic t = new NewTopic(topic + "-c", 1, (short) 1).configs(Collections.singletonMap("no.such", "1"));
         fails(InvalidConfigurationException.class, admin.createTopics(Collections.singleton(t)).all());
+        get(admin.listTransactions().all());
         // What is not served is said, not left hanging.
         check("nobody has credentials", admin.describeUserScramCredentials().all().get().isEmpty());
         check("no quotas", admin.describeClientQuotas(org.apache.kafka.common.quota.ClientQuotaFilter.all()).entities().get().isEmpty());
         fails(UnsupportedVersionException.class, admin.alterClientQuotas(java.util.List.of(new org.apache.kafka.common.quota.ClientQuotaAlteration(
             new org.apache.kafka.common.quota.ClientQuotaEntity(java.util.Map.of("user", "x")),
             java.util.List.of(new org.apache.kafka.common.quota.ClientQuotaAlteration.Op("producer_byte_rate", 1024.0))))).all());
-        fails(UnsupportedVersionException.class, admin.listTransactions().all());
         fails(org.apache.kafka.common.errors.SecurityDisabledException.class, admin.describeAcls(org.apache.kafka.common.acl.AclBindingFilter.ANY).values());
         fails(org.apache.kafka.common.errors.SecurityDisabledException.class, admin.deleteAcls(java.util.List.of(org.apache.kafka.common.acl.AclBindingFilter.ANY)).all());
         // The one broker that there is may be named, another one may not.
