@@ -139,7 +139,10 @@ func (c *Coordinator) decideAdd(v view, from identity, version byte, scope trans
 	case p.Epoch != from.epoch:
 		return refuse(kerr.ProducerFenced)
 	}
-	missing, partitions, groups := c.cfg.State.missing(v.id, scope)
+	missing, partitions, groups := scope, 0, 0
+	if !v.cleared {
+		missing, partitions, groups = c.cfg.State.missing(v.id, scope)
+	}
 	switch {
 	case p.Phase == transactions.Ongoing && len(missing.Partitions)+len(missing.Groups) == 0:
 		return step{told: none}
