@@ -58,6 +58,9 @@ func (c *Coordinator) addTo(ctx context.Context, client Client, t kmsg.AddPartit
 	from := identity{t.ProducerID, t.ProducerEpoch}
 	if t.VerifyOnly {
 		code, missing := c.verify(t.TransactionalID, from, scope)
+		if err := c.confirm(ctx); err != nil {
+			return nil, err
+		}
 		return func(topic string, partition int32) int16 {
 			if code == 0 && missing(topic, topics[topic], partition) {
 				return kerr.TransactionAbortable.Code

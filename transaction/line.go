@@ -40,6 +40,8 @@ type step struct {
 	counts func(*Counters) counter
 	// told is the producer id and epoch that the client is told.
 	told identity
+	// replicated: a command that was decided with this step is. unknown: none could be.
+	replicated, unknown bool
 }
 
 type identity struct {
@@ -80,8 +82,17 @@ type line struct {
 }
 
 // ask has it decided in turn and waits for what comes of it: until that is replicated, and while
-// the transaction before is not over, at most Settings.EndWait. The error is ctx's.
+// the transaction before is not over, at most Settings.EndWait. The error is ctx's, or Confirm's.
 func (c *Coordinator) ask(ctx context.Context, id string, decide func(v view) step) (step, error) {
+	s, err := c.decided(ctx, id, decide)
+	if err == nil && !s.replicated && !s.unknown {
+		err = c.confirm(ctx)
+	}
+	return s, err
+}
+
+// decided is ask without Confirm.
+func (c *Coordinator) decided(ctx context.Context, id string, decide func(v view) step) (step, error) {
 	locks.MayWait("a command to be replicated")
 	limit := time.NewTimer(c.set.EndWait)
 	defer limit.Stop()
@@ -99,7 +110,7 @@ func (c *Coordinator) ask(ctx context.Context, id string, decide func(v view) st
 		}
 	case <-c.ctx.Done():
 		if c.withdraw(id, a) {
-			return refuse(kerr.NotCoordinator), nil
+			return step{code: kerr.NotCoordinator.Code, told: none, unknown: true}, nil
 		}
 	}
 	// It is being decided.
@@ -189,8 +200,8 @@ func (l *line) work() {
 // maxJoined is how many bytes one command has at most, unless one request alone has more.
 const maxJoined = 1 << 20
 
-// decided is a command: what an id becomes, one after the other.
-type decided struct {
+// chain is a command: what an id becomes, one after the other.
+type chain struct {
 	after    uint64
 	sets     []transactions.Producer
 	revision []uint64 // of each of them
@@ -209,14 +220,14 @@ func (l *line) turn(asks []*ask) []*ask {
 	if v.producer.Phase.Preparing() {
 		c.finish(l.id) // it may have been decided by a command whose fate was unknown
 	}
-	d, rest := decided{after: v.revision}, asks
+	d, rest := chain{after: v.revision}, asks
 	for len(rest) > 0 && (len(d.asks) == 0 || d.size < maxJoined) {
 		a := rest[0]
 		a.step = a.decide(v)
 		if a.step.needsID && len(d.asks) == 0 {
 			id, err := c.newProducerID()
 			if err != nil {
-				a.step = step{code: c.codeOf(err), told: none}
+				a.step = step{code: c.codeOf(err), told: none, unknown: true}
 			} else {
 				v.newID = id
 				a.step = a.decide(v)
@@ -255,8 +266,8 @@ func (l *line) turn(asks []*ask) []*ask {
 	}
 	for _, a := range d.asks {
 		if err != nil {
-			a.step = step{code: c.codeOf(err), told: none}
-		} else if a.step.counts != nil {
+			a.step = step{code: c.codeOf(err), told: none, unknown: true}
+		} else if a.step.replicated = true; a.step.counts != nil {
 			a.step.counts(c.counters).Add(1)
 		}
 		l.answer(a)
@@ -268,7 +279,7 @@ func (l *line) turn(asks []*ask) []*ask {
 }
 
 // write adds a step to a command, and to what the next is decided from.
-func (l *line) write(d *decided, v *view, s step) {
+func (l *line) write(d *chain, v *view, s step) {
 	if n := len(d.sets); n > 0 && s.adds() && v.producer.Phase == transactions.Ongoing {
 		d.sets[n-1] = *s.set // all of one transaction
 	} else {
@@ -284,7 +295,7 @@ func (l *line) write(d *decided, v *view, s step) {
 }
 
 // command gives d as it is replicated. scope is what the last set's transaction touches besides.
-func (l *line) command(d decided, scope transactions.Scope) (command transactions.Changes) {
+func (l *line) command(d chain, scope transactions.Scope) (command transactions.Changes) {
 	if d.remove {
 		command.Delete(l.id, d.after)
 		return command
@@ -317,7 +328,7 @@ func (l *line) park(a *ask) {
 	l.c.mu.Lock()
 	switch {
 	case l.c.ctx.Err() != nil:
-		a.step = refuse(kerr.NotCoordinator)
+		a.step = step{code: kerr.NotCoordinator.Code, told: none, unknown: true}
 	case a.hurried:
 		a.step = refuse(kerr.ConcurrentTransactions)
 	default:
