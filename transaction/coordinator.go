@@ -23,8 +23,8 @@ import (
 // INVALID_PRODUCER_EPOCH where newer ones are told PRODUCER_FENCED.
 type Client = coordinator.Client
 
-// Config is what a Coordinator works with. All are needed but Confirm, Awake, Settings, Counters and
-// Logger.
+// Config is what a Coordinator works with. All are needed but Confirm, Awake, Settings, Counters
+// and Logger.
 type Config struct {
 	// State is the replica of this node. All commands of earlier terms must be applied before New:
 	// whoever just won an election lets a barrier pass first.
@@ -33,11 +33,11 @@ type Config struct {
 	// wraps coordinator.ErrNotLeader means that it surely is not and will not be, any other that
 	// this is not known. It must return soon after ctx has ended.
 	Propose func(ctx context.Context, command []byte) error
-	// Confirm returns nil if this was the shard's coordinator at some time after it was called: then
-	// nobody had been told before what is not in State. An error that wraps coordinator.ErrNotLeader
-	// says that another one is to be asked. It is called before an answer that rests on State and
-	// for which nothing was replicated: what is replicated confirms as well. nil: this is the only
-	// one.
+	// Confirm returns nil if this was the shard's coordinator at some time after it was called:
+	// then nobody had been told before what is not in State. An error that wraps
+	// coordinator.ErrNotLeader says that another one is to be asked. It is called before an answer
+	// that rests on State and for which nothing was replicated: what is replicated confirms as
+	// well. nil: this is the only one.
 	Confirm func(ctx context.Context) error
 	// NewProducerID gives a producer id that nobody has.
 	NewProducerID func(ctx context.Context) (int64, error)

@@ -20,8 +20,8 @@ type view struct {
 	now      int64  // ms
 	// scope is what is added by the same command already.
 	scope transactions.Scope
-	// cleared: the same command ends the transaction that is in State, so what that touches does not
-	// count.
+	// cleared: the same command ends the transaction that is in State, so what that touches does
+	// not count.
 	cleared bool
 }
 
@@ -75,8 +75,8 @@ type line struct {
 	id      string
 	asks    []*ask
 	working bool
-	// ending: the transaction that is decided is not everywhere over. parked is what waits for that:
-	// it is decided again with what says that it is.
+	// ending: the transaction that is decided is not everywhere over. parked is what waits for
+	// that: it is decided again with what says that it is.
 	ending bool
 	parked []*ask
 }
