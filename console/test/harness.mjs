@@ -88,6 +88,13 @@ export class Cluster {
     return (await p).stdout
   }
 
+  /** Starts a command of the program that ends when it is killed. */
+  spawn(args) {
+    const p = spawn(program, [...args, '--brokers', this.ports.map(p => `127.0.0.1:${p}`).join(',')], { stdio: 'ignore' })
+    process.on('exit', () => p.kill('SIGKILL'))
+    return p
+  }
+
   kill(i) {
     this.nodes[i].kill('SIGKILL')
     this.nodes[i] = undefined

@@ -7,7 +7,7 @@ import { Browser, Cluster, audit, go, until } from './harness.mjs'
 let cluster
 let browser
 before(async () => {
-  cluster = await Cluster.start(3, '--auto-create-topics=false')
+  cluster = await Cluster.start(3) // which would create topics that are asked for by a client that wants that
   browser = await Browser.start()
 })
 after(async () => {
@@ -26,8 +26,12 @@ test('a cluster without topics has hulls and says what to do', async () => {
   await page.getByText('No groups yet').waitFor()
   await go(page, '#/no-such-page')
   await page.getByText('There is no such page').waitFor()
-  await go(page, '#/topics/no-such-topic')
-  await page.getByText('There is no such topic').waitFor()
+  for (const hash of ['#/topics/no-such-topic', '#/topics/no-such-topic?from=live', '#/topics/no-such-topic/partitions', '#/topics/no-such-topic/configuration']) {
+    await go(page, hash)
+    await page.getByText('There is no such topic').waitFor()
+  }
+  await go(page, '#/groups/no-such-group')
+  await page.getByText('Nothing is committed').waitFor()
   assert.deepEqual(JSON.parse(await cluster.trimaran(['topic', 'list', '--json'])), [], 'nothing creates topics by itself')
   await browser.close(page)
 })
@@ -257,6 +261,29 @@ test('a group shows members and lag, and its offsets are reset as previewed', as
   await browser.close(page)
 })
 
+test('who is in a group is shown with what he has, and its offsets are not reset meanwhile', async () => {
+  const member = cluster.spawn(['consume', 'numbers', '--group', 'there'])
+  const page = await browser.open(cluster, { hash: '#/groups/there' })
+  try {
+    await page.getByText('Stable').waitFor()
+    await page.locator('.panel', { hasText: 'Members' }).locator('tr', { hasText: '127.0.0.1' }).getByText('numbers 0').waitFor()
+    await page.getByText('1 member', { exact: true }).waitFor()
+    assert.ok(await page.getByRole('button', { name: 'Reset offsets' }).isDisabled())
+    assert.ok(await page.getByRole('button', { name: 'Delete' }).isDisabled())
+    for (const [theme, width] of [['light', 1280], ['dark', 360]]) {
+      await page.setViewportSize({ width, height: 720 })
+      await page.emulateMedia({ colorScheme: theme })
+      await audit(page, `group ${theme}`)
+    }
+    member.kill('SIGINT')
+    await until(() => page.getByRole('button', { name: 'Reset offsets' }).isEnabled(), 60_000)
+    await page.getByText('Nobody is in the group').waitFor()
+  } finally {
+    member.kill('SIGKILL')
+  }
+  await browser.close(page)
+})
+
 test('a node is drained and resumed', async () => {
   const page = await browser.open(cluster, { hash: '#/nodes' })
   const card = page.locator('.panel', { has: page.getByRole('heading', { name: 'n2' }) })
@@ -281,13 +308,20 @@ test('pages are usable by keyboard and for assistive technology, in both themes,
   for (const [theme, width] of [['light', 1280], ['dark', 360]]) {
     const page = await browser.open(cluster, { theme, width, height: 720 })
     await page.locator('.boat .hull').first().waitFor()
-    for (const hash of ['#/', '#/topics', '#/topics?create=1', '#/topics/events?from=earliest', '#/topics/events/partitions', '#/topics/events/configuration', '#/groups', '#/nodes', '#/access', '#/access/rights', '#/login']) {
+    for (const hash of ['#/', '#/topics', '#/topics?create=1', '#/topics/events?from=earliest', '#/topics/events/partitions', '#/topics/events/configuration', '#/groups', '#/nodes', '#/access', '#/access/rights', '#/access/tokens', '#/login', '#/topics/events?from=live', '#/topics?q=nothing', '#/nowhere']) {
       await go(page, hash)
       await page.waitForTimeout(700)
       if (hash.includes('earliest')) await page.locator('.rows .body .row').first().click()
       await audit(page, `${hash} ${theme}`)
       if (hash.includes('create')) await page.keyboard.press('Escape')
     }
+    await go(page, '#/topics/events')
+    await page.getByRole('button', { name: 'Produce', exact: true }).click()
+    await audit(page, `produce ${theme}`)
+    await page.keyboard.press('Escape')
+    await page.getByRole('button', { name: 'Delete this topic' }).click()
+    await audit(page, `delete ${theme}`)
+    await page.keyboard.press('Escape')
     await browser.close(page)
   }
   const page = await browser.open(cluster, { hash: '#/topics' })
