@@ -15,7 +15,9 @@ before(async () => {
   await cluster.trimaran(['topic', 'create', 'secret'])
   await cluster.trimaran(['acl', 'add', '--principal', 'User:alice', '--topic', 'events', '--operation', 'read'])
   // The watcher sees all and may change nothing.
-  for (const what of [['--cluster'], ['--topic', '*'], ['--group', '*']]) for (const operation of what[0] === '--group' ? ['describe'] : ['describe', 'describe-configs']) await cluster.trimaran(['acl', 'add', '--principal', 'User:watcher', ...what, '--operation', operation])
+  for (const [what, ...operations] of [['--cluster', 'describe', 'describe-configs'], ['--topic=*', 'describe', 'describe-configs'], ['--group=*', 'describe']]) {
+    await cluster.trimaran(['acl', 'add', '--principal', 'User:watcher', what, ...operations.flatMap(o => ['--operation', o])])
+  }
   browser = await Browser.start()
 })
 after(async () => {
@@ -181,8 +183,6 @@ test('who may only read has no buttons to write, and does not see what is not hi
   await browser.close(page)
 })
 
-const allowed = ['Issue']
-
 test('who sees everything and may change nothing has no button for that, on any page', async () => {
   await cluster.trimaran(['produce', 'events'], 'one\n')
   await cluster.trimaran(['consume', 'events', '--group', 'readers', '--max-messages', '1'])
@@ -205,9 +205,9 @@ test('who sees everything and may change nothing has no button for that, on any 
     }
     await browser.close(page)
   }
-  console.log(`# ${JSON.stringify(buttons)}`)
-  for (const [hash, names] of Object.entries(buttons.watcher)) assert.deepEqual(names.filter(n => !allowed.includes(n)), [], hash)
-  for (const hash of Object.keys(pages)) if (hash !== '#/topics/events/partitions') assert.ok(buttons.admin[hash].some(n => !allowed.includes(n)), `${hash}: the admin has buttons`)
+  // Whoever may log in may issue a token, which has no more rights than he.
+  for (const [hash, names] of Object.entries(buttons.watcher)) assert.deepEqual(names.filter(n => n !== 'Issue'), [], hash)
+  for (const [hash, names] of Object.entries(buttons.admin)) assert.ok(names.some(n => n !== 'Issue'), `${hash}: the admin has buttons`)
 })
 
 test('with --console=false a browser gets what curl gets', async () => {
