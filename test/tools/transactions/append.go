@@ -54,6 +54,7 @@ func appenderID(n int) string { return fmt.Sprintf("appender-%d", n) }
 func (w *world) append(ctx context.Context, producer int) {
 	dice := rand.New(rand.NewPCG(w.seed, uint64(100+producer)))
 	var cl *kgo.Client
+	var a *asking
 	defer func() {
 		if cl != nil {
 			cl.Close()
@@ -62,13 +63,14 @@ func (w *world) append(ctx context.Context, producer int) {
 	for n := 0; ctx.Err() == nil; n++ {
 		if cl == nil {
 			var err error
-			if cl, err = w.appender(producer); err != nil {
+			a = new(asking)
+			if cl, err = w.appender(producer, a); err != nil {
 				w.trouble.add("client", err)
 				wait(ctx, 100*time.Millisecond)
 				continue
 			}
 		}
-		if !w.transaction(cl, dice, txnID{producer, n}) {
+		if !w.transaction(cl, a, dice, txnID{producer, n}) {
 			// Closed or left behind: the next one fences it in the middle of whatever it does.
 			old := cl
 			cl = nil
@@ -82,8 +84,9 @@ func (w *world) append(ctx context.Context, producer int) {
 	}
 }
 
-func (w *world) appender(n int) (*kgo.Client, error) {
+func (w *world) appender(n int, a *asking) (*kgo.Client, error) {
 	return w.client(
+		kgo.WithHooks(a),
 		kgo.TransactionalID(appenderID(n)),
 		kgo.TransactionTimeout(transactionTimeout),
 		kgo.RecordPartitioner(kgo.ManualPartitioner()),
@@ -93,7 +96,7 @@ func (w *world) appender(n int) (*kgo.Client, error) {
 }
 
 // transaction is one transaction. It is false if the client is not to be used any more.
-func (w *world) transaction(cl *kgo.Client, dice *rand.Rand, id txnID) bool {
+func (w *world) transaction(cl *kgo.Client, a *asking, dice *rand.Rand, id txnID) bool {
 	// A transaction that has begun is brought to its end.
 	ctx, cancel := context.WithTimeout(context.Background(), endTimeout)
 	defer cancel()
@@ -120,11 +123,10 @@ func (w *world) transaction(cl *kgo.Client, dice *rand.Rand, id txnID) bool {
 		w.h.ended(id, unknown) // may be anything but half
 		return false
 	}
-	var failed error
-	for range count {
-		if err := <-promises; err != nil && failed == nil {
-			failed = err
-		}
+	failed, err := w.kept(appenderID(id.producer), a, promises, count)
+	if err != nil {
+		w.h.ended(id, aborted) // nobody asked to commit it, and whoever comes next fences it
+		return false
 	}
 	commit := dice.IntN(4) > 0 && failed == nil
 	if failed != nil {
@@ -133,7 +135,7 @@ func (w *world) transaction(cl *kgo.Client, dice *rand.Rand, id txnID) bool {
 	if commit {
 		w.h.committing(id)
 	}
-	err := cl.EndTransaction(ctx, kgo.TransactionEndTry(commit))
+	err = cl.EndTransaction(ctx, kgo.TransactionEndTry(commit))
 	switch {
 	case err != nil && commit:
 		w.trouble.add("commit", err)

@@ -52,6 +52,7 @@ type work struct{ consumed, produced []message }
 //	nonmonotonic-send      two transactions of a producer are not in the order they ended in
 //	int-poll-skip          a reader was not given an offset between two that it was given
 //	unseen                 a reader was not given the end
+//	unkept                 a producer kept asking, and a record was neither written nor refused
 //	inconsistent-offsets   two readers were given different values at one offset
 //
 // Kafka does not order the writes of transactions that overlap, so write cycles (G0) are counted

@@ -27,6 +27,7 @@ import (
 	"os/signal"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -91,6 +92,8 @@ type world struct {
 	h     *history
 	// trouble has what clients were told that is no anomaly, and how often.
 	trouble counts
+	// asleep is how many producers fell asleep (errAsleep).
+	asleep atomic.Int64
 }
 
 // client makes a client of the cluster.

@@ -25,6 +25,9 @@ func (w *world) report(out io.Writer, d *disturber) {
 	fmt.Fprintf(out, "ring           %d messages, %d transactions of workers committed, %d aborted with offsets in them\n",
 		len(h.messages), len(h.works), h.givenUp)
 	fmt.Fprintf(out, "disturbances   %d kills, %d pauses, %d restarts\n", d.kills, d.pauses, d.restarts)
+	if n := w.asleep.Load(); n > 0 {
+		fmt.Fprintf(out, "asleep         %d producers, which were replaced (a fault of franz-go's, see asleep.go)\n", n)
+	}
 	fmt.Fprintf(out, "write cycles   %d (Kafka does not order writes of transactions that overlap)\n", h.cycles)
 	few := 12
 	w.trouble.each(func(what string, n int) {
