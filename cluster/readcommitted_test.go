@@ -292,7 +292,7 @@ func testEveryReplicaServesCommittedRecords(t *testing.T, seed uint64) {
 		c.kill(away)
 		some(100)
 		_, last := raftWindow(c, there, id)
-		c.outOfWindow(there, id, last-20) // so that it is copied, not sent
+		c.toBeCopied(there, id, last-20)
 		c.start(away)
 		nodes[away].Store(c.nodes[away].Node)
 		c.rebuilt(away, id, fsm.Offset(p.next))
@@ -452,7 +452,7 @@ func testACopyThatBeginsWithinATransaction(t *testing.T, before bool) {
 		}
 		return nil
 	})
-	c.outOfWindow(there, id, 20) // so that it is copied, not sent
+	c.toBeCopied(there, id, 20)
 	c.start(away)
 	c.rebuilt(away, id, fsm.Offset(p.next))
 	if s := c.nodes[away].records(id).Log.Segments(); s[0].Start < 20 {
