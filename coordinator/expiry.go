@@ -15,17 +15,15 @@ func (c *Coordinator) sweepAll() {
 	ids := append(c.all(), c.cfg.State.transactional()...)
 	slices.Sort(ids)
 	for _, id := range slices.Compact(ids) {
-		if c.ctx.Err() != nil {
+		if c.tenure.Over() {
 			return
 		}
 		c.sweepGroup(id, missing)
 	}
 	c.mu.Lock()
-	defer c.mu.Unlock()
 	c.gone = missing
-	if !c.closed {
-		c.sweep = c.after(c.set.RetentionCheckInterval, c.sweepAll)
-	}
+	c.mu.Unlock()
+	c.tenure.After(c.set.RetentionCheckInterval, c.sweepAll)
 }
 
 // sweepGroup sweeps one group. Topics that are not in the catalog are added to
@@ -80,7 +78,7 @@ func (c *Coordinator) sweepGroup(id string, missing map[[16]byte]bool) {
 	}
 	c.unlockGroup(g)
 	if w != nil {
-		_ = w.wait(c.ctx) // what was not replicated is found again by the next sweep
+		_ = w.wait(c.tenure.Context()) // what was not replicated is found again by the next sweep
 	}
 }
 

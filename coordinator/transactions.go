@@ -226,10 +226,10 @@ func (c *Coordinator) EndOffsets(ctx context.Context, id string, m fsm.Marker) e
 	if len(id) > groups.MaxGroupID || m.ProducerID < 0 || m.Epoch < 0 {
 		return fmt.Errorf("%w: a marker of producer %d with epoch %d for a group's id of %d bytes", outcome.ErrUnknown, m.ProducerID, m.Epoch, len(id))
 	}
-	if !c.begin() {
+	if !c.tenure.Begin() {
 		return ErrNotLeader
 	}
-	defer c.running.Done()
+	defer c.tenure.Done()
 	g := c.lockGroup(id, true)
 	known := c.cfg.State.producer(id, m.ProducerID)
 	if known.Last.Known && !m.Follows(known.Last.Number) {
