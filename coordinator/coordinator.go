@@ -58,6 +58,11 @@ type Coordinator struct {
 	mintID func(prefix string) string
 	// maxState is MaxStateBytes, in bytes; tests make it less.
 	maxState int
+	// maxMarkers is MaxMarkers; tests make it less.
+	maxMarkers int
+	// forgetting: last markers are being forgotten. forgotten counts how often that was begun.
+	forgetting atomic.Bool
+	forgotten  atomic.Uint64
 
 	// bytes is the sum of all groups' bytes, see MaxLiveBytes.
 	bytes atomic.Int64
@@ -76,7 +81,10 @@ type Coordinator struct {
 // New takes over the shard. Members that State knows are alive and have a full
 // session timeout from now on to say so.
 func New(cfg Config) *Coordinator {
-	c := &Coordinator{cfg: cfg, set: cfg.Settings.withDefaults(), log: cfg.Logger, groups: make(map[string]*group), maxState: MaxStateBytes, tenure: tenure.New()}
+	c := &Coordinator{
+		cfg: cfg, set: cfg.Settings.withDefaults(), log: cfg.Logger, groups: make(map[string]*group),
+		maxState: MaxStateBytes, maxMarkers: MaxMarkers, tenure: tenure.New(),
+	}
 	if c.log == nil {
 		c.log = slog.Default()
 	}

@@ -209,6 +209,7 @@ func (s *State) restorePending(r *reader) {
 			s.restoreProducer(r, group, id)
 		}
 	}
+	s.idle.sort()
 }
 
 func (s *State) restoreProducer(r *reader, group string, id int64) {
@@ -225,6 +226,8 @@ func (s *State) restoreProducer(r *reader, group string, id int64) {
 	topics := r.count(len([16]byte{}) + 2)
 	if topics == 0 && !ended {
 		r.fail("nothing of producer %d", id)
+	} else if topics == 0 {
+		s.idle.push(p)
 	}
 	for i := range topics {
 		topic, topicID := r.string(MaxTopic), r.topicID()

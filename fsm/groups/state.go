@@ -12,7 +12,8 @@ import (
 type State struct {
 	groups  map[string]*stored
 	pending map[string]*transactional // by group
-	bytes   int                       // about what it takes in memory
+	idle    idle
+	bytes   int // about what it takes in memory
 }
 
 // stored is what is kept of a group. A group that has neither meta nor topics is
