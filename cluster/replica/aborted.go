@@ -223,10 +223,8 @@ func (r *Records) Late(age time.Duration) bool {
 func (r *Records) Transactions() (count int, oldest fsm.OpenTransaction, behind int64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if count = r.state.OpenTransactions(); count > 0 {
-		oldest = r.state.Open()[0]
-	}
-	return count, oldest, int64(r.seen.next - r.seen.stable)
+	oldest, _ = r.state.OldestOpen()
+	return r.state.OpenTransactions(), oldest, int64(r.seen.next - r.seen.stable)
 }
 
 // sayLate says once of the oldest open transaction that it is open for too long: it holds up who
