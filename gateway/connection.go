@@ -28,6 +28,7 @@ type connection struct {
 	// fetchSent is closed when the answer of the last fetch that was read is sent.
 	// Only the reader uses it.
 	fetchSent chan struct{}
+	passed    passed
 }
 
 // newSession makes the session of a client.
