@@ -49,6 +49,9 @@ func TestFetchHasIsolationLevels(t *testing.T) {
 			req := fetchOf("events", 0, from, wait, 1, 10000)
 			req.Version, req.IsolationLevel, req.MaxBytes = version, isolation, 1<<20
 			req.Topics[0].Partitions[0].CurrentLeaderEpoch = -1
+			if version >= 13 {
+				req.Topics[0].Topic, req.Topics[0].TopicID = "", id.Topic
+			}
 			return c.do(req).(*kmsg.FetchResponse).Topics[0].Partitions[0]
 		}
 		// end is where the batches end.
@@ -58,7 +61,7 @@ func TestFetchHasIsolationLevels(t *testing.T) {
 			}
 			return next
 		}
-		for _, version := range []int16{4, 11} {
+		for version := int16(4); version <= 18; version++ {
 			got := fetch(version, 1, 0, 0)
 			if got.ErrorCode != 0 || end(got) != 5 || got.HighWatermark != 9 || got.LastStableOffset != 5 || len(got.AbortedTransactions) != 2 ||
 				got.AbortedTransactions[0].ProducerID != 1 || got.AbortedTransactions[0].FirstOffset != 0 ||
@@ -113,26 +116,28 @@ func TestListOffsetsHasIsolationLevels(t *testing.T) {
 		transactionsOf(t, f)
 		c := &client{p.dial(), t}
 		defer c.Close()
-		list := func(isolation int8, timestamp int64) kmsg.ListOffsetsResponseTopicPartition {
+		list := func(version int16, isolation int8, timestamp int64) kmsg.ListOffsetsResponseTopicPartition {
 			req := kmsg.NewPtrListOffsetsRequest()
-			req.Version, req.IsolationLevel, req.ReplicaID = 5, isolation, -1
+			req.Version, req.IsolationLevel, req.ReplicaID = version, isolation, -1
 			part := kmsg.NewListOffsetsRequestTopicPartition()
-			part.Timestamp = timestamp
+			part.Timestamp, part.CurrentLeaderEpoch = timestamp, -1
 			topic := kmsg.NewListOffsetsRequestTopic()
 			topic.Topic, topic.Partitions = "events", []kmsg.ListOffsetsRequestTopicPartition{part}
 			req.Topics = append(req.Topics, topic)
 			return c.do(req).(*kmsg.ListOffsetsResponse).Topics[0].Partitions[0]
 		}
-		for isolation, want := range map[int8]int64{0: 9, 1: 5} {
-			if got := list(isolation, -1); got.ErrorCode != 0 || got.Offset != want {
-				t.Errorf("isolation %d, latest: %+v", isolation, got)
+		for version := int16(2); version <= 10; version++ {
+			for isolation, want := range map[int8]int64{0: 9, 1: 5} {
+				if got := list(version, isolation, -1); got.ErrorCode != 0 || got.Offset != want {
+					t.Errorf("version %d, isolation %d, latest: %+v", version, isolation, got)
+				}
+				if got := list(version, isolation, -2); got.ErrorCode != 0 || got.Offset != 0 {
+					t.Errorf("version %d, isolation %d, earliest: %+v", version, isolation, got)
+				}
 			}
-			if got := list(isolation, -2); got.ErrorCode != 0 || got.Offset != 0 {
-				t.Errorf("isolation %d, earliest: %+v", isolation, got)
+			if got := list(version, 2, -1); got.ErrorCode != 42 {
+				t.Errorf("version %d, isolation 2: %+v", version, got)
 			}
-		}
-		if got := list(2, -1); got.ErrorCode != 42 {
-			t.Errorf("isolation 2: %+v", got)
 		}
 	})
 }
