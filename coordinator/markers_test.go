@@ -21,9 +21,9 @@ func ends(t *testing.T, c *Coordinator, group string, producer int64, number int
 	}
 }
 
-// TestLastMarkersAreBounded: one client ends transactions with ever more groups, of which nothing is
-// pending and nothing will be. No more of their markers are remembered than may be, the last ones;
-// and others commit offsets as before, in transactions too.
+// TestLastMarkersAreBounded: one client ends transactions with ever more groups, of which nothing
+// is pending and nothing will be. No more of their markers are remembered than may be, the last
+// ones; and others commit offsets as before, in transactions too.
 func TestLastMarkersAreBounded(t *testing.T) {
 	const most, clients, each = 1000, 20, 500
 	synctest.Test(t, func(t *testing.T) {
@@ -72,9 +72,9 @@ func TestLastMarkersAreBounded(t *testing.T) {
 	})
 }
 
-// TestAMarkerThatIsForgottenVoidsTheGuard: the marker of a transaction comes while its coordinator is
-// asked, and is forgotten before the answer is there. What the client commits is of the transaction
-// that is over, and would be pending for ever.
+// TestAMarkerThatIsForgottenVoidsTheGuard: the marker of a transaction comes while its coordinator
+// is asked, and is forgotten before the answer is there. What the client commits is of the
+// transaction that is over, and would be pending for ever.
 func TestAMarkerThatIsForgottenVoidsTheGuard(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c, state := shard(t, Settings{})

@@ -107,8 +107,8 @@ func (s *State) lastMarkers() int {
 	return s.machine.IdleLen()
 }
 
-// leastNeeded gives those of them, n at most, whose marker is older than that (ms), or that are more
-// than most, the oldest first.
+// leastNeeded gives those of them, n at most, whose marker is older than that (ms), or that are
+// more than most, the oldest first.
 func (s *State) leastNeeded(before int64, most, n int) (producers []groups.IdleProducer) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()

@@ -13,14 +13,14 @@ import (
 )
 
 // TestProducersAreAsKafkas does to a partition what was done to Kafka's ProducerStateManager, with
-// batches and markers by chance, and compares what became of each, what is known of its producer, the
-// last stable offset and how many producers are known. testdata/producers has what Kafka made of some
-// seeds; TRIMARAN_PRODUCER_STATES names a folder with more (test/suites/oracle/producerstate makes
-// them).
+// batches and markers by chance, and compares what became of each, what is known of its producer,
+// the last stable offset and how many producers are known. testdata/producers has what Kafka made
+// of some seeds; TRIMARAN_PRODUCER_STATES names a folder with more
+// (test/suites/oracle/producerstate makes them).
 //
-// Not compared, since it is another's affair or otherwise by design: a batch of a newer epoch within
-// a transaction, which Kafka takes; markers that come again, which Kafka writes again; whether a
-// transaction may begin, which its coordinator says.
+// Not compared, since it is another's affair or otherwise by design: a batch of a newer epoch
+// within a transaction, which Kafka takes; markers that come again, which Kafka writes again;
+// whether a transaction may begin, which its coordinator says.
 func TestProducersAreAsKafkas(t *testing.T) {
 	folder := "testdata/producers"
 	if more := os.Getenv("TRIMARAN_PRODUCER_STATES"); more != "" {

@@ -45,11 +45,11 @@ const (
 	// in it. Beyond it the one that appended longest ago is forgotten: then its next batch is taken
 	// whatever its sequence number, and is not known if it was there before.
 	MaxProducers = 4096
-	// MaxTransactional bounds those that have a transaction open or had one. Beyond it the one whose
-	// transaction ended longest ago is forgotten: then a copy of its marker that a stalled
+	// MaxTransactional bounds those that have a transaction open or had one. Beyond it the one
+	// whose transaction ended longest ago is forgotten: then a copy of its marker that a stalled
 	// coordinator sends would end the producer's next transaction. So these are many, and are kept
-	// apart: who appends without transactions makes none of them forgotten. One takes about 250 bytes
-	// of memory.
+	// apart: who appends without transactions makes none of them forgotten. One takes about 250
+	// bytes of memory.
 	MaxTransactional = 1 << 16
 )
 
@@ -275,8 +275,8 @@ func (t *producerTable) listOf(n *producerNode) *producerList {
 	return &t.idle
 }
 
-// list puts n, which is in no list, where it belongs, as its newest, and forgets others if there are
-// too many. There is always another, since not so many transactions may be open.
+// list puts n, which is in no list, where it belongs, as its newest, and forgets others if there
+// are too many. There is always another, since not so many transactions may be open.
 func (t *producerTable) list(n *producerNode) {
 	t.listOf(n).push(n)
 	for t.idle.n > MaxProducers {

@@ -26,8 +26,8 @@ type ProducersAhead struct {
 	guards map[int64]*Guard
 	// used is how many guards were in use when those that were not were forgotten.
 	used int
-	// begun has the client that a transaction is of, by producer, and ofClient counts those of each.
-	// They are of transactions that began here, and are open or will be.
+	// begun has the client that a transaction is of, by producer, and ofClient counts those of
+	// each. They are of transactions that began here, and are open or will be.
 	begun    map[int64]uint16
 	ofClient map[uint16]int
 }
@@ -204,10 +204,10 @@ func (a *ProducersAhead) begins(p *producerAhead, h kafkaproto.BatchHeader, admi
 	return nil
 }
 
-// clientShare is which part of the transactions that may still be opened a client may have open: one
-// that opens all it can gets a fifth of them, the next a fifth of the rest, and so on. It takes some
-// forty such clients until there is no room for who has none. What is open since another led belongs
-// to nobody.
+// clientShare is which part of the transactions that may still be opened a client may have open:
+// one that opens all it can gets a fifth of them, the next a fifth of the rest, and so on. It takes
+// some forty such clients until there is no room for who has none. What is open since another led
+// belongs to nobody.
 const clientShare = 4
 
 // open notes whose a transaction is that begins.

@@ -750,8 +750,8 @@ func heap() uint64 {
 	return m.HeapAlloc
 }
 
-// A client that opens all the transactions it can gets a fifth of what a partition takes, and another
-// one a fifth of the rest; whoever has none can begin one. What has ended counts no more.
+// A client that opens all the transactions it can gets a fifth of what a partition takes, and
+// another one a fifth of the rest; whoever has none can begin one. What has ended counts no more.
 func TestOneClientLeavesRoomForOthers(t *testing.T) {
 	p, ahead := NewPartition(), ProducersAhead{}
 	epoch := Term(1).Epoch()

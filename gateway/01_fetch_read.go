@@ -116,16 +116,16 @@ func (f *fetch) holdNoMore(p *fetchPart) {
 	}
 }
 
-// abortedSize is what an aborted transaction takes in an answer, in bytes; abortedCost what it takes
-// in memory until that is sent: as it was read, as kmsg has it, and encoded.
+// abortedSize is what an aborted transaction takes in an answer, in bytes; abortedCost what it
+// takes in memory until that is sent: as it was read, as kmsg has it, and encoded.
 const (
 	abortedSize = 16
 	abortedCost = 96
 )
 
 // holdAborted counts the aborted transactions of what was read among what answers hold. A few are
-// always let through, as leanRead is. For more there has to be memory, or what was read has no place
-// in the answer; if it would be all there is, the first batch goes with what concerns it.
+// always let through, as leanRead is. For more there has to be memory, or what was read has no
+// place in the answer; if it would be all there is, the first batch goes with what concerns it.
 func (f *fetch) holdAborted(p *fetchPart) {
 	cost := int64(abortedCost * len(p.aborted))
 	switch {

@@ -277,8 +277,9 @@ func TestPassedPartitionsAreBounded(t *testing.T) {
 	}
 }
 
-// TestAbortedTransactionsOfAnswersAreCounted: what an answer says of them is memory like its records.
-// Where there is none left partitions come in later answers, and the first one with its first batch.
+// TestAbortedTransactionsOfAnswersAreCounted: what an answer says of them is memory like its
+// records. Where there is none left partitions come in later answers, and the first one with its
+// first batch.
 func TestAbortedTransactionsOfAnswersAreCounted(t *testing.T) {
 	const partitions, rows = 20, 10_000
 	f := newFake(t, "events:20")

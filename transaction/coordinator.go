@@ -69,8 +69,8 @@ type Coordinator struct {
 	revision atomic.Uint64
 	markers  *markers
 
-	// mu guards what follows, and what is in the lines. Timers are set (which takes the tenure's) and
-	// goroutines started under it; no other mutex is taken, and nothing is waited for.
+	// mu guards what follows, and what is in the lines. Timers are set (which takes the tenure's)
+	// and goroutines started under it; no other mutex is taken, and nothing is waited for.
 	mu locks.Mutex[Coordinator]
 	// lines are those of ids of which something is asked, or whose markers are on their way. Of all
 	// others State knows everything.

@@ -219,8 +219,8 @@ func heap() uint64 {
 }
 
 // TestAHundredThousandIdleIDs: ids of which nobody has a transaction open cost what State says, in
-// memory and in a snapshot; to list them takes less than an allocation each; where there are too many
-// who has one goes on, and who is new is refused; and those that are not used expire.
+// memory and in a snapshot; to list them takes less than an allocation each; where there are too
+// many who has one goes on, and who is new is refused; and those that are not used expire.
 func TestAHundredThousandIdleIDs(t *testing.T) {
 	const ids = 100_000
 	before := heap()

@@ -117,8 +117,8 @@ func (k *tally) End(int64, int64) []byte {
 }
 
 // What is kept with each segment that is copied is of its entries and of what is in front of the
-// copy, also where the copy was interrupted; the last of them ends where the copy does, and what the
-// log has from itself is as it was. All of it is there behind a restart and as the log grows.
+// copy, also where the copy was interrupted; the last of them ends where the copy does, and what
+// the log has from itself is as it was. All of it is there behind a restart and as the log grows.
 func TestWhatIsKeptWithSegmentsOfACopy(t *testing.T) {
 	h, source := newHeld(t), newHeld(t)
 	h.opts.Kept = func(before []byte) (Kept, error) { return &tally{front: string(before)}, nil }

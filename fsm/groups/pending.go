@@ -10,8 +10,8 @@ import (
 //
 // Of each producer its last marker stays for a while, since a marker may come twice, the second
 // time when the producer has the next transaction open here. Each number is taken once
-// (fsm.Marker). For how long, and of how many producers, is the coordinator's affair: those who have
-// nothing pending are in a list, in the order in which they ended.
+// (fsm.Marker). For how long, and of how many producers, is the coordinator's affair: those who
+// have nothing pending are in a list, in the order in which they ended.
 
 // transactional is what producers have pending in a group, and their last markers. One of no
 // producers is not kept.

@@ -1,8 +1,9 @@
 // Package tenure is the time for which something is in charge, and what runs in it.
 //
-// You are here: a node that leads a shard has a coordinator for one term, whose requests, goroutines
-// and timers must not outlive it. Each begins in the coordinator's Tenure, and Tenure.End waits for
-// what runs and stops the timers. What is decided in that time is its owner's affair.
+// You are here: a node that leads a shard has a coordinator for one term, whose requests,
+// goroutines and timers must not outlive it. Each begins in the coordinator's Tenure, and
+// Tenure.End waits for what runs and stops the timers. What is decided in that time is its owner's
+// affair.
 package tenure
 
 import (
