@@ -69,7 +69,7 @@ func (p *producerLog) write(producer int64, transactional bool, values ...string
 		txn = fsm.Transaction{ID: "t", Add: true}
 	}
 	p.through("append", func(ctx context.Context, n *Node) error {
-		appended, err := n.AppendInLine(ctx, p.id, n.NewLine(), txn, []kafkaproto.Batch{batch})
+		appended, err := n.AppendInLine(ctx, p.id, n.NewLine(0), txn, []kafkaproto.Batch{batch})
 		switch {
 		case err != nil:
 			return err

@@ -288,3 +288,42 @@ func TestWhoAsksGoes(t *testing.T) {
 		t.Errorf("who waited: %+v; asked %d times", got, a.times())
 	}
 }
+
+// A client that begins all the transactions it can, over however many connections, leaves room for
+// others (fsm.ProducersAhead).
+func TestOneClientLeavesRoomForOthers(t *testing.T) {
+	r := transactionalSet(t, &asked{answers: []func() error{yes}})
+	producer := int64(0)
+	many := func(line uint64) (begun int) {
+		const each = 1000
+		var batches []kafkaproto.Batch
+		for range each {
+			producer++
+			batches = append(batches, inTransaction(t, producer, 0, 0))
+		}
+		appended, err := r.AppendInLine(within(t), 0, calls.Place{Line: line, Run: line, Number: 0}, version2, batches)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, a := range appended {
+			switch a.Err {
+			case 0:
+				begun++
+			case outcome.ErrConcurrentTransactions:
+			default:
+				t.Fatal(a.Err)
+			}
+		}
+		return begun
+	}
+	begun := 0
+	for connection := range uint64(8) {
+		begun += many(calls.LineOf(3, connection+1))
+	}
+	if n := fsm.MaxOpenTransactions / 5; begun < n-1001 || begun > n+1 {
+		t.Errorf("one client has %d open, want %d", begun, n)
+	}
+	if n := many(calls.LineOf(4, 1)); n != 1000 {
+		t.Errorf("another one could begin %d", n)
+	}
+}
