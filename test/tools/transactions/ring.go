@@ -92,12 +92,8 @@ func (w *world) work(ctx context.Context, parity, n int) error {
 		kgo.FetchMaxWait(300 * time.Millisecond),
 		kgo.ProducerLinger(0),
 		kgo.RecordDeliveryTimeout(endTimeout),
-		kgo.SeedBrokers(w.seeds...),
-		kgo.MetadataMinAge(100 * time.Millisecond),
-		kgo.RetryBackoffFn(func(n int) time.Duration { return min(time.Duration(n)*50*time.Millisecond, 500*time.Millisecond) }),
 	}
-	opts = append(opts, w.versions()...)
-	s, err := kgo.NewGroupTransactSession(opts...)
+	s, err := kgo.NewGroupTransactSession(append(opts, w.common()...)...)
 	if err != nil {
 		return err
 	}
