@@ -141,6 +141,26 @@ func (d *disturber) run(ctx context.Context) {
 	}
 }
 
+// upgrade has one node after the other become one of this tree, with a pause before each and behind
+// the last.
+func (d *disturber) upgrade(ctx context.Context, pause time.Duration) {
+	newer, err := harness.Program("trimaran")
+	d.times = map[string]int{}
+	for _, node := range d.cluster.Nodes {
+		if d.err = err; err != nil || !wait(ctx, pause) {
+			return
+		}
+		d.times["upgrade"]++
+		fmt.Fprintf(d.out, "  %5.1f s  %s becomes a new one\n", time.Since(d.began).Seconds(), node.ID)
+		if _, err = node.Terminate(time.Minute); err == nil {
+			node.Path = newer
+			err = node.Restart()
+		}
+	}
+	d.err = err
+	wait(ctx, pause)
+}
+
 func (d *disturber) begin(f fault, i int) (end func() error) {
 	what, end, err := f.begin(d, i)
 	d.err = errors.Join(d.err, err)

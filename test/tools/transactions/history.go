@@ -462,8 +462,8 @@ type counts struct {
 
 func (c *counts) add(what string, err error) {
 	text := err.Error()
-	if len(text) > 100 {
-		text = text[:100] + "…"
+	if len(text) > 200 {
+		text = text[:200] + "…"
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -51,7 +51,8 @@ type options struct {
 	old        bool
 	shim       bool
 	quiet      bool
-	whole      bool // the networks are left alone
+	from       string // program that the nodes begin with; "": the one of this tree
+	whole      bool   // the networks are left alone
 	seed       uint64
 	dir        string
 }
@@ -69,6 +70,7 @@ func main() {
 	flag.BoolVar(&o.old, "v1", false, "speak version 1 of the protocol, as clients before Kafka 4 do")
 	flag.BoolVar(&o.shim, "through-shim", false, "clients connect to the shim")
 	flag.BoolVar(&o.quiet, "quiet", false, "leave the nodes alone")
+	flag.StringVar(&o.from, "upgrade-from", "", "older trimaran that the nodes begin with; they become this tree's one by one, and nothing else happens to them")
 	flag.BoolVar(&o.whole, "no-cuts", false, "leave the networks alone, for which root is needed")
 	flag.Uint64Var(&o.seed, "seed", uint64(time.Now().UnixNano()), "of the dice")
 	flag.StringVar(&o.dir, "keep", "", "folder for data and logs, which are kept there")
@@ -80,7 +82,7 @@ func main() {
 		flag.Usage()
 		os.Exit(2)
 	}
-	if len(o.brokers) > 0 || o.quiet {
+	if len(o.brokers) > 0 || o.quiet || o.from != "" {
 		o.whole = true
 	}
 	if !o.whole {
@@ -148,7 +150,7 @@ func run(ctx context.Context, o options, out io.Writer) (good bool, err error) {
 	var links *field
 	if len(w.seeds) == 0 {
 		defer harness.RemoveBinaries()
-		how := harness.Options{Nodes: o.nodes, Dir: o.dir, NoShim: !o.shim}
+		how := harness.Options{Nodes: o.nodes, Dir: o.dir, NoShim: !o.shim, Program: o.from}
 		if !o.whole {
 			links, err = newField(o.nodes, o.seed)
 			defer func() { links.net.Close() }()
@@ -182,11 +184,22 @@ func run(ctx context.Context, o options, out io.Writer) (good bool, err error) {
 		return false, err
 	}
 
-	timeUp, cancel := context.WithTimeout(ctx, time.Duration(o.seconds)*time.Second)
+	whole := time.Duration(o.seconds) * time.Second
+	timeUp, cancel := context.WithTimeout(ctx, whole)
+	if o.from != "" {
+		timeUp, cancel = context.WithCancel(ctx) // until all are upgraded
+	}
 	defer cancel()
 	var disturbing sync.WaitGroup
 	d := &disturber{cluster: cluster, field: links, dice: rand.New(rand.NewPCG(o.seed, 1)), out: out, began: time.Now()}
-	if cluster != nil && !o.quiet {
+	switch {
+	case cluster == nil || o.quiet:
+	case o.from != "":
+		disturbing.Go(func() {
+			defer cancel()
+			d.upgrade(ctx, whole/time.Duration(o.nodes+1))
+		})
+	default:
 		disturbing.Go(func() { d.run(timeUp) })
 	}
 	following, stopFollowing := context.WithCancel(ctx)
