@@ -198,15 +198,21 @@ func (w *world) giveUp(cl *kgo.Client, transactionalID string, parity int, consu
 	return nil
 }
 
-// awaitRing waits until all messages have come to their last hop.
+// ringPatience is for how long no message of the ring may come further.
+const ringPatience = 30 * time.Second
+
+// awaitRing waits until all messages have come to their last hop, as long as some come further.
 func (w *world) awaitRing(ctx context.Context) error {
-	deadline := time.Now().Add(2 * time.Minute)
+	before, since := -1, time.Now()
 	for {
 		missing := w.h.underWay(w.hops)
 		if missing == 0 {
 			return nil
 		}
-		if time.Now().After(deadline) || !wait(ctx, 100*time.Millisecond) {
+		if missing != before {
+			before, since = missing, time.Now()
+		}
+		if time.Since(since) > ringPatience || !wait(ctx, 100*time.Millisecond) {
 			return fmt.Errorf("%d messages of the ring are still under way", missing)
 		}
 	}
