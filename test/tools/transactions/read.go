@@ -104,7 +104,7 @@ func (w *world) awaitMarkers(ctx context.Context) (hanging map[place]int64, err 
 }
 
 // markersWithin is how long markers may take when all nodes are up.
-const markersWithin = 20 * time.Second
+const markersWithin = 30 * time.Second
 
 // stable gives the partitions whose last stable offset is not their end, with that.
 func stable(ctx context.Context, cl *kadm.Client) (map[place]int64, error) {
