@@ -19,6 +19,10 @@ const (
 	apiSaslHandshake    = 17
 	apiApiVersions      = 18
 	apiOffsetForEpoch   = 23
+	apiAddPartitions    = 24
+	apiAddOffsets       = 25
+	apiEndTxn           = 26
+	apiTxnOffsetCommit  = 28
 	apiDescribeAcls     = 29
 	apiDescribeConfigs  = 32
 	apiDescribeLogDirs  = 35
@@ -45,6 +49,11 @@ var repeatable = map[int16]bool{
 	apiDescribeQuotas: true, apiDescribeScram: true, apiDescribeCluster: true,
 	apiDescribeProducer: true, apiDescribeTxns: true, apiListTxns: true, apiDescribeTopics: true,
 }
+
+// transactional are the requests to a transaction's coordinator that are not for a gateway any more
+// once the client has closed: it will have asked by another connection, and before KIP-890 they do
+// not say whether they are of the present transaction or of the former one.
+var transactional = map[int16]bool{apiAddPartitions: true, apiAddOffsets: true, apiEndTxn: true, apiTxnOffsetCommit: true}
 
 // minRequest is the smallest size that a request may claim: key, version and
 // correlation id.
