@@ -27,8 +27,8 @@ func (r *Reply) Open() context.Context { return r.session.open }
 func (r *Reply) Patient() context.Context { return r.session.patient }
 
 // Awaited is a context that ends with Open, and when the client has closed its side of the
-// connection: there are clients that do so and wait for answers, but none that waits for one about a
-// transaction.
+// connection: there are clients that do so and wait for answers, but none that waits for one about
+// a transaction.
 func (r *Reply) Awaited() context.Context {
 	if r.session.framer.Gone() {
 		r.session.left()

@@ -66,8 +66,8 @@ func (r *Rule) covers(from, to netip.Addr, a, b uint16) bool {
 	return (!r.From.IsValid() || r.From == from) && (!r.To.IsValid() || r.To == to) && (r.Port == 0 || r.Port == a || r.Port == b)
 }
 
-// New makes one without hosts. prefix begins the names of its namespaces, which nobody else may use;
-// dice say which packets are lost and how long one takes.
+// New makes one without hosts. prefix begins the names of its namespaces, which nobody else may
+// use; dice say which packets are lost and how long one takes.
 func New(prefix string, dice *rand.Rand) *Network {
 	n := &Network{prefix: prefix, ports: map[netip.Addr]*port{}, dice: dice, wake: make(chan struct{}, 1)}
 	n.wg.Go(n.deliverLate)
@@ -108,8 +108,8 @@ func ip(args ...string) error {
 	return nil
 }
 
-// Plug makes a host: a namespace with a TUN device, in a network of 255 hosts (/24). The error wraps
-// ErrUnable.
+// Plug makes a host: a namespace with a TUN device, in a network of 255 hosts (/24). The error
+// wraps ErrUnable.
 func (n *Network) Plug(name string, addr netip.Addr) error {
 	ns := n.NS(name)
 	if err := ip("netns", "add", ns); err != nil {
@@ -118,7 +118,8 @@ func (n *Network) Plug(name string, addr netip.Addr) error {
 	return n.plug(ns, addr, func(f func() error) error { return Inside(ns, f) })
 }
 
-// PlugHere makes this process' own namespace a host. It must be one that nobody else is in, see Own.
+// PlugHere makes this process' own namespace a host. It must be one that nobody else is in, see
+// Own.
 func (n *Network) PlugHere(addr netip.Addr) error {
 	return n.plug("", addr, func(f func() error) error { return f() })
 }

@@ -1,12 +1,12 @@
 // Command chaosnet runs a cluster on hosts that fail as real ones do, and judges what clients saw.
 //
 // Each node has a network namespace and a file system of its own (ext4 on a loop device); all
-// packets between the hosts go through this program, which cuts, loses, delays, reorders and
-// resets as told (package hostnet). Faults are rolled from a seed (faults.go): of links and ports, of
+// packets between the hosts go through this program, which cuts, loses, delays, reorders and resets
+// as told (package hostnet). Faults are rolled from a seed (faults.go): of links and ports, of
 // processes, of disks, and nodes that join, leave and are replaced meanwhile. Clients (clients.go)
 // speak Kafka's protocol by package harness, which knows nothing of the product, and the checker
-// (checker.go) names anomalies by Jepsen's words. What /readyz and the metrics said is held
-// against what clients got (monitor.go).
+// (checker.go) names anomalies by Jepsen's words. What /readyz and the metrics said is held against
+// what clients got (monitor.go).
 //
 // Usage: go run ./tools/chaosnet [-seconds 600] [-seed N], in the folder test, as root. It ends
 // with 1 if there is an anomaly, and with 3 where it cannot make namespaces, TUN devices or loop

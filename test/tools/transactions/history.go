@@ -29,7 +29,7 @@ const (
 // transaction is what is known of a transaction of the load append.
 type transaction struct {
 	partitions []int32 // of its records
-	needed     int     // so many of them, from the first on, are there or none is; the others may be
+	needed     int     // so many, from the first on, are there or none is; the others may be
 	fate       fate
 	asked      time.Time // when its commit was asked for; zero: never
 }

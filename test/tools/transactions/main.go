@@ -1,5 +1,5 @@
-// Command transactions runs transactional producers and consumers against a cluster while its
-// nodes are killed, paused and restarted, and their links are cut, delayed and healed, and looks for
+// Command transactions runs transactional producers and consumers against a cluster while its nodes
+// are killed, paused and restarted, and their links are cut, delayed and healed, and looks for
 // anomalies in what they were told and gave. Requests of former transactions arrive late (late).
 //
 // Three loads run at once:
