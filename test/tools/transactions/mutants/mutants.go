@@ -31,9 +31,10 @@ var mutants = []broken{
 		{File: finishGo, Old: "	c.markers.write(mark, c.cfg.State.scope(id), func() { l.complete(mark) })\n",
 			New: "	c.markers.write(mark, c.cfg.State.scope(id), func() {})\n	l.complete(mark)\n"},
 	}},
+	// In version 2 the marker has another epoch than the batch.
 	{name: "guard", what: "a batch may begin a transaction behind its marker", changes: append([]mutant.Change{
 		{File: aheadGo, Old: "return a.guards[g.producer] == g }", New: "return g != nil }"},
-	}, slow...)},
+	}, slow...), version: firstOnly},
 	{name: "verify", what: "leaders do not ask the coordinator", changes: []mutant.Change{
 		{File: admitGo, Old: "	j.err = refusal(p.replica.env.Host.JoinTransaction(ctx, q.txn, q.producer, q.epoch, p.replica.ID))\n",
 			New: "	if q.txn.Add {\n		j.err = refusal(p.replica.env.Host.JoinTransaction(ctx, q.txn, q.producer, q.epoch, p.replica.ID))\n	}\n"},
