@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"strconv"
@@ -77,7 +78,7 @@ func (w *world) append(ctx context.Context, producer int) {
 			if dice.IntN(2) == 0 {
 				time.AfterFunc(time.Duration(dice.IntN(300))*time.Millisecond, old.Close)
 			} else {
-				old.Close()
+				go old.Close()
 			}
 		}
 		wait(ctx, time.Duration(dice.IntN(20))*time.Millisecond)
@@ -126,11 +127,11 @@ func (w *world) transaction(cl *kgo.Client, network *late, dice *rand.Rand, id t
 		w.h.ended(id, unknown) // may be anything but half
 		return false
 	}
-	var failed error
-	for range count {
-		if err := <-promises; err != nil && failed == nil {
-			failed = err
-		}
+	failed := await(promises, count)
+	if errors.Is(failed, errForgotten) {
+		w.trouble.add("produce", failed)
+		w.h.ended(id, aborted) // nobody asked to commit it
+		return false
 	}
 	commit := dice.IntN(4) > 0 && failed == nil
 	if failed != nil {
@@ -153,6 +154,26 @@ func (w *world) transaction(cl *kgo.Client, network *late, dice *rand.Rand, id t
 		w.h.ended(id, aborted)
 	}
 	return err == nil
+}
+
+// errForgotten is of a client that does not say what became of a record.
+var errForgotten = errors.New("the client library has forgotten a record")
+
+// await gives the first error of so many promises, once all are kept. It waits for twice the time
+// that the client has for them: franz-go (1.22) may forget one, and goes on for ever.
+func await(promises <-chan error, count int) (failed error) {
+	limit := time.After(2 * endTimeout)
+	for range count {
+		select {
+		case err := <-promises:
+			if failed == nil {
+				failed = err
+			}
+		case <-limit:
+			return errForgotten
+		}
+	}
+	return failed
 }
 
 // settle fences every producer, and so ends what it left open.

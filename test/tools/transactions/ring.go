@@ -134,10 +134,10 @@ func (w *world) work(ctx context.Context, parity, n int) error {
 				func(_ *kgo.Record, err error) { failed <- err })
 		})
 		good := true
-		for range done.produced {
-			if err := <-failed; err != nil {
-				w.trouble.add("worker's produce", err)
-				good = false
+		if err := await(failed, len(done.produced)); err != nil {
+			w.trouble.add("worker's produce", err)
+			if good = false; errors.Is(err, errForgotten) {
+				return err
 			}
 		}
 		if dice.IntN(12) == 0 {
