@@ -312,7 +312,7 @@ func (s *session) clientLeft(err error) error {
 		return fmt.Errorf("client: %w", err)
 	}
 	s.ending = true
-	s.leave(func(r *request) bool { return transactional[r.key] })
+	s.leave(func(r *request) bool { return r.transactional })
 	if s.silent = time.After(halfOpen); errors.Is(err, syscall.ECONNRESET) {
 		s.forget()
 	}

@@ -83,7 +83,7 @@ func (c *lateConn) Write(b []byte) (int, error) {
 		c.l.mu.Unlock()
 		if held || copied {
 			c.l.w.lateSent(key, held)
-			time.AfterFunc(after, func() { deliver(c.addr, frame) })
+			time.AfterFunc(after, func() { c.l.deliver(c.addr, frame) })
 		}
 		c.dead = c.dead || held
 	}
@@ -96,15 +96,18 @@ func (c *lateConn) Write(b []byte) (int, error) {
 // lateBy is by how much a request is late at most.
 const lateBy = 3 * time.Second
 
-// deliver sends a request, and waits a moment for the answer, which is nobody's any more.
-func deliver(addr string, frame []byte) {
+// deliver sends a request. Of version 1 the end of its connection comes with it: that is how a
+// request of a client that asked again is known there, since it may have the epoch and the sequence
+// number of one of the next transaction. Of version 2 it stays for the answer, which is nobody's any
+// more.
+func (l *late) deliver(addr string, frame []byte) {
 	conn, err := net.DialTimeout("tcp", addr, dialTimeout)
 	if err != nil {
 		return
 	}
 	defer conn.Close()
 	_ = conn.SetDeadline(time.Now().Add(2 * time.Second))
-	if _, err := conn.Write(frame); err == nil {
+	if _, err := conn.Write(frame); err == nil && !l.w.old {
 		_, _ = conn.Read(make([]byte, 1024))
 	}
 }
