@@ -3,16 +3,18 @@ package main
 import "github.com/trimaran-io/trimaran/test/harness/mutant"
 
 const (
-	aheadGo     = "fsm/producersahead.go"
-	markGo      = "fsm/transactions.go"
-	endGo       = "transaction/end.go"
-	finishGo    = "transaction/finish.go"
-	admitGo     = "cluster/replica/transactions.go"
-	groupsGo    = "fsm/groups/state.go"
-	firstOnly   = 1
-	secondOnly  = 2
-	everyone    = 0
-	slowAnswers = "		a.Refused = p.join(ctx, joining{txn, h.ProducerID, h.ProducerEpoch, a.Guard})\n"
+	aheadGo      = "fsm/producersahead.go"
+	markGo       = "fsm/transactions.go"
+	endGo        = "transaction/end.go"
+	finishGo     = "transaction/finish.go"
+	admitGo      = "cluster/replica/transactions.go"
+	groupsGo     = "fsm/groups/state.go"
+	firstOnly    = 1
+	secondOnly   = 2
+	everyone     = 0
+	markersGo    = "transaction/markers.go"
+	writesMarker = "	err := m.c.cfg.WriteMarker(ctx, to.partition, mark)\n"
+	slowAnswers  = "		a.Refused = p.join(ctx, joining{txn, h.ProducerID, h.ProducerEpoch, a.Guard})\n"
 )
 
 // slow has a leader be late with what a transaction's coordinator answered, so that it meets the
@@ -20,9 +22,15 @@ const (
 var slow = []mutant.Change{{File: admitGo, Old: slowAnswers,
 	New: slowAnswers + "		time.Sleep(time.Duration(time.Now().UnixNano()%40) * time.Millisecond)\n"}}
 
+// twice has markers come a second time, when the next transaction has begun, as from a coordinator
+// that was cut off. It is no mistake either.
+var twice = []mutant.Change{{File: markersGo, Old: writesMarker,
+	New: "	time.AfterFunc(time.Duration(time.Now().UnixNano()%300)*time.Millisecond, func() {\n" +
+		"		_ = m.c.cfg.WriteMarker(context.WithoutCancel(ctx), to.partition, mark)\n	})\n" + writesMarker}}
+
 // mutants are the defences of transactions, each taken away.
 var mutants = []broken{
-	{name: "none", what: "nothing, but leaders are slow", changes: slow, harmless: true},
+	{name: "none", what: "nothing, but leaders are slow and markers come twice", changes: append(twice, slow...), harmless: true},
 	{name: "pending", what: "offsets of a transaction are seen before it ends", changes: []mutant.Change{
 		{File: groupsGo, Old: "		s.setPending(c.group, c.producer, c.epoch, c.topic, c.id, c.partition, pendingOffset{Offset: c.offset})\n",
 			New: "		s.setOffset(c.group, c.topic, c.id, c.partition, c.offset)\n"},
@@ -43,10 +51,10 @@ var mutants = []broken{
 		{File: endGo, Old: "		s := bump(v, prepared(commit))\n",
 			New: "		s := bump(v, prepared(commit))\n		if s.set != nil && s.set.Next == -1 {\n			s.set.Epoch--\n			s.told.epoch--\n		}\n"},
 	}, version: secondOnly},
-	{name: "former", what: "a marker of a former transaction ends the next one", changes: []mutant.Change{
+	{name: "former", what: "a marker of a former transaction ends the next one", changes: append([]mutant.Change{
 		{File: aheadGo, Old: "	case s.Ended != 0 && !m.Follows(s.Ended):\n", New: "	case false:\n"},
 		{File: markGo, Old: "	if p.Ended != 0 && m.Number != p.Ended && !m.Follows(p.Ended) {\n", New: "	if false {\n"},
-	}},
+	}, twice...)},
 	{name: "stable", what: "readers of committed records do not wait for open transactions", changes: []mutant.Change{
 		{File: markGo, Old: "	if n := p.producers.open.oldest; n != nil {\n		return max(p.logStart, n.state.First)\n	}\n	return p.next\n",
 			New: "	return p.next\n"},
