@@ -68,10 +68,10 @@ type request struct {
 	// have asked by another connection, and before KIP-890 a request does not say whether it is of
 	// the present transaction or of the former one.
 	transactional bool
-	losses      int  // gateways that were lost while this one waited longest
-	raw         bool // a message of a SASL mechanism's, without key, version and correlation id
-	own         bool // the shim's own: its answer is not the client's
-	mechanism   string
+	losses        int  // gateways that were lost while this one waited longest
+	raw           bool // a message of a SASL mechanism's, without key, version and correlation id
+	own           bool // the shim's own: its answer is not the client's
+	mechanism     string
 }
 
 // binds reports whether the request ties what follows to this gateway
