@@ -98,8 +98,8 @@ const lateBy = 3 * time.Second
 
 // deliver sends a request. Of version 1 the end of its connection comes with it: that is how a
 // request of a client that asked again is known there, since it may have the epoch and the sequence
-// number of one of the next transaction. Of version 2 it stays for the answer, which is nobody's any
-// more.
+// number of one of the next transaction. Of version 2 it stays for the answer, which is nobody's
+// any more.
 func (l *late) deliver(addr string, frame []byte) {
 	conn, err := net.DialTimeout("tcp", addr, dialTimeout)
 	if err != nil {
