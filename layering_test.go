@@ -188,7 +188,7 @@ var layers = []layer{
 		"the harness looks from outside: a checker that shares code with what it checks shares its mistakes; suites and tools stand on it"},
 	{"test/suites", []string{"gateway/shim", "test/harness"}, nil,
 		"black-box tests look from outside, with the harness's eyes; what two of them need is the harness's"},
-	{"test/tools", []string{"gateway/shim", "test/harness"}, nil,
+	{"test/tools", []string{"gateway/shim", "test/harness", "test/harness/hostnet", "test/harness/mutant"}, nil,
 		"what measures and checks looks from outside, with the harness's eyes; what two of them need is the harness's"},
 }
 

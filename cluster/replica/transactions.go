@@ -91,10 +91,13 @@ func (p *proposer) join(ctx context.Context, q joining) error {
 		return fmt.Errorf("%w: without a transactional id", outcome.ErrInvalidTxnState)
 	}
 	j, underWay := p.joinUnderWay(q)
-	for underWay {
+	for first := true; underWay; first = false {
 		select {
 		case <-j.over:
-			if !j.left {
+			// A question from before may have been too early: a client of before KIP-890 adds the
+			// partition and then sends the batch, which may come while the answer to a late batch
+			// of the transaction before is on its way.
+			if !j.left && (j.err == nil || !first) {
 				return j.err
 			}
 			j, underWay = p.joinUnderWay(q)

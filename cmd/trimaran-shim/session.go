@@ -312,6 +312,7 @@ func (s *session) clientLeft(err error) error {
 		return fmt.Errorf("client: %w", err)
 	}
 	s.ending = true
+	s.leave(func(r *request) bool { return r.transactional })
 	if s.silent = time.After(halfOpen); errors.Is(err, syscall.ECONNRESET) {
 		s.forget()
 	}
@@ -323,9 +324,14 @@ func (s *session) clientLeft(err error) error {
 // what only reads is not.
 func (s *session) forget() {
 	s.gone = true
+	s.leave(func(r *request) bool { return repeatable[r.key] || r.own })
+}
+
+// leave drops those requests that were not handed over.
+func (s *session) leave(which func(*request) bool) {
 	kept := s.queue[:s.handed]
 	for _, r := range s.queue[s.handed:] {
-		if repeatable[r.key] || r.own {
+		if which(r) {
 			s.drop(r)
 		} else {
 			kept = append(kept, r)
