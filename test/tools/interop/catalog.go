@@ -87,7 +87,8 @@ func catalog() []row {
 			codecs: allCodecs, idempotent: true, noShim: true, prepare: trimaranjs(runtime)})
 	}
 	rows = append(rows, transactional(rows)...)
-	rows = append(rows, kadmRow())
+	rows = append(rows, kadmRow(), row{name: "franz-go tests", version: "1.22.2", mode: "default", transactions: true,
+		needsGroups: true, prepare: (*preparer).franzTests, run: franzChain})
 	return append(rows, toolRows()...)
 }
 

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -14,8 +15,8 @@ import (
 const transactionsCommand = "org.apache.kafka.tools.TransactionsCommand"
 
 // transactionsTool is kafka-transactions before, in and after a transaction that somebody has left
-// open.
-func transactionsTool(ctx context.Context, a *attempt) error {
+// open. In the pass with kills nodes die meanwhile.
+func transactionsTool(ctx context.Context, a *attempt) (err error) {
 	s, t := &script{ctx: ctx, attempt: a}, harness.Topic("tool-transactions")
 	id := t + "-id"
 	if err := a.makeTopic(ctx, t, partitions); err != nil {
@@ -37,6 +38,8 @@ func transactionsTool(ctx context.Context, a *attempt) error {
 	if err != nil {
 		return err
 	}
+	stop := a.killInTurn(ctx)
+	defer func() { err = errors.Join(err, stop()) }()
 	of := "--topic " + t + " --partition 2"
 	s.run(transactionsCommand, "list", id, "Ongoing", fmt.Sprint(producer))
 	if out := s.run(transactionsCommand, "list --duration-filter 86400000"); s.err == nil && strings.Contains(out, id) {

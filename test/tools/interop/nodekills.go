@@ -1,0 +1,55 @@
+package main
+
+import (
+	"context"
+	"time"
+)
+
+// Between two kills: how long the nodes are left alone, and how long the killed one is down.
+const (
+	killCalm = 4 * time.Second
+	killDown = 2 * time.Second
+)
+
+// killInTurn kills one node after the other with kill -9 and starts it again, until stop is called,
+// which waits until all are back. It does nothing in the quiet pass.
+func (a *attempt) killInTurn(ctx context.Context) (stop func() error) {
+	if a.pass != "kill" {
+		return func() error { return nil }
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	over := make(chan error, 1)
+	go func() { over <- a.killEachUntil(ctx) }()
+	return func() error {
+		cancel()
+		return <-over
+	}
+}
+
+func (a *attempt) killEachUntil(ctx context.Context) error {
+	for kills := 0; ; kills++ {
+		if !sleep(ctx, killCalm) {
+			a.note("%d nodes were killed", kills)
+			return nil
+		}
+		n := a.cluster.Nodes[kills%len(a.cluster.Nodes)]
+		a.trace("kill -9 %s", n.ID)
+		if err := n.Kill9(); err != nil {
+			return err
+		}
+		sleep(ctx, killDown)
+		if err := n.Restart(); err != nil {
+			return err
+		}
+	}
+}
+
+// sleep is false when ctx ended before the time had passed.
+func sleep(ctx context.Context, d time.Duration) bool {
+	select {
+	case <-ctx.Done():
+		return false
+	case <-time.After(d):
+		return true
+	}
+}
