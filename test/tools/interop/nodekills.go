@@ -2,8 +2,36 @@ package main
 
 import (
 	"context"
+	"errors"
+	"path/filepath"
 	"time"
+
+	"github.com/trimaran-io/trimaran/test/harness"
 )
+
+// ownCluster gives the attempt a cluster of its own, until end is called, which gives what a
+// process complained of.
+func (a *attempt) ownCluster(o harness.Options) (end func() error, err error) {
+	o.Dir = filepath.Join(a.dir, "cluster")
+	c, err := harness.Start(o)
+	if err != nil {
+		if c != nil {
+			c.Close()
+		}
+		return nil, err
+	}
+	shared := a.bench
+	own := *shared
+	own.cluster, own.addrs, own.looks, own.driverAddr, own.shimAddr = c, c.Addrs(), c.Addrs(), c.ShimAddr(), c.ShimAddr()
+	a.bench = &own
+	return func() error {
+		a.bench = shared
+		if complaint := c.Close(); complaint != "" {
+			return errors.New(complaint)
+		}
+		return nil
+	}, nil
+}
 
 // Between two kills: how long the nodes are left alone, and how long the killed one is down.
 const (

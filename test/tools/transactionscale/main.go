@@ -145,7 +145,9 @@ func (r *run) took(what string, do func() error) error {
 func (r *run) client(more ...kgo.Opt) (*kgo.Client, error) {
 	return kgo.NewClient(append([]kgo.Opt{
 		kgo.SeedBrokers(r.cluster.Addrs()...),
+		// The one broker that clients see is asked at the address that was told last.
 		kgo.MetadataMinAge(100 * time.Millisecond),
+		kgo.MetadataMaxAge(time.Second),
 		kgo.RecordPartitioner(kgo.ManualPartitioner()),
 		kgo.DialTimeout(5 * time.Second),
 	}, more...)...)
