@@ -159,7 +159,8 @@ func asKnown(e *kerr.Error, key kmsg.Key, version int16) *kerr.Error {
 	case kmsg.Fetch, kmsg.ListOffsets, kmsg.OffsetForLeaderEpoch, kmsg.DescribeProducers, kmsg.WriteTxnMarkers:
 		// Of all that is worth another try, this is what each of these clients tries again at. A
 		// timeout of the broker's own, or a leader who is not available, ends Java's consumer
-		// (FetchCollector) and its admin client (DescribeProducersHandler, AbortTransactionHandler).
+		// (FetchCollector) and its admin client (DescribeProducersHandler,
+		// AbortTransactionHandler).
 		if e == kerr.RequestTimedOut || e == kerr.LeaderNotAvailable {
 			e = kerr.NotLeaderForPartition
 		}
