@@ -58,7 +58,15 @@ func (r *run) makeAll(ctx context.Context, adm *kadm.Client, topics []string) er
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	for _, t := range topics {
-		if _, err := adm.CreateTopic(ctx, partitionsEach, 3, nil, t); err != nil && !errors.Is(err, kerr.TopicAlreadyExists) {
+		// A node that elects for thousands of groups may send its clients elsewhere for a moment.
+		err := r.until(ctx, func() error {
+			_, err := adm.CreateTopic(ctx, partitionsEach, 3, nil, t)
+			if errors.Is(err, kerr.TopicAlreadyExists) {
+				return nil
+			}
+			return err
+		})
+		if err != nil {
 			return err
 		}
 	}
