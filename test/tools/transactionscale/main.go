@@ -147,7 +147,7 @@ func (r *run) client(more ...kgo.Opt) (*kgo.Client, error) {
 		kgo.SeedBrokers(r.cluster.Addrs()...),
 		// The one broker that clients see is asked at the address that was told last.
 		kgo.MetadataMinAge(100 * time.Millisecond),
-		kgo.MetadataMaxAge(5*time.Second),
+		kgo.MetadataMaxAge(5 * time.Second),
 		kgo.RecordPartitioner(kgo.ManualPartitioner()),
 		kgo.DialTimeout(5 * time.Second),
 	}, more...)...)
