@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"os"
 	"path/filepath"
 	"time"
 
@@ -13,6 +14,9 @@ import (
 // process complained of.
 func (a *attempt) ownCluster(o harness.Options) (end func() error, err error) {
 	o.Dir = filepath.Join(a.dir, "cluster")
+	if err := os.MkdirAll(o.Dir, 0o777); err != nil {
+		return nil, err
+	}
 	c, err := harness.Start(o)
 	if err != nil {
 		if c != nil {
