@@ -157,10 +157,12 @@ var (
 // is wrong with a record was InvalidMessage. INVALID_RECORD Kafka tells everyone.
 func asKnown(e *kerr.Error, key kmsg.Key, version int16) *kerr.Error {
 	switch key {
-	case kmsg.Fetch, kmsg.ListOffsets, kmsg.OffsetForLeaderEpoch:
-		// A consumer has no use for a timeout of the broker's own (Java's fetcher
-		// throws at it); that somebody else has to be asked it understands.
-		if e == kerr.RequestTimedOut {
+	case kmsg.Fetch, kmsg.ListOffsets, kmsg.OffsetForLeaderEpoch, kmsg.DescribeProducers, kmsg.WriteTxnMarkers:
+		// Of all that is worth another try, this is what each of these clients tries again at. A
+		// timeout of the broker's own, or a leader who is not available, ends Java's consumer
+		// (FetchCollector) and its admin client (DescribeProducersHandler,
+		// AbortTransactionHandler).
+		if e == kerr.RequestTimedOut || e == kerr.LeaderNotAvailable {
 			e = kerr.NotLeaderForPartition
 		}
 	case kmsg.InitProducerID:
