@@ -13,7 +13,7 @@ type row struct {
 	version string // pinned
 	mode    string // default or 0.8
 	quick   bool   // part of -quick
-	named   bool   // only with -only: it also fails where a machine is too busy for its own timeouts
+	named   bool   // only with -only: its own timeouts are too short for a busy machine
 
 	codecs     []string
 	noAdmin    bool // cannot create topics
