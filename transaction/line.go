@@ -108,7 +108,7 @@ func (c *Coordinator) decided(ctx context.Context, id string, decide func(v view
 		if c.withdraw(id, a) {
 			return refuse(kerr.ConcurrentTransactions), nil
 		}
-	case <-c.ctx.Done():
+	case <-c.tenure.Context().Done():
 		if c.withdraw(id, a) {
 			return step{code: kerr.NotCoordinator.Code, told: none, unknown: true}, nil
 		}
@@ -153,8 +153,7 @@ func (l *line) queue(asks ...*ask) {
 	l.asks = append(l.asks, asks...)
 	if len(l.asks) > 0 && !l.working {
 		l.working = true
-		l.c.running.Add(1)
-		go l.work()
+		l.c.tenure.Go(l.work)
 	}
 }
 
@@ -189,7 +188,6 @@ func (l *line) take() []*ask {
 }
 
 func (l *line) work() {
-	defer l.c.running.Done()
 	for asks := l.take(); len(asks) > 0; asks = l.take() {
 		for len(asks) > 0 {
 			asks = l.turn(asks)
@@ -327,7 +325,7 @@ func (l *line) answer(a *ask) {
 func (l *line) park(a *ask) {
 	l.c.mu.Lock()
 	switch {
-	case l.c.ctx.Err() != nil:
+	case l.c.tenure.Over():
 		a.step = step{code: kerr.NotCoordinator.Code, told: none, unknown: true}
 	case a.hurried:
 		a.step = refuse(kerr.ConcurrentTransactions)

@@ -55,6 +55,7 @@ func (w *world) append(ctx context.Context, producer int) {
 	dice := rand.New(rand.NewPCG(w.seed, uint64(100+producer)))
 	var cl *kgo.Client
 	var a *asking
+	var network *late
 	defer func() {
 		if cl != nil {
 			cl.Close()
@@ -63,28 +64,28 @@ func (w *world) append(ctx context.Context, producer int) {
 	for n := 0; ctx.Err() == nil; n++ {
 		if cl == nil {
 			var err error
-			a = new(asking)
-			if cl, err = w.appender(producer, a); err != nil {
+			network, a = w.late(dice.Uint64()), new(asking)
+			if cl, err = w.appender(producer, network, a); err != nil {
 				w.trouble.add("client", err)
 				wait(ctx, 100*time.Millisecond)
 				continue
 			}
 		}
-		if !w.transaction(cl, a, dice, txnID{producer, n}) {
+		if !w.transaction(cl, network, a, dice, txnID{producer, n}) {
 			// Closed or left behind: the next one fences it in the middle of whatever it does.
 			old := cl
 			cl = nil
 			if dice.IntN(2) == 0 {
 				time.AfterFunc(time.Duration(dice.IntN(300))*time.Millisecond, old.Close)
 			} else {
-				old.Close()
+				go old.Close()
 			}
 		}
 		wait(ctx, time.Duration(dice.IntN(20))*time.Millisecond)
 	}
 }
 
-func (w *world) appender(n int, a *asking) (*kgo.Client, error) {
+func (w *world) appender(n int, network *late, a *asking) (*kgo.Client, error) {
 	return w.client(
 		kgo.WithHooks(a),
 		kgo.TransactionalID(appenderID(n)),
@@ -92,11 +93,12 @@ func (w *world) appender(n int, a *asking) (*kgo.Client, error) {
 		kgo.RecordPartitioner(kgo.ManualPartitioner()),
 		kgo.ProducerLinger(0),
 		kgo.RecordDeliveryTimeout(endTimeout),
+		kgo.Dialer(network.dial),
 	)
 }
 
 // transaction is one transaction. It is false if the client is not to be used any more.
-func (w *world) transaction(cl *kgo.Client, a *asking, dice *rand.Rand, id txnID) bool {
+func (w *world) transaction(cl *kgo.Client, network *late, a *asking, dice *rand.Rand, id txnID) bool {
 	// A transaction that has begun is brought to its end.
 	ctx, cancel := context.WithTimeout(context.Background(), endTimeout)
 	defer cancel()
@@ -110,6 +112,10 @@ func (w *world) transaction(cl *kgo.Client, a *asking, dice *rand.Rand, id txnID
 		partitions[i] = int32(dice.IntN(w.partitions))
 	}
 	w.h.begun(id, partitions)
+	abandoned := dice.IntN(25) == 0
+	if abandoned && dice.IntN(2) == 0 {
+		network.hold()
+	}
 	promises := make(chan error, count)
 	for i, p := range partitions {
 		if dice.IntN(6) == 0 {
@@ -118,7 +124,6 @@ func (w *world) transaction(cl *kgo.Client, a *asking, dice *rand.Rand, id txnID
 		cl.Produce(ctx, &kgo.Record{Topic: appendTopic, Partition: p, Value: []byte(appended{id, i, p}.String())},
 			func(_ *kgo.Record, err error) { promises <- err })
 	}
-	abandoned := dice.IntN(25) == 0
 	if abandoned {
 		w.h.ended(id, unknown) // may be anything but half
 		return false
@@ -155,6 +160,11 @@ func (w *world) transaction(cl *kgo.Client, a *asking, dice *rand.Rand, id txnID
 func (w *world) settle(ctx context.Context) error {
 	for n := range w.producers {
 		if err := w.fence(ctx, appenderID(n)); err != nil {
+			return err
+		}
+	}
+	for n := range w.racers {
+		if err := w.fence(ctx, racerID(n)); err != nil {
 			return err
 		}
 	}

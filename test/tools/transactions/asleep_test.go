@@ -181,19 +181,19 @@ func (b *broker) append(req *kmsg.ProduceRequest, resp *kmsg.ProduceResponse) (k
 // is mended, and all of asleep.go but patience can go.
 func TestWhetherPromisesAreKept(t *testing.T) {
 	for what, c := range map[string]struct {
-		broker broker
+		broker *broker
 		want   error
 		asleep int64
 		found  int
 	}{
-		"answers":  {},
-		"hangs up": {broker: broker{cut: true}},
-		"refuses":  {broker: broker{cut: true, refuse: true}, want: errAsleep, asleep: 1},
-		"deaf":     {broker: broker{deaf: true}, want: errUnkept, found: 1},
+		"answers":  {broker: &broker{}},
+		"hangs up": {broker: &broker{cut: true}},
+		"refuses":  {broker: &broker{cut: true, refuse: true}, want: errAsleep, asleep: 1},
+		"deaf":     {broker: &broker{deaf: true}, want: errUnkept, found: 1},
 	} {
 		t.Run(what, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				w, a, b := &world{options: options{old: true}, seeds: []string{"b:9092"}, h: newHistory()}, new(asking), &c.broker
+				w, a, b := &world{options: options{old: true}, seeds: []string{"b:9092"}, h: newHistory()}, new(asking), c.broker
 				b.ends = map[int32]int64{}
 				cl, err := w.client(kgo.Dialer(b.dial), kgo.WithHooks(a), kgo.TransactionalID("x"),
 					kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.ProducerLinger(time.Millisecond))

@@ -24,7 +24,8 @@ func (w *world) report(out io.Writer, d *disturber) {
 	fmt.Fprintf(out, "\ntransactions   %d committed (%d records), %d aborted, %d of unknown fate\n", fates[committed], records, fates[aborted], fates[unknown]+fates[open])
 	fmt.Fprintf(out, "ring           %d messages, %d transactions of workers committed, %d aborted with offsets in them\n",
 		len(h.messages), len(h.works), h.givenUp)
-	fmt.Fprintf(out, "disturbances   %d kills, %d pauses, %d restarts\n", d.kills, d.pauses, d.restarts)
+	fmt.Fprintf(out, "disturbances   %s\n", d)
+	fmt.Fprintf(out, "late requests  %s\n", w.lateRequests())
 	if n := w.asleep.Load(); n > 0 {
 		fmt.Fprintf(out, "asleep         %d producers, which were replaced (a fault of franz-go's, see asleep.go)\n", n)
 	}
@@ -46,6 +47,25 @@ func (w *world) report(out io.Writer, d *disturber) {
 			fmt.Fprintf(out, "               %s\n", printable(example))
 		}
 	}
+}
+
+// lateRequests says how many came late, by kind.
+func (w *world) lateRequests() string {
+	w.lateMu.Lock()
+	defer w.lateMu.Unlock()
+	return times(w.lates)
+}
+
+// times says how often there was what.
+func times(of map[string]int) string {
+	var all []string
+	for _, name := range slices.Sorted(maps.Keys(of)) {
+		all = append(all, fmt.Sprintf("%d × %s", of[name], name))
+	}
+	if len(all) == 0 {
+		return "none"
+	}
+	return strings.Join(all, ", ")
 }
 
 // printable keeps what a server said from moving the cursor.
