@@ -1,0 +1,455 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"net"
+	"slices"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/trimaran-io/trimaran/test/harness"
+)
+
+// What transactions cost: beside idempotent producing, one by one in units of what the machine
+// gives, and to those who read. All by version 2 of the protocol.
+
+const (
+	// paced is how long the client of paced transactions does nothing after each: the markers of
+	// the last are written by then.
+	paced = 20 * time.Millisecond
+	// transactionRounds is how often what is compared is measured in turns.
+	transactionRounds = 5
+)
+
+func (b *bench) transactions() error {
+	return b.with(b.diskDir, nil, "", func(c *harness.Cluster) error {
+		for _, part := range []func(*harness.Cluster) error{b.transactionLatency, b.transactionThroughput, b.committedReads} {
+			if err := part(c); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// unit is a sync and a round trip, as they are now.
+func (b *bench) unit() (time.Duration, error) {
+	_, sync, err := writers(b.diskDir, 1, 4<<10, 200*time.Millisecond)
+	return sync + b.roundTrip, err
+}
+
+// transactionLatency measures transactions with one record of 1 KB to each of some partitions.
+func (b *bench) transactionLatency(c *harness.Cluster) error {
+	fmt.Println("  one transaction, from its first record to the answer to EndTxn, in units of a sync and a round trip; per transaction")
+	fmt.Printf("  %-34s %9s %9s %7s %9s %7s %9s %9s %7s %9s %9s %9s\n", "", "unit", "p50", "units", "p99", "units", "produce", "end", "syncs", "messages", "switches", "CPU")
+	for _, n := range []int{1, 10, 100} {
+		t, err := topic(c, fmt.Sprintf("transactions-%d", n), n)
+		if err != nil {
+			return err
+		}
+		if err := quiet(c); err != nil {
+			return err
+		}
+		leader, err := c.Leader(t, 0, time.Minute)
+		if err != nil {
+			return err
+		}
+		raw, err := newTransactor(leader.Addr(), t+"-raw", t, n)
+		if err != nil {
+			return err
+		}
+		defer raw.Close()
+		franz, err := transactional(c, t+"-franz", kgo.ProducerLinger(0))
+		if err != nil {
+			return err
+		}
+		defer franz.Close()
+		plain, err := kgo.NewClient(ofBench(c, kgo.ProducerLinger(0))...)
+		if err != nil {
+			return err
+		}
+		defer plain.Close()
+		for _, l := range []struct {
+			what  string
+			pause time.Duration
+			one   func() (produced, ended time.Duration, err error)
+		}{
+			{"franz-go, idempotent, no transaction", 0, func() (time.Duration, time.Duration, error) {
+				at := time.Now()
+				err := oneEach(plain, t, n)
+				return time.Since(at), 0, err
+			}},
+			{"raw, one after another", 0, raw.transaction},
+			{"raw, with pauses of 20 ms", paced, raw.transaction},
+			{"franz-go, one after another", 0, func() (time.Duration, time.Duration, error) { return franzTransaction(franz, t, n) }},
+			{"franz-go, with pauses of 20 ms", paced, func() (time.Duration, time.Duration, error) { return franzTransaction(franz, t, n) }},
+		} {
+			if err := b.latencyOf(c, fmt.Sprintf("%d: %s", n, l.what), l.pause, l.one); err != nil {
+				return fmt.Errorf("%s: %w", l.what, err)
+			}
+		}
+	}
+	return nil
+}
+
+func (b *bench) latencyOf(c *harness.Cluster, what string, pause time.Duration, one func() (produced, ended time.Duration, err error)) error {
+	var produce, end, all []time.Duration
+	run := func(window time.Duration) (int, error) {
+		produce, end, all = nil, nil, nil
+		for start := time.Now(); time.Since(start) < window; time.Sleep(pause) {
+			p, e, err := one()
+			if err != nil {
+				return 0, err
+			}
+			produce, end, all = append(produce, p), append(end, e), append(all, p+e)
+		}
+		return len(all), nil
+	}
+	if _, err := run(b.window / 4); err != nil {
+		return err
+	}
+	before, err := b.unit()
+	if err != nil {
+		return err
+	}
+	n, err := counting(c, func() (int, error) { return run(b.window) })
+	if err != nil {
+		return err
+	}
+	after, err := b.unit()
+	if err != nil {
+		return err
+	}
+	unit := (before + after) / 2
+	in := func(d time.Duration) float64 { return float64(d) / float64(unit) }
+	p50, p99, by := quantile(all, 0.5), quantile(all, 0.99), float64(max(1, n.times))
+	fmt.Printf("  %-34s %9s %9s %7.1f %9s %7.1f %9s %9s %7.1f %9.1f %9.1f %6.2f ms\n", what, ms(unit), ms(p50), in(p50), ms(p99), in(p99),
+		ms(quantile(produce, 0.5)), ms(quantile(end, 0.5)), n.syncs/by, n.messages/by, float64(n.Switches())/by, float64(n.CPU.Microseconds())/1000/by)
+	return nil
+}
+
+// ofBench are the options of all clients of franz-go here.
+func ofBench(c *harness.Cluster, more ...kgo.Opt) []kgo.Opt {
+	return append([]kgo.Opt{
+		kgo.SeedBrokers(c.Node(1).Addr()), kgo.RecordPartitioner(kgo.ManualPartitioner()),
+		kgo.ProducerBatchCompression(kgo.NoCompression()),
+	}, more...)
+}
+
+func transactional(c *harness.Cluster, id string, more ...kgo.Opt) (*kgo.Client, error) {
+	return kgo.NewClient(ofBench(c, append(more, kgo.TransactionalID(id))...)...)
+}
+
+var noise = batch(recordSize, false).set[:recordSize]
+
+// oneEach produces a record to each of n partitions and waits for all.
+func oneEach(cl *kgo.Client, topic string, n int) error {
+	records := make([]*kgo.Record, n)
+	for p := range records {
+		records[p] = &kgo.Record{Topic: topic, Partition: int32(p), Value: noise}
+	}
+	return cl.ProduceSync(context.Background(), records...).FirstErr()
+}
+
+func franzTransaction(cl *kgo.Client, topic string, n int) (produced, ended time.Duration, err error) {
+	at := time.Now()
+	if err := cl.BeginTransaction(); err != nil {
+		return 0, 0, err
+	}
+	if err := oneEach(cl, topic, n); err != nil {
+		return 0, 0, err
+	}
+	then := time.Now()
+	err = cl.EndTransaction(context.Background(), kgo.TryCommit)
+	return then.Sub(at), time.Since(then), err
+}
+
+// transactor sends a transaction as two requests: a Produce to all partitions, and an EndTxn.
+type transactor struct {
+	*harness.Wire
+	id       string
+	producer int64
+	epoch    int16
+	produce  *kmsg.ProduceRequest
+	records  []byte
+}
+
+func newTransactor(addr, id, topic string, partitions int) (*transactor, error) {
+	conn, err := net.Dial("tcp", addr)
+	if err != nil {
+		return nil, err
+	}
+	x := &transactor{Wire: harness.NewWire(conn), id: id, produce: kmsg.NewPtrProduceRequest()}
+	conn.SetDeadline(time.Now().Add(10 * time.Minute))
+	r := kmsg.Record{Value: noise}
+	body := r.AppendTo(nil)[1:]
+	r.Length = int32(len(body))
+	x.records = r.AppendTo(nil)
+	p := x.produce
+	p.Version, p.TransactionID, p.Acks, p.TimeoutMillis = 12, &x.id, -1, 30_000
+	t := kmsg.NewProduceRequestTopic()
+	t.Topic = topic
+	for i := range partitions {
+		part := kmsg.NewProduceRequestTopicPartition()
+		part.Partition = int32(i)
+		t.Partitions = append(t.Partitions, part)
+	}
+	p.Topics = append(p.Topics, t)
+	init := kmsg.NewPtrInitProducerIDRequest()
+	init.Version, init.TransactionalID, init.TransactionTimeoutMillis = 4, &x.id, 60_000
+	return x, x.again(func() error {
+		answer, err := x.Ask(init)
+		if err != nil {
+			return err
+		}
+		resp := answer.(*kmsg.InitProducerIDResponse)
+		x.producer, x.epoch = resp.ProducerID, resp.ProducerEpoch
+		return kerr.ErrorForCode(resp.ErrorCode)
+	})
+}
+
+// again asks until the answer is no error that a client tries again after.
+func (x *transactor) again(ask func() error) error {
+	for end := time.Now().Add(30 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+		err := ask()
+		var code *kerr.Error
+		if err == nil || !errors.As(err, &code) || !code.Retriable || time.Now().After(end) {
+			return err
+		}
+	}
+}
+
+func (x *transactor) transaction() (produced, ended time.Duration, err error) {
+	b := kmsg.RecordBatch{PartitionLeaderEpoch: -1, Magic: 2, Attributes: 0x10, ProducerID: x.producer, ProducerEpoch: x.epoch, NumRecords: 1, Records: x.records}
+	b.FirstTimestamp = time.Now().UnixMilli()
+	b.MaxTimestamp = b.FirstTimestamp
+	b.Length = int32(61 - 12 + len(x.records))
+	set := b.AppendTo(nil)
+	binary.BigEndian.PutUint32(set[17:], crc32.Checksum(set[21:], crc32.MakeTable(crc32.Castagnoli)))
+	for i := range x.produce.Topics[0].Partitions {
+		x.produce.Topics[0].Partitions[i].Records = set
+	}
+	at := time.Now()
+	err = x.again(func() error {
+		answer, err := x.Ask(x.produce)
+		if err != nil {
+			return err
+		}
+		for _, p := range answer.(*kmsg.ProduceResponse).Topics[0].Partitions {
+			if err := kerr.ErrorForCode(p.ErrorCode); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return 0, 0, fmt.Errorf("produce: %w", err)
+	}
+	then := time.Now()
+	end := kmsg.NewPtrEndTxnRequest()
+	end.Version, end.TransactionalID, end.ProducerID, end.ProducerEpoch, end.Commit = 5, x.id, x.producer, x.epoch, true
+	err = x.again(func() error {
+		answer, err := x.Ask(end)
+		if err != nil {
+			return err
+		}
+		resp := answer.(*kmsg.EndTxnResponse)
+		if resp.ErrorCode == 0 {
+			x.producer, x.epoch = resp.ProducerID, resp.ProducerEpoch
+		}
+		return kerr.ErrorForCode(resp.ErrorCode)
+	})
+	if err != nil {
+		return 0, 0, fmt.Errorf("end: %w", err)
+	}
+	return then.Sub(at), time.Since(then), nil
+}
+
+// transactionThroughput compares producing in transactions with idempotent producing, in turns, by
+// franz-go, to one partition.
+func (b *bench) transactionThroughput(c *harness.Cluster) error {
+	fmt.Println("  records of 1 KB to one partition, by franz-go, in turns; p50 and p99 of a transaction, or of as many records and a flush")
+	t, err := topic(c, "transactional", 1)
+	if err != nil {
+		return err
+	}
+	if err := quiet(c); err != nil {
+		return err
+	}
+	type way struct {
+		what    string
+		records int // in a transaction, or between flushes
+		cl      *kgo.Client
+		txn     bool
+		got     []result
+	}
+	var ways []*way
+	for _, w := range []*way{
+		{what: "idempotent, without a pause", records: 1 << 30},
+		{what: "idempotent, flush every 100", records: 100},
+		{what: "transactions of 100", records: 100, txn: true},
+		{what: "idempotent, flush every 10,000", records: 10_000},
+		{what: "transactions of 10,000", records: 10_000, txn: true},
+	} {
+		opts := []kgo.Opt{kgo.MaxBufferedRecords(10_000)}
+		if w.txn {
+			w.cl, err = transactional(c, fmt.Sprintf("%s-%d", t, w.records), opts...)
+		} else {
+			w.cl, err = kgo.NewClient(ofBench(c, opts...)...)
+		}
+		if err != nil {
+			return err
+		}
+		defer w.cl.Close()
+		ways = append(ways, w)
+	}
+	header()
+	for round := range transactionRounds + 1 {
+		for _, w := range ways {
+			window := b.window / 2
+			if round == 0 {
+				window /= 4 // the first finds cold caches and connections
+			}
+			r, err := producing(c, w.cl, t, w.records, w.txn, window)
+			if err != nil {
+				return fmt.Errorf("%s: %w", w.what, err)
+			}
+			if round > 0 {
+				w.got = append(w.got, r)
+			}
+		}
+	}
+	mids := map[bool]map[int]result{false: {}, true: {}}
+	for _, w := range ways {
+		r := median(w.got)
+		r.latency = nil
+		for _, one := range w.got {
+			r.latency = append(r.latency, one.latency...)
+		}
+		r.print(w.what)
+		mids[w.txn][w.records] = r
+	}
+	without := mids[false][1<<30]
+	for _, n := range []int{100, 10_000} {
+		with, flushed := mids[true][n], mids[false][n]
+		fmt.Printf("  transactions of %d: %.2f of the MB/s and %.2f of the CPU of idempotent producing with as many flushes, %.2f and %.2f of that without a pause\n", n,
+			with.mbs()/flushed.mbs(), with.cpuPerMB()/flushed.cpuPerMB(), with.mbs()/without.mbs(), with.cpuPerMB()/without.cpuPerMB())
+	}
+	return nil
+}
+
+// producing produces records to partition 0 and waits after so many of them, in a transaction or
+// not. Its latency is that of each such run.
+func producing(c *harness.Cluster, cl *kgo.Client, topic string, records int, txn bool, window time.Duration) (r result, err error) {
+	ctx := context.Background()
+	before, err := used(c, nil)
+	if err != nil {
+		return r, err
+	}
+	var failed kgo.FirstErrPromise
+	for start := time.Now(); time.Since(start) < window; r.took = time.Since(start) {
+		at := time.Now()
+		if txn {
+			if err := cl.BeginTransaction(); err != nil {
+				return r, err
+			}
+		}
+		n := 0
+		for ; n < records && (txn || time.Since(start) < window); n++ {
+			cl.Produce(ctx, &kgo.Record{Topic: topic, Value: noise}, failed.Promise())
+		}
+		if err := errors.Join(cl.Flush(ctx), failed.Err()); err != nil {
+			return r, err
+		}
+		if txn {
+			if err := cl.EndTransaction(ctx, kgo.TryCommit); err != nil {
+				return r, err
+			}
+		}
+		r.latency = append(r.latency, time.Since(at))
+		r.records += n
+	}
+	r.bytes = r.records * recordSize
+	after, err := used(c, nil)
+	r.used = usage{after.cpu - before.cpu, after.wrote - before.wrote}
+	return r, err
+}
+
+// committedReads compares fetches of both isolation levels, in turns, of a topic without
+// transactions and of one that has nothing else, all of them committed.
+func (b *bench) committedReads(c *harness.Cluster) error {
+	fmt.Println("  fetches, 1 MB each, read_uncommitted and read_committed in turns")
+	header()
+	plain, err := b.fill(c, "isolation-plain", 1, readTotal/2)
+	if err != nil {
+		return err
+	}
+	committed, err := topic(c, "isolation-transactions", 1)
+	if err != nil {
+		return err
+	}
+	cl, err := transactional(c, committed)
+	if err != nil {
+		return err
+	}
+	defer cl.Close()
+	for bytes := 0; bytes < readTotal/2; {
+		r, err := producing(c, cl, committed, 1000, true, b.window)
+		if err != nil {
+			return err
+		}
+		bytes += r.bytes
+	}
+	if err := c.WaitApplied(time.Minute); err != nil {
+		return err
+	}
+	if err := quiet(c); err != nil {
+		return err
+	}
+	for _, t := range []struct{ name, what string }{{plain, "no transactions"}, {committed, "transactions of 1,000"}} {
+		const pairs = 8
+		var got [2][]result
+		for round := range pairs + 1 {
+			for i := range 2 {
+				level := (i + round) % 2 // A B B A
+				p := batch(16<<10, false)
+				p.isolation = int8(level)
+				r, err := fetchAll(c, ways(c)[0], t.name, 1, p, enough)
+				if err != nil {
+					return err
+				}
+				if round > 0 {
+					got[level] = append(got[level], r)
+				}
+			}
+		}
+		var sums [2]result
+		for level, what := range []string{"read_uncommitted, ", "read_committed, "} {
+			for _, r := range got[level] {
+				s := &sums[level]
+				s.bytes, s.records, s.took, s.latency = s.bytes+r.bytes, s.records+r.records, s.took+r.took, append(s.latency, r.latency...)
+				s.used.cpu += r.used.cpu
+			}
+			sums[level].print(what + t.what)
+		}
+		ratios := func(of func(result) float64) float64 {
+			var all []float64
+			for i := range got[0] {
+				all = append(all, of(got[1][i])/of(got[0][i]))
+			}
+			slices.SortFunc(all, cmp.Compare)
+			return (all[(len(all)-1)/2] + all[len(all)/2]) / 2
+		}
+		fmt.Printf("  read_committed beside read_uncommitted, %s: %.3f of the MB/s, %.3f of the CPU; medians of pairs: %.3f, %.3f (to reach: 0.95, 1.05)\n", t.what,
+			sums[1].mbs()/sums[0].mbs(), sums[1].cpuPerMB()/sums[0].cpuPerMB(), ratios(result.mbs), ratios(result.cpuPerMB))
+	}
+	return nil
+}
