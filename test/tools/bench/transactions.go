@@ -29,111 +29,194 @@ const (
 	transactionRounds = 5
 )
 
+// transactions measures this program, or, with -beside, another one in turns with it, which is all
+// that is done then.
 func (b *bench) transactions() error {
-	return b.with(b.diskDir, nil, "", func(c *harness.Cluster) error {
-		for _, part := range []func(*harness.Cluster) error{b.transactionLatency, b.transactionThroughput, b.committedReads} {
-			if err := part(c); err != nil {
-				return err
-			}
+	disks := []struct {
+		what, dir, program string
+		env                []string
+		sync               time.Duration // 0: it is measured
+	}{{"one disk for three nodes", b.diskDir, "", nil, 0}}
+	if b.memoryDir != "" {
+		program, err := harness.MeasuringProgram()
+		if err != nil {
+			return err
 		}
+		disks = append(disks, disks[0])
+		d := &disks[1]
+		d.what, d.dir, d.program, d.sync = "a disk for each, a sync takes 0.3 ms", b.memoryDir, program, 300*time.Microsecond
+		d.env = append([]string{"TRIMARAN_TEST_SYNC=300us"}, small...)
+	}
+	fmt.Println("  one transaction, from its first record of 1 KB to the answer to EndTxn, in units of a sync and a round trip; per transaction")
+	for _, d := range disks {
+		if b.beside != "" && d.program != "" {
+			continue // another program has no syncs that are made to take time
+		}
+		fmt.Printf("  %s\n", d.what)
+		err := b.with(d.dir, d.env, d.program, func(c *harness.Cluster) error {
+			if b.beside == "" {
+				return b.transactionLatency(d.sync, &transacting{Cluster: c, name: ""})
+			}
+			return b.with(d.dir, d.env, b.beside, func(other *harness.Cluster) error {
+				return b.transactionLatency(d.sync, &transacting{Cluster: other, name: "beside, "}, &transacting{Cluster: c, name: ""})
+			})
+		})
+		if err != nil {
+			return err
+		}
+	}
+	if b.beside != "" {
 		return nil
+	}
+	return b.with(b.diskDir, nil, "", func(c *harness.Cluster) error {
+		if err := b.transactionThroughput(c); err != nil {
+			return err
+		}
+		return b.committedReads(c)
 	})
 }
 
+// transacting is a cluster, and what was measured there.
+type transacting struct {
+	*harness.Cluster
+	name string
+	ways []transactionWay
+	// of each way
+	produce, end, all [][]time.Duration
+	counts            []counted
+}
+
+// transactionWay is a client that does a transaction and waits for it.
+type transactionWay struct {
+	what  string
+	pause time.Duration // after each
+	one   func() (produced, ended time.Duration, err error)
+	close func()
+}
+
+// transactionLatency measures transactions with a record to each of some partitions, on clusters in
+// turns. A sync takes that long, 0: it is measured in the same turns.
+func (b *bench) transactionLatency(sync time.Duration, clusters ...*transacting) error {
+	fmt.Printf("  %-38s %9s %9s %7s %9s %7s %9s %9s %7s %9s %9s %9s\n", "partitions, client", "unit", "p50", "units", "p99", "units", "produce", "end", "syncs", "messages", "switches", "CPU")
+	for _, n := range []int{1, 10, 100} {
+		for _, c := range clusters {
+			if err := c.connect(n); err != nil {
+				return err
+			}
+		}
+		for i := range clusters[0].ways {
+			var units []time.Duration
+			for turn := range turns {
+				for j := range clusters {
+					if turn%2 == 1 { // A B B A
+						j = len(clusters) - 1 - j
+					}
+					unit, err := b.unit(sync)
+					if err != nil {
+						return err
+					}
+					units = append(units, unit)
+					if err := clusters[j].window(i, b.window/turns); err != nil {
+						return fmt.Errorf("%s: %w", clusters[j].ways[i].what, err)
+					}
+				}
+			}
+			for _, c := range clusters {
+				c.print(i, n, quantile(units, 0.5))
+			}
+		}
+		for _, c := range clusters {
+			for _, w := range c.ways {
+				w.close()
+			}
+		}
+	}
+	return nil
+}
+
 // unit is a sync and a round trip, as they are now.
-func (b *bench) unit() (time.Duration, error) {
-	_, sync, err := writers(b.diskDir, 1, 4<<10, 200*time.Millisecond)
+func (b *bench) unit(sync time.Duration) (time.Duration, error) {
+	if sync > 0 {
+		return sync + b.roundTrip, nil
+	}
+	_, sync, err := writers(b.diskDir, 1, 4<<10, 50*time.Millisecond)
 	return sync + b.roundTrip, err
 }
 
-// transactionLatency measures transactions with one record of 1 KB to each of some partitions.
-func (b *bench) transactionLatency(c *harness.Cluster) error {
-	fmt.Println("  one transaction, from its first record to the answer to EndTxn, in units of a sync and a round trip; per transaction")
-	fmt.Printf("  %-34s %9s %9s %7s %9s %7s %9s %9s %7s %9s %9s %9s\n", "", "unit", "p50", "units", "p99", "units", "produce", "end", "syncs", "messages", "switches", "CPU")
-	for _, n := range []int{1, 10, 100} {
-		t, err := topic(c, fmt.Sprintf("transactions-%d", n), n)
-		if err != nil {
-			return err
-		}
-		if err := quiet(c); err != nil {
-			return err
-		}
-		leader, err := c.Leader(t, 0, time.Minute)
-		if err != nil {
-			return err
-		}
-		raw, err := newTransactor(leader.Addr(), t+"-raw", t, n)
-		if err != nil {
-			return err
-		}
-		defer raw.Close()
-		franz, err := transactional(c, t+"-franz", kgo.ProducerLinger(0))
-		if err != nil {
-			return err
-		}
-		defer franz.Close()
-		plain, err := kgo.NewClient(ofBench(c, kgo.ProducerLinger(0))...)
-		if err != nil {
-			return err
-		}
-		defer plain.Close()
-		for _, l := range []struct {
-			what  string
-			pause time.Duration
-			one   func() (produced, ended time.Duration, err error)
-		}{
-			{"franz-go, idempotent, no transaction", 0, func() (time.Duration, time.Duration, error) {
-				at := time.Now()
-				err := oneEach(plain, t, n)
-				return time.Since(at), 0, err
-			}},
-			{"raw, one after another", 0, raw.transaction},
-			{"raw, with pauses of 20 ms", paced, raw.transaction},
-			{"franz-go, one after another", 0, func() (time.Duration, time.Duration, error) { return franzTransaction(franz, t, n) }},
-			{"franz-go, with pauses of 20 ms", paced, func() (time.Duration, time.Duration, error) { return franzTransaction(franz, t, n) }},
-		} {
-			if err := b.latencyOf(c, fmt.Sprintf("%d: %s", n, l.what), l.pause, l.one); err != nil {
-				return fmt.Errorf("%s: %w", l.what, err)
+// connect makes a topic with n partitions, and the clients.
+func (c *transacting) connect(n int) error {
+	t, err := topic(c.Cluster, fmt.Sprintf("transactions-%d", n), n)
+	if err != nil {
+		return err
+	}
+	if err := quiet(c.Cluster); err != nil {
+		return err
+	}
+	leader, err := c.Leader(t, 0, time.Minute)
+	if err != nil {
+		return err
+	}
+	plain, err := kgo.NewClient(ofBench(c.Cluster, kgo.ProducerLinger(0))...)
+	if err != nil {
+		return err
+	}
+	raw, err := newTransactor(leader.Addr(), t+"-raw", t, n)
+	if err != nil {
+		return err
+	}
+	franz, err := transactional(c.Cluster, t+"-franz", kgo.ProducerLinger(0))
+	if err != nil {
+		return err
+	}
+	idempotent := func() (time.Duration, time.Duration, error) {
+		at := time.Now()
+		err := oneEach(plain, t, n)
+		return time.Since(at), 0, err
+	}
+	byFranz := func() (time.Duration, time.Duration, error) { return franzTransaction(franz, t, n) }
+	c.ways = []transactionWay{
+		{"franz-go, idempotent", 0, idempotent, plain.Close},
+		{"raw, one after another", 0, raw.transaction, func() {}},
+		{"raw, pauses of 20 ms", paced, raw.transaction, func() { raw.Close() }},
+		{"franz-go, one after another", 0, byFranz, func() {}},
+		{"franz-go, pauses of 20 ms", paced, byFranz, franz.Close},
+	}
+	c.produce, c.end, c.all = make([][]time.Duration, len(c.ways)), make([][]time.Duration, len(c.ways)), make([][]time.Duration, len(c.ways))
+	c.counts = make([]counted, len(c.ways))
+	for _, w := range c.ways {
+		for range 5 { // the first find cold caches and connections
+			if _, _, err := w.one(); err != nil {
+				return fmt.Errorf("%s: %w", w.what, err)
 			}
 		}
 	}
 	return nil
 }
 
-func (b *bench) latencyOf(c *harness.Cluster, what string, pause time.Duration, one func() (produced, ended time.Duration, err error)) error {
-	var produce, end, all []time.Duration
-	run := func(window time.Duration) (int, error) {
-		produce, end, all = nil, nil, nil
-		for start := time.Now(); time.Since(start) < window; time.Sleep(pause) {
-			p, e, err := one()
+// window is one turn of a way.
+func (c *transacting) window(i int, window time.Duration) error {
+	w := c.ways[i]
+	got, err := counting(c.Cluster, func() (n int, err error) {
+		for start := time.Now(); time.Since(start) < window; time.Sleep(w.pause) {
+			p, e, err := w.one()
 			if err != nil {
-				return 0, err
+				return n, err
 			}
-			produce, end, all = append(produce, p), append(end, e), append(all, p+e)
+			c.produce[i], c.end[i], c.all[i] = append(c.produce[i], p), append(c.end[i], e), append(c.all[i], p+e)
+			n++
 		}
-		return len(all), nil
-	}
-	if _, err := run(b.window / 4); err != nil {
-		return err
-	}
-	before, err := b.unit()
-	if err != nil {
-		return err
-	}
-	n, err := counting(c, func() (int, error) { return run(b.window) })
-	if err != nil {
-		return err
-	}
-	after, err := b.unit()
-	if err != nil {
-		return err
-	}
-	unit := (before + after) / 2
+		return n, nil
+	})
+	c.counts[i].add(got)
+	return err
+}
+
+func (c *transacting) print(i, partitions int, unit time.Duration) {
+	n, all := c.counts[i], c.all[i]
 	in := func(d time.Duration) float64 { return float64(d) / float64(unit) }
 	p50, p99, by := quantile(all, 0.5), quantile(all, 0.99), float64(max(1, n.times))
-	fmt.Printf("  %-34s %9s %9s %7.1f %9s %7.1f %9s %9s %7.1f %9.1f %9.1f %6.2f ms\n", what, ms(unit), ms(p50), in(p50), ms(p99), in(p99),
-		ms(quantile(produce, 0.5)), ms(quantile(end, 0.5)), n.syncs/by, n.messages/by, float64(n.Switches())/by, float64(n.CPU.Microseconds())/1000/by)
-	return nil
+	fmt.Printf("  %-38s %9s %9s %7.1f %9s %7.1f %9s %9s %7.1f %9.1f %9.1f %6.2f ms\n", fmt.Sprintf("%s%d, %s", c.name, partitions, c.ways[i].what), ms(unit), ms(p50), in(p50), ms(p99), in(p99),
+		ms(quantile(c.produce[i], 0.5)), ms(quantile(c.end[i], 0.5)), n.syncs/by, n.messages/by, float64(n.Switches())/by, float64(n.CPU.Microseconds())/1000/by)
 }
 
 // ofBench are the options of all clients of franz-go here.
