@@ -3,17 +3,12 @@ package main
 import (
 	"cmp"
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
-	"hash/crc32"
-	"net"
 	"slices"
 	"time"
 
-	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
-	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/trimaran-io/trimaran/test/harness"
 )
@@ -160,7 +155,7 @@ func (c *transacting) connect(n int) error {
 	if err != nil {
 		return err
 	}
-	raw, err := newTransactor(leader.Addr(), t+"-raw", t, n)
+	raw, err := harness.NewTransactor(leader.Addr(), t+"-raw", t, n, noise)
 	if err != nil {
 		return err
 	}
@@ -176,8 +171,8 @@ func (c *transacting) connect(n int) error {
 	byFranz := func() (time.Duration, time.Duration, error) { return franzTransaction(franz, t, n) }
 	c.ways = []transactionWay{
 		{"franz-go, idempotent", 0, idempotent, plain.Close},
-		{"raw, one after another", 0, raw.transaction, func() {}},
-		{"raw, pauses of 20 ms", paced, raw.transaction, func() { raw.Close() }},
+		{"raw, one after another", 0, raw.Transaction, func() {}},
+		{"raw, pauses of 20 ms", paced, raw.Transaction, func() { raw.Close() }},
 		{"franz-go, one after another", 0, byFranz, func() {}},
 		{"franz-go, pauses of 20 ms", paced, byFranz, franz.Close},
 	}
@@ -253,107 +248,6 @@ func franzTransaction(cl *kgo.Client, topic string, n int) (produced, ended time
 	then := time.Now()
 	err = cl.EndTransaction(context.Background(), kgo.TryCommit)
 	return then.Sub(at), time.Since(then), err
-}
-
-// transactor sends a transaction as two requests: a Produce to all partitions, and an EndTxn.
-type transactor struct {
-	*harness.Wire
-	id       string
-	producer int64
-	epoch    int16
-	produce  *kmsg.ProduceRequest
-	records  []byte
-}
-
-func newTransactor(addr, id, topic string, partitions int) (*transactor, error) {
-	conn, err := net.Dial("tcp", addr)
-	if err != nil {
-		return nil, err
-	}
-	x := &transactor{Wire: harness.NewWire(conn), id: id, produce: kmsg.NewPtrProduceRequest()}
-	conn.SetDeadline(time.Now().Add(10 * time.Minute))
-	r := kmsg.Record{Value: noise}
-	body := r.AppendTo(nil)[1:]
-	r.Length = int32(len(body))
-	x.records = r.AppendTo(nil)
-	p := x.produce
-	p.Version, p.TransactionID, p.Acks, p.TimeoutMillis = 12, &x.id, -1, 30_000
-	t := kmsg.NewProduceRequestTopic()
-	t.Topic = topic
-	for i := range partitions {
-		part := kmsg.NewProduceRequestTopicPartition()
-		part.Partition = int32(i)
-		t.Partitions = append(t.Partitions, part)
-	}
-	p.Topics = append(p.Topics, t)
-	init := kmsg.NewPtrInitProducerIDRequest()
-	init.Version, init.TransactionalID, init.TransactionTimeoutMillis = 4, &x.id, 60_000
-	return x, x.again(func() error {
-		answer, err := x.Ask(init)
-		if err != nil {
-			return err
-		}
-		resp := answer.(*kmsg.InitProducerIDResponse)
-		x.producer, x.epoch = resp.ProducerID, resp.ProducerEpoch
-		return kerr.ErrorForCode(resp.ErrorCode)
-	})
-}
-
-// again asks until the answer is no error that a client tries again after.
-func (x *transactor) again(ask func() error) error {
-	for end := time.Now().Add(30 * time.Second); ; time.Sleep(20 * time.Millisecond) {
-		err := ask()
-		var code *kerr.Error
-		if err == nil || !errors.As(err, &code) || !code.Retriable || time.Now().After(end) {
-			return err
-		}
-	}
-}
-
-func (x *transactor) transaction() (produced, ended time.Duration, err error) {
-	b := kmsg.RecordBatch{PartitionLeaderEpoch: -1, Magic: 2, Attributes: 0x10, ProducerID: x.producer, ProducerEpoch: x.epoch, NumRecords: 1, Records: x.records}
-	b.FirstTimestamp = time.Now().UnixMilli()
-	b.MaxTimestamp = b.FirstTimestamp
-	b.Length = int32(61 - 12 + len(x.records))
-	set := b.AppendTo(nil)
-	binary.BigEndian.PutUint32(set[17:], crc32.Checksum(set[21:], crc32.MakeTable(crc32.Castagnoli)))
-	for i := range x.produce.Topics[0].Partitions {
-		x.produce.Topics[0].Partitions[i].Records = set
-	}
-	at := time.Now()
-	err = x.again(func() error {
-		answer, err := x.Ask(x.produce)
-		if err != nil {
-			return err
-		}
-		for _, p := range answer.(*kmsg.ProduceResponse).Topics[0].Partitions {
-			if err := kerr.ErrorForCode(p.ErrorCode); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
-	if err != nil {
-		return 0, 0, fmt.Errorf("produce: %w", err)
-	}
-	then := time.Now()
-	end := kmsg.NewPtrEndTxnRequest()
-	end.Version, end.TransactionalID, end.ProducerID, end.ProducerEpoch, end.Commit = 5, x.id, x.producer, x.epoch, true
-	err = x.again(func() error {
-		answer, err := x.Ask(end)
-		if err != nil {
-			return err
-		}
-		resp := answer.(*kmsg.EndTxnResponse)
-		if resp.ErrorCode == 0 {
-			x.producer, x.epoch = resp.ProducerID, resp.ProducerEpoch
-		}
-		return kerr.ErrorForCode(resp.ErrorCode)
-	})
-	if err != nil {
-		return 0, 0, fmt.Errorf("end: %w", err)
-	}
-	return then.Sub(at), time.Since(then), nil
 }
 
 // transactionThroughput compares producing in transactions with idempotent producing, in turns, by
