@@ -24,9 +24,8 @@ const (
 	transactionRounds = 5
 )
 
-// transactions measures this program, or, with -beside, another one in turns with it, which is all
-// that is done then.
-func (b *bench) transactions() error {
+// oneTransaction measures this program, or, with -beside, another one in turns with it.
+func (b *bench) oneTransaction() error {
 	disks := []struct {
 		what, dir, program string
 		env                []string
@@ -60,15 +59,7 @@ func (b *bench) transactions() error {
 			return err
 		}
 	}
-	if b.beside != "" {
-		return nil
-	}
-	return b.with(b.diskDir, nil, "", func(c *harness.Cluster) error {
-		if err := b.transactionThroughput(c); err != nil {
-			return err
-		}
-		return b.committedReads(c)
-	})
+	return nil
 }
 
 // transacting is a cluster, and what was measured there.
@@ -252,6 +243,8 @@ func franzTransaction(cl *kgo.Client, topic string, n int) (produced, ended time
 
 // transactionThroughput compares producing in transactions with idempotent producing, in turns, by
 // franz-go, to one partition.
+func (b *bench) transactional() error { return b.with(b.diskDir, nil, "", b.transactionThroughput) }
+
 func (b *bench) transactionThroughput(c *harness.Cluster) error {
 	fmt.Println("  records of 1 KB to one partition, by franz-go, in turns; p50 and p99 of a transaction, or of as many records and a flush")
 	t, err := topic(c, "transactional", 1)
@@ -362,6 +355,8 @@ func producing(c *harness.Cluster, cl *kgo.Client, topic string, records int, tx
 
 // committedReads compares fetches of both isolation levels, in turns, of a topic without
 // transactions and of one that has nothing else, all of them committed.
+func (b *bench) isolation() error { return b.with(b.diskDir, nil, "", b.committedReads) }
+
 func (b *bench) committedReads(c *harness.Cluster) error {
 	fmt.Println("  fetches, 1 MB each, read_uncommitted and read_committed in turns")
 	header()
@@ -392,28 +387,30 @@ func (b *bench) committedReads(c *harness.Cluster) error {
 		return err
 	}
 	for _, t := range []struct{ name, what string }{{plain, "no transactions"}, {committed, "transactions of 1,000"}} {
-		const pairs = 8
+		const pairs, times = 8, 4 // the kernel counts CPU in steps of 10 ms, so each reads all a few times
 		var got [2][]result
 		for round := range pairs + 1 {
 			for i := range 2 {
 				level := (i + round) % 2 // A B B A
 				p := batch(16<<10, false)
 				p.isolation = int8(level)
-				r, err := fetchAll(c, ways(c)[0], t.name, 1, p, enough)
-				if err != nil {
-					return err
+				var sum result
+				for range times {
+					r, err := fetchAll(c, ways(c)[0], t.name, 1, p, enough)
+					if err != nil {
+						return err
+					}
+					sum.add(r)
 				}
-				if round > 0 {
-					got[level] = append(got[level], r)
+				if round > 0 { // the first finds cold caches and connections
+					got[level] = append(got[level], sum)
 				}
 			}
 		}
 		var sums [2]result
 		for level, what := range []string{"read_uncommitted, ", "read_committed, "} {
 			for _, r := range got[level] {
-				s := &sums[level]
-				s.bytes, s.records, s.took, s.latency = s.bytes+r.bytes, s.records+r.records, s.took+r.took, append(s.latency, r.latency...)
-				s.used.cpu += r.used.cpu
+				sums[level].add(r)
 			}
 			sums[level].print(what + t.what)
 		}
