@@ -387,7 +387,8 @@ func (b *bench) committedReads(c *harness.Cluster) error {
 		return err
 	}
 	for _, t := range []struct{ name, what string }{{plain, "no transactions"}, {committed, "transactions of 1,000"}} {
-		const pairs, times = 8, 4 // the kernel counts CPU in steps of 10 ms, so each reads all a few times
+		// The kernel counts CPU in steps of 10 ms, so each reads all a few times.
+		const pairs, times = 8, 4
 		var got [2][]result
 		for round := range pairs + 1 {
 			for i := range 2 {
