@@ -387,7 +387,7 @@ func (b *bench) committedReads(c *harness.Cluster) error {
 		return err
 	}
 	for _, t := range []struct{ name, what string }{{plain, "no transactions"}, {committed, "transactions of 1,000"}} {
-		// The kernel counts CPU in steps of 10 ms: each reads all a few times.
+		// The kernel counts CPU in steps of 10 ms, so each reads all a few times.
 		const pairs, times = 8, 4
 		var got [2][]result
 		for round := range pairs + 1 {
