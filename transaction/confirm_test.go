@@ -2,6 +2,7 @@ package transaction
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"testing"
 	"testing/synctest"
@@ -75,6 +76,31 @@ func TestWhatIsNotReplicatedIsConfirmed(t *testing.T) {
 				}
 			}
 			synctest.Wait()
+		}
+	})
+}
+
+// Close waits for nobody who waits for a majority: it may not come.
+func TestConfirmEndsWithTheCoordinator(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := New(Config{
+			State: NewState(),
+			Confirm: func(ctx context.Context) error {
+				<-ctx.Done()
+				return ctx.Err()
+			},
+			TopicName: func([16]byte) (string, bool) { return "t", true },
+			Version:   func() int { return 2 },
+		})
+		answered := make(chan error, 1)
+		go func() {
+			_, err := c.Handle(t.Context(), Client{}, kmsg.NewPtrListTransactionsRequest())
+			answered <- err
+		}()
+		synctest.Wait()
+		c.Close()
+		if err := <-answered; !errors.Is(err, coordinator.ErrNotLeader) {
+			t.Errorf("the request that waited ends with %v", err)
 		}
 	})
 }

@@ -173,13 +173,21 @@ func (c *Coordinator) propose(b []byte) error {
 }
 
 // confirm is Config.Confirm. A read of State before it is as good as one after it: who is the
-// coordinator in the end was it all the time.
+// coordinator in the end was it all the time. It ends with the tenure: who cannot reach a majority
+// would otherwise be waited for by Close.
 func (c *Coordinator) confirm(ctx context.Context) error {
 	locks.MayWait("a majority to confirm the coordinator")
 	if c.cfg.Confirm == nil {
 		return nil
 	}
-	return c.cfg.Confirm(ctx)
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(c.tenure.Context(), cancel)()
+	err := c.cfg.Confirm(ctx)
+	if err != nil && c.tenure.Over() {
+		return fmt.Errorf("%w: %w", coordinator.ErrNotLeader, err)
+	}
+	return err
 }
 
 // newProducerID gives a producer id that nobody has.
