@@ -74,6 +74,16 @@ func decideEnd(v view, from identity, commit bool) step {
 	return refuse(kerr.InvalidTxnState)
 }
 
+// earlyCommit is for how long, in ms, who commits a transaction that has not begun is told to ask
+// again. Java's producer (seen with 4.3.1) may ask before it has sent the first batch: its sender
+// looks whether there are batches, and then takes the request for the end of the transaction
+// (Sender.maybeSendAndPollTransactionalRequest), and the application may have sent records and
+// asked for the commit in between. It looks again before it repeats the request, so any answer that
+// is worth another try puts it right, and INVALID_TXN_STATE ends the producer. Kafka tells it
+// CONCURRENT_TRANSACTIONS while the transaction before is not everywhere over, INVALID_TXN_STATE
+// from then on.
+const earlyCommit = 1000
+
 // decideEnd2 is EndTxn of version 2 (KIP-890): every transaction has an epoch of its own, so the
 // epoch tells a repeated request from that for the next transaction. One that aborts where no
 // transaction is makes sure that there will be none of the epoch, and gives the next.
@@ -86,8 +96,10 @@ func decideEnd2(v view, from identity, commit bool) step {
 	current := from == identity{p.ProducerID, p.Epoch}
 	if p.Phase.Preparing() {
 		switch {
+		case !again && from == after(p) && commit: // the next one's, which cannot have begun
+			return refuse(kerr.ConcurrentTransactions)
 		case !again && from == after(p):
-			return step{waits: true} // the next one's
+			return step{waits: true}
 		case from.producerID != p.ProducerID:
 			return refuse(kerr.InvalidProducerIDMapping)
 		case !again:
@@ -115,6 +127,8 @@ func decideEnd2(v view, from identity, commit bool) step {
 			return refuse(kerr.InvalidTxnState)
 		}
 		return step{told: identity{p.ProducerID, p.Epoch}}
+	case commit && p.Updated <= v.now && v.now < p.Updated+earlyCommit:
+		return refuse(kerr.ConcurrentTransactions)
 	case commit:
 		return refuse(kerr.InvalidTxnState)
 	}
