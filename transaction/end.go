@@ -105,7 +105,7 @@ func decideEnd2(v view, from identity, commit bool) step {
 		case !again:
 			return refuse(kerr.ProducerFenced)
 		case p.Phase != prepared(commit):
-			return refuse(kerr.InvalidTxnState)
+			return refuse(otherwise(commit))
 		}
 		return step{waits: true}
 	}
@@ -124,7 +124,7 @@ func decideEnd2(v view, from identity, commit bool) step {
 		return s
 	case completed && again:
 		if p.Phase != complete(prepared(commit)) {
-			return refuse(kerr.InvalidTxnState)
+			return refuse(otherwise(commit))
 		}
 		return step{told: identity{p.ProducerID, p.Epoch}}
 	case commit && p.Updated <= v.now && v.now < p.Updated+earlyCommit:
@@ -133,6 +133,17 @@ func decideEnd2(v view, from identity, commit bool) step {
 		return refuse(kerr.InvalidTxnState)
 	}
 	return bump(v, transactions.CompleteAbort)
+}
+
+// otherwise is what the end of a transaction that has ended the other way is told. No client
+// commits what it has aborted itself, so the coordinator has: the timeout has passed, or another
+// producer has come. PRODUCER_FENCED is what Kafka Streams takes for that, and goes on; it dies of
+// INVALID_TXN_STATE (KAFKA-20785).
+func otherwise(commit bool) *kerr.Error {
+	if commit {
+		return kerr.ProducerFenced
+	}
+	return kerr.InvalidTxnState
 }
 
 // decideFence aborts the ongoing transaction with an epoch that its producer does not have. Once it
