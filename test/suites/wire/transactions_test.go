@@ -205,8 +205,9 @@ func TestATransactionThatIsLeftOpen(t *testing.T) {
 	if err := x.write(12, topic, "later"); err != kerr.InvalidProducerEpoch {
 		t.Errorf("its producer goes on: %v", err)
 	}
-	// Its epoch is one below that of the abort, as after an EndTxn of its own.
-	if err := x.end(5, true); err != kerr.InvalidTxnState {
+	// Its epoch is one below that of the abort, as after an EndTxn of its own: it is fenced and not
+	// told that something is wrong with it (KAFKA-20785).
+	if err := x.end(5, true); err != kerr.ProducerFenced {
 		t.Errorf("its producer commits: %v", err)
 	}
 	x.init(60_000)
