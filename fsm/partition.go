@@ -20,7 +20,8 @@ const (
 	controlLogStart = 0x81 // then 8 bytes, big endian: the new log start offset
 	controlGroups   = 0x82 // of consumer groups, see groupshards.go; never in a partition's log
 	controlShard    = 0x83 // of consumer groups and transactions, see groupshards.go; likewise
-	controlLast     = controlShard
+	controlCompact  = 0x84 // then numbers, see compaction.go
+	controlLast     = controlCompact
 
 	logStartSize = 9
 )
@@ -105,6 +106,9 @@ type PartitionState struct {
 	producers producerTable
 	// aborted is in the order of Last, appended to and cut only; see transactions.go
 	aborted []AbortedTransaction
+
+	compaction Compaction // the newest decision
+	cleaned    []cleaned  // what earlier ones left clean above the horizon, ascending
 }
 
 // NewPartition gives the machine of an empty partition.
@@ -133,8 +137,13 @@ func (p *PartitionState) Apply(e Entry) Applied {
 		if err := knownControl(e.Data); err != nil {
 			return none(err)
 		}
+		if IsCompact(e.Data) {
+			if _, _, err := parseCompact(e.Data); errors.Is(err, ErrNewer) {
+				return none(err)
+			}
+		}
 		p.applied = e.Index
-		return none(p.control(e.Data))
+		return none(p.control(e.Index, e.Data))
 	}
 	// The entry's bytes come from Raft's log or from another node: they are looked at here, once.
 	var few [4]kafkaproto.Batch
@@ -206,7 +215,7 @@ func (p *PartitionState) extend(h kafkaproto.BatchHeader) {
 	p.next = Offset(h.NextOffset())
 }
 
-func (p *PartitionState) control(data []byte) error {
+func (p *PartitionState) control(index Index, data []byte) error {
 	switch {
 	case len(data) == 0:
 		return fmt.Errorf("%w: empty entry", outcome.ErrUnknown)
@@ -214,6 +223,8 @@ func (p *PartitionState) control(data []byte) error {
 		return nil
 	case data[0] == controlLogStart && len(data) == logStartSize:
 		return p.advanceLogStart(Offset(binary.BigEndian.Uint64(data[1:])))
+	case data[0] == controlCompact:
+		return p.compact(index, data)
 	}
 	return fmt.Errorf("%w: control command %#x of %d bytes", outcome.ErrUnknown, data[0], len(data))
 }
