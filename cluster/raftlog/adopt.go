@@ -24,7 +24,7 @@ func (l *PartitionLog) Adopt(s *Staging) error {
 	if staged.Snapshot == nil {
 		return errors.New("the staging is not finished")
 	}
-	m := &manifest{Group: l.opts.Group, Generation: staged.Generation, Snapshot: staged.Snapshot, state: staged.state}
+	m := &manifest{Group: l.opts.Group, Generation: staged.Generation, Snapshot: staged.Snapshot, Compacted: staged.Compacted, state: staged.state}
 	if overtaken, err := l.overtakes(staged.Snapshot); err != nil {
 		return err
 	} else if overtaken {
@@ -90,7 +90,7 @@ func (l *PartitionLog) ownUpTo(index uint64, next int64, state []byte) ([]segmen
 		if s.base > index {
 			break
 		}
-		r := segmentRecord{Base: s.base, Generation: s.gen, Start: s.start, MaxTime: s.maxTime, LastWrite: s.lastWrite, Last: min(s.last, index), Final: true}
+		r := segmentRecord{Base: s.base, Generation: s.gen, Rewrite: s.rewrite, Start: s.start, MaxTime: s.maxTime, LastWrite: s.lastWrite, Last: min(s.last, index), Final: true}
 		f, err := s.handle.acquire()
 		if err != nil {
 			return nil, err

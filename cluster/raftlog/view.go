@@ -25,6 +25,8 @@ type view struct {
 	// cuts counts the cuts of the end, each when it begins and when it is made: what was read
 	// beside one is read again. It grows with mu held.
 	cuts atomic.Uint64
+	// rewritten counts the segments that were put in place of others. It grows with mu held.
+	rewritten atomic.Uint64
 }
 
 // window is what Raft has of the log. last < first: nothing.
