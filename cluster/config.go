@@ -66,6 +66,12 @@ type Config struct {
 	// ScrubRate is how fast, in bytes a second, what replicas here keep is checked in
 	// the background. 0 means 4 MiB; negative: never.
 	ScrubRate int64
+	// CompactionRate bounds, in bytes a second, what this node reads and writes to compact its
+	// replicas of compacted topics. 0 means 64 MiB; negative: no bound.
+	CompactionRate int64
+	// CompactionMemory is how much memory, in bytes, the keys of one replica may take that is
+	// compacted; with more keys it goes over the log again. 0 means 128 MiB; at least 1 MiB.
+	CompactionMemory int64
 
 	// ReplaceAfter is how long a node must be away before its replicas go to others. 0 means 30
 	// minutes; negative: never.

@@ -118,9 +118,9 @@ func (c *Catalog) AlterBrokerConfigs(ctx context.Context, alter fsm.AlterBrokerC
 	return c.ChangeForAll(ctx, fsm.CatalogCommand{AlterBrokerConfigs: &alter})
 }
 
-// warnOfCompaction tells an operator once per change that a topic asks for what is not done.
+// warnOfCompaction tells an operator once per change that a topic asks for what is not done yet.
 func (c *Catalog) warnOfCompaction(topic *fsm.Topic, configs map[string]string) {
-	if policy := configs["cleanup.policy"]; strings.Contains(policy, "compact") && policy != topic.Configs["cleanup.policy"] {
-		c.cfg.Logger.Warn("a topic is to be compacted, which is not done yet: its log keeps every record", "topic", topic.Name, "cleanup.policy", policy)
+	if policy := configs["cleanup.policy"]; c.View().FeatureLevel() < fsm.LevelCompaction && strings.Contains(policy, "compact") && policy != topic.Configs["cleanup.policy"] {
+		c.cfg.Logger.Warn("a topic is to be compacted, which is not done before all nodes run a version that knows how: its log keeps every record", "topic", topic.Name, "cleanup.policy", policy)
 	}
 }

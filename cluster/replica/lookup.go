@@ -2,9 +2,12 @@ package replica
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io"
 	"sort"
 
+	"github.com/trimaran-io/trimaran/cluster/raftlog"
 	"github.com/trimaran-io/trimaran/fsm"
 	"github.com/trimaran-io/trimaran/kafkaproto"
 	"github.com/trimaran-io/trimaran/outcome"
@@ -164,18 +167,48 @@ func (r *Records) EpochEnd(ctx context.Context, epoch fsm.LeaderEpoch) (fsm.Lead
 	return found, above, nil
 }
 
-// epochAt gives the leader epoch of the batch that holds the offset.
+// epochAt gives the leader epoch of the entry that holds the offset: its batch may be gone.
 func (r *Records) epochAt(o fsm.Offset) (fsm.LeaderEpoch, error) {
-	slice, ok, err := r.ReadHere(o, 1, fsm.ReadUncommitted)
+	for tries := 0; ; tries++ {
+		rewritten := r.Log.Rewritten()
+		epoch, err := r.searchEpoch(o)
+		if err == nil || tries > 0 && rewritten == r.Log.Rewritten() {
+			return epoch, err
+		}
+		r.Log.Recheck(int64(o), err)
+	}
+}
+
+// searchEpoch is epochAt by an index that may be damaged.
+func (r *Records) searchEpoch(o fsm.Offset) (fsm.LeaderEpoch, error) {
+	r.mu.Lock()
+	start, next, last := r.seen.start, r.seen.next, r.seen.last
+	r.mu.Unlock()
+	reader, err := r.Log.ReadAt(int64(o), 1)
+	if o < start || errors.Is(err, raftlog.ErrNotInLog) {
+		if err == nil {
+			reader.Close()
+		}
+		return -1, fmt.Errorf("%w: %d is not within %d to %d any more", outcome.ErrOffsetOutOfRange, o, start, next)
+	}
 	if err != nil {
-		return -1, err
+		return -1, r.unreadable(err, 0)
 	}
-	if !ok {
-		return -1, fmt.Errorf("%w: %d is not within %d to %d any more", outcome.ErrOffsetOutOfRange, o, slice.LogStart, slice.HighWatermark)
+	defer reader.Close()
+	for {
+		entry, err := reader.Next(uint64(last))
+		if errors.Is(err, io.EOF) {
+			return -1, fmt.Errorf("%w: offset %d is committed and not in the log", outcome.ErrStorage, o)
+		}
+		if err != nil {
+			if err := r.passDamage(reader, o, err); err != nil {
+				return -1, err
+			}
+			continue
+		}
+		after, _ := span(&entry, reader.Expected())
+		if reader.Passed(after); fsm.Offset(after) > o {
+			return fsm.Term(entry.Term).Epoch(), nil
+		}
 	}
-	h, err := kafkaproto.ParseBatchHeader(slice.Batches)
-	if err != nil {
-		return -1, fmt.Errorf("%w: %w", outcome.ErrStorage, err)
-	}
-	return fsm.LeaderEpoch(h.LeaderEpoch), nil
 }

@@ -33,6 +33,8 @@ type Records struct {
 	// late is the oldest transaction that the log was told of to be open for too long.
 	late fsm.OpenTransaction
 
+	compaction compacting
+
 	// recent is seen.aborted, for who must not take mu.
 	recent atomic.Pointer[[]fsm.AbortedTransaction]
 }

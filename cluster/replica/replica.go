@@ -96,6 +96,8 @@ type keeping struct {
 	every int64 // bytes behind the last snapshot after which the next is taken
 	// entry: the entry of the snapshot stays in the log.
 	entry bool
+	// upTo: a snapshot should have the entry of that index soon.
+	upTo uint64
 }
 
 // Leader is what a replica does while it leads.

@@ -177,6 +177,7 @@ func startNode(o nodeOptions) (*node, error) {
 		DefaultPartitions: o.partitions, DefaultReplicationFactor: o.replication, InitialTopics: o.topics,
 		TopicDefaults: o.storage.topicDefaults, RetentionInterval: o.storage.retentionInterval,
 		MaxDiskShare: o.storage.maxDiskShare, CatchUpRate: o.storage.catchUpRate, ScrubRate: o.storage.scrubRate,
+		CompactionRate: o.storage.compactionRate, CompactionMemory: o.storage.compactionMemory,
 		ReplaceAfter: o.replaceAfter, NoAutoBalance: !o.autoBalance,
 		Groups: o.coordinators.groups, Transactions: o.coordinators.transactions,
 		Logger: o.log, Registry: registry,
