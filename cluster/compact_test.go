@@ -289,6 +289,13 @@ func (k *keyedLog) storeSome(random *rand.Rand, n, keys int) {
 	}
 }
 
+// epoch gives that of the present leader.
+func (k *keyedLog) epoch() fsm.LeaderEpoch {
+	k.c.t.Helper()
+	hint, _ := k.c.nodes[k.c.leaderOf(k.id)].records(k.id).Leader()
+	return fsm.Term(hint.Term).Epoch()
+}
+
 // finishAll ends what is open.
 func (k *keyedLog) finishAll() {
 	k.c.t.Helper()
@@ -322,15 +329,36 @@ func TestReplicasAreCompactedAlike(t *testing.T) { inBubble(t, testReplicasAreCo
 func testReplicasAreCompactedAlike(t *testing.T) {
 	c, k := compactCluster(t, nil)
 	random := rand.New(rand.NewPCG(1, 1))
+	ends := map[fsm.LeaderEpoch]fsm.Offset{}
 	for range 4 {
+		// What is left of what a leader wrote does not tell where its epoch ended.
+		before := c.leaderOf(k.id)
+		c.kill(before)
+		c.start(before)
+		c.leaderOf(k.id)
 		k.storeSome(random, 60, 25)
 		k.finishAll()
+		k.put(-1, false, prototest.Keyed{Key: "of all leaders", Value: "v"})
 		k.caughtUp()
 		k.check(true)
 		k.same(0)
+		_, ends[k.epoch()] = k.c.nodes[0].records(k.id).Bounds()
 	}
 	k.finishAll()
 	k.caughtUp()
+	epochs := func() map[fsm.LeaderEpoch]fsm.Offset {
+		all := map[fsm.LeaderEpoch]fsm.Offset{}
+		for epoch := range fsm.LeaderEpoch(40) {
+			eventually(t, "the end of an epoch", func() error {
+				found, end, err := c.nodes[0].EpochEnd(within(t), k.id, epoch)
+				if err == nil && found >= 0 {
+					all[found] = end
+				}
+				return err
+			})
+		}
+		return all
+	}
 	end := fsm.Offset(k.next)
 	k.compacted(end)
 	k.check(true)
@@ -341,6 +369,15 @@ func testReplicasAreCompactedAlike(t *testing.T) {
 	}
 	if next := int64(len(k.newest)); k.next < 4*next {
 		t.Errorf("%d records of %d keys are no test", k.next, next)
+	}
+	got := epochs()
+	for epoch, at := range ends {
+		if got[epoch] != at {
+			t.Errorf("epoch %d ends at %d, and did at %d before it was compacted", epoch, got[epoch], at)
+		}
+	}
+	if len(ends) < 4 {
+		t.Errorf("epochs %v are no test", ends)
 	}
 	// A reader finds its way from every offset.
 	for at := fsm.Offset(0); at < end; at++ {

@@ -276,6 +276,10 @@ func TestAReaderGoesOnBesideCompaction(t *testing.T) {
 	if h.Rewritten() == 0 || h.Bytes() >= before*3/4 {
 		t.Errorf("%d bytes of %d are left", h.Bytes(), before)
 	}
+	var out raft.Log
+	if first, _ := h.FirstIndex(); offsets[first] < p.bound || h.GetLog(first-1, &out) != raft.ErrLogNotFound {
+		t.Errorf("Raft has entries from %d on, which are compacted", first)
+	}
 	for n := 2; ; n++ {
 		e, err := r.Next(60)
 		if errors.Is(err, io.EOF) {
