@@ -47,9 +47,9 @@ func (l *tail) StoreLogs(entries []*raft.Log) error {
 	}
 	defer l.turn.pass()
 	want := l.view.nextIndex()
-	for i, entry := range entries {
+	for _, entry := range entries {
 		if first := firstOf(entry); first != want {
-			return fmt.Errorf("raft log entry %d where %d should be, the %d. of a call: there would be a hole", first, want, i+1)
+			return fmt.Errorf("raft log entry %d where %d should be: there would be a hole", first, want)
 		}
 		want = entry.Index + 1
 	}
