@@ -39,7 +39,7 @@ func (k *keyedLog) put(producer int64, transactional bool, records ...prototest.
 		txn = fsm.Transaction{ID: "t", Add: true}
 	}
 	k.through("append", func(ctx context.Context, n *Node) error {
-		appended, err := n.AppendInLine(ctx, k.id, n.NewLine(), txn, []kafkaproto.Batch{batch})
+		appended, err := n.AppendInLine(ctx, k.id, n.NewLine(0), txn, []kafkaproto.Batch{batch})
 		switch {
 		case err != nil:
 			return err
