@@ -160,7 +160,7 @@ var layers = []layer{
 		"the protocol of consumer groups knows time and what it is given; network, disk and Raft are its callers' affair, and its replicated state is fsm/groups'"},
 	{"transaction", []string{"coordinator", "fsm", "fsm/transactions", "outcome"}, []string{"github.com/twmb/franz-go/pkg/"},
 		"the protocol of transactions knows time and what it is given; network, disk and Raft are its callers' affair, and its replicated state is fsm/transactions'"},
-	{"admin", []string{"fsm"}, []string{},
+	{"admin", []string{"fsm", "security/acl"}, []string{},
 		"what operators ask and see is no state machine's, and both gateway and cluster speak of it: it names nodes and offsets and does nothing"},
 	{"fsm", []string{"outcome", "kafkaproto", "security", "security/acl"}, []string{},
 		"the state machines are the bottom of the node; of the wire they know only a record batch's header, of clients only what the catalog keeps about them"},

@@ -39,7 +39,7 @@ func (p *PartitionState) Transactions() TransactionIndex {
 
 // Add takes an entry that was committed, in front of which the next offset is next, and gives the
 // offset behind it.
-func (x *TransactionIndex) Add(data []byte, term Term, next Offset) Offset {
+func (x *TransactionIndex) Add(data []byte, stamp Stamp, next Offset) Offset {
 	if !IsRecords(data) {
 		return next
 	}
@@ -47,8 +47,8 @@ func (x *TransactionIndex) Add(data []byte, term Term, next Offset) Offset {
 		if err != nil {
 			break // void at Apply, too
 		}
-		if GoodBatch(batch, next, term) {
-			x.add(batch, next)
+		if GoodBatch(batch, next, stamp) {
+			x.add(batch, Offset(batch.Header().BaseOffset))
 			next = Offset(batch.Header().NextOffset())
 		}
 	}

@@ -25,6 +25,13 @@ func (r *Replica) files(fresh bool) (raftgroup.Files, error) {
 	opts.Group, opts.Fresh, opts.Trailing = r.ID.String(), fresh, r.env.Trailing
 	opts.OnDamage = func(err error) { r.keeper.Damaged(r, err) }
 	log, err := r.env.Logs.OpenLog(r.env.dirOf(r.ID), opts)
+	if err == nil && fresh && r.begin != nil {
+		var begun *raftlog.PartitionLog
+		if begun, err = r.beginAt(log, opts); err != nil && begun != nil {
+			begun.Close()
+		}
+		log = begun
+	}
 	if err != nil {
 		return raftgroup.Files{}, err
 	}
@@ -62,7 +69,7 @@ func span(entry *raft.Log, next int64) (after, maxTime int64) {
 		if err != nil {
 			break
 		}
-		if fsm.GoodBatch(batch, fsm.Offset(next), fsm.Term(entry.Term)) {
+		if fsm.GoodBatch(batch, fsm.Offset(next), fsm.StampOf(entry.Term, entry.Extensions)) {
 			header := batch.Header()
 			next = header.NextOffset()
 			maxTime = max(maxTime, header.MaxTimestamp)
@@ -172,10 +179,10 @@ func takeBatches(slice *fsm.Slice, reader *raftlog.Reader, entry *raft.Log, end 
 		if err != nil {
 			break // the rest of the entry was void at apply, too
 		}
-		if !fsm.GoodBatch(batch, next, fsm.Term(entry.Term)) {
+		if !fsm.GoodBatch(batch, next, fsm.StampOf(entry.Term, entry.Extensions)) {
 			continue
 		}
-		base := next
+		base := fsm.Offset(batch.Header().BaseOffset)
 		next = fsm.Offset(batch.Header().NextOffset())
 		if next <= from {
 			continue
