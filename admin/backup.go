@@ -44,6 +44,7 @@ type BackupAnswer struct {
 type CatalogCopy struct {
 	ClusterID    string          `json:"cluster_id"`
 	FeatureLevel int             `json:"level"`
+	Nodes        int             `json:"nodes"`
 	Topics       []TopicCopy     `json:"topics"`
 	Security     CatalogSecurity `json:"security"`
 }

@@ -14,7 +14,7 @@ func (f *front) CopyCatalog(ctx context.Context) (*admin.CatalogCopy, error) {
 		return nil, err
 	}
 	topics := f.catalog.View()
-	out := &admin.CatalogCopy{ClusterID: topics.ClusterID(), FeatureLevel: topics.FeatureLevel(), Topics: []admin.TopicCopy{}}
+	out := &admin.CatalogCopy{ClusterID: topics.ClusterID(), FeatureLevel: topics.FeatureLevel(), Nodes: len(topics.Nodes()), Topics: []admin.TopicCopy{}}
 	for _, t := range topics.All() {
 		out.Topics = append(out.Topics, admin.TopicCopy{
 			Name: t.Name, ID: t.ID, Partitions: len(t.Partitions), ReplicationFactor: t.ReplicationFactor, Configs: t.Configs,

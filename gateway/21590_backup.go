@@ -26,9 +26,8 @@ const BackupKey = StatusKey + 4
 
 const (
 	backupTimeout = 30 * time.Second
-	// maxBackupRequest is room for the batches of a call (replica.MaxRestore), or for a topic with as
-	// many partitions as there may be.
-	maxBackupRequest = 16 << 20
+	// maxBackupText is room for a topic with as many partitions as there may be.
+	maxBackupText = 16 << 20
 )
 
 // Backups is what backups and restores ask of the cluster.
@@ -72,7 +71,7 @@ func parseBackup(body []byte) (asked admin.BackupRequest, batches []kafkaproto.B
 		return asked, nil, kafkaproto.ErrCorrupt
 	}
 	n := binary.BigEndian.Uint32(body)
-	if uint64(n) > uint64(len(body)-4) {
+	if uint64(n) > uint64(len(body)-4) || n > maxBackupText {
 		return asked, nil, kafkaproto.ErrCorrupt
 	}
 	if err := fsm.DecodeStrictly(body[4:4+n], &asked); err != nil {

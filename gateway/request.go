@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math"
 	"strconv"
 	"sync"
 	"time"
@@ -105,9 +106,10 @@ const elementCost = 128
 // maxOwnRequest bounds requests of the APIs that are Trimaran's own, in bytes.
 const maxOwnRequest = 64 << 10
 
+// ownLimit is maxOwnRequest but for what carries batches, which is bounded as Produce is.
 func ownLimit(key int16) int {
 	if key == BackupKey {
-		return maxBackupRequest
+		return math.MaxInt
 	}
 	return maxOwnRequest
 }

@@ -69,7 +69,7 @@ func (r *Replica) beginAt(log *raftlog.PartitionLog, opts raftlog.LogOptions) (*
 	return r.env.Logs.OpenLog(r.env.dirOf(r.ID), opts)
 }
 
-// MaxRestore bounds the batches of one call of RestoreBatches, in bytes.
+// MaxRestore bounds the batches of one call of RestoreBatches, in bytes; one alone may be larger.
 const MaxRestore = 8 << 20
 
 // RestoreBatches appends batches that keep their offsets, leader epochs and producers, and returns the
@@ -94,7 +94,7 @@ func (r *Records) RestoreBatches(ctx context.Context, batches []kafkaproto.Batch
 	for _, batch := range batches {
 		size += batch.Size()
 	}
-	if size > MaxRestore {
+	if size > MaxRestore && len(batches) > 1 {
 		return -1, fmt.Errorf("%w: %d bytes to restore at once, want at most %d", outcome.ErrCorruptMessage, size, MaxRestore)
 	}
 	if err := r.env.Host.Room(r.Member); err != nil {
