@@ -66,3 +66,20 @@ type CatalogSecurity struct {
 	Credentials []fsm.Credential `json:"credentials,omitempty"`
 	ACLs        []acl.Binding    `json:"acls,omitempty"`
 }
+
+// BackupStatus is what the node that makes backups says of them.
+type BackupStatus struct {
+	To         string `json:"to"` // the store
+	IntervalMs int64  `json:"interval_ms"`
+	// The last one that was made; ID "": there is none.
+	ID       string `json:"id,omitempty"`
+	BegunMs  int64  `json:"begun_ms,omitempty"` // ms since epoch
+	TookMs   int64  `json:"took_ms,omitempty"`
+	Bytes    int64  `json:"bytes,omitempty"`
+	Uploaded int64  `json:"uploaded,omitempty"` // of these new to the store; 0: or another node made it
+	// Failed counts those that were not made since the last, FailedInAll since this node makes them.
+	// Error is why the last one was not.
+	Failed      int    `json:"failed,omitempty"`
+	FailedInAll int    `json:"failed_in_all,omitempty"`
+	Error       string `json:"error,omitempty"`
+}

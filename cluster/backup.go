@@ -26,6 +26,12 @@ func (f *front) CopyCatalog(ctx context.Context) (*admin.CatalogCopy, error) {
 	return out, nil
 }
 
+// LeadsCatalog reports whether this node leads the catalog, as far as it knows.
+func (f *front) LeadsCatalog() bool {
+	m := f.catalog.Member()
+	return m != nil && seenMember{m}.Leads()
+}
+
 // RestoreBatches appends batches that keep their offsets to a partition of a topic that is being
 // restored, and gives the next offset. What is there already is left out. last: nothing follows.
 func (f *front) RestoreBatches(ctx context.Context, id fsm.PartitionID, batches []kafkaproto.Batch, last bool) (fsm.Offset, error) {
