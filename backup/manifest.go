@@ -142,12 +142,16 @@ func (m *Manifest) encode() ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	sum := sha256.Sum256(text)
-	out := append([]byte(magic+hex.EncodeToString(sum[:])+"\n"), text...)
-	if len(out) > maxManifest {
-		return nil, fmt.Errorf("a manifest of %d bytes, want at most %d: back up less topics at once", len(out), maxManifest)
+	if len(text) > maxManifest-headLine {
+		return nil, fmt.Errorf("a manifest of %d bytes, want at most %d: back up less topics at once", len(text), maxManifest-headLine)
 	}
-	return out, nil
+	return sealed(text), nil
+}
+
+// sealed gives a text behind its first line.
+func sealed(text []byte) []byte {
+	sum := sha256.Sum256(text)
+	return append([]byte(magic+hex.EncodeToString(sum[:])+"\n"), text...)
 }
 
 // parseManifest reads what encode gave, and checks all that is relied on. The error wraps ErrDamaged
