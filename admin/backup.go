@@ -27,7 +27,7 @@ type BackupRequest struct {
 	Create    *fsm.TopicSpec   `json:"create,omitempty"` // of RestoreTopic
 	Topic     fsm.TopicID      `json:"topic"`            // of RestoreBatches and EndRestore
 	Partition int32            `json:"partition"`
-	Last      bool             `json:"last,omitempty"`      // no batches follow: what is open of transactions is aborted
+	Last      bool             `json:"last,omitempty"`      // none follow: open transactions end
 	Producers int64            `json:"producers,omitempty"` // of EndRestore, see fsm.EndRestore
 	Security  *CatalogSecurity `json:"security,omitempty"`  // of RestoreSecurity
 }
@@ -76,9 +76,9 @@ type BackupStatus struct {
 	BegunMs  int64  `json:"begun_ms,omitempty"` // ms since epoch
 	TookMs   int64  `json:"took_ms,omitempty"`
 	Bytes    int64  `json:"bytes,omitempty"`
-	Uploaded int64  `json:"uploaded,omitempty"` // of these new to the store; 0: or another node made it
-	// Failed counts those that were not made since the last, FailedInAll since this node makes them.
-	// Error is why the last one was not.
+	Uploaded int64  `json:"uploaded,omitempty"` // of these new to the store, if this node made it
+	// Failed counts those that were not made since the last, FailedInAll since this node makes
+	// them. Error is why the last one was not.
 	Failed      int    `json:"failed,omitempty"`
 	FailedInAll int    `json:"failed_in_all,omitempty"`
 	Error       string `json:"error,omitempty"`

@@ -412,8 +412,8 @@ func TestASecondBackupStoresWhatIsNew(t *testing.T) {
 	sameAs(t, next.Manifest, r, c)
 }
 
-// A restore that is cut at each of its steps, before the step or after it, goes on where it was, and
-// ends as one that was not.
+// A restore that is cut at each of its steps, before the step or after it, goes on where it was,
+// and ends as one that was not.
 func TestARestoreGoesOnWhereItWas(t *testing.T) {
 	c, store := sample(), newMemStore()
 	r := &Repository{store}
@@ -676,7 +676,8 @@ func TestPrune(t *testing.T) {
 	}
 }
 
-// A topic that is deleted meanwhile is left out, and one whose log loses its beginning is read anew.
+// A topic that is deleted meanwhile is left out, and one whose log loses its beginning is read
+// anew.
 func TestTopicsChangeMeanwhile(t *testing.T) {
 	c := sample()
 	once := true

@@ -77,15 +77,16 @@ type Created struct {
 	Manifest *Manifest
 	// Uploaded counts bytes and objects that were new to the store.
 	Uploaded, Objects int64
-	Skipped           []string // topics that are being restored themselves, or were deleted meanwhile
+	Skipped           []string // topics that are being restored, or were deleted meanwhile
 }
 
 // maxTails is how many objects that are not full may stand at a partition's end. Then they are read
 // anew, into one.
 const maxTails = 8
 
-// Create makes a backup. What earlier ones have stored is named and not stored again. The manifest is
-// written last: where anything fails there is no backup, and what was stored is of use to the next.
+// Create makes a backup. What earlier ones have stored is named and not stored again. The manifest
+// is written last: where anything fails there is no backup, and what was stored is of use to the
+// next.
 func Create(ctx context.Context, from Source, to *Repository, o Options) (*Created, error) {
 	if err := o.defaults(); err != nil {
 		return nil, err
@@ -267,8 +268,8 @@ func (c *creation) once(ctx context.Context, t admin.TopicCopy, partition int32,
 	return p, nil
 }
 
-// reusable gives the objects of an earlier backup of a log that reaches from start to end now. Where
-// too many that are not full stand at its end, they are left out, to be made one.
+// reusable gives the objects of an earlier backup of a log that reaches from start to end now.
+// Where too many that are not full stand at its end, they are left out, to be made one.
 func (p *Partition) reusable(start, end int64) (objects []Object) {
 	for _, o := range p.Objects {
 		if o.Next > start && o.Next <= end {
@@ -312,7 +313,8 @@ func (c *creation) gather(ctx context.Context, t admin.TopicCopy, partition int3
 				continue
 			}
 			if len(data) == 0 {
-				o.First = min(o.First, h.BaseOffset) // records in front of the log start are in its batch
+				// Records in front of the log start are in its batch.
+				o.First = min(o.First, h.BaseOffset)
 			} else if h.BaseOffset < o.Next {
 				return o, nil, fmt.Errorf("a batch begins at offset %d, where %d comes next", h.BaseOffset, o.Next)
 			}
@@ -346,8 +348,8 @@ func (c *creation) store(ctx context.Context, key string, data []byte) error {
 	return nil
 }
 
-// allThere makes sure that what a manifest names is in the store, and has its size: somebody may have
-// deleted what an earlier backup stored.
+// allThere makes sure that what a manifest names is in the store, and has its size: somebody may
+// have deleted what an earlier backup stored.
 func (c *creation) allThere(ctx context.Context, m *Manifest) error {
 	missing, err := missing(ctx, c.to, m)
 	if err != nil {

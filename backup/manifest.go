@@ -154,8 +154,8 @@ func sealed(text []byte) []byte {
 	return append([]byte(magic+hex.EncodeToString(sum[:])+"\n"), text...)
 }
 
-// parseManifest reads what encode gave, and checks all that is relied on. The error wraps ErrDamaged
-// or ErrNewer.
+// parseManifest reads what encode gave, and checks all that is relied on. The error wraps
+// ErrDamaged or ErrNewer.
 func parseManifest(data []byte) (*Manifest, error) {
 	const family = "trimaran-backup "
 	if !bytes.HasPrefix(data, []byte(family)) {

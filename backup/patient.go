@@ -13,7 +13,7 @@ import (
 // What another attempt cannot change is not tried again.
 type patient struct {
 	store   Store
-	backoff func(ctx context.Context, try int) error // waits before another try, the first of which is 1
+	backoff func(ctx context.Context, try int) error // waits before another try, from 1
 }
 
 const (
@@ -73,8 +73,8 @@ func (p patient) do(ctx context.Context, what string, one func(context.Context) 
 	}
 }
 
-// Put implements Store. An attempt that seemed to fail may have stored the object: then it is there,
-// with the same bytes or with others, which is for the caller to look at.
+// Put implements Store. An attempt that seemed to fail may have stored the object: then it is
+// there, with the same bytes or with others, which is for the caller to look at.
 func (p patient) Put(ctx context.Context, key string, data []byte) error {
 	_, err := p.do(ctx, "put "+key, func(ctx context.Context) error { return p.store.Put(ctx, key, data) })
 	return err

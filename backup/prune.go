@@ -9,16 +9,16 @@ import (
 	"time"
 )
 
-// DefaultGrace is how old an object must be that no manifest names before it is deleted: a backup that
-// is being made names its objects at its end.
+// DefaultGrace is how old an object must be that no manifest names before it is deleted: a backup
+// that is being made names its objects at its end.
 const DefaultGrace = 24 * time.Hour
 
 // PruneOptions say what is deleted.
 type PruneOptions struct {
 	// Keep is how many backups are kept, the newest; 0: all.
 	Keep int
-	// Grace is how old an orphan must be to be deleted, by the store's clock; 0: DefaultGrace, below
-	// 0: none are deleted.
+	// Grace is how old an orphan must be to be deleted, by the store's clock; 0: DefaultGrace,
+	// below 0: none are deleted.
 	Grace time.Duration
 	// DryRun deletes nothing and says what would be.
 	DryRun bool
@@ -27,7 +27,8 @@ type PruneOptions struct {
 // Pruned is what was deleted.
 type Pruned struct {
 	Backups []string `json:"backups"`
-	// Orphans are objects that no manifest names, and that were old enough; Young those that were not.
+	// Orphans are objects that no manifest names, and that were old enough; Young those that were
+	// not.
 	Orphans     []string `json:"orphans"`
 	OrphanBytes int64    `json:"orphan_bytes"`
 	Young       int      `json:"young"`
@@ -83,8 +84,9 @@ func Prune(ctx context.Context, r *Repository, o PruneOptions) (*Pruned, error) 
 	return out, nil
 }
 
-// orphans gives the objects that no backup names, and that are old enough, and counts the others. The
-// objects are listed first: what a backup names that is made meanwhile is older than its manifest.
+// orphans gives the objects that no backup names, and that are old enough, and counts the others.
+// The objects are listed first: what a backup names that is made meanwhile is older than its
+// manifest.
 func (r *Repository) orphans(ctx context.Context, o PruneOptions, kept []string) (orphans []Stored, young int, err error) {
 	grace := o.Grace
 	if grace == 0 {

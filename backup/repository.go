@@ -147,8 +147,8 @@ func (r *Repository) Manifest(ctx context.Context, id string) (*Manifest, error)
 	return m, nil
 }
 
-// Newest reads the newest backup that was begun before a time; zero: the newest of all. The error is
-// ErrNotFound where there is none.
+// Newest reads the newest backup that was begun before a time; zero: the newest of all. The error
+// is ErrNotFound where there is none.
 func (r *Repository) Newest(ctx context.Context, before time.Time) (*Manifest, error) {
 	ids, err := r.IDs(ctx)
 	if err != nil {

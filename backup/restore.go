@@ -52,7 +52,7 @@ type RestoreOptions struct {
 // Restored is what became of a restore.
 type Restored struct {
 	Topics, Partitions int
-	Bytes              int64    // of records that were appended, or were there of an earlier attempt
+	Bytes              int64    // of records that were appended, or were there before
 	Done               []string // topics that an earlier attempt has restored
 	Groups             int
 	Users, ACLs        int      // that were not there
@@ -194,8 +194,8 @@ func otherID(backup string, old fsm.TopicID, name string) (id fsm.TopicID) {
 	return id
 }
 
-// begin is where the log of a restored partition begins: with the first batch that is kept, which may
-// have records in front of the log's start.
+// begin is where the log of a restored partition begins: with the first batch that is kept, which
+// may have records in front of the log's start.
 func (p *Partition) begin() fsm.Begin {
 	at := p.Start
 	if len(p.Objects) > 0 {

@@ -49,8 +49,8 @@ var (
 //	s3://bucket/prefix?endpoint=https://host:port&region=name
 //
 // Credentials of S3 are not in the URL but in the environment (AWS_ACCESS_KEY_ID and
-// AWS_SECRET_ACCESS_KEY), in the file that AWS's tools read, or the machine's role. Nothing is asked
-// of the store yet.
+// AWS_SECRET_ACCESS_KEY), in the file that AWS's tools read, or the machine's role. Nothing is
+// asked of the store yet.
 func Open(address string) (Store, error) {
 	u, err := url.Parse(address)
 	if err != nil {

@@ -39,12 +39,12 @@ func (w *wrongs) add(format string, args ...any) {
 	}
 }
 
-// Known is what was found of objects, by key: "", or what is wrong. What several backups have is read
-// once.
+// Known is what was found of objects, by key: "", or what is wrong. What several backups have is
+// read once.
 type Known map[string]string
 
-// Verify reads all objects of a backup, and compares them with what its manifest says. known has those
-// that were read before, and is added to.
+// Verify reads all objects of a backup, and compares them with what its manifest says. known has
+// those that were read before, and is added to.
 func Verify(ctx context.Context, m *Manifest, r *Repository, o Options, known Known) (*Verified, error) {
 	if err := o.defaults(); err != nil {
 		return nil, err

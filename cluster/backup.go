@@ -38,8 +38,8 @@ func (f *front) RestoreBatches(ctx context.Context, id fsm.PartitionID, batches 
 	return f.router.Restore(ctx, id, batches, last)
 }
 
-// EndRestore lets clients append to a topic that was restored, and returns when that is known at all
-// connected nodes.
+// EndRestore lets clients append to a topic that was restored, and returns when that is known at
+// all connected nodes.
 func (f *front) EndRestore(ctx context.Context, end fsm.EndRestore) error {
 	return f.catalog.ChangeForAll(ctx, fsm.CatalogCommand{EndRestore: &end})
 }

@@ -92,8 +92,8 @@ type Config struct {
 	HeartbeatTimeout time.Duration
 	CommitTimeout    time.Duration // of every Raft group; 0 means 10 min
 
-	// Backup says how it stands with the backups that this node makes; nil, or nil from it: it makes
-	// none. It must not wait.
+	// Backup says how it stands with the backups that this node makes; nil, or nil from it: it
+	// makes none. It must not wait.
 	Backup func() *admin.BackupStatus
 
 	Logger   *slog.Logger

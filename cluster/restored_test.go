@@ -111,7 +111,7 @@ func testATopicIsRestored(t *testing.T) {
 
 	// A client goes on.
 	base := c.mustAppend(there, id, "new")
-	if wanted := fsm.Offset(at + 2); base != wanted { // behind the marker, and one for what was open
+	if wanted := fsm.Offset(at + 2); base != wanted { // one for what was open
 		t.Errorf("the first new record is at %d, want %d", base, wanted)
 	}
 	if pid, err := c.nodes[there].NewProducerID(within(t)); err != nil || pid <= end.Producers {

@@ -9,10 +9,11 @@ import (
 )
 
 // This file says how a topic comes back from a backup. Its groups begin where the old ones began
-// (Begin), so offsets stay and leader epochs never go down for a client that lived on. What stood in
-// the old logs comes as entries that are marked as restored: their batches keep the leader epochs
-// that they had, and there may be offsets missing between them, where the old log was compacted.
-// While a topic is restoring, clients cannot append to it, and retention leaves it alone.
+// (Begin), so offsets stay and leader epochs never go down for a client that lived on. What stood
+// in the old logs comes as entries that are marked as restored: their batches keep the leader
+// epochs that they had, and there may be offsets missing between them, where the old log was
+// compacted. While a topic is restoring, clients cannot append to it, and retention leaves it
+// alone.
 //
 // No producer is remembered of what was restored but those with a transaction open: whoever had
 // such an id is another one now, or has forgotten what it sent. New ids are above those that were
@@ -61,8 +62,8 @@ func checkRestored(h kafkaproto.BatchHeader, next Offset, term Term) error {
 	return nil
 }
 
-// CheckRestored says whether batches, one behind the other, may be restored where the next offset is
-// next, in a term, and gives the offset behind them. Their CRCs are checked, too. The error is
+// CheckRestored says whether batches, one behind the other, may be restored where the next offset
+// is next, in a term, and gives the offset behind them. Their CRCs are checked, too. The error is
 // ErrCorruptMessage, or ErrVoid for those that have no place there.
 func CheckRestored(batches []kafkaproto.Batch, next Offset, term Term) (after Offset, err error) {
 	for _, batch := range batches {
@@ -153,8 +154,8 @@ type RestoreSpec struct {
 // twice it changes nothing.
 type EndRestore struct {
 	Topic TopicID `json:"topic"`
-	// Producers is the largest producer id in what was restored, -1 if there is none: nobody gets one
-	// up to it any more.
+	// Producers is the largest producer id in what was restored, -1 if there is none: nobody gets
+	// one up to it any more.
 	Producers int64 `json:"producers"`
 }
 

@@ -13,8 +13,8 @@ import (
 	"github.com/trimaran-io/trimaran/outcome"
 )
 
-// Backup, version 0: Trimaran's own, for `trimaran backup` and for nodes that make backups, and like
-// Status not listed by ApiVersions.
+// Backup, version 0: Trimaran's own, for `trimaran backup` and for nodes that make backups, and
+// like Status not listed by ApiVersions.
 //
 // The request has header version 1, the length of a JSON text (int32), the text, which is an
 // admin.BackupRequest, and record batches, if it has any to restore. The response is as that of
@@ -34,8 +34,9 @@ const (
 type Backups interface {
 	// CopyCatalog gives what a backup keeps of the catalog, as it was when the call began or newer.
 	CopyCatalog(ctx context.Context) (*admin.CatalogCopy, error)
-	// RestoreBatches appends batches that keep their offsets to a partition of a topic that is being
-	// restored, and gives the next offset. What is there already is left out. last: nothing follows.
+	// RestoreBatches appends batches that keep their offsets to a partition of a topic that is
+	// being restored, and gives the next offset. What is there already is left out. last: nothing
+	// follows.
 	RestoreBatches(ctx context.Context, p fsm.PartitionID, batches []kafkaproto.Batch, last bool) (next fsm.Offset, err error)
 	// EndRestore lets clients append to a topic that was restored.
 	EndRestore(ctx context.Context, end fsm.EndRestore) error

@@ -51,8 +51,8 @@ type submission struct {
 	admits  []fsm.Admission // of each batch; nil: of none
 	place   calls.Place
 	control []byte // a control command, in place of batches: an entry of its own
-	// restored: the batches keep their offsets and leader epochs, in an entry of their own. unfit is
-	// set when it is formed: why they have no place.
+	// restored: the batches keep their offsets and leader epochs, in an entry of their own. unfit
+	// is set when it is formed: why they have no place.
 	restored bool
 	unfit    error
 	bytes    int

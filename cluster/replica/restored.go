@@ -15,10 +15,10 @@ import (
 )
 
 // A partition that is restored from a backup begins where the old one began. Each of the nodes that
-// form its group has the same snapshot before Raft runs, as if it had copied a log of which retention
-// has freed everything: of index 1, in the old group's term, with the voters as configuration and
-// the first offset as the next one. So nobody has to be told where offsets begin, terms go on above
-// the leader epochs of the old log, and what reads logs knows such a one already.
+// form its group has the same snapshot before Raft runs, as if it had copied a log of which
+// retention has freed everything: of index 1, in the old group's term, with the voters as
+// configuration and the first offset as the next one. So nobody has to be told where offsets begin,
+// terms go on above the leader epochs of the old log, and what reads logs knows such a one already.
 //
 // What stood in the old log comes to the leader by RestoreBatches, and into entries that are marked
 // (fsm.RestoredExtensions).
@@ -72,11 +72,11 @@ func (r *Replica) beginAt(log *raftlog.PartitionLog, opts raftlog.LogOptions) (*
 // MaxRestore bounds the batches of one call of RestoreBatches, in bytes; one alone may be larger.
 const MaxRestore = 8 << 20
 
-// RestoreBatches appends batches that keep their offsets, leader epochs and producers, and returns the
-// next offset when they are committed and applied here. What is there already is left out, so it may
-// be done twice. end: all is there; what is open of transactions is aborted. Errors are why this
-// replica is not the leader, outcome.ErrNoLeader while the node does not know that the topic is
-// restored, ErrInvalidConfig where it is not any more, and ErrCorruptMessage.
+// RestoreBatches appends batches that keep their offsets, leader epochs and producers, and returns
+// the next offset when they are committed and applied here. What is there already is left out, so
+// it may be done twice. end: all is there; what is open of transactions is aborted. Errors are why
+// this replica is not the leader, outcome.ErrNoLeader while the node does not know that the topic
+// is restored, ErrInvalidConfig where it is not any more, and ErrCorruptMessage.
 func (r *Records) RestoreBatches(ctx context.Context, batches []kafkaproto.Batch, end bool) (next fsm.Offset, err error) {
 	p, _, _, err := r.asConfirmedLeader(ctx)
 	if err != nil {

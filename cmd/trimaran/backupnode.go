@@ -51,8 +51,8 @@ func nodeBackupsOf(cmd *cobra.Command) (o backupOptions, err error) {
 	return o, nil
 }
 
-// backups makes backups at intervals, at the node that leads the catalog. When another node comes to
-// lead it, that one goes on: when the last was begun it reads in the store.
+// backups makes backups at intervals, at the node that leads the catalog. When another node comes
+// to lead it, that one goes on: when the last was begun it reads in the store.
 type backups struct {
 	backupOptions
 	store *backup.Repository

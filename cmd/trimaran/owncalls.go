@@ -10,8 +10,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 )
 
-// ownCalls asks the cluster by an API of its own again and again. Connections, which may have cost a
-// login, are kept.
+// ownCalls asks the cluster by an API of its own again and again. Connections, which may have cost
+// a login, are kept.
 type ownCalls struct {
 	b *brokers
 
