@@ -233,6 +233,9 @@ func (c *memCluster) Read(_ context.Context, t admin.TopicCopy, partition int32,
 	if c.changed != nil {
 		c.changed("read", t.ID, int(partition))
 	}
+	if len(data) == 0 && offset < l.next {
+		return nil, ErrNothing
+	}
 	return data, nil
 }
 
@@ -349,6 +352,10 @@ func sample() *memCluster {
 	c.add(other, 0, 100, 10)
 	c.logs[other][0].next += 50 // compacted
 	c.add(other, 0, 10, 10)
+	emptied := c.topic("emptied", 3, 2) // their last records were compacted away, or all
+	c.add(emptied, 0, 3, 10)
+	c.logs[emptied][0].next += 7
+	c.logs[emptied][1].start, c.logs[emptied][1].next = 5, 9
 	c.groups = []Group{{ID: "g", Offsets: []GroupOffset{{Topic: "orders", Partition: 0, Offset: 7, Epoch: 2}, {Topic: "gone", Offset: 1}}}}
 	c.copy.Security.Credentials = []fsm.Credential{{User: "u", Mechanism: "SCRAM-SHA-256"}}
 	return c
@@ -450,6 +457,13 @@ func TestARestoreGoesOnWhereItWas(t *testing.T) {
 
 func checkRestored(t *testing.T, m *Manifest, r *Repository, to *memCluster) {
 	t.Helper()
+	for i := range m.Topics {
+		for p, l := range to.logs[m.Topics[i].ID] {
+			if want := m.Topics[i].Partitions[p]; l.start != want.Start || l.next != want.End {
+				t.Errorf("partition %d of %s has %d to %d, want %d to %d", p, m.Topics[i].Name, l.start, l.next, want.Start, want.End)
+			}
+		}
+	}
 	sameAs(t, m, r, to)
 	if len(to.committed) != 1 || to.committed[0].Offsets[0] != (GroupOffset{Topic: "orders", Partition: 0, Offset: 7, Epoch: 2}) {
 		t.Errorf("groups %+v", to.committed)
@@ -685,7 +699,7 @@ func TestTopicsChangeMeanwhile(t *testing.T) {
 		switch {
 		case id == fsm.TopicID{2}:
 			delete(c.logs, id)
-			c.copy.Topics = c.copy.Topics[:1]
+			c.copy.Topics = slices.DeleteFunc(c.copy.Topics, func(t admin.TopicCopy) bool { return t.ID == id })
 		case part == 0 && once:
 			once = false
 			c.logs[id][0].start = 24
@@ -693,7 +707,7 @@ func TestTopicsChangeMeanwhile(t *testing.T) {
 	}
 	r := &Repository{newMemStore()}
 	made := create(t, c, r, Options{Parallel: 1})
-	if len(made.Manifest.Topics) != 1 || !slices.Equal(made.Skipped, []string{"other"}) || made.Manifest.Topics[0].Partitions[0].Start != 24 {
+	if len(made.Manifest.Topics) != 2 || !slices.Equal(made.Skipped, []string{"other"}) || made.Manifest.Topics[0].Partitions[0].Start != 24 {
 		t.Errorf("%+v, left out %v", made.Manifest.Topics, made.Skipped)
 	}
 	c.changed = nil

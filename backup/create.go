@@ -26,8 +26,9 @@ type Source interface {
 	// Bounds gives the first offset, the next offset and the leader epoch of a partition, as a
 	// confirmed leader knows them. The error is ErrGone if the topic is not there.
 	Bounds(ctx context.Context, topic admin.TopicCopy, partition int32) (start, end int64, epoch int32, err error)
-	// Read gives whole record batches, the first of which has the offset, or is the next one behind
-	// it; at least one. Errors are ErrGone, and ErrTrimmed if the log begins above the offset.
+	// Read gives whole record batches, the first of which has the offset, or is the next one
+	// behind it; at least one. Errors are ErrGone, ErrTrimmed if the log begins above the offset,
+	// and ErrNothing if no batch stands from the offset to the log's end.
 	Read(ctx context.Context, topic admin.TopicCopy, partition int32, offset int64) (batches []byte, err error)
 }
 
@@ -36,6 +37,8 @@ var (
 	ErrGone = errors.New("the topic is not there any more")
 	// ErrTrimmed says that a log begins above the offset that was asked for.
 	ErrTrimmed = errors.New("the log begins further on")
+	// ErrNothing says that offsets at a log's end have no records any more: they were compacted.
+	ErrNothing = errors.New("no records are left to the log's end")
 )
 
 // Progress is how far something is. Total is 0 while it is not known.
@@ -259,6 +262,9 @@ func (c *creation) once(ctx context.Context, t admin.TopicCopy, partition int32,
 		if err != nil {
 			return p, err
 		}
+		if len(data) == 0 {
+			break
+		}
 		if err := c.store(ctx, objectKey(t.ID, partition, o), data); err != nil {
 			return p, err
 		}
@@ -294,6 +300,9 @@ func (c *creation) gather(ctx context.Context, t admin.TopicCopy, partition int3
 	o = Object{First: first, Next: first, MaxProducer: -1}
 	for o.Next < end && len(data) < objectBytes {
 		read, err := c.from.Read(ctx, t, partition, o.Next)
+		if errors.Is(err, ErrNothing) {
+			break
+		}
 		if err != nil {
 			return o, nil, err
 		}

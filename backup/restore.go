@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math"
 	"slices"
 	"sync"
 	"time"
@@ -293,6 +294,9 @@ func (r *restoration) partition(ctx context.Context, t target, partition int32) 
 	if err := ctx.Err(); err != nil {
 		return err
 	}
+	if err := r.reach(ctx, t, partition); err != nil {
+		return err
+	}
 	end, err := r.to.Append(ctx, t.id, partition, nil, true)
 	if err != nil {
 		return err
@@ -302,6 +306,23 @@ func (r *restoration) partition(ctx context.Context, t target, partition int32) 
 	}
 	if old.Start > int64(old.begin().Offset) {
 		return r.to.DeleteBefore(ctx, t.name, partition, old.Start)
+	}
+	return nil
+}
+
+// reach has the log reach to the end that it had, where no records are left of the last offsets.
+func (r *restoration) reach(ctx context.Context, t target, partition int32) error {
+	old := &t.old.Partitions[partition]
+	next := int64(old.begin().Offset)
+	if n := len(old.Objects); n > 0 {
+		next = old.Objects[n-1].Next
+	}
+	for next < old.End {
+		count := min(old.End-next, math.MaxInt32)
+		if _, err := r.to.Append(ctx, t.id, partition, kafkaproto.NewEmpty(next, int32(count), old.Epoch).Bytes(), false); err != nil {
+			return err
+		}
+		next += count
 	}
 	return nil
 }

@@ -215,6 +215,9 @@ func (c *creation) digest(ctx context.Context, t admin.TopicCopy, partition int3
 		if err != nil {
 			return "", err
 		}
+		if len(data) == 0 {
+			break
+		}
 		sum.Write(data)
 		from = o.Next
 	}

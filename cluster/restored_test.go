@@ -88,6 +88,9 @@ func testATopicIsRestored(t *testing.T) {
 			at += 5 // was compacted
 		}
 	}
+	// Nothing is left of some offsets: an empty batch stands for them.
+	put(kafkaproto.NewEmpty(at, 5, 8))
+	at += 5
 	put(oldBatch(kafkaproto.NewMarker(kafkaproto.Marker{Commit: true, CoordinatorEpoch: 6}, 8, 1, 1), at, 30))
 
 	if _, err := c.append(0, id, "too early"); !outcome.NotAppended(err) {

@@ -112,7 +112,7 @@ func (c *backupCluster) again(ctx context.Context, id fsm.TopicID, one func(cont
 	defer cancel()
 	for {
 		err := one(within)
-		if err == nil || errors.Is(err, backup.ErrTrimmed) || ctx.Err() != nil {
+		if err == nil || errors.Is(err, backup.ErrTrimmed) || errors.Is(err, backup.ErrNothing) || ctx.Err() != nil {
 			return err
 		}
 		e := (*kerr.Error)(nil)
@@ -168,18 +168,29 @@ func (c *backupCluster) offset(ctx context.Context, topic string, partition int3
 const (
 	fetchBytes = 4 << 20
 	fetchWait  = 500 // ms
+	// nothingTries is how often a node that knows of a later end must have said that there is
+	// nothing, before that is taken for true.
+	nothingTries = 4
 )
 
 // Read implements backup.Source.
 func (c *backupCluster) Read(ctx context.Context, topic admin.TopicCopy, partition int32, offset int64) (batches []byte, err error) {
+	var end int64
+	nothing := 0
 	err = c.again(ctx, topic.ID, func(ctx context.Context) error {
-		batches, err = c.fetch(ctx, topic, partition, offset)
+		batches, end, err = c.fetch(ctx, topic, partition, offset)
 		if errors.Is(err, kerr.OffsetOutOfRange) {
 			start, end, berr := c.offsets(ctx, topic.Name, partition)
 			if berr == nil && offset < start {
 				return fmt.Errorf("%w: at %d, above %d", backup.ErrTrimmed, start, offset)
 			}
 			return errors.Join(fmt.Errorf("offset %d of %d to %d: %w", offset, start, end, err), berr)
+		}
+		if err == nil && len(batches) == 0 && offset < end {
+			// A node that lags does not know such an end.
+			if nothing++; nothing >= nothingTries {
+				return backup.ErrNothing
+			}
 		}
 		if err == nil && len(batches) == 0 {
 			err = fmt.Errorf("nothing to read at offset %d: %w", offset, kerr.NotLeaderForPartition)
@@ -196,7 +207,7 @@ func (c *backupCluster) offsets(ctx context.Context, topic string, partition int
 	return start, end, err
 }
 
-func (c *backupCluster) fetch(ctx context.Context, topic admin.TopicCopy, partition int32, offset int64) ([]byte, error) {
+func (c *backupCluster) fetch(ctx context.Context, topic admin.TopicCopy, partition int32, offset int64) (batches []byte, end int64, err error) {
 	req := kmsg.NewPtrFetchRequest()
 	req.MaxWaitMillis, req.MinBytes, req.MaxBytes, req.SessionEpoch = fetchWait, 1, 2*fetchBytes, -1
 	rt := kmsg.NewFetchRequestTopic()
@@ -207,16 +218,16 @@ func (c *backupCluster) fetch(ctx context.Context, topic admin.TopicCopy, partit
 	req.Topics = append(req.Topics, rt)
 	resp, err := ask[*kmsg.FetchResponse](ctx, c.b, c.cl, req)
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 	if err := kerr.ErrorForCode(resp.ErrorCode); err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 	if len(resp.Topics) != 1 || len(resp.Topics[0].Partitions) != 1 {
-		return nil, errors.New("the answer is not about what was asked")
+		return nil, 0, errors.New("the answer is not about what was asked")
 	}
 	p := resp.Topics[0].Partitions[0]
-	return p.RecordBatches, kerr.ErrorForCode(p.ErrorCode)
+	return p.RecordBatches, p.HighWatermark, kerr.ErrorForCode(p.ErrorCode)
 }
 
 // Groups implements backup.Source.
