@@ -81,7 +81,9 @@ function Users() {
                 <td class="number">
                   {mayAlter && (
                     <>
-                      <Button look="plain" onClick={() => setEditing({ name: one.user })}>New password</Button>
+                      <Button look="plain" icon="edit" aria-label={`New password of ${shown(one.user)}`} onClick={() => setEditing({ name: one.user })}>
+                        <span class="wide">New password</span>
+                      </Button>
                       <Button look="plain" icon="trash" aria-label={`Delete user ${shown(one.user)}`} onClick={() => setRemoving(one)} />
                     </>
                   )}

@@ -2,7 +2,7 @@
 import type { Metadata } from 'trimaran/apis'
 import type { Of } from 'trimaran/schema'
 import { KafkaError } from 'trimaran'
-import { client, guard } from './link.js'
+import { client, guard, ops } from './link.js'
 import { askOperations, askStatus } from './own.js'
 import { Poll, Value } from './state.js'
 import { count, plural } from './format.js'
@@ -150,8 +150,9 @@ export const topics = new Poll<TopicMeta[]>(
 /** What may be done with the cluster; undefined: not known. */
 export const clusterOps = new Value<number | undefined>(undefined)
 export async function askClusterOps(): Promise<void> {
-  // Who may not describe the cluster is told no operations, and may have some.
-  clusterOps.set((await askOperations()) || undefined)
+  // Who may not describe the cluster is told no operations. He may not alter it either, which implies that. Whether he
+  // may create topics is for the cluster to judge.
+  clusterOps.set((await askOperations()) || 1 << ops.create)
 }
 
 export interface Trouble {

@@ -97,6 +97,14 @@ function Connection() {
     return () => clearInterval(timer)
   }, [l.lostAt])
   const s = status.get().data
+  // Strangers are parted from, which is no fault.
+  if (l.locked) {
+    return (
+      <span class="connection">
+        <span class="where">not logged in</span>
+      </span>
+    )
+  }
   if (!l.lostAt) {
     const host = hostOf(l.gateway)
     const node = s?.nodes.find(n => n.client_address === host)?.id

@@ -6,7 +6,7 @@ import { client } from './link.js'
 import { Detail } from './message.js'
 import { exportAs } from './export.js'
 import { fromMessage, type Draft } from './produce.js'
-import { Ring, Scan, keep, matcher, newestFirst, oldestFirst, type Match, type Message, type Start } from './read.js'
+import { Ring, Scan, keep, matcher, newestFirst, oldestFirst, type Level, type Match, type Message, type Start } from './read.js'
 import { Partition } from './some.js'
 import { go, place, use } from './state.js'
 import { Rows, type Column } from './rows.js'
@@ -31,6 +31,8 @@ interface View {
   done?: boolean
   scanned: number
   rate?: number
+  /** how many offsets belong to transactions that are not decided yet, or are behind one */
+  undecided?: bigint
 }
 
 function startOf(mode: Mode, at: string): Start {
@@ -40,7 +42,7 @@ function startOf(mode: Mode, at: string): Start {
 }
 
 /** Reads page by page. */
-function usePages(topic: string, partitions: number[], mode: Mode, at: string, match: Match | undefined): [View, () => void, () => void] {
+function usePages(topic: string, partitions: number[], mode: Mode, at: string, isolation: Level, match: Match | undefined): [View, () => void, () => void] {
   const [view, setView] = useState<View>({ list: [], scanned: 0 })
   const scan = useRef<Scan | undefined>(undefined)
   const stop = useRef<AbortController | undefined>(undefined)
@@ -52,7 +54,7 @@ function usePages(topic: string, partitions: number[], mode: Mode, at: string, m
     setView(v => ({ ...v, busy: true, error: undefined }))
     const settle = (error?: Error): void => {
       if (mine.done) mine.close()
-      if (scan.current === mine) setView(v => ({ ...v, busy: false, error, done: mine.done, scanned: mine.scanned }))
+      if (scan.current === mine) setView(v => ({ ...v, busy: false, error, done: mine.done, scanned: mine.scanned, undecided: mine.undecided }))
     }
     mine
       .more(page, match, control.signal, some => {
@@ -62,7 +64,7 @@ function usePages(topic: string, partitions: number[], mode: Mode, at: string, m
   }
   useEffect(() => {
     if (mode === 'live') return
-    scan.current = new Scan(topic, partitions, startOf(mode, at))
+    scan.current = new Scan(topic, partitions, startOf(mode, at), isolation)
     setView({ list: [], scanned: 0, busy: true })
     // Not with every letter that is typed.
     const timer = setTimeout(more, match ? 250 : 0)
@@ -72,12 +74,12 @@ function usePages(topic: string, partitions: number[], mode: Mode, at: string, m
       scan.current?.close()
       scan.current = undefined
     }
-  }, [topic, partitions.join(), mode, at, match])
+  }, [topic, partitions.join(), mode, at, isolation, match])
   return [view, more, () => stop.current?.abort()]
 }
 
-/** Follows the end. What comes is shown a few times a second, however much it is. */
-function useTail(topic: string, partitions: number[], on: boolean, match: Match | undefined): [View, (hold: boolean) => void] {
+/** Follows the end. What comes is shown at once, and then a few times a second, however much it is. */
+function useTail(topic: string, partitions: number[], on: boolean, isolation: Level, match: Match | undefined): [View, (hold: boolean) => void] {
   const [view, setView] = useState<View>({ list: [], scanned: 0 })
   const held = useRef(false)
   const turn = useRef<() => void>(() => {})
@@ -86,30 +88,33 @@ function useTail(topic: string, partitions: number[], on: boolean, match: Match 
     const ring = new Ring()
     const control = new AbortController()
     let scanned = 0
-    let news = true
     let before = { at: Date.now(), scanned: 0 }
     let rate = 0
+    let shown = 0
+    let timer: ReturnType<typeof setTimeout> | undefined
     setView({ list: [], scanned: 0 })
     const show = (): void => {
-      const now = Date.now()
-      if (now - before.at > 900) {
-        rate = ((scanned - before.scanned) * 1000) / (now - before.at)
-        before = { at: now, scanned }
-      } else if (!news) return
-      news = false
+      timer = undefined
+      shown = performance.now()
       setView(v => ({ ...v, scanned, rate, list: held.current ? v.list : ring.all }))
     }
-    const timer = setInterval(show, 200)
-    turn.current = () => (news = true)
+    const soon = (): void => void (timer ??= setTimeout(show, Math.max(0, shown + 200 - performance.now())))
+    const ticks = setInterval(() => {
+      const now = Date.now()
+      rate = ((scanned - before.scanned) * 1000) / (now - before.at)
+      before = { at: now, scanned }
+      setView(v => ({ ...v, scanned, rate }))
+    }, 1_000)
+    turn.current = soon
     void (async () => {
-      const all = client.tail({ topics: topic, partitions, from: 'latest', reset: 'earliest', maxWaitMs: 250, maxBytes: 1 << 20, signal: control.signal })
+      const all = client.tail({ topics: topic, partitions, from: 'latest', reset: 'earliest', maxWaitMs: 250, maxBytes: 1 << 20, isolation, signal: control.signal })
       let worked = performance.now()
       try {
         for await (const r of all) {
           scanned++
           if (!match || match(r)) {
             ring.add(keep(r))
-            news = true
+            soon()
           }
           // The page is drawn and answers in between.
           if (scanned % 256 === 0 && performance.now() - worked > 12) {
@@ -122,10 +127,12 @@ function useTail(topic: string, partitions: number[], on: boolean, match: Match 
       }
     })()
     return () => {
-      clearInterval(timer)
+      turn.current = () => {}
+      clearInterval(ticks)
+      clearTimeout(timer)
       control.abort()
     }
-  }, [topic, partitions.join(), on, match])
+  }, [topic, partitions.join(), on, isolation, match])
   return [view, hold => {
     held.current = hold
     turn.current()
@@ -163,21 +170,22 @@ export function Messages(p: Props) {
   const where = at.get('at') ?? ''
   const q = at.get('q') ?? ''
   const only = at.get('partition')
+  const isolation: Level = at.get('isolation') === 'read_committed' ? 'read_committed' : 'read_uncommitted'
   const chosen = useMemo(() => (only !== null && p.partitions.includes(Number(only)) ? [Number(only)] : p.partitions), [only, p.partitions.join()])
   const [match, wrong] = useMatch(q)
-  const [pages, more, stop] = usePages(p.topic, chosen, p.mayRead ? mode : 'live', where, match)
-  const [tail, hold] = useTail(p.topic, chosen, mode === 'live' && p.mayRead, match)
+  const [pages, more, stop] = usePages(p.topic, chosen, p.mayRead ? mode : 'live', where, isolation, match)
+  const [tail, hold] = useTail(p.topic, chosen, mode === 'live' && p.mayRead, isolation, match)
   const [open, setOpen] = useState<Message>()
   const [paused, setPaused] = useState(false)
   const view = mode === 'live' ? tail : pages
   const set = (query: Record<string, string | undefined>): void => {
-    go(['topics', p.topic], { from: mode, at: where, q, partition: only ?? undefined, ...query }, true)
+    go(['topics', p.topic], { from: mode, at: where, q, partition: only ?? undefined, isolation: at.get('isolation') ?? undefined, ...query }, true)
   }
   useEffect(() => hold(paused), [paused])
   useEffect(() => {
     setOpen(undefined)
     setPaused(false)
-  }, [mode, where, q, only])
+  }, [mode, where, q, only, isolation])
   if (!p.mayRead) return <Empty title="You may not read this topic">Its partitions and configuration can be seen.</Empty>
   return (
     <div class={`messages ${open ? 'split' : ''}`}>
@@ -193,6 +201,10 @@ export function Messages(p: Props) {
         {mode === 'offset' && <input class="place" type="number" min={0} aria-label="Offset" placeholder="0" value={where} onChange={e => set({ at: e.currentTarget.value })} />}
         {mode === 'time' && <input class="place" type="datetime-local" step="1" aria-label="Time" value={where} onChange={e => set({ at: e.currentTarget.value })} />}
         {p.partitions.length > 1 && <Partition all={p.partitions} value={only ?? ''} none="all partitions" set={partition => set({ partition })} />}
+        <select aria-label="Of transactions" title="Which messages of transactions are read (isolation.level)" value={isolation} onChange={e => set({ isolation: e.currentTarget.value === 'read_committed' ? 'read_committed' : undefined })}>
+          <option value="read_uncommitted">read uncommitted</option>
+          <option value="read_committed">read committed</option>
+        </select>
         <Search value={q} label="Search: words, key:…, /regex/, .json.path=value" wrong={!!wrong} onInput={v => set({ q: v })} />
         {mode === 'live' && (
           <Button icon={paused ? 'play' : 'pause'} onClick={() => setPaused(!paused)}>
@@ -249,6 +261,7 @@ function List(p: {
               !view.done && !view.error && <Button onClick={p.more}>{p.q ? 'Search on' : mode === 'newest' ? 'Older' : 'Next'}</Button>
             )}
             {view.done && view.list.length > 0 && <span class="quiet">that is all</span>}
+            {!!view.undecided && <span class="quiet">{count(view.undecided)} more wait for transactions that are not decided</span>}
           </>
         )}
       </footer>

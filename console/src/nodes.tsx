@@ -1,7 +1,7 @@
 // The nodes: what they are and carry, and what an operator asks of them.
 import { useState } from 'preact/hooks'
-import { clusterOps, status, type Node, type Replica, type Status } from './cluster.js'
-import { bytes, duration, plural, shown } from './format.js'
+import { clusterOps, status, type Node, type Partition, type Replica, type Status } from './cluster.js'
+import { bytes, duration, plural, short, shown } from './format.js'
 import { may } from './link.js'
 import { administer, type Op } from './own.js'
 import { useSome } from './some.js'
@@ -114,21 +114,31 @@ interface Move {
   topic: string
   /** the name is of shards of consumer groups */
   shard?: boolean
-  partition: number
+  p: Partition
   r: Replica
 }
 
-/** What is on its way to a node, or away from one. */
+/** What is on its way to a node, or away from one. Who does not vote yet is being brought up by Raft. */
 function movesOf(s: Status): Move[] {
   const all = [...s.topics, { name: 'consumer groups, shard', shard: true, partitions: s.group_shards ?? [] }]
   return all.flatMap(t =>
-    t.partitions.flatMap(p => p.replicas.filter(r => r.leaving || r.role === 'copying').map(r => ({ topic: t.name, shard: 'shard' in t, partition: p.partition, r }))),
+    t.partitions.flatMap(p => p.replicas.filter(r => r.leaving || r.role === 'copying' || r.role === 'non-voter').map(r => ({ topic: t.name, shard: 'shard' in t, p, r }))),
   )
 }
 
-function Progress({ r }: { r: Replica }) {
+function Progress({ p, r }: Move) {
   const c = r.catch_up
-  if (r.role !== 'copying') return <span class="quiet">goes when the others do without it</span>
+  if (r.leaving) return <span class="quiet">goes when the others do without it</span>
+  if (r.role !== 'copying') {
+    const all = Math.max(0, p.high_watermark - p.log_start)
+    const there = Math.min(all, Math.max(0, r.applied - p.log_start))
+    if (!all) return <span class="quiet">has no vote yet</span>
+    return (
+      <>
+        <progress max={all} value={there} aria-label="Read" /> {short(there)} of {plural(all, 'record')}
+      </>
+    )
+  }
   if (!c?.total) return <span class="quiet">begins</span>
   const left = c.bytes_per_second > 0 ? (Math.max(0, c.total - c.bytes) / c.bytes_per_second) * 1000 : undefined
   return (
@@ -158,15 +168,15 @@ function Moves({ s }: { s: Status }) {
             </thead>
             <tbody>
               {some.map(m => (
-                <tr key={`${m.topic}/${m.partition}/${m.r.node}`}>
+                <tr key={`${m.topic}/${m.p.partition}/${m.r.node}`}>
                   <td>
-                    {m.shard ? m.topic : <a href={link(['topics', m.topic, 'partitions'])}>{shown(m.topic)}</a>} {m.partition}
+                    {m.shard ? m.topic : <a href={link(['topics', m.topic, 'partitions'])}>{shown(m.topic)}</a>} {m.p.partition}
                   </td>
                   <td>
                     {shown(m.r.node)} {m.r.leaving && <Badge level="note">leaves</Badge>}
                   </td>
                   <td>
-                    <Progress r={m.r} />
+                    <Progress {...m} />
                   </td>
                 </tr>
               ))}

@@ -1,5 +1,5 @@
 // Writing a message, or a copy of one.
-import { useState } from 'preact/hooks'
+import { useEffect, useState } from 'preact/hooks'
 import type { Producer } from 'trimaran'
 import { hexOf, text, unhex } from './format.js'
 import { client } from './link.js'
@@ -69,6 +69,8 @@ export function Produce({ topic, partitions, draft, onClose }: { topic: string; 
   const [tombstone, setTombstone] = useState(!!draft.tombstone)
   const [partition, setPartition] = useState(draft.partition === undefined ? '' : String(draft.partition))
   const [headers, setHeaders] = useState(draft.headers ?? [])
+  // While somebody types. What goes wrong here is told by "Send".
+  useEffect(() => void producer().ready(topic).catch(() => {}), [topic])
   const change = (i: number, to: Partial<NonNullable<Draft['headers']>[number]>): void => setHeaders(headers.map((h, k) => (k === i ? { ...h, ...to } : h)))
   const k = noKey ? null : bytesOf(key)
   const v = tombstone ? null : bytesOf(value)

@@ -1,6 +1,6 @@
 // Reading messages in pieces, forward or backward, and what of them is kept and shown.
 import { type ConsumedRecord } from 'trimaran'
-import { Fetcher, type Cursor } from 'trimaran/tail'
+import { Fetcher, type Cursor, type Isolation } from 'trimaran/tail'
 import { client } from './link.js'
 import { Exact, cut, hexOf, parseJson, text } from './format.js'
 
@@ -79,6 +79,7 @@ export function matcher(query: string): Match | undefined {
   return r => tests.every(t => t(r))
 }
 
+export type Level = NonNullable<Isolation['isolation']>
 export type Start = 'newest' | 'earliest' | { offset: bigint } | { timestamp: number }
 
 /**
@@ -88,6 +89,8 @@ export type Start = 'newest' | 'earliest' | { offset: bigint } | { timestamp: nu
 export class Scan {
   scanned = 0
   done = false
+  /** offsets behind what is read, up to the topic's end: transactions there are not decided yet */
+  undecided = 0n
   private cursors: Cursor[] = []
   private starts = new Map<number, bigint>()
   private begun = false
@@ -96,15 +99,18 @@ export class Scan {
     readonly topic: string,
     readonly partitions: number[],
     readonly from: Start,
+    readonly isolation: Level,
   ) {}
 
   private async begin(signal: AbortSignal): Promise<void> {
-    const { topic, partitions, from } = this
-    const [starts, ends] = await Promise.all([
-      client.listOffsets(topic, 'earliest', partitions, { signal }),
-      client.listOffsets(topic, 'latest', partitions, { signal }),
+    const { topic, partitions, from, isolation } = this
+    const o = { signal, isolation }
+    const [starts, ends, all] = await Promise.all([
+      client.listOffsets(topic, 'earliest', partitions, o),
+      client.listOffsets(topic, 'latest', partitions, o),
+      isolation === 'read_committed' ? client.listOffsets(topic, 'latest', partitions, { signal }) : undefined,
     ])
-    const at = typeof from === 'object' && 'timestamp' in from ? await client.listOffsets(topic, from.timestamp, partitions, { signal }) : undefined
+    const at = typeof from === 'object' && 'timestamp' in from ? await client.listOffsets(topic, from.timestamp, partitions, o) : undefined
     this.cursors = partitions.map(partition => {
       const start = starts.get(partition)!.offset
       const end = ends.get(partition)!.offset
@@ -113,6 +119,7 @@ export class Scan {
       else if (at) offset = at.get(partition)!.offset < 0n ? end : at.get(partition)!.offset
       else if (typeof from === 'object' && 'offset' in from) offset = from.offset < start ? start : from.offset
       this.starts.set(partition, start)
+      if (all && all.get(partition)!.offset > end) this.undecided += all.get(partition)!.offset - end
       return { topic, partition, offset, end }
     })
     this.begun = true
@@ -148,7 +155,7 @@ export class Scan {
 
   /** One connection does for all of a scan: each would log in anew. */
   private of(cursors: Cursor[]): Fetcher {
-    this.fetcher ??= new Fetcher(client, [], { maxBytes: this.from === 'newest' ? 4 << 20 : 256 << 10, maxWaitMs: 100, reset: 'earliest' })
+    this.fetcher ??= new Fetcher(client, [], { maxBytes: this.from === 'newest' ? 4 << 20 : 256 << 10, maxWaitMs: 100, reset: 'earliest', isolation: this.isolation })
     if (this.fetcher.cursors !== cursors) this.fetcher.cursors.splice(0, Infinity, ...cursors)
     return this.fetcher
   }

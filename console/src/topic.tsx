@@ -185,6 +185,9 @@ function meaning(name: string, value: string | null): string {
   return ''
 }
 
+/** May be broken behind its points. */
+const inParts = (name: string) => shown(name).split('.').flatMap((part, i) => (i ? ['.', <wbr />, part] : [part]))
+
 function Configuration({ topic, mayAlter }: { topic: string; mayAlter: boolean }) {
   const [poll] = useState(() => new Poll<Config[]>(async signal => (await admin.describeConfigs([{ type: 'topic', name: topic }], { signal, documentation: true, timeoutMs: 10_000 }))[0].configs, 20_000))
   const c = usePoll(poll)
@@ -206,7 +209,7 @@ function Configuration({ topic, mayAlter }: { topic: string; mayAlter: boolean }
             {list.map(one => (
               <tr key={one.name} class={one.source === 1 ? 'own' : ''}>
                 <td>
-                  <code title={shown(one.documentation ?? '')}>{shown(one.name)}</code>
+                  <code title={shown(one.documentation ?? '')}>{inParts(one.name)}</code>
                 </td>
                 <td>
                   <code>{one.isSensitive ? '(secret)' : shown(one.value ?? '')}</code> <span class="quiet">{meaning(one.name, one.value)}</span>

@@ -3,11 +3,12 @@
 import assert from 'node:assert/strict'
 import { execFile, spawn } from 'node:child_process'
 import { existsSync, mkdtempSync, openSync, readFileSync, rmSync } from 'node:fs'
-import { createServer } from 'node:net'
+import { connect, createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
+import { build } from 'esbuild'
 import { chromium } from 'playwright-core'
 
 export const program = process.env.TRIMARAN_BIN ?? fileURLToPath(new URL('../../bin/trimaran', import.meta.url))
@@ -87,6 +88,13 @@ export class Cluster {
     return (await p).stdout
   }
 
+  /** Starts a command of the program that ends when it is killed. */
+  spawn(args) {
+    const p = spawn(program, [...args, '--brokers', this.ports.map(p => `127.0.0.1:${p}`).join(',')], { stdio: 'ignore' })
+    process.on('exit', () => p.kill('SIGKILL'))
+    return p
+  }
+
   kill(i) {
     this.nodes[i].kill('SIGKILL')
     this.nodes[i] = undefined
@@ -97,6 +105,83 @@ export class Cluster {
     for (const n of this.nodes) n?.kill('SIGKILL')
     await Promise.all(gone)
     rmSync(this.dir, { recursive: true, force: true })
+  }
+}
+
+const client = await build({
+  stdin: {
+    contents: "export * from './apis.js'; export * from './apis-admin.js'; export * from './apis-group.js'; export * from './schema.js'; export * from './records.js'; export * from './crc32c.js'; export { Reader, Writer } from './bytes.js'; export { encodeRequest, decodeAnswer } from './connection.js'",
+    resolveDir: fileURLToPath(new URL('../../clients/js/src', import.meta.url)),
+  },
+  bundle: true, write: false, format: 'esm',
+})
+/** The JavaScript client's own parts: APIs, batches, readers and writers. */
+export const parts = await import('data:text/javascript;base64,' + Buffer.from(client.outputFiles[0].contents).toString('base64'))
+
+const { api, arr, bool, i16, i32, i64, nullableStr, obj, str } = parts
+const AddPartitionsToTxn = api(24, 3, 1,
+  obj({ transactionalId: str, producerId: i64, producerEpoch: i16, topics: arr(obj({ topic: str, partitions: arr(i32) })) }),
+  obj({ throttleMs: i32, topics: arr(obj({ topic: str, partitions: arr(obj({ partition: i32, errorCode: i16 })) })) }))
+const EndTxn = api(26, 3, 1, obj({ transactionalId: str, producerId: i64, producerEpoch: i16, committed: bool }), obj({ throttleMs: i32, errorCode: i16 }))
+
+/** A client of Kafka's protocol over TCP: one request after the other. */
+export class Wire {
+  id = 0
+  constructor(port) {
+    this.socket = connect(port, '127.0.0.1')
+    this.bytes = this.socket[Symbol.asyncIterator]()
+  }
+
+  async call(api, body) {
+    this.socket.write(parts.encodeRequest(api, ++this.id, 'test', body))
+    let got = Buffer.alloc(0)
+    while (got.length < 8 || got.length < 4 + got.readInt32BE(0)) got = Buffer.concat([got, (await this.bytes.next()).value])
+    return parts.decodeAnswer(api, new Uint8Array(got.subarray(8)))
+  }
+
+  /** Appends one batch, and so one entry of the partition's log. */
+  async produce(topic, partition, records, transactionalId = null) {
+    const a = await this.call(parts.Produce, { transactionalId, acks: -1, timeoutMs: 8_000, topics: [{ topic, partitions: [{ partition, records }] }] })
+    assert.equal(a.topics[0].partitions[0].errorCode, 0)
+  }
+
+  close() {
+    this.socket.destroy()
+  }
+}
+
+/** A producer of transactions. */
+export class Transactions extends Wire {
+  sequence = 0
+  static async start(port, transactionalId) {
+    const t = new Transactions(port)
+    t.transactionalId = transactionalId
+    // A coordinator that has just come to be says so.
+    await until(async () => {
+      const a = await t.call(parts.InitProducerId, { transactionalId, transactionTimeoutMs: 60_000, producerId: -1n, producerEpoch: -1 })
+      t.identity = { producerId: a.producerId, producerEpoch: a.producerEpoch }
+      return a.errorCode === 0
+    })
+    return t
+  }
+
+  async write(topic, partition, values) {
+    const { transactionalId, identity } = this
+    await until(async () => {
+      const a = await this.call(AddPartitionsToTxn, { transactionalId, ...identity, topics: [{ topic, partitions: [partition] }] })
+      const { errorCode } = a.topics[0].partitions[0]
+      assert.ok(errorCode === 0 || errorCode === 51, errorCode) // 51: the end of the one before goes on
+      return errorCode === 0
+    })
+    const records = Buffer.from(await parts.encodeBatch(values.map(value => ({ value })), 'none', identity, this.sequence))
+    records[22] |= 0x10 // transactional
+    records.writeUInt32BE(parts.crc32c(records.subarray(21)), 17)
+    this.sequence += values.length
+    await this.produce(topic, partition, records, transactionalId)
+  }
+
+  async end(committed) {
+    assert.equal((await this.call(EndTxn, { transactionalId: this.transactionalId, ...this.identity, committed })).errorCode, 0)
   }
 }
 

@@ -3,14 +3,8 @@
 // is a real one, whose answers are replaced on their way to the page.
 import assert from 'node:assert/strict'
 import { after, before, test } from 'node:test'
-import { build } from 'esbuild'
-import { Browser, Cluster, go } from './harness.mjs'
+import { Browser, Cluster, go, parts as apis } from './harness.mjs'
 
-const bundle = await build({
-  stdin: { contents: "export * from './apis.js'; export * from './apis-admin.js'; export * from './apis-group.js'; export { Reader, Writer } from './bytes.js'", resolveDir: new URL('../../clients/js/src', import.meta.url).pathname },
-  bundle: true, write: false, format: 'esm',
-})
-const apis = await import('data:text/javascript;base64,' + Buffer.from(bundle.outputFiles[0].contents).toString('base64'))
 const { Writer } = apis
 
 let cluster

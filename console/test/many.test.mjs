@@ -3,14 +3,9 @@
 // where CONSOLE_LOAD is set, and some hundreds elsewhere.
 import assert from 'node:assert/strict'
 import { after, before, test } from 'node:test'
-import { build } from 'esbuild'
-import { Browser, Cluster, go, until } from './harness.mjs'
+import { Browser, Cluster, go, parts, until } from './harness.mjs'
 
-const bundle = await build({
-  stdin: { contents: "export * from './apis.js'; export { Reader, Writer } from './bytes.js'", resolveDir: new URL('../../clients/js/src', import.meta.url).pathname },
-  bundle: true, write: false, format: 'esm',
-})
-const { Metadata, Writer } = await import('data:text/javascript;base64,' + Buffer.from(bundle.outputFiles[0].contents).toString('base64'))
+const { Metadata, Writer } = parts
 
 const many = 5_000
 const names = Array.from({ length: many }, (_, i) => `topic-${String((i * 7919) % many).padStart(4, '0')}`)

@@ -7,7 +7,7 @@ import { Browser, Cluster, audit, go, until } from './harness.mjs'
 let cluster
 let browser
 before(async () => {
-  cluster = await Cluster.start(3, '--auto-create-topics=false')
+  cluster = await Cluster.start(3) // which would create topics that are asked for by a client that wants that
   browser = await Browser.start()
 })
 after(async () => {
@@ -26,8 +26,12 @@ test('a cluster without topics has hulls and says what to do', async () => {
   await page.getByText('No groups yet').waitFor()
   await go(page, '#/no-such-page')
   await page.getByText('There is no such page').waitFor()
-  await go(page, '#/topics/no-such-topic')
-  await page.getByText('There is no such topic').waitFor()
+  for (const hash of ['#/topics/no-such-topic', '#/topics/no-such-topic?from=live', '#/topics/no-such-topic/partitions', '#/topics/no-such-topic/configuration']) {
+    await go(page, hash)
+    await page.getByText('There is no such topic').waitFor()
+  }
+  await go(page, '#/groups/no-such-group')
+  await page.getByText('Nothing is committed').waitFor()
   assert.deepEqual(JSON.parse(await cluster.trimaran(['topic', 'list', '--json'])), [], 'nothing creates topics by itself')
   await browser.close(page)
 })
@@ -75,11 +79,64 @@ test('a topic is created, configured, gets partitions, and is deleted by its nam
   await browser.close(page)
 })
 
+/** In the page: what goes over its WebSockets, from "Send" to when the tail shows it. */
+function watchSockets() {
+  const asked = []
+  const settled = new Map()
+  let opened = 0
+  let came = () => {}
+  const Plain = WebSocket
+  globalThis.WebSocket = class extends Plain {
+    constructor(url) {
+      super(url)
+      opened++
+      super.addEventListener('message', e => {
+        const key = this.asked.shift()
+        settled.set(key, true)
+        came(e.data)
+      })
+    }
+    asked = []
+    send(data) {
+      const key = new DataView(data.buffer, data.byteOffset).getInt16(4)
+      asked.push(key)
+      this.asked.push(key)
+      super.send(data)
+    }
+  }
+  /** Waits until an answer to this API has come. */
+  globalThis.settled = key => new Promise(done => {
+    const look = () => (settled.has(key) ? done() : setTimeout(look, 10))
+    look()
+  })
+  globalThis.sendToTail = text => new Promise(done => {
+    addEventListener('click', function clicked(e) {
+      if (e.target.textContent !== 'Send') return
+      removeEventListener('click', clicked, true)
+      const began = performance.now()
+      asked.length = opened = 0
+      let frames = -1
+      came = data => {
+        if (frames < 0 && new TextDecoder().decode(data).includes(text)) frames = 0
+      }
+      const look = () => {
+        // Of writing: Produce, InitProducerId. Others ask what they always ask.
+        if (document.querySelector('.records')?.textContent.includes(text)) done({ ms: performance.now() - began, frames, asked: asked.filter(k => k === 0 || k === 22), opened })
+        else requestAnimationFrame(look)
+        if (frames >= 0) frames++
+      }
+      look()
+    }, true)
+  })
+}
+
 const hostile = '<img src=x onerror=alert(1)><script>alert(2)</script>'
 
 test('messages are produced, shown, searched, sent again and exported', async () => {
   await cluster.trimaran(['topic', 'create', 'events', '--partitions', '3', '--replication-factor', '3'])
   const page = await browser.open(cluster, { hash: '#/topics/events' })
+  await page.addInitScript(watchSockets)
+  await page.reload()
   await page.getByText('No messages here').waitFor()
   const produce = async (value, key, header) => {
     await page.getByRole('button', { name: 'Produce', exact: true }).click()
@@ -91,6 +148,7 @@ test('messages are produced, shown, searched, sent again and exported', async ()
       await dialog.getByLabel("Header's name").fill(header)
       await dialog.getByLabel("Header's value").fill(header)
     }
+    await page.evaluate(() => globalThis.settled(22))
     await dialog.getByRole('button', { name: 'Send' }).click()
     await dialog.waitFor({ state: 'detached' })
   }
@@ -101,25 +159,23 @@ test('messages are produced, shown, searched, sent again and exported', async ()
   await row(page, hostile.slice(0, 20)).first().waitFor()
   await produce('{"a":{"b":[1,2,{"c":"deep"}]},"n":12,"big":9007199254740993}', 'json-key')
   await row(page, 'json-key').waitFor()
-  // Something else may have the machine at the time: the best of five counts.
+  // Something else may have the machine at the time: the best time of five counts. What is asked for, and how soon it is
+  // drawn once it is there, has to be so each time.
   let best = Infinity
-  for (let i = 0; i < 5 && best > 500; i++) {
+  let most = 0
+  for (let i = 0; i < 5; i++) {
+    await page.waitForTimeout(250) // what came before holds nothing back then
     // Seen by the page itself, so that this process's own turns do not count.
-    const seen = page.evaluate(text => new Promise(done => {
-      const clicked = e => {
-        if (e.target.textContent !== 'Send') return
-        removeEventListener('click', clicked, true)
-        const began = performance.now()
-        const look = () => (document.querySelector('.records')?.textContent.includes(text) ? done(performance.now() - began) : requestAnimationFrame(look))
-        look()
-      }
-      addEventListener('click', clicked, true)
-    }), `quick-${i}`)
+    const seen = page.evaluate(text => globalThis.sendToTail(text), `quick-${i}`)
     await produce(`quick-${i}`, 'quick')
-    best = Math.min(best, await seen)
+    const { ms, frames, asked, opened } = await seen
+    best = Math.min(best, ms)
+    most = Math.max(most, frames)
+    assert.deepEqual({ asked, opened }, { asked: [0], opened: 0 }, 'one Produce, on a connection that is there')
   }
-  console.log(`# from "Send" to the tail ${Math.round(best)} ms`)
+  console.log(`# from "Send" to the tail ${Math.round(best)} ms; drawn ${most} frames after it came at most`)
   assert.ok(best <= 500, `${best} ms`)
+  assert.ok(most <= 6, `${most} frames`)
   const messages = 2 + (await row(page, 'quick').count())
 
   await row(page, 'json-key').click()
@@ -205,6 +261,29 @@ test('a group shows members and lag, and its offsets are reset as previewed', as
   await browser.close(page)
 })
 
+test('who is in a group is shown with what he has, and its offsets are not reset meanwhile', async () => {
+  const member = cluster.spawn(['consume', 'numbers', '--group', 'there'])
+  const page = await browser.open(cluster, { hash: '#/groups/there' })
+  try {
+    await page.getByText('Stable').waitFor()
+    await page.locator('.panel', { hasText: 'Members' }).locator('tr', { hasText: '127.0.0.1' }).getByText('numbers 0').waitFor()
+    await page.getByText('1 member', { exact: true }).waitFor()
+    assert.ok(await page.getByRole('button', { name: 'Reset offsets' }).isDisabled())
+    assert.ok(await page.getByRole('button', { name: 'Delete' }).isDisabled())
+    for (const [theme, width] of [['light', 1280], ['dark', 360]]) {
+      await page.setViewportSize({ width, height: 720 })
+      await page.emulateMedia({ colorScheme: theme })
+      await audit(page, `group ${theme}`)
+    }
+    member.kill('SIGINT')
+    await until(() => page.getByRole('button', { name: 'Reset offsets' }).isEnabled(), 60_000)
+    await page.getByText('Nobody is in the group').waitFor()
+  } finally {
+    member.kill('SIGKILL')
+  }
+  await browser.close(page)
+})
+
 test('a node is drained and resumed', async () => {
   const page = await browser.open(cluster, { hash: '#/nodes' })
   const card = page.locator('.panel', { has: page.getByRole('heading', { name: 'n2' }) })
@@ -229,13 +308,20 @@ test('pages are usable by keyboard and for assistive technology, in both themes,
   for (const [theme, width] of [['light', 1280], ['dark', 360]]) {
     const page = await browser.open(cluster, { theme, width, height: 720 })
     await page.locator('.boat .hull').first().waitFor()
-    for (const hash of ['#/', '#/topics', '#/topics?create=1', '#/topics/events?from=earliest', '#/topics/events/partitions', '#/topics/events/configuration', '#/groups', '#/nodes', '#/access', '#/access/rights', '#/login']) {
+    for (const hash of ['#/', '#/topics', '#/topics?create=1', '#/topics/events?from=earliest', '#/topics/events/partitions', '#/topics/events/configuration', '#/groups', '#/nodes', '#/access', '#/access/rights', '#/access/tokens', '#/login', '#/topics/events?from=live', '#/topics?q=nothing', '#/nowhere']) {
       await go(page, hash)
       await page.waitForTimeout(700)
       if (hash.includes('earliest')) await page.locator('.rows .body .row').first().click()
       await audit(page, `${hash} ${theme}`)
       if (hash.includes('create')) await page.keyboard.press('Escape')
     }
+    await go(page, '#/topics/events')
+    await page.getByRole('button', { name: 'Produce', exact: true }).click()
+    await audit(page, `produce ${theme}`)
+    await page.keyboard.press('Escape')
+    await page.getByRole('button', { name: 'Delete this topic' }).click()
+    await audit(page, `delete ${theme}`)
+    await page.keyboard.press('Escape')
     await browser.close(page)
   }
   const page = await browser.open(cluster, { hash: '#/topics' })

@@ -10,10 +10,14 @@ let browser
 before(async () => {
   cluster = await Cluster.start(1, '--sasl-mechanisms', 'SCRAM-SHA-512,SCRAM-SHA-256,OAUTHBEARER', '--authorize', '--super-users', 'User:admin')
   cluster.brokers = `unix:${cluster.dir}/n1`
-  for (const user of ['admin', 'alice']) await cluster.trimaran(['user', 'create', user, '--password-stdin'], `${user}-password\n`)
+  for (const user of ['admin', 'alice', 'watcher']) await cluster.trimaran(['user', 'create', user, '--password-stdin'], `${user}-password\n`)
   await cluster.trimaran(['topic', 'create', 'events', '--partitions', '2'])
   await cluster.trimaran(['topic', 'create', 'secret'])
   await cluster.trimaran(['acl', 'add', '--principal', 'User:alice', '--topic', 'events', '--operation', 'read'])
+  // The watcher sees all and may change nothing.
+  for (const [what, ...operations] of [['--cluster', 'describe', 'describe-configs'], ['--topic=*', 'describe', 'describe-configs'], ['--group=*', 'describe']]) {
+    await cluster.trimaran(['acl', 'add', '--principal', 'User:watcher', what, ...operations.flatMap(o => ['--operation', o])])
+  }
   browser = await Browser.start()
 })
 after(async () => {
@@ -25,6 +29,19 @@ async function login(page, user, password) {
   await page.getByLabel('User', { exact: true }).fill(user)
   await page.getByLabel('Password', { exact: true }).fill(password)
   await page.getByRole('button', { name: 'Log in' }).click()
+}
+
+/** In both themes, and on a phone. */
+async function both(page, name) {
+  for (const [colorScheme, width] of [['light', 1280], ['dark', 360]]) {
+    await page.setViewportSize({ width, height: 860 })
+    await page.emulateMedia({ colorScheme })
+    const cut = await page.evaluate(() => [...document.querySelectorAll('.panel button')].filter(b => b.getBoundingClientRect().right > innerWidth && !b.closest('.scroll')).length)
+    assert.equal(cut, 0, `${name}: buttons beyond the edge at ${width} pixels`)
+    await audit(page, `${name} ${colorScheme}`)
+  }
+  await page.setViewportSize({ width: 1280, height: 860 })
+  await page.emulateMedia({ colorScheme: 'light' })
 }
 
 test('strangers get the page and nothing else, by no prompt of the browser', async () => {
@@ -46,9 +63,23 @@ test('strangers get the page and nothing else, by no prompt of the browser', asy
   await dialog.getByLabel('Password').fill('bob-password')
   await dialog.getByRole('button', { name: 'Create' }).click()
   await page.getByRole('link', { name: '<b>bob</b>' }).waitFor()
+  await page.getByRole('button', { name: 'New password of <b>bob</b>' }).click()
+  await dialog.getByLabel('Password').fill('another-password')
+  await dialog.getByRole('button', { name: 'Set' }).click()
+  await dialog.waitFor({ state: 'detached' })
+  const bob = await browser.open(cluster)
+  await bob.getByRole('heading', { name: 'Come aboard' }).waitFor()
+  await login(bob, '<b>bob</b>', 'bob-password')
+  await bob.getByRole('alert').getByText('SASL_AUTHENTICATION_FAILED').waitFor()
+  await until(async () => {
+    await login(bob, '<b>bob</b>', 'another-password')
+    return bob.getByText('Log out').waitFor({ timeout: 3_000 }).then(() => true, () => false)
+  })
+  await browser.close(bob)
+  await both(page, 'users')
   await go(page, '#/access/rights')
   await page.locator('tr', { hasText: 'User:alice' }).waitFor()
-  await audit(page, 'rights')
+  await both(page, 'rights')
   await page.getByRole('button', { name: 'Add' }).click()
   await dialog.getByLabel('Who', { exact: true }).fill('User:<b>bob</b>')
   await dialog.getByLabel('Name', { exact: true }).fill('events')
@@ -60,7 +91,7 @@ test('strangers get the page and nothing else, by no prompt of the browser', asy
   await page.getByLabel('Name', { exact: true }).fill('events')
   await page.getByRole('button', { name: 'Issue' }).click()
   await page.getByText('This is shown once').waitFor()
-  await audit(page, 'tokens')
+  await both(page, 'tokens')
   const token = await page.locator('.issued pre').textContent()
   const id = await page.locator('.issued code').first().textContent()
 
@@ -83,8 +114,15 @@ test('strangers get the page and nothing else, by no prompt of the browser', asy
   await holder.getByRole('alert').getByText('SASL_AUTHENTICATION_FAILED').waitFor()
   assert.equal(await holder.evaluate(() => location.hash), '#/')
   await browser.close(holder)
+  await go(page, '#/access')
+  await page.getByRole('button', { name: 'Delete user <b>bob</b>' }).click()
+  await dialog.getByLabel('Type the name').fill('<b>bob</b>')
+  await dialog.getByRole('button', { name: /^Delete/ }).click()
+  await until(async () => (await page.getByRole('link', { name: '<b>bob</b>' }).count()) === 0)
   await page.getByRole('button', { name: 'Log out' }).click()
   await page.getByRole('heading', { name: 'Come aboard' }).waitFor()
+  await page.getByText('not logged in').waitFor()
+  await both(page, 'login')
   await browser.close(page)
 })
 
@@ -143,6 +181,33 @@ test('who may only read has no buttons to write, and does not see what is not hi
   await go(page, '#/')
   await page.getByRole('heading', { name: /boat/ }).waitFor()
   await browser.close(page)
+})
+
+test('who sees everything and may change nothing has no button for that, on any page', async () => {
+  await cluster.trimaran(['produce', 'events'], 'one\n')
+  await cluster.trimaran(['consume', 'events', '--group', 'readers', '--max-messages', '1'])
+  const pages = {
+    '#/topics': '2 topics', '#/topics/events': 'You may not read this topic', '#/topics/events/partitions': 'leads', '#/topics/events/configuration': 'retention.ms', '#/groups/readers': 'Committed',
+    '#/nodes': 'serves', '#/access': 'alice', '#/access/rights': 'User:alice', '#/access/tokens': 'Revoked',
+  }
+  const buttons = {}
+  for (const user of ['admin', 'watcher']) {
+    const page = await browser.open(cluster)
+    await page.getByRole('heading', { name: 'Come aboard' }).waitFor()
+    await login(page, user, `${user}-password`)
+    await page.getByRole('heading', { name: /boat/ }).waitFor()
+    buttons[user] = {}
+    for (const [hash, text] of Object.entries(pages)) {
+      await go(page, hash)
+      if (user === 'watcher' || hash !== '#/topics/events') await page.locator('main', { hasText: text }).waitFor()
+      await page.waitForTimeout(500) // buttons would come with another answer
+      buttons[user][hash] = await page.locator('main button.button').evaluateAll(all => all.map(b => b.getAttribute('aria-label') ?? b.textContent))
+    }
+    await browser.close(page)
+  }
+  // Whoever may log in may issue a token, which has no more rights than he.
+  for (const [hash, names] of Object.entries(buttons.watcher)) assert.deepEqual(names.filter(n => n !== 'Issue'), [], hash)
+  for (const [hash, names] of Object.entries(buttons.admin)) assert.ok(names.some(n => n !== 'Issue'), `${hash}: the admin has buttons`)
 })
 
 test('with --console=false a browser gets what curl gets', async () => {

@@ -97,6 +97,14 @@ export class Producer {
     return written
   }
 
+  /**
+   * Connects, learns a topic's partitions and gets the producer's identity, so that the first `send` to it is one request.
+   * Without it that one does all this.
+   */
+  async ready(topic: string, o: CallOptions = {}): Promise<void> {
+    await within(o, signal => abortable(Promise.all([this.partitions(topic), this.identity()]), signal))
+  }
+
   /** Waits until nothing is under way. What failed has told its sender. */
   async flush(): Promise<void> {
     for (const p of this.parts.values()) await p.busy

@@ -173,6 +173,38 @@ test('a connection that is lost between an answer and the next question is made 
   client.close()
 })
 
+test('a producer that was made ready sends with one request, on the connection that it has', async () => {
+  const asked: number[] = []
+  let sockets = 0
+  let last: FakeSocket | undefined
+  const client = connect((api, request, socket) => {
+    if (socket !== last) sockets++
+    last = socket
+    asked.push(api.key)
+    if (api.key === 3) {
+      const partition = { errorCode: 0, partition: 0, leaderId: 1, leaderEpoch: 1, replicas: [1], isr: [1], offlineReplicas: [] }
+      assert.equal(request.allowAutoTopicCreation, false)
+      return {
+        throttleMs: 0, brokers: [], clusterId: null, controllerId: 1,
+        topics: [{ errorCode: 0, topic: 't', topicId: new Uint8Array(16), isInternal: false, partitions: [partition], authorizedOperations: 0 }],
+      }
+    }
+    if (api.key === 22) return { throttleMs: 0, errorCode: 0, producerId: 7n, producerEpoch: 0 }
+    if (api.key !== 0) return undefined
+    const written = { partition: 0, errorCode: 0, baseOffset: 0n, logAppendTime: -1n, logStartOffset: 0n, recordErrors: [], errorMessage: null }
+    return { topics: [{ topic: 't', partitions: [written] }], throttleMs: 0 }
+  })
+  const producer = client.producer()
+  await producer.ready('t')
+  assert.ok(asked.includes(3) && asked.includes(22))
+  asked.length = 0
+  last = undefined
+  sockets = 0
+  await producer.send('t', { value: 'x' })
+  assert.deepEqual([asked, sockets], [[0], 1])
+  client.close()
+})
+
 test('1,000 sessions with gateways that send what is mutated end', async () => {
   let state = 99
   const random = (n: number): number => {
