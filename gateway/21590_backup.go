@@ -3,6 +3,7 @@ package gateway
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"time"
 
@@ -29,6 +30,17 @@ const (
 	// maxBackupText is room for a topic with as many partitions as there may be.
 	maxBackupText = 16 << 20
 )
+
+// errClearBackup keeps what is derived from passwords from who can listen.
+var errClearBackup = errors.New("what is derived from users' passwords could be read on the way: come over TLS, loopback or the Unix socket")
+
+// mayTravel says why a copy of the catalog must not be sent to who comes in clear.
+func mayTravel(c *admin.CatalogCopy, clear bool) error {
+	if clear && len(c.Security.Credentials) > 0 {
+		return errClearBackup
+	}
+	return nil
+}
 
 // Backups is what backups and restores ask of the cluster.
 type Backups interface {
@@ -96,6 +108,9 @@ func (r *request) backup(ctx context.Context, asked admin.BackupRequest, batches
 	case asked.Op == admin.BackupCatalog:
 		r.noteBackup(asked)
 		answer.Catalog, err = s.backups.CopyCatalog(ctx)
+		if err == nil {
+			err = mayTravel(answer.Catalog, r.conn.client.Facts.Clear)
+		}
 	case asked.Op == admin.RestoreTopic && asked.Create != nil && asked.Create.Restore != nil:
 		r.noteBackup(asked)
 		err = s.changes.CreateTopic(ctx, *asked.Create, false)

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/trimaran-io/trimaran/admin"
+	"github.com/trimaran-io/trimaran/fsm"
 	"github.com/trimaran-io/trimaran/kafkaproto/prototest"
 )
 
@@ -31,6 +32,18 @@ func TestBackupRequests(t *testing.T) {
 		if err := json.Unmarshal(text, &answer); code != 0 || err != nil || (test.want == "") != (answer.Error == "") || !strings.Contains(answer.Error, test.want) {
 			t.Errorf("%s: code %d, %s, %v", test.name, code, text, err)
 		}
+	}
+}
+
+// What is derived from passwords goes to nobody who comes in clear from beyond loopback.
+func TestBackupsInClearHaveNoUsers(t *testing.T) {
+	var c admin.CatalogCopy
+	if err := mayTravel(&c, true); err != nil {
+		t.Errorf("without users: %v", err)
+	}
+	c.Security.Credentials = []fsm.Credential{{User: "u", Mechanism: "SCRAM-SHA-256"}}
+	if mayTravel(&c, true) == nil || mayTravel(&c, false) != nil {
+		t.Error("with users it goes in clear, or not where nobody listens")
 	}
 }
 

@@ -316,6 +316,9 @@ func (c *backupCluster) Commit(ctx context.Context, group backup.Group) error {
 
 // Secure implements backup.Target.
 func (c *backupCluster) Secure(ctx context.Context, security admin.CatalogSecurity) error {
+	if len(security.Credentials) > 0 && c.b.hidden("") != nil {
+		return errors.New("what is derived from users' passwords could be read on the way: give tls://, wss:// or unix:, or --no-security")
+	}
 	_, err := c.ask(ctx, admin.BackupRequest{Op: admin.RestoreSecurity, Security: &security}, nil)
 	return err
 }
