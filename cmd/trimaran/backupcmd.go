@@ -418,7 +418,7 @@ func showVerified(cmd *cobra.Command, all []*backup.Verified, good string) error
 		}
 		verdict := good
 		if len(v.Wrong) > 0 {
-			verdict = "is NOT"
+			verdict = strings.Replace(good, "is ", "is NOT ", 1)
 		}
 		fmt.Fprintf(cmd.OutOrStdout(), "Backup %s %s: %s, %s\n", v.ID, verdict, count(int(v.Objects), "object"), showBytes(v.Bytes))
 		for _, text := range v.Wrong {
