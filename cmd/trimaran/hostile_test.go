@@ -181,8 +181,8 @@ func harmful(text string) string {
 	return ""
 }
 
-// hostileStore gives a folder with backups by somebody who means harm: one whose manifest is good, and
-// one whose manifest is not.
+// hostileStore gives a folder with backups by somebody who means harm: one whose manifest is good,
+// and one whose manifest is not.
 func hostileStore(t *testing.T) (dir string) {
 	t.Helper()
 	dir = t.TempDir()
