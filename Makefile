@@ -9,7 +9,7 @@ LDFLAGS := -X main.version=$(VERSION)
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 GOVULNCHECK := golang.org/x/vuln/cmd/govulncheck@v1.8.0
 
-.PHONY: build test demo bench bench-versus bench-groups bench-failover durability storm crash chaos chaos-net transactions invariants interop interop-quick interop-secured oracle js js-install js-bench console console-check console-test console-shots console-install fmt fmt-check vet lint vuln clean help
+.PHONY: build test demo bench bench-versus bench-groups bench-failover durability storm crash chaos chaos-net transactions transactions-mutants transaction-scale invariants interop interop-quick interop-secured oracle js js-install js-bench console console-check console-test console-shots console-install fmt fmt-check vet lint vuln clean help
 
 build: ## build bin/trimaran and bin/trimaran-shim
 	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/trimaran ./cmd/trimaran-shim
@@ -64,10 +64,20 @@ chaos-net: ## real processes on hosts of their own whose links, disks and nodes 
 
 TRANSACTIONS ?= -seconds 600
 
-transactions: ## transactions of real processes while nodes are killed and paused, by producers of both versions, held against Jepsen's anomalies; 10 minutes each
+transactions: ## transactions of real processes while nodes are killed and paused and their links cut, by producers of both versions, held against Jepsen's anomalies; 10 minutes each (needs root)
 	cd test && $(GO) build -o ../bin/check-transactions ./tools/transactions
 	bin/check-transactions $(TRANSACTIONS)
 	bin/check-transactions -v1 -through-shim $(TRANSACTIONS)
+
+MUTANTS ?=
+
+transactions-mutants: ## take away the defences of transactions, one after the other: does make transactions notice? (needs root)
+	cd test && $(GO) run ./tools/transactions/mutants $(MUTANTS)
+
+SCALE ?=
+
+transaction-scale: ## 100,000 transactional ids, one transaction over 10,000 partitions, one of 1 GiB, on real processes, held against bounds in bytes
+	cd test && $(GO) run ./tools/transactionscale $(SCALE)
 
 invariants: ## take away the code that keeps each invariant of the log: does its test notice? About 4 minutes
 	@cd test && $(GO) run ./tools/invariants

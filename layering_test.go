@@ -156,9 +156,9 @@ var layers = []layer{
 		"how nodes come to one cluster is a protocol of its own: whoever runs it brings the calls and the registration"},
 	{"cluster/placement", []string{"fsm", "outcome"}, []string{},
 		"placement is a pure function of nodes and load"},
-	{"coordinator", []string{"fsm", "fsm/groups", "outcome"}, []string{"github.com/twmb/franz-go/pkg/"},
+	{"coordinator", []string{"fsm", "fsm/groups", "internal/tenure", "outcome"}, []string{"github.com/twmb/franz-go/pkg/"},
 		"the protocol of consumer groups knows time and what it is given; network, disk and Raft are its callers' affair, and its replicated state is fsm/groups'"},
-	{"transaction", []string{"coordinator", "fsm", "fsm/transactions", "outcome"}, []string{"github.com/twmb/franz-go/pkg/"},
+	{"transaction", []string{"coordinator", "fsm", "fsm/transactions", "internal/tenure", "outcome"}, []string{"github.com/twmb/franz-go/pkg/"},
 		"the protocol of transactions knows time and what it is given; network, disk and Raft are its callers' affair, and its replicated state is fsm/transactions'"},
 	{"backup", []string{"admin", "fsm", "kafkaproto"}, []string{"github.com/minio/minio-go/", "golang.org/x/"},
 		"what is in a store does not depend on who asks for it: whoever calls brings the cluster"},
@@ -178,6 +178,8 @@ var layers = []layer{
 		"what tests append is made by the code that clients' records go through"},
 	{"internal/locks", nil, []string{"github.com/petermattis/goid"},
 		"the rules of mutexes are the same whatever they guard"},
+	{"internal/tenure", []string{"internal/locks"}, []string{},
+		"what may outlive nothing is known by when it ends, whatever it does"},
 	{"internal/ticks", nil, nil,
 		"when something is looked at is the same whatever it is"},
 	{"scripts", []string{"gateway/shim"}, nil,
@@ -188,7 +190,7 @@ var layers = []layer{
 		"the harness looks from outside: a checker that shares code with what it checks shares its mistakes; suites and tools stand on it"},
 	{"test/suites", []string{"gateway/shim", "test/harness"}, nil,
 		"black-box tests look from outside, with the harness's eyes; what two of them need is the harness's"},
-	{"test/tools", []string{"gateway/shim", "test/harness"}, nil,
+	{"test/tools", []string{"gateway/shim", "test/harness", "test/harness/hostnet", "test/harness/mutant"}, nil,
 		"what measures and checks looks from outside, with the harness's eyes; what two of them need is the harness's"},
 }
 
@@ -220,6 +222,36 @@ func TestMutexesHaveClasses(t *testing.T) {
 	}
 	if seen < 40 {
 		t.Errorf("%d mutexes are found: the test does not see them", seen)
+	}
+}
+
+// TestCoordinatorsOutliveNothing holds that what coordinators start is their tenure's, so that it
+// ends with it: a timer of their own would stay behind, which nothing that looks for goroutines
+// sees.
+func TestCoordinatorsOutliveNothing(t *testing.T) {
+	seen := 0
+	for _, file := range shippedFiles(t) {
+		if file.folder != "coordinator" && file.folder != "transaction" {
+			continue
+		}
+		ast.Inspect(file.parse(t), func(n ast.Node) bool {
+			switch n := n.(type) {
+			case *ast.GoStmt:
+				t.Errorf("%s starts a goroutine: use tenure.Go", file.name)
+			case *ast.SelectorExpr:
+				from, _ := n.X.(*ast.Ident)
+				if from != nil && from.Name == "time" && n.Sel.Name == "AfterFunc" {
+					t.Errorf("%s sets a timer: use tenure.After", file.name)
+				}
+				if n.Sel.Name == "After" {
+					seen++
+				}
+			}
+			return true
+		})
+	}
+	if seen < 8 {
+		t.Errorf("%d timers are found: the test does not see them", seen)
 	}
 }
 

@@ -115,6 +115,17 @@ func (c *testCluster) outOfWindow(nodes []int, id fsm.PartitionID, index uint64)
 	})
 }
 
+// toBeCopied is outOfWindow, and the leader starts again: an AppendEntries with older entries that
+// it had put together for a node that is gone would wait for it (raftlink, park).
+func (c *testCluster) toBeCopied(nodes []int, id fsm.PartitionID, index uint64) {
+	c.t.Helper()
+	c.outOfWindow(nodes, id, index)
+	leader := c.leaderOf(id)
+	c.kill(leader)
+	c.start(leader)
+	c.leaderOf(id)
+}
+
 // The same when retention has deleted meanwhile what the follower had: it begins
 // where the others begin.
 func TestAFollowerIsAwayWhileRetentionTrimsPastIt(t *testing.T) {

@@ -150,7 +150,7 @@ func testPipelinesKeepTheirOrder(t *testing.T, seed uint64) {
 		if i == 2 {
 			l.producer = 70
 		}
-		l.line = l.node.NewLine()
+		l.line = l.node.NewLine(0)
 		lines = append(lines, l)
 		all.Go(func() { l.run(over) })
 	}
@@ -224,7 +224,7 @@ func testWhatIsMissingInAPipeIsMissed(t *testing.T) {
 	var want []string
 	for i, n := range c.nodes {
 		where := fmt.Sprintf("node %d, the leader is %d", i+1, leader+1)
-		line := n.NewLine()
+		line := n.NewLine(0)
 		pipe := n.Pipe(id, line)
 		if pipe == nil {
 			eventually(t, "a leader is known at "+where, func() error {
@@ -278,7 +278,7 @@ func testALineKnowsItsLeadersTerm(t *testing.T) {
 	}
 	q := calls.AppendInLineRequest{
 		AppendRequest: calls.AppendRequest{Partition: id, Batches: []kafkaproto.Batch{prototest.Batch("no")}},
-		Place:         calls.Place{Line: other.NewLine(), Run: 1},
+		Place:         calls.Place{Line: other.NewLine(0), Run: 1},
 	}
 	want := errNotLeader{Hint: hint{Identity: leader.identity, Term: uint64(p.InTerm())}}
 	if _, err := calls.AppendInLine.Ask(within(t), other.caller, leader.identity, q); err != want {
@@ -290,7 +290,7 @@ func testALineKnowsItsLeadersTerm(t *testing.T) {
 	}
 
 	// The other node asks as its gateway does.
-	line := other.NewLine()
+	line := other.NewLine(0)
 	if _, err := other.AppendInLine(within(t), id, line, fsm.Transaction{}, batchList{prototest.Batch("1")}); err != nil {
 		t.Fatal(err)
 	}

@@ -69,7 +69,7 @@ func (p *producerLog) write(producer int64, transactional bool, values ...string
 		txn = fsm.Transaction{ID: "t", Add: true}
 	}
 	p.through("append", func(ctx context.Context, n *Node) error {
-		appended, err := n.AppendInLine(ctx, p.id, n.NewLine(), txn, []kafkaproto.Batch{batch})
+		appended, err := n.AppendInLine(ctx, p.id, n.NewLine(0), txn, []kafkaproto.Batch{batch})
 		switch {
 		case err != nil:
 			return err
@@ -292,7 +292,7 @@ func testEveryReplicaServesCommittedRecords(t *testing.T, seed uint64) {
 		c.kill(away)
 		some(100)
 		_, last := raftWindow(c, there, id)
-		c.outOfWindow(there, id, last-20) // so that it is copied, not sent
+		c.toBeCopied(there, id, last-20)
 		c.start(away)
 		nodes[away].Store(c.nodes[away].Node)
 		c.rebuilt(away, id, fsm.Offset(p.next))
@@ -452,7 +452,7 @@ func testACopyThatBeginsWithinATransaction(t *testing.T, before bool) {
 		}
 		return nil
 	})
-	c.outOfWindow(there, id, 20) // so that it is copied, not sent
+	c.toBeCopied(there, id, 20)
 	c.start(away)
 	c.rebuilt(away, id, fsm.Offset(p.next))
 	if s := c.nodes[away].records(id).Log.Segments(); s[0].Start < 20 {

@@ -71,7 +71,7 @@ func (f *front) AppendInLine(ctx context.Context, id fsm.PartitionID, line uint6
 }
 
 // NewLine is route.Router.NewLine.
-func (f *front) NewLine() uint64 { return f.router.NewLine() }
+func (f *front) NewLine(client uint16) uint64 { return f.router.NewLine(client) }
 
 // Pipe is route.Router.Pipe.
 func (f *front) Pipe(id fsm.PartitionID, line uint64) func(ctx context.Context, number uint32, txn fsm.Transaction, batches []kafkaproto.Batch) ([]fsm.Appended, error) {

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -15,6 +14,7 @@ import (
 	"github.com/trimaran-io/trimaran/fsm"
 	"github.com/trimaran-io/trimaran/fsm/groups"
 	"github.com/trimaran-io/trimaran/internal/locks"
+	"github.com/trimaran-io/trimaran/internal/tenure"
 )
 
 // Config is what a Coordinator works with. State, Propose, TopicID and TopicName
@@ -52,28 +52,28 @@ type Coordinator struct {
 	set Settings
 	log *slog.Logger
 
-	// ctx ends with Close. What waits, waits for it too.
-	ctx    context.Context
-	cancel context.CancelFunc
+	// tenure has all that runs: requests, timers' functions, writers.
+	tenure *tenure.Tenure
 	// mintID makes a member id out of a prefix; nil: with a random UUID. Tests set it.
 	mintID func(prefix string) string
 	// maxState is MaxStateBytes, in bytes; tests make it less.
 	maxState int
+	// maxMarkers is MaxMarkers; tests make it less.
+	maxMarkers int
+	// forgetting: last markers are being forgotten. forgotten counts how often that was begun.
+	forgetting atomic.Bool
+	forgotten  atomic.Uint64
 
 	// bytes is the sum of all groups' bytes, see MaxLiveBytes.
 	bytes atomic.Int64
 
 	// mu guards what follows, the groups' entries in the map and not what is in them. State's may
-	// be taken under it, and timers are set; a group's may not, and nothing is waited for.
-	mu     locks.Mutex[Coordinator]
-	closed bool
-	// running counts requests, timers' functions and writers that are at work; it
-	// grows only while closed is false or it is not 0.
-	running sync.WaitGroup
+	// be taken under it, and timers are set, which takes the tenure's; a group's may not, and
+	// nothing is waited for.
+	mu locks.Mutex[Coordinator]
 	// groups are those that have members, are about to, or have a command on its
 	// way. Of all others State knows everything.
 	groups map[string]*group
-	sweep  *time.Timer // the next sweep for offsets to expire
 	// gone are topics that the last sweep found offsets of, but not in the catalog.
 	gone map[[16]byte]bool
 }
@@ -81,11 +81,13 @@ type Coordinator struct {
 // New takes over the shard. Members that State knows are alive and have a full
 // session timeout from now on to say so.
 func New(cfg Config) *Coordinator {
-	c := &Coordinator{cfg: cfg, set: cfg.Settings.withDefaults(), log: cfg.Logger, groups: make(map[string]*group), maxState: MaxStateBytes}
+	c := &Coordinator{
+		cfg: cfg, set: cfg.Settings.withDefaults(), log: cfg.Logger, groups: make(map[string]*group),
+		maxState: MaxStateBytes, maxMarkers: MaxMarkers, tenure: tenure.New(),
+	}
 	if c.log == nil {
 		c.log = slog.Default()
 	}
-	c.ctx, c.cancel = context.WithCancel(context.Background())
 	for _, id := range cfg.State.ids() {
 		if meta, _ := cfg.State.lookUp(id); meta != nil && len(meta.Members) > 0 {
 			if g := c.lockGroup(id, true); g != nil {
@@ -93,51 +95,14 @@ func New(cfg Config) *Coordinator {
 			}
 		}
 	}
-	c.mu.Lock()
-	c.sweep = c.after(c.set.RetentionCheckInterval, c.sweepAll)
-	c.mu.Unlock()
+	c.tenure.After(c.set.RetentionCheckInterval, c.sweepAll)
 	return c
 }
 
 // Close ends everything: who waits gets NOT_COORDINATOR, who comes later
 // ErrNotLeader. It waits for commands that are on their way; when it returns, no
 // goroutine is left and no timer.
-func (c *Coordinator) Close() {
-	c.mu.Lock()
-	c.closed = true
-	c.mu.Unlock()
-	c.cancel()
-	c.running.Wait()
-	// Nothing runs any more, so no timer is set after this, and there are no locks to
-	// take in order.
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.sweep.Stop()
-	for _, g := range c.groups {
-		g.stopTimers()
-	}
-}
-
-// begin announces work that Close waits for, and says false if it is too late.
-func (c *Coordinator) begin() bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.closed {
-		return false
-	}
-	c.running.Add(1)
-	return true
-}
-
-// after runs f later, unless the coordinator is closed by then.
-func (c *Coordinator) after(d time.Duration, f func()) *time.Timer {
-	return time.AfterFunc(d, func() {
-		if c.begin() {
-			defer c.running.Done()
-			f()
-		}
-	})
-}
+func (c *Coordinator) Close() { c.tenure.End() }
 
 // more gives how much longer a wait of d that began then has to last: this process may have stood
 // still meanwhile, and whoever it waits for could not be heard. Then it begins anew with the end of
@@ -163,10 +128,10 @@ func (c *Coordinator) Handle(ctx context.Context, client Client, req kmsg.Reques
 	if _, ok := Version(req.Key()); !ok {
 		return nil, fmt.Errorf("%s is not for the coordinator of a group", kmsg.NameForKey(req.Key()))
 	}
-	if !c.begin() {
+	if !c.tenure.Begin() {
 		return nil, ErrNotLeader
 	}
-	defer c.running.Done()
+	defer c.tenure.Done()
 	client.ID, client.Host = cut(client.ID, groups.MaxName), cut(client.Host, groups.MaxName)
 	switch req := req.(type) {
 	case *kmsg.JoinGroupRequest:
@@ -212,7 +177,7 @@ func (c *Coordinator) codeOf(err error) int16 {
 	switch {
 	case err == nil:
 		return 0
-	case c.ctx.Err() != nil, errors.Is(err, ErrNotLeader):
+	case c.tenure.Over(), errors.Is(err, ErrNotLeader):
 		return kerr.NotCoordinator.Code
 	}
 	return kerr.CoordinatorNotAvailable.Code

@@ -1,7 +1,6 @@
 package coordinator
 
 import (
-	"slices"
 	"time"
 
 	"github.com/trimaran-io/trimaran/fsm/groups"
@@ -12,19 +11,50 @@ import (
 // sweep never queues more than one.
 func (c *Coordinator) sweepAll() {
 	missing := make(map[[16]byte]bool)
-	ids := append(c.all(), c.cfg.State.transactional()...)
-	slices.Sort(ids)
-	for _, id := range slices.Compact(ids) {
-		if c.ctx.Err() != nil {
+	for _, id := range c.all() {
+		if c.tenure.Over() {
 			return
 		}
 		c.sweepGroup(id, missing)
 	}
+	c.forgetMarkers(c.maxMarkers)
 	c.mu.Lock()
-	defer c.mu.Unlock()
 	c.gone = missing
-	if !c.closed {
-		c.sweep = c.after(c.set.RetentionCheckInterval, c.sweepAll)
+	c.mu.Unlock()
+	c.tenure.After(c.set.RetentionCheckInterval, c.sweepAll)
+}
+
+// forgottenAtOnce is how many producers' last markers are forgotten by one command.
+const forgottenAtOnce = 4096
+
+// forgetMarkers forgets producers' last markers that are older than markerRetention, and of the
+// others the oldest, until no more than most are left.
+func (c *Coordinator) forgetMarkers(most int) {
+	if !c.forgetting.CompareAndSwap(false, true) {
+		return
+	}
+	defer c.forgetting.Store(false)
+	for {
+		producers := c.cfg.State.leastNeeded(time.Now().Add(-markerRetention).UnixMilli(), most, forgottenAtOnce)
+		if len(producers) == 0 {
+			return
+		}
+		c.forgotten.Add(1)
+		var cmd groups.Changes
+		for _, p := range producers {
+			cmd.ForgetProducer(p.Group, p.ID, p.At)
+		}
+		if c.propose(groups.Encode(cmd)) != nil {
+			return // the next marker or sweep tries again
+		}
+	}
+}
+
+// boundMarkers forgets some if there are too many.
+func (c *Coordinator) boundMarkers() {
+	if c.cfg.State.lastMarkers() > c.maxMarkers && !c.forgetting.Load() {
+		// Some more, so that it is not done for each.
+		c.tenure.Go(func() { c.forgetMarkers(c.maxMarkers - c.maxMarkers/16) })
 	}
 }
 
@@ -40,8 +70,7 @@ func (c *Coordinator) sweepGroup(id string, missing map[[16]byte]bool) {
 		}
 	}
 	now := time.Now()
-	producers, ended := c.cfg.State.endedBefore(id, now.Add(-markerRetention).UnixMilli())
-	g := c.lockGroup(id, len(producers) > 0)
+	g := c.lockGroup(id, false)
 	if g == nil {
 		return
 	}
@@ -71,16 +100,13 @@ func (c *Coordinator) sweepGroup(id string, missing map[[16]byte]bool) {
 	if left == 0 && g.state == empty && len(g.pending) == 0 {
 		cmd.DeleteGroupIfEmpty(id)
 	}
-	for i, producer := range producers {
-		cmd.ForgetProducer(id, producer, ended[i])
-	}
 	var w *write
 	if cmd.Len() > 0 {
 		w = g.write(cmd, nil)
 	}
 	c.unlockGroup(g)
 	if w != nil {
-		_ = w.wait(c.ctx) // what was not replicated is found again by the next sweep
+		_ = w.wait(c.tenure.Context()) // what was not replicated is found again by the next sweep
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 
 	"github.com/trimaran-io/trimaran/fsm/groups"
 	"github.com/trimaran-io/trimaran/internal/locks"
+	"github.com/trimaran-io/trimaran/internal/tenure"
 )
 
 // groupState is where a group is in its life (Kafka's ClassicGroupState).
@@ -52,16 +53,16 @@ type group struct {
 
 	members   []*member // in the order in which they came
 	byID      map[string]*member
-	instances map[string]*member     // by group.instance.id
-	pending   map[string]*time.Timer // member ids that were given out and not used yet (KIP-394)
-	bytes     int                    // the cost of all members and their assignments
+	instances map[string]*member       // by group.instance.id
+	pending   map[string]*tenure.Timer // member ids that were given out and not used yet (KIP-394)
+	bytes     int                      // the cost of all members and their assignments
 
 	// join is what ends the phase preparing, and newcomers whether somebody came
 	// since it was set for an initial one. sync ends waiting for SyncGroup, by those
 	// of unsynced.
-	join      *time.Timer
+	join      *tenure.Timer
 	newcomers bool
-	sync      *time.Timer
+	sync      *tenure.Timer
 	unsynced  map[string]bool
 	// assigning: what the generation's leader assigned is on its way into the log.
 	assigning bool
@@ -119,7 +120,7 @@ func (c *Coordinator) load(id string, meta *groups.Group) *group {
 	g := &group{
 		c: c, id: id,
 		byID: make(map[string]*member), instances: make(map[string]*member),
-		pending: make(map[string]*time.Timer), unsynced: make(map[string]bool),
+		pending: make(map[string]*tenure.Timer), unsynced: make(map[string]bool),
 		ending: make(map[int64]int32),
 	}
 	if meta == nil {
@@ -280,23 +281,6 @@ func (g *group) replicated(assignments map[string][]byte) groups.Group {
 		})
 	}
 	return r
-}
-
-func (g *group) stopTimers() {
-	stop(g.join)
-	stop(g.sync)
-	for _, timer := range g.pending {
-		timer.Stop()
-	}
-	for _, m := range g.members {
-		stop(m.timer)
-	}
-}
-
-func stop(t *time.Timer) {
-	if t != nil {
-		t.Stop()
-	}
 }
 
 // all gives the ids of all groups, in memory and replicated, sorted.

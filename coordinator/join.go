@@ -33,7 +33,7 @@ func (c *Coordinator) joinGroup(ctx context.Context, client Client, req *kmsg.Jo
 	select {
 	case a := <-answer:
 		return a.response(req), nil
-	case <-c.ctx.Done():
+	case <-c.tenure.Context().Done():
 		return refuse(req, kerr.NotCoordinator.Code), nil
 	case <-ctx.Done():
 		if newcomer != nil {
@@ -173,7 +173,7 @@ func (g *group) allSupport(protocol string) bool {
 func (g *group) expect(id string, j *joining) {
 	g.account(groups.CostMember + len(id))
 	began, session := time.Now(), time.Duration(j.session)*time.Millisecond
-	g.pending[id] = g.c.after(session, func() {
+	g.pending[id] = g.c.tenure.After(session, func() {
 		g.mu.Lock()
 		defer g.c.unlockGroup(g)
 		if timer, ok := g.pending[id]; ok {

@@ -11,6 +11,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/trimaran-io/trimaran/fsm/groups"
+	"github.com/trimaran-io/trimaran/internal/tenure"
 )
 
 // member is a member of a group; its group's lock guards it.
@@ -34,7 +35,7 @@ type member struct {
 	join chan joined
 	sync chan synced
 	// timer ends its session at deadline; that is later than the timer may believe.
-	timer    *time.Timer
+	timer    *tenure.Timer
 	deadline time.Time
 	heard    time.Time // when the session began that ends then
 }
@@ -103,7 +104,7 @@ func (m *member) answerSync(s synced) bool {
 // stop ends what a member that goes has running. The member id in the answer is not
 // repeated: it means nothing any more.
 func (m *member) stop(code int16) {
-	stop(m.timer)
+	m.timer.Stop()
 	m.timer = nil
 	id := ""
 	if code == kerr.FencedInstanceID.Code {
@@ -125,7 +126,7 @@ func (g *group) keepFor(m *member, d time.Duration) {
 		m.timer.Reset(d)
 		return
 	}
-	m.timer = g.c.after(d, func() {
+	m.timer = g.c.tenure.After(d, func() {
 		g.mu.Lock()
 		defer g.c.unlockGroup(g)
 		g.sessionEnded(m)

@@ -7,6 +7,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 
 	"github.com/trimaran-io/trimaran/fsm/groups"
+	"github.com/trimaran-io/trimaran/internal/tenure"
 )
 
 // rebalance begins the phase of joining or, if it has begun, ends it if that was
@@ -177,14 +178,14 @@ func (g *group) removeAndRebalance(m *member, reason string) {
 
 // setJoin sets what ends the phase of joining; nil: nothing does.
 func (g *group) setJoin(d time.Duration, f func()) {
-	stop(g.join)
+	g.join.Stop()
 	g.join = nil
 	if f == nil {
 		return
 	}
 	began := time.Now()
-	var t *time.Timer
-	t = g.c.after(d, func() {
+	var t *tenure.Timer
+	t = g.c.tenure.After(d, func() {
 		g.mu.Lock()
 		defer g.c.unlockGroup(g)
 		if g.join != t || g.state != preparing {
@@ -201,10 +202,10 @@ func (g *group) setJoin(d time.Duration, f func()) {
 
 // setSync removes, after d, those who have not asked for what they were assigned.
 func (g *group) setSync(d time.Duration) {
-	stop(g.sync)
+	g.sync.Stop()
 	began := time.Now()
-	var t *time.Timer
-	t = g.c.after(d, func() {
+	var t *tenure.Timer
+	t = g.c.tenure.After(d, func() {
 		g.mu.Lock()
 		defer g.c.unlockGroup(g)
 		if g.sync != t || len(g.unsynced) == 0 || g.state != completing && g.state != stable {
@@ -226,7 +227,7 @@ func (g *group) setSync(d time.Duration) {
 }
 
 func (g *group) endSyncPhase() {
-	stop(g.sync)
+	g.sync.Stop()
 	g.sync = nil
 	clear(g.unsynced)
 }

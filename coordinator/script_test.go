@@ -313,8 +313,8 @@ func (s *script) dump() string {
 			text += fmt.Sprintf("  %s/%d = %d %q\n", o.Topic, o.Partition, o.Offset.Offset, o.Metadata)
 		}
 	}
-	for _, id := range s.state.transactional() {
-		text += fmt.Sprintf("transactions with group %q\n", id)
+	for p := range s.state.machine.Idle {
+		text += fmt.Sprintf("producer %d has ended a transaction with group %q\n", p.ID, p.Group)
 	}
 	if text == "" {
 		return "nothing\n"

@@ -100,17 +100,24 @@ func (s *State) producer(group string, id int64) groups.Producer {
 	return s.machine.Producer(group, id)
 }
 
-// transactional gives the groups that know of producers.
-func (s *State) transactional() []string {
+// lastMarkers is how many producers' last markers are remembered that have nothing pending.
+func (s *State) lastMarkers() int {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	return s.machine.Transactional()
+	return s.machine.IdleLen()
 }
 
-// endedBefore gives the producers of a group whose last marker is older than that (ms) and who have
-// nothing pending, with the times of their markers.
-func (s *State) endedBefore(group string, before int64) (ids, at []int64) {
+// leastNeeded gives those of them, n at most, whose marker is older than that (ms), or that are
+// more than most, the oldest first.
+func (s *State) leastNeeded(before int64, most, n int) (producers []groups.IdleProducer) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	return s.machine.EndedBefore(group, before)
+	more := s.machine.IdleLen() - most
+	for p := range s.machine.Idle {
+		if len(producers) == n || p.At >= before && len(producers) >= more {
+			break
+		}
+		producers = append(producers, p)
+	}
+	return producers
 }

@@ -28,7 +28,7 @@ func (c *Coordinator) syncGroup(ctx context.Context, req *kmsg.SyncGroupRequest)
 	select {
 	case a := <-answer:
 		return a.response(req), nil
-	case <-c.ctx.Done():
+	case <-c.tenure.Context().Done():
 		return refuse(req, kerr.NotCoordinator.Code), nil
 	case <-ctx.Done():
 		return nil, ctx.Err()
@@ -55,7 +55,7 @@ func (g *group) handleSync(req *kmsg.SyncGroupRequest, answer chan synced) {
 	m := g.byID[req.MemberID]
 	delete(g.unsynced, m.id)
 	if len(g.unsynced) == 0 {
-		stop(g.sync)
+		g.sync.Stop()
 		g.sync = nil
 	}
 	if g.state == stable {

@@ -27,7 +27,8 @@ import (
 const addingVersion = 5
 
 // markerRetention is how long the last marker of a producer is remembered in a group
-// (producer.id.expiration.ms). A copy of it that comes later than that is no message any more.
+// (producer.id.expiration.ms), as long as there are not more than MaxMarkers. A copy of it that
+// comes later than that is no message any more.
 const markerRetention = 24 * time.Hour
 
 func txnCommitResponse(req *kmsg.TxnOffsetCommitRequest) *kmsg.TxnOffsetCommitResponse {
@@ -124,12 +125,17 @@ func (c *Coordinator) lockJoined(ctx context.Context, client Client, req *kmsg.T
 }
 
 // guard is that a transaction was open while a producer's last marker in the group was this one.
-type guard struct{ last groups.Ended }
+type guard struct {
+	last      groups.Ended
+	forgotten uint64 // Coordinator.forgotten
+}
 
-// holds reports whether no marker came since, nor a newer epoch of the producer.
+// holds reports whether no marker came since, nor a newer epoch of the producer. Where none is
+// known, one may have come and be forgotten.
 func (v guard) holds(g *group, req *kmsg.TxnOffsetCommitRequest) bool {
 	known := g.c.cfg.State.producer(g.id, req.ProducerID)
-	return v.last == g.lastMarker(req.ProducerID, known) && req.ProducerEpoch >= known.Epoch
+	return v.last == g.lastMarker(req.ProducerID, known) && req.ProducerEpoch >= known.Epoch &&
+		(v.last.Known || v.forgotten == g.c.forgotten.Load())
 }
 
 // lastMarker gives the producer's last marker, applied or on its way.
@@ -144,6 +150,7 @@ func (g *group) lastMarker(producerID int64, known groups.Producer) groups.Ended
 // says why it is not; an error is no answer.
 func (c *Coordinator) joinTransaction(ctx context.Context, client Client, req *kmsg.TxnOffsetCommitRequest) (v guard, code int16, err error) {
 	g := c.lockGroup(req.Group, true)
+	v.forgotten = c.forgotten.Load()
 	known := c.cfg.State.producer(g.id, req.ProducerID)
 	v.last = g.lastMarker(req.ProducerID, known)
 	c.unlockGroup(g)
@@ -226,10 +233,10 @@ func (c *Coordinator) EndOffsets(ctx context.Context, id string, m fsm.Marker) e
 	if len(id) > groups.MaxGroupID || m.ProducerID < 0 || m.Epoch < 0 {
 		return fmt.Errorf("%w: a marker of producer %d with epoch %d for a group's id of %d bytes", outcome.ErrUnknown, m.ProducerID, m.Epoch, len(id))
 	}
-	if !c.begin() {
+	if !c.tenure.Begin() {
 		return ErrNotLeader
 	}
-	defer c.running.Done()
+	defer c.tenure.Done()
 	g := c.lockGroup(id, true)
 	known := c.cfg.State.producer(id, m.ProducerID)
 	if known.Last.Known && !m.Follows(known.Last.Number) {
@@ -249,6 +256,7 @@ func (c *Coordinator) EndOffsets(ctx context.Context, id string, m fsm.Marker) e
 		if (err == nil || errors.Is(err, ErrNotLeader)) && g.ending[m.ProducerID] == m.Number {
 			delete(g.ending, m.ProducerID)
 		}
+		c.boundMarkers()
 	})
 	c.unlockGroup(g)
 	if err := w.wait(ctx); err != nil {

@@ -40,6 +40,11 @@ const (
 	// MaxStateBytes bounds a shard's State: groups, offsets and their metadata.
 	// Beyond it a commit gets INVALID_COMMIT_OFFSET_SIZE.
 	MaxStateBytes = 512 << 20
+	// MaxMarkers bounds how many producers' last markers a shard remembers, one for each producer
+	// in each group, of those that have nothing pending. Beyond it those that came longest ago are
+	// forgotten. They take at most 100 MB, with ids of groups as long as may be, else about 10, so
+	// that whoever ends ever so many transactions leaves others their part of MaxStateBytes.
+	MaxMarkers = 1 << 16
 )
 
 // Client is who sent a request, as Kafka shows it in DescribeGroups.

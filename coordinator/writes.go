@@ -29,8 +29,7 @@ func (g *group) write(cmd groups.Changes, then func(err error)) *write {
 	g.queue = append(g.queue, w)
 	if !g.writing {
 		g.writing = true
-		g.c.running.Add(1) // not from 0: whoever writes is running itself
-		go g.writeQueue()
+		g.c.tenure.Go(g.writeQueue) // whoever writes is running itself
 	}
 	return w
 }
@@ -49,7 +48,6 @@ func (w *write) wait(ctx context.Context) error {
 // writeQueue replicates the queue's commands in order, several at a time, and ends
 // when there are none.
 func (g *group) writeQueue() {
-	defer g.c.running.Done()
 	g.mu.Lock()
 	defer g.c.unlockGroup(g)
 	for len(g.queue) > 0 {
@@ -80,10 +78,10 @@ func (g *group) writeQueue() {
 // waited for: whether it got into the log decides what its client is told.
 func (c *Coordinator) propose(b []byte) error {
 	locks.MayWait("a command to be replicated")
-	if c.ctx.Err() != nil {
+	if c.tenure.Over() {
 		return ErrNotLeader
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(c.ctx), c.set.CommitTimeout)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(c.tenure.Context()), c.set.CommitTimeout)
 	defer cancel()
 	return c.cfg.Propose(ctx, b)
 }

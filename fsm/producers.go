@@ -41,15 +41,16 @@ const (
 	// ProducerExpiration is how long a producer that appends nothing is remembered,
 	// in ms: Kafka's default of producer.id.expiration.ms.
 	ProducerExpiration = day
-	// MaxProducers bounds the producers that a partition remembers. Beyond it the
-	// one that appended longest ago, and has no open transaction nor had one within
-	// markerMemory, is forgotten: then its next batch is taken whatever its sequence
-	// number, and is not known if it was there before.
+	// MaxProducers bounds the producers that a partition remembers and that never had a transaction
+	// in it. Beyond it the one that appended longest ago is forgotten: then its next batch is taken
+	// whatever its sequence number, and is not known if it was there before.
 	MaxProducers = 4096
-	// markerMemory is for how long, in ms, a producer whose transaction ended here is rather
-	// remembered than those that have none: a copy of the marker that a stalled coordinator sends
-	// must not end the producer's next transaction.
-	markerMemory = 10 * 60 * 1000
+	// MaxTransactional bounds those that have a transaction open or had one. Beyond it the one
+	// whose transaction ended longest ago is forgotten: then a copy of its marker that a stalled
+	// coordinator sends would end the producer's next transaction. So these are many, and are kept
+	// apart: who appends without transactions makes none of them forgotten. One takes about 250
+	// bytes of memory.
+	MaxTransactional = 1 << 16
 )
 
 // Idempotent reports whether the batch has a producer id and sequence numbers, so
@@ -169,10 +170,10 @@ func nextSequence(last int32) int32 { return int32((int64(last) + 1) & math.MaxI
 type producerTable struct {
 	byID map[int64]*producerNode
 	// Each node of byID is in one list: open has those with an open transaction, in the order of
-	// its first offset, at most MaxOpenTransactions; idle the others, in the order in which they
-	// last appended.
-	idle, open producerList
-	opened     int // length of open
+	// its first offset, at most MaxOpenTransactions; ended those that had one, with open at most
+	// MaxTransactional; idle the others, at most MaxProducers. These two are in the order in which
+	// their producers last appended.
+	idle, ended, open producerList
 }
 
 type producerNode struct {
@@ -180,11 +181,15 @@ type producerNode struct {
 	older, newer *producerNode
 }
 
-// producerList is a list of nodes; nil, nil without any.
-type producerList struct{ oldest, newest *producerNode }
+// producerList is a list of n nodes.
+type producerList struct {
+	oldest, newest *producerNode
+	n              int
+}
 
 // push makes n the newest; it is in no list.
 func (l *producerList) push(n *producerNode) {
+	l.n++
 	n.older, n.newer = l.newest, nil
 	if l.newest != nil {
 		l.newest.newer = n
@@ -196,6 +201,7 @@ func (l *producerList) push(n *producerNode) {
 
 // remove takes n, which is in the list, out of it.
 func (l *producerList) remove(n *producerNode) {
+	l.n--
 	if n.older != nil {
 		n.older.newer = n.newer
 	} else {
@@ -221,7 +227,7 @@ func (t *producerTable) append(h kafkaproto.BatchHeader, base Offset, at int64) 
 		}
 		return nil
 	}
-	n, known := t.take(h, at)
+	n, known := t.take(h)
 	if known {
 		_, duplicate, err := n.state.Judge(h)
 		if duplicate {
@@ -238,49 +244,58 @@ func (t *producerTable) append(h kafkaproto.BatchHeader, base Offset, at int64) 
 
 // expire forgets who was silent for too long.
 func (t *producerTable) expire(at int64) {
-	for n := t.idle.oldest; n != nil && expired(&n.state, at); n = t.idle.oldest {
-		t.forget(n)
+	for _, l := range []*producerList{&t.idle, &t.ended} {
+		for n := l.oldest; n != nil && expired(&n.state, at); n = l.oldest {
+			t.forget(l, n)
+		}
 	}
 }
 
 // take gives the node of the batch's producer, in no list if it has no open transaction.
-func (t *producerTable) take(h kafkaproto.BatchHeader, at int64) (n *producerNode, known bool) {
+func (t *producerTable) take(h kafkaproto.BatchHeader) (n *producerNode, known bool) {
 	if n = t.byID[h.ProducerID]; n != nil {
-		if !n.state.Open {
-			t.idle.remove(n)
+		if l := t.listOf(n); l != &t.open {
+			l.remove(n)
 		}
 		return n, true
-	}
-	if len(t.byID) == MaxProducers {
-		t.forget(t.leastNeeded(at))
 	}
 	n = &producerNode{state: ProducerState{ID: h.ProducerID, Epoch: h.ProducerEpoch}}
 	t.byID[h.ProducerID] = n
 	return n, false
 }
 
-// leastNeeded gives who is forgotten for another. There is one, since not so many transactions may
-// be open.
-func (t *producerTable) leastNeeded(at int64) *producerNode {
-	for n := t.idle.oldest; n != nil; n = n.newer {
-		if n.state.Ended == 0 || silentFor(&n.state, at, markerMemory) {
-			return n
-		}
+// listOf gives the list that n belongs to.
+func (t *producerTable) listOf(n *producerNode) *producerList {
+	switch s := &n.state; {
+	case s.Open:
+		return &t.open
+	case s.Ended != 0 || s.count == 0: // without a batch only a marker makes a producer known
+		return &t.ended
 	}
-	return t.idle.oldest
+	return &t.idle
+}
+
+// list puts n, which is in no list, where it belongs, as its newest, and forgets others if there
+// are too many. There is always another, since not so many transactions may be open.
+func (t *producerTable) list(n *producerNode) {
+	t.listOf(n).push(n)
+	for t.idle.n > MaxProducers {
+		t.forget(&t.idle, t.idle.oldest)
+	}
+	for t.ended.n > 0 && t.ended.n+t.open.n > MaxTransactional {
+		t.forget(&t.ended, t.ended.oldest)
+	}
 }
 
 // expired reports whether the producer was silent for too long. Clocks of leaders
 // differ and may go back; then it is not.
-func expired(p *ProducerState, now int64) bool { return silentFor(p, now, ProducerExpiration) }
-
-func silentFor(p *ProducerState, now int64, ms uint64) bool {
-	return now > p.LastAppend && uint64(now)-uint64(p.LastAppend) >= ms
+func expired(p *ProducerState, now int64) bool {
+	return now > p.LastAppend && uint64(now)-uint64(p.LastAppend) >= ProducerExpiration
 }
 
-// forget takes n, which is in the list of the idle, out of the table.
-func (t *producerTable) forget(n *producerNode) {
-	t.idle.remove(n)
+// forget takes n, which is in list l, out of the table.
+func (t *producerTable) forget(l *producerList, n *producerNode) {
+	l.remove(n)
 	delete(t.byID, n.state.ID)
 }
 
@@ -292,9 +307,9 @@ func (p *PartitionState) Producer(id int64) (ProducerState, bool) {
 	return ProducerState{}, false
 }
 
-// Producers gives all producers that the partition knows, at most MaxProducers: those
-// without an open transaction in the order in which they last appended, then the others in the
-// order in which their transactions began.
+// Producers gives all producers that the partition knows, at most MaxProducers and
+// MaxTransactional: those that never had a transaction and then those that had one, in the order in
+// which they last appended, then those that have one open, in the order in which these began.
 func (p *PartitionState) Producers() []ProducerState {
 	all := make([]ProducerState, 0, len(p.producers.byID))
 	for n := range p.producers.all() {
@@ -303,10 +318,10 @@ func (p *PartitionState) Producers() []ProducerState {
 	return all
 }
 
-// all gives the nodes of both lists, the idle first.
+// all gives the nodes of the lists, the idle first and the open last.
 func (t *producerTable) all() iter.Seq[*producerNode] {
 	return func(yield func(*producerNode) bool) {
-		for _, l := range []producerList{t.idle, t.open} {
+		for _, l := range []producerList{t.idle, t.ended, t.open} {
 			for n := l.oldest; n != nil; n = n.newer {
 				if !yield(n) {
 					return
@@ -352,7 +367,7 @@ func (t *producerTable) snapshot(b []byte, version uint16) []byte {
 
 // restore reads what snapshot wrote; r.bad says that it is no such thing.
 func (t *producerTable) restore(r *numbers, version uint16) {
-	count := r.atMost(MaxProducers)
+	count := r.atMost(MaxProducers + MaxTransactional)
 	for range count {
 		n := &producerNode{state: ProducerState{
 			ID:         r.positive(),
@@ -379,8 +394,8 @@ func (t *producerTable) restore(r *numbers, version uint16) {
 		}
 		// Without a batch only a marker makes a producer known.
 		impossible := s.count == 0 && (version < transactionsVersion || s.Open) ||
-			t.opened > 0 && (!s.Open || s.First <= t.open.newest.state.First) ||
-			s.Open && t.opened == MaxOpenTransactions
+			t.open.n > 0 && (!s.Open || s.First <= t.open.newest.state.First) ||
+			s.Open && t.open.n == MaxOpenTransactions
 		if impossible || t.byID[s.ID] != nil {
 			r.fail()
 		}

@@ -21,9 +21,15 @@ type ProducersAhead struct {
 	byID map[int64]*producerAhead
 	// opening counts those in byID that opened a transaction since they are there.
 	opening int
-	// guards has those that hold: at most one of a producer. More than maxGuards only while all are
-	// in use.
+	// guards has those that hold: at most one of a producer. More than maxGuards only while half of
+	// them are in use.
 	guards map[int64]*Guard
+	// used is how many guards were in use when those that were not were forgotten.
+	used int
+	// begun has the client that a transaction is of, by producer, and ofClient counts those of
+	// each. They are of transactions that began here, and are open or will be.
+	begun    map[int64]uint16
+	ofClient map[uint16]int
 }
 
 // maxGuards bounds the guards that are kept for their lowest sequence number alone.
@@ -51,6 +57,9 @@ type Guard struct {
 type Admission struct {
 	Guard *Guard
 	Add   bool // Transaction.Add
+	// Client names who sent it: the same number for all that one client sends through a node. Two
+	// clients may happen to have the same.
+	Client uint16
 	// Refused is why the transaction's coordinator does not let the batch begin it.
 	Refused error
 }
@@ -115,7 +124,7 @@ func (a *ProducersAhead) Holds(g *Guard) bool { return a.guards[g.producer] == g
 
 // limitGuards forgets guards that nobody uses if there are too many.
 func (a *ProducersAhead) limitGuards() {
-	if len(a.guards) < maxGuards {
+	if len(a.guards) < max(maxGuards, 2*a.used) {
 		return
 	}
 	for id, g := range a.guards {
@@ -123,6 +132,7 @@ func (a *ProducersAhead) limitGuards() {
 			delete(a.guards, id)
 		}
 	}
+	a.used = len(a.guards)
 }
 
 // Release says that a batch does not need its guard any more.
@@ -156,6 +166,7 @@ func (a *ProducersAhead) Take(h kafkaproto.BatchHeader, base Offset, admission A
 			p.opened = true
 			a.opening++
 		}
+		a.open(h.ProducerID, admission.Client)
 	}
 	p.state.add(h, base, p.state.LastAppend)
 	a.take(p)
@@ -183,11 +194,41 @@ func (a *ProducersAhead) begins(p *producerAhead, h kafkaproto.BatchHeader, admi
 		return fmt.Errorf("%w: producer %d begins with %d, and has sent %d", outcome.ErrOutOfOrderSequence, s.ID, h.BaseSequence, guard.lowest)
 	case s.count == 0 && admission.Add && h.BaseSequence != 0:
 		return fmt.Errorf("%w: a transaction of producer %d begins with %d", outcome.ErrOutOfOrderSequence, s.ID, h.BaseSequence)
-	case machine.OpenTransactions()+a.opening >= MaxOpenTransactions:
-		// What is applied beside may be counted twice.
-		return fmt.Errorf("%w: %d transactions are open", outcome.ErrConcurrentTransactions, MaxOpenTransactions)
+	}
+	// What is applied beside may be counted twice.
+	open := machine.OpenTransactions() + a.opening
+	left := MaxOpenTransactions - open
+	if own := a.ofClient[admission.Client]; left <= 0 || own > 0 && own >= left/clientShare {
+		return fmt.Errorf("%w: %d of %d transactions are open, %d of them this client's", outcome.ErrConcurrentTransactions, open, MaxOpenTransactions, own)
 	}
 	return nil
+}
+
+// clientShare is which part of the transactions that may still be opened a client may have open:
+// one that opens all it can gets a fifth of them, the next a fifth of the rest, and so on. It takes
+// some forty such clients until there is no room for who has none. What is open since another led
+// belongs to nobody.
+const clientShare = 4
+
+// open notes whose a transaction is that begins.
+func (a *ProducersAhead) open(producer int64, client uint16) {
+	if a.begun == nil {
+		a.begun, a.ofClient = map[int64]uint16{}, map[uint16]int{}
+	}
+	a.begun[producer] = client
+	a.ofClient[client]++
+}
+
+// close notes that a producer's transaction ends, if one is open.
+func (a *ProducersAhead) close(producer int64) {
+	client, open := a.begun[producer]
+	if !open {
+		return
+	}
+	delete(a.begun, producer)
+	if a.ofClient[client]--; a.ofClient[client] == 0 {
+		delete(a.ofClient, client)
+	}
 }
 
 // take notes that something of the producer is in flight.
@@ -222,6 +263,7 @@ func (a *ProducersAhead) TakeMarker(m Marker, machine Known) (number int32, v Ve
 		p.state = ProducerState{ID: m.ProducerID, Epoch: m.Epoch}
 	}
 	s.end(m, s.LastAppend)
+	a.close(m.ProducerID)
 	delete(a.guards, m.ProducerID)
 	a.take(p)
 	return m.Number, Verdict{}

@@ -85,7 +85,7 @@ func (p *PartitionState) restore(batch kafkaproto.Batch, at int64) {
 	case h.Control():
 		_ = p.endTransaction(batch, at) // what the old leader took is not judged again
 		if n := p.producers.byID[h.ProducerID]; n != nil && !n.state.Open {
-			p.producers.forget(n)
+			p.producers.forget(p.producers.listOf(n), n)
 		}
 	case h.Transactional():
 		_ = p.producers.append(h, p.next, at)

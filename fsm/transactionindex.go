@@ -105,6 +105,25 @@ func (x TransactionIndex) Within(from, to Offset) TransactionIndex {
 	return x
 }
 
+// BoundAborted leaves out the batches from the first on that more than most aborted transactions
+// concern, but never the first of all, and what concerns only those that are left out.
+func (s *Slice) BoundAborted(most int) {
+	if len(s.Aborted) <= most {
+		return
+	}
+	to, size := s.Aborted[most].First, 0
+	for batch, err := range kafkaproto.Batches(s.Batches) {
+		next := Offset(batch.Header().NextOffset())
+		if err != nil || size > 0 && next > to {
+			break
+		}
+		size += batch.Size()
+		to = max(to, next)
+	}
+	s.Batches = s.Batches[:size]
+	s.Aborted = s.Aborted[:sort.Search(len(s.Aborted), func(i int) bool { return s.Aborted[i].First >= to })]
+}
+
 const (
 	transactionIndexMagic   = "TriT"
 	transactionIndexVersion = 1

@@ -108,3 +108,29 @@ func FuzzTransactionIndex(f *testing.F) {
 		}
 	})
 }
+
+// An answer has a bound, also where many transactions reach over what is read.
+func TestAbortedTransactionsOfASliceAreBounded(t *testing.T) {
+	var batches []byte
+	var rows []AbortedTransaction
+	for i := range int64(10) {
+		batches = append(batches, newTransactional(Offset(i), 1, 1, i, 0, 0)...)
+		rows = append(rows, AbortedTransaction{ProducerID: i, First: Offset(i), Last: Offset(100 + i)})
+	}
+	one := len(batches) / 10
+	for most, want := range map[int]int{0: 1, 1: 1, 4: 4, 9: 9, 10: 10, 11: 10} {
+		slice := Slice{Batches: batches, Aborted: rows}
+		slice.BoundAborted(most)
+		if len(slice.Batches) != want*one || len(slice.Aborted) != want {
+			t.Errorf("at most %d: %d batches, %d rows, want %d", most, len(slice.Batches)/one, len(slice.Aborted), want)
+		}
+	}
+	// All of these reach over the first batch, and the reader has to know them.
+	for i := range rows {
+		rows[i].First = 0
+	}
+	slice := Slice{Batches: batches, Aborted: rows}
+	if slice.BoundAborted(3); len(slice.Batches) != one || len(slice.Aborted) != 10 {
+		t.Errorf("%d batches, %d rows", len(slice.Batches)/one, len(slice.Aborted))
+	}
+}

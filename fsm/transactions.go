@@ -15,8 +15,9 @@ import (
 // judged by the proposer (ProducersAhead); here it is recorded as it is found.
 
 // MaxOpenTransactions bounds the transactions that are open in a partition at once, so that
-// others than those who have one are remembered as well.
-const MaxOpenTransactions = MaxProducers / 2
+// others than those who have one are remembered as well. Kafka has no such bound, and its brokers'
+// memory is what there is. Who may have how many of them is ProducersAhead's affair.
+const MaxOpenTransactions = MaxTransactional / 2
 
 // AbortedTransaction is a transaction whose records readers of committed ones leave out.
 type AbortedTransaction struct {
@@ -45,16 +46,27 @@ func (p *PartitionState) LastStable() Offset {
 }
 
 // OpenTransactions counts the transactions that are open here, at most MaxOpenTransactions.
-func (p *PartitionState) OpenTransactions() int { return p.producers.opened }
+func (p *PartitionState) OpenTransactions() int { return p.producers.open.n }
 
 // Open gives the transactions that are open here, in the order of their first offsets.
 func (p *PartitionState) Open() []OpenTransaction {
-	open := make([]OpenTransaction, 0, p.producers.opened)
+	open := make([]OpenTransaction, 0, p.producers.open.n)
 	for n := p.producers.open.oldest; n != nil; n = n.newer {
-		open = append(open, OpenTransaction{n.state.ID, n.state.First, n.state.Since})
+		open = append(open, n.state.open())
 	}
 	return open
 }
+
+// OldestOpen gives the first of Open; false: none is.
+func (p *PartitionState) OldestOpen() (o OpenTransaction, ok bool) {
+	n := p.producers.open.oldest
+	if n == nil {
+		return o, false
+	}
+	return n.state.open(), true
+}
+
+func (p *ProducerState) open() OpenTransaction { return OpenTransaction{p.ID, p.First, p.Since} }
 
 // Aborted gives the aborted transactions that are not dropped, in the order of their markers,
 // without those whose marker is below the log start. What was given never changes, and must not be
@@ -84,7 +96,7 @@ func (p *PartitionState) endTransaction(b kafkaproto.Batch, at int64) (breach er
 	if err != nil {
 		return nil // it ends nothing, as readers see it
 	}
-	n, known := p.producers.take(h, at)
+	n, known := p.producers.take(h)
 	marker := Marker{ProducerID: h.ProducerID, Epoch: h.ProducerEpoch, Number: m.CoordinatorEpoch, Commit: m.Commit}
 	if known {
 		breach = n.state.JudgeMarker(marker)
@@ -92,7 +104,6 @@ func (p *PartitionState) endTransaction(b kafkaproto.Batch, at int64) (breach er
 	wasOpen, first := n.state.Open, n.state.First
 	if wasOpen {
 		p.producers.open.remove(n)
-		p.producers.opened--
 	}
 	n.state.end(marker, at)
 	p.producers.list(n)
@@ -141,7 +152,7 @@ func (t *producerTable) transaction(n *producerNode, h kafkaproto.BatchHeader, b
 		return breach
 	}
 	if h.Transactional() {
-		if t.opened < MaxOpenTransactions {
+		if t.open.n < MaxOpenTransactions {
 			n.state.Open, n.state.First, n.state.Since = true, base, at
 		} else {
 			breach = fmt.Errorf("%w: more than %d transactions are open", outcome.ErrInvalidTxnState, MaxOpenTransactions)
@@ -151,27 +162,9 @@ func (t *producerTable) transaction(n *producerNode, h kafkaproto.BatchHeader, b
 	return breach
 }
 
-// list puts n, which is in no list, where it belongs, as its newest.
-func (t *producerTable) list(n *producerNode) {
-	if n.state.Open {
-		t.open.push(n)
-		t.opened++
-	} else {
-		t.idle.push(n)
-	}
-}
-
 // transactional reports whether there is something of transactions in the state.
 func (p *PartitionState) transactional() bool {
-	if p.producers.opened > 0 || len(p.aborted) > 0 {
-		return true
-	}
-	for n := p.producers.idle.oldest; n != nil; n = n.newer {
-		if n.state.Ended != 0 || n.state.count == 0 {
-			return true
-		}
-	}
-	return false
+	return p.producers.open.n+p.producers.ended.n+len(p.aborted) > 0
 }
 
 // Aborted transactions in a snapshot: their count, then of each producer id, offset of the marker

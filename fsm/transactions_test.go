@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -531,7 +532,7 @@ func TestOpenTransactionsAreBoundedAndKept(t *testing.T) {
 	begin := func(id int64) error {
 		b := newTransactional(next, 1, 1, id, 0, 0)
 		h, _ := kafkaproto.ParseBatchHeader(b)
-		v := ahead.Take(h, next, Admission{Guard: ahead.Guard(h, p), Add: true}, p)
+		v := ahead.Take(h, next, Admission{Guard: ahead.Guard(h, p), Add: true, Client: uint16(id)}, p)
 		if v.Err == nil && !v.Duplicate {
 			index++
 			next++
@@ -573,7 +574,7 @@ func TestOpenTransactionsAreBoundedAndKept(t *testing.T) {
 			t.Fatal(a.Err, a.Breach)
 		}
 	}
-	if n := len(p.Producers()); n != MaxProducers || p.OpenTransactions() != MaxOpenTransactions || p.LastStable() != 0 {
+	if n := len(p.Producers()); n != MaxOpenTransactions+MaxProducers || p.OpenTransactions() != MaxOpenTransactions || p.LastStable() != 0 {
 		t.Fatalf("%d producers, %d open, last stable offset %d", n, p.OpenTransactions(), p.LastStable())
 	}
 	if _, err := RestorePartition(p.Snapshot()); err != nil {
@@ -614,7 +615,7 @@ func TestImpossibleTransactionsAreNotRestored(t *testing.T) {
 	}
 	p := sampleTransactions()
 	p.producers.idle, p.aborted = p.producers.open, nil // not behind the idle
-	p.producers.open, p.producers.opened = producerList{}, 0
+	p.producers.open = producerList{}
 	for n := range p.producers.all() {
 		n.state.Open = n == p.producers.idle.oldest
 	}
@@ -688,49 +689,142 @@ func TestAProducerWithoutBatchesIsOfTheNewFormat(t *testing.T) {
 }
 
 // Others than can be remembered append, and the producer's next transaction begins. A copy of the
-// marker of the last one does not end that: for some minutes a partition rather forgets producers
-// without transactions.
-func TestAMarkerIsRememberedForMinutes(t *testing.T) {
-	for _, test := range []struct {
-		others int64 // ms after the marker
-		known  bool
-	}{{0, true}, {markerMemory - 1, true}, {markerMemory, false}} {
-		p, index := NewPartition(), Index(0)
-		apply := func(at int64, data []byte) {
-			index++
-			if r := p.Apply(Entry{Index: index, Term: 1, AppendedAt: at, Data: data}); r.Err != nil || r.Breach != nil {
-				t.Fatal(r.Err, r.Breach)
-			}
+// marker of the last one does not end that: who has no transactions makes nobody forgotten who has.
+func TestMarkersAreNotForgottenForOthers(t *testing.T) {
+	p, index := NewPartition(), Index(0)
+	apply := func(data []byte) {
+		index++
+		if r := p.Apply(Entry{Index: index, Term: 1, AppendedAt: 5, Data: data}); r.Err != nil || r.Breach != nil {
+			t.Fatal(r.Err, r.Breach)
 		}
-		epoch, first := Term(1).Epoch(), Marker{ProducerID: 7, Epoch: 1, Number: 1, Commit: true}
-		apply(0, newTransactional(p.NextOffset(), 1, epoch, 7, 0, 0))
-		apply(0, newMarker(p.NextOffset(), epoch, first))
-		for other := range int64(2 * MaxProducers) {
-			b := newBatch(p.NextOffset(), 1, 100, epoch, 'x')
-			fillProducer(b, 100+other, 0, 0, 0)
-			apply(test.others, b)
-		}
-		if n := len(p.Producers()); n != MaxProducers {
-			t.Errorf("%d producers", n)
-		}
-		apply(test.others, newTransactional(p.NextOffset(), 1, epoch, 7, 1, 0))
-		var ahead ProducersAhead
-		if _, v := ahead.TakeMarker(first, p); v.Duplicate != test.known {
-			t.Errorf("after %d ms: %+v", test.others, v)
-		}
+	}
+	epoch, first := Term(1).Epoch(), Marker{ProducerID: 7, Epoch: 1, Number: 1, Commit: true}
+	apply(newTransactional(p.NextOffset(), 1, epoch, 7, 0, 0))
+	apply(newMarker(p.NextOffset(), epoch, first))
+	for other := range int64(2 * MaxProducers) {
+		b := newBatch(p.NextOffset(), 1, 100, epoch, 'x')
+		fillProducer(b, 100+other, 0, 0, 0)
+		apply(b)
+	}
+	if n := len(p.Producers()); n != MaxProducers+1 {
+		t.Errorf("%d producers", n)
+	}
+	apply(newTransactional(p.NextOffset(), 1, epoch, 7, 1, 0))
+	var ahead ProducersAhead
+	if _, v := ahead.TakeMarker(first, p); !v.Duplicate {
+		t.Errorf("%+v", v)
 	}
 }
 
-// Where all have ended transactions a moment ago, who did longest ago is forgotten.
+// Where too many have ended transactions, who did longest ago is forgotten; and what all of them
+// take in memory and in a snapshot is what MaxTransactional says.
 func TestMarkersAreBounded(t *testing.T) {
+	before := heap()
 	p, epoch := NewPartition(), Term(1).Epoch()
-	for i := range int64(MaxProducers + 10) {
+	for i := range int64(MaxTransactional + 10) {
 		m := newMarker(p.NextOffset(), epoch, Marker{ProducerID: i, Epoch: 1, Number: 1})
 		if r := p.Apply(Entry{Index: Index(i + 1), Term: 1, AppendedAt: 5, Data: m}); r.Err != nil {
 			t.Fatal(r.Err)
 		}
 	}
-	if all := p.Producers(); len(all) != MaxProducers || all[0].ID != 10 {
+	if all := p.Producers(); len(all) != MaxTransactional || all[0].ID != 10 {
 		t.Errorf("%d producers from %d on", len(all), all[0].ID)
+	}
+	if used := (heap() - before) / MaxTransactional; used > 300 {
+		t.Errorf("each takes %d bytes", used)
+	}
+	snapshot := p.Snapshot()
+	if size := len(snapshot) / MaxTransactional; size > 32 {
+		t.Errorf("each takes %d bytes in a snapshot", size)
+	}
+	if q, err := RestorePartition(snapshot); err != nil || !bytes.Equal(q.Snapshot(), snapshot) {
+		t.Error(err)
+	}
+}
+
+func heap() uint64 {
+	runtime.GC()
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return m.HeapAlloc
+}
+
+// A client that opens all the transactions it can gets a fifth of what a partition takes, and
+// another one a fifth of the rest; whoever has none can begin one. What has ended counts no more.
+func TestOneClientLeavesRoomForOthers(t *testing.T) {
+	p, ahead := NewPartition(), ProducersAhead{}
+	epoch := Term(1).Epoch()
+	ids := int64(0)
+	apply := func(data []byte, producer int64) {
+		t.Helper()
+		if r := p.Apply(Entry{Index: p.applied + 1, Term: 1, Data: data}); r.Err != nil || r.Breach != nil {
+			t.Fatal(r.Err, r.Breach)
+		}
+		ahead.Applied(producer)
+	}
+	begin := func(client uint16) (int64, error) {
+		id := ids
+		ids++
+		b := newTransactional(p.next, 1, epoch, id, 0, 0)
+		h, _ := kafkaproto.ParseBatchHeader(b)
+		guard := ahead.Guard(h, p)
+		defer ahead.Release(guard)
+		v := ahead.Take(h, p.next, Admission{Guard: guard, Add: true, Client: client}, p)
+		if v.Err == nil {
+			apply(b, id)
+		}
+		return id, v.Err
+	}
+	end := func(id int64) {
+		t.Helper()
+		m := Marker{ProducerID: id, Epoch: 1, Number: 1}
+		if _, v := ahead.TakeMarker(m, p); v.Err != nil || v.Duplicate {
+			t.Fatalf("%+v", v)
+		}
+		apply(newMarker(p.next, epoch, m), id)
+	}
+	flood := func(client uint16) (open []int64) {
+		t.Helper()
+		for {
+			id, err := begin(client)
+			if outcome.Code(err) == outcome.ErrConcurrentTransactions {
+				return open
+			} else if err != nil {
+				t.Fatal(err)
+			}
+			open = append(open, id)
+		}
+	}
+	first := flood(1)
+	if n := len(first) - MaxOpenTransactions/5; n < -1 || n > 1 {
+		t.Errorf("one client has %d open", len(first))
+	}
+	if n := len(flood(2)) - MaxOpenTransactions*4/25; n < -1 || n > 1 {
+		t.Errorf("another has %d more or less open", n)
+	}
+	for client := uint16(3); client <= 30; client++ {
+		flood(client)
+	}
+	left := MaxOpenTransactions - p.OpenTransactions()
+	if left < 30 {
+		t.Errorf("thirty clients leave %d", left)
+	}
+	for client := range uint16(left) {
+		if _, err := begin(2000 + client); err != nil {
+			t.Errorf("a client that has none: %v", err)
+		}
+	}
+	for _, id := range first {
+		end(id)
+	}
+	if again := flood(1); len(again) < len(first)/5 {
+		t.Errorf("one whose transactions have ended has %d open", len(again))
+	}
+	for n := p.producers.open.oldest; n != nil; n = p.producers.open.oldest {
+		end(n.state.ID)
+	}
+	if len(ahead.begun)+len(ahead.ofClient)+len(ahead.byID)+ahead.opening != 0 {
+		t.Errorf("nothing is open, and %d transactions of %d clients are counted", len(ahead.begun), len(ahead.ofClient))
 	}
 }

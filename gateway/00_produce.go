@@ -76,6 +76,8 @@ func handleProduce(r *request) {
 	var sets [][]byte
 	rules := make([]produceRules, 0, len(req.Topics))
 	badAcks := req.Version > 0 && (req.Acks < -1 || req.Acks > 1)
+	// As in transact.
+	late := req.TransactionID != nil && req.Version < addsPartition && r.reply.Awaited().Err() != nil
 	topics := r.conn.server.catalog.Topics()
 	transactions := topics.FeatureLevel() >= fsm.LevelTransactions
 	noTransactions := req.TransactionID == nil && transactions && transactional(req) ||
@@ -100,6 +102,8 @@ func handleProduce(r *request) {
 				err = errTransactionalIDDenied
 			case badAcks:
 				err = errRequiredAcks
+			case late:
+				err = errClientGone
 			case err == nil:
 				p = &producing{topic: topic.Name}
 				a.left.Add(1)

@@ -74,16 +74,23 @@ type fetchPart struct {
 	maxBytes int
 	out      *kmsg.FetchResponseTopicPartition
 
-	granted int     // bytes that this read may give
-	held    int64   // bytes of the budget for answers
-	got     reading // what is still to become a message set
-	whole   int     // bytes of the first message of got, if it is larger than granted; else 0
-	more    []byte  // what this read gave, to come behind what out has already
+	from    fsm.Offset // what the client asks for
+	granted int        // bytes that this read may give
+	held    int64      // bytes of the budget for answers
+	// heldAborted are those for the aborted transactions in out.
+	heldAborted int64
+	got         reading // what is still to become a message set
+	whole       int     // bytes of the first message of got, if it is larger than granted; else 0
+	more        []byte  // what this read gave, to come behind what out has already
 	// aborted are those of more, but for those of what out has already
 	aborted []fsm.AbortedTransaction
 	done    []func()   // to be called when nobody uses what reads gave any more
 	joined  bool       // out's records are in memory of their own
 	next    fsm.Offset // where more would come; -1: nothing more fits
+	// passed is the offset below which there is nothing from from on that the version can see; 0:
+	// not known. stopped: what comes there is left for the next fetch.
+	passed  fsm.Offset
+	stopped bool
 	err     error
 }
 
@@ -144,6 +151,7 @@ func (r *request) fetch() {
 		f.await(r.began.Add(wait), int(req.MinBytes))
 	}
 	f.judge()
+	f.conn.passed.note(f)
 	for _, p := range f.parts {
 		r.conn.server.metrics.fetched(p.topic, len(p.out.RecordBatches))
 		r.note(p.out.ErrorCode)
@@ -231,9 +239,52 @@ func (f *fetch) resolve(req *kmsg.FetchRequest, resp *kmsg.FetchResponse) {
 				out.ErrorCode = f.fail(err)
 				continue
 			}
+			from := fsm.Offset(p.FetchOffset)
 			f.parts = append(f.parts, &fetchPart{
-				id: id, topic: topic.Name, maxBytes: int(p.PartitionMaxBytes), out: out, next: fsm.Offset(p.FetchOffset),
+				id: id, topic: topic.Name, maxBytes: int(p.PartitionMaxBytes), out: out, from: from, next: f.conn.passed.begin(f, id, from),
 			})
+		}
+	}
+}
+
+// passed is where a connection's fetches of old versions go on in partitions that have nothing that
+// they can see, by partition. The fetch that is at work owns it.
+type passed map[fsm.PartitionID]passedOver
+
+// passedOver says that there is nothing in [from, to).
+type passedOver struct{ from, to fsm.Offset }
+
+// maxPassed bounds the partitions that are remembered. What is forgotten is read again.
+const maxPassed = 256
+
+// begin gives the offset at which a fetch reads that asks for from.
+func (m passed) begin(f *fetch, id fsm.PartitionID, from fsm.Offset) fsm.Offset {
+	if over, ok := m[id]; ok && f.version < 4 && over.from == from {
+		return over.to
+	}
+	return from
+}
+
+// note remembers what a fetch has passed over and gives nothing of.
+func (m *passed) note(f *fetch) {
+	if f.version >= 4 {
+		return
+	}
+	for _, p := range f.parts {
+		switch {
+		case len(p.out.RecordBatches) > 0:
+			delete(*m, p.id)
+		case p.passed > p.from:
+			if *m == nil {
+				*m = passed{}
+			}
+			if _, known := (*m)[p.id]; !known && len(*m) >= maxPassed {
+				for id := range *m {
+					delete(*m, id)
+					break
+				}
+			}
+			(*m)[p.id] = passedOver{p.from, p.passed}
 		}
 	}
 }

@@ -86,24 +86,59 @@ func (f *fetch) fit(wave []*fetchPart) {
 		}
 		if had := len(p.out.RecordBatches); p.err != nil && had > 0 {
 			f.have -= had
-			f.left += had
+			f.left += had + abortedSize*len(p.out.AbortedTransactions)
 			p.out.RecordBatches, p.joined = []byte{}, false
-			p.out.AbortedTransactions = p.out.AbortedTransactions[:0]
+			p.out.AbortedTransactions = []kmsg.FetchResponseTopicPartitionAbortedTransaction{}
 			p.letGo()
+			f.conn.server.answerBytes.Release(p.heldAborted)
+			p.heldAborted = 0
 		}
+		f.holdNoMore(p)
+		f.holdAborted(p)
 		f.have += len(p.more)
 		f.left += p.granted - len(p.more) - abortedSize*len(p.aborted)
 		p.join()
 		if f.version < 4 || len(p.out.RecordBatches) == 0 {
 			p.letGo() // a message set is memory of its own
 		}
-		if total := int64(len(p.out.RecordBatches)); p.held > total {
-			f.conn.server.answerBytes.Release(p.held - total)
-			p.held = total
-		}
-		if f.version >= 3 && (f.left <= 0 || p.err == nil && p.next < 0) {
+		f.holdNoMore(p)
+		if f.version >= 3 && (f.left <= 0 || p.err == nil && p.next < 0) || p.stopped {
 			f.full = true
 		}
+	}
+}
+
+// holdNoMore gives back memory that was granted for records and that these do not take.
+func (f *fetch) holdNoMore(p *fetchPart) {
+	if takes := int64(len(p.out.RecordBatches) + len(p.more)); p.held > takes {
+		f.conn.server.answerBytes.Release(p.held - takes)
+		p.held = takes
+	}
+}
+
+// abortedSize is what an aborted transaction takes in an answer, in bytes; abortedCost what it
+// takes in memory until that is sent: as it was read, as kmsg has it, and encoded.
+const (
+	abortedSize = 16
+	abortedCost = 96
+)
+
+// holdAborted counts the aborted transactions of what was read among what answers hold. A few are
+// always let through, as leanRead is. For more there has to be memory, or what was read has no
+// place in the answer; if it would be all there is, the first batch goes with what concerns it.
+func (f *fetch) holdAborted(p *fetchPart) {
+	cost := int64(abortedCost * len(p.aborted))
+	switch {
+	case len(p.aborted) == 0:
+	case f.conn.server.answerBytes.Try(cost):
+		p.heldAborted += cost
+	case cost <= leanRead:
+	case f.have > 0:
+		p.more, p.aborted, p.next, f.full = nil, nil, -1, true
+	default:
+		first := fsm.Slice{Batches: p.more, Aborted: p.aborted}
+		first.BoundAborted(1)
+		p.more, p.aborted, p.next, f.full = first.Batches, first.Aborted, -1, true
 	}
 }
 
@@ -197,7 +232,7 @@ func (f *fetch) readPart(ctx context.Context, p *fetchPart) {
 		p.next = -1 // nothing is left; the answer is full
 		return
 	}
-	got, err := f.readBatches(ctx, p, p.next)
+	got, err := f.readBatches(ctx, p, p.next, p.granted)
 	switch {
 	case errors.Is(err, kafkaproto.ErrUnsupportedCompression):
 		f.unusable(ctx, p, err)
@@ -240,9 +275,6 @@ func (f *fetch) give(p *fetchPart, got reading, set []byte) {
 	}
 }
 
-// abortedSize is what an aborted transaction takes in an answer.
-const abortedSize = 16
-
 // answer fills in the partition's answer.
 func (p *fetchPart) answer(code int16, highWatermark, lastStable, logStart fsm.Offset) {
 	p.out.ErrorCode = code
@@ -257,9 +289,9 @@ type reading struct {
 }
 
 // readBatches reads those batches that a client of the version knows.
-func (f *fetch) readBatches(ctx context.Context, p *fetchPart, from fsm.Offset) (got reading, err error) {
+func (f *fetch) readBatches(ctx context.Context, p *fetchPart, from fsm.Offset, maxBytes int) (got reading, err error) {
 	got.from = from
-	if got.Slice, err = f.conn.server.records.Read(ctx, p.id, from, p.granted, f.isolation); err != nil {
+	if got.Slice, err = f.conn.server.records.Read(ctx, p.id, from, maxBytes, f.isolation); err != nil {
 		return got, err
 	}
 	if got.Done != nil {
@@ -269,13 +301,22 @@ func (f *fetch) readBatches(ctx context.Context, p *fetchPart, from fsm.Offset) 
 	return got, err
 }
 
+// passBytes is how much of what an old version cannot see a fetch reads of a partition at least,
+// and passTime after how long it reads no more of that.
+const (
+	passBytes = 1 << 20
+	passTime  = readGrace
+)
+
 // convertPart makes a message set of what a partition was read to have. What an old
-// version cannot see, markers of transactions for instance, is skipped over: otherwise a
-// consumer would ask for the same offset for ever. From version 3 on a first message
+// version cannot see, markers of transactions for instance, is passed over: otherwise a
+// consumer would ask for the same offset for ever. If there is much of that, the answer is empty,
+// and the connection knows where its next fetch goes on. From version 3 on a first message
 // that does not fit is left for fit to decide about.
 func (f *fetch) convertPart(p *fetchPart) {
 	got := p.got
 	p.got = reading{}
+	began, passed := time.Now(), 0
 	for len(got.Batches) > 0 {
 		want := p.granted
 		if f.version == 3 {
@@ -296,8 +337,14 @@ func (f *fetch) convertPart(p *fetchPart) {
 			return
 		}
 		p.letGo() // nothing of what was read is in the answer
+		p.passed = got.end
+		if passed += len(got.Batches); passed >= passBytes || time.Since(began) >= passTime {
+			f.give(p, got, set)
+			p.stopped = true
+			return
+		}
 		ctx, cancel := context.WithTimeout(f.reply.Open(), readGrace)
-		got, err = f.readBatches(ctx, p, got.end)
+		got, err = f.readBatches(ctx, p, got.end, max(p.granted, leanRead))
 		switch {
 		case errors.Is(err, kafkaproto.ErrUnsupportedCompression):
 			f.unusable(ctx, p, err)
@@ -391,9 +438,9 @@ func (f *fetch) grant(p *fetchPart) int {
 func (f *fetch) release() {
 	for _, p := range f.parts {
 		p.letGo()
-		if p.held > 0 {
-			f.conn.server.answerBytes.Release(p.held)
-			p.held = 0
+		if held := p.held + p.heldAborted; held > 0 {
+			f.conn.server.answerBytes.Release(held)
+			p.held, p.heldAborted = 0, 0
 		}
 	}
 }

@@ -59,13 +59,12 @@ func handleInitProducerID(r *request) {
 			r.answer(resp)
 			return
 		}
-		ctx, cancel := context.WithTimeout(r.reply.Open(), minAppend)
-		defer cancel()
 		if req.TransactionalID != nil {
-			r.initTransactions(ctx, req, resp)
-			r.answer(resp)
+			r.initTransactions(req, resp)
 			return
 		}
+		ctx, cancel := context.WithTimeout(r.reply.Open(), minAppend)
+		defer cancel()
 		id, err := r.conn.server.producers.NewProducerID(ctx)
 		if err != nil {
 			resp.ErrorCode = r.fail(err)
@@ -76,8 +75,16 @@ func handleInitProducerID(r *request) {
 	})
 }
 
-// initTransactions has the coordinator give the transactional id a producer id and an epoch.
-func (r *request) initTransactions(ctx context.Context, req *kmsg.InitProducerIDRequest, resp *kmsg.InitProducerIDResponse) {
+// initTransactions has the coordinator give the transactional id a producer id and an epoch, unless
+// the client is gone (transact): it would fence whoever has the id by now.
+func (r *request) initTransactions(req *kmsg.InitProducerIDRequest, resp *kmsg.InitProducerIDResponse) {
+	ctx, cancel := context.WithTimeout(r.reply.Awaited(), minAppend)
+	defer cancel()
+	if ctx.Err() != nil {
+		r.silence()
+		return
+	}
+	defer r.answer(resp)
 	answer, err := r.coordinate(ctx, coordinator.ShardOf(*req.TransactionalID), req)
 	if err != nil {
 		resp.ErrorCode = r.coordinatorCode(err)

@@ -1,13 +1,16 @@
 package gateway
 
 import (
+	"hash/maphash"
 	"net"
+	"net/netip"
 	"time"
 
 	"github.com/trimaran-io/trimaran/gateway/listen"
 	"github.com/trimaran-io/trimaran/gateway/login"
 	"github.com/trimaran-io/trimaran/gateway/order"
 	"github.com/trimaran-io/trimaran/gateway/session"
+	"github.com/trimaran-io/trimaran/security"
 )
 
 // connection is what the handlers know of the connection that requests come over.
@@ -25,12 +28,13 @@ type connection struct {
 	// fetchSent is closed when the answer of the last fetch that was read is sent.
 	// Only the reader uses it.
 	fetchSent chan struct{}
+	passed    passed
 }
 
 // newSession makes the session of a client.
 func (s *Server) newSession(client listen.Client, framer session.Framer) listen.Session {
 	c := &connection{server: s, client: client}
-	c.queues.Init(&s.queues)
+	c.queues.Init(&s.queues, c.clientNumber)
 	n := session.New(&s.sessions, framer, c, client.Peer)
 	c.begin(framer, n)
 	return &leaving{n, c.login}
@@ -47,6 +51,22 @@ func (c *connection) Handle(reply *session.Reply, frame []byte) error {
 		return r.serveToken(frame)
 	}
 	return r.serve(frame)
+}
+
+// clientNumber is the same for all connections of one client to this process: of whoever has logged
+// in as it, else from one address, which is one network of IPv6. Two clients may happen to have the
+// same, and none can choose whose.
+func (c *connection) clientNumber() uint16 {
+	id := c.login.Identity()
+	name := id.Principal.String()
+	if id.Principal == security.Anonymous {
+		name = id.Host
+		if addr, err := netip.ParseAddr(id.Host); err == nil && addr.Is6() && !addr.Is4In6() {
+			network, _ := addr.WithZone("").Prefix(64)
+			name = network.String()
+		}
+	}
+	return uint16(maphash.String(c.server.clientNumbers, name))
 }
 
 // remoteHost is the address that the client comes from, without its port; behind a shim that is

@@ -137,6 +137,7 @@ var (
 	errRequiredAcks       = errors.New("acks is neither -1 nor 0 nor 1")
 	errUnsupportedVersion = errors.New("this version of the request does not have that")
 	errTransactionsComing = errors.New("the cluster is about to know transactions")
+	errClientGone         = errors.New("the client has closed its connection")
 	// What a client says of the leader's epoch, against what this node knows (KIP-320).
 	errFencedLeaderEpoch  = errors.New("the leader epoch is older than the partition's")
 	errUnknownLeaderEpoch = errors.New("the leader epoch is newer than the partition's")
@@ -156,10 +157,12 @@ var (
 // is wrong with a record was InvalidMessage. INVALID_RECORD Kafka tells everyone.
 func asKnown(e *kerr.Error, key kmsg.Key, version int16) *kerr.Error {
 	switch key {
-	case kmsg.Fetch, kmsg.ListOffsets, kmsg.OffsetForLeaderEpoch:
-		// A consumer has no use for a timeout of the broker's own (Java's fetcher
-		// throws at it); that somebody else has to be asked it understands.
-		if e == kerr.RequestTimedOut {
+	case kmsg.Fetch, kmsg.ListOffsets, kmsg.OffsetForLeaderEpoch, kmsg.DescribeProducers, kmsg.WriteTxnMarkers:
+		// Of all that is worth another try, this is what each of these clients tries again at. A
+		// timeout of the broker's own, or a leader who is not available, ends Java's consumer
+		// (FetchCollector) and its admin client (DescribeProducersHandler,
+		// AbortTransactionHandler).
+		if e == kerr.RequestTimedOut || e == kerr.LeaderNotAvailable {
 			e = kerr.NotLeaderForPartition
 		}
 	case kmsg.InitProducerID:

@@ -68,3 +68,22 @@ func TestVersion0KnowsOnlyOldCodes(t *testing.T) {
 		}
 	}
 }
+
+// Java's clients end at a code that they do not look for, in any version. What is here is what they
+// take in answer to a partition: consumers for a reason to look for the leader anew, or for what it
+// says (FetchCollector.handleInitializeErrors), and the admin client likewise.
+func TestClientsTryAgainAtWhatPasses(t *testing.T) {
+	passes := []error{
+		errTopicComing, outcome.ErrNotLeader, outcome.ErrNoLeader, outcome.ErrVoid, outcome.ErrShuttingDown,
+		outcome.ErrUnknownFate, outcome.ErrTimeout,
+	}
+	for _, key := range []kmsg.Key{kmsg.Fetch, kmsg.ListOffsets, kmsg.OffsetForLeaderEpoch, kmsg.DescribeProducers, kmsg.WriteTxnMarkers} {
+		for version := range kmsg.RequestForKey(key.Int16()).MaxVersion() + 1 {
+			for _, e := range passes {
+				if code := codeOf(fmt.Errorf("while trying: %w", e), key, version); code != kerr.NotLeaderForPartition.Code {
+					t.Errorf("%s, version %d: %v is code %d", key.Name(), version, e, code)
+				}
+			}
+		}
+	}
+}

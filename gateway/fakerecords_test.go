@@ -66,7 +66,7 @@ func (f *fakeCluster) AppendInLine(ctx context.Context, p fsm.PartitionID, _ uin
 }
 
 // NewLine implements order.Appender.
-func (f *fakeCluster) NewLine() uint64 { return 1 }
+func (f *fakeCluster) NewLine(uint16) uint64 { return 1 }
 
 // Pipe implements order.Appender: there is none, so one append of a queue is under way at a time.
 func (f *fakeCluster) Pipe(fsm.PartitionID, uint64) func(context.Context, uint32, fsm.Transaction, []kafkaproto.Batch) ([]fsm.Appended, error) {

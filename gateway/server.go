@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"log/slog"
 	"net"
 	"runtime"
@@ -94,7 +95,9 @@ type Server struct {
 	// What the sessions and the queues of all connections have in common.
 	sessions session.Config
 	queues   order.Config
-	login    *login.Server
+	// clientNumbers is what connection.clientNumber is made with.
+	clientNumbers maphash.Seed
+	login         *login.Server
 
 	answerBytes *session.Budget
 	checks      *semaphore.Weighted // comparisons of replicas, one at a time
@@ -191,6 +194,7 @@ func New(cfg Config) (*Server, error) {
 	}
 	s.sessions.Context, s.sessions.Go = s.listener.Context(), s.listener.Go
 	s.sessions.Read, s.sessions.Written = s.metrics.networkIn, s.metrics.networkOut
+	s.clientNumbers = maphash.MakeSeed()
 	s.queues = order.Config{Appender: s.appender, Go: s.listener.Go, Context: s.listener.Context(), Logger: s.log}
 	s.topics = &topicMaker{
 		changes: s.changes, unknown: s.unknownTopic, enabled: cfg.AutoCreateTopics,

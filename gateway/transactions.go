@@ -29,10 +29,19 @@ func (s *Server) transactional() error {
 
 // transact runs the rest of a handler in the background, when what was read before it is worked on,
 // with the time that it may take from then on.
+//
+// What came over a connection that its client has closed is left. A client that gave it up asks
+// somewhere else, and goes on to its next transaction: before KIP-890 that has the same epoch, and
+// nothing else tells a request of the former one. So after this node stood still, the requests that
+// it finds do nothing.
 func (r *request) transact(work func(ctx context.Context)) {
 	r.background(func() {
-		ctx, cancel := context.WithTimeout(r.reply.Open(), coordinateTimeout)
+		ctx, cancel := context.WithTimeout(r.reply.Awaited(), coordinateTimeout)
 		defer cancel()
+		if ctx.Err() != nil {
+			r.silence()
+			return
+		}
 		work(ctx)
 	})
 }

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -16,6 +15,7 @@ import (
 	"github.com/trimaran-io/trimaran/fsm"
 	"github.com/trimaran-io/trimaran/fsm/transactions"
 	"github.com/trimaran-io/trimaran/internal/locks"
+	"github.com/trimaran-io/trimaran/internal/tenure"
 )
 
 // Client is who sent a request. Version is the request's version as the client sent it: EndTxn v5+
@@ -63,33 +63,27 @@ type Coordinator struct {
 	// maxState is MaxStateBytes; tests make it less.
 	maxState int
 
-	// ctx ends with Close. What waits, waits for it too.
-	ctx    context.Context
-	cancel context.CancelFunc
+	// tenure has all that runs: requests, timers' functions, markers on their way.
+	tenure *tenure.Tenure
 	// revision is the last that a command named. All of this term are higher than those before.
 	revision atomic.Uint64
 	markers  *markers
 
-	// mu guards what follows, and what is in the lines. Timers are set and goroutines started under
-	// it; no other mutex is taken, and nothing is waited for.
-	mu     locks.Mutex[Coordinator]
-	closed bool
-	// running counts requests, timers' functions and all that is at work; it grows only while
-	// closed is false or it is not 0.
-	running sync.WaitGroup
+	// mu guards what follows, and what is in the lines. Timers are set (which takes the tenure's)
+	// and goroutines started under it; no other mutex is taken, and nothing is waited for.
+	mu locks.Mutex[Coordinator]
 	// lines are those of ids of which something is asked, or whose markers are on their way. Of all
 	// others State knows everything.
 	lines map[string]*line
-	// abort is the next look at what is open too long; nil: there are no ids. remove is the next
-	// look for ids to expire.
-	abort, remove *time.Timer
+	// abort is the next look at what is open too long; nil: there are no ids.
+	abort *tenure.Timer
 }
 
 // New takes over the shard. What was decided before goes on from here.
 func New(cfg Config) *Coordinator {
 	c := &Coordinator{
 		cfg: cfg, set: cfg.Settings.WithDefaults(), log: cfg.Logger, counters: cfg.Counters,
-		began: time.Now(), maxState: MaxStateBytes, lines: make(map[string]*line),
+		began: time.Now(), maxState: MaxStateBytes, lines: make(map[string]*line), tenure: tenure.New(),
 	}
 	if c.log == nil {
 		c.log = slog.Default()
@@ -97,12 +91,9 @@ func New(cfg Config) *Coordinator {
 	if c.counters == nil {
 		c.counters = &Counters{}
 	}
-	c.ctx, c.cancel = context.WithCancel(context.Background())
 	c.revision.Store(cfg.State.revision())
 	c.markers = newMarkers(c)
-	c.mu.Lock()
-	c.remove = c.after(c.set.RemoveInterval, c.sweepIDs)
-	c.mu.Unlock()
+	c.tenure.After(c.set.RemoveInterval, c.sweepIDs)
 	opened, ids := cfg.State.opened()
 	if ids > 0 {
 		c.armAbort()
@@ -117,42 +108,7 @@ func New(cfg Config) *Coordinator {
 
 // Close ends everything: who waits gets NOT_COORDINATOR, who comes later coordinator.ErrNotLeader.
 // It waits for commands that are on their way; when it returns, no goroutine is left and no timer.
-func (c *Coordinator) Close() {
-	c.mu.Lock()
-	c.closed = true
-	c.mu.Unlock()
-	c.cancel()
-	c.running.Wait()
-	// Nothing runs any more, so no timer is set after this.
-	c.mu.Lock()
-	c.remove.Stop()
-	if c.abort != nil {
-		c.abort.Stop()
-	}
-	c.mu.Unlock()
-	c.markers.stop()
-}
-
-// begin announces work that Close waits for, and says false if it is too late.
-func (c *Coordinator) begin() bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.closed {
-		return false
-	}
-	c.running.Add(1)
-	return true
-}
-
-// after runs f later, unless the coordinator is closed by then.
-func (c *Coordinator) after(d time.Duration, f func()) *time.Timer {
-	return time.AfterFunc(d, func() {
-		if c.begin() {
-			defer c.running.Done()
-			f()
-		}
-	})
-}
+func (c *Coordinator) Close() { c.tenure.End() }
 
 // Handle answers a request whose API key Version knows. It may wait for a command to be replicated,
 // and for the transaction before to be over; it ends with ctx. The error says that there is no
@@ -164,10 +120,10 @@ func (c *Coordinator) Handle(ctx context.Context, client Client, req kmsg.Reques
 	if _, ok := Version(req.Key()); !ok {
 		return nil, fmt.Errorf("%s is not for the coordinator of transactions", kmsg.NameForKey(req.Key()))
 	}
-	if !c.begin() {
+	if !c.tenure.Begin() {
 		return nil, coordinator.ErrNotLeader
 	}
-	defer c.running.Done()
+	defer c.tenure.Done()
 	switch req := req.(type) {
 	case *kmsg.InitProducerIDRequest:
 		return c.initProducerID(ctx, client, req)
@@ -201,10 +157,10 @@ func (c *Coordinator) topicName(id [16]byte) (string, bool) {
 // for: whether it got into the log decides what its client is told.
 func (c *Coordinator) propose(b []byte) error {
 	locks.MayWait("a command to be replicated")
-	if c.ctx.Err() != nil {
+	if c.tenure.Over() {
 		return coordinator.ErrNotLeader
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(c.ctx), c.set.CommitTimeout)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(c.tenure.Context()), c.set.CommitTimeout)
 	defer cancel()
 	return c.cfg.Propose(ctx, b)
 }
@@ -212,7 +168,7 @@ func (c *Coordinator) propose(b []byte) error {
 // newProducerID gives a producer id that nobody has.
 func (c *Coordinator) newProducerID() (int64, error) {
 	locks.MayWait("a producer id")
-	ctx, cancel := context.WithTimeout(c.ctx, c.set.CommitTimeout)
+	ctx, cancel := context.WithTimeout(c.tenure.Context(), c.set.CommitTimeout)
 	defer cancel()
 	return c.cfg.NewProducerID(ctx)
 }
@@ -222,7 +178,7 @@ func (c *Coordinator) codeOf(err error) int16 {
 	switch {
 	case err == nil:
 		return 0
-	case c.ctx.Err() != nil, errors.Is(err, coordinator.ErrNotLeader):
+	case c.tenure.Over(), errors.Is(err, coordinator.ErrNotLeader):
 		return kerr.NotCoordinator.Code
 	}
 	return kerr.CoordinatorNotAvailable.Code

@@ -46,7 +46,7 @@ func (l *line) complete(mark fsm.Marker) {
 		},
 		then: func(s step) {
 			if s.code != 0 {
-				l.c.after(completeBackOff, func() { l.complete(mark) })
+				l.c.tenure.After(completeBackOff, func() { l.complete(mark) })
 				return
 			}
 			l.finished()

@@ -217,3 +217,70 @@ func heap() uint64 {
 	runtime.ReadMemStats(&m)
 	return m.HeapAlloc
 }
+
+// TestAHundredThousandIdleIDs: ids of which nobody has a transaction open cost what State says, in
+// memory and in a snapshot; to list them takes less than an allocation each; where there are too
+// many who has one goes on, and who is new is refused; and those that are not used expire.
+func TestAHundredThousandIdleIDs(t *testing.T) {
+	const ids = 100_000
+	before := heap()
+	state := NewState()
+	// when the time of synctest begins, less what an id lives, and some minutes
+	began := time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC).Add(10*time.Minute - 7*24*time.Hour).UnixMilli()
+	for i := range ids {
+		var c transactions.Changes
+		p := transactions.Producer{
+			ProducerID: int64(i), Previous: int64(i), Next: -1, LastEpoch: -1, Number: 1, Timeout: 60_000,
+			Phase: transactions.CompleteCommit, Start: began, Updated: began,
+		}
+		c.Set(fmt.Sprint("application-", i), 0, uint64(i+1), p)
+		if err := state.Apply(transactions.Encode(c)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if size, used := state.size(), int(heap()-before); used > size*5/4 || used < size/3 {
+		t.Errorf("%d ids take %d bytes, the state says %d", ids, used, size)
+	}
+	snapshot := state.Snapshot()
+	if len(snapshot) > 64*ids {
+		t.Errorf("a snapshot of %d bytes", len(snapshot))
+	}
+	if restored, err := RestoreState(snapshot); err != nil || restored.size() != state.size() {
+		t.Errorf("restored: %v", err)
+	}
+	synctest.Test(t, func(t *testing.T) {
+		l := newLarge(state)
+		defer l.c.Close()
+		req := kmsg.NewPtrListTransactionsRequest()
+		req.Version = 2
+		var listed int
+		allocated := testing.AllocsPerRun(1, func() {
+			resp, err := l.c.Handle(t.Context(), Client{Version: 2}, req)
+			if err != nil {
+				t.Fatal(err)
+			}
+			listed = len(resp.(*kmsg.ListTransactionsResponse).TransactionStates)
+		})
+		if listed != ids || allocated > ids {
+			t.Errorf("%d ids are listed with %.0f allocations", listed, allocated)
+		}
+		none := "no such id"
+		req.TransactionalIDPattern = &none
+		if allocated = testing.AllocsPerRun(1, func() { _, _ = l.c.Handle(t.Context(), Client{Version: 2}, req) }); allocated > ids {
+			t.Errorf("none is listed with %.0f allocations", allocated)
+		}
+		// Full is full for those that are new alone.
+		l.c.maxState = state.size()
+		refused := kmsg.NewPtrInitProducerIDRequest()
+		refused.TransactionalID, refused.TransactionTimeoutMillis, refused.ProducerID, refused.ProducerEpoch = kmsg.StringPtr("one more"), 60_000, -1, -1
+		if resp, err := l.c.Handle(t.Context(), Client{Version: 5}, refused); err != nil || resp.(*kmsg.InitProducerIDResponse).ErrorCode != kerr.PolicyViolation.Code {
+			t.Errorf("%+v, %v", resp, err)
+		}
+		l.init(t, "application-1")
+		time.Sleep(2 * time.Hour)
+		if left := state.ids(); len(left) != 1 || left[0] != "application-1" || state.size() > 1000 {
+			t.Errorf("%d ids are left, %d bytes", len(left), state.size())
+		}
+		l.init(t, "one more")
+	})
+}

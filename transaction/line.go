@@ -93,7 +93,7 @@ func (c *Coordinator) ask(ctx context.Context, id string, decide func(v view) st
 		case <-a.over:
 		case <-limit.C:
 			return refuse(kerr.ConcurrentTransactions), nil
-		case <-c.ctx.Done():
+		case <-c.tenure.Context().Done():
 			return refuse(kerr.NotCoordinator), nil
 		case <-ctx.Done():
 			return step{}, ctx.Err()
@@ -109,8 +109,7 @@ func (c *Coordinator) submit(id string, a *ask) {
 	l.asks = append(l.asks, a)
 	if !l.working {
 		l.working = true
-		c.running.Add(1)
-		go l.work()
+		c.tenure.Go(l.work)
 	}
 }
 
@@ -145,7 +144,6 @@ func (l *line) take() []*ask {
 }
 
 func (l *line) work() {
-	defer l.c.running.Done()
 	for asks := l.take(); len(asks) > 0; asks = l.take() {
 		for len(asks) > 0 {
 			asks = l.turn(asks)

@@ -8,6 +8,7 @@ import (
 	"github.com/trimaran-io/trimaran/fsm"
 	"github.com/trimaran-io/trimaran/fsm/transactions"
 	"github.com/trimaran-io/trimaran/internal/locks"
+	"github.com/trimaran-io/trimaran/internal/tenure"
 	"github.com/trimaran-io/trimaran/outcome"
 )
 
@@ -30,8 +31,8 @@ const (
 type markers struct {
 	c *Coordinator
 
-	// mu guards what follows and what is in it. Timers are set and goroutines started under it; no
-	// other mutex is taken, and nothing is waited for.
+	// mu guards what follows and what is in it. Timers are set and goroutines started under it,
+	// which takes the tenure's; no other mutex is taken, and nothing is waited for.
 	mu      locks.Mutex[markers]
 	targets map[target]*queue
 	// ready are queues from which a worker may take the next marker: of targets that take them, and
@@ -50,10 +51,10 @@ type target struct {
 type queue struct {
 	target
 	waiting []marker
-	busy    int         // on their way
-	listed  bool        // in ready
-	failed  int         // times in vain since the last that it took
-	rest    *time.Timer // until it is asked again; nil: it does not rest
+	busy    int           // on their way
+	listed  bool          // in ready
+	failed  int           // times in vain since the last that it took
+	rest    *tenure.Timer // until it is asked again; nil: it does not rest
 }
 
 type marker struct {
@@ -109,16 +110,14 @@ func (m *markers) list(q *queue) {
 	}
 	q.listed = true
 	m.ready[kind] = append(m.ready[kind], q)
-	if m.workers[kind] < markerWorkers && m.c.ctx.Err() == nil {
+	if m.workers[kind] < markerWorkers && !m.c.tenure.Over() {
 		m.workers[kind]++
-		m.c.running.Add(1)
-		go m.work(kind)
+		m.c.tenure.Go(func() { m.work(kind) })
 	}
 }
 
 // work writes markers while there are any.
 func (m *markers) work(kind int) {
-	defer m.c.running.Done()
 	for {
 		q, mark := m.take(kind)
 		if q == nil {
@@ -135,7 +134,7 @@ func (m *markers) work(kind int) {
 func (m *markers) take(kind int) (*queue, marker) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if len(m.ready[kind]) == 0 || m.c.ctx.Err() != nil {
+	if len(m.ready[kind]) == 0 || m.c.tenure.Over() {
 		m.workers[kind]--
 		return nil, marker{}
 	}
@@ -151,7 +150,7 @@ func (m *markers) take(kind int) (*queue, marker) {
 
 func (m *markers) send(to target, mark fsm.Marker) error {
 	locks.MayWait("a marker to be written")
-	ctx, cancel := context.WithTimeout(m.c.ctx, m.c.set.CommitTimeout)
+	ctx, cancel := context.WithTimeout(m.c.tenure.Context(), m.c.set.CommitTimeout)
 	defer cancel()
 	if to.group != "" {
 		return m.c.cfg.EndOffsets(ctx, to.group, mark)
@@ -174,7 +173,7 @@ func (m *markers) sent(q *queue, mark marker, err error) (over bool) {
 		over = mark.of.left == 0
 	} else {
 		q.waiting = append(q.waiting, mark)
-		if q.rest == nil && m.c.ctx.Err() == nil {
+		if q.rest == nil && !m.c.tenure.Over() {
 			m.retreat(q, err)
 		}
 	}
@@ -193,21 +192,10 @@ func (m *markers) retreat(q *queue, err error) {
 		m.c.log.Warn("a decided transaction cannot be ended everywhere yet", "partition", q.partition, "group", q.group,
 			"times", n, "waiting", len(q.waiting), "error", err)
 	}
-	q.rest = m.c.after(wait, func() {
+	q.rest = m.c.tenure.After(wait, func() {
 		m.mu.Lock()
 		defer m.mu.Unlock()
 		q.rest = nil
 		m.list(q)
 	})
-}
-
-// stop stops the timers. No worker is left.
-func (m *markers) stop() {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	for _, q := range m.targets {
-		if q.rest != nil {
-			q.rest.Stop()
-		}
-	}
 }

@@ -15,8 +15,8 @@ const sweepers = 64
 func (c *Coordinator) armAbort() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.abort == nil && !c.closed {
-		c.abort = c.after(c.set.AbortInterval, c.sweepOpen)
+	if c.abort == nil {
+		c.abort = c.tenure.After(c.set.AbortInterval, c.sweepOpen)
 	}
 }
 
@@ -42,7 +42,7 @@ func (c *Coordinator) sweepOpen() {
 		}
 	}
 	c.each(late, func(id string) {
-		s, err := c.ask(c.ctx, id, c.decideTimeout)
+		s, err := c.ask(c.tenure.Context(), id, c.decideTimeout)
 		if err == nil && s.set != nil {
 			c.log.Info("a transaction was open longer than its timeout and is aborted", "transactional_id", id,
 				"producer_id", s.set.ProducerID, "timeout_ms", s.set.Timeout)
@@ -90,16 +90,12 @@ func (c *Coordinator) sweepIDs() {
 		}
 	}
 	c.each(unused, func(id string) {
-		_, _ = c.ask(c.ctx, id, func(v view) step { return step{remove: v.revision != 0 && c.unused(v.producer, v.now)} })
+		_, _ = c.ask(c.tenure.Context(), id, func(v view) step { return step{remove: v.revision != 0 && c.unused(v.producer, v.now)} })
 	})
 	if len(unused) > 0 {
 		c.log.Info("transactional ids expired", "ids", len(unused))
 	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if !c.closed {
-		c.remove = c.after(c.set.RemoveInterval, c.sweepIDs)
-	}
+	c.tenure.After(c.set.RemoveInterval, c.sweepIDs)
 }
 
 func (c *Coordinator) unused(p transactions.Producer, now int64) bool {
@@ -119,7 +115,7 @@ func (c *Coordinator) each(ids []string, do func(id string)) {
 		})
 	}
 	for _, id := range ids {
-		if c.ctx.Err() != nil {
+		if c.tenure.Over() {
 			break
 		}
 		next <- id

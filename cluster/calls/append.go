@@ -21,7 +21,7 @@ type AppendRequest struct {
 // Place says where an append stands among those that one connection of a client has for one
 // partition: its line. What it means is package replica's affair (lines.go there).
 type Place struct {
-	// Line is the connection's; 0: the append stands in none.
+	// Line is the connection's (LineOf); 0: the append stands in none.
 	Line uint64
 	// Run is larger than that of any append of the line whose fate was known when this one was
 	// sent. Those of a run go to one leader, and are appended in order or not at all.
@@ -29,6 +29,15 @@ type Place struct {
 	// Number counts the appends of a run from 0.
 	Number uint32
 }
+
+// LineOf makes a line's number of one for whose connection it is and one for the connection. An
+// older node has any number in place of the first.
+func LineOf(client uint16, connection uint64) uint64 {
+	return uint64(client)<<48 | connection&(1<<48-1)
+}
+
+// Client is the number of LineOf for whose connection it is.
+func (p Place) Client() uint16 { return uint16(p.Line >> 48) }
 
 // AppendInLineRequest hands batches to a partition's leader that stand in a line.
 type AppendInLineRequest struct {

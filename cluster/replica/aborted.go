@@ -12,7 +12,6 @@ import (
 
 	"github.com/trimaran-io/trimaran/cluster/raftlog"
 	"github.com/trimaran-io/trimaran/fsm"
-	"github.com/trimaran-io/trimaran/kafkaproto"
 )
 
 // Which transactions were aborted is known from two places: the state machine has those whose
@@ -185,27 +184,8 @@ func (r *Records) addAborted(slice *fsm.Slice, seen seen, from, end fsm.Offset) 
 		return true, r.unreadable(err, 0)
 	}
 	slice.Aborted = rows
-	if len(rows) > maxAborted {
-		boundAborted(slice, rows[maxAborted].First)
-	}
+	slice.BoundAborted(maxAborted)
 	return true, nil
-}
-
-// boundAborted leaves out of a slice the batches from an offset on, at which one begins, but never
-// the first, and what concerns them alone.
-func boundAborted(slice *fsm.Slice, to fsm.Offset) {
-	size := 0
-	for batch, err := range kafkaproto.Batches(slice.Batches) {
-		next := fsm.Offset(batch.Header().NextOffset())
-		if err != nil || size > 0 && next > to {
-			break
-		}
-		size += batch.Size()
-		to = max(to, next)
-	}
-	slice.Batches = slice.Batches[:size]
-	n := sort.Search(len(slice.Aborted), func(i int) bool { return slice.Aborted[i].First >= to })
-	slice.Aborted = slice.Aborted[:n]
 }
 
 // lateBuffer is the time that Kafka gives the markers before it calls a transaction late
@@ -223,10 +203,8 @@ func (r *Records) Late(age time.Duration) bool {
 func (r *Records) Transactions() (count int, oldest fsm.OpenTransaction, behind int64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if count = r.state.OpenTransactions(); count > 0 {
-		oldest = r.state.Open()[0]
-	}
-	return count, oldest, int64(r.seen.next - r.seen.stable)
+	oldest, _ = r.state.OldestOpen()
+	return r.state.OpenTransactions(), oldest, int64(r.seen.next - r.seen.stable)
 }
 
 // sayLate says once of the oldest open transaction that it is open for too long: it holds up who

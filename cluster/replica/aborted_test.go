@@ -2,7 +2,6 @@ package replica
 
 import (
 	"bytes"
-	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
@@ -420,29 +419,6 @@ func TestASegmentWithManyAbortedTransactionsEnds(t *testing.T) {
 	for start, want := range map[int64]bool{0: true, 20: true, 24: false, -1: false} {
 		if got := r.crowded(start); got != want {
 			t.Errorf("from %d: %v", start, got)
-		}
-	}
-}
-
-// An answer has a bound, also where many transactions reach over what is read.
-func TestAnAnswerHasABoundOfAbortedTransactions(t *testing.T) {
-	var batches []byte
-	var rows []fsm.AbortedTransaction
-	for i := range int64(10) {
-		batch := prototest.Of(prototest.Batch("a"), i, 0, 0, true)
-		batch.Stamp(i, 0)
-		batches = append(batches, batch.Bytes()...)
-		rows = append(rows, fsm.AbortedTransaction{ProducerID: i, First: fsm.Offset(i), Last: fsm.Offset(100 + i)})
-	}
-	one := len(batches) / 10
-	for to, want := range map[fsm.Offset]int{0: 1, 1: 1, 4: 4, 9: 9} {
-		slice := fsm.Slice{Batches: batches, Aborted: rows}
-		boundAborted(&slice, to)
-		if len(slice.Batches) != want*one || len(slice.Aborted) != want {
-			t.Errorf("to %d: %d batches, %d rows, want %d", to, len(slice.Batches)/one, len(slice.Aborted), want)
-		}
-		if !slices.IsSortedFunc(slice.Aborted, func(a, b fsm.AbortedTransaction) int { return cmp.Compare(a.First, b.First) }) {
-			t.Error(slice.Aborted)
 		}
 	}
 }

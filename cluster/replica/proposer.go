@@ -136,7 +136,7 @@ func (p *proposer) append(ctx context.Context, place calls.Place, txn fsm.Transa
 		return nil, fmt.Errorf("%w: transactions are not known to be allowed", outcome.ErrNoLeader)
 	}
 	if transactional {
-		s.admits = p.admit(ctx, txn, batches)
+		s.admits = p.admit(ctx, place.Client(), txn, batches)
 		defer p.release(s.admits)
 	}
 	return p.submitAndWait(ctx, s)

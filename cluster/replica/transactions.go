@@ -36,8 +36,9 @@ type join struct {
 	waiting int   // beside the one who asks; guarded by producersMu
 }
 
-// admit gets what the transactional ones of the batches need. What it gives is to be released.
-func (p *proposer) admit(ctx context.Context, txn fsm.Transaction, batches []kafkaproto.Batch) []fsm.Admission {
+// admit gets what the transactional ones of the batches need, which a client of that number sent.
+// What it gives is to be released.
+func (p *proposer) admit(ctx context.Context, client uint16, txn fsm.Transaction, batches []kafkaproto.Batch) []fsm.Admission {
 	admits := make([]fsm.Admission, len(batches))
 	for i, batch := range batches {
 		h := batch.Header()
@@ -45,6 +46,7 @@ func (p *proposer) admit(ctx context.Context, txn fsm.Transaction, batches []kaf
 			continue
 		}
 		admits[i] = p.admitOne(ctx, txn, h)
+		admits[i].Client = client
 	}
 	return admits
 }
@@ -89,10 +91,13 @@ func (p *proposer) join(ctx context.Context, q joining) error {
 		return fmt.Errorf("%w: without a transactional id", outcome.ErrInvalidTxnState)
 	}
 	j, underWay := p.joinUnderWay(q)
-	for underWay {
+	for first := true; underWay; first = false {
 		select {
 		case <-j.over:
-			if !j.left {
+			// A question from before may have been too early: a client of before KIP-890 adds the
+			// partition and then sends the batch, which may come while the answer to a late batch
+			// of the transaction before is on its way.
+			if !j.left && (j.err == nil || !first) {
 				return j.err
 			}
 			j, underWay = p.joinUnderWay(q)

@@ -288,3 +288,91 @@ func TestWhoAsksGoes(t *testing.T) {
 		t.Errorf("who waited: %+v; asked %d times", got, a.times())
 	}
 }
+
+// A client that begins all the transactions it can, over however many connections, leaves room for
+// others (fsm.ProducersAhead).
+func TestOneClientLeavesRoomForOthers(t *testing.T) {
+	r := transactionalSet(t, &asked{answers: []func() error{yes}})
+	producer := int64(0)
+	many := func(line uint64) (begun int) {
+		const each = 1000
+		var batches []kafkaproto.Batch
+		for range each {
+			producer++
+			batches = append(batches, inTransaction(t, producer, 0, 0))
+		}
+		appended, err := r.AppendInLine(within(t), 0, calls.Place{Line: line, Run: line, Number: 0}, version2, batches)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, a := range appended {
+			switch a.Err {
+			case 0:
+				begun++
+			case outcome.ErrConcurrentTransactions:
+			default:
+				t.Fatal(a.Err)
+			}
+		}
+		return begun
+	}
+	begun := 0
+	for connection := range uint64(8) {
+		begun += many(calls.LineOf(3, connection+1))
+	}
+	if n := fsm.MaxOpenTransactions / 5; begun < n-1001 || begun > n+1 {
+		t.Errorf("one client has %d open, want %d", begun, n)
+	}
+	if n := many(calls.LineOf(4, 1)); n != 1000 {
+		t.Errorf("another one could begin %d", n)
+	}
+}
+
+// A batch of the transaction before is late, and its question is under way when the client, of
+// before KIP-890, adds the partition to the next one and sends that one's first batch. The answer
+// is not for that: it was asked before the partition was added.
+func TestAnAnswerFromBeforeIsNoRefusal(t *testing.T) {
+	added := make(chan struct{})
+	a := &asked{answers: []func() error{func() error { <-added; return outcome.ErrTransactionAbortable }, yes}}
+	r := transactionalSet(t, a)
+	version1 := fsm.Transaction{ID: "t"}
+	send := func(sequence int32) chan fsm.Appended {
+		done := make(chan fsm.Appended, 1)
+		go func() {
+			appended, err := r.AppendInLine(within(t), 0, calls.Place{}, version1, []kafkaproto.Batch{inTransaction(t, 7, 0, sequence)})
+			if err != nil {
+				t.Error(err)
+				appended = []fsm.Appended{{Err: outcome.Code(err)}}
+			}
+			done <- appended[0]
+		}()
+		return done
+	}
+	p, err := r.proposing()
+	if err != nil {
+		t.Fatal(err)
+	}
+	waits := func(n int) {
+		eventually(t, "it is asked", func() error {
+			p.producersMu.Lock()
+			defer p.producersMu.Unlock()
+			for _, j := range p.joins {
+				if j.waiting == n {
+					return nil
+				}
+			}
+			return errors.New("not yet")
+		})
+	}
+	late := send(5)
+	waits(0)
+	next := send(0)
+	waits(1)
+	close(added)
+	if got := <-late; got.Err != outcome.ErrTransactionAbortable {
+		t.Errorf("the late one: %+v", got)
+	}
+	if got := <-next; got.Err != 0 {
+		t.Errorf("the next one's: %+v", got)
+	}
+}

@@ -11,11 +11,11 @@ import (
 	"github.com/trimaran-io/trimaran/outcome"
 )
 
-// NewLine gives a number for the line of a connection. It is not 0, and in all likelihood no
-// other connection of the cluster has it.
-func (r *Router) NewLine() uint64 {
+// NewLine gives a number for the line of a connection (calls.LineOf). It is not 0, and in all
+// likelihood no other connection of the cluster has it.
+func (r *Router) NewLine(client uint16) uint64 {
 	for {
-		if line := r.lines.Add(1); line != 0 {
+		if line := calls.LineOf(client, r.lines.Add(1)); line != 0 {
 			return line
 		}
 	}

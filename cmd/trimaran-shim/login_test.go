@@ -45,7 +45,7 @@ func (*loginCluster) ClusterID() string               { return "c" }
 func (*loginCluster) Gateways() map[fsm.NodeID]string { return nil }
 func (*loginCluster) CatalogKnown() bool              { return true }
 func (*loginCluster) Ready() error                    { return nil }
-func (*loginCluster) NewLine() uint64                 { return 1 }
+func (*loginCluster) NewLine(uint16) uint64           { return 1 }
 func (*loginCluster) Serving() (bool, error)          { return false, nil }
 func (c *loginCluster) Topics() *fsm.Topics           { return c.catalog.View() }
 

@@ -19,6 +19,10 @@ const (
 	apiSaslHandshake    = 17
 	apiApiVersions      = 18
 	apiOffsetForEpoch   = 23
+	apiAddPartitions    = 24
+	apiAddOffsets       = 25
+	apiEndTxn           = 26
+	apiTxnOffsetCommit  = 28
 	apiDescribeAcls     = 29
 	apiDescribeConfigs  = 32
 	apiDescribeLogDirs  = 35
@@ -46,6 +50,9 @@ var repeatable = map[int16]bool{
 	apiDescribeProducer: true, apiDescribeTxns: true, apiListTxns: true, apiDescribeTopics: true,
 }
 
+// ofTransactions are the requests to a transaction's coordinator.
+var ofTransactions = map[int16]bool{apiAddPartitions: true, apiAddOffsets: true, apiEndTxn: true, apiTxnOffsetCommit: true}
+
 // minRequest is the smallest size that a request may claim: key, version and
 // correlation id.
 const minRequest = 8
@@ -57,10 +64,14 @@ type request struct {
 	version     int16
 	correlation int32
 	answered    bool // an answer will come; false for Produce with acks 0
-	losses      int  // gateways that were lost while this one waited longest
-	raw         bool // a message of a SASL mechanism's, without key, version and correlation id
-	own         bool // the shim's own: its answer is not the client's
-	mechanism   string
+	// transactional: it is not for a gateway any more once the client has closed. The client will
+	// have asked by another connection, and before KIP-890 a request does not say whether it is of
+	// the present transaction or of the former one.
+	transactional bool
+	losses        int  // gateways that were lost while this one waited longest
+	raw           bool // a message of a SASL mechanism's, without key, version and correlation id
+	own           bool // the shim's own: its answer is not the client's
+	mechanism     string
 }
 
 // binds reports whether the request ties what follows to this gateway
@@ -84,9 +95,10 @@ func parseRequest(frame []byte) (*request, error) {
 		correlation: int32(binary.BigEndian.Uint32(frame[8:])),
 		answered:    true,
 	}
+	r.transactional = ofTransactions[r.key]
 	if r.key == apiProduce {
-		acks, ok := produceAcks(frame[head:], r.version)
-		r.answered = !ok || acks != 0
+		acks, transactional, ok := produceHead(frame[head:], r.version)
+		r.answered, r.transactional = !ok || acks != 0, transactional
 	}
 	if r.key == apiSaslHandshake {
 		r.mechanism = handshakeMechanism(frame)
@@ -94,11 +106,10 @@ func parseRequest(frame []byte) (*request, error) {
 	return r, nil
 }
 
-// produceAcks finds the acks field of a Produce request; b begins at the
-// client id of the header. From version 3 on a transactional id stands before
-// acks, from 9 on header and body are in flexible form (KIP-482), but for the
-// client id.
-func produceAcks(b []byte, version int16) (acks int16, ok bool) {
+// produceHead finds the acks field of a Produce request, and whether it has a transactional id; b
+// begins at the client id of the header. From version 3 on a transactional id stands before acks,
+// from 9 on header and body are in flexible form (KIP-482), but for the client id.
+func produceHead(b []byte, version int16) (acks int16, transactional, ok bool) {
 	p := &head{b: b}
 	p.nullableString()
 	switch {
@@ -108,12 +119,14 @@ func produceAcks(b []byte, version int16) (acks int16, ok bool) {
 			p.skip(p.uvarint())
 		}
 		if n := p.uvarint(); n > 0 { // length plus one, 0 for null
+			transactional = true
 			p.skip(n - 1)
 		}
 	case version >= 3:
-		p.nullableString()
+		transactional = p.nullableString()
 	}
-	return p.int16(), !p.bad
+	acks = p.int16()
+	return acks, transactional && !p.bad, !p.bad
 }
 
 // head reads a request from its beginning. After the first thing that does not
@@ -147,11 +160,14 @@ func (p *head) uvarint() uint64 {
 	return v
 }
 
-func (p *head) nullableString() {
-	switch n := p.int16(); {
+// nullableString skips one and reports whether there is one.
+func (p *head) nullableString() bool {
+	n := p.int16()
+	switch {
 	case n >= 0:
 		p.skip(uint64(n))
 	case n < -1:
 		p.bad = true
 	}
+	return n >= 0
 }

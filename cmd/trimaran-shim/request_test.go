@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"strings"
 	"testing"
 	"time"
 
@@ -24,12 +25,12 @@ func TestAcksAreFoundInEveryVersion(t *testing.T) {
 		"v9 no tags":  {9, []byte{0, 1, 'c', 0, 0, 0, 0}},
 		"v9 tag, txn": {9, []byte{0, 1, 'c', 1, 5, 2, 9, 9, 3, 't', 'x', 0, 0}},
 	} {
-		acks, ok := produceAcks(test.body, test.version)
-		if !ok || acks != 0 {
-			t.Errorf("%s: acks %d, %v", name, acks, ok)
+		acks, transactional, ok := produceHead(test.body, test.version)
+		if !ok || acks != 0 || transactional != strings.Contains(name, "txn") {
+			t.Errorf("%s: acks %d, transactional %v, %v", name, acks, transactional, ok)
 		}
 		for cut := range test.body {
-			if acks, ok := produceAcks(test.body[:cut], test.version); ok {
+			if acks, _, ok := produceHead(test.body[:cut], test.version); ok {
 				t.Errorf("%s cut at %d gives acks %d", name, cut, acks)
 			}
 		}

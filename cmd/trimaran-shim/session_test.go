@@ -3,7 +3,9 @@ package main
 import (
 	"bytes"
 	"context"
+	"io"
 	"net"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -372,5 +374,32 @@ func TestWhatIsNoKafkaIsCalledByItsName(t *testing.T) {
 		}
 		near.Close()
 		far.Close()
+	}
+}
+
+// What a client asked a transaction's coordinator, and had not been handed over when the client
+// closed, is not handed over any more.
+func TestATransactionsRequestIsLeftByAClientThatIsGone(t *testing.T) {
+	s := &session{proxy: &proxy{requestMemory: newBudget(1 << 20)}}
+	for _, frame := range [][]byte{asked(apiEndTxn, 1), produce(2, 1), asked(apiEndTxn, 3), asked(apiMetadata, 4), asked(apiAddPartitions, 5)} {
+		r, err := parseRequest(frame)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := s.proxy.requestMemory.Acquire(t.Context(), len(frame)); err != nil {
+			t.Fatal(err)
+		}
+		s.queue = append(s.queue, r)
+	}
+	s.handed = 1
+	if err := s.clientLeft(io.EOF); err != nil {
+		t.Fatal(err)
+	}
+	var left []int32
+	for _, r := range s.queue {
+		left = append(left, r.correlation)
+	}
+	if !slices.Equal(left, []int32{1, 2, 4}) {
+		t.Errorf("%v are left", left)
 	}
 }

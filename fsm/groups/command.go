@@ -3,6 +3,8 @@ package groups
 import (
 	"encoding/binary"
 	"math"
+
+	"github.com/trimaran-io/trimaran/fsm/fields"
 )
 
 // A command is a list of records, each of which stands alone like a record of
@@ -72,12 +74,12 @@ func (c *Changes) Size() int { return len(c.b) }
 
 func (c *Changes) record(kind byte, group string) {
 	c.n++
-	c.b = appendString(append(c.b, kind), group)
+	c.b = fields.AppendString(append(c.b, kind), group)
 }
 
 func (c *Changes) SetOffset(group, topic string, id [16]byte, partition int32, o Offset) {
 	c.record(kindOffset, group)
-	c.b = append(appendString(c.b, topic), id[:]...)
+	c.b = append(fields.AppendString(c.b, topic), id[:]...)
 	c.b = appendOffset(binary.AppendVarint(c.b, int64(partition)), o)
 }
 
@@ -85,7 +87,7 @@ func (c *Changes) SetOffset(group, topic string, id [16]byte, partition int32, o
 // committed at that time.
 func (c *Changes) DeleteOffset(group, topic string, partition int32, committedAt int64) {
 	c.record(kindOffsetGone, group)
-	c.b = binary.AppendVarint(appendString(c.b, topic), int64(partition))
+	c.b = binary.AppendVarint(fields.AppendString(c.b, topic), int64(partition))
 	c.b = binary.AppendVarint(c.b, committedAt)
 }
 
@@ -101,7 +103,7 @@ func (c *Changes) DeleteGroupIfEmpty(group string) { c.record(kindGroupIfEmpty, 
 func (c *Changes) SetPending(group string, producerID int64, epoch int16, topic string, id [16]byte, partition int32, o Offset) {
 	c.record(kindPending, group)
 	c.b = binary.AppendVarint(binary.AppendVarint(c.b, producerID), int64(epoch))
-	c.b = append(appendString(c.b, topic), id[:]...)
+	c.b = append(fields.AppendString(c.b, topic), id[:]...)
 	c.b = appendOffset(binary.AppendVarint(c.b, int64(partition)), o)
 }
 
@@ -110,7 +112,7 @@ func (c *Changes) SetPending(group string, producerID int64, epoch int16, topic 
 func (c *Changes) End(group string, producerID int64, epoch int16, number int32, commit bool, at int64) {
 	c.record(kindEnded, group)
 	c.b = binary.AppendVarint(binary.AppendVarint(c.b, producerID), int64(epoch))
-	c.b = appendBool(binary.AppendVarint(c.b, int64(number)), commit)
+	c.b = fields.AppendBool(binary.AppendVarint(c.b, int64(number)), commit)
 	c.b = binary.AppendVarint(c.b, at)
 }
 
@@ -138,30 +140,30 @@ func Encode(commands ...Changes) []byte {
 func appendOffset(b []byte, o Offset) []byte {
 	b = binary.AppendVarint(b, o.Offset)
 	b = binary.AppendVarint(b, int64(o.LeaderEpoch))
-	b = appendString(b, o.Metadata)
+	b = fields.AppendString(b, o.Metadata)
 	return binary.AppendVarint(b, o.CommittedAt)
 }
 
 func (r *reader) offset() Offset {
-	return Offset{Offset: r.varint(), LeaderEpoch: r.int32(), Metadata: r.string(MaxMetadata), CommittedAt: r.varint()}
+	return Offset{Offset: r.Varint(), LeaderEpoch: r.Int32(), Metadata: r.String(MaxMetadata), CommittedAt: r.Varint()}
 }
 
 func appendGroup(b []byte, g Group) []byte {
 	b = binary.AppendVarint(b, int64(g.Generation))
-	b = appendString(b, g.ProtocolType)
-	b = appendString(b, g.Protocol)
-	b = appendString(b, g.Leader)
+	b = fields.AppendString(b, g.ProtocolType)
+	b = fields.AppendString(b, g.Protocol)
+	b = fields.AppendString(b, g.Leader)
 	b = binary.AppendVarint(b, g.Since)
 	b = binary.AppendUvarint(b, uint64(len(g.Members)))
 	for _, m := range g.Members {
-		b = appendString(b, m.ID)
+		b = fields.AppendString(b, m.ID)
 		b = appendOptional(b, m.InstanceID)
-		b = appendString(b, m.ClientID)
-		b = appendString(b, m.ClientHost)
+		b = fields.AppendString(b, m.ClientID)
+		b = fields.AppendString(b, m.ClientHost)
 		b = binary.AppendVarint(b, int64(m.Rebalance))
 		b = binary.AppendVarint(b, int64(m.Session))
-		b = appendBytes(b, m.Subscription)
-		b = appendBytes(b, m.Assignment)
+		b = fields.AppendBytes(b, m.Subscription)
+		b = fields.AppendBytes(b, m.Assignment)
 	}
 	return b
 }
@@ -171,29 +173,29 @@ const leastMember = 8
 
 func (r *reader) group() Group {
 	g := Group{
-		Generation:   r.int32(),
-		ProtocolType: r.string(MaxName),
-		Protocol:     r.string(MaxName),
-		Leader:       r.string(MaxMemberID),
-		Since:        r.varint(),
+		Generation:   r.Int32(),
+		ProtocolType: r.String(MaxName),
+		Protocol:     r.String(MaxName),
+		Leader:       r.String(MaxMemberID),
+		Since:        r.Varint(),
 	}
 	ids, instances := make(map[string]bool), make(map[string]bool)
 	for range r.count(leastMember) {
 		m := Member{
-			ID:           r.string(MaxMemberID),
+			ID:           r.String(MaxMemberID),
 			InstanceID:   r.optional(MaxInstanceID),
-			ClientID:     r.string(MaxName),
-			ClientHost:   r.string(MaxName),
-			Rebalance:    r.int32(),
-			Session:      r.int32(),
-			Subscription: r.bytes(math.MaxInt32),
-			Assignment:   r.bytes(math.MaxInt32),
+			ClientID:     r.String(MaxName),
+			ClientHost:   r.String(MaxName),
+			Rebalance:    r.Int32(),
+			Session:      r.Int32(),
+			Subscription: r.Bytes(math.MaxInt32),
+			Assignment:   r.Bytes(math.MaxInt32),
 		}
-		if r.err != nil {
+		if r.Err != nil {
 			return Group{}
 		}
 		if ids[m.ID] || m.InstanceID != nil && instances[*m.InstanceID] {
-			r.fail("a member twice")
+			r.Fail("a member twice")
 		}
 		ids[m.ID] = true
 		if m.InstanceID != nil {
@@ -202,7 +204,7 @@ func (r *reader) group() Group {
 		g.Members = append(g.Members, m)
 	}
 	if len(g.Members) > 0 && !ids[g.Leader] {
-		r.fail("the leader is no member")
+		r.Fail("the leader is no member")
 	}
 	return g
 }

@@ -1,7 +1,7 @@
 package groups
 
 import (
-	"maps"
+	"cmp"
 	"slices"
 )
 
@@ -10,24 +10,80 @@ import (
 //
 // Of each producer its last marker stays for a while, since a marker may come twice, the second
 // time when the producer has the next transaction open here. Each number is taken once
-// (fsm.Marker).
+// (fsm.Marker). For how long, and of how many producers, is the coordinator's affair: those who
+// have nothing pending are in a list, in the order in which they ended.
 
 // transactional is what producers have pending in a group, and their last markers. One of no
 // producers is not kept.
 type transactional struct {
 	producers map[int64]*producer
-	// open are those of producers that have offsets pending.
+	// open are those of producers that have offsets pending; nil: none has.
 	open map[int64]*producer
 }
 
 // producer is what is kept of one.
 type producer struct {
+	group string
+	id    int64
+
 	epoch  int16 // the largest that was seen
 	ended  bool  // a marker was seen, and these are of the last one
+	listed bool  // in State.idle: exactly if ended and nothing is pending
 	number int32
 	at     int64 // ms: when the marker was decided here
 
 	topics map[string]*pendingTopic // empty: no transaction is open here
+
+	older, newer *producer // in State.idle
+}
+
+// idle is a list of producers who have ended a transaction and have nothing pending. It is not part
+// of what replicas agree on: where one began from a snapshot, the order is that of the times.
+type idle struct {
+	oldest, newest *producer
+	n              int
+}
+
+func (l *idle) push(p *producer) {
+	if l.newest == nil {
+		l.oldest = p
+	} else {
+		l.newest.newer = p
+	}
+	p.listed, p.older, p.newer, l.newest = true, l.newest, nil, p
+	l.n++
+}
+
+// remove takes p out of the list, if it is in it.
+func (l *idle) remove(p *producer) {
+	if !p.listed {
+		return
+	}
+	if p.older == nil {
+		l.oldest = p.newer
+	} else {
+		p.older.newer = p.newer
+	}
+	if p.newer == nil {
+		l.newest = p.older
+	} else {
+		p.newer.older = p.older
+	}
+	p.listed, p.older, p.newer = false, nil, nil
+	l.n--
+}
+
+// sort brings the list into the order of the times.
+func (l *idle) sort() {
+	all := make([]*producer, 0, l.n)
+	for p := l.oldest; p != nil; p = p.newer {
+		all = append(all, p)
+	}
+	slices.SortStableFunc(all, func(a, b *producer) int { return cmp.Compare(a.at, b.at) })
+	*l = idle{}
+	for _, p := range all {
+		l.push(p)
+	}
 }
 
 // pendingTopic belongs to one incarnation of a topic, and has at least one partition.
@@ -56,23 +112,34 @@ type Producer struct {
 	Open  bool // it has offsets pending, of Epoch
 }
 
-const costProducer = 128
+// About what they cost in memory, as costGroup and the others.
+const (
+	costTransactional = 320
+	costProducer      = 128
+)
 
 func (s *State) transactions(group string) *transactional {
 	t := s.pending[group]
 	if t == nil {
-		t = &transactional{producers: make(map[int64]*producer), open: make(map[int64]*producer)}
+		t = &transactional{producers: make(map[int64]*producer)}
 		s.pending[group] = t
-		s.bytes += costGroup + len(group)
+		s.bytes += costTransactional + len(group)
 	}
 	return t
+}
+
+// close notes that a producer has nothing pending any more.
+func (t *transactional) close(id int64) {
+	if delete(t.open, id); len(t.open) == 0 {
+		t.open = nil
+	}
 }
 
 func (s *State) producer(group string, id int64) *producer {
 	t := s.transactions(group)
 	p := t.producers[id]
 	if p == nil {
-		p = &producer{topics: make(map[string]*pendingTopic)}
+		p = &producer{group: group, id: id}
 		t.producers[id] = p
 		s.bytes += costProducer
 	}
@@ -91,6 +158,7 @@ func (s *State) setPending(group string, id int64, epoch int16, topic string, to
 		s.dropPending(p)
 		p.epoch = epoch
 	}
+	s.idle.remove(p)
 	on := p.topics[topic]
 	if on != nil && on.id != topicID {
 		s.dropPendingTopic(p, topic)
@@ -98,6 +166,9 @@ func (s *State) setPending(group string, id int64, epoch int16, topic string, to
 	}
 	if on == nil {
 		s.dropOthers(group, id, topic, topicID)
+		if p.topics == nil {
+			p.topics = make(map[string]*pendingTopic)
+		}
 		on = &pendingTopic{id: topicID, partitions: make(map[int32]pendingOffset)}
 		p.topics[topic] = on
 		s.bytes += costTopic + len(topic)
@@ -107,7 +178,11 @@ func (s *State) setPending(group string, id int64, epoch int16, topic string, to
 	}
 	on.partitions[partition] = o
 	s.bytes += costOffset + len(o.Metadata)
-	s.pending[group].open[id] = p
+	t := s.pending[group]
+	if t.open == nil {
+		t.open = make(map[int64]*producer)
+	}
+	t.open[id] = p
 }
 
 // end ends a producer's transaction in the group, unless the marker came before.
@@ -126,8 +201,11 @@ func (s *State) end(group string, id int64, epoch int16, last Ended, commit bool
 		}
 	}
 	s.dropPending(p)
-	delete(s.pending[group].open, id)
+	s.pending[group].close(id)
+	p.topics = nil
 	p.epoch, p.ended, p.number, p.at = max(p.epoch, epoch), true, last.Number, at
+	s.idle.remove(p)
+	s.idle.push(p)
 }
 
 // forgetProducer lets go of a producer whose last marker is of that time, and who has nothing
@@ -138,6 +216,7 @@ func (s *State) forgetProducer(group string, id, at int64) {
 		return
 	}
 	if p := t.producers[id]; p != nil && len(p.topics) == 0 && p.at == at {
+		s.idle.remove(p)
 		delete(t.producers, id)
 		s.bytes -= costProducer
 		s.tidyTransactions(group, t)
@@ -147,7 +226,7 @@ func (s *State) forgetProducer(group string, id, at int64) {
 func (s *State) tidyTransactions(group string, t *transactional) {
 	if len(t.producers) == 0 {
 		delete(s.pending, group)
-		s.bytes -= costGroup + len(group)
+		s.bytes -= costTransactional + len(group)
 	}
 }
 
@@ -193,12 +272,15 @@ func (s *State) closeIfEmpty(group string, t *transactional, id int64, p *produc
 	if len(p.topics) > 0 {
 		return
 	}
-	delete(t.open, id)
-	if !p.ended {
-		delete(t.producers, id)
-		s.bytes -= costProducer
-		s.tidyTransactions(group, t)
+	t.close(id)
+	p.topics = nil
+	if p.ended {
+		s.idle.push(p)
+		return
 	}
+	delete(t.producers, id)
+	s.bytes -= costProducer
+	s.tidyTransactions(group, t)
 }
 
 // overtake notes that an offset is committed now, without a transaction, which is to stay whatever
@@ -265,20 +347,21 @@ func (s *State) Producer(group string, id int64) Producer {
 	return Producer{}
 }
 
-// EndedBefore gives the producers in a group whose last marker is older than that (ms) and who have
-// nothing pending, in the order of their ids, with the times of their markers.
-func (s *State) EndedBefore(group string, before int64) (ids, at []int64) {
-	t := s.pending[group]
-	if t == nil {
-		return nil, nil
-	}
-	for _, id := range slices.Sorted(maps.Keys(t.producers)) {
-		if p := t.producers[id]; len(p.topics) == 0 && p.at < before {
-			ids, at = append(ids, id), append(at, p.at)
-		}
-	}
-	return ids, at
+// IdleProducer is one that has ended a transaction in a group and has nothing pending there.
+type IdleProducer struct {
+	Group string
+	ID    int64
+	At    int64 // ms: when it ended the last one
 }
 
-// Transactional gives the groups in which producers have transactions, or had some lately, sorted.
-func (s *State) Transactional() []string { return slices.Sorted(maps.Keys(s.pending)) }
+// Idle gives those producers, the one that ended longest ago first.
+func (s *State) Idle(yield func(p IdleProducer) bool) {
+	for p := s.idle.oldest; p != nil; p = p.newer {
+		if !yield(IdleProducer{p.group, p.id, p.at}) {
+			return
+		}
+	}
+}
+
+// IdleLen is how many Idle gives.
+func (s *State) IdleLen() int { return s.idle.n }

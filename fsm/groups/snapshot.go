@@ -6,6 +6,8 @@ import (
 	"hash/crc32"
 	"maps"
 	"slices"
+
+	"github.com/trimaran-io/trimaran/fsm/fields"
 )
 
 // A snapshot, numbers of fixed size big endian, the others as in commands:
@@ -44,7 +46,7 @@ func (s *State) Snapshot() []byte {
 	b = binary.AppendUvarint(b, uint64(len(s.groups)))
 	for _, id := range slices.Sorted(maps.Keys(s.groups)) {
 		g := s.groups[id]
-		b = appendString(b, id)
+		b = fields.AppendString(b, id)
 		if g.meta == nil {
 			b = append(b, 0)
 		} else {
@@ -53,7 +55,7 @@ func (s *State) Snapshot() []byte {
 		b = binary.AppendUvarint(b, uint64(len(g.topics)))
 		for _, topic := range slices.Sorted(maps.Keys(g.topics)) {
 			t := g.topics[topic]
-			b = append(appendString(b, topic), t.id[:]...)
+			b = append(fields.AppendString(b, topic), t.id[:]...)
 			b = binary.AppendUvarint(b, uint64(len(t.partitions)))
 			for _, partition := range slices.Sorted(maps.Keys(t.partitions)) {
 				b = appendOffset(binary.AppendVarint(b, int64(partition)), t.partitions[partition])
@@ -70,21 +72,21 @@ func (s *State) appendPending(b []byte) []byte {
 	b = binary.AppendUvarint(b, uint64(len(s.pending)))
 	for _, group := range slices.Sorted(maps.Keys(s.pending)) {
 		t := s.pending[group]
-		b = binary.AppendUvarint(appendString(b, group), uint64(len(t.producers)))
+		b = binary.AppendUvarint(fields.AppendString(b, group), uint64(len(t.producers)))
 		for _, id := range slices.Sorted(maps.Keys(t.producers)) {
 			p := t.producers[id]
 			b = binary.AppendVarint(binary.AppendVarint(b, id), int64(p.epoch))
-			if b = appendBool(b, p.ended); p.ended {
+			if b = fields.AppendBool(b, p.ended); p.ended {
 				b = binary.AppendVarint(binary.AppendVarint(b, int64(p.number)), p.at)
 			}
 			b = binary.AppendUvarint(b, uint64(len(p.topics)))
 			for _, topic := range slices.Sorted(maps.Keys(p.topics)) {
 				on := p.topics[topic]
-				b = append(appendString(b, topic), on.id[:]...)
+				b = append(fields.AppendString(b, topic), on.id[:]...)
 				b = binary.AppendUvarint(b, uint64(len(on.partitions)))
 				for _, partition := range slices.Sorted(maps.Keys(on.partitions)) {
 					o := on.partitions[partition]
-					b = appendOffset(appendBool(binary.AppendVarint(b, int64(partition)), o.overtaken), o.Offset)
+					b = appendOffset(fields.AppendBool(binary.AppendVarint(b, int64(partition)), o.overtaken), o.Offset)
 				}
 			}
 		}
@@ -106,30 +108,30 @@ func RestoreState(data []byte) (*State, error) {
 
 func restoreState(data []byte) (*State, error) {
 	if len(data) < snapshotHead+4 {
-		return nil, fmt.Errorf("%w: %d bytes are too few", ErrMalformed, len(data))
+		return nil, fields.Malformed("%d bytes are too few", len(data))
 	}
 	if string(data[:4]) != snapshotMagic {
-		return nil, fmt.Errorf("%w: it begins with %q, want %q", ErrMalformed, data[:4], snapshotMagic)
+		return nil, fields.Malformed("it begins with %q, want %q", data[:4], snapshotMagic)
 	}
 	body, sum := data[:len(data)-4], binary.BigEndian.Uint32(data[len(data)-4:])
 	if got := crc32.Checksum(body, castagnoli); got != sum {
-		return nil, fmt.Errorf("%w: damaged: CRC %08x, its bytes give %08x", ErrMalformed, sum, got)
+		return nil, fields.Malformed("damaged: CRC %08x, its bytes give %08x", sum, got)
 	}
 	version := binary.BigEndian.Uint16(data[4:])
 	if v := version; v > snapshotVersion {
-		return nil, newer("format %d, this program knows %d", v, snapshotVersion)
+		return nil, fields.Newer("format %d, this program knows %d", v, snapshotVersion)
 	} else if v < snapshotWithout {
-		return nil, fmt.Errorf("%w: format %d, this program knows %d", ErrMalformed, v, snapshotVersion)
+		return nil, fields.Malformed("format %d, this program knows %d", v, snapshotVersion)
 	}
 	s := NewState()
-	r := &reader{b: body[snapshotHead:]}
+	r := &reader{fields.Reader{B: body[snapshotHead:]}}
 	lastID := ""
 	for i := range r.count(3) {
-		id := r.string(MaxGroupID)
+		id := r.String(MaxGroupID)
 		if i > 0 && id <= lastID {
-			r.fail("group %q is out of order", id)
+			r.Fail("group %q is out of order", id)
 		}
-		if lastID = id; r.err != nil {
+		if lastID = id; r.Err != nil {
 			break
 		}
 		s.restoreGroup(r, id)
@@ -137,46 +139,46 @@ func restoreState(data []byte) (*State, error) {
 	if version > snapshotWithout {
 		s.restorePending(r)
 	}
-	if err := r.end(); err != nil {
+	if err := r.End(); err != nil {
 		return nil, err
 	}
 	return s, nil
 }
 
 func (s *State) restoreGroup(r *reader, id string) {
-	switch r.byte() {
+	switch r.Byte() {
 	case 0:
 	case 1:
-		if meta := r.group(); r.err == nil {
+		if meta := r.group(); r.Err == nil {
 			s.setGroup(id, meta)
 		}
 	default:
-		r.fail("group %q neither has members nor has it none", id)
+		r.Fail("group %q neither has members nor has it none", id)
 	}
 	lastTopic := ""
 	for i := range r.count(len([16]byte{}) + 2) {
-		topic, topicID := r.string(MaxTopic), r.topicID()
+		topic, topicID := r.String(MaxTopic), r.TopicID()
 		if i > 0 && topic <= lastTopic {
-			r.fail("topic %q is out of order", topic)
+			r.Fail("topic %q is out of order", topic)
 		}
 		lastTopic = topic
 		n, last := r.count(5), int32(0)
 		if n == 0 {
-			r.fail("no offsets in topic %q", topic)
+			r.Fail("no offsets in topic %q", topic)
 		}
 		for j := range n {
-			partition, offset := r.int32(), r.offset()
+			partition, offset := r.Int32(), r.offset()
 			if j > 0 && partition <= last {
-				r.fail("partition %d is out of order", partition)
+				r.Fail("partition %d is out of order", partition)
 			}
-			if last = partition; r.err != nil {
+			if last = partition; r.Err != nil {
 				return
 			}
 			s.setOffset(id, topic, topicID, partition, offset)
 		}
 	}
-	if r.err == nil && s.groups[id] == nil {
-		r.fail("nothing of group %q", id)
+	if r.Err == nil && s.groups[id] == nil {
+		r.Fail("nothing of group %q", id)
 	}
 }
 
@@ -186,67 +188,70 @@ const leastProducer = 4
 func (s *State) restorePending(r *reader) {
 	n, last := r.count(2+leastProducer), ""
 	if n == 0 {
-		r.fail("no transactions")
+		r.Fail("no transactions")
 	}
 	for i := range n {
-		group := r.string(MaxGroupID)
+		group := r.String(MaxGroupID)
 		if i > 0 && group <= last {
-			r.fail("transactions of group %q are out of order", group)
+			r.Fail("transactions of group %q are out of order", group)
 		}
 		last = group
 		count, lastID := r.count(leastProducer), int64(-1)
 		if count == 0 {
-			r.fail("no producers in group %q", group)
+			r.Fail("no producers in group %q", group)
 		}
 		for range count {
 			id := r.producerID()
 			if id <= lastID {
-				r.fail("producer %d is out of order", id)
+				r.Fail("producer %d is out of order", id)
 			}
-			if lastID = id; r.err != nil {
+			if lastID = id; r.Err != nil {
 				return
 			}
 			s.restoreProducer(r, group, id)
 		}
 	}
+	s.idle.sort()
 }
 
 func (s *State) restoreProducer(r *reader, group string, id int64) {
-	epoch, ended := r.epoch(), r.bool()
-	if r.err != nil {
+	epoch, ended := r.epoch(), r.Bool()
+	if r.Err != nil {
 		return
 	}
 	p := s.producer(group, id)
 	p.epoch = epoch
 	if p.ended = ended; ended {
-		p.number, p.at = r.int32(), r.varint()
+		p.number, p.at = r.Int32(), r.Varint()
 	}
 	lastTopic := ""
 	topics := r.count(len([16]byte{}) + 2)
 	if topics == 0 && !ended {
-		r.fail("nothing of producer %d", id)
+		r.Fail("nothing of producer %d", id)
+	} else if topics == 0 {
+		s.idle.push(p)
 	}
 	for i := range topics {
-		topic, topicID := r.string(MaxTopic), r.topicID()
+		topic, topicID := r.String(MaxTopic), r.TopicID()
 		if i > 0 && topic <= lastTopic {
-			r.fail("topic %q is out of order", topic)
+			r.Fail("topic %q is out of order", topic)
 		}
 		lastTopic = topic
 		n, last := r.count(6), int32(0)
 		if n == 0 {
-			r.fail("nothing pending in topic %q", topic)
+			r.Fail("nothing pending in topic %q", topic)
 		}
 		for _, other := range s.pending[group].open {
 			if on := other.topics[topic]; on != nil && on.id != topicID {
-				r.fail("two topics are called %q in group %q", topic, group)
+				r.Fail("two topics are called %q in group %q", topic, group)
 			}
 		}
 		for j := range n {
-			partition, o := r.int32(), pendingOffset{overtaken: r.bool(), Offset: r.offset()}
+			partition, o := r.Int32(), pendingOffset{overtaken: r.Bool(), Offset: r.offset()}
 			if j > 0 && partition <= last {
-				r.fail("partition %d is out of order", partition)
+				r.Fail("partition %d is out of order", partition)
 			}
-			if last = partition; r.err != nil {
+			if last = partition; r.Err != nil {
 				return
 			}
 			s.setPending(group, id, epoch, topic, topicID, partition, o)

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+
+	"github.com/trimaran-io/trimaran/fsm/fields"
 )
 
 // State is what a shard's replicas agree on: the same commands in the same order
@@ -12,7 +14,8 @@ import (
 type State struct {
 	groups  map[string]*stored
 	pending map[string]*transactional // by group
-	bytes   int                       // about what it takes in memory
+	idle    idle
+	bytes   int // about what it takes in memory
 }
 
 // stored is what is kept of a group. A group that has neither meta nor topics is
@@ -88,45 +91,45 @@ type change struct {
 const leastRecord = 2
 
 func decodeCommand(b []byte) ([]change, error) {
-	r := reader{b: b}
-	if v := r.byte(); r.err == nil && v > commandVersion {
-		return nil, newer("command of version %d, this program knows %d", v, commandVersion)
-	} else if r.err == nil && v != commandVersion {
-		return nil, fmt.Errorf("%w: command of version %d, this program knows %d", ErrMalformed, v, commandVersion)
+	r := reader{fields.Reader{B: b}}
+	if v := r.Byte(); r.Err == nil && v > commandVersion {
+		return nil, fields.Newer("command of version %d, this program knows %d", v, commandVersion)
+	} else if r.Err == nil && v != commandVersion {
+		return nil, fields.Malformed("command of version %d, this program knows %d", v, commandVersion)
 	}
 	n := r.count(leastRecord)
 	// Records are far larger in memory than the least they can be on the wire.
 	changes := make([]change, 0, min(n, 64))
 	for range n {
-		c := change{kind: r.byte(), group: r.string(MaxGroupID)}
+		c := change{kind: r.Byte(), group: r.String(MaxGroupID)}
 		switch c.kind {
 		case kindOffset:
-			c.topic, c.id, c.partition, c.offset = r.string(MaxTopic), r.topicID(), r.int32(), r.offset()
+			c.topic, c.id, c.partition, c.offset = r.String(MaxTopic), r.TopicID(), r.Int32(), r.offset()
 		case kindOffsetGone:
-			c.topic, c.partition, c.at = r.string(MaxTopic), r.int32(), r.varint()
+			c.topic, c.partition, c.at = r.String(MaxTopic), r.Int32(), r.Varint()
 		case kindGroup:
 			c.meta = r.group()
 		case kindGroupGone, kindGroupIfEmpty:
 		case kindPending:
 			c.producer, c.epoch = r.producerID(), r.epoch()
-			c.topic, c.id, c.partition, c.offset = r.string(MaxTopic), r.topicID(), r.int32(), r.offset()
+			c.topic, c.id, c.partition, c.offset = r.String(MaxTopic), r.TopicID(), r.Int32(), r.offset()
 		case kindEnded:
 			c.producer, c.epoch = r.producerID(), r.epoch()
-			c.last, c.commit, c.at = Ended{true, r.int32()}, r.bool(), r.varint()
+			c.last, c.commit, c.at = Ended{true, r.Int32()}, r.Bool(), r.Varint()
 		case kindProducerGone:
-			c.producer, c.at = r.producerID(), r.varint()
+			c.producer, c.at = r.producerID(), r.Varint()
 		default:
-			if r.err == nil && c.kind > kindLast {
-				r.b, r.err = nil, newer("record of kind %d", c.kind)
+			if r.Err == nil && c.kind > kindLast {
+				r.FailWith(fields.Newer("record of kind %d", c.kind))
 			}
-			r.fail("record of kind %d", c.kind)
+			r.Fail("record of kind %d", c.kind)
 		}
-		if r.err != nil {
+		if r.Err != nil {
 			break
 		}
 		changes = append(changes, c)
 	}
-	if err := r.end(); err != nil {
+	if err := r.End(); err != nil {
 		return nil, fmt.Errorf("command: %w", err)
 	}
 	return changes, nil

@@ -6,7 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"maps"
 	"reflect"
+	"runtime"
+	"slices"
 	"testing"
 
 	"pgregory.net/rapid"
@@ -79,6 +82,8 @@ func TestStateReplays(t *testing.T) {
 			if err := begun.Apply(command); err != nil {
 				t.Fatal(err)
 			}
+			checkIdle(t, all)
+			checkIdle(t, begun)
 			if !rapid.Bool().Draw(t, "restart") {
 				continue
 			}
@@ -98,15 +103,99 @@ func TestStateReplays(t *testing.T) {
 		if all.bytes != begun.bytes {
 			t.Fatalf("%d bytes are accounted for, %d after restarts", all.bytes, begun.bytes)
 		}
-		for _, id := range append(all.IDs(), all.Transactional()...) {
+		for _, id := range append(all.IDs(), slices.Collect(maps.Keys(all.pending))...) {
 			if err := all.Apply(Encode(deletion(all, id))); err != nil {
 				t.Fatal(err)
 			}
 		}
-		if all.bytes != 0 {
-			t.Fatalf("nothing takes %d bytes", all.bytes)
+		if all.bytes != 0 || all.idle != (idle{}) {
+			t.Fatalf("nothing takes %d bytes, and %d producers are listed", all.bytes, all.idle.n)
 		}
 	})
+}
+
+// checkIdle: who has ended a transaction and has nothing pending is listed, once, and nobody else.
+func checkIdle(t *rapid.T, s *State) {
+	listed := 0
+	var before *producer
+	for p := s.idle.oldest; p != nil; before, p = p, p.newer {
+		if listed++; p.older != before || s.pending[p.group].producers[p.id] != p {
+			t.Fatalf("producer %d of group %q is listed, and is not there", p.id, p.group)
+		}
+	}
+	if listed != s.IdleLen() || s.idle.newest != before {
+		t.Fatalf("%d producers are listed, %d are counted", listed, s.IdleLen())
+	}
+	for group, in := range s.pending {
+		for id, p := range in.producers {
+			if p.listed != (p.ended && len(p.topics) == 0) || (in.open[id] != nil) != (len(p.topics) > 0) || p.group != group || p.id != id {
+				t.Fatalf("producer %d of group %q: listed %v, ended %v, %d topics", id, group, p.listed, p.ended, len(p.topics))
+			}
+		}
+	}
+}
+
+// TestIdleInOrder: the one that ended longest ago comes first, also behind a restart.
+func TestIdleInOrder(t *testing.T) {
+	s := NewState()
+	var c Changes
+	for i := range int64(100) {
+		c.End(fmt.Sprint(i*7%100), i, 0, 1, true, 1000+i)
+	}
+	c.SetPending("0", 0, 0, "t", [16]byte{1}, 0, Offset{})
+	c.End("7", 1, 0, 2, true, 2000) // another one
+	if err := s.Apply(Encode(c)); err != nil {
+		t.Fatal(err)
+	}
+	restored, err := RestoreState(s.Snapshot())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, s := range map[string]*State{"as it is": s, "restored": restored} {
+		var order []int64
+		for p := range s.Idle {
+			if order = append(order, p.ID); p.Group != fmt.Sprint(p.ID*7%100) || p.ID > 1 && p.At != 1000+p.ID {
+				t.Errorf("%s: %+v", name, p)
+			}
+		}
+		if len(order) != 99 || s.IdleLen() != 99 || order[98] != 1 || !slices.IsSorted(order[:98]) {
+			t.Errorf("%s: %v", name, order)
+		}
+	}
+}
+
+// TestSizeCountsLastMarkers: they take in memory what the state says they do, whether producers
+// share a group or not.
+func TestSizeCountsLastMarkers(t *testing.T) {
+	for name, group := range map[string]func(i int) string{
+		"one group":      func(int) string { return "g" },
+		"many groups":    func(i int) string { return fmt.Sprintf("a group of its own %d", i) },
+		"long group ids": func(i int) string { return fmt.Sprintf("%01024d", i) },
+	} {
+		before := heap()
+		s := NewState()
+		for i := range 20_000 {
+			var c Changes
+			// as a client of good will: something was pending
+			c.SetPending(group(i), int64(i), 0, "t", [16]byte{1}, 0, Offset{Metadata: "some"})
+			c.End(group(i), int64(i), 0, 1, false, 1)
+			if err := s.Apply(Encode(c)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if used := int(heap() - before); used > s.Size()*5/4 || used < s.Size()/3 {
+			t.Errorf("%s: %d bytes are used, the state says %d", name, used, s.Size())
+		}
+		runtime.KeepAlive(s)
+	}
+}
+
+func heap() uint64 {
+	runtime.GC()
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return m.HeapAlloc
 }
 
 func deletion(s *State, group string) (c Changes) {

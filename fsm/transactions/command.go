@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"github.com/trimaran-io/trimaran/fsm"
+	"github.com/trimaran-io/trimaran/fsm/fields"
 )
 
 // A command is a list of records, so that commands can be joined to one:
@@ -98,7 +99,7 @@ func (c *Changes) Size() int { return len(c.b) }
 
 func (c *Changes) record(kind byte, id string, after uint64) {
 	c.n++
-	c.b = binary.AppendUvarint(appendString(append(c.b, kind), id), after)
+	c.b = binary.AppendUvarint(fields.AppendString(append(c.b, kind), id), after)
 }
 
 // Set gives the id another Producer if its revision is after (0: it is not there), and then the
@@ -145,12 +146,12 @@ func appendProducer(b []byte, p Producer) []byte {
 
 func (r *reader) producer() Producer {
 	p := Producer{
-		ProducerID: r.varint(), Previous: r.varint(), Next: r.varint(),
-		Epoch: r.int16(), LastEpoch: r.int16(), Number: r.int32(), Timeout: r.int32(),
-		Phase: Phase(r.byte()), Version: r.byte(), Start: r.varint(), Updated: r.varint(),
+		ProducerID: r.Varint(), Previous: r.Varint(), Next: r.Varint(),
+		Epoch: r.Int16(), LastEpoch: r.Int16(), Number: r.Int32(), Timeout: r.Int32(),
+		Phase: Phase(r.Byte()), Version: r.Byte(), Start: r.Varint(), Updated: r.Varint(),
 	}
-	if r.err == nil && p.Phase > CompleteAbort {
-		r.fail(newer("phase %d", p.Phase))
+	if r.Err == nil && p.Phase > CompleteAbort {
+		r.FailWith(fields.Newer("phase %d", p.Phase))
 	}
 	return p
 }
@@ -178,27 +179,27 @@ func appendScope(b []byte, s Scope) []byte {
 	}
 	b = binary.AppendUvarint(b, uint64(len(groups)))
 	for _, g := range groups {
-		b = appendString(b, g)
+		b = fields.AppendString(b, g)
 	}
 	return b
 }
 
 func (r *reader) scope() (s Scope) {
-	for range r.count(len(fsm.TopicID{})+2, MaxPartitions) {
-		topic := r.topicID()
-		n := r.count(1, MaxPartitions-len(s.Partitions))
+	for range r.Count(len(fsm.TopicID{})+2, MaxPartitions) {
+		topic := r.TopicID()
+		n := r.Count(1, MaxPartitions-len(s.Partitions))
 		if n == 0 {
-			r.fail(malformed("no partitions in a topic"))
+			r.Fail("no partitions in a topic")
 		}
 		for range n {
-			s.Partitions = append(s.Partitions, fsm.PartitionID{Topic: topic, Partition: r.int32()})
+			s.Partitions = append(s.Partitions, fsm.PartitionID{Topic: topic, Partition: r.Int32()})
 		}
-		if r.err != nil {
+		if r.Err != nil {
 			return Scope{}
 		}
 	}
-	for range r.count(2, MaxGroups) {
-		s.Groups = append(s.Groups, r.string(MaxGroupID))
+	for range r.Count(2, MaxGroups) {
+		s.Groups = append(s.Groups, r.name(MaxGroupID))
 	}
 	return s
 }

@@ -4,6 +4,8 @@ import (
 	"encoding/binary"
 	"fmt"
 	"hash/crc32"
+
+	"github.com/trimaran-io/trimaran/fsm/fields"
 )
 
 // A snapshot, numbers of fixed size big endian, the others as in commands:
@@ -31,7 +33,7 @@ func (s *State) Snapshot() []byte {
 	b = binary.AppendUvarint(b, uint64(len(s.ids)))
 	for _, id := range s.IDs() {
 		t := s.ids[id]
-		b = binary.AppendUvarint(appendString(b, id), t.revision)
+		b = binary.AppendUvarint(fields.AppendString(b, id), t.revision)
 		b = appendScope(appendProducer(b, t.producer), s.Scope(id))
 	}
 	return binary.BigEndian.AppendUint32(b, crc32.Checksum(b, castagnoli))
@@ -50,36 +52,36 @@ func RestoreState(data []byte) (*State, error) {
 
 func restoreState(data []byte) (*State, error) {
 	if len(data) < snapshotHead+4 {
-		return nil, malformed("%d bytes are too few", len(data))
+		return nil, fields.Malformed("%d bytes are too few", len(data))
 	}
 	if string(data[:4]) != snapshotMagic {
-		return nil, malformed("it begins with %q, want %q", data[:4], snapshotMagic)
+		return nil, fields.Malformed("it begins with %q, want %q", data[:4], snapshotMagic)
 	}
 	body, sum := data[:len(data)-4], binary.BigEndian.Uint32(data[len(data)-4:])
 	if got := crc32.Checksum(body, castagnoli); got != sum {
-		return nil, malformed("damaged: CRC %08x, its bytes give %08x", sum, got)
+		return nil, fields.Malformed("damaged: CRC %08x, its bytes give %08x", sum, got)
 	}
 	if v := binary.BigEndian.Uint16(data[4:]); v > snapshotVersion {
-		return nil, newer("format %d, this program knows %d", v, snapshotVersion)
+		return nil, fields.Newer("format %d, this program knows %d", v, snapshotVersion)
 	} else if v != snapshotVersion {
-		return nil, malformed("format %d, this program knows %d", v, snapshotVersion)
+		return nil, fields.Malformed("format %d, this program knows %d", v, snapshotVersion)
 	}
 	s := NewState()
-	r := &reader{b: body[snapshotHead:]}
-	s.revision = r.uvarint()
+	r := &reader{fields.Reader{B: body[snapshotHead:]}}
+	s.revision = r.Uvarint()
 	lastID := ""
-	for range r.count(leastStored, len(data)) {
-		id, revision, producer, scope := r.string(MaxID), r.uvarint(), r.producer(), r.scope()
+	for range r.Count(leastStored, len(data)) {
+		id, revision, producer, scope := r.name(MaxID), r.Uvarint(), r.producer(), r.scope()
 		switch {
-		case r.err != nil:
+		case r.Err != nil:
 		case id <= lastID:
-			r.fail(malformed("id %q is out of order", id))
+			r.Fail("id %q is out of order", id)
 		case revision == 0 || revision > s.revision:
-			r.fail(malformed("revision %d of id %q, the highest is %d", revision, id, s.revision))
+			r.Fail("revision %d of id %q, the highest is %d", revision, id, s.revision)
 		case !producer.Phase.Open() && len(scope.Partitions)+len(scope.Groups) > 0:
-			r.fail(malformed("id %q touches something and is %s", id, producer.Phase))
+			r.Fail("id %q touches something and is %s", id, producer.Phase)
 		}
-		if lastID = id; r.err != nil {
+		if lastID = id; r.Err != nil {
 			break
 		}
 		t := &stored{}
@@ -87,10 +89,10 @@ func restoreState(data []byte) (*State, error) {
 		s.bytes += CostID + len(id)
 		s.set(id, t, revision, producer)
 		if s.add(t, scope); len(t.partitions) != len(scope.Partitions) || len(t.groups) != len(scope.Groups) {
-			r.fail(malformed("something is twice in the transaction of id %q", id))
+			r.Fail("something is twice in the transaction of id %q", id)
 		}
 	}
-	if err := r.end(); err != nil {
+	if err := r.End(); err != nil {
 		return nil, err
 	}
 	return s, nil

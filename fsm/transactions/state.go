@@ -8,6 +8,7 @@ import (
 	"slices"
 
 	"github.com/trimaran-io/trimaran/fsm"
+	"github.com/trimaran-io/trimaran/fsm/fields"
 )
 
 // State is what a shard's replicas agree on: the same commands in the same order give the same
@@ -77,38 +78,38 @@ type change struct {
 }
 
 func decodeCommand(b []byte) ([]change, error) {
-	r := reader{b: b}
-	if v := r.byte(); r.err == nil && v > commandVersion {
-		return nil, newer("command of version %d, this program knows %d", v, commandVersion)
-	} else if r.err == nil && v != commandVersion {
-		return nil, malformed("command of version %d, this program knows %d", v, commandVersion)
+	r := reader{fields.Reader{B: b}}
+	if v := r.Byte(); r.Err == nil && v > commandVersion {
+		return nil, fields.Newer("command of version %d, this program knows %d", v, commandVersion)
+	} else if r.Err == nil && v != commandVersion {
+		return nil, fields.Malformed("command of version %d, this program knows %d", v, commandVersion)
 	}
-	n := r.count(leastItem, len(b))
+	n := r.Count(leastItem, len(b))
 	// Records are far larger in memory than the least they can be on the wire.
 	changes := make([]change, 0, min(n, 64))
 	for range n {
-		c := change{kind: r.byte(), id: r.string(MaxID), after: r.uvarint()}
+		c := change{kind: r.Byte(), id: r.name(MaxID), after: r.Uvarint()}
 		switch c.kind {
 		case kindSet:
-			c.revision, c.producer = r.uvarint(), r.producer()
-			if r.err == nil && c.revision == 0 {
-				r.fail(malformed("revision 0"))
+			c.revision, c.producer = r.Uvarint(), r.producer()
+			if r.Err == nil && c.revision == 0 {
+				r.Fail("revision 0")
 			}
 		case kindAdd:
 			c.scope = r.scope()
 		case kindGone:
 		default:
-			if r.err == nil && c.kind > kindLast {
-				r.fail(newer("record of kind %d", c.kind))
+			if r.Err == nil && c.kind > kindLast {
+				r.FailWith(fields.Newer("record of kind %d", c.kind))
 			}
-			r.fail(malformed("record of kind %d", c.kind))
+			r.Fail("record of kind %d", c.kind)
 		}
-		if r.err != nil {
+		if r.Err != nil {
 			break
 		}
 		changes = append(changes, c)
 	}
-	if err := r.end(); err != nil {
+	if err := r.End(); err != nil {
 		return nil, fmt.Errorf("command: %w", err)
 	}
 	return changes, nil

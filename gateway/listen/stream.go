@@ -49,6 +49,9 @@ func (l *readLimits) Interrupt() {
 	_ = l.conn.SetReadDeadline(time.Unix(1, 0))
 }
 
+// Gone implements session.Framer.
+func (l *readLimits) Gone() bool { return halfClosed(l.conn) }
+
 // within sets the deadline. Either this sees the interruption or the interruption
 // comes later and moves the deadline.
 func (l *readLimits) within(d time.Duration) { l.until(time.Now().Add(d)) }

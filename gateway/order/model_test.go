@@ -41,7 +41,7 @@ func newModel(seed uint64) *model {
 	return &model{dice: rand.New(rand.NewPCG(seed, 9)), turned: make(chan struct{}), faults: true}
 }
 
-func (m *model) NewLine() uint64 { return 1 }
+func (m *model) NewLine(uint16) uint64 { return 1 }
 
 func (m *model) roll(n int) int {
 	m.mu.Lock()

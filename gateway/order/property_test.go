@@ -33,7 +33,7 @@ func TestPipelinedOrder(t *testing.T) {
 	for seed := first; seed < first+seeds && !t.Failed(); seed++ {
 		synctest.Test(t, func(t *testing.T) {
 			c := &clients{bench: &bench{t: t}, seed: seed, model: newModel(seed), dice: rand.New(rand.NewPCG(seed, 4))}
-			c.Init(&Config{Appender: c.model, Go: func(f func()) { go f() }, Context: t.Context(), Logger: slog.New(slog.DiscardHandler)})
+			c.Init(&Config{Appender: c.model, Go: func(f func()) { go f() }, Context: t.Context(), Logger: slog.New(slog.DiscardHandler)}, nobody)
 			c.run()
 			most = max(most, c.model.most)
 			for _, p := range c.plain {
@@ -190,7 +190,7 @@ func TestAppendsAreUnderWayAtOnce(t *testing.T) {
 		m := newModel(1)
 		m.faults = false
 		b := &bench{t: t}
-		b.Init(&Config{Appender: slow{m}, Go: func(f func()) { go f() }, Context: t.Context(), Logger: slog.New(slog.DiscardHandler)})
+		b.Init(&Config{Appender: slow{m}, Go: func(f func()) { go f() }, Context: t.Context(), Logger: slog.New(slog.DiscardHandler)}, nobody)
 		began := time.Now()
 		var all []*waited
 		for i := range int32(maxUnderWay) {

@@ -16,8 +16,9 @@ import (
 // Appender is the way to partitions' leaders. Errors are in outcome's list; what
 // outcome.NotAppended holds for was surely not written.
 type Appender interface {
-	// NewLine gives a number for what one connection appends, which no other connection has.
-	NewLine() uint64
+	// NewLine gives a number for what one connection appends, which no other connection has. client
+	// is the same number for all connections of one client to this node.
+	NewLine(client uint16) uint64
 	// AppendInLine hands batches, whose CRC is checked, to the partition's leader, wherever it is,
 	// in this order, and returns when they are committed. It may write into them, not into the
 	// slice. One result per batch: one of an idempotent producer that was there already has the
@@ -47,7 +48,9 @@ type Config struct {
 // Queues keeps the produces of one connection in queues, one per partition, whose order is that of
 // the log. See queue.
 type Queues struct {
-	cfg  *Config
+	cfg    *Config
+	client func() uint16
+	// line is the connection's from the first Add on, when it is known who the client is.
 	line uint64
 
 	mu locks.Mutex[Queues] // guards the rest; nothing is taken and nobody waits under it
@@ -57,15 +60,19 @@ type Queues struct {
 	gaps map[fsm.PartitionID]gap
 }
 
-// Init makes the queues ready for use. It does not change cfg.
-func (q *Queues) Init(cfg *Config) {
-	q.cfg, q.line = cfg, cfg.Appender.NewLine()
+// Init makes the queues ready for use. It does not change cfg. client is asked once, by Add, for
+// what Appender.NewLine is told.
+func (q *Queues) Init(cfg *Config, client func() uint16) {
+	q.cfg, q.client = cfg, client
 	q.queues, q.gaps = map[fsm.PartitionID]*queue{}, map[fsm.PartitionID]gap{}
 }
 
 // Add puts a produce at the end of its queue. Its batches may come later: whoever
 // adds it must call Ready in any case. One goroutine calls Add.
 func (q *Queues) Add(p *Produce) {
+	if q.line == 0 {
+		q.line = q.cfg.Appender.NewLine(q.client())
+	}
 	q.mu.Lock()
 	line := q.queues[p.partition]
 	if line == nil {

@@ -47,10 +47,12 @@ type log struct {
 	err     error
 }
 
+func nobody() uint16 { return 0 }
+
 // Pipe implements Appender: there is none.
 func (l *log) Pipe(fsm.PartitionID, uint64) pipe { return nil }
 
-func (l *log) NewLine() uint64 { return 1 }
+func (l *log) NewLine(uint16) uint64 { return 1 }
 
 func (l *log) AppendInLine(_ context.Context, _ fsm.PartitionID, _ uint64, _ fsm.Transaction, batches []kafkaproto.Batch) ([]fsm.Appended, error) {
 	time.Sleep(time.Second)
@@ -74,7 +76,7 @@ type bench struct {
 func inQueue(t *testing.T, test func(t *testing.T, b *bench)) {
 	synctest.Test(t, func(t *testing.T) {
 		b := &bench{t: t}
-		b.Init(&Config{Appender: &b.log, Go: func(f func()) { go f() }, Context: t.Context(), Logger: slog.New(slog.DiscardHandler)})
+		b.Init(&Config{Appender: &b.log, Go: func(f func()) { go f() }, Context: t.Context(), Logger: slog.New(slog.DiscardHandler)}, nobody)
 		test(t, b)
 	})
 }

@@ -19,6 +19,9 @@ type Framer interface {
 	Flush() error
 	// Interrupt ends ReadFrame, now and for ever.
 	Interrupt()
+	// Gone reports whether the client has closed its side, also where something that it sent before
+	// is still to be read. false where that cannot be known.
+	Gone() bool
 	// Close says why, where the transport has words for it, and closes the connection so that
 	// what was written arrives. why is nil or has one of the errors below, or one of package
 	// kafkaproto or of the transport.

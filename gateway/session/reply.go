@@ -26,6 +26,16 @@ func (r *Reply) Open() context.Context { return r.session.open }
 // what waits for records answers with what is there.
 func (r *Reply) Patient() context.Context { return r.session.patient }
 
+// Awaited is a context that ends with Open, and when the client has closed its side of the
+// connection: there are clients that do so and wait for answers, but none that waits for one about
+// a transaction.
+func (r *Reply) Awaited() context.Context {
+	if r.session.framer.Gone() {
+		r.session.left()
+	}
+	return r.session.awaited
+}
+
 // Peer is where the connection comes from.
 func (r *Reply) Peer() net.Addr { return r.session.peer }
 

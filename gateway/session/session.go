@@ -79,6 +79,9 @@ type Session struct {
 	patient  context.Context
 	hurry    context.CancelFunc
 	draining atomic.Bool
+	// awaited ends with open, and when the client has closed its side.
+	awaited context.Context
+	left    context.CancelFunc
 
 	mu  locks.Mutex[Session] // guards why; nothing is taken and nobody waits under it
 	why error                // why the session ends; the first reason counts
@@ -92,6 +95,7 @@ func New(cfg *Config, framer Framer, handler Handler, peer net.Addr) *Session {
 	}
 	n.open, n.broken = context.WithCancel(cfg.Context)
 	n.patient, n.hurry = context.WithCancel(n.open)
+	n.awaited, n.left = context.WithCancel(n.open)
 	return n
 }
 
@@ -161,6 +165,7 @@ func (n *Session) readLoop() (why error) {
 			}
 			switch {
 			case errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF):
+				n.left()
 				return nil
 			case errors.Is(err, ErrInterrupted):
 				return ErrServerLeaves

@@ -7,6 +7,7 @@ import (
 	"net"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 )
@@ -16,6 +17,7 @@ type tape struct {
 	requests  chan string
 	interrupt chan struct{}
 	once      sync.Once
+	gone      atomic.Bool // the client has closed its side
 
 	mu      sync.Mutex // guards the rest
 	answers []string
@@ -52,6 +54,7 @@ func (f *tape) Write(frame [][]byte, _ bool) error {
 }
 
 func (f *tape) Flush() error { return nil }
+func (f *tape) Gone() bool   { return f.gone.Load() }
 func (f *tape) Interrupt()   { f.once.Do(func() { close(f.interrupt) }) }
 
 func (f *tape) Close(why error) {
@@ -129,6 +132,37 @@ func TestADrainedSessionAnswersWhatItHasRead(t *testing.T) {
 		if !slices.Equal(f.answers, []string{"a"}) || f.why != ErrAllAnswered {
 			t.Errorf("%q, %v", f.answers, f.why)
 		}
+	})
+}
+
+// Who works on a request finds out that its client has closed its side: by what was read, and
+// before that was.
+func TestRequestsOfClientsThatAreGone(t *testing.T) {
+	serve(t, func(t *testing.T, f *tape, replies held, _ *Session, over <-chan struct{}) {
+		f.requests <- "a"
+		r := <-replies
+		ctx := r.Awaited()
+		if ctx.Err() != nil {
+			t.Error("the client is there")
+		}
+		close(f.requests)
+		synctest.Wait()
+		if ctx.Err() == nil || r.Open().Err() != nil {
+			t.Error("the client has closed its side, and may read still")
+		}
+		r.Complete(nil, nil)
+		<-over
+	})
+	serve(t, func(t *testing.T, f *tape, replies held, _ *Session, over <-chan struct{}) {
+		f.requests <- "a"
+		r := <-replies
+		f.gone.Store(true)
+		if r.Awaited().Err() == nil {
+			t.Error("the client has closed its side")
+		}
+		r.Complete(nil, nil)
+		close(f.requests)
+		<-over
 	})
 }
 

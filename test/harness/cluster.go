@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -30,10 +31,17 @@ type Options struct {
 	StartOrder []int    // node numbers from 1; 1, 2, 3 … when nil
 	Env        []string // added to the nodes' environment
 	Program    string   // the nodes' binary; the one of this tree when ""
+	Hosts      []Host   // where nodes run, in their order; those behind the last one here
 
 	// BySocket: tests come by the nodes' Unix sockets, where they are the super user. For nodes
 	// whose clients have to log in.
 	BySocket bool
+}
+
+// Host is a machine that a node runs on, such as a network namespace (package hostnet).
+type Host struct {
+	Addr  string   // IP address that the node listens on and others find it at
+	Enter []string // command that runs a program there
 }
 
 // Cluster is a set of node processes and a shim.
@@ -52,9 +60,10 @@ type Node struct {
 	Process
 	ID                   string
 	Data                 string
-	Client, Peer, Gossip int      // ports on 127.0.0.1
+	Client, Peer, Gossip int      // ports
 	ExtraArgs            []string // further flags from the next Start on
 	NoJoin               bool     // from the next Start on without --join
+	Host                 string   // its IP address
 
 	cluster *Cluster
 
@@ -67,8 +76,11 @@ type Node struct {
 func (n *Node) Addr() string {
 	n.ports.Lock()
 	defer n.ports.Unlock()
-	return Loopback(n.Client)
+	return n.at(n.Client)
 }
+
+// at is a port of the node's.
+func (n *Node) at(port int) string { return net.JoinHostPort(n.Host, strconv.Itoa(port)) }
 
 // Socket is the node's Unix socket, as an address for DialWire and Seeds.
 func (n *Node) Socket() string { return unixScheme + filepath.Join(n.Data, "trimaran.sock") }
@@ -139,7 +151,11 @@ func (c *Cluster) AddNode() (*Node, error) {
 	}
 	i := len(c.Nodes) + 1
 	id := fmt.Sprintf("n%d", i)
-	n := &Node{ID: id, Data: filepath.Join(c.Dir, id), cluster: c}
+	n := &Node{ID: id, Data: filepath.Join(c.Dir, id), Host: "127.0.0.1", cluster: c}
+	if i <= len(c.options.Hosts) {
+		h := c.options.Hosts[i-1]
+		n.Host, n.Under = h.Addr, h.Enter
+	}
 	n.Env, n.foreign = c.options.Env, c.options.Program != ""
 	n.Name, n.Path, n.Log = id, program, filepath.Join(c.Dir, id+".log")
 	if err := n.NewPorts(); err != nil {
@@ -169,15 +185,15 @@ func (n *Node) Start() error {
 	var join []string
 	for _, other := range n.cluster.Nodes {
 		if other != n {
-			join = append(join, Loopback(other.Gossip))
+			join = append(join, other.at(other.Gossip))
 		}
 	}
 	n.Args = []string{"serve",
 		"--data", n.Data,
 		"--node-id", n.ID,
 		"--listen", n.Addr(),
-		"--peer-listen", Loopback(n.Peer),
-		"--gossip-listen", Loopback(n.Gossip),
+		"--peer-listen", n.at(n.Peer),
+		"--gossip-listen", n.at(n.Gossip),
 		"--bootstrap-expect", strconv.Itoa(o.Expect),
 	}
 	if len(join) > 0 && !n.NoJoin {

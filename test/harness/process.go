@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -19,8 +20,10 @@ type Process struct {
 	Name string
 	Path string // the program
 	Args []string
-	Env  []string // added to the test's own environment
-	Log  string   // file that gets stdout and stderr of every run
+	// Under is a command that becomes the program in the end, such as nsenter; none when empty.
+	Under []string
+	Env   []string // added to the test's own environment
+	Log   string   // file that gets stdout and stderr of every run
 
 	// runs, at first at least, a program that is not of this tree: how that writes its log is its
 	// own affair
@@ -44,7 +47,8 @@ func (p *Process) Start() error {
 	}
 	defer log.Close()
 	fmt.Fprintf(log, "--- start %s %s\n", filepath.Base(p.Path), strings.Join(p.Args, " "))
-	cmd := exec.Command(p.Path, p.Args...)
+	line := slices.Concat(p.Under, []string{p.Path}, p.Args)
+	cmd := exec.Command(line[0], line[1:]...)
 	cmd.Env = append(os.Environ(), p.Env...)
 	if raceDetector {
 		// A program with the race detector sleeps for a second before it ends, which

@@ -10,6 +10,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/trimaran-io/trimaran/test/harness/hostnet"
 )
 
 // disk is a file system of its own: ext4 on a loop device on an image that has holes.
@@ -37,10 +39,10 @@ func newDisk(dir, name string) (*disk, error) {
 		return nil, err
 	}
 	if err := command("mkfs.ext4", "-q", "-F", "-E", "lazy_itable_init=1,nodiscard", d.image); err != nil {
-		return nil, fmt.Errorf("%w: %w", errUnable, err)
+		return nil, fmt.Errorf("%w: %w", hostnet.ErrUnable, err)
 	}
 	if err := d.attach(); err != nil {
-		return nil, fmt.Errorf("%w: %w", errUnable, err)
+		return nil, fmt.Errorf("%w: %w", hostnet.ErrUnable, err)
 	}
 	return d, nil
 }

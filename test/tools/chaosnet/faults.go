@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/trimaran-io/trimaran/test/harness"
+	"github.com/trimaran-io/trimaran/test/harness/hostnet"
 )
 
 // A fault begins, lasts, and ends. It says what it does to whom.
@@ -145,8 +146,8 @@ func (w *world) two() (a, b *host) {
 	return hosts[0], hosts[1]
 }
 
-func (w *world) rules(what string, rules ...*rule) (fault, error) {
-	end := w.net.apply(rules...)
+func (w *world) rules(what string, rules ...*hostnet.Rule) (fault, error) {
+	end := w.net.Apply(rules...)
 	return fault{what, func() error { end(); return nil }}, nil
 }
 
@@ -154,34 +155,34 @@ var anybody netip.Addr
 
 func cutNode(w *world) (fault, error) {
 	a, _ := w.two()
-	return w.rules(a.id+" is cut off from everybody", &rule{from: a.addr, lose: 1}, &rule{to: a.addr, lose: 1})
+	return w.rules(a.id+" is cut off from everybody", &hostnet.Rule{From: a.addr, Lose: 1}, &hostnet.Rule{To: a.addr, Lose: 1})
 }
 
 func cutLink(w *world) (fault, error) {
 	a, b := w.two()
-	return w.rules("no packets between "+a.id+" and "+b.id, &rule{from: a.addr, to: b.addr, lose: 1}, &rule{from: b.addr, to: a.addr, lose: 1})
+	return w.rules("no packets between "+a.id+" and "+b.id, &hostnet.Rule{From: a.addr, To: b.addr, Lose: 1}, &hostnet.Rule{From: b.addr, To: a.addr, Lose: 1})
 }
 
 func oneWay(w *world) (fault, error) {
 	a, b := w.two()
 	switch w.dice.IntN(3) {
 	case 0:
-		return w.rules("no packets from "+a.id+" to "+b.id, &rule{from: a.addr, to: b.addr, lose: 1})
+		return w.rules("no packets from "+a.id+" to "+b.id, &hostnet.Rule{From: a.addr, To: b.addr, Lose: 1})
 	case 1:
-		return w.rules(a.id+" hears and is not heard", &rule{from: a.addr, lose: 1})
+		return w.rules(a.id+" hears and is not heard", &hostnet.Rule{From: a.addr, Lose: 1})
 	}
-	return w.rules(a.id+" is heard and hears nothing", &rule{to: a.addr, lose: 1})
+	return w.rules(a.id+" is heard and hears nothing", &hostnet.Rule{To: a.addr, Lose: 1})
 }
 
 func cutPort(w *world) (fault, error) {
 	a, _ := w.two()
 	port := []uint16{clientPort, peerPort, gossipPort}[w.dice.IntN(3)]
-	return w.rules(fmt.Sprintf("port %d of %s is cut", port, a.id), &rule{from: a.addr, port: port, lose: 1}, &rule{to: a.addr, port: port, lose: 1})
+	return w.rules(fmt.Sprintf("port %d of %s is cut", port, a.id), &hostnet.Rule{From: a.addr, Port: port, Lose: 1}, &hostnet.Rule{To: a.addr, Port: port, Lose: 1})
 }
 
 func loss(w *world) (fault, error) {
 	share := 0.02 + 0.28*w.dice.Float64()
-	return w.rules(fmt.Sprintf("%.0f %% of all packets are lost", 100*share), &rule{lose: share})
+	return w.rules(fmt.Sprintf("%.0f %% of all packets are lost", 100*share), &hostnet.Rule{Lose: share})
 }
 
 func delay(w *world) (fault, error) {
@@ -191,13 +192,13 @@ func delay(w *world) (fault, error) {
 	if w.dice.IntN(2) == 0 {
 		a = &host{id: "everybody", addr: anybody}
 	}
-	return w.rules(fmt.Sprintf("packets to %s take %v to %v", a.id, least.Round(time.Millisecond), most.Round(time.Millisecond)), &rule{to: a.addr, least: least, most: most})
+	return w.rules(fmt.Sprintf("packets to %s take %v to %v", a.id, least.Round(time.Millisecond), most.Round(time.Millisecond)), &hostnet.Rule{To: a.addr, Least: least, Most: most})
 }
 
 func resets(w *world) (fault, error) {
 	a, _ := w.two()
 	share := 0.01 + 0.1*w.dice.Float64()
-	return w.rules(fmt.Sprintf("%.0f %% of what %s sends is answered with a reset", 100*share, a.id), &rule{from: a.addr, reset: share})
+	return w.rules(fmt.Sprintf("%.0f %% of what %s sends is answered with a reset", 100*share, a.id), &hostnet.Rule{From: a.addr, Reset: share})
 }
 
 func ids(hosts []*host) string {

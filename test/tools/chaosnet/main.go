@@ -1,12 +1,12 @@
 // Command chaosnet runs a cluster on hosts that fail as real ones do, and judges what clients saw.
 //
 // Each node has a network namespace and a file system of its own (ext4 on a loop device); all
-// packets between the hosts go through this program, which cuts, loses, delays, reorders and
-// resets as told (network.go). Faults are rolled from a seed (faults.go): of links and ports, of
+// packets between the hosts go through this program, which cuts, loses, delays, reorders and resets
+// as told (package hostnet). Faults are rolled from a seed (faults.go): of links and ports, of
 // processes, of disks, and nodes that join, leave and are replaced meanwhile. Clients (clients.go)
 // speak Kafka's protocol by package harness, which knows nothing of the product, and the checker
-// (checker.go) names anomalies by Jepsen's words. What /readyz and the metrics said is held
-// against what clients got (monitor.go).
+// (checker.go) names anomalies by Jepsen's words. What /readyz and the metrics said is held against
+// what clients got (monitor.go).
 //
 // Usage: go run ./tools/chaosnet [-seconds 600] [-seed N], in the folder test, as root. It ends
 // with 1 if there is an anomaly, and with 3 where it cannot make namespaces, TUN devices or loop
@@ -27,6 +27,7 @@ import (
 	"time"
 
 	"github.com/trimaran-io/trimaran/test/harness"
+	"github.com/trimaran-io/trimaran/test/harness/hostnet"
 )
 
 type options struct {
@@ -52,7 +53,7 @@ func main() {
 	good, err := run(ctx, o, os.Stdout)
 	harness.RemoveBinaries()
 	switch {
-	case errors.Is(err, errUnable):
+	case errors.Is(err, hostnet.ErrUnable):
 		fmt.Fprintln(os.Stderr, "chaosnet:", err)
 		os.Exit(3)
 	case err != nil:
@@ -62,9 +63,6 @@ func main() {
 		os.Exit(1)
 	}
 }
-
-// errUnable means that this machine does not give what is needed.
-var errUnable = errors.New("not possible here")
 
 const topic = "chaos"
 

@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/trimaran-io/trimaran/test/harness"
+	"github.com/trimaran-io/trimaran/test/harness/hostnet"
 )
 
 const (
@@ -35,7 +36,7 @@ type world struct {
 	began   time.Time
 	dir     string
 	program string
-	net     *network
+	net     *hostnet.Network
 	dice    *rand.Rand // of disturb alone
 
 	mu    sync.Mutex // guards hosts' list and out
@@ -59,7 +60,7 @@ func (h *host) client() string { return fmt.Sprintf("%s:%d", h.addr, clientPort)
 func newWorld(o options, out io.Writer) (*world, error) {
 	w := &world{o: o, out: out, dice: rand.New(rand.NewPCG(o.seed, 1)), counts: map[string]int{}}
 	if os.Geteuid() != 0 {
-		return w, fmt.Errorf("%w: this needs root", errUnable)
+		return w, fmt.Errorf("%w: this needs root", hostnet.ErrUnable)
 	}
 	var err error
 	if w.program, err = harness.Program("trimaran"); err != nil {
@@ -69,8 +70,8 @@ func newWorld(o options, out io.Writer) (*world, error) {
 		return w, err
 	}
 	w.began = time.Now()
-	w.net = newNetwork(fmt.Sprintf("trc%d", os.Getpid()), rand.New(rand.NewPCG(o.seed, 2)))
-	return w, w.net.plug(clientHost, hostAddr(200))
+	w.net = hostnet.New(fmt.Sprintf("trc%d", os.Getpid()), rand.New(rand.NewPCG(o.seed, 2)))
+	return w, w.net.Plug(clientHost, hostAddr(200))
 }
 
 func hostAddr(i int) netip.Addr { return netip.AddrFrom4([4]byte{10, 93, 18, byte(i)}) }
@@ -88,7 +89,7 @@ func (w *world) addHost() error {
 	i := len(w.hosts) + len(w.gone) + 1
 	w.mu.Unlock()
 	h := &host{w: w, id: fmt.Sprintf("n%d", i), addr: hostAddr(i)}
-	if err := w.net.plug(h.id, h.addr); err != nil {
+	if err := w.net.Plug(h.id, h.addr); err != nil {
 		return err
 	}
 	var err error
@@ -126,7 +127,7 @@ func (h *host) start() error {
 	at := func(port int) string { return fmt.Sprintf("%s:%d", h.addr, port) }
 	// Not ip netns exec: that gives each its own copy of the mounts, which keeps the others' disks
 	// from being unmounted.
-	h.proc.Args = []string{"nsenter", "--net=/var/run/netns/" + h.w.net.ns(h.id), h.w.program, "serve", "--node-id", h.id,
+	h.proc.Args = []string{"nsenter", "--net=/var/run/netns/" + h.w.net.NS(h.id), h.w.program, "serve", "--node-id", h.id,
 		"--data", filepath.Join(h.disk.mount, "data"), "--bootstrap-expect", fmt.Sprint(h.w.o.nodes),
 		"--listen", at(clientPort), "--peer-listen", at(peerPort), "--gossip-listen", at(gossipPort), "--join", strings.Join(join, ",")}
 	return h.proc.Start()
@@ -147,7 +148,7 @@ func (h *host) kill() error {
 
 // dial connects from the clients' host.
 func (w *world) dial(addr string, within time.Duration) (conn net.Conn, err error) {
-	err = inside(w.net.ns(clientHost), func() error {
+	err = hostnet.Inside(w.net.NS(clientHost), func() error {
 		conn, err = net.DialTimeout("tcp4", addr, within)
 		return err
 	})
@@ -177,7 +178,7 @@ func (w *world) trimaran(within time.Duration, args ...string) (string, error) {
 	for _, h := range w.list() {
 		brokers = append(brokers, h.client())
 	}
-	all := append([]string{"--net=/var/run/netns/" + w.net.ns(clientHost), w.program}, args...)
+	all := append([]string{"--net=/var/run/netns/" + w.net.NS(clientHost), w.program}, args...)
 	out, err := exec.CommandContext(ctx, "nsenter", append(all, "--brokers", strings.Join(brokers, ","))...).CombinedOutput()
 	if err != nil {
 		return string(out), fmt.Errorf("trimaran %s: %w: %s", strings.Join(args, " "), err, strings.TrimSpace(string(out)))
@@ -314,7 +315,7 @@ func (w *world) close() {
 		}
 	}
 	if w.net != nil {
-		w.net.close()
+		w.net.Close()
 	}
 	if w.dir != "" {
 		os.RemoveAll(w.dir)

@@ -240,6 +240,7 @@ func choose(rows []row, s settings) []row {
 					break
 				}
 			}
+		case r.named:
 		case !s.quick || r.quick:
 			out = append(out, r)
 		}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os/exec"
 	"path/filepath"
@@ -26,8 +27,8 @@ func (a *attempt) java(ctx context.Context, args ...string) *exec.Cmd {
 
 // wordCount is Kafka Streams' word count, at least or exactly once as guarantee says, with its
 // repartition and changelog topics. A second instance comes and goes in the middle, and one is
-// started anew at the end: the counts must be right each time. In the pass with kills the leader of
-// an input partition dies while the two work; exactly once, the counts are right nonetheless.
+// started anew at the end: the counts must be right each time. In the pass with kills nodes die
+// while the two work; exactly once, the counts are right nonetheless.
 func wordCount(guarantee string) func(ctx context.Context, a *attempt) error {
 	return func(ctx context.Context, a *attempt) error { return countWords(ctx, a, guarantee) }
 }
@@ -39,7 +40,6 @@ func countWords(ctx context.Context, a *attempt, guarantee string) error {
 			return err
 		}
 	}
-	a.topic = in
 	cl, err := kgo.NewClient(kgo.SeedBrokers(a.driverAddr), kgo.DefaultProduceTopic(in),
 		kgo.FetchIsolationLevel(kgo.ReadCommitted()), kgo.ConsumeTopics(out), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()))
 	if err != nil {
@@ -108,18 +108,12 @@ func countWords(ctx context.Context, a *attempt, guarantee string) error {
 	if err != nil {
 		return err
 	}
-	if a.pass == "kill" {
-		a.kill9()
+	stop := a.killInTurn(ctx)
+	if err = write(2); err == nil {
+		err = counted(one, two)
 	}
-	if err := write(2); err != nil {
-		return err
-	}
-	if err := counted(one, two); err != nil {
+	if err := errors.Join(err, stop()); err != nil {
 		return fmt.Errorf("with two instances: %w", err)
-	}
-	a.restart.Wait()
-	if a.killErr != nil {
-		return a.killErr
 	}
 	for _, c := range []*client{one, two} {
 		if err := a.leave(c); err != nil {

@@ -2,7 +2,10 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"os"
+	"regexp"
 	"strings"
 	"time"
 
@@ -14,8 +17,8 @@ import (
 const transactionsCommand = "org.apache.kafka.tools.TransactionsCommand"
 
 // transactionsTool is kafka-transactions before, in and after a transaction that somebody has left
-// open.
-func transactionsTool(ctx context.Context, a *attempt) error {
+// open. In the pass with kills nodes die meanwhile.
+func transactionsTool(ctx context.Context, a *attempt) (err error) {
 	s, t := &script{ctx: ctx, attempt: a}, harness.Topic("tool-transactions")
 	id := t + "-id"
 	if err := a.makeTopic(ctx, t, partitions); err != nil {
@@ -37,6 +40,8 @@ func transactionsTool(ctx context.Context, a *attempt) error {
 	if err != nil {
 		return err
 	}
+	stop := a.killInTurn(ctx)
+	defer func() { err = errors.Join(err, stop()) }()
 	of := "--topic " + t + " --partition 2"
 	s.run(transactionsCommand, "list", id, "Ongoing", fmt.Sprint(producer))
 	if out := s.run(transactionsCommand, "list --duration-filter 86400000"); s.err == nil && strings.Contains(out, id) {
@@ -58,5 +63,60 @@ func transactionsTool(ctx context.Context, a *attempt) error {
 		return fmt.Errorf("ending the transaction: %w", err)
 	}
 	s.run(transactionsCommand, "describe --transactional-id "+id, "CompleteAbort")
+	return s.err
+}
+
+// hangingTool is kafka-transactions before what it was made for: a transaction that hangs, in a
+// cluster of its own that lets that happen.
+func hangingTool(ctx context.Context, a *attempt) (err error) {
+	if a.against != "" {
+		a.note("left out: another cluster cannot be told to let a transaction hang")
+		return nil
+	}
+	if err := os.MkdirAll(a.dir, 0o777); err != nil {
+		return err
+	}
+	program, err := harness.HangingProgram(a.dir)
+	if err != nil {
+		return err
+	}
+	end, err := a.ownCluster(harness.Options{Program: program})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, end()) }()
+	t := harness.Topic("tool-hanging")
+	if err := a.makeTopic(ctx, t, partitions); err != nil {
+		return err
+	}
+	cl, err := kgo.NewClient(append(harness.Seeds(a.driverAddr), kgo.TransactionalID(t+"-id"), kgo.RecordPartitioner(kgo.ManualPartitioner()))...)
+	if err != nil {
+		return err
+	}
+	defer cl.Close()
+	if err := cl.BeginTransaction(); err != nil {
+		return err
+	}
+	if err := cl.ProduceSync(ctx, &kgo.Record{Topic: t, Partition: 2, Value: []byte("hangs")}).FirstErr(); err != nil {
+		return err
+	}
+	producer, _, err := cl.ProducerID(ctx)
+	if err != nil {
+		return err
+	}
+	s := &script{ctx: ctx, attempt: a}
+	find := "find-hanging --topic " + t + " --max-transaction-timeout "
+	line := regexp.MustCompile(fmt.Sprintf(`(?m)^%s\s+2\s+%d\s`, regexp.QuoteMeta(t), producer))
+	if out := s.run(transactionsCommand, find+"15"); s.err == nil && line.MatchString(out) {
+		s.err = fmt.Errorf("what is younger than 15 minutes is said to hang: %.300q", out)
+	}
+	if out := s.run(transactionsCommand, find+"0"); s.err == nil && !line.MatchString(out) {
+		s.err = fmt.Errorf("find-hanging does not find it: %.300q", out)
+	}
+	s.run(transactionsCommand, "abort --topic "+t+" --partition 2 --start-offset 0")
+	if out := s.run(transactionsCommand, find+"0"); s.err == nil && line.MatchString(out) {
+		s.err = fmt.Errorf("it hangs still: %.300q", out)
+	}
+	s.run(transactionsCommand, "describe-producers --topic "+t+" --partition 2", fmt.Sprint(producer), "None")
 	return s.err
 }

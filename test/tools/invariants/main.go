@@ -12,16 +12,18 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strings"
 	"time"
+
+	"github.com/trimaran-io/trimaran/test/harness"
+	"github.com/trimaran-io/trimaran/test/harness/mutant"
 )
 
-// change replaces a text that occurs once in a file.
-type change struct{ file, old, new string }
+// change is a mutant.Change. There are many of them.
+type change struct{ File, Old, New string }
 
-// mutant is code that is taken away, and the test that must fail then.
-type mutant struct {
+// broken is code that is taken away, and the test that must fail then.
+type broken struct {
 	invariant int
 	what      string
 	changes   []change
@@ -38,16 +40,12 @@ func main() {
 }
 
 func run(only int) error {
-	root, err := exec.Command("git", "rev-parse", "--show-toplevel").Output()
-	if err != nil {
-		return err
-	}
 	dir, err := os.MkdirTemp("", "trimaran-invariants")
 	if err != nil {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	if err := copyTree(strings.TrimSpace(string(root)), dir); err != nil {
+	if err := mutant.Copy(harness.Root(), dir); err != nil {
 		return err
 	}
 	var survivors []string
@@ -71,61 +69,15 @@ func run(only int) error {
 	return nil
 }
 
-// copyTree copies what git knows, and what is new, without what it ignores.
-func copyTree(root, dir string) error {
-	list, err := exec.Command("git", "-C", root, "ls-files", "-co", "--exclude-standard").Output()
-	if err != nil {
-		return err
-	}
-	for _, name := range strings.Fields(string(list)) {
-		b, err := os.ReadFile(filepath.Join(root, name))
-		if errors.Is(err, os.ErrNotExist) {
-			continue
-		}
-		if err != nil {
-			return err
-		}
-		to := filepath.Join(dir, name)
-		if err := os.MkdirAll(filepath.Dir(to), 0o777); err != nil {
-			return err
-		}
-		if err := os.WriteFile(to, b, 0o666); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// apply makes the changes and gives what takes them back.
-func (m mutant) apply(dir string) (undo func() error, err error) {
-	before := map[string][]byte{}
-	undo = func() (err error) {
-		for name, b := range before {
-			err = errors.Join(err, os.WriteFile(name, b, 0o666))
-		}
-		return err
-	}
+func (m broken) list() (all []mutant.Change) {
 	for _, c := range m.changes {
-		name := filepath.Join(dir, c.file)
-		b, err := os.ReadFile(name)
-		if err != nil {
-			return undo, err
-		}
-		if n := strings.Count(string(b), c.old); n != 1 {
-			return undo, fmt.Errorf("%s has %q %d times", c.file, c.old, n)
-		}
-		if before[name] == nil {
-			before[name] = b
-		}
-		if err := os.WriteFile(name, []byte(strings.Replace(string(b), c.old, c.new, 1)), 0o666); err != nil {
-			return undo, err
-		}
+		all = append(all, mutant.Change(c))
 	}
-	return undo, nil
+	return all
 }
 
-func (m mutant) try(dir string) (verdict string, err error) {
-	undo, err := m.apply(dir)
+func (m broken) try(dir string) (verdict string, err error) {
+	undo, err := mutant.Apply(dir, m.list())
 	if err != nil {
 		return "", errors.Join(err, undo())
 	}

@@ -16,7 +16,7 @@ const (
 )
 
 // mutants are ways to break the log, in order of the invariants.
-var mutants = []mutant{
+var mutants = []broken{
 	{1, "Raft's deletion of the head removes files", []change{{cutGo,
 		"	if left {\n",
 		"	for v := l.view; left && len(v.segments) > 1 && v.segments[0].last < v.first; v.segments = v.segments[1:] {\nl.st.fs.Remove(v.segments[0].path)\n}\n	if left {\n"}},

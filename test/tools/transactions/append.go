@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"strconv"
@@ -54,6 +55,7 @@ func appenderID(n int) string { return fmt.Sprintf("appender-%d", n) }
 func (w *world) append(ctx context.Context, producer int) {
 	dice := rand.New(rand.NewPCG(w.seed, uint64(100+producer)))
 	var cl *kgo.Client
+	var network *late
 	defer func() {
 		if cl != nil {
 			cl.Close()
@@ -62,38 +64,40 @@ func (w *world) append(ctx context.Context, producer int) {
 	for n := 0; ctx.Err() == nil; n++ {
 		if cl == nil {
 			var err error
-			if cl, err = w.appender(producer); err != nil {
+			network = w.late(dice.Uint64())
+			if cl, err = w.appender(producer, network); err != nil {
 				w.trouble.add("client", err)
 				wait(ctx, 100*time.Millisecond)
 				continue
 			}
 		}
-		if !w.transaction(cl, dice, txnID{producer, n}) {
+		if !w.transaction(cl, network, dice, txnID{producer, n}) {
 			// Closed or left behind: the next one fences it in the middle of whatever it does.
 			old := cl
 			cl = nil
 			if dice.IntN(2) == 0 {
 				time.AfterFunc(time.Duration(dice.IntN(300))*time.Millisecond, old.Close)
 			} else {
-				old.Close()
+				go old.Close()
 			}
 		}
 		wait(ctx, time.Duration(dice.IntN(20))*time.Millisecond)
 	}
 }
 
-func (w *world) appender(n int) (*kgo.Client, error) {
+func (w *world) appender(n int, network *late) (*kgo.Client, error) {
 	return w.client(
 		kgo.TransactionalID(appenderID(n)),
 		kgo.TransactionTimeout(transactionTimeout),
 		kgo.RecordPartitioner(kgo.ManualPartitioner()),
 		kgo.ProducerLinger(0),
 		kgo.RecordDeliveryTimeout(endTimeout),
+		kgo.Dialer(network.dial),
 	)
 }
 
 // transaction is one transaction. It is false if the client is not to be used any more.
-func (w *world) transaction(cl *kgo.Client, dice *rand.Rand, id txnID) bool {
+func (w *world) transaction(cl *kgo.Client, network *late, dice *rand.Rand, id txnID) bool {
 	// A transaction that has begun is brought to its end.
 	ctx, cancel := context.WithTimeout(context.Background(), endTimeout)
 	defer cancel()
@@ -107,6 +111,10 @@ func (w *world) transaction(cl *kgo.Client, dice *rand.Rand, id txnID) bool {
 		partitions[i] = int32(dice.IntN(w.partitions))
 	}
 	w.h.begun(id, partitions)
+	abandoned := dice.IntN(25) == 0
+	if abandoned && dice.IntN(2) == 0 {
+		network.hold()
+	}
 	promises := make(chan error, count)
 	for i, p := range partitions {
 		if dice.IntN(6) == 0 {
@@ -115,16 +123,15 @@ func (w *world) transaction(cl *kgo.Client, dice *rand.Rand, id txnID) bool {
 		cl.Produce(ctx, &kgo.Record{Topic: appendTopic, Partition: p, Value: []byte(appended{id, i, p}.String())},
 			func(_ *kgo.Record, err error) { promises <- err })
 	}
-	abandoned := dice.IntN(25) == 0
 	if abandoned {
 		w.h.ended(id, unknown) // may be anything but half
 		return false
 	}
-	var failed error
-	for range count {
-		if err := <-promises; err != nil && failed == nil {
-			failed = err
-		}
+	failed := await(promises, count)
+	if errors.Is(failed, errForgotten) {
+		w.trouble.add("produce", failed)
+		w.h.ended(id, aborted) // nobody asked to commit it
+		return false
 	}
 	commit := dice.IntN(4) > 0 && failed == nil
 	if failed != nil {
@@ -149,10 +156,35 @@ func (w *world) transaction(cl *kgo.Client, dice *rand.Rand, id txnID) bool {
 	return err == nil
 }
 
+// errForgotten is of a client that does not say what became of a record.
+var errForgotten = errors.New("the client library has forgotten a record")
+
+// await gives the first error of so many promises, once all are kept. It waits for twice the time
+// that the client has for them: franz-go (1.22) may forget one, and goes on for ever.
+func await(promises <-chan error, count int) (failed error) {
+	limit := time.After(2 * endTimeout)
+	for range count {
+		select {
+		case err := <-promises:
+			if failed == nil {
+				failed = err
+			}
+		case <-limit:
+			return errForgotten
+		}
+	}
+	return failed
+}
+
 // settle fences every producer, and so ends what it left open.
 func (w *world) settle(ctx context.Context) error {
 	for n := range w.producers {
 		if err := w.fence(ctx, appenderID(n)); err != nil {
+			return err
+		}
+	}
+	for n := range w.racers {
+		if err := w.fence(ctx, racerID(n)); err != nil {
 			return err
 		}
 	}

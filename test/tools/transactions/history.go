@@ -29,6 +29,7 @@ const (
 // transaction is what is known of a transaction of the load append.
 type transaction struct {
 	partitions []int32 // of its records
+	needed     int     // so many, from the first on, are there or none is; the others may be
 	fate       fate
 	asked      time.Time // when its commit was asked for; zero: never
 }
@@ -52,6 +53,7 @@ type work struct{ consumed, produced []message }
 //	nonmonotonic-send      two transactions of a producer are not in the order they ended in
 //	int-poll-skip          a reader was not given an offset between two that it was given
 //	unseen                 a reader was not given the end
+//	hanging-transaction    nobody has a transaction open, and readers of a partition wait for one
 //	inconsistent-offsets   two readers were given different values at one offset
 //
 // Kafka does not order the writes of transactions that overlap, so write cycles (G0) are counted
@@ -87,10 +89,21 @@ func (h *history) anomalyLocked(kind, format string, args ...any) {
 	h.found[kind] = append(h.found[kind], fmt.Sprintf(format, args...))
 }
 
-func (h *history) begun(id txnID, partitions []int32) {
+func (h *history) begun(id txnID, partitions []int32) { h.begunWith(id, partitions, len(partitions)) }
+
+// begunWith takes a transaction of which some records may be missing, and be there only with the
+// others.
+func (h *history) begunWith(id txnID, partitions []int32, needed int) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.transactions[id] = &transaction{partitions: partitions}
+	h.transactions[id] = &transaction{partitions: partitions, needed: needed}
+}
+
+// need says that more of a transaction's records have to be there.
+func (h *history) need(id txnID, needed int) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.transactions[id].needed = needed
 }
 
 func (h *history) committing(id txnID) {
@@ -328,19 +341,22 @@ func (h *history) checkAppended(final map[place][]read) {
 		}
 	}
 	for id, t := range h.transactions {
-		found := there[id]
+		found, needed := there[id], 0
 		for i, times := range found {
 			if times > 1 {
 				h.anomalyLocked("duplicate", "record %d of %s is there %d times", i, id, times)
 			}
+			if i < t.needed {
+				needed++
+			}
 		}
 		switch {
-		case t.fate == committed && len(found) < len(t.partitions):
-			h.anomalyLocked("lost-write", "%s is committed, and %d of its %d records are there", id, len(found), len(t.partitions))
-		case len(found) > 0 && len(found) < len(t.partitions) && t.fate != aborted && !t.asked.IsZero():
+		case t.fate == committed && needed < t.needed:
+			h.anomalyLocked("lost-write", "%s is committed, and %d of its %d records are there", id, needed, t.needed)
+		case len(found) > 0 && needed < t.needed && t.fate != aborted && !t.asked.IsZero():
 			// One that was given up while it was written may have fewer than it would have had, and
 			// was never committed.
-			h.anomalyLocked("torn", "%d of %d records of %s are there", len(found), len(t.partitions), id)
+			h.anomalyLocked("torn", "%d of %d records of %s are there", needed, t.needed, id)
 		case len(found) > 0 && t.asked.IsZero() && t.fate != aborted:
 			h.anomalyLocked("aborted-read (G1a)", "%s is there, and nobody asked for its commit", id)
 		}
@@ -446,8 +462,8 @@ type counts struct {
 
 func (c *counts) add(what string, err error) {
 	text := err.Error()
-	if len(text) > 100 {
-		text = text[:100] + "…"
+	if len(text) > 200 {
+		text = text[:200] + "…"
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()

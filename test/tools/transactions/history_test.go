@@ -18,7 +18,7 @@ func story() (h *history, final map[place][]read) {
 		if id == (txnID{0, 0}) {
 			partitions = []int32{0, 0}
 		}
-		h.transactions[id] = &transaction{partitions: partitions, fate: f}
+		h.transactions[id] = &transaction{partitions: partitions, needed: len(partitions), fate: f}
 		if f == committed {
 			h.transactions[id].asked = t0
 		}
@@ -76,8 +76,8 @@ func TestEachAnomalyIsFound(t *testing.T) {
 			h.reads[readUncommitted][appends] = append(h.reads[readUncommitted][appends], seen(h)[2])
 		}},
 		{"nonmonotonic-send", func(h *history, f map[place][]read) {
-			h.transactions[txnID{1, 0}] = &transaction{partitions: []int32{0}, fate: unknown, asked: t0}
-			h.transactions[txnID{1, 1}] = &transaction{partitions: []int32{0}, fate: committed, asked: t0}
+			h.transactions[txnID{1, 0}] = &transaction{partitions: []int32{0}, needed: 1, fate: unknown, asked: t0}
+			h.transactions[txnID{1, 1}] = &transaction{partitions: []int32{0}, needed: 1, fate: committed, asked: t0}
 			f[appends][2].value = "1/1/0/0"
 			f[appends] = append(f[appends], read{9, "1/0/0/0", t0})
 		}},

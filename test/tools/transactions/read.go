@@ -76,8 +76,61 @@ func (w *world) follow(ctx context.Context) *sync.WaitGroup {
 	return all
 }
 
-// readAll reads all that is committed, once more and from the beginning.
-func (w *world) readAll(ctx context.Context) (map[place][]read, error) {
+// awaitMarkers waits until readers of committed records wait for nothing more, anywhere: every
+// transaction has been ended, so its markers have to come. Where they do not, it is an anomaly; how
+// many partitions there are is what it gives.
+func (w *world) awaitMarkers(ctx context.Context) (hanging map[place]int64, err error) {
+	cl, err := w.client()
+	if err != nil {
+		return nil, err
+	}
+	defer cl.Close()
+	deadline := time.Now().Add(markersWithin)
+	for {
+		within, cancel := context.WithTimeout(ctx, 30*time.Second)
+		hanging, err = stable(within, kadm.NewClient(cl))
+		cancel()
+		if err == nil && len(hanging) == 0 {
+			return nil, nil
+		}
+		if time.Now().After(deadline) || !wait(ctx, 200*time.Millisecond) {
+			break
+		}
+	}
+	for p, at := range hanging {
+		w.h.anomaly("hanging-transaction", "%s: one is open since offset %d, and was ended %v ago or before", p, at, markersWithin)
+	}
+	return hanging, err
+}
+
+// markersWithin is how long markers may take when all nodes are up.
+const markersWithin = 30 * time.Second
+
+// stable gives the partitions whose last stable offset is not their end, with that.
+func stable(ctx context.Context, cl *kadm.Client) (map[place]int64, error) {
+	ends, err := cl.ListEndOffsets(ctx, topics()...)
+	if err == nil {
+		err = ends.Error()
+	}
+	if err != nil {
+		return nil, err
+	}
+	committed, err := cl.ListCommittedOffsets(ctx, topics()...)
+	if err == nil {
+		err = committed.Error()
+	}
+	hanging := map[place]int64{}
+	committed.Each(func(o kadm.ListedOffset) {
+		if end, _ := ends.Lookup(o.Topic, o.Partition); o.Offset < end.Offset {
+			hanging[place{o.Topic, o.Partition}] = o.Offset
+		}
+	})
+	return hanging, err
+}
+
+// readAll reads all that is committed, once more and from the beginning. Of partitions where a
+// transaction hangs it reads what is before that.
+func (w *world) readAll(ctx context.Context, hanging map[place]int64) (map[place][]read, error) {
 	ctx, cancel := context.WithTimeout(ctx, 3*time.Minute)
 	defer cancel()
 	ends, err := w.ends(ctx)
@@ -92,7 +145,7 @@ func (w *world) readAll(ctx context.Context) (map[place][]read, error) {
 	// A partition's end may hold markers only, which no reader is given: so a last record that is
 	// no transaction's is written to each.
 	all := map[place][]read{}
-	open := len(ends)
+	open := len(ends) - len(hanging)
 	for open > 0 {
 		fetches := cl.PollFetches(ctx)
 		if ctx.Err() != nil {

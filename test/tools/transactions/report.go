@@ -24,7 +24,8 @@ func (w *world) report(out io.Writer, d *disturber) {
 	fmt.Fprintf(out, "\ntransactions   %d committed (%d records), %d aborted, %d of unknown fate\n", fates[committed], records, fates[aborted], fates[unknown]+fates[open])
 	fmt.Fprintf(out, "ring           %d messages, %d transactions of workers committed, %d aborted with offsets in them\n",
 		len(h.messages), len(h.works), h.givenUp)
-	fmt.Fprintf(out, "disturbances   %d kills, %d pauses, %d restarts\n", d.kills, d.pauses, d.restarts)
+	fmt.Fprintf(out, "disturbances   %s\n", d)
+	fmt.Fprintf(out, "late requests  %s\n", w.lateRequests())
 	fmt.Fprintf(out, "write cycles   %d (Kafka does not order writes of transactions that overlap)\n", h.cycles)
 	few := 12
 	w.trouble.each(func(what string, n int) {
@@ -43,6 +44,25 @@ func (w *world) report(out io.Writer, d *disturber) {
 			fmt.Fprintf(out, "               %s\n", printable(example))
 		}
 	}
+}
+
+// lateRequests says how many came late, by kind.
+func (w *world) lateRequests() string {
+	w.lateMu.Lock()
+	defer w.lateMu.Unlock()
+	return times(w.lates)
+}
+
+// times says how often there was what.
+func times(of map[string]int) string {
+	var all []string
+	for _, name := range slices.Sorted(maps.Keys(of)) {
+		all = append(all, fmt.Sprintf("%d × %s", of[name], name))
+	}
+	if len(all) == 0 {
+		return "none"
+	}
+	return strings.Join(all, ", ")
 }
 
 // printable keeps what a server said from moving the cursor.

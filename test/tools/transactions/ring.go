@@ -92,12 +92,8 @@ func (w *world) work(ctx context.Context, parity, n int) error {
 		kgo.FetchMaxWait(300 * time.Millisecond),
 		kgo.ProducerLinger(0),
 		kgo.RecordDeliveryTimeout(endTimeout),
-		kgo.SeedBrokers(w.seeds...),
-		kgo.MetadataMinAge(100 * time.Millisecond),
-		kgo.RetryBackoffFn(func(n int) time.Duration { return min(time.Duration(n)*50*time.Millisecond, 500*time.Millisecond) }),
 	}
-	opts = append(opts, w.versions()...)
-	s, err := kgo.NewGroupTransactSession(opts...)
+	s, err := kgo.NewGroupTransactSession(append(opts, w.common()...)...)
 	if err != nil {
 		return err
 	}
@@ -138,10 +134,10 @@ func (w *world) work(ctx context.Context, parity, n int) error {
 				func(_ *kgo.Record, err error) { failed <- err })
 		})
 		good := true
-		for range done.produced {
-			if err := <-failed; err != nil {
-				w.trouble.add("worker's produce", err)
-				good = false
+		if err := await(failed, len(done.produced)); err != nil {
+			w.trouble.add("worker's produce", err)
+			if good = false; errors.Is(err, errForgotten) {
+				return err
 			}
 		}
 		if dice.IntN(12) == 0 {
@@ -202,15 +198,21 @@ func (w *world) giveUp(cl *kgo.Client, transactionalID string, parity int, consu
 	return nil
 }
 
-// awaitRing waits until all messages have come to their last hop.
+// ringPatience is for how long no message of the ring may come further.
+const ringPatience = 30 * time.Second
+
+// awaitRing waits until all messages have come to their last hop, as long as some come further.
 func (w *world) awaitRing(ctx context.Context) error {
-	deadline := time.Now().Add(2 * time.Minute)
+	before, since := -1, time.Now()
 	for {
 		missing := w.h.underWay(w.hops)
 		if missing == 0 {
 			return nil
 		}
-		if time.Now().After(deadline) || !wait(ctx, 100*time.Millisecond) {
+		if missing != before {
+			before, since = missing, time.Now()
+		}
+		if time.Since(since) > ringPatience || !wait(ctx, 100*time.Millisecond) {
 			return fmt.Errorf("%d messages of the ring are still under way", missing)
 		}
 	}

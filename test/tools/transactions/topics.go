@@ -41,6 +41,9 @@ func (w *world) createTopics(ctx context.Context) error {
 		if c.Err != nil {
 			return fmt.Errorf("creating topic %s: %w", c.Topic, c.Err)
 		}
+		if c.Topic == appendTopic {
+			w.topicID = c.ID
+		}
 	}
 	return nil
 }

@@ -1,8 +1,17 @@
-package main
+// Package hostnet gives a test hosts of its own: network namespaces whose links go through this
+// process, which cuts, loses, delays, reorders and resets what it is told to (Rule).
+//
+// A packet that is lost is gone, as with a drawn cable: nobody is told, and established connections
+// learn it as they do on real networks. Nothing of the machine's own network is touched.
+//
+// You are here: below the tools that break networks. It knows addresses and packets, and nothing of
+// the product.
+package hostnet
 
 import (
 	"container/heap"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
@@ -16,14 +25,17 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// network is a router in this process: each host has a TUN device, and what it sends is read
+// ErrUnable means that this machine does not give what is needed: root, namespaces, TUN devices.
+var ErrUnable = errors.New("not possible here")
+
+// Network is a router in this process: each host has a TUN device, and what it sends is read
 // here and written to the device of the host that it is for, late, or not at all, as the rules say.
-type network struct {
+type Network struct {
 	prefix string // of the namespaces' names
 
 	mu    sync.Mutex // guards what follows; held for no write to a device
 	ports map[netip.Addr]*port
-	rules []*rule
+	rules []*Rule
 	dice  *rand.Rand
 	late  packets // a heap, by time
 	wake  chan struct{}
@@ -40,30 +52,33 @@ type port struct {
 	lines  chan []byte // what is to be written to it
 }
 
-// rule is one fault of the network. The zero netip.Addr stands for any host.
-type rule struct {
-	from, to netip.Addr
-	port     uint16  // TCP or UDP port, of either side; 0: any
-	lose     float64 // share of the packets that are gone; 1 is a cut
-	least    time.Duration
-	most     time.Duration // delay, rolled for each packet: so they overtake each other
-	reset    float64       // share of the TCP packets whose sender is answered with RST
+// Rule is one fault of the network. The zero netip.Addr stands for any host.
+type Rule struct {
+	From, To netip.Addr
+	Port     uint16  // TCP or UDP port, of either side; 0: any
+	Lose     float64 // share of the packets that are gone; 1 is a cut
+	Least    time.Duration
+	Most     time.Duration // delay, rolled for each packet: so they overtake each other
+	Reset    float64       // share of the TCP packets whose sender is answered with RST
 }
 
-func (r *rule) covers(from, to netip.Addr, a, b uint16) bool {
-	return (!r.from.IsValid() || r.from == from) && (!r.to.IsValid() || r.to == to) && (r.port == 0 || r.port == a || r.port == b)
+func (r *Rule) covers(from, to netip.Addr, a, b uint16) bool {
+	return (!r.From.IsValid() || r.From == from) && (!r.To.IsValid() || r.To == to) && (r.Port == 0 || r.Port == a || r.Port == b)
 }
 
-func newNetwork(prefix string, dice *rand.Rand) *network {
-	n := &network{prefix: prefix, ports: map[netip.Addr]*port{}, dice: dice, wake: make(chan struct{}, 1)}
+// New makes one without hosts. prefix begins the names of its namespaces, which nobody else may
+// use; dice say which packets are lost and how long one takes.
+func New(prefix string, dice *rand.Rand) *Network {
+	n := &Network{prefix: prefix, ports: map[netip.Addr]*port{}, dice: dice, wake: make(chan struct{}, 1)}
 	n.wg.Go(n.deliverLate)
 	return n
 }
 
-func (n *network) ns(name string) string { return n.prefix + "-" + name }
+// NS is the name of a host's namespace, as ip netns has it.
+func (n *Network) NS(name string) string { return n.prefix + "-" + name }
 
-// inside runs f on a thread that is in a namespace. Sockets and devices that f opens stay there.
-func inside(ns string, f func() error) error {
+// Inside runs f on a thread that is in a namespace. Sockets and devices that f opens stay there.
+func Inside(ns string, f func() error) error {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	own, err := os.Open("/proc/thread-self/ns/net")
@@ -93,14 +108,26 @@ func ip(args ...string) error {
 	return nil
 }
 
-// plug makes a host: a namespace with a TUN device.
-func (n *network) plug(name string, addr netip.Addr) error {
-	ns := n.ns(name)
+// Plug makes a host: a namespace with a TUN device, in a network of 255 hosts (/24). The error
+// wraps ErrUnable.
+func (n *Network) Plug(name string, addr netip.Addr) error {
+	ns := n.NS(name)
 	if err := ip("netns", "add", ns); err != nil {
-		return fmt.Errorf("%w: %w", errUnable, err)
+		return fmt.Errorf("%w: %w", ErrUnable, err)
 	}
+	return n.plug(ns, addr, func(f func() error) error { return Inside(ns, f) })
+}
+
+// PlugHere makes this process' own namespace a host. It must be one that nobody else is in, see
+// Own.
+func (n *Network) PlugHere(addr netip.Addr) error {
+	return n.plug("", addr, func(f func() error) error { return f() })
+}
+
+// plug gives the host a device. ns is "" for this process' own.
+func (n *Network) plug(ns string, addr netip.Addr, there func(func() error) error) error {
 	p := &port{addr: addr, ns: ns, lines: make(chan []byte, 4096)}
-	err := inside(ns, func() error {
+	err := there(func() error {
 		fd, err := unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
 		if err != nil {
 			return err
@@ -118,15 +145,18 @@ func (n *network) plug(name string, addr netip.Addr) error {
 		return nil
 	})
 	if err != nil {
-		return fmt.Errorf("%w: a TUN device: %w", errUnable, err)
+		return fmt.Errorf("%w: a TUN device: %w", ErrUnable, err)
 	}
 	for _, step := range [][]string{
 		{"addr", "add", addr.String() + "/24", "dev", "tun0"},
 		{"link", "set", "tun0", "mtu", "9000", "up"},
 		{"link", "set", "lo", "up"},
 	} {
-		if err := ip(append([]string{"-n", ns}, step...)...); err != nil {
-			return fmt.Errorf("%w: %w", errUnable, err)
+		if ns != "" {
+			step = append([]string{"-n", ns}, step...)
+		}
+		if err := ip(step...); err != nil {
+			return fmt.Errorf("%w: %w", ErrUnable, err)
 		}
 	}
 	n.mu.Lock()
@@ -141,8 +171,8 @@ func (n *network) plug(name string, addr netip.Addr) error {
 	return nil
 }
 
-// close takes everything down.
-func (n *network) close() {
+// Close takes everything down.
+func (n *Network) Close() {
 	n.mu.Lock()
 	n.ended = true
 	ports := n.ports
@@ -155,26 +185,28 @@ func (n *network) close() {
 	}
 	n.wg.Wait()
 	for _, p := range ports {
-		_ = ip("netns", "del", p.ns)
+		if p.ns != "" {
+			_ = ip("netns", "del", p.ns)
+		}
 	}
 }
 
-func (n *network) nudge() {
+func (n *Network) nudge() {
 	select {
 	case n.wake <- struct{}{}:
 	default:
 	}
 }
 
-// apply adds a fault; the function ends it.
-func (n *network) apply(rules ...*rule) (end func()) {
+// Apply adds a fault; the function ends it.
+func (n *Network) Apply(rules ...*Rule) (end func()) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.rules = append(n.rules, rules...)
 	return func() {
 		n.mu.Lock()
 		defer n.mu.Unlock()
-		var left []*rule
+		var left []*Rule
 		for _, r := range n.rules {
 			mine := false
 			for _, m := range rules {
@@ -188,7 +220,7 @@ func (n *network) apply(rules ...*rule) (end func()) {
 	}
 }
 
-func (n *network) read(p *port) {
+func (n *Network) read(p *port) {
 	buffer := make([]byte, 1<<16)
 	for {
 		size, err := p.device.Read(buffer)
@@ -207,7 +239,7 @@ const (
 )
 
 // route decides what becomes of a packet.
-func (n *network) route(from *port, packet []byte) {
+func (n *Network) route(from *port, packet []byte) {
 	src, _ := netip.AddrFromSlice(packet[12:16])
 	dst, _ := netip.AddrFromSlice(packet[16:20])
 	head := int(packet[0]&15) * 4
@@ -227,15 +259,15 @@ func (n *network) route(from *port, packet []byte) {
 		if !r.covers(src, dst, a, b) {
 			continue
 		}
-		if r.lose > 0 && n.dice.Float64() < r.lose {
+		if r.Lose > 0 && n.dice.Float64() < r.Lose {
 			return
 		}
-		if tcp && r.reset > 0 && packet[head+13]&tcpRST == 0 && n.dice.Float64() < r.reset {
+		if tcp && r.Reset > 0 && packet[head+13]&tcpRST == 0 && n.dice.Float64() < r.Reset {
 			send(from, resetOf(packet, head))
 			return
 		}
-		if r.most > 0 {
-			delay += r.least + time.Duration(n.dice.Int64N(int64(r.most-r.least)+1))
+		if r.Most > 0 {
+			delay += r.Least + time.Duration(n.dice.Int64N(int64(r.Most-r.Least)+1))
 		}
 	}
 	if delay == 0 {
@@ -275,7 +307,7 @@ func (p *packets) Pop() any {
 	return last
 }
 
-func (n *network) deliverLate() {
+func (n *Network) deliverLate() {
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
 	for {
