@@ -246,12 +246,16 @@ func TestBackupOfWhatIsLost(t *testing.T) {
 	restore := []string{"backup", "restore", "--from", place, "--parallel", "1"}
 	tool := exec.Command(bin, restore...)
 	tool.Env = append(os.Environ(), to.env...)
+	var said strings.Builder
+	tool.Stdout, tool.Stderr = &said, &said
 	harness.Need(t, tool.Start())
 	if err := harness.Eventually(time.Minute, func() bool {
 		at, err := harness.EndOffset(t.Context(), target.Node(1).Addr(), "big", 0, -1)
 		return err == nil && at > 0
 	}); err != nil {
-		t.Fatal(err)
+		_ = tool.Process.Kill()
+		_ = tool.Wait()
+		t.Fatalf("nothing is restored: %v\n%s", err, said.String())
 	}
 	harness.Need(t, tool.Process.Kill())
 	_ = tool.Wait()
