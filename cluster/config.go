@@ -9,6 +9,7 @@ import (
 	"github.com/hashicorp/memberlist"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/trimaran-io/trimaran/admin"
 	"github.com/trimaran-io/trimaran/cluster/membership"
 	"github.com/trimaran-io/trimaran/cluster/peertls"
 	"github.com/trimaran-io/trimaran/cluster/raftgroup"
@@ -96,6 +97,10 @@ type Config struct {
 	// of every Raft group; 0 means 15 min. The death of a node is noticed sooner
 	HeartbeatTimeout time.Duration
 	CommitTimeout    time.Duration // of every Raft group; 0 means 10 min
+
+	// Backup says how it stands with the backups that this node makes; nil, or nil from it: it
+	// makes none. It must not wait.
+	Backup func() *admin.BackupStatus
 
 	Logger   *slog.Logger
 	Registry prometheus.Registerer // nil for no metrics

@@ -167,8 +167,8 @@ func (p *PartitionState) checkCompaction() error {
 // Stored is an entry of a partition's log as it is read again: committed, and perhaps compacted
 // since.
 type Stored struct {
-	Data []byte
-	Term Term
+	Data  []byte
+	Stamp Stamp
 	// Next is the next offset in front of what Batches has not given yet; in the end, behind the
 	// entry.
 	Next Offset
@@ -191,7 +191,7 @@ func (s *Stored) Batches() iter.Seq[kafkaproto.Batch] {
 					if Offset(batch.Header().BaseOffset) < s.Next || next > s.After {
 						break // no program wrote that
 					}
-				} else if !GoodBatch(batch, s.Next, s.Term) {
+				} else if !GoodBatch(batch, s.Next, s.Stamp) {
 					continue
 				}
 				s.Next = next

@@ -131,7 +131,7 @@ func TestDecisionsAreInSnapshots(t *testing.T) {
 func TestACompactedEntryIsReadByItsOffsets(t *testing.T) {
 	b := prototest.Batch("a", "b")
 	b.Stamp(14, 3)
-	s := Stored{Data: b.Bytes(), Term: 1, Next: 10, Compacted: true, After: 20}
+	s := Stored{Data: b.Bytes(), Stamp: Stamp{Term: 1}, Next: 10, Compacted: true, After: 20}
 	var got []int64
 	for batch := range s.Batches() {
 		got = append(got, batch.Header().BaseOffset)
@@ -141,10 +141,10 @@ func TestACompactedEntryIsReadByItsOffsets(t *testing.T) {
 	}
 	for _, s := range []Stored{
 		// not compacted: a gap is none of ours
-		{Data: b.Bytes(), Term: 3, Next: 10},
-		{Data: b.Bytes(), Term: 3, Next: 15, Compacted: true, After: 20},       // it would go back
-		{Data: b.Bytes(), Term: 3, Next: 10, Compacted: true, After: 15},       // or beyond its end
-		{Data: []byte{0, 1, 2}, Term: 3, Next: 10, Compacted: true, After: 20}, // no batch
+		{Data: b.Bytes(), Stamp: Stamp{Term: 3}, Next: 10},
+		{Data: b.Bytes(), Stamp: Stamp{Term: 3}, Next: 15, Compacted: true, After: 20},       // it would go back
+		{Data: b.Bytes(), Stamp: Stamp{Term: 3}, Next: 10, Compacted: true, After: 15},       // or beyond its end
+		{Data: []byte{0, 1, 2}, Stamp: Stamp{Term: 3}, Next: 10, Compacted: true, After: 20}, // no batch
 	} {
 		for batch := range s.Batches() {
 			t.Errorf("%+v gives %+v", s, batch.Header())

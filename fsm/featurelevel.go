@@ -20,7 +20,8 @@ import (
 //	   users, ACLs, keys of tokens
 //	5  transactions: their batches and markers in partitions' logs, their coordinators and pending
 //	   offsets in the shards of consumer groups
-//	6  compaction: its decisions in partitions' logs, and segments of which records are gone
+//	6  compaction: its decisions in partitions' logs, and segments of which records are gone; topics
+//	   that are restored: where their logs begin, entries with batches of older leader epochs
 const FeatureLevel = 6
 
 // LevelTransactions is the level from which on transactions may begin.
@@ -37,6 +38,9 @@ type RaiseFeatureLevel struct {
 
 // featureLevel is the one from which on the command may be used.
 func (c *CatalogCommand) featureLevel() int {
+	if c.EndRestore != nil || c.CreateTopic != nil && c.CreateTopic.Topic.Origin != "" {
+		return LevelRestore
+	}
 	if c.AlterCredentials != nil || c.AlterACLs != nil || c.AlterTokens != nil {
 		return 4
 	}

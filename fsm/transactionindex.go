@@ -39,11 +39,11 @@ func (p *PartitionState) Transactions() TransactionIndex {
 
 // Add takes an entry that was committed, in front of which the next offset is next, and gives the
 // offset behind it.
-func (x *TransactionIndex) Add(data []byte, term Term, next Offset) Offset {
+func (x *TransactionIndex) Add(data []byte, stamp Stamp, next Offset) Offset {
 	if !IsRecords(data) {
 		return next
 	}
-	s := Stored{Data: data, Term: term, Next: next}
+	s := Stored{Data: data, Stamp: stamp, Next: next}
 	x.AddStored(&s)
 	return s.Next
 }

@@ -41,7 +41,7 @@ func TestATransactionIndexIsMadeOfTheLogAlone(t *testing.T) {
 			}
 			before := machine.NextOffset()
 			machine.Apply(Entry{Index: index, Term: 1, AppendedAt: int64(index), Data: data})
-			if next := made.Add(data, 1, before); next != machine.NextOffset() {
+			if next := made.Add(data, Stamp{Term: 1}, before); next != machine.NextOffset() {
 				t.Fatalf("seed %d: the next offset is %d, not %d", seed, next, machine.NextOffset())
 			}
 			if stable := made.LastStable(machine.NextOffset()); stable != machine.LastStable() {

@@ -24,6 +24,12 @@ func (c *Catalog) CreateTopic(ctx context.Context, spec fsm.TopicSpec, validateO
 		return nil, err
 	}
 	call := calls.CreateTopicRequest{Spec: spec, ID: identity.NewUUID(), ValidateOnly: validateOnly}
+	if spec.Restore != nil {
+		if level := c.View().FeatureLevel(); level < fsm.LevelRestore {
+			return nil, fmt.Errorf("%w: to restore needs level %d on all nodes, and the cluster is at %d", outcome.ErrFeatureLevel, fsm.LevelRestore, level)
+		}
+		call.ID = spec.Restore.ID
+	}
 	// The same id asked for twice creates once.
 	if err := askForAll(ctx, c, c.createTopic(), call); err != nil || validateOnly {
 		return nil, err

@@ -25,7 +25,7 @@ type testLog struct {
 
 func (l *testLog) add(b kafkaproto.Batch) {
 	b.Stamp(int64(l.next), 1)
-	s := fsm.Stored{Data: b.Bytes(), Term: 1, Next: l.next}
+	s := fsm.Stored{Data: b.Bytes(), Stamp: fsm.Stamp{Term: 1}, Next: l.next}
 	l.raw = append(l.raw, s)
 	l.next = fsm.Offset(b.Header().NextOffset())
 	l.bounds = append(l.bounds, l.next)
@@ -123,7 +123,7 @@ func (l *testLog) pass(d fsm.Compaction, from fsm.Offset, keys *Keys, n int) (to
 			panic(err)
 		}
 		if !same {
-			l.now[i] = fsm.Stored{Data: data, Term: s.Term, Next: s.Next, Compacted: true, After: behind(s)}
+			l.now[i] = fsm.Stored{Data: data, Stamp: s.Stamp, Next: s.Next, Compacted: true, After: behind(s)}
 		}
 	}
 	return to, true, r.Left

@@ -1,6 +1,7 @@
 package raftlog
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -236,7 +237,9 @@ func (w *rewriting) segment(i int, limit int64, change func(*raft.Log, int64) ([
 		}
 		if !same {
 			entry.Data = data
-			CompactedEntry{After: after, Run: Compacted(&entry).Run}.note(&entry)
+			c := Compacted(&entry)
+			c.After = after
+			c.note(&entry)
 		}
 		if err := w.take(&entry); err != nil {
 			return err
@@ -288,11 +291,13 @@ func (w *rewriting) take(entry *raft.Log) error {
 		}
 		return w.write(entry)
 	}
-	if g := w.gap; g != nil && g.Term == entry.Term && Compacted(g).Run < maxPayload-c.Run {
-		c.Run += Compacted(g).Run
-		g.Index, g.AppendedAt = entry.Index, entry.AppendedAt
-		c.note(g)
-		return nil
+	if g := w.gap; g != nil && g.Term == entry.Term {
+		if before := Compacted(g); before.Run < maxPayload-c.Run && bytes.Equal(before.Extensions, c.Extensions) {
+			c.Run += before.Run
+			g.Index, g.AppendedAt = entry.Index, entry.AppendedAt
+			c.note(g)
+			return nil
+		}
 	}
 	if err := w.closeGap(); err != nil {
 		return err

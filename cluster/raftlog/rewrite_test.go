@@ -38,6 +38,15 @@ func (p halved) pass() Pass {
 	}
 }
 
+// appendedWith gives the extensions of an entry of a longLog: some have none, some the same as their
+// neighbours.
+func appendedWith(index uint64) []byte {
+	if index%12 < 5 {
+		return nil
+	}
+	return []byte{1, byte(index / 4)}
+}
+
 // longLog gives a log of 60 entries in several segments, all applied, with its snapshot at the
 // last, and the offset in front of each entry.
 func longLog(t *testing.T, random *rand.Rand) (h *held, offsets []int64) {
@@ -55,6 +64,7 @@ func longLog(t *testing.T, random *rand.Rand) (h *held, offsets []int64) {
 		}
 		offsets = append(offsets, next)
 		next, _ = testSpan(e, next)
+		e.Extensions = appendedWith(i)
 		if err := h.StoreLog(e); err != nil {
 			t.Fatal(err)
 		}
@@ -84,11 +94,16 @@ func (p halved) whatIsLeft(h *held, offsets []int64, done bool) error {
 				if offsets[i] >= p.bound || !p.goes(i) && offsets[i+1] > offsets[i] {
 					wrong = fmt.Errorf("entry %d is gone", i)
 				}
+				if !bytes.Equal(c.Extensions, appendedWith(i)) {
+					wrong = fmt.Errorf("entry %d was appended with %x, its gap says %x", i, appendedWith(i), c.Extensions)
+				}
 			}
 		case e.Type == raft.LogCommand && done && p.goes(index) && offsets[index] < p.bound:
 			wrong = fmt.Errorf("entry %d is there", index)
 		case e.Type == raft.LogCommand && !bytes.Equal(e.Data, entry(index, e.Term).Data):
 			wrong = fmt.Errorf("entry %d is %q", index, e.Data)
+		case !bytes.Equal(c.Extensions, appendedWith(index)):
+			wrong = fmt.Errorf("entry %d was appended with %x, and says %x", index, appendedWith(index), c.Extensions)
 		}
 		next, _ = testSpan(e, next)
 		index = e.Index + 1

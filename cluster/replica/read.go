@@ -24,6 +24,13 @@ func (r *Replica) files(fresh bool) (raftgroup.Files, error) {
 	opts.Group, opts.Fresh, opts.Trailing = r.ID.String(), fresh, r.env.Trailing
 	opts.OnDamage = func(err error) { r.keeper.Damaged(r, err) }
 	log, err := r.env.Logs.OpenLog(r.env.dirOf(r.ID), opts)
+	if err == nil && fresh && r.begin != nil {
+		var begun *raftlog.PartitionLog
+		if begun, err = r.beginAt(log, opts); err != nil && begun != nil {
+			begun.Close()
+		}
+		log = begun
+	}
 	if err != nil {
 		return raftgroup.Files{}, err
 	}
@@ -74,7 +81,10 @@ func span(entry *raft.Log, next int64) (after, maxTime int64) {
 // next offset is next.
 func stored(entry *raft.Log, next fsm.Offset) fsm.Stored {
 	c := raftlog.Compacted(entry)
-	return fsm.Stored{Data: entry.Data, Term: fsm.Term(entry.Term), Next: next, Compacted: c.Compacted, After: fsm.Offset(c.After)}
+	return fsm.Stored{
+		Data: entry.Data, Stamp: fsm.StampOf(entry.Term, c.Extensions), Next: next,
+		Compacted: c.Compacted, After: fsm.Offset(c.After),
+	}
 }
 
 // ReadHere gives what a reader can read of what this replica has applied, at offset from; all of it

@@ -246,6 +246,7 @@ func (r *Records) apply(entry *raft.Log) fsm.Applied {
 		Term:       fsm.Term(entry.Term),
 		AppendedAt: entry.AppendedAt.UnixMilli(),
 		Data:       entry.Data,
+		Extensions: entry.Extensions,
 	})
 	if applied.Err != nil && errors.Is(applied.Err, fsm.ErrNewer) {
 		r.newer = fmt.Errorf("entry %d: %w", entry.Index, applied.Err)

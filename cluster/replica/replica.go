@@ -26,6 +26,7 @@ type Replica struct {
 	env     *environment
 	keeper  keeper
 	machine machine
+	begin   *beginning // what the group is formed with; nil: as any other
 
 	// Member and Log are set once, before the replica is handed out; the machine may
 	// be applied to from the moment Raft runs, which is after Log is set.

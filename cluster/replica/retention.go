@@ -24,6 +24,9 @@ func (r *Records) retain(share bool) {
 	if !ok {
 		return
 	}
+	if topic.Restoring {
+		return
+	}
 	r.sayLate(topic, time.Now())
 	r.compact(p, topic, time.Now())
 	start, next, stable := r.Ends()
