@@ -82,7 +82,7 @@ func knownExtensions(extensions []byte) error {
 func checkRestored(h kafkaproto.BatchHeader, next Offset, stamp Stamp) error {
 	epoch, most := stamp.Epoch(), stamp.Term.Epoch()
 	switch {
-	case h.Records < 0 || h.LastOffsetDelta < 0 || int64(h.Records) > int64(h.LastOffsetDelta)+1 || h.BaseOffset > math.MaxInt64-int64(h.LastOffsetDelta)-1:
+	case h.Records < 0 || h.LastOffsetDelta < 0 || int64(h.Records) > int64(h.LastOffsetDelta)+1 || h.BaseOffset > maxRestored-int64(h.LastOffsetDelta)-1:
 		return fmt.Errorf("%w: batch of %d records in %d offsets from %d on", outcome.ErrCorruptMessage, h.Records, int64(h.LastOffsetDelta)+1, h.BaseOffset)
 	case LeaderEpoch(h.LeaderEpoch) != epoch || epoch < 0 || epoch > most:
 		return fmt.Errorf("%w: restored with epoch %d as of %d in %d", outcome.ErrVoid, h.LeaderEpoch, epoch, most)
@@ -111,6 +111,9 @@ func CheckRestored(batches []kafkaproto.Batch, next Offset, term Term) (after Of
 	return next, nil
 }
 
+// maxRestored bounds the offsets of a restored log: sums of two of them are numbers.
+const maxRestored = math.MaxInt64 >> 1
+
 // restore takes a batch that has its place into what is known of producers and transactions.
 func (p *PartitionState) restore(batch kafkaproto.Batch, at int64) {
 	switch h := batch.Header(); {
@@ -119,7 +122,7 @@ func (p *PartitionState) restore(batch kafkaproto.Batch, at int64) {
 		if n := p.producers.byID[h.ProducerID]; n != nil && !n.state.Open {
 			p.producers.forget(p.producers.listOf(n), n)
 		}
-	case h.Transactional():
+	case h.Transactional() && h.Records > 0: // else it is no part of its transaction any more
 		_ = p.producers.append(h, p.next, at)
 	}
 }
@@ -135,7 +138,7 @@ type Begin struct {
 const maxBeginTerm = 1<<31 - 1<<20
 
 func (b *Begin) check() error {
-	if b.Offset < 0 || b.Offset > math.MaxInt64>>1 || b.Term < 1 || b.Term > maxBeginTerm {
+	if b.Offset < 0 || b.Offset > maxRestored || b.Term < 1 || b.Term > maxBeginTerm {
 		return fmt.Errorf("%w: a log that begins at offset %d in term %d", outcome.ErrInvalidConfig, b.Offset, b.Term)
 	}
 	return nil

@@ -3,6 +3,7 @@ package fsm
 import (
 	"errors"
 	"fmt"
+	"math"
 	"testing"
 
 	"github.com/trimaran-io/trimaran/kafkaproto"
@@ -62,14 +63,41 @@ func TestRestoredEntries(t *testing.T) {
 	if p.LastStable() != 214 {
 		t.Errorf("stable up to %d", p.LastStable())
 	}
-	for name, data := range map[string][]byte{"below the end": at(two, 215, 9), "an epoch to come": at(two, 300, 61)} {
-		if r := apply(data, marked(data)); !errors.Is(r.Err, outcome.ErrVoid) || p.NextOffset() != 216 {
+	for name, data := range map[string][]byte{"below the end": at(two, 215, 9), "an epoch to come": at(two, 300, 61), "an offset that is too large": at(two, math.MaxInt64>>1-1, 9)} {
+		if r := apply(data, marked(data)); !errors.Is(r.Err, outcome.ErrVoid) && !errors.Is(r.Err, outcome.ErrCorruptMessage) || p.NextOffset() != 216 {
+			t.Errorf("%s: %v", name, r.Err)
+		}
+	}
+	for name, marks := range map[string][]byte{"another epoch than its entry says": marked(at(two, 216, 8)), "none": {1, 9, 0, 0, 0}} {
+		if r := apply(at(two, 216, 9), marks); r.Err == nil || p.NextOffset() != 216 {
 			t.Errorf("%s: %v", name, r.Err)
 		}
 	}
 	before := p.LastApplied()
 	if r := apply(at(two, 216, 60), []byte{2}); !errors.Is(r.Err, ErrNewer) || p.LastApplied() != before {
 		t.Errorf("an entry that is marked otherwise: %v", r.Err)
+	}
+}
+
+// A batch whose records are compacted away is no part of a transaction: the marker may be gone, too.
+// What is kept with segments says the same as the machine.
+func TestARestoredBatchOfNothingOpensNoTransaction(t *testing.T) {
+	p := NewPartitionAt(0)
+	var x TransactionIndex
+	empty, kept, err := prototest.Of(prototest.Batch("a"), 5, 0, 0, true).Retain(func(kafkaproto.Record) bool { return false })
+	if err != nil || kept != 0 {
+		t.Fatal(err)
+	}
+	for i, b := range []kafkaproto.Batch{empty, prototest.Of(prototest.Batch("b"), 6, 0, 0, true)} {
+		data := at(b, int64(10*i), 3)
+		before := p.NextOffset()
+		if r := p.Apply(Entry{Index: Index(2 + i), Term: 9, Data: data, Extensions: marked(data)}); r.Err != nil {
+			t.Fatal(r.Err)
+		}
+		x.Add(data, StampOf(9, marked(data)), before)
+	}
+	if open := p.Open(); len(open) != 1 || open[0].ProducerID != 6 || len(x.Open) != 1 || x.Open[0].ProducerID != 6 {
+		t.Errorf("open are %+v, and %+v", p.Open(), x.Open)
 	}
 }
 

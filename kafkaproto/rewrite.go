@@ -1,6 +1,7 @@
 package kafkaproto
 
 import (
+	"cmp"
 	"fmt"
 	"sync"
 
@@ -19,9 +20,27 @@ type Record struct {
 // Records calls f for every record of the batch until it says no. Errors are ErrCorrupt,
 // ErrTooLarge and ErrUnsupportedCompression.
 func (b Batch) Records(f func(Record) bool) error {
-	return b.eachRecord(func(offset, at int64, r record) bool {
-		return f(Record{offset, at, r.key, r.value == nil})
+	deltas := deltas{last: -1}
+	err := b.eachRecord(func(offset, at int64, r record) bool {
+		return deltas.take(b.header, r) && f(Record{offset, at, r.key, r.value == nil})
 	})
+	return cmp.Or(err, deltas.bad)
+}
+
+// deltas holds that offsets of records go up, and that none is behind those of the batch. No
+// producer can send others, but somebody may have written into a backup.
+type deltas struct {
+	last int32
+	bad  error
+}
+
+// take reports whether the record may follow.
+func (d *deltas) take(h BatchHeader, r record) bool {
+	if r.offsetDelta <= d.last || r.offsetDelta > h.LastOffsetDelta {
+		d.bad = fmt.Errorf("record batch at offset %d: %w: a record with offset delta %d of %d behind %d", h.BaseOffset, ErrCorrupt, r.offsetDelta, h.LastOffsetDelta, d.last)
+	}
+	d.last = r.offsetDelta
+	return d.bad == nil
 }
 
 // Retain gives the batch with those of its records alone that keep says yes to, and how many they
@@ -44,11 +63,14 @@ func (b Batch) Retain(keep func(Record) bool) (rest Batch, kept int, err error) 
 	buf := getScratch()
 	left := (*buf)[:0]
 	defer func() { putScratch(buf, left) }()
-	newest := int64(-1)
+	newest, deltas := int64(-1), deltas{last: -1}
 	for range h.Records {
 		r, behind, err := nextRecord(records, fromLog)
 		if err != nil {
 			return Batch{}, 0, fmt.Errorf("record batch at offset %d: %w", h.BaseOffset, err)
+		}
+		if !deltas.take(h, r) {
+			return Batch{}, 0, deltas.bad
 		}
 		at := h.BaseTimestamp + r.timestampDelta
 		if h.LogAppendTime() {

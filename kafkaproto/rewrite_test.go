@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"testing"
@@ -132,4 +133,22 @@ func FuzzRetain(f *testing.F) {
 			t.Fatalf("%d records: %v", kept, err)
 		}
 	})
+}
+
+// TestRecordsOutOfOrderAreCorrupt: what no producer can have sent must not be taken for records
+// that have their place.
+func TestRecordsOutOfOrderAreCorrupt(t *testing.T) {
+	for name, deltas := range map[string][]int32{"twice": {0, 0}, "back": {1, 0}, "behind the batch": {0, 2}} {
+		b := make([]byte, BatchHeaderSize)
+		for _, d := range deltas {
+			b = appendRecord(b, record{offsetDelta: d, key: []byte("k"), value: []byte("v")})
+		}
+		batch := sealBatch(b, None, len(deltas), 5, 5)
+		if err := batch.Records(func(Record) bool { return true }); !errors.Is(err, ErrCorrupt) {
+			t.Errorf("%s: they are read: %v", name, err)
+		}
+		if _, _, err := batch.Retain(func(Record) bool { return false }); !errors.Is(err, ErrCorrupt) {
+			t.Errorf("%s: they are left out: %v", name, err)
+		}
+	}
 }

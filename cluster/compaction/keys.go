@@ -32,8 +32,8 @@ type slot struct {
 func NewKeys(bytes, count int64) *Keys {
 	// A tenth stays free, or looking for what is not there takes long.
 	slots := max(bytes, LeastMemory) / KeyBytes
-	if need := count + count/8 + 1; need < slots {
-		slots = need
+	if count < slots { // of offsets there may be any number
+		slots = min(slots, count+count/8+1)
 	}
 	return &Keys{slots: make([]slot, slots), room: int(slots - slots/10 - 1)}
 }

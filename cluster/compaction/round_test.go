@@ -2,6 +2,7 @@ package compaction
 
 import (
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"os"
 	"slices"
@@ -322,5 +323,18 @@ func (l *testLog) mustHold(t *testing.T, seed uint64, d fsm.Compaction) {
 	}
 	for producer := range open {
 		t.Fatalf("seed %d: a transaction of producer %d has records and no marker", seed, producer)
+	}
+}
+
+// TestKeysOfAnyNumberOfOffsets: a restored log may have holes of any size.
+func TestKeysOfAnyNumberOfOffsets(t *testing.T) {
+	for _, count := range []int64{0, 1, 1 << 40, math.MaxInt64 / 9 * 8, math.MaxInt64} {
+		k := NewKeys(LeastMemory, count)
+		if n := len(k.slots); n < 1 || n > LeastMemory/KeyBytes {
+			t.Errorf("%d slots for %d offsets", n, count)
+		}
+		if count > 0 && (!k.Put([]byte("k"), 7) || k.Newest([]byte("k")) != 7) {
+			t.Errorf("no room for a key of %d offsets", count)
+		}
 	}
 }
