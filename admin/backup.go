@@ -58,6 +58,10 @@ type TopicCopy struct {
 	Configs           map[string]string `json:"configs,omitempty"`
 	Origin            string            `json:"origin,omitempty"` // see fsm.Topic
 	Restoring         bool              `json:"restoring,omitempty"`
+	// Compacted: its records are compacted, by its own configuration or by default.
+	// DeleteRetentionMs is for how long tombstones are kept after that, ms.
+	Compacted         bool  `json:"compacted,omitempty"`
+	DeleteRetentionMs int64 `json:"delete_retention_ms,omitempty"`
 }
 
 // CatalogSecurity is who may log in and what they may do. The keys of tokens are not part of it:

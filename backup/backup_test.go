@@ -419,6 +419,64 @@ func TestASecondBackupStoresWhatIsNew(t *testing.T) {
 	sameAs(t, next.Manifest, r, c)
 }
 
+// Of a compacted topic tombstones go, and what they stood for. Where one may have come and gone since
+// the last backup, which has the record, nothing of that is used.
+func TestBackupsOfCompactedTopics(t *testing.T) {
+	const hour = 3_600_000
+	type state struct {
+		compacted bool
+		kept      int64
+	}
+	for _, test := range []struct {
+		before, now state
+		goesOn      bool
+	}{
+		{state{true, hour}, state{true, hour}, true},
+		{state{true, 0}, state{true, hour}, false},
+		{state{true, hour}, state{false, 0}, false},
+		{state{false, hour}, state{true, 1}, false},
+		{state{false, 0}, state{false, 0}, true},
+	} {
+		c, store := newMemCluster("one"), newMemStore()
+		id, r := c.topic("compacted", 5, 1), &Repository{store}
+		c.add(id, 0, 4, 100)
+		is := func(s state) { c.copy.Topics[0].Compacted, c.copy.Topics[0].DeleteRetentionMs = s.compacted, s.kept }
+		is(test.before)
+		create(t, c, r, Options{})
+		log := c.logs[id][0]
+		c.add(id, 0, 2, 100)
+		if !test.goesOn {
+			log.batches = slices.Delete(log.batches, 1, 5) // some records, and a tombstone
+		}
+		is(test.now)
+		second := create(t, c, r, Options{})
+		sameAs(t, second.Manifest, r, c)
+		if n := len(second.Manifest.Topics[0].Partitions[0].Objects); test.goesOn != (n == 2) {
+			t.Errorf("%+v: %d objects", test, n)
+		}
+	}
+}
+
+// While a backup is made the log grows, and what was at its end when the backup began is compacted
+// away: the backup ends where it was to end all the same.
+func TestTheEndIsCompactedMeanwhile(t *testing.T) {
+	c, store := newMemCluster("one"), newMemStore()
+	id, r := c.topic("compacted", 5, 1), &Repository{store}
+	c.add(id, 0, 10, 400<<10)
+	log := c.logs[id][0]
+	end := log.next
+	c.changed = func(string, fsm.TopicID, int) {
+		if c.changed = nil; log.next == end {
+			c.add(id, 0, 1, 100)
+			log.batches = slices.Delete(log.batches, 5, 10)
+		}
+	}
+	p := create(t, c, r, Options{}).Manifest.Topics[0].Partitions[0]
+	if n := len(p.Objects); p.End != end || n != 1 || p.Objects[0].Next > end {
+		t.Errorf("%+v, the log ended at %d", p, end)
+	}
+}
+
 // A restore that is cut at each of its steps, before the step or after it, goes on where it was,
 // and ends as one that was not.
 func TestARestoreGoesOnWhereItWas(t *testing.T) {

@@ -185,10 +185,14 @@ func (c *creation) topics(ctx context.Context, catalog *admin.CatalogCopy, befor
 			continue
 		}
 		s := &selected{topic: Topic{
-			Name: t.Name, ID: t.ID, ReplicationFactor: t.ReplicationFactor, Configs: t.Configs, Partitions: make([]Partition, t.Partitions),
+			Name: t.Name, ID: t.ID, ReplicationFactor: t.ReplicationFactor, Configs: t.Configs,
+			Compacted: t.Compacted, DeleteRetentionMs: t.DeleteRetentionMs, Partitions: make([]Partition, t.Partitions),
 		}}
 		all = append(all, s)
 		old := before.topic(t.ID)
+		if old != nil && !old.goesOn(&s.topic, time.Duration(m.Started-before.Started)*time.Millisecond) {
+			old = nil
+		}
 		for p := range t.Partitions {
 			var had Partition
 			if old != nil && p < len(old.Partitions) {
@@ -218,6 +222,18 @@ func (c *creation) topics(ctx context.Context, catalog *admin.CatalogCopy, befor
 		m.Topics = append(m.Topics, s.topic)
 	}
 	return nil
+}
+
+// goesOn reports whether what a backup has of a topic may be a part of one that is begun that much
+// later. Of a compacted topic both the record and the tombstone that stood for its end may be gone
+// since: the log has neither any more, and the earlier backup has the record. So it is with markers
+// of transactions. As for every consumer, what is behind the earlier backup has to be read within
+// delete.retention.ms; half of that is left for the reading.
+func (t *Topic) goesOn(now *Topic, later time.Duration) bool {
+	if !t.Compacted && !now.Compacted {
+		return true
+	}
+	return later >= 0 && later.Milliseconds() < min(t.DeleteRetentionMs, now.DeleteRetentionMs)/2
 }
 
 // dropGone leaves out topics that were deleted meanwhile, and perhaps created again.
@@ -306,7 +322,7 @@ func (c *creation) gather(ctx context.Context, t admin.TopicCopy, partition int3
 		if err != nil {
 			return o, nil, err
 		}
-		before := o.Next
+		before, over := o.Next, false
 		for batch, err := range kafkaproto.Batches(read) {
 			if err != nil && o.Next > before {
 				break // the answer was cut behind whole batches
@@ -327,11 +343,14 @@ func (c *creation) gather(ctx context.Context, t admin.TopicCopy, partition int3
 			} else if h.BaseOffset < o.Next {
 				return o, nil, fmt.Errorf("a batch begins at offset %d, where %d comes next", h.BaseOffset, o.Next)
 			}
-			if h.BaseOffset >= end || len(data) >= objectBytes {
+			if over = h.BaseOffset >= end; over || len(data) >= objectBytes {
 				break
 			}
 			data = append(data, batch.Bytes()...)
 			o.Next, o.MaxProducer, o.MaxEpoch = h.NextOffset(), max(o.MaxProducer, h.ProducerID), max(o.MaxEpoch, h.LeaderEpoch)
+		}
+		if over {
+			break // what was in front of the end, if anything, was compacted meanwhile
 		}
 		if o.Next == before {
 			return o, nil, fmt.Errorf("nothing is there from offset %d to %d", o.Next, end)

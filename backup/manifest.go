@@ -56,7 +56,10 @@ type Topic struct {
 	ID                fsm.TopicID       `json:"id"`
 	ReplicationFactor int               `json:"replication_factor"`
 	Configs           map[string]string `json:"configs,omitempty"`
-	Partitions        []Partition       `json:"partitions"`
+	// Compacted and DeleteRetentionMs are as in admin.TopicCopy.
+	Compacted         bool        `json:"compacted,omitempty"`
+	DeleteRetentionMs int64       `json:"delete_retention_ms,omitempty"`
+	Partitions        []Partition `json:"partitions"`
 }
 
 // Partition is the log of a partition from Start to the offset before End.

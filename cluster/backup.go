@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"context"
+	"strconv"
 
 	"github.com/trimaran-io/trimaran/admin"
 	"github.com/trimaran-io/trimaran/fsm"
@@ -16,9 +17,13 @@ func (f *front) CopyCatalog(ctx context.Context) (*admin.CatalogCopy, error) {
 	topics := f.catalog.View()
 	out := &admin.CatalogCopy{ClusterID: topics.ClusterID(), FeatureLevel: topics.FeatureLevel(), Nodes: len(topics.Nodes()), Topics: []admin.TopicCopy{}}
 	for _, t := range topics.All() {
+		kept, err := strconv.ParseInt(t.ConfigOr(f.defaults, "delete.retention.ms"), 10, 64)
+		if err != nil {
+			kept = 0
+		}
 		out.Topics = append(out.Topics, admin.TopicCopy{
 			Name: t.Name, ID: t.ID, Partitions: len(t.Partitions), ReplicationFactor: t.ReplicationFactor, Configs: t.Configs,
-			Origin: t.Origin, Restoring: t.Restoring,
+			Origin: t.Origin, Restoring: t.Restoring, Compacted: t.Compacted(f.defaults), DeleteRetentionMs: kept,
 		})
 	}
 	security := topics.Security()
