@@ -475,3 +475,130 @@ func testAReplicaIsMadeAnewFromCompactedOnes(t *testing.T) {
 	k.check(false)
 	k.same(lost)
 }
+
+// TestACompactedTopicIsRestoredAndCompactedAgain brings back what was left of a compacted log, beside
+// kills, has it compacted as every other one, and copied. What leader epochs were stays known: a
+// consumer that was there before, wherever it is, is not told that the log was cut below that.
+func TestACompactedTopicIsRestoredAndCompactedAgain(t *testing.T) {
+	inBubble(t, testACompactedTopicIsRestoredAndCompactedAgain)
+}
+
+func testACompactedTopicIsRestoredAndCompactedAgain(t *testing.T) {
+	c, k := compactCluster(t, map[string]string{"delete.retention.ms": "1000"})
+	random := rand.New(rand.NewPCG(4, 4))
+	for i := range 6 {
+		before := c.leaderOf(k.id)
+		c.kill(before)
+		c.start(before)
+		c.leaderOf(k.id)
+		k.storeSome(random, 40, 60)
+		k.finishAll()
+		if i%2 == 0 { // else there may be a hole where the epoch ended
+			k.put(-1, false, prototest.Keyed{Key: fmt.Sprint("of epoch ", k.epoch()), Value: "v"})
+		} else {
+			k.put(-1, false, prototest.Keyed{Key: "of the newest epoch", Value: "v"})
+		}
+	}
+	k.caughtUp()
+	k.compacted(fsm.Offset(k.next))
+	k.check(false)
+	var old []kafkaproto.Batch
+	holes := 0
+	first, end := c.nodes[0].records(k.id).Bounds()
+	for at := first; at < end; {
+		slice, ok, err := c.nodes[0].records(k.id).ReadHere(at, 3000, fsm.ReadUncommitted)
+		if err != nil || !ok {
+			t.Fatalf("offset %d: %v, %v", at, ok, err)
+		}
+		for batch, err := range kafkaproto.Batches(slice.Batches) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			if fsm.Offset(batch.Header().BaseOffset) > at {
+				holes++
+			}
+			old = append(old, batch.Clone())
+			at = fsm.Offset(batch.Header().NextOffset())
+		}
+	}
+	if holes < 10 {
+		t.Fatalf("%d holes are no test", holes)
+	}
+	last := k.epoch()
+	endsOf := func(id fsm.PartitionID) map[fsm.LeaderEpoch]fsm.Offset {
+		ends := map[fsm.LeaderEpoch]fsm.Offset{}
+		for epoch := range last + 1 {
+			eventually(t, "the end of an epoch", func() error {
+				_, at, err := c.any().EpochEnd(within(t), id, epoch)
+				ends[epoch] = at
+				return err
+			})
+		}
+		return ends
+	}
+	source := endsOf(k.id)
+
+	// It comes back, and the leader goes away now and then.
+	back := newKeyedLog(c, fsm.PartitionID{Topic: fsm.TopicID{9}})
+	back.newest, back.next = k.newest, k.next
+	spec := fsm.TopicSpec{Name: "back", Partitions: 1, ReplicationFactor: 3, Restore: &fsm.RestoreSpec{
+		ID: back.id.Topic, Origin: "a backup", Begin: []fsm.Begin{{Offset: first, Term: fsm.Term(last)}},
+	}}
+	eventually(t, "the topic", func() error { return c.any().CreateTopic(within(t), spec, false) })
+	for rest := old; len(rest) > 0; {
+		n := min(1+random.IntN(30), len(rest))
+		eventually(t, "restore", func() error {
+			_, err := c.any().RestoreBatches(within(t), back.id, rest[:n], n == len(rest))
+			return err
+		})
+		if rest = rest[n:]; random.IntN(3) == 0 {
+			leader := c.leaderOf(back.id)
+			c.kill(leader)
+			c.start(leader)
+		}
+	}
+	eventually(t, "the end", func() error {
+		return c.any().EndRestore(within(t), fsm.EndRestore{Topic: back.id.Topic, Producers: 1 << 20})
+	})
+	back.caughtUp()
+	back.check(false)
+	whole := endsOf(back.id)
+	for epoch, at := range source {
+		if epoch < last && whole[epoch] < at {
+			t.Errorf("epoch %d ended at %d, and where it was restored at %d", epoch, at, whole[epoch])
+		}
+	}
+	restored := func(what string) {
+		t.Helper()
+		if got := endsOf(back.id); !maps.Equal(got, whole) {
+			t.Errorf("%s: epochs end at %v, and did at %v", what, got, whole)
+		}
+	}
+	back.compacted(fsm.Offset(back.next))
+	back.check(false)
+	back.same(0)
+	restored("compacted")
+
+	// All keys are written again, so nothing is left of whole entries, and one replica is made anew.
+	for key := range back.newest {
+		back.put(-1, false, prototest.Keyed{Key: key, Value: strings.Repeat("w", 200)})
+	}
+	back.caughtUp()
+	back.compacted(fsm.Offset(back.next))
+	lost := (c.leaderOf(back.id) + 1) % 3
+	c.kill(lost)
+	if err := c.nodes[lost].on().RemoveAll(c.nodes[lost].partitionDir(back.id)); err != nil {
+		t.Fatal(err)
+	}
+	c.start(lost)
+	c.ready()
+	back.caughtUp()
+	back.compacted(fsm.Offset(back.next))
+	back.check(false)
+	back.same(lost)
+	restored("when nothing is left of what was restored")
+	got, records, err := back.read(lost, 0)
+	if err != nil || len(got) != len(back.newest) || records > len(got)+3 {
+		t.Errorf("%d records of %d keys are left, %v", records, len(back.newest), err)
+	}
+}
