@@ -12,8 +12,8 @@ import (
 
 // Adopt makes what was staged and finished the log's own, in one step, behind its
 // own entries up to the index where the staging began. A log that has come as far by
-// itself stays as it is, and the staging goes. Raft of the raft group must be
-// shut down. The log must be closed and opened again afterwards.
+// itself stays as it is, and the staging goes; so it does where the log was compacted since.
+// Raft of the raft group must be shut down. The log must be closed and opened again afterwards.
 func (l *PartitionLog) Adopt(s *Staging) error {
 	if err := l.turn.take(); err != nil {
 		return err
@@ -29,6 +29,9 @@ func (l *PartitionLog) Adopt(s *Staging) error {
 		return err
 	} else if overtaken {
 		return s.Discard()
+	}
+	if s.have > 0 && l.published().Compacted.Mark != staged.Compacted.Mark {
+		return s.Discard() // its own entries are other ones by now: all is copied
 	}
 	if s.have > 0 {
 		own, err := l.ownUpTo(s.have, s.start, s.state)

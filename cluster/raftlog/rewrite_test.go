@@ -271,6 +271,67 @@ func TestCompactedEntriesAreCopied(t *testing.T) {
 	}
 }
 
+// TestCompactedWhileItCopies: a log that was compacted since the copy began does not go on behind
+// its own entries, and what the other has is copied from the beginning.
+func TestCompactedWhileItCopies(t *testing.T) {
+	source, offsets := longLog(t, rand.New(rand.NewPCG(4, 4)))
+	h := newHeld(t)
+	p := halved{goes: func(index uint64) bool { return index%3 != 0 }, size: 4000, bound: offsets[20]}
+	copied, err := source.AppendEntries(nil, 1, 60, 1<<20)
+	if err != nil {
+		t.Fatal(err)
+	}
+	entries, err := ParseEntries(copied)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := h.StoreLogs(entries[:40]); err != nil {
+		t.Fatal(err)
+	}
+	h.apply(40)
+	if err := h.snapshot(entries[39].Term); err != nil {
+		t.Fatal(err)
+	}
+	copyAll := func() uint64 {
+		t.Helper()
+		d, _ := source.Describe(40)
+		s, err := h.Stage(d)
+		if err != nil {
+			t.Fatal(err)
+		}
+		from := s.Next()
+		if err := s.Add(entries[from-1:]); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Finish(d); err != nil {
+			t.Fatal(err)
+		}
+		if from > 1 {
+			if _, err := h.Compact(p.pass()); err != nil {
+				t.Fatal(err)
+			}
+			if c := h.Compaction(); c.First < 2 {
+				t.Fatalf("%+v is no test", c)
+			}
+			h.Widen(1)
+			if first, _ := h.FirstIndex(); first != h.Compaction().First {
+				t.Errorf("Raft has entries from %d on, and all below %d may be compacted", first, h.Compaction().First)
+			}
+		}
+		if err := h.Adopt(s); err != nil {
+			t.Fatal(err)
+		}
+		h.crash(1)
+		return from
+	}
+	if from := copyAll(); from != 41 || h.SnapshotIndex() != 40 || h.Compaction().First < 2 {
+		t.Errorf("copied from entry %d on, the snapshot is of %d: %+v", from, h.SnapshotIndex(), h.Compaction())
+	}
+	if from := copyAll(); from != 1 || h.SnapshotIndex() != 60 || h.Compaction() != (Compaction{}) {
+		t.Errorf("copied from entry %d on, the snapshot is of %d: %+v", from, h.SnapshotIndex(), h.Compaction())
+	}
+}
+
 // TestAReaderGoesOnBesideCompaction reads on in a segment that is no part of the log any more.
 func TestAReaderGoesOnBesideCompaction(t *testing.T) {
 	p := halved{goes: func(index uint64) bool { return index%2 != 0 }, size: 100000}

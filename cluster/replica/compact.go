@@ -251,7 +251,8 @@ func (r *Records) undone(now time.Time) (c fsm.Compaction, ok bool) {
 	c = r.state.Compaction()
 	ok = c.Index != 0 && !now.Before(r.compaction.pause)
 	r.mu.Unlock()
-	return c, ok && uint64(c.Index) != r.Log.Compaction().Decision && r.Log.SnapshotIndex() >= uint64(c.Index) && !r.Held()
+	// What is copied behind entries of its own would not fit to them any more.
+	return c, ok && uint64(c.Index) != r.Log.Compaction().Decision && r.Log.SnapshotIndex() >= uint64(c.Index) && !r.Held() && r.catchUp.status() == nil
 }
 
 // compactionLoop carries out what was decided, one replica after the other, the one with the
