@@ -160,7 +160,7 @@ func (r *Records) compact(p *proposer, topic *fsm.Topic, now time.Time) {
 func (r *Records) nextCompaction(settings compactionSettings, now int64) (next fsm.Compaction, since int64, due bool) {
 	local := r.Log.Compaction()
 	r.mu.Lock()
-	last, stable, end := r.state.Compaction(), r.seen.stable, r.seen.next
+	last, start, stable, end := r.state.Compaction(), r.seen.start, r.seen.stable, r.seen.next
 	if since = now; r.compaction.done != 0 && r.compaction.of == last.Index {
 		since = min(now, r.compaction.done)
 	}
@@ -180,7 +180,7 @@ func (r *Records) nextCompaction(settings compactionSettings, now int64) (next f
 		return next, since, true
 	}
 	if bound > last.Bound {
-		old := settings.most < math.MaxInt64 && now-r.writtenAt(last.Bound) >= settings.most
+		old := settings.most < math.MaxInt64 && now-r.writtenAt(max(last.Bound, start)) >= settings.most
 		if old || dirtyRatio(dirty, clean) > settings.ratio {
 			next.Bound = bound
 			return next, since, true
@@ -352,8 +352,12 @@ func (r *Records) round(ctx context.Context, c fsm.Compaction, limit *rate.Limit
 	}
 	r.forget()
 	for {
-		local := r.Log.Compaction()
-		from := max(fsm.Offset(local.Bound), 0)
+		from := max(fsm.Offset(r.Log.Compaction().Bound), 0)
+		// Where the log starts does not matter: of the batch that reaches over that, too, what is
+		// left is the same on all replicas.
+		if segments := r.Log.Segments(); len(segments) > 0 {
+			from = max(from, fsm.Offset(segments[0].Start))
+		}
 		keys := compaction.NewKeys(cmp.Or(r.env.CompactionMemory, defaultCompactionMemory), int64(c.Bound-from))
 		round := compaction.NewRound(c, c.Bound, keys, r.abortedFrom)
 		to, err := r.collect(round, c, from, pace)
@@ -394,11 +398,6 @@ func (r *Records) round(ctx context.Context, c fsm.Compaction, limit *rate.Limit
 // collect notes the keys of what is not compacted yet, as far as there is memory for them, and
 // gives how far that is.
 func (r *Records) collect(round *compaction.Round, c fsm.Compaction, from fsm.Offset, pace func(int) error) (to fsm.Offset, err error) {
-	// Where the log starts does not matter: of the batch that reaches over that, too, what is left
-	// is the same on all replicas.
-	if segments := r.Log.Segments(); len(segments) > 0 {
-		from = max(from, fsm.Offset(segments[0].Start))
-	}
 	if from >= c.Bound {
 		return c.Bound, nil
 	}

@@ -40,10 +40,10 @@ func (r *Records) Digest(ctx context.Context, from, to fsm.Offset, limit int64) 
 	compacted := r.state.Compaction().Bound
 	r.mu.Unlock()
 	h.UpTo = from
+	rewritten := r.Log.Rewritten() // before the mark: what is rewritten in between is found to be
 	if from < compacted {
 		h.Mark = r.Log.Compaction().Mark
 	}
-	rewritten := r.Log.Rewritten()
 	if from < start || to > next || from > to {
 		return h, fmt.Errorf("%w: %d to %d of %d to %d", outcome.ErrOffsetOutOfRange, from, to, start, next)
 	}
