@@ -419,8 +419,8 @@ func TestASecondBackupStoresWhatIsNew(t *testing.T) {
 	sameAs(t, next.Manifest, r, c)
 }
 
-// Of a compacted topic tombstones go, and what they stood for. Where one may have come and gone since
-// the last backup, which has the record, nothing of that is used.
+// Of a compacted topic tombstones go, and what they stood for. Where one may have come and gone
+// since the last backup, which has the record, nothing of that is used.
 func TestBackupsOfCompactedTopics(t *testing.T) {
 	const hour = 3_600_000
 	type state struct {
@@ -453,6 +453,69 @@ func TestBackupsOfCompactedTopics(t *testing.T) {
 		sameAs(t, second.Manifest, r, c)
 		if n := len(second.Manifest.Topics[0].Partitions[0].Objects); test.goesOn != (n == 2) {
 			t.Errorf("%+v: %d objects", test, n)
+		}
+	}
+}
+
+// A compacted log is compared by what compaction may have left of it.
+func TestCompareCompacted(t *testing.T) {
+	keyed := func(key, value string) prototest.Keyed {
+		return prototest.Keyed{Key: key, Value: value, Null: value == ""}
+	}
+	full := [][]prototest.Keyed{
+		{keyed("a", "1"), keyed("b", "1"), keyed("c", "1")}, // 0 to 2
+		{keyed("a", "2"), keyed("d", "1")},                  // 3, 4
+		{keyed("b", ""), keyed("c", "2")},                   // 5, 6
+	}
+	for name, test := range map[string]struct {
+		leave func(offset int64) bool
+		more  []prototest.Keyed
+		alter bool
+		wrong string
+	}{
+		"nothing is compacted":          {leave: func(int64) bool { return true }},
+		"all that may go is gone":       {leave: func(o int64) bool { return o == 3 || o == 4 || o == 6 }},
+		"the newest of a key is gone":   {leave: func(o int64) bool { return o != 4 }, wrong: "offset 4"},
+		"all is gone":                   {leave: func(o int64) bool { return false }, wrong: "newest of its key"},
+		"it is, and there is a newer":   {leave: func(o int64) bool { return o != 4 }, more: []prototest.Keyed{keyed("d", "2")}},
+		"and there is a newer of other": {leave: func(o int64) bool { return o != 4 }, more: []prototest.Keyed{keyed("e", "2")}, wrong: "offset 4"},
+		"a record is another one":       {leave: func(o int64) bool { return o > 2 }, alter: true, wrong: "offset 3"},
+	} {
+		c, store := newMemCluster("one"), newMemStore()
+		id, r := c.topic("compacted", 5, 1), &Repository{store}
+		c.copy.Topics[0].Compacted = true
+		log := c.logs[id][0]
+		add := func(records []prototest.Keyed) {
+			b := prototest.KeyedBatch(records...)
+			b.Stamp(log.next, 3)
+			log.batches = append(log.batches, b)
+			log.next = b.Header().NextOffset()
+		}
+		for _, records := range full {
+			add(records)
+		}
+		m := create(t, c, r, Options{}).Manifest
+		var left []kafkaproto.Batch
+		for i, b := range log.batches {
+			if test.alter && i == 1 {
+				other := prototest.KeyedBatch(keyed("a", "x"), keyed("d", "1"))
+				other.Stamp(3, 3)
+				b = other
+			}
+			rest, kept, err := b.Retain(func(record kafkaproto.Record) bool { return test.leave(record.Offset) })
+			if err != nil {
+				t.Fatal(err)
+			}
+			if kept > 0 || i == len(full)-1 {
+				left = append(left, rest)
+			}
+		}
+		if log.batches = left; test.more != nil {
+			add(test.more)
+		}
+		v, err := Compare(t.Context(), m, r, c, RestoreOptions{})
+		if err != nil || test.wrong == "" && len(v.Wrong) > 0 || test.wrong != "" && !strings.Contains(strings.Join(v.Wrong, ", "), test.wrong) {
+			t.Errorf("%s: %+v, %v", name, v, err)
 		}
 	}
 }

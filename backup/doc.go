@@ -8,5 +8,5 @@
 //
 // The parts: stores.go says what a store is, file.go and s3.go are two, patient.go tries again;
 // manifest.go has what a backup says of itself, repository.go where it lies; create.go, restore.go,
-// verify.go and prune.go are what is done with it.
+// verify.go, compacted.go and prune.go are what is done with it.
 package backup

@@ -95,7 +95,8 @@ func Verify(ctx context.Context, m *Manifest, r *Repository, o Options, known Kn
 
 // Compare reads the topics of a backup from a cluster, and compares them with the backup byte for
 // byte: offsets, leader epochs, producers, records; and the offsets of its groups. A log may have
-// more at its end, and groups may have gone on.
+// more at its end, and groups may have gone on; one that is compacted may have what compaction
+// leaves of it.
 func Compare(ctx context.Context, m *Manifest, r *Repository, with Source, o RestoreOptions) (*Verified, error) {
 	if err := o.defaults(); err != nil {
 		return nil, err
@@ -175,6 +176,9 @@ func comparePartition(ctx context.Context, r *Repository, with Source, here admi
 	}
 	if start != old.Start || end < old.End {
 		return differs(fmt.Sprintf("it has offsets %d to %d, the backup %d to %d", start, end, old.Start, old.End))
+	}
+	if here.Compacted {
+		return compareCompacted(ctx, r, with, here, id, partition, old, end, progress)
 	}
 	c := &creation{from: with}
 	for _, o := range old.Objects {

@@ -477,9 +477,10 @@ func testAReplicaIsMadeAnewFromCompactedOnes(t *testing.T) {
 	k.same(lost)
 }
 
-// TestACompactedTopicIsRestoredAndCompactedAgain brings back what was left of a compacted log, beside
-// kills, has it compacted as every other one, and copied. What leader epochs were stays known: a
-// consumer that was there before, wherever it is, is not told that the log was cut below that.
+// TestACompactedTopicIsRestoredAndCompactedAgain brings back what was left of a compacted log,
+// beside kills, has it compacted as every other one, and copied. What leader epochs were stays
+// known: a consumer that was there before, wherever it is, is not told that the log was cut below
+// that.
 func TestACompactedTopicIsRestoredAndCompactedAgain(t *testing.T) {
 	inBubble(t, testACompactedTopicIsRestoredAndCompactedAgain)
 }
@@ -599,7 +600,8 @@ func testACompactedTopicIsRestoredAndCompactedAgain(t *testing.T) {
 	back.same(0)
 	restored("compacted")
 
-	// All keys are written again, so nothing is left of whole entries, and one replica is made anew.
+	// All keys are written again, so nothing is left of whole entries, and one replica is made
+	// anew.
 	for key := range back.newest {
 		back.put(-1, false, prototest.Keyed{Key: key, Value: strings.Repeat("w", 200)})
 	}

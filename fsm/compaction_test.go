@@ -142,9 +142,9 @@ func TestACompactedEntryIsReadByItsOffsets(t *testing.T) {
 	for _, s := range []Stored{
 		// not compacted: a gap is none of ours
 		{Data: b.Bytes(), Stamp: Stamp{Term: 3}, Next: 10},
-		{Data: b.Bytes(), Stamp: Stamp{Term: 3}, Next: 15, Compacted: true, After: 20},       // it would go back
-		{Data: b.Bytes(), Stamp: Stamp{Term: 3}, Next: 10, Compacted: true, After: 15},       // or beyond its end
-		{Data: []byte{0, 1, 2}, Stamp: Stamp{Term: 3}, Next: 10, Compacted: true, After: 20}, // no batch
+		{Data: b.Bytes(), Stamp: Stamp{Term: 3}, Next: 15, Compacted: true, After: 20}, // back
+		{Data: b.Bytes(), Stamp: Stamp{Term: 3}, Next: 10, Compacted: true, After: 15}, // beyond
+		{Data: []byte{0, 1, 2}, Stamp: Stamp{Term: 3}, Next: 10, Compacted: true, After: 20},
 	} {
 		for batch := range s.Batches() {
 			t.Errorf("%+v gives %+v", s, batch.Header())

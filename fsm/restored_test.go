@@ -79,8 +79,8 @@ func TestRestoredEntries(t *testing.T) {
 	}
 }
 
-// A batch whose records are compacted away is no part of a transaction: the marker may be gone, too.
-// What is kept with segments says the same as the machine.
+// A batch whose records are compacted away is no part of a transaction: the marker may be gone,
+// too. What is kept with segments says the same as the machine.
 func TestARestoredBatchOfNothingOpensNoTransaction(t *testing.T) {
 	p := NewPartitionAt(0)
 	var x TransactionIndex

@@ -38,8 +38,8 @@ func (p halved) pass() Pass {
 	}
 }
 
-// appendedWith gives the extensions of an entry of a longLog: some have none, some the same as their
-// neighbours.
+// appendedWith gives the extensions of an entry of a longLog: some have none, some the same as
+// their neighbours.
 func appendedWith(index uint64) []byte {
 	if index%12 < 5 {
 		return nil
