@@ -58,6 +58,9 @@ func (c *Coordinator) addTo(ctx context.Context, client Client, t kmsg.AddPartit
 	from := identity{t.ProducerID, t.ProducerEpoch}
 	if t.VerifyOnly {
 		code, missing := c.verify(t.TransactionalID, from, scope)
+		if err := c.confirm(ctx); err != nil {
+			return nil, err
+		}
 		return func(topic string, partition int32) int16 {
 			if code == 0 && missing(topic, topics[topic], partition) {
 				return kerr.TransactionAbortable.Code
@@ -139,7 +142,10 @@ func (c *Coordinator) decideAdd(v view, from identity, version byte, scope trans
 	case p.Epoch != from.epoch:
 		return refuse(kerr.ProducerFenced)
 	}
-	missing, partitions, groups := c.cfg.State.missing(v.id, scope)
+	missing, partitions, groups := scope, 0, 0
+	if !v.cleared {
+		missing, partitions, groups = c.cfg.State.missing(v.id, scope)
+	}
 	switch {
 	case p.Phase == transactions.Ongoing && len(missing.Partitions)+len(missing.Groups) == 0:
 		return step{told: none}

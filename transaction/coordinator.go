@@ -23,7 +23,8 @@ import (
 // INVALID_PRODUCER_EPOCH where newer ones are told PRODUCER_FENCED.
 type Client = coordinator.Client
 
-// Config is what a Coordinator works with. All are needed but Awake, Settings, Counters and Logger.
+// Config is what a Coordinator works with. All are needed but Confirm, Awake, Settings, Counters
+// and Logger.
 type Config struct {
 	// State is the replica of this node. All commands of earlier terms must be applied before New:
 	// whoever just won an election lets a barrier pass first.
@@ -32,6 +33,12 @@ type Config struct {
 	// wraps coordinator.ErrNotLeader means that it surely is not and will not be, any other that
 	// this is not known. It must return soon after ctx has ended.
 	Propose func(ctx context.Context, command []byte) error
+	// Confirm returns nil if this was the shard's coordinator at some time after it was called:
+	// then nobody had been told before what is not in State. An error that wraps
+	// coordinator.ErrNotLeader says that another one is to be asked. It is called before an answer
+	// that rests on State and for which nothing was replicated: what is replicated confirms as
+	// well. nil: this is the only one.
+	Confirm func(ctx context.Context) error
 	// NewProducerID gives a producer id that nobody has.
 	NewProducerID func(ctx context.Context) (int64, error)
 	// TopicID and TopicName know the topics as the node's catalog has them. They may wait for the
@@ -134,9 +141,9 @@ func (c *Coordinator) Handle(ctx context.Context, client Client, req kmsg.Reques
 	case *kmsg.EndTxnRequest:
 		return c.endTxn(ctx, client, req)
 	case *kmsg.DescribeTransactionsRequest:
-		return c.describe(req), nil
+		return c.describe(req), c.confirm(ctx)
 	case *kmsg.ListTransactionsRequest:
-		return c.list(req), nil
+		return c.list(req), c.confirm(ctx)
 	}
 	return nil, fmt.Errorf("%T is not for the coordinator of transactions", req)
 }
@@ -163,6 +170,24 @@ func (c *Coordinator) propose(b []byte) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(c.tenure.Context()), c.set.CommitTimeout)
 	defer cancel()
 	return c.cfg.Propose(ctx, b)
+}
+
+// confirm is Config.Confirm. A read of State before it is as good as one after it: who is the
+// coordinator in the end was it all the time. It ends with the tenure: who cannot reach a majority
+// would otherwise be waited for by Close.
+func (c *Coordinator) confirm(ctx context.Context) error {
+	locks.MayWait("a majority to confirm the coordinator")
+	if c.cfg.Confirm == nil {
+		return nil
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(c.tenure.Context(), cancel)()
+	err := c.cfg.Confirm(ctx)
+	if err != nil && c.tenure.Over() {
+		return fmt.Errorf("%w: %w", coordinator.ErrNotLeader, err)
+	}
+	return err
 }
 
 // newProducerID gives a producer id that nobody has.

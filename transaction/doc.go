@@ -26,6 +26,7 @@
 // The rules are those of Apache Kafka's TransactionCoordinator and TransactionMetadata (KIP-98,
 // KIP-360, KIP-447, KIP-588, KIP-664, KIP-890), with KAFKA-18660 and KAFKA-20090 as they were
 // mended. Where Kafka answers CONCURRENT_TRANSACTIONS at once, a request waits a moment for the
-// transaction before it to be over; and an InitProducerId with an epoch of the past is refused
-// before it can abort the transaction of the one that came after.
+// transaction before it to be over, and is then decided in the same command that says so (line.go);
+// and an InitProducerId with an epoch of the past is refused before it can abort the transaction of
+// the one that came after.
 package transaction

@@ -10,33 +10,29 @@ import (
 const completeBackOff = 500 * time.Millisecond
 
 // finish has what was decided about an id reach everything that its transaction touches, if that is
-// not on its way already, and gives a channel that is closed once it is over. It does not wait.
-// Whoever calls it is running, or is New.
-func (c *Coordinator) finish(id string) <-chan struct{} {
+// not on its way already. It does not wait. Whoever calls it is running, or is New.
+func (c *Coordinator) finish(id string) {
 	c.mu.Lock()
 	l := c.line(id)
-	over, begun := l.over, l.over != nil
-	if !begun {
-		over = make(chan struct{})
-		l.over = over
-	}
+	begun := l.ending
+	l.ending = true
 	c.mu.Unlock()
 	if begun {
-		return over
+		return
 	}
 	p, _ := c.cfg.State.lookUp(id)
 	if !p.Phase.Preparing() {
 		l.finished()
-		return over
+		return
 	}
 	mark := p.Marker()
 	c.markers.write(mark, c.cfg.State.scope(id), func() { l.complete(mark) })
-	return over
 }
 
-// complete replicates that the transaction is over, however often that has to be tried.
+// complete replicates that the transaction is over, however often that has to be tried, and with it
+// what waits for that.
 func (l *line) complete(mark fsm.Marker) {
-	l.c.submit(l.id, &ask{
+	a := &ask{
 		decide: func(v view) step {
 			if v.revision == 0 || !v.producer.Phase.Preparing() || v.producer.Marker() != mark {
 				return step{}
@@ -54,14 +50,19 @@ func (l *line) complete(mark fsm.Marker) {
 				l.c.finish(l.id) // it was over before, and the next one may be decided by now
 			}
 		},
-	})
+	}
+	l.c.mu.Lock()
+	defer l.c.mu.Unlock()
+	l.queue(append([]*ask{a}, l.parked...)...)
+	l.parked = nil
 }
 
-// finished tells those who wait for the transaction to be over.
+// finished has those decided again who wait for the transaction to be over.
 func (l *line) finished() {
 	l.c.mu.Lock()
 	defer l.c.mu.Unlock()
-	close(l.over)
-	l.over = nil
+	l.ending = false
+	l.queue(l.parked...)
+	l.parked = nil
 	l.forget()
 }

@@ -2,6 +2,7 @@ package transaction
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -19,6 +20,9 @@ type view struct {
 	now      int64  // ms
 	// scope is what is added by the same command already.
 	scope transactions.Scope
+	// cleared: the same command ends the transaction that is in State, so what that touches does
+	// not count.
+	cleared bool
 }
 
 // step is what a decision is.
@@ -36,6 +40,8 @@ type step struct {
 	counts func(*Counters) counter
 	// told is the producer id and epoch that the client is told.
 	told identity
+	// replicated: a command that was decided with this step is. unknown: none could be.
+	replicated, unknown bool
 }
 
 type identity struct {
@@ -56,10 +62,11 @@ func (s step) adds() bool   { return s.set != nil && s.set.Phase == transactions
 type ask struct {
 	// decide may be called several times. It has no effect.
 	decide func(v view) step
-	step   step            // once done is closed; its code is the answer
-	over   <-chan struct{} // if step.waits: until then
+	step   step // once done is closed; its code is the answer
 	done   chan struct{}
 	then   func(step) // in place of done: it is called with the answer
+	// hurried: it is not to wait for the transaction before. Coordinator.mu guards it.
+	hurried bool
 }
 
 // line is what is asked of one id, in turn. Coordinator.mu guards it.
@@ -68,48 +75,85 @@ type line struct {
 	id      string
 	asks    []*ask
 	working bool
-	// over is closed when the transaction that is decided is everywhere over; nil: none is.
-	over chan struct{}
+	// ending: the transaction that is decided is not everywhere over. parked is what waits for
+	// that: it is decided again with what says that it is.
+	ending bool
+	parked []*ask
 }
 
 // ask has it decided in turn and waits for what comes of it: until that is replicated, and while
-// the transaction before is not over, at most Settings.EndWait. The error is ctx's.
+// the transaction before is not over, at most Settings.EndWait. The error is ctx's, or Confirm's.
 func (c *Coordinator) ask(ctx context.Context, id string, decide func(v view) step) (step, error) {
+	s, err := c.decided(ctx, id, decide)
+	if err == nil && !s.replicated && !s.unknown {
+		err = c.confirm(ctx)
+	}
+	return s, err
+}
+
+// decided is ask without Confirm.
+func (c *Coordinator) decided(ctx context.Context, id string, decide func(v view) step) (step, error) {
 	locks.MayWait("a command to be replicated")
 	limit := time.NewTimer(c.set.EndWait)
 	defer limit.Stop()
-	for {
-		a := &ask{decide: decide, done: make(chan struct{})}
-		c.submit(id, a)
-		select {
-		case <-a.done:
-		case <-ctx.Done():
-			return step{}, ctx.Err()
-		}
-		if !a.step.waits {
-			return a.step, nil
-		}
-		select {
-		case <-a.over:
-		case <-limit.C:
+	a := &ask{decide: decide, done: make(chan struct{})}
+	c.submit(id, a)
+	select {
+	case <-a.done:
+		return a.step, nil
+	case <-ctx.Done():
+		c.withdraw(id, a)
+		return step{}, ctx.Err()
+	case <-limit.C:
+		if c.withdraw(id, a) {
 			return refuse(kerr.ConcurrentTransactions), nil
-		case <-c.tenure.Context().Done():
-			return refuse(kerr.NotCoordinator), nil
-		case <-ctx.Done():
-			return step{}, ctx.Err()
+		}
+	case <-c.tenure.Context().Done():
+		if c.withdraw(id, a) {
+			return step{code: kerr.NotCoordinator.Code, told: none, unknown: true}, nil
 		}
 	}
+	// It is being decided.
+	select {
+	case <-a.done:
+		return a.step, nil
+	case <-ctx.Done():
+		return step{}, ctx.Err()
+	}
+}
+
+// withdraw takes back what waits for the transaction before, and says whether it did. What does not
+// wait now will not later.
+func (c *Coordinator) withdraw(id string, a *ask) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	a.hurried = true
+	l := c.lines[id]
+	if l == nil {
+		return false
+	}
+	i := slices.Index(l.parked, a)
+	if i < 0 {
+		return false
+	}
+	l.parked = slices.Delete(l.parked, i, i+1)
+	l.forget()
+	return true
 }
 
 // submit queues what is asked. Whoever does is running, so that Close waits.
 func (c *Coordinator) submit(id string, a *ask) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	l := c.line(id)
-	l.asks = append(l.asks, a)
-	if !l.working {
+	c.line(id).queue(a)
+}
+
+// queue queues what is asked. mu is held.
+func (l *line) queue(asks ...*ask) {
+	l.asks = append(l.asks, asks...)
+	if len(l.asks) > 0 && !l.working {
 		l.working = true
-		c.tenure.Go(l.work)
+		l.c.tenure.Go(l.work)
 	}
 }
 
@@ -125,7 +169,7 @@ func (c *Coordinator) line(id string) *line {
 
 // forget forgets the line if there is nothing to it. mu is held.
 func (l *line) forget() {
-	if !l.working && l.over == nil {
+	if !l.working && !l.ending && len(l.parked) == 0 {
 		delete(l.c.lines, l.id)
 	}
 }
@@ -151,10 +195,22 @@ func (l *line) work() {
 	}
 }
 
-// maxJoined is how many bytes of scope are added by one command, unless one request alone has more.
+// maxJoined is how many bytes one command has at most, unless one request alone has more.
 const maxJoined = 1 << 20
 
-// turn decides the first of asks, or several of them that can be one command, and gives the others.
+// chain is a command: what an id becomes, one after the other.
+type chain struct {
+	after    uint64
+	sets     []transactions.Producer
+	revision []uint64 // of each of them
+	remove   bool
+	asks     []*ask // what it answers
+	size     int    // about, in bytes
+}
+
+// turn decides the first of asks, or several of them that can be one command, and gives the others:
+// all that add to a transaction, and what follows one that is over in the same command that says
+// so. So who waited for that does not wait for another command.
 func (l *line) turn(asks []*ask) []*ask {
 	c := l.c
 	v := view{id: l.id, newID: -1, now: time.Now().UnixMilli()}
@@ -162,84 +218,123 @@ func (l *line) turn(asks []*ask) []*ask {
 	if v.producer.Phase.Preparing() {
 		c.finish(l.id) // it may have been decided by a command whose fate was unknown
 	}
-	after, joined, size := v.revision, asks[:0:0], 0
-	var set transactions.Producer
-	remove, rest := false, asks
-	for len(rest) > 0 && (len(joined) == 0 || size < maxJoined) {
+	d, rest := chain{after: v.revision}, asks
+	for len(rest) > 0 && (len(d.asks) == 0 || d.size < maxJoined) {
 		a := rest[0]
 		a.step = a.decide(v)
-		if a.step.needsID && len(joined) == 0 {
+		if a.step.needsID && len(d.asks) == 0 {
 			id, err := c.newProducerID()
 			if err != nil {
-				a.step = step{code: c.codeOf(err), told: none}
+				a.step = step{code: c.codeOf(err), told: none, unknown: true}
 			} else {
 				v.newID = id
 				a.step = a.decide(v)
 			}
 		}
-		if len(joined) > 0 && (a.step.needsID || a.step.writes() && !a.step.adds()) {
+		if len(d.asks) > 0 && (a.step.needsID || a.step.remove || a.step.set != nil && !a.step.adds() && v.producer.Phase.Open()) {
 			break // decided again once this is replicated
 		}
-		if !a.step.writes() {
+		rest = rest[1:]
+		if !a.step.writes() && len(d.asks) == 0 {
 			l.answer(a)
-			rest = rest[1:]
 			continue
 		}
-		joined, rest = append(joined, a), rest[1:]
-		if remove = a.step.remove; remove {
+		// What writes nothing rests on what is replicated now, too.
+		d.asks = append(d.asks, a)
+		if d.remove = a.step.remove; d.remove {
 			break
 		}
-		set = *a.step.set
-		v.scope.Partitions = append(v.scope.Partitions, a.step.scope.Partitions...)
-		v.scope.Groups = append(v.scope.Groups, a.step.scope.Groups...)
-		size += 24*len(a.step.scope.Partitions) + 1024*len(a.step.scope.Groups)
-		if v.producer = set; !a.step.adds() {
+		if a.step.set != nil {
+			l.write(&d, &v, a.step)
+		}
+		if v.producer.Phase.Preparing() {
 			break
 		}
 	}
-	if len(joined) == 0 {
+	if len(d.asks) == 0 {
 		return rest
 	}
-	revision := c.revision.Add(1)
-	var command transactions.Changes
-	if remove {
-		command.Delete(l.id, after)
-	} else {
-		command.Set(l.id, after, revision, set)
-		if len(v.scope.Partitions)+len(v.scope.Groups) > 0 {
-			command.Add(l.id, revision, v.scope)
-		}
-	}
-	err := c.propose(transactions.Encode(command))
+	err := c.propose(transactions.Encode(l.command(d, v.scope)))
 	c.armAbort()
 	if err == nil {
-		if _, now := c.cfg.State.lookUp(l.id); !remove && now != revision || remove && now == after {
+		if _, now := c.cfg.State.lookUp(l.id); !d.remove && now != v.revision || d.remove && now == d.after {
 			// A command of before, whose fate was unknown, came first.
-			return append(joined, rest...)
+			return append(d.asks, rest...)
 		}
 	}
-	for _, a := range joined {
+	for _, a := range d.asks {
 		if err != nil {
-			a.step = step{code: c.codeOf(err), told: none}
-		} else if a.step.counts != nil {
+			a.step = step{code: c.codeOf(err), told: none, unknown: true}
+		} else if a.step.replicated = true; a.step.counts != nil {
 			a.step.counts(c.counters).Add(1)
 		}
 		l.answer(a)
 	}
-	if err == nil && set.Phase.Preparing() {
+	if err == nil && v.producer.Phase.Preparing() {
 		c.finish(l.id)
 	}
 	return rest
 }
 
+// write adds a step to a command, and to what the next is decided from.
+func (l *line) write(d *chain, v *view, s step) {
+	if n := len(d.sets); n > 0 && s.adds() && v.producer.Phase == transactions.Ongoing {
+		d.sets[n-1] = *s.set // all of one transaction
+	} else {
+		v.revision = l.c.revision.Add(1)
+		d.sets, d.revision = append(d.sets, *s.set), append(d.revision, v.revision)
+		d.size += transactions.CostID + len(l.id)
+	}
+	v.producer = *s.set
+	v.cleared = v.cleared || !v.producer.Phase.Open()
+	v.scope.Partitions = append(v.scope.Partitions, s.scope.Partitions...)
+	v.scope.Groups = append(v.scope.Groups, s.scope.Groups...)
+	d.size += 24*len(s.scope.Partitions) + 1024*len(s.scope.Groups)
+}
+
+// command gives d as it is replicated. scope is what the last set's transaction touches besides.
+func (l *line) command(d chain, scope transactions.Scope) (command transactions.Changes) {
+	if d.remove {
+		command.Delete(l.id, d.after)
+		return command
+	}
+	after := d.after
+	for i, set := range d.sets {
+		command.Set(l.id, after, d.revision[i], set)
+		after = d.revision[i]
+	}
+	if len(scope.Partitions)+len(scope.Groups) > 0 {
+		command.Add(l.id, after, scope)
+	}
+	return command
+}
+
 // answer tells who asked.
 func (l *line) answer(a *ask) {
-	if a.then != nil {
+	switch {
+	case a.then != nil:
 		a.then(a.step)
+	case a.step.waits:
+		l.park(a)
+	default:
+		close(a.done)
+	}
+}
+
+// park lets it wait until the transaction that is decided is over.
+func (l *line) park(a *ask) {
+	l.c.mu.Lock()
+	switch {
+	case l.c.tenure.Over():
+		a.step = step{code: kerr.NotCoordinator.Code, told: none, unknown: true}
+	case a.hurried:
+		a.step = refuse(kerr.ConcurrentTransactions)
+	default:
+		l.parked = append(l.parked, a)
+		l.c.mu.Unlock()
+		l.c.finish(l.id)
 		return
 	}
-	if a.step.waits {
-		a.over = l.c.finish(l.id)
-	}
+	l.c.mu.Unlock()
 	close(a.done)
 }

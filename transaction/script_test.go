@@ -66,6 +66,7 @@ type script struct {
 	replication string
 	resume      chan struct{}
 	late        [][]byte
+	applied     int // commands, since it was asked
 	topics      map[string][16]byte
 	down        map[string]string // a target's name: "down" or "gone"
 	version     int
@@ -179,13 +180,14 @@ func (s *script) propose(ctx context.Context, command []byte) error {
 		}
 	}
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	late := append(s.late, command)
 	s.late = nil
-	s.mu.Unlock()
 	for _, command := range late {
 		if err := s.state.Apply(command); err != nil {
 			s.t.Fatal(err)
 		}
+		s.applied++
 	}
 	if replication == "lost" {
 		return errors.New("timed out")
@@ -289,6 +291,12 @@ func (s *script) command(d *datadriven.TestData) string {
 		a.ctx, a.cancel = context.WithCancel(context.Background())
 	case "state":
 		return s.dump()
+	case "commands":
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		n := s.applied
+		s.applied = 0
+		return fmt.Sprintf("%d commands\n", n)
 	case "counters":
 		c := &s.counters
 		return fmt.Sprintf("committed %d, aborted %d, timed out %d, fenced %d\n", c.Committed.Load(), c.Aborted.Load(), c.TimedOut.Load(), c.Fenced.Load())

@@ -11,7 +11,6 @@ import (
 	"github.com/trimaran-io/trimaran/cluster/calls"
 	"github.com/trimaran-io/trimaran/coordinator"
 	"github.com/trimaran-io/trimaran/fsm"
-	"github.com/trimaran-io/trimaran/internal/locks"
 	"github.com/trimaran-io/trimaran/outcome"
 	"github.com/trimaran-io/trimaran/transaction"
 )
@@ -111,6 +110,7 @@ func (l *shardLeader) run() {
 	l.transactions = transaction.New(transaction.Config{
 		State:         state.transactions,
 		Propose:       func(ctx context.Context, command []byte) error { return l.propose(ctx, true, command) },
+		Confirm:       l.confirm,
 		NewProducerID: host.NewProducerID,
 		TopicID:       topicID, TopicName: topicName,
 		WriteMarker: host.WriteMarker, EndOffsets: host.EndOffsets,
@@ -174,27 +174,22 @@ func (l *shardLeader) propose(ctx context.Context, transactional bool, command [
 // same.
 //
 // A leader that was deposed without noticing must not bring back what is over: old offsets, or a
-// transaction that has ended. So one that answers from what is replicated is confirmed first, and
-// one of transactions beside its work, which mostly takes longer.
+// transaction that has ended. So one that answers from what is replicated is confirmed first;
+// package transaction has those confirmed for which it replicates nothing.
 func (s *Shard) Coordinate(ctx context.Context, client coordinator.Client, req kmsg.Request) (kmsg.Response, error) {
 	l, err := s.coordinating()
 	if err != nil {
 		return nil, err
 	}
-	handle, confirmed := l.groups.Handle, func() error { return nil }
+	handle := l.groups.Handle
 	if _, ok := transaction.Version(req.Key()); ok {
-		handle, confirmed = l.transactions.Handle, l.confirmBeside(ctx)
+		handle = l.transactions.Handle
 	} else if committed(req) {
 		if err := s.ReadIndex(ctx, l.term); err != nil {
 			return nil, err
 		}
 	}
 	resp, err := handle(ctx, client, req)
-	if err == nil {
-		if err := confirmed(); err != nil {
-			return nil, err
-		}
-	}
 	switch {
 	case err == nil && l.ctx.Err() != nil && calls.Repeatable(req):
 		return nil, l.notLeader()
@@ -204,15 +199,13 @@ func (s *Shard) Coordinate(ctx context.Context, client coordinator.Client, req k
 	return nil, l.unanswered(ctx, err)
 }
 
-// confirmBeside has a majority confirm this leader, from now on. The function that it gives waits
-// for that.
-func (l *shardLeader) confirmBeside(ctx context.Context) func() error {
-	confirmed := make(chan error, 1)
-	go func() { confirmed <- l.shard.ReadIndex(ctx, l.term) }()
-	return func() error {
-		locks.MayWait("a majority to confirm the leader")
-		return <-confirmed
+// confirm is transaction.Config.Confirm.
+func (l *shardLeader) confirm(ctx context.Context) error {
+	err := l.shard.ReadIndex(ctx, l.term)
+	if outcome.Code(err) == outcome.ErrNotLeader {
+		return fmt.Errorf("%w: %w", coordinator.ErrNotLeader, err)
 	}
+	return err
 }
 
 // unanswered is what a coordinator's error means for who asks.

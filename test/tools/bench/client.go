@@ -46,9 +46,10 @@ const (
 
 // payload is a batch that is produced again and again.
 type payload struct {
-	old     bool // a message set of magic 0, by Produce v0
-	set     []byte
-	records int
+	old       bool // a message set of magic 0, by Produce v0
+	set       []byte
+	records   int
+	isolation int8 // of fetches: 1, read_committed
 }
 
 // batch gives whole 1 KB records of noise that make about size bytes on the wire.
@@ -151,7 +152,7 @@ func (p payload) fetch(w *harness.Wire, topic string, partition int32, from int6
 	}
 	r := kmsg.NewPtrFetchRequest()
 	r.SetVersion(fetchVersion)
-	r.MaxWaitMillis, r.MinBytes, r.MaxBytes, r.SessionEpoch = 1000, 1, 50<<20, -1
+	r.MaxWaitMillis, r.MinBytes, r.MaxBytes, r.SessionEpoch, r.IsolationLevel = 1000, 1, 50<<20, -1, p.isolation
 	part := kmsg.NewFetchRequestTopicPartition()
 	part.Partition, part.FetchOffset, part.PartitionMaxBytes, part.CurrentLeaderEpoch = partition, from, 1<<20, -1
 	t := kmsg.NewFetchRequestTopic()

@@ -91,6 +91,9 @@ var sections = []section{
 	{"many", "16 and 100 partitions, 16 KB batches", (*bench).manyPartitions},
 	{"busy", "10 partitions, 16 KB batches, alone and beside 990 that nobody uses", (*bench).busyAmongIdle},
 	{"journal", "100 partitions, 1 KB records, one per batch: with the journal, without it, and without any sync", (*bench).smallBatches},
+	{"transaction", "One transaction at a time, to 1, 10 and 100 partitions", (*bench).oneTransaction},
+	{"transactional", "Producing in transactions beside idempotent producing, in turns", (*bench).transactional},
+	{"isolation", "Fetches that are read_committed beside those that are not, in turns", (*bench).isolation},
 	{"start", "Start of a cluster of one node (trimaran dev) to its first acknowledged record", (*bench).startOne},
 	{"bolt", "Beside the store before it, raft-boltdb", (*bench).besideBolt},
 }

@@ -32,7 +32,7 @@ func (o *versusOptions) versusFlags() {
 	flag.DurationVar(&o.warm, "warm", time.Minute, "with -versus: how long Kafka is warmed before it is measured, beside 5 s before each load")
 	flag.StringVar(&o.klite, "klite", "", "with -versus: program of klite (default: go install of the pinned version)")
 	flag.IntVar(&o.turns, "turns", 0, "with -versus: start all systems that -only asks for, and measure each load so often on each in turns")
-	flag.StringVar(&o.beside, "beside", "", "with -turns: another program of the nodes, which is the system beside")
+	flag.StringVar(&o.beside, "beside", "", "with -turns, and in the section transaction: another program of the nodes, measured in turns with this one")
 	flag.StringVar(&o.results, "results", "", "with -versus: file of rows; those in it that are not measured now count in the table, marked with *")
 }
 

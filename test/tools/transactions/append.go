@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"math/rand/v2"
 	"strconv"
@@ -55,6 +54,7 @@ func appenderID(n int) string { return fmt.Sprintf("appender-%d", n) }
 func (w *world) append(ctx context.Context, producer int) {
 	dice := rand.New(rand.NewPCG(w.seed, uint64(100+producer)))
 	var cl *kgo.Client
+	var a *asking
 	var network *late
 	defer func() {
 		if cl != nil {
@@ -64,14 +64,14 @@ func (w *world) append(ctx context.Context, producer int) {
 	for n := 0; ctx.Err() == nil; n++ {
 		if cl == nil {
 			var err error
-			network = w.late(dice.Uint64())
-			if cl, err = w.appender(producer, network); err != nil {
+			network, a = w.late(dice.Uint64()), new(asking)
+			if cl, err = w.appender(producer, network, a); err != nil {
 				w.trouble.add("client", err)
 				wait(ctx, 100*time.Millisecond)
 				continue
 			}
 		}
-		if !w.transaction(cl, network, dice, txnID{producer, n}) {
+		if !w.transaction(cl, network, a, dice, txnID{producer, n}) {
 			// Closed or left behind: the next one fences it in the middle of whatever it does.
 			old := cl
 			cl = nil
@@ -85,8 +85,9 @@ func (w *world) append(ctx context.Context, producer int) {
 	}
 }
 
-func (w *world) appender(n int, network *late) (*kgo.Client, error) {
+func (w *world) appender(n int, network *late, a *asking) (*kgo.Client, error) {
 	return w.client(
+		kgo.WithHooks(a),
 		kgo.TransactionalID(appenderID(n)),
 		kgo.TransactionTimeout(transactionTimeout),
 		kgo.RecordPartitioner(kgo.ManualPartitioner()),
@@ -97,7 +98,7 @@ func (w *world) appender(n int, network *late) (*kgo.Client, error) {
 }
 
 // transaction is one transaction. It is false if the client is not to be used any more.
-func (w *world) transaction(cl *kgo.Client, network *late, dice *rand.Rand, id txnID) bool {
+func (w *world) transaction(cl *kgo.Client, network *late, a *asking, dice *rand.Rand, id txnID) bool {
 	// A transaction that has begun is brought to its end.
 	ctx, cancel := context.WithTimeout(context.Background(), endTimeout)
 	defer cancel()
@@ -127,10 +128,9 @@ func (w *world) transaction(cl *kgo.Client, network *late, dice *rand.Rand, id t
 		w.h.ended(id, unknown) // may be anything but half
 		return false
 	}
-	failed := await(promises, count)
-	if errors.Is(failed, errForgotten) {
-		w.trouble.add("produce", failed)
-		w.h.ended(id, aborted) // nobody asked to commit it
+	failed, err := w.kept(appenderID(id.producer), a, promises, count)
+	if err != nil {
+		w.h.ended(id, aborted) // nobody asked to commit it, and whoever comes next fences it
 		return false
 	}
 	commit := dice.IntN(4) > 0 && failed == nil
@@ -140,7 +140,7 @@ func (w *world) transaction(cl *kgo.Client, network *late, dice *rand.Rand, id t
 	if commit {
 		w.h.committing(id)
 	}
-	err := cl.EndTransaction(ctx, kgo.TransactionEndTry(commit))
+	err = cl.EndTransaction(ctx, kgo.TransactionEndTry(commit))
 	switch {
 	case err != nil && commit:
 		w.trouble.add("commit", err)
@@ -154,26 +154,6 @@ func (w *world) transaction(cl *kgo.Client, network *late, dice *rand.Rand, id t
 		w.h.ended(id, aborted)
 	}
 	return err == nil
-}
-
-// errForgotten is of a client that does not say what became of a record.
-var errForgotten = errors.New("the client library has forgotten a record")
-
-// await gives the first error of so many promises, once all are kept. It waits for twice the time
-// that the client has for them: franz-go (1.22) may forget one, and goes on for ever.
-func await(promises <-chan error, count int) (failed error) {
-	limit := time.After(2 * endTimeout)
-	for range count {
-		select {
-		case err := <-promises:
-			if failed == nil {
-				failed = err
-			}
-		case <-limit:
-			return errForgotten
-		}
-	}
-	return failed
 }
 
 // settle fences every producer, and so ends what it left open.

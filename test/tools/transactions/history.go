@@ -53,6 +53,7 @@ type work struct{ consumed, produced []message }
 //	nonmonotonic-send      two transactions of a producer are not in the order they ended in
 //	int-poll-skip          a reader was not given an offset between two that it was given
 //	unseen                 a reader was not given the end
+//	unkept                 a producer kept asking, and a record was neither written nor refused
 //	hanging-transaction    nobody has a transaction open, and readers of a partition wait for one
 //	inconsistent-offsets   two readers were given different values at one offset
 //

@@ -29,6 +29,7 @@ import (
 	"os/signal"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -109,6 +110,9 @@ type world struct {
 	h     *history
 	// trouble has what clients were told that is no anomaly, and how often.
 	trouble counts
+	// asleep is how many producers fell asleep (errAsleep).
+	asleep atomic.Int64
+
 	topicID [16]byte // of appendTopic
 
 	lateMu sync.Mutex

@@ -26,6 +26,9 @@ func (w *world) report(out io.Writer, d *disturber) {
 		len(h.messages), len(h.works), h.givenUp)
 	fmt.Fprintf(out, "disturbances   %s\n", d)
 	fmt.Fprintf(out, "late requests  %s\n", w.lateRequests())
+	if n := w.asleep.Load(); n > 0 {
+		fmt.Fprintf(out, "asleep         %d producers, which were replaced (a fault of franz-go's, see asleep.go)\n", n)
+	}
 	fmt.Fprintf(out, "write cycles   %d (Kafka does not order writes of transactions that overlap)\n", h.cycles)
 	few := 12
 	w.trouble.each(func(what string, n int) {

@@ -79,7 +79,9 @@ func (w *world) startWorkers(ctx context.Context) *sync.WaitGroup {
 
 // work takes messages from one topic to the other until ctx ends or the session is of no use.
 func (w *world) work(ctx context.Context, parity, n int) error {
+	a := new(asking)
 	opts := []kgo.Opt{
+		kgo.WithHooks(a),
 		kgo.TransactionalID(workerID(parity, n)),
 		kgo.TransactionTimeout(transactionTimeout),
 		kgo.FetchIsolationLevel(kgo.ReadCommitted()),
@@ -133,18 +135,18 @@ func (w *world) work(ctx context.Context, parity, n int) error {
 			s.Produce(context.Background(), &kgo.Record{Topic: ringTopic(next.hop), Value: []byte(next.String())},
 				func(_ *kgo.Record, err error) { failed <- err })
 		})
-		good := true
-		if err := await(failed, len(done.produced)); err != nil {
-			w.trouble.add("worker's produce", err)
-			if good = false; errors.Is(err, errForgotten) {
-				return err
-			}
+		refused, err := w.kept(workerID(parity, n), a, failed, len(done.produced))
+		if err != nil {
+			return err
+		}
+		if refused != nil {
+			w.trouble.add("worker's produce", refused)
 		}
 		if dice.IntN(12) == 0 {
 			return w.giveUp(s.Client(), workerID(parity, n), parity, fetches)
 		}
 		within, cancel := context.WithTimeout(context.Background(), endTimeout)
-		did, err := s.End(within, kgo.TransactionEndTry(good))
+		did, err := s.End(within, kgo.TransactionEndTry(refused == nil))
 		cancel()
 		if err != nil {
 			return err
