@@ -82,6 +82,8 @@ func knownExtensions(extensions []byte) error {
 func checkRestored(h kafkaproto.BatchHeader, next Offset, stamp Stamp) error {
 	epoch, most := stamp.Epoch(), stamp.Term.Epoch()
 	switch {
+	case h.Control() && h.LastOffsetDelta != 0:
+		return fmt.Errorf("%w: a control batch of %d offsets", outcome.ErrCorruptMessage, int64(h.LastOffsetDelta)+1)
 	case h.Records < 0 || h.LastOffsetDelta < 0 || int64(h.Records) > int64(h.LastOffsetDelta)+1 || h.BaseOffset > maxRestored-int64(h.LastOffsetDelta)-1:
 		return fmt.Errorf("%w: batch of %d records in %d offsets from %d on", outcome.ErrCorruptMessage, h.Records, int64(h.LastOffsetDelta)+1, h.BaseOffset)
 	case LeaderEpoch(h.LeaderEpoch) != epoch || epoch < 0 || epoch > most:

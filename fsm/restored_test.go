@@ -1,6 +1,7 @@
 package fsm
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"math"
@@ -99,6 +100,42 @@ func TestARestoredBatchOfNothingOpensNoTransaction(t *testing.T) {
 	if open := p.Open(); len(open) != 1 || open[0].ProducerID != 6 || len(x.Open) != 1 || x.Open[0].ProducerID != 6 {
 		t.Errorf("open are %+v, and %+v", p.Open(), x.Open)
 	}
+}
+
+// An entry may be marked with anything, and hold anything: what the machine makes of it is what
+// those who read the log again do.
+func FuzzRestoredEntry(f *testing.F) {
+	two := at(prototest.Of(prototest.Batch("a", "b"), 5, 0, 0, true), 300, 2)
+	f.Add(uint64(2), marked(two), two)
+	f.Add(uint64(1<<40+2), marked(two), two)
+	f.Add(uint64(2), marked(two)[:12], two)
+	f.Add(uint64(2), []byte{2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}, two)
+	f.Add(uint64(2), marked(two), append(two, at(kafkaproto.NewMarker(kafkaproto.Marker{}, 5, 0, 0), 305, 2)...))
+	f.Add(uint64(2), marked(two), kafkaproto.NewEmpty(300, 100, 2).Bytes())
+	f.Fuzz(func(t *testing.T, term uint64, extensions, data []byte) {
+		p, before := samplePartition(), samplePartition()
+		r := p.Apply(Entry{Index: 200, Term: Term(term), AppendedAt: 1, Data: data, Extensions: extensions})
+		if err := p.check(); err != nil {
+			t.Fatal(err)
+		}
+		if errors.Is(r.Err, ErrNewer) {
+			if p.applied != before.applied {
+				t.Fatal("an entry of a newer program was applied")
+			}
+			return
+		}
+		x := before.Transactions()
+		if next := x.Add(data, StampOf(term, extensions), before.NextOffset()); IsRecords(data) && next != p.NextOffset() {
+			t.Fatalf("the machine comes to %d, a reader to %d", p.NextOffset(), next)
+		}
+		made, kept := x, p.Transactions()
+		if IsRecords(data) && !bytes.Equal(made.Bytes(), kept.Bytes()) {
+			t.Fatalf("the machine knows %+v, a reader %+v", kept, made)
+		}
+		if p.NextOffset() < before.NextOffset() || p.NextOffset() > maxRestored {
+			t.Fatalf("the next offset is %d", p.NextOffset())
+		}
+	})
 }
 
 // The catalog keeps what is said of a restore, and refuses what no partition can be.

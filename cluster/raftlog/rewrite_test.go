@@ -409,3 +409,37 @@ func TestCompactionWaits(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// FuzzCompacted reads any extensions: what they say is noted as it was, and no entry stands for more
+// than there are.
+func FuzzCompacted(f *testing.F) {
+	e := &raft.Log{Index: 9}
+	CompactedEntry{After: 7, Run: 3, Extensions: []byte{1, 2}}.note(e)
+	f.Add(e.Index, []byte(nil), e.Extensions)
+	f.Add(uint64(2), []byte(nil), e.Extensions)
+	f.Add(e.Index, []byte("x"), e.Extensions)
+	f.Add(e.Index, []byte(nil), e.Extensions[:12])
+	f.Add(e.Index, []byte(nil), []byte{1})
+	f.Fuzz(func(t *testing.T, index uint64, data, extensions []byte) {
+		if index == 0 {
+			return
+		}
+		e := &raft.Log{Index: index, Data: data, Extensions: extensions}
+		c := Compacted(e)
+		if first := firstOf(e); first == 0 || first > index || len(data) > 0 && first != index {
+			t.Fatalf("entry %d stands for all from %d on", index, first)
+		}
+		if !c.Compacted {
+			if !bytes.Equal(c.Extensions, extensions) || c.gap() != 0 {
+				t.Fatalf("%+v", c)
+			}
+			return
+		}
+		if c.note(e); !bytes.Equal(e.Extensions[compactedSize:], extensions[compactedSize:]) {
+			t.Fatalf("%x became %x", extensions, e.Extensions)
+		}
+		if again := Compacted(e); again.After != c.After || again.Run != c.Run || again.Data != c.Data {
+			t.Fatalf("%+v became %+v", c, again)
+		}
+	})
+}
