@@ -410,8 +410,8 @@ func TestCompactionWaits(t *testing.T) {
 	}
 }
 
-// FuzzCompacted reads any extensions: what they say is noted as it was, and no entry stands for more
-// than there are.
+// FuzzCompacted reads any extensions: what they say is noted as it was, and no entry stands for
+// more than there are.
 func FuzzCompacted(f *testing.F) {
 	e := &raft.Log{Index: 9}
 	CompactedEntry{After: 7, Run: 3, Extensions: []byte{1, 2}}.note(e)
