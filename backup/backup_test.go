@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/trimaran-io/trimaran/admin"
@@ -455,6 +456,26 @@ func TestBackupsOfCompactedTopics(t *testing.T) {
 			t.Errorf("%+v: %d objects", test, n)
 		}
 	}
+}
+
+// A backup that takes longer than tombstones stay does not go on behind an earlier one.
+func TestABackupOfACompactedTopicTakesTooLong(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, store := newMemCluster("one"), newMemStore()
+		id, r := c.topic("compacted", 5, 1), &Repository{store}
+		c.copy.Topics[0].Compacted, c.copy.Topics[0].DeleteRetentionMs = true, 3_600_000
+		c.add(id, 0, 4, 100)
+		create(t, c, r, Options{})
+		c.add(id, 0, 2, 100)
+		c.changed = func(string, fsm.TopicID, int) {
+			c.changed = nil
+			time.Sleep(61 * time.Minute) // of the reading
+		}
+		second := create(t, c, r, Options{})
+		if n := len(second.Manifest.Topics[0].Partitions[0].Objects); n != 1 {
+			t.Errorf("%d objects", n)
+		}
+	})
 }
 
 // A compacted log is compared by what compaction may have left of it.

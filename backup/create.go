@@ -190,16 +190,17 @@ func (c *creation) topics(ctx context.Context, catalog *admin.CatalogCopy, befor
 		}}
 		all = append(all, s)
 		old := before.topic(t.ID)
-		if old != nil && !old.goesOn(&s.topic, time.Duration(m.Started-before.Started)*time.Millisecond) {
-			old = nil
-		}
 		for p := range t.Partitions {
-			var had Partition
-			if old != nil && p < len(old.Partitions) {
-				had = old.Partitions[p]
-			}
 			work.Go(func() (err error) {
+				var had Partition
+				if old != nil && p < len(old.Partitions) && old.goesOn(&s.topic, before.Time(), 2) {
+					had = old.Partitions[p]
+				}
 				s.topic.Partitions[p], err = c.partition(ctx, t, int32(p), had)
+				if err == nil && len(had.Objects) > 0 && !old.goesOn(&s.topic, before.Time(), 1) {
+					// The reading took longer than it may.
+					s.topic.Partitions[p], err = c.partition(ctx, t, int32(p), Partition{})
+				}
 				if errors.Is(err, ErrGone) {
 					s.gone.Store(true)
 					return nil
@@ -224,16 +225,17 @@ func (c *creation) topics(ctx context.Context, catalog *admin.CatalogCopy, befor
 	return nil
 }
 
-// goesOn reports whether what a backup has of a topic may be a part of one that is begun that much
-// later. Of a compacted topic both the record and the tombstone that stood for its end may be gone
-// since: the log has neither any more, and the earlier backup has the record. So it is with markers
-// of transactions. As for every consumer, what is behind the earlier backup has to be read within
-// delete.retention.ms; half of that is left for the reading.
-func (t *Topic) goesOn(now *Topic, later time.Duration) bool {
+// goesOn reports whether what a backup that was begun then has of a topic may be a part of one now.
+// Of a compacted topic both the record and the tombstone that stood for its end may be gone since:
+// the log has neither any more, and the earlier backup has the record. So it is with markers of
+// transactions. As for every consumer, what is behind the earlier backup has to be read within
+// delete.retention.ms, or a share of it.
+func (t *Topic) goesOn(now *Topic, began time.Time, share int64) bool {
 	if !t.Compacted && !now.Compacted {
 		return true
 	}
-	return later >= 0 && later.Milliseconds() < min(t.DeleteRetentionMs, now.DeleteRetentionMs)/2
+	since := time.Since(began).Milliseconds()
+	return since >= 0 && since < min(t.DeleteRetentionMs, now.DeleteRetentionMs)/share
 }
 
 // dropGone leaves out topics that were deleted meanwhile, and perhaps created again.
