@@ -22,11 +22,20 @@ type testLog struct {
 	aborted []fsm.AbortedTransaction
 	next    fsm.Offset
 	bounds  []fsm.Offset // where batches begin
+	holes   *rand.Rand   // not nil: it was restored, and something was missing here and there
 }
 
 func (l *testLog) add(b kafkaproto.Batch) {
-	b.Stamp(int64(l.next), 1)
-	s := fsm.Stored{Data: b.Bytes(), Stamp: fsm.Stamp{Term: 1}, Next: l.next}
+	s := fsm.Stored{Stamp: fsm.Stamp{Term: 3}, Next: l.next}
+	b.Stamp(int64(l.next), 3)
+	if l.holes != nil {
+		if !b.Header().Control() && l.holes.IntN(8) == 0 {
+			b, _, _ = b.Retain(func(r kafkaproto.Record) bool { return l.holes.IntN(3) == 0 })
+		}
+		b.Stamp(int64(l.next)+l.holes.Int64N(3), 1)
+		s.Stamp = fsm.StampOf(3, fsm.RestoredExtensions(b.Header()))
+	}
+	s.Data = b.Bytes()
 	l.raw = append(l.raw, s)
 	l.next = fsm.Offset(b.Header().NextOffset())
 	l.bounds = append(l.bounds, l.next)
@@ -35,6 +44,9 @@ func (l *testLog) add(b kafkaproto.Batch) {
 // randomLog makes a log of some keys, with tombstones, transactions and records without key.
 func randomLog(random *rand.Rand, entries int) *testLog {
 	l := &testLog{}
+	if random.IntN(3) == 0 {
+		l.holes = random
+	}
 	first := map[int64]fsm.Offset{}
 	sequence := map[int64]int32{}
 	for range entries {
