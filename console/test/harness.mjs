@@ -69,7 +69,7 @@ export class Cluster {
       await until(() => {
         assert.equal(this.nodes[i].exitCode, null, this.log(i))
         return fetch(`http://127.0.0.1:${port}/readyz`).then(r => r.ok, () => false)
-      }, 120_000)
+      }, process.env.CONSOLE_LOAD ? 600_000 : 120_000) // some thousand topics take their time to make
     }
   }
 

@@ -58,22 +58,23 @@ func (a *attempt) killInTurn(ctx context.Context) (stop func() error) {
 	}
 }
 
+// killEachUntil begins with a kill, so that a pass that is soon over has one, too.
 func (a *attempt) killEachUntil(ctx context.Context) error {
-	for kills := 0; ; kills++ {
-		if !sleep(ctx, killCalm) {
-			a.note("%d nodes were killed", kills)
-			return nil
-		}
+	kills := 0
+	for again := true; again; again = sleep(ctx, killCalm) {
 		n := a.cluster.Nodes[kills%len(a.cluster.Nodes)]
 		a.trace("kill -9 %s", n.ID)
 		if err := n.Kill9(); err != nil {
 			return err
 		}
+		kills++
 		sleep(ctx, killDown)
 		if err := n.Restart(); err != nil {
 			return err
 		}
 	}
+	a.note("%d nodes were killed", kills)
+	return nil
 }
 
 // sleep is false when ctx ended before the time had passed.

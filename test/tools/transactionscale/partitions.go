@@ -114,7 +114,8 @@ func (r *run) wide(ctx context.Context, adm *kadm.Client, topics []string, commi
 	if err := r.took("a record to each partition", func() error { return p.ProduceSync(ctx, records...).FirstErr() }); err != nil {
 		return err
 	}
-	if err := r.stable(ctx, adm, topics, stable); err != nil {
+	// Again where leaders change: as many partitions keep three processes busy.
+	if err := r.until(ctx, func() error { return r.stable(ctx, adm, topics, stable) }); err != nil {
 		return fmt.Errorf("while it is open: %w", err)
 	}
 	leader, err := r.leaderOf(wideID)
