@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/hashicorp/raft"
 
@@ -63,6 +64,42 @@ func testWhoHasJustDiedIsChosenForNothing(t *testing.T) {
 	}
 	if got := leader.Gateways(); len(got) != 3 {
 		t.Errorf("clients are sent to %v", got)
+	}
+}
+
+// TestWhoIsRegisteredIsReachedSoon, whether or not anything is asked of it: a node that had a session
+// with one of the two others alone would send its clients away as soon as that one died.
+func TestWhoIsRegisteredIsReachedSoon(t *testing.T) {
+	inBubble(t, testWhoIsRegisteredIsReachedSoon)
+}
+
+func testWhoIsRegisteredIsReachedSoon(t *testing.T) {
+	c := newTestCluster(t, 3)
+	c.startAll()
+	for _, n := range c.nodes {
+		eventually(t, "all are registered", func() error {
+			if got := len(n.Topics().Nodes()); got != 3 {
+				return fmt.Errorf("%d", got)
+			}
+			return nil
+		})
+	}
+	const soon = 200 * time.Millisecond // of virtual time
+	for start := time.Now(); ; <-time.After(5 * time.Millisecond) {
+		var unheard []string
+		for _, n := range c.nodes {
+			for _, other := range c.nodes {
+				if other != n && !n.nodes.Reached(other.identity) {
+					unheard = append(unheard, n.identity+" does not reach "+other.identity)
+				}
+			}
+		}
+		if len(unheard) == 0 {
+			return
+		}
+		if time.Since(start) > soon {
+			t.Fatalf("after %s: %v", soon, unheard)
+		}
 	}
 }
 

@@ -30,6 +30,7 @@ func (n *Node) reconcileLoop() {
 		select {
 		case <-n.ctx.Done():
 		case <-changed:
+			n.failover.Poke() // a node that has just been registered is watched at once
 		case <-tick.C:
 		}
 	}
