@@ -61,9 +61,14 @@ func brokenOff(err error) bool {
 		errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.ECONNRESET)
 }
 
-// Retriable says whether a client asks again after the error of a code. CONCURRENT_TRANSACTIONS is
-// one of these for producers, whose transaction before is being ended.
+// Retriable says whether a client asks again after the error of a code, and nothing is wrong.
+// CONCURRENT_TRANSACTIONS is one of these for producers, whose transaction before is being ended.
+// CORRUPT_MESSAGE and KAFKA_STORAGE_ERROR are none here, although clients try again.
 func Retriable(err error) bool {
+	switch {
+	case errors.Is(err, kerr.CorruptMessage), errors.Is(err, kerr.KafkaStorageError):
+		return false
+	}
 	return kerr.IsRetriable(err) || errors.Is(err, kerr.ConcurrentTransactions)
 }
 
