@@ -31,33 +31,38 @@ func Old(seeds ...string) []kgo.Opt {
 // follow in their own time, and until then tell a client to try again, which a
 // bare connection does not do by itself.
 func (c *Cluster) CreateTopic(ctx context.Context, topic string, partitions int32, rf int16) error {
-	var running []*Node
 	for _, n := range c.Nodes {
 		if n.Running() {
-			running = append(running, n)
+			if err := CreateTopic(ctx, n.Driver(), topic, partitions, rf); err != nil {
+				return err
+			}
+			break
 		}
 	}
-	if err := CreateTopic(ctx, running[0].Driver(), topic, partitions, rf); err != nil {
-		return err
-	}
-	for _, n := range running {
-		var last error
-		err := Eventually(20*time.Second, func() bool {
-			w, err := DialWire(n.Driver())
-			if err != nil {
-				last = err
-				return false
-			}
-			defer w.Close()
+	return c.WaitTopic(topic, partitions)
+}
+
+// WaitTopic waits until every running node serves a topic, that somebody has created, with so many
+// partitions.
+func (c *Cluster) WaitTopic(topic string, partitions int32) error {
+	for _, n := range c.Nodes {
+		if !n.Running() {
+			continue
+		}
+		err := Again(n.Driver(), readyWithin, func(w *Wire) error {
 			m, err := w.Metadata(topic)
-			if err == nil && m.Topics[0].Code != 0 {
-				err = ErrorCode(m.Topics[0].Code)
+			switch {
+			case err != nil:
+				return err
+			case m.Topics[0].Code != 0:
+				return ErrorCode(m.Topics[0].Code)
+			case len(m.Topics[0].Partitions) != int(partitions):
+				return fmt.Errorf("%w: %d partitions", errNotYet, len(m.Topics[0].Partitions))
 			}
-			last = err
-			return err == nil && len(m.Topics[0].Partitions) == int(partitions)
+			return nil
 		})
 		if err != nil {
-			return fmt.Errorf("%s does not serve topic %s: %w", n.ID, topic, last)
+			return fmt.Errorf("%s does not serve topic %s: %w", n.ID, topic, err)
 		}
 	}
 	return nil
