@@ -136,7 +136,7 @@ func TestASessionEndsThatTakesNoAnswers(t *testing.T) {
 		}
 	}
 	time.Sleep(endsWithin + 2*time.Second) // a timer may be late, and nothing tells of it
-	_ = c.SetReadDeadline(time.Now().Add(5 * time.Second))
+	_ = c.SetReadDeadline(time.Now().Add(patience))
 	read := 0
 	for buffer := make([]byte, 1<<20); ; {
 		n, err := c.Read(buffer)
