@@ -127,8 +127,8 @@ func ProgramOf(commit string) (string, error) {
 		}
 		tree := filepath.Join(b.dir, "tree")
 		defer os.RemoveAll(tree)
-		// -trimpath: what two commits have in common is compiled once, although they lie in different
-		// folders.
+		// -trimpath: what two commits have in common is compiled once, although they lie in
+		// different folders.
 		script := `mkdir "$2" && git -C "$0" archive --format=tar "$1" > "$2.tar" && tar -x -f "$2.tar" -C "$2" && rm "$2.tar" && cd "$2" && go build -trimpath -buildvcs=false -o "$3" ./cmd/trimaran`
 		if out, err := exec.Command("sh", "-c", script, Root(), commit, tree, program).CombinedOutput(); err != nil {
 			b.err = fmt.Errorf("the binary of %s: %w\n%s", commit, err, out)

@@ -76,8 +76,8 @@ func (c command) ok(t *testing.T, name string, args ...string) string {
 	return r.out
 }
 
-// known waits until every node has heard of a topic that a command has created: the next command may
-// meet another one.
+// known waits until every node has heard of a topic that a command has created: the next command
+// may meet another one.
 func known(t *testing.T, c *harness.Cluster, topic string, partitions int32) {
 	t.Helper()
 	if err := c.WaitTopic(topic, partitions); err != nil {

@@ -16,7 +16,8 @@ import (
 	"github.com/trimaran-io/trimaran/test/harness"
 )
 
-// within is how long what was taken may still be had, anywhere, by a machine that keeps nobody waiting.
+// within is how long what was taken may still be had, anywhere, where the machine keeps nobody
+// waiting.
 const within = time.Second
 
 // waiting is a request that waits for longer than it may once its client's right is gone.
