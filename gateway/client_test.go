@@ -17,6 +17,10 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
+// patience is how long anything may take on a machine that is busy with other tests. Who would wait
+// for ever, or for as long as a request says, is found out by that.
+const patience = 20 * time.Second
+
 // client is a test's end of a connection.
 type client struct {
 	net.Conn
@@ -25,7 +29,7 @@ type client struct {
 
 func newClient(t testing.TB, conn net.Conn) *client {
 	t.Helper()
-	_ = conn.SetDeadline(time.Now().Add(10 * time.Second))
+	_ = conn.SetDeadline(time.Now().Add(3 * patience))
 	t.Cleanup(func() { conn.Close() })
 	return &client{conn, t}
 }

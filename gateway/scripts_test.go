@@ -142,7 +142,7 @@ func (s *script) request(t *testing.T, d *datadriven.TestData) string {
 	if err != nil {
 		t.Fatalf("%s: %v", d.Pos, err)
 	}
-	_ = s.client.SetDeadline(time.Now().Add(10 * time.Second))
+	_ = s.client.SetDeadline(time.Now().Add(3 * patience))
 	s.client.send(b)
 	if d.HasArg("silence") {
 		// The next answer is that of the next request.

@@ -68,7 +68,7 @@ func TestAGatewayThatIsCutOffPartsFromItsClients(t *testing.T) {
 		resp.Body.Close()
 	}
 	f.cutOff.Store(nil)
-	deadline := time.Now().Add(10 * time.Second)
+	deadline := time.Now().Add(patience)
 	for {
 		c := g.dial()
 		c.send(encode(1, metadataOf("events")))
@@ -97,7 +97,7 @@ func TestWhoAskedIsToldWhetherTheGatewayServes(t *testing.T) {
 	}
 	until := func(said chan bool, want bool) {
 		t.Helper()
-		late := time.After(10 * time.Second)
+		late := time.After(patience)
 		for {
 			select {
 			case got := <-said:

@@ -51,7 +51,7 @@ func (g *gatewayOf) dialWS(header http.Header) (*websocket.Conn, *http.Response,
 	ws, resp, err := websocket.DefaultDialer.Dial("ws://"+g.addr+"/", header)
 	if err == nil {
 		g.t.Cleanup(func() { ws.Close() })
-		_ = ws.SetReadDeadline(time.Now().Add(10 * time.Second))
+		_ = ws.SetReadDeadline(time.Now().Add(3 * patience))
 	}
 	return ws, resp, err
 }

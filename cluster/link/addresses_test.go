@@ -113,7 +113,7 @@ func TestTheOldestStrangerGoes(t *testing.T) {
 		}
 		idle = append(idle, c)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second) // less than strangers have
+	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Second) // less than strangers have
 	defer cancel()
 	if from, _, err := a.CallAddr(ctx, ln.Addr().String(), 1); err != nil || from != "b" {
 		t.Errorf("kept out: %v", err)

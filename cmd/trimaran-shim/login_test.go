@@ -208,7 +208,7 @@ func TestWrongPasswordsThroughTheShim(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 		_, err = cl.SeedBrokers()[0].Request(ctx, metadataRequest())
 		if err == nil || !strings.Contains(err.Error(), "SASL_AUTHENTICATION_FAILED") && !strings.Contains(err.Error(), "oauth") {
 			t.Errorf("%s: %v", m.Name(), err)

@@ -64,7 +64,9 @@ func (b *build) get() (string, error) {
 		b.made = true
 		args := []string{"build", "-o", b.dir + string(filepath.Separator)}
 		if b.race {
-			args = append(args, "-race")
+			args = append(args, "-race") // and what go test -race has compiled is used
+		} else {
+			args = append(args, "-trimpath") // as ProgramOf does, for the same reason
 		}
 		if b.tags != "" {
 			args = append(args, "-tags", b.tags)
@@ -85,20 +87,52 @@ func RemoveBinaries() {
 			os.RemoveAll(b.dir)
 		}
 	}
+	commits.Lock()
+	defer commits.Unlock()
+	for _, b := range commits.builds {
+		os.RemoveAll(b.dir)
+	}
 }
 
-// ProgramOf builds the node's binary as a commit of this repository has it, without the
-// race detector, below dir. It needs the repository's history, and git.
-func ProgramOf(commit, dir string) (string, error) {
-	tree, err := os.MkdirTemp(dir, "tree-")
-	if err != nil {
-		return "", err
+// commits has what ProgramOf has built.
+var commits struct {
+	sync.Mutex // guards builds, not what becomes of one
+	builds     map[string]*commitBuild
+}
+
+type commitBuild struct {
+	once sync.Once
+	dir  string
+	err  error
+}
+
+// ProgramOf gives the path of the node's binary as a commit of this repository has it, without the
+// race detector; it is built once per process. It needs the repository's history, and git.
+func ProgramOf(commit string) (string, error) {
+	commits.Lock()
+	if commits.builds == nil {
+		commits.builds = map[string]*commitBuild{}
 	}
-	defer os.RemoveAll(tree)
-	program := filepath.Join(dir, "trimaran-"+filepath.Base(tree))
-	script := `git -C "$0" archive --format=tar "$1" > "$2/tree.tar" && tar -x -f "$2/tree.tar" -C "$2" && cd "$2" && go build -buildvcs=false -o "$3" ./cmd/trimaran`
-	if out, err := exec.Command("sh", "-c", script, Root(), commit, tree, program).CombinedOutput(); err != nil {
-		return "", fmt.Errorf("the binary of %s: %w\n%s", commit, err, out)
+	b := commits.builds[commit]
+	if b == nil {
+		b = new(commitBuild)
+		b.dir, b.err = os.MkdirTemp("", "trimaran-commit-")
+		commits.builds[commit] = b
 	}
-	return program, nil
+	commits.Unlock()
+	program := filepath.Join(b.dir, "trimaran")
+	b.once.Do(func() {
+		if b.err != nil {
+			return
+		}
+		tree := filepath.Join(b.dir, "tree")
+		defer os.RemoveAll(tree)
+		// -trimpath: what two commits have in common is compiled once, although they lie in
+		// different folders.
+		script := `mkdir "$2" && git -C "$0" archive --format=tar "$1" > "$2.tar" && tar -x -f "$2.tar" -C "$2" && rm "$2.tar" && cd "$2" && go build -trimpath -buildvcs=false -o "$3" ./cmd/trimaran`
+		if out, err := exec.Command("sh", "-c", script, Root(), commit, tree, program).CombinedOutput(); err != nil {
+			b.err = fmt.Errorf("the binary of %s: %w\n%s", commit, err, out)
+		}
+	})
+	return program, b.err
 }

@@ -31,33 +31,38 @@ func Old(seeds ...string) []kgo.Opt {
 // follow in their own time, and until then tell a client to try again, which a
 // bare connection does not do by itself.
 func (c *Cluster) CreateTopic(ctx context.Context, topic string, partitions int32, rf int16) error {
-	var running []*Node
 	for _, n := range c.Nodes {
 		if n.Running() {
-			running = append(running, n)
+			if err := CreateTopic(ctx, n.Driver(), topic, partitions, rf); err != nil {
+				return err
+			}
+			break
 		}
 	}
-	if err := CreateTopic(ctx, running[0].Driver(), topic, partitions, rf); err != nil {
-		return err
-	}
-	for _, n := range running {
-		var last error
-		err := Eventually(20*time.Second, func() bool {
-			w, err := DialWire(n.Driver())
-			if err != nil {
-				last = err
-				return false
-			}
-			defer w.Close()
+	return c.WaitTopic(topic, partitions)
+}
+
+// WaitTopic waits until every running node serves a topic, that somebody has created, with so many
+// partitions.
+func (c *Cluster) WaitTopic(topic string, partitions int32) error {
+	for _, n := range c.Nodes {
+		if !n.Running() {
+			continue
+		}
+		err := Again(n.Driver(), readyWithin, func(w *Wire) error {
 			m, err := w.Metadata(topic)
-			if err == nil && m.Topics[0].Code != 0 {
-				err = ErrorCode(m.Topics[0].Code)
+			switch {
+			case err != nil:
+				return err
+			case m.Topics[0].Code != 0:
+				return ErrorCode(m.Topics[0].Code)
+			case len(m.Topics[0].Partitions) != int(partitions):
+				return fmt.Errorf("%w: %d partitions", errNotYet, len(m.Topics[0].Partitions))
 			}
-			last = err
-			return err == nil && len(m.Topics[0].Partitions) == int(partitions)
+			return nil
 		})
 		if err != nil {
-			return fmt.Errorf("%s does not serve topic %s: %w", n.ID, topic, last)
+			return fmt.Errorf("%s does not serve topic %s: %w", n.ID, topic, err)
 		}
 	}
 	return nil
@@ -76,14 +81,46 @@ func CreateTopic(ctx context.Context, addr, topic string, partitions int32, rf i
 	t := kmsg.NewCreateTopicsRequestTopic()
 	t.Topic, t.NumPartitions, t.ReplicationFactor = topic, partitions, rf
 	req.Topics = append(req.Topics, t)
-	answer, err := cl.SeedBrokers()[0].Request(ctx, req)
-	if err != nil {
-		return fmt.Errorf("create topic %s: %w", topic, err)
-	}
-	for _, t := range answer.(*kmsg.CreateTopicsResponse).Topics {
-		if err := kerr.ErrorForCode(t.ErrorCode); err != nil {
-			return fmt.Errorf("create topic %s: %w", topic, err)
+	return again(ctx, "create topic "+topic, kerr.TopicAlreadyExists, func() error {
+		answer, err := cl.SeedBrokers()[0].Request(ctx, req)
+		if err != nil {
+			return err
 		}
+		for _, t := range answer.(*kmsg.CreateTopicsResponse).Topics {
+			if err := kerr.ErrorForCode(t.ErrorCode); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// again asks until there is no error after which a client asks again. When the answer to an attempt
+// did not come, the one to the next may be that it is done.
+func again(ctx context.Context, what string, done error, ask func() error) error {
+	var last error
+	unknown := false
+	err := Eventually(readyWithin, func() bool {
+		err := ask()
+		if unknown && errors.Is(err, done) {
+			err = nil
+		}
+		last = err
+		var code *kerr.Error
+		answered := errors.As(err, &code)
+		if err == nil || ctx.Err() != nil || answered && !Retriable(code) {
+			return true
+		}
+		unknown = unknown || !answered || code == kerr.RequestTimedOut
+		return false
+	})
+	if err == nil {
+		err = last
+	} else {
+		err = fmt.Errorf("%w: %w", err, last)
+	}
+	if err != nil {
+		return fmt.Errorf("%s: %w", what, err)
 	}
 	return nil
 }
@@ -107,18 +144,19 @@ func (c *Cluster) DeleteTopic(ctx context.Context, topic string) error {
 			named := kmsg.NewDeleteTopicsRequestTopic()
 			named.Topic = &topic
 			req.Topics = append(req.Topics, named)
-			answer, err := cl.SeedBrokers()[0].Request(ctx, req)
-			if err != nil {
-				return fmt.Errorf("delete topic %s: %w", topic, err)
-			}
-			topics := answer.(*kmsg.DeleteTopicsResponse).Topics
-			if len(topics) != 1 {
-				return fmt.Errorf("delete topic %s: an answer about %d topics", topic, len(topics))
-			}
-			for _, t := range topics {
-				if err := kerr.ErrorForCode(t.ErrorCode); err != nil {
-					return fmt.Errorf("delete topic %s: %w", topic, err)
+			err := again(ctx, "delete topic "+topic, kerr.UnknownTopicOrPartition, func() error {
+				answer, err := cl.SeedBrokers()[0].Request(ctx, req)
+				if err != nil {
+					return err
 				}
+				topics := answer.(*kmsg.DeleteTopicsResponse).Topics
+				if len(topics) != 1 {
+					return fmt.Errorf("an answer about %d topics", len(topics))
+				}
+				return kerr.ErrorForCode(topics[0].ErrorCode)
+			})
+			if err != nil {
+				return err
 			}
 			asked = true
 		}

@@ -96,6 +96,10 @@ func (n *Node) Driver() string {
 // WS is the node's address for WebSocket clients.
 func (n *Node) WS() string { return "ws://" + n.Addr() }
 
+// readyWithin is how long nodes that were started may take to serve: the race detector makes
+// everything several times slower, and a machine may be busy with other tests.
+const readyWithin = 2 * time.Minute
+
 // Start builds the binaries, starts the nodes and the shim, and returns when
 // every node answers ready.
 func Start(o Options) (*Cluster, error) {
@@ -137,7 +141,7 @@ func Start(o Options) (*Cluster, error) {
 	if o.NoWait {
 		return c, nil
 	}
-	return c, c.WaitReady(60 * time.Second)
+	return c, c.WaitReady(readyWithin)
 }
 
 // AddNode prepares one more node; its Start joins it to the others.
@@ -248,7 +252,7 @@ func (n *Node) Restart() error {
 	if err := n.Start(); err != nil {
 		return err
 	}
-	return n.WaitReady(60 * time.Second)
+	return n.WaitReady(readyWithin)
 }
 
 // Pause stops the node without ending it (SIGSTOP); Resume lets it go on.

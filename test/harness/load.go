@@ -173,12 +173,7 @@ func (l *Load) String() string {
 func (l *Load) Verify(addr string, within time.Duration) error {
 	deadline := time.Now().Add(within)
 	for p := range l.partitions {
-		w, err := l.login.Dial(addr, 5*time.Second)
-		if err != nil {
-			return err
-		}
-		entries, err := w.readToEnd(l.topic, p, l.Ledger.End(p), time.Until(deadline))
-		w.Close()
+		entries, err := l.login.ReadToEnd(addr, l.topic, p, l.Ledger.End(p), time.Until(deadline))
 		if err != nil {
 			return fmt.Errorf("through %s: %w", addr, err)
 		}
@@ -187,18 +182,4 @@ func (l *Load) Verify(addr string, within time.Duration) error {
 		}
 	}
 	return nil
-}
-
-// readToEnd reads at least until the given offset, then whatever is left.
-func (w *Wire) readToEnd(topic string, partition int32, until int64, within time.Duration) ([]Entry, error) {
-	var offsets []int64
-	err := Eventually(within, func() bool {
-		var err error
-		offsets, err = w.ListOffsets(topic, partition, -1, 1)
-		return err == nil && len(offsets) == 1 && offsets[0] >= until
-	})
-	if err != nil {
-		return nil, fmt.Errorf("latest offset of %s-%d is %v, acknowledged up to %d: %w", topic, partition, offsets, until, err)
-	}
-	return w.FetchAll(topic, partition, offsets[0], within)
 }

@@ -52,7 +52,7 @@ func (n *Nodes) await(t *testing.T, id string, want State) Node {
 
 func (n *Nodes) awaits(t *testing.T, is func(Node) bool) Node {
 	t.Helper()
-	late := time.After(10 * time.Second)
+	late := time.After(time.Minute)
 	for {
 		n.mu.Lock()
 		turned := n.turned

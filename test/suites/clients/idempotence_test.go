@@ -17,7 +17,7 @@ import (
 // and come back, it neither loses nor doubles a record nor changes their order.
 func TestFranzGoProducesEachRecordOnceThroughFailovers(t *testing.T) {
 	c := harness.New(t, harness.Options{})
-	ctx, cancel := context.WithTimeout(t.Context(), 120*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 6*time.Minute)
 	defer cancel()
 	const topic, partitions = "each-once", 3
 	mustCreate(t, c, topic, partitions)
@@ -51,13 +51,13 @@ func TestFranzGoProducesEachRecordOnceThroughFailovers(t *testing.T) {
 	progress := func() {
 		t.Helper()
 		until := acknowledged.Load() + 300
-		if err := harness.Eventually(30*time.Second, func() bool { return acknowledged.Load() >= until }); err != nil {
+		if err := harness.Eventually(2*time.Minute, func() bool { return acknowledged.Load() >= until }); err != nil {
 			t.Fatal(err)
 		}
 	}
 	for p := range int32(partitions) {
 		progress()
-		n, err := c.Leader(topic, p, 30*time.Second)
+		n, err := c.Leader(topic, p, 2*time.Minute)
 		if err != nil {
 			t.Fatal(err)
 		}

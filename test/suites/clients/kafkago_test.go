@@ -124,7 +124,7 @@ func TestKafkaGoConnAndReader(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer conn.Close()
-			conn.SetDeadline(time.Now().Add(20 * time.Second))
+			conn.SetDeadline(time.Now().Add(time.Minute))
 			text := lines(60)
 			for _, part := range [][]string{text[:20], text[20:]} {
 				var messages []kafka.Message

@@ -41,8 +41,7 @@ func TestFranzGoTransactions(t *testing.T) {
 // partitions of another, in transactions of which every second one is aborted, and so comes again.
 func consumeTransformProduce(t *testing.T, opts []kgo.Opt, in, out string) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(testContext(t), time.Minute)
-	defer cancel()
+	ctx := testContext(t)
 	const n = 30
 	writer, err := kgo.NewClient(append(slices.Clone(opts), kgo.DefaultProduceTopic(in))...)
 	if err != nil {

@@ -28,6 +28,7 @@ func TestTopicLifeByCommandLine(t *testing.T) {
 			run := command{env: []string{"TRIMARAN_BROKERS=" + brokers}}
 			topic := harness.Topic("life")
 			run.ok(t, bin, "topic", "create", topic, "--partitions", "2", "--replication-factor", "3")
+			known(t, c, topic, 2)
 			contains(t, "topic list", run.ok(t, bin, "topic", "list"), topic)
 			contains(t, "topic describe", run.ok(t, bin, "topic", "describe", topic), topic, "n1", "n2", "n3")
 			if r := run.run(t, bin, "topic", "create", topic); r.code == 0 {
@@ -100,6 +101,7 @@ func TestProduceConsumeText(t *testing.T) {
 			topic := harness.Topic("text")
 			run := cli(c)
 			run.ok(t, bin, "topic", "create", topic, "--partitions", "1")
+			known(t, c, topic, 1)
 			in := run
 			in.stdin = text.String()
 			in.ok(t, bin, "produce", topic, "--compression", codec)

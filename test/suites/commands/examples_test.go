@@ -22,6 +22,7 @@ func TestGoExample(t *testing.T) {
 	c := harness.Shared(t)
 	topic := harness.Topic("example-go")
 	cli(c).ok(t, program(t, "trimaran"), "topic", "create", topic, "--partitions", "1")
+	known(t, c, topic, 1)
 	run := command{dir: harness.Root()}
 	if got := run.ok(t, "go", "run", "./examples/go", "-gateway", c.Node(1).Addr(), "-topic", topic); got != exampleOutput {
 		t.Errorf("it prints\n%s", got)
@@ -41,6 +42,7 @@ func TestPythonExample(t *testing.T) {
 	c := harness.Shared(t)
 	topic := harness.Topic("example-python")
 	cli(c).ok(t, program(t, "trimaran"), "topic", "create", topic, "--partitions", "1")
+	known(t, c, topic, 1)
 	demo := filepath.Join(harness.Root(), "examples", "python", "demo.py")
 	if got := (command{}).ok(t, python, demo, c.ShimAddr(), topic); got != exampleOutput {
 		t.Errorf("it prints\n%s", got)

@@ -18,6 +18,7 @@ func TestGroupCommands(t *testing.T) {
 	shell := cli(c)
 	topic, group := harness.Topic("grouped"), harness.Topic("readers")
 	shell.ok(t, bin, "topic", "create", topic, "--partitions", "3", "--replication-factor", "3")
+	known(t, c, topic, 3)
 	var lines strings.Builder
 	for i := range 300 {
 		fmt.Fprintf(&lines, "key%d:event %d\n", i, i)

@@ -76,6 +76,15 @@ func (c command) ok(t *testing.T, name string, args ...string) string {
 	return r.out
 }
 
+// known waits until every node has heard of a topic that a command has created: the next command
+// may meet another one.
+func known(t *testing.T, c *harness.Cluster, topic string, partitions int32) {
+	t.Helper()
+	if err := c.WaitTopic(topic, partitions); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // program gives the path of a program as users have it.
 func program(t *testing.T, name string) string {
 	t.Helper()

@@ -13,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -175,6 +176,20 @@ func (s *securedCluster) run(t *testing.T, line string) string {
 	return s.shell.ok(t, "bash", "-euo", "pipefail", "-c", line)
 }
 
+// refusedSince runs what must fail until it says why: on a busy machine its time may be over before
+// it has heard that.
+func (s *securedCluster) refusedSince(t *testing.T, line string, why ...string) {
+	t.Helper()
+	var out string
+	err := harness.Eventually(patience, func() bool {
+		out = s.refused(t, line)
+		return t.Failed() || slices.ContainsFunc(why, func(w string) bool { return strings.Contains(out, w) })
+	})
+	if err != nil {
+		t.Errorf("%s: none of %q in %s", line, why, out)
+	}
+}
+
 // refused runs what must fail, and gives what it says.
 func (s *securedCluster) refused(t *testing.T, line string) string {
 	t.Helper()
@@ -228,9 +243,7 @@ func TestASecuredClusterInTenCommands(t *testing.T) {
 		"trimaran node drain n1" + alice:                                                         "CLUSTER_AUTHORIZATION_FAILED",
 		"trimaran topic list --timeout 2s --brokers " + fmt.Sprint("127.0.0.1:", s.ports[0]+100): "",
 	} {
-		if out := s.refused(t, line); !strings.Contains(out, want) {
-			t.Errorf("%s: no %q in %s", line, want, out)
-		}
+		s.refusedSince(t, line, want)
 	}
 	s.run(t, "trimaran acl list"+as("admin", s.passwords["admin"]))
 	t.Run("tokens are taken back", func(t *testing.T) { s.tokens(t, alice, as("admin", s.passwords["admin"])) })
@@ -241,6 +254,7 @@ var tokenID = regexp.MustCompile(`[0-9a-f]{32}`)
 
 // tokens are worth nothing within a second on all nodes, and what waits by them ends.
 func (s *securedCluster) tokens(t *testing.T, alice, admin string) {
+	slow := harness.WatchSlowness(t, harness.Loopback(s.ports[0]), harness.Loopback(s.ports[1]), harness.Loopback(s.ports[2]))
 	for name, takeBack := range map[string]func(id string) string{
 		"by id":        func(id string) string { return "trimaran token revoke " + id + admin },
 		"by principal": func(string) string { return "trimaran token revoke --principal User:alice" + admin },
@@ -252,9 +266,9 @@ func (s *securedCluster) tokens(t *testing.T, alice, admin string) {
 		if name == "by principal" {
 			continue // last, since it holds for what comes next as well
 		}
-		s.takenBack(t, name, alice, takeBack)
+		s.takenBack(t, slow, name, alice, takeBack)
 	}
-	s.takenBack(t, "by principal", alice, func(string) string { return "trimaran token revoke --principal User:alice" + admin })
+	s.takenBack(t, slow, "by principal", alice, func(string) string { return "trimaran token revoke --principal User:alice" + admin })
 	if out := s.run(t, "trimaran token list"+admin); strings.Count(out, "\ntoken ") != 1 || !strings.Contains(out, "all of User:alice") {
 		t.Errorf("what was revoked: %s", out)
 	}
@@ -263,7 +277,7 @@ func (s *securedCluster) tokens(t *testing.T, alice, admin string) {
 	}
 }
 
-func (s *securedCluster) takenBack(t *testing.T, name, alice string, takeBack func(id string) string) {
+func (s *securedCluster) takenBack(t *testing.T, slow *harness.Slowness, name, alice string, takeBack func(id string) string) {
 	t.Helper()
 	r := s.shell.run(t, "bash", "-euo", "pipefail", "-c", "trimaran token create --read events --group-prefix alice- > token"+alice)
 	id := tokenID.FindString(r.err)
@@ -276,23 +290,22 @@ func (s *securedCluster) takenBack(t *testing.T, name, alice string, takeBack fu
 		before[i] = s.metric(t, i, "trimaran_sessions_ended_total")
 		in := s.metric(t, i, `trimaran_logins_total{mechanism="OAUTHBEARER",result="ok"}`)
 		readers = append(readers, s.process(t, fmt.Sprintf("reader-%d-%s", i, strings.ReplaceAll(name, " ", "-")), "trimaran consume events --follow --from latest --token-file token --brokers "+s.brokers(i)))
-		if err := harness.Eventually(20*time.Second, func() bool { return s.metric(t, i, `trimaran_logins_total{mechanism="OAUTHBEARER",result="ok"}`) > in }); err != nil {
+		if err := harness.Eventually(patience, func() bool { return s.metric(t, i, `trimaran_logins_total{mechanism="OAUTHBEARER",result="ok"}`) > in }); err != nil {
 			t.Fatalf("%s: nobody reads at n%d: %s", name, i, readers[i-1].Output())
 		}
 	}
 	s.run(t, takeBack(id))
 	began := time.Now()
+	slow.Forget()
 	for i := 1; i <= 3; i++ {
-		if err := harness.Eventually(10*time.Second, func() bool { return s.metric(t, i, "trimaran_sessions_ended_total") > before[i] }); err != nil {
+		if err := harness.Eventually(30*time.Second, func() bool { return s.metric(t, i, "trimaran_sessions_ended_total") > before[i] }); err != nil {
 			t.Fatalf("%s: what reads at n%d goes on", name, i)
 		}
-		if took := time.Since(began); took > time.Second {
-			t.Errorf("%s: what reads at n%d goes on for %v", name, i, took)
+		if took := time.Since(began); took > time.Second+slow.Longest() {
+			t.Errorf("%s: what reads at n%d goes on for %v, on a machine that keeps everybody waiting for %v", name, i, took, slow.Longest())
 		}
 	}
-	if out := s.refused(t, "trimaran topic list --timeout 1s --token-file token --brokers "+s.brokers(2)); !strings.Contains(out, "SASL") && !strings.Contains(out, "oauth") {
-		t.Errorf("%s: at n2: %s", name, out)
-	}
+	s.refusedSince(t, "trimaran topic list --timeout 1s --token-file token --brokers "+s.brokers(2), "SASL", "oauth")
 	for _, r := range readers {
 		_, _ = r.Terminate(30 * time.Second)
 	}
@@ -327,7 +340,12 @@ func TestFirstUsersAndTheSocketOfANodeWithClientCertificates(t *testing.T) {
 		t.Helper()
 		// On the machine itself TLS, and with it a certificate, can be left out.
 		line := "trimaran topic list --timeout 5s --sasl-mechanism PLAIN --user alice --password-file <(echo " + password + ") --brokers " + harness.Loopback(port)
-		if r := s.shell.run(t, "bash", "-c", line); (r.code == 0) != want {
+		var r result
+		err := harness.Eventually(patience, func() bool { // who may may have to wait for it
+			r = s.shell.run(t, "bash", "-c", line)
+			return r.code == 0 || !want
+		})
+		if err != nil || (r.code == 0) != want {
 			t.Errorf("%s: exit code %d: %s", line, r.code, r.err)
 		}
 	}

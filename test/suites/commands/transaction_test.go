@@ -43,6 +43,7 @@ func TestTransactionCommands(t *testing.T) {
 	shell := cli(c)
 	topic, id := harness.Topic("transacted"), harness.Topic("payer")
 	shell.ok(t, bin, "topic", "create", topic, "--partitions", "2", "--replication-factor", "3")
+	known(t, c, topic, 2)
 	producer, _ := openTransaction(t, c, id, topic)
 	contains(t, "transaction list", shell.ok(t, bin, "transaction", "list"), "TRANSACTIONAL ID", id, "Ongoing")
 	type listed struct {

@@ -26,7 +26,7 @@ func written(path string) (at time.Time) {
 // that was acknowledged is lost.
 func TestAnUpgradeThatIsCutShort(t *testing.T) {
 	t.Parallel()
-	older, err := harness.ProgramOf(lastWithBolt, t.TempDir())
+	older, err := harness.ProgramOf(lastWithBolt)
 	if err != nil {
 		t.Skipf("skipped: %v", err)
 	}

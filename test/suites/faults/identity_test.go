@@ -1,6 +1,7 @@
 package faults
 
 import (
+	"fmt"
 	"regexp"
 	"strings"
 	"testing"
@@ -36,7 +37,7 @@ func TestWrongDataIsRefused(t *testing.T) {
 		defer func() { c.Nodes = c.Nodes[:3] }()
 		twin.ID, twin.Data = n.ID, n.Data
 		refuses(t, twin, twin.Start, "in use|another process|locked")
-		must(t, n.Ready())
+		must(t, n.WaitReady(patience))
 	})
 	t.Run("another node's data directory", func(t *testing.T) {
 		must(t, n.Kill9())
@@ -80,15 +81,17 @@ func TestAnotherClustersNodesAreRefused(t *testing.T) {
 		node      *harness.Node
 		has, lack string
 	}{{n, "alone", "together"}, {a.Node(1), "together", "alone"}} {
-		w, err := harness.DialWire(side.node.Addr())
-		must(t, err)
-		m, err := w.Metadata()
-		w.Close()
-		must(t, err)
 		names := map[string]bool{}
-		for _, topic := range m.Topics {
-			names[topic.Name] = true
-		}
+		must(t, harness.Again(side.node.Addr(), patience, func(w *harness.Wire) error {
+			m, err := w.Metadata()
+			if err != nil {
+				return err
+			}
+			for _, topic := range m.Topics {
+				names[topic.Name] = true
+			}
+			return nil
+		}))
 		if !names[side.has] || names[side.lack] {
 			t.Errorf("%s lists %v", side.node.Addr(), names)
 		}
@@ -100,25 +103,28 @@ func TestAnotherClustersNodesAreRefused(t *testing.T) {
 func TestStartOrders(t *testing.T) {
 	t.Parallel()
 	for _, order := range [][]int{{4, 3, 2, 1}, {2, 4, 1, 3}, {4, 1, 3, 2}} {
-		c := harness.New(t, harness.Options{Nodes: 4, Expect: 3, NoShim: true, StartOrder: order})
-		s, err := c.Node(order[0]).Status()
-		must(t, err)
-		alive := 0
-		for _, n := range s.Nodes {
-			if n.Alive {
-				alive++
+		t.Run(fmt.Sprint(order), func(t *testing.T) {
+			t.Parallel()
+			c := harness.New(t, harness.Options{Nodes: 4, Expect: 3, NoShim: true, StartOrder: order})
+			var s *harness.Status
+			err := harness.Eventually(patience, func() bool {
+				s = status(t, c.Node(order[0]))
+				alive := 0
+				for _, n := range s.Nodes {
+					if n.Alive {
+						alive++
+					}
+				}
+				return alive == 4 && s.ClusterID != ""
+			})
+			if err != nil {
+				t.Errorf("not four nodes alive in a cluster: %+v", s)
 			}
-		}
-		if alive != 4 || s.ClusterID == "" {
-			t.Errorf("order %v: %d nodes alive in cluster %q", order, alive, s.ClusterID)
-		}
-		create(t, c, "order", 4)
-		l := harness.StartLoad("order", 4, c.Addrs(), -1)
-		must(t, l.Progress(10, patience))
-		verify(t, c, l)
-		for _, n := range c.Nodes {
-			n.Kill9()
-		}
+			create(t, c, "order", 4)
+			l := harness.StartLoad("order", 4, c.Addrs(), -1)
+			must(t, l.Progress(10, patience))
+			verify(t, c, l)
+		})
 	}
 }
 

@@ -54,7 +54,7 @@ func TestAScriptThatTrustsTheExitCodeReplacesAllNodes(t *testing.T) {
 			}
 		})
 		// Those that are killed next are asked first.
-		out, err := tryTrimaran(addrs, "node", "replace", lost.ID, next.ID, "--wait", "--timeout", "60s")
+		out, err := tryTrimaran(addrs, "node", "replace", lost.ID, next.ID, "--wait", "--timeout", patience.String())
 		close(over)
 		must(t, err)
 		if !strings.Contains(out, lost.ID+" has left the cluster") {

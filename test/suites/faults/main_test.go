@@ -50,6 +50,20 @@ func must(t *testing.T, err error) {
 	}
 }
 
+// status is what a node says of the cluster, as soon as it says something.
+func status(t *testing.T, n *harness.Node) (s *harness.Status) {
+	t.Helper()
+	var last error
+	err := harness.Eventually(patience, func() bool {
+		s, last = n.Status()
+		return last == nil
+	})
+	if err != nil {
+		t.Fatalf("%s says no status: %v", n.ID, last)
+	}
+	return s
+}
+
 func leader(t *testing.T, c *harness.Cluster, topic string, partition int32) *harness.Node {
 	t.Helper()
 	n, err := c.Leader(topic, partition, patience)

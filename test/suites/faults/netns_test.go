@@ -125,13 +125,18 @@ func TestAskFromItsOwnHost(t *testing.T) {
 	if addr == "" {
 		t.Skip("run by TestCutsBetweenHosts")
 	}
-	w, err := harness.DialWire(addr)
-	must(t, err)
-	defer w.Close()
-	w.Conn.SetDeadline(time.Now().Add(30 * time.Second))
 	start := time.Now()
-	_, err = w.Produce("hosts", 0, -1, "asked on the host of a node that is cut off")
-	fmt.Printf("ANSWER %v after %v\n", err, time.Since(start).Round(time.Millisecond))
+	w, err := harness.DialWire(addr)
+	if err == nil {
+		defer w.Close()
+		w.Conn.SetDeadline(time.Now().Add(patience))
+		_, err = w.Produce("hosts", 0, -1, "asked on the host of a node that is cut off")
+	}
+	took := time.Since(start)
+	fmt.Printf("ANSWER %v after %v\n", err, took.Round(time.Millisecond))
+	if took > 30*time.Second { // three times what the node was given
+		t.Errorf("it took %v", took)
+	}
 }
 
 // startNodes starts a node on each of three hosts and gives their addresses.
@@ -210,9 +215,10 @@ func (h *hosts) askCutOff(t *testing.T, node, addr string) {
 	must(t, err)
 	cmd := exec.Command("ip", "netns", "exec", h.ns(node), self, "-test.run", "^TestAskFromItsOwnHost$", "-test.v")
 	cmd.Env = append(os.Environ(), askEnv+"="+addr)
-	start := time.Now()
 	out, err := cmd.CombinedOutput()
-	must(t, err)
+	if err != nil {
+		t.Fatalf("%v:\n%s", err, out)
+	}
 	_, answer, _ := strings.Cut(string(out), "ANSWER ")
 	answer, _, _ = strings.Cut(answer, "\n")
 	t.Logf("%s, cut off, answers a produce on its own host: %s", node, answer)
@@ -220,9 +226,6 @@ func (h *hosts) askCutOff(t *testing.T, node, addr string) {
 	// LEADER_NOT_AVAILABLE or REQUEST_TIMED_OUT.
 	if answer == "" || strings.HasPrefix(answer, "<nil>") || strings.HasPrefix(answer, "error code ") && !slices.Contains([]string{"5", "6", "7"}, strings.Fields(answer)[2]) {
 		t.Errorf("that is no answer that a client would try again after:\n%s", out)
-	}
-	if took := time.Since(start); took > 20*time.Second {
-		t.Errorf("it took %v", took)
 	}
 }
 

@@ -27,7 +27,7 @@ const lastWithoutTransactions = "01800b7"
 // know them, and producers are told so; then they begin by themselves. Nothing is lost.
 func TestTransactionsBeginWhenAllNodesKnowThem(t *testing.T) {
 	t.Parallel()
-	older, err := harness.ProgramOf(lastWithoutTransactions, t.TempDir())
+	older, err := harness.ProgramOf(lastWithoutTransactions)
 	if err != nil {
 		t.Skipf("skipped: %v", err)
 	}
@@ -142,7 +142,7 @@ func (x *transactors) live(ctx context.Context, name, id, addr string) error {
 		return err
 	}
 	defer cl.Close()
-	within, cancel := context.WithTimeout(ctx, 30*time.Second)
+	within, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	known := x.allKnow.Load()
 	if _, _, err := cl.ProducerID(within); err != nil {
@@ -164,7 +164,7 @@ func (x *transactors) live(ctx context.Context, name, id, addr string) error {
 		x.fates[txn] = false
 		x.mu.Unlock()
 		// A transaction that has begun is brought to its end.
-		within, cancel := context.WithTimeout(context.WithoutCancel(ctx), 30*time.Second)
+		within, cancel := context.WithTimeout(context.WithoutCancel(ctx), patience)
 		var records []*kgo.Record
 		for p := range int32(3) {
 			records = append(records, &kgo.Record{Partition: p, Value: []byte(txn)})
@@ -239,13 +239,12 @@ func (x *transactors) verify(t *testing.T, addr string) {
 // checker of transactions names no anomaly, in either version.
 func TestUpgradeUnderTransactions(t *testing.T) {
 	t.Parallel()
-	dir := t.TempDir()
-	older, err := harness.ProgramOf("HEAD~1", dir)
+	older, err := harness.ProgramOf("HEAD~1")
 	if err != nil {
 		t.Skipf("skipped: %v", err)
 	}
-	checker := filepath.Join(dir, "checker")
-	build := exec.Command("go", "build", "-o", checker, "./tools/transactions")
+	checker := filepath.Join(t.TempDir(), "checker")
+	build := exec.Command("go", "build", "-trimpath", "-o", checker, "./tools/transactions")
 	build.Dir = filepath.Join(harness.Root(), "test")
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
@@ -253,10 +252,13 @@ func TestUpgradeUnderTransactions(t *testing.T) {
 	newer, err := harness.Program("trimaran")
 	must(t, err)
 	for _, version := range []string{"-v1=false", "-v1"} {
-		cmd := exec.Command(checker, "-upgrade-from", older, "-seconds", "20", version)
-		cmd.Env = append(os.Environ(), "TRIMARAN_BIN="+filepath.Dir(newer))
-		out, err := cmd.CombinedOutput()
-		t.Logf("%s", out)
-		must(t, err)
+		t.Run(version, func(t *testing.T) {
+			t.Parallel()
+			cmd := exec.Command(checker, "-upgrade-from", older, "-seconds", "20", version)
+			cmd.Env = append(os.Environ(), "TRIMARAN_BIN="+filepath.Dir(newer))
+			out, err := cmd.CombinedOutput()
+			t.Logf("%s", out)
+			must(t, err)
+		})
 	}
 }

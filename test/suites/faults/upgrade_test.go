@@ -18,10 +18,11 @@ import (
 // in bbolt files. The first node goes back in between, if its program then knows the files; else
 // that refuses them.
 func TestRollingUpgrade(t *testing.T) {
+	t.Parallel()
 	for _, commit := range []string{"HEAD~1", lastWithBolt, "99cb287"} {
 		t.Run(commit, func(t *testing.T) {
 			t.Parallel()
-			older, err := harness.ProgramOf(commit, t.TempDir())
+			older, err := harness.ProgramOf(commit)
 			if err != nil {
 				t.Skipf("skipped: %v", err)
 			}
@@ -108,7 +109,7 @@ const levelTwo = "b0e777d"
 // lost.
 func TestNamesAreUsedAgainDuringAnUpgrade(t *testing.T) {
 	t.Parallel()
-	older, err := harness.ProgramOf(levelTwo, t.TempDir())
+	older, err := harness.ProgramOf(levelTwo)
 	if err != nil {
 		t.Skipf("skipped: %v", err)
 	}

@@ -115,7 +115,7 @@ func (b *browser) page(t *testing.T, context, url, script string) string {
 		}
 		return fmt.Sprint(evaluated.Result.Value)
 	}
-	must(t, harness.Eventually(30*time.Second, func() bool { return run("document.readyState+' '+document.title") == "complete page" }))
+	must(t, harness.Eventually(patience, func() bool { return run("document.readyState+' '+document.title") == "complete page" }))
 	return run(script)
 }
 

@@ -169,7 +169,7 @@ func scene(t *testing.T, nodes int, args []string) *harness.Cluster {
 	for _, topic := range []string{"kept", "spare"} {
 		operator(t, c, "topic", "create", topic, "--replication-factor", "3", "--partitions", "1")
 	}
-	cl := client(t, "local:1", nil, kgo.Dialer(dialSocket(c.Node(1))), kgo.ProducerBatchCompression(kgo.NoCompression()))
+	cl := client(t, "local:1", nil, append(patient(), kgo.Dialer(dialSocket(c.Node(1))), kgo.ProducerBatchCompression(kgo.NoCompression()))...)
 	for range 3 {
 		must(t, cl.ProduceSync(t.Context(), &kgo.Record{Topic: "kept", Value: []byte("top secret")}).FirstErr())
 	}
@@ -273,7 +273,7 @@ func TestClientPortAttacksAreRefused(t *testing.T) {
 func TestClientPortAttacksHurtWhoIsOpen(t *testing.T) {
 	t.Parallel()
 	c := scene(t, 4, nil) // one can be done without
-	cl := client(t, c.Node(1).Addr(), nil)
+	cl := client(t, c.Node(1).Addr(), nil, patient()...)
 	a := attacker{cl, kadm.NewClient(cl), func(args ...string) error {
 		out, err := trimaran("", append(args, "--brokers", c.Node(1).Addr())...)
 		if err != nil {
@@ -286,7 +286,7 @@ func TestClientPortAttacksHurtWhoIsOpen(t *testing.T) {
 		if slices.Contains(onlyAuthorized, what) {
 			continue
 		}
-		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), patience)
 		if err := attacks[what](ctx, a); err != nil {
 			t.Errorf("%s: nothing happens: %v", what, err)
 		}

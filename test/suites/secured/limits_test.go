@@ -104,6 +104,7 @@ func TestDenialsAreLinesOfJSON(t *testing.T) {
 		}
 	}
 	must(t, ask("alice", password)) // and is refused the topic
+	began := time.Now()
 	for range 30 {
 		if err := ask("somebody", "a-wrong-one"); err == nil {
 			t.Error("somebody gets in")
@@ -120,6 +121,7 @@ func TestDenialsAreLinesOfJSON(t *testing.T) {
 	var found []line
 	text, err := os.ReadFile(file)
 	must(t, err)
+	most := 5 + 1 + int(time.Since(began)/time.Second) // at once, and one a second
 	for lines := bufio.NewScanner(strings.NewReader(string(text))); lines.Scan(); {
 		var l line
 		if err := json.Unmarshal(lines.Bytes(), &l); err != nil || l.Msg != "denied" || l.From != "127.0.0.1" || l.What == "" || l.Why == "" {
@@ -150,8 +152,8 @@ func TestDenialsAreLinesOfJSON(t *testing.T) {
 			of, left = of+1, left+l.Before
 		}
 	}
-	if of < 5 || of > 15 || of+left != 31 {
-		t.Errorf("31 failures of somebody: %d lines, which tell of %d more", of, left)
+	if of < 5 || of > most || of+left != 31 {
+		t.Errorf("31 failures of somebody: %d lines, at most %d, which tell of %d more", of, most, left)
 	}
 	for _, secret := range []string{password, "a-wrong-one"} {
 		if strings.Contains(string(text), secret) || strings.Contains(n.Output(), secret) {

@@ -93,6 +93,11 @@ func client(t testing.TB, addr string, mechanism sasl.Mechanism, more ...kgo.Opt
 	return cl
 }
 
+// patient has a client try again as long as its caller waits: for what is no question of the test.
+func patient() []kgo.Opt {
+	return []kgo.Opt{kgo.RequestRetries(1000), kgo.RetryTimeout(patience), kgo.RecordRetries(1000), kgo.RecordDeliveryTimeout(patience)}
+}
+
 func as(name string) sasl.Mechanism { return plain.Auth{User: name, Pass: password}.AsMechanism() }
 
 func dialSocket(n *harness.Node) func(context.Context, string, string) (net.Conn, error) {
@@ -103,5 +108,5 @@ func dialSocket(n *harness.Node) func(context.Context, string, string) (net.Conn
 
 // atSocket has a client come by a node's Unix socket.
 func atSocket(t testing.TB, n *harness.Node) *kadm.Client {
-	return kadm.NewClient(client(t, "local:1", nil, kgo.Dialer(dialSocket(n))))
+	return kadm.NewClient(client(t, "local:1", nil, append(patient(), kgo.Dialer(dialSocket(n)))...))
 }

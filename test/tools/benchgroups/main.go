@@ -39,7 +39,7 @@ func main() {
 
 func run(groups string, window time.Duration, parent, kill string, times int, pace time.Duration, against string, secured bool) error {
 	defer harness.RemoveBinaries()
-	old, err := program(against, parent)
+	old, err := program(against)
 	if err != nil {
 		return err
 	}
@@ -69,14 +69,11 @@ func run(groups string, window time.Duration, parent, kill string, times int, pa
 }
 
 // program builds the node's binary of a commit; "" for none.
-func program(commit, parent string) (string, error) {
+func program(commit string) (string, error) {
 	if commit == "" {
 		return "", nil
 	}
-	if parent == "" {
-		parent = os.TempDir()
-	}
-	return harness.ProgramOf(commit, parent)
+	return harness.ProgramOf(commit)
 }
 
 // start gives a cluster with one topic, all of whose partitions have a leader. program "" is the
