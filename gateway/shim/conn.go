@@ -56,7 +56,8 @@ type Conn struct {
 	max    int
 	memory Memory // nil: unbounded
 
-	messages chan []byte // from the reader goroutine
+	messages chan []byte  // from the reader goroutine
+	receive  func([]byte) // in place of messages; nil: there
 	readDone chan struct{}
 	readErr  error // set before readDone is closed
 
@@ -92,10 +93,10 @@ var _ net.Conn = (*Conn)(nil)
 // maxMessageBytes bounds a Kafka message in both directions, 0 means
 // DefaultMaxMessageBytes.
 func NewConn(ws *websocket.Conn, maxMessageBytes int) *Conn {
-	return newConn(ws, nil, maxMessageBytes, 0, nil, nil)
+	return newConn(ws, nil, maxMessageBytes, 0, nil, nil, nil)
 }
 
-func newConn(ws *websocket.Conn, turns *frames.Turns, maxMessageBytes int, keepAlive time.Duration, memory Memory, serving func(bool)) *Conn {
+func newConn(ws *websocket.Conn, turns *frames.Turns, maxMessageBytes int, keepAlive time.Duration, memory Memory, serving func(bool), receive func([]byte)) *Conn {
 	if maxMessageBytes <= 0 || maxMessageBytes > DefaultMaxMessageBytes {
 		maxMessageBytes = DefaultMaxMessageBytes
 	}
@@ -106,6 +107,7 @@ func newConn(ws *websocket.Conn, turns *frames.Turns, maxMessageBytes int, keepA
 	c := &Conn{
 		ws: ws, turns: turns, max: maxMessageBytes, memory: memory,
 		messages:      make(chan []byte),
+		receive:       receive,
 		readDone:      make(chan struct{}),
 		readDeadline:  newDeadline(),
 		writeDeadline: writeDeadline{conn: below},
@@ -115,7 +117,7 @@ func newConn(ws *websocket.Conn, turns *frames.Turns, maxMessageBytes int, keepA
 	ws.SetReadLimit(int64(maxMessageBytes) + sizePrefix)
 	c.goroutines.Add(2)
 	c.live(keepAlive, serving)
-	go c.receive()
+	go c.reads()
 	return c
 }
 
@@ -178,10 +180,10 @@ func (c *Conn) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// receive is the only reader of the WebSocket. gorilla's read errors, timeouts
+// reads is the only reader of the WebSocket. gorilla's read errors, timeouts
 // among them, are for ever, so deadlines of Read are kept here and not there.
 // After Close it reads on and throws away, until the other side says goodbye.
-func (c *Conn) receive() {
+func (c *Conn) reads() {
 	defer c.goroutines.Done()
 	for {
 		message, err := c.next()
@@ -190,13 +192,28 @@ func (c *Conn) receive() {
 			return
 		}
 		c.life.reading.Store(false)
-		select {
-		case c.messages <- message:
-		case <-c.closed:
-			c.release(len(message))
-		}
+		c.passOn(message)
 		c.life.heard.Store(true)
 		c.life.reading.Store(true)
+	}
+}
+
+// passOn gives a message to who takes it, unless this side has closed.
+func (c *Conn) passOn(message []byte) {
+	if c.receive != nil {
+		select {
+		case <-c.closed:
+			c.release(len(message))
+		default:
+			c.receive(message)
+		}
+		c.recycle(message)
+		return
+	}
+	select {
+	case c.messages <- message:
+	case <-c.closed:
+		c.release(len(message))
 	}
 }
 
@@ -284,7 +301,9 @@ func (c *Conn) next() (whole []byte, err error) {
 	for len(message) < end {
 		from := len(message)
 		to := min(end, max(firstAlloc, 4*from))
-		message = append(make([]byte, 0, to), message...)[:to]
+		larger := append(c.buffer(to), message...)[:to]
+		c.recycle(message)
+		message = larger
 		for from < to {
 			n, err := r.Read(message[from:to])
 			if err != nil {

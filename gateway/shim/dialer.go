@@ -53,6 +53,13 @@ type Dialer struct {
 	// dial returns, and then by the connection's reader, which it must not keep. A gateway that
 	// does not know the header says nothing.
 	Serving func(serves bool)
+	// Receive, if set, gets each message in place of ReadMessage and Read: by the
+	// connection's reader, which reads no further meanwhile, and reuses the message when it
+	// returns. Where Memory is set it gives back len(message).
+	Receive func(message []byte)
+	// Waiting, if set, is called by the connection's reader whenever it is about to wait for more
+	// bytes: no message that Receive has not got is there whole.
+	Waiting func()
 	// NetDialContext makes the TCP connection; nil means net.Dialer.
 	NetDialContext func(ctx context.Context, network, addr string) (net.Conn, error)
 }
@@ -131,9 +138,9 @@ func (d *Dialer) dial(ctx context.Context, network string, u url.URL) (*Conn, er
 		watching = context.AfterFunc(ctx, func() { conn.Close() })
 		if u.Scheme == "ws" {
 			turns = frames.NewTurns(conn)
-			return turns, nil
+			return telling(turns, d.Waiting), nil
 		}
-		return conn, nil
+		return telling(conn, d.Waiting), nil
 	}
 	header := d.Header.Clone()
 	if header == nil {
@@ -168,7 +175,7 @@ func (d *Dialer) dial(ctx context.Context, network string, u url.URL) (*Conn, er
 	if d.Serving != nil {
 		tell(d.Serving, response.Header.Get(ServingHeader))
 	}
-	return newConn(conn, turns, d.MaxMessageBytes, d.KeepAlive, d.Memory, d.Serving), nil
+	return newConn(conn, turns, d.MaxMessageBytes, d.KeepAlive, d.Memory, d.Serving, d.Receive), nil
 }
 
 // tell passes on what a gateway says of itself, if it does.
@@ -179,4 +186,30 @@ func tell(serving func(bool), word string) {
 	case NotServing:
 		serving(false)
 	}
+}
+
+// told is a connection that says when it is read from.
+type told struct {
+	net.Conn
+	waiting func()
+}
+
+func telling(c net.Conn, waiting func()) net.Conn {
+	if waiting == nil {
+		return c
+	}
+	return told{c, waiting}
+}
+
+func (c told) Read(b []byte) (int, error) {
+	c.waiting()
+	return c.Conn.Read(b)
+}
+
+// CloseWrite ends the sending half, if the transport has halves.
+func (c told) CloseWrite() error {
+	if half, ok := c.Conn.(interface{ CloseWrite() error }); ok {
+		return half.CloseWrite()
+	}
+	return errors.ErrUnsupported
 }
