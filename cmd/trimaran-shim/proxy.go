@@ -40,7 +40,6 @@ func newProxy(s settings, eachTLS func() *tls.Config, logger *slog.Logger) *prox
 		answerMemory:  newBudget(s.maxMemoryBytes),
 		logger:        logger,
 	}
-	p.dialer.Memory = p.answerMemory
 	p.dialer.Serving = func(bool) {} // the watcher hears it
 	p.metrics = newMetrics(p)
 	return p

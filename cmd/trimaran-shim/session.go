@@ -114,10 +114,13 @@ type dialed struct {
 	err  error
 }
 
-// answers is what one gateway connection brings.
+// answers is what one gateway connection brings. Its methods are called by the connection's reader.
 type answers struct {
 	session *session
 	begin   chan struct{} // closed when the session has the connection, or will not
+	// kept: an answer was passed on that may still wait for others. Who passed it on has it sent
+	// before it waits for anything or ends, also if the session has left the connection meanwhile.
+	kept bool
 }
 
 // run serves the client until it ends, ctx ends, or nothing is left to answer
@@ -361,8 +364,8 @@ func (s *session) dial(ctx context.Context) {
 	dialer := s.proxy.dialer
 	dialer.Advertise, dialer.Header = s.advertise, s.header()
 	avoid, quick := s.avoid, s.quick
-	from := &answers{s, make(chan struct{})}
-	dialer.Receive, dialer.Waiting = from.take, from.waiting
+	from := &answers{session: s, begin: make(chan struct{})}
+	dialer.Receive, dialer.Waiting, dialer.Memory = from.take, from.waiting, from
 	s.dials = dials
 	go func() {
 		pause(ctx, backoff(quick-1)) // the first move is at once
@@ -489,18 +492,29 @@ func (from *answers) take(answer []byte) {
 		defer s.mu.Unlock()
 		s.fail(s.toClient(err))
 	}
+	from.kept = s.client.unsent()
 }
 
 // waiting sends what was kept for more to come with it.
 func (from *answers) waiting() {
-	s := from.session
-	s.mu.Lock()
-	current := from == s.from
-	s.mu.Unlock()
-	if current {
-		s.flush()
+	if from.kept {
+		from.kept = false
+		from.session.flush()
 	}
 }
+
+// Acquire takes memory for the next answer.
+func (from *answers) Acquire(ctx context.Context, n int) error {
+	memory := from.session.proxy.answerMemory
+	if memory.TryAcquire(n) {
+		return nil
+	}
+	from.waiting()
+	return memory.Acquire(ctx, n)
+}
+
+// Release implements shim.Memory.
+func (from *answers) Release(n int) { from.session.proxy.answerMemory.Release(n) }
 
 // answered finds the request that an answer is to, and reports whether the client is to get it.
 // Answers come in the order of requests.

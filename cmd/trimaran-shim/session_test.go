@@ -3,10 +3,12 @@ package main
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"io"
 	"net"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -402,4 +404,83 @@ func TestATransactionsRequestIsLeftByAClientThatIsGone(t *testing.T) {
 	if !slices.Equal(left, []int32{1, 2, 4}) {
 		t.Errorf("%v are left", left)
 	}
+}
+
+// frameOf is a message of less than 64 KiB as the only frame that a gateway sends it in.
+func frameOf(message []byte) []byte {
+	head := []byte{0x82, byte(len(message))}
+	if len(message) >= 126 {
+		head = binary.BigEndian.AppendUint16([]byte{0x82, 126}, uint16(len(message)))
+	}
+	return append(head, message...)
+}
+
+// goodbyeOf is the frame of a gateway's goodbye.
+func goodbyeOf(reason string) []byte {
+	body := websocket.FormatCloseMessage(websocket.CloseGoingAway, reason)
+	return append([]byte{0x88, byte(len(body))}, body...)
+}
+
+// The last answers of a gateway and its goodbye may come by one read: nobody waits between them.
+func TestAnAnswerArrivesWithTheGoodbyeBehindIt(t *testing.T) {
+	for _, reason := range []string{"", shim.GoodbyeReason} {
+		g := newFakeGateway(t)
+		addr, _ := startProxy(t, g)
+		client := connect(t, addr)
+		write(t, client, produce(1, -1), asked(apiMetadata, 2))
+		gw := g.accept(t)
+		gw.want(produce(1, -1), asked(apiMetadata, 2))
+		write(t, gw.ws.NetConn(), slices.Concat(frameOf(answer(1)), frameOf(answer(2)), goodbyeOf(reason)))
+		wantRead(t, client, answer(1), answer(2))
+	}
+}
+
+// The session may leave its gateway between an answer and the moment at which its reader waits.
+func TestAnAnswerArrivesThoughItsGatewayIsLeftBehindIt(t *testing.T) {
+	near, far := net.Pipe()
+	defer near.Close()
+	defer far.Close()
+	p := newProxy(settings{maxMemoryBytes: 1 << 20}, nil, discard())
+	s := newSession(p, newClient(near, 1<<20, p.requestMemory), "")
+	from := &answers{session: s, begin: make(chan struct{})}
+	close(from.begin)
+	r, err := parseRequest(produce(1, -1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.queue, s.handed, s.from = []*request{r}, 1, from
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		from.take(answer(1))
+		s.mu.Lock()
+		s.from = nil // as settle does
+		s.mu.Unlock()
+		from.waiting()
+	}()
+	_ = far.SetDeadline(time.Now().Add(10 * time.Second))
+	wantRead(t, far, answer(1))
+	<-done
+}
+
+// The next answer may have to wait for memory, which others hold.
+func TestAnAnswerArrivesThoughTheNextOneWaitsForMemory(t *testing.T) {
+	g := newFakeGateway(t)
+	p, addr, _ := runProxy(t, nil, g)
+	p.waitUp(t, 1)
+	client := connect(t, addr)
+	write(t, client, asked(apiMetadata, 1), asked(apiMetadata, 2))
+	gw := g.accept(t)
+	gw.want(asked(apiMetadata, 1), asked(apiMetadata, 2))
+	all := int(p.answerMemory.most)
+	if err := p.answerMemory.Acquire(t.Context(), all); err != nil {
+		t.Fatal(err)
+	}
+	release := sync.OnceFunc(func() { p.answerMemory.Release(all) })
+	defer release()
+	next := answer(2, make([]byte, 2*smallMessage)...)
+	write(t, gw.ws.NetConn(), slices.Concat(frameOf(answer(1)), frameOf(next)))
+	wantRead(t, client, answer(1))
+	release()
+	wantRead(t, client, next)
 }

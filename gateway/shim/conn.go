@@ -58,6 +58,7 @@ type Conn struct {
 
 	messages chan []byte  // from the reader goroutine
 	receive  func([]byte) // in place of messages; nil: there
+	waiting  func()       // see Dialer.Waiting; nil: nobody asks
 	readDone chan struct{}
 	readErr  error // set before readDone is closed
 
@@ -93,30 +94,37 @@ var _ net.Conn = (*Conn)(nil)
 // maxMessageBytes bounds a Kafka message in both directions, 0 means
 // DefaultMaxMessageBytes.
 func NewConn(ws *websocket.Conn, maxMessageBytes int) *Conn {
-	return newConn(ws, nil, maxMessageBytes, 0, nil, nil, nil)
+	return newConn(ws, nil, nil, &Dialer{MaxMessageBytes: maxMessageBytes})
 }
 
-func newConn(ws *websocket.Conn, turns *frames.Turns, maxMessageBytes int, keepAlive time.Duration, memory Memory, serving func(bool), receive func([]byte)) *Conn {
+// newConn makes one as a dialer wants it. What is nil is not below it: messages take turns with
+// gorilla's frames, and below is what gorilla reads from.
+func newConn(ws *websocket.Conn, turns *frames.Turns, below *told, d *Dialer) *Conn {
+	maxMessageBytes := d.MaxMessageBytes
 	if maxMessageBytes <= 0 || maxMessageBytes > DefaultMaxMessageBytes {
 		maxMessageBytes = DefaultMaxMessageBytes
 	}
-	below := ws.NetConn()
+	transport := ws.NetConn()
 	if turns != nil {
-		below = turns.Conn
+		transport = turns.Conn
 	}
 	c := &Conn{
-		ws: ws, turns: turns, max: maxMessageBytes, memory: memory,
+		ws: ws, turns: turns, max: maxMessageBytes, memory: d.Memory,
 		messages:      make(chan []byte),
-		receive:       receive,
+		receive:       d.Receive,
+		waiting:       d.Waiting,
 		readDone:      make(chan struct{}),
 		readDeadline:  newDeadline(),
-		writeDeadline: writeDeadline{conn: below},
+		writeDeadline: writeDeadline{conn: transport},
 		closed:        make(chan struct{}),
 	}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	ws.SetReadLimit(int64(maxMessageBytes) + sizePrefix)
 	c.goroutines.Add(2)
-	c.live(keepAlive, serving)
+	if below != nil && c.waiting != nil {
+		below.rest = c.rest
+	}
+	c.live(d.KeepAlive, d.Serving)
 	go c.reads()
 	return c
 }
@@ -188,6 +196,7 @@ func (c *Conn) reads() {
 	for {
 		message, err := c.next()
 		if err != nil {
+			c.rest() // a goodbye may have come together with the last message
 			c.ended(err)
 			return
 		}
@@ -196,6 +205,16 @@ func (c *Conn) reads() {
 		c.life.heard.Store(true)
 		c.life.reading.Store(true)
 	}
+}
+
+// rest tells who wants to know that no message is to be had now.
+func (c *Conn) rest() {
+	if c.waiting == nil {
+		return
+	}
+	c.life.reading.Store(false)
+	c.waiting()
+	c.life.reading.Store(true)
 }
 
 // passOn gives a message to who takes it, unless this side has closed.

@@ -57,8 +57,10 @@ type Dialer struct {
 	// connection's reader, which reads no further meanwhile, and reuses the message when it
 	// returns. Where Memory is set it gives back len(message).
 	Receive func(message []byte)
-	// Waiting, if set, is called by the connection's reader whenever it is about to wait for more
-	// bytes: no message that Receive has not got is there whole.
+	// Waiting, if set, is called by who calls Receive, and in between: whenever it is about to wait
+	// for more bytes, so that no message is there whole that Receive has not got, and behind the
+	// last message, before ReadMessage says why there is no other. Memory may wait, too, and is
+	// not announced. While Waiting takes its time, it is not the other side that is silent.
 	Waiting func()
 	// NetDialContext makes the TCP connection; nil means net.Dialer.
 	NetDialContext func(ctx context.Context, network, addr string) (net.Conn, error)
@@ -128,6 +130,7 @@ func (d *Dialer) dial(ctx context.Context, network string, u url.URL) (*Conn, er
 		netDial = new(net.Dialer).DialContext
 	}
 	var turns *frames.Turns
+	var below *told
 	watching := func() bool { return true }
 	ws.NetDialContext = func(dialCtx context.Context, _, addr string) (net.Conn, error) {
 		conn, err := netDial(dialCtx, network, addr)
@@ -138,9 +141,11 @@ func (d *Dialer) dial(ctx context.Context, network string, u url.URL) (*Conn, er
 		watching = context.AfterFunc(ctx, func() { conn.Close() })
 		if u.Scheme == "ws" {
 			turns = frames.NewTurns(conn)
-			return telling(turns, d.Waiting), nil
+			below = &told{Conn: turns}
+		} else {
+			below = &told{Conn: conn}
 		}
-		return telling(conn, d.Waiting), nil
+		return below, nil
 	}
 	header := d.Header.Clone()
 	if header == nil {
@@ -175,7 +180,7 @@ func (d *Dialer) dial(ctx context.Context, network string, u url.URL) (*Conn, er
 	if d.Serving != nil {
 		tell(d.Serving, response.Header.Get(ServingHeader))
 	}
-	return newConn(conn, turns, d.MaxMessageBytes, d.KeepAlive, d.Memory, d.Serving, d.Receive), nil
+	return newConn(conn, turns, below, d), nil
 }
 
 // tell passes on what a gateway says of itself, if it does.
@@ -188,26 +193,22 @@ func tell(serving func(bool), word string) {
 	}
 }
 
-// told is a connection that says when it is read from.
+// told is a connection that says when it is read from, once there is somebody to tell: in the
+// handshake there is not.
 type told struct {
 	net.Conn
-	waiting func()
+	rest func()
 }
 
-func telling(c net.Conn, waiting func()) net.Conn {
-	if waiting == nil {
-		return c
+func (c *told) Read(b []byte) (int, error) {
+	if c.rest != nil {
+		c.rest()
 	}
-	return told{c, waiting}
-}
-
-func (c told) Read(b []byte) (int, error) {
-	c.waiting()
 	return c.Conn.Read(b)
 }
 
 // CloseWrite ends the sending half, if the transport has halves.
-func (c told) CloseWrite() error {
+func (c *told) CloseWrite() error {
 	if half, ok := c.Conn.(interface{ CloseWrite() error }); ok {
 		return half.CloseWrite()
 	}
