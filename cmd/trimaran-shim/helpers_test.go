@@ -334,6 +334,30 @@ func (p *proxy) waitUp(t *testing.T, want int) {
 	}
 }
 
+// waitAway waits until sessions are sent away from a gateway.
+func (p *proxy) waitAway(t *testing.T) {
+	t.Helper()
+	late := time.After(30 * time.Second)
+	for {
+		p.gateways.mu.Lock()
+		changed := p.gateways.changed
+		for _, g := range p.gateways.list {
+			select {
+			case <-g.away:
+				p.gateways.mu.Unlock()
+				return
+			default:
+			}
+		}
+		p.gateways.mu.Unlock()
+		select {
+		case <-changed:
+		case <-late:
+			t.Fatal("sessions are to stay everywhere")
+		}
+	}
+}
+
 // either accepts a session at one of two gateways and gives the other one, too.
 func either(t *testing.T, a, b *fakeGateway) (*gatewayConn, *fakeGateway) {
 	t.Helper()

@@ -182,7 +182,13 @@ func (s *session) run(stopping, ctx context.Context, clientEnd <-chan error) err
 		case <-renew:
 			happened = func() error { s.askTicket(); return nil }
 		case <-away:
-			happened = func() error { s.parting = time.After(partingGrace); return nil }
+			happened = func() error {
+				// Meanwhile the client may have begun to log in there.
+				if up == s.up && s.ended == nil && !s.tied() {
+					s.parting = time.After(partingGrace)
+				}
+				return nil
+			}
 		case <-parting:
 			happened = func() error { return lose(errMoved) }
 		case <-dead:
@@ -578,7 +584,9 @@ func (s *session) settle() error {
 	kept := s.queue[:0]
 	var unknown *request
 	for i, r := range s.queue {
-		if r.own { // it is asked anew, elsewhere
+		begun := i < s.handed && what != promised // for all that is known
+		// What is the shim's own is asked anew, elsewhere; for the other see clientLeft.
+		if r.own || r.transactional && s.silent != nil && !begun {
 			s.drop(r)
 			continue
 		}
@@ -587,7 +595,7 @@ func (s *session) settle() error {
 				s.drop(r) // nobody waits for it, and it may have arrived
 				continue
 			}
-			if what != promised && !repeatable[r.key] && unknown == nil {
+			if begun && !repeatable[r.key] && unknown == nil {
 				unknown = r
 			}
 			if len(kept) == 0 && what == lost {

@@ -484,3 +484,75 @@ func TestAnAnswerArrivesThoughTheNextOneWaitsForMemory(t *testing.T) {
 	release()
 	wantRead(t, client, next)
 }
+
+// Who logs in while its gateway is about to be left stays: nobody else knows of the login.
+func TestALoginThatHasBegunKeepsItsGateway(t *testing.T) {
+	a, b := newFakeGateway(t), newFakeGateway(t)
+	p, addr, _ := runProxy(t, nil, a, b)
+	p.waitUp(t, 2)
+	client := connect(t, addr)
+	write(t, client, asked(apiApiVersions, 1))
+	gw, other := either(t, a, b)
+	gw.want(asked(apiApiVersions, 1))
+	gw.send(answer(1))
+	wantRead(t, client, answer(1))
+	write(t, client, asked(apiSaslHandshake, 2))
+	gw.want(asked(apiSaslHandshake, 2))
+	for _, g := range []*fakeGateway{a, b} {
+		if g != other {
+			g.says(shim.NotServing)
+		}
+	}
+	p.waitAway(t)
+	gw.send(answer(2))
+	wantRead(t, client, answer(2))
+	write(t, client, asked(apiMetadata, 3))
+	gw.want(asked(apiMetadata, 3))
+	gw.send(answer(3))
+	wantRead(t, client, answer(3))
+}
+
+// A transaction's request that a gateway promises not to have begun goes nowhere if its client is
+// gone by then.
+func TestATransactionsRequestIsNotAskedAgainForAClientThatIsGone(t *testing.T) {
+	g := newFakeGateway(t)
+	p, _, _ := runProxy(t, nil, g)
+	p.waitUp(t, 1)
+	near, far := net.Pipe()
+	defer near.Close()
+	defer far.Close()
+	s := newSession(p, newClient(near, 1<<20, p.requestMemory), "127.0.0.1:1")
+	dialer := p.dialer
+	dialer.Advertise = s.advertise
+	up, err := p.gateways.dial(t.Context(), dialer, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	gw := g.accept(t)
+	for _, frame := range [][]byte{asked(apiMetadata, 1), asked(apiEndTxn, 2), produce(3, -1), asked(apiEndTxn, 4)} {
+		r, err := parseRequest(frame)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.queue = append(s.queue, r)
+	}
+	s.up, s.handed, s.writing = up, 4, s.queue[3]
+	if err := s.clientLeft(io.EOF); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.event(event{wrote: s.writing, writeErr: io.ErrClosedPipe}); err != nil {
+		t.Fatal(err)
+	}
+	promise := &websocket.CloseError{Code: websocket.CloseGoingAway, Text: shim.GoodbyeReason}
+	if err := s.lose(promise); err != nil {
+		t.Fatal(err)
+	}
+	var left []int32
+	for _, r := range s.queue {
+		left = append(left, r.correlation)
+	}
+	if !slices.Equal(left, []int32{1, 3}) {
+		t.Errorf("%v are left", left)
+	}
+	gw.wantGone()
+}
