@@ -431,3 +431,16 @@ func wantClosed(t *testing.T, r io.Reader) {
 		t.Fatalf("the connection goes on: %d bytes, %v", n, err)
 	}
 }
+
+// waitFor waits until something is the case that nobody tells.
+func waitFor(t *testing.T, is func() bool) {
+	t.Helper()
+	late := time.After(30 * time.Second)
+	for tick := time.Tick(time.Millisecond); !is(); {
+		select {
+		case <-tick:
+		case <-late:
+			t.Fatal("it does not happen")
+		}
+	}
+}

@@ -118,9 +118,14 @@ type dialed struct {
 type answers struct {
 	session *session
 	begin   chan struct{} // closed when the session has the connection, or will not
+	left    chan struct{} // closed when the session has left the connection
 	// kept: an answer was passed on that may still wait for others. Who passed it on has it sent
 	// before it waits for anything or ends, also if the session has left the connection meanwhile.
 	kept bool
+}
+
+func newAnswers(s *session) *answers {
+	return &answers{session: s, begin: make(chan struct{}), left: make(chan struct{})}
 }
 
 // run serves the client until it ends, ctx ends, or nothing is left to answer
@@ -190,11 +195,23 @@ func (s *session) run(stopping, ctx context.Context, clientEnd <-chan error) err
 				return nil
 			}
 		case <-parting:
-			happened = func() error { return lose(errMoved) }
+			happened = func() error {
+				if up == s.up && s.ended == nil && s.writesToClient() {
+					s.parting = time.After(partingGrace)
+					return nil
+				}
+				return lose(errMoved)
+			}
 		case <-dead:
 			happened = func() error { return lose(context.Cause(up.dead)) }
 		case <-late:
-			happened = func() error { return lose(os.ErrDeadlineExceeded) }
+			happened = func() error {
+				if up == s.up && s.ended == nil && s.writesToClient() {
+					s.late = time.After(lastAnswers)
+					return nil
+				}
+				return lose(os.ErrDeadlineExceeded)
+			}
 		case <-over:
 			_, why := up.conn.ReadMessage()
 			happened = func() error { return lose(why) }
@@ -288,6 +305,10 @@ func (s *session) handOver() error {
 	return nil
 }
 
+// writesToClient reports whether somebody does. When that takes long it is the client that is slow,
+// and not the gateway: other answers may be there already, behind that one.
+func (s *session) writesToClient() bool { return len(s.answering) == 0 }
+
 // flush sends small answers that wait for others.
 func (s *session) flush() {
 	<-s.answering
@@ -370,7 +391,7 @@ func (s *session) dial(ctx context.Context) {
 	dialer := s.proxy.dialer
 	dialer.Advertise, dialer.Header = s.advertise, s.header()
 	avoid, quick := s.avoid, s.quick
-	from := &answers{session: s, begin: make(chan struct{})}
+	from := newAnswers(s)
 	dialer.Receive, dialer.Waiting, dialer.Memory = from.take, from.waiting, from
 	s.dials = dials
 	go func() {
@@ -488,7 +509,11 @@ func (from *answers) take(answer []byte) {
 	s := from.session
 	defer s.proxy.answerMemory.Release(len(answer))
 	<-from.begin
-	<-s.answering
+	select {
+	case <-s.answering:
+	case <-from.left: // a client that takes nothing does not keep an answer of each gateway it had
+		return
+	}
 	defer func() { s.answering <- struct{}{} }()
 	if !s.answered(from, answer) {
 		return
@@ -566,6 +591,7 @@ func (s *session) lose(cause error) error {
 // writer is done.
 func (s *session) settle() error {
 	cause, up := s.ended, s.up
+	close(s.from.left)
 	s.ended, s.up, s.from, s.avoid, s.parting, s.late = nil, nil, nil, up.gateway, nil, nil
 	s.proxy.background.Go(up.close)
 	what := verdictOf(cause)

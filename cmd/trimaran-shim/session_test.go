@@ -442,7 +442,7 @@ func TestAnAnswerArrivesThoughItsGatewayIsLeftBehindIt(t *testing.T) {
 	defer far.Close()
 	p := newProxy(settings{maxMemoryBytes: 1 << 20}, nil, discard())
 	s := newSession(p, newClient(near, 1<<20, p.requestMemory), "")
-	from := &answers{session: s, begin: make(chan struct{})}
+	from := newAnswers(s)
 	close(from.begin)
 	r, err := parseRequest(produce(1, -1))
 	if err != nil {
@@ -518,25 +518,9 @@ func TestATransactionsRequestIsNotAskedAgainForAClientThatIsGone(t *testing.T) {
 	g := newFakeGateway(t)
 	p, _, _ := runProxy(t, nil, g)
 	p.waitUp(t, 1)
-	near, far := net.Pipe()
-	defer near.Close()
-	defer far.Close()
-	s := newSession(p, newClient(near, 1<<20, p.requestMemory), "127.0.0.1:1")
-	dialer := p.dialer
-	dialer.Advertise = s.advertise
-	up, err := p.gateways.dial(t.Context(), dialer, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
+	s, _ := sessionAt(t, p, asked(apiMetadata, 1), asked(apiEndTxn, 2), produce(3, -1), asked(apiEndTxn, 4))
 	gw := g.accept(t)
-	for _, frame := range [][]byte{asked(apiMetadata, 1), asked(apiEndTxn, 2), produce(3, -1), asked(apiEndTxn, 4)} {
-		r, err := parseRequest(frame)
-		if err != nil {
-			t.Fatal(err)
-		}
-		s.queue = append(s.queue, r)
-	}
-	s.up, s.handed, s.writing = up, 4, s.queue[3]
+	s.writing = s.queue[3]
 	if err := s.clientLeft(io.EOF); err != nil {
 		t.Fatal(err)
 	}
@@ -555,4 +539,99 @@ func TestATransactionsRequestIsNotAskedAgainForAClientThatIsGone(t *testing.T) {
 		t.Errorf("%v are left", left)
 	}
 	gw.wantGone()
+}
+
+// sessionAt makes a session whose loop does not run yet, that has handed requests over to a
+// gateway, which did not get them. Its client takes nothing before the other end of the pipe is
+// read.
+func sessionAt(t *testing.T, p *proxy, frames ...[]byte) (*session, net.Conn) {
+	t.Helper()
+	near, far := net.Pipe()
+	t.Cleanup(func() { near.Close(); far.Close() })
+	_ = far.SetDeadline(time.Now().Add(30 * time.Second))
+	s := newSession(p, newClient(near, 1<<20, p.requestMemory), "127.0.0.1:1")
+	from := newAnswers(s)
+	dialer := p.dialer
+	dialer.Advertise = s.advertise
+	dialer.Receive, dialer.Waiting, dialer.Memory = from.take, from.waiting, from
+	up, err := p.gateways.dial(t.Context(), dialer, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, frame := range frames {
+		r, err := parseRequest(frame)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.queue = append(s.queue, r)
+		s.bytes += len(frame)
+	}
+	s.up, s.from, s.handed = up, from, len(frames)
+	close(from.begin)
+	return s, far
+}
+
+// A gateway that is left, or takes no requests, has so long to answer. What a client needs for an
+// answer does not count: the next ones may have come already.
+func TestASlowClientGetsTheAnswersBehindALargeOne(t *testing.T) {
+	for _, why := range []string{"left", "takes no requests"} {
+		t.Run(why, func(t *testing.T) {
+			g := newFakeGateway(t)
+			p, _, _ := runProxy(t, nil, g)
+			p.waitUp(t, 1)
+			s, client := sessionAt(t, p, asked(apiFetch, 1), produce(2, -1))
+			gw := g.accept(t)
+			large := answer(1, make([]byte, 2*smallAnswers)...)
+			write(t, gw.ws.NetConn(), frameOf(large), frameOf(answer(2)))
+			begun := make([]byte, 1)
+			if _, err := io.ReadFull(client, begun); err != nil { // the rest is waited for
+				t.Fatal(err)
+			}
+			over := make(chan time.Time, 1)
+			over <- time.Now()
+			timer := &s.parting
+			if why != "left" {
+				s.broken, timer = true, &s.late
+			}
+			*timer = over
+			ctx, cancel := context.WithCancel(t.Context())
+			ran := make(chan error, 1)
+			go func() { ran <- s.run(ctx, ctx, nil) }()
+			waitFor(t, func() bool {
+				s.mu.Lock()
+				defer s.mu.Unlock()
+				return *timer != over
+			})
+			wantRead(t, client, large[1:], answer(2))
+			cancel()
+			<-ran
+			s.release()
+			p.background.Wait()
+		})
+	}
+}
+
+// A client that takes nothing keeps no reader of a gateway that its session has left, nor the
+// memory of the answer.
+func TestWhoHasBeenLeftDoesNotWaitForTheClient(t *testing.T) {
+	g := newFakeGateway(t)
+	p, _, _ := runProxy(t, nil, g)
+	p.waitUp(t, 1)
+	s, _ := sessionAt(t, p, asked(apiFetch, 1))
+	gw := g.accept(t)
+	<-s.answering // somebody writes to the client
+	gw.send(answer(1, make([]byte, 2*smallMessage)...))
+	waitFor(t, func() bool { return p.answerMemory.held.Load() > 0 })
+	s.mu.Lock()
+	err := s.lose(errMoved)
+	s.mu.Unlock()
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.background.Wait() // the connection and its reader have ended
+	if held := p.answerMemory.held.Load(); held != 0 {
+		t.Errorf("answers hold %d bytes", held)
+	}
+	s.answering <- struct{}{}
+	s.release()
 }
