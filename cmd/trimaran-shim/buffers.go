@@ -7,20 +7,20 @@ import (
 
 // Requests of ordinary size are read into buffers that others have had before: new ones would have
 // to be cleared, and collected. Their sizes are powers of two, of which these are the smallest and
-// the largest, in bits.
+// the largest, in bits. What does not count in memory (smallMessage) has no more than it needs: a
+// client may have maxPending of them.
 const (
-	leastBuffer = 12
+	leastBuffer = 11
 	mostBuffer  = 16
 )
 
 // buffers are free ones, by the bits of their size.
 var buffers [mostBuffer + 1]sync.Pool
 
-// newBuffer gives an empty buffer for n bytes at least. Up to the largest of those that are kept it
-// is less than twice as large, or as large as the smallest.
+// newBuffer gives an empty buffer for n bytes at least, which is less than twice as large.
 func newBuffer(n int) []byte {
-	size := max(leastBuffer, bits.Len(uint(n-1)))
-	if size > mostBuffer {
+	size := bits.Len(uint(n - 1))
+	if size < leastBuffer || size > mostBuffer {
 		return make([]byte, 0, n)
 	}
 	if b, ok := buffers[size].Get().(*[]byte); ok {

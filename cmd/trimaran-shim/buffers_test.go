@@ -8,9 +8,9 @@ import (
 
 func TestBuffersHaveRoomAndAreNotMuchLarger(t *testing.T) {
 	t.Parallel()
-	for _, n := range []int{1, 16, 4095, 4096, 4097, 16_500, 1 << 15, 1<<16 - 1, 1 << 16, 1<<16 + 1, 1 << 20} {
+	for _, n := range []int{1, 16, smallMessage, smallMessage + 1, 4095, 4096, 4097, 16_500, 1 << 15, 1<<16 - 1, 1 << 16, 1<<16 + 1, 1 << 20} {
 		b := newBuffer(n)
-		if len(b) != 0 || cap(b) < n || cap(b) > max(2*n, 1<<leastBuffer) {
+		if len(b) != 0 || cap(b) < n || cap(b) >= 2*n && n > 1 || n <= smallMessage && cap(b) > n {
 			t.Errorf("for %d bytes: %d, with room for %d", n, len(b), cap(b))
 		}
 		giveBack(b[:n])

@@ -13,12 +13,16 @@ var (
 // smallMessage is the size up to which messages are in memory of their own, in bytes.
 const smallMessage = 4 << 10
 
-// buffer gives an empty buffer for n bytes at least.
+// buffer gives an empty buffer for n bytes at least. Memory counts n, so it is at most twice as
+// large, or of the smallest size, which is that of what the connection is read through.
 func (c *Conn) buffer(n int) []byte {
 	if c.receive != nil && n > smallMessage {
 		for i, size := range bufferSizes {
 			if n > size {
 				continue
+			}
+			if i > 0 && n < size/2 {
+				break
 			}
 			if b, ok := buffers[i].Get().(*[]byte); ok {
 				return *b

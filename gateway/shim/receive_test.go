@@ -62,3 +62,15 @@ func TestReceiveGetsEachMessageAndWaitingIsHeardBehindTheLast(t *testing.T) {
 		}
 	}
 }
+
+// Memory counts the size of a message, and its buffer is not much larger.
+func TestBuffersOfMessagesAreNotMuchLarger(t *testing.T) {
+	c := &Conn{receive: func([]byte) {}}
+	for _, n := range []int{4, smallMessage, smallMessage + 1, firstAlloc, firstAlloc + 1, 2 * firstAlloc, 4 * firstAlloc, 4*firstAlloc + 1, 8 * firstAlloc, 16 * firstAlloc, 16*firstAlloc + 1} {
+		b := c.buffer(n)
+		if len(b) != 0 || cap(b) < n || n > smallMessage && cap(b) > max(2*n, firstAlloc) || n <= smallMessage && cap(b) > n {
+			t.Errorf("for %d bytes: %d, with room for %d", n, len(b), cap(b))
+		}
+		c.recycle(b)
+	}
+}
