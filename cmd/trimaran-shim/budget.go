@@ -36,6 +36,16 @@ func newBudget(bytes int64) *budget {
 // everything there is counts as everything there is.
 func (b *budget) Acquire(ctx context.Context, n int) error { return b.grow(ctx, 0, n) }
 
+// TryAcquire is Acquire where that does not have to wait.
+func (b *budget) TryAcquire(n int) bool {
+	weight := b.weight(n)
+	if weight > 0 && !b.sem.TryAcquire(weight) {
+		return false
+	}
+	b.held.Add(weight)
+	return true
+}
+
 // grow waits until a message that holds from bytes may hold n.
 func (b *budget) grow(ctx context.Context, from, n int) error {
 	weight := b.weight(n) - b.weight(from)

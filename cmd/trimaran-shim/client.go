@@ -54,12 +54,12 @@ func newClient(conn net.Conn, most int, memory *budget) *client {
 // readRequest gives the next request, whose frame counts in memory until it is
 // released. io.EOF is the end between two requests.
 func (c *client) readRequest(ctx context.Context) (*request, error) {
-	c.within(time.Time{})
+	c.needing(1, time.Time{})
 	if _, err := c.in.Peek(1); err != nil {
 		return nil, err
 	}
 	begun := time.Now()
-	c.within(begun.Add(beginTimeout))
+	c.needing(4, begun.Add(beginTimeout))
 	var prefix [4]byte
 	if _, err := io.ReadFull(c.in, prefix[:]); err != nil {
 		return nil, cutOff(err)
@@ -107,12 +107,12 @@ func (c *client) readFrame(ctx context.Context, begun time.Time, prefix [4]byte,
 			c.memory.Release(held)
 		}
 	}()
-	frame = append(make([]byte, 0, held), prefix[:]...)
+	frame = append(newBuffer(held), prefix[:]...)
 	for {
-		for len(frame) < cap(frame) {
+		for len(frame) < held {
 			from := len(frame)
-			to := min(cap(frame), from+piece)
-			c.within(begun.Add(beginTimeout + time.Duration(from)*time.Second/slowestRate))
+			to := min(held, from+piece)
+			c.needing(to-from, begun.Add(beginTimeout+time.Duration(from)*time.Second/slowestRate))
 			if _, err := io.ReadFull(c.in, frame[from:to]); err != nil {
 				return nil, cutOff(err)
 			}
@@ -123,12 +123,12 @@ func (c *client) readFrame(ctx context.Context, begun time.Time, prefix [4]byte,
 		}
 		// The old part and the new whole are there together for a moment; the budget
 		// counts what stays.
-		grown := min(end, 4*cap(frame))
+		grown := min(end, 4*held)
 		if err := c.memory.grow(ctx, held, grown); err != nil {
 			return nil, err
 		}
 		held = grown
-		frame = append(make([]byte, 0, grown), frame...)
+		frame = append(newBuffer(grown), frame...)
 	}
 }
 
@@ -148,6 +148,13 @@ func cutOff(err error) error {
 		return io.ErrUnexpectedEOF
 	}
 	return err
+}
+
+// needing sets the deadline for so many bytes, unless they have been read already.
+func (c *client) needing(n int, deadline time.Time) {
+	if c.in.Buffered() < n {
+		c.within(deadline)
+	}
 }
 
 // within sets the deadline of reading. Either this sees the interruption or the

@@ -334,6 +334,30 @@ func (p *proxy) waitUp(t *testing.T, want int) {
 	}
 }
 
+// waitAway waits until sessions are sent away from a gateway.
+func (p *proxy) waitAway(t *testing.T) {
+	t.Helper()
+	late := time.After(30 * time.Second)
+	for {
+		p.gateways.mu.Lock()
+		changed := p.gateways.changed
+		for _, g := range p.gateways.list {
+			select {
+			case <-g.away:
+				p.gateways.mu.Unlock()
+				return
+			default:
+			}
+		}
+		p.gateways.mu.Unlock()
+		select {
+		case <-changed:
+		case <-late:
+			t.Fatal("sessions are to stay everywhere")
+		}
+	}
+}
+
 // either accepts a session at one of two gateways and gives the other one, too.
 func either(t *testing.T, a, b *fakeGateway) (*gatewayConn, *fakeGateway) {
 	t.Helper()
@@ -405,5 +429,18 @@ func wantClosed(t *testing.T, r io.Reader) {
 	var netErr net.Error
 	if err == nil || errors.As(err, &netErr) && netErr.Timeout() {
 		t.Fatalf("the connection goes on: %d bytes, %v", n, err)
+	}
+}
+
+// waitFor waits until something is the case that nobody tells.
+func waitFor(t *testing.T, is func() bool) {
+	t.Helper()
+	late := time.After(30 * time.Second)
+	for tick := time.Tick(time.Millisecond); !is(); {
+		select {
+		case <-tick:
+		case <-late:
+			t.Fatal("it does not happen")
+		}
 	}
 }

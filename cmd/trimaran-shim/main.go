@@ -12,7 +12,7 @@
 //	proxy.go     accepting, stopping   gateways.go  which gateways are there
 //	request.go   a request's head      client.go    reading from and writing to a client
 //	budget.go    memory in all         metrics.go   what an operator sees
-//	ticket.go    logins that outlive gateways
+//	buffers.go   memory used again     ticket.go    logins that outlive gateways
 package main
 
 import (

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -39,7 +40,6 @@ func newProxy(s settings, eachTLS func() *tls.Config, logger *slog.Logger) *prox
 		answerMemory:  newBudget(s.maxMemoryBytes),
 		logger:        logger,
 	}
-	p.dialer.Memory = p.answerMemory
 	p.dialer.Serving = func(bool) {} // the watcher hears it
 	p.metrics = newMetrics(p)
 	return p
@@ -146,23 +146,19 @@ func (p *proxy) session(stopping, hard context.Context, conn net.Conn) {
 	}
 	c := newClient(secure, p.settings.maxRequestBytes, p.requestMemory)
 	c.secure = p.clientTLS != nil
-	s := &session{proxy: p, client: c, advertise: p.settings.advertise}
-	if s.advertise == "" {
-		s.advertise = advertised(conn.LocalAddr())
-	}
+	s := newSession(p, c, cmp.Or(p.settings.advertise, advertised(conn.LocalAddr())))
 	ctx, cancel := context.WithCancel(hard)
 	defer cancel()
 	// A client that takes nothing must not keep its session from ending.
 	defer context.AfterFunc(hard, func() { c.Close() })()
-	requests := make(chan *request)
 	clientEnd := make(chan error, 1)
 	var reader sync.WaitGroup
-	reader.Go(func() { clientEnd <- p.readClient(ctx, c, requests) })
-	err = s.run(stopping, ctx, requests, clientEnd)
+	reader.Go(func() { clientEnd <- p.readClient(ctx, s) })
+	err = s.run(stopping, ctx, clientEnd)
 	cancel()
 	c.interrupt()
 	reader.Wait()
-	if s.gone {
+	if s.release() {
 		c.Close()
 	} else {
 		c.letGo(hard)
@@ -200,18 +196,16 @@ func plainAddress(a net.Addr) string {
 }
 
 // readClient takes requests off the client's connection.
-func (p *proxy) readClient(ctx context.Context, c *client, to chan<- *request) error {
+func (p *proxy) readClient(ctx context.Context, s *session) error {
 	for {
-		r, err := c.readRequest(ctx)
+		r, err := s.client.readRequest(ctx)
 		if err != nil {
 			return err
 		}
 		p.metrics.requests.Inc()
-		select {
-		case to <- r:
-		case <-ctx.Done():
+		if err := s.take(ctx, r); err != nil {
 			p.requestMemory.Release(len(r.frame))
-			return ctx.Err()
+			return err
 		}
 	}
 }

@@ -7,12 +7,12 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"runtime"
 	"slices"
 	"syscall"
 	"time"
 
 	"github.com/trimaran-io/trimaran/gateway/shim"
+	"github.com/trimaran-io/trimaran/internal/locks"
 )
 
 const (
@@ -41,25 +41,38 @@ var (
 )
 
 // session is one client connection and the gateway connection behind it, which
-// exists from the first request on. Its loop owns all fields; the goroutines that
-// read, write and dial only pass things on.
+// exists from the first request on. Its loop reacts to whatever happens to either. What
+// happens all the time goes by without it: the goroutine that reads from the client hands a request
+// over, and the one that reads from the gateway passes an answer on, each in one go. A hand-over
+// between goroutines often is one between threads.
 //
 // Invariants: queue holds every request that is not answered, in the order in
 // which they came; queue[:handed] were handed to up, in that order, and of them
-// only the last one may still be with the writer. An answer goes to the first of
+// only the last one may still be written. An answer goes to the first of
 // them that expects one. A request is sent again only if the gateway surely did
 // not begin it, or if it changes nothing.
+//
+// Who passes an answer on has answering first, then mu.
 type session struct {
 	proxy     *proxy
 	client    *client
 	advertise string
+	// answering has an element while nobody writes to the client.
+	answering chan struct{}
+	wake      chan struct{} // an element: the loop has something to look at
+	room      chan struct{} // an element: the client's reader may try again
+
+	// mu guards what follows. Nobody waits while holding it.
+	mu locks.Mutex[session]
 
 	queue  []*request
 	handed int
-	bytes  int // of all frames in queue
+	bytes  int  // of all frames in queue
+	full   bool // the client's reader waits for room
 
 	up      *upstream
-	writing *request // with up's writer
+	from    *answers // of up
+	writing *request // who writes it to up knows, and nobody else may write
 	broken  bool     // up takes no more requests
 	// set once up is to be left: nothing more is handed to it, and answers are waited for so long
 	parting <-chan time.Time
@@ -74,8 +87,9 @@ type session struct {
 	ending bool // nothing more is taken from the client
 	// set once the client has ended its half; then it gets answers no longer
 	silent <-chan time.Time
-	gone   bool // the client takes no answers
-	bound  bool // the client authenticated itself on up
+	gone   bool  // the client takes no answers
+	bound  bool  // the client authenticated itself on up
+	failed error // why the loop has to end the session
 
 	// See ticket.go.
 	mechanism  string // that the client logs in by
@@ -85,92 +99,127 @@ type session struct {
 	renew      <-chan time.Time
 }
 
+func newSession(p *proxy, c *client, advertise string) *session {
+	s := &session{
+		proxy: p, client: c, advertise: advertise,
+		answering: make(chan struct{}, 1), wake: make(chan struct{}, 1), room: make(chan struct{}, 1),
+	}
+	s.answering <- struct{}{}
+	return s
+}
+
 type dialed struct {
-	up  *upstream
-	err error
+	up   *upstream
+	from *answers
+	err  error
+}
+
+// answers is what one gateway connection brings. Its methods are called by the connection's reader.
+type answers struct {
+	session *session
+	begin   chan struct{} // closed when the session has the connection, or will not
+	left    chan struct{} // closed when the session has left the connection
+	// kept: an answer was passed on that may still wait for others. Who passed it on has it sent
+	// before it waits for anything or ends, also if the session has left the connection meanwhile.
+	kept bool
+}
+
+func newAnswers(s *session) *answers {
+	return &answers{session: s, begin: make(chan struct{}), left: make(chan struct{})}
 }
 
 // run serves the client until it ends, ctx ends, or nothing is left to answer
-// after stopping has ended.
-func (s *session) run(stopping, ctx context.Context, requests <-chan *request, clientEnd <-chan error) error {
-	defer s.release()
-	defer func() {
-		if !s.gone {
-			_ = s.client.flush() // what was passed on arrives, whatever this ends with
-		}
-	}()
+// after stopping has ended. release must follow when nothing more is taken.
+func (s *session) run(stopping, ctx context.Context, clientEnd <-chan error) error {
 	stop := stopping.Done()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	defer func() { s.ending, s.broken = true, true }() // nothing more is taken or handed over
 	for {
+		if s.failed != nil {
+			return s.failed
+		}
 		if s.done() {
 			return nil
 		}
 		if s.up == nil && s.dials == nil && s.handed < len(s.queue) {
 			s.dial(ctx)
 		}
-		s.handOver()
-		if err := s.flush(); err != nil {
+		if err := s.handOver(); err != nil {
 			return err
 		}
 		var events <-chan event
-		var answers <-chan []byte
 		var dead, away, over <-chan struct{}
-		var out chan<- *request
-		var next *request
 		if s.up != nil {
-			events, answers = s.up.events, s.up.conn.Messages()
+			events = s.up.events
 			if s.ended == nil {
 				dead, over = s.up.dead.Done(), s.up.conn.Ended()
 			}
 			if s.ended == nil && s.parting == nil && !s.tied() {
 				away = s.up.away
 			}
-			if s.mayHandOver() {
-				out, next = s.up.out, s.queue[s.handed]
+		}
+		up, dials, silent, renew, parting, late := s.up, s.dials, s.silent, s.renew, s.parting, s.late
+		// Meanwhile others may have had the gateway connection left.
+		lose := func(cause error) error {
+			if up != s.up || s.ended != nil {
+				return nil
 			}
+			return s.lose(cause)
 		}
-		take := requests
-		if s.ending || len(s.queue) >= maxPending || s.bytes > s.client.most {
-			take = nil
-		}
-		var err error
+		var happened func() error
+		s.mu.Unlock()
 		select {
 		case <-ctx.Done():
-			return context.Cause(ctx)
+			happened = func() error { return context.Cause(ctx) }
 		case <-stop:
-			s.ending, stop = true, nil
-		case err = <-clientEnd:
+			stop = nil
+			happened = func() error { s.ending = true; return nil }
+		case err := <-clientEnd:
 			clientEnd = nil
-			err = s.clientLeft(err)
-		case r := <-take:
-			s.queue = append(s.queue, r)
-			s.bytes += len(r.frame)
-		case d := <-s.dials:
-			err = s.dialed(d)
-		case out <- next:
-			// From here on the gateway may get it whole, until the writer says otherwise.
-			s.writing, s.bound = next, s.bound || next.binds()
-			s.handed++
-		case <-s.silent:
-			s.forget()
-		case <-s.renew:
-			s.askTicket()
+			happened = func() error { return s.clientLeft(err) }
+		case <-s.wake:
+			happened = func() error { return nil }
+		case d := <-dials:
+			happened = func() error { return s.dialed(d) }
+		case <-silent:
+			happened = func() error { s.forget(); return nil }
+		case <-renew:
+			happened = func() error { s.askTicket(); return nil }
 		case <-away:
-			s.parting = time.After(partingGrace)
-		case <-s.parting:
-			err = s.lose(errMoved)
+			happened = func() error {
+				// Meanwhile the client may have begun to log in there.
+				if up == s.up && s.ended == nil && !s.tied() {
+					s.parting = time.After(partingGrace)
+				}
+				return nil
+			}
+		case <-parting:
+			happened = func() error {
+				if up == s.up && s.ended == nil && s.writesToClient() {
+					s.parting = time.After(partingGrace)
+					return nil
+				}
+				return lose(errMoved)
+			}
 		case <-dead:
-			err = s.lose(context.Cause(s.up.dead))
-		case <-s.late:
-			s.late = nil
-			err = s.lose(os.ErrDeadlineExceeded)
-		case answer := <-answers:
-			err = s.answered(answer)
+			happened = func() error { return lose(context.Cause(up.dead)) }
+		case <-late:
+			happened = func() error {
+				if up == s.up && s.ended == nil && s.writesToClient() {
+					s.late = time.After(lastAnswers)
+					return nil
+				}
+				return lose(os.ErrDeadlineExceeded)
+			}
 		case <-over:
-			_, why := s.up.conn.ReadMessage()
-			err = s.lose(why)
+			_, why := up.conn.ReadMessage()
+			happened = func() error { return lose(why) }
 		case e := <-events:
-			err = s.event(e)
+			happened = func() error { return s.event(e) }
 		}
+		s.mu.Lock()
+		err := happened()
 		if err == nil && s.mayPart() {
 			err = s.lose(errMoved)
 		}
@@ -180,52 +229,98 @@ func (s *session) run(stopping, ctx context.Context, requests <-chan *request, c
 	}
 }
 
+// look has the loop look at what has changed.
+func (s *session) look() {
+	select {
+	case s.wake <- struct{}{}:
+	default:
+	}
+}
+
+// fail has the loop end the session.
+func (s *session) fail(err error) {
+	if err != nil && s.failed == nil {
+		s.failed = err
+		s.look()
+	}
+}
+
+// take queues a request of the client's and hands it over if that can be done at once. It waits
+// until there is room; the error is ctx's, and the request was not taken.
+func (s *session) take(ctx context.Context, r *request) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for s.ending || len(s.queue) >= maxPending || s.bytes > s.client.most {
+		s.full = true
+		s.mu.Unlock()
+		var err error
+		select {
+		case <-s.room:
+		case <-ctx.Done():
+			err = ctx.Err()
+		}
+		if s.mu.Lock(); err != nil {
+			return err
+		}
+	}
+	s.queue = append(s.queue, r)
+	s.bytes += len(r.frame)
+	s.fail(s.handOver())
+	if s.up == nil {
+		s.look()
+	}
+	return nil
+}
+
 // mayHandOver reports whether the next request can go to the gateway.
 func (s *session) mayHandOver() bool {
-	return s.up != nil && s.writing == nil && !s.broken && s.parting == nil && s.handed < len(s.queue)
+	return s.up != nil && s.ended == nil && s.writing == nil && !s.broken && s.parting == nil && s.handed < len(s.queue)
 }
 
 // handOver sends what the gateway's connection takes at once. What it does not take is for the
-// writer, which waits.
-func (s *session) handOver() {
-	for s.mayHandOver() && s.ended == nil {
-		next := s.queue[s.handed]
-		switch s.up.conn.TryMessage(next.frame) {
-		case shim.NotSent:
-			return
-		case shim.HalfSent:
-			s.writing = next
-			s.up.out <- next // the writer has nothing else to do
-		case shim.Sent:
-		}
-		s.bound = s.bound || next.binds()
+// writer, which waits. mu is free meanwhile: an answer may come before this knows that the request
+// was sent.
+func (s *session) handOver() error {
+	for s.mayHandOver() {
+		next, up := s.queue[s.handed], s.up
+		// From here on the gateway may get it whole, until an event says otherwise.
+		s.writing, s.bound = next, s.bound || next.binds()
 		s.handed++
-		if s.writing == nil && !next.answered {
-			s.remove(s.handed - 1) // nobody waits for it
+		s.mu.Unlock()
+		sent := up.conn.TryMessage(next.frame) == shim.Sent
+		if !sent {
+			up.out <- next // the writer has nothing else to do
+		}
+		s.mu.Lock()
+		if !sent {
+			return nil
+		}
+		if err := s.event(event{wrote: next}); err != nil {
+			return err
+		}
+		if s.up == nil || s.ending || s.parting != nil {
+			s.look()
 		}
 	}
+	return nil
 }
 
-// flush sends small answers that wait for others, unless more are there already.
-func (s *session) flush() error {
+// writesToClient reports whether somebody does. When that takes long it is the client that is slow,
+// and not the gateway: other answers may be there already, behind that one.
+func (s *session) writesToClient() bool { return len(s.answering) == 0 }
+
+// flush sends small answers that wait for others.
+func (s *session) flush() {
+	<-s.answering
+	defer func() { s.answering <- struct{}{} }()
 	if !s.client.unsent() {
-		return nil
+		return
 	}
-	for tries := 0; s.up != nil; {
-		select {
-		case answer := <-s.up.conn.Messages():
-			if err := s.answered(answer); err != nil {
-				return err
-			}
-			continue
-		default:
-		}
-		if tries++; tries > 1 {
-			break
-		}
-		runtime.Gosched() // the connection's reader may have the next one already
+	if err := s.client.flush(); err != nil {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.fail(s.toClient(err))
 	}
-	return s.toClient(s.client.flush())
 }
 
 // toClient gives the error of writing to the client its meaning.
@@ -235,6 +330,7 @@ func (s *session) toClient(err error) error {
 		return nil
 	case s.silent != nil:
 		s.forget() // it had closed
+		s.look()
 		return nil
 	}
 	return fmt.Errorf("client: %w", err)
@@ -261,20 +357,31 @@ func (s *session) done() bool {
 	return len(s.queue) == 0 && s.writing == nil
 }
 
-// release ends what the session still has.
-func (s *session) release() {
-	if s.dials != nil {
+// release ends what the session still has. Nothing is taken from the client any more.
+func (s *session) release() (gone bool) {
+	s.mu.Lock()
+	gone, dials, up := s.gone, s.dials, s.up
+	s.mu.Unlock()
+	if !gone {
+		s.flush() // what was passed on arrives, whatever this ends with
+	}
+	if dials != nil {
 		s.hangUp()
-		if d := <-s.dials; d.up != nil {
+		d := <-dials
+		if close(d.from.begin); d.up != nil {
 			d.up.close()
 		}
 	}
-	if s.up != nil {
-		s.up.close()
+	if up != nil {
+		up.close() // no answer comes any more
 	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	for _, r := range s.queue {
 		s.proxy.requestMemory.Release(len(r.frame))
 	}
+	s.queue, s.handed, s.from = nil, 0, nil
+	return s.gone
 }
 
 // dial looks for a gateway while the client waits.
@@ -284,21 +391,24 @@ func (s *session) dial(ctx context.Context) {
 	dialer := s.proxy.dialer
 	dialer.Advertise, dialer.Header = s.advertise, s.header()
 	avoid, quick := s.avoid, s.quick
+	from := newAnswers(s)
+	dialer.Receive, dialer.Waiting, dialer.Memory = from.take, from.waiting, from
 	s.dials = dials
 	go func() {
 		pause(ctx, backoff(quick-1)) // the first move is at once
 		up, err := s.proxy.gateways.dial(ctx, dialer, avoid)
-		dials <- dialed{up, err}
+		dials <- dialed{up, from, err}
 	}()
 }
 
 func (s *session) dialed(d dialed) error {
 	s.hangUp()
 	s.dials = nil
+	close(d.from.begin)
 	if d.err != nil {
 		return d.err
 	}
-	s.up, s.began, s.broken, s.parting = d.up, time.Now(), false, nil
+	s.up, s.from, s.began, s.broken, s.parting = d.up, d.from, time.Now(), false, nil
 	if s.bound { // the ticket has let it in
 		s.askTicket()
 	}
@@ -342,13 +452,24 @@ func (s *session) leave(which func(*request) bool) {
 
 // drop gives back what a request held; the caller takes it out of the queue.
 func (s *session) drop(r *request) {
+	if s.full {
+		s.full = false
+		select {
+		case s.room <- struct{}{}:
+		default:
+		}
+	}
 	s.bytes -= len(r.frame)
 	s.proxy.requestMemory.Release(len(r.frame))
 }
 
-// remove takes a request that was handed over out of the queue.
+// remove takes a request that was handed over out of the queue, and is not sent again.
 func (s *session) remove(i int) {
-	s.drop(s.queue[i])
+	r := s.queue[i]
+	if s.drop(r); r != s.writing {
+		giveBack(r.frame)
+		r.frame = nil
+	}
 	s.queue = append(s.queue[:i], s.queue[i+1:]...)
 	s.handed--
 }
@@ -383,35 +504,75 @@ func (s *session) event(e event) error {
 	return nil
 }
 
-// answered takes an answer, which counts in memory until it is passed on.
-func (s *session) answered(answer []byte) error {
+// take passes an answer on, which counts in memory until then.
+func (from *answers) take(answer []byte) {
+	s := from.session
 	defer s.proxy.answerMemory.Release(len(answer))
-	return s.deliver(answer)
+	<-from.begin
+	select {
+	case <-s.answering:
+	case <-from.left: // a client that takes nothing does not keep an answer of each gateway it had
+		return
+	}
+	defer func() { s.answering <- struct{}{} }()
+	if !s.answered(from, answer) {
+		return
+	}
+	if err := s.client.answer(answer); err != nil {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.fail(s.toClient(err))
+	}
+	from.kept = s.client.unsent()
 }
 
-// deliver passes an answer on. Answers come in the order of requests.
-func (s *session) deliver(answer []byte) error {
-	for i, r := range s.queue[:s.handed] {
-		if !r.answered {
-			continue
-		}
-		if !r.raw && (len(answer) < 8 || int32(binary.BigEndian.Uint32(answer[4:])) != r.correlation) {
-			return errAnswer
-		}
-		s.remove(i)
-		s.quick = 0
-		if r.own {
-			s.takeTicket(answer)
-			return nil
-		}
-		s.heard(r, answer)
-		s.proxy.metrics.answers.Inc()
-		if s.gone {
-			return nil
-		}
-		return s.toClient(s.client.answer(answer))
+// waiting sends what was kept for more to come with it.
+func (from *answers) waiting() {
+	if from.kept {
+		from.kept = false
+		from.session.flush()
 	}
-	return errAnswer
+}
+
+// Acquire takes memory for the next answer.
+func (from *answers) Acquire(ctx context.Context, n int) error {
+	memory := from.session.proxy.answerMemory
+	if memory.TryAcquire(n) {
+		return nil
+	}
+	from.waiting()
+	return memory.Acquire(ctx, n)
+}
+
+// Release implements shim.Memory.
+func (from *answers) Release(n int) { from.session.proxy.answerMemory.Release(n) }
+
+// answered finds the request that an answer is to, and reports whether the client is to get it.
+// Answers come in the order of requests.
+func (s *session) answered(from *answers, answer []byte) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if from != s.from {
+		return false // it has been left
+	}
+	i := slices.IndexFunc(s.queue[:s.handed], func(r *request) bool { return r.answered })
+	if i < 0 || !s.queue[i].raw && (len(answer) < 8 || int32(binary.BigEndian.Uint32(answer[4:])) != s.queue[i].correlation) {
+		s.fail(errAnswer)
+		return false
+	}
+	r := s.queue[i]
+	s.remove(i)
+	s.quick = 0
+	if s.ending || s.parting != nil || r.own || r.binds() {
+		s.look()
+	}
+	if r.own {
+		s.takeTicket(answer)
+		return false
+	}
+	s.heard(r, answer)
+	s.proxy.metrics.answers.Inc()
+	return !s.gone
 }
 
 // lose notes that the gateway is gone. If a request is with the writer, what
@@ -430,7 +591,8 @@ func (s *session) lose(cause error) error {
 // writer is done.
 func (s *session) settle() error {
 	cause, up := s.ended, s.up
-	s.ended, s.up, s.avoid, s.parting, s.late = nil, nil, up.gateway, nil, nil
+	close(s.from.left)
+	s.ended, s.up, s.from, s.avoid, s.parting, s.late = nil, nil, nil, up.gateway, nil, nil
 	s.proxy.background.Go(up.close)
 	what := verdictOf(cause)
 	if what == lost || what == goodbye || what == promised {
@@ -448,7 +610,9 @@ func (s *session) settle() error {
 	kept := s.queue[:0]
 	var unknown *request
 	for i, r := range s.queue {
-		if r.own { // it is asked anew, elsewhere
+		begun := i < s.handed && what != promised // for all that is known
+		// What is the shim's own is asked anew, elsewhere; for the other see clientLeft.
+		if r.own || r.transactional && s.silent != nil && !begun {
 			s.drop(r)
 			continue
 		}
@@ -457,7 +621,7 @@ func (s *session) settle() error {
 				s.drop(r) // nobody waits for it, and it may have arrived
 				continue
 			}
-			if what != promised && !repeatable[r.key] && unknown == nil {
+			if begun && !repeatable[r.key] && unknown == nil {
 				unknown = r
 			}
 			if len(kept) == 0 && what == lost {

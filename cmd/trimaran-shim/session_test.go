@@ -3,10 +3,12 @@ package main
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"io"
 	"net"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -402,4 +404,234 @@ func TestATransactionsRequestIsLeftByAClientThatIsGone(t *testing.T) {
 	if !slices.Equal(left, []int32{1, 2, 4}) {
 		t.Errorf("%v are left", left)
 	}
+}
+
+// frameOf is a message of less than 64 KiB as the only frame that a gateway sends it in.
+func frameOf(message []byte) []byte {
+	head := []byte{0x82, byte(len(message))}
+	if len(message) >= 126 {
+		head = binary.BigEndian.AppendUint16([]byte{0x82, 126}, uint16(len(message)))
+	}
+	return append(head, message...)
+}
+
+// goodbyeOf is the frame of a gateway's goodbye.
+func goodbyeOf(reason string) []byte {
+	body := websocket.FormatCloseMessage(websocket.CloseGoingAway, reason)
+	return append([]byte{0x88, byte(len(body))}, body...)
+}
+
+// The last answers of a gateway and its goodbye may come by one read: nobody waits between them.
+func TestAnAnswerArrivesWithTheGoodbyeBehindIt(t *testing.T) {
+	for _, reason := range []string{"", shim.GoodbyeReason} {
+		g := newFakeGateway(t)
+		addr, _ := startProxy(t, g)
+		client := connect(t, addr)
+		write(t, client, produce(1, -1), asked(apiMetadata, 2))
+		gw := g.accept(t)
+		gw.want(produce(1, -1), asked(apiMetadata, 2))
+		write(t, gw.ws.NetConn(), slices.Concat(frameOf(answer(1)), frameOf(answer(2)), goodbyeOf(reason)))
+		wantRead(t, client, answer(1), answer(2))
+	}
+}
+
+// The session may leave its gateway between an answer and the moment at which its reader waits.
+func TestAnAnswerArrivesThoughItsGatewayIsLeftBehindIt(t *testing.T) {
+	near, far := net.Pipe()
+	defer near.Close()
+	defer far.Close()
+	p := newProxy(settings{maxMemoryBytes: 1 << 20}, nil, discard())
+	s := newSession(p, newClient(near, 1<<20, p.requestMemory), "")
+	from := newAnswers(s)
+	close(from.begin)
+	r, err := parseRequest(produce(1, -1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.queue, s.handed, s.from = []*request{r}, 1, from
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		from.take(answer(1))
+		s.mu.Lock()
+		s.from = nil // as settle does
+		s.mu.Unlock()
+		from.waiting()
+	}()
+	_ = far.SetDeadline(time.Now().Add(10 * time.Second))
+	wantRead(t, far, answer(1))
+	<-done
+}
+
+// The next answer may have to wait for memory, which others hold.
+func TestAnAnswerArrivesThoughTheNextOneWaitsForMemory(t *testing.T) {
+	g := newFakeGateway(t)
+	p, addr, _ := runProxy(t, nil, g)
+	p.waitUp(t, 1)
+	client := connect(t, addr)
+	write(t, client, asked(apiMetadata, 1), asked(apiMetadata, 2))
+	gw := g.accept(t)
+	gw.want(asked(apiMetadata, 1), asked(apiMetadata, 2))
+	all := int(p.answerMemory.most)
+	if err := p.answerMemory.Acquire(t.Context(), all); err != nil {
+		t.Fatal(err)
+	}
+	release := sync.OnceFunc(func() { p.answerMemory.Release(all) })
+	defer release()
+	next := answer(2, make([]byte, 2*smallMessage)...)
+	write(t, gw.ws.NetConn(), slices.Concat(frameOf(answer(1)), frameOf(next)))
+	wantRead(t, client, answer(1))
+	release()
+	wantRead(t, client, next)
+}
+
+// Who logs in while its gateway is about to be left stays: nobody else knows of the login.
+func TestALoginThatHasBegunKeepsItsGateway(t *testing.T) {
+	a, b := newFakeGateway(t), newFakeGateway(t)
+	p, addr, _ := runProxy(t, nil, a, b)
+	p.waitUp(t, 2)
+	client := connect(t, addr)
+	write(t, client, asked(apiApiVersions, 1))
+	gw, other := either(t, a, b)
+	gw.want(asked(apiApiVersions, 1))
+	gw.send(answer(1))
+	wantRead(t, client, answer(1))
+	write(t, client, asked(apiSaslHandshake, 2))
+	gw.want(asked(apiSaslHandshake, 2))
+	for _, g := range []*fakeGateway{a, b} {
+		if g != other {
+			g.says(shim.NotServing)
+		}
+	}
+	p.waitAway(t)
+	gw.send(answer(2))
+	wantRead(t, client, answer(2))
+	write(t, client, asked(apiMetadata, 3))
+	gw.want(asked(apiMetadata, 3))
+	gw.send(answer(3))
+	wantRead(t, client, answer(3))
+}
+
+// A transaction's request that a gateway promises not to have begun goes nowhere if its client is
+// gone by then.
+func TestATransactionsRequestIsNotAskedAgainForAClientThatIsGone(t *testing.T) {
+	g := newFakeGateway(t)
+	p, _, _ := runProxy(t, nil, g)
+	p.waitUp(t, 1)
+	s, _ := sessionAt(t, p, asked(apiMetadata, 1), asked(apiEndTxn, 2), produce(3, -1), asked(apiEndTxn, 4))
+	gw := g.accept(t)
+	s.writing = s.queue[3]
+	if err := s.clientLeft(io.EOF); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.event(event{wrote: s.writing, writeErr: io.ErrClosedPipe}); err != nil {
+		t.Fatal(err)
+	}
+	promise := &websocket.CloseError{Code: websocket.CloseGoingAway, Text: shim.GoodbyeReason}
+	if err := s.lose(promise); err != nil {
+		t.Fatal(err)
+	}
+	var left []int32
+	for _, r := range s.queue {
+		left = append(left, r.correlation)
+	}
+	if !slices.Equal(left, []int32{1, 3}) {
+		t.Errorf("%v are left", left)
+	}
+	gw.wantGone()
+}
+
+// sessionAt makes a session whose loop does not run yet, that has handed requests over to a
+// gateway, which did not get them. Its client takes nothing before the other end of the pipe is
+// read.
+func sessionAt(t *testing.T, p *proxy, frames ...[]byte) (*session, net.Conn) {
+	t.Helper()
+	near, far := net.Pipe()
+	t.Cleanup(func() { near.Close(); far.Close() })
+	_ = far.SetDeadline(time.Now().Add(30 * time.Second))
+	s := newSession(p, newClient(near, 1<<20, p.requestMemory), "127.0.0.1:1")
+	from := newAnswers(s)
+	dialer := p.dialer
+	dialer.Advertise = s.advertise
+	dialer.Receive, dialer.Waiting, dialer.Memory = from.take, from.waiting, from
+	up, err := p.gateways.dial(t.Context(), dialer, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, frame := range frames {
+		r, err := parseRequest(frame)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.queue = append(s.queue, r)
+		s.bytes += len(frame)
+	}
+	s.up, s.from, s.handed = up, from, len(frames)
+	close(from.begin)
+	return s, far
+}
+
+// A gateway that is left, or takes no requests, has so long to answer. What a client needs for an
+// answer does not count: the next ones may have come already.
+func TestASlowClientGetsTheAnswersBehindALargeOne(t *testing.T) {
+	for _, why := range []string{"left", "takes no requests"} {
+		t.Run(why, func(t *testing.T) {
+			g := newFakeGateway(t)
+			p, _, _ := runProxy(t, nil, g)
+			p.waitUp(t, 1)
+			s, client := sessionAt(t, p, asked(apiFetch, 1), produce(2, -1))
+			gw := g.accept(t)
+			large := answer(1, make([]byte, 2*smallAnswers)...)
+			write(t, gw.ws.NetConn(), frameOf(large), frameOf(answer(2)))
+			begun := make([]byte, 1)
+			if _, err := io.ReadFull(client, begun); err != nil { // the rest is waited for
+				t.Fatal(err)
+			}
+			over := make(chan time.Time, 1)
+			over <- time.Now()
+			timer := &s.parting
+			if why != "left" {
+				s.broken, timer = true, &s.late
+			}
+			*timer = over
+			ctx, cancel := context.WithCancel(t.Context())
+			ran := make(chan error, 1)
+			go func() { ran <- s.run(ctx, ctx, nil) }()
+			waitFor(t, func() bool {
+				s.mu.Lock()
+				defer s.mu.Unlock()
+				return *timer != over
+			})
+			wantRead(t, client, large[1:], answer(2))
+			cancel()
+			<-ran
+			s.release()
+			p.background.Wait()
+		})
+	}
+}
+
+// A client that takes nothing keeps no reader of a gateway that its session has left, nor the
+// memory of the answer.
+func TestWhoHasBeenLeftDoesNotWaitForTheClient(t *testing.T) {
+	g := newFakeGateway(t)
+	p, _, _ := runProxy(t, nil, g)
+	p.waitUp(t, 1)
+	s, _ := sessionAt(t, p, asked(apiFetch, 1))
+	gw := g.accept(t)
+	<-s.answering // somebody writes to the client
+	gw.send(answer(1, make([]byte, 2*smallMessage)...))
+	waitFor(t, func() bool { return p.answerMemory.held.Load() > 0 })
+	s.mu.Lock()
+	err := s.lose(errMoved)
+	s.mu.Unlock()
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.background.Wait() // the connection and its reader have ended
+	if held := p.answerMemory.held.Load(); held != 0 {
+		t.Errorf("answers hold %d bytes", held)
+	}
+	s.answering <- struct{}{}
+	s.release()
 }

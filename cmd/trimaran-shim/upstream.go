@@ -18,7 +18,7 @@ type upstream struct {
 	// away is closed when the gateway does not serve and another one does.
 	away <-chan struct{}
 
-	out    chan *request
+	out    chan *request // one at a time
 	events chan event
 	ctx    context.Context
 	cancel context.CancelFunc
@@ -34,7 +34,7 @@ type event struct {
 }
 
 func newUpstream(conn *shim.Conn, p picked) *upstream {
-	up := &upstream{conn: conn, gateway: p.gateway, age: p.age, dead: p.dead, away: p.away, out: make(chan *request), events: make(chan event)}
+	up := &upstream{conn: conn, gateway: p.gateway, age: p.age, dead: p.dead, away: p.away, out: make(chan *request, 1), events: make(chan event)}
 	up.ctx, up.cancel = context.WithCancel(context.Background())
 	up.done.Go(up.write)
 	return up

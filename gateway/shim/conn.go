@@ -56,7 +56,9 @@ type Conn struct {
 	max    int
 	memory Memory // nil: unbounded
 
-	messages chan []byte // from the reader goroutine
+	messages chan []byte  // from the reader goroutine
+	receive  func([]byte) // in place of messages; nil: there
+	waiting  func()       // see Dialer.Waiting; nil: nobody asks
 	readDone chan struct{}
 	readErr  error // set before readDone is closed
 
@@ -92,30 +94,38 @@ var _ net.Conn = (*Conn)(nil)
 // maxMessageBytes bounds a Kafka message in both directions, 0 means
 // DefaultMaxMessageBytes.
 func NewConn(ws *websocket.Conn, maxMessageBytes int) *Conn {
-	return newConn(ws, nil, maxMessageBytes, 0, nil, nil)
+	return newConn(ws, nil, nil, &Dialer{MaxMessageBytes: maxMessageBytes})
 }
 
-func newConn(ws *websocket.Conn, turns *frames.Turns, maxMessageBytes int, keepAlive time.Duration, memory Memory, serving func(bool)) *Conn {
+// newConn makes one as a dialer wants it. What is nil is not below it: messages take turns with
+// gorilla's frames, and below is what gorilla reads from.
+func newConn(ws *websocket.Conn, turns *frames.Turns, below *told, d *Dialer) *Conn {
+	maxMessageBytes := d.MaxMessageBytes
 	if maxMessageBytes <= 0 || maxMessageBytes > DefaultMaxMessageBytes {
 		maxMessageBytes = DefaultMaxMessageBytes
 	}
-	below := ws.NetConn()
+	transport := ws.NetConn()
 	if turns != nil {
-		below = turns.Conn
+		transport = turns.Conn
 	}
 	c := &Conn{
-		ws: ws, turns: turns, max: maxMessageBytes, memory: memory,
+		ws: ws, turns: turns, max: maxMessageBytes, memory: d.Memory,
 		messages:      make(chan []byte),
+		receive:       d.Receive,
+		waiting:       d.Waiting,
 		readDone:      make(chan struct{}),
 		readDeadline:  newDeadline(),
-		writeDeadline: writeDeadline{conn: below},
+		writeDeadline: writeDeadline{conn: transport},
 		closed:        make(chan struct{}),
 	}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	ws.SetReadLimit(int64(maxMessageBytes) + sizePrefix)
 	c.goroutines.Add(2)
-	c.live(keepAlive, serving)
-	go c.receive()
+	if below != nil && c.waiting != nil {
+		below.rest = c.rest
+	}
+	c.live(d.KeepAlive, d.Serving)
+	go c.reads()
 	return c
 }
 
@@ -178,25 +188,51 @@ func (c *Conn) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// receive is the only reader of the WebSocket. gorilla's read errors, timeouts
+// reads is the only reader of the WebSocket. gorilla's read errors, timeouts
 // among them, are for ever, so deadlines of Read are kept here and not there.
 // After Close it reads on and throws away, until the other side says goodbye.
-func (c *Conn) receive() {
+func (c *Conn) reads() {
 	defer c.goroutines.Done()
 	for {
 		message, err := c.next()
 		if err != nil {
+			c.rest() // a goodbye may have come together with the last message
 			c.ended(err)
 			return
 		}
 		c.life.reading.Store(false)
-		select {
-		case c.messages <- message:
-		case <-c.closed:
-			c.release(len(message))
-		}
+		c.passOn(message)
 		c.life.heard.Store(true)
 		c.life.reading.Store(true)
+	}
+}
+
+// rest tells who wants to know that no message is to be had now.
+func (c *Conn) rest() {
+	if c.waiting == nil {
+		return
+	}
+	c.life.reading.Store(false)
+	c.waiting()
+	c.life.reading.Store(true)
+}
+
+// passOn gives a message to who takes it, unless this side has closed.
+func (c *Conn) passOn(message []byte) {
+	if c.receive != nil {
+		select {
+		case <-c.closed:
+			c.release(len(message))
+		default:
+			c.receive(message)
+		}
+		c.recycle(message)
+		return
+	}
+	select {
+	case c.messages <- message:
+	case <-c.closed:
+		c.release(len(message))
 	}
 }
 
@@ -284,7 +320,9 @@ func (c *Conn) next() (whole []byte, err error) {
 	for len(message) < end {
 		from := len(message)
 		to := min(end, max(firstAlloc, 4*from))
-		message = append(make([]byte, 0, to), message...)[:to]
+		larger := append(c.buffer(to), message...)[:to]
+		c.recycle(message)
+		message = larger
 		for from < to {
 			n, err := r.Read(message[from:to])
 			if err != nil {

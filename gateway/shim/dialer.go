@@ -53,6 +53,15 @@ type Dialer struct {
 	// dial returns, and then by the connection's reader, which it must not keep. A gateway that
 	// does not know the header says nothing.
 	Serving func(serves bool)
+	// Receive, if set, gets each message in place of ReadMessage and Read: by the
+	// connection's reader, which reads no further meanwhile, and reuses the message when it
+	// returns. Where Memory is set it gives back len(message).
+	Receive func(message []byte)
+	// Waiting, if set, is called by who calls Receive, and in between: whenever it is about to wait
+	// for more bytes, so that no message is there whole that Receive has not got, and behind the
+	// last message, before ReadMessage says why there is no other. Memory may wait, too, and is
+	// not announced. While Waiting takes its time, it is not the other side that is silent.
+	Waiting func()
 	// NetDialContext makes the TCP connection; nil means net.Dialer.
 	NetDialContext func(ctx context.Context, network, addr string) (net.Conn, error)
 }
@@ -121,6 +130,7 @@ func (d *Dialer) dial(ctx context.Context, network string, u url.URL) (*Conn, er
 		netDial = new(net.Dialer).DialContext
 	}
 	var turns *frames.Turns
+	var below *told
 	watching := func() bool { return true }
 	ws.NetDialContext = func(dialCtx context.Context, _, addr string) (net.Conn, error) {
 		conn, err := netDial(dialCtx, network, addr)
@@ -131,9 +141,11 @@ func (d *Dialer) dial(ctx context.Context, network string, u url.URL) (*Conn, er
 		watching = context.AfterFunc(ctx, func() { conn.Close() })
 		if u.Scheme == "ws" {
 			turns = frames.NewTurns(conn)
-			return turns, nil
+			below = &told{Conn: turns}
+		} else {
+			below = &told{Conn: conn}
 		}
-		return conn, nil
+		return below, nil
 	}
 	header := d.Header.Clone()
 	if header == nil {
@@ -168,7 +180,7 @@ func (d *Dialer) dial(ctx context.Context, network string, u url.URL) (*Conn, er
 	if d.Serving != nil {
 		tell(d.Serving, response.Header.Get(ServingHeader))
 	}
-	return newConn(conn, turns, d.MaxMessageBytes, d.KeepAlive, d.Memory, d.Serving), nil
+	return newConn(conn, turns, below, d), nil
 }
 
 // tell passes on what a gateway says of itself, if it does.
@@ -179,4 +191,26 @@ func tell(serving func(bool), word string) {
 	case NotServing:
 		serving(false)
 	}
+}
+
+// told is a connection that says when it is read from, once there is somebody to tell: in the
+// handshake there is not.
+type told struct {
+	net.Conn
+	rest func()
+}
+
+func (c *told) Read(b []byte) (int, error) {
+	if c.rest != nil {
+		c.rest()
+	}
+	return c.Conn.Read(b)
+}
+
+// CloseWrite ends the sending half, if the transport has halves.
+func (c *told) CloseWrite() error {
+	if half, ok := c.Conn.(interface{ CloseWrite() error }); ok {
+		return half.CloseWrite()
+	}
+	return errors.ErrUnsupported
 }

@@ -112,6 +112,60 @@ func TestAReaderThatTakesItsTimeLosesNothing(t *testing.T) {
 	}
 }
 
+// Who hears that nothing is there may take its time, too, and hears it behind the last message
+// before anybody hears of the end.
+func TestWhoIsToldToWaitMayTakeItsTime(t *testing.T) {
+	waits, goOn := make(chan struct{}), make(chan struct{})
+	d := &Dialer{
+		KeepAlive: time.Hour, // ticks are made by hand
+		Receive:   func([]byte) {},
+		Waiting: func() {
+			for _, c := range []chan struct{}{waits, goOn} {
+				select {
+				case c <- struct{}{}:
+				case <-t.Context().Done():
+				}
+			}
+		},
+	}
+	conn, err := d.DialContext(t.Context(), "tcp", gateway(t, func(ws *websocket.Conn, _ *http.Request) {
+		_, _, _ = ws.ReadMessage()
+		// The answer and the end come together.
+		bytes := append(append([]byte{0x82, 4}, kafkaMessage(nil)...), 0x88, 2, 0x03, 0xe9)
+		_, _ = ws.NetConn().Write(bytes)
+		_, _, _ = ws.ReadMessage()
+	}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := conn.(*Conn)
+	for i := range 2 { // before both, and behind
+		select {
+		case <-waits:
+		case <-c.Ended():
+			t.Fatal("nobody was told")
+		}
+		if i == 0 {
+			if err := c.WriteMessage(kafkaMessage(nil)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for range 10 * silentTicks {
+			c.tick()
+		}
+		select {
+		case <-c.Ended():
+			t.Fatal("the end comes before who is told is done")
+		default:
+		}
+		<-goOn
+	}
+	if _, err := c.ReadMessage(); !errors.Is(err, io.EOF) {
+		t.Errorf("the end is %v", err)
+	}
+	c.Close()
+}
+
 // pause waits for d or the end of the connection.
 func (c *Conn) pause(d time.Duration) {
 	timer := time.NewTimer(d)

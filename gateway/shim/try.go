@@ -39,9 +39,5 @@ func (c *Conn) TryMessage(message []byte) Tried {
 	return HalfSent
 }
 
-// Messages gives the channel that ReadMessage takes messages from, for who waits for other things
-// as well; Ended is closed behind the last one. Deadlines do not count there.
-func (c *Conn) Messages() <-chan []byte { return c.messages }
-
-// Ended is closed when nothing more comes; ReadMessage then says why.
+// Ended is closed behind the last message; ReadMessage then says why nothing more comes.
 func (c *Conn) Ended() <-chan struct{} { return c.readDone }
