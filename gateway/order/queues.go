@@ -150,6 +150,9 @@ func (q *Queues) append(s *send) (_ []fsm.Appended, err error) {
 	}()
 	ctx, cancel := context.WithDeadline(q.cfg.Context, s.until)
 	defer cancel()
+	if s.awaited != nil {
+		defer context.AfterFunc(s.awaited, cancel)()
+	}
 	if s.pipe != nil {
 		return s.pipe(ctx, s.number, s.txn, s.batches)
 	}
@@ -164,6 +167,7 @@ type send struct {
 	queue    *queue
 	produces []*Produce      // at least one
 	txn      fsm.Transaction // of all of them
+	awaited  context.Context // of all of them; nil: whoever is there, it goes on
 	batches  []kafkaproto.Batch
 	bytes    int
 	until    time.Time
