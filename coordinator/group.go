@@ -144,6 +144,9 @@ func (c *Coordinator) load(id string, meta *groups.Group) *group {
 		g.keepAlive(m)
 	}
 	g.subscribed = g.subscriptions()
+	if meta.Leader == "" { // saveLeft
+		g.prepareRebalance("members left the coordinator before")
+	}
 	return g
 }
 
