@@ -38,8 +38,8 @@ type Coordinators interface {
 	Coordinate(ctx context.Context, shard int, client coordinator.Client, req kmsg.Request) (kmsg.Response, error)
 }
 
-// coordinate asks the coordinator of a group or a transactional id, unless ctx has ended. An error is
-// no answer; coordinatorCode says what clients are told.
+// coordinate asks the coordinator of a group or a transactional id, unless ctx has ended. An error
+// is no answer; coordinatorCode says what clients are told.
 func (r *request) coordinate(ctx context.Context, shard int, req kmsg.Request) (kmsg.Response, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, fmt.Errorf("%w: %w", outcome.ErrNoLeader, err)

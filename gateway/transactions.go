@@ -32,9 +32,9 @@ func (s *Server) transactional() error {
 //
 // What came over a connection that its client has closed does nothing: ctx has ended then. A client
 // that gave it up asks somewhere else, and goes on to its next transaction: before KIP-890 that has
-// the same epoch, and nothing else tells a request of the former one. So after this node stood still,
-// the requests that it finds do nothing. They are answered like all others, since there are clients
-// that close their half and count on an answer for each request.
+// the same epoch, and nothing else tells a request of the former one. So after this node stood
+// still, the requests that it finds do nothing. They are answered like all others, since there are
+// clients that close their half and count on an answer for each request.
 func (r *request) transact(work func(ctx context.Context)) { r.during(r.reply.Awaited, work) }
 
 // look is transact for what changes nothing, whoever is there.

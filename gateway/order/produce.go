@@ -52,9 +52,9 @@ func (p *Produce) Init(partition fsm.PartitionID, until time.Time, done func()) 
 	p.base, p.logStart = -1, -1
 }
 
-// InTransaction says before Ready that the batches belong to a transaction. Those that have the same
-// one here have the same awaited, which gives the context that ends when they are not to be appended
-// any more; it must not wait. nil: they are in any case.
+// InTransaction says before Ready that the batches belong to a transaction. Those of one connection
+// that have the same one have the same awaited, which gives the context that ends when they are not
+// to be appended any more; it must not wait. nil: they are in any case.
 func (p *Produce) InTransaction(txn fsm.Transaction, awaited func() context.Context) {
 	p.txn, p.awaited = txn, awaited
 }
