@@ -17,6 +17,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"github.com/trimaran-io/trimaran/coordinator"
 	"github.com/trimaran-io/trimaran/fsm"
 	"github.com/trimaran-io/trimaran/gateway/shim"
 	"github.com/trimaran-io/trimaran/kafkaproto"
@@ -246,4 +247,68 @@ func transactionalBatch(producer int64, epoch int16, sequence int32, values ...s
 	b[22] |= 0x10
 	binary.BigEndian.PutUint32(b[17:], crc32.Checksum(b[21:], crc32.MakeTable(crc32.Castagnoli)))
 	return b
+}
+
+// waitingCoordinators have every request wait until it is told to go on, or its context ends.
+type waitingCoordinators struct {
+	*fakeCluster
+	asked, goOn chan struct{}
+	ended       chan kmsg.Key // whose context has ended
+}
+
+func (w waitingCoordinators) Coordinate(ctx context.Context, shard int, client coordinator.Client, req kmsg.Request) (kmsg.Response, error) {
+	w.asked <- struct{}{}
+	select {
+	case <-w.goOn:
+		return w.fakeCluster.Coordinate(ctx, shard, client, req)
+	case <-ctx.Done():
+		w.ended <- kmsg.Key(req.Key())
+		return nil, ctx.Err()
+	}
+}
+
+// A consumer that commits, leaves its group and is gone at once, with answers unread, has committed
+// and left. Nobody waits for others in a group for who is gone.
+func TestAConsumerThatLeavesAtOnce(t *testing.T) {
+	f := newFake(t, "events")
+	w := waitingCoordinators{f, make(chan struct{}), make(chan struct{}), make(chan kmsg.Key, 3)}
+	c := serve(t, w, nil).dial()
+	join := kmsg.NewPtrJoinGroupRequest()
+	join.Group, join.SessionTimeoutMillis, join.ProtocolType = "others", 10_000, "consumer"
+	commit := kmsg.NewPtrOffsetCommitRequest()
+	commit.Version, commit.Group, commit.Generation = 2, "readers", -1
+	commit.Topics = []kmsg.OffsetCommitRequestTopic{{Topic: "events", Partitions: []kmsg.OffsetCommitRequestTopicPartition{{Offset: 1}}}}
+	leave := kmsg.NewPtrLeaveGroupRequest()
+	leave.Group, leave.MemberID = "more", "m"
+	c.send(slices.Concat(encode(1, join), encode(2, commit), encode(3, leave)))
+	for range 3 {
+		<-w.asked
+	}
+	if err := c.Conn.(*net.TCPConn).SetLinger(0); err != nil {
+		t.Fatal(err)
+	}
+	c.Close()
+	if key := <-w.ended; key != kmsg.JoinGroup {
+		t.Errorf("%s ends with the connection", key.Name())
+	}
+	close(w.goOn)
+	eventually(t, "nothing was committed", func() bool {
+		return f.committed(t, "readers", "events", 0) == 1
+	})
+	if len(w.ended) > 0 {
+		t.Errorf("%s ends with the connection", (<-w.ended).Name())
+	}
+}
+
+// committed asks the coordinator itself for an offset.
+func (f *fakeCluster) committed(t *testing.T, group, topic string, partition int32) int64 {
+	t.Helper()
+	req := kmsg.NewPtrOffsetFetchRequest()
+	req.Groups = []kmsg.OffsetFetchRequestGroup{{Group: group, Topics: []kmsg.OffsetFetchRequestGroupTopic{{Topic: topic, Partitions: []int32{partition}}}}}
+	req.Version, _ = coordinator.Version(req.Key())
+	resp, err := f.Coordinate(t.Context(), coordinator.ShardOf(group), coordinator.Client{}, req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return resp.(*kmsg.OffsetFetchResponse).Groups[0].Topics[0].Partitions[0].Offset
 }
