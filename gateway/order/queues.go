@@ -17,7 +17,7 @@ import (
 // outcome.NotAppended holds for was surely not written.
 type Appender interface {
 	// NewLine gives a number for what one connection appends, which no other connection has. client
-	// is the same number for all connections of one client to this node.
+	// is the same number for all connections of one client, to whichever node.
 	NewLine(client uint16) uint64
 	// AppendInLine hands batches, whose CRC is checked, to the partition's leader, wherever it is,
 	// in this order, and returns when they are committed. It may write into them, not into the
