@@ -172,8 +172,8 @@ func (p *head) uvarint() uint64 {
 	return v
 }
 
-// compactString skips a flexible header's tags and the string behind them, and reports whether there
-// is one.
+// compactString skips a flexible header's tags and the string behind them, and reports whether
+// there is one.
 func (p *head) compactString() bool {
 	for tags := p.uvarint(); tags > 0 && !p.bad; tags-- {
 		p.uvarint() // its number
