@@ -23,14 +23,14 @@ import (
 	"github.com/trimaran-io/trimaran/kafkaproto"
 )
 
-// stuck has appends wait until release is called.
+// stuck has each append wait until release is called once more.
 func (f *fakeCluster) stuck() (release func()) {
-	free := make(chan struct{})
+	free := make(chan struct{}, 100)
 	f.append = func(_ context.Context, p fsm.PartitionID, batches []kafkaproto.Batch) ([]fsm.Appended, error) {
 		<-free
 		return f.doAppend(p, batches)
 	}
-	return func() { close(free) }
+	return func() { free <- struct{}{} }
 }
 
 func closeWrite(c *client) {
@@ -79,13 +79,15 @@ func TestRequestsOfTransactionsOfWhoIsGone(t *testing.T) {
 	fencing := kmsg.NewPtrInitProducerIDRequest()
 	fencing.Version, fencing.TransactionalID, fencing.TransactionTimeoutMillis = 3, kmsg.StringPtr("txn-1"), 60_000
 	abort := markersOf(1, x.producer, "events", 0)
-	for _, req := range []kmsg.Request{partitionsOf(3, x.producer, "events"), txnCommitOf(3, x.producer, "events", 9), abort, fencing} {
+	for _, req := range []kmsg.Request{txnCommitOf(3, x.producer, "events", 9), abort, fencing} {
 		c := g.dial()
-		slow := kmsg.NewPtrListTransactionsRequest()
-		c.send(slices.Concat(encode(1, slow), encode(2, req)))
+		add := partitionsOf(3, x.producer, "events") // nothing behind it begins before it is answered
+		c.send(slices.Concat(encode(1, produce(1, "events", 1, "a")), encode(2, add), encode(3, req)))
 		closeWrite(c)
-		c.want(1, slow.ResponseKind())
-		c.want(2, req.ResponseKind())
+		release()
+		c.want(1, produce(1, "events", 1).ResponseKind())
+		c.want(2, add.ResponseKind())
+		c.want(3, req.ResponseKind())
 		c.closed()
 	}
 	describe := kmsg.NewPtrDescribeTransactionsRequest()
@@ -101,11 +103,11 @@ func TestRequestsOfTransactionsOfWhoIsGone(t *testing.T) {
 // Whoever sends all it has, closes its half and reads on, has all its answers, in their order.
 func TestWhoClosesItsHalfHasAnswers(t *testing.T) {
 	f := newFake(t, "events:2")
+	release := f.stuck()
 	g := serve(t, f, nil)
 	x := &transactor{client: g.dial(), t: t}
 	x.init(3)
 	x.add(3, kmsg.AddPartitionsToTxnRequestTopic{Topic: "events", Partitions: []int32{0}})
-	release := f.stuck()
 	describe := kmsg.NewPtrDescribeTransactionsRequest()
 	describe.TransactionalIDs = []string{"txn-1"}
 	commit := kmsg.NewPtrOffsetCommitRequest()
@@ -122,6 +124,7 @@ func TestWhoClosesItsHalfHasAnswers(t *testing.T) {
 	c := g.dial()
 	c.send(sent)
 	closeWrite(c)
+	release()
 	release()
 	for i, req := range requests {
 		resp := req.ResponseKind()
@@ -202,7 +205,9 @@ func TestRecordsOfWhoLeaves(t *testing.T) {
 				release := f.stuck()
 				g := serve(t, f, func(cfg *Config) { cfg.TLS = &tls.Config{Certificates: []tls.Certificate{cert}} })
 				leave(t, g)
-				release()
+				for range many {
+					release()
+				}
 				eventually(t, "records are missing", func() bool { return f.recordsIn("events", 0) == many })
 			})
 		}
