@@ -81,7 +81,7 @@ func TestRequestsOfTransactionsOfWhoIsGone(t *testing.T) {
 	abort := markersOf(1, x.producer, "events", 0)
 	for _, req := range []kmsg.Request{txnCommitOf(3, x.producer, "events", 9), abort, fencing} {
 		c := g.dial()
-		add := partitionsOf(3, x.producer, "events") // nothing behind it begins before it is answered
+		add := partitionsOf(3, x.producer, "events") // nothing begins before it is answered
 		c.send(slices.Concat(encode(1, produce(1, "events", 1, "a")), encode(2, add), encode(3, req)))
 		closeWrite(c)
 		release()
