@@ -38,8 +38,6 @@ type Config struct {
 	// ErrTransactionAbortable; any other is no answer. It is called with no lock held. nil: there
 	// are no transactions.
 	Join func(ctx context.Context, t fsm.Transaction, producerID int64, epoch int16, group string) error
-	// Level is the feature level of the cluster; nil: that of this program.
-	Level func() int
 	// Awake gives since when this process runs without having stood still: nobody was heard before
 	// that. nil: always.
 	Awake    func() time.Time

@@ -144,9 +144,6 @@ func (c *Coordinator) load(id string, meta *groups.Group) *group {
 		g.keepAlive(m)
 	}
 	g.subscribed = g.subscriptions()
-	if meta.Leader == "" { // saveLeft
-		g.prepareRebalance("members left the coordinator before")
-	}
 	return g
 }
 

@@ -8,7 +8,6 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
-	"github.com/trimaran-io/trimaran/fsm"
 	"github.com/trimaran-io/trimaran/fsm/groups"
 )
 
@@ -70,24 +69,31 @@ func (c *Coordinator) leaveGroup(ctx context.Context, req *kmsg.LeaveGroupReques
 	return resp, nil
 }
 
-// saveLeft replicates that members have gone from the generation that State knows; nil: it knows
-// none of them. The group has no leader there then, by which whoever loads it knows that the others
-// are to join again.
+// goneSession is the session timeout, in ms, with which State has a member that has left: whoever
+// loads the group finds it expired, and has the others join again.
+const goneSession = 1
+
+// saveLeft replicates that members of the generation that State knows have left it; nil: it knows
+// none of them, or that they have.
 func (g *group) saveLeft() *write {
 	meta, _ := g.c.cfg.State.lookUp(g.id)
-	if meta == nil || g.c.cfg.Level != nil && g.c.cfg.Level() < fsm.LevelTransactions {
-		return nil // programs of lower levels would take it for a whole group
+	if meta == nil {
+		return nil
 	}
-	stay := *meta
-	stay.Leader = ""
-	stay.Members = slices.DeleteFunc(slices.Clone(meta.Members), func(m groups.Member) bool {
-		return g.byID[m.ID] == nil && (m.InstanceID == nil || g.instances[*m.InstanceID] == nil)
-	})
-	if len(stay.Members) == len(meta.Members) {
+	left, changed := *meta, false
+	left.Members = slices.Clone(meta.Members)
+	for i := range left.Members {
+		m := &left.Members[i]
+		here := g.byID[m.ID] != nil || m.InstanceID != nil && g.instances[*m.InstanceID] != nil
+		if !here && m.Session != goneSession {
+			m.Session, changed = goneSession, true
+		}
+	}
+	if !changed {
 		return nil
 	}
 	var cmd groups.Changes
-	cmd.SetGroup(g.id, stay)
+	cmd.SetGroup(g.id, left)
 	if n := len(g.queue); n > 0 && g.queue[n-1].left {
 		g.queue[n-1].command = cmd // where many leave at once the group is not written for each
 		return g.queue[n-1]

@@ -19,8 +19,7 @@ import (
 //	4  appends that follow each other before the first is answered (calls.AppendInLine);
 //	   users, ACLs, keys of tokens
 //	5  transactions: their batches and markers in partitions' logs, their coordinators and pending
-//	   offsets in the shards of consumer groups; groups without a leader, some of whose members have
-//	   left
+//	   offsets in the shards of consumer groups
 const FeatureLevel = 5
 
 // LevelTransactions is the level from which on transactions may begin.

@@ -102,7 +102,6 @@ func (l *shardLeader) run() {
 		Propose: func(ctx context.Context, command []byte) error { return l.propose(ctx, false, command) },
 		TopicID: topicID, TopicName: topicName,
 		Join:     host.JoinTransactionGroup,
-		Level:    func() int { return host.Topics().FeatureLevel() },
 		Awake:    host.Awake,
 		Settings: env.Groups,
 		Logger:   logger,

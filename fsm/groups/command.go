@@ -55,7 +55,7 @@ type Group struct {
 	Generation   int32
 	ProtocolType string
 	Protocol     string
-	Leader       string // "": none; with members, others of the generation have left
+	Leader       string // "": none
 	Since        int64  // ms: when it entered its state
 	Members      []Member
 }
@@ -203,7 +203,7 @@ func (r *reader) group() Group {
 		}
 		g.Members = append(g.Members, m)
 	}
-	if len(g.Members) > 0 && g.Leader != "" && !ids[g.Leader] {
+	if len(g.Members) > 0 && !ids[g.Leader] {
 		r.Fail("the leader is no member")
 	}
 	return g
