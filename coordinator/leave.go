@@ -2,13 +2,18 @@ package coordinator
 
 import (
 	"context"
+	"errors"
+	"slices"
 
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/trimaran-io/trimaran/fsm/groups"
 )
 
-// leaveGroup answers LeaveGroup. If that was the last member, the answer
-// waits until that is replicated, so that the group can be deleted or reset then
+// leaveGroup answers LeaveGroup when it is replicated who is gone. Else the next coordinator would
+// wait for a member that was told that it has left, a session's time, and again with each that
+// follows sooner than that. If that was the last member, the group can be deleted or reset then
 // wherever its coordinator is.
 func (c *Coordinator) leaveGroup(ctx context.Context, req *kmsg.LeaveGroupRequest) (kmsg.Response, error) {
 	resp := req.ResponseKind().(*kmsg.LeaveGroupResponse)
@@ -44,17 +49,58 @@ func (c *Coordinator) leaveGroup(ctx context.Context, req *kmsg.LeaveGroupReques
 			g.maybeCompleteJoin()
 		}
 	}
-	var last *write
-	if left && g.state == empty && len(g.queue) > 0 {
-		last = g.queue[len(g.queue)-1]
+	var saved *write
+	switch {
+	case !left:
+	case g.state != empty:
+		saved = g.saveLeft()
+	case len(g.queue) > 0:
+		saved = g.queue[len(g.queue)-1]
 	}
 	c.unlockGroup(g)
-	if last != nil {
-		if err := last.wait(ctx); err != nil {
+	if saved != nil {
+		if err := saved.wait(ctx); err != nil {
 			return nil, err
+		}
+		if errors.Is(saved.err, ErrNotLeader) {
+			return nil, saved.err // who leaves asks the next one
 		}
 	}
 	return resp, nil
+}
+
+// goneSession is the session timeout, in ms, with which State has a member that has left: whoever
+// loads the group finds it expired, and has the others join again.
+const goneSession = 1
+
+// saveLeft replicates that members of the generation that State knows have left it; nil: it knows
+// none of them, or that they have.
+func (g *group) saveLeft() *write {
+	meta, _ := g.c.cfg.State.lookUp(g.id)
+	if meta == nil {
+		return nil
+	}
+	left, changed := *meta, false
+	left.Members = slices.Clone(meta.Members)
+	for i := range left.Members {
+		m := &left.Members[i]
+		here := g.byID[m.ID] != nil || m.InstanceID != nil && g.instances[*m.InstanceID] != nil
+		if !here && m.Session != goneSession {
+			m.Session, changed = goneSession, true
+		}
+	}
+	if !changed {
+		return nil
+	}
+	var cmd groups.Changes
+	cmd.SetGroup(g.id, left)
+	if n := len(g.queue); n > 0 && g.queue[n-1].left {
+		g.queue[n-1].command = cmd // where many leave at once the group is not written for each
+		return g.queue[n-1]
+	}
+	w := g.write(cmd, nil)
+	w.left = true
+	return w
 }
 
 // leave takes one member out and gives its error code. The rebalance is the

@@ -17,6 +17,7 @@ const (
 // write is a command on its way.
 type write struct {
 	command groups.Changes
+	left    bool            // it says who has left (saveLeft), and nothing else
 	then    func(err error) // under the group's lock; may be nil
 	err     error           // once done is closed
 	done    chan struct{}

@@ -57,8 +57,8 @@ type Guard struct {
 type Admission struct {
 	Guard *Guard
 	Add   bool // Transaction.Add
-	// Client names who sent it: the same number for all that one client sends through a node. Two
-	// clients may happen to have the same.
+	// Client names who sent it: the same number for all that one client sends, through any node.
+	// Two clients may happen to have the same.
 	Client uint16
 	// Refused is why the transaction's coordinator does not let the batch begin it.
 	Refused error

@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"maps"
 	"runtime"
 	"slices"
 	"strings"
@@ -203,7 +204,7 @@ func (w *transactional) ask(b *txnBatch) {
 		return // the gateway sees to it that what comes first comes first
 	}
 	h := w.header(b)
-	pending := &pendingBatch{batch: b, term: w.term, admission: Admission{Guard: w.ahead.Guard(h, w.machine), Add: p.bumps}}
+	pending := &pendingBatch{batch: b, term: w.term, admission: Admission{Guard: w.ahead.Guard(h, w.machine), Add: p.bumps, Client: uint16(p.id % 2)}}
 	if pending.admission.Guard != nil {
 		pending.admission.Refused = p.join(b.epoch)
 	}
@@ -417,6 +418,7 @@ func TestTransactionsEndAsDecided(t *testing.T) {
 			case "elect":
 				w.elect()
 			}
+			w.checkCounts()
 		}
 		// In the end all transactions are ended, and what still comes is refused.
 		for len(w.inFlight) > 0 {
@@ -438,8 +440,48 @@ func TestTransactionsEndAsDecided(t *testing.T) {
 		if n := w.machine.OpenTransactions(); n > 0 || w.machine.LastStable() != w.machine.NextOffset() {
 			t.Fatalf("%+v stay open", w.machine.Open())
 		}
+		w.checkCounts()
+		if a := &w.ahead; len(a.begun)+len(a.ofClient)+len(a.byID)+a.opening > 0 {
+			t.Fatalf("nothing is open, and there are counted %+v of %+v, %d opening", a.begun, a.ofClient, a.opening)
+		}
 		w.checkLog()
 	})
+}
+
+// checkCounts says whether the proposer counts what is open since it leads, and whose it is.
+func (w *transactional) checkCounts() {
+	a := &w.ahead
+	clients := map[uint16]int{}
+	for _, p := range w.producers {
+		s, known := w.machine.Producer(p.id)
+		if ahead := a.byID[p.id]; ahead != nil {
+			s, known = ahead.state, true
+		}
+		client, counted := a.begun[p.id]
+		if counted && (!known || !s.Open || client != uint16(p.id%2)) {
+			w.t.Fatalf("producer %d is counted for client %d, and is %+v", p.id, client, s)
+		}
+		if counted {
+			clients[client]++
+		}
+	}
+	if len(a.begun) != clients[0]+clients[1] || !maps.Equal(a.ofClient, clients) && len(a.ofClient)+len(clients) > 0 {
+		w.t.Fatalf("%+v are counted as %+v", a.begun, a.ofClient)
+	}
+	opening := 0
+	for _, p := range a.byID {
+		if p.opened {
+			opening++
+		}
+	}
+	if a.opening != opening {
+		w.t.Fatalf("%d are opening, and %d are counted", opening, a.opening)
+	}
+	for id, g := range a.guards {
+		if g.users < 0 {
+			w.t.Fatalf("the guard of producer %d is used %d times", id, g.users)
+		}
+	}
 }
 
 // checkLog finds for each batch in the log the marker that ends it.

@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"math"
@@ -76,8 +77,6 @@ func handleProduce(r *request) {
 	var sets [][]byte
 	rules := make([]produceRules, 0, len(req.Topics))
 	badAcks := req.Version > 0 && (req.Acks < -1 || req.Acks > 1)
-	// As in transact.
-	late := req.TransactionID != nil && req.Version < addsPartition && r.reply.Awaited().Err() != nil
 	topics := r.conn.server.catalog.Topics()
 	transactions := topics.FeatureLevel() >= fsm.LevelTransactions
 	noTransactions := req.TransactionID == nil && transactions && transactional(req) ||
@@ -86,6 +85,9 @@ func handleProduce(r *request) {
 		t := &req.Topics[i]
 		topic, unknown := r.findTopic(topics, t.Topic, t.TopicID, req.Version >= 13)
 		rule := produceRules{version: req.Version, maxDecompressed: r.conn.server.cfg.MaxRequestBytes, transactions: transactions, transaction: req.TransactionID}
+		if req.TransactionID != nil && req.Version < addsPartition {
+			rule.awaited = r.reply.Awaited // as in transact
+		}
 		if topic != nil {
 			rule.of(topic, r.conn.server.cfg.TopicDefaults, time.Now().UnixMilli())
 		}
@@ -102,8 +104,6 @@ func handleProduce(r *request) {
 				err = errTransactionalIDDenied
 			case badAcks:
 				err = errRequiredAcks
-			case late:
-				err = errClientGone
 			case err == nil:
 				p = &producing{topic: topic.Name}
 				a.left.Add(1)
@@ -134,6 +134,8 @@ type produceRules struct {
 	needKeys        bool
 	transactions    bool    // the cluster has them
 	transaction     *string // transactional id of the request; nil: none
+	// awaited is for batches of transactions (order.Produce.InTransaction).
+	awaited func() context.Context
 	// earliest and latest are the first and the last timestamp, ms since epoch, that
 	// records may bring; with logAppendTime their own do not count.
 	earliest, latest int64
@@ -261,7 +263,7 @@ func (p *producing) inTransaction(rules produceRules) error {
 	if id == "" || len(id) > math.MaxInt16 {
 		return fmt.Errorf("%w: transactional id of %d bytes", outcome.ErrInvalidTxnState, len(id))
 	}
-	p.InTransaction(fsm.Transaction{ID: id, Add: rules.version >= addsPartition})
+	p.InTransaction(fsm.Transaction{ID: id, Add: rules.version >= addsPartition}, rules.awaited)
 	return nil
 }
 

@@ -80,10 +80,6 @@ func handleInitProducerID(r *request) {
 func (r *request) initTransactions(req *kmsg.InitProducerIDRequest, resp *kmsg.InitProducerIDResponse) {
 	ctx, cancel := context.WithTimeout(r.reply.Awaited(), minAppend)
 	defer cancel()
-	if ctx.Err() != nil {
-		r.silence()
-		return
-	}
 	defer r.answer(resp)
 	answer, err := r.coordinate(ctx, coordinator.ShardOf(*req.TransactionalID), req)
 	if err != nil {

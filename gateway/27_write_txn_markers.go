@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"context"
+	"fmt"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
@@ -86,6 +87,8 @@ func (r *request) writeMarker(ctx context.Context, id fsm.PartitionID, m *kmsg.W
 		return outcome.ErrInvalidProducerEpoch
 	case m.Committed:
 		return outcome.ErrInvalidTxnState
+	case ctx.Err() != nil:
+		return fmt.Errorf("%w: %w", outcome.ErrNoLeader, ctx.Err())
 	}
 	outcomes, err := r.conn.server.markers.WriteMarkers(ctx, id, []fsm.Marker{{
 		ProducerID: m.ProducerID, Epoch: m.ProducerEpoch, Number: m.CoordinatorEpoch, Forced: true,

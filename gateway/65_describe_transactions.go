@@ -32,7 +32,7 @@ func handleDescribeTransactions(r *request) {
 			ids, seen[id] = append(ids, id), true
 		}
 	}
-	r.transact(func(ctx context.Context) {
+	r.look(func(ctx context.Context) {
 		resp.TransactionStates = make([]kmsg.DescribeTransactionsResponseTransactionState, len(ids))
 		eachOf(len(ids), func(i int) { resp.TransactionStates[i] = r.describeTransaction(ctx, ids[i]) })
 		for _, state := range resp.TransactionStates {

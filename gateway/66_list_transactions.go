@@ -42,7 +42,7 @@ func handleListTransactions(r *request) {
 		r.hangUp(errInvalidRequest)
 		return
 	}
-	r.transact(func(ctx context.Context) {
+	r.look(func(ctx context.Context) {
 		answers := make([]*kmsg.ListTransactionsResponse, coordinator.Shards)
 		errs := make([]error, coordinator.Shards)
 		eachOf(coordinator.Shards, func(shard int) {

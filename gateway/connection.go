@@ -1,7 +1,9 @@
 package gateway
 
 import (
-	"hash/maphash"
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/binary"
 	"net"
 	"net/netip"
 	"time"
@@ -53,9 +55,9 @@ func (c *connection) Handle(reply *session.Reply, frame []byte) error {
 	return r.serve(frame)
 }
 
-// clientNumber is the same for all connections of one client to this process: of whoever has logged
-// in as it, else from one address, which is one network of IPv6. Two clients may happen to have the
-// same, and none can choose whose.
+// clientNumber is the same for all connections of one client, to whichever node: of whoever has
+// logged in as it, else from one address, which is one network of IPv6. Two clients may happen to
+// have the same. Where there are or were users none can find out whose it has.
 func (c *connection) clientNumber() uint16 {
 	id := c.login.Identity()
 	name := id.Principal.String()
@@ -66,7 +68,11 @@ func (c *connection) clientNumber() uint16 {
 			name = network.String()
 		}
 	}
-	return uint16(maphash.String(c.server.clientNumbers, name))
+	h := hmac.New(sha256.New, c.server.catalog.Topics().Security().Secret())
+	h.Write([]byte(c.server.nodes.ClusterID()))
+	h.Write([]byte{0})
+	h.Write([]byte(name))
+	return binary.BigEndian.Uint16(h.Sum(nil))
 }
 
 // remoteHost is the address that the client comes from, without its port; behind a shim that is

@@ -137,7 +137,6 @@ var (
 	errRequiredAcks       = errors.New("acks is neither -1 nor 0 nor 1")
 	errUnsupportedVersion = errors.New("this version of the request does not have that")
 	errTransactionsComing = errors.New("the cluster is about to know transactions")
-	errClientGone         = errors.New("the client has closed its connection")
 	// What a client says of the leader's epoch, against what this node knows (KIP-320).
 	errFencedLeaderEpoch  = errors.New("the leader epoch is older than the partition's")
 	errUnknownLeaderEpoch = errors.New("the leader epoch is newer than the partition's")

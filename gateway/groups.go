@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"context"
+	"fmt"
 	"sync"
 	"time"
 
@@ -37,9 +38,12 @@ type Coordinators interface {
 	Coordinate(ctx context.Context, shard int, client coordinator.Client, req kmsg.Request) (kmsg.Response, error)
 }
 
-// coordinate asks the coordinator of a group or a transactional id. An error is no answer;
-// coordinatorCode says what clients are told.
+// coordinate asks the coordinator of a group or a transactional id, unless ctx has ended. An error
+// is no answer; coordinatorCode says what clients are told.
 func (r *request) coordinate(ctx context.Context, shard int, req kmsg.Request) (kmsg.Response, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, fmt.Errorf("%w: %w", outcome.ErrNoLeader, err)
+	}
 	client := coordinator.Client{ID: r.header.ClientID, Host: "/" + r.conn.remoteHost(), Version: r.header.Version}
 	version, ok := coordinator.Version(req.Key())
 	if !ok {
@@ -67,10 +71,12 @@ func (r *request) coordinatorCodeQuiet(err error) int16 {
 }
 
 // asked runs the rest of a handler in the background, when what was read before it about one of
-// these groups, nil for all, is worked on, with the time that it may take from then on. It is cut
-// short where nothing more is read from the connection, as when the node stops.
+// these groups, nil for all, is worked on, with the time that it may take from then on. What takes
+// no longer than coordinateTimeout goes on when the connection breaks: a consumer commits, leaves
+// its group and closes, and a broker that has read that does it. What waits for others is cut short
+// where nothing more is read from the connection, as when the node stops.
 func (r *request) asked(limit time.Duration, groups []string, work func(ctx context.Context)) {
-	within := r.reply.Open()
+	within := r.conn.server.listener.Context()
 	if limit > coordinateTimeout {
 		within = r.reply.Patient()
 	}

@@ -5,7 +5,6 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
-	"hash/maphash"
 	"log/slog"
 	"net"
 	"runtime"
@@ -95,9 +94,7 @@ type Server struct {
 	// What the sessions and the queues of all connections have in common.
 	sessions session.Config
 	queues   order.Config
-	// clientNumbers is what connection.clientNumber is made with.
-	clientNumbers maphash.Seed
-	login         *login.Server
+	login    *login.Server
 
 	answerBytes *session.Budget
 	checks      *semaphore.Weighted // comparisons of replicas, one at a time
@@ -194,7 +191,6 @@ func New(cfg Config) (*Server, error) {
 	}
 	s.sessions.Context, s.sessions.Go = s.listener.Context(), s.listener.Go
 	s.sessions.Read, s.sessions.Written = s.metrics.networkIn, s.metrics.networkOut
-	s.clientNumbers = maphash.MakeSeed()
 	s.queues = order.Config{Appender: s.appender, Go: s.listener.Go, Context: s.listener.Context(), Logger: s.log}
 	s.topics = &topicMaker{
 		changes: s.changes, unknown: s.unknownTopic, enabled: cfg.AutoCreateTopics,

@@ -30,18 +30,20 @@ func (s *Server) transactional() error {
 // transact runs the rest of a handler in the background, when what was read before it is worked on,
 // with the time that it may take from then on.
 //
-// What came over a connection that its client has closed is left. A client that gave it up asks
-// somewhere else, and goes on to its next transaction: before KIP-890 that has the same epoch, and
-// nothing else tells a request of the former one. So after this node stood still, the requests that
-// it finds do nothing.
-func (r *request) transact(work func(ctx context.Context)) {
+// What came over a connection that its client has closed does nothing: ctx has ended then. A client
+// that gave it up asks somewhere else, and goes on to its next transaction: before KIP-890 that has
+// the same epoch, and nothing else tells a request of the former one. So after this node stood
+// still, the requests that it finds do nothing. They are answered like all others, since there are
+// clients that close their half and count on an answer for each request.
+func (r *request) transact(work func(ctx context.Context)) { r.during(r.reply.Awaited, work) }
+
+// look is transact for what changes nothing, whoever is there.
+func (r *request) look(work func(ctx context.Context)) { r.during(r.reply.Open, work) }
+
+func (r *request) during(within func() context.Context, work func(ctx context.Context)) {
 	r.background(func() {
-		ctx, cancel := context.WithTimeout(r.reply.Awaited(), coordinateTimeout)
+		ctx, cancel := context.WithTimeout(within(), coordinateTimeout)
 		defer cancel()
-		if ctx.Err() != nil {
-			r.silence()
-			return
-		}
 		work(ctx)
 	})
 }

@@ -18,10 +18,12 @@ const (
 	apiListGroups       = 16
 	apiSaslHandshake    = 17
 	apiApiVersions      = 18
+	apiInitProducerID   = 22
 	apiOffsetForEpoch   = 23
 	apiAddPartitions    = 24
 	apiAddOffsets       = 25
 	apiEndTxn           = 26
+	apiWriteTxnMarkers  = 27
 	apiTxnOffsetCommit  = 28
 	apiDescribeAcls     = 29
 	apiDescribeConfigs  = 32
@@ -50,8 +52,11 @@ var repeatable = map[int16]bool{
 	apiDescribeProducer: true, apiDescribeTxns: true, apiListTxns: true, apiDescribeTopics: true,
 }
 
-// ofTransactions are the requests to a transaction's coordinator.
-var ofTransactions = map[int16]bool{apiAddPartitions: true, apiAddOffsets: true, apiEndTxn: true, apiTxnOffsetCommit: true}
+// ofTransactions are the requests that change a transaction; InitProducerId does where it has a
+// transactional id.
+var ofTransactions = map[int16]bool{
+	apiAddPartitions: true, apiAddOffsets: true, apiEndTxn: true, apiWriteTxnMarkers: true, apiTxnOffsetCommit: true,
+}
 
 // minRequest is the smallest size that a request may claim: key, version and
 // correlation id.
@@ -66,7 +71,8 @@ type request struct {
 	answered    bool // an answer will come; false for Produce with acks 0
 	// transactional: it is not for a gateway any more once the client has closed. The client will
 	// have asked by another connection, and before KIP-890 a request does not say whether it is of
-	// the present transaction or of the former one.
+	// the present transaction or of the former one. InitProducerId would fence who has the
+	// transactional id by now.
 	transactional bool
 	losses        int  // gateways that were lost while this one waited longest
 	raw           bool // a message of a SASL mechanism's, without key, version and correlation id
@@ -96,11 +102,13 @@ func parseRequest(frame []byte) (*request, error) {
 		answered:    true,
 	}
 	r.transactional = ofTransactions[r.key]
-	if r.key == apiProduce {
+	switch r.key {
+	case apiInitProducerID:
+		r.transactional = initsTransactions(frame[head:], r.version)
+	case apiProduce:
 		acks, transactional, ok := produceHead(frame[head:], r.version)
 		r.answered, r.transactional = !ok || acks != 0, transactional
-	}
-	if r.key == apiSaslHandshake {
+	case apiSaslHandshake:
 		r.mechanism = handshakeMechanism(frame)
 	}
 	return r, nil
@@ -114,19 +122,23 @@ func produceHead(b []byte, version int16) (acks int16, transactional, ok bool) {
 	p.nullableString()
 	switch {
 	case version >= 9:
-		for tags := p.uvarint(); tags > 0 && !p.bad; tags-- {
-			p.uvarint() // its number
-			p.skip(p.uvarint())
-		}
-		if n := p.uvarint(); n > 0 { // length plus one, 0 for null
-			transactional = true
-			p.skip(n - 1)
-		}
+		transactional = p.compactString()
 	case version >= 3:
 		transactional = p.nullableString()
 	}
 	acks = p.int16()
 	return acks, transactional && !p.bad, !p.bad
+}
+
+// initsTransactions reports whether an InitProducerId has a transactional id, with which the body
+// begins; b is as for produceHead. From version 2 on it is in flexible form.
+func initsTransactions(b []byte, version int16) bool {
+	p := &head{b: b}
+	p.nullableString()
+	if version >= 2 {
+		return p.compactString() && !p.bad
+	}
+	return p.nullableString() && !p.bad
 }
 
 // head reads a request from its beginning. After the first thing that does not
@@ -158,6 +170,20 @@ func (p *head) uvarint() uint64 {
 	}
 	p.b = p.b[n:]
 	return v
+}
+
+// compactString skips a flexible header's tags and the string behind them, and reports whether
+// there is one.
+func (p *head) compactString() bool {
+	for tags := p.uvarint(); tags > 0 && !p.bad; tags-- {
+		p.uvarint() // its number
+		p.skip(p.uvarint())
+	}
+	n := p.uvarint() // length plus one, 0 for null
+	if n > 0 {
+		p.skip(n - 1)
+	}
+	return n > 0
 }
 
 // nullableString skips one and reports whether there is one.

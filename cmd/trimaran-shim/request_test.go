@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kmsg"
 	"pgregory.net/rapid"
 )
 
@@ -32,6 +33,25 @@ func TestAcksAreFoundInEveryVersion(t *testing.T) {
 		for cut := range test.body {
 			if acks, _, ok := produceHead(test.body[:cut], test.version); ok {
 				t.Errorf("%s cut at %d gives acks %d", name, cut, acks)
+			}
+		}
+	}
+}
+
+// Of InitProducerId it is known in every version whether it has a transactional id.
+func TestTransactionalIdsAreFound(t *testing.T) {
+	for _, version := range []int16{0, 1, 2, 4, 5} {
+		for id, want := range map[*string]bool{nil: false, kmsg.StringPtr("t"): true, kmsg.StringPtr(""): true} {
+			req := kmsg.NewPtrInitProducerIDRequest()
+			req.Version, req.TransactionalID = version, id
+			frame := kmsg.NewRequestFormatter(kmsg.FormatterClientID("client")).AppendRequest(nil, req, 7)
+			if r, err := parseRequest(frame); err != nil || r.transactional != want {
+				t.Errorf("v%d with %v: %+v, %v", version, id, r, err)
+			}
+			for cut := 12; cut < len(frame)-13; cut++ { // behind it are 12 bytes at least, and tags
+				if r, err := parseRequest(frame[:cut]); err == nil && r.transactional && !want {
+					t.Errorf("v%d cut at %d is transactional", version, cut)
+				}
 			}
 		}
 	}

@@ -416,14 +416,16 @@ func (s *session) dialed(d dialed) error {
 }
 
 // clientLeft: nothing more comes from the client. It may have closed, or only ended
-// its half and wait for answers, which cannot be told apart.
+// its half and wait for answers, which cannot be told apart. In the middle of a request, or
+// of TLS, it has gone; what it sent before is handed over all the same.
 func (s *session) clientLeft(err error) error {
-	if !errors.Is(err, io.EOF) && !errors.Is(err, syscall.ECONNRESET) || errors.Is(err, io.ErrUnexpectedEOF) {
+	gone := errors.Is(err, syscall.ECONNRESET) || errors.Is(err, io.ErrUnexpectedEOF)
+	if !errors.Is(err, io.EOF) && !gone {
 		return fmt.Errorf("client: %w", err)
 	}
 	s.ending = true
 	s.leave(func(r *request) bool { return r.transactional })
-	if s.silent = time.After(halfOpen); errors.Is(err, syscall.ECONNRESET) {
+	if s.silent = time.After(halfOpen); gone {
 		s.forget()
 	}
 	return nil

@@ -9,10 +9,12 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
 	"github.com/gorilla/websocket"
+	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/trimaran-io/trimaran/gateway/shim"
 )
@@ -379,30 +381,41 @@ func TestWhatIsNoKafkaIsCalledByItsName(t *testing.T) {
 	}
 }
 
-// What a client asked a transaction's coordinator, and had not been handed over when the client
-// closed, is not handed over any more.
+// What a client asked about a transaction, and had not been handed over when the client closed, is
+// not handed over any more. The rest is, also where it was cut off in the middle of a request.
 func TestATransactionsRequestIsLeftByAClientThatIsGone(t *testing.T) {
-	s := &session{proxy: &proxy{requestMemory: newBudget(1 << 20)}}
-	for _, frame := range [][]byte{asked(apiEndTxn, 1), produce(2, 1), asked(apiEndTxn, 3), asked(apiMetadata, 4), asked(apiAddPartitions, 5)} {
-		r, err := parseRequest(frame)
-		if err != nil {
+	initTransactional := kmsg.NewPtrInitProducerIDRequest()
+	initTransactional.TransactionalID = kmsg.StringPtr("t")
+	initFrame := kmsg.NewRequestFormatter().AppendRequest(nil, initTransactional, 6)
+	for end, want := range map[error][]int32{
+		io.EOF:              {1, 2, 4}, // it may wait for the answer
+		syscall.ECONNRESET:  {1, 2},
+		io.ErrUnexpectedEOF: {1, 2},
+	} {
+		s := &session{proxy: &proxy{requestMemory: newBudget(1 << 20)}}
+		for _, frame := range [][]byte{
+			asked(apiEndTxn, 1), produce(2, 1), asked(apiEndTxn, 3), asked(apiMetadata, 4), asked(apiAddPartitions, 5), initFrame, asked(apiWriteTxnMarkers, 7),
+		} {
+			r, err := parseRequest(frame)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := s.proxy.requestMemory.Acquire(t.Context(), len(frame)); err != nil {
+				t.Fatal(err)
+			}
+			s.queue = append(s.queue, r)
+		}
+		s.handed = 1
+		if err := s.clientLeft(end); err != nil {
 			t.Fatal(err)
 		}
-		if err := s.proxy.requestMemory.Acquire(t.Context(), len(frame)); err != nil {
-			t.Fatal(err)
+		var left []int32
+		for _, r := range s.queue {
+			left = append(left, r.correlation)
 		}
-		s.queue = append(s.queue, r)
-	}
-	s.handed = 1
-	if err := s.clientLeft(io.EOF); err != nil {
-		t.Fatal(err)
-	}
-	var left []int32
-	for _, r := range s.queue {
-		left = append(left, r.correlation)
-	}
-	if !slices.Equal(left, []int32{1, 2, 4}) {
-		t.Errorf("%v are left", left)
+		if !slices.Equal(left, want) {
+			t.Errorf("%v: %v are left, want %v", end, left, want)
+		}
 	}
 }
 

@@ -33,7 +33,11 @@ func lowest(c net.Conn) net.Conn {
 		switch around := c.(type) {
 		case *peeked:
 			c = around.Conn
-		case interface{ NetConn() net.Conn }:
+		case *conn:
+			c = around.Conn
+		case *webConn:
+			c = around.conn
+		case interface{ NetConn() net.Conn }: // TLS
 			c = around.NetConn()
 		default:
 			return c

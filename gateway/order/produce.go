@@ -1,7 +1,9 @@
 package order
 
 import (
+	"context"
 	"errors"
+	"fmt"
 	"sync/atomic"
 	"time"
 
@@ -12,6 +14,9 @@ import (
 
 // errIncomplete is what a produce's batches are if nobody gets to make them.
 var errIncomplete = errors.New("produce was not worked on")
+
+// errLeft is what becomes of batches that nobody awaits any more.
+var errLeft = fmt.Errorf("%w: the client has closed its connection", outcome.ErrNoLeader)
 
 // Produce is what one request has for one partition. Whoever makes it calls Init, Queues.Add, Fill
 // or not, and Queues.Ready; then it is told when the outcome is there.
@@ -25,7 +30,8 @@ type Produce struct {
 	bytes   int
 	stamped int64           // LogAppendTime of its records, ms since epoch; -1: they have their own
 	txn     fsm.Transaction // that the batches belong to
-	err     error           // not fit to be appended
+	awaited func() context.Context
+	err     error // not fit to be appended
 
 	ready bool // guarded by Queues.mu
 
@@ -41,13 +47,17 @@ type Produce struct {
 func (p *Produce) Init(partition fsm.PartitionID, until time.Time, done func()) {
 	p.partition, p.until, p.done = partition, until, done
 	p.batches, p.bytes, p.stamped, p.err, p.ready = nil, 0, -1, errIncomplete, false
-	p.txn = fsm.Transaction{}
+	p.txn, p.awaited = fsm.Transaction{}, nil
 	p.over.Store(false)
 	p.base, p.logStart = -1, -1
 }
 
-// InTransaction says before Ready that the batches belong to a transaction.
-func (p *Produce) InTransaction(txn fsm.Transaction) { p.txn = txn }
+// InTransaction says before Ready that the batches belong to a transaction. Those of one connection
+// that have the same one have the same awaited, which gives the context that ends when they are not
+// to be appended any more; it must not wait. nil: they are in any case.
+func (p *Produce) InTransaction(txn fsm.Transaction, awaited func() context.Context) {
+	p.txn, p.awaited = txn, awaited
+}
 
 // Fill puts batches into the produce, none for an empty record set. stamped is the LogAppendTime of
 // their records, ms since epoch, -1 if they have times of their own. With an error nothing is

@@ -58,6 +58,11 @@ func (l *queue) next(q *Queues, over []*Produce) (sends []*send, _ []*Produce) {
 			if p.err == nil {
 				p.err = q.passGap(l.id, p)
 			}
+			if p.err == nil && p.awaited != nil {
+				if s.awaited = p.awaited(); s.awaited.Err() != nil {
+					p.err = errLeft
+				}
+			}
 			if p.err != nil || len(p.batches) == 0 {
 				over = append(over, p)
 				continue

@@ -17,7 +17,7 @@ import (
 // outcome.NotAppended holds for was surely not written.
 type Appender interface {
 	// NewLine gives a number for what one connection appends, which no other connection has. client
-	// is the same number for all connections of one client to this node.
+	// is the same number for all connections of one client, to whichever node.
 	NewLine(client uint16) uint64
 	// AppendInLine hands batches, whose CRC is checked, to the partition's leader, wherever it is,
 	// in this order, and returns when they are committed. It may write into them, not into the
@@ -150,6 +150,9 @@ func (q *Queues) append(s *send) (_ []fsm.Appended, err error) {
 	}()
 	ctx, cancel := context.WithDeadline(q.cfg.Context, s.until)
 	defer cancel()
+	if s.awaited != nil {
+		defer context.AfterFunc(s.awaited, cancel)()
+	}
 	if s.pipe != nil {
 		return s.pipe(ctx, s.number, s.txn, s.batches)
 	}
@@ -164,6 +167,7 @@ type send struct {
 	queue    *queue
 	produces []*Produce      // at least one
 	txn      fsm.Transaction // of all of them
+	awaited  context.Context // of all of them; nil: whoever is there, it goes on
 	batches  []kafkaproto.Batch
 	bytes    int
 	until    time.Time

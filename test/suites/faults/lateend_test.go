@@ -17,8 +17,8 @@ import (
 
 // A client of version 1 asks a node that stands still to commit, gives it up, has another node
 // commit, and begins the next transaction, which has the same epoch. When the node goes on it finds
-// the request, and the end of its connection behind it: nobody waits for the answer, and the next
-// transaction stays open.
+// the request, and the end of its connection behind it and behind another request, which it does
+// not read before: nobody waits for the answer, and the next transaction stays open.
 func TestALateEndOfAFormerTransaction(t *testing.T) {
 	t.Parallel()
 	c := harness.New(t, harness.Options{NoShim: true})
@@ -35,9 +35,10 @@ func TestALateEndOfAFormerTransaction(t *testing.T) {
 		conn, err := net.Dial("tcp", still.Addr())
 		must(t, err)
 		must(t, still.Pause())
-		frame := kmsg.NewRequestFormatter().AppendRequest(nil, p.end(true), 1)
-		_, err = conn.Write(frame)
-		must(t, err)
+		for i, req := range []kmsg.Request{p.end(true), kmsg.NewPtrMetadataRequest(), kmsg.NewPtrMetadataRequest()} {
+			_, err = conn.Write(kmsg.NewRequestFormatter().AppendRequest(nil, req, int32(i)))
+			must(t, err)
+		}
 		must(t, conn.Close())
 		p.ask(p.end(true))
 		p.add()
