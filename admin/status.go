@@ -53,6 +53,8 @@ type NodeStatus struct {
 	CatalogTerm fsm.Term `json:"catalog_term"` // of the catalog's group; 0: not known
 	// index behind the last entry of the catalog's log here; 0: not known
 	CatalogEnd int64 `json:"catalog_end"`
+	// of the node that makes backups
+	Backup *BackupStatus `json:"backup,omitempty"`
 }
 
 // TopicStatus is one topic.

@@ -41,7 +41,7 @@ func newKept(before []byte) (raftlog.Kept, error) {
 // Add implements raftlog.Kept.
 func (k *kept) Add(entry *raft.Log, next int64) {
 	if entry.Type == raft.LogCommand {
-		k.index.Add(entry.Data, fsm.Term(entry.Term), fsm.Offset(next))
+		k.index.Add(entry.Data, fsm.Stamp{Term: fsm.Term(entry.Term)}, fsm.Offset(next))
 	}
 }
 

@@ -73,7 +73,7 @@ func (r *Records) Digest(ctx context.Context, from, to fsm.Offset, limit int64) 
 			if err != nil {
 				break // the rest of the entry was void at apply, too
 			}
-			if !fsm.GoodBatch(batch, expected, fsm.Term(entry.Term)) {
+			if !fsm.GoodBatch(batch, expected, fsm.Stamp{Term: fsm.Term(entry.Term)}) {
 				continue
 			}
 			header := batch.Header()

@@ -62,7 +62,7 @@ func span(entry *raft.Log, next int64) (after, maxTime int64) {
 		if err != nil {
 			break
 		}
-		if fsm.GoodBatch(batch, fsm.Offset(next), fsm.Term(entry.Term)) {
+		if fsm.GoodBatch(batch, fsm.Offset(next), fsm.Stamp{Term: fsm.Term(entry.Term)}) {
 			header := batch.Header()
 			next = header.NextOffset()
 			maxTime = max(maxTime, header.MaxTimestamp)
@@ -172,7 +172,7 @@ func takeBatches(slice *fsm.Slice, reader *raftlog.Reader, entry *raft.Log, end 
 		if err != nil {
 			break // the rest of the entry was void at apply, too
 		}
-		if !fsm.GoodBatch(batch, next, fsm.Term(entry.Term)) {
+		if !fsm.GoodBatch(batch, next, fsm.Stamp{Term: fsm.Term(entry.Term)}) {
 			continue
 		}
 		base := next
