@@ -123,5 +123,13 @@ func (r seenReplica) Transactions() (t status.Transactions) {
 	return t
 }
 
+// Compaction implements status.Replica.
+func (r seenReplica) Compaction() status.Compaction {
+	if r.records == nil {
+		return status.Compaction{}
+	}
+	return status.Compaction(r.records.CompactionStatus())
+}
+
 // Bytes implements status.Replica.
 func (r seenReplica) Bytes() int64 { return r.Log.Bytes() }

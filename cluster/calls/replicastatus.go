@@ -20,6 +20,8 @@ type NodeReport struct {
 	DiskFree  int64 `json:"disk_free"`  // bytes
 	DiskTotal int64 `json:"disk_total"` // bytes
 	DiskFull  bool  `json:"disk_full"`
+
+	Backup *admin.BackupStatus `json:"backup,omitempty"` // of the node that makes backups
 }
 
 // ReplicaReport is what a node says of one replica.

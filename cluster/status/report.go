@@ -12,6 +12,9 @@ func (o *Overview) Report() calls.NodeReport {
 	here := o.cfg.Here
 	report := calls.NodeReport{Replicas: map[string]calls.ReplicaReport{}, Broken: map[string]string{}, DiskFull: here.Full()}
 	report.DiskFree, report.DiskTotal = here.Space()
+	if o.cfg.Backup != nil {
+		report.Backup = o.cfg.Backup()
+	}
 	broken, hurtBy := here.Troubles()
 	for id, err := range broken {
 		report.Broken[id.String()] = err.Error()

@@ -31,6 +31,8 @@ type Config struct {
 	// Digest hashes what this node's replica of a partition has on its disk of a range of offsets,
 	// up to limit bytes.
 	Digest func(ctx context.Context, id fsm.PartitionID, from, to fsm.Offset, limit int64) (calls.ReplicaHash, error)
+	// Backup says how it stands with the backups that this node makes; nil: it makes none.
+	Backup func() *admin.BackupStatus
 }
 
 // Overview asks all nodes and puts their answers together. It has no state and takes no lock.
@@ -117,6 +119,7 @@ func (o *Overview) Status(ctx context.Context) (*admin.Status, error) {
 		if reports[i] != nil {
 			s.CatalogRole, s.CatalogTerm, s.CatalogEnd = reports[i].Catalog, reports[i].Term, reports[i].End
 			s.DiskFree, s.DiskTotal, s.DiskFull = reports[i].DiskFree, reports[i].DiskTotal, reports[i].DiskFull
+			s.Backup = reports[i].Backup
 			// Of two that think they lead, the one with the higher term does.
 			if s.CatalogRole == "leader" && (status.Controller == "" || reports[i].Term > leads) {
 				status.Controller, leads, status.CatalogVoters = node.ID, reports[i].Term, reports[i].CatalogVoters
