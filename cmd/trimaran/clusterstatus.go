@@ -118,6 +118,9 @@ func showStatus(out io.Writer, status *admin.Status) error {
 	if len(status.GroupShards) > 0 {
 		fmt.Fprint(out, "\n", terminal.Shown(groupShardsText(status)), "\n")
 	}
+	if text := backupText(status, time.Now()); text != "" {
+		fmt.Fprint(out, "\n", terminal.Shown(text), "\n")
+	}
 	for _, rows := range [][][]string{copyingRows(status), damagedRows(status)} {
 		if len(rows) > 1 {
 			fmt.Fprintln(out)
