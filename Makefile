@@ -46,7 +46,8 @@ storm: ## the same on five nodes, of which several are hit at once, and then whi
 crash: ## crashes and failures of the files of logs and votes, with new seeds until one run fails or it is interrupted
 	@while seed=$$(od -An -N4 -tu4 /dev/urandom | tr -d ' '); do \
 		echo "CRASH_SEED=$$seed CRASH_RUNS=2000"; \
-		CRASH_SEED=$$seed CRASH_RUNS=2000 $(GO) test -count=1 -run 'TestCrashes|TestFailures|TestVotesAfterCrashes' ./cluster/raftlog || exit 1; \
+		CRASH_SEED=$$seed CRASH_RUNS=2000 $(GO) test -count=1 -run TestTheWayDoesNotMatter ./cluster/compaction || exit 1; \
+		CRASH_SEED=$$seed CRASH_RUNS=2000 $(GO) test -count=1 -run 'TestCrashes|TestFailures|TestVotesAfterCrashes|TestCompactionCrashes' ./cluster/raftlog || exit 1; \
 	done
 
 chaos: ## groups on a bad network, and whole clusters in a storm of all faults, in virtual time, with new seeds until one run fails
