@@ -9,7 +9,7 @@ LDFLAGS := -X main.version=$(VERSION)
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 GOVULNCHECK := golang.org/x/vuln/cmd/govulncheck@v1.8.0
 
-.PHONY: build test demo bench bench-versus bench-groups bench-failover durability storm crash chaos chaos-net transactions transactions-mutants transaction-scale invariants interop interop-quick interop-secured oracle js js-install js-bench console console-check console-test console-shots console-install fmt fmt-check vet lint vuln clean help
+.PHONY: build test demo bench bench-versus bench-groups bench-failover durability storm crash compaction chaos chaos-net transactions transactions-mutants transaction-scale invariants interop interop-quick interop-secured oracle js js-install js-bench console console-check console-test console-shots console-install fmt fmt-check vet lint vuln clean help
 
 build: ## build bin/trimaran and bin/trimaran-shim
 	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/trimaran ./cmd/trimaran-shim
@@ -46,8 +46,14 @@ storm: ## the same on five nodes, of which several are hit at once, and then whi
 crash: ## crashes and failures of the files of logs and votes, with new seeds until one run fails or it is interrupted
 	@while seed=$$(od -An -N4 -tu4 /dev/urandom | tr -d ' '); do \
 		echo "CRASH_SEED=$$seed CRASH_RUNS=2000"; \
-		CRASH_SEED=$$seed CRASH_RUNS=2000 $(GO) test -count=1 -run 'TestCrashes|TestFailures|TestVotesAfterCrashes' ./cluster/raftlog || exit 1; \
+		CRASH_SEED=$$seed CRASH_RUNS=2000 $(GO) test -count=1 -run TestTheWayDoesNotMatter ./cluster/compaction || exit 1; \
+		CRASH_SEED=$$seed CRASH_RUNS=2000 $(GO) test -count=1 -run 'TestCrashes|TestFailures|TestVotesAfterCrashes|TestCompactionCrashes' ./cluster/raftlog || exit 1; \
 	done
+
+COMPACTION ?= 30m
+
+compaction: ## a topic of real processes is compacted while nodes are killed and replicas lost, for 30 minutes, and one of 10 million keys in 64 MiB of memory
+	cd test && COMPACTION_FOR=$(COMPACTION) COMPACTION_KEYS=10000000 $(GO) test -count=1 -v -timeout 3h -run 'TestCompactionWhileNodesDie|TestMoreKeysThanMemory' ./suites/faults
 
 chaos: ## groups on a bad network, and whole clusters in a storm of all faults, in virtual time, with new seeds until one run fails
 	@while seed=$$(od -An -N4 -tu4 /dev/urandom | tr -d ' '); do \

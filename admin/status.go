@@ -53,6 +53,25 @@ type NodeStatus struct {
 	CatalogTerm fsm.Term `json:"catalog_term"` // of the catalog's group; 0: not known
 	// index behind the last entry of the catalog's log here; 0: not known
 	CatalogEnd int64 `json:"catalog_end"`
+	// of the node that makes backups
+	Backup *BackupStatus `json:"backup,omitempty"`
+	// Compaction is what the node has done of it since it was started; nil: nothing.
+	Compaction *NodeCompaction `json:"compaction,omitempty"`
+}
+
+// NodeCompaction is what a node has done to compact its replicas since it was started.
+type NodeCompaction struct {
+	Rounds int64 `json:"rounds"`
+	LastMs int64 `json:"last_ms"` // end of the last round, ms since epoch; 0: none has ended
+	Bytes  int64 `json:"bytes"`   // read and written for it
+	Saved  int64 `json:"saved"`   // by which segments became smaller, bytes
+}
+
+// ReplicaCompaction is how far a replica of a compacted topic is.
+type ReplicaCompaction struct {
+	// DirtyRatio is the share of closed segments' bytes that are not compacted, 0 to 1.
+	DirtyRatio float64 `json:"dirty_ratio"`
+	Waits      bool    `json:"waits,omitempty"` // something is decided and not carried out here
 }
 
 // TopicStatus is one topic.
@@ -84,8 +103,11 @@ type ReplicaStatus struct {
 	Bytes   int64      `json:"bytes"`   // of its log
 	// CatchUp is how far the replica is with copying what it lacks; nil: it does not.
 	CatchUp *CatchUpStatus `json:"catch_up,omitempty"`
-	Error   string         `json:"error,omitempty"`   // why it does not run, or what it cannot read
-	Leaving bool           `json:"leaving,omitempty"` // it goes when the others do without it
+	// Compaction is nil where the topic is not compacted.
+	Compaction *ReplicaCompaction `json:"compaction,omitempty"`
+	// Error is why it does not run, or what it cannot read.
+	Error   string `json:"error,omitempty"`
+	Leaving bool   `json:"leaving,omitempty"` // it goes when the others do without it
 }
 
 // CatchUpStatus is the progress of a replica that copies what it lacks.

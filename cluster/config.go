@@ -9,6 +9,7 @@ import (
 	"github.com/hashicorp/memberlist"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/trimaran-io/trimaran/admin"
 	"github.com/trimaran-io/trimaran/cluster/membership"
 	"github.com/trimaran-io/trimaran/cluster/peertls"
 	"github.com/trimaran-io/trimaran/cluster/raftgroup"
@@ -66,6 +67,12 @@ type Config struct {
 	// ScrubRate is how fast, in bytes a second, what replicas here keep is checked in
 	// the background. 0 means 4 MiB; negative: never.
 	ScrubRate int64
+	// CompactionRate bounds, in bytes a second, what this node reads and writes to compact its
+	// replicas of compacted topics. 0 means 64 MiB; negative: no bound.
+	CompactionRate int64
+	// CompactionMemory is how much memory, in bytes, the keys of one replica may take that is
+	// compacted; with more keys it goes over the log again. 0 means 128 MiB; at least 1 MiB.
+	CompactionMemory int64
 
 	// ReplaceAfter is how long a node must be away before its replicas go to others. 0 means 30
 	// minutes; negative: never.
@@ -90,6 +97,10 @@ type Config struct {
 	// of every Raft group; 0 means 15 min. The death of a node is noticed sooner
 	HeartbeatTimeout time.Duration
 	CommitTimeout    time.Duration // of every Raft group; 0 means 10 min
+
+	// Backup says how it stands with the backups that this node makes; nil, or nil from it: it
+	// makes none. It must not wait.
+	Backup func() *admin.BackupStatus
 
 	Logger   *slog.Logger
 	Registry prometheus.Registerer // nil for no metrics

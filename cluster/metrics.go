@@ -38,7 +38,17 @@ func (m *metrics) all() []prometheus.Collector {
 			ConstLabels: prometheus.Labels{"how": how},
 		}, func() float64 { return float64(count.Load()) })
 	}
+	compacted := &m.node.compactionCounters
+	count := func(of *atomic.Int64) func() uint64 { return func() uint64 { return uint64(max(of.Load(), 0)) } }
 	return []prometheus.Collector{
+		counter("trimaran_compaction_rounds_total", "Compactions that replicas on this node have carried out.", count(&compacted.Rounds)),
+		counter("trimaran_compaction_bytes_total", "Bytes that were read and written for them.", count(&compacted.Bytes)),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "trimaran_compaction_saved_bytes", Help: "Bytes by which segments on this node became smaller since it was started.",
+		}, func() float64 { return float64(compacted.Saved.Load()) }),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "trimaran_compaction_last_round_timestamp_seconds", Help: "When the last of them ended, in seconds since 1970; 0: none has since the node was started.",
+		}, func() float64 { return float64(compacted.Last.Load()) }),
 		transactions("committed", &ended.Committed),
 		transactions("aborted", &ended.Aborted),
 		transactions("timed-out", &ended.TimedOut),

@@ -80,6 +80,7 @@ type Node struct {
 	handovers *leading.Handovers
 	// transactionCounters are of the coordinators here.
 	transactionCounters transaction.Counters
+	compactionCounters  replica.CompactionCounters
 	// closed when link and gossip are there: the link is called by others before
 	wired    chan struct{}
 	initial  *catalog.InitialTopics

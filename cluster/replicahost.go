@@ -36,10 +36,11 @@ func (n *Node) replicaConfig(host *replicaHost) replica.Config {
 		Logs: n.logs, Stable: n.stable, FS: n.cfg.disk(), Dir: n.dir.Join("partitions"),
 		Logger: n.logger, RaftLogger: n.raftLogger,
 		TopicDefaults: n.cfg.TopicDefaults, Groups: n.cfg.Groups, Transactions: n.cfg.Transactions,
-		TransactionCounters: &n.transactionCounters,
-		HeartbeatTimeout:    n.cfg.HeartbeatTimeout, CommitTimeout: n.cfg.CommitTimeout,
+		TransactionCounters: &n.transactionCounters, CompactionCounters: &n.compactionCounters,
+		HeartbeatTimeout: n.cfg.HeartbeatTimeout, CommitTimeout: n.cfg.CommitTimeout,
 		RetentionInterval: n.cfg.RetentionInterval, MaxDiskShare: n.cfg.MaxDiskShare,
 		CatchUpRate: n.cfg.CatchUpRate, ScrubRate: n.cfg.ScrubRate,
+		CompactionRate: n.cfg.CompactionRate, CompactionMemory: n.cfg.CompactionMemory,
 		Trailing: trailingEntries, ShardSegmentBytes: shardSegmentBytes,
 		BeforeApply: func(id fsm.PartitionID, index uint64) {
 			if n.cfg.beforeApply != nil {

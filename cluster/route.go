@@ -122,13 +122,14 @@ func (f *front) Producers(ctx context.Context, id fsm.PartitionID) ([]fsm.Active
 }
 
 // DeleteRecords is route.Router.DeleteRecords for topics whose records may be deleted: the error is
-// outcome.ErrPolicy for one that is only compacted.
+// outcome.ErrPolicy for one that is only compacted, unless it is being restored: its log may have
+// begun within a batch.
 func (f *front) DeleteRecords(ctx context.Context, id fsm.PartitionID, before fsm.Offset) (low fsm.Offset, err error) {
 	topic, ok := f.Topics().ByID(id.Topic)
 	if !ok {
 		return -1, outcome.ErrUnknownTopicOrPartition
 	}
-	if !strings.Contains(topic.ConfigOr(f.defaults, "cleanup.policy"), "delete") {
+	if !topic.Restoring && !strings.Contains(topic.ConfigOr(f.defaults, "cleanup.policy"), "delete") {
 		return -1, fmt.Errorf("%w: cleanup.policy of topic %s is not delete", outcome.ErrPolicy, topic.Name)
 	}
 	return f.router.DeleteRecords(ctx, id, before)

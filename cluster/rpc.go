@@ -153,6 +153,10 @@ func (n *Node) answerRecords(s *calls.Server) {
 		}
 		return r.ActiveProducers(ctx)
 	})
+	onRecords(n, s, calls.Restore, func(q calls.RestoreRequest) fsm.PartitionID { return q.Partition },
+		func(ctx context.Context, r *replica.Records, q calls.RestoreRequest) (fsm.Offset, error) {
+			return r.RestoreBatches(ctx, q.Batches, q.End)
+		})
 	calls.Handle(s, calls.Coordinate, n.answerCoordinate)
 	calls.Handle(s, calls.EndOffsets, n.answerEndOffsets)
 }

@@ -6,6 +6,7 @@ import (
 
 	"github.com/hashicorp/raft"
 
+	"github.com/trimaran-io/trimaran/admin"
 	"github.com/trimaran-io/trimaran/cluster/calls"
 	"github.com/trimaran-io/trimaran/cluster/catalog"
 	"github.com/trimaran-io/trimaran/cluster/leading"
@@ -123,5 +124,22 @@ func (r seenReplica) Transactions() (t status.Transactions) {
 	return t
 }
 
+// Compaction implements status.Replica.
+func (r seenReplica) Compaction() status.Compaction {
+	if r.records == nil {
+		return status.Compaction{}
+	}
+	return status.Compaction(r.records.CompactionStatus())
+}
+
 // Bytes implements status.Replica.
 func (r seenReplica) Bytes() int64 { return r.Log.Bytes() }
+
+// compacted is status.Config.Compaction.
+func (n *Node) compacted() *admin.NodeCompaction {
+	c := &n.compactionCounters
+	if c.Rounds.Load() == 0 && c.Bytes.Load() == 0 {
+		return nil
+	}
+	return &admin.NodeCompaction{Rounds: c.Rounds.Load(), LastMs: c.Last.Load() * 1000, Bytes: c.Bytes.Load(), Saved: c.Saved.Load()}
+}

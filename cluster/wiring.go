@@ -63,7 +63,7 @@ func (n *Node) wire(catalogs *catalogHost, replicas *replicaHost) {
 	n.overview = status.New(status.Config{
 		Self: n.identity, Here: here, Caller: n.caller, ClusterID: n.ClusterID,
 		Waiting: func() string { return n.formation.Waiting() }, Members: n.nodes.Members,
-		CatchUp: n.catalog.CatchUp, CaughtUp: n.catalog.CaughtUp, Digest: here.digest,
+		CatchUp: n.catalog.CatchUp, CaughtUp: n.catalog.CaughtUp, Digest: here.digest, Backup: n.cfg.Backup, Compaction: n.compacted,
 	})
 	*catalogs = catalogHost{
 		Caller: n.caller, self: n.identity, who: n.who, ending: n.ending, logger: n.logger,

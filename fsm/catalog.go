@@ -38,6 +38,7 @@ type CatalogCommand struct {
 	AlterCredentials    *AlterCredentials    `json:"alter_credentials,omitempty"`
 	AlterACLs           *AlterACLs           `json:"alter_acls,omitempty"`
 	AlterTokens         *AlterTokens         `json:"alter_tokens,omitempty"`
+	EndRestore          *EndRestore          `json:"end_restore,omitempty"`
 }
 
 // FormCluster gives the cluster its id, once, and registers its first nodes.
@@ -105,7 +106,7 @@ func decodeCatalogCommand(data []byte) (CatalogCommand, error) {
 	for _, is := range []bool{c.FormCluster != nil, c.RegisterNode != nil, c.RemoveNode != nil, c.CreateTopic != nil, c.DeleteTopic != nil,
 		c.AllocateProducerIDs != nil, c.AlterConfigs != nil, c.AlterBrokerConfigs != nil, c.CreatePartitions != nil, c.CreateGroupShards != nil,
 		c.RaiseFeatureLevel != nil, c.SetNodeState != nil, c.Reassign != nil, c.Settle != nil,
-		c.AlterCredentials != nil, c.AlterACLs != nil, c.AlterTokens != nil} {
+		c.AlterCredentials != nil, c.AlterACLs != nil, c.AlterTokens != nil, c.EndRestore != nil} {
 		if is {
 			set++
 		}
@@ -215,6 +216,8 @@ func (c *Catalog) Apply(index Index, cmd []byte) CatalogResult {
 		next, err = c.alterACLs(index, command.AlterACLs)
 	case command.AlterTokens != nil:
 		next, err = c.alterTokens(index, command.AlterTokens)
+	case command.EndRestore != nil:
+		next, err = c.endRestore(command.EndRestore)
 	}
 	if err != nil {
 		return CatalogResult{Err: err}
@@ -352,10 +355,10 @@ func (c *Catalog) allocateProducerIDs(count int64) CatalogResult {
 	if c.view.clusterID == "" {
 		return CatalogResult{Err: fmt.Errorf("%w: the cluster is not formed yet", outcome.ErrNoLeader)}
 	}
-	if count < 1 || count > MaxProducerIDBlock || c.nextProducerID > math.MaxInt64-count {
-		return CatalogResult{Err: fmt.Errorf("%w: %d producer ids after %d, want 1 to %d", outcome.ErrInvalidConfig, count, c.nextProducerID, MaxProducerIDBlock)}
+	first := max(c.nextProducerID, c.view.producerFloor)
+	if count < 1 || count > MaxProducerIDBlock || first > math.MaxInt64-count {
+		return CatalogResult{Err: fmt.Errorf("%w: %d producer ids after %d, want 1 to %d", outcome.ErrInvalidConfig, count, first, MaxProducerIDBlock)}
 	}
-	first := c.nextProducerID
-	c.nextProducerID += count
+	c.nextProducerID = first + count
 	return CatalogResult{FirstProducerID: first}
 }

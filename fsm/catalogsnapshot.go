@@ -36,6 +36,8 @@ type catalogFile struct {
 	Left []string `json:"left,omitempty"` // identities of nodes that have left, since level 3
 
 	Security *securityFile `json:"security,omitempty"` // since level 4
+
+	ProducerFloor int64 `json:"producer_floor,omitempty"` // since LevelRestore
 }
 
 // Snapshot gives the whole catalog as bytes, in the version that all nodes of the cluster know; the
@@ -64,6 +66,8 @@ func (c *Catalog) Snapshot() []byte {
 			Left:    c.view.left,
 
 			Security: c.view.security.file(),
+
+			ProducerFloor: c.view.producerFloor,
 		})
 		if err != nil {
 			// strings, numbers and maps of them always do
@@ -180,5 +184,9 @@ func (file *catalogFile) catalog() (*Catalog, error) {
 	if file.NextProducerID < 0 {
 		return nil, fmt.Errorf("next producer id %d", file.NextProducerID)
 	}
+	if file.ProducerFloor < 0 {
+		return nil, fmt.Errorf("producer ids from %d on", file.ProducerFloor)
+	}
+	view.producerFloor = file.ProducerFloor
 	return &Catalog{applied: file.Applied, view: view, deleted: slices.Clip(file.Deleted), nextProducerID: file.NextProducerID}, nil
 }

@@ -67,7 +67,6 @@ const DefaultMaxMessageBytes = 1048588
 
 // Why a configuration has no effect, and does no harm.
 const (
-	noCompaction = "nothing is compacted yet: every record stays"
 	noRemote     = "there is no remote storage: everything is local"
 	noRecompress = "batches keep the producer's codec, which every consumer reads"
 	noThrottle   = "copying is throttled by the node, not by the topic"
@@ -77,12 +76,12 @@ const (
 // configs is the table of topic configurations: names, types, defaults and
 // bounds are Kafka's (org.apache.kafka.storage.internals.log.LogConfig). Sorted.
 var configs = []Config{
-	{Name: "cleanup.policy", Type: ConfigList, Default: "delete", Values: []string{"compact", "delete"}, Effect: true, Synonym: "log.cleanup.policy", Note: "delete is obeyed, and so is neither; of compact, records without key are refused, and nothing is compacted yet"},
+	{Name: "cleanup.policy", Type: ConfigList, Default: "delete", Values: []string{"compact", "delete"}, Effect: true, Synonym: "log.cleanup.policy", Note: "all four are obeyed; the segments that are compacted are those that the partition's leader has closed when it decides"},
 	{Name: "compression.gzip.level", Type: ConfigInt, Default: "-1", Min: -1, Max: 9, Note: noRecompress},
 	{Name: "compression.lz4.level", Type: ConfigInt, Default: "9", Min: 1, Max: 17, Note: noRecompress},
 	{Name: "compression.type", Type: ConfigString, Default: "producer", Values: []string{"gzip", "lz4", "producer", "snappy", "uncompressed", "zstd"}, Note: noRecompress},
 	{Name: "compression.zstd.level", Type: ConfigInt, Default: "3", Min: -131072, Max: 22, Note: noRecompress},
-	{Name: "delete.retention.ms", Type: ConfigLong, Default: strconv.Itoa(day), Synonym: "log.cleaner.delete.retention.ms", Note: noCompaction},
+	{Name: "delete.retention.ms", Type: ConfigLong, Default: strconv.Itoa(day), Synonym: "log.cleaner.delete.retention.ms", Effect: true, Note: "counts from when the leader had carried out the round that left the tombstone clean"},
 	{Name: "file.delete.delay.ms", Type: ConfigLong, Default: "60000", Synonym: "log.segment.delete.delay.ms", Note: "files of a deleted topic go at once"},
 	{Name: "flush.messages", Type: ConfigLong, Default: noMS, Min: 1, Synonym: "log.flush.interval.messages", Note: alwaysFlush},
 	{Name: "flush.ms", Type: ConfigLong, Default: noMS, Synonym: "log.flush.interval.ms", Note: alwaysFlush},
@@ -91,7 +90,7 @@ var configs = []Config{
 	{Name: "leader.replication.throttled.replicas", Type: ConfigList, Note: noThrottle},
 	{Name: "local.retention.bytes", Type: ConfigLong, Default: "-2", Min: -2, Synonym: "log.local.retention.bytes", Note: noRemote},
 	{Name: "local.retention.ms", Type: ConfigLong, Default: "-2", Min: -2, Synonym: "log.local.retention.ms", Note: noRemote},
-	{Name: "max.compaction.lag.ms", Type: ConfigLong, Default: noMS, Min: 1, Synonym: "log.cleaner.max.compaction.lag.ms", Note: noCompaction},
+	{Name: "max.compaction.lag.ms", Type: ConfigLong, Default: noMS, Min: 1, Synonym: "log.cleaner.max.compaction.lag.ms", Effect: true, Note: "also where nothing is written any more"},
 	{Name: "max.message.bytes", Type: ConfigInt, Default: strconv.Itoa(DefaultMaxMessageBytes), Synonym: "message.max.bytes", Effect: true},
 	{Name: "message.downconversion.enable", Type: ConfigBoolean, Default: "true", Synonym: "log.message.downconversion.enable", Note: "old consumers are always served"},
 	{Name: "message.format.version", Type: ConfigString, Default: "3.0-IV1", Synonym: "log.message.format.version", Note: "records are kept in the newest format, and served in the one that the client knows"},
@@ -99,8 +98,8 @@ var configs = []Config{
 	{Name: "message.timestamp.before.max.ms", Type: ConfigLong, Default: noMS, Synonym: "log.message.timestamp.before.max.ms", Effect: true},
 	{Name: "message.timestamp.difference.max.ms", Type: ConfigLong, Default: noMS, Synonym: "log.message.timestamp.difference.max.ms", Effect: true, Note: "counts in place of those of the two newer configurations that are not set (KIP-937)"},
 	{Name: "message.timestamp.type", Type: ConfigString, Default: "CreateTime", Values: []string{"CreateTime", "LogAppendTime"}, Synonym: "log.message.timestamp.type", Effect: true},
-	{Name: "min.cleanable.dirty.ratio", Type: ConfigDouble, Default: "0.5", Max: 1, Synonym: "log.cleaner.min.cleanable.ratio", Note: noCompaction},
-	{Name: "min.compaction.lag.ms", Type: ConfigLong, Default: "0", Synonym: "log.cleaner.min.compaction.lag.ms", Note: noCompaction},
+	{Name: "min.cleanable.dirty.ratio", Type: ConfigDouble, Default: "0.5", Max: 1, Synonym: "log.cleaner.min.cleanable.ratio", Effect: true},
+	{Name: "min.compaction.lag.ms", Type: ConfigLong, Default: "0", Synonym: "log.cleaner.min.compaction.lag.ms", Effect: true},
 	{Name: "min.insync.replicas", Type: ConfigInt, Default: "1", Min: 1, Note: "a majority of the replicas always has a record before it is acknowledged; more than that is refused"},
 	{Name: "preallocate", Type: ConfigBoolean, Default: "false", Synonym: "log.preallocate", Note: "files are laid out as the log decides"},
 	{Name: "remote.log.copy.disable", Type: ConfigBoolean, Default: "false", Note: noRemote},

@@ -20,10 +20,15 @@ import (
 //	   users, ACLs, keys of tokens
 //	5  transactions: their batches and markers in partitions' logs, their coordinators and pending
 //	   offsets in the shards of consumer groups
-const FeatureLevel = 5
+//	6  compaction: its decisions in partitions' logs, and segments of which records are gone; topics
+//	   that are restored: where their logs begin, entries with batches of older leader epochs
+const FeatureLevel = 6
 
 // LevelTransactions is the level from which on transactions may begin.
 const LevelTransactions = 5
+
+// LevelCompaction is the level from which on partitions are compacted.
+const LevelCompaction = 6
 
 // RaiseFeatureLevel makes the cluster use what programs of that level know. It is refused while a
 // registered node runs an older one, and there is no way back.
@@ -33,6 +38,9 @@ type RaiseFeatureLevel struct {
 
 // featureLevel is the one from which on the command may be used.
 func (c *CatalogCommand) featureLevel() int {
+	if c.EndRestore != nil || c.CreateTopic != nil && c.CreateTopic.Topic.Origin != "" {
+		return LevelRestore
+	}
 	if c.AlterCredentials != nil || c.AlterACLs != nil || c.AlterTokens != nil {
 		return 4
 	}

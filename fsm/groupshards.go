@@ -142,7 +142,7 @@ func IsShardEntry(data []byte) bool {
 // there are no more.
 func ShardCommands(data []byte) iter.Seq2[ShardCommand, error] {
 	return func(yield func(ShardCommand, error) bool) {
-		if len(data) > 0 && data[0] > controlLast {
+		if len(data) > 0 && data[0] > controlShard {
 			yield(ShardCommand{}, newer("control command %#x", data[0]))
 			return
 		}

@@ -20,7 +20,8 @@ const (
 	controlLogStart = 0x81 // then 8 bytes, big endian: the new log start offset
 	controlGroups   = 0x82 // of consumer groups, see groupshards.go; never in a partition's log
 	controlShard    = 0x83 // of consumer groups and transactions, see groupshards.go; likewise
-	controlLast     = controlShard
+	controlCompact  = 0x84 // then numbers, see compaction.go
+	controlLast     = controlCompact
 
 	logStartSize = 9
 )
@@ -43,18 +44,22 @@ func ParseLogStart(data []byte) (start Offset, ok bool) {
 	return Offset(binary.BigEndian.Uint64(data[1:])), true
 }
 
-// GoodBatch decides whether the batch, which stands in an entry of that term,
+// GoodBatch decides whether the batch, which stands in an entry with that stamp,
 // has its place in the log when the next offset is next: its base offset is
-// next, its leader epoch is the term's, and it has no gaps. Apply and
-// whoever reads the log again decide by it, or they would see different logs.
+// next, its leader epoch is the term's, and it has no gaps; a restored one, see
+// checkRestored. Apply and whoever reads the log again decide by it, or they would see different
+// logs.
 // The CRC is not looked at: it was checked where the batch came in.
-func GoodBatch(batch kafkaproto.Batch, next Offset, term Term) bool {
-	return checkPlace(batch.Header(), next, term) == nil
+func GoodBatch(batch kafkaproto.Batch, next Offset, stamp Stamp) bool {
+	return checkPlace(batch.Header(), next, stamp) == nil
 }
 
 // checkPlace is GoodBatch with the reason, ErrCorruptMessage or ErrVoid.
-func checkPlace(h kafkaproto.BatchHeader, next Offset, term Term) error {
+func checkPlace(h kafkaproto.BatchHeader, next Offset, stamp Stamp) error {
+	term := stamp.Term
 	switch {
+	case stamp.Restored:
+		return checkRestored(h, next, stamp)
 	case h.Records < 1 || int64(h.Records) != int64(h.LastOffsetDelta)+1:
 		// Gaps come from compaction, which never goes through the Raft log.
 		return fmt.Errorf("%w: batch of %d records in %d offsets", outcome.ErrCorruptMessage, h.Records, int64(h.LastOffsetDelta)+1)
@@ -72,6 +77,7 @@ type Entry struct {
 	Term       Term  // of the leader that proposed it
 	AppendedAt int64 // ms since epoch, by that leader's clock
 	Data       []byte
+	Extensions []byte // RestoredExtensions or nothing
 }
 
 // Applied is what the proposer of an entry is told.
@@ -105,6 +111,9 @@ type PartitionState struct {
 	producers producerTable
 	// aborted is in the order of Last, appended to and cut only; see transactions.go
 	aborted []AbortedTransaction
+
+	compaction Compaction // the newest decision
+	cleaned    []cleaned  // what earlier ones left clean above the horizon, ascending
 }
 
 // NewPartition gives the machine of an empty partition.
@@ -129,12 +138,20 @@ func (p *PartitionState) Apply(e Entry) Applied {
 	if e.Index <= p.applied {
 		return none(fmt.Errorf("%w: entry %d applied after %d", outcome.ErrUnknown, e.Index, p.applied))
 	}
+	if err := knownExtensions(e.Extensions); err != nil {
+		return none(err)
+	}
 	if !IsRecords(e.Data) {
 		if err := knownControl(e.Data); err != nil {
 			return none(err)
 		}
+		if IsCompact(e.Data) {
+			if _, _, err := parseCompact(e.Data); errors.Is(err, ErrNewer) {
+				return none(err)
+			}
+		}
 		p.applied = e.Index
-		return none(p.control(e.Data))
+		return none(p.control(e.Index, e.Data))
 	}
 	// The entry's bytes come from Raft's log or from another node: they are looked at here, once.
 	var few [4]kafkaproto.Batch
@@ -175,16 +192,20 @@ func (p *PartitionState) applyRecords(e Entry, batches []kafkaproto.Batch, rest 
 			result.Err = err
 		}
 	}
+	stamp := StampOf(uint64(e.Term), e.Extensions)
 	for i := range batches {
 		header := batches[i].Header()
-		if err := checkPlace(header, p.next, e.Term); err != nil {
+		if err := checkPlace(header, p.next, stamp); err != nil {
 			void(err)
 			continue
 		}
+		p.next = Offset(header.BaseOffset) // where it is not that already, offsets are missing
 		result.Batches = append(result.Batches, Appended{BaseOffset: p.next, LogStart: p.logStart, Timestamp: header.MaxTimestamp})
 		result.MaxTimestamp = max(result.MaxTimestamp, header.MaxTimestamp)
 		var breach error
-		if header.Control() {
+		if stamp.Restored {
+			p.restore(batches[i], e.AppendedAt)
+		} else if header.Control() {
 			breach = p.endTransaction(batches[i], e.AppendedAt)
 		} else {
 			breach = p.producers.append(header, p.next, e.AppendedAt)
@@ -206,7 +227,7 @@ func (p *PartitionState) extend(h kafkaproto.BatchHeader) {
 	p.next = Offset(h.NextOffset())
 }
 
-func (p *PartitionState) control(data []byte) error {
+func (p *PartitionState) control(index Index, data []byte) error {
 	switch {
 	case len(data) == 0:
 		return fmt.Errorf("%w: empty entry", outcome.ErrUnknown)
@@ -214,6 +235,8 @@ func (p *PartitionState) control(data []byte) error {
 		return nil
 	case data[0] == controlLogStart && len(data) == logStartSize:
 		return p.advanceLogStart(Offset(binary.BigEndian.Uint64(data[1:])))
+	case data[0] == controlCompact:
+		return p.compact(index, data)
 	}
 	return fmt.Errorf("%w: control command %#x of %d bytes", outcome.ErrUnknown, data[0], len(data))
 }

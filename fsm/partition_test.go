@@ -113,7 +113,7 @@ func TestAPartitionIsWhatItsLogSays(t *testing.T) {
 			if !errors.Is(result.Err, ErrNewer) {
 				applied = e.Index
 			}
-			other.Apply(Entry{e.Index, e.Term, e.AppendedAt, slices.Clone(e.Data)})
+			other.Apply(Entry{e.Index, e.Term, e.AppendedAt, slices.Clone(e.Data), slices.Clone(e.Extensions)})
 			restored.Apply(e)
 
 			if p.NextOffset() != log.next || p.LogStart() != log.start || p.LastApplied() != applied {
@@ -149,7 +149,7 @@ func read(e Entry, next Offset) Offset {
 		if err != nil {
 			break
 		}
-		if GoodBatch(b, next, e.Term) {
+		if GoodBatch(b, next, StampOf(uint64(e.Term), e.Extensions)) {
 			next = Offset(b.Header().NextOffset())
 		}
 	}

@@ -8,24 +8,31 @@ import (
 
 const (
 	partitionMagic   = "TriP"
-	partitionVersion = transactionsVersion // 1 had no producers
+	partitionVersion = compactionVersion // 1 had no producers
 
 	// transactionsVersion is written only where there is something of transactions in the state,
 	// so that programs that know of none read all other snapshots.
 	transactionsVersion = 3
+
+	// compactionVersion is written only where something was decided, for the same reason.
+	compactionVersion = 4
 )
 
 // A partition's snapshot, inside of the envelope, is a row of numbers, each a
 // variable-length integer of encoding/binary but the chain, which has 8 bytes:
 //
 //	last applied index, next offset, log start offset, chain, producers (see producers.go),
-//	from version 3 on: aborted transactions (see transactions.go)
+//	from version 3 on: aborted transactions (see transactions.go),
+//	from version 4 on: the newest decision on compaction, and rows (see compaction.go)
 
 // Snapshot gives the whole state as bytes; the same state, the same bytes.
 func (p *PartitionState) Snapshot() []byte {
 	version := uint16(transactionsVersion - 1)
 	if p.transactional() {
 		version = transactionsVersion
+	}
+	if p.compaction.Index != 0 {
+		version = compactionVersion
 	}
 	return seal(partitionMagic, version, func(b []byte) []byte {
 		put := func(v uint64) { b = binary.AppendUvarint(b, v) }
@@ -36,6 +43,9 @@ func (p *PartitionState) Snapshot() []byte {
 		b = p.producers.snapshot(b, version)
 		if version >= transactionsVersion {
 			b = snapshotAborted(b, p.aborted)
+		}
+		if version >= compactionVersion {
+			b = p.snapshotCompaction(b)
 		}
 		return b
 	})
@@ -62,6 +72,9 @@ func RestorePartition(data []byte) (*PartitionState, error) {
 	}
 	if version >= transactionsVersion {
 		p.aborted = restoreAborted(&r)
+	}
+	if version >= compactionVersion {
+		p.restoreCompaction(&r)
 	}
 	if r.bad || len(r.b) > 0 {
 		return nil, fmt.Errorf("partition: %w: malformed", ErrSnapshot)
@@ -90,7 +103,7 @@ func (p *PartitionState) check() error {
 	if n := len(p.aborted); n > 0 && p.aborted[n-1].Last >= p.next {
 		return fmt.Errorf("a transaction was aborted at %d, the log ends at %d", p.aborted[n-1].Last, p.next)
 	}
-	return nil
+	return p.checkCompaction()
 }
 
 // numbers reads the payload. After a number that is missing or out of bounds,

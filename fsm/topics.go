@@ -24,6 +24,10 @@ type Topic struct {
 	ReplicationFactor int `json:"replication_factor"`
 	// Configs holds what was set for this topic, Kafka's names. Read it with Config.
 	Configs map[string]string `json:"configs,omitempty"`
+	// Origin is what the topic was restored from, "" for one that was not. Restoring: that is not
+	// over. See restored.go.
+	Origin    string `json:"origin,omitempty"`
+	Restoring bool   `json:"restoring,omitempty"`
 }
 
 // Partition is where one partition of a topic lives.
@@ -38,6 +42,8 @@ type Partition struct {
 	Voters []string `json:"voters,omitempty"`
 	// Leaving are nodes that hold a replica until those in Replicas do without them.
 	Leaving []NodeID `json:"leaving,omitempty"`
+	// Begin is where the log begins that the group is formed with; nil: at offset 0.
+	Begin *Begin `json:"begin,omitempty"`
 }
 
 // TopicSpec is a wish for a topic, before it is placed.
@@ -48,6 +54,8 @@ type TopicSpec struct {
 	// replicas per partition; nil: placement decides
 	Assignment [][]NodeID        `json:"assignment,omitempty"`
 	Configs    map[string]string `json:"configs,omitempty"`
+	// Restore is what is said of a topic that is to be restored; nil: it is a new one.
+	Restore *RestoreSpec `json:"restore,omitempty"`
 }
 
 // Topics is the catalog at one moment. It never changes and may be read by any
@@ -71,6 +79,8 @@ type Topics struct {
 	broker BrokerSettings // replaced, never changed
 	// security is nil before the first command about it. Read it with Security.
 	security *Security
+	// producerFloor is the first producer id that may be handed out, see restored.go.
+	producerFloor int64
 }
 
 // Lookup finds a topic by name.
@@ -184,7 +194,7 @@ func (t *Topics) checkNew(topic *Topic) error {
 	if rf := topic.ReplicationFactor; rf < 1 || rf > len(t.nodes) {
 		return fmt.Errorf("%w: %d, and the cluster has %d nodes", outcome.ErrInvalidReplicationFactor, rf, len(t.nodes))
 	}
-	return nil
+	return topic.checkRestoring()
 }
 
 // checkStored checks a topic of a snapshot. Replicas on the move may be more or

@@ -39,20 +39,22 @@ func (p *PartitionState) Transactions() TransactionIndex {
 
 // Add takes an entry that was committed, in front of which the next offset is next, and gives the
 // offset behind it.
-func (x *TransactionIndex) Add(data []byte, term Term, next Offset) Offset {
+func (x *TransactionIndex) Add(data []byte, stamp Stamp, next Offset) Offset {
 	if !IsRecords(data) {
 		return next
 	}
-	for batch, err := range kafkaproto.Batches(data) {
-		if err != nil {
-			break // void at Apply, too
-		}
-		if GoodBatch(batch, next, term) {
-			x.add(batch, next)
-			next = Offset(batch.Header().NextOffset())
+	s := Stored{Data: data, Stamp: stamp, Next: next}
+	x.AddStored(&s)
+	return s.Next
+}
+
+// AddStored is Add for an entry that is read again, and moves behind it.
+func (x *TransactionIndex) AddStored(s *Stored) {
+	for batch := range s.Batches() {
+		if batch.Header().Records > 0 { // else it is no part of its transaction any more
+			x.add(batch, Offset(batch.Header().BaseOffset))
 		}
 	}
-	return next
 }
 
 // add takes a good batch, which stands at base.

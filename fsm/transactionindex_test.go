@@ -19,7 +19,11 @@ func TestATransactionIndexIsMadeOfTheLogAlone(t *testing.T) {
 		var made TransactionIndex
 		start := Offset(0) // of the segment
 		for index := Index(1); index <= 120; index++ {
-			var data []byte
+			var data, extensions []byte
+			epoch, restored := int32(Term(5).Epoch()), rnd.IntN(3) == 0
+			if restored {
+				epoch = int32(rnd.IntN(6))
+			}
 			for range 1 + rnd.IntN(3) {
 				producer := int64(rnd.IntN(5))
 				batch := prototest.Of(prototest.Batch("a", "b"), producer, 0, int32(index), rnd.IntN(4) > 0)
@@ -34,14 +38,22 @@ func TestATransactionIndexIsMadeOfTheLogAlone(t *testing.T) {
 					base = old.Header().NextOffset()
 				}
 				if rnd.IntN(10) == 0 {
-					base++ // void
+					base += int64(1 - 2*rnd.IntN(2)) // void, or a hole
 				}
-				batch.Stamp(base, int32(Term(1).Epoch()))
-				data = append(data, batch.Bytes()...)
+				if restored && rnd.IntN(4) == 0 {
+					var err error
+					if batch, _, err = batch.Retain(func(kafkaproto.Record) bool { return false }); err != nil {
+						t.Fatal(err)
+					}
+				}
+				batch.Stamp(max(base, 0), epoch)
+				if data = append(data, batch.Bytes()...); restored {
+					extensions = marked(data)
+				}
 			}
 			before := machine.NextOffset()
-			machine.Apply(Entry{Index: index, Term: 1, AppendedAt: int64(index), Data: data})
-			if next := made.Add(data, 1, before); next != machine.NextOffset() {
+			machine.Apply(Entry{Index: index, Term: 5, AppendedAt: int64(index), Data: data, Extensions: extensions})
+			if next := made.Add(data, StampOf(5, extensions), before); next != machine.NextOffset() {
 				t.Fatalf("seed %d: the next offset is %d, not %d", seed, next, machine.NextOffset())
 			}
 			if stable := made.LastStable(machine.NextOffset()); stable != machine.LastStable() {

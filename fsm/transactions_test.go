@@ -51,7 +51,7 @@ func (r *reader) stable() Offset {
 
 func (r *reader) read(e Entry) {
 	for b, err := range kafkaproto.Batches(e.Data) {
-		if err != nil || !IsRecords(e.Data) || !GoodBatch(b, r.next, e.Term) {
+		if err != nil || !IsRecords(e.Data) || !GoodBatch(b, r.next, StampOf(uint64(e.Term), e.Extensions)) {
 			return
 		}
 		h := b.Header()

@@ -77,6 +77,7 @@ func (r *request) topicsOf(status *admin.Status) *admin.Status {
 	part.Nodes, part.Topics = slices.Clone(status.Nodes), nil
 	for i := range part.Nodes {
 		part.Nodes[i].PeerAddress, part.Nodes[i].ClientAddress = "", ""
+		part.Nodes[i].Backup = nil
 	}
 	for _, topic := range status.Topics {
 		if r.seesTopic(topic.Name) {

@@ -78,4 +78,5 @@ var apis = map[kmsg.Key]api{
 	ReplicaCheckKey: {order.Looks, nil, (*request).serveReplicaCheck},
 	AdministerKey:   {order.Changes, nil, (*request).serveAdminister},
 	TokenKey:        {order.Blind, nil, (*request).serveTokenRequest},
+	BackupKey:       {order.Blind, nil, (*request).serveBackup},
 }

@@ -19,6 +19,7 @@ type Cluster interface {
 	Coordinators // groups.go
 	Markers      // 27_write_txn_markers.go
 	Operations   // 21586_status.go
+	Backups      // 21590_backup.go
 }
 
 // parts are a cluster as its users know it, so that it can be seen who uses what.
@@ -33,11 +34,12 @@ type parts struct {
 	coordinators Coordinators
 	markers      Markers
 	operations   Operations
+	backups      Backups
 }
 
 func partsOf(c Cluster) parts {
 	return parts{
 		catalog: c, nodes: c, appender: c, records: c, offsets: c, changes: c, producers: c,
-		coordinators: c, markers: c, operations: c,
+		coordinators: c, markers: c, operations: c, backups: c,
 	}
 }

@@ -167,4 +167,17 @@ func (f *fakeCluster) Administer(_ context.Context, request admin.Request) error
 	return nil
 }
 
+// CopyCatalog implements Backups.
+func (f *fakeCluster) CopyCatalog(context.Context) (*admin.CatalogCopy, error) {
+	return &admin.CatalogCopy{ClusterID: "fake", Topics: []admin.TopicCopy{}}, nil
+}
+
+// RestoreBatches implements Backups: nothing is being restored.
+func (f *fakeCluster) RestoreBatches(context.Context, fsm.PartitionID, []kafkaproto.Batch, bool) (fsm.Offset, error) {
+	return -1, outcome.ErrInvalidConfig
+}
+
+// EndRestore implements Backups.
+func (f *fakeCluster) EndRestore(context.Context, fsm.EndRestore) error { return nil }
+
 // Coordinate implements Coordinators, with coordinators over states in memory.

@@ -91,7 +91,7 @@ func (f *fakeCluster) doAppend(p fsm.PartitionID, batches []kafkaproto.Batch) ([
 		h := b.Header()
 		out = append(out, fsm.Appended{BaseOffset: l.next, LogStart: l.start, Timestamp: h.MaxTimestamp})
 		counts = append(counts, int(h.Records))
-		l.transactions.Add(b.Bytes(), fsm.Term(f.leaderEpoch()), l.next)
+		l.transactions.Add(b.Bytes(), fsm.Stamp{Term: fsm.Term(f.leaderEpoch())}, l.next)
 		l.next = fsm.Offset(h.NextOffset())
 		l.batches = append(l.batches, b)
 	}

@@ -106,6 +106,7 @@ func clusterRows() (rows []matrixRow) {
 	own(StatusKey, acl.Describe, nil)
 	own(ReplicaCheckKey, acl.Alter, append([]byte{0, 8}, "events-1\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"...))
 	own(AdministerKey, acl.Alter, []byte(`{"op":"drain","node":"n1"}`))
+	own(BackupKey, acl.Alter, backupBody(`{"op":"catalog","topic":"00000000000000000000000000000000","partition":0}`))
 	return rows
 }
 

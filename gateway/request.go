@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math"
 	"strconv"
 	"sync"
 	"time"
@@ -68,8 +69,8 @@ func (r *request) serve(frame []byte) (err error) {
 	}
 	api := apis[kmsg.Key(header.Key)]
 	r.before = r.conn.order.Admit(r.reply.Done(), api.effect)
-	if header.Key >= StatusKey && len(frame) > maxOwnRequest {
-		err := fmt.Errorf("%w: %d bytes for API key %d, at most %d", kafkaproto.ErrFrameSize, len(frame), header.Key, maxOwnRequest)
+	if limit := ownLimit(header.Key); header.Key >= StatusKey && len(frame) > limit {
+		err := fmt.Errorf("%w: %d bytes for API key %d, at most %d", kafkaproto.ErrFrameSize, len(frame), header.Key, limit)
 		r.hangUp(err)
 		return err
 	}
@@ -104,6 +105,14 @@ const elementCost = 128
 
 // maxOwnRequest bounds requests of the APIs that are Trimaran's own, in bytes.
 const maxOwnRequest = 64 << 10
+
+// ownLimit is maxOwnRequest but for what carries batches, which is bounded as Produce is.
+func ownLimit(key int16) int {
+	if key == BackupKey {
+		return math.MaxInt
+	}
+	return maxOwnRequest
+}
 
 // admit counts what a request takes when it is decoded, before it is: its elements, and its
 // strings, which are copied. Record sets are not.

@@ -114,12 +114,13 @@ var apiRights = map[kmsg.Key]rights{
 		denied: clusterDenied + " where no topic may be described"},
 	ReplicaCheckKey: {cluster: acl.Alter, also: "one at a time per node", denied: clusterDenied},
 	AdministerKey:   {cluster: acl.Alter, denied: clusterDenied},
+	BackupKey:       {cluster: acl.Alter, also: "whoever has it reads all users' credentials", denied: clusterDenied},
 	TokenKey: {free: true, also: "to have one issued, a login, and not by such a token; to revoke and to rotate keys, ALTER of the cluster, to list them DESCRIBE",
 		denied: "no token; " + clusterDenied},
 }
 
 // ownNames are the names of the APIs that kafkaproto's table does not have.
-var ownNames = map[kmsg.Key]string{StatusKey: "Status", ReplicaCheckKey: "ReplicaCheck", AdministerKey: "Administer", TokenKey: "Token"}
+var ownNames = map[kmsg.Key]string{StatusKey: "Status", ReplicaCheckKey: "ReplicaCheck", AdministerKey: "Administer", TokenKey: "Token", BackupKey: "Backup"}
 
 func apiName(key kmsg.Key) string {
 	if api, ok := kafkaproto.Lookup(int16(key)); ok {

@@ -18,6 +18,9 @@ type ReplicaHash struct {
 	UpTo  fsm.Offset // offset behind the last batch
 	Bytes int64
 	Sum   [sha256.Size]byte
+	// Mark says how far what was hashed is compacted; 0: nothing of it is. Replicas that differ in
+	// it need not have the same.
+	Mark uint64
 }
 
 // maxHashed bounds HashRequest.MaxBytes.
@@ -42,13 +45,20 @@ func readHash(payload []byte) (HashRequest, error) {
 }
 
 func putReplicaHash(h ReplicaHash) ([]byte, error) {
-	return append(fields(nil).uint64(uint64(h.UpTo)).uint64(uint64(h.Bytes)), h.Sum[:]...), nil
+	f := append(fields(nil).uint64(uint64(h.UpTo)).uint64(uint64(h.Bytes)), h.Sum[:]...)
+	if h.Mark != 0 { // older programs know of none
+		f = f.uint64(h.Mark)
+	}
+	return f, nil
 }
 
 func readReplicaHash(answer []byte) (h ReplicaHash, err error) {
 	r := Reader{B: answer}
 	h.UpTo, h.Bytes = fsm.Offset(r.Uint64()), int64(r.Uint64())
 	copy(h.Sum[:], r.Bytes(len(h.Sum)))
+	if len(r.B) > 0 {
+		h.Mark = r.Uint64()
+	}
 	if r.Bad || len(r.B) > 0 {
 		return h, ErrMalformedAnswer
 	}

@@ -20,6 +20,10 @@ type NodeReport struct {
 	DiskFree  int64 `json:"disk_free"`  // bytes
 	DiskTotal int64 `json:"disk_total"` // bytes
 	DiskFull  bool  `json:"disk_full"`
+
+	Backup *admin.BackupStatus `json:"backup,omitempty"` // of the node that makes backups
+
+	Compaction *admin.NodeCompaction `json:"compaction,omitempty"` // nil: none was done here
 }
 
 // ReplicaReport is what a node says of one replica.
@@ -35,9 +39,11 @@ type ReplicaReport struct {
 	// configuration may be old.
 	Voters []string `json:"voters,omitempty"`
 
-	CatchUp *admin.CatchUpStatus `json:"catch_up,omitempty"`
-	Error   string               `json:"error,omitempty"` // in an answer's reading only
-	Hurt    string               `json:"hurt,omitempty"`  // what it cannot read, though it runs
+	CatchUp    *admin.CatchUpStatus     `json:"catch_up,omitempty"`
+	Compaction *admin.ReplicaCompaction `json:"compaction,omitempty"` // of a compacted topic
+	Error      string                   `json:"error,omitempty"`      // in an answer's reading only
+	// Hurt is what it cannot read, though it runs.
+	Hurt string `json:"hurt,omitempty"`
 }
 
 var replicaStatusCall = Call[Nothing, NodeReport]{request: nothing(), answer: looseJSON[NodeReport](ErrMalformedAnswer)}

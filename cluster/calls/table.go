@@ -77,6 +77,9 @@ var (
 	Producers = define(Row{Kind: 52, Name: "Producers", Relayed: true, Repeats: true,
 		Request: "partition", Answer: "its idempotent producers"}, producersCall)
 
+	Restore = define(Row{Kind: 53, Name: "Restore", Relayed: true, Repeats: true, FeatureLevel: fsm.LevelRestore,
+		Request: "partition, whether these are the last, batches of a backup", Answer: "next offset"}, restoreCall)
+
 	Full = define(Row{Kind: 60, Name: "Full",
 		Request: "whether the caller's disk is full", Answer: "nothing"}, fullCall)
 	Hash = define(Row{Kind: 61, Name: "Hash", Relayed: true, Repeats: true,

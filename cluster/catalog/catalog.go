@@ -99,7 +99,7 @@ func New(cfg Config) *Catalog {
 	c.ids = newProducerIDs(func(ctx context.Context) (int64, error) {
 		reply, err := c.Change(ctx, fsm.CatalogCommand{AllocateProducerIDs: &fsm.AllocateProducerIDs{Count: producerIDBlock}})
 		return reply.FirstProducerID, err
-	})
+	}, func() int64 { return c.View().ProducerFloor() })
 	c.fresh = newFreshness(c.CatchUp)
 	return c
 }

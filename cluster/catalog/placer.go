@@ -30,7 +30,7 @@ func (p *placer) createTopic(view *fsm.Topics, call calls.CreateTopicRequest) (c
 		return command, fmt.Errorf("%w: the cluster is being formed", outcome.ErrNoLeader)
 	}
 	if old, ok := view.Lookup(call.Spec.Name); ok {
-		if old.ID == call.ID {
+		if old.ID == call.ID && (call.Spec.Restore == nil || old.Origin == call.Spec.Restore.Origin) {
 			return command, errDone
 		}
 		return command, fmt.Errorf("%w: %q", outcome.ErrTopicExists, call.Spec.Name)
@@ -45,6 +45,18 @@ func (p *placer) createTopic(view *fsm.Topics, call calls.CreateTopicRequest) (c
 		return command, err
 	}
 	topic.Partitions = formedOn(assignment)
+	if restore := call.Spec.Restore; restore != nil {
+		if len(restore.Begin) != len(topic.Partitions) {
+			return command, fmt.Errorf("%w: %d, and it is said of %d where they begin", outcome.ErrInvalidPartitions, len(topic.Partitions), len(restore.Begin))
+		}
+		topic.Origin, topic.Restoring = restore.Origin, true
+		for i := range topic.Partitions {
+			topic.Partitions[i].Begin = &restore.Begin[i]
+		}
+		if err := view.CheckCreate(topic); err != nil {
+			return command, err
+		}
+	}
 	if call.ValidateOnly {
 		if err := view.CheckCreate(topic); err != nil {
 			return command, err

@@ -14,14 +14,15 @@ const producerIDBlock = 1000
 // producerIDs hands out the ids that this node has of the catalog.
 type producerIDs struct {
 	allocate func(context.Context) (first int64, err error) // a block
+	floor    func() int64                                   // ids below may be in what was restored
 
 	turn chan struct{} // holds a token while nobody is at the fields below
 	next int64
 	end  int64
 }
 
-func newProducerIDs(allocate func(context.Context) (int64, error)) *producerIDs {
-	ids := &producerIDs{allocate: allocate, turn: make(chan struct{}, 1)}
+func newProducerIDs(allocate func(context.Context) (int64, error), floor func() int64) *producerIDs {
+	ids := &producerIDs{allocate: allocate, floor: floor, turn: make(chan struct{}, 1)}
 	ids.turn <- struct{}{}
 	return ids
 }
@@ -37,7 +38,7 @@ func (ids *producerIDs) take(ctx, life context.Context) (int64, error) {
 		return 0, outcome.ErrShuttingDown
 	}
 	defer func() { ids.turn <- struct{}{} }()
-	for ids.next == ids.end {
+	for ids.next = min(max(ids.next, ids.floor()), ids.end); ids.next == ids.end; {
 		first, err := ids.allocate(ctx)
 		if outcome.Code(err) == outcome.ErrUnknownFate && ctx.Err() == nil {
 			continue // a block may be lost; there are enough

@@ -24,7 +24,7 @@ func TestAProducerIDIsGivenOnce(t *testing.T) {
 			return 0, outcome.ErrUnknownFate
 		}
 		return first, nil
-	})
+	}, func() int64 { return 0 })
 	var mu sync.Mutex
 	given := map[int64]bool{}
 	var all sync.WaitGroup
@@ -50,7 +50,7 @@ func TestAProducerIDIsNotWaitedForForEver(t *testing.T) {
 		ids := newProducerIDs(func(ctx context.Context) (int64, error) {
 			<-ctx.Done()
 			return 0, outcome.ErrNoLeader
-		})
+		}, func() int64 { return 0 })
 		first, cancel := context.WithCancel(t.Context())
 		answers := make(chan error, 3)
 		take := func(ctx context.Context) {

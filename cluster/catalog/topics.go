@@ -24,6 +24,12 @@ func (c *Catalog) CreateTopic(ctx context.Context, spec fsm.TopicSpec, validateO
 		return nil, err
 	}
 	call := calls.CreateTopicRequest{Spec: spec, ID: identity.NewUUID(), ValidateOnly: validateOnly}
+	if spec.Restore != nil {
+		if level := c.View().FeatureLevel(); level < fsm.LevelRestore {
+			return nil, fmt.Errorf("%w: to restore needs level %d on all nodes, and the cluster is at %d", outcome.ErrFeatureLevel, fsm.LevelRestore, level)
+		}
+		call.ID = spec.Restore.ID
+	}
 	// The same id asked for twice creates once.
 	if err := askForAll(ctx, c, c.createTopic(), call); err != nil || validateOnly {
 		return nil, err
@@ -118,9 +124,9 @@ func (c *Catalog) AlterBrokerConfigs(ctx context.Context, alter fsm.AlterBrokerC
 	return c.ChangeForAll(ctx, fsm.CatalogCommand{AlterBrokerConfigs: &alter})
 }
 
-// warnOfCompaction tells an operator once per change that a topic asks for what is not done.
+// warnOfCompaction tells an operator once per change that a topic asks for what is not done yet.
 func (c *Catalog) warnOfCompaction(topic *fsm.Topic, configs map[string]string) {
-	if policy := configs["cleanup.policy"]; strings.Contains(policy, "compact") && policy != topic.Configs["cleanup.policy"] {
-		c.cfg.Logger.Warn("a topic is to be compacted, which is not done yet: its log keeps every record", "topic", topic.Name, "cleanup.policy", policy)
+	if policy := configs["cleanup.policy"]; c.View().FeatureLevel() < fsm.LevelCompaction && strings.Contains(policy, "compact") && policy != topic.Configs["cleanup.policy"] {
+		c.cfg.Logger.Warn("a topic is to be compacted, which is not done before all nodes run a version that knows how: its log keeps every record", "topic", topic.Name, "cleanup.policy", policy)
 	}
 }

@@ -12,8 +12,8 @@ import (
 
 // Adopt makes what was staged and finished the log's own, in one step, behind its
 // own entries up to the index where the staging began. A log that has come as far by
-// itself stays as it is, and the staging goes. Raft of the raft group must be
-// shut down. The log must be closed and opened again afterwards.
+// itself stays as it is, and the staging goes; so it does where the log was compacted since.
+// Raft of the raft group must be shut down. The log must be closed and opened again afterwards.
 func (l *PartitionLog) Adopt(s *Staging) error {
 	if err := l.turn.take(); err != nil {
 		return err
@@ -24,11 +24,14 @@ func (l *PartitionLog) Adopt(s *Staging) error {
 	if staged.Snapshot == nil {
 		return errors.New("the staging is not finished")
 	}
-	m := &manifest{Group: l.opts.Group, Generation: staged.Generation, Snapshot: staged.Snapshot, state: staged.state}
+	m := &manifest{Group: l.opts.Group, Generation: staged.Generation, Snapshot: staged.Snapshot, Compacted: staged.Compacted, state: staged.state}
 	if overtaken, err := l.overtakes(staged.Snapshot); err != nil {
 		return err
 	} else if overtaken {
 		return s.Discard()
+	}
+	if s.have > 0 && l.published().Compacted.Mark != staged.Compacted.Mark {
+		return s.Discard() // its own entries are other ones by now: all is copied
 	}
 	if s.have > 0 {
 		own, err := l.ownUpTo(s.have, s.start, s.state)
@@ -90,7 +93,7 @@ func (l *PartitionLog) ownUpTo(index uint64, next int64, state []byte) ([]segmen
 		if s.base > index {
 			break
 		}
-		r := segmentRecord{Base: s.base, Generation: s.gen, Start: s.start, MaxTime: s.maxTime, LastWrite: s.lastWrite, Last: min(s.last, index), Final: true}
+		r := segmentRecord{Base: s.base, Generation: s.gen, Rewrite: s.rewrite, Start: s.start, MaxTime: s.maxTime, LastWrite: s.lastWrite, Last: min(s.last, index), Final: true}
 		f, err := s.handle.acquire()
 		if err != nil {
 			return nil, err

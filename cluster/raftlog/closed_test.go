@@ -235,7 +235,7 @@ func recordsLikeTheJournal(t *testing.T, format int) {
 // takes down its own log only.
 func TestOneBadSegmentHead(t *testing.T) {
 	disk := inJournal(t, 12, false, 1)
-	first := filepath.Join("/data/partitions/g", segmentName(1, 1))
+	first := filepath.Join("/data/partitions/g", segmentID{base: 1, gen: 1}.name())
 	t.Run("unreadable", func(t *testing.T) {
 		mem := fromFiles(t, disk)
 		broken := true

@@ -17,8 +17,8 @@ func (l *entries) AppendEntries(dst []byte, from, to uint64, limit int) ([]byte,
 	}
 	var err error
 	scanErr := l.Scan(from, func(entry *raft.Log) bool {
-		if entry.Index != from && len(dst) == start {
-			return false // the one that was asked for was freed this moment
+		if firstOf(entry) != from && len(dst) == start {
+			return false // the one that was asked for was freed, or compacted, this moment
 		}
 		if entry.Index > to || len(dst) > start && len(dst)-start+int(framing{}.size(entry)) > limit {
 			return false
@@ -47,7 +47,7 @@ func ParseEntries(b []byte) ([]*raft.Log, error) {
 			return nil, err
 		}
 		entry := f.entry(b)
-		if n := len(entries); n > 0 && entry.Index != entries[n-1].Index+1 {
+		if n := len(entries); n > 0 && firstOf(&entry) != entries[n-1].Index+1 {
 			return nil, fmt.Errorf("%w: entry %d behind entry %d", ErrDamaged, entry.Index, entries[n-1].Index)
 		}
 		entries = append(entries, &entry)

@@ -75,6 +75,9 @@ func TestCrashes(t *testing.T) {
 // testSpan reads entries as the tests write them: every command adds as many
 // offsets as it has bytes, and its index is its timestamp.
 func testSpan(entry *raft.Log, next int64) (after, maxTime int64) {
+	if c := Compacted(entry); c.Compacted {
+		return c.After, int64(entry.Index)
+	}
 	if entry.Type != raft.LogCommand {
 		return next, 0
 	}

@@ -131,7 +131,7 @@ func (a *Archive) Groups() (names []string, bytes map[string]int64, err error) {
 			return nil, nil, err
 		}
 		for _, f := range files {
-			if _, _, ok := parseSegmentName(f.Name); ok {
+			if _, ok := parseSegmentName(f.Name); ok {
 				bytes[d.Name] += f.Size
 			}
 		}

@@ -55,7 +55,7 @@ func walkTo(v *view, s *segment, f vfs.File, index uint64, chunk int) (*walker, 
 		switch {
 		case err != nil:
 			return nil, err
-		case fr.index == index:
+		case fr.holds(index):
 			return w, nil
 		case fr.index > index:
 			return nil, fmt.Errorf("%w: entry %d where %d should be", ErrDamaged, fr.index, index)
@@ -132,18 +132,19 @@ func (l *entries) readFrom(s *segment, index, cuts uint64, out *raft.Log) error 
 	if err != nil {
 		return err
 	}
-	if fr.index != index {
+	if !fr.holds(index) {
 		return fmt.Errorf("%w: entry %d where %d should be", ErrDamaged, fr.index, index)
 	}
 	*out = fr.entry(slices.Clone(b))
-	c.index = index + 1
+	c.index = fr.index + 1
 	l.cursor.Store(c)
 	return nil
 }
 
-// Scan implements Log: all entries there are, also those below Raft's window.
+// Scan implements Log: all entries there are, also those below Raft's window. Where entries are
+// compacted, one may stand for several.
 func (l *entries) Scan(from uint64, fn func(*raft.Log) bool) error {
-	for index := max(from, l.view.kept()); ; index++ {
+	for index := max(from, l.view.kept()); ; {
 		entry := new(raft.Log)
 		if err := l.readEntry(index, entry); err != nil {
 			if errors.Is(err, raft.ErrLogNotFound) {
@@ -154,6 +155,7 @@ func (l *entries) Scan(from uint64, fn func(*raft.Log) bool) error {
 		if !fn(entry) {
 			return nil
 		}
+		index = entry.Index + 1
 	}
 }
 

@@ -21,6 +21,7 @@ const (
 	maxExtra   = 1<<16 - 1
 
 	flagCallStart = 1 // the first entry of a StoreLogs call
+	flagGap       = 2 // it stands for a run of entries without records, see Compacted
 )
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
@@ -59,7 +60,8 @@ type frame struct {
 	extra    uint16 // bytes of raft.Log.Extensions, behind the data
 	kind     raft.LogType
 	flags    uint8
-	index    uint64
+	index    uint64 // of the last entry that it stands for
+	run      uint32 // entries that it stands for: one, unless it is a gap
 	term     uint64
 	appended int64 // ns since 1970, by the leader's clock; 0 for none
 	header   int   // bytes
@@ -70,6 +72,12 @@ func (f *frame) size() int64 {
 	n := int64(f.header) + int64(f.data) + int64(f.extra)
 	return (n + frameAlign - 1) &^ (frameAlign - 1)
 }
+
+// first is the index of the first entry that it stands for.
+func (f *frame) first() uint64 { return f.index - uint64(f.run-1) }
+
+// holds reports whether it is the entry of that index, or stands for it.
+func (f *frame) holds(index uint64) bool { return f.first() <= index && index <= f.index }
 
 // sum is the CRC of the entry, b[:f.size()] being all of it.
 func (f *frame) sum(b []byte) uint32 {
@@ -97,7 +105,11 @@ func appendHeader(dst []byte, fr framing, pos int64, entry *raft.Log, chain uint
 	le := binary.LittleEndian
 	dst = append(dst, 0, 0, 0, 0)
 	dst = le.AppendUint32(dst, chain)
-	dst = le.AppendUint32(dst, uint32(len(entry.Data)))
+	size := uint32(len(entry.Data))
+	if gap := Compacted(entry).gap(); gap > 0 {
+		size, flags = gap, flags|flagGap
+	}
+	dst = le.AppendUint32(dst, size)
 	dst = le.AppendUint16(dst, uint16(len(entry.Extensions)))
 	dst = append(dst, byte(entry.Type), flags)
 	dst = le.AppendUint64(dst, entry.Index)
@@ -134,7 +146,10 @@ func parseFrame(b []byte, fr framing, pos int64) (frame, error) {
 		crc: le.Uint32(b), chain: le.Uint32(b[4:]), data: le.Uint32(b[8:]), extra: le.Uint16(b[12:]),
 		kind: raft.LogType(b[14]), flags: b[15],
 		index: le.Uint64(b[16:]), term: le.Uint64(b[24:]), appended: int64(le.Uint64(b[32:])),
-		header: fr.header(),
+		run: 1, header: fr.header(),
+	}
+	if f.flags&flagGap != 0 {
+		f.run, f.data = f.data, 0
 	}
 	if fr.stamped {
 		// First of all: what has another one was never written here, and its lengths mean nothing.
@@ -142,8 +157,8 @@ func parseFrame(b []byte, fr framing, pos int64) (frame, error) {
 			return frame{}, fmt.Errorf("%w: no entry of this segment is at position %d", ErrDamaged, pos)
 		}
 	}
-	if f.data > maxPayload || f.index == 0 {
-		return frame{}, fmt.Errorf("%w: an entry of index %d with %d bytes", ErrDamaged, f.index, f.data)
+	if f.data > maxPayload || f.index == 0 || f.run == 0 || uint64(f.run) > f.index {
+		return frame{}, fmt.Errorf("%w: an entry of index %d with %d bytes, one of %d", ErrDamaged, f.index, f.data, f.run)
 	}
 	return f, nil
 }

@@ -130,7 +130,7 @@ func TestInvariant2SegmentsAndSnapshotChangeTogether(t *testing.T) {
 			copyFrom(t, source, h)
 			return h
 		}, func(h *held) error {
-			s, err := openStaging(h.PartitionLog, 21, h.manifest.Snapshot.Next, nil)
+			s, err := openStaging(h.PartitionLog, Compaction{}, 21, h.manifest.Snapshot.Next, nil)
 			if err != nil {
 				return err
 			}

@@ -102,7 +102,7 @@ func TestAVoidJournalStillHasAnEpoch(t *testing.T) {
 	mem.MkdirAll("/data/partitions/g")
 	s := segment{base: 1, gen: 1}
 	s.id.Store(1)
-	g, err := mem.Create("/data/partitions/g/" + segmentName(1, 1))
+	g, err := mem.Create("/data/partitions/g/" + segmentID{base: 1, gen: 1}.name())
 	if err != nil {
 		t.Fatal(err)
 	}

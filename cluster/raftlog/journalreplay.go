@@ -313,7 +313,7 @@ func (r *replay) findIn(dir string, targets replayTargets) error {
 		return err
 	}
 	for _, e := range files {
-		if _, _, ok := parseSegmentName(e.Name); !ok || e.Size < segmentHeader {
+		if _, ok := parseSegmentName(e.Name); !ok || e.Size < segmentHeader {
 			continue
 		}
 		path := filepath.Join(dir, e.Name)

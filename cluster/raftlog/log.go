@@ -43,6 +43,8 @@ type LogOptions struct {
 	// begins at offset start, that it should end. It is asked before each append, and must not
 	// wait. nil: never.
 	Crowded func(start int64) bool
+	// Begins reports whether an entry should be the first of its segment. nil: none need be.
+	Begins func(*raft.Log) bool
 	// Trailing is how many entries below a snapshot Raft still has after a restart.
 	Trailing uint64
 	// OnDamage is told, in a goroutine of its own, when Raft wanted an entry that
@@ -80,6 +82,7 @@ type PartitionLog struct {
 	*offsets   // reading by the partition's offset
 	*retention // the beginning, which the partition frees
 	*scrubber
+	*compactor
 
 	turn      *turn // of those that change files
 	snapshots snapshots
@@ -105,12 +108,13 @@ func (st *Store) openLog(dir string, opts LogOptions, start int64) (*PartitionLo
 	st.ledger.opened(dir)
 	t := &turn{disk: st.disk}
 	g := newGate(opts.OnDamage)
+	o := &offsets{home: h, view: v}
 	l := &PartitionLog{
 		home: h, view: v, turn: t, gate: g,
 		tail:     &tail{home: h, view: v, turn: t},
 		entries:  &entries{home: h, view: v, gate: g},
-		offsets:  &offsets{home: h, view: v},
-		scrubber: &scrubber{view: v},
+		offsets:  o,
+		scrubber: &scrubber{view: v}, compactor: &compactor{home: h, view: v, turn: t, offsets: o},
 	}
 	l.retention = &retention{home: h, view: v, turn: t, tail: l.tail, entries: l.entries}
 	l.snapshots = snapshots{home: h, view: v, turn: t}

@@ -15,7 +15,8 @@ import (
 const (
 	manifestName   = "manifest"
 	manifestNew    = manifestName + ".new"
-	manifestMagic  = "TRMMAN\x00\x01"
+	manifestMagic  = "TRMMAN\x00" // and the format: 2 if the log is compacted, else 1
+	manifestFormat = 2
 	manifestHeader = 24
 	maxManifest    = 1 << 30
 )
@@ -34,6 +35,8 @@ type manifest struct {
 	First    uint64          `json:"first,omitempty"`
 	Segments []segmentRecord `json:"segments,omitempty"`
 	Snapshot *snapshotRecord `json:"snapshot,omitempty"`
+	// Compacted is how far the segments are.
+	Compacted Compaction `json:"compacted,omitzero"`
 
 	state []byte // of the snapshot
 }
@@ -42,6 +45,8 @@ type manifest struct {
 type segmentRecord struct {
 	Base       uint64 `json:"base"`
 	Generation uint32 `json:"generation"`
+	// Rewrite counts how often compaction has made a file in place of others; 0: it has not.
+	Rewrite uint32 `json:"rewrite,omitempty"`
 	// Last is the index of the segment's last entry, End the position behind it;
 	// what the file has beyond does not count. 0: it is still written to.
 	Last  uint64 `json:"last,omitempty"`
@@ -57,6 +62,8 @@ type segmentRecord struct {
 	Points    int    `json:"points,omitempty"`
 	PointsCRC uint32 `json:"points_crc,omitempty"`
 }
+
+func (r segmentRecord) id() segmentID { return segmentID{r.Base, r.Generation, r.Rewrite} }
 
 // snapshotRecord is the snapshot but for its state.
 type snapshotRecord struct {
@@ -79,6 +86,11 @@ func (m *manifest) encode() ([]byte, error) {
 	}
 	le := binary.LittleEndian
 	b := append(make([]byte, 0, manifestHeader+len(text)+len(m.state)), manifestMagic...)
+	if m.Compacted == (Compaction{}) {
+		b = append(b, 1)
+	} else {
+		b = append(b, manifestFormat)
+	}
 	b = le.AppendUint32(b, 0)
 	b = le.AppendUint32(b, uint32(len(text)))
 	b = le.AppendUint64(b, uint64(len(m.state)))
@@ -89,11 +101,11 @@ func (m *manifest) encode() ([]byte, error) {
 }
 
 func decodeManifest(b []byte) (*manifest, error) {
-	if len(b) >= 8 && string(b[:7]) == manifestMagic[:7] && b[7] > manifestMagic[7] {
+	if len(b) >= 8 && string(b[:7]) == manifestMagic && b[7] > manifestFormat {
 		return nil, fmt.Errorf("manifest: %w: format %d", ErrVersion, b[7])
 	}
 	le := binary.LittleEndian
-	if len(b) < manifestHeader || string(b[:8]) != manifestMagic {
+	if len(b) < manifestHeader || string(b[:7]) != manifestMagic || b[7] == 0 {
 		return nil, fmt.Errorf("%w: no manifest", ErrDamaged)
 	}
 	if crc := crc32.Checksum(b[12:], castagnoli); crc != le.Uint32(b[8:]) {

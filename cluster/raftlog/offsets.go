@@ -158,6 +158,7 @@ func (l *offsets) recheck(s *segment, wrong error) error {
 type KeptSegment struct {
 	Base     uint64 // Raft index of its first entry
 	From, To int64  // the offsets that it reaches from and to
+	File     uint64 // names its file: another one may have less of it
 	log      *offsets
 	seg      *segment
 }
@@ -201,7 +202,7 @@ func (l *offsets) KeptAt(offset int64) (k KeptSegment, final, ok bool) {
 	if !ok {
 		return k, false, false
 	}
-	return KeptSegment{s.base, from, to, l, s}, s.index != nil && s.index.isFinal(), true
+	return KeptSegment{s.base, from, to, s.id.Load(), l, s}, s.index != nil && s.index.isFinal(), true
 }
 
 // IndexedTo gives the offset up to which all is in segments whose indexes are final; -1: not known,

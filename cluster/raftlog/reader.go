@@ -20,6 +20,7 @@ type Reader struct {
 	index  uint64 // of the entry that comes next
 	next   int64  // next offset in front of it
 	before int64  // position of the entry that Next gave; -1: none
+	back   uint64 // index to go back to with it
 	cuts   uint64 // of the log when the segment's end was looked at
 	buf    *[]byte
 }
@@ -75,10 +76,10 @@ func (r *Reader) Next(limit uint64) (raft.Log, error) {
 		if err != nil {
 			return raft.Log{}, err
 		}
-		if f.index != r.index {
+		if !f.holds(r.index) {
 			return raft.Log{}, fmt.Errorf("%w: entry %d where %d should be", ErrDamaged, f.index, r.index)
 		}
-		r.index++
+		r.back, r.index = r.index, f.index+1
 		return f.entry(b), nil
 	}
 }
@@ -87,7 +88,7 @@ func (r *Reader) Next(limit uint64) (raft.Log, error) {
 func (r *Reader) Unread() {
 	if r.before >= 0 {
 		r.w.pos, r.w.have, r.before = r.before, nil, -1
-		r.index--
+		r.index = r.back
 	}
 }
 

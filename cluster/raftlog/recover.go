@@ -67,7 +67,7 @@ func (l *recovery) begin() (*manifest, error) {
 		if e.Name == "raft.db" {
 			return nil, fmt.Errorf("%s was written by an older version of the program, which this one does not read", filepath.Join(l.dir, e.Name))
 		}
-		if _, _, ok := parseSegmentName(e.Name); ok {
+		if _, ok := parseSegmentName(e.Name); ok {
 			return nil, fmt.Errorf("%w: there are segments and no manifest", ErrLost)
 		}
 	}
@@ -121,6 +121,7 @@ func (l *recovery) recover() error {
 		if keep := s.Index - min(s.Index, l.opts.Trailing); keep >= l.first {
 			l.first = keep + 1
 		}
+		l.first = max(l.first, m.Compacted.First)
 		l.applied, l.next = s.Index, s.Next
 		if l.applying < len(l.segments) && l.segments[l.applying].start == unknownOffset {
 			l.segments[l.applying].start = l.next
@@ -145,12 +146,12 @@ func (l *recovery) collect() error {
 	}
 	var beyond uint64 // listed up to here
 	for _, r := range m.Segments {
-		name := segmentName(r.Base, r.Generation)
+		name := r.id().name()
 		size, ok := sizes[name]
 		if !ok {
 			return fmt.Errorf("%w: %s is missing", ErrDamaged, name)
 		}
-		s := &segment{base: r.Base, gen: r.Generation, start: r.Start, maxTime: r.MaxTime, lastWrite: r.LastWrite, allocated: size}
+		s := &segment{base: r.Base, gen: r.Generation, rewrite: r.Rewrite, start: r.Start, maxTime: r.MaxTime, lastWrite: r.LastWrite, allocated: size}
 		if r.Last != 0 {
 			if size < r.End {
 				return fmt.Errorf("%w: %s has %d bytes, want %d", ErrDamaged, name, size, r.End)
@@ -164,11 +165,11 @@ func (l *recovery) collect() error {
 		beyond = r.Base
 	}
 	for _, e := range entries {
-		base, gen, ok := parseSegmentName(e.Name)
-		if !ok || gen != m.Generation || base <= beyond || base < m.First {
+		id, ok := parseSegmentName(e.Name)
+		if !ok || id.gen != m.Generation || id.rewrite != 0 || id.base <= beyond || id.base < m.First {
 			continue
 		}
-		s := &segment{base: base, gen: gen, start: unknownOffset, maxTime: noTime, allocated: e.Size}
+		s := &segment{base: id.base, gen: id.gen, start: unknownOffset, maxTime: noTime, allocated: e.Size}
 		if err := l.identify(s, e.Name); err != nil {
 			// A crash while it was made, if it is the last and nothing was stored in it.
 			if errors.Is(err, ErrDamaged) && e.Name == lastSegment(entries, m.Generation) && s.holdsNothing() {
@@ -189,7 +190,7 @@ func (l *recovery) collect() error {
 
 func lastSegment(entries []vfs.Entry, gen uint32) (name string) {
 	for _, e := range entries {
-		if _, g, ok := parseSegmentName(e.Name); ok && g == gen {
+		if id, ok := parseSegmentName(e.Name); ok && id.gen == gen && id.rewrite == 0 {
 			name = e.Name
 		}
 	}
@@ -339,8 +340,8 @@ func (l *recovery) walk(s *segment, f io.ReaderAt, pos, limit int64) (call int64
 		if errors.Is(err, io.EOF) {
 			break
 		}
-		if err == nil && (fr.chain != chain || fr.index != index+1) {
-			err = fmt.Errorf("%w: entry %d behind entry %d is not of one log", ErrDamaged, fr.index, index)
+		if err == nil && (fr.chain != chain || fr.first() != index+1) {
+			err = fmt.Errorf("%w: entry %d behind entry %d is not of one log", ErrDamaged, fr.first(), index)
 		}
 		if err != nil {
 			if !errors.Is(err, ErrDamaged) {
@@ -351,7 +352,7 @@ func (l *recovery) walk(s *segment, f io.ReaderAt, pos, limit int64) (call int64
 			break
 		}
 		if fresh || since >= pointEvery {
-			l.marks = append(l.marks, mark{s, fr.index, at})
+			l.marks = append(l.marks, mark{s, fr.first(), at})
 			since, fresh = 0, false
 		}
 		if fr.flags&flagCallStart != 0 {
@@ -431,8 +432,8 @@ func (s *segment) behind(f io.ReaderAt, from int64, last uint64) (later uint64, 
 		}
 		end = at + frameAlign
 		fr, err := parseFrame(b, s.framing, at)
-		if err != nil || fr.flags != flagCallStart || fr.kind > raft.LogConfiguration ||
-			fr.index <= last+1 || fr.index-last-1 > uint64(at-from)/uint64(fr.header) || at+fr.size() > s.allocated {
+		if err != nil || fr.flags&flagCallStart == 0 || fr.flags > flagCallStart|flagGap || fr.kind > raft.LogConfiguration ||
+			fr.first() <= last+1 || fr.first()-last-1 > uint64(at-from)/uint64(fr.header) || at+fr.size() > s.allocated {
 			return c, false
 		}
 		return claim{at: at, skip: 4, to: at + int64(fr.header) + int64(fr.data) + int64(fr.extra), crc: fr.crc, tag: fr.index}, true
@@ -464,11 +465,11 @@ func (l *recovery) sweep() error {
 		if isIndex {
 			name = stem + segmentSuffix
 		}
-		base, gen, ok := parseSegmentName(name)
+		id, ok := parseSegmentName(name)
 		if !ok && name != manifestNew {
 			continue // not ours
 		}
-		if slices.ContainsFunc(l.segments, func(s *segment) bool { return s.base == base && s.gen == gen }) {
+		if slices.ContainsFunc(l.segments, func(s *segment) bool { return s.segmentID() == id }) {
 			continue
 		}
 		if err := l.st.fs.Remove(filepath.Join(l.dir, e.Name)); err != nil {

@@ -163,7 +163,7 @@ func (l *home) eachPoint(s *segment, start int64, applied uint64, kept Kept, add
 			return 0, fmt.Errorf("segment %d: %w", s.base, err)
 		}
 		if since >= pointEvery {
-			if err := add(point{fr.index, pos, next, maxTime}); err != nil {
+			if err := add(point{fr.first(), pos, next, maxTime}); err != nil {
 				return 0, err
 			}
 			since = 0

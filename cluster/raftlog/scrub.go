@@ -106,8 +106,8 @@ func (c *chainCheck) next() (frame, []byte, error) {
 		}
 		return f, b, err
 	}
-	if f.index != c.index+1 || f.chain != c.chain {
-		return f, b, fmt.Errorf("%w: entry %d behind entry %d is not of one log", ErrDamaged, f.index, c.index)
+	if f.first() != c.index+1 || f.chain != c.chain {
+		return f, b, fmt.Errorf("%w: entry %d behind entry %d is not of one log", ErrDamaged, f.first(), c.index)
 	}
 	c.index, c.chain = f.index, f.crc
 	return f, b, nil

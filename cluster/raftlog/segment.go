@@ -33,8 +33,10 @@ const (
 type segment struct {
 	base uint64 // Raft index of the first entry, also if it is not there yet
 	gen  uint32 // of the manifest that it was made under
-	seed uint32 // in place of the CRC before the first entry's
-	path string // of the file
+	// rewrite counts how often compaction has made a file in place of others; 0: Raft's own.
+	rewrite uint32
+	seed    uint32 // in place of the CRC before the first entry's
+	path    string // of the file
 
 	// framing changes once, if the segment was empty when a newer format came into use. Guarded as
 	// end is.
@@ -64,22 +66,36 @@ const (
 	noTime        = -1 << 63
 )
 
-func segmentName(base uint64, gen uint32) string {
-	return fmt.Sprintf("%020d-%d%s", base, gen, segmentSuffix)
+// segmentID is what the name of a segment's file says.
+type segmentID struct {
+	base         uint64
+	gen, rewrite uint32
 }
 
-func parseSegmentName(name string) (base uint64, gen uint32, ok bool) {
+func (id segmentID) name() string {
+	if id.rewrite == 0 {
+		return fmt.Sprintf("%020d-%d%s", id.base, id.gen, segmentSuffix)
+	}
+	return fmt.Sprintf("%020d-%d-%d%s", id.base, id.gen, id.rewrite, segmentSuffix)
+}
+
+func (s *segment) segmentID() segmentID { return segmentID{s.base, s.gen, s.rewrite} }
+
+func parseSegmentName(name string) (id segmentID, ok bool) {
 	stem, found := strings.CutSuffix(name, segmentSuffix)
-	number, generation, both := strings.Cut(stem, "-")
-	if !found || !both || len(number) != 20 {
-		return 0, 0, false
+	parts := strings.Split(stem, "-")
+	if !found || len(parts) < 2 || len(parts) > 3 || len(parts[0]) != 20 {
+		return segmentID{}, false
 	}
-	base, err := strconv.ParseUint(number, 10, 64)
-	g, err2 := strconv.ParseUint(generation, 10, 32)
-	if err != nil || err2 != nil || base == 0 || segmentName(base, uint32(g)) != name {
-		return 0, 0, false
+	var numbers [3]uint64
+	for i, part := range parts {
+		var err error
+		if numbers[i], err = strconv.ParseUint(part, 10, []int{64, 32, 32}[i]); err != nil {
+			return segmentID{}, false
+		}
 	}
-	return base, uint32(g), true
+	id = segmentID{numbers[0], uint32(numbers[1]), uint32(numbers[2])}
+	return id, id.base != 0 && id.name() == name
 }
 
 // header gives the first bytes of the file.
@@ -165,7 +181,7 @@ func readSegmentHeader(path string, f io.ReaderAt) (h segmentHead, err error) {
 // createSegment makes an empty segment that is on stable storage.
 func createSegment(d *disk, dir string, base uint64, gen uint32, stamped bool) (*segment, error) {
 	s := &segment{
-		base: base, gen: gen, seed: mathrand.Uint32(), path: filepath.Join(dir, segmentName(base, gen)),
+		base: base, gen: gen, seed: mathrand.Uint32(), path: filepath.Join(dir, segmentID{base: base, gen: gen}.name()),
 		last: base - 1, end: segmentHeader, start: unknownOffset, maxTime: noTime, framing: newFraming(stamped),
 	}
 	s.id.Store(newID())

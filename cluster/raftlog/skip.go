@@ -56,16 +56,16 @@ func placeBehind(v *view, s *segment, index uint64) (place, error) {
 func (r *Reader) entryBehind(known place) (place, bool) {
 	w := newWalker(r.w.f, r.w.fr, r.w.pos, known.pos, r.w.fr.header())
 	bad, err := w.peek()
-	if err != nil || bad.index != r.index {
+	if err != nil || !bad.holds(r.index) {
 		return place{}, false
 	}
 	w.skip(bad)
-	at := place{r.index + 1, w.pos, unknownOffset}
+	at := place{bad.index + 1, w.pos, unknownOffset}
 	if at.index == known.index {
 		return at, at.pos == known.pos
 	}
 	f, _, err := w.next()
-	return at, err == nil && f.index == at.index && f.chain == bad.crc
+	return at, err == nil && f.first() == at.index && f.chain == bad.crc
 }
 
 // offsetAt gives the offset at a place: the one that the first records behind it claim, if that
@@ -76,11 +76,12 @@ func (r *Reader) offsetAt(from, known place, first func(*raft.Log) (int64, bool)
 	}
 	w := newWalker(r.w.f, r.w.fr, from.pos, known.pos, pointEvery)
 	offset, next, found := known.offset, known.offset, false
-	for index := from.index; index < known.index; index++ {
+	for index := from.index; index < known.index; {
 		f, b, err := w.next()
-		if err != nil || f.index != index {
+		if err != nil || f.first() != index {
 			return 0, false
 		}
+		index = f.index + 1
 		entry := f.entry(b)
 		if !found {
 			if offset, found = first(&entry); !found {

@@ -148,7 +148,7 @@ func (l snapshots) describe(record snapshotRecord, at Standing) (m *manifest, fi
 	if old.Snapshot != nil && record.Index < old.Snapshot.Index {
 		return nil, nil, fmt.Errorf("%w: that of entry %d", errOvertaken, old.Snapshot.Index)
 	}
-	m = &manifest{Group: old.Group, Generation: old.Generation, First: old.First, Snapshot: &record}
+	m = &manifest{Group: old.Group, Generation: old.Generation, First: old.First, Snapshot: &record, Compacted: old.Compacted}
 	if last := segments.newest(); last == nil || record.Index > last.last {
 		return nil, nil, fmt.Errorf("entry %d is not in the log", record.Index)
 	}

@@ -35,7 +35,9 @@ type Staging struct {
 func (l *PartitionLog) Stage(d Described) (*Staging, error) {
 	have, from, start := uint64(0), d.First, d.FirstStart
 	var state []byte // in front of that
-	if m := l.published(); m.Snapshot != nil && m.Snapshot.Index+1 >= d.First {
+	// Its own entries and those of the other must be of one mark: a tombstone that is gone there
+	// may be what an older record here is waiting for.
+	if m := l.published(); m.Snapshot != nil && m.Snapshot.Index+1 >= d.First && m.Compacted.Mark == d.Compacted.Mark {
 		have, from, start, state = m.Snapshot.Index, m.Snapshot.Index+1, m.Snapshot.Next, m.state
 	}
 	if d.empty() {
@@ -44,13 +46,13 @@ func (l *PartitionLog) Stage(d Described) (*Staging, error) {
 	if start < 0 || d.Index < from && !d.empty() {
 		return nil, fmt.Errorf("nothing to copy from entry %d to %d", from, d.Index)
 	}
-	s, err := openStaging(l, from, start, state)
+	s, err := openStaging(l, d.Compacted, from, start, state)
 	if err != nil {
 		// Of another transfer, or damaged: from the beginning.
 		if err := l.st.fs.RemoveAll(filepath.Join(l.dir, stagingName)); err != nil {
 			return nil, err
 		}
-		if s, err = openStaging(l, from, start, state); err != nil {
+		if s, err = openStaging(l, d.Compacted, from, start, state); err != nil {
 			return nil, err
 		}
 	}
@@ -58,7 +60,7 @@ func (l *PartitionLog) Stage(d Described) (*Staging, error) {
 	return s, nil
 }
 
-func openStaging(parent *PartitionLog, from uint64, start int64, state []byte) (*Staging, error) {
+func openStaging(parent *PartitionLog, compacted Compaction, from uint64, start int64, state []byte) (*Staging, error) {
 	st, dir := parent.st, filepath.Join(parent.dir, stagingName)
 	gen := parent.published().Generation + 1
 	m, err := readManifest(st.disk, dir)
@@ -75,12 +77,12 @@ func openStaging(parent *PartitionLog, from uint64, start int64, state []byte) (
 		if err := st.syncDir(parent.dir); err != nil {
 			return nil, err
 		}
-		m = &manifest{Group: parent.opts.Group, Generation: gen, First: from}
+		m = &manifest{Group: parent.opts.Group, Generation: gen, First: from, Compacted: compacted}
 		if err := m.write(st.disk, dir); err != nil {
 			return nil, err
 		}
 	}
-	if m.Generation != gen || m.First != from || m.Snapshot != nil {
+	if m.Generation != gen || m.First != from || m.Snapshot != nil || m.Compacted.Mark != compacted.Mark {
 		return nil, fmt.Errorf("%w: a transfer of something else", ErrDamaged)
 	}
 	s := &Staging{parent: parent}
@@ -148,8 +150,8 @@ func (s *Staging) Add(entries []*raft.Log) error {
 	if len(entries) == 0 {
 		return nil
 	}
-	if want := s.Next(); entries[0].Index != want {
-		return fmt.Errorf("entry %d came, %d was wanted", entries[0].Index, want)
+	if want := s.Next(); firstOf(entries[0]) != want {
+		return fmt.Errorf("entry %d came, %d was wanted", firstOf(entries[0]), want)
 	}
 	if err := s.log.StoreLogs(entries); err != nil {
 		return err

@@ -46,14 +46,12 @@ func (l *tail) StoreLogs(entries []*raft.Log) error {
 		return err
 	}
 	defer l.turn.pass()
-	for i, entry := range entries {
-		if want := entries[0].Index + uint64(i); entry.Index != want {
-			return fmt.Errorf("raft log entry %d where %d should be", entry.Index, want)
-		}
-	}
 	want := l.view.nextIndex()
-	if entries[0].Index != want {
-		return fmt.Errorf("raft log entry %d where %d should be: there would be a hole", entries[0].Index, want)
+	for _, entry := range entries {
+		if first := firstOf(entry); first != want {
+			return fmt.Errorf("raft log entry %d where %d should be: there would be a hole", first, want)
+		}
+		want = entry.Index + 1
 	}
 	if l.opts.Bulk != nil && l.st.space.short.Load() && slices.ContainsFunc(entries, l.opts.Bulk) {
 		return fmt.Errorf("%w: what is left is kept for other than records", vfs.ErrNoSpace)
@@ -62,7 +60,7 @@ func (l *tail) StoreLogs(entries []*raft.Log) error {
 	for rest := entries; len(rest) > 0; {
 		n, err := l.storeSome(rest, flags)
 		if err != nil {
-			if first := entries[0].Index; rest[0].Index != first && l.st.failed() == nil {
+			if first := firstOf(entries[0]); len(rest) < len(entries) && l.st.failed() == nil {
 				err = errors.Join(err, l.cutFrom(first))
 			}
 			if errors.Is(err, vfs.ErrNoSpace) {
@@ -107,11 +105,11 @@ func (l *tail) storeSome(entries []*raft.Log, flags uint8) (int, error) {
 	sinceMark, lastMark := l.sinceMark, l.lastMark
 	for _, entry := range entries {
 		pos := s.end + batch.size
-		if n > 0 && pos+s.framing.size(entry) > limit {
+		if n > 0 && (pos+s.framing.size(entry) > limit || l.begins(entry)) {
 			break
 		}
 		if lastMark != s || sinceMark >= pointEvery {
-			marks = append(marks, mark{s, entry.Index, pos})
+			marks = append(marks, mark{s, firstOf(entry), pos})
 			sinceMark, lastMark = 0, s
 		}
 		if chain, err = batch.add(entry, chain, flags); err != nil {
@@ -164,8 +162,12 @@ func (l *tail) undo(s *segment, f vfs.File, cause error) error {
 	return cause
 }
 
+// begins reports whether an entry should be the first of its segment.
+func (l *tail) begins(entry *raft.Log) bool { return l.opts.Begins != nil && l.opts.Begins(entry) }
+
 // active gives the segment that an entry goes to, a new one if the last is full, too old, crowded,
-// or of an older format than new ones are: the turn is held.
+// of an older format than new ones are, or if the entry is to be the first of one: the turn is
+// held.
 func (l *tail) active(entry *raft.Log, limit int64) (*segment, error) {
 	s, _ := l.view.active()
 	if s != nil {
@@ -181,11 +183,11 @@ func (l *tail) active(entry *raft.Log, limit int64) (*segment, error) {
 		if empty && before && !s.sealed {
 			return s, l.rewriteHead(s)
 		}
-		if !s.sealed && (empty || !full && !old && !crowded && !before) {
+		if !s.sealed && (empty || !full && !old && !crowded && !before && !l.begins(entry)) {
 			return s, nil
 		}
 	}
-	return l.roll(entry.Index)
+	return l.roll(firstOf(entry))
 }
 
 // rewriteHead makes a segment that holds nothing one of the format of new ones: the turn is held.

@@ -136,11 +136,11 @@ func (v *verifier) segment(i int) {
 			}
 			break
 		}
-		v.place(s, fr.index, end, chain)
+		v.place(s, fr.first(), end, chain)
 		if len(points) > 0 && points[0].pos == end {
 			p := points[0]
 			points = points[1:]
-			v.point(name, p, fr.index, latest)
+			v.point(name, p, fr.first(), latest)
 			latest = p.before
 		}
 		entry := fr.entry(b)
@@ -155,10 +155,10 @@ func (v *verifier) segment(i int) {
 			}
 		}
 		if v.found.First == 0 {
-			v.found.First = fr.index
+			v.found.First = fr.first()
 		}
 		v.found.Last = fr.index
-		v.found.Entries++
+		v.found.Entries += int64(fr.run)
 		v.found.Bytes += fr.size()
 	}
 	v.place(s, c.index+1, end, c.chain)

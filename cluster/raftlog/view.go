@@ -25,6 +25,8 @@ type view struct {
 	// cuts counts the cuts of the end, each when it begins and when it is made: what was read
 	// beside one is read again. It grows with mu held.
 	cuts atomic.Uint64
+	// rewritten counts the segments that were put in place of others. It grows with mu held.
+	rewritten atomic.Uint64
 }
 
 // window is what Raft has of the log. last < first: nothing.
@@ -97,12 +99,14 @@ func (v *view) LastIndex() (uint64, error) {
 // Widen gives Raft back the entries from index on, if they are still there. Where answers of this
 // replica were lost for long, its leader may know less of it than Raft's window here has left: it
 // sends a snapshot, and then what lies behind it, and Raft compares that with its own entries.
-// Without them it would be sent the same snapshot for ever.
+// Without them it would be sent the same snapshot for ever. What is compacted it never gets: it
+// would send that to others. A leader that knows of less has a newer snapshot soon, since one
+// follows each decision on compaction.
 func (v *view) Widen(index uint64) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if len(v.segments) > 0 && v.last > 0 {
-		v.first = min(v.first, max(index, v.segments[0].base))
+		v.first = min(v.first, max(index, v.segments[0].base, v.manifest.Compacted.First))
 	}
 }
 

@@ -40,7 +40,7 @@ func (v *view) parts() (m *manifest, segments segmentList, applying int, ends []
 func (v *view) record(s *segment, snapshot uint64, at Standing) segmentRecord {
 	v.mu.RLock()
 	defer v.mu.RUnlock()
-	r := segmentRecord{Base: s.base, Generation: s.gen, Start: s.start, MaxTime: s.maxTime, LastWrite: s.lastWrite}
+	r := segmentRecord{Base: s.base, Generation: s.gen, Rewrite: s.rewrite, Start: s.start, MaxTime: s.maxTime, LastWrite: s.lastWrite}
 	switch {
 	case s == at.seg:
 		r.MaxTime, r.LastWrite = at.maxTime, at.lastWrite
@@ -75,6 +75,9 @@ type Described struct {
 	ConfigurationIndex uint64
 	Next               int64
 	State              []byte `json:"-"`
+
+	// Compacted is how far the entries are that can be copied now.
+	Compacted Compaction `json:"compacted,omitzero"`
 }
 
 // empty reports whether retention has freed everything up to the snapshot: there are no
@@ -93,7 +96,7 @@ func (v *view) Describe(have uint64) (d Described, ok bool) {
 	d = Described{
 		First: v.segments[0].base, FirstStart: v.segments[0].start,
 		Index: s.Index, Term: s.Term, Configuration: s.Configuration, ConfigurationIndex: s.ConfigurationIndex,
-		Next: s.Next, State: v.manifest.state,
+		Next: s.Next, State: v.manifest.state, Compacted: v.manifest.Compacted,
 	}
 	for _, seg := range v.segments {
 		switch {

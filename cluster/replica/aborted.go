@@ -41,7 +41,8 @@ func newKept(before []byte) (raftlog.Kept, error) {
 // Add implements raftlog.Kept.
 func (k *kept) Add(entry *raft.Log, next int64) {
 	if entry.Type == raft.LogCommand {
-		k.index.Add(entry.Data, fsm.Term(entry.Term), fsm.Offset(next))
+		s := stored(entry, fsm.Offset(next))
+		k.index.AddStored(&s)
 	}
 }
 
@@ -113,6 +114,9 @@ func (r *Records) aborted(seen seen, from, end fsm.Offset) ([]fsm.AbortedTransac
 		}
 		return false
 	}
+	// What is in final indexes by now is looked for there alone: of a transaction whose marker is
+	// gone nobody must be told. What comes into one from here on is found in both.
+	indexed := fsm.Offset(r.Log.IndexedTo())
 	for at := from; at < seen.next; {
 		segment, final, ok := r.Log.KeptAt(int64(at))
 		if !ok {
@@ -137,7 +141,7 @@ func (r *Records) aborted(seen seen, from, end fsm.Offset) ([]fsm.AbortedTransac
 			break
 		}
 	}
-	take(seen.aborted)
+	take(behind(seen.aborted, indexed))
 	if len(found) < 2 {
 		return found, nil
 	}
@@ -151,7 +155,7 @@ func (r *Records) aborted(seen seen, from, end fsm.Offset) ([]fsm.AbortedTransac
 
 // keptWith gives the transaction index of a complete segment.
 func (r *Records) keptWith(segment raftlog.KeptSegment) (x fsm.TransactionIndex, err error) {
-	key := keptSegment{r.ID, fsm.Offset(segment.From), fsm.Offset(segment.To)}
+	key := keptSegment{r.ID, fsm.Offset(segment.From), fsm.Offset(segment.To), segment.File}
 	if x, ok := r.env.kept.get(key); ok {
 		return x, nil
 	}

@@ -193,6 +193,13 @@ func (r *Replica) copyFrom(ctx context.Context, from string) error {
 		r.catchUp.at(staging.Bytes())
 	}
 	r.stepOfCopy("all")
+	// What came in pieces must have been the same all the time.
+	if now, err := r.env.Host.Describe(ctx, from, r.ID, r.Log.SnapshotIndex()); err != nil {
+		return err
+	} else if now.Compacted.Mark != d.Compacted.Mark {
+		done = true
+		return errors.Join(errors.New("the source was compacted meanwhile; it is copied anew"), staging.Discard())
+	}
 	if err := staging.Finish(d); err != nil {
 		if errors.Is(err, raftlog.ErrDamaged) {
 			return errors.Join(err, staging.Discard())

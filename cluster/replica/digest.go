@@ -7,12 +7,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 
 	"github.com/hashicorp/raft"
 
 	"github.com/trimaran-io/trimaran/cluster/raftlog"
 	"github.com/trimaran-io/trimaran/fsm"
-	"github.com/trimaran-io/trimaran/kafkaproto"
 	"github.com/trimaran-io/trimaran/outcome"
 )
 
@@ -21,6 +21,9 @@ type Digest struct {
 	UpTo  fsm.Offset // offset behind the last batch
 	Bytes int64
 	Sum   [sha256.Size]byte
+	// Mark says how far what was hashed is compacted (raftlog.Compaction); 0: nothing of it is.
+	// Replicas that differ in it need not have the same.
+	Mark uint64
 }
 
 // Digest reads the batches that have offsets from from to below to, until limit
@@ -34,8 +37,13 @@ func (r *Records) Digest(ctx context.Context, from, to fsm.Offset, limit int64) 
 	}
 	r.mu.Lock()
 	start, next, last := r.seen.start, r.seen.next, r.seen.last
+	compacted := r.state.Compaction().Bound
 	r.mu.Unlock()
 	h.UpTo = from
+	rewritten := r.Log.Rewritten() // before the mark: what is rewritten in between is found to be
+	if from < compacted {
+		h.Mark = r.Log.Compaction().Mark
+	}
 	if from < start || to > next || from > to {
 		return h, fmt.Errorf("%w: %d to %d of %d to %d", outcome.ErrOffsetOutOfRange, from, to, start, next)
 	}
@@ -65,30 +73,27 @@ func (r *Records) Digest(ctx context.Context, from, to fsm.Offset, limit int64) 
 			r.keeper.ReadFailed(r.Replica, err, 0)
 			return h, fmt.Errorf("%w: %w", outcome.ErrStorage, err)
 		}
-		if entry.Type != raft.LogCommand || !fsm.IsRecords(entry.Data) {
+		if entry.Type != raft.LogCommand {
 			continue
 		}
-		expected := fsm.Offset(log.Expected())
-		for batch, err := range kafkaproto.Batches(entry.Data) {
-			if err != nil {
-				break // the rest of the entry was void at apply, too
-			}
-			if !fsm.GoodBatch(batch, expected, fsm.Term(entry.Term)) {
-				continue
-			}
+		s := stored(&entry, fsm.Offset(log.Expected()))
+		for batch := range s.Batches() {
 			header := batch.Header()
-			if expected = fsm.Offset(header.NextOffset()); expected <= from || fsm.Offset(header.BaseOffset) >= to {
+			if s.Next <= from || fsm.Offset(header.BaseOffset) >= to {
 				continue
 			}
 			head := binary.BigEndian.AppendUint64(nil, uint64(header.BaseOffset))
 			sum.Write(binary.BigEndian.AppendUint32(head, uint32(batch.Size())))
 			sum.Write(batch.Bytes())
 			h.Bytes += int64(batch.Size())
-			h.UpTo = expected
 		}
-		log.Passed(int64(expected))
+		log.Passed(int64(s.Next))
+		h.UpTo = max(h.UpTo, s.Next)
 	}
 	h.UpTo = min(h.UpTo, to)
+	if from < compacted && rewritten != r.Log.Rewritten() {
+		h.Mark = math.MaxUint64 // some of both
+	}
 	sum.Sum(h.Sum[:0])
 	return h, nil
 }

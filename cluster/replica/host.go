@@ -127,6 +127,10 @@ type Config struct {
 	MaxDiskShare      float64       // 0 to 1; 0: no bound
 	CatchUpRate       int64         // bytes a second; 0: 100 MiB
 	ScrubRate         int64         // bytes a second; 0: 4 MiB, negative: never
+	CompactionRate    int64         // bytes a second; 0: 64 MiB, negative: no bound
+	CompactionMemory  int64         // bytes for keys; 0: 128 MiB, at least 1 MiB
+	// CompactionCounters count what is compacted here; nil: nobody reads them.
+	CompactionCounters *CompactionCounters
 	// TransactionCounters count what the coordinators here decide; nil: nobody reads them.
 	TransactionCounters *transaction.Counters
 	// Trailing is how many entries below a snapshot a leader still sends one by one; 0: 1024. A

@@ -107,7 +107,7 @@ func (r *Replica) housekeep() (idle bool) {
 	}
 	bytes, ended := r.Log.Unsnapshotted()
 	old := bytes > 0 && time.Since(r.lastSnapshot) >= idleSnapshot
-	due := bytes >= needs.every || ended || old || r.Log.Blocked(needs.from)
+	due := bytes >= needs.every || ended || old || r.Log.Blocked(needs.from) || needs.upTo > r.Log.SnapshotIndex()
 	if due {
 		r.lastSnapshot = time.Now()
 		err := r.Member.Ask(r.env.ctx, func() raft.Future { return r.Member.Raft.Snapshot() })
@@ -133,6 +133,7 @@ func (r *Records) needs() (keeping, error) {
 	passed := r.Log.Passed()
 	r.mu.Lock()
 	start, next, applied := r.seen.start, r.seen.next, r.seen.last
+	decided := r.state.Compaction().Index
 	var state []byte
 	// The state is that of another entry while one is being applied; then the log comes further
 	// this moment, and nothing would be done with it.
@@ -141,7 +142,7 @@ func (r *Records) needs() (keeping, error) {
 	if settled && (start == next || !passed) {
 		state = r.keeps()
 	}
-	k := keeping{from: int64(start), every: snapshotEvery}
+	k := keeping{from: int64(start), every: snapshotEvery, upTo: uint64(decided)}
 	if !settled {
 		return k, nil
 	}

@@ -60,7 +60,7 @@ func (r *Records) passDamage(reader *raftlog.Reader, from fsm.Offset, err error)
 
 // claimedOffset is the offset that an entry's first batch was stamped with.
 func claimedOffset(entry *raft.Log) (int64, bool) {
-	if entry.Type != raft.LogCommand || !fsm.IsRecords(entry.Data) {
+	if entry.Type != raft.LogCommand || !fsm.IsRecords(entry.Data) || raftlog.Compacted(entry).Compacted {
 		return 0, false
 	}
 	header, err := kafkaproto.ParseBatchHeader(entry.Data)

@@ -10,11 +10,11 @@ import (
 // keptCacheBytes bounds the transaction indexes of complete segments that a node has in memory.
 const keptCacheBytes = 8 << 20
 
-// keptSegment names a complete segment of a replica. What is committed between two offsets does not
-// change, however often the replica was made anew.
+// keptSegment names a complete segment of a replica.
 type keptSegment struct {
 	partition fsm.PartitionID
 	from, to  fsm.Offset
+	file      uint64
 }
 
 // keptCache has the transaction indexes of segments that were read last.

@@ -2,9 +2,12 @@ package replica
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io"
 	"sort"
 
+	"github.com/trimaran-io/trimaran/cluster/raftlog"
 	"github.com/trimaran-io/trimaran/fsm"
 	"github.com/trimaran-io/trimaran/kafkaproto"
 	"github.com/trimaran-io/trimaran/outcome"
@@ -164,18 +167,63 @@ func (r *Records) EpochEnd(ctx context.Context, epoch fsm.LeaderEpoch) (fsm.Lead
 	return found, above, nil
 }
 
-// epochAt gives the leader epoch of the batch that holds the offset.
-func (r *Records) epochAt(o fsm.Offset) (fsm.LeaderEpoch, error) {
-	slice, ok, err := r.ReadHere(o, 1, fsm.ReadUncommitted)
+// epochAt gives the leader epoch of the entry that holds the offset: its batch may be gone. An
+// offset that was missing when the log was restored has that of what is in front of it: so a
+// consumer that was there before does not take the log for one that was cut.
+func (r *Records) epochAt(o fsm.Offset) (epoch fsm.LeaderEpoch, err error) {
+	for tries := 0; ; tries++ {
+		rewritten := r.Log.Rewritten()
+		for missing := true; missing && err == nil; {
+			epoch, o, missing, err = r.searchEpoch(o)
+		}
+		if err == nil || tries > 0 && rewritten == r.Log.Rewritten() {
+			return epoch, err
+		}
+		r.Log.Recheck(int64(o), err)
+		err = nil
+	}
+}
+
+// searchEpoch is epochAt by an index that may be damaged. missing: no entry holds the offset;
+// further on is then one in front of it, in another entry.
+func (r *Records) searchEpoch(o fsm.Offset) (epoch fsm.LeaderEpoch, further fsm.Offset, missing bool, err error) {
+	r.mu.Lock()
+	start, next, last := r.seen.start, r.seen.next, r.seen.last
+	r.mu.Unlock()
+	reader, err := r.Log.ReadAt(int64(o), 1)
+	if o < start || errors.Is(err, raftlog.ErrNotInLog) {
+		if err == nil {
+			reader.Close()
+		}
+		return -1, o, false, fmt.Errorf("%w: %d is not within %d to %d any more", outcome.ErrOffsetOutOfRange, o, start, next)
+	}
 	if err != nil {
-		return -1, err
+		return -1, o, false, r.unreadable(err, 0)
 	}
-	if !ok {
-		return -1, fmt.Errorf("%w: %d is not within %d to %d any more", outcome.ErrOffsetOutOfRange, o, slice.LogStart, slice.HighWatermark)
+	defer reader.Close()
+	for {
+		entry, err := reader.Next(uint64(last))
+		if errors.Is(err, io.EOF) {
+			return -1, o, false, fmt.Errorf("%w: offset %d is committed and not in the log", outcome.ErrStorage, o)
+		}
+		if err != nil {
+			if err := r.passDamage(reader, o, err); err != nil {
+				return -1, o, false, err
+			}
+			continue
+		}
+		before := fsm.Offset(reader.Expected())
+		after, _ := span(&entry, int64(before))
+		if reader.Passed(after); fsm.Offset(after) <= o {
+			continue
+		}
+		stamp := stored(&entry, before).Stamp
+		switch {
+		case !stamp.Restored || o >= stamp.First:
+			return stamp.Epoch(), o, false, nil
+		case before <= start:
+			return 0, o, false, nil // nothing is in front of it
+		}
+		return -1, min(before, o) - 1, true, nil
 	}
-	h, err := kafkaproto.ParseBatchHeader(slice.Batches)
-	if err != nil {
-		return -1, fmt.Errorf("%w: %w", outcome.ErrStorage, err)
-	}
-	return fsm.LeaderEpoch(h.LeaderEpoch), nil
 }

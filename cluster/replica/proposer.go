@@ -1,6 +1,7 @@
 package replica
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -50,8 +51,12 @@ type submission struct {
 	admits  []fsm.Admission // of each batch; nil: of none
 	place   calls.Place
 	control []byte // a control command, in place of batches: an entry of its own
-	bytes   int
-	fate    chan fate // buffered: the proposer never waits for a caller
+	// restored: the batches keep their offsets and leader epochs, in an entry of their own. unfit
+	// is set when it is formed: why they have no place.
+	restored bool
+	unfit    error
+	bytes    int
+	fate     chan fate // buffered: the proposer never waits for a caller
 
 	// Set when it is put in order; nil: it stands in no line.
 	line *line
@@ -85,13 +90,14 @@ type proposal struct {
 	base        fsm.Offset // the offset that its first batch was stamped with
 	submissions []*submission
 	producers   []int64 // of the batches and markers in it that have one
+	extensions  []byte  // what its entry is marked with in the log
 }
 
 func startProposer(r *Records, term fsm.Term) *proposer {
 	p, leadership := &proposer{records: r}, newLeadership(r.Replica, term)
 	p.pump = &pump[*submission, proposal]{
 		leadership: leadership, what: "partition",
-		form: p.form, decide: p.decide, refusal: leadership.notLeader,
+		form: p.form, decide: p.decide, refusal: leadership.notLeader, extensions: func(p proposal) []byte { return p.extensions },
 		order:    newLines(),
 		queue:    make(chan *submission),
 		inFlight: make(chan pumped[proposal], raftgroup.MaxInFlight),
@@ -121,6 +127,9 @@ func (p *proposer) append(ctx context.Context, place calls.Place, txn fsm.Transa
 	}
 	if err := p.replica.env.Host.Room(p.replica.Member); err != nil {
 		return nil, err
+	}
+	if topic, ok := p.replica.env.Host.Topics().ByID(p.replica.ID.Topic); ok && topic.Restoring {
+		return nil, fmt.Errorf("%w: the topic is being restored from a backup", outcome.ErrNoLeader)
 	}
 	if transactional && p.replica.env.Host.Topics().FeatureLevel() < fsm.LevelTransactions {
 		// Whoever sent it knows a higher level, which will soon be known here.
@@ -170,6 +179,11 @@ func (p *proposer) form(taken []*submission) (proposal, []byte) {
 	for _, s := range taken {
 		if s.control != nil {
 			parts = append(parts, s.control)
+		}
+		if s.restored {
+			var data []byte
+			data, entry.extensions = p.formRestored(s)
+			return entry, data
 		}
 		for i, batch := range s.batches {
 			header := batch.Header()
@@ -288,6 +302,10 @@ func (p *proposer) decide(entry proposal, proposed bool, response any, err error
 	for _, s := range entry.submissions {
 		if s.control != nil {
 			s.fate <- fate{err: applied.Err} // a refused one moves no offsets
+			continue
+		}
+		if s.restored {
+			s.fate <- fate{appended: applied.Batches, err: cmp.Or(s.unfit, applied.Err)}
 			continue
 		}
 		var f fate

@@ -29,6 +29,8 @@ type pump[S submitted, E any] struct {
 	// decide tells those in an entry their fate: by what the state machine answered, or by what
 	// Raft said. Both are nil for an entry that was not proposed.
 	decide func(entry E, proposed bool, response any, err error)
+	// extensions are what the entry is marked with in the log; nil: none ever is.
+	extensions func(entry E) []byte
 	// refusal is what those are told that are not proposed since the leadership is over.
 	refusal func() error
 
@@ -127,7 +129,11 @@ func (p *pump[S, E]) propose() {
 		entry, data := p.form(wanted)
 		on := pumped[E]{entry: entry}
 		if data != nil {
-			on.future = p.replica.Member.Raft.Apply(data, 0)
+			log := raft.Log{Data: data}
+			if p.extensions != nil {
+				log.Extensions = p.extensions(entry)
+			}
+			on.future = p.replica.Member.Raft.ApplyLog(log, 0)
 		}
 		p.inFlight <- on
 	}

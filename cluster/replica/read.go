@@ -12,7 +12,6 @@ import (
 	"github.com/trimaran-io/trimaran/cluster/raftgroup"
 	"github.com/trimaran-io/trimaran/cluster/raftlog"
 	"github.com/trimaran-io/trimaran/fsm"
-	"github.com/trimaran-io/trimaran/kafkaproto"
 	"github.com/trimaran-io/trimaran/outcome"
 )
 
@@ -25,6 +24,13 @@ func (r *Replica) files(fresh bool) (raftgroup.Files, error) {
 	opts.Group, opts.Fresh, opts.Trailing = r.ID.String(), fresh, r.env.Trailing
 	opts.OnDamage = func(err error) { r.keeper.Damaged(r, err) }
 	log, err := r.env.Logs.OpenLog(r.env.dirOf(r.ID), opts)
+	if err == nil && fresh && r.begin != nil {
+		var begun *raftlog.PartitionLog
+		if begun, err = r.beginAt(log, opts); err != nil && begun != nil {
+			begun.Close()
+		}
+		log = begun
+	}
 	if err != nil {
 		return raftgroup.Files{}, err
 	}
@@ -37,10 +43,16 @@ func (r *Records) logOptions() raftlog.LogOptions {
 	return raftlog.LogOptions{
 		SegmentBytes: func() int64 { return r.env.configNumber(r.ID.Topic, "segment.bytes") },
 		SegmentAge: func() time.Duration {
-			return time.Duration(min(r.env.configNumber(r.ID.Topic, "segment.ms"), math.MaxInt64/int64(time.Millisecond))) * time.Millisecond
+			age := r.env.configNumber(r.ID.Topic, "segment.ms")
+			if topic, ok := r.env.Host.Topics().ByID(r.ID.Topic); ok && topic.Compacted(r.env.TopicDefaults) {
+				age = min(age, r.env.configNumber(r.ID.Topic, "max.compaction.lag.ms"))
+			}
+			return time.Duration(min(age, math.MaxInt64/int64(time.Millisecond))) * time.Millisecond
 		},
 		Span: span, Kept: newKept, Crowded: r.crowded,
-		Bulk: func(entry *raft.Log) bool { return entry.Type == raft.LogCommand && fsm.IsRecords(entry.Data) },
+		// All that is to be compacted is in closed segments then, on every replica.
+		Begins: func(entry *raft.Log) bool { return entry.Type == raft.LogCommand && fsm.IsCompact(entry.Data) },
+		Bulk:   func(entry *raft.Log) bool { return entry.Type == raft.LogCommand && fsm.IsRecords(entry.Data) },
 	}
 }
 
@@ -55,25 +67,45 @@ func SpanOf(id fsm.PartitionID) raftlog.Span {
 // span tells the log what an entry adds (raftlog.Span).
 func span(entry *raft.Log, next int64) (after, maxTime int64) {
 	maxTime = math.MinInt64
-	if entry.Type != raft.LogCommand || !fsm.IsRecords(entry.Data) {
+	if entry.Type != raft.LogCommand {
 		return next, maxTime
 	}
-	for batch, err := range kafkaproto.Batches(entry.Data) {
-		if err != nil {
-			break
-		}
-		if fsm.GoodBatch(batch, fsm.Offset(next), fsm.Term(entry.Term)) {
-			header := batch.Header()
-			next = header.NextOffset()
-			maxTime = max(maxTime, header.MaxTimestamp)
-		}
+	s := stored(entry, fsm.Offset(next))
+	for batch := range s.Batches() {
+		maxTime = max(maxTime, batch.Header().MaxTimestamp)
 	}
-	return next, maxTime
+	return int64(s.Next), maxTime
+}
+
+// stored gives an entry of commands as the state machine's package reads it, in front of which the
+// next offset is next.
+func stored(entry *raft.Log, next fsm.Offset) fsm.Stored {
+	c := raftlog.Compacted(entry)
+	return fsm.Stored{
+		Data: entry.Data, Stamp: fsm.StampOf(entry.Term, c.Extensions), Next: next,
+		Compacted: c.Compacted, After: fsm.Offset(c.After),
+	}
 }
 
 // ReadHere gives what a reader can read of what this replica has applied, at offset from; all of it
 // comes from one state. ok is false if from lies outside of that.
 func (r *Records) ReadHere(from fsm.Offset, maxBytes int, isolation fsm.Isolation) (slice fsm.Slice, ok bool, err error) {
+	for {
+		// Batches from before segments were compacted and aborted transactions from after that do
+		// not fit together, nor does a place that was looked for in others.
+		rewritten := r.Log.Rewritten()
+		slice, ok, err = r.readOnce(from, maxBytes, isolation)
+		if rewritten == r.Log.Rewritten() {
+			return slice, ok, err
+		}
+		if slice.Done != nil {
+			slice.Done()
+		}
+	}
+}
+
+// readOnce is ReadHere of segments that stay as they are.
+func (r *Records) readOnce(from fsm.Offset, maxBytes int, isolation fsm.Isolation) (slice fsm.Slice, ok bool, err error) {
 	r.mu.Lock()
 	seen := r.seen
 	r.mu.Unlock()
@@ -164,19 +196,12 @@ func (r *Records) searchBatches(slice *fsm.Slice, last fsm.Index, from, limit fs
 // takeBatches adds what a reader at offset from gets of an entry below limit, where a batch begins,
 // and notes the offset behind it. full: it is enough.
 func takeBatches(slice *fsm.Slice, reader *raftlog.Reader, entry *raft.Log, end *fsm.Offset, from, limit fsm.Offset, maxBytes int) (full bool) {
-	if entry.Type != raft.LogCommand || !fsm.IsRecords(entry.Data) {
+	if entry.Type != raft.LogCommand {
 		return false
 	}
-	next := fsm.Offset(reader.Expected())
-	for batch, err := range kafkaproto.Batches(entry.Data) {
-		if err != nil {
-			break // the rest of the entry was void at apply, too
-		}
-		if !fsm.GoodBatch(batch, next, fsm.Term(entry.Term)) {
-			continue
-		}
-		base := next
-		next = fsm.Offset(batch.Header().NextOffset())
+	s := stored(entry, fsm.Offset(reader.Expected()))
+	for batch := range s.Batches() {
+		base, next := fsm.Offset(batch.Header().BaseOffset), s.Next
 		if next <= from {
 			continue
 		}
@@ -205,7 +230,7 @@ func takeBatches(slice *fsm.Slice, reader *raftlog.Reader, entry *raft.Log, end 
 			full = true
 		}
 	}
-	reader.Passed(int64(next))
+	reader.Passed(int64(s.Next))
 	return full
 }
 

@@ -236,6 +236,9 @@ func (s *Set) openReplica(id fsm.PartitionID, partition *fsm.Partition) error {
 	}
 	name := id.String()
 	r := newReplica(s.env, s, id)
+	if partition.Begin != nil && voters != nil {
+		r.begin = &beginning{*partition.Begin, voters}
+	}
 	config := raftgroup.Config(s.env.Identity, s.env.HeartbeatTimeout, s.env.CommitTimeout, s.env.Trailing, s.env.RaftLogger.Named(name))
 	// housekeeping takes them
 	config.SnapshotThreshold, config.SnapshotInterval = math.MaxUint64, never

@@ -33,6 +33,8 @@ type Records struct {
 	// late is the oldest transaction that the log was told of to be open for too long.
 	late fsm.OpenTransaction
 
+	compaction compacting
+
 	// recent is seen.aborted, for who must not take mu.
 	recent atomic.Pointer[[]fsm.AbortedTransaction]
 }
@@ -244,6 +246,7 @@ func (r *Records) apply(entry *raft.Log) fsm.Applied {
 		Term:       fsm.Term(entry.Term),
 		AppendedAt: entry.AppendedAt.UnixMilli(),
 		Data:       entry.Data,
+		Extensions: entry.Extensions,
 	})
 	if applied.Err != nil && errors.Is(applied.Err, fsm.ErrNewer) {
 		r.newer = fmt.Errorf("entry %d: %w", entry.Index, applied.Err)

@@ -26,6 +26,7 @@ type Replica struct {
 	env     *environment
 	keeper  keeper
 	machine machine
+	begin   *beginning // what the group is formed with; nil: as any other
 
 	// Member and Log are set once, before the replica is handed out; the machine may
 	// be applied to from the moment Raft runs, which is after Log is set.
@@ -96,6 +97,8 @@ type keeping struct {
 	every int64 // bytes behind the last snapshot after which the next is taken
 	// entry: the entry of the snapshot stays in the log.
 	entry bool
+	// upTo: a snapshot should have the entry of that index soon.
+	upTo uint64
 }
 
 // Leader is what a replica does while it leads.

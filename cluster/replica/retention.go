@@ -24,17 +24,22 @@ func (r *Records) retain(share bool) {
 	if !ok {
 		return
 	}
+	if topic.Restoring {
+		return
+	}
 	r.sayLate(topic, time.Now())
+	r.compact(p, topic, time.Now())
 	start, next, stable := r.Ends()
 	to := start
-	if policy := env.config(topic, "cleanup.policy"); strings.Contains(policy, "delete") {
+	policy := env.config(topic, "cleanup.policy")
+	if strings.Contains(policy, "delete") {
 		limits := retention{
 			ms: env.configNumber(topic.ID, "retention.ms"), bytes: env.configNumber(topic.ID, "retention.bytes"),
 			ahead: topic.TimestampAhead(env.TopicDefaults),
 		}
 		to = max(to, r.expired(limits, time.Now()))
 	}
-	if share {
+	if share && policy != "compact" { // else the newest of a key would go
 		to = max(to, r.oldest())
 	}
 	if to > stable {

@@ -66,6 +66,7 @@ func New(ctx context.Context, config Config) *Set {
 func (s *Set) Run() {
 	s.done.Go(s.housekeepingLoop)
 	s.done.Go(s.scrubLoop)
+	s.done.Go(s.compactionLoop)
 }
 
 // End begins to stop all replicas, and lets go of whoever waits for their groups. It does not wait.

@@ -35,6 +35,8 @@ type Records interface {
 	EpochEnd(ctx context.Context, epoch fsm.LeaderEpoch) (fsm.LeaderEpoch, fsm.Offset, error)
 	DeleteRecords(ctx context.Context, before fsm.Offset) (fsm.Offset, error)
 	ActiveProducers(ctx context.Context) ([]fsm.ActiveProducer, error)
+	// RestoreBatches appends batches that keep their offsets, and gives the next offset.
+	RestoreBatches(ctx context.Context, batches []kafkaproto.Batch, end bool) (fsm.Offset, error)
 }
 
 // atRecords is AtLeader for what concerns the records of a partition: it asks local here, or the
@@ -249,6 +251,18 @@ func (r *Router) Producers(ctx context.Context, id fsm.PartitionID) ([]fsm.Activ
 		func(calls.Hint) fsm.PartitionID { return id },
 		func(ctx context.Context, here Records) ([]fsm.ActiveProducer, error) {
 			return here.ActiveProducers(ctx)
+		})
+}
+
+// Restore appends batches of a backup to a partition that is being restored, and gives the next
+// offset; end says that they are the last. What is there already is left out.
+func (r *Router) Restore(ctx context.Context, id fsm.PartitionID, batches []kafkaproto.Batch, end bool) (next fsm.Offset, err error) {
+	return atRecords(ctx, r, id, HoldLeaderless, calls.Restore,
+		func(calls.Hint) calls.RestoreRequest {
+			return calls.RestoreRequest{Partition: id, End: end, Batches: batches}
+		},
+		func(ctx context.Context, here Records) (fsm.Offset, error) {
+			return here.RestoreBatches(ctx, batches, end)
 		})
 }
 

@@ -3,8 +3,10 @@ package status
 import (
 	"context"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/trimaran-io/trimaran/admin"
 	"github.com/trimaran-io/trimaran/cluster/calls"
@@ -23,11 +25,36 @@ const checkPiece = 32 << 20
 // more.
 const wholeRange = 1 << 40
 
-// CheckReplicas compares what the partition's replicas have on disk from offset
+// errCompacting is the error of a check that compares replicas which are not compacted as far as
+// each other.
+var errCompacting = fmt.Errorf("%w: its replicas are being compacted, and are not equal before all have done it", outcome.ErrTimeout)
+
+const (
+	compactedWithin = 10 * time.Second // a check waits for that long
+	compactedPoll   = 250 * time.Millisecond
+)
+
+// CheckReplicas is checkOnce, again and again for a moment if the replicas are being compacted:
+// each does that in its own time.
+func (o *Overview) CheckReplicas(ctx context.Context, id fsm.PartitionID, from fsm.Offset) (*admin.PartitionCheck, error) {
+	for began := time.Now(); ; {
+		check, err := o.checkOnce(ctx, id, from)
+		if !errors.Is(err, errCompacting) || time.Since(began) > compactedWithin {
+			return check, err
+		}
+		select {
+		case <-time.After(compactedPoll):
+		case <-ctx.Done():
+			return nil, err
+		}
+	}
+}
+
+// checkOnce compares what the partition's replicas have on disk from offset
 // from on, or from the log start if that is above, some tens of megabytes of it.
 // Replicas that do not answer, do not run or are being copied are named and left
 // out. How far they are compared is in the answer; who asks goes on from there.
-func (o *Overview) CheckReplicas(ctx context.Context, id fsm.PartitionID, from fsm.Offset) (*admin.PartitionCheck, error) {
+func (o *Overview) checkOnce(ctx context.Context, id fsm.PartitionID, from fsm.Offset) (*admin.PartitionCheck, error) {
 	topics := o.cfg.Here.Topics()
 	partition, ok := topics.Partition(id)
 	if !ok {
@@ -93,6 +120,9 @@ func (o *Overview) CheckReplicas(ctx context.Context, id fsm.PartitionID, from f
 			}
 		}
 	}
+	if mixed(all) {
+		return nil, errCompacting
+	}
 	if !same(all) {
 		c.members = slices.DeleteFunc(all, func(m checkMember) bool { return m.err != nil })
 		c.narrow(ctx, out)
@@ -147,6 +177,22 @@ func (c *replicaCheck) ask(ctx context.Context, identity string, from, to fsm.Of
 	return h, err
 }
 
+// mixed reports whether those that could read what they have may differ, since one of them is
+// compacted further than another.
+func mixed(members []checkMember) bool {
+	var first *checkMember
+	for i := range members {
+		switch m := &members[i]; {
+		case m.err != nil:
+		case first == nil:
+			first = m
+		case m.hash.Mark != first.hash.Mark:
+			return true
+		}
+	}
+	return false
+}
+
 // same reports whether all that could be read is the same.
 func same(members []checkMember) bool {
 	var first *checkMember
@@ -173,6 +219,9 @@ func (c *replicaCheck) narrow(ctx context.Context, out *admin.PartitionCheck) {
 				out.DiffersAt, out.DiffersTo = from, to
 				return
 			}
+		}
+		if mixed(lower) {
+			break
 		}
 		if same(lower) {
 			from = middle

@@ -99,14 +99,17 @@ func (s *seen) Denied() bool                     { return s.denied }
 func (s *seen) ID() fsm.PartitionID              { return s.id }
 func (s *seen) Bounds() (start, next fsm.Offset) { return 2, 10 }
 func (s *seen) Transactions() Transactions       { return s.open }
-func (s *seen) Bytes() int64                     { return 1000 }
-func (s *seen) CatchUp() *admin.CatchUpStatus    { return nil }
-func (s *seen) Leads() bool                      { return s.ThinksItLeads() }
-func (s *seen) Term() uint64                     { return 1 }
-func (s *seen) End() int64                       { return 7 }
-func (s *seen) ThinksItLeads() bool              { return s.led == "n1.00000000" }
-func (s *seen) ServesAsLeader() bool             { return s.barrier }
-func (s *seen) WasLed() bool                     { return s.known }
+func (s *seen) Compaction() Compaction {
+	return Compaction{Compacted: true, DirtyRatio: 0.25, Waits: true}
+}
+func (s *seen) Bytes() int64                  { return 1000 }
+func (s *seen) CatchUp() *admin.CatchUpStatus { return nil }
+func (s *seen) Leads() bool                   { return s.ThinksItLeads() }
+func (s *seen) Term() uint64                  { return 1 }
+func (s *seen) End() int64                    { return 7 }
+func (s *seen) ThinksItLeads() bool           { return s.led == "n1.00000000" }
+func (s *seen) ServesAsLeader() bool          { return s.barrier }
+func (s *seen) WasLed() bool                  { return s.known }
 
 // reached are the nodes that are there beside n1.
 type reached []string

@@ -54,8 +54,16 @@ type Replica interface {
 	WasLed() bool                     // it knew a leader once
 	Bounds() (start, next fsm.Offset) // what can be read here
 	Transactions() Transactions       // that are open
-	Bytes() int64                     // of its log
-	CatchUp() *admin.CatchUpStatus    // nil unless it is being copied
+	Compaction() Compaction
+	Bytes() int64                  // of its log
+	CatchUp() *admin.CatchUpStatus // nil unless it is being copied
+}
+
+// Compaction is how far a partition of a compacted topic is.
+type Compaction struct {
+	Compacted  bool    // the topic is to be; else nothing below counts
+	DirtyRatio float64 // of the bytes of closed segments, those that are not compacted
+	Waits      bool    // something is decided and not carried out here
 }
 
 // Transactions are those that are open in a partition.

@@ -35,12 +35,14 @@ var (
 	metricOpen       = prometheus.NewDesc("trimaran_open_transaction_count", "Transactions that are open in partitions that this node leads; one that writes to several counts in each.", nil, nil)
 	metricOldest     = prometheus.NewDesc("trimaran_oldest_open_transaction_age_seconds", "Age of the oldest of them; 0: none.", nil, nil)
 	metricLate       = prometheus.NewDesc("trimaran_partitions_with_late_transactions_count", "Partitions that this node leads with a transaction that should have been ended: it may be hanging.", nil, nil)
+	metricDirty      = prometheus.NewDesc("trimaran_dirty_ratio", "Of a compacted topic: of the bytes of the replica's closed segments on this node, those that are not compacted yet.", []string{"topic", "partition"}, nil)
+	metricWaiting    = prometheus.NewDesc("trimaran_compactions_waiting_count", "Replicas on this node that have not carried out a compaction that is decided.", nil, nil)
 	metricLogStart   = prometheus.NewDesc("trimaran_log_start_offset", "First offset that can be read from the replica on this node.", []string{"topic", "partition"}, nil)
 )
 
 // Describe implements prometheus.Collector.
 func (c Collector) Describe(to chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{metricPartitions, metricLeaders, metricOffline, metricBroken, metricHurt, metricUnder, metricOfflineShards, metricUnderShards, metricOfflineCatalog, metricUnderCatalog, metricController, metricDiskFree, metricDiskFull, metricShards, metricShardsLed, metricLogEnd, metricLogStart, metricStableLag, metricOpen, metricOldest, metricLate} {
+	for _, d := range []*prometheus.Desc{metricPartitions, metricLeaders, metricOffline, metricBroken, metricHurt, metricUnder, metricOfflineShards, metricUnderShards, metricOfflineCatalog, metricUnderCatalog, metricController, metricDiskFree, metricDiskFull, metricShards, metricShardsLed, metricLogEnd, metricLogStart, metricStableLag, metricOpen, metricOldest, metricLate, metricDirty, metricWaiting} {
 		to <- d
 	}
 }
@@ -51,7 +53,7 @@ func (c Collector) Collect(to chan<- prometheus.Metric) {
 		to <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
 	}
 	short := c.Shortcomings()
-	running := 0
+	running, waiting := 0, 0
 	transactions, late, oldest := 0, 0, time.Duration(0)
 	topics := c.Here.Topics()
 	here := c.Presence.Here(topics)
@@ -77,6 +79,12 @@ func (c Collector) Collect(to chan<- prometheus.Metric) {
 			gauge(metricLogStart, float64(start), labels...)
 			open := r.Transactions()
 			gauge(metricStableLag, float64(open.Behind), labels...)
+			if c := r.Compaction(); c.Compacted {
+				gauge(metricDirty, c.DirtyRatio, labels...)
+				if c.Waits {
+					waiting++
+				}
+			}
 			if !r.ServesAsLeader() {
 				continue
 			}
@@ -90,6 +98,7 @@ func (c Collector) Collect(to chan<- prometheus.Metric) {
 	gauge(metricOpen, float64(transactions))
 	gauge(metricOldest, oldest.Seconds())
 	gauge(metricLate, float64(late))
+	gauge(metricWaiting, float64(waiting))
 	shards, led := 0, 0
 	for _, r := range c.Here.Running() {
 		if r.ID().Topic != fsm.GroupShardsID {

@@ -3,6 +3,7 @@ package status
 import (
 	"github.com/hashicorp/raft"
 
+	"github.com/trimaran-io/trimaran/admin"
 	"github.com/trimaran-io/trimaran/cluster/calls"
 	"github.com/trimaran-io/trimaran/fsm"
 )
@@ -12,6 +13,12 @@ func (o *Overview) Report() calls.NodeReport {
 	here := o.cfg.Here
 	report := calls.NodeReport{Replicas: map[string]calls.ReplicaReport{}, Broken: map[string]string{}, DiskFull: here.Full()}
 	report.DiskFree, report.DiskTotal = here.Space()
+	if o.cfg.Backup != nil {
+		report.Backup = o.cfg.Backup()
+	}
+	if o.cfg.Compaction != nil {
+		report.Compaction = o.cfg.Compaction()
+	}
 	broken, hurtBy := here.Troubles()
 	for id, err := range broken {
 		report.Broken[id.String()] = err.Error()
@@ -27,7 +34,11 @@ func (o *Overview) Report() calls.NodeReport {
 		if identity == o.cfg.Self {
 			ids = votersOf(r.Member())
 		}
-		report.Replicas[r.ID().String()] = calls.ReplicaReport{Leads: identity == o.cfg.Self, Voters: ids, Term: fsm.Term(term), LogStart: start, Applied: next, Bytes: r.Bytes(), CatchUp: r.CatchUp(), Hurt: hurt[r.ID()]}
+		said := calls.ReplicaReport{Leads: identity == o.cfg.Self, Voters: ids, Term: fsm.Term(term), LogStart: start, Applied: next, Bytes: r.Bytes(), CatchUp: r.CatchUp(), Hurt: hurt[r.ID()]}
+		if c := r.Compaction(); c.Compacted {
+			said.Compaction = &admin.ReplicaCompaction{DirtyRatio: c.DirtyRatio, Waits: c.Waits}
+		}
+		report.Replicas[r.ID().String()] = said
 	}
 	if m := here.Catalog(); m != nil {
 		report.Catalog = "voter"

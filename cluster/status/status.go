@@ -31,6 +31,10 @@ type Config struct {
 	// Digest hashes what this node's replica of a partition has on its disk of a range of offsets,
 	// up to limit bytes.
 	Digest func(ctx context.Context, id fsm.PartitionID, from, to fsm.Offset, limit int64) (calls.ReplicaHash, error)
+	// Backup says how it stands with the backups that this node makes; nil: it makes none.
+	Backup func() *admin.BackupStatus
+	// Compaction says what this node has compacted; nil, or nil from it: nothing.
+	Compaction func() *admin.NodeCompaction
 }
 
 // Overview asks all nodes and puts their answers together. It has no state and takes no lock.
@@ -117,6 +121,7 @@ func (o *Overview) Status(ctx context.Context) (*admin.Status, error) {
 		if reports[i] != nil {
 			s.CatalogRole, s.CatalogTerm, s.CatalogEnd = reports[i].Catalog, reports[i].Term, reports[i].End
 			s.DiskFree, s.DiskTotal, s.DiskFull = reports[i].DiskFree, reports[i].DiskTotal, reports[i].DiskFull
+			s.Backup, s.Compaction = reports[i].Backup, reports[i].Compaction
 			// Of two that think they lead, the one with the higher term does.
 			if s.CatalogRole == "leader" && (status.Controller == "" || reports[i].Term > leads) {
 				status.Controller, leads, status.CatalogVoters = node.ID, reports[i].Term, reports[i].CatalogVoters
@@ -196,7 +201,7 @@ func partitionStatus(topic fsm.TopicID, p int32, partition fsm.Partition, nodes 
 			} else {
 				replica.Error = r.Hurt
 			}
-			replica.Bytes = r.Bytes
+			replica.Bytes, replica.Compaction = r.Bytes, r.Compaction
 			replica.Applied, replica.Lag = r.Applied, int64(s.HighWatermark-r.Applied)
 		}
 		s.Replicas = append(s.Replicas, replica)

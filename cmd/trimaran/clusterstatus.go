@@ -118,6 +118,11 @@ func showStatus(out io.Writer, status *admin.Status) error {
 	if len(status.GroupShards) > 0 {
 		fmt.Fprint(out, "\n", terminal.Shown(groupShardsText(status)), "\n")
 	}
+	for _, text := range []string{compactionText(status, time.Now()), backupText(status, time.Now())} {
+		if text != "" {
+			fmt.Fprint(out, "\n", terminal.Shown(text), "\n")
+		}
+	}
 	for _, rows := range [][][]string{copyingRows(status), damagedRows(status)} {
 		if len(rows) > 1 {
 			fmt.Fprintln(out)
@@ -202,6 +207,57 @@ func eachReplica(status *admin.Status, f func(topic string, p admin.PartitionSta
 		each(t.Name, t.Partitions)
 	}
 	each(fsm.GroupShardsName, status.GroupShards)
+}
+
+// compactionText is the line of `cluster status` about compaction, "" where no topic is compacted
+// and no node has compacted anything.
+func compactionText(status *admin.Status, now time.Time) string {
+	partitions, waiting, dirtiest, ratio := 0, 0, "", 0.0
+	for _, t := range status.Topics {
+		for _, p := range t.Partitions {
+			compacted := false
+			for _, r := range p.Replicas {
+				c := r.Compaction
+				if c == nil {
+					continue
+				}
+				compacted = true
+				if c.Waits {
+					waiting++
+				}
+				if dirtiest == "" || c.DirtyRatio > ratio {
+					dirtiest, ratio = fmt.Sprintf("%s-%d", t.Name, p.Partition), c.DirtyRatio
+				}
+			}
+			if compacted {
+				partitions++
+			}
+		}
+	}
+	last, saved, by := int64(0), int64(0), fsm.NodeID("")
+	for _, n := range status.Nodes {
+		if c := n.Compaction; c != nil {
+			saved += c.Saved
+			if c.LastMs > last {
+				last, by = c.LastMs, n.ID
+			}
+		}
+	}
+	if partitions == 0 && last == 0 {
+		return ""
+	}
+	text := fmt.Sprintf("Compaction: of %d partitions", partitions)
+	if dirtiest != "" {
+		text += fmt.Sprintf(", the dirtiest is %s (%.0f%%)", dirtiest, 100*ratio)
+	}
+	if waiting > 0 {
+		text += fmt.Sprintf(", %d replicas have to follow", waiting)
+	}
+	if last == 0 {
+		return text + "; no round yet"
+	}
+	return text + fmt.Sprintf("; last round %s ago by %s; %s saved since the nodes were started",
+		max(now.Sub(time.UnixMilli(last)).Round(time.Second), 0), by, showBytes(max(saved, 0)))
 }
 
 func orDash(s string) string {

@@ -112,7 +112,9 @@ func clusterVerify(cmd *cobra.Command, name string) error {
 
 // verifyPartition goes through a partition part by part.
 func verifyPartition(cmd *cobra.Command, b *brokers, topic string, partition int32, progress func(*admin.PartitionCheck)) (*verifiedPartition, error) {
-	const moved = 5 // how often retention may be faster
+	// how often retention may be faster, and how often replicas that are being compacted are waited
+	// for
+	const moved, compacted = 5, 12
 	v := &verifiedPartition{Topic: topic, Partition: partition, From: -1, Same: true}
 	timeout, _ := cmd.Flags().GetDuration("timeout")
 	next := fsm.Offset(-1)
@@ -122,6 +124,10 @@ func verifyPartition(cmd *cobra.Command, b *brokers, topic string, partition int
 		c, err := askReplicaCheck(ctx, b, topic, partition, next)
 		cancel()
 		if errors.Is(err, kerr.OffsetOutOfRange) && tries < moved {
+			tries++
+			continue
+		}
+		if errors.Is(err, kerr.RequestTimedOut) && tries < compacted {
 			tries++
 			continue
 		}

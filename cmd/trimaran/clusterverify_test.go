@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/trimaran-io/trimaran/admin"
 	"github.com/trimaran-io/trimaran/fsm"
@@ -87,5 +88,30 @@ func TestStatusShowsCopiesAndDisks(t *testing.T) {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("%q is not in\n%s", want, out.String())
 		}
+	}
+}
+
+func TestStatusTellsOfCompaction(t *testing.T) {
+	now := time.UnixMilli(1_700_000_000_000)
+	of := func(ratio float64, waits bool) []admin.ReplicaStatus {
+		return []admin.ReplicaStatus{{Compaction: &admin.ReplicaCompaction{DirtyRatio: ratio, Waits: waits}}, {Role: "offline"}}
+	}
+	status := &admin.Status{Topics: []admin.TopicStatus{
+		{Name: "events", Partitions: []admin.PartitionStatus{{Replicas: []admin.ReplicaStatus{{}}}}},
+		{Name: "accounts", Partitions: []admin.PartitionStatus{{Replicas: of(0.125, false)}, {Partition: 1, Replicas: of(0.4, true)}}},
+	}}
+	if got, want := compactionText(status, now), "Compaction: of 2 partitions, the dirtiest is accounts-1 (40%), 1 replicas have to follow; no round yet"; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+	status.Nodes = []admin.NodeStatus{
+		{ID: "n1", Compaction: &admin.NodeCompaction{LastMs: now.UnixMilli() - 90_000, Saved: 1 << 20}},
+		{ID: "n2", Compaction: &admin.NodeCompaction{LastMs: now.UnixMilli() - 5_000, Saved: 3 << 20}},
+		{ID: "n3"},
+	}
+	if got, want := compactionText(status, now), "1 replicas have to follow; last round 5s ago by n2; 4 MiB saved since the nodes were started"; !strings.HasSuffix(got, want) {
+		t.Errorf("got %q, want %q", got, want)
+	}
+	if got := compactionText(&admin.Status{Topics: status.Topics[:1]}, now); got != "" {
+		t.Errorf("where nothing is compacted: %q", got)
 	}
 }

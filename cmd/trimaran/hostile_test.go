@@ -3,11 +3,16 @@ package main
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"encoding/base64"
 	"encoding/binary"
 	"encoding/json"
+	"errors"
+	"fmt"
 	"io"
 	"net"
+	"os"
+	"path/filepath"
 	"reflect"
 	"strconv"
 	"strings"
@@ -21,6 +26,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kversion"
 
 	"github.com/trimaran-io/trimaran/admin"
+	"github.com/trimaran-io/trimaran/backup"
+	"github.com/trimaran-io/trimaran/fsm"
 	"github.com/trimaran-io/trimaran/gateway"
 )
 
@@ -128,6 +135,8 @@ func hostileAnswer(addr string, frame []byte) []byte {
 		return own(new(admin.Answer))
 	case gateway.TokenKey:
 		return own(new(gateway.TokenAnswer))
+	case backupKey:
+		return own(new(admin.BackupAnswer))
 	}
 	req := kmsg.RequestForKey(key)
 	req.SetVersion(version)
@@ -172,6 +181,36 @@ func harmful(text string) string {
 	return ""
 }
 
+// hostileStore gives a folder with backups by somebody who means harm: one whose manifest is good,
+// and one whose manifest is not.
+func hostileStore(t *testing.T) (dir string) {
+	t.Helper()
+	dir = t.TempDir()
+	const id = "20260131T120000.000Z-0123abcd"
+	text, err := json.Marshal(backup.Manifest{
+		Format: 1, ID: id, ClusterID: hostile, Finished: 1, Patterns: []string{hostile}, Security: admin.CatalogSecurity{Credentials: []fsm.Credential{{User: hostile}}},
+		Topics: []backup.Topic{{
+			Name: "events", ID: fsm.TopicID{1}, ReplicationFactor: 1, Configs: map[string]string{hostile: hostile},
+			Partitions: []backup.Partition{{End: 1, Objects: []backup.Object{{Next: 1, Bytes: 100, SHA256: strings.Repeat("a", 64)}}}},
+		}},
+		Groups: []backup.Group{{ID: hostile, Offsets: []backup.GroupOffset{{Topic: "events"}}}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, data := range map[string]string{
+		"cluster.json":                               `{"format":1,"cluster_id":"x"}`,
+		"backups/" + id + ".json":                    fmt.Sprintf("trimaran-backup 1 %x\n%s", sha256.Sum256(text), text),
+		"backups/20260131T110000.000Z-0123abcd.json": "trimaran-backup " + hostile,
+	} {
+		path := filepath.Join(dir, name)
+		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o700), os.WriteFile(path, []byte(data), 0o600)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir
+}
+
 // leaves gives all commands that do something, as words.
 func leaves(cmd *cobra.Command, words []string) (all [][]string) {
 	if !cmd.HasSubCommands() {
@@ -186,7 +225,11 @@ func leaves(cmd *cobra.Command, words []string) (all [][]string) {
 // TestNoCommandLetsHostileTextReachTheTerminal: whatever a client called itself or a server says.
 func TestNoCommandLetsHostileTextReachTheTerminal(t *testing.T) {
 	addr := hostileBroker(t)
+	store := "file://" + hostileStore(t)
 	further := map[string][][]string{
+		"backup create": {{"--to", store}, {"--to", "file:///" + hostile}, {"--to", hostile}}, "backup list": {{"--from", store}, {"--from", store, "--json"}},
+		"backup verify":  {{"--from", store}, {"--from", store, "--all"}, {"--from", store, "--backup", hostile}, {"--from", store, "--before", hostile}},
+		"backup restore": {{"--from", store}, {"--from", store, "--topic", hostile + "=" + hostile}}, "backup compare": {{"--from", store}}, "backup prune": {{"--from", store}},
 		"group list": {{}, {"--json"}}, "group describe": {{hostile}, {hostile, "--json"}}, "group delete": {{hostile}},
 		"group reset-offsets": {{hostile, "--topic", "events", "--to-earliest"}, {hostile, "--topic", hostile, "--to-offset", "0"}},
 		"topic list":          {{}, {"--json"}}, "topic describe": {{}, {hostile}, {"events", "--json"}}, "topic create": {{hostile}, {"events"}},
@@ -217,7 +260,8 @@ func TestNoCommandLetsHostileTextReachTheTerminal(t *testing.T) {
 		}
 		for _, more := range tries {
 			args := append(words[:len(words):len(words)], more...)
-			if words[0] != "log" && words[0] != "cert" && words[0] != "version" {
+			onStore := name == "backup list" || name == "backup verify" || name == "backup prune"
+			if words[0] != "log" && words[0] != "cert" && words[0] != "version" && !onStore {
 				args = append(args, "--brokers", addr, "--timeout", "1s")
 			}
 			var out, errOut bytes.Buffer

@@ -131,7 +131,7 @@ the file.`,
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &usageError{err} })
 	root.AddCommand(
 		newServe(), newDev(),
-		newTopic(), newProduce(), newConsume(), newGroup(), newTransaction(), newUser(), newACL(), newToken(), newCluster(), newNode(), newLog(), newCert(),
+		newTopic(), newProduce(), newConsume(), newGroup(), newTransaction(), newUser(), newACL(), newToken(), newCluster(), newNode(), newBackup(), newLog(), newCert(),
 		newVersion(),
 	)
 	markArgErrors(root)

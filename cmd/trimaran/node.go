@@ -45,6 +45,7 @@ type nodeOptions struct {
 
 	storage      storageOptions
 	coordinators coordinatorSettings
+	backup       backupOptions
 
 	maxClients   int // connections; 0: the gateway's default
 	maxPeers     int // connections with other nodes; 0: the default
@@ -164,6 +165,13 @@ func startNode(o nodeOptions) (*node, error) {
 		}, func() float64 { return float64(o.logDropped()) }))
 	}
 	o.register(registry)
+	var saves *backups // nil: none
+	if o.backup.url != "" {
+		if saves, err = newBackups(o.backup, o.data, o.log); err != nil {
+			return nil, err
+		}
+		registry.MustRegister(saves)
+	}
 	shown := o.advertise
 	if shown == "" {
 		shown = listener.Addr().String()
@@ -177,8 +185,10 @@ func startNode(o nodeOptions) (*node, error) {
 		DefaultPartitions: o.partitions, DefaultReplicationFactor: o.replication, InitialTopics: o.topics,
 		TopicDefaults: o.storage.topicDefaults, RetentionInterval: o.storage.retentionInterval,
 		MaxDiskShare: o.storage.maxDiskShare, CatchUpRate: o.storage.catchUpRate, ScrubRate: o.storage.scrubRate,
+		CompactionRate: o.storage.compactionRate, CompactionMemory: o.storage.compactionMemory,
 		ReplaceAfter: o.replaceAfter, NoAutoBalance: !o.autoBalance,
 		Groups: o.coordinators.groups, Transactions: o.coordinators.transactions,
+		Backup: saves.reported(),
 		Logger: o.log, Registry: registry,
 	})
 	if err != nil {
@@ -219,6 +229,19 @@ func startNode(o nodeOptions) (*node, error) {
 				log.Error("the Unix socket for the super user does not serve any more", "error", err)
 			}
 		}()
+	}
+	if saves != nil {
+		if local == nil {
+			log.Error("no backups are made: they go over the Unix socket")
+		} else {
+			saves.leads, saves.log = c.LeadsCatalog, log
+			saved := make(chan struct{})
+			n.stopWatching = func() { stopWatching(); <-saved }
+			go func() {
+				defer close(saved)
+				saves.run(watching)
+			}()
+		}
 	}
 	peer, gossip := c.Addresses()
 	log.Info("node listens", "version", version, "clients", n.addr, "peers", peer, "gossip", gossip, "data", o.data)

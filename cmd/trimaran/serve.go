@@ -77,6 +77,7 @@ cluster of its own.`,
 	addAccessFlags(cmd)
 	addStorageFlags(cmd)
 	addCoordinatorFlags(cmd)
+	addNodeBackupFlags(cmd)
 	addLogFlags(cmd, "info")
 	return cmd
 }
@@ -185,6 +186,9 @@ func serveOptions(cmd *cobra.Command) (nodeOptions, error) {
 		return o, err
 	}
 	if o.coordinators, err = coordinatorSettingsOf(cmd); err != nil {
+		return o, err
+	}
+	if o.backup, err = nodeBackupsOf(cmd); err != nil {
 		return o, err
 	}
 	if o.access, err = accessOf(cmd); err != nil {

@@ -19,6 +19,8 @@ type storageOptions struct {
 	maxDiskShare      float64 // 0: off
 	catchUpRate       int64   // bytes a second
 	scrubRate         int64   // bytes a second; negative: off
+	compactionRate    int64   // bytes a second; negative: no bound
+	compactionMemory  int64   // bytes
 }
 
 // topicFlags are the broker configurations of Kafka that are the defaults of a
@@ -44,6 +46,8 @@ func addStorageFlags(cmd *cobra.Command) {
 	f.Float64("max-disk-share", 0, "`share` of the disk, 0 to 1, above which the oldest segments are deleted whatever retention says; 0: never")
 	f.Var(newByteSize(100<<20), "catch-up-rate", "`bytes` a second, such as 50MB, that this node copies from others for replicas that are far behind")
 	f.Var(newByteSize(4<<20), "scrub-rate", "`bytes` a second, such as 4MiB, that this node reads to look for damage; 0: never")
+	f.Var(newByteSize(64<<20), "compaction-rate", "`bytes` a second, such as 50MB, that this node reads and writes to compact topics; 0: no bound")
+	f.Var(newByteSize(128<<20), "compaction-memory", "`bytes`, such as 64MiB, for the keys of a partition that is compacted, 24 each; with more keys it takes several rounds")
 }
 
 // storageOf reads what addStorageFlags added.
@@ -72,6 +76,12 @@ func storageOf(cmd *cobra.Command) (storageOptions, error) {
 	}
 	if o.scrubRate = byteSizeOf(cmd, "scrub-rate"); o.scrubRate == 0 {
 		o.scrubRate = -1
+	}
+	if o.compactionRate = byteSizeOf(cmd, "compaction-rate"); o.compactionRate == 0 {
+		o.compactionRate = -1
+	}
+	if o.compactionMemory = byteSizeOf(cmd, "compaction-memory"); o.compactionMemory < 1<<20 {
+		return o, usagef("--compaction-memory: want at least 1MiB")
 	}
 	return o, nil
 }

@@ -235,6 +235,10 @@ func TestHelpExamplesWork(t *testing.T) {
 				strings.Contains(line, "node decommission") || strings.Contains(line, "node replace") {
 				continue
 			}
+			if first, _, _ := strings.Cut(name, " "); first == "backup" {
+				t.Run(strings.ReplaceAll(line, "/", "|"), func(t *testing.T) { backupExample(t, filepath.Dir(bin), line) })
+				continue
+			}
 			if first, _, _ := strings.Cut(name, " "); first == "acl" || first == "user" || first == "cert" || first == "token" {
 				t.Run(strings.ReplaceAll(line, "/", "|"), func(t *testing.T) { secureExample(t, secured, filepath.Dir(bin), line) })
 				continue

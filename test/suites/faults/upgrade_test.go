@@ -2,12 +2,16 @@ package faults
 
 import (
 	"encoding/json"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/trimaran-io/trimaran/test/harness"
 )
@@ -207,4 +211,57 @@ func TestNamesAreUsedAgainDuringAnUpgrade(t *testing.T) {
 	}
 	waitNoLag(t, c, "three")
 	replicasAgree(t, story.addrs(), "three")
+}
+
+// levelFive is a commit whose program knows level 5: it stores cleanup.policy=compact, and nothing
+// is compacted.
+const levelFive = "fee83c9"
+
+// A compacted topic of a cluster that is upgraded node by node stays as it is while a node has the
+// older program, which would not read what is left; then it is compacted, on all alike.
+func TestCompactionBeginsWhenAllAreUpgraded(t *testing.T) {
+	t.Parallel()
+	older, err := harness.ProgramOf(levelFive, t.TempDir())
+	if err != nil {
+		t.Skipf("skipped: %v", err)
+	}
+	newer, err := harness.Program("trimaran")
+	must(t, err)
+	c := harness.New(t, harness.Options{Program: older, NoShim: true, NodeArgs: []string{"--log-retention-check-interval", "500ms"}})
+	cl, err := kgo.NewClient(kgo.SeedBrokers(c.Addrs()...), kgo.DefaultProduceTopic("changes"))
+	must(t, err)
+	defer cl.Close()
+	text := func(s string) *string { return &s }
+	made, err := kadm.NewClient(cl).CreateTopics(t.Context(), 1, 3, map[string]*string{
+		"cleanup.policy": text("compact"), "segment.bytes": text("200000"), "min.cleanable.dirty.ratio": text("0.01"), "max.compaction.lag.ms": text("1000"),
+	}, "changes")
+	must(t, err)
+	must(t, made["changes"].Err)
+	const keys = 50
+	want, written := map[string]string{}, 0
+	write := func() {
+		t.Helper()
+		for range 500 {
+			key, value := fmt.Sprint("key-", written%keys), fmt.Sprintf("%d %s", written, strings.Repeat("x", 500))
+			must(t, cl.ProduceSync(t.Context(), &kgo.Record{Key: []byte(key), Value: []byte(value)}).FirstErr())
+			want[key] = value
+			written++
+		}
+	}
+	for _, n := range c.Nodes {
+		write()
+		if _, left := compactedMap(t, t.Context(), c.Addrs(), written); left != written {
+			t.Fatalf("%d of %d records are left while not all are upgraded", left, written)
+		}
+		_, err := n.Terminate(patience)
+		must(t, err)
+		n.Path = newer
+		must(t, n.Start())
+		must(t, n.WaitReady(patience))
+	}
+	write()
+	compactedTo(t, t.Context(), c, want, written, keys)
+	if out := trimaran(t, c.Addrs(), "cluster", "verify", "changes"); !strings.Contains(out, "same") {
+		t.Errorf("cluster verify says %s", out)
+	}
 }

@@ -14,6 +14,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/trimaran-io/trimaran/test/harness"
@@ -32,6 +33,11 @@ const (
 // has fenced it and works, and goes on then. A reader of committed records gets each line once, in
 // the file's order. In the pass with kills nodes die all the while.
 func connectExactlyOnce(ctx context.Context, a *attempt) error {
+	return throughConnect(ctx, a, (*onceSource).rounds)
+}
+
+// throughConnect runs what is to be done with a file that goes through Connect, and a reader.
+func throughConnect(ctx context.Context, a *attempt, rounds func(*onceSource, context.Context) error) error {
 	if err := os.MkdirAll(a.dir, 0o777); err != nil {
 		return err
 	}
@@ -47,7 +53,7 @@ func connectExactlyOnce(ctx context.Context, a *attempt) error {
 	}
 	defer c.reader.Close()
 	stop := a.killInTurn(ctx)
-	err = c.rounds(ctx)
+	err = rounds(c, ctx)
 	return errors.Join(err, stop())
 }
 
@@ -68,7 +74,7 @@ func (c *onceSource) rounds(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := c.configure(ctx); err != nil {
+	if err := c.configure(ctx, connectBatch); err != nil {
 		return err
 	}
 	if err := errors.Join(c.write(1), c.readTo(ctx, len(c.want), one)); err != nil {
@@ -120,6 +126,53 @@ func (c *onceSource) rounds(ctx context.Context) error {
 	return c.noMore(ctx)
 }
 
+// connectCompacted is connectExactlyOnce, but that Connect's three topics are compacted all the
+// while, and a worker starts only when they have one record of each key: it has the source, its
+// configuration and its place in the file from what is left.
+func connectCompacted(ctx context.Context, a *attempt) error {
+	return throughConnect(ctx, a, (*onceSource).compactedRounds)
+}
+
+func (c *onceSource) compactedRounds(ctx context.Context) error {
+	topics := []string{c.topic + "-configs", c.topic + "-offsets", c.topic + "-status"}
+	one, err := c.worker(ctx)
+	if err != nil {
+		return err
+	}
+	// Each change is a record of the same key.
+	for batch := connectBatch + 5; batch >= connectBatch; batch-- {
+		if err := c.configure(ctx, batch); err != nil {
+			return err
+		}
+	}
+	if err := compactAtOnce(ctx, kadm.NewClient(c.reader), topics...); err != nil {
+		return err
+	}
+	for round := 1; ; round++ {
+		if err := errors.Join(c.write(round), c.readTo(ctx, len(c.want)-connectLines/2, one)); err != nil {
+			return fmt.Errorf("round %d: %w", round, err)
+		}
+		// Not killed: what is behind a transaction that stays open is not compacted.
+		if err := syscall.Kill(one.cmd.Process.Pid, syscall.SIGTERM); err != nil {
+			return err
+		}
+		one.wait(c.step) // Java ends with 143 after SIGTERM
+		if round == 3 {
+			break
+		}
+		if err := c.untilCompacted(ctx, topics...); err != nil {
+			return fmt.Errorf("round %d: %w", round, err)
+		}
+		if one, err = c.worker(ctx); err != nil {
+			return err
+		}
+		if err := c.readTo(ctx, len(c.want), one); err != nil {
+			return fmt.Errorf("round %d, by a worker that starts from compacted topics: %w", round, err)
+		}
+	}
+	return c.noMore(ctx)
+}
+
 // worker starts a worker of the application. All have the same configuration but for their ports.
 func (c *onceSource) worker(ctx context.Context) (*client, error) {
 	var err error
@@ -151,14 +204,14 @@ scheduled.rebalance.max.delay.ms=0
 	return w, err
 }
 
-// configure tells the workers of the source.
-func (c *onceSource) configure(ctx context.Context) error {
+// configure tells the workers of the source; batch is how many lines a transaction has.
+func (c *onceSource) configure(ctx context.Context, batch int) error {
 	config, err := json.Marshal(map[string]string{
 		"connector.class":      "org.apache.kafka.connect.file.FileStreamSourceConnector",
 		"exactly.once.support": "required",
 		"transaction.boundary": "poll",
 		"tasks.max":            "1",
-		"batch.size":           fmt.Sprint(connectBatch),
+		"batch.size":           fmt.Sprint(batch),
 		"file":                 c.file,
 		"topic":                c.topic,
 	})

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/trimaran-io/trimaran/test/harness"
+	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
@@ -30,10 +31,16 @@ func (a *attempt) java(ctx context.Context, args ...string) *exec.Cmd {
 // started anew at the end: the counts must be right each time. In the pass with kills nodes die
 // while the two work; exactly once, the counts are right nonetheless.
 func wordCount(guarantee string) func(ctx context.Context, a *attempt) error {
-	return func(ctx context.Context, a *attempt) error { return countWords(ctx, a, guarantee) }
+	return func(ctx context.Context, a *attempt) error { return countWords(ctx, a, guarantee, false) }
 }
 
-func countWords(ctx context.Context, a *attempt, guarantee string) error {
+// wordCountCompacted is wordCount exactly once, whose changelog is compacted all the while: the
+// instance at the end has its state from what is left.
+func wordCountCompacted(ctx context.Context, a *attempt) error {
+	return countWords(ctx, a, "exactly_once_v2", true)
+}
+
+func countWords(ctx context.Context, a *attempt, guarantee string, compacted bool) error {
 	in, out := harness.Topic("words"), harness.Topic("counts")
 	for _, t := range []string{in, out} {
 		if err := a.makeTopic(ctx, t, 3); err != nil {
@@ -104,6 +111,12 @@ func countWords(ctx context.Context, a *attempt, guarantee string) error {
 	if err := counted(one); err != nil {
 		return err
 	}
+	changelog := in + "-app-counts-changelog"
+	if compacted {
+		if err := compactAtOnce(ctx, kadm.NewClient(cl), changelog); err != nil {
+			return err
+		}
+	}
 	two, err := start("streams-2")
 	if err != nil {
 		return err
@@ -117,6 +130,11 @@ func countWords(ctx context.Context, a *attempt, guarantee string) error {
 	}
 	for _, c := range []*client{one, two} {
 		if err := a.leave(c); err != nil {
+			return err
+		}
+	}
+	if compacted {
+		if err := a.untilCompacted(ctx, changelog); err != nil {
 			return err
 		}
 	}

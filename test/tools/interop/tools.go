@@ -34,10 +34,13 @@ func toolRows() []row {
 		tool("kafka-consumer-groups", true, true, groupsTool),
 		tool("streams word count", false, true, wordCount("at_least_once")),
 		killed(tool("streams exactly once", false, true, wordCount("exactly_once_v2"))),
+		killed(tool("streams compacted", false, true, onCompacting(wordCountCompacted))),
 		killed(tool("kafka-transactions", false, false, transactionsTool)),
 		tool("kafka-transactions hanging", false, false, hangingTool),
 		tool("connect file", false, true, connectFile),
 		killed(tool("connect exactly once", false, true, connectExactlyOnce)),
+		killed(tool("connect compacted", false, true, onCompacting(connectCompacted))),
+		compactionTesterRow(),
 	}
 }
 

@@ -1,0 +1,937 @@
+package backup
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/trimaran-io/trimaran/admin"
+	"github.com/trimaran-io/trimaran/fsm"
+	"github.com/trimaran-io/trimaran/kafkaproto"
+	"github.com/trimaran-io/trimaran/kafkaproto/prototest"
+)
+
+var errFault = errors.New("503 slow down")
+
+// memStore is a store in memory that fails as told.
+type memStore struct {
+	mu      sync.Mutex
+	objects map[string][]byte
+	times   map[string]time.Time
+	puts    []string
+	// fault is asked before an operation is done, and after: an answer may be lost.
+	fault func(op, key string) error
+}
+
+func newMemStore() *memStore {
+	return &memStore{objects: map[string][]byte{}, times: map[string]time.Time{}}
+}
+
+func (s *memStore) String() string { return "memory" }
+
+func (s *memStore) do(op, key string, f func() error) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.fault != nil {
+		if err := s.fault(op, key); err != nil {
+			return err
+		}
+	}
+	err := f()
+	if s.fault != nil && err == nil {
+		return s.fault("answer of "+op, key)
+	}
+	return err
+}
+
+func (s *memStore) Put(_ context.Context, key string, data []byte) error {
+	if err := checkKey(key); err != nil {
+		return err
+	}
+	return s.do("put", key, func() error {
+		if _, ok := s.objects[key]; ok {
+			return fmt.Errorf("%s %w", key, ErrExists)
+		}
+		s.objects[key], s.times[key] = bytes.Clone(data), time.Now()
+		s.puts = append(s.puts, key)
+		return nil
+	})
+}
+
+func (s *memStore) Get(_ context.Context, key string, limit int64) (data []byte, err error) {
+	err = s.do("get", key, func() error {
+		d, ok := s.objects[key]
+		if !ok {
+			return fmt.Errorf("%s %w", key, ErrNotFound)
+		}
+		if int64(len(d)) > limit {
+			return errTooLarge
+		}
+		data = bytes.Clone(d)
+		return nil
+	})
+	return data, err
+}
+
+func (s *memStore) List(_ context.Context, prefix string, each func(Stored) error) error {
+	var all []Stored
+	err := s.do("list", prefix, func() error {
+		for key, data := range s.objects {
+			if strings.HasPrefix(key, prefix) {
+				all = append(all, Stored{key, int64(len(data)), s.times[key]})
+			}
+		}
+		return nil
+	})
+	for _, o := range all {
+		if err == nil {
+			err = each(o)
+		}
+	}
+	return err
+}
+
+func (s *memStore) Delete(_ context.Context, key string) error {
+	return s.do("delete", key, func() error { delete(s.objects, key); return nil })
+}
+
+func (s *memStore) segments() (keys []string) {
+	for key := range s.objects {
+		if strings.HasPrefix(key, segmentsDir) {
+			keys = append(keys, key)
+		}
+	}
+	slices.Sort(keys)
+	return keys
+}
+
+// hasty is a store that is asked again at once.
+func hasty(s Store) Store {
+	return patient{store: s, backoff: func(ctx context.Context, _ int) error { return ctx.Err() }}
+}
+
+// memCluster is a cluster in memory.
+type memCluster struct {
+	mu        sync.Mutex
+	copy      admin.CatalogCopy
+	logs      map[fsm.TopicID][]*memLog
+	groups    []Group
+	committed []Group
+	asked     []string                                  // which of groups and bounds came first
+	fault     func(op string) error                     // before an operation is done, and after
+	changed   func(op string, id fsm.TopicID, part int) // told of each read
+	producers int64
+}
+
+type memLog struct {
+	start, next int64
+	epoch       int32
+	batches     []kafkaproto.Batch
+	last        bool // all was restored
+}
+
+func newMemCluster(id string) *memCluster {
+	return &memCluster{copy: admin.CatalogCopy{ClusterID: id, FeatureLevel: fsm.FeatureLevel, Nodes: 3, Topics: []admin.TopicCopy{}}, logs: map[fsm.TopicID][]*memLog{}}
+}
+
+func (c *memCluster) topic(name string, id byte, partitions int) fsm.TopicID {
+	t := fsm.TopicID{id}
+	c.copy.Topics = append(c.copy.Topics, admin.TopicCopy{Name: name, ID: t, Partitions: partitions, ReplicationFactor: 3, Configs: map[string]string{"retention.ms": "-1"}})
+	for range partitions {
+		c.logs[t] = append(c.logs[t], &memLog{epoch: 3})
+	}
+	return t
+}
+
+// add appends n batches of about size bytes.
+func (c *memCluster) add(id fsm.TopicID, partition, n, size int) {
+	l := c.logs[id][partition]
+	for range n {
+		b := prototest.Batch(strings.Repeat("x", size), fmt.Sprint(l.next))
+		if l.next%3 == 0 {
+			b = prototest.Of(b, 40+l.next, 0, 0, false)
+		}
+		b.Stamp(l.next, l.epoch)
+		l.batches = append(l.batches, b)
+		l.next = b.Header().NextOffset()
+	}
+}
+
+func (c *memCluster) do(op string) (func(*error), error) {
+	c.mu.Lock()
+	if c.fault != nil {
+		if err := c.fault(op); err != nil {
+			c.mu.Unlock()
+			return nil, err
+		}
+	}
+	return func(err *error) {
+		if c.fault != nil && *err == nil {
+			*err = c.fault("answer of " + op)
+		}
+		c.mu.Unlock()
+	}, nil
+}
+
+func (c *memCluster) Catalog(context.Context) (*admin.CatalogCopy, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	out := c.copy
+	out.Topics = slices.Clone(c.copy.Topics)
+	return &out, nil
+}
+
+func (c *memCluster) Groups(context.Context) ([]Group, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.asked = append(c.asked, "groups")
+	return append(slices.Clone(c.groups), c.committed...), nil
+}
+
+func (c *memCluster) log(id fsm.TopicID, partition int32) (*memLog, error) {
+	logs := c.logs[id]
+	if int(partition) >= len(logs) {
+		return nil, ErrGone
+	}
+	return logs[partition], nil
+}
+
+func (c *memCluster) Bounds(_ context.Context, t admin.TopicCopy, partition int32) (start, end int64, epoch int32, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.asked = append(c.asked, "bounds")
+	l, err := c.log(t.ID, partition)
+	if err != nil {
+		return 0, 0, 0, err
+	}
+	return l.start, l.next, l.epoch, nil
+}
+
+func (c *memCluster) Read(_ context.Context, t admin.TopicCopy, partition int32, offset int64) (data []byte, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	l, err := c.log(t.ID, partition)
+	if err != nil {
+		return nil, err
+	}
+	if offset < l.start {
+		return nil, ErrTrimmed
+	}
+	for _, b := range l.batches {
+		if b.Header().NextOffset() > offset && len(data) < 1<<20 {
+			data = append(data, b.Bytes()...)
+		}
+	}
+	if c.changed != nil {
+		c.changed("read", t.ID, int(partition))
+	}
+	if len(data) == 0 && offset < l.next {
+		return nil, ErrNothing
+	}
+	return data, nil
+}
+
+func (c *memCluster) CreateRestoring(_ context.Context, spec fsm.TopicSpec) (err error) {
+	done, err := c.do("create")
+	if err != nil {
+		return err
+	}
+	defer done(&err)
+	if c.logs[spec.Restore.ID] != nil {
+		return nil
+	}
+	c.copy.Topics = append(c.copy.Topics, admin.TopicCopy{
+		Name: spec.Name, ID: spec.Restore.ID, Partitions: int(spec.Partitions), ReplicationFactor: int(spec.ReplicationFactor), Configs: spec.Configs,
+		Origin: spec.Restore.Origin, Restoring: true,
+	})
+	for _, b := range spec.Restore.Begin {
+		c.logs[spec.Restore.ID] = append(c.logs[spec.Restore.ID], &memLog{start: int64(b.Offset), next: int64(b.Offset), epoch: int32(b.Term) + 1})
+	}
+	return nil
+}
+
+func (c *memCluster) Append(_ context.Context, id fsm.TopicID, partition int32, data []byte, last bool) (next int64, err error) {
+	done, err := c.do("append")
+	if err != nil {
+		return 0, err
+	}
+	defer done(&err)
+	l, err := c.log(id, partition)
+	if err != nil {
+		return 0, err
+	}
+	for b, err := range kafkaproto.Batches(data) {
+		if err != nil {
+			return 0, err
+		}
+		if b.Header().NextOffset() <= l.next {
+			continue
+		}
+		if b.Header().BaseOffset < l.next || b.Header().LeaderEpoch >= l.epoch {
+			return 0, errors.New("a batch out of place")
+		}
+		l.batches = append(l.batches, b.Clone())
+		l.next = b.Header().NextOffset()
+	}
+	l.last = l.last || last
+	return l.next, nil
+}
+
+func (c *memCluster) DeleteBefore(_ context.Context, topic string, partition int32, offset int64) (err error) {
+	done, err := c.do("delete")
+	if err != nil {
+		return err
+	}
+	defer done(&err)
+	for _, t := range c.copy.Topics {
+		if t.Name == topic {
+			c.logs[t.ID][partition].start = offset
+		}
+	}
+	return nil
+}
+
+func (c *memCluster) Commit(_ context.Context, g Group) (err error) {
+	done, err := c.do("commit")
+	if err != nil {
+		return err
+	}
+	defer done(&err)
+	for _, t := range c.copy.Topics {
+		for _, o := range g.Offsets {
+			if o.Topic == t.Name && !c.logs[t.ID][o.Partition].last {
+				return errors.New("offsets before the records")
+			}
+		}
+	}
+	c.committed = slices.DeleteFunc(c.committed, func(old Group) bool { return old.ID == g.ID })
+	c.committed = append(c.committed, g)
+	return nil
+}
+
+func (c *memCluster) Secure(_ context.Context, s admin.CatalogSecurity) (err error) {
+	done, err := c.do("secure")
+	if err != nil {
+		return err
+	}
+	defer done(&err)
+	c.copy.Security.Credentials = append(c.copy.Security.Credentials, s.Credentials...)
+	return nil
+}
+
+func (c *memCluster) End(_ context.Context, id fsm.TopicID, producers int64) (err error) {
+	done, err := c.do("end")
+	if err != nil {
+		return err
+	}
+	defer done(&err)
+	for i := range c.copy.Topics {
+		if c.copy.Topics[i].ID == id {
+			c.copy.Topics[i].Restoring = false
+		}
+	}
+	c.producers = max(c.producers, producers)
+	return nil
+}
+
+// sample is a cluster with something of everything.
+func sample() *memCluster {
+	c := newMemCluster("source")
+	orders, other := c.topic("orders", 1, 3), c.topic("other", 2, 1)
+	c.add(orders, 0, 13, 100_000)
+	c.add(orders, 1, 3, 10)
+	c.logs[orders][1].start = 3 // within the second batch
+	c.add(other, 0, 100, 10)
+	c.logs[other][0].next += 50 // compacted
+	c.add(other, 0, 10, 10)
+	emptied := c.topic("emptied", 3, 2) // their last records were compacted away, or all
+	c.add(emptied, 0, 3, 10)
+	c.logs[emptied][0].next += 7
+	c.logs[emptied][1].start, c.logs[emptied][1].next = 5, 9
+	c.groups = []Group{{ID: "g", Offsets: []GroupOffset{{Topic: "orders", Partition: 0, Offset: 7, Epoch: 2}, {Topic: "gone", Offset: 1}}}}
+	c.copy.Security.Credentials = []fsm.Credential{{User: "u", Mechanism: "SCRAM-SHA-256"}}
+	return c
+}
+
+func create(t *testing.T, c *memCluster, r *Repository, o Options) *Created {
+	t.Helper()
+	made, err := Create(t.Context(), c, r, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return made
+}
+
+// sameAs compares a cluster with a backup.
+func sameAs(t *testing.T, m *Manifest, r *Repository, c *memCluster) {
+	t.Helper()
+	v, err := Compare(t.Context(), m, r, c, RestoreOptions{})
+	if err != nil || len(v.Wrong) > 0 {
+		t.Fatalf("%v, %v", v, err)
+	}
+}
+
+func TestASecondBackupStoresWhatIsNew(t *testing.T) {
+	c, store := sample(), newMemStore()
+	r := &Repository{store}
+	first := create(t, c, r, Options{})
+	if c.asked[0] != "groups" {
+		t.Errorf("asked in the order %v: offsets of groups may be ahead of the records", c.asked[:2])
+	}
+	if g := first.Manifest.Groups; len(g) != 1 || len(g[0].Offsets) != 1 {
+		t.Errorf("groups %+v: what has no topic in the backup is left out", g)
+	}
+	if last := store.puts[len(store.puts)-1]; last != manifestKey(first.Manifest.ID) || store.puts[0] != clusterKey {
+		t.Errorf("stored in the order %v", store.puts)
+	}
+	if again := create(t, c, r, Options{}); again.Objects != 0 || again.Uploaded != 0 || again.Manifest.Bytes() != first.Manifest.Bytes() {
+		t.Errorf("nothing is new, and %d objects were stored", again.Objects)
+	}
+	c.add(fsm.TopicID{2}, 0, 1, 10)
+	next := create(t, c, r, Options{})
+	if next.Objects != 1 || next.Uploaded > 200 {
+		t.Errorf("%d objects with %d bytes were stored for a record", next.Objects, next.Uploaded)
+	}
+	sameAs(t, next.Manifest, r, c)
+	// Small ones do not pile up, and a log that lost its beginning needs no old objects.
+	for range 3 * maxTails {
+		c.add(fsm.TopicID{2}, 0, 1, 10)
+		next = create(t, c, r, Options{})
+	}
+	if n := len(next.Manifest.topic(fsm.TopicID{2}).Partitions[0].Objects); n > maxTails {
+		t.Errorf("a partition of little has %d objects", n)
+	}
+	c.logs[fsm.TopicID{2}][0].start = 200
+	next = create(t, c, r, Options{})
+	for _, o := range next.Manifest.topic(fsm.TopicID{2}).Partitions[0].Objects {
+		if o.Next <= 200 {
+			t.Errorf("an object up to %d is named, the log begins at 200", o.Next)
+		}
+	}
+	sameAs(t, next.Manifest, r, c)
+}
+
+// Of a compacted topic tombstones go, and what they stood for. Where one may have come and gone
+// since the last backup, which has the record, nothing of that is used.
+func TestBackupsOfCompactedTopics(t *testing.T) {
+	const hour = 3_600_000
+	type state struct {
+		compacted bool
+		kept      int64
+	}
+	for _, test := range []struct {
+		before, now state
+		goesOn      bool
+	}{
+		{state{true, hour}, state{true, hour}, true},
+		{state{true, 0}, state{true, hour}, false},
+		{state{true, hour}, state{false, 0}, false},
+		{state{false, hour}, state{true, 1}, false},
+		{state{false, 0}, state{false, 0}, true},
+	} {
+		c, store := newMemCluster("one"), newMemStore()
+		id, r := c.topic("compacted", 5, 1), &Repository{store}
+		c.add(id, 0, 4, 100)
+		is := func(s state) { c.copy.Topics[0].Compacted, c.copy.Topics[0].DeleteRetentionMs = s.compacted, s.kept }
+		is(test.before)
+		create(t, c, r, Options{})
+		log := c.logs[id][0]
+		c.add(id, 0, 2, 100)
+		if !test.goesOn {
+			log.batches = slices.Delete(log.batches, 1, 5) // some records, and a tombstone
+		}
+		is(test.now)
+		second := create(t, c, r, Options{})
+		sameAs(t, second.Manifest, r, c)
+		if n := len(second.Manifest.Topics[0].Partitions[0].Objects); test.goesOn != (n == 2) {
+			t.Errorf("%+v: %d objects", test, n)
+		}
+	}
+}
+
+// A backup that takes longer than tombstones stay does not go on behind an earlier one.
+func TestABackupOfACompactedTopicTakesTooLong(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, store := newMemCluster("one"), newMemStore()
+		id, r := c.topic("compacted", 5, 1), &Repository{store}
+		c.copy.Topics[0].Compacted, c.copy.Topics[0].DeleteRetentionMs = true, 3_600_000
+		c.add(id, 0, 4, 100)
+		create(t, c, r, Options{})
+		c.add(id, 0, 2, 100)
+		c.changed = func(string, fsm.TopicID, int) {
+			c.changed = nil
+			time.Sleep(61 * time.Minute) // of the reading
+		}
+		second := create(t, c, r, Options{})
+		if n := len(second.Manifest.Topics[0].Partitions[0].Objects); n != 1 {
+			t.Errorf("%d objects", n)
+		}
+	})
+}
+
+// A compacted log is compared by what compaction may have left of it.
+func TestCompareCompacted(t *testing.T) {
+	keyed := func(key, value string) prototest.Keyed {
+		return prototest.Keyed{Key: key, Value: value, Null: value == ""}
+	}
+	full := [][]prototest.Keyed{
+		{keyed("a", "1"), keyed("b", "1"), keyed("c", "1")}, // 0 to 2
+		{keyed("a", "2"), keyed("d", "1")},                  // 3, 4
+		{keyed("b", ""), keyed("c", "2")},                   // 5, 6
+	}
+	for name, test := range map[string]struct {
+		leave func(offset int64) bool
+		more  []prototest.Keyed
+		alter bool
+		wrong string
+	}{
+		"nothing is compacted":          {leave: func(int64) bool { return true }},
+		"all that may go is gone":       {leave: func(o int64) bool { return o == 3 || o == 4 || o == 6 }},
+		"the newest of a key is gone":   {leave: func(o int64) bool { return o != 4 }, wrong: "offset 4"},
+		"all is gone":                   {leave: func(o int64) bool { return false }, wrong: "newest of its key"},
+		"it is, and there is a newer":   {leave: func(o int64) bool { return o != 4 }, more: []prototest.Keyed{keyed("d", "2")}},
+		"and there is a newer of other": {leave: func(o int64) bool { return o != 4 }, more: []prototest.Keyed{keyed("e", "2")}, wrong: "offset 4"},
+		"a record is another one":       {leave: func(o int64) bool { return o > 2 }, alter: true, wrong: "offset 3"},
+	} {
+		c, store := newMemCluster("one"), newMemStore()
+		id, r := c.topic("compacted", 5, 1), &Repository{store}
+		c.copy.Topics[0].Compacted = true
+		log := c.logs[id][0]
+		add := func(records []prototest.Keyed) {
+			b := prototest.KeyedBatch(records...)
+			b.Stamp(log.next, 3)
+			log.batches = append(log.batches, b)
+			log.next = b.Header().NextOffset()
+		}
+		for _, records := range full {
+			add(records)
+		}
+		m := create(t, c, r, Options{}).Manifest
+		var left []kafkaproto.Batch
+		for i, b := range log.batches {
+			if test.alter && i == 1 {
+				other := prototest.KeyedBatch(keyed("a", "x"), keyed("d", "1"))
+				other.Stamp(3, 3)
+				b = other
+			}
+			rest, kept, err := b.Retain(func(record kafkaproto.Record) bool { return test.leave(record.Offset) })
+			if err != nil {
+				t.Fatal(err)
+			}
+			if kept > 0 || i == len(full)-1 {
+				left = append(left, rest)
+			}
+		}
+		if log.batches = left; test.more != nil {
+			add(test.more)
+		}
+		v, err := Compare(t.Context(), m, r, c, RestoreOptions{})
+		if err != nil || test.wrong == "" && len(v.Wrong) > 0 || test.wrong != "" && !strings.Contains(strings.Join(v.Wrong, ", "), test.wrong) {
+			t.Errorf("%s: %+v, %v", name, v, err)
+		}
+	}
+}
+
+// While a backup is made the log grows, and what was at its end when the backup began is compacted
+// away: the backup ends where it was to end all the same.
+func TestTheEndIsCompactedMeanwhile(t *testing.T) {
+	c, store := newMemCluster("one"), newMemStore()
+	id, r := c.topic("compacted", 5, 1), &Repository{store}
+	c.add(id, 0, 10, 400<<10)
+	log := c.logs[id][0]
+	end := log.next
+	c.changed = func(string, fsm.TopicID, int) {
+		if c.changed = nil; log.next == end {
+			c.add(id, 0, 1, 100)
+			log.batches = slices.Delete(log.batches, 5, 10)
+		}
+	}
+	p := create(t, c, r, Options{}).Manifest.Topics[0].Partitions[0]
+	if n := len(p.Objects); p.End != end || n != 1 || p.Objects[0].Next > end {
+		t.Errorf("%+v, the log ended at %d", p, end)
+	}
+}
+
+// A restore that is cut at each of its steps, before the step or after it, goes on where it was,
+// and ends as one that was not.
+func TestARestoreGoesOnWhereItWas(t *testing.T) {
+	c, store := sample(), newMemStore()
+	r := &Repository{store}
+	m := create(t, c, r, Options{}).Manifest
+	for cut := 0; ; cut++ {
+		to := newMemCluster("target")
+		steps := 0
+		to.fault = func(op string) error {
+			if steps++; steps-1 == cut {
+				return errFault
+			}
+			return nil
+		}
+		_, err := Restore(t.Context(), m, r, to, RestoreOptions{Options: Options{Parallel: 1}})
+		if err == nil {
+			if cut < 20 {
+				t.Fatalf("only %d steps", cut)
+			}
+			checkRestored(t, m, r, to)
+			return
+		}
+		if !errors.Is(err, errFault) {
+			t.Fatalf("cut at step %d: %v", cut, err)
+		}
+		to.fault = nil
+		for range 2 { // the second has nothing to do
+			if _, err := Restore(t.Context(), m, r, to, RestoreOptions{}); err != nil {
+				t.Fatalf("cut at step %d, and begun again: %v", cut, err)
+			}
+		}
+		checkRestored(t, m, r, to)
+	}
+}
+
+func checkRestored(t *testing.T, m *Manifest, r *Repository, to *memCluster) {
+	t.Helper()
+	for i := range m.Topics {
+		for p, l := range to.logs[m.Topics[i].ID] {
+			if want := m.Topics[i].Partitions[p]; l.start != want.Start || l.next != want.End {
+				t.Errorf("partition %d of %s has %d to %d, want %d to %d", p, m.Topics[i].Name, l.start, l.next, want.Start, want.End)
+			}
+		}
+	}
+	sameAs(t, m, r, to)
+	if len(to.committed) != 1 || to.committed[0].Offsets[0] != (GroupOffset{Topic: "orders", Partition: 0, Offset: 7, Epoch: 2}) {
+		t.Errorf("groups %+v", to.committed)
+	}
+	if len(to.copy.Security.Credentials) != 1 || to.producers < 40 {
+		t.Errorf("%d credentials, producer ids up to %d", len(to.copy.Security.Credentials), to.producers)
+	}
+	for _, topic := range to.copy.Topics {
+		if topic.Restoring || topic.Configs["retention.ms"] != "-1" {
+			t.Errorf("%+v", topic)
+		}
+	}
+}
+
+// Stores fail now and then, before they have done something and after it; nothing comes of it.
+func TestStoresThatFailNowAndThen(t *testing.T) {
+	for seed := range uint64(12) {
+		rnd := rand.New(rand.NewPCG(seed, 1))
+		c, store := sample(), newMemStore()
+		store.fault = func(string, string) error {
+			if rnd.IntN(4) == 0 {
+				return errFault
+			}
+			return nil
+		}
+		r := &Repository{hasty(store)}
+		var m *Manifest
+		for range 3 {
+			c.add(fsm.TopicID{1}, 2, 2, 1000)
+			made, err := Create(t.Context(), c, r, Options{})
+			if errors.Is(err, errFault) {
+				continue // seven times in a row
+			}
+			if err != nil {
+				t.Fatalf("seed %d: %v", seed, err)
+			}
+			m = made.Manifest
+		}
+		store.fault = nil
+		if m == nil {
+			continue
+		}
+		to := newMemCluster("target")
+		if _, err := Restore(t.Context(), m, r, to, RestoreOptions{}); err != nil {
+			t.Fatalf("seed %d: %v", seed, err)
+		}
+		checkRestored(t, m, r, to)
+		// What was cut short leaves nothing for ever.
+		if _, err := Prune(t.Context(), r, PruneOptions{Keep: 1, Grace: 1}); err != nil {
+			t.Fatal(err)
+		}
+		named := map[string]bool{}
+		for _, key := range m.objects() {
+			named[key] = true
+		}
+		for _, key := range store.segments() {
+			if !named[key] {
+				t.Errorf("seed %d: %s is left", seed, key)
+			}
+		}
+		sameAs(t, m, r, to)
+	}
+}
+
+func TestWhatIsNotAsItWas(t *testing.T) {
+	for name, test := range map[string]struct {
+		spoil func(s *memStore, m *Manifest, object string)
+		want  error
+		// verify: the manifest is read, and Verify says what is wrong
+		verify bool
+	}{
+		"a bit of an object": {func(s *memStore, _ *Manifest, o string) { s.objects[o][70] ^= 1 }, ErrDamaged, true},
+		"the end of one":     {func(s *memStore, _ *Manifest, o string) { s.objects[o] = s.objects[o][:len(s.objects[o])-1] }, ErrDamaged, true},
+		"more at its end":    {func(s *memStore, _ *Manifest, o string) { s.objects[o] = append(s.objects[o], 0) }, ErrDamaged, true},
+		"none":               {func(s *memStore, _ *Manifest, o string) { delete(s.objects, o) }, ErrNotFound, true},
+		"another's": {func(s *memStore, m *Manifest, o string) {
+			for other := range s.objects {
+				if strings.HasPrefix(other, segmentsDir) && other != o && len(s.objects[other]) != len(s.objects[o]) {
+					s.objects[o] = s.objects[other]
+				}
+			}
+		}, ErrDamaged, true},
+		"a bit of a manifest": {func(s *memStore, m *Manifest, _ string) { s.objects[manifestKey(m.ID)][200] ^= 1 }, ErrDamaged, false},
+		"half of one": {func(s *memStore, m *Manifest, _ string) {
+			s.objects[manifestKey(m.ID)] = s.objects[manifestKey(m.ID)][:100]
+		}, ErrDamaged, false},
+		"a newer one": {func(s *memStore, m *Manifest, _ string) {
+			s.objects[manifestKey(m.ID)] = []byte("trimaran-backup 2 whatever\n{}")
+		}, ErrNewer, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c, store := sample(), newMemStore()
+			r := &Repository{store}
+			m := create(t, c, r, Options{}).Manifest
+			test.spoil(store, m, store.segments()[0])
+			read, err := r.Newest(t.Context(), time.Time{})
+			if !test.verify {
+				if !errors.Is(err, test.want) {
+					t.Errorf("%v, want %v", err, test.want)
+				}
+				if _, err := Prune(t.Context(), r, PruneOptions{Grace: 1}); !errors.Is(err, test.want) {
+					t.Errorf("objects were deleted that it may name: %v", err)
+				}
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			v, err := Verify(t.Context(), read, r, Options{}, Known{})
+			if err != nil || len(v.Wrong) != 1 {
+				t.Errorf("verify: %+v, %v", v, err)
+			}
+			if _, err := Restore(t.Context(), read, r, newMemCluster("target"), RestoreOptions{}); !errors.Is(err, test.want) {
+				t.Errorf("restore: %v, want %v", err, test.want)
+			}
+		})
+	}
+}
+
+func TestAPlaceIsOneClusters(t *testing.T) {
+	store := newMemStore()
+	r := &Repository{store}
+	create(t, sample(), r, Options{})
+	before := len(store.objects)
+	other := sample()
+	other.copy.ClusterID = "another"
+	if _, err := Create(t.Context(), other, r, Options{}); err == nil || !strings.Contains(err.Error(), "another cluster, source") {
+		t.Errorf("%v", err)
+	}
+	if len(store.objects) != before {
+		t.Error("something was stored")
+	}
+	store.objects[clusterKey] = []byte(`{"format":2,"cluster_id":"source"}`)
+	if _, err := Create(t.Context(), sample(), r, Options{}); !errors.Is(err, ErrNewer) {
+		t.Errorf("a newer place: %v", err)
+	}
+}
+
+// A restore meets nothing that is there.
+func TestWhatIsThereStays(t *testing.T) {
+	c, store := sample(), newMemStore()
+	r := &Repository{store}
+	m := create(t, c, r, Options{}).Manifest
+	if _, err := Restore(t.Context(), m, r, c, RestoreOptions{}); err == nil || !strings.Contains(err.Error(), "is there already") {
+		t.Errorf("into the cluster that it is of: %v", err)
+	}
+	o := RestoreOptions{Rename: map[string]string{"orders": "orders-again"}}
+	for range 2 {
+		if _, err := Restore(t.Context(), m, r, c, o); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if v, err := Compare(t.Context(), m, r, c, o); err != nil || len(v.Wrong) > 0 {
+		t.Errorf("%+v, %v", v, err)
+	}
+	if len(c.committed) > 0 {
+		t.Errorf("groups were set: %v", c.committed)
+	}
+	o.Rename["orders"] = "other"
+	if _, err := Restore(t.Context(), m, r, c, o); err == nil {
+		t.Error("over another topic")
+	}
+	o.Rename = map[string]string{"none": "x"}
+	if _, err := Restore(t.Context(), m, r, c, o); err == nil {
+		t.Error("a topic that is not in it")
+	}
+	to := newMemCluster("target")
+	if _, err := Restore(t.Context(), m, r, to, RestoreOptions{Options: Options{Patterns: []string{"or*"}}, NewIDs: true}); err != nil {
+		t.Fatal(err)
+	}
+	if len(to.copy.Topics) != 1 || to.copy.Topics[0].ID == (fsm.TopicID{1}) || len(to.copy.Security.Credentials) > 0 {
+		t.Errorf("%+v", to.copy)
+	}
+}
+
+func TestPrune(t *testing.T) {
+	c, store := sample(), newMemStore()
+	r := &Repository{store}
+	var ids []string
+	for range 4 {
+		ids = append(ids, create(t, c, r, Options{}).Manifest.ID)
+		c.add(fsm.TopicID{1}, 0, 1, 100)
+		time.Sleep(2 * time.Millisecond) // ids begin with the time
+	}
+	if err := store.Put(t.Context(), segmentsDir+"00/0/x.batches", []byte("of a backup that was cut short")); err != nil {
+		t.Fatal(err)
+	}
+	all := len(store.segments())
+	dry, err := Prune(t.Context(), r, PruneOptions{Keep: 2, DryRun: true, Grace: 1})
+	if err != nil || !slices.Equal(dry.Backups, ids[:2]) || len(store.segments()) != all {
+		t.Fatalf("%+v, %v", dry, err)
+	}
+	young, err := Prune(t.Context(), r, PruneOptions{})
+	if err != nil || young.Young != 1 || len(young.Orphans) != 0 {
+		t.Errorf("what may belong to a backup that is being made: %+v, %v", young, err)
+	}
+	done, err := Prune(t.Context(), r, PruneOptions{Keep: 2, Grace: 1})
+	if err != nil || !slices.Equal(done.Backups, ids[:2]) || !slices.Equal(done.Orphans, dry.Orphans) {
+		t.Errorf("%+v, and it was to be %+v, %v", done, dry, err)
+	}
+	left, err := r.IDs(t.Context())
+	if err != nil || !slices.Equal(left, ids[2:]) {
+		t.Errorf("%v, %v", left, err)
+	}
+	known := Known{}
+	for _, id := range left {
+		m, err := r.Manifest(t.Context(), id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if v, err := Verify(t.Context(), m, r, Options{}, known); err != nil || len(v.Wrong) > 0 {
+			t.Errorf("what another backup names is gone: %+v, %v", v, err)
+		}
+	}
+	if got := slices.Sorted(maps.Keys(known)); !slices.Equal(got, store.segments()) {
+		t.Errorf("there is %v, and %v is named", store.segments(), got)
+	}
+	at, _ := time.Parse(idTime, ids[3][:len(idTime)])
+	if m, err := r.Newest(t.Context(), at); err != nil || m.ID != ids[2] {
+		t.Errorf("before the newest: %v", err)
+	}
+	if _, err := r.Newest(t.Context(), at.Add(-time.Hour)); !errors.Is(err, ErrNotFound) {
+		t.Errorf("before all: %v", err)
+	}
+}
+
+// A topic that is deleted meanwhile is left out, and one whose log loses its beginning is read
+// anew.
+func TestTopicsChangeMeanwhile(t *testing.T) {
+	c := sample()
+	once := true
+	c.changed = func(_ string, id fsm.TopicID, part int) {
+		switch {
+		case id == fsm.TopicID{2}:
+			delete(c.logs, id)
+			c.copy.Topics = slices.DeleteFunc(c.copy.Topics, func(t admin.TopicCopy) bool { return t.ID == id })
+		case part == 0 && once:
+			once = false
+			c.logs[id][0].start = 24
+		}
+	}
+	r := &Repository{newMemStore()}
+	made := create(t, c, r, Options{Parallel: 1})
+	if len(made.Manifest.Topics) != 2 || !slices.Equal(made.Skipped, []string{"other"}) || made.Manifest.Topics[0].Partitions[0].Start != 24 {
+		t.Errorf("%+v, left out %v", made.Manifest.Topics, made.Skipped)
+	}
+	c.changed = nil
+	sameAs(t, made.Manifest, r, c)
+}
+
+func TestFileStore(t *testing.T) {
+	dir := t.TempDir()
+	s, err := Open("file://" + dir + "/not/there/yet")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx := t.Context()
+	if err := s.List(ctx, "a/", func(Stored) error { return errors.New("there is something") }); err != nil {
+		t.Error(err)
+	}
+	if err := s.Put(ctx, "a/b/c", []byte("one")); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Put(ctx, "a/b/c", []byte("two")); !errors.Is(err, ErrExists) {
+		t.Errorf("written twice: %v", err)
+	}
+	if data, err := s.Get(ctx, "a/b/c", 3); err != nil || string(data) != "one" {
+		t.Errorf("%q, %v", data, err)
+	}
+	if _, err := s.Get(ctx, "a/b/c", 2); !errors.Is(err, errTooLarge) {
+		t.Errorf("more than wanted: %v", err)
+	}
+	for _, key := range []string{"../x", "a/../../x", "/x", "a//b", "", ".x", "a/b\x00", "a b"} {
+		if err := s.Put(ctx, key, nil); err == nil {
+			t.Errorf("key %q is taken", key)
+		}
+		if _, err := s.Get(ctx, key, 1); err == nil {
+			t.Errorf("key %q is read", key)
+		}
+		if err := s.Delete(ctx, key); err == nil {
+			t.Errorf("key %q is deleted", key)
+		}
+	}
+	var listed []string
+	if err := s.List(ctx, "a/", func(o Stored) error { listed = append(listed, o.Key); return nil }); err != nil || !slices.Equal(listed, []string{"a/b/c"}) {
+		t.Errorf("%v, %v", listed, err)
+	}
+	for range 2 {
+		if err := s.Delete(ctx, "a/b/c"); err != nil {
+			t.Error(err)
+		}
+	}
+	for _, bad := range []string{"file://host/x", "file:x", "ftp://x/y", "s3://", "s3://b/p?endpoint=nowhere%2Fx", "s3://k:s@b/p", "s3://b/p?secret=x", "s3://b/a%20b"} {
+		if _, err := Open(bad); err == nil {
+			t.Errorf("%s is taken", bad)
+		}
+	}
+}
+
+func FuzzParseManifest(f *testing.F) {
+	c := sample()
+	made, err := Create(context.Background(), c, &Repository{newMemStore()}, Options{})
+	if err != nil {
+		f.Fatal(err)
+	}
+	data, err := made.Manifest.encode()
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(data[headLine:])
+	f.Add([]byte("{}"))
+	f.Fuzz(func(t *testing.T, text []byte) {
+		if _, err := parseManifest(text); err == nil {
+			t.Error("text without a first line")
+		}
+		m, err := parseManifest(sealed(text))
+		if err != nil {
+			if !errors.Is(err, ErrDamaged) {
+				t.Error(err)
+			}
+			return
+		}
+		for o, key := range m.objects() {
+			if checkKey(key) != nil || o.Bytes < 0 || o.Next <= o.First {
+				t.Errorf("%s, %+v", key, o)
+			}
+		}
+	})
+}

@@ -1,0 +1,417 @@
+package backup
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"path"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/trimaran-io/trimaran/admin"
+	"github.com/trimaran-io/trimaran/kafkaproto"
+)
+
+// Source is a cluster that is backed up. Methods find a node that answers, and try again for a
+// while; they may be called concurrently.
+type Source interface {
+	Catalog(ctx context.Context) (*admin.CatalogCopy, error)
+	// Groups gives the offsets that all groups have committed.
+	Groups(ctx context.Context) ([]Group, error)
+	// Bounds gives the first offset, the next offset and the leader epoch of a partition, as a
+	// confirmed leader knows them. The error is ErrGone if the topic is not there.
+	Bounds(ctx context.Context, topic admin.TopicCopy, partition int32) (start, end int64, epoch int32, err error)
+	// Read gives whole record batches, the first of which has the offset, or is the next one
+	// behind it; at least one. Errors are ErrGone, ErrTrimmed if the log begins above the offset,
+	// and ErrNothing if no batch stands from the offset to the log's end.
+	Read(ctx context.Context, topic admin.TopicCopy, partition int32, offset int64) (batches []byte, err error)
+}
+
+var (
+	// ErrGone says that a topic was deleted.
+	ErrGone = errors.New("the topic is not there any more")
+	// ErrTrimmed says that a log begins above the offset that was asked for.
+	ErrTrimmed = errors.New("the log begins further on")
+	// ErrNothing says that offsets at a log's end have no records any more: they were compacted.
+	ErrNothing = errors.New("no records are left to the log's end")
+)
+
+// Progress is how far something is. Total is 0 while it is not known.
+type Progress struct{ Bytes, Total, Objects atomic.Int64 }
+
+// Options are what backups and restores have in common.
+type Options struct {
+	// Patterns select topics by name, with '*', '?' and '[…]' (path.Match). None: all.
+	Patterns []string
+	// Parallel is how many partitions are worked on at once; 0: 4. Each takes some 50 MiB.
+	Parallel int
+	Progress *Progress // nil: nobody looks
+}
+
+func (o *Options) defaults() error {
+	if o.Parallel <= 0 {
+		o.Parallel = 4
+	}
+	if o.Progress == nil {
+		o.Progress = &Progress{}
+	}
+	for _, p := range o.Patterns {
+		if _, err := path.Match(p, ""); err != nil {
+			return fmt.Errorf("pattern %q: %w", p, err)
+		}
+	}
+	return nil
+}
+
+func (o *Options) selects(topic string) bool {
+	return len(o.Patterns) == 0 || slices.ContainsFunc(o.Patterns, func(p string) bool {
+		ok, _ := path.Match(p, topic)
+		return ok
+	})
+}
+
+// Created is what became of a backup.
+type Created struct {
+	Manifest *Manifest
+	// Uploaded counts bytes and objects that were new to the store.
+	Uploaded, Objects int64
+	Skipped           []string // topics that are being restored, or were deleted meanwhile
+}
+
+// maxTails is how many objects that are not full may stand at a partition's end. Then they are read
+// anew, into one.
+const maxTails = 8
+
+// Create makes a backup. What earlier ones have stored is named and not stored again. The manifest
+// is written last: where anything fails there is no backup, and what was stored is of use to the
+// next.
+func Create(ctx context.Context, from Source, to *Repository, o Options) (*Created, error) {
+	if err := o.defaults(); err != nil {
+		return nil, err
+	}
+	now := time.Now()
+	catalog, err := from.Catalog(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("the cluster's catalog: %w", err)
+	}
+	if err := to.claim(ctx, catalog.ClusterID); err != nil {
+		return nil, err
+	}
+	before, err := to.Newest(ctx, time.Time{})
+	switch {
+	case errors.Is(err, ErrNotFound), errors.Is(err, ErrDamaged):
+		before = &Manifest{} // all is stored again, or found to be there
+	case err != nil:
+		return nil, err
+	case before.ClusterID != catalog.ClusterID:
+		return nil, fmt.Errorf("%s has a backup of another cluster, %s", to.Store, before.ClusterID)
+	}
+	c := &creation{from: from, to: to, options: o, created: &Created{}}
+	m := &Manifest{
+		Format: format, ID: newID(now), ClusterID: catalog.ClusterID, Started: now.UnixMilli(), Patterns: o.Patterns,
+		Topics: []Topic{}, Security: catalog.Security,
+	}
+	// Offsets of groups come first: whatever they point at is there when the ends are asked for.
+	groups, err := from.Groups(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("offsets of groups: %w", err)
+	}
+	if err := c.topics(ctx, catalog, before, m); err != nil {
+		return nil, err
+	}
+	if err := c.dropGone(ctx, m); err != nil {
+		return nil, err
+	}
+	m.Groups = keepTopics(groups, m)
+	m.Finished = max(time.Now().UnixMilli(), m.Started)
+	if err := m.check(); err != nil {
+		return nil, fmt.Errorf("the cluster gave what cannot be: %w", err)
+	}
+	if err := c.allThere(ctx, m); err != nil {
+		return nil, err
+	}
+	if err := to.put(ctx, m); err != nil {
+		return nil, fmt.Errorf("the manifest: %w", err)
+	}
+	c.created.Manifest, c.created.Uploaded, c.created.Objects = m, c.uploaded.Load(), c.objects.Load()
+	return c.created, nil
+}
+
+// keepTopics leaves out offsets of topics that are not in a backup.
+func keepTopics(groups []Group, m *Manifest) []Group {
+	kept := []Group{}
+	for _, g := range groups {
+		g.Offsets = slices.DeleteFunc(slices.Clone(g.Offsets), func(o GroupOffset) bool {
+			return !slices.ContainsFunc(m.Topics, func(t Topic) bool { return t.Name == o.Topic && int(o.Partition) < len(t.Partitions) })
+		})
+		if len(g.Offsets) > 0 {
+			kept = append(kept, g)
+		}
+	}
+	return kept
+}
+
+// creation is one backup that is being made.
+type creation struct {
+	from    Source
+	to      *Repository
+	options Options
+
+	created *Created
+
+	uploaded, objects atomic.Int64 // of created
+}
+
+// topics backs up all topics that are selected.
+func (c *creation) topics(ctx context.Context, catalog *admin.CatalogCopy, before *Manifest, m *Manifest) error {
+	work, ctx := errgroup.WithContext(ctx)
+	work.SetLimit(c.options.Parallel)
+	type selected struct {
+		topic Topic
+		gone  atomic.Bool
+	}
+	var all []*selected
+	for _, t := range catalog.Topics {
+		if !c.options.selects(t.Name) {
+			continue
+		}
+		if t.Restoring {
+			c.created.Skipped = append(c.created.Skipped, t.Name)
+			continue
+		}
+		s := &selected{topic: Topic{
+			Name: t.Name, ID: t.ID, ReplicationFactor: t.ReplicationFactor, Configs: t.Configs,
+			Compacted: t.Compacted, DeleteRetentionMs: t.DeleteRetentionMs, Partitions: make([]Partition, t.Partitions),
+		}}
+		all = append(all, s)
+		old := before.topic(t.ID)
+		for p := range t.Partitions {
+			work.Go(func() (err error) {
+				var had Partition
+				if old != nil && p < len(old.Partitions) && old.goesOn(&s.topic, before.Time(), 2) {
+					had = old.Partitions[p]
+				}
+				s.topic.Partitions[p], err = c.partition(ctx, t, int32(p), had)
+				if err == nil && len(had.Objects) > 0 && !old.goesOn(&s.topic, before.Time(), 1) {
+					// The reading took longer than it may.
+					s.topic.Partitions[p], err = c.partition(ctx, t, int32(p), Partition{})
+				}
+				if errors.Is(err, ErrGone) {
+					s.gone.Store(true)
+					return nil
+				}
+				if err != nil {
+					return fmt.Errorf("partition %d of %s: %w", p, t.Name, err)
+				}
+				return nil
+			})
+		}
+	}
+	if err := work.Wait(); err != nil {
+		return err
+	}
+	for _, s := range all {
+		if s.gone.Load() {
+			c.created.Skipped = append(c.created.Skipped, s.topic.Name)
+			continue
+		}
+		m.Topics = append(m.Topics, s.topic)
+	}
+	return nil
+}
+
+// goesOn reports whether what a backup that was begun then has of a topic may be a part of one now.
+// Of a compacted topic both the record and the tombstone that stood for its end may be gone since:
+// the log has neither any more, and the earlier backup has the record. So it is with markers of
+// transactions. As for every consumer, what is behind the earlier backup has to be read within
+// delete.retention.ms, or a share of it.
+func (t *Topic) goesOn(now *Topic, began time.Time, share int64) bool {
+	if !t.Compacted && !now.Compacted {
+		return true
+	}
+	since := time.Since(began).Milliseconds()
+	return since >= 0 && since < min(t.DeleteRetentionMs, now.DeleteRetentionMs)/share
+}
+
+// dropGone leaves out topics that were deleted meanwhile, and perhaps created again.
+func (c *creation) dropGone(ctx context.Context, m *Manifest) error {
+	catalog, err := c.from.Catalog(ctx)
+	if err != nil {
+		return fmt.Errorf("the cluster's catalog: %w", err)
+	}
+	m.Topics = slices.DeleteFunc(m.Topics, func(t Topic) bool {
+		there := slices.ContainsFunc(catalog.Topics, func(now admin.TopicCopy) bool { return now.ID == t.ID })
+		if !there {
+			c.created.Skipped = append(c.created.Skipped, t.Name)
+		}
+		return !there
+	})
+	return nil
+}
+
+// partition backs up a partition; had is what the backup before has of it.
+func (c *creation) partition(ctx context.Context, t admin.TopicCopy, partition int32, had Partition) (Partition, error) {
+	const most = 10 // how often retention may be faster
+	for try := 0; ; try++ {
+		p, err := c.once(ctx, t, partition, had)
+		if errors.Is(err, ErrTrimmed) && try < most {
+			continue
+		}
+		return p, err
+	}
+}
+
+func (c *creation) once(ctx context.Context, t admin.TopicCopy, partition int32, had Partition) (p Partition, err error) {
+	if p.Start, p.End, p.Epoch, err = c.from.Bounds(ctx, t, partition); err != nil {
+		return p, err
+	}
+	p.Objects = had.reusable(p.Start, p.End)
+	next := p.Start
+	if n := len(p.Objects); n > 0 {
+		next = p.Objects[n-1].Next
+	}
+	for next < p.End {
+		o, data, err := c.gather(ctx, t, partition, next, p.End)
+		if err != nil {
+			return p, err
+		}
+		if len(data) == 0 {
+			break
+		}
+		if err := c.store(ctx, objectKey(t.ID, partition, o), data); err != nil {
+			return p, err
+		}
+		p.Objects = append(p.Objects, o)
+		next = o.Next
+	}
+	return p, nil
+}
+
+// reusable gives the objects of an earlier backup of a log that reaches from start to end now.
+// Where too many that are not full stand at its end, they are left out, to be made one.
+func (p *Partition) reusable(start, end int64) (objects []Object) {
+	for _, o := range p.Objects {
+		if o.Next > start && o.Next <= end {
+			objects = append(objects, o)
+		}
+	}
+	if len(objects) > 0 && objects[0].First > start {
+		return nil // there is more than there was, so it is another log
+	}
+	tails := 0
+	for tails < len(objects) && objects[len(objects)-1-tails].Bytes < objectBytes {
+		tails++
+	}
+	if tails >= maxTails && objects[len(objects)-1].Next < end {
+		objects = objects[:len(objects)-tails]
+	}
+	return slices.Clone(objects)
+}
+
+// gather reads batches from an offset on, up to end, that make an object.
+func (c *creation) gather(ctx context.Context, t admin.TopicCopy, partition int32, first, end int64) (o Object, data []byte, err error) {
+	o = Object{First: first, Next: first, MaxProducer: -1}
+	for o.Next < end && len(data) < objectBytes {
+		read, err := c.from.Read(ctx, t, partition, o.Next)
+		if errors.Is(err, ErrNothing) {
+			break
+		}
+		if err != nil {
+			return o, nil, err
+		}
+		before, over := o.Next, false
+		for batch, err := range kafkaproto.Batches(read) {
+			if err != nil && o.Next > before {
+				break // the answer was cut behind whole batches
+			}
+			if err == nil {
+				err = batch.CheckCRC()
+			}
+			if err != nil {
+				return o, nil, fmt.Errorf("at offset %d: %w", o.Next, err)
+			}
+			h := batch.Header()
+			if h.NextOffset() <= o.Next {
+				continue
+			}
+			if len(data) == 0 {
+				// Records in front of the log start are in its batch.
+				o.First = min(o.First, h.BaseOffset)
+			} else if h.BaseOffset < o.Next {
+				return o, nil, fmt.Errorf("a batch begins at offset %d, where %d comes next", h.BaseOffset, o.Next)
+			}
+			if over = h.BaseOffset >= end; over || len(data) >= objectBytes {
+				break
+			}
+			data = append(data, batch.Bytes()...)
+			o.Next, o.MaxProducer, o.MaxEpoch = h.NextOffset(), max(o.MaxProducer, h.ProducerID), max(o.MaxEpoch, h.LeaderEpoch)
+		}
+		if over {
+			break // what was in front of the end, if anything, was compacted meanwhile
+		}
+		if o.Next == before {
+			return o, nil, fmt.Errorf("nothing is there from offset %d to %d", o.Next, end)
+		}
+	}
+	sum := sha256.Sum256(data)
+	o.Bytes, o.SHA256 = int64(len(data)), hex.EncodeToString(sum[:])
+	return o, data, nil
+}
+
+// store stores an object that may be there already.
+func (c *creation) store(ctx context.Context, key string, data []byte) error {
+	err := c.to.Store.Put(ctx, key, data)
+	if err != nil && !errors.Is(err, ErrExists) {
+		return err
+	}
+	c.options.Progress.Bytes.Add(int64(len(data)))
+	c.options.Progress.Objects.Add(1)
+	if err == nil {
+		c.uploaded.Add(int64(len(data)))
+		c.objects.Add(1)
+	}
+	return nil
+}
+
+// allThere makes sure that what a manifest names is in the store, and has its size: somebody may
+// have deleted what an earlier backup stored.
+func (c *creation) allThere(ctx context.Context, m *Manifest) error {
+	missing, err := missing(ctx, c.to, m)
+	if err != nil {
+		return err
+	}
+	if len(missing) > 0 {
+		return fmt.Errorf("%d objects that are needed are missing or have another size, %s among them: make a backup to another place, and look who writes to this one",
+			len(missing), missing[0])
+	}
+	return nil
+}
+
+// missing gives the keys of objects that a manifest names and that are not there with their size.
+func missing(ctx context.Context, r *Repository, m *Manifest) (keys []string, err error) {
+	sizes := map[string]int64{}
+	for o, key := range m.objects() {
+		sizes[key] = o.Bytes
+	}
+	for i := range m.Topics {
+		err := r.Store.List(ctx, segmentsDir+m.Topics[i].ID.String()+"/", func(s Stored) error {
+			if size, named := sizes[s.Key]; named && size == s.Bytes {
+				delete(sizes, s.Key)
+			}
+			return nil
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
+	for key := range sizes {
+		keys = append(keys, key)
+	}
+	slices.Sort(keys)
+	return keys, nil
+}

@@ -1,0 +1,168 @@
+package backup
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+)
+
+// fileStore keeps objects as files below a folder. An object is written to a file of another name,
+// synced, and linked to its own, which fails where there is one: so a name has a whole object or
+// none, whoever else writes, and whenever the machine stops.
+type fileStore struct{ root string }
+
+// tempPrefix begins the names of files that are being written. A key cannot begin so.
+const tempPrefix = ".writing-"
+
+func newFileStore(root string) *fileStore { return &fileStore{filepath.Clean(root)} }
+
+func (s *fileStore) String() string { return "file://" + s.root }
+
+func (s *fileStore) path(key string) (string, error) {
+	if err := checkKey(key); err != nil {
+		return "", err
+	}
+	return filepath.Join(s.root, filepath.FromSlash(key)), nil
+}
+
+func (s *fileStore) Put(_ context.Context, key string, data []byte) error {
+	path, err := s.path(key)
+	if err != nil {
+		return err
+	}
+	if _, err := os.Lstat(path); err == nil {
+		return fmt.Errorf("%s %w", key, ErrExists)
+	}
+	dir := filepath.Dir(path)
+	if err := s.makeDir(dir); err != nil {
+		return err
+	}
+	temp := filepath.Join(dir, tempPrefix+rand.Text())
+	f, err := os.OpenFile(temp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return err
+	}
+	defer os.Remove(temp)
+	_, err = f.Write(data)
+	if err == nil {
+		err = f.Sync()
+	}
+	if err = errors.Join(err, f.Close()); err != nil {
+		return err
+	}
+	if err := os.Link(temp, path); errors.Is(err, fs.ErrExist) {
+		return fmt.Errorf("%s %w", key, ErrExists)
+	} else if err != nil {
+		return err
+	}
+	return syncDir(dir)
+}
+
+// makeDir makes a folder below the root, and syncs the folders that get a new name.
+func (s *fileStore) makeDir(dir string) error {
+	if _, err := os.Stat(dir); err == nil {
+		return nil
+	}
+	if dir != s.root {
+		if err := s.makeDir(filepath.Dir(dir)); err != nil {
+			return err
+		}
+	} else if err := os.MkdirAll(filepath.Dir(dir), 0o700); err != nil {
+		return err
+	}
+	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	return syncDir(filepath.Dir(dir))
+}
+
+func syncDir(dir string) error {
+	f, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Sync(), f.Close())
+}
+
+func (s *fileStore) Get(_ context.Context, key string, limit int64) ([]byte, error) {
+	path, err := s.path(key)
+	if err != nil {
+		return nil, err
+	}
+	f, err := os.Open(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("%s %w", key, ErrNotFound)
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return readAll(f, key, limit)
+}
+
+// readAll reads what has limit bytes at most. Memory is taken for what comes, not for what is said.
+func readAll(r io.Reader, key string, limit int64) ([]byte, error) {
+	data, err := io.ReadAll(io.LimitReader(r, limit+1))
+	if err != nil {
+		return nil, err
+	}
+	if int64(len(data)) > limit {
+		return nil, fmt.Errorf("%s %w: more than %d bytes", key, errTooLarge, limit)
+	}
+	return data, nil
+}
+
+func (s *fileStore) List(ctx context.Context, prefix string, each func(Stored) error) error {
+	begin := filepath.Join(s.root, filepath.FromSlash(prefix[:strings.LastIndex(prefix, "/")+1]))
+	err := filepath.WalkDir(begin, func(path string, d fs.DirEntry, err error) error {
+		switch {
+		case err == nil:
+			err = ctx.Err()
+		case errors.Is(err, fs.ErrNotExist):
+			return nil // nothing yet, or gone this moment
+		}
+		if err != nil || d.IsDir() || !d.Type().IsRegular() {
+			return err
+		}
+		key, err := filepath.Rel(s.root, path)
+		if err != nil {
+			return err
+		}
+		info, err := d.Info()
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if key = filepath.ToSlash(key); strings.HasPrefix(key, prefix) {
+			return each(Stored{Key: key, Bytes: info.Size(), Modified: info.ModTime()})
+		}
+		return nil
+	})
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
+}
+
+func (s *fileStore) Delete(_ context.Context, key string) error {
+	// What was being written when a program ended has no key, and is listed all the same.
+	path := filepath.Join(s.root, filepath.FromSlash(key))
+	if dir, name := filepath.Split(filepath.FromSlash(key)); !strings.HasPrefix(name, tempPrefix) || checkKey(filepath.ToSlash(filepath.Join(dir, "x"))) != nil {
+		var err error
+		if path, err = s.path(key); err != nil {
+			return err
+		}
+	}
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}

@@ -1,0 +1,144 @@
+package backup
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+)
+
+// DefaultGrace is how old an object must be that no manifest names before it is deleted: a backup
+// that is being made names its objects at its end.
+const DefaultGrace = 24 * time.Hour
+
+// PruneOptions say what is deleted.
+type PruneOptions struct {
+	// Keep is how many backups are kept, the newest; 0: all.
+	Keep int
+	// Grace is how old an orphan must be to be deleted, by the store's clock; 0: DefaultGrace,
+	// below 0: none are deleted.
+	Grace time.Duration
+	// DryRun deletes nothing and says what would be.
+	DryRun bool
+}
+
+// Pruned is what was deleted.
+type Pruned struct {
+	Backups []string `json:"backups"`
+	// Orphans are objects that no manifest names, and that were old enough; Young those that were
+	// not.
+	Orphans     []string `json:"orphans"`
+	OrphanBytes int64    `json:"orphan_bytes"`
+	Young       int      `json:"young"`
+}
+
+// Prune deletes old backups, and then objects that no manifest names. It never deletes an object
+// while there is a manifest that cannot be read, since that may name it.
+func Prune(ctx context.Context, r *Repository, o PruneOptions) (*Pruned, error) {
+	if _, err := r.owner(ctx); err != nil {
+		return nil, fmt.Errorf("%s: %w", r.Store, err)
+	}
+	ids, err := r.IDs(ctx)
+	if err != nil {
+		return nil, err
+	}
+	out := &Pruned{Backups: []string{}, Orphans: []string{}}
+	kept := ids
+	if o.Keep > 0 && len(ids) > o.Keep {
+		old := ids[:len(ids)-o.Keep]
+		kept = ids[len(ids)-o.Keep:]
+		// Those that stay must be whole backups before others go.
+		for _, id := range kept {
+			if _, err := r.Manifest(ctx, id); err != nil {
+				return nil, fmt.Errorf("nothing is deleted: %w", err)
+			}
+		}
+		for _, id := range old {
+			if !o.DryRun {
+				if err := r.Store.Delete(ctx, manifestKey(id)); err != nil {
+					return out, err
+				}
+			}
+			out.Backups = append(out.Backups, id)
+		}
+	}
+	if o.Grace < 0 {
+		return out, nil
+	}
+	orphans, young, err := r.orphans(ctx, o, kept)
+	if err != nil {
+		return out, fmt.Errorf("objects that no backup names: %w", err)
+	}
+	out.Young = young
+	for _, orphan := range orphans {
+		if !o.DryRun {
+			if err := r.Store.Delete(ctx, orphan.Key); err != nil {
+				return out, err
+			}
+		}
+		out.Orphans = append(out.Orphans, orphan.Key)
+		out.OrphanBytes += orphan.Bytes
+	}
+	return out, nil
+}
+
+// orphans gives the objects that no backup names, and that are old enough, and counts the others.
+// The objects are listed first: what a backup names that is made meanwhile is older than its
+// manifest.
+func (r *Repository) orphans(ctx context.Context, o PruneOptions, kept []string) (orphans []Stored, young int, err error) {
+	grace := o.Grace
+	if grace == 0 {
+		grace = DefaultGrace
+	}
+	var all []Stored
+	if err := r.Store.List(ctx, segmentsDir, func(s Stored) error {
+		all = append(all, s)
+		return nil
+	}); err != nil {
+		return nil, 0, err
+	}
+	ids, err := r.IDs(ctx)
+	if err != nil {
+		return nil, 0, err
+	}
+	named := map[string]bool{}
+	for _, id := range ids {
+		if o.DryRun && !slices.Contains(kept, id) && id < kept[0] {
+			continue // would be gone
+		}
+		m, err := r.Manifest(ctx, id)
+		if errors.Is(err, ErrNotFound) {
+			continue // somebody else deleted it
+		}
+		if err != nil {
+			return nil, 0, err
+		}
+		for _, key := range m.objects() {
+			named[key] = true
+		}
+	}
+	newest := time.Time{}
+	for _, s := range all {
+		if s.Modified.After(newest) {
+			newest = s.Modified
+		}
+	}
+	// The store's clock may be another than ours: what it has stored last is not from the future.
+	now := time.Now()
+	if newest.After(now) {
+		now = newest
+	}
+	for _, s := range all {
+		switch {
+		case named[s.Key]:
+		case now.Sub(s.Modified) < grace:
+			young++
+		default:
+			orphans = append(orphans, s)
+		}
+	}
+	slices.SortFunc(orphans, func(a, b Stored) int { return strings.Compare(a.Key, b.Key) })
+	return orphans, young, nil
+}

@@ -1,0 +1,330 @@
+package main
+
+import (
+	"context"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/trimaran-io/trimaran/admin"
+	"github.com/trimaran-io/trimaran/backup"
+	"github.com/trimaran-io/trimaran/fsm"
+)
+
+// backupKey is the API of backups (gateway.BackupKey): the length of a JSON text (int32), the text,
+// which is an admin.BackupRequest, and record batches.
+const backupKey = 21590
+
+// backupCluster is a cluster as package backup sees it: what every client may ask goes by Kafka's
+// APIs, the rest by one of Trimaran's own.
+type backupCluster struct {
+	b   *brokers
+	cl  *kgo.Client
+	adm *kadm.Client
+	own *ownCalls
+	// patience is how long is asked again where nobody answers: longer than an election takes, or
+	// the restart of a node.
+	patience time.Duration
+}
+
+// clusterForBackup gives a cluster that the caller closes.
+func clusterForBackup(b *brokers, patience time.Duration) (*backupCluster, error) {
+	cl, err := b.client()
+	if err != nil {
+		return nil, err
+	}
+	return &backupCluster{b: b, cl: cl, adm: kadm.NewClient(cl), own: &ownCalls{b: b}, patience: patience}, nil
+}
+
+func (c *backupCluster) close() {
+	c.own.close()
+	c.cl.Close()
+}
+
+// ask makes a request of Trimaran's own, again where that may help. All may be made twice.
+func (c *backupCluster) ask(ctx context.Context, request admin.BackupRequest, batches []byte) (answer admin.BackupAnswer, err error) {
+	text, err := json.Marshal(request)
+	if err != nil {
+		return answer, err
+	}
+	body := binary.BigEndian.AppendUint32(make([]byte, 0, 4+len(text)+len(batches)), uint32(len(text)))
+	body = append(append(body, text...), batches...)
+	ctx, cancel := context.WithTimeout(ctx, c.patience)
+	defer cancel()
+	for {
+		raw, err := c.own.ask(ctx, backupKey, body)
+		if err != nil {
+			return answer, err
+		}
+		answer = admin.BackupAnswer{}
+		if err := decodeOwn(raw, &answer); err != nil {
+			return answer, err
+		}
+		if answer.Error == "" {
+			return answer, nil
+		}
+		if !answer.Retriable {
+			return answer, errors.New(answer.Error)
+		}
+		select {
+		case <-ctx.Done():
+			return answer, errors.New(answer.Error)
+		case <-time.After(ownRetryPause):
+		}
+	}
+}
+
+// Catalog implements backup.Source.
+func (c *backupCluster) Catalog(ctx context.Context) (*admin.CatalogCopy, error) {
+	answer, err := c.ask(ctx, admin.BackupRequest{Op: admin.BackupCatalog}, nil)
+	if err != nil {
+		return nil, err
+	}
+	if answer.Catalog == nil || answer.Catalog.ClusterID == "" {
+		return nil, errors.New("the node that answers does not know the cluster yet")
+	}
+	return answer.Catalog, nil
+}
+
+// gone gives backup.ErrGone if the topic is not there, and else err.
+func (c *backupCluster) gone(ctx context.Context, id fsm.TopicID, err error) error {
+	catalog, cerr := c.Catalog(ctx)
+	if cerr != nil {
+		return cerr
+	}
+	if !slices.ContainsFunc(catalog.Topics, func(t admin.TopicCopy) bool { return t.ID == id }) {
+		return fmt.Errorf("%w: %w", backup.ErrGone, err)
+	}
+	return err
+}
+
+// again calls one until it succeeds or fails for good, or the patience is over.
+func (c *backupCluster) again(ctx context.Context, id fsm.TopicID, one func(context.Context) error) error {
+	within, cancel := context.WithTimeout(ctx, c.patience)
+	defer cancel()
+	for {
+		err := one(within)
+		if err == nil || errors.Is(err, backup.ErrTrimmed) || errors.Is(err, backup.ErrNothing) || ctx.Err() != nil {
+			return err
+		}
+		e := (*kerr.Error)(nil)
+		known := errors.As(err, &e)
+		if known && (e.Code == kerr.UnknownTopicOrPartition.Code || e.Code == kerr.UnknownTopicID.Code) {
+			if err := c.gone(ctx, id, err); errors.Is(err, backup.ErrGone) {
+				return err
+			}
+		} else if known && !e.Retriable {
+			return err
+		}
+		select {
+		case <-within.Done():
+			return err
+		case <-time.After(ownRetryPause):
+		}
+	}
+}
+
+// Bounds implements backup.Source.
+func (c *backupCluster) Bounds(ctx context.Context, topic admin.TopicCopy, partition int32) (start, end int64, epoch int32, err error) {
+	err = c.again(ctx, topic.ID, func(ctx context.Context) error {
+		if start, _, err = c.offset(ctx, topic.Name, partition, earliest); err != nil {
+			return err
+		}
+		end, epoch, err = c.offset(ctx, topic.Name, partition, latest)
+		return err
+	})
+	return start, max(start, end), max(epoch, 0), err
+}
+
+// offset gives an end of a log, and the leader epoch there.
+func (c *backupCluster) offset(ctx context.Context, topic string, partition int32, which int64) (offset int64, epoch int32, err error) {
+	req := kmsg.NewPtrListOffsetsRequest()
+	req.ReplicaID = -1
+	rt := kmsg.NewListOffsetsRequestTopic()
+	rt.Topic = topic
+	rp := kmsg.NewListOffsetsRequestTopicPartition()
+	rp.Partition, rp.Timestamp, rp.CurrentLeaderEpoch = partition, which, -1
+	rt.Partitions = append(rt.Partitions, rp)
+	req.Topics = append(req.Topics, rt)
+	resp, err := ask[*kmsg.ListOffsetsResponse](ctx, c.b, c.cl, req)
+	if err != nil {
+		return 0, 0, err
+	}
+	if len(resp.Topics) != 1 || len(resp.Topics[0].Partitions) != 1 {
+		return 0, 0, errors.New("the answer is not about what was asked")
+	}
+	p := resp.Topics[0].Partitions[0]
+	return p.Offset, p.LeaderEpoch, kerr.ErrorForCode(p.ErrorCode)
+}
+
+const (
+	fetchBytes = 4 << 20
+	fetchWait  = 500 // ms
+	// nothingTries is how often a node that knows of a later end must have said that there is
+	// nothing, before that is taken for true.
+	nothingTries = 4
+)
+
+// Read implements backup.Source.
+func (c *backupCluster) Read(ctx context.Context, topic admin.TopicCopy, partition int32, offset int64) (batches []byte, err error) {
+	var end int64
+	nothing := 0
+	err = c.again(ctx, topic.ID, func(ctx context.Context) error {
+		batches, end, err = c.fetch(ctx, topic, partition, offset)
+		if errors.Is(err, kerr.OffsetOutOfRange) {
+			start, end, berr := c.offsets(ctx, topic.Name, partition)
+			if berr == nil && offset < start {
+				return fmt.Errorf("%w: at %d, above %d", backup.ErrTrimmed, start, offset)
+			}
+			return errors.Join(fmt.Errorf("offset %d of %d to %d: %w", offset, start, end, err), berr)
+		}
+		if err == nil && len(batches) == 0 && offset < end {
+			// A node that lags does not know such an end.
+			if nothing++; nothing >= nothingTries {
+				return backup.ErrNothing
+			}
+		}
+		if err == nil && len(batches) == 0 {
+			err = fmt.Errorf("nothing to read at offset %d: %w", offset, kerr.NotLeaderForPartition)
+		}
+		return err
+	})
+	return batches, err
+}
+
+func (c *backupCluster) offsets(ctx context.Context, topic string, partition int32) (start, end int64, err error) {
+	if start, _, err = c.offset(ctx, topic, partition, earliest); err == nil {
+		end, _, err = c.offset(ctx, topic, partition, latest)
+	}
+	return start, end, err
+}
+
+func (c *backupCluster) fetch(ctx context.Context, topic admin.TopicCopy, partition int32, offset int64) (batches []byte, end int64, err error) {
+	req := kmsg.NewPtrFetchRequest()
+	req.MaxWaitMillis, req.MinBytes, req.MaxBytes, req.SessionEpoch = fetchWait, 1, 2*fetchBytes, -1
+	rt := kmsg.NewFetchRequestTopic()
+	rt.Topic, rt.TopicID = topic.Name, topic.ID
+	rp := kmsg.NewFetchRequestTopicPartition()
+	rp.Partition, rp.FetchOffset, rp.PartitionMaxBytes, rp.CurrentLeaderEpoch, rp.LastFetchedEpoch, rp.LogStartOffset = partition, offset, fetchBytes, -1, -1, -1
+	rt.Partitions = append(rt.Partitions, rp)
+	req.Topics = append(req.Topics, rt)
+	resp, err := ask[*kmsg.FetchResponse](ctx, c.b, c.cl, req)
+	if err != nil {
+		return nil, 0, err
+	}
+	if err := kerr.ErrorForCode(resp.ErrorCode); err != nil {
+		return nil, 0, err
+	}
+	if len(resp.Topics) != 1 || len(resp.Topics[0].Partitions) != 1 {
+		return nil, 0, errors.New("the answer is not about what was asked")
+	}
+	p := resp.Topics[0].Partitions[0]
+	return p.RecordBatches, p.HighWatermark, kerr.ErrorForCode(p.ErrorCode)
+}
+
+// Groups implements backup.Source.
+func (c *backupCluster) Groups(ctx context.Context) (groups []backup.Group, err error) {
+	err = c.again(ctx, fsm.TopicID{}, func(ctx context.Context) error {
+		groups = groups[:0]
+		listed, err := c.adm.ListGroups(ctx)
+		if err != nil {
+			return err
+		}
+		for _, id := range listed.Groups() {
+			committed, err := c.adm.FetchOffsets(ctx, id)
+			if err != nil {
+				return fmt.Errorf("group %q: %w", id, err)
+			}
+			g := backup.Group{ID: id}
+			for _, o := range committed.Sorted() {
+				if o.Err != nil {
+					return fmt.Errorf("group %q: %w", id, o.Err)
+				}
+				if o.At < 0 {
+					continue
+				}
+				offset := backup.GroupOffset{Topic: o.Topic, Partition: o.Partition, Offset: o.At, Epoch: max(o.LeaderEpoch, -1)}
+				if o.Metadata != "" {
+					offset.Metadata = &o.Metadata
+				}
+				g.Offsets = append(g.Offsets, offset)
+			}
+			groups = append(groups, g)
+		}
+		return nil
+	})
+	return groups, err
+}
+
+// CreateRestoring implements backup.Target.
+func (c *backupCluster) CreateRestoring(ctx context.Context, spec fsm.TopicSpec) error {
+	_, err := c.ask(ctx, admin.BackupRequest{Op: admin.RestoreTopic, Create: &spec}, nil)
+	return err
+}
+
+// Append implements backup.Target.
+func (c *backupCluster) Append(ctx context.Context, topic fsm.TopicID, partition int32, batches []byte, last bool) (int64, error) {
+	answer, err := c.ask(ctx, admin.BackupRequest{Op: admin.RestoreBatches, Topic: topic, Partition: partition, Last: last}, batches)
+	return int64(answer.Next), err
+}
+
+// DeleteBefore implements backup.Target.
+func (c *backupCluster) DeleteBefore(ctx context.Context, topic string, partition int32, offset int64) error {
+	return c.again(ctx, fsm.TopicID{}, func(ctx context.Context) error {
+		offsets := kadm.Offsets{}
+		offsets.AddOffset(topic, partition, offset, -1)
+		answers, err := c.adm.DeleteRecords(ctx, offsets)
+		if err != nil {
+			return err
+		}
+		return answers.Error()
+	})
+}
+
+// Commit implements backup.Target.
+func (c *backupCluster) Commit(ctx context.Context, group backup.Group) error {
+	offsets := kadm.Offsets{}
+	for _, o := range group.Offsets {
+		add := kadm.Offset{Topic: o.Topic, Partition: o.Partition, At: o.Offset, LeaderEpoch: o.Epoch}
+		if o.Metadata != nil {
+			add.Metadata = *o.Metadata
+		}
+		offsets.Add(add)
+	}
+	err := c.again(ctx, fsm.TopicID{}, func(ctx context.Context) error {
+		answers, err := c.adm.CommitOffsets(ctx, group.ID, offsets)
+		if err != nil {
+			return err
+		}
+		return answers.Error()
+	})
+	for _, busy := range []error{kerr.UnknownMemberID, kerr.RebalanceInProgress, kerr.IllegalGeneration} {
+		if errors.Is(err, busy) {
+			return fmt.Errorf("%w: %w", backup.ErrGroupBusy, err)
+		}
+	}
+	return err
+}
+
+// Secure implements backup.Target.
+func (c *backupCluster) Secure(ctx context.Context, security admin.CatalogSecurity) error {
+	if len(security.Credentials) > 0 && c.b.hidden("") != nil {
+		return errors.New("what is derived from users' passwords could be read on the way: give tls://, wss:// or unix:, or --no-security")
+	}
+	_, err := c.ask(ctx, admin.BackupRequest{Op: admin.RestoreSecurity, Security: &security}, nil)
+	return err
+}
+
+// End implements backup.Target.
+func (c *backupCluster) End(ctx context.Context, topic fsm.TopicID, producers int64) error {
+	_, err := c.ask(ctx, admin.BackupRequest{Op: admin.EndRestore, Topic: topic, Producers: producers}, nil)
+	return err
+}
