@@ -221,7 +221,7 @@ const levelFive = "fee83c9"
 // older program, which would not read what is left; then it is compacted, on all alike.
 func TestCompactionBeginsWhenAllAreUpgraded(t *testing.T) {
 	t.Parallel()
-	older, err := harness.ProgramOf(levelFive, t.TempDir())
+	older, err := harness.ProgramOf(levelFive)
 	if err != nil {
 		t.Skipf("skipped: %v", err)
 	}
