@@ -67,8 +67,8 @@ func testWhoHasJustDiedIsChosenForNothing(t *testing.T) {
 	}
 }
 
-// TestWhoIsRegisteredIsReachedSoon, whether or not anything is asked of it: a node that had a session
-// with one of the two others alone would send its clients away as soon as that one died.
+// TestWhoIsRegisteredIsReachedSoon, whether or not anything is asked of it: a node that had a
+// session with one of the two others alone would send its clients away as soon as that one died.
 func TestWhoIsRegisteredIsReachedSoon(t *testing.T) {
 	inBubble(t, testWhoIsRegisteredIsReachedSoon)
 }
