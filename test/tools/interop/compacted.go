@@ -113,7 +113,7 @@ func compactTopics(ctx context.Context, admin *kadm.Client, start string, count 
 			return compactAtOnce(ctx, admin, found...)
 		}
 		if !sleep(ctx, 100*time.Millisecond) {
-			return fmt.Errorf("%d of %d topics called %s* were there to be compacted: %w", len(found), count, start, err)
+			return errors.Join(fmt.Errorf("%d of %d topics called %s* came", len(found), count, start), err)
 		}
 	}
 }
