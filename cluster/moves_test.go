@@ -25,30 +25,37 @@ func (c *testCluster) replicasAre(id fsm.PartitionID, at int, want ...fsm.NodeID
 		if !slices.Equal(have, want) || len(p.Leaving) > 0 {
 			return fmt.Errorf("on %q, leaving %q", p.Replicas, p.Leaving)
 		}
-		var voters []string
+		// Each replica knows the group as it is to be. If its leader alone did, the group could be
+		// another one when that dies.
+		leaders := 0
 		for _, node := range c.nodes {
 			if !node.running {
 				continue
 			}
-			if r := node.Node.replica(id); r != nil {
-				if !slices.Contains(want, node.NodeID()) {
+			r := node.Node.replica(id)
+			if !slices.Contains(want, node.NodeID()) {
+				if r != nil {
 					return fmt.Errorf("%s has one still", node.NodeID())
 				}
-				if _, err := r.Leads(); err == nil {
-					for _, s := range r.Member.Raft.GetConfiguration().Configuration().Servers {
-						voters = append(voters, fmt.Sprint(s.Suffrage, string(s.ID)[:2]))
-					}
-				}
+				continue
+			}
+			if r == nil {
+				return fmt.Errorf("%s has none", node.NodeID())
+			}
+			if _, err := r.Leads(); err == nil {
+				leaders++
+			}
+			var voters []string
+			for _, s := range r.Member.Raft.GetConfiguration().Configuration().Servers {
+				voters = append(voters, fmt.Sprint(s.Suffrage, string(s.ID)[:2]))
+			}
+			slices.Sort(voters)
+			if !slices.EqualFunc(voters, want, func(v string, id fsm.NodeID) bool { return v == "Voter"+string(id) }) {
+				return fmt.Errorf("the group is %q by %s", voters, node.NodeID())
 			}
 		}
-		slices.Sort(voters)
-		for i, v := range voters {
-			if v != "Voter"+string(want[i]) {
-				return fmt.Errorf("the group is %q", voters)
-			}
-		}
-		if len(voters) != len(want) {
-			return fmt.Errorf("the group is %q", voters)
+		if leaders != 1 {
+			return fmt.Errorf("%d lead", leaders)
 		}
 		return nil
 	})
