@@ -172,8 +172,24 @@ func (l *leadership) abandon() {
 func (l *leadership) barrier() bool {
 	g := l.replica.Member
 	r := g.Raft
-	return g.Await(r.Barrier(0)) == nil && r.State() == raft.Leader && fsm.Term(r.CurrentTerm()) == l.term
+	for {
+		err := g.Await(r.Barrier(0))
+		if !errors.Is(err, raft.ErrLeadershipTransferInProgress) {
+			return err == nil && r.State() == raft.Leader && fsm.Term(r.CurrentTerm()) == l.term
+		}
+		// Raft refuses at once, and whoever began anew at once would do nothing else until the
+		// transfer has ended.
+		select {
+		case <-time.After(transferPause):
+		case <-l.ctx.Done():
+			return false
+		}
+	}
 }
+
+// transferPause is how long a new leader's barrier waits that Raft refuses since it hands
+// leadership over: that takes some round trips, or fails.
+const transferPause = 10 * time.Millisecond
 
 // notLeader is an error that says what the replica knows of the leader.
 func (l *leadership) notLeader() error {
