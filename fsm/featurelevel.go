@@ -22,7 +22,8 @@ import (
 //	   offsets in the shards of consumer groups
 //	6  compaction: its decisions in partitions' logs, and segments of which records are gone; topics
 //	   that are restored: where their logs begin, entries with batches of older leader epochs
-const FeatureLevel = 6
+//	7  tiers: what partitions' logs say of records in a store
+const FeatureLevel = 7
 
 // LevelTransactions is the level from which on transactions may begin.
 const LevelTransactions = 5
