@@ -6,6 +6,7 @@ import (
 
 	"github.com/hashicorp/raft"
 
+	"github.com/trimaran-io/trimaran/admin"
 	"github.com/trimaran-io/trimaran/cluster/calls"
 	"github.com/trimaran-io/trimaran/cluster/catalog"
 	"github.com/trimaran-io/trimaran/cluster/leading"
@@ -129,6 +130,20 @@ func (r seenReplica) Compaction() status.Compaction {
 		return status.Compaction{}
 	}
 	return status.Compaction(r.records.CompactionStatus())
+}
+
+// Tier implements status.Replica.
+func (r seenReplica) Tier() *admin.TierStatus {
+	if r.records == nil {
+		return nil
+	}
+	t := r.records.TierStatus()
+	if !t.Tiered && t.Segments == 0 && t.Gone == 0 {
+		return nil
+	}
+	return &admin.TierStatus{
+		Segments: t.Segments, Bytes: t.Bytes, Waiting: t.Waiting, LocalStart: t.Local, End: t.End, ToDelete: t.Gone, Error: t.Err,
+	}
 }
 
 // Bytes implements status.Replica.

@@ -22,7 +22,7 @@ import (
 //	   offsets in the shards of consumer groups
 //	6  compaction: its decisions in partitions' logs, and segments of which records are gone; topics
 //	   that are restored: where their logs begin, entries with batches of older leader epochs
-//	7  tiers: what partitions' logs say of records in a store
+//	7  tiers: what partitions' logs say of records in a store; remote.storage.enable=true
 const FeatureLevel = 7
 
 // LevelTransactions is the level from which on transactions may begin.
@@ -41,6 +41,9 @@ type RaiseFeatureLevel struct {
 func (c *CatalogCommand) featureLevel() int {
 	if c.EndRestore != nil || c.CreateTopic != nil && c.CreateTopic.Topic.Origin != "" {
 		return LevelRestore
+	}
+	if c.enablesTier() {
+		return LevelTiers
 	}
 	if c.AlterCredentials != nil || c.AlterACLs != nil || c.AlterTokens != nil {
 		return 4

@@ -30,7 +30,16 @@ func (o *Overview) Report() calls.NodeReport {
 		if identity == o.cfg.Self {
 			ids = votersOf(r.Member())
 		}
-		report.Replicas[r.ID().String()] = calls.ReplicaReport{Leads: identity == o.cfg.Self, Voters: ids, Term: fsm.Term(term), LogStart: start, Applied: next, Bytes: r.Bytes(), CatchUp: r.CatchUp(), Hurt: hurt[r.ID()]}
+		said := calls.ReplicaReport{Leads: identity == o.cfg.Self, Voters: ids, Term: fsm.Term(term), LogStart: start, Applied: next, Bytes: r.Bytes(), CatchUp: r.CatchUp(), Hurt: hurt[r.ID()]}
+		if t := r.Tier(); t != nil {
+			if t.LocalStart > start {
+				said.LocalStart = t.LocalStart
+			}
+			if said.Leads {
+				said.Tier = t
+			}
+		}
+		report.Replicas[r.ID().String()] = said
 	}
 	if m := here.Catalog(); m != nil {
 		report.Catalog = "voter"
