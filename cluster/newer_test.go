@@ -110,7 +110,7 @@ func testAReplicaEndsWhereANewerProgramHasWritten(t *testing.T) {
 		harmless []byte
 		why      string
 	}{
-		"partition": {fsm.PartitionID{Topic: topic.ID}, []byte{0x84, 1}, prototest.Batch("behind").Bytes(), "control command 0x84"},
+		"partition": {fsm.PartitionID{Topic: topic.ID}, []byte{0x86, 1}, prototest.Batch("behind").Bytes(), "control command 0x86"},
 		"shard":     {shardID(0), groupEntry([]byte{1, 0}, []byte{2, 0}), groupEntry([]byte{1, 0}), "command of version 2"},
 		"record":    {shardID(1), groupEntry([]byte{1, 1, 99, 1, 'g'}), groupEntry([]byte{1, 0}), "record of kind 99"},
 		"kind":      {shardID(2), []byte{0x84}, groupEntry([]byte{1, 0}), "control command 0x84"},
@@ -159,7 +159,7 @@ func testAReplicaEndsWhereANewerProgramHasWritten(t *testing.T) {
 	for i := range c.nodes {
 		c.start(i)
 	}
-	c.end(id, "control command 0x84")
+	c.end(id, "control command 0x86")
 	c.mustAppend(1, fsm.PartitionID{Topic: topic.ID, Partition: 1}, "goes on")
 }
 
