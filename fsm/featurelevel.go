@@ -20,10 +20,15 @@ import (
 //	   users, ACLs, keys of tokens
 //	5  transactions: their batches and markers in partitions' logs, their coordinators and pending
 //	   offsets in the shards of consumer groups
-const FeatureLevel = 5
+//	6  a transaction may have begun while its coordinator has replicated nothing of it
+const FeatureLevel = 6
 
 // LevelTransactions is the level from which on transactions may begin.
 const LevelTransactions = 5
+
+// LevelTransactionsAhead is the level from which on every coordinator of transactions asks the
+// partitions of one that is decided whether the next has begun.
+const LevelTransactionsAhead = 6
 
 // RaiseFeatureLevel makes the cluster use what programs of that level know. It is refused while a
 // registered node runs an older one, and there is no way back.
