@@ -421,13 +421,14 @@ func TestANodeThatIsRefusedEnds(t *testing.T) {
 // Who asks to be admitted is who it says.
 func TestOnlyANodeItselfIsAdmitted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, 1)
-		w.startAll()
+		w := newWorld(t, 2, 2)
+		w.nodes[0].start() // which waits for the other one
 		register := func(context.Context, fsm.Node) error { return errors.New("registered") }
 		n9 := fsm.Node{ID: "n9", Incarnation: "00000009"}
 		if _, err := w.nodes[0].forming.Admit(t.Context(), "n9.00000009", n9, register); outcome.Code(err) != outcome.ErrNoLeader {
 			t.Errorf("before there is a cluster: %v", err)
 		}
+		w.nodes[1].start()
 		w.together()
 		for _, from := range []string{"n8.00000009", ""} {
 			if _, err := w.nodes[0].forming.Admit(t.Context(), from, n9, register); outcome.Code(err) != outcome.ErrUnknown {
