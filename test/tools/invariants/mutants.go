@@ -179,7 +179,7 @@ var mutants = []broken{
 		"len(members) == 1 && f.cfg.Told", "len(members) == 0"}},
 		cluster, "TestANodeThatIsToldOfOthersFormsNoClusterAlone"},
 	{8, "a leader speaks before its barrier", []change{{"cluster/replica/replica.go",
-		"return g.Await(r.Barrier(0)) == nil && r.State()", "_ = g\n	return r.State()"}},
+		"err := g.Await(r.Barrier(0))", "err, _ := error(nil), g"}},
 		cluster, "TestALeaderProposesNothingBeforeItsBarrier"},
 	{8, "a leader speaks without a majority", []change{{"cluster/replica/readindex.go",
 		"confirmed, err := r.Member.Transport.Confirm(ctx)", "confirmed, err := uint64(term), error(nil)"}},
