@@ -31,7 +31,7 @@ func TestWhatIsNotReplicatedIsConfirmed(t *testing.T) {
 			NewProducerID: func(context.Context) (int64, error) { return 7, nil },
 			TopicID:       func(string) ([16]byte, bool) { return [16]byte{1}, true },
 			TopicName:     func([16]byte) (string, bool) { return "t", true },
-			WriteMarker:   func(context.Context, fsm.PartitionID, fsm.Marker) error { return nil },
+			WriteMarker:   func(context.Context, fsm.PartitionID, fsm.Marker) (bool, error) { return false, nil },
 			EndOffsets:    func(context.Context, string, fsm.Marker) error { return nil },
 			Version:       func() int { return 2 },
 		})
@@ -40,7 +40,7 @@ func TestWhatIsNotReplicatedIsConfirmed(t *testing.T) {
 		init := kmsg.NewPtrInitProducerIDRequest()
 		init.Version, init.TransactionalID, init.TransactionTimeoutMillis = 5, &id, 20_000
 		join := func(epoch int16, add bool) kmsg.Request {
-			return JoinPartition(fsm.Transaction{ID: id, Add: add}, 7, epoch, fsm.PartitionID{Topic: fsm.TopicID{1}})
+			return JoinPartition(fsm.Transaction{ID: id, Add: add}, 7, epoch, fsm.PartitionID{Topic: fsm.TopicID{1}}, 0)
 		}
 		end := func(epoch int16) kmsg.Request {
 			req := kmsg.NewPtrEndTxnRequest()

@@ -102,12 +102,14 @@ func (s *script) lead() {
 			id, ok := s.topics[name]
 			return id, ok
 		},
-		TopicName:   s.topicName,
-		WriteMarker: func(ctx context.Context, p fsm.PartitionID, m fsm.Marker) error { return s.marker(s.nameOf(p), m) },
-		EndOffsets:  func(ctx context.Context, group string, m fsm.Marker) error { return s.marker("group "+group, m) },
-		Version:     func() int { s.mu.Lock(); defer s.mu.Unlock(); return s.version },
-		Awake:       func() time.Time { s.mu.Lock(); defer s.mu.Unlock(); return s.awake },
-		Settings:    s.set, Counters: &s.counters, Logger: slog.New(slog.DiscardHandler),
+		TopicName: s.topicName,
+		WriteMarker: func(ctx context.Context, p fsm.PartitionID, m fsm.Marker) (bool, error) {
+			return false, s.marker(s.nameOf(p), m)
+		},
+		EndOffsets: func(ctx context.Context, group string, m fsm.Marker) error { return s.marker("group "+group, m) },
+		Version:    func() int { s.mu.Lock(); defer s.mu.Unlock(); return s.version },
+		Awake:      func() time.Time { s.mu.Lock(); defer s.mu.Unlock(); return s.awake },
+		Settings:   s.set, Counters: &s.counters, Logger: slog.New(slog.DiscardHandler),
 	})
 }
 
