@@ -76,6 +76,9 @@ func (l *line) lingered() {
 // settle replicates that the transaction is over, however often that has to be tried, with what is
 // known behind it, and what waits for that. mu is held.
 func (l *line) settle(mark fsm.Marker) {
+	if l.next == nil || l.next.of != mark {
+		return // it is; and without that the line may be forgotten
+	}
 	a := &ask{
 		decide: func(v view) step { return step{settles: v.next.arrived && v.next.of == mark} },
 		then: func(s step) {
