@@ -61,7 +61,7 @@ func testALeaderThatIsDeposedWhileItAsks(t *testing.T) {
 	asked, answered := make(chan struct{}, 1), make(chan struct{})
 	var ended sync.Once
 	for i := range c.nodes {
-		c.nodes[i].cfg.joinTransaction = func(context.Context, fsm.Transaction, int64, int16, fsm.PartitionID) (err error) {
+		c.nodes[i].cfg.joinTransaction = func(context.Context, fsm.Transaction, int64, int16, fsm.PartitionID, int32) (err error) {
 			err = outcome.ErrInvalidTxnState
 			ended.Do(func() { // the first question is answered when the transaction is over
 				asked <- struct{}{}
@@ -108,7 +108,7 @@ type toldCoordinator struct {
 	open map[int64]int16
 }
 
-func (k *toldCoordinator) join(_ context.Context, _ fsm.Transaction, producer int64, epoch int16, _ fsm.PartitionID) error {
+func (k *toldCoordinator) join(_ context.Context, _ fsm.Transaction, producer int64, epoch int16, _ fsm.PartitionID, _ int32) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if open, is := k.open[producer]; !is || open != epoch {

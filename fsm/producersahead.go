@@ -49,8 +49,19 @@ type Guard struct {
 	// VerificationStateEntry of Kafka).
 	epoch  int16
 	lowest int32
-	users  int
+	// ended is the number of the producer's last marker, in the log or on its way there, as long as
+	// the guard holds.
+	ended int32
+	void  chan struct{} // closed when it does not hold any more
+	users int
 }
+
+// Ended is the number of the last marker of the guard's producer, in the log or on its way there;
+// 0: none is known. There is no other as long as the guard holds.
+func (g *Guard) Ended() int32 { return g.ended }
+
+// Void is closed when the guard does not hold any more.
+func (g *Guard) Void() <-chan struct{} { return g.void }
 
 // Admission is what the leader found out for a batch before it was submitted. The zero value:
 // nothing, since it is in no transaction or in one that is open.
@@ -75,8 +86,10 @@ type Known interface {
 // Verdict is what a proposer makes of a batch or a marker.
 type Verdict struct {
 	// Duplicate: the batch is Original, which is in the log or on its way there; so is a marker of
-	// that number, or a later one.
+	// that number, or a later one. Begun: a transaction of the marker's epoch, which is the next
+	// one's, is open behind that.
 	Duplicate bool
+	Begun     bool
 	Original  ProducerBatch
 	// Err, if not nil, is why it must not be proposed: of a batch ErrInvalidProducerEpoch,
 	// ErrOutOfOrderSequence, ErrInvalidTxnState, ErrConcurrentTransactions, or what its coordinator
@@ -97,16 +110,21 @@ func (a *ProducersAhead) state(id int64, machine Known) (p *producerAhead, known
 // Guard gives the guard that the transactional batch needs, nil if its transaction is open. The
 // coordinator is to be asked after this, and Release called when the batch has its fate.
 func (a *ProducersAhead) Guard(h kafkaproto.BatchHeader, machine Known) *Guard {
-	if p, known := a.state(h.ProducerID, machine); known && p.state.Open && p.state.Epoch == h.ProducerEpoch {
+	p, known := a.state(h.ProducerID, machine)
+	if known && p.state.Open && p.state.Epoch == h.ProducerEpoch {
 		return nil
 	}
 	g := a.guards[h.ProducerID]
+	if g != nil && g.ended != p.state.Ended {
+		a.revoke(h.ProducerID) // the machine has forgotten the producer
+		g = nil
+	}
 	if g == nil {
 		if a.guards == nil {
 			a.guards = map[int64]*Guard{}
 		}
 		a.limitGuards()
-		g = &Guard{producer: h.ProducerID, epoch: h.ProducerEpoch, lowest: h.BaseSequence}
+		g = &Guard{producer: h.ProducerID, epoch: h.ProducerEpoch, lowest: h.BaseSequence, ended: p.state.Ended, void: make(chan struct{})}
 		a.guards[h.ProducerID] = g
 	}
 	switch {
@@ -119,6 +137,14 @@ func (a *ProducersAhead) Guard(h kafkaproto.BatchHeader, machine Known) *Guard {
 	return g
 }
 
+// revoke has the producer's guard not hold any more.
+func (a *ProducersAhead) revoke(producer int64) {
+	if g := a.guards[producer]; g != nil {
+		delete(a.guards, producer)
+		close(g.void)
+	}
+}
+
 // Holds reports whether no marker has come, and nothing has begun, since the guard was given.
 func (a *ProducersAhead) Holds(g *Guard) bool { return a.guards[g.producer] == g }
 
@@ -129,7 +155,7 @@ func (a *ProducersAhead) limitGuards() {
 	}
 	for id, g := range a.guards {
 		if g.users == 0 {
-			delete(a.guards, id)
+			a.revoke(id)
 		}
 	}
 	a.used = len(a.guards)
@@ -161,7 +187,7 @@ func (a *ProducersAhead) Take(h kafkaproto.BatchHeader, base Offset, admission A
 	}
 	if h.Transactional() && !p.state.Open {
 		p.state.Open, p.state.First = true, base
-		delete(a.guards, h.ProducerID)
+		a.revoke(h.ProducerID)
 		if !p.opened {
 			p.opened = true
 			a.opening++
@@ -187,7 +213,7 @@ func (a *ProducersAhead) begins(p *producerAhead, h kafkaproto.BatchHeader, admi
 		return fmt.Errorf("%w: producer %d has a transaction open with epoch %d, the batch has %d", outcome.ErrInvalidTxnState, s.ID, s.Epoch, h.ProducerEpoch)
 	case guard == nil:
 		return fmt.Errorf("%w: producer %d has no transaction open with epoch %d", outcome.ErrInvalidTxnState, s.ID, h.ProducerEpoch)
-	case !a.Holds(guard):
+	case !a.Holds(guard), s.Ended != guard.ended:
 		// The marker may have been that of the transaction before, and the coordinator will say so.
 		return fmt.Errorf("%w: a marker of producer %d came while its coordinator was asked", outcome.ErrConcurrentTransactions, s.ID)
 	case s.count == 0 && h.ProducerEpoch == guard.epoch && h.BaseSequence > guard.lowest:
@@ -241,7 +267,7 @@ func (a *ProducersAhead) take(p *producerAhead) {
 }
 
 // TakeMarker judges a marker. If it is neither a duplicate nor wrong it must be proposed with that
-// number, and Applied be called when it is applied.
+// number, and Applied be called when it is applied. Guards of before do not hold any more.
 func (a *ProducersAhead) TakeMarker(m Marker, machine Known) (number int32, v Verdict) {
 	p, known := a.state(m.ProducerID, machine)
 	s := &p.state
@@ -254,7 +280,10 @@ func (a *ProducersAhead) TakeMarker(m Marker, machine Known) (number int32, v Ve
 	case m.Forced:
 		m.Number = s.Ended
 	case s.Ended != 0 && !m.Follows(s.Ended):
-		return 0, Verdict{Duplicate: true}
+		// Its coordinator may be another one than the batch of a guard was told of, and takes it that
+		// nothing begins behind this without having asked it.
+		a.revoke(m.ProducerID)
+		return 0, Verdict{Duplicate: true, Begun: s.Open && s.Epoch == m.Epoch}
 	}
 	if err := s.JudgeMarker(m); err != nil {
 		return 0, Verdict{Err: err}
@@ -264,7 +293,7 @@ func (a *ProducersAhead) TakeMarker(m Marker, machine Known) (number int32, v Ve
 	}
 	s.end(m, s.LastAppend)
 	a.close(m.ProducerID)
-	delete(a.guards, m.ProducerID)
+	a.revoke(m.ProducerID)
 	a.take(p)
 	return m.Number, Verdict{}
 }

@@ -329,6 +329,9 @@ func (p *proposer) fateOf(s *submission, results []fsm.Appended, why error) (fat
 		switch v := s.verdict(i); {
 		case v.Duplicate && s.markers != nil:
 			own[i] = fsm.Appended{BaseOffset: -1, LogStart: start}
+			if v.Begun {
+				own[i].Err = outcome.ErrConcurrentTransactions
+			}
 			if p.lost != nil && failed == nil {
 				failed = p.notLeader() // the first may be among what is lost
 			}

@@ -33,6 +33,7 @@ type join struct {
 	over    chan struct{}
 	err     error // valid once over is closed
 	left    bool  // likewise: who asked does not wait for the answer any more
+	cut     bool  // likewise: the guard is void, and the answer was not waited for
 	waiting int   // beside the one who asks; guarded by producersMu
 }
 
@@ -55,10 +56,11 @@ func (p *proposer) admit(ctx context.Context, client uint16, txn fsm.Transaction
 // transaction is over, whose marker voids the guard: then it is asked again with a new one.
 func (p *proposer) admitOne(ctx context.Context, txn fsm.Transaction, h kafkaproto.BatchHeader) (a fsm.Admission) {
 	a.Add = txn.Add
+	cut := false
 	for {
 		p.producersMu.Lock()
 		if a.Guard != nil {
-			if a.Refused != nil || p.producers.Holds(a.Guard) || ctx.Err() != nil {
+			if a.Refused != nil && !cut || p.producers.Holds(a.Guard) || ctx.Err() != nil {
 				p.producersMu.Unlock()
 				return a
 			}
@@ -69,7 +71,7 @@ func (p *proposer) admitOne(ctx context.Context, txn fsm.Transaction, h kafkapro
 		if a.Guard == nil {
 			return a
 		}
-		a.Refused = p.join(ctx, joining{txn, h.ProducerID, h.ProducerEpoch, a.Guard})
+		a.Refused, cut = p.join(ctx, joining{txn, h.ProducerID, h.ProducerEpoch, a.Guard})
 	}
 }
 
@@ -84,11 +86,12 @@ func (p *proposer) release(admits []fsm.Admission) {
 	}
 }
 
-// join asks the coordinator. The error is why the batch may not begin its transaction here.
-func (p *proposer) join(ctx context.Context, q joining) error {
+// join asks the coordinator. The error is why the batch may not begin its transaction here. cut: a
+// marker of the producer came, and the answer was not waited for.
+func (p *proposer) join(ctx context.Context, q joining) (err error, cut bool) {
 	locks.MayWait("a transaction's coordinator")
 	if q.txn.ID == "" {
-		return fmt.Errorf("%w: without a transactional id", outcome.ErrInvalidTxnState)
+		return fmt.Errorf("%w: without a transactional id", outcome.ErrInvalidTxnState), false
 	}
 	j, underWay := p.joinUnderWay(q)
 	for first := true; underWay; first = false {
@@ -98,11 +101,11 @@ func (p *proposer) join(ctx context.Context, q joining) error {
 			// partition and then sends the batch, which may come while the answer to a late batch
 			// of the transaction before is on its way.
 			if !j.left && (j.err == nil || !first) {
-				return j.err
+				return j.err, j.cut
 			}
 			j, underWay = p.joinUnderWay(q)
 		case <-ctx.Done():
-			return fmt.Errorf("%w: %w", outcome.ErrNoLeader, ctx.Err())
+			return fmt.Errorf("%w: %w", outcome.ErrNoLeader, ctx.Err()), false
 		}
 	}
 	asks := ctx
@@ -116,8 +119,24 @@ func (p *proposer) join(ctx context.Context, q joining) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(p.ctx, cancel)()
-	j.err = refusal(p.replica.env.Host.JoinTransaction(ctx, q.txn, q.producer, q.epoch, p.replica.ID))
-	return j.err
+	// What comes with a marker on its way is mostly the transaction behind it. The coordinator is
+	// asked anew once that is taken, and need not wait until it is committed (transaction.next).
+	done := make(chan struct{})
+	defer close(done)
+	go func() {
+		select {
+		case <-q.guard.Void():
+			cancel()
+		case <-done:
+		}
+	}()
+	j.err = refusal(p.replica.env.Host.JoinTransaction(ctx, q.txn, q.producer, q.epoch, p.replica.ID, q.guard.Ended()))
+	select {
+	case <-q.guard.Void():
+		j.cut = ctx.Err() != nil && asks.Err() == nil && p.ctx.Err() == nil
+	default:
+	}
+	return j.err, j.cut
 }
 
 // joinUnderWay gives the question that is under way, or a new one, which whoever called it asks.
@@ -167,7 +186,9 @@ const markerBytes = kafkaproto.BatchHeaderSize + 40
 // WriteMarkers ends transactions in this partition, and returns when the markers are committed and
 // applied here; those that were here before are acknowledged once they are. term is the leadership
 // that is meant, 0 for any. The outcome of each marker is 0, or why it was not taken:
-// outcome.ErrInvalidProducerEpoch or ErrCorruptMessage.
+// outcome.ErrInvalidProducerEpoch or ErrCorruptMessage. ErrConcurrentTransactions: it was taken
+// before, and the producer's next transaction has begun here. That it has not is so of all that
+// coordinators were asked for before the call.
 func (r *Records) WriteMarkers(ctx context.Context, term uint64, markers []fsm.Marker) ([]outcome.Error, error) {
 	p, err := r.proposing()
 	if err != nil {
@@ -191,6 +212,12 @@ func (r *Records) WriteMarkers(ctx context.Context, term uint64, markers []fsm.M
 	appended, err := p.submitAndWait(ctx, s)
 	if err != nil {
 		return nil, err
+	}
+	if s.verdicts != nil {
+		// Whoever was deposed and does not know it does not know what has begun elsewhere.
+		if err := r.ReadIndex(ctx, p.term); err != nil {
+			return nil, err
+		}
 	}
 	outcomes := make([]outcome.Error, len(appended))
 	for i, a := range appended {

@@ -39,7 +39,7 @@ type asked struct {
 	answers []func() error
 }
 
-func (a *asked) join(context.Context, fsm.Transaction, int64, int16, fsm.PartitionID) error {
+func (a *asked) join(context.Context, fsm.Transaction, int64, int16, fsm.PartitionID, int32) error {
 	a.mu.Lock()
 	answer := a.answers[min(a.n, len(a.answers)-1)]
 	a.n++
