@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -70,8 +71,10 @@ type script struct {
 	topics      map[string][16]byte
 	down        map[string]string // a target's name: "down" or "gone"
 	version     int
-	nextID      int64    // -1: there is none
-	answers     []answer // since the command began
+	ahead       bool
+	begun       map[string]bool // targets that say with their next answer that the next transaction is open
+	nextID      int64           // -1: there is none
+	answers     []answer        // since the command began
 }
 
 type answer struct {
@@ -104,8 +107,17 @@ func (s *script) lead() {
 		},
 		TopicName: s.topicName,
 		WriteMarker: func(ctx context.Context, p fsm.PartitionID, m fsm.Marker) (bool, error) {
-			return false, s.marker(s.nameOf(p), m)
+			name := s.nameOf(p)
+			err := s.marker(name, m)
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			begun := err == nil && s.begun[name]
+			if begun {
+				delete(s.begun, name)
+			}
+			return begun, err
 		},
+		Ahead:      func() bool { s.mu.Lock(); defer s.mu.Unlock(); return s.ahead },
 		EndOffsets: func(ctx context.Context, group string, m fsm.Marker) error { return s.marker("group "+group, m) },
 		Version:    func() int { s.mu.Lock(); defer s.mu.Unlock(); return s.version },
 		Awake:      func() time.Time { s.mu.Lock(); defer s.mu.Unlock(); return s.awake },
@@ -254,6 +266,19 @@ func (s *script) command(d *datadriven.TestData) string {
 			s.down[strings.ReplaceAll(arg.Key, "group=", "group ")] = d.CmdArgs[0].Key
 		}
 		return d.CmdArgs[0].Key + "\n"
+	case "ahead":
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.ahead = true
+		return "the next transaction may begin ahead\n"
+	case "begun": // these targets and no others say so, once
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.begun = make(map[string]bool)
+		for _, arg := range d.CmdArgs {
+			s.begun[arg.Key] = true
+		}
+		return fmt.Sprintf("%d targets\n", len(s.begun))
 	case "delete-topic":
 		s.mu.Lock()
 		defer s.mu.Unlock()
@@ -393,6 +418,9 @@ func (s *script) request(d *datadriven.TestData, a *actor) kmsg.Request {
 		txn := kmsg.NewAddPartitionsToTxnRequestTransaction()
 		txn.TransactionalID, txn.ProducerID, txn.ProducerEpoch = a.id, from.producerID, from.epoch
 		txn.VerifyOnly = d.Cmd == "verify"
+		if ended := number(d, "ended", 0); ended != 0 { // as a leader does
+			txn.UnknownTags.Set(endedTag, binary.BigEndian.AppendUint32(nil, uint32(ended)))
+		}
 		for _, arg := range d.CmdArgs {
 			topic, partition, is := strings.Cut(arg.Key, "/")
 			if arg.Key == "group" {
