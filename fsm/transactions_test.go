@@ -870,3 +870,83 @@ func TestOneClientLeavesRoomForOthers(t *testing.T) {
 		t.Errorf("nothing is open, and %d transactions of %d clients are counted", len(ahead.begun), len(ahead.ofClient))
 	}
 }
+
+// A marker that comes again says whether the producer's next transaction has begun behind it, in the
+// log or on its way there. If it has not, no batch begins it for which a coordinator was asked
+// before; and so it is where the producer is forgotten meanwhile.
+func TestAMarkerThatComesAgain(t *testing.T) {
+	p, ahead := NewPartition(), ProducersAhead{}
+	epoch := Term(1).Epoch()
+	apply := func(b []byte) {
+		t.Helper()
+		if r := p.Apply(Entry{Index: p.applied + 1, Term: 1, AppendedAt: 5, Data: b}); r.Err != nil || r.Breach != nil {
+			t.Fatal(r.Err, r.Breach)
+		}
+		ahead.Applied(7)
+	}
+	batch := func(producerEpoch int16) kafkaproto.BatchHeader {
+		h, _ := kafkaproto.ParseBatchHeader(newTransactional(p.next, 1, epoch, 7, producerEpoch, 0))
+		return h
+	}
+	take := func(h kafkaproto.BatchHeader, g *Guard) outcome.Error {
+		return outcome.Code(ahead.Take(h, p.next, Admission{Guard: g, Add: true}, p).Err)
+	}
+	again := func(m Marker, begun bool) {
+		t.Helper()
+		if _, v := ahead.TakeMarker(m, p); !v.Duplicate || v.Begun != begun {
+			t.Errorf("%+v: %+v", m, v)
+		}
+	}
+	first := Marker{ProducerID: 7, Epoch: 1, Number: 1, Commit: true}
+	ahead.Take(batch(0), 0, Admission{Guard: ahead.Guard(batch(0), p), Add: true}, p)
+	early := ahead.Guard(batch(1), p) // what it is to begin comes before the marker
+	if early.Ended() != 0 {
+		t.Errorf("%d has ended", early.Ended())
+	}
+	if _, v := ahead.TakeMarker(first, p); v.Duplicate || v.Err != nil {
+		t.Errorf("%+v", v)
+	}
+	select {
+	case <-early.Void():
+	default:
+		t.Error("a marker came, and the guard holds")
+	}
+	// All of it is on its way.
+	guard := ahead.Guard(batch(1), p)
+	if guard.Ended() != 1 || !ahead.Holds(guard) || ahead.Holds(early) {
+		t.Errorf("%d has ended, the guard holds: %v", guard.Ended(), ahead.Holds(guard))
+	}
+	again(first, false)
+	if code := take(batch(1), guard); code != outcome.ErrConcurrentTransactions {
+		t.Errorf("a batch that was let in before the marker came again: %v", code)
+	}
+	if code := take(batch(1), ahead.Guard(batch(1), p)); code != 0 {
+		t.Errorf("the next one: %v", code)
+	}
+	again(first, true)
+	again(Marker{ProducerID: 7, Epoch: 0, Number: 1}, false) // of another epoch
+	again(Marker{ProducerID: 7, Epoch: 3, Number: 9, Forced: true}, false)
+	// All of it is applied.
+	apply(newTransactional(p.next, 1, epoch, 7, 0, 0))
+	apply(newMarker(p.next, epoch, first))
+	apply(newTransactional(p.next, 1, epoch, 7, 1, 0))
+	if len(ahead.byID) != 0 {
+		t.Fatalf("%d producers are in flight", len(ahead.byID))
+	}
+	again(first, true)
+
+	second := Marker{ProducerID: 7, Epoch: 2, Number: 2}
+	if _, v := ahead.TakeMarker(second, p); v.Duplicate || v.Err != nil {
+		t.Errorf("%+v", v)
+	}
+	apply(newMarker(p.next, epoch, second))
+	again(second, false)
+	guard = ahead.Guard(batch(2), p)
+	p = NewPartition() // which knows nothing of the producer
+	if code := take(batch(2), guard); code != outcome.ErrConcurrentTransactions {
+		t.Errorf("the producer was forgotten: %v", code)
+	}
+	if g := ahead.Guard(batch(2), p); g == guard || g.Ended() != 0 || take(batch(2), g) != 0 {
+		t.Errorf("the next guard: %+v", g)
+	}
+}

@@ -376,3 +376,55 @@ func TestAnAnswerFromBeforeIsNoRefusal(t *testing.T) {
 		t.Errorf("the next one's: %+v", got)
 	}
 }
+
+// The first batch of a transaction comes before the marker of the one before. The coordinator lets
+// it wait, and is asked anew once the marker is on its way into the log. A marker that comes again
+// says what is open behind it.
+func TestTheNextTransactionBeginsRightBehindTheMarker(t *testing.T) {
+	r := transactionalSet(t, &asked{answers: []func() error{yes}})
+	host := r.env.Host.(*testHost)
+	r.begin(t, version2, inTransaction(t, 7, 0, 0))
+	questions := make(chan int32, 9)
+	host.join = func(ctx context.Context, _ fsm.Transaction, _ int64, epoch int16, _ fsm.PartitionID, ended int32) error {
+		questions <- ended
+		if ended == int32(epoch) {
+			return nil
+		}
+		<-ctx.Done()
+		return ctx.Err()
+	}
+	first := fsm.Marker{ProducerID: 7, Epoch: 1, Number: 1, Commit: true}
+	appended := make(chan fsm.Appended, 1)
+	go func() {
+		got, err := r.AppendInLine(within(t), 0, calls.Place{}, version2, []kafkaproto.Batch{inTransaction(t, 7, 1, 0)})
+		if err != nil {
+			t.Error(err)
+			got = []fsm.Appended{{Err: outcome.Code(err)}}
+		}
+		appended <- got[0]
+	}()
+	if ended := <-questions; ended != 0 {
+		t.Errorf("it is asked with %d before the marker", ended)
+	}
+	if code := r.marks(t, first); code != 0 && code != outcome.ErrConcurrentTransactions {
+		t.Error(code)
+	}
+	if got := <-appended; got.Err != 0 || got.BaseOffset != 2 {
+		t.Errorf("%+v", got)
+	}
+	if ended := <-questions; ended != 1 {
+		t.Errorf("it is asked with %d behind the marker", ended)
+	}
+	if code := r.marks(t, first); code != outcome.ErrConcurrentTransactions {
+		t.Errorf("the marker comes again, and the next one is open: %v", code)
+	}
+	second := fsm.Marker{ProducerID: 7, Epoch: 2, Number: 2, Commit: true}
+	for range 2 {
+		if code := r.marks(t, second); code != 0 {
+			t.Error(code)
+		}
+	}
+	if code := r.marks(t, first); code != 0 {
+		t.Errorf("one of before comes again: %v", code)
+	}
+}
