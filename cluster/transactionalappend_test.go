@@ -195,7 +195,6 @@ func testTransactionsEndThroughChangesOfLeaders(t *testing.T, seed uint64) {
 	}
 	stop()
 	all.Wait()
-	checkTransactions(t, logBatches(t, c.nodes[0].Node, id), acked)
 	for i, n := range c.nodes {
 		eventually(t, "nothing is open", func() error {
 			if open := n.records(id).OpenTransactions(); open != 0 {
@@ -204,6 +203,7 @@ func testTransactionsEndThroughChangesOfLeaders(t *testing.T, seed uint64) {
 			return nil
 		})
 	}
+	checkTransactions(t, logBatches(t, c.nodes[0].Node, id), acked)
 }
 
 // transactor is a producer and what its coordinator does with its partition.
