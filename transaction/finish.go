@@ -29,9 +29,9 @@ func (c *Coordinator) end(id string, earlier bool) {
 		return
 	}
 	mark, scope := p.Marker(), c.cfg.State.scope(id)
-	ahead := c.cfg.Ahead != nil && c.cfg.Ahead() && len(scope.Partitions) <= maxStanding
+	ahead := c.cfg.Ahead != nil && c.cfg.Ahead()
 	c.mu.Lock()
-	l.next = newNext(p, earlier, ahead)
+	l.next = newNext(p, scope, earlier, ahead)
 	c.mu.Unlock()
 	c.markers.write(mark, scope, func(begun []fsm.PartitionID) { l.arrived(mark, begun) })
 }

@@ -37,8 +37,10 @@ const maxStanding = 1000
 // next is what is known behind a transaction that is decided, and not replicated.
 type next struct {
 	of fsm.Marker // of the transaction that is decided
-	// stands: what that touches stands for the next one.
-	stands bool
+	// stands: what that touches stands for the next one, once all have the marker; at once if it
+	// touches one partition alone. Else who has a part of both would wait for one that cannot be
+	// reached, which the next one need not touch.
+	stands, alone bool
 	// earlier: it was decided before this coordinator's term, so it is not known before all markers
 	// have arrived whether the next one has begun.
 	earlier bool
@@ -51,9 +53,13 @@ type next struct {
 	began  time.Time
 }
 
-// newNext is of p, which is decided.
-func newNext(p transactions.Producer, earlier, ahead bool) *next {
-	return &next{of: p.Marker(), stands: ahead && p.Version == 2 && p.Next == -1, earlier: earlier}
+// newNext is of p, which is decided and touches scope.
+func newNext(p transactions.Producer, scope transactions.Scope, earlier, ahead bool) *next {
+	partitions, groups := len(scope.Partitions), len(scope.Groups)
+	return &next{
+		of: p.Marker(), earlier: earlier, alone: partitions+groups == 1,
+		stands: ahead && partitions <= maxStanding && p.Version == 2 && p.Next == -1,
+	}
 }
 
 // join notes that the next transaction is in the partition.
@@ -112,7 +118,7 @@ func (l *line) foresee(d *chain, v *view) {
 	if !ok {
 		return
 	}
-	v.next = foreseen{of: n.of, arrived: n.arrived, stands: n.stands, begun: n.joined != nil || n.earlier && !n.arrived, decided: p}
+	v.next = foreseen{of: n.of, arrived: n.arrived, stands: n.stands && (n.arrived || n.alone), begun: n.joined != nil || n.earlier && !n.arrived, decided: p}
 	if !n.arrived {
 		return
 	}
