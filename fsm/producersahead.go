@@ -52,16 +52,12 @@ type Guard struct {
 	// ended is the number of the producer's last marker, in the log or on its way there, as long as
 	// the guard holds.
 	ended int32
-	void  chan struct{} // closed when it does not hold any more
 	users int
 }
 
 // Ended is the number of the last marker of the guard's producer, in the log or on its way there;
 // 0: none is known. There is no other as long as the guard holds.
 func (g *Guard) Ended() int32 { return g.ended }
-
-// Void is closed when the guard does not hold any more.
-func (g *Guard) Void() <-chan struct{} { return g.void }
 
 // Admission is what the leader found out for a batch before it was submitted. The zero value:
 // nothing, since it is in no transaction or in one that is open.
@@ -116,15 +112,14 @@ func (a *ProducersAhead) Guard(h kafkaproto.BatchHeader, machine Known) *Guard {
 	}
 	g := a.guards[h.ProducerID]
 	if g != nil && g.ended != p.state.Ended {
-		a.revoke(h.ProducerID) // the machine has forgotten the producer
-		g = nil
+		g = nil // the machine has forgotten the producer
 	}
 	if g == nil {
 		if a.guards == nil {
 			a.guards = map[int64]*Guard{}
 		}
 		a.limitGuards()
-		g = &Guard{producer: h.ProducerID, epoch: h.ProducerEpoch, lowest: h.BaseSequence, ended: p.state.Ended, void: make(chan struct{})}
+		g = &Guard{producer: h.ProducerID, epoch: h.ProducerEpoch, lowest: h.BaseSequence, ended: p.state.Ended}
 		a.guards[h.ProducerID] = g
 	}
 	switch {
@@ -137,14 +132,6 @@ func (a *ProducersAhead) Guard(h kafkaproto.BatchHeader, machine Known) *Guard {
 	return g
 }
 
-// revoke has the producer's guard not hold any more.
-func (a *ProducersAhead) revoke(producer int64) {
-	if g := a.guards[producer]; g != nil {
-		delete(a.guards, producer)
-		close(g.void)
-	}
-}
-
 // Holds reports whether no marker has come, and nothing has begun, since the guard was given.
 func (a *ProducersAhead) Holds(g *Guard) bool { return a.guards[g.producer] == g }
 
@@ -155,7 +142,7 @@ func (a *ProducersAhead) limitGuards() {
 	}
 	for id, g := range a.guards {
 		if g.users == 0 {
-			a.revoke(id)
+			delete(a.guards, id)
 		}
 	}
 	a.used = len(a.guards)
@@ -187,7 +174,7 @@ func (a *ProducersAhead) Take(h kafkaproto.BatchHeader, base Offset, admission A
 	}
 	if h.Transactional() && !p.state.Open {
 		p.state.Open, p.state.First = true, base
-		a.revoke(h.ProducerID)
+		delete(a.guards, h.ProducerID)
 		if !p.opened {
 			p.opened = true
 			a.opening++
@@ -282,7 +269,7 @@ func (a *ProducersAhead) TakeMarker(m Marker, machine Known) (number int32, v Ve
 	case s.Ended != 0 && !m.Follows(s.Ended):
 		// Its coordinator may be another one than the batch of a guard was told of, and takes it that
 		// nothing begins behind this without having asked it.
-		a.revoke(m.ProducerID)
+		delete(a.guards, m.ProducerID)
 		return 0, Verdict{Duplicate: true, Begun: s.Open && s.Epoch == m.Epoch}
 	}
 	if err := s.JudgeMarker(m); err != nil {
@@ -293,7 +280,7 @@ func (a *ProducersAhead) TakeMarker(m Marker, machine Known) (number int32, v Ve
 	}
 	s.end(m, s.LastAppend)
 	a.close(m.ProducerID)
-	a.revoke(m.ProducerID)
+	delete(a.guards, m.ProducerID)
 	a.take(p)
 	return m.Number, Verdict{}
 }

@@ -72,7 +72,7 @@ type script struct {
 	down        map[string]string // a target's name: "down" or "gone"
 	version     int
 	ahead       bool
-	begun       map[string]bool // targets that say with their next answer that the next transaction is open
+	begun       map[string]bool // targets whose next answer says that the next transaction is open
 	nextID      int64           // -1: there is none
 	answers     []answer        // since the command began
 }

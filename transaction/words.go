@@ -51,8 +51,8 @@ type Settings struct {
 	// EndWait (1 s) is how long a request waits for the transaction before it to be over
 	// everywhere, before it is answered CONCURRENT_TRANSACTIONS. Kafka does not wait.
 	EndWait time.Duration
-	// NextWait (1 s) is how long it is not replicated that a transaction is over everywhere, so that
-	// the next one need not say what it touches before (next.go). Kafka does not wait.
+	// NextWait (1 s) is how long it is not replicated that a transaction is over everywhere, so
+	// that the next one need not say what it touches before (next.go). Kafka does not wait.
 	NextWait time.Duration
 }
 

@@ -36,11 +36,12 @@ type proposer struct {
 	next    fsm.Offset // what the next batch is stamped with; owned by who forms entries
 	lost    *loss      // nil: nothing is; owned by who decides
 
-	// producersMu guards producers and joins. The replica's mu may be taken under it; nothing is
+	// producersMu guards producers, joins and asking. The replica's mu may be taken under it; nothing is
 	// waited for.
 	producersMu locks.Mutex[proposer]
 	producers   fsm.ProducersAhead
-	joins       map[joining]*join // under way
+	joins       map[joining]*join  // under way
+	asking      map[int64][]asking // those of joins that somebody waits for, by producer
 }
 
 // submission is one call of append: its batches become neighbours in the log.

@@ -3,6 +3,7 @@ package replica
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/trimaran-io/trimaran/cluster/raftgroup"
@@ -33,7 +34,7 @@ type join struct {
 	over    chan struct{}
 	err     error // valid once over is closed
 	left    bool  // likewise: who asked does not wait for the answer any more
-	cut     bool  // likewise: the guard is void, and the answer was not waited for
+	cut     bool  // likewise, and guarded by producersMu before: a marker came, so nobody waits for it
 	waiting int   // beside the one who asks; guarded by producersMu
 }
 
@@ -119,24 +120,42 @@ func (p *proposer) join(ctx context.Context, q joining) (err error, cut bool) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(p.ctx, cancel)()
-	// What comes with a marker on its way is mostly the transaction behind it. The coordinator is
-	// asked anew once that is taken, and need not wait until it is committed (transaction.next).
-	done := make(chan struct{})
-	defer close(done)
-	go func() {
-		select {
-		case <-q.guard.Void():
-			cancel()
-		case <-done:
-		}
-	}()
-	j.err = refusal(p.replica.env.Host.JoinTransaction(ctx, q.txn, q.producer, q.epoch, p.replica.ID, q.guard.Ended()))
-	select {
-	case <-q.guard.Void():
-		j.cut = ctx.Err() != nil && asks.Err() == nil && p.ctx.Err() == nil
-	default:
+	p.producersMu.Lock()
+	p.asking[q.producer] = append(p.asking[q.producer], asking{j, cancel})
+	if !p.producers.Holds(q.guard) {
+		p.cutShort(q.producer)
 	}
-	return j.err, j.cut
+	p.producersMu.Unlock()
+	j.err = refusal(p.replica.env.Host.JoinTransaction(ctx, q.txn, q.producer, q.epoch, p.replica.ID, q.guard.Ended()))
+	return j.err, p.answered(q.producer, j)
+}
+
+// asking is a question that somebody waits for.
+type asking struct {
+	*join
+	cancel context.CancelFunc
+}
+
+// answered says that nobody waits for the answer any more, and whether it was cut.
+func (p *proposer) answered(producer int64, j *join) (cut bool) {
+	p.producersMu.Lock()
+	defer p.producersMu.Unlock()
+	all := slices.DeleteFunc(p.asking[producer], func(a asking) bool { return a.join == j })
+	if p.asking[producer] = all; len(all) == 0 {
+		delete(p.asking, producer)
+	}
+	return j.cut
+}
+
+// cutShort has nobody wait for what was asked of a producer before its marker. What comes with a
+// marker on its way is mostly the transaction behind it: its coordinator is asked anew once the
+// marker is taken, and need not let it wait until that is committed (transaction/next.go).
+// producersMu is held.
+func (p *proposer) cutShort(producer int64) {
+	for _, a := range p.asking[producer] {
+		a.cut = true
+		a.cancel()
+	}
 }
 
 // joinUnderWay gives the question that is under way, or a new one, which whoever called it asks.
@@ -149,7 +168,7 @@ func (p *proposer) joinUnderWay(q joining) (j *join, underWay bool) {
 	}
 	j = &join{over: make(chan struct{})}
 	if p.joins == nil {
-		p.joins = map[joining]*join{}
+		p.joins, p.asking = map[joining]*join{}, map[int64][]asking{}
 	}
 	p.joins[q] = j
 	return j, false
@@ -174,6 +193,7 @@ func (p *proposer) takeMarker(s *submission, i int, m fsm.Marker) (batch kafkapr
 	p.producersMu.Lock()
 	defer p.producersMu.Unlock()
 	number, verdict := p.producers.TakeMarker(m, p.records)
+	p.cutShort(m.ProducerID)
 	if !s.judged(i, verdict) {
 		return batch, false
 	}
