@@ -20,14 +20,14 @@ import (
 //   - The next transaction has an epoch and a number of its own, and its first record comes behind
 //     the marker of the one before: the leader says with what marker its log ends, taken or on its
 //     way there, and is told that it is in only if it is that one. Else what it asks waits.
-//   - A coordinator that was deposed, or died, has told leaders what nobody else knows. The next one
-//     finds the transaction decided and not over, and has its markers written again. Who leads a
-//     partition that has the marker says whether a transaction is open behind it, and from then on
-//     takes no batch that begins one for which somebody was asked before. So once all have the
-//     marker it is known whether the next transaction has begun, and where. Until then its end, what
-//     else is added to it, and InitProducerId wait, as they do for markers.
-//   - A command that says what has begun may be applied though its fate was unknown. So once one was
-//     proposed nothing is in the next transaction that is not replicated.
+//   - A coordinator that was deposed, or died, has told leaders what nobody else knows. The next
+//     one finds the transaction decided and not over, and has its markers written again. Who leads
+//     a partition that has the marker says whether a transaction is open behind it, and from then
+//     on takes no batch that begins one for which somebody was asked before. So once all have the
+//     marker it is known whether the next transaction has begun, and where. Until then its end,
+//     what else is added to it, and InitProducerId wait, as they do for markers.
+//   - A command that says what has begun may be applied though its fate was unknown. So once one
+//     was proposed nothing is in the next transaction that is not replicated.
 //   - Programs that do not know all this are not in the cluster (Config.Ahead).
 
 // maxStanding is how many partitions stand for the next transaction at most: they are in the command
