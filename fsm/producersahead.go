@@ -267,8 +267,8 @@ func (a *ProducersAhead) TakeMarker(m Marker, machine Known) (number int32, v Ve
 	case m.Forced:
 		m.Number = s.Ended
 	case s.Ended != 0 && !m.Follows(s.Ended):
-		// Its coordinator may be another one than the batch of a guard was told of, and takes it that
-		// nothing begins behind this without having asked it.
+		// Its coordinator may be another one than the batch of a guard was told of, and takes it
+		// that nothing begins behind this without having asked it.
 		delete(a.guards, m.ProducerID)
 		return 0, Verdict{Duplicate: true, Begun: s.Open && s.Epoch == m.Epoch}
 	}

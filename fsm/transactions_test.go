@@ -871,8 +871,8 @@ func TestOneClientLeavesRoomForOthers(t *testing.T) {
 	}
 }
 
-// A marker that comes again says whether the producer's next transaction has begun behind it, in the
-// log or on its way there. If it has not, no batch begins it for which a coordinator was asked
+// A marker that comes again says whether the producer's next transaction has begun behind it, in
+// the log or on its way there. If it has not, no batch begins it for which a coordinator was asked
 // before; and so it is where the producer is forgotten meanwhile.
 func TestAMarkerThatComesAgain(t *testing.T) {
 	p, ahead := NewPartition(), ProducersAhead{}

@@ -23,9 +23,10 @@ const (
 func Leader() Client { return Client{Version: 5} }
 
 // JoinPartition is what a partition's leader asks the transaction's coordinator before it takes the
-// first batch of a transaction: to add the partition (t.Add), or whether the client has. ended is the
-// number of the producer's last marker, in the partition's log or on its way there: until the leader
-// has the answer and uses it there must be no other. 0: none is known. The answer is for Joined.
+// first batch of a transaction: to add the partition (t.Add), or whether the client has. ended is
+// the number of the producer's last marker, in the partition's log or on its way there: until the
+// leader has the answer and uses it there must be no other. 0: none is known. The answer is for
+// Joined.
 func JoinPartition(t fsm.Transaction, producerID int64, epoch int16, p fsm.PartitionID, ended int32) kmsg.Request {
 	req := join(t, producerID, epoch, idPrefix+p.Topic.String(), p.Partition)
 	if ended != 0 {
@@ -34,8 +35,8 @@ func JoinPartition(t fsm.Transaction, producerID int64, epoch int16, p fsm.Parti
 	return req
 }
 
-// endedTag is the tag that JoinPartition's ended stands in, 4 bytes, big endian. Kafka's are counted
-// from 0 on.
+// endedTag is the tag that JoinPartition's ended stands in, 4 bytes, big endian. Kafka's are
+// counted from 0 on.
 const endedTag = 10_000
 
 // endedOf gives JoinPartition's ended.

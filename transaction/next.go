@@ -7,8 +7,8 @@ import (
 	"github.com/trimaran-io/trimaran/fsm/transactions"
 )
 
-// The next transaction of an id mostly touches what the one before did, and comes as soon as that is
-// decided. So while it is not replicated that a transaction of version 2 is over, its partitions
+// The next transaction of an id mostly touches what the one before did, and comes as soon as that
+// is decided. So while it is not replicated that a transaction of version 2 is over, its partitions
 // stand for the next one as well: a leader that asks for one of them is told that it is in, and
 // nothing is replicated. What is replicated then is all in the command that decides the next one:
 // that the one before is over, that the next has begun, what it touches, and how it ends. If no
@@ -30,8 +30,8 @@ import (
 //     was proposed nothing is in the next transaction that is not replicated.
 //   - Programs that do not know all this are not in the cluster (Config.Ahead).
 
-// maxStanding is how many partitions stand for the next transaction at most: they are in the command
-// that decides it.
+// maxStanding is how many partitions stand for the next transaction at most: they are in the
+// command that decides it.
 const maxStanding = 1000
 
 // next is what is known behind a transaction that is decided, and not replicated.

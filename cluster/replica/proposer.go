@@ -36,8 +36,8 @@ type proposer struct {
 	next    fsm.Offset // what the next batch is stamped with; owned by who forms entries
 	lost    *loss      // nil: nothing is; owned by who decides
 
-	// producersMu guards producers, joins and asking. The replica's mu may be taken under it; nothing is
-	// waited for.
+	// producersMu guards producers, joins and asking. The replica's mu may be taken under it;
+	// nothing is waited for.
 	producersMu locks.Mutex[proposer]
 	producers   fsm.ProducersAhead
 	joins       map[joining]*join  // under way

@@ -34,7 +34,7 @@ type join struct {
 	over    chan struct{}
 	err     error // valid once over is closed
 	left    bool  // likewise: who asked does not wait for the answer any more
-	cut     bool  // likewise, and guarded by producersMu before: a marker came, so nobody waits for it
+	cut     bool  // likewise, and before guarded by producersMu: a marker came meanwhile
 	waiting int   // beside the one who asks; guarded by producersMu
 }
 
