@@ -121,10 +121,8 @@ func (p *proposer) join(ctx context.Context, q joining) (err error, cut bool) {
 	defer cancel()
 	defer context.AfterFunc(p.ctx, cancel)()
 	p.producersMu.Lock()
-	p.asking[q.producer] = append(p.asking[q.producer], asking{j, cancel})
-	if !p.producers.Holds(q.guard) {
-		p.cutShort(q.producer)
-	}
+	p.asking[q.producer] = append(p.asking[q.producer], asking{j, q.guard, cancel})
+	p.cutShort(q.producer)
 	p.producersMu.Unlock()
 	j.err = refusal(p.replica.env.Host.JoinTransaction(ctx, q.txn, q.producer, q.epoch, p.replica.ID, q.guard.Ended()))
 	return j.err, p.answered(q.producer, j)
@@ -133,6 +131,7 @@ func (p *proposer) join(ctx context.Context, q joining) (err error, cut bool) {
 // asking is a question that somebody waits for.
 type asking struct {
 	*join
+	guard  *fsm.Guard
 	cancel context.CancelFunc
 }
 
@@ -149,12 +148,15 @@ func (p *proposer) answered(producer int64, j *join) (cut bool) {
 
 // cutShort has nobody wait for what was asked of a producer before its marker. What comes with a
 // marker on its way is mostly the transaction behind it: its coordinator is asked anew once the
-// marker is taken, and need not let it wait until that is committed (transaction/next.go).
-// producersMu is held.
+// marker is taken, and need not let it wait until that is committed (transaction/next.go). What was
+// asked since is waited for: its guard holds, and who asked would not ask again. producersMu is
+// held.
 func (p *proposer) cutShort(producer int64) {
 	for _, a := range p.asking[producer] {
-		a.cut = true
-		a.cancel()
+		if !p.producers.Holds(a.guard) {
+			a.cut = true
+			a.cancel()
+		}
 	}
 }
 
