@@ -2,6 +2,7 @@ package fsm
 
 import (
 	"fmt"
+	"math"
 
 	"github.com/trimaran-io/trimaran/kafkaproto"
 	"github.com/trimaran-io/trimaran/outcome"
@@ -52,12 +53,25 @@ type Guard struct {
 	// ended is the number of the producer's last marker, in the log or on its way there, as long as
 	// the guard holds.
 	ended int32
+	// since is when the producer last appended, ms since epoch; math.MaxInt64: something of it is
+	// on its way.
+	since int64
 	users int
 }
 
 // Ended is the number of the last marker of the guard's producer, in the log or on its way there;
-// 0: none is known. There is no other as long as the guard holds.
-func (g *Guard) Ended() int32 { return g.ended }
+// 0: none is known, or it may soon be forgotten. There is no other as long as the guard holds. now
+// is in ms since epoch.
+//
+// What may be forgotten is not to be relied on: the entry of the batch that was let in for it may
+// be what expires the producer. Then the marker, which a coordinator that comes next writes again,
+// would not be known any more, and end what the batch has begun.
+func (g *Guard) Ended(now int64) int32 {
+	if now > g.since && uint64(now)-uint64(g.since) >= ProducerExpiration/2 {
+		return 0
+	}
+	return g.ended
+}
 
 // Admission is what the leader found out for a batch before it was submitted. The zero value:
 // nothing, since it is in no transaction or in one that is open.
@@ -121,6 +135,9 @@ func (a *ProducersAhead) Guard(h kafkaproto.BatchHeader, machine Known) *Guard {
 		a.limitGuards()
 		g = &Guard{producer: h.ProducerID, epoch: h.ProducerEpoch, lowest: h.BaseSequence, ended: p.state.Ended}
 		a.guards[h.ProducerID] = g
+	}
+	if g.since = p.state.LastAppend; p.inFlight > 0 {
+		g.since = math.MaxInt64
 	}
 	switch {
 	case h.ProducerEpoch > g.epoch:

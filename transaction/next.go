@@ -19,7 +19,8 @@ import (
 //
 //   - The next transaction has an epoch and a number of its own, and its first record comes behind
 //     the marker of the one before: the leader says with what marker its log ends, taken or on its
-//     way there, and is told that it is in only if it is that one. Else what it asks waits.
+//     way there, and is told that it is in only if it is that one. Else what it asks waits. It does
+//     not say what it may soon forget (fsm.Guard.Ended): with an open transaction it does not.
 //   - A coordinator that was deposed, or died, has told leaders what nobody else knows. The next
 //     one finds the transaction decided and not over, and has its markers written again. Who leads
 //     a partition that has the marker says whether a transaction is open behind it, and from then

@@ -123,8 +123,9 @@ func (p *proposer) join(ctx context.Context, q joining) (err error, cut bool) {
 	p.producersMu.Lock()
 	p.asking[q.producer] = append(p.asking[q.producer], asking{j, q.guard, cancel})
 	p.cutShort(q.producer)
+	ended := q.guard.Ended(time.Now().UnixMilli())
 	p.producersMu.Unlock()
-	j.err = refusal(p.replica.env.Host.JoinTransaction(ctx, q.txn, q.producer, q.epoch, p.replica.ID, q.guard.Ended()))
+	j.err = refusal(p.replica.env.Host.JoinTransaction(ctx, q.txn, q.producer, q.epoch, p.replica.ID, ended))
 	return j.err, p.answered(q.producer, j)
 }
 

@@ -473,7 +473,7 @@ func TestTwoWaitWhileTheirCoordinatorIsAskedAndAMarkerComes(t *testing.T) {
 			p.producersMu.Lock()
 			defer p.producersMu.Unlock()
 			for q, j := range p.joins {
-				if q.guard.Ended() == ended && j.waiting == n {
+				if q.guard.Ended(0) == ended && j.waiting == n {
 					return nil
 				}
 			}

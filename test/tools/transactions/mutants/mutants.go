@@ -46,8 +46,8 @@ var mutants = []broken{
 		{File: aheadGo, Old: "	case !a.Holds(guard), s.Ended != guard.ended:\n", New: "	case !a.Holds(guard):\n"},
 	}, slow...), version: firstOnly},
 	{name: "verify", what: "leaders do not ask the coordinator", changes: []mutant.Change{
-		{File: admitGo, Old: "	j.err = refusal(p.replica.env.Host.JoinTransaction(ctx, q.txn, q.producer, q.epoch, p.replica.ID, q.guard.Ended()))\n",
-			New: "	if q.txn.Add {\n		j.err = refusal(p.replica.env.Host.JoinTransaction(ctx, q.txn, q.producer, q.epoch, p.replica.ID, q.guard.Ended()))\n	}\n"},
+		{File: admitGo, Old: "	j.err = refusal(p.replica.env.Host.JoinTransaction(ctx, q.txn, q.producer, q.epoch, p.replica.ID, ended))\n",
+			New: "	if q.txn.Add {\n		j.err = refusal(p.replica.env.Host.JoinTransaction(ctx, q.txn, q.producer, q.epoch, p.replica.ID, ended))\n	}\n"},
 	}, version: firstOnly},
 	{name: "epoch", what: "transactions of version 2 have no epoch of their own", changes: []mutant.Change{
 		{File: endGo, Old: "		s := bump(v, prepared(commit))\n",
