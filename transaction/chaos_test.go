@@ -57,7 +57,7 @@ func (w *world) checkValues(name string, values []*value, told string) {
 // the program goes on.
 func TestEveryCrashPoint(t *testing.T) {
 	for _, mode := range []struct{ v2, ahead bool }{{false, false}, {true, false}, {false, true}, {true, true}} {
-		for _, how := range []fate{failed, lost, late, noticed, crashBefore, crashAfter, slow, stray} {
+		for _, how := range []fate{failed, lost, late, noticed, crashBefore, crashAfter, slow, stray, onItsWay, voided} {
 			t.Run(fmt.Sprintf("version2=%v/ahead=%v/fate=%d", mode.v2, mode.ahead, how), func(t *testing.T) {
 				for at := 1; ; at++ {
 					n := 0
@@ -178,7 +178,7 @@ func chaos(t *testing.T, seed uint64) (ended int) {
 		}
 		switch kind {
 		case "marker":
-			return []fate{failed, failed, lost, slow, noticed, stray, stray, crashBefore, crashAfter}[random.IntN(9)]
+			return []fate{failed, failed, lost, slow, noticed, stray, stray, onItsWay, onItsWay, voided, voided, crashBefore, crashAfter}[random.IntN(13)]
 		case "confirm":
 			return []fate{failed, crashBefore, crashAfter}[random.IntN(3)]
 		}

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -34,6 +36,8 @@ const (
 	crashAfter       // the coordinator dies, and it was written
 	slow             // it is written, but not at once
 	stray            // a marker is written, and the same comes again much later
+	onItsWay         // a marker is taken, and committed later
+	voided           // a marker is taken, and lost with the partition's leader and what came behind it
 )
 
 // world is a coordinator with partitions and groups, which are a reference model of what a
@@ -61,6 +65,66 @@ type world struct {
 // modelTarget is a partition, or a group's offsets.
 type modelTarget struct {
 	producers map[int64]*modelProducer
+	onItsWay  *modelTail // what is not committed; nil: all is
+}
+
+// modelTail is the end of a log that is not committed.
+type modelTail struct {
+	over, lost bool
+}
+
+// takes takes a marker that is not committed at once. mu is held, but not meanwhile.
+func (w *world) takes(to string, m fsm.Marker, lose bool) (begun bool, err error) {
+	w.producer(to, m.ProducerID)
+	t := w.targets[to]
+	if t.onItsWay != nil {
+		return w.committed(to, m)
+	}
+	before := make(map[int64]*modelProducer)
+	for id, p := range t.producers {
+		saved := *p
+		saved.decided, saved.open = maps.Clone(p.decided), slices.Clone(p.open)
+		before[id] = &saved
+	}
+	tail := &modelTail{}
+	t.onItsWay = tail
+	begun = w.end(to, m)
+	w.wait(50 * time.Millisecond)
+	tail.over, t.onItsWay = true, nil
+	if !lose {
+		return begun, nil
+	}
+	tail.lost = true
+	for id, p := range t.producers {
+		guard := p.guard + 1
+		if saved := before[id]; saved != nil {
+			for _, v := range saved.open {
+				v.fate = ""
+			}
+			*p = *saved
+		} else {
+			*p = modelProducer{decided: make(map[int32]fsm.Marker)}
+		}
+		p.guard = guard
+	}
+	return false, errNobodyKnows
+}
+
+// committed has a marker written, and waits for what is in front of it.
+func (w *world) committed(to string, m fsm.Marker) (begun bool, err error) {
+	begun = w.end(to, m)
+	if tail := w.targets[to].onItsWay; tail != nil && !w.awaits(tail) {
+		return false, errNobodyKnows
+	}
+	return begun, nil
+}
+
+// awaits waits until it is known what becomes of the tail, and says whether it is committed.
+func (w *world) awaits(tail *modelTail) bool {
+	for !tail.over {
+		w.wait(time.Millisecond)
+	}
+	return !tail.lost
 }
 
 type modelProducer struct {
@@ -245,27 +309,31 @@ func (w *world) marker(term int, to string, m fsm.Marker) (begun bool, err error
 	}
 	switch w.decide("marker") {
 	case done:
-		return w.end(to, m), nil
+		return w.committed(to, m)
 	case slow:
 		w.wait(100 * time.Millisecond)
-		return w.end(to, m), nil
+		return w.committed(to, m)
 	case noticed:
-		begun = w.end(to, m)
+		begun, err = w.committed(to, m)
 		w.wait(100 * time.Millisecond)
-		return begun, nil
+		return begun, err
+	case onItsWay:
+		return w.takes(to, m, false)
+	case voided:
+		return w.takes(to, m, true)
 	case stray:
 		time.AfterFunc(3*time.Second, func() {
 			w.mu.Lock()
 			defer w.mu.Unlock()
 			w.end(to, m)
 		})
-		return w.end(to, m), nil
+		return w.committed(to, m)
 	case lost:
-		w.end(to, m)
+		_, _ = w.committed(to, m)
 	case crashBefore:
 		w.crash()
 	case crashAfter:
-		w.end(to, m)
+		_, _ = w.committed(to, m)
 		w.crash()
 	}
 	return false, errNobodyKnows
@@ -421,7 +489,14 @@ func (c *client) write(ctx context.Context, txn, target string) (*value, error) 
 			v.after = c.epoch - 1
 		}
 		p.epoch, p.open = c.epoch, append(p.open, v)
+		committed := true
+		if tail := w.targets[target].onItsWay; tail != nil {
+			committed = w.awaits(tail)
+		}
 		w.mu.Unlock()
+		if !committed {
+			continue
+		}
 		return v, nil
 	}
 }
