@@ -315,7 +315,7 @@ func compactCluster(t *testing.T, more map[string]string) (*testCluster, *keyedL
 	c := newTestCluster(t, 3)
 	small(c, configs)
 	for _, n := range c.nodes {
-		n.cfg.joinTransaction = func(context.Context, fsm.Transaction, int64, int16, fsm.PartitionID) error { return nil }
+		n.cfg.joinTransaction = func(context.Context, fsm.Transaction, int64, int16, fsm.PartitionID, int32) error { return nil }
 	}
 	c.startAll()
 	topic := c.topic("a", 1, 3)

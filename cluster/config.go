@@ -83,7 +83,7 @@ type Config struct {
 	// Seams for tests; nil: nothing happens there.
 	beforeApply func(id fsm.PartitionID, index uint64)
 	// joinTransaction, if not nil, is the coordinator of all transactions
-	joinTransaction func(ctx context.Context, t fsm.Transaction, producerID int64, epoch int16, p fsm.PartitionID) error
+	joinTransaction func(ctx context.Context, t fsm.Transaction, producerID int64, epoch int16, p fsm.PartitionID, ended int32) error
 	onCopy          func(id fsm.PartitionID, step string)
 	answered        func(group string, req, resp any) // raftlink.Config.Answered
 	// what the node says its program knows; 0: fsm.FeatureLevel

@@ -261,7 +261,7 @@ func testEveryReplicaServesCommittedRecords(t *testing.T, seed uint64) {
 			size = 20000 + rnd.IntN(60000)
 		}
 		node.cfg.TopicDefaults = map[string]string{"segment.bytes": fmt.Sprint(size)}
-		node.cfg.joinTransaction = func(context.Context, fsm.Transaction, int64, int16, fsm.PartitionID) error { return nil }
+		node.cfg.joinTransaction = func(context.Context, fsm.Transaction, int64, int16, fsm.PartitionID, int32) error { return nil }
 	}
 	c.startAll()
 	c.atLevel(fsm.LevelTransactions)
@@ -373,7 +373,7 @@ func TestNobodyIsReadTransactionsWithoutKnowing(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		c := newTestCluster(t, 3)
 		for _, node := range c.nodes {
-			node.cfg.joinTransaction = func(context.Context, fsm.Transaction, int64, int16, fsm.PartitionID) error { return nil }
+			node.cfg.joinTransaction = func(context.Context, fsm.Transaction, int64, int16, fsm.PartitionID, int32) error { return nil }
 		}
 		c.startAll()
 		c.atLevel(fsm.LevelTransactions)
@@ -416,7 +416,7 @@ func testACopyThatBeginsWithinATransaction(t *testing.T, before bool) {
 	small(c, nil)
 	for _, node := range c.nodes {
 		node.cfg.TopicDefaults = map[string]string{"segment.bytes": "3000"}
-		node.cfg.joinTransaction = func(context.Context, fsm.Transaction, int64, int16, fsm.PartitionID) error { return nil }
+		node.cfg.joinTransaction = func(context.Context, fsm.Transaction, int64, int16, fsm.PartitionID, int32) error { return nil }
 	}
 	c.startAll()
 	c.atLevel(fsm.LevelTransactions)

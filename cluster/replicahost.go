@@ -72,7 +72,7 @@ type replicaHost struct {
 	failover  *leading.Failover
 	pulse     func() *election.Beacons // there once the node listens
 	// coordinatedBy, if not nil, stands for the coordinators of transactions; a seam for tests.
-	coordinatedBy func(ctx context.Context, t fsm.Transaction, producerID int64, epoch int16, p fsm.PartitionID) error
+	coordinatedBy func(ctx context.Context, t fsm.Transaction, producerID int64, epoch int16, p fsm.PartitionID, ended int32) error
 }
 
 func (h *replicaHost) Topics() *fsm.Topics                  { return h.catalog.View() }

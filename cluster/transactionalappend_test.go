@@ -61,7 +61,7 @@ func testALeaderThatIsDeposedWhileItAsks(t *testing.T) {
 	asked, answered := make(chan struct{}, 1), make(chan struct{})
 	var ended sync.Once
 	for i := range c.nodes {
-		c.nodes[i].cfg.joinTransaction = func(context.Context, fsm.Transaction, int64, int16, fsm.PartitionID) (err error) {
+		c.nodes[i].cfg.joinTransaction = func(context.Context, fsm.Transaction, int64, int16, fsm.PartitionID, int32) (err error) {
 			err = outcome.ErrInvalidTxnState
 			ended.Do(func() { // the first question is answered when the transaction is over
 				asked <- struct{}{}
@@ -102,19 +102,39 @@ func testALeaderThatIsDeposedWhileItAsks(t *testing.T) {
 	}
 }
 
-// toldCoordinator knows of each producer which transaction is open, and loses nothing.
+// toldCoordinator knows of each producer which transaction is open, and loses nothing. A
+// transaction may be open while the marker of the one before is on its way: then its number is
+// behind.
 type toldCoordinator struct {
-	mu   sync.Mutex // guards the rest
-	open map[int64]int16
+	mu     sync.Mutex // guards the rest
+	open   map[int64]int16
+	behind map[int64]int32
 }
 
-func (k *toldCoordinator) join(_ context.Context, _ fsm.Transaction, producer int64, epoch int16, _ fsm.PartitionID) error {
+func (k *toldCoordinator) join(ctx context.Context, _ fsm.Transaction, producer int64, epoch int16, _ fsm.PartitionID, ended int32) error {
+	for {
+		k.mu.Lock()
+		open, is := k.open[producer]
+		behind := k.behind[producer]
+		k.mu.Unlock()
+		switch {
+		case !is || open != epoch:
+			return outcome.ErrInvalidTxnState
+		case behind == 0 || behind == ended:
+			return nil
+		}
+		select {
+		case <-time.After(20 * time.Millisecond):
+		case <-ctx.Done():
+			return outcome.ErrNoLeader
+		}
+	}
+}
+
+func (k *toldCoordinator) setBehind(producer int64, number int32) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if open, is := k.open[producer]; !is || open != epoch {
-		return outcome.ErrInvalidTxnState
-	}
-	return nil
+	k.behind[producer] = number
 }
 
 func (k *toldCoordinator) set(producer int64, epoch int16, open bool) {
@@ -137,7 +157,7 @@ func TestTransactionsEndThroughChangesOfLeaders(t *testing.T) {
 func testTransactionsEndThroughChangesOfLeaders(t *testing.T, seed uint64) {
 	const producers = 4
 	c := newTestCluster(t, 3)
-	coordinator := &toldCoordinator{open: map[int64]int16{}}
+	coordinator := &toldCoordinator{open: map[int64]int16{}, behind: map[int64]int32{}}
 	for i := range c.nodes {
 		c.nodes[i].cfg.joinTransaction = coordinator.join
 	}
@@ -154,7 +174,10 @@ func testTransactionsEndThroughChangesOfLeaders(t *testing.T, seed uint64) {
 			r := transactor{c: c, id: id, producer: int64(p), bumps: p%2 == 0, dice: dice, acked: acked[p], coordinator: coordinator}
 			for number := int32(1); over.Err() == nil; number++ {
 				r.transact(number)
-				time.Sleep(50 * time.Millisecond)
+				time.Sleep(time.Duration(1+dice.IntN(2)*50) * time.Millisecond)
+			}
+			if r.ended != nil {
+				<-r.ended
 			}
 		})
 	}
@@ -172,7 +195,6 @@ func testTransactionsEndThroughChangesOfLeaders(t *testing.T, seed uint64) {
 	}
 	stop()
 	all.Wait()
-	checkTransactions(t, logBatches(t, c.nodes[0].Node, id), acked)
 	for i, n := range c.nodes {
 		eventually(t, "nothing is open", func() error {
 			if open := n.records(id).OpenTransactions(); open != 0 {
@@ -181,6 +203,7 @@ func testTransactionsEndThroughChangesOfLeaders(t *testing.T, seed uint64) {
 			return nil
 		})
 	}
+	checkTransactions(t, logBatches(t, c.nodes[0].Node, id), acked)
 }
 
 // transactor is a producer and what its coordinator does with its partition.
@@ -195,6 +218,7 @@ type transactor struct {
 	acked       map[string]bool
 	coordinator *toldCoordinator
 	last        fsm.Marker
+	ended       chan struct{} // closed when the marker that is on its way is written; nil: none is
 }
 
 // transact runs one transaction.
@@ -225,24 +249,47 @@ func (r *transactor) transact(number int32) {
 	if r.bumps || !whole {
 		r.epoch, r.sequence = r.epoch+1, 0
 	}
+	for _, v := range values {
+		r.acked[v] = commit
+	}
+	if r.ended != nil { // the next is decided when that is over
+		<-r.ended
+		r.ended = nil
+	}
 	m := fsm.Marker{ProducerID: r.producer, Epoch: r.epoch, Number: number, Commit: commit}
 	r.coordinator.set(r.producer, r.epoch, false)
+	r.last = m
+	if r.bumps && r.dice.IntN(4) > 0 {
+		// The next transaction begins meanwhile.
+		r.coordinator.setBehind(r.producer, number)
+		ended, late := make(chan struct{}), time.Duration(r.dice.IntN(40))*time.Millisecond
+		r.ended = ended
+		go func() {
+			time.Sleep(late)
+			r.mark(m, int(number)%2)
+			r.coordinator.setBehind(r.producer, 0)
+			close(ended)
+		}()
+		return
+	}
+	r.mark(m, r.dice.IntN(2))
+}
+
+// mark writes a marker until it is there.
+func (r *transactor) mark(m fsm.Marker, from int) {
 	for {
 		ctx, end := context.WithTimeout(context.Background(), 5*time.Second)
-		outcomes, err := r.c.nodes[r.dice.IntN(2)].router.WriteMarkers(ctx, r.id, []fsm.Marker{m})
+		outcomes, err := r.c.nodes[from].router.WriteMarkers(ctx, r.id, []fsm.Marker{m})
 		end()
-		if err == nil && outcomes[0] == 0 {
-			break
+		if err == nil && (outcomes[0] == 0 || outcomes[0] == outcome.ErrConcurrentTransactions) {
+			return
 		}
 		if err == nil {
 			panic(fmt.Sprintf("the marker %+v is refused: %v", m, outcomes[0]))
 		}
 		time.Sleep(50 * time.Millisecond)
+		from = 1 - from
 	}
-	for _, v := range values {
-		r.acked[v] = commit
-	}
-	r.last = m
 }
 
 // checkTransactions holds a log against what was acknowledged.

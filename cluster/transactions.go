@@ -16,11 +16,11 @@ import (
 // What replicas need of those who have to do with a transaction elsewhere (replica.Transactions).
 
 // JoinTransaction implements replica.Transactions.
-func (h *replicaHost) JoinTransaction(ctx context.Context, t fsm.Transaction, producerID int64, epoch int16, p fsm.PartitionID) error {
+func (h *replicaHost) JoinTransaction(ctx context.Context, t fsm.Transaction, producerID int64, epoch int16, p fsm.PartitionID, ended int32) error {
 	if h.coordinatedBy != nil {
-		return h.coordinatedBy(ctx, t, producerID, epoch, p)
+		return h.coordinatedBy(ctx, t, producerID, epoch, p, ended)
 	}
-	return h.join(ctx, t, transaction.JoinPartition(t, producerID, epoch, p))
+	return h.join(ctx, t, transaction.JoinPartition(t, producerID, epoch, p, ended))
 }
 
 // JoinTransactionGroup implements replica.Transactions.
@@ -51,15 +51,18 @@ func transactionsKnown(topics *fsm.Topics) error {
 }
 
 // WriteMarker implements replica.Transactions.
-func (h *replicaHost) WriteMarker(ctx context.Context, p fsm.PartitionID, m fsm.Marker) error {
+func (h *replicaHost) WriteMarker(ctx context.Context, p fsm.PartitionID, m fsm.Marker) (begun bool, err error) {
 	outcomes, err := h.router.WriteMarkers(ctx, p, []fsm.Marker{m})
+	if err == nil && outcomes[0] == outcome.ErrConcurrentTransactions {
+		return true, nil
+	}
 	if err == nil && outcomes[0] != 0 {
 		err = outcomes[0]
 	}
 	if outcome.Code(err) == outcome.ErrUnknownTopicOrPartition {
 		err = goneForGood(ctx, h, p)
 	}
-	return err
+	return false, err
 }
 
 // goneForGood gives outcome.ErrUnknownTopicOrPartition if a partition that the catalog here does

@@ -59,7 +59,7 @@ func drawCommand(t *rapid.T) []byte {
 	case "delete":
 		c.DeleteTopic = &DeleteTopic{Name: name(), ID: id()}
 	case "level":
-		c.RaiseFeatureLevel = &RaiseFeatureLevel{FeatureLevel: rapid.IntRange(0, 5).Draw(t, "level")}
+		c.RaiseFeatureLevel = &RaiseFeatureLevel{FeatureLevel: rapid.IntRange(0, FeatureLevel).Draw(t, "level")}
 	case "state":
 		c.SetNodeState = &SetNodeState{ID: node().ID, State: NodeState(rapid.SampledFrom([]string{"", "draining", "leaving", "x"}).Draw(t, "state")), Successor: node().ID}
 	case "reassign":

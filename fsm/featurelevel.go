@@ -22,13 +22,18 @@ import (
 //	   offsets in the shards of consumer groups
 //	6  compaction: its decisions in partitions' logs, and segments of which records are gone; topics
 //	   that are restored: where their logs begin, entries with batches of older leader epochs
-const FeatureLevel = 6
+//	7  a transaction may have begun while its coordinator has replicated nothing of it
+const FeatureLevel = 7
 
 // LevelTransactions is the level from which on transactions may begin.
 const LevelTransactions = 5
 
 // LevelCompaction is the level from which on partitions are compacted.
 const LevelCompaction = 6
+
+// LevelTransactionsAhead is the level from which on every coordinator of transactions asks the
+// partitions of one that is decided whether the next has begun.
+const LevelTransactionsAhead = 7
 
 // RaiseFeatureLevel makes the cluster use what programs of that level know. It is refused while a
 // registered node runs an older one, and there is no way back.

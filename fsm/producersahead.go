@@ -2,6 +2,7 @@ package fsm
 
 import (
 	"fmt"
+	"math"
 
 	"github.com/trimaran-io/trimaran/kafkaproto"
 	"github.com/trimaran-io/trimaran/outcome"
@@ -49,7 +50,27 @@ type Guard struct {
 	// VerificationStateEntry of Kafka).
 	epoch  int16
 	lowest int32
-	users  int
+	// ended is the number of the producer's last marker, in the log or on its way there, as long as
+	// the guard holds.
+	ended int32
+	// since is when the producer last appended, ms since epoch; math.MaxInt64: something of it is
+	// on its way.
+	since int64
+	users int
+}
+
+// Ended is the number of the last marker of the guard's producer, in the log or on its way there;
+// 0: none is known, or it may soon be forgotten. There is no other as long as the guard holds. now
+// is in ms since epoch.
+//
+// What may be forgotten is not to be relied on: the entry of the batch that was let in for it may
+// be what expires the producer. Then the marker, which a coordinator that comes next writes again,
+// would not be known any more, and end what the batch has begun.
+func (g *Guard) Ended(now int64) int32 {
+	if now > g.since && uint64(now)-uint64(g.since) >= ProducerExpiration/2 {
+		return 0
+	}
+	return g.ended
 }
 
 // Admission is what the leader found out for a batch before it was submitted. The zero value:
@@ -75,8 +96,10 @@ type Known interface {
 // Verdict is what a proposer makes of a batch or a marker.
 type Verdict struct {
 	// Duplicate: the batch is Original, which is in the log or on its way there; so is a marker of
-	// that number, or a later one.
+	// that number, or a later one. Begun: a transaction of the marker's epoch, which is the next
+	// one's, is open behind that.
 	Duplicate bool
+	Begun     bool
 	Original  ProducerBatch
 	// Err, if not nil, is why it must not be proposed: of a batch ErrInvalidProducerEpoch,
 	// ErrOutOfOrderSequence, ErrInvalidTxnState, ErrConcurrentTransactions, or what its coordinator
@@ -97,17 +120,24 @@ func (a *ProducersAhead) state(id int64, machine Known) (p *producerAhead, known
 // Guard gives the guard that the transactional batch needs, nil if its transaction is open. The
 // coordinator is to be asked after this, and Release called when the batch has its fate.
 func (a *ProducersAhead) Guard(h kafkaproto.BatchHeader, machine Known) *Guard {
-	if p, known := a.state(h.ProducerID, machine); known && p.state.Open && p.state.Epoch == h.ProducerEpoch {
+	p, known := a.state(h.ProducerID, machine)
+	if known && p.state.Open && p.state.Epoch == h.ProducerEpoch {
 		return nil
 	}
 	g := a.guards[h.ProducerID]
+	if g != nil && g.ended != p.state.Ended {
+		g = nil // the machine has forgotten the producer
+	}
 	if g == nil {
 		if a.guards == nil {
 			a.guards = map[int64]*Guard{}
 		}
 		a.limitGuards()
-		g = &Guard{producer: h.ProducerID, epoch: h.ProducerEpoch, lowest: h.BaseSequence}
+		g = &Guard{producer: h.ProducerID, epoch: h.ProducerEpoch, lowest: h.BaseSequence, ended: p.state.Ended}
 		a.guards[h.ProducerID] = g
+	}
+	if g.since = p.state.LastAppend; p.inFlight > 0 {
+		g.since = math.MaxInt64
 	}
 	switch {
 	case h.ProducerEpoch > g.epoch:
@@ -187,7 +217,7 @@ func (a *ProducersAhead) begins(p *producerAhead, h kafkaproto.BatchHeader, admi
 		return fmt.Errorf("%w: producer %d has a transaction open with epoch %d, the batch has %d", outcome.ErrInvalidTxnState, s.ID, s.Epoch, h.ProducerEpoch)
 	case guard == nil:
 		return fmt.Errorf("%w: producer %d has no transaction open with epoch %d", outcome.ErrInvalidTxnState, s.ID, h.ProducerEpoch)
-	case !a.Holds(guard):
+	case !a.Holds(guard), s.Ended != guard.ended:
 		// The marker may have been that of the transaction before, and the coordinator will say so.
 		return fmt.Errorf("%w: a marker of producer %d came while its coordinator was asked", outcome.ErrConcurrentTransactions, s.ID)
 	case s.count == 0 && h.ProducerEpoch == guard.epoch && h.BaseSequence > guard.lowest:
@@ -241,7 +271,7 @@ func (a *ProducersAhead) take(p *producerAhead) {
 }
 
 // TakeMarker judges a marker. If it is neither a duplicate nor wrong it must be proposed with that
-// number, and Applied be called when it is applied.
+// number, and Applied be called when it is applied. Guards of before do not hold any more.
 func (a *ProducersAhead) TakeMarker(m Marker, machine Known) (number int32, v Verdict) {
 	p, known := a.state(m.ProducerID, machine)
 	s := &p.state
@@ -254,7 +284,10 @@ func (a *ProducersAhead) TakeMarker(m Marker, machine Known) (number int32, v Ve
 	case m.Forced:
 		m.Number = s.Ended
 	case s.Ended != 0 && !m.Follows(s.Ended):
-		return 0, Verdict{Duplicate: true}
+		// Its coordinator may be another one than the batch of a guard was told of, and takes it
+		// that nothing begins behind this without having asked it.
+		delete(a.guards, m.ProducerID)
+		return 0, Verdict{Duplicate: true, Begun: s.Open && s.Epoch == m.Epoch}
 	}
 	if err := s.JudgeMarker(m); err != nil {
 		return 0, Verdict{Err: err}

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math"
 	"runtime"
 	"slices"
 	"strings"
@@ -868,5 +869,122 @@ func TestOneClientLeavesRoomForOthers(t *testing.T) {
 	}
 	if len(ahead.begun)+len(ahead.ofClient)+len(ahead.byID)+ahead.opening != 0 {
 		t.Errorf("nothing is open, and %d transactions of %d clients are counted", len(ahead.begun), len(ahead.ofClient))
+	}
+}
+
+// A marker that comes again says whether the producer's next transaction has begun behind it, in
+// the log or on its way there. If it has not, no batch begins it for which a coordinator was asked
+// before; and so it is where the producer is forgotten meanwhile.
+func TestAMarkerThatComesAgain(t *testing.T) {
+	p, ahead := NewPartition(), ProducersAhead{}
+	epoch := Term(1).Epoch()
+	apply := func(b []byte) {
+		t.Helper()
+		if r := p.Apply(Entry{Index: p.applied + 1, Term: 1, AppendedAt: 5, Data: b}); r.Err != nil || r.Breach != nil {
+			t.Fatal(r.Err, r.Breach)
+		}
+		ahead.Applied(7)
+	}
+	batch := func(producerEpoch int16) kafkaproto.BatchHeader {
+		h, _ := kafkaproto.ParseBatchHeader(newTransactional(p.next, 1, epoch, 7, producerEpoch, 0))
+		return h
+	}
+	take := func(h kafkaproto.BatchHeader, g *Guard) outcome.Error {
+		return outcome.Code(ahead.Take(h, p.next, Admission{Guard: g, Add: true}, p).Err)
+	}
+	again := func(m Marker, begun bool) {
+		t.Helper()
+		if _, v := ahead.TakeMarker(m, p); !v.Duplicate || v.Begun != begun {
+			t.Errorf("%+v: %+v", m, v)
+		}
+	}
+	first := Marker{ProducerID: 7, Epoch: 1, Number: 1, Commit: true}
+	ahead.Take(batch(0), 0, Admission{Guard: ahead.Guard(batch(0), p), Add: true}, p)
+	early := ahead.Guard(batch(1), p) // what it is to begin comes before the marker
+	if early.Ended(5) != 0 {
+		t.Errorf("%d has ended", early.Ended(5))
+	}
+	if _, v := ahead.TakeMarker(first, p); v.Duplicate || v.Err != nil {
+		t.Errorf("%+v", v)
+	}
+	// All of it is on its way.
+	guard := ahead.Guard(batch(1), p)
+	if guard.Ended(5) != 1 || !ahead.Holds(guard) || ahead.Holds(early) {
+		t.Errorf("%d has ended, the guard holds: %v", guard.Ended(5), ahead.Holds(guard))
+	}
+	again(first, false)
+	if code := take(batch(1), guard); code != outcome.ErrConcurrentTransactions {
+		t.Errorf("a batch that was let in before the marker came again: %v", code)
+	}
+	if code := take(batch(1), ahead.Guard(batch(1), p)); code != 0 {
+		t.Errorf("the next one: %v", code)
+	}
+	again(first, true)
+	again(Marker{ProducerID: 7, Epoch: 0, Number: 1}, false) // of another epoch
+	again(Marker{ProducerID: 7, Epoch: 3, Number: 9, Forced: true}, false)
+	// All of it is applied.
+	apply(newTransactional(p.next, 1, epoch, 7, 0, 0))
+	apply(newMarker(p.next, epoch, first))
+	apply(newTransactional(p.next, 1, epoch, 7, 1, 0))
+	if len(ahead.byID) != 0 {
+		t.Fatalf("%d producers are in flight", len(ahead.byID))
+	}
+	again(first, true)
+
+	second := Marker{ProducerID: 7, Epoch: 2, Number: 2}
+	if _, v := ahead.TakeMarker(second, p); v.Duplicate || v.Err != nil {
+		t.Errorf("%+v", v)
+	}
+	apply(newMarker(p.next, epoch, second))
+	again(second, false)
+	guard = ahead.Guard(batch(2), p)
+	p = NewPartition() // which knows nothing of the producer
+	if code := take(batch(2), guard); code != outcome.ErrConcurrentTransactions {
+		t.Errorf("the producer was forgotten: %v", code)
+	}
+	if g := ahead.Guard(batch(2), p); g == guard || g.Ended(5) != 0 || take(batch(2), g) != 0 {
+		t.Errorf("the next guard: %+v", g)
+	}
+}
+
+// A batch is not let in for a marker that its own entry may have forgotten: that would not be known
+// when it comes again.
+func TestAMarkerThatMayBeForgotten(t *testing.T) {
+	p, ahead := NewPartition(), ProducersAhead{}
+	epoch := Term(1).Epoch()
+	apply := func(at int64, b []byte) {
+		t.Helper()
+		if r := p.Apply(Entry{Index: p.applied + 1, Term: 1, AppendedAt: at, Data: b}); r.Err != nil || r.Breach != nil {
+			t.Fatal(r.Err, r.Breach)
+		}
+		ahead.Applied(7)
+	}
+	batch := func(producerEpoch int16) kafkaproto.BatchHeader {
+		h, _ := kafkaproto.ParseBatchHeader(newTransactional(p.next, 1, epoch, 7, producerEpoch, 0))
+		return h
+	}
+	first := Marker{ProducerID: 7, Epoch: 1, Number: 1, Commit: true}
+	if _, v := ahead.TakeMarker(first, p); v.Duplicate || v.Err != nil {
+		t.Fatalf("%+v", v)
+	}
+	const never = math.MaxInt64
+	if ended := ahead.Guard(batch(1), p).Ended(never); ended != 1 {
+		t.Errorf("on its way: %d has ended", ended)
+	}
+	apply(5, newMarker(p.next, epoch, first))
+	g := ahead.Guard(batch(1), p)
+	for now, want := range map[int64]int32{-9: 1, 5: 1, 4 + ProducerExpiration/2: 1, 5 + ProducerExpiration/2: 0, never: 0} {
+		if ended := g.Ended(now); ended != want {
+			t.Errorf("at %d: %d has ended, want %d", now, ended, want)
+		}
+	}
+	// Why: with the batch the producer expires, and begins anew.
+	late := int64(5 + ProducerExpiration)
+	if v := ahead.Take(batch(1), p.next, Admission{Guard: g, Add: true}, p); v.Err != nil {
+		t.Fatalf("%+v", v)
+	}
+	apply(late, newTransactional(p.next, 1, epoch, 7, 1, 0))
+	if s, _ := p.Producer(7); !s.Open || s.Ended != 0 {
+		t.Errorf("%+v", s)
 	}
 }

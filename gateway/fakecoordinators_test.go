@@ -70,9 +70,9 @@ func (f *fakeCluster) newShard() (*coordinator.Coordinator, *transaction.Coordin
 		}), transaction.New(transaction.Config{
 			State: ids, Propose: propose(ids.Apply), TopicID: topicID, TopicName: topicName, Logger: logger,
 			NewProducerID: f.NewProducerID, Version: func() int { return 2 },
-			WriteMarker: func(ctx context.Context, p fsm.PartitionID, m fsm.Marker) error {
+			WriteMarker: func(ctx context.Context, p fsm.PartitionID, m fsm.Marker) (bool, error) {
 				_, err := f.WriteMarkers(ctx, p, []fsm.Marker{m})
-				return err
+				return false, err
 			},
 			EndOffsets: func(ctx context.Context, group string, m fsm.Marker) error {
 				groups, _, err := f.shard(coordinator.ShardOf(group))

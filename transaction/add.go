@@ -68,11 +68,16 @@ func (c *Coordinator) addTo(ctx context.Context, client Client, t kmsg.AddPartit
 			return code
 		}, nil
 	}
-	version := byte(0)
+	version, ended := byte(0), int32(0)
 	if client.Version >= 4 {
-		version = 2
+		version, ended = 2, endedOf(t)
 	}
-	s, err := c.ask(ctx, t.TransactionalID, func(v view) step { return c.decideAdd(v, from, version, scope) })
+	s, err := c.ask(ctx, t.TransactionalID, func(v view) step {
+		if c.stands(v, from, version, ended, scope) {
+			return step{joins: true, scope: scope, told: none}
+		}
+		return c.decideAdd(v, from, version, scope)
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -155,10 +160,17 @@ func (c *Coordinator) decideAdd(v view, from identity, version byte, scope trans
 		return refuse(kerr.TransactionAbortable)
 	}
 	if p.Phase != transactions.Ongoing {
-		p.Phase, p.Start, p.Number = transactions.Ongoing, v.now, nextNumber(p.Number)
+		p = begins(p, v.now)
 	}
 	p.Version, p.Previous, p.Updated = version, p.ProducerID, v.now
 	return step{set: &p, scope: missing, told: none}
+}
+
+// begins is what becomes of p when a transaction begins.
+func begins(p transactions.Producer, now int64) transactions.Producer {
+	p.Phase, p.Start, p.Number = transactions.Ongoing, now, nextNumber(p.Number)
+	p.Previous, p.Updated = p.ProducerID, now
+	return p
 }
 
 // nextNumber is the number of the transaction after that (fsm.Marker). None is 0.

@@ -23,7 +23,7 @@ func (c *Coordinator) describe(req *kmsg.DescribeTransactionsRequest) kmsg.Respo
 	for _, id := range req.TransactionalIDs {
 		d := kmsg.NewDescribeTransactionsResponseTransactionState()
 		d.TransactionalID = id
-		p, revision := c.cfg.State.lookUp(id)
+		p, revision, known := c.shown(id)
 		switch {
 		case id == "":
 			d.ErrorCode = kerr.InvalidRequest.Code
@@ -32,7 +32,11 @@ func (c *Coordinator) describe(req *kmsg.DescribeTransactionsRequest) kmsg.Respo
 		default:
 			d.State, d.TimeoutMillis, d.StartTimestamp = p.Phase.String(), p.Timeout, p.Start
 			d.ProducerID, d.ProducerEpoch = p.ProducerID, p.Epoch
-			d.Topics = c.describeScope(c.cfg.State.scope(id), names)
+			if known == nil {
+				scope := c.cfg.State.scope(id)
+				known = &scope
+			}
+			d.Topics = c.describeScope(*known, names)
 		}
 		resp.TransactionStates = append(resp.TransactionStates, d)
 	}
@@ -98,7 +102,7 @@ func (c *Coordinator) list(req *kmsg.ListTransactionsRequest) kmsg.Response {
 	}
 	now := time.Now().UnixMilli()
 	for _, id := range c.cfg.State.ids() {
-		p, revision := c.cfg.State.lookUp(id)
+		p, revision, _ := c.shown(id)
 		if revision == 0 ||
 			len(req.ProducerIDFilters) > 0 && !slices.Contains(req.ProducerIDFilters, p.ProducerID) ||
 			len(req.StateFilters) > 0 && !slices.Contains(phases, p.Phase) ||

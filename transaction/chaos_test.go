@@ -56,14 +56,14 @@ func (w *world) checkValues(name string, values []*value, told string) {
 // happens, each transaction is whole and ends as its producer was told, and at the next coordinator
 // the program goes on.
 func TestEveryCrashPoint(t *testing.T) {
-	for _, v2 := range []bool{false, true} {
-		for _, how := range []fate{failed, lost, late, crashBefore, crashAfter, slow, stray} {
-			t.Run(fmt.Sprintf("version2=%v/fate=%d", v2, how), func(t *testing.T) {
+	for _, mode := range []struct{ v2, ahead bool }{{false, false}, {true, false}, {false, true}, {true, true}} {
+		for _, how := range []fate{failed, lost, late, noticed, crashBefore, crashAfter, slow, stray, onItsWay, voided} {
+			t.Run(fmt.Sprintf("version2=%v/ahead=%v/fate=%d", mode.v2, mode.ahead, how), func(t *testing.T) {
 				for at := 1; ; at++ {
 					n := 0
 					synctest.Test(t, func(t *testing.T) {
 						defer logIfFailed(t, "with write", at)
-						n = crashAt(t, v2, how, at)
+						n = crashAt(t, mode.v2, mode.ahead, how, at)
 					})
 					if n < at {
 						if at < 15 {
@@ -86,9 +86,9 @@ func logIfFailed(t *testing.T, where string, n int) {
 }
 
 // crashAt runs the program with that fate for one write, and returns how many writes there were.
-func crashAt(t *testing.T, v2 bool, how fate, at int) int {
+func crashAt(t *testing.T, v2, ahead bool, how fate, at int) int {
 	n := 0
-	w := newWorld(t, func(string) fate {
+	w := newWorld(t, ahead, func(string) fate {
 		n++
 		if n == at {
 			return how
@@ -130,7 +130,13 @@ func crashAt(t *testing.T, v2 bool, how fate, at int) int {
 	if err := c.end(ctx, true); err == nil {
 		t.Error("a fenced producer commits")
 	}
-	values["last"], told["last"] = other.transact(ctx, "last", []string{"t/1"}, true)
+	values["last"], told["last"] = other.transact(ctx, "last", []string{"t/1", "t/2"}, true)
+	// its process ends in the middle of the next
+	v, err := other.write(ctx, "left", "t/2")
+	if err != nil {
+		t.Fatal(err)
+	}
+	values["left"], told["left"] = []*value{v}, "aborted"
 	w.mu.Lock()
 	writes := n
 	w.mu.Unlock()
@@ -166,12 +172,15 @@ func TestChaos(t *testing.T) {
 func chaos(t *testing.T, seed uint64) (ended int) {
 	random := rand.New(rand.NewPCG(seed, 1)) // under world.mu in decide, else before anything runs
 	trouble, goes := random.IntN(30)+1, random.IntN(3) == 0
-	w := newWorld(t, func(kind string) fate {
+	w := newWorld(t, seed%4 > 0, func(kind string) fate {
 		if random.IntN(100) >= trouble {
 			return done
 		}
-		if kind == "marker" {
-			return []fate{failed, failed, lost, slow, stray, stray, crashBefore, crashAfter}[random.IntN(8)]
+		switch kind {
+		case "marker":
+			return []fate{failed, failed, lost, slow, noticed, stray, stray, onItsWay, onItsWay, voided, voided, crashBefore, crashAfter}[random.IntN(13)]
+		case "confirm":
+			return []fate{failed, crashBefore, crashAfter}[random.IntN(3)]
 		}
 		return []fate{failed, lost, slow, late, late, crashBefore, crashAfter}[random.IntN(7)]
 	})

@@ -31,7 +31,7 @@ func TestWhatIsNotReplicatedIsConfirmed(t *testing.T) {
 			NewProducerID: func(context.Context) (int64, error) { return 7, nil },
 			TopicID:       func(string) ([16]byte, bool) { return [16]byte{1}, true },
 			TopicName:     func([16]byte) (string, bool) { return "t", true },
-			WriteMarker:   func(context.Context, fsm.PartitionID, fsm.Marker) error { return nil },
+			WriteMarker:   func(context.Context, fsm.PartitionID, fsm.Marker) (bool, error) { return false, nil },
 			EndOffsets:    func(context.Context, string, fsm.Marker) error { return nil },
 			Version:       func() int { return 2 },
 		})
@@ -40,7 +40,7 @@ func TestWhatIsNotReplicatedIsConfirmed(t *testing.T) {
 		init := kmsg.NewPtrInitProducerIDRequest()
 		init.Version, init.TransactionalID, init.TransactionTimeoutMillis = 5, &id, 20_000
 		join := func(epoch int16, add bool) kmsg.Request {
-			return JoinPartition(fsm.Transaction{ID: id, Add: add}, 7, epoch, fsm.PartitionID{Topic: fsm.TopicID{1}})
+			return JoinPartition(fsm.Transaction{ID: id, Add: add}, 7, epoch, fsm.PartitionID{Topic: fsm.TopicID{1}}, 0)
 		}
 		end := func(epoch int16) kmsg.Request {
 			req := kmsg.NewPtrEndTxnRequest()
@@ -76,6 +76,48 @@ func TestWhatIsNotReplicatedIsConfirmed(t *testing.T) {
 				}
 			}
 			synctest.Wait()
+		}
+	})
+}
+
+// That a partition stands for the next transaction is confirmed: for that nothing is replicated.
+func TestWhatBeginsAheadIsConfirmed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		state, confirmed, commands := NewState(), 0, 0
+		var deposed error
+		c := New(Config{
+			State:         state,
+			Propose:       func(_ context.Context, command []byte) error { commands++; return state.Apply(command) },
+			Confirm:       func(context.Context) error { confirmed++; return deposed },
+			NewProducerID: func(context.Context) (int64, error) { return 7, nil },
+			TopicID:       func(string) ([16]byte, bool) { return [16]byte{1}, true },
+			TopicName:     func([16]byte) (string, bool) { return "t", true },
+			WriteMarker:   func(context.Context, fsm.PartitionID, fsm.Marker) (bool, error) { return false, nil },
+			EndOffsets:    func(context.Context, string, fsm.Marker) error { return nil },
+			Version:       func() int { return 2 },
+			Ahead:         func() bool { return true },
+		})
+		defer c.Close()
+		id := "x"
+		init := kmsg.NewPtrInitProducerIDRequest()
+		init.Version, init.TransactionalID, init.TransactionTimeoutMillis = 5, &id, 20_000
+		end := kmsg.NewPtrEndTxnRequest()
+		end.Version, end.TransactionalID, end.ProducerID, end.Commit = 5, id, 7, true
+		join := func(epoch int16, ended int32) kmsg.Request {
+			return JoinPartition(fsm.Transaction{ID: id, Add: true}, 7, epoch, fsm.PartitionID{Topic: fsm.TopicID{1}}, ended)
+		}
+		for _, req := range []kmsg.Request{init, join(0, 0), end} {
+			if _, err := c.Handle(t.Context(), Client{Version: 5}, req); err != nil {
+				t.Fatal(err)
+			}
+			synctest.Wait()
+		}
+		for _, deposed = range []error{fmt.Errorf("term 2: %w", coordinator.ErrNotLeader), nil} {
+			confirmed, commands = 0, 0
+			resp, err := c.Handle(t.Context(), Leader(), join(1, 1))
+			if (err != nil) != (deposed != nil) || err == nil && Joined(resp) != nil || confirmed != 1 || commands != 0 {
+				t.Errorf("deposed %v: %v, confirmed %d times with %d commands", deposed, err, confirmed, commands)
+			}
 		}
 	})
 }

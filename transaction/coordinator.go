@@ -47,11 +47,17 @@ type Config struct {
 	TopicName func(id [16]byte) (string, bool)
 	// WriteMarker has the marker written to the partition, and EndOffsets to the group's offsets;
 	// they return when that is committed there. The error outcome.ErrUnknownTopicOrPartition says
-	// that the partition is gone for good; after any other it is tried again, without end.
-	WriteMarker func(ctx context.Context, p fsm.PartitionID, m fsm.Marker) error
+	// that the partition is gone for good; after any other it is tried again, without end. begun:
+	// the marker was there before, and a transaction of its producer and epoch is open behind it.
+	// That it is not is said only by who leads the partition, and lets no batch begin one there for
+	// which a coordinator was asked before.
+	WriteMarker func(ctx context.Context, p fsm.PartitionID, m fsm.Marker) (begun bool, err error)
 	EndOffsets  func(ctx context.Context, group string, m fsm.Marker) error
 	// Version is the cluster's transaction.version: 0, transactions are refused; 2.
 	Version func() int
+	// Ahead is whether every coordinator that may come next knows that a transaction may have begun
+	// of which nothing is replicated (next.go). Once it is true it stays so. nil: it is not.
+	Ahead func() bool
 	// Awake gives since when this process runs without having stood still: nobody was heard before
 	// that. nil: always.
 	Awake    func() time.Time
@@ -107,7 +113,7 @@ func New(cfg Config) *Coordinator {
 	}
 	for _, open := range opened {
 		if open.producer.Phase.Preparing() {
-			c.finish(open.id)
+			c.end(open.id, true)
 		}
 	}
 	return c

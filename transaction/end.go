@@ -96,7 +96,7 @@ func decideEnd2(v view, from identity, commit bool) step {
 	current := from == identity{p.ProducerID, p.Epoch}
 	if p.Phase.Preparing() {
 		switch {
-		case !again && from == after(p) && commit: // the next one's, which cannot have begun
+		case !again && from == after(p) && commit && !v.next.begun: // the next one's
 			return refuse(kerr.ConcurrentTransactions)
 		case !again && from == after(p):
 			return step{waits: true}

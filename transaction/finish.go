@@ -10,8 +10,11 @@ import (
 const completeBackOff = 500 * time.Millisecond
 
 // finish has what was decided about an id reach everything that its transaction touches, if that is
-// not on its way already. It does not wait. Whoever calls it is running, or is New.
-func (c *Coordinator) finish(id string) {
+// not on its way already. It does not wait. Whoever calls it is running.
+func (c *Coordinator) finish(id string) { c.end(id, false) }
+
+// end is finish. earlier: it was decided before this coordinator's term.
+func (c *Coordinator) end(id string, earlier bool) {
 	c.mu.Lock()
 	l := c.line(id)
 	begun := l.ending
@@ -25,34 +28,69 @@ func (c *Coordinator) finish(id string) {
 		l.finished()
 		return
 	}
-	mark := p.Marker()
-	c.markers.write(mark, c.cfg.State.scope(id), func() { l.complete(mark) })
+	mark, scope := p.Marker(), c.cfg.State.scope(id)
+	ahead := c.cfg.Ahead != nil && c.cfg.Ahead()
+	c.mu.Lock()
+	l.next = newNext(p, scope, earlier, ahead)
+	c.mu.Unlock()
+	c.markers.write(mark, scope, func(begun []fsm.PartitionID) { l.arrived(mark, begun) })
 }
 
-// complete replicates that the transaction is over, however often that has to be tried, and with it
-// what waits for that.
-func (l *line) complete(mark fsm.Marker) {
+// arrived notes that all have the marker, and where the next transaction is open. What waits for
+// that is decided now. That the transaction is over is replicated with what comes next, or soon.
+func (l *line) arrived(mark fsm.Marker, begun []fsm.PartitionID) {
+	c := l.c
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if l.next == nil || l.next.of != mark {
+		return
+	}
+	l.next.arrive(begun, time.Now())
+	if l.next.stands {
+		l.queue(l.parked...)
+		l.parked = nil
+		if l.linger == nil {
+			l.linger = c.tenure.After(c.set.NextWait, l.lingered)
+		}
+		return
+	}
+	l.settle(mark)
+}
+
+// lingered has replicated what is known for long enough.
+func (l *line) lingered() {
+	c := l.c
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	l.linger = nil
+	if l.next == nil || !l.next.arrived {
+		return
+	}
+	if rest := l.next.at.Add(c.set.NextWait).Sub(time.Now()); rest > 0 {
+		l.linger = c.tenure.After(rest, l.lingered)
+		return
+	}
+	l.settle(l.next.of)
+}
+
+// settle replicates that the transaction is over, however often that has to be tried, with what is
+// known behind it, and what waits for that. mu is held.
+func (l *line) settle(mark fsm.Marker) {
+	if l.next == nil || l.next.of != mark {
+		return // it is; and without that the line may be forgotten
+	}
 	a := &ask{
-		decide: func(v view) step {
-			if v.revision == 0 || !v.producer.Phase.Preparing() || v.producer.Marker() != mark {
-				return step{}
-			}
-			p := completed(v.producer, v.now)
-			return step{set: &p}
-		},
+		decide: func(v view) step { return step{settles: v.next.arrived && v.next.of == mark} },
 		then: func(s step) {
 			if s.code != 0 {
-				l.c.tenure.After(completeBackOff, func() { l.complete(mark) })
-				return
-			}
-			l.finished()
-			if s.set == nil {
-				l.c.finish(l.id) // it was over before, and the next one may be decided by now
+				l.c.tenure.After(completeBackOff, func() {
+					l.c.mu.Lock()
+					defer l.c.mu.Unlock()
+					l.settle(mark)
+				})
 			}
 		},
 	}
-	l.c.mu.Lock()
-	defer l.c.mu.Unlock()
 	l.queue(append([]*ask{a}, l.parked...)...)
 	l.parked = nil
 }
@@ -61,7 +99,12 @@ func (l *line) complete(mark fsm.Marker) {
 func (l *line) finished() {
 	l.c.mu.Lock()
 	defer l.c.mu.Unlock()
-	l.ending = false
+	l.over()
+}
+
+// over is finished. mu is held.
+func (l *line) over() {
+	l.ending, l.next = false, nil
 	l.queue(l.parked...)
 	l.parked = nil
 	l.forget()

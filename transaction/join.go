@@ -1,6 +1,8 @@
 package transaction
 
 import (
+	"encoding/binary"
+
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
@@ -21,13 +23,33 @@ const (
 func Leader() Client { return Client{Version: 5} }
 
 // JoinPartition is what a partition's leader asks the transaction's coordinator before it takes the
-// first batch of a transaction: to add the partition (t.Add), or whether the client has. The answer
-// is for Joined.
-func JoinPartition(t fsm.Transaction, producerID int64, epoch int16, p fsm.PartitionID) kmsg.Request {
-	return join(t, producerID, epoch, idPrefix+p.Topic.String(), p.Partition)
+// first batch of a transaction: to add the partition (t.Add), or whether the client has. ended is
+// the number of the producer's last marker, in the partition's log or on its way there: until the
+// leader has the answer and uses it there must be no other. 0: none is known. The answer is for
+// Joined.
+func JoinPartition(t fsm.Transaction, producerID int64, epoch int16, p fsm.PartitionID, ended int32) kmsg.Request {
+	req := join(t, producerID, epoch, idPrefix+p.Topic.String(), p.Partition)
+	if ended != 0 {
+		req.Transactions[0].UnknownTags.Set(endedTag, binary.BigEndian.AppendUint32(nil, uint32(ended)))
+	}
+	return req
 }
 
-func join(t fsm.Transaction, producerID int64, epoch int16, topic string, partition int32) kmsg.Request {
+// endedTag is the tag that JoinPartition's ended stands in, 4 bytes, big endian. Kafka's are
+// counted from 0 on.
+const endedTag = 10_000
+
+// endedOf gives JoinPartition's ended.
+func endedOf(t kmsg.AddPartitionsToTxnRequestTransaction) (ended int32) {
+	t.UnknownTags.Each(func(tag uint32, value []byte) {
+		if tag == endedTag && len(value) == 4 {
+			ended = int32(binary.BigEndian.Uint32(value))
+		}
+	})
+	return ended
+}
+
+func join(t fsm.Transaction, producerID int64, epoch int16, topic string, partition int32) *kmsg.AddPartitionsToTxnRequest {
 	named := kmsg.NewAddPartitionsToTxnRequestTransactionTopic()
 	named.Topic, named.Partitions = topic, []int32{partition}
 	txn := kmsg.NewAddPartitionsToTxnRequestTransaction()

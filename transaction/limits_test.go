@@ -43,18 +43,18 @@ func newLarge(state *State) *large {
 		NewProducerID: func(context.Context) (int64, error) { return l.nextID.Add(1), nil },
 		TopicID:       func(string) ([16]byte, bool) { return [16]byte{1}, true },
 		TopicName:     func([16]byte) (string, bool) { return "t", true },
-		WriteMarker: func(ctx context.Context, p fsm.PartitionID, m fsm.Marker) error {
+		WriteMarker: func(ctx context.Context, p fsm.PartitionID, m fsm.Marker) (bool, error) {
 			n := l.together.Add(1)
 			defer l.together.Add(-1)
 			for most := l.mostTogether.Load(); n > most && !l.mostTogether.CompareAndSwap(most, n); most = l.mostTogether.Load() {
 			}
 			if p.Partition == 0 && l.unreachable.Load() {
 				<-ctx.Done()
-				return outcome.ErrNoLeader
+				return false, outcome.ErrNoLeader
 			}
 			time.Sleep(2 * time.Millisecond)
 			l.markers.Add(1)
-			return nil
+			return false, nil
 		},
 		EndOffsets: func(context.Context, string, fsm.Marker) error { return nil },
 		Version:    func() int { return 2 },

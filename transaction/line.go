@@ -9,6 +9,7 @@ import (
 
 	"github.com/trimaran-io/trimaran/fsm/transactions"
 	"github.com/trimaran-io/trimaran/internal/locks"
+	"github.com/trimaran-io/trimaran/internal/tenure"
 )
 
 // view is what a decision is made from.
@@ -23,6 +24,9 @@ type view struct {
 	// cleared: the same command ends the transaction that is in State, so what that touches does
 	// not count.
 	cleared bool
+	// next is what is known behind the transaction that is decided. producer is what State has
+	// until next.arrived, and from then on what is about to be replicated.
+	next foreseen
 }
 
 // step is what a decision is.
@@ -37,7 +41,10 @@ type step struct {
 	set    *transactions.Producer
 	scope  transactions.Scope
 	remove bool
-	counts func(*Counters) counter
+	// settles: what is known behind the transaction that is decided is to be replicated. joins:
+	// scope is in the next transaction with nothing replicated (next).
+	settles, joins bool
+	counts         func(*Counters) counter
 	// told is the producer id and epoch that the client is told.
 	told identity
 	// replicated: a command that was decided with this step is. unknown: none could be.
@@ -55,7 +62,7 @@ func refuse(err *kerr.Error) step { return step{code: err.Code, told: none} }
 
 // writes reports whether something is to be replicated, adds whether that only adds to a
 // transaction.
-func (s step) writes() bool { return s.set != nil || s.remove }
+func (s step) writes() bool { return s.set != nil || s.remove || s.settles }
 func (s step) adds() bool   { return s.set != nil && s.set.Phase == transactions.Ongoing }
 
 // ask is something that is asked of an id.
@@ -79,6 +86,10 @@ type line struct {
 	// that: it is decided again with what says that it is.
 	ending bool
 	parked []*ask
+	// next is what is known behind that transaction, nil while its markers are not on their way.
+	next *next
+	// linger has what is known replicated if nothing else does; nil: it is not set.
+	linger *tenure.Timer
 }
 
 // ask has it decided in turn and waits for what comes of it: until that is replicated, and while
@@ -203,6 +214,8 @@ type chain struct {
 	after    uint64
 	sets     []transactions.Producer
 	revision []uint64 // of each of them
+	adds     int      // after which of them the scope is added: an ongoing transaction
+	foreseen bool     // the first of them are what is known behind the transaction that is decided
 	remove   bool
 	asks     []*ask // what it answers
 	size     int    // about, in bytes
@@ -215,10 +228,8 @@ func (l *line) turn(asks []*ask) []*ask {
 	c := l.c
 	v := view{id: l.id, newID: -1, now: time.Now().UnixMilli()}
 	v.producer, v.revision = c.cfg.State.lookUp(l.id)
-	if v.producer.Phase.Preparing() {
-		c.finish(l.id) // it may have been decided by a command whose fate was unknown
-	}
 	d, rest := chain{after: v.revision}, asks
+	l.foresee(&d, &v)
 	for len(rest) > 0 && (len(d.asks) == 0 || d.size < maxJoined) {
 		a := rest[0]
 		a.step = a.decide(v)
@@ -235,12 +246,21 @@ func (l *line) turn(asks []*ask) []*ask {
 			break // decided again once this is replicated
 		}
 		rest = rest[1:]
+		if a.step.remove && d.foreseen {
+			a.step = step{} // it is used
+		}
+		if a.step.joins {
+			l.joins(a.step.scope.Partitions, time.UnixMilli(v.now))
+			l.answer(a)
+			return rest
+		}
 		if !a.step.writes() && len(d.asks) == 0 {
 			l.answer(a)
 			continue
 		}
 		// What writes nothing rests on what is replicated now, too.
 		d.asks = append(d.asks, a)
+		v.next.stands = false
 		if d.remove = a.step.remove; d.remove {
 			break
 		}
@@ -254,12 +274,18 @@ func (l *line) turn(asks []*ask) []*ask {
 	if len(d.asks) == 0 {
 		return rest
 	}
+	if d.foreseen {
+		l.proposes()
+	}
 	err := c.propose(transactions.Encode(l.command(d, v.scope)))
 	c.armAbort()
 	if err == nil {
 		if _, now := c.cfg.State.lookUp(l.id); !d.remove && now != v.revision || d.remove && now == d.after {
 			// A command of before, whose fate was unknown, came first.
 			return append(d.asks, rest...)
+		}
+		if d.foreseen {
+			l.finished()
 		}
 	}
 	for _, a := range d.asks {
@@ -285,6 +311,9 @@ func (l *line) write(d *chain, v *view, s step) {
 		d.sets, d.revision = append(d.sets, *s.set), append(d.revision, v.revision)
 		d.size += transactions.CostID + len(l.id)
 	}
+	if s.adds() {
+		d.adds = len(d.sets) - 1
+	}
 	v.producer = *s.set
 	v.cleared = v.cleared || !v.producer.Phase.Open()
 	v.scope.Partitions = append(v.scope.Partitions, s.scope.Partitions...)
@@ -302,9 +331,9 @@ func (l *line) command(d chain, scope transactions.Scope) (command transactions.
 	for i, set := range d.sets {
 		command.Set(l.id, after, d.revision[i], set)
 		after = d.revision[i]
-	}
-	if len(scope.Partitions)+len(scope.Groups) > 0 {
-		command.Add(l.id, after, scope)
+		if i == d.adds && len(scope.Partitions)+len(scope.Groups) > 0 {
+			command.Add(l.id, after, scope)
+		}
 	}
 	return command
 }
@@ -329,6 +358,10 @@ func (l *line) park(a *ask) {
 		a.step = step{code: kerr.NotCoordinator.Code, told: none, unknown: true}
 	case a.hurried:
 		a.step = refuse(kerr.ConcurrentTransactions)
+	case l.next != nil && l.next.arrived: // a moment ago
+		l.queue(a)
+		l.c.mu.Unlock()
+		return
 	default:
 		l.parked = append(l.parked, a)
 		l.c.mu.Unlock()

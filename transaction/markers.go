@@ -64,19 +64,21 @@ type marker struct {
 
 // ending is a transaction that ends.
 type ending struct {
-	left int // targets that have not taken its marker
-	then func()
+	left  int               // targets that have not taken its marker
+	begun []fsm.PartitionID // where the next one of the producer is open
+	then  func(begun []fsm.PartitionID)
 }
 
 func newMarkers(c *Coordinator) *markers {
 	return &markers{c: c, targets: make(map[target]*queue)}
 }
 
-// write has the marker written everywhere, and then calls then. Whoever calls it is running.
-func (m *markers) write(mark fsm.Marker, to transactions.Scope, then func()) {
+// write has the marker written everywhere, and then calls then, with the partitions where the next
+// transaction was open already. Whoever calls it is running.
+func (m *markers) write(mark fsm.Marker, to transactions.Scope, then func(begun []fsm.PartitionID)) {
 	of := &ending{left: len(to.Partitions) + len(to.Groups), then: then}
 	if of.left == 0 {
-		then()
+		then(nil)
 		return
 	}
 	m.mu.Lock()
@@ -123,9 +125,9 @@ func (m *markers) work(kind int) {
 		if q == nil {
 			return
 		}
-		err := m.send(q.target, mark.Marker)
-		if over := m.sent(q, mark, err); over {
-			mark.of.then()
+		begun, err := m.send(q.target, mark.Marker)
+		if over := m.sent(q, mark, begun, err); over {
+			mark.of.then(mark.of.begun)
 		}
 	}
 }
@@ -148,27 +150,30 @@ func (m *markers) take(kind int) (*queue, marker) {
 	return q, mark
 }
 
-func (m *markers) send(to target, mark fsm.Marker) error {
+func (m *markers) send(to target, mark fsm.Marker) (begun bool, err error) {
 	locks.MayWait("a marker to be written")
 	ctx, cancel := context.WithTimeout(m.c.tenure.Context(), m.c.set.CommitTimeout)
 	defer cancel()
 	if to.group != "" {
-		return m.c.cfg.EndOffsets(ctx, to.group, mark)
+		return false, m.c.cfg.EndOffsets(ctx, to.group, mark)
 	}
-	err := m.c.cfg.WriteMarker(ctx, to.partition, mark)
+	begun, err = m.c.cfg.WriteMarker(ctx, to.partition, mark)
 	if errors.Is(err, outcome.ErrUnknownTopicOrPartition) {
-		return nil // it is gone, with all that was in it
+		return false, nil // it is gone, with all that was in it
 	}
-	return err
+	return begun, err
 }
 
 // sent notes what became of it, and reports whether it was the last of its transaction.
-func (m *markers) sent(q *queue, mark marker, err error) (over bool) {
+func (m *markers) sent(q *queue, mark marker, begun bool, err error) (over bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	q.busy--
 	if err == nil {
 		q.failed = 0
+		if begun {
+			mark.of.begun = append(mark.of.begun, q.partition)
+		}
 		mark.of.left--
 		over = mark.of.left == 0
 	} else {

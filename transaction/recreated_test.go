@@ -23,7 +23,7 @@ func TestLeaderOfATopicCreatedAgain(t *testing.T) {
 		}
 		ask := func(add bool) error {
 			p := fsm.PartitionID{Topic: fsm.TopicID{2}, Partition: 0}
-			resp, err := l.c.Handle(t.Context(), Leader(), JoinPartition(fsm.Transaction{ID: "x", Add: add}, id.producerID, id.epoch, p))
+			resp, err := l.c.Handle(t.Context(), Leader(), JoinPartition(fsm.Transaction{ID: "x", Add: add}, id.producerID, id.epoch, p, 0))
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -70,8 +71,10 @@ type script struct {
 	topics      map[string][16]byte
 	down        map[string]string // a target's name: "down" or "gone"
 	version     int
-	nextID      int64    // -1: there is none
-	answers     []answer // since the command began
+	ahead       bool
+	begun       map[string]bool // targets whose next answer says that the next transaction is open
+	nextID      int64           // -1: there is none
+	answers     []answer        // since the command began
 }
 
 type answer struct {
@@ -102,12 +105,23 @@ func (s *script) lead() {
 			id, ok := s.topics[name]
 			return id, ok
 		},
-		TopicName:   s.topicName,
-		WriteMarker: func(ctx context.Context, p fsm.PartitionID, m fsm.Marker) error { return s.marker(s.nameOf(p), m) },
-		EndOffsets:  func(ctx context.Context, group string, m fsm.Marker) error { return s.marker("group "+group, m) },
-		Version:     func() int { s.mu.Lock(); defer s.mu.Unlock(); return s.version },
-		Awake:       func() time.Time { s.mu.Lock(); defer s.mu.Unlock(); return s.awake },
-		Settings:    s.set, Counters: &s.counters, Logger: slog.New(slog.DiscardHandler),
+		TopicName: s.topicName,
+		WriteMarker: func(ctx context.Context, p fsm.PartitionID, m fsm.Marker) (bool, error) {
+			name := s.nameOf(p)
+			err := s.marker(name, m)
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			begun := err == nil && s.begun[name]
+			if begun {
+				delete(s.begun, name)
+			}
+			return begun, err
+		},
+		Ahead:      func() bool { s.mu.Lock(); defer s.mu.Unlock(); return s.ahead },
+		EndOffsets: func(ctx context.Context, group string, m fsm.Marker) error { return s.marker("group "+group, m) },
+		Version:    func() int { s.mu.Lock(); defer s.mu.Unlock(); return s.version },
+		Awake:      func() time.Time { s.mu.Lock(); defer s.mu.Unlock(); return s.awake },
+		Settings:   s.set, Counters: &s.counters, Logger: slog.New(slog.DiscardHandler),
 	})
 }
 
@@ -252,6 +266,19 @@ func (s *script) command(d *datadriven.TestData) string {
 			s.down[strings.ReplaceAll(arg.Key, "group=", "group ")] = d.CmdArgs[0].Key
 		}
 		return d.CmdArgs[0].Key + "\n"
+	case "ahead":
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.ahead = true
+		return "the next transaction may begin ahead\n"
+	case "begun": // these targets and no others say so, once
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.begun = make(map[string]bool)
+		for _, arg := range d.CmdArgs {
+			s.begun[arg.Key] = true
+		}
+		return fmt.Sprintf("%d targets\n", len(s.begun))
 	case "delete-topic":
 		s.mu.Lock()
 		defer s.mu.Unlock()
@@ -391,6 +418,9 @@ func (s *script) request(d *datadriven.TestData, a *actor) kmsg.Request {
 		txn := kmsg.NewAddPartitionsToTxnRequestTransaction()
 		txn.TransactionalID, txn.ProducerID, txn.ProducerEpoch = a.id, from.producerID, from.epoch
 		txn.VerifyOnly = d.Cmd == "verify"
+		if ended := number(d, "ended", 0); ended != 0 { // as a leader does
+			txn.UnknownTags.Set(endedTag, binary.BigEndian.AppendUint32(nil, uint32(ended)))
+		}
 		for _, arg := range d.CmdArgs {
 			topic, partition, is := strings.Cut(arg.Key, "/")
 			if arg.Key == "group" {

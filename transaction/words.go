@@ -51,6 +51,9 @@ type Settings struct {
 	// EndWait (1 s) is how long a request waits for the transaction before it to be over
 	// everywhere, before it is answered CONCURRENT_TRANSACTIONS. Kafka does not wait.
 	EndWait time.Duration
+	// NextWait (1 s) is how long it is not replicated that a transaction is over everywhere, so
+	// that the next one need not say what it touches before (next.go). Kafka does not wait.
+	NextWait time.Duration
 }
 
 // DefaultSettings are Kafka's.
@@ -64,6 +67,7 @@ func (s Settings) WithDefaults() Settings {
 	orElse(&s.RemoveInterval, time.Hour)
 	orElse(&s.CommitTimeout, 5*time.Second)
 	orElse(&s.EndWait, time.Second)
+	orElse(&s.NextWait, time.Second)
 	return s
 }
 

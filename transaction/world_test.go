@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -20,7 +22,8 @@ import (
 	"github.com/trimaran-io/trimaran/outcome"
 )
 
-// fate is what becomes of a write: a command, or a marker.
+// fate is what becomes of a write: a command, a marker, or the question whether this is the
+// coordinator.
 type fate int
 
 const (
@@ -28,10 +31,13 @@ const (
 	failed           // it is not written, and who wrote is told so, or that nobody knows
 	lost             // it is written, and nobody knows
 	late             // it is written before the next, or never if the coordinator dies, unnoticed
+	noticed          // a marker is written, and who wrote is told so much later
 	crashBefore      // the coordinator dies, and nothing was written
 	crashAfter       // the coordinator dies, and it was written
 	slow             // it is written, but not at once
 	stray            // a marker is written, and the same comes again much later
+	onItsWay         // a marker is taken, and committed later
+	voided           // a marker is taken, and lost with the partition's leader and what came behind it
 )
 
 // world is a coordinator with partitions and groups, which are a reference model of what a
@@ -39,6 +45,7 @@ const (
 type world struct {
 	t     *testing.T
 	topic fsm.TopicID
+	ahead bool // Config.Ahead
 	// decide gives the fate of a write of that kind.
 	decide func(kind string) fate
 
@@ -58,11 +65,72 @@ type world struct {
 // modelTarget is a partition, or a group's offsets.
 type modelTarget struct {
 	producers map[int64]*modelProducer
+	onItsWay  *modelTail // what is not committed; nil: all is
+}
+
+// modelTail is the end of a log that is not committed.
+type modelTail struct {
+	over, lost bool
+}
+
+// takes takes a marker that is not committed at once. mu is held, but not meanwhile.
+func (w *world) takes(to string, m fsm.Marker, lose bool) (begun bool, err error) {
+	w.producer(to, m.ProducerID)
+	t := w.targets[to]
+	if t.onItsWay != nil {
+		return w.committed(to, m)
+	}
+	before := make(map[int64]*modelProducer)
+	for id, p := range t.producers {
+		saved := *p
+		saved.decided, saved.open = maps.Clone(p.decided), slices.Clone(p.open)
+		before[id] = &saved
+	}
+	tail := &modelTail{}
+	t.onItsWay = tail
+	begun = w.end(to, m)
+	w.wait(50 * time.Millisecond)
+	tail.over, t.onItsWay = true, nil
+	if !lose {
+		return begun, nil
+	}
+	tail.lost = true
+	for id, p := range t.producers {
+		guard := p.guard + 1
+		if saved := before[id]; saved != nil {
+			for _, v := range saved.open {
+				v.fate = ""
+			}
+			*p = *saved
+		} else {
+			*p = modelProducer{decided: make(map[int32]fsm.Marker)}
+		}
+		p.guard = guard
+	}
+	return false, errNobodyKnows
+}
+
+// committed has a marker written, and waits for what is in front of it.
+func (w *world) committed(to string, m fsm.Marker) (begun bool, err error) {
+	begun = w.end(to, m)
+	if tail := w.targets[to].onItsWay; tail != nil && !w.awaits(tail) {
+		return false, errNobodyKnows
+	}
+	return begun, nil
+}
+
+// awaits waits until it is known what becomes of the tail, and says whether it is committed.
+func (w *world) awaits(tail *modelTail) bool {
+	for !tail.over {
+		w.wait(time.Millisecond)
+	}
+	return !tail.lost
 }
 
 type modelProducer struct {
 	epoch   int16
 	last    int32 // number of the last marker
+	guard   int   // markers and first values so far
 	decided map[int32]fsm.Marker
 	open    []*value
 }
@@ -71,12 +139,13 @@ type modelProducer struct {
 type value struct {
 	txn    string // whose
 	target string
+	after  int16  // the epochs of markers that end it are higher
 	fate   string // "": it is open; "committed", "aborted"
 }
 
-func newWorld(t *testing.T, decide func(kind string) fate) *world {
+func newWorld(t *testing.T, ahead bool, decide func(kind string) fate) *world {
 	w := &world{
-		t: t, topic: fsm.TopicID{1}, decide: decide, state: NewState(), died: make(chan struct{}, 1), nextID: 100,
+		t: t, ahead: ahead, topic: fsm.TopicID{1}, decide: decide, state: NewState(), died: make(chan struct{}, 1), nextID: 100,
 		targets: make(map[string]*modelTarget), gone: make(map[string]bool), owners: make(map[identity]string),
 	}
 	w.lead()
@@ -96,12 +165,20 @@ func (w *world) lead() {
 		},
 		TopicID:   func(name string) ([16]byte, bool) { return w.topic, name == "t" },
 		TopicName: func(id [16]byte) (string, bool) { return "t", id == w.topic },
-		WriteMarker: func(ctx context.Context, p fsm.PartitionID, m fsm.Marker) error {
+		WriteMarker: func(ctx context.Context, p fsm.PartitionID, m fsm.Marker) (bool, error) {
 			return w.marker(term, fmt.Sprintf("t/%d", p.Partition), m)
 		},
-		EndOffsets: func(ctx context.Context, group string, m fsm.Marker) error { return w.marker(term, "group "+group, m) },
-		Version:    func() int { return 2 },
-		Logger:     slog.New(slog.DiscardHandler),
+		EndOffsets: func(ctx context.Context, group string, m fsm.Marker) error {
+			begun, err := w.marker(term, "group "+group, m)
+			if begun {
+				w.t.Errorf("group %s: something is open behind %+v already", group, m)
+			}
+			return err
+		},
+		Confirm: func(context.Context) error { return w.confirm(term) },
+		Version: func() int { return 2 },
+		Ahead:   func() bool { return w.ahead },
+		Logger:  slog.New(slog.DiscardHandler),
 	})
 }
 
@@ -202,40 +279,64 @@ func (w *world) apply(commands ...[]byte) {
 	w.late = nil
 }
 
-func (w *world) marker(term int, to string, m fsm.Marker) error {
+// confirm is Config.Confirm.
+func (w *world) confirm(term int) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.dead || term != w.term {
-		return outcome.ErrNoLeader
+		return coordinator.ErrNotLeader
+	}
+	switch w.decide("confirm") {
+	case failed, lost, late:
+		return errNobodyKnows
+	case crashBefore:
+		w.crash()
+		return coordinator.ErrNotLeader
+	case crashAfter:
+		w.crash()
+	}
+	return nil
+}
+
+func (w *world) marker(term int, to string, m fsm.Marker) (begun bool, err error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.dead || term != w.term {
+		return false, outcome.ErrNoLeader
 	}
 	if w.gone[to] {
-		return outcome.ErrUnknownTopicOrPartition
+		return false, outcome.ErrUnknownTopicOrPartition
 	}
 	switch w.decide("marker") {
 	case done:
-		w.end(to, m)
-		return nil
+		return w.committed(to, m)
 	case slow:
 		w.wait(100 * time.Millisecond)
-		w.end(to, m)
-		return nil
+		return w.committed(to, m)
+	case noticed:
+		begun, err = w.committed(to, m)
+		w.wait(100 * time.Millisecond)
+		return begun, err
+	case onItsWay:
+		return w.takes(to, m, false)
+	case voided:
+		return w.takes(to, m, true)
 	case stray:
-		w.end(to, m)
 		time.AfterFunc(3*time.Second, func() {
 			w.mu.Lock()
 			defer w.mu.Unlock()
 			w.end(to, m)
 		})
-		return nil
+		return w.committed(to, m)
 	case lost:
-		w.end(to, m)
+		_, _ = w.committed(to, m)
 	case crashBefore:
 		w.crash()
 	case crashAfter:
-		w.end(to, m)
+		_, _ = w.committed(to, m)
 		w.crash()
 	}
-	return errNobodyKnows
+	return false, errNobodyKnows
 }
 
 func (w *world) producer(target string, id int64) *modelProducer {
@@ -252,27 +353,33 @@ func (w *world) producer(target string, id int64) *modelProducer {
 	return p
 }
 
-// end is what a marker does to a target: to whatever of the producer is open there, once.
-func (w *world) end(target string, m fsm.Marker) {
+// end is what a marker does to a target: to whatever of the producer is open there, once. It says
+// whether something is open behind it.
+func (w *world) end(target string, m fsm.Marker) (begun bool) {
 	p := w.producer(target, m.ProducerID)
+	p.guard++
 	if before, ok := p.decided[m.Number]; ok && before != m {
 		w.t.Errorf("%s: %+v after %+v", target, m, before)
 	}
 	p.decided[m.Number] = m
 	if !m.Follows(p.last) {
-		return
+		return len(p.open) > 0 && p.epoch == m.Epoch
 	}
 	if m.Epoch < p.epoch {
 		w.t.Errorf("%s: %+v, the epoch is %d", target, m, p.epoch)
 	}
 	p.last, p.epoch = m.Number, m.Epoch
 	for _, v := range p.open {
+		if m.Epoch <= v.after {
+			w.t.Errorf("%s: %+v ends a value of %s, which is of a later transaction", target, m, v.txn)
+		}
 		v.fate = "aborted"
 		if m.Commit {
 			v.fate = "committed"
 		}
 	}
 	p.open = nil
+	return false
 }
 
 // owned notes who got a producer id and epoch: nobody else may get them.
@@ -314,7 +421,7 @@ func (c *client) ask(ctx context.Context, version int16, req kmsg.Request, code 
 			if e != kerr.NotCoordinator && e != kerr.CoordinatorNotAvailable && e != kerr.ConcurrentTransactions {
 				return nil, e
 			}
-		case !errors.Is(err, coordinator.ErrNotLeader):
+		case !errors.Is(err, coordinator.ErrNotLeader) && !errors.Is(err, errNobodyKnows):
 			return nil, err
 		}
 		time.Sleep(20 * time.Millisecond)
@@ -348,10 +455,10 @@ func (c *client) write(ctx context.Context, txn, target string) (*value, error) 
 	for {
 		w.mu.Lock()
 		p := w.producer(target, c.producerID)
-		guard, continues := p.last, len(p.open) > 0 && p.epoch == c.epoch
+		guard, ended, continues := p.guard, p.last, len(p.open) > 0 && p.epoch == c.epoch
 		w.mu.Unlock()
 		if !continues {
-			if err := c.join(ctx, target); err != nil {
+			if err := c.join(ctx, target, ended); err != nil {
 				return nil, err
 			}
 		}
@@ -364,16 +471,32 @@ func (c *client) write(ctx context.Context, txn, target string) (*value, error) 
 			return nil, nil
 		}
 		switch {
-		case p.last != guard:
+		case p.guard != guard && (len(p.open) == 0 || p.epoch != c.epoch):
 			w.mu.Unlock()
 			continue
 		case c.epoch < p.epoch:
 			w.mu.Unlock()
 			return nil, kerr.InvalidProducerEpoch
 		}
-		v := &value{txn: txn, target: target}
+		if len(p.open) > 0 && p.epoch != c.epoch {
+			w.t.Errorf("%s: %s begins while epoch %d is open", target, txn, p.epoch)
+		}
+		if len(p.open) == 0 {
+			p.guard++
+		}
+		v := &value{txn: txn, target: target, after: c.epoch}
+		if !c.v2 {
+			v.after = c.epoch - 1
+		}
 		p.epoch, p.open = c.epoch, append(p.open, v)
+		committed := true
+		if tail := w.targets[target].onItsWay; tail != nil {
+			committed = w.awaits(tail)
+		}
 		w.mu.Unlock()
+		if !committed {
+			continue
+		}
 		return v, nil
 	}
 }
@@ -393,11 +516,11 @@ func (c *client) add(ctx context.Context, target string) error {
 }
 
 // join is what the leader of a target asks.
-func (c *client) join(ctx context.Context, target string) error {
+func (c *client) join(ctx context.Context, target string, ended int32) error {
 	t := fsm.Transaction{ID: c.id, Add: c.v2}
 	if partition, is := strings.CutPrefix(target, "t/"); is {
 		n, _ := strconv.Atoi(partition)
-		return c.added(ctx, 5, JoinPartition(t, c.producerID, c.epoch, fsm.PartitionID{Topic: c.w.topic, Partition: int32(n)}))
+		return c.added(ctx, 5, JoinPartition(t, c.producerID, c.epoch, fsm.PartitionID{Topic: c.w.topic, Partition: int32(n)}, ended))
 	}
 	return c.added(ctx, 5, JoinGroup(t, c.producerID, c.epoch, strings.TrimPrefix(target, "group ")))
 }

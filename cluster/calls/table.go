@@ -32,7 +32,7 @@ var (
 	AppendTransactional = define(Row{Kind: 15, Name: "AppendTransactional", Relayed: true, FeatureLevel: fsm.LevelTransactions,
 		Request: "as AppendInLine, whether the partition is to be added, transactional id, batches", Answer: "of each batch: offset, log start, time, error"}, appendTransactionalCall)
 	WriteMarkers = define(Row{Kind: 16, Name: "WriteMarkers", Relayed: true, Repeats: true, FeatureLevel: fsm.LevelTransactions,
-		Request: "partition, term that is meant or 0, markers", Answer: "of each marker: error"}, writeMarkersCall)
+		Request: "partition, term that is meant or 0, markers", Answer: "of each marker: error, or that the producer's next transaction is open behind it"}, writeMarkersCall)
 	ReadStable = define(Row{Kind: 17, Name: "ReadStable", Relayed: true, Repeats: true, FeatureLevel: fsm.LevelTransactions,
 		Request: "partition, offset, most bytes, isolation level", Answer: "high watermark, last stable offset, log start, aborted transactions, batches"}, readStableCall)
 	AwaitStable = define(Row{Kind: 18, Name: "AwaitStable", Relayed: true, Repeats: true, FeatureLevel: fsm.LevelTransactions,

@@ -272,7 +272,7 @@ func testReadersSeeWhatTheyMay(t *testing.T, seed uint64) {
 // transactional gives a set in which transactions may begin.
 func transactional(t *testing.T) *testSet {
 	s := newTestSet(t, nil)
-	s.host.join = func(context.Context, fsm.Transaction, int64, int16, fsm.PartitionID) error { return nil }
+	s.host.join = func(context.Context, fsm.Transaction, int64, int16, fsm.PartitionID, int32) error { return nil }
 	s.apply(fsm.CatalogCommand{RaiseFeatureLevel: &fsm.RaiseFeatureLevel{FeatureLevel: fsm.LevelTransactions}})
 	return s
 }

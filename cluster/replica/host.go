@@ -59,15 +59,16 @@ type Catalog interface {
 // coordinator, and what it touches. Each finds the leader itself, and tries again for a moment.
 type Transactions interface {
 	// JoinTransaction asks a transaction's coordinator to add a partition to it (t.Add), or whether
-	// it was added. Errors are outcome.ErrInvalidTxnState, ErrConcurrentTransactions,
+	// it was added. ended is the number of the producer's last marker here, or on its way into the
+	// log; 0: none is known. Errors are outcome.ErrInvalidTxnState, ErrConcurrentTransactions,
 	// ErrProducerFenced, ErrInvalidProducerEpoch, ErrInvalidProducerIDMapping,
 	// ErrTransactionAbortable; what is no answer is ErrNoLeader: nothing happened.
-	JoinTransaction(ctx context.Context, t fsm.Transaction, producerID int64, epoch int16, p fsm.PartitionID) error
+	JoinTransaction(ctx context.Context, t fsm.Transaction, producerID int64, epoch int16, p fsm.PartitionID, ended int32) error
 	// JoinTransactionGroup is the same for the offsets of a group.
 	JoinTransactionGroup(ctx context.Context, t fsm.Transaction, producerID int64, epoch int16, group string) error
-	// WriteMarker ends a transaction in a partition. outcome.ErrUnknownTopicOrPartition: it is gone
-	// for good.
-	WriteMarker(ctx context.Context, p fsm.PartitionID, m fsm.Marker) error
+	// WriteMarker ends a transaction in a partition. begun: it was ended before, and the producer's
+	// next one is open there. outcome.ErrUnknownTopicOrPartition: it is gone for good.
+	WriteMarker(ctx context.Context, p fsm.PartitionID, m fsm.Marker) (begun bool, err error)
 	// EndOffsets ends it in a group's offsets.
 	EndOffsets(ctx context.Context, group string, m fsm.Marker) error
 	// NewProducerID gives a producer id that nobody had before.

@@ -32,7 +32,7 @@ type testHost struct {
 	topics atomic.Pointer[fsm.Topics]
 	woken  atomic.Int64
 	// join is the coordinator of all transactions; nil: there is none. Set before it is asked.
-	join func(ctx context.Context, t fsm.Transaction, producerID int64, epoch int16, p fsm.PartitionID) error
+	join func(ctx context.Context, t fsm.Transaction, producerID int64, epoch int16, p fsm.PartitionID, ended int32) error
 
 	mu sync.Mutex // guards what follows; nothing is done under it
 	// leave is what the leader of a group says to a replica that wants to leave it.
@@ -52,11 +52,11 @@ func (h *testHost) Awake() time.Time                          { return time.Now(
 func (h *testHost) HandOver(*raftgroup.Member) error          { return errAlone }
 func (h *testHost) Settle(context.Context, *fsm.Settle) error { return errAlone }
 
-func (h *testHost) JoinTransaction(ctx context.Context, t fsm.Transaction, producerID int64, epoch int16, p fsm.PartitionID) error {
+func (h *testHost) JoinTransaction(ctx context.Context, t fsm.Transaction, producerID int64, epoch int16, p fsm.PartitionID, ended int32) error {
 	if h.join == nil {
 		return outcome.ErrInvalidTxnState
 	}
-	return h.join(ctx, t, producerID, epoch, p)
+	return h.join(ctx, t, producerID, epoch, p, ended)
 }
 
 func (h *testHost) HandOverTo(*raftgroup.Member, func(string) bool) error { return errAlone }
@@ -65,9 +65,11 @@ func (h *testHost) JoinTransactionGroup(context.Context, fsm.Transaction, int64,
 	return errAlone
 }
 
-func (h *testHost) WriteMarker(context.Context, fsm.PartitionID, fsm.Marker) error { return errAlone }
-func (h *testHost) EndOffsets(context.Context, string, fsm.Marker) error           { return errAlone }
-func (h *testHost) NewProducerID(context.Context) (int64, error)                   { return 0, errAlone }
+func (h *testHost) WriteMarker(context.Context, fsm.PartitionID, fsm.Marker) (bool, error) {
+	return false, errAlone
+}
+func (h *testHost) EndOffsets(context.Context, string, fsm.Marker) error { return errAlone }
+func (h *testHost) NewProducerID(context.Context) (int64, error)         { return 0, errAlone }
 
 func (h *testHost) Opened(id fsm.PartitionID) {
 	h.mu.Lock()

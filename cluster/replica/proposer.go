@@ -36,11 +36,12 @@ type proposer struct {
 	next    fsm.Offset // what the next batch is stamped with; owned by who forms entries
 	lost    *loss      // nil: nothing is; owned by who decides
 
-	// producersMu guards producers and joins. The replica's mu may be taken under it; nothing is
-	// waited for.
+	// producersMu guards producers, joins and asking. The replica's mu may be taken under it;
+	// nothing is waited for.
 	producersMu locks.Mutex[proposer]
 	producers   fsm.ProducersAhead
-	joins       map[joining]*join // under way
+	joins       map[joining]*join  // under way
+	asking      map[int64][]asking // those of joins that somebody waits for, by producer
 }
 
 // submission is one call of append: its batches become neighbours in the log.
@@ -329,6 +330,9 @@ func (p *proposer) fateOf(s *submission, results []fsm.Appended, why error) (fat
 		switch v := s.verdict(i); {
 		case v.Duplicate && s.markers != nil:
 			own[i] = fsm.Appended{BaseOffset: -1, LogStart: start}
+			if v.Begun {
+				own[i].Err = outcome.ErrConcurrentTransactions
+			}
 			if p.lost != nil && failed == nil {
 				failed = p.notLeader() // the first may be among what is lost
 			}

@@ -120,6 +120,7 @@ func (l *shardLeader) run() {
 			}
 			return 2
 		},
+		Ahead:    func() bool { return host.Topics().FeatureLevel() >= fsm.LevelTransactionsAhead },
 		Awake:    host.Awake,
 		Settings: env.Transactions,
 		Counters: env.TransactionCounters,

@@ -3,6 +3,7 @@ package replica
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/trimaran-io/trimaran/cluster/raftgroup"
@@ -33,6 +34,7 @@ type join struct {
 	over    chan struct{}
 	err     error // valid once over is closed
 	left    bool  // likewise: who asked does not wait for the answer any more
+	cut     bool  // likewise, and before guarded by producersMu: a marker came meanwhile
 	waiting int   // beside the one who asks; guarded by producersMu
 }
 
@@ -55,10 +57,11 @@ func (p *proposer) admit(ctx context.Context, client uint16, txn fsm.Transaction
 // transaction is over, whose marker voids the guard: then it is asked again with a new one.
 func (p *proposer) admitOne(ctx context.Context, txn fsm.Transaction, h kafkaproto.BatchHeader) (a fsm.Admission) {
 	a.Add = txn.Add
+	cut := false
 	for {
 		p.producersMu.Lock()
 		if a.Guard != nil {
-			if a.Refused != nil || p.producers.Holds(a.Guard) || ctx.Err() != nil {
+			if a.Refused != nil && !cut || p.producers.Holds(a.Guard) || ctx.Err() != nil {
 				p.producersMu.Unlock()
 				return a
 			}
@@ -69,7 +72,7 @@ func (p *proposer) admitOne(ctx context.Context, txn fsm.Transaction, h kafkapro
 		if a.Guard == nil {
 			return a
 		}
-		a.Refused = p.join(ctx, joining{txn, h.ProducerID, h.ProducerEpoch, a.Guard})
+		a.Refused, cut = p.join(ctx, joining{txn, h.ProducerID, h.ProducerEpoch, a.Guard})
 	}
 }
 
@@ -84,11 +87,12 @@ func (p *proposer) release(admits []fsm.Admission) {
 	}
 }
 
-// join asks the coordinator. The error is why the batch may not begin its transaction here.
-func (p *proposer) join(ctx context.Context, q joining) error {
+// join asks the coordinator. The error is why the batch may not begin its transaction here. cut: a
+// marker of the producer came, and the answer was not waited for.
+func (p *proposer) join(ctx context.Context, q joining) (err error, cut bool) {
 	locks.MayWait("a transaction's coordinator")
 	if q.txn.ID == "" {
-		return fmt.Errorf("%w: without a transactional id", outcome.ErrInvalidTxnState)
+		return fmt.Errorf("%w: without a transactional id", outcome.ErrInvalidTxnState), false
 	}
 	j, underWay := p.joinUnderWay(q)
 	for first := true; underWay; first = false {
@@ -98,11 +102,11 @@ func (p *proposer) join(ctx context.Context, q joining) error {
 			// partition and then sends the batch, which may come while the answer to a late batch
 			// of the transaction before is on its way.
 			if !j.left && (j.err == nil || !first) {
-				return j.err
+				return j.err, j.cut
 			}
 			j, underWay = p.joinUnderWay(q)
 		case <-ctx.Done():
-			return fmt.Errorf("%w: %w", outcome.ErrNoLeader, ctx.Err())
+			return fmt.Errorf("%w: %w", outcome.ErrNoLeader, ctx.Err()), false
 		}
 	}
 	asks := ctx
@@ -116,8 +120,45 @@ func (p *proposer) join(ctx context.Context, q joining) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(p.ctx, cancel)()
-	j.err = refusal(p.replica.env.Host.JoinTransaction(ctx, q.txn, q.producer, q.epoch, p.replica.ID))
-	return j.err
+	p.producersMu.Lock()
+	p.asking[q.producer] = append(p.asking[q.producer], asking{j, q.guard, cancel})
+	p.cutShort(q.producer)
+	ended := q.guard.Ended(time.Now().UnixMilli())
+	p.producersMu.Unlock()
+	j.err = refusal(p.replica.env.Host.JoinTransaction(ctx, q.txn, q.producer, q.epoch, p.replica.ID, ended))
+	return j.err, p.answered(q.producer, j)
+}
+
+// asking is a question that somebody waits for.
+type asking struct {
+	*join
+	guard  *fsm.Guard
+	cancel context.CancelFunc
+}
+
+// answered says that nobody waits for the answer any more, and whether it was cut.
+func (p *proposer) answered(producer int64, j *join) (cut bool) {
+	p.producersMu.Lock()
+	defer p.producersMu.Unlock()
+	all := slices.DeleteFunc(p.asking[producer], func(a asking) bool { return a.join == j })
+	if p.asking[producer] = all; len(all) == 0 {
+		delete(p.asking, producer)
+	}
+	return j.cut
+}
+
+// cutShort has nobody wait for what was asked of a producer before its marker. What comes with a
+// marker on its way is mostly the transaction behind it: its coordinator is asked anew once the
+// marker is taken, and need not let it wait until that is committed (transaction/next.go). What was
+// asked since is waited for: its guard holds, and who asked would not ask again. producersMu is
+// held.
+func (p *proposer) cutShort(producer int64) {
+	for _, a := range p.asking[producer] {
+		if !p.producers.Holds(a.guard) {
+			a.cut = true
+			a.cancel()
+		}
+	}
 }
 
 // joinUnderWay gives the question that is under way, or a new one, which whoever called it asks.
@@ -130,7 +171,7 @@ func (p *proposer) joinUnderWay(q joining) (j *join, underWay bool) {
 	}
 	j = &join{over: make(chan struct{})}
 	if p.joins == nil {
-		p.joins = map[joining]*join{}
+		p.joins, p.asking = map[joining]*join{}, map[int64][]asking{}
 	}
 	p.joins[q] = j
 	return j, false
@@ -155,6 +196,7 @@ func (p *proposer) takeMarker(s *submission, i int, m fsm.Marker) (batch kafkapr
 	p.producersMu.Lock()
 	defer p.producersMu.Unlock()
 	number, verdict := p.producers.TakeMarker(m, p.records)
+	p.cutShort(m.ProducerID)
 	if !s.judged(i, verdict) {
 		return batch, false
 	}
@@ -167,7 +209,9 @@ const markerBytes = kafkaproto.BatchHeaderSize + 40
 // WriteMarkers ends transactions in this partition, and returns when the markers are committed and
 // applied here; those that were here before are acknowledged once they are. term is the leadership
 // that is meant, 0 for any. The outcome of each marker is 0, or why it was not taken:
-// outcome.ErrInvalidProducerEpoch or ErrCorruptMessage.
+// outcome.ErrInvalidProducerEpoch or ErrCorruptMessage. ErrConcurrentTransactions: it was taken
+// before, and the producer's next transaction has begun here. That it has not is so of all that
+// coordinators were asked for before the call.
 func (r *Records) WriteMarkers(ctx context.Context, term uint64, markers []fsm.Marker) ([]outcome.Error, error) {
 	p, err := r.proposing()
 	if err != nil {
@@ -191,6 +235,12 @@ func (r *Records) WriteMarkers(ctx context.Context, term uint64, markers []fsm.M
 	appended, err := p.submitAndWait(ctx, s)
 	if err != nil {
 		return nil, err
+	}
+	if s.verdicts != nil {
+		// Whoever was deposed and does not know it does not know what has begun elsewhere.
+		if err := r.ReadIndex(ctx, p.term); err != nil {
+			return nil, err
+		}
 	}
 	outcomes := make([]outcome.Error, len(appended))
 	for i, a := range appended {

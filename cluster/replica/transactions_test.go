@@ -39,7 +39,7 @@ type asked struct {
 	answers []func() error
 }
 
-func (a *asked) join(context.Context, fsm.Transaction, int64, int16, fsm.PartitionID) error {
+func (a *asked) join(context.Context, fsm.Transaction, int64, int16, fsm.PartitionID, int32) error {
 	a.mu.Lock()
 	answer := a.answers[min(a.n, len(a.answers)-1)]
 	a.n++
@@ -374,5 +374,126 @@ func TestAnAnswerFromBeforeIsNoRefusal(t *testing.T) {
 	}
 	if got := <-next; got.Err != 0 {
 		t.Errorf("the next one's: %+v", got)
+	}
+}
+
+// The first batch of a transaction comes before the marker of the one before. The coordinator lets
+// it wait, and is asked anew once the marker is on its way into the log. A marker that comes again
+// says what is open behind it.
+func TestTheNextTransactionBeginsRightBehindTheMarker(t *testing.T) {
+	r := transactionalSet(t, &asked{answers: []func() error{yes}})
+	host := r.env.Host.(*testHost)
+	r.begin(t, version2, inTransaction(t, 7, 0, 0))
+	questions := make(chan int32, 9)
+	host.join = func(ctx context.Context, _ fsm.Transaction, _ int64, epoch int16, _ fsm.PartitionID, ended int32) error {
+		questions <- ended
+		if ended == int32(epoch) {
+			return nil
+		}
+		<-ctx.Done()
+		return ctx.Err()
+	}
+	first := fsm.Marker{ProducerID: 7, Epoch: 1, Number: 1, Commit: true}
+	appended := make(chan fsm.Appended, 1)
+	go func() {
+		got, err := r.AppendInLine(within(t), 0, calls.Place{}, version2, []kafkaproto.Batch{inTransaction(t, 7, 1, 0)})
+		if err != nil {
+			t.Error(err)
+			got = []fsm.Appended{{Err: outcome.Code(err)}}
+		}
+		appended <- got[0]
+	}()
+	if ended := <-questions; ended != 0 {
+		t.Errorf("it is asked with %d before the marker", ended)
+	}
+	if code := r.marks(t, first); code != 0 && code != outcome.ErrConcurrentTransactions {
+		t.Error(code)
+	}
+	if got := <-appended; got.Err != 0 || got.BaseOffset != 2 {
+		t.Errorf("%+v", got)
+	}
+	if ended := <-questions; ended != 1 {
+		t.Errorf("it is asked with %d behind the marker", ended)
+	}
+	if code := r.marks(t, first); code != outcome.ErrConcurrentTransactions {
+		t.Errorf("the marker comes again, and the next one is open: %v", code)
+	}
+	second := fsm.Marker{ProducerID: 7, Epoch: 2, Number: 2, Commit: true}
+	for range 2 {
+		if code := r.marks(t, second); code != 0 {
+			t.Error(code)
+		}
+	}
+	if code := r.marks(t, first); code != 0 {
+		t.Errorf("one of before comes again: %v", code)
+	}
+}
+
+// Two batches wait for the same answer when the marker comes. Who asks anew behind it is not cut
+// short by the other one, which still has the question of before.
+func TestTwoWaitWhileTheirCoordinatorIsAskedAndAMarkerComes(t *testing.T) {
+	second := make(chan struct{})
+	release := make(chan struct{})
+	var once sync.Once
+	s := newTestSet(t, nil)
+	s.host.join = func(ctx context.Context, _ fsm.Transaction, _ int64, _ int16, _ fsm.PartitionID, ended int32) error {
+		if ended == 0 {
+			<-ctx.Done()
+			return ctx.Err()
+		}
+		once.Do(func() { close(second) })
+		select {
+		case <-release:
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	s.apply(fsm.CatalogCommand{RegisterNode: &fsm.Node{ID: testNode, Incarnation: "aaaaaaaa", FeatureLevel: fsm.LevelTransactions}})
+	s.apply(fsm.CatalogCommand{RaiseFeatureLevel: &fsm.RaiseFeatureLevel{FeatureLevel: fsm.LevelTransactions}})
+	r := s.led(s.topic("a", nil))
+	p, err := r.proposing()
+	if err != nil {
+		t.Fatal(err)
+	}
+	const sent = 3
+	results := make([]chan fsm.Appended, sent)
+	for i := range results {
+		results[i] = make(chan fsm.Appended, 1)
+		go func() {
+			appended, err := r.AppendInLine(within(t), 0, calls.Place{Line: 1, Run: 1, Number: uint32(i)}, version2, []kafkaproto.Batch{inTransaction(t, 7, 1, int32(i))})
+			if err != nil {
+				appended = []fsm.Appended{{BaseOffset: -1, Err: outcome.Code(err)}}
+			}
+			results[i] <- appended[0]
+		}()
+	}
+	waiting := func(ended int32, n int) {
+		eventually(t, "all of them wait", func() error {
+			p.producersMu.Lock()
+			defer p.producersMu.Unlock()
+			for q, j := range p.joins {
+				if q.guard.Ended(0) == ended && j.waiting == n {
+					return nil
+				}
+			}
+			return errors.New("not yet")
+		})
+	}
+	waiting(0, sent-1)
+	if err := r.marks(t, fsm.Marker{ProducerID: 7, Epoch: 1, Number: 1}); err != 0 {
+		t.Fatal(err)
+	}
+	<-second
+	waiting(1, sent-1)
+	// An operator's marker that finds nothing to abort leaves the question as well.
+	if err := r.marks(t, fsm.Marker{ProducerID: 7, Epoch: 1, Forced: true}); err != 0 {
+		t.Fatal(err)
+	}
+	close(release)
+	for i, c := range results {
+		if got := <-c; got.Err != 0 || got.BaseOffset != fsm.Offset(1+i) {
+			t.Errorf("batch %d: %+v", i, got)
+		}
 	}
 }

@@ -158,7 +158,7 @@ func (r *reader) producer() Producer {
 
 // appendScope writes partitions by topic. The same scope in another order gives the same bytes.
 func appendScope(b []byte, s Scope) []byte {
-	partitions, groups := sortPartitions(slices.Clone(s.Partitions)), slices.Sorted(slices.Values(s.Groups))
+	partitions, groups := Sorted(slices.Clone(s.Partitions)), slices.Sorted(slices.Values(s.Groups))
 	topics := 0
 	for i, p := range partitions {
 		if i == 0 || p.Topic != partitions[i-1].Topic {

@@ -235,12 +235,13 @@ func (s *State) Scope(id string) Scope {
 		return Scope{}
 	}
 	return Scope{
-		Partitions: sortPartitions(slices.Collect(maps.Keys(t.partitions))),
+		Partitions: Sorted(slices.Collect(maps.Keys(t.partitions))),
 		Groups:     slices.Sorted(maps.Keys(t.groups)),
 	}
 }
 
-func sortPartitions(all []fsm.PartitionID) []fsm.PartitionID {
+// Sorted sorts partitions as Scope does, and gives them.
+func Sorted(all []fsm.PartitionID) []fsm.PartitionID {
 	slices.SortFunc(all, func(a, b fsm.PartitionID) int {
 		return cmp.Or(bytes.Compare(a.Topic[:], b.Topic[:]), cmp.Compare(a.Partition, b.Partition))
 	})

@@ -17,9 +17,9 @@ import (
 func TestATransactionAfterAnother(t *testing.T) {
 	const (
 		transactions = 200
-		mostSyncs    = 13.4
+		mostSyncs    = 10
 		mostMessages = 26
-		leastSyncs   = 4 * 2 // of a majority, for what was acknowledged and what that rests on
+		leastSyncs   = 3 * 2 // of a majority, for what was acknowledged and what that rests on
 	)
 	bin, err := harness.PlainBinaries()
 	if err != nil {
@@ -74,5 +74,5 @@ func TestATransactionAfterAnother(t *testing.T) {
 		}
 		all = append(all, fmt.Sprintf("%.2f syncs, %.1f messages", syncs, messages))
 	}
-	t.Errorf("none of %d rounds is within %.1f syncs and %d messages for each transaction: %v", rounds, mostSyncs, mostMessages, all)
+	t.Errorf("none of %d rounds is within %d syncs and %d messages for each transaction: %v", rounds, mostSyncs, mostMessages, all)
 }

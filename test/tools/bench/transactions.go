@@ -36,10 +36,12 @@ func (b *bench) oneTransaction() error {
 		if err != nil {
 			return err
 		}
-		disks = append(disks, disks[0])
-		d := &disks[1]
-		d.what, d.dir, d.program, d.sync = "a disk for each, a sync takes 0.3 ms", b.memoryDir, program, 300*time.Microsecond
-		d.env = append([]string{"TRIMARAN_TEST_SYNC=300us"}, small...)
+		for _, sync := range []time.Duration{300 * time.Microsecond, time.Millisecond} {
+			d := disks[0]
+			d.what, d.dir, d.program, d.sync = "a disk for each, a sync takes "+ms(sync), b.memoryDir, program, sync
+			d.env = append([]string{"TRIMARAN_TEST_SYNC=" + sync.String()}, small...)
+			disks = append(disks, d)
+		}
 	}
 	fmt.Println("  one transaction, from its first record of 1 KB to the answer to EndTxn, in units of a sync and a round trip; per transaction")
 	for _, d := range disks {
