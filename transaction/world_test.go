@@ -37,7 +37,7 @@ const (
 	slow             // it is written, but not at once
 	stray            // a marker is written, and the same comes again much later
 	onItsWay         // a marker is taken, and committed later
-	voided           // a marker is taken, and lost with the partition's leader and what came behind it
+	voided           // a marker is taken, and lost with its leader and what came behind it
 )
 
 // world is a coordinator with partitions and groups, which are a reference model of what a
