@@ -74,7 +74,7 @@ func (c *Coordinator) sweepGroup(id string, missing map[[16]byte]bool) {
 	if g == nil {
 		return
 	}
-	if g.unsaved {
+	if g.unsaved && g.state == empty {
 		g.save()
 	}
 	expired := g.expiry()

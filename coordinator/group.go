@@ -71,7 +71,7 @@ type group struct {
 	queue   []*write
 	writing bool
 	// unsaved: State believes in members who are gone, since the command that says
-	// so was not replicated. The next sweep tries again.
+	// so was not replicated. The next sweep that finds the group empty tries again.
 	unsaved bool
 	// ending are the markers of transactions on their way, by producer id: the number of the last
 	// one.

@@ -2,7 +2,7 @@ package coordinator
 
 import (
 	"context"
-	"errors"
+	"fmt"
 	"slices"
 
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -15,18 +15,17 @@ import (
 // wait for a member that was told that it has left, a session's time, and again with each that
 // follows sooner than that. If that was the last member, the group can be deleted or reset then
 // wherever its coordinator is.
+//
+// Who hears that this is not known asks again, and hears that it is no member: that is replicated
+// before it is said, too.
 func (c *Coordinator) leaveGroup(ctx context.Context, req *kmsg.LeaveGroupRequest) (kmsg.Response, error) {
+	if code := checkGroupID(req.Group); code != 0 {
+		return refuse(req, code), nil
+	}
 	resp := req.ResponseKind().(*kmsg.LeaveGroupResponse)
-	if resp.ErrorCode = checkGroupID(req.Group); resp.ErrorCode != 0 {
-		return resp, nil
-	}
-	members := req.Members
-	if len(members) == 0 && req.MemberID != "" {
-		members = []kmsg.LeaveGroupRequestMember{{MemberID: req.MemberID}} // v0 to v2
-	}
 	g := c.lockGroup(req.Group, false)
 	left := false
-	for _, m := range members {
+	for _, m := range req.Members {
 		r := kmsg.NewLeaveGroupResponseMember()
 		r.MemberID, r.InstanceID, r.ErrorCode = m.MemberID, m.InstanceID, kerr.UnknownMemberID.Code
 		if g != nil {
@@ -34,9 +33,6 @@ func (c *Coordinator) leaveGroup(ctx context.Context, req *kmsg.LeaveGroupReques
 		}
 		left = left || r.ErrorCode == 0
 		resp.Members = append(resp.Members, r)
-	}
-	if len(req.Members) == 0 && len(resp.Members) == 1 {
-		resp.ErrorCode = resp.Members[0].ErrorCode
 	}
 	if g == nil {
 		return resp, nil
@@ -49,36 +45,48 @@ func (c *Coordinator) leaveGroup(ctx context.Context, req *kmsg.LeaveGroupReques
 			g.maybeCompleteJoin()
 		}
 	}
-	var saved *write
-	switch {
-	case !left:
-	case g.state != empty:
-		saved = g.saveLeft()
-	case len(g.queue) > 0:
-		saved = g.queue[len(g.queue)-1]
-	}
+	saved := g.saveLeft()
 	c.unlockGroup(g)
-	if saved != nil {
-		if err := saved.wait(ctx); err != nil {
-			return nil, err
-		}
-		if errors.Is(saved.err, ErrNotLeader) {
-			return nil, saved.err // who leaves asks the next one
-		}
+	if saved == nil {
+		return resp, nil
 	}
-	return resp, nil
+	if err := saved.wait(ctx); err != nil {
+		return nil, err
+	}
+	switch code := c.codeOf(saved.err); code {
+	case 0:
+		return resp, nil
+	case kerr.NotCoordinator.Code:
+		return nil, fmt.Errorf("%w: %w", ErrNotLeader, saved.err) // who leaves asks the next one
+	default:
+		return refuse(req, code), nil
+	}
 }
 
 // goneSession is the session timeout, in ms, with which State has a member that has left: whoever
 // loads the group finds it expired, and has the others join again.
 const goneSession = 1
 
-// saveLeft replicates that members of the generation that State knows have left it; nil: it knows
-// none of them, or that they have.
+// saveLeft replicates that members of the generation that State knows are members no more; nil: it
+// knows that.
 func (g *group) saveLeft() *write {
+	if cmd := g.left(); cmd.Len() == 0 && !g.writing {
+		return nil
+	}
+	if n := len(g.queue); n > 0 && g.queue[n-1].left {
+		return g.queue[n-1] // where many leave at once the group is not written for each
+	}
+	w := g.write(groups.Changes{}, nil)
+	w.left = true
+	return w
+}
+
+// left is what is to be replicated of those who have left the generation that State has. Whatever
+// was queued before is to be in State: else an older generation would take the place of a newer one.
+func (g *group) left() (cmd groups.Changes) {
 	meta, _ := g.c.cfg.State.lookUp(g.id)
 	if meta == nil {
-		return nil
+		return cmd
 	}
 	left, changed := *meta, false
 	left.Members = slices.Clone(meta.Members)
@@ -89,18 +97,10 @@ func (g *group) saveLeft() *write {
 			m.Session, changed = goneSession, true
 		}
 	}
-	if !changed {
-		return nil
+	if changed {
+		cmd.SetGroup(g.id, left)
 	}
-	var cmd groups.Changes
-	cmd.SetGroup(g.id, left)
-	if n := len(g.queue); n > 0 && g.queue[n-1].left {
-		g.queue[n-1].command = cmd // where many leave at once the group is not written for each
-		return g.queue[n-1]
-	}
-	w := g.write(cmd, nil)
-	w.left = true
-	return w
+	return cmd
 }
 
 // leave takes one member out and gives its error code. The rebalance is the

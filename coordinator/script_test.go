@@ -306,6 +306,9 @@ func (s *script) dump() string {
 			text += fmt.Sprintf(" generation %d %s %q leader %q", meta.Generation, meta.ProtocolType, meta.Protocol, meta.Leader)
 			for _, m := range meta.Members {
 				text += fmt.Sprintf("\n  %s got %q", m.ID, m.Assignment)
+				if m.Session == goneSession {
+					text += ", has left"
+				}
 			}
 		}
 		text += "\n"

@@ -17,7 +17,7 @@ const (
 // write is a command on its way.
 type write struct {
 	command groups.Changes
-	left    bool            // it says who has left (saveLeft), and nothing else
+	left    bool            // command is made when those before it are in State (group.left)
 	then    func(err error) // under the group's lock; may be nil
 	err     error           // once done is closed
 	done    chan struct{}
@@ -47,23 +47,30 @@ func (w *write) wait(ctx context.Context) error {
 }
 
 // writeQueue replicates the queue's commands in order, several at a time, and ends
-// when there are none.
+// when there are none. What has nothing to say is done when it is its turn.
 func (g *group) writeQueue() {
 	g.mu.Lock()
 	defer g.c.unlockGroup(g)
 	for len(g.queue) > 0 {
-		n, size := 0, 0
+		if first := g.queue[0]; first.left {
+			first.command = g.left()
+		}
+		n, size, records := 0, 0, 0
 		var commands []groups.Changes
-		for n < len(g.queue) && (n == 0 || size+g.queue[n].command.Size() <= joinedCommands) {
+		for n < len(g.queue) && (n == 0 || !g.queue[n].left && size+g.queue[n].command.Size() <= joinedCommands) {
 			commands = append(commands, g.queue[n].command)
 			size += g.queue[n].command.Size()
+			records += g.queue[n].command.Len()
 			n++
 		}
 		batch := g.queue[:n:n]
 		g.queue = g.queue[n:]
-		g.mu.Unlock()
-		err := g.c.propose(groups.Encode(commands...))
-		g.mu.Lock()
+		var err error
+		if records > 0 {
+			g.mu.Unlock()
+			err = g.c.propose(groups.Encode(commands...))
+			g.mu.Lock()
+		}
 		for _, w := range batch {
 			w.err = err
 			if w.then != nil {

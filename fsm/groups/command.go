@@ -45,7 +45,7 @@ type Member struct {
 	ClientID     string
 	ClientHost   string
 	Rebalance    int32 // timeout, ms
-	Session      int32 // timeout, ms
+	Session      int32 // timeout, ms; of a member that has left, 1
 	Subscription []byte
 	Assignment   []byte
 }
