@@ -37,6 +37,7 @@ type settings struct {
 	secured bool
 	json    bool
 	list    bool
+	prepare bool
 	verbose bool
 	ways    []string
 	cache   string
@@ -65,6 +66,7 @@ func parse() (settings, error) {
 	flag.BoolVar(&s.secured, "secured", false, "clients log in, over TLS, by each mechanism")
 	flag.BoolVar(&s.json, "json", false, "print JSON instead of the table")
 	flag.BoolVar(&s.list, "list", false, "list the clients and end")
+	flag.BoolVar(&s.prepare, "prepare", false, "install and build the clients, and end")
 	flag.BoolVar(&s.verbose, "v", false, "say every step")
 	flag.StringVar(&s.keep, "keep", "", "`folder` that gets all logs")
 	flag.StringVar(&s.against, "against", "", "bootstrap `servers` of another cluster, Kafka's own for comparison, instead of starting one")
@@ -131,6 +133,14 @@ func run() (int, error) {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
+	say("preparing %d clients in %s", len(rows), s.cache)
+	ready := prepareAll(ctx, s, rows)
+	if s.prepare {
+		if lack := slices.IndexFunc(ready, func(p prepared) bool { return p.err != nil }); lack >= 0 {
+			return 1, fmt.Errorf("%s is missing", ready[lack].name)
+		}
+		return 0, nil
+	}
 
 	work := s.keep
 	if work == "" {
@@ -144,9 +154,6 @@ func run() (int, error) {
 	if err := os.MkdirAll(filepath.Join(work, "cluster"), 0o777); err != nil {
 		return 1, err
 	}
-	say("preparing %d clients in %s", len(rows), s.cache)
-	ready := prepareAll(ctx, s, rows)
-
 	b := &bench{settings: s, work: work}
 	defer harness.RemoveBinaries()
 	defer b.stop()
