@@ -59,7 +59,7 @@ func parse() (settings, error) {
 	only := flag.String("only", "", "run the `names` (of clients, or beginnings of names), with commas between them")
 	ways := flag.String("ways", "tcp,shim", "the `ways` in")
 	flag.IntVar(&s.records, "n", 10_000, "`records` that each client writes with each codec")
-	flag.DurationVar(&s.step, "step", 90*time.Second, "the `time` that one step of a client may take")
+	flag.DurationVar(&s.step, "step", 2*time.Minute, "the `time` that one step of a client may take")
 	flag.BoolVar(&s.groups, "groups", true, "consumer groups too")
 	flag.BoolVar(&s.kill, "kill", false, "once more while the node that leads is killed and restarted")
 	flag.BoolVar(&s.quick, "quick", false, "a few clients, one way in, 1000 records")
@@ -197,6 +197,10 @@ func run() (int, error) {
 	return verdict(results, os.Getenv("CI") == "true"), nil
 }
 
+// soon has a new group wait for more members as long as to be seen, not for Kafka's three seconds,
+// which each row would spend several times.
+var soon = []string{"--group-initial-rebalance-delay-ms", "300"}
+
 // start starts the cluster, or takes the one that is there already.
 func (b *bench) start(ctx context.Context) (err error) {
 	switch {
@@ -206,7 +210,7 @@ func (b *bench) start(ctx context.Context) (err error) {
 	case b.secured:
 		return b.startSecured(ctx)
 	default:
-		if b.cluster, err = harness.Start(harness.Options{Dir: filepath.Join(b.work, "cluster")}); err != nil {
+		if b.cluster, err = harness.Start(harness.Options{Dir: filepath.Join(b.work, "cluster"), NodeArgs: soon}); err != nil {
 			return err
 		}
 		b.addrs, b.looks = b.cluster.Addrs(), b.cluster.Addrs()
