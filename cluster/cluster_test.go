@@ -678,7 +678,7 @@ func (c *testCluster) load(id fsm.PartitionID, name string, through ...int) *ack
 				call, end := context.WithTimeout(ctx, 5*time.Second)
 				appended, err := node.Append(call, id, batchList{prototest.Batch(value)})
 				end()
-				time.Sleep(5 * time.Millisecond)
+				time.Sleep(20 * time.Millisecond)
 				if err == nil {
 					l.mu.Lock()
 					l.acked[value] = appended[0].BaseOffset
