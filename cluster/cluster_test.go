@@ -208,6 +208,13 @@ func newTestCluster(t *testing.T, n int) *testCluster {
 		if virtual() {
 			time.Sleep(time.Minute)
 		}
+		// Package testing keeps tests that run side by side, and what they have cleaned up, until
+		// all of them are over. The disks of some hundred nodes would be many gigabytes.
+		for _, n := range c.nodes {
+			if n.disk != nil {
+				n.disk.files().Wipe()
+			}
+		}
 	})
 	return c
 }
