@@ -208,6 +208,13 @@ func newTestCluster(t *testing.T, n int) *testCluster {
 		if virtual() {
 			time.Sleep(time.Minute)
 		}
+		// Package testing keeps tests that run side by side, and what they have cleaned up, until
+		// all of them are over. The disks of some hundred nodes would be many gigabytes.
+		for _, n := range c.nodes {
+			if n.disk != nil {
+				n.disk.files().Wipe()
+			}
+		}
 	})
 	return c
 }
@@ -678,7 +685,7 @@ func (c *testCluster) load(id fsm.PartitionID, name string, through ...int) *ack
 				call, end := context.WithTimeout(ctx, 5*time.Second)
 				appended, err := node.Append(call, id, batchList{prototest.Batch(value)})
 				end()
-				time.Sleep(5 * time.Millisecond)
+				time.Sleep(20 * time.Millisecond)
 				if err == nil {
 					l.mu.Lock()
 					l.acked[value] = appended[0].BaseOffset

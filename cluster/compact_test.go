@@ -309,7 +309,7 @@ func compactCluster(t *testing.T, more map[string]string) (*testCluster, *keyedL
 	t.Helper()
 	configs := map[string]string{
 		"cleanup.policy": "compact", "segment.bytes": "8000", "min.cleanable.dirty.ratio": "0.2",
-		"max.compaction.lag.ms": "5000", "delete.retention.ms": "1800000",
+		"max.compaction.lag.ms": "5000", "delete.retention.ms": "720000",
 	}
 	maps.Copy(configs, more)
 	c := newTestCluster(t, 3)
@@ -387,7 +387,7 @@ func testReplicasAreCompactedAlike(t *testing.T) {
 		}
 	}
 	c.leaderOf(k.id)
-	time.Sleep(45 * time.Minute)
+	time.Sleep(20 * time.Minute)
 	k.compacted(end)
 	k.check(false)
 	k.same(2)

@@ -75,7 +75,9 @@ func (d *memDisk) dead(power bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if power {
-		d.mem = d.mem.Crash(d.dice)
+		was := d.mem
+		d.mem = was.Crash(d.dice)
+		was.Wipe()
 	} else {
 		d.mem.Exit()
 	}

@@ -73,8 +73,8 @@ func (l *liner) run(over context.Context) {
 			n := l.sent
 			l.sent++
 			under++
-			if n%8 == 0 {
-				time.Sleep(10 * time.Millisecond)
+			if n%8 == 0 { // a window of 64 fills up while there is no leader, which takes longer
+				time.Sleep(40 * time.Millisecond)
 			}
 			go func() {
 				ctx, end := l.deadline()

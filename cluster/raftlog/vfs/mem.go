@@ -81,6 +81,20 @@ func (m *Mem) Stop() {
 	m.dead = true
 }
 
+// Wipe gives the memory of all files back. Whoever still knows the file system asks nothing of it
+// any more.
+func (m *Mem) Wipe() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.dead = true
+	for _, names := range []map[string]*memNode{m.root, m.saved} {
+		for _, node := range names {
+			*node = memNode{dir: node.dir}
+		}
+	}
+	m.root, m.saved, m.pending = nil, nil, nil
+}
+
 // SetFree bounds what files may still grow by, in bytes.
 func (m *Mem) SetFree(bytes int64) {
 	m.mu.Lock()

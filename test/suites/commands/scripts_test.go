@@ -94,6 +94,7 @@ func processState(pid string) string {
 
 // Every verb of scripts/cluster.sh, while a second cluster runs beside it.
 func TestClusterScript(t *testing.T) {
+	t.Parallel()
 	a, b := newLocalCluster(t, 3), newLocalCluster(t, 1)
 	a.ok("start")
 	b.ok("start", "--nodes", "1")
@@ -232,7 +233,9 @@ func sorted(lines string) string {
 
 // A short run of the durability script: it counts, loses nothing and leaves nothing.
 func TestDurabilityScript(t *testing.T) {
+	t.Parallel()
 	l := newLocalCluster(t, 3)
+	l.command.limit = 2 * patience
 	start := time.Now()
 	r := l.command.run(t, filepath.Join(harness.Root(), "scripts", "durability.sh"), "--seconds", "12")
 	t.Logf("%s in %s:\n%s", "durability.sh --seconds 12", time.Since(start).Round(time.Second), r.out)
@@ -245,6 +248,7 @@ func TestDurabilityScript(t *testing.T) {
 
 // What cannot be is said before a cluster is started.
 func TestDurabilityScriptRefusesNonsense(t *testing.T) {
+	t.Parallel()
 	l := newLocalCluster(t, 3)
 	for _, args := range [][]string{{"--seconds", "x"}, {"--seconds"}, {"--nodes", "10"}, {"--seed", "-1"}, {"--tempest"}} {
 		if r := l.command.run(t, filepath.Join(harness.Root(), "scripts", "durability.sh"), args...); r.code == 0 || strings.Contains(r.out, "node(s)") {
@@ -255,7 +259,9 @@ func TestDurabilityScriptRefusesNonsense(t *testing.T) {
 
 // A short storm over five nodes.
 func TestStormScript(t *testing.T) {
+	t.Parallel()
 	l := newLocalCluster(t, 5)
+	l.command.limit = 2 * patience
 	r := l.command.run(t, filepath.Join(harness.Root(), "scripts", "durability.sh"), "--storm", "--seconds", "8")
 	t.Logf("durability.sh --storm:\n%s", r.out)
 	if r.code != 0 {
@@ -268,6 +274,7 @@ func TestStormScript(t *testing.T) {
 // Nodes join, one is decommissioned, one is replaced. Those that went are forgotten: the
 // cluster starts again without them.
 func TestComeAndGoScript(t *testing.T) {
+	t.Parallel()
 	l := newLocalCluster(t, 6)
 	l.command.limit = 5 * time.Minute
 	r := l.command.run(t, filepath.Join(harness.Root(), "scripts", "durability.sh"), "--come-and-go", "--seconds", "5")
@@ -295,6 +302,7 @@ func (l *localCluster) nothingRuns() {
 
 // The program behind make demo.
 func TestDemo(t *testing.T) {
+	t.Parallel()
 	bin, err := harness.PlainBinaries()
 	if err != nil {
 		t.Fatal(err)

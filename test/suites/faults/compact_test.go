@@ -32,6 +32,7 @@ func compactionFor(t *testing.T) (long time.Duration) {
 // same, and little more than a record of each key is left. In a long run that is so every few
 // kills, and another replica is lost each time.
 func TestCompactionWhileNodesDie(t *testing.T) {
+	t.Parallel()
 	long := compactionFor(t)
 	c, err := harness.Start(harness.Options{NoShim: true, NodeArgs: []string{"--log-retention-check-interval", "500ms", "--catch-up-rate", "8MiB"}})
 	must(t, err)
@@ -39,7 +40,7 @@ func TestCompactionWhileNodesDie(t *testing.T) {
 	cl, err := kgo.NewClient(kgo.SeedBrokers(c.Addrs()...), kgo.DefaultProduceTopic("changes"), kgo.RecordPartitioner(kgo.ManualPartitioner()))
 	must(t, err)
 	defer cl.Close()
-	ctx, cancel := context.WithTimeout(context.Background(), long+6*time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), long+10*time.Minute)
 	defer cancel()
 	text := func(s string) *string { return &s }
 	made, err := kadm.NewClient(cl).CreateTopics(ctx, 1, 3, map[string]*string{
@@ -78,7 +79,7 @@ func TestCompactionWhileNodesDie(t *testing.T) {
 				lost += loseReplica(t, n)
 			}
 			must(t, n.Start())
-			must(t, n.WaitReady(time.Minute))
+			must(t, n.WaitReady(patience))
 			allVote(t, c, "changes") // or the next kill leaves no majority
 		}
 		// The last record is none that goes, so that a reader knows when it is there.
@@ -117,7 +118,7 @@ func loseReplica(t *testing.T, n *harness.Node) (lost int) {
 // after the last record, though nothing is written any more.
 func compactedTo(t *testing.T, ctx context.Context, c *harness.Cluster, want map[string]string, written, keys int) int {
 	t.Helper()
-	for deadline := time.Now().Add(2 * time.Minute); ; {
+	for deadline := time.Now().Add(2 * patience); ; {
 		got, records := compactedMap(t, ctx, c.Addrs(), written)
 		wrong := ""
 		for key, value := range want {

@@ -44,10 +44,15 @@ func TestAnUpgradeThatIsCutShort(t *testing.T) {
 		must(t, err)
 		return bytes.Contains(b, []byte(`"format": 1`))
 	}
-	for _, n := range c.Nodes {
+	half := dice.IntN(2)
+	for i, n := range c.Nodes {
 		must(t, n.Kill9())
 		came, refused := 0, 0
 		for try := range moments {
+			// Each node goes through every other one, and the next node through those between.
+			if (try+i+half)%2 == 1 && moments[try] != "node.json" {
+				continue
+			}
 			n.Path = newer
 			file := filepath.Join(n.Data, moments[try])
 			was := written(file)

@@ -20,7 +20,8 @@ import (
 // memory for: it takes several passes, and then each key has its newest record and no other. With
 // COMPACTION_KEYS (make compaction) it has so many, and 64 MiB for them.
 func TestMoreKeysThanMemory(t *testing.T) {
-	keys, memory, took := 150_000, "1MiB", 2*time.Minute
+	t.Parallel()
+	keys, memory, took := 150_000, "1MiB", 5*time.Minute
 	if text := os.Getenv("COMPACTION_KEYS"); text != "" {
 		var err error
 		keys, err = strconv.Atoi(text)

@@ -16,6 +16,20 @@ import (
 	"github.com/trimaran-io/trimaran/test/harness"
 )
 
+// olders are the commits whose programs clusters are upgraded from.
+var olders = []string{"HEAD~1", lastWithBolt, "99cb287", lastWithoutTransactions, levelTwo, levelFive}
+
+// TestOlderProgramsAreBuilt compiles what clusters are upgraded from. Alone it does so ahead of
+// them, since go keeps what it has compiled.
+func TestOlderProgramsAreBuilt(t *testing.T) {
+	t.Parallel()
+	for _, commit := range olders {
+		if _, err := harness.ProgramOf(commit); err != nil {
+			t.Skipf("skipped: %v", err)
+		}
+	}
+}
+
 // A cluster of an older program becomes one of this, node by node, while producers go on: through
 // the shim without one error. Clusters are upgraded from the commit before this one and from the
 // first whose nodes tell each other what they know, and from the last that kept votes and catalog

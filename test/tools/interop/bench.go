@@ -54,8 +54,11 @@ const (
 // errDeadline ends a step that took too long.
 var errDeadline = errors.New("the step's time is over")
 
-// all runs every row. Without kills the ways in go side by side; a kill is felt by
-// all, so with kills they go one after the other.
+// beside is how many rows run at once where nothing is killed: most of their time clients wait.
+const beside = 2
+
+// all runs every row. Without kills rows and ways in go side by side; a kill is felt by all, so
+// with kills they go one after the other.
 func (b *bench) all(ctx context.Context, rows []prepared) []result {
 	var out []result
 	passes := []string{"quiet"}
@@ -63,26 +66,50 @@ func (b *bench) all(ctx context.Context, rows []prepared) []result {
 		passes = append(passes, "kill")
 	}
 	for _, pass := range passes {
-		for _, r := range rows {
-			ways := b.waysOf(r)
-			cells := make([]result, len(ways))
-			var wg sync.WaitGroup
-			for i, way := range ways {
-				one := func() { cells[i] = b.cell(ctx, r, way, pass) }
-				if pass == "kill" {
-					one()
-				} else {
-					wg.Go(one)
-				}
+		cells := make([][]result, len(rows))
+		places := make(chan struct{}, beside)
+		var wg sync.WaitGroup
+		for i, r := range rows {
+			takes := 1
+			if r.alone || pass == "kill" {
+				takes = beside
 			}
-			wg.Wait()
+			for range takes {
+				places <- struct{}{}
+			}
+			wg.Go(func() {
+				cells[i] = b.row(ctx, r, pass)
+				for range takes {
+					<-places
+				}
+			})
+		}
+		wg.Wait()
+		for i, r := range rows {
 			if r.run != nil && !r.transactions && pass == "kill" {
 				continue // tools and applications have no such pass
 			}
-			out = append(out, cells...)
+			out = append(out, cells[i]...)
 		}
 	}
 	return out
+}
+
+// row runs one row by each way in.
+func (b *bench) row(ctx context.Context, r prepared, pass string) []result {
+	ways := b.waysOf(r)
+	cells := make([]result, len(ways))
+	var wg sync.WaitGroup
+	for i, way := range ways {
+		one := func() { cells[i] = b.cell(ctx, r, way, pass) }
+		if pass == "kill" {
+			one()
+		} else {
+			wg.Go(one)
+		}
+	}
+	wg.Wait()
+	return cells
 }
 
 // waysOf gives the ways in that the client has.

@@ -13,6 +13,7 @@ type row struct {
 	version string // pinned
 	mode    string // default or 0.8
 	quick   bool   // part of -quick
+	alone   bool   // no other row runs beside it: what it disturbs has to be under way still
 	named   bool   // only with -only: its own timeouts are too short for a busy machine
 
 	codecs     []string

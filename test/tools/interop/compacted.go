@@ -19,7 +19,7 @@ import (
 )
 
 // compacting is how nodes are started on which topics are compacted while a client looks.
-var compacting = harness.Options{NodeArgs: []string{"--log-retention-check-interval", "1s"}}
+var compacting = harness.Options{NodeArgs: append([]string{"--log-retention-check-interval", "1s"}, soon...)}
 
 // onCompacting gives a row a cluster of its own whose leaders look every second for what is to be
 // compacted.

@@ -29,6 +29,7 @@ key.converter=org.apache.kafka.connect.storage.StringConverter
 value.converter=org.apache.kafka.connect.storage.StringConverter
 offset.storage.file.filename=` + path("offsets") + `
 offset.flush.interval.ms=1000
+plugin.discovery=service_load
 listeners=http://` + harness.Loopback(port) + `
 `,
 		"source.properties": `name=source-` + topic + `

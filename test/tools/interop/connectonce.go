@@ -193,6 +193,7 @@ listeners=http://%[3]s
 session.timeout.ms=6000
 heartbeat.interval.ms=1500
 scheduled.rebalance.max.delay.ms=0
+plugin.discovery=service_load
 `, c.bootstrap(c.way, nil), c.topic, harness.Loopback(c.port)), 0o666)
 	if err != nil {
 		return nil, err

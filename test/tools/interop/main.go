@@ -37,6 +37,7 @@ type settings struct {
 	secured bool
 	json    bool
 	list    bool
+	prepare bool
 	verbose bool
 	ways    []string
 	cache   string
@@ -58,13 +59,14 @@ func parse() (settings, error) {
 	only := flag.String("only", "", "run the `names` (of clients, or beginnings of names), with commas between them")
 	ways := flag.String("ways", "tcp,shim", "the `ways` in")
 	flag.IntVar(&s.records, "n", 10_000, "`records` that each client writes with each codec")
-	flag.DurationVar(&s.step, "step", 90*time.Second, "the `time` that one step of a client may take")
+	flag.DurationVar(&s.step, "step", 2*time.Minute, "the `time` that one step of a client may take")
 	flag.BoolVar(&s.groups, "groups", true, "consumer groups too")
 	flag.BoolVar(&s.kill, "kill", false, "once more while the node that leads is killed and restarted")
 	flag.BoolVar(&s.quick, "quick", false, "a few clients, one way in, 1000 records")
 	flag.BoolVar(&s.secured, "secured", false, "clients log in, over TLS, by each mechanism")
 	flag.BoolVar(&s.json, "json", false, "print JSON instead of the table")
 	flag.BoolVar(&s.list, "list", false, "list the clients and end")
+	flag.BoolVar(&s.prepare, "prepare", false, "install and build the clients, and end")
 	flag.BoolVar(&s.verbose, "v", false, "say every step")
 	flag.StringVar(&s.keep, "keep", "", "`folder` that gets all logs")
 	flag.StringVar(&s.against, "against", "", "bootstrap `servers` of another cluster, Kafka's own for comparison, instead of starting one")
@@ -131,6 +133,14 @@ func run() (int, error) {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
+	say("preparing %d clients in %s", len(rows), s.cache)
+	ready := prepareAll(ctx, s, rows)
+	if s.prepare {
+		if lack := slices.IndexFunc(ready, func(p prepared) bool { return p.err != nil }); lack >= 0 {
+			return 1, fmt.Errorf("%s is missing", ready[lack].name)
+		}
+		return 0, nil
+	}
 
 	work := s.keep
 	if work == "" {
@@ -144,9 +154,6 @@ func run() (int, error) {
 	if err := os.MkdirAll(filepath.Join(work, "cluster"), 0o777); err != nil {
 		return 1, err
 	}
-	say("preparing %d clients in %s", len(rows), s.cache)
-	ready := prepareAll(ctx, s, rows)
-
 	b := &bench{settings: s, work: work}
 	defer harness.RemoveBinaries()
 	defer b.stop()
@@ -190,6 +197,10 @@ func run() (int, error) {
 	return verdict(results, os.Getenv("CI") == "true"), nil
 }
 
+// soon has a new group wait for more members as long as to be seen, not for Kafka's three seconds,
+// which each row would spend several times.
+var soon = []string{"--group-initial-rebalance-delay-ms", "300"}
+
 // start starts the cluster, or takes the one that is there already.
 func (b *bench) start(ctx context.Context) (err error) {
 	switch {
@@ -199,7 +210,7 @@ func (b *bench) start(ctx context.Context) (err error) {
 	case b.secured:
 		return b.startSecured(ctx)
 	default:
-		if b.cluster, err = harness.Start(harness.Options{Dir: filepath.Join(b.work, "cluster")}); err != nil {
+		if b.cluster, err = harness.Start(harness.Options{Dir: filepath.Join(b.work, "cluster"), NodeArgs: soon}); err != nil {
 			return err
 		}
 		b.addrs, b.looks = b.cluster.Addrs(), b.cluster.Addrs()

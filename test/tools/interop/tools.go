@@ -38,7 +38,7 @@ func toolRows() []row {
 		killed(tool("kafka-transactions", false, false, transactionsTool)),
 		tool("kafka-transactions hanging", false, false, hangingTool),
 		tool("connect file", false, true, connectFile),
-		killed(tool("connect exactly once", false, true, connectExactlyOnce)),
+		alone(killed(tool("connect exactly once", false, true, connectExactlyOnce))),
 		killed(tool("connect compacted", false, true, onCompacting(connectCompacted))),
 		compactionTesterRow(),
 	}
@@ -47,6 +47,12 @@ func toolRows() []row {
 // killed gives a row that has the pass with kills, too.
 func killed(r row) row {
 	r.transactions = true
+	return r
+}
+
+// alone gives a row that runs beside no other.
+func alone(r row) row {
+	r.alone = true
 	return r
 }
 
