@@ -25,8 +25,8 @@ func testOneClientLeavesRoomThroughAllNodes(t *testing.T) {
 	id := fsm.PartitionID{Topic: c.topic("a", 1, 3).ID}
 	c.mustAppend(0, id, "before")
 	producer := int64(0)
-	// begin tries to begin each transactions through a node, over a connection of its own, and gives
-	// how many were begun.
+	// begin tries to begin each transactions through a node, over a connection of its own, and
+	// gives how many were begun.
 	begin := func(node int, client uint16, each int) (begun int) {
 		t.Helper()
 		batches := make([]kafkaproto.Batch, each)
@@ -51,7 +51,8 @@ func testOneClientLeavesRoomThroughAllNodes(t *testing.T) {
 		return begun
 	}
 	const greedy, each = 3, 1000
-	// What is applied while the next is judged may count twice, so that one may get less than it can.
+	// What is applied while the next is judged may count twice, so that one may get less than it
+	// can.
 	begun, idle := 0, 0
 	for at := 0; idle < 2 && at < 40; at++ {
 		if n := begin(at%3, greedy, each); n > 0 {

@@ -82,7 +82,8 @@ func (g *group) saveLeft() *write {
 }
 
 // left is what is to be replicated of those who have left the generation that State has. Whatever
-// was queued before is to be in State: else an older generation would take the place of a newer one.
+// was queued before is to be in State: else an older generation would take the place of a newer
+// one.
 func (g *group) left() (cmd groups.Changes) {
 	meta, _ := g.c.cfg.State.lookUp(g.id)
 	if meta == nil {

@@ -15,7 +15,7 @@ import (
 // failed, or until the leader is ended.
 func TestABarrierWaitsWhileLeadershipIsHandedOver(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		t.Cleanup(func() { time.Sleep(time.Minute) }) // Raft's questions to the other one end by then
+		t.Cleanup(func() { time.Sleep(time.Minute) }) // Raft's questions end by then
 		s := newTestSet(t, nil)
 		r := s.led(s.topic("a", nil))
 		g := r.Member.Raft
