@@ -184,6 +184,8 @@ var layers = []layer{
 		"what may outlive nothing is known by when it ends, whatever it does"},
 	{"internal/ticks", nil, nil,
 		"when something is looked at is the same whatever it is"},
+	{"internal/soon", []string{"internal/locks"}, []string{"golang.org/x/"},
+		"how a short time is waited for is the same whatever for"},
 	{"scripts", []string{"gateway/shim"}, nil,
 		"what scripts use looks from outside, as its users do"},
 	{"examples", []string{"gateway/shim"}, nil,
@@ -293,7 +295,7 @@ func (l layer) forbids(folder, imported string) string {
 		if inside(target, path.Join(folder, "internal")) {
 			return ""
 		}
-		if (target == "internal/locks" || target == "internal/ticks") && l.locks() {
+		if (target == "internal/locks" || target == "internal/ticks" || target == "internal/soon") && l.locks() {
 			return ""
 		}
 		return l.why

@@ -191,7 +191,7 @@ func New(cfg Config) (*Server, error) {
 	}
 	s.sessions.Context, s.sessions.Go = s.listener.Context(), s.listener.Go
 	s.sessions.Read, s.sessions.Written = s.metrics.networkIn, s.metrics.networkOut
-	s.queues = order.Config{Appender: s.appender, Go: s.listener.Go, Context: s.listener.Context(), Logger: s.log}
+	s.queues = order.Config{Appender: s.appender, Go: s.listener.Go, After: s.listener.After, Context: s.listener.Context(), Logger: s.log}
 	s.topics = &topicMaker{
 		changes: s.changes, unknown: s.unknownTopic, enabled: cfg.AutoCreateTopics,
 		leaving: s.listener.Leaving(), run: s.listener.Go, log: s.log, making: map[string]*making{},

@@ -19,6 +19,7 @@ import (
 	"github.com/trimaran-io/trimaran/gateway/login"
 	"github.com/trimaran-io/trimaran/gateway/session"
 	"github.com/trimaran-io/trimaran/internal/locks"
+	"github.com/trimaran-io/trimaran/internal/soon"
 	"github.com/trimaran-io/trimaran/security"
 )
 
@@ -100,7 +101,8 @@ type Server struct {
 	leaving context.Context
 	leave   context.CancelFunc
 
-	wg sync.WaitGroup // everything that runs, but Serve itself
+	wg    sync.WaitGroup // everything that runs, but Serve itself
+	clock soon.Clock     // of After
 
 	// mu guards what follows, and the kind and drain of connections. Nothing is taken and
 	// nobody waits under it; listeners may be closed under it, connections may not.
@@ -163,6 +165,21 @@ func (s *Server) Leaving() context.Context { return s.leaving }
 
 // Go runs f beside. Shutdown waits for it.
 func (s *Server) Go(f func()) { s.wg.Go(f) }
+
+// After runs f when d is over, unless stop is called before; f must not wait. Shutdown waits for
+// it, so it is called by what Shutdown waits for. d may be less than a millisecond.
+func (s *Server) After(d time.Duration, f func()) (stop func()) {
+	s.wg.Add(1)
+	t := s.clock.After(d, func() {
+		defer s.wg.Done()
+		f()
+	})
+	return func() {
+		if t.Stop() {
+			s.wg.Done()
+		}
+	}
+}
 
 // Serve accepts connections until the listener fails or Shutdown is called, then
 // with an error that is net.ErrClosed. It closes the listener.
@@ -358,6 +375,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 		<-done
 	}
 	s.stop()
+	s.clock.Close()
 	return err
 }
 

@@ -10,6 +10,7 @@
 //	order.go   what a request sees of those before it
 //	queues.go  produces to partitions, and their appends
 //	queue.go   one partition's: what may be under way at once, and what becomes of failures
+//	pace.go    whose requests in flight are appended together, and waited for
 //	produce.go what one request has for one partition, and what became of it
 //	gaps.go    what an idempotent producer sent behind a batch that failed
 //	turns.go   requests about one consumer group, in line
@@ -24,6 +25,7 @@
 // whatever it sends then is behind them. What was given up before the last failure was known opens
 // a gap for the producer.
 //
-// Locks: Queues.mu and Turns.mu are taken alone, one at a time. Nothing is waited for under them:
+// Locks: Queues.mu and Turns.mu are taken one at a time, and under Queues.mu nothing but what
+// Config.After takes. Nothing is waited for under them:
 // what a request waits for are channels.
 package order

@@ -9,6 +9,7 @@ import (
 	"os"
 	"slices"
 	"strconv"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -19,8 +20,10 @@ import (
 )
 
 // TestPipelinedOrder holds queues against a model of leaders that fail in the middle of a pipeline:
-// they refuse, lose leadership, answers get lost, what was given up arrives late. LINE_SEEDS=n
-// tries more seeds, LINE_SEED=n that one.
+// they refuse, lose leadership, answers get lost, what was given up arrives late. Clients keep a
+// window full, or send when there is something. Whatever waits, waits for an append that is under
+// way, for what is in front of it, or for a hold. LINE_SEEDS=n tries more seeds, LINE_SEED=n that
+// one.
 func TestPipelinedOrder(t *testing.T) {
 	first, seeds := uint64(1), uint64(300)
 	if n, err := strconv.ParseUint(os.Getenv("LINE_SEEDS"), 10, 64); err == nil {
@@ -29,12 +32,19 @@ func TestPipelinedOrder(t *testing.T) {
 	if n, err := strconv.ParseUint(os.Getenv("LINE_SEED"), 10, 64); err == nil {
 		first, seeds = n, 1
 	}
-	most, plain, acked := 0, 0, 0
+	most, plain, acked, rounds, held := 0, 0, 0, 0, 0
 	for seed := first; seed < first+seeds && !t.Failed(); seed++ {
 		synctest.Test(t, func(t *testing.T) {
 			c := &clients{bench: &bench{t: t}, seed: seed, model: newModel(seed), dice: rand.New(rand.NewPCG(seed, 4))}
-			c.Init(&Config{Appender: c.model, Go: func(f func()) { go f() }, Context: t.Context(), Logger: slog.New(slog.DiscardHandler)}, nobody)
+			c.Init(&Config{Appender: c.model, Go: func(f func()) { go f() }, After: c.after, Context: t.Context(), Logger: slog.New(slog.DiscardHandler)}, nobody)
+			over := make(chan struct{})
+			go c.watch(over)
 			c.run()
+			close(over)
+			rounds, held = rounds+c.rounds, held+c.held
+			if c.holding != 0 {
+				t.Errorf("LINE_SEED=%d: %d holds are neither over nor stopped", seed, c.holding)
+			}
 			most = max(most, c.model.most)
 			for _, p := range c.plain {
 				plain++
@@ -47,7 +57,10 @@ func TestPipelinedOrder(t *testing.T) {
 	if most < maxUnderWay && seeds > 1 {
 		t.Errorf("at most %d appends were under way at once: nothing was pipelined", most)
 	}
-	t.Logf("%d of %d produces without a producer id were acknowledged", acked, plain)
+	t.Logf("%d of %d produces without a producer id were acknowledged; %d looks saw rounds, %d holds", acked, plain, rounds, held)
+	if seeds > 100 && (rounds < 300 || held < 200) {
+		t.Errorf("%d looks saw rounds, and %d appends were held: no round was tried", rounds, held)
+	}
 	if seeds > 100 && acked < plain*8/10 {
 		t.Errorf("%d of %d were acknowledged: queues do not come back from failures", acked, plain)
 	}
@@ -61,12 +74,74 @@ type clients struct {
 	model *model
 	dice  *rand.Rand
 	plain []*waited // in order
+
+	delays bool // batches may be ready later than their place is taken
+	open   bool // who is not idempotent sends without waiting for answers
+
+	rounds        int // looks that saw a queue in rounds
+	mu            sync.Mutex
+	held, holding int // holds, and those that are not over. Guarded by mu
+}
+
+// after is Config.After, which counts.
+func (c *clients) after(d time.Duration, f func()) (stop func()) {
+	if d > maxHold {
+		c.t.Errorf("LINE_SEED=%d: a hold of %v", c.seed, d)
+	}
+	c.count(1)
+	t := time.AfterFunc(d, func() {
+		c.count(-1)
+		f()
+	})
+	return func() {
+		if t.Stop() {
+			c.count(-1)
+		}
+	}
+}
+
+func (c *clients) count(n int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.holding += n
+	c.held += max(n, 0)
+}
+
+// watch looks at the queue again and again: what can be sent is under way or held.
+func (c *clients) watch(over <-chan struct{}) {
+	for {
+		select {
+		case <-over:
+			return
+		case <-time.After(2 * time.Millisecond):
+		}
+		c.Queues.mu.Lock()
+		for _, l := range c.queues {
+			waits := len(l.waiting) > 0 && l.waiting[0].ready
+			if waits && l.sent == 0 && l.hold == nil || l.hold != nil && (l.hold.passed || l.sent > 0 || !waits) {
+				c.t.Errorf("LINE_SEED=%d: %d wait (the first is ready: %v) with %d appends under way and hold %+v", c.seed, len(l.waiting), waits, l.sent, l.hold)
+			}
+			n := len(l.waiting)
+			if l.failed == nil && l.sent == 0 && n != l.outstanding || l.outstanding < n {
+				c.t.Errorf("LINE_SEED=%d: %d are outstanding, and %d wait with %d appends under way", c.seed, l.outstanding, n, l.sent)
+			}
+			if l.inRounds() {
+				c.rounds++
+			}
+		}
+		c.Queues.mu.Unlock()
+	}
 }
 
 const idempotentProducer = 7
 
 func (c *clients) run() {
 	window := 1 + c.dice.IntN(64)
+	if c.dice.IntN(2) == 0 {
+		window = 1 + c.dice.IntN(8)
+	}
+	c.delays, c.open = c.dice.IntN(2) == 0, c.dice.IntN(4) == 0
+	perRound := 1 + c.dice.IntN(3)
 	plain, idempotent := c.dice.IntN(3) > 0, c.dice.IntN(3) > 0
 	if !plain {
 		idempotent = true
@@ -80,10 +155,12 @@ func (c *clients) run() {
 	under := map[int32]*waited{}
 	for len(todo) > 0 || len(unanswered) > 0 || plain && len(c.plain) < produces {
 		if plain && len(c.plain) < produces {
-			for range 1 + c.dice.IntN(3) {
+			for range 1 + c.dice.IntN(perRound) {
 				c.plain = append(c.plain, c.sendSoon(-1, int32(len(c.plain))))
 			}
-			if behind := len(c.plain) - window; behind >= 0 {
+			if behind := len(c.plain) - window; c.open {
+				time.Sleep(time.Duration(c.dice.IntN(2000)) * time.Microsecond)
+			} else if behind >= 0 {
 				_ = c.plain[behind].wait()
 			}
 		}
@@ -130,6 +207,11 @@ func (c *clients) sendSoon(producer int64, sequence int32) *waited {
 	p := c.add()
 	batches := []kafkaproto.Batch{batchOf(c.t, producer, sequence)}
 	later := time.Duration(c.dice.IntN(3)*c.dice.IntN(1000)) * time.Microsecond
+	if !c.delays {
+		p.Fill(batches, -1, nil)
+		c.ready(p)
+		return p
+	}
 	go func() {
 		time.Sleep(later)
 		p.Fill(batches, -1, nil)
@@ -190,7 +272,7 @@ func TestAppendsAreUnderWayAtOnce(t *testing.T) {
 		m := newModel(1)
 		m.faults = false
 		b := &bench{t: t}
-		b.Init(&Config{Appender: slow{m}, Go: func(f func()) { go f() }, Context: t.Context(), Logger: slog.New(slog.DiscardHandler)}, nobody)
+		b.Init(&Config{Appender: slow{m}, Go: func(f func()) { go f() }, After: after, Context: t.Context(), Logger: slog.New(slog.DiscardHandler)}, nobody)
 		began := time.Now()
 		var all []*waited
 		for i := range int32(maxUnderWay) {

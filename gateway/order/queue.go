@@ -24,7 +24,8 @@ const (
 //
 // It is in one of three states:
 //
-//   - It sends one append after the other into a pipe, without waiting for the one in front.
+//   - It sends one append after the other into a pipe, without waiting for the one in front; or, in
+//     rounds (pace), when that is over and what the client has in flight is there again.
 //   - One of those failed. Nothing is sent until all that are under way are over. Then what was
 //     surely not appended, or can be told from itself if it was, is put back in front, in its
 //     order, and the others are told why they failed.
@@ -43,12 +44,22 @@ type queue struct {
 	sent    int        // appends under way
 	bytes   int        // in them
 	failed  []*send    // of the pipe; then nothing is sent
+
+	outstanding int   // produces in waiting and in appends under way
+	pace        *pace // nil: there was never more than one outstanding, or something to others
+	hold        *hold // of the next round; nil: it waits for nothing
+}
+
+// hold is a round that waits for more produces.
+type hold struct {
+	passed bool // it has waited for long enough
+	stop   func()
 }
 
 // next takes what can be sent now. What is over without that is added to over.
 func (l *queue) next(q *Queues, over []*Produce) (sends []*send, _ []*Produce) {
-	for l.failed == nil && len(l.waiting) > 0 && l.waiting[0].ready && l.room() {
-		s := &send{queue: l, pipe: l.pipe}
+	for l.failed == nil && len(l.waiting) > 0 && l.waiting[0].ready && l.room() && !l.holds(q) {
+		s := &send{queue: l, pipe: l.pipe, round: l.inRounds()}
 		n := 0
 		for _, p := range l.waiting {
 			if !p.ready || n > 0 && s.bytes+p.bytes > maxCoalesced || len(s.produces) > 0 && p.txn != s.txn {
@@ -65,6 +76,7 @@ func (l *queue) next(q *Queues, over []*Produce) (sends []*send, _ []*Produce) {
 			}
 			if p.err != nil || len(p.batches) == 0 {
 				over = append(over, p)
+				l.outstanding--
 				continue
 			}
 			s.txn = p.txn
@@ -93,16 +105,63 @@ func (l *queue) next(q *Queues, over []*Produce) (sends []*send, _ []*Produce) {
 
 // room says whether one more append may be under way.
 func (l *queue) room() bool {
-	if l.pipe == nil {
+	if l.pipe == nil || l.inRounds() {
 		return l.sent == 0
 	}
 	return l.sent < maxUnderWay && l.bytes < maxBytesUnderWay
+}
+
+// inRounds says whether the next append is to have all that the client has in flight.
+func (l *queue) inRounds() bool { return l.pace != nil && l.pace.rounds && l.pipe != nil }
+
+// holds says whether the next round waits for more produces. Nothing is under way, and the first
+// that waits is ready. When it has waited for long enough the queue goes on.
+func (l *queue) holds(q *Queues) bool {
+	if !l.inRounds() || l.hold != nil && l.hold.passed || l.whole() {
+		l.release()
+		return false
+	}
+	if l.hold == nil {
+		h := &hold{}
+		l.hold = h
+		h.stop = q.cfg.After(l.pace.hold(), func() { q.passed(l, h) })
+	}
+	return true
+}
+
+// whole says whether there is as much as a round waits for.
+func (l *queue) whole() bool {
+	n, bytes := 0, 0
+	for _, p := range l.waiting {
+		if !p.ready {
+			break
+		}
+		n++
+		bytes += p.bytes
+	}
+	return n >= l.pace.window || bytes >= maxBytesUnderWay
+}
+
+// release ends a hold.
+func (l *queue) release() {
+	if l.hold != nil {
+		l.hold.stop()
+		l.hold = nil
+	}
 }
 
 // ended takes an append's outcome, and gives the produces that are over by that.
 func (l *queue) ended(q *Queues, s *send, appended []fsm.Appended, err error) (over []*Produce) {
 	l.sent--
 	l.bytes -= s.bytes
+	l.outstanding -= len(s.produces)
+	if l.pace != nil {
+		if err != nil {
+			l.pace.leave()
+		} else {
+			l.pace.ended(len(s.produces), s.bytes, l.outstanding, s.round, s.took)
+		}
+	}
 	switch {
 	case err == nil:
 		for _, p := range s.produces {
@@ -148,6 +207,7 @@ func (l *queue) drained(q *Queues, over []*Produce) []*Produce {
 		}
 	}
 	l.waiting = append(again, l.waiting...)
+	l.outstanding += len(again)
 	l.failed, l.pipe = nil, nil
 	return over
 }

@@ -40,6 +40,9 @@ type Config struct {
 	Appender Appender
 	// Go runs f beside, and has whoever stops the process wait for it.
 	Go func(f func())
+	// After runs f beside when d is over, unless stop is called before; f must not wait. Neither it
+	// nor stop waits for f. Whoever stops the process waits for it.
+	After func(d time.Duration, f func()) (stop func())
 	// Context ends when nobody waits for appends any more.
 	Context context.Context
 	Logger  *slog.Logger
@@ -53,9 +56,13 @@ type Queues struct {
 	// line is the connection's from the first Add on, when it is known who the client is.
 	line uint64
 
-	mu locks.Mutex[Queues] // guards the rest; nothing is taken and nobody waits under it
+	// mu guards the rest. Nothing but what Config.After takes is taken under it, and nobody waits.
+	mu locks.Mutex[Queues]
 	// queues has a key exactly while a queue has something in it.
 	queues map[fsm.PartitionID]*queue
+	// pace is that of the last partition that the connection had more than one produce outstanding
+	// to, and nothing to others; nil: there was none.
+	pace *pace
 	// gaps are where batches of idempotent producers failed; see gap.
 	gaps map[fsm.PartitionID]gap
 }
@@ -81,10 +88,43 @@ func (q *Queues) Add(p *Produce) {
 		q.mu.Lock()
 		// Nobody else makes one, and there was none whose appends could still be under way.
 		line = &queue{id: p.partition, pipe: pipe}
+		if q.pace != nil && q.pace.partition == p.partition {
+			line.pace = q.pace
+			line.pace.paused()
+		}
 		q.queues[p.partition] = line
 	}
 	line.waiting = append(line.waiting, p)
+	line.outstanding++
+	switch {
+	case len(q.queues) > 1:
+		if line.pace != nil {
+			line.pace.leave()
+		}
+	case line.pace != nil:
+		line.pace.added(line.outstanding)
+	case line.outstanding > 1:
+		q.pace = &pace{partition: p.partition, need: evidence}
+		line.pace = q.pace
+		line.pace.added(line.outstanding)
+	}
 	q.mu.Unlock()
+}
+
+// passed lets a queue go on whose next round has waited for long enough.
+func (q *Queues) passed(l *queue, h *hold) {
+	q.mu.Lock()
+	if l.hold != h {
+		q.mu.Unlock()
+		return
+	}
+	h.passed = true
+	sends, over := l.next(q, nil)
+	q.mu.Unlock()
+	tell(over)
+	for _, s := range sends {
+		q.cfg.Go(func() { q.run(s, true) })
+	}
 }
 
 // Ready lets the queue go on with a produce, filled or not. It is called once. What is to be done
@@ -110,7 +150,9 @@ func (q *Queues) Ready(p *Produce) (work func()) {
 // here if it stays, else beside.
 func (q *Queues) run(s *send, stay bool) {
 	for s != nil {
+		began := time.Now()
 		appended, err := q.append(s)
+		s.took = time.Since(began)
 		if err == nil && len(appended) != len(s.batches) {
 			err = fmt.Errorf("%w: %d results for %d batches", outcome.ErrUnknownFate, len(appended), len(s.batches))
 		}
@@ -176,4 +218,7 @@ type send struct {
 	number uint32
 	next   pipe  // that can be used when it is over
 	err    error // why it failed
+
+	round bool // it is under way alone, and may have waited for what is in it
+	took  time.Duration
 }

@@ -76,7 +76,7 @@ type bench struct {
 func inQueue(t *testing.T, test func(t *testing.T, b *bench)) {
 	synctest.Test(t, func(t *testing.T) {
 		b := &bench{t: t}
-		b.Init(&Config{Appender: &b.log, Go: func(f func()) { go f() }, Context: t.Context(), Logger: slog.New(slog.DiscardHandler)}, nobody)
+		b.Init(&Config{Appender: &b.log, Go: func(f func()) { go f() }, After: after, Context: t.Context(), Logger: slog.New(slog.DiscardHandler)}, nobody)
 		test(t, b)
 	})
 }
@@ -164,4 +164,10 @@ func TestAGapIsPassedByNobodyButTheBatchItself(t *testing.T) {
 			}
 		}
 	})
+}
+
+// after is Config.After in virtual time.
+func after(d time.Duration, f func()) func() {
+	t := time.AfterFunc(d, f)
+	return func() { t.Stop() }
 }

@@ -44,8 +44,10 @@ func TestOneRecordAtATime(t *testing.T) {
 	}
 }
 
+// What a client has in flight is appended together: three nodes make 0.6 to 0.7 syncs for each of
+// five requests then, and made 1.8 where appends were begun as requests came.
 func TestFiveBatchesInFlight(t *testing.T) {
-	hold(t, 16<<10, 5, bounds{waits: 28, reads: 10, writes: 8, syncs: 2})
+	hold(t, 16<<10, 5, bounds{waits: 16, reads: 8, writes: 4, syncs: 1.3})
 }
 
 // hold produces records of that size with so many requests in flight, in rounds, until one is
