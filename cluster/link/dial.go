@@ -61,6 +61,9 @@ func (b *base) shake(nc net.Conn, h hello) (a helloAnswer, err error) {
 	if err != nil {
 		return a, fmt.Errorf("handshake: %w", err)
 	}
+	if a.reason == reasonCluster {
+		return a, &ClusterMismatch{a.clusterID, refusal(a.reason, []byte(a.text))}
+	}
 	if a.reason != reasonNone {
 		return a, refusal(a.reason, []byte(a.text))
 	}
@@ -68,7 +71,7 @@ func (b *base) shake(nc net.Conn, h hello) (a helloAnswer, err error) {
 		return a, fmt.Errorf("%w: it chose version %d", ErrVersionMismatch, a.version)
 	}
 	if h.clusterID != "" && a.clusterID != "" && h.clusterID != a.clusterID {
-		return a, fmt.Errorf("%w: %q, not %q", ErrClusterMismatch, a.clusterID, h.clusterID)
+		return a, &ClusterMismatch{a.clusterID, fmt.Errorf("%w: %q, not %q", ErrClusterMismatch, a.clusterID, h.clusterID)}
 	}
 	if h.target != "" && a.identity != h.target {
 		return a, fmt.Errorf("%w: %q, not %q", ErrIdentityMismatch, a.identity, h.target)

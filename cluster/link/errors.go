@@ -44,6 +44,15 @@ var (
 	errStreamOver = errors.New("snapshot stream is over")
 )
 
+// ClusterMismatch is ErrClusterMismatch with the id of the other node's cluster.
+type ClusterMismatch struct {
+	Theirs string // as it says itself
+	err    error
+}
+
+func (e *ClusterMismatch) Error() string { return e.err.Error() }
+func (e *ClusterMismatch) Unwrap() error { return e.err }
+
 // NotSent marks err as surely not processed.
 func NotSent(err error) error { return notSent(err) }
 
