@@ -129,7 +129,7 @@ func (p *placer) servesWithout(view *fsm.Topics, node fsm.Node, here map[fsm.Nod
 		for _, id := range to {
 			away -= boolInt(here[id])
 		}
-		why := cannotMove(topic, i, p, p.Replicas, here)
+		why := cannotMove(view, topic, i, p, p.Replicas, here)
 		if why == "" && 2*away >= len(p.Replicas) {
 			why = fmt.Sprintf("%s-%d would have no majority of its replicas: of %s, %d are away", topic.Name, i, nodeList(to), away)
 		}
@@ -162,7 +162,7 @@ func (p *placer) changeFactor(view *fsm.Topics, name string, factor int) (comman
 			return command, fmt.Errorf("%w %d", err, i)
 		}
 		if len(partition.Replicas) != factor {
-			if why := cannotMove(topic, int32(i), partition, to, here); why != "" {
+			if why := cannotMove(view, topic, int32(i), partition, to, here); why != "" {
 				return command, fmt.Errorf("%w: %s", outcome.ErrInvalidReplicationFactor, why)
 			}
 		}

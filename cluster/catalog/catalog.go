@@ -43,6 +43,9 @@ type Host interface {
 	HandOver(m *raftgroup.Member, suitable func(identity string) bool) error
 	// Members gives the other nodes of this cluster that gossip names.
 	Members() []string
+	// Lost gives the identities of nodes that this node was recovered without: they are gone for
+	// good.
+	Lost() []string
 	// FeatureLevelReached is told the cluster's feature level, again and again. It must not wait
 	// for anything.
 	FeatureLevelReached(level int)

@@ -28,12 +28,32 @@ func (c *Catalog) lead(ctx context.Context) {
 		c.cfg.Logger.Info("cluster formed", "cluster", forming.ClusterID, "nodes", len(forming.Nodes))
 	}
 	c.raiseFeatureLevel(ctx, view)
+	c.dropLost(ctx, view)
 	servers, err := m.Servers()
 	if err != nil {
 		return
 	}
 	if servers, err = c.addMembers(ctx, m, servers, view); err == nil {
 		c.removeMembers(ctx, m, servers, view)
+	}
+}
+
+// dropLost has nodes leave the cluster that it was recovered without: what they held goes to
+// others, as soon as there are some, and then they are forgotten. Their groups may go on without a
+// majority of those that the catalog names, so nobody else could take them out.
+func (c *Catalog) dropLost(ctx context.Context, view *fsm.Topics) {
+	for _, identity := range c.cfg.Host.Lost() {
+		for _, node := range view.Nodes() {
+			if node.Identity() != identity || node.State == fsm.NodeLeaving {
+				continue
+			}
+			command := fsm.CatalogCommand{SetNodeState: &fsm.SetNodeState{ID: node.ID, State: fsm.NodeLeaving}}
+			if _, err := c.Change(ctx, command); err != nil {
+				c.cfg.Logger.Warn("a node that was lost is not leaving yet", "node", node.ID, "error", err)
+				continue
+			}
+			c.cfg.Logger.Info("a node that was lost leaves the cluster", "node", node.ID)
+		}
 	}
 }
 

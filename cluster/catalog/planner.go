@@ -167,7 +167,7 @@ func (p *planner) evacuate(ctx context.Context, view *fsm.Topics, here map[fsm.N
 		}
 		to := slices.Clone(partition.Replicas)
 		to[slices.Index(to, node.ID)] = target
-		if why := cannotMove(topic, i, partition, to, here); why != "" {
+		if why := cannotMove(view, topic, i, partition, to, here); why != "" {
 			stuck = why
 			return
 		}
@@ -181,15 +181,23 @@ func (p *planner) evacuate(ctx context.Context, view *fsm.Topics, here map[fsm.N
 
 // cannotMove says why a partition must stay where it is; "": it may move. Its group needs a
 // majority that is there to carry the move out, and must have one when it is over. From the catalog
-// alone: who votes meanwhile is known to the group's leader, who looks at each step again.
-func cannotMove(topic *fsm.Topic, i int32, p *fsm.Partition, to []fsm.NodeID, here map[fsm.NodeID]bool) string {
+// alone: who votes meanwhile is known to the group's leader, who looks at each step again. A node
+// that is leaving and not there does not count: it was replaced because it is lost, or the cluster
+// was recovered without it and its groups do not need it. Where a group does the move waits.
+func cannotMove(view *fsm.Topics, topic *fsm.Topic, i int32, p *fsm.Partition, to []fsm.NodeID, here map[fsm.NodeID]bool) string {
+	counts := func(of []fsm.NodeID) []fsm.NodeID {
+		return slices.DeleteFunc(slices.Clone(of), func(id fsm.NodeID) bool {
+			node, _ := view.Node(id)
+			return node.State == fsm.NodeLeaving && !here[id]
+		})
+	}
 	missing := func(of []fsm.NodeID) string {
 		return nodeList(slices.DeleteFunc(slices.Clone(of), func(id fsm.NodeID) bool { return here[id] }))
 	}
 	switch {
-	case len(p.Leaving) == 0 && !majorityOf(p.Replicas, here):
+	case len(p.Leaving) == 0 && !majorityOf(counts(p.Replicas), here):
 		return fmt.Sprintf("%s-%d has no majority of its replicas: %s not there", topic.Name, i, missing(p.Replicas))
-	case !majorityOf(to, here):
+	case !majorityOf(counts(to), here):
 		return fmt.Sprintf("%s-%d would have no majority of its replicas: %s not there", topic.Name, i, missing(to))
 	}
 	return ""
@@ -259,7 +267,7 @@ func (p *planner) balance(ctx context.Context, view *fsm.Topics, here map[fsm.No
 		to := slices.Clone(from)
 		to[slices.Index(to, move.From)] = move.To
 		at := places[move.Partition]
-		if why := cannotMove(at.topic, at.partition, &at.topic.Partitions[at.partition], to, here); why != "" {
+		if why := cannotMove(view, at.topic, at.partition, &at.topic.Partitions[at.partition], to, here); why != "" {
 			continue
 		}
 		if !p.reassign(ctx, at.topic, at.partition, from, to) {
