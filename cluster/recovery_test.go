@@ -223,8 +223,8 @@ func testTheNewestSurvivorIsFollowed(t *testing.T) {
 	c.wantEverywhere(id, append(want, "after"))
 }
 
-// TestOnlyWhatHasNoMajorityIsRecovered: the catalog and the partition of another three go on as they
-// are, while all nodes are of the recovered cluster.
+// TestOnlyWhatHasNoMajorityIsRecovered: the catalog and the partition of another three go on as
+// they are, while all nodes are of the recovered cluster.
 func TestOnlyWhatHasNoMajorityIsRecovered(t *testing.T) {
 	inBubble(t, testOnlyWhatHasNoMajorityIsRecovered)
 }

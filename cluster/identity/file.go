@@ -41,8 +41,8 @@ type File struct {
 	// Left says that the node was taken out of the cluster. It does not start again.
 	Left bool `json:"left,omitempty"`
 
-	// Lost are the identities of nodes that are gone for good, as an operator said who recovered the
-	// cluster without them (recovered.go).
+	// Lost are the identities of nodes that are gone for good, as an operator said who recovered
+	// the cluster without them (recovered.go).
 	Lost []string `json:"lost,omitempty"`
 
 	// Checksum is that of all the rest; "" in files of before there was one.

@@ -47,7 +47,7 @@ type Log struct {
 
 	Index uint64 `json:"index"` // of the last entry; 0: there is none
 	Term  uint64 `json:"term"`  // of the last entry
-	At    int64  `json:"at"`    // ms since 1970, by the clock of the leader that appended it; 0: not known
+	At    int64  `json:"at"`    // ms since 1970, by the clock of its leader; 0: not known
 	Next  int64  `json:"next"`  // offset behind it
 	// Committed is the last entry that is known to be committed: the snapshot's. Others may be.
 	Committed uint64 `json:"committed"`

@@ -17,7 +17,7 @@ type LogEnd struct {
 	At    time.Time // when its leader appended it, by that one's clock; zero: not known
 	Next  int64     // offset behind it, were all entries committed
 
-	Snapshot      uint64 // index of the last entry in the snapshot, which is committed; 0: there is none
+	Snapshot      uint64 // index of the last entry in the snapshot; 0: there is none
 	SnapshotNext  int64  // offset behind that
 	State         []byte // of the snapshot
 	Configuration raft.Configuration

@@ -169,7 +169,8 @@ func (h *Health) Serves() error {
 	view := h.Here.Topics()
 	here, all := h.Presence.Here(view), 0
 	for _, node := range view.Nodes() {
-		all += boolInt(here[node.ID] || node.State != fsm.NodeLeaving) // one that is lost is missed by nobody
+		// one that is lost is missed by nobody
+		all += boolInt(here[node.ID] || node.State != fsm.NodeLeaving)
 	}
 	if 2*len(here) < all {
 		return fmt.Errorf("this node reaches %d of the cluster's %d nodes, itself among them", len(here), all)
