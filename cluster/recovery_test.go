@@ -186,8 +186,8 @@ func testOneOfThreeGoesOn(t *testing.T) {
 	}
 }
 
-// TestTheNewestSurvivorIsFollowed: two of five survive a loss of power, and one of them was away for
-// the last records. What it has otherwise gives way.
+// TestTheNewestSurvivorIsFollowed: two of five survive a loss of power, and one of them was away
+// for the last records. What it has otherwise gives way.
 func TestTheNewestSurvivorIsFollowed(t *testing.T) { inBubble(t, testTheNewestSurvivorIsFollowed) }
 
 func testTheNewestSurvivorIsFollowed(t *testing.T) {
