@@ -61,6 +61,8 @@ type Group struct {
 
 	NewTerm uint64   `json:"new_term,omitempty"`
 	Servers []Server `json:"servers,omitempty"`
+	// Held are the lost nodes that had one that is gone; none of the catalog.
+	Held []fsm.NodeID `json:"held,omitempty"`
 	// Unusable says why survivors that hold it cannot go on with what they have.
 	Unusable map[string]string `json:"unusable,omitempty"`
 }
@@ -76,12 +78,16 @@ func (g Group) String() string {
 // Records reports whether offsets of the group are those of records.
 func (g Group) Records() bool { return g.Topic != "" && g.Topic != fsm.GroupShardsName }
 
-// ErrMajority refuses a recovery: nothing has lost its majority.
-var ErrMajority = errors.New("every group has a majority among the nodes that are left: start them, and nothing is lost")
+var (
+	// ErrMajority refuses a recovery: nothing has lost its majority.
+	ErrMajority = errors.New("every group has a majority among the nodes that are left: start them, and nothing is lost")
+	// ErrGone refuses a recovery that nothing would go on by.
+	ErrGone = errors.New("nothing can go on that does not as it is: start the nodes that are left, delete the topics that are gone, and restore them from a backup if there is one")
+)
 
 // Decide makes the plan of a cluster of which these surveys are all that is left. lost names every
 // other node, by its id or its identity: none is taken for lost because it is not there. The error
-// says what is not as it should be; ErrMajority, that there is nothing to do.
+// says what is not as it should be; ErrMajority and ErrGone, that there is nothing to do.
 func Decide(surveys []*Survey, lost []string) (*Plan, error) {
 	surveys = slices.Clone(surveys)
 	slices.SortFunc(surveys, func(a, b *Survey) int { return strings.Compare(a.Identity, b.Identity) })
@@ -119,17 +125,45 @@ func Decide(surveys []*Survey, lost []string) (*Plan, error) {
 			if err != nil {
 				return nil, err
 			}
+			if g.Fate == Gone {
+				g.Held = slices.DeleteFunc(slices.Clone(holders), func(id fsm.NodeID) bool {
+					return slices.ContainsFunc(surveys, func(s *Survey) bool { return holds[s.Identity] == id })
+				})
+			}
 			p.Groups = append(p.Groups, g)
 		}
 	}
-	if !slices.ContainsFunc(p.Groups, func(g Group) bool { return g.Fate != Kept }) {
-		return nil, ErrMajority
+	if !slices.ContainsFunc(p.Groups, func(g Group) bool { return g.Fate == Recovered }) {
+		return nil, p.nothing()
+	}
+	for i, s := range surveys {
+		surveys[i] = s.decisive()
 	}
 	p.Decided, err = json.Marshal(struct {
 		Lost    []string  `json:"lost"`
 		Surveys []*Survey `json:"surveys"`
 	}{p.Lost, surveys})
 	return p, err
+}
+
+// nothing says why a plan recovers nothing.
+func (p *Plan) nothing() error {
+	var gone []string
+	for _, g := range p.Groups {
+		if g.Fate == Gone {
+			gone = append(gone, g.String())
+		}
+	}
+	if len(gone) == 0 {
+		return ErrMajority
+	}
+	const most = 5
+	more := ""
+	if len(gone) > most {
+		more = fmt.Sprintf(" and %d more", len(gone)-most)
+		gone = gone[:most]
+	}
+	return fmt.Errorf("no survivor has anything of %s%s, and every other group has a majority: %w", strings.Join(gone, ", "), more, ErrGone)
 }
 
 // checkSurveys gives the survey with the newest catalog.
@@ -239,7 +273,9 @@ func (d decision) group(g Group, of func(*Survey) (log Log, ok bool)) (Group, er
 	g.Fate, g.NewTerm = Recovered, top+TermGap
 	g.Index, g.Term, g.At, g.Committed, g.MissingFrom = best.Index, best.Term, best.At, best.Committed, best.Next
 	for _, server := range best.Servers {
-		if _, survives := logs[server.Identity]; survives && server.Identity != g.Member {
+		if log, survives := logs[server.Identity]; survives && server.Identity != g.Member {
+			// One that would give no vote gets one when it has caught up.
+			server.Votes = server.Votes && log.votes()
 			g.Servers = append(g.Servers, server)
 		}
 	}
@@ -257,7 +293,7 @@ func electable(identity string, log Log, logs map[string]Log) bool {
 		}
 		voters++
 		stands = stands || server.Identity == identity
-		if voter, survives := logs[server.Identity]; survives && voter.behind(log) {
+		if voter, survives := logs[server.Identity]; survives && voter.behind(log) && voter.votes() {
 			votes++
 		}
 	}

@@ -3,6 +3,7 @@ package lostquorum
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"reflect"
 	"slices"
@@ -86,6 +87,18 @@ func TestAGroupGoesOnWithTheNewestLogThatIsLeft(t *testing.T) {
 		"nobody can read anything": {
 			map[int]Log{1: {Problem: "damaged"}, 2: {Problem: "lost"}}, Gone, 0, 0, nil, 0,
 		},
+		"one that missed that the newest has come": {
+			map[int]Log{1: {Index: 9, Term: 3, Next: 7, Voted: 3, Servers: five}, 2: {Index: 3, Term: 3, Voted: 3, Servers: members(2, 3, 4, 5)}},
+			Recovered, 1, 3 + TermGap, members(1, 2), 7,
+		},
+		"one that has let go of what it had": {
+			map[int]Log{1: {Index: 9, Term: 3, Next: 7, Voted: 3, Servers: five}, 2: {Voted: 3}},
+			Recovered, 1, 3 + TermGap, members(1, -2), 7,
+		},
+		"a majority is there, and would elect nobody": {
+			map[int]Log{1: {Index: 9, Term: 3, Next: 7, Voted: 3, Servers: three}, 2: {Voted: 5}},
+			Recovered, 1, 5 + TermGap, members(1, -2), 7,
+		},
 		"a majority is there": {
 			map[int]Log{1: {Index: 4, Term: 3, Servers: three}, 2: {Index: 3, Term: 3, Servers: three}}, Kept, 0, 0, nil, 0,
 		},
@@ -110,6 +123,9 @@ func TestAGroupGoesOnWithTheNewestLogThatIsLeft(t *testing.T) {
 		if test.fate == Recovered {
 			want.Member, want.NewTerm, want.Servers, want.MissingFrom = identity(test.member), test.term, test.servers, test.missing
 		}
+		if test.fate == Gone {
+			want.Held = []fsm.NodeID{"n3", "n4", "n5"}
+		}
 		g.Index, g.Term, g.Unusable = 0, 0, nil
 		if !reflect.DeepEqual(g, want) {
 			t.Errorf("%s: %+v, want %+v", name, g, want)
@@ -120,7 +136,8 @@ func TestAGroupGoesOnWithTheNewestLogThatIsLeft(t *testing.T) {
 	}
 }
 
-// All survivors come to the same, in whatever order they are told of each other.
+// All survivors come to the same, in whatever order they are told of each other, whether they have a
+// survey from its file or from the node, and if one has looked for the others in vain since.
 func TestAllSurvivorsDecideAlike(t *testing.T) {
 	five := members(1, 2, 3, 4, 5)
 	w := world{nodes: 5,
@@ -137,6 +154,26 @@ func TestAllSurvivorsDecideAlike(t *testing.T) {
 	}
 	if !reflect.DeepEqual(a, b) {
 		t.Errorf("%+v\n%+v", a, b)
+	}
+	w.catalog[2], w.logs[1] = Log{Index: 6, Term: 1, Voted: 9, Servers: five}, Log{Index: 5, Term: 1, Voted: 7, Servers: five}
+	started, written := w.survey(1), new(bytes.Buffer)
+	if err := json.NewEncoder(written).Encode(w.survey(2)); err != nil {
+		t.Fatal(err)
+	}
+	read, err := ReadSurvey(written)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := Decide([]*Survey{started, read}, []string{"n3", "n4", "n5"})
+	if err != nil || !bytes.Equal(c.Decided, a.Decided) || c.Groups[0].NewTerm != 9+TermGap || c.Groups[1].NewTerm != 7+TermGap {
+		t.Errorf("of other terms: %+v, %v", c, err)
+	}
+	if grown := w.survey(1); !started.Same(w.survey(1)) || started.Same(read) {
+		t.Errorf("%+v is not of the same files, or %+v is", grown, read)
+	}
+	w.logs[1] = Log{Index: 6, Term: 1, Voted: 7, Servers: five}
+	if started.Same(w.survey(1)) {
+		t.Error("a log has grown, and the surveys are of the same files")
 	}
 	other, err := w.decide([]string{"n2", "n3", "n4", "n5"}, 1)
 	if err != nil || bytes.Equal(other.Decided, a.Decided) {
@@ -174,6 +211,11 @@ func TestWhatIsNotAsItShouldBeIsRefused(t *testing.T) {
 	other.ClusterID = "d"
 	if _, err := Decide([]*Survey{w.survey(1), other}, []string{"n3"}); err == nil || !strings.Contains(err.Error(), "of cluster d") {
 		t.Errorf("two clusters: %v", err)
+	}
+	bare := w
+	bare.logs = nil
+	if _, err := bare.decide([]string{"n3"}, 1, 2); !errors.Is(err, ErrGone) || !strings.Contains(err.Error(), "anything of events-0, and every other") {
+		t.Errorf("nothing would go on: %v", err)
 	}
 	late := w
 	late.logs = map[int]Log{1: {Index: 5, Term: 1<<31 - 9, Servers: three}}

@@ -1,6 +1,7 @@
 package lostquorum
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -84,8 +85,34 @@ func ReadSurvey(r io.Reader) (*Survey, error) {
 	return s, nil
 }
 
+// decisive gives the survey without what changes while a node looks for others in vain: a survivor
+// that was started too early comes to the same as the others all the same. Its terms count only for
+// itself, and for who goes on in another log than its own they need not be known.
+func (s *Survey) decisive() *Survey {
+	out := *s
+	out.Catalog.Voted = 0
+	out.Logs = make(map[string]Log, len(s.Logs))
+	for name, log := range s.Logs {
+		log.Voted = 0
+		out.Logs[name] = log
+	}
+	return &out
+}
+
+// Same reports whether two surveys of a node are of the same files, but for the terms in which it
+// has voted.
+func (s *Survey) Same(other *Survey) bool {
+	a, aerr := json.Marshal(s.decisive())
+	b, berr := json.Marshal(other.decisive())
+	return aerr == nil && berr == nil && bytes.Equal(a, b)
+}
+
 // usable reports whether a member can go on with the log.
 func (l Log) usable() bool { return l.Problem == "" }
+
+// votes reports whether the member that has the log gives its vote to anybody. One that has no
+// configuration may have let go of what it had, and waits for a leader (package election).
+func (l Log) votes() bool { return len(l.Servers) > 0 }
 
 // behind reports whether the log is no newer than another one (Raft, section 5.4.1).
 func (l Log) behind(other Log) bool {
