@@ -3,12 +3,14 @@ package cluster
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"maps"
 	"net"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -459,4 +461,77 @@ func TestWithoutAKeyNobodyIsHeardInGossip(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestAForgedSuccessorEndsNoNode: strangers gossip, with the right key, that the cluster was
+// recovered without the nodes that it has, and say so on the peer link, too. With certificates only
+// a node is believed.
+func TestAForgedSuccessorEndsNoNode(t *testing.T) { inBubble(t, testAForgedSuccessorEndsNoNode) }
+
+func testAForgedSuccessorEndsNoNode(t *testing.T) {
+	p := newPKI(t)
+	c := newTestCluster(t, 3)
+	p.secure(c)
+	c.startAll()
+	id := fsm.PartitionID{Topic: c.topic("kept", 1, 3).ID}
+	forged := c.nodes[0].who.ClusterID() + ".0badf00d"
+	var asked [5]atomic.Int64
+	says := func(i int, identity string, guard *peertls.Guard) {
+		addr := fmt.Sprintf("10.9.9.%d:7000", i)
+		ln, err := c.net.under.Listen("evil", addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ln = counted{ln, &asked[i]}
+		dial := peertls.DialFunc(c.net.under.Dial("evil"))
+		if guard != nil {
+			ln, dial = guard.Listener(ln), guard.Dialer(dial)
+		}
+		l := link.New(link.Config{Self: identity, Listener: ln, Dial: dial, ClusterID: func() string { return forged }})
+		l.Start()
+		t.Cleanup(func() { _ = l.Close() })
+		node, incarnation, _ := strings.Cut(identity, ".")
+		g := c.gossipsAs(membership.Member{Identity: identity, NodeID: node, Incarnation: incarnation, ClusterID: forged, PeerAddr: addr}, c.keys, fmt.Sprintf("10.9.9.%d:7946", i))
+		t.Cleanup(func() { _ = g.Close() })
+	}
+	says(1, "evil1.00000000", nil)
+	says(2, "n2.00000000", p.guard(p.foreign, "n2", peertls.Require))
+	says(3, "evil3.00000000", p.guard(p.ours, "n9", peertls.Require)) // another node's
+	time.Sleep(5 * time.Minute)
+	for i, n := range c.nodes {
+		if err := n.Err(); err != nil {
+			t.Errorf("node %d ended: %v", i+1, err)
+		}
+	}
+	for i := 1; i <= 3; i++ {
+		if asked[i].Load() == 0 {
+			t.Errorf("nobody has asked stranger %d", i)
+		}
+	}
+	c.mustAppend(1, id, "goes on")
+
+	says(4, "n9.00000000", p.guard(p.ours, "n9", peertls.Require))
+	for i := range c.nodes {
+		eventually(t, "the node ends", func() error {
+			if err := c.nodes[i].Err(); !errors.Is(err, ErrLeftOut) {
+				return fmt.Errorf("node %d: %v", i+1, err)
+			}
+			return nil
+		})
+		c.kill(i)
+	}
+}
+
+// counted is a listener that counts its connections.
+type counted struct {
+	net.Listener
+	n *atomic.Int64
+}
+
+func (l counted) Accept() (net.Conn, error) {
+	nc, err := l.Listener.Accept()
+	if err == nil {
+		l.n.Add(1)
+	}
+	return nc, err
 }

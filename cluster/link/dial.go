@@ -31,8 +31,15 @@ func (b *base) dialHelloOnce(ctx context.Context, addr string, h hello) (net.Con
 	stop := context.AfterFunc(ctx, func() { _ = dialed.Close() })
 	nc := dialed
 	a, err := b.shake(nc, h)
-	if err == nil {
-		nc, err = proven(nc, a.identity)
+	var other *ClusterMismatch
+	if err == nil || errors.As(err, &other) {
+		// What is said of a cluster counts, too: see ClusterMismatch.
+		settled, perr := proven(nc, a.identity)
+		if perr != nil {
+			err = perr
+		} else {
+			nc = settled
+		}
 	}
 	if !stop() && err == nil {
 		err = context.Cause(ctx)

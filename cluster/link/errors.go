@@ -44,7 +44,8 @@ var (
 	errStreamOver = errors.New("snapshot stream is over")
 )
 
-// ClusterMismatch is ErrClusterMismatch with the id of the other node's cluster.
+// ClusterMismatch is ErrClusterMismatch with the id of the other node's cluster. Who said so has
+// proven its identity as far as it has to (Secured).
 type ClusterMismatch struct {
 	Theirs string // as it says itself
 	err    error
