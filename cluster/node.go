@@ -99,6 +99,9 @@ type Node struct {
 	successors chan string // capacity 1
 }
 
+// hintsName is the file with the addresses at which other nodes gossiped.
+const hintsName = "members"
+
 // Start opens the data directory, listens and begins to look for the cluster.
 // It returns before the node is in one: see WaitReady.
 func Start(cfg Config) (_ *Node, err error) {
@@ -229,7 +232,7 @@ func (n *Node) listen(undo *[]func()) error {
 		BindAddr:      n.cfg.GossipListen,
 		AdvertiseAddr: n.cfg.GossipAdvertise,
 		Join:          n.cfg.Join,
-		Hints:         vfs.Small{FS: n.cfg.disk(), Path: n.dir.Join("members")},
+		Hints:         vfs.Small{FS: n.cfg.disk(), Path: n.dir.Join(hintsName)},
 		Keys:          n.cfg.GossipKeys,
 		Plaintext:     n.cfg.GossipPlaintext,
 		Foreign:       n.foreign,

@@ -1,21 +1,27 @@
 package cluster
 
 import (
+	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"log/slog"
+	"net"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
+	"time"
 
 	"github.com/hashicorp/raft"
 
 	"github.com/trimaran-io/trimaran/cluster/catalog"
 	"github.com/trimaran-io/trimaran/cluster/identity"
 	"github.com/trimaran-io/trimaran/cluster/lostquorum"
+	"github.com/trimaran-io/trimaran/cluster/membership"
 	"github.com/trimaran-io/trimaran/cluster/raftlog"
 	"github.com/trimaran-io/trimaran/cluster/raftlog/vfs"
 	"github.com/trimaran-io/trimaran/cluster/replica"
@@ -27,8 +33,9 @@ import (
 //
 // A recovery changes it in steps that a crash may come between. First what it is going to change is
 // copied, then what it is going to do is noted (the file "recovery"); from then on no node starts
-// here. Then come the groups, each in one append, and then node.json, with which the node is one of
-// the recovered cluster. That the note goes is the end.
+// here. Then come the groups, each in one append, of which a crash may leave the first entries, and
+// then node.json, with which the node is one of the recovered cluster. That the note goes is the
+// end.
 type Recovery struct {
 	fs     vfs.FS
 	dir    *identity.Dir
@@ -253,6 +260,19 @@ func (r *Recovery) Apply(p *lostquorum.Plan) error {
 
 // recoverGroups makes this node's logs those of the groups that go on with them.
 func (r *Recovery) recoverGroups(p *lostquorum.Plan) (err error) {
+	own := slices.DeleteFunc(slices.Clone(p.Groups), func(g lostquorum.Group) bool {
+		return g.Fate != lostquorum.Recovered || g.Member != r.Identity()
+	})
+	entries := make([][]*raft.Log, len(own))
+	a, err := raftlog.OpenArchiveOn(r.fs, r.dir.Path())
+	if err != nil {
+		return err
+	}
+	for i, g := range own {
+		if entries[i], err = entriesOf(a, g); err != nil {
+			return fmt.Errorf("group %s: %w", g, err)
+		}
+	}
 	store, err := raftlog.OpenStore(r.dir.Path(), raftlog.Options{FS: r.fs, Logger: r.logger})
 	if err != nil {
 		return err
@@ -263,25 +283,69 @@ func (r *Recovery) recoverGroups(p *lostquorum.Plan) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, stable.Close()) }()
-	for _, g := range p.Groups {
-		if g.Fate != lostquorum.Recovered || g.Member != r.Identity() {
-			continue
-		}
-		if err := r.recoverGroup(store, stable, g); err != nil {
+	for i, g := range own {
+		if err := r.recoverGroup(store, stable, g, entries[i]); err != nil {
 			return fmt.Errorf("group %s: %w", g, err)
 		}
 	}
 	return nil
 }
 
-// recoverGroup appends the configuration of the survivors to the log of a group.
-func (r *Recovery) recoverGroup(store *raftlog.Store, stable *raftlog.Stable, g lostquorum.Group) (err error) {
+// spareProducerIDs is how many times fsm.MaxProducerIDBlock producer ids are put aside, since those
+// may have been handed out: a hundred million in all.
+const spareProducerIDs = 100
+
+// renewalBytes bounds a command by which transactional ids are renewed.
+const renewalBytes = 1 << 20
+
+// entriesOf gives what is appended to the log of a group that goes on: the configuration of the
+// survivors and, since what was lost may have been heard of elsewhere, commands by which nothing is
+// given a second time that may have been given to somebody. The same log gives the same.
+func entriesOf(a *raftlog.Archive, g lostquorum.Group) (entries []*raft.Log, err error) {
+	add := func(kind raft.LogType, data []byte) {
+		entries = append(entries, &raft.Log{Index: g.Index + 1 + uint64(len(entries)), Term: g.NewTerm, Type: kind, Data: data, AppendedAt: time.Now()})
+	}
+	add(raft.LogConfiguration, raft.EncodeConfiguration(configurationOf(g)))
+	switch g.Topic {
+	case "":
+		block := fsm.CatalogCommand{AllocateProducerIDs: &fsm.AllocateProducerIDs{Count: fsm.MaxProducerIDBlock}}.Encode()
+		for range spareProducerIDs {
+			add(raft.LogCommand, block)
+		}
+	case fsm.GroupShardsName:
+		renewed, err := renewed(a, g)
+		if err != nil {
+			return nil, err
+		}
+		for _, data := range renewed {
+			add(raft.LogCommand, data)
+		}
+	}
+	return entries, nil
+}
+
+// renewed gives the entries by which the transactional ids of a shard are renewed.
+func renewed(a *raftlog.Archive, g lostquorum.Group) ([][]byte, error) {
+	var behind [][]byte
+	end, err := a.End(g.Name, replica.SpanOf(fsm.PartitionID{Topic: fsm.GroupShardsID}), func(entry *raft.Log) error {
+		if entry.Type == raft.LogCommand && entry.Index <= g.Index {
+			behind = append(behind, slices.Clone(entry.Data))
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return replica.RenewShard(end.State, behind, renewalBytes)
+}
+
+// recoverGroup appends entries to the log of a group, or what is not there of them.
+func (r *Recovery) recoverGroup(store *raftlog.Store, stable *raftlog.Stable, g lostquorum.Group, entries []*raft.Log) (err error) {
 	log, err := r.openLog(store, g)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, log.Close()) }()
-	entry := &raft.Log{Index: g.Index + 1, Term: g.NewTerm, Type: raft.LogConfiguration, Data: raft.EncodeConfiguration(configurationOf(g))}
 	last, err := log.LastIndex()
 	if err != nil {
 		return err
@@ -289,26 +353,30 @@ func (r *Recovery) recoverGroup(store *raftlog.Store, stable *raftlog.Stable, g 
 	if last == 0 { // all that there was is in the snapshot
 		last = g.Index
 	}
-	if last == entry.Index {
+	if last < g.Index || last-g.Index > uint64(len(entries)) {
+		return fmt.Errorf("its log ends at entry %d, and did at %d when the plan was made", last, g.Index)
+	}
+	done := int(last - g.Index)
+	for _, entry := range entries[:done] {
 		there := new(raft.Log)
-		if err := log.GetLog(last, there); err != nil {
+		if err := log.GetLog(entry.Index, there); err != nil {
 			return err
 		}
-		if there.Term == entry.Term && there.Type == entry.Type && string(there.Data) == string(entry.Data) {
-			return nil // done before
+		if there.Term != entry.Term || there.Type != entry.Type || !bytes.Equal(there.Data, entry.Data) {
+			return fmt.Errorf("its log has another entry %d than a recovery would append, and ended at %d when the plan was made", entry.Index, g.Index)
 		}
 	}
-	if last != g.Index {
-		return fmt.Errorf("its log ends at entry %d, and did at %d when the plan was made", last, g.Index)
+	if done == len(entries) {
+		return nil
 	}
 	// The term first: no log may be further than the term that its member is in.
 	if err := stable.Group(g.Name).Elect(g.NewTerm, r.Identity()); err != nil {
 		return err
 	}
-	if err := log.StoreLog(entry); err != nil {
+	if err := log.StoreLogs(entries[done:]); err != nil {
 		return err
 	}
-	r.logger.Info("a group goes on with the survivors", "group", g.String(), "raft", g.Name, "entry", entry.Index, "term", entry.Term, "members", memberNames(g))
+	r.logger.Info("a group goes on with the survivors", "group", g.String(), "raft", g.Name, "entry", g.Index+1, "term", g.NewTerm, "members", memberNames(g))
 	return nil
 }
 
@@ -340,6 +408,38 @@ func memberNames(g lostquorum.Group) string {
 		names[i] = s.Identity
 	}
 	return strings.Join(names, ",")
+}
+
+// answerTimeout bounds the question whether somebody listens at an address.
+const answerTimeout = time.Second
+
+// Answering gives those of the addresses at which other nodes of the cluster gossiped, as far as
+// this one remembers them, where somebody listens now.
+func (r *Recovery) Answering(ctx context.Context) (addrs []string) {
+	known, err := membership.Remembered(vfs.Small{FS: r.fs, Path: r.dir.Join(hintsName)})
+	if err != nil {
+		r.logger.Warn("where other nodes were is not known", "error", err)
+	}
+	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
+	defer cancel()
+	answers := make([]bool, len(known))
+	var asked sync.WaitGroup
+	for i, addr := range known {
+		asked.Go(func() {
+			var d net.Dialer
+			if c, err := d.DialContext(ctx, "tcp", addr); err == nil {
+				answers[i] = true
+				c.Close()
+			}
+		})
+	}
+	asked.Wait()
+	for i, addr := range known {
+		if answers[i] {
+			addrs = append(addrs, addr)
+		}
+	}
+	return addrs
 }
 
 // copyFiles puts copies of all files that may be changed into a folder in the data directory, once:

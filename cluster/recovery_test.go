@@ -3,15 +3,24 @@ package cluster
 import (
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/trimaran-io/trimaran/cluster/identity"
 	"github.com/trimaran-io/trimaran/cluster/lostquorum"
 	"github.com/trimaran-io/trimaran/cluster/raftlog/vfs"
+	"github.com/trimaran-io/trimaran/coordinator"
 	"github.com/trimaran-io/trimaran/fsm"
+	"github.com/trimaran-io/trimaran/kafkaproto"
+	"github.com/trimaran-io/trimaran/kafkaproto/prototest"
+	"github.com/trimaran-io/trimaran/transaction"
 )
 
 // stopped opens a stopped node's data directory to recover its cluster.
@@ -282,13 +291,266 @@ func testOnlyWhatHasNoMajorityIsRecovered(t *testing.T) {
 	})
 }
 
+// TestACompactedTopicIsRecovered: power goes while its last replica compacts, or has compacted. What
+// it has is told whole, with its holes, new nodes copy it as it is, and all go on to compact alike.
+func TestACompactedTopicIsRecovered(t *testing.T) {
+	for _, pause := range []time.Duration{0, 61 * time.Second, 65 * time.Second, 5 * time.Minute} {
+		runInBubble(t, pause.String(), func(t *testing.T) { testACompactedTopicIsRecovered(t, pause) })
+	}
+}
+
+func testACompactedTopicIsRecovered(t *testing.T, pause time.Duration) {
+	c, k := compactCluster(t, nil)
+	for _, n := range c.nodes {
+		n.cfg.CompactionRate = 20 << 10 // so that rounds take a while
+	}
+	for i := range c.nodes {
+		c.halt(i)
+	}
+	c.startAll()
+	random := rand.New(rand.NewPCG(uint64(pause), 1))
+	k.storeSome(random, 60, 20)
+	k.finishAll()
+	k.caughtUp()
+	k.compacted(fsm.Offset(k.next))
+	k.storeSome(random, 60, 20)
+	k.finishAll()
+	k.put(3, true, prototest.Keyed{Key: "open", Value: "v"})
+	k.caughtUp()
+	time.Sleep(pause)
+	for i := range c.nodes {
+		c.crash(i, true)
+	}
+	plan := c.recover([]string{"n2", "n3"}, 0)
+	if g := fate(t, plan, k.id.String()); g.MissingFrom != k.next {
+		t.Errorf("%d offsets were given, and %+v", k.next, g)
+	}
+	c.start(0)
+	c.ready()
+	k.caughtUp()
+	k.check(true)
+	for at := range fsm.Offset(k.next) {
+		if _, _, err := k.read(0, at); err != nil {
+			t.Fatalf("from %d: %v", at, err)
+		}
+	}
+	for range 2 {
+		i := c.add(0)
+		small(c, c.nodes[0].cfg.TopicDefaults)
+		c.nodes[i].cfg.joinTransaction = c.nodes[0].cfg.joinTransaction
+		c.start(i)
+	}
+	k.storeSome(random, 60, 20)
+	k.finishAll()
+	c.replicasAre(k.id, 0, "n1", "n4", "n5")
+	k.caughtUp()
+	k.compacted(fsm.Offset(k.next))
+	k.check(false)
+	k.same(3)
+}
+
+// coordinated asks the coordinator of a transactional id, until it answers.
+func coordinated[R kmsg.Response](c *testCluster, id string, fill func() kmsg.Request) (resp R) {
+	c.t.Helper()
+	eventually(c.t, "the coordinator of "+id, func() error {
+		req := fill()
+		version, _ := transaction.Version(req.Key())
+		req.SetVersion(version)
+		got, err := c.any().Coordinate(within(c.t), coordinator.ShardOf(id), transaction.Client{ID: "test", Host: "/127.0.0.1", Version: version}, req)
+		if err == nil {
+			resp = got.(R)
+		}
+		return err
+	})
+	return resp
+}
+
+// txnProgram is a program that writes to one partition in transactions.
+type txnProgram struct {
+	c        *testCluster
+	id       string
+	to       fsm.PartitionID
+	producer int64
+	epoch    int16
+	sequence int32
+}
+
+// init begins as a program does that was started.
+func (p *txnProgram) init() {
+	p.c.t.Helper()
+	eventually(p.c.t, "a producer id", func() error {
+		resp := coordinated[*kmsg.InitProducerIDResponse](p.c, p.id, func() kmsg.Request {
+			req := kmsg.NewPtrInitProducerIDRequest()
+			req.TransactionalID, req.TransactionTimeoutMillis, req.ProducerID, req.ProducerEpoch = &p.id, 60_000, -1, -1
+			return req
+		})
+		p.producer, p.epoch, p.sequence = resp.ProducerID, resp.ProducerEpoch, 0
+		return kerr.ErrorForCode(resp.ErrorCode)
+	})
+}
+
+func (p *txnProgram) write(value string) {
+	p.c.t.Helper()
+	eventually(p.c.t, "append", func() error {
+		n := p.c.any()
+		batch := prototest.Of(prototest.Batch(value), p.producer, p.epoch, p.sequence, true)
+		appended, err := n.AppendInLine(within(p.c.t), p.to, n.NewLine(0), fsm.Transaction{ID: p.id, Add: true}, []kafkaproto.Batch{batch})
+		if err == nil && appended[0].Err != 0 {
+			err = appended[0].Err
+		}
+		return err
+	})
+	p.sequence++
+}
+
+// end gives what it is told.
+func (p *txnProgram) end(commit bool) (code int16) {
+	p.c.t.Helper()
+	eventually(p.c.t, "the end of a transaction", func() error {
+		resp := coordinated[*kmsg.EndTxnResponse](p.c, p.id, func() kmsg.Request {
+			req := kmsg.NewPtrEndTxnRequest()
+			req.TransactionalID, req.ProducerID, req.ProducerEpoch, req.Commit = p.id, p.producer, p.epoch, commit
+			return req
+		})
+		if err := kerr.ErrorForCode(resp.ErrorCode); errors.Is(err, kerr.ConcurrentTransactions) || errors.Is(err, kerr.NotCoordinator) {
+			return err
+		}
+		if code = resp.ErrorCode; code == 0 {
+			p.producer, p.epoch, p.sequence = resp.ProducerID, resp.ProducerEpoch, 0
+		}
+		return nil
+	})
+	return code
+}
+
+func (p *txnProgram) transact(value string) {
+	p.c.t.Helper()
+	p.write(value)
+	if code := p.end(true); code != 0 {
+		p.c.t.Fatalf("%q is not committed: %v", value, kerr.ErrorForCode(code))
+	}
+}
+
+// wantCommittedValues waits until readers of committed records get these.
+func (c *testCluster) wantCommittedValues(id fsm.PartitionID, want ...string) {
+	c.t.Helper()
+	eventually(c.t, "what is committed", func() error {
+		slice, err := c.any().Read(within(c.t), id, 0, 1<<20, fsm.ReadCommitted)
+		if err != nil {
+			return err
+		}
+		var aborted []prototest.Aborted
+		for _, a := range slice.Aborted {
+			aborted = append(aborted, prototest.Aborted{ProducerID: a.ProducerID, First: int64(a.First)})
+		}
+		records, _, err := prototest.Consume(slice.Batches, 0, true, aborted)
+		var got []string
+		for _, r := range records {
+			got = append(got, r.Value)
+		}
+		if err == nil && !slices.Equal(got, want) {
+			err = fmt.Errorf("%q, want %q", got, want)
+		}
+		return err
+	})
+}
+
+// TestAShardThatHasLostTransactions: the last replica of a shard was away for some that a partition
+// has. What is given out from then on the partition has never had, so it takes all of it.
+func TestAShardThatHasLostTransactions(t *testing.T) {
+	inBubble(t, testAShardThatHasLostTransactions)
+}
+
+func testAShardThatHasLostTransactions(t *testing.T) {
+	c := newTestCluster(t, 5)
+	for _, n := range c.nodes {
+		n.cfg.NoAutoBalance = true
+	}
+	c.startAll()
+	c.allKnow()
+	to := fsm.PartitionID{Topic: c.topic("events", 1, 3).ID}
+	payer := &txnProgram{c: c, id: "payer", to: to}
+	idle := &txnProgram{c: c, to: to}
+	for i := 0; idle.id == "" || coordinator.ShardOf(idle.id) != coordinator.ShardOf(payer.id); i++ {
+		idle.id = fmt.Sprint("idle-", i)
+	}
+	payer.init()
+	idle.init()
+	shard := fsm.PartitionID{Topic: fsm.GroupShardsID, Partition: int32(coordinator.ShardOf(payer.id))}
+	for id, nodes := range map[fsm.PartitionID][]fsm.NodeID{to: {"n3", "n4", "n5"}, shard: {"n1", "n2", "n3"}} {
+		c.reassign(0, id, nodes...)
+		c.replicasAre(id, 0, nodes...)
+	}
+	idle.transact("zero")
+	payer.transact("one")
+	eventually(t, "n1 has what the shard's leader has", func() error {
+		_, here := c.nodes[0].replica(shard).Bounds()
+		if _, there := c.nodes[c.leaderOf(shard)].replica(shard).Bounds(); here != there {
+			return fmt.Errorf("%d, not %d", here, there)
+		}
+		return nil
+	})
+	c.kill(0)
+	idle.write("is added where n1 does not hear of it")
+	payer.transact("two")
+	payer.transact("three")
+	payer.write("open at the loss")
+	before := *payer
+	eventually(t, "n5 has all of the partition", func() error {
+		_, here := c.nodes[4].replica(to).Bounds()
+		if _, there := c.nodes[c.leaderOf(to)].replica(to).Bounds(); here != there {
+			return fmt.Errorf("%d, not %d", here, there)
+		}
+		return nil
+	})
+	for i := range c.nodes {
+		c.kill(i)
+	}
+	plan := c.recover([]string{"n2", "n3", "n4"}, 0, 4)
+	for _, id := range []fsm.PartitionID{to, shard} {
+		if g := fate(t, plan, id.String()); g.Fate != lostquorum.Recovered {
+			t.Errorf("%+v", g)
+		}
+	}
+	c.start(0)
+	c.start(4)
+	c.ready()
+	if code := payer.end(true); !errors.Is(kerr.ErrorForCode(code), kerr.ProducerFenced) {
+		t.Errorf("whoever was there before the loss goes on: %v", kerr.ErrorForCode(code))
+	}
+	// Of these nobody knows any more but the partition: they hang, and are ended by hand.
+	for _, p := range []*txnProgram{idle, &before} {
+		eventually(t, "the transaction is ended", func() error {
+			outcomes, err := c.any().router.WriteMarkers(within(t), to, []fsm.Marker{{ProducerID: p.producer, Epoch: p.epoch, Forced: true}})
+			if err == nil && outcomes[0] != 0 {
+				err = outcomes[0]
+			}
+			return err
+		})
+	}
+	c.wantCommittedValues(to, "zero", "one", "two", "three")
+	payer.init()
+	if payer.producer == before.producer || payer.producer < fsm.MaxProducerIDBlock*spareProducerIDs {
+		t.Errorf("producer %d goes on as %d", before.producer, payer.producer)
+	}
+	for _, value := range []string{"four", "five", "six"} {
+		payer.transact(value)
+	}
+	idle.init()
+	idle.transact("seven")
+	c.wantCommittedValues(to, "zero", "one", "two", "three", "four", "five", "six", "seven")
+}
+
 // TestARecoveryGoesOnWhereverItWasCut: power goes at each operation of it in turn. No node starts
 // with a part of it; done again it comes to what it would have been.
 func TestARecoveryGoesOnWhereverItWasCut(t *testing.T) {
-	inBubble(t, testARecoveryGoesOnWhereverItWasCut)
+	runInBubble(t, "anywhere", func(t *testing.T) { testARecoveryGoesOnWhereverItWasCut(t, 1) })
+	runInBubble(t, "with shards", func(t *testing.T) { testARecoveryGoesOnWhereverItWasCut(t, 41) })
 }
 
-func testARecoveryGoesOnWhereverItWasCut(t *testing.T) {
+// Every so many operations power goes. Where that is more than one there are shards, and a
+// transactional id.
+func testARecoveryGoesOnWhereverItWasCut(t *testing.T, every int) {
 	c := newTestCluster(t, 3)
 	c.startAll()
 	c.allKnow()
@@ -298,6 +560,9 @@ func testARecoveryGoesOnWhereverItWasCut(t *testing.T) {
 		c.mustAppend(0, id, value)
 	}
 	c.wantEverywhere(id, want)
+	if every > 1 {
+		(&txnProgram{c: c, id: "payer"}).init()
+	}
 	for i := range c.nodes {
 		c.kill(i)
 	}
@@ -307,7 +572,7 @@ func testARecoveryGoesOnWhereverItWasCut(t *testing.T) {
 		t.Fatal(err)
 	}
 	before := disk.files()
-	for steps, cut := 0, true; cut; steps++ {
+	for steps, cut := 0, true; cut; steps += every {
 		disk.mem = copied(t, before)
 		cut = false
 		r := c.stopped(0)
@@ -357,7 +622,7 @@ func testARecoveryGoesOnWhereverItWasCut(t *testing.T) {
 			t.Fatalf("step %d: %v", steps, err)
 		}
 		disk.files().Exit()
-		if steps%16 != 0 {
+		if steps/every%16 != 0 {
 			continue
 		}
 		c.start(0)
