@@ -97,11 +97,9 @@ func (r *Replica) reconcileMembers() bool {
 		return false
 	}
 	// One that is lost comes back to nobody: its place goes to another with a move of its own, and
-	// this one ends without it. But those that have a copy stay until then.
-	if !complete || lost && slices.ContainsFunc(partition.Leaving, func(id fsm.NodeID) bool {
-		node, _ := topics.Node(id)
-		return host.Connected(node.Identity())
-	}) {
+	// this one ends without it. But all who are in the group stay until then.
+	surplus := slices.ContainsFunc(servers, func(s raft.Server) bool { return !wanted[string(s.ID)] })
+	if !complete || lost && surplus {
 		return false
 	}
 	if len(servers) == len(wanted) && len(partition.Leaving) == 0 {
