@@ -30,9 +30,11 @@ with its data directory. Every other node is a survivor: this command is run on 
 its own --data, the same --lost, and in --survey the surveys of all the others ('trimaran
 recover survey'). All of them print the same id of the recovered cluster.
 
-Run it as the user that the node runs as. Nothing is changed without --apply. With it, what is changed is copied first. A group of
-which a majority survives is left as it is; without a group that has lost its majority the
-command refuses. It may be run again, and goes on where it was cut.`,
+Run it as the user that the node runs as. Nothing is changed without --apply. With it, what
+is changed is copied first. A group of which a majority survives is left as it is; without
+a group that has lost its majority and can go on the command refuses. Of what no survivor
+has it says where it was and what can be done: nothing brings it back but a backup. It may
+be run again, and goes on where it was cut.`,
 		Example: `  # one node of three is left
   trimaran recover --data /var/lib/trimaran --lost n2,n3
   trimaran recover --data /var/lib/trimaran --lost n2,n3 --apply
@@ -47,6 +49,7 @@ command refuses. It may be run again, and goes on where it was cut.`,
 	cmd.Flags().StringSlice("lost", nil, "`names` of all nodes that are gone for good, separated by commas")
 	cmd.Flags().StringSlice("survey", nil, "`files` with the surveys of all other survivors")
 	cmd.Flags().Bool("apply", false, "do it; without it, it is only said what would be done")
+	cmd.Flags().Bool("others-run", false, "do it though somebody listens where other nodes of the cluster were")
 	cmd.Flags().Bool("json", false, "print JSON")
 	cmd.AddCommand(newRecoverSurvey())
 	return cmd
@@ -115,15 +118,20 @@ func recoverNode(cmd *cobra.Command) (err error) {
 		if len(lost) == 0 {
 			return usagef("--lost is needed: the names of all nodes that are gone for good")
 		}
-		if r.Without(lost) {
-			fmt.Fprintf(cmd.OutOrStdout(), "nothing to do: the node is in cluster %s, which was recovered without %s\n", r.ClusterID(), strings.Join(lost, ", "))
-			return nil
+		plan, err = makePlan(cmd, r, lost)
+		if err != nil && r.Without(lost) {
+			return nothingToDo(cmd.OutOrStdout(), r, lost, asJSON)
 		}
-		if plan, err = makePlan(cmd, r, lost); err != nil {
+		if err != nil {
 			return err
 		}
 	}
+	othersRun, _ := cmd.Flags().GetBool("others-run")
+	running := r.Answering(cmd.Context())
 	if apply {
+		if len(running) > 0 && !othersRun {
+			return fmt.Errorf("somebody listens at %s, where another node of the cluster was: stop all nodes, the lost ones for good, and use --others-run only if it is something else", terminal.Shown(strings.Join(running, ", ")))
+		}
 		if err := r.Apply(plan); err != nil {
 			return err
 		}
@@ -135,7 +143,20 @@ func recoverNode(cmd *cobra.Command) (err error) {
 		}
 		return printJSON(cmd.OutOrStdout(), out)
 	}
-	return printPlan(cmd.OutOrStdout(), r, plan, apply, begun)
+	if err := printPlan(cmd.OutOrStdout(), r, plan, apply, begun); err != nil || apply || len(running) == 0 {
+		return err
+	}
+	fmt.Fprintf(cmd.OutOrStdout(), "somebody listens at %s, where another node of the cluster was: all nodes must be stopped\n", terminal.Shown(strings.Join(running, ", ")))
+	return nil
+}
+
+// nothingToDo says that the cluster goes on without those nodes already, as far as this one goes.
+func nothingToDo(out io.Writer, r *cluster.Recovery, lost []string, asJSON bool) error {
+	if asJSON {
+		return printJSON(out, recovered{Node: r.Identity(), RecoveredID: r.ClusterID(), Applied: true})
+	}
+	fmt.Fprintf(out, "nothing to do: the node is in cluster %s, which was recovered without %s\n", terminal.Shown(r.ClusterID()), terminal.Shown(strings.Join(lost, ", ")))
+	return nil
 }
 
 // makePlan decides by what this node has and by the surveys of the others.
@@ -156,8 +177,11 @@ func makePlan(cmd *cobra.Command, r *cluster.Recovery, lost []string) (*lostquor
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", name, err)
 		}
-		if s.Identity != own.Identity { // this node's, which may be among them, was taken anew
+		switch {
+		case s.Identity != own.Identity:
 			surveys = append(surveys, s)
+		case s.ClusterID == own.ClusterID && !s.Same(own): // else it was recovered meanwhile
+			return nil, fmt.Errorf("%s is of this node, which has been started since: survey it again, and bring the new file to all others", name)
 		}
 	}
 	return lostquorum.Decide(surveys, lost)
@@ -188,12 +212,13 @@ func printPlan(out io.Writer, r *cluster.Recovery, p *lostquorum.Plan, applied, 
 	}
 	for _, g := range p.Groups {
 		if g.Fate == lostquorum.Gone {
-			fmt.Fprintf(out, "%s is gone: no survivor has anything of it\n", terminal.Shown(g.String()))
+			fmt.Fprintf(out, "%s is gone: no survivor has anything of it%s\n", terminal.Shown(g.String()), wasAt(g))
 		}
 		for _, identity := range slices.Sorted(maps.Keys(g.Unusable)) {
 			fmt.Fprintf(out, "%s: node %s cannot go on with what it has: %s\n", terminal.Shown(g.String()), terminal.Shown(nodeOf(identity)), terminal.Shown(g.Unusable[identity]))
 		}
 	}
+	printWhatIsGone(out, p)
 	fmt.Fprintf(out, "\n%d groups go on with the survivors, %d have a majority and are left as they are, %d are gone\n",
 		count[lostquorum.Recovered], count[lostquorum.Kept], count[lostquorum.Gone])
 	switch {
@@ -208,6 +233,49 @@ func printPlan(out io.Writer, r *cluster.Recovery, p *lostquorum.Plan, applied, 
 		fmt.Fprintln(out, "nothing was changed: --apply does it")
 	}
 	return nil
+}
+
+// wasAt says which nodes had a group that is gone.
+func wasAt(g lostquorum.Group) string {
+	if len(g.Held) == 0 {
+		return ""
+	}
+	var names []string
+	for _, id := range g.Held {
+		names = append(names, string(id))
+	}
+	return terminal.Shown(", it was at " + strings.Join(names, ","))
+}
+
+// printWhatIsGone says what can be done about groups that are gone.
+func printWhatIsGone(out io.Writer, p *lostquorum.Plan) {
+	var topics []string
+	shards := false
+	for _, g := range p.Groups {
+		switch {
+		case g.Fate != lostquorum.Gone || g.Topic == "":
+		case !g.Records():
+			shards = true
+		case !slices.Contains(topics, g.Topic):
+			topics = append(topics, g.Topic)
+		}
+	}
+	if len(topics) > 0 {
+		fmt.Fprintf(out, `
+What is gone stays offline until its topic is deleted, also with the survivors started, and only
+a backup brings it back. Read what is left of the other partitions first, then, for each of
+%s:
+  trimaran topic delete TOPIC
+  trimaran backup restore --from URL --topic TOPIC --new-ids
+`, terminal.Shown(strings.Join(topics, ", ")))
+	}
+	if shards {
+		fmt.Fprint(out, `
+A shard that is gone stays offline for ever: consumer groups and transactional ids whose names
+lead there are answered by nobody. Give them other names, or restore the last backup into a new
+cluster ('trimaran backup restore').
+`)
+	}
 }
 
 func nodeOf(identity string) string {
