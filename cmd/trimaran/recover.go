@@ -224,8 +224,9 @@ func printPlan(out io.Writer, r *cluster.Recovery, p *lostquorum.Plan, applied, 
 	switch {
 	case applied:
 		fmt.Fprintf(out, "done at node %s; what was changed is as it was before in %s\n", terminal.Shown(nodeOf(r.Identity())), r.Copies(p))
-		if others := len(p.Survivors) - 1; others > 0 {
-			fmt.Fprintf(out, "do the same at the %d other survivors before any of them is started\n", others)
+		others := slices.DeleteFunc(slices.Clone(p.Survivors), func(identity string) bool { return identity == r.Identity() })
+		if len(others) > 0 {
+			fmt.Fprintf(out, "do the same at all survivors before any of them is started: %s\n", terminal.Shown(strings.Join(others, ", ")))
 		}
 	case begun:
 		fmt.Fprintln(out, "this recovery was begun here and did not come to its end: --apply finishes it")

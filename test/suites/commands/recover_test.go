@@ -20,7 +20,7 @@ import (
 // all that it had, groups' offsets and transactions too, and a new node takes part of all. That two
 // take the places of the lost ones is tested in package cluster, in virtual time.
 func TestRecoverFromOneOfThree(t *testing.T) {
-	c := harness.New(t, harness.Options{Nodes: 3, NoShim: true})
+	c := harness.New(t, harness.Options{Nodes: 3, NoShim: true, NodeArgs: []string{"--group-initial-rebalance-delay-ms", "0"}})
 	bin := program(t, "trimaran")
 	shell := command{env: []string{"TRIMARAN_BROKERS=" + c.Node(1).Addr()}}
 	shell.ok(t, bin, "topic", "create", "events", "--partitions", "3", "--replication-factor", "3")
