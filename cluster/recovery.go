@@ -235,6 +235,10 @@ func (r *Recovery) Apply(p *lostquorum.Plan) error {
 	if r.file.ClusterID != p.ClusterID {
 		return fmt.Errorf("the node is in cluster %s, and the plan is that of %s", r.file.ClusterID, p.ClusterID)
 	}
+	own, err := r.appends(p)
+	if err != nil {
+		return err
+	}
 	if err := r.copyFiles(p); err != nil {
 		return fmt.Errorf("copies of what is to be changed: %w", err)
 	}
@@ -245,7 +249,7 @@ func (r *Recovery) Apply(p *lostquorum.Plan) error {
 	if err != nil {
 		return err
 	}
-	if err := r.recoverGroups(p); err != nil {
+	if err := r.recoverGroups(own); err != nil {
 		return err
 	}
 	file := *r.file
@@ -258,21 +262,33 @@ func (r *Recovery) Apply(p *lostquorum.Plan) error {
 	return r.dir.EndRecovery()
 }
 
-// recoverGroups makes this node's logs those of the groups that go on with them.
-func (r *Recovery) recoverGroups(p *lostquorum.Plan) (err error) {
-	own := slices.DeleteFunc(slices.Clone(p.Groups), func(g lostquorum.Group) bool {
-		return g.Fate != lostquorum.Recovered || g.Member != r.Identity()
-	})
-	entries := make([][]*raft.Log, len(own))
+// appended is a group that goes on with this node's log, and what is appended to that.
+type appended struct {
+	lostquorum.Group
+	entries []*raft.Log
+}
+
+// appends gives the groups that go on with this node's logs, and changes nothing.
+func (r *Recovery) appends(p *lostquorum.Plan) (own []appended, err error) {
 	a, err := raftlog.OpenArchiveOn(r.fs, r.dir.Path())
 	if err != nil {
-		return err
+		return nil, err
 	}
-	for i, g := range own {
-		if entries[i], err = entriesOf(a, g); err != nil {
-			return fmt.Errorf("group %s: %w", g, err)
+	for _, g := range p.Groups {
+		if g.Fate != lostquorum.Recovered || g.Member != r.Identity() {
+			continue
 		}
+		entries, err := entriesOf(a, g)
+		if err != nil {
+			return nil, fmt.Errorf("group %s: %w", g, err)
+		}
+		own = append(own, appended{g, entries})
 	}
+	return own, nil
+}
+
+// recoverGroups makes this node's logs those of the groups that go on with them.
+func (r *Recovery) recoverGroups(own []appended) (err error) {
 	store, err := raftlog.OpenStore(r.dir.Path(), raftlog.Options{FS: r.fs, Logger: r.logger})
 	if err != nil {
 		return err
@@ -283,9 +299,9 @@ func (r *Recovery) recoverGroups(p *lostquorum.Plan) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, stable.Close()) }()
-	for i, g := range own {
-		if err := r.recoverGroup(store, stable, g, entries[i]); err != nil {
-			return fmt.Errorf("group %s: %w", g, err)
+	for _, g := range own {
+		if err := r.recoverGroup(store, stable, g.Group, g.entries); err != nil {
+			return fmt.Errorf("group %s: %w", g.Group, err)
 		}
 	}
 	return nil
