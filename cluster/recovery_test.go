@@ -291,8 +291,9 @@ func testOnlyWhatHasNoMajorityIsRecovered(t *testing.T) {
 	})
 }
 
-// TestACompactedTopicIsRecovered: power goes while its last replica compacts, or has compacted. What
-// it has is told whole, with its holes, new nodes copy it as it is, and all go on to compact alike.
+// TestACompactedTopicIsRecovered: power goes while its last replica compacts, or has compacted.
+// What it has is told whole, with its holes, new nodes copy it as it is, and all go on to compact
+// alike.
 func TestACompactedTopicIsRecovered(t *testing.T) {
 	for _, pause := range []time.Duration{0, 61 * time.Second, 65 * time.Second, 5 * time.Minute} {
 		runInBubble(t, pause.String(), func(t *testing.T) { testACompactedTopicIsRecovered(t, pause) })

@@ -39,8 +39,8 @@ func (c *Catalog) lead(ctx context.Context) {
 }
 
 // dropLost has nodes leave the cluster that it was recovered without, and the group at once: what
-// they held goes to others, as soon as there are some, and then they are forgotten. Their groups may
-// go on without a majority of those that the catalog names, so nobody else could take them out.
+// they held goes to others, as soon as there are some, and then they are forgotten. Their groups
+// may go on without a majority of those that the catalog names, so nobody else could take them out.
 func (c *Catalog) dropLost(ctx context.Context, m *raftgroup.Member, view *fsm.Topics) {
 	for _, identity := range c.cfg.Host.Lost() {
 		err := c.dropped(ctx, m, view, identity)

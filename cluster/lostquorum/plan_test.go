@@ -136,8 +136,8 @@ func TestAGroupGoesOnWithTheNewestLogThatIsLeft(t *testing.T) {
 	}
 }
 
-// All survivors come to the same, in whatever order they are told of each other, whether they have a
-// survey from its file or from the node, and if one has looked for the others in vain since.
+// All survivors come to the same, in whatever order they are told of each other, whether they have
+// a survey from its file or from the node, and if one has looked for the others in vain since.
 func TestAllSurvivorsDecideAlike(t *testing.T) {
 	five := members(1, 2, 3, 4, 5)
 	w := world{nodes: 5,

@@ -11,8 +11,8 @@ import (
 	"github.com/trimaran-io/trimaran/fsm"
 )
 
-// TestRenewedIDsGiveNothingTwice: whoever has a transactional id next gets another producer id, what
-// was ongoing is aborted, and what was decided is not decided otherwise.
+// TestRenewedIDsGiveNothingTwice: whoever has a transactional id next gets another producer id,
+// what was ongoing is aborted, and what was decided is not decided otherwise.
 func TestRenewedIDsGiveNothingTwice(t *testing.T) {
 	partition := fsm.PartitionID{Topic: fsm.TopicID{7}, Partition: 3}
 	scope := Scope{Partitions: []fsm.PartitionID{partition}, Groups: []string{"g"}}
