@@ -34,10 +34,14 @@ func (b *base) dialHelloOnce(ctx context.Context, addr string, h hello) (net.Con
 	var other *ClusterMismatch
 	if err == nil || errors.As(err, &other) {
 		// What is said of a cluster counts, too: see ClusterMismatch.
+		_, secured := nc.(Secured)
 		settled, perr := proven(nc, a.identity)
-		if perr != nil {
+		switch {
+		case perr != nil:
 			err = perr
-		} else {
+		case err != nil:
+			other.Proven = secured
+		default:
 			nc = settled
 		}
 	}
@@ -69,7 +73,7 @@ func (b *base) shake(nc net.Conn, h hello) (a helloAnswer, err error) {
 		return a, fmt.Errorf("handshake: %w", err)
 	}
 	if a.reason == reasonCluster {
-		return a, &ClusterMismatch{a.clusterID, refusal(a.reason, []byte(a.text))}
+		return a, &ClusterMismatch{Theirs: a.clusterID, err: refusal(a.reason, []byte(a.text))}
 	}
 	if a.reason != reasonNone {
 		return a, refusal(a.reason, []byte(a.text))
@@ -78,7 +82,7 @@ func (b *base) shake(nc net.Conn, h hello) (a helloAnswer, err error) {
 		return a, fmt.Errorf("%w: it chose version %d", ErrVersionMismatch, a.version)
 	}
 	if h.clusterID != "" && a.clusterID != "" && h.clusterID != a.clusterID {
-		return a, &ClusterMismatch{a.clusterID, fmt.Errorf("%w: %q, not %q", ErrClusterMismatch, a.clusterID, h.clusterID)}
+		return a, &ClusterMismatch{Theirs: a.clusterID, err: fmt.Errorf("%w: %q, not %q", ErrClusterMismatch, a.clusterID, h.clusterID)}
 	}
 	if h.target != "" && a.identity != h.target {
 		return a, fmt.Errorf("%w: %q, not %q", ErrIdentityMismatch, a.identity, h.target)

@@ -44,10 +44,11 @@ var (
 	errStreamOver = errors.New("snapshot stream is over")
 )
 
-// ClusterMismatch is ErrClusterMismatch with the id of the other node's cluster. Who said so has
-// proven its identity as far as it has to (Secured).
+// ClusterMismatch is ErrClusterMismatch with the id of the other node's cluster.
 type ClusterMismatch struct {
 	Theirs string // as it says itself
+	// Proven: it has shown that it may have its identity (Secured). Else anybody may have said so.
+	Proven bool
 	err    error
 }
 
