@@ -16,7 +16,7 @@ import (
 // members that were lost may have elected leaders meanwhile, one in a term, and clients may have
 // seen their leader epochs, which are terms: epochs must go on rising, so that a consumer that has
 // read what is lost hears of it (KIP-320). An epoch has 31 bits.
-const TermGap = 1 << 20
+const TermGap = fsm.RecoveryGap
 
 // CatalogGroup is the name of the catalog's group.
 const CatalogGroup = "catalog"
