@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/trimaran-io/trimaran/cluster/lostquorum"
+	"github.com/trimaran-io/trimaran/fsm"
 )
 
 // What is not asked for as it should be is refused, and nothing is changed. The drill itself is in
@@ -54,6 +55,11 @@ func TestRecoverRefuses(t *testing.T) {
 		t.Fatal(err)
 	}
 	refused(1, "no survey", "--data", data, "--lost", "n2", "--survey", other)
+	was := s.Catalog.Index
+	s.Catalog.Index--
+	write(s)
+	refused(1, "is of this node, which has been started since", "--data", data, "--lost", "n2", "--survey", other)
+	s.Catalog.Index = was
 	s.Identity = "n2.00000002"
 	write(s)
 	refused(1, "there is a survey of it", "--data", data, "--lost", "n1", "--survey", other)
@@ -62,5 +68,43 @@ func TestRecoverRefuses(t *testing.T) {
 	refused(1, "of cluster another", "--data", data, "--lost", "n1", "--survey", other)
 	if there, err := filepath.Glob(filepath.Join(data, "*recovery*")); err != nil || len(there) > 0 {
 		t.Errorf("something was begun: %q, %v", there, err)
+	}
+}
+
+// TestWhatIsGoneIsSaid, and what can be done about it.
+func TestWhatIsGoneIsSaid(t *testing.T) {
+	plan := func(gone ...lostquorum.Group) string {
+		p := &lostquorum.Plan{ClusterID: "c", Decided: []byte("{}"), Groups: []lostquorum.Group{{
+			Name: "catalog", Fate: lostquorum.Recovered, Member: "n1.00000001", Index: 7, Term: 2,
+		}}}
+		p.Groups = append(p.Groups, gone...)
+		var out strings.Builder
+		if err := printPlan(&out, nil, p, false, false); err != nil {
+			t.Fatal(err)
+		}
+		return out.String()
+	}
+	topic := lostquorum.Group{Topic: "bills", Partition: 3, Fate: lostquorum.Gone, Held: []fsm.NodeID{"n2", "n3"}}
+	shard := lostquorum.Group{Topic: fsm.GroupShardsName, Partition: 5, Fate: lostquorum.Gone, Held: []fsm.NodeID{"n4"}}
+	const ofTopics, ofShards = "trimaran backup restore --from URL --topic TOPIC --new-ids", "Give them other names"
+	for _, test := range []struct {
+		got       string
+		want, not []string
+	}{
+		{plan(), nil, []string{"gone stays", ofTopics, ofShards}},
+		{plan(topic), []string{"bills-3 is gone: no survivor has anything of it, it was at n2,n3\n", "\nbills:\n", ofTopics}, []string{ofShards}},
+		{plan(shard), []string{"consumer groups-5 is gone", "it was at n4\n", ofShards}, []string{ofTopics}},
+		{plan(topic, shard, topic), []string{"\nbills:\n", ofTopics, ofShards, "3 are gone"}, nil},
+	} {
+		for _, want := range test.want {
+			if !strings.Contains(test.got, want) {
+				t.Errorf("%q is not in\n%s", want, test.got)
+			}
+		}
+		for _, not := range test.not {
+			if strings.Contains(test.got, not) {
+				t.Errorf("%q is in\n%s", not, test.got)
+			}
+		}
 	}
 }
