@@ -542,6 +542,46 @@ func testAShardThatHasLostTransactions(t *testing.T) {
 	c.wantCommittedValues(to, "zero", "one", "two", "three", "four", "five", "six", "seven")
 }
 
+// TestTheNextTransactionHasBegun while the one before is decided and not over, as far as its shard's
+// log goes, when a majority is lost. Nothing of the shard is lost, so nothing hangs.
+func TestTheNextTransactionHasBegun(t *testing.T) { inBubble(t, testTheNextTransactionHasBegun) }
+
+func testTheNextTransactionHasBegun(t *testing.T) {
+	c := newTestCluster(t, 3)
+	c.startAll()
+	c.allKnow()
+	to := fsm.PartitionID{Topic: c.topic("events", 1, 3).ID}
+	payer := &txnProgram{c: c, id: "payer", to: to}
+	payer.init()
+	payer.transact("one")
+	payer.write("begun")
+	shard := fsm.PartitionID{Topic: fsm.GroupShardsID, Partition: int32(coordinator.ShardOf(payer.id))}
+	for _, id := range []fsm.PartitionID{to, shard} {
+		_, there := c.nodes[c.leaderOf(id)].replica(id).Bounds()
+		eventually(t, "n1 has all", func() error {
+			if _, here := c.nodes[0].replica(id).Bounds(); here < there {
+				return fmt.Errorf("%d, not %d", here, there)
+			}
+			return nil
+		})
+	}
+	before := *payer
+	for i := range c.nodes {
+		c.kill(i)
+	}
+	c.recover([]string{"n2", "n3"}, 0)
+	c.start(0)
+	c.ready()
+	payer.init()
+	if payer.producer == before.producer {
+		t.Errorf("producer %d goes on", before.producer)
+	}
+	for _, value := range []string{"two", "three"} {
+		payer.transact(value)
+	}
+	c.wantCommittedValues(to, "one", "two", "three")
+}
+
 // TestARecoveryGoesOnWhereverItWasCut: power goes at each operation of it in turn. No node starts
 // with a part of it; done again it comes to what it would have been.
 func TestARecoveryGoesOnWhereverItWasCut(t *testing.T) {

@@ -2,9 +2,15 @@ package transactions
 
 import "math"
 
-// usedUp is an epoch that is never given out, nor any behind it: whoever has a transactional id
-// next gets another producer id.
-const usedUp = math.MaxInt16
+const (
+	// UsedUp is an epoch that is never given out, nor any behind it: whoever has a transactional id
+	// next gets another producer id.
+	UsedUp = math.MaxInt16
+	// Renews is a LastEpoch, and an epoch that nobody has: once the transaction that is decided is
+	// over the epoch is UsedUp. Until then its markers must be those that they were: partitions
+	// tell by them whether the next one has begun.
+	Renews = -2
+)
 
 // Renew gives commands, of at most size bytes or one record each, after which every id that is here
 // is given another producer id before its next transaction. It is for a shard that may have lost
@@ -19,14 +25,17 @@ func (s *State) Renew(size int) (commands [][]byte) {
 	for _, id := range s.IDs() {
 		t := s.ids[id]
 		p := t.producer
-		switch p.Phase {
-		case Ongoing:
-			p.Phase = PrepareAbort
-		case CompleteCommit, CompleteAbort:
-			p.Phase = Empty
+		if p.Phase.Preparing() {
+			p.LastEpoch = Renews
+		} else {
+			if p.Phase == Ongoing {
+				p.Phase = PrepareAbort
+			} else {
+				p.Phase = Empty
+			}
+			p.Previous, p.Next, p.Epoch, p.LastEpoch = p.ProducerID, -1, UsedUp, -1
 		}
-		p.Previous, p.Next, p.Epoch, p.LastEpoch = p.ProducerID, -1, usedUp, -1
-		if p == t.producer {
+		if p == t.producer || t.producer.Phase == PrepareAbort && t.producer.Epoch == UsedUp {
 			continue
 		}
 		revision++
