@@ -420,6 +420,25 @@ func TestASecondBackupStoresWhatIsNew(t *testing.T) {
 	sameAs(t, next.Manifest, r, c)
 }
 
+// TestALogThatWentOnWithoutAMajority has lost its end, which the backup before has, and has other
+// records there. It is backed up as it is.
+func TestALogThatWentOnWithoutAMajority(t *testing.T) {
+	c, r := sample(), &Repository{newMemStore()}
+	id := fsm.TopicID{2}
+	create(t, c, r, Options{})
+	l := c.logs[id][0]
+	l.batches = l.batches[:len(l.batches)-5]
+	l.next = l.batches[len(l.batches)-1].Header().NextOffset()
+	l.epoch += fsm.RecoveryGap
+	c.add(id, 0, 10, 10)
+	next := create(t, c, r, Options{})
+	sameAs(t, next.Manifest, r, c)
+	c.add(id, 0, 1, 10)
+	if again := create(t, c, r, Options{}); again.Objects != 1 {
+		t.Errorf("%d objects were stored for a record behind that", again.Objects)
+	}
+}
+
 // Of a compacted topic tombstones go, and what they stood for. Where one may have come and gone
 // since the last backup, which has the record, nothing of that is used.
 func TestBackupsOfCompactedTopics(t *testing.T) {

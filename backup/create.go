@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/trimaran-io/trimaran/admin"
+	"github.com/trimaran-io/trimaran/fsm"
 	"github.com/trimaran-io/trimaran/kafkaproto"
 )
 
@@ -269,6 +270,11 @@ func (c *creation) partition(ctx context.Context, t admin.TopicCopy, partition i
 func (c *creation) once(ctx context.Context, t admin.TopicCopy, partition int32, had Partition) (p Partition, err error) {
 	if p.Start, p.End, p.Epoch, err = c.from.Bounds(ctx, t, partition); err != nil {
 		return p, err
+	}
+	if int64(p.Epoch)-int64(had.Epoch) >= fsm.RecoveryGap/2 {
+		// The log has gone on without a majority since. What the earlier backup has of its end may
+		// have been lost, and other records stand there.
+		had = Partition{}
 	}
 	p.Objects = had.reusable(p.Start, p.End)
 	next := p.Start

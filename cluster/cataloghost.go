@@ -71,6 +71,9 @@ func (h *catalogHost) Members() (identities []string) {
 	return identities
 }
 
+// Lost implements catalog.Host.
+func (h *catalogHost) Lost() []string { return h.who.Lost() }
+
 // FeatureLevelReached implements catalog.Host: logs have their newer form where nobody goes back to
 // a program that does not read it.
 func (h *catalogHost) FeatureLevelReached(level int) {
@@ -97,7 +100,7 @@ func (h *catalogHost) Left() {
 // openCatalog starts the catalog's group of the cluster that this node is in.
 func (n *Node) openCatalog() error {
 	var voters, nonvoters []string
-	if forming := n.who.Forming(); forming != nil && forming.Proposer == n.identity && forming.ClusterID == n.ClusterID() {
+	if forming := n.who.Forming(); forming != nil && forming.Proposer == n.identity && forming.ClusterID == n.who.ClusterID() {
 		voters, nonvoters = catalog.FirstMembers(forming)
 	}
 	err := n.catalog.Open(func(machine raft.FSM) (*raftgroup.Member, error) {

@@ -10,6 +10,8 @@
 //	config.go      Config; ready.go: when the node serves; ending.go: why it ends; shutdown.go: how
 //	topics.go      front: what a gateway asks goes to the catalog; route.go: to package route
 //	rpc.go         what other nodes ask (package calls) is answered by which part
+//	recovery.go    a stopped node's part in a recovery of its cluster without a majority
+//	successor.go   ends a node that such a recovery has left out
 //	presence.go    who is there (package liveness); twin.go whether somebody else is this node
 //	reconcile.go   has the replicas run that the catalog says should be here
 //	cataloghost.go, replicahost.go, statushere.go, forming.go: what those parts need of the node
@@ -92,13 +94,19 @@ type Node struct {
 	ending *ending
 
 	served atomic.Bool // Ready was nil once
+
+	// successors are peer addresses of nodes that gossip says are of what became of this cluster
+	successors chan string // capacity 1
 }
+
+// hintsName is the file with the addresses at which other nodes gossiped.
+const hintsName = "members"
 
 // Start opens the data directory, listens and begins to look for the cluster.
 // It returns before the node is in one: see WaitReady.
 func Start(cfg Config) (_ *Node, err error) {
 	cfg.setDefaults()
-	n := &Node{cfg: cfg, started: time.Now(), wired: make(chan struct{})}
+	n := &Node{cfg: cfg, started: time.Now(), wired: make(chan struct{}), successors: make(chan string, 1)}
 	n.defaults = cfg.TopicDefaults
 	n.ctx, n.cancel = context.WithCancel(context.Background())
 	n.ending = newEnding(n.ctx)
@@ -138,7 +146,7 @@ func Start(cfg Config) (_ *Node, err error) {
 			return nil, err
 		}
 	}
-	n.logger.Info("node started", "identity", n.identity, "cluster", n.ClusterID(), "data", cfg.DataDir, "peers", n.cfg.PeerAdvertise)
+	n.logger.Info("node started", "identity", n.identity, "cluster", n.who.ClusterID(), "data", cfg.DataDir, "peers", n.cfg.PeerAdvertise)
 	n.done.Go(n.run)
 	n.done.Go(func() {
 		if err := n.who.WatchForTwin(n.ctx, n.twins()); err != nil {
@@ -146,6 +154,7 @@ func Start(cfg Config) (_ *Node, err error) {
 		}
 	})
 	n.done.Go(func() { n.failover.Run(n.ctx) })
+	n.done.Go(n.watchForSuccessor)
 	return n, nil
 }
 
@@ -194,7 +203,7 @@ func (n *Node) listen(undo *[]func()) error {
 	}
 	n.link = link.New(link.Config{
 		Self:           n.identity,
-		ClusterID:      n.ClusterID,
+		ClusterID:      n.who.ClusterID,
 		Listener:       listener,
 		Dial:           dial,
 		Resolve:        n.nodes.Resolve,
@@ -223,9 +232,10 @@ func (n *Node) listen(undo *[]func()) error {
 		BindAddr:      n.cfg.GossipListen,
 		AdvertiseAddr: n.cfg.GossipAdvertise,
 		Join:          n.cfg.Join,
-		Hints:         vfs.Small{FS: n.cfg.disk(), Path: n.dir.Join("members")},
+		Hints:         vfs.Small{FS: n.cfg.disk(), Path: n.dir.Join(hintsName)},
 		Keys:          n.cfg.GossipKeys,
 		Plaintext:     n.cfg.GossipPlaintext,
+		Foreign:       n.foreign,
 		Transport:     n.cfg.gossip,
 		Logger:        n.logger,
 	})
@@ -273,9 +283,10 @@ func (n *Node) Err() error {
 // NodeID is the name of this node.
 func (n *Node) NodeID() fsm.NodeID { return n.nodeID }
 
-// ClusterID is "" until the node is in a cluster.
+// ClusterID is "" until the node is in a cluster. It is what clients know that by; a cluster that
+// was recovered has another name among nodes (package identity).
 func (n *Node) ClusterID() string {
-	return n.who.ClusterID()
+	return identity.Formed(n.who.ClusterID())
 }
 
 // Addresses gives the addresses that other nodes reach this one at.
@@ -295,7 +306,7 @@ func (n *Node) member() membership.Member {
 	}
 	return membership.Member{
 		Identity: n.identity, NodeID: string(n.nodeID), Incarnation: n.who.Incarnation(),
-		ClusterID: n.ClusterID(), PeerAddr: n.cfg.PeerAdvertise, ClientAddr: n.cfg.ClientAddress,
+		ClusterID: n.who.ClusterID(), PeerAddr: n.cfg.PeerAdvertise, ClientAddr: n.cfg.ClientAddress,
 		Zone: n.cfg.Zone, Version: n.cfg.Version, Expect: expect,
 	}
 }

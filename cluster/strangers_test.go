@@ -3,12 +3,14 @@ package cluster
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"maps"
 	"net"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -459,4 +461,117 @@ func TestWithoutAKeyNobodyIsHeardInGossip(t *testing.T) {
 			}
 		})
 	}
+}
+
+// successors have strangers say, in gossip with the right key and on the peer link, that they are
+// of what became of a cluster.
+type successors struct {
+	*testCluster
+	forged string
+	asked  [5]atomic.Int64
+}
+
+func (s *successors) says(i int, identity string, guard *peertls.Guard) {
+	s.t.Helper()
+	addr := fmt.Sprintf("10.9.9.%d:7000", i)
+	ln, err := s.net.under.Listen("evil", addr)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	ln = counted{ln, &s.asked[i]}
+	dial := peertls.DialFunc(s.net.under.Dial("evil"))
+	if guard != nil {
+		ln, dial = guard.Listener(ln), guard.Dialer(dial)
+	}
+	l := link.New(link.Config{Self: identity, Listener: ln, Dial: dial, ClusterID: func() string { return s.forged }})
+	l.Start()
+	s.t.Cleanup(func() { _ = l.Close() })
+	node, incarnation, _ := strings.Cut(identity, ".")
+	g := s.gossipsAs(membership.Member{Identity: identity, NodeID: node, Incarnation: incarnation, ClusterID: s.forged, PeerAddr: addr}, s.keys, fmt.Sprintf("10.9.9.%d:7946", i))
+	s.t.Cleanup(func() { _ = g.Close() })
+}
+
+// goOn fails the test if a node has ended, or has not asked who says so.
+func (s *successors) goOn(strangers int) {
+	s.t.Helper()
+	time.Sleep(5 * time.Minute)
+	for i, n := range s.nodes {
+		if err := n.Err(); err != nil {
+			s.t.Errorf("node %d ended: %v", i+1, err)
+		}
+	}
+	for i := 1; i <= strangers; i++ {
+		if s.asked[i].Load() == 0 {
+			s.t.Errorf("nobody has asked stranger %d", i)
+		}
+	}
+}
+
+// end waits until a node has ended.
+func (s *successors) end(i int) {
+	s.t.Helper()
+	eventually(s.t, "the node ends", func() error {
+		if err := s.nodes[i].Err(); !errors.Is(err, ErrLeftOut) {
+			return fmt.Errorf("node %d: %v", i+1, err)
+		}
+		return nil
+	})
+	s.kill(i)
+}
+
+// TestAForgedSuccessorEndsNoNode: with certificates only a node is believed that the cluster was
+// recovered without those that it has.
+func TestAForgedSuccessorEndsNoNode(t *testing.T) { inBubble(t, testAForgedSuccessorEndsNoNode) }
+
+func testAForgedSuccessorEndsNoNode(t *testing.T) {
+	p := newPKI(t)
+	c := newTestCluster(t, 3)
+	p.secure(c)
+	c.startAll()
+	id := fsm.PartitionID{Topic: c.topic("kept", 1, 3).ID}
+	s := &successors{testCluster: c, forged: c.nodes[0].who.ClusterID() + ".0badf00d"}
+	s.says(1, "evil1.00000000", nil)
+	s.says(2, "n2.00000000", p.guard(p.foreign, "n2", peertls.Require))
+	s.says(3, "evil3.00000000", p.guard(p.ours, "n9", peertls.Require)) // another node's
+	s.goOn(3)
+	c.mustAppend(1, id, "goes on")
+	s.says(4, "n9.00000000", p.guard(p.ours, "n9", peertls.Require))
+	for i := range c.nodes {
+		s.end(i)
+	}
+}
+
+// TestAForgedSuccessorEndsNoMajority: without certificates anybody can say so, and of nodes that
+// have run for a while only one ends that finds no majority of its own.
+func TestAForgedSuccessorEndsNoMajority(t *testing.T) {
+	inBubble(t, testAForgedSuccessorEndsNoMajority)
+}
+
+func testAForgedSuccessorEndsNoMajority(t *testing.T) {
+	c := newTestCluster(t, 3)
+	c.startAll()
+	id := fsm.PartitionID{Topic: c.topic("kept", 1, 3).ID}
+	time.Sleep(successorGrace)
+	s := &successors{testCluster: c, forged: c.nodes[0].who.ClusterID() + ".0badf00d"}
+	s.says(1, "evil1.00000000", nil)
+	s.goOn(1)
+	c.mustAppend(1, id, "goes on")
+	c.kill(1)
+	s.goOn(1)
+	c.kill(2)
+	s.end(0)
+}
+
+// counted is a listener that counts its connections.
+type counted struct {
+	net.Listener
+	n *atomic.Int64
+}
+
+func (l counted) Accept() (net.Conn, error) {
+	nc, err := l.Listener.Accept()
+	if err == nil {
+		l.n.Add(1)
+	}
+	return nc, err
 }

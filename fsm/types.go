@@ -35,6 +35,11 @@ type LeaderEpoch int32
 // Epoch gives the leader epoch that batches proposed in term t carry.
 func (t Term) Epoch() LeaderEpoch { return LeaderEpoch(int32(t & 0x7fffffff)) }
 
+// RecoveryGap is how far the term in which a group goes on that has lost a majority of its members
+// for good is above all that those who are left know of (trimaran recover). Leader epochs that are
+// half as far apart are not of one history: what was read in the lower one may have been lost.
+const RecoveryGap = 1 << 20
+
 // NodeID is the name that a node keeps in its data directory and that an
 // operator sees: 1 to 63 characters of a-z, 0-9 and '-'.
 type NodeID string

@@ -188,5 +188,8 @@ func completed(p transactions.Producer, now int64) transactions.Producer {
 	if p.Next != -1 {
 		p.ProducerID, p.Epoch, p.Next, p.Number = p.Next, 0, -1, 0
 	}
+	if p.LastEpoch == transactions.Renews {
+		p.Epoch, p.LastEpoch = transactions.UsedUp, -1
+	}
 	return p
 }

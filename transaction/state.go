@@ -73,6 +73,13 @@ func (s *State) Open() (n int, oldest time.Time) {
 	return n, oldest
 }
 
+// Renew is transactions.State.Renew.
+func (s *State) Renew(size int) [][]byte {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.machine.Renew(size)
+}
+
 // size is about what the state takes in memory.
 func (s *State) size() int {
 	s.mu.RLock()

@@ -119,6 +119,7 @@ func (p *placer) servesWithout(view *fsm.Topics, node fsm.Node, here map[fsm.Nod
 			outcome.ErrInvalidAssignment, node.ID, nodeList(voters))
 	}
 	var stuck error
+	lost := p.lost(view)
 	eachPartition(view, func(topic *fsm.Topic, i int32, p *fsm.Partition) {
 		if stuck != nil || !slices.Contains(p.Replicas, node.ID) {
 			return
@@ -129,7 +130,7 @@ func (p *placer) servesWithout(view *fsm.Topics, node fsm.Node, here map[fsm.Nod
 		for _, id := range to {
 			away -= boolInt(here[id])
 		}
-		why := cannotMove(topic, i, p, p.Replicas, here)
+		why := cannotMove(topic, i, p, p.Replicas, here, lost)
 		if why == "" && 2*away >= len(p.Replicas) {
 			why = fmt.Sprintf("%s-%d would have no majority of its replicas: of %s, %d are away", topic.Name, i, nodeList(to), away)
 		}
@@ -154,6 +155,7 @@ func (p *placer) changeFactor(view *fsm.Topics, name string, factor int) (comman
 	if factor < 1 || factor > len(nodes) && factor > topic.ReplicationFactor {
 		return command, fmt.Errorf("%w: %d, and %d nodes take replicas now", outcome.ErrInvalidReplicationFactor, factor, len(nodes))
 	}
+	lost := p.lost(view)
 	reassign := &fsm.Reassign{Topic: topic.ID, ReplicationFactor: factor}
 	for i := range topic.Partitions {
 		partition := &topic.Partitions[i]
@@ -162,7 +164,7 @@ func (p *placer) changeFactor(view *fsm.Topics, name string, factor int) (comman
 			return command, fmt.Errorf("%w %d", err, i)
 		}
 		if len(partition.Replicas) != factor {
-			if why := cannotMove(topic, int32(i), partition, to, here); why != "" {
+			if why := cannotMove(topic, int32(i), partition, to, here, lost); why != "" {
 				return command, fmt.Errorf("%w: %s", outcome.ErrInvalidReplicationFactor, why)
 			}
 		}

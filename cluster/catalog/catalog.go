@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"log/slog"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -43,6 +44,9 @@ type Host interface {
 	HandOver(m *raftgroup.Member, suitable func(identity string) bool) error
 	// Members gives the other nodes of this cluster that gossip names.
 	Members() []string
+	// Lost gives the identities of nodes that this node was recovered without: they are gone for
+	// good.
+	Lost() []string
 	// FeatureLevelReached is told the cluster's feature level, again and again. It must not wait
 	// for anything.
 	FeatureLevelReached(level int)
@@ -94,7 +98,7 @@ func New(cfg Config) *Catalog {
 	c.machine = newMachine(cfg.Host.Fail, cfg.Host.FeatureLevelReached)
 	c.placer = &placer{
 		partitions: cfg.DefaultPartitions, factor: cfg.DefaultReplicationFactor, shards: cfg.Shards,
-		connected: cfg.Host.Connected, voters: c.voters,
+		connected: cfg.Host.Connected, voters: c.voters, lost: c.lost,
 	}
 	c.ids = newProducerIDs(func(ctx context.Context) (int64, error) {
 		reply, err := c.Change(ctx, fsm.CatalogCommand{AllocateProducerIDs: &fsm.AllocateProducerIDs{Count: producerIDBlock}})
@@ -212,6 +216,11 @@ func nodesHere(view *fsm.Topics, connected func(identity string) bool) map[fsm.N
 
 // voters gives the identities of the group's voters; nil before there is a group.
 func (c *Catalog) voters() ([]string, error) {
+	return c.members(func(s raft.Server) bool { return s.Suffrage == raft.Voter })
+}
+
+// members gives the identities of those members of the group; nil before there is a group.
+func (c *Catalog) members(are func(raft.Server) bool) ([]string, error) {
 	m := c.Member()
 	if m == nil {
 		return nil, nil
@@ -220,11 +229,28 @@ func (c *Catalog) voters() ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	voters := []string{}
+	members := []string{}
 	for _, s := range servers {
-		if s.Suffrage == raft.Voter {
-			voters = append(voters, string(s.ID))
+		if are(s) {
+			members = append(members, string(s.ID))
 		}
 	}
-	return voters, nil
+	return members, nil
+}
+
+// lost gives the nodes that the cluster was recovered without, as they can be told from any other
+// node: they are leaving, are not there and, with all that they hold, are no members of the group
+// (dropLost).
+func (c *Catalog) lost(view *fsm.Topics) map[fsm.NodeID]bool {
+	members, err := c.members(func(raft.Server) bool { return true })
+	if members == nil || err != nil {
+		return nil
+	}
+	lost := map[fsm.NodeID]bool{}
+	for _, node := range view.Nodes() {
+		if node.State == fsm.NodeLeaving && !c.cfg.Host.Connected(node.Identity()) && !slices.Contains(members, node.Identity()) {
+			lost[node.ID] = true
+		}
+	}
+	return lost
 }

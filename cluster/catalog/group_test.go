@@ -50,6 +50,7 @@ type hosted struct {
 func (h *hosted) Connected(identity string) bool { return h.all.find(identity) != nil }
 func (h *hosted) FeatureLevelReached(level int)  { h.level.Store(int64(level)) }
 func (h *hosted) Fail(err error)                 { h.fatal.CompareAndSwap(nil, &err) }
+func (h *hosted) Lost() []string                 { return nil }
 func (h *hosted) Left()                          { h.left.Store(true) }
 
 func (h *hosted) Elsewhere(string, []string) (string, bool) { return "", false }

@@ -28,6 +28,7 @@ func (c *Catalog) lead(ctx context.Context) {
 		c.cfg.Logger.Info("cluster formed", "cluster", forming.ClusterID, "nodes", len(forming.Nodes))
 	}
 	c.raiseFeatureLevel(ctx, view)
+	c.dropLost(ctx, m, view)
 	servers, err := m.Servers()
 	if err != nil {
 		return
@@ -35,6 +36,40 @@ func (c *Catalog) lead(ctx context.Context) {
 	if servers, err = c.addMembers(ctx, m, servers, view); err == nil {
 		c.removeMembers(ctx, m, servers, view)
 	}
+}
+
+// dropLost has nodes leave the cluster that it was recovered without, and the group at once: what
+// they held goes to others, as soon as there are some, and then they are forgotten. Their groups
+// may go on without a majority of those that the catalog names, so nobody else could take them out.
+func (c *Catalog) dropLost(ctx context.Context, m *raftgroup.Member, view *fsm.Topics) {
+	for _, identity := range c.cfg.Host.Lost() {
+		err := c.dropped(ctx, m, view, identity)
+		if err != nil {
+			c.cfg.Logger.Warn("a node that was lost is not leaving yet", "node", identity, "error", err)
+		}
+	}
+}
+
+func (c *Catalog) dropped(ctx context.Context, m *raftgroup.Member, view *fsm.Topics, identity string) error {
+	i := slices.IndexFunc(view.Nodes(), func(node fsm.Node) bool { return node.Identity() == identity })
+	if i < 0 || c.cfg.Host.Connected(identity) {
+		return nil
+	}
+	if node := view.Nodes()[i]; node.State != fsm.NodeLeaving {
+		command := fsm.CatalogCommand{SetNodeState: &fsm.SetNodeState{ID: node.ID, State: fsm.NodeLeaving}}
+		if _, err := c.Change(ctx, command); err != nil {
+			return err
+		}
+		c.cfg.Logger.Info("a node that was lost leaves the cluster", "node", node.ID)
+	}
+	servers, err := m.Servers()
+	if err != nil || !slices.ContainsFunc(servers, func(s raft.Server) bool { return string(s.ID) == identity }) {
+		return err
+	}
+	if !raftgroup.MajorityWithout(servers, identity, c.cfg.Host.Connected) {
+		return nil // for now
+	}
+	return m.Change(ctx, func() raft.Future { return m.Raft.RemoveServer(raft.ServerID(identity), 0, callTimeout) })
 }
 
 // addMembers takes the nodes that are registered into the group, and gives votes to as many as may

@@ -20,6 +20,8 @@ type placer struct {
 	connected  func(identity string) bool
 	// voters gives the identities of who votes in the catalog's group; nil: there is no group.
 	voters func() ([]string, error)
+	// lost gives the nodes that the cluster was recovered without.
+	lost func(*fsm.Topics) map[fsm.NodeID]bool
 }
 
 func (p *placer) here(view *fsm.Topics) map[fsm.NodeID]bool { return nodesHere(view, p.connected) }

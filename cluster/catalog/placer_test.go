@@ -30,6 +30,7 @@ func newPlacing(t *testing.T, nodes ...fsm.NodeID) *placing {
 			}
 			return ids, nil
 		},
+		lost: x.lost,
 	}
 	return x
 }

@@ -38,6 +38,8 @@ type changer interface {
 	Change(context.Context, fsm.CatalogCommand) (calls.CatalogReply, error)
 	// giveUpVote takes the vote in the catalog's group from a node that is to leave the cluster.
 	giveUpVote(ctx context.Context, node fsm.Node) (obstacle string, err error)
+	// lost gives the nodes that the cluster was recovered without.
+	lost(*fsm.Topics) map[fsm.NodeID]bool
 }
 
 // planner belongs to the goroutine that runs it.
@@ -148,7 +150,7 @@ func (p *planner) look(now time.Time, view *fsm.Topics, here map[fsm.NodeID]bool
 // evacuate moves replicas away from a node, a few at a time. left is how many it still holds, stuck
 // why one cannot be moved.
 func (p *planner) evacuate(ctx context.Context, view *fsm.Topics, here map[fsm.NodeID]bool, node fsm.Node, moving *int) (left int, stuck string) {
-	nodes := takers(view, here)
+	nodes, lost := takers(view, here), p.to.lost(view)
 	eachPartition(view, func(topic *fsm.Topic, i int32, partition *fsm.Partition) {
 		if !partition.Holds(node.ID) {
 			return
@@ -167,7 +169,7 @@ func (p *planner) evacuate(ctx context.Context, view *fsm.Topics, here map[fsm.N
 		}
 		to := slices.Clone(partition.Replicas)
 		to[slices.Index(to, node.ID)] = target
-		if why := cannotMove(topic, i, partition, to, here); why != "" {
+		if why := cannotMove(topic, i, partition, to, here, lost); why != "" {
 			stuck = why
 			return
 		}
@@ -181,15 +183,20 @@ func (p *planner) evacuate(ctx context.Context, view *fsm.Topics, here map[fsm.N
 
 // cannotMove says why a partition must stay where it is; "": it may move. Its group needs a
 // majority that is there to carry the move out, and must have one when it is over. From the catalog
-// alone: who votes meanwhile is known to the group's leader, who looks at each step again.
-func cannotMove(topic *fsm.Topic, i int32, p *fsm.Partition, to []fsm.NodeID, here map[fsm.NodeID]bool) string {
+// alone: who votes meanwhile is known to the group's leader, who looks at each step again. Nodes
+// that the cluster was recovered without count for nothing: the groups that go on do so without
+// them.
+func cannotMove(topic *fsm.Topic, i int32, p *fsm.Partition, to []fsm.NodeID, here, lost map[fsm.NodeID]bool) string {
+	counts := func(of []fsm.NodeID) []fsm.NodeID {
+		return slices.DeleteFunc(slices.Clone(of), func(id fsm.NodeID) bool { return lost[id] })
+	}
 	missing := func(of []fsm.NodeID) string {
 		return nodeList(slices.DeleteFunc(slices.Clone(of), func(id fsm.NodeID) bool { return here[id] }))
 	}
 	switch {
-	case len(p.Leaving) == 0 && !majorityOf(p.Replicas, here):
+	case len(p.Leaving) == 0 && !majorityOf(counts(p.Replicas), here):
 		return fmt.Sprintf("%s-%d has no majority of its replicas: %s not there", topic.Name, i, missing(p.Replicas))
-	case !majorityOf(to, here):
+	case !majorityOf(counts(to), here):
 		return fmt.Sprintf("%s-%d would have no majority of its replicas: %s not there", topic.Name, i, missing(to))
 	}
 	return ""
@@ -237,7 +244,7 @@ func (p *planner) remove(ctx context.Context, node fsm.Node) (obstacle string) {
 
 // balance moves replicas to nodes that have fewer.
 func (p *planner) balance(ctx context.Context, view *fsm.Topics, here map[fsm.NodeID]bool) {
-	nodes := takers(view, here)
+	nodes, lost := takers(view, here), p.to.lost(view)
 	type place struct {
 		topic     *fsm.Topic
 		partition int32
@@ -259,7 +266,7 @@ func (p *planner) balance(ctx context.Context, view *fsm.Topics, here map[fsm.No
 		to := slices.Clone(from)
 		to[slices.Index(to, move.From)] = move.To
 		at := places[move.Partition]
-		if why := cannotMove(at.topic, at.partition, &at.topic.Partitions[at.partition], to, here); why != "" {
+		if why := cannotMove(at.topic, at.partition, &at.topic.Partitions[at.partition], to, here, lost); why != "" {
 			continue
 		}
 		if !p.reassign(ctx, at.topic, at.partition, from, to) {

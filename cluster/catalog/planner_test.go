@@ -23,9 +23,10 @@ type plans struct {
 	now  time.Time
 	away map[fsm.NodeID]bool
 
-	obstacle string   // why no node gives up its vote
-	gave     []string // who gave up its vote
-	err      error    // what changes come to
+	without  map[fsm.NodeID]bool // the cluster was recovered without them
+	obstacle string              // why no node gives up its vote
+	gave     []string            // who gave up its vote
+	err      error               // what changes come to
 }
 
 func newPlans(t *testing.T, cfg Config, nodes ...fsm.NodeID) *plans {
@@ -51,6 +52,8 @@ func (x *plans) giveUpVote(_ context.Context, node fsm.Node) (string, error) {
 	}
 	return x.obstacle, x.err
 }
+
+func (x *plans) lost(*fsm.Topics) map[fsm.NodeID]bool { return x.without }
 
 // topic creates a topic with these replicas.
 func (x *plans) topic(name string, assignment ...[]fsm.NodeID) fsm.TopicID {

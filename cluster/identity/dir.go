@@ -24,6 +24,8 @@ import (
 //	catalog/        the log and the snapshot of the catalog's Raft group
 //	partitions/     a folder per replica, named <topic id>-<partition>
 //	journal/        what was written last to all partitions
+//	recovery        there while a recovery is under way (recovered.go)
+//	before-recovery-<digits>/  copies of what a recovery changed
 
 const (
 	lockName     = "LOCK"
@@ -33,6 +35,7 @@ const (
 	oldVotesName = "votes.db"
 	catalogName  = "catalog"
 	replicasName = "partitions"
+	recoveryName = "recovery"
 )
 
 // Dir is a data directory that this process has locked.

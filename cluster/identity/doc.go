@@ -9,6 +9,7 @@
 //	dir.go       the data directory and its lock; what must be there beside node.json
 //	file.go      node.json
 //	identity.go  Identity, what the node is now: read by everybody, changed in one step on disk
+//	recovered.go a cluster that was recovered without some of its nodes, and has another id since
 //	proof.go     how a process proves that it has the data directory
 //	twin.go      a data directory that was copied makes two nodes of one identity
 //

@@ -41,6 +41,10 @@ type File struct {
 	// Left says that the node was taken out of the cluster. It does not start again.
 	Left bool `json:"left,omitempty"`
 
+	// Lost are the identities of nodes that are gone for good, as an operator said who recovered
+	// the cluster without them (recovered.go).
+	Lost []string `json:"lost,omitempty"`
+
 	// Checksum is that of all the rest; "" in files of before there was one.
 	Checksum string `json:"checksum,omitempty"`
 }
@@ -106,11 +110,26 @@ func (d *Dir) Read(want fsm.NodeID) (*File, error) {
 			return nil, err
 		}
 	}
-	path := d.Join(fileName)
-	data, err := vfs.ReadFile(d.fs, path, maxFile)
+	if err := d.unfinished(); err != nil {
+		return nil, err
+	}
+	file, err := d.parse()
 	if errors.Is(err, fs.ErrNotExist) {
 		return d.mint(want)
 	}
+	if err != nil {
+		return nil, err
+	}
+	if want != "" && want != file.NodeID {
+		return nil, fmt.Errorf("data directory %s belongs to node %q, not to %q: give the right --data or --node-id", d.path, file.NodeID, want)
+	}
+	return file, d.lostVotes(file)
+}
+
+// parse reads node.json. The error wraps fs.ErrNotExist if there is none.
+func (d *Dir) parse() (*File, error) {
+	path := d.Join(fileName)
+	data, err := vfs.ReadFile(d.fs, path, maxFile)
 	if err != nil {
 		return nil, err
 	}
@@ -118,13 +137,7 @@ func (d *Dir) Read(want fsm.NodeID) (*File, error) {
 	if err := json.NewDecoder(bytes.NewReader(data)).Decode(file); err != nil {
 		return nil, fmt.Errorf("%s is damaged: %w", path, err)
 	}
-	if err := file.check(path); err != nil {
-		return nil, err
-	}
-	if want != "" && want != file.NodeID {
-		return nil, fmt.Errorf("data directory %s belongs to node %q, not to %q: give the right --data or --node-id", d.path, file.NodeID, want)
-	}
-	return file, d.lostVotes(file)
+	return file, file.check(path)
 }
 
 // mint makes the first node.json of a directory, in which there must be nothing else.

@@ -56,8 +56,13 @@ func (id *Identity) Incarnation() string { return id.incarnation }
 // String is "<node id>.<incarnation>", the node's name in every Raft group.
 func (id *Identity) String() string { return id.name }
 
-// ClusterID is the cluster that the node belongs to, "" until it is in one.
+// ClusterID is the cluster that the node belongs to, "" until it is in one. Nodes with another one
+// are strangers; clients are told Formed of it.
 func (id *Identity) ClusterID() string { return id.file.Load().ClusterID }
+
+// Lost gives the identities of nodes that the cluster was recovered without. It must not be
+// changed.
+func (id *Identity) Lost() []string { return id.file.Load().Lost }
 
 // Forming is the cluster that the node has proposed or agreed to form; nil: none. It must not be
 // changed.

@@ -415,3 +415,43 @@ func TestAnOldDirectoryIsOldUntilItIsMigrated(t *testing.T) {
 		}
 	}
 }
+
+// No node starts while a recovery is under way, and clusters know what became of them.
+func TestARecoveryKeepsANodeFromStarting(t *testing.T) {
+	m := vfs.NewMem()
+	d := opened(t, m)
+	if _, err := d.Read("n1"); err != nil {
+		t.Fatal(err)
+	}
+	if b, err := d.Recovery(); b != nil || err != nil {
+		t.Fatalf("%q, %v", b, err)
+	}
+	if err := d.BeginRecovery([]byte("plan")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Load(d, "n1"); !errors.Is(err, ErrUnfinished) {
+		t.Errorf("a node starts in the middle of a recovery: %v", err)
+	}
+	if b, err := d.Recovery(); string(b) != "plan" || err != nil {
+		t.Errorf("%q, %v", b, err)
+	}
+	file, err := d.Look()
+	if err != nil {
+		t.Fatal(err)
+	}
+	file.ClusterID, file.Lost = Recovered(cluster, []byte("what all know")), []string{"n2.00000002"}
+	if err := errors.Join(d.Save(file), d.EndRecovery(), d.EndRecovery(), vfs.ReplaceFile(m, d.Join("votes"), []byte("votes"))); err != nil {
+		t.Fatal(err)
+	}
+	id, err := Load(d, "n1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !slices.Equal(id.Lost(), file.Lost) || Formed(id.ClusterID()) != cluster || !Succeeds(id.ClusterID(), cluster) {
+		t.Errorf("recovered as %s without %q", id.ClusterID(), id.Lost())
+	}
+	again := Recovered(id.ClusterID(), []byte("more"))
+	if !Succeeds(again, cluster) || !Succeeds(again, id.ClusterID()) || Succeeds(cluster, again) || Succeeds(again, again) || Succeeds(again, "") || Formed(again) != cluster {
+		t.Errorf("recovered twice: %s", again)
+	}
+}

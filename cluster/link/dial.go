@@ -31,8 +31,19 @@ func (b *base) dialHelloOnce(ctx context.Context, addr string, h hello) (net.Con
 	stop := context.AfterFunc(ctx, func() { _ = dialed.Close() })
 	nc := dialed
 	a, err := b.shake(nc, h)
-	if err == nil {
-		nc, err = proven(nc, a.identity)
+	var other *ClusterMismatch
+	if err == nil || errors.As(err, &other) {
+		// What is said of a cluster counts, too: see ClusterMismatch.
+		_, secured := nc.(Secured)
+		settled, perr := proven(nc, a.identity)
+		switch {
+		case perr != nil:
+			err = perr
+		case err != nil:
+			other.Proven = secured
+		default:
+			nc = settled
+		}
 	}
 	if !stop() && err == nil {
 		err = context.Cause(ctx)
@@ -61,6 +72,9 @@ func (b *base) shake(nc net.Conn, h hello) (a helloAnswer, err error) {
 	if err != nil {
 		return a, fmt.Errorf("handshake: %w", err)
 	}
+	if a.reason == reasonCluster {
+		return a, &ClusterMismatch{Theirs: a.clusterID, err: refusal(a.reason, []byte(a.text))}
+	}
 	if a.reason != reasonNone {
 		return a, refusal(a.reason, []byte(a.text))
 	}
@@ -68,7 +82,7 @@ func (b *base) shake(nc net.Conn, h hello) (a helloAnswer, err error) {
 		return a, fmt.Errorf("%w: it chose version %d", ErrVersionMismatch, a.version)
 	}
 	if h.clusterID != "" && a.clusterID != "" && h.clusterID != a.clusterID {
-		return a, fmt.Errorf("%w: %q, not %q", ErrClusterMismatch, a.clusterID, h.clusterID)
+		return a, &ClusterMismatch{Theirs: a.clusterID, err: fmt.Errorf("%w: %q, not %q", ErrClusterMismatch, a.clusterID, h.clusterID)}
 	}
 	if h.target != "" && a.identity != h.target {
 		return a, fmt.Errorf("%w: %q, not %q", ErrIdentityMismatch, a.identity, h.target)

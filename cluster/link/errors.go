@@ -44,6 +44,17 @@ var (
 	errStreamOver = errors.New("snapshot stream is over")
 )
 
+// ClusterMismatch is ErrClusterMismatch with the id of the other node's cluster.
+type ClusterMismatch struct {
+	Theirs string // as it says itself
+	// Proven: it has shown that it may have its identity (Secured). Else anybody may have said so.
+	Proven bool
+	err    error
+}
+
+func (e *ClusterMismatch) Error() string { return e.err.Error() }
+func (e *ClusterMismatch) Unwrap() error { return e.err }
+
 // NotSent marks err as surely not processed.
 func NotSent(err error) error { return notSent(err) }
 

@@ -38,11 +38,22 @@ func (d *gate) NotifyAlive(n *memberlist.Node) error {
 	if err != nil {
 		return err
 	}
+	if !g.keptOut(n, m) {
+		return nil
+	}
+	if g.cfg.Foreign != nil {
+		g.cfg.Foreign(m)
+	}
+	return fmt.Errorf("it belongs to cluster %q", m.ClusterID)
+}
+
+// keptOut reports whether a node is of another cluster, and notes that.
+func (g *Gossip) keptOut(n *memberlist.Node, m Member) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if !g.isForeign(m) {
 		delete(g.foreign, n.Name)
-		return nil
+		return false
 	}
 	if g.foreign[n.Name] == "" {
 		if len(g.foreign) >= maxForeign {
@@ -51,7 +62,7 @@ func (d *gate) NotifyAlive(n *memberlist.Node) error {
 		g.foreign[n.Name] = m.ClusterID
 		g.log.Warn("node of another cluster kept out", "node", m.Identity, "addr", n.Address(), "cluster", m.ClusterID, "ours", g.self.ClusterID)
 	}
-	return fmt.Errorf("it belongs to cluster %q", m.ClusterID)
+	return true
 }
 
 // events hears who came and went.

@@ -40,6 +40,9 @@ type Config struct {
 	Keys [][]byte
 	// Plaintext says what counts beside what is encrypted; without Keys it means nothing.
 	Plaintext Plaintext
+	// Foreign is told of nodes of other clusters, again and again; nil: nobody wants to know. It
+	// must not wait for anything.
+	Foreign func(Member)
 	// Logger gets one line per node that came, left, failed or was kept out. Nil discards.
 	Logger *slog.Logger
 	// Transport carries the gossip in place of TCP and UDP at BindAddr, which must be the

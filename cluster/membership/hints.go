@@ -30,6 +30,10 @@ type Hints interface {
 	Save([]byte) error
 }
 
+// Remembered gives the addresses at which others gossiped, host:port; none where there is no file.
+// What they say may be wrong.
+func Remembered(h Hints) ([]string, error) { return readHints(h) }
+
 // readHints gives the addresses in the file; none if there is no file.
 func readHints(h Hints) ([]string, error) {
 	b, err := h.Load(maxHintsFile)

@@ -124,7 +124,7 @@ func crashRun(seed uint64) error {
 
 // verifies gives what Archive.Verify says is wrong with what a crash left, which is sound.
 func verifies(mem *vfs.Mem, models []*modelLog) error {
-	a, err := openArchive(mem, func(name string) (readable, error) { return mem.Open(name) }, "/data")
+	a, err := OpenArchiveOn(mem, "/data")
 	if err != nil {
 		return err
 	}
@@ -150,6 +150,16 @@ func live(opts Options, models []*modelLog, random *rand.Rand) error {
 		}
 		return err
 	}
+	foretold, err := OpenArchiveOn(opts.FS, "/data")
+	if err != nil {
+		return gone(err)
+	}
+	ends := make([]LogEnd, len(models))
+	for i, m := range models {
+		if ends[i], err = foretold.End(m.name, testSpan, nil); err != nil && !errors.Is(err, ErrLost) {
+			return gone(err)
+		}
+	}
 	st, err := OpenStore("/data", opts)
 	if err != nil {
 		return gone(err)
@@ -165,6 +175,9 @@ func live(opts Options, models []*modelLog, random *rand.Rand) error {
 			return gone(err)
 		}
 		defer l.Close()
+		if err := ends[i].is(l); err != nil {
+			return fmt.Errorf("%s: %w", m.name, err)
+		}
 		if err := m.compare(l); err != nil {
 			return gone(err)
 		}
@@ -184,6 +197,21 @@ func live(opts Options, models []*modelLog, random *rand.Rand) error {
 		if err := m.compare(logs[i]); err != nil {
 			return gone(err)
 		}
+	}
+	return nil
+}
+
+// is gives an error if an opened log does not end as was foretold.
+func (e LogEnd) is(l *PartitionLog) error {
+	last, _ := l.LastIndex()
+	var entry raft.Log
+	if last > l.SnapshotIndex() {
+		if err := l.GetLog(last, &entry); err != nil {
+			return err
+		}
+	}
+	if last = max(last, l.SnapshotIndex()); e.Index != last || entry.Term != 0 && e.Term != entry.Term || e.Snapshot != l.SnapshotIndex() {
+		return fmt.Errorf("it ends at entry %d of term %d, its snapshot at %d; foretold was %d, %d, %d", last, entry.Term, l.SnapshotIndex(), e.Index, e.Term, e.Snapshot)
 	}
 	return nil
 }

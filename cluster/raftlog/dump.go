@@ -23,6 +23,8 @@ type Archive struct {
 	st *Store
 	// JournalErr says what is wrong with the journal.
 	JournalErr error
+	// journalLost says that it takes the logs of all partitions along.
+	journalLost bool
 }
 
 // OpenArchive opens the store in the folder dir. No process may be writing to it.
@@ -34,6 +36,12 @@ func OpenArchive(dir string) (*Archive, error) {
 		}
 		return osReadable{f}, nil
 	}, dir)
+}
+
+// OpenArchiveOn is OpenArchive on another file system. Files are opened as that opens them, and
+// only read.
+func OpenArchiveOn(fsys vfs.FS, dir string) (*Archive, error) {
+	return openArchive(fsys, func(name string) (readable, error) { return fsys.Open(name) }, dir)
 }
 
 func openArchive(base vfs.FS, open func(string) (readable, error), dir string) (*Archive, error) {
@@ -50,8 +58,10 @@ func openArchive(base vfs.FS, open func(string) (readable, error), dir string) (
 	case errors.Is(err, ErrDamaged) && st.noted.settles(epoch, files):
 		a.JournalErr = fmt.Errorf("journal: %w (the node was stopped in good order and does not need it)", err)
 	case errors.Is(err, ErrDamaged):
+		a.journalLost = true
 		a.JournalErr = fmt.Errorf("journal: %w (the node copies all of its partitions from others when it starts)", err)
 	default:
+		a.journalLost = true
 		a.JournalErr = fmt.Errorf("journal: %w", err)
 	}
 	return a, nil

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"io"
 	"os"
+	"path/filepath"
+	"slices"
 
 	"github.com/trimaran-io/trimaran/cluster/raftlog/vfs"
 	"github.com/trimaran-io/trimaran/internal/locks"
@@ -52,7 +54,31 @@ func (*readOnly) RemoveAll(string) error               { return errReadOnly }
 func (*readOnly) SyncDir(string) error                 { return nil }
 func (*readOnly) Lock(string) (io.Closer, error)       { return nil, errReadOnly }
 
-func (r *readOnly) List(dir string) ([]vfs.Entry, error)   { return r.base.List(dir) }
+// List gives the sizes that files would have with what was written to them.
+func (r *readOnly) List(dir string) ([]vfs.Entry, error) {
+	entries, err := r.base.List(dir)
+	if err != nil {
+		return nil, err
+	}
+	entries = slices.Clone(entries)
+	for i, e := range entries {
+		if !e.Dir {
+			entries[i].Size = max(e.Size, r.end(filepath.Join(dir, e.Name)))
+		}
+	}
+	return entries, nil
+}
+
+// end is where the last byte stands that was written to a file.
+func (r *readOnly) end(name string) (end int64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, p := range r.patches[name] {
+		end = max(end, p.at+int64(len(p.data)))
+	}
+	return end
+}
+
 func (r *readOnly) Space(dir string) (int64, int64, error) { return r.base.Space(dir) }
 
 func (r *readOnly) Open(name string) (vfs.File, error) {
@@ -73,6 +99,12 @@ func (*readOnlyFile) WriteVector([][]byte, int64) error { return errReadOnly }
 func (*readOnlyFile) Truncate(int64) error              { return errReadOnly }
 func (*readOnlyFile) Allocate(int64) error              { return errReadOnly }
 func (*readOnlyFile) Sync() error                       { return nil }
+
+// Size is that of the file with what was written to it.
+func (f *readOnlyFile) Size() (int64, error) {
+	size, err := f.readable.Size()
+	return max(size, f.fs.end(f.name)), err
+}
 
 // WriteAt remembers what is not in the file anyway, as nearly all is that a
 // journal has.

@@ -432,6 +432,23 @@ func (g *MemberStable) BeginAnew(term uint64, leader string) error {
 	})
 }
 
+// Elect stores that this node is in a term and has voted in it for a candidate, in one step. It
+// fails with ErrVoted in a term before that of its newest vote, or for another candidate in that
+// one.
+func (g *MemberStable) Elect(term uint64, candidate string) error {
+	return g.stable.update(g.group, func(old memberVotes) (memberVotes, error) {
+		if err := old.check(g.group); err != nil {
+			return nil, err
+		}
+		if voted := old.number(keyVoteTerm); term < voted || term == voted && candidate != string(old[keyVoteCandidate]) || term < old.number(keyTerm) {
+			return nil, fmt.Errorf("%w in term %d", ErrVoted, max(voted, old.number(keyTerm)))
+		}
+		votes := old.clone()
+		votes[keyTerm], votes[keyVoteTerm], votes[keyVoteCandidate] = number(term), number(term), []byte(candidate)
+		return votes, nil
+	})
+}
+
 // Anew reports whether BeginAnew was ever called: the raft group was formed long ago,
 // and its configuration comes from its leader.
 func (g *MemberStable) Anew() (bool, error) {

@@ -200,7 +200,7 @@ func TestAnInstalledSnapshotIsOneStep(t *testing.T) {
 
 // verifyWhole reads all of the log of a node that is stopped.
 func verifyWhole(mem *vfs.Mem) (Verified, []error) {
-	a, err := openArchive(mem, func(name string) (readable, error) { return mem.Open(name) }, "/data")
+	a, err := OpenArchiveOn(mem, "/data")
 	if err != nil {
 		return Verified{}, []error{err}
 	}

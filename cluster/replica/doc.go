@@ -12,10 +12,10 @@
 // is a partition's, read.go and lookup.go how it is read, readmemory.go into which memory,
 // aborted.go which transactions readers are told of, with what keptcache.go has in memory;
 // proposer.go is how records get into it, lines.go in which order; shard.go and shardleader.go are
-// that for a shard. Both propose through pump.go. members.go has the group's members be those that
-// the catalog names; catchup.go copies what a replica is behind by; housekeeping.go takes
-// snapshots, and retention.go lets go of what is too old. hurt.go and rebuild.go are what becomes
-// of damage, which scrub.go looks for.
+// that for a shard, renew.go what a shard gets that has lost something. Both propose through
+// pump.go. members.go has the group's members be those that the catalog names; catchup.go copies
+// what a replica is behind by; housekeeping.go takes snapshots, and retention.go lets go of what is
+// too old. hurt.go and rebuild.go are what becomes of damage, which scrub.go looks for.
 //
 // # Locks
 //

@@ -55,7 +55,7 @@ func (r *Replica) reconcileMembers() bool {
 	for _, s := range servers {
 		suffrage[string(s.ID)] = s.Suffrage
 	}
-	complete := true
+	complete, lost := true, false
 	wanted := map[string]bool{}
 	for _, id := range partition.Replicas {
 		node, ok := topics.Node(id)
@@ -67,6 +67,10 @@ func (r *Replica) reconcileMembers() bool {
 		wanted[identity] = true
 		voter, member := suffrage[identity]
 		if member && voter == raft.Voter {
+			continue
+		}
+		if node.State == fsm.NodeLeaving && !host.Connected(identity) {
+			lost = true
 			continue
 		}
 		complete = false
@@ -92,7 +96,10 @@ func (r *Replica) reconcileMembers() bool {
 		}
 		return false
 	}
-	if !complete {
+	// One that is lost comes back to nobody: its place goes to another with a move of its own, and
+	// this one ends without it. But all who are in the group stay until then.
+	surplus := slices.ContainsFunc(servers, func(s raft.Server) bool { return !wanted[string(s.ID)] })
+	if !complete || lost && surplus {
 		return false
 	}
 	if len(servers) == len(wanted) && len(partition.Leaving) == 0 {

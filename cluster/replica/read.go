@@ -38,6 +38,16 @@ func (r *Replica) files(fresh bool) (raftgroup.Files, error) {
 	return raftgroup.Files{Log: log, Snapshots: log.Snapshots(), Serving: log.Serving}, nil
 }
 
+// LogOptions gives how the log of a replica is opened that does not run, so that what is kept with
+// its segments stays what it is.
+func LogOptions(id fsm.PartitionID) raftlog.LogOptions {
+	opts := raftlog.LogOptions{Group: id.String(), Span: SpanOf(id), Trailing: defaultTrailing}
+	if id.Topic != fsm.GroupShardsID {
+		opts.Kept = newKept
+	}
+	return opts
+}
+
 // logOptions implements machine.
 func (r *Records) logOptions() raftlog.LogOptions {
 	return raftlog.LogOptions{

@@ -167,7 +167,11 @@ func (h *Health) Shortcomings() (s Shortcomings) {
 // elsewhere: they would find the same there.
 func (h *Health) Serves() error {
 	view := h.Here.Topics()
-	here, all := h.Presence.Here(view), len(view.Nodes())
+	here, all := h.Presence.Here(view), 0
+	for _, node := range view.Nodes() {
+		// one that is lost is missed by nobody
+		all += boolInt(here[node.ID] || node.State != fsm.NodeLeaving)
+	}
 	if 2*len(here) < all {
 		return fmt.Errorf("this node reaches %d of the cluster's %d nodes, itself among them", len(here), all)
 	}

@@ -247,6 +247,7 @@ func TestNoCommandLetsHostileTextReachTheTerminal(t *testing.T) {
 		"token create":             {{"--read", hostile}}, "token revoke": {{hostile}, {"--principal", "User:" + hostile}},
 		"token list": {{}, {"--json"}}, "token list-keys": {{}, {"--json"}}, "token rotate-keys": {{}, {"--at-once"}},
 		"log dump": {{hostile}}, "log verify": {{hostile}}, "version": {{}},
+		"recover survey": {{"--data", hostile}},
 	}
 	unreached := map[string]bool{"serve": true, "dev": true} // they run for long: package logs
 	for _, words := range leaves(newRoot(), nil) {
@@ -261,7 +262,7 @@ func TestNoCommandLetsHostileTextReachTheTerminal(t *testing.T) {
 		for _, more := range tries {
 			args := append(words[:len(words):len(words)], more...)
 			onStore := name == "backup list" || name == "backup verify" || name == "backup prune"
-			if words[0] != "log" && words[0] != "cert" && words[0] != "version" && !onStore {
+			if words[0] != "log" && words[0] != "recover" && words[0] != "cert" && words[0] != "version" && !onStore {
 				args = append(args, "--brokers", addr, "--timeout", "1s")
 			}
 			var out, errOut bytes.Buffer

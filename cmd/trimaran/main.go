@@ -4,7 +4,7 @@
 // config files, puts a node together out of package cluster and package gateway
 // (the only place that knows both), and holds small clients for people and
 // scripts. The clients reach a node or a shim over its client port like any
-// other client does; only "log" looks into a data directory, of a stopped node.
+// other client does; only "log" and "recover" look into a data directory, of a stopped node.
 // What a node does is written below, not here.
 package main
 
@@ -38,7 +38,8 @@ func main() {
 
 // run is the whole program but for the process: 0 is success, 1 a failure that
 // stderr explains, 2 settings that were not understood, 3 that a node was started which has
-// left its cluster, so that starting it once more is in vain, too. Where nobody reads what it
+// left its cluster, or was left out when that was recovered, so that starting it once more is in
+// vain, too. Where nobody reads what it
 // prints it ends without a word, with the code that the signal would give.
 func run(args []string, in io.Reader, out, errOut io.Writer) int {
 	root := newRoot()
@@ -67,7 +68,7 @@ func run(args []string, in io.Reader, out, errOut io.Writer) int {
 		fmt.Fprintf(errOut, "Run '%s --help' for what it takes.\n", cmd.CommandPath())
 		return 2
 	}
-	if errors.Is(err, cluster.ErrLeft) {
+	if errors.Is(err, cluster.ErrLeft) || errors.Is(err, cluster.ErrLeftOut) {
 		return 3
 	}
 	return 1
@@ -131,7 +132,7 @@ the file.`,
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &usageError{err} })
 	root.AddCommand(
 		newServe(), newDev(),
-		newTopic(), newProduce(), newConsume(), newGroup(), newTransaction(), newUser(), newACL(), newToken(), newCluster(), newNode(), newBackup(), newLog(), newCert(),
+		newTopic(), newProduce(), newConsume(), newGroup(), newTransaction(), newUser(), newACL(), newToken(), newCluster(), newNode(), newBackup(), newLog(), newRecover(), newCert(),
 		newVersion(),
 	)
 	markArgErrors(root)
