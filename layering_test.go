@@ -88,7 +88,7 @@ var layers = []layer{
 		"how Go's own threads behave is settled before anything is started"},
 	{"cmd/internal/terminal", nil, nil,
 		"what is fit for a terminal does not depend on where it comes from"},
-	{"cmd/trimaran", []string{"cmd/internal/collector", "cmd/internal/descriptors", "cmd/internal/drill", "cmd/internal/logs", "cmd/internal/monitor", "cmd/internal/terminal", "gateway", "gateway/shim", "cluster", "cluster/membership", "cluster/peertls", "security", "security/certs", "coordinator", "transaction", "admin", "backup", "fsm", "outcome", "kafkaproto", "security/acl", "security/scram", "gateway/audit", "gateway/listen", "gateway/login", "security/jwt", "security/token"}, nil,
+	{"cmd/trimaran", []string{"cmd/internal/collector", "cmd/internal/descriptors", "cmd/internal/drill", "cmd/internal/logs", "cmd/internal/monitor", "cmd/internal/terminal", "gateway", "gateway/shim", "cluster", "cluster/membership", "cluster/peertls", "cluster/tier", "security", "security/certs", "coordinator", "transaction", "admin", "backup", "fsm", "outcome", "kafkaproto", "security/acl", "security/scram", "gateway/audit", "gateway/listen", "gateway/login", "security/jwt", "security/token"}, nil,
 		"the node's command introduces gateway and cluster to each other; what lies below them is their affair"},
 	{"cmd/trimaran-shim", []string{"cmd/internal/collector", "cmd/internal/descriptors", "cmd/internal/logs", "cmd/internal/monitor", "gateway/shim", "security/certs"}, nil,
 		"the shim runs beside clients and must not carry a node"},

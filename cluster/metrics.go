@@ -40,7 +40,7 @@ func (m *metrics) all() []prometheus.Collector {
 	}
 	compacted := &m.node.compactionCounters
 	count := func(of *atomic.Int64) func() uint64 { return func() uint64 { return uint64(max(of.Load(), 0)) } }
-	return []prometheus.Collector{
+	return append(m.tier(), []prometheus.Collector{
 		counter("trimaran_compaction_rounds_total", "Compactions that replicas on this node have carried out.", count(&compacted.Rounds)),
 		counter("trimaran_compaction_bytes_total", "Bytes that were read and written for them.", count(&compacted.Bytes)),
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
@@ -62,7 +62,34 @@ func (m *metrics) all() []prometheus.Collector {
 		counter("trimaran_peer_bytes_out_total", "Bytes that were sent to other nodes.", func() uint64 { return stats().BytesOut }),
 		counter("trimaran_peer_appends_ahead_total", "AppendEntries that were sent before the leader had stored their entries.", func() uint64 { return m.node.rafts.Stats().Ahead }),
 		counter("trimaran_peer_appends_ahead_used_total", "Those of them that were what Raft sends then; the others were sent in vain.", func() uint64 { return m.node.rafts.Stats().AheadUsed }),
+	}...)
+}
+
+// tier gives what there is to register of the store that old records go to.
+func (m *metrics) tier() (all []prometheus.Collector) {
+	t := m.node.tier
+	if t == nil {
+		return nil
 	}
+	for _, c := range []struct {
+		name, help string
+		of         *atomic.Int64
+	}{
+		{"segments_total", "Segments that this node has put into the tier's store and had named.", &t.Segments},
+		{"uploaded_bytes_total", "Bytes of objects that this node has put there.", &t.Uploaded},
+		{"upload_errors_total", "Attempts to bring a partition's tier up to date that failed.", &t.UploadErrors},
+		{"fetched_bytes_total", "Bytes of objects that were read from there.", &t.Fetched},
+		{"fetch_errors_total", "Objects that could not be read from there, or were not what was put.", &t.FetchErrors},
+		{"cache_hits_total", "Reads of old records that were in the cache.", &t.Hits},
+		{"cache_misses_total", "Reads of old records that were not, and had to wait for the store.", &t.Misses},
+		{"deleted_objects_total", "Objects that were deleted there.", &t.Deleted},
+		{"orphans_total", "Those of them that nobody had named.", &t.Counters.Orphans},
+	} {
+		all = append(all, prometheus.NewCounterFunc(prometheus.CounterOpts{Name: "trimaran_tier_" + c.name, Help: c.help}, func() float64 { return float64(c.of.Load()) }))
+	}
+	return append(all, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "trimaran_tier_cache_bytes", Help: "Bytes of the cache's files in the data directory.",
+	}, func() float64 { return float64(t.CacheSize()) }))
 }
 
 // register adds all metrics, or none.

@@ -23,7 +23,7 @@ import (
 //	6  compaction: its decisions in partitions' logs, and segments of which records are gone; topics
 //	   that are restored: where their logs begin, entries with batches of older leader epochs
 //	7  a transaction may have begun while its coordinator has replicated nothing of it
-//	8  tiers: what partitions' logs say of records in a store
+//	8  tiers: what partitions' logs say of records in a store; remote.storage.enable=true
 const FeatureLevel = 8
 
 // LevelTransactions is the level from which on transactions may begin.
@@ -46,6 +46,9 @@ type RaiseFeatureLevel struct {
 func (c *CatalogCommand) featureLevel() int {
 	if c.EndRestore != nil || c.CreateTopic != nil && c.CreateTopic.Topic.Origin != "" {
 		return LevelRestore
+	}
+	if c.enablesTier() {
+		return LevelTiers
 	}
 	if c.AlterCredentials != nil || c.AlterACLs != nil || c.AlterTokens != nil {
 		return 4

@@ -35,6 +35,9 @@ type ReplicaReport struct {
 
 	Bytes int64 `json:"bytes"` // of its log
 
+	LocalStart fsm.Offset        `json:"local_start,omitempty"` // what replicas keep, if that is not all
+	Tier       *admin.TierStatus `json:"tier,omitempty"`        // of the leader, of a topic that has one
+
 	// Voters are the identities of those that vote, as the leader says: another replica's
 	// configuration may be old.
 	Voters []string `json:"voters,omitempty"`

@@ -24,7 +24,9 @@ type memStore struct {
 	gets int
 }
 
-func newMemStore() *memStore { return &memStore{objects: map[string][]byte{}, hidden: map[string]bool{}} }
+func newMemStore() *memStore {
+	return &memStore{objects: map[string][]byte{}, hidden: map[string]bool{}}
+}
 
 func (s *memStore) String() string { return "memory" }
 
