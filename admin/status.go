@@ -100,7 +100,7 @@ type PartitionStatus struct {
 type TierStatus struct {
 	Segments   int        `json:"segments"`
 	Bytes      int64      `json:"bytes"`               // of their records
-	Waiting    int64      `json:"waiting"`             // bytes of closed segments that are still to go there
+	Waiting    int64      `json:"waiting"`             // that should be there, too
 	LocalStart fsm.Offset `json:"local_start"`         // the first offset that replicas keep
 	End        fsm.Offset `json:"end"`                 // behind what is there; -1: nothing is
 	ToDelete   int        `json:"to_delete,omitempty"` // segments whose objects are to be deleted

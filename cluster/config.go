@@ -75,8 +75,8 @@ type Config struct {
 	// compacted; with more keys it goes over the log again. 0 means 128 MiB; at least 1 MiB.
 	CompactionMemory int64
 
-	// TierTo is the store that old records of topics with remote.storage.enable=true go to, the same
-	// for all nodes; nil: there is none.
+	// TierTo is the store that old records of topics with remote.storage.enable=true go to, the
+	// same for all nodes; nil: there is none.
 	TierTo tier.Store
 	// TierCacheBytes bounds what of the store is kept in the data directory. 0 means 1 GiB.
 	TierCacheBytes int64

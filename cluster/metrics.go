@@ -75,17 +75,17 @@ func (m *metrics) tier() (all []prometheus.Collector) {
 		name, help string
 		of         *atomic.Int64
 	}{
-		{"segments_total", "Segments that this node has put into the tier's store and had named.", &t.Segments},
-		{"uploaded_bytes_total", "Bytes of objects that this node has put there.", &t.Uploaded},
-		{"upload_errors_total", "Attempts to bring a partition's tier up to date that failed.", &t.UploadErrors},
-		{"fetched_bytes_total", "Bytes of objects that were read from there.", &t.Fetched},
-		{"fetch_errors_total", "Objects that could not be read from there, or were not what was put.", &t.FetchErrors},
-		{"cache_hits_total", "Reads of old records that were in the cache.", &t.Hits},
-		{"cache_misses_total", "Reads of old records that were not, and had to wait for the store.", &t.Misses},
-		{"deleted_objects_total", "Objects that were deleted there.", &t.Deleted},
-		{"orphans_total", "Those of them that nobody had named.", &t.Counters.Orphans},
+		{"trimaran_tier_segments_total", "Segments that this node has put into the tier's store and had named.", &t.Segments},
+		{"trimaran_tier_uploaded_bytes_total", "Bytes of objects that this node has put there.", &t.Uploaded},
+		{"trimaran_tier_upload_errors_total", "Attempts to bring a partition's tier up to date that failed.", &t.UploadErrors},
+		{"trimaran_tier_fetched_bytes_total", "Bytes of objects that were read from there.", &t.Fetched},
+		{"trimaran_tier_fetch_errors_total", "Objects that could not be read from there, or were not what was put.", &t.FetchErrors},
+		{"trimaran_tier_cache_hits_total", "Reads of old records that were in the cache.", &t.Hits},
+		{"trimaran_tier_cache_misses_total", "Reads of old records that were not, and had to wait for the store.", &t.Misses},
+		{"trimaran_tier_deleted_objects_total", "Objects that were deleted there.", &t.Deleted},
+		{"trimaran_tier_orphans_total", "Those of them that nobody had named.", &t.Counters.Orphans},
 	} {
-		all = append(all, prometheus.NewCounterFunc(prometheus.CounterOpts{Name: "trimaran_tier_" + c.name, Help: c.help}, func() float64 { return float64(c.of.Load()) }))
+		all = append(all, prometheus.NewCounterFunc(prometheus.CounterOpts{Name: c.name, Help: c.help}, func() float64 { return float64(c.of.Load()) }))
 	}
 	return append(all, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "trimaran_tier_cache_bytes", Help: "Bytes of the cache's files in the data directory.",

@@ -179,7 +179,8 @@ func tierCluster(t *testing.T, seed uint64, more map[string]string) (*testCluste
 // of their copies.
 func (c *testCluster) tiered(id fsm.PartitionID) (local fsm.Offset) {
 	c.t.Helper()
-	time.Sleep(time.Minute) // retention looks from time to time, and what is copied is kept for a while
+	// Retention looks from time to time, and what is copied is kept for a while.
+	time.Sleep(time.Minute)
 	eventually(c.t, "old records are in the tier alone", func() error {
 		leader := c.nodes[c.leaderOf(id)].records(id)
 		if leader == nil {
@@ -286,8 +287,8 @@ func testOldRecordsLieInTheTier(t *testing.T) {
 	}
 }
 
-// TestATierEndsWithWhatItIsFor: what is below the log start goes from the store, by DeleteRecords and
-// by retention, and all that a topic has when it is deleted. What nobody names is found.
+// TestATierEndsWithWhatItIsFor: what is below the log start goes from the store, by DeleteRecords
+// and by retention, and all that a topic has when it is deleted. What nobody names is found.
 func TestATierEndsWithWhatItIsFor(t *testing.T) { inBubble(t, testATierEndsWithWhatItIsFor) }
 
 func testATierEndsWithWhatItIsFor(t *testing.T) {

@@ -326,8 +326,8 @@ func (t *Topic) Compacted(defaults map[string]string) bool {
 	return slices.Contains(splitList(t.ConfigOr(defaults, "cleanup.policy")), "compact")
 }
 
-// Tiered reports whether the topic's records go to a tier (remote.storage.enable); defaults are as in
-// ConfigOr.
+// Tiered reports whether the topic's records go to a tier (remote.storage.enable); defaults are as
+// in ConfigOr.
 func (t *Topic) Tiered(defaults map[string]string) bool {
 	return isTrue(t.ConfigOr(defaults, "remote.storage.enable"))
 }

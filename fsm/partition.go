@@ -251,8 +251,8 @@ func (p *PartitionState) control(e Entry) error {
 	return fmt.Errorf("%w: control command %#x of %d bytes", outcome.ErrUnknown, e.Data[0], len(e.Data))
 }
 
-// advanceLogStart moves the log start up, at a time, ms since epoch. A start that is reached already
-// is no error: the deciding leader may have been overtaken by another.
+// advanceLogStart moves the log start up, at a time, ms since epoch. A start that is reached
+// already is no error: the deciding leader may have been overtaken by another.
 func (p *PartitionState) advanceLogStart(start Offset, at int64) error {
 	if start < 0 || start > p.next {
 		return fmt.Errorf("%w: log start %d, the log ends at %d", outcome.ErrOffsetOutOfRange, start, p.next)

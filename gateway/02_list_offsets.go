@@ -43,7 +43,8 @@ const (
 // Offsets finds offsets of a partition, all as its leader knows them.
 type Offsets interface {
 	// ListOffsets answers in the form of ListOffsets v0: -1 latest, -2 earliest, -4 to -6 of what
-	// is in the tier (see fsm.EarliestLocalOffset), else segments last written at or before timestamp (ms), newest first, at most max.
+	// is in the tier (see fsm.EarliestLocalOffset), else segments last written at or before
+	// timestamp (ms), newest first, at most max.
 	ListOffsets(ctx context.Context, p fsm.PartitionID, timestamp int64, max int) ([]fsm.Offset, error)
 	// OffsetForTime finds the first record whose timestamp is at or after timestamp (ms since
 	// epoch), for -3 the first of those with the largest timestamp (KIP-734). ok is false if

@@ -35,8 +35,8 @@ type ReplicaReport struct {
 
 	Bytes int64 `json:"bytes"` // of its log
 
-	LocalStart fsm.Offset        `json:"local_start,omitempty"` // what replicas keep, if that is not all
-	Tier       *admin.TierStatus `json:"tier,omitempty"`        // of the leader, of a topic that has one
+	LocalStart fsm.Offset        `json:"local_start,omitempty"` // where what it keeps begins
+	Tier       *admin.TierStatus `json:"tier,omitempty"`        // as the leader says
 
 	// Voters are the identities of those that vote, as the leader says: another replica's
 	// configuration may be old.

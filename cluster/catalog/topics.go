@@ -116,8 +116,9 @@ func (c *Catalog) AlterConfigs(ctx context.Context, alter fsm.AlterConfigs, vali
 	return nil
 }
 
-// checkTier says whether a topic may have the configurations wanted, where set was before, as far as
-// that depends on whether there is a store for old records. The error is outcome.ErrInvalidConfig.
+// checkTier says whether a topic may have the configurations wanted, where set was before, as far
+// as that depends on whether there is a store for old records. The error is
+// outcome.ErrInvalidConfig.
 func checkTier(set, wanted map[string]string, hasTier bool) error {
 	old, next := fsm.Topic{Configs: set}, fsm.Topic{Configs: wanted}
 	if !hasTier && next.Tiered(nil) && !old.Tiered(nil) {

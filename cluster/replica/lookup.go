@@ -117,8 +117,8 @@ func (r *Records) OffsetForTime(ctx context.Context, timestamp int64) (found kaf
 	return found, ok, nil
 }
 
-// beforeTime gives an offset at or before the first record with a timestamp (ms) of at least that, in
-// the tier or here; ok is false if there is none.
+// beforeTime gives an offset at or before the first record with a timestamp (ms) of at least that,
+// in the tier or here; ok is false if there is none.
 func (r *Records) beforeTime(ctx context.Context, seen seen, timestamp int64) (offset fsm.Offset, ok bool, err error) {
 	if offset, ok, err = r.tierSince(ctx, seen, timestamp); ok || err != nil {
 		return offset, ok, err

@@ -40,8 +40,8 @@ func (r *Records) retain(share bool) {
 		}
 		to = max(to, r.expired(limits, time.Now()))
 	}
-	// Of a key that is compacted the newest would go; of a topic with a tier all that is there would,
-	// and what replicas need not keep goes by retainLocal.
+	// Of a key that is compacted the newest would go; of a topic with a tier all that is there
+	// would, and what replicas need not keep goes by retainLocal.
 	if share && policy != "compact" && !topic.Tiered(env.TopicDefaults) {
 		to = max(to, r.oldest())
 	}

@@ -94,8 +94,8 @@ func (r *Records) TierStatus() (s TierStatus) {
 	return s
 }
 
-// tierOf gives a topic that may have something in a tier, as the leader sees it; ok is false if there
-// is nothing to do.
+// tierOf gives a topic that may have something in a tier, as the leader sees it; ok is false if
+// there is nothing to do.
 func (r *Records) tierOf() (topic *fsm.Topic, p *proposer, ok bool) {
 	view := r.env.Host.Topics()
 	if r.env.Tier == nil || view.FeatureLevel() < fsm.LevelTiers {
@@ -219,9 +219,9 @@ func (r *Records) decide(ctx context.Context, p *proposer, command []byte) error
 }
 
 // nextUpload gives the offsets that should go to the tier next: closed segments of this replica's
-// log behind what is there, all of it below the last stable offset, and of a topic that is compacted
-// only what a decision has compacted here. lastWrite is when the last of it was appended, ms since
-// epoch.
+// log behind what is there, all of it below the last stable offset, and of a topic that is
+// compacted only what a decision has compacted here. lastWrite is when the last of it was appended,
+// ms since epoch.
 func (r *Records) nextUpload(topic *fsm.Topic) (from, to fsm.Offset, lastWrite int64, ok bool) {
 	r.mu.Lock()
 	seen := r.seen

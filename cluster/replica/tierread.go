@@ -11,11 +11,11 @@ import (
 	"github.com/trimaran-io/trimaran/outcome"
 )
 
-// This file reads what lies in the tier: what the partition's log names, and this replica has let go
-// of. Whoever reads that waits for the store for a moment at most, and is told to come again.
+// This file reads what lies in the tier: what the partition's log names, and this replica has let
+// go of. Whoever reads that waits for the store for a moment at most, and is told to come again.
 
-// tierPatience is how long a reader waits for the store. A fetch gives reading a second, and may ask
-// here and then the leader.
+// tierPatience is how long a reader waits for the store. A fetch gives reading a second, and may
+// ask here and then the leader.
 const tierPatience = 400 * time.Millisecond
 
 // away reports whether an offset at or above the log start is not in this replica's log any more.

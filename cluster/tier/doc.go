@@ -8,10 +8,10 @@
 // of store there is (Store).
 //
 // A segment is a range of offsets of a partition: objects of record batches, its pieces, and one
-// that lists them, its index (index.go). FORMAT.md has the bytes. The name of a segment has the term
-// of the leader that put it there and a random number, so no two attempts ever write the same
-// object, and whoever leads knows which objects nobody will name any more (names.go). Each object is
-// read back and compared before its segment is named (upload.go). What is read is checked by the
+// that lists them, its index (index.go). FORMAT.md has the bytes. The name of a segment has the
+// term of the leader that put it there and a random number, so no two attempts ever write the same
+// object, and whoever leads knows which objects nobody will name any more (names.go). Each object
+// is read back and compared before its segment is named (upload.go). What is read is checked by the
 // SHA-256 in the index, and the index by that in the partition's log (read.go).
 //
 // cache.go keeps pieces that were read in files, and says how far somebody waits for the store: who

@@ -202,8 +202,8 @@ type Read struct {
 	Aborted []fsm.AbortedTransaction
 }
 
-// Read reads the batches of one piece from an offset on, about maxBytes of them and at least one, if
-// there is one. segments are those of the partition's tier, one of which must have the offset.
+// Read reads the batches of one piece from an offset on, about maxBytes of them and at least one,
+// if there is one. segments are those of the partition's tier, one of which must have the offset.
 // memory gives an empty slice with room for so many bytes. ctx bounds the wait for the store, but
 // not for long if others have waited before, unless it is Patient. Errors wrap ErrLater, or are of
 // an offset that no segment has.
@@ -390,8 +390,8 @@ func (t *Tier) EpochAt(ctx context.Context, id fsm.PartitionID, s fsm.TieredSegm
 // ErrNoneThere says that a segment has no record of a time.
 var ErrNoneThere = errors.New("no record is that new")
 
-// Since gives an offset at or before the first record of a segment with a timestamp (ms) of at least
-// that. The error is ErrNoneThere, or wraps ErrLater.
+// Since gives an offset at or before the first record of a segment with a timestamp (ms) of at
+// least that. The error is ErrNoneThere, or wraps ErrLater.
 func (t *Tier) Since(ctx context.Context, id fsm.PartitionID, s fsm.TieredSegment, timestamp int64) (fsm.Offset, error) {
 	if s.MaxTime < timestamp {
 		return 0, ErrNoneThere

@@ -203,8 +203,8 @@ func TestADamagedCacheIsFetchedAgain(t *testing.T) {
 	})
 }
 
-// TestAStoreThatFailsCostsAMoment: slow, down, cut short or damaged, who reads is told to come again
-// in half a second at most, and when the store is well again gets what was put there.
+// TestAStoreThatFailsCostsAMoment: slow, down, cut short or damaged, who reads is told to come
+// again in half a second at most, and when the store is well again gets what was put there.
 func TestAStoreThatFailsCostsAMoment(t *testing.T) {
 	for name, break_ := range map[string]func(s *memStore){
 		"down":    func(s *memStore) { s.fail = func(string, string) error { return errors.New("503") } },
@@ -251,8 +251,8 @@ func TestAStoreThatFailsCostsAMoment(t *testing.T) {
 	}
 }
 
-// TestAnUploadThatFailsNamesNothing: whichever request of it fails, and what is left in the store is
-// found as nobody's.
+// TestAnUploadThatFailsNamesNothing: whichever request of it fails, and what is left in the store
+// is found as nobody's.
 func TestAnUploadThatFailsNamesNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFixture(t, 1<<20, 2048)

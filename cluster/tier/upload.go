@@ -82,9 +82,9 @@ func (u *Upload) flush(ctx context.Context, next fsm.Offset) error {
 	return nil
 }
 
-// Finish ends the segment in front of an offset, with the transactions that were aborted and concern
-// it, and gives what names it. lastWrite is when its last records were appended, ms since epoch.
-// Everything has been read back from the store by then, and compared.
+// Finish ends the segment in front of an offset, with the transactions that were aborted and
+// concern it, and gives what names it. lastWrite is when its last records were appended, ms since
+// epoch. Everything has been read back from the store by then, and compared.
 func (u *Upload) Finish(ctx context.Context, next fsm.Offset, aborted []fsm.AbortedTransaction, lastWrite int64) (s fsm.TieredSegment, err error) {
 	if len(u.buf) > 0 {
 		if err := u.flush(ctx, next); err != nil {
