@@ -38,6 +38,7 @@ type simObject struct {
 	at   time.Time
 }
 
+// newSimStore gives an empty store.
 func newSimStore(t *testing.T, seed uint64) *simStore {
 	return &simStore{t: t, objects: map[string]simObject{}, random: rand.New(rand.NewPCG(seed, 99))}
 }
@@ -366,6 +367,7 @@ func testAStoreThatIsDownHoldsUpNothing(t *testing.T) {
 	id := fsm.PartitionID{Topic: c.topic("a", 1, 3).ID}
 	want := c.fill(0, id, "v", 50)
 	local := c.tiered(id)
+	_, end := c.nodes[c.leaderOf(id)].records(id).LocalStart()
 	for _, n := range c.nodes { // the caches are empty after a start
 		n.cfg.TierCacheBytes = 1
 	}
@@ -384,7 +386,7 @@ func testAStoreThatIsDownHoldsUpNothing(t *testing.T) {
 	c.rebuilt(2, id, 100)
 	for i, n := range c.nodes {
 		began = time.Now()
-		if slice, err := n.Read(within(t), id, local, 1000, fsm.ReadUncommitted); err != nil || len(slice.Batches) == 0 {
+		if slice, err := n.Read(within(t), id, end, 1000, fsm.ReadUncommitted); err != nil || len(slice.Batches) == 0 {
 			t.Errorf("node %d: %v", i+1, err)
 		}
 		if took := time.Since(began); took > 100*time.Millisecond {
@@ -400,8 +402,8 @@ func testAStoreThatIsDownHoldsUpNothing(t *testing.T) {
 			}
 			time.Sleep(100 * time.Millisecond)
 		}
-		if got, _ := n.records(id).LocalStart(); got != local {
-			t.Errorf("node %d has let go of what is below %d, %d is in the tier", i+1, got, local)
+		if got, _ := n.records(id).LocalStart(); got > end {
+			t.Errorf("node %d has let go of what is below %d, the tier ends at %d", i+1, got, end)
 		}
 	}
 	time.Sleep(5 * time.Minute)
@@ -640,5 +642,142 @@ func testATierThatIsSwitchedOff(t *testing.T) {
 		if start, values := localValues(t, n.Node, id); start != local || values != int(60-local) {
 			t.Errorf("node %d gives %d values from %d on, want from %d on", i+1, values, start, local)
 		}
+	}
+}
+
+// dyingStore is the store as one node reaches it, which dies at one of its requests: before it, or
+// when it is done and nobody has heard of that.
+type dyingStore struct {
+	*simStore
+	left  atomic.Int64 // requests until then; below 0: it does not
+	after atomic.Bool
+	blow  func() // called once, in the middle of what the node does: it must not wait
+	dead  atomic.Bool
+}
+
+var errDied = errors.New("the node is dead")
+
+func (s *dyingStore) step(do func() error) error {
+	if s.dead.Load() {
+		return errDied
+	}
+	last := s.left.Load() >= 0 && s.left.Add(-1) == -1
+	if last && !s.after.Load() {
+		s.dead.Store(true)
+		s.blow()
+		return errDied
+	}
+	err := do()
+	if last {
+		s.dead.Store(true)
+		s.blow()
+		return errDied
+	}
+	return err
+}
+
+func (s *dyingStore) Put(ctx context.Context, key string, data []byte) error {
+	return s.step(func() error { return s.simStore.Put(ctx, key, data) })
+}
+
+func (s *dyingStore) Get(ctx context.Context, key string, limit int64) (data []byte, err error) {
+	return data, s.step(func() error {
+		data, err = s.simStore.Get(ctx, key, limit)
+		return err
+	})
+}
+
+func (s *dyingStore) List(ctx context.Context, prefix string, each func(string) error) error {
+	return s.step(func() error { return s.simStore.List(ctx, prefix, each) })
+}
+
+func (s *dyingStore) Delete(ctx context.Context, key string) error {
+	return s.step(func() error { return s.simStore.Delete(ctx, key) })
+}
+
+// TestALeaderDiesAtAnyStepOfATier: while it puts objects there, reads them back, has them named,
+// deletes them, or looks for orphans; also with a loss of power. Nothing is lost, nothing is left.
+func TestALeaderDiesAtAnyStepOfATier(t *testing.T) {
+	inBubble(t, testALeaderDiesAtAnyStepOfATier)
+}
+
+func testALeaderDiesAtAnyStepOfATier(t *testing.T) {
+	rnd := rand.New(rand.NewPCG(6, 6))
+	c, store := tierCluster(t, 6, map[string]string{"local.retention.bytes": "5000", "retention.bytes": "120000"})
+	stores := make([]*dyingStore, len(c.nodes))
+	for i := range c.nodes {
+		c.kill(i)
+		stores[i] = &dyingStore{simStore: store}
+		stores[i].left.Store(-1)
+		c.nodes[i].cfg.TierTo = stores[i]
+	}
+	c.startAll()
+	id := fsm.PartitionID{Topic: c.topic("a", 1, 3).ID}
+	p := newProducerLog(c, id)
+	write := func(n int) {
+		for range n {
+			p.write(100, false, fmt.Sprintf("at %d-%s", p.next, strings.Repeat("v", rnd.IntN(2000))))
+		}
+	}
+	died := 0
+	rounds := 40
+	if testing.Short() {
+		rounds = 10
+	}
+	for range rounds {
+		write(2 + rnd.IntN(15))
+		at := c.leaderOf(id)
+		struck, power := make(chan struct{}), rnd.IntN(2) == 0
+		s := stores[at]
+		s.blow = func() {
+			c.nodes[at].disk.die(power)
+			close(struck)
+		}
+		s.after.Store(rnd.IntN(2) == 0)
+		s.left.Store(int64(rnd.IntN(14)))
+		select {
+		case <-struck:
+			died++
+		case <-time.After(time.Duration(2+rnd.IntN(100)) * time.Second):
+			s.left.Store(-1)
+		}
+		c.crash(at, power)
+		s.dead.Store(false)
+		s.left.Store(-1)
+		if rnd.IntN(2) == 0 {
+			write(1 + rnd.IntN(5))
+		}
+		c.start(at)
+		c.rebuilt(at, id, fsm.Offset(p.next))
+	}
+	if died < rounds/2 {
+		t.Errorf("in %d rounds the leader died %d times at the store", rounds, died)
+	}
+	c.tiered(id)
+	time.Sleep(3 * time.Minute)
+	c.kill(c.leaderOf(id)) // the next one looks for orphans
+	for i, n := range c.nodes {
+		if !n.running {
+			c.start(i)
+		}
+	}
+	eventually(t, "no orphans", func() error {
+		leader := c.nodes[c.leaderOf(id)].records(id)
+		if leader == nil {
+			return errors.New("no leader")
+		}
+		if keys, objects := store.keys("tiers/"), leader.TierObjects(); len(keys) != objects {
+			return fmt.Errorf("%d objects in the store, %d are named", len(keys), objects)
+		}
+		return nil
+	})
+	for i := range c.nodes {
+		c.rebuilt(i, id, fsm.Offset(p.next))
+		p.readPatiently(i, fsm.ReadUncommitted)
+	}
+	start, next := c.nodes[c.leaderOf(id)].records(id).Bounds()
+	t.Logf("the leader died %d times at the store; offsets %d to %d", died, start, next)
+	if start == 0 {
+		t.Error("retention has not come to what is in the tier")
 	}
 }
