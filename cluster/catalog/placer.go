@@ -45,7 +45,8 @@ func (p *placer) createTopic(view *fsm.Topics, call calls.CreateTopicRequest) (c
 	if err := fsm.CheckWish(nil, topic.Configs, factor); err != nil {
 		return command, err
 	}
-	if err := checkTier(nil, topic.Configs, p.hasTier); err != nil {
+	// What is restored is as it was; its records stay here where there is no store.
+	if err := checkTier(nil, topic.Configs, p.hasTier || call.Spec.Restore != nil); err != nil {
 		return command, err
 	}
 	topic.Partitions = formedOn(assignment)

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/trimaran-io/trimaran/fsm"
+	"github.com/trimaran-io/trimaran/internal/locks"
 	"github.com/trimaran-io/trimaran/kafkaproto"
 )
 
@@ -41,8 +42,15 @@ const (
 // already, and goes on being fetched when ctx has ended. into is called with what was fetched.
 // waits: the caller wants it now; else nothing is waited for, and errors do not matter.
 func (t *Tier) object(ctx context.Context, key string, size int64, sum [32]byte, into func(data []byte) error, waits bool) (data []byte, err error) {
+	if waits {
+		locks.MayWait("the store of the tier")
+	}
 	t.mu.Lock()
 	f, flying := t.flights[key]
+	if t.closed {
+		t.mu.Unlock()
+		return nil, fmt.Errorf("%w: the node is stopping", ErrLater)
+	}
 	if !flying {
 		if failed, ok := t.failed[key]; ok && time.Now().Before(failed.until) {
 			t.mu.Unlock()
@@ -55,10 +63,6 @@ func (t *Tier) object(ctx context.Context, key string, size int64, sum [32]byte,
 				t.mu.Unlock()
 				return nil, ErrLater // there is enough under way
 			}
-		}
-		if t.ctx.Err() != nil {
-			t.mu.Unlock()
-			return nil, fmt.Errorf("%w: %w", ErrLater, t.ctx.Err())
 		}
 		f = &flight{began: time.Now(), done: make(chan struct{})}
 		t.flights[key] = f

@@ -70,6 +70,7 @@ type Tier struct {
 	// mu guards what follows. Nothing is taken or waited for under it.
 	mu      locks.Mutex[Tier]
 	claimed bool // the store is known to be this cluster's
+	closed  bool // nothing is begun any more
 	flights map[string]*flight
 	failed  map[string]failure
 	indexes map[string]*index
@@ -105,7 +106,12 @@ func Open(ctx context.Context, config Config) (*Tier, error) {
 }
 
 // Close waits for what is under way; the tier's context must have ended.
-func (t *Tier) Close() { t.running.Wait() }
+func (t *Tier) Close() {
+	t.mu.Lock()
+	t.closed = true
+	t.mu.Unlock()
+	t.running.Wait()
+}
 
 // claim is what a store says of whose it is.
 type claim struct {
@@ -204,11 +210,15 @@ func (t *Tier) delete(ctx context.Context, key string) error {
 const maxOrphans = 1 << 16
 
 // Orphans deletes the objects of a partition that nobody will ever name: of terms up to that of the
-// leader that calls, which has nothing under way, and not among what named gives. named is called
-// after the store was listed, and must give what is named as a leader knows it that a majority has
-// confirmed since. An error of it ends the look.
+// leader that calls, which has nothing under way, and not among what named gives. named must give
+// what is named as a leader knows it that a majority has confirmed since the call: it is called
+// again when the store was listed, about what was not named before. An error of it ends the look.
 func (t *Tier) Orphans(ctx context.Context, id fsm.PartitionID, term fsm.Term, named func() (func(first fsm.Offset, term fsm.Term, id uint64) bool, error)) (deleted int, err error) {
 	if err := t.Claim(ctx); err != nil {
+		return 0, err
+	}
+	before, err := named()
+	if err != nil {
 		return 0, err
 	}
 	dir := partitionDir(id)
@@ -218,7 +228,7 @@ func (t *Tier) Orphans(ctx context.Context, id fsm.PartitionID, term fsm.Term, n
 		if len(key) <= len(dir) || key[:len(dir)] != dir {
 			return fmt.Errorf("the store lists %q, which does not begin with %q", key, dir)
 		}
-		if n, ok := parseName(key[len(dir):]); ok && n.term <= term && len(keys) < maxOrphans {
+		if n, ok := parseName(key[len(dir):]); ok && n.term <= term && len(keys) < maxOrphans && !before(n.first, n.term, n.id) {
 			keys, names = append(keys, key), append(names, n)
 		}
 		return nil
