@@ -31,6 +31,7 @@ import (
 // cuts answers short, ends connections and takes its time. It gives the address.
 type faultyS3 struct {
 	faults atomic.Bool
+	down   atomic.Bool  // it answers 503 alone
 	slow   atomic.Int64 // ns before each answer with an object
 	gets   atomic.Int64 // objects with records that were asked for
 	failed atomic.Int64
@@ -72,6 +73,10 @@ func newFaultyS3(t *testing.T, seed uint64) *faultyS3 {
 			case <-time.After(time.Duration(f.slow.Load())):
 			case <-r.Context().Done():
 			}
+		}
+		if f.down.Load() {
+			http.Error(w, `<Error><Code>SlowDown</Code></Error>`, http.StatusServiceUnavailable)
+			return
 		}
 		if f.faults.Load() {
 			rnd := <-chance
