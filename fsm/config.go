@@ -145,7 +145,10 @@ func CheckConfigs(values map[string]string) error {
 // programs of a cluster share; this one is asked before. factor is the number of the topic's
 // replicas. The error is ErrInvalidConfig.
 func CheckWish(set, wanted map[string]string, factor int) error {
-	topic := Topic{Configs: wanted}
+	topic, old := Topic{Configs: wanted}, Topic{Configs: set}
+	if old.Tiered(nil) && !topic.Tiered(nil) && !isTrue(topic.Config("remote.log.delete.on.disable")) {
+		return fmt.Errorf("%w: the topic has a tier: set remote.log.delete.on.disable=true, too, to have what is there deleted, or remote.log.copy.disable=true in place of both", outcome.ErrInvalidConfig)
+	}
 	for _, name := range slices.Sorted(maps.Keys(wanted)) {
 		value := strings.TrimSpace(wanted[name])
 		if old, was := set[name]; was && strings.TrimSpace(old) == value {
@@ -174,11 +177,6 @@ func CheckWish(set, wanted map[string]string, factor int) error {
 		case "local.retention.bytes", "local.retention.ms":
 			if why := topic.localRetention(strings.TrimPrefix(name, "local.")); why != "" {
 				return bad(why)
-			}
-		case "remote.storage.enable":
-			old := Topic{Configs: set}
-			if old.Tiered(nil) && !topic.Tiered(nil) && topic.Config("remote.log.delete.on.disable") != "true" {
-				return bad("and what is in the tier would be read no more: set remote.log.delete.on.disable=true, too, to have it deleted, or remote.log.copy.disable=true in place of both")
 			}
 		case "min.insync.replicas":
 			if n, _ := strconv.Atoi(value); n > factor/2+1 {

@@ -200,7 +200,7 @@ func (r *Records) endTier(ctx context.Context, topic *fsm.Topic, p *proposer) er
 	r.mu.Lock()
 	any := len(r.seen.tiered) > 0
 	r.mu.Unlock()
-	if !any || topic.Tiered(r.env.TopicDefaults) || r.env.config(topic, "remote.log.delete.on.disable") != "true" {
+	if !any || topic.Tiered(r.env.TopicDefaults) || !strings.EqualFold(r.env.config(topic, "remote.log.delete.on.disable"), "true") {
 		return nil
 	}
 	err := r.decide(ctx, p, fsm.TierEndCommand())
@@ -268,7 +268,7 @@ func (r *Records) nextUpload(topic *fsm.Topic) (from, to fsm.Offset, lastWrite i
 // upload brings the next segment to the store and has it named.
 func (r *Records) upload(ctx context.Context, topic *fsm.Topic, p *proposer) error {
 	env := r.env
-	if !topic.Tiered(env.TopicDefaults) || env.config(topic, "remote.log.copy.disable") == "true" {
+	if !topic.Tiered(env.TopicDefaults) || strings.EqualFold(env.config(topic, "remote.log.copy.disable"), "true") {
 		return nil
 	}
 	from, to, lastWrite, ok := r.nextUpload(topic)
