@@ -184,10 +184,14 @@ func (r *Records) retainLocal(p *proposer, topic *fsm.Topic, share bool, now tim
 	if len(seen.tiered) == 0 {
 		return
 	}
-	// As in Kafka, -2 is what is kept of the whole log.
+	// As in Kafka, -2 is what is kept of the whole log; of one that is compacted alone, all is.
+	deletes := strings.Contains(env.config(topic, "cleanup.policy"), "delete")
 	setting := func(name string) int64 {
-		if v := env.configNumber(topic.ID, "local."+name); v != -2 {
+		switch v := env.configNumber(topic.ID, "local."+name); {
+		case v != -2:
 			return v
+		case !deletes:
+			return -1
 		}
 		return env.configNumber(topic.ID, name)
 	}
