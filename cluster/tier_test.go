@@ -212,6 +212,17 @@ func (c *testCluster) tiered(id fsm.PartitionID) (local fsm.Offset) {
 	return local
 }
 
+// allVote waits until all three replicas of a partition vote: the group can do without any of them.
+func (c *testCluster) allVote(id fsm.PartitionID) {
+	c.t.Helper()
+	eventually(c.t, "all vote", func() error {
+		if r := c.nodes[c.leaderOf(id)].replica(id); r == nil || len(r.Member.Voters()) < 3 {
+			return errors.New("one does not")
+		}
+		return nil
+	})
+}
+
 // localFrom gives the first offset in a replica's own log.
 func localFrom(n *Node, id fsm.PartitionID) fsm.Offset {
 	return fsm.Offset(n.records(id).Log.Segments()[0].Start)
@@ -450,7 +461,7 @@ func testReadersOfATierGetWhatWasWritten(t *testing.T, seed uint64) {
 	stop := watchReads(c, nodes, id, seed)
 	for round := range 4 {
 		some(60)
-		time.Sleep(time.Duration(rnd.IntN(20)) * time.Second)
+		time.Sleep(time.Duration(rnd.IntN(10)) * time.Second)
 		away := rnd.IntN(3)
 		nodes[away].Store(nil)
 		switch round % 3 {
@@ -465,10 +476,11 @@ func testReadersOfATierGetWhatWasWritten(t *testing.T, seed uint64) {
 			}
 		}
 		some(60)
-		time.Sleep(time.Duration(rnd.IntN(90)) * time.Second)
+		time.Sleep(time.Duration(rnd.IntN(20)) * time.Second)
 		c.start(away)
 		nodes[away].Store(c.nodes[away].Node)
 		c.rebuilt(away, id, fsm.Offset(p.next))
+		c.allVote(id)
 	}
 	for producer := range int64(6) {
 		p.end(producer, false)
@@ -476,6 +488,15 @@ func testReadersOfATierGetWhatWasWritten(t *testing.T, seed uint64) {
 	some(1)
 	for producer := range int64(6) {
 		p.end(producer, true)
+	}
+	// What is copied is kept for a minute, and the store has its moods.
+	fromTier := int64(0)
+	for tries := 0; fromTier < 200 && tries < 100; tries++ {
+		time.Sleep(10 * time.Second)
+		fromTier = 0 // since nodes were started last
+		for _, n := range c.nodes {
+			fromTier += n.tier.Hits.Load() + n.tier.Misses.Load()
+		}
 	}
 	reads := stop()
 	store.well()
@@ -502,7 +523,10 @@ func testReadersOfATierGetWhatWasWritten(t *testing.T, seed uint64) {
 			t.Fatalf("%s, beside: %v", o.who, err)
 		}
 	}
-	t.Logf("%d transactions, offsets to %d, %d reads beside them gave records, %d of them below %d", len(p.all), p.next, given, old, local)
+	t.Logf("%d transactions, offsets to %d, %d reads beside them gave records, %d of them below %d, about %d from the tier", len(p.all), p.next, given, old, local, fromTier)
+	if fromTier < 200 {
+		t.Errorf("only %d reads were of the tier", fromTier)
+	}
 	// What nobody names goes, and nothing else is in the store.
 	c.kill(c.leaderOf(id))
 	for i, n := range c.nodes {
@@ -720,7 +744,7 @@ func testALeaderDiesAtAnyStepOfATier(t *testing.T) {
 		}
 	}
 	died := 0
-	rounds := 40
+	rounds := 24
 	if testing.Short() {
 		rounds = 10
 	}
