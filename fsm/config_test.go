@@ -79,10 +79,10 @@ func TestAListThatIsEmptyForAMomentNeedsLevel3(t *testing.T) {
 	}
 }
 
-// A topic has a tier from level 7 on: programs of before refuse the configuration.
-func TestATierNeedsLevel7(t *testing.T) {
+// A topic has a tier from level 8 on: programs of before refuse the configuration.
+func TestATierNeedsLevel8(t *testing.T) {
 	enable := []ConfigChange{{"remote.storage.enable", SetConfig, "true"}}
-	for _, level := range []int{6, 7} {
+	for _, level := range []int{7, 8} {
 		c := NewCatalog()
 		for i, command := range []CatalogCommand{
 			{FormCluster: &FormCluster{"c", []Node{{ID: "n1", Incarnation: "aaaaaaaa", FeatureLevel: level}}}},
@@ -95,12 +95,13 @@ func TestATierNeedsLevel7(t *testing.T) {
 		}
 		alter := CatalogCommand{AlterConfigs: &AlterConfigs{Topic: TopicID{15: 2}, Changes: enable}}
 		create := CatalogCommand{CreateTopic: &CreateTopic{Topic: Topic{Name: "t", ID: TopicID{15: 9}, Configs: map[string]string{"remote.storage.enable": "true"}}}}
-		for _, command := range []CatalogCommand{alter, create} {
-			if err := c.View().CheckProposal(command.Encode()); errors.Is(err, outcome.ErrFeatureLevel) != (level < 7) {
+		restored := CatalogCommand{CreateTopic: &CreateTopic{Topic: Topic{Name: "r", ID: TopicID{15: 10}, Origin: "b", Configs: map[string]string{"remote.storage.enable": "true"}}}}
+		for _, command := range []CatalogCommand{alter, create, restored} {
+			if err := c.View().CheckProposal(command.Encode()); errors.Is(err, outcome.ErrFeatureLevel) != (level < 8) {
 				t.Errorf("level %d: %v", level, err)
 			}
 		}
-		if err := c.Apply(100, alter.Encode()).Err; (err == nil) != (level >= 7) {
+		if err := c.Apply(100, alter.Encode()).Err; (err == nil) != (level >= 8) {
 			t.Errorf("level %d: %v", level, err)
 		}
 	}

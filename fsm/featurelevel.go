@@ -44,11 +44,11 @@ type RaiseFeatureLevel struct {
 
 // featureLevel is the one from which on the command may be used.
 func (c *CatalogCommand) featureLevel() int {
+	if c.enablesTier() { // also of a topic that is restored
+		return LevelTiers
+	}
 	if c.EndRestore != nil || c.CreateTopic != nil && c.CreateTopic.Topic.Origin != "" {
 		return LevelRestore
-	}
-	if c.enablesTier() {
-		return LevelTiers
 	}
 	if c.AlterCredentials != nil || c.AlterACLs != nil || c.AlterTokens != nil {
 		return 4
