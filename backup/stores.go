@@ -51,7 +51,13 @@ var (
 // Credentials of S3 are not in the URL but in the environment (AWS_ACCESS_KEY_ID and
 // AWS_SECRET_ACCESS_KEY), in the file that AWS's tools read, or the machine's role. Nothing is
 // asked of the store yet.
-func Open(address string) (Store, error) {
+func Open(address string) (Store, error) { return open(address, false) }
+
+// OpenReadBack is Open for who reads all that it puts, and compares: no sum of it goes along, which
+// would cost the processor more than all else.
+func OpenReadBack(address string) (Store, error) { return open(address, true) }
+
+func open(address string, readBack bool) (Store, error) {
 	u, err := url.Parse(address)
 	if err != nil {
 		return nil, fmt.Errorf("%q is no URL", address)
@@ -63,7 +69,7 @@ func Open(address string) (Store, error) {
 		}
 		return patient{store: newFileStore(u.Path), backoff: wait}, nil
 	case "s3":
-		store, err := newS3(u)
+		store, err := newS3(u, readBack)
 		if err != nil {
 			return nil, err
 		}
