@@ -118,7 +118,7 @@ var layers = []layer{
 		"a replica knows its log and its state machine; who should hold it, who is there and how others are reached it asks of its host"},
 	{"cluster/compaction", []string{"fsm", "kafkaproto"}, []string{},
 		"what compaction leaves follows from records and the decision alone; files, clocks and other nodes are its callers' affair"},
-	{"cluster/tier", []string{"cluster/raftlog/vfs", "fsm", "kafkaproto"}, []string{},
+	{"cluster/tier", []string{"cluster/raftlog/vfs", "fsm", "kafkaproto"}, []string{"golang.org/x/"},
 		"what lies in a store is batches and their sums: who leads, what is named and which kind of store there is are its callers' affair"},
 	{"cluster/raftgroup", []string{"cluster/raftlog", "fsm", "outcome"}, []string{hashicorp},
 		"a member of a Raft group does not know what its entries mean, who should be in it, or how others are reached"},

@@ -78,6 +78,8 @@ type Config struct {
 	// TierTo is the store that old records of topics with remote.storage.enable=true go to, the
 	// same for all nodes; nil: there is none.
 	TierTo tier.Store
+	// TierUploadRate bounds, in bytes a second, what this node puts there. 0 means no bound.
+	TierUploadRate int64
 	// TierCacheBytes bounds what of the store is kept in the data directory. 0 means 1 GiB.
 	TierCacheBytes int64
 

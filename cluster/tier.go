@@ -9,6 +9,7 @@ import (
 
 	"github.com/hashicorp/raft"
 
+	"github.com/trimaran-io/trimaran/cluster/replica"
 	"github.com/trimaran-io/trimaran/cluster/tier"
 	"github.com/trimaran-io/trimaran/fsm"
 	"github.com/trimaran-io/trimaran/internal/ticks"
@@ -27,13 +28,27 @@ const (
 // openTier opens the way to the store that old records go to, if there is one.
 func (n *Node) openTier() (err error) {
 	if n.cfg.TierTo == nil {
-		return nil
+		// What another start has left: nobody needs it.
+		return n.cfg.disk().RemoveAll(n.dir.Join(tierCacheDir))
 	}
 	n.tier, err = tier.Open(n.ctx, tier.Config{
 		Store: n.cfg.TierTo, ClusterID: n.ClusterID, FS: n.cfg.disk(), Dir: n.dir.Join(tierCacheDir),
-		Full: n.logs.Full, CacheBytes: n.cfg.TierCacheBytes, PieceBytes: n.cfg.tierPieceBytes, Logger: n.logger,
+		Full: n.logs.Full, Used: n.tierUsed, CacheBytes: n.cfg.TierCacheBytes, PieceBytes: n.cfg.tierPieceBytes,
+		UploadRate: n.cfg.TierUploadRate, Logger: n.logger,
 	})
 	return err
+}
+
+// tierUsed reports whether a replica here has records in the tier.
+func (n *Node) tierUsed() bool {
+	return slices.ContainsFunc(n.runningReplicas(), func(r *replica.Replica) bool {
+		m := r.Records()
+		if m == nil {
+			return false
+		}
+		_, end := m.LocalStart()
+		return end >= 0
+	})
 }
 
 // sweepTier deletes from the store what topics had there that were deleted. The node that leads the
@@ -51,6 +66,9 @@ func (n *Node) sweepTier() {
 		case <-n.ctx.Done():
 			return
 		case <-tick.C:
+		}
+		if n.logs.Full() {
+			n.tier.GiveUp()
 		}
 		m := n.catalog.Member()
 		if m == nil || m.Raft.State() != raft.Leader {

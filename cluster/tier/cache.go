@@ -166,6 +166,23 @@ func (c *cache) drop(key string) {
 	}
 }
 
+// giveUp takes out all that is in files.
+func (c *cache) giveUp() {
+	c.mu.Lock()
+	var remove []string
+	for e := c.order.Front(); e != nil; {
+		next := e.Next()
+		if e.Value.(*cached).file != "" {
+			remove = append(remove, c.removeLocked(e)...)
+		}
+		e = next
+	}
+	c.mu.Unlock()
+	for _, file := range remove {
+		_ = c.fs.Remove(file)
+	}
+}
+
 // size gives the bytes of all files.
 func (c *cache) size() int64 {
 	c.mu.Lock()

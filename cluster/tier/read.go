@@ -31,8 +31,10 @@ const (
 	firstPause   = 500 * time.Millisecond
 	longestPause = 10 * time.Second
 	maxFailures  = 1024
-	// Who has waited for slow has waited long enough: whoever comes then is told at once to come
-	// again, so that what a client reads beside it is not held up each time.
+	// maxFlights bounds the objects that are waited for at once, most of them in line for fetches.
+	maxFlights = 256
+	// Where an object, or anything at all, has not come for slow, whoever comes then is told at once
+	// to come again, so that what a client reads beside it is not held up each time.
 	slow = 2 * time.Second
 	// maxIndexBytes bounds the indexes in memory.
 	maxIndexBytes = 64 << 20
@@ -56,6 +58,10 @@ func (t *Tier) object(ctx context.Context, key string, size int64, sum [32]byte,
 			t.mu.Unlock()
 			return nil, fmt.Errorf("%w: %w", ErrLater, failed.err)
 		}
+		if len(t.flights) >= maxFlights {
+			t.mu.Unlock()
+			return nil, fmt.Errorf("%w: %d objects are waited for already", ErrLater, maxFlights)
+		}
 		if !waits {
 			select {
 			case t.ahead <- struct{}{}:
@@ -75,11 +81,12 @@ func (t *Tier) object(ctx context.Context, key string, size int64, sum [32]byte,
 			}
 		}()
 	}
+	hangs := t.hangs(f, time.Now())
 	t.mu.Unlock()
 	if !waits {
 		return nil, ErrLater
 	}
-	if flying && time.Since(f.began) > slow {
+	if hangs {
 		if _, patient := ctx.Value(patientKey{}).(bool); !patient {
 			select {
 			case <-f.done:
@@ -95,6 +102,23 @@ func (t *Tier) object(ctx context.Context, key string, size int64, sum [32]byte,
 	case <-ctx.Done():
 		return nil, fmt.Errorf("%w: %w", ErrLater, ctx.Err())
 	}
+}
+
+// hangs reports whether the store takes too long for an object, or for all that it was asked for
+// last. mu is held.
+func (t *Tier) hangs(f *flight, now time.Time) bool {
+	if now.Sub(f.began) > slow {
+		return true
+	}
+	if now.Sub(t.gave) <= slow {
+		return false
+	}
+	for _, other := range t.flights {
+		if now.Sub(other.began) > slow {
+			return true
+		}
+	}
+	return false
 }
 
 // patientKey marks a context whose owner waits as long as it lasts.
@@ -124,7 +148,9 @@ func (t *Tier) fly(f *flight, key string, size int64, sum [32]byte, into func([]
 	t.mu.Lock()
 	before := t.failed[key]
 	delete(t.failed, key)
-	if f.err != nil {
+	if f.err == nil {
+		t.gave = time.Now()
+	} else {
 		if len(t.failed) >= maxFailures {
 			clear(t.failed)
 		}
@@ -274,7 +300,11 @@ func (t *Tier) fetchPiece(ctx context.Context, key string, x *index, i int, wait
 	return t.object(ctx, key, p.bytes, p.sum, func(data []byte) error {
 		places, err := placesOf(data, x.startOf(i), p.next)
 		if err == nil {
-			t.cache.put(key, data, places, !t.Full())
+			full := t.Full()
+			if full {
+				t.cache.giveUp()
+			}
+			t.cache.put(key, data, places, !full)
 		}
 		return err
 	}, waits)
@@ -381,8 +411,11 @@ func (t *Tier) fetchAhead(id fsm.PartitionID, segments []fsm.TieredSegment, s fs
 
 // EpochAt gives the leader epoch of an offset that a segment has. Errors wrap ErrLater.
 func (t *Tier) EpochAt(ctx context.Context, id fsm.PartitionID, s fsm.TieredSegment, offset fsm.Offset) (fsm.LeaderEpoch, error) {
-	if s.FirstEpoch == s.LastEpoch {
+	switch {
+	case offset == s.First || s.FirstEpoch == s.LastEpoch:
 		return s.FirstEpoch, nil
+	case offset == s.Next-1:
+		return s.LastEpoch, nil
 	}
 	x, err := t.indexOf(ctx, id, s)
 	if err != nil {
@@ -411,6 +444,9 @@ func (t *Tier) Since(ctx context.Context, id fsm.PartitionID, s fsm.TieredSegmen
 	}
 	return 0, ErrNoneThere
 }
+
+// GiveUp lets go of all files of the cache: the disk has no room for what can be done without.
+func (t *Tier) GiveUp() { t.cache.giveUp() }
 
 // CacheSize gives the bytes of the files of the cache.
 func (t *Tier) CacheSize() int64 { return t.cache.size() }

@@ -33,6 +33,8 @@ var (
 	// ErrLater says that what is asked for is not here yet: it is being fetched, or the store does
 	// not give it at the moment. It may be asked for again.
 	ErrLater = errors.New("the records are in the tier and not here yet: ask again")
+	// ErrEmpty says that the store is nobody's, though records of the cluster are in one.
+	ErrEmpty = errors.New("the store has nothing, and records of this cluster are in one: it is not the one that all nodes were told of before")
 	// ErrForeign says that the store is another cluster's.
 	ErrForeign = errors.New("the store is another cluster's")
 )

@@ -11,6 +11,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/time/rate"
+
 	"github.com/trimaran-io/trimaran/cluster/raftlog/vfs"
 	"github.com/trimaran-io/trimaran/fsm"
 	"github.com/trimaran-io/trimaran/internal/locks"
@@ -25,9 +27,12 @@ type Config struct {
 	FS  vfs.FS
 	Dir string
 	// Full reports whether nothing should be written that can be done without; nil: never.
-	Full       func() bool
+	Full func() bool
+	// Used reports whether records of the cluster are known to be in its store; nil: they are not.
+	Used       func() bool
 	CacheBytes int64 // of files in Dir; 0: 1 GiB
 	PieceBytes int   // of records in one object, unless a batch is larger; 0: 8 MiB
+	UploadRate int64 // bytes a second that are put there; 0: no bound
 	Logger     *slog.Logger
 }
 
@@ -40,13 +45,18 @@ const (
 	fetchesAtOnce = 6
 	// aheadAtOnce is how many of these may be what nobody waits for.
 	aheadAtOnce = 4
-	// fetchTimeout is how long one object may take.
+	// fetchTimeout is how long one object may take to be read.
 	fetchTimeout = time.Minute
+	// putTimeout is how long one object may take to be stored and read back.
+	putTimeout = 10 * time.Minute
+	// uploadBurst is what may go to the store at once, in bytes.
+	uploadBurst = 1 << 20
 )
 
 // Counters count what a node does with its store.
 type Counters struct {
 	Segments     atomic.Int64 // put there and named
+	Saved        atomic.Int64 // bytes of records that compaction has made of more, there
 	Uploaded     atomic.Int64 // bytes of objects put there
 	UploadErrors atomic.Int64
 	Fetched      atomic.Int64 // bytes of objects read from there
@@ -65,12 +75,14 @@ type Tier struct {
 
 	fetches chan struct{} // capacity fetchesAtOnce
 	ahead   chan struct{} // capacity aheadAtOnce
+	uploads *rate.Limiter // of bytes
 	running sync.WaitGroup
 
 	// mu guards what follows. Nothing is taken or waited for under it.
 	mu      locks.Mutex[Tier]
-	claimed bool // the store is known to be this cluster's
-	closed  bool // nothing is begun any more
+	claimed time.Time // when the store was seen to be this cluster's
+	closed  bool      // nothing is begun any more
+	gave    time.Time // when the store last gave an object
 	flights map[string]*flight
 	failed  map[string]failure
 	indexes map[string]*index
@@ -89,6 +101,9 @@ func Open(ctx context.Context, config Config) (*Tier, error) {
 	if config.Full == nil {
 		config.Full = func() bool { return false }
 	}
+	if config.Used == nil {
+		config.Used = func() bool { return false }
+	}
 	if config.Logger == nil {
 		config.Logger = slog.New(slog.DiscardHandler)
 	}
@@ -98,8 +113,13 @@ func Open(ctx context.Context, config Config) (*Tier, error) {
 	if err := config.FS.MkdirAll(config.Dir); err != nil {
 		return nil, fmt.Errorf("the cache of the tier: %w", err)
 	}
+	limit := rate.Inf
+	if config.UploadRate > 0 {
+		limit = rate.Limit(config.UploadRate)
+	}
 	return &Tier{
-		Config: config, ctx: ctx, cache: newCache(config.FS, config.Dir, config.CacheBytes),
+		uploads: rate.NewLimiter(limit, uploadBurst),
+		Config:  config, ctx: ctx, cache: newCache(config.FS, config.Dir, config.CacheBytes),
 		fetches: make(chan struct{}, fetchesAtOnce), ahead: make(chan struct{}, aheadAtOnce),
 		flights: map[string]*flight{}, failed: map[string]failure{}, indexes: map[string]*index{},
 	}, nil
@@ -122,49 +142,61 @@ type claim struct {
 const (
 	claimFormat = 1
 	maxClaim    = 4 << 10
+	// claimLasts is how long it is relied on that the store is still this cluster's: where it does
+	// not know conditions, two clusters may have come at once.
+	claimLasts = time.Minute
 )
 
-// Claim makes the store this cluster's, once. The error wraps ErrForeign if it is another's.
+// Claim makes the store this cluster's if it is nobody's. The error wraps ErrForeign if it is
+// another's, and is ErrEmpty if it cannot be the one that has the cluster's records.
 func (t *Tier) Claim(ctx context.Context) error {
 	t.mu.Lock()
-	claimed := t.claimed
+	claimed := time.Since(t.claimed) < claimLasts
 	t.mu.Unlock()
 	if claimed {
 		return nil
 	}
-	id := t.ClusterID()
-	if id == "" {
-		return errors.New("the node does not know its cluster yet")
+	ours, err := t.owned(ctx)
+	if ours || err != nil {
+		return err
 	}
-	text, err := json.Marshal(claim{claimFormat, id})
+	if t.Used() {
+		return fmt.Errorf("%w: %s", ErrEmpty, t.Store)
+	}
+	text, err := json.Marshal(claim{claimFormat, t.ClusterID()})
 	if err != nil {
 		return err
 	}
 	// Where two clusters come at once, and the store does not know conditions, both find out when
 	// they read what is there.
-	for range 2 {
-		owner, err := t.owner(ctx)
-		switch {
-		case errors.Is(err, ErrNotFound):
-		case err != nil:
-			return err
-		case owner != id:
-			return fmt.Errorf("%w: %s belongs to cluster %s, and this one is %s: give each a place of its own", ErrForeign, t.Store, owner, id)
-		default:
-			t.mu.Lock()
-			t.claimed = true
-			t.mu.Unlock()
-			return nil
-		}
-		if err := t.Store.Put(ctx, claimKey, text); err != nil && !errors.Is(err, ErrExists) {
-			return err
-		}
+	if err := t.Store.Put(ctx, claimKey, text); err != nil && !errors.Is(err, ErrExists) {
+		return err
 	}
-	_, err = t.owner(ctx)
-	if err == nil {
+	if ours, err = t.owned(ctx); err == nil && !ours {
 		err = errors.New("the store does not give what was just put there")
 	}
 	return err
+}
+
+// owned asks the store whether it is this cluster's; it is not, without an error, if it is nobody's.
+func (t *Tier) owned(ctx context.Context) (bool, error) {
+	id := t.ClusterID()
+	if id == "" {
+		return false, errors.New("the node does not know its cluster yet")
+	}
+	owner, err := t.owner(ctx)
+	switch {
+	case errors.Is(err, ErrNotFound):
+		return false, nil
+	case err != nil:
+		return false, err
+	case owner != id:
+		return false, fmt.Errorf("%w: %s belongs to cluster %s, and this one is %s: give each a place of its own", ErrForeign, t.Store, owner, id)
+	}
+	t.mu.Lock()
+	t.claimed = time.Now()
+	t.mu.Unlock()
+	return true, nil
 }
 
 func (t *Tier) owner(ctx context.Context) (clusterID string, err error) {
@@ -214,7 +246,7 @@ const maxOrphans = 1 << 16
 // what is named as a leader knows it that a majority has confirmed since the call: it is called
 // again when the store was listed, about what was not named before. An error of it ends the look.
 func (t *Tier) Orphans(ctx context.Context, id fsm.PartitionID, term fsm.Term, named func() (func(first fsm.Offset, term fsm.Term, id uint64) bool, error)) (deleted int, err error) {
-	if err := t.Claim(ctx); err != nil {
+	if ours, err := t.owned(ctx); !ours {
 		return 0, err
 	}
 	before, err := named()
@@ -256,7 +288,7 @@ func (t *Tier) Orphans(ctx context.Context, id fsm.PartitionID, term fsm.Term, n
 // DropTopics deletes all objects of topics that are gone for good. gone is called after the store
 // was listed.
 func (t *Tier) DropTopics(ctx context.Context, gone func(all map[fsm.TopicID]bool) (map[fsm.TopicID]bool, error)) (deleted int, err error) {
-	if err := t.Claim(ctx); err != nil {
+	if ours, err := t.owned(ctx); !ours {
 		return 0, err
 	}
 	all := map[fsm.TopicID]bool{}

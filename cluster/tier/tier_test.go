@@ -332,6 +332,120 @@ func TestAStoreOfAnotherCluster(t *testing.T) {
 	}
 }
 
+// TestAStoreThatTwoClustersClaimAtOnce: one that knows no conditions tells both that it is theirs.
+// Within a minute one of them notices, and before it deletes anything.
+func TestAStoreThatTwoClustersClaimAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFixture(t, 1<<20, 2048)
+		f.fill(1, 3, 100)
+		f.store.mu.Lock()
+		f.store.objects[claimKey] = []byte(`{"format":1,"cluster_id":"c2"}`)
+		f.store.mu.Unlock()
+		all := func(all map[fsm.TopicID]bool) (map[fsm.TopicID]bool, error) { return all, nil }
+		if n, err := f.DropTopics(context.Background(), all); n != 0 || !errors.Is(err, ErrForeign) {
+			t.Error(n, err)
+		}
+		time.Sleep(claimLasts)
+		if err := f.put(rand.New(rand.NewPCG(1, 2)), 3, 100); !errors.Is(err, ErrForeign) {
+			t.Error(err)
+		}
+		if err := f.Delete(context.Background(), testPartition, fsm.GoneSegment{Term: 1, ID: f.segments[0].ID, Pieces: 1}); !errors.Is(err, ErrForeign) {
+			t.Error(err)
+		}
+	})
+}
+
+// TestAnEmptyStoreInPlaceOfTheOldOne is not claimed by a node that knows of records in one, nor by
+// who deletes.
+func TestAnEmptyStoreInPlaceOfTheOldOne(t *testing.T) {
+	f := newFixture(t, 1<<20, 2048)
+	if _, err := f.DropTopics(context.Background(), func(all map[fsm.TopicID]bool) (map[fsm.TopicID]bool, error) { return all, nil }); err != nil {
+		t.Error(err)
+	}
+	if n := f.store.count(""); n > 0 {
+		t.Errorf("%d objects are there", n)
+	}
+	f.Tier.Used = func() bool { return true }
+	if err := f.put(rand.New(rand.NewPCG(1, 2)), 3, 100); !errors.Is(err, ErrEmpty) || f.store.count("") > 0 {
+		t.Error(err)
+	}
+	f.Tier.Used = func() bool { return false }
+	f.fill(1, 3, 100)
+	f.Tier.Used = func() bool { return true }
+	f.fill(1, 3, 100)
+}
+
+// TestAStoreThatHangsHoldsBoundedReaders: of thousands of objects that are asked for some hundred
+// are waited for, once the store has not answered for a while nobody waits for any, and what comes
+// meanwhile takes no memory.
+func TestAStoreThatHangsHoldsBoundedReaders(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFixture(t, 1<<20, 2048)
+		f.store.mu.Lock()
+		f.store.gate = make(chan struct{})
+		gate := f.store.gate
+		f.store.mu.Unlock()
+		read := func(i int) (waited time.Duration) {
+			began := time.Now()
+			ctx, cancel := context.WithTimeout(context.Background(), 400*time.Millisecond)
+			defer cancel()
+			s := fsm.TieredSegment{First: 0, Next: 10, Term: 1, ID: uint64(i + 1), Pieces: 1, Bytes: 1, IndexBytes: 100}
+			_, err := f.Tier.Read(ctx, testPartition, []fsm.TieredSegment{s}, 0, 1000, func(n int) []byte { return make([]byte, 0, n) })
+			if !errors.Is(err, ErrLater) {
+				t.Error(err)
+			}
+			return time.Since(began)
+		}
+		for i := range 4000 {
+			go read(i)
+		}
+		synctest.Wait()
+		f.mu.Lock()
+		flying := len(f.flights)
+		f.mu.Unlock()
+		if flying != maxFlights {
+			t.Errorf("%d objects are waited for", flying)
+		}
+		time.Sleep(slow + time.Millisecond)
+		for i := range 4000 {
+			if d := read(i); d > 0 {
+				t.Fatalf("a reader has waited for %v", d)
+			}
+		}
+		close(gate)
+		synctest.Wait()
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		if len(f.flights) > 0 {
+			t.Errorf("%d objects are still waited for", len(f.flights))
+		}
+	})
+}
+
+// TestAFullDiskGetsTheCachesRoom: and what is read comes from the store.
+func TestAFullDiskGetsTheCachesRoom(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFixture(t, 1<<20, 2048)
+		f.fill(1, 100, 300)
+		f.all(0, 1<<20)
+		if f.CacheSize() == 0 {
+			t.Fatal("nothing is in the cache")
+		}
+		f.Tier.Full = func() bool { return true }
+		f.GiveUp()
+		entries, err := f.fs.List("/data/tier")
+		if err != nil || len(entries) > 0 || f.CacheSize() != 0 {
+			t.Fatal(len(entries), f.CacheSize(), err)
+		}
+		if !bytes.Equal(f.all(0, 1<<20), f.want(0)) {
+			t.Fatal("other records")
+		}
+		if f.CacheSize() != 0 {
+			t.Errorf("%d bytes are in files", f.CacheSize())
+		}
+	})
+}
+
 // TestTopicsThatAreGone: all that they had goes, and of others nothing.
 func TestTopicsThatAreGone(t *testing.T) {
 	f := newFixture(t, 1<<20, 2048)

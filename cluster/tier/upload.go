@@ -122,8 +122,23 @@ func (u *Upload) Abandon(ctx context.Context) {
 	_ = u.t.Store.Delete(ctx, indexKey(u.partition, u.name))
 }
 
+// pace waits until so many bytes may go to the store.
+func (t *Tier) pace(ctx context.Context, bytes int) error {
+	for left := bytes; left > 0; left -= uploadBurst {
+		if err := t.uploads.WaitN(ctx, min(left, uploadBurst)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // put stores an object and reads it back: a replica lets go of its copy for it.
 func (t *Tier) put(ctx context.Context, key string, data []byte) error {
+	if err := t.pace(ctx, len(data)); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, putTimeout)
+	defer cancel()
 	// An attempt that seemed to fail may have stored it; nobody else has the name.
 	if err := t.Store.Put(ctx, key, data); err != nil && !errors.Is(err, ErrExists) {
 		return err

@@ -191,7 +191,7 @@ func startNode(o nodeOptions) (*node, error) {
 		TopicDefaults: o.storage.topicDefaults, RetentionInterval: o.storage.retentionInterval,
 		MaxDiskShare: o.storage.maxDiskShare, CatchUpRate: o.storage.catchUpRate, ScrubRate: o.storage.scrubRate,
 		CompactionRate: o.storage.compactionRate, CompactionMemory: o.storage.compactionMemory,
-		TierTo: tierTo, TierCacheBytes: o.tier.cacheBytes,
+		TierTo: tierTo, TierCacheBytes: o.tier.cacheBytes, TierUploadRate: o.tier.uploadRate,
 		ReplaceAfter: o.replaceAfter, NoAutoBalance: !o.autoBalance,
 		Groups: o.coordinators.groups, Transactions: o.coordinators.transactions,
 		Backup: saves.reported(),

@@ -17,6 +17,7 @@ import (
 type tierOptions struct {
 	url        string // "": there is none
 	cacheBytes int64
+	uploadRate int64 // bytes a second; 0: no bound
 }
 
 const leastTierCache = 16 << 20
@@ -25,14 +26,18 @@ func addTierFlags(cmd *cobra.Command) {
 	f := cmd.Flags()
 	f.String("tier-to", "", "`URL` of the store that old records of topics with remote.storage.enable=true go to, file:///path or s3://bucket/prefix?endpoint=…; the same on all nodes, which must all reach it")
 	f.Var(newByteSize(1<<30), "tier-cache-bytes", "`bytes` of the data directory, such as 10GiB, for what was read from that store")
+	f.Var(newByteSize(0), "tier-upload-rate", "`bytes` a second, such as 50MB, that this node puts into that store; 0: no bound")
 }
 
 func tierOf(cmd *cobra.Command) (o tierOptions, err error) {
 	o.url, _ = cmd.Flags().GetString("tier-to")
-	o.cacheBytes = byteSizeOf(cmd, "tier-cache-bytes")
+	o.cacheBytes, o.uploadRate = byteSizeOf(cmd, "tier-cache-bytes"), byteSizeOf(cmd, "tier-upload-rate")
+	for _, flag := range []string{"tier-cache-bytes", "tier-upload-rate"} {
+		if o.url == "" && cmd.Flags().Changed(flag) {
+			return o, usagef("--%s says nothing without --tier-to", flag)
+		}
+	}
 	switch {
-	case o.url == "" && cmd.Flags().Changed("tier-cache-bytes"):
-		return o, usagef("--tier-cache-bytes says nothing without --tier-to")
 	case o.cacheBytes < leastTierCache:
 		return o, usagef("--tier-cache-bytes: want at least %s", showBytes(leastTierCache))
 	case o.url == "":
@@ -56,7 +61,7 @@ func (o tierOptions) open() (tier.Store, error) {
 	if o.url == "" {
 		return nil, nil
 	}
-	store, err := backup.Open(o.url)
+	store, err := backup.OpenReadBack(o.url)
 	if err != nil {
 		return nil, err
 	}
