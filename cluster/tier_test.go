@@ -405,7 +405,7 @@ func testAStoreThatIsDownHoldsUpNothing(t *testing.T) {
 		}
 		for range 10 {
 			began = time.Now()
-			if _, err := n.Read(within(t), id, 0, 1000, fsm.ReadUncommitted); !errors.Is(err, outcome.ErrStorage) {
+			if _, err := n.Read(within(t), id, 0, 1000, fsm.ReadUncommitted); !errors.Is(err, outcome.ErrRemote) {
 				t.Errorf("node %d: %v", i+1, err)
 			}
 			if took := time.Since(began); took > time.Second {

@@ -14,8 +14,8 @@ import (
 // This file reads what lies in the tier: what the partition's log names, and this replica has let
 // go of. Whoever reads that waits for the store for a moment at most, and is told to come again.
 
-// tierPatience is how long a reader waits for the store. A fetch gives reading a second, and may
-// ask here and then the leader.
+// tierPatience is how long a reader waits for the store: about as long as Kafka's, whose remote
+// reads have half a second, and well within the second that a fetch gives to reading.
 const tierPatience = 400 * time.Millisecond
 
 // away reports whether an offset at or above the log start is not in this replica's log any more.
@@ -70,7 +70,7 @@ func (r *Records) noTier() error {
 // tierError says to a client that it may ask again.
 func (r *Records) tierError(err error) error {
 	if errors.Is(err, tier.ErrLater) {
-		return fmt.Errorf("%w: %w", outcome.ErrStorage, err)
+		return fmt.Errorf("%w: %w", outcome.ErrRemote, err)
 	}
 	return fmt.Errorf("%w: the tier: %w", outcome.ErrStorage, err)
 }
