@@ -376,15 +376,27 @@ func TestAStoreThatIsDownHoldsUpNothing(t *testing.T) {
 func testAStoreThatIsDownHoldsUpNothing(t *testing.T) {
 	c, store := tierCluster(t, 3, nil)
 	id := fsm.PartitionID{Topic: c.topic("a", 1, 3).ID}
-	want := c.fill(0, id, "v", 50)
+	// What is there at once when the store comes goes to it in larger segments: the first epoch ends
+	// in the middle of one.
+	store.set(func(s *simStore) { s.down = true })
+	want := c.fill(0, id, "v", 10)
+	var epochs []fsm.LeaderEpoch
+	restart := func() {
+		epochs = append(epochs, fsm.Term(c.nodes[c.leaderOf(id)].records(id).Member.Raft.CurrentTerm()).Epoch())
+		for i := range c.nodes {
+			c.kill(i)
+		}
+	}
+	restart()
+	c.startAll()
+	want = append(want, c.fill(0, id, "v", 40)...)
+	store.well()
 	local := c.tiered(id)
 	_, end := c.nodes[c.leaderOf(id)].records(id).LocalStart()
 	for _, n := range c.nodes { // the caches are empty after a start
 		n.cfg.TierCacheBytes = 1
 	}
-	for i := range c.nodes {
-		c.kill(i)
-	}
+	restart()
 	store.set(func(s *simStore) { s.down = true })
 	c.startAll()
 	began := time.Now()
@@ -402,6 +414,13 @@ func testAStoreThatIsDownHoldsUpNothing(t *testing.T) {
 		}
 		if took := time.Since(began); took > 100*time.Millisecond {
 			t.Errorf("node %d: what is here took %v", i+1, took)
+		}
+		// Where the epoch ended that who reads at the end was in.
+		if _, at, err := n.EpochEnd(within(t), id, epochs[1]); err != nil || at != 50 {
+			t.Errorf("node %d: epoch %d ends at %d, %v", i+1, epochs[1], at, err)
+		}
+		if _, at, err := n.EpochEnd(within(t), id, epochs[0]); !errors.Is(err, outcome.ErrRemote) {
+			t.Errorf("node %d: epoch %d ends at %d, %v", i+1, epochs[0], at, err)
 		}
 		for range 10 {
 			began = time.Now()

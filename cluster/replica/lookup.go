@@ -176,7 +176,12 @@ func (r *Records) EpochEnd(ctx context.Context, epoch fsm.LeaderEpoch) (fsm.Lead
 		e, failed = r.epochAt(ctx, o)
 		return e
 	}
-	above := start + fsm.Offset(sort.Search(int(next-start), func(i int) bool { return at(start+fsm.Offset(i)) > epoch }))
+	// What is known of the tier leaves it out of the search but for one segment at most: who is at the
+	// log's end asks here, too, and must not wait for a store.
+	r.mu.Lock()
+	from, to := epochIn(r.seen.tiered, epoch, start, next)
+	r.mu.Unlock()
+	above := from + fsm.Offset(sort.Search(int(to-from), func(i int) bool { return at(from+fsm.Offset(i)) > epoch }))
 	found := epoch
 	if above > start && failed == nil {
 		found = at(above - 1)
@@ -188,6 +193,21 @@ func (r *Records) EpochEnd(ctx context.Context, epoch fsm.LeaderEpoch) (fsm.Lead
 		return -1, -1, failed
 	}
 	return found, above, nil
+}
+
+// epochIn narrows a log from start to next down to where its first offset of an epoch above one is,
+// or to, by what is known of ascending segments.
+func epochIn(segments []fsm.TieredSegment, epoch fsm.LeaderEpoch, start, next fsm.Offset) (from, to fsm.Offset) {
+	i := sort.Search(len(segments), func(i int) bool { return segments[i].LastEpoch > epoch })
+	if from, to = start, next; i > 0 {
+		from = max(from, segments[i-1].Next)
+	}
+	if i < len(segments) {
+		if to = segments[i].Next; segments[i].FirstEpoch > epoch {
+			to = segments[i].First
+		}
+	}
+	return from, max(from, to)
 }
 
 // epochAt gives the leader epoch of the entry that holds the offset: its batch may be gone. An
