@@ -82,6 +82,7 @@ func (m *metrics) tier() (all []prometheus.Collector) {
 		{"trimaran_tier_fetch_errors_total", "Objects that could not be read from there, or were not what was put.", &t.FetchErrors},
 		{"trimaran_tier_cache_hits_total", "Reads of old records that were in the cache.", &t.Hits},
 		{"trimaran_tier_cache_misses_total", "Reads of old records that were not, and had to wait for the store.", &t.Misses},
+		{"trimaran_tier_saved_bytes_total", "Bytes of records by which this node has made tiers of compacted topics smaller.", &t.Saved},
 		{"trimaran_tier_deleted_objects_total", "Objects that were deleted there.", &t.Deleted},
 		{"trimaran_tier_orphans_total", "Those of them that nobody had named.", &t.Counters.Orphans},
 	} {

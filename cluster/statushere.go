@@ -142,7 +142,7 @@ func (r seenReplica) Tier() *admin.TierStatus {
 		return nil
 	}
 	return &admin.TierStatus{
-		Segments: t.Segments, Bytes: t.Bytes, Waiting: t.Waiting, LocalStart: t.Local, End: t.End, ToDelete: t.Gone, Error: t.Err,
+		Segments: t.Segments, Bytes: t.Bytes, Waiting: t.Waiting, LocalStart: t.Local, End: t.End, ToDelete: t.Gone, Dirty: t.Dirty, Error: t.Err,
 	}
 }
 

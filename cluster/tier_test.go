@@ -630,6 +630,70 @@ func testACompactedTopicHasATier(t *testing.T) {
 	}
 }
 
+// TestTheTierOfACompactedTopicIsCompacted: however often keys are written, what is in the store is
+// bounded by how many there are, whatever becomes of leaders and of the store meanwhile.
+func TestTheTierOfACompactedTopicIsCompacted(t *testing.T) {
+	inBubble(t, testTheTierOfACompactedTopicIsCompacted)
+}
+
+func testTheTierOfACompactedTopicIsCompacted(t *testing.T) {
+	c, store := tierCluster(t, 9, map[string]string{
+		"cleanup.policy": "compact", "min.cleanable.dirty.ratio": "0.3", "max.compaction.lag.ms": "5000", "delete.retention.ms": "1000",
+		"local.retention.bytes": "3000",
+	})
+	k := newKeyedLog(c, fsm.PartitionID{Topic: c.topic("a", 1, 3).ID})
+	random := rand.New(rand.NewPCG(8, 8))
+	saved := func() (sum int64) {
+		for _, n := range c.nodes {
+			sum += n.tier.Saved.Load()
+		}
+		return sum
+	}
+	largest, shrunk := int64(0), false
+	for round := range 4 {
+		before := saved()
+		store.set(func(s *simStore) { s.fails, s.short = 1, 1 })
+		k.storeSome(random, 80, 30)
+		k.finishAll()
+		k.caughtUp()
+		k.compacted(fsm.Offset(k.next) - 60)
+		c.tiered(k.id)
+		eventually(t, "the tier is compacted", func() error {
+			s := c.nodes[c.leaderOf(k.id)].records(k.id).TierStatus()
+			if s.Dirty {
+				return fmt.Errorf("%+v", s)
+			}
+			largest = max(largest, s.Bytes)
+			return nil
+		})
+		shrunk = shrunk || saved() > before
+		store.well()
+		k.check(false)
+		k.same(round % 3)
+		if round%3 == 2 { // counters begin anew
+			away := c.leaderOf(k.id)
+			c.kill(away)
+			k.put(-1, false, prototest.Keyed{Key: "while one is away", Value: "v"})
+			c.start(away)
+			c.rebuilt(away, k.id, fsm.Offset(k.next))
+		}
+	}
+	s := c.nodes[c.leaderOf(k.id)].records(k.id).TierStatus()
+	t.Logf("the log ends at %d; the tier has %d bytes in %d segments, it had up to %d", k.next, s.Bytes, s.Segments, largest)
+	if !shrunk || largest > 30_000 { // 30 keys with 470 bytes at most
+		t.Errorf("something was made smaller: %v; the tier had up to %d bytes", shrunk, largest)
+	}
+	time.Sleep(3 * time.Minute)
+	eventually(t, "what took no part any more is deleted", func() error {
+		leader := c.nodes[c.leaderOf(k.id)].records(k.id)
+		if s := leader.TierStatus(); s.Gone > 0 {
+			return fmt.Errorf("%+v", s)
+		}
+		return nil
+	})
+	k.check(false)
+}
+
 // TestATierThatIsSwitchedOff: first nothing more goes there, then all of it is deleted, and the log
 // starts where all replicas have it.
 func TestATierThatIsSwitchedOff(t *testing.T) { inBubble(t, testATierThatIsSwitchedOff) }

@@ -256,7 +256,7 @@ func FuzzPartitionApply(f *testing.F) {
 	f.Add(uint64(2), LogStartCommand(next))
 	f.Add(uint64(2), LogStartCommand(math.MaxInt64))
 	f.Add(uint64(2), []byte{0x80})
-	f.Add(uint64(2), TierAddCommand(TieredSegment{First: 33, Next: 60, Term: 2, ID: 7, Pieces: 2, IndexBytes: 300, Bytes: 4000, LastEpoch: 2}))
+	f.Add(uint64(2), TierAddCommand(TieredSegment{First: 33, Next: 60, Term: 2, ID: 7, Pieces: 2, IndexBytes: 300, Bytes: 4000, LastEpoch: 2}, 0))
 	f.Add(uint64(2), newTransactional(next, 3, 2, 7, 1, 0))
 	f.Add(uint64(2), append(newTransactional(next, 1, 2, 7, 1, 0), newMarker(next+1, 2, Marker{ProducerID: 7, Epoch: 2, Number: 1})...))
 	f.Add(uint64(2), []byte{0x7f, 0xff})

@@ -37,6 +37,9 @@ type TieredSegment struct {
 	MaxTime, LastWrite int64
 	// The leader epochs of the first offset and of the last.
 	FirstEpoch, LastEpoch LeaderEpoch
+	// Clean: no record below it of a topic that is compacted has a newer one of its key there; 0:
+	// that is not so.
+	Clean Offset
 }
 
 // GoneSegment is one that is not named any more; its objects are to be deleted.
@@ -62,10 +65,11 @@ const (
 
 // The kinds of a tier's command.
 const (
-	tierAdd    = 1 // a segment is there
-	tierLocal  = 2 // replicas may let go of what is below an offset
-	tierForget = 3 // segments' objects are deleted
-	tierEnd    = 4 // nothing is there any more: the log starts where replicas have it
+	tierAdd     = 1 // a segment is there
+	tierLocal   = 2 // replicas may let go of what is below an offset
+	tierForget  = 3 // segments' objects are deleted
+	tierEnd     = 4 // nothing is there any more: the log starts where replicas have it
+	tierReplace = 5 // a segment is there in place of others
 )
 
 // tiers is what a partition knows of its tier.
@@ -125,8 +129,12 @@ func tierCommand(kind uint64, numbers ...uint64) []byte {
 }
 
 // TierAddCommand gives the data of an entry that names a segment, which must be in the store by
-// then, and proven to be. Named does not count, and Term must be that of the entry.
-func TierAddCommand(s TieredSegment) []byte { return s.append(tierCommand(tierAdd)) }
+// then, and proven to be. Named does not count, and Term must be that of the entry. horizon is that
+// of the decision on compaction that had been carried out, all of it, in the log that the segment
+// was read from: with a later one a tombstone may be gone, and the segment have what it stood for.
+func TierAddCommand(s TieredSegment, horizon Offset) []byte {
+	return s.append(tierCommand(tierAdd, uint64(horizon)))
+}
 
 // TierLocalCommand gives the data of an entry that lets replicas let go of what is below an offset.
 func TierLocalCommand(start Offset) []byte { return tierCommand(tierLocal, uint64(start)) }
@@ -145,9 +153,21 @@ func TierForgetCommand(gone []GoneSegment) []byte {
 // it, and all that is in the store is to be deleted.
 func TierEndCommand() []byte { return tierCommand(tierEnd) }
 
+// TierReplaceCommand gives the data of an entry that names a segment in place of one or more that
+// follow each other, whose offsets it has, without records that have newer ones of their keys.
+// Otherwise it is as with TierAddCommand. A horizon does not matter: while something is in the tier
+// it stands still.
+func TierReplaceCommand(old []TieredSegment, s TieredSegment) []byte {
+	b := tierCommand(tierReplace, uint64(len(old)))
+	for _, o := range old {
+		b = binary.AppendUvarint(b, o.ID)
+	}
+	return s.append(b)
+}
+
 // append appends what names the segment.
 func (s TieredSegment) append(b []byte) []byte {
-	for _, v := range [...]uint64{uint64(s.First), uint64(s.Next), uint64(s.Term), s.ID, uint64(s.Pieces), uint64(s.IndexBytes), uint64(s.Bytes)} {
+	for _, v := range [...]uint64{uint64(s.First), uint64(s.Next), uint64(s.Term), s.ID, uint64(s.Pieces), uint64(s.IndexBytes), uint64(s.Bytes), uint64(s.Clean)} {
 		b = binary.AppendUvarint(b, v)
 	}
 	for _, v := range [...]int64{s.MaxTime, s.LastWrite, int64(s.FirstEpoch), int64(s.LastEpoch)} {
@@ -160,7 +180,7 @@ func (s TieredSegment) append(b []byte) []byte {
 func readTiered(r *numbers) TieredSegment {
 	s := TieredSegment{
 		First: Offset(r.positive()), Next: Offset(r.positive()), Term: Term(r.unsigned()), ID: r.unsigned(),
-		Pieces: uint32(r.atMost(maxTieredPieces)), IndexBytes: r.positive(), Bytes: r.positive(),
+		Pieces: uint32(r.atMost(maxTieredPieces)), IndexBytes: r.positive(), Bytes: r.positive(), Clean: Offset(r.positive()),
 		MaxTime: r.signed(), LastWrite: r.signed(), FirstEpoch: LeaderEpoch(r.int32()), LastEpoch: LeaderEpoch(r.int32()),
 	}
 	if len(r.b) < len(s.IndexSum) {
@@ -175,8 +195,10 @@ func readTiered(r *numbers) TieredSegment {
 type tierOp struct {
 	kind    uint64
 	segment TieredSegment
+	horizon Offset
 	start   Offset
 	forget  map[uint64]bool
+	replace []uint64
 }
 
 // parseTier reads a tier's command. The error is ErrNewer for one of a later version or kind,
@@ -192,6 +214,7 @@ func parseTier(data []byte) (op tierOp, err error) {
 	case r.bad || version == 0 || op.kind == 0:
 		r.fail()
 	case op.kind == tierAdd:
+		op.horizon = Offset(r.positive())
 		op.segment = readTiered(&r)
 	case op.kind == tierLocal:
 		op.start = Offset(r.positive())
@@ -201,6 +224,11 @@ func parseTier(data []byte) (op tierOp, err error) {
 			op.forget[r.unsigned()] = true
 		}
 	case op.kind == tierEnd:
+	case op.kind == tierReplace:
+		for range r.atMost(min(uint64(len(r.b)), MaxTiered)) {
+			op.replace = append(op.replace, r.unsigned())
+		}
+		op.segment = readTiered(&r)
 	default:
 		return op, newer("command of a tier, kind %d", op.kind)
 	}
@@ -214,7 +242,7 @@ func parseTier(data []byte) (op tierOp, err error) {
 func isTier(data []byte) bool { return len(data) > 0 && data[0] == controlTier }
 
 // tier takes a command. One that does not fit has no effect on any replica: another leader may have
-// been faster.
+// been faster. The error is then ErrVoid if it was to name a segment, which nobody names then.
 func (p *PartitionState) tier(e Entry) error {
 	op, err := parseTier(e.Data)
 	if err != nil {
@@ -227,16 +255,32 @@ func (p *PartitionState) tier(e Entry) error {
 		s := op.segment
 		if s.Term != e.Term || any && s.First != end || !any && s.First > p.logStart || s.Next > p.LastStable() || s.Next <= p.logStart {
 			return fmt.Errorf("%w: offsets %d to %d of term %d do not follow what is in the tier: it ends at %d, the log is of term %d, %d to %d",
-				outcome.ErrUnknown, s.First, s.Next, s.Term, end, e.Term, p.logStart, p.LastStable())
+				outcome.ErrVoid, s.First, s.Next, s.Term, end, e.Term, p.logStart, p.LastStable())
+		}
+		if op.horizon != p.compaction.Horizon {
+			return fmt.Errorf("%w: offsets %d to %d were read with horizon %d, and it is %d", outcome.ErrVoid, s.First, s.Next, op.horizon, p.compaction.Horizon)
 		}
 		if len(t.segments) >= MaxTiered {
-			return fmt.Errorf("%w: the tier has %d segments", outcome.ErrUnknown, len(t.segments))
+			return fmt.Errorf("%w: the tier has %d segments", outcome.ErrVoid, len(t.segments))
 		}
 		s.Named = e.Index
-		if err := s.check(); err != nil {
-			return fmt.Errorf("%w: %w", outcome.ErrUnknown, err)
+		if err := p.checkNamed(s); err != nil {
+			return fmt.Errorf("%w: %w", outcome.ErrVoid, err)
 		}
 		t.segments = append(t.segments, s)
+	case tierReplace:
+		s, n := op.segment, len(op.replace)
+		s.Named = e.Index
+		at := slices.IndexFunc(t.segments, func(o TieredSegment) bool { return o.First == s.First })
+		if s.Term != e.Term || at < 0 || n == 0 || at+n > len(t.segments) || t.segments[at+n-1].Next != s.Next ||
+			!slices.EqualFunc(t.segments[at:at+n], op.replace, func(o TieredSegment, id uint64) bool { return o.ID == id }) {
+			return fmt.Errorf("%w: a segment from %d to %d of term %d in place of others that are not all there", outcome.ErrVoid, s.First, s.Next, s.Term)
+		}
+		if err := p.checkNamed(s); err != nil {
+			return fmt.Errorf("%w: %w", outcome.ErrVoid, err)
+		}
+		t.bury(t.segments[at:at+n], e.AppendedAt)
+		t.segments = slices.Replace(slices.Clone(t.segments), at, at+n, s)
 	case tierLocal:
 		if !any || op.start > end {
 			return fmt.Errorf("%w: replicas would have nothing below %d, the tier ends at %d", outcome.ErrUnknown, op.start, end)
@@ -254,6 +298,14 @@ func (p *PartitionState) tier(e Entry) error {
 	return nil
 }
 
+// checkNamed reports whether the segment can be named now.
+func (p *PartitionState) checkNamed(s TieredSegment) error {
+	if s.Clean > p.compaction.Bound {
+		return fmt.Errorf("a segment of a tier that is compacted up to %d, and the log up to %d", s.Clean, p.compaction.Bound)
+	}
+	return s.check()
+}
+
 // check reports whether the segment can be one.
 func (s TieredSegment) check() error {
 	if s.First >= s.Next || s.ID == 0 || s.IndexBytes == 0 || (s.Pieces == 0) != (s.Bytes == 0) || s.FirstEpoch < 0 || s.LastEpoch < s.FirstEpoch {
@@ -267,11 +319,16 @@ func (t *tiers) letGo(n int, at int64) {
 	if n == 0 {
 		return
 	}
-	for _, s := range t.segments[:n] {
+	t.bury(t.segments[:n], at)
+	t.segments = slices.Clone(t.segments[n:])
+}
+
+// bury notes segments whose objects are to be deleted, since a time, ms since epoch.
+func (t *tiers) bury(segments []TieredSegment, at int64) {
+	for _, s := range segments {
 		t.gone = append(t.gone, GoneSegment{First: s.First, Term: s.Term, ID: s.ID, Pieces: s.Pieces, At: max(at, 0)})
 	}
 	t.gone = t.gone[max(len(t.gone)-maxGone, 0):]
-	t.segments = slices.Clone(t.segments[n:])
 }
 
 // below makes what is wholly below the log start nobody's.
@@ -302,7 +359,7 @@ func (p *PartitionState) snapshotTiers(b []byte) []byte {
 
 // Each segment takes so many bytes in a snapshot at least: what is claimed has its bytes.
 const (
-	leastTiered = 12 + 32
+	leastTiered = 13 + 32
 	leastGone   = 5
 )
 
@@ -332,7 +389,7 @@ func (p *PartitionState) checkTiers() error {
 		if err := s.check(); err != nil {
 			return err
 		}
-		if s.Named > p.applied || i > 0 && (s.First != t.segments[i-1].Next || s.Named <= t.segments[i-1].Named) {
+		if s.Named > p.applied || s.Clean > p.compaction.Bound || i > 0 && s.First != t.segments[i-1].Next {
 			return fmt.Errorf("a segment of the tier from %d on, named by entry %d, does not follow", s.First, s.Named)
 		}
 	}

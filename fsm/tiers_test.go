@@ -8,6 +8,8 @@ import (
 	"testing"
 
 	"pgregory.net/rapid"
+
+	"github.com/trimaran-io/trimaran/outcome"
 )
 
 // tierOracle is what is in a tier by definition: which offsets, and which names are to be deleted.
@@ -31,7 +33,7 @@ func TestATierIsWhatItsLogSays(t *testing.T) {
 		for range rapid.IntRange(1, 60).Draw(t, "entries") {
 			e := Entry{Index: p.LastApplied() + 1, Term: 3, AppendedAt: rapid.Int64Range(0, 1000).Draw(t, "at")}
 			fits := true
-			switch rapid.SampledFrom([]string{"records", "records", "add", "add", "add", "local", "start", "forget", "end"}).Draw(t, "kind") {
+			switch rapid.SampledFrom([]string{"records", "records", "add", "add", "add", "replace", "local", "start", "forget", "end"}).Draw(t, "kind") {
 			case "records":
 				n := rapid.IntRange(1, 9).Draw(t, "records")
 				e.Data = newBatch(o.next, n, 61, 3, 'x')
@@ -46,12 +48,42 @@ func TestATierIsWhatItsLogSays(t *testing.T) {
 					First: first + max(small("first"), -first), Term: 3 + Term(rapid.IntRange(0, 9).Draw(t, "other term")/9), ID: ids, Pieces: 1, Bytes: 1, IndexBytes: 1,
 					Next: first + Offset(rapid.Int64Range(0, 12).Draw(t, "offsets")), MaxTime: -1,
 				}
-				e.Data = TierAddCommand(s)
+				e.Data = TierAddCommand(s, 0)
 				if fits = s.Term == 3 && s.First < s.Next && s.Next <= o.next && s.Next > o.start && (s.First == first || len(o.named) == 0 && s.First < first); fits {
 					for at := s.First; at < s.Next; at++ {
 						o.named[at] = ids
 					}
 					o.end = s.Next
+				}
+			case "replace":
+				ids++
+				all := p.Tiered()
+				from := rapid.IntRange(0, len(all)).Draw(t, "from")
+				old := slices.Clone(all[from : from+rapid.IntRange(0, len(all)-from).Draw(t, "count")])
+				s := TieredSegment{Term: 3, ID: ids, IndexBytes: 1, MaxTime: -1, Next: 1}
+				if fits = len(old) > 0; fits {
+					s.First, s.Next = old[0].First, old[len(old)-1].Next
+				}
+				switch rapid.IntRange(0, 9).Draw(t, "otherwise") {
+				case 0:
+					s.Term, fits = 4, false
+				case 1:
+					s.Next, fits = s.Next+1, false
+				case 2:
+					s.Clean, fits = 1, false // nothing is compacted
+				case 3:
+					if len(old) > 0 {
+						old[len(old)-1].ID, fits = math.MaxUint64, false
+					}
+				}
+				e.Data = TierReplaceCommand(old, s)
+				for _, was := range old {
+					if fits {
+						o.gone[was.ID] = true
+					}
+				}
+				for at := s.First; fits && at < s.Next; at++ {
+					o.named[at] = ids
 				}
 			case "local":
 				to := max(o.local+2*small("local"), 0)
@@ -143,12 +175,12 @@ func (o *tierOracle) check(t *rapid.T, p *PartitionState) {
 // not go on; bytes that no program wrote change nothing.
 func TestACommandOfANewerTierIsNotApplied(t *testing.T) {
 	p := NewPartition()
-	for _, data := range [][]byte{{controlTier, 2}, {controlTier, 1, 5}, {controlTier, 2, 200, 200}} {
+	for _, data := range [][]byte{{controlTier, 2}, {controlTier, 1, 6}, {controlTier, 2, 200, 200}} {
 		if err := p.Apply(Entry{Index: 1, Term: 1, Data: data}).Err; !errors.Is(err, ErrNewer) || p.LastApplied() != 0 {
 			t.Errorf("%x: %v, applied %d", data, err, p.LastApplied())
 		}
 	}
-	for i, data := range [][]byte{{controlTier}, {controlTier, 0}, {controlTier, 1}, {controlTier, 1, 1}, {controlTier, 1, 4, 0}, {controlTier, 1, 3, 255}} {
+	for i, data := range [][]byte{{controlTier}, {controlTier, 0}, {controlTier, 1}, {controlTier, 1, 1}, {controlTier, 1, 1, 0}, {controlTier, 1, 4, 0}, {controlTier, 1, 3, 255}, {controlTier, 1, 5}, {controlTier, 1, 5, 200}} {
 		if err := p.Apply(Entry{Index: Index(i + 1), Term: 1, Data: data}).Err; err == nil || errors.Is(err, ErrNewer) {
 			t.Errorf("%x: %v", data, err)
 		}
@@ -169,7 +201,7 @@ func TestWhatIsGoneIsBounded(t *testing.T) {
 	}
 	for i := range Offset(maxGone + 10) {
 		apply(newBatch(i, 1, 0, 1, 'x'))
-		apply(TierAddCommand(TieredSegment{First: i, Next: i + 1, Term: 1, ID: math.MaxUint64 - uint64(i), IndexBytes: 1, MaxTime: -1}))
+		apply(TierAddCommand(TieredSegment{First: i, Next: i + 1, Term: 1, ID: math.MaxUint64 - uint64(i), IndexBytes: 1, MaxTime: -1}, 0))
 		apply(LogStartCommand(i + 1))
 	}
 	if gone := p.TieredGone(); len(gone) != maxGone || gone[0].First != 10 {
@@ -180,12 +212,49 @@ func TestWhatIsGoneIsBounded(t *testing.T) {
 	}
 }
 
+// TestTombstonesStayForWhatIsInATier: the horizon does not move while something is there, whichever
+// entry comes first, and what was read under an earlier one is not named.
+func TestTombstonesStayForWhatIsInATier(t *testing.T) {
+	p := NewPartition()
+	apply := func(data []byte, want error) {
+		t.Helper()
+		if err := p.Apply(Entry{Index: p.applied + 1, Term: 1, Data: data}).Err; !errors.Is(err, want) {
+			t.Fatalf("%x: %v, want %v", data, err, want)
+		}
+	}
+	segment := func(first, next Offset) TieredSegment {
+		return TieredSegment{First: first, Next: next, Term: 1, ID: uint64(next), Pieces: 1, Bytes: 1, IndexBytes: 1, MaxTime: -1}
+	}
+	compact := func(bound, horizon Offset) []byte {
+		return CompactCommand(Compaction{Algorithm: 1, Bound: bound, Horizon: horizon, Time: int64(p.applied)}, int64(p.applied))
+	}
+	apply(newBatch(0, 100, 61, 1, 'x'), nil)
+	apply(compact(40, 0), nil)
+	apply(compact(60, 30), nil) // while a segment is on its way to the store
+	apply(TierAddCommand(segment(0, 40), 0), outcome.ErrVoid)
+	apply(TierAddCommand(segment(0, 40), 30), nil)
+	apply(compact(80, 50), outcome.ErrUnknown)
+	apply(TierLocalCommand(25), nil)
+	apply(compact(80, 30), nil)
+	if c := p.Compaction(); c.Bound != 80 || c.Start != 25 {
+		t.Fatalf("%+v", c)
+	}
+	if _, err := RestorePartition(p.Snapshot()); err != nil {
+		t.Fatal(err)
+	}
+	apply(LogStartCommand(40), nil) // nothing is there any more
+	apply(compact(90, 70), nil)
+	if c := p.Compaction(); c.Horizon != 70 || c.Start != 40 {
+		t.Fatalf("%+v", c)
+	}
+}
+
 // sampleTier is a partition with something of everything that a tier has.
 func sampleTier() *PartitionState {
 	p := samplePartition()
 	for _, data := range [][]byte{
-		TierAddCommand(TieredSegment{First: 33, Next: 60, Term: 2, ID: 7, Pieces: 2, IndexBytes: 300, Bytes: 4000, MaxTime: 5, LastWrite: 6, FirstEpoch: 1, LastEpoch: 2}),
-		TierAddCommand(TieredSegment{First: 60, Next: 100, Term: 2, ID: 8, Pieces: 1, IndexBytes: 300, Bytes: 4000, MaxTime: 5, LastWrite: 6, FirstEpoch: 2, LastEpoch: 2}),
+		TierAddCommand(TieredSegment{First: 33, Next: 60, Term: 2, ID: 7, Pieces: 2, IndexBytes: 300, Bytes: 4000, MaxTime: 5, LastWrite: 6, FirstEpoch: 1, LastEpoch: 2}, 0),
+		TierAddCommand(TieredSegment{First: 60, Next: 100, Term: 2, ID: 8, Pieces: 1, IndexBytes: 300, Bytes: 4000, MaxTime: 5, LastWrite: 6, FirstEpoch: 2, LastEpoch: 2}, 0),
 		TierLocalCommand(90), LogStartCommand(61),
 	} {
 		p.Apply(Entry{Index: p.applied + 1, Term: 2, AppendedAt: 9, Data: data})

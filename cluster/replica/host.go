@@ -164,6 +164,7 @@ type environment struct {
 	catchUpLimit *rate.Limiter       // bytes that are copied from others
 	unpacking    *semaphore.Weighted // batches that are unpacked to look for a time
 	hashing      chan struct{}       // capacity 1: one check of replicas reads at a time
+	tierRound    chan struct{}       // capacity 1: one tier is compacted at a time
 	kept         *keptCache          // what is kept with segments
 }
 
@@ -181,6 +182,7 @@ func newEnvironment(ctx context.Context, config Config) *environment {
 		// A small batch may become a hundred megabytes.
 		unpacking: semaphore.NewWeighted(int64(runtime.GOMAXPROCS(0))),
 		hashing:   make(chan struct{}, 1),
+		tierRound: make(chan struct{}, 1),
 		kept:      new(keptCache),
 	}
 }

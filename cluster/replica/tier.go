@@ -46,12 +46,14 @@ const (
 	orphansEvery = time.Hour
 	// deleteAtOnce is how many segments' objects are deleted before an entry says so.
 	deleteAtOnce = 64
-	// storeTimeout is how long the requests for one segment may take.
+	// storeTimeout is how long deleting and listing may take at a time. An upload takes as long as it
+	// does, if its objects come to the store one after the other (tier.Upload).
 	storeTimeout = 10 * time.Minute
 )
 
 // tiering is what a leader knows of its tier beside what its log says. Its replica's mu guards it.
 type tiering struct {
+	busy   bool          // somebody is at it
 	pause  time.Duration // after the last failure; 0: there was none
 	until  time.Time     // nothing is tried before that
 	err    error         // of the last attempt; nil: it was good
@@ -70,6 +72,7 @@ type TierStatus struct {
 	Local    fsm.Offset // the first offset that replicas keep
 	End      fsm.Offset // behind what is in the tier; -1: nothing is
 	Gone     int        // segments whose objects are to be deleted
+	Dirty    bool       // of a compacted topic: its tier is to be compacted
 	Err      string     // why the last attempt of this node failed, ""
 }
 
@@ -78,7 +81,7 @@ func (r *Records) TierStatus() (s TierStatus) {
 	topic, known := r.env.Host.Topics().ByID(r.ID.Topic)
 	s.Tiered = known && topic.Tiered(r.env.TopicDefaults)
 	r.mu.Lock()
-	seen := r.seen
+	seen, bound := r.seen, r.state.Compaction().Bound
 	s.Gone = len(r.state.TieredGone())
 	if r.tiering.err != nil {
 		s.Err = r.tiering.err.Error()
@@ -90,6 +93,9 @@ func (r *Records) TierStatus() (s TierStatus) {
 	}
 	if s.Tiered {
 		s.Waiting, _, _ = r.closed(max(s.End, seen.start), fsm.Offset(math.MaxInt64), math.MaxInt64)
+		if settings, ok := r.compactionOf(topic); ok && len(seen.tiered) > 0 {
+			_, s.Dirty = r.tierDirty(seen, bound, settings, time.Now())
+		}
 	}
 	return s
 }
@@ -107,7 +113,7 @@ func (r *Records) tierOf() (topic *fsm.Topic, p *proposer, ok bool) {
 	}
 	r.mu.Lock()
 	used := len(r.seen.tiered) > 0 || len(r.state.TieredGone()) > 0
-	waits := time.Now().Before(r.tiering.until)
+	waits := r.tiering.busy || time.Now().Before(r.tiering.until)
 	r.mu.Unlock()
 	if waits || !used && !topic.Tiered(r.env.TopicDefaults) {
 		return nil, nil, false
@@ -124,9 +130,12 @@ func (s *Set) tierLoop() {
 	ctx := s.env.ctx
 	tick := ticks.New(tierTick)
 	defer tick.Stop()
+	var work errgroup.Group
+	work.SetLimit(uploadsAtOnce)
 	for {
 		select {
 		case <-ctx.Done():
+			_ = work.Wait()
 			return
 		case <-tick.C:
 		}
@@ -145,21 +154,18 @@ func (s *Set) tierLoop() {
 		slices.SortStableFunc(all, func(a, b waiting) int {
 			return cmp.Or(cmp.Compare(b.bytes, a.bytes), strings.Compare(a.records.ID.String(), b.records.ID.String()))
 		})
-		var work errgroup.Group
-		work.SetLimit(uploadsAtOnce)
 		for _, w := range all {
-			work.Go(func() error {
+			work.Go(func() error { // this waits while others are at it
 				w.records.tend(ctx)
 				return nil
 			})
 		}
-		_ = work.Wait()
 	}
 }
 
 // tend does one step of each kind for the partition's tier.
 func (r *Records) tend(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
+	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(r.closing, cancel)()
 	topic, p, ok := r.tierOf()
@@ -167,14 +173,18 @@ func (r *Records) tend(ctx context.Context) {
 		return
 	}
 	defer context.AfterFunc(p.ctx, cancel)()
-	steps := []func(context.Context, *fsm.Topic, *proposer) error{r.endTier, r.upload, r.deleteGone, r.deleteOrphans}
+	if !r.setTiering(true) {
+		return // somebody else was faster
+	}
+	defer r.setTiering(false)
+	steps := []func(context.Context, *fsm.Topic, *proposer) error{r.endTier, r.upload, r.deleteGone, r.deleteOrphans, r.compactTier}
 	var failed error
 	for _, step := range steps {
 		if failed = step(ctx, topic, p); failed != nil {
 			break
 		}
 	}
-	if failed != nil && ctx.Err() != nil && !errors.Is(ctx.Err(), context.DeadlineExceeded) {
+	if failed != nil && ctx.Err() != nil {
 		return // it does not lead any more, or is closed
 	}
 	r.mu.Lock()
@@ -193,6 +203,15 @@ func (r *Records) tend(ctx context.Context) {
 	if news {
 		r.env.Logger.Warn("the tier's store fails; records stay here until it works again", "partition", r.ID, "store", r.env.Tier.Store.String(), "error", failed)
 	}
+}
+
+// setTiering notes whether somebody is at the partition's tier; changed is false if it was so before.
+func (r *Records) setTiering(busy bool) (changed bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	changed = r.tiering.busy != busy
+	r.tiering.busy = busy
+	return changed
 }
 
 // endTier ends the tier of a topic that should have none any more.
@@ -222,27 +241,30 @@ func (r *Records) decide(ctx context.Context, p *proposer, command []byte) error
 // log behind what is there, all of it below the last stable offset, and of a topic that is
 // compacted only what a decision has compacted here. lastWrite is when the last of it was appended,
 // ms since epoch.
-func (r *Records) nextUpload(topic *fsm.Topic) (from, to fsm.Offset, lastWrite int64, ok bool) {
+//
+// horizon is that of what is compacted here, up to clean; nothing goes there while a decision is not
+// carried out.
+func (r *Records) nextUpload(topic *fsm.Topic) (from, to fsm.Offset, lastWrite int64, horizon, clean fsm.Offset, ok bool) {
+	here := r.Log.Compaction()
 	r.mu.Lock()
-	seen := r.seen
+	seen, decided := r.seen, r.state.Compaction()
 	r.mu.Unlock()
+	if !here.Whole() || decided.Index != 0 && here.Decision != uint64(decided.Index) {
+		return 0, 0, 0, 0, 0, false
+	}
 	limit := seen.stable
 	if topic.Compacted(r.env.TopicDefaults) {
-		c := r.Log.Compaction()
-		if !c.Whole() {
-			return 0, 0, 0, false
-		}
-		limit = min(limit, fsm.Offset(c.Bound))
+		limit = min(limit, fsm.Offset(here.Bound))
 	}
 	from = seen.start
 	if n := len(seen.tiered); n > 0 {
 		from = max(seen.tiered[n-1].Next, from)
 		if from > seen.tiered[n-1].Next {
-			return 0, 0, 0, false // the log start is being moved over all of it
+			return 0, 0, 0, 0, 0, false // the log start is being moved over all of it
 		}
 	}
 	if len(seen.tiered) >= fsm.MaxTiered {
-		return 0, 0, 0, false
+		return 0, 0, 0, 0, 0, false
 	}
 	segments := r.Log.Segments()
 	size := int64(0)
@@ -262,7 +284,7 @@ func (r *Records) nextUpload(topic *fsm.Topic) (from, to fsm.Offset, lastWrite i
 			lastWrite = max(lastWrite, s.LastWrite.UnixMilli())
 		}
 	}
-	return from, to, lastWrite, to > from
+	return from, to, lastWrite, decided.Horizon, decided.Bound, to > from
 }
 
 // upload brings the next segment to the store and has it named.
@@ -271,7 +293,7 @@ func (r *Records) upload(ctx context.Context, topic *fsm.Topic, p *proposer) err
 	if !topic.Tiered(env.TopicDefaults) || strings.EqualFold(env.config(topic, "remote.log.copy.disable"), "true") {
 		return nil
 	}
-	from, to, lastWrite, ok := r.nextUpload(topic)
+	from, to, lastWrite, horizon, clean, ok := r.nextUpload(topic)
 	if !ok {
 		return nil
 	}
@@ -283,25 +305,47 @@ func (r *Records) upload(ctx context.Context, topic *fsm.Topic, p *proposer) err
 	segment, err := r.fill(ctx, u, from, to, lastWrite)
 	r.stepOfCopy("uploaded")
 	if err != nil {
-		cleaning, cancel := context.WithTimeout(env.ctx, tierGrace)
-		defer cancel()
-		u.Abandon(cleaning)
+		r.abandon(u)
 		if errors.Is(err, errRewritten) || errors.Is(err, raftlog.ErrNotInLog) {
 			return nil // next time
 		}
 		return err
 	}
-	if err := r.decide(ctx, p, fsm.TierAddCommand(segment)); err != nil {
-		if !outcome.NotAppended(err) {
-			r.mu.Lock()
-			r.tiering.unsure = p.term
-			r.mu.Unlock()
-		}
-		return fmt.Errorf("naming a segment of the tier: %w", err)
+	if topic.Compacted(env.TopicDefaults) {
+		segment.Clean = clean
+	}
+	if named, err := r.name(ctx, p, u, fsm.TierAddCommand(segment, horizon)); !named {
+		return err
 	}
 	env.Tier.Segments.Add(1)
 	env.Logger.Info("records are in the tier", "topic", topic.Name, "partition", r.ID.Partition, "from", from, "to", to, "bytes", segment.Bytes, "took", time.Since(began).Round(time.Millisecond))
 	return nil
+}
+
+// abandon deletes what an upload has put into the store.
+func (r *Records) abandon(u *tier.Upload) {
+	ctx, cancel := context.WithTimeout(r.env.ctx, tierGrace)
+	defer cancel()
+	u.Abandon(ctx)
+}
+
+// name has the group agree on a command that names what was uploaded. It does not, without an
+// error, if what was decided meanwhile does not fit to that.
+func (r *Records) name(ctx context.Context, p *proposer, u *tier.Upload, command []byte) (bool, error) {
+	err := r.decide(ctx, p, command)
+	switch {
+	case err == nil:
+		return true, nil
+	case outcome.Code(err) == outcome.ErrVoid:
+		r.abandon(u) // nobody will ever name it
+		r.env.Logger.Info("records that were put into the store are not named", "partition", r.ID, "error", err)
+		return false, nil
+	case !outcome.NotAppended(err):
+		r.mu.Lock()
+		r.tiering.unsure = p.term
+		r.mu.Unlock()
+	}
+	return false, fmt.Errorf("naming a segment of the tier: %w", err)
 }
 
 // errRewritten ends an upload of segments that were compacted meanwhile: batches of before and
@@ -319,6 +363,12 @@ func (r *Records) fill(ctx context.Context, u *tier.Upload, from, to fsm.Offset,
 		return s, err
 	}
 	defer reader.Close()
+	// The first offset may be missing since the log was restored, and have the epoch in front of it.
+	first, err := r.epochAt(ctx, from)
+	if err != nil {
+		return s, err
+	}
+	u.Epoch(first, from)
 	for fsm.Offset(reader.Expected()) < to {
 		if err := ctx.Err(); err != nil {
 			return s, err
@@ -348,7 +398,9 @@ func (r *Records) fill(ctx context.Context, u *tier.Upload, from, to fsm.Offset,
 				continue
 			}
 			if err := batch.CheckCRC(); err != nil {
-				return s, fmt.Errorf("%w: %w", raftlog.ErrDamaged, err)
+				err = fmt.Errorf("%w: %w", raftlog.ErrDamaged, err)
+				r.keeper.ReadFailed(r.Replica, err, 0)
+				return s, err
 			}
 			if err := u.Add(ctx, batch, e.Next); err != nil {
 				return s, err
@@ -368,6 +420,8 @@ func (r *Records) fill(ctx context.Context, u *tier.Upload, from, to fsm.Offset,
 
 // deleteGone deletes the objects of segments that are not named any more.
 func (r *Records) deleteGone(ctx context.Context, _ *fsm.Topic, p *proposer) error {
+	storing, cancel := context.WithTimeout(ctx, storeTimeout)
+	defer cancel()
 	r.mu.Lock()
 	gone := r.state.TieredGone()
 	r.mu.Unlock()
@@ -377,7 +431,7 @@ func (r *Records) deleteGone(ctx context.Context, _ *fsm.Topic, p *proposer) err
 		if len(done) == deleteAtOnce || time.Now().UnixMilli()-g.At < tierGrace.Milliseconds() {
 			break
 		}
-		if err = r.env.Tier.Delete(ctx, r.ID, g); err != nil {
+		if err = r.env.Tier.Delete(storing, r.ID, g); err != nil {
 			break
 		}
 		done = append(done, g)
@@ -391,6 +445,8 @@ func (r *Records) deleteGone(ctx context.Context, _ *fsm.Topic, p *proposer) err
 
 // deleteOrphans deletes the objects that nobody will name, once in a leadership and then at times.
 func (r *Records) deleteOrphans(ctx context.Context, _ *fsm.Topic, p *proposer) error {
+	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
+	defer cancel()
 	r.mu.Lock()
 	t := &r.tiering
 	due := t.unsure != p.term && (t.term != p.term || time.Since(t.scanned) >= orphansEvery)
