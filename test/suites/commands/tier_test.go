@@ -90,6 +90,7 @@ func TestTier(t *testing.T) {
 			}
 			shell.ok(t, bin, "cluster", "verify", "big")
 			if name != "s3" {
+				wholeInBackup(t, c, shell, bin, want, committed)
 				return
 			}
 			s3.down.Store(true)
@@ -102,6 +103,31 @@ func TestTier(t *testing.T) {
 				t.Errorf("%v", metrics)
 			}
 		})
+	}
+}
+
+// wholeInBackup makes a backup of the topic with a tier and restores it under another name: it has
+// what lies in the tier, and goes to the tier itself.
+func wholeInBackup(t *testing.T, c *harness.Cluster, shell command, bin string, want, committed map[string]string) {
+	t.Helper()
+	place := "file://" + t.TempDir()
+	var made struct{ Bytes int64 }
+	harness.Need(t, json.Unmarshal([]byte(shell.ok(t, bin, "backup", "create", "--to", place, "--topic", "big", "--json")), &made))
+	if made.Bytes < 30_000_000 {
+		t.Errorf("the backup has %d bytes", made.Bytes)
+	}
+	shell.ok(t, bin, "backup", "verify", "--from", place)
+	contains(t, "compare", shell.ok(t, bin, "backup", "compare", "--from", place), "is what the cluster has")
+	shell.ok(t, bin, "backup", "restore", "--from", place, "--topic", "big=again", "--no-groups")
+	if got := chainsOf(t, c, kgo.ReadUncommitted(), "again"); !sameChains(got, want) {
+		t.Errorf("it was\n%v\nand is restored as\n%v", want, got)
+	}
+	harness.Need(t, harness.Eventually(time.Minute, func() bool {
+		largest, waiting, local, partitions := tierOfTopic(t, shell, bin, "again")
+		return partitions == 3 && waiting == 0 && local > 5000 && largest < 4<<20
+	}))
+	if got := chainsOf(t, c, kgo.ReadCommitted(), "again"); !sameChains(got, committed) {
+		t.Errorf("what is committed was\n%v\nand is restored as\n%v", committed, got)
 	}
 }
 
