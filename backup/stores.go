@@ -54,7 +54,8 @@ var (
 func Open(address string) (Store, error) { return open(address, false) }
 
 // OpenReadBack is Open for who reads all that it puts, and compares: no sum of it goes along, which
-// would cost the processor more than all else.
+// would cost the processor more than all else. A list may name an object several times, and none of
+// it is kept in memory.
 func OpenReadBack(address string) (Store, error) { return open(address, true) }
 
 func open(address string, readBack bool) (Store, error) {
@@ -67,13 +68,13 @@ func open(address string, readBack bool) (Store, error) {
 		if u.Host != "" || !strings.HasPrefix(u.Path, "/") || u.RawQuery != "" || u.Fragment != "" {
 			return nil, fmt.Errorf("%q: want file:///path/of/a/folder", address)
 		}
-		return patient{store: newFileStore(u.Path), backoff: wait}, nil
+		return patient{store: newFileStore(u.Path), backoff: wait, repeats: readBack}, nil
 	case "s3":
 		store, err := newS3(u, readBack)
 		if err != nil {
 			return nil, err
 		}
-		return patient{store: store, backoff: wait}, nil
+		return patient{store: store, backoff: wait, repeats: readBack}, nil
 	}
 	return nil, fmt.Errorf("%q: want file:///path or s3://bucket/prefix?endpoint=…", address)
 }

@@ -14,8 +14,8 @@ type Store interface {
 	// Get gives an object. The error wraps ErrNotFound where there is none; one of more than limit
 	// bytes is an error, too.
 	Get(ctx context.Context, key string, limit int64) ([]byte, error)
-	// List calls each for the keys that begin with prefix, in any order. It may lack what was put a
-	// moment ago, and still have what was deleted.
+	// List calls each for the keys that begin with prefix, in any order, for some perhaps more than
+	// once. It may lack what was put a moment ago, and still have what was deleted.
 	List(ctx context.Context, prefix string, each func(key string) error) error
 	// Delete deletes an object. To delete what is not there is no error.
 	Delete(ctx context.Context, key string) error

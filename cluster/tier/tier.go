@@ -178,7 +178,7 @@ func (t *Tier) Claim(ctx context.Context) error {
 	return err
 }
 
-// owned asks the store whether it is this cluster's; it is not, without an error, if it is nobody's.
+// owned asks the store whether it is this cluster's; it is not, and err is nil, if it is nobody's.
 func (t *Tier) owned(ctx context.Context) (bool, error) {
 	id := t.ClusterID()
 	if id == "" {
@@ -238,7 +238,7 @@ func (t *Tier) delete(ctx context.Context, key string) error {
 	return nil
 }
 
-// maxOrphans bounds what one look for orphans notes.
+// maxOrphans bounds what one look for what is to be deleted notes.
 const maxOrphans = 1 << 16
 
 // Orphans deletes the objects of a partition that nobody will ever name: of terms up to that of the
@@ -254,14 +254,13 @@ func (t *Tier) Orphans(ctx context.Context, id fsm.PartitionID, term fsm.Term, n
 		return 0, err
 	}
 	dir := partitionDir(id)
-	var keys []string
-	var names []name
+	keys := map[string]name{}
 	err = t.Store.List(ctx, dir, func(key string) error {
 		if len(key) <= len(dir) || key[:len(dir)] != dir {
 			return fmt.Errorf("the store lists %q, which does not begin with %q", key, dir)
 		}
 		if n, ok := parseName(key[len(dir):]); ok && n.term <= term && len(keys) < maxOrphans && !before(n.first, n.term, n.id) {
-			keys, names = append(keys, key), append(names, n)
+			keys[key] = n
 		}
 		return nil
 	})
@@ -272,11 +271,11 @@ func (t *Tier) Orphans(ctx context.Context, id fsm.PartitionID, term fsm.Term, n
 	if err != nil {
 		return 0, err
 	}
-	for i, n := range names {
+	for key, n := range keys {
 		if is(n.first, n.term, n.id) {
 			continue
 		}
-		if err := t.delete(ctx, keys[i]); err != nil {
+		if err := t.delete(ctx, key); err != nil {
 			return deleted, err
 		}
 		deleted++
@@ -306,20 +305,25 @@ func (t *Tier) DropTopics(ctx context.Context, gone func(all map[fsm.TopicID]boo
 		return 0, err
 	}
 	for id := range those {
-		var keys []string
-		if err := t.Store.List(ctx, topicDir(id), func(key string) error {
-			if of, ok := topicOf(key); ok && of == id {
-				keys = append(keys, key)
-			}
-			return nil
-		}); err != nil {
-			return deleted, err
-		}
-		for _, key := range keys {
-			if err := t.delete(ctx, key); err != nil {
+		for {
+			keys := map[string]bool{}
+			if err := t.Store.List(ctx, topicDir(id), func(key string) error {
+				if of, ok := topicOf(key); ok && of == id && len(keys) < maxOrphans {
+					keys[key] = true
+				}
+				return nil
+			}); err != nil {
 				return deleted, err
 			}
-			deleted++
+			for key := range keys {
+				if err := t.delete(ctx, key); err != nil {
+					return deleted, err
+				}
+				deleted++
+			}
+			if len(keys) < maxOrphans {
+				break
+			}
 		}
 	}
 	return deleted, nil
