@@ -104,7 +104,7 @@ type TierStatus struct {
 	LocalStart fsm.Offset `json:"local_start"`         // the first offset that replicas keep
 	End        fsm.Offset `json:"end"`                 // behind what is there; -1: nothing is
 	ToDelete   int        `json:"to_delete,omitempty"` // segments whose objects are to be deleted
-	Dirty      bool       `json:"dirty,omitempty"`     // of a compacted topic: what is there is to be compacted
+	Dirty      bool       `json:"dirty,omitempty"`     // what is there is to be compacted
 	Error      string     `json:"error,omitempty"`     // why the last attempt of the leader failed
 }
 

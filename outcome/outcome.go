@@ -81,8 +81,8 @@ const (
 	// ErrTransactionCoordinatorFenced: a later transaction of the producer has been ended here.
 	// Nothing happened.
 	ErrTransactionCoordinatorFenced
-	// ErrRemote: the records lie in the tier's store, and are not here yet. Nothing happened; asking
-	// again helps, and asking another node does not.
+	// ErrRemote: the records lie in the tier's store, and are not here yet. Nothing happened;
+	// asking again helps, and asking another node does not.
 	ErrRemote
 
 	lastError

@@ -176,8 +176,8 @@ func (r *Records) EpochEnd(ctx context.Context, epoch fsm.LeaderEpoch) (fsm.Lead
 		e, failed = r.epochAt(ctx, o)
 		return e
 	}
-	// What is known of the tier leaves it out of the search but for one segment at most: who is at the
-	// log's end asks here, too, and must not wait for a store.
+	// What is known of the tier leaves it out of the search but for one segment at most: who is at
+	// the log's end asks here, too, and must not wait for a store.
 	r.mu.Lock()
 	from, to := epochIn(r.seen.tiered, epoch, start, next)
 	r.mu.Unlock()

@@ -46,8 +46,8 @@ const (
 	orphansEvery = time.Hour
 	// deleteAtOnce is how many segments' objects are deleted before an entry says so.
 	deleteAtOnce = 64
-	// storeTimeout is how long deleting and listing may take at a time. An upload takes as long as it
-	// does, if its objects come to the store one after the other (tier.Upload).
+	// storeTimeout is how long deleting and listing may take at a time. An upload takes as long as
+	// it does, if its objects come to the store one after the other (tier.Upload).
 	storeTimeout = 10 * time.Minute
 )
 
@@ -92,12 +92,24 @@ func (r *Records) TierStatus() (s TierStatus) {
 		s.Segments, s.Bytes, s.End = s.Segments+1, s.Bytes+t.Bytes, t.Next
 	}
 	if s.Tiered {
-		s.Waiting, _, _ = r.closed(max(s.End, seen.start), fsm.Offset(math.MaxInt64), math.MaxInt64)
+		s.Waiting = r.tierWaiting()
 		if settings, ok := r.compactionOf(topic); ok && len(seen.tiered) > 0 {
 			_, s.Dirty = r.tierDirty(seen, bound, settings, time.Now())
 		}
 	}
 	return s
+}
+
+// tierWaiting gives the bytes of closed segments that are not in the tier.
+func (r *Records) tierWaiting() int64 {
+	r.mu.Lock()
+	end := r.seen.start
+	if n := len(r.seen.tiered); n > 0 {
+		end = max(end, r.seen.tiered[n-1].Next)
+	}
+	r.mu.Unlock()
+	bytes, _, _ := r.closed(end, fsm.Offset(math.MaxInt64), math.MaxInt64)
+	return bytes
 }
 
 // tierOf gives a topic that may have something in a tier, as the leader sees it; ok is false if
@@ -147,7 +159,7 @@ func (s *Set) tierLoop() {
 		for _, r := range s.Running() {
 			if m := r.Records(); m != nil {
 				if _, _, ok := m.tierOf(); ok {
-					all = append(all, waiting{m, m.TierStatus().Waiting})
+					all = append(all, waiting{m, m.tierWaiting()})
 				}
 			}
 		}
@@ -205,7 +217,7 @@ func (r *Records) tend(ctx context.Context) {
 	}
 }
 
-// setTiering notes whether somebody is at the partition's tier; changed is false if it was so before.
+// setTiering notes whether somebody is at the partition's tier; changed is false if that was known.
 func (r *Records) setTiering(busy bool) (changed bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -242,8 +254,8 @@ func (r *Records) decide(ctx context.Context, p *proposer, command []byte) error
 // compacted only what a decision has compacted here. lastWrite is when the last of it was appended,
 // ms since epoch.
 //
-// horizon is that of what is compacted here, up to clean; nothing goes there while a decision is not
-// carried out.
+// horizon is that of what is compacted here, up to clean; nothing goes there while a decision is
+// not carried out.
 func (r *Records) nextUpload(topic *fsm.Topic) (from, to fsm.Offset, lastWrite int64, horizon, clean fsm.Offset, ok bool) {
 	here := r.Log.Compaction()
 	r.mu.Lock()
@@ -363,7 +375,8 @@ func (r *Records) fill(ctx context.Context, u *tier.Upload, from, to fsm.Offset,
 		return s, err
 	}
 	defer reader.Close()
-	// The first offset may be missing since the log was restored, and have the epoch in front of it.
+	// The first offset may be missing since the log was restored, and have the epoch in front of
+	// it.
 	first, err := r.epochAt(ctx, from)
 	if err != nil {
 		return s, err

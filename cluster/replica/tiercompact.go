@@ -72,8 +72,8 @@ func (r *Records) compactTier(ctx context.Context, topic *fsm.Topic, p *proposer
 }
 
 // tierDirty gives the offset below which no record in the tier has a newer one of its key, and
-// whether enough is behind that, in the tier and up to bound in this replica's log, or has been there
-// for too long (max.compaction.lag.ms).
+// whether enough is behind that, in the tier and up to bound in this replica's log, or has been
+// there for too long (max.compaction.lag.ms).
 func (r *Records) tierDirty(seen seen, bound fsm.Offset, settings compactionSettings, now time.Time) (from fsm.Offset, due bool) {
 	from = bound
 	for _, s := range seen.tiered {

@@ -33,8 +33,8 @@ const (
 	maxFailures  = 1024
 	// maxFlights bounds the objects that are waited for at once, most of them in line for fetches.
 	maxFlights = 256
-	// Where an object, or anything at all, has not come for slow, whoever comes then is told at once
-	// to come again, so that what a client reads beside it is not held up each time.
+	// Where an object, or anything at all, has not come for slow, whoever comes then is told at
+	// once to come again, so that what a client reads beside it is not held up each time.
 	slow = 2 * time.Second
 	// maxIndexBytes bounds the indexes in memory.
 	maxIndexBytes = 64 << 20

@@ -58,17 +58,17 @@ func TestTier(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			c := harness.New(t, harness.Options{
 				NoShim: true, Env: []string{"AWS_ACCESS_KEY_ID=key", "AWS_SECRET_ACCESS_KEY=secret"},
-				NodeArgs: []string{"--tier-to", place, "--tier-cache-bytes", "16MiB", "--log-segment-bytes", "1048576", "--log-retention-check-interval", "1s"},
+				NodeArgs: []string{"--tier-to", place, "--tier-cache-bytes", "16MiB", "--log-segment-bytes", "262144", "--log-retention-check-interval", "1s"},
 			})
 			bin := program(t, "trimaran")
 			shell := cli(c)
 			shell.env = append(shell.env, "TRIMARAN_BROKERS="+strings.Join(c.Addrs(), ","))
-			loaded(t, c, 30_000)
+			loaded(t, c, 9_000)
 			want, committed := chains(t, c, kgo.ReadUncommitted()), chains(t, c, kgo.ReadCommitted())
 			s3.faults.Store(true)
 			defer s3.faults.Store(false)
 			alter := []string{"topic", "alter", "big", "--config", "remote.storage.enable=true"}
-			for _, config := range []string{"local.retention.bytes=1048576", "retention.ms=-1"} {
+			for _, config := range []string{"local.retention.bytes=262144", "retention.ms=-1"} {
 				alter = append(alter, "--config", config)
 			}
 			shell.ok(t, bin, alter...)
@@ -76,7 +76,7 @@ func TestTier(t *testing.T) {
 			harness.Need(t, c.Node(2).Restart())
 			if err := harness.Eventually(2*time.Minute, func() bool {
 				largest, waiting, local, partitions := tierOfTopic(t, shell, bin, "big")
-				return partitions == 3 && waiting == 0 && local > 5000 && largest < 4<<20
+				return partitions == 3 && waiting == 0 && local > 1500 && largest < 1<<20
 			}); err != nil {
 				largest, waiting, local, partitions := tierOfTopic(t, shell, bin, "big")
 				t.Fatalf("%d partitions have a tier, %d bytes wait, replicas have %d bytes, from %d on\n%s", partitions, waiting, largest, local, c.Logs(30))
@@ -99,7 +99,7 @@ func TestTier(t *testing.T) {
 			s3.faults.Store(false)
 			metrics, err := c.Metrics("trimaran_tier_uploaded_bytes_total", "trimaran_tier_fetched_bytes_total", "trimaran_tier_segments_total")
 			harness.Need(t, err)
-			if metrics["trimaran_tier_uploaded_bytes_total"] < 20_000_000 || metrics["trimaran_tier_fetched_bytes_total"] < 20_000_000 {
+			if metrics["trimaran_tier_uploaded_bytes_total"] < 6_000_000 || metrics["trimaran_tier_fetched_bytes_total"] < 6_000_000 {
 				t.Errorf("%v", metrics)
 			}
 		})
@@ -113,7 +113,7 @@ func wholeInBackup(t *testing.T, c *harness.Cluster, shell command, bin string, 
 	place := "file://" + t.TempDir()
 	var made struct{ Bytes int64 }
 	harness.Need(t, json.Unmarshal([]byte(shell.ok(t, bin, "backup", "create", "--to", place, "--topic", "big", "--json")), &made))
-	if made.Bytes < 30_000_000 {
+	if made.Bytes < 9_000_000 {
 		t.Errorf("the backup has %d bytes", made.Bytes)
 	}
 	shell.ok(t, bin, "backup", "verify", "--from", place)
@@ -122,10 +122,12 @@ func wholeInBackup(t *testing.T, c *harness.Cluster, shell command, bin string, 
 	if got := chainsOf(t, c, kgo.ReadUncommitted(), "again"); !sameChains(got, want) {
 		t.Errorf("it was\n%v\nand is restored as\n%v", want, got)
 	}
-	harness.Need(t, harness.Eventually(time.Minute, func() bool {
-		largest, waiting, local, partitions := tierOfTopic(t, shell, bin, "again")
-		return partitions == 3 && waiting == 0 && local > 5000 && largest < 4<<20
-	}))
+	if err := harness.Eventually(time.Minute, func() bool {
+		_, waiting, local, partitions := tierOfTopic(t, shell, bin, "again")
+		return partitions == 3 && waiting == 0 && local > 0
+	}); err != nil {
+		t.Error("what is restored does not go to the tier")
+	}
 	if got := chainsOf(t, c, kgo.ReadCommitted(), "again"); !sameChains(got, committed) {
 		t.Errorf("what is committed was\n%v\nand is restored as\n%v", committed, got)
 	}
