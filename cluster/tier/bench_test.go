@@ -63,10 +63,12 @@ func (t *Tier) benchPut(batches []kafkaproto.Batch) (s fsm.TieredSegment, err er
 func BenchmarkUpload(b *testing.B) {
 	t, batches, size := benchTier(b, 1<<30)
 	b.SetBytes(size)
+	store := t.Store.(*memStore)
 	for b.Loop() {
 		if _, err := t.benchPut(batches); err != nil {
 			b.Fatal(err)
 		}
+		clear(store.objects)
 	}
 }
 
