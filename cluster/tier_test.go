@@ -419,12 +419,12 @@ func testAStoreThatIsDownHoldsUpNothing(t *testing.T) {
 		if _, at, err := n.EpochEnd(within(t), id, epochs[1]); err != nil || at != 50 {
 			t.Errorf("node %d: epoch %d ends at %d, %v", i+1, epochs[1], at, err)
 		}
-		if _, at, err := n.EpochEnd(within(t), id, epochs[0]); !errors.Is(err, outcome.ErrRemote) {
+		if _, at, err := n.EpochEnd(within(t), id, epochs[0]); !errors.Is(err, outcome.ErrStorage) {
 			t.Errorf("node %d: epoch %d ends at %d, %v", i+1, epochs[0], at, err)
 		}
 		for range 10 {
 			began = time.Now()
-			if _, err := n.Read(within(t), id, 0, 1000, fsm.ReadUncommitted); !errors.Is(err, outcome.ErrRemote) {
+			if _, err := n.Read(within(t), id, 0, 1000, fsm.ReadUncommitted); !errors.Is(err, outcome.ErrStorage) && !errors.Is(err, outcome.ErrRemote) {
 				t.Errorf("node %d: %v", i+1, err)
 			}
 			if took := time.Since(began); took > time.Second {

@@ -49,14 +49,19 @@ func (t *Tier) object(ctx context.Context, key string, size int64, sum [32]byte,
 	}
 	t.mu.Lock()
 	f, flying := t.flights[key]
+	failed, fails := t.failed[key]
+	later := ErrLater
+	if fails {
+		later = errFailsLater
+	}
 	if t.closed {
 		t.mu.Unlock()
 		return nil, fmt.Errorf("%w: the node is stopping", ErrLater)
 	}
 	if !flying {
-		if failed, ok := t.failed[key]; ok && time.Now().Before(failed.until) {
+		if fails && time.Now().Before(failed.until) {
 			t.mu.Unlock()
-			return nil, fmt.Errorf("%w: %w", ErrLater, failed.err)
+			return nil, fmt.Errorf("%w: %w", later, failed.err)
 		}
 		if len(t.flights) >= maxFlights {
 			t.mu.Unlock()
@@ -92,7 +97,7 @@ func (t *Tier) object(ctx context.Context, key string, size int64, sum [32]byte,
 			case <-f.done:
 				return f.data, f.err
 			default:
-				return nil, fmt.Errorf("%w: the store takes its time", ErrLater)
+				return nil, fmt.Errorf("%w: the store takes its time", later)
 			}
 		}
 	}
@@ -100,9 +105,11 @@ func (t *Tier) object(ctx context.Context, key string, size int64, sum [32]byte,
 	case <-f.done:
 		return f.data, f.err
 	case <-ctx.Done():
-		return nil, fmt.Errorf("%w: %w", ErrLater, ctx.Err())
+		return nil, fmt.Errorf("%w: %w", later, ctx.Err())
 	}
 }
+
+var errFailsLater = fmt.Errorf("%w: %w", ErrLater, ErrFails)
 
 // hangs reports whether the store takes too long for an object, or for all that it was asked for
 // last. mu is held.
@@ -163,7 +170,7 @@ func (t *Tier) fly(f *flight, key string, size int64, sum [32]byte, into func([]
 		if t.ctx.Err() == nil {
 			t.Logger.Warn("the store does not give an object", "store", t.Store.String(), "object", key, "error", f.err)
 		}
-		f.err = fmt.Errorf("%w: %w", ErrLater, f.err)
+		f.err = fmt.Errorf("%w: %w", errFailsLater, f.err)
 	}
 	close(f.done)
 }

@@ -33,6 +33,9 @@ var (
 	// ErrLater says that what is asked for is not here yet: it is being fetched, or the store does
 	// not give it at the moment. It may be asked for again.
 	ErrLater = errors.New("the records are in the tier and not here yet: ask again")
+	// ErrFails says, beside ErrLater, that this node's last attempt to get what is asked for has
+	// failed. Another node may have the way to the store that this one has not.
+	ErrFails = errors.New("the store does not give it")
 	// ErrEmpty says that the store is nobody's, though records of the cluster are in one.
 	ErrEmpty = errors.New("the store has nothing, and records of this cluster are in one: it is not the one that all nodes were told of before")
 	// ErrForeign says that the store is another cluster's.

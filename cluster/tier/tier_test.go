@@ -233,6 +233,9 @@ func TestAStoreThatFailsCostsAMoment(t *testing.T) {
 					}
 					time.Sleep(moment)
 				}
+				if _, err := f.read(0, 1000); name != "slow" && !errors.Is(err, ErrFails) {
+					t.Errorf("nobody else would be asked: %v", err)
+				}
 				if waited > 10*time.Second {
 					t.Errorf("readers have waited for %v in 50 tries", waited)
 				}
