@@ -67,7 +67,7 @@ func (r *Records) noTier() error {
 	return fmt.Errorf("%w: the records are in a tier, and this node has not been told of its store (--tier-to)", outcome.ErrStorage)
 }
 
-// tierError says to a client that it may ask again, and to this node whether it may ask another one.
+// tierError says to a client that it may ask again, and to this node whether to ask another one.
 func (r *Records) tierError(err error) error {
 	if errors.Is(err, tier.ErrLater) && !errors.Is(err, tier.ErrFails) {
 		return fmt.Errorf("%w: %w", outcome.ErrRemote, err)
