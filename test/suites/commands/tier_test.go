@@ -51,58 +51,52 @@ func tierOfTopic(t *testing.T, shell command, bin, topic string) (largest, waiti
 }
 
 // Old records go to a store that fails while a node is killed; replicas keep a tenth of them, and
-// clients read the same as before. While the store is down clients write and read what is new.
+// clients read the same as before. A backup has all of it. While the store is down clients write
+// and read what is new.
 func TestTier(t *testing.T) {
 	s3 := newFaultyS3(t, 9)
-	for name, place := range map[string]string{"s3": s3.store("tier"), "folder": "file://" + t.TempDir()} {
-		t.Run(name, func(t *testing.T) {
-			c := harness.New(t, harness.Options{
-				NoShim: true, Env: []string{"AWS_ACCESS_KEY_ID=key", "AWS_SECRET_ACCESS_KEY=secret"},
-				NodeArgs: []string{"--tier-to", place, "--tier-cache-bytes", "16MiB", "--log-segment-bytes", "262144", "--log-retention-check-interval", "1s"},
-			})
-			bin := program(t, "trimaran")
-			shell := cli(c)
-			shell.env = append(shell.env, "TRIMARAN_BROKERS="+strings.Join(c.Addrs(), ","))
-			loaded(t, c, 9_000)
-			want, committed := chains(t, c, kgo.ReadUncommitted()), chains(t, c, kgo.ReadCommitted())
-			s3.faults.Store(true)
-			defer s3.faults.Store(false)
-			alter := []string{"topic", "alter", "big", "--config", "remote.storage.enable=true"}
-			for _, config := range []string{"local.retention.bytes=262144", "retention.ms=-1"} {
-				alter = append(alter, "--config", config)
-			}
-			shell.ok(t, bin, alter...)
-			harness.Need(t, c.Node(2).Kill9())
-			harness.Need(t, c.Node(2).Restart())
-			if err := harness.Eventually(2*time.Minute, func() bool {
-				largest, waiting, local, partitions := tierOfTopic(t, shell, bin, "big")
-				return partitions == 3 && waiting == 0 && local > 1500 && largest < 1<<20
-			}); err != nil {
-				largest, waiting, local, partitions := tierOfTopic(t, shell, bin, "big")
-				t.Fatalf("%d partitions have a tier, %d bytes wait, replicas have %d bytes, from %d on\n%s", partitions, waiting, largest, local, c.Logs(30))
-			}
-			contains(t, "cluster status", shell.ok(t, bin, "cluster", "status"), "IN THE TIER")
-			if got := chains(t, c, kgo.ReadUncommitted()); !sameChains(got, want) {
-				t.Errorf("it was\n%v\nand is\n%v", want, got)
-			}
-			if got := chains(t, c, kgo.ReadCommitted()); !sameChains(got, committed) {
-				t.Errorf("what is committed was\n%v\nand is\n%v", committed, got)
-			}
-			shell.ok(t, bin, "cluster", "verify", "big")
-			if name != "s3" {
-				wholeInBackup(t, c, shell, bin, want, committed)
-				return
-			}
-			s3.down.Store(true)
-			newest(t, c)
-			s3.down.Store(false)
-			s3.faults.Store(false)
-			metrics, err := c.Metrics("trimaran_tier_uploaded_bytes_total", "trimaran_tier_fetched_bytes_total", "trimaran_tier_segments_total")
-			harness.Need(t, err)
-			if metrics["trimaran_tier_uploaded_bytes_total"] < 6_000_000 || metrics["trimaran_tier_fetched_bytes_total"] < 6_000_000 {
-				t.Errorf("%v", metrics)
-			}
-		})
+	c := harness.New(t, harness.Options{
+		NoShim: true, Env: []string{"AWS_ACCESS_KEY_ID=key", "AWS_SECRET_ACCESS_KEY=secret"},
+		NodeArgs: []string{"--tier-to", s3.store("tier"), "--tier-cache-bytes", "16MiB", "--log-segment-bytes", "262144", "--log-retention-check-interval", "1s"},
+	})
+	bin := program(t, "trimaran")
+	shell := cli(c)
+	shell.env = append(shell.env, "TRIMARAN_BROKERS="+strings.Join(c.Addrs(), ","))
+	loaded(t, c, 9_000)
+	want, committed := chains(t, c, kgo.ReadUncommitted()), chains(t, c, kgo.ReadCommitted())
+	s3.faults.Store(true)
+	defer s3.faults.Store(false)
+	alter := []string{"topic", "alter", "big", "--config", "remote.storage.enable=true"}
+	for _, config := range []string{"local.retention.bytes=262144", "retention.ms=-1"} {
+		alter = append(alter, "--config", config)
+	}
+	shell.ok(t, bin, alter...)
+	harness.Need(t, c.Node(2).Kill9())
+	harness.Need(t, c.Node(2).Restart())
+	if err := harness.Eventually(2*time.Minute, func() bool {
+		largest, waiting, local, partitions := tierOfTopic(t, shell, bin, "big")
+		return partitions == 3 && waiting == 0 && local > 1500 && largest < 1<<20
+	}); err != nil {
+		largest, waiting, local, partitions := tierOfTopic(t, shell, bin, "big")
+		t.Fatalf("%d partitions have a tier, %d bytes wait, replicas have %d bytes, from %d on\n%s", partitions, waiting, largest, local, c.Logs(30))
+	}
+	contains(t, "cluster status", shell.ok(t, bin, "cluster", "status"), "IN THE TIER")
+	if got := chains(t, c, kgo.ReadUncommitted()); !sameChains(got, want) {
+		t.Errorf("it was\n%v\nand is\n%v", want, got)
+	}
+	if got := chains(t, c, kgo.ReadCommitted()); !sameChains(got, committed) {
+		t.Errorf("what is committed was\n%v\nand is\n%v", committed, got)
+	}
+	shell.ok(t, bin, "cluster", "verify", "big")
+	s3.faults.Store(false)
+	wholeInBackup(t, c, shell, bin, want, committed)
+	s3.down.Store(true)
+	newest(t, c)
+	s3.down.Store(false)
+	metrics, err := c.Metrics("trimaran_tier_uploaded_bytes_total", "trimaran_tier_fetched_bytes_total", "trimaran_tier_segments_total")
+	harness.Need(t, err)
+	if metrics["trimaran_tier_uploaded_bytes_total"] < 6_000_000 || metrics["trimaran_tier_fetched_bytes_total"] < 6_000_000 {
+		t.Errorf("%v", metrics)
 	}
 }
 
