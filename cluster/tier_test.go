@@ -647,6 +647,7 @@ func testTheTierOfACompactedTopicIsCompacted(t *testing.T) {
 	largest := int64(0)
 	for round := range 4 {
 		store.set(func(s *simStore) { s.fails, s.short = 1, 1 })
+		k.put(-1, false, prototest.Keyed{Key: fmt.Sprint("once ", round), Value: "v"})
 		k.storeSome(random, 80, 30)
 		k.finishAll()
 		if round > 0 { // its leader dies, in the middle of it

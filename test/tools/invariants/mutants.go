@@ -114,7 +114,7 @@ var mutants = []broken{
 		"if op.horizon != p.compaction.Horizon {", "if false {"}},
 		"./fsm", "TestTombstonesStayForWhatIsInATier"},
 	{4, "of what is in the tier records go that are the newest", []change{{"cluster/replica/tiercompact.go",
-		"keys.Newest(record.Key) <= offset", "keys.Newest(record.Key) < offset"}},
+		"record.Key != nil && keys.Newest(record.Key) <= offset", "keys.Newest(record.Key) > offset"}},
 		cluster, "TestTheTierOfACompactedTopicIsCompacted"},
 	{4, "a segment takes the place of others that are gone", []change{{"fsm/tiers.go",
 		"			!slices.EqualFunc(", "			false && !slices.EqualFunc("}},
