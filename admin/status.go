@@ -91,6 +91,21 @@ type PartitionStatus struct {
 	LogStart      fsm.Offset      `json:"log_start"`
 	HighWatermark fsm.Offset      `json:"high_watermark"`
 	Replicas      []ReplicaStatus `json:"replicas"` // the preferred leader first
+	// Tier is how it stands with the store of its old records, as the leader says; nil: nothing of
+	// it is there, or ever was.
+	Tier *TierStatus `json:"tier,omitempty"`
+}
+
+// TierStatus is what of a partition lies in the tier's store.
+type TierStatus struct {
+	Segments   int        `json:"segments"`
+	Bytes      int64      `json:"bytes"`               // of their records
+	Waiting    int64      `json:"waiting"`             // that should be there, too
+	LocalStart fsm.Offset `json:"local_start"`         // the first offset that replicas keep
+	End        fsm.Offset `json:"end"`                 // behind what is there; -1: nothing is
+	ToDelete   int        `json:"to_delete,omitempty"` // segments whose objects are to be deleted
+	Dirty      bool       `json:"dirty,omitempty"`     // what is there is to be compacted
+	Error      string     `json:"error,omitempty"`     // why the last attempt of the leader failed
 }
 
 // ReplicaStatus is one replica of a partition.

@@ -14,6 +14,8 @@ import (
 type patient struct {
 	store   Store
 	backoff func(ctx context.Context, try int) error // waits before another try, from 1
+	// repeats: a list is told as it comes, and anew from another attempt, and takes no memory.
+	repeats bool
 }
 
 const (
@@ -89,8 +91,13 @@ func (p patient) Get(ctx context.Context, key string, limit int64) (data []byte,
 	return data, err
 }
 
-// List implements Store. What is told is of one attempt that came to its end.
+// List implements Store. What is told is of one attempt that came to its end, unless repeats is
+// set.
 func (p patient) List(ctx context.Context, prefix string, each func(Stored) error) error {
+	if p.repeats {
+		_, err := p.do(ctx, "list "+prefix, func(ctx context.Context) error { return p.store.List(ctx, prefix, each) })
+		return err
+	}
 	var all []Stored
 	_, err := p.do(ctx, "list "+prefix, func(ctx context.Context) error {
 		all = all[:0]

@@ -22,12 +22,13 @@ import (
 type s3Store struct {
 	client         *minio.Client
 	bucket, prefix string // the prefix is empty or ends with a slash
+	readBack       bool   // what is put is read and compared
 	unconditional  atomic.Bool
 }
 
 const defaultEndpoint = "https://s3.amazonaws.com"
 
-func newS3(u *url.URL) (*s3Store, error) {
+func newS3(u *url.URL, readBack bool) (*s3Store, error) {
 	shown := "s3://" + u.Host + u.Path
 	options := u.Query()
 	for name := range options {
@@ -71,7 +72,7 @@ func newS3(u *url.URL) (*s3Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", shown, err)
 	}
-	return &s3Store{client: client, bucket: u.Host, prefix: prefix}, nil
+	return &s3Store{client: client, bucket: u.Host, prefix: prefix, readBack: readBack}, nil
 }
 
 func (s *s3Store) String() string {
@@ -104,7 +105,7 @@ func (s *s3Store) Put(ctx context.Context, key string, data []byte) error {
 	if err := checkKey(key); err != nil {
 		return err
 	}
-	options := minio.PutObjectOptions{ContentType: "application/octet-stream", DisableMultipart: true, SendContentMd5: true}
+	options := minio.PutObjectOptions{ContentType: "application/octet-stream", DisableMultipart: true, SendContentMd5: !s.readBack}
 	put := func() error {
 		_, err := s.client.PutObject(ctx, s.bucket, s.prefix+key, bytes.NewReader(data), int64(len(data)), options)
 		return err
@@ -116,7 +117,7 @@ func (s *s3Store) Put(ctx context.Context, key string, data []byte) error {
 			return said(key, err)
 		}
 		s.unconditional.Store(true)
-		options = minio.PutObjectOptions{ContentType: options.ContentType, DisableMultipart: true, SendContentMd5: true}
+		options = minio.PutObjectOptions{ContentType: options.ContentType, DisableMultipart: true, SendContentMd5: !s.readBack}
 	}
 	_, err := s.client.StatObject(ctx, s.bucket, s.prefix+key, minio.StatObjectOptions{})
 	if err == nil {

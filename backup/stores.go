@@ -51,7 +51,14 @@ var (
 // Credentials of S3 are not in the URL but in the environment (AWS_ACCESS_KEY_ID and
 // AWS_SECRET_ACCESS_KEY), in the file that AWS's tools read, or the machine's role. Nothing is
 // asked of the store yet.
-func Open(address string) (Store, error) {
+func Open(address string) (Store, error) { return open(address, false) }
+
+// OpenReadBack is Open for who reads all that it puts, and compares: no sum of it goes along, which
+// would cost the processor more than all else. A list may name an object several times, and none of
+// it is kept in memory.
+func OpenReadBack(address string) (Store, error) { return open(address, true) }
+
+func open(address string, readBack bool) (Store, error) {
 	u, err := url.Parse(address)
 	if err != nil {
 		return nil, fmt.Errorf("%q is no URL", address)
@@ -61,13 +68,13 @@ func Open(address string) (Store, error) {
 		if u.Host != "" || !strings.HasPrefix(u.Path, "/") || u.RawQuery != "" || u.Fragment != "" {
 			return nil, fmt.Errorf("%q: want file:///path/of/a/folder", address)
 		}
-		return patient{store: newFileStore(u.Path), backoff: wait}, nil
+		return patient{store: newFileStore(u.Path), backoff: wait, repeats: readBack}, nil
 	case "s3":
-		store, err := newS3(u)
+		store, err := newS3(u, readBack)
 		if err != nil {
 			return nil, err
 		}
-		return patient{store: store, backoff: wait}, nil
+		return patient{store: store, backoff: wait, repeats: readBack}, nil
 	}
 	return nil, fmt.Errorf("%q: want file:///path or s3://bucket/prefix?endpoint=…", address)
 }

@@ -24,7 +24,7 @@ import (
 // catalogConfig gives the settings of the node's catalog.
 func (n *Node) catalogConfig(host *catalogHost) catalog.Config {
 	return catalog.Config{
-		Life: n.ctx, Self: n.self(), Host: host, Logger: n.logger, Forming: n.who.Forming,
+		Life: n.ctx, Self: n.self(), Host: host, Logger: n.logger, Forming: n.who.Forming, HasTier: n.cfg.TierTo != nil,
 		DefaultPartitions: n.cfg.DefaultPartitions, DefaultReplicationFactor: n.cfg.DefaultReplicationFactor,
 		Shards: coordinator.Shards, ReplaceAfter: n.cfg.ReplaceAfter, NoAutoBalance: n.cfg.NoAutoBalance,
 	}

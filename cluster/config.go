@@ -14,6 +14,7 @@ import (
 	"github.com/trimaran-io/trimaran/cluster/peertls"
 	"github.com/trimaran-io/trimaran/cluster/raftgroup"
 	"github.com/trimaran-io/trimaran/cluster/raftlog/vfs"
+	"github.com/trimaran-io/trimaran/cluster/tier"
 	"github.com/trimaran-io/trimaran/coordinator"
 	"github.com/trimaran-io/trimaran/fsm"
 	"github.com/trimaran-io/trimaran/transaction"
@@ -74,6 +75,14 @@ type Config struct {
 	// compacted; with more keys it goes over the log again. 0 means 128 MiB; at least 1 MiB.
 	CompactionMemory int64
 
+	// TierTo is the store that old records of topics with remote.storage.enable=true go to, the
+	// same for all nodes; nil: there is none.
+	TierTo tier.Store
+	// TierUploadRate bounds, in bytes a second, what this node puts there. 0 means no bound.
+	TierUploadRate int64
+	// TierCacheBytes bounds what of the store is kept in the data directory. 0 means 1 GiB.
+	TierCacheBytes int64
+
 	// ReplaceAfter is how long a node must be away before its replicas go to others. 0 means 30
 	// minutes; negative: never.
 	ReplaceAfter time.Duration
@@ -87,7 +96,9 @@ type Config struct {
 	onCopy          func(id fsm.PartitionID, step string)
 	answered        func(group string, req, resp any) // raftlink.Config.Answered
 	// what the node says its program knows; 0: fsm.FeatureLevel
-	featureLevel int
+	featureLevel     int
+	tierPieceBytes   int   // tier.Config.PieceBytes
+	tierSegmentBytes int64 // replica.Config.TierSegmentBytes
 	// Groups are the settings of consumer groups; the zero value is Kafka's defaults
 	// but for the initial rebalance delay, which is none.
 	Groups coordinator.Settings

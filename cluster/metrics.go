@@ -40,7 +40,7 @@ func (m *metrics) all() []prometheus.Collector {
 	}
 	compacted := &m.node.compactionCounters
 	count := func(of *atomic.Int64) func() uint64 { return func() uint64 { return uint64(max(of.Load(), 0)) } }
-	return []prometheus.Collector{
+	return append(m.tier(), []prometheus.Collector{
 		counter("trimaran_compaction_rounds_total", "Compactions that replicas on this node have carried out.", count(&compacted.Rounds)),
 		counter("trimaran_compaction_bytes_total", "Bytes that were read and written for them.", count(&compacted.Bytes)),
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
@@ -62,7 +62,35 @@ func (m *metrics) all() []prometheus.Collector {
 		counter("trimaran_peer_bytes_out_total", "Bytes that were sent to other nodes.", func() uint64 { return stats().BytesOut }),
 		counter("trimaran_peer_appends_ahead_total", "AppendEntries that were sent before the leader had stored their entries.", func() uint64 { return m.node.rafts.Stats().Ahead }),
 		counter("trimaran_peer_appends_ahead_used_total", "Those of them that were what Raft sends then; the others were sent in vain.", func() uint64 { return m.node.rafts.Stats().AheadUsed }),
+	}...)
+}
+
+// tier gives what there is to register of the store that old records go to.
+func (m *metrics) tier() (all []prometheus.Collector) {
+	t := m.node.tier
+	if t == nil {
+		return nil
 	}
+	for _, c := range []struct {
+		name, help string
+		of         *atomic.Int64
+	}{
+		{"trimaran_tier_segments_total", "Segments that this node has put into the tier's store and had named.", &t.Segments},
+		{"trimaran_tier_uploaded_bytes_total", "Bytes of objects that this node has put there.", &t.Uploaded},
+		{"trimaran_tier_upload_errors_total", "Attempts to bring a partition's tier up to date that failed.", &t.UploadErrors},
+		{"trimaran_tier_fetched_bytes_total", "Bytes of objects that were read from there.", &t.Fetched},
+		{"trimaran_tier_fetch_errors_total", "Objects that could not be read from there, or were not what was put.", &t.FetchErrors},
+		{"trimaran_tier_cache_hits_total", "Reads of old records that were in the cache.", &t.Hits},
+		{"trimaran_tier_cache_misses_total", "Reads of old records that were not, and had to wait for the store.", &t.Misses},
+		{"trimaran_tier_saved_bytes_total", "Bytes of records by which this node has made tiers of compacted topics smaller.", &t.Saved},
+		{"trimaran_tier_deleted_objects_total", "Objects that were deleted there.", &t.Deleted},
+		{"trimaran_tier_orphans_total", "Those of them that nobody had named.", &t.Counters.Orphans},
+	} {
+		all = append(all, prometheus.NewCounterFunc(prometheus.CounterOpts{Name: c.name, Help: c.help}, func() float64 { return float64(c.of.Load()) }))
+	}
+	return append(all, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "trimaran_tier_cache_bytes", Help: "Bytes of the cache's files in the data directory.",
+	}, func() float64 { return float64(t.CacheSize()) }))
 }
 
 // register adds all metrics, or none.

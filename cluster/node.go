@@ -48,6 +48,7 @@ import (
 	"github.com/trimaran-io/trimaran/cluster/replica"
 	"github.com/trimaran-io/trimaran/cluster/route"
 	"github.com/trimaran-io/trimaran/cluster/status"
+	"github.com/trimaran-io/trimaran/cluster/tier"
 	"github.com/trimaran-io/trimaran/fsm"
 	"github.com/trimaran-io/trimaran/transaction"
 )
@@ -83,6 +84,7 @@ type Node struct {
 	// transactionCounters are of the coordinators here.
 	transactionCounters transaction.Counters
 	compactionCounters  replica.CompactionCounters
+	tier                *tier.Tier // nil: there is none
 	// closed when link and gossip are there: the link is called by others before
 	wired    chan struct{}
 	initial  *catalog.InitialTopics
@@ -124,6 +126,9 @@ func Start(cfg Config) (_ *Node, err error) {
 		n.cfg.fs = vfs.Observed(n.metrics.synced)
 	}
 	if err := n.openFiles(&undo); err != nil {
+		return nil, err
+	}
+	if err := n.openTier(); err != nil {
 		return nil, err
 	}
 	catalogs, replicas := &catalogHost{}, &replicaHost{}
@@ -264,6 +269,7 @@ func (n *Node) run() {
 	n.done.Go(func() { n.newStuckMembers().Run(n.ctx) })
 	n.done.Go(func() { n.catalog.Run(n.ctx) })
 	n.done.Go(func() { n.catalog.Plan(n.ctx) })
+	n.done.Go(n.sweepTier)
 	n.replicas.Run()
 	n.reconcileLoop()
 }

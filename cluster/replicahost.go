@@ -40,7 +40,7 @@ func (n *Node) replicaConfig(host *replicaHost) replica.Config {
 		HeartbeatTimeout: n.cfg.HeartbeatTimeout, CommitTimeout: n.cfg.CommitTimeout,
 		RetentionInterval: n.cfg.RetentionInterval, MaxDiskShare: n.cfg.MaxDiskShare,
 		CatchUpRate: n.cfg.CatchUpRate, ScrubRate: n.cfg.ScrubRate,
-		CompactionRate: n.cfg.CompactionRate, CompactionMemory: n.cfg.CompactionMemory,
+		CompactionRate: n.cfg.CompactionRate, CompactionMemory: n.cfg.CompactionMemory, Tier: n.tier, TierSegmentBytes: n.cfg.tierSegmentBytes,
 		Trailing: trailingEntries, ShardSegmentBytes: shardSegmentBytes,
 		BeforeApply: func(id fsm.PartitionID, index uint64) {
 			if n.cfg.beforeApply != nil {

@@ -52,6 +52,9 @@ func (n *Node) stop() error {
 		go g.End()
 	}
 	n.done.Wait()
+	if n.tier != nil {
+		n.tier.Close()
+	}
 	err := n.replicas.Close()
 	if g := n.catalog.Member(); g != nil {
 		err = errors.Join(err, g.Close())

@@ -132,6 +132,20 @@ func (r seenReplica) Compaction() status.Compaction {
 	return status.Compaction(r.records.CompactionStatus())
 }
 
+// Tier implements status.Replica.
+func (r seenReplica) Tier() *admin.TierStatus {
+	if r.records == nil {
+		return nil
+	}
+	t := r.records.TierStatus()
+	if !t.Tiered && t.Segments == 0 && t.Gone == 0 {
+		return nil
+	}
+	return &admin.TierStatus{
+		Segments: t.Segments, Bytes: t.Bytes, Waiting: t.Waiting, LocalStart: t.Local, End: t.End, ToDelete: t.Gone, Dirty: t.Dirty, Error: t.Err,
+	}
+}
+
 // Bytes implements status.Replica.
 func (r seenReplica) Bytes() int64 { return r.Log.Bytes() }
 

@@ -34,7 +34,7 @@ type Compaction struct {
 	// Horizon: tombstones and markers below it are no longer needed. It was the bound of an earlier
 	// decision, which was carried out long enough ago (delete.retention.ms).
 	Horizon Offset
-	Start   Offset // the log start when it was applied
+	Start   Offset // where what replicas have to keep began when it was applied (LocalStart)
 	Time    int64  // ms since epoch, by the leader's clock, but never before that of the last one
 }
 
@@ -88,7 +88,11 @@ func (p *PartitionState) compact(index Index, data []byte) error {
 	if c.Bound < old.Bound || c.Bound > p.LastStable() || c.Horizon < old.Horizon || c.Horizon > old.Bound {
 		return fmt.Errorf("%w: compaction up to %d with horizon %d, after %d with %d, stable to %d", outcome.ErrUnknown, c.Bound, c.Horizon, old.Bound, old.Horizon, p.LastStable())
 	}
-	c.Index, c.Start, c.Time = index, p.logStart, max(c.Time, old.Time)
+	if c.Horizon > old.Horizon && len(p.tiers.segments) > 0 {
+		return fmt.Errorf("%w: compaction with horizon %d, after %d, and what the tombstones in between stand for is in the tier", outcome.ErrUnknown, c.Horizon, old.Horizon)
+	}
+	start, _ := p.LocalStart()
+	c.Index, c.Start, c.Time = index, start, max(c.Time, old.Time)
 	p.cleaned = withCleaned(p.cleaned, old, since)
 	p.cleaned = slices.DeleteFunc(p.cleaned, func(row cleaned) bool { return row.bound <= c.Horizon })
 	p.compaction = c
@@ -151,7 +155,7 @@ func (p *PartitionState) restoreCompaction(r *numbers) {
 // checkCompaction reports whether the decision can be one of this partition's.
 func (p *PartitionState) checkCompaction() error {
 	c := p.compaction
-	if c.Index > p.applied || c.Bound > p.next || c.Horizon > c.Bound || c.Start > p.logStart {
+	if start, _ := p.LocalStart(); c.Index > p.applied || c.Bound > p.next || c.Horizon > c.Bound || c.Start > start {
 		return fmt.Errorf("compaction of entry %d up to %d with horizon %d: entry %d is applied, the log ends at %d", c.Index, c.Bound, c.Horizon, p.applied, p.next)
 	}
 	before := c.Horizon

@@ -67,7 +67,6 @@ const DefaultMaxMessageBytes = 1048588
 
 // Why a configuration has no effect, and does no harm.
 const (
-	noRemote     = "there is no remote storage: everything is local"
 	noRecompress = "batches keep the producer's codec, which every consumer reads"
 	noThrottle   = "copying is throttled by the node, not by the topic"
 	alwaysFlush  = "every batch is flushed before it is acknowledged, whatever the interval"
@@ -88,8 +87,8 @@ var configs = []Config{
 	{Name: "follower.replication.throttled.replicas", Type: ConfigList, Note: noThrottle},
 	{Name: "index.interval.bytes", Type: ConfigInt, Default: "4096", Synonym: "log.index.interval.bytes", Note: "the index has its own density"},
 	{Name: "leader.replication.throttled.replicas", Type: ConfigList, Note: noThrottle},
-	{Name: "local.retention.bytes", Type: ConfigLong, Default: "-2", Min: -2, Synonym: "log.local.retention.bytes", Note: noRemote},
-	{Name: "local.retention.ms", Type: ConfigLong, Default: "-2", Min: -2, Synonym: "log.local.retention.ms", Note: noRemote},
+	{Name: "local.retention.bytes", Type: ConfigLong, Default: "-2", Min: -2, Synonym: "log.local.retention.bytes", Effect: true, Note: "of a topic with a tier: what replicas keep is decided by the partition's leader, by whole segments"},
+	{Name: "local.retention.ms", Type: ConfigLong, Default: "-2", Min: -2, Synonym: "log.local.retention.ms", Effect: true, Note: "of a topic with a tier: what replicas keep is decided by the partition's leader, by whole segments"},
 	{Name: "max.compaction.lag.ms", Type: ConfigLong, Default: noMS, Min: 1, Synonym: "log.cleaner.max.compaction.lag.ms", Effect: true, Note: "also where nothing is written any more"},
 	{Name: "max.message.bytes", Type: ConfigInt, Default: strconv.Itoa(DefaultMaxMessageBytes), Synonym: "message.max.bytes", Effect: true},
 	{Name: "message.downconversion.enable", Type: ConfigBoolean, Default: "true", Synonym: "log.message.downconversion.enable", Note: "old consumers are always served"},
@@ -102,9 +101,9 @@ var configs = []Config{
 	{Name: "min.compaction.lag.ms", Type: ConfigLong, Default: "0", Synonym: "log.cleaner.min.compaction.lag.ms", Effect: true},
 	{Name: "min.insync.replicas", Type: ConfigInt, Default: "1", Min: 1, Note: "a majority of the replicas always has a record before it is acknowledged; more than that is refused"},
 	{Name: "preallocate", Type: ConfigBoolean, Default: "false", Synonym: "log.preallocate", Note: "files are laid out as the log decides"},
-	{Name: "remote.log.copy.disable", Type: ConfigBoolean, Default: "false", Note: noRemote},
-	{Name: "remote.log.delete.on.disable", Type: ConfigBoolean, Default: "false", Note: noRemote},
-	{Name: "remote.storage.enable", Type: ConfigBoolean, Default: "false", Values: []string{"false"}, Note: "there is no remote storage"},
+	{Name: "remote.log.copy.disable", Type: ConfigBoolean, Default: "false", Effect: true, Note: "nothing more goes to the tier; what is there stays and is read"},
+	{Name: "remote.log.delete.on.disable", Type: ConfigBoolean, Default: "false", Effect: true, Note: "with remote.storage.enable=false the log starts where all replicas have it, and what is in the tier is deleted"},
+	{Name: "remote.storage.enable", Type: ConfigBoolean, Default: "false", Effect: true, Note: "the nodes must have been told of a store (--tier-to); topics that are compacted may have a tier, too"},
 	{Name: "retention.bytes", Type: ConfigLong, Default: "-1", Min: -1, Synonym: "log.retention.bytes", Effect: true},
 	{Name: "retention.ms", Type: ConfigLong, Default: strconv.Itoa(7 * day), Min: -1, Synonym: "log.retention.ms", Effect: true},
 	{Name: "segment.bytes", Type: ConfigInt, Default: strconv.Itoa(1 << 30), Min: 14, Synonym: "log.segment.bytes", Effect: true},
@@ -146,7 +145,10 @@ func CheckConfigs(values map[string]string) error {
 // programs of a cluster share; this one is asked before. factor is the number of the topic's
 // replicas. The error is ErrInvalidConfig.
 func CheckWish(set, wanted map[string]string, factor int) error {
-	topic := Topic{Configs: wanted}
+	topic, old := Topic{Configs: wanted}, Topic{Configs: set}
+	if old.Tiered(nil) && !topic.Tiered(nil) && !isTrue(topic.Config("remote.log.delete.on.disable")) {
+		return fmt.Errorf("%w: the topic has a tier: set remote.log.delete.on.disable=true, too, to have what is there deleted, or remote.log.copy.disable=true in place of both", outcome.ErrInvalidConfig)
+	}
 	for _, name := range slices.Sorted(maps.Keys(wanted)) {
 		value := strings.TrimSpace(wanted[name])
 		if old, was := set[name]; was && strings.TrimSpace(old) == value {
@@ -171,6 +173,10 @@ func CheckWish(set, wanted map[string]string, factor int) error {
 			most, _ := strconv.ParseInt(topic.Config("max.compaction.lag.ms"), 10, 64)
 			if least > most {
 				return bad("and min.compaction.lag.ms is larger than max.compaction.lag.ms")
+			}
+		case "local.retention.bytes", "local.retention.ms":
+			if why := topic.localRetention(strings.TrimPrefix(name, "local.")); why != "" {
+				return bad(why)
 			}
 		case "min.insync.replicas":
 			if n, _ := strconv.Atoi(value); n > factor/2+1 {
@@ -316,6 +322,43 @@ func (t *Topic) MaxMessageBytes(defaults map[string]string) int {
 // need keys; defaults are as in ConfigOr.
 func (t *Topic) Compacted(defaults map[string]string) bool {
 	return slices.Contains(splitList(t.ConfigOr(defaults, "cleanup.policy")), "compact")
+}
+
+// Tiered reports whether the topic's records go to a tier (remote.storage.enable); defaults are as
+// in ConfigOr.
+func (t *Topic) Tiered(defaults map[string]string) bool {
+	return isTrue(t.ConfigOr(defaults, "remote.storage.enable"))
+}
+
+func isTrue(value string) bool { return strings.EqualFold(strings.TrimSpace(value), "true") }
+
+// localRetention says what is wrong with what the replicas of a topic keep of a retention, "" if
+// nothing is.
+func (t *Topic) localRetention(name string) string {
+	local, _ := strconv.ParseInt(strings.TrimSpace(t.Config("local."+name)), 10, 64)
+	all, _ := strconv.ParseInt(strings.TrimSpace(t.Config(name)), 10, 64)
+	switch {
+	case local == -2 || all == -1:
+		return ""
+	case local == -1:
+		return fmt.Sprintf("and %s is %d: no more than that can be kept", name, all)
+	case local > all:
+		return fmt.Sprintf("more than %s, which is %d", name, all)
+	}
+	return ""
+}
+
+// enablesTier reports whether the command sets remote.storage.enable to true, which programs below
+// LevelTiers do not know.
+func (c *CatalogCommand) enablesTier() bool {
+	const name = "remote.storage.enable"
+	switch {
+	case c.CreateTopic != nil:
+		return isTrue(c.CreateTopic.Topic.Configs[name])
+	case c.AlterConfigs != nil:
+		return slices.ContainsFunc(c.AlterConfigs.Changes, func(change ConfigChange) bool { return change.Name == name && isTrue(change.Value) })
+	}
+	return false
 }
 
 // TimestampBounds are the first and the last timestamp that a record may bring which is

@@ -46,6 +46,18 @@ func TestConfigsThatCannotBeObeyedAreRefused(t *testing.T) {
 		{nil, map[string]string{"follower.replication.throttled.replicas": "n1"}, 1, false},
 		{nil, map[string]string{"min.compaction.lag.ms": "10", "max.compaction.lag.ms": "5"}, 1, false},
 		{nil, map[string]string{"min.compaction.lag.ms": "10", "max.compaction.lag.ms": "10"}, 1, true},
+		{nil, map[string]string{"local.retention.bytes": "10", "retention.bytes": "10"}, 1, true},
+		{nil, map[string]string{"local.retention.bytes": "11", "retention.bytes": "10"}, 1, false},
+		{nil, map[string]string{"local.retention.bytes": "11"}, 1, true},
+		{nil, map[string]string{"local.retention.ms": "-1"}, 1, false},
+		{nil, map[string]string{"local.retention.ms": "-1", "retention.ms": "-1"}, 1, true},
+		{nil, map[string]string{"local.retention.ms": "-2", "retention.ms": "5"}, 1, true},
+		{nil, map[string]string{"remote.storage.enable": "TRUE"}, 1, true},
+		// A tier is not forgotten: it is deleted, or stays.
+		{map[string]string{"remote.storage.enable": "true"}, map[string]string{"remote.storage.enable": "false"}, 1, false},
+		{map[string]string{"remote.storage.enable": "true"}, nil, 1, false},
+		{map[string]string{"remote.storage.enable": "true"}, map[string]string{"remote.log.delete.on.disable": "true"}, 1, true},
+		{map[string]string{"remote.storage.enable": "true"}, map[string]string{"remote.storage.enable": "true", "remote.log.copy.disable": "true"}, 1, true},
 	} {
 		err := CheckWish(test.set, test.wanted, test.factor)
 		if (err == nil) != test.ok || err != nil && !errors.Is(err, outcome.ErrInvalidConfig) {
@@ -62,6 +74,34 @@ func TestAListThatIsEmptyForAMomentNeedsLevel3(t *testing.T) {
 		c := twoIncarnations(t, level)
 		err := c.Apply(100, CatalogCommand{AlterConfigs: &AlterConfigs{Topic: TopicID{15: 2}, Changes: changes}}.Encode()).Err
 		if errors.Is(err, outcome.ErrInvalidConfig) != (level < 3) || (err == nil) != (level >= 3) {
+			t.Errorf("level %d: %v", level, err)
+		}
+	}
+}
+
+// A topic has a tier from level 8 on: programs of before refuse the configuration.
+func TestATierNeedsLevel8(t *testing.T) {
+	enable := []ConfigChange{{"remote.storage.enable", SetConfig, "true"}}
+	for _, level := range []int{7, 8} {
+		c := NewCatalog()
+		for i, command := range []CatalogCommand{
+			{FormCluster: &FormCluster{"c", []Node{{ID: "n1", Incarnation: "aaaaaaaa", FeatureLevel: level}}}},
+			{RaiseFeatureLevel: &RaiseFeatureLevel{level}},
+			{CreateTopic: &CreateTopic{Topic{Name: "a", ID: TopicID{15: 2}, ReplicationFactor: 1, Partitions: []Partition{{Replicas: []NodeID{"n1"}, Bootstrap: []NodeID{"n1"}}}}}},
+		} {
+			if err := c.Apply(Index(i+1), command.Encode()).Err; err != nil {
+				t.Fatal(err)
+			}
+		}
+		alter := CatalogCommand{AlterConfigs: &AlterConfigs{Topic: TopicID{15: 2}, Changes: enable}}
+		create := CatalogCommand{CreateTopic: &CreateTopic{Topic: Topic{Name: "t", ID: TopicID{15: 9}, Configs: map[string]string{"remote.storage.enable": "true"}}}}
+		restored := CatalogCommand{CreateTopic: &CreateTopic{Topic: Topic{Name: "r", ID: TopicID{15: 10}, Origin: "b", Configs: map[string]string{"remote.storage.enable": "true"}}}}
+		for _, command := range []CatalogCommand{alter, create, restored} {
+			if err := c.View().CheckProposal(command.Encode()); errors.Is(err, outcome.ErrFeatureLevel) != (level < 8) {
+				t.Errorf("level %d: %v", level, err)
+			}
+		}
+		if err := c.Apply(100, alter.Encode()).Err; (err == nil) != (level >= 8) {
 			t.Errorf("level %d: %v", level, err)
 		}
 	}

@@ -23,7 +23,8 @@ import (
 //	6  compaction: its decisions in partitions' logs, and segments of which records are gone; topics
 //	   that are restored: where their logs begin, entries with batches of older leader epochs
 //	7  a transaction may have begun while its coordinator has replicated nothing of it
-const FeatureLevel = 7
+//	8  tiers: what partitions' logs say of records in a store; remote.storage.enable=true
+const FeatureLevel = 8
 
 // LevelTransactions is the level from which on transactions may begin.
 const LevelTransactions = 5
@@ -43,6 +44,9 @@ type RaiseFeatureLevel struct {
 
 // featureLevel is the one from which on the command may be used.
 func (c *CatalogCommand) featureLevel() int {
+	if c.enablesTier() { // also of a topic that is restored
+		return LevelTiers
+	}
 	if c.EndRestore != nil || c.CreateTopic != nil && c.CreateTopic.Topic.Origin != "" {
 		return LevelRestore
 	}

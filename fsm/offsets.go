@@ -1,9 +1,12 @@
 package fsm
 
-// Timestamps of ListOffsets v0 that are no times (Kafka's OffsetRequest).
+// Timestamps of ListOffsets that are no times (Kafka's ListOffsetsRequest).
 const (
-	LatestOffset   = -1
-	EarliestOffset = -2
+	LatestOffset          = -1
+	EarliestOffset        = -2
+	EarliestLocalOffset   = -4 // KIP-405
+	LatestTieredOffset    = -5 // KIP-1005
+	EarliestPendingOffset = -6 // KIP-1023
 )
 
 // Segment is what ListOffsets v0 tells of a segment of the log.

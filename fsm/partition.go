@@ -21,7 +21,8 @@ const (
 	controlGroups   = 0x82 // of consumer groups, see groupshards.go; never in a partition's log
 	controlShard    = 0x83 // of consumer groups and transactions, see groupshards.go; likewise
 	controlCompact  = 0x84 // then numbers, see compaction.go
-	controlLast     = controlCompact
+	controlTier     = 0x85 // then numbers, see tiers.go
+	controlLast     = controlTier
 
 	logStartSize = 9
 )
@@ -114,6 +115,8 @@ type PartitionState struct {
 
 	compaction Compaction // the newest decision
 	cleaned    []cleaned  // what earlier ones left clean above the horizon, ascending
+
+	tiers tiers
 }
 
 // NewPartition gives the machine of an empty partition.
@@ -150,8 +153,13 @@ func (p *PartitionState) Apply(e Entry) Applied {
 				return none(err)
 			}
 		}
+		if isTier(e.Data) {
+			if _, err := parseTier(e.Data); errors.Is(err, ErrNewer) {
+				return none(err)
+			}
+		}
 		p.applied = e.Index
-		return none(p.control(e.Index, e.Data))
+		return none(p.control(e))
 	}
 	// The entry's bytes come from Raft's log or from another node: they are looked at here, once.
 	var few [4]kafkaproto.Batch
@@ -227,32 +235,40 @@ func (p *PartitionState) extend(h kafkaproto.BatchHeader) {
 	p.next = Offset(h.NextOffset())
 }
 
-func (p *PartitionState) control(index Index, data []byte) error {
-	switch {
+func (p *PartitionState) control(e Entry) error {
+	switch data := e.Data; {
 	case len(data) == 0:
 		return fmt.Errorf("%w: empty entry", outcome.ErrUnknown)
 	case data[0] == controlNone:
 		return nil
 	case data[0] == controlLogStart && len(data) == logStartSize:
-		return p.advanceLogStart(Offset(binary.BigEndian.Uint64(data[1:])))
+		return p.advanceLogStart(Offset(binary.BigEndian.Uint64(data[1:])), e.AppendedAt)
 	case data[0] == controlCompact:
-		return p.compact(index, data)
+		return p.compact(e.Index, data)
+	case data[0] == controlTier:
+		return p.tier(e)
 	}
-	return fmt.Errorf("%w: control command %#x of %d bytes", outcome.ErrUnknown, data[0], len(data))
+	return fmt.Errorf("%w: control command %#x of %d bytes", outcome.ErrUnknown, e.Data[0], len(e.Data))
 }
 
-// advanceLogStart moves the log start up. A start that is reached already is
-// no error: the deciding leader may have been overtaken by another.
-func (p *PartitionState) advanceLogStart(start Offset) error {
+// advanceLogStart moves the log start up, at a time, ms since epoch. A start that is reached
+// already is no error: the deciding leader may have been overtaken by another.
+func (p *PartitionState) advanceLogStart(start Offset, at int64) error {
 	if start < 0 || start > p.next {
 		return fmt.Errorf("%w: log start %d, the log ends at %d", outcome.ErrOffsetOutOfRange, start, p.next)
 	}
+	p.moveLogStart(start, at)
+	return nil
+}
+
+// moveLogStart moves the log start up if it is below.
+func (p *PartitionState) moveLogStart(start Offset, at int64) {
 	if start <= p.logStart {
-		return nil
+		return
 	}
 	p.logStart = start
+	p.tiers.below(start, at)
 	p.DropAborted(start)
-	return nil
 }
 
 // chainSeed and chainPrime are those of FNV-1a, 64 bits.

@@ -8,7 +8,7 @@ import (
 
 const (
 	partitionMagic   = "TriP"
-	partitionVersion = compactionVersion // 1 had no producers
+	partitionVersion = tiersVersion // 1 had no producers
 
 	// transactionsVersion is written only where there is something of transactions in the state,
 	// so that programs that know of none read all other snapshots.
@@ -16,6 +16,9 @@ const (
 
 	// compactionVersion is written only where something was decided, for the same reason.
 	compactionVersion = 4
+
+	// tiersVersion is written only where a tier was used, for the same reason.
+	tiersVersion = 5
 )
 
 // A partition's snapshot, inside of the envelope, is a row of numbers, each a
@@ -23,7 +26,8 @@ const (
 //
 //	last applied index, next offset, log start offset, chain, producers (see producers.go),
 //	from version 3 on: aborted transactions (see transactions.go),
-//	from version 4 on: the newest decision on compaction, and rows (see compaction.go)
+//	from version 4 on: the newest decision on compaction, and rows (see compaction.go),
+//	from version 5 on: what is in the tier, what is gone from there, the local start (see tiers.go)
 
 // Snapshot gives the whole state as bytes; the same state, the same bytes.
 func (p *PartitionState) Snapshot() []byte {
@@ -33,6 +37,9 @@ func (p *PartitionState) Snapshot() []byte {
 	}
 	if p.compaction.Index != 0 {
 		version = compactionVersion
+	}
+	if p.tiers.known() {
+		version = tiersVersion
 	}
 	return seal(partitionMagic, version, func(b []byte) []byte {
 		put := func(v uint64) { b = binary.AppendUvarint(b, v) }
@@ -46,6 +53,9 @@ func (p *PartitionState) Snapshot() []byte {
 		}
 		if version >= compactionVersion {
 			b = p.snapshotCompaction(b)
+		}
+		if version >= tiersVersion {
+			b = p.snapshotTiers(b)
 		}
 		return b
 	})
@@ -76,6 +86,9 @@ func RestorePartition(data []byte) (*PartitionState, error) {
 	if version >= compactionVersion {
 		p.restoreCompaction(&r)
 	}
+	if version >= tiersVersion {
+		p.restoreTiers(&r)
+	}
 	if r.bad || len(r.b) > 0 {
 		return nil, fmt.Errorf("partition: %w: malformed", ErrSnapshot)
 	}
@@ -103,7 +116,10 @@ func (p *PartitionState) check() error {
 	if n := len(p.aborted); n > 0 && p.aborted[n-1].Last >= p.next {
 		return fmt.Errorf("a transaction was aborted at %d, the log ends at %d", p.aborted[n-1].Last, p.next)
 	}
-	return p.checkCompaction()
+	if err := p.checkCompaction(); err != nil {
+		return err
+	}
+	return p.checkTiers()
 }
 
 // numbers reads the payload. After a number that is missing or out of bounds,

@@ -22,8 +22,9 @@ import (
 // From version 1 on there is one offset per partition: -1 and -2 as before, a
 // timestamp gives the first record that is not older, -3 (from version 7) the first
 // of those with the largest timestamp; where there is no such record the offset is
-// -1. There is no tiered storage, so -4 (from 8), the earliest local offset, is the
-// log's start, and -5 (from 9) and -6 (from 11) are -1. What a version does not
+// -1. -4 (from 8) is the first offset that replicas keep, -5 (from 9) the last one in
+// the tier, -6 (from 11) the first that is still to go there; without a tier the log's
+// start, -1 and -1. What a version does not
 // know is UNSUPPORTED_VERSION, a partition named twice INVALID_REQUEST. From 4 on
 // answers have leader epochs, and the client may say which one it knows (KIP-320).
 //
@@ -41,8 +42,9 @@ const (
 
 // Offsets finds offsets of a partition, all as its leader knows them.
 type Offsets interface {
-	// ListOffsets answers in the form of ListOffsets v0: -1 latest, -2 earliest,
-	// else segments last written at or before timestamp (ms), newest first, at most max.
+	// ListOffsets answers in the form of ListOffsets v0: -1 latest, -2 earliest, -4 to -6 of what
+	// is in the tier (see fsm.EarliestLocalOffset), else segments last written at or before
+	// timestamp (ms), newest first, at most max.
 	ListOffsets(ctx context.Context, p fsm.PartitionID, timestamp int64, max int) ([]fsm.Offset, error)
 	// OffsetForTime finds the first record whose timestamp is at or after timestamp (ms since
 	// epoch), for -3 the first of those with the largest timestamp (KIP-734). ok is false if
@@ -62,12 +64,12 @@ const maxListed = 1 << 16
 
 // Timestamps that are no times, and the first version that knows each.
 const (
-	latestOffset          = -1
-	earliestOffset        = -2
+	latestOffset          = fsm.LatestOffset
+	earliestOffset        = fsm.EarliestOffset
 	maxTimestampOffset    = -3 // KIP-734
-	earliestLocalOffset   = -4 // KIP-405
-	latestTieredOffset    = -5 // KIP-1005
-	earliestPendingOffset = -6 // KIP-1023
+	earliestLocalOffset   = fsm.EarliestLocalOffset
+	latestTieredOffset    = fsm.LatestTieredOffset
+	earliestPendingOffset = fsm.EarliestPendingOffset
 )
 
 var specialSince = map[int64]int16{
@@ -174,11 +176,13 @@ func duplicates(req *kmsg.ListOffsetsRequest) map[named]bool {
 
 // endOffset fills in an end of the log.
 func (r *request) endOffset(ctx context.Context, id fsm.PartitionID, which int64, isolation fsm.Isolation, out *kmsg.ListOffsetsResponseTopicPartition) error {
-	switch which {
-	case latestTieredOffset, earliestPendingOffset:
-		return nil
-	case earliestLocalOffset:
-		which = earliestOffset
+	if r.conn.server.catalog.Topics().FeatureLevel() < fsm.LevelTiers {
+		switch which { // a node that leads might not know them
+		case latestTieredOffset, earliestPendingOffset:
+			return nil
+		case earliestLocalOffset:
+			which = earliestOffset
+		}
 	}
 	var offsets []fsm.Offset
 	var err error

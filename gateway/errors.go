@@ -81,7 +81,7 @@ func kafkaError(err error) *kerr.Error {
 		return kerr.RequestTimedOut
 	case outcome.ErrOffsetOutOfRange:
 		return kerr.OffsetOutOfRange
-	case outcome.ErrStorage:
+	case outcome.ErrStorage, outcome.ErrRemote:
 		return kerr.KafkaStorageError
 	case outcome.ErrCorruptMessage:
 		return kerr.CorruptMessage

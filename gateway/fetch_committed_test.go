@@ -142,6 +142,46 @@ func TestListOffsetsHasIsolationLevels(t *testing.T) {
 	})
 }
 
+// What is in a tier is asked of the leader, once all nodes know such questions; before that nothing
+// is tiered.
+func TestListOffsetsOfATier(t *testing.T) {
+	for _, level := range []int{fsm.LevelTiers - 1, fsm.LevelTiers} {
+		f := newFakeAt(t, level, "events:1")
+		f.offsets = func(_ context.Context, _ fsm.PartitionID, timestamp int64, _ int) ([]fsm.Offset, error) {
+			return []fsm.Offset{fsm.Offset(100 - timestamp)}, nil
+		}
+		inBubble(t, func(cfg *Config) { cfg.Cluster = f }, func(t *testing.T, p *pipes, _ *Server) {
+			c := &client{p.dial(), t}
+			defer c.Close()
+			for which, test := range map[int64]struct {
+				since          int16
+				before, offset int64 // before LevelTiers, and then
+			}{-2: {1, 102, 102}, -4: {8, 102, 104}, -5: {9, -1, 105}, -6: {11, -1, 106}} {
+				for version := max(test.since-1, 1); version <= 11; version++ {
+					req := kmsg.NewPtrListOffsetsRequest()
+					req.Version, req.ReplicaID = version, -1
+					part := kmsg.NewListOffsetsRequestTopicPartition()
+					part.Timestamp, part.CurrentLeaderEpoch = which, -1
+					topic := kmsg.NewListOffsetsRequestTopic()
+					topic.Topic, topic.Partitions = "events", []kmsg.ListOffsetsRequestTopicPartition{part}
+					req.Topics = append(req.Topics, topic)
+					got := c.do(req).(*kmsg.ListOffsetsResponse).Topics[0].Partitions[0]
+					want, code := test.offset, int16(0)
+					if level < fsm.LevelTiers {
+						want = test.before
+					}
+					if version < test.since {
+						want, code = -1, 35
+					}
+					if got.Offset != want || got.ErrorCode != code {
+						t.Errorf("level %d, version %d, %d: %+v, want %d", level, version, which, got, want)
+					}
+				}
+			}
+		})
+	}
+}
+
 // Markers in front of the first record that an old version sees are many where transactions are
 // ended that have no records here any more: what was read of them is not held on to.
 func TestMarkersThatAreSkippedAreLetGo(t *testing.T) {

@@ -81,6 +81,9 @@ const (
 	// ErrTransactionCoordinatorFenced: a later transaction of the producer has been ended here.
 	// Nothing happened.
 	ErrTransactionCoordinatorFenced
+	// ErrRemote: the records lie in the tier's store, and are not here yet. Nothing happened;
+	// asking again helps, and asking another node does not.
+	ErrRemote
 
 	lastError
 )
@@ -117,6 +120,7 @@ var errorTexts = [lastError]string{
 	ErrInvalidProducerIDMapping:     "the transactional id has another producer id",
 	ErrTransactionAbortable:         "the transaction can only be aborted",
 	ErrTransactionCoordinatorFenced: "a later transaction of the producer has been ended",
+	ErrRemote:                       "the records lie in a store and are not here yet",
 }
 
 // Error implements error.

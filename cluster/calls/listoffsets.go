@@ -5,7 +5,7 @@ import "github.com/trimaran-io/trimaran/fsm"
 // ListOffsetsRequest asks a partition's leader as ListOffsets v0 does.
 type ListOffsetsRequest struct {
 	Partition fsm.PartitionID
-	Time      int64 // ms since epoch; -1 for the end, -2 for the log start
+	Time      int64 // ms since epoch; -1 for the end, -2 for the log start, -4 to -6 of the tier
 	Max       uint32
 }
 

@@ -35,6 +35,9 @@ type ReplicaReport struct {
 
 	Bytes int64 `json:"bytes"` // of its log
 
+	LocalStart fsm.Offset        `json:"local_start,omitempty"` // where what it keeps begins
+	Tier       *admin.TierStatus `json:"tier,omitempty"`        // as the leader says
+
 	// Voters are the identities of those that vote, as the leader says: another replica's
 	// configuration may be old.
 	Voters []string `json:"voters,omitempty"`

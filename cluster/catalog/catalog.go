@@ -70,6 +70,9 @@ type Config struct {
 	DefaultReplicationFactor int16
 	Shards                   int32 // of consumer groups
 
+	// HasTier: the node was told of a store for old records.
+	HasTier bool
+
 	// ReplaceAfter is how long a node must be away before its replicas go to others. 0 means 30
 	// minutes; negative: never.
 	ReplaceAfter time.Duration
@@ -97,7 +100,7 @@ func New(cfg Config) *Catalog {
 	c := &Catalog{cfg: cfg, self: cfg.Self.Identity(), placing: make(chan struct{}, 1)}
 	c.machine = newMachine(cfg.Host.Fail, cfg.Host.FeatureLevelReached)
 	c.placer = &placer{
-		partitions: cfg.DefaultPartitions, factor: cfg.DefaultReplicationFactor, shards: cfg.Shards,
+		partitions: cfg.DefaultPartitions, factor: cfg.DefaultReplicationFactor, shards: cfg.Shards, hasTier: cfg.HasTier,
 		connected: cfg.Host.Connected, voters: c.voters, lost: c.lost,
 	}
 	c.ids = newProducerIDs(func(ctx context.Context) (int64, error) {

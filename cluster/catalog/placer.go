@@ -17,6 +17,7 @@ type placer struct {
 	partitions int32 // of a topic that does not say
 	factor     int16 // likewise
 	shards     int32 // of consumer groups
+	hasTier    bool  // there is a store for old records
 	connected  func(identity string) bool
 	// voters gives the identities of who votes in the catalog's group; nil: there is no group.
 	voters func() ([]string, error)
@@ -44,6 +45,10 @@ func (p *placer) createTopic(view *fsm.Topics, call calls.CreateTopicRequest) (c
 	}
 	topic.ReplicationFactor = factor
 	if err := fsm.CheckWish(nil, topic.Configs, factor); err != nil {
+		return command, err
+	}
+	// What is restored is as it was; its records stay here where there is no store.
+	if err := checkTier(nil, topic.Configs, p.hasTier || call.Spec.Restore != nil); err != nil {
 		return command, err
 	}
 	topic.Partitions = formedOn(assignment)

@@ -103,6 +103,9 @@ func (c *Catalog) AlterConfigs(ctx context.Context, alter fsm.AlterConfigs, vali
 	if err == nil {
 		err = fsm.CheckWish(topic.Configs, configs, topic.ReplicationFactor)
 	}
+	if err == nil {
+		err = checkTier(topic.Configs, configs, c.cfg.HasTier)
+	}
 	if err != nil || validateOnly {
 		return err
 	}
@@ -110,6 +113,17 @@ func (c *Catalog) AlterConfigs(ctx context.Context, alter fsm.AlterConfigs, vali
 		return err
 	}
 	c.warnOfCompaction(topic, configs)
+	return nil
+}
+
+// checkTier says whether a topic may have the configurations wanted, where set was before, as far
+// as that depends on whether there is a store for old records. The error is
+// outcome.ErrInvalidConfig.
+func checkTier(set, wanted map[string]string, hasTier bool) error {
+	old, next := fsm.Topic{Configs: set}, fsm.Topic{Configs: wanted}
+	if !hasTier && next.Tiered(nil) && !old.Tiered(nil) {
+		return fmt.Errorf("%w: remote.storage.enable=true, and the nodes were not told of a store (--tier-to)", outcome.ErrInvalidConfig)
+	}
 	return nil
 }
 

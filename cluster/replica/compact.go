@@ -160,11 +160,16 @@ func (r *Records) compact(p *proposer, topic *fsm.Topic, now time.Time) {
 func (r *Records) nextCompaction(settings compactionSettings, now int64) (next fsm.Compaction, since int64, due bool) {
 	local := r.Log.Compaction()
 	r.mu.Lock()
-	last, start, stable, end := r.state.Compaction(), r.seen.start, r.seen.stable, r.seen.next
+	last, start, stable, end := r.state.Compaction(), r.seen.local, r.seen.stable, r.seen.next
 	if since = now; r.compaction.done != 0 && r.compaction.of == last.Index {
 		since = min(now, r.compaction.done)
 	}
 	horizon := r.state.NextHorizon(now, since, settings.deleteRetention)
+	if len(r.seen.tiered) > 0 {
+		// What is in the tier is not compacted any further: a tombstone must stay for what it
+		// stands for there.
+		horizon = last.Horizon
+	}
 	r.mu.Unlock()
 	if last.Index != 0 && local.Decision != uint64(last.Index) {
 		return next, 0, false // this one first

@@ -16,6 +16,7 @@ import (
 	"github.com/trimaran-io/trimaran/cluster/raftgroup"
 	"github.com/trimaran-io/trimaran/cluster/raftlog"
 	"github.com/trimaran-io/trimaran/cluster/raftlog/vfs"
+	"github.com/trimaran-io/trimaran/cluster/tier"
 	"github.com/trimaran-io/trimaran/coordinator"
 	"github.com/trimaran-io/trimaran/fsm"
 	"github.com/trimaran-io/trimaran/transaction"
@@ -132,6 +133,10 @@ type Config struct {
 	CompactionMemory  int64         // bytes for keys; 0: 128 MiB, at least 1 MiB
 	// CompactionCounters count what is compacted here; nil: nobody reads them.
 	CompactionCounters *CompactionCounters
+	// Tier is the store that old records go to; nil: there is none.
+	Tier *tier.Tier
+	// TierSegmentBytes bounds a segment of the tier that is made of several of the log; 0: 64 MiB.
+	TierSegmentBytes int64
 	// TransactionCounters count what the coordinators here decide; nil: nobody reads them.
 	TransactionCounters *transaction.Counters
 	// Trailing is how many entries below a snapshot a leader still sends one by one; 0: 1024. A
@@ -159,6 +164,7 @@ type environment struct {
 	catchUpLimit *rate.Limiter       // bytes that are copied from others
 	unpacking    *semaphore.Weighted // batches that are unpacked to look for a time
 	hashing      chan struct{}       // capacity 1: one check of replicas reads at a time
+	tierRound    chan struct{}       // capacity 1: one tier is compacted at a time
 	kept         *keptCache          // what is kept with segments
 }
 
@@ -176,6 +182,7 @@ func newEnvironment(ctx context.Context, config Config) *environment {
 		// A small batch may become a hundred megabytes.
 		unpacking: semaphore.NewWeighted(int64(runtime.GOMAXPROCS(0))),
 		hashing:   make(chan struct{}, 1),
+		tierRound: make(chan struct{}, 1),
 		kept:      new(keptCache),
 	}
 }

@@ -134,6 +134,7 @@ func (r *Records) needs() (keeping, error) {
 	r.mu.Lock()
 	start, next, applied := r.seen.start, r.seen.next, r.seen.last
 	decided := r.state.Compaction().Index
+	local, named := r.state.LocalStart()
 	var state []byte
 	// The state is that of another entry while one is being applied; then the log comes further
 	// this moment, and nothing would be done with it.
@@ -142,7 +143,10 @@ func (r *Records) needs() (keeping, error) {
 	if settled && (start == next || !passed) {
 		state = r.keeps()
 	}
-	k := keeping{from: int64(start), every: snapshotEvery, upTo: uint64(decided)}
+	k := keeping{from: int64(start), every: snapshotEvery, upTo: uint64(max(decided, named))}
+	if uint64(named) <= r.Log.SnapshotIndex() {
+		k.from = int64(local) // what is in front is in the tier, and no restart forgets it
+	}
 	if !settled {
 		return k, nil
 	}

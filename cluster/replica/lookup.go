@@ -8,6 +8,7 @@ import (
 	"sort"
 
 	"github.com/trimaran-io/trimaran/cluster/raftlog"
+	"github.com/trimaran-io/trimaran/cluster/tier"
 	"github.com/trimaran-io/trimaran/fsm"
 	"github.com/trimaran-io/trimaran/kafkaproto"
 	"github.com/trimaran-io/trimaran/outcome"
@@ -48,27 +49,36 @@ func (r *Records) OffsetForTime(ctx context.Context, timestamp int64) (found kaf
 	if err != nil {
 		return found, false, err
 	}
+	r.mu.Lock()
+	seen := r.seen
+	r.mu.Unlock()
 	// The index says where to begin, and the segments what the newest time is.
 	newest := int64(0)
 	first := timestamp
 	if timestamp == MaxTimestamp {
-		if newest, ok = r.Log.MaxTime(); !ok {
+		newest, ok = r.Log.MaxTime()
+		for _, s := range seen.tiered {
+			if s.Bytes > 0 && (!ok || s.MaxTime > newest) {
+				newest, ok = s.MaxTime, true
+			}
+		}
+		if !ok {
 			return found, false, nil
 		}
 		first, ok = newest, false
 	}
-	begin, any, err := r.Log.OffsetBeforeTime(first)
+	begin, any, err := r.beforeTime(ctx, seen, first)
 	if err != nil {
-		return found, false, r.unreadable(err, 0)
+		return found, false, err
 	}
 	if !any {
 		return found, false, nil
 	}
-	for from := max(start, fsm.Offset(begin)); from < next; {
+	for from := max(start, begin); from < next; {
 		if err := ctx.Err(); err != nil {
 			return found, false, fmt.Errorf("%w: looking for a time: %w", outcome.ErrTimeout, err)
 		}
-		slice, inside, err := r.ReadHere(from, scanStep, fsm.ReadUncommitted)
+		slice, inside, err := r.readHere(tier.Patient(ctx), 0, from, scanStep, fsm.ReadUncommitted)
 		if err != nil {
 			return found, false, err
 		}
@@ -105,6 +115,19 @@ func (r *Records) OffsetForTime(ctx context.Context, timestamp int64) (found kaf
 		}
 	}
 	return found, ok, nil
+}
+
+// beforeTime gives an offset at or before the first record with a timestamp (ms) of at least that,
+// in the tier or here; ok is false if there is none.
+func (r *Records) beforeTime(ctx context.Context, seen seen, timestamp int64) (offset fsm.Offset, ok bool, err error) {
+	if offset, ok, err = r.tierSince(ctx, seen, timestamp); ok || err != nil {
+		return offset, ok, err
+	}
+	begin, ok, err := r.Log.OffsetBeforeTime(timestamp)
+	if err != nil {
+		return 0, false, r.unreadable(err, 0)
+	}
+	return fsm.Offset(begin), ok, nil
 }
 
 // timeIn looks for a time among the records of one batch, from an offset on.
@@ -150,10 +173,15 @@ func (r *Records) EpochEnd(ctx context.Context, epoch fsm.LeaderEpoch) (fsm.Lead
 			return current
 		}
 		var e fsm.LeaderEpoch
-		e, failed = r.epochAt(o)
+		e, failed = r.epochAt(ctx, o)
 		return e
 	}
-	above := start + fsm.Offset(sort.Search(int(next-start), func(i int) bool { return at(start+fsm.Offset(i)) > epoch }))
+	// What is known of the tier leaves it out of the search but for one segment at most: who is at
+	// the log's end asks here, too, and must not wait for a store.
+	r.mu.Lock()
+	from, to := epochIn(r.seen.tiered, epoch, start, next)
+	r.mu.Unlock()
+	above := from + fsm.Offset(sort.Search(int(to-from), func(i int) bool { return at(from+fsm.Offset(i)) > epoch }))
 	found := epoch
 	if above > start && failed == nil {
 		found = at(above - 1)
@@ -167,14 +195,29 @@ func (r *Records) EpochEnd(ctx context.Context, epoch fsm.LeaderEpoch) (fsm.Lead
 	return found, above, nil
 }
 
+// epochIn narrows a log from start to next down to where its first offset of an epoch above one is,
+// or to, by what is known of ascending segments.
+func epochIn(segments []fsm.TieredSegment, epoch fsm.LeaderEpoch, start, next fsm.Offset) (from, to fsm.Offset) {
+	i := sort.Search(len(segments), func(i int) bool { return segments[i].LastEpoch > epoch })
+	if from, to = start, next; i > 0 {
+		from = max(from, segments[i-1].Next)
+	}
+	if i < len(segments) {
+		if to = segments[i].Next; segments[i].FirstEpoch > epoch {
+			to = segments[i].First
+		}
+	}
+	return from, max(from, to)
+}
+
 // epochAt gives the leader epoch of the entry that holds the offset: its batch may be gone. An
 // offset that was missing when the log was restored has that of what is in front of it: so a
 // consumer that was there before does not take the log for one that was cut.
-func (r *Records) epochAt(o fsm.Offset) (epoch fsm.LeaderEpoch, err error) {
+func (r *Records) epochAt(ctx context.Context, o fsm.Offset) (epoch fsm.LeaderEpoch, err error) {
 	for tries := 0; ; tries++ {
 		rewritten := r.Log.Rewritten()
 		for missing := true; missing && err == nil; {
-			epoch, o, missing, err = r.searchEpoch(o)
+			epoch, o, missing, err = r.searchEpoch(ctx, o)
 		}
 		if err == nil || tries > 0 && rewritten == r.Log.Rewritten() {
 			return epoch, err
@@ -186,10 +229,15 @@ func (r *Records) epochAt(o fsm.Offset) (epoch fsm.LeaderEpoch, err error) {
 
 // searchEpoch is epochAt by an index that may be damaged. missing: no entry holds the offset;
 // further on is then one in front of it, in another entry.
-func (r *Records) searchEpoch(o fsm.Offset) (epoch fsm.LeaderEpoch, further fsm.Offset, missing bool, err error) {
+func (r *Records) searchEpoch(ctx context.Context, o fsm.Offset) (epoch fsm.LeaderEpoch, further fsm.Offset, missing bool, err error) {
 	r.mu.Lock()
-	start, next, last := r.seen.start, r.seen.next, r.seen.last
+	seen := r.seen
 	r.mu.Unlock()
+	start, next, last := seen.start, seen.next, seen.last
+	if o >= start && r.away(seen, o) {
+		epoch, err = r.tierEpochAt(ctx, seen, o)
+		return epoch, o, false, err
+	}
 	reader, err := r.Log.ReadAt(int64(o), 1)
 	if o < start || errors.Is(err, raftlog.ErrNotInLog) {
 		if err == nil {

@@ -1,6 +1,7 @@
 package replica
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -100,11 +101,21 @@ func stored(entry *raft.Log, next fsm.Offset) fsm.Stored {
 // ReadHere gives what a reader can read of what this replica has applied, at offset from; all of it
 // comes from one state. ok is false if from lies outside of that.
 func (r *Records) ReadHere(from fsm.Offset, maxBytes int, isolation fsm.Isolation) (slice fsm.Slice, ok bool, err error) {
-	for {
+	return r.readHere(r.env.ctx, tierPatience, from, maxBytes, isolation)
+}
+
+// readHere is ReadHere that waits for the tier, if it has to, for so long and no longer than ctx
+// lasts; 0: as long as that.
+func (r *Records) readHere(ctx context.Context, patience time.Duration, from fsm.Offset, maxBytes int, isolation fsm.Isolation) (slice fsm.Slice, ok bool, err error) {
+	for freed := false; ; {
 		// Batches from before segments were compacted and aborted transactions from after that do
 		// not fit together, nor does a place that was looked for in others.
 		rewritten := r.Log.Rewritten()
-		slice, ok, err = r.readOnce(from, maxBytes, isolation)
+		slice, ok, err = r.readOnce(ctx, patience, from, maxBytes, isolation)
+		if err != nil && !freed && errors.Is(err, raftlog.ErrNotInLog) {
+			freed = true // this moment, and it is in the tier
+			continue
+		}
 		if rewritten == r.Log.Rewritten() {
 			return slice, ok, err
 		}
@@ -115,7 +126,7 @@ func (r *Records) ReadHere(from fsm.Offset, maxBytes int, isolation fsm.Isolatio
 }
 
 // readOnce is ReadHere of segments that stay as they are.
-func (r *Records) readOnce(from fsm.Offset, maxBytes int, isolation fsm.Isolation) (slice fsm.Slice, ok bool, err error) {
+func (r *Records) readOnce(ctx context.Context, patience time.Duration, from fsm.Offset, maxBytes int, isolation fsm.Isolation) (slice fsm.Slice, ok bool, err error) {
 	r.mu.Lock()
 	seen := r.seen
 	r.mu.Unlock()
@@ -123,6 +134,12 @@ func (r *Records) readOnce(from fsm.Offset, maxBytes int, isolation fsm.Isolatio
 	limit := seen.end(isolation)
 	if from < slice.LogStart || from >= limit {
 		return slice, false, nil
+	}
+	if r.away(seen, from) {
+		from, err = r.readTier(ctx, patience, &slice, seen, from, maxBytes, isolation)
+		if err != nil || len(slice.Batches) > 0 || from >= limit {
+			return slice, err != nil || len(slice.Batches) > 0, err
+		}
 	}
 	end, ok, err := r.readBatches(&slice, seen.last, from, limit, maxBytes)
 	if ok && err == nil && isolation == fsm.ReadCommitted {

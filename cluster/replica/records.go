@@ -34,6 +34,7 @@ type Records struct {
 	late fsm.OpenTransaction
 
 	compaction compacting
+	tiering    tiering
 
 	// recent is seen.aborted, for who must not take mu.
 	recent atomic.Pointer[[]fsm.AbortedTransaction]
@@ -45,6 +46,9 @@ type seen struct {
 	start, next fsm.Offset
 	stable      fsm.Offset // the last stable offset; start <= stable <= next
 	last        fsm.Index  // applied
+	local       fsm.Offset // the first that replicas have to keep; start <= local
+	// tiered is what is in the tier, ascending. What is in it does not change.
+	tiered []fsm.TieredSegment
 	// aborted are the aborted transactions that are not kept with segments, and perhaps some that
 	// are, in the order of their markers. What is in it does not change.
 	aborted []fsm.AbortedTransaction
@@ -65,9 +69,10 @@ func newRecords(r *Replica) *Records {
 }
 
 func seenOf(state *fsm.PartitionState) seen {
+	local, _ := state.LocalStart()
 	return seen{
 		start: state.LogStart(), next: state.NextOffset(), stable: state.LastStable(),
-		last: state.LastApplied(), aborted: state.Aborted(),
+		last: state.LastApplied(), aborted: state.Aborted(), local: local, tiered: state.Tiered(),
 	}
 }
 
@@ -208,7 +213,21 @@ func (r *Records) OffsetsBefore(ctx context.Context, timestamp int64, max int) (
 	if err != nil {
 		return nil, err
 	}
+	r.mu.Lock()
+	seen := r.seen
+	r.mu.Unlock()
+	switch timestamp {
+	case fsm.EarliestLocalOffset:
+		return []fsm.Offset{seen.local}, nil
+	case fsm.LatestTieredOffset, fsm.EarliestPendingOffset:
+		return []fsm.Offset{r.tierEnd(seen, timestamp)}, nil
+	}
 	var segments []fsm.Segment
+	for _, s := range seen.tiered {
+		if s.Next > start && r.away(seen, s.First) {
+			segments = append(segments, fsm.Segment{Base: s.First, Written: s.LastWrite})
+		}
+	}
 	for _, s := range r.Log.Segments() {
 		if s.Start >= 0 && fsm.Offset(s.Start) <= end {
 			written := int64(0)

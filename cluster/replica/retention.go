@@ -29,6 +29,7 @@ func (r *Records) retain(share bool) {
 	}
 	r.sayLate(topic, time.Now())
 	r.compact(p, topic, time.Now())
+	r.retainLocal(p, topic, share, time.Now())
 	start, next, stable := r.Ends()
 	to := start
 	policy := env.config(topic, "cleanup.policy")
@@ -39,7 +40,9 @@ func (r *Records) retain(share bool) {
 		}
 		to = max(to, r.expired(limits, time.Now()))
 	}
-	if share && policy != "compact" { // else the newest of a key would go
+	// Of a key that is compacted the newest would go; of a topic with a tier all that is there
+	// would, and what replicas need not keep goes by retainLocal.
+	if share && policy != "compact" && !topic.Tiered(env.TopicDefaults) {
 		to = max(to, r.oldest())
 	}
 	if to > stable {
@@ -88,8 +91,10 @@ func (l retention) newest(s raftlog.SegmentInfo) int64 {
 // beyond retention.bytes, by whole segments as in Kafka (UnifiedLog.deleteOldSegments):
 // a segment's age is that of its newest record, and the segment that is written
 // to goes too if all its records are too old.
+//
+// What is in the tier counts by the segments that it has there, and here only what is not there.
 func (r *Records) expired(limits retention, now time.Time) fsm.Offset {
-	segments := r.Log.Segments()
+	segments := r.allSegments()
 	_, next := r.Bounds()
 	end := func(i int) fsm.Offset { // where segment i's records end; unknown: not to be freed
 		if i+1 == len(segments) {
@@ -124,6 +129,109 @@ func (r *Records) expired(limits retention, now time.Time) fsm.Offset {
 			over -= s.Bytes
 			to = max(to, end(i))
 		}
+	}
+	return to
+}
+
+// allSegments describes the log in the tier, and behind that the log here.
+func (r *Records) allSegments() (all []raftlog.SegmentInfo) {
+	r.mu.Lock()
+	seen := r.seen
+	r.mu.Unlock()
+	here := r.Log.Segments()
+	if len(seen.tiered) == 0 {
+		return here
+	}
+	end := int64(0)
+	for _, t := range seen.tiered {
+		end = int64(t.Next)
+		info := raftlog.SegmentInfo{Start: int64(t.First), Bytes: t.Bytes, MaxTime: max(t.MaxTime, 0)}
+		if t.LastWrite != 0 {
+			info.LastWrite = time.UnixMilli(t.LastWrite)
+		}
+		all = append(all, info)
+	}
+	for i, s := range here {
+		if s.Start >= 0 && s.Start < end {
+			next := int64(seen.next)
+			if i+1 < len(here) {
+				next = here[i+1].Start
+			}
+			if next >= 0 && next <= end && !s.Active {
+				continue
+			}
+			// Some of it is in the tier: another leader's segments ended elsewhere.
+			if next > s.Start {
+				s.Bytes = int64(float64(s.Bytes) * float64(max(next-end, 0)) / float64(next-s.Start))
+			}
+			s.Start = end
+		}
+		all = append(all, s)
+	}
+	return all
+}
+
+// retainLocal has the group agree on what replicas need not keep, since it is in the tier
+// (local.retention.ms, local.retention.bytes). share: nothing that is there.
+func (r *Records) retainLocal(p *proposer, topic *fsm.Topic, share bool, now time.Time) {
+	env := r.env
+	if env.Tier == nil || !topic.Tiered(env.TopicDefaults) {
+		return
+	}
+	r.mu.Lock()
+	seen := r.seen
+	r.mu.Unlock()
+	if len(seen.tiered) == 0 {
+		return
+	}
+	// As in Kafka, -2 is what is kept of the whole log; of one that is compacted alone, all is.
+	deletes := strings.Contains(env.config(topic, "cleanup.policy"), "delete")
+	setting := func(name string) int64 {
+		switch v := env.configNumber(topic.ID, "local."+name); {
+		case v != -2:
+			return v
+		case !deletes:
+			return -1
+		}
+		return env.configNumber(topic.ID, name)
+	}
+	limits := retention{ms: setting("retention.ms"), bytes: setting("retention.bytes"), ahead: topic.TimestampAhead(env.TopicDefaults)}
+	if share {
+		limits.bytes = 0
+	}
+	to := localLimit(r.Log.Segments(), seen.tiered[len(seen.tiered)-1].Next, limits, now)
+	if to <= seen.local {
+		return
+	}
+	ctx, cancel := context.WithTimeout(env.ctx, proposeTimeout)
+	defer cancel()
+	if err := p.control(ctx, fsm.TierLocalCommand(to)); err != nil {
+		env.Logger.Warn("cannot advance the local log start", "partition", r.ID, "to", to, "error", err)
+		return
+	}
+	r.rest.Store(nil) // a snapshot has to follow
+	env.Logger.Info("local log start advanced", "topic", topic.Name, "partition", r.ID.Partition, "from", seen.local, "to", to)
+}
+
+// localLimit gives the offset below which segments need not be kept here: they are complete, in the
+// tier, which ends at an offset, and beyond a limit. 0: none.
+func localLimit(segments []raftlog.SegmentInfo, tiered fsm.Offset, limits retention, now time.Time) (to fsm.Offset) {
+	over := -limits.bytes
+	for _, s := range segments {
+		over += s.Bytes
+	}
+	for i, s := range segments {
+		if s.Active || s.Start < 0 || segments[i+1].Start < 0 || fsm.Offset(segments[i+1].Start) > tiered {
+			break
+		}
+		newest := limits.newest(s)
+		old := limits.ms >= 0 && now.UnixMilli()-newest > limits.ms
+		large := limits.bytes >= 0 && over >= s.Bytes
+		if !old && !large {
+			break
+		}
+		over -= s.Bytes
+		to = fsm.Offset(segments[i+1].Start)
 	}
 	return to
 }

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/trimaran-io/trimaran/cluster/raftlog"
+	"github.com/trimaran-io/trimaran/fsm"
 )
 
 // The age of a segment, whatever its records say of their time.
@@ -32,5 +33,43 @@ func TestASegmentsAge(t *testing.T) {
 		if got != test.want {
 			t.Errorf("newest %d, written %v, %d ahead: %d, want %d", test.newest, test.write, test.ahead, got, test.want)
 		}
+	}
+}
+
+// What replicas need not keep: whole segments from the oldest on, that are in the tier and beyond a
+// limit.
+func TestLocalLimit(t *testing.T) {
+	now := time.UnixMilli(1_000_000)
+	segment := func(start, bytes, age int64) raftlog.SegmentInfo {
+		return raftlog.SegmentInfo{Start: start, Bytes: bytes, LastWrite: now.Add(-time.Duration(age) * time.Millisecond)}
+	}
+	segments := []raftlog.SegmentInfo{segment(0, 100, 400), segment(10, 100, 300), segment(20, 100, 200), segment(30, 50, 0)}
+	segments[3].Active = true
+	for _, test := range []struct {
+		tiered    fsm.Offset
+		ms, bytes int64
+		want      fsm.Offset
+	}{
+		{30, -1, -1, 0},
+		{30, -1, 0, 30},
+		{30, -1, 150, 20},
+		{30, -1, 249, 10},
+		{30, -1, 250, 10},
+		{30, -1, 251, 0},
+		{30, -1, 350, 0},
+		{30, 250, -1, 20},
+		{30, 0, -1, 30},
+		{30, 250, 50, 30},
+		{20, -1, 0, 20},
+		{19, -1, 0, 10}, // another leader's segments ended elsewhere
+		{9, 0, 0, 0},
+	} {
+		if got := localLimit(segments, test.tiered, retention{ms: test.ms, bytes: test.bytes}, now); got != test.want {
+			t.Errorf("%+v: %d", test, got)
+		}
+	}
+	segments[2].Start = -1 // not known yet
+	if got := localLimit(segments, 30, retention{ms: 0, bytes: 0}, now); got != 10 {
+		t.Errorf("up to a segment whose offset is not known: %d", got)
 	}
 }

@@ -44,3 +44,16 @@ func (s *Shard) State() []byte {
 	defer s.mu.Unlock()
 	return appendShardSnapshot(0, 0, s.state)
 }
+
+// TierObjects gives how many objects of the tier are named, or still to be deleted.
+func (r *Records) TierObjects() (n int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, s := range r.state.Tiered() {
+		n += int(s.Pieces) + 1
+	}
+	for _, g := range r.state.TieredGone() {
+		n += int(g.Pieces) + 1
+	}
+	return n
+}

@@ -75,6 +75,9 @@ func (r *Router) Read(ctx context.Context, id fsm.PartitionID, from fsm.Offset, 
 		if ok && err == nil {
 			return slice, nil
 		}
+		if errors.Is(err, outcome.ErrRemote) {
+			return slice, err // the leader would ask the same store, for the same
+		}
 		if err != nil {
 			r.cfg.Unreadable(id, from, err)
 		}

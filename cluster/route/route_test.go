@@ -176,6 +176,23 @@ func TestAHintIsFollowedAndRemembered(t *testing.T) {
 	})
 }
 
+// remote is a replica whose old records lie in a store that does not give them yet.
+type remote struct{ Records }
+
+func (remote) ReadHere(fsm.Offset, int, fsm.Isolation) (fsm.Slice, bool, error) {
+	return fsm.Slice{}, false, fmt.Errorf("%w: busy", outcome.ErrRemote)
+}
+
+// TestWhatLiesInAStoreIsNotAskedOfTheLeader: it would ask the same store for the same.
+func TestWhatLiesInAStoreIsNotAskedOfTheLeader(t *testing.T) {
+	c := newCluster(t)
+	c.local[part(0)] = remote{}
+	if _, err := c.router(t).Read(t.Context(), part(0), 0, 100, fsm.ReadUncommitted); outcome.Code(err) != outcome.ErrRemote {
+		t.Error(err)
+	}
+	c.wasAsked("for the leader's")
+}
+
 // TestAProduceWaitsForALeader, and no longer than holdLeaderless; a read does not wait.
 func TestAProduceWaitsForALeader(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -80,7 +80,7 @@ func (o *Overview) checkOnce(ctx context.Context, id fsm.PartitionID, from fsm.O
 			case running:
 				replica.State = "checked"
 				c.members = append(c.members, checkMember{identity: node.Identity(), at: i})
-				out.From = max(out.From, r.LogStart)
+				out.From = max(out.From, r.LogStart, r.LocalStart) // the rest lies in the tier
 				if out.End < 0 || r.Applied < out.End {
 					out.End = r.Applied
 				}

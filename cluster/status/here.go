@@ -55,6 +55,8 @@ type Replica interface {
 	Bounds() (start, next fsm.Offset) // what can be read here
 	Transactions() Transactions       // that are open
 	Compaction() Compaction
+	// Tier says what of the partition is in the tier; nil if that was never used.
+	Tier() *admin.TierStatus
 	Bytes() int64                  // of its log
 	CatchUp() *admin.CatchUpStatus // nil unless it is being copied
 }

@@ -36,13 +36,15 @@ var (
 	metricOldest     = prometheus.NewDesc("trimaran_oldest_open_transaction_age_seconds", "Age of the oldest of them; 0: none.", nil, nil)
 	metricLate       = prometheus.NewDesc("trimaran_partitions_with_late_transactions_count", "Partitions that this node leads with a transaction that should have been ended: it may be hanging.", nil, nil)
 	metricDirty      = prometheus.NewDesc("trimaran_dirty_ratio", "Of a compacted topic: of the bytes of the replica's closed segments on this node, those that are not compacted yet.", []string{"topic", "partition"}, nil)
+	metricTier       = prometheus.NewDesc("trimaran_tier_bytes", "Bytes of the records of a partition that this node leads that are in the tier.", []string{"topic", "partition"}, nil)
+	metricTierLag    = prometheus.NewDesc("trimaran_tier_waiting_bytes", "Bytes of closed segments of a partition that this node leads that are still to go there.", []string{"topic", "partition"}, nil)
 	metricWaiting    = prometheus.NewDesc("trimaran_compactions_waiting_count", "Replicas on this node that have not carried out a compaction that is decided.", nil, nil)
 	metricLogStart   = prometheus.NewDesc("trimaran_log_start_offset", "First offset that can be read from the replica on this node.", []string{"topic", "partition"}, nil)
 )
 
 // Describe implements prometheus.Collector.
 func (c Collector) Describe(to chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{metricPartitions, metricLeaders, metricOffline, metricBroken, metricHurt, metricUnder, metricOfflineShards, metricUnderShards, metricOfflineCatalog, metricUnderCatalog, metricController, metricDiskFree, metricDiskFull, metricShards, metricShardsLed, metricLogEnd, metricLogStart, metricStableLag, metricOpen, metricOldest, metricLate, metricDirty, metricWaiting} {
+	for _, d := range []*prometheus.Desc{metricPartitions, metricLeaders, metricOffline, metricBroken, metricHurt, metricUnder, metricOfflineShards, metricUnderShards, metricOfflineCatalog, metricUnderCatalog, metricController, metricDiskFree, metricDiskFull, metricShards, metricShardsLed, metricLogEnd, metricLogStart, metricStableLag, metricOpen, metricOldest, metricLate, metricDirty, metricTier, metricTierLag, metricWaiting} {
 		to <- d
 	}
 }
@@ -87,6 +89,10 @@ func (c Collector) Collect(to chan<- prometheus.Metric) {
 			}
 			if !r.ServesAsLeader() {
 				continue
+			}
+			if t := r.Tier(); t != nil {
+				gauge(metricTier, float64(t.Bytes), labels...)
+				gauge(metricTierLag, float64(t.Waiting), labels...)
 			}
 			transactions += open.Open
 			oldest = max(oldest, open.Oldest)

@@ -38,6 +38,14 @@ func (o *Overview) Report() calls.NodeReport {
 		if c := r.Compaction(); c.Compacted {
 			said.Compaction = &admin.ReplicaCompaction{DirtyRatio: c.DirtyRatio, Waits: c.Waits}
 		}
+		if t := r.Tier(); t != nil {
+			if t.LocalStart > start {
+				said.LocalStart = t.LocalStart
+			}
+			if said.Leads {
+				said.Tier = t
+			}
+		}
 		report.Replicas[r.ID().String()] = said
 	}
 	if m := here.Catalog(); m != nil {

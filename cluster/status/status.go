@@ -177,7 +177,7 @@ func partitionStatus(topic fsm.TopicID, p int32, partition fsm.Partition, nodes 
 		if r, ok := find(node); ok {
 			// Of two that think they lead, the one with the higher term does.
 			if r.Leads && (s.Leader == "" || r.Term > s.Term) {
-				s.Leader, s.Term, voters = node, r.Term, r.Voters
+				s.Leader, s.Term, voters, s.Tier = node, r.Term, r.Voters, r.Tier
 			}
 			s.HighWatermark = max(s.HighWatermark, r.Applied)
 			s.LogStart = max(s.LogStart, r.LogStart)

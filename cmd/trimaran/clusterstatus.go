@@ -123,7 +123,7 @@ func showStatus(out io.Writer, status *admin.Status) error {
 			fmt.Fprint(out, "\n", terminal.Shown(text), "\n")
 		}
 	}
-	for _, rows := range [][][]string{copyingRows(status), damagedRows(status)} {
+	for _, rows := range [][][]string{tierRows(status), copyingRows(status), damagedRows(status)} {
 		if len(rows) > 1 {
 			fmt.Fprintln(out)
 			if err := printTable(out, rows); err != nil {
@@ -181,6 +181,28 @@ func copyingRows(status *admin.Status) [][]string {
 
 func percent(c *admin.CatchUpStatus) string {
 	return fmt.Sprintf("%d%%", min(100*c.Bytes/max(c.Total, 1), 100))
+}
+
+// tierRows is a table of the topics that have something in the tier's store, or should.
+func tierRows(status *admin.Status) [][]string {
+	rows := [][]string{{"IN THE TIER", "PARTITIONS", "SEGMENTS", "RECORDS", "STILL TO GO THERE", "TO BE DELETED", "WHY NOT"}}
+	for _, t := range status.Topics {
+		var sum admin.TierStatus
+		partitions, failed := 0, ""
+		for _, p := range t.Partitions {
+			if p.Tier == nil {
+				continue
+			}
+			partitions++
+			sum.Segments, sum.Bytes = sum.Segments+p.Tier.Segments, sum.Bytes+p.Tier.Bytes
+			sum.Waiting, sum.ToDelete = sum.Waiting+p.Tier.Waiting, sum.ToDelete+p.Tier.ToDelete
+			failed = cmp.Or(failed, p.Tier.Error)
+		}
+		if partitions > 0 {
+			rows = append(rows, []string{t.Name, fmt.Sprint(partitions), fmt.Sprint(sum.Segments), showBytes(sum.Bytes), showBytes(sum.Waiting), fmt.Sprint(sum.ToDelete), orDash(failed)})
+		}
+	}
+	return rows
 }
 
 // damagedRows is a table of the replicas that do not run, and why.

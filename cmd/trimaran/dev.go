@@ -103,6 +103,9 @@ func dev(cmd *cobra.Command) (err error) {
 	o := mine[0]
 	o.log, o.logDropped = log, lines.Dropped
 	o.topics, o.storage, o.coordinators = topics, storage, coordinators
+	if o.tier, err = devTier(dir); err != nil {
+		return err
+	}
 	n, err := startNode(o)
 	if err != nil {
 		return err

@@ -46,6 +46,7 @@ type nodeOptions struct {
 	storage      storageOptions
 	coordinators coordinatorSettings
 	backup       backupOptions
+	tier         tierOptions
 
 	maxClients   int // connections; 0: the gateway's default
 	maxPeers     int // connections with other nodes; 0: the default
@@ -176,6 +177,10 @@ func startNode(o nodeOptions) (*node, error) {
 	if shown == "" {
 		shown = listener.Addr().String()
 	}
+	tierTo, err := o.tier.open()
+	if err != nil {
+		return nil, err
+	}
 	c, err := cluster.Start(cluster.Config{
 		DataDir: o.data, NodeID: o.id, Zone: o.zone, Version: version,
 		PeerListen: o.peerListen, PeerAdvertise: o.peerAdvertise,
@@ -186,6 +191,7 @@ func startNode(o nodeOptions) (*node, error) {
 		TopicDefaults: o.storage.topicDefaults, RetentionInterval: o.storage.retentionInterval,
 		MaxDiskShare: o.storage.maxDiskShare, CatchUpRate: o.storage.catchUpRate, ScrubRate: o.storage.scrubRate,
 		CompactionRate: o.storage.compactionRate, CompactionMemory: o.storage.compactionMemory,
+		TierTo: tierTo, TierCacheBytes: o.tier.cacheBytes, TierUploadRate: o.tier.uploadRate,
 		ReplaceAfter: o.replaceAfter, NoAutoBalance: !o.autoBalance,
 		Groups: o.coordinators.groups, Transactions: o.coordinators.transactions,
 		Backup: saves.reported(),

@@ -78,6 +78,7 @@ cluster of its own.`,
 	addStorageFlags(cmd)
 	addCoordinatorFlags(cmd)
 	addNodeBackupFlags(cmd)
+	addTierFlags(cmd)
 	addLogFlags(cmd, "info")
 	return cmd
 }
@@ -189,6 +190,9 @@ func serveOptions(cmd *cobra.Command) (nodeOptions, error) {
 		return o, err
 	}
 	if o.backup, err = nodeBackupsOf(cmd); err != nil {
+		return o, err
+	}
+	if o.tier, err = tierOf(cmd); err != nil {
 		return o, err
 	}
 	if o.access, err = accessOf(cmd); err != nil {

@@ -31,6 +31,7 @@ import (
 // cuts answers short, ends connections and takes its time. It gives the address.
 type faultyS3 struct {
 	faults atomic.Bool
+	down   atomic.Bool  // it answers 503 alone
 	slow   atomic.Int64 // ns before each answer with an object
 	gets   atomic.Int64 // objects with records that were asked for
 	failed atomic.Int64
@@ -72,6 +73,10 @@ func newFaultyS3(t *testing.T, seed uint64) *faultyS3 {
 			case <-time.After(time.Duration(f.slow.Load())):
 			case <-r.Context().Done():
 			}
+		}
+		if f.down.Load() {
+			http.Error(w, `<Error><Code>SlowDown</Code></Error>`, http.StatusServiceUnavailable)
+			return
 		}
 		if f.faults.Load() {
 			rnd := <-chance
@@ -150,18 +155,24 @@ func loaded(t *testing.T, c *harness.Cluster, records int) {
 // groups have committed.
 func chains(t *testing.T, c *harness.Cluster, isolation kgo.IsolationLevel) map[string]string {
 	t.Helper()
+	return chainsOf(t, c, isolation, "big")
+}
+
+// chainsOf is chains of a topic that stands for big.
+func chainsOf(t *testing.T, c *harness.Cluster, isolation kgo.IsolationLevel, big string) map[string]string {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
-	cl, err := kgo.NewClient(kgo.SeedBrokers(c.Addrs()...), kgo.FetchIsolationLevel(isolation), kgo.ConsumeTopics("big", "ledger"), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()))
+	cl, err := kgo.NewClient(kgo.SeedBrokers(c.Addrs()...), kgo.FetchIsolationLevel(isolation), kgo.ConsumeTopics(big, "ledger"), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()))
 	harness.Need(t, err)
 	defer cl.Close()
 	adm := kadm.NewClient(cl)
-	ends, err := adm.ListEndOffsets(ctx, "big", "ledger")
+	ends, err := adm.ListEndOffsets(ctx, big, "ledger")
 	harness.Need(t, err)
 	out, sums, at := map[string]string{}, map[string][]byte{}, map[string]int64{}
 	left := func() bool {
 		for p, end := range map[string]int64{"big-0": 0, "big-1": 0, "big-2": 0} {
-			o, _ := ends.Lookup("big", int32(p[4]-'0'))
+			o, _ := ends.Lookup(big, int32(p[4]-'0'))
 			if end = o.Offset; at[p] < end {
 				return true
 			}
@@ -173,6 +184,9 @@ func chains(t *testing.T, c *harness.Cluster, isolation kgo.IsolationLevel) map[
 		harness.Need(t, ctx.Err())
 		fetches.EachRecord(func(r *kgo.Record) {
 			name := fmt.Sprintf("%s-%d", r.Topic, r.Partition)
+			if r.Topic == big {
+				name = fmt.Sprintf("big-%d", r.Partition)
+			}
 			sum := sha256.Sum256(fmt.Appendf(sums[name], "%d %d %d %d %d %s %s", r.Offset, r.LeaderEpoch, r.ProducerID, r.ProducerEpoch, r.Timestamp.UnixMilli(), r.Key, r.Value))
 			sums[name], at[name] = sum[:], r.Offset+1
 		})

@@ -1,0 +1,243 @@
+package tier
+
+import (
+	"container/list"
+	"fmt"
+	"io"
+	"path/filepath"
+	"slices"
+	"sort"
+	"strconv"
+	"sync/atomic"
+
+	"github.com/trimaran-io/trimaran/cluster/raftlog/vfs"
+	"github.com/trimaran-io/trimaran/fsm"
+	"github.com/trimaran-io/trimaran/internal/locks"
+	"github.com/trimaran-io/trimaran/kafkaproto"
+)
+
+// cache has pieces that were fetched: all of them in files, the last few in memory, too. Nothing in
+// it is needed. What is in a file is checked batch by batch when it is read.
+type cache struct {
+	fs    vfs.FS
+	dir   string
+	limit int64 // bytes of files
+	files atomic.Uint64
+
+	// mu guards what follows. Nothing is taken or waited for, and no file touched, under it.
+	mu       locks.Mutex[cache]
+	by       map[string]*list.Element // of *cached
+	order    list.List                // the one used last in front
+	bytes    int64                    // of files
+	inMemory []*cached                // the one used last at the end
+}
+
+// memoryPieces is how many pieces are kept in memory.
+const memoryPieces = 4
+
+// cached is a piece in the cache. But for data, it never changes.
+type cached struct {
+	key    string
+	size   int64
+	file   string // "": in memory alone
+	places []place
+	data   []byte // nil: not in memory; guarded by the cache's mu
+}
+
+// place is where a batch stands in a piece: one every placeEvery bytes.
+type place struct {
+	offset fsm.Offset // first of the batch
+	pos    int64
+}
+
+const placeEvery = 64 << 10
+
+func newCache(fs vfs.FS, dir string, limit int64) *cache {
+	return &cache{fs: fs, dir: dir, limit: limit, by: map[string]*list.Element{}}
+}
+
+// get gives a piece, and what it has in memory; nil: not there.
+func (c *cache) get(key string) (p *cached, data []byte) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	e, ok := c.by[key]
+	if !ok {
+		return nil, nil
+	}
+	c.order.MoveToFront(e)
+	p = e.Value.(*cached)
+	return p, p.data
+}
+
+// has reports whether a piece is there.
+func (c *cache) has(key string) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	_, ok := c.by[key]
+	return ok
+}
+
+// put keeps a piece, in a file if that can be written and disk is true. Its bytes must not be
+// changed any more.
+func (c *cache) put(key string, data []byte, places []place, disk bool) *cached {
+	p := &cached{key: key, size: int64(len(data)), places: places, data: data}
+	if disk && p.size <= c.limit {
+		file := filepath.Join(c.dir, strconv.FormatUint(c.files.Add(1), 10)+".piece")
+		if err := c.write(file, data); err == nil {
+			p.file = file
+		} else {
+			_ = c.fs.Remove(file)
+		}
+	}
+	remove := c.insert(p)
+	for _, file := range remove {
+		_ = c.fs.Remove(file)
+	}
+	return p
+}
+
+func (c *cache) write(file string, data []byte) error {
+	f, err := c.fs.Create(file)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteAt(data, 0)
+	if cerr := f.Close(); err == nil {
+		err = cerr
+	}
+	return err
+}
+
+// insert puts a piece in front of all, and gives the files that have no place any more.
+func (c *cache) insert(p *cached) (remove []string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if e, ok := c.by[p.key]; ok {
+		remove = append(remove, c.removeLocked(e)...)
+	}
+	c.by[p.key] = c.order.PushFront(p)
+	if p.file != "" {
+		c.bytes += p.size
+	}
+	c.inMemory = append(c.inMemory, p)
+	for len(c.inMemory) > memoryPieces {
+		old := c.inMemory[0]
+		c.inMemory = slices.Delete(c.inMemory, 0, 1)
+		if old.data = nil; old.file == "" {
+			remove = append(remove, c.removeLocked(c.by[old.key])...)
+		}
+	}
+	for c.bytes > c.limit {
+		e := c.order.Back()
+		for e != nil && (e.Value.(*cached).file == "" || e.Value.(*cached) == p) {
+			e = e.Prev()
+		}
+		if e == nil {
+			break
+		}
+		remove = append(remove, c.removeLocked(e)...)
+	}
+	return remove
+}
+
+func (c *cache) removeLocked(e *list.Element) (remove []string) {
+	if e == nil {
+		return nil
+	}
+	p := c.order.Remove(e).(*cached)
+	if c.by[p.key] == e {
+		delete(c.by, p.key)
+	}
+	c.inMemory = slices.DeleteFunc(c.inMemory, func(m *cached) bool { return m == p })
+	if p.data = nil; p.file == "" {
+		return nil
+	}
+	c.bytes -= p.size
+	return []string{p.file}
+}
+
+// drop takes a piece out.
+func (c *cache) drop(key string) {
+	c.mu.Lock()
+	remove := c.removeLocked(c.by[key])
+	c.mu.Unlock()
+	for _, file := range remove {
+		_ = c.fs.Remove(file)
+	}
+}
+
+// giveUp takes out all that is in files.
+func (c *cache) giveUp() {
+	c.mu.Lock()
+	var remove []string
+	for e := c.order.Front(); e != nil; {
+		next := e.Next()
+		if e.Value.(*cached).file != "" {
+			remove = append(remove, c.removeLocked(e)...)
+		}
+		e = next
+	}
+	c.mu.Unlock()
+	for _, file := range remove {
+		_ = c.fs.Remove(file)
+	}
+}
+
+// size gives the bytes of all files.
+func (c *cache) size() int64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.bytes
+}
+
+// placesOf goes over the batches of a piece, which must have offsets from first to the one in front
+// of next, and gives places of them. The error wraps ErrDamaged.
+func placesOf(data []byte, first, next fsm.Offset) (places []place, err error) {
+	pos, since := int64(0), int64(placeEvery)
+	for batch, err := range kafkaproto.Batches(data) {
+		if err != nil {
+			return nil, fmt.Errorf("%w: %w", ErrDamaged, err)
+		}
+		h := batch.Header()
+		base, end := fsm.Offset(h.BaseOffset), fsm.Offset(h.NextOffset())
+		if end <= first && len(places) > 0 || end > next || end <= base {
+			return nil, fmt.Errorf("%w: a batch of offsets %d to %d between %d and %d", ErrDamaged, base, end, first, next)
+		}
+		if since >= placeEvery {
+			places, since = append(places, place{base, pos}), 0
+		}
+		pos, since, first = pos+int64(batch.Size()), since+int64(batch.Size()), end
+	}
+	return places, nil
+}
+
+// from gives the position from which a batch that has an offset, or the first behind it, is to be
+// looked for.
+func (p *cached) from(offset fsm.Offset) int64 {
+	i := sort.Search(len(p.places), func(i int) bool { return p.places[i].offset > offset })
+	if i == 0 {
+		return 0
+	}
+	return p.places[i-1].pos
+}
+
+// read reads bytes of a piece from a position on, n at most.
+func (c *cache) read(p *cached, data []byte, pos int64, n int) ([]byte, error) {
+	n = int(min(int64(n), p.size-pos))
+	if data != nil {
+		return data[pos : pos+int64(n)], nil
+	}
+	f, err := c.fs.Open(p.file)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	b := make([]byte, n)
+	if got, err := f.ReadAt(b, pos); got < n {
+		if err == nil {
+			err = io.ErrUnexpectedEOF
+		}
+		return nil, err
+	}
+	return b, nil
+}

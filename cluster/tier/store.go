@@ -1,0 +1,43 @@
+package tier
+
+import (
+	"context"
+	"errors"
+)
+
+// Store keeps objects by key. Keys are slash-separated names of letters, digits, '-', '_' and '.'.
+// Methods may be called concurrently, and may take as long as their context allows.
+type Store interface {
+	// Put stores an object as a whole or not at all. The error wraps ErrExists if there is one with
+	// that key and the store can tell; one that cannot tell stores it again.
+	Put(ctx context.Context, key string, data []byte) error
+	// Get gives an object. The error wraps ErrNotFound where there is none; one of more than limit
+	// bytes is an error, too.
+	Get(ctx context.Context, key string, limit int64) ([]byte, error)
+	// List calls each for the keys that begin with prefix, in any order, for some perhaps more than
+	// once. It may lack what was put a moment ago, and still have what was deleted.
+	List(ctx context.Context, prefix string, each func(key string) error) error
+	// Delete deletes an object. To delete what is not there is no error.
+	Delete(ctx context.Context, key string) error
+	// String names the store, without what is secret.
+	String() string
+}
+
+var (
+	// ErrExists says that there is an object with that key.
+	ErrExists = errors.New("is there already")
+	// ErrNotFound says that there is none.
+	ErrNotFound = errors.New("is not there")
+	// ErrDamaged says that an object is not what was put there.
+	ErrDamaged = errors.New("is damaged in the store")
+	// ErrLater says that what is asked for is not here yet: it is being fetched, or the store does
+	// not give it at the moment. It may be asked for again.
+	ErrLater = errors.New("the records are in the tier and not here yet: ask again")
+	// ErrFails says, beside ErrLater, that this node's last attempt to get what is asked for has
+	// failed. Another node may have the way to the store that this one has not.
+	ErrFails = errors.New("the store does not give it")
+	// ErrEmpty says that the store is nobody's, though records of the cluster are in one.
+	ErrEmpty = errors.New("the store has nothing, and records of this cluster are in one: it is not the one that all nodes were told of before")
+	// ErrForeign says that the store is another cluster's.
+	ErrForeign = errors.New("the store is another cluster's")
+)
