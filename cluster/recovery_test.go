@@ -542,8 +542,8 @@ func testAShardThatHasLostTransactions(t *testing.T) {
 	c.wantCommittedValues(to, "zero", "one", "two", "three", "four", "five", "six", "seven")
 }
 
-// TestTheNextTransactionHasBegun while the one before is decided and not over, as far as its shard's
-// log goes, when a majority is lost. Nothing of the shard is lost, so nothing hangs.
+// TestTheNextTransactionHasBegun while the one before is decided and not over, as far as its
+// shard's log goes, when a majority is lost. Nothing of the shard is lost, so nothing hangs.
 func TestTheNextTransactionHasBegun(t *testing.T) { inBubble(t, testTheNextTransactionHasBegun) }
 
 func testTheNextTransactionHasBegun(t *testing.T) {
