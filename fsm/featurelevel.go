@@ -2,6 +2,7 @@ package fsm
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/trimaran-io/trimaran/outcome"
 )
@@ -94,9 +95,11 @@ func (t *Topics) CheckFeatureLevel(c *CatalogCommand) error {
 }
 
 // FeatureLevelComes says whether every registered node's program knows the command's level, so that
-// the cluster is about to reach it, as in its first second; also while none is registered yet.
+// the cluster is about to reach it, as in its first second; also while none is registered yet. The
+// nodes that formed it say only then what they know: one that has not yet may know it.
 func (t *Topics) FeatureLevelComes(c *CatalogCommand) bool {
-	return len(t.nodes) == 0 || c.featureLevel() <= t.NextFeatureLevel()
+	need := max(c.featureLevel(), t.FeatureLevel())
+	return !slices.ContainsFunc(t.nodes, func(n Node) bool { return n.FeatureLevel != 0 && n.FeatureLevel < need })
 }
 
 // CheckProposal says whether the catalog's leader may propose an encoded command, as far as that

@@ -67,12 +67,18 @@ func TestFeatureLevelComes(t *testing.T) {
 	if !c.View().FeatureLevelComes(command) {
 		t.Error("before the cluster is formed nothing is said")
 	}
-	form := CatalogCommand{FormCluster: &FormCluster{"c", []Node{{ID: "n1", Incarnation: "aaaaaaaa", FeatureLevel: FeatureLevel}}}}
+	n1 := Node{ID: "n1", Incarnation: "aaaaaaaa"}
+	form := CatalogCommand{FormCluster: &FormCluster{"c", []Node{n1}}}
 	if r := c.Apply(1, form.Encode()); r.Err != nil || !c.View().FeatureLevelComes(command) {
+		t.Error("the node that formed it has not said yet what it knows:", r.Err)
+	}
+	n1.FeatureLevel = FeatureLevel
+	known := CatalogCommand{RegisterNode: &n1}
+	if r := c.Apply(2, known.Encode()); r.Err != nil || !c.View().FeatureLevelComes(command) {
 		t.Error("all nodes know it:", r.Err)
 	}
 	older := CatalogCommand{RegisterNode: &Node{ID: "n2", Incarnation: "bbbbbbbb", FeatureLevel: 3}}
-	if r := c.Apply(2, older.Encode()); r.Err != nil || c.View().FeatureLevelComes(command) {
+	if r := c.Apply(3, older.Encode()); r.Err != nil || c.View().FeatureLevelComes(command) {
 		t.Error("one node does not know it:", r.Err)
 	}
 }
