@@ -66,7 +66,7 @@ func (l *line) lingered() {
 	if l.next == nil || !l.next.arrived {
 		return
 	}
-	if rest := l.next.at.Add(c.set.NextWait).Sub(time.Now()); rest > 0 {
+	if rest := time.Until(l.next.at.Add(c.set.NextWait)); rest > 0 {
 		l.linger = c.tenure.After(rest, l.lingered)
 		return
 	}
