@@ -21,7 +21,7 @@ type Clock struct {
 	mu      locks.Mutex[Clock] // guards the rest; nothing is taken under it
 	pending []*Timer           // those that come earlier are further back
 	alarm   alarm              // nil: none is needed yet, or there is none
-	none    bool               // there can be no alarm, or it is closed
+	none    bool               // there can be no alarm, or it rings no more
 	done    chan struct{}      // closed when nobody waits for the alarm any more
 }
 
@@ -101,6 +101,10 @@ func (c *Clock) run(a alarm) {
 	for more := true; more; {
 		more = a.wait()
 		c.mu.Lock()
+		broken := !more && c.alarm != nil // nobody has closed it
+		if broken {
+			c.none, c.alarm = true, nil
+		}
 		now := time.Now()
 		var due []*Timer
 		for n := len(c.pending); n > 0 && (!more || !c.pending[n-1].at.After(now)); n-- {
@@ -111,22 +115,26 @@ func (c *Clock) run(a alarm) {
 			a.set(c.pending[len(c.pending)-1].at)
 		}
 		c.mu.Unlock()
+		if broken {
+			a.close()
+		}
 		for _, t := range due {
 			t.f()
 		}
 	}
 }
 
-// Close has what is still to come run at once, and returns when it has. Whatever is asked for later
-// comes by Go's own timers.
+// Close has what is still to come by the alarm run at once, and returns when it has. Whatever is
+// asked for later comes by Go's own timers.
 func (c *Clock) Close() {
 	c.mu.Lock()
 	a, done := c.alarm, c.done
 	c.none, c.alarm = true, nil
 	c.mu.Unlock()
-	if a == nil {
-		return
+	if a != nil {
+		a.close()
 	}
-	a.close()
-	<-done
+	if done != nil {
+		<-done
+	}
 }
