@@ -19,7 +19,7 @@ import (
 // Clock has any number of timers, and one alarm for all of them. Its zero value is ready for use.
 type Clock struct {
 	mu      locks.Mutex[Clock] // guards the rest; nothing is taken under it
-	pending []*Timer           // those that come earlier are further back
+	pending []*Timer           // in the order in which they come
 	alarm   alarm              // nil: none is needed yet, or there is none
 	none    bool               // there can be no alarm, or it rings no more
 	done    chan struct{}      // closed when nobody waits for the alarm any more
@@ -59,12 +59,12 @@ func (c *Clock) After(d time.Duration, f func()) *Timer {
 		t.coarse = time.AfterFunc(d, f)
 		return t
 	}
-	i := len(c.pending)
-	for i > 0 && !c.pending[i-1].at.After(t.at) {
+	i := len(c.pending) // mostly the new one comes last
+	for i > 0 && c.pending[i-1].at.After(t.at) {
 		i--
 	}
 	c.pending = slices.Insert(c.pending, i, t)
-	if i == len(c.pending)-1 {
+	if i == 0 {
 		c.alarm.set(t.at)
 	}
 	return t
@@ -106,13 +106,14 @@ func (c *Clock) run(a alarm) {
 			c.none, c.alarm = true, nil
 		}
 		now := time.Now()
-		var due []*Timer
-		for n := len(c.pending); n > 0 && (!more || !c.pending[n-1].at.After(now)); n-- {
-			due = append(due, c.pending[n-1])
-			c.pending = c.pending[:n-1]
+		n := 0
+		for n < len(c.pending) && (!more || !c.pending[n].at.After(now)) {
+			n++
 		}
+		due := slices.Clone(c.pending[:n])
+		c.pending = slices.Delete(c.pending, 0, n)
 		if c.alarm != nil && len(c.pending) > 0 {
-			a.set(c.pending[len(c.pending)-1].at)
+			a.set(c.pending[0].at)
 		}
 		c.mu.Unlock()
 		if broken {
