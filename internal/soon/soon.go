@@ -7,6 +7,9 @@
 // thread sleeps in a system call may be a millisecond longer than it asks for in a node, by its
 // timer slack (cmd/internal/monitor), and keeps a processor. A timerfd has no slack, and the thread
 // that waits for the network waits for it, too.
+//
+// Where there is never a processor without something to run, the runtime looks at the network each
+// 10 ms only, and a timer here comes as late as what the network brings; Go's own do not.
 package soon
 
 import (
