@@ -2,6 +2,7 @@ package order
 
 import (
 	"cmp"
+	"context"
 	"slices"
 
 	"github.com/trimaran-io/trimaran/fsm"
@@ -69,8 +70,9 @@ func (l *queue) next(q *Queues, over []*Produce) (sends []*send, _ []*Produce) {
 			if p.err == nil {
 				p.err = q.passGap(l.id, p)
 			}
+			var awaited context.Context
 			if p.err == nil && p.awaited != nil {
-				if s.awaited = p.awaited(); s.awaited.Err() != nil {
+				if awaited = p.awaited(); awaited.Err() != nil {
 					p.err = errLeft
 				}
 			}
@@ -79,7 +81,7 @@ func (l *queue) next(q *Queues, over []*Produce) (sends []*send, _ []*Produce) {
 				l.outstanding--
 				continue
 			}
-			s.txn = p.txn
+			s.txn, s.awaited = p.txn, awaited
 			s.produces, s.batches, s.bytes = append(s.produces, p), append(s.batches, p.batches...), s.bytes+p.bytes
 			if p.until.After(s.until) {
 				s.until = p.until

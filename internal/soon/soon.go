@@ -7,6 +7,9 @@
 // thread sleeps in a system call may be a millisecond longer than it asks for in a node, by its
 // timer slack (cmd/internal/monitor), and keeps a processor. A timerfd has no slack, and the thread
 // that waits for the network waits for it, too.
+//
+// Where there is never a processor without something to run, the runtime looks at the network each
+// 10 ms only, and a timer here comes as late as what the network brings; Go's own do not.
 package soon
 
 import (
@@ -19,9 +22,9 @@ import (
 // Clock has any number of timers, and one alarm for all of them. Its zero value is ready for use.
 type Clock struct {
 	mu      locks.Mutex[Clock] // guards the rest; nothing is taken under it
-	pending []*Timer           // those that come earlier are further back
+	pending []*Timer           // in the order in which they come
 	alarm   alarm              // nil: none is needed yet, or there is none
-	none    bool               // there can be no alarm, or it is closed
+	none    bool               // there can be no alarm, or it rings no more
 	done    chan struct{}      // closed when nobody waits for the alarm any more
 }
 
@@ -59,12 +62,12 @@ func (c *Clock) After(d time.Duration, f func()) *Timer {
 		t.coarse = time.AfterFunc(d, f)
 		return t
 	}
-	i := len(c.pending)
-	for i > 0 && !c.pending[i-1].at.After(t.at) {
+	i := len(c.pending) // mostly the new one comes last
+	for i > 0 && c.pending[i-1].at.After(t.at) {
 		i--
 	}
 	c.pending = slices.Insert(c.pending, i, t)
-	if i == len(c.pending)-1 {
+	if i == 0 {
 		c.alarm.set(t.at)
 	}
 	return t
@@ -101,32 +104,41 @@ func (c *Clock) run(a alarm) {
 	for more := true; more; {
 		more = a.wait()
 		c.mu.Lock()
-		now := time.Now()
-		var due []*Timer
-		for n := len(c.pending); n > 0 && (!more || !c.pending[n-1].at.After(now)); n-- {
-			due = append(due, c.pending[n-1])
-			c.pending = c.pending[:n-1]
+		broken := !more && c.alarm != nil // nobody has closed it
+		if broken {
+			c.none, c.alarm = true, nil
 		}
+		now := time.Now()
+		n := 0
+		for n < len(c.pending) && (!more || !c.pending[n].at.After(now)) {
+			n++
+		}
+		due := slices.Clone(c.pending[:n])
+		c.pending = slices.Delete(c.pending, 0, n)
 		if c.alarm != nil && len(c.pending) > 0 {
-			a.set(c.pending[len(c.pending)-1].at)
+			a.set(c.pending[0].at)
 		}
 		c.mu.Unlock()
+		if broken {
+			a.close()
+		}
 		for _, t := range due {
 			t.f()
 		}
 	}
 }
 
-// Close has what is still to come run at once, and returns when it has. Whatever is asked for later
-// comes by Go's own timers.
+// Close has what is still to come by the alarm run at once, and returns when it has. Whatever is
+// asked for later comes by Go's own timers.
 func (c *Clock) Close() {
 	c.mu.Lock()
 	a, done := c.alarm, c.done
 	c.none, c.alarm = true, nil
 	c.mu.Unlock()
-	if a == nil {
-		return
+	if a != nil {
+		a.close()
 	}
-	a.close()
-	<-done
+	if done != nil {
+		<-done
+	}
 }

@@ -3,6 +3,7 @@ package soon
 import (
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -14,6 +15,7 @@ type fake struct {
 	timer   *time.Timer
 	rings   chan bool
 	changes int
+	closed  atomic.Int32
 }
 
 func newFake() *fake { return &fake{rings: make(chan bool, 100)} }
@@ -31,7 +33,11 @@ func (f *fake) set(at time.Time) {
 }
 
 func (f *fake) wait() bool { return <-f.rings }
-func (f *fake) close()     { f.rings <- false }
+
+func (f *fake) close() {
+	f.closed.Add(1)
+	f.rings <- false
+}
 
 // in runs a test with a clock in virtual time, which is closed at the end.
 func in(t *testing.T, test func(t *testing.T, c *Clock, f *fake)) {
@@ -110,6 +116,27 @@ func TestCloseRunsWhatIsLeft(t *testing.T) {
 		c.After(time.Millisecond, r.now)
 		time.Sleep(time.Second)
 		r.want(t, 0, time.Millisecond)
+	})
+}
+
+// An alarm that fails, as one does that the runtime cannot wait for, is not relied on: nothing is
+// forgotten, and what is asked for later comes without it.
+func TestAnAlarmThatFails(t *testing.T) {
+	in(t, func(t *testing.T, c *Clock, f *fake) {
+		r := &ran{began: time.Now()}
+		c.After(time.Hour, r.now)
+		f.rings <- false
+		synctest.Wait()
+		r.want(t, 0)
+		c.After(time.Millisecond, r.now)
+		if !c.After(time.Millisecond, r.now).Stop() {
+			t.Error("it is not stopped")
+		}
+		time.Sleep(time.Second)
+		r.want(t, 0, time.Millisecond)
+		if n := f.closed.Load(); n != 1 {
+			t.Errorf("it is closed %d times", n)
+		}
 	})
 }
 
