@@ -12,6 +12,18 @@ import (
 // Change replaces a text that occurs once in a file of the repository.
 type Change struct{ File, Old, New string }
 
+// source is the file as it is, which has the text once.
+func (c Change) source() (string, error) {
+	b, err := os.ReadFile(filepath.Join(Root(), filepath.FromSlash(c.File)))
+	if err != nil {
+		return "", err
+	}
+	if n := strings.Count(string(b), c.Old); n != 1 {
+		return "", fmt.Errorf("%s has %q %d times, want once", c.File, c.Old, n)
+	}
+	return string(b), nil
+}
+
 // ProgramChanged builds the node's binary below dir as if its source had the changes, for faults
 // that this source does not have. The files stay as they are.
 func ProgramChanged(dir string, changes ...Change) (string, error) {
@@ -21,15 +33,12 @@ func ProgramChanged(dir string, changes ...Change) (string, error) {
 		if overlay.Replace[file] != "" {
 			return "", fmt.Errorf("%s is changed twice", c.File)
 		}
-		b, err := os.ReadFile(file)
+		b, err := c.source()
 		if err != nil {
 			return "", err
 		}
-		if n := strings.Count(string(b), c.Old); n != 1 {
-			return "", fmt.Errorf("%s has %q %d times, want once", c.File, c.Old, n)
-		}
 		overlay.Replace[file] = filepath.Join(dir, fmt.Sprintf("changed-%d.go", i))
-		if err := os.WriteFile(overlay.Replace[file], []byte(strings.Replace(string(b), c.Old, c.New, 1)), 0o666); err != nil {
+		if err := os.WriteFile(overlay.Replace[file], []byte(strings.Replace(b, c.Old, c.New, 1)), 0o666); err != nil {
 			return "", err
 		}
 	}
@@ -49,12 +58,14 @@ func ProgramChanged(dir string, changes ...Change) (string, error) {
 	return program, nil
 }
 
+// hanging are the changes of HangingProgram.
+var hanging = []Change{
+	{"cluster/replica/transactions.go",
+		"a.Refused, cut = p.join(ctx, joining{txn, h.ProducerID, h.ProducerEpoch, a.Guard})", "a.Refused, cut = nil, false"},
+	{"cluster/replica/aborted.go", "const lateBuffer = 5 * time.Minute", "const lateBuffer = time.Second"},
+}
+
 // HangingProgram builds a node that lets transactions hang: partitions take transactional batches
 // without a word to the coordinator, which so ends nothing there. And it says of a transaction that
 // it is open for too long a second after it should have ended, not 5 minutes.
-func HangingProgram(dir string) (string, error) {
-	return ProgramChanged(dir,
-		Change{"cluster/replica/transactions.go",
-			"a.Refused = p.join(ctx, joining{txn, h.ProducerID, h.ProducerEpoch, a.Guard})", "a.Refused = nil"},
-		Change{"cluster/replica/aborted.go", "const lateBuffer = 5 * time.Minute", "const lateBuffer = time.Second"})
-}
+func HangingProgram(dir string) (string, error) { return ProgramChanged(dir, hanging...) }
