@@ -174,13 +174,16 @@ func CheckWish(set, wanted map[string]string, factor int) error {
 			if least > most {
 				return bad("and min.compaction.lag.ms is larger than max.compaction.lag.ms")
 			}
-		case "local.retention.bytes", "local.retention.ms":
-			if why := topic.localRetention(strings.TrimPrefix(name, "local.")); why != "" {
-				return bad(why)
-			}
 		case "min.insync.replicas":
 			if n, _ := strconv.Atoi(value); n > factor/2+1 {
 				return bad(fmt.Sprintf("a record is acknowledged when a majority has it, %d of %d replicas, and cannot wait for more", factor/2+1, factor))
+			}
+		}
+	}
+	if topic.Tiered(nil) { // as in Kafka, which lets other topics have what they do not use
+		for _, name := range []string{"retention.bytes", "retention.ms"} {
+			if why := topic.localRetention(name); why != "" {
+				return fmt.Errorf("%w: local.%s=%q, %s", outcome.ErrInvalidConfig, name, topic.Config("local."+name), why)
 			}
 		}
 	}
