@@ -25,8 +25,8 @@ import (
 //	                             below what was known before it was asked for: also where what a
 //	                             reader was given is gone
 //	nonmonotonic-high-watermark  the same, in the answer to a fetch
-//	lost-commit                  an offset of a group that is none of those since the last
-//	                             acknowledged one
+//	lost-commit                  an offset of a group that is neither the last acknowledged one nor
+//	                             one of unknown fate
 //	corrupt, no-latest           what is not an answer at all
 type history struct {
 	began time.Time
@@ -240,4 +240,37 @@ func (v verdict) String() string {
 		}
 	}
 	return b.String()
+}
+
+// commits are the offsets that one client committed to a group, each larger than those before. One
+// of unknown fate may come late, over what was committed since: a cut connection's request may
+// still reach its node, and a broker that has read a request does it. It comes once at most.
+type commits struct {
+	acknowledged int64 // the last that was, -1: none
+	unknown      map[int64]bool
+	late         int64 // one of unknown that was seen since acknowledged; -1: none
+}
+
+func newCommits() *commits { return &commits{-1, map[int64]bool{}, -1} }
+
+func (c *commits) answered(offset int64, err error) {
+	if err != nil {
+		c.unknown[offset] = true
+		return
+	}
+	c.acknowledged = offset
+	delete(c.unknown, c.late)
+	c.late = -1
+}
+
+// fetched says whether the group may have that offset now.
+func (c *commits) fetched(offset int64) bool {
+	if c.unknown[offset] {
+		if c.late >= 0 && c.late != offset {
+			delete(c.unknown, c.late)
+		}
+		c.late = offset
+		return true
+	}
+	return offset == c.acknowledged && c.late < 0
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"maps"
 	"slices"
 	"strings"
@@ -89,5 +90,40 @@ func TestGaugesAreAddedUp(t *testing.T) {
 	page := "# HELP x y\nx 1\nx{a=\"b c\"} 2.5\nxy 7\n"
 	if got := gauge(page, "x"); got != 3.5 {
 		t.Error(got)
+	}
+}
+
+// A commit of unknown fate may come at any time, once; one that was acknowledged, or a late one that
+// was seen, gives way only to what was committed, and never comes back.
+func TestWhatAGroupMayHaveCommitted(t *testing.T) {
+	lost := errors.New("no answer")
+	type step struct {
+		commit bool
+		offset int64
+		err    error // of a commit
+		wrong  bool  // for a fetch
+	}
+	commit := func(offset int64, err error) step { return step{true, offset, err, false} }
+	may := func(offset int64) step { return step{offset: offset} }
+	mayNot := func(offset int64) step { return step{offset: offset, wrong: true} }
+	for name, steps := range map[string][]step{
+		"nothing":              {may(-1), mayNot(0)},
+		"the last one":         {commit(0, nil), commit(1, nil), may(1), mayNot(0), mayNot(-1), mayNot(2)},
+		"unknown, or not":      {commit(0, nil), commit(1, lost), may(0), may(1), mayNot(0)},
+		"late":                 {commit(0, lost), commit(1, nil), may(1), may(0), may(0), mayNot(1)},
+		"late, and over":       {commit(0, lost), commit(1, nil), may(0), commit(2, nil), mayNot(0), mayNot(1), may(2)},
+		"two that are late":    {commit(0, lost), commit(1, lost), commit(2, nil), may(1), may(0), mayNot(1), mayNot(2)},
+		"late, and not seen":   {commit(0, lost), commit(1, nil), commit(2, nil), may(0)},
+		"what was not sent":    {commit(0, lost), mayNot(1)},
+		"what was there first": {commit(0, lost), may(-1), may(0), mayNot(-1)},
+	} {
+		c := newCommits()
+		for i, s := range steps {
+			if s.commit {
+				c.answered(s.offset, s.err)
+			} else if got := c.fetched(s.offset); got == s.wrong {
+				t.Errorf("%s, step %d: a fetch of %d may be: %v", name, i, s.offset, got)
+			}
+		}
 	}
 }

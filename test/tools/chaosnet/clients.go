@@ -200,7 +200,7 @@ func (c *client) probe(partition int32) {
 // commit commits one offset after the other to a group of its own and reads it back.
 func (c *client) commit(partition int32) {
 	group := fmt.Sprintf("group-%d", partition)
-	acknowledged, attempted := int64(-1), int64(-1)
+	commits, attempted := newCommits(), int64(-1)
 	for c.ctx.Err() == nil {
 		if c.dice.IntN(4) == 0 {
 			c.hangUp()
@@ -210,10 +210,10 @@ func (c *client) commit(partition int32) {
 		}
 		if c.dice.IntN(2) == 0 {
 			attempted++
-			if err := commitOffset(c.wire, group, partition, attempted); err != nil {
+			err := commitOffset(c.wire, group, partition, attempted)
+			commits.answered(attempted, err)
+			if err != nil {
 				c.failed(err)
-			} else {
-				acknowledged = attempted
 			}
 			c.rest()
 			continue
@@ -222,8 +222,8 @@ func (c *client) commit(partition int32) {
 		switch {
 		case err != nil:
 			c.failed(err)
-		case got < acknowledged || got > attempted:
-			c.h.anomaly("lost-commit", "%s: %d was acknowledged, %d sent last, and %s says %d", group, acknowledged, attempted, c.at.id, got)
+		case !commits.fetched(got):
+			c.h.anomaly("lost-commit", "%s: %d was acknowledged, %d sent last, and %s says %d", group, commits.acknowledged, attempted, c.at.id, got)
 		}
 		c.rest()
 	}
