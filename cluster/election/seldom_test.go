@@ -34,8 +34,14 @@ func led(t *testing.T, n *peertest.Network) []*member {
 // ledOn is led with logs that the test gives.
 func ledOn(t *testing.T, n *peertest.Network, logs func(*member) raft.LogStore) []*member {
 	t.Helper()
+	return ledOf(t, n, []string{"a", "b", "c"}, logs)
+}
+
+// ledOf is ledOn for the members that the test names.
+func ledOf(t *testing.T, n *peertest.Network, ids []string, logs func(*member) raft.LogStore) []*member {
+	t.Helper()
 	var ms []*member
-	for _, id := range []string{"a", "b", "c"} {
+	for _, id := range ids {
 		m := &member{id: id, link: linkOn(t, n, id, withRealBeacons), fsm: &words{}, snaps: raft.NewInmemSnapshotStore(), logs: raft.NewInmemStore()}
 		m.openOn(t, "g", real, logs(m))
 		m.trans.Claim(m.raft)

@@ -19,6 +19,7 @@ type leads struct {
 	state  raft.RaftState
 	term   uint64
 	commit uint64
+	looks  int // how often it was asked what is committed
 }
 
 func (l *leads) set(state raft.RaftState, term, commit uint64) {
@@ -42,7 +43,16 @@ func (l *leads) CurrentTerm() uint64 {
 func (l *leads) CommitIndex() uint64 {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.looks++
 	return l.commit
+}
+
+// asked gives how often it was asked what is committed, since asked was called before.
+func (l *leads) asked() (n int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	n, l.looks = l.looks, 0
+	return n
 }
 
 func (l *leads) LastIndex() uint64                                 { return l.CommitIndex() }

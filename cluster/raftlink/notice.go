@@ -56,11 +56,11 @@ func (p *pipeline) redundant(args *raft.AppendEntriesRequest) bool {
 }
 
 // A follower hears that its last entries are committed with the next request, at the latest after
-// Raft's CommitTimeout. That is long here, so a pipeline on which nothing follows sends one empty
+// Raft's CommitTimeout. That is long here, so a pipeline on which nothing follows sends an empty
 // request of its own (rule 4).
 const (
 	noticeAfter = 20 * time.Millisecond
-	// the pause doubles up to 1.28 s, and stays so while the entries are not committed
+	// the pause doubles up to 1.28 s, and stays so until the follower is told
 	mostNotices = 6
 )
 
@@ -113,30 +113,38 @@ func (p *pipeline) noticeLaterLocked() {
 	}
 }
 
+// noticeAgainLocked has sendNotice look once more, after twice as long.
+func (p *pipeline) noticeAgainLocked() {
+	p.notices = min(p.notices+1, mostNotices)
+	p.notice.Reset(noticeAfter << p.notices)
+}
+
 // sendNotice tells the follower the leader's commit index, which may be above what the follower
 // has: what was not acknowledged must not count as committed there (Raft, section 5.3: min of
-// both), so it is cut.
+// both), so it is cut. It comes again until the follower has been told that its last entry is
+// committed: what is on its way just now may say less, and nothing may follow it.
 func (p *pipeline) sendNotice() {
 	r := p.t.Raft()
-	if r == nil || !p.sending.TryLock() {
-		return // what is being sent tells it
+	if r == nil {
+		return
 	}
-	defer p.sending.Unlock()
+	free := p.sending.TryLock()
+	if free {
+		defer p.sending.Unlock()
+	}
 	p.mu.Lock()
 	a := p.acked
-	if p.err != nil || len(p.inFlight) > 0 {
-		p.mu.Unlock()
-		return
-	}
+	// It is read before the state: a leader's in that term, and not of one that has followed it.
 	commit := min(r.CommitIndex(), a.index)
-	if r.State() != raft.Leader || r.CurrentTerm() != a.args.Term {
+	if p.err != nil || r.State() != raft.Leader || r.CurrentTerm() != a.args.Term {
 		p.mu.Unlock()
 		return
 	}
-	if p.notices = min(p.notices+1, mostNotices); commit < a.index {
-		p.notice.Reset(noticeAfter << p.notices)
+	busy := !free || len(p.inFlight) > 0
+	if busy || commit < a.index {
+		p.noticeAgainLocked()
 	}
-	if commit <= a.commit {
+	if busy || commit <= a.commit {
 		p.mu.Unlock()
 		return
 	}

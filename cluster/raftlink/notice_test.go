@@ -2,6 +2,7 @@ package raftlink_test
 
 import (
 	"context"
+	"slices"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -107,6 +108,60 @@ func TestWhoIsGoneIsWaitedFor(t *testing.T) {
 		}
 		if s := a.rafts.Stats(); s.Parked != 1 {
 			t.Errorf("%d were parked", s.Parked)
+		}
+	})
+}
+
+// TestANoticeComesUntilTheFollowerIsTold what it has last is committed, also where the one before
+// is on its way when it is committed. Then nothing is looked at any more, and nothing while there
+// is no pipeline.
+func TestANoticeComesUntilTheFollowerIsTold(t *testing.T) {
+	testAhead(t, func(x *aheadTest) {
+		x.ask(1, 1, entries(1, 2, 10)...)
+		<-x.p.Consumer()
+		gate := make(chan struct{})
+		x.mu.Lock()
+		x.gate, x.got = gate, nil
+		x.mu.Unlock()
+		said := func() (commits []uint64) {
+			x.mu.Lock()
+			defer x.mu.Unlock()
+			for _, req := range x.got {
+				commits = append(commits, req.LeaderCommitIndex)
+			}
+			return commits
+		}
+		x.raft.set(raft.Leader, 1, 1)
+		time.Sleep(time.Second)
+		x.raft.set(raft.Leader, 1, 2)
+		time.Sleep(time.Second)
+		if got := said(); !slices.Equal(got, []uint64{1}) {
+			t.Fatalf("told of %d, and it has not answered the first", got)
+		}
+		close(gate)
+		time.Sleep(2 * time.Second)
+		if got := said(); !slices.Equal(got, []uint64{1, 2}) {
+			t.Errorf("told of %d", got)
+		}
+		x.raft.asked()
+		time.Sleep(time.Hour)
+		if n := x.raft.asked(); n > 0 {
+			t.Errorf("looked at %d times in an hour, and it is told", n)
+		}
+		x.ask(1, 2, entries(1, 3, 10)...)
+		<-x.p.Consumer()
+		time.Sleep(10 * time.Second)
+		x.raft.asked()
+		time.Sleep(128 * time.Second)
+		if n := x.raft.asked(); n < 99 || n > 101 {
+			t.Errorf("looked at %d times in 128 s, and it is not committed", n)
+		}
+		if err := x.p.Close(); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Hour)
+		if n := x.raft.asked(); n > 0 {
+			t.Errorf("looked at %d times, and there is no pipeline", n)
 		}
 	})
 }
