@@ -116,6 +116,23 @@ func (p *producerLog) end(producer int64, commit bool) {
 	p.next++
 }
 
+// some is n steps of several producers: they write in transactions, end them, and one writes in
+// none.
+func (p *producerLog) some(rnd *rand.Rand, n int) {
+	p.c.t.Helper()
+	for range n {
+		producer := int64(1 + rnd.IntN(5))
+		switch rnd.IntN(8) {
+		case 0, 1, 2:
+			p.end(producer, rnd.IntN(2) == 0)
+		case 3:
+			p.write(100, false, fmt.Sprintf("in none at %d-%s", p.next, strings.Repeat("n", rnd.IntN(600))))
+		default:
+			p.write(producer, true, fmt.Sprintf("of %d at %d", producer, p.next), strings.Repeat("t", rnd.IntN(900)))
+		}
+	}
+}
+
 // stableAt gives the last stable offset of a replica that has the log up to an offset.
 func (p *producerLog) stableAt(next, start int64) int64 {
 	stable := next
@@ -267,20 +284,7 @@ func testEveryReplicaServesCommittedRecords(t *testing.T, seed uint64) {
 	c.atLevel(fsm.LevelTransactions)
 	id := fsm.PartitionID{Topic: c.topic("a", 1, 3).ID}
 	p := newProducerLog(c, id)
-	some := func(n int) {
-		for range n {
-			producer := int64(1 + rnd.IntN(5))
-			switch rnd.IntN(8) {
-			case 0, 1, 2:
-				p.end(producer, rnd.IntN(2) == 0)
-			case 3:
-				p.write(100, false, fmt.Sprintf("in none at %d-%s", p.next, strings.Repeat("n", rnd.IntN(600))))
-			default:
-				p.write(producer, true, fmt.Sprintf("of %d at %d", producer, p.next), strings.Repeat("t", rnd.IntN(900)))
-			}
-		}
-	}
-	some(60)
+	p.some(rnd, 60)
 	nodes := make([]atomic.Pointer[Node], len(c.nodes))
 	for i, node := range c.nodes {
 		nodes[i].Store(node.Node)
@@ -290,13 +294,13 @@ func testEveryReplicaServesCommittedRecords(t *testing.T, seed uint64) {
 		there := []int{(away + 1) % 3, (away + 2) % 3}
 		nodes[away].Store(nil)
 		c.kill(away)
-		some(100)
+		p.some(rnd, 100)
 		_, last := raftWindow(c, there, id)
 		c.toBeCopied(there, id, last-20)
 		c.start(away)
 		nodes[away].Store(c.nodes[away].Node)
 		c.rebuilt(away, id, fsm.Offset(p.next))
-		some(20)
+		p.some(rnd, 20)
 	}
 	reads := stop()
 	for i := range c.nodes {

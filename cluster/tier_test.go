@@ -460,26 +460,13 @@ func testReadersOfATierGetWhatWasWritten(t *testing.T, seed uint64) {
 	store.set(func(s *simStore) { s.fails, s.slow, s.short, s.late = 10, 10, 10, time.Minute })
 	id := fsm.PartitionID{Topic: c.topic("a", 1, 3).ID}
 	p := newProducerLog(c, id)
-	some := func(n int) {
-		for range n {
-			producer := int64(1 + rnd.IntN(5))
-			switch rnd.IntN(8) {
-			case 0, 1, 2:
-				p.end(producer, rnd.IntN(2) == 0)
-			case 3:
-				p.write(100, false, fmt.Sprintf("in none at %d-%s", p.next, strings.Repeat("n", rnd.IntN(600))))
-			default:
-				p.write(producer, true, fmt.Sprintf("of %d at %d", producer, p.next), strings.Repeat("t", rnd.IntN(900)))
-			}
-		}
-	}
 	nodes := make([]atomic.Pointer[Node], len(c.nodes))
 	for i, node := range c.nodes {
 		nodes[i].Store(node.Node)
 	}
 	stop := watchReads(c, nodes, id, seed)
 	for round := range 4 {
-		some(60)
+		p.some(rnd, 60)
 		time.Sleep(time.Duration(rnd.IntN(10)) * time.Second)
 		away := rnd.IntN(3)
 		nodes[away].Store(nil)
@@ -494,7 +481,7 @@ func testReadersOfATierGetWhatWasWritten(t *testing.T, seed uint64) {
 				t.Fatal(err)
 			}
 		}
-		some(60)
+		p.some(rnd, 60)
 		time.Sleep(time.Duration(rnd.IntN(20)) * time.Second)
 		c.start(away)
 		nodes[away].Store(c.nodes[away].Node)
@@ -504,7 +491,7 @@ func testReadersOfATierGetWhatWasWritten(t *testing.T, seed uint64) {
 	for producer := range int64(6) {
 		p.end(producer, false)
 	}
-	some(1)
+	p.some(rnd, 1)
 	for producer := range int64(6) {
 		p.end(producer, true)
 	}
@@ -546,28 +533,33 @@ func testReadersOfATierGetWhatWasWritten(t *testing.T, seed uint64) {
 	if fromTier < 200 {
 		t.Errorf("only %d reads were of the tier", fromTier)
 	}
-	// What nobody names goes, and nothing else is in the store.
+	c.noOrphans(id, store)
+	for i := range c.nodes {
+		c.rebuilt(i, id, fsm.Offset(p.next))
+		p.readPatiently(i, fsm.ReadCommitted)
+	}
+}
+
+// noOrphans has another node lead, which looks for what nobody names in the store, and waits until
+// nothing else is there.
+func (c *testCluster) noOrphans(id fsm.PartitionID, store *simStore) {
+	c.t.Helper()
 	c.kill(c.leaderOf(id))
 	for i, n := range c.nodes {
 		if !n.running {
 			c.start(i)
 		}
 	}
-	eventually(t, "no orphans", func() error {
+	eventually(c.t, "no orphans", func() error {
 		leader := c.nodes[c.leaderOf(id)].records(id)
 		if leader == nil {
 			return errors.New("no leader")
 		}
-		objects := leader.TierObjects()
-		if keys := store.keys("tiers/"); len(keys) != objects {
+		if keys, objects := store.keys("tiers/"), leader.TierObjects(); len(keys) != objects {
 			return fmt.Errorf("%d objects in the store, %d are named", len(keys), objects)
 		}
 		return nil
 	})
-	for i := range c.nodes {
-		c.rebuilt(i, id, fsm.Offset(p.next))
-		p.readPatiently(i, fsm.ReadCommitted)
-	}
 }
 
 // readPatiently is readAll by a reader that comes again where it is told to.
@@ -869,22 +861,7 @@ func testALeaderDiesAtAnyStepOfATier(t *testing.T) {
 	}
 	c.tiered(id)
 	time.Sleep(3 * time.Minute)
-	c.kill(c.leaderOf(id)) // the next one looks for orphans
-	for i, n := range c.nodes {
-		if !n.running {
-			c.start(i)
-		}
-	}
-	eventually(t, "no orphans", func() error {
-		leader := c.nodes[c.leaderOf(id)].records(id)
-		if leader == nil {
-			return errors.New("no leader")
-		}
-		if keys, objects := store.keys("tiers/"), leader.TierObjects(); len(keys) != objects {
-			return fmt.Errorf("%d objects in the store, %d are named", len(keys), objects)
-		}
-		return nil
-	})
+	c.noOrphans(id, store)
 	for i := range c.nodes {
 		c.rebuilt(i, id, fsm.Offset(p.next))
 		p.readPatiently(i, fsm.ReadUncommitted)

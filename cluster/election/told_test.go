@@ -2,6 +2,7 @@ package election_test
 
 import (
 	"fmt"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -61,11 +62,14 @@ func TestFollowersHearOfTheLastCommit(t *testing.T) {
 							t.Fatal(err)
 						}
 					}
-					time.Sleep(soon)
-					for _, m := range ms {
-						if has := len(m.fsm.applied()); has != count {
+					for end := time.Now().Add(soon); ; time.Sleep(20 * time.Millisecond) {
+						behind := slices.IndexFunc(ms, func(m *member) bool { return len(m.fsm.applied()) != count })
+						if behind < 0 {
+							break
+						}
+						if m := ms[behind]; time.Now().After(end) {
 							t.Fatalf("%s has %d entries of %d: it was told of %d, and its log ends at %d",
-								m.id, has, count, m.raft.CommitIndex(), m.raft.LastIndex())
+								m.id, len(m.fsm.applied()), count, m.raft.CommitIndex(), m.raft.LastIndex())
 						}
 					}
 				}

@@ -9,7 +9,6 @@ import (
 	"math"
 	"slices"
 	"strconv"
-	"strings"
 	"sync/atomic"
 	"time"
 
@@ -277,26 +276,16 @@ func (s *Set) compactionLoop() {
 			return
 		case <-tick.C:
 		}
-		type waiting struct {
-			records *Records
-			ratio   float64
-		}
-		var all []waiting
-		for _, r := range s.Running() {
-			if m := r.Records(); m != nil {
-				if _, ok := m.undone(time.Now()); ok {
-					all = append(all, waiting{m, m.CompactionStatus().DirtyRatio})
-				}
+		for _, r := range s.neediest(func(r *Records) (ratio float64, ok bool) {
+			if _, ok = r.undone(time.Now()); ok {
+				ratio = r.CompactionStatus().DirtyRatio
 			}
-		}
-		slices.SortStableFunc(all, func(a, b waiting) int {
-			return cmp.Or(cmp.Compare(b.ratio, a.ratio), strings.Compare(a.records.ID.String(), b.records.ID.String()))
-		})
-		for _, w := range all {
+			return ratio, ok
+		}) {
 			if ctx.Err() != nil {
 				return
 			}
-			w.records.carryOut(ctx, limit)
+			r.carryOut(ctx, limit)
 		}
 	}
 }

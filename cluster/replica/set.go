@@ -1,10 +1,12 @@
 package replica
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -128,6 +130,23 @@ func (s *Set) Running() []*Replica {
 		s.running = slices.AppendSeq(make([]*Replica, 0, len(s.open)), maps.Values(s.open))
 	}
 	return s.running
+}
+
+// neediest gives the replicas of records that need something: those first that need the most, in an
+// order of their own where it is the same. need gives how much one needs; ok is false if it needs
+// nothing.
+func (s *Set) neediest(need func(*Records) (much float64, ok bool)) []*Records {
+	needs := map[*Records]float64{}
+	for _, r := range s.Running() {
+		if m := r.Records(); m != nil {
+			if much, ok := need(m); ok {
+				needs[m] = much
+			}
+		}
+	}
+	return slices.SortedFunc(maps.Keys(needs), func(a, b *Records) int {
+		return cmp.Or(cmp.Compare(needs[b], needs[a]), strings.Compare(a.ID.String(), b.ID.String()))
+	})
 }
 
 // Count is how many replicas run.

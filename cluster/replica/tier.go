@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"math"
-	"slices"
 	"strings"
 	"time"
 
@@ -151,24 +150,14 @@ func (s *Set) tierLoop() {
 			return
 		case <-tick.C:
 		}
-		type waiting struct {
-			records *Records
-			bytes   int64
-		}
-		var all []waiting
-		for _, r := range s.Running() {
-			if m := r.Records(); m != nil {
-				if _, _, ok := m.tierOf(); ok {
-					all = append(all, waiting{m, m.tierWaiting()})
-				}
+		for _, r := range s.neediest(func(r *Records) (bytes float64, ok bool) {
+			if _, _, ok = r.tierOf(); ok {
+				bytes = float64(r.tierWaiting())
 			}
-		}
-		slices.SortStableFunc(all, func(a, b waiting) int {
-			return cmp.Or(cmp.Compare(b.bytes, a.bytes), strings.Compare(a.records.ID.String(), b.records.ID.String()))
-		})
-		for _, w := range all {
+			return bytes, ok
+		}) {
 			work.Go(func() error { // this waits while others are at it
-				w.records.tend(ctx)
+				r.tend(ctx)
 				return nil
 			})
 		}
