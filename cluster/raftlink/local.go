@@ -96,7 +96,7 @@ func (l *local) SetHeartbeatHandler(cb func(rpc raft.RPC)) {
 	l.beat = cb
 }
 
-// HeartbeatHandler is what takes heartbeats beside Raft's main loop; nil: nothint.
+// HeartbeatHandler is what takes heartbeats beside Raft's main loop; nil: nothing.
 func (l *local) HeartbeatHandler() func(raft.RPC) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -107,7 +107,7 @@ func (l *local) HeartbeatHandler() func(raft.RPC) {
 func (l *local) Consumer() <-chan raft.RPC { return l.consumer }
 
 // Inject gives the raft group here a request of this node, and waits for Raft's answer, within
-// Confit.Timeout.
+// Config.Timeout.
 func (l *local) Inject(req any) error {
 	locks.MayWait("the group here")
 	resp := make(chan raft.RPCResponse, 1)

@@ -93,8 +93,8 @@ func TestGaugesAreAddedUp(t *testing.T) {
 	}
 }
 
-// A commit of unknown fate may come at any time, once; one that was acknowledged, or a late one that
-// was seen, gives way only to what was committed, and never comes back.
+// A commit of unknown fate may come at any time, once; one that was acknowledged, or a late one
+// that was seen, gives way only to what was committed, and never comes back.
 func TestWhatAGroupMayHaveCommitted(t *testing.T) {
 	lost := errors.New("no answer")
 	type step struct {
