@@ -800,6 +800,61 @@ func TestWhatIsThereStays(t *testing.T) {
 	}
 }
 
+// TestAClockThatWasAhead: what was backed up while a clock was years ahead is not the newest backup
+// when it is right again, and does not take the place of one among those that are kept.
+func TestAClockThatWasAhead(t *testing.T) {
+	c, store := sample(), newMemStore()
+	r := &Repository{store}
+	var future, now string
+	synctest.Test(t, func(t *testing.T) {
+		time.Sleep(10 * 365 * 24 * time.Hour)
+		future = create(t, c, r, Options{}).Manifest.ID
+		if m, err := r.Newest(t.Context(), time.Time{}); err != nil || m.ID != future {
+			t.Errorf("%v, %v", m, err)
+		}
+	})
+	synctest.Test(t, func(t *testing.T) {
+		if m, err := r.Newest(t.Context(), time.Time{}); !errors.Is(err, ErrNotFound) || !strings.Contains(err.Error(), future) {
+			t.Errorf("with nothing but a backup from the future: %v, %v", m, err)
+		}
+		for range 2 {
+			c.add(fsm.TopicID{1}, 0, 1, 100)
+			time.Sleep(time.Minute)
+			now = create(t, c, r, Options{}).Manifest.ID
+			if _, err := Prune(t.Context(), r, PruneOptions{Keep: 1}); err != nil {
+				t.Fatal(err)
+			}
+			if m, err := r.Newest(t.Context(), time.Time{}); err != nil || m.ID != now {
+				t.Errorf("%v, %v", m, err)
+			}
+		}
+		if ids, err := r.IDs(t.Context()); err != nil || !slices.Equal(ids, []string{now, future}) {
+			t.Errorf("there are %v, %v", ids, err)
+		}
+		if m, err := r.Newest(t.Context(), time.Now().AddDate(20, 0, 0)); err != nil || m.ID != future {
+			t.Errorf("from before a time that is later: %v, %v", m, err)
+		}
+	})
+}
+
+// TestNothingIsMeant: a backup of no topic, and two topics of one name, are refused before anything
+// is done.
+func TestNothingIsMeant(t *testing.T) {
+	c, store := sample(), newMemStore()
+	r := &Repository{store}
+	if made, err := Create(t.Context(), c, r, Options{Patterns: []string{"nobody-*", "x"}}); err == nil || !strings.Contains(err.Error(), "nobody-*, x") {
+		t.Errorf("%+v, %v", made, err)
+	}
+	m := create(t, c, r, Options{}).Manifest
+	to, rename := newMemCluster("other"), map[string]string{}
+	for _, topic := range m.Topics[:2] {
+		rename[topic.Name] = "same"
+	}
+	if _, err := Restore(t.Context(), m, r, to, RestoreOptions{Rename: rename}); err == nil || len(to.copy.Topics) > 0 {
+		t.Errorf("%v, and there are %v", err, to.copy.Topics)
+	}
+}
+
 func TestPrune(t *testing.T) {
 	c, store := sample(), newMemStore()
 	r := &Repository{store}

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"path"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -111,6 +112,9 @@ func Create(ctx context.Context, from Source, to *Repository, o Options) (*Creat
 		return nil, err
 	case before.ClusterID != catalog.ClusterID:
 		return nil, fmt.Errorf("%s has a backup of another cluster, %s", to.Store, before.ClusterID)
+	}
+	if len(o.Patterns) > 0 && !slices.ContainsFunc(catalog.Topics, func(t admin.TopicCopy) bool { return o.selects(t.Name) }) {
+		return nil, fmt.Errorf("no topic fits %s", strings.Join(o.Patterns, ", "))
 	}
 	c := &creation{from: from, to: to, options: o, created: &Created{}}
 	m := &Manifest{

@@ -15,7 +15,7 @@ const DefaultGrace = 24 * time.Hour
 
 // PruneOptions say what is deleted.
 type PruneOptions struct {
-	// Keep is how many backups are kept, the newest; 0: all.
+	// Keep is how many backups are kept, the newest, besides those from the future; 0: all.
 	Keep int
 	// Grace is how old an orphan must be to be deleted, by the store's clock; 0: DefaultGrace,
 	// below 0: none are deleted.
@@ -45,10 +45,10 @@ func Prune(ctx context.Context, r *Repository, o PruneOptions) (*Pruned, error) 
 		return nil, err
 	}
 	out := &Pruned{Backups: []string{}, Orphans: []string{}}
-	kept := ids
+	// In place of one from the future the one that was just made would go.
+	ids = slices.DeleteFunc(ids, ahead)
 	if o.Keep > 0 && len(ids) > o.Keep {
-		old := ids[:len(ids)-o.Keep]
-		kept = ids[len(ids)-o.Keep:]
+		old, kept := ids[:len(ids)-o.Keep], ids[len(ids)-o.Keep:]
 		// Those that stay must be whole backups before others go.
 		for _, id := range kept {
 			if _, err := r.Manifest(ctx, id); err != nil {
@@ -67,7 +67,7 @@ func Prune(ctx context.Context, r *Repository, o PruneOptions) (*Pruned, error) 
 	if o.Grace < 0 {
 		return out, nil
 	}
-	orphans, young, err := r.orphans(ctx, o, kept)
+	orphans, young, err := r.orphans(ctx, o, out.Backups)
 	if err != nil {
 		return out, fmt.Errorf("objects that no backup names: %w", err)
 	}
@@ -87,7 +87,7 @@ func Prune(ctx context.Context, r *Repository, o PruneOptions) (*Pruned, error) 
 // orphans gives the objects that no backup names, and that are old enough, and counts the others.
 // The objects are listed first: what a backup names that is made meanwhile is older than its
 // manifest.
-func (r *Repository) orphans(ctx context.Context, o PruneOptions, kept []string) (orphans []Stored, young int, err error) {
+func (r *Repository) orphans(ctx context.Context, o PruneOptions, deleted []string) (orphans []Stored, young int, err error) {
 	grace := o.Grace
 	if grace == 0 {
 		grace = DefaultGrace
@@ -105,7 +105,7 @@ func (r *Repository) orphans(ctx context.Context, o PruneOptions, kept []string)
 	}
 	named := map[string]bool{}
 	for _, id := range ids {
-		if o.DryRun && !slices.Contains(kept, id) && id < kept[0] {
+		if slices.Contains(deleted, id) {
 			continue // would be gone
 		}
 		m, err := r.Manifest(ctx, id)

@@ -147,23 +147,39 @@ func (r *Repository) Manifest(ctx context.Context, id string) (*Manifest, error)
 	return m, nil
 }
 
-// Newest reads the newest backup that was begun before a time; zero: the newest of all. The error
-// is ErrNotFound where there is none.
+// clockSlack is how far a clock may be ahead of ours. A backup that was begun after that was made
+// while a clock was wrong: it is not the newest of anything, or all that follow would be older.
+const clockSlack = time.Hour
+
+// begun gives the time that an id begins with.
+func begun(id string) time.Time {
+	at, _ := time.Parse(idTime, id[:len(idTime)])
+	return at
+}
+
+// ahead reports whether a backup was begun in the future.
+func ahead(id string) bool { return begun(id).After(time.Now().Add(clockSlack)) }
+
+// Newest reads the newest backup that was begun before a time; zero: the newest of all but those
+// from the future. The error is ErrNotFound where there is none.
 func (r *Repository) Newest(ctx context.Context, before time.Time) (*Manifest, error) {
 	ids, err := r.IDs(ctx)
 	if err != nil {
 		return nil, err
 	}
 	for _, id := range slices.Backward(ids) {
-		if at, _ := time.Parse(idTime, id[:len(idTime)]); !before.IsZero() && !at.Before(before) {
+		if before.IsZero() && ahead(id) || !before.IsZero() && !begun(id).Before(before) {
 			continue
 		}
 		return r.Manifest(ctx, id)
 	}
-	if !before.IsZero() && len(ids) > 0 {
-		return nil, fmt.Errorf("%s: a backup from before %s %w; the oldest is %s", r.Store, before.UTC().Format(time.RFC3339), ErrNotFound, ids[0])
+	switch {
+	case len(ids) == 0:
+		return nil, fmt.Errorf("%s: a backup %w", r.Store, ErrNotFound)
+	case before.IsZero():
+		return nil, fmt.Errorf("%s: a backup from before now, %s by the clock here, %w; the oldest is %s (--backup takes any)", r.Store, time.Now().UTC().Format(time.RFC3339), ErrNotFound, ids[0])
 	}
-	return nil, fmt.Errorf("%s: a backup %w", r.Store, ErrNotFound)
+	return nil, fmt.Errorf("%s: a backup from before %s %w; the oldest is %s", r.Store, before.UTC().Format(time.RFC3339), ErrNotFound, ids[0])
 }
 
 // put stores a manifest under its id, which nobody else has.

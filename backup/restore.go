@@ -168,6 +168,9 @@ func (r *restoration) plan(catalog *admin.CatalogCopy) error {
 		case ok:
 			return fmt.Errorf("topic %s is there already: restore it under another name, or into an empty cluster", t.name)
 		}
+		if i := slices.IndexFunc(r.todo, func(o target) bool { return o.name == t.name }); i >= 0 {
+			return fmt.Errorf("topics %s and %s would both be %s", r.todo[i].old.Name, old.Name, t.name)
+		}
 		if other, ok := byID[t.id]; ok && other.Name != t.name {
 			return fmt.Errorf("topic %s is there already, it is called %s: restore it under another name (--topic %s=…), or with --new-ids", old.Name, other.Name, old.Name)
 		}

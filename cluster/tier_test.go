@@ -299,6 +299,30 @@ func testOldRecordsLieInTheTier(t *testing.T) {
 	}
 }
 
+// TestANodeThatIsToldOfNoStore takes records, and says why it neither reads old ones nor puts any
+// there.
+func TestANodeThatIsToldOfNoStore(t *testing.T) { inBubble(t, testANodeThatIsToldOfNoStore) }
+
+func testANodeThatIsToldOfNoStore(t *testing.T) {
+	c, _ := tierCluster(t, 6, nil)
+	id := fsm.PartitionID{Topic: c.topic("a", 1, 3).ID}
+	c.fill(0, id, "v", 60)
+	c.tiered(id)
+	for i := range c.nodes {
+		c.kill(i)
+		c.nodes[i].cfg.TierTo = nil
+	}
+	c.startAll()
+	at := c.leaderOf(id)
+	c.fill(at, id, "w", 60)
+	if s := c.nodes[at].records(id).TierStatus(); !strings.Contains(s.Err, "--tier-to") || s.Segments == 0 {
+		t.Errorf("%+v", s)
+	}
+	if _, err := c.nodes[at].Read(within(t), id, 0, 100, fsm.ReadUncommitted); !errors.Is(err, outcome.ErrStorage) || !strings.Contains(err.Error(), "--tier-to") {
+		t.Errorf("offset 0: %v", err)
+	}
+}
+
 // TestATierEndsWithWhatItIsFor: what is below the log start goes from the store, by DeleteRecords
 // and by retention, and all that a topic has when it is deleted. What nobody names is found.
 func TestATierEndsWithWhatItIsFor(t *testing.T) { inBubble(t, testATierEndsWithWhatItIsFor) }

@@ -322,7 +322,7 @@ func (c *Catalog) createTopic(topic *Topic) (*Topics, error) {
 		return c.view, nil
 	}
 	if slices.Contains(c.deleted, topic.ID) {
-		return nil, fmt.Errorf("%w: id %s was that of a topic that is deleted", outcome.ErrTopicExists, topic.ID)
+		return nil, fmt.Errorf("%w: id %s was that of a topic that is deleted, and is not given again: restore it with another one (--new-ids)", outcome.ErrTopicExists, topic.ID)
 	}
 	if err := c.view.CheckCreate(topic); err != nil {
 		return nil, err

@@ -31,9 +31,11 @@ import (
 // the whole answer, nothing is cut, and the first batch comes whatever its size
 // (KIP-74). min_bytes or max_wait_ms of 0 or less, and an error in any partition,
 // answer at once, and so does, from version 3 on, something that is there and has no
-// place. The high watermark is -1 where there is an error. A partition named twice
-// is answered once, as it was named last (in 0.8 the request is a map). A negative
-// max_bytes is INVALID_FETCH_SIZE.
+// place. An answer with nothing but KAFKA_STORAGE_ERROR waits for storagePause, if
+// nothing comes: many clients ask again at once, for as long as a store is down. The
+// high watermark is -1 where there is an error. A partition named twice is answered
+// once, as it was named last (in 0.8 the request is a map). A negative max_bytes is
+// INVALID_FETCH_SIZE.
 //
 // A wait is woken by the commit it waits for. A partition that cannot be read in
 // readGrace is answered NOT_LEADER_FOR_PARTITION and holds up nothing else.
@@ -51,6 +53,9 @@ const (
 	// leanRead is what a partition may still be read with when the node's memory
 	// for answers is used up.
 	leanRead = 64 << 10
+	// storagePause is how long after its beginning a fetch is answered at the earliest that has
+	// no records, and KAFKA_STORAGE_ERROR for some partition; but for its max_wait_ms at most.
+	storagePause = 100 * time.Millisecond
 	// parallelReads bounds the reads of one fetch that are under way at once.
 	parallelReads = 64
 )
@@ -147,8 +152,12 @@ func (r *request) fetch() {
 	}()
 	wait := min(max(time.Duration(req.MaxWaitMillis)*time.Millisecond, 0), maxWait)
 	f.read(f.parts)
-	if wait > 0 && !f.satisfied(int(req.MinBytes)) {
+	switch {
+	case wait <= 0:
+	case !f.satisfied(int(req.MinBytes)):
 		f.await(r.began.Add(wait), int(req.MinBytes))
+	case f.onlyStorageFails():
+		f.await(r.began.Add(min(wait, storagePause)), 1)
 	}
 	f.judge()
 	f.conn.passed.note(f)

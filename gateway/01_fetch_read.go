@@ -33,6 +33,25 @@ func (f *fetch) satisfied(minBytes int) bool {
 	return f.have >= minBytes
 }
 
+// onlyStorageFails reports whether the answer has no records, and no error but that records cannot
+// be read now.
+func (f *fetch) onlyStorageFails() bool {
+	if f.code != 0 || f.full || f.have > 0 {
+		return false
+	}
+	fails := false
+	for _, p := range f.parts {
+		switch {
+		case p.err == nil:
+		case outcome.Code(p.err) == outcome.ErrStorage || outcome.Code(p.err) == outcome.ErrRemote:
+			fails = true
+		default:
+			return false
+		}
+	}
+	return fails
+}
+
 // read reads partitions on from where they are, those beside each other for which there is
 // room in the answer at once, in the order of the request (KIP-74). For old versions message sets
 // are made when all of these have read: that takes the time it takes, and those behind

@@ -316,6 +316,59 @@ func TestAPartitionIsLostWhileWaiting(t *testing.T) {
 	})
 }
 
+// A client that asks again as soon as it is told of a store that is down is told so ten times a
+// second; what others write meanwhile comes at once, and so does any other error.
+func TestAStoreThatIsDownIsToldOfInPeace(t *testing.T) {
+	f := newFake(t, "events:2")
+	var fails error = outcome.ErrRemote
+	f.read = func(ctx context.Context, p fsm.PartitionID, from fsm.Offset, maxBytes int) (fsm.Slice, error) {
+		if p.Partition == 0 {
+			return fsm.Slice{}, fmt.Errorf("%w: the store is down", fails)
+		}
+		return f.doRead(p, from, maxBytes)
+	}
+	inBubble(t, func(cfg *Config) { cfg.Cluster = f }, func(t *testing.T, p *pipes, _ *Server) {
+		reader, writer := &client{p.dial(), t}, &client{p.dial(), t}
+		defer reader.Close()
+		defer writer.Close()
+		for _, version := range []int16{0, 3, 4, 11} {
+			req := fetchOf("events", 0, 0, time.Minute, 1, 1000)
+			req.Version, req.MaxBytes = version, 100_000
+			req.Topics[0].Partitions[0].CurrentLeaderEpoch = -1
+			for _, fails = range []error{outcome.ErrRemote, outcome.ErrStorage} {
+				for _, wait := range []time.Duration{0, 30 * time.Millisecond, time.Minute} {
+					req.MaxWaitMillis = int32(wait.Milliseconds())
+					began := time.Now()
+					got := reader.do(req).(*kmsg.FetchResponse).Topics[0].Partitions[0]
+					if took := time.Since(began); took != min(wait, storagePause) || got.ErrorCode == 0 || len(got.RecordBatches) > 0 {
+						t.Errorf("version %d, %v, a wait of %v: error %d after %v", version, fails, wait, got.ErrorCode, took)
+					}
+				}
+			}
+			fails = outcome.ErrOffsetOutOfRange
+			began := time.Now()
+			if got := reader.do(req).(*kmsg.FetchResponse).Topics[0].Partitions[0]; got.ErrorCode != kerr.OffsetOutOfRange.Code || time.Since(began) != 0 {
+				t.Errorf("version %d, another error: %d after %v", version, got.ErrorCode, time.Since(began))
+			}
+			fails = outcome.ErrStorage
+			log, err := f.log(f.id("events", 1))
+			if err != nil {
+				t.Fatal(err)
+			}
+			req.Topics[0].Partitions = append(req.Topics[0].Partitions, kmsg.FetchRequestTopicPartition{Partition: 1, FetchOffset: int64(log.next), PartitionMaxBytes: 1000, CurrentLeaderEpoch: -1})
+			began = time.Now()
+			reader.send(encode(1, req))
+			time.Sleep(storagePause / 4)
+			writer.do(produce(-1, "events", 1, "new"))
+			resp := req.ResponseKind().(*kmsg.FetchResponse)
+			reader.want(1, resp)
+			if at := resp.Topics[0].Partitions; at[0].ErrorCode == 0 || at[1].ErrorCode != 0 || len(at[1].RecordBatches) == 0 || time.Since(began) != storagePause/4 {
+				t.Errorf("version %d, what is new beside it: errors %d and %d, %d bytes after %v", version, at[0].ErrorCode, at[1].ErrorCode, len(at[1].RecordBatches), time.Since(began))
+			}
+		}
+	})
+}
+
 // Message sets are made of few batches at once, since a small batch may unpack to a
 // hundred megabytes. The time that this takes is not held against the partitions that are
 // read after it, and a consumer that takes record batches does not wait.

@@ -72,7 +72,7 @@ type TierStatus struct {
 	End      fsm.Offset // behind what is in the tier; -1: nothing is
 	Gone     int        // segments whose objects are to be deleted
 	Dirty    bool       // of a compacted topic: its tier is to be compacted
-	Err      string     // why the last attempt of this node failed, ""
+	Err      string     // why the last attempt of this node failed, or why it makes none; ""
 }
 
 // TierStatus tells how it stands with the partition's tier.
@@ -89,6 +89,9 @@ func (r *Records) TierStatus() (s TierStatus) {
 	s.Local, s.End = seen.local, -1
 	for _, t := range seen.tiered {
 		s.Segments, s.Bytes, s.End = s.Segments+1, s.Bytes+t.Bytes, t.Next
+	}
+	if r.env.Tier == nil && (s.Tiered || s.Segments > 0) {
+		s.Err = "this node has not been told of the store (--tier-to)"
 	}
 	if s.Tiered {
 		s.Waiting = r.tierWaiting()

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -376,6 +377,30 @@ func TestAnEmptyStoreInPlaceOfTheOldOne(t *testing.T) {
 	f.fill(1, 3, 100)
 	f.Tier.Used = func() bool { return true }
 	f.fill(1, 3, 100)
+}
+
+// TestAStoreThatIsGoneDuringAnUpload: a folder that is not mounted any more is an empty one, which
+// takes what is put there and gives it back. It is another one though it was seen to be ours a
+// moment ago, and what it has is not named.
+func TestAStoreThatIsGoneDuringAnUpload(t *testing.T) {
+	for _, gone := range []string{".00000.batches", ".00001.batches", ".index"} {
+		t.Run(gone, func(t *testing.T) {
+			f := newFixture(t, 1<<20, 2048)
+			f.fill(1, 30, 200)
+			there := f.store.objects
+			f.store.fail = func(op, key string) error {
+				if op == "put" && strings.HasSuffix(key, gone) {
+					f.store.objects = map[string][]byte{}
+				}
+				return nil
+			}
+			if err := f.put(rand.New(rand.NewPCG(1, 2)), 30, 200); !errors.Is(err, ErrEmpty) {
+				t.Errorf("what is put beside the store: %v", err)
+			}
+			f.store.objects, f.store.fail = there, nil
+			f.fill(1, 30, 200)
+		})
+	}
 }
 
 // TestAStoreThatHangsHoldsBoundedReaders: of thousands of objects that are asked for some hundred

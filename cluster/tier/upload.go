@@ -150,6 +150,13 @@ func (t *Tier) put(ctx context.Context, key string, data []byte) error {
 	if !bytes.Equal(there, data) {
 		return fmt.Errorf("%s %w: %d bytes were put there, and what comes back are %d others", key, ErrDamaged, len(data), len(there))
 	}
+	// A folder that was mounted may be gone since the store was last seen to be ours: what was put
+	// and read back is then below the mount point, of this node alone.
+	if ours, err := t.owned(ctx); err != nil {
+		return err
+	} else if !ours {
+		return fmt.Errorf("%w: %s", ErrEmpty, t.Store)
+	}
 	t.Uploaded.Add(int64(len(data)))
 	return nil
 }

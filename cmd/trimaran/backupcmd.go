@@ -323,6 +323,10 @@ func backupList(cmd *cobra.Command) error {
 	if asJSON, _ := cmd.Flags().GetBool("json"); asJSON {
 		return cmp.Or(printJSON(cmd.OutOrStdout(), all), wrong)
 	}
+	if len(all) == 0 {
+		fmt.Fprintf(cmd.ErrOrStderr(), "There are no backups in %s\n", r.Store)
+		return nil
+	}
 	rows := [][]string{{"BACKUP", "BEGUN", "TOPICS", "GROUPS", "SIZE", "OF TOPICS", "CLUSTER"}}
 	for _, b := range all {
 		if b.Error != "" {
@@ -510,6 +514,9 @@ func backupRestore(cmd *cobra.Command) error {
 	m, err := manifestOf(cmd, r)
 	if err != nil {
 		return interrupted(err)
+	}
+	if id, _ := cmd.Flags().GetString("backup"); id == "" && len(m.Patterns) > 0 {
+		fmt.Fprintf(cmd.ErrOrStderr(), "Backup %s has only topics that fit %s; 'trimaran backup list' shows others\n", m.ID, terminal.Shown(strings.Join(m.Patterns, ", ")))
 	}
 	var done *backup.Restored
 	err = watch(cmd, o.Progress, func() (err error) {
