@@ -876,9 +876,19 @@ func TestPrune(t *testing.T) {
 	if err != nil || young.Young != 1 || len(young.Orphans) != 0 {
 		t.Errorf("what may belong to a backup that is being made: %+v, %v", young, err)
 	}
+	for grace, isYoung := range map[time.Duration]bool{0: true, 1: false} {
+		// All backups are there still, and name the rest.
+		orphans, err := Orphans(t.Context(), r, grace)
+		if err != nil || len(orphans) != 1 || orphans[0].Key != segmentsDir+"00/0/x.batches" || orphans[0].Bytes != 30 || orphans[0].Young != isYoung {
+			t.Errorf("with a grace of %s: %+v, %v", grace, orphans, err)
+		}
+	}
 	done, err := Prune(t.Context(), r, PruneOptions{Keep: 2, Grace: 1})
 	if err != nil || !slices.Equal(done.Backups, ids[:2]) || !slices.Equal(done.Orphans, dry.Orphans) {
 		t.Errorf("%+v, and it was to be %+v, %v", done, dry, err)
+	}
+	if orphans, err := Orphans(t.Context(), r, 1); err != nil || len(orphans) != 0 {
+		t.Errorf("orphans are left: %+v, %v", orphans, err)
 	}
 	left, err := r.IDs(t.Context())
 	if err != nil || !slices.Equal(left, ids[2:]) {
@@ -903,6 +913,13 @@ func TestPrune(t *testing.T) {
 	}
 	if _, err := r.Newest(t.Context(), at.Add(-time.Hour)); !errors.Is(err, ErrNotFound) {
 		t.Errorf("before all: %v", err)
+	}
+	store.objects[manifestKey(ids[3])][100] ^= 1
+	if orphans, err := Orphans(t.Context(), r, 1); !errors.Is(err, ErrDamaged) {
+		t.Errorf("a manifest that may name anything: %+v, %v", orphans, err)
+	}
+	if _, err := Orphans(t.Context(), &Repository{newMemStore()}, 1); !errors.Is(err, ErrNotFound) {
+		t.Errorf("a place without backups: %v", err)
 	}
 }
 

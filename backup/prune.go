@@ -67,12 +67,15 @@ func Prune(ctx context.Context, r *Repository, o PruneOptions) (*Pruned, error) 
 	if o.Grace < 0 {
 		return out, nil
 	}
-	orphans, young, err := r.orphans(ctx, o, out.Backups)
+	orphans, err := r.orphans(ctx, o.Grace, out.Backups)
 	if err != nil {
 		return out, fmt.Errorf("objects that no backup names: %w", err)
 	}
-	out.Young = young
 	for _, orphan := range orphans {
+		if orphan.Young {
+			out.Young++
+			continue
+		}
 		if !o.DryRun {
 			if err := r.Store.Delete(ctx, orphan.Key); err != nil {
 				return out, err
@@ -84,45 +87,59 @@ func Prune(ctx context.Context, r *Repository, o PruneOptions) (*Pruned, error) 
 	return out, nil
 }
 
-// orphans gives the objects that no backup names, and that are old enough, and counts the others.
-// The objects are listed first: what a backup names that is made meanwhile is older than its
-// manifest.
-func (r *Repository) orphans(ctx context.Context, o PruneOptions, deleted []string) (orphans []Stored, young int, err error) {
-	grace := o.Grace
+// Orphan is an object of backups that no manifest names.
+type Orphan struct {
+	Key    string    `json:"key"`
+	Bytes  int64     `json:"bytes"`
+	Stored time.Time `json:"stored"` // by the store's clock
+	// Young: the store has not had it for the grace time. A backup that is being made may name it.
+	Young bool `json:"young"`
+}
+
+// Orphans gives the objects that no backup names, by their keys: those that Prune deletes with the
+// same grace time, 0: DefaultGrace, and the young ones. It reads all manifests and no records;
+// where one cannot be read, which may name any of them, that is an error.
+func Orphans(ctx context.Context, r *Repository, grace time.Duration) ([]Orphan, error) {
+	if _, err := r.owner(ctx); err != nil {
+		return nil, fmt.Errorf("%s: %w", r.Store, err)
+	}
+	return r.orphans(ctx, grace, nil)
+}
+
+// orphans is Orphans as if backups were gone. The objects are listed first: what a backup names
+// that is made meanwhile is older than its manifest.
+func (r *Repository) orphans(ctx context.Context, grace time.Duration, gone []string) ([]Orphan, error) {
 	if grace == 0 {
 		grace = DefaultGrace
 	}
-	var all []Stored
+	all, newest := []Orphan{}, time.Time{}
 	if err := r.Store.List(ctx, segmentsDir, func(s Stored) error {
-		all = append(all, s)
+		all = append(all, Orphan{Key: s.Key, Bytes: s.Bytes, Stored: s.Modified})
+		if s.Modified.After(newest) {
+			newest = s.Modified
+		}
 		return nil
 	}); err != nil {
-		return nil, 0, err
+		return nil, err
 	}
 	ids, err := r.IDs(ctx)
 	if err != nil {
-		return nil, 0, err
+		return nil, err
 	}
 	named := map[string]bool{}
 	for _, id := range ids {
-		if slices.Contains(deleted, id) {
-			continue // would be gone
+		if slices.Contains(gone, id) {
+			continue
 		}
 		m, err := r.Manifest(ctx, id)
 		if errors.Is(err, ErrNotFound) {
 			continue // somebody else deleted it
 		}
 		if err != nil {
-			return nil, 0, err
+			return nil, err
 		}
 		for _, key := range m.objects() {
 			named[key] = true
-		}
-	}
-	newest := time.Time{}
-	for _, s := range all {
-		if s.Modified.After(newest) {
-			newest = s.Modified
 		}
 	}
 	// The store's clock may be another than ours: what it has stored last is not from the future.
@@ -130,15 +147,10 @@ func (r *Repository) orphans(ctx context.Context, o PruneOptions, deleted []stri
 	if newest.After(now) {
 		now = newest
 	}
-	for _, s := range all {
-		switch {
-		case named[s.Key]:
-		case now.Sub(s.Modified) < grace:
-			young++
-		default:
-			orphans = append(orphans, s)
-		}
+	orphans := slices.DeleteFunc(all, func(o Orphan) bool { return named[o.Key] })
+	for i := range orphans {
+		orphans[i].Young = now.Sub(orphans[i].Stored) < grace
 	}
-	slices.SortFunc(orphans, func(a, b Stored) int { return strings.Compare(a.Key, b.Key) })
-	return orphans, young, nil
+	slices.SortFunc(orphans, func(a, b Orphan) int { return strings.Compare(a.Key, b.Key) })
+	return orphans, nil
 }

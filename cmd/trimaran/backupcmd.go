@@ -349,16 +349,27 @@ func newBackupVerify() *cobra.Command {
 		Use:   "verify --from URL",
 		Short: "Read a backup and compare it with its manifest",
 		Long: `Read all objects of a backup, and compare their bytes with the SHA-256 in the manifest.
-No cluster is needed. The exit code is 1 if something is missing or is another.`,
-		Example: "  trimaran backup verify --from file:///backups/one\n  trimaran backup verify --from file:///backups/one --all",
-		Args:    cobra.NoArgs,
-		RunE:    func(cmd *cobra.Command, _ []string) error { return backupVerify(cmd) },
+No cluster is needed. The exit code is 1 if something is missing or is another.
+
+With --orphans list what no backup names instead, with its size: what backups that were
+cut short have left, and is there until 'trimaran backup prune' deletes it. The exit code
+is 1 if there is any that prune would delete, with the same --grace.`,
+		Example: `  trimaran backup verify --from file:///backups/one
+  trimaran backup verify --from file:///backups/one --all
+  trimaran backup verify --from file:///backups/one --orphans`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return backupVerify(cmd) },
 	}
 	addFromFlags(cmd)
 	addWhichFlags(cmd)
 	cmd.Flags().Bool("all", false, "all backups that are there")
+	cmd.Flags().Bool("orphans", false, "list the objects that no backup names, and read no records")
+	addGraceFlag(cmd)
 	cmd.Flags().Int("parallel", 4, "objects that are read at once")
-	cmd.MarkFlagsMutuallyExclusive("all", "backup")
+	for _, flag := range []string{"backup", "before", "parallel"} {
+		cmd.MarkFlagsMutuallyExclusive("orphans", flag)
+	}
+	cmd.MarkFlagsMutuallyExclusive("all", "orphans", "backup")
 	cmd.MarkFlagsMutuallyExclusive("all", "before")
 	addOutputFlags(cmd)
 	return cmd
@@ -368,6 +379,12 @@ func backupVerify(cmd *cobra.Command) error {
 	r, err := repositoryOf(cmd, "from")
 	if err != nil {
 		return err
+	}
+	if orphans, _ := cmd.Flags().GetBool("orphans"); orphans {
+		return backupOrphans(cmd, r)
+	}
+	if cmd.Flags().Changed("grace") {
+		return usagef("--grace says nothing without --orphans")
 	}
 	var ids []string
 	if all, _ := cmd.Flags().GetBool("all"); all {
@@ -410,6 +427,65 @@ func backupVerify(cmd *cobra.Command) error {
 		return interrupted(err)
 	}
 	return showVerified(cmd, done, "is as its manifest says")
+}
+
+func addGraceFlag(cmd *cobra.Command) {
+	cmd.Flags().Duration("grace", backup.DefaultGrace, "what no backup names stays for so long: one that is being made may need it")
+}
+
+// graceOf reads --grace as package backup has it.
+func graceOf(cmd *cobra.Command) (time.Duration, error) {
+	grace, _ := cmd.Flags().GetDuration("grace")
+	if grace < 0 {
+		return 0, usagef("--grace %s: want 0 or more", grace)
+	}
+	return max(grace, 1), nil // 1: as short as it can be
+}
+
+// listedOrphans is what `backup verify --orphans --json` prints.
+type listedOrphans struct {
+	Orphans []backup.Orphan `json:"orphans"`
+	Bytes   int64           `json:"bytes"` // of all of them
+	Young   int             `json:"young"` // of them, those that may belong to a backup that is being made
+}
+
+func backupOrphans(cmd *cobra.Command, r *backup.Repository) error {
+	grace, err := graceOf(cmd)
+	if err != nil {
+		return err
+	}
+	found := listedOrphans{}
+	if found.Orphans, err = backup.Orphans(cmd.Context(), r, grace); err != nil {
+		return interrupted(err)
+	}
+	for _, o := range found.Orphans {
+		found.Bytes += o.Bytes
+		if o.Young {
+			found.Young++
+		}
+	}
+	var wrong error
+	if old := len(found.Orphans) - found.Young; old > 0 {
+		wrong = fmt.Errorf("no backup names %s: 'trimaran backup prune' deletes what none names", count(old, "object"))
+	}
+	if asJSON, _ := cmd.Flags().GetBool("json"); asJSON {
+		return cmp.Or(printJSON(cmd.OutOrStdout(), found), wrong)
+	}
+	if len(found.Orphans) > 0 {
+		rows := [][]string{{"OBJECT", "SIZE", "STORED", "PRUNE"}}
+		for _, o := range found.Orphans {
+			prune := "deletes it"
+			if o.Young {
+				prune = "keeps it, too young"
+			}
+			rows = append(rows, []string{terminal.Shown(o.Key), showBytes(o.Bytes), o.Stored.UTC().Format(time.RFC3339), prune})
+		}
+		if err := printTable(cmd.OutOrStdout(), rows); err != nil {
+			return err
+		}
+	}
+	_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s, %s, that no backup names\n", count(len(found.Orphans), "object"), showBytes(found.Bytes))
+	return cmp.Or(err, wrong)
 }
 
 func showVerified(cmd *cobra.Command, all []*backup.Verified, good string) error {
@@ -608,7 +684,7 @@ of what backups are made of is deleted while one of them cannot be read.`,
 	}
 	addFromFlags(cmd)
 	cmd.Flags().Int("keep", 0, "how many backups stay (default: all)")
-	cmd.Flags().Duration("grace", backup.DefaultGrace, "what no backup names stays for so long: one that is being made may need it")
+	addGraceFlag(cmd)
 	cmd.Flags().Bool("dry-run", false, "only say what would be deleted")
 	cmd.Flags().Bool("json", false, "print JSON")
 	return cmd
@@ -621,13 +697,12 @@ func backupPrune(cmd *cobra.Command) error {
 	}
 	var o backup.PruneOptions
 	o.Keep, _ = cmd.Flags().GetInt("keep")
-	o.Grace, _ = cmd.Flags().GetDuration("grace")
 	o.DryRun, _ = cmd.Flags().GetBool("dry-run")
-	if o.Keep < 0 || o.Grace < 0 {
-		return usagef("--keep %d, --grace %s: want neither below 0", o.Keep, o.Grace)
+	if o.Keep < 0 {
+		return usagef("--keep %d: want 0 or more", o.Keep)
 	}
-	if o.Grace == 0 {
-		o.Grace = 1 // as short as it can be
+	if o.Grace, err = graceOf(cmd); err != nil {
+		return err
 	}
 	pruned, err := backup.Prune(cmd.Context(), r, o)
 	if err != nil {

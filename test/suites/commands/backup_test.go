@@ -3,110 +3,25 @@ package commands
 import (
 	"context"
 	"crypto/sha256"
+	"encoding/binary"
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
-	"io"
 	"math/rand/v2"
-	"net/http"
-	"net/http/httptest"
-	"net/http/httputil"
-	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"time"
 
-	"github.com/johannesboyne/gofakes3"
-	"github.com/johannesboyne/gofakes3/backend/s3mem"
 	"github.com/trimaran-io/trimaran/test/harness"
 	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
+	"github.com/twmb/franz-go/pkg/kversion"
 )
-
-// faultyS3 is an S3 server in this process behind a proxy that, where it is told to, answers 503,
-// cuts answers short, ends connections and takes its time. It gives the address.
-type faultyS3 struct {
-	faults atomic.Bool
-	down   atomic.Bool  // it answers 503 alone
-	slow   atomic.Int64 // ns before each answer with an object
-	gets   atomic.Int64 // objects with records that were asked for
-	failed atomic.Int64
-	url    string
-}
-
-func newFaultyS3(t *testing.T, seed uint64) *faultyS3 {
-	t.Helper()
-	backend := s3mem.New()
-	if err := backend.CreateBucket("backups"); err != nil {
-		t.Fatal(err)
-	}
-	server := httptest.NewServer(gofakes3.New(backend).Server())
-	t.Cleanup(server.Close)
-	to, err := url.Parse(server.URL)
-	if err != nil {
-		t.Fatal(err)
-	}
-	f := &faultyS3{}
-	chance := make(chan *rand.Rand, 1)
-	chance <- rand.New(rand.NewPCG(seed, 2))
-	proxy := &httputil.ReverseProxy{
-		Rewrite: func(r *httputil.ProxyRequest) { r.SetURL(to); r.Out.Host = r.In.Host },
-		ModifyResponse: func(r *http.Response) error {
-			if r.Request.Header.Get("X-Cut") != "" && r.ContentLength > 1 {
-				r.Body = struct {
-					io.Reader
-					io.Closer
-				}{io.LimitReader(r.Body, r.ContentLength/2), r.Body}
-			}
-			return nil
-		},
-	}
-	front := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		r.Header.Del("X-Cut")
-		if r.Method == http.MethodGet && strings.Contains(r.URL.Path, "/segments/") {
-			f.gets.Add(1)
-			select {
-			case <-time.After(time.Duration(f.slow.Load())):
-			case <-r.Context().Done():
-			}
-		}
-		if f.down.Load() {
-			http.Error(w, `<Error><Code>SlowDown</Code></Error>`, http.StatusServiceUnavailable)
-			return
-		}
-		if f.faults.Load() {
-			rnd := <-chance
-			what := rnd.IntN(10)
-			chance <- rnd
-			switch what {
-			case 0:
-				f.failed.Add(1)
-				http.Error(w, `<Error><Code>SlowDown</Code></Error>`, http.StatusServiceUnavailable)
-				return
-			case 1: // before it is done
-				f.failed.Add(1)
-				panic(http.ErrAbortHandler)
-			case 2: // its answer is cut, after it is done
-				f.failed.Add(1)
-				r.Header.Set("X-Cut", "1")
-			}
-		}
-		proxy.ServeHTTP(w, r)
-	}))
-	front.Config.ErrorLog = nil
-	t.Cleanup(front.Close)
-	f.url = front.URL
-	return f
-}
-
-// store is the address of a place in it.
-func (f *faultyS3) store(prefix string) string {
-	return "s3://backups/" + prefix + "?region=us-east-1&endpoint=" + url.QueryEscape(f.url)
-}
 
 // loaded is a cluster with a topic of some megabytes in three partitions, transactions in another
 // one, and a group.
@@ -200,6 +115,76 @@ func chainsOf(t *testing.T, c *harness.Cluster, isolation kgo.IsolationLevel, bi
 	return out
 }
 
+// batchChains gives of each partition a hash chain over its batches, as they are in the log, from
+// its beginning to its end.
+func batchChains(t *testing.T, c *harness.Cluster, topics ...string) map[string][]link {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	// From version 13 on topics have ids.
+	cl, err := kgo.NewClient(kgo.SeedBrokers(c.Addrs()...), kgo.MaxVersions(kversion.V2_8_0()))
+	must(t, err)
+	defer cl.Close()
+	// The high watermark of an answer may be that of a moment ago; these ends are not.
+	ends, err := kadm.NewClient(cl).ListEndOffsets(ctx, topics...)
+	must(t, err)
+	must(t, ends.Error())
+	chains := map[string][]link{}
+	for topic, partitions := range ends {
+		for p, partition := range partitions {
+			name := fmt.Sprintf("%s-%d", topic, p)
+			for sum, next, end := "", int64(0), partition.Offset; next < end; {
+				must(t, ctx.Err())
+				part := kmsg.FetchRequestTopicPartition{Partition: p, CurrentLeaderEpoch: -1, FetchOffset: next, LastFetchedEpoch: -1, LogStartOffset: -1, PartitionMaxBytes: 1 << 20}
+				r := kmsg.NewPtrFetchRequest()
+				r.MaxWaitMillis, r.MinBytes, r.MaxBytes = 1000, 1, 1<<20
+				r.Topics = []kmsg.FetchRequestTopic{{Topic: topic, Partitions: []kmsg.FetchRequestTopicPartition{part}}}
+				answer, err := cl.SeedBrokers()[0].RetriableRequest(ctx, r)
+				must(t, err)
+				got := answer.(*kmsg.FetchResponse).Topics[0].Partitions[0]
+				if err := kerr.ErrorForCode(got.ErrorCode); kerr.IsRetriable(err) {
+					continue // it is fetched from the tier
+				} else if err != nil {
+					t.Fatalf("%s at offset %d: %v", name, next, err)
+				}
+				for data := got.RecordBatches; len(data) >= 61; {
+					size := 12 + int(binary.BigEndian.Uint32(data[8:]))
+					if size > len(data) {
+						break // it is cut
+					}
+					base := int64(binary.BigEndian.Uint64(data))
+					after := base + int64(binary.BigEndian.Uint32(data[23:])) + 1
+					if base < end && after > next {
+						sum, next = fmt.Sprintf("%x", sha256.Sum256(append([]byte(sum), data[:size]...))), after
+						chains[name] = append(chains[name], link{next, sum})
+					}
+					data = data[size:]
+				}
+			}
+		}
+	}
+	return chains
+}
+
+// link is where a batch ends, and the hash of it and of all in front of it.
+type link struct {
+	Next int64
+	Sum  string
+}
+
+// beginsWith says whether a partition's log has all batches of another one, and perhaps more.
+func beginsWith(log, begin []link) error {
+	if n := len(begin); n == 0 || len(log) < n || log[n-1] != begin[n-1] {
+		for i := range min(n, len(log)) {
+			if log[i] != begin[i] {
+				return fmt.Errorf("batch %d of %d and %d differs: %v, wanted %v", i, len(log), n, log[i], begin[i])
+			}
+		}
+		return fmt.Errorf("%d batches, wanted %d", len(log), n)
+	}
+	return nil
+}
+
 // What is lost is restored: to S3, whose server fails, while a node is killed; into another
 // cluster, of which a node is killed, too, by a command that is killed and begun again. Then all is
 // as it was: records, offsets, leader epochs, producers, transactions, groups, users.
@@ -245,7 +230,7 @@ func TestBackupOfWhatIsLost(t *testing.T) {
 	}
 	from.ok(t, bin, "backup", "verify", "--from", place, "--all")
 	contains(t, "backup list", from.ok(t, bin, "backup", "list", "--from", place), first.ID, second.ID)
-	if s3.failed.Load() == 0 {
+	if s3.failures() == 0 {
 		t.Error("the store has not failed once")
 	}
 	want, committed := chains(t, source, kgo.ReadUncommitted()), chains(t, source, kgo.ReadCommitted())
