@@ -446,7 +446,8 @@ func graceOf(cmd *cobra.Command) (time.Duration, error) {
 type listedOrphans struct {
 	Orphans []backup.Orphan `json:"orphans"`
 	Bytes   int64           `json:"bytes"` // of all of them
-	Young   int             `json:"young"` // of them, those that may belong to a backup that is being made
+	// Young is how many of them may belong to a backup that is being made.
+	Young int `json:"young"`
 }
 
 func backupOrphans(cmd *cobra.Command, r *backup.Repository) error {

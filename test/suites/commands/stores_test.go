@@ -62,8 +62,8 @@ const (
 	versityVersion = "1.8.0"
 )
 
-// moto is the S3 server of the Python package of that name. TRIMARAN_PYTHON names the interpreter that
-// has it (python3 by default).
+// moto is the S3 server of the Python package of that name. TRIMARAN_PYTHON names the interpreter
+// that has it (python3 by default).
 func moto(t *testing.T) storeServer {
 	t.Helper()
 	python := os.Getenv("TRIMARAN_PYTHON")
