@@ -15,7 +15,9 @@ const DefaultGrace = 24 * time.Hour
 
 // PruneOptions say what is deleted.
 type PruneOptions struct {
-	// Keep is how many backups are kept, the newest; 0: all.
+	// Keep is how many backups are kept, the newest; 0: all. Those without records
+	// (Manifest.CatalogOnly) do not count: the newest Keep of them are kept besides that are newer
+	// than every other.
 	Keep int
 	// Grace is how old an orphan must be to be deleted, by the store's clock; 0: DefaultGrace,
 	// below 0: none are deleted.
@@ -45,15 +47,10 @@ func Prune(ctx context.Context, r *Repository, o PruneOptions) (*Pruned, error) 
 		return nil, err
 	}
 	out := &Pruned{Backups: []string{}, Orphans: []string{}}
-	kept := ids
+	var old []string
 	if o.Keep > 0 && len(ids) > o.Keep {
-		old := ids[:len(ids)-o.Keep]
-		kept = ids[len(ids)-o.Keep:]
-		// Those that stay must be whole backups before others go.
-		for _, id := range kept {
-			if _, err := r.Manifest(ctx, id); err != nil {
-				return nil, fmt.Errorf("nothing is deleted: %w", err)
-			}
+		if old, err = r.old(ctx, ids, o.Keep); err != nil {
+			return nil, fmt.Errorf("nothing is deleted: %w", err)
 		}
 		for _, id := range old {
 			if !o.DryRun {
@@ -67,7 +64,7 @@ func Prune(ctx context.Context, r *Repository, o PruneOptions) (*Pruned, error) 
 	if o.Grace < 0 {
 		return out, nil
 	}
-	orphans, young, err := r.orphans(ctx, o, kept)
+	orphans, young, err := r.orphans(ctx, o, old)
 	if err != nil {
 		return out, fmt.Errorf("objects that no backup names: %w", err)
 	}
@@ -84,10 +81,34 @@ func Prune(ctx context.Context, r *Repository, o PruneOptions) (*Pruned, error) 
 	return out, nil
 }
 
+// old gives the backups of some that go where keep are kept. Those that stay must be whole backups.
+func (r *Repository) old(ctx context.Context, ids []string, keep int) (old []string, err error) {
+	whole, catalogs := 0, 0
+	for _, id := range slices.Backward(ids) {
+		m, err := r.Manifest(ctx, id)
+		goes := false
+		if err == nil && m.CatalogOnly {
+			catalogs++
+			goes = whole > 0 || catalogs > keep
+		} else {
+			whole++
+			goes = whole > keep
+		}
+		switch {
+		case goes:
+			old = append(old, id)
+		case err != nil:
+			return nil, err
+		}
+	}
+	slices.Reverse(old)
+	return old, nil
+}
+
 // orphans gives the objects that no backup names, and that are old enough, and counts the others.
 // The objects are listed first: what a backup names that is made meanwhile is older than its
 // manifest.
-func (r *Repository) orphans(ctx context.Context, o PruneOptions, kept []string) (orphans []Stored, young int, err error) {
+func (r *Repository) orphans(ctx context.Context, o PruneOptions, old []string) (orphans []Stored, young int, err error) {
 	grace := o.Grace
 	if grace == 0 {
 		grace = DefaultGrace
@@ -105,7 +126,7 @@ func (r *Repository) orphans(ctx context.Context, o PruneOptions, kept []string)
 	}
 	named := map[string]bool{}
 	for _, id := range ids {
-		if o.DryRun && !slices.Contains(kept, id) && id < kept[0] {
+		if o.DryRun && slices.Contains(old, id) {
 			continue // would be gone
 		}
 		m, err := r.Manifest(ctx, id)
