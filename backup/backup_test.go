@@ -3,6 +3,7 @@ package backup
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"maps"
@@ -382,7 +383,7 @@ func sameAs(t *testing.T, m *Manifest, r *Repository, c *memCluster) {
 
 func TestASecondBackupStoresWhatIsNew(t *testing.T) {
 	c, store := sample(), newMemStore()
-	r := &Repository{store}
+	r := &Repository{Store: store}
 	first := create(t, c, r, Options{})
 	if c.asked[0] != "groups" {
 		t.Errorf("asked in the order %v: offsets of groups may be ahead of the records", c.asked[:2])
@@ -423,7 +424,7 @@ func TestASecondBackupStoresWhatIsNew(t *testing.T) {
 // TestALogThatWentOnWithoutAMajority has lost its end, which the backup before has, and has other
 // records there. It is backed up as it is.
 func TestALogThatWentOnWithoutAMajority(t *testing.T) {
-	c, r := sample(), &Repository{newMemStore()}
+	c, r := sample(), &Repository{Store: newMemStore()}
 	id := fsm.TopicID{2}
 	create(t, c, r, Options{})
 	l := c.logs[id][0]
@@ -458,7 +459,7 @@ func TestBackupsOfCompactedTopics(t *testing.T) {
 		{state{false, 0}, state{false, 0}, true},
 	} {
 		c, store := newMemCluster("one"), newMemStore()
-		id, r := c.topic("compacted", 5, 1), &Repository{store}
+		id, r := c.topic("compacted", 5, 1), &Repository{Store: store}
 		c.add(id, 0, 4, 100)
 		is := func(s state) { c.copy.Topics[0].Compacted, c.copy.Topics[0].DeleteRetentionMs = s.compacted, s.kept }
 		is(test.before)
@@ -481,7 +482,7 @@ func TestBackupsOfCompactedTopics(t *testing.T) {
 func TestABackupOfACompactedTopicTakesTooLong(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c, store := newMemCluster("one"), newMemStore()
-		id, r := c.topic("compacted", 5, 1), &Repository{store}
+		id, r := c.topic("compacted", 5, 1), &Repository{Store: store}
 		c.copy.Topics[0].Compacted, c.copy.Topics[0].DeleteRetentionMs = true, 3_600_000
 		c.add(id, 0, 4, 100)
 		create(t, c, r, Options{})
@@ -522,7 +523,7 @@ func TestCompareCompacted(t *testing.T) {
 		"a record is another one":       {leave: func(o int64) bool { return o > 2 }, alter: true, wrong: "offset 3"},
 	} {
 		c, store := newMemCluster("one"), newMemStore()
-		id, r := c.topic("compacted", 5, 1), &Repository{store}
+		id, r := c.topic("compacted", 5, 1), &Repository{Store: store}
 		c.copy.Topics[0].Compacted = true
 		log := c.logs[id][0]
 		add := func(records []prototest.Keyed) {
@@ -564,7 +565,7 @@ func TestCompareCompacted(t *testing.T) {
 // away: the backup ends where it was to end all the same.
 func TestTheEndIsCompactedMeanwhile(t *testing.T) {
 	c, store := newMemCluster("one"), newMemStore()
-	id, r := c.topic("compacted", 5, 1), &Repository{store}
+	id, r := c.topic("compacted", 5, 1), &Repository{Store: store}
 	c.add(id, 0, 10, 400<<10)
 	log := c.logs[id][0]
 	end := log.next
@@ -584,7 +585,7 @@ func TestTheEndIsCompactedMeanwhile(t *testing.T) {
 // and ends as one that was not.
 func TestARestoreGoesOnWhereItWas(t *testing.T) {
 	c, store := sample(), newMemStore()
-	r := &Repository{store}
+	r := &Repository{Store: store}
 	m := create(t, c, r, Options{}).Manifest
 	for cut := 0; ; cut++ {
 		to := newMemCluster("target")
@@ -650,7 +651,7 @@ func TestStoresThatFailNowAndThen(t *testing.T) {
 			}
 			return nil
 		}
-		r := &Repository{hasty(store)}
+		r := &Repository{Store: hasty(store)}
 		var m *Manifest
 		for range 3 {
 			c.add(fsm.TopicID{1}, 2, 2, 1000)
@@ -717,7 +718,7 @@ func TestWhatIsNotAsItWas(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			c, store := sample(), newMemStore()
-			r := &Repository{store}
+			r := &Repository{Store: store}
 			m := create(t, c, r, Options{}).Manifest
 			test.spoil(store, m, store.segments()[0])
 			read, err := r.Newest(t.Context(), time.Time{})
@@ -746,7 +747,7 @@ func TestWhatIsNotAsItWas(t *testing.T) {
 
 func TestAPlaceIsOneClusters(t *testing.T) {
 	store := newMemStore()
-	r := &Repository{store}
+	r := &Repository{Store: store}
 	create(t, sample(), r, Options{})
 	before := len(store.objects)
 	other := sample()
@@ -766,7 +767,7 @@ func TestAPlaceIsOneClusters(t *testing.T) {
 // A restore meets nothing that is there.
 func TestWhatIsThereStays(t *testing.T) {
 	c, store := sample(), newMemStore()
-	r := &Repository{store}
+	r := &Repository{Store: store}
 	m := create(t, c, r, Options{}).Manifest
 	if _, err := Restore(t.Context(), m, r, c, RestoreOptions{}); err == nil || !strings.Contains(err.Error(), "is there already") {
 		t.Errorf("into the cluster that it is of: %v", err)
@@ -804,7 +805,7 @@ func TestWhatIsThereStays(t *testing.T) {
 // when it is right again, and does not take the place of one among those that are kept.
 func TestAClockThatWasAhead(t *testing.T) {
 	c, store := sample(), newMemStore()
-	r := &Repository{store}
+	r := &Repository{Store: store}
 	var future, now string
 	synctest.Test(t, func(t *testing.T) {
 		time.Sleep(10 * 365 * 24 * time.Hour)
@@ -841,7 +842,7 @@ func TestAClockThatWasAhead(t *testing.T) {
 // is done.
 func TestNothingIsMeant(t *testing.T) {
 	c, store := sample(), newMemStore()
-	r := &Repository{store}
+	r := &Repository{Store: store}
 	if made, err := Create(t.Context(), c, r, Options{Patterns: []string{"nobody-*", "x"}}); err == nil || !strings.Contains(err.Error(), "nobody-*, x") {
 		t.Errorf("%+v, %v", made, err)
 	}
@@ -857,7 +858,7 @@ func TestNothingIsMeant(t *testing.T) {
 
 func TestPrune(t *testing.T) {
 	c, store := sample(), newMemStore()
-	r := &Repository{store}
+	r := &Repository{Store: store}
 	var ids []string
 	for range 4 {
 		ids = append(ids, create(t, c, r, Options{}).Manifest.ID)
@@ -918,7 +919,7 @@ func TestPrune(t *testing.T) {
 	if orphans, err := Orphans(t.Context(), r, 1); !errors.Is(err, ErrDamaged) {
 		t.Errorf("a manifest that may name anything: %+v, %v", orphans, err)
 	}
-	if _, err := Orphans(t.Context(), &Repository{newMemStore()}, 1); !errors.Is(err, ErrNotFound) {
+	if _, err := Orphans(t.Context(), &Repository{Store: newMemStore()}, 1); !errors.Is(err, ErrNotFound) {
 		t.Errorf("a place without backups: %v", err)
 	}
 }
@@ -938,7 +939,7 @@ func TestTopicsChangeMeanwhile(t *testing.T) {
 			c.logs[id][0].start = 24
 		}
 	}
-	r := &Repository{newMemStore()}
+	r := &Repository{Store: newMemStore()}
 	made := create(t, c, r, Options{Parallel: 1})
 	if len(made.Manifest.Topics) != 2 || !slices.Equal(made.Skipped, []string{"other"}) || made.Manifest.Topics[0].Partitions[0].Start != 24 {
 		t.Errorf("%+v, left out %v", made.Manifest.Topics, made.Skipped)
@@ -998,7 +999,7 @@ func TestFileStore(t *testing.T) {
 
 func FuzzParseManifest(f *testing.F) {
 	c := sample()
-	made, err := Create(context.Background(), c, &Repository{newMemStore()}, Options{})
+	made, err := Create(context.Background(), c, &Repository{Store: newMemStore()}, Options{})
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -1023,6 +1024,248 @@ func FuzzParseManifest(f *testing.F) {
 			if checkKey(key) != nil || o.Bytes < 0 || o.Next <= o.First {
 				t.Errorf("%s, %+v", key, o)
 			}
+		}
+	})
+}
+
+// memTier is a tier in memory. Each batch is an object.
+type memTier struct {
+	*memStore
+	owner string
+	logs  map[fsm.TopicID]map[int32]*TierLog
+	odd   map[fsm.TopicID]error
+}
+
+func (m *memTier) Owner(context.Context) (string, error) { return m.owner, nil }
+
+func (m *memTier) Log(_ context.Context, topic fsm.TopicID, partition int32) (*TierLog, error) {
+	return m.logs[topic][partition], m.odd[topic]
+}
+
+// upload puts the first batches of a log into the tier.
+func (m *memTier) upload(c *memCluster, id fsm.TopicID, partition int32, batches int) {
+	l := c.logs[id][partition]
+	log := &TierLog{Start: l.start, Tiered: l.start, End: l.next, Epoch: l.epoch}
+	for i, b := range l.batches[:batches] {
+		h := b.Header()
+		first := max(h.BaseOffset, log.Tiered) // the log may start within it
+		if h.NextOffset() <= l.start {
+			continue
+		}
+		key := fmt.Sprintf("tiers/%s/%d/%d.batches", id, partition, i)
+		m.objects[key] = bytes.Clone(b.Bytes())
+		log.Objects = append(log.Objects, TierObject{Key: key, First: first, Next: h.NextOffset(), Bytes: int64(b.Size()), Sum: sha256.Sum256(b.Bytes()), MaxEpoch: h.LeaderEpoch})
+		log.Tiered = h.NextOffset()
+	}
+	if m.logs[id] == nil {
+		m.logs[id] = map[int32]*TierLog{}
+	}
+	m.logs[id][partition] = log
+}
+
+// lostCluster is a cluster of which a backup has a part, and a tier more; and one without records
+// that was made last.
+func lostCluster(t *testing.T) (c *memCluster, r *Repository, m *Manifest, tier *memTier) {
+	t.Helper()
+	c, r = sample(), &Repository{Store: newMemStore()}
+	first := create(t, c, r, Options{}).Manifest
+	orders := fsm.TopicID{1}
+	c.add(orders, 0, 20, 1000)
+	c.add(orders, 1, 20, 1000)
+	c.groups[0].Offsets = append(c.groups[0].Offsets, GroupOffset{Topic: "orders", Partition: 1, Offset: c.logs[orders][1].next, Epoch: 3})
+	tier = &memTier{memStore: newMemStore(), owner: "source.0badf00d", logs: map[fsm.TopicID]map[int32]*TierLog{}, odd: map[fsm.TopicID]error{}}
+	tier.upload(c, orders, 0, 25)
+	tier.upload(c, orders, 1, 15)
+	made := create(t, c, r, Options{CatalogOnly: true})
+	if m = made.Manifest; made.Objects != 0 || m.Bytes() != first.Bytes() || m.Records != first.Started || !m.CatalogOnly {
+		t.Fatalf("%d objects were stored, %d bytes are named of %d", made.Objects, m.Bytes(), first.Bytes())
+	}
+	return c, r, m, tier
+}
+
+// TestWhatATierHasIsRestored: records come from the backup and those behind them from the tier,
+// wherever the restore is cut, and no group is ahead of them.
+func TestWhatATierHasIsRestored(t *testing.T) {
+	source, r, m, tier := lostCluster(t)
+	if _, err := Restore(t.Context(), m, r, newMemCluster("t"), RestoreOptions{}); err == nil || !strings.Contains(err.Error(), "--from-tier") {
+		t.Fatalf("a backup without records is restored: %v", err)
+	}
+	for at, cut := 1, true; cut; at++ {
+		to, n := newMemCluster("target"), 0
+		cut = false
+		to.fault = func(string) error {
+			if n++; n == at {
+				cut = true
+				return errFault
+			}
+			return nil
+		}
+		restore := func() (*Gathered, error) {
+			g, err := Gather(t.Context(), m, r, tier, RestoreOptions{})
+			if err == nil {
+				_, err = Restore(t.Context(), g.Manifest(), r, to, RestoreOptions{})
+			}
+			return g, err
+		}
+		g, err := restore()
+		if cut {
+			if err == nil {
+				t.Fatalf("cut at %d, and no error", at)
+			}
+			g, err = restore()
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, reach := range g.Reach {
+			if reach.Topic != "orders" || reach.Partition > 1 {
+				continue
+			}
+			was, is := source.logs[fsm.TopicID{1}][reach.Partition], to.logs[fsm.TopicID{1}][reach.Partition]
+			log := tier.logs[fsm.TopicID{1}][reach.Partition]
+			if is.start != was.start || is.next != log.Tiered || reach.End != log.Tiered || reach.Known != was.next || reach.Tier < reach.Start || reach.Tier >= reach.End {
+				t.Fatalf("cut at %d: %+v, restored are %d to %d, there were %d to %d", at, reach, is.start, is.next, was.start, was.next)
+			}
+			kept := slices.DeleteFunc(slices.Clone(was.batches), func(b kafkaproto.Batch) bool { return b.Header().NextOffset() <= was.start })
+			for i, b := range is.batches {
+				if !bytes.Equal(b.Bytes(), kept[i].Bytes()) {
+					t.Fatalf("cut at %d: batch %d is another", at, i)
+				}
+			}
+		}
+		if o := to.committed[0].Offsets; len(o) != 2 || o[0].Offset != 7 || o[1].Offset != tier.logs[fsm.TopicID{1}][1].Tiered || o[1].Epoch != -1 || len(g.Back) != 1 {
+			t.Fatalf("%+v, %v", o, g.Back)
+		}
+		if want := int64(40 + 48); to.producers < want { // that of the last batch in the tier, or more
+			t.Fatalf("producer ids from %d on are given again, and there are some to %d", to.producers, want)
+		}
+		v, err := Compare(t.Context(), g.Manifest(), r, to, RestoreOptions{})
+		if err != nil || len(v.Wrong) > 0 {
+			t.Fatalf("%+v, %v", v, err)
+		}
+	}
+}
+
+// TestATierThatIsNotAsItWas: nothing of it is left out without a word.
+func TestATierThatIsNotAsItWas(t *testing.T) {
+	orders := fsm.TopicID{1}
+	for name, one := range map[string]struct {
+		change func(m *memTier)
+		want   string
+	}{
+		"another cluster's": {func(m *memTier) { m.owner = "another" }, "another"},
+		"damaged":           {func(m *memTier) { m.objects[m.logs[orders][0].Objects[20].Key][70] ^= 1 }, "damaged"},
+		"cut":               {func(m *memTier) { o := m.logs[orders][0].Objects[20]; m.objects[o.Key] = m.objects[o.Key][:50] }, "damaged"},
+		"gone":              {func(m *memTier) { delete(m.objects, m.logs[orders][0].Objects[20].Key) }, "does its cluster run"},
+		"no list":           {func(m *memTier) { m.odd[orders] = fmt.Errorf("x: %w", ErrUnlisted) }, ""},
+		"no answer":         {func(m *memTier) { m.odd[orders] = errFault }, "503"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, r, m, tier := lostCluster(t)
+			one.change(tier)
+			g, err := Gather(t.Context(), m, r, tier, RestoreOptions{})
+			if err == nil {
+				_, err = Restore(t.Context(), g.Manifest(), r, newMemCluster("target"), RestoreOptions{})
+			}
+			if one.want == "" {
+				if err != nil || !g.Reach[0].Unlisted || g.Reach[0].Tier >= 0 {
+					t.Errorf("%+v, %v", g.Reach, err)
+				}
+			} else if err == nil || !strings.Contains(err.Error(), one.want) {
+				t.Errorf("%v, want %q in it", err, one.want)
+			}
+		})
+	}
+}
+
+// TestWhichOfABackupAndATierCounts: what one has that the other cannot have is not mixed.
+func TestWhichOfABackupAndATierCounts(t *testing.T) {
+	object := func(first, next int64) Object { return Object{First: first, Next: next, MaxEpoch: 1} }
+	piece := func(first, next int64) TierObject {
+		return TierObject{Key: "k", First: first, Next: next, MaxEpoch: 1}
+	}
+	backup := Partition{Start: 5, End: 100, Epoch: 7, Objects: []Object{object(0, 50), object(50, 90)}}
+	const gap = fsm.RecoveryGap
+	for name, one := range map[string]struct {
+		log         TierLog
+		compacted   bool
+		catalogOnly bool
+		objects     string
+		end         int64
+	}{
+		"the tier goes on":          {TierLog{Start: 5, Tiered: 150, End: 170, Epoch: 8, Objects: []TierObject{piece(0, 80), piece(80, 120), piece(120, 150)}}, false, false, "0-50 50-90 k80-120 k120-150", 150},
+		"behind a gap of no data":   {TierLog{Start: 5, Tiered: 150, End: 170, Epoch: 8, Objects: []TierObject{piece(0, 95), piece(95, 150)}}, false, true, "0-50 50-90 k0-95 k95-150", 150},
+		"the backup goes on":        {TierLog{Start: 5, Tiered: 60, End: 170, Epoch: 7, Objects: []TierObject{piece(0, 60)}}, false, false, "0-50 50-90", 100},
+		"the start has moved":       {TierLog{Start: 85, Tiered: 150, End: 170, Epoch: 8, Objects: []TierObject{piece(80, 120), piece(120, 150)}}, false, false, "50-90 k80-120 k120-150", 150},
+		"over all of the backup":    {TierLog{Start: 130, Tiered: 150, End: 170, Epoch: 8, Objects: []TierObject{piece(125, 150)}}, false, false, "k125-150", 150},
+		"compacted":                 {TierLog{Start: 5, Tiered: 150, End: 170, Epoch: 8, Objects: []TierObject{piece(0, 120)}}, true, false, "k0-120", 150},
+		"compacted, backup newer":   {TierLog{Start: 5, Tiered: 80, End: 90, Epoch: 7, Objects: []TierObject{piece(0, 80)}}, true, false, "0-50 50-90", 100},
+		"recovered since":           {TierLog{Start: 5, Tiered: 60, End: 70, Epoch: 8 + gap, Objects: []TierObject{piece(0, 60)}}, false, false, "k0-60", 60},
+		"no records in the catalog": {TierLog{Start: 5, Tiered: 60, End: 70, Epoch: 7, Objects: []TierObject{piece(0, 60)}}, false, true, "0-50 50-90", 90},
+	} {
+		t.Run(name, func(t *testing.T) {
+			store := newMemStore()
+			tier := &memTier{memStore: store}
+			for i := range one.log.Objects {
+				o := &one.log.Objects[i]
+				b := prototest.Batch("x")
+				b.Stamp(o.First, 1)
+				o.Bytes, o.Sum = int64(b.Size()), sha256.Sum256(b.Bytes())
+				o.Key = fmt.Sprint("k", o.First, "-", o.Next)
+				store.objects[o.Key] = b.Bytes()
+			}
+			p := backup
+			r, err := p.extend(t.Context(), tier, &one.log, one.compacted, one.catalogOnly)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var got []string
+			for _, o := range p.Objects {
+				if text := fmt.Sprint(o.First, "-", o.Next); o.tierKey == "" {
+					got = append(got, text)
+				} else {
+					got = append(got, o.tierKey)
+				}
+			}
+			if strings.Join(got, " ") != one.objects || r.End != one.end || r.Known < one.log.End || r.Known < 100 {
+				t.Errorf("%v, %+v, want %s to %d", got, r, one.objects, one.end)
+			}
+		})
+	}
+}
+
+// TestBackupsWithoutRecordsAreKept: they do not push others out, and what they name stays.
+func TestBackupsWithoutRecordsAreKept(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, store := sample(), newMemStore()
+		r := &Repository{Store: store}
+		made := func(catalogOnly bool) string {
+			c.add(fsm.TopicID{2}, 0, 1, 10)
+			time.Sleep(time.Minute)
+			return create(t, c, r, Options{CatalogOnly: catalogOnly}).Manifest.ID
+		}
+		first, _, second := made(false), made(true), made(false)
+		last := []string{made(true), made(true), made(true)}
+		want := append([]string{first, second}, last[1:]...)
+		if _, err := Prune(t.Context(), r, PruneOptions{Keep: 2, Grace: 1}); err != nil {
+			t.Fatal(err)
+		}
+		if ids, err := r.IDs(t.Context()); err != nil || !slices.Equal(ids, want) {
+			t.Errorf("%v are kept (%v), want %v", ids, err, want)
+		}
+		for _, id := range want {
+			m, err := r.Manifest(t.Context(), id)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if v, err := Verify(t.Context(), m, r, Options{}, Known{}); err != nil || len(v.Wrong) > 0 {
+				t.Errorf("%+v, %v", v, err)
+			}
+		}
+		// The next one with records goes on behind those that are there.
+		c.add(fsm.TopicID{2}, 0, 1, 10)
+		if next := create(t, c, r, Options{}); next.Objects != 1 {
+			t.Errorf("%d objects were stored", next.Objects)
 		}
 	})
 }

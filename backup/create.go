@@ -53,6 +53,8 @@ type Options struct {
 	// Parallel is how many partitions are worked on at once; 0: 4. Each takes some 50 MiB.
 	Parallel int
 	Progress *Progress // nil: nobody looks
+	// CatalogOnly, of Create: no records are read (Manifest.CatalogOnly).
+	CatalogOnly bool
 }
 
 func (o *Options) defaults() error {
@@ -104,9 +106,9 @@ func Create(ctx context.Context, from Source, to *Repository, o Options) (*Creat
 	if err := to.claim(ctx, catalog.ClusterID); err != nil {
 		return nil, err
 	}
-	before, err := to.Newest(ctx, time.Time{})
+	before, err := to.base(ctx, o.CatalogOnly)
 	switch {
-	case errors.Is(err, ErrNotFound), errors.Is(err, ErrDamaged):
+	case errors.Is(err, ErrNotFound), errors.Is(err, ErrDamaged) && !o.CatalogOnly:
 		before = &Manifest{} // all is stored again, or found to be there
 	case err != nil:
 		return nil, err
@@ -119,7 +121,10 @@ func Create(ctx context.Context, from Source, to *Repository, o Options) (*Creat
 	c := &creation{from: from, to: to, options: o, created: &Created{}}
 	m := &Manifest{
 		Format: format, ID: newID(now), ClusterID: catalog.ClusterID, Started: now.UnixMilli(), Patterns: o.Patterns,
-		Topics: []Topic{}, Security: catalog.Security,
+		Topics: []Topic{}, Security: catalog.Security, CatalogOnly: o.CatalogOnly,
+	}
+	if o.CatalogOnly && before.ID != "" {
+		m.Records = before.recordsTime().UnixMilli()
 	}
 	// Offsets of groups come first: whatever they point at is there when the ends are asked for.
 	groups, err := from.Groups(ctx)
@@ -145,6 +150,25 @@ func Create(ctx context.Context, from Source, to *Repository, o Options) (*Creat
 	}
 	c.created.Manifest, c.created.Uploaded, c.created.Objects = m, c.uploaded.Load(), c.objects.Load()
 	return c.created, nil
+}
+
+// base gives the manifest whose objects a new backup names again: the newest, and of one that stores
+// nothing itself the newest that has all topics. The error is ErrNotFound where there is none.
+func (r *Repository) base(ctx context.Context, catalogOnly bool) (*Manifest, error) {
+	newest, err := r.Newest(ctx, time.Time{})
+	if !catalogOnly || err != nil || len(newest.Patterns) == 0 {
+		return newest, err
+	}
+	ids, err := r.IDs(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for _, id := range slices.Backward(ids) {
+		if m, err := r.Manifest(ctx, id); err != nil || len(m.Patterns) == 0 {
+			return m, err
+		}
+	}
+	return nil, ErrNotFound
 }
 
 // keepTopics leaves out offsets of topics that are not in a backup.
@@ -195,14 +219,18 @@ func (c *creation) topics(ctx context.Context, catalog *admin.CatalogCopy, befor
 		}}
 		all = append(all, s)
 		old := before.topic(t.ID)
+		if old != nil && old.Compacted && c.options.CatalogOnly {
+			// The records are as old as they were.
+			s.topic.Compacted, s.topic.DeleteRetentionMs = true, min(old.DeleteRetentionMs, t.DeleteRetentionMs)
+		}
 		for p := range t.Partitions {
 			work.Go(func() (err error) {
 				var had Partition
-				if old != nil && p < len(old.Partitions) && old.goesOn(&s.topic, before.Time(), 2) {
+				if old != nil && p < len(old.Partitions) && (c.options.CatalogOnly || old.goesOn(&s.topic, before.recordsTime(), 2)) {
 					had = old.Partitions[p]
 				}
 				s.topic.Partitions[p], err = c.partition(ctx, t, int32(p), had)
-				if err == nil && len(had.Objects) > 0 && !old.goesOn(&s.topic, before.Time(), 1) {
+				if err == nil && len(had.Objects) > 0 && !c.options.CatalogOnly && !old.goesOn(&s.topic, before.recordsTime(), 1) {
 					// The reading took longer than it may.
 					s.topic.Partitions[p], err = c.partition(ctx, t, int32(p), Partition{})
 				}
@@ -280,7 +308,10 @@ func (c *creation) once(ctx context.Context, t admin.TopicCopy, partition int32,
 		// have been lost, and other records stand there.
 		had = Partition{}
 	}
-	p.Objects = had.reusable(p.Start, p.End)
+	p.Objects = had.reusable(p.Start, p.End, !c.options.CatalogOnly)
+	if c.options.CatalogOnly {
+		return p, nil
+	}
 	next := p.Start
 	if n := len(p.Objects); n > 0 {
 		next = p.Objects[n-1].Next
@@ -303,8 +334,8 @@ func (c *creation) once(ctx context.Context, t admin.TopicCopy, partition int32,
 }
 
 // reusable gives the objects of an earlier backup of a log that reaches from start to end now.
-// Where too many that are not full stand at its end, they are left out, to be made one.
-func (p *Partition) reusable(start, end int64) (objects []Object) {
+// Where too many that are not full stand at its end, they are left out if they can be made one.
+func (p *Partition) reusable(start, end int64, again bool) (objects []Object) {
 	for _, o := range p.Objects {
 		if o.Next > start && o.Next <= end {
 			objects = append(objects, o)
@@ -317,7 +348,7 @@ func (p *Partition) reusable(start, end int64) (objects []Object) {
 	for tails < len(objects) && objects[len(objects)-1-tails].Bytes < objectBytes {
 		tails++
 	}
-	if tails >= maxTails && objects[len(objects)-1].Next < end {
+	if again && tails >= maxTails && objects[len(objects)-1].Next < end {
 		objects = objects[:len(objects)-tails]
 	}
 	return slices.Clone(objects)

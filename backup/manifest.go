@@ -43,11 +43,18 @@ type Manifest struct {
 	// before Started is in it.
 	Started  int64 `json:"started"`
 	Finished int64 `json:"finished"`
+	// CatalogOnly: no records were read for it. It names those that the newest backup before it has
+	// of all topics, whose records are of Records or newer (ms since epoch; 0: there are none). A
+	// partition's objects then end in front of its End, and what is between was not copied.
+	CatalogOnly bool  `json:"catalog_only,omitempty"`
+	Records     int64 `json:"records,omitempty"`
 	// Patterns are those of the topics that were asked for; none: all.
 	Patterns []string              `json:"patterns,omitempty"`
 	Topics   []Topic               `json:"topics"`
 	Groups   []Group               `json:"groups"`
 	Security admin.CatalogSecurity `json:"security"`
+
+	withTier bool // it was put together with what a tier has, and is in no store (Gather)
 }
 
 // Topic is a topic in a backup.
@@ -80,6 +87,10 @@ type Object struct {
 	// MaxProducer is the largest producer id in it; -1: none.
 	MaxProducer int64 `json:"max_producer"`
 	MaxEpoch    int32 `json:"max_epoch"` // the largest leader epoch in it
+
+	// tierKey is where it lies in the store of a tier; "": it is no object of a backup's store.
+	// Then MaxProducer is not known, and Next may be behind what is in it.
+	tierKey string
 }
 
 // Group is the offsets that a consumer group has committed.
@@ -99,6 +110,14 @@ type GroupOffset struct {
 
 // Time is when the backup was begun.
 func (m *Manifest) Time() time.Time { return time.UnixMilli(m.Started) }
+
+// recordsTime is when the reading of the records was begun that it has.
+func (m *Manifest) recordsTime() time.Time {
+	if m.CatalogOnly {
+		return time.UnixMilli(m.Records)
+	}
+	return m.Time()
+}
 
 // Bytes counts what the manifest names.
 func (m *Manifest) Bytes() (n int64) {
@@ -200,6 +219,9 @@ func (m *Manifest) check() error {
 	}
 	if m.ClusterID == "" || len(m.ClusterID) > 64 || m.Started < 0 || m.Finished < m.Started {
 		return fmt.Errorf("cluster %q, from %d to %d", m.ClusterID, m.Started, m.Finished)
+	}
+	if m.Records < 0 || m.Records > m.Started || m.Records > 0 && !m.CatalogOnly {
+		return fmt.Errorf("begun at %d, with records of %d", m.Started, m.Records)
 	}
 	names, ids := map[string]bool{}, map[fsm.TopicID]bool{}
 	for i := range m.Topics {

@@ -15,7 +15,9 @@ const DefaultGrace = 24 * time.Hour
 
 // PruneOptions say what is deleted.
 type PruneOptions struct {
-	// Keep is how many backups are kept, the newest, besides those from the future; 0: all.
+	// Keep is how many backups are kept, the newest, besides those from the future; 0: all. Those
+	// without records (Manifest.CatalogOnly) do not count: the newest Keep of them are kept besides
+	// that are newer than every other.
 	Keep int
 	// Grace is how old an orphan must be to be deleted, by the store's clock; 0: DefaultGrace,
 	// below 0: none are deleted.
@@ -47,13 +49,10 @@ func Prune(ctx context.Context, r *Repository, o PruneOptions) (*Pruned, error) 
 	out := &Pruned{Backups: []string{}, Orphans: []string{}}
 	// In place of one from the future the one that was just made would go.
 	ids = slices.DeleteFunc(ids, ahead)
+	var old []string
 	if o.Keep > 0 && len(ids) > o.Keep {
-		old, kept := ids[:len(ids)-o.Keep], ids[len(ids)-o.Keep:]
-		// Those that stay must be whole backups before others go.
-		for _, id := range kept {
-			if _, err := r.Manifest(ctx, id); err != nil {
-				return nil, fmt.Errorf("nothing is deleted: %w", err)
-			}
+		if old, err = r.old(ctx, ids, o.Keep); err != nil {
+			return nil, fmt.Errorf("nothing is deleted: %w", err)
 		}
 		for _, id := range old {
 			if !o.DryRun {
@@ -85,6 +84,30 @@ func Prune(ctx context.Context, r *Repository, o PruneOptions) (*Pruned, error) 
 		out.OrphanBytes += orphan.Bytes
 	}
 	return out, nil
+}
+
+// old gives the backups of some that go where keep are kept. Those that stay must be whole backups.
+func (r *Repository) old(ctx context.Context, ids []string, keep int) (old []string, err error) {
+	whole, catalogs := 0, 0
+	for _, id := range slices.Backward(ids) {
+		m, err := r.Manifest(ctx, id)
+		goes := false
+		if err == nil && m.CatalogOnly {
+			catalogs++
+			goes = whole > 0 || catalogs > keep
+		} else {
+			whole++
+			goes = whole > keep
+		}
+		switch {
+		case goes:
+			old = append(old, id)
+		case err != nil:
+			return nil, err
+		}
+	}
+	slices.Reverse(old)
+	return old, nil
 }
 
 // Orphan is an object of backups that no manifest names.

@@ -19,7 +19,10 @@ import (
 )
 
 // Repository is the backups of one cluster in a store.
-type Repository struct{ Store Store }
+type Repository struct {
+	Store Store
+	Tier  Tier // that objects lie in which are not in Store (Gather); nil: there are none
+}
 
 // Where things lie.
 const (
@@ -202,6 +205,9 @@ func (r *Repository) put(ctx context.Context, m *Manifest) error {
 
 // object reads an object of a partition and checks it against the manifest.
 func (r *Repository) object(ctx context.Context, topic fsm.TopicID, partition int32, o Object) ([]kafkaproto.Batch, error) {
+	if o.tierKey != "" {
+		return tierBatches(ctx, r.Tier, o)
+	}
 	key := objectKey(topic, partition, o)
 	data, err := r.Store.Get(ctx, key, o.Bytes)
 	if errors.Is(err, errTooLarge) {

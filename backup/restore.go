@@ -70,6 +70,9 @@ func Restore(ctx context.Context, m *Manifest, from *Repository, to Target, o Re
 	if err != nil {
 		return nil, fmt.Errorf("the cluster's catalog: %w", err)
 	}
+	if m.CatalogOnly {
+		return nil, fmt.Errorf("backup %s was made without reading records: restore it with what a tier has (--from-tier), or another one (--backup)", m.ID)
+	}
 	r := &restoration{manifest: m, from: from, to: to, options: o, restored: &Restored{}}
 	if err := r.plan(catalog); err != nil {
 		return nil, err
@@ -85,7 +88,7 @@ func Restore(ctx context.Context, m *Manifest, from *Repository, to Target, o Re
 		return nil, err
 	}
 	for _, t := range r.todo {
-		if err := to.End(ctx, t.id, t.old.maxProducer()); err != nil {
+		if err := to.End(ctx, t.id, max(t.old.maxProducer(), r.seen.of(t.old.ID))); err != nil {
 			return nil, fmt.Errorf("topic %s: %w", t.name, err)
 		}
 	}
@@ -119,6 +122,7 @@ type restoration struct {
 	options  RestoreOptions
 	todo     []target
 	restored *Restored
+	seen     producersSeen // of records that came from a tier
 }
 
 // target is a topic that is to be restored, and how it is called here.
@@ -156,6 +160,9 @@ func (r *restoration) plan(catalog *admin.CatalogCopy) error {
 			t.id = otherID(r.manifest.ID, old.ID, t.name)
 		}
 		origin := fmt.Sprintf("%s of cluster %s, topic %s", r.manifest.ID, r.manifest.ClusterID, old.ID)
+		if r.manifest.withTier {
+			origin += " and its tier"
+		}
 		there, ok := byName[t.name]
 		switch {
 		case ok && there.Origin == origin && !there.Restoring:
@@ -271,8 +278,14 @@ func (r *restoration) partition(ctx context.Context, t target, partition int32) 
 		defer close(objects)
 		for _, o := range old.Objects {
 			f := fetched{object: o}
-			if o.Next > next {
+			if o.Next > next || o.tierKey != "" { // of a tier, producers are to be seen again
 				f.batches, f.err = r.from.object(ctx, t.old.ID, partition, o)
+			}
+			if o.tierKey != "" {
+				r.seen.see(t.old.ID, f.batches)
+			}
+			if o.Next <= next {
+				f.batches = nil
 			}
 			select {
 			case objects <- f:
@@ -316,9 +329,9 @@ func (r *restoration) partition(ctx context.Context, t target, partition int32) 
 // reach has the log reach to the end that it had, where no records are left of the last offsets.
 func (r *restoration) reach(ctx context.Context, t target, partition int32) error {
 	old := &t.old.Partitions[partition]
-	next := int64(old.begin().Offset)
-	if n := len(old.Objects); n > 0 {
-		next = old.Objects[n-1].Next
+	next, err := r.to.Append(ctx, t.id, partition, nil, false)
+	if err != nil {
+		return err
 	}
 	for next < old.End {
 		count := min(old.End-next, math.MaxInt32)

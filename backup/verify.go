@@ -101,6 +101,9 @@ func Compare(ctx context.Context, m *Manifest, r *Repository, with Source, o Res
 	if err := o.defaults(); err != nil {
 		return nil, err
 	}
+	if m.CatalogOnly {
+		return nil, fmt.Errorf("backup %s was made without reading records: compare it with what a tier has (--from-tier), or another one (--backup)", m.ID)
+	}
 	catalog, err := with.Catalog(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("the cluster's catalog: %w", err)
@@ -181,23 +184,26 @@ func comparePartition(ctx context.Context, r *Repository, with Source, here admi
 		return compareCompacted(ctx, r, with, here, id, partition, old, end, progress)
 	}
 	c := &creation{from: with}
+	next := old.Start
 	for _, o := range old.Objects {
 		want := o.SHA256
 		from := o.First
-		if from < old.Start {
-			// Part of it lies in front of the log start, and is not read from the cluster.
+		if from < next {
+			// Part of it lies in front of the log start, and is not read from the cluster, or is in
+			// the object before, as where a tier goes on behind a backup.
 			batches, err := r.object(ctx, id, partition, o)
 			if err != nil {
 				return err
 			}
 			sum := sha256.New()
 			for _, b := range batches {
-				if b.Header().NextOffset() > old.Start {
+				if b.Header().NextOffset() > next {
 					sum.Write(b.Bytes())
 				}
 			}
-			want, from = hex.EncodeToString(sum.Sum(nil)), old.Start
+			want, from = hex.EncodeToString(sum.Sum(nil)), next
 		}
+		next = o.Next
 		got, err := c.digest(ctx, here, partition, from, o.Next)
 		if err != nil {
 			return err

@@ -15,6 +15,7 @@ import (
 
 	"github.com/trimaran-io/trimaran/cluster/tier"
 	"github.com/trimaran-io/trimaran/fsm"
+	"github.com/trimaran-io/trimaran/kafkaproto"
 	"github.com/trimaran-io/trimaran/kafkaproto/prototest"
 	"github.com/trimaran-io/trimaran/outcome"
 )
@@ -31,6 +32,7 @@ type simStore struct {
 	// long lists lack what was put.
 	fails, slow, short int
 	late               time.Duration
+	dropped            map[fsm.TopicID]bool // topics that the test has deleted
 }
 
 type simObject struct {
@@ -131,8 +133,86 @@ func (s *simStore) Delete(ctx context.Context, key string) error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	was := s.frozen()
 	delete(s.objects, key)
+	s.wholeWithout(key, was)
 	return nil
+}
+
+// frozenStore is what a store had at a moment.
+type frozenStore map[string][]byte
+
+func (s *simStore) frozen() frozenStore {
+	f := frozenStore{}
+	for key, o := range s.objects {
+		f[key] = o.data
+	}
+	return f
+}
+
+func (f frozenStore) String() string                            { return "frozen" }
+func (f frozenStore) Put(context.Context, string, []byte) error { return errStore }
+func (f frozenStore) Delete(context.Context, string) error      { return errStore }
+
+func (f frozenStore) Get(_ context.Context, key string, _ int64) ([]byte, error) {
+	data, ok := f[key]
+	if !ok {
+		return nil, tier.ErrNotFound
+	}
+	return data, nil
+}
+
+func (f frozenStore) List(_ context.Context, prefix string, each func(string) error) error {
+	for key := range f {
+		if strings.HasPrefix(key, prefix) {
+			if err := each(key); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// remains gives what somebody finds of a partition who has nothing but the store: its newest list,
+// and the objects that this names. The error says what is not there.
+func (f frozenStore) remains(id fsm.PartitionID) (l *tier.List, pieces []tier.Piece, err error) {
+	r := tier.Remains{Store: f}
+	if l, err = r.List(context.Background(), id); err != nil || l == nil {
+		return l, nil, err
+	}
+	for _, s := range l.Segments {
+		more, err := r.Pieces(context.Background(), id, s)
+		if err != nil {
+			return nil, nil, err
+		}
+		for _, p := range more {
+			if data, ok := f[p.Key]; !ok || int64(len(data)) != p.Bytes {
+				return nil, nil, fmt.Errorf("%s is named and has %d bytes", p.Key, len(data))
+			}
+		}
+		pieces = append(pieces, more...)
+	}
+	return l, pieces, nil
+}
+
+// wholeWithout holds that what is deleted is not named by the newest list of its partition, unless
+// its topic is.
+func (s *simStore) wholeWithout(key string, was frozenStore) {
+	parts := strings.Split(key, "/")
+	if len(parts) != 4 || strings.HasSuffix(key, ".list") {
+		return
+	}
+	id, err := fsm.ParsePartitionID(parts[1] + "-" + parts[2])
+	if err != nil || s.dropped[id.Topic] {
+		return
+	}
+	l, _, err := was.remains(id)
+	if err != nil || l == nil {
+		return
+	}
+	if _, _, err := s.frozen().remains(id); err != nil {
+		s.t.Errorf("%s is deleted, and the list of term %d, entry %d has it: %v", key, l.Term, l.Index, err)
+	}
 }
 
 func (s *simStore) keys(prefix string) (keys []string) {
@@ -378,6 +458,7 @@ func testATierEndsWithWhatItIsFor(t *testing.T) {
 		t.Errorf("the log starts at %d of %d, about 60000 bytes are to be kept", start, next)
 	}
 	gone("what is too old", start)
+	store.set(func(s *simStore) { s.dropped = map[fsm.TopicID]bool{topic.ID: true} })
 	if err := c.any().DeleteTopic(within(t), "a"); err != nil {
 		t.Fatal(err)
 	}
@@ -557,6 +638,7 @@ func testReadersOfATierGetWhatWasWritten(t *testing.T, seed uint64) {
 	if fromTier < 200 {
 		t.Errorf("only %d reads were of the tier", fromTier)
 	}
+	p.checkRemains(store, seed)
 	c.noOrphans(id, store)
 	for i := range c.nodes {
 		c.rebuilt(i, id, fsm.Offset(p.next))
@@ -579,7 +661,8 @@ func (c *testCluster) noOrphans(id fsm.PartitionID, store *simStore) {
 		if leader == nil {
 			return errors.New("no leader")
 		}
-		if keys, objects := store.keys("tiers/"), leader.TierObjects(); len(keys) != objects {
+		objects := leader.TierObjects() + 1 // the list of them
+		if keys := store.keys("tiers/"); len(keys) != objects {
 			return fmt.Errorf("%d objects in the store, %d are named", len(keys), objects)
 		}
 		return nil
@@ -675,6 +758,7 @@ func testTheTierOfACompactedTopicIsCompacted(t *testing.T) {
 		k.caughtUp()
 		k.compacted(fsm.Offset(k.next) - 60)
 		c.tiered(k.id)
+		k.checkRemains(store, random)
 		eventually(t, "the tier is compacted", func() error {
 			s := c.nodes[c.leaderOf(k.id)].records(k.id).TierStatus()
 			if s.Dirty {
@@ -686,6 +770,7 @@ func testTheTierOfACompactedTopicIsCompacted(t *testing.T) {
 		store.well()
 		k.check(false)
 		k.same(round % 3)
+		k.checkRemains(store, random)
 	}
 	s := c.nodes[c.leaderOf(k.id)].records(k.id).TierStatus()
 	t.Logf("the log ends at %d; the tier has %d bytes in %d segments, it had up to %d", k.next, s.Bytes, s.Segments, largest)
@@ -701,6 +786,119 @@ func testTheTierOfACompactedTopicIsCompacted(t *testing.T) {
 		return nil
 	})
 	k.check(false)
+}
+
+// restored makes a partition of what is left in a store of another one, as a restore does.
+func (c *testCluster) restored(store *simStore, from fsm.PartitionID, seed uint64) (id fsm.PartitionID, l *tier.List) {
+	c.t.Helper()
+	var frozen frozenStore
+	var pieces []tier.Piece
+	eventually(c.t, "a list", func() (err error) {
+		store.mu.Lock()
+		frozen = store.frozen()
+		store.mu.Unlock()
+		if l, pieces, err = frozen.remains(from); err == nil && l == nil {
+			err = errors.New("nothing is there")
+		}
+		return err
+	})
+	var batches []kafkaproto.Batch
+	for _, p := range pieces {
+		for batch, err := range kafkaproto.Batches(frozen[p.Key]) {
+			if err != nil {
+				c.t.Fatal(err)
+			}
+			batches = append(batches, batch)
+		}
+	}
+	id = fsm.PartitionID{Topic: fsm.TopicID{1, byte(seed), byte(seed >> 8), byte(seed >> 16), 0xff}}
+	spec := fsm.TopicSpec{
+		Name: fmt.Sprint("restored-", seed), Partitions: 1, ReplicationFactor: 3, Configs: map[string]string{"cleanup.policy": "delete", "remote.storage.enable": "false"},
+		Restore: &fsm.RestoreSpec{ID: id.Topic, Origin: "a tier", Begin: []fsm.Begin{{Offset: l.Segments[0].First, Term: l.Term}}},
+	}
+	eventually(c.t, "the topic", func() error { return c.any().CreateTopic(within(c.t), spec, false) })
+	eventually(c.t, "restore", func() error {
+		_, err := c.any().RestoreBatches(within(c.t), id, batches, true)
+		return err
+	})
+	eventually(c.t, "the end", func() error { return c.any().EndRestore(within(c.t), fsm.EndRestore{Topic: id.Topic, Producers: -1}) })
+	return id, l
+}
+
+// checkRemains holds what can be restored from the store alone against what is there: the same
+// batches at the same offsets, byte for byte, up to where the tier ends.
+func (p *producerLog) checkRemains(store *simStore, seed uint64) {
+	t := p.c.t
+	t.Helper()
+	id, l := p.c.restored(store, p.id, seed)
+	from, end := l.Start, l.Segments[len(l.Segments)-1].Next
+	batches := func(id fsm.PartitionID) (all []byte) {
+		for at := from; at < end; {
+			var slice fsm.Slice
+			eventually(t, "read", func() (err error) {
+				slice, err = p.c.any().Read(within(t), id, at, 1<<20, fsm.ReadUncommitted)
+				return err
+			})
+			for batch, err := range kafkaproto.Batches(slice.Batches) {
+				if err != nil {
+					t.Fatal(err)
+				}
+				if at = fsm.Offset(batch.Header().NextOffset()); at <= end {
+					all = append(all, batch.Bytes()...)
+				}
+			}
+			if slice.Done != nil {
+				slice.Done()
+			}
+		}
+		return all
+	}
+	if want, got := batches(p.id), batches(id); !bytes.Equal(want, got) {
+		t.Errorf("of offsets %d to %d %d bytes are restored, and %d were there, or others", from, end, len(got), len(want))
+	}
+}
+
+// checkRemains holds what can be restored from the store alone against what was written: of each
+// key whose newest committed record is there, this one, and never one that was aborted.
+func (k *keyedLog) checkRemains(store *simStore, random *rand.Rand) {
+	t := k.c.t
+	t.Helper()
+	id, l := k.c.restored(store, k.id, random.Uint64())
+	end := int64(l.Segments[len(l.Segments)-1].Next)
+	for _, span := range k.all {
+		if span.first < end && (span.marker < 0 || span.marker >= end) {
+			end = span.first // it is aborted there
+		}
+	}
+	copied := &keyedLog{producerLog: &producerLog{c: k.c, id: id}}
+	leader := k.c.leaderOf(id)
+	found, _, err := copied.read(leader, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for key, at := range k.newest {
+		got, ok := found[key]
+		if place(at) >= end || at < 0 && !ok {
+			continue
+		}
+		if !ok || got != at {
+			t.Fatalf("key %q is restored at %d (%v), it was at %d; the tier has offsets to %d", key, got, ok, at, l.Segments[len(l.Segments)-1].Next)
+		}
+	}
+	for key := range found {
+		if _, ok := k.newest[key]; !ok {
+			t.Fatalf("key %q is restored and was never committed", key)
+		}
+	}
+	eventually(t, "the restored topic is deleted", func() error { return k.c.any().DeleteTopic(within(t), k.c.topicName(id)) })
+}
+
+func (c *testCluster) topicName(id fsm.PartitionID) string {
+	topic, _ := c.any().Topics().ByID(id.Topic)
+	if topic == nil {
+		return ""
+	}
+	return topic.Name
 }
 
 // TestATierThatIsSwitchedOff: first nothing more goes there, then all of it is deleted, and the log

@@ -165,6 +165,39 @@ func TierReplaceCommand(old []TieredSegment, s TieredSegment) []byte {
 	return s.append(b)
 }
 
+// AppendSegments appends what names segments to b, so that ParseSegments reads it. The entries that
+// named them are not part of it.
+func AppendSegments(b []byte, segments []TieredSegment) []byte {
+	b = binary.AppendUvarint(b, uint64(len(segments)))
+	for _, s := range segments {
+		b = s.append(b)
+	}
+	return b
+}
+
+// ParseSegments reads what AppendSegments gave: segments that can be ones and follow each other.
+func ParseSegments(b []byte) (segments []TieredSegment, err error) {
+	r := numbers{b: b}
+	if n := r.atMost(min(uint64(len(b))/leastTiered, MaxTiered)); n > 0 {
+		segments = make([]TieredSegment, n)
+	}
+	for i := range segments {
+		segments[i] = readTiered(&r)
+	}
+	if r.bad || len(r.b) > 0 {
+		return nil, fmt.Errorf("%w: malformed list of a tier's segments", outcome.ErrUnknown)
+	}
+	for i, s := range segments {
+		if err := s.check(); err != nil {
+			return nil, err
+		}
+		if i > 0 && s.First != segments[i-1].Next {
+			return nil, fmt.Errorf("a segment of the tier from %d on does not follow one to %d", s.First, segments[i-1].Next)
+		}
+	}
+	return segments, nil
+}
+
 // append appends what names the segment.
 func (s TieredSegment) append(b []byte) []byte {
 	for _, v := range [...]uint64{uint64(s.First), uint64(s.Next), uint64(s.Term), s.ID, uint64(s.Pieces), uint64(s.IndexBytes), uint64(s.Bytes), uint64(s.Clean)} {

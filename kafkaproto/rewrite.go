@@ -1,6 +1,7 @@
 package kafkaproto
 
 import (
+	"bytes"
 	"cmp"
 	"fmt"
 	"sync"
@@ -107,6 +108,17 @@ func (b Batch) Retain(keep func(Record) bool) (rest Batch, kept int, err error) 
 		}
 	}
 	return h.seal(out), kept, nil
+}
+
+// OutsideTransaction gives the batch as one that belongs to no transaction: what a committed one is
+// to readers, who then need no marker of it. Where it belongs to none it is the same batch.
+func (b Batch) OutsideTransaction() Batch {
+	h := b.header
+	if !h.Transactional() || h.Control() {
+		return b
+	}
+	h.Attributes &^= attrTransactional
+	return h.seal(bytes.Clone(b.bytes))
 }
 
 // without gives the batch of which nothing is left.

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"slices"
 	"strings"
 	"time"
 
@@ -60,6 +61,10 @@ type tiering struct {
 	// scanned is when, and in which term, orphans were looked for last.
 	scanned time.Time
 	term    fsm.Term
+	// listed is the newest list of segments in the store, which this replica has put there in
+	// listedTerm; nil: it has made sure then that there is none. What is in it does not change.
+	listed     *tier.List
+	listedTerm fsm.Term
 }
 
 // TierStatus is what is known of a partition's tier on this node.
@@ -181,7 +186,8 @@ func (r *Records) tend(ctx context.Context) {
 		return // somebody else was faster
 	}
 	defer r.setTiering(false)
-	steps := []func(context.Context, *fsm.Topic, *proposer) error{r.endTier, r.upload, r.deleteGone, r.deleteOrphans, r.compactTier}
+	// What is named is listed before what is not is deleted.
+	steps := []func(context.Context, *fsm.Topic, *proposer) error{r.endTier, r.upload, r.list, r.deleteGone, r.deleteOrphans, r.compactTier}
 	var failed error
 	for _, step := range steps {
 		if failed = step(ctx, topic, p); failed != nil {
@@ -423,17 +429,63 @@ func (r *Records) fill(ctx context.Context, u *tier.Upload, from, to fsm.Offset,
 	return u.Finish(ctx, to, aborted, lastWrite)
 }
 
-// deleteGone deletes the objects of segments that are not named any more.
+// list puts a list of what is named into the store, for who has lost the partition's log (List in
+// cluster/tier), if there is none yet of this leadership or it has changed.
+func (r *Records) list(ctx context.Context, _ *fsm.Topic, p *proposer) error {
+	r.mu.Lock()
+	seen, listed := r.seen, r.tiering.listed
+	known := r.tiering.listedTerm == p.term
+	r.mu.Unlock()
+	if !known {
+		listed = nil
+	}
+	next := &tier.List{Term: p.term, Index: seen.last, Start: seen.start, End: seen.next, Segments: seen.tiered}
+	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
+	defer cancel()
+	var err error
+	switch {
+	case len(seen.tiered) == 0 && known && listed == nil, len(seen.tiered) > 0 && listed != nil && sameList(listed, next):
+		return nil
+	case len(seen.tiered) == 0:
+		next = nil
+		err = r.env.Tier.DropLists(ctx, r.ID, p.term)
+	default:
+		err = r.env.Tier.PutList(ctx, r.ID, next, listed)
+	}
+	r.stepOfCopy("listed")
+	term := p.term
+	if err != nil {
+		next, term = nil, 0 // lists of before may be left: all are looked for next time
+		err = fmt.Errorf("a list of what is in the tier: %w", err)
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.tiering.listed, r.tiering.listedTerm = next, term
+	return err
+}
+
+// sameList reports whether two lists name the same, of a log that starts at the same offset.
+func sameList(a, b *tier.List) bool {
+	return a.Start == b.Start && slices.EqualFunc(a.Segments, b.Segments, func(a, b fsm.TieredSegment) bool { return a.ID == b.ID })
+}
+
+// deleteGone deletes the objects of segments that are not named any more, not even by the newest
+// list.
 func (r *Records) deleteGone(ctx context.Context, _ *fsm.Topic, p *proposer) error {
 	storing, cancel := context.WithTimeout(ctx, storeTimeout)
 	defer cancel()
 	r.mu.Lock()
-	gone := r.state.TieredGone()
+	gone, listed := r.state.TieredGone(), map[uint64]bool{}
+	if l := r.tiering.listed; l != nil {
+		for _, s := range l.Segments {
+			listed[s.ID] = true
+		}
+	}
 	r.mu.Unlock()
 	var done []fsm.GoneSegment
 	var err error
 	for _, g := range gone {
-		if len(done) == deleteAtOnce || time.Now().UnixMilli()-g.At < tierGrace.Milliseconds() {
+		if len(done) == deleteAtOnce || listed[g.ID] || time.Now().UnixMilli()-g.At < tierGrace.Milliseconds() {
 			break
 		}
 		if err = r.env.Tier.Delete(storing, r.ID, g); err != nil {

@@ -161,16 +161,22 @@ func tierGroup(segments []fsm.TieredSegment, to fsm.Offset, most int64) (group, 
 // rewriteTier puts a segment in place of some that follow each other, without the records below an
 // offset that have newer ones of their keys. It gives the bytes of records before and after that.
 func (r *Records) rewriteTier(ctx context.Context, p *proposer, group []fsm.TieredSegment, to fsm.Offset, keys *compaction.Keys) (before, after int64, err error) {
+	ended := map[int64]bool{} // producers of which a transaction has ended in the group
 	keep := func(batch kafkaproto.Batch, aborted bool) (kafkaproto.Batch, error) {
 		h := batch.Header()
 		if fsm.Offset(h.BaseOffset) >= to {
 			return batch, nil
 		}
 		if h.Control() {
-			// Who reads needs markers of aborted transactions alone.
-			if m, err := kafkaproto.ParseMarker(batch); err == nil && m.Commit {
+			// Who reads needs markers of aborted transactions alone. Who restores a log from what
+			// is here must not find a transaction without its marker: of one that is committed,
+			// what is in the group is taken out of it, and the first marker may be that of one
+			// which begins in front of the group.
+			m, err := kafkaproto.ParseMarker(batch)
+			if err == nil && m.Commit && ended[h.ProducerID] {
 				return kafkaproto.Batch{}, nil
 			}
+			ended[h.ProducerID] = ended[h.ProducerID] || err == nil
 			return batch, nil
 		}
 		rest, kept, err := batch.Retain(func(record kafkaproto.Record) bool {
@@ -182,8 +188,10 @@ func (r *Records) rewriteTier(ctx context.Context, p *proposer, group []fsm.Tier
 			return batch, nil // what cannot be read stays as it is
 		case kept == 0:
 			return kafkaproto.Batch{}, nil
+		case aborted:
+			return rest, nil
 		}
-		return rest, nil
+		return rest.OutsideTransaction(), nil
 	}
 	u, err := r.env.Tier.Begin(ctx, r.ID, group[0].First, p.term)
 	if err != nil {

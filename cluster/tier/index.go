@@ -189,6 +189,11 @@ func (x *index) check() error {
 	return nil
 }
 
+// of reports whether it is the index of a segment.
+func (x *index) of(s fsm.TieredSegment) bool {
+	return x.first == s.First && x.next == s.Next && len(x.pieces) == int(s.Pieces)
+}
+
 // at gives the piece that has an offset, or the first behind it; len(pieces) if there is none.
 func (x *index) at(offset fsm.Offset) int {
 	return sort.Search(len(x.pieces), func(i int) bool { return x.pieces[i].next > offset })

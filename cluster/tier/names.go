@@ -14,6 +14,7 @@ import (
 //	tier.json                                                       whose store this is
 //	tiers/<topic id>/<partition>/<first>-<term>-<id>.index          a segment's index
 //	tiers/<topic id>/<partition>/<first>-<term>-<id>.<n>.batches    its pieces, from 0
+//	tiers/<topic id>/<partition>/<start>-<term>-<index>.list        a list of segments (list.go)
 //
 // first is the offset that the segment begins at, 20 digits; term that of the leader that put it
 // there, and id a random number, 16 hexadecimal digits each.

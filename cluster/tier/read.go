@@ -201,7 +201,7 @@ func (t *Tier) indexOf(ctx context.Context, id fsm.PartitionID, s fsm.TieredSegm
 	}
 	data, err := t.object(ctx, key, s.IndexBytes, s.IndexSum, func(data []byte) error {
 		x, err := parseIndex(data)
-		if err == nil && (x.first != s.First || x.next != s.Next || len(x.pieces) != int(s.Pieces)) {
+		if err == nil && !x.of(s) {
 			err = fmt.Errorf("%w: the index of offsets %d to %d is of %d to %d", ErrDamaged, s.First, s.Next, x.first, x.next)
 		}
 		if err == nil {
@@ -401,7 +401,7 @@ func (t *Tier) fetchAhead(id fsm.PartitionID, segments []fsm.TieredSegment, s fs
 		if s.IndexBytes <= maxIndex {
 			_, _ = t.object(t.ctx, key, s.IndexBytes, s.IndexSum, func(data []byte) error {
 				x, err := parseIndex(data)
-				if err == nil && x.first == s.First && x.next == s.Next && len(x.pieces) == int(s.Pieces) {
+				if err == nil && x.of(s) {
 					t.keep(key, x, int64(len(data)))
 				}
 				return err

@@ -184,7 +184,7 @@ func (t *Tier) owned(ctx context.Context) (bool, error) {
 	if id == "" {
 		return false, errors.New("the node does not know its cluster yet")
 	}
-	owner, err := t.owner(ctx)
+	owner, err := owner(ctx, t.Store)
 	switch {
 	case errors.Is(err, ErrNotFound):
 		return false, nil
@@ -199,8 +199,9 @@ func (t *Tier) owned(ctx context.Context) (bool, error) {
 	return true, nil
 }
 
-func (t *Tier) owner(ctx context.Context) (clusterID string, err error) {
-	data, err := t.Store.Get(ctx, claimKey, maxClaim)
+// owner gives the cluster that a store belongs to.
+func owner(ctx context.Context, store Store) (clusterID string, err error) {
+	data, err := store.Get(ctx, claimKey, maxClaim)
 	if err != nil {
 		return "", err
 	}

@@ -172,7 +172,11 @@ func newBackupCreate() *cobra.Command {
 the records in the same backup. A transaction that is open then is aborted where the
 backup is restored; one that ends in several partitions at that moment may be aborted
 in some of them. Needs ALTER of the cluster, since passwords of users are part of
-it, as keys they are derived to, READ of the topics and DESCRIBE of the groups.`,
+it, as keys they are derived to, READ of the topics and DESCRIBE of the groups.
+
+--catalog-only reads no records: topics, configurations, offsets of groups, users and
+ACLs are those of now, the records those of the last backup. It is restored with what
+a tier has (restore --from-tier).`,
 		Example: "  trimaran backup create --to file:///backups/one\n  trimaran backup create --to 's3://backups/one?endpoint=https://s3.example.org' --topic 'orders-*' --keep 30",
 		Args:    cobra.NoArgs,
 		RunE:    func(cmd *cobra.Command, _ []string) error { return backupCreate(cmd) },
@@ -182,6 +186,8 @@ it, as keys they are derived to, READ of the topics and DESCRIBE of the groups.`
 	_ = cmd.MarkFlagRequired("to")
 	cmd.Flags().StringArray("topic", nil, "topics whose names fit a `pattern` with *, ? and […] (default: all); can be given several times")
 	cmd.Flags().Int("keep", 0, "how many backups stay there, this one among them (default: all)")
+	cmd.Flags().Bool("catalog-only", false, "all but the records, which are those of the last backup")
+	cmd.MarkFlagsMutuallyExclusive("catalog-only", "topic")
 	addOutputFlags(cmd)
 	return cmd
 }
@@ -222,6 +228,7 @@ func backupCreate(cmd *cobra.Command) error {
 	defer c.close()
 	o := backup.Options{Patterns: patterns, Progress: &backup.Progress{}}
 	o.Parallel, _ = cmd.Flags().GetInt("parallel")
+	o.CatalogOnly, _ = cmd.Flags().GetBool("catalog-only")
 	var made *backup.Created
 	err = watch(cmd, o.Progress, func() (err error) {
 		made, err = backup.Create(cmd.Context(), c, to, o)
@@ -291,7 +298,9 @@ type listedBackup struct {
 	Patterns []string `json:"patterns,omitempty"`
 	Groups   int      `json:"groups"`
 	Bytes    int64    `json:"bytes"`
-	Error    string   `json:"error,omitempty"` // why it cannot be read
+	// CatalogOnly: its records are those of the backup before, its offsets of groups are newer.
+	CatalogOnly bool   `json:"catalog_only,omitempty"`
+	Error       string `json:"error,omitempty"` // why it cannot be read
 }
 
 func backupList(cmd *cobra.Command) error {
@@ -313,6 +322,7 @@ func backupList(cmd *cobra.Command) error {
 			unread++
 		} else {
 			row.Cluster, row.Started, row.Topics, row.Patterns, row.Groups, row.Bytes = m.ClusterID, m.Started, len(m.Topics), m.Patterns, len(m.Groups), m.Bytes()
+			row.CatalogOnly = m.CatalogOnly
 		}
 		all = append(all, row)
 	}
@@ -336,6 +346,9 @@ func backupList(cmd *cobra.Command) error {
 		of := "all"
 		if len(b.Patterns) > 0 {
 			of = terminal.Shown(strings.Join(b.Patterns, " "))
+		}
+		if b.CatalogOnly {
+			of = "all, without newer records"
 		}
 		rows = append(rows, []string{
 			b.ID, time.UnixMilli(b.Started).UTC().Format(time.RFC3339), fmt.Sprint(b.Topics), fmt.Sprint(b.Groups), showBytes(b.Bytes), of, terminal.Shown(b.Cluster),
@@ -527,7 +540,26 @@ func addRestoreFlags(cmd *cobra.Command) {
 	cmd.Flags().StringArray("topic", nil, "topics whose names fit a `pattern`, or OLD=NEW for one under a new name (default: all); can be given several times")
 	cmd.Flags().Bool("new-ids", false, "topics have other ids than they had")
 	cmd.Flags().Bool("no-groups", false, "without offsets of groups")
+	cmd.Flags().String("from-tier", "", "the `URL` of the store that the tier of the cluster is in (--tier-to), for records that the backup has not")
 	addOutputFlags(cmd)
+}
+
+// gathered gives the backup that the flags name, with what --from-tier has; nil: that is not given.
+func gathered(cmd *cobra.Command, r *backup.Repository, o backup.RestoreOptions) (*backup.Manifest, *backup.Gathered, error) {
+	m, err := manifestOf(cmd, r)
+	url, _ := cmd.Flags().GetString("from-tier")
+	if err != nil || url == "" {
+		return m, nil, err
+	}
+	t, err := newTierRemains(url)
+	if err != nil {
+		return nil, nil, usagef("--from-tier: %w", err)
+	}
+	g, err := backup.Gather(cmd.Context(), m, r, t, o)
+	if err != nil {
+		return nil, nil, err
+	}
+	return g.Manifest(), g, nil
 }
 
 func restoreOptionsOf(cmd *cobra.Command) (o backup.RestoreOptions, err error) {
@@ -548,10 +580,16 @@ configurations, offsets, leader epochs and producers, with the offsets of groups
 that are not there, and ACLs. Clients can append to a topic when all of that is over;
 keep consumers away until then. Cut short, the same command goes on where it was.
 --topic OLD=NEW restores a topic beside what is there, without groups, users and ACLs.
+
+--from-tier takes records that the backup has not from the store that the cluster's old
+records went to (--tier-to), for a cluster that is lost. They are copied: nothing is
+changed there, and the new cluster needs a place of its own. Of each partition it is
+said up to where it is there, and which offsets are missing.
 Needs ALTER of the cluster, READ of the groups and READ and DESCRIBE of the topics.`,
 		Example: `  trimaran backup restore --from file:///backups/one
   trimaran backup restore --from file:///backups/one --before 2026-01-31T12:00:00Z
-  trimaran backup restore --from file:///backups/one --topic orders=orders-of-yesterday`,
+  trimaran backup restore --from file:///backups/one --topic orders=orders-of-yesterday
+  trimaran backup restore --from file:///backups/one --from-tier file:///mnt/tier`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return backupRestore(cmd) },
 	}
@@ -571,6 +609,8 @@ type restoredBackup struct {
 	Busy       []string `json:"busy_groups,omitempty"`
 	Users      int      `json:"users"`
 	ACLs       int      `json:"acls"`
+
+	FromTier *backup.Gathered `json:"from_tier,omitempty"`
 }
 
 func backupRestore(cmd *cobra.Command) error {
@@ -588,7 +628,7 @@ func backupRestore(cmd *cobra.Command) error {
 		return err
 	}
 	defer c.close()
-	m, err := manifestOf(cmd, r)
+	m, tier, err := gathered(cmd, r, o)
 	if err != nil {
 		return interrupted(err)
 	}
@@ -605,7 +645,7 @@ func backupRestore(cmd *cobra.Command) error {
 	}
 	out := restoredBackup{
 		ID: m.ID, Topics: done.Topics, Partitions: done.Partitions, Bytes: done.Bytes, Done: done.Done,
-		Groups: done.Groups, Busy: done.Failed, Users: done.Users, ACLs: done.ACLs,
+		Groups: done.Groups, Busy: done.Failed, Users: done.Users, ACLs: done.ACLs, FromTier: tier,
 	}
 	var busy error
 	if len(out.Busy) > 0 {
@@ -623,7 +663,37 @@ func backupRestore(cmd *cobra.Command) error {
 	for _, group := range out.Busy {
 		fmt.Fprintf(w, "  group %s\n", terminal.Shown(group))
 	}
-	return busy
+	if tier == nil {
+		return busy
+	}
+	return cmp.Or(printReach(w, tier), busy)
+}
+
+// printReach says up to where partitions are there.
+func printReach(w io.Writer, g *backup.Gathered) error {
+	rows := [][]string{{"PARTITION", "OFFSETS", "FROM THE TIER", "MISSING"}}
+	for _, r := range g.Reach {
+		tier, missing := "-", fmt.Sprintf("from %d on, if there were any", r.End)
+		if r.Tier >= 0 {
+			tier = fmt.Sprintf("from %d on", r.Tier)
+		}
+		if r.Known > r.End {
+			missing = fmt.Sprintf("from %d on; there were some to %d at least", r.End, r.Known-1)
+		}
+		rows = append(rows, []string{terminal.Shown(fmt.Sprintf("%s-%d", r.Topic, r.Partition)), fmt.Sprintf("%d to %d", r.Start, r.End-1), tier, missing})
+	}
+	if err := printTable(w, rows); err != nil {
+		return err
+	}
+	for _, r := range g.Reach {
+		if r.Unlisted {
+			fmt.Fprintf(w, "%s: the tier has objects and no list of them; none was taken\n", terminal.Shown(fmt.Sprintf("%s-%d", r.Topic, r.Partition)))
+		}
+	}
+	for _, text := range g.Back {
+		fmt.Fprintf(w, "put back, since records are missing: %s\n", terminal.Shown(text))
+	}
+	return nil
 }
 
 func newBackupCompare() *cobra.Command {
@@ -656,7 +726,7 @@ func backupCompare(cmd *cobra.Command) error {
 		return err
 	}
 	defer c.close()
-	m, err := manifestOf(cmd, r)
+	m, _, err := gathered(cmd, r, o)
 	if err != nil {
 		return interrupted(err)
 	}

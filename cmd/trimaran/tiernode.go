@@ -11,6 +11,7 @@ import (
 
 	"github.com/trimaran-io/trimaran/backup"
 	"github.com/trimaran-io/trimaran/cluster/tier"
+	"github.com/trimaran-io/trimaran/fsm"
 )
 
 // tierOptions is what a node knows of the store that old records go to.
@@ -96,4 +97,65 @@ func ofTier(err error) error {
 		return fmt.Errorf("%w: %w", tier.ErrNotFound, err)
 	}
 	return err
+}
+
+// tierRemains is the store of a lost cluster's tier as package backup sees it.
+type tierRemains struct {
+	tier.Remains
+	store backup.Store
+}
+
+func newTierRemains(url string) (*tierRemains, error) {
+	store, err := backup.Open(url)
+	if err != nil {
+		return nil, err
+	}
+	return &tierRemains{tier.Remains{Store: tierStore{store}}, store}, nil
+}
+
+// Owner implements backup.Tier.
+func (t *tierRemains) Owner(ctx context.Context) (string, error) {
+	id, err := t.Remains.Owner(ctx)
+	return id, t.named(err)
+}
+
+// named says which store an error is about.
+func (t *tierRemains) named(err error) error {
+	if err != nil {
+		err = fmt.Errorf("%s: %w", t.store, err)
+	}
+	return err
+}
+
+// Get implements backup.Tier.
+func (t *tierRemains) Get(ctx context.Context, key string, limit int64) ([]byte, error) {
+	return t.store.Get(ctx, key, limit)
+}
+
+// Log implements backup.Tier.
+func (t *tierRemains) Log(ctx context.Context, topic fsm.TopicID, partition int32) (*backup.TierLog, error) {
+	id := fsm.PartitionID{Topic: topic, Partition: partition}
+	l, err := t.List(ctx, id)
+	if errors.Is(err, tier.ErrUnlisted) {
+		err = fmt.Errorf("%w: %w", backup.ErrUnlisted, err)
+	}
+	if err != nil || l == nil {
+		return nil, t.named(err)
+	}
+	log := &backup.TierLog{Start: int64(l.Start), End: int64(l.End), Epoch: int32(l.Term.Epoch())}
+	for _, s := range l.Segments {
+		log.Compacted = log.Compacted || s.Clean > 0
+		pieces, err := t.Pieces(ctx, id, s)
+		if err != nil {
+			return nil, t.named(err)
+		}
+		for _, p := range pieces {
+			log.Objects = append(log.Objects, backup.TierObject{
+				Key: p.Key, First: int64(p.First), Next: int64(p.Next), Bytes: p.Bytes, Sum: p.Sum, MaxEpoch: int32(s.LastEpoch),
+			})
+		}
+		// The last records of a segment may be gone.
+		log.Tiered = int64(s.Next)
+	}
+	return log, nil
 }
